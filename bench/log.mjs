@@ -1,4 +1,4 @@
-// The log of a data folder by itself: commits of 1 KiB, 64 at a time, over 1, 64 and 1,000 projects.
+// The log of a data folder alone: commits of 1 KiB, 64 at a time, over 1, 64 and 1,000 projects.
 //
 //     npm run build && node bench/log.mjs [seconds]
 
@@ -21,7 +21,7 @@ const LOG_BYTES = 268_435_456;
 const text = randomBytes(DOCUMENT_BYTES);
 const aad = Buffer.from('a document of a benchmark');
 
-/** What is sealed of a commit: the document, with about as much beside it as a record has. */
+/** The sealed part of a commit: the document, and about as many further bytes as a record has. */
 function sealed(dek) {
   const record = Buffer.allocUnsafe(DOCUMENT_BYTES + 28 + 100);
   sealInto(dek, text, aad, record.subarray(100));
@@ -30,7 +30,7 @@ function sealed(dek) {
 
 const newDek = () => createSecretKey(randomBytes(32));
 
-/** A project on the log: takes all that waits into one part. */
+/** A project on the log, which puts all waiting commits into one part. */
 class OnLog {
   handle = randomBytes(8).toString('hex');
   makesRoom = false;
@@ -102,9 +102,9 @@ async function onLog(directory, count) {
   const options = { disk, directory: join(directory, 'log'), storageId: randomBytes(16), mustExist: false };
   await using log = await Log.open({
     ...options,
-    // As it is once it has grown.
+    // The state of a log that has grown.
     limits: { ...logLimits(LOG_BYTES), segmentsMin: LOG_BYTES / 16_777_216 },
-    // What an engine does by snapshots: everything is covered, and the oldest segments are free.
+    // Replaces the snapshots of an engine: everything is covered, so the oldest segments are free.
     observer: { onPressure: () => setImmediate(cover) },
   });
   const projects = Array.from({ length: count }, (_, at) => new OnLog(log, at));
@@ -119,7 +119,7 @@ async function onLog(directory, count) {
   return { ...measured, perFrame: (commits / frames).toFixed(1) };
 }
 
-/** Opening a log of 256 MiB that 10,000 projects have written to, until it knows all that needs no key. */
+/** Opens a log of 256 MiB with 10,000 projects, until it has read everything that needs no key. */
 async function start(directory) {
   const options = { directory: join(directory, 'start'), storageId: randomBytes(16), mustExist: false };
   const limits = logLimits(LOG_BYTES);

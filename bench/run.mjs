@@ -19,7 +19,7 @@ import { documentOf, fill, HOT_DOCUMENTS } from './lib/documents.mjs';
 import { Installation, startPeer } from './lib/processes.mjs';
 import { Report, say } from './lib/report.mjs';
 
-/** What is measured, in this order, and from which mode on. */
+/** The cases in order, each with the mode from which on it runs. */
 const CASES = [
   ['get', documentCases.getTarget, 'always'],
   ['create', documentCases.createTarget, 'always'],
@@ -97,7 +97,7 @@ try {
   await cleanUp();
 }
 
-/** The options of the command line; ends the process when it asks for help, or for what there is not. */
+/** Parses the command line; exits when it asks for help or is invalid. */
 function readOptions() {
   try {
     const { values } = parseArgs({
@@ -129,7 +129,7 @@ function readOptions() {
     for (const name of namesOf(values.attackers))
       if (!Object.hasOwn(neighbourCases.TEAMS, name)) throw new Error(`there are no attackers "${name}"`);
     for (const count of namesOf(values.tenants))
-      if (!/^[1-9]\d{0,5}$/.test(count)) throw new Error(`"${count}" is no number of tenants`);
+      if (!/^[1-9]\d{0,5}$/.test(count)) throw new Error(`"${count}" is not a number of tenants`);
     if (!values.help) return values;
     console.log(USAGE);
     process.exit(0);
@@ -139,7 +139,7 @@ function readOptions() {
   }
 }
 
-/** A folder that is there then; the services have another working directory. */
+/** Creates the folder and returns its absolute path, because the services have another working directory. */
 function folderOf(option) {
   if (option !== '') mkdirSync(option, { recursive: true });
   return option === '' ? '' : resolve(option);

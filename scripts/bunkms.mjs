@@ -1,6 +1,6 @@
 // npm run -s bunkms -- kek status
 //
-// Runs any command of bunkms on the dev setup that `npm start` made, with the Node that the project asks for.
+// Runs any command of bunkms on the dev setup of `npm start`, with the Node version that the project needs.
 
 import { bunkmsOfDevSetup } from './lib/dev-command.mjs';
 import { runScript } from './lib/root.mjs';

@@ -3,7 +3,7 @@ import { expect, it } from 'vitest';
 
 const read = (path: string) => readFileSync(new URL(`../${path}`, import.meta.url), 'utf8');
 
-/** What a container has in its image, or what needs a file that has to be mounted first. */
+/** Variables that the image sets, or that need a mounted file. */
 const NOT_OF_COMPOSE = [
   'BUNDOC_DATA_DIR',
   'BUNDOC_TLS_CERT_FILE',
@@ -18,13 +18,13 @@ const variables = [
   ...new Set(
     ['bundoc/src/config.ts', 'bundoc/src/engine/storage-config.ts', 'bunkms/src/config.ts'].flatMap(
       (path) =>
-        // Whole names alone: a message may speak of all that begin with one.
+        // Only complete names: a message may mention a prefix.
         read(`packages/${path}`).match(/\b(BUNDOC|BUNKMS)_[A-Z_]*[A-Z]\b/g) ?? [],
     ),
   ),
 ].filter((name) => !/^BUNKMS_(STORAGE$|POSTGRES)/.test(name));
 
-it('the compose file sets every variable of the services, or hands it on', () => {
+it('the compose file sets or passes on every variable of the services', () => {
   const compose = read('docker-compose.yml');
   const isThere = (name: string) =>
     new RegExp(

@@ -1,4 +1,4 @@
-// A Vitest reporter whose only word is the closing line of the run: "N passed, N failed, N skipped".
+// A Vitest reporter that prints only the final line of the run: "N passed, N failed, N skipped".
 
 import { writeFileSync, writeSync } from 'node:fs';
 import { countLine, countRun } from './lib/count-line.mjs';
@@ -10,10 +10,10 @@ export default class CountReporter {
    */
   onTestRunEnd(testModules, unhandledErrors) {
     const line = `${countLine(countRun(testModules, unhandledErrors))}\n`;
-    // `npm test` has the last word itself; it reads the line from a file.
+    // `npm test` prints the final line itself; it reads the line from a file.
     const file = process.env.TEST_COUNT_FILE;
     if (file !== undefined) writeFileSync(file, line);
-    // At exit, so that nothing another reporter prints comes after it.
+    // At exit, so that no other reporter prints after it.
     else process.once('exit', () => writeSync(1, line));
   }
 }

@@ -5,25 +5,24 @@ import { describe, expect, it } from 'vitest';
 const root = join(import.meta.dirname, '..');
 
 /**
- * Product files that use the file system by themselves, and why what they read or write is in no data folder
- * of Bundoc.
+ * Product files that use the file system directly, with the reason why this does not concern a data folder of
+ * Bundoc.
  */
 const ALLOWED: Readonly<Record<string, string>> = {
   'packages/shared/src/files/data-folder.ts':
-    'the disk module: what holds a data folder open and leads to its entries',
-  'packages/shared/src/files/small-files.ts': 'the disk module: small files, synchronously',
-  'packages/bundoc/src/engine/files/disk/entries.ts':
-    'the disk module: entries of a folder that is held open',
+    'the disk module: holds a data folder open and gives access to its entries',
+  'packages/shared/src/files/small-files.ts': 'the disk module: synchronous access to small files',
+  'packages/bundoc/src/engine/files/disk/entries.ts': 'the disk module: entries of an open folder',
   'packages/bundoc/src/engine/files/disk/node-disk.ts': 'the disk module: the port on the real disk',
   'packages/bundoc/src/engine/files/disk/open-folders.ts':
-    'the disk module: closes folders of the thread that writes',
-  'packages/bundoc/src/engine/files/disk/write-worker.ts': 'the disk module: the thread that writes',
+    'the disk module: closes folders of the writer thread',
+  'packages/bundoc/src/engine/files/disk/write-worker.ts': 'the disk module: the writer thread',
   'packages/bundoc/src/engine/files/disk/filesystem-sync.ts':
-    'the disk module: syncs the file system of a folder that was checked',
+    'the disk module: syncs the file system of a checked folder',
   'packages/bundoc/src/engine/files/log/node-log-disk.ts':
-    'the disk module of the log: reads and closes descriptors that the data folder has opened',
+    'the disk module of the log: reads and closes descriptors that the data folder opened',
   'packages/bundoc/src/engine/files/log/log-worker.ts':
-    'the disk module of the log: the thread that writes to such descriptors',
+    'the disk module of the log: the thread that writes to these descriptors',
   'packages/bundoc/src/kms/service-token.ts': 'the file of the service token, which the administrator names',
   'packages/bundoc/src/cli/backup.ts': 'backups that the user of the command names',
   'packages/bundoc/src/cli/bulk-export.ts': 'exports that the user of the command names',
@@ -36,7 +35,7 @@ const ALLOWED: Readonly<Record<string, string>> = {
 };
 
 const OPENS_FILES = /from '(?:node:)?(?:fs|fs\/promises|sqlite)'|import\('(?:node:)?fs/;
-/** An empty database that is a lock; its path comes from the disk module. */
+/** An empty database that serves as a lock; its path comes from the disk module. */
 const LOCK = 'packages/bundoc/src/engine/files/data-lock.ts';
 
 const product = [
@@ -50,18 +49,18 @@ const product = [
 const opening = product.filter((path) => OPENS_FILES.test(readFileSync(join(root, path), 'utf8')));
 
 describe('a data folder of Bundoc', () => {
-  it('is reached through the disk module alone', () => {
+  it('is accessed only through the disk module', () => {
     expect(product.length).toBeGreaterThan(100);
     expect(opening.filter((path) => ALLOWED[path] === undefined && path !== LOCK)).toEqual([]);
   });
 
-  it('has its lock opened by a path that the disk module gives', () => {
+  it('has a lock whose path comes from the disk module', () => {
     const lock = readFileSync(join(root, LOCK), 'utf8');
     expect(lock.match(/new DatabaseSync\(.*\)/g)).toEqual(['new DatabaseSync(folder.entry(LOCK_FILE))']);
     expect(lock).not.toMatch(/node:fs/);
   });
 
-  it('has no exception that is not needed any more', () => {
+  it('has no unnecessary exceptions', () => {
     expect(Object.keys(ALLOWED).filter((path) => !opening.includes(path))).toEqual([]);
   });
 });

@@ -5,7 +5,7 @@ import { describe, expect, it } from 'vitest';
 const root = join(import.meta.dirname, '..');
 const pages = ['*.md', 'docs/**/*.md', 'packages/*/README.md'].flatMap((cwd) => globSync(cwd, { cwd: root }));
 
-/** The name by which a heading is linked to, as GitHub makes it. */
+/** The anchor of a heading, as GitHub generates it. */
 function anchorOf(heading: string): string {
   return heading
     .toLowerCase()
@@ -38,11 +38,11 @@ describe('the documentation', () => {
     expect(pages.length).toBeGreaterThan(30);
   });
 
-  it.each(pages)('%s has no link that leads nowhere', (page) => {
+  it.each(pages)('%s has no broken link', (page) => {
     expect([...brokenLinks(page)]).toEqual([]);
   });
 
-  it.each(pages.filter((page) => page !== 'CHANGELOG.md'))('%s names no source that is not there', (page) => {
+  it.each(pages.filter((page) => page !== 'CHANGELOG.md'))('%s names no missing source file', (page) => {
     const named = [
       ...textOf(page).matchAll(/`((?:packages|scripts|test)\/[\w/.-]+\.(?:ts|mjs|json|bin|sqlite))`/g),
     ];
@@ -50,7 +50,7 @@ describe('the documentation', () => {
   });
 });
 
-/** The lines of a page that are rows of a table, without its head. */
+/** The table rows of a page, without headers. */
 function rowsOf(page: string): string[] {
   const lines = textOf(page).split('\n');
   return lines.filter((line, index) => line.startsWith('| ') && !/^\|[-| ]+$/.test(lines[index + 1] ?? ''));
@@ -71,7 +71,7 @@ describe('the pages on the architecture', () => {
   it.each([
     ['docs/architecture/invariants.md', 50],
     ['docs/architecture/faults.md', 50],
-  ])('%s has a link to a test in each of its rows', (page, rowsMin) => {
+  ])('%s links to a test in each of its rows', (page, rowsMin) => {
     const rows = rowsOf(page);
     expect(rows.length).toBeGreaterThan(rowsMin);
     const links = (row: string) => [...row.matchAll(/\]\(([^)\s]+)\)/g)].map(([, link = '']) => link);
@@ -88,7 +88,7 @@ describe('the pages on the architecture', () => {
     }
   });
 
-  it('twenty questions are answered, each with a link', () => {
+  it('the page of questions answers twenty questions, each with a link', () => {
     const questions = textOf('docs/architecture/questions.md').match(/^\d+\. .+$/gm) ?? [];
     expect(questions).toHaveLength(20);
     expect(questions.filter((question) => !question.includes(']('))).toEqual([]);
@@ -101,7 +101,7 @@ describe('the pages on the architecture', () => {
   });
 });
 
-it('messages and comments name pages that are there', () => {
+it('messages and comments name only existing pages', () => {
   const sources = globSync(['packages/*/src/**/*.{ts,tsx}', 'scripts/**/*.mjs'], { cwd: root });
   const missing = sources.flatMap((source) =>
     [...textOf(source).matchAll(/\bdocs\/[a-z0-9/-]+\.md\b/g)].flatMap(([page]) =>

@@ -18,7 +18,7 @@ interface Compose {
   readonly services: Record<'bundoc' | 'bunkms', { ports: string[]; environment: Record<string, string> }>;
 }
 
-/** A place on this machine that a page names, and the first part of the API's path behind it. */
+/** A port on this machine that a page names, and the first segment of the API path after it. */
 interface Named {
   readonly place: string;
   readonly port: number;
@@ -30,7 +30,7 @@ function placesOf(text: string): Named[] {
   return [...found].map(([place, port, path]) => ({ place, port: Number(port), path }));
 }
 
-/** Whose port serves a path. The internal listener serves the paths of the API as well. */
+/** The ports that serve a path. The internal listener also serves the paths of the API. */
 function portsOf(path: string | undefined): number[] {
   if (path === undefined) return Object.values(PORTS);
   if (path === 'projects') return [PORTS.bundoc];
@@ -38,10 +38,10 @@ function portsOf(path: string | undefined): number[] {
   return [PORTS.bunkms, PORTS.internal];
 }
 
-/** Ports of programs that a page itself starts. */
+/** Ports of programs that the page starts itself. */
 const ownPortsOf = (text: string) => [...text.matchAll(/\.listen\((\d+)/g)].map(([, port]) => Number(port));
 
-/** Places where nothing of ours listens, or not what the path needs. */
+/** Addresses where none of our services listens, or not the one that serves the path. */
 function wrongPlaces(text: string): string[] {
   const own = ownPortsOf(text);
   return placesOf(text)
@@ -63,7 +63,7 @@ describe('the ports of the services', () => {
     expect(services.bundoc.environment['BUNDOC_KMS_URL']).toMatch(new RegExp(`:${PORTS.internal}$`));
   });
 
-  it('are those that the pages name, each for what it serves', () => {
+  it('match those in the pages and the paths that they serve', () => {
     const places = pages.flatMap((page) => placesOf(textOf(page)));
     expect(places.length).toBeGreaterThan(30);
     expect(pages.flatMap((page) => wrongPlaces(textOf(page)).map((place) => `${page}: ${place}`))).toEqual(
@@ -71,7 +71,7 @@ describe('the ports of the services', () => {
     );
   });
 
-  it('are those in the table of variables and in the picture of the README', () => {
+  it('match the table of variables and the picture in the README', () => {
     const table = textOf('docs/configuration.md');
     const row = (variable: string) => table.split('\n').find((line) => line.includes(`\`${variable}\``));
     for (const [variable, port] of [
@@ -84,7 +84,7 @@ describe('the ports of the services', () => {
     expect(picture?.map((text) => Number(text.trim().slice(1)))).toEqual(Object.values(PORTS));
   });
 
-  it('are seen to be wrong in a page that names another, or one that does not serve the path', () => {
+  it('are reported as wrong in a page with another port, or one that does not serve the path', () => {
     expect(wrongPlaces('curl http://127.0.0.1:8080/v1/projects; curl localhost:8081/v1/keys')).toEqual([]);
     for (const place of ['127.0.0.1:3000', 'localhost:8085', '127.0.0.1:8081/v1/projects'])
       expect(wrongPlaces(`curl http://${place}`)).toEqual([place]);

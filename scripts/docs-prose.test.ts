@@ -16,7 +16,7 @@ const listed = (path: string, remarks: { line: number; text: string }[]) =>
   remarks.map(({ line, text }) => `${path}:${line}: ${text}`);
 
 describe('the prose of the documentation', () => {
-  it('is found on many pages', () => {
+  it('covers many pages', () => {
     expect(pages()).toContain('README.md');
     expect(pages().length).toBeGreaterThan(60);
   });
@@ -25,7 +25,7 @@ describe('the prose of the documentation', () => {
     expect(listed(page, longSentences(textOf(page)))).toEqual([]);
   });
 
-  it.each(pages())('%s has no phrase that no manual would have', (page) => {
+  it.each(pages())('%s has no forbidden phrase', (page) => {
     expect(listed(page, forbiddenPhrases(textOf(page)))).toEqual([]);
   });
 });
@@ -33,14 +33,14 @@ describe('the prose of the documentation', () => {
 describe('the sources of the packages', () => {
   const sources = globSync('packages/*/src/**/*.{ts,tsx}', { cwd: root });
 
-  it('have no phrase that no manual would have, neither in comments nor in messages', () => {
+  it('have no forbidden phrase in comments or messages', () => {
     expect(sources.length).toBeGreaterThan(400);
     expect(sources.flatMap((path) => listed(path, forbiddenPhrases(textOf(path))))).toEqual([]);
   });
 });
 
 describe('the search for long sentences', () => {
-  it('leaves out code, tables and headings, and takes each list item for itself', () => {
+  it('skips code, tables and headings, and treats each list item separately', () => {
     const page = [
       '# A heading',
       '```sh',
@@ -54,7 +54,7 @@ describe('the search for long sentences', () => {
     expect(proseOf(page.join('\n')).map(({ text }) => text)).toEqual(['One line and another.', 'an item']);
   });
 
-  it('ends a sentence at a full stop before a capital, not at an abbreviation or within code', () => {
+  it('ends a sentence at a full stop before a capital letter, but not at an abbreviation or within code', () => {
     expect(sentencesOf('Run `a. B c` first. Then, e.g. today, [read on](x.md). Done.')).toEqual([
       'Run code first.',
       'Then, e.g. today, read on.',
@@ -90,7 +90,7 @@ describe('the decisions', () => {
     }
   });
 
-  it('are all in their index', () => {
+  it('are all listed in their index', () => {
     const index = textOf('docs/adr/README.md');
     expect(decisions.filter((path) => !index.includes(`(${path.replace('docs/adr/', '')})`))).toEqual([]);
   });

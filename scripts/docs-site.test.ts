@@ -12,14 +12,14 @@ describe('the pages of the site', () => {
   const made = (path: string, text: string) =>
     starlightPage({ path, route: '/x/', title: 'A title', text }, pages, root);
 
-  it('have the routes of their paths, a README that of its folder', () => {
+  it('have routes from their paths; a README has that of its folder', () => {
     const routes = ['README.md', 'SECURITY.md', 'docs/README.md', 'docs/how-to/proxy.md'].map(
       (path) => pages.get(path)?.route,
     );
     expect(routes).toEqual(['/', '/security/', '/docs/', '/docs/how-to/proxy/']);
   });
 
-  it('link to other pages, to sources as text, and to folders, and leave code as it is', () => {
+  it('link to other pages and folders, show sources as text, and do not change code', () => {
     const page = made(
       'docs/how-to/x.md',
       [
@@ -41,7 +41,7 @@ describe('the pages of the site', () => {
     expect([...page.linked]).toEqual(['test/tls.test.ts', 'docs/images/console-audit.png', 'test']);
   });
 
-  it('are all in the navigation, the groups of the index first', () => {
+  it('are all in the navigation, with the groups of the index first', () => {
     const groups = sidebarOf(pages);
     expect(groups.slice(1, 5).map(({ label }) => label)).toEqual([
       'Tutorial',
@@ -65,7 +65,7 @@ describe('the check of the site', () => {
     writeFileSync(join(dist, path), text);
   };
 
-  it('passes links to pages, headings and other sites', () => {
+  it('accepts links to pages, headings and other sites', () => {
     write('a/index.html', '<h1 id="top">A</h1><a href="/a/#top">a</a><a class="x" href="#top">b</a>');
     write('x.png', '');
     write('index.html', '<a href="https://example.org/">c</a><a href="/a/">d</a><img src="/x.png">');
@@ -85,13 +85,13 @@ describe('the check of the site', () => {
     expect(siteFaults(dist)).toEqual([expect.stringContaining(fault)]);
   });
 
-  it('finds what a style sheet loads from elsewhere', () => {
+  it('finds a style sheet that loads from another site', () => {
     write('x.css', '@import "https://fonts.example/x.css";');
     expect(siteFaults(dist)).toEqual(['x.css loads https://fonts.example/x.css']);
   });
 });
 
-it('what the site needs is in no manifest and no lockfile that the services are installed by', () => {
+it('the dependencies of the site are in no manifest or lockfile of the services', () => {
   for (const file of ['package.json', 'pnpm-lock.yaml', 'pnpm-workspace.yaml'])
     expect(readFileSync(join(root, file), 'utf8')).not.toMatch(/astro|starlight|^ +- site$/m);
 });

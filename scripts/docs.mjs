@@ -1,7 +1,5 @@
 // npm run docs: builds the documentation as a site into site/dist and checks it; with `-- --serve` also
-// serves it.
-//
-// What that needs is in a workspace of its own, which nothing else installs.
+// serves it. Its dependencies are in a separate workspace, which nothing else installs.
 
 import { join } from 'node:path';
 import { findNode } from './lib/node-runtime.mjs';

@@ -10,13 +10,13 @@ const read = (path: string) => readFileSync(join(root, path), 'utf8');
 describe('the workflows of the forge', () => {
   const workflows = globSync('.github/workflows/*.yml', { cwd: root });
 
-  it('have no fault that a linter of workflows finds', async () => {
+  it('pass a linter for workflows', async () => {
     expect(workflows.length).toBeGreaterThan(1);
     const lint = await createLinter();
     for (const path of workflows) expect(lint(read(path), path)).toEqual([]);
   });
 
-  it('are really linted: a planted fault is found', async () => {
+  it('are really linted: the linter finds a planted fault', async () => {
     const lint = await createLinter();
     const broken = read('.github/workflows/ci.yml').replace(
       'runs-on: ubuntu-latest',
@@ -29,7 +29,7 @@ describe('the workflows of the forge', () => {
     ).toContain('runs-on');
   });
 
-  it('run what a developer runs, with the right to read alone', () => {
+  it('run the commands of developers, with read permission only', () => {
     const ci = parse(read('.github/workflows/ci.yml'));
     expect(ci.permissions).toEqual({ contents: 'read' });
     expect(ci.jobs.test.steps.at(-1)).toMatchObject({
@@ -40,7 +40,7 @@ describe('the workflows of the forge', () => {
 });
 
 describe('updates of dependencies', () => {
-  it('are proposed three days after a release at the earliest, for every kind of dependency', () => {
+  it('are proposed at the earliest three days after a release, for every kind of dependency', () => {
     const { updates } = parse(read('.github/dependabot.yml')) as {
       updates: { 'package-ecosystem': string; cooldown?: { 'default-days'?: number } }[];
     };
@@ -61,17 +61,17 @@ describe('the files of the forge', () => {
     expect(paths.filter((path) => !existsSync(join(root, path)))).toEqual([]);
   });
 
-  it('are forms that can be read, with a body', () => {
+  it('are valid forms with a body', () => {
     for (const name of ['bug', 'feature'])
       expect(parse(read(`.github/ISSUE_TEMPLATE/${name}.yml`)).body.length).toBeGreaterThan(1);
   });
 
-  it('set up a container for development by a script that exists', () => {
+  it('set up the development container with an existing script', () => {
     const { postCreateCommand } = JSON.parse(read('.devcontainer/devcontainer.json'));
     expect(existsSync(join(root, String(postCreateCommand).split(' ')[1] ?? ''))).toBe(true);
   });
 
-  it('offer a hook that git can run', () => {
+  it('include a hook that git can run', () => {
     expect(statSync(join(root, '.githooks/pre-commit')).mode & 0o111).not.toBe(0);
   });
 });

@@ -1,5 +1,5 @@
-// npm run mutants: measures the tests. Changes one place of the product at a time, and runs the tests that
-// import it. Works on a copy of the repository in the folder for temporary files.
+// npm run mutants: measures the tests. It changes one place of the product at a time, and runs the tests that
+// import it. It works on a copy of the repository in the temporary folder.
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -14,7 +14,7 @@ import { root, runScript, UserError } from './lib/root.mjs';
 import { Stopped, stopSignal } from './lib/stop-signals.mjs';
 
 const USAGE = `npm run mutants -- [--seed 1] [--count 300] [--package bundoc] [--file <part of a path>] [--list]`;
-/** Percent of the mutants that change behaviour. */
+/** Minimum percentage of caught mutants among those that change behaviour. */
 const CAUGHT_MIN = 97;
 
 const stop = stopSignal(() => process.exit(130));
@@ -78,7 +78,7 @@ async function measure(copy, mutants) {
   return percent >= CAUGHT_MIN ? 0 : 1;
 }
 
-/** A test that fails without any mutant has caught nothing. */
+/** A test that fails without a mutant has caught nothing. */
 async function checkTests(copy, verdicts) {
   const tests = new Set(verdicts.flatMap(({ verdict }) => verdict.test ?? []));
   for (const project of ['unit', 'integration']) {

@@ -1,9 +1,9 @@
 // npm run release -- 0.2.0 [--dry-run] [--out <folder>]
 //
-// Makes a release of what is committed: the version of all packages, a section of the changelog, a commit
-// with a tag, tarballs, SBOMs and checksums, and data that the packed services wrote, for the tests of later
-// releases. Everything happens in a clone. The repository gets commits and tag when all else has succeeded,
-// and nothing with --dry-run.
+// Makes a release of the committed state. It sets the version of all packages, adds a section to the
+// changelog, and commits with a tag. It builds tarballs, SBOMs and checksums, and keeps data from the packed
+// services for tests of later releases. Everything happens in a clone. The repository gets the commits and
+// the tag only after everything else has succeeded, and never with --dry-run.
 
 import { createHash } from 'node:crypto';
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -29,14 +29,13 @@ await runScript('npm run release', async () => {
   const ask = (cwd, ...args) => outputOf('git', args, { cwd, env: node.env });
 
   requireNewer(version, JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')).version);
-  if ((await ask(root, 'status', '--porcelain')) !== '')
-    throw new UserError('there are changes that are not committed');
+  if ((await ask(root, 'status', '--porcelain')) !== '') throw new UserError('there are uncommitted changes');
   const tag = `v${version}`;
-  if ((await ask(root, 'tag', '--list', tag)) !== '') throw new UserError(`there is a tag ${tag} already`);
+  if ((await ask(root, 'tag', '--list', tag)) !== '') throw new UserError(`the tag ${tag} exists already`);
 
   const upgrades = readFileSync(join(root, 'docs', 'operations', 'upgrade.md'), 'utf8');
   if (!upgrades.includes(`\n| ${version} | `))
-    throw new UserError(`docs/operations/upgrade.md does not say what becomes of the data of ${version}`);
+    throw new UserError(`docs/operations/upgrade.md does not describe the upgrade of data of ${version}`);
 
   const scratch = mkdtempSync(join(tmpdir(), 'bundoc-release-'));
   const clone = join(scratch, 'clone');
@@ -46,7 +45,7 @@ await runScript('npm run release', async () => {
       writeFileSync(join(clone, path), change(readFileSync(join(clone, path), 'utf8')));
     const packages = manifests(clone);
     for (const { file } of packages) edit(file, (text) => withVersion(text, version));
-    // The day of the last commit, so that the same commit makes the same release.
+    // The date of the last commit, so that the same commit gives the same release.
     const date = await ask(clone, 'log', '-1', '--format=%cd', '--date=format:%Y-%m-%d');
     edit('CHANGELOG.md', (text) => withRelease(text, version, date));
     const committer = await ask(root, 'log', '-1', '--format=%cn\t%ce');
@@ -62,13 +61,13 @@ await runScript('npm run release', async () => {
       ['-y', PNPM, ...args],
       { cwd: clone, env: { ...node.env, CI: 'true' } },
     ];
-    // One for each service: of several packages at once, pnpm does not always list the same.
+    // One per service: for several packages at once, the output of pnpm is not reproducible.
     for (const service of ['bundoc', 'bunkms']) {
       const filter = ['--filter', `@bundoc/${service}`];
       const sbom = await outputOf(
         ...pnpm('sbom', '--sbom-format', 'cyclonedx', '--prod', '--lockfile-only', ...filter),
       );
-      if (sbom === undefined) throw new UserError('the SBOM could not be made (the reason stands above)');
+      if (sbom === undefined) throw new UserError('the SBOM could not be created (see the error above)');
       writeFileSync(join(out, `bundoc-${service}-${version}.cdx.json`), stableSbom(sbom));
     }
     for (const { directory, file } of packages.filter(({ directory }) => directory !== '.')) {
@@ -77,7 +76,7 @@ await runScript('npm run release', async () => {
     }
     writeFileSync(join(out, 'SHA256SUMS'), checksums(out));
 
-    // What does not start from its tarballs is not released.
+    // Services that do not start from their tarballs are not released.
     const installed = join(scratch, 'installed');
     await installPacked({ tarballs: out, folder: installed, env: node.env, signal: stop });
     const archive = join('test', 'releases', `${version}.tar.gz`);
@@ -98,7 +97,7 @@ await runScript('npm run release', async () => {
   console.log(readFileSync(join(out, 'SHA256SUMS'), 'utf8').trimEnd());
   console.log(
     isDry
-      ? `\nDry run of ${version}: the files are in ${out}; the repository is as it was.`
+      ? `\nDry run of ${version}: the files are in ${out}; the repository is unchanged.`
       : `\nReleased ${version}: the files are in ${out}. Push the branch and the tag: git push --follow-tags`,
   );
   return 0;
@@ -128,7 +127,7 @@ function readdirSyncOrEmpty(folder) {
   }
 }
 
-/** As `sha256sum` writes and checks them. */
+/** In the format of `sha256sum`. */
 function checksums(folder) {
   return readdirSync(folder)
     .sort()

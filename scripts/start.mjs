@@ -1,6 +1,5 @@
-// npm start: installs, builds and runs both services on this machine, in dev mode, in the foreground.
-//
-// Runs on any Node >= 18; the services themselves get the Node that the project asks for.
+// npm start: installs, builds and runs both services on this machine, in dev mode, in the foreground. Runs on
+// any Node >= 18. The services themselves get the Node version that the project needs.
 
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
@@ -16,7 +15,7 @@ import { prepare } from './lib/workspace.mjs';
 
 const READY_TIMEOUT_MS = 30_000;
 
-/** `npm run debug`: where a debugger finds each service. */
+/** `npm run debug`: the inspector port of each service. */
 const INSPECTOR_PORTS = { bundoc: 9229, bunkms: 9230 };
 
 const QUICK_START_TOKEN = [
@@ -32,8 +31,7 @@ await runScript('npm start', async () => {
   const stop = stopSignal(() => {
     for (const service of services) service.kill();
   });
-  // The reader of the logs went away (`npm start | head`): stop as for a signal, which an uncaught EPIPE
-  // would not.
+  // The reader of the logs has gone (`npm start | head`): stop in order, unlike after an uncaught EPIPE.
   process.stdout.on('error', () => process.kill(process.pid, 'SIGTERM'));
 
   const setup = devSetup(root, process.env);
@@ -67,7 +65,7 @@ await runScript('npm start', async () => {
       if (stop.aborted) give();
       stop.addEventListener('abort', give);
     });
-    // One after the other, so that Bundoc does not warn of a BunKMS that is only about to listen.
+    // One after the other, so that Bundoc does not warn about a BunKMS that does not listen yet.
     await Promise.race([whenReady(start('bunkms', bunkmsEnv, `${setup.kmsApi.url}/ready`)), stopped]);
     const ready = whenReady(start('bundoc', environment(setup.bundocEnv), `${setup.bundocApi.url}/ready`));
     const failed = Promise.race(services.map((service) => service.ended)).then((outcome) => {
@@ -79,7 +77,7 @@ await runScript('npm start', async () => {
       cwd: root,
       env: bunkmsEnv,
     });
-    if (token === undefined) throw new UserError('no token could be issued (the reason stands above)');
+    if (token === undefined) throw new UserError('no token could be issued (see the error above)');
     console.log(welcome(setup, token));
     await Promise.race([failed, stopped]);
     return 0;
@@ -90,27 +88,24 @@ await runScript('npm start', async () => {
   }
 });
 
-/**
- * Waits, within bounds, until a service answers that it is ready, and nothing that it begins with is still to
- * come.
- */
+/** Waits until a service is ready, with a timeout. */
 async function whenReady(service) {
   const deadline = Date.now() + READY_TIMEOUT_MS;
   while (!(await service.ready())) {
     if (!service.running) throw endedByItself(await service.ended);
     if (Date.now() > deadline)
       throw new UserError(
-        `${service.name} was not ready within ${READY_TIMEOUT_MS / 1000} s (its log stands above)`,
+        `${service.name} was not ready within ${READY_TIMEOUT_MS / 1000} s (see its log above)`,
       );
     await sleep(50);
   }
 }
 
 function endedByItself({ name, reason }) {
-  return new UserError(`${name} ended by itself: ${reason}`);
+  return new UserError(`${name} exited unexpectedly: ${reason}`);
 }
 
-/** Stops Bundoc and BunKMS together; true when both ended in order. */
+/** Stops Bundoc and BunKMS together. True when both stopped in order. */
 async function stopAll(services) {
   const clean = await Promise.all(services.map((service) => service.stop()));
   return clean.every(Boolean);

@@ -1,7 +1,6 @@
-// npm test: installs, builds, checks, and runs every test. What CI runs; further arguments go to Vitest.
-// With LONG_TESTS=1 and no further arguments, mutants of the product measure the tests at the end.
-//
-// Ends with the line "N passed, N failed, N skipped", also when it stops before the first test.
+// npm test: installs, builds, checks, and runs every test, as in CI. Further arguments go to Vitest. With
+// LONG_TESTS=1 and no further arguments, mutation testing measures the tests at the end. Its last line is "N
+// passed, N failed, N skipped", even when it stops before the first test.
 
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -24,7 +23,7 @@ await runScript('npm test', async () => {
 
     const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
     const env = withPathFirst(node.env, join(root, 'node_modules', '.bin'));
-    /** Runs a script of package.json, as npm would. */
+    /** Runs a script of package.json like npm. */
     const script = (name, args, more = {}) => {
       console.log(`\n> ${name}: ${[scripts[name], ...args].join(' ')}`);
       return run('sh', ['-c', `${scripts[name]} "$@"`, name, ...args], {
@@ -47,7 +46,7 @@ await runScript('npm test', async () => {
 });
 
 const count = readCount();
-// A stage that failed before, or beside, the tests is a failure too: the line must never look like success.
+// A failure outside the tests counts too: the line must never look like success.
 if (process.exitCode !== 0 && count.failed === 0) count.failed = 1;
 rmSync(scratch, { recursive: true, force: true });
 console.log(countLine(count));

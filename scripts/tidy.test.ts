@@ -12,7 +12,7 @@ interface Biome {
   readonly formatter: { readonly lineWidth: number };
 }
 
-/** A file and what is in it. */
+/** A file with its text. */
 interface Source {
   readonly path: string;
   readonly text: string;
@@ -23,7 +23,7 @@ function sourcesOf(pattern: string): readonly Source[] {
   return paths.sort().map((path) => ({ path, text: readFileSync(join(root, path), 'utf8') }));
 }
 
-/** What a source imports: paths from the root for files of this repository, names for packages. */
+/** The imports of a source: paths from the root for files of this repository, names for packages. */
 function importsOf({ path, text }: Source): string[] {
   const imports = text.matchAll(/(?:\bfrom\s+|\bimport\s*\(?\s*)['"]([^'"]+)['"]/g);
   return [...imports].map(([, name = '']) =>
@@ -31,7 +31,7 @@ function importsOf({ path, text }: Source): string[] {
   );
 }
 
-/** Tests, and what only they use. */
+/** Whether a file is a test, or only used by tests. */
 const isTest = (path: string) => /\.test\.tsx?$|conformance|(^|\/)(test|testing)\//.test(path);
 
 /** The package that a file or an import belongs to. */
@@ -44,15 +44,15 @@ function engineOf(path: string): string | undefined {
   return /^packages\/bundoc\/src\/engine\/(files|postgres)\//.exec(path)?.[1];
 }
 
-/** The composition root and the commands put an engine in its place, or work on one by itself. */
+/** Whether a file may import an engine: the composition root and the commands. */
 const composesEngines = (path: string) => /^packages\/bundoc\/src\/(app\.ts$|cli\/)/.test(path);
 
 const LOG = 'packages/bundoc/src/engine/files/log/';
-/** Packages and parts of shared that the log needs, and nothing above it. */
+/** Packages and parts of shared that the log may import. */
 const OF_THE_LOG =
   /^(node:|@bundoc\/shared\/(crypto\/aead|runtime\/clock|contract\/log-folder|files\/data-folder|contract\/app-error|crypto\/random|shares\/share-key)$)/;
 
-/** Imports that are forbidden, a sentence for each. */
+/** The forbidden imports of a source, with a sentence for each. */
 function forbiddenImports(source: Source): string[] {
   const { path } = source;
   const owner = engineOf(path);
@@ -75,7 +75,7 @@ function forbiddenImports(source: Source): string[] {
   });
 }
 
-/** Folders that import each other, directly or by way of others: each as a list of imports that close it. */
+/** Folders that import each other directly or indirectly: for each circle, the imports that close it. */
 function circlesOf(sources: readonly Source[]): string[][] {
   const known = new Set(sources.map(({ path }) => path));
   const edges = new Map<string, Map<string, string>>();
@@ -99,7 +99,7 @@ function circlesOf(sources: readonly Source[]): string[][] {
   return circles;
 }
 
-/** Exported types that several files of a package have under one name. */
+/** Exported types with the same name in several files of a package. */
 function namesTwice(sources: readonly Source[]): string[] {
   const files = new Map<string, string[]>();
   for (const { path, text } of sources.filter(({ path }) => !isTest(path)))
@@ -108,11 +108,11 @@ function namesTwice(sources: readonly Source[]): string[] {
   return [...files].filter(([, in_]) => in_.length > 1).map(([name, in_]) => `${name}: ${in_.join(', ')}`);
 }
 
-/** Lines of comments that the formatter would not leave so long. */
+/** Comment lines that exceed the width of the formatter. */
 function longComments({ path, text }: Source): string[] {
   return text.split('\n').flatMap((line, at) => {
     const isLong = line.length > WIDTH && /^\s*(\/\/|\/?\*)/.test(line);
-    // A directive is one line, however long its reason.
+    // A directive must be one line, however long its reason.
     return isLong && !/biome-ignore|@ts-|https?:/.test(line) ? [`${path}:${at + 1}: ${line.length}`] : [];
   });
 }
@@ -172,12 +172,12 @@ const planted = (path: string, text: string): Source => ({ path: normalize(path)
 describe('imports', () => {
   const sources = sourcesOf('packages/*/{src,test}/**/*.ts');
 
-  it('of both engines and both services are looked at', () => {
+  it('of both engines and both services are checked', () => {
     for (const part of ['bundoc/src/engine/files', 'bundoc/src/engine/postgres', 'bunkms/src', 'shared/src'])
       expect(sources.filter(({ path }) => path.startsWith(`packages/${part}/`)).length).toBeGreaterThan(10);
   });
 
-  it('keep to the walls', () => {
+  it('respect the module boundaries', () => {
     expect(sources.flatMap(forbiddenImports)).toEqual([]);
   });
 
@@ -194,7 +194,7 @@ describe('imports', () => {
     ['http/guard.ts', '@bundoc/bunkms/http/guard', 'the two services share no code'],
     ['http/guard.ts', '../../../bunkms/src/http/guard.ts', 'the two services share no code'],
     ['http/guard.test.ts', '../../../bunkms/src/http/guard.ts', 'the two services share no code'],
-  ])('are seen to breach them when %s imports %s', (path, target, why) => {
+  ])('are reported when %s imports %s', (path, target, why) => {
     for (const text of [`import type { X } from '${target}';`, `const x = await import('${target}');`])
       expect(forbiddenImports(planted(`packages/bundoc/src/${path}`, text)).join('\n')).toContain(why);
   });
@@ -203,17 +203,17 @@ describe('imports', () => {
     ['app.ts', './engine/files/log/log.ts'],
     ['cli/verify.ts', '../engine/files/log/log.ts'],
     ['service/queries.test.ts', '../engine/files/log/log.ts'],
-  ])('let %s put an engine into its place', (path, target) => {
+  ])('of an engine are allowed in %s: %s', (path, target) => {
     expect(forbiddenImports(planted(`packages/bundoc/src/${path}`, `import '${target}';`))).toEqual([]);
   });
 });
 
 describe('folders', () => {
-  it.each(PACKAGES)('of %s import each other in no circle', (name) => {
+  it.each(PACKAGES)('of %s have no circular imports', (name) => {
     expect(circlesOf(sourcesOf(`packages/${name}/src/**/*.ts`))).toEqual([]);
   });
 
-  it('are seen to be in a circle of three', () => {
+  it('are reported when three of them form a circle', () => {
     const sources = [
       planted('src/a/one.ts', "import { x } from '../b/two.ts';"),
       planted('src/b/two.ts', "import type { X } from './inner.ts';\nexport { x } from './inner.ts';"),
@@ -228,11 +228,11 @@ describe('folders', () => {
 });
 
 describe('exported types', () => {
-  it.each(PACKAGES)('of %s have one name each', (name) => {
+  it.each(PACKAGES)('of %s have unique names', (name) => {
     expect(namesTwice(sourcesOf(`packages/${name}/src/**/*.ts`))).toEqual([]);
   });
 
-  it('are seen to share a name', () => {
+  it('are reported when they share a name', () => {
     const sources = [
       planted('a.ts', 'export interface Reader {}'),
       planted('b.ts', 'export class Reader {}'),
@@ -242,13 +242,13 @@ describe('exported types', () => {
 });
 
 describe('comments', () => {
-  it('have no line that is longer than the formatter makes one', () => {
+  it('have no line longer than the width of the formatter', () => {
     const sources = sourcesOf('{packages,test,bench,scripts}/**/*.{ts,tsx,mjs}');
     expect(sources.length).toBeGreaterThan(500);
     expect(sources.flatMap(longComments)).toEqual([]);
   });
 
-  it('are seen to be too long, whatever they begin with', () => {
+  it('are reported when they are too long, whatever they begin with', () => {
     const tail = 'x'.repeat(WIDTH);
     for (const begin of ['// ', '  * ', '/** '])
       expect(longComments(planted('a.ts', `${begin}${tail}`))).toHaveLength(1);
@@ -298,7 +298,7 @@ describe('classes and functions', () => {
   });
 });
 
-it('only what ends the process is logged as fatal', () => {
+it('only errors that end the process are logged as fatal', () => {
   const sources = sourcesOf('packages/*/src/**/*.ts').filter(({ path }) => !isTest(path));
   const callers = sources.filter(({ text }) => /\blogger\.fatal\(/.test(text)).map(({ path }) => path);
   expect(callers.sort()).toEqual([
@@ -309,7 +309,7 @@ it('only what ends the process is logged as fatal', () => {
 });
 
 it.each(['bundoc', 'bunkms', 'client', 'shared'])(
-  'the build of %s takes no tests, and nothing that only tests need',
+  'the build of %s contains no tests and nothing that only tests need',
   (name) => {
     const { dependencies = {} } = JSON.parse(
       readFileSync(join(root, 'packages', name, 'package.json'), 'utf8'),

@@ -1,6 +1,6 @@
 // npm run -s token -- --typ client --sub app --scope "docs:read docs:write" --project project-a
 //
-// Prints a token of the dev setup that `npm start` made, and nothing else; also while the services run.
+// Prints only a token of the dev setup of `npm start`, even while the services run.
 
 import { bunkmsOfDevSetup } from './lib/dev-command.mjs';
 import { runScript } from './lib/root.mjs';

@@ -70,7 +70,7 @@ interface Route {
   readonly success: number;
 }
 
-/** Every route there is. */
+/** Every route. */
 const routes: readonly Route[] = [
   { method: 'POST', path: COLLECTION, needs: 'write', success: 201 },
   { method: 'PUT', path: DOCUMENT, needs: 'write', success: 200 },
@@ -84,7 +84,7 @@ const routes: readonly Route[] = [
   { method: 'GET', path: '/ready', needs: 'nothing', success: 200 },
 ];
 
-/** What each kind of token may do: 401 when it proves nothing. */
+/** What each kind of token may do: 401 for a token that is not valid. */
 const kinds: Readonly<Record<string, 401 | readonly Route['needs'][]>> = {
   none: 401,
   garbage: 401,
@@ -108,7 +108,7 @@ const kinds: Readonly<Record<string, 401 | readonly Route['needs'][]>> = {
 };
 
 describe('the authorisation matrix of Bundoc', () => {
-  it('has every kind of token', () => {
+  it('covers every kind of token', () => {
     expect([...tokens.keys()]).toEqual(Object.keys(kinds));
   });
 
@@ -138,7 +138,7 @@ describe('the authorisation matrix of Bundoc', () => {
     }
   }
 
-  it('refuses before it looks: the same answer whether or not the project or document exists', async () => {
+  it('refuses before it looks anything up: the answer is the same whether or not the project or document exists', async () => {
     const answers = new Set<string>();
     for (const path of [DOCUMENT, `${COLLECTION}/nothing`, DOCUMENT.replace('matrix', 'never')]) {
       const { status, text } = await call(installation.url, path, { token: tokens.get('no project') });
@@ -148,7 +148,7 @@ describe('the authorisation matrix of Bundoc', () => {
     expect(await installation.stored.ids()).toEqual(['matrix']);
   });
 
-  it('says the same of every token that proves nothing', async () => {
+  it('gives the same answer to every token that is not valid', async () => {
     const answers = new Set<string>();
     for (const [kind, grants] of Object.entries(kinds)) {
       if (grants !== 401) continue;
@@ -158,7 +158,7 @@ describe('the authorisation matrix of Bundoc', () => {
     expect(answers.size).toBe(1);
   });
 
-  it('refuses a token the moment it has expired, also one that it has seen before', async () => {
+  it('refuses a token as soon as it has expired, even one that it accepted before', async () => {
     const token = await installation.client(['*'], ['docs:read']);
     expect((await call(installation.url, DOCUMENT, { token })).status).toBe(200);
     clock.movedMs = 3_600_000;

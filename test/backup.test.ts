@@ -33,7 +33,7 @@ const offline = () => ({
 });
 
 describe('a backup of a project', () => {
-  it('is made while documents are written, is checked without a key, and restores to the same bytes', async () => {
+  it('is made while documents are written, can be verified without a key, and restores the same bytes', async () => {
     let isOver = false;
     const writing = startInBackground(
       (async () => {
@@ -60,7 +60,7 @@ describe('a backup of a project', () => {
     expect([refused.code, refused.stderr]).toEqual([2, expect.stringContaining('already')]);
     await installation.stored.remove('p');
     const elsewhere = { ...offline(), BUNDOC_STORAGE: 'files', BUNDOC_DATA_DIR: file('elsewhere') };
-    // A backup of either engine makes a project of the other as well.
+    // A backup from either engine can be restored into the other.
     const notHere = await bundoc(elsewhere, 'restore', file('quiet'));
     const takeOver = /bunkms key take-over p-dek --storage ([0-9a-f-]{36})/.exec(notHere.stderr);
     expect([notHere.code, takeOver]).toEqual([2, expect.anything()]);
@@ -85,7 +85,7 @@ describe('a backup of a project', () => {
     expect((await put('new', 1)).status).toBe(201);
   });
 
-  it('that was changed is refused, and nothing is made of it', async () => {
+  it('that was changed is refused, and restores nothing', async () => {
     const bytes = readFileSync(file('quiet'));
     bytes[bytes.length >> 1] = (bytes[bytes.length >> 1] as number) ^ 1;
     writeFileSync(file('changed'), bytes);
@@ -94,7 +94,7 @@ describe('a backup of a project', () => {
     expect(checked.stderr).toContain('was changed');
   });
 
-  it('leaves no file when it cannot be made', async () => {
+  it('leaves no file when it fails', async () => {
     const forbidden = await bundoc({ ...online(), BUNDOC_TOKEN: token }, 'backup', 'p', file('none'));
     expect([forbidden.code, forbidden.stderr]).toEqual([2, expect.stringContaining('forbidden')]);
     const missing = await bundoc(online(), 'backup', 'q', file('none'));
@@ -103,7 +103,7 @@ describe('a backup of a project', () => {
     expect([again.code, again.stderr]).toEqual([2, expect.stringContaining('already exists')]);
   });
 
-  it('of a project that was deleted is refused for ever, with its mark or without', async () => {
+  it('of a deleted project is refused permanently, with or without its deletion marker', async () => {
     const gone = '/v1/projects/gone/collections/notes/documents/a';
     const owner = await installation.client(['gone'], ['docs:write', 'docs:admin']);
     await call(installation.url, gone, { method: 'PUT', token: owner, body: '{}' });
@@ -131,7 +131,7 @@ describe('a backup of a project', () => {
     await installation.startBundoc();
   });
 
-  it('restores where a mark that BunKMS does not confirm says that the project was deleted', async () => {
+  it('restores a project over a deletion marker that BunKMS does not confirm', async () => {
     await installation.stopBundoc();
     await installation.stored.remove('p');
     await installation.stored.plantMark('deleted.json', 'p', '{"deleted":"p","format":1}');
@@ -142,7 +142,7 @@ describe('a backup of a project', () => {
     await installation.startBundoc();
   });
 
-  it('restores nothing while the key is withdrawn', async () => {
+  it('restores nothing while the key is not available', async () => {
     await installation.stopBundoc();
     const ops = await installation.issue({
       sub: 'ops',

@@ -23,7 +23,7 @@ function expectProblem(answer: Answer, code: ProblemCode): void {
   expect(problem.request_id).not.toBe('');
 }
 
-/** Every refusal must have written nothing: no project was ever made. */
+/** A refused request must write nothing: no project may exist afterwards. */
 async function expectRefused(path: string, options: Call, code: ProblemCode): Promise<void> {
   expectProblem(await call(installation.url, path, { token, ...options }), code);
   expect(await installation.stored.ids()).toEqual([]);
@@ -56,9 +56,9 @@ describe('a body is refused, and nothing is written,', () => {
     ['in UTF-16', Buffer.from('{"a":1}', 'utf16le'), 'invalid_json'],
     ['with invalid UTF-8', Buffer.from('7b2261223a22ff227d', 'hex'), 'invalid_json'],
     ['with an overlong encoding', Buffer.from('7b2261223a22c080227d', 'hex'), 'invalid_json'],
-    ['with another _id than the path', '{"_id":"other"}', 'invalid_document'],
-    ['with another _collection than the path', '{"_collection":"other"}', 'invalid_document'],
-    ['with an _id that is no string', '{"_id":1}', 'invalid_document'],
+    ['with an _id that differs from the path', '{"_id":"other"}', 'invalid_document'],
+    ['with a _collection that differs from the path', '{"_collection":"other"}', 'invalid_document'],
+    ['with an _id that is not a string', '{"_id":1}', 'invalid_document'],
     ['one byte over the limit', `{"a":"${'x'.repeat(LIMIT - 7)}"}`, 'payload_too_large'],
   ];
   it.each(bodies)('%s', async (_name, body, code) => {
@@ -83,7 +83,7 @@ describe('a body is refused, and nothing is written,', () => {
     await expectRefused(`${COLLECTION}/a`, { method: 'PUT', body, headers }, code);
   });
 
-  it('of a type that is not taken, saying which are', async () => {
+  it('of an unsupported type, and the refusal names the supported ones', async () => {
     const detailOf = async (method: string, type: string) => {
       const headers = { 'content-type': type };
       const answer = await call(installation.url, `${COLLECTION}/a`, { method, token, headers, body: '{}' });
@@ -212,7 +212,7 @@ describe('a path is refused, and nothing is written,', () => {
   });
 });
 
-describe('what is unusual but sound is accepted:', () => {
+describe('unusual but valid input is accepted:', () => {
   it.each([
     ['a body of exactly the limit', `{"a":"${'x'.repeat(LIMIT - 8)}"}`, {}],
     ['100 levels', nested(100), {}],

@@ -35,7 +35,7 @@ function problemIn(answer: Answer, code: ProblemCode): Problem {
 }
 
 describe('a batch', () => {
-  it('carries out operations on several collections, and answers each with its metadata', async () => {
+  it('applies operations on several collections, and answers each with its metadata', async () => {
     for (const id of ['replaced', 'patched', 'deleted', 'json'])
       await put('all', id, '{ "n": 1.10,"keep":1e400 }');
     const answer = await batch(
@@ -67,7 +67,7 @@ describe('a batch', () => {
     expect((await get('all', 'made', 'other')).headers['etag']).toBe(`"${results[1]?.['_rev']}"`);
   });
 
-  it('keeps the bytes of a document as a PUT of them would, metadata members cut out', async () => {
+  it('keeps the exact bytes of a document, as a PUT does, without its metadata members', async () => {
     const rev = (await put('bytes', 'a')).json()['_rev'];
     const text = ` {\n "\\u005fid":"a", "x" : [ 1.0 ,{"_id":1}] ,"_rev":"${rev}", "é":"😀" } `;
     const answer = await batch('bytes', operations(PUT('a', text)));
@@ -75,7 +75,7 @@ describe('a batch', () => {
     expect(own((await get('bytes', 'a')).text)).toBe(', "x" : [ 1.0 ,{"_id":1}] , "é":"😀" }');
   });
 
-  it('that is refused writes nothing and lists every precondition that failed, with the present ETag', async () => {
+  it('that is refused writes nothing, and lists every precondition that failed with the current ETag', async () => {
     const a = String((await put('refused', 'a')).json()['_rev']);
     const b = String((await put('refused', 'b')).json()['_rev']);
     const answer = await batch(
@@ -129,7 +129,7 @@ describe('a batch', () => {
     expect(own((await get('refused', 'a')).text)).toBe(',"v":1}');
   });
 
-  it('takes each precondition in any spelling: a tag, a revision, several, any', async () => {
+  it('accepts each form of a precondition: a tag, a revision, a list, or any', async () => {
     const revs = await Promise.all(
       ['a', 'b', 'c', 'd'].map(async (id) => (await put('spelled', id)).json()['_rev']),
     );
@@ -149,7 +149,7 @@ describe('a batch', () => {
     expect((await get('spelled', 'a')).json()['_rev']).toBe(_rev);
   });
 
-  it('with a patch that does not apply writes nothing and says which', async () => {
+  it('with a patch that does not apply writes nothing, and names that patch', async () => {
     await put('patches', 'a');
     const failing = operations(
       PUT('new'),
@@ -161,7 +161,7 @@ describe('a batch', () => {
     expect((await get('patches', 'new')).status).toBe(404);
   });
 
-  it('loses none of many patches at once', async () => {
+  it('loses none of many concurrent patches', async () => {
     await put('many', 'a', '{}');
     await put('many', 'b', '{}');
     const patch = (id: string, n: number) =>
@@ -176,7 +176,7 @@ describe('a batch', () => {
       );
   });
 
-  it('repeated under its idempotency key gives the first answer, with the ids that it made', async () => {
+  it('repeated with its idempotency key gets the first answer, with the ids that were generated', async () => {
     const headers = { 'idempotency-key': 'batch-1' };
     await put('again', 'a');
     const body = operations(
@@ -191,7 +191,7 @@ describe('a batch', () => {
     problemIn(await batch('again', operations(PUT('y')), headers), 'idempotency_mismatch');
   });
 
-  it('makes a project, but not for operations that cannot succeed in an empty one', async () => {
+  it('creates a project, but not for operations that cannot succeed in an empty one', async () => {
     const failing = operations(PUT('a'), '{"op":"delete","collection":"notes","id":"b"}');
     expect(problemIn(await batch('fresh', failing), 'precondition_failed').errors).toEqual([
       { path: 'body.operations.1', message: 'the document does not exist' },
@@ -201,7 +201,7 @@ describe('a batch', () => {
     expect(await installation.stored.ids()).toContain('fresh');
   });
 
-  it('needs to write, and to read as well when it patches', async () => {
+  it('requires the write scope, and the read scope as well when it patches', async () => {
     await put('scopes', 'a');
     const writer = await installation.client(['*'], ['docs:write']);
     const reader = await installation.client(['*'], ['docs:read']);
@@ -213,7 +213,7 @@ describe('a batch', () => {
     expect((await batch('scopes', operations(PUT('b')), {}, writer)).status).toBe(200);
   });
 
-  it('takes a document of any depth that a PUT takes, and no deeper one', async () => {
+  it('accepts documents nested as deep as a PUT accepts, and no deeper', async () => {
     const nested = (depth: number) => `${'{"a":'.repeat(depth)}1${'}'.repeat(depth)}`;
     expect((await batch('deep', operations(PUT('a', nested(100))))).status).toBe(200);
     problemIn(await batch('deep', operations(PUT('a', nested(101)))), 'invalid_json');
@@ -227,7 +227,7 @@ describe('a batch', () => {
     ['an unknown member', '{"operations":[],"mode":1}', 'invalid_request'],
     ['501 operations', operations(...Array.from({ length: 501 }, (_, n) => PUT(`i${n}`))), 'invalid_request'],
     ['an unknown operation', operations('{"op":"merge","collection":"notes","id":"a"}'), 'invalid_request'],
-    ['an operation that is no object', operations('1'), 'invalid_request'],
+    ['an operation that is not an object', operations('1'), 'invalid_request'],
     ['an unknown member of an operation', operations(PUT('a', '{}', ',"x":1')), 'invalid_request'],
     ['no document', operations('{"op":"put","collection":"notes","id":"a"}'), 'invalid_request'],
     ['a put without an id', operations('{"op":"put","collection":"notes","document":{}}'), 'invalid_request'],
@@ -238,7 +238,7 @@ describe('a batch', () => {
       operations('{"op":"create","collection":"notes","document":{"_id":"a/b"}}'),
       'invalid_document',
     ],
-    ['a document that is no object', operations(PUT('a', '[]')), 'invalid_document'],
+    ['a document that is not an object', operations(PUT('a', '[]')), 'invalid_document'],
     ['another _id', operations(PUT('a', '{"_id":"b"}')), 'invalid_document'],
     ['another _collection', operations(PUT('a', '{"_collection":"b"}')), 'invalid_document'],
     ['a reserved name', operations(PUT('b'), PUT('a', '{"\\u005fx":1}')), 'invalid_document'],
@@ -261,7 +261,7 @@ describe('a batch', () => {
       'invalid_request',
     ],
     [
-      'two patches in one',
+      'two patches in one operation',
       operations('{"op":"patch","collection":"notes","id":"a","merge":{},"json":[]}'),
       'invalid_request',
     ],
@@ -271,7 +271,7 @@ describe('a batch', () => {
       'invalid_patch',
     ],
     [
-      'a patch that is none',
+      'an invalid patch',
       operations('{"op":"patch","collection":"notes","id":"a","json":[1]}'),
       'invalid_patch',
     ],
@@ -284,19 +284,19 @@ describe('a batch', () => {
       operations(...Array.from({ length: 20 }, (_, n) => PUT(`i${n}`, `{"a":"${'x'.repeat(4_000)}"}`))),
       'payload_too_large',
     ],
-  ] as const)('with %s is refused, and makes nothing', async (_what, body, code) => {
+  ] as const)('with %s is refused, and writes nothing', async (_what, body, code) => {
     problemIn(await batch('never', body), code);
     expect(await installation.stored.ids()).not.toContain('never');
   });
 
-  it('says in a refusal which operation is to blame', async () => {
+  it('names the faulty operation in a refusal', async () => {
     const documents = await batch('never', operations(PUT('b'), PUT('a', '{"_x":1}')));
     expect(problemIn(documents, 'invalid_document').errors?.[0]?.path).toBe('body.operations.1');
     const ids = await batch('never', operations(PUT('b'), PUT('..')));
     expect(problemIn(ids, 'invalid_request').errors?.[0]?.path).toBe('body.operations.1.id');
   });
 
-  it('refuses a query parameter, another type and another method', async () => {
+  it('refuses a query parameter, an unsupported type and an unsupported method', async () => {
     const path = '/v1/projects/never/batch';
     const headers = { 'content-type': 'text/plain' };
     problemIn(

@@ -37,7 +37,7 @@ const projectFiles = () =>
 
 describe('bundoc on the command line', () => {
   it.each([['verify'], ['stats'], ['repair', 'project-a'], ['settle']])(
-    '%s cannot run beside the service: exit code 2, by a message that names it',
+    '%s cannot run while the service runs: it exits with code 2 and names the process',
     async (...args) => {
       const { code, stdout, stderr } = await bundoc(args);
       expect({ code, stdout }).toEqual({ code: 2, stdout: '' });
@@ -46,7 +46,7 @@ describe('bundoc on the command line', () => {
     },
   );
 
-  it('refuses what it does not understand by exit code 2', async () => {
+  it('refuses invalid arguments with exit code 2', async () => {
     await installation.stopBundoc();
     const calls = [
       ['verify', '--nonsense'],
@@ -94,7 +94,7 @@ describe('bundoc on the command line', () => {
     });
   });
 
-  it('takes a key service that is down for a finding in each project', async () => {
+  it('reports an unreachable key service as a finding in each project', async () => {
     const { code, stdout } = await bundoc(['verify', 'project-b'], 'http://127.0.0.1:1');
     expect(code).toBe(1);
     expect(stdout).toBe('project-b  key  kms_unavailable\n');
@@ -112,7 +112,7 @@ describe('bundoc on the command line', () => {
     expect((await bundoc(['verify'])).stderr).toBe('bundoc: 4 documents in 2 projects: all good\n');
   });
 
-  it('finds damage, continues with the other projects, and repairs it for the service to go on', async () => {
+  it('finds damage, continues with the other projects, and repairs it so that the service can start', async () => {
     await installation.startBundoc();
     const read = (id: string) =>
       call(installation.url, `/v1/projects/project-a/collections/notes/documents/${id}`, { token });
@@ -147,7 +147,7 @@ describe('bundoc on the command line', () => {
     await installation.stopBundoc();
   });
 
-  it('tells damage of the log that is of other projects, and gives up commits with --accept-loss alone', async () => {
+  it('reports log damage that concerns other projects, and drops commits only with --accept-loss', async () => {
     await installation.startBundoc();
     const write = async (project: string, id: string) =>
       call(installation.url, `/v1/projects/${project}/collections/notes/documents`, {
@@ -190,7 +190,7 @@ describe('bundoc on the command line', () => {
   });
 });
 
-/** Damages the part in the last frame but one: the last one that has parts follows it. */
+/** Damages a part in the second to last frame with parts, so that one more such frame follows it. */
 function damageFrameBeforeLast(): void {
   const folder = join(installation.dataDir, 'log');
   const frames: { path: string; segment: number; frame: number; lastByte: number }[] = [];

@@ -44,7 +44,7 @@ async function onTerminal(...args: string[]): Promise<string> {
 describe('bundoc put, get, patch and delete', () => {
   const TEXT = '{ "amount": 12345678901234567890.10,\n  "é": "\\u00e9",  "list": [1.0, 1e2] }';
 
-  it('bring the text of a document in and out to the byte', async () => {
+  it('write and read the text of a document byte for byte', async () => {
     const put = await bundoc('put', 'exact', 'notes', 'one', written('one.json', TEXT));
     expect([put.code, JSON.parse(put.stdout)]).toMatchObject([0, { _id: 'one', _collection: 'notes' }]);
     const content = await bundoc('get', 'exact', 'notes', 'one', '--content');
@@ -53,7 +53,7 @@ describe('bundoc put, get, patch and delete', () => {
     expect(whole.stdout).toBe((await client.project('exact').collection('notes').get('one'))?.text);
   });
 
-  it('write again what they have read, unless it has changed meanwhile', async () => {
+  it('write back a document that they have read, unless it has changed since', async () => {
     const read = await bundoc('get', 'exact', 'notes', 'one');
     expect(
       (await bundocProcess(environment(), ['put', 'exact', 'notes', 'one', '-'], read.stdout)).code,
@@ -63,7 +63,7 @@ describe('bundoc put, get, patch and delete', () => {
     expect((await bundoc('get', 'exact', 'notes', 'one', '--content')).stdout).toBe(TEXT);
   });
 
-  it('make a document only if there is none, and under a new id', async () => {
+  it('create a document only if none exists, or under a new id', async () => {
     const path = written('new.json', '{"n":1}');
     expect((await bundoc('put', 'exact', 'notes', 'one', path, '--if-none-match')).code).toBe(2);
     const created = await bundoc('create', 'exact', 'notes', path);
@@ -71,7 +71,7 @@ describe('bundoc put, get, patch and delete', () => {
     expect((await bundoc('get', 'exact', 'notes', id, '--content')).stdout).toBe('{"n":1}');
   });
 
-  it('patch by an object or an array, and numbers stay as they are written', async () => {
+  it('patch with an object or an array, and keep numbers as they are written', async () => {
     const merge = written('merge.json', '{"amount": 1.10}');
     expect((await bundoc('patch', 'exact', 'notes', 'one', merge)).code).toBe(0);
     const patch = written('patch.json', ' [{"op":"add","path":"/more","value":2.50}]');
@@ -81,7 +81,7 @@ describe('bundoc put, get, patch and delete', () => {
     expect(stdout).toMatch(/"more": ?2\.50/);
   });
 
-  it('end with exit code 1 where there is no document, and 2 for what is no text', async () => {
+  it('exit with code 1 when the document does not exist, and with code 2 for input that is not text', async () => {
     expect(await bundoc('delete', 'exact', 'notes', 'one')).toEqual({ code: 0, stdout: '', stderr: '' });
     for (const command of ['get', 'delete']) {
       const { code, stdout, stderr } = await bundoc(command, 'exact', 'notes', 'one');
@@ -107,7 +107,7 @@ describe('bundoc query, changes, collections and projects', () => {
     await client.project('lists').collection('other').put('o', { big: 1 });
   });
 
-  it('print NDJSON where a program reads', async () => {
+  it('print NDJSON when the output is not a terminal', async () => {
     const found = await bundoc('query', 'lists', 'notes', '--where', '{"n":{"$gte":3}}', '--order', 'n:desc');
     expect(linesOf(found.stdout).map((line) => JSON.parse(line)._id)).toEqual(['n5', 'n4', 'n3']);
     const some = await bundoc('query', 'lists', 'notes', '--limit', '2', '--fields', 'n');
@@ -126,7 +126,7 @@ describe('bundoc query, changes, collections and projects', () => {
     expect(JSON.parse((await bundoc('projects', 'lists')).stdout)).toMatchObject({ documents: 6 });
   });
 
-  it('ask for numbers that no double holds, and print texts on one line with their exact numbers', async () => {
+  it('query numbers that no double can hold, and print each document on one line with its exact numbers', async () => {
     const text = '{\n "n": 12345678901234567890.5 }';
     await bundoc('put', 'lists', 'exact', 'e', written('e.json', text));
     const condition = written('where.json', '{"n":12345678901234567890.5}');
@@ -139,7 +139,7 @@ describe('bundoc query, changes, collections and projects', () => {
     expect([bad.code, bad.stderr]).toEqual([2, expect.stringContaining('--where is not JSON')]);
   });
 
-  it('print tables with a head on a terminal, no wider than it is, and nothing that commands it', async () => {
+  it('print tables with a header on a terminal, no wider than the terminal and without control characters', async () => {
     await client
       .project('lists')
       .collection('wide')
@@ -153,7 +153,7 @@ describe('bundoc query, changes, collections and projects', () => {
     expect(linesOf(await onTerminal('projects', '--json'))[0]).toMatch(/^\{"project":/);
   });
 
-  it('tell of changes, and where to go on', async () => {
+  it('print changes and the position to continue from', async () => {
     const first = await bundoc('changes', 'lists', '--collection', 'notes');
     expect(linesOf(first.stdout).map((line) => JSON.parse(line)._id)).toEqual(['n1', 'n2', 'n3', 'n4', 'n5']);
     const since = /--since (\S+)/.exec(first.stderr)?.[1] ?? '';
@@ -170,7 +170,7 @@ describe('bundoc query, changes, collections and projects', () => {
     ]);
   });
 
-  it('follow until they are stopped, which is no failure', async () => {
+  it('follow changes until a signal stops them, with exit code 0', async () => {
     const child = spawnNode([MAIN, 'changes', 'lists', '--since', 'now', '--follow'], environment());
     let errors = '';
     child.stderr.on('data', (chunk) => {
@@ -180,7 +180,7 @@ describe('bundoc query, changes, collections and projects', () => {
     child.stdout.once('data', () => {
       isSeen = true;
     });
-    // It hears of what is written once it follows.
+    // It sees writes only once it follows.
     await expect
       .poll(async () => {
         await client.project('lists').collection('notes').put('again', {});
@@ -191,7 +191,7 @@ describe('bundoc query, changes, collections and projects', () => {
     expect([(await once(child, 'close'))[0], errors]).toEqual([0, expect.stringContaining('--since ')]);
   });
 
-  it('end in silence when anyone who reads them has seen enough', async () => {
+  it('exit silently when the reader closes the pipe', async () => {
     const notes = client.project('pipe').collection('notes');
     for (let n = 0; n < 40; n++) await notes.put(`n${n}`, { text: 'x'.repeat(10_000) });
     const command = `"${process.execPath}" --conditions=@bundoc/source "${MAIN}" query pipe notes | head -c 10; echo " \${PIPESTATUS[0]}"`;
@@ -208,7 +208,7 @@ describe('bundoc login', () => {
     bundocCommand({ XDG_CONFIG_HOME: config(), ...more }, args);
   const tokenFile = () => written('token', `${token}\n`);
 
-  it('keeps URL and token in a file that the user alone may read, and commands use them', async () => {
+  it('stores URL and token in a file that only the user can read, and commands use them', async () => {
     const refused = await asUser(['projects']);
     expect([refused.code, refused.stderr]).toEqual([2, expect.stringContaining('run "bundoc login"')]);
     const login = await asUser(['login', '--url', installation.url, '--token-file', tokenFile()]);
@@ -221,7 +221,7 @@ describe('bundoc login', () => {
     expect(shown.stdout).not.toContain(token);
   });
 
-  it('takes the token from standard input, and another profile beside the first', async () => {
+  it('reads the token from standard input, and stores a second profile next to the first', async () => {
     const made = await bundocProcess(
       { XDG_CONFIG_HOME: config(), NODE_ENV: 'test' },
       ['login', '--profile', 'second', '--url', `${installation.url}/`],
@@ -236,7 +236,7 @@ describe('bundoc login', () => {
     );
   });
 
-  it('sends the token of a profile to no other service, and the environment goes first', async () => {
+  it('sends the token of a profile to no other service, and the environment takes precedence', async () => {
     const elsewhere = await asUser(['projects', '--url', 'http://127.0.0.1:1']);
     expect([elsewhere.code, elsewhere.stderr]).toEqual([
       2,
@@ -246,7 +246,7 @@ describe('bundoc login', () => {
     expect([wrong.code, wrong.stderr]).toEqual([2, expect.stringMatching(/unauthenticated.*bundoc login/)]);
   });
 
-  it('keeps no token that the service does not take, or that is for BunKMS', async () => {
+  it('stores no token that the service refuses or that is for BunKMS', async () => {
     const before = readFileSync(profiles(), 'utf8');
     const revoked = `${token.slice(0, -8)}AAAAAAAA`;
     for (const [text, reason] of [
@@ -266,7 +266,7 @@ describe('bundoc login', () => {
     expect(readFileSync(profiles(), 'utf8')).toBe(before);
   });
 
-  it('uses no file that others may read, and says what to do', async () => {
+  it('uses no file that other users can read, and says what to do', async () => {
     chmodSync(profiles(), 0o640);
     const open = await asUser(['projects']);
     expect([open.code, open.stderr]).toEqual([2, expect.stringContaining(`chmod 600 ${profiles()}`)]);
@@ -279,7 +279,7 @@ describe('bundoc login', () => {
 });
 
 describe('bundoc backup and import', () => {
-  it('a backup goes to standard output, whole, with its facts on standard error', async () => {
+  it('a backup is written whole to standard output, and its summary to standard error', async () => {
     await client.project('saved').collection('notes').put('a', { n: 1 });
     const admin = await installation.client(['saved'], ['docs:admin']);
     const child = spawnNode([MAIN, 'backup', 'saved', '-'], { ...environment(), BUNDOC_TOKEN: admin });
@@ -294,7 +294,7 @@ describe('bundoc backup and import', () => {
     expect((await bundocCommand({}, ['verify-backup', file('saved.backup')])).code).toBe(0);
   });
 
-  it('an import that is refused before it has written anything leaves no state file', async () => {
+  it('an import that is refused before its first write leaves no state file', async () => {
     const path = written('refused.ndjson', '{"n":1}\n');
     const other = await installation.client(['another']);
     for (const refused of [
@@ -317,7 +317,7 @@ describe('bundoc backup and import', () => {
       expect([refused.code, existsSync(`${path}.import-state`)]).toEqual([2, false]);
   });
 
-  it('a state file of another import says which one', async () => {
+  it('a state file of another import is refused, and the message names that import', async () => {
     const good = Array.from({ length: 300 }, (_, n) => `{"n":${n}}`);
     const path = written('half.ndjson', [...good, '{'].join('\n'));
     expect((await bundoc('import', 'half', path, '--collection', 'notes')).code).toBe(2);

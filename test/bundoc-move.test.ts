@@ -48,7 +48,7 @@ describeWithPostgres('bundoc move', () => {
     repeated: (await write(url, 'kept', '{"v":"once"}', { 'idempotency-key': 'a-key' })).text,
   });
 
-  it('takes a project to PostgreSQL and back, and nobody who uses it can tell', async () => {
+  it('moves a project to PostgreSQL and back without a visible difference for clients', async () => {
     const { url } = installation;
     await write(url, 'kept', '{"v":"once"}', { 'idempotency-key': 'a-key' });
     for (const id of ['a', 'b', 'c']) await write(url, id, `{"id":"${id}","pad":"${'x'.repeat(2_000)}"}`);
@@ -97,7 +97,7 @@ describeWithPostgres('bundoc move', () => {
     await installation.stopBundoc();
   });
 
-  it('brings in nothing of a project that is there already, or is damaged, and finds what somebody changed', async () => {
+  it('writes nothing when the project already exists in the target or is damaged, and finds changed rows', async () => {
     expect(await bundoc('files', 'move', 'travelling', '--to', onPostgres)).toMatchObject({ code: 0 });
     await server.sql(
       'UPDATE bundoc.documents SET rev = set_byte(rev, 0, get_byte(rev, 0) # 1) WHERE seq = 1',
@@ -119,7 +119,7 @@ describeWithPostgres('bundoc move', () => {
       expect(await bundoc(onPostgres, 'move', ...args)).toMatchObject({ code: 2 });
   });
 
-  it('through the service takes a project that is written to and read, with all that was acknowledged, and ends its feed', async () => {
+  it('through the service moves a project in use with every acknowledged write, and ends its change feed', async () => {
     await installation.stopBundoc();
     const there = (await server.createDatabase('online')).url;
     const admin = await installation.client(['busy', 'both', 'none'], ['docs:admin']);
@@ -160,10 +160,10 @@ describeWithPostgres('bundoc move', () => {
     const unexpected: string[] = [];
     let writes = 0;
     let reads = 0;
-    /** @returns false from the moment on that the project is not here. */
+    /** @returns false once the project has left this node. */
     const isHere = (status: number, text: string) => {
       if (text.includes('"project_elsewhere"')) return false;
-      // What is refused while it changes hands was not written.
+      // A write that is refused while the project moves was not applied.
       if (status >= 300 && !text.includes('"project_moving"')) unexpected.push(text);
       return true;
     };
@@ -216,7 +216,7 @@ describeWithPostgres('bundoc move', () => {
       expect([id, read.json()['_rev'], read.text.endsWith(body.slice(1))]).toEqual([id, rev, true]);
     }
     for (const { id } of operations) expect((await get(node.url, id)).status).toBe(200);
-    // Readers of changes continue where they were.
+    // Readers of the change feed continue at their position.
     using followed = await EventReader.open(`${node.url}/v1/projects/busy/changes`, token, {
       'last-event-id': feed.lastEventId,
     });
@@ -226,14 +226,14 @@ describeWithPostgres('bundoc move', () => {
     expect(await online(node.url, 'busy')).toMatchObject({
       ...{ code: 2, stderr: expect.stringMatching(/move_refused.*BUNDOC_MOVE_TO is not set/) },
     });
-    // What is still here is not made again there.
+    // The target does not create a project that is still in this storage.
     const twin = await putIn(node.url, 'both', 'a', '{"there":1}');
     expect([twin.status, twin.json()['code']]).toEqual([409, 'project_elsewhere']);
     expect((await call(service.url, pathOf('both', 'a'), { token })).json()['here']).toBe(1);
     expect(await service.stop()).toBe(0);
   });
 
-  it('is finished by the same command where its service died once the project had changed hands; the target serves it at once', async () => {
+  it('can be completed by the same command after a crash that follows the handover, and the target serves it at once', async () => {
     const there = (await server.createDatabase('half')).url;
     const admin = await installation.client(['half', 'none'], ['docs:admin']);
     const [writer, onFiles] = [await installation.client(['half']), environmentOf('files')];
@@ -251,7 +251,7 @@ describeWithPostgres('bundoc move', () => {
       moved = await move(service.url);
       await service.stop();
     }
-    // As a service has left it that died before it put the content away.
+    // The state after a crash before the content was set aside.
     const kept = join(installation.dataDir, 'moved', moved.kept);
     for (const entry of readdirSync(kept)) renameSync(join(kept, entry), join(folder, entry));
     await using node = await startBundocProcess(environmentOf(there));
@@ -268,15 +268,14 @@ describeWithPostgres('bundoc move', () => {
     expect(told.stderr).toContain(
       `kept in moved/${moved.kept}: remove it once a backup of the project where it is now is checked`,
     );
-    // And back, to the folder that it came from.
+    // Then move it back to its first folder.
     await service.stop();
     expect(await bundoc(there, 'move', 'half', '--to', 'files')).toMatchObject({ code: 0 });
     await using again = await start();
     expect((await call(again.url, DOCUMENT, { token: writer })).json()).toMatchObject({ v: 1 });
     const gone = await call(node.url, DOCUMENT, { token: writer });
     expect([gone.status, gone.json()['code']]).toEqual([409, 'project_elsewhere']);
-    // A backup is restored where the mark is that it moved away, once an administrator says that the key
-    // belongs there.
+    // A backup can be restored over a move marker once an administrator has assigned the key to this storage.
     const backup = join(installation.dataDir, 'half.backup');
     const made = await bundocCommand({ BUNDOC_TOKEN: admin }, ['backup', 'half', backup, '--url', again.url]);
     expect(made).toMatchObject({ code: 0 });

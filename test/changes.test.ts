@@ -38,7 +38,7 @@ interface Page {
 }
 
 describe('a page of changes', () => {
-  it('of one collection gets on, however much there is of others', async () => {
+  it('of one collection advances past any number of changes in other collections', async () => {
     for (let n = 0; n < 5; n++) await put('one', `other-${n}`, '{}', 'other');
     await put('one', 'a');
     const first = await page('one', '?collection=notes&limit=1');
@@ -48,13 +48,13 @@ describe('a page of changes', () => {
     expect(second).toEqual({ changes: [], since: (await page('one')).since });
   });
 
-  it('says that there may be more when it was cut short', async () => {
+  it('says that more changes may follow when it was cut short', async () => {
     for (const id of ['a', 'b']) await put('more', id);
     expect((await page('more', '?limit=1')).more).toBe(true);
     expect((await page('more')).more).toBeUndefined();
   });
 
-  it('has the documents if they are wanted, exactly but for line breaks, and none for a deletion', async () => {
+  it('includes documents on request, exact except for line breaks, and none for a deletion', async () => {
     await put('docs', 'a', '{\n  "n": 12345678901234567890, "t": "x\\ny" }');
     await put('docs', 'b');
     await remove('docs', 'b');
@@ -68,7 +68,7 @@ describe('a page of changes', () => {
     ]);
   });
 
-  it('as NDJSON has a change a line, and the place to go on from at the end', async () => {
+  it('as NDJSON has one change a line, and the position to continue from at the end', async () => {
     for (const id of ['a', 'b']) await put('lines', id);
     const answer = await get(changesPath('lines'), { accept: 'application/x-ndjson' });
     expect(answer.headers['content-type']).toBe('application/x-ndjson; charset=utf-8');
@@ -77,7 +77,7 @@ describe('a page of changes', () => {
     expect(lines).toEqual([...json.changes, { since: json.since }, '']);
   });
 
-  it('begins with what comes if it is to', async () => {
+  it('can begin at the current end of the feed', async () => {
     await put('now', 'a');
     const { changes, since } = await page('now', '?since=now');
     expect(changes).toEqual([]);
@@ -95,7 +95,7 @@ describe('a page of changes', () => {
 });
 
 describe('a page of changes that is waited for', () => {
-  it('comes with the next change, and not with one of another collection', async () => {
+  it('is answered at the next change of its collection, and not at a change of another collection', async () => {
     await put('poll', 'a');
     const { since } = await page('poll');
     const waiting = page('poll', `?collection=notes&wait=50&since=${since}`);
@@ -104,7 +104,7 @@ describe('a page of changes that is waited for', () => {
     expect(idsOf((await waiting).changes)).toEqual(['b']);
   });
 
-  it('keeps no room for documents while it waits, also of a client with an answer that it has not taken', async () => {
+  it('reserves no memory for documents while it waits, even for a client with an unread answer', async () => {
     const megabyte = JSON.stringify('x'.repeat(1_000_000));
     for (let n = 0; n < 16; n++) await put('large', `a-${n}`, `{"text":${megabyte}}`);
     const held = async (share: string): Promise<number> => {
@@ -126,18 +126,18 @@ describe('a page of changes that is waited for', () => {
     expect((await poll).status).toBe(200);
   });
 
-  it('is empty when the time is over', async () => {
+  it('is empty when its time is over', async () => {
     const { since } = await page('poll');
     expect(await page('poll', `?wait=1&since=${since}`)).toEqual({ changes: [], since });
   });
 
-  it('comes at once when there is something already', async () => {
+  it('is answered at once when a change is already available', async () => {
     expect(idsOf((await page('poll', '?wait=50')).changes)).toContain('a');
   });
 });
 
 describe('a stream of changes', () => {
-  it('has each change in order, with an id to go on from, and deletions', async () => {
+  it('sends each change and deletion in order, with an id to continue from', async () => {
     await put('stream', 'a');
     using reader = await follow('stream');
     expect(reader.headers['content-type']).toBe('text/event-stream');
@@ -153,7 +153,7 @@ describe('a stream of changes', () => {
     expect((await page('stream', `?since=${reader.lastEventId}`)).changes).toEqual([]);
   });
 
-  it('goes on behind the last event that its reader has, also after a restart, and misses nothing', async () => {
+  it('continues after the last event that its reader received, even after a restart, and misses nothing', async () => {
     await put('resume', 'a');
     const first = await follow('resume');
     await first.until(() => first.changes.length === 1);
@@ -164,13 +164,13 @@ describe('a stream of changes', () => {
     await first.ended();
     await installation.startBundoc();
     await put('resume', 'c');
-    // As a browser does: with the address it began with, and the id beside it.
+    // As a browser does: it sends its first URL again, with the id of the last event.
     using second = await follow('resume', '?since=now', { 'last-event-id': id });
     await second.until(() => second.changes.length === 1);
     expect(idsOf(second.changes)).toEqual(['c']);
   });
 
-  it('of one collection has no others, and a heartbeat tells how far it is', async () => {
+  it('of one collection sends no other changes, and its heartbeats carry the position', async () => {
     await put('filter', 'x', '{}', 'other');
     using reader = await follow('filter', '?collection=notes');
     await reader.until(() => reader.events.length > 0);
@@ -190,7 +190,7 @@ describe('a stream of changes', () => {
     expect(idsOf(reader.changes)).toEqual(['a']);
   });
 
-  it('brings documents if they are wanted, line breaks or not', async () => {
+  it('includes documents on request, with or without line breaks', async () => {
     await put('with', 'a', '{\r\n"v": 1.10\n}');
     using reader = await follow('with', '?include=doc');
     await reader.until(() => reader.changes.length === 1);
@@ -198,7 +198,7 @@ describe('a stream of changes', () => {
     expect(event?.data).toContain('"v": 1.10 }}');
   });
 
-  it('gives many readers of every kind the same, while documents are written', async () => {
+  it('gives many readers of every kind the same changes while documents are written', async () => {
     await put('many', 'begin');
     const readers = await Promise.all(
       Array.from({ length: 12 }, (_, n) => follow('many', n % 3 === 0 ? '?include=doc' : '')),
@@ -213,7 +213,7 @@ describe('a stream of changes', () => {
     }
   });
 
-  it('waits while its project is closed, and goes on when somebody opens it', async () => {
+  it('waits while its project is closed, and continues once it is opened again', async () => {
     await put('idle', 'a');
     const long = await installation.issue({
       ...{ sub: 'long', typ: 'client', scope: ['docs:read', 'docs:admin'], projects: ['*'] },
@@ -223,7 +223,7 @@ describe('a stream of changes', () => {
     await reader.until(() => reader.events.length > 0);
     const { movedMs } = clock;
     const open = async () => {
-      // Each time: where others may write, it is opened again after a second of being closed, which a busy
+      // Repeated: where other nodes may write, the project is reopened a second after it closes, which a busy
       // machine may miss.
       clock.movedMs += 700_000;
       return /^bundoc_projects_open (\d+)$/m.exec(await installation.metrics())?.[1];
@@ -235,7 +235,7 @@ describe('a stream of changes', () => {
     expect(idsOf(reader.changes)).toEqual(['b']);
   });
 
-  it('ends when its token is over, and cannot begin again with it', async () => {
+  it('ends when its token expires, and cannot begin again with that token', async () => {
     await put('expiry', 'a');
     const short = await installation.issue({
       sub: 'short',
@@ -263,7 +263,7 @@ describe('a stream of changes', () => {
     );
   });
 
-  it('of a project that does not exist is 404, of one that is not the token’s 403', async () => {
+  it('of a project that does not exist is 404, and of a project that the token is not for 403', async () => {
     await expect(follow('nowhere')).rejects.toThrow('project_not_found');
     const other = await installation.client(['other']);
     await expect(follow('stream', '', {}, other)).rejects.toThrow('forbidden');

@@ -8,7 +8,7 @@ import { Installation } from './support/installation.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 
-it('the tour of the client’s README runs, and prints what it says', async () => {
+it('the tour in the client’s README runs, and prints what the README says', async () => {
   const readme = readFileSync(`${root}/packages/client/README.md`, 'utf8');
   const code = [...readme.matchAll(/^```ts\n(.*?)^```$/gms)].map(([, block]) => block).join('');
   const expected = [...code.matchAll(/console\.log\(.*\); \/\/ (.*)$/gm)].map(([, printed]) => printed);

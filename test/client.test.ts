@@ -41,7 +41,7 @@ async function collect<T>(all: AsyncIterable<T>): Promise<T[]> {
 
 const notes = (project: string) => bundoc.project(project).collection<Note>('notes');
 
-/** A client that gets no answer to some of what it sends, all of which arrives. */
+/** A client that loses some answers, although all its requests arrive. */
 const unluckyClient = (token: string, isLost: () => boolean) =>
   new Bundoc({
     url: installation.url,
@@ -55,7 +55,7 @@ const unluckyClient = (token: string, isLost: () => boolean) =>
   });
 
 describe('the client', () => {
-  it('writes, reads and deletes, and gives undefined for what is not there', async () => {
+  it('writes, reads and deletes, and returns undefined for a missing document', async () => {
     const collection = notes('crud');
     expect(await collection.get('a')).toBeUndefined();
     const made = await collection.create({ title: 'one' });
@@ -75,7 +75,7 @@ describe('the client', () => {
     for await (const listed of notes('exact').list()) expect(listed.text).toBe(read?.text);
   });
 
-  it('changes parts of a document', async () => {
+  it('patches a document', async () => {
     const collection = notes('patch');
     const { _rev } = await collection.put('a', { n: 1, title: 'one' });
     await collection.patch('a', { title: null }, { ifMatch: _rev });
@@ -84,7 +84,7 @@ describe('the client', () => {
     expect((await collection.get('a'))?.value.title).toBeUndefined();
   });
 
-  it('takes any id', async () => {
+  it('accepts any valid id', async () => {
     const collection = notes('ids');
     for (const id of ['a b', 'é/ü'.replace('/', '-'), '%2F', '...', '?x#y', '+']) {
       await collection.put(id, { title: id });
@@ -93,7 +93,7 @@ describe('the client', () => {
     for (const id of ['', '.', '..']) await expect(collection.get(id)).rejects.toThrow(TypeError);
   });
 
-  it('tells refusals apart by their code', async () => {
+  it('distinguishes refusals by their code', async () => {
     const collection = notes('refused');
     await collection.put('a', {});
     await expect(collection.put('a', {}, { ifNoneMatch: '*' })).rejects.toMatchObject({
@@ -113,7 +113,7 @@ describe('the client', () => {
     });
   });
 
-  it('does a write once though its answer was lost', async () => {
+  it('applies a write once although its answer was lost', async () => {
     const token = await installation.client();
     let lost = 0;
     const unlucky = unluckyClient(token, () => lost++ === 0);
@@ -123,7 +123,7 @@ describe('the client', () => {
     expect(lost).toBe(2);
   });
 
-  it('changes a definition once though its answer was lost, also when it is to be of a revision', async () => {
+  it('changes a definition once although its answer was lost, also with a required revision', async () => {
     const token = await installation.client(['once'], ['docs:admin']);
     let tries = 0;
     const unlucky = unluckyClient(token, () => tries++ % 2 === 0);
@@ -147,7 +147,7 @@ describe('the client', () => {
     expect([page.documents.length, page.nextCursor !== undefined]).toEqual([3, true]);
   });
 
-  it('finds, counts and sums documents, and tells how', async () => {
+  it('finds, counts and sums documents, and explains how', async () => {
     const collection = bundoc.project('query').collection<{ n: number; kind: string }>('things');
     for (let n = 0; n < 9; n++) await collection.put(`d${n}`, { n, kind: n % 2 === 0 ? 'even' : 'odd' });
     const where = { kind: 'odd' };
@@ -172,7 +172,7 @@ describe('the client', () => {
     await expect(collection.count({ n: { $regex: 'x' } })).rejects.toMatchObject({ code: 'invalid_request' });
   });
 
-  it('reads the feed to its end, with documents', async () => {
+  it('reads the feed with documents to its end', async () => {
     const project = bundoc.project('feed');
     for (let n = 0; n < 3; n++) await project.collection('notes').put(`d${n}`, { n });
     await project.collection('notes').delete('d1');
@@ -185,7 +185,7 @@ describe('the client', () => {
   });
 
   it.each(['stream', 'poll'] as const)(
-    'follows the feed by %s, over a restart, and misses nothing',
+    'follows the feed by %s across a restart, and misses nothing',
     async (until) => {
       const project = bundoc.project(`follow-${until}`);
       const collection = project.collection('notes');
@@ -224,12 +224,12 @@ describe('the client', () => {
     await expect(following).rejects.toBe(reason);
   });
 
-  it('tells at once of a feed that cannot be', async () => {
+  it('throws at once for a feed that cannot be read', async () => {
     const next = bundoc.project('never-made').changes()[Symbol.asyncIterator]().next();
     await expect(next).rejects.toMatchObject({ code: 'project_not_found' });
   });
 
-  it('defines collections, follows the building of their indexes, and takes definitions away', async () => {
+  it('defines collections, waits until their indexes are built, and removes definitions', async () => {
     const project = bundoc.project('defined');
     const collection = project.collection<Note>('notes');
     expect(await collection.info()).toBeUndefined();
@@ -284,7 +284,7 @@ describe('the client', () => {
     expect(await project.collections()).toMatchObject([{ defined: false }]);
   });
 
-  it('gives some fields of documents, and their number', async () => {
+  it('returns selected fields of documents, and their number', async () => {
     const collection = notes('fields');
     for (let n = 0; n < 3; n++) await collection.put(`d${n}`, { n, title: 'long' });
     const page = await collection.listPage({ limit: 2, fields: ['n'], total: true });
@@ -299,7 +299,7 @@ describe('the client', () => {
     expect([found?.value.n, found?.value.title]).toEqual([undefined, 'long']);
   });
 
-  it('explains every kind of question', async () => {
+  it('explains every kind of query', async () => {
     const collection = notes('explained');
     for (let n = 0; n < 3; n++) await collection.put(`d${n}`, { n });
     const explained: Explanation[] = [];
@@ -311,7 +311,7 @@ describe('the client', () => {
     expect(explained.at(-1)).toMatchObject({ index: null, documents_scanned: 3, documents_matched: 3 });
   });
 
-  it('lists projects, tells what one holds, and deletes it', async () => {
+  it('lists projects, describes one, and deletes it', async () => {
     for (const id of ['ended-a', 'ended-b']) await notes(id).put('a', {});
     const ids = await collect(bundoc.projects({ limit: 1 }));
     expect(ids).toEqual(expect.arrayContaining(['ended-a', 'ended-b']));
@@ -333,13 +333,13 @@ describe('the client', () => {
     expect(bytes.byteLength).toBeGreaterThan(100);
   });
 
-  it('tells why a project is not moved, of a service that is told to move none', async () => {
+  it('gives the reason when the service is not configured to move projects', async () => {
     await notes('stays').put('a', {});
     const refused = { code: 'move_refused', status: 409 };
     await expect(bundoc.project('stays').move()).rejects.toMatchObject(refused);
   });
 
-  it('tells every failed precondition of a batch, with the revision that there is', async () => {
+  it('reports every failed precondition of a batch, with the current revision', async () => {
     const { _rev } = await notes('refused-batch').put('a', {});
     const batch = bundoc
       .project('refused-batch')
@@ -350,7 +350,7 @@ describe('the client', () => {
     });
   });
 
-  it('reaches every operation of the API but those of operators, and HEAD', () => {
+  it('reaches every operation of the API except HEAD and those for operators', () => {
     const templates = api.operations.map(({ operationId, method, path }) => ({
       operationId,
       pattern: new RegExp(`^${method} ${path.replace(/\{[^}]+\}/g, '[^/]+')}$`),
@@ -367,11 +367,11 @@ describe('the client', () => {
     ]);
   });
 
-  it('knows every code that Bundoc refuses with', () => {
+  it('knows every error code of Bundoc', () => {
     const { schemas } = api.document['components'] as { schemas: Record<string, unknown> };
-    // Each problem is a schema of its own, whose code is a constant.
+    // Each problem has its own schema, whose code is a constant.
     const told = [...JSON.stringify(schemas).matchAll(/"code":\{(?:"type":"string",)?"const":"(\w+)"/g)];
-    // These come for paths and methods that are no operation, and for requests that no operation has.
+    // These answer paths and methods that are not an operation, and requests that no operation receives.
     const ofNone = [
       'method_not_allowed',
       'not_found',
@@ -383,7 +383,7 @@ describe('the client', () => {
     );
   });
 
-  it('knows all that a definition may say', () => {
+  it('knows every member of a definition', () => {
     const definition = { indexes: true, schema: true, ttl: true } as const;
     const index = { name: true, fields: true, unique: true, blind: true } as const;
     definition satisfies Record<keyof CollectionDefinition, true>;

@@ -24,7 +24,7 @@ const put = (project: string, id: string, body: string) =>
 const SCHEMA = '{"schema":{"type":"object","required":["v"],"properties":{"v":{"type":"number"}}}}';
 
 describe('PUT …/collections/{c}', () => {
-  it('defines a collection, also of a project that does not exist yet, with an ETag that changes are bound to', async () => {
+  it('defines a collection, even of a project that does not exist yet, with an ETag for conditional changes', async () => {
     const first = await define('defined', SCHEMA, { 'if-none-match': '*' });
     expect([first.status, first.json()]).toEqual([
       201,
@@ -47,7 +47,7 @@ describe('PUT …/collections/{c}', () => {
     expect((await define('defined', SCHEMA, { 'if-match': etag })).status).toBe(412);
   });
 
-  it('holds after a restart', async () => {
+  it('keeps the definition across a restart', async () => {
     await define('restarted', SCHEMA);
     const before = await get(collection('restarted'));
     await installation.stopBundoc();
@@ -57,7 +57,7 @@ describe('PUT …/collections/{c}', () => {
     expect((await put('restarted', 'a', '{}')).status).toBe(422);
   });
 
-  it('tells how many of the documents that are there would be refused, and leaves them', async () => {
+  it('reports how many existing documents violate the schema, and leaves them unchanged', async () => {
     await put('late', 'a', '{"v":1}');
     await put('late', 'b', '{"v":"x"}');
     await put('late', 'c', '{}');
@@ -88,14 +88,14 @@ describe('PUT …/collections/{c}', () => {
     expect((await get(collection('late'))).text).toBe(before.text);
   });
 
-  it('makes no project for a definition that is refused', async () => {
+  it('creates no project for a definition that is refused', async () => {
     await define('unmade', '{"schema":5}');
     await define('unmade', SCHEMA, { 'if-match': '*' });
     await define('unmade', '{"schema":{"typ":1}}');
     expect((await get(collection('unmade'))).json()['code']).toBe('project_not_found');
   });
 
-  it('wants docs:admin, for DELETE as well', async () => {
+  it('requires docs:admin, for DELETE as well', async () => {
     expect((await define('late', SCHEMA, {}, writer)).status).toBe(403);
     const removing = await call(installation.url, collection('late'), { method: 'DELETE', token: writer });
     expect(removing.status).toBe(403);
@@ -131,7 +131,7 @@ describe('DELETE …/collections/{c}', () => {
 });
 
 describe('a schema', () => {
-  it('refuses by POST, PUT and PATCH what does not meet it, with JSON pointers, and nothing is written', async () => {
+  it('refuses invalid documents by POST, PUT and PATCH with JSON pointers, and nothing is written', async () => {
     await define('schema', SCHEMA);
     await put('schema', 'a', '{"v":1}');
     const documents = `${collection('schema')}/documents`;
@@ -165,7 +165,7 @@ describe('a dry run of a schema', () => {
     });
   const { schema } = JSON.parse(SCHEMA) as { schema: object };
 
-  it('looks at each document once, in slices, names those that would be refused, and changes nothing', async () => {
+  it('checks each document once, in slices, names those that would be refused, and changes nothing', async () => {
     for (let n = 0; n < 7; n++) await put('dry', `d${n}`, n % 3 === 0 ? '{"v":"needle"}' : '{"v":1}');
     const before = (await get(collection('dry'))).text;
     let checked = 0;
@@ -186,7 +186,7 @@ describe('a dry run of a schema', () => {
     expect((await get(collection('dry'))).text).toBe(before);
   });
 
-  it('names twenty of those that fail, and counts all', async () => {
+  it('names twenty of the documents that fail, and counts all of them', async () => {
     const operations = Array.from({ length: 30 }, (_, n) => ({
       ...{ op: 'put', collection: 'notes', id: `d${n}`, document: { v: `${n}` } },
     }));
@@ -197,7 +197,7 @@ describe('a dry run of a schema', () => {
     expect([(answer['failures'] as unknown[]).length, answer['next_cursor']]).toEqual([20, undefined]);
   });
 
-  it('accepts exactly the schemas that a definition accepts', async () => {
+  it('accepts the same schemas as a definition', async () => {
     await put('dry', 'd0', '{"v":1}');
     for (const refused of [{ pattern: 'a' }, { typ: 'object' }, { enum: [{ $ref: 1 }], minimum: '1' }]) {
       const definition = await define('dry-none', JSON.stringify({ schema: refused }));
@@ -215,7 +215,7 @@ describe('a dry run of a schema', () => {
     ]);
   });
 
-  it('refuses a cursor of another schema or collection, and a token that may not define or not read', async () => {
+  it('refuses a cursor of another schema or collection, and a token that may not define or may not read', async () => {
     for (const id of ['a', 'b']) await put('dry-cursor', id, '{"v":1}');
     const cursor = (await schemaCheck('dry-cursor', { schema, limit: 1 })).json()['next_cursor'];
     expect(cursor).toEqual(expect.any(String));
@@ -233,7 +233,7 @@ describe('a dry run of a schema', () => {
 });
 
 describe.runIf(onPostgres)('an index on PostgreSQL', () => {
-  it('that does not ask for tokens changes no answer: queries are scans and say so', async () => {
+  it('without blind tokens changes no answer: queries scan, and explain says so', async () => {
     for (const [id, n] of [
       ['a', 2],
       ['b', 1],
@@ -272,7 +272,7 @@ describe('an index', () => {
     return [(documents as { _id: string }[]).map(({ _id }) => _id), explain];
   };
 
-  it('is declared, built online, used for what is to be equal, and said by explain', async () => {
+  it('is declared, built online and used for equality, and explain names it', async () => {
     for (let n = 0; n < 30; n++)
       await put(
         'equal',
@@ -285,7 +285,7 @@ describe('an index', () => {
     );
     expect(defined.json()['indexes']).toMatchObject([
       { name: 'owner+tags', fields: ['owner', 'tags'], unique: false, blind: true },
-      // Where nothing else keeps values apart, tokens do, and it says so.
+      // On PostgreSQL only tokens tell values apart, so the index must be blind.
       { name: 'mail', fields: ['mail'], unique: true, ...(onPostgres ? { blind: true } : {}) },
     ]);
     await ready('equal');
@@ -308,7 +308,7 @@ describe('an index', () => {
     });
   });
 
-  it('that is unique refuses a second document, by every way to write, and holds after a restart', async () => {
+  it('that is unique refuses a second document with an equal value by every write, also after a restart', async () => {
     const refusals = async () => {
       const documents = `${collection('equal')}/documents`;
       const again = '{"mail":"m1@example.org"}';
@@ -356,7 +356,7 @@ describe('an index', () => {
     expect((await put('equal', 'again', '{"mail":"m1@example.org"}')).status).toBe(201);
   });
 
-  it('that is to be unique over values that are equal already says how many, and refuses nothing until it is defined again', async () => {
+  it('that is defined unique over existing duplicates reports their number, and is not enforced until it is defined again', async () => {
     for (const id of ['a', 'b', 'c']) await put('doubled', id, '{"mail":"x"}');
     const unique = '{"indexes":[{"fields":["mail"],"unique":true}]}';
     const indexes = async () => (await get(collection('doubled'))).json()['indexes'];
@@ -373,7 +373,7 @@ describe('an index', () => {
     expect((await put('doubled', 'b', '{"mail":"x"}')).status).toBe(409);
   });
 
-  it.runIf(!onPostgres)('in files is used for ranges, prefixes and order as well', async () => {
+  it.runIf(!onPostgres)('in files serves ranges, prefixes and order as well', async () => {
     for (let n = 0; n < 60; n++)
       await put('indexed', `d${n}`, `{"owner":"o${n % 3}","n":${n},"mail":"m${n}@example.org"}`);
     await define(
@@ -431,7 +431,7 @@ describe('a definition of indexes', () => {
 });
 
 describe('a time to live', () => {
-  it('hides a document from every read, and lets its id be used again', async () => {
+  it('hides an expired document from every read, and frees its id', async () => {
     await define('ttl', '{"ttl":{"field":"until"}}');
     await put('ttl', 'old', '{"until":"2020-01-01T00:00:00Z"}');
     await put('ttl', 'new', '{"until":"2999-01-01T00:00:00Z"}');
@@ -454,7 +454,7 @@ describe('a time to live', () => {
     expect(again.status).toBe(201);
   });
 
-  it('removes a document though nobody opens its project, over a restart', async () => {
+  it('removes an expired document although no request opens its project, also after a restart', async () => {
     const clock = new MovedClock();
     await using own = await Installation.start({ clock });
     const token = await own.client(['p'], ['docs:write', 'docs:admin']);
@@ -467,7 +467,7 @@ describe('a time to live', () => {
       ['stays', '{}'],
     ] as const)
       expect((await write(`/documents/${id}`, body)).status).toBe(201);
-    // The definition is a document, too.
+    // The definition is stored as a document too.
     await own.stored.sealedDocuments('p', 3);
     await own.stopBundoc();
     await own.startBundoc();

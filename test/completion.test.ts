@@ -19,7 +19,7 @@ beforeAll(() => {
 });
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-/** What a shell prints that runs a script, with both commands in its path and none of its user's settings. */
+/** The output of a shell that runs a script, with both commands in its path and without user settings. */
 function run(shell: string, args: readonly string[]): string[] {
   const env = { PATH: `${folder}:${process.env['PATH']}`, HOME: folder, TERM: 'dumb' };
   return execFileSync(shell, args, { encoding: 'utf8', env, cwd: folder, timeout: 120_000 })
@@ -52,9 +52,9 @@ function describeWithShell(shell: string, tests: () => void): void {
 }
 
 describeWithShell('zsh', () => {
-  /** Lines as they are after the Tab key, on a terminal of the shell's own. */
+  /** The command lines after the Tab key, from a shell in a pseudo-terminal. */
   const typed = (lines: readonly string[]) => {
-    // A key prints the line as it stands and empties it. The prompt is not in the echo of what sets it.
+    // A key binding prints the current line and clears it. The prompt differs from the text that sets it.
     const settings = `autoload -Uz compinit && compinit -D -u
       source <(bundoc completion zsh)
       source <(bunkms completion zsh)
@@ -76,7 +76,7 @@ describeWithShell('zsh', () => {
     return run('zsh', ['-f', '-c', script]);
   };
 
-  it('completes sub-commands and options of both commands, and names of files', () => {
+  it('completes sub-commands and options of both commands, and file names', () => {
     const lines = ['bundoc col', 'bundoc query project notes --wh', 'bunkms key cr', 'bundoc restore sa'];
     expect(typed(lines)).toEqual([
       'bundoc collections ',
@@ -86,13 +86,13 @@ describeWithShell('zsh', () => {
     ]);
   });
 
-  it('leaves a word that no command begins with as it is', () => {
+  it('leaves a word unchanged when no command begins with it', () => {
     expect(typed(['bunkms key nothing'])).toEqual(['bunkms key nothing']);
   });
 });
 
 describeWithShell('fish', () => {
-  /** The words that are offered for each line, without their descriptions. */
+  /** The completions offered for each line, without descriptions. */
   const offered = (...lines: string[]) => {
     const asked = lines.map((line) => `complete -C '${line}'; echo ==`).join('\n');
     const sources = 'bundoc completion fish | source\nbunkms completion fish | source';
@@ -101,7 +101,7 @@ describeWithShell('fish', () => {
     return groups.map((group) => group.split('\n').flatMap((line) => line.split('\t')[0] || []));
   };
 
-  it('completes sub-commands and options of both commands, and names of files', () => {
+  it('completes sub-commands and options of both commands, and file names', () => {
     expect(
       offered('bundoc col', 'bunkms ke', 'bunkms key cr', 'bundoc restore sa').map((words) =>
         words.toSorted(),

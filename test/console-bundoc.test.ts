@@ -5,13 +5,13 @@ import { TestBrowser, type Theme } from './support/browser.ts';
 import { describeWithChromium } from './support/chromium-tests.ts';
 import { call, Installation } from './support/installation.ts';
 
-/** What a console that parses and writes again would change: numbers, order, a CR, tabs, white space. */
+/** Text that parsing and serialising would change: numbers, order, a CR, tabs, white space. */
 const EXACT =
   '{\n\t"b": 12345678901234567890,\r\n  "a" : 1.10,\n\t"10": "ten", "word": "before",\r  "e": 1e2 \n}';
-/** Markup, marks that turn the direction, and a quote: in an id, and so in links and headings. */
+/** An id with markup, a bidirectional control and a quote, which appears in links and headings. */
 const HOSTILE = '<img src=x onerror=alert(1)>\u202e"&lt;script&gt;';
 
-/** Where screenshots go when somebody wants to look at the views. */
+/** The folder for screenshots of the views, if they are wanted. */
 const pictures = process.env['CONSOLE_SCREENSHOTS'];
 
 describeWithChromium('the console of Bundoc', () => {
@@ -65,7 +65,7 @@ describeWithChromium('the console of Bundoc', () => {
     await installation?.[Symbol.asyncDispose]();
   });
 
-  it('lets one sign in, find a project and read its documents', async () => {
+  it('lets a user sign in, find a project and read its documents', async () => {
     await using visitor = await browser.visit();
     const { page } = visitor;
     await visitor.signIn(installation.url, token);
@@ -77,13 +77,13 @@ describeWithChromium('the console of Bundoc', () => {
     expect(await visitor.editor('Text of the document').textContent()).toContain('"title":"Note 3"');
   });
 
-  it('stores what is typed to the byte: one word is changed, and every other byte stays', async () => {
+  it('changes only the edited word of a document, and keeps every other byte', async () => {
     await using visitor = await browser.visit();
     const { page } = visitor;
     await visitor.signIn(installation.url, token);
     await visitor.open(`/console/projects/acme/collections/notes/documents/exact`);
     const editor = visitor.editor('Text of the document');
-    // The word as the editor has coloured it: a double click beside it would take another one.
+    // The highlighted span of the word, so that the double click selects exactly this word.
     await editor.locator('span', { hasText: /^"before"$/ }).dblclick();
     await page.keyboard.type('after');
     await page.getByRole('button', { name: 'Save' }).click();
@@ -107,13 +107,13 @@ describeWithChromium('the console of Bundoc', () => {
     ['new', '/console/projects/acme/collections/notes/new', 'New document'],
     ['query', '/console/projects/acme/collections/notes/query', '"orderBy"'],
     ['definition', '/console/projects/acme/collections/notes/definition', 'by-title'],
-    ['changes', '/console/projects/acme/changes', 'Nothing has happened yet'],
-    ['import', '/console/projects/acme/collections/notes/import', 'keeps its bytes'],
+    ['changes', '/console/projects/acme/changes', 'No changes yet'],
+    ['import', '/console/projects/acme/collections/notes/import', 'keeps its exact bytes'],
     ['operations', '/console/projects/acme/operations', 'Versions of the key'],
     ['shred', '/console/projects/acme/shred', 'Type the name'],
-    ['receipt', '/console/receipt', 'The JSON that Bundoc gave'],
+    ['receipt', '/console/receipt', 'The receipt JSON from Bundoc'],
     ['state', '/console/state', 'open projects 4'],
-    ['missing', '/console/nowhere', 'There is no such view'],
+    ['missing', '/console/nowhere', 'This view does not exist'],
   ];
 
   it.each<[Theme, number]>([
@@ -121,7 +121,7 @@ describeWithChromium('the console of Bundoc', () => {
     ['dark', 1_440],
     ['light', 360],
     ['dark', 360],
-  ])('has no view that axe finds fault with or that overflows: %s, %i px', async (theme, width) => {
+  ])('has no view with an axe violation or an overflow: %s, %i px', async (theme, width) => {
     await using visitor = await browser.visit({ theme, width });
     const { page } = visitor;
     const look = async (name: string) => {
@@ -132,7 +132,7 @@ describeWithChromium('the console of Bundoc', () => {
       await page.screenshot({ path: join(pictures, `bundoc-${name}-${theme}-${width}.png`) });
     };
     await page.goto(`${installation.url}/`);
-    await page.getByText('Events of BunKMS').waitFor();
+    await page.getByText('Events from BunKMS').waitFor();
     await look('landing');
     await page.getByRole('link', { name: 'Open the console' }).click();
     await page.getByLabel('Token', { exact: true }).waitFor();
@@ -145,7 +145,7 @@ describeWithChromium('the console of Bundoc', () => {
     }
     await visitor.open('/console/projects/acme/collections/notes/query');
     await page.getByRole('button', { name: 'Run' }).click();
-    await page.getByText('Looked at').first().waitFor();
+    await page.getByText('Scanned').first().waitFor();
     await look('query-answer');
     await page.getByRole('button', { name: 'Export' }).click();
     await page.getByRole('dialog').waitFor();
@@ -156,7 +156,7 @@ describeWithChromium('the console of Bundoc', () => {
     await look('token');
   });
 
-  it('shows both texts when somebody else was first, keeps mine, and stores it when I say so', async () => {
+  it('shows both texts after a conflicting edit, keeps mine, and stores it once I confirm', async () => {
     await put('shared', '{"by":"nobody"}');
     await using visitor = await browser.visit();
     const { page } = visitor;
@@ -175,7 +175,7 @@ describeWithChromium('the console of Bundoc', () => {
     expect(await text('shared')).toContain('"by":"me"');
   });
 
-  it('loses no text when the token is revoked during an edit', async () => {
+  it('keeps the edited text when the token is revoked during an edit', async () => {
     await put('kept', '{"v":1}');
     const short = await installation.client();
     await using visitor = await browser.visit();
@@ -191,7 +191,7 @@ describeWithChromium('the console of Bundoc', () => {
       .poll(async () => (await call(installation.url, '/v1/projects', { token: short })).status)
       .toBe(401);
     await page.getByRole('button', { name: 'Save' }).click();
-    await page.getByText('The token serves no more').waitFor();
+    await page.getByText('A new token is needed').waitFor();
     await visitor.expectAccessible();
     await visitor.paste(token, 'Continue');
     await page.getByRole('button', { name: 'Save' }).click();
@@ -199,7 +199,7 @@ describeWithChromium('the console of Bundoc', () => {
     expect(await text('kept')).toContain('"v":"typed before the end"');
   });
 
-  it('asks what is typed, with numbers as they are, and draws how the answer was found', async () => {
+  it('sends a query as it is typed, with exact numbers, and shows how the answer was found', async () => {
     await using visitor = await browser.visit();
     const { page } = visitor;
     await visitor.signIn(installation.url, token);
@@ -213,10 +213,10 @@ describeWithChromium('the console of Bundoc', () => {
     expect((await asked).postData()).toBe(query.replace('{', '{"explain":true,'));
     await page.getByText('country+amount').waitFor();
     await page.getByRole('link', { name: 'note-10' }).waitFor();
-    await page.getByText('100 % of what was looked at matched.').waitFor();
+    await page.getByText('100 % of the scanned documents matched.').waitFor();
   });
 
-  it('shows changes as they are made, none while it is paused, and those of the pause afterwards', async () => {
+  it('shows changes live, none while it is paused, and the missed ones once it resumes', async () => {
     await using visitor = await browser.visit();
     const { page } = visitor;
     await visitor.signIn(installation.url, token);
@@ -235,7 +235,7 @@ describeWithChromium('the console of Bundoc', () => {
     await visitor.expectAccessible();
   });
 
-  it('shreds a project once its name is typed, and hands out the receipt', async () => {
+  it('shreds a project once its name is typed, and offers the receipt', async () => {
     await using visitor = await browser.visit();
     const { page } = visitor;
     await visitor.signIn(installation.url, token);
@@ -256,7 +256,7 @@ describeWithChromium('the console of Bundoc', () => {
     // What was downloaded is read again, and said where it is verified.
     await visitor.open('/console/receipt');
     await page.getByLabel('Receipt', { exact: true }).fill('{"project":"initech"}');
-    await page.getByText('This is not the JSON that Bundoc gave').waitFor();
+    await page.getByText('This is not the receipt JSON from Bundoc').waitFor();
     await page.getByLabel('Receipt', { exact: true }).fill(JSON.stringify(receipt));
     await page.getByText(`${receipt.key.audit.seq}:${receipt.key.audit.hash}`).waitFor();
     await page.getByText('not listed').waitFor();
@@ -268,7 +268,7 @@ describeWithChromium('the console of Bundoc', () => {
     expect(recorded).toMatchObject({ hash: receipt.key.audit.hash });
   });
 
-  it('says that the service does not answer, and recovers by itself', async () => {
+  it('says that the service does not answer, and recovers automatically', async () => {
     await using visitor = await browser.visit();
     const { page } = visitor;
     await visitor.signIn(installation.url, token);
@@ -279,7 +279,7 @@ describeWithChromium('the console of Bundoc', () => {
     await page.getByText('Bundoc does not answer').waitFor({ state: 'detached' });
   });
 
-  it('shows each request as a command that makes it again, without the token', async () => {
+  it('shows each request as a command that repeats it, without the token', async () => {
     await using visitor = await browser.visit();
     const { page } = visitor;
     await visitor.signIn(installation.url, token);
@@ -294,8 +294,8 @@ describeWithChromium('the console of Bundoc', () => {
     expect(installation.log.text).not.toContain(token);
   });
 
-  // The last one: it closes the projects of the others.
-  it('adds one CRITICAL record for a closed project, announced before it is opened, and none for a look around', async () => {
+  // This test is last because it closes the projects of the others.
+  it('announces the CRITICAL record before it opens a closed project, adds exactly one, and adds none while browsing', async () => {
     await using visitor = await browser.visit();
     const { page } = visitor;
     await visitor.signIn(installation.url, token);

@@ -6,7 +6,7 @@ import { OWN_FILES, TestBrowser, type Theme, writtenFile } from './support/brows
 import { describeWithChromium } from './support/chromium-tests.ts';
 import { call, Installation } from './support/installation.ts';
 
-/** Where screenshots go when somebody wants to look at the views. */
+/** The folder for screenshots of the views, if they are wanted. */
 const pictures = process.env['CONSOLE_SCREENSHOTS'];
 
 describeWithChromium('the console of BunKMS', () => {
@@ -55,7 +55,7 @@ describeWithChromium('the console of BunKMS', () => {
     ['audit', '/console/audit', 'CRITICAL'],
     ['tokens', '/console/tokens', 'operator'],
     ['issue', '/console/tokens/new', 'will be able'],
-    ['inspect', '/console/tokens/inspect', 'It is read in this page'],
+    ['inspect', '/console/tokens/inspect', 'The token is read only in this page'],
     ['kek', '/console/kek', 'current'],
     ['state', '/console/state', 'deletions 0'],
   ];
@@ -65,7 +65,7 @@ describeWithChromium('the console of BunKMS', () => {
     ['dark', 1_440],
     ['light', 360],
     ['dark', 360],
-  ])('has no view that axe finds fault with or that overflows: %s, %i px', async (theme, width) => {
+  ])('has no view with an axe violation or an overflow: %s, %i px', async (theme, width) => {
     await using visitor = await browser.visit({ theme, width });
     const { page } = visitor;
     const before = await criticalRecords();
@@ -85,11 +85,11 @@ describeWithChromium('the console of BunKMS', () => {
       await page.locator('#content').getByText(ready).last().waitFor();
       await look(name);
     }
-    // Looking around is not on record.
+    // Browsing adds no record.
     expect(await criticalRecords()).toBe(before);
   });
 
-  it('shows what the token may do, and no view that it may not use', async () => {
+  it('shows the permissions of the token, and no view that it may not use', async () => {
     await using visitor = await browser.visit();
     const { page } = visitor;
     await visitor.signIn(installation.kms.apiUrl, auditor);
@@ -117,7 +117,7 @@ describeWithChromium('the console of BunKMS', () => {
     expect((await ask('/v1/keys/globex-dek')).json()['version']).toBe(2);
   });
 
-  it('gives a key to another storage, and lets a copy take the place of one, once that is confirmed', async () => {
+  it('assigns a key to another storage, and lets a copy take over a storage, once the user confirms', async () => {
     await using visitor = await browser.visit();
     const { page } = visitor;
     await visitor.signIn(installation.kms.apiUrl, token);
@@ -163,7 +163,7 @@ describeWithChromium('the console of BunKMS', () => {
     await expect.poll(async () => [...new Set(await keys())]).toEqual(['acme-dek']);
     await page.getByLabel('From (UTC)').fill('2100-01-01T00:00');
     await page.getByRole('button', { name: 'Filter' }).click();
-    await page.getByText('No record is of this kind').waitFor();
+    await page.getByText('No matching records').waitFor();
     await page.getByRole('button', { name: 'Clear' }).click();
     await page
       .getByRole('row', { name: /umbrella-dek/ })
@@ -191,7 +191,7 @@ describeWithChromium('the console of BunKMS', () => {
     );
   });
 
-  it('shows by the receipt of a shredded project that its key is destroyed, and that another one is not it', async () => {
+  it('shows with the receipt of a shredded project that its key is destroyed, and refuses a forged receipt', async () => {
     const admin = await installation.client(['*'], ['docs:admin']);
     const shredded = await call(installation.url, '/v1/projects/initech?confirm=initech', {
       ...{ method: 'DELETE', token: admin },
@@ -201,11 +201,11 @@ describeWithChromium('the console of BunKMS', () => {
     const { page } = visitor;
     await visitor.signIn(installation.kms.apiUrl, auditor);
     await page.getByLabel('Receipt').fill(shredded.text);
-    await page.getByText('The receipt of a project that was shredded').waitFor();
+    await page.getByText('The receipt of a shredded project').waitFor();
     await page.getByRole('button', { name: 'Verify' }).click();
     await page.getByText('The key of project initech is destroyed.').waitFor();
     await visitor.expectAccessible();
-    // Of another project throughout, and with the project's name alone changed.
+    // A receipt of another project, and one in which only the name of the project is changed.
     for (const forged of [
       shredded.text.replaceAll('initech', 'acme'),
       shredded.text.replace('"project":"initech"', '"project":"globex"'),
@@ -247,7 +247,7 @@ describeWithChromium('the console of BunKMS', () => {
     await visitor.signIn(installation.kms.apiUrl, auditor);
     await page.getByLabel('Receipt').fill(kept);
     await page.getByRole('button', { name: 'Verify' }).click();
-    await page.getByText('is the one of the receipt').waitFor();
+    await page.getByText('matches the receipt').waitFor();
     await page.getByLabel('Receipt').fill(`2:${'0'.repeat(64)}`);
     await page.getByRole('button', { name: 'Verify' }).click();
     await page.getByText('record 2 is not the record of the receipt').waitFor();

@@ -4,7 +4,7 @@ import { TestBrowser } from './support/browser.ts';
 import { describeWithChromium } from './support/chromium-tests.ts';
 import { call, Installation } from './support/installation.ts';
 
-describeWithChromium('the console of a Bundoc that stops, or takes long', () => {
+describeWithChromium('the console of a Bundoc that stops or is slow', () => {
   let installation: Installation;
   let browser: TestBrowser;
   let token: string;
@@ -13,7 +13,7 @@ describeWithChromium('the console of a Bundoc that stops, or takes long', () => 
     call(installation.url, `${documents}/${id}`, { method: 'PUT', token, body });
 
   beforeAll(async () => {
-    // It comes back to the address that the page was loaded from.
+    // The restarted service must have the URL that the page was loaded from.
     installation = await Installation.start({ environment: { BUNDOC_PORT: String(await freePort()) } });
     token = await installation.client(['*'], ['docs:read', 'docs:write']);
     await put('first', '{"v":1}');
@@ -24,7 +24,7 @@ describeWithChromium('the console of a Bundoc that stops, or takes long', () => 
     await installation?.[Symbol.asyncDispose]();
   });
 
-  it('says that the service is gone, keeps what is typed, and stores it once the service is back', async () => {
+  it('says that the service is down, keeps the typed text, and stores it once the service is back', async () => {
     await using visitor = await browser.visit();
     const { page } = visitor;
     await visitor.signIn(installation.url, token);
@@ -44,7 +44,7 @@ describeWithChromium('the console of a Bundoc that stops, or takes long', () => 
     );
   });
 
-  it('loads by itself, once the service is back, what could not be loaded', async () => {
+  it('loads the view automatically once the service is back', async () => {
     await using visitor = await browser.visit();
     const { page } = visitor;
     await visitor.signIn(installation.url, token);
@@ -58,7 +58,7 @@ describeWithChromium('the console of a Bundoc that stops, or takes long', () => 
     await page.getByRole('link', { name: 'first' }).waitFor();
   });
 
-  it('says that the service takes long, and shows the answer when it comes', async () => {
+  it('says that the service is slow, and shows the answer when it arrives', async () => {
     await using visitor = await browser.visit();
     const { page } = visitor;
     const answered = Promise.withResolvers<void>();
@@ -67,14 +67,14 @@ describeWithChromium('the console of a Bundoc that stops, or takes long', () => 
       await route.continue();
     });
     await visitor.signIn(installation.url, token);
-    await page.getByText('Bundoc takes long to answer').waitFor();
+    await page.getByText('Bundoc answers slowly').waitFor();
     await visitor.expectAccessible();
     answered.resolve();
     await page.getByRole('link', { name: 'acme' }).waitFor();
-    await page.getByText('Bundoc takes long to answer').waitFor({ state: 'detached' });
+    await page.getByText('Bundoc answers slowly').waitFor({ state: 'detached' });
   });
 
-  it('follows changes over a restart of the service, and misses none', async () => {
+  it('follows changes across a restart of the service, and misses none', async () => {
     await using visitor = await browser.visit();
     const { page } = visitor;
     await put('opened', '{"v":1}');
@@ -85,9 +85,9 @@ describeWithChromium('the console of a Bundoc that stops, or takes long', () => 
     await put('before', '{"v":1}');
     await page.getByRole('link', { name: 'before' }).waitFor();
     await installation.stopBundoc();
-    await page.getByText('waits for Bundoc').waitFor();
+    await page.getByText('waiting for Bundoc').waitFor();
     await installation.startBundoc();
-    // Before the page has come back, or after: either is seen.
+    // The page must show this change, whether it is made before or after the page reconnects.
     await put('behind', '{"v":1}');
     await page.getByRole('link', { name: 'behind' }).waitFor();
     await page.getByText('live', { exact: true }).waitFor();

@@ -24,7 +24,7 @@ describeWithChromium('the console by keyboard alone', () => {
     await installation?.[Symbol.asyncDispose]();
   });
 
-  it('lets one sign in, browse, edit, save, query and shred', async () => {
+  it('lets a user sign in, browse, edit, save, query and shred', async () => {
     await using visitor = await browser.visit();
     const { page } = visitor;
     const { keyboard } = page;
@@ -57,7 +57,7 @@ describeWithChromium('the console by keyboard alone', () => {
       '"title":"typed"}',
     );
 
-    // Tab leaves the editor, the same way back.
+    // Tab leaves the editor, and so does Shift+Tab.
     await keyboard.press('Shift+Tab');
     expect(await visitor.focused()).not.toBe('Text of the document');
     await visitor.tabTo('Text of the document');
@@ -83,7 +83,7 @@ describeWithChromium('the console by keyboard alone', () => {
     expect((await call(installation.url, '/v1/projects/globex', { token })).status).toBe(410);
   });
 
-  it('visits everything in the order in which it is read', async () => {
+  it('moves the focus in reading order', async () => {
     await using visitor = await browser.visit();
     const { page } = visitor;
     await visitor.signIn(installation.url, token);
@@ -108,7 +108,7 @@ describeWithChromium('the console by keyboard alone', () => {
     ]);
   });
 
-  it('skips what stands above the content, keeps the focus in a dialog, and gives it back', async () => {
+  it('skips to the content, keeps the focus in a dialog, and restores it afterwards', async () => {
     await using visitor = await browser.visit();
     const { page } = visitor;
     await visitor.signIn(installation.url, token);

@@ -4,16 +4,16 @@ import { TestBrowser, type Visitor } from './support/browser.ts';
 import { describeWithChromium } from './support/chromium-tests.ts';
 import { call, Installation } from './support/installation.ts';
 
-/** The largest document, of as many values as a list with `fields` takes: a parser takes long for them. */
+/** The largest document, with as many values as a list with `fields` accepts: it is slow to parse. */
 const DOCUMENT_BYTES = 16_777_216;
 const dense = () => {
   const value = '"abcdefgh",';
   const count = Math.floor((DOCUMENT_BYTES - 100) / value.length);
   return `{"v":12345678901234567890,\r\n\t"list":[${value.repeat(count)}1.10]}`;
 };
-/** What the page parses, or draws, at a time. */
+/** The most characters that the page parses or renders at once. */
 const AT_ONCE_MAX = 300_000;
-/** Notes the longest text that is parsed. */
+/** Records the length of the longest parsed text. */
 const WATCH_PARSE = `
   globalThis.__longestParsed = 0;
   const { parse } = JSON;
@@ -23,7 +23,7 @@ const WATCH_PARSE = `
   };
 `;
 
-describeWithChromium('the console with much in it', () => {
+describeWithChromium('the console with large data', () => {
   let installation: Installation;
   let browser: TestBrowser;
   let token: string;
@@ -69,7 +69,7 @@ describeWithChromium('the console with much in it', () => {
       await call(installation.url, `${documents}/small`, { ...options, body: '{"v":1}' });
     });
 
-    it('is read in slices and downloaded to the byte, and is neither parsed nor drawn at once', async () => {
+    it('is read in slices and downloaded byte for byte, and is neither parsed nor rendered at once', async () => {
       await using visitor = await browser.visit();
       const { page } = visitor;
       await page.addInitScript({ content: WATCH_PARSE });
@@ -88,7 +88,7 @@ describeWithChromium('the console with much in it', () => {
       await expectNoFreeze(visitor);
     });
 
-    it('is listed and found beside small ones, and is neither parsed nor drawn at once', async () => {
+    it('is listed and found among small ones, and is neither parsed nor rendered at once', async () => {
       await using visitor = await browser.visit();
       const { page } = visitor;
       await page.addInitScript({ content: WATCH_PARSE });
@@ -118,12 +118,12 @@ describeWithChromium('the console with much in it', () => {
         }
       };
       await Promise.all(Array.from({ length: AT_ONCE }, make));
-      // All are closed, and no key is in memory.
+      // All projects are closed, and no key is in memory.
       await installation.stopBundoc();
       await installation.startBundoc();
     });
 
-    it('is one request and fifty rows a page, finds one by its name, opens none and fetches no key', async () => {
+    it('takes one request and fifty rows a page, finds a project by its name, opens none and fetches no key', async () => {
       const before = await criticalRecords();
       await using visitor = await browser.visit();
       const { page } = visitor;
@@ -143,7 +143,7 @@ describeWithChromium('the console with much in it', () => {
       await page.getByLabel('Find by the first letters').fill(name(9_999));
       await rowOf(9_999).waitFor();
       expect(await page.getByRole('row').count()).toBe(2);
-      // Beside pages, the present one is asked again every five seconds. None asks for more than a page.
+      // The current page is requested again every five seconds. No request asks for more than a page.
       expect(asked.every((url) => url.includes('limit=50') && url.includes('include=summary'))).toBe(true);
       expect(await criticalRecords()).toBe(before);
       expect(await installation.metrics()).toMatch(/^bundoc_projects_open 0$/m);

@@ -5,7 +5,7 @@ const BROWSER = { accept: 'text/html,application/xhtml+xml,*/*;q=0.8' };
 let installation: Installation;
 afterEach(() => installation[Symbol.asyncDispose]());
 
-it('serves to browsers at the clients’ listeners, and never at the internal one', async () => {
+it('serves the console to browsers at the client listeners, and never at the internal one', async () => {
   installation = await Installation.start();
   for (const [url, title] of [
     [installation.url, 'Bundoc'],
@@ -24,7 +24,7 @@ it('serves to browsers at the clients’ listeners, and never at the internal on
     expect((await call(internalUrl, path, { headers: BROWSER })).status).toBe(404);
 });
 
-it('serves none where it is turned off, and says in JSON what the service is', async () => {
+it('serves no console when it is turned off, and describes the service in JSON', async () => {
   installation = await Installation.start({
     environment: { BUNDOC_CONSOLE: 'off' },
     kmsEnvironment: { BUNKMS_CONSOLE: 'off' },

@@ -5,7 +5,7 @@ import { OWN_FILES, TestBrowser, type Visitor, writtenFile } from './support/bro
 import { describeWithChromium } from './support/chromium-tests.ts';
 import { call, Installation } from './support/installation.ts';
 
-/** What a console that parses and writes again would change. */
+/** Text that parsing and serialising would change. */
 const EXACT =
   '{\n\t"b": 12345678901234567890,\r\n  "a" : 1.10,\n\t"10": "ten\\u0041", "text": "é\u202e",\r  "e": 1e2 \n}';
 const NO_FILES = 'globalThis.showSaveFilePicker = undefined;';
@@ -48,7 +48,7 @@ describeWithChromium('the console’s exports and imports', () => {
     await installation?.[Symbol.asyncDispose]();
   });
 
-  it('exports a whole collection into a file, page by page, and imports it again to the byte', async () => {
+  it('exports a whole collection into a file, page by page, and imports it again byte for byte', async () => {
     await using visitor = await browser.visit();
     const { page } = visitor;
     await page.addInitScript({ content: OWN_FILES });
@@ -75,7 +75,7 @@ describeWithChromium('the console’s exports and imports', () => {
     expect(await countOf('copies')).toBe(COUNT);
   });
 
-  it('exports what a query finds on all its pages as NDJSON', async () => {
+  it('exports all pages of a query as NDJSON', async () => {
     await using visitor = await browser.visit();
     const { page } = visitor;
     await page.addInitScript({ content: OWN_FILES });
@@ -93,7 +93,7 @@ describeWithChromium('the console’s exports and imports', () => {
     expect(lines[0]).toBe((await textOf('notes', 'exact')).replaceAll(/[\r\n]/g, ' '));
   });
 
-  it('continues an export that was cut off, and leaves no file of one that is given up', async () => {
+  it('continues an interrupted export, and leaves no file of an abandoned one', async () => {
     await using visitor = await browser.visit();
     const { page } = visitor;
     await page.addInitScript({ content: OWN_FILES });
@@ -118,7 +118,7 @@ describeWithChromium('the console’s exports and imports', () => {
     expect(JSON.parse(await writtenFile(page, 'acme-notes.json'))).toHaveLength(COUNT);
   });
 
-  it('exports through memory where the browser writes no files, and says so', async () => {
+  it('exports through memory when the browser cannot write files, and says so', async () => {
     await using visitor = await browser.visit();
     const { page } = visitor;
     await page.addInitScript({ content: NO_FILES });
@@ -132,7 +132,7 @@ describeWithChromium('the console’s exports and imports', () => {
     expect(JSON.parse(file)).toHaveLength(COUNT);
   });
 
-  it('lists the lines that are refused, with their reasons, and writes all others to the byte', async () => {
+  it('lists refused lines with their reasons, and writes all others byte for byte', async () => {
     const schema = JSON.stringify({ schema: { properties: { v: { type: 'number' } } } });
     await call(installation.url, path('strict'), { method: 'PUT', token, body: schema });
     await using visitor = await browser.visit();
@@ -159,18 +159,18 @@ describeWithChromium('the console’s exports and imports', () => {
     expect(await countOf('strict')).toBe(2);
   });
 
-  it('continues an import that was cut off, and writes nothing twice', async () => {
+  it('continues an interrupted import, and writes nothing twice', async () => {
     await using visitor = await browser.visit();
     const { page } = visitor;
     await visitor.signIn(installation.url, token);
     await visitor.open('/console/projects/acme/collections/resumed/import');
-    // New documents: one that is sent twice would be there twice.
+    // New documents: one that is sent twice would be stored twice.
     const text = Array.from({ length: 700 }, (_, n) => `{"n":${n}}`).join('\n');
     let batches = 0;
     await page.route('**/batch', async (route) => {
       batches++;
       if (batches < 3 || batches > 6) return route.continue();
-      // The service does its work, and the answer is lost.
+      // The service applies the request, and the answer is lost.
       await route.fetch();
       return route.abort();
     });
@@ -180,19 +180,19 @@ describeWithChromium('the console’s exports and imports', () => {
     await page.getByRole('button', { name: 'Continue' }).click();
     await page.getByText('Done: 700 documents written, 0 refused').waitFor();
     expect(await countOf('resumed')).toBe(700);
-    // The same file once more: a reload has forgotten how far it was.
+    // The same file again: after a reload, the page no longer knows its progress.
     await importText(visitor, 'many.ndjson', text);
     await page.getByText('Done: 700 documents written, 0 refused').waitFor();
     expect(await countOf('resumed')).toBe(700);
   });
 
-  it('refuses a file that is not UTF-8 or ends inside of its array, after what comes before', async () => {
+  it('refuses a file that is not UTF-8, and one that ends within its array', async () => {
     await using visitor = await browser.visit();
     const { page } = visitor;
     await visitor.signIn(installation.url, token);
     await visitor.open('/console/projects/acme/collections/broken/import');
     await importText(visitor, 'cut.json', '[{"_id":"a"},{"_id":"b"');
-    await page.getByText('The file ends inside of its array').waitFor();
+    await page.getByText('The file ends within its array').waitFor();
     await page.getByLabel('File').setInputFiles({
       ...{
         name: 'latin.ndjson',
@@ -205,7 +205,7 @@ describeWithChromium('the console’s exports and imports', () => {
     expect((await call(installation.url, `${path('broken')}/documents/b`, { token })).status).toBe(404);
   });
 
-  it('backs a project up into a file that is whole', async () => {
+  it('backs a project up into a complete file', async () => {
     await using visitor = await browser.visit();
     const { page } = visitor;
     await page.addInitScript({ content: OWN_FILES });
@@ -221,7 +221,7 @@ describeWithChromium('the console’s exports and imports', () => {
     expect(file.length).toBeGreaterThan(COUNT * 50);
   });
 
-  it('shows how far documents are sealed again under a new version of the key', async () => {
+  it('shows the progress of resealing under a new version of the key', async () => {
     await using visitor = await browser.visit();
     const { page } = visitor;
     await visitor.signIn(installation.url, token);
@@ -258,7 +258,7 @@ describeWithChromium('the console’s exports and imports', () => {
     await visitor.expectAccessible();
   });
 
-  it('tells how many documents a schema would refuse, and which, before it is defined', async () => {
+  it('shows how many documents a schema would refuse, and which, before it is defined', async () => {
     await using visitor = await browser.visit();
     const { page } = visitor;
     await visitor.signIn(installation.url, token);

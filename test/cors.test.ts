@@ -15,7 +15,7 @@ describe('BUNDOC_CORS_ORIGINS', () => {
   });
   afterAll(() => installation[Symbol.asyncDispose]());
 
-  it('lets a page of a listed origin write, read, and follow changes', async () => {
+  it('allows a page of a listed origin to write, read, and follow changes', async () => {
     const asked = await call(installation.url, DOCUMENT, {
       method: 'OPTIONS',
       headers: {
@@ -41,7 +41,7 @@ describe('BUNDOC_CORS_ORIGINS', () => {
     expect(answers[2]?.headers['vary']).toBe('Origin, Accept');
   });
 
-  it('lets it read a stream of changes', async () => {
+  it('allows a page of a listed origin to read a stream of changes', async () => {
     const stream = await fetch(`${installation.url}/v1/projects/project-a/changes`, {
       headers: { origin: ORIGIN, accept: 'text/event-stream', authorization: `Bearer ${token}` },
     });
@@ -51,7 +51,7 @@ describe('BUNDOC_CORS_ORIGINS', () => {
     await stream.body?.cancel();
   });
 
-  it('lets it read refusals, and nobody of another origin anything', async () => {
+  it('allows a page of a listed origin to read refusals, and allows other origins nothing', async () => {
     for (const [origin, readable] of [
       [ORIGIN, ORIGIN],
       ['https://evil.example', undefined],
@@ -66,7 +66,7 @@ describe('BUNDOC_CORS_ORIGINS', () => {
   });
 });
 
-it('without origins there are no such headers, and OPTIONS is refused', async () => {
+it('adds no CORS header and refuses OPTIONS when no origin is listed', async () => {
   await using installation = await Installation.start();
   const headers = { origin: ORIGIN, 'access-control-request-method': 'PUT' };
   const answer = await call(installation.url, DOCUMENT, { method: 'OPTIONS', headers });

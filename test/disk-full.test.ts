@@ -5,13 +5,13 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { startBundocProcess } from './support/bundoc-process.ts';
 import { type Answer, call, Installation, PATIENT_BUNDOC } from './support/installation.ts';
 
-/** The log takes 64 MiB from the start. */
+/** The log reserves 64 MiB at the start. */
 const DISK_BYTES = 96 * 1_048_576;
 const BALLAST_BYTES = 8 * 1_048_576;
 const WRITES_MAX = 5_000;
 const WRITERS = 8;
 
-/** Mounts a small file system of its own; says why not when that is not possible here. */
+/** Mounts a small file system. @returns the reason when that is not possible on this machine. */
 function mountSmallDisk(directory: string): string | undefined {
   if (process.platform !== 'linux' || process.getuid?.() !== 0) return 'only root on Linux may mount a tmpfs';
   mkdirSync(directory, { recursive: true });
@@ -46,13 +46,13 @@ beforeAll(async () => {
   };
 });
 afterAll(async () => {
-  // Lazily: whatever of a failed test still holds it, nothing stays mounted.
+  // A lazy unmount succeeds although a failed test may still use the mount.
   if (isMounted) execFileSync('umount', ['-l', dataDir], { stdio: 'pipe' });
   await installation[Symbol.asyncDispose]();
 });
 
 describe('on a full disk', () => {
-  /** Acknowledged bodies by id; undefined for one that was deleted. */
+  /** Acknowledged bodies by id; undefined for a deleted document. */
   const acknowledged = new Map<string, string | undefined>();
   const pathOf = (id: string) => `/v1/projects/full/collections/notes/documents/${id}`;
   const put = (url: string, id: string, body: string) =>
@@ -65,7 +65,10 @@ describe('on a full disk', () => {
     expect([answer.status, answer.json()['code']], answer.text).toEqual([507, 'disk_full']);
   }
 
-  /** Many writers at once, each until it is told that the disk is full. Overwrites some, creates most. */
+  /**
+   * Runs many writers, each until an answer says that the disk is full. They overwrite some documents and
+   * create most.
+   */
   async function fill(url: string): Promise<void> {
     const before = values;
     const writer = async (number: number): Promise<void> => {
@@ -81,7 +84,7 @@ describe('on a full disk', () => {
     await Promise.all(Array.from({ length: WRITERS }, (_, number) => writer(number)));
   }
 
-  /** Leaves no byte free, as the fill does not: it ends when a whole segment finds no room. */
+  /** Uses up the last bytes: the writers stop earlier, when a whole segment does not fit. */
   function takeTheRest(): void {
     const rest = openSync(join(dataDir, 'rest'), 'a');
     try {
@@ -109,7 +112,7 @@ describe('on a full disk', () => {
     acknowledged.set(id, undefined);
   }
 
-  it('writes get 507, reads and deletes go on, nothing is lost, and freed space is used without a restart', async (context) => {
+  it('writes get 507, reads and deletes succeed, nothing is lost, and freed space is used without a restart', async (context) => {
     if (whyNot !== undefined && process.env['CI'] === 'true')
       throw new Error(`in CI this must run: ${whyNot}`);
     if (whyNot !== undefined) context.skip(whyNot);
@@ -120,8 +123,7 @@ describe('on a full disk', () => {
     expect(full).toBeGreaterThan(50);
     await verify(first.url);
 
-    // Killed and started again, by kill and in order, while there is not one byte left: everything
-    // acknowledged is there.
+    // After a kill and after an orderly stop, with no byte left, a restart finds everything acknowledged.
     await first.kill();
     takeTheRest();
     await using between = await startBundocProcess(environment);
@@ -131,7 +133,7 @@ describe('on a full disk', () => {
     await using second = await startBundocProcess(environment);
     await verify(second.url);
 
-    // Deletes go on, one at a time, each while writers go on trying: they have a reserve that no writer gets.
+    // Deletes succeed one at a time while writers retry, because only deletes may use a reserve.
     const victims = [...acknowledged.keys()].filter((id) => id.startsWith('doc-')).slice(0, 12);
     for (const id of victims) {
       await Promise.all([fill(second.url), remove(second.url, id), fill(second.url)]);

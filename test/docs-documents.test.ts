@@ -33,14 +33,14 @@ const patch = (path: string, type: string, body: unknown) =>
   });
 const remove = (path: string) => ask(path, { method: 'DELETE' });
 
-/** What a row promises that takes too long to bring about here: the operation must describe it. */
+/** A promise of a row that takes too long to provoke in a test: the operation must describe it. */
 interface Described {
   readonly operationId: string;
   readonly code: string;
   readonly status: number;
 }
 
-/** For each row of the table, requests whose answers are all that it tells of. */
+/** For each row of the table, requests that produce all answers that the row names. */
 const ROWS: Readonly<Record<string, { asked: () => Promise<Answer[]>; described?: readonly Described[] }>> = {
   'POST …/documents': {
     asked: async () => [
@@ -143,7 +143,7 @@ const ROWS: Readonly<Record<string, { asked: () => Promise<Answer[]>; described?
       await installation.startKms();
       const destroy = () => remove(`${doomed}?confirm=doomed`);
       await expect.poll(async () => (await destroy()).status).toBe(200);
-      // It is repeated, and answered as before.
+      // A repeated request gets the same answer.
       return [without, await destroy(), await ask(`${doomed}/collections/notes/documents/a`)];
     },
     described: [{ operationId: 'readDocument', code: 'project_deleting', status: 409 }],
@@ -163,7 +163,7 @@ describe('the table of calls in docs/documents.md', () => {
     answers: String(answers),
   }));
 
-  it('has a row for each of these, and no other', () => {
+  it('has a row for each operation, and no other row', () => {
     expect(rows.map(({ name }) => name)).toEqual(Object.keys(ROWS));
   });
 
@@ -183,7 +183,7 @@ describe('the table of calls in docs/documents.md', () => {
     });
     const known = [...parts, ...described.map(({ code }) => code), 'if-none-match', 'test'];
     for (const one of names) expect(known).toContain(/[A-Z]/.test(one) ? one.toLowerCase() : one);
-    // Those that make or show a document name its tag.
+    // An operation that writes or returns a document names its tag.
     if (names.has('ETag')) {
       const tagged = sent.filter(({ status }) => status === 200 || status === 201);
       expect(tagged.map(({ headers }) => typeof headers['etag'])).toEqual(tagged.map(() => 'string'));
@@ -191,10 +191,10 @@ describe('the table of calls in docs/documents.md', () => {
   });
 });
 
-/** The number in front of or behind words of the page. */
+/** The number before or after certain words of the page. */
 function told(pattern: RegExp): number {
   const number = pattern.exec(page)?.[1];
-  if (number === undefined) throw new Error(`the page does not tell of ${pattern}`);
+  if (number === undefined) throw new Error(`the page has no text that matches ${pattern}`);
   return Number(number.replaceAll(',', ''));
 }
 
@@ -244,23 +244,23 @@ describe('the limits in docs/documents.md', () => {
       200,
       400,
     ],
-  ])('are those that hold: %s', async (_what, pattern, send, taken, refused) => {
+  ])('are the enforced ones: %s', async (_what, pattern, send, taken, refused) => {
     const limit = told(pattern);
     expect((await send(limit)).status).toBe(taken);
     expect((await send(limit + 1)).status).toBe(refused);
   });
 
-  it('are those that hold: bytes of a body and of a batch', async () => {
+  it('are the enforced ones: bytes of a body and of a batch', async () => {
     const body = told(/Bodies have at most (\d+) MiB/) * MIB;
     expect((await put(`${DOCUMENTS}/large`, bodyOf(body))).status).toBe(201);
     expect((await put(`${DOCUMENTS}/large`, bodyOf(body + 1))).status).toBe(413);
     const batch = told(/Its body has at most (\d+) MiB/) * MIB;
-    // An empty batch is refused for that, once it is read.
+    // An empty batch is refused with 400 once it has been read.
     expect((await post(`${PROJECT}/batch`, batchOf(batch))).status).toBe(400);
     expect((await post(`${PROJECT}/batch`, batchOf(batch + 1))).status).toBe(413);
   });
 
-  it('are those of the server where they are about memory', () => {
+  it('match the configuration of the server where they concern memory', () => {
     expect(told(/Up to (\d+) KiB of them wait on a connection/) * 1_024).toBe(WAITING_BYTES_MAX);
     expect(told(/and (\d+) MiB on the server/) * MIB).toBe(SERVER_WAITING_BYTES_MAX);
     expect(told(/at most (\d+) streams and long polls per project/)).toBe(SERVICE_SHARE_DEFAULTS.streams / 8);
@@ -274,20 +274,20 @@ describe('the limits in docs/documents.md', () => {
     ['a name that begins with `_`', '{"_x":1}'],
     ['a duplicate name', '{"a":1,"a":2}'],
     ['`__proto__`', '{"__proto__":1}'],
-  ])('refuse names as they say: %s', async (_what, body) => {
+  ])('refuse names as the page says: %s', async (_what, body) => {
     expect(page).toContain('Names that begin with `_`, duplicate names and `__proto__` are refused.');
     expect((await put(`${DOCUMENTS}/names`, body)).status).toBe(400);
   });
 });
 
-describe('what docs/documents.md says of answers', () => {
-  it('a second query parameter is 400 and `is given twice`', async () => {
+describe('what docs/documents.md says about answers', () => {
+  it('a repeated query parameter is 400 with `is given twice`', async () => {
     expect(page).toContain('a repeated one is 400 `is given twice`');
     const answer = await ask(`${DOCUMENTS}?limit=1&limit=1`);
     expect([answer.status, answer.text]).toEqual([400, expect.stringContaining('is given twice')]);
   });
 
-  it('a weak tag never matches in `If-Match`, and another request under a key is 422', async () => {
+  it('a weak tag never matches in `If-Match`, and a different request with the same key is 422', async () => {
     expect(page).toContain('a tag with `W/` never matches (412)');
     const path = `${DOCUMENTS}/weak`;
     const etag = String((await put(path)).headers['etag']);

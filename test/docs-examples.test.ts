@@ -8,16 +8,15 @@ import { Installation } from './support/installation.ts';
 const root = fileURLToPath(new URL('..', import.meta.url));
 const ORIGIN = 'http://127.0.0.1:8080';
 
-/** The shell examples of a page, in their order. */
+/** The shell examples of a page, in order. */
 function examplesOf(page: string): string[] {
   const text = readFileSync(`${root}/${page}`, 'utf8');
   return [...text.matchAll(/^```sh\n([\s\S]*?)^```$/gm)].map(([, code]) => String(code));
 }
 
 /**
- * Stands before the examples: a name that nothing sets, and an answer that is no success, end the script.
- * `npm run token` would make a token in a folder that these tests have none of; a stream of events would not
- * end.
+ * Precedes the examples: an unset variable or an answer without success ends the script. `npm run token`
+ * needs a folder that these tests do not have, and a stream of events would not end, so both are replaced.
  */
 const PREAMBLE = `
 set -euo pipefail
@@ -36,7 +35,7 @@ beforeAll(async () => {
 });
 afterAll(() => installation[Symbol.asyncDispose]());
 
-it('the examples of docs/documents.md and docs/query.md run behind the quick start of the README, and define every name', async () => {
+it('the examples of docs/documents.md and docs/query.md run after the quick start of the README, and define every variable', async () => {
   const [quickStart] = examplesOf('README.md').filter((code) => code.startsWith('TOKEN='));
   const pages = ['docs/documents.md', 'docs/query.md'].map(examplesOf);
   expect(pages.map(({ length }) => length)).toEqual([2, 1]);

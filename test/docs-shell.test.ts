@@ -11,11 +11,11 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 
 interface Block {
   readonly code: string;
-  /** Why it is not run, if it is not. */
+  /** The reason why the block is not run, if it is not. */
   readonly reason: string | undefined;
 }
 
-/** The shell blocks of a page, in their order, without the indentation of the list that they stand in. */
+/** The shell blocks of a page, in order, without the indentation of a surrounding list. */
 function blocksOf(page: string): Block[] {
   const text = readFileSync(join(root, page), 'utf8');
   const found = text.matchAll(/^(?: *<!-- not run: (.+) -->\n)?( *)```(?:sh|bash)\n([\s\S]*?)^\2```$/gm);
@@ -25,16 +25,16 @@ function blocksOf(page: string): Block[] {
   }));
 }
 
-/** The page whose blocks come first, if a page says so. */
+/** The page whose blocks run first, if a page names one. */
 function beginningOf(page: string): string | undefined {
   const [, name] = /<!-- begins with: (\S+) -->/.exec(readFileSync(join(root, page), 'utf8')) ?? [];
   return name === undefined ? undefined : normalize(join('docs', name));
 }
 
 const ONE_MACHINE = 'docs/how-to/one-machine.md';
-/** Whose examples `docs-examples.test.ts` runs. */
+/** The pages whose examples `docs-examples.test.ts` runs. */
 const RUN_ELSEWHERE = ['docs/documents.md', 'docs/query.md'];
-/** Pages whose commands meet refusals on purpose, and which. */
+/** Pages whose commands are refused on purpose, with the statuses. */
 const REFUSALS: Readonly<Record<string, readonly number[]>> = {
   'docs/tutorial.md': [403, 410],
   'docs/how-to/erase-a-customer.md': [410],
@@ -49,8 +49,8 @@ const pages = ['*.md', 'docs/**/*.md', 'packages/*/README.md']
   .sort();
 
 /**
- * Stands before the blocks of a page. Each answer's status goes to standard error. A stream of events would
- * not end. Services that a page has started end with it.
+ * Precedes the blocks of a page. It prints the status of each answer on standard error, ends a stream of
+ * events, and stops the services of the page at the end.
  */
 const PREAMBLE = `
 set -euo pipefail
@@ -65,7 +65,7 @@ curl() {
 
 let folder: string;
 let ports: Record<'BUNDOC_PORT' | 'BUNKMS_PORT' | 'BUNKMS_INTERNAL_PORT', string>;
-/** Of the application that a page may start, which has 3000 there. */
+/** The port of the application that a page may start, in place of 3000. */
 let applicationPort: number;
 const running = new Set<ChildProcess>();
 
@@ -113,7 +113,7 @@ function start(command: string, args: readonly string[], more: Record<string, st
   return { output, ended };
 }
 
-/** The text with the ports of this test. */
+/** Replaces the ports of a page with those of this test. */
 function onOwnPorts(text: string): string {
   return text
     .replaceAll('127.0.0.1:8080', `127.0.0.1:${ports.BUNDOC_PORT}`)
@@ -122,7 +122,7 @@ function onOwnPorts(text: string): string {
     .replaceAll(/(127\.0\.0\.1:|\.listen\()3000\b/g, `$1${applicationPort}`);
 }
 
-/** The variables with which a page has `npm start` started. */
+/** The variables that a page sets for `npm start`. */
 function variablesOf(page: string): Record<string, string> {
   const starts = blocksOf(page).flatMap(({ code }) => /^((?:[A-Z_]+=\S+ )+)npm start$/m.exec(code) ?? []);
   const variables = onOwnPorts(starts[1] ?? '').matchAll(/([A-Z_]+)=(\S+)/g);
@@ -154,14 +154,14 @@ function scriptOf(page: string): string {
 }
 
 describe('the shell blocks of the documentation', () => {
-  it('are found, and those that are not run say why', () => {
+  it('are found, and each block that is not run gives a reason', () => {
     expect(pages).toEqual(expect.arrayContaining(['README.md', 'docs/tutorial.md', ONE_MACHINE]));
     expect(pages.length).toBeGreaterThan(9);
     const reasons = pages.flatMap((page) => blocksOf(page).flatMap(({ reason }) => reason ?? []));
     expect(reasons.filter((reason) => reason.length < 10)).toEqual([]);
   });
 
-  it.each(pages)('of %s run, one after another, and every answer is as the page says', async (page) => {
+  it.each(pages)('of %s run in order, and every answer has the documented status', async (page) => {
     const ownServices = page === ONE_MACHINE || beginningOf(page) === ONE_MACHINE;
     if (!ownServices) await startInstallation(page);
     const environment: Record<string, string> = ownServices

@@ -25,7 +25,7 @@ const TYPES: Readonly<Record<string, string>> = {
 };
 
 beforeAll(async () => {
-  // Vitest's own DEV and MODE would be those of the site.
+  // Vitest's DEV and MODE would affect the build of the site.
   const { PATH = '', HOME = '' } = process.env;
   const npm = Object.entries(process.env).filter(([name]) => /^npm_config_|_proxy$|CERT/i.test(name));
   await promisify(execFile)(process.execPath, [join(root, 'scripts/docs.mjs')], {
@@ -48,18 +48,18 @@ describe('the site that npm run docs builds', () => {
     expect(tutorial).toContain('The first write creates the project and its key');
   });
 
-  it('leads to every page from its navigation', () => {
+  it('links to every page from its navigation', () => {
     const home = readFileSync(fileOf('/'), 'utf8');
     expect(pages.filter(({ route }) => !home.includes(`href="${route}"`)).map(({ path }) => path)).toEqual(
       [],
     );
   });
 
-  it('has no link that leads nowhere, and loads nothing from elsewhere', () => {
+  it('has no broken link, and loads nothing from other hosts', () => {
     expect(siteFaults(dist)).toEqual([]);
   });
 
-  it('links to sources that it has as text', () => {
+  it('links to source files that it includes as text', () => {
     const walks = readFileSync(fileOf('/docs/architecture/walks/'), 'utf8');
     const sources = [...walks.matchAll(/href="(\/files\/[^"#]+\.ts\.txt)"/g)].map(([, path = '']) => path);
     expect(sources.length).toBeGreaterThan(20);
@@ -96,7 +96,7 @@ describeWithChromium('the site in a browser', () => {
     server?.close();
   });
 
-  /** A page, and the requests that it makes. */
+  /** Opens a page and records its requests. */
   async function visit(path: string, theme: Theme = 'light') {
     const { page } = await browser.visit({ theme });
     const urls: string[] = [];
@@ -105,7 +105,7 @@ describeWithChromium('the site in a browser', () => {
     return { page, urls };
   }
 
-  it('is light or dark, as the browser prefers', async () => {
+  it('follows the colour scheme of the browser', async () => {
     const backgrounds = await Promise.all(
       (['light', 'dark'] as const).map(async (theme) => {
         const { page } = await visit('/docs/tutorial/', theme);
@@ -116,7 +116,7 @@ describeWithChromium('the site in a browser', () => {
     expect(new Set(backgrounds).size).toBe(2);
   });
 
-  it('finds a word by a search that asks no service, and makes no request to elsewhere', async () => {
+  it('finds a word with a search in the browser, and sends no request to other hosts', async () => {
     const { page, urls } = await visit('/');
     await page.getByRole('button', { name: 'Search' }).click();
     await page.getByPlaceholder('Search').fill('issue_client');

@@ -18,7 +18,7 @@ afterAll(() => installation[Symbol.asyncDispose]());
 
 interface Report {
   readonly code: number | null;
-  /** Verdict and text of the findings, by what was checked; the last of each. */
+  /** The verdict and text of the last finding of each check, by its name. */
   readonly of: Readonly<Record<string, string>>;
 }
 
@@ -53,7 +53,7 @@ const bunkms = async (more: Record<string, string>, ...args: string[]) =>
   );
 const file = (name: string) => join(installation.folder, name);
 
-/** A server with these answers and this `Date`. */
+/** Starts a server with these answers and this `Date`. */
 async function startFake(answer: (path: string) => object, date = new Date()) {
   const server = createServer((request, response) => {
     response.sendDate = false;
@@ -66,7 +66,7 @@ async function startFake(answer: (path: string) => object, date = new Date()) {
 }
 
 describe('bundoc doctor', () => {
-  it('finds nothing wrong with what works, of the client and of the service', async () => {
+  it('finds no fault in a working client and service', async () => {
     const { code, of } = await bundoc(service());
     expect(code).toBe(0);
     for (const check of [
@@ -83,10 +83,10 @@ describe('bundoc doctor', () => {
       'service token',
     ])
       expect([check, of[check]]).toEqual([check, expect.stringMatching(/^(ok|warn): /)]);
-    expect(of['token']).toMatch(/^ok: Bundoc takes the token/);
+    expect(of['token']).toMatch(/^ok: Bundoc accepts the token/);
   });
 
-  it('says a line each, and what to do, for a person', async () => {
+  it('prints one line for each finding, with the remedy', async () => {
     const { code, stdout } = await bundocCommand({ BUNDOC_URL: 'http://127.0.0.1:1', BUNDOC_TOKEN: token }, [
       'doctor',
     ]);
@@ -96,10 +96,10 @@ describe('bundoc doctor', () => {
     ]);
   });
 
-  it('names a URL that is none, a service without TLS, and a server that is another', async () => {
+  it('reports an invalid URL, a service without TLS, and a server that is not Bundoc', async () => {
     const { port } = new URL(installation.url);
     expect((await bundoc({ ...client(), BUNDOC_URL: 'docs' })).of['url']).toContain(
-      'is no http or https URL',
+      'is not an http or https URL',
     );
     const tls = await bundoc({ ...client(), BUNDOC_URL: `https://127.0.0.1:${port}` });
     expect([tls.code, tls.of['tls']]).toEqual([1, expect.stringContaining(`use http://127.0.0.1:${port}`)]);
@@ -107,7 +107,7 @@ describe('bundoc doctor', () => {
     expect((await bundoc({ ...client(), BUNDOC_URL: other.url })).of['url']).toContain('is not Bundoc');
   });
 
-  it('tells a token that has ended, that is for BunKMS, that the service does not take, or that is not there', async () => {
+  it('reports a token that is expired, for BunKMS, refused or missing', async () => {
     const [header, , signature] = token.split('.');
     const ended = {
       ...JSON.parse(Buffer.from(String(token.split('.')[1]), 'base64url').toString()),
@@ -116,10 +116,10 @@ describe('bundoc doctor', () => {
     const cases = [
       [
         [header, Buffer.from(JSON.stringify(ended)).toString('base64url'), signature].join('.'),
-        'the token ended at',
+        'the token expired at',
       ],
       [readFileSync(installation.tokenFile, 'utf8').trim(), 'the token is for BunKMS'],
-      [`${token.slice(0, -8)}AAAAAAAA`, 'Bundoc does not take the token'],
+      [`${token.slice(0, -8)}AAAAAAAA`, 'Bundoc refuses the token'],
       ['nonsense', 'three parts'],
     ] as const;
     for (const [text, reason] of cases) {
@@ -134,7 +134,7 @@ describe('bundoc doctor', () => {
     ]);
   });
 
-  it('tells a clock that is apart, and a version that is another', async () => {
+  it('reports clock skew and a different version', async () => {
     const health = () => ({ status: 'ok', version: '0.0.1-old' });
     using ahead = await startFake(health, new Date(Date.now() + 300_000));
     const { code, of } = await bundoc({ ...client(), BUNDOC_URL: ahead.url });
@@ -147,7 +147,7 @@ describe('bundoc doctor', () => {
     expect((await bundoc({ ...client(), BUNDOC_URL: behind.url })).of['clock']).toMatch(/^warn: .*behind/);
   });
 
-  it('tells of the service what its variables, its folder and its token lack', async () => {
+  it('reports faults in the variables, the folder and the token of the service', async () => {
     const config = await bundoc({ ...service(), BUNDOC_CACHE_BYTES: 'much' });
     expect([config.code, config.of['config']]).toEqual([1, expect.stringContaining('BUNDOC_CACHE_BYTES')]);
     const disk = await bundoc({ ...service(), BUNDOC_DATA_DIR: file('nowhere') });
@@ -164,7 +164,7 @@ describe('bundoc doctor', () => {
     expect([kms.code, kms.of['url']]).toEqual([1, expect.stringContaining('start BunKMS')]);
   });
 
-  it('needs no token of a client where the service runs, and finds the service by its own variables', async () => {
+  it('needs no client token on the host of the service, and finds the service by its variables', async () => {
     const { BUNDOC_URL: _, BUNDOC_TOKEN: __, ...own } = service();
     const { port } = new URL(installation.url);
     const { code, of } = await bundoc({ ...own, BUNDOC_PORT: port, XDG_CONFIG_HOME: file('no-config') });
@@ -175,7 +175,7 @@ describe('bundoc doctor', () => {
     ]);
   });
 
-  it('tells that BunKMS is sealed', async () => {
+  it('reports that BunKMS is sealed', async () => {
     using sealed = await startFake((path) => ({ status: path === '/health' ? 'ok' : 'sealed' }));
     const { code, of } = await bundoc({ ...service(), BUNDOC_KMS_URL: sealed.url });
     expect([code, of['kek']]).toEqual([1, expect.stringMatching(/^fail: BunKMS is sealed/)]);
@@ -183,7 +183,7 @@ describe('bundoc doctor', () => {
 });
 
 describe('bunkms doctor', () => {
-  it('finds nothing wrong with what works', async () => {
+  it('finds no fault in a working installation', async () => {
     const { code, of } = await bunkms({}, '--token-file', installation.tokenFile);
     expect(code).toBe(0);
     for (const check of [
@@ -201,7 +201,7 @@ describe('bunkms doctor', () => {
       expect([check, of[check]]).toEqual([check, expect.stringMatching(/^(ok|warn): /)]);
   });
 
-  it('tells a KEK that is another, that is none, and one that others may read', async () => {
+  it('reports a wrong KEK, an invalid KEK, and a KEK that other users can read', async () => {
     const other = await bunkms({ BUNKMS_KEK: 'ab'.repeat(32) });
     expect([other.code, other.of['kek']]).toEqual([1, expect.stringMatching(/^fail: sealed/)]);
     const none = await bunkms({ BUNKMS_KEK: 'short' });
@@ -217,7 +217,7 @@ describe('bunkms doctor', () => {
     expect([code, stdout]).toEqual([0, expect.stringMatching(/^warn +kek .*mode 644.*chmod 600/m)]);
   });
 
-  it('names each variable that is wrong, a folder without a store, and a server that does not run', async () => {
+  it('reports each invalid variable, a folder without a store, and a server that does not run', async () => {
     const config = await bunkms({ BUNKMS_PORT: 'x', BUNKMS_LOG_LEVEL: 'loud' });
     expect([config.code, config.of['config']]).toEqual([1, expect.stringMatching(/^fail: BUNKMS_LOG_LEVEL/)]);
     mkdirSync(file('empty'));
@@ -227,7 +227,7 @@ describe('bunkms doctor', () => {
     expect([down.code, down.of['url']]).toEqual([1, expect.stringContaining('start BunKMS')]);
   });
 
-  it('tells a token of another installation', async () => {
+  it('reports a token of another installation', async () => {
     const text = readFileSync(installation.tokenFile, 'utf8').trim();
     writeFileSync(file('forged'), `${text.slice(0, -8)}AAAAAAAA`);
     const { code, of } = await bunkms({}, '--token-file', file('forged'));

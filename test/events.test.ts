@@ -28,7 +28,7 @@ const jtiOf = (text: string) =>
   (JSON.parse(Buffer.from(String(text.split('.')[1]), 'base64url').toString()) as { jti: string }).jti;
 const revoke = (text: string) =>
   call(installation.kms.apiUrl, `/v1/tokens/${jtiOf(text)}`, { method: 'DELETE', token: admin });
-/** As the command line does, beside the service or without it. */
+/** Revokes a token as the command line does, whether or not the service runs. */
 const revokeByCli = (text: string) =>
   withKms(installation.kmsEnvironment, ({ tokens }) => tokens.revoke(jtiOf(text), { actor: 'cli' }));
 const rotate = () => call(installation.kms.apiUrl, '/v1/keys/p-dek/rotate', { method: 'POST', token: admin });
@@ -39,8 +39,8 @@ const versions = async () =>
     JSON.parse(await installation.stored.projectFile('p')) as { versions: { version: number }[] }
   ).versions.map(({ version }) => version);
 
-describe('what happens at BunKMS takes effect in Bundoc', () => {
-  it('at once for a revoked token, whichever process revoked it, and for no other', async () => {
+describe('a change in BunKMS takes effect in Bundoc', () => {
+  it('at once for a revoked token, whichever process revoked it, and for no other token', async () => {
     await put('a');
     const [one, other] = [await installation.client(), await installation.client()];
     expect([await read(one), await read(other)]).toEqual([200, 200]);
@@ -80,14 +80,14 @@ describe('what happens at BunKMS takes effect in Bundoc', () => {
     expect(await read(token)).toBe(200);
   });
 
-  it('after an outage for what happened meanwhile, and each reason of the outage is told once', async () => {
+  it('after an outage for every change during it, and each reason of the outage is logged once', async () => {
     await put('a');
     const revoked = await installation.client();
     expect(await read(revoked)).toBe(200);
     await installation.stopKms();
     await events('down');
     await revokeByCli(revoked);
-    // The key is cached, and tokens live by their signature: what is revoked now cannot be known.
+    // The key is cached and tokens are verified by signature, so Bundoc cannot know of this revocation yet.
     expect([await read(revoked), (await ready())['status']]).toEqual([200, 'ready']);
     await installation.startKms();
     await events('live');
@@ -109,7 +109,7 @@ describe('what happens at BunKMS takes effect in Bundoc', () => {
     expect([await read(revoked), await read(token)]).toEqual([401, 200]);
   });
 
-  it('after a gap that cannot be told: all keys are asked for again', async () => {
+  it('after a gap in the events: all keys are fetched again', async () => {
     await put('a');
     await installation.stopKms();
     await events('down');
@@ -132,7 +132,7 @@ describe('what happens at BunKMS takes effect in Bundoc', () => {
 });
 
 describe('the lease of a key', () => {
-  it('ends its use in Bundoc though Bundoc would keep it for longer', async () => {
+  it('ends the use of the key although Bundoc would cache it for longer', async () => {
     await installation[Symbol.asyncDispose]();
     installation = await Installation.start({ clock, kmsEnvironment: { BUNKMS_LEASE_TTL_MS: '60000' } });
     token = await installation.client();

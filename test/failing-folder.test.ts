@@ -7,11 +7,11 @@ type Disk = Parameters<NonNullable<BundocParts['wrapDisk']>>[0];
 
 const PROJECTS = 64;
 const FAILING = 'p0';
-/** Of each project: the smallest log is filled, and freed, while the folder fails. */
+/** Writes to each project: enough to fill and free the smallest log while the folder fails. */
 const WRITES = 120;
 const PAD = 'x'.repeat(12_000);
 
-/** Every operation in the folder of one project fails, while it is to. */
+/** Makes every operation in the folder of one project fail while `isFailing` is true. */
 function failingIn(project: string, isFailing: () => boolean): (own: Disk) => Disk {
   const isOf = (path: string) => isFailing() && new RegExp(`/projects/${project}(/|$)`).test(path);
   const guard = (...paths: readonly string[]) => {
@@ -81,7 +81,7 @@ function failingIn(project: string, isFailing: () => boolean): (own: Disk) => Di
   });
 }
 
-it('while the folder of one project fails, 63 others keep 99 % of their writes, and it has all of its own once the folder works', async () => {
+it('while the folder of one project fails, 99 % of the writes of 63 others succeed, and it loses no acknowledged write', async () => {
   let isFailing = false;
   await using installation = await Installation.start({
     isOnFiles: true,
@@ -118,7 +118,7 @@ it('while the folder of one project fails, 63 others keep 99 % of their writes, 
   process.stdout.write(
     `one folder fails: ${done} writes of others, ${refused.length} refused; of its own ${acknowledged.length} of ${WRITES}\n`,
   );
-  // The log was freed meanwhile: it is not kept for the one whose folder fails.
+  // The log was freed in the meantime: it does not wait for the project whose folder fails.
   expect(metrics).toMatch(/^bundoc_log_stuck_projects 1$/m);
   expect(done / ((PROJECTS - 1) * WRITES), refused[0]).toBeGreaterThanOrEqual(0.99);
 

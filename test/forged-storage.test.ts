@@ -32,7 +32,7 @@ const facts = (answer: Answer) => [answer.status, answer.json()['code'] ?? answe
 const SERVED = [200, 1];
 const SUPERSEDED = [409, 'storage_superseded'];
 
-/** Another Bundoc on another storage, with the same BunKMS. */
+/** Starts a second Bundoc on another storage, with the same BunKMS. */
 async function startOn(stored: StoredProjects, kmsUrl = installation.kms.internalUrl): Promise<string> {
   const config = readConfig({
     ...{ BUNDOC_PORT: '0', ...PATIENT_BUNDOC, ...stored.environment },
@@ -44,7 +44,7 @@ async function startOn(stored: StoredProjects, kmsUrl = installation.kms.interna
   return other.url;
 }
 
-/** What BunKMS has on record of a key but its uses, from the first. */
+/** The audit actions of a key without its uses, in order. */
 async function changesOf(project: string): Promise<string[]> {
   const { items } = await withStore(installation.kmsEnvironment, (store) =>
     store.listAudit({ after: 0, limit: 10_000 }),
@@ -60,8 +60,8 @@ function takeOver(id: string, ...options: string[]) {
   return capturedRun(() => runBunkms(['storage', 'take-over', id, ...options], environment));
 }
 
-describe('the content of a project that somebody takes away', () => {
-  it('is missing, and nothing more: the project begins again under its key, which nobody rotates', async () => {
+describe('the content of a project that an attacker removes', () => {
+  it('is missing without further harm: the project starts empty under the same key, which is not rotated', async () => {
     expect((await write('p')).status).toBe(201);
     for (let n = 0; n < 3; n++) {
       await installation.stopBundoc();
@@ -70,13 +70,13 @@ describe('the content of a project that somebody takes away', () => {
       expect((await write('p')).status).toBe(201);
       expect(facts(await read('p'))).toEqual(SERVED);
     }
-    // The storage is closed, so nothing is asked of BunKMS any more.
+    // The storage is closed, so Bundoc sends no more requests to BunKMS.
     await installation.stopBundoc();
     expect(await changesOf('p')).toEqual(['key.create']);
   });
 });
 
-describe('a mark of a deletion that somebody plants', () => {
+describe('a planted deletion marker', () => {
   const since = '2026-01-01T00:00:00.000Z';
   const markOf = (project: string) => {
     const receipt = { name: dekNameOf(project), versions: [1], destroyed_at: since };
@@ -89,7 +89,7 @@ describe('a mark of a deletion that somebody plants', () => {
     ['finished', markOf],
     ['begun', bare],
     ['of nothing', () => 'no mark'],
-  ])('on a project that is there destroys nothing, and the project is served (%s)', async (_name, textOf) => {
+  ])('on an existing project destroys nothing, and the project is served (%s)', async (_name, textOf) => {
     expect((await write('p')).status).toBe(201);
     await installation.stopBundoc();
     await installation.stored.plantMark('deleted.json', 'p', textOf('p'));
@@ -102,7 +102,7 @@ describe('a mark of a deletion that somebody plants', () => {
     expect(await installation.metrics()).toMatch(/^bundoc_unconfirmed_markers_total 1$/m);
   });
 
-  it('while the project is open destroys nothing, and is set aside at its next opening', async () => {
+  it('on an open project destroys nothing, and is set aside when the project is next opened', async () => {
     expect((await write('p')).status).toBe(201);
     await installation.stored.plantMark('deleted.json', 'p', markOf('p'));
     expect(facts(await read('p'))).toEqual(SERVED);
@@ -112,7 +112,7 @@ describe('a mark of a deletion that somebody plants', () => {
     expect(await changesOf('p')).toEqual(['key.create']);
   });
 
-  it('on ids that never were destroys and makes nothing: they are not found, and can be made', async () => {
+  it('on unused ids destroys and creates nothing: they are not found, and can be created', async () => {
     await installation.stopBundoc();
     for (const project of ['never', 'not'])
       await installation.stored.plantMark('deleted.json', project, markOf(project));
@@ -125,7 +125,7 @@ describe('a mark of a deletion that somebody plants', () => {
     expect([facts(await read('never')), await changesOf('never')]).toEqual([SERVED, ['key.create']]);
   });
 
-  it('in the place of all that the project had destroys nothing: it is empty then, under the same key', async () => {
+  it('in place of the whole project destroys no key: the project is empty, under the same key', async () => {
     expect((await write('p')).status).toBe(201);
     await installation.stopBundoc();
     await installation.stored.remove('p');
@@ -136,7 +136,7 @@ describe('a mark of a deletion that somebody plants', () => {
     expect((await changesOf('p')).filter((action) => action !== 'key.rotate')).toEqual(['key.create']);
   });
 
-  it('from a project that was deleted says nothing of another one', async () => {
+  it('copied from a deleted project has no effect on another one', async () => {
     for (const project of ['p', 'q']) expect((await write(project)).status).toBe(201);
     expect((await remove('q')).status).toBe(200);
     await installation.stopBundoc();
@@ -147,7 +147,7 @@ describe('a mark of a deletion that somebody plants', () => {
   });
 });
 
-describe('a mark of a move that somebody plants', () => {
+describe('a planted move marker', () => {
   const noise = (version: number) => {
     const bytes = Buffer.alloc(120, 7);
     bytes.writeUInt32BE(version);
@@ -155,7 +155,7 @@ describe('a mark of a move that somebody plants', () => {
   };
 
   it.each([1, 2, 0, 0x7f_ff_ff_ff, 0xff_ff_ff_ff])(
-    'changes no holder, and the project is served (of version %i of its key)',
+    'changes no holder, and the project is served (version %i of its key)',
     async (version) => {
       expect((await write('p')).status).toBe(201);
       await installation.stopBundoc();
@@ -172,7 +172,7 @@ describe('a mark of a move that somebody plants', () => {
 });
 
 describe('a copy of a storage', () => {
-  it('that is started beside the original is refused, until an administrator lets it take over', async () => {
+  it('that starts while the original runs is refused until an administrator lets it take over', async () => {
     for (const project of ['p', 'q']) expect((await write(project)).status).toBe(201);
     const id = await installation.storageId();
     await installation.stopBundoc();
@@ -195,7 +195,7 @@ describe('a copy of a storage', () => {
     expect(facts(await write('q'))).toEqual(SUPERSEDED);
   });
 
-  it('that is started after the original has ended is served, and the original is refused from then on', async () => {
+  it('that starts after the original has stopped is served, and the original is refused from then on', async () => {
     expect((await write('p')).status).toBe(201);
     const id = await installation.storageId();
     await installation.stopBundoc();
@@ -208,7 +208,7 @@ describe('a copy of a storage', () => {
     expect(installation.log.text.slice(logged)).toContain(`bunkms storage take-over ${id}`);
     expect(facts(await write('p', url))).toEqual([200, undefined]);
     await others.pop()?.close();
-    // Whose copy it is does not matter: the original needs an administrator, too.
+    // The original also needs an administrator to take over again.
     expect(facts(await read('p'))).toEqual(SUPERSEDED);
     expect((await takeOver(id, '--force')).code).toBe(0);
     await expect.poll(async () => facts(await read('p'))).toEqual(SERVED);
@@ -240,7 +240,7 @@ describe('a copy of a storage', () => {
 });
 
 describe('a request to the wrong Bundoc', () => {
-  it('makes no second project and deletes none, and names the storage that has the project', async () => {
+  it('creates no second project and deletes none, and names the storage that has the project', async () => {
     expect((await write('p')).status).toBe(201);
     const twin = await newStorage(join(installation.folder, 'twin'));
     const url = await startOn(twin);
@@ -252,7 +252,7 @@ describe('a request to the wrong Bundoc', () => {
     expect(facts(await read('p'))).toEqual(SERVED);
   });
 
-  it('is refused by one with the wrong BunKMS, and the storage is served again with the right one', async () => {
+  it('is refused while Bundoc uses the wrong BunKMS, and is served again with the right one', async () => {
     await using wrong = await Installation.start();
     expect((await write('p')).status).toBe(201);
     await installation.stopBundoc();

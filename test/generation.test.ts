@@ -22,7 +22,7 @@ beforeEach(async () => {
 afterEach(() => installation[Symbol.asyncDispose]());
 
 const generation = async () => String((await call(installation.url, '/ready')).json()['generation']);
-/** As BunKMS knows it. */
+/** The generation that BunKMS has confirmed. */
 const confirmed = async () => {
   const path = `/v1/storages/${await installation.storageId()}`;
   return (await call(installation.kms.internalUrl, path, { token: admin })).json()['generation'];
@@ -37,7 +37,7 @@ const pass = async (seconds: number) => {
 };
 
 describe('the generation of a storage in use', () => {
-  it('is advanced once it is an hour old, so that an older copy is refused, and no request fails', async () => {
+  it('advances once it is an hour old, so that an older copy is refused, and no request fails', async () => {
     expect((await write(0)).status).toBe(201);
     let former = await generation();
     for (let hour = 1; hour <= 2; hour++) {
@@ -59,7 +59,7 @@ describe('the generation of a storage in use', () => {
     }
   });
 
-  it('stays as it is for less than an hour', async () => {
+  it('does not advance within an hour', async () => {
     const former = await generation();
     await pass(HOUR_S - 60);
     await sleep(5 * CHECK_MS);

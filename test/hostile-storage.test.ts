@@ -21,28 +21,28 @@ import { type Answer, type Call, call, Installation } from './support/installati
 import { RowsOperator } from './support/rows-operator.ts';
 import { FolderOperator, type HostileStorage, randomOf } from './support/storage-operator.ts';
 
-/** As long as a run may take; how much is done in it depends on the machine. */
+/** The time of all runs; their number depends on the machine. */
 const RUN_MS = process.env['LONG_TESTS'] === '1' ? 1_800_000 : 30_000;
-/** Repeats one run: that of the seed that a failure names. */
+/** Repeats one run, with the seed that a failure names. */
 const SEED = process.env['BUNDOC_HOSTILE_SEED'];
-/** Nothing takes this long unless it hangs. */
+/** An operation that takes this long hangs. */
 const HANGS_MS = 60_000;
-/** What a process may take beyond what it had, bytes: of 10 GiB that are planted. */
+/** The allowed memory growth of the process in bytes, while 10 GiB are planted. */
 const MEMORY_BYTES_MAX = 1_610_612_736;
 
-/** For times of change and of access outside, seconds. */
+/** The modification and access time of files outside, in seconds. */
 const LONG_AGO_S = 1_000_000_000;
 
 const LIVING = ['a', 'b'] as const;
 const DELETED = 'deleted';
 const NEVER = ['ghost', 'b-dek'];
 const IDS = ['one', 'two', 'three', 'four'];
-/** What the log says when BunKMS has refused the generation. */
+/** The log line after BunKMS has refused the generation. */
 const SUPERSEDED = /another copy of this storage is in use, so nothing is served: .*bunkms storage take-over/;
-/** Records of BunKMS that say that a key was used or looked at, and nothing else. */
+/** Audit actions that only use or read a key. */
 const USES = new Set(['key.export', 'key.read', 'key.list', 'key.leases', 'key.pem']);
 
-it('anyone who has the storage can make Bundoc refuse, and nothing else: no key is made, changed or destroyed, nothing is served that was never written, nothing outside is touched', {
+it('an attacker with the storage can only make Bundoc refuse: no key changes, no forged document is served, nothing outside is touched', {
   timeout: RUN_MS + 400_000,
 }, async () => {
   await using world = await World.start();
@@ -62,7 +62,7 @@ it('anyone who has the storage can make Bundoc refuse, and nothing else: no key 
   process.stdout.write(
     `hostile storage: ${JSON.stringify({ seeds, served, refused, superseded, noStart })}\n`,
   );
-  // Otherwise nothing would have been shown.
+  // Without both outcomes, the test would show nothing.
   if (SEED === undefined) expect([served > 0, refused > 0]).toEqual([true, true]);
 });
 
@@ -76,16 +76,16 @@ function* seedsFor(begin: number): Generator<number> {
   for (let at = 0; Date.now() - begin < RUN_MS; at++) yield (first + at) >>> 0;
 }
 
-/** An installation, what was ever written to it, and what lies outside of its data folder. */
+/** An installation, everything ever written to it, and the files outside its data folder. */
 class World implements AsyncDisposable {
   readonly #installation: Installation;
   readonly #token: string;
   readonly #outside: string;
   readonly #canary = `canary-${randomBytes(16).toString('hex')}`;
   readonly #storage: HostileStorage;
-  /** Every text that was ever sent for a document, by project and id. */
+  /** Every text ever sent for a document, by project and id. */
   readonly #written = new Map<string, Set<string>>();
-  /** Actions that were asked for, by key. */
+  /** Requested actions, by key. */
   readonly #asked = new Map<string, Set<string>>();
   #outsideBefore: readonly string[] = [];
   #auditSeq = 0;
@@ -126,10 +126,7 @@ class World implements AsyncDisposable {
     await this.#installation[Symbol.asyncDispose]();
   }
 
-  /**
-   * One run: what the operator of the storage does with the seed's numbers, a start, requests, and what came
-   * of it.
-   */
+  /** One run: the attacker's actions from the seed, a start, requests, and the checks of the outcome. */
   async run(seed: number): Promise<void> {
     const random = randomOf(seed);
     await this.#storage.reset();
@@ -147,7 +144,7 @@ class World implements AsyncDisposable {
         expect(this.#installation.log.text.slice(logged)).toMatch(SUPERSEDED);
       }
       await inTime(this.#installation.stopBundoc(), 'the end of the service');
-      // From here on, BunKMS knows this generation alone.
+      // From here on, BunKMS accepts only this generation.
       if (id === this.#storageId && generation !== undefined) await this.#storage.keepIdentity();
     } else this.noStart++;
     await this.#judge();
@@ -158,8 +155,8 @@ class World implements AsyncDisposable {
   }
 
   /**
-   * Three projects with a history, copies of the folder on the way, and a folder outside that looks just like
-   * it.
+   * Creates three projects with a history, keeps copies of the folder on the way, and makes an identical
+   * folder outside.
    */
   async #fill(): Promise<void> {
     for (let round = 0; round < 3; round++) {
@@ -185,16 +182,16 @@ class World implements AsyncDisposable {
       writeFileSync(join(this.#outside, path), this.#canary);
     const { dataDir } = this.#installation;
     if (existsSync(dataDir)) cpSync(dataDir, join(this.#outside, 'copy'), { recursive: true });
-    // The first look sets the times that the second one finds.
+    // The first scan sets the times that the second one compares.
     this.#lookOutside();
     this.#outsideBefore = this.#lookOutside();
     await this.#judge();
-    // What follows asks for no change of a key.
+    // The requests after this point ask for no change of a key.
     this.#asked.clear();
     this.#memory = process.memoryUsage.rss();
   }
 
-  /** Marks of moves of the living projects, as Bundoc has sealed them once. */
+  /** Genuine move markers of the existing projects, sealed by Bundoc. */
   async #genuineMarks(): Promise<string[]> {
     const { kms, tokenFile } = this.#installation;
     const token = readFileSync(tokenFile, 'utf8').trim();
@@ -213,7 +210,7 @@ class World implements AsyncDisposable {
     return marks;
   }
 
-  /** Whether the service starts; otherwise it says why, in time. */
+  /** Whether the service starts. If it does not, it must give a reason in time. */
   async #started(): Promise<boolean> {
     try {
       await inTime(this.#installation.startBundoc(), 'the start');
@@ -242,7 +239,7 @@ class World implements AsyncDisposable {
       await this.#put(project, id, `${project} ${id} ${random()}`);
       this.#judgeDocument(project, id, await this.#send(project, `/collections/notes/documents/${id}`));
     }
-    // Of projects that there are not: nothing may follow from it.
+    // Requests for projects that do not exist must have no effect.
     for (const project of [DELETED, ...NEVER]) {
       if (random() < 0.5) continue;
       const { status } = await this.#send(project, `?confirm=${project}`, { method: 'DELETE' });
@@ -269,7 +266,7 @@ class World implements AsyncDisposable {
     expect(answer.text).not.toContain(this.#canary);
     if (answer.status < 400) this.served++;
     else this.refused++;
-    // A defect: nothing that lies on a disk is unexpected.
+    // An internal error is a defect: every content of a disk must be handled.
     if (answer.status >= 400) expect(answer.json()['code'], answer.text).not.toBe('internal_error');
     return answer;
   }
@@ -316,8 +313,8 @@ class World implements AsyncDisposable {
   }
 
   /**
-   * A line for each entry outside: its names or the hash of its content, and its times. Times of access are
-   * set back afterwards, so that what is read gets another one on a file system that keeps them.
+   * A line for each entry outside: its names or the hash of its content, and its times. Access times are set
+   * back afterwards, so that a later read shows on a file system that records them.
    */
   #lookOutside(): string[] {
     const lines: string[] = [];

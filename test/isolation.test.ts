@@ -6,7 +6,7 @@ import { call, Installation } from './support/installation.ts';
 let installation: Installation;
 let token: string;
 beforeAll(async () => {
-  // Nothing in memory: what is read comes from the files that are tampered with.
+  // Without a cache, every read comes from the files that the tests tamper with.
   installation = await Installation.start({ environment: { BUNDOC_CACHE_BYTES: '0' } });
   token = await installation.client();
 });
@@ -17,9 +17,7 @@ const get = (project: string, id: string) => call(installation.url, pathOf(proje
 
 const written = new Map<string, string[]>();
 
-/**
- * Writes a document and gives the file that appeared, once it is that file that the document is read from.
- */
+/** Writes a document and returns its new file, once reads come from that file. */
 async function put(project: string, id: string, body: string): Promise<string> {
   const before = written.get(project) ?? [];
   expect((await call(installation.url, pathOf(project, id), { method: 'PUT', token, body })).status).toBe(
@@ -55,7 +53,7 @@ async function metric(name: string): Promise<number> {
 const integrityErrors = () => metric('bundoc_integrity_errors_total');
 
 describe('a document file', () => {
-  it('with a changed bit, cut short, or emptied is an integrity error, told by metric and log; others are unharmed', async () => {
+  it('with a flipped bit, truncated, or empty is an integrity error in metric and log, and others are unharmed', async () => {
     const file = await put('tamper', 'a', '{"v":"planted"}');
     await put('tamper', 'b', '{"v":"fine"}');
     const original = readFileSync(file);
@@ -75,7 +73,7 @@ describe('a document file', () => {
     expect((await get('tamper', 'a')).json()['v']).toBe('planted');
   });
 
-  it("swapped with another document's is an integrity error of both", async () => {
+  it("swapped with another document's file is an integrity error of both", async () => {
     const [a, b] = [await put('swap', 'a', '{"v":"planted"}'), await put('swap', 'b', '{"v":"planted"}')];
     const [first, second] = [readFileSync(a), readFileSync(b)];
     writeFileSync(a, second);
@@ -92,14 +90,14 @@ describe('a document file', () => {
   });
 });
 
-it('a data folder is refused to a second Bundoc, which names the first', async () => {
+it('a second Bundoc refuses a data folder in use, and names the first', async () => {
   await put('in-use', 'a', '{"v":1}');
   await expect(installation.startBundoc()).rejects.toThrow(new RegExp(`in use .*process ${process.pid}`));
   expect((await call(installation.url, pathOf('in-use', 'a'), { token })).status).toBe(200);
 });
 
 describe('a project folder', () => {
-  it('copied under another name does not open: project_damaged, and nothing is written', async () => {
+  it('copied under another name is refused as project_damaged, and nothing is written', async () => {
     await put('original', 'a', '{"v":"planted"}');
     const projects = join(installation.dataDir, 'projects');
     cpSync(join(projects, 'original'), join(projects, 'renamed'), { recursive: true });
@@ -114,14 +112,14 @@ describe('a project folder', () => {
     }
   });
 
-  it('shows nothing but project ids: no document, id, collection, member or value', async () => {
+  it('reveals only project ids: no document, id, collection, member or value', async () => {
     const words = ['planted-id', 'planted-value', 'planted-member', 'planted_collection'];
     await call(installation.url, '/v1/projects/opaque/collections/planted_collection/documents/planted-id', {
       method: 'PUT',
       token,
       body: '{"planted-member":"planted-value"}',
     });
-    // No file comes or goes while it is read.
+    // With the service stopped, the files do not change during the search.
     await installation.stopBundoc();
     const folders = ['projects', 'log'].map((name) => join(installation.dataDir, name));
     const everything = Buffer.concat(

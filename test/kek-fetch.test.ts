@@ -36,13 +36,13 @@ async function rotate(): Promise<string> {
 }
 
 describe('bunkms kek retire --fetch', () => {
-  it('has Bundoc take up the new wrapping of keys that are not in use, and then retires the former KEK', async () => {
+  it('makes Bundoc fetch the new wrapping of unused keys, and then retires the former KEK', async () => {
     const projects = ['cold-a', 'cold-b', 'cold-c'];
     for (const project of projects) {
       const path = `/v1/projects/${project}/collections/notes/documents/a`;
       expect((await call(installation.url, path, { method: 'PUT', token, body: '{}' })).status).toBe(201);
     }
-    // Nobody has a key or an open project any more.
+    // No key is cached and no project is open any more.
     await installation.stopBundoc();
     const current = await rotate();
     await installation.startBundoc();
@@ -66,7 +66,7 @@ describe('bunkms kek retire --fetch', () => {
     }
   });
 
-  it('says why a key is not fetched, and leaves the KEK as it is', async () => {
+  it('reports why a key is not fetched, and does not retire the KEK', async () => {
     const holder = await installation.issue({
       ...{ sub: 'x', typ: 'service', keys: ['*'] },
       scope: ['kms:create_key', 'kms:export_key'],
@@ -83,15 +83,15 @@ describe('bunkms kek retire --fetch', () => {
     url = installation.url;
     const retired = await bunkms('kek', 'retire', current, '--fetch');
     expect([retired.code, retired.stdout]).toEqual([5, 'nowhere-dek\nother\n']);
-    expect(retired.stderr).toContain('other is not fetched: it is the key of no project');
-    expect(retired.stderr).toContain('nowhere-dek is not fetched: The project does not exist');
+    expect(retired.stderr).toContain('other was not fetched: it is not the key of a project');
+    expect(retired.stderr).toContain('nowhere-dek was not fetched: The project does not exist');
   });
 
-  it('needs a token and a URL that can be used', async () => {
+  it('requires a readable token and a valid URL', async () => {
     const { current } = await keks();
     const unread = await bunkms('kek', 'retire', current, '--fetch', '--token-file', '/nowhere');
     expect([unread.code, unread.stderr]).toEqual([2, expect.stringContaining('/nowhere cannot be read')]);
     const away = await bunkms('kek', 'retire', current, '--fetch', '--url', 'ftp://x');
-    expect([away.code, away.stderr]).toEqual([2, expect.stringContaining('is no http or https URL')]);
+    expect([away.code, away.stderr]).toEqual([2, expect.stringContaining('is not an http or https URL')]);
   });
 });

@@ -36,14 +36,14 @@ interface Status {
   readonly rotation?: { readonly from: string; readonly completed_at?: string };
 }
 const status = async () => (await kms('/v1/kek')).json() as unknown as Status;
-/** The KEKs that the wrapped keys in a project's file name, by version. */
+/** The KEK of each wrapped key in a project's file, by version. */
 const keksOf = async (project: string) =>
   (JSON.parse(await installation.stored.projectFile(project)).versions as { wrapped: string }[]).map(
     ({ wrapped }) => Buffer.from(wrapped, 'base64').toString('hex', 1, 9),
   );
 
 describe('a KEK that is rotated in BunKMS', () => {
-  it('is nothing that clients of Bundoc see, and project.json follows in every version of the key', async () => {
+  it('is invisible to clients of Bundoc, and project.json follows in every version of the key', async () => {
     for (const project of ['warm', 'cold']) expect((await put(project, 'first')).status).toBe(201);
     expect((await kms('/v1/keys/warm-dek/rotate', 'POST')).status).toBe(200);
     await expect
@@ -69,7 +69,7 @@ describe('a KEK that is rotated in BunKMS', () => {
     const retire = { kek_id: former };
     expect((await kms('/v1/kek/retire', 'POST', retire)).json()).toMatchObject({ code: 'kek_unfetched' });
 
-    // A key in use is fetched again from 80 % of its time on; the other project is opened again.
+    // A key in use is fetched again after 80 % of its lifetime. The other project is opened again.
     clock.movedMs = 900_000 * 0.85;
     await expect
       .poll(async () => {

@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { runNode } from '@bundoc/shared/testing/node-process';
 import { expect, it } from 'vitest';
 
-it('no string of an exported key is in the heap of either service', async () => {
+it('the heap of either service has no string with an exported key', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'bundoc-heap-'));
   try {
     const script = fileURLToPath(new URL('support/export-and-snapshot.ts', import.meta.url));

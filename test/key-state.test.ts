@@ -28,15 +28,15 @@ const write = (project: string) =>
 const onKey = (method: string, path: string) =>
   call(installation.kms.apiUrl, `/v1/keys/p-dek${path}`, { method, token: operator });
 
-/** No clock is moved: Bundoc is told. */
+/** The clock does not move: an event tells Bundoc. */
 const expectTold = (status: number) => expect.poll(async () => (await read('p')).status).toBe(status);
 
-describe('a project whose key is held back', () => {
+describe('a project whose key becomes unavailable', () => {
   it.each([
     ['disabled', 'POST', '/disable', ['/enable']],
-    ['about to be deleted', 'DELETE', '?pending_days=7', ['/restore', '/enable']],
+    ['scheduled for deletion', 'DELETE', '?pending_days=7', ['/restore', '/enable']],
   ] as const)(
-    'by being %s is 403 within a moment, and whole when it is given back',
+    'because it is %s answers 403 promptly, and works again once the key is available',
     async (_what, method, path, back) => {
       expect((await onKey(method, path)).status).toBeLessThan(300);
       await expectTold(403);
@@ -48,7 +48,7 @@ describe('a project whose key is held back', () => {
     },
   );
 
-  it('by being destroyed is 410 for ever, and gets no new key', async () => {
+  it('because it is destroyed answers 410 permanently, and gets no new key', async () => {
     expect((await onKey('DELETE', '?pending_days=0&confirm=p-dek')).status).toBe(200);
     await expectTold(410);
     for (const answer of [await read('p'), await write('p')])

@@ -10,13 +10,13 @@ import { call, Installation, PATIENT_BUNDOC } from './support/installation.ts';
 
 const SEED = Number(process.env['KILL_SEED'] ?? randomInt(1, 2_147_483_646));
 const KILLS = Number(process.env['KILL_ROUNDS'] ?? (process.env['LONG_TESTS'] === '1' ? 500 : 20));
-/** On the simulated disk it is 100, with writes in between: restarts.test.ts. */
+/** On the simulated disk, restarts.test.ts runs 100 with writes in between. */
 const RESTARTS = process.env['LONG_TESTS'] === '1' ? 100 : 20;
 const PROJECTS = 1_000;
 const WORKERS = 32;
-/** Projects that no write was on its way to, and that are read again after each kill all the same. */
+/** Projects without a pending write that are still read again after each kill. */
 const LOOKED_AT_AGAIN = 40;
-/** Small enough that it is filled, and freed, again and again. */
+/** Small enough to fill and free the log repeatedly. */
 const LOG_BYTES = 67_108_864;
 const PAD_BYTES_MAX = 30_000;
 /** Writes that are acknowledged before each kill. */
@@ -28,7 +28,7 @@ function random(): number {
   return seed / 2_147_483_647;
 }
 
-/** Two documents that are written together, and one by itself. One writer at a time. */
+/** Two documents that are written together, and one alone. One writer at a time. */
 interface Project {
   readonly name: string;
   readonly pair: readonly [Acknowledged, Acknowledged];
@@ -65,7 +65,7 @@ interface Reply {
   readonly rev: string | undefined;
 }
 
-/** @returns undefined when no answer came: the process died. */
+/** @returns undefined when the process died before it answered. */
 async function send(url: string, path: string, method = 'GET', body?: string): Promise<Reply | undefined> {
   const headers: Record<string, string> = { authorization: `Bearer ${token}` };
   if (body !== undefined) headers['content-type'] = 'application/json';
@@ -77,7 +77,7 @@ async function send(url: string, path: string, method = 'GET', body?: string): P
     if ((error as Error).name === 'TimeoutError') throw error;
     return undefined;
   }
-  // An answer whose end was cut off is an answer.
+  // A truncated answer counts as an answer.
   const text = await response.text().catch(() => '');
   return { status: response.status, text, rev: response.headers.get('etag')?.slice(1, -1) };
 }
@@ -109,7 +109,7 @@ async function write({ name, pair, single }: Project): Promise<boolean> {
 }
 let url = '';
 
-/** Writes to its own projects, at random, until the process is gone. */
+/** Writes to its own projects at random until the process has died. */
 async function work(worker: number, touched: Set<Project>): Promise<void> {
   const own = projects.filter((_, at) => at % WORKERS === worker);
   for (;;) {
@@ -131,7 +131,7 @@ async function verify(some: Iterable<Project>): Promise<void> {
           ['c', single],
         ] as const) {
           const reply = await send(url, documentPath(name, id));
-          if (reply === undefined) throw new Error('no answer, though nobody killed the process');
+          if (reply === undefined) throw new Error('no answer, although the process was not killed');
           if (reply.status !== 200 && reply.status !== 404)
             throw new Error(`${name}/${id} was answered ${reply.status} ${reply.text.slice(0, 300)}`);
           const text = reply.status === 200 ? reply.text : undefined;
@@ -145,7 +145,7 @@ async function verify(some: Iterable<Project>): Promise<void> {
   );
 }
 
-it(`killed ${KILLS} times under the load of ${PROJECTS} projects, Bundoc has every acknowledged write, and batches whole`, {
+it(`killed ${KILLS} times under load on ${PROJECTS} projects, Bundoc keeps every acknowledged write and only whole batches`, {
   timeout: 300_000 + KILLS * 6_000,
 }, async () => {
   process.stdout.write(`kill loop of many projects: KILL_SEED=${SEED}\n`);
@@ -154,7 +154,7 @@ it(`killed ${KILLS} times under the load of ${PROJECTS} projects, Bundoc has eve
   for (let round = 0; figures.kills < KILLS; round++) {
     await using bundoc = await startBundocProcess(environment);
     url = bundoc.url;
-    // Each third process is killed while it may still recover; what it held is looked at by the next.
+    // Every third process is killed while it may still recover. The next round checks its content.
     const isKilledEarly = round % 3 === 2;
     if (round === 0) {
       const all = projects.values();
@@ -194,11 +194,11 @@ it(`killed ${KILLS} times under the load of ${PROJECTS} projects, Bundoc has eve
   expect(await last.stop()).toBe(0);
   process.stdout.write(`kill loop of many projects: ${JSON.stringify(figures)}\n`);
   expect(figures.acknowledged).toBeGreaterThan(PROJECTS + figures.kills * 10);
-  // However often it is killed, the log keeps its bounds.
+  // The log stays within its bound after any number of kills.
   expect(Math.max(...logFiles)).toBeLessThanOrEqual(LOG_BYTES / 16_777_216);
 });
 
-it(`restarted ${RESTARTS} times in a row, Bundoc uses no more of the log than before`, async () => {
+it(`restarted ${RESTARTS} times in a row, Bundoc uses no more log space than before`, async () => {
   await using again = await Installation.start({ isOnFiles: true });
   const client = await again.client();
   const put = async (project: string, id: string) => {
@@ -221,7 +221,7 @@ it(`restarted ${RESTARTS} times in a row, Bundoc uses no more of the log than be
     seen.push(await state());
   }
   process.stdout.write(`restarts: ${JSON.stringify({ before, last: seen.at(-1) })}\n`);
-  // The first of them may begin a segment.
+  // The first restart may begin a segment.
   expect(Math.max(...seen.map(({ files }) => files))).toBeLessThanOrEqual(before.files + 1);
   expect(Math.max(...seen.map(({ live }) => live))).toBeLessThanOrEqual(before.live + 1);
   for (let n = 0; n < 30; n++) {

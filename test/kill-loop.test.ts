@@ -7,18 +7,18 @@ import { startBundocProcess } from './support/bundoc-process.ts';
 import { Installation, PATIENT_BUNDOC } from './support/installation.ts';
 
 /**
- * `KILL_SEED=…` repeats a run and `KILL_ROUNDS=…` lengthens it, as far as the timing of processes can be
+ * `KILL_SEED=…` repeats a run, and `KILL_ROUNDS=…` lengthens it, as far as the timing of processes can be
  * repeated.
  */
 const SEED = Number(process.env['KILL_SEED'] ?? randomInt(1, 2_147_483_646));
 const KILLS = Number(process.env['KILL_ROUNDS'] ?? 22);
 const KILLS_MIN = Math.min(20, KILLS);
-/** A slow machine is content with the fewest kills. */
+/** A slow machine stops at the minimum of kills. */
 const TIME_GOAL_MS = 40_000;
 const PROJECTS = ['alpha', 'beta', 'gamma'];
 const WORKERS = 24;
 const IDS_PER_WORKER = 8;
-/** Of each process that is not killed while it recovers. */
+/** The fewest acknowledged writes of each process that is not killed during recovery. */
 const ACKNOWLEDGED_MIN = 20;
 
 let seed = SEED;
@@ -32,11 +32,11 @@ interface Document {
   readonly project: string;
   readonly id: string;
   readonly state: Acknowledged;
-  /** The present revision's predecessor, for a compare-and-set that must be refused. */
+  /** The previous revision, for a compare-and-set that must be refused. */
   staleRev: string | undefined;
 }
 
-/** A write under an idempotency key, to be sent again. `rev` is what its first answer said, if that came. */
+/** A write with an idempotency key, to be repeated. `rev` is from its first answer, if one arrived. */
 interface Repeatable {
   readonly document: Document;
   readonly key: string;
@@ -44,10 +44,10 @@ interface Repeatable {
   rev: string | undefined;
 }
 
-/** A document that many workers count up by compare-and-set. */
+/** A counter that many workers increment by compare-and-set. */
 interface Counter {
   readonly project: string;
-  /** The highest count that was acknowledged, and how many answers never came since. */
+  /** The highest acknowledged count, and the number of answers lost since. */
   acknowledged: number;
   unanswered: number;
   readonly counts: Set<number>;
@@ -93,9 +93,7 @@ afterAll(() => installation[Symbol.asyncDispose]());
 
 const pathOf = (project: string, id: string) => `/v1/projects/${project}/collections/notes/documents/${id}`;
 
-/**
- * @returns undefined when no answer came: the process died. An answer whose body was cut off is an answer.
- */
+/** @returns undefined when the process died before it answered. A truncated answer counts as an answer. */
 async function send(
   url: string,
   path: string,
@@ -116,7 +114,7 @@ async function send(
 
 async function answered(url: string, path: string): Promise<Reply> {
   const reply = await send(url, path);
-  if (reply === undefined) throw new Error(`no answer to ${path}, though nobody killed the process`);
+  if (reply === undefined) throw new Error(`no answer to ${path}, although the process was not killed`);
   return reply;
 }
 
@@ -124,7 +122,7 @@ const unexpected = (what: string, { status, text }: Reply) =>
   new Error(`${what} was answered ${status} ${text.slice(0, 500)}`);
 
 /**
- * A body of a random size, mostly small, unlike every other. One project's are large, so that it comes to
+ * A unique body of a random size, mostly small. Those of one project are large, so that it reaches
  * checkpoints.
  */
 function newBody(project: string): string {
@@ -206,7 +204,7 @@ async function countUp(url: string, counter: Counter): Promise<boolean> {
 
 const countOf = (text: string) => (JSON.parse(text) as { count: number }).count;
 
-/** Writes until the process is gone. */
+/** Writes until the process has died. */
 async function work(url: string, worker: number): Promise<void> {
   const own = documents.slice(worker * IDS_PER_WORKER, (worker + 1) * IDS_PER_WORKER);
   for (;;) {
@@ -220,7 +218,7 @@ async function work(url: string, worker: number): Promise<void> {
   }
 }
 
-/** Everything acknowledged is there, exactly; the rest is there as a whole or not at all; all views agree. */
+/** Checks that every acknowledged write is exact, every other is whole or absent, and all views agree. */
 async function verify(url: string): Promise<void> {
   const present = new Map<string, string>();
   await Promise.all(
@@ -265,7 +263,7 @@ async function verifyViews(
       url,
       `/v1/projects/${project}/collections/notes/documents?limit=50${cursor}`,
     );
-    // A project that was not made yet lists nothing.
+    // A project that does not exist yet has no list.
     if (reply.status === 404 && expected.size === 0) return;
     if (reply.status !== 200) throw unexpected(`list of ${project}`, reply);
     const page = JSON.parse(reply.text) as {
@@ -290,7 +288,7 @@ async function verifyViews(
   expect(new Map(living.map(({ _id, _rev }) => [_id, _rev]))).toEqual(listed);
 }
 
-/** Sends writes again under their idempotency keys: each takes effect once, whenever its answer was lost. */
+/** Repeats writes with their idempotency keys: each takes effect once, even if its answer was lost. */
 async function repeat(url: string): Promise<void> {
   for (const one of repeatables.splice(0).slice(-20)) {
     const { document, key, body } = one;
@@ -300,7 +298,7 @@ async function repeat(url: string): Promise<void> {
       body,
       headers: { 'idempotency-key': key },
     });
-    if (reply === undefined) throw new Error('no answer, though nobody killed the process');
+    if (reply === undefined) throw new Error('no answer, although the process was not killed');
     if (reply.status !== 200 && reply.status !== 201) throw unexpected(`PUT ${document.id} again`, reply);
     figures.repeated++;
     const hadLanded = before?.body === body;
@@ -308,7 +306,7 @@ async function repeat(url: string): Promise<void> {
     else if (hadLanded) expect(reply.rev, 'it had landed').toBe(before.rev);
     const now = await answered(url, pathOf(document.project, document.id));
     const landsNow = now.rev === reply.rev && !hadLanded;
-    // Only one whose answer was lost may take effect now, and only if it had not before.
+    // Only a write with a lost answer may take effect now, and only if it had not before.
     if (landsNow) {
       expect(one.rev).toBeUndefined();
       document.state.begin(body).acknowledged(reply.rev);
@@ -318,7 +316,7 @@ async function repeat(url: string): Promise<void> {
   }
 }
 
-it(`killed at least ${KILLS_MIN} times under load, Bundoc has every acknowledged write, and no half of another`, async () => {
+it(`killed at least ${KILLS_MIN} times under load, Bundoc keeps every acknowledged write and no partial write`, async () => {
   process.stdout.write(`kill loop: KILL_SEED=${SEED}\n`);
   const goal = Date.now() + TIME_GOAL_MS;
   for (let round = 0; figures.kills < KILLS_MIN || (figures.kills < KILLS && Date.now() < goal); round++) {
@@ -326,7 +324,7 @@ it(`killed at least ${KILLS_MIN} times under load, Bundoc has every acknowledged
       ...environment,
       BUNDOC_CACHE_BYTES: round % 2 === 0 ? '0' : '16777216',
     });
-    // Every third process is killed while it still recovers; what it held is looked at by the next.
+    // Every third process is killed during its recovery. The next round checks its content.
     const isKilledEarly = round % 3 === 2;
     if (!isKilledEarly) {
       await verify(bundoc.url);
@@ -337,7 +335,7 @@ it(`killed at least ${KILLS_MIN} times under load, Bundoc has every acknowledged
     );
     const enough = figures.acknowledged + ACKNOWLEDGED_MIN;
     await Promise.race([sleep(isKilledEarly ? random() * 80 : 60 + random() * 500), working]);
-    // On a slow disk, not before there is something to lose.
+    // On a slow disk, wait until there is data to lose.
     if (!isKilledEarly)
       await Promise.race([
         expect.poll(() => figures.acknowledged, { interval: 5 }).toBeGreaterThan(enough),

@@ -30,7 +30,7 @@ interface ChangePage {
 }
 
 describe('GET …/documents', () => {
-  it('lists a collection in the order of creation, page by page, each document as the bytes that it is', async () => {
+  it('lists a collection in the order of creation, page by page, with the exact bytes of each document', async () => {
     for (const id of ['c', 'a', 'b']) await put(`${base('list')}/${id}`, `{ "n": 1.10, "id":"${id}" }`);
     const texts = await Promise.all(
       ['c', 'a', 'b'].map(async (id) => (await get(`${base('list')}/${id}`)).text),
@@ -43,7 +43,7 @@ describe('GET …/documents', () => {
     expect(second.text).toBe(`{"documents":[${texts[2]}]}`);
   });
 
-  it('goes on in the same place after a restart', async () => {
+  it('continues at the same position after a restart', async () => {
     for (const id of ['x', 'y', 'z']) await put(`${base('restart')}/${id}`);
     const { next_cursor: cursor } = (await get(`${base('restart')}?limit=1`)).json() as unknown as ListPage;
     await installation.stopBundoc();
@@ -52,7 +52,7 @@ describe('GET …/documents', () => {
     expect(page.documents.map(({ _id }) => _id)).toEqual(['y', 'z']);
   });
 
-  it('of a collection without documents is empty, of a project that does not exist 404', async () => {
+  it('is empty for a collection without documents, and 404 for a project that does not exist', async () => {
     expect((await get(base('list', 'nothing'))).text).toBe('{"documents":[]}');
     expect((await get(base('never'))).json()['code']).toBe('project_not_found');
   });
@@ -79,7 +79,7 @@ describe('GET …/documents', () => {
 describe('fields of a list', () => {
   const list = async (query: string) => (await get(`${base('chosen')}?${query}`)).text;
 
-  it('are given as they were written, behind the metadata; what was not named is left out', async () => {
+  it('are returned as they were written, after the metadata, and all other members are left out', async () => {
     await put(
       `${base('chosen')}/a`,
       '{ "n": 1.10 ,"o":{ "x":[1e400 , {"y" : 2,"z":3}, [{"y":4}] ],"w":1}, "\\u006d":12345678901234567890, "q":1 }',
@@ -94,7 +94,7 @@ describe('fields of a list', () => {
     expect(await list('fields=o.w,o')).toBe(await list('fields=o'));
   });
 
-  it('belong to the cursor, as the collection does; the limit does not', async () => {
+  it('are bound to the cursor, as the collection is, and the limit is not', async () => {
     for (const id of ['a', 'b', 'c']) {
       await put(`${base('bound')}/${id}`, '{"v":1,"w":2}');
       await put(`${base('bound', 'other')}/${id}`, '{"v":1}');
@@ -127,7 +127,7 @@ describe('fields of a list', () => {
 });
 
 describe('include=total', () => {
-  it('counts the documents of the collection, deleted ones not', async () => {
+  it('counts the documents of the collection without deleted ones', async () => {
     for (const id of ['a', 'b', 'c']) await put(`${base('counted')}/${id}`);
     await call(installation.url, `${base('counted')}/b`, { method: 'DELETE', token });
     const page = (await get(`${base('counted')}?include=total&limit=1`)).json();
@@ -138,7 +138,7 @@ describe('include=total', () => {
 });
 
 describe('GET …/changes', () => {
-  it('gives each document once, at its last change, and deletions; going on from a position misses nothing', async () => {
+  it('lists each document once, at its last change, with deletions, and misses nothing after a position', async () => {
     for (const id of ['a', 'b', 'c']) await put(`${base('feed')}/${id}`);
     await put(`${base('feed')}/a`, '{"again":true}');
     await call(installation.url, `${base('feed')}/b`, { method: 'DELETE', token });
@@ -160,7 +160,7 @@ describe('GET …/changes', () => {
     expect(more.changes.map(({ _collection, _id }) => [_collection, _id])).toEqual([['other', 'd']]);
   });
 
-  it('refuses a cursor of a list, and a position that nobody gave', async () => {
+  it('refuses a cursor of a list, and a forged position', async () => {
     for (const id of ['a', 'b']) await put(`${base('mixed')}/${id}`);
     const { next_cursor: cursor } = (await get(`${base('mixed')}?limit=1`)).json() as unknown as ListPage;
     for (const since of [cursor, '1', 'x']) {
@@ -178,7 +178,7 @@ describe('Idempotency-Key', () => {
       headers: { 'idempotency-key': key },
     });
 
-  it('makes a repeated POST give the first answer, and one document', async () => {
+  it('gives a repeated POST the first answer, and creates one document', async () => {
     const first = await post('{"v":1}', 'key-1');
     const again = await post('{"v":1}', 'key-1');
     expect([again.status, again.text, again.headers['location']]).toEqual([
@@ -190,14 +190,14 @@ describe('Idempotency-Key', () => {
     expect(page.documents).toHaveLength(1);
   });
 
-  it('outlives a restart', async () => {
+  it('survives a restart', async () => {
     const first = await post('{"v":"restart"}', 'key-restart');
     await installation.stopBundoc();
     await installation.startBundoc();
     expect((await post('{"v":"restart"}', 'key-restart')).text).toBe(first.text);
   });
 
-  it('used for another request is 422, by another subject it is another key', async () => {
+  it('used for a different request is 422, and used by another subject is a different key', async () => {
     await post('{"v":2}', 'key-2');
     const other = await post('{"v":3}', 'key-2');
     expect([other.status, other.json()['code']]).toEqual([422, 'idempotency_mismatch']);
@@ -210,7 +210,7 @@ describe('Idempotency-Key', () => {
     expect((await post('{"v":3}', 'key-2', somebody)).status).toBe(201);
   });
 
-  it('is looked up before preconditions, for PUT and DELETE as well', async () => {
+  it('is checked before preconditions, for PUT and DELETE as well', async () => {
     const path = `${base('once')}/put`;
     const headers = { 'if-none-match': '*', 'idempotency-key': 'key-put' };
     expect((await put(path, '{"v":1}', headers)).status).toBe(201);

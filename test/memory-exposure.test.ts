@@ -2,7 +2,7 @@ import { fileURLToPath } from 'node:url';
 import { runNode } from '@bundoc/shared/testing/node-process';
 import { describe, expect, it } from 'vitest';
 
-/** Runs a service, or its command line, with options of Node until it ends. */
+/** Runs a service, or its command line, with options of Node until it exits. */
 async function run(
   service: string,
   options: readonly string[],
@@ -27,7 +27,7 @@ describe.each(['bunkms', 'bundoc'])('%s in production', (service) => {
     expect(output).toContain(`${option.split('=')[0]}: not in production`);
   });
 
-  it('does not run a command with such an option either', async () => {
+  it('runs no command with such an option', async () => {
     const { code, output } = await run(
       service,
       ['--heap-prof'],

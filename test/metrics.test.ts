@@ -6,13 +6,13 @@ const hasPromtool = spawnSync('promtool', ['--version']).status === 0;
 if (!hasPromtool && process.env['REQUIRE_PROMTOOL'] === '1')
   throw new Error('REQUIRE_PROMTOOL=1, and promtool is not installed');
 
-/** What `promtool check metrics` reports about a scrape; empty when it finds no fault. */
+/** The report of `promtool check metrics` about a scrape; empty without a fault. */
 function checkMetrics(scrape: string): string {
   const { status, stdout, stderr } = spawnSync('promtool', ['check', 'metrics'], {
     input: scrape,
     encoding: 'utf8',
   });
-  if (status === null) throw new Error('promtool did not end by itself');
+  if (status === null) throw new Error('promtool was ended by a signal');
   return status === 0 ? '' : `${stdout}${stderr}`;
 }
 

@@ -6,11 +6,11 @@ import { call, Installation } from './support/installation.ts';
 
 const MIB = 1_048_576;
 const ATTACK_MS = 3_000;
-/** Room for bodies, for answers and for streams, as with a memory of 512 MiB. */
+/** The budgets for bodies, answers and streams, as with 512 MiB of memory. */
 const ROOM_BYTES = String(32 * MIB);
 const SHARES = ['request_bodies', 'answers', 'streams', 'stream_bytes', 'page_reads'];
 
-describe('a neighbour is refused nothing, and nothing stays held, during and after an attack by', () => {
+describe('a neighbour gets no refusal, and no share stays held, during and after an attack with', () => {
   let installation: Installation;
   let attacker: string;
   let neighbour: string;
@@ -42,7 +42,7 @@ describe('a neighbour is refused nothing, and nothing stays held, during and aft
   });
   afterAll(() => installation[Symbol.asyncDispose]());
 
-  /** Reads, writes and queries, one after the other. @returns the statuses. */
+  /** Reads, writes and queries, one after another. @returns the statuses. */
   async function requests(): Promise<Set<number>> {
     const collection = '/v1/projects/neighbour/collections/notes';
     const statuses = new Set<number>();

@@ -12,7 +12,7 @@ const LAST_WORDS = 'Another token: ';
 
 interface Script {
   readonly child: ChildProcess;
-  /** All that it has printed so far. */
+  /** The output so far. */
   output(): string;
   readonly exit: Promise<{ code: number | null; stdout: string; stderr: string }>;
 }
@@ -20,7 +20,7 @@ interface Script {
 let dataDir: string;
 let environment: Record<string, string>;
 const running = new Set<ChildProcess>();
-/** Services that were seen and not yet seen to have ended. */
+/** Process ids of services that may still run. */
 const services = new Set<number>();
 
 beforeEach(async () => {
@@ -34,7 +34,7 @@ afterEach(async () => {
   rmSync(dataDir, { recursive: true, force: true, maxRetries: 10, retryDelay: 200 });
 });
 
-it('starts both services, prints commands that work, and stops in order on Ctrl-C', async () => {
+it('starts both services, prints working commands, and stops in order on Ctrl-C', async () => {
   const start = script('start.mjs');
   await untilWelcome(start);
   const [, token] = /^TOKEN=(\S+)$/m.exec(start.output()) ?? [];
@@ -44,14 +44,14 @@ it('starts both services, prints commands that work, and stops in order on Ctrl-
     env: { ...process.env, TOKEN: token },
   });
   expect(printed.toString()).toContain('"text":"Hello, Bundoc"');
-  // Piped, the log is JSON. A good start warns of nothing, and the commands come last.
+  // In a pipe, the log is JSON. A good start logs no warning, and the commands come last.
   const [log = '', afterwards] = start.output().split('\nBundoc listens on ');
   const lines = log.split('\n').filter((line) => line.startsWith('{'));
   expect(lines.length).toBeGreaterThan(1);
   expect(lines.filter((line) => JSON.parse(line).level !== 'info')).toEqual([]);
   expect(afterwards).toMatch(/^http.*\nAnother token: [^\n]*\n\n$/s);
 
-  // Another token, while the services run: it alone is printed.
+  // Issue another token while the services run: only the token is printed.
   const issued = await script(
     'token.mjs',
     '--typ',
@@ -65,7 +65,7 @@ it('starts both services, prints commands that work, and stops in order on Ctrl-
   ).exit;
   expect(issued).toMatchObject({ code: 0, stdout: expect.stringMatching(/^[\w-]+\.[\w-]+\.[\w-]+\n$/) });
 
-  // Another start, on the same ports and then on the same data.
+  // A second start fails, on the same ports and then on the same data.
   const samePorts = await script('start.mjs').exit;
   expect(samePorts).toMatchObject({
     code: 1,
@@ -73,16 +73,16 @@ it('starts both services, prints commands that work, and stops in order on Ctrl-
   });
   const sameData = await script('start.mjs', await freePorts()).exit;
   expect(sameData.code).toBe(1);
-  expect(sameData.stderr).toMatch(/^npm start: bundoc ended by itself: .*in use/m);
+  expect(sameData.stderr).toMatch(/^npm start: bundoc exited unexpectedly: .*in use/m);
 
-  // As from a terminal with npm in between: the signal comes twice, and is one wish.
+  // From a terminal with npm in between, the signal arrives twice and counts once.
   start.child.kill('SIGINT');
   start.child.kill('SIGINT');
   expect(await start.exit).toMatchObject({ code: 0 });
   await expectAllStopped();
 });
 
-it('keeps its secrets and documents between two runs, and answers to SIGTERM as well', async () => {
+it('keeps its secrets and documents between two runs, and stops on SIGTERM as well', async () => {
   const token: string[] = [];
   for (const _ of [1, 2]) {
     const start = script('start.mjs');
@@ -94,7 +94,7 @@ it('keeps its secrets and documents between two runs, and answers to SIGTERM as 
   expect(token[0]).toBe(token[1]);
 });
 
-it('leaves no service behind when it is killed itself', async () => {
+it('leaves no service running when it is killed', async () => {
   const start = script('start.mjs');
   await untilWelcome(start);
   start.child.kill('SIGKILL');
@@ -108,27 +108,27 @@ it.each(['bunkms', 'bundoc'] as const)('says so and stops the other service when
   process.kill(servicesOf(start.child)[name], 'SIGKILL');
   const { code, stderr } = await start.exit;
   expect(code).toBe(1);
-  expect(stderr).toContain(`npm start: ${name} ended by itself: SIGKILL`);
+  expect(stderr).toContain(`npm start: ${name} exited unexpectedly: SIGKILL`);
   await expectAllStopped();
 });
 
-it('names the service and its reason when one cannot start', async () => {
+it('names a service that cannot start, and the reason', async () => {
   const { code, stderr } = await script('start.mjs', { BUNDOC_KEY_TTL_MS: '0' }).exit;
   expect(code).toBe(1);
   expect(stderr).toMatch(
-    /^npm start: bundoc ended by itself: the configuration is not valid: BUNDOC_KEY_TTL_MS: .*$/m,
+    /^npm start: bundoc exited unexpectedly: the configuration is not valid: BUNDOC_KEY_TTL_MS: .*$/m,
   );
   await expectAllStopped();
 });
 
-it('issues no token, and makes nothing, before the first start', async () => {
+it('issues no token and creates no file before the first start', async () => {
   const { code, stdout, stderr } = await script('token.mjs', '--typ', 'client', '--sub', 'app').exit;
   expect({ code, stdout }).toEqual({ code: 1, stdout: '' });
   expect(stderr).toMatch(/^npm run token: .*"npm start".*\n$/);
   expect(existsSync(join(dataDir, 'kms'))).toBe(false);
 });
 
-/** Runs one of the project's scripts, with arguments or further variables. */
+/** Runs a script of the project, with arguments or more variables. */
 function script(name: string, ...more: (string | Record<string, string>)[]): Script {
   const args = more.filter((part) => typeof part === 'string');
   const env = Object.assign(
@@ -168,7 +168,7 @@ interface Process {
   readonly args: string;
 }
 
-/** All processes but the dead that nobody has collected. */
+/** All processes except zombies. */
 function processes(): Process[] {
   const rows = execFileSync('ps', ['-A', '-o', 'pid=,ppid=,stat=,args=']).toString().trim().split('\n');
   return rows
@@ -188,7 +188,7 @@ function servicesOf(supervisor: ChildProcess): { bunkms: number; bundoc: number 
   return pids;
 }
 
-/** No process of a service is left; that its ports are free would not say so. */
+/** Expects that no service process is left. Free ports alone would not show that. */
 async function expectAllStopped(): Promise<void> {
   await expect.poll(() => processes().filter(({ pid }) => services.has(pid))).toEqual([]);
   services.clear();

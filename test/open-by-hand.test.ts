@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { call, Installation } from './support/installation.ts';
 
-/** The ten lines that docs/security/open-by-hand.md shows. */
+/** The ten lines of Python in docs/security/open-by-hand.md. */
 const script = /```python\n([\s\S]*?)```/.exec(
   readFileSync(new URL('../docs/security/open-by-hand.md', import.meta.url), 'utf8'),
 )?.[1];
@@ -22,7 +22,7 @@ beforeAll(async () => {
 afterAll(() => installation[Symbol.asyncDispose]());
 
 describe.skipIf(python === undefined)('a document file', () => {
-  it('opens by hand, with an exported key and the Python of docs/security/open-by-hand.md', async () => {
+  it('can be opened by hand, with an exported key and the Python of docs/security/open-by-hand.md', async () => {
     const token = await installation.client();
     const path = '/v1/projects/by-hand/collections/notes/documents/a';
     await call(installation.url, path, { method: 'PUT', token, body: '{"n":1.10,"text":"grüße"}' });

@@ -10,7 +10,7 @@ beforeAll(async () => {
 });
 afterAll(() => installation[Symbol.asyncDispose]());
 
-it('a client that openapi-typescript makes of the document compiles, and does what its types say', async () => {
+it('a client that openapi-typescript generates from the document compiles, and behaves as its types say', async () => {
   using client = new GeneratedClient(types);
   expect(client.compile()).toEqual([]);
   const token = await installation.client(['generated'], ['docs:read', 'docs:write']);
@@ -22,12 +22,12 @@ it('a client that openapi-typescript makes of the document compiles, and does wh
   });
 });
 
-it('a program that its types do not allow does not compile', () => {
+it('a program that violates the generated types does not compile', () => {
   using client = new GeneratedClient(types, (program) => program.replaceAll('// @ts-expect-error', '//'));
   expect(client.compile()).toHaveLength(5);
 });
 
-it('its types have the names of the schemas, in bodies, answers and refusals', () => {
+it('the generated types have the names of the schemas, in bodies, answers and refusals', () => {
   const declared = [...types.matchAll(/^export type (\w+) = components\['schemas'\]\['\1'\];$/gm)];
   const names = declared.map(([, name]) => name);
   for (const name of [

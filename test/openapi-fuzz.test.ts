@@ -5,15 +5,15 @@ import { expect, it } from 'vitest';
 import { call, Installation } from './support/installation.ts';
 
 /**
- * Requests of each operation. By hand: `FUZZ_RUNS=2000 FUZZ_MS=600000`, and `FUZZ_SEED` with the seed that a
- * failure tells.
+ * The number of requests of each operation. For a long run: `FUZZ_RUNS=2000 FUZZ_MS=600000`. `FUZZ_SEED`
+ * repeats the seed that a failure names.
  */
 const RUNS = Number(process.env['FUZZ_RUNS'] ?? 40);
 const MS_MAX = Number(process.env['FUZZ_MS'] ?? 60_000);
 const SEED = Number(process.env['FUZZ_SEED'] ?? randomInt(1, 2_147_483_646));
 
 it(
-  'no request makes Bundoc fail, or answer otherwise than documented',
+  'no request makes Bundoc fail or give an undocumented answer',
   async () => {
     await using installation = await Installation.start();
     const good = await installation.issue({
@@ -37,7 +37,7 @@ it(
       msMax: MS_MAX,
       endless: ['listChanges'],
       prepare: async (request) => {
-        // What the examples speak of is there, whatever was done before.
+        // The document of the examples exists, whatever the earlier requests did.
         await call(installation.url, '/v1/projects/project-a/collections/notes/documents/first', {
           method: 'PUT',
           token: good,

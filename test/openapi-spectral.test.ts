@@ -9,7 +9,7 @@ beforeAll(async () => {
 });
 afterAll(() => installation[Symbol.asyncDispose]());
 
-/** What Spectral's recommended rules for OpenAPI find, but for the want of somebody to write to. */
+/** The findings of Spectral's recommended rules for OpenAPI, except for missing contact data. */
 async function findingsIn(document: Record<string, unknown>): Promise<string[]> {
   const linter = new spectral.Spectral();
   linter.setRuleset({ extends: [[rulesets.oas as RulesetDefinition, 'recommended']] });
@@ -27,7 +27,7 @@ it.each([
   expect(await findingsIn((await call(url(), '/openapi.json')).json())).toEqual([]);
 });
 
-it('a document at fault is found at fault', async () => {
+it('a faulty document has findings', async () => {
   const responses = { 200: { description: 'OK' } };
   const document = {
     openapi: '3.1.0',

@@ -20,8 +20,8 @@ beforeAll(async () => {
 afterAll(() => installation[Symbol.asyncDispose]());
 
 /**
- * What the examples speak of: a project whose collection `notes` has a document `first`, and neither `second`
- * nor `third`.
+ * Prepares the data of the examples: a project whose collection `notes` has a document `first`, and neither
+ * `second` nor `third`.
  */
 async function prepare(): Promise<void> {
   await call(installation.url, `${NOTES}/first`, { method: 'PUT', token, body: '{"title":"Hello"}' });
@@ -29,7 +29,7 @@ async function prepare(): Promise<void> {
     await call(installation.url, `${NOTES}/${id}`, { method: 'DELETE', token });
 }
 
-it('every example of the document ends as the document says, with a body as it says', async () => {
+it('every example of the document gets a documented status with a body of the documented form', async () => {
   let count = 0;
   for (const operation of reader.operations)
     for (const example of reader.examplesOf(operation)) {
@@ -53,7 +53,7 @@ it('every example of the document ends as the document says, with a body as it s
   expect(count).toBeGreaterThan(20);
 });
 
-it('every operation asks for a token, or is one of the few that need none', async () => {
+it('every operation requires a token, except the few that need none', async () => {
   for (const operation of reader.operations) {
     const [example] = reader.examplesOf(operation);
     const { method, path, headers, body } = example!;

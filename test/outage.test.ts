@@ -26,7 +26,7 @@ function expectUnavailable(answer: Answer): void {
 }
 
 describe('with BunKMS stopped', () => {
-  it('a warm project reads and writes until the 15 minutes of its key end, and not a moment longer', async () => {
+  it('a warm project reads and writes until the 15 minutes of its key end, and no longer', async () => {
     await installation.stopKms();
     clock.movedMs = TTL_MS - 60_000;
     expect((await read('warm')).status).toBe(200);
@@ -46,7 +46,7 @@ describe('with BunKMS stopped', () => {
     const answers = await Promise.all(
       Array.from({ length: 20 }, (_, n) => write(`cold-${n % 4}`, `doc-${n}`)),
     );
-    // The deadline, and what a busy machine adds to it; one after the other they would take longer.
+    // The deadline plus slack for a busy machine. One after another, the requests would take longer.
     expect(CALL_DEADLINE_MS).toBeLessThan(5_000);
     expect(performance.now() - started).toBeLessThan(10 * CALL_DEADLINE_MS);
     for (const answer of answers) expectUnavailable(answer);
@@ -56,7 +56,7 @@ describe('with BunKMS stopped', () => {
   });
 
   it('Bundoc stays ready, and says that BunKMS is down', async () => {
-    // Whether it is up is asked with little patience, and again every two seconds.
+    // The health check of BunKMS has a short timeout and runs every two seconds.
     await expect
       .poll(async () => (await call(installation.url, '/ready')).json())
       .toMatchObject({ status: 'ready', kms: 'up' });
@@ -68,7 +68,7 @@ describe('with BunKMS stopped', () => {
 });
 
 describe('the key of a project in use', () => {
-  it('is fetched again before its time is over, so that BunKMS may be away when the first one ends', async () => {
+  it('is fetched again before its lease ends, so that an outage at that moment does no harm', async () => {
     const fetched = async () => {
       const text = await installation.metrics();
       return Number(/^bundoc_key_fetches_total\{outcome="fetched"\} (\d+)/m.exec(text)?.[1]);

@@ -34,14 +34,14 @@ function expectProblem(answer: Answer, code: ProblemCode): void {
   expect(answer.status).toBe(PROBLEMS[code].status);
 }
 
-/** The client's own bytes of what was read: behind the metadata. */
+/** The client's bytes of a document: those after the metadata. */
 const own = (text: string) =>
   text.slice(text.indexOf('"_updated"') + '"_updated":"2026-01-01T00:00:00.000Z"'.length);
 
 describe('PATCH', () => {
   const TEXT = '{ "n": 12345678901234567890, "m":1.10,\n "o":{"x":[1e400, "\\u00e9"]} }';
 
-  it('merges, and keeps every byte that the patch does not name', async () => {
+  it('applies a merge patch, and keeps every byte that the patch does not name', async () => {
     await put('merge', TEXT);
     const before = JSON.parse(await get('merge'));
     const answer = await patch('merge', MERGE, '{"m":2.50}');
@@ -61,7 +61,7 @@ describe('PATCH', () => {
     expect(own(await get('json'))).toBe(`,${TEXT.replace('1e400,', '').slice(1)}`);
   });
 
-  it('of a document without members, and to one without', async () => {
+  it('can add members to an empty document, and can remove all members', async () => {
     await put('empty', '{}');
     await patch('empty', MERGE, '{"a":1}');
     expect(own(await get('empty'))).toBe(',"a":1}');
@@ -69,7 +69,7 @@ describe('PATCH', () => {
     expect(own(await get('empty'))).toBe('}');
   });
 
-  it('takes effect only on the revision that If-Match names', async () => {
+  it('applies only to the revision that If-Match names', async () => {
     const rev = String((await put('match', '{"v":1}')).json()['_rev']);
     const stale = await patch('match', MERGE, '{"v":2}', { 'if-match': `"${'0'.repeat(24)}"` });
     expectProblem(stale, 'precondition_failed');
@@ -79,7 +79,7 @@ describe('PATCH', () => {
     expect(own(await get('match'))).toBe(',"v":2}');
   });
 
-  it('loses none of many patches at once', async () => {
+  it('loses none of many concurrent patches', async () => {
     await put('many', '{"n":0}');
     const answers = await Promise.all(
       Array.from({ length: 40 }, (_, n) => patch('many', MERGE, `{"m${n}":${n}}`)),
@@ -135,7 +135,7 @@ describe('PATCH', () => {
     expectProblem(answer, 'unsupported_media_type');
   });
 
-  it('types of patches are no types of documents', async () => {
+  it('content types of patches are not accepted for documents', async () => {
     for (const type of [MERGE, JSON_PATCH]) {
       const headers = { 'content-type': type };
       const answer = await call(installation.url, path('put'), { method: 'PUT', token, body: '{}', headers });
@@ -143,7 +143,7 @@ describe('PATCH', () => {
     }
   });
 
-  it('of what does not exist is 404, and makes nothing', async () => {
+  it('of a missing document is 404, and creates nothing', async () => {
     await put('exists', '{}');
     expectProblem(await patch('absent', MERGE, '{"a":1}'), 'document_not_found');
     const elsewhere = await call(installation.url, path('a', 'never'), {
@@ -155,7 +155,7 @@ describe('PATCH', () => {
     expectProblem(elsewhere, 'project_not_found');
   });
 
-  it('needs to read as well as to write, since its outcome tells what is there', async () => {
+  it('requires the read and the write scope, since its outcome reveals the content', async () => {
     await put('scopes', '{"a":1}');
     for (const scope of [['docs:write'], ['docs:read']] as const) {
       const who = await installation.client(['*'], [...scope]);
@@ -164,7 +164,7 @@ describe('PATCH', () => {
     expect(own(await get('scopes'))).toBe(',"a":1}');
   });
 
-  it('repeated under its idempotency key gives the first answer, also when it would not apply again', async () => {
+  it('repeated with its idempotency key gets the first answer, even when it would not apply again', async () => {
     await put('again', '{"a":1}');
     const headers = { 'idempotency-key': 'patch-1' };
     const once = '[{"op":"test","path":"/a","value":1},{"op":"replace","path":"/a","value":2}]';

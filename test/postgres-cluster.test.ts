@@ -23,16 +23,16 @@ const SEED = Number(process.env['CLUSTER_SEED'] ?? randomInt(2 ** 31));
 const NODES = 3;
 const KMS_NODES = 2;
 const WORKERS = 24;
-/** Projects that are written to from the beginning: each has a part of the documents. */
+/** Projects that are written to from the start. Each has a part of the documents. */
 const PROJECTS = 200;
 const REGISTERS = 200;
 const FAILOVERS = process.env['LONG_TESTS'] === '1' ? 10 : 2;
 const PHASE_MS = 1_000;
-/** Projects that are made, each with its key, while a node of BunKMS is gone. */
+/** Projects that are created, each with its key, while a node of BunKMS is down. */
 const PROJECTS_MEANWHILE = 5;
 
 let seed = SEED;
-/** mulberry32: what is done is the same for the same seed, though not when. */
+/** mulberry32: the same seed gives the same operations, but not the same timing. */
 function random(): number {
   seed = (seed + 0x6d2b79f5) | 0;
   let t = Math.imul(seed ^ (seed >>> 15), 1 | seed);
@@ -40,7 +40,7 @@ function random(): number {
   return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
 }
 
-it('a history in which a node answers from before a write, or a write is lost, is found out', () => {
+it('the checker rejects a history with a stale read or a lost write', () => {
   const at = (invokedAt: number, answeredAt: number) => ({ invokedAt, answeredAt });
   const written: Operation = { kind: 'write', value: 1, ...at(0, 1) };
   expect(isRegister([written, { kind: 'read', value: 1, ...at(2, 3) }])).toBe(true);
@@ -106,7 +106,7 @@ describeWithPostgres('three Bundoc and two BunKMS nodes on one PostgreSQL with a
       BUNKMS_STORAGE: first.urlOf('bunkms', primary.port),
       BUNKMS_DATA_DIR: join(folder, 'kms-cli'),
       BUNKMS_KEK: randomBytes(32).toString('hex'),
-      // The test's three Bundoc nodes have one token among them, and make more projects than people do.
+      // The three Bundoc nodes share one token, and create projects faster than in production.
       BUNKMS_EXPORTS_PER_TOKEN: '0',
       BUNKMS_DESTRUCTIONS_PER_TOKEN: '0',
     };
@@ -133,7 +133,7 @@ describeWithPostgres('three Bundoc and two BunKMS nodes on one PostgreSQL with a
     if (folder !== undefined) rmSync(folder, { recursive: true, force: true });
   });
 
-  it('lose no acknowledged write and tell of each change once, while nodes and primaries are killed', async () => {
+  it('lose no acknowledged write and report each change once, while nodes and primaries are killed', async () => {
     process.stdout.write(`cluster: CLUSTER_SEED=${SEED}\n`);
     const client = new RoundRobin(nodes, token);
     const projects = new Set<string>();
@@ -181,7 +181,7 @@ describeWithPostgres('three Bundoc and two BunKMS nodes on one PostgreSQL with a
       if (reply?.status === 201) created.set(`${documents}/${id}`, String(reply.rev));
       else if (reply !== undefined) client.unexpected.push(`POST: ${reply.status} ${reply.text}`);
     };
-    /** Takes two calls of BunKMS: a key is made and handed out. */
+    /** Takes two calls to BunKMS: one creates a key and one exports it. */
     const makeProject = async () => {
       const project = `made-${++values}`;
       const path = `/v1/projects/${project}/collections/notes/documents/planted-id`;
@@ -192,7 +192,7 @@ describeWithPostgres('three Bundoc and two BunKMS nodes on one PostgreSQL with a
     const work = async () => {
       while (!isOver) {
         const dice = random();
-        // Some documents are busy, and most projects are written to now and then.
+        // Some documents are written often, and most projects only now and then.
         const register = Math.floor(random() ** 2 * REGISTERS);
         if (dice < 0.35) await read(register);
         else if (dice < 0.5) await write(register, undefined);
@@ -229,27 +229,27 @@ describeWithPostgres('three Bundoc and two BunKMS nodes on one PostgreSQL with a
     const following = startInBackground(follow());
     for (let round = 0; round < FAILOVERS; round++) {
       await sleep(PHASE_MS);
-      // A node is gone and comes back: what it was at work on is cut off, and nothing else fails.
+      // A node dies and restarts: only its requests in progress fail.
       const before = { ...client.figures };
       const node = nodes[round % NODES] as (typeof nodes)[number];
       node.url = undefined;
       await node.process?.kill();
       await startNode(node);
       await sleep(PHASE_MS / 2);
-      expect(client.figures.unavailable, 'refused while a node was gone').toBe(before.unavailable);
+      expect(client.figures.unavailable, 'refused while a node was down').toBe(before.unavailable);
       expect(client.figures.cutOff - before.cutOff, 'cut off with a node').toBeLessThanOrEqual(WORKERS + 1);
-      // So does a node of BunKMS: Bundoc asks the other one, and nobody hears of it.
+      // A node of BunKMS dies and restarts: Bundoc uses the other one, and no client notices.
       const beforeKms = { ...client.figures };
       const kms = kmsNodes[round % KMS_NODES] as Server;
       await kms.kill();
       const made = projects.size;
       await expect.poll(() => projects.size).toBeGreaterThan(made + PROJECTS_MEANWHILE);
       kmsNodes[round % KMS_NODES] = await startKms(round % KMS_NODES, kmsPort(kms));
-      expect(client.figures.unavailable, 'refused while a node of BunKMS was gone').toBe(
+      expect(client.figures.unavailable, 'refused while a node of BunKMS was down').toBe(
         beforeKms.unavailable,
       );
       expect(client.figures.cutOff, 'cut off with a node of BunKMS').toBe(beforeKms.cutOff);
-      // Both databases go with the primary.
+      // Both databases are on the primary.
       const [old, standby] = servers.slice(-2) as [PostgresServer, PostgresServer];
       const cutOff = client.figures.cutOff;
       await old.kill();
@@ -274,10 +274,10 @@ describeWithPostgres('three Bundoc and two BunKMS nodes on one PostgreSQL with a
     const lost: string[] = [];
     for (const [path, rev] of created) if ((await client.send('GET', path))?.rev !== rev) lost.push(path);
     for (const path of projects) if ((await client.send('GET', path))?.status !== 200) lost.push(path);
-    expect(lost, 'acknowledged and not there').toEqual([]);
-    expect(told.length - new Set(told).size, 'told of twice').toBe(0);
+    expect(lost, 'acknowledged but missing').toEqual([]);
+    expect(told.length - new Set(told).size, 'reported twice').toBe(0);
     const toldOf = new Set(told);
-    for (const [path, rev] of created) expect(toldOf.has(`${path} ${rev}`), `told of ${path}`).toBe(true);
+    for (const [path, rev] of created) expect(toldOf.has(`${path} ${rev}`), `reported: ${path}`).toBe(true);
     for (const [register, history] of histories.entries())
       expect(isRegister(history), `register ${register}: ${JSON.stringify(history)}`).toBe(true);
 
@@ -293,7 +293,7 @@ describeWithPostgres('three Bundoc and two BunKMS nodes on one PostgreSQL with a
       expect(dump.includes(form), `the dump has ${form}`).toBe(false);
   });
 
-  it('hear of revoked tokens and of keys that are disabled or destroyed, whichever node of BunKMS was told', async () => {
+  it('learn of revoked tokens and of disabled or destroyed keys, whichever node of BunKMS made the change', async () => {
     const scope = ['kms:admin', 'kms:manage_key', 'kms:destroy_key', 'kms:read_key'] as const;
     const admin = await issue({ sub: 'ops', typ: 'service', scope: [...scope], keys: ['*'] });
     const at = ({ apiUrl }: Server, method: string, path: string) =>
@@ -322,11 +322,12 @@ describeWithPostgres('three Bundoc and two BunKMS nodes on one PostgreSQL with a
     }
   });
 
-  it('stop in order, and finish what they were asked', async () => {
+  it('stop in order, and finish their requests', async () => {
     const [node] = nodes as [(typeof nodes)[number]];
     const url = String(node.url);
     /**
-     * A write that the node has begun to read: one that still lies in a queue of the system is not asked yet.
+     * A write that the node has begun to read. A write that still waits in a queue of the system may be
+     * refused.
      */
     const begun = async (n: number) => {
       const write = httpRequest(`${url}${documentsOf(n)}/drained-${n}`, {

@@ -12,7 +12,7 @@ import { expect, it } from 'vitest';
 const DAY_MS = 86_400_000;
 
 describeWithPostgres('a connection of Bundoc to PostgreSQL by TLS', () => {
-  it('is made to a server with the certificate of its name alone, and so by its address', async () => {
+  it('succeeds only if the certificate names the host, which may be an address', async () => {
     const days = { notBeforeMs: Date.now() - DAY_MS, notAfterMs: Date.now() + DAY_MS };
     const folder = mkdtempSync(join(tmpdir(), 'bundoc-pg-tls-'));
     try {
@@ -57,7 +57,7 @@ describeWithPostgres('a connection of Bundoc to PostgreSQL by TLS', () => {
         expect(await isTls(url, right)).toBe(true);
         await expect(isTls(url, wrong)).rejects.toMatchObject(refused);
         await expect(isTls(url, undefined)).rejects.toMatchObject(refused);
-        // The same server, under a name that its certificate does not have.
+        // The same server by a name that is not in its certificate.
         await expect(isTls(url, right, 'localhost')).rejects.toMatchObject(refused);
       }
       await using server = await PostgresServer.start({ settings: byName });

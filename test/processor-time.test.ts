@@ -4,7 +4,7 @@ import { call, Installation } from './support/installation.ts';
 
 const documentOf = (project: string) => `/v1/projects/${project}/collections/notes/documents/first`;
 
-it('BUNDOC_PROCESSOR_MS_PER_PROJECT bounds how much one project is asked, and nobody else', async () => {
+it('BUNDOC_PROCESSOR_MS_PER_PROJECT limits the requests to one project, and not those to others', async () => {
   const clock = new FakeClock();
   // Tokens are issued by the clock of the machine.
   clock.setWall(Date.now());
@@ -17,11 +17,11 @@ it('BUNDOC_PROCESSOR_MS_PER_PROJECT bounds how much one project is asked, and no
   const send = (path: string, options: Parameters<typeof call>[2] = {}) =>
     call(installation.url, path, { token, ...options });
 
-  // Anyone who may not work in a project uses up nothing of it.
+  // Requests without permission for a project use up none of its time.
   for (let n = 0; n < 20; n++) expect((await send(documentOf('a'), { token: stranger })).status).toBe(403);
   const put = { method: 'PUT', body: '{"v":1}' };
   expect((await send(documentOf('a'), put)).status).toBe(201);
-  // Each counts for a tenth of a millisecond, and four seconds' worth may come behind one another.
+  // Each counts for a tenth of a millisecond, and a burst of four seconds is allowed.
   for (let n = 0; n < 40; n++) expect((await send(documentOf('a'))).status).toBe(200);
 
   for (const [path, options] of [
@@ -46,7 +46,7 @@ it('BUNDOC_PROCESSOR_MS_PER_PROJECT bounds how much one project is asked, and no
   expect(await installation.metrics()).toMatch(/^bundoc_rate_limited_requests_total 7$/m);
 });
 
-it('BUNDOC_PROCESSOR_MS_PER_PROJECT counts the time that long work takes, and what is owed is waited for', async () => {
+it('BUNDOC_PROCESSOR_MS_PER_PROJECT counts the time of long work, and refuses requests until that time is paid off', async () => {
   const clock = new FakeClock();
   clock.setWall(Date.now());
   await using installation = await Installation.start({

@@ -37,7 +37,7 @@ describe('GET /v1/projects', () => {
     expect((await list('?limit=4')).cursor).toBeUndefined();
   });
 
-  it('lists those alone that the token is for, also when they do not exist', async () => {
+  it('lists only existing projects that the token is for', async () => {
     const some = await installation.client(['d', 'none', 'b']);
     expect(await list('', some)).toEqual({ ids: ['b', 'd'], cursor: undefined });
     const first = await list('?limit=1', some);
@@ -46,12 +46,12 @@ describe('GET /v1/projects', () => {
     expect((await list('', await installation.client(['none']))).ids).toEqual([]);
   });
 
-  it('does not take for a project what a creation that was cut short has left', async () => {
+  it('does not list the remains of an interrupted creation', async () => {
     await installation.stored.cutCreationShort('cut-short');
     expect((await list()).ids).not.toContain('cut-short');
   });
 
-  it('finds projects by how their ids begin, page by page', async () => {
+  it('finds projects by the prefix of their ids, page by page', async () => {
     expect((await list('?prefix=c')).ids).toEqual(['c-1']);
     expect((await list('?prefix=C-1')).ids).toEqual(['c-1']);
     expect((await list('?prefix=none')).ids).toEqual([]);
@@ -59,7 +59,7 @@ describe('GET /v1/projects', () => {
     expect((await list('?prefix=a', await installation.client(['b', 'd']))).ids).toEqual([]);
   });
 
-  it('tells with a summary what each holds, opening none and fetching no key', async () => {
+  it('includes a summary of each project without opening it or fetching its key', async () => {
     const summaries = async () => {
       const answer = await call(installation.url, '/v1/projects?include=summary', { token });
       const { projects } = answer.json() as { projects: { project: string; summary?: object }[] };
@@ -95,7 +95,7 @@ describe('GET /v1/projects', () => {
     },
   );
 
-  it('asks for a token that may read', async () => {
+  it('requires a token that may read', async () => {
     const writer = await installation.client(['*'], ['docs:write']);
     expect((await call(installation.url, '/v1/projects')).status).toBe(401);
     expect((await call(installation.url, '/v1/projects', { token: writer })).status).toBe(403);
@@ -106,7 +106,7 @@ describe('GET /v1/projects/{project}', () => {
   const info = async (project: string, who = token) =>
     (await call(installation.url, `/v1/projects/${project}`, { token: who })).json();
 
-  it('tells what it holds, and under which versions of its key', async () => {
+  it('returns the size of the project, and the versions of its key in use', async () => {
     for (const id of ['y', 'z'])
       await call(installation.url, `/v1/projects/b/collections/other/documents/${id}`, {
         method: 'PUT',
@@ -126,18 +126,18 @@ describe('GET /v1/projects/{project}', () => {
       key: { version: 1, versions: [1], documents_to_reseal: 0 },
       cache: { open: true, key_cached: true },
     });
-    // Sealed, each is 28 bytes longer; the other text is one character longer.
+    // Sealing adds 28 bytes to each document, and the other text is one character longer.
     expect(Number(told['bytes'])).toBe(2 * (text.length + 28));
   });
 
-  it('tells whether it was open, and opens it', async () => {
+  it('reports whether the project was open, and opens it', async () => {
     await installation.stopBundoc();
     await installation.startBundoc();
     expect((await info('a'))['cache']).toEqual({ open: false, key_cached: false });
     expect((await info('a'))['cache']).toEqual({ open: true, key_cached: true });
   });
 
-  it('of none is 404, and makes nothing; of another than the token is for 403, whether it exists or not', async () => {
+  it('answers 404 for a missing project and creates nothing, and 403 for a project that the token is not for', async () => {
     expect((await info('none'))['code']).toBe('project_not_found');
     expect((await list()).ids).not.toContain('none');
     const other = await installation.client(['b']);
@@ -156,7 +156,7 @@ describe('DELETE /v1/projects/{project}', () => {
     await call(installation.url, `${NOTES}/x`, { method: 'PUT', token, body: '{"v":1}' });
   });
 
-  it('is refused without the right, before anything is looked up, and without the right confirmation', async () => {
+  it('is refused without the scope, before any look-up, and without a correct confirmation', async () => {
     for (const project of [PROJECT, 'none']) {
       const refused = await remove(`?confirm=${project}`, project, token);
       expect([refused.status, refused.json()['code']]).toEqual([403, 'forbidden']);
@@ -169,7 +169,7 @@ describe('DELETE /v1/projects/{project}', () => {
     expect((await call(installation.url, `${NOTES}/x`, { token })).status).toBe(200);
   });
 
-  it('is 503 without BunKMS, and nothing has changed', async () => {
+  it('is 503 without BunKMS, and changes nothing', async () => {
     await installation.stopKms();
     const refused = await remove();
     expect([refused.status, refused.json()['code']]).toEqual([503, 'kms_unavailable']);
@@ -178,7 +178,7 @@ describe('DELETE /v1/projects/{project}', () => {
     expect((await call(installation.url, `${NOTES}/x`, { token })).status).toBe(200);
   });
 
-  it('destroys the key and the files, answers with the receipt, and with 410 on every other route for ever', async () => {
+  it('destroys the key and the files and answers with the receipt, and every other route answers 410 permanently', async () => {
     const changes = `/v1/projects/${PROJECT}/changes?since=now`;
     using stream = await EventReader.open(`${installation.url}${changes}`, token);
     const poll = call(installation.url, `${changes}&wait=50`, { token });
@@ -199,7 +199,7 @@ describe('DELETE /v1/projects/{project}', () => {
       },
     ]);
     await expect.poll(followers).toBe('0');
-    // A browser's EventSource would come back, and give up at 410.
+    // A browser's EventSource would reconnect once, and stop at 410.
     await expect.poll(() => stream.isEnded).toBe(true);
     const polled = await poll;
     expect([polled.status, polled.json()['code']]).toEqual([410, 'project_destroyed']);

@@ -72,7 +72,7 @@ afterAll(async () => {
   rmSync(folder, { recursive: true, force: true });
 });
 
-/** The beginning of an answer. The caller reads its body, or destroys it. */
+/** Resolves at the head of an answer. The caller reads or destroys its body. */
 function open(origin: string, path: string, { method = 'GET', body, from, headers }: Sent = {}) {
   const url = new URL(path, origin);
   const send = url.protocol === 'https:' ? httpsRequest : httpRequest;
@@ -99,11 +99,11 @@ async function ask(origin: string, path: string, sent?: Sent): Promise<Received>
   return { status: Number(response.statusCode), headers: response.headers, text: await text(response) };
 }
 
-/** A stream of changes, as soon as its head has come. */
+/** A stream of changes, as soon as its head has arrived. */
 const follow = (origin: string, from: string, headers: Record<string, string> = {}) =>
   open(origin, FEED, { from, headers: { accept: 'text/event-stream', ...headers } });
 
-/** What every proxy must do, however it is configured. */
+/** The behaviour that every proxy must have. */
 function behaves(start: () => Promise<AsyncDisposable & { readonly url: string }>): void {
   let proxy: AsyncDisposable & { readonly url: string };
   beforeAll(async () => {
@@ -111,11 +111,11 @@ function behaves(start: () => Promise<AsyncDisposable & { readonly url: string }
   });
   afterAll(() => proxy?.[Symbol.asyncDispose]());
 
-  it('sends requests on once Bundoc is ready', async () => {
+  it('forwards requests once Bundoc is ready', async () => {
     await expect.poll(async () => (await ask(proxy.url, '/ready')).status).toBe(200);
   });
 
-  it('passes an ordinary write and an ordinary read on, and changes no header that Bundoc sets', async () => {
+  it('forwards writes and reads, and changes no header that Bundoc sets', async () => {
     const document = '{"text":"exact: 1.10"}';
     const written = await ask(proxy.url, `${NOTES}/ordinary`, { method: 'PUT', body: document });
     expect([written.status, written.headers.etag]).toEqual([
@@ -132,19 +132,19 @@ function behaves(start: () => Promise<AsyncDisposable & { readonly url: string }
     expect(through.headers).toMatchObject(set);
   });
 
-  it('passes refusals on with their problem document', async () => {
+  it('forwards refusals with their problem document', async () => {
     const refusal = await ask(proxy.url, `${NOTES}/absent`);
     expect([refusal.status, refusal.headers['content-type']]).toEqual([404, PROBLEM]);
     expect(JSON.parse(refusal.text)).toMatchObject({ code: 'document_not_found' });
   });
 
-  it('hands each change on at once, while the stream stays open', async () => {
+  it('forwards each change at once while the stream stays open', async () => {
     const stream = await follow(proxy.url, ONE);
     let received = '';
     stream.on('data', (chunk: Buffer) => {
       received += chunk.toString();
     });
-    // Each write waits for the event of the one before: a proxy that holds one back never gets the next.
+    // Each write waits for the event of the previous one, so a proxy that buffers events never gets the next.
     const written = async (id: string) => {
       await ask(installation.url, `${NOTES}/${id}`, { method: 'PUT', body: '{}' });
       while (!received.includes(`"_id":"${id}"`)) await once(stream, 'data');
@@ -162,7 +162,7 @@ function behaves(start: () => Promise<AsyncDisposable & { readonly url: string }
     await expect.poll(() => installation.held(), { timeout: HEARTBEAT_MS * 0.8 }).toEqual({});
   });
 
-  it('answers a long poll at the change that it waits for', async () => {
+  it('answers a long poll as soon as the change arrives', async () => {
     const { since } = JSON.parse((await ask(proxy.url, FEED)).text) as { since: string };
     const path = `/v1/projects/project-a/changes?since=${since}&wait=${WAIT_S_MAX}`;
     const poll = ask(proxy.url, path);
@@ -171,7 +171,7 @@ function behaves(start: () => Promise<AsyncDisposable & { readonly url: string }
     expect((await poll).text).toContain('"_id":"awaited"');
   });
 
-  it('passes a body of 16 MiB on in both directions, to the byte', async () => {
+  it('forwards a body of 16 MiB in both directions, byte for byte', async () => {
     const [begin, end] = ['{"bytes":"', '"}'];
     const filling = randomBytes(DOCUMENT_BYTES / 2).toString('hex');
     const document = `${begin}${filling.slice(begin.length + end.length)}${end}`;
@@ -225,7 +225,7 @@ function behaves(start: () => Promise<AsyncDisposable & { readonly url: string }
   });
 }
 
-/** Seconds of a setting of the page. */
+/** The seconds of a setting in the page. */
 function secondsOf(language: string, setting: string): number {
   const [, seconds] = new RegExp(`^ +${setting} +(\\d+)s\\b`, 'm').exec(documented(language)) ?? [];
   return Number(seconds);
@@ -236,10 +236,13 @@ describe('the timeouts of the page', () => {
     ['nginx', 'proxy_read_timeout'],
     ['haproxy', 'timeout client'],
     ['haproxy', 'timeout server'],
-  ])('of %s: %s is longer than Bundoc is silent, and than a request may take to arrive', (of, setting) => {
-    const silentMs = Math.max(WAIT_S_MAX * 1_000, HEARTBEAT_MS, REQUEST_TIMEOUT_MS);
-    expect(secondsOf(of, setting) * 1_000).toBeGreaterThan(silentMs);
-  });
+  ])(
+    'of %s: %s exceeds the silence of Bundoc and the time that a request may take to arrive',
+    (of, setting) => {
+      const silentMs = Math.max(WAIT_S_MAX * 1_000, HEARTBEAT_MS, REQUEST_TIMEOUT_MS);
+      expect(secondsOf(of, setting) * 1_000).toBeGreaterThan(silentMs);
+    },
+  );
 
   it('nginx closes an idle connection before Bundoc does', () => {
     expect(secondsOf('nginx', 'keepalive_timeout') * 1_000).toBeLessThan(KEEP_ALIVE_MS);

@@ -32,7 +32,7 @@ async function fill(project: string, documents: Record<string, string>): Promise
 }
 
 describe('POST …/query', () => {
-  it('finds documents by typed, exact values, and gives them as the bytes that they are', async () => {
+  it('finds documents by typed, exact values, and returns their exact bytes', async () => {
     await fill('exact', {
       a: '{"n":12345678901234567890, "pad" : 1.10}',
       b: '{"n":12345678901234567891}',
@@ -47,7 +47,7 @@ describe('POST …/query', () => {
     expect(idsOf(await query('exact', '{"where":{"n":{"$gt":12345678901234567890}}}'))).toEqual(['b']);
   });
 
-  it('without a condition and an order lists everything in the order of creation, metadata can be asked for too', async () => {
+  it('without a condition lists everything in the order of creation, and can also filter by metadata', async () => {
     await fill('all', { c: '{}', a: '{}', b: '{}' });
     expect(idsOf(await query('all', '{}'))).toEqual(['c', 'a', 'b']);
     expect(
@@ -55,7 +55,7 @@ describe('POST …/query', () => {
     ).toEqual(['a', 'b']);
   });
 
-  it('goes on page by page in any order, each document once, ties in the order of creation', async () => {
+  it('pages in any order, with each document once and ties in the order of creation', async () => {
     const documents: Record<string, string> = {};
     for (let n = 0; n < 25; n++)
       documents[`d${n}`] = `{"g":${n % 3},"s":"${'\u{10000}\uffff'[n % 2]}","n":${n}}`;
@@ -81,7 +81,7 @@ describe('POST …/query', () => {
     expect(idsOf(await query('pages', '{"orderBy":[{"field":"g"}],"limit":3}'))).toEqual(['d0', 'd3', 'd6']);
   });
 
-  it('refuses a cursor of another query, collection or project, and one that was changed; a cursor tells nothing', async () => {
+  it('refuses a changed cursor and one of another query, collection or project, and a cursor reveals nothing', async () => {
     await fill('cursors', { a: '{"v":"needle-1"}', b: '{"v":"needle-2"}', c: '{"v":"needle-3"}' });
     await fill('cursors-2', { a: '{}', b: '{}' });
     const { next_cursor: cursor = '' } = await query('cursors', '{"orderBy":[{"field":"v"}],"limit":1}');
@@ -103,7 +103,7 @@ describe('POST …/query', () => {
     ).toEqual(['b', 'c']);
   });
 
-  it('gives the chosen members alone, as they are written, and binds the cursor to the choice', async () => {
+  it('returns only the selected members, as they are written, and binds the cursor to the selection', async () => {
     await fill('fields', { a: '{"n": 1.10 ,"x":{"y":1,"z":2}, "pad":"…"}', b: '{"n":2}' });
     const ask = (fields: string, more = '') =>
       post(`${collection('fields')}/query`, `{"limit":1,"fields":${fields}${more}}`);
@@ -115,7 +115,7 @@ describe('POST …/query', () => {
     for (const wrong of ['[]', '["a..b"]', '"n"', '["$a"]']) expect((await ask(wrong)).status).toBe(400);
   });
 
-  it('says how it was found when it is asked', async () => {
+  it('explains on request how the answer was found', async () => {
     await fill('explain', { a: '{"v":1}', b: '{"v":2}', c: '{"v":3}' });
     const { explain } = await query('explain', '{"where":{"v":{"$gte":2}},"explain":true}');
     expect(explain).toMatchObject({
@@ -151,17 +151,17 @@ describe('POST …/query', () => {
     ['[]', 400, 'invalid_json'],
     ['', 400, 'invalid_json'],
     [`{"where":{"a":"${'x'.repeat(270_000)}"}}`, 413, 'payload_too_large'],
-  ])('refuses a body that is no query', async (body, status, code) => {
+  ])('refuses a body that is not a query', async (body, status, code) => {
     const answer = await post(`${collection('explain')}/query`, body);
     expect([answer.status, answer.json()['code']]).toEqual([status, code]);
   });
 
-  it('of a project that does not exist is 404, of a collection without documents empty', async () => {
+  it('is 404 for a project that does not exist, and empty for a collection without documents', async () => {
     expect((await post(`${collection('never')}/query`, '{}')).json()['code']).toBe('project_not_found');
     expect((await post(`${collection('explain', 'none')}/query`, '{}')).text).toBe('{"documents":[]}');
   });
 
-  it('wants the scope docs:read and the project, and does not come by GET', async () => {
+  it('requires the scope docs:read for the project, and is not available by GET', async () => {
     const writer = await installation.client(['*'], ['docs:write']);
     const stranger = await installation.client(['other'], ['docs:read']);
     for (const path of ['query', 'count', 'aggregate']) {
@@ -176,7 +176,7 @@ describe('POST …/query', () => {
 });
 
 describe('POST …/count', () => {
-  it('counts the documents that a condition holds for', async () => {
+  it('counts the documents that match a condition', async () => {
     await fill('count', { a: '{"v":1}', b: '{"v":2}', c: '{"v":[2,3]}' });
     expect((await post(`${collection('count')}/count`, '{"where":{"v":2}}')).text).toBe('{"count":2}');
     expect((await post(`${collection('count')}/count`, '{}')).text).toBe('{"count":3}');
@@ -197,7 +197,7 @@ describe('POST …/aggregate', () => {
     }),
   );
 
-  it('makes figures by group, sums in doubles, extremes exact', async () => {
+  it('computes figures by group, with sums in doubles and exact extremes', async () => {
     const figures =
       '{"n":{"op":"count"},"total":{"op":"sum","field":"amount"},"mean":{"op":"avg","field":"amount"},"least":{"op":"min","field":"amount"}}';
     expect(await aggregate(`{"groupBy":["country"],"figures":${figures}}`)).toEqual({
@@ -224,7 +224,7 @@ describe('POST …/aggregate', () => {
     expect(text).toBe('{"groups":[{"group":{},"figures":{"most":12345678901234567891}}]}');
   });
 
-  it('groups by two fields, and gives one group of nothing without any', async () => {
+  it('groups by two fields, and returns one group when no field is given', async () => {
     const { groups } = await aggregate('{"groupBy":["year","country"],"figures":{"n":{"op":"count"}}}');
     expect(groups).toEqual([
       { group: { year: 2025, country: 'fr' }, figures: { n: 1 } },

@@ -22,7 +22,7 @@ describe('BUNDOC_PROJECT_DOCUMENTS_MAX and BUNDOC_PROJECT_BYTES_MAX', () => {
     expect([answer.status, answer.json()['code']]).toEqual([507, 'quota_exceeded']);
   const holds = async () => (await send('GET', '/v1/projects/a')).json();
 
-  it('refuse what adds by every way to write, write nothing of it, and leave the way out open', async () => {
+  it('refuse every kind of write that adds data, apply none of it, and still allow writes that add nothing', async () => {
     for (const id of ['x', 'y', 'z'])
       expect((await send('PUT', `${DOCUMENTS}/${id}`, '{"v":1}')).status).toBe(201);
     const before = await holds();
@@ -55,7 +55,7 @@ describe('BUNDOC_PROJECT_DOCUMENTS_MAX and BUNDOC_PROJECT_BYTES_MAX', () => {
     expect((await send('PUT', '/v1/projects/b/collections/notes/documents/x', '{"v":1}')).status).toBe(201);
   });
 
-  it('are named by the OpenAPI document for each endpoint that they concern', async () => {
+  it('are documented by OpenAPI for each endpoint that they concern', async () => {
     const { paths } = (await call(installation.url, '/openapi.json')).json() as {
       paths: Record<string, Record<string, { operationId?: string; responses?: object }>>;
     };

@@ -13,18 +13,18 @@ import {
 } from './support/raw-requests.ts';
 
 /**
- * How long each service is asked; ten minutes with `LONG_TESTS=1`. `FUZZ_SEED` with the seed that a
- * failure names.
+ * The time for each service: ten minutes with `LONG_TESTS=1`. `FUZZ_SEED` repeats the seed that a failure
+ * names.
  */
 const MS_MAX = process.env['LONG_TESTS'] === '1' ? 600_000 : 12_000;
 const SEED = Number(process.env['FUZZ_SEED'] ?? randomInt(1, 2_147_483_646));
 
-/** Long enough for a busy machine to receive a request that nobody holds up. */
+/** Long enough for a busy machine to receive a complete request. */
 const REQUEST_TIMEOUT_MS = 1_000;
 const STALLED_AT_ONCE = 32;
 
 let installation: Installation;
-/** One that waits a short time for requests. */
+/** An installation with a short request timeout. */
 let hurried: Installation;
 beforeAll(async () => {
   installation = await Installation.start();
@@ -37,34 +37,34 @@ afterAll(async () => {
 
 type Random = (below: number) => number;
 
-/** A request and what a sound one is answered, given what its connection asked before. */
+/** A request, and the status of its answer after the earlier requests of the connection. */
 interface Step {
   readonly request: RawRequest;
   readonly status: number;
 }
 
 interface Round {
-  /** Sound, each with its status. */
+  /** Valid requests with their statuses. */
   readonly before: readonly Step[];
-  /** The one that is spoiled. */
+  /** The request to mutate. */
   readonly spoiled: RawRequest;
-  /** Sound, behind it; what becomes of them depends on what was spoiled. */
+  /** Valid requests after the mutated one. Their outcome depends on the mutation. */
   readonly behind: readonly RawRequest[];
 }
 
-/** A service, what it is asked, and what it must hold in the end. */
+/** A service, its requests, and its expected content at the end. */
 interface Service {
   readonly port: number;
   make(round: number, random: Random): Round;
-  /** Remembers what answers say is written. */
+  /** Records what the answers confirm as written. */
   note(answers: readonly RawAnswer[], round: Round): void;
-  /** What is written although nothing says so, or is missing although an answer says so. */
+  /** What exists although no answer confirms it, or is missing although an answer does. */
   differences(): Promise<string[]>;
 }
 
 /**
- * Sends rounds until time is up. Everything before the spoiled request is answered as it would be alone,
- * everything that is refused is refused with a problem document, and the server ends the connection.
+ * Sends rounds until time is up. Everything before the mutated request is answered normally, every refusal is
+ * a problem document, and the server ends the connection.
  */
 async function fuzz(service: Service, seed: number): Promise<{ rounds: number; refused: number }> {
   const random = randomsOf(seed);
@@ -84,7 +84,7 @@ async function fuzz(service: Service, seed: number): Promise<{ rounds: number; r
       expect(answers.slice(0, round.before.length).map(({ status }) => status)).toEqual(
         round.before.map(({ status }) => status),
       );
-      // The spoiled one has an answer of its own, unless nothing of it was left.
+      // The mutated request has its own answer, unless the mutation removed everything.
       if (mutation.bytes.trim() !== '') expect(answers.length).toBeGreaterThan(round.before.length);
       expect(answers.length).toBeLessThanOrEqual(round.before.length + round.behind.length + 2);
       for (const { status, headers, body } of answers) {
@@ -103,8 +103,8 @@ async function fuzz(service: Service, seed: number): Promise<{ rounds: number; r
 }
 
 /**
- * Sends rounds whose last requests stand still somewhere. What came before is answered as it would be alone;
- * the one that stands still gets 408, and has no effect although its rest arrives, as has nothing behind it.
+ * Sends rounds in which the last requests stall at some byte. Earlier requests are answered normally. The
+ * stalled one gets 408. It has no effect although its rest arrives, and nor do the requests after it.
  */
 async function stall(service: Service, seed: number): Promise<number> {
   const random = randomsOf(seed);
@@ -113,7 +113,7 @@ async function stall(service: Service, seed: number): Promise<number> {
     const round = service.make(number, random);
     const before = round.before.map(({ request }) => bytesOf(request)).join('');
     const spoiled = bytesOf(round.spoiled);
-    // Half of them within the body.
+    // Half of them stall within the body.
     const head = spoiled.indexOf('\r\n\r\n') + 4;
     const at = random(2) === 0 ? head + random(spoiled.length - head) : 1 + random(head - 1);
     const bytes = before + spoiled + round.behind.map(bytesOf).join('');
@@ -167,7 +167,7 @@ async function bundocOf(installation: Installation): Promise<Service> {
   };
   await call(installation.url, `${documents}/first`, { method: 'PUT', token, body: '{"n":0}' });
 
-  /** Every document that an answer says is there. */
+  /** Every document that an answer confirmed. */
   const expected = new Set(['notes/first']);
   return {
     port: Number(new URL(installation.url).port),
@@ -279,7 +279,7 @@ describe.each([
   ['BunKMS', bunkmsOf],
 ])('%s', (name, serviceOf) => {
   it(
-    'answers every raw request, no refusal writes, and nothing that was answered as written is missing',
+    'answers every raw request, writes nothing that it refuses, and loses no acknowledged write',
     async () => {
       const service = await serviceOf(installation);
       const { rounds, refused } = await fuzz(service, SEED);
@@ -291,7 +291,7 @@ describe.each([
   );
 
   it(
-    'answers 408 to every request that stands still, which writes nothing although its rest arrives',
+    'answers 408 to every stalled request, which writes nothing although its rest arrives',
     async () => {
       const service = await serviceOf(hurried);
       const rounds = await stall(service, SEED);

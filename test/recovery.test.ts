@@ -14,7 +14,7 @@ let clock: MovedClock;
 let installation: Installation;
 let token: string;
 beforeEach(async () => {
-  // What the commands print is looked at elsewhere.
+  // Other tests check the output of the commands.
   vi.spyOn(console, 'log').mockReturnValue();
   clock = new MovedClock();
   installation = await Installation.start({ clock });
@@ -38,7 +38,7 @@ const recoverKeys = async (options: Partial<RecoverCliOptions> = {}) => {
   const from = await installation.stored.projectFilesIn(file('project-files'));
   await recover(installation.kmsEnvironment, { from, ...options });
 };
-/** Projects that Bundoc makes meanwhile may be in its log alone. */
+/** Runs `bunkms recover` while Bundoc is stopped: new projects may exist only in the log of a running one. */
 const recoverBesideNobody = async (options: Partial<RecoverCliOptions> = {}) => {
   await installation.stopBundoc();
   await recoverKeys(options);
@@ -55,14 +55,14 @@ async function expectReadable(project: string): Promise<void> {
   expect((await write(project, 'after')).status).toBeLessThan(300);
 }
 
-/** Both services are stopped, and BunKMS's store is gone. */
+/** Stops both services and removes the store of BunKMS. */
 async function loseStore(): Promise<void> {
   await installation.stopBundoc();
   await installation.stopKms();
   rmSync(installation.kmsDir, { recursive: true });
 }
 
-/** Both services run again, with tokens that pass. */
+/** Starts both services again, with valid tokens. */
 async function startAgain(): Promise<void> {
   await init(installation.kmsEnvironment, { serviceToken: installation.tokenFile });
   await installation.startKms();
@@ -71,18 +71,18 @@ async function startAgain(): Promise<void> {
 }
 
 describe('documents', () => {
-  it('are readable again when the store of BunKMS was lost, was rebuilt from the data folder, and its keys were enabled', async () => {
+  it('are readable again once a lost store of BunKMS was rebuilt from the data folder and its keys were enabled', async () => {
     await key('rotate', 'p-dek');
     clock.movedMs += 900_000 * 0.85;
     await expect.poll(async () => (await write('p', 'later')).status && versionsOf('p')).toEqual([1, 2]);
     await loseStore();
     await startAgain();
-    // Without a key Bundoc says so, and makes none.
+    // Bundoc reports the missing key, and creates none.
     expect((await read('p', 'a')).json()).toMatchObject({ status: 503, code: 'key_missing' });
     await expect(recoverKeys()).rejects.toMatchObject({ name: 'ResurrectionNotAccepted' });
     expect((await write('q', 'a')).status).toBe(503);
     await recoverKeys({ acceptResurrection: true });
-    // Nobody knows who holds what was recovered.
+    // A recovered key has no known holder.
     await expect.poll(async () => (await read('p', 'a')).json()['code']).toBe('project_unclaimed');
     for (const name of ['p-dek', 'q-dek']) {
       await key('enable', name);
@@ -99,7 +99,7 @@ describe('documents', () => {
       ({ version }: { version: number }) => version,
     );
 
-  it('of a project whose key was destroyed after the backup stay unreadable when that is restored with the inventory', async () => {
+  it('of a project whose key was destroyed after the backup stay unreadable after a restore with the inventory', async () => {
     await backup(installation.kmsEnvironment, file('backup'), {});
     await destroy(installation.kmsEnvironment, 'p-dek', { confirm: 'p-dek' });
     await writeInventory(installation.kmsEnvironment, file('inventory'), {});
@@ -114,7 +114,7 @@ describe('documents', () => {
     await expectReadable('q');
   });
 
-  it('come back only by a decision for each project when a backup is restored without any knowledge', async () => {
+  it('come back only by a decision for each project when a backup is restored without an inventory', async () => {
     await backup(installation.kmsEnvironment, file('backup'), {});
     await destroy(installation.kmsEnvironment, 'p-dek', { confirm: 'p-dek' });
     await loseStore();
@@ -132,7 +132,7 @@ describe('documents', () => {
     await expect.poll(async () => (await read('p', 'a')).status).toBe(403);
   });
 
-  it('sealed under versions that are newer than the backup are readable once these were recovered', async () => {
+  it('sealed under key versions newer than the backup are readable once those were recovered', async () => {
     await backup(installation.kmsEnvironment, file('backup'), {});
     await key('rotate', 'p-dek');
     await expect.poll(async () => (await write('p', 'new')).status && versionsOf('p')).toEqual([1, 2]);
@@ -146,7 +146,7 @@ describe('documents', () => {
     await expect.poll(async () => (await read('p', 'new')).status).toBe(200);
     await expectReadable('p');
     expect((await read('p', 'new')).json()).toMatchObject({ is: 'p/new' });
-    // The key goes on from there.
+    // The next rotation continues from the recovered version.
     await key('rotate', 'p-dek');
     await expect.poll(async () => (await write('p', 'newer')).status && versionsOf('p')).toEqual([1, 2, 3]);
   });

@@ -10,7 +10,7 @@ import { expectOpens } from './support/open-release.ts';
 
 const run = promisify(execFile);
 const root = join(import.meta.dirname, '..');
-/** What is not of the repository, or not of its sources. */
+/** Paths that are not in the repository, or are not sources. */
 const NOT_COPIED =
   /(^|\/)(\.git|node_modules|dist|\.cache)$|^(data|release|bench\/results|site\/src\/content|site\/\.astro)$/;
 
@@ -56,7 +56,7 @@ describe('a release', () => {
   });
   afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-  it('that is tried leaves the repository as it was', () => {
+  it('as a dry run leaves the repository unchanged', () => {
     expect([git('rev-parse', 'HEAD'), git('status', '--porcelain'), git('tag', '--list')]).toEqual([
       head,
       '',
@@ -76,10 +76,10 @@ describe('a release', () => {
 
   it.each([
     ['nothing', [], 'give one version'],
-    ['a version that is none', ['v1'], 'is no version'],
+    ['an invalid version', ['v1'], 'is not a version'],
     ['a version that is not newer', [current], 'is not newer'],
-    ['a folder that holds something', ['99.0.0', '--out', dry], 'is not empty'],
-    ['a release that the page of upgrades does not name', ['99.0.0', '--dry-run'], 'upgrade.md'],
+    ['a folder that is not empty', ['99.0.0', '--out', dry], 'is not empty'],
+    ['a release that the upgrade page does not name', ['99.0.0', '--dry-run'], 'upgrade.md'],
   ])('is refused for %s', async (_what, args, why) => {
     await expect(release(...args)).rejects.toMatchObject({ code: 1, stderr: expect.stringContaining(why) });
   });
@@ -89,7 +89,7 @@ describe('a release', () => {
       await release(version, '--out', real);
     });
 
-    it('has the same bytes as the same commit had before', () => {
+    it('has the same bytes as an earlier release of the same commit', () => {
       const sums = (out: string) => readFileSync(join(out, 'SHA256SUMS'), 'utf8');
       expect(sums(real)).toBe(sums(dry));
     });
@@ -115,13 +115,13 @@ describe('a release', () => {
       );
     });
 
-    it('keeps data that opens with this build', () =>
+    it('includes data that opens with this build', () =>
       expectOpens(join(repository, 'test', 'releases', `${version}.tar.gz`)));
 
     it.each([
       ['bundoc', ['@bundoc/client', '@bundoc/shared', 'fastify', 'pg', 'undici', 'zod']],
       ['bunkms', ['@bundoc/shared', 'fastify', 'jose', 'pg', 'zod']],
-    ])('lists what runs in the SBOM of %s, and nothing of tests', (service, some) => {
+    ])('lists the runtime packages in the SBOM of %s, and no test dependencies', (service, some) => {
       const sbom = readFileSync(join(real, `bundoc-${service}-${version}.cdx.json`), 'utf8');
       const { components } = JSON.parse(sbom) as { components: { name: string; group?: string }[] };
       const names = components.map(({ group, name }) => (group ? `${group}/${name}` : name));
@@ -129,32 +129,38 @@ describe('a release', () => {
       expect(names.filter((name) => /vitest|typescript|testcontainers|biome/.test(name))).toEqual([]);
     });
 
-    it.each(['bundoc', 'bunkms', 'client', 'console', 'shared'])('packs %s clean', (name) => {
-      const entries = entriesOf(name);
-      expect(entries).toEqual(expect.arrayContaining(['LICENSE', 'README.md', 'package.json']));
-      const strange = entries.filter(
-        (path) => !/^(dist|migrations)\/|^(LICENSE|README\.md|package\.json|folder\.(js|d\.ts))$/.test(path),
-      );
-      expect(strange).toEqual([]);
-      expect(entries.filter((path) => /tsbuildinfo|\.test\.|conformance|\/testing\//.test(path))).toEqual([]);
-      const manifest = JSON.parse(fileOf(name, 'package.json')) as Manifest;
-      expect(manifest).toMatchObject({ version });
-      expect([manifest.private, manifest.devDependencies]).toEqual([undefined, undefined]);
-      expect(JSON.stringify(manifest)).not.toMatch(/workspace:|@bundoc\/source/);
-      for (const [dependency, range] of Object.entries(manifest.dependencies ?? {}))
-        if (dependency.startsWith('@bundoc/')) expect([dependency, range]).toEqual([dependency, version]);
-      // A link that is relative leads nowhere on a registry.
-      const links = [...fileOf(name, 'README.md').matchAll(/\]\(([^)]+)\)/g)].map(([, target]) => target);
-      expect(links.filter((target) => !/^(https:|#)/.test(String(target)))).toEqual([]);
-    });
+    it.each(['bundoc', 'bunkms', 'client', 'console', 'shared'])(
+      'packs %s with only published files, released dependencies and absolute links',
+      (name) => {
+        const entries = entriesOf(name);
+        expect(entries).toEqual(expect.arrayContaining(['LICENSE', 'README.md', 'package.json']));
+        const strange = entries.filter(
+          (path) =>
+            !/^(dist|migrations)\/|^(LICENSE|README\.md|package\.json|folder\.(js|d\.ts))$/.test(path),
+        );
+        expect(strange).toEqual([]);
+        expect(entries.filter((path) => /tsbuildinfo|\.test\.|conformance|\/testing\//.test(path))).toEqual(
+          [],
+        );
+        const manifest = JSON.parse(fileOf(name, 'package.json')) as Manifest;
+        expect(manifest).toMatchObject({ version });
+        expect([manifest.private, manifest.devDependencies]).toEqual([undefined, undefined]);
+        expect(JSON.stringify(manifest)).not.toMatch(/workspace:|@bundoc\/source/);
+        for (const [dependency, range] of Object.entries(manifest.dependencies ?? {}))
+          if (dependency.startsWith('@bundoc/')) expect([dependency, range]).toEqual([dependency, version]);
+        // A relative link is broken on a registry.
+        const links = [...fileOf(name, 'README.md').matchAll(/\]\(([^)]+)\)/g)].map(([, target]) => target);
+        expect(links.filter((target) => !/^(https:|#)/.test(String(target)))).toEqual([]);
+      },
+    );
 
-    it('has a client in which publint and attw find no fault', async () => {
+    it('has a client that passes publint and attw', async () => {
       const bytes = readFileSync(tarball('client'));
       const packed = bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength) as ArrayBuffer;
       const { messages, pkg } = await publint({ pack: { tarball: packed }, strict: true });
       expect(messages.map((message) => formatMessage(message, pkg))).toEqual([]);
       const attw = join(root, 'node_modules', '.bin', 'attw');
-      // It ends with another code, and so throws, when it finds a fault.
+      // With a fault, it exits with a non-zero code, and the call throws.
       const { stdout } = await run(attw, [
         tarball('client'),
         '--profile',

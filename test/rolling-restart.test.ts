@@ -18,7 +18,7 @@ import { PATIENT_BUNDOC } from './support/installation.ts';
 const NODES = 2;
 const CLIENTS = 12;
 const REQUESTS_MIN = 10_000;
-/** The configuration that operators are given. */
+/** The documented configuration. */
 const DOCUMENTED = /```haproxy\n(.*?)```/s.exec(
   readFileSync(new URL('../docs/operations/scaling.md', import.meta.url), 'utf8'),
 )?.[1];
@@ -55,7 +55,7 @@ describeWithHaproxy('a rolling restart of two Bundoc nodes behind HAProxy', () =
         BUNDOC_STORAGE: postgres.urlOf('bundoc'),
         BUNDOC_KMS_URL: kms.internalUrl,
         BUNDOC_KMS_TOKEN_FILE: tokenFile,
-        // The default, which tests of other things do without.
+        // The default, which other tests turn off.
         BUNDOC_DRAIN_MS: '',
       }));
       nodes.push(...(await Promise.all(environments.map(startBundocProcess))));
@@ -73,7 +73,7 @@ describeWithHaproxy('a rolling restart of two Bundoc nodes behind HAProxy', () =
       rmSync(folder, { recursive: true, force: true });
     });
 
-    it('fails none of 10,000 requests of plain clients that try nothing again', async () => {
+    it('fails none of 10,000 requests of plain clients without retries', async () => {
       const documents = `${balancer.url}/v1/projects/rolling/collections/notes/documents`;
       const headers = { authorization: `Bearer ${token}`, 'content-type': 'application/json' };
       const statuses: Record<string, number> = {};
@@ -101,12 +101,12 @@ describeWithHaproxy('a rolling restart of two Bundoc nodes behind HAProxy', () =
       );
       for (const [at, environment] of environments.entries()) {
         const node = nodes[at];
-        if (node === undefined) throw new Error('there is a process for each environment');
+        if (node === undefined) throw new Error('no process for this environment');
         expect(await node.stop()).toBe(0);
-        // It was drained first, and served then.
+        // The node served during its drain.
         expect(node.log).toContain('"msg":"draining"');
         nodes[at] = await startBundocProcess(environment);
-        // The other node is stopped only when the balancer sends requests to this one again.
+        // The other node stops only once the balancer sends requests to this one again.
         await expect.poll(() => balancer.states()).toEqual(['UP', 'UP']);
       }
       isOver = true;

@@ -20,7 +20,7 @@ const gauge = async (name: string) => {
 };
 
 describe('a key that is rotated in BunKMS', () => {
-  it('is taken up without a refused request; documents are re-sealed in the background and all stay readable', async () => {
+  it('is adopted without a refused request, and documents are resealed in the background and stay readable', async () => {
     for (let n = 0; n < 20; n++) expect((await put(`before-${n}`)).status).toBe(201);
     const operator = await installation.issue({
       sub: 'ops',
@@ -34,7 +34,7 @@ describe('a key that is rotated in BunKMS', () => {
     });
     expect([rotated.status, rotated.json()['version']]).toEqual([200, 2]);
 
-    // The key in use is fetched again from 80 % of its time on.
+    // The key in use is fetched again after 80 % of its lifetime.
     clock.movedMs = 900_000 * 0.85;
     const versions = async () =>
       (JSON.parse(await installation.stored.projectFile('rotated')).versions as { version: number }[]).map(

@@ -4,8 +4,8 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { call, Installation } from './support/installation.ts';
 
 /**
- * A day in the life of both services, with successes and every kind of failure, and then a search through all
- * that they wrote anywhere for what must never be there.
+ * Both services run with successes and every kind of failure. A search through everything that they wrote
+ * then looks for secrets.
  */
 let installation: Installation;
 const answers: string[] = [];
@@ -50,7 +50,7 @@ beforeAll(async () => {
     }),
   );
 
-  // A document file that does not open, and a read while BunKMS is away.
+  // Provoke a document file that does not open, and a read while BunKMS is down.
   const [document] = await installation.stored.sealedDocuments('planted', 1);
   if (document === undefined) throw new Error('a document was expected');
   await installation.stored.replaceSealed('planted', { ...document, sealed: document.sealed.subarray(1) });
@@ -107,13 +107,13 @@ describe('no key, token, document, id or value', () => {
     expectNone('the metrics', Buffer.from(String(metrics)));
   });
 
-  it('is in anything that is stored', async () => {
+  it('is in stored data', async () => {
     const stored = await installation.stored.everything();
     expect(stored.includes('planted-dek')).toBe(true);
     expectNone('the storage', stored);
   });
 
-  it('is in any file of either service; Bundoc’s token is in its own file alone', () => {
+  it('is in any file of either service, except Bundoc’s token in its own file', () => {
     const files: string[] = [];
     for (const entry of readdirSync(installation.folder, { recursive: true, withFileTypes: true })) {
       if (!entry.isFile()) continue;

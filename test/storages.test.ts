@@ -31,7 +31,7 @@ const write = (url: string, project: string) =>
 const facts = (answer: Answer) => [answer.status, answer.json()['code'] ?? answer.json()['n']];
 const ready = async (url: string) => (await call(url, '/ready')).json();
 
-/** Another Bundoc on another data folder, with the same BunKMS. */
+/** Starts a second Bundoc on another data folder, with the same BunKMS. */
 async function startOn(folder: string): Promise<string> {
   const config = readConfig({
     ...{ BUNDOC_PORT: '0', ...PATIENT_BUNDOC, BUNDOC_DATA_DIR: folder },
@@ -45,7 +45,7 @@ async function startOn(folder: string): Promise<string> {
 }
 
 describe('a storage', () => {
-  it('is listened for at once and served once BunKMS has confirmed it, whichever service starts first', async () => {
+  it('is served once BunKMS has confirmed it, whichever service starts first', async () => {
     expect((await write(installation.url, 'p')).status).toBe(201);
     const kmsUrl = installation.kms.internalUrl;
     await installation.stopBundoc();
@@ -76,7 +76,7 @@ describe('a storage', () => {
     expect(installation.log.text.slice(logged)).toContain('BunKMS has confirmed this storage');
   });
 
-  it('makes and deletes no twin of a project that another one holds, and says which that is', async () => {
+  it('creates and deletes no twin of a project that another storage holds, and names that storage', async () => {
     expect((await write(installation.url, 'p')).status).toBe(201);
     const twin = await startOn(join(installation.folder, 'twin'));
     const elsewhere = [
@@ -96,7 +96,7 @@ describe('a storage', () => {
     ]);
     const deleted = await call(twin, '/v1/projects/p?confirm=p', { method: 'DELETE', token });
     expect(facts(deleted)).toEqual([404, 'project_not_found']);
-    // Not even with a copy of its folder.
+    // The same holds with a copy of the project's folder.
     await installation.stopBundoc();
     const copy = join(installation.folder, 'copied');
     await others.pop()?.close();
@@ -110,7 +110,7 @@ describe('a storage', () => {
     expect(facts(await read(installation.url, 'p'))).toEqual([200, 1]);
   });
 
-  it('that is an older copy is refused until an administrator takes over: then the former one stops', async () => {
+  it('that is an older copy is refused until an administrator takes it over, and then the former one stops', async () => {
     for (const project of ['p', 'q']) expect((await write(installation.url, project)).status).toBe(201);
     await installation.stopBundoc();
     const copy = join(installation.folder, 'copy');
@@ -141,7 +141,7 @@ describe('a storage', () => {
     expect(metrics.text).toMatch(/^bundoc_storage_superseded 1$/m);
   });
 
-  it('that a key is taken from stops, and serves again once it has the key back', async () => {
+  it('that loses a key stops serving its project, and serves it again once it has the key back', async () => {
     for (const project of ['p', 'q']) expect((await write(installation.url, project)).status).toBe(201);
     const other = await startOn(join(installation.folder, 'other'));
     const [here, there] = [await installation.storageId(), String((await ready(other))['storage_id'])];
@@ -169,7 +169,7 @@ describe('a storage', () => {
     await expect.poll(async () => facts(await read(installation.url, 'p'))).toEqual([200, 1]);
   });
 
-  it('of an earlier build, or that has lost its file, does not start, and says what to do', async () => {
+  it('of an earlier build, or without its file, does not start, and the error says what to do', async () => {
     expect((await write(installation.url, 'p')).status).toBe(201);
     await installation.stopBundoc();
     const file = join(installation.dataDir, 'storage.json');

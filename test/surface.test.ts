@@ -6,14 +6,14 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { call, Installation } from './support/installation.ts';
 
 /**
- * What others build on, compared with what was committed in `surface/`: the wire of both services, and the
- * types of the client. `npm run surface` accepts a change that is made on purpose. Its difference belongs
- * into the review, and what users must do into the changelog.
+ * Compares the public surface with the files in `surface/`: the wire of both services, and the types of the
+ * client. `npm run surface` accepts a deliberate change. Its diff belongs in the review, and the steps for
+ * users belong in the changelog.
  */
 
 const root = join(import.meta.dirname, '..');
 
-/** Members that only people read: another sentence is no other wire. */
+/** Members with prose, whose text is not part of the wire. */
 const PROSE = new Set([
   'description',
   'summary',
@@ -23,7 +23,7 @@ const PROSE = new Set([
   'x-example-status',
   'x-refused-requests',
 ]);
-/** Members whose members have names of the wire, such as a property that is called `title`. */
+/** Members whose keys are names of the wire, such as a property called `title`. */
 const NAMED = new Set(['properties', 'headers', 'schemas', 'paths', 'responses', 'content', '$defs']);
 
 function withoutProse(value: unknown, areNames = false): unknown {
@@ -45,7 +45,7 @@ function wireOf(document: Record<string, unknown>): string {
 
 const LINE_LENGTH = 140;
 
-/** JSON with whatever fits into a line on one line. */
+/** JSON in which each value that fits is on one line. */
 function layOut(value: unknown, indent = ''): string {
   const line = JSON.stringify(value);
   if (typeof value !== 'object' || value === null || indent.length + line.length <= LINE_LENGTH) return line;
@@ -78,7 +78,7 @@ describe('the wire is as committed:', () => {
   });
 });
 
-it('a property of the wire that is called like prose is compared', () => {
+it('a property of the wire with the name of a prose member is compared', () => {
   const schema = { title: 'T', properties: { title: { type: 'string', description: 'D' } }, type: 'object' };
   expect(withoutProse({ schemas: { examples: schema } })).toEqual({
     schemas: { examples: { properties: { title: { type: 'string' } }, type: 'object' } },

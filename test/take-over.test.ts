@@ -12,7 +12,7 @@ import { type BundocProcess, startBundocProcess } from './support/bundoc-process
 import { call } from './support/installation.ts';
 import { newStorage } from './support/stored-projects.ts';
 
-/** A machine that stalls may hold up one of them. */
+/** Repeated, because a stall of the machine may delay one of them. */
 const TAKE_OVERS = 5;
 const WITHIN_MS = 1_000;
 const PROJECTS = Array.from({ length: TAKE_OVERS }, (_, n) => `p${n}`);
@@ -24,7 +24,7 @@ let bundoc: BundocProcess | undefined;
 let client: string;
 let admin: string;
 
-/** Every service is a process of its own, so none waits for another one's work or for the test's. */
+/** Every service has its own process, so none waits for the work of another one or of the test. */
 beforeEach(async () => {
   folder = mkdtempSync(join(tmpdir(), 'bundoc-take-over-'));
   const tokenFile = join(folder, 'kms-token');
@@ -69,9 +69,7 @@ async function takeOver(what: string, body: Record<string, unknown>): Promise<vo
   expect(answer.status, answer.text).toBe(200);
 }
 
-/**
- * How long the former holder still answers, from the moment at which an administrator asks for a take-over.
- */
+/** The time for which the former holder still answers after the request for a take-over. */
 async function servedFor(project: string, code: string, take: () => Promise<void>): Promise<number> {
   expect(await codeOf(project)).toBe('served');
   const asked = performance.now();

@@ -23,7 +23,7 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(folder, { recursive: true }));
 
-/** What `bunkms init` makes in the compose file: an authority and a certificate for each service. */
+/** The certificates from `bunkms init` in the compose file: an authority, and one for each service. */
 const makeCertificates = (authority = 'authority', nowMs = Date.now()) =>
   ensureCertificates(
     join(folder, authority),
@@ -64,7 +64,7 @@ const put = async (installation: Installation, path = FIRST) =>
   });
 
 describe('Bundoc and BunKMS over mutual TLS', () => {
-  it('store a document, and continue with new certificates of another authority without a restart', async () => {
+  it('store a document, and switch to certificates of a new authority without a restart', async () => {
     await makeCertificates();
     await using installation = await startBoth('bundoc');
     expect(new URL(installation.kms.internalUrl).protocol).toBe('https:');
@@ -74,7 +74,7 @@ describe('Bundoc and BunKMS over mutual TLS', () => {
       .toMatchObject({ kms_events: 'live' });
 
     await makeCertificates('another-authority');
-    // A look at the files may fall between their changes, so how often each was reloaded is not said.
+    // The services may read the files between two changes, so the number of reloads is not fixed.
     const readAnew = (use: string) =>
       installation.log.text
         .split('\n')
@@ -83,7 +83,7 @@ describe('Bundoc and BunKMS over mutual TLS', () => {
     expect((await put(installation, FIRST.replace('project-a', 'project-b'))).status).toBe(201);
   });
 
-  it('tell when certificate and service token end', async () => {
+  it('report when the certificate and the service token expire', async () => {
     await makeCertificates();
     await using installation = await startBoth('bundoc');
     const text = await installation.metrics();
@@ -99,7 +99,7 @@ describe('Bundoc and BunKMS over mutual TLS', () => {
     expect(inDays(value('bundoc_kms_token_expiry_timestamp_seconds'))).toBeGreaterThan(0);
   });
 
-  it('serve clients of Bundoc over TLS as well, when it has a certificate', async () => {
+  it('serve clients of Bundoc over TLS as well when it has a certificate', async () => {
     await makeCertificates();
     const own = pems('bunkms');
     const [BUNDOC_TLS_CERT_FILE, BUNDOC_TLS_KEY_FILE] = [own('cert'), own('key')];
@@ -114,7 +114,7 @@ describe('Bundoc and BunKMS over mutual TLS', () => {
     expect(status).toBe(200);
   });
 
-  it('get no key with a certificate of a name that is not expected', async () => {
+  it('export no key to a certificate with an unexpected name', async () => {
     await makeCertificates();
     await using installation = await startBoth('stranger');
     const answer = await put(installation);
@@ -123,7 +123,7 @@ describe('Bundoc and BunKMS over mutual TLS', () => {
     expect(installation.log.text).toContain('CLIENT_NAME_NOT_ALLOWED');
   });
 
-  it('get no key from a BunKMS of another authority', async () => {
+  it('use no key from a BunKMS of another authority', async () => {
     await makeCertificates();
     copyFileSync(pems('bundoc')('ca'), join(folder, 'old-ca.pem'));
     rmSync(join(folder, 'authority'), { recursive: true });
@@ -173,7 +173,7 @@ describe('NODE_TLS_REJECT_UNAUTHORIZED=0', () => {
     const refused = await bundocProcess(environment, args);
     expect(refused.code).toBe(2);
     expect(refused.stderr).toContain(`there is no answer from ${installation.url}`);
-    // The service answers, once its authority is known: there is no such project.
+    // Once the authority is trusted, the service answers: the project does not exist.
     const trusting = await bundocProcess({ ...environment, NODE_EXTRA_CA_CERTS: own('ca') }, args);
     expect(trusting.stderr).not.toContain('there is no answer');
   });
@@ -222,7 +222,7 @@ describe('the certificates of an installation', () => {
   const stamps = () =>
     ['authority', 'bunkms', 'bundoc'].map((of) => statSync(join(folder, of, 'cert.pem')).ino);
 
-  it('are made once, readable by their owner alone, each folder with its own key only', async () => {
+  it('are created once and readable only by their owner, and each folder has only its own key', async () => {
     await makeCertificates();
     const before = stamps();
     await makeCertificates();
@@ -233,7 +233,7 @@ describe('the certificates of an installation', () => {
     expect(readdirSync(join(folder, 'bundoc')).sort()).toEqual(['ca.pem', 'cert.pem', 'key.pem']);
   });
 
-  it('are made again when half of their life is over, when damaged, and under a new authority before the old one ends', async () => {
+  it('are renewed after half their lifetime, when damaged, and under a new authority before the old one expires', async () => {
     const dayMs = 86_400_000;
     await makeCertificates();
     const [authority, bunkms] = stamps();

@@ -17,7 +17,7 @@ const lifeOf = (token: string) => {
 const tokenInFile = () => installation.read('kms-token').toString().trim();
 
 describe('Bundoc’s own token', () => {
-  it('is renewed at half its life, so that the installation goes on when the first one has ended', async () => {
+  it('is renewed at half its lifetime, so that Bundoc keeps working after the first token expires', async () => {
     const admin = await installation.issue({
       sub: 'admin',
       typ: 'service',
@@ -25,10 +25,7 @@ describe('Bundoc’s own token', () => {
       may_issue: { scopes: ['docs:write'], projects: ['*'], ttl_s: 3_600 },
       ttl_s: 365 * DAY_S,
     });
-    /**
-     * A client's token by the services' clock, and a write to a project that was never seen, which needs
-     * BunKMS.
-     */
+    /** Issues a client token by the services' clock, and writes to a new project, which needs BunKMS. */
     const writeTo = async (project: string) => {
       const request = { sub: 'app', typ: 'client', scope: ['docs:write'], projects: ['*'] };
       const issued = await call(installation.kms.apiUrl, '/v1/tokens', {
@@ -49,7 +46,7 @@ describe('Bundoc’s own token', () => {
     clock.movedMs = lifeS * 0.51 * 1000;
     await installation.stopBundoc();
     await installation.startBundoc();
-    // The renewal is due at once; the file changes when it is done.
+    // The renewal is due at once, and the file changes when it is done.
     await expect.poll(tokenInFile).not.toBe(first);
     const second = tokenInFile();
     expect(lifeOf(second)).toMatchObject({ scope: lifeOf(first).scope, keys: lifeOf(first).keys });

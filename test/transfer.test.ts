@@ -19,13 +19,13 @@ afterAll(() => installation[Symbol.asyncDispose]());
 
 const file = (name: string) => join(installation.folder, name);
 
-/** As a process where standard input or output is what it works on. */
+/** Runs `bundoc` as a process when it uses standard input or output. */
 const bundoc = (args: readonly string[], input = '') => {
   const environment = { BUNDOC_URL: installation.url, BUNDOC_TOKEN: token };
   return args.includes('-') ? bundocProcess(environment, args, input) : bundocCommand(environment, args);
 };
 
-/** The documents of a collection, without what each project has of its own. */
+/** The documents of a collection, without members that differ between projects. */
 async function contentsOf(project: string, collection = 'notes'): Promise<Map<string, string>> {
   const contents = new Map<string, string>();
   for await (const { id, text } of client.project(project).collection(collection).list())
@@ -34,7 +34,7 @@ async function contentsOf(project: string, collection = 'notes'): Promise<Map<st
 }
 
 describe('bundoc import and export', () => {
-  it('say in a sentence what is no file', async () => {
+  it('report a missing or unreadable file in one sentence', async () => {
     for (const [path, message] of [
       [file('none.ndjson'), 'there is no file at'],
       [installation.folder, 'is a folder'],
@@ -48,7 +48,7 @@ describe('bundoc import and export', () => {
     }
   });
 
-  it('bring every document of a project into another one, to the byte', async () => {
+  it('copy every document of a project into another one, byte for byte', async () => {
     const lines = Array.from({ length: 1_234 }, (_, n) => `{ "_id":"d${n}", "n": ${n}.10, "t":"é\\n" }`);
     writeFileSync(file('in.ndjson'), `${lines.join('\n')}\n`);
     const imported = await bundoc(['import', 'first', file('in.ndjson'), '--collection', 'notes', '--json']);
@@ -76,14 +76,14 @@ describe('bundoc import and export', () => {
     expect([refused.code, refused.stderr]).toEqual([2, expect.stringContaining('already exists')]);
   });
 
-  it('go on where they stopped, and double nothing', async () => {
+  it('continue where they stopped, and write nothing twice', async () => {
     const good = Array.from({ length: 700 }, (_, n) => `{"n":${n}}`);
     const bad = [...good.slice(0, 650), '{', ...good.slice(650)];
     writeFileSync(file('bad.ndjson'), `${bad.join('\n')}\n`);
     const stopped = await bundoc(['import', 'resumed', file('bad.ndjson'), '--collection', 'notes']);
     expect([stopped.code, stopped.stderr]).toEqual([2, expect.stringContaining('line 651 is not JSON')]);
     expect(existsSync(file('bad.ndjson.import-state'))).toBe(true);
-    // Corrected in place, behind what is done.
+    // The line is corrected in place, after the imported lines.
     writeFileSync(file('bad.ndjson'), `${good.join('\n')}\n`);
     const resumed = await bundoc([
       'import',
@@ -122,7 +122,7 @@ describe('bundoc import and export', () => {
     expect(exported.stdout).toContain('{"_id":"last","_collection":"notes","_deleted":true}');
   });
 
-  it('send the same batches again under the same keys', async () => {
+  it('repeat the same batches with the same idempotency keys', async () => {
     async function* source() {
       yield Buffer.from(Array.from({ length: 450 }, (_, n) => `{"n":${n}}\n`).join(''));
     }
@@ -144,7 +144,7 @@ describe('bundoc import and export', () => {
     expect((await contentsOf('twice')).size).toBe(450);
   });
 
-  it('name the lines that the service refuses, and write nothing of their batch', async () => {
+  it('name the lines that the service refuses, and write nothing from their batch', async () => {
     const lines = ['{"n":1}', '{"_private":1}'];
     const { code, stderr } = await bundoc(
       ['import', 'refused', '-', '--collection', 'notes'],

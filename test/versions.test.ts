@@ -12,13 +12,13 @@ const versions = manifests.map(
 );
 const [version = ''] = versions;
 
-it('all packages have one version', () => {
+it('all packages have the same version', () => {
   expect(versions).toHaveLength(6);
   expect(new Set(versions).size).toBe(1);
   expect(version).toMatch(/^\d+\.\d+\.\d+$/);
 });
 
-it('both services show the version of the packages wherever they show one', async () => {
+it('both services report the version of the packages everywhere', async () => {
   await using installation = await Installation.start({ isOnFiles: true });
   const { url, kms, log } = installation;
   for (const service of [url, kms.apiUrl, kms.internalUrl]) {

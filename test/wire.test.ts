@@ -30,14 +30,14 @@ const raw = (method: string, path: string, body?: string) =>
 const whole = () => 1;
 
 describe('requests on one connection', () => {
-  it('that create, read, delete and read a document take effect in this order', async () => {
+  it('that create, read, delete and read a document take effect in order', async () => {
     const path = `${DOCUMENTS}/piped`;
     const bytes = raw('PUT', path, '{}') + raw('GET', path) + raw('DELETE', path) + raw('GET', path);
     const answers = await exchange(portOf(installation.url), bytes, whole);
     expect(answers.map(({ status }) => status)).toEqual([201, 200, 204, 404]);
   });
 
-  it('keep their answers when bytes follow that are no HTTP: 201, then 400', async () => {
+  it('keep their answers when invalid HTTP follows: 201, then 400', async () => {
     const bytes = `${raw('PUT', `${DOCUMENTS}/surplus`, '{}')}surplus\r\n\r\n`;
     const answers = await exchange(portOf(installation.url), bytes, whole);
     expect(answers.map(({ status }) => status)).toEqual([201, 400]);
@@ -47,7 +47,7 @@ describe('requests on one connection', () => {
 });
 
 describe('If-Match compares strongly', () => {
-  it('to the document: the weak tag of the present revision is 412, and nothing is written', async () => {
+  it('to the document: the weak tag of the current revision is 412, and nothing is written', async () => {
     const path = `${DOCUMENTS}/first`;
     const { headers, text } = await call(installation.url, path, { token });
     const etag = String(headers['etag']);
@@ -89,7 +89,7 @@ describe('If-Match compares strongly', () => {
   });
 });
 
-it('a query parameter that stands twice is said to be given twice', async () => {
+it('a repeated query parameter is refused with "is given twice"', async () => {
   const listed = await call(installation.url, `${DOCUMENTS}?limit=1&limit=2`, { token });
   expect([listed.status, listed.json()]).toMatchObject([
     400,
@@ -100,14 +100,14 @@ it('a query parameter that stands twice is said to be given twice', async () => 
   expect(records.json()).toMatchObject({ errors: [{ path: 'query.limit', message: 'is given twice' }] });
 });
 
-it('the feed is sent in the form that Accept likes most', async () => {
+it('the feed has the format that Accept prefers', async () => {
   const accept = 'application/json;q=0.2, application/x-ndjson;q=0.9, text/event-stream;q=0.1';
   const page = await call(installation.url, '/v1/projects/wire/changes', { token, headers: { accept } });
   expect(page.headers['content-type']).toBe('application/x-ndjson; charset=utf-8');
 });
 
 describe('HEAD', () => {
-  /** Paths of all GETs that a listener's document names, with names that exist. */
+  /** The paths of all GET operations in a listener's document, with existing names. */
   async function pathsOf(url: string, names: Readonly<Record<string, string>>): Promise<string[]> {
     const document = (await call(url, '/openapi.json')).json() as {
       paths: Record<string, Record<string, unknown>>;
@@ -117,7 +117,7 @@ describe('HEAD', () => {
       .map(([path]) => path.replace(/\{(\w+)\}/g, (_all, name: string) => names[name] ?? name));
   }
 
-  it('is answered as GET is, without a body, on every path of Bundoc', async () => {
+  it('is answered like GET, without a body, on every path of Bundoc', async () => {
     const paths = await pathsOf(installation.url, { project: 'wire', collection: 'notes', id: 'first' });
     expect(paths.length).toBeGreaterThan(8);
     for (const path of paths) {
@@ -139,7 +139,7 @@ describe('HEAD', () => {
     ]);
   });
 
-  it('is answered on every path of BunKMS but export, where it is 405, on record, and releases nothing', async () => {
+  it('is answered on every path of BunKMS except export, where it is 405, recorded, and releases nothing', async () => {
     const service = await installation.issue({
       sub: 'svc',
       typ: 'service',
@@ -172,12 +172,12 @@ describe('HEAD', () => {
   });
 });
 
-describe('a write is answered as done, whatever slow readers hold', () => {
-  /** A page reserves 16 MiB before it is read. These documents fill it but for some KiB. */
+describe('a write is answered as done, whatever memory slow readers hold', () => {
+  /** A page reserves 16 MiB before it is read. These documents fill it except for some KiB. */
   const PAGE_BYTES = 16_777_216;
   const PAGE = 16;
   const BYTES = PAGE_BYTES / PAGE - 500;
-  /** Room for two pages, beside the reserve for answers up to 64 KiB. */
+  /** Room for two pages, in addition to the reserve for answers up to 64 KiB. */
   const ROOM = Math.ceil((8 / 7) * (2 * PAGE_BYTES + 10_000));
 
   const batch = (count: number, name: string) =>
@@ -190,7 +190,7 @@ describe('a write is answered as done, whatever slow readers hold', () => {
       })),
     });
 
-  it('at once when its answer is small, and when its answer is large once the readers are cut off', async () => {
+  it('at once with a small answer, and with a large answer once the readers are disconnected', async () => {
     await using own = await Installation.start({ environment: { BUNDOC_ANSWER_BYTES: String(ROOM) } });
     const client = await own.client(['wire']);
     for (let n = 0; n < PAGE; n++)
@@ -218,7 +218,7 @@ describe('a write is answered as done, whatever slow readers hold', () => {
       ).json();
     let isDone = false;
     const large = (async () => {
-      // One that was refused has not begun.
+      // A refused write has not begun.
       for (;;) {
         const { status } = await write(500, 'large');
         if (status !== 429) return status;

@@ -21,7 +21,7 @@ const send = (method: string, path: string, body?: string, headers?: Record<stri
   });
 
 describe('the whole workflow', () => {
-  it('stores a document under a new key of its project, and gives it back as it was sent', async () => {
+  it('stores a document under a new key of its project, and returns it as it was sent', async () => {
     const created = await send(
       'POST',
       COLLECTION,
@@ -43,7 +43,7 @@ describe('the whole workflow', () => {
     );
   });
 
-  it('leaves one file or row of sealed bytes a document, which opens with the exported key and nothing else', async () => {
+  it('stores each document as one file or row of sealed bytes that only the exported key opens', async () => {
     await send('PUT', `${COLLECTION}/by-hand`, '{"secret":"planted words"}');
     const service = installation.read('kms-token').toString().trim();
     const exported = (
@@ -60,7 +60,7 @@ describe('the whole workflow', () => {
     expect(exported).toMatchObject({ algorithm: 'AES-256-GCM', name: 'project-a-dek', version: 1 });
   });
 
-  it('writes a CRITICAL audit record for each key that was handed out', async () => {
+  it('writes a CRITICAL audit record for each exported key', async () => {
     const auditor = await installation.issue({ sub: 'auditor', typ: 'service', scope: ['kms:audit'] });
     const page = await call(installation.kms.apiUrl, '/v1/audit?severity=CRITICAL&key=project-a-dek', {
       token: auditor,
@@ -78,20 +78,20 @@ describe('the whole workflow', () => {
     });
   });
 
-  it('makes ids that sort by time', async () => {
+  it('generates ids that sort by time', async () => {
     const ids: string[] = [];
     for (let n = 0; n < 20; n++) ids.push(String((await send('POST', COLLECTION, '{}')).json()['_id']));
     expect([...ids].sort()).toEqual(ids);
   });
 
-  it('takes the id of a POST from the body, and refuses a second with it: 409', async () => {
+  it('takes the id of a POST from the body, and refuses a second one with 409', async () => {
     expect((await send('POST', COLLECTION, '{"_id":"mine","v":1}')).status).toBe(201);
     const again = await send('POST', COLLECTION, '{"_id":"mine","v":2}');
     expect([again.status, again.json()['code']]).toEqual([409, 'document_exists']);
     expect((await send('GET', `${COLLECTION}/mine`)).json()['v']).toBe(1);
   });
 
-  it('replaces by PUT, keeping _created; 201 when new and 200 when not', async () => {
+  it('creates by PUT with 201, and replaces with 200, keeping _created', async () => {
     const first = await send('PUT', `${COLLECTION}/put`, '{"v":1}');
     const second = await send('PUT', `${COLLECTION}/put`, '{"v":2}');
     expect([first.status, second.status]).toEqual([201, 200]);
@@ -99,7 +99,7 @@ describe('the whole workflow', () => {
     expect((await send('GET', `${COLLECTION}/put`)).json()).toMatchObject({ v: 2, ...second.json() });
   });
 
-  it('gives a PUT of what GET returned the user’s bytes back, unchanged', async () => {
+  it('keeps the user’s bytes unchanged when a PUT sends what GET returned', async () => {
     await send('PUT', `${COLLECTION}/round`, '{ "a" : [1, 2.50] }');
     const read = await send('GET', `${COLLECTION}/round`);
     expect((await send('PUT', `${COLLECTION}/round`, read.text)).status).toBe(200);
@@ -123,7 +123,7 @@ describe('the whole workflow', () => {
     expect((await send('GET', path)).json()['v']).toBe(2);
   });
 
-  it('answers a conditional read with 304 when nothing changed', async () => {
+  it('answers a conditional read with 304 when nothing has changed', async () => {
     const { headers } = await send('PUT', `${COLLECTION}/conditional`, '{"v":1}');
     const etag = String(headers['etag']);
     const read = await send('GET', `${COLLECTION}/conditional`, undefined, { 'if-none-match': etag });
@@ -133,7 +133,7 @@ describe('the whole workflow', () => {
     );
   });
 
-  it('answers HEAD as GET, without the body', async () => {
+  it('answers HEAD like GET, without the body', async () => {
     await send('PUT', `${COLLECTION}/head`, '{"v":1}');
     const read = await send('GET', `${COLLECTION}/head`);
     const head = await send('HEAD', `${COLLECTION}/head`);
@@ -151,7 +151,7 @@ describe('the whole workflow', () => {
     expect((await send('DELETE', `${COLLECTION}/gone`)).status).toBe(404);
   });
 
-  it('takes ids of any characters that a path can carry, percent-encoded', async () => {
+  it('accepts ids of any characters that a path can carry, percent-encoded', async () => {
     for (const id of [
       'a b',
       'ü/🙂'.replace('/', '-'),
@@ -177,7 +177,7 @@ describe('the whole workflow', () => {
     expect(await installation.stored.ids()).not.toContain('Project-A');
   });
 
-  it('makes nothing, neither project nor key, for a project that is only read from or cannot be written', async () => {
+  it('creates neither project nor key when a project is only read from or cannot be written', async () => {
     const never = '/v1/projects/never/collections/notes/documents';
     for (const [method, path, status, code, headers] of [
       ['GET', `${never}/a`, 404, 'project_not_found'],
@@ -199,7 +199,7 @@ describe('the whole workflow', () => {
     expect((await call(installation.kms.apiUrl, '/v1/keys/never-dek', { token: reader })).status).toBe(404);
   });
 
-  it('has everything after both services were restarted', async () => {
+  it('keeps everything across a restart of both services', async () => {
     await send('PUT', `${COLLECTION}/restart`, '{"v":42}');
     await installation.stopBundoc();
     await installation.stopKms();

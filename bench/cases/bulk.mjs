@@ -10,9 +10,7 @@ import { round } from '../lib/report.mjs';
 
 const cli = fileURLToPath(new URL('../../packages/bundoc/dist/cli/main.js', import.meta.url));
 
-/**
- * `bundoc import` of many documents of 1 KiB, and `bundoc export` of them, from start to end of the process.
- */
+/** `bundoc import` and `bundoc export` of many documents of 1 KiB, from start to end of the process. */
 export async function transferTarget({ report, bundoc, token, directory, quick }) {
   const count = quick ? 50_000 : 200_000;
   const source = join(directory, 'import.ndjson');

@@ -16,10 +16,10 @@ import { startPeer, startPostgres, usage } from '../lib/processes.mjs';
 import { round, say } from '../lib/report.mjs';
 
 const PROJECTS = 64;
-/** Operations of a batch that is measured. */
+/** Operations of a measured batch. */
 const BATCH = 100;
 
-/** Sealed GET from memory / bare Fastify GET of as many bytes. */
+/** Sealed GET from memory / bare Fastify GET of the same size. */
 export async function getTarget({ report, bundoc, bare, token }) {
   const load = { method: 'GET', paths: hotPaths('p1-0'), token, connections: 64, seconds: 4 };
   const ratios = await report.pairs(3, 'sealed GET', [bundoc, load], ['bare Fastify GET', bare, load]);
@@ -59,7 +59,7 @@ export async function createTarget(bench) {
   report.target('durable create, 10 s burst / bare echo', ratios, 0.6, 'at least');
 }
 
-/** Batches of a hundred creates, each durable as a whole. */
+/** Durable batches of a hundred creates. */
 export async function batchTarget({ report, bundoc, installation, token }) {
   const body = batchOf(documentOf(1_024), BATCH);
   const load = { method: 'POST', body, token, connections: 8, seconds: 5, kib: body.length / 1_024 };
@@ -101,7 +101,7 @@ export async function projectsTarget(bench) {
   report.target('create, 64 projects / one', ratios, 0.7, 'at least');
 }
 
-/** Creates for a minute, until every document file is there / bare echo. */
+/** Creates for a minute, until every document file is written / bare echo. */
 export async function sustainedTarget(bench) {
   const { report, installation, bundoc, bare, token } = bench;
   const load = { method: 'POST', body: documentOf(1_024), token, connections: 64 };
@@ -232,7 +232,7 @@ export async function sizes(bench) {
     });
     if (count === 1_000_000) {
       report.target('resident memory at 1M documents, MB', [usage(bundoc.pid).rssMb], 700, 'at most');
-      // Without what filling left behind: just opened.
+      // Just opened, without leftovers of filling it.
       await bundoc.stop();
       bundoc = await keep(installation.startBundoc());
       const ms = await timedGet(bundoc.url, `${documents(project)[0]}/d1`, token);

@@ -1,6 +1,5 @@
-// Updates, deletes, batches and queries over a bounded set of documents, for as long as `--minutes` says. A
-// service that keeps what it does not need any more ends with more memory or descriptors than it had after
-// the fifth minute.
+// Updates, deletes, batches and queries over a bounded set of documents for `--minutes`. A service with a
+// leak ends with more memory or descriptors than after the fifth minute.
 
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
@@ -11,21 +10,21 @@ import { ANSWERS, descriptors, Installation, mallocBytes, usage } from '../lib/p
 import { round, say } from '../lib/report.mjs';
 
 const PROJECTS = 60;
-/** In each project. No other id is ever used, so that the number of tombstones is bounded, too. */
+/** Documents in each project. No other ids are used, so that the number of tombstones is bounded too. */
 const DOCUMENTS = 400;
 const CONNECTIONS = 16;
-/** Bounds the work, so that a run on a busy machine does as much as one on a free machine. */
+/** Limits the work, so that a run on a busy machine does as much as on an idle one. */
 const REQUESTS_PER_SECOND = 400;
 const OPERATIONS_IN_BATCH = 20;
 const OWNERS = 40;
-/** By then caches are full, and code is compiled. */
+/** After this time caches are full and code is compiled. */
 const SETTLED_AFTER_MIN = 5;
 const TOLERANCE = 1.05;
-/** Keys are fetched again every two minutes, so that BunKMS has work as well. */
+/** Keys are fetched every two minutes, so that BunKMS has work too. */
 const KEY_TTL_MS = 120_000;
 const MINUTE_MS = 60_000;
 
-/** Parts of the requests. */
+/** The mix of requests. */
 const MIX = [
   [0.4, update],
   [0.15, remove],
@@ -35,7 +34,7 @@ const MIX = [
   [0.05, changes],
 ];
 
-/** Memory and descriptors of both services at the end, as parts of what they were after the fifth minute. */
+/** Memory and descriptors of both services at the end, relative to those after the fifth minute. */
 export async function enduranceTarget({ report, directory, keep, minutes, bundoc: other, snapshots }) {
   if (minutes <= SETTLED_AFTER_MIN)
     throw new Error(
@@ -58,7 +57,7 @@ export async function enduranceTarget({ report, directory, keep, minutes, bundoc
   );
   await fillProjects(client);
   await quiet(bundoc);
-  // What is read from its file comes into the cache, which is to be as full from the beginning as it becomes.
+  // Read every document, so that the cache is full from the beginning.
   for (let at = 0; at < PROJECTS; at++)
     await client.send('GET', `${documents(projectAt(at))[0]}?limit=${DOCUMENTS}`);
 
@@ -103,7 +102,7 @@ export async function enduranceTarget({ report, directory, keep, minutes, bundoc
   await installation.stop();
 }
 
-/** Every document, and an index in every other project. */
+/** Creates every document, and an index in every other project. */
 async function fillProjects(client) {
   for (let at = 0; at < PROJECTS; at++) {
     const project = projectAt(at);
@@ -122,7 +121,7 @@ async function fillProjects(client) {
   }
 }
 
-/** So many milliseconds of requests at an even pace; all are answered at the end. @returns how many. */
+/** Sends requests at an even pace for `ms` milliseconds, and waits for all answers. @returns how many. */
 async function load(client, ms) {
   const begun = performance.now();
   let sent = 0;
@@ -138,7 +137,7 @@ async function load(client, ms) {
   return sent;
 }
 
-/** What a service uses once it has nothing to do and no garbage. */
+/** The resources of an idle service after a garbage collection. */
 async function take(service, snapshot) {
   await quiet(service);
   const { pid } = service;
@@ -166,7 +165,7 @@ function remove(client, project) {
   return client.send('DELETE', `${documents(project)[0]}/${idAt()}`, undefined, [204, 404]);
 }
 
-/** Puts alone: a batch with a delete of what is not there is refused as a whole. */
+/** Only puts: a batch that deletes a missing document is refused as a whole. */
 function batch(client, project) {
   const ids = new Set(Array.from({ length: OPERATIONS_IN_BATCH }, idAt));
   const operations = Array.from(ids, putOf);

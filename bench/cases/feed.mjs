@@ -1,4 +1,4 @@
-// The feed of changes: how late what is written reaches those who follow.
+// The feed of changes: the delay between writes and their delivery.
 
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
@@ -11,7 +11,7 @@ const clients = fileURLToPath(new URL('../lib/feed-clients.mjs', import.meta.url
 const READERS = 100;
 const WRITES_PER_SECOND = 5_000;
 
-/** From the moment at which a writer sends a document to the one at which a reader has its change. */
+/** From the time when a writer sends a document to the time when a reader has its change. */
 export async function feedTarget(bench) {
   const { report, bundoc } = bench;
   const p99s = [];
@@ -38,11 +38,11 @@ export async function feedTarget(bench) {
  * Writes at a steady rate while readers follow.
  *
  * @param {object} what
- * @param {string} [what.project] is made for it
- * @param {string[]} [what.projects] that are there, instead: written to and followed in turn
- * @param {object} what.writeTo the server that is written to
- * @param {object} what.readFrom the server whose feed is followed, which may be another node
- * @returns how late the changes came, milliseconds.
+ * @param {string} [what.project] created for this
+ * @param {string[]} [what.projects] existing ones instead: written to and followed in turn
+ * @param {object} what.writeTo the server for writes
+ * @param {object} what.readFrom the server with the feed, which may be another node
+ * @returns the delays of the changes, milliseconds.
  */
 export async function follow(bench, what) {
   const { report, token } = bench;
@@ -63,7 +63,9 @@ export async function follow(bench, what) {
   reader.send('stop');
   const [read] = await once(reader, 'message');
   if (written.refused > 0 || read.events !== written.requests)
-    throw new Error(`of ${written.requests} writes ${written.refused} were refused, ${read.events} came`);
+    throw new Error(
+      `${written.refused} of ${written.requests} writes were refused, and ${read.events} events arrived`,
+    );
   report.row({
     name,
     kib: 1,

@@ -16,7 +16,7 @@ const PAGE = 500;
 /** 10,000 keys in use, each exported again after 60 to 90 % of 15 minutes. */
 const RECORDS_PER_DAY = 1_300_000;
 const SHIPPED_WITHIN_MS = 60_000;
-/** So many that pages of the store which are half full do not matter. */
+/** Enough that partly filled pages of the store do not matter. */
 const EXPORTS_MIN = 5_000;
 
 /** Exports, each with its durable audit record. */
@@ -51,10 +51,7 @@ export async function exportTarget({ report, installation }) {
   );
 }
 
-/**
- * What the record of one export takes in BunKMS's store, of SQLite, and in the copy of the chain that is
- * shipped.
- */
+/** The size of the record of one export in BunKMS's SQLite store, and in the shipped copy of the chain. */
 export async function recordTarget({ report, directory, keep, quick }) {
   const folder = join(directory, 'records');
   mkdirSync(folder);
@@ -69,7 +66,7 @@ export async function recordTarget({ report, directory, keep, quick }) {
     paths: Array.from({ length: KEYS }, (_, at) => `/v1/export/record-${at}`),
     ...{ token, connections: 64, seconds: quick ? 3 : 10 },
   });
-  // Only a store that is closed has everything in its main file.
+  // Only a closed store has everything in its main file.
   await installation.stop();
   const before = {
     bytes: usageOfFolder(dataDir).bytes,
@@ -106,7 +103,7 @@ async function until(condition) {
   }
 }
 
-/** Encryption of 1 KiB, beside a bare server that sends the same body back. */
+/** Encryption of 1 KiB, compared with a bare server that returns the same body. */
 export async function encryptTarget({ report, installation, bare }) {
   const { kms } = installation;
   const token = installation.issueToken('service', 'kms:create_key kms:encrypt kms:decrypt');
@@ -158,7 +155,7 @@ export async function keysTarget({ report, installation }) {
   );
 }
 
-/** A rotation of the KEK over all keys that the case before has made, while keys are exported. */
+/** A rotation of the KEK over all keys of the previous case, while keys are exported. */
 export async function kekTarget({ report, installation }) {
   const { kms } = installation;
   const token = installation.issueToken('service', 'kms:admin kms:create_key kms:export_key');
@@ -222,7 +219,7 @@ function call(url, method, path, token, body) {
   });
 }
 
-/** Runs a task for 0 to `count - 1`, so many at a time. */
+/** Runs a task for 0 to `count - 1`, `width` at a time. */
 async function atOnce(width, count, task) {
   let next = 0;
   await Promise.all(

@@ -1,4 +1,4 @@
-// Many tenants on a disk that takes 3,000 write operations a second.
+// Many tenants on a disk with 3,000 write operations per second.
 
 import { join } from 'node:path';
 import { documentOf, documents, fill } from '../lib/documents.mjs';
@@ -11,7 +11,7 @@ const WRITES_PER_SECOND = 3_000;
 const SEVERAL = 64;
 const ONE = 'tenant-one';
 
-/** Both services, with all that they store, on that disk. @param {number} most tenants that are made */
+/** Both services with all their data on that disk. @param {number} most number of tenants */
 export async function limitedDiskTarget(bench, most) {
   const { report, keep, directory, quick } = bench;
   const fault = limitedDiskFault();
@@ -61,7 +61,7 @@ export async function limitedDiskTarget(bench, most) {
     0.7,
     'at least',
   );
-  // Right behind the burst, so that nothing is left of what the burst could put off.
+  // Right after the burst, so that its deferred work is included.
   const sustained = await counted(report, disk, () =>
     tenants.measured(
       `limited disk: create, ${several} tenants, ${sustainedS} s sustained`,
@@ -85,8 +85,8 @@ export async function limitedDiskTarget(bench, most) {
 }
 
 /**
- * Counts the writes of the device beside a load. Where the kernel wrote more than the limit on its own
- * threads, `limited` is the rate that the limit would have left of it, in proportion.
+ * Counts the writes of the device during a load. If kernel threads wrote more than the limit, `limited` is
+ * the rate reduced in proportion.
  */
 async function counted(report, disk, measure) {
   const before = disk.writes;

@@ -1,4 +1,4 @@
-// A neighbour that reads, writes and queries its own small project while others do their worst.
+// A neighbour that reads, writes and queries its own small project during attacks by others.
 
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
@@ -15,13 +15,13 @@ import { say } from '../lib/report.mjs';
 export { ATTACKS };
 
 const PER_SECOND = 50;
-/** Projects of attackers: one of one token, four of one token, and 64 of a token each. */
+/** Projects of attackers: one with one token, four with one token, and 64 with a token each. */
 export const TEAMS = { one: 1, four: 4, many: 64 };
 const RSS_MIB_MAX = 1_200;
 
 /**
- * Every attack by one attacker, by one with four projects, and by 64; what a neighbour notices of each, and
- * what is left behind.
+ * Every attack by one attacker, by one with four projects, and by 64: its effect on a neighbour, and its
+ * after-effects.
  */
 export async function neighboursTarget(bench) {
   const { report, installation, keep, quick, full, profiles } = bench;
@@ -124,7 +124,7 @@ async function attacked(bundoc, neighbour, { name, attackers, seconds }) {
   }
 }
 
-/** Units that are held of all shares but connections: a scraper and the neighbour have some of these. */
+/** Held units of all shares except connections, of which a scraper and the neighbour have some. */
 async function heldOf(url, token) {
   const metrics = await readMetrics(url, token);
   const ofConnections = metrics.sumOf('bundoc_share_held', 'share="connections"');
@@ -132,7 +132,7 @@ async function heldOf(url, token) {
 }
 
 /**
- * Sends requests at a fixed rate, half of them on new connections, and measures each from when it was due.
+ * Sends requests at a fixed rate, half of them on new connections, and measures each from its scheduled time.
  */
 class Neighbour {
   #url;

@@ -1,4 +1,4 @@
-// Several nodes of BunKMS on one PostgreSQL, beside one on SQLite.
+// Several nodes of BunKMS on one PostgreSQL, compared with one on SQLite.
 
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
@@ -9,10 +9,7 @@ const KEYS = 64;
 const CONNECTIONS = 64;
 const SECONDS = 4;
 
-/**
- * Exports, each with its durable record: by one node on SQLite, and by one and two nodes on PostgreSQL, in
- * turns.
- */
+/** Exports with durable records: by one node on SQLite, and by one and two nodes on PostgreSQL, in turns. */
 export async function nodesTarget({ report, directory, keep, installation }) {
   const postgres = await keep(startPostgres(directory));
   if (postgres === undefined) return report.note('PostgreSQL is not installed: its nodes are left out.');
@@ -34,7 +31,7 @@ export async function nodesTarget({ report, directory, keep, installation }) {
     for (const [name, nodes] of cases) report.row({ name, ...(await atOnce(folder, nodes, SECONDS)) });
 }
 
-/** What is asked of each node. */
+/** The load of each node. */
 async function loadOf(installation, nodes) {
   const token = installation.issueToken('service', 'kms:create_key kms:export_key');
   const [{ url }] = nodes;
@@ -48,7 +45,7 @@ async function loadOf(installation, nodes) {
   return nodes.map((node) => ({ node, load: { url: node.internalUrl, method: 'GET', paths, token } }));
 }
 
-/** The load on all of the nodes at the same time, the connections shared out among them. */
+/** Runs the load on all nodes at the same time, with the connections divided among them. */
 async function atOnce(folder, nodes, seconds) {
   const cpu = () => nodes.reduce((sum, { node }) => sum + usage(node.pid).cpuSeconds, 0);
   const before = cpu();

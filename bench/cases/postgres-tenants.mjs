@@ -1,4 +1,4 @@
-// Many tenants on PostgreSQL, each a project of its own, beside documents that are sealed by hand on the same
+// Many tenants on PostgreSQL, one project each, compared with documents that are sealed by hand on the same
 // server.
 
 import { mkdirSync } from 'node:fs';
@@ -10,13 +10,13 @@ import { part, Tenants } from '../lib/tenants.mjs';
 import { follow } from './feed.mjs';
 
 const EVERY = Number.POSITIVE_INFINITY;
-/** Of one tenant's rate, up to so many tenants. */
+/** Goals relative to the rate of one tenant, by maximum number of tenants. */
 const GOALS = {
   GET: [[EVERY, 0.7]],
   create: [[64, 0.6]],
   memoryKib: 48,
 };
-/** Of the rate of what is sealed by hand, over as many tenants. */
+/** Goals relative to the rate of documents sealed by hand, over the same number of tenants. */
 const GOALS_BY_HAND = {
   GET: [
     [64, 1],
@@ -27,10 +27,10 @@ const GOALS_BY_HAND = {
 const QUICK_TENANTS_MAX = 600;
 const FOLLOWED = 200;
 const FOLLOWED_WRITES_PER_SECOND = 500;
-/** Two nodes, what is by hand, and those that look. */
+/** For two nodes, the server by hand, and monitoring. */
 const CONNECTIONS_MAX = 80;
 
-/** What can be chosen by `--parts`, in this order. Tenants are made in any case. */
+/** The parts for `--parts`, in this order. Tenants are always created. */
 const PARTS = {
   cost: costOfTenants,
   rates: ratesBesideByHand,
@@ -46,7 +46,7 @@ export async function postgresTenantsTarget(bench) {
     report.note('PostgreSQL is **not installed** here: its tenants are missing.');
     return;
   }
-  // Keys are held by one storage, and the tenants of files have the same names.
+  // A separate installation: one storage holds each key, and the tenants of files have the same names.
   const directory = join(bench.directory, 'tenants-on-postgres');
   mkdirSync(directory);
   const installation = await keep(Installation.start(directory));
@@ -89,7 +89,7 @@ async function ratesBesideByHand(setting) {
   await byHand.stop();
 }
 
-/** What one node commits reaches those who follow many projects at another. */
+/** Commits at one node reach followers of many projects at another. */
 async function feedOfAnotherNode({ bench, report, tenants, most, env }) {
   const { installation, keep, quick } = bench;
   await tenants.restart();

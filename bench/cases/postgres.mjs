@@ -1,4 +1,4 @@
-// The cases of Bundoc on PostgreSQL, beside what one would build without it on the same server.
+// The cases of Bundoc on PostgreSQL, compared with a simple solution without Bundoc on the same server.
 
 import { availableParallelism } from 'node:os';
 import { batchOf, documentOf, documents, fill, hotPaths } from '../lib/documents.mjs';
@@ -8,9 +8,9 @@ import { follow } from './feed.mjs';
 
 const HOT = 1_000;
 const NODES = 3;
-/** Operations of a batch that is measured. */
+/** Operations of a measured batch. */
 const BATCH = 100;
-/** What three nodes, PostgreSQL and the load need to be faster than one node. */
+/** Processors that three nodes, PostgreSQL and the load need to be faster than one node. */
 const PROCESSORS_FOR_NODES = 8;
 
 /**
@@ -39,7 +39,7 @@ export async function postgresTarget(bench) {
     const creates = await report.pairs(turns, 'create, PostgreSQL', [node, create], byHandToo);
     report.target('PostgreSQL: create / sealed by hand', creates, 1, 'at least');
 
-    // By as many clients, each of which has so many documents to write.
+    // The same number of clients, each with many documents to write.
     const clients = { ...common, method: 'POST', connections: 8 };
     const batchBody = batchOf(body, BATCH);
     const batch = {
@@ -63,8 +63,8 @@ export async function postgresTarget(bench) {
 }
 
 /**
- * Three nodes / one, with their use of the processor; how late what one node commits reaches those who follow
- * at another.
+ * Three nodes / one, with their processor time; the delay between commits at one node and followers at
+ * another.
  */
 export async function postgresNodesTarget(bench) {
   await withPostgres(bench, async (node, { env }) => {
@@ -114,7 +114,7 @@ export async function postgresNodesTarget(bench) {
   });
 }
 
-/** Runs cases with a server of their own and one node on it. */
+/** Runs cases with a separate server and one node on it. */
 async function withPostgres({ report, directory, keep, installation }, cases) {
   const postgres = await keep(startPostgres(directory));
   if (postgres === undefined) {
@@ -129,8 +129,8 @@ async function withPostgres({ report, directory, keep, installation }, cases) {
 }
 
 /**
- * So many nodes at once, the connections shared among them: requests a second, and processor time a request
- * of the nodes.
+ * Measures several nodes at once, with the connections divided among them: requests per second, and processor
+ * time of the nodes per request.
  */
 async function measureNodes(report, name, load, nodes) {
   const before = nodes.map(({ pid }) => usage(pid).cpuSeconds);

@@ -1,19 +1,19 @@
-// Queries by what is in documents.
+// Queries by the content of documents.
 
 import { Agent, request } from 'node:http';
 import { documents, quiet } from '../lib/documents.mjs';
 import { usage } from '../lib/processes.mjs';
 import { round, say } from '../lib/report.mjs';
 
-/** Documents that one query finds. */
+/** Documents that match one query. */
 const FOUND = 20;
-/** Documents that are written at once to fill a project. */
+/** Documents per batch to fill a project. */
 const BATCH = 500;
 const COLLECTION = (project) => documents(project)[0].replace(/\/documents$/, '');
 
 /**
- * Indexed queries, pages and figures of projects of several sizes; how long an index takes to build and a
- * project to open with it.
+ * Indexed queries, pages and figures in projects of several sizes, and the times to build an index and to
+ * open a project with it.
  */
 export async function queryTargets(bench) {
   const { report, keep, installation, token, full } = bench;
@@ -172,7 +172,7 @@ function send(url, method, path, body, token) {
   });
 }
 
-/** PUTs documents whose `owner` each has twenty of, in an order that mixes them. */
+/** PUTs documents in mixed order, twenty for each `owner`. */
 async function fillVaried(url, project, count, token) {
   const text = 'Lorem ipsum dolor sit amet, consectetur adipiscing elit. '.repeat(7);
   const operationOf = (n) => ({

@@ -1,5 +1,4 @@
-// Many tenants in one installation, each a project of its own. The parts share the tenants that the first one
-// makes.
+// Many tenants in one installation, one project each. The first part creates the tenants for all parts.
 
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
@@ -13,7 +12,7 @@ import { seeded, zipfPicks } from '../lib/zipf.mjs';
 import { recordTarget } from './keys.mjs';
 import { limitedDiskTarget } from './limited-disk.mjs';
 
-/** Those of rates by the number of tenants, as parts of the rate of one: up to so many. */
+/** Goals relative to the rate of one tenant, by maximum number of tenants. */
 const GOALS = {
   GET: [
     [100, 0.9],
@@ -31,19 +30,19 @@ const GOALS = {
 const QUICK_TENANTS_MAX = 1_000;
 const MIB = 1_048_576;
 const SMALL_CACHE_BYTES = 32 * MIB;
-/** Room for few tenants at a time, so that nearly each one is closed when it is read again. */
+/** Room for few open tenants, so that nearly every one is closed before its next read. */
 const FEW_OPEN_BYTES = 2 * MIB;
-/** Bundoc keeps 1,000 keys of projects that are not open. */
+/** Fewer than the 1,000 keys of closed projects that Bundoc caches. */
 const SPARE_KEYS = 900;
 const MIXED_PICKS = 100_000;
 const LOG_BYTES = 256 * MIB;
-/** Bytes of the log that a create of 1 KiB takes at least. */
+/** Minimum bytes in the log for a create of 1 KiB. */
 const CREATE_LOG_BYTES = 1_100;
 
-/** What can be chosen by `--parts`, in this order. Tenants are made in any case. */
+/** The parts for `--parts`, in this order. Tenants are always created. */
 const PARTS = {
   cost: costOfTenants,
-  // Before the others write to the tenants: an opening reads what the log has behind the catalog.
+  // Before other parts write to the tenants, because opening reads the log after the catalog.
   'key-cached': firstReadsWithKeys,
   rates: ratesBesideOthers,
   'small-cache': ratesWithSmallCache,
@@ -74,7 +73,7 @@ export async function tenantsTarget(bench) {
   bench.bundoc = await bench.keep(installation.startBundoc());
 }
 
-/** Makes tenants on a fresh service, and measures what each takes on the disk. */
+/** Creates tenants on a new service, and measures the disk usage of each. */
 async function makeTenants({ bench, report, tenants, most }) {
   const { dataDir } = bench.installation;
   const bundoc = await tenants.restart();
@@ -96,7 +95,7 @@ async function makeTenants({ bench, report, tenants, most }) {
   await tenants.sayState(`After ${most} tenants were made`);
 }
 
-/** Reads and creates over many tenants, of one tenant's, beside a bare server and PostgreSQL by hand. */
+/** Reads and creates over many tenants, relative to one tenant, a bare server and PostgreSQL by hand. */
 async function ratesBesideOthers(setting) {
   const { bench, report, tenants, most } = setting;
   await tenants.restart();
@@ -124,7 +123,7 @@ async function ratesWithSmallCache(setting) {
   await ratesOverTenants(setting, ', cache of 32 MiB', []);
 }
 
-/** 95 reads to 5 overwrites, of tenants that are not equally busy. */
+/** 95 reads to 5 overwrites, of tenants with different loads. */
 async function mixedLoad({ bench, report, tenants, most, turns, seconds }) {
   await tenants.restart();
   await fill(bench, tenants.bundoc, ONE, HOT_DOCUMENTS, documentOf(1_024));
@@ -153,8 +152,8 @@ async function mixedLoad({ bench, report, tenants, most, turns, seconds }) {
 }
 
 /**
- * Reads of projects that are closed, whose keys are there. Their documents come from the disk, since there is
- * no cache.
+ * Reads of closed projects with cached keys. Documents come from the disk, because there is no document
+ * cache.
  */
 async function firstReadsWithKeys({ report, tenants, most }) {
   const count = Math.min(most, SPARE_KEYS);
@@ -180,7 +179,7 @@ function keyFetches(metrics) {
   return metrics.sumOf('bundoc_key_fetches_total');
 }
 
-/** How long a start takes after the process was killed with a log as long as it becomes. */
+/** Start time after the process was killed with a log of maximum length. */
 async function startWithFullLog({ bench, report, tenants, most }) {
   const { installation, quick } = bench;
   await tenants.restart();
@@ -220,7 +219,7 @@ async function startWithFullLog({ bench, report, tenants, most }) {
   );
 }
 
-/** One tenant, of a bare server. */
+/** One tenant, relative to a bare server. */
 async function oneTenant({ bench, report, tenants, turns, seconds }) {
   await tenants.restart();
   await fill(bench, tenants.bundoc, ONE, HOT_DOCUMENTS, documentOf(1_024));
@@ -243,7 +242,7 @@ async function oneTenant({ bench, report, tenants, turns, seconds }) {
   }
 }
 
-/** With services of its own; those of the other parts are idle. */
+/** Uses separate services; those of the other parts are idle. */
 async function onLimitedDisk({ bench, tenants, most }) {
   await tenants.bundoc.stop();
   await limitedDiskTarget(bench, most);

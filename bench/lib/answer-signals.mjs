@@ -1,9 +1,9 @@
-// Loaded into a service by `--expose-gc --import`. It answers signals for which no service has a use, each by
-// a line on standard error.
+// Loaded into a service with `--expose-gc --import`. It answers signals that no service uses, each with a
+// line on standard error.
 //
-// SIGWINCH: every thread collects its garbage, and the main thread tells what memory it uses. SIGPWR: so, and
-// a heap snapshot is written. SIGURG: a profile of the main thread's processor time begins; with the next one
-// it ends and is written.
+// SIGWINCH: every thread collects its garbage, and the main thread reports its memory. SIGPWR: the same, and
+// a heap snapshot is written. SIGURG: starts a CPU profile of the main thread; the next one ends and writes
+// it.
 
 import { writeFileSync } from 'node:fs';
 import { Session } from 'node:inspector/promises';
@@ -12,7 +12,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { writeHeapSnapshot } from 'node:v8';
 import { BroadcastChannel, isMainThread } from 'node:worker_threads';
 
-/** Threads collect at the same time; the main thread waits so long for the others. */
+/** How long the main thread waits for the garbage collections of the other threads, milliseconds. */
 const OTHERS_MS = 500;
 const SAMPLE_US = 500;
 
@@ -31,8 +31,8 @@ if (isMainThread) {
   };
 
 /**
- * Gives pages of the heap that hold nothing back to the system: `gc()` alone keeps them for later, and
- * resident memory would count them.
+ * Returns empty pages of the heap to the system. `gc()` alone keeps them, and they would count as resident
+ * memory.
  */
 function collectGarbage() {
   globalThis.gc({ type: 'major', execution: 'sync', flavor: 'last-resort' });
@@ -40,7 +40,7 @@ function collectGarbage() {
 
 async function collect(snapshots) {
   channel.postMessage('collect');
-  // The first one finds what finalizers of the second one free.
+  // The second collection frees what finalizers of the first one released.
   collectGarbage();
   await sleep(OTHERS_MS);
   collectGarbage();

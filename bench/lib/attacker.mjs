@@ -1,5 +1,5 @@
-// Attackers in a process of their own: `node attacker.mjs`, forked. Told `{ name, url, attackers }`, it
-// attacks until it must stop.
+// A process of attackers: `node attacker.mjs`, forked. It receives `{ name, url, attackers }` and attacks
+// until it is stopped.
 
 import { setMaxListeners } from 'node:events';
 import { setPriority } from 'node:os';

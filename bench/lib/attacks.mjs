@@ -1,6 +1,5 @@
-// What one token can do to a service within its rights. Each attack is told
-// `{ url, token, project, address, signal }`, and ends with the signal. Whatever is answered is of no
-// interest to it.
+// Attacks that one token can make within its rights. Each receives
+// `{ url, token, project, address, signal }`, ends with the signal, and ignores all answers.
 
 import { connect } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -8,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 const MIB = 1_048_576;
 const JSON_TYPE = 'Content-Type: application/json\r\n';
 
-/** What an attacker's project needs for the attacks, as paths and bodies of PUTs. */
+/** The documents that the attacks need, as paths and bodies of PUTs. */
 export function* attackersDocuments(project) {
   const documents = (collection) => `/v1/projects/${project}/collections/${collection}/documents`;
   const dense = JSON.stringify({ v: Array.from({ length: 60_000 }, (_, n) => n % 10) });
@@ -123,7 +122,7 @@ function costlyQuery(n, attack) {
   return ['POST', `${collection(attack, 'dense')}/count`, JSON.stringify({ where })];
 }
 
-/** Requests on so many kept connections, one after the other on each. */
+/** Sends requests on several persistent connections, one after the other on each. */
 async function repeat(attack, connections, requestOf) {
   let count = 0;
   const one = async () => {
@@ -136,7 +135,7 @@ async function repeat(attack, connections, requestOf) {
   await Promise.all(Array.from({ length: connections }, one));
 }
 
-/** One request on a connection of its own, whose answer is read to its end. */
+/** Sends one request on a new connection and reads its complete answer. */
 function exchange(attack, method, path, body = '', type) {
   return new Promise((resolve) => {
     const socket = open(attack);
@@ -157,7 +156,7 @@ function idleBodies(attack, count, bytes) {
     count,
     (socket) => {
       socket.write(`${head(attack, 'POST', path, `${JSON_TYPE}Content-Length: ${bytes}\r\n`)}{`);
-      // Half of it, and then nothing.
+      // Send half of the body, and then nothing.
       socket.write(' '.repeat(bytes / 2));
     },
     true,
@@ -180,7 +179,7 @@ function slowReaders(attack, count, requests) {
   );
 }
 
-/** Connections that stand still; with `again`, one that was closed is replaced. */
+/** Stalled connections; with `again`, closed ones are replaced. */
 async function stalled(attack, count, begin, again = false) {
   const one = async () => {
     do {

@@ -1,8 +1,8 @@
-// JSON requests over a few kept connections, for what wrk cannot send.
+// JSON requests over a few persistent connections, for loads that wrk cannot send.
 
 import { Agent, request } from 'node:http';
 
-/** Texts of failures that are kept. */
+/** Maximum recorded texts of failures. */
 const KEPT_FAILURES = 5;
 
 export class Client {
@@ -19,7 +19,7 @@ export class Client {
     this.#agent = new Agent({ keepAlive: true, maxSockets: connections });
   }
 
-  /** Requests that had another answer than one of those that were expected. */
+  /** Number of requests with an unexpected answer. */
   get errors() {
     return [...this.#failures.values()].reduce((sum, count) => sum + count, 0);
   }
@@ -30,7 +30,7 @@ export class Client {
     return `**Failed requests: ${counts.join(', ')}**, such as ${this.#texts.join('; ')}.`;
   }
 
-  /** Counts a failure, and never throws. @returns the status and the answer's text. */
+  /** Sends a request. Counts failures and never throws. @returns the status and the text of the answer. */
   async send(method, path, body, expected = [200]) {
     try {
       const answer = await this.#request(method, path, body);

@@ -1,23 +1,23 @@
-// Documents, where they lie, and waiting for them.
+// Documents, their paths, and waiting for them.
 
 import { request } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { run } from './load.mjs';
 import { usage } from './processes.mjs';
 
-/** Documents of the projects that hot ones are read from. */
+/** Documents of the projects for hot reads. */
 export const HOT_DOCUMENTS = 1_000;
 
 /** PUTs documents d1 to d<count>. */
 export async function fill({ directory, token }, server, project, count, body) {
   const put = { method: 'PUT', prefix: `${documents(project)[0]}/d`, count, body, token };
-  // The first one makes the project, so that the others do not wait for it all at once.
+  // The first request creates the project, so that the others do not all wait for that.
   await run(directory, { ...put, url: server.url, count: 1, connections: 1, seconds: 30 });
   if (count > 1)
     await run(directory, { ...put, url: server.url, connections: Math.min(64, count), seconds: 900 });
 }
 
-/** Waits until projects have at least so many document files. @returns milliseconds. */
+/** Waits until projects have at least `count` document files. @returns milliseconds. */
 export async function filesWritten(installation, projects, count) {
   const begun = performance.now();
   while ([projects].flat().reduce((sum, project) => sum + installation.files(project), 0) < count) {
@@ -27,7 +27,7 @@ export async function filesWritten(installation, projects, count) {
   return performance.now() - begun;
 }
 
-/** Waits until a process does next to nothing. */
+/** Waits until a process is nearly idle. */
 export async function quiet({ pid }) {
   for (let tries = 0; tries < 100; tries++) {
     const before = usage(pid).cpuSeconds;
@@ -60,7 +60,7 @@ export function hotPaths(project, count = HOT_DOCUMENTS) {
   return Array.from({ length: count }, (_, at) => `${documents(project)[0]}/d${at + 1}`);
 }
 
-/** A JSON document of exactly so many bytes, with members of several kinds. */
+/** A JSON document of exactly this size, with members of several types. */
 export function documentOf(bytes) {
   const text = 'Lorem ipsum dolor sit amet, consectetur adipiscing elit, sed do eiusmod tempor incididunt. ';
   const members = {
@@ -78,7 +78,7 @@ export function documentOf(bytes) {
   );
 }
 
-/** The body of a batch that creates so many documents of this text. */
+/** The body of a batch that creates `count` documents with this text. */
 export function batchOf(document, count) {
   const operation = `{"op":"create","collection":"notes","document":${document}}`;
   return Buffer.from(`{"operations":[${Array(count).fill(operation).join(',')}]}`);

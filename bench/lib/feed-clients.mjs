@@ -1,6 +1,6 @@
-// Writers and readers of a feed of changes, each in a process of its own:
-// `node feed-clients.mjs <options as JSON>`, forked. Plain sockets, so that they take little of the
-// processors that they share with the server.
+// Writers and readers of a feed of changes, each in a separate process:
+// `node feed-clients.mjs <options as JSON>`, forked. They use plain sockets to take little processor time
+// from the server.
 
 import { once } from 'node:events';
 import { connect } from 'node:net';
@@ -15,8 +15,8 @@ if (options.role === 'reader') await readFeed();
 else await writeDocuments();
 
 /**
- * Follows feeds on so many connections, of the paths in turn, until the parent says so, and tells how late
- * the changes came.
+ * Follows feeds of the paths in turn on several connections until the parent stops it, and reports the delays
+ * of the changes.
  */
 async function readFeed() {
   const samples = [];
@@ -31,7 +31,7 @@ async function readFeed() {
     let isReady = false;
     let rest = '';
     socket.on('data', (chunk) => {
-      // One reader of each path counts.
+      // Only one reader of each path counts.
       if (at < options.paths.length) {
         const text = rest + chunk.toString('latin1');
         events += text.split(MARK).length - 1;
@@ -41,8 +41,8 @@ async function readFeed() {
         isReady = true;
         if (++ready === options.connections) process.send({ ready: true });
       }
-      // The first whole event of a chunk has waited for longest; its id begins with the time at which its
-      // writing began.
+      // The first complete event of a chunk has waited the longest. Its id begins with the start time of the
+      // write.
       const found = chunk.indexOf('"_id":"');
       if (found === -1) return;
       const text = chunk.toString('latin1', found + 7, found + 30);
@@ -66,7 +66,7 @@ async function readFeed() {
   process.disconnect();
 }
 
-/** Makes documents at a steady rate, below the paths in turn, whose ids begin with the time. */
+/** Creates documents below the paths in turn at a steady rate. Their ids begin with the time. */
 async function writeDocuments() {
   const { paths, token, perSecond, seconds, connections, body } = options;
   const free = [];

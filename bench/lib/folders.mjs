@@ -1,4 +1,4 @@
-// What a folder takes on the disk.
+// Disk usage of folders.
 
 import { execFileSync } from 'node:child_process';
 import { existsSync, lstatSync, readdirSync, writeFileSync } from 'node:fs';
@@ -7,18 +7,15 @@ import { join } from 'node:path';
 const BLOCK_BYTES = 512;
 const DROP_CACHES = '/proc/sys/vm/drop_caches';
 
-/**
- * Bytes of blocks and the number of inodes below a folder, itself included, once all is written that was
- * waiting.
- */
+/** Bytes of blocks and the number of inodes of a folder and its content, after a sync. */
 export function usageOfFolder(directory, { except = [] } = {}) {
   if (!existsSync(directory)) return { bytes: 0, inodes: 0 };
-  // Blocks of what was written just now may not be there yet.
+  // Blocks of recent writes may not be allocated yet.
   execFileSync('sync', process.platform === 'linux' ? ['-f', directory] : []);
   const sum = { bytes: 0, inodes: 0 };
   const add = (path) => {
     const stat = lstatSync(path, { throwIfNoEntry: false });
-    if (stat === undefined) return; // Removed meanwhile.
+    if (stat === undefined) return; // The entry has been removed.
     sum.bytes += stat.blocks * BLOCK_BYTES;
     sum.inodes++;
     if (stat.isDirectory())
@@ -29,7 +26,7 @@ export function usageOfFolder(directory, { except = [] } = {}) {
   return sum;
 }
 
-/** Has the kernel forget all files that it keeps in memory. @returns false where that is not allowed. */
+/** Drops the page cache of the kernel. @returns false when that is not allowed. */
 export function dropPageCache() {
   try {
     execFileSync('sync');

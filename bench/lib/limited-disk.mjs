@@ -1,10 +1,8 @@
-// A file system of its own in a file, on a loop device that takes so many write operations a second. Linux
-// with cgroup v1, as root.
-//
-// blkio of cgroup v1 holds back the writes of threads that are in the group, and no others: not what the
-// kernel's own threads write back for `syncfs`, or long after a write. So the writes that the device takes
-// are counted, and more of them than the limit are reported. The thread of the file system's journal is put
-// into the group as well.
+// A separate file system in a file, on a loop device with a limit of write operations per second. Needs Linux
+// with cgroup v1, and root. blkio of cgroup v1 limits only the writes of threads in the group. It does not
+// limit writeback by kernel threads, for `syncfs` or long after a write. So all writes of the device are
+// counted, and an excess over the limit is reported. The thread of the file system's journal is in the group
+// too.
 
 import { execFileSync } from 'node:child_process';
 import {
@@ -23,11 +21,11 @@ import { setTimeout as sleep } from 'node:timers/promises';
 const GROUPS = '/sys/fs/cgroup/blkio';
 const IMAGE_BYTES = 24 * 2 ** 30;
 const INODES = 1_500_000;
-/** Writes a second of a device that has nothing to do. */
+/** Writes per second of an idle device. */
 const IDLE_WRITES = 20;
 const IDLE_WITHIN_MS = 600_000;
 
-/** Why there can be no such disk here; undefined when there can. */
+/** Why such a disk is impossible here; undefined when it is possible. */
 export function limitedDiskFault() {
   if (process.platform !== 'linux' || process.getuid?.() !== 0) return 'it needs Linux and root';
   if (!existsSync(join(GROUPS, 'blkio.throttle.write_iops_device'))) return 'it needs blkio of cgroup v1';
@@ -39,7 +37,7 @@ export class LimitedDisk {
   #image;
   #device;
   #group;
-  /** Where it is mounted. */
+  /** Its mount point. */
   directory;
   writesPerSecond;
 
@@ -55,7 +53,7 @@ export class LimitedDisk {
     truncateSync(disk.#image, IMAGE_BYTES);
     try {
       disk.#device = run('losetup', '-f', '--show', disk.#image);
-      // Nothing is left for the kernel to initialize later: its writes would be counted.
+      // Without lazy initialization by the kernel, whose writes would be counted.
       const ext4 = ['-q', '-N', String(INODES), '-E', 'lazy_itable_init=0,lazy_journal_init=0'];
       run('mkfs.ext4', ...ext4, disk.#device);
       run('mount', '-o', 'noatime', disk.#device, disk.directory);
@@ -71,17 +69,17 @@ export class LimitedDisk {
     return disk;
   }
 
-  /** Holds a process back, with all its threads and those to come. */
+  /** Limits a process with all its present and future threads. */
   limit({ pid }) {
     write(join(this.#group, 'cgroup.procs'), String(pid));
   }
 
-  /** Write operations that the device has taken since it is there. */
+  /** Write operations of the device since its creation. */
   get writes() {
     return Number(readFileSync(join(this.#sys, 'stat'), 'utf8').trim().split(/\s+/)[4]);
   }
 
-  /** Waits until next to nothing is written. @returns milliseconds. */
+  /** Waits until the device is nearly idle. @returns milliseconds. */
   async idle() {
     const begun = performance.now();
     for (let calm = 0; calm < 3; ) {
@@ -94,7 +92,7 @@ export class LimitedDisk {
   }
 
   async stop() {
-    // A process that has just ended may still be about to let go.
+    // A process that has just exited may not have released it yet.
     for (let tries = 0; existsSync(this.directory) && isMounted(this.directory); tries++) {
       try {
         run('umount', this.directory);

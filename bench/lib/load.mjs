@@ -1,5 +1,5 @@
-// Load on loopback, by wrk (Debian has it) or else by autocannon, which is slower and takes more of the
-// processor.
+// Load on loopback with wrk (from Debian), or else with autocannon, which is slower and needs more processor
+// time.
 
 import { execFileSync, spawn } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
@@ -21,25 +21,23 @@ export const generator = (() => {
  * @typedef {object} Load
  * @property {string} url of the server
  * @property {string} method
- * @property {string[]} [paths] sent in turn, over and over
+ * @property {string[]} [paths] sent in turn, repeatedly
  * @property {string} [prefix] with `count`: `prefix1` to `prefix<count>`, each once
  * @property {number} [count]
- * @property {string} [suffix] behind the number
+ * @property {string} [suffix] after the number
  * @property {{ reads: string[], writes: string[], picks: number[] }} [mix] instead of a method and paths: a
- * pick of 3 reads the third of `reads`,
- *   one of -3 PUTs the body to the third of `writes`; over and over
+ *   pick of 3 reads the third of `reads`, one of -3 PUTs the body to the third of `writes`; repeatedly
  * @property {Buffer} [body]
- * @property {string[]} [bodies] instead, of ASCII: sent to the one path in turn, over and over
+ * @property {string[]} [bodies] instead, ASCII: sent to the only path in turn, repeatedly
  * @property {string} token
  * @property {number} connections
  * @property {number} seconds
- * @property {number} [patienceS] seconds after which an answer that has not come counts as broken; 10 by
- * default
- * @property {boolean} [tolerant] requests that failed are counted, and end nothing
- * @property {boolean} [expectsFailure] of a tolerant load: requests are to be refused
- * @property {boolean} [steady] the time to connect is none of the latencies: Node accepts one connection in
- * each turn of its event loop, which are long ones where requests are costly, so the first request of the
- * last of 64 connections may wait for 64 turns
+ * @property {number} [patienceS] seconds after which a missing answer counts as broken; 10 by default
+ * @property {boolean} [tolerant] failed requests are counted, but do not end the run
+ * @property {boolean} [expectsFailure] for a tolerant load: refusals are expected
+ * @property {boolean} [steady] latencies exclude the time to connect. Node accepts one connection per turn
+ *   of its event loop, and turns are long if requests are costly. So the first request of the last of 64
+ *   connections may wait for 64 turns
  */
 
 /** How long a steady load waits for its connections. */
@@ -48,9 +46,8 @@ const CONNECT_MS = 200;
 /**
  * @param {string} directory for the plan
  * @param {Load} load
- * @returns what came out, times in milliseconds. `perSecond` is of requests that were not refused. It throws
- * when any request failed, unless
- *   the load is `tolerant`.
+ * @returns the results, times in milliseconds. `perSecond` counts only requests that were not refused. It
+ *   throws when any request failed, unless the load is `tolerant`.
  */
 export async function run(directory, load) {
   const result = await (generator === 'wrk' ? runWrk(directory, load) : runAutocannon(load));

@@ -1,4 +1,4 @@
-// What a service says of itself at /metrics.
+// Reads the metrics of a service from /metrics.
 
 /** @param {string} token with `docs:metrics` or `kms:metrics` */
 export async function readMetrics(url, token) {

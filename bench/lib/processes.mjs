@@ -1,4 +1,4 @@
-// Starting, watching and stopping what is compared.
+// Starts, watches and stops the compared servers.
 
 import { spawn, spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
@@ -21,13 +21,13 @@ import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const CLOCK_TICKS_PER_SECOND = 100;
-/** What lets {@link Service.memory} and {@link Service.profiled} ask a service. */
+/** Node options that {@link Service.memory} and {@link Service.profiled} need. */
 export const ANSWERS = ['--expose-gc', '--import', new URL('answer-signals.mjs', import.meta.url).href];
 const ARENA_BYTES = 67_108_864n;
 /** The state of a listening socket in /proc/net/tcp. */
 const LISTENING = '0A';
 const ANSWER_LINE = 'BENCH-ANSWER ';
-/** A heap snapshot may be part of it. */
+/** It is long, because an answer may include a heap snapshot. */
 const ANSWER_WITHIN_MS = 120_000;
 
 async function freePort() {
@@ -40,12 +40,12 @@ async function freePort() {
 
 /** @type {Set<import('node:child_process').ChildProcess>} */
 const children = new Set();
-// However the benchmark ends, also in the middle of a start, nothing of it may go on running.
+// However the benchmark ends, even during a start, none of its processes may keep running.
 process.once('exit', () => {
   for (const child of children) child.kill('SIGKILL');
 });
 
-/** A child process; its output goes to standard error, or its first line is its URL. */
+/** A child process. Its output goes to standard error, or its first line is its URL. */
 class Service {
   #onAnswer;
 
@@ -74,10 +74,10 @@ class Service {
   }
 
   /**
-   * What a service that was started with {@link ANSWERS} uses after a garbage collection, in bytes. `rss` is
-   * that of the process, the rest of its main thread.
+   * The memory of a service that was started with {@link ANSWERS}, after a garbage collection, in bytes.
+   * `rss` is that of the process, the rest is that of its main thread.
    *
-   * @param {{ snapshot?: boolean }} [options] with a snapshot of its heap in the folder `BENCH_SNAPSHOTS`
+   * @param {{ snapshot?: boolean }} [options] also writes a heap snapshot to the folder `BENCH_SNAPSHOTS`
    */
   memory({ snapshot = false } = {}) {
     return this.#ask(snapshot ? 'SIGPWR' : 'SIGWINCH');
@@ -86,7 +86,7 @@ class Service {
   /**
    * Profiles the main thread of a service that was started with {@link ANSWERS} while something runs.
    *
-   * @returns what that returned, and the path of the profile in the folder `BENCH_PROFILES`.
+   * @returns its result, and the path of the profile in the folder `BENCH_PROFILES`.
    */
   async profiled(run) {
     await this.#ask('SIGURG');
@@ -133,7 +133,7 @@ class Service {
     if (this.running) this.child.kill(signal);
     await Promise.race([this.ended, sleep(20_000, undefined, { ref: false })]);
     if (this.running) {
-      process.stderr.write(`bench: ${this.name} did not end within 20 s and is killed\n`);
+      process.stderr.write(`bench: ${this.name} did not exit within 20 s and is killed\n`);
       this.child.kill('SIGKILL');
     }
     await this.ended;
@@ -151,7 +151,7 @@ function answers(url) {
   });
 }
 
-/** BunKMS and Bundoc in a folder of their own. */
+/** BunKMS and Bundoc in a separate folder. */
 export class Installation {
   #directory;
   /** BunKMS, with the `url` of its API listener and the `internalUrl`. */
@@ -163,7 +163,7 @@ export class Installation {
     this.dataDir = join(directory, 'data');
   }
 
-  /** @param {NodeJS.ProcessEnv} [kmsEnv] what BunKMS is told besides. @param {string[]} [kmsNodeArgs] */
+  /** @param {NodeJS.ProcessEnv} [kmsEnv] further variables of BunKMS. @param {string[]} [kmsNodeArgs] */
   static async start(directory, kmsEnv = {}, kmsNodeArgs = []) {
     const installation = new Installation(directory);
     await installation.#startKms(kmsEnv, kmsNodeArgs);
@@ -176,7 +176,7 @@ export class Installation {
       ...process.env,
       BUNKMS_DATA_DIR: join(this.#directory, 'kms'),
       BUNKMS_KEK_FILE: join(this.#directory, 'kek'),
-      // What is measured is the work, not the limits.
+      // No rate limits: the work is measured, not the limits.
       BUNKMS_EXPORTS_PER_TOKEN: '0',
       BUNKMS_EXPORTS_PER_KEY: '0',
       BUNKMS_CRYPTO_PER_TOKEN: '0',
@@ -189,7 +189,7 @@ export class Installation {
     this.kms = await this.startKmsNode(this.kmsEnv.BUNKMS_DATA_DIR, nodeArgs);
   }
 
-  /** Starts a node of BunKMS, one more on the same store if that is shared. */
+  /** Starts a node of BunKMS. With a shared store it is a further node on it. */
   async startKmsNode(dataDir, nodeArgs = []) {
     const [api, internal] = [await freePort(), await freePort()];
     const main = join(root, 'packages/bunkms/dist/main.js');
@@ -207,13 +207,13 @@ export class Installation {
     return kms;
   }
 
-  /** Puts a new KEK into the ring, behind those that are there. */
+  /** Appends a new KEK to the ring. */
   addKek() {
     appendFileSync(this.kmsEnv.BUNKMS_KEK_FILE, `${randomBytes(32).toString('hex')}\n`, { mode: 0o600 });
   }
 
   /**
-   * A token for everything that the scopes allow. @param {'client' | 'service'} typ @param {string} scopes
+   * Issues a token with these scopes for all keys. @param {'client' | 'service'} typ @param {string} scopes
    */
   issueToken(typ, scopes, projects = ['*']) {
     return this.#cli(
@@ -248,7 +248,7 @@ export class Installation {
         BUNDOC_DATA_DIR: this.dataDir,
         BUNDOC_KMS_URL: this.kms.internalUrl,
         BUNDOC_KMS_TOKEN_FILE: this.tokenFile,
-        // All clients of the load generator have one address.
+        // All clients of the load generator have the same address.
         BUNDOC_CONNECTIONS_PER_ADDRESS: '4096',
         ...env,
       },
@@ -258,7 +258,7 @@ export class Installation {
     return bundoc;
   }
 
-  /** Document files of a project. */
+  /** Number of document files of a project. */
   files(project) {
     const docs = join(this.dataDir, 'projects', project, 'docs');
     return existsSync(docs) ? readdirSync(docs).length : 0;
@@ -292,7 +292,7 @@ export async function startPostgres(directory, { connectionsMax = 50 } = {}) {
   if (user === undefined) return undefined;
   if (user.uid !== undefined) {
     chownSync(data, user.uid, user.gid);
-    chmodSync(directory, 0o711); // Its user must get through; what else is in there is for ours alone.
+    chmodSync(directory, 0o711); // Its user must be able to traverse it; the other content is only for ours.
   }
   const made = spawnSync(join(bin, 'initdb'), ['-D', data, '-U', 'bench', '--auth=trust', '-E', 'UTF8'], {
     ...user,
@@ -318,7 +318,7 @@ function userIds(name) {
   return line === null ? undefined : { uid: Number(line[1]), gid: Number(line[2]) };
 }
 
-/** Files, sockets and others that a process has open. Linux only: elsewhere 0. */
+/** Number of open descriptors of a process. Linux only: elsewhere 0. */
 export function descriptors(pid) {
   try {
     return readdirSync(`/proc/${pid}/fd`).length;
@@ -327,7 +327,9 @@ export function descriptors(pid) {
   }
 }
 
-/** The descriptors of a process but for its connections with clients of a port. Linux only: elsewhere 0. */
+/**
+ * Number of descriptors of a process without its connections from clients of a port. Linux only: elsewhere 0.
+ */
 export function descriptorsBesideClients(pid, port) {
   const clients = new Set();
   for (const table of ['tcp', 'tcp6']) {
@@ -342,7 +344,7 @@ export function descriptorsBesideClients(pid, port) {
     try {
       if (!clients.has(readlinkSync(`/proc/${pid}/fd/${fd}`))) others++;
     } catch {
-      // Closed meanwhile.
+      // It has been closed.
     }
   }
   return others;
@@ -365,8 +367,8 @@ function readIfThere(path) {
 }
 
 /**
- * Resident bytes of what the C library's `malloc` has taken from the system, in use or not: the `[heap]` and
- * its arenas, which begin at a multiple of 64 MiB. Linux with glibc only: elsewhere 0.
+ * Resident bytes of the C library's `malloc`, in use or not: the `[heap]` and its arenas, which begin at
+ * multiples of 64 MiB. Linux with glibc only: elsewhere 0.
  */
 export function mallocBytes(pid) {
   let isOf = false;
@@ -382,7 +384,7 @@ export function mallocBytes(pid) {
   return kib * 1_024;
 }
 
-/** Processor seconds that the threads of a process have used, by their names. Linux only: elsewhere empty. */
+/** Processor seconds of the threads of a process, by name. Linux only: elsewhere empty. */
 export function threadSeconds(pid) {
   const seconds = new Map();
   for (const thread of entriesIn(`/proc/${pid}/task`)) {
@@ -396,8 +398,8 @@ export function threadSeconds(pid) {
 }
 
 /**
- * Processor seconds that a process and its children have used, those included that have ended. Linux only:
- * elsewhere 0.
+ * Processor seconds of a process and its children, including children that have exited. Linux only: elsewhere
+ * 0.
  */
 export function familySeconds(pid) {
   let ticks = 0;
@@ -416,7 +418,7 @@ function sum(numbers) {
   return numbers.reduce((total, one) => total + Number(one), 0);
 }
 
-/** Processor seconds that a process has used, and its resident memory. Linux only: elsewhere zeros. */
+/** Processor seconds of a process, and its resident memory. Linux only: elsewhere zeros. */
 export function usage(pid) {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');

@@ -1,8 +1,8 @@
-// Which functions took a thread's processor time.
+// Evaluates CPU profiles.
 
 import { readFileSync } from 'node:fs';
 
-/** The functions with the largest parts of the time that was not idle, such as `12.3 % seal (aead.js:40)`. */
+/** The functions with the largest parts of the non-idle time, such as `12.3 % seal (aead.js:40)`. */
 export function topOfProfile(path, count = 12) {
   const { nodes, samples, timeDeltas } = JSON.parse(readFileSync(path, 'utf8'));
   const names = new Map(nodes.map(({ id, callFrame }) => [id, nameOf(callFrame)]));

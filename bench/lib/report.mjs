@@ -1,4 +1,4 @@
-// What is measured, collected and written down.
+// Collects measurements and writes the report.
 
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
@@ -19,7 +19,8 @@ export class Report {
   #failures = [];
 
   /**
-   * @param {string} directory for what the load generator needs @param {string} mode which cases are measured
+   * @param {string} directory for files of the load generator @param {string} mode the mode that selects
+   *   the cases
    */
   constructor(directory, mode) {
     this.#directory = directory;
@@ -31,8 +32,8 @@ export class Report {
   }
 
   /**
-   * Puts a load on a server, and keeps what came out unless it is `silent`. Of a server with a `database` of
-   * its own, that one's processor time is kept, too.
+   * Runs a load on a server, and keeps the results unless it is `silent`. For a server with a `database`, it
+   * also keeps the processor time of the database.
    */
   async measured(name, server, load, { silent = false } = {}) {
     const { database } = server;
@@ -53,17 +54,17 @@ export class Report {
       connections: load.connections,
       ...result,
       cpuPercent: ((after.cpuSeconds - before.cpuSeconds) / result.seconds) * 100,
-      /** What holds up best when others use the processors too. */
+      /** The figure that varies least when other processes are busy. */
       cpuUs: ((after.cpuSeconds - before.cpuSeconds) / result.requests) * 1e6,
       ...(database === undefined ? {} : { databaseUs: (databaseSeconds / result.requests) * 1e6 }),
-      /** The same by the names of threads; of one that ended meanwhile there is nothing. */
+      /** The same by thread name; threads that have ended are missing. */
       threadUs: Object.fromEntries(
         threads.filter(([, us]) => us >= 0.1).map(([name, us]) => [name, Number(us.toFixed(1))]),
       ),
       rssMb: after.rssMb,
       errors: load.expectsFailure === true ? result.broken : result.refused + result.broken,
     };
-    // Failed ones of a warm up, too.
+    // Including failures during warm-up.
     if (row.errors > 0) this.#failed(row);
     if (!silent) {
       this.#cases.push(row);
@@ -78,7 +79,7 @@ export class Report {
     this.#failures.push(`${name}: **${refused} of ${requests} requests refused, ${broken} broken**`);
   }
 
-  /** Keeps what was measured in another way. */
+  /** Adds a row that was measured in another way. */
   row(row) {
     this.#cases.push(row);
     say(
@@ -86,7 +87,7 @@ export class Report {
     );
   }
 
-  /** Runs two loads by turns. @returns the ratio of their rates for each turn. */
+  /** Runs two loads in turns. @returns the ratio of their rates for each turn. */
   async pairs(turns, name, [server, load], [baseName, baseServer, baseLoad]) {
     await this.measured('warm up', server, { ...load, seconds: 2 }, { silent: true });
     await this.measured('warm up', baseServer, { ...baseLoad, seconds: 1 }, { silent: true });
@@ -100,7 +101,7 @@ export class Report {
   }
 
   /**
-   * Keeps the middle of some values beside its goal; a value that is no number misses it. @param {'at least'
+   * Adds the median of some values with its goal; a value that is not a number misses it. @param {'at least'
    * | 'at most'} direction
    */
   target(name, values, goal, direction) {
@@ -111,7 +112,7 @@ export class Report {
     say(`=> ${name}: ${figure(value)} (${direction} ${goal}) ${met ? 'met' : 'MISSED'}`);
   }
 
-  /** Writes and prints the whole. */
+  /** Writes and prints the report. */
   write() {
     const facts = {
       date: new Date().toISOString(),
@@ -162,7 +163,7 @@ export class Report {
   }
 }
 
-/** Says how it goes, on standard error. */
+/** Prints progress on standard error. */
 export function say(text) {
   process.stderr.write(`bench: ${text}\n`);
 }

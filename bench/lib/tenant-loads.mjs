@@ -1,9 +1,9 @@
-// What is measured of many tenants on either engine.
+// Measurements of many tenants on either engine.
 
 import { documents, hotPaths, quiet } from './documents.mjs';
 import { round } from './report.mjs';
 
-/** A project with many documents: what a single tenant is. */
+/** A single tenant: a project with many documents. */
 export const ONE = 'tenant-one';
 const MIB = 1_048_576;
 
@@ -37,13 +37,13 @@ export async function costOfTenants({ report, tenants, most, seconds, goals }) {
 }
 
 /**
- * Reads and creates over many tenants, of one tenant's, beside other servers.
+ * Reads and creates over many tenants, relative to one tenant and to other servers.
  *
- * @param {object} setting with `goals.read` and `goals.create`, each `[[most, share], …]`: of one tenant's
- * rate, up to so many tenants
+ * @param {object} setting with `goals.read` and `goals.create`, each `[[most, share], …]`: relative to one
+ *   tenant's rate, for at most `most` tenants
  * @param {string} suffix of the names of rows
- * @param {{ name: string, server: object, goals?: object }[]} others those with goals are measured in each
- * turn, and Bundoc's rate is held against theirs
+ * @param {{ name: string, server: object, goals?: object }[]} others servers with goals are measured in
+ *   each turn, and Bundoc's rate is compared with theirs
  */
 export async function ratesOverTenants(setting, suffix, others) {
   const { tenants, steps, seconds, goals } = setting;
@@ -122,7 +122,7 @@ function meanOf(rows, name) {
   return rows.reduce((sum, row) => sum + row[name], 0) / rows.length;
 }
 
-/** Of the process, and of its database beside it. */
+/** The processor time of the process and of its database. */
 function costsOf(rows) {
   const database = rows[0].databaseUs === undefined ? undefined : meanOf(rows, 'databaseUs');
   const own = `${meanOf(rows, 'cpuUs').toFixed(1)} µs`;
@@ -130,8 +130,8 @@ function costsOf(rows) {
 }
 
 /**
- * What the rate would be of one tenant's if nothing else than Bundoc's processor time bounded both: it holds
- * up best on a busy machine.
+ * Notes the rate relative to one tenant if only Bundoc's processor time limited both. It varies least on a
+ * busy machine.
  */
 export function noteCpu(report, name, ratios) {
   const figures = ratios.map((ratio) => ratio.toFixed(2)).join(', ');

@@ -1,4 +1,4 @@
-// An installation with many tenants, each a project of its own with one document.
+// An installation with many tenants: one project each, with one document.
 
 import { renameSync } from 'node:fs';
 import { documentOf, documents, quiet } from './documents.mjs';
@@ -12,11 +12,11 @@ const PREFIX = '/v1/projects/tenant-';
 const COLLECTION = '/collections/notes/documents';
 const DOCUMENT = `${COLLECTION}/d1`;
 const BODY = documentOf(1_024);
-/** What one request may wait for when thousands of tenants are opened or made. */
+/** How long a request may wait when thousands of tenants are opened or created. */
 const PATIENCE_S = 60;
-/** Times that tenants which could not be made are tried again. */
+/** Maximum retries to create tenants. */
 const TRIES = 5;
-/** Of 10,000 tenants at 2 a second. */
+/** Enough for 10,000 tenants at 2 per second. */
 const COUNTED_SECONDS_MAX = 5_000;
 const SAMPLE_MS = 1_000;
 
@@ -26,17 +26,17 @@ export class Tenants {
   #metricsToken;
   #env;
   #database;
-  /** The service that runs now. */
+  /** The running service. */
   bundoc;
   /** The largest number of tenants. */
   most;
-  /** Descriptors beside those of clients, at most, so far. */
+  /** Maximum number of descriptors so far, without those of clients. */
   descriptorsMost = 0;
 
   /**
    * @param {object} what
-   * @param {NodeJS.ProcessEnv} [what.env] of every start of the service
-   * @param {object} [what.database] the server of the database that the service stores in
+   * @param {NodeJS.ProcessEnv} [what.env] for every start of the service
+   * @param {object} [what.database] the database server of the service
    */
   constructor(bench, { installation, most, env = {}, database }) {
     this.#bench = bench;
@@ -47,7 +47,7 @@ export class Tenants {
     this.most = most;
   }
 
-  /** Stops the service that runs, and starts it again. @param {NodeJS.Signals} [signal] it is stopped with */
+  /** Restarts the service. @param {NodeJS.Signals} [signal] for the stop */
   async restart(env = {}, { signal = 'SIGTERM', nodeArgs = ANSWERS } = {}) {
     await this.bundoc?.stop(signal);
     const { profiles } = this.#bench;
@@ -66,8 +66,8 @@ export class Tenants {
   }
 
   /**
-   * Puts a load on Bundoc, or on another server. Failed requests are counted, named by status in the report,
-   * and part of no rate.
+   * Runs a load on Bundoc or on another server. Failed requests are counted, listed by status in the report,
+   * and excluded from rates.
    *
    * @param {{ silent?: boolean, server?: object }} [options]
    */
@@ -100,7 +100,7 @@ export class Tenants {
     return result;
   }
 
-  /** Makes all tenants, each by putting its one document. @returns what the first try measured. */
+  /** Creates all tenants by putting their documents. @returns the results of the first try. */
   async make(name, server) {
     const load = { ...each(this.most, 'PUT'), body: BODY };
     const first = await this.measured(name, load, { server });
@@ -112,7 +112,7 @@ export class Tenants {
     return first;
   }
 
-  /** Reads each of the first tenants once, which opens it where that has room. */
+  /** Reads each of the first tenants once, which opens it if there is room. */
   readEach(name, count, options) {
     return this.measured(name, each(count, 'GET'), options);
   }
@@ -126,7 +126,7 @@ export class Tenants {
     });
   }
 
-  /** What a reader or a writer of the first tenants sends. */
+  /** The load of readers, and of writers, of the first tenants. */
   reads(count, seconds) {
     return { method: 'GET', paths: documentPaths(count), seconds };
   }
@@ -163,7 +163,7 @@ export class Tenants {
   }
 }
 
-/** A document of each of the first tenants. */
+/** The path of a document in each of the first tenants. */
 export function documentPaths(count) {
   return Array.from({ length: count }, (_, at) => `${PREFIX}${at + 1}${DOCUMENT}`);
 }
@@ -180,7 +180,7 @@ function each(count, method) {
   };
 }
 
-/** Runs a part of a case. One that breaks off is reported, and does not take the others along. */
+/** Runs a part of a case. A failure is reported and does not affect the other parts. */
 export async function part(report, name, run) {
   say(`-- ${name}`);
   try {

@@ -1,4 +1,4 @@
-// A repeatable choice among many, a few of which are chosen most often.
+// Repeatable random choices with a Zipf distribution.
 
 /** Numbers from 0 to 1, the same in each run. */
 export function seeded(seed) {
@@ -13,8 +13,8 @@ export function seeded(seed) {
 }
 
 /**
- * Numbers from 1 to `count` by a Zipf distribution: the one of rank r comes with a weight of 1 / r^exponent.
- * Ranks are dealt at random, so that neighbours are not equally popular.
+ * Numbers from 1 to `count` with a Zipf distribution: rank r has a weight of 1 / r^exponent. Ranks are
+ * assigned at random, so that neighbours differ in popularity.
  */
 export function zipfPicks(count, exponent, length, random) {
   const sums = new Float64Array(count);

@@ -1,7 +1,5 @@
-// What Bundoc is compared with, one process each: `node peer.mjs bare|simple|postgres`. Prints its URL.
-//
-// The routes are Bundoc's, so that every server gets the very same requests; none of these looks at the
-// token.
+// The servers that Bundoc is compared with, one process each: `node peer.mjs bare|simple|postgres`. Prints
+// its URL. They have Bundoc's routes, so that every server gets the same requests. They ignore the token.
 
 import { randomUUID } from 'node:crypto';
 import { createRequire } from 'node:module';
@@ -26,7 +24,7 @@ console.log(await app.listen({ host: '127.0.0.1', port: 0 }));
 process.once('SIGTERM', () => process.exit(0));
 process.once('disconnect', () => process.exit(0));
 
-/** The ceiling: GET sends fixed bytes, POST parses its JSON and sends it back. */
+/** The upper bound: GET sends fixed bytes, POST parses its JSON and returns it. */
 function bare() {
   const documents = { 1024: undefined, 16384: undefined };
   for (const bytes of Object.keys(documents)) documents[bytes] = Buffer.alloc(Number(bytes), 0x20);
@@ -38,7 +36,7 @@ function bare() {
       .send(documents[request.params.project.startsWith('p16-') ? 16384 : 1024]),
   );
   app.post(documentsPath, async (request) => request.body);
-  // As many bytes as a page of Bundoc's has.
+  // The same size as a page of Bundoc.
   const pages = new Map();
   app.get(documentsPath, async (request, reply) => {
     const { bytes } = request.query;

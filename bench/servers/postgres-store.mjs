@@ -1,5 +1,4 @@
-// What one would build without Bundoc: documents sealed by hand in a `bytea`, one statement a request, a
-// pool.
+// A simple solution without Bundoc: documents sealed by hand in a `bytea`, one statement per request, a pool.
 
 import { createHmac, createSecretKey, randomBytes } from 'node:crypto';
 import { aadOf, open, seal } from '@bundoc/shared/crypto/aead';

@@ -1,5 +1,6 @@
-// The first store of this project (commit be18d37), trimmed to what is measured: a sealed file a document,
-// written beside, synced, renamed into place, and its folder synced before the write is acknowledged.
+// The first store of this project (commit be18d37), reduced to the measured parts. Each document is a sealed
+// file. It is written to a temporary file, synced and renamed, and its folder is synced before the write is
+// acknowledged.
 
 import { createHmac, createSecretKey, randomBytes } from 'node:crypto';
 import { mkdirSync } from 'node:fs';

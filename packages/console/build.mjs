@@ -1,5 +1,5 @@
-// Builds the console into dist/: hashed files, each also compressed, and manifest.json, which names them
-// for the services that serve them. Does nothing when dist/ is of these very sources.
+// Builds the console into dist/: hashed files, each also compressed, and manifest.json, which lists them for
+// the services. Does nothing when dist/ is already built from these sources.
 
 import { createHash } from 'node:crypto';
 import { existsSync, globSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -19,7 +19,7 @@ const TYPES = {
   '.svg': 'image/svg+xml',
 };
 
-/** Changes whenever a build could have another outcome. */
+/** A fingerprint of everything that affects the result of a build. */
 function fingerprint() {
   const files = [
     ...globSync('packages/{console,client}/src/**/*', { cwd: root }),
@@ -45,7 +45,7 @@ function* filesBelow(directory) {
   }
 }
 
-/** Writes the compressed forms that are smaller. @returns the entry of the manifest. */
+/** Writes those compressed forms that are smaller. @returns the entry of the manifest. */
 function compress(path) {
   const contentType = TYPES[extname(path)];
   if (contentType === undefined) throw new Error(`no content type is known for ${path}`);

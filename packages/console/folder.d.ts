@@ -1,2 +1,2 @@
-/** Where the build leaves the files of the console, and manifest.json, which names them. */
+/** The folder with the built files of the console, and manifest.json, which lists them. */
 export declare const CONSOLE_FOLDER: string;

@@ -4,21 +4,21 @@ import { defineConfig } from 'vite';
 const client = resolve(import.meta.dirname, '..', 'client', 'src');
 const page = (name) => resolve(import.meta.dirname, `${name}.html`);
 
-// One bundle with a page for each service. Nothing is inlined: the policy of the page (CONSOLE_CSP) has no
-// exceptions.
+// One bundle with a page for each service. Nothing is inlined, because the policy of the page (CONSOLE_CSP)
+// has no exceptions.
 export default defineConfig({
   root: import.meta.dirname,
   base: '/console/',
   publicDir: false,
   logLevel: 'warn',
   resolve: {
-    // The client's sources, wherever only what a build needs is installed.
+    // Use the sources of the client, because it may not be built.
     alias: [
       { find: /^@bundoc\/client$/, replacement: resolve(client, 'client.ts') },
       { find: /^@bundoc\/client\/(.+)$/, replacement: resolve(client, '$1.ts') },
     ],
   },
-  // Whatever NODE_ENV says: a development build names the paths of the machine that makes it.
+  // Regardless of NODE_ENV: a development build contains paths of the build machine.
   mode: 'production',
   oxc: { jsx: { runtime: 'automatic', importSource: 'preact', development: false } },
   build: {

@@ -19,9 +19,8 @@ export function parseCountLine(text) {
 }
 
 /**
- * Counts a run. Beside failed tests there are failures that no test shows: a module that could not be
- * imported, a hook that threw, an error outside any test; each counts as one. A test that never came to its
- * end has failed.
+ * Counts the tests of a run. A failure outside a test counts as a failed test: a module that could not be
+ * imported, a hook that threw, or an unhandled error. A test that never ended has failed.
  *
  * @param {readonly import('vitest/node').TestModule[]} testModules
  * @param {readonly unknown[]} unhandledErrors

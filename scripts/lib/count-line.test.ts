@@ -4,7 +4,7 @@ import { countLine, countRun, parseCountLine } from './count-line.mjs';
 
 type State = 'passed' | 'failed' | 'skipped' | 'pending';
 
-/** As much of a test module as is counted. */
+/** The parts of a test module that are counted. */
 function testModule(states: State[], errors: unknown[] = [], suiteErrors: unknown[][] = []): TestModule {
   return {
     errors: () => errors,
@@ -37,7 +37,7 @@ describe('the count of a run', () => {
     expect(countRun([testModule(['pending'])], [])).toEqual({ passed: 0, failed: 1, skipped: 0 });
   });
 
-  it('survives its own line', () => {
+  it('can be parsed from its own line', () => {
     const count = { passed: 12, failed: 0, skipped: 3 };
     expect(countLine(count)).toBe('12 passed, 0 failed, 3 skipped');
     expect(parseCountLine(`${countLine(count)}\n`)).toEqual(count);

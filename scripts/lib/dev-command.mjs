@@ -7,7 +7,7 @@ import { findNode } from './node-runtime.mjs';
 import { root, UserError } from './root.mjs';
 
 /**
- * Runs a command of `bunkms` on the dev setup that `npm start` made, also while the services run. It has the
+ * Runs a command of `bunkms` on the dev setup of `npm start`, even while the services run. It uses the
  * standard streams of this process.
  * @param {readonly string[]} args
  * @returns {Promise<number>} its exit code.
@@ -20,7 +20,7 @@ export async function bunkmsOfDevSetup(args) {
     throw new UserError('there is no dev setup yet: run "npm start" once (with the same BUNKMS_* variables)');
   const node = await findNode(root, process.env);
   const child = spawn(node.execPath, [cli, ...args], {
-    // Files that the user names are where the user is.
+    // File names are relative to the user's working directory.
     cwd: process.env.INIT_CWD ?? root,
     env: { ...setup.bunkmsEnv, PATH: node.env.PATH },
     stdio: 'inherit',

@@ -4,9 +4,9 @@ import { UserError } from './root.mjs';
 const TLS_VARIABLES = ['BUNDOC_TLS_CERT_FILE', 'BUNKMS_TLS_CERT_FILE', 'BUNKMS_INTERNAL_TLS_CERT_FILE'];
 
 /**
- * The environment of both services on a developer's machine: everything below `./data`, on 127.0.0.1. A
- * variable that is set wins; an empty one counts as absent, as in the services. Neither service sees the
- * other's variables: the KEK is BunKMS's alone.
+ * The environment of both services on a developer's machine: everything below `./data`, on 127.0.0.1.
+ * Variables that are set take precedence; an empty one counts as absent, as in the services. Neither service
+ * gets the other's variables: only BunKMS gets the KEK.
  *
  * @param {string} root
  * @param {NodeJS.ProcessEnv} inherited
@@ -17,9 +17,9 @@ export function devSetup(root, inherited) {
   const tls = TLS_VARIABLES.filter((name) => inherited[name]);
   if (tls.length > 0)
     throw new UserError(
-      `npm start speaks plain HTTP, on this machine alone: unset ${tls.join(', ')}, or run the services by themselves`,
+      `npm start uses plain HTTP, only on this machine: unset ${tls.join(', ')}, or run the services separately`,
     );
-  // A developer may look into the memory of the services: it holds no keys of anybody else.
+  // A developer may inspect the memory of the services: it contains no keys of others.
   const NODE_ENV = set('NODE_ENV', 'development');
 
   const dataDir = path('BUNDOC_DATA_DIR', 'data');
@@ -57,7 +57,7 @@ export function devSetup(root, inherited) {
       BUNKMS_INTERNAL_HOST: kmsInternal.host,
       BUNKMS_INTERNAL_PORT: String(kmsInternal.port),
       BUNKMS_DATA_DIR: kmsDataDir,
-      // No balancer is in front of them.
+      // There is no load balancer.
       BUNKMS_DRAIN_MS: set('BUNKMS_DRAIN_MS', '0'),
       ...(kekFile === undefined ? {} : { BUNKMS_KEK_FILE: kekFile }),
     },
@@ -74,7 +74,7 @@ export function devSetup(root, inherited) {
   };
 }
 
-/** `init` for this setup: it makes what is missing and leaves what is there. */
+/** The `init` arguments for this setup. It creates only missing parts. */
 export function initArguments(setup) {
   return [
     'init',
@@ -94,7 +94,7 @@ function tcpPort(variable, text) {
   throw new UserError(`${variable}: must be a port from 1 to 65535, not "${text}"`);
 }
 
-/** A host that one can connect to: a wildcard stands for every address, this machine's own among them. */
+/** A host to connect to: a wildcard becomes the loopback address. */
 function urlHost(host) {
   if (host === '0.0.0.0') return '127.0.0.1';
   if (host === '::') return '[::1]';

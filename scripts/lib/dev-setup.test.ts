@@ -29,7 +29,7 @@ describe('the dev setup', () => {
     expect(initArguments(setup)).toEqual(['init', '--create-kek', '--service-token', setup.tokenFile]);
   });
 
-  it('lets every variable that is set win, and takes an empty one as absent', () => {
+  it('prefers every variable that is set, and treats an empty one as absent', () => {
     const setup = devSetup(root, {
       BUNDOC_PORT: '9080',
       BUNDOC_DATA_DIR: '/mnt/data',
@@ -47,7 +47,7 @@ describe('the dev setup', () => {
     expect(setup.bundocApi.url).toBe('http://127.0.0.1:9080');
   });
 
-  it('keeps the variables of one service, the KEK above all, from the other', () => {
+  it('passes no variables of one service to the other, above all not the KEK', () => {
     const setup = devSetup(root, { BUNKMS_KEK: 'secret', BUNDOC_LOG_LEVEL: 'debug', LANG: 'C' });
     expect(Object.keys(setup.bundocEnv).filter((name) => name.startsWith('BUNKMS_'))).toEqual([]);
     expect(Object.keys(setup.bunkmsEnv).filter((name) => name.startsWith('BUNDOC_'))).toEqual([]);
@@ -55,13 +55,13 @@ describe('the dev setup', () => {
     expect(setup.bunkmsEnv).toMatchObject({ LANG: 'C', BUNKMS_KEK: 'secret' });
   });
 
-  it('makes no KEK file when the KEK comes in a variable', () => {
+  it('creates no KEK file when the KEK comes from a variable', () => {
     const setup = devSetup(root, { BUNKMS_KEK: 'secret' });
     expect(setup.bunkmsEnv).not.toHaveProperty('BUNKMS_KEK_FILE');
     expect(initArguments(setup)).not.toContain('--create-kek');
   });
 
-  it('refuses TLS, which it has no certificates for, and leaves a NODE_ENV as it is', () => {
+  it('refuses TLS, for which it has no certificates, and does not change NODE_ENV', () => {
     expect(() => devSetup(root, { BUNKMS_INTERNAL_TLS_CERT_FILE: '/c' })).toThrow(
       'BUNKMS_INTERNAL_TLS_CERT_FILE',
     );
@@ -77,7 +77,7 @@ describe('the dev setup', () => {
     ['::', 'http://[::1]:8080'],
     ['::1', 'http://[::1]:8080'],
     ['localhost', 'http://localhost:8080'],
-  ])('reaches a service that listens on %s at %s', (host, url) => {
+  ])('connects to a service that listens on %s at %s', (host, url) => {
     expect(devSetup(root, { BUNDOC_HOST: host }).bundocApi.url).toBe(url);
   });
 });

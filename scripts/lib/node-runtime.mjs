@@ -3,11 +3,11 @@ import { delimiter, dirname, join } from 'node:path';
 import { UserError } from './root.mjs';
 import { outputOf } from './run.mjs';
 
-/** What is remembered between runs lies here: deleting `node_modules` forgets it, as it should. */
+/** The cache between runs. It is inside `node_modules`, so that deleting that also deletes the cache. */
 export const cacheDir = (root) => join(root, 'node_modules', '.cache', 'bundoc-dev');
 
 /**
- * The lowest major version that an `engines.node` range of the form `>=24.0.0` asks for.
+ * The lowest major version in an `engines.node` range of the form `>=24.0.0`.
  * @param {string} range
  */
 export function lowestMajor(range) {
@@ -22,9 +22,9 @@ export function isAtLeast(version, major) {
 }
 
 /**
- * The environment without what `npm start` added to it: a nested npx or pnpm would take these for its own
- * settings (prefix, package, lifecycle). The registry and the places of npm's own files are kept, since a
- * person may have chosen them on the command line only.
+ * The environment without the variables of `npm start`, which a nested npx or pnpm would use as its own
+ * settings (prefix, package, lifecycle). The registry and the paths of npm's own files are kept, because the
+ * user may have set them only on the command line.
  * @param {NodeJS.ProcessEnv} env
  */
 export function withoutNpmVariables(env) {
@@ -36,15 +36,16 @@ export function withoutNpmVariables(env) {
 
 /**
  * @param {NodeJS.ProcessEnv} env
- * @param {string} directory that is searched for programs before all others
+ * @param {string} directory the first one to search for programs
  */
 export function withPathFirst(env, directory) {
   return { ...env, PATH: [directory, env.PATH].filter(Boolean).join(delimiter) };
 }
 
 /**
- * Finds a Node that is new enough for the project: the running one, the one remembered from last time, or the
- * `node` package of the npm registry, which npx keeps in npm's cache (asking npx each time costs a second).
+ * Finds a Node that is new enough for the project: the running one, the cached one from last time, or the
+ * `node` package of the npm registry. npx keeps that package in npm's cache. The path is cached because each
+ * call of npx costs a second.
  *
  * @param {string} root
  * @param {NodeJS.ProcessEnv} inherited
@@ -71,9 +72,7 @@ export async function findNode(root, inherited) {
   });
   const execPath = printed?.split('\n').pop() ?? '';
   if (execPath === '' || !isAtLeast(await version(execPath), major))
-    throw new UserError(
-      `Node ${major} or newer is needed, and npx could not get it (its reason stands above)`,
-    );
+    throw new UserError(`Node ${major} or newer is needed, and npx could not get it (see its error above)`);
   mkdirSync(dirname(memory), { recursive: true });
   writeFileSync(memory, execPath);
   return found(execPath);

@@ -17,13 +17,13 @@ describe('the Node that runs the project', () => {
     expect(isAtLeast(version, 24)).toBe(expected);
   });
 
-  it('reads the engines of package.json, and refuses a range it does not understand', () => {
+  it('reads the engines of package.json, and refuses an unknown form of range', () => {
     const { engines } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
     expect(lowestMajor(engines.node)).toBeGreaterThanOrEqual(24);
     expect(() => lowestMajor('^24 || ^26')).toThrow('engines.node');
   });
 
-  it('forgets what npm set for its script, but not where a person told it to look', () => {
+  it('removes what npm set for its script, but keeps what the user configured', () => {
     const env = {
       npm_lifecycle_event: 'start',
       npm_config_prefix: '/x',
@@ -38,12 +38,12 @@ describe('the Node that runs the project', () => {
     });
   });
 
-  it('puts a directory first in PATH, also where there was none', () => {
+  it('puts a directory first in PATH, even when PATH was unset', () => {
     expect(withPathFirst({ PATH: '/bin' }, '/n24')).toEqual({ PATH: '/n24:/bin' });
     expect(withPathFirst({}, '/n24')).toEqual({ PATH: '/n24' });
   });
 });
 
-it('the images are built by the same pnpm as the workspace', () => {
+it('the images are built with the same pnpm as the workspace', () => {
   expect(readFileSync(join(root, 'Dockerfile'), 'utf8')).toContain(`npm install --global ${PNPM}`);
 });

@@ -10,7 +10,7 @@ import { PNPM } from './workspace.mjs';
 const LISTENS = { bunkms: 'listening', bundoc: 'Bundoc is listening' };
 
 /**
- * Installs both services from tarballs into an empty folder, with production dependencies alone.
+ * Installs both services from tarballs into an empty folder, with production dependencies only.
  * @param {{ tarballs: string, folder: string, env: NodeJS.ProcessEnv, signal?: AbortSignal }} options
  */
 export async function installPacked({ tarballs, folder, env, signal }) {
@@ -20,7 +20,7 @@ export async function installPacked({ tarballs, folder, env, signal }) {
     return `file:${path}`;
   };
   const dependencies = { '@bundoc/bundoc': file('bundoc'), '@bundoc/bunkms': file('bunkms') };
-  // The tarballs name these by their version, which is in no registry before the release.
+  // The tarballs depend on these by version, which no registry has before the release.
   const overrides = {
     '@bundoc/shared': file('shared'),
     '@bundoc/client': file('client'),
@@ -38,8 +38,8 @@ export async function installPacked({ tarballs, folder, env, signal }) {
 
 /**
  * An installation of both services from tarballs, with a KEK, data and tokens below one folder.
- * @param {{ execPath: string, folder: string, place: string, env: NodeJS.ProcessEnv }} options
- * `folder`: where they are installed; `place`: of the data
+ * @param {{ execPath: string, folder: string, place: string, env: NodeJS.ProcessEnv }} options `folder`:
+ *   the installation; `place`: the data
  */
 export function packedInstallation({ execPath, folder, place, env }) {
   const path = (name, ...rest) => join(folder, 'node_modules', '@bundoc', name, 'dist', ...rest);
@@ -62,7 +62,7 @@ export function packedInstallation({ execPath, folder, place, env }) {
         ...{ name: 'bundoc', execPath, main: path('bundoc', 'main.js'), cwd: place },
         env: {
           ...{ PATH: env.PATH, BUNDOC_DATA_DIR: join(place, 'data'), BUNDOC_PORT: '0', BUNDOC_DRAIN_MS: '0' },
-          // Small, for what is kept of it.
+          // Small, because it is archived.
           BUNDOC_LOG_BYTES: String(64 * 1_048_576),
           ...{ BUNDOC_KMS_URL: kmsUrl, BUNDOC_KMS_TOKEN_FILE: tokenFile },
         },
@@ -70,7 +70,9 @@ export function packedInstallation({ execPath, folder, place, env }) {
   };
 }
 
-/** Starts a service, until it listens. @returns the record in its log that says so, and how to stop it. */
+/**
+ * Starts a service and waits until it listens. @returns the log record of that, and a function to stop it.
+ */
 async function start({ name, execPath, main, cwd, env }) {
   const child = spawn(execPath, ['--disable-sigusr1', main], {
     cwd,
@@ -84,11 +86,11 @@ async function start({ name, execPath, main, cwd, env }) {
       log += `${line}\n`;
       if (line.includes(`"msg":"${LISTENS[name]}"`)) resolve(JSON.parse(line));
     });
-    void closed.then(() => reject(new UserError(`${name} ended before it listened:\n${log}`)));
+    void closed.then(() => reject(new UserError(`${name} exited before it listened:\n${log}`)));
   });
   return {
     record,
-    /** SIGTERM. @throws UserError when it does not end in order. */
+    /** Sends SIGTERM. @throws UserError when it does not stop in order. */
     stop: async () => {
       child.kill('SIGTERM');
       const [code] = await closed;

@@ -2,7 +2,7 @@ import { createServer } from 'node:net';
 import { UserError } from './root.mjs';
 
 /**
- * Fails, naming the variable to change, when a listener's address is taken.
+ * Fails with the name of the variable when the address of a listener is in use.
  * @param {readonly { variable: string, host: string, port: number }[]} listeners
  */
 export async function requireFreePorts(listeners) {
@@ -16,7 +16,7 @@ export async function requireFreePorts(listeners) {
   }
 }
 
-/** @returns {Promise<string | undefined>} the error's code; absent when it worked. */
+/** @returns {Promise<string | undefined>} the code of the error; undefined on success. */
 function tryToListen(host, port) {
   return new Promise((resolve) => {
     const server = createServer();

@@ -1,15 +1,15 @@
-// Finds what makes prose hard to read: long sentences, and phrases that no editor of a manual would pass.
+// Finds long sentences and forbidden phrases in prose.
 //
-// node scripts/lib/prose.mjs [page…] lists them, and counts them for each page.
+// node scripts/lib/prose.mjs [page…] lists and counts them for each page.
 
 import { globSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 
-/** A sentence has one idea. So many words hold one. */
+/** Maximum words of a sentence: enough for one idea. */
 export const SENTENCE_WORDS_MAX = 25;
 
-/** Phrases that are grammatical and still not English as manuals have it. */
+/** Phrases that are grammatical but not the English of manuals. */
 const FORBIDDEN = [
   /\bwho(?:ever|soever)\b/gi,
   /\banew\b/gi,
@@ -26,8 +26,8 @@ const FORBIDDEN = [
 /** @typedef {{ line: number, text: string }} Remark */
 
 /**
- * The blocks of prose of a page: paragraphs and list items, each with its first line. Code, tables and
- * headings are left out.
+ * The blocks of prose in a page: paragraphs and list items, each with the number of its first line. Code,
+ * tables and headings are skipped.
  *
  * @param {string} markdown
  * @returns {Remark[]}
@@ -60,7 +60,7 @@ export function proseOf(markdown) {
 }
 
 /**
- * Sentences of a block. A name in code counts as one word, and a link as its label.
+ * The sentences of a block. A code span counts as one word, and a link as its label.
  *
  * @param {string} text
  * @returns {string[]}
@@ -93,7 +93,7 @@ export function longSentences(markdown) {
 }
 
 /**
- * @param {string} text of any kind; code is looked at as well.
+ * @param {string} text of any kind; code is checked too.
  * @returns {Remark[]}
  */
 export function forbiddenPhrases(text) {

@@ -8,8 +8,8 @@ import { mustRun } from './run.mjs';
 const CONFIRMED_WITHIN_MS = 30_000;
 
 /**
- * Has the packed services of a release write data, and keeps it as one archive: KEK, both data folders, and
- * what documents there are. Tests of later releases open it.
+ * Lets the packed services of a release write data, and archives it: the KEK, both data folders, and a list
+ * of the documents. Tests of later releases open it.
  * @param {Parameters<typeof packedInstallation>[0] & { archive: string, signal?: AbortSignal }} options
  */
 export async function keepReleaseData({ archive, signal, ...options }) {
@@ -17,7 +17,7 @@ export async function keepReleaseData({ archive, signal, ...options }) {
   mkdirSync(place, { recursive: true });
   const installation = packedInstallation(options);
   const made = await installation.bunkms('init', '--create-kek', '--service-token', installation.tokenFile);
-  if (made === undefined) throw new UserError('the packed bunkms could not make an installation');
+  if (made === undefined) throw new UserError('the packed bunkms could not create an installation');
   const kms = await installation.startKms();
   try {
     const bundoc = await installation.startBundoc(kms.record.internalUrl);
@@ -38,17 +38,18 @@ export async function keepReleaseData({ archive, signal, ...options }) {
     await kms.kill();
     throw error;
   }
-  // Those who open it make a token of their own: this one ends.
+  // This token expires; those who open the archive create a new one.
   rmSync(installation.tokenFile, { force: true });
   mkdirSync(join(archive, '..'), { recursive: true });
   await mustRun('tar', ['-czf', archive, '-C', place, '.'], { cwd: place, env, signal });
 }
 
 /**
- * Writes what formats there are: created, replaced, patched and deleted documents, a batch, numbers that a
- * double does not hold, large documents, a unique index and a schema, two projects.
+ * Writes data in all formats into two projects. It creates, replaces, patches and deletes documents, also in
+ * a batch. The data include large documents, numbers that a double cannot represent, a unique index and a
+ * schema.
  * @returns {Promise<Record<string, string | null>>} the exact text of each document by its path; null for a
- * deleted one
+ *   deleted one
  */
 async function writeDocuments(url, token) {
   await untilConfirmed(url);

@@ -3,40 +3,40 @@ import { UserError } from './root.mjs';
 const VERSION = /^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)$/;
 
 /**
- * @param {string} version that is wanted
+ * @param {string} version the new version
  * @param {string} current
  */
 export function requireNewer(version, current) {
   const parts = (text) => VERSION.exec(text)?.slice(1).map(Number);
   const [wanted, present] = [parts(version), parts(current)];
-  if (wanted === undefined) throw new UserError(`"${version}" is no version such as 0.2.0`);
+  if (wanted === undefined) throw new UserError(`"${version}" is not a version such as 0.2.0`);
   if (present === undefined) throw new Error(`the packages have the version "${current}"`);
   const at = wanted.findIndex((part, index) => part !== present[index]);
   if (at < 0 || wanted[at] < present[at])
     throw new UserError(`${version} is not newer than ${current}, the version of the packages`);
 }
 
-/** A manifest with another version; nothing else of its text changes. */
+/** A manifest with another version. Nothing else in its text changes. */
 export function withVersion(manifest, version) {
   const { version: current } = JSON.parse(manifest);
   return manifest.replace(`"version": "${current}"`, `"version": "${version}"`);
 }
 
 /**
- * The changelog with what was unreleased as a section of its own.
+ * The changelog with its unreleased entries as a new section.
  * @param {string} date such as 2026-11-27
  */
 export function withRelease(changelog, version, date) {
   const heading = '## Unreleased\n';
   const [before, after] = changelog.split(heading);
   if (after === undefined) throw new UserError('CHANGELOG.md has no section "## Unreleased"');
-  if (/^\s*(##\s|$)/.test(after)) throw new UserError('CHANGELOG.md: nothing is unreleased');
+  if (/^\s*(##\s|$)/.test(after)) throw new UserError('CHANGELOG.md: the section "## Unreleased" is empty');
   return `${before}${heading}\n## ${version} - ${date}\n${after}`;
 }
 
 /**
- * A manifest as it is packed: without the condition by which tests of the workspace find sources, and without
- * what only the workspace needs.
+ * The packed form of a manifest: without the condition by which tests find sources, and without members that
+ * only the workspace needs.
  */
 export function packedManifest(manifest) {
   const { devDependencies: _, exports, ...rest } = JSON.parse(manifest);
@@ -53,8 +53,7 @@ function withoutSource(exports) {
 }
 
 /**
- * A CycloneDX document that depends on what it describes alone: in order, and without the number and the time
- * of its making.
+ * A reproducible CycloneDX document: sorted, and without serial number and time.
  * @param {string} text
  */
 export function stableSbom(text) {

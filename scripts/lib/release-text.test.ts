@@ -14,22 +14,22 @@ describe('the version of a release', () => {
   it.each([
     ['0.1.0', 'is not newer than 0.1.0'],
     ['0.0.9', 'is not newer than 0.1.0'],
-    ['v0.2.0', 'is no version'],
-    ['0.2', 'is no version'],
-    ['0.02.0', 'is no version'],
-    ['', 'is no version'],
+    ['v0.2.0', 'is not a version'],
+    ['0.2', 'is not a version'],
+    ['0.02.0', 'is not a version'],
+    ['', 'is not a version'],
   ])('%j does not follow 0.1.0', (version, why) => {
     expect(() => requireNewer(version, '0.1.0')).toThrow(why);
   });
 
-  it('changes nothing else of a manifest', () => {
+  it('is the only change of a manifest', () => {
     const manifest = '{\n  "name": "x",\n  "version": "0.1.0",\n  "dependencies": { "y": "0.1.0" }\n}\n';
     expect(withVersion(manifest, '0.2.0')).toBe(manifest.replace('"version": "0.1.0"', '"version": "0.2.0"'));
   });
 });
 
 describe('the changelog of a release', () => {
-  it('has what was unreleased below the version and its day', () => {
+  it('has the unreleased entries below the version and its date', () => {
     const before = '# Changelog\n\n## Unreleased\n\n### Added\n\n- One.\n\n## 0.1.0 - 2026-01-01\n';
     expect(withRelease(before, '0.2.0', '2026-11-27')).toBe(
       '# Changelog\n\n## Unreleased\n\n## 0.2.0 - 2026-11-27\n\n### Added\n\n- One.\n\n## 0.1.0 - 2026-01-01\n',
@@ -45,7 +45,7 @@ describe('the changelog of a release', () => {
   });
 });
 
-it('a packed manifest names no sources and nothing that only the workspace needs', () => {
+it('a packed manifest names no sources and no members that only the workspace needs', () => {
   const manifest = {
     name: 'x',
     exports: { './a': { '@bundoc/source': './src/a.ts', types: './a.d.ts', default: './a.js' }, './b': null },
@@ -59,7 +59,7 @@ it('a packed manifest names no sources and nothing that only the workspace needs
   });
 });
 
-it('an SBOM says nothing of when it was made, and lists the same in the same order', () => {
+it('an SBOM has no creation time, and lists the same content in the same order', () => {
   const metadata = { component: { name: 'x' } };
   const sbom = (...names: string[]) => ({
     serialNumber: `urn:uuid:${names.join()}`,

@@ -4,11 +4,11 @@ import { fileURLToPath } from 'node:url';
 /** The root of the repository. */
 export const root = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
 
-/** Something the person at the terminal can put right: its message is shown alone, without a stack. */
+/** An error that the user can fix. Its message is shown without a stack. */
 export class UserError extends Error {}
 
 /**
- * Runs a script's body and turns its outcome into an exit code: what it returns, or 1 for an error.
+ * Runs the body of a script and sets the exit code: its result, or 1 for an error.
  * @param {string} name
  * @param {() => Promise<number>} body
  */

@@ -2,15 +2,14 @@ import { spawn } from 'node:child_process';
 import { UserError } from './root.mjs';
 
 /**
- * Runs a tool to its end and answers its exit code. The tool has a process group of its own, so that an abort
- * ends all of it (npx and pnpm start children of theirs) and the terminal's Ctrl-C reaches the supervisor
- * alone.
+ * Runs a tool and returns its exit code. The tool has a separate process group. So an abort ends all its
+ * processes (npx and pnpm start children), and Ctrl-C in the terminal reaches only the supervisor.
  *
  * @param {string} command
  * @param {readonly string[]} args
  * @param {{ cwd: string, env: NodeJS.ProcessEnv, stdout?: 'inherit' | 'stderr', signal?: AbortSignal }}
- * options `stdout: 'stderr'` (the default) keeps standard output free for what the script itself has to say.
- * @returns {Promise<number>} 128 + n for a tool that was killed, as a shell has it.
+ *   options `stdout: 'stderr'` (the default) keeps standard output free for the output of the script.
+ * @returns {Promise<number>} 128 + n for a tool that was killed, as in a shell.
  */
 export function run(command, args, { cwd, env, stdout = 'stderr', signal }) {
   return new Promise((resolve, reject) => {
@@ -36,7 +35,7 @@ export function run(command, args, { cwd, env, stdout = 'stderr', signal }) {
 }
 
 /**
- * As {@link run}, but a tool that fails is an error that names it.
+ * As {@link run}, but throws an error that names a failing tool.
  * @param {string} command
  * @param {readonly string[]} args
  * @param {Parameters<typeof run>[2]} options
@@ -47,11 +46,11 @@ export async function mustRun(command, args, options) {
 }
 
 /**
- * Runs a tool and answers what it printed on standard output, trimmed; its standard error passes through.
+ * Runs a tool and returns its trimmed standard output; its standard error passes through.
  * @param {string} command
  * @param {readonly string[]} args
  * @param {{ cwd: string, env: NodeJS.ProcessEnv }} options
- * @returns {Promise<string | undefined>} absent when it could not be run or failed.
+ * @returns {Promise<string | undefined>} undefined when it could not be run or failed.
  */
 export function outputOf(command, args, { cwd, env }) {
   return new Promise((resolve) => {
@@ -66,7 +65,7 @@ export function outputOf(command, args, { cwd, env }) {
 }
 
 /**
- * Signals a detached child with everything it started.
+ * Signals a detached child and all its descendants.
  * @param {import('node:child_process').ChildProcess} child
  * @param {NodeJS.Signals} signal
  */
@@ -75,6 +74,6 @@ export function killGroup(child, signal) {
   try {
     process.kill(-child.pid, signal);
   } catch {
-    // Gone already.
+    // It has already exited.
   }
 }

@@ -11,9 +11,9 @@ import { killGroup } from './run.mjs';
 const STOP_TIMEOUT_MS = 15_000;
 
 /**
- * Starts a service. Its output goes through, line by line; at a terminal its log is made readable. It has a
- * process group of its own, so that the terminal's Ctrl-C does not reach it beside the supervisor's SIGTERM,
- * and an IPC channel, whose end tells it that the supervisor is gone, however that came.
+ * Starts a service. Its output passes through line by line; at a terminal its log is made readable. It has a
+ * separate process group, so that Ctrl-C in the terminal does not reach it in addition to the supervisor's
+ * SIGTERM. It also has an IPC channel, which closes when the supervisor exits for any reason.
  *
  * @param {string} name
  * @param {{
@@ -55,10 +55,10 @@ export function startService(name, { execPath, args = [], main, cwd, env, readyU
     get running() {
       return child.exitCode === null && child.signalCode === null;
     },
-    /** True once `/ready` answers 200 and, where BunKMS sends events, they come. */
+    /** True once `/ready` answers 200 and, for Bundoc, the events of BunKMS are live. */
     ready: () => isReady(readyUrl),
     kill: () => killGroup(child, 'SIGKILL'),
-    /** One SIGTERM, then patience, then SIGKILL. True when it ended by itself and in order. */
+    /** Sends SIGTERM, and SIGKILL after a timeout. True when it stopped in order. */
     async stop() {
       child.kill('SIGTERM');
       const timer = setTimeout(() => killGroup(child, 'SIGKILL'), STOP_TIMEOUT_MS);
@@ -70,7 +70,7 @@ export function startService(name, { execPath, args = [], main, cwd, env, readyU
 }
 
 /**
- * The message of a service's log line of level `fatal`; absent for every other line.
+ * The message of a service's log line of level `fatal`; undefined for all other lines.
  * @param {string} line
  * @returns {string | undefined}
  */
@@ -85,8 +85,7 @@ export function fatalMessage(line) {
 }
 
 /**
- * How lines of the services are shown: at a terminal as the services themselves show them there, otherwise as
- * they are.
+ * Formats lines of the services: at a terminal like the services themselves, otherwise unchanged.
  * @param {string} root of the built workspace
  * @returns {Promise<(line: string) => string>}
  */

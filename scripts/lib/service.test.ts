@@ -6,6 +6,6 @@ it.each([
   ['{"level":"info","msg":"\\"fatal\\" is only a word here"}', undefined],
   ['{"level":"fatal", broken', undefined],
   ['Warning: "fatal"', undefined],
-])('finds the reason a service gave in %s', (line, expected) => {
+])('finds the reason that a service gives in %s', (line, expected) => {
   expect(fatalMessage(line)).toBe(expected);
 });

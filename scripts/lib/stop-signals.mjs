@@ -1,16 +1,16 @@
 import { performance } from 'node:perf_hooks';
 
-/** The person asked to stop; nothing went wrong. */
+/** The user asked to stop; nothing has failed. */
 export class Stopped extends Error {}
 
 /**
- * npm passes on the terminal's Ctrl-C, which the supervisor got from the terminal too: signals this close
- * together are one wish.
+ * npm forwards Ctrl-C, which the supervisor also gets from the terminal. Signals within this time count as
+ * one.
  */
 const ECHO_MS = 500;
 
 /**
- * Turns SIGINT, SIGTERM and SIGHUP into an abort; a second one, meant as such, calls `onImpatience`.
+ * Turns SIGINT, SIGTERM and SIGHUP into an abort. A second signal calls `onImpatience`.
  * @param {() => void} onImpatience
  * @returns {AbortSignal}
  */

@@ -4,12 +4,12 @@ import { dirname, join } from 'node:path';
 import { cacheDir } from './node-runtime.mjs';
 import { mustRun, run } from './run.mjs';
 
-/** The one pnpm that is known to take the lockfile; the Dockerfile names the same. */
+/** The pnpm version for the lockfile; the Dockerfile names the same. */
 export const PNPM = 'pnpm@12.4.2';
 
 /**
- * TypeScript and types are dependencies of the workspace, as `npm start` compiles; what only tests need is a
- * devDependency.
+ * TypeScript and types are dependencies of the workspace, because `npm start` compiles. Only test tools are
+ * devDependencies.
  */
 const INSTALLS = {
   run: ['install', '--prod', '--frozen-lockfile', '--prefer-offline'],
@@ -19,11 +19,11 @@ const INSTALLS = {
 const stampOf = (fingerprint, purpose) => `${fingerprint} ${purpose}`;
 
 /**
- * Installs and builds the workspace, each only as far as needed. All output goes to standard error.
+ * Installs and builds the workspace if needed. All output goes to standard error.
  * @param {string} root
  * @param {{ env: NodeJS.ProcessEnv }} node
- * @param {'run' | 'test'} wanted `run` installs what the services and their build need; `test` also what
- * checks and tests need.
+ * @param {'run' | 'test'} wanted `run` installs the dependencies of the services and their build; `test`
+ *   also those of checks and tests.
  * @param {AbortSignal} [signal]
  */
 export async function prepare(root, node, wanted, signal) {
@@ -33,7 +33,7 @@ export async function prepare(root, node, wanted, signal) {
   const fingerprint = installFingerprint(root);
   if (!isInstalled(root, stamp, fingerprint, purpose)) {
     rmSync(stamp, { force: true });
-    // CI=true: never ask whether node_modules of another pnpm may be replaced; there may be nobody to answer.
+    // CI=true: never ask whether to replace the node_modules of another pnpm, because nobody may answer.
     await mustRun('npx', ['-y', PNPM, ...INSTALLS[purpose]], {
       ...options,
       env: { ...node.env, CI: 'true' },
@@ -42,13 +42,13 @@ export async function prepare(root, node, wanted, signal) {
     writeFileSync(stamp, stampOf(fingerprint, purpose));
   }
   await build(root, options);
-  // Does nothing when the console is built of these very sources.
+  // Does nothing when the console is already built from these sources.
   await mustRun('node', [join(root, 'packages', 'console', 'build.mjs')], options);
 }
 
 /**
- * What to install for: an install for running would remove what tests need, so where that is installed it
- * stays.
+ * The purpose of an install. An install for `run` would remove the dependencies of tests, so an existing one
+ * for `test` stays.
  * @param {string} root
  * @param {'run' | 'test'} wanted
  */
@@ -60,21 +60,21 @@ export function installPurpose(root, wanted) {
 }
 
 /**
- * Compiles what has changed. TypeScript 7 may take declarations for unchanged that are not (a type that is
- * inferred from a union which grew in another file), and then finds errors in sources that have none: what
- * fails is compiled once more from nothing.
+ * Compiles changed sources. TypeScript 7 may treat changed declarations as unchanged (for a type inferred
+ * from a union that grew in another file) and then report false errors. So a failed build is repeated from
+ * scratch.
  * @param {string} root
  * @param {{ cwd: string, env: NodeJS.ProcessEnv, signal?: AbortSignal }} options
  */
 export async function build(root, options) {
   const tsc = join(root, 'node_modules', '.bin', 'tsc');
   if ((await run(tsc, ['-b'], options)) === 0) return;
-  console.error('The build failed. It is done once more from nothing.');
+  console.error('The build failed. Building again from scratch.');
   await mustRun(tsc, ['-b', '--force'], options);
 }
 
 /**
- * Changes whenever an install could have another outcome.
+ * A fingerprint of everything that affects the result of an install.
  * @param {string} root
  */
 function installFingerprint(root) {
@@ -84,10 +84,7 @@ function installFingerprint(root) {
   return hash.digest('hex');
 }
 
-/**
- * True when the last install was of this lockfile, had what is needed, and nothing that it linked has gone
- * since.
- */
+/** True when the last install was of this lockfile and for this purpose, and all its links still exist. */
 function isInstalled(root, stamp, fingerprint, purpose) {
   const installed = existsSync(stamp) ? readFileSync(stamp, 'utf8') : '';
   const suffices = purpose === 'test' ? ['test'] : ['run', 'test'];
@@ -99,7 +96,7 @@ function isInstalled(root, stamp, fingerprint, purpose) {
   );
 }
 
-/** The packages of the workspace, its root first, and what they depend on. */
+/** The manifests of the workspace, its root first. */
 export function manifests(root) {
   const packages = readdirSync(join(root, 'packages'))
     .sort()

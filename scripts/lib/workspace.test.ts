@@ -16,7 +16,7 @@ describe('the build of the workspace', () => {
     rmSync(root, { recursive: true });
   });
 
-  /** Builds with a compiler that takes these arguments and no others. @returns with what it was run. */
+  /** Builds with a compiler that accepts only these arguments. @returns its calls. */
   async function buildWith(taken: string): Promise<string[]> {
     const tsc = join(root, 'node_modules', '.bin', 'tsc');
     writeFileSync(tsc, `#!/bin/sh\necho "$*" >> '${root}/runs'\n[ "$*" = '${taken}' ]\n`);
@@ -25,11 +25,11 @@ describe('the build of the workspace', () => {
     return readFileSync(join(root, 'runs'), 'utf8').trim().split('\n');
   }
 
-  it('compiles only what has changed', async () => {
+  it('compiles only changed sources', async () => {
     expect(await buildWith('-b')).toEqual(['-b']);
   });
 
-  it('is done from nothing when declarations of an earlier one make it fail', async () => {
+  it('is repeated from scratch when stale declarations make it fail', async () => {
     expect(await buildWith('-b --force')).toEqual(['-b', '-b --force']);
   });
 
@@ -38,7 +38,7 @@ describe('the build of the workspace', () => {
   });
 });
 
-it('an install for running leaves what tests need where it is installed', () => {
+it('an install for `run` keeps the dependencies of tests if they are installed', () => {
   const root = mkdtempSync(join(tmpdir(), 'bundoc-install-'));
   try {
     const put = (path: string, manifest: object) => {

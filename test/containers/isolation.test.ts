@@ -19,7 +19,7 @@ describeWithDocker('the export of keys', () => {
     stack = await startStack();
     const client = await bundocClient(stack, 'project-a');
     expect(await client.put('project-a', 'notes', 'first', '{}')).toMatchObject({ status: 201 });
-    // A token that may export: what keeps a stranger out below is the network alone.
+    // The token may export keys: below, only the network refuses a stranger.
     token = await stack.token(
       '--typ',
       'service',
@@ -46,7 +46,7 @@ describeWithDocker('the export of keys', () => {
 
   /**
    * Asks every name and address of BunKMS, at both ports, from a container on `network`, with Bundoc's
-   * certificate if not told otherwise.
+   * certificate by default.
    */
   const probeFrom = async (network: string, certificate: object = { pems }): Promise<Finding[]> => {
     const hosts = [
@@ -78,7 +78,7 @@ describeWithDocker('the export of keys', () => {
       .map(({ host, port, outcome }) => `${outcome} from ${host}:${port}`)
       .sort();
 
-  it('answers inside the internal network, so the probe works', async () => {
+  it('answers inside the internal network, which shows that the probe works', async () => {
     const findings = await probeFrom(`${stack.project}_internal`);
     const released = findings.filter(({ outcome }) => outcome === 200);
     expect(released.map(({ host, port }) => `${host}:${port}`)).toEqual(
@@ -87,7 +87,7 @@ describeWithDocker('the export of keys', () => {
     for (const { body } of released) expect(body).toContain('key_material_b64');
   });
 
-  it('is refused inside the internal network to anyone who has a token and no certificate', async () => {
+  it('is refused inside the internal network to a caller with a token and no certificate', async () => {
     const findings = await probeFrom(`${stack.project}_internal`, {});
     const answered = findings.filter(({ outcome }) => typeof outcome === 'number');
     expect(answered.length).toBeGreaterThan(0);
@@ -97,9 +97,9 @@ describeWithDocker('the export of keys', () => {
     for (const { body } of findings) expect(body).not.toContain('key_material_b64');
   });
 
-  it('is reached by no name, port or address from the other network of BunKMS', async () => {
+  it('cannot be reached by any name, port or address from the other network of BunKMS', async () => {
     const findings = await probeFrom(`${stack.project}_edge`);
-    // The API listener is there for this network, and has no such route.
+    // This network reaches the API listener, which does not have this route.
     expect(answersOf(findings)).toEqual(
       ['bunkms', stack.container('bunkms'), addresses.edge]
         .map((host) => `404 from ${host}:${API_PORT}`)
@@ -108,7 +108,7 @@ describeWithDocker('the export of keys', () => {
     for (const { body } of findings) expect(body).not.toContain('key_material_b64');
   });
 
-  it('is reached by no name, port or address from an unrelated network', async () => {
+  it('cannot be reached by any name, port or address from an unrelated network', async () => {
     expect(answersOf(await probeFrom('bridge'))).toEqual([]);
   });
 

@@ -3,11 +3,9 @@ import { type Answer, type BundocClient, bundocClient } from './support/client.t
 import { describeWithDocker, docker } from './support/docker.ts';
 import { eventually, type Stack, startStack, untilHealthy } from './support/stack.ts';
 
-/**
- * The design's bound for an answer about a cold project is 5 s; the rest is what a busy machine adds to it.
- */
+/** The design allows 5 s for an answer about a cold project. The rest is slack for a busy machine. */
 const COLD_ANSWER_MS_MAX = 30_000;
-/** Less than an answer takes that waits for BunKMS. */
+/** Less than the time of an answer that waits for BunKMS. */
 const WARM_ANSWER_MS_MAX = 4_000;
 const TRIES = 5;
 
@@ -41,8 +39,8 @@ const OUTAGES: readonly Outage[] = [
 ];
 
 /**
- * Every answer is one of these, and does not wait: a disk that stalls may hold up one or another, and not one
- * after another.
+ * Expects an answer of one of these statuses without a wait. A disk stall may delay single answers, so the
+ * request is repeated.
  */
 async function atOnce(asked: () => Promise<Answer>, statuses: readonly number[]): Promise<void> {
   const elapsedMs: number[] = [];
@@ -66,12 +64,12 @@ describeWithDocker('while BunKMS is away', () => {
   beforeAll(async () => {
     stack = await startStack({ env: { BUNDOC_KMS_DEADLINE_MS: '' } });
     const before = await bundocClient(stack, '*');
-    // Again, when a busy machine held up BunKMS.
+    // Retried, because a busy machine may delay BunKMS.
     for (const project of ['warm', ...OUTAGES.map(({ name }) => `cold-${name}`)])
       await eventually(async () =>
         expect(await before.put(project, 'notes', 'first', '{"n":1}')).toMatchObject({ status: 201 }),
       );
-    // A restart makes all of them cold again; one read makes one of them warm.
+    // A restart makes all projects cold, and one read makes one of them warm.
     await docker(['restart', stack.container('bundoc')]);
     await untilHealthy(stack.container('bundoc'));
     client = await bundocClient(stack, '*');
@@ -96,7 +94,7 @@ describeWithDocker('while BunKMS is away', () => {
       client.put(cold, 'notes', 'second', '{"n":2}'),
       client.put(`new-${outage.name}`, 'notes', 'first', '{"n":1}'),
     ];
-    // Meanwhile, and afterwards, the warm project neither waits nor fails.
+    // During the outage and afterwards, the warm project neither waits nor fails.
     for (const id of [`during-${outage.name}`, `later-${outage.name}`]) {
       await atOnce(() => client.put('warm', 'notes', id, '{"n":3}'), [201, 200]);
       await atOnce(() => client.get('warm', 'notes', id), [200]);
@@ -117,9 +115,9 @@ describeWithDocker('while BunKMS is away', () => {
       return answer;
     });
     expect(read.text).toContain('"n":1');
-    // What was refused left no trace, and can be done now.
+    // The refused write left no trace, and succeeds now.
     expect(await client.get(cold, 'notes', 'second')).toMatchObject({ status: 404 });
-    // Each project remembers for a second that its key did not come.
+    // Each project remembers for a second that it got no key.
     await eventually(async () => {
       const created = await client.put(`new-${outage.name}`, 'notes', 'first', '{"n":1}');
       expect(created).toMatchObject({ status: 201 });

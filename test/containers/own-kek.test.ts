@@ -9,7 +9,7 @@ import { describeWithDocker, docker, root } from './support/docker.ts';
 import { type Stack, startStack } from './support/stack.ts';
 
 const run = promisify(execFile);
-/** The lines that an operator is given. */
+/** The documented commands. */
 const DOCUMENTED = /## Your own KEK in compose.*?```sh\n(.*?)```/s.exec(
   readFileSync(join(root, 'docs/configuration.md'), 'utf8'),
 )?.[1];
@@ -24,7 +24,7 @@ describeWithDocker('the compose project, from the development KEK to a KEK of on
     stack = await startStack();
     const client = await bundocClient(stack, 'project-a');
     await client.put('project-a', 'notes', 'first', '{"n":1}');
-    // Root needs no sudo, and a machine may have none.
+    // Root needs no sudo, and it may not be installed.
     const programs = join(directory, 'programs');
     mkdirSync(programs);
     if (process.getuid?.() === 0)
@@ -40,7 +40,7 @@ describeWithDocker('the compose project, from the development KEK to a KEK of on
     rmSync(directory, { recursive: true, force: true });
   });
 
-  it('takes five lines, after which every key is wrapped with the own KEK', async () => {
+  it('takes five commands, after which every key is wrapped with that KEK', async () => {
     expect(String(DOCUMENTED).trim().split('\n')).toHaveLength(5);
     const { keks, current } = JSON.parse(await stack.exec('bunkms', 'bunkms', 'kek', 'status', '--json')) as {
       keks: { id: string; versions: number }[];
@@ -51,13 +51,13 @@ describeWithDocker('the compose project, from the development KEK to a KEK of on
     for (const { id, versions } of keks) expect(versions > 0).toBe(id === current);
   });
 
-  it('gives back what was stored before, and stores on', async () => {
+  it('still reads what was stored before, and accepts new writes', async () => {
     const client = await bundocClient(stack, 'project-a', 'project-b');
     expect(await client.get('project-a', 'notes', 'first')).toMatchObject({ status: 200 });
     expect(await client.put('project-b', 'notes', 'second', '{"n":2}')).toMatchObject({ status: 201 });
   });
 
-  it('mounts the folder into BunKMS alone, and read-only', async () => {
+  it('mounts the folder only into BunKMS, and read-only', async () => {
     const mountsOf = async (service: 'bunkms' | 'bundoc') =>
       JSON.parse(await docker(['inspect', '--format', '{{json .Mounts}}', stack.container(service)])) as {
         Source: string;

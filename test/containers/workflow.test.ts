@@ -12,7 +12,7 @@ import { eventually, type Stack, startStack } from './support/stack.ts';
 
 const run = promisify(execFile);
 
-/** Words that must be found nowhere at rest: a collection, an id, a field and a value. */
+/** Words that no volume or log may contain: a collection, an id, a field and a value. */
 const PLANTED = {
   collection: 'plantedcollection',
   id: 'plantedid',
@@ -33,7 +33,7 @@ describeWithDocker('the compose project', () => {
   });
   afterAll(() => stack?.[Symbol.asyncDispose]());
 
-  /** Asks the internal listener, from where Bundoc is. */
+  /** Sends a request to the internal listener from the network of Bundoc. */
   const exportKey = async (token: string) => {
     const targets = [{ host: 'bunkms-internal', port: 8082 }];
     const [finding] = parseFindings(
@@ -59,7 +59,7 @@ describeWithDocker('the compose project', () => {
     return auditPageSchema.parse(JSON.parse(answer.text)).records;
   };
 
-  it('gives a document back as it was sent', async () => {
+  it('returns a document as it was sent', async () => {
     const answer = await client.get('project-a', PLANTED.collection, PLANTED.id);
     expect(answer.status).toBe(200);
     expect(answer.text).toContain(BODY.slice(1, -1));
@@ -70,7 +70,7 @@ describeWithDocker('the compose project', () => {
       dockerBytes(['cp', `${stack.container('bundoc')}:/var/lib/bundoc`, '-']),
       dockerBytes(['cp', `${stack.container('bunkms')}:/var/lib/bunkms`, '-']),
     ]);
-    // The search does find what lies in the clear.
+    // The search finds plaintext names, so it works.
     expect(volumes[0].includes('projects/project-a/docs/')).toBe(true);
     expect(volumes[1].includes('project-a-dek')).toBe(true);
     const places = [...volumes, Buffer.from(await stack.compose('logs', '--no-color'))];
@@ -84,7 +84,7 @@ describeWithDocker('the compose project', () => {
   });
 
   it('keeps the document as nonce, ciphertext and tag under the exported key', async () => {
-    // It follows its commit in the background.
+    // The file is written in the background after the commit.
     const files = await eventually(() =>
       stack.exec(
         'bundoc',
@@ -121,7 +121,7 @@ describeWithDocker('the compose project', () => {
     expect(JSON.parse(stdout)).toMatchObject({ _id: 'first', _rev: expect.any(String) });
   });
 
-  it('recorded the release of the key as CRITICAL, in a chain that verifies', async () => {
+  it('recorded the export of the key as CRITICAL, in a chain that verifies', async () => {
     const [first] = await auditOf('severity=CRITICAL&key=project-a-dek');
     expect(first).toMatchObject({ severity: 'CRITICAL', actor: 'bundoc', key: 'project-a-dek' });
     const released = (await auditOf('severity=CRITICAL&key=project-a-dek')).filter(
@@ -131,7 +131,7 @@ describeWithDocker('the compose project', () => {
     expect(await stack.exec('bunkms', 'bunkms', 'audit', 'verify')).toContain('intact');
   });
 
-  it('refuses a client token at export, and records that', async () => {
+  it('refuses a client token at export, and records the refusal', async () => {
     const before = (await auditOf('severity=CRITICAL')).filter(({ outcome }) => outcome === 'refused').length;
     const client = await stack.token(
       '--typ',
@@ -177,7 +177,7 @@ describeWithDocker('the compose project', () => {
     },
   );
 
-  it('cannot write outside its volumes and /tmp, nor take a capability', async () => {
+  it('cannot write outside its volumes and /tmp, and cannot gain a capability', async () => {
     await expect(stack.exec('bundoc', 'touch', '/app/x')).rejects.toThrow('Read-only file system');
     await expect(stack.exec('bunkms', 'touch', '/var/lib/kms-kek/x')).rejects.toThrow(
       'Read-only file system',
@@ -186,7 +186,7 @@ describeWithDocker('the compose project', () => {
     expect(status.match(/0000000000000000/g)).toHaveLength(5);
   });
 
-  it('shows the KEK to BunKMS alone and the service token to Bundoc alone', async () => {
+  it('gives the KEK only to BunKMS and the service token only to Bundoc', async () => {
     const mounts = async (service: 'bunkms' | 'bundoc') =>
       (
         await docker([
@@ -200,7 +200,7 @@ describeWithDocker('the compose project', () => {
         .sort();
     expect(await mounts('bunkms')).toEqual(['/var/lib/bunkms', '/var/lib/bunkms-tls', '/var/lib/kms-kek']);
     expect(await mounts('bundoc')).toEqual([
-      // Empty here: the password and the authority of a PostgreSQL server.
+      // Empty in this stack: the password and the authority of a PostgreSQL server.
       '/run/secrets/postgres-ca',
       '/run/secrets/postgres-password',
       '/var/lib/bundoc',
@@ -209,7 +209,7 @@ describeWithDocker('the compose project', () => {
     ]);
   });
 
-  it('takes a new certificate of each service without a restart', async () => {
+  it('loads a new certificate of each service without a restart', async () => {
     const startedAt = (service: 'bunkms' | 'bundoc') =>
       docker(['inspect', '--format', '{{.State.StartedAt}}', stack.container(service)]);
     const before = [await startedAt('bunkms'), await startedAt('bundoc')];

@@ -1,6 +1,6 @@
 import { expect } from 'vitest';
 
-/** What a document may be: these bytes as its members, or absent. `rev` where an answer told it. */
+/** A possible state of a document: these bytes as its members, or absent. `rev` is known from an answer. */
 export interface DocumentState {
   readonly body: string | undefined;
   readonly rev: string | undefined;
@@ -9,25 +9,23 @@ export interface DocumentState {
 const ABSENT: DocumentState = { body: undefined, rev: undefined };
 
 /**
- * What one document may be, by the answers that came: the last acknowledged state, and each later one whose
- * answer did not come because the process was killed. One writer at a time.
+ * The possible states of one document: the last acknowledged one, and each later write that lost its answer
+ * because the process was killed. One writer at a time.
  */
 export class Acknowledged {
   #states: DocumentState[] = [ABSENT];
 
-  /** The only state that it may have; undefined while an answer is missing. */
+  /** The only possible state; undefined while an answer is missing. */
   get known(): DocumentState | undefined {
     return this.#states.length === 1 ? this.#states[0] : undefined;
   }
 
-  /** States that it may have, the acknowledged one first. */
+  /** The possible states, the acknowledged one first. */
   get possible(): readonly DocumentState[] {
     return this.#states;
   }
 
-  /**
-   * A write is on its way. @returns what to call with its answer; without one, both outcomes stay possible.
-   */
+  /** Begins a write. @returns what to call with its answer; without one, both outcomes stay possible. */
   begin(body: string | undefined): { acknowledged(rev?: string): void; refused(): void } {
     const next: DocumentState = { body, rev: undefined };
     this.#states.push(next);
@@ -42,8 +40,8 @@ export class Acknowledged {
   }
 
   /**
-   * It was read (`text` undefined: it is absent): it must be one of the possible states, exactly, and is that
-   * one from here on.
+   * Records a read (`text` undefined: absent). The result must match one possible state, which becomes the
+   * only one.
    */
   settle(name: string, text: string | undefined, rev: string | undefined): void {
     const found = this.#states.find(
@@ -61,7 +59,7 @@ export class Acknowledged {
 const METADATA =
   /^\{"_id":"[^"]*","_collection":"[^"]*","_rev":"[0-9a-f]{24}","_created":"[^"]{24}","_updated":"[^"]{24}",/;
 
-/** Whether the text of a document is the metadata and then exactly these bytes. */
+/** Whether the text of a document is its metadata followed by exactly these bytes. */
 function isText(text: string | undefined, body: string | undefined): boolean {
   if (text === undefined || body === undefined) return text === body;
   const metadata = METADATA.exec(text)?.[0];

@@ -6,7 +6,7 @@ import { expect } from 'vitest';
 const EXECUTABLE = '/usr/bin/chromium';
 export const hasChromium = existsSync(EXECUTABLE);
 
-/** Notes every breach of the page's policy, from its first line on. */
+/** Records every violation of the page's content security policy from the start. */
 const WATCH = `
   globalThis.__breaches = [];
   document.addEventListener('securitypolicyviolation', (event) => {
@@ -14,7 +14,7 @@ const WATCH = `
   });
 `;
 
-// What runs in the page is text here, since the types of a page are not those of the tests.
+// Code for the page is text, because the tests do not have the types of a page.
 const RUN_AXE = `axe.run().then(({ violations }) =>
   violations.map(({ id, nodes }) =>
     id + ': ' + nodes.map(({ html, failureSummary }) => html + ' ' + failureSummary).join('; ')))`;
@@ -33,31 +33,31 @@ const TRACES = `(async () => ({
   ],
 }))()`;
 
-/** The element that has the focus, also in a shadow root. */
+/** The focused element, even in a shadow root. */
 const DEEP_FOCUS = `let at = document.activeElement;
   while (at.shadowRoot?.activeElement) at = at.shadowRoot.activeElement;`;
 const FOCUSED = `(() => { ${DEEP_FOCUS}
   return (at.getAttribute('aria-label') ?? at.labels?.[0]?.textContent ?? at.textContent).trim().slice(0, 80);
 })()`;
-/** An outline of its own, or of the frame around an editor. */
+/** Whether the focused element, or the frame around an editor, has an outline. */
 const IS_FOCUS_SHOWN = `(() => { ${DEEP_FOCUS}
   const host = at.getRootNode().host ?? at;
   return [at, host].some((one) => getComputedStyle(one).outlineStyle !== 'none' ||
     getComputedStyle(one).boxShadow !== 'none');
 })()`;
-/** Stops of the Tab key that one way may have. */
+/** The most Tab stops on the way to an element. */
 const STOPS_MAX = 120;
 
 /**
- * For `addInitScript`: a file of the browser's own in the place of the one that its user would choose. It is
- * written as that one is.
+ * For `addInitScript`: a file in the browser's private file system replaces the one that the user would
+ * choose. The page writes it in the same way.
  */
 export const OWN_FILES = `
   globalThis.showSaveFilePicker = async ({ suggestedName }) =>
     (await navigator.storage.getDirectory()).getFileHandle(suggestedName, { create: true });
 `;
 
-/** What a page has written into one of {@link OWN_FILES}. */
+/** Reads a file that the page has written through {@link OWN_FILES}. */
 export function writtenFile(page: Page, name: string): Promise<string> {
   return page.evaluate<string>(
     `navigator.storage.getDirectory()
@@ -75,7 +75,7 @@ export interface VisitorOptions {
   readonly height?: number;
 }
 
-/** One browser, for the tests of a file. */
+/** One browser for all tests of a file. */
 export class TestBrowser implements AsyncDisposable {
   readonly #browser: Browser;
 
@@ -98,7 +98,7 @@ export class TestBrowser implements AsyncDisposable {
     );
   }
 
-  /** A visitor with nothing stored. */
+  /** A visitor with an empty browser context. */
   async visit(options: VisitorOptions = {}): Promise<Visitor> {
     const { theme = 'light', width = 1_440, height = 900 } = options;
     const context = await this.#browser.newContext({
@@ -117,7 +117,7 @@ export class TestBrowser implements AsyncDisposable {
   }
 }
 
-/** A browser context that watches what its pages do. */
+/** A browser context that records violations and errors of its pages. */
 export class Visitor implements AsyncDisposable {
   readonly page: Page;
   readonly #context: BrowserContext;
@@ -150,26 +150,29 @@ export class Visitor implements AsyncDisposable {
     await this.page.getByRole('button', { name: action }).click();
   }
 
-  /** Goes to a view without loading the page again, which would forget the token. */
+  /** Opens a view without a reload, which would lose the token. */
   async open(path: string): Promise<void> {
     await this.page.evaluate(
       `history.pushState(null, '', ${JSON.stringify(path)}); dispatchEvent(new PopStateEvent('popstate'))`,
     );
   }
 
-  /** Puts a text in the place of what an editor holds. */
+  /** Replaces the text of an editor. */
   async replaceText(label: string, next: string): Promise<void> {
     await this.editor(label).click();
     await this.page.keyboard.press('ControlOrMeta+a');
     await this.page.keyboard.insertText(next);
   }
 
-  /** What a screen reader calls the element that has the focus. */
+  /** The accessible name of the focused element. */
   async focused(): Promise<string> {
     return this.page.evaluate<string>(FOCUSED);
   }
 
-  /** The same; empty where the page does not have the focus. @throws AssertionError outside of `selector`. */
+  /**
+   * As {@link focused}; empty when the focus is not in the page. @throws AssertionError for a focus outside
+   * `selector`.
+   */
   async focusedWithin(selector: string): Promise<string> {
     const isWithin = await this.page.evaluate<boolean>(
       `document.activeElement === document.body || document.activeElement.closest(${JSON.stringify(selector)}) !== null`,
@@ -180,10 +183,7 @@ export class Visitor implements AsyncDisposable {
       : this.focused();
   }
 
-  /**
-   * Goes to the next element of that name by the Tab key alone. Each stop on the way shows that it has the
-   * focus.
-   */
+  /** Moves to the next element of that name with the Tab key. Each stop on the way must show its focus. */
   async tabTo(name: string): Promise<void> {
     const passed: string[] = [];
     while (passed.length < STOPS_MAX) {
@@ -196,12 +196,12 @@ export class Visitor implements AsyncDisposable {
     throw new Error(`no Tab leads to ${name}: ${passed.join(' | ')}`);
   }
 
-  /** The text of the editor with that name, as it is in the editor and not as it is drawn. */
+  /** The editor with that name. */
   editor(label: string) {
     return this.page.getByLabel(label, { exact: true });
   }
 
-  /** @throws AssertionError for what axe finds in the page as it is. */
+  /** @throws AssertionError when axe finds a violation in the current page. */
   async expectAccessible(): Promise<void> {
     const violations = await this.page.evaluate<string[]>(RUN_AXE);
     expect(violations).toEqual([]);
@@ -213,7 +213,7 @@ export class Visitor implements AsyncDisposable {
     expect(scroll).toBeLessThanOrEqual(client);
   }
 
-  /** @throws AssertionError for a breach of the policy, an error, or a token that is where none may be. */
+  /** @throws AssertionError for a policy violation, an error, or a leaked token. */
   async expectClean(): Promise<void> {
     const { breaches, stored } = await this.page.evaluate<{ breaches: string[]; stored: string[] }>(TRACES);
     expect(breaches).toEqual([]);

@@ -6,18 +6,18 @@ import { runNode } from '@bundoc/shared/testing/node-process';
 const MAIN = fileURLToPath(new URL('../../packages/bundoc/src/cli/main.ts', import.meta.url));
 
 /**
- * Runs `bundoc` in this process. Its standard streams are those of the tests: for them,
- * {@link bundocProcess}.
+ * Runs `bundoc` in this process, with the standard streams of the tests. To control these, use {@link
+ * bundocProcess}.
  */
 export function bundocCommand(
   environment: Record<string, string>,
   args: readonly string[],
 ): Promise<Finished> {
-  // What guards a process's memory is not for that of the tests.
+  // Without production mode, which would protect the memory of the test process.
   return capturedRun(() => runBundoc(args, { NODE_ENV: 'test', ...environment }));
 }
 
-/** Runs `bundoc` as an operator does, with something on its standard input. */
+/** Runs `bundoc` as an operator does, with text on its standard input. */
 export function bundocProcess(
   environment: Record<string, string>,
   args: readonly string[],

@@ -7,8 +7,8 @@ const MAIN = fileURLToPath(new URL('../../packages/bundoc/src/main.ts', import.m
 export type BundocProcess = ServiceProcess & { readonly url: string };
 
 /**
- * Starts Bundoc as a process of its own, until it listens and BunKMS, if it is there, has confirmed its
- * storage; see {@link ServiceProcess.start}.
+ * Starts Bundoc in its own process. Resolves once it listens and BunKMS, if it runs, has confirmed its
+ * storage. See {@link ServiceProcess.start}.
  */
 export async function startBundocProcess(
   environment: Readonly<Record<string, string>>,

@@ -2,10 +2,10 @@ import { describe } from 'vitest';
 import { hasChromium } from './browser.ts';
 
 if (!hasChromium && process.env['REQUIRE_CHROMIUM'] === '1')
-  throw new Error('REQUIRE_CHROMIUM=1, and there is no /usr/bin/chromium');
+  throw new Error('REQUIRE_CHROMIUM=1, but /usr/bin/chromium does not exist');
 
 /**
- * Skips, and says so in its name, where Chromium is not installed; `REQUIRE_CHROMIUM=1` makes that a
+ * Skips the tests and marks their name when Chromium is not installed. `REQUIRE_CHROMIUM=1` turns that into a
  * failure.
  */
 export function describeWithChromium(name: string, tests: () => void): void {

@@ -3,14 +3,14 @@ import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 import { isLinearizable, type Timed } from '../../packages/bunkms/test/support/linearizability.ts';
 
 /**
- * What was done to one document: every value is written once in the whole history, so that a value says which
- * write it is of.
+ * An operation on one document. Every value is written only once in the whole history, so a value identifies
+ * its write.
  */
 export type Operation = Timed &
   (
     | { readonly kind: 'read'; readonly value: number | undefined }
     | { readonly kind: 'write'; readonly value: number }
-    /** `expected` was there and `value` is now, or else (`refused`) something else was there. */
+    /** Replaced `expected` with `value`, or was `refused` because the document had another value. */
     | {
         readonly kind: 'compare and set';
         readonly expected: number;
@@ -20,8 +20,8 @@ export type Operation = Timed &
   );
 
 /**
- * Whether one document's history can have happened in an order. Writes without an answer may have taken
- * effect at any time, or not.
+ * Whether the history of one document is linearizable. Writes without an answer may have taken effect at any
+ * time, or not at all.
  */
 export function isRegister(history: readonly Operation[]): boolean {
   const seen = new Set<number | undefined>();
@@ -29,7 +29,7 @@ export function isRegister(history: readonly Operation[]): boolean {
     if (operation.kind === 'read') seen.add(operation.value);
     if (operation.kind === 'compare and set' && !operation.refused) seen.add(operation.expected);
   }
-  // A write that nobody saw, and that was not answered, may as well never have been.
+  // An unanswered write that no read saw can be ignored.
   const certain = history.filter(
     (operation) =>
       operation.kind === 'read' ||
@@ -63,7 +63,7 @@ export interface Figures {
   unavailable: number;
 }
 
-/** A plain client of several nodes: one after another, and the next when one does not take the connection. */
+/** A plain round-robin client of several nodes. It tries the next node when one refuses the connection. */
 export class RoundRobin {
   readonly #nodes: readonly { readonly url: string | undefined }[];
   readonly #token: string;
@@ -76,7 +76,7 @@ export class RoundRobin {
     this.#token = token;
   }
 
-  /** @returns undefined when it is not known what came of the request. */
+  /** @returns undefined when the outcome of the request is unknown. */
   async send(
     method: string,
     path: string,
@@ -104,7 +104,7 @@ export class RoundRobin {
         return { status: response.status, text, rev: response.headers.get('etag')?.slice(1, -1) };
       } catch (error) {
         const { name, cause } = error as Error;
-        // The node is not there: nothing was sent.
+        // The node is down, and nothing was sent.
         if ((cause as { code?: string } | undefined)?.code === 'ECONNREFUSED') {
           await sleep(2);
           continue;

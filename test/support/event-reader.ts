@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { request as httpRequest, type IncomingMessage } from 'node:http';
 import { createParser, type EventSourceMessage } from 'eventsource-parser';
 
-/** A reader of server-sent events, over a connection of its own. */
+/** A reader of server-sent events with its own connection. */
 export class EventReader implements Disposable {
   readonly events: EventSourceMessage[] = [];
   readonly #response: IncomingMessage;
@@ -26,7 +26,7 @@ export class EventReader implements Disposable {
     response.on('error', () => undefined);
   }
 
-  /** @throws the text of an answer other than 200. */
+  /** @throws Error with the text of an answer other than 200. */
   static async open(url: string, token: string, headers: Record<string, string> = {}): Promise<EventReader> {
     const request = httpRequest(url, {
       agent: false,
@@ -46,7 +46,7 @@ export class EventReader implements Disposable {
     return this.#response.headers;
   }
 
-  /** The `data` of the changes that have come. */
+  /** The `data` of the changes received so far. */
   get changes(): Record<string, unknown>[] {
     return this.events
       .filter(({ event }) => event === 'change')
@@ -58,7 +58,7 @@ export class EventReader implements Disposable {
     return this.events.findLast(({ id }) => id !== undefined)?.id ?? '';
   }
 
-  /** Resolves once it holds, looked at whenever something has come; rejects when the stream ends before. */
+  /** Resolves once the condition holds, checked at each chunk. Rejects when the stream ends first. */
   async until(holds: () => boolean): Promise<void> {
     while (!holds()) {
       if (this.isEnded) throw new Error('the stream has ended');

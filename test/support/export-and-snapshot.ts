@@ -1,6 +1,6 @@
 /**
- * A process with both services in it, in which a key is exported. It writes a snapshot of its heap, and into
- * other files what to look for there: the key, and what a string of another one in the heap must be found by.
+ * A process that runs both services and exports a key. It writes a heap snapshot, and files with the texts to
+ * search for: the key, and a control string that the heap must contain.
  */
 import { randomBytes } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
@@ -36,5 +36,5 @@ writeFileSync(join(folder, 'key'), text);
 const control = `{"key_material_b64":"${randomBytes(32).toString('base64')}","algorithm":"AES-256-GCM"}`;
 writeFileSync(join(folder, 'control'), control.slice(21, 65));
 writeHeapSnapshot(join(folder, 'heap.heapsnapshot'));
-// Alive until here.
+// Keeps the control string alive until here.
 if (control === '') throw new Error('never');

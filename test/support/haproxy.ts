@@ -8,7 +8,7 @@ const PROGRAM = { name: 'haproxy', path: '/usr/sbin/haproxy', variable: 'REQUIRE
 export const describeWithHaproxy = (title: string, tests: () => void) =>
   describeWithProxy(PROGRAM, title, tests);
 
-/** HAProxy in front of servers on this machine, by a configuration that a page of the documentation gives. */
+/** HAProxy in front of local servers, with the configuration from a page of the documentation. */
 export class Haproxy implements AsyncDisposable {
   readonly #process: ProxyProcess;
   readonly #statisticsUrl: string;
@@ -21,7 +21,7 @@ export class Haproxy implements AsyncDisposable {
   }
 
   /**
-   * @param folder in which `bundoc.pem` is, if the configuration names it.
+   * @param folder the folder of `bundoc.pem`, if the configuration names it.
    * @param documented the configuration, whose addresses and folder are replaced.
    */
   static async start(folder: string, documented: string, servers: readonly string[]): Promise<Haproxy> {
@@ -34,13 +34,13 @@ export class Haproxy implements AsyncDisposable {
       .replace(/(server node-\d) \S+/g, (_, name: string) => `${name} ${rest.shift()}`);
     const statistics = `\nfrontend statistics\n  bind 127.0.0.1:${statisticsPort}\n  stats enable\n  stats uri /\n`;
     writeFileSync(file, `${configuration}${statistics}`);
-    // Without a daemon.
+    // In the foreground.
     const process = await ProxyProcess.start(PROGRAM, ['-db', '-f', file], port);
     const scheme = /bind \S+ ssl/.test(configuration) ? 'https' : 'http';
     return new Haproxy(process, `${scheme}://127.0.0.1:${port}`, statisticsPort);
   }
 
-  /** What it makes of each server by its checks: `UP`, `DOWN`. */
+  /** The state of each server by its health checks: `UP` or `DOWN`. */
   async states(): Promise<string[]> {
     const [header = '', ...rows] = (await (await fetch(this.#statisticsUrl)).text()).trim().split('\n');
     const columns = header.replace(/^# /, '').split(',');

@@ -1,7 +1,7 @@
 import { afterEach, expect } from 'vitest';
 import { runningInstallations } from './running-installations.ts';
 
-/** What was given back may be noticed a little later: a response has closed, a stream has ended. */
+/** A share may be released a little later, when a response closes or a stream ends. */
 const NOTICED_WITHIN_MS = 30_000;
 
 afterEach(async () => {

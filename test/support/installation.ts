@@ -21,7 +21,7 @@ import { TakingTurns } from './taking-turns.ts';
 import { noteRefusal, undocumentedErrors } from './undocumented-errors.ts';
 import { untilConfirmed } from './until-confirmed.ts';
 
-/** Everything that was logged, as one text. */
+/** The whole log as one text. */
 class LogSink {
   #text = '';
 
@@ -54,10 +54,10 @@ export interface Call {
   readonly body?: string | Buffer;
 }
 
-/** Other projects that take turns with those that requests are about, by the origin of their Bundoc. */
+/** Other projects whose requests alternate with those of a suite, by the origin of their Bundoc. */
 const takingTurns = new Map<string, TakingTurns>();
 
-/** One HTTP request with its path sent exactly as it is given; `fetch` would rewrite it. */
+/** Sends one HTTP request with its exact path, which `fetch` would normalise. */
 export async function call(baseUrl: string, path: string, options: Call = {}): Promise<Answer> {
   if (path.startsWith('/v1/projects/')) await takingTurns.get(new URL(baseUrl).origin)?.next();
   return callAlone(baseUrl, path, options);
@@ -105,10 +105,7 @@ function callAlone(baseUrl: string, path: string, options: Call = {}): Promise<A
   });
 }
 
-/**
- * For Bundoc: what a busy machine holds up is no failure; not for tests of what it does when others do not
- * answer.
- */
+/** Makes Bundoc tolerate a busy machine. Not for tests in which other services do not answer. */
 export const PATIENT_BUNDOC = {
   BUNDOC_KMS_DEADLINE_MS: String(PATIENT_MS),
   BUNDOC_POSTGRES_CONNECT_TIMEOUT_MS: String(PATIENT_MS),
@@ -116,7 +113,7 @@ export const PATIENT_BUNDOC = {
   BUNDOC_POSTGRES_IDLE_IN_TRANSACTION_TIMEOUT_MS: String(PATIENT_MS),
 };
 
-/** What both services share in a test. */
+/** Settings of both services in a test. */
 export type InstallationParts = Pick<
   BundocParts,
   'clock' | 'checkTlsEveryMs' | 'checkGenerationEveryMs' | 'requestTimeoutMs' | 'wrapDisk'
@@ -125,11 +122,11 @@ export type InstallationParts = Pick<
   readonly environment?: Readonly<Record<string, string>>;
   /** Variables for BunKMS. */
   readonly kmsEnvironment?: Readonly<Record<string, string>>;
-  /** Stores in files, whatever storage this run of the tests is about: for a process that is not Vitest's. */
+  /** Stores in files regardless of the storage of this test run: for a process outside Vitest. */
   readonly isOnFiles?: boolean;
 };
 
-/** A whole installation in a temporary folder and this process: BunKMS, Bundoc, KEK, tokens. */
+/** A whole installation in this process and a temporary folder: BunKMS, Bundoc, KEK and tokens. */
 export class Installation implements AsyncDisposable {
   readonly folder = mkdtempSync(join(tmpdir(), 'bundoc-e2e-'));
   readonly log = new LogSink();
@@ -140,11 +137,11 @@ export class Installation implements AsyncDisposable {
   #stored: StoredProjects | undefined;
   #kms: RunningBunkms | undefined;
   #bundoc: RunningBundoc | undefined;
-  /** One that BunKMS comes back to when it is started again. */
+  /** The port that BunKMS uses again after a restart. */
   #internalPort = 0;
   readonly #parts: InstallationParts;
-  /** Other projects that take turns with those of the suite. */
-  // Scripts that a test starts have no Vitest.
+  /** The number of other projects whose requests alternate with those of the suite. */
+  // Scripts that a test starts run outside Vitest.
   readonly #others = process.env['VITEST'] === undefined ? 0 : (inject('otherProjects') ?? 0);
   #turns: TakingTurns | undefined;
 
@@ -152,7 +149,7 @@ export class Installation implements AsyncDisposable {
     this.#parts = parts;
   }
 
-  /** Makes the installation and starts both services. */
+  /** Creates the installation and starts both services. */
   static async start(parts: InstallationParts = {}): Promise<Installation> {
     const installation = new Installation(parts);
     installation.#stored = parts.isOnFiles
@@ -165,7 +162,7 @@ export class Installation implements AsyncDisposable {
     return installation;
   }
 
-  /** What Bundoc has stored, wherever that is. */
+  /** The storage of Bundoc, in files or rows. */
   get stored(): StoredProjects {
     if (this.#stored === undefined) throw new Error('the installation has not begun');
     return this.#stored;
@@ -213,7 +210,7 @@ export class Installation implements AsyncDisposable {
       BUNDOC_PORT: '0',
       ...PATIENT_BUNDOC,
       ...this.stored.environment,
-      // One project is open at a time, so that each turn closes another one.
+      // One project is open at a time, so that each request of another project closes the previous one.
       ...(this.#others > 0 ? { BUNDOC_OPEN_BYTES: '0' } : {}),
       BUNDOC_KMS_URL: this.kms.internalUrl,
       BUNDOC_KMS_TOKEN_FILE: this.tokenFile,
@@ -225,7 +222,7 @@ export class Installation implements AsyncDisposable {
     if (this.#others > 0) await this.#takeTurns(this.#bundoc.url);
   }
 
-  /** The same ones after a restart. */
+  /** Uses the same projects after a restart. */
   async #takeTurns(url: string): Promise<void> {
     const token = await this.client(['*']);
     this.#turns ??= new TakingTurns(this.#others, (method, path, body) =>
@@ -234,16 +231,13 @@ export class Installation implements AsyncDisposable {
     takingTurns.set(new URL(url).origin, this.#turns);
   }
 
-  /** What requests hold of shares, by their names; empty when nothing is held. */
+  /** The shares that requests hold, by name; empty when none is held. */
   held(): Record<string, number> {
     const shares = this.#bundoc?.shares.filter(({ held, waiting }) => held + waiting > 0) ?? [];
     return Object.fromEntries(shares.map(({ name, held }) => [name, held]));
   }
 
-  /**
-   * @throws Error when requests were refused with codes that the OpenAPI document does not tell of, or
-   * something is held at the end.
-   */
+  /** @throws Error when a request was refused with an undocumented code, or a share is still held. */
   async stopBundoc(): Promise<void> {
     const bundoc = this.#bundoc;
     if (bundoc === undefined) return;
@@ -257,7 +251,7 @@ export class Installation implements AsyncDisposable {
     if (untold.length > 0) throw new Error(`these refusals are not documented: ${untold.join('; ')}`);
   }
 
-  /** Issues a token as the command line does: beside the running service, into the same store. */
+  /** Issues a token as the command line does: through the store of the running service. */
   async issue(request: IssueTokenInput): Promise<string> {
     const parsed: IssueToken = issueTokenSchema.parse(request);
     return withKms(
@@ -266,12 +260,12 @@ export class Installation implements AsyncDisposable {
     );
   }
 
-  /** The storage that Bundoc works on. */
+  /** The id of Bundoc's storage. */
   async storageId(): Promise<string> {
     return String((await call(this.url, '/ready')).json()['storage_id']);
   }
 
-  /** An administrator makes a storage the holder of a key, while others may still use it. */
+  /** Assigns a key to a storage as an administrator, while another storage may still use it. */
   async takeOverKey(name: string, storage: string): Promise<void> {
     const token = await this.issue({ sub: 'admin', typ: 'service', scope: ['kms:manage_key'], keys: [name] });
     const body = JSON.stringify({ storage, force: true });
@@ -287,20 +281,21 @@ export class Installation implements AsyncDisposable {
     return this.issue({ sub: 'app', typ: 'client', scope, projects });
   }
 
-  /** Bundoc's metrics, as Prometheus reads them: with a token that reads nothing else. */
+  /** Bundoc's metrics, read with a token for metrics only. */
   async metrics(): Promise<string> {
     const token = await this.issue({ sub: 'prometheus', typ: 'service', scope: ['docs:metrics'] });
     return (await call(this.url, '/metrics', { token })).text;
   }
 
   /**
-   * Paths of a project's document files, once there are as many: they follow their commits in the background.
+   * The paths of a project's document files, once there are `count`: they are written in the background after
+   * their commits.
    */
   documentFiles(project: string, count: number): Promise<string[]> {
     return documentFiles(this.dataDir, project, count);
   }
 
-  /** A file below the installation's folder. */
+  /** Reads a file below the installation's folder. */
   read(...path: string[]): Buffer {
     return readFileSync(join(this.folder, ...path));
   }

@@ -1,6 +1,6 @@
 import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
 
-/** The real clock, moved on by hand. */
+/** The real clock with an adjustable offset. */
 export class MovedClock implements Clock {
   movedMs = 0;
   now(): number {

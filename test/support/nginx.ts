@@ -8,7 +8,10 @@ const PROGRAM = { name: 'nginx', path: '/usr/sbin/nginx', variable: 'REQUIRE_NGI
 export const describeWithNginx = (title: string, tests: () => void) =>
   describeWithProxy(PROGRAM, title, tests);
 
-/** What Debian's package has around the files of `/etc/nginx/conf.d`, with its folders in one of the test. */
+/**
+ * Debian's main configuration around the files of `/etc/nginx/conf.d`, with its folders in a folder of the
+ * test.
+ */
 const around = (folder: string, documented: string) => `
 daemon off;
 master_process off;
@@ -21,7 +24,7 @@ ${documented}
 }
 `;
 
-/** nginx in front of a server on this machine, by a configuration that a page of the documentation gives. */
+/** nginx in front of a local server, with the configuration from a page of the documentation. */
 export class Nginx implements AsyncDisposable {
   readonly #process: ProxyProcess;
   readonly url: string;
@@ -32,7 +35,7 @@ export class Nginx implements AsyncDisposable {
   }
 
   /**
-   * @param folder in which `bundoc.crt` and `bundoc.key` are.
+   * @param folder the folder of `bundoc.crt` and `bundoc.key`.
    * @param documented the configuration, whose addresses and folder are replaced.
    */
   static async start(folder: string, documented: string, server: string): Promise<Nginx> {

@@ -12,11 +12,10 @@ import { startBundocProcess } from './bundoc-process.ts';
 import { call, PATIENT_BUNDOC } from './installation.ts';
 
 /**
- * Starts this build on the data of a release, as an operator who upgrades does, and expects every document as
- * it was.
+ * Starts this build on the data of a release, as in an upgrade, and expects every document unchanged.
  *
- * @param archive that `npm run release` has kept.
- * @throws what a service that refuses to start has written.
+ * @param archive the archive from `npm run release`.
+ * @throws Error with the output of a service that refuses to start.
  */
 export async function expectOpens(archive: string): Promise<void> {
   const place = mkdtempSync(join(tmpdir(), 'bundoc-upgrade-'));
@@ -52,7 +51,7 @@ export async function expectOpens(archive: string): Promise<void> {
         if (text === null) expect([path, answer.status]).toEqual([path, 404]);
         else expect([path, answer.status, answer.text]).toEqual([path, 200, text]);
       }
-      // What is unique stays so, and what is written goes on.
+      // Unique indexes are still enforced, and writes succeed.
       const people = '/v1/projects/project-a/collections/people/documents';
       const create = (mail: string) =>
         call(bundoc.url, people, { method: 'POST', token, body: JSON.stringify({ mail }) });

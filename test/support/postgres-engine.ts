@@ -1,9 +1,10 @@
-// By its path: Vitest looks for what a set-up imports in what was built, where no test helpers are.
+// Imported by path, because Vitest resolves imports of a setup file in the build output, which lacks test
+// helpers.
 
 import type { TestProject } from 'vitest/node';
 import { PostgresServer } from '../../packages/shared/src/testing/postgres-server.ts';
 
-/** Starts the PostgreSQL of a whole run, in which each installation makes a database of its own. */
+/** Starts one PostgreSQL for a whole run, in which each installation creates its own database. */
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
   const server = await PostgresServer.start();
   await server.sql("CREATE ROLE tests LOGIN CREATEDB PASSWORD 'tests'");

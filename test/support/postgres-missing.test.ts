@@ -2,5 +2,5 @@ import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { expect, it } from 'vitest';
 
 describeWithPostgres('every test of the API, on PostgreSQL', () => {
-  it('is run instead of this one', () => expect.fail('PostgreSQL is installed'));
+  it('runs instead of this test', () => expect.fail('PostgreSQL is installed'));
 });

@@ -6,17 +6,20 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 import { describe } from 'vitest';
 
-/** A program of Debian that tests put in front of services. */
+/** A proxy from a Debian package that tests put in front of services. */
 export interface ProxyProgram {
   /** The name of its package. */
   readonly name: string;
-  /** Where the package puts it. */
+  /** The path of the installed program. */
   readonly path: string;
-  /** The variable that makes a lack of it a failure. */
+  /** The variable that turns a missing program into a failure. */
   readonly variable: string;
 }
 
-/** Skips, and says so in its name, where the program is not installed; its variable makes that a failure. */
+/**
+ * Skips the tests and marks their name when the program is not installed. Its variable turns that into a
+ * failure.
+ */
 export function describeWithProxy({ name, path, variable }: ProxyProgram, title: string, tests: () => void) {
   const isInstalled = existsSync(path);
   if (!isInstalled && process.env[variable] === '1')
@@ -33,7 +36,7 @@ export class ProxyProcess implements AsyncDisposable {
     this.#child = child;
   }
 
-  /** Resolves once it listens on a port. */
+  /** Resolves once the program listens on a port. */
   static async start(
     { name, path }: ProxyProgram,
     args: readonly string[],

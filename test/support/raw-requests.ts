@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { connect } from 'node:net';
 
-/** Numbers that a seed gives, each from 0 up to `below` (mulberry32). */
+/** Seeded random integers from 0 up to, but not including, `below` (mulberry32). */
 export function randomsOf(seed: number): (below: number) => number {
   let state = seed >>> 0;
   return (below) => {
@@ -18,11 +18,11 @@ export interface RawRequest {
   readonly method: string;
   readonly path: string;
   readonly headers: readonly string[];
-  /** None for a request without one. */
+  /** Absent for a request without a body. */
   readonly body?: string;
 }
 
-/** The bytes of a request whose framing is sound, one character a byte. */
+/** The bytes of a request with valid framing, one character for each byte. */
 export function bytesOf({ method, path, headers, body }: RawRequest): string {
   const framing = body === undefined ? [] : [`Content-Length: ${body.length}`];
   return `${[`${method} ${path} HTTP/1.1`, 'Host: x', ...headers, ...framing].join('\r\n')}\r\n\r\n${body ?? ''}`;
@@ -74,7 +74,7 @@ const SURPLUS = [
   ' \r\n',
 ];
 
-/** Spoils the framing, the head or the body of a request, or puts bytes behind it that belong to nothing. */
+/** Mutates the framing, the head or the body of a request, or appends stray bytes. */
 export function mutate(request: RawRequest, random: Random): Mutation {
   const pick = <T>(from: readonly T[]): T => from[random(from.length)] as T;
   const bytes = bytesOf(request);
@@ -133,9 +133,7 @@ export interface RawAnswer {
   readonly body: string;
 }
 
-/**
- * Bytes that are sent up to a place, and further only once the server has ended its half of the connection.
- */
+/** Sends bytes up to `stalledAt`, and the rest only once the server has ended its half of the connection. */
 export async function exchangeStalled(port: number, bytes: string, stalledAt: number): Promise<RawAnswer[]> {
   const socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true });
   const chunks: Buffer[] = [];
@@ -150,9 +148,9 @@ export async function exchangeStalled(port: number, bytes: string, stalledAt: nu
 }
 
 /**
- * Sends bytes in pieces, ends its half of the connection, and reads until the server has ended the other one.
+ * Sends bytes in pieces, ends its half of the connection, and reads until the server ends the other half.
  *
- * @throws Error when the server does not end it in time, or what it sends are no answers.
+ * @throws Error when the server does not end the connection in time, or sends something other than answers.
  */
 export async function exchange(port: number, bytes: string, random: Random): Promise<RawAnswer[]> {
   const socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true });
@@ -192,7 +190,8 @@ function answersIn(text: string): RawAnswer[] {
     const length = status === 204 || status < 200 ? 0 : Number(headers['content-length']);
     const from = head.length + 4;
     const body = rest.slice(from, from + length);
-    if (body.length !== length) throw new Error(`an answer is cut: ${JSON.stringify(rest.slice(0, 400))}`);
+    if (body.length !== length)
+      throw new Error(`an answer is truncated: ${JSON.stringify(rest.slice(0, 400))}`);
     rest = rest.slice(from + length);
     if (status >= 200) answers.push({ status, headers, body });
   }

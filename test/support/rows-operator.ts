@@ -7,19 +7,20 @@ interface Column {
 }
 
 /**
- * Who may do anything in the schema of a database while no node runs, and knows its tables, but has no key.
+ * An attacker who may do anything in the schema of a database while no node runs, and knows its tables, but
+ * has no key.
  */
 export class RowsOperator implements HostileStorage {
   readonly #client: pg.Client;
   readonly #projects: readonly string[];
   #tables: ReadonlyMap<string, readonly Column[]> = new Map();
-  /** Those of them whose rows are of projects. */
+  /** The tables whose rows belong to projects. */
   #projectTables: readonly string[] = [];
   #copies = 0;
   #identity = '';
   #marks: readonly string[] = [];
 
-  /** @param projects that there are, and some that there never were. */
+  /** @param projects existing projects, and some that never existed. */
   constructor(url: string, projects: readonly string[]) {
     this.#client = new pg.Client(url);
     this.#projects = projects;
@@ -103,7 +104,7 @@ export class RowsOperator implements HostileStorage {
     return `${kind} ${table}.${column.name} ${project}${done}`;
   }
 
-  /** What the schema still refuses has not happened. */
+  /** Runs a statement. One that the schema refuses has no effect. */
   async #try(text: string): Promise<string> {
     try {
       await this.#client.query(text);
@@ -121,7 +122,7 @@ export class RowsOperator implements HostileStorage {
     return row && { table, at: row.at };
   }
 
-  /** Takes away what the schema checks, as its owner may. */
+  /** Removes the constraints of the schema, as its owner may. */
   async #begin(): Promise<void> {
     const client = this.#client;
     await client.connect();

@@ -1,5 +1,5 @@
 /**
- * Installations whose Bundoc runs. Without an import of the services: every test file loads it first, and a
- * test may replace a module of theirs.
+ * Installations whose Bundoc runs. This module does not import the services, because every test file loads it
+ * first, and a test may mock one of their modules.
  */
 export const runningInstallations = new Set<{ held(): Record<string, number> }>();

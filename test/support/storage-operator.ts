@@ -18,7 +18,7 @@ import {
 } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
 
-/** Files that a data folder has or may have, also where there are none; `*` is a project. */
+/** Files that a data folder may have, whether or not they exist; `*` is a project. */
 const KNOWN = [
   'storage.json',
   'lock.sqlite',
@@ -54,45 +54,44 @@ const KNOWN = [
   'log/settled',
 ];
 
-/** A segment of the log is copied and changed, too. */
+/** Large enough to copy and change a segment of the log. */
 const COPIED_BYTES_MAX = 16_777_216;
 const NOISE_BYTES_MAX = 65_536;
 const HUGE_BYTES = [10 * 1_073_741_824, 2 * 1_073_741_824, 40 * 1_048_576] as const;
 
-/** A storage, and who has the rights to it, while no service uses it. */
+/** An attacker with full access to a storage while no service uses it. */
 export interface HostileStorage extends AsyncDisposable {
-  /** Keeps what is stored now: an older copy, later. */
+  /** Keeps a copy of the current content, to be used as an older copy later. */
   keepCopy(): Promise<void>;
-  /**
-   * Keeps which storage this is now, and in which generation. To be called while BunKMS has confirmed that.
-   */
+  /** Keeps the current identity and generation of the storage. Call it once BunKMS has confirmed them. */
   keepIdentity(): Promise<void>;
-  /** Marks that Bundoc has written at some time, to be put back. */
+  /** Keeps markers that Bundoc wrote earlier, to be replayed. */
   keepMarks(marks: readonly string[]): void;
-  /** Makes the storage what it was when it was kept last, in the generation that was kept last. */
+  /** Restores the last kept copy, in the last kept generation. */
   reset(): Promise<void>;
   /**
-   * Does one thing to it.
+   * Performs one action on the storage.
    *
-   * @param random from 0 to below 1.
-   * @returns what it was.
+   * @param random random numbers from 0 to below 1.
+   * @returns a description of the action.
    */
   act(random: () => number): Promise<string>;
 }
 
 export interface OperatorPlace {
   readonly dataDir: string;
-  /** Where older copies of the data folder are made. */
+  /** The folder for older copies of the data folder. */
   readonly copiesDir: string;
   /**
-   * Outside of the data folder: a file `canary`, a folder `folder`, and `copy`, a copy of the data folder.
+   * A folder outside the data folder, with a file `canary`, a folder `folder`, and `copy`, a copy of the data
+   * folder.
    */
   readonly outside: string;
-  /** Projects that there are, and some that there never were. */
+  /** Existing projects, and some that never existed. */
   readonly projects: readonly string[];
 }
 
-/** Who can write to a data folder while no service runs, and knows its format, but has no key. */
+/** An attacker who can write to a data folder while no service runs, and knows its format, but has no key. */
 export class FolderOperator implements HostileStorage {
   readonly #place: OperatorPlace;
   readonly #copies: string[] = [];
@@ -187,7 +186,7 @@ export class FolderOperator implements HostileStorage {
   };
 
   /**
-   * A file or folder that there is, or one of the known names; never behind a link that was planted before.
+   * An existing file or folder, or one of the known names, but never behind a link that was planted before.
    */
   #target(): string {
     for (;;) {
@@ -205,7 +204,7 @@ export class FolderOperator implements HostileStorage {
     return join(dataDir, this.#oneOf(KNOWN).replace('*', this.#oneOf(projects)));
   }
 
-  /** By `readdir` of each folder in turn: links are not followed. */
+  /** All entries, by `readdir` of each folder in turn, so that links are not followed. */
   #all(directory: string): string[] {
     return readdirSync(directory, { withFileTypes: true }).flatMap((entry) => {
       const path = join(directory, entry.name);
@@ -222,9 +221,7 @@ export class FolderOperator implements HostileStorage {
     if (this.#isFile(path)) writeFileSync(path, change(readFileSync(path)));
   }
 
-  /**
-   * Removes what is at `path`, and has something else made there; nothing where a folder of it is no folder.
-   */
+  /** Replaces the entry at `path`. Does nothing when one of its parents is not a folder. */
   #plant(path: string, make: () => void): void {
     const parent = dirname(path);
     if (!this.#isFolder(parent)) return;
@@ -232,7 +229,7 @@ export class FolderOperator implements HostileStorage {
     make();
   }
 
-  /** Has something put in the place of another entry, unless one lies within the other. */
+  /** Replaces one entry with another, unless one contains the other. */
   #onto(path: string, put: (other: string) => unknown): void {
     const other = this.#target();
     const isWithin = `${other}/`.startsWith(`${path}/`) || `${path}/`.startsWith(`${other}/`);
@@ -240,7 +237,10 @@ export class FolderOperator implements HostileStorage {
     this.#plant(other, () => put(other));
   }
 
-  /** Neither is one of its parents a link: what is planted stays in the data folder. */
+  /**
+   * Whether the path and its parents are folders and not links, so that planted entries stay in the data
+   * folder.
+   */
   #isFolder(path: string): boolean {
     if (path === this.#place.dataDir) return true;
     return (
@@ -286,7 +286,7 @@ export class FolderOperator implements HostileStorage {
     this.#plant(path, () => writeFileSync(path, textOf(project)));
   }
 
-  /** The mark that Bundoc wrote of the project that was deleted, as another's. */
+  /** The genuine deletion marker of the deleted project, rewritten for another project. */
   #replayedDeletion(project: string): string {
     const { projects } = this.#place;
     const copy = this.#copies.at(-1) as string;
@@ -296,7 +296,7 @@ export class FolderOperator implements HostileStorage {
     return text.replaceAll(`"${marked}"`, `"${project}"`).replaceAll(`"${marked}-dek"`, `"${project}-dek"`);
   }
 
-  /** The file of one project, as another's. */
+  /** The file of one project, rewritten for another project. */
   #forgedProjectFile(): void {
     const { dataDir, projects } = this.#place;
     const [from, to] = [this.#oneOf(projects), this.#oneOf(projects)];
@@ -317,7 +317,7 @@ export class FolderOperator implements HostileStorage {
     return changed;
   }
 
-  /** Noise in the place of what is used of a file, or of a piece of that. */
+  /** Replaces the used bytes of a file, or a piece of them, with noise. */
   #noisy(bytes: Buffer): Buffer {
     const used = usedBytes(bytes);
     const length = Math.min(used, NOISE_BYTES_MAX);
@@ -339,7 +339,7 @@ export class FolderOperator implements HostileStorage {
   }
 }
 
-/** A segment of the log ends in zeros, of which nothing depends. */
+/** The number of bytes before the trailing zeros of a log segment, which have no meaning. */
 function usedBytes(bytes: Buffer): number {
   let used = bytes.length;
   while (used > 1 && bytes[used - 1] === 0) used--;
@@ -363,13 +363,13 @@ export function forgedDeletion(project: string, random: () => number): string {
 /** A mark that Bundoc has not written. */
 export function forgedMove(project: string, random: () => number): string {
   const noise = Buffer.from(Array.from({ length: 90 }, () => Math.floor(random() * 256)));
-  // Of a version of the key that there is.
+  // Sometimes names an existing version of the key.
   if (random() < 0.5) noise.writeUInt32BE(1);
   const texts = [`bundoc-move-mark-1.${noise.toString('base64url')}`, 'bundoc-move-mark-1.', project, ''];
   return texts[Math.floor(random() * texts.length)] as string;
 }
 
-/** What says that this is another storage, or in another generation. @param text what says which it is. */
+/** A forged identity: another storage, or another generation. @param text the genuine identity. */
 export function forgedStorage(text: string, random: () => number): string {
   const file = JSON.parse(text) as Record<string, unknown>;
   const forgeries = [
@@ -384,7 +384,7 @@ export function forgedStorage(text: string, random: () => number): string {
   return `${JSON.stringify({ ...file, ...forgeries[Math.floor(random() * forgeries.length)] })}\n`;
 }
 
-/** Numbers from 0 to below 1, the same for the same seed (mulberry32). */
+/** Seeded random numbers from 0 to below 1 (mulberry32). */
 export function randomOf(seed: number): () => number {
   let state = seed | 0;
   return () => {

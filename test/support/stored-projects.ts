@@ -16,7 +16,7 @@ import { inject } from 'vitest';
 
 declare module 'vitest' {
   interface ProvidedContext {
-    /** Of a role that may make databases; absent where tests run on files. */
+    /** The URL of a role that may create databases; absent when tests run on files. */
     postgresUrl?: string;
   }
 }
@@ -27,44 +27,44 @@ export interface SealedDocument {
   readonly sealed: Buffer;
 }
 
-/** What a storage holds, looked at from outside: files or rows. */
+/** Access to a storage from outside the service: files or rows. */
 export interface StoredProjects {
-  /** What makes Bundoc store there. */
+  /** The variables that make Bundoc use this storage. */
   readonly environment: Readonly<Record<string, string>>;
   ids(): Promise<string[]>;
-  /** Names of the files and folders, or tables, that have something of a project. */
+  /** The names of files and folders, or tables, with data of a project. */
   partsOf(project: string): Promise<string[]>;
-  /** Removes all of a project, as if it had never been: while no service runs. */
+  /** Removes all data of a project while no service runs. */
   remove(project: string): Promise<void>;
   /** The text of `project.json`. */
   projectFile(project: string): Promise<string>;
-  /** Once there are as many: files follow their commits in the background. */
+  /** Waits until there are `count`, because files are written in the background after their commits. */
   sealedDocuments(project: string, count: number): Promise<SealedDocument[]>;
-  /** Puts other bytes in the place of a document's, as somebody who has the storage may. */
+  /** Replaces the bytes of a document, as an attacker with the storage could. */
   replaceSealed(project: string, document: SealedDocument): Promise<void>;
-  /** Everything that is stored, with the names that it goes by. */
+  /** Everything stored, including names. */
   everything(): Promise<Buffer>;
-  /** Whether nothing but the mark of its deletion is left of a project. */
+  /** Whether only the deletion marker of a project is left. */
   hasOnlyMark(project: string): Promise<boolean>;
-  /** Puts a mark to a project, or where there is none, as somebody who has the storage may. */
+  /** Plants a marker for a project, which need not exist, as an attacker with the storage could. */
   plantMark(kind: 'deleted.json' | 'move.mark', project: string, text: string): Promise<void>;
-  /** What says which storage this is, and in which generation. */
+  /** The file with the identity and generation of the storage. */
   identity(): Promise<string>;
   setIdentity(text: string): Promise<void>;
   /**
-   * Sets back when the identity was changed last, where the storage says so: not in files, whose process
-   * counts by its own clock.
+   * Sets back the time of the last change of the identity, if the storage records it. In files, the process
+   * uses its own clock.
    */
   setIdentityBack(seconds: number): Promise<void>;
-  /** A copy of all that is stored, while no service runs. @param dataDir where it goes, if it is files. */
+  /** Copies the storage while no service runs. @param dataDir the folder of the copy, for files. */
   clone(dataDir: string): Promise<StoredProjects>;
-  /** Leaves what a creation leaves that was cut short. */
+  /** Leaves the remains of an interrupted creation of a project. */
   cutCreationShort(project: string): Promise<void>;
-  /** A folder for `bunkms recover --from`, which may be made in an empty one. */
+  /** A folder for `bunkms recover --from`, which may be created in `emptyFolder`. */
   projectFilesIn(emptyFolder: string): Promise<string>;
 }
 
-/** The storage that this run of the tests is about. */
+/** A new storage of the kind that this test run uses. */
 export async function newStorage(dataDir: string): Promise<StoredProjects> {
   const postgresUrl = inject('postgresUrl');
   return postgresUrl === undefined ? storageInFiles(dataDir) : StoredRows.create(postgresUrl);
@@ -75,14 +75,14 @@ export function storageInFiles(dataDir: string): StoredProjects {
 }
 
 /**
- * Paths of a project's document files, once there are as many and none of them is still empty, as a file is
- * until its bytes follow.
+ * The paths of a project's document files, once there are `count` and none of them is empty. A file is
+ * created before its bytes are written.
  */
 export async function documentFiles(dataDir: string, project: string, count: number): Promise<string[]> {
   const docs = join(dataDir, 'projects', project, 'docs');
   const deadline = Date.now() + PATIENT_MS;
   for (;;) {
-    // The folder comes with the first of them.
+    // The folder is created with the first document.
     const entries = existsSync(docs) ? readdirSync(docs, { withFileTypes: true }) : [];
     const files = entries
       .filter((entry) => entry.isFile())
@@ -122,7 +122,7 @@ class StoredFiles implements StoredProjects {
 
   async sealedDocuments(project: string, count: number): Promise<SealedDocument[]> {
     return (await documentFiles(this.#dataDir, project, count)).map((path) => {
-      if (basename(dirname(path)) !== 'docs') throw new Error(`${path} is not where it belongs`);
+      if (basename(dirname(path)) !== 'docs') throw new Error(`${path} is not in the folder docs`);
       return { name: basename(path), sealed: readFileSync(path) };
     });
   }
@@ -181,7 +181,7 @@ class StoredRows implements StoredProjects {
     this.environment = { BUNDOC_STORAGE: url, BUNDOC_DATA_DIR: unusedFolder };
   }
 
-  /** @param template a database that is copied; an empty one when absent. */
+  /** @param template the database to copy; by default the new one is empty. */
   static async create(adminUrl: string, template = 'template1'): Promise<StoredRows> {
     const name = `test_${randomBytes(6).toString('hex')}`;
     await query(adminUrl, `CREATE DATABASE ${name} TEMPLATE ${template}`);
@@ -283,10 +283,10 @@ class StoredRows implements StoredProjects {
     return StoredRows.create(admin.href, name);
   }
 
-  /** It is one transaction, which leaves nothing. */
+  /** Does nothing: the creation is one transaction, which leaves no remains. */
   async cutCreationShort(): Promise<void> {}
 
-  /** As docs/operations/scaling.md says. */
+  /** Follows docs/operations/scaling.md. */
   async projectFilesIn(emptyFolder: string): Promise<string> {
     for (const project of await this.ids()) {
       const folder = join(emptyFolder, 'projects', project);

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 
 declare module 'vitest' {
   interface ProvidedContext {
-    /** Other projects that take turns with those of a suite; none by default. */
+    /** The number of other projects whose requests alternate with those of a suite; none by default. */
     otherProjects?: number;
   }
 }
@@ -26,13 +26,13 @@ export class TakingTurns {
     this.#send = send;
   }
 
-  /** Resolves after the next project's request. One has its turn at a time. */
+  /** Sends the next project's request. One request runs at a time. */
   next(): Promise<void> {
     this.#last = this.#last.then(() => this.#next());
     return this.#last;
   }
 
-  /** The next project writes its document; once all have, it reads it, and has its own and no other. */
+  /** The next project writes its document. Once all have one, it reads it, and must get its own. */
   async #next(): Promise<void> {
     const at = this.#requests++ % this.#projects;
     const isWritten = this.#requests > this.#projects;
@@ -42,7 +42,7 @@ export class TakingTurns {
     if (isWritten) this.#requireOwn(at, answer.text);
   }
 
-  /** Each project that has had its turn has its own document. */
+  /** Checks that each project that has written has its own document. */
   async check(): Promise<void> {
     for (let at = 0; at < Math.min(this.#requests, this.#projects); at++)
       this.#requireOwn(at, (await this.#send('GET', pathOf(at))).text);

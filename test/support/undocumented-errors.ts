@@ -1,9 +1,9 @@
 import { OpenapiReader } from '@bundoc/shared/testing/openapi';
 
-/** Refusals that requests have met, by the service that they went to. */
+/** The refusals of requests, by service. */
 const seen = new Map<string, Set<string>>();
 
-/** Takes note of a refusal, until {@link undocumentedErrors} asks. */
+/** Records a refusal for {@link undocumentedErrors}. */
 export function noteRefusal(baseUrl: string, method: string, path: string, text: string): void {
   let code: unknown;
   try {
@@ -17,7 +17,7 @@ export function noteRefusal(baseUrl: string, method: string, path: string, text:
   seen.set(origin, refusals.add([method, path.split('?', 1)[0], code].join(' ')));
 }
 
-/** Refusals that were met and that the service's OpenAPI document does not tell of. */
+/** Recorded refusals that the service's OpenAPI document does not name. */
 export async function undocumentedErrors(baseUrl: string): Promise<string[]> {
   const { origin } = new URL(baseUrl);
   const refusals = seen.get(origin);

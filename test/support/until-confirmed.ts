@@ -9,10 +9,7 @@ interface Ready {
   readonly kms: string;
 }
 
-/**
- * Waits until BunKMS has confirmed the storage of a Bundoc that listens, or refused it; or does not answer
- * that Bundoc.
- */
+/** Waits until BunKMS has confirmed or refused the storage of a running Bundoc, or is down. */
 export async function untilConfirmed(url: string): Promise<void> {
   const deadline = Date.now() + PATIENT_MS;
   for (;;) {
@@ -23,7 +20,7 @@ export async function untilConfirmed(url: string): Promise<void> {
   }
 }
 
-/** Whose its certificate is does not matter here: it is asked for nothing secret, and sent nothing. */
+/** The certificate is not verified, because the request neither sends nor receives a secret. */
 function readiness(url: URL): Promise<Ready> {
   return new Promise((resolve, reject) => {
     const get = url.protocol === 'https:' ? getOverTls : getPlain;

@@ -75,10 +75,10 @@ describe('the lock of the data folder', () => {
     writeFileSync(outside, 'canary');
     const linked = hostile('bundoc-lock-');
     symlinkSync(outside, join(linked, 'lock.sqlite'));
-    expect(() => lockDataFolder(linked)).toThrow(/lock.sqlite is no regular file/);
+    expect(() => lockDataFolder(linked)).toThrow(/lock.sqlite is not a regular file/);
     const piped = hostile('bundoc-lock-');
     makePipe(join(piped, 'lock.sqlite'));
-    expect(() => lockDataFolder(piped)).toThrow(/lock.sqlite is no regular file/);
+    expect(() => lockDataFolder(piped)).toThrow(/lock.sqlite is not a regular file/);
     const beside = hostile('bundoc-lock-');
     makePipe(join(beside, 'lock.sqlite-journal'));
     symlinkSync(outside, join(beside, 'lock.sqlite-wal'));

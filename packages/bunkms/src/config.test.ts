@@ -38,7 +38,7 @@ test('has the documented defaults', () => {
   });
 });
 
-test('takes an empty variable for an absent one', () => {
+test('treats an empty variable as absent', () => {
   expect(readConfig({ BUNKMS_KEK: '', BUNKMS_KEK_FILE: '/k', BUNKMS_PORT: '' })).toMatchObject({
     port: 8081,
     kek: { kind: 'file', path: '/k' },
@@ -48,11 +48,11 @@ test('takes an empty variable for an absent one', () => {
 test.each([
   ['stdout', { kind: 'stdout' }],
   ['file:/var/log/audit.ndjson', { kind: 'file', path: '/var/log/audit.ndjson' }],
-])('knows where to copy the audit chain: %s', (text, auditShip) => {
+])('reads the target of the audit copy: %s', (text, auditShip) => {
   expect(readConfig({ BUNKMS_KEK: KEK, BUNKMS_AUDIT_SHIP: text })).toMatchObject({ auditShip });
 });
 
-test('lists all faults at once, and repeats no value', () => {
+test('lists all faults at once, and quotes no value', () => {
   const faulty = () =>
     readConfig({
       BUNKMS_PORT: '99999',
@@ -82,14 +82,14 @@ test.each([
   ['BUNKMS_ANSWER_BYTES', 1_048_576, 1_099_511_627_776],
   ['BUNKMS_CONNECTIONS', 16, 1_000_000],
   ['BUNKMS_CONNECTIONS_PER_ADDRESS', 1, 1_000_000],
-])('names %s and its bounds when the share that it sets is outside them', (name, min, max) => {
+])('names %s and its bounds when its value is outside them', (name, min, max) => {
   for (const value of [min - 1, max + 1])
     expect(() => readConfig({ BUNKMS_KEK: KEK, [name]: String(value) })).toThrow(
       `${name}: must be a whole number from ${min} to ${max}`,
     );
 });
 
-test('names BUNKMS_TRUSTED_PROXIES, and what it takes, when a value is neither an address nor a subnet', () => {
+test('names BUNKMS_TRUSTED_PROXIES and its format when a value is neither an address nor a subnet', () => {
   for (const value of ['proxy', '10.0.0.0/33', '::1/129'])
     expect(() => readConfig({ BUNKMS_KEK: KEK, BUNKMS_TRUSTED_PROXIES: value })).toThrow(
       /^ *BUNKMS_TRUSTED_PROXIES\S*: must be IP addresses or subnets/m,
@@ -99,7 +99,7 @@ test('names BUNKMS_TRUSTED_PROXIES, and what it takes, when a value is neither a
 test.each([
   ['neither', {}],
   ['both', { BUNKMS_KEK: KEK, BUNKMS_KEK_FILE: '/k' }],
-])('wants exactly one source of the KEK, not %s', (_which, environment) => {
+])('requires exactly one source of the KEK, not %s', (_which, environment) => {
   expect(() => readConfig(environment)).toThrow(/either BUNKMS_KEK_FILE or BUNKMS_KEK/);
 });
 
@@ -119,7 +119,7 @@ const INTERNAL_TLS = {
   BUNKMS_INTERNAL_CLIENT_CA_FILE: '/a',
 };
 
-test('takes the files of TLS for either listener', () => {
+test('accepts TLS files for either listener', () => {
   expect(
     readConfig({
       ...{ BUNKMS_KEK: KEK, BUNKMS_TLS_CERT_FILE: '/c', BUNKMS_TLS_KEY_FILE: '/k', ...INTERNAL_TLS },
@@ -132,7 +132,7 @@ test('takes the files of TLS for either listener', () => {
   });
 });
 
-test('refuses half of a set of TLS files, and names each that is missing', () => {
+test('refuses an incomplete set of TLS files, and names each missing one', () => {
   const faulty = () =>
     readConfig({
       BUNKMS_KEK: KEK,
@@ -157,7 +157,7 @@ describe('a store in PostgreSQL', () => {
   const storageOf = (BUNKMS_STORAGE: string, more = {}) =>
     readConfig({ BUNKMS_KEK: KEK, BUNKMS_STORAGE, ...more }).storage;
 
-  test('in SQLite has its deadline set by a variable', () => {
+  test('in SQLite gets its deadline from a variable', () => {
     expect(storageOf('sqlite', { BUNKMS_SQLITE_DEADLINE_MS: '7000' })).toEqual({
       kind: 'sqlite',
       deadlineMs: 7_000,
@@ -191,7 +191,7 @@ describe('a store in PostgreSQL', () => {
     });
   });
 
-  test('has its bounds and files set by variables', () => {
+  test('gets its limits and files from variables', () => {
     const more = {
       BUNKMS_POSTGRES_PASSWORD_FILE: '/run/secrets/pg',
       BUNKMS_POSTGRES_CA_FILE: '/etc/pg-ca.pem',
@@ -216,7 +216,7 @@ describe('a store in PostgreSQL', () => {
     });
   });
 
-  test('refuses former names of variables, and names the present ones', () => {
+  test('refuses renamed variables, and names the new ones', () => {
     expect(() => storageOf('sqlite', { BUNKMS_POSTGRES_POOL_MAX: '5' })).toThrow(
       'BUNKMS_POSTGRES_POOL_MAX: is now BUNKMS_POSTGRES_CONNECTIONS',
     );
@@ -236,7 +236,7 @@ describe('a store in PostgreSQL', () => {
     'postgres://kms:%zzsecret@/keys',
     'mysql://kms:secret@db.example/keys',
     'secret',
-  ])('is not taken from %s, which is not repeated', (text) => {
+  ])('refuses the URL %s, and does not quote it', (text) => {
     const message = /BUNKMS_STORAGE: must be "sqlite" or postgres:/;
     expect(() => storageOf(text)).toThrow(message);
     expect(() => storageOf(text)).not.toThrow(/secret/);

@@ -21,7 +21,7 @@ import type { LimitRates } from './http/limits.ts';
 import type { StorageConfig } from './open-store.ts';
 import type { KekSource } from './vault/kek-provider.ts';
 
-/** Where the audit chain is copied to. */
+/** The target of the audit copy. */
 export type ShipTarget = { readonly kind: 'file'; readonly path: string } | { readonly kind: 'stdout' };
 
 export interface BunkmsConfig {
@@ -35,25 +35,25 @@ export interface BunkmsConfig {
   readonly tls?: TlsFiles | undefined;
   /** Mutual TLS of the internal listener; plain HTTP when absent. */
   readonly internalTls?: TlsFiles | undefined;
-  /** Names that a client's certificate at the internal listener may have; any when absent. */
+  /** Accepted names of client certificates at the internal listener; any when absent. */
   readonly internalClientNames?: readonly string[] | undefined;
   readonly dataDir: string;
   readonly storage: StorageConfig;
   readonly kek: KekSource;
   readonly auditShip: ShipTarget | undefined;
-  /** How long the receiver of a key may keep it, milliseconds. */
+  /** How long a holder may keep a released key, milliseconds. */
   readonly leaseTtlMs: number;
   readonly limits: LimitRates;
   readonly shares: HttpShareSizes;
   /** Whether the API listener serves the console. */
   readonly console: boolean;
-  /** How long it serves on after SIGTERM. */
+  /** How long it keeps serving after SIGTERM. */
   readonly drainMs: number;
   readonly logLevel: z.infer<typeof logLevel>;
 }
 
 const API_TLS = ['BUNKMS_TLS_CERT_FILE', 'BUNKMS_TLS_KEY_FILE'] as const;
-/** The internal listener hands out keys: with TLS, its clients have certificates as well. */
+/** The internal listener releases keys, so with TLS its clients need certificates too. */
 const INTERNAL_TLS = [
   'BUNKMS_INTERNAL_TLS_CERT_FILE',
   'BUNKMS_INTERNAL_TLS_KEY_FILE',
@@ -62,7 +62,7 @@ const INTERNAL_TLS = [
 
 const STORAGE_FORM = `must be "sqlite" or ${POSTGRES_URL_FORM}`;
 
-/** Former names of variables, and the present ones. */
+/** Renamed variables: former name → present name. */
 const RENAMED = { BUNKMS_POSTGRES_POOL_MAX: 'BUNKMS_POSTGRES_CONNECTIONS' };
 
 const RATE_MAX = 1_000_000;
@@ -142,7 +142,7 @@ const variables = z
       when: always,
     },
   );
-/** Variables of the service, which are those of its command line. */
+/** The variables of the service, which its command line also uses. */
 export const VARIABLES: readonly string[] = Object.keys(variables.shape);
 
 const environmentSchema = allOrNone(allOrNone(variables, API_TLS), INTERNAL_TLS);

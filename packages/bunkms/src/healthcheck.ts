@@ -1,7 +1,7 @@
 /**
- * For the container's health check: asks both listeners whether they are ready, as the configuration says
- * that they listen, and ends with code 0 or 1. The internal listener is asked with the service's own
- * certificate, which must then serve clients as well.
+ * The container's health check: asks both configured listeners whether they are ready, and exits with code 0
+ * or 1. It connects to the internal listener with the service's own certificate, which must then be valid for
+ * clients too.
  */
 import { readFileSync } from 'node:fs';
 import { request as httpRequest } from 'node:http';
@@ -10,16 +10,15 @@ import type { TlsFiles } from '@bundoc/shared/tls/files';
 import { readConfig } from './config.ts';
 
 const TIMEOUT_MS = 2_000;
-/** A wildcard stands for every address, this machine's own among them. */
+/** A wildcard includes the loopback address. */
 const OWN_ADDRESS: Readonly<Record<string, string>> = { '0.0.0.0': '127.0.0.1', '::': '::1' };
 
-/** Whether a listener of this machine answers that it is ready. */
+/** Whether a listener on this machine answers that it is ready. */
 function isReady(host: string, port: number, tls: TlsFiles | undefined): Promise<boolean> {
   const read = (file: TlsFiles['cert']) => (file === undefined ? undefined : readFileSync(file.path));
   const options: RequestOptions = {
     ...{ host: OWN_ADDRESS[host] ?? host, port, path: '/ready', timeout: TIMEOUT_MS },
-    // It is this machine's own listener, and nothing secret is sent to it: whose its certificate is does not
-    // matter here.
+    // This is a local listener, and nothing secret is sent to it, so its certificate need not be verified.
     ...(tls === undefined ? {} : { rejectUnauthorized: false }),
     ...(tls?.ca === undefined ? {} : { cert: read(tls.cert), key: read(tls.key) }),
   };

@@ -4,7 +4,7 @@ import { createLogger } from '@bundoc/shared/runtime/logger';
 import { guardMemory } from '@bundoc/shared/runtime/memory-exposure';
 import { nodeFault } from '@bundoc/shared/runtime/node-version';
 
-// A level that is no level is a fault of the configuration, and to report that takes a logger.
+// An invalid level is a configuration fault, but reporting it needs a logger.
 const level = logLevel.catch('info').parse(process.env['BUNKMS_LOG_LEVEL']);
 const logger = createLogger({ service: 'bunkms', level });
 

@@ -1,11 +1,13 @@
 import { createServiceMetrics } from '@bundoc/shared/metrics/metrics';
 import { Counter, Gauge } from '@prometheus-io/client';
 
-/** The service's metrics, in a registry of its own. No label is ever a key name, a subject or an address. */
+/**
+ * The metrics of the service, in a separate registry. No label is ever a key name, a subject or an address.
+ */
 export function createMetrics() {
   const service = createServiceMetrics('bunkms_');
   const registers = [service.registry];
-  /** `read` returns undefined while the value is unknown: the gauge keeps its last value then. */
+  /** `read` returns undefined while the value is unknown; then the last value stays. */
   const observed = (name: string, help: string) => (read: () => Promise<number | undefined>) =>
     new Gauge({
       ...{ name, help, registers },

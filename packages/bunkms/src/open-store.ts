@@ -4,31 +4,31 @@ import { openPostgresStore } from './store/postgres/postgres-store.ts';
 import type { PostgresSettings } from './store/postgres/settings.ts';
 import { openSqliteStore } from './store/sqlite/sqlite-store.ts';
 
-/** What the store is kept in. */
+/** The database of the store. */
 export type StorageConfig =
   | {
       readonly kind: 'sqlite';
-      /**
-       * How long one operation may take, its wait for other processes and for the disk included,
-       * milliseconds.
-       */
+      /** How long one operation may take, including waits for other processes and the disk, milliseconds. */
       readonly deadlineMs: number;
     }
   | { readonly kind: 'postgres'; readonly settings: PostgresSettings };
 
 export interface StoreLocation {
   readonly storage: StorageConfig;
-  /** Of SQLite; and, with any store, of what a node keeps for itself. Made, mode 0700, if it is not there. */
+  /**
+   * The folder of SQLite, and with any store of the local files of a node. Created with mode 0700 if it does
+   * not exist.
+   */
   readonly dataDir: string;
 }
 
 export interface StoreWatcher {
-  /** Told once when the store fails for good; every call fails from then on. */
+  /** Called once when the store fails permanently. From then on every call fails. */
   readonly onCrash: (error: Error) => void;
   readonly warn: (message: string) => void;
 }
 
-/** Opens the store that the configuration names. @throws AppError `storage_unavailable`, ConfigError. */
+/** Opens the configured store. @throws AppError `storage_unavailable`, ConfigError. */
 export function openStore(
   { storage, dataDir }: StoreLocation,
   { onCrash, warn }: StoreWatcher,

@@ -36,7 +36,7 @@ function parsed(text: string): AuditRecord[] {
 const headOf = async ({ apiUrl }: Server, token: string): Promise<number> =>
   (await call(apiUrl, '/v1/audit/head', { token })).json().seq;
 
-test('over kill -9 in the midst of exports the copy holds every record of the chain, in order', async () => {
+test('after kill -9 during exports the copy contains every record of the chain, in order', async () => {
   const token = await issueToken();
   const path = join(environment.BUNKMS_DATA_DIR, 'copy.ndjson');
   const start = () => startServer({ ...environment, BUNKMS_AUDIT_SHIP: `file:${path}` });
@@ -65,7 +65,7 @@ test('over kill -9 in the midst of exports the copy holds every record of the ch
   expect(records.length).toBeGreaterThan(900);
 });
 
-test('standard output gets the chain beside the log', async () => {
+test('standard output gets both the chain and the log', async () => {
   const token = await issueToken();
   await using server = await startServer({ ...environment, BUNKMS_AUDIT_SHIP: 'stdout' });
   const head = await headOf(server, token);
@@ -73,7 +73,7 @@ test('standard output gets the chain beside the log', async () => {
   expect(server.log).toContain('"msg":"listening"');
 });
 
-test('a target that cannot be written to is told, and releases of keys go on', async () => {
+test('a target that cannot be written is logged, and releases of keys continue', async () => {
   const path = join(environment.BUNKMS_DATA_DIR, 'copy.ndjson');
   mkdirSync(path);
   await using kms = await startKms({

@@ -26,7 +26,7 @@ describe('authorisation', () => {
   });
   afterAll(() => kms[Symbol.asyncDispose]());
 
-  test('knows every route of both listeners', async () => {
+  test('covers every route of both listeners', async () => {
     const { createApiListener, createInternalListener } = await import('../src/http/listener.ts');
     const { createMetrics } = await import('../src/metrics.ts');
     const { createLogger } = await import('@bundoc/shared/runtime/logger');
@@ -55,7 +55,7 @@ describe('authorisation', () => {
       const listed = ROUTES.filter(({ listeners }) => listeners.includes(listener));
       const urls = urlsOf(app.printRoutes({ commonPrefix: false }));
       const pages = urls.filter((url) => url.startsWith('/docs'));
-      // The page to browse in is open to all, and on the API listener alone.
+      // The documentation page needs no token and exists only on the API listener.
       expect(pages.length > 0).toBe(listener === 'api');
       expect(new Set(urls.filter((url) => !pages.includes(url)))).toEqual(
         new Set(listed.map((route) => route.url)),
@@ -64,14 +64,14 @@ describe('authorisation', () => {
     }
   });
 
-  test('knows every method of every route: all others are 405 and name those that exist', async () => {
+  test('covers every method of every route: all others are 405 and name the existing ones', async () => {
     for (const listener of BOTH)
       for (const url of new Set(ROUTES.map((route) => route.url))) {
         const routes = ROUTES.filter((route) => route.url === url && route.listeners.includes(listener));
         const [route] = routes;
         if (route === undefined) continue;
         const named = new Set(routes.map(({ method }) => method));
-        // But for export, HEAD is there wherever GET is.
+        // HEAD exists wherever GET does, except for export.
         if (named.has('GET') && !url.startsWith('/v1/export/')) named.add('HEAD');
         const methods = [...named].sort();
         for (const method of ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS', 'TRACE']) {
@@ -84,7 +84,7 @@ describe('authorisation', () => {
   });
 
   test.each(ROUTES.flatMap((route) => route.listeners.map((listener) => ({ listener, ...route }))))(
-    '$listener $method $path answers each kind of caller as the table says',
+    '$listener $method $path answers each kind of caller as in the table',
     async (route) => {
       const need = route.listener === 'internal' ? (route.onInternal ?? route.need) : route.need;
       for (const caller of callers) {
@@ -105,7 +105,7 @@ describe('authorisation', () => {
     },
   );
 
-  test('refuses everybody without a valid token in the same words', async () => {
+  test('gives all callers without a valid token the same refusal', async () => {
     const bodies = new Set<string>();
     for (const caller of callers.filter(({ token }) => token === undefined)) {
       const headers: Record<string, string> =
@@ -120,7 +120,7 @@ describe('authorisation', () => {
     expect(bodies.size).toBe(1);
   });
 
-  test('tells nobody whether a key exists who may not know it', async () => {
+  test('does not reveal whether a key exists to unauthorized callers', async () => {
     const { token } = await kms.issue({
       scope: [
         'kms:read_key',
@@ -155,7 +155,7 @@ describe('authorisation', () => {
       expect((await kms.api('/v1/keys', { token, body: { name, type: 'aes-256' } })).status).toBe(403);
   });
 
-  test('lists only the keys that the token is for', async () => {
+  test('lists only keys that the token is for', async () => {
     const full = await kms.fullToken();
     await kms.api('/v1/keys', { token: full, body: { name: 'other', type: 'aes-256' } });
     const { token } = await kms.issue({ scope: ['kms:read_key'], keys: ['*-dek'] });
@@ -163,7 +163,7 @@ describe('authorisation', () => {
     expect(keys.map((key: { name: string }) => key.name)).toEqual(['known-dek']);
   });
 
-  test('knows no export on the API listener, whatever the token', async () => {
+  test('has no export on the API listener, whatever the token', async () => {
     const token = await kms.fullToken();
     for (const path of ['/v1/export/known-dek', '/v1/%65xport/known-dek', '/v1/export', '/v1/export/'])
       expect((await kms.api(path, { token })).json()).toMatchObject({ status: 404, code: 'not_found' });

@@ -14,7 +14,7 @@ describe('bad input', () => {
   });
   afterAll(() => kms[Symbol.asyncDispose]());
 
-  /** A refusal in the common form, after which there is no key and no token more than before. */
+  /** Expects a refusal in the common form that creates no key and no token. */
   async function expectRefusal(ask: () => Promise<Answer>, status: number, code: string): Promise<void> {
     const before = await kms.store.counts();
     const answer = await ask();
@@ -39,7 +39,7 @@ describe('bad input', () => {
     ['__proto__ in disguise', `{"\\u005f_proto__":1,"name":"x-dek","type":"aes-256"}`, 400, 'invalid_json'],
     ['a name twice', `{"name":"x-dek","name":"y-dek","type":"aes-256"}`, 400, 'invalid_json'],
     [
-      'a name twice in disguise',
+      'a duplicate name in another spelling',
       `{"name":"x-dek","n\\u0061me":"y-dek","type":"aes-256"}`,
       400,
       'invalid_json',
@@ -69,7 +69,7 @@ describe('bad input', () => {
     await expectRefusal(() => kms.api('/v1/keys', { method: 'POST', token, body }), status, code);
   });
 
-  test('a refusal names each fault by its place, and repeats no value', async () => {
+  test('a refusal names each fault by its place, and quotes no value', async () => {
     const answer = await kms.api('/v1/keys', {
       token,
       body: { name: 'VALUE', type: 'VALUE', extra: 'VALUE' },
@@ -138,7 +138,7 @@ describe('bad input', () => {
     await expectRefusal(() => kms.api('/v1/keys', { token, body }), 400, 'invalid_request');
   });
 
-  test('key names of 1 and of 128 characters are taken', async () => {
+  test('key names of 1 and of 128 characters are accepted', async () => {
     for (const name of ['a', `0${'._-'.repeat(42)}z`]) {
       expect((await kms.api('/v1/keys', { token, body: { name, type: 'aes-256' } })).status).toBe(201);
       expect((await kms.internal(`/v1/export/${name}`, { token })).status).toBe(200);
@@ -192,11 +192,11 @@ describe('bad input', () => {
 
   test.each<[string, object]>([
     ['no scope', { sub: 'x', typ: 'client', scope: [] }],
-    ['a scope that is none', { sub: 'x', typ: 'client', scope: ['kms:everything'] }],
+    ['an unknown scope', { sub: 'x', typ: 'client', scope: ['kms:everything'] }],
     ['scopes of both services', { sub: 'x', typ: 'service', scope: ['kms:read_key', 'docs:read'] }],
     ['export for a client', { sub: 'x', typ: 'client', scope: ['kms:export_key'] }],
     ['a long life for a client', { sub: 'x', typ: 'client', scope: ['docs:read'], ttl_s: 86_401 }],
-    ['a life of nothing', { sub: 'x', typ: 'client', scope: ['docs:read'], ttl_s: 0 }],
+    ['a life of zero', { sub: 'x', typ: 'client', scope: ['docs:read'], ttl_s: 0 }],
     ['half a second', { sub: 'x', typ: 'client', scope: ['docs:read'], ttl_s: 0.5 }],
     ['a bad subject', { sub: 'x y', typ: 'client', scope: ['docs:read'] }],
     ['another type', { sub: 'x', typ: 'root', scope: ['docs:read'] }],
@@ -247,13 +247,13 @@ describe('bad input', () => {
     ['no base64', '{"plaintext_b64":"?"}'],
     ['base64url', '{"plaintext_b64":"-_-_"}'],
     ['base64 without padding', '{"plaintext_b64":"AA"}'],
-    ['base64 with loose bits', '{"plaintext_b64":"AB=="}'],
+    ['base64 with unused bits that are not zero', '{"plaintext_b64":"AB=="}'],
     ['base64 with a line break', '{"plaintext_b64":"AAAA\\nAAAA"}'],
     ['a number', '{"plaintext_b64":7}'],
     ['another member', '{"plaintext_b64":"","version":1}'],
     ['the members of another operation', '{"ciphertext_b64":""}'],
-    ['an AAD that is no base64', '{"plaintext_b64":"","aad_b64":"?"}'],
-    ['items that are no list', '{"items":{"plaintext_b64":""}}'],
+    ['an AAD that is not base64', '{"plaintext_b64":"","aad_b64":"?"}'],
+    ['items that are not a list', '{"items":{"plaintext_b64":""}}'],
     ['no item', '{"items":[]}'],
     ['an item and a list', '{"items":[{"plaintext_b64":""}],"plaintext_b64":""}'],
   ])('an encryption with %s is refused', async (_what, body) => {
@@ -262,7 +262,7 @@ describe('bad input', () => {
     await expectRefusal(() => kms.api('/v1/encrypt/crypto-dek', { token, body }), 400, 'invalid_request');
   });
 
-  test('an encryption with a query, or with what is no JSON object, is refused', async () => {
+  test('an encryption with a query, or with a body that is not a JSON object, is refused', async () => {
     const body = '{"plaintext_b64":""}';
     await expectRefusal(
       () => kms.api('/v1/encrypt/x-dek?version=1', { token, body }),
@@ -313,7 +313,7 @@ describe('bad input', () => {
     expect((await kms.store.findKey('body-dek', 'current'))?.record?.version).toBe(1);
   });
 
-  test('a renewal with a body, and a revocation of what is no token id, are refused', async () => {
+  test('a renewal with a body, and a revocation of an invalid token id, are refused', async () => {
     await expectRefusal(
       () => kms.api('/v1/tokens/renew', { token, body: { ttl_s: 1 } }),
       400,
@@ -322,7 +322,7 @@ describe('bad input', () => {
     await expectRefusal(() => kms.api('/v1/tokens/abc', { method: 'DELETE', token }), 400, 'invalid_request');
   });
 
-  test('who may not is told so before the body is looked at', async () => {
+  test('an unauthorized caller is refused before the body is read', async () => {
     for (const body of ['{', `{"name":"${'a'.repeat(60_000)}`]) {
       await expectRefusal(() => kms.api('/v1/keys', { body }), 401, 'unauthenticated');
       const { token: reader } = await kms.issue({ scope: ['kms:read_key'], keys: ['*'] });

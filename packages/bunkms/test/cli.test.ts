@@ -48,7 +48,7 @@ describe('the command line', () => {
     expect({ code: finished.code, stdout: finished.stdout }).toEqual({ code, stdout: '' });
   };
 
-  test('makes an installation once, however often and however concurrently it is asked to', async () => {
+  test('creates an installation once, however often and concurrently init runs', async () => {
     const initProcess = () =>
       bunkmsProcess(environment, 'init', '--create-kek', '--service-token', tokenFile);
     for (const finished of await Promise.all([initProcess(), initProcess(), initProcess()]))
@@ -71,7 +71,7 @@ describe('the command line', () => {
     expect((await run('audit', 'verify')).code).toBe(0);
   });
 
-  test('makes an authority and certificates once, however concurrently it is asked to', async () => {
+  test('creates an authority and certificates once, even if init runs concurrently', async () => {
     const [authority, own] = [join(folder, 'authority'), join(folder, 'bunkms')];
     const withCertificates = () =>
       bunkmsProcess(
@@ -101,7 +101,7 @@ describe('the command line', () => {
     expect((await run('init', '--authority', authority, '--certificate', own)).code).toBe(2);
   });
 
-  test('the health check tells whether both listeners answer, over TLS as well', async () => {
+  test('checks the health of both listeners, also over TLS', async () => {
     const [authority, own] = [join(folder, 'authority'), join(folder, 'bunkms')];
     await run('init', '--create-kek', '--authority', authority, '--certificate', `${own}=bunkms-internal`);
     const files = (prefix: string) => ({
@@ -125,7 +125,7 @@ describe('the command line', () => {
     }
   });
 
-  test('replaces a service token that does not hold any more', async () => {
+  test('replaces a service token that is no longer valid', async () => {
     await init();
     const token = readFileSync(tokenFile, 'utf8').trim();
     expect((await run('token', 'revoke', claimsOf(token).jti)).code).toBe(0);
@@ -137,7 +137,7 @@ describe('the command line', () => {
     expect(claimsOf(readFileSync(tokenFile, 'utf8').trim())).toMatchObject({ sub: 'bundoc' });
   });
 
-  test('replaces a service token of an earlier release, which may not shred, and leaves it valid', async () => {
+  test('replaces a service token of an earlier release, which may not shred, without revoking it', async () => {
     await init();
     const earlier = await run(
       ...['token', 'issue', '--typ', 'service', '--sub', 'bundoc', '--keys', '*-dek'],
@@ -154,7 +154,7 @@ describe('the command line', () => {
     expect(tokens.find((one: { jti: string }) => one.jti === jti)).not.toHaveProperty('revoked_at');
   });
 
-  test('issues a token with what it may issue, and revokes it with all that it issued', async () => {
+  test('issues a token with may_issue, and revokes it with all tokens that it issued', async () => {
     await init();
     const printed = await run(
       ...['token', 'issue', '--typ', 'service', '--sub', 'ops', '--scope', 'kms:admin'],
@@ -197,7 +197,7 @@ describe('the command line', () => {
     expect(listed).toMatchObject({ issuer: claimsOf(issuer).jti, revoked_at: expect.any(String) });
   });
 
-  test('issues no token of which it is only half said what it may issue', async () => {
+  test('refuses incomplete may-issue options', async () => {
     await init();
     const half = ['token', 'issue', '--typ', 'service', '--sub', 'ops', '--scope', 'kms:admin'];
     expectFailure(
@@ -212,7 +212,7 @@ describe('the command line', () => {
     );
   });
 
-  test('rotates, lists and shows keys beside a running server, and prints none of their material', async () => {
+  test('rotates, lists and shows keys while a server runs, and prints no key material', async () => {
     await init();
     await using server = await startServer(environment);
     const token = readFileSync(tokenFile, 'utf8').trim();
@@ -259,7 +259,7 @@ describe('the command line', () => {
     expect((await run('audit', 'verify')).code).toBe(0);
   });
 
-  test('leads a key through its life, and ends with the exit code that docs/keys.md gives', async () => {
+  test('runs a key through its life cycle, and exits with the codes in docs/keys.md', async () => {
     await init();
     const key = async (code: number, ...args: string[]) => {
       const finished = await run('key', ...args, '--json');
@@ -336,7 +336,7 @@ describe('the command line', () => {
       await key(2, ...args);
   });
 
-  test('rotates the KEK beside a running server, from a staged one to a ring without the former', async () => {
+  test('rotates the KEK while a server runs, from staging to a ring without the former KEK', async () => {
     await init();
     const token = readFileSync(tokenFile, 'utf8').trim();
     const kek = async (...args: string[]) => run('kek', ...args);
@@ -361,7 +361,7 @@ describe('the command line', () => {
       { id: former, state: 'current', versions: 2, secrets: 2 },
       { state: 'staged', in_ring: true, versions: 0, secrets: 0 },
     ]);
-    // By way of the server's own look, which follows its ring file.
+    // The server reloads its ring file.
     await expect.poll(() => server.log).toContain('the KEK ring was reloaded');
     const { current, rotation } = kekStatusSchema.strict().parse(await json('rotate'));
     expect(rotation).toMatchObject({ from: former, total: 2, done: 2, completed_at: expect.any(String) });
@@ -390,7 +390,7 @@ describe('the command line', () => {
     expect(answer.json().key_material_b64).toBe(made.key_material_b64);
   });
 
-  test('lists what speaks against the retirement of a KEK, and can leave the wrapping to the server', async () => {
+  test('lists the reasons against the retirement of a KEK, and can leave the rewrapping to the server', async () => {
     await init();
     const token = readFileSync(tokenFile, 'utf8').trim();
     await using server = await startServer(environment);
@@ -402,7 +402,7 @@ describe('the command line', () => {
     await expect
       .poll(async () => JSON.parse((await run('kek', 'status', '--json')).stdout).rotation.completed_at)
       .toBeDefined();
-    // It is on record before it is in the log.
+    // The record precedes the log line.
     await expect.poll(() => server.log).toContain('everything is wrapped with the current KEK');
     const refused = await run('kek', 'retire', rotation.from);
     expect(refused).toMatchObject({
@@ -418,14 +418,14 @@ describe('the command line', () => {
       expect((await run('kek', ...args)).code).toBe(2);
   });
 
-  test('never makes a new KEK for a store that has one', async () => {
+  test('never creates a new KEK for a store that has one', async () => {
     await init();
     rmSync(environment.BUNKMS_KEK_FILE);
-    expectFailure(await init(), 1, /the KEK file is gone/);
+    expectFailure(await init(), 1, /the KEK file is missing/);
     expect(existsSync(environment.BUNKMS_KEK_FILE)).toBe(false);
   });
 
-  test('issues tokens that a running server takes, and revokes them at once', async () => {
+  test('issues tokens that a running server accepts, and revokes them at once', async () => {
     await init();
     await using server = await startServer(environment);
     const issued = await run(
@@ -470,7 +470,7 @@ describe('the command line', () => {
     expect(claimsOf(stdout)).toMatchObject({ aud: 'bundoc', projects: ['project-a', 'b', 'c'] });
   });
 
-  test('names the first broken record of the chain, and misses records that a receipt proves', async () => {
+  test('names the first broken record of the chain, and reports missing records that a receipt proves', async () => {
     await init();
     for (const sub of ['a', 'b', 'c'])
       await run('token', 'issue', '--typ', 'service', '--sub', sub, '--scope', 'kms:read_key');
@@ -479,7 +479,7 @@ describe('the command line', () => {
     expect(receipt).toBe(`${head.seq}:${head.hash}`);
     const earlier = (await run('audit', 'verify', '--receipt', receipt, '--json')).stdout;
     expect(JSON.parse(earlier)).toEqual({ intact: true, head });
-    // The row goes, too: without its record it would be noticed.
+    // Remove the row too: without its record it would be detected.
     edit(`DELETE FROM audit WHERE seq = ${head.seq}; DELETE FROM tokens WHERE sub = 'c'`);
     const before = (await run('audit', 'head')).stdout.trim();
     expect((await run('audit', 'verify', '--receipt', before)).code).toBe(0);
@@ -504,7 +504,7 @@ describe('the command line', () => {
     ]);
   });
 
-  test('says that it is sealed, and changes nothing then', async () => {
+  test('reports that it is sealed, and then changes nothing', async () => {
     await init();
     writeFileSync(environment.BUNKMS_KEK_FILE, `${'ab'.repeat(32)}\n`);
     for (const args of [
@@ -517,7 +517,7 @@ describe('the command line', () => {
     const status = await run('status');
     expect(status.code).toBe(1);
     expect(status.stdout).toContain('status: sealed');
-    // Not the ring's for the one of the store.
+    // It must not report the KEK of the ring as that of the store.
     expect(status.stdout).not.toContain('current_kek');
     expect(status.stdout).toMatch(/^known_keks: [0-9a-f]{16}\nring_keks: [0-9a-f]{16}$/m);
   });
@@ -535,11 +535,11 @@ describe('the command line', () => {
     [['audit', 'list', '--from', 'yesterday'], /a time such as/],
     [['frobnicate'], /unknown command/],
     [['status', '--loud'], /unknown option/],
-  ])('takes %j for a mistake in usage: exit code 2', async (args, message) => {
+  ])('treats %j as a usage error: exit code 2', async (args, message) => {
     expectFailure(await run(...args), 2, message);
   });
 
-  test('ends as a process with the exit code of the command', async () => {
+  test('exits as a process with the exit code of the command', async () => {
     expectFailure(await bunkmsProcess(environment, 'frobnicate'), 2, /unknown command/);
     expectFailure(await bunkmsProcess(environment, 'status'), 1, /"bunkms init"/);
     await init();
@@ -550,7 +550,7 @@ describe('the command line', () => {
     });
   });
 
-  test('makes no store where there is none, and lists every fault of the configuration', async () => {
+  test('creates no store on its own, and lists every fault of the configuration', async () => {
     expectFailure(
       await run('status'),
       1,

@@ -22,7 +22,7 @@ afterEach(() => kms[Symbol.asyncDispose]());
 
 const etagOf = (answer: Answer) => String(answer.headers['etag']);
 
-/** Every change that takes a precondition, and what brings the key to where it succeeds. */
+/** Every change with a precondition, and the preparation with which it succeeds. */
 const CHANGES: [string, (headers: Record<string, string>) => Promise<Answer>, (() => Promise<unknown>)?][] = [
   ['rotate', (headers) => keys.post(NAME, 'rotate', headers)],
   ['enable', (headers) => keys.post(NAME, 'enable', headers), () => keys.post(NAME, 'disable')],
@@ -40,7 +40,7 @@ describe('If-Match', () => {
   });
 
   test.each(CHANGES)(
-    'lets %s happen only to the state that its caller saw',
+    'lets %s take effect only on the state that its caller saw',
     async (_what, change, prepare) => {
       await prepare?.();
       const present = etagOf(await keys.read(NAME));
@@ -63,7 +63,7 @@ describe('If-Match', () => {
     },
   );
 
-  test.each(CHANGES)('of "*" lets %s happen to a key as it is', async (_what, change, prepare) => {
+  test.each(CHANGES)('of "*" lets %s take effect on any state of a key', async (_what, change, prepare) => {
     await prepare?.();
     expect((await change({ 'if-match': '*' })).status).toBeLessThan(300);
   });
@@ -76,7 +76,7 @@ describe('If-Match', () => {
     },
   );
 
-  test('lets one of many that saw the same state change it', async () => {
+  test('lets one of many callers that saw the same state change it', async () => {
     const seen = etagOf(await keys.read(NAME));
     const answers = await Promise.all(
       Array.from({ length: 20 }, (_, index) =>
@@ -93,7 +93,7 @@ describe('an Idempotency-Key', () => {
     as.create(name, more, { 'idempotency-key': idempotencyKey });
   const creations = async () => (await kms.records()).filter(({ action }) => action === 'key.create');
 
-  test('makes one key of many requests at once, through two services, and gives all the same answer', async () => {
+  test('creates one key from many concurrent requests through two services, and gives all the same answer', async () => {
     await using other = await startKms({ dataDir: kms.dataDir, kek: kms.kek, clock });
     const otherKeys = await KeyCalls.of(other);
     const answers = await Promise.all(
@@ -107,7 +107,7 @@ describe('an Idempotency-Key', () => {
     expect(await creations()).toHaveLength(1);
   });
 
-  test('gives the first answer again whatever became of the key, for a day, after a restart too', async () => {
+  test('repeats the first answer for a day, even after changes of the key and a restart', async () => {
     const wanted = { exportable: false, rotate_after_days: 30 };
     const first = await create('k', wanted);
     await keys.post(NAME, 'rotate');
@@ -124,7 +124,7 @@ describe('an Idempotency-Key', () => {
     expect((await create('k', wanted, 'b-dek', fresh)).status).toBe(201);
   });
 
-  test('stands for one request: another under it is refused and makes nothing', async () => {
+  test('stands for one request: another one with it is refused and creates nothing', async () => {
     infoIn(await create('k'));
     for (const answer of [
       await create('k', { exportable: false }),
@@ -132,18 +132,18 @@ describe('an Idempotency-Key', () => {
       await create('k', {}, 'b-dek'),
     ])
       expect(answer.json()).toMatchObject({ status: 422, code: 'idempotency_mismatch' });
-    // What is the default is the same request, said or not.
+    // A request with explicit defaults is the same request.
     expect((await create('k', { exportable: true, rotate_after_days: null })).status).toBe(201);
     expect(await creations()).toHaveLength(1);
   });
 
-  test('of two requests at once makes one key', async () => {
+  test('on two concurrent requests creates one key', async () => {
     const answers = await Promise.all(['a-dek', 'b-dek', 'c-dek'].map((name) => create('k', {}, name)));
     expect(answers.map(({ status }) => status).sort()).toEqual([201, 422, 422]);
     expect(await creations()).toHaveLength(1);
   });
 
-  test('is each subject its own, and without it a name is made once', async () => {
+  test('is separate for each subject, and without it a name can be created once', async () => {
     infoIn(await create('k'));
     const { token } = await kms.issue({ sub: 'somebody', scope: ['kms:create_key'], keys: ['*'] });
     const headers = { 'idempotency-key': 'k' };
@@ -161,7 +161,7 @@ describe('an Idempotency-Key', () => {
     expect(await creations()).toHaveLength(0);
   });
 
-  test('is not in the store as it was sent, nor its plain hash', async () => {
+  test('is not stored, and neither is its plain hash', async () => {
     infoIn(await create('a-telling-idempotency-key'));
     const hash = createHash('sha256').update('a-telling-idempotency-key').digest('hex');
     for (const file of readdirSync(kms.dataDir)) {

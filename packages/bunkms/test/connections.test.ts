@@ -3,7 +3,7 @@ import { connect } from 'node:net';
 import { expect, test } from 'vitest';
 import { startKms } from './support/kms.ts';
 
-test('strangers who take all connections of the API listener leave the internal listener its own', async () => {
+test('strangers who use all connections of the API listener do not affect the internal listener', async () => {
   const room = { bodyBytes: 33_554_432, answerBytes: 33_554_432 };
   const shares = { ...room, connectionsMax: 16, connectionsOfAddressMax: 16, isProxy: undefined };
   await using kms = await startKms({ config: { shares } });

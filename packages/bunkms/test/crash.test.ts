@@ -19,7 +19,7 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(environment.BUNKMS_DATA_DIR, { recursive: true }));
 
-test('after kill -9 in the midst of exports the chain is whole and holds the record of every key that left', async () => {
+test('after kill -9 during exports the chain is intact and has the record of every released key', async () => {
   expect((await bunkms(environment, 'init')).code).toBe(0);
   const issue = ['token', 'issue', '--typ', 'service', '--sub', 'x', '--keys', '*'];
   const scopes = ['--scope', 'kms:create_key kms:export_key kms:audit'];
@@ -68,7 +68,7 @@ test('after kill -9 in the midst of exports the chain is whole and holds the rec
     expect((await call(server.internalUrl, `/v1/export/${name}`, { token })).status).toBe(200);
 });
 
-test('after kill -9 in the midst of destructions each key is whole or gone, and no byte of a gone one is left', async () => {
+test('after kill -9 during destructions each key is intact or destroyed, and no byte of a destroyed one is left', async () => {
   expect((await bunkms(environment, 'init')).code).toBe(0);
   const issue = ['token', 'issue', '--typ', 'service', '--sub', 'x', '--keys', '*'];
   const scopes = ['--scope', 'kms:create_key kms:export_key kms:destroy_key kms:read_key'];
@@ -109,7 +109,7 @@ test('after kill -9 in the midst of destructions each key is whole or gone, and 
     else expect(answer.json().wrapped_b64).toBe(wrapped.toString('base64'));
   }
   const dataDir = environment.BUNKMS_DATA_DIR;
-  // By the sweep of the start, which nothing else tells of.
+  // The sweep at the start does this; it has no other visible sign.
   await expect
     .poll(() => {
       const files = readdirSync(dataDir).map((file) => readFileSync(join(dataDir, file)));
@@ -119,7 +119,7 @@ test('after kill -9 in the midst of destructions each key is whole or gone, and 
   expect((await bunkms(environment, 'audit', 'verify')).code).toBe(0);
 });
 
-test('after kill -9 in the midst of rotations of the KEK every key opens, and the next start goes on to the end', async () => {
+test('after kill -9 during rotations of the KEK every key opens, and the next start finishes the rotation', async () => {
   const dataDir = environment.BUNKMS_DATA_DIR;
   const ring = join(dataDir, 'ring');
   const keks = [newKek()];
@@ -150,7 +150,7 @@ test('after kill -9 in the midst of rotations of the KEK every key opens, and th
     await exportAll(server.internalUrl);
   }
   expect(made.size).toBe(600);
-  /** That every key opens, with whichever KEK it is wrapped at the moment. */
+  /** Verifies that every key opens, whichever KEK wraps it at the moment. */
   const verifyAll = async (apiUrl: string) => {
     let checked = 0;
     for (let query = '?limit=300'; query !== ''; ) {
@@ -164,15 +164,15 @@ test('after kill -9 in the midst of rotations of the KEK every key opens, and th
     expect(checked).toBe(600);
   };
   const partly: number[] = [];
-  // Otherwise this has shown nothing. A busy machine may look at a rotation when that is over, and then there
-  // is another one.
+  // Otherwise the test shows nothing: on a busy machine, a rotation may be over before it is interrupted.
+  // Then another one follows.
   const isShown = () => Math.min(...partly) < names.length;
   for (let round = 0; round < 3 || !isShown(); round++) {
     const server = await startServer(rest);
     keks.push(newKek());
     writeRing();
     expect((await call(server.apiUrl, '/v1/kek/rotate', { token, method: 'POST' })).status).toBe(202);
-    // While it goes on, and at another place each time.
+    // During the rotation, and in a different place each time.
     for (let done = 0; done <= (round % 3) * 150; ) {
       const { rotation } = (await call(server.apiUrl, '/v1/kek', { token })).json();
       done = rotation.completed_at === undefined ? rotation.done : 600;
@@ -182,7 +182,7 @@ test('after kill -9 in the midst of rotations of the KEK every key opens, and th
     await using again = await startServer(rest);
     await verifyAll(again.apiUrl);
     await expect
-      // The claim of the dead one has to end first.
+      // The claim of the killed process must expire first.
       .poll(async () => (await call(again.apiUrl, '/v1/kek', { token })).json().rotation, {
         timeout: 120_000,
       })

@@ -50,7 +50,7 @@ const withoutId = (answer: Answer) => {
 };
 
 describe('encryption', () => {
-  test('gives back what was encrypted, under the AAD that it was encrypted with, on both listeners', async () => {
+  test('decrypts ciphertexts with the AAD of the encryption, on both listeners', async () => {
     for (const aad of [undefined, '', b64('row 7')]) {
       const answer = await encrypt(SECRET, aad);
       expect(answer).toMatchObject({ status: 200, headers: { 'cache-control': 'no-store' } });
@@ -69,7 +69,7 @@ describe('encryption', () => {
     }
   });
 
-  test('makes another ciphertext each time, of the length that the contract tells', async () => {
+  test('gives a different ciphertext each time, with the length in the contract', async () => {
     const made = [ciphertextOf(await encrypt()), ciphertextOf(await encrypt())];
     expect(new Set(made).size).toBe(2);
     const bytes = Buffer.from(SECRET, 'base64').length;
@@ -78,7 +78,7 @@ describe('encryption', () => {
     expect(CIPHERTEXT_OVERHEAD_BYTES).toBe(OVERHEAD_OF_CODEC);
   });
 
-  test('works under a key that never leaves, and under a key of an earlier start', async () => {
+  test('works with a key that is not exportable, and with a key from before a restart', async () => {
     await keys.create('kept-dek', { exportable: false });
     const ciphertext = ciphertextOf(await encrypt(SECRET, undefined, 'kept-dek'));
     await kms.running.close();
@@ -88,7 +88,7 @@ describe('encryption', () => {
     expect(answer.json()).toEqual({ plaintext_b64: SECRET, version: 1 });
   });
 
-  test('takes the current version, opens older ones, and rewraps them without showing a plaintext', async () => {
+  test('uses the current version, opens older ones, and rewraps them without revealing a plaintext', async () => {
     const aad = b64('row 7');
     const first = ciphertextOf(await encrypt(SECRET, aad));
     await keys.post(NAME, 'rotate');
@@ -109,7 +109,7 @@ describe('encryption', () => {
     expect((await decrypt(rewrapped.ciphertext_b64, aad)).status).toBe(200);
   });
 
-  test('fails in one and the same way whatever is wrong with a ciphertext or its AAD', async () => {
+  test('fails with the same error for any fault of a ciphertext or its AAD', async () => {
     await keys.post(NAME, 'rotate');
     await keys.create('b-dek');
     const aad = b64('row 7');
@@ -127,8 +127,8 @@ describe('encryption', () => {
       'another id': changed(5),
       'another version': changed(20),
       'version 0': changed(20, 0),
-      'a version that is not there': changed(20, 3),
-      'a version beyond all': changed(17, 255),
+      'a version that does not exist': changed(20, 3),
+      'a version beyond the maximum': changed(17, 255),
       'another nonce': changed(22),
       'other bytes': changed(46),
       'another tag': changed(good.length - 1),
@@ -149,7 +149,7 @@ describe('encryption', () => {
     expect((await decrypt(b64(good), aad)).status).toBe(200);
   });
 
-  test('is not done with a key that is not there, and decryption neither, whatever the ciphertext', async () => {
+  test('fails without the key, and so does decryption, whatever the ciphertext', async () => {
     for (const operation of ['encrypt', 'decrypt', 'rewrap'] as const) {
       const body = operation === 'encrypt' ? { plaintext_b64: '' } : { ciphertext_b64: '' };
       expect((await keys.crypto(operation, 'none-dek', body)).json()).toMatchObject({
@@ -158,7 +158,7 @@ describe('encryption', () => {
     }
   });
 
-  test('knows a change at once that another process made', async () => {
+  test('respects a change by another process at once', async () => {
     const ciphertext = ciphertextOf(await encrypt());
     await using other = await startKms({ dataDir: kms.dataDir, kek: kms.kek, clock });
     const elsewhere = await KeyCalls.of(other);
@@ -173,7 +173,7 @@ describe('encryption', () => {
     expect((await decrypt(ciphertext)).json()).toMatchObject({ code: 'key_destroyed' });
   });
 
-  test('answers nothing when the key is destroyed while the first use waits for its record', async () => {
+  test('returns nothing when the key is destroyed while the first use waits for its record', async () => {
     const ciphertext = ciphertextOf(await encrypt());
     const reached = Promise.withResolvers<void>();
     const gate = Promise.withResolvers<void>();
@@ -192,7 +192,7 @@ describe('encryption', () => {
     expect(answer.text).not.toContain(SECRET);
   });
 
-  test('forgets what it kept of a key after five minutes', async () => {
+  test('removes a cached key after five minutes', async () => {
     let reads = 0;
     faulty.replaced.findKey = (real, ...args) => {
       reads++;
@@ -207,7 +207,7 @@ describe('encryption', () => {
     expect(reads).toBe(2 * afterFirst);
   });
 
-  test('says that a key or version is damaged whose row was changed', async () => {
+  test('reports a key or version as damaged when its row was changed', async () => {
     const first = ciphertextOf(await encrypt());
     await keys.post(NAME, 'rotate');
     const id = `(SELECT id FROM keys WHERE name = '${NAME}')`;
@@ -225,7 +225,7 @@ describe('encryption', () => {
 });
 
 describe('a batch', () => {
-  test('has a result for each item in their order, and a faulty one fails alone', async () => {
+  test('has a result for each item in order, and a faulty item fails alone', async () => {
     await keys.create('b-dek');
     const foreign = ciphertextOf(await encrypt(SECRET, undefined, 'b-dek'));
     const first = ciphertextOf(await encrypt());
@@ -293,7 +293,7 @@ describe('a batch', () => {
     ]);
   });
 
-  test('is refused as a whole when the key may not be used, or the frame is not as it should be', async () => {
+  test('is refused as a whole when the key may not be used, or the envelope is invalid', async () => {
     const item = { plaintext_b64: '' };
     const many = Array.from({ length: CRYPTO_ITEMS_MAX }, () => item);
     expect((await keys.crypto('encrypt', NAME, { items: many })).json().results).toHaveLength(
@@ -319,7 +319,7 @@ describe('a batch', () => {
     });
   });
 
-  test('and an item are bounded in bytes, and what is within the bounds is taken', async () => {
+  test('and an item have limits in bytes, and are accepted up to them', async () => {
     const largest = b64(Buffer.alloc(PLAINTEXT_BYTES_MAX, 1));
     const aad = b64(Buffer.alloc(CRYPTO_AAD_BYTES_MAX, 2));
     const ciphertext = ciphertextOf(await encrypt(largest, aad));
@@ -340,11 +340,11 @@ describe('a batch', () => {
   });
 });
 
-describe('the record of', () => {
+describe('the audit', () => {
   const recordsOf = async (action: string) =>
     (await kms.records()).filter((record) => record.action === action);
 
-  test('the first use of a minute is durable before its answer, and says who did what with which version', async () => {
+  test('has a record of the first use of a minute that is durable before the answer and names caller, action and version', async () => {
     const { token, jti } = await kms.issue({
       sub: 'app',
       typ: 'client',
@@ -354,7 +354,7 @@ describe('the record of', () => {
     const { seq } = await kms.store.auditHead();
     const answer = await kms.api(`/v1/encrypt/${NAME}`, { token, body: { plaintext_b64: SECRET } });
     expect(answer.status).toBe(200);
-    // Not by way of records(), which waits.
+    // Not through records(), which waits.
     expect((await kms.store.listAudit({ after: seq, limit: 10 })).items).toMatchObject([
       {
         severity: 'INFO',
@@ -371,7 +371,7 @@ describe('the record of', () => {
     ]);
   });
 
-  test('later uses is one with their count, when the minute ends or the service does', async () => {
+  test('has one record with the count of later uses, when the minute ends or the service stops', async () => {
     const ciphertext = ciphertextOf(await encrypt());
     for (let time = 0; time < 5; time++) await encrypt();
     await keys.crypto('encrypt', NAME, { items: Array.from({ length: 7 }, () => ({ plaintext_b64: '' })) });
@@ -396,7 +396,7 @@ describe('the record of', () => {
     expect(await again.verify()).toMatchObject({ intact: true });
   });
 
-  test('uses of another token, version or operation is their own', async () => {
+  test('has separate records for another token, version or operation', async () => {
     const ciphertext = ciphertextOf(await encrypt());
     await keys.post(NAME, 'rotate');
     await encrypt();
@@ -414,19 +414,19 @@ describe('the record of', () => {
     ]);
   });
 
-  test('a use that cannot be written lets nothing out, and the next one tries again', async () => {
+  test('releases nothing when the record of a use fails, and the next use tries again', async () => {
     const ciphertext = ciphertextOf(await encrypt());
     faulty.replaced.appendAudit = () => Promise.reject(new AppError('storage_unavailable'));
     const answer = await decrypt(ciphertext);
     expect(answer.json()).toMatchObject({ status: 503, code: 'audit_unavailable' });
     expect(answer.text).not.toContain(SECRET);
-    // A minute that is on record goes on to its end.
+    // A minute that has its record continues to its end.
     expect((await encrypt()).status).toBe(200);
     delete faulty.replaced.appendAudit;
     expect((await decrypt(ciphertext)).status).toBe(200);
   });
 
-  test('refusals and failures is there for each, anyone who was refused, counted beyond ten a minute', async () => {
+  test('has each refusal and failure of any caller, counted beyond ten per minute', async () => {
     const { token, jti } = await kms.issue({ sub: 'app', scope: ['kms:encrypt'], keys: ['b-*'] });
     const ask = () => kms.api(`/v1/decrypt/${NAME}`, { token, body: { ciphertext_b64: '' } });
     expect((await ask()).status).toBe(403);
@@ -460,7 +460,7 @@ describe('the record of', () => {
     });
   });
 
-  test('a name that is none is its hash', async () => {
+  test('has the hash of an invalid name', async () => {
     await keys.crypto('decrypt', 'NOT-A-NAME', { ciphertext_b64: '' });
     expect((await recordsOf('key.decrypt')).at(-1)?.key).toMatch(/^sha256:[0-9a-f]{64}$/);
   });

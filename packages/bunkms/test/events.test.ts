@@ -9,7 +9,7 @@ import { type OpenedStream, openEvents } from './support/events.ts';
 import { FaultyStore } from './support/faulty-store.ts';
 import { newDataDir, newKek, startKms, type TestKms } from './support/kms.ts';
 
-describe('the stream of events', () => {
+describe('the event stream', () => {
   let clock: FakeClock;
   let faulty: FaultyStore;
   let kms: TestKms;
@@ -22,14 +22,14 @@ describe('the stream of events', () => {
     openEvents(kms.running.internalUrl, token, lastEventId);
   const create = (name: string) => kms.api('/v1/keys', { token: admin, body: { name, type: 'aes-256' } });
   const rotate = (name: string) => kms.api(`/v1/keys/${name}/rotate`, { method: 'POST', token: admin });
-  /** What was told besides heartbeats, once there are as many. */
+  /** The events except heartbeats, once there are `count` of them. */
   const told = async (stream: OpenedStream, count: number) => {
     const events = () => stream.seen.filter(({ type }) => type !== 'heartbeat');
     await expect.poll(() => events().length).toBe(count);
     return events();
   };
   const lastId = (stream: OpenedStream) => stream.seen.findLast(({ id }) => id !== undefined)?.id;
-  /** The stream, once it has told what it begins with. */
+  /** The stream, once it has sent its initial events. */
   const begun = async (token: string, lastEventId?: string) => {
     const stream = await open(token, lastEventId);
     await expect.poll(() => stream.seen.at(-1)?.type).toBe('heartbeat');
@@ -49,7 +49,7 @@ describe('the stream of events', () => {
     rmSync(installation.dataDir, { recursive: true });
   });
 
-  test('begins with a reset, and tells what happens to the keys that the token is for', async () => {
+  test('begins with a reset, and has the events of the keys that the token is for', async () => {
     using stream = await begun((await service(['*-dek'])).token);
     for (const name of ['a-dek', 'other', 'b-dek']) await rotate(name);
     const [reset, ...events] = await told(stream, 3);
@@ -64,7 +64,7 @@ describe('the stream of events', () => {
     expect(events[0]?.id).toBe(`${rotated?.seq}:${rotated?.hash}`);
   });
 
-  test('tells of every change that the chain may hold, and of none that was refused', async () => {
+  test('has an event for every change in the chain, and none for refusals', async () => {
     using stream = await begun((await service()).token);
     const types = [
       'rotate',
@@ -83,7 +83,7 @@ describe('the stream of events', () => {
       key: 'a-dek',
       version: 1,
     });
-    // As another process would, such as the command line.
+    // Like another process, such as the command line.
     await kms.store.appendAudit([
       record('key.disable', 'refused'),
       record('key.read'),
@@ -93,7 +93,7 @@ describe('the stream of events', () => {
     expect(events.map(({ type }) => type)).toEqual([...types, 'update'].map((type) => `key.${type}`));
   });
 
-  test('tells of revoked tokens: of earlier ones at the start, of the others at once', async () => {
+  test('has revoked tokens: earlier ones at the start, later ones at once', async () => {
     const [old, expired, late] = [await service(), await service(['*'], 60), await service()];
     for (const { jti } of [old, expired])
       await kms.api(`/v1/tokens/${jti}`, { method: 'DELETE', token: admin });
@@ -111,7 +111,7 @@ describe('the stream of events', () => {
     });
   });
 
-  test('goes on where it was cut off, over a restart, with nothing missing and nothing twice', async () => {
+  test('resumes where it was cut off, across a restart, without gaps or duplicates', async () => {
     const { token } = await service(['*-dek']);
     const first = await begun(token);
     await rotate('a-dek');
@@ -138,7 +138,7 @@ describe('the stream of events', () => {
     ['no place', () => 'x'],
     ['of the future', (id: string) => id.replace(/^\d+/, '999999')],
     ['of another chain', (id: string) => id.replace(/:.*/, `:${'0'.repeat(64)}`)],
-  ])('begins again at a place that is %s', async (_what, change) => {
+  ])('begins again for a place that is %s', async (_what, change) => {
     const { token } = await service();
     const first = await begun(token);
     const id = String(lastId(first));
@@ -149,7 +149,7 @@ describe('the stream of events', () => {
     expect(new Set(same.seen.map(({ type }) => type))).toEqual(new Set(['heartbeat']));
   });
 
-  test('begins again at a place that is too long ago', async () => {
+  test('begins again for a place that is too old', async () => {
     const { token } = await service();
     const first = await begun(token);
     const id = lastId(first);
@@ -184,7 +184,7 @@ describe('the stream of events', () => {
     await expect.poll(() => stream.isEnded).toBe(true);
   });
 
-  test('is on record, and is not opened when it cannot be', async () => {
+  test('is recorded, and is not opened when that fails', async () => {
     const { token, jti } = await service();
     using _stream = await begun(token);
     expect((await kms.records()).at(-1)).toMatchObject({ action: 'events.open', actor: 'bundoc', jti });
@@ -192,7 +192,7 @@ describe('the stream of events', () => {
     expect((await open(token)).status).toBe(503);
   });
 
-  test('is opened a bounded number of times for one token, and again when others end', async () => {
+  test('is opened a limited number of times for one token, and again when others end', async () => {
     const { token } = await service();
     const streams: OpenedStream[] = [];
     for (let n = 0; n < 16; n++) streams.push(await open(token));
@@ -202,7 +202,7 @@ describe('the stream of events', () => {
     await expect.poll(async () => (await open(token)).status).toBe(200);
   });
 
-  test('says nothing while the chain cannot be read, so that it counts as dead, and goes on by itself', async () => {
+  test('is silent while the chain cannot be read, so that it counts as dead, and then continues', async () => {
     using stream = await begun((await service()).token);
     const beats = () => stream.seen.filter(({ type }) => type === 'heartbeat').length;
     let looks = 0;
@@ -220,9 +220,9 @@ describe('the stream of events', () => {
     expect(kms.logs.filter((line) => line.includes('events are delayed'))).toHaveLength(1);
   });
 
-  test('does not hold up the end of the service', async () => {
+  test('does not delay the stop of the service', async () => {
     using stream = await begun((await service()).token);
-    // Nothing that it might wait for comes to pass.
+    // No timeout that it might wait for fires.
     vi.useFakeTimers({ toFake: ['setTimeout'] });
     try {
       await kms.running.close();
@@ -240,7 +240,7 @@ describe('a reader that does not read', () => {
     server.close();
   });
 
-  test('is cut off, and what was meant for it is not held', async () => {
+  test('is cut off, and its events are not buffered', async () => {
     const opened = Promise.withResolvers<EventStream>();
     server = createServer((_request, response) => opened.resolve(new EventStream(response)));
     server.listen(0, '127.0.0.1');

@@ -22,7 +22,7 @@ vi.mock(import('@bundoc/shared/crypto/exported-key'), async (original) => {
 
 const isWiped = (bytes: Uint8Array) => bytes.every((byte) => byte === 0);
 
-test('the buffers of an exported key are wiped once the answer is written, and when nobody is left to read it', async () => {
+test('the buffers of an exported key are wiped once the answer is written, and when the client has disconnected', async () => {
   await using kms = await startKms();
   const token = await kms.fullToken();
   await kms.api('/v1/keys', { token, body: { name: 'p-dek', type: 'aes-256' } });
@@ -40,7 +40,7 @@ test('the buffers of an exported key are wiped once the answer is written, and w
   await expect.poll(() => made.map(({ body }) => isWiped(body))).toEqual([true, true]);
 });
 
-test('a service in production starts no inspector on SIGUSR1', async () => {
+test('a service in production does not start the inspector on SIGUSR1', async () => {
   const dataDir = newDataDir();
   try {
     const server = await startServer({ BUNKMS_DATA_DIR: dataDir, BUNKMS_KEK: newKek() });

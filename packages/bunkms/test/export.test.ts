@@ -37,7 +37,7 @@ describe('export', () => {
   const accesses = async () => (await kms.records()).filter(({ action }) => action === 'key.export');
   const damage = (sql: string) => testStorage().edit(kms.dataDir, sql);
 
-  test('gives the key that was made, the same at every time, after a restart too', async () => {
+  test('returns the created key, always the same, also after a restart', async () => {
     const created = await create('a-dek');
     expect(created.status).toBe(201);
     expect(created.headers['location']).toBe('/v1/keys/a-dek');
@@ -66,7 +66,7 @@ describe('export', () => {
     expect(later.lease.id).not.toBe(key.lease.id);
   });
 
-  test('leaves one CRITICAL record that says who, what, from where and which request, and so does the log', async () => {
+  test('leaves one CRITICAL record with caller, key, address and request, also in the log', async () => {
     const reader = await kms.issue({ sub: 'bundoc', scope: ['kms:export_key'], keys: ['*'] });
     await create('a-dek');
     const answer = await kms.internal('/v1/export/a-dek', { token: reader.token });
@@ -111,7 +111,7 @@ describe('export', () => {
       return got;
     });
     await reached.promise;
-    // Others are served meanwhile, so it is the record that this answer waits for.
+    // Other requests are served, so this answer waits only for the record.
     expect((await kms.internal('/health')).status).toBe(200);
     expect((await kms.api('/v1/audit/head', { token })).status).toBe(200);
     expect(isAnswered).toBe(false);
@@ -151,7 +151,7 @@ describe('export', () => {
     expect(await kms.verify()).toMatchObject({ intact: true });
   });
 
-  test('gives 200 callers at once a receipt of their own, in one chain', async () => {
+  test('gives 200 concurrent callers separate receipts in one chain', async () => {
     const names = Array.from({ length: 20 }, (_, number) => `p${number}-dek`);
     await Promise.all(names.map(create));
     const answers = await Promise.all(
@@ -166,7 +166,7 @@ describe('export', () => {
     expect(await kms.verify()).toMatchObject({ intact: true });
   });
 
-  test('of a key that is not there is 404, and a failed access', async () => {
+  test('of a key that does not exist is 404, and recorded as a failed access', async () => {
     const answer = await kms.internal('/v1/export/none-dek', { token });
     expect(answer.json()).toMatchObject({ status: 404, code: 'key_not_found' });
     expect(await accesses()).toMatchObject([
@@ -196,22 +196,25 @@ describe('export', () => {
       'that was renamed',
       `UPDATE keys SET name = 'x' WHERE name = 'bad-dek'; UPDATE keys SET name = 'bad-dek' WHERE name = 'third-dek'`,
     ],
-  ])('of a record %s is key_damaged, keeps the name taken, and seals nobody else', async (_what, sql) => {
-    for (const name of ['good-dek', 'bad-dek', 'third-dek']) await create(name);
-    await damage(sql);
-    const answer = await kms.internal('/v1/export/bad-dek', { token });
-    expect(answer.json()).toMatchObject({ status: 503, code: 'key_damaged' });
-    expect(answer.text).not.toContain('unwrap');
-    expect((await create('bad-dek')).json()).toMatchObject({ status: 409, code: 'key_exists' });
-    expect((await kms.internal('/v1/export/good-dek', { token })).status).toBe(200);
-    expect((await kms.internal('/ready')).status).toBe(200);
-    expect((await accesses()).map(({ outcome, code }) => [outcome, code])).toEqual([
-      ['failed', 'key_damaged'],
-      ['allowed', undefined],
-    ]);
-  });
+  ])(
+    'of a record %s is key_damaged, keeps the name taken, and does not affect other keys',
+    async (_what, sql) => {
+      for (const name of ['good-dek', 'bad-dek', 'third-dek']) await create(name);
+      await damage(sql);
+      const answer = await kms.internal('/v1/export/bad-dek', { token });
+      expect(answer.json()).toMatchObject({ status: 503, code: 'key_damaged' });
+      expect(answer.text).not.toContain('unwrap');
+      expect((await create('bad-dek')).json()).toMatchObject({ status: 409, code: 'key_exists' });
+      expect((await kms.internal('/v1/export/good-dek', { token })).status).toBe(200);
+      expect((await kms.internal('/ready')).status).toBe(200);
+      expect((await accesses()).map(({ outcome, code }) => [outcome, code])).toEqual([
+        ['failed', 'key_damaged'],
+        ['allowed', undefined],
+      ]);
+    },
+  );
 
-  test('makes exactly one CRITICAL record of every refused access, whatever refused it', async () => {
+  test('leaves exactly one CRITICAL record of every refused access, whatever the cause', async () => {
     await create('a-dek');
     const client = (await kms.issue({ typ: 'client', scope: ['kms:read_key'], keys: ['*'] })).token;
     const elsewhere = (await kms.issue({ scope: ['kms:export_key'], keys: ['other'] })).token;
@@ -290,14 +293,14 @@ describe('export', () => {
       expect({ what, ...records[index] }).toMatchObject({ what, ...record });
   });
 
-  test('is no concern of refusals elsewhere', async () => {
+  test('is not recorded for refusals of other routes', async () => {
     await kms.internal('/v1/keys/a-dek');
     await kms.internal('/v1/exp');
     await kms.api('/v1/export/a-dek');
     expect(await accesses()).toEqual([]);
   });
 
-  test('counts a flood of strangers, and the rest at the shutdown', async () => {
+  test('counts a flood of strangers, and the rest at shutdown', async () => {
     for (let time = 0; time < 25; time++) await kms.internal('/v1/export/a-dek');
     expect(await accesses()).toHaveLength(10);
     await kms.running.close();
@@ -361,7 +364,7 @@ describe('export', () => {
     expect(await kms.verify()).toMatchObject({ intact: true });
   });
 
-  test('of a service with a valid token is recorded every single time', async () => {
+  test('by a service with a valid token is recorded every time', async () => {
     for (let time = 0; time < 25; time++) await kms.internal('/v1/export/none', { token });
     expect(await accesses()).toHaveLength(25);
   });

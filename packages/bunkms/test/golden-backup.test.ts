@@ -17,7 +17,7 @@ const file = JSON.parse(golden('backup-2.golden.json').toString());
 const kek = Buffer.from(file.kek, 'hex');
 const hex = (text: string) => Buffer.from(text, 'hex');
 
-/** AES-256-GCM of `nonce | ciphertext | tag`, as every format of both services has it. */
+/** Opens `nonce | ciphertext | tag` of AES-256-GCM, as in every format of both services. */
 function open(key: Buffer, sealed: Buffer, aad: string): Buffer {
   const decipher = createDecipheriv('aes-256-gcm', key, sealed.subarray(0, 12), { authTagLength: 16 });
   decipher.setAAD(Buffer.from(aad));
@@ -29,18 +29,18 @@ function unwrap(wrapped: Buffer, name: string): Buffer {
   return open(kek, wrapped.subarray(9), `bunkms/secret/v1\0${1}\0${wrapped.toString('hex', 1, 9)}\0${name}`);
 }
 
-test('docs/formats/backup.md is what this release reads', async () => {
+test('this release reads docs/formats/backup.md', async () => {
   const survey = await surveyArchive(vaultOf(file.kek), sourceOf(archive));
   const { id, created_at, audit, records, keys, versions, tokens } = file.facts;
   expect(survey.head).toEqual({ format: 2, id, created_at });
   expect(survey.end).toEqual({ audit, records, keys, versions, tokens });
   expect(survey.chainFault).toBeUndefined();
   expect(survey.findings).toEqual([
-    { key: 'damaged-dek', version: 1, problem: 'is lost, changed or put back' },
+    { key: 'damaged-dek', version: 1, problem: 'is lost, changed or rolled back' },
   ]);
 });
 
-test('docs/formats/backup.md is enough to open a backup without this code', () => {
+test('docs/formats/backup.md suffices to open a backup without this code', () => {
   expect(archive.toString('latin1', 0, 8)).toBe('BUNKMSB1');
   expect(createHash('sha256').update(archive.subarray(0, 77)).digest()).toEqual(archive.subarray(77, 109));
   const key = unwrap(archive.subarray(8, 77), 'backup-key');
@@ -71,7 +71,7 @@ test('docs/formats/backup.md is enough to open a backup without this code', () =
       );
 });
 
-test('docs/formats/key-inventory.md is what this release reads, and enough to verify one without this code', () => {
+test('this release reads docs/formats/key-inventory.md, which suffices to verify an inventory without this code', () => {
   const inventory = parseInventory(vaultOf(file.kek), inventoryFile);
   const raw = JSON.parse(inventoryFile.toString());
   expect(inventory).toEqual(raw.inventory);
@@ -82,7 +82,7 @@ test('docs/formats/key-inventory.md is what this release reads, and enough to ve
   expect(raw.mac).toBe(mac);
 });
 
-test('a backup of format 2 is restored with the keys that were in it, in the states of its inventory', async () => {
+test('a backup of format 2 is restored with its keys, in the states of its inventory', async () => {
   const dataDir = join(newDataDir(), 'kms');
   const inventory = parseInventory(vaultOf(file.kek), inventoryFile);
   expect(await restoreInto({ archive, kek: file.kek, dataDir, inventory })).toMatchObject({
@@ -91,12 +91,12 @@ test('a backup of format 2 is restored with the keys that were in it, in the sta
     incomplete: [],
   });
   {
-    // At a time at which none of the keys is due.
+    // At a time when no key is due.
     await using kms = await startKms({ dataDir, kek: kek.toString('base64'), clock: new FakeClock() });
     const calls = await KeyCalls.of(kms);
     const list = keyPageSchema.parse((await calls.list()).json());
     expect(Object.fromEntries(list.keys.map(({ name, state }) => [name, state]))).toEqual(file.states);
-    // An offer may have been withdrawn since: it does not come back.
+    // An offer does not come back, because it may have been withdrawn since.
     for (const [name, { offered_to: _to, move: _move, ...facts }] of Object.entries<Record<string, unknown>>(
       file.holders,
     ))
@@ -113,7 +113,7 @@ test('a backup of format 2 is restored with the keys that were in it, in the sta
   rmSync(join(dataDir, '..'), { recursive: true });
 });
 
-test('a backup of format 1, of an earlier build, is refused, and the refusal says so', async () => {
+test('a backup of format 1, of an earlier build, is refused with that reason', async () => {
   const { kek: text } = file;
   await expect(surveyArchive(vaultOf(text), sourceOf(golden('backup-1.golden.bin')))).rejects.toThrow(
     'the backup is of format 1: only the build that wrote it restores it',

@@ -38,10 +38,10 @@ const snapshotOf = async (at: TestKms, name: string) => {
   return [record?.state, record?.holder, record?.offer, record?.intendedAt];
 };
 
-describe('of a backup that is restored', () => {
+describe('after the restore of a backup', () => {
   /**
-   * Keys that are held, offered, given away, to be shredded, shredded and taken by nobody; the third step of
-   * each after the backup.
+   * Creates keys that are held, offered, accepted by another, with an intent, shredded, and without a holder.
+   * The third step of each comes after the backup.
    */
   async function makeKeys() {
     for (const name of ['held-dek', 'offered-dek', 'moved-dek', 'intended-dek', 'shredded-dek'])
@@ -71,7 +71,7 @@ describe('of a backup that is restored', () => {
       (): object => ({ to: t.id, move, generation: s.generation }),
     ],
   ] as const)(
-    'keys are held and to be shredded as %s tells of them, and offered if the chain tells it',
+    'keys have the holders and intents in %s, and offers only from the chain',
     async (_what, knowledge, offer) => {
       const { archive, intendedAt } = await makeKeys();
       await using again = await restored({ archive, ...(await knowledge()) });
@@ -85,7 +85,7 @@ describe('of a backup that is restored', () => {
     },
   );
 
-  test('no offer that its holder has voided since is accepted after a restore with an inventory', async () => {
+  test('an offer that its holder has voided since is not accepted after a restore with an inventory', async () => {
     for (const name of ['before-dek', 'after-dek']) await s.create(name);
     await s.act('offer', 'before-dek', { to: t.id, move });
     const { archive } = await backupOf(kms);
@@ -97,7 +97,7 @@ describe('of a backup that is restored', () => {
     expect(await again.verify()).toMatchObject({ intact: true });
   });
 
-  test('nobody is known to hold a key of which nothing later is known, and no offer or intent of it stands', async () => {
+  test('a key without later evidence has an unknown holder, and no offer or intent', async () => {
     const { archive } = await makeKeys();
     await using again = await restored({ archive, acceptResurrection: true });
     for (const name of ['held-dek', 'offered-dek', 'moved-dek', 'intended-dek', 'free-dek'])
@@ -112,7 +112,7 @@ describe('of a backup that is restored', () => {
 });
 
 describe('a key that is rebuilt from a project file', () => {
-  test('is held by the storage that the inventory names, or by nobody knows whom', async () => {
+  test('is held by the storage in the inventory, or has an unknown holder', async () => {
     await s.create('p-dek');
     writeProject(folder, 'p', [exportedKeySchema.parse((await s.export('p-dek')).json())]);
     const inventory = await inventoryOf(kms);

@@ -12,7 +12,7 @@ import { testStorage } from './support/storage.ts';
 import { keyIn, type StorageAction, setKey, TestStorageNode } from './support/storages.ts';
 
 const NAME = 'a-dek';
-/** A lease, and what is added to it before a take-over. */
+/** A lease, and the margin added to it before a take-over. */
 const LEASE_MS = 900_000;
 const USE_MS = LEASE_MS + 5_000;
 const DAY_MS = 86_400_000;
@@ -24,7 +24,7 @@ let admin: string;
 let s: TestStorageNode;
 let t: TestStorageNode;
 beforeEach(async () => {
-  // The service sweeps by itself as it starts, and not again in the midst of a test.
+  // The service sweeps at its start, but not again during a test.
   vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
   clock = new FakeClock();
   kms = await startKms({ clock });
@@ -51,8 +51,8 @@ const latest = async (action: string) => (await kms.records()).findLast((record)
 const expectRefused = (answer: Answer, status: number, code: string, more: object = {}) =>
   expect([answer.status, answer.json()]).toEqual([status, expect.objectContaining({ code, ...more })]);
 
-describe('a client that names no storage', () => {
-  test('finds no key, makes it and is given it, as ever', async () => {
+describe('a client without a storage', () => {
+  test('can create a key that does not exist and then export it', async () => {
     expect((await keys.export(NAME)).status).toBe(404);
     const made = await keys.create(NAME);
     expect(made.status).toBe(201);
@@ -66,7 +66,7 @@ describe('a client that names no storage', () => {
     });
   });
 
-  test('is given a key that a storage holds, or nobody knows who', async () => {
+  test('can export a key that a storage or an unknown holder holds', async () => {
     await s.create(NAME);
     const material = (await s.export(NAME)).json().key_material_b64;
     for (const holder of [s.id, t.id, HOLDER_UNKNOWN]) {
@@ -78,7 +78,7 @@ describe('a client that names no storage', () => {
 });
 
 describe('a key that a storage holds', () => {
-  test('is released to that storage, on record with its name, and to no other', async () => {
+  test('is released only to that storage, with its id in the record', async () => {
     const made = await s.create(NAME);
     expect(made.status).toBe(201);
     expect(made.json()).toMatchObject({ holder: s.id });
@@ -91,7 +91,7 @@ describe('a key that a storage holds', () => {
     expect((await keys.list()).json().keys).toMatchObject([{ name: NAME, holder: s.id }]);
   });
 
-  test('stays with it through rotation, policies, and a disabling', async () => {
+  test('stays with it through rotation, policy changes and disabling', async () => {
     await s.create(NAME);
     const move = randomUUID();
     keyIn(await s.act('offer', NAME, { to: t.id, move }));
@@ -102,14 +102,14 @@ describe('a key that a storage holds', () => {
     expect((await keys.read(NAME)).json()).toMatchObject({ holder: s.id, offered_to: t.id, move });
   });
 
-  test('is not made twice by one idempotency key for two storages', async () => {
+  test('is not created twice with one idempotency key for two storages', async () => {
     const create = (storage: string) => keys.create(NAME, { storage }, { 'idempotency-key': 'one' });
     expect((await create(s.id)).json()).toMatchObject({ holder: s.id });
     expect((await create(s.id)).json()).toMatchObject({ holder: s.id });
     expectRefused(await create(t.id), 422, 'idempotency_mismatch');
   });
 
-  test('goes to another by an offer and its acceptance, each of which may be repeated', async () => {
+  test('passes to another storage by an offer and its acceptance, each of which may be repeated', async () => {
     await s.create(NAME);
     const move = randomUUID();
     for (let time = 0; time < 2; time++)
@@ -127,7 +127,7 @@ describe('a key that a storage holds', () => {
     expectRefused(await s.act('withdraw', NAME, { move }), 409, 'key_held_elsewhere', { storage: t.id });
   });
 
-  test('is not accepted once the withdrawal of its offer was answered', async () => {
+  test('cannot be accepted after the answer to the withdrawal of its offer', async () => {
     await s.create(NAME);
     const [move, other] = [randomUUID(), randomUUID()];
     await s.act('offer', NAME, { to: t.id, move });
@@ -138,7 +138,7 @@ describe('a key that a storage holds', () => {
     expect((await s.export(NAME)).status).toBe(200);
   });
 
-  test('is not accepted once its holder has advanced, however late its offer arrived, until it is offered again', async () => {
+  test('cannot be accepted once its holder has advanced, however late its offer arrived, until it is offered again', async () => {
     await s.create(NAME);
     const move = randomUUID();
     const late = s.copy();
@@ -153,7 +153,7 @@ describe('a key that a storage holds', () => {
     expect(keyIn(await t.act('accept', NAME, { move }))).toMatchObject({ holder: t.id });
   });
 
-  test('is accepted, or its holder advances first: of both at the same time the acceptance is refused, or it came before', async () => {
+  test('is accepted before its holder advances or not at all, even when both happen at the same time', async () => {
     for (let round = 0; round < 6; round++) {
       const name = `k${round}-dek`;
       const move = randomUUID();
@@ -171,12 +171,12 @@ describe('a key that a storage holds', () => {
     }
   });
 
-  test('is not offered to its holder', async () => {
+  test('cannot be offered to its holder', async () => {
     await s.create(NAME);
     expectRefused(await s.act('offer', NAME, { to: s.id, move: randomUUID() }), 400, 'invalid_request');
   });
 
-  test('is damaged when its holder, its offer or its intent is edited behind the service', async () => {
+  test('is damaged when its holder, offer or intent is edited in the database', async () => {
     const id = randomUUID();
     for (const [at, sql] of [
       `holder = '${t.id}'`,
@@ -196,7 +196,7 @@ describe('a key that a storage holds', () => {
   });
 });
 
-describe('a key that nobody holds', () => {
+describe('a key without a holder', () => {
   test('is claimed by one of many storages', async () => {
     await keys.create(NAME);
     const nodes = await Promise.all(Array.from({ length: 6 }, () => TestStorageNode.of(kms)));
@@ -209,7 +209,7 @@ describe('a key that nobody holds', () => {
     expect(await latest('key.claim')).toMatchObject({ severity: 'CRITICAL', detail: { holder: winner?.id } });
   });
 
-  test('is released to no storage before', async () => {
+  test('is released to no storage before a claim', async () => {
     await keys.create(NAME);
     expectRefused(await s.export(NAME), 409, 'key_unheld');
     expect((await s.export(NAME)).json().storage).toBeUndefined();
@@ -217,7 +217,7 @@ describe('a key that nobody holds', () => {
     expect((await s.export(NAME)).status).toBe(200);
   });
 
-  test('is claimed by an administrator alone when it is not known who holds it', async () => {
+  test('can be claimed only by an administrator when its holder is unknown', async () => {
     await keys.create(NAME);
     await setKey(kms, NAME, { holder: HOLDER_UNKNOWN });
     expectRefused(await s.act('claim', NAME), 409, 'key_unheld');
@@ -228,7 +228,7 @@ describe('a key that nobody holds', () => {
   });
 });
 
-test('of two storages that were offered a key one after the other, only the latter accepts it', async () => {
+test('offered to two storages in turn can be accepted only by the second one', async () => {
   await s.create(NAME);
   const other = await TestStorageNode.of(kms);
   const [first, second] = [randomUUID(), randomUUID()];
@@ -243,7 +243,7 @@ test('of two storages that were offered a key one after the other, only the latt
   expect((await recordOf()).holder).toBe(other.id);
 });
 
-test('of an acceptance and a withdrawal at the same time one succeeds, and both know which', async () => {
+test('is either accepted or withdrawn when both are requested at the same time, and both callers learn which', async () => {
   for (let round = 0; round < 8; round++) {
     const name = `k${round}-dek`;
     const move = randomUUID();
@@ -261,7 +261,7 @@ test('of an acceptance and a withdrawal at the same time one succeeds, and both 
 });
 
 describe('the take-over of a key', () => {
-  test('waits for leases of anybody but the storage that takes it, unless it is forced', async () => {
+  test('waits for the leases of all others than the new holder, unless it is forced', async () => {
     await s.create(NAME);
     await t.export(NAME);
     await s.export(NAME);
@@ -275,7 +275,7 @@ describe('the take-over of a key', () => {
     clock.advance(1);
     expect(keyIn(await takeOverKey({ storage: t.id }))).toMatchObject({ holder: t.id });
     expect((await t.export(NAME)).status).toBe(200);
-    // The lease of the storage itself is none that it waits for; that of the other one is.
+    // It does not wait for the lease of the storage itself, but for that of the other one.
     await setKey(kms, NAME, { holder: s.id });
     expect(keyIn(await takeOverKey({ storage: t.id }))).toMatchObject({ holder: t.id });
     expectRefused(await takeOverKey({ storage: s.id }), 409, 'lease_live');
@@ -287,7 +287,7 @@ describe('the take-over of a key', () => {
     });
   });
 
-  test('ends an offer, takes a key of unknown holder, and leaves no record where there is nothing to take', async () => {
+  test('ends an offer, works with an unknown holder, and leaves no record when it changes nothing', async () => {
     await s.create(NAME);
     const move = randomUUID();
     await s.act('offer', NAME, { to: t.id, move });
@@ -304,7 +304,7 @@ describe('the take-over of a key', () => {
 });
 
 describe('a storage', () => {
-  test('advances from a generation that it knows, and may repeat it', async () => {
+  test('can advance from a generation that it knows, and may repeat it', async () => {
     expect(await storageOf(s.id)).toEqual({
       id: s.id,
       generation: s.generation,
@@ -324,7 +324,7 @@ describe('a storage', () => {
     });
   });
 
-  test('whose copy was started first is superseded in all that it asks', async () => {
+  test('whose copy has started first is superseded in all requests', async () => {
     await s.create(NAME);
     const intent = await s.intend(NAME);
     const copy = s.copy();
@@ -349,14 +349,14 @@ describe('a storage', () => {
     expect(await recordOf()).toEqual(before);
   });
 
-  test('of many copies that start at once, one advances', async () => {
+  test('with many copies that start at once has only one that advances', async () => {
     const copies = Array.from({ length: 6 }, () => s.copy());
     const answers = await Promise.all(copies.map((copy) => copy.advance()));
     const won = copies.filter((_, at) => answers[at]?.status === 200);
     expect(won.map(({ generation }) => generation)).toEqual([(await storageOf(s.id)).generation]);
   });
 
-  test('is taken over for the next start that asks, or for the generation that is named', async () => {
+  test('can be taken over for the next start, or for a given generation', async () => {
     const lost = s.copy();
     await s.advance();
     expect((await takeOverStorage(s.id)).json()).toEqual({
@@ -368,7 +368,7 @@ describe('a storage', () => {
       severity: 'CRITICAL',
       detail: { storage: s.id, take_overs: 1 },
     });
-    // Nobody is it until somebody has advanced.
+    // No copy is current until one has advanced.
     await keys.create(NAME);
     expectRefused(await s.act('claim', NAME), 409, 'storage_superseded');
     expect((await lost.advance()).json()).toMatchObject({ take_overs: 1, generation: lost.generation });
@@ -380,7 +380,7 @@ describe('a storage', () => {
     expectRefused(await takeOverStorage(randomUUID()), 404, 'storage_not_found');
   });
 
-  test('is taken over once by a call that is repeated', async () => {
+  test('is taken over once by a repeated call', async () => {
     const generation = randomUUID();
     for (const body of [{ generation }, {}]) {
       const first = (await takeOverStorage(s.id, body)).json();
@@ -391,11 +391,11 @@ describe('a storage', () => {
       expect((await kms.store.auditHead()).seq).toBe(seq);
     }
     expect((await s.advance()).json()).toMatchObject({ take_overs: 2 });
-    // One after the start that it let in is another.
+    // A call after the accepted start is another take-over.
     expect((await takeOverStorage(s.id)).json()).toMatchObject({ take_overs: 3 });
   });
 
-  test('is not taken over while a key that was released to it may be in use, unless it is forced', async () => {
+  test('cannot be taken over while a key that was released to it may be in use, unless that is forced', async () => {
     await s.create(NAME);
     await s.export(NAME);
     await keys.export(NAME);
@@ -411,7 +411,7 @@ describe('a storage', () => {
     expect((await takeOverStorage(s.id)).json()).toMatchObject({ take_overs: 2 });
   });
 
-  test('whose state is edited behind the service is refused, found by a walk, and taken over by force alone', async () => {
+  test('whose state is edited in the database is refused, found by a walk, and can be taken over only by force', async () => {
     const former = s.generation;
     await s.create(NAME);
     await s.advance();
@@ -429,7 +429,7 @@ describe('a storage', () => {
     expect((await s.export(NAME)).status).toBe(200);
   });
 
-  test('whose latest record is hidden by another spelling of it is found by a walk over the chain', async () => {
+  test('whose latest record is hidden by another spelling is found by a walk of the chain', async () => {
     await s.advance();
     for (const [from, to] of [
       ['"storage":', '"storage": '],
@@ -443,7 +443,7 @@ describe('a storage', () => {
   });
 });
 
-describe('a client token with every scope that it may have', () => {
+describe('a client token with all allowed scopes', () => {
   const client = async () =>
     (
       await kms.issue({
@@ -453,7 +453,7 @@ describe('a client token with every scope that it may have', () => {
       })
     ).token;
 
-  test('neither sees the generation of a storage nor acts as one, so it stops none and ends no key', async () => {
+  test('can neither see the generation of a storage nor act as one, so it can stop no storage and destroy no key', async () => {
     const token = await client();
     await s.create(NAME);
     await keys.create('free-dek');
@@ -480,7 +480,7 @@ describe('a client token with every scope that it may have', () => {
     expect([await storageOf(s.id), await recordOf(), await recordOf('free-dek')]).toEqual(before);
   });
 
-  test('still claims a key for a storage as an administrator', async () => {
+  test('can still claim a key for a storage as an administrator', async () => {
     await keys.create(NAME);
     const claim = await kms.api(`/v1/keys/${NAME}/claim`, { token: await client(), body: { storage: s.id } });
     expect(keyIn(claim)).toMatchObject({ holder: s.id });
@@ -488,7 +488,7 @@ describe('a client token with every scope that it may have', () => {
 });
 
 describe('a deletion', () => {
-  test('is an intent, a destruction that names its receipt, and word that the content is gone; each may be repeated', async () => {
+  test('has three repeatable steps: the intent, the destruction with its receipt, and the report that the content is removed', async () => {
     await s.create(NAME);
     await s.act('offer', NAME, { to: t.id, move: randomUUID() });
     const intent = await s.intend(NAME);
@@ -531,7 +531,7 @@ describe('a deletion', () => {
     expectRefused(await s.act('shred', NAME, { receipt: intent.receipt }), 410, 'key_destroyed');
   });
 
-  test('is never done by a receipt of one that was taken back', async () => {
+  test('is never carried out with the receipt of a canceled one', async () => {
     await s.create(NAME);
     const former = await s.intend(NAME);
     expect((await keys.post(NAME, 'restore')).json()).toMatchObject({ state: 'disabled', holder: s.id });
@@ -550,7 +550,7 @@ describe('a deletion', () => {
     expect((await s.act('shred', NAME, { receipt: again.receipt })).status).toBe(200);
   });
 
-  test('gets a new receipt when the key has changed since, and keeps its time', async () => {
+  test('gets a new receipt when the key has changed since, with the original time', async () => {
     await s.create(NAME);
     const first = await s.intend(NAME);
     await setKey(kms, NAME, {}, 'kek.rewrap');
@@ -562,7 +562,7 @@ describe('a deletion', () => {
     expect((await s.act('shred', NAME, { receipt: second.receipt })).status).toBe(200);
   });
 
-  test('is never done by the sweep without a day that an administrator has set', async () => {
+  test('is never carried out by the sweep unless an administrator has set a day', async () => {
     await s.create(NAME);
     await keys.patch(NAME, { rotate_after_days: 7 });
     await s.intend(NAME);
@@ -576,14 +576,14 @@ describe('a deletion', () => {
   });
 
   test.each(['before', 'after'])(
-    'leaves the day that an administrator sets %s the intent, and the sweep destroys the key on it',
+    'keeps the day that an administrator sets %s the intent, and the sweep destroys the key on it',
     async (when) => {
       await s.create(NAME);
       const steps = [() => keys.delete(NAME, '?pending_days=7'), () => s.act('deletion-intent', NAME)];
       for (const step of when === 'before' ? steps : steps.toReversed())
         expect((await step()).status).toBeLessThan(300);
       const dueAt = new Date(clock.now() + 7 * DAY_MS).toISOString();
-      // Asking again moves nothing.
+      // A repeated call does not move the day.
       expect((await keys.delete(NAME, '?pending_days=30')).json()).toMatchObject({ deletion_at: dueAt });
       await s.intend(NAME);
       expect((await keys.read(NAME)).json()).toMatchObject({
@@ -596,13 +596,13 @@ describe('a deletion', () => {
       await expect
         .poll(async () => (await again.store.findKey(NAME, 'current'))?.record?.state)
         .toBe('destroyed');
-      // The storage finds it among its deletions, and removes the content.
+      // The storage finds it among its unfinished deletions, and removes the content.
       const { items } = await again.store.listDeletions(s.id, { limit: 9 });
       expect(items.map(({ name }) => name)).toEqual([NAME]);
     },
   );
 
-  test('is taken back with the day of an administrator, both at once', async () => {
+  test('is canceled together with the day of an administrator', async () => {
     await s.create(NAME);
     await keys.delete(NAME, '?pending_days=7');
     await s.intend(NAME);
@@ -614,7 +614,7 @@ describe('a deletion', () => {
     ]);
   });
 
-  test('that another than the holder asks for changes nothing', async () => {
+  test('changes nothing when another storage than the holder requests it', async () => {
     await s.create(NAME);
     const { receipt } = await s.intend(NAME);
     for (const answer of [await t.act('deletion-intent', NAME), await t.act('shred', NAME, { receipt })])
@@ -637,7 +637,7 @@ describe('a deletion', () => {
     expectRefused(await t.act('shred', NAME, { receipt }), 412, 'precondition_failed');
   });
 
-  test('of a key that is destroyed is finished by the storage that takes the key over', async () => {
+  test('of a destroyed key is finished by the storage that takes the key over', async () => {
     await s.create(NAME);
     await s.intend(NAME);
     await keys.shred(NAME);
@@ -648,7 +648,7 @@ describe('a deletion', () => {
   });
 
   test.each(['key.recover', 'key.take_over', 'key.schedule_deletion'])(
-    'is not carried out after %s, also wrapped with another KEK since, until the holder intends it again',
+    'is not carried out after %s, even after a rewrap, until the holder records a new intent',
     async (action) => {
       await s.create(NAME);
       await s.intend(NAME);
@@ -663,7 +663,7 @@ describe('a deletion', () => {
     },
   );
 
-  test('is carried out by the receipt of a new wrapping since the intent, however many there were', async () => {
+  test('is carried out with the receipt of a rewrap since the intent, however many there were', async () => {
     await s.create(NAME);
     await s.intend(NAME);
     for (let time = 0; time < 3; time++) await setKey(kms, NAME, {}, 'kek.rewrap');
@@ -671,7 +671,7 @@ describe('a deletion', () => {
     expect((await s.act('shred', NAME, { receipt: one?.receipt })).status).toBe(200);
   });
 
-  test('answers one receipt however often it is asked for, and none to the receipt of another intent', async () => {
+  test('returns the same receipt for repeated requests, and refuses the receipt of another intent', async () => {
     await s.create(NAME);
     const former = await s.intend(NAME);
     await keys.post(NAME, 'restore');
@@ -685,7 +685,7 @@ describe('a deletion', () => {
     expectRefused(await t.act('shred', NAME, { receipt: former.receipt }), 412, 'precondition_failed');
   });
 
-  test('that an administrator ends is the storage’s to tidy up', async () => {
+  test('that an administrator completes leaves the content for the storage to remove', async () => {
     await s.create(NAME);
     const { receipt } = await s.intend(NAME);
     await keys.shred(NAME);
@@ -698,7 +698,7 @@ describe('a deletion', () => {
     expectRefused(await s.act('shred', 'b-dek', { receipt }), 410, 'key_destroyed');
   });
 
-  test('is listed with others, page by page, to a token that names the key', async () => {
+  test('is listed in pages to a token that names the key', async () => {
     const names = Array.from({ length: 5 }, (_, at) => `k${at}-dek`);
     for (const name of [...names, 'other']) {
       await s.create(name);
@@ -719,7 +719,7 @@ describe('a deletion', () => {
   });
 });
 
-test('events name the new holder, and the take-over of a storage reaches every service', async () => {
+test('events name the new holder, and every service gets the take-over of a storage', async () => {
   const token = (await kms.issue({ scope: ['kms:export_key'], keys: ['nothing'] })).token;
   using narrow = await openEvents(kms.running.internalUrl, token);
   using stream = await openEvents(kms.running.internalUrl, admin);
@@ -741,7 +741,7 @@ test('events name the new holder, and the take-over of a storage reaches every s
   const ofStorages = [
     ['storage.take_over', { storage: t.id }],
     ['storage.take_over', { storage: s.id, generation }],
-    // A start is told as well: a copy that runs stops.
+    // A start also causes an event, so that running copies stop.
     ['storage.take_over', { storage: s.id, generation: s.generation }],
   ];
   await expect
@@ -769,10 +769,10 @@ test('refusals of holders and unfinished deletions are counted', async () => {
   expect(text).toContain('bunkms_deletion_intents_open 1\n');
 });
 
-/** What of a key matters to who holds it. */
+/** The part of a key that matters to its holder. */
 type Standing = Pick<KeyRecord, 'state' | 'holder' | 'offer' | 'intendedAt'>;
 
-describe('every answer to every holder, offer and intent', () => {
+describe('every action for every holder, offer and intent', () => {
   const move = '5e4d3c2b-1a0f-4e7d-9c5a-3f1b6e4d2c9a';
   const otherMove = '9a2c4d6e-1b3f-4a5c-8d7e-0f1a2b3c4d5e';
   const at = '2026-01-01T00:00:00.000Z';
@@ -785,7 +785,7 @@ describe('every answer to every holder, offer and intent', () => {
     { state: 'destroyed', destroyedAt: at, intendedAt: at },
   ];
 
-  /** What an action of `me` makes of a key: a refusal, or what differs then. */
+  /** The expected result of an action of `me`: a refusal, or the changes of the key. */
   function expected(
     action: StorageAction | 'export' | 'take-over',
     { state, holder, offer, intendedAt }: Standing,
@@ -843,7 +843,7 @@ describe('every answer to every holder, offer and intent', () => {
     'deletion-intent',
     'shred',
     'content-removed',
-  ] as const)('%s does what it says, or refuses and changes nothing', async (action) => {
+  ] as const)('%s has its effect, or is refused and changes nothing', async (action) => {
     const holders = [null, HOLDER_UNKNOWN, s.id, t.id];
     const offers = [null, { to: s.id, move }, { to: s.id, move: otherMove }, { to: t.id, move }];
     let number = 0;

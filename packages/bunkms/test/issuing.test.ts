@@ -32,7 +32,7 @@ describe('tokens that issue others', () => {
     issuedTokenSchema.strict().parse((await ask(token, body)).json());
   const works = async (token: string) => (await kms.api('/v1/keys', { token })).status === 200;
 
-  test('issue what they may, and store by whom', async () => {
+  test('issue within their may_issue, and the store has the issuer', async () => {
     const token = await issuer();
     const app = await issued(token, {
       typ: 'client',
@@ -58,7 +58,7 @@ describe('tokens that issue others', () => {
     });
   });
 
-  test('share the root of their issuer with what they issue and with renewals, over generations', async () => {
+  test('share their root with issued tokens and renewals, over generations', async () => {
     const root = await issuer();
     const child = await issued(root, {
       typ: 'service',
@@ -73,7 +73,7 @@ describe('tokens that issue others', () => {
     for (const { token } of [{ token: root }, child, renewed, leaf]) expect(claimsOf(token).root).toBe(jti);
   });
 
-  test('give what they issue roots of its own only when they may issue for all projects', async () => {
+  test('give issued tokens separate roots only when they may issue for all projects', async () => {
     const operator = await issuer({ ...LIMIT, projects: ['*'] });
     const tenant = await issued(operator, {
       typ: 'service',
@@ -89,7 +89,7 @@ describe('tokens that issue others', () => {
     ]);
   });
 
-  test('issue tokens that live no longer than they may, when nobody says how long', async () => {
+  test('issue tokens with a default life within their limit', async () => {
     const { issued_at, expires_at } = await issued(await issuer(), { typ: 'client', scope: ['docs:read'] });
     expect(Date.parse(expires_at) - Date.parse(issued_at)).toBe(600_000);
   });
@@ -120,7 +120,7 @@ describe('tokens that issue others', () => {
       { typ: 'service', scope: ['kms:admin'], may_issue: { ...LIMIT, ttl_s: 700 } },
       'may_issue lets nobody pass on ttl_s above 600',
     ],
-  ])('issue nothing beyond what they may: %s', async (_what, body, detail) => {
+  ])('issue nothing beyond their may_issue: %s', async (_what, body, detail) => {
     const before = (await kms.store.counts()).tokens;
     const token = await issuer();
     const answer = await ask(token, body);
@@ -129,7 +129,7 @@ describe('tokens that issue others', () => {
     expect((await kms.store.counts()).tokens).toBe(before + 1);
   });
 
-  test('need a may_issue: kms:admin alone issues nothing', async () => {
+  test('need may_issue: kms:admin alone can issue nothing', async () => {
     const { token } = await kms.issue({ scope: ['kms:admin'] });
     const answer = await ask(token, { typ: 'client', scope: ['docs:read'] });
     expect(answer.json()).toMatchObject({
@@ -139,7 +139,7 @@ describe('tokens that issue others', () => {
     });
   });
 
-  test('keep what they may issue when they are renewed, and no renewal of another token gains it', async () => {
+  test('keep may_issue when they are renewed, and no other token gains it by a renewal', async () => {
     const token = await issuer();
     const renewed = issuedTokenSchema.parse(
       (await kms.api('/v1/tokens/renew', { method: 'POST', token })).json(),
@@ -154,7 +154,7 @@ describe('tokens that issue others', () => {
     expect(grown.may_issue).toBeUndefined();
   });
 
-  test('are service tokens: a client token has neither kms:admin nor may_issue', async () => {
+  test('must be service tokens: a client token has neither kms:admin nor may_issue', async () => {
     const token = await issuer(MAY_ISSUE_ALL);
     for (const body of [
       { typ: 'client', scope: ['kms:admin'] },
@@ -164,14 +164,14 @@ describe('tokens that issue others', () => {
       expect((await ask(token, body)).json()).toMatchObject({ status: 400, code: 'invalid_request' });
   });
 
-  test('issue no token that is longer than a header may be', async () => {
+  test('issue no token that exceeds the header limit', async () => {
     const keys = Array.from({ length: 100 }, (_, n) => `${n}-${'k'.repeat(120)}`.slice(0, 120));
     const answer = await ask(await issuer(MAY_ISSUE_ALL), { typ: 'service', scope: ['kms:read_key'], keys });
     expect(answer.json()).toMatchObject({ status: 400, code: 'invalid_request' });
     expect(answer.json().detail).toContain('name fewer keys or projects');
   });
 
-  describe('and have kms:issue_client alone', () => {
+  describe('tokens with only kms:issue_client', () => {
     const GRANT: MayIssue = {
       scopes: ['docs:read', 'docs:write'],
       projects: ['project-a'],
@@ -182,7 +182,7 @@ describe('tokens that issue others', () => {
       kms.issue({ sub: 'shop', scope: ['kms:issue_client'], may_issue: GRANT, ttl_s });
     const user = { typ: 'client', scope: ['docs:read'], projects: ['project-a'] };
 
-    test('issue a client token by one call, on record with who asked', async () => {
+    test('issue a client token in one call, with the caller on record', async () => {
       const { token, jti } = await backend();
       const issuedNow = await issued(token, user);
       expect(issuedNow).toMatchObject({ typ: 'client', issuer: jti, projects: ['project-a'] });
@@ -195,14 +195,14 @@ describe('tokens that issue others', () => {
       });
     });
 
-    test('issue no token that outlives them, and say when it ends', async () => {
+    test('issue no token that outlives them, and report its expiry', async () => {
       const { token, expires_at } = await backend(600);
       for (const body of [user, { ...user, ttl_s: 900 }])
         expect((await issued(token, body)).expires_at).toBe(expires_at);
       expect((await ask(token, { ...user, ttl_s: 901 })).json()).toMatchObject({ code: 'forbidden' });
     });
 
-    test('issue neither service tokens, nor tokens that issue, nor anything beyond their grant', async () => {
+    test('issue neither service tokens, nor issuing tokens, nor anything beyond their grant', async () => {
       const { token } = await backend();
       for (const [body, detail] of [
         [{ ...user, typ: 'service' }, 'kms:issue_client issues client tokens only'],
@@ -218,13 +218,13 @@ describe('tokens that issue others', () => {
       });
     });
 
-    test('list and revoke nothing', async () => {
+    test('cannot list or revoke tokens', async () => {
       const { token, jti } = await backend();
       expect((await kms.api('/v1/tokens', { token })).status).toBe(403);
       expect((await kms.api(`/v1/tokens/${jti}`, { token, method: 'DELETE' })).status).toBe(403);
     });
 
-    test('are themselves issued only by a may_issue that has the scope, and never without a grant', async () => {
+    test('can be issued only by a may_issue with the scope, and never without a grant', async () => {
       const body = { typ: 'service', scope: ['kms:issue_client'], may_issue: GRANT, ttl_s: 600 };
       const limit: MayIssue = { ...GRANT, scopes: [...GRANT.scopes, 'kms:issue_client'] };
       const child = await issued(await issuer(limit), body);
@@ -235,7 +235,7 @@ describe('tokens that issue others', () => {
     });
   });
 
-  describe('and are revoked with cascade', () => {
+  describe('a revocation of issuing tokens', () => {
     const pass = (token: string) =>
       issued(token, {
         typ: 'service',
@@ -258,7 +258,7 @@ describe('tokens that issue others', () => {
     const revoke = async (jti: string, query = '?cascade=true') =>
       (await kms.api(`/v1/tokens/${jti}${query}`, { method: 'DELETE', token: await kms.fullToken() })).status;
 
-    test('take with them what they issued, over three generations and renewals, and push each revocation', async () => {
+    test('with cascade covers all issued tokens over three generations and renewals, and sends an event for each', async () => {
       const { root, child, grandchild, renewed, great, sibling } = await families();
       const stranger = await leaf(await issuer());
       const bundoc = await kms.issue({ scope: ['kms:export_key'], keys: ['*'] });
@@ -281,7 +281,7 @@ describe('tokens that issue others', () => {
       expect((await kms.records()).filter(({ action }) => action === 'token.revoke')).toHaveLength(3);
     });
 
-    test('leave what they issued alone without it', async () => {
+    test('without cascade does not affect issued tokens', async () => {
       const { root, child } = await families();
       expect(await revoke(root.jti, '')).toBe(204);
       expect([await works(root.token), await works(child.token)]).toEqual([false, true]);
@@ -289,7 +289,7 @@ describe('tokens that issue others', () => {
       expect(await works(child.token)).toBe(false);
     });
 
-    test('cut short, are ended by the same call again, and issue nothing in between', async () => {
+    test('with cascade that is interrupted is completed by a repeated call, and nothing is issued in between', async () => {
       const { root, child, great } = await families();
       faulty.replaced.listIssues = () => Promise.reject(new Error('cut'));
       expect(await revoke(root.jti)).toBe(500);
@@ -300,7 +300,7 @@ describe('tokens that issue others', () => {
       expect([await works(child.token), await works(great.token)]).toEqual([false, false]);
     });
 
-    test('take thousands with them a bounded number at a time, each family looked at once', async () => {
+    test('with cascade covers thousands of tokens in bounded steps, and visits each family once', async () => {
       const { root } = await families();
       const { family: _, jti: __, ...like } = await leaf(root.token);
       const many = Array.from({ length: 3_000 }, () => {
@@ -321,16 +321,16 @@ describe('tokens that issue others', () => {
       expect(await revoke(root.jti)).toBe(204);
       delete faulty.replaced.listIssues;
       const ended = (await kms.records()).filter(({ action }) => action === 'token.revoke');
-      // Beside them what the root has issued otherwise, and the root.
+      // Plus other tokens that the root has issued, and the root.
       expect(new Set(ended.map(({ detail }) => detail?.['family'])).size).toBe(3_000 + 6);
       expect(Math.max(...looks.map(([, , found]) => found))).toBeLessThanOrEqual(1_000);
       const asked = looks.filter(([by]) => by === 'family').flatMap(([, of]) => of);
       expect(asked).toHaveLength(new Set(asked).size);
-      // Two looks at each 50 families, one at the tokens that they issued, and the pages of the root's.
+      // Two reads per 50 families, one of the tokens that they issued, and the pages of the root.
       expect(looks.length).toBeLessThan(4 * (3_000 / 50));
     });
 
-    test('issue nothing that escapes: a token whose issuer was revoked meanwhile is not stored', async () => {
+    test('lets no token escape: one whose issuer was revoked in the meantime is not stored', async () => {
       const { root } = await families();
       faulty.replaced.insertToken = async (real, ...args) => {
         await revoke(root.jti);

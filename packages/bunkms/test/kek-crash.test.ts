@@ -18,7 +18,7 @@ import { newKek } from './support/kms.ts';
 const NAMES = ['a-dek', 'b-dek', 'c-dek', 'd-dek', 'e-dek'];
 const [OLD, NEW] = [newKek(), newKek()];
 const BOTH = `${OLD}\n${NEW}`;
-/** The methods of the store that commit something in the course of a rotation. */
+/** The methods of the store that commit during a rotation. */
 const COMMITS: ReadonlySet<string> = new Set([
   'addKek',
   'updateKeys',
@@ -28,7 +28,7 @@ const COMMITS: ReadonlySet<string> = new Set([
   'release',
 ]);
 
-/** Lets a process die at one of its commits: before it, or after it and before anybody learns of it. */
+/** Kills a process at one of its commits: before it, or after it but before the answer. */
 class Death {
   readonly #at: number;
   readonly #when: 'before' | 'after';
@@ -64,7 +64,7 @@ class Death {
 
 const dead = () => new AppError('storage_unavailable', { cause: new Error('the process is dead') });
 
-/** Every DEK of a store, in every version, and that nothing of it is damaged. */
+/** Every version of every DEK in a store. Expects that nothing is damaged. */
 async function allDeks({ deps }: BareKms): Promise<string[]> {
   const deks: string[] = [];
   for (const name of NAMES) {
@@ -81,7 +81,7 @@ async function allDeks({ deps }: BareKms): Promise<string[]> {
   return deks;
 }
 
-/** All of a rotation: staged, rotated, rewrapped, retired. Goes on where it was cut off. */
+/** A complete rotation: stage, rotate, rewrap, retire. Continues an interrupted one. */
 async function rotateAll({ deps, rewrap }: BareKms): Promise<void> {
   await deps.keks.reload();
   if ((await deps.keks.refresh()).current !== kekIdOfText(NEW)) await rotateKek(deps, {}, CLI_CALLER);
@@ -91,7 +91,7 @@ async function rotateAll({ deps, rewrap }: BareKms): Promise<void> {
   if (keks.get(kekIdOfText(OLD))?.standing !== 'retired') await retireKek(deps, retirement, CLI_CALLER);
 }
 
-describe('a process that dies in the course of a rotation of the KEK', () => {
+describe('a process that dies during a rotation of the KEK', () => {
   const folder = mkdtempSync(join(tmpdir(), 'bunkms-kek-crash-'));
   const origin = join(folder, 'origin');
   let deks: string[];
@@ -106,7 +106,7 @@ describe('a process that dies in the course of a rotation of the KEK', () => {
   afterAll(() => rmSync(folder, { recursive: true }));
 
   test.each(['before', 'after'] as const)(
-    '%s any one of its commits leaves every key readable, and the next one comes to the end',
+    '%s any of its commits leaves every key readable, and the next process completes the rotation',
     async (when) => {
       let deaths = 0;
       let wasRetired = 0;
@@ -121,7 +121,7 @@ describe('a process that dies in the course of a rotation of the KEK', () => {
           });
         }
         {
-          // Anyone who starts now has both.
+          // A process that starts now has both KEKs.
           await using kms = await openUnsealed({ dataDir, ring: BOTH });
           expect(await allDeks(kms)).toEqual(deks);
           const { keks } = await kms.deps.keks.refresh();
@@ -130,7 +130,7 @@ describe('a process that dies in the course of a rotation of the KEK', () => {
             await using alone = await openUnsealed({ dataDir, ring: NEW });
             expect(await allDeks(alone)).toEqual(deks);
           }
-          // The claim of the dead one is not over yet; another holder waits for that.
+          // The claim of the dead process has not expired yet; another holder waits for that.
           (kms.deps.clock as unknown as { advance(ms: number): void }).advance(15_000);
           await rotateAll(kms);
           expect(await allDeks(kms)).toEqual(deks);
@@ -141,7 +141,7 @@ describe('a process that dies in the course of a rotation of the KEK', () => {
         if (!death.isDead) break;
         deaths++;
       }
-      // Staged, rotated, claimed, five keys in batches of two versions, secrets, end, given back, retired.
+      // Stage, rotate, claim, five keys in batches of two versions, secrets, end, release, retire.
       expect(deaths).toBeGreaterThanOrEqual(10);
       expect(wasRetired).toBe(when === 'after' ? 2 : 1);
     },

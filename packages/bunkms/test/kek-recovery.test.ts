@@ -23,7 +23,7 @@ let further: string;
 let ring: string;
 let kms: TestKms;
 let keys: KeyCalls;
-/** Where a backup is restored to. */
+/** The folder of the restored store. */
 let dataDir: string;
 beforeEach(async () => {
   [old, further] = [newKek(), newKek()];
@@ -56,7 +56,7 @@ async function expectSound(restored: TestKms): Promise<void> {
 
 describe('a backup from before a rotation of the KEK', () => {
   test.each(['audit-copy', 'inventory', 'none'] as const)(
-    'that is restored with %s has every key, which is brought to the current KEK of its chain',
+    'that is restored with %s has every key, rewrapped with the current KEK of its chain',
     async (source) => {
       const before = await exportAll(keys);
       const { archive } = await backupOf(kms);
@@ -80,14 +80,14 @@ describe('a backup from before a rotation of the KEK', () => {
           .toEqual([expect.objectContaining({ kekId: current, versions: 2 })]);
       else expect(await restored.store.kekUses()).toEqual([{ kekId: current, versions: 2, secrets: 2 }]);
       await expectSound(restored);
-      // Whichever the rings were: nothing is left that a receipt would not name.
+      // Whichever the rings were: a receipt names every KEK of the remaining copies.
       const receipt = (await calls.shred(NAME)).json();
       expect(receipt.kek_ids).toContain(kekIdOfText(old));
       if (source !== 'none') expect(receipt.kek_ids).toContain(kekIdOfText(further));
     },
   );
 
-  test('is the way back when the new KEK is lost: the former one takes its place again, on record', async () => {
+  test('can be restored when the new KEK is lost: the former one becomes current again, with a record', async () => {
     const before = await exportAll(keys);
     const { archive } = await backupOf(kms);
     await rotateKeks(kms);
@@ -110,7 +110,7 @@ describe('a backup from before a rotation of the KEK', () => {
     expect((await calls.create('new-dek')).status).toBe(201);
   });
 
-  test('has every key also when two rotations since have led back to the same KEK', async () => {
+  test('has every key even if two rotations since have led back to the same KEK', async () => {
     await rotateKeks(kms);
     const before = await exportAll(keys);
     const { archive } = await backupOf(kms);
@@ -122,7 +122,7 @@ describe('a backup from before a rotation of the KEK', () => {
     await expectSound(restored);
   });
 
-  test('gets a new signing key wrapped with the KEK of its chain, whichever the ring has first', async () => {
+  test('gets a new signing key wrapped with the KEK of its chain, whatever the first KEK of the ring', async () => {
     const { archive } = await backupOf(kms);
     await restoreInto({ archive, kek: `${further}\n${old}`, dataDir, acceptResurrection: true });
     await using restored = await startKms({ dataDir, kek: old });
@@ -131,7 +131,7 @@ describe('a backup from before a rotation of the KEK', () => {
 });
 
 describe('a recovery from project files', () => {
-  test('that were not rewritten since a rotation of the KEK brings their keys to the current one', async () => {
+  test('that were not rewritten since a rotation of the KEK rewraps their keys with the current one', async () => {
     const before = await exportAll(keys);
     const bundoc = join(dataDir, '..', 'bundoc');
     writeProject(bundoc, 'p', before);
@@ -152,7 +152,7 @@ describe('a recovery from project files', () => {
     await expectSound(fresh);
   });
 
-  test('brings back one version of a key whose other one was rewrapped', async () => {
+  test('restores one version of a key whose other version was rewrapped', async () => {
     const before = await exportAll(keys);
     const bundoc = join(dataDir, '..', 'bundoc');
     writeProject(bundoc, 'p', before.slice(0, 1));

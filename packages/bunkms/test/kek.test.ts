@@ -25,7 +25,7 @@ beforeEach(() => {
 afterEach(() => rmSync(dataDir, { recursive: true }));
 
 const start = (kek: string) => startKms({ dataDir, kek });
-/** Both KEKs in the ring; which one comes first does not matter. */
+/** A service with both KEKs in the ring; their order does not matter. */
 const startBoth = (kek = `${old}\n${further}`) => start(kek);
 const bytesOf = ({ wrapped_b64 }: ExportedKey) => Buffer.from(wrapped_b64, 'base64');
 const keyIn = (answer: Answer) => exportedKeySchema.strict().parse(answer.json());
@@ -48,7 +48,7 @@ const damagedKeys = async (kms: TestKms) => {
 };
 
 describe('a rotation of the KEK', () => {
-  test('brings every version of every key and every secret under the new one, and changes nothing else', async () => {
+  test('rewraps every version of every key and every secret with the new one, and changes nothing else', async () => {
     await using kms = await startBoth();
     const keys = await KeyCalls.of(kms);
     const ciphertexts = await keys.make('enabled-dek', 'enabled');
@@ -74,7 +74,7 @@ describe('a rotation of the KEK', () => {
       expect(key).toMatchObject({ version, kcv: earlier.kcv, key_material_b64: earlier.key_material_b64 });
       expect(kekIdOf(bytesOf(key))).toBe(kekIdOfText(further));
     }
-    // Who held the key's entity tag continues with it, and so does anyone who has a token or a ciphertext.
+    // Entity tags, tokens and ciphertexts stay valid.
     expect((await keys.read('enabled-dek')).json()).toEqual(read.json());
     expect((await keys.read('enabled-dek')).headers['etag']).toBe(read.headers['etag']);
     expect(
@@ -104,7 +104,7 @@ describe('a rotation of the KEK', () => {
     expect(await damagedKeys(kms)).toEqual([]);
   });
 
-  test('is on record: who did it, each key that was rewrapped, the secrets, and the end', async () => {
+  test('has records of the caller, each rewrapped key, the secrets and the end', async () => {
     await using kms = await startBoth();
     const keys = await KeyCalls.of(kms);
     for (const name of ['a-dek', 'b-dek']) await keys.create(name);
@@ -126,7 +126,7 @@ describe('a rotation of the KEK', () => {
     expect(new Set(records.map(({ key }) => key))).toEqual(new Set([undefined, 'a-dek', 'b-dek']));
   });
 
-  test('takes a KEK that was put into the ring file while the service runs, in front or behind', async () => {
+  test('accepts a KEK that is added to the ring file while the service runs, first or last', async () => {
     const path = join(dataDir, 'ring');
     writeFileSync(path, `${old}\n`, { mode: 0o600 });
     const third = newKek();
@@ -142,7 +142,7 @@ describe('a rotation of the KEK', () => {
     expect((await rotateKeks(kms)).current).toBe(kekIdOfText(further));
     writeFileSync(path, `${third}\n${readFileSync(path, 'utf8')}`);
     expect((await rotateKeks(kms)).current).toBe(kekIdOfText(third));
-    // A ring that lacks what is needed, or is none, changes nothing.
+    // A ring that is invalid or lacks a needed KEK changes nothing.
     for (const text of [`${third}\n`, 'nonsense', '']) {
       writeFileSync(path, text);
       expect(
@@ -160,7 +160,7 @@ describe('a rotation of the KEK', () => {
     expect(infoIn(await keys.create('b-dek'))).toMatchObject({ version: 1 });
   });
 
-  test('needs a KEK that is in the ring, and a name for it unless exactly one is staged', async () => {
+  test('needs a KEK of the ring, and its id unless exactly one is staged', async () => {
     const third = newKek();
     await using kms = await start(`${old}\n${further}\n${third}`);
     const token = await kms.fullToken();
@@ -174,7 +174,7 @@ describe('a rotation of the KEK', () => {
     expect((await rotateKeks(kms, kekIdOfText(third))).current).toBe(kekIdOfText(third));
     expect((await rotateKeks(kms)).current).toBe(kekIdOfText(further));
     expect(await rotate({})).toMatchObject({ code: 'kek_unusable' });
-    // Back to one that was in use, which is a decision like any other.
+    // Rotating back to a former KEK is allowed.
     expect((await rotateKeks(kms, kekIdOfText(old))).current).toBe(kekIdOfText(old));
     await kms.running.close();
     await using without = await start(`${old}\n${further}`);
@@ -182,7 +182,7 @@ describe('a rotation of the KEK', () => {
     expect(answer.json()).toMatchObject({ status: 409, detail: 'the ring lacks the KEK' });
   });
 
-  test('is refused while another service is up that lacks the KEK', async () => {
+  test('is refused while another running service lacks the KEK', async () => {
     await using kms = await startBoth();
     {
       await using lacking = await start(old);
@@ -191,14 +191,14 @@ describe('a rotation of the KEK', () => {
       expect(answer.json()).toMatchObject({
         status: 409,
         code: 'kek_unusable',
-        detail: expect.stringMatching(/^a service that is up lacks the KEK/),
+        detail: expect.stringMatching(/^a running service lacks the KEK/),
       });
       expect((await statusOf(kms)).current).toBe(kekIdOfText(old));
     }
     expect((await rotateKeks(kms)).current).toBe(kekIdOfText(further));
   });
 
-  test('waits, where the caller has patience, until the other service has gone or holds the KEK', async () => {
+  test('waits, if the caller allows it, until the other service has stopped or holds the KEK', async () => {
     await using kms = await openUnsealed({ dataDir, ring: `${old}\n${further}` });
     await kms.deps.keks.reload();
     let rotation: Promise<void> | undefined;
@@ -212,7 +212,7 @@ describe('a rotation of the KEK', () => {
     expect((await kms.deps.keks.refresh()).current).toBe(kekIdOfText(further));
   });
 
-  test('counts at once for another service: what it makes is wrapped with the new KEK', async () => {
+  test('takes effect at once in another service: it wraps new keys with the new KEK', async () => {
     await using kms = await startBoth();
     await using other = await startBoth(`${further}\n${old}`);
     const keys = await KeyCalls.of(other);
@@ -229,9 +229,9 @@ describe('a rotation of the KEK', () => {
     expect((await statusOf(other)).keks[0]).toMatchObject({ versions: 0, secrets: 0 });
   });
 
-  test('is done by one of two services: another one stays out during it, and finds nothing left after it', async () => {
+  test('is done by one of two services: the other does not interfere, and finds nothing left afterwards', async () => {
     {
-      // A service that runs looks for work by itself, and would be a fourth.
+      // A running service would look for work too, as a fourth process.
       await using kms = await startBoth();
       const keys = await KeyCalls.of(kms);
       for (let number = 0; number < 12; number++) await keys.create(`k${number}`);
@@ -258,8 +258,8 @@ describe('a rotation of the KEK', () => {
     };
     const running = startInBackground(first.rewrap.run());
     await begun.promise;
-    expect(await second.rewrap.run()).toBe('others are at it');
-    // Has seen that there is work, and asks for it once there is none.
+    expect(await second.rewrap.run()).toBe('others are working');
+    // It has seen work, but claims it only after it is done.
     faulty.late.replaced.claim = async (real, ...args) => {
       goOn.resolve();
       await running;
@@ -273,7 +273,7 @@ describe('a rotation of the KEK', () => {
     expect(items.filter(({ action }) => action === 'kek.rewrapped')).toHaveLength(1);
   });
 
-  test('leaves what an earlier release wrapped with several KEKs until somebody asks for it', async () => {
+  test('does not touch keys that an earlier release wrapped with several KEKs before a rotation is requested', async () => {
     await using kms = await startBoth();
     const keys = await KeyCalls.of(kms);
     await keys.create('a-dek');
@@ -301,7 +301,7 @@ describe('a rotation of the KEK', () => {
     ]);
   });
 
-  test('goes on beside every kind of change, none of which is lost or undone', async () => {
+  test('runs concurrently with every kind of change, none of which is lost or undone', async () => {
     await using kms = await startBoth();
     const keys = await KeyCalls.of(kms);
     const names = Array.from({ length: 60 }, (_, number) => `k${number}-dek`);
@@ -340,7 +340,7 @@ describe('a rotation of the KEK', () => {
     expect((await statusOf(kms)).keks[0]).toMatchObject({ versions: 0, secrets: 0 });
   });
 
-  test('is seen in a metric', async () => {
+  test('is visible in a metric', async () => {
     await using kms = await startBoth();
     const keys = await KeyCalls.of(kms);
     await keys.create('a-dek');
@@ -357,7 +357,7 @@ describe('a rotation of the KEK', () => {
     expect(await left()).toBe('0');
   });
 
-  test('makes receipts of destroyed keys name every KEK that wrapped a copy', async () => {
+  test('lets receipts of destroyed keys name every KEK that wrapped a copy', async () => {
     await using kms = await startBoth();
     const keys = await KeyCalls.of(kms);
     await keys.create('a-dek');
@@ -366,7 +366,7 @@ describe('a rotation of the KEK', () => {
   });
 });
 
-describe('keys that are damaged', () => {
+describe('damaged keys', () => {
   const edit = (sql: string) => testStorage().edit(dataDir, sql);
   const literalOf = (bytes: Uint8Array) => `x'${Buffer.from(bytes).toString('hex')}'`;
   const damage = (name: string, set: string, version = 1) =>
@@ -374,7 +374,7 @@ describe('keys that are damaged', () => {
       `UPDATE key_versions SET ${set} WHERE key_id = (SELECT id FROM keys WHERE name = '${name}') AND version = ${version}`,
     );
 
-  test('are left as they are by a rotation, told by a verification, and hold up the retirement until accepted', async () => {
+  test('are not changed by a rotation, are reported by a verification, and prevent the retirement until accepted', async () => {
     await using kms = await startBoth();
     const keys = await KeyCalls.of(kms);
     await keys.make('half-dek', 'enabled');
@@ -405,13 +405,13 @@ describe('keys that are damaged', () => {
     expect((await statusOf(kms)).keks.at(-1)).toMatchObject({ id: 'ab', state: 'unknown', versions: 1 });
     await kms.running.close();
     {
-      // Without the KEK everything that it wraps looks damaged.
+      // Without the KEK, all keys under it look damaged.
       await using without = await start(further);
       expect(without.logs.join('')).toContain('the ring lacks KEKs that are not retired');
       const answer = await retire(without, { accept_unfetched: true, accept_damaged: true });
       expect(answer.json()).toMatchObject({
         code: 'kek_in_use',
-        detail: 'the ring lacks it, so it is unknown what opens with it',
+        detail: 'it is not in the ring, so it is unknown what it can open',
       });
     }
     await using again = await startBoth();
@@ -419,7 +419,7 @@ describe('keys that are damaged', () => {
     expect(await again.verify()).toMatchObject({ intact: true });
   });
 
-  test('and open again after all are brought under the current KEK as well', async () => {
+  test('that open again later are then rewrapped with the current KEK', async () => {
     await using kms = await startBoth();
     const keys = await KeyCalls.of(kms);
     await keys.make('a-dek', 'enabled');
@@ -430,14 +430,14 @@ describe('keys that are damaged', () => {
     expect((await keys.export('a-dek', 1)).status).toBe(200);
     expect((await retire(kms, { accept_damaged: true, accept_unfetched: true })).json()).toMatchObject({
       code: 'kek_in_use',
-      detail: 'versions of keys that open are wrapped with it',
+      detail: 'versions of keys that can be opened are wrapped with it',
     });
     await using bare = await openUnsealed({ dataDir, ring: `${old}\n${further}` });
     expect(await bare.rewrap.run()).toBe('done');
     expect(kekIdOf(bytesOf(keyIn(await keys.export('a-dek', 1))))).toBe(kekIdOfText(further));
   });
 
-  test('a wrapping from before the rotation that is put back is damaged, not obeyed', async () => {
+  test('are the result of restoring a wrapping from before the rotation', async () => {
     await using kms = await startBoth();
     const keys = await KeyCalls.of(kms);
     await keys.make('a-dek', 'enabled');
@@ -448,12 +448,12 @@ describe('keys that are damaged', () => {
     );
     expect((await keys.export('a-dek', 1)).json()).toMatchObject({ code: 'key_damaged' });
     expect((await keys.export('a-dek')).status).toBe(200);
-    // Together with the whole row of the key as it was.
+    // Together with the complete former row of the key.
     await edit(`UPDATE keys SET kek_ids = '${kekIdOfText(old)}'`);
     expect((await keys.export('a-dek')).json()).toMatchObject({ code: 'key_damaged' });
   });
 
-  test('are the keys if somebody takes the record of the rotation for another KEK', async () => {
+  test('are all keys if somebody changes the record of the rotation to another KEK', async () => {
     await using kms = await startBoth();
     await rotateKeks(kms);
     await kms.running.close();
@@ -468,7 +468,7 @@ describe('keys that are damaged', () => {
 });
 
 describe('the retirement of a KEK', () => {
-  test('comes after everything was rewrapped and fetched; then the other KEK is enough, and this one opens nothing', async () => {
+  test('requires that everything was rewrapped and fetched; then the other KEK suffices, and this one opens nothing', async () => {
     const exported = new Map<string, ExportedKey>();
     const former: Buffer[] = [];
     {
@@ -522,7 +522,7 @@ describe('the retirement of a KEK', () => {
     expect(await openBare({ dataDir, ring: old })).toMatchObject({ kind: 'sealed' });
   });
 
-  test('can be asked for although holders have not fetched, and of a KEK that was never used', async () => {
+  test('can be forced although holders have not fetched, and works for a KEK that was never used', async () => {
     const third = newKek();
     await using kms = await start(`${old}\n${further}\n${third}`);
     const keys = await KeyCalls.of(kms);
@@ -539,7 +539,7 @@ describe('the retirement of a KEK', () => {
   });
 });
 
-test('a rotation that a stop interrupted is continued by the next start', async () => {
+test('a rotation that a stop interrupted continues at the next start', async () => {
   {
     await using kms = await startBoth();
     const keys = await KeyCalls.of(kms);

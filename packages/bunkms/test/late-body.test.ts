@@ -7,8 +7,8 @@ import { FaultyStore } from './support/faulty-store.ts';
 import { KMS_SCOPES, startKms, type TestKms } from './support/kms.ts';
 import { TestStorageNode } from './support/storages.ts';
 
-/** A token is looked at when the headers of a request are there, and its body may come much later. */
-describe('a token that is revoked while the body of its request is on its way', () => {
+/** A token is checked when the headers of a request have arrived, but the body may come much later. */
+describe('a token that is revoked before the body of its request arrives', () => {
   const faulty = new FaultyStore();
   let kms: TestKms;
   let storage: TestStorageNode;
@@ -19,7 +19,7 @@ describe('a token that is revoked while the body of its request is on its way', 
   });
   afterEach(() => kms[Symbol.asyncDispose]());
 
-  /** Sends the headers, revokes the token once the guard has let it pass, and only then sends the body. */
+  /** Sends the headers, revokes the token once the guard has passed it, and only then sends the body. */
   const late = async (path: string, body: object) => {
     const { token, jti } = await kms.issue({
       sub: 'thief',
@@ -62,8 +62,8 @@ describe('a token that is revoked while the body of its request is on its way', 
   });
 
   test.each([
-    ['asks for no deletion', 'deletion-intent', () => storage.acting],
-    ['hands no key on', 'offer', () => ({ ...storage.acting, to: randomUUID(), move: randomUUID() })],
+    ['records no deletion intent', 'deletion-intent', () => storage.acting],
+    ['offers no key', 'offer', () => ({ ...storage.acting, to: randomUUID(), move: randomUUID() })],
     ['takes no key over', 'take-over', () => ({ storage: randomUUID(), force: true })],
   ])('%s', async (_what, action, body) => {
     const before = await kms.store.lastChange('a-dek');
@@ -72,7 +72,7 @@ describe('a token that is revoked while the body of its request is on its way', 
     expect(await changes()).toEqual([]);
   });
 
-  test('makes no key', async () => {
+  test('creates no key', async () => {
     expect(await late('/v1/keys', { name: 'b-dek', type: 'aes-256' })).toEqual(refused);
     expect(await kms.store.findKey('b-dek', 'current')).toBeUndefined();
     expect(await changes()).toEqual([]);

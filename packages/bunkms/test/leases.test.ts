@@ -32,7 +32,7 @@ describe('the leases of a key', () => {
     rmSync(installation.dataDir, { recursive: true });
   });
 
-  test('name who got which version, and until when it may be kept', async () => {
+  test('name the holder, the version and the end of each', async () => {
     const bundoc = await kms.issue({ sub: 'bundoc', scope: ['kms:export_key'], keys: ['*'] });
     const issuedAt = new Date(clock.now()).toISOString();
     const { lease, audit } = await exported('a-dek', bundoc.token);
@@ -54,7 +54,7 @@ describe('the leases of a key', () => {
     });
   });
 
-  test('end with their time, the newest first, in pages', async () => {
+  test('are listed until they end, newest first, in pages', async () => {
     const ids: string[] = [];
     for (let minute = 0; minute < 4; minute++) {
       ids.unshift((await exported('a-dek')).lease.id);
@@ -67,7 +67,7 @@ describe('the leases of a key', () => {
     expect(await leases('a-dek')).toEqual({ leases: [] });
   });
 
-  test('are known after a restart, and keep the length that they were given', async () => {
+  test('are known after a restart, with their original length', async () => {
     const long = await exported('a-dek');
     await kms[Symbol.asyncDispose]();
     kms = await start(MINUTE_MS);
@@ -78,7 +78,7 @@ describe('the leases of a key', () => {
     expect((await leases('a-dek')).leases.map(({ id }) => id)).toEqual([long.lease.id]);
   });
 
-  test('of a key that does not exist are 404, and who looks is on record', async () => {
+  test('of a key that does not exist are 404, and each request is recorded', async () => {
     expect((await kms.api('/v1/keys/none-dek/leases', { token })).json()).toMatchObject({
       code: 'key_not_found',
     });

@@ -12,7 +12,7 @@ import { testStorage } from './support/storage.ts';
 const DAY_MS = 86_400_000;
 const NAME = 'a-dek';
 
-/** What an operation answers in a state, and the state after it. */
+/** The answer of an operation in a state, and the state after it. */
 type Outcome = readonly [status: number, code: ProblemCode | undefined, after: State];
 
 const refused = (status: number, code: ProblemCode) => (state: State) => [status, code, state] as const;
@@ -20,7 +20,7 @@ const gone = refused(410, 'key_destroyed');
 const pending = refused(409, 'key_pending_deletion');
 const ok = (after: State, status = 200): Outcome => [status, undefined, after];
 
-/** What uses a key, and changes nothing of it. */
+/** An operation that uses a key without changing it. */
 const USE: Record<State, Outcome> = {
   enabled: ok('enabled'),
   disabled: refused(409, 'key_disabled')('disabled'),
@@ -28,7 +28,7 @@ const USE: Record<State, Outcome> = {
   destroyed: gone('destroyed'),
 };
 
-/** Every operation, what asks for it, and what it does in each state. */
+/** Every operation with its call and its outcome in each state. */
 const MATRIX: Record<
   string,
   {
@@ -179,7 +179,7 @@ describe('the state of a key', () => {
     STATES.map((state) => ({ operation, state, call, outcome: outcomes[state] })),
   );
   let made = 0;
-  test.each(cases)('$state decides what $operation answers and does', async ({ state, call, outcome }) => {
+  test.each(cases)('$state determines the outcome of: $operation', async ({ state, call, outcome }) => {
     const name = `k${made++}-dek`;
     const ciphertexts = await keys.make(name, state);
     const before = (await kms.store.findKey(name, 'all'))?.record;
@@ -188,7 +188,7 @@ describe('the state of a key', () => {
     expect([answer.status, answer.json().code]).toEqual([status, code]);
     const record = (await kms.store.findKey(name, 'all'))?.record;
     expect(record?.state).toBe(after);
-    // What was refused changed nothing, and a change is one revision and one record.
+    // A refused operation changed nothing. A change is one revision and one record.
     const changes = (await kms.records()).filter(
       ({ key, detail }) => key === name && detail?.['revision'] !== undefined,
     );
@@ -218,7 +218,7 @@ describe('the deletion of a key', () => {
     ['?pending_days=7', 7],
     ['?pending_days=30', 30],
   ])(
-    'asked for with "%s" is accepted for a day in %i days, which asking again does not move',
+    'requested with "%s" is scheduled in %i days, and a repeated request does not move it',
     async (query, days) => {
       const answer = await keys.delete(NAME, query);
       expect(answer.status).toBe(202);
@@ -233,7 +233,7 @@ describe('the deletion of a key', () => {
     },
   );
 
-  test('asked for with another time, or without the right confirmation, is refused', async () => {
+  test('with another time, or without the right confirmation, is refused', async () => {
     for (const query of [
       '?pending_days=1',
       '?pending_days=6',
@@ -252,7 +252,7 @@ describe('the deletion of a key', () => {
     }
   });
 
-  test('taken back lands in disabled, and the key is the same when it is enabled', async () => {
+  test('that is canceled leaves the key disabled, and the same when it is enabled', async () => {
     await keys.delete(NAME);
     expect(infoIn(await keys.post(NAME, 'restore'))).toMatchObject({ state: 'disabled' });
     expect((await keys.export(NAME)).json()).toMatchObject({ code: 'key_disabled' });
@@ -260,7 +260,7 @@ describe('the deletion of a key', () => {
     expect((await keys.export(NAME)).json()).toMatchObject({ version: 2 });
   });
 
-  test('at once answers with a receipt that names the record and every KEK that wrapped a copy', async () => {
+  test('at once returns a receipt that names the record and every KEK that wrapped a copy', async () => {
     await kms.running.close();
     const further = newKek();
     await using ring = await startKms({ dataDir: kms.dataDir, kek: `${further}\n${kms.kek}`, clock });
@@ -281,7 +281,7 @@ describe('the deletion of a key', () => {
     });
   });
 
-  test('burns the name for ever, also for anyone who removes the row from the database', async () => {
+  test('blocks the name permanently, even if somebody removes the row from the database', async () => {
     await keys.shred(NAME);
     await kms.running.close();
     await using again = await startKms({ dataDir: kms.dataDir, kek: kms.kek, clock });
@@ -296,7 +296,7 @@ describe('the deletion of a key', () => {
     expect((await later.export(NAME)).json()).toMatchObject({ code: 'key_damaged' });
   });
 
-  test('leaves the wrapped bytes nowhere in the files of the store', async () => {
+  test('leaves no wrapped bytes in the files of the store', async () => {
     await keys.create('b-dek');
     const wrapped = async (name: string, version: number) =>
       Buffer.from((await keys.export(name, version)).json().wrapped_b64, 'base64');
@@ -306,12 +306,12 @@ describe('the deletion of a key', () => {
     for (const one of [...bytes, kept]) expect(await found(one)).toBe(true);
     await keys.shred(NAME);
     for (const one of bytes) expect(await found(one)).toBe(false);
-    // Ciphertext and tag alone, without the header.
+    // Only ciphertext and tag, without the header.
     for (const one of bytes) expect(await found(one.subarray(21))).toBe(false);
     expect(await found(kept)).toBe(true);
   });
 
-  test('of one version leaves the others, and that one is gone for ever', async () => {
+  test('of one version is permanent and does not affect the others', async () => {
     const bytes = Buffer.from((await keys.export(NAME, 1)).json().wrapped_b64, 'base64');
     const second = (await keys.export(NAME)).json();
     const receipt = destroyReceiptSchema.strict().parse((await keys.destroyVersion(NAME, 1)).json());
@@ -333,7 +333,7 @@ describe('the deletion of a key', () => {
     expect((await keys.post(NAME, 'rotate')).json()).toMatchObject({ version: 3 });
   });
 
-  test('of one version needs its name as confirmation', async () => {
+  test('of one version needs the name of the key as confirmation', async () => {
     for (const query of ['', '?confirm=b-dek', '?confirm='])
       expect((await keys.delete(`${NAME}/versions/1`, query)).json()).toMatchObject({
         code: 'invalid_request',
@@ -343,7 +343,7 @@ describe('the deletion of a key', () => {
 });
 
 describe('the export of a key', () => {
-  test('that is not exportable is refused to anyone who may export, and that is never taken back', async () => {
+  test('that is not exportable is refused to all callers, and that cannot be undone', async () => {
     await using kms = await startKms();
     const keys = await KeyCalls.of(kms);
     expect(infoIn(await keys.create('kept-dek', { exportable: false }))).toMatchObject({ exportable: false });
@@ -366,7 +366,7 @@ describe('the export of a key', () => {
     expect(refusals).toMatchObject([{ severity: 'CRITICAL', outcome: 'refused' }, { outcome: 'refused' }]);
   });
 
-  test('is not changed by what is no valid change', async () => {
+  test('is not affected by an invalid change', async () => {
     await using kms = await startKms();
     const keys = await KeyCalls.of(kms);
     await keys.create(NAME);

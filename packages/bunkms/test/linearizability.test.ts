@@ -7,7 +7,7 @@ import { isLinearizable, type Timed } from './support/linearizability.ts';
 
 const NAME = 'one-dek';
 
-/** A key as the sequential model sees it; absent before it is made. */
+/** A key in the sequential model; absent before its creation. */
 interface Model {
   readonly state: State | 'absent';
   readonly version: number;
@@ -29,9 +29,7 @@ type Kind =
 
 interface Operation extends Timed {
   readonly kind: Kind;
-  /**
-   * The code of a refusal, or the version (of a key or an export) and the revision that the answer tells of.
-   */
+  /** The code of a refusal, or the version (of a key or an export) and the revision in the answer. */
   readonly code: string | undefined;
   readonly version: number | undefined;
   readonly revision: number | undefined;
@@ -39,7 +37,7 @@ interface Operation extends Timed {
 
 const ABSENT: Model = { state: 'absent', version: 0, revision: 0 };
 
-/** What the service says it does, one operation after another. */
+/** The sequential specification of the service. */
 function step(model: Model, operation: Operation): readonly Model[] {
   const refusal = refusalOf(model, operation.kind);
   if (refusal !== undefined) return operation.code === refusal ? [model] : [];
@@ -70,7 +68,7 @@ function outcomesOf(model: Model, kind: Kind): readonly Model[] {
     case 'create':
       return [{ state: 'enabled', version: 1, revision: 1 }];
     case 'rotate':
-      // A rotation that another one overtook answers with the version of that one.
+      // A rotation that another one overtook returns the version of that one.
       return [model, { ...model, version: model.version + 1, revision: model.revision + 1 }];
     case 'export':
     case 'encrypt':
@@ -89,7 +87,7 @@ function outcomesOf(model: Model, kind: Kind): readonly Model[] {
   }
 }
 
-/** What asks for it; with a ciphertext of the key, once there is one. */
+/** The call of each kind, with a ciphertext of the key once there is one. */
 const CALLS: Record<Kind, (keys: KeyCalls, ciphertext: string) => Promise<Answer>> = {
   create: (keys) => keys.create(NAME),
   rotate: (keys) => keys.post(NAME, 'rotate'),
@@ -104,7 +102,7 @@ const CALLS: Record<Kind, (keys: KeyCalls, ciphertext: string) => Promise<Answer
   shred: (keys) => keys.shred(NAME),
 };
 
-/** A small generator of numbers from 0 to 1 (mulberry32), so that a failing run can be made again. */
+/** A small random generator (mulberry32) with a seed, so that a failing run can be repeated. */
 function randomOf(seed: number): () => number {
   let state = seed;
   return () => {
@@ -121,7 +119,7 @@ const WEIGHTED: readonly Kind[] = [
   ...(['schedule', 'restore', 'restore'] as const),
 ];
 
-/** Makes one KEK of the ring the current one, and the other one the next time. */
+/** Rotates between the two KEKs of the ring. */
 function kekRotator(kms: TestKms, ring: string): () => Promise<void> {
   const kekIds = ring.split('\n').map(kekIdOfText);
   let times = 0;
@@ -133,7 +131,7 @@ function kekRotator(kms: TestKms, ring: string): () => Promise<void> {
 }
 
 describe('concurrent calls on one key', () => {
-  test.each([1, 2, 3, 4])('through two services, 100 of them, are linearizable (seed %i)', async (seed) => {
+  test.each([1, 2, 3, 4])('are linearizable: 100 calls through two services (seed %i)', async (seed) => {
     const kek = `${newKek()}\n${newKek()}`;
     await using kms = await startKms({ kek });
     await using other = await startKms({ dataDir: kms.dataDir, kek });
@@ -141,7 +139,7 @@ describe('concurrent calls on one key', () => {
     const rotateKek = kekRotator(kms, kek);
     const random = randomOf(seed);
     const kinds = Array.from({ length: 100 }, (_, index): Kind => {
-      // Near the end, so that there is something to destroy and something that comes too late.
+      // Near the end, so that there is a key to destroy and some calls come too late.
       if (index > 70 && index % 10 === 3) return 'shred';
       return WEIGHTED[Math.floor(random() * WEIGHTED.length)] ?? 'export';
     });
@@ -155,25 +153,25 @@ describe('concurrent calls on one key', () => {
       const answer = await CALLS[kind](services[index % 2 === 0 ? 0 : 1], ciphertext);
       const { code, ciphertext_b64, revision, ...told } = answer.json();
       ciphertext = ciphertext_b64 ?? ciphertext;
-      // A decryption tells of the version of its ciphertext, whichever is the current one.
+      // A decryption reports the version of its ciphertext, whatever the current one.
       const version = kind === 'decrypt' ? undefined : told.version;
       history.push({ kind, invokedAt, answeredAt: ++now, code, version, revision });
     };
     const worker = async (): Promise<void> => {
       for (let next = queue.shift(); next !== undefined; next = queue.shift()) {
-        // Whatever is done to KEKs meanwhile, nobody sees anything of it.
+        // Concurrent KEK rotations must be invisible.
         if (next[0] % 30 === 15) await rotateKek();
         await perform(...next);
       }
     };
     await Promise.all(Array.from({ length: kinds.length }, worker));
-    // All of them were under way at once, so the destructions may have come before there was a key.
+    // All calls were concurrent, so destructions may have come before the key existed.
     for (const [index, kind] of (['create', 'shred', 'export'] as const).entries())
       await perform(index, kind);
 
     expect(history).toHaveLength(103);
     expect(isLinearizable(ABSENT, history, step)).toBe(true);
-    // In the chain, too, no release comes after the end of the key, nor while it may not be used.
+    // In the chain, too, no release follows the destruction of the key or comes while it is disabled.
     let state: State | 'absent' = 'absent';
     for (const { action, outcome, detail } of await kms.records()) {
       if (action === 'key.create' || action === 'key.enable') state = 'enabled';
@@ -181,7 +179,7 @@ describe('concurrent calls on one key', () => {
       if (action === 'key.schedule_deletion') state = 'pending_deletion';
       if (action === 'key.destroy') state = 'destroyed';
       if (action === 'key.export' && outcome === 'allowed') expect(state).toBe('enabled');
-      // The first use of a minute; the count of the others may come later.
+      // The first use of a minute; the count of later uses may come later.
       if (/^key\.(en|de)crypt$/.test(action) && detail?.['since'] === undefined && outcome === 'allowed')
         expect(state).toBe('enabled');
     }
@@ -225,11 +223,11 @@ describe('the checker', () => {
     expect(isLinearizable(ABSENT, [made, rotated, at(5, 6, 'encrypt', { version: 1 })], step)).toBe(false);
   });
 
-  test('rejects an export after a disabling was answered', () => {
+  test('rejects an export after the answer to a disabling', () => {
     expect(isLinearizable(ABSENT, [made, at(3, 4, 'disable'), at(5, 6, 'export')], step)).toBe(false);
   });
 
-  test('rejects two that made the same key, a version from nowhere, and a lost change', () => {
+  test('rejects two creations of the same key, a version that was never created, and a lost change', () => {
     expect(isLinearizable(ABSENT, [made, at(1, 2, 'create', { revision: 1 })], step)).toBe(false);
     expect(isLinearizable(ABSENT, [made, at(3, 4, 'rotate', { version: 3 })], step)).toBe(false);
     const twice = [at(3, 5, 'rotate', { version: 2, revision: 2 }), at(4, 6, 'disable', { revision: 2 })];

@@ -8,14 +8,14 @@ import { startKms, type TestKms } from './support/kms.ts';
 import { BOTH } from './support/routes.ts';
 
 /**
- * Requests of each operation. By hand: `FUZZ_RUNS=2000 FUZZ_MS=600000`, and `FUZZ_SEED` with the seed that a
- * failure tells.
+ * Requests of each operation. For long runs: `FUZZ_RUNS=2000 FUZZ_MS=600000`, and `FUZZ_SEED` with the seed
+ * of a failure.
  */
 const RUNS = Number(process.env['FUZZ_RUNS'] ?? 25);
 const MS_MAX = Number(process.env['FUZZ_MS'] ?? 60_000);
 const SEED = Number(process.env['FUZZ_SEED'] ?? randomInt(1, 2_147_483_646));
 
-/** The examples speak of a key; each operation has one of its own, which may come to its end there. */
+/** The examples need a key. Each operation has a separate one, which it may destroy. */
 function keysOf(kms: TestKms, token: string) {
   const names = new Map<string, string>();
   return async (operationId: string): Promise<string> => {
@@ -30,7 +30,7 @@ function keysOf(kms: TestKms, token: string) {
 }
 
 test.each(BOTH)(
-  'no request to the %s listener makes it fail, answer otherwise than documented, or release a key off the record',
+  'no request to the %s listener causes a failure, an undocumented answer, or a release without a record',
   async (listener) => {
     await using kms = await startKms();
     const token = await kms.fullToken();
@@ -72,7 +72,7 @@ test.each(BOTH)(
     );
     expect(releases.length).toBe(exported.length);
     expect(await kms.verify()).toMatchObject({ intact: true });
-    // It is a test of more than refusals, and not of the limits on rates.
+    // The test must cover more than refusals, and must not run into rate limits.
     const total = [...statuses.values()].reduce((sum, count) => sum + count, 0);
     const good = [...statuses].reduce((sum, [status, count]) => sum + (status < 300 ? count : 0), 0);
     expect(good).toBeGreaterThan(total / 20);

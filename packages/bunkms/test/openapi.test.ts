@@ -12,7 +12,7 @@ beforeAll(async () => {
 });
 afterAll(() => shared[Symbol.asyncDispose]());
 
-/** What the examples speak of: a key `project-a-dek` of one version, and no other. */
+/** Creates the state for the examples: a key `project-a-dek` with one version, and no other key. */
 async function prepare(kms: TestKms): Promise<string> {
   const full = await kms.fullToken();
   await kms.api('/v1/keys', { token: full, body: { name: 'project-a-dek', type: 'aes-256' } });
@@ -29,7 +29,7 @@ const onApi = new Set(readers.api.operations.map(({ operationId }) => operationI
 
 describe.each(BOTH)('on the %s listener', (listener) => {
   const reader = readers[listener];
-  // What is on both listeners is the same there.
+  // Operations on both listeners are the same.
   const operations = reader.operations.filter(
     ({ operationId }) => listener === 'api' || !onApi.has(operationId),
   );
@@ -43,7 +43,7 @@ describe.each(BOTH)('on the %s listener', (listener) => {
       ]),
   );
 
-  test.each(examples)('the example %s ends as the document says', async (_name, operation, example) => {
+  test.each(examples)('the example %s has the documented result', async (_name, operation, example) => {
     await using own = operation.method === 'GET' ? undefined : await startKms();
     const kms = own ?? shared;
     const as = own === undefined ? token : await prepare(own);
@@ -55,7 +55,7 @@ describe.each(BOTH)('on the %s listener', (listener) => {
     expect(reader.faultOf(operation, seen)).toBeUndefined();
   });
 
-  test('every operation asks for a token, or is one of the few that need none', async () => {
+  test('every operation requires a token, or is one of the few that need none', async () => {
     for (const operation of reader.operations) {
       const [example] = reader.examplesOf(operation);
       const answer = await shared[listener](example!.path, callOf(operation, example!, undefined));

@@ -15,7 +15,7 @@ import { call } from './support/http.ts';
 import { configOf, newDataDir, newKek, startKms } from './support/kms.ts';
 
 describe('readiness', () => {
-  test('is a real write to the store, at most once a second, however often it is asked', async () => {
+  test('writes to the store, at most once a second, however often it is requested', async () => {
     const clock = new FakeClock();
     const faulty = new FaultyStore();
     let probes = 0;
@@ -36,7 +36,7 @@ describe('readiness', () => {
     expect(probes).toBe(2);
   });
 
-  test('is gone while the store cannot be written, health is not, and both come back', async () => {
+  test('fails while the store is not writable, unlike health, and recovers', async () => {
     const clock = new FakeClock();
     const faulty = new FaultyStore();
     await using kms = await startKms({ clock, decorate: faulty.decorate });
@@ -48,7 +48,7 @@ describe('readiness', () => {
     expect((await kms.api('/ready')).status).toBe(200);
   });
 
-  test('comes back after an audit failure by a record that says so', async () => {
+  test('recovers from an audit failure by a record that says so', async () => {
     const clock = new FakeClock();
     const faulty = new FaultyStore();
     await using kms = await startKms({ clock, decorate: faulty.decorate });
@@ -67,7 +67,7 @@ describe('readiness', () => {
 });
 
 describe('a store whose file is removed', () => {
-  test('releases no key any more, and says so in /ready and in the log', async () => {
+  test('releases no key, and reports that in /ready and in the log', async () => {
     await using kms = await startKms();
     const token = await kms.fullToken();
     await kms.api('/v1/keys', { token, body: { name: 'a-dek', type: 'aes-256' } });
@@ -83,7 +83,7 @@ describe('a store whose file is removed', () => {
 });
 
 describe('a store that hangs', () => {
-  test('leaves health answering, and gives everything else an error and no secret', async () => {
+  test('lets health answer, and gives all other requests an error without secrets', async () => {
     const faulty = new FaultyStore();
     await using kms = await startKms({ decorate: faulty.decorate });
     const token = await kms.fullToken();
@@ -98,7 +98,7 @@ describe('a store that hangs', () => {
 });
 
 describe('metrics', () => {
-  test('name no key, no subject and no address', async () => {
+  test('contain no key name, subject or address', async () => {
     await using kms = await startKms();
     const token = (
       await kms.issue({ sub: 'somebody', scope: ['kms:create_key', 'kms:export_key'], keys: ['*'] })
@@ -116,7 +116,7 @@ describe('metrics', () => {
 });
 
 describe('the listeners', () => {
-  test('do not start on a wildcard or a foreign address, and leave nothing open', async () => {
+  test('do not start on a wildcard or a foreign address, and then leave nothing open', async () => {
     const dataDir = newDataDir();
     for (const internalHost of ['0.0.0.0', '::', '192.0.2.77'])
       await expect(startBunkms({ ...configOf(dataDir, newKek()), internalHost })).rejects.toThrow(
@@ -125,7 +125,7 @@ describe('the listeners', () => {
     rmSync(dataDir, { recursive: true });
   });
 
-  test('do not start on a port that is taken, and let go of the other one and of the store', async () => {
+  test('do not start on a port in use, and then release the other one and the store', async () => {
     await using kms = await startKms();
     const dataDir = newDataDir();
     const taken = Number(new URL(kms.running.apiUrl).port);
@@ -135,7 +135,7 @@ describe('the listeners', () => {
     rmSync(dataDir, { recursive: true });
   });
 
-  test('close more than once, and end requests that run', async () => {
+  test('can be closed more than once, and finish running requests', async () => {
     const faulty = new FaultyStore();
     await using kms = await startKms({ decorate: faulty.decorate });
     const token = await kms.fullToken();
@@ -155,7 +155,7 @@ describe('the listeners', () => {
     await expect(kms.api('/health')).rejects.toThrow();
   });
 
-  test('refuse a connection from outside the subnet before they read a byte of it', async () => {
+  test('refuse a connection from outside the subnet before they read any byte of it', async () => {
     const refused: string[] = [];
     let requests = 0;
     const server = createServer((_request, response) => {
@@ -184,7 +184,7 @@ describe('the listeners', () => {
   const outside = Object.values(networkInterfaces())
     .flatMap((infos) => infos ?? [])
     .find(({ internal, family }) => !internal && family === 'IPv4');
-  test.runIf(outside !== undefined)('are not reachable by another address of the machine', async () => {
+  test.runIf(outside !== undefined)('are not reachable through another address of the machine', async () => {
     await using kms = await startKms();
     const { port } = new URL(kms.running.internalUrl);
     await expect(call(`http://${outside?.address}:${port}`, '/health')).rejects.toThrow();

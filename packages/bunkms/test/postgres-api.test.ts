@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe } from 'vitest';
 import { PostgresDatabases } from './support/postgres.ts';
 import { useStorage } from './support/storage.ts';
 
-/** The tests of the service, as they are, with the other store under it. */
+/** The unchanged tests of the service, on the PostgreSQL store. */
 describeWithPostgres('BunKMS on PostgreSQL:', () => {
   let databases: PostgresDatabases;
   beforeAll(async () => {

@@ -28,8 +28,8 @@ import { PostgresDatabases, settingsOf } from './support/postgres.ts';
 
 const UNAVAILABLE = { code: 'storage_unavailable' };
 /**
- * The deadline of a store whose database hangs, milliseconds: a busy machine needs less for what is done
- * before that.
+ * The deadline of a store whose database hangs, milliseconds. The steps before need less, even on a busy
+ * machine.
  */
 const HASTY_MS = 10_000;
 
@@ -63,7 +63,7 @@ describeWithPostgres('a store in PostgreSQL, when something fails,', () => {
   });
 
   test.each(['before', 'after'] as const)(
-    'finds out what became of a write whose connection broke %s its commit, and has it happen once',
+    'determines the outcome of a write whose connection broke %s its commit, and applies it once',
     async (how) => {
       cut.cutNext(how);
       const first = key('a-dek');
@@ -90,7 +90,7 @@ describeWithPostgres('a store in PostgreSQL, when something fails,', () => {
   );
 
   test.each([1, 2, 3])(
-    'has each of many writes of two nodes happen once though every third commit is cut (seed %i)',
+    'applies each of many writes of two nodes once, although every third commit is cut (seed %i)',
     async (seed) => {
       let state = seed;
       const random = () => {
@@ -128,9 +128,9 @@ describeWithPostgres('a store in PostgreSQL, when something fails,', () => {
     },
   );
 
-  test('commits what waits together, and answers each for itself', async () => {
+  test('commits waiting writes together, and answers each separately', async () => {
     const [held, ...others] = Array.from({ length: 40 }, (_, number) => key(`k${number}`));
-    if (held === undefined) throw new Error('there is one');
+    if (held === undefined) throw new Error('no key was made');
     const results = await Promise.allSettled([
       store.insertKey(held),
       ...others.map((one) => store.insertKey(one)),
@@ -146,7 +146,7 @@ describeWithPostgres('a store in PostgreSQL, when something fails,', () => {
     expect(transactions.size).toBeLessThan(10);
   });
 
-  test('answers within its deadline when the database hangs, also when it hangs at a commit', async () => {
+  test('answers within its deadline when the database hangs, also during a commit', async () => {
     await store.close();
     store = await open({ port: cut.port, deadlineMs: HASTY_MS, statementTimeoutMs: HASTY_MS - 500 });
     await store.unlock(chainKey);
@@ -164,7 +164,7 @@ describeWithPostgres('a store in PostgreSQL, when something fails,', () => {
     await Promise.all(calls.map((call) => expect(call).rejects.toMatchObject(UNAVAILABLE)));
   });
 
-  test('lets other nodes go on when one stops in the midst of a write', async () => {
+  test('lets other nodes continue when one hangs during a write', async () => {
     const stopped = new pg.Client({ connectionString: url });
     stopped.on('error', () => undefined);
     await stopped.connect();
@@ -174,7 +174,7 @@ describeWithPostgres('a store in PostgreSQL, when something fails,', () => {
     await stopped.end();
   });
 
-  test('fails when others keep the lock of the chain for longer than it waits, and has written nothing then', async () => {
+  test('fails without writing when others hold the lock of the chain for too long', async () => {
     const other = new pg.Client({ connectionString: url });
     await other.connect();
     await other.query(`BEGIN; SELECT pg_advisory_xact_lock(${BigInt('0x62756e6b6d7302')})`);
@@ -196,16 +196,16 @@ describeWithPostgres('a store in PostgreSQL, when something fails,', () => {
     await (await open()).close();
   });
 
-  test('warns of a server that may lose what it acknowledged', async () => {
+  test('warns of a server that may lose acknowledged writes', async () => {
     const warnings: string[] = [];
     await (await open({}, (message) => warnings.push(message))).close();
     expect(warnings).toEqual([
       expect.stringContaining('fsync off') as string,
-      expect.stringContaining('before a standby has the write') as string,
+      expect.stringContaining('before a standby has them') as string,
     ]);
   });
 
-  test('tells a node whose clock is another one', async () => {
+  test('warns of a node whose clock differs', async () => {
     const client = new pg.Client({ connectionString: url });
     await client.connect();
     const told = async (aheadS: number) =>
@@ -218,12 +218,12 @@ describeWithPostgres('a store in PostgreSQL, when something fails,', () => {
     await client.end();
   });
 
-  test('knows which services are up, and who has a task, by the clock of the database', async () => {
+  test('determines running services and holders of tasks by the clock of the database', async () => {
     const other = await open();
     await other.unlock(chainKey);
     const at = (hours: number, seconds = 0) =>
       new Date(Date.now() + hours * 3_600_000 + seconds * 1_000).toISOString();
-    // One clock is two hours behind, the other one two hours ahead.
+    // One clock is two hours behind, the other two hours ahead.
     await store.announce({ service: 'one', kekIds: [KEK], now: at(-2), until: at(-2, 600) });
     const ofAll = { kekHeldByAllNodes: { kekId: OTHER_KEK, now: at(2) } };
     await other.claim({ task: 't', holder: 'two', now: at(2), until: at(2, 600) });
@@ -232,7 +232,7 @@ describeWithPostgres('a store in PostgreSQL, when something fails,', () => {
     await other.close();
   });
 
-  test('lets nobody release a key that another node has changed, nor with a token that it has revoked', async () => {
+  test('does not release a key that another node has changed, or with a token that it has revoked', async () => {
     await using other = await open();
     await other.unlock(chainKey);
     const [first, bearer] = [key('a-dek'), token()];
@@ -274,7 +274,7 @@ describeWithPostgres('a store in PostgreSQL with a standby', () => {
     await primary[Symbol.asyncDispose]();
   });
 
-  test('is opened at the primary alone', async () => {
+  test('opens only on the primary', async () => {
     const warnings: string[] = [];
     const settings = settingsOf(url);
     await (await openPostgresStore({ settings, warn: (message) => warnings.push(message) })).close();
@@ -284,13 +284,13 @@ describeWithPostgres('a store in PostgreSQL with a standby', () => {
     ).rejects.toMatchObject({ ...UNAVAILABLE, cause: { name: 'NotPrimary' } });
   });
 
-  test('answers no write whose wait for the standby somebody ended, and goes on behind it', async () => {
+  test('does not acknowledge a write whose wait for the standby was canceled, and then continues', async () => {
     const settings = settingsOf(url);
     await using store = await openPostgresStore({ settings, warn: () => undefined });
     await store.initialise(installation(1), chainKey, made());
     await primary.sql(`ALTER SYSTEM SET synchronous_standby_names = 'nobody'`);
     await primary.sql('SELECT pg_reload_conf()');
-    // Until who sends to the standby has read that, it lets commits go.
+    // Until the WAL sender has read the setting, commits do not wait.
     await expect.poll(() => primary.sql('SELECT sync_state FROM pg_stat_replication')).toBe('async');
     const waiting = store.appendAudit([draft('key.export')]);
     const outcome = expect(waiting).rejects.toMatchObject({

@@ -9,7 +9,7 @@ import { KeyCalls } from './support/lifecycle.ts';
 import { PostgresDatabases, settingsOf } from './support/postgres.ts';
 import { useStorage } from './support/storage.ts';
 
-/** Two nodes in one process, each with connections, caches and timers of its own. */
+/** Two nodes in one process, each with separate connections, caches and timers. */
 describeWithPostgres('two nodes of BunKMS on one database', () => {
   let databases: PostgresDatabases;
   let dataDir: string;
@@ -42,7 +42,7 @@ describeWithPostgres('two nodes of BunKMS on one database', () => {
     rmSync(dataDir, { recursive: true });
   });
 
-  test('both refuse a token as soon as one of them has revoked it, for everything that it was used for', async () => {
+  test('both refuse a token for all uses as soon as one of them has revoked it', async () => {
     const { token, jti } = await one.issue({
       scope: ['kms:export_key', 'kms:encrypt', 'kms:admin'],
       keys: ['*'],
@@ -67,7 +67,7 @@ describeWithPostgres('two nodes of BunKMS on one database', () => {
   });
 
   test.each(['disable', 'schedule', 'shred'] as const)(
-    'neither uses a key that the other one was asked to %s',
+    'neither uses a key after the other one has done: %s',
     async (how) => {
       const [ciphertext] = await keysOfOne.make('a-dek', 'enabled');
       const uses = () => [
@@ -84,7 +84,7 @@ describeWithPostgres('two nodes of BunKMS on one database', () => {
     },
   );
 
-  test('each tells its subscribers of what the other one did', async () => {
+  test('each sends its subscribers the events of the other', async () => {
     const { token } = await other.issue({ scope: ['kms:export_key'], keys: ['*'] });
     using stream = await openEvents(other.running.internalUrl, token);
     await expect.poll(() => stream.seen.at(-1)?.type).toBe('heartbeat');
@@ -93,7 +93,7 @@ describeWithPostgres('two nodes of BunKMS on one database', () => {
     await expect.poll(() => stream.seen.some(({ type }) => type === 'key.rotate')).toBe(true);
   });
 
-  test('let a subscriber of one go on at the other, with nothing missing and nothing twice', async () => {
+  test('let a subscriber of one resume at the other, without gaps or duplicates', async () => {
     const { token } = await one.issue({ scope: ['kms:export_key'], keys: ['*'] });
     await keysOfOne.create('a-dek');
     const first = await openEvents(one.running.internalUrl, token);
@@ -119,7 +119,7 @@ describeWithPostgres('two nodes of BunKMS on one database', () => {
       ]);
   });
 
-  test('make one key of many creates with the same idempotency key, and answer all of them alike', async () => {
+  test('create one key from many requests with the same idempotency key, and give all the same answer', async () => {
     const headers = { 'idempotency-key': 'once' };
     const { token } = await one.issue({ scope: ['kms:create_key'], keys: ['*'] });
     const answers = await Promise.all(
@@ -135,7 +135,7 @@ describeWithPostgres('two nodes of BunKMS on one database', () => {
     expect((await one.records()).filter(({ action }) => action === 'key.create')).toHaveLength(1);
   });
 
-  test('write one chain without a gap, whatever both do at once', async () => {
+  test('write one chain without gaps during concurrent work', async () => {
     const work = async (keys: KeyCalls, number: number) => {
       const name = `k${number % 7}-dek`;
       await keys.create(name);
@@ -153,7 +153,7 @@ describeWithPostgres('two nodes of BunKMS on one database', () => {
     );
   });
 
-  test('rotate to no KEK that one of them lacks, and do once that is mended', async () => {
+  test('do not rotate to a KEK that one of them lacks, until it has it', async () => {
     const further = newKek();
     await one[Symbol.asyncDispose]();
     one = await node({ kek: `${kek}\n${further}` });
@@ -175,13 +175,13 @@ describeWithPostgres('two nodes of BunKMS on one database', () => {
 });
 
 /**
- * The deadline of a store whose database hangs, milliseconds: a busy machine needs less for what is done
- * before and behind that.
+ * The deadline of a store whose database hangs, milliseconds. The steps before and after need less, even on a
+ * busy machine.
  */
 const HASTY_MS = 10_000;
 
 describeWithPostgres('a node whose database hangs', () => {
-  test('is alive and not ready, answers 503 with Retry-After, and works again by itself', async () => {
+  test('is alive but not ready, answers 503 with Retry-After, and recovers automatically', async () => {
     await using databases = await PostgresDatabases.start();
     const dataDir = newDataDir();
     const url = await databases.url(dataDir);

@@ -18,7 +18,7 @@ import { PATIENT_POSTGRES, type Server, startServer } from './support/process.ts
 const SCOPES =
   'kms:create_key kms:export_key kms:rotate_key kms:destroy_key kms:read_key kms:audit kms:admin';
 
-/** Real processes, and a server whose synchronous standby takes over. */
+/** Real processes, and a server with a synchronous standby that takes over. */
 describeWithPostgres('nodes of BunKMS as processes, on one database,', () => {
   let folder: string;
   let primary: PostgresServer;
@@ -63,7 +63,7 @@ describeWithPostgres('nodes of BunKMS as processes, on one database,', () => {
   const create = (node: Server, name: string, headers = {}) =>
     ask(node.apiUrl, '/v1/keys', { body: { name, type: 'aes-256' }, headers });
   const exported = (node: Server, name: string) => ask(node.internalUrl, `/v1/export/${name}`);
-  /** Every record, and that the chain of them is whole. */
+  /** All records, once the chain is verified. */
   async function chain(node: Server): Promise<Map<number, AuditRecord>> {
     const verified = await bunkms(environment, 'audit', 'verify', '--json');
     expect(JSON.parse(verified.stdout), verified.stderr).toMatchObject({ intact: true });
@@ -87,7 +87,7 @@ describeWithPostgres('nodes of BunKMS as processes, on one database,', () => {
       });
   }
 
-  test('serve on when one of them is killed under load: nothing fails at the other one, and the chain is whole', async () => {
+  test('keep serving when one of them is killed under load: nothing fails at the other one, and the chain is intact', async () => {
     const [victim, survivor] = await Promise.all([
       start('a', PATIENT_POSTGRES),
       start('b', PATIENT_POSTGRES),
@@ -131,12 +131,12 @@ describeWithPostgres('nodes of BunKMS as processes, on one database,', () => {
     for (const name of created) expect((await exported(survivor, name)).status).toBe(200);
   });
 
-  test('continue with a rotation of the KEK when the one that does it is killed', async () => {
+  test('continue a rotation of the KEK when the node that runs it is killed', async () => {
     const names = Array.from({ length: 300 }, (_, number) => `k${number}`);
     const further = newKek();
     {
       await using node = await start('a', PATIENT_POSTGRES);
-      // An address gets 256 connections.
+      // An address may have 256 connections.
       for (let from = 0; from < names.length; from += 100)
         for (const made of await Promise.all(names.slice(from, from + 100).map((name) => create(node, name))))
           expect(made.status, made.text).toBe(201);
@@ -145,7 +145,8 @@ describeWithPostgres('nodes of BunKMS as processes, on one database,', () => {
     const [first, second] = await Promise.all([start('a', PATIENT_POSTGRES), start('b', PATIENT_POSTGRES)]);
     await using _second = second;
     const statusOf = async (node: Server) => (await ask(node.apiUrl, '/v1/kek')).json();
-    // Keys are rewrapped in the order of their ids: it comes to the last one, and not to the end.
+    // Keys are rewrapped in the order of their ids, so the rotation reaches the locked last one and cannot
+    // end.
     const holder = new pg.Client({ connectionString: environment['BUNKMS_STORAGE'] });
     await holder.connect();
     await holder.query('BEGIN; SELECT FROM bunkms.key_versions ORDER BY key_id DESC LIMIT 1 FOR UPDATE');
@@ -156,7 +157,7 @@ describeWithPostgres('nodes of BunKMS as processes, on one database,', () => {
     await holder.query('ROLLBACK');
     await holder.end();
     await expect
-      // The claim of the dead one has to end first.
+      // The claim of the killed node must expire first.
       .poll(async () => (await statusOf(second)).rotation, { interval: 200, timeout: 120_000 })
       .toMatchObject({ done: 300, completed_at: expect.any(String) });
     expect((await statusOf(second)).current).toBe(kekIdOfText(further));
@@ -164,7 +165,7 @@ describeWithPostgres('nodes of BunKMS as processes, on one database,', () => {
     await chain(second);
   });
 
-  test('release no key without its record when the primary is killed and the standby takes over, and answer nothing worse than 503', async () => {
+  test('release no key without its record when the primary is killed and the standby takes over, and answer at worst 503', async () => {
     standby = await primary.startStandby('standby');
     const nodes = await Promise.all([start('a'), start('b')]);
     await using _one = nodes[0];
@@ -186,7 +187,7 @@ describeWithPostgres('nodes of BunKMS as processes, on one database,', () => {
       for (let step = 0; !isOver; step++) {
         const key = await exported(node, `k${worker}`);
         if (note(key)) released.push(exportedKeySchema.parse(key.json()));
-        // Asked again after a failure, with the same idempotency key, until it is known.
+        // Retried after a failure with the same idempotency key, until the outcome is known.
         const name = `w${worker}-${step}`;
         for (let isKnown = false; !isKnown && !isOver; ) {
           const answer = await create(node, name, { 'idempotency-key': name });

@@ -24,7 +24,7 @@ describeWithPostgres('a store in PostgreSQL', () => {
     };
   });
 
-  it('finds the latest change of a key, and of a storage, without walking the chain, however few keys there are', async () => {
+  it('finds the latest change of a key and of a storage without scanning the chain, however few keys exist', async () => {
     const place = randomUUID();
     const url = await databases.url(place);
     await using _store = await openPostgresStore({ settings: settingsOf(url), warn: () => undefined });
@@ -49,7 +49,7 @@ describeWithPostgres('a store in PostgreSQL', () => {
     await databases.forget(place);
   });
 
-  it('does not open a database of an earlier build, and says what to do', async () => {
+  it('refuses a database of an earlier build, and says what to do', async () => {
     const place = randomUUID();
     const settings = settingsOf(await databases.url(place));
     await (await openPostgresStore({ settings, warn: () => undefined })).close();

@@ -14,8 +14,8 @@ import { TestPki } from './support/pki.ts';
 import { PostgresDatabases, settingsOf } from './support/postgres.ts';
 import { useStorage } from './support/storage.ts';
 
-/** What anyone who has the database, and not the KEK, can do. */
-describeWithPostgres('who has the database of BunKMS', () => {
+/** The abilities of an attacker with the database but without the KEK. */
+describeWithPostgres('an attacker with the database of BunKMS', () => {
   let databases: PostgresDatabases;
   let dataDir: string;
   let kms: TestKms;
@@ -55,7 +55,7 @@ describeWithPostgres('who has the database of BunKMS', () => {
     const secrets = await kms.secrets();
     const sought = [...deks, Buffer.from(kms.kek, 'base64'), secrets.chainKey.export()];
     const dump = await databases.server.dump(new URL(await databases.url(dataDir)).pathname.slice(1));
-    // Otherwise this has shown nothing.
+    // Otherwise the search shows nothing.
     expect(dump).toContain('a-dek');
     const texts = [
       ...sought.flatMap((bytes) => [bytes.toString('hex'), bytes.toString('base64')]),
@@ -78,7 +78,7 @@ describeWithPostgres('who has the database of BunKMS', () => {
     ['changes a policy', 'UPDATE keys SET exportable = false', 'id'],
     ['makes it an older one', 'UPDATE keys SET version = 1', 'id'],
     ['changes a check value', `UPDATE key_versions SET kcv = repeat('0', 32)`],
-  ])('and %s has that key damaged, and no other', async (_what, sql, column = 'key_id') => {
+  ])('who %s damages that key, and no other', async (_what, sql, column = 'key_id') => {
     await edit(`${sql.replace('$B', of('b-dek'))} WHERE ${column} = ${of('a-dek')}`);
     expect((await keys.export('a-dek')).json()).toMatchObject({ status: 503, code: 'key_damaged' });
     expect((await keys.create('a-dek')).json()).toMatchObject({ code: 'key_exists' });
@@ -86,7 +86,7 @@ describeWithPostgres('who has the database of BunKMS', () => {
     expect(await kms.verify()).toMatchObject({ intact: true });
   });
 
-  test('gets no disabled key enabled, and no destroyed one back, by putting its rows back', async () => {
+  test('cannot enable a disabled key or restore a destroyed one by restoring its rows', async () => {
     await edit(
       'CREATE TABLE kept AS SELECT * FROM keys; CREATE TABLE kept_versions AS SELECT * FROM key_versions',
     );
@@ -111,20 +111,20 @@ describeWithPostgres('who has the database of BunKMS', () => {
       'makes a record',
       `INSERT INTO audit SELECT (SELECT max(seq) + 1 FROM audit), time, severity, action, outcome, actor, jti, key, version, source, request_id, code, detail, prev_hash, hash, write_id FROM audit WHERE seq = 4`,
     ],
-  ])('and %s of the chain is found out', async (_what, sql) => {
+  ])('who %s of the chain is detected', async (_what, sql) => {
     expect(await kms.verify()).toMatchObject({ intact: true });
     await edit(sql);
     expect(await kms.verify()).toMatchObject({ intact: false });
   });
 
-  test('does not keep a destroyed key in its table, however often it was wrapped', async () => {
+  test('finds no destroyed key in the table, however often it was wrapped', async () => {
     const bytes = Buffer.from((await keys.export('a-dek')).json().wrapped_b64, 'base64');
     expect(await databases.holds(dataDir, bytes)).toBe(true);
     await keys.shred('a-dek');
     expect(await databases.holds(dataDir, bytes)).toBe(false);
     expect(await kms.store.scrub()).toBe(true);
     const database = new URL(await databases.url(dataDir)).pathname.slice(1);
-    // By the pages themselves: the server's statistics are told when sessions get to it.
+    // From the pages themselves: the server's statistics are updated late.
     await databases.server.sql('CREATE EXTENSION IF NOT EXISTS pgstattuple', database);
     const dead = await databases.server.sql(
       `SELECT dead_tuple_count FROM pgstattuple('bunkms.key_versions')`,
@@ -135,7 +135,7 @@ describeWithPostgres('who has the database of BunKMS', () => {
 });
 
 describeWithPostgres('a connection to PostgreSQL with TLS', () => {
-  test('is made to a server with the certificate of its name alone', async () => {
+  test('is made only to a server with a certificate for its name', async () => {
     using pki = await TestPki.make();
     const folder = mkdtempSync(join(tmpdir(), 'bunkms-pg-tls-'));
     try {
@@ -169,7 +169,7 @@ describeWithPostgres('a connection to PostgreSQL with TLS', () => {
       const refused = { code: 'storage_unavailable' };
       await expect(open(other.ca?.path)).rejects.toMatchObject(refused);
       await expect(open(undefined)).rejects.toMatchObject(refused);
-      // The same server, under a name that its certificate does not have.
+      // The same server, under a name that is not in its certificate.
       await expect(open(good.ca?.path, 'localhost')).rejects.toMatchObject(refused);
     } finally {
       rmSync(folder, { recursive: true });
@@ -178,7 +178,7 @@ describeWithPostgres('a connection to PostgreSQL with TLS', () => {
 });
 
 describeWithPostgres('the command line on PostgreSQL', () => {
-  test('makes, lists, verifies, backs up and restores a store, from one database into another', async () => {
+  test('creates, lists, verifies, backs up and restores a store, from one database into another', async () => {
     await using server = await PostgresServer.start();
     const folder = mkdtempSync(join(tmpdir(), 'bunkms-pg-cli-'));
     try {

@@ -35,7 +35,7 @@ describe('rate limits', () => {
   });
   afterEach(() => kms[Symbol.asyncDispose]());
 
-  test('bound the exports of one token, over its renewals, and leave others alone', async () => {
+  test('limit the exports of one token with its renewals, and do not affect others', async () => {
     await start({ exportsPerToken: 1 });
     const [one, other] = [await reader(), await reader()];
     expect(await statuses(times(6, ['a-dek', one]))).toEqual([200, 200, 200, 200, 200, 429]);
@@ -50,7 +50,7 @@ describe('rate limits', () => {
     expect(await statuses([['b-dek', renewed]])).toEqual([200]);
   });
 
-  test('bound the exports of a tenant together with those of the tokens that it issues', async () => {
+  test('limit the exports of a tenant together with those of the tokens that it issues', async () => {
     await start({ exportsPerToken: 1 });
     const limit = {
       scopes: ['kms:export_key' as const],
@@ -71,7 +71,7 @@ describe('rate limits', () => {
     expect(await statuses([['a-dek', await reader()]])).toEqual([200]);
   });
 
-  test('bound the destructions of one token, over its renewals: ten at once, then one a second', async () => {
+  test('limit the destructions of one token with its renewals: ten at once, then one per second', async () => {
     await start({ destructionsPerToken: 1 });
     const admin = await kms.fullToken();
     const names = Array.from({ length: 12 }, (_, n) => `k${n}-dek`);
@@ -98,7 +98,7 @@ describe('rate limits', () => {
     expect((await kms.api('/v1/keys/k11-dek', { token: admin })).json()).toMatchObject({ state: 'enabled' });
   });
 
-  test('bound the shredding by one token like its destructions, together with them, and leave the intent', async () => {
+  test('limit shredding together with destructions, but not the intent', async () => {
     await start({ destructionsPerToken: 1 });
     const { token } = await kms.issue({
       scope: ['kms:create_key', 'kms:shred_key', 'kms:destroy_key'],
@@ -138,7 +138,7 @@ describe('rate limits', () => {
     expect((await shred('s11-dek')).status).toBe(429);
   });
 
-  test('bound the exports of one key, anyone who asks', async () => {
+  test('limit the exports of one key for all callers', async () => {
     await start({ exportsPerKey: 1 });
     const [one, other] = [await reader(), await reader()];
     expect(await statuses(times(5, ['a-dek', one]))).toEqual(times(5, 200));
@@ -150,7 +150,7 @@ describe('rate limits', () => {
     ).toEqual([429, 200]);
   });
 
-  test('bound the advances of storages by one token, over its renewals: 1000 at once, then ten a second', async () => {
+  test('limit the storage advances of one token with its renewals: 1000 at once, then ten per second', async () => {
     await start({});
     const service = async () => (await kms.issue({ scope: ['kms:create_key'] })).token;
     const [token, other] = [await service(), await service()];
@@ -168,7 +168,7 @@ describe('rate limits', () => {
     expect([await advance(renewed), await advance(token)]).toEqual([200, 429]);
   });
 
-  test('are told with Retry-After and recorded like every refusal, and reveal nothing of the key', async () => {
+  test('refuse with Retry-After and a record like every refusal, and reveal nothing about the key', async () => {
     await start({ exportsPerKey: 1 });
     const token = await reader();
     const refusals = [];
@@ -191,7 +191,7 @@ describe('rate limits', () => {
     });
   });
 
-  test('are asked only of anyone who may: others are refused as ever, and use up nothing', async () => {
+  test('apply only to authorized callers: others are refused as usual and use up nothing', async () => {
     await start({ exportsPerKey: 1, exportsPerToken: 1 });
     const stranger = (await kms.issue({ scope: ['kms:export_key'], keys: ['other-*'] })).token;
     expect(await statuses(times(20, ['a-dek', stranger]))).toEqual(times(20, 403));
@@ -199,7 +199,7 @@ describe('rate limits', () => {
   });
 
   test.each(['cryptoPerToken', 'cryptoPerKey'] as const)(
-    'bound the items that are encrypted and decrypted (%s), also in batches, which are paid for afterwards',
+    'limit the encrypted and decrypted items (%s), also in batches, whose surplus counts afterwards',
     async (limit) => {
       await start({ [limit]: 10 });
       const { token } = await kms.issue({ scope: ['kms:encrypt', 'kms:decrypt'], keys: ['*'] });
@@ -217,7 +217,7 @@ describe('rate limits', () => {
     },
   );
 
-  test('bound the renewals of one family, and a refused one makes no token', async () => {
+  test('limit the renewals of one family, and a refused renewal creates no token', async () => {
     await start({ renewalsPerMinute: 2 });
     let token = await reader();
     const renew = () => kms.internal('/v1/tokens/renew', { method: 'POST', token });
@@ -229,7 +229,7 @@ describe('rate limits', () => {
     expect((await renew()).status).toBe(201);
   });
 
-  test('bound the tokens that one family issues, and a refused one makes no token', async () => {
+  test('limit the tokens that one family issues, and a refused request creates no token', async () => {
     await start({ issuesPerToken: 1 });
     const may_issue = { scopes: ['docs:read' as const], projects: ['project-a'], keys: [], ttl_s: 600 };
     const { token } = await kms.issue({ scope: ['kms:issue_client'], may_issue });

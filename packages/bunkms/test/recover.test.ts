@@ -48,7 +48,7 @@ afterEach(async () => {
   for (const folder of [bundoc, ...folders.splice(0)]) rmSync(folder, { recursive: true, force: true });
 });
 
-/** A new service with a store of its own, as after the loss of the former one. */
+/** A new service with an empty store, as after the loss of the former one. */
 async function newService(kek = kms.kek): Promise<TestKms> {
   const service = await startKms({ kek });
   services.push(service);
@@ -58,7 +58,7 @@ async function newService(kek = kms.kek): Promise<TestKms> {
 const exported = async (calls: KeyCalls, name: string, version?: number): Promise<ExportedKey> =>
   exportedKeySchema.parse((await calls.export(name, version)).json());
 
-/** A project whose key has that many versions, all of which Bundoc uses. */
+/** Creates a project whose key has that many versions, all of which Bundoc uses. */
 async function makeProject(project: string, versions = 1): Promise<ExportedKey[]> {
   const name = `${project}-dek`;
   await keys.create(name);
@@ -69,7 +69,7 @@ async function makeProject(project: string, versions = 1): Promise<ExportedKey[]
   return all;
 }
 
-/** What a version is, wherever it is kept. */
+/** The facts of a version, wherever it is stored. */
 const essenceOf = ({ key_id, version, kcv, key_material_b64 }: ExportedKey) => [
   key_id,
   version,
@@ -97,8 +97,8 @@ const NAME = 'p-dek';
 const ID = `(SELECT id FROM keys WHERE name = '${NAME}')`;
 const withoutForeignKeys = (sql: string) => edit(kms, `PRAGMA foreign_keys = OFF; ${sql}`);
 
-describe('a store that is lost altogether', () => {
-  test('is rebuilt from the project files and the KEK: keys land disabled, and are as they were once enabled', async () => {
+describe('a store that is completely lost', () => {
+  test('is rebuilt from the project files and the KEK: keys are disabled, and unchanged once enabled', async () => {
     const [first, second] = [await makeProject('p', 3), await makeProject('q')];
     const service = await newService();
     const before = await service.store.auditHead();
@@ -134,13 +134,13 @@ describe('a store that is lost altogether', () => {
       exportable: true,
       created_at: '2026-01-01T00:00:00.000Z',
     });
-    // Once more changes nothing.
+    // Another run changes nothing.
     const after = await service.store.counts();
     expect(await recoverFrom(service, bundoc)).toMatchObject([{ outcome: 'sound' }, { outcome: 'sound' }]);
     expect(await service.store.counts()).toEqual(after);
   });
 
-  test('is rebuilt on record: the run, what was refused, and each key with its state', async () => {
+  test('is rebuilt with records of the run, of refusals, and of each key with its state', async () => {
     await makeProject('p');
     const service = await newService();
     await recoverFrom(service, bundoc);
@@ -189,7 +189,7 @@ describe('a store that is lost altogether', () => {
       return all;
     };
 
-    test('gives keys in the state that it says, destroys what it knows as destroyed, and holds back what it does not cover', async () => {
+    test('restores keys in its states, destroys those that it knows as destroyed, and holds back those that it does not cover', async () => {
       expect(await recoverFrom(service, bundoc, { inventory })).toEqual([
         { project: 'alive', key: 'alive-dek', outcome: 'recovered', state: 'enabled', versions: [1, 2] },
         {
@@ -201,7 +201,7 @@ describe('a store that is lost altogether', () => {
         },
         { project: 'gone', key: 'gone-dek', outcome: 'destroyed' },
         { project: 'held', key: 'held-dek', outcome: 'recovered', state: 'disabled', versions: [1, 2] },
-        // Made, and rotated, after the inventory: both may have been destroyed since.
+        // Created or rotated after the inventory: both may have been destroyed since.
         { project: 'new', key: 'new-dek', outcome: 'unaccepted' },
         { project: 'turned', key: 'turned-dek', outcome: 'unaccepted' },
         { project: 'worn', key: 'worn-dek', outcome: 'recovered', state: 'enabled', versions: [2] },
@@ -230,7 +230,7 @@ describe('a store that is lost altogether', () => {
       expect(await codeOf(calls, 'alive-dek')).toBeUndefined();
     });
 
-    test('does not resurrect what is destroyed in it, whatever is accepted', async () => {
+    test('does not resurrect keys that are destroyed in it, whatever is accepted', async () => {
       const outcomes = await recoverFrom(service, bundoc, { inventory, acceptResurrection: true });
       expect(outcomes.find(({ project }) => project === 'gone')).toMatchObject({ outcome: 'destroyed' });
       expect(await service.store.findKey('gone-dek', 'current')).toBeUndefined();
@@ -241,7 +241,7 @@ describe('a store that is lost altogether', () => {
     });
   });
 
-  test('needs the KEKs that the keys were wrapped with, and wraps them with the current one', async () => {
+  test('needs the KEKs of the wrapped keys, and rewraps the keys with the current one', async () => {
     const all = await makeProject('p', 2);
     const ring = `${newKek()}\n${kms.kek}`;
     const without = await newService(newKek());
@@ -266,13 +266,13 @@ describe('a store that is lost altogether', () => {
     const { current } = (await service.secrets()).keks;
     expect(current).not.toBe(former);
     expect(await service.store.kekUses()).toEqual([{ kekId: current, versions: 2, secrets: 2 }]);
-    // Copies under both may be anywhere.
+    // Copies under both KEKs may exist.
     expect((await service.store.findKey(NAME, 'current'))?.record?.kekIds).toEqual([former, current]);
   });
 });
 
 describe('a project file', () => {
-  test('whose copy alone is whole is read from the copy, and what both have is taken together', async () => {
+  test('whose copy alone is intact is read from the copy, and the versions of both are combined', async () => {
     const all = await makeProject('p', 2);
     const directory = writeProject(bundoc, 'p', all);
     const service = await newService();
@@ -280,7 +280,7 @@ describe('a project file', () => {
     expect(await recoverFrom(service, bundoc, { acceptResurrection: true, dryRun: true })).toMatchObject([
       { outcome: 'recovered', versions: [1, 2] },
     ]);
-    // A crash left the file behind its copy, and the copy has a damaged version.
+    // After a crash the file is older than its copy, and the copy has a damaged version.
     writeProject(bundoc, 'p', all, (file) => ({
       ...file,
       versions: file.versions.map((one) => (one.version === 1 ? { ...one, wrapped: 'AAAA' } : one)),
@@ -346,7 +346,7 @@ describe('a project file', () => {
     expect((await service.store.counts()).keys).toBe(0);
   });
 
-  test('of which an older version does not open gives the others', async () => {
+  test('with an older version that does not open gives the others', async () => {
     const all = await makeProject('p', 3);
     writeProject(bundoc, 'p', all, (file) => ({
       ...file,
@@ -360,7 +360,7 @@ describe('a project file', () => {
     await calls.post(NAME, 'enable');
     await expectWhole(service, [all[0]!, all[2]!]);
     expect(await codeOf(calls, NAME, 2)).toBe('key_damaged');
-    // Once it turns up, it is put in its place.
+    // Once it is available, it is restored.
     writeProject(bundoc, 'p', all);
     expect(await recoverFrom(service, bundoc)).toMatchObject([
       { outcome: 'recovered', state: 'enabled', versions: [2] },
@@ -368,7 +368,7 @@ describe('a project file', () => {
     await expectWhole(service, all);
   });
 
-  test('comes back whatever mark of a deletion somebody has put beside it', async () => {
+  test('is recovered whatever deletion marker somebody has put beside it', async () => {
     const mark = { deleted: 'p', format: 1, since: '2026-01-01T00:00:00.000Z' };
     const destroyed = { ...mark, keyDestroyedAt: '2026-01-02T00:00:00.000Z' };
     const path = join(bundoc, 'projects', 'p', 'deleted.json');
@@ -384,7 +384,7 @@ describe('a project file', () => {
     }
   });
 
-  test('of a folder that has a mark of a deletion alone is nothing to be recovered, and tells when the key is there', async () => {
+  test('is not expected in a folder with only a deletion marker, and a conflict is reported when the key exists', async () => {
     const folder = await makeProject('p').then(() => join(bundoc, 'projects', 'p'));
     const keyDestroyedAt = '2026-01-02T00:00:00.000Z';
     const mark = { deleted: 'p', format: 1, since: '2026-01-01T00:00:00.000Z', keyDestroyedAt };
@@ -397,14 +397,14 @@ describe('a project file', () => {
         project: 'p',
         key: NAME,
         outcome: 'deleted',
-        problem: `deleted.json says that the key was destroyed at ${keyDestroyedAt}, and the key is there`,
+        problem: `deleted.json says that the key was destroyed at ${keyDestroyedAt}, but the key exists`,
       },
     ]);
     await (await KeyCalls.of(service)).shred(NAME);
     expect(await recoverFrom(service, bundoc)).toEqual([{ project: 'p', key: NAME, outcome: 'deleted' }]);
   });
 
-  test('is read as data and nothing else: no links, no pipes, no folders that are no projects', async () => {
+  test('is read only from regular files: no links, no pipes, no folders that are not projects', async () => {
     const all = await makeProject('p');
     const projects = join(bundoc, 'projects');
     mkdirSync(join(projects, 'linked'));
@@ -446,13 +446,13 @@ describe('a project file', () => {
         project: 'linked-folder',
         outcome: 'unreadable',
         problem:
-          'project.json is no folder, or lies in none, the copy in catalog is no folder, or lies in none',
+          'project.json is not a folder, or its parent is not, the copy in catalog is not a folder, or its parent is not',
       },
       { project: 'p', key: NAME, outcome: 'recovered', state: 'disabled', versions: [1] },
       {
         project: 'piped',
         outcome: 'unreadable',
-        problem: 'project.json is no regular file, the copy in catalog is missing',
+        problem: 'project.json is not a regular file, the copy in catalog is missing',
       },
     ]);
     expect(all).toHaveLength(1);
@@ -461,7 +461,7 @@ describe('a project file', () => {
     });
   });
 
-  test('is refused while the log may have projects that have no folder, and changes nothing', async () => {
+  test('is not read while the log may have projects without a folder, and nothing changes', async () => {
     await makeProject('p');
     const service = await newService();
     const before = await service.records();
@@ -472,10 +472,10 @@ describe('a project file', () => {
     for (const dryRun of [false, true])
       await expect(recoverFrom(service, bundoc, { dryRun })).rejects.toMatchObject(refused);
     writeFileSync(join(log, 'settled'), encodeSettled({ number: 1, id: SEGMENT_ID }));
-    // A newer segment makes the mark stale.
+    // A newer segment makes the marker stale.
     writeFileSync(join(log, '00000001'), segmentHeader(2));
     await expect(recoverFrom(service, bundoc)).rejects.toMatchObject(refused);
-    // What cannot be read may hold anything.
+    // An unreadable log may contain anything.
     rmSync(join(log, '00000001'));
     symlinkSync(join(log, '00000000'), join(log, '00000001'));
     await expect(recoverFrom(service, bundoc)).rejects.toMatchObject(refused);
@@ -505,7 +505,7 @@ describe('a key in a store', () => {
     all = await makeProject('p', 3);
   });
 
-  test('that is sound is left as it is', async () => {
+  test('that is sound is not changed', async () => {
     const before = await kms.store.findKey(NAME, 'all');
     expect(await recoverFrom(kms, bundoc, { acceptResurrection: true })).toEqual([
       { project: 'p', key: NAME, outcome: 'sound' },
@@ -543,21 +543,18 @@ describe('a key in a store', () => {
       `UPDATE keys SET state = 'disabled' WHERE name = '${NAME}'; UPDATE key_versions SET wrapped = zeroblob(69)`,
       [1, 2, 3],
     ],
-  ] as const)(
-    'is repaired when %s, to the state that the audit chain tells',
-    async (_what, sql, versions) => {
-      withoutForeignKeys(sql);
-      expect(await recoverFrom(kms, bundoc)).toEqual([
-        { project: 'p', key: NAME, outcome: 'recovered', state: 'enabled', versions },
-      ]);
-      await expectWhole(kms, all);
-      await expectNoDamage(kms);
-      expect(await recoverFrom(kms, bundoc)).toEqual([{ project: 'p', key: NAME, outcome: 'sound' }]);
-    },
-  );
+  ] as const)('is repaired when %s, to its state in the audit chain', async (_what, sql, versions) => {
+    withoutForeignKeys(sql);
+    expect(await recoverFrom(kms, bundoc)).toEqual([
+      { project: 'p', key: NAME, outcome: 'recovered', state: 'enabled', versions },
+    ]);
+    await expectWhole(kms, all);
+    await expectNoDamage(kms);
+    expect(await recoverFrom(kms, bundoc)).toEqual([{ project: 'p', key: NAME, outcome: 'sound' }]);
+  });
 
   test.each(['disable', 'delete'] as const)(
-    'and withdrawn by %s, is repaired to be withdrawn',
+    'that is withdrawn by %s is repaired and stays withdrawn',
     async (how) => {
       if (how === 'disable') await keys.post(NAME, 'disable');
       else await keys.delete(NAME);
@@ -578,7 +575,7 @@ describe('a key in a store', () => {
       `DELETE FROM key_versions WHERE key_id = ${ID}; DELETE FROM keys WHERE name = '${NAME}'`,
     ],
     ['whose row was edited', `UPDATE keys SET state = 'enabled', destroyed_at = NULL WHERE name = '${NAME}'`],
-  ])('that was destroyed is never brought back, %s', async (_what, sql) => {
+  ])('that was destroyed is never restored, %s', async (_what, sql) => {
     const inventory = await inventoryOf(kms);
     await keys.shred(NAME);
     withoutForeignKeys(sql);
@@ -589,7 +586,7 @@ describe('a key in a store', () => {
     expect(await codeOf(keys, NAME)).toBeOneOf(['key_destroyed', 'key_damaged']);
   });
 
-  test('is not brought back by an older row, genuine, while the index of changes hides its destruction', async () => {
+  test('that was destroyed is not restored from a genuine older row while the index of changes hides its destruction', async () => {
     const { record, versions } = (await kms.store.findKey(NAME, 'all')) ?? {};
     await keys.shred(NAME);
     edit(kms, (database) => {
@@ -620,7 +617,7 @@ describe('a key in a store', () => {
     ]);
   });
 
-  test('does not get back a version that was destroyed alone, whatever became of its row', async () => {
+  test('does not get back an individually destroyed version, whatever happened to its row', async () => {
     await keys.destroyVersion(NAME, 2);
     for (const sql of [
       'SELECT 1',
@@ -637,18 +634,18 @@ describe('a key in a store', () => {
     expect(await codeOf(keys, NAME, 2)).toBe('key_version_destroyed');
   });
 
-  test('that is another one of the same name is not touched', async () => {
+  test('that is a different one with the same name is not touched', async () => {
     const other = await newService();
     const calls = await KeyCalls.of(other);
     await calls.create(NAME);
     const before = await other.store.findKey(NAME, 'all');
     expect(await recoverFrom(other, bundoc, { acceptResurrection: true })).toEqual([
-      { project: 'p', key: NAME, outcome: 'conflict', problem: 'there is another key of that name' },
+      { project: 'p', key: NAME, outcome: 'conflict', problem: 'another key has that name' },
     ]);
     expect(await other.store.findKey(NAME, 'all')).toMatchObject({ record: before?.record });
   });
 
-  test('is not repaired from a chain that is broken', async () => {
+  test('is not repaired from a broken chain', async () => {
     await kms.records();
     edit(
       kms,
@@ -661,7 +658,7 @@ describe('a key in a store', () => {
   });
 });
 
-test('a row that somebody put into a store, for a key that its chain does not know, is not brought back unasked', async () => {
+test('that somebody inserted into the store without records is not restored unless that is accepted', async () => {
   const [first] = await makeProject('p');
   const { record, versions } = (await kms.store.findKey(NAME, 'all')) ?? {};
   await keys.shred(NAME);
@@ -680,7 +677,7 @@ test('a row that somebody put into a store, for a key that its chain does not kn
         )
         .run(keyId, version, kcv, createdAt, wrapped);
   });
-  // With and without the version in the project's file.
+  // With a version that is in the project's file, and with one that is not.
   for (const version of [1, 1_001]) {
     writeProject(bundoc, 'p', [{ ...first!, version }]);
     expect(await recoverFrom(service, bundoc)).toMatchObject([{ outcome: 'unaccepted' }]);
@@ -714,7 +711,7 @@ describe('a store that was restored from before a rotation', () => {
     writeProject(bundoc, 'p', all);
   });
 
-  test('with an inventory gets the newer versions from the project, and goes on at once', async () => {
+  test('with an inventory gets the newer versions from the project, and works at once', async () => {
     const calls = await restoreWith(await inventoryOf(kms));
     expect(await codeOf(calls, NAME)).toBe('key_damaged');
     expect(await recoverFrom(restored, bundoc)).toEqual([
@@ -725,7 +722,7 @@ describe('a store that was restored from before a rotation', () => {
     expect((await calls.post(NAME, 'rotate')).json()).toMatchObject({ version: 4 });
   });
 
-  test('without one gets them only if that is accepted, and stays disabled', async () => {
+  test('without an inventory gets them only if that is accepted, and stays disabled', async () => {
     const calls = await restoreWith();
     expect(await recoverFrom(restored, bundoc)).toMatchObject([{ outcome: 'unaccepted' }]);
     expect(await recoverFrom(restored, bundoc, { acceptResurrection: true })).toEqual([
@@ -736,7 +733,7 @@ describe('a store that was restored from before a rotation', () => {
     await expectNoDamage(restored);
   });
 
-  test('and rotated another way since keeps what it has, and says that there is a conflict', async () => {
+  test('and has been rotated differently since keeps its versions, and reports a conflict', async () => {
     const calls = await restoreWith();
     await calls.post(NAME, 'enable');
     await calls.post(NAME, 'rotate');
@@ -750,7 +747,7 @@ describe('a store that was restored from before a rotation', () => {
       { outcome: 'conflict' },
     ]);
   });
-  test('takes no version that is not the one which was made there, however genuine, from a row that somebody put in', async () => {
+  test('accepts no other genuine version from a row that somebody inserted than the one that was created there', async () => {
     const calls = await restoreWith();
     await calls.post(NAME, 'enable');
     await calls.post(NAME, 'rotate');
@@ -772,7 +769,7 @@ describe('a store that was restored from before a rotation', () => {
   const withoutRow = (at: TestKms) =>
     edit(at, `PRAGMA foreign_keys = OFF; DELETE FROM key_versions WHERE version = 2`);
 
-  test('keeps the number of a version that nobody has', async () => {
+  test('keeps the number of a version that is lost everywhere', async () => {
     const calls = await restoreWith(await inventoryOf(kms));
     writeProject(bundoc, 'p', all.slice(0, 1));
     expect(await recoverFrom(restored, bundoc)).toEqual([
@@ -783,7 +780,7 @@ describe('a store that was restored from before a rotation', () => {
 });
 
 describe('a recovery', () => {
-  test('that fails at any write can be run again, and ends with every key as it was', async () => {
+  test('that fails at any write can be run again, and ends with every key restored', async () => {
     const all: ExportedKey[] = [];
     for (const project of ['p', 'q', 'r']) all.push(...(await makeProject(project, 2)));
     let failAt = 1;
@@ -795,7 +792,7 @@ describe('a recovery', () => {
       for (const method of ['appendAudit', 'addKek', 'replaceKey', 'updateKey'] as const)
         faulty.replaced[method] = async (real, ...args) => {
           const isLast = ++writes === failAt;
-          // Half of the time it happens, and the answer is lost.
+          // Half of the time the write happens, and its answer is lost.
           if (!isLast || failAt % 2 === 0) await real(...args);
           if (isLast) throw new Error('injected');
           return true;
@@ -817,7 +814,7 @@ describe('a recovery', () => {
     expect(failAt).toBeGreaterThan(4);
   });
 
-  test('gives way to anyone who changes a key meanwhile', async () => {
+  test('does not overwrite concurrent changes of a key', async () => {
     await makeProject('p', 2);
     withoutForeignKeys(`DELETE FROM key_versions WHERE version = 1`);
     const faulty = new FaultyStore();
@@ -838,7 +835,7 @@ describe('a recovery', () => {
     await expectNoDamage(kms);
   });
 
-  test('run many times at once, beside the service, recovers each key once', async () => {
+  test('that runs many times at once beside the service recovers each key once', async () => {
     const all = await makeProject('p', 3);
     withoutForeignKeys(`DELETE FROM keys WHERE name = '${NAME}'`);
     const runs = await Promise.all(Array.from({ length: 5 }, () => recoverFrom(kms, bundoc)));

@@ -71,7 +71,7 @@ async function exportAll(token: string, name: string, versions: number): Promise
 }
 
 describe('bunkms backup, inventory, restore and recover', () => {
-  test('bring back what was lost, and end with the exit codes that docs/keys.md gives', async () => {
+  test('restore what was lost, and exit with the codes in docs/keys.md', async () => {
     await run('init', '--create-kek');
     await ok('key', 'create', 'p-dek');
     await ok('key', 'create', 'gone-dek');
@@ -87,7 +87,7 @@ describe('bunkms backup, inventory, restore and recover', () => {
       left_out: [],
     });
     expect(statSync(at('backup')).mode & 0o777).toBe(0o600);
-    await expectFailure(5, /there is a file at/, 'backup', at('backup'));
+    await expectFailure(5, /the file .* exists already/, 'backup', at('backup'));
     expect(await json('backup', 'verify', at('backup'))).toMatchObject({
       ok: true,
       id: written.id,
@@ -101,14 +101,14 @@ describe('bunkms backup, inventory, restore and recover', () => {
     expect(await json('inventory', at('inventory'))).toMatchObject({ keys: 2, damaged: [] });
     expect(statSync(at('inventory')).mode & 0o777).toBe(0o600);
     const receipt = (await ok('audit', 'head')).trim();
-    await expectFailure(5, /there is a store already/, 'restore', at('backup'), '--accept-resurrection');
+    await expectFailure(5, /a store exists already/, 'restore', at('backup'), '--accept-resurrection');
 
     renameSync(at('kms'), at('lost'));
     const restore = (...more: string[]) => ['restore', at('backup'), ...more];
     await expectFailure(9, /--accept-resurrection/, ...restore());
     await expectFailure(
       9,
-      /there was a record/,
+      /a record \d+ existed/,
       ...restore('--inventory', at('inventory'), '--receipt', `9999:${'0'.repeat(64)}`),
     );
     await expectFailure(
@@ -149,14 +149,14 @@ describe('bunkms backup, inventory, restore and recover', () => {
     await ok('audit', 'verify', '--receipt', `${restored.audit.seq}:${restored.audit.hash}`);
     await expectFailure(4, /key_destroyed/, 'key', 'show', 'gone-dek');
     await expectFailure(6, /key_damaged/, 'key', 'rotate', 'p-dek');
-    // The project never had that version, so it is nowhere; it is given up, and its number with it.
+    // The project never had that version, so it is lost, and its number stays unused.
     expect(await ok('recover', '--from', at('bundoc'))).toBe('p  p-dek  sound  lost versions 2\n');
     expect(await json('key', 'rotate', 'p-dek', '--accept-loss')).toMatchObject({ version: 3 });
     expect(await exportAll(token, 'p-dek', 1)).toMatchObject([{ kcv: all[0]?.kcv, version: 1 }]);
     await ok('audit', 'verify');
   });
 
-  test('rebuild a store that is lost altogether', async () => {
+  test('rebuild a store that is completely lost', async () => {
     await run('init', '--create-kek');
     await ok('key', 'create', 'p-dek');
     await ok('key', 'rotate', 'p-dek');
@@ -165,11 +165,14 @@ describe('bunkms backup, inventory, restore and recover', () => {
     writeProject(at('bundoc'), 'p', all);
     rmSync(at('kms'), { recursive: true });
     const recover = (...more: string[]) => ['recover', '--from', at('bundoc'), ...more];
-    await expectFailure(1, /a new one is made by "bunkms init"/, ...recover());
-    expect(await run('init')).toMatchObject({ code: 0, stderr: expect.stringContaining('made a new store') });
-    await expectFailure(2, /is no data folder of Bundoc/, 'recover', '--from', folder);
+    await expectFailure(1, /run "bunkms init" to create one/, ...recover());
+    expect(await run('init')).toMatchObject({
+      code: 0,
+      stderr: expect.stringContaining('created a new store'),
+    });
+    await expectFailure(2, /is not a data folder of Bundoc/, 'recover', '--from', folder);
     await expectFailure(2, /required option/, 'recover');
-    // A log that nobody has marked as settled.
+    // A log without a marker that it is settled.
     mkdirSync(join(at('bundoc'), 'log'));
     writeFileSync(join(at('bundoc'), 'log', '00000000'), Buffer.alloc(4_096));
     await expectFailure(1, /is not settled: .*run `bundoc settle`/, ...recover('--dry-run'));
@@ -177,7 +180,7 @@ describe('bunkms backup, inventory, restore and recover', () => {
     expect(
       await expectFailure(
         9,
-        /destroyed since: p; give a newer inventory, or say --accept-resurrection/,
+        /destroyed since: p; give a newer inventory, or use --accept-resurrection/,
         ...recover(),
       ),
     ).toBe('p  p-dek  unaccepted\n');
@@ -201,12 +204,12 @@ describe('bunkms backup, inventory, restore and recover', () => {
     writeFileSync(join(at('bundoc'), 'projects', 'p', 'project.json'), '');
     rmSync(join(at('bundoc'), 'projects', 'p', 'catalog'));
     expect(await expectFailure(1, /not recovered: p/, ...recover())).toMatch(
-      /^p {4}unreadable {2}project.json is no project file/,
+      /^p {4}unreadable {2}project.json is not a project file/,
     );
     await ok('audit', 'verify');
   });
 
-  test('go on from a copy of the audit chain that the service ships, and hold it against a receipt', async () => {
+  test('restore with the shipped copy of the audit chain, and check it against a receipt', async () => {
     await run('init', '--create-kek');
     await ok('key', 'create', 'p-dek');
     await ok('key', 'create', 'gone-dek');
@@ -238,14 +241,14 @@ describe('bunkms backup, inventory, restore and recover', () => {
     await expectFailure(8, /has a gap/, ...restore);
     await expectFailure(
       8,
-      /begins with record|holds no record|no such file/,
+      /begins with record|contains no record|no such file/,
       'audit',
       'verify-copy',
       at('kek'),
     );
-    // Line n is record n; the last one before the receipt's is the end now.
+    // Line n is record n; the chain now ends before the record of the receipt.
     writeFileSync(at('shipped'), `${whole.slice(0, (released?.audit.seq ?? 0) - 1).join('\n')}\n`);
-    await expectFailure(9, /nothing is known of what came after record/, ...restore);
+    await expectFailure(9, /nothing is known after record/, ...restore);
     writeFileSync(at('shipped'), `${whole.join('\n')}\n`);
     const [first, second] = [at('shipped-1'), at('shipped-2')];
     writeFileSync(first, `${whole.slice(0, 6).join('\n')}\n`);
@@ -263,11 +266,11 @@ describe('bunkms backup, inventory, restore and recover', () => {
     await expectFailure(4, /key_destroyed/, 'key', 'show', 'gone-dek');
     rmSync(at('kms'), { recursive: true });
     await ok('restore', at('backup'), '--accept-resurrection');
-    // The copy tells of more than this store knows.
-    await expectFailure(1, /is of another history/, 'audit', 'verify-copy', first, second);
+    // The copy has more records than this store.
+    await expectFailure(1, /belongs to another history/, 'audit', 'verify-copy', first, second);
   });
 
-  test('show no secret: not in what they print, and not in what they write', async () => {
+  test('reveal no secret in their output or their files', async () => {
     await run('init', '--create-kek', '--service-token', at('token'));
     await ok('key', 'create', 'p-dek');
     await ok('key', 'rotate', 'p-dek');
@@ -301,7 +304,7 @@ describe('bunkms backup, inventory, restore and recover', () => {
       for (const form of [Buffer.from(secret.replace(/=+$/, '')), bytes, Buffer.from(bytes.toString('hex'))])
         for (const place of [Buffer.from(shown), ...files]) expect(place.includes(form)).toBe(false);
     }
-    // The wrapped keys are in the archive, sealed, and in no output.
+    // The wrapped keys are sealed in the archive, and in no output.
     for (const { wrapped_b64 } of all) {
       expect(shown).not.toContain(wrapped_b64.slice(0, 40));
       for (const name of ['backup0', 'backup1', 'inventory0'])

@@ -16,7 +16,7 @@ import { vaultOf } from './support/recovery.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'bunkms-recovery-crash-'));
 const KEK = newKek();
-/** How often a file is looked at, milliseconds. */
+/** How often a file is checked, milliseconds. */
 const POLL_MS = 2;
 const RECORDS = 20_000;
 const environmentOf = (name: string) => ({ BUNKMS_DATA_DIR: join(folder, name), BUNKMS_KEK: KEK });
@@ -44,9 +44,9 @@ beforeAll(async () => {
 afterAll(() => rmSync(folder, { recursive: true }));
 
 /**
- * Runs `bunkms` and kills it (SIGKILL) once a file has grown beyond that size.
+ * Runs `bunkms` and kills it (SIGKILL) once a file exceeds the given size.
  *
- * @returns false when it was done before.
+ * @returns false when it finished before.
  */
 async function killWhen(
   environment: Record<string, string>,
@@ -64,14 +64,14 @@ async function killWhen(
 
 const sizeOf = (path: string) => () => statSync(path, { throwIfNoEntry: false })?.size ?? 0;
 
-test('after kill -9 at any moment of a restore there is no store, or a whole one, and it can be run again', async () => {
+test('after kill -9 at any moment of a restore there is no store or a complete one, and it can be run again', async () => {
   const restored = environmentOf('restored');
   const restore = ['restore', join(folder, 'backup'), '--inventory', join(folder, 'inventory')];
   const log = sizeOf(`${databasePathOf(restored.BUNKMS_DATA_DIR)}-wal`);
   let kills = 0;
   let isWhole = false;
-  // The write-ahead log grows from nothing to all of it. On a busy machine a process may be done before it is
-  // killed: then it all begins again.
+  // The write-ahead log grows from nothing to its full size. On a busy machine a process may finish before it
+  // is killed; then the loop starts again.
   for (let sizeBytes = 1; ; sizeBytes += 2_000_000) {
     if (isWhole) {
       rmSync(restored.BUNKMS_DATA_DIR, { recursive: true });
@@ -96,7 +96,7 @@ test('after kill -9 at any moment of a restore there is no store, or a whole one
   expect((await bunkms(restored, 'key', 'list')).stdout).toMatch(/^a-dek {2}enabled {2}2 /);
 });
 
-test('after kill -9 at any moment of a backup there is no file of its name, and no store is harmed', async () => {
+test('after kill -9 at any moment of a backup no file has its name, and the store is not damaged', async () => {
   const file = join(folder, 'killed');
   const unfinished = () =>
     Math.max(
@@ -125,7 +125,7 @@ test('after kill -9 at any moment of a backup there is no file of its name, and 
   expect((await bunkms(original, 'audit', 'verify')).code).toBe(0);
 });
 
-test('nobody who starts in the midst of a restore makes an installation of their own', async () => {
+test('a process that starts during a restore does not create a separate installation', async () => {
   const beside = environmentOf('beside');
   const log = `${databasePathOf(beside.BUNKMS_DATA_DIR)}-wal`;
   const restore = spawnBunkms(beside, [

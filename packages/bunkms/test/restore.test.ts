@@ -32,7 +32,7 @@ import {
 
 let kms: TestKms;
 let keys: KeyCalls;
-/** Where the backup is restored to. */
+/** The folder of the restored store. */
 let dataDir: string;
 beforeEach(async () => {
   kms = await startKms();
@@ -48,7 +48,7 @@ const restoreHere = (from: Omit<RestoreFrom, 'kek' | 'dataDir'>) =>
   restoreInto({ kek: kms.kek, dataDir, ...from });
 const openRestored = () => startKms({ dataDir, kek: kms.kek });
 
-/** The chain is whole, and each key is what it says. */
+/** Expects an intact chain and keys that match it. */
 async function expectSound(restored: TestKms): Promise<void> {
   const { chainKey } = await restored.secrets();
   const records = await restored.records();
@@ -70,14 +70,14 @@ const materialOf = async (calls: KeyCalls, name: string, version?: number) =>
   exportedKeySchema.parse((await calls.export(name, version)).json()).key_material_b64;
 
 describe('a backup', () => {
-  test('that is restored without any knowledge of what came after is refused before anything is made', async () => {
+  test('without any later evidence is refused before anything is created', async () => {
     await keys.make('a-dek', 'enabled');
     const { archive } = await backupOf(kms);
     await expect(restoreHere({ archive })).rejects.toMatchObject({ name: 'ResurrectionNotAccepted' });
     expect(existsSync(dataDir)).toBe(false);
   });
 
-  test('that is restored with resurrection accepted gives all keys disabled, no token that passes, and says so in the chain', async () => {
+  test('that is restored with accepted resurrection has all keys disabled and no valid token, and records that in the chain', async () => {
     for (const state of ['enabled', 'disabled', 'pending_deletion', 'destroyed'] as const)
       await keys.make(`${state.replace('_', '-')}-dek`, state);
     const before = await materialOf(keys, 'enabled-dek', 1);
@@ -128,8 +128,7 @@ describe('a backup', () => {
       ['pending-deletion-dek', 'CRITICAL', 'disabled'],
     ]);
     expect(records.find(({ action }) => action === 'store.restored')).toMatchObject({ detail: { held: 3 } });
-    // A receipt of what happened after the backup does not fit any more; one from before does, and that of
-    // the restore.
+    // A receipt from after the backup no longer matches; one from before does, and that of the restore.
     const { chainKey } = await restored.secrets();
     expect(await verifyChain(chainKey, records, [later])).toMatchObject({
       intact: false,
@@ -144,7 +143,7 @@ describe('a backup', () => {
     expect((await calls.create('destroyed-dek')).json()).toMatchObject({ code: 'key_destroyed' });
   });
 
-  test('is restored as it was when an inventory says that nothing has happened since', async () => {
+  test('is restored unchanged when an inventory shows no later changes', async () => {
     for (const state of ['enabled', 'disabled', 'pending_deletion', 'destroyed'] as const)
       await keys.make(`${state.replace('_', '-')}-dek`, state);
     const { token } = await kms.issue({ scope: ['kms:read_key'], keys: ['*'] });
@@ -167,7 +166,7 @@ describe('a backup', () => {
   });
 
   test.each(['inventory', 'audit copy'] as const)(
-    'that is older than what happened brings back nothing that was withdrawn since, with an %s',
+    'restores nothing that was withdrawn since, with an %s',
     async (how) => {
       const names = ['kept', 'gone', 'held', 'ending', 'secret', 'worn', 'turned', 'freed', 'policy'];
       for (const name of names) await keys.make(`${name}-dek`, 'enabled');
@@ -228,7 +227,7 @@ describe('a backup', () => {
       expect((await calls.export('worn-dek')).status).toBe(200);
       const policy = keyDetailSchema.parse((await calls.read('policy-dek')).json());
       expect(policy).toMatchObject({ rotate_after_days: 30, next_rotation_at: expect.any(String) });
-      // A version that is known to have been made is not made again as another one.
+      // The number of a version that is known to exist is not reused.
       expect((await calls.export('turned-dek')).json()).toMatchObject({ code: 'key_damaged' });
       expect((await calls.post('turned-dek', 'rotate')).json()).toMatchObject({ code: 'key_damaged' });
       expect(await materialOf(calls, 'turned-dek', 2)).toBe(material);
@@ -241,7 +240,7 @@ describe('a backup', () => {
         [issued, 200],
       ] as const)
         expect((await restored.api('/v1/keys', { token })).status).toBe(status);
-      // Bundoc, which was told of the revocation before, is told again.
+      // Bundoc gets the revocation event again.
       const revokedJtis = (await restored.store.listRevoked('2020-01-01T00:00:00.000Z', { limit: 100 }))
         .items;
       expect(revokedJtis.map(({ detail }) => detail?.['token'])).toEqual(
@@ -261,21 +260,21 @@ describe('a backup', () => {
         expect(fault).toMatchObject({ intact: false, fault: { seq: released.audit.seq } });
         expect(leases.leases.map(({ id }) => id)).not.toContain(released.lease.id);
       } else {
-        // With the copy nothing of the chain is lost, so nothing that is read from it is either.
+        // With the copy, the chain loses nothing, and neither does anything derived from it.
         expect(fault).toMatchObject({ intact: true });
         expect(leases.leases.map(({ id }) => id)).toContain(released.lease.id);
       }
     },
   );
 
-  test('gives a key that the inventory says nothing of only if that is accepted, and then it alone is disabled', async () => {
+  test('restores a key that is not in the inventory only if that is accepted, and then only that key is disabled', async () => {
     for (const name of ['a-dek', 'b-dek']) await keys.make(name, 'enabled');
     const { archive } = await backupOf(kms);
     edit(kms, `UPDATE keys SET exportable = 0 WHERE name = 'b-dek'`);
     const inventory = await inventoryOf(kms);
     expect(inventory.damaged).toEqual(['b-dek']);
     await expect(restoreHere({ archive, inventory })).rejects.toThrow(
-      /says nothing of b-dek; say --accept-resurrection/,
+      /lacks b-dek; use --accept-resurrection/,
     );
     expect(await restoreHere({ archive, inventory, acceptResurrection: true })).toMatchObject({
       held: ['b-dek'],
@@ -285,7 +284,7 @@ describe('a backup', () => {
     await expectSound(restored);
   });
 
-  test('is not restored with an inventory that is older, or of another installation', async () => {
+  test('is not restored with an inventory that is older or from another installation', async () => {
     await keys.make('a-dek', 'enabled');
     const early = await inventoryOf(kms);
     const { archive, facts } = await backupOf(kms);
@@ -304,7 +303,7 @@ describe('a backup', () => {
     expect(existsSync(dataDir)).toBe(false);
   });
 
-  test('is held against receipts: of another history, or of what nothing is known of', async () => {
+  test('is checked against receipts: of another history, or beyond the evidence', async () => {
     await keys.make('a-dek', 'enabled');
     const { archive, facts } = await backupOf(kms);
     const inventory = await inventoryOf(kms);
@@ -321,13 +320,13 @@ describe('a backup', () => {
     const knowledge = evidenceOfInventory(inventory, survey);
     requireReceipts(knowledge, [facts.audit, inventory.audit], false);
     requireReceipts(knowledge, [later], true);
-    expect(() => requireReceipts(knowledge, [later], false)).toThrow(/nothing is known of what came after/);
+    expect(() => requireReceipts(knowledge, [later], false)).toThrow(/nothing is known after/);
     expect(() => requireReceipts(knowledge, [{ ...inventory.audit, hash: '0'.repeat(64) }], true)).toThrow(
-      /of another history/,
+      /to another history/,
     );
   });
 
-  test('is never restored over a store, also while its service runs', async () => {
+  test('is never restored over an existing store, even while its service runs', async () => {
     await keys.make('a-dek', 'enabled');
     const { archive } = await backupOf(kms);
     await keys.make('b-dek', 'enabled');
@@ -339,7 +338,7 @@ describe('a backup', () => {
     expect((await keys.export('b-dek')).status).toBe(200);
   });
 
-  test('that is damaged, cut short, or under another KEK leaves nothing behind', async () => {
+  test('that is damaged, truncated or under another KEK leaves nothing behind', async () => {
     await keys.make('a-dek', 'enabled');
     const { archive } = await backupOf(kms);
     const changed = Buffer.from(archive);
@@ -354,7 +353,7 @@ describe('a backup', () => {
     expect(existsSync(dataDir)).toBe(false);
   });
 
-  test('that is exchanged between its check and its restore is noticed, and leaves no store', async () => {
+  test('that is replaced between its check and its restore is detected, and leaves no store', async () => {
     await keys.make('a-dek', 'enabled');
     const [first, second] = [await backupOf(kms), await backupOf(kms)];
     const [one, other] = [sourceOf(first.archive), sourceOf(second.archive)];
@@ -368,13 +367,13 @@ describe('a backup', () => {
     };
     await expect(
       restore(deps, other, survey, noEvidence(survey), { acceptResurrection: true }),
-    ).rejects.toThrow(/exchanged/);
+    ).rejects.toThrow(/has changed since it was checked/);
     await using store = await openStore();
     expect(await store.readInstallation()).toBeUndefined();
     expect((await store.auditHead()).seq).toBe(0);
   });
 
-  test('of a store with damage keeps the damage to what it was in', async () => {
+  test('of a damaged store confines the damage to the damaged entries', async () => {
     for (const name of ['sound-dek', 'edited-dek', 'lost-dek', 'torn-dek', 'odd-dek'])
       await keys.make(name, 'enabled');
     edit(kms, (database) => {
@@ -410,7 +409,7 @@ describe('a backup', () => {
     expect((await calls.export('sound-dek')).status).toBe(200);
   });
 
-  test('with a damaged key gives that key back when it is known how it stood', async () => {
+  test('with a damaged key restores that key when its state is known', async () => {
     await keys.make('a-dek', 'enabled');
     const before = [await materialOf(keys, 'a-dek', 1), await materialOf(keys, 'a-dek', 2)];
     edit(kms, `UPDATE keys SET exportable = 0`);
@@ -424,7 +423,7 @@ describe('a backup', () => {
     expect([await materialOf(calls, 'a-dek', 1), await materialOf(calls, 'a-dek', 2)]).toEqual(before);
   });
 
-  test('that is restored without knowledge lets a damaged or lost key of it be recovered later only to be held back', async () => {
+  test('that is restored without evidence lets its damaged or lost keys be recovered later only as disabled', async () => {
     const bundoc = join(dataDir, '..', 'bundoc');
     for (const project of ['a', 'b', 'c']) {
       await keys.create(`${project}-dek`);
@@ -446,7 +445,7 @@ describe('a backup', () => {
     ]);
   });
 
-  test('of a store whose audit chain is broken says where, and so does what is restored', async () => {
+  test('of a store with a broken audit chain reports the place, and so does the restored store', async () => {
     await keys.make('a-dek', 'enabled');
     await kms.records();
     edit(kms, 'DELETE FROM audit WHERE seq = 3');
@@ -460,7 +459,7 @@ describe('a backup', () => {
     expect(await statesOf(restored)).toEqual({ 'a-dek': 'disabled' });
   });
 
-  test('made while keys are created, rotated, exported and destroyed is of one moment, each time', async () => {
+  test('that is made during changes of keys is always a consistent snapshot', async () => {
     let isDone = false;
     const work = async (worker: number): Promise<void> => {
       for (let n = 0; !isDone; n++) {
@@ -483,7 +482,7 @@ describe('a backup', () => {
     expect(await kms.verify()).toMatchObject({ intact: true });
   });
 
-  test('is on record before it is made, and so in the backup itself', async () => {
+  test('is recorded before it is made, so it contains that record', async () => {
     const { archive, facts } = await backupOf(kms);
     await restoreHere({ archive, acceptResurrection: true });
     await using restored = await openRestored();
@@ -496,7 +495,7 @@ describe('a backup', () => {
     });
   });
 
-  test('holds nothing readable, and no bytes of what was destroyed', async () => {
+  test('contains nothing readable, and no bytes of destroyed keys', async () => {
     await keys.make('planted-dek', 'enabled');
     const wrapped = Buffer.from(
       exportedKeySchema.parse((await keys.export('planted-dek')).json()).wrapped_b64,

@@ -51,7 +51,7 @@ describe('rotation', () => {
     (await kms.records()).filter((record) => record.action === action);
   const edit = (sql: string) => testStorage().edit(kms.dataDir, sql);
   const dekOf = (key: ExportedKey) => Buffer.from(key.key_material_b64, 'base64');
-  /** Material, check value and wrapped bytes belong to each other and to the version. */
+  /** Expects material, check value and wrapped bytes that belong to each other and to the version. */
   const expectConsistent = (key: ExportedKey) => {
     expect(keyCheckValue(createSecretKey(dekOf(key)))).toBe(key.kcv);
     const vault = new Vault(parseKekRing('test', kms.kek));
@@ -59,7 +59,7 @@ describe('rotation', () => {
     expect(vault.unwrapDek(Buffer.from(key.wrapped_b64, 'base64'), identity)).toEqual(dekOf(key));
   };
 
-  test('makes another key the current one and leaves the older one as it was, after a restart too', async () => {
+  test('creates a new current version and does not change the older one, also after a restart', async () => {
     const first = await exported();
     const info = await rotated();
     expect(info).toMatchObject({ id: first.key_id, name: NAME, state: 'enabled', version: 2 });
@@ -87,7 +87,7 @@ describe('rotation', () => {
     await restarted(again);
   });
 
-  test('shows in the key with all its versions, and in the list with the current one', async () => {
+  test('is visible in the key with all its versions, and in the list with the current one', async () => {
     const created = keyPageSchema.parse((await kms.api('/v1/keys', { token })).json()).keys[0];
     const info = await rotated();
     expect(info.created_at).toBe(created?.created_at);
@@ -133,7 +133,7 @@ describe('rotation', () => {
     expect(await kms.verify()).toMatchObject({ intact: true });
   });
 
-  test('with an expected version happens only if that is the current one, and says so in the audit', async () => {
+  test('with an expected version happens only if that is current, and the audit shows it', async () => {
     expect(await rotated('?expected_version=1')).toMatchObject({ version: 2 });
     const present = await exported();
     for (const expected of [1, 3, 1_000])
@@ -151,7 +151,7 @@ describe('rotation', () => {
     );
   });
 
-  test('that many ask for at once with the same expected version happens once, across processes', async () => {
+  test('that is requested concurrently with the same expected version happens once, across processes', async () => {
     await using other = await startKms({ dataDir: kms.dataDir, kek: kms.kek });
     const answers = await Promise.all(
       Array.from({ length: 30 }, (_, number) =>
@@ -166,7 +166,7 @@ describe('rotation', () => {
     expect(await kms.verify()).toMatchObject({ intact: true });
   });
 
-  test('that many ask for at once gives each a version made since it asked, and leaves no gap', async () => {
+  test('that is requested concurrently gives each caller a version from after its request, without gaps', async () => {
     await using other = await startKms({ dataDir: kms.dataDir, kek: kms.kek });
     const answers = await Promise.all(
       Array.from({ length: 30 }, (_, number) => rotated('', number % 2 === 0 ? kms : other)),
@@ -187,11 +187,11 @@ describe('rotation', () => {
     expect(await kms.verify()).toMatchObject({ intact: true });
   });
 
-  test('one after another gives another version each time', async () => {
+  test('that is repeated gives a new version each time', async () => {
     for (let version = 2; version < 6; version++) expect((await rotated()).version).toBe(version);
   });
 
-  test('leaves each export that runs meanwhile with a version, check value and material of one key', async () => {
+  test('leaves each concurrent export with version, check value and material of one key', async () => {
     const keys: ExportedKey[] = [];
     let isRotating = true;
     const EXPORTERS = 8;
@@ -202,8 +202,8 @@ describe('rotation', () => {
     const rotating = (async () => {
       try {
         for (let time = 0; time < 25 || (time < 500 && !hasSeenMany()); time++) {
-          // An export that is overtaken again and again is refused: no rotation follows another before most
-          // exports of that time have ended.
+          // An export that is overtaken too often is refused, so each rotation waits for most running
+          // exports.
           const ended = keys.length + EXPORTERS;
           await rotated();
           await vi.waitUntil(() => keys.length >= ended, { timeout: 60_000, interval: 2 });
@@ -229,7 +229,7 @@ describe('rotation', () => {
     expect(await kms.verify()).toMatchObject({ intact: true });
   });
 
-  test('of a key that does not exist, and the export of a version that never was, is 404', async () => {
+  test('of a key that does not exist is 404, and so is the export of a version that never existed', async () => {
     const answer = await kms.api('/v1/keys/none-dek/rotate', { method: 'POST', token });
     expect(answer.json()).toMatchObject({ status: 404, code: 'key_not_found' });
     expect(await codeOf('?version=2')).toBe('key_not_found');
@@ -243,7 +243,7 @@ describe('rotation', () => {
     ]);
   });
 
-  test('ends with the last version that a key may have', async () => {
+  test('is refused beyond the maximum number of versions', async () => {
     const stored = await kms.store.findKey(NAME, 'current');
     const record = stored!.record!;
     const vault = new Vault(parseKekRing('test', kms.kek));
@@ -276,7 +276,7 @@ describe('rotation', () => {
     ['holds the bytes of another version', SWAPPED],
     ['has another check value', `UPDATE key_versions SET kcv = '${'0'.repeat(32)}' WHERE version = 1`],
     ['is lost', 'DELETE FROM key_versions WHERE version = 1'],
-  ])('goes on when an older version %s; that version alone is key_damaged', async (_what, sql) => {
+  ])('works when an older version %s; only that version is key_damaged', async (_what, sql) => {
     await rotated();
     await edit(sql);
     expect(await codeOf('?version=1')).toBe('key_damaged');
@@ -306,7 +306,7 @@ describe('rotation', () => {
     ['before it is written', false, 1],
     ['after it was written', true, 2],
   ])(
-    'that fails %s can be asked for again with the expected version, and happens once',
+    'that fails %s can be repeated with the expected version, and happens once',
     async (_when, isWritten, version) => {
       faulty.replaced.updateKey = async (real, ...args) => {
         if (isWritten) await real(...args);
@@ -321,7 +321,7 @@ describe('rotation', () => {
     },
   );
 
-  test('wraps with the KEK that is on record as the current one, not with the first of the ring', async () => {
+  test('wraps with the recorded current KEK, not with the first of the ring', async () => {
     await kms.running.close();
     const further = newKek();
     await using ring = await startKms({ dataDir: kms.dataDir, kek: `${further}\n${kms.kek}` });

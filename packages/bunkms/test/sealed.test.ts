@@ -5,7 +5,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { rotateKeks } from './support/keks.ts';
 import { newDataDir, newKek, startKms } from './support/kms.ts';
 
-describe('a service with another KEK than its store was made with', () => {
+describe('a service with another KEK than that of its store', () => {
   const kek = newKek();
   let dataDir: string;
   let token: string;
@@ -17,7 +17,7 @@ describe('a service with another KEK than its store was made with', () => {
   });
   afterEach(() => rmSync(dataDir, { recursive: true }));
 
-  test('is sealed: 503 everywhere, to everybody, but health, readiness and the metrics of the internal network', async () => {
+  test('is sealed: it answers 503 to all requests except health, readiness and the metrics on the internal network', async () => {
     await using kms = await startKms({ dataDir, kek: newKek() });
     for (const listener of ['api', 'internal'] as const) {
       for (const [path, method] of [
@@ -67,7 +67,7 @@ describe('a service with another KEK than its store was made with', () => {
     expect((await kms.api('/ready')).status).toBe(200);
   });
 
-  test('keeps every access to export for the chain, which it enters once at the next unsealed start', async () => {
+  test('keeps every access to export, and adds it to the chain once at the next unsealed start', async () => {
     const otherKek = newKek();
     for (let start = 0; start < 2; start++) {
       await using kms = await startKms({ dataDir, kek: otherKek });
@@ -106,7 +106,7 @@ describe('a service with another KEK than its store was made with', () => {
     expect(readdirSync(dataDir)).not.toContain('sealed-refusals.jsonl');
   });
 
-  test('stays unsealed when a further KEK is put first, and goes on wrapping with the recorded one', async () => {
+  test('stays unsealed when another KEK is added first, and keeps wrapping with the recorded one', async () => {
     const further = newKek();
     await using kms = await startKms({ dataDir, kek: `${further}\n${kek}` });
     await kms.api('/v1/keys', { token, body: { name: 'new-dek', type: 'aes-256' } });
@@ -115,13 +115,13 @@ describe('a service with another KEK than its store was made with', () => {
     expect((await kms.records()).filter(({ action }) => action === 'kek.stage')).toHaveLength(1);
     await kms.running.close();
 
-    // A KEK that was only staged may be taken out again.
+    // A KEK that was only staged may be removed again.
     await using back = await startKms({ dataDir, kek });
     for (const name of ['a-dek', 'new-dek'])
       expect((await back.internal(`/v1/export/${name}`, { token })).status).toBe(200);
   });
 
-  test('is sealed for a ring that lacks the current KEK, before a rotation and after it', async () => {
+  test('is sealed with a ring that lacks the current KEK, before and after a rotation', async () => {
     const further = newKek();
     const isSealed = async (ring: string) => {
       await using kms = await startKms({ dataDir, kek: ring });

@@ -12,7 +12,7 @@ import { FaultyStore } from './support/faulty-store.ts';
 import type { Answer, Call } from './support/http.ts';
 import { newKek, startKms } from './support/kms.ts';
 
-/** The spellings in which bytes come to light. */
+/** The encodings in which bytes may be revealed. */
 function spellings(bytes: Buffer): Buffer[] {
   const hex = bytes.toString('hex');
   const texts = [
@@ -46,7 +46,7 @@ test('no KEK, no DEK, no token and no signing seed is in any log line, error, me
     planted.set(`token ${planted.size}`, [Buffer.from(text), Buffer.from(String(text.split('.')[2]))]);
   plant(token);
 
-  /** Sends a request and keeps the answer, of which nothing secret is expected. */
+  /** Sends a request and keeps the answer, which must contain no secrets. */
   const ask = async (listener: 'api' | 'internal', path: string, options: Call = {}): Promise<Answer> => {
     const answer = await kms[listener](path, options);
     shown.push(`${inspect(answer.headers)}${answer.text}`);
@@ -61,7 +61,7 @@ test('no KEK, no DEK, no token and no signing seed is in any log line, error, me
     planted.set(`encryption key ${name}.${key.version}`, spellings(encryptionKey));
   };
 
-  // What is encrypted, and what with; neither may stand anywhere, ciphertexts may.
+  // Plaintexts and AADs must not appear anywhere; ciphertexts may.
   const plaintext = Buffer.from('a planted plaintext, of some length');
   const aad = Buffer.from('planted additional data');
   planted.set('plaintext', spellings(plaintext));
@@ -74,7 +74,7 @@ test('no KEK, no DEK, no token and no signing seed is in any log line, error, me
       body.plaintext_b64,
     );
     await ask('api', `/v1/rewrap/${name}`, { token, body: item });
-    // With faults, of which the answers and the records tell.
+    // With faults, which answers and records describe.
     await ask('api', `/v1/decrypt/${name}`, { token, body: { ...item, aad_b64: '' } });
     await ask('api', `/v1/decrypt/${name}`, {
       token,
@@ -96,7 +96,7 @@ test('no KEK, no DEK, no token and no signing seed is in any log line, error, me
   const issue = { sub: 'x', typ: 'client', scope: ['docs:read'], projects: ['*'] };
   plant(issuedTokenSchema.parse((await kms.api('/v1/tokens', { token, body: issue })).json()).token);
 
-  // A rotation of the KEK, with KEKs in the places where ids belong.
+  // A rotation of the KEK, with KEKs in place of ids.
   for (const wrong of [kek, further, Buffer.from(further, 'base64').toString('hex')])
     for (const path of ['/v1/kek/rotate', '/v1/kek/retire'])
       await ask('api', path, { token, body: { kek_id: wrong, [wrong]: wrong } });
@@ -109,7 +109,7 @@ test('no KEK, no DEK, no token and no signing seed is in any log line, error, me
   await ask('api', `/v1/kek/${rotation.from}/unfetched`, { token });
   await ask('api', '/v1/kek/retire', { token, body: { kek_id: rotation.from } });
 
-  // Everything that can go wrong, with secrets in the places where they might be repeated.
+  // Everything that can go wrong, with secrets where answers might quote them.
   await ask('api', '/v1/keys', { token, body: { name: kek, type: 'aes-256' } });
   await ask('api', '/v1/keys', { token, body: `{"name":"${kek}` });
   await ask('api', `/v1/keys?cursor=${token}`, { token });
@@ -172,7 +172,7 @@ test('no KEK, no DEK, no token and no signing seed is in any log line, error, me
     { name: 'answers', bytes: Buffer.from(shown.join('\n')) },
     ...files,
   ];
-  // The search finds what is there.
+  // The search itself works.
   for (const name of ['log', 'bunkms.sqlite-wal'])
     expect(places.find((place) => place.name === name)?.bytes.includes('a-dek')).toBe(true);
   for (const [secret, forms] of planted)

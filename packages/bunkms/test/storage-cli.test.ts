@@ -44,14 +44,14 @@ afterEach(async () => {
 const run = (...args: string[]) => bunkms(environment, ...args);
 const holderOf = async (name: string) => (await kms.store.findKey(name, 'current'))?.record?.holder;
 
-/** A project with content in the folder, and a key that this storage holds. */
+/** Creates a project with content in the folder, and a key with this holder. */
 async function makeProject(project: string, holder: string | null): Promise<void> {
   await keys.create(`${project}-dek`);
   writeProject(bundoc, project, [exportedKeySchema.parse((await keys.export(`${project}-dek`)).json())]);
   await setKey(kms, `${project}-dek`, { holder });
 }
 
-/** Runs the command as a process, which reads names from its standard input. */
+/** Runs the command as a process that reads names from standard input. */
 async function withInput(input: string, ...args: string[]): Promise<Finished> {
   const child = spawn(process.execPath, ['--conditions=@bundoc/source', MAIN, ...args], {
     env: { ...environment, NODE_ENV: 'test', NODE_NO_WARNINGS: '1' },
@@ -63,7 +63,7 @@ async function withInput(input: string, ...args: string[]): Promise<Finished> {
 }
 
 describe('bunkms key', () => {
-  test('claims a key that nobody holds, for good, and no key of another storage', async () => {
+  test('claims a key without a holder permanently, but no key of another storage', async () => {
     await keys.create('a-dek');
     for (let time = 0; time < 2; time++) {
       const claimed = await run('key', 'claim', 'a-dek', '--storage', s.id, '--json');
@@ -76,7 +76,7 @@ describe('bunkms key', () => {
     expect((await run('key', 'claim', 'a-dek', '--storage', 'somewhere')).code).toBe(2);
   });
 
-  test('takes a key over once nobody else may use it, or by force', async () => {
+  test('takes over a key once nobody else may use it, or by force', async () => {
     await s.create('a-dek');
     await s.export('a-dek');
     const refused = await run('key', 'take-over', 'a-dek', '--storage', t.id);
@@ -107,7 +107,7 @@ describe('bunkms storage', () => {
     expect((await run('storage', 'show', randomUUID())).code).toBe(3);
   });
 
-  test('claims the key of every project with content in a folder, lists what is held elsewhere, and goes on where it was', async () => {
+  test('claims the key of every project with content in a folder, lists those held elsewhere, and can be continued', async () => {
     await makeProject('free', null);
     await makeProject('unknown', 'unknown');
     await makeProject('mine', s.id);
@@ -128,7 +128,9 @@ describe('bunkms storage', () => {
     const first = await run('storage', 'claim-all', s.id, '--from', bundoc, '--json');
     expect(first.code).toBe(1);
     expect(first.stderr).toContain('other storages hold the keys of these projects: theirs;');
-    expect(first.stderr).toContain('have the mark of a move; claim by hand where they are: moving;');
+    expect(first.stderr).toContain(
+      'have the marker of a move; claim each key for the storage that has it: moving;',
+    );
     expect(first.stderr).toContain('are not claimed: replaced, torn');
     const outcomes = (stdout: string) =>
       Object.fromEntries(
@@ -154,7 +156,7 @@ describe('bunkms storage', () => {
     ]);
   });
 
-  test('claims nothing for a folder that is another storage, or no data folder', async () => {
+  test('claims nothing for a folder of another storage, or one that is not a data folder', async () => {
     await makeProject('free', null);
     writeFileSync(join(bundoc, 'storage.json'), JSON.stringify({ format: 1, id: t.id }));
     const refused = await run('storage', 'claim-all', s.id, '--from', bundoc);
@@ -163,7 +165,7 @@ describe('bunkms storage', () => {
     expect(await holderOf('free-dek')).toBeNull();
   });
 
-  test('claims the keys of the projects that it reads from standard input', async () => {
+  test('claims the keys of the projects from standard input', async () => {
     await keys.create('a-dek');
     await keys.create('b-dek');
     const claimed = await withInput('a\r\n\n b \n', 'storage', 'claim-all', s.id);
@@ -189,14 +191,14 @@ describe('bunkms storage', () => {
     });
   });
 
-  describeWithPostgres('by the lines of the page on recovery', () => {
+  describeWithPostgres('with the script of the page on recovery', () => {
     let server: PostgresServer;
     beforeAll(async () => {
       server = await PostgresServer.start();
     });
     afterAll(() => server[Symbol.asyncDispose]());
 
-    test('claims the keys of the projects of a database, but for those with a marker, which it lists', async () => {
+    test('claims the keys of the projects of a database, except those with a marker, which it lists', async () => {
       const { url } = await server.createDatabase('bundoc');
       const migrations = fileURLToPath(new URL('../../bundoc/migrations/', import.meta.url));
       await server.sql('CREATE SCHEMA bundoc AUTHORIZATION bundoc', 'bundoc');

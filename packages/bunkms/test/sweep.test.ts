@@ -23,7 +23,7 @@ let faulty: FaultyStore;
 let kms: TestKms;
 let keys: KeyCalls;
 beforeEach(async () => {
-  // The service sweeps by itself as it starts, and not again in the midst of a test.
+  // The service sweeps at its start, but not again during a test.
   vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
   clock = new FakeClock();
   faulty = new FaultyStore();
@@ -35,7 +35,7 @@ afterEach(async () => {
   vi.useRealTimers();
 });
 
-/** The sweep of a process that starts now. */
+/** The sweep of a new process. */
 async function newSweep(at = kms): Promise<KeySweep> {
   const logger = createLogger({ service: 'bunkms', level: 'silent' });
   const store = faulty.decorate(at.store);
@@ -52,7 +52,7 @@ async function newSweep(at = kms): Promise<KeySweep> {
   return new KeySweep(deps);
 }
 
-/** Tokens end while the clock runs ahead. */
+/** A new token, because tokens expire when the clock advances. */
 const fresh = () => KeyCalls.of(kms);
 const stateOf = async (name = NAME) => (await kms.store.findKey(name, 'current'))?.record?.state;
 const versionOf = async (name = NAME) => (await kms.store.findKey(name, 'current'))?.record?.version;
@@ -61,7 +61,7 @@ const actionsOf = async (action: string) =>
 const isStored = (bytes: Buffer) => testStorage().holds(kms.dataDir, bytes);
 
 describe('a deletion that is due', () => {
-  test('is done by the service itself, at its time and not before, on record as the system', async () => {
+  test('is carried out by the service at its time and not before, recorded as the system', async () => {
     await keys.make(NAME, 'enabled');
     const wrapped = Buffer.from((await keys.export(NAME)).json().wrapped_b64, 'base64');
     await keys.delete(NAME);
@@ -85,7 +85,7 @@ describe('a deletion that is due', () => {
     expect((await (await fresh()).export(NAME)).json()).toMatchObject({ code: 'key_destroyed' });
   });
 
-  test('is not done to a key that was restored in time, even while the sweep looks at it', async () => {
+  test('is not carried out for a key that is restored in time, even during the sweep', async () => {
     await keys.make(NAME, 'pending_deletion');
     await keys.make('b-dek', 'pending_deletion');
     await keys.post('b-dek', 'restore');
@@ -101,7 +101,7 @@ describe('a deletion that is due', () => {
     expect([await stateOf(), await stateOf('b-dek')]).toEqual(['disabled', 'disabled']);
   });
 
-  test('is done once by several processes that see it at the same time', async () => {
+  test('is done once by several concurrent processes', async () => {
     for (let number = 0; number < 20; number++) await keys.make(`k${number}`, 'pending_deletion');
     const sweeps = await Promise.all([newSweep(), newSweep(), newSweep()]);
     clock.advance(7 * DAY_MS);
@@ -110,7 +110,7 @@ describe('a deletion that is due', () => {
     expect(await kms.verify()).toMatchObject({ intact: true });
   });
 
-  test('is done by a service that was down at that time, when it starts', async () => {
+  test('is carried out at the start of a service that was down at that time', async () => {
     await keys.make(NAME, 'pending_deletion');
     await kms.running.close();
     clock.advance(100 * DAY_MS);
@@ -120,7 +120,7 @@ describe('a deletion that is due', () => {
       .toBe('destroyed');
   });
 
-  test('is not done because somebody sets the clock forward, until a restart believes it', async () => {
+  test('is not carried out early when the clock is set forward, until a restart', async () => {
     await keys.make(NAME, 'pending_deletion');
     const sweep = await newSweep();
     clock.setWall(clock.now() + 365 * DAY_MS);
@@ -131,7 +131,7 @@ describe('a deletion that is due', () => {
     expect(await stateOf()).toBe('destroyed');
   });
 
-  test('comes later, and not never, because somebody sets the clock back', async () => {
+  test('is only delayed when the clock is set back', async () => {
     await keys.make(NAME, 'pending_deletion');
     const sweep = await newSweep();
     clock.setWall(clock.now() - 3 * DAY_MS);
@@ -143,7 +143,7 @@ describe('a deletion that is due', () => {
     expect(await stateOf()).toBe('destroyed');
   });
 
-  test('leaves a damaged key alone and continues with the others', async () => {
+  test('skips a damaged key and continues with the others', async () => {
     for (const name of ['a-dek', 'b-dek', 'c-dek']) await keys.make(name, 'pending_deletion');
     await testStorage().edit(
       kms.dataDir,
@@ -162,7 +162,7 @@ describe('a deletion that is due', () => {
   });
 });
 
-describe('a destruction that is cut short', () => {
+describe('an interrupted destruction', () => {
   const down = () => Promise.reject(new AppError('storage_unavailable'));
   const CUTS: [string, () => void, boolean][] = [
     [
@@ -173,7 +173,7 @@ describe('a destruction that is cut short', () => {
       false,
     ],
     [
-      'after it was written, before anybody knows',
+      'after it was written, before the answer',
       () => {
         faulty.replaced.updateKey = async (real, ...args) => {
           await real(...args);
@@ -183,7 +183,7 @@ describe('a destruction that is cut short', () => {
       true,
     ],
     [
-      'before its bytes are dropped from the files',
+      'before its bytes are erased from the files',
       () => {
         faulty.replaced.scrub = down;
       },
@@ -197,7 +197,7 @@ describe('a destruction that is cut short', () => {
       true,
     ],
     [
-      'after its bytes were dropped',
+      'after its bytes were erased',
       () => {
         faulty.replaced.scrub = async (real) => {
           await real();
@@ -209,7 +209,7 @@ describe('a destruction that is cut short', () => {
   ];
 
   test.each(CUTS)(
-    '%s leaves the key whole or destroyed, and the next sweep ends it',
+    '%s leaves the key intact or destroyed, and the next sweep finishes it',
     async (_when, cut, isWritten) => {
       await keys.make(NAME, 'enabled');
       const wrapped = Buffer.from((await keys.export(NAME)).json().wrapped_b64, 'base64');
@@ -230,7 +230,7 @@ describe('a destruction that is cut short', () => {
   );
 
   test.each(CUTS)(
-    'by a caller, %s, can be asked for again, and has happened at most once',
+    'by a caller, %s, can be repeated, and happens at most once',
     async (_when, cut, isWritten) => {
       await using other = await startKms({
         dataDir: kms.dataDir,
@@ -256,7 +256,7 @@ describe('a destruction that is cut short', () => {
 });
 
 describe('a rotation policy', () => {
-  test('makes a version when the current one has that age, on record as the system', async () => {
+  test('creates a version when the current one has that age, recorded as the system', async () => {
     const made = infoIn(await keys.create(NAME, { rotate_after_days: 30 }));
     expect(made.next_rotation_at).toBe(new Date(clock.now() + 30 * DAY_MS).toISOString());
     const sweep = await newSweep();
@@ -275,7 +275,7 @@ describe('a rotation policy', () => {
     for (const version of [1, 2]) expect((await late.export(NAME, version)).status).toBe(200);
   });
 
-  test('counts from the last rotation, anyone who made it, and makes up for time that was missed once', async () => {
+  test('counts from the last rotation by anyone, and makes up for missed time with one rotation', async () => {
     await keys.create(NAME, { rotate_after_days: 30 });
     const sweep = await newSweep();
     clock.advance(20 * DAY_MS);
@@ -289,7 +289,7 @@ describe('a rotation policy', () => {
     expect(await versionOf()).toBe(3);
   });
 
-  test('given to a key later counts from its current version, and taken away ends it', async () => {
+  test('that is set later counts from the current version, and its removal ends it', async () => {
     await keys.create(NAME);
     clock.advance(40 * DAY_MS);
     const sweep = await newSweep();
@@ -304,7 +304,7 @@ describe('a rotation policy', () => {
     expect(await versionOf()).toBe(2);
   });
 
-  test('rests while the key is disabled or pending deletion, and goes on when it is enabled', async () => {
+  test('pauses while the key is disabled or pending deletion, and resumes when it is enabled', async () => {
     await keys.create(NAME, { rotate_after_days: 5 });
     await keys.post(NAME, 'disable');
     const sweep = await newSweep();
@@ -320,7 +320,7 @@ describe('a rotation policy', () => {
     expect([await versionOf(), await stateOf()]).toEqual([2, 'pending_deletion']);
   });
 
-  test('is done once by several processes that see it at the same time', async () => {
+  test('is done once by several concurrent processes', async () => {
     for (let number = 0; number < 10; number++) await keys.create(`k${number}`, { rotate_after_days: 1 });
     const sweeps = await Promise.all([newSweep(), newSweep(), newSweep()]);
     clock.advance(DAY_MS);
@@ -328,7 +328,7 @@ describe('a rotation policy', () => {
     expect(await actionsOf('key.rotate')).toHaveLength(10);
   });
 
-  test('ends with the last version that a key may have', async () => {
+  test('stops at the maximum number of versions', async () => {
     await keys.create(NAME, { rotate_after_days: 1 });
     const record = (await kms.store.findKey(NAME, 'current'))?.record;
     if (record === undefined) throw new Error('no key');
@@ -342,7 +342,7 @@ describe('a rotation policy', () => {
 });
 
 describe('the sweep', () => {
-  test('goes through more keys than one page holds', async () => {
+  test('processes more keys than fit into one page', async () => {
     await Promise.all(
       Array.from({ length: 205 }, (_, number) => keys.create(`k${number}`, { rotate_after_days: 1 })),
     );
@@ -352,7 +352,7 @@ describe('the sweep', () => {
     expect(await actionsOf('key.rotate')).toHaveLength(205);
   });
 
-  test('survives a store that fails, and does the rest next time', async () => {
+  test('survives a failing store, and does the rest next time', async () => {
     await keys.make(NAME, 'pending_deletion');
     const sweep = await newSweep();
     clock.advance(7 * DAY_MS);

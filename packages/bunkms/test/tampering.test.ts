@@ -11,7 +11,7 @@ const OTHER = 'b-dek';
 const OF_A = `WHERE name = '${NAME}'`;
 const ID_OF_A = `(SELECT id FROM keys ${OF_A})`;
 
-/** The rows that a key has in the database. */
+/** The rows of a key in the database. */
 interface Rows {
   readonly keys: Row[];
   readonly key_versions: Row[];
@@ -40,7 +40,7 @@ function putBack(kms: TestKms, rows: Rows): void {
   });
 }
 
-describe('a key whose record was touched behind the service', () => {
+describe('a key whose record was changed in the database', () => {
   let kms: TestKms;
   let keys: KeyCalls;
   beforeEach(async () => {
@@ -74,7 +74,7 @@ describe('a key whose record was touched behind the service', () => {
     const page = keyPageSchema.strict().parse((await keys.list()).json());
     if (listed) expect(page.damaged).toEqual([NAME]);
     expect(page.keys).toMatchObject([{ name: OTHER }]);
-    // It alone.
+    // Only this key is affected.
     expect((await keys.export(OTHER)).status).toBe(200);
     expect((await kms.api('/ready')).status).toBe(200);
   };
@@ -102,24 +102,24 @@ describe('a key whose record was touched behind the service', () => {
       'the time of its audit record',
       `UPDATE audit SET time = '2020-01-01T00:00:00.000Z' WHERE key = '${NAME}'`,
     ],
-  ])('by %s is damaged, alone, and is not obeyed', async (_what, sql) => {
+  ])('in %s is damaged and cannot be used, unlike other keys', async (_what, sql) => {
     edit(kms, sql);
     await expectDamaged();
   });
 
-  test('by its id is damaged', async () => {
+  test('in its id is damaged', async () => {
     withoutForeignKeys(kms, (database) => database.exec(`UPDATE keys SET id = 'x' ${OF_A}`));
     await expectDamaged();
   });
 
-  test('by being removed, with its versions, is damaged, and is not told to be unknown', async () => {
+  test('by removal together with its versions is damaged, not unknown', async () => {
     withoutForeignKeys(kms, (database) =>
       database.exec(`DELETE FROM key_versions WHERE key_id = ${ID_OF_A}; DELETE FROM keys ${OF_A}`),
     );
     await expectDamaged(false);
   });
 
-  test('by being renamed is damaged under both names', async () => {
+  test('by renaming is damaged under both names', async () => {
     edit(kms, `UPDATE keys SET name = 'c-dek' ${OF_A}`);
     for (const name of [NAME, 'c-dek']) {
       expect((await keys.export(name)).json()).toMatchObject({ code: 'key_damaged' });
@@ -128,7 +128,7 @@ describe('a key whose record was touched behind the service', () => {
     expect(keyPageSchema.parse((await keys.list()).json()).damaged).toEqual(['c-dek']);
   });
 
-  test('by a swap of names with another is damaged, and so is that', async () => {
+  test('by a swap of names with another key is damaged, and so is the other', async () => {
     edit(
       kms,
       `UPDATE keys SET name = 'x' ${OF_A}; UPDATE keys SET name = '${NAME}' WHERE name = '${OTHER}';
@@ -138,7 +138,7 @@ describe('a key whose record was touched behind the service', () => {
       expect((await keys.export(name)).json()).toMatchObject({ code: 'key_damaged' });
   });
 
-  test('by a genuine older row, with its genuine older versions, is damaged, after a restart too', async () => {
+  test('to a genuine older row with its genuine older versions is damaged, also after a restart', async () => {
     const older = rowsOf(kms);
     await keys.post(NAME, 'disable');
     putBack(kms, older);
@@ -147,14 +147,14 @@ describe('a key whose record was touched behind the service', () => {
     expect((await (await KeyCalls.of(again)).export(NAME)).json()).toMatchObject({ code: 'key_damaged' });
   });
 
-  test('and destroyed before does not come back with its genuine older row', async () => {
+  test('does not come back with its genuine older row once it is destroyed', async () => {
     const older = rowsOf(kms);
     expect((await keys.shred(NAME)).status).toBe(200);
     putBack(kms, older);
     await expectDamaged();
   });
 
-  test('and set back together with its audit record is found by the verification of the chain', async () => {
+  test('and rolled back together with its audit record is found by the verification of the chain', async () => {
     const older = rowsOf(kms);
     await keys.post(NAME, 'disable');
     const { seq } = await kms.store.auditHead();
@@ -164,7 +164,7 @@ describe('a key whose record was touched behind the service', () => {
     expect(await kms.verify()).toMatchObject({ intact: false, fault: { seq, reason: 'missing' } });
   });
 
-  test('and set back while the index of changes hides the latest one is found by the verification of the chain', async () => {
+  test('and rolled back while the index of changes hides the latest change is found by the verification of the chain', async () => {
     const older = rowsOf(kms);
     await keys.post(NAME, 'disable');
     expect(await damagedKeys()).toEqual([]);
@@ -180,7 +180,7 @@ describe('a key whose record was touched behind the service', () => {
     };
     withDatabase(kms.dataDir, hide, { defensive: false });
     await using again = await startKms({ dataDir: kms.dataDir, kek: kms.kek });
-    // Anyone who goes so far is obeyed, until somebody verifies.
+    // Such an attack succeeds until somebody verifies the chain.
     expect((await (await KeyCalls.of(again)).export(NAME)).status).toBe(200);
     expect(await again.verify()).toMatchObject({ intact: true });
     expect(await damagedKeys(again)).toEqual([NAME]);
@@ -204,7 +204,7 @@ describe('a key whose record was touched behind the service', () => {
       'the bytes of another key',
       `wrapped = (SELECT wrapped FROM key_versions WHERE key_id <> ${ID_OF_A} AND version = 1)`,
     ],
-  ])('in one version by %s is damaged in that version alone', async (_what, set) => {
+  ])('in one version by %s is damaged only in that version', async (_what, set) => {
     edit(kms, `UPDATE key_versions SET ${set} WHERE key_id = ${ID_OF_A} AND version = 1`);
     expect((await keys.export(NAME, 1)).json()).toMatchObject({ code: 'key_damaged' });
     expect((await keys.destroyVersion(NAME, 1)).json()).toMatchObject({ code: 'key_damaged' });
@@ -213,11 +213,11 @@ describe('a key whose record was touched behind the service', () => {
     expect(detail.damaged_versions).toEqual([1]);
     expect(detail.versions).toMatchObject([{ version: 2 }]);
     expect(infoIn(await keys.post(NAME, 'rotate'))).toMatchObject({ version: 3 });
-    // The key as a whole can still be destroyed.
+    // The complete key can still be destroyed.
     expect((await keys.shred(NAME)).status).toBe(200);
   });
 
-  test('in a version that was destroyed is damaged in it when its bytes are put back', async () => {
+  test('in a destroyed version whose bytes were restored is damaged in that version', async () => {
     const older = rowsOf(kms);
     await keys.destroyVersion(NAME, 1);
     const [first] = older.key_versions;
@@ -232,7 +232,7 @@ describe('a key whose record was touched behind the service', () => {
     expect((await keys.export(NAME)).status).toBe(200);
   });
 
-  test('by a version that it never had is not given that version', async () => {
+  test('by an added version does not get that version', async () => {
     edit(
       kms,
       `INSERT INTO key_versions (key_id, version, kcv, state, created_at, wrapped)

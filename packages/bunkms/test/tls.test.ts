@@ -17,10 +17,7 @@ interface Outcome {
   readonly isReused?: true;
 }
 
-/**
- * One request. @returns its status, or the code of what went wrong; the certificate that a new connection was
- * shown.
- */
+/** Sends one request. @returns its status or error code, and the certificate of a new connection. */
 function ask(url: string, path: string, tls: RequestOptions): Promise<Outcome> {
   return new Promise((resolve) => {
     const sent = request(new URL(path, url), { agent: false, ...tls }, (response) => {
@@ -79,12 +76,12 @@ describe('the internal listener with mutual TLS', () => {
     pki[Symbol.dispose]();
   });
 
-  test('lets a client of the authority in, by TLS 1.3', async () => {
+  test('accepts a client of the authority, with TLS 1.3', async () => {
     expect(kms.running.internalUrl).toMatch(/^https:/);
     expect(await ask(kms.running.internalUrl, '/ready', good)).toMatchObject({ outcome: 200 });
   });
 
-  test('asks clients of the API listener for no certificate', async () => {
+  test('requires no certificate from clients of the API listener', async () => {
     expect(await ask(kms.running.apiUrl, '/ready', { ca: pki.authority.cert })).toMatchObject({
       outcome: 200,
     });
@@ -92,7 +89,7 @@ describe('the internal listener with mutual TLS', () => {
     expect((await ask(kms.running.apiUrl, '/ready', old)).outcome).toBeTypeOf('string');
   });
 
-  test('shows clients a certificate that they refuse under another name', async () => {
+  test('presents a certificate that clients refuse under another name', async () => {
     expect(await ask(kms.running.internalUrl, '/ready', { ...good, servername: 'elsewhere' })).toEqual({
       outcome: 'ERR_TLS_CERT_ALTNAME_INVALID',
     });
@@ -140,7 +137,7 @@ describe('the internal listener with mutual TLS', () => {
     expect(received).not.toContain('HTTP');
   });
 
-  test('writes few lines of many refusals', async () => {
+  test('logs few lines for many refusals', async () => {
     for (let i = 0; i < 20; i++) await ask(kms.running.internalUrl, '/ready', { ca: pki.authority.cert });
     const lines = kms.logs.filter((line) => line.includes('TLS refused connections'));
     expect(lines.length).toBeLessThan(5);
@@ -149,7 +146,7 @@ describe('the internal listener with mutual TLS', () => {
 });
 
 describe('certificate files that change while the service runs', () => {
-  test('are used for new connections, while those that stand go on', async () => {
+  test('are used for new connections, while established ones continue', async () => {
     using pki = await TestPki.make();
     const first = await pki.issue({ names: SERVER_NAMES });
     await using kms = await startKms({ config: { internalTls: pki.write('server', first) } });
@@ -164,12 +161,12 @@ describe('certificate files that change while the service runs', () => {
     await expect
       .poll(async () => (await ask(internalUrl, '/health', client)).shown)
       .toBe(fingerprintOf(second));
-    // A connection that was used before is shown nothing.
+    // A reused connection gets no certificate.
     expect(await standing()).toEqual({ outcome: 200, isReused: true });
     agent.destroy();
   });
 
-  test('decide again which authority clients must have', async () => {
+  test('change the authority that clients need', async () => {
     using pki = await TestPki.make();
     const pair = await pki.issue({ names: SERVER_NAMES });
     await using kms = await startKms({ config: { internalTls: pki.write('server', pair) } });

@@ -46,14 +46,14 @@ describe('bunkms token inspect', () => {
     expect(stdout).toMatch(/^signature +not checked/m);
   });
 
-  test('reads standard input, and says why a text is no token', async () => {
+  test('reads standard input, and says why a text is not a token', async () => {
     const piped = await bunkmsProcess({ NODE_ENV: 'test' }, 'token', 'inspect');
     expect([piped.code, piped.stderr]).toEqual([2, expect.stringContaining('there is no token')]);
     const cut = await bunkms({}, 'token', 'inspect', backend.slice(0, 60));
     expect([cut.code, cut.stderr]).toEqual([2, expect.stringContaining('cut off')]);
   });
 
-  test('checks the signature by the keys that are given, and exits with 1 for a bad one', async () => {
+  test('checks the signature with the given keys, and exits with 1 for a bad one', async () => {
     const { x, kid } = await publicKey();
     const jwks = join(folder, 'jwks.json');
     writeFileSync(
@@ -68,7 +68,7 @@ describe('bunkms token inspect', () => {
 });
 
 describe('bunkms token list', () => {
-  test('shows scopes, projects, issuer and end below a head', async () => {
+  test('shows scopes, projects, issuer and expiry below a header', async () => {
     const [head, ...rows] = (await run('token', 'list')).stdout.trimEnd().split('\n');
     expect(head?.split(/ {2,}/)).toEqual([
       ...['token', 'state', 'type', 'subject', 'scopes', 'projects', 'keys', 'issuer', 'ends'],
@@ -102,7 +102,7 @@ describe('bunkms token list', () => {
     expect(tokens.map(({ sub }: { sub: string }) => sub)).toEqual(subjects);
   });
 
-  test('takes no filter that is none', async () => {
+  test('refuses an unknown filter', async () => {
     for (const filter of [
       ['--typ', 'other'],
       ['--scope', 'docs:none'],
@@ -122,7 +122,7 @@ describe('bunkms token issue', () => {
       ['--may-issue-scope', 'docs:read', '--may-issue-ttl', '1h', '--may-issue-project', 'x/y'],
       '--may-issue-project x/y: ',
     ],
-  ])('names the option that was typed: %j', async (options, fault) => {
+  ])('names the faulty option: %j', async (options, fault) => {
     const { code, stderr } = await run(
       'token',
       'issue',
@@ -137,7 +137,7 @@ describe('bunkms token issue', () => {
     expect([code, stderr]).toEqual([2, expect.stringContaining(fault)]);
   });
 
-  test('refuses kms:issue_client without a grant, and for a client', async () => {
+  test('refuses kms:issue_client without a grant, and for a client token', async () => {
     const scope = ['--sub', 'a', '--scope', 'kms:issue_client'];
     const without = await run('token', 'issue', '--typ', 'service', ...scope);
     expect([without.code, without.stderr]).toEqual([

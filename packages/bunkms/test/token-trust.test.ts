@@ -11,7 +11,7 @@ import { testStorage, useStorage } from './support/storage.ts';
 
 type Issued = Awaited<ReturnType<TestKms['issue']>>;
 
-/** What anyone who has the database, and not the KEK, can do to tokens. */
+/** The abilities of an attacker with the database but without the KEK regarding tokens. */
 function tokenTrust(commandEnvironment: (dataDir: string) => Promise<Record<string, string>>): void {
   let dataDir: string;
   let kms: TestKms;
@@ -42,7 +42,7 @@ function tokenTrust(commandEnvironment: (dataDir: string) => Promise<Record<stri
     rmSync(dataDir, { recursive: true, force: true });
   });
 
-  test('a row that is set back from revoked to active stays revoked, and verification names it', async () => {
+  test('a row that is reset from revoked to active stays revoked, and verification names it', async () => {
     await kms.api(`/v1/tokens/${victim.jti}`, { method: 'DELETE', token: admin.token });
     expect([await status(victim), await damaged()]).toEqual([401, []]);
     await edit(`UPDATE tokens SET revoked_at = NULL WHERE jti = '${victim.jti}'`);
@@ -53,13 +53,13 @@ function tokenTrust(commandEnvironment: (dataDir: string) => Promise<Record<stri
     await edit(`UPDATE tokens SET family = '${randomUUID()}', revoked_at = NULL WHERE jti = '${victim.jti}'`);
     expect(await status(victim)).toBe(401);
     expect(await damaged()).toEqual([victim.jti]);
-    // It alone.
+    // Only this token is affected.
     expect(await status(other)).toBe(200);
   });
 
   test.each([
     ['its scope', `scope = '["kms:read_key","kms:export_key"]'`],
-    ['its scope, to no JSON', `scope = 'kms:admin'`],
+    ['its scope, to invalid JSON', `scope = 'kms:admin'`],
     ['its keys', `keys = '["*"]'`],
     ['its projects', `projects = '["*"]'`],
     ['its type', `typ = 'client'`],
@@ -70,16 +70,16 @@ function tokenTrust(commandEnvironment: (dataDir: string) => Promise<Record<stri
     ['its family', `family = '${randomUUID()}'`],
     ['its issuer', `issuer = '${randomUUID()}'`],
     ['what it may issue', `may_issue = '${JSON.stringify(MAY_ISSUE_ALL)}'`],
-    ['what it may issue, to no JSON', `may_issue = 'all'`],
+    ['what it may issue, to invalid JSON', `may_issue = 'all'`],
     ['its revocation', `revoked_at = '2020-01-01T00:00:00.000Z'`],
-  ])('a row that is edited in %s is not believed, and verification names it', async (_what, change) => {
+  ])('a row that is edited in %s is not trusted, and verification names it', async (_what, change) => {
     await edit(`UPDATE tokens SET ${change} WHERE jti = '${victim.jti}'`);
     expect((await renew(victim)).status).toBe(401);
     const { tokens, damaged: named } = await listed();
     expect([named, tokens.map(({ jti }) => jti)]).toEqual([[victim.jti], [admin.jti, other.jti]]);
     expect(await damaged()).toEqual([victim.jti]);
     expect((await renew(other)).status).toBe(201);
-    // What ends it is taken from the chain.
+    // Its revocation uses the chain.
     const path = `/v1/tokens/${victim.jti}`;
     expect((await kms.api(path, { method: 'DELETE', token: admin.token })).status).toBe(204);
     expect(await status(victim)).toBe(401);
@@ -92,7 +92,7 @@ function tokenTrust(commandEnvironment: (dataDir: string) => Promise<Record<stri
     expect(kms.logs.join('')).not.toContain(victim.token);
   });
 
-  test('a row that nobody issued is not believed, and verification names it', async () => {
+  test('a forged row is not trusted, and verification names it', async () => {
     const jti = randomUUID();
     await edit(
       `INSERT INTO tokens (jti, family, sub, typ, aud, scope, keys, projects, issued_at, expires_at)
@@ -103,7 +103,7 @@ function tokenTrust(commandEnvironment: (dataDir: string) => Promise<Record<stri
     expect(await damaged()).toEqual([jti]);
   });
 
-  test('a revocation that somebody adds to the database hides no real one, and verification names it', async () => {
+  test('a forged revocation in the database hides no real one, and verification names it', async () => {
     await kms.api(`/v1/tokens/${other.jti}`, { method: 'DELETE', token: admin.token });
     await edit(
       `CREATE TABLE planted AS SELECT * FROM audit WHERE action = 'token.revoke';
@@ -165,11 +165,11 @@ function tokenTrust(commandEnvironment: (dataDir: string) => Promise<Record<stri
     for (const one of [victim, other, victim, other]) expect(await status(one)).toBe(200);
     await end();
     expect(await status(victim)).toBe(401);
-    // It alone.
+    // Only this token is affected.
     expect(await status(other)).toBe(200);
   });
 
-  test('the command line tells of damaged tokens, and audit verify fails by them', async () => {
+  test('the command line reports damaged tokens, and they make audit verify fail', async () => {
     const environment = {
       BUNKMS_DATA_DIR: dataDir,
       BUNKMS_KEK: kms.kek,
@@ -180,7 +180,7 @@ function tokenTrust(commandEnvironment: (dataDir: string) => Promise<Record<stri
     const verified = await bunkms(environment, 'audit', 'verify', '--json');
     expect(verified.code).toBe(1);
     expect(JSON.parse(verified.stdout)).toMatchObject({ intact: true, damaged_tokens: [victim.jti] });
-    expect(verified.stderr).toContain(`tokens are not what the chain says: ${victim.jti}`);
+    expect(verified.stderr).toContain(`tokens contradict the audit chain: ${victim.jti}`);
     const list = await bunkms(environment, 'token', 'list');
     expect(list.stdout).toContain(`${victim.jti}  damaged\n`);
     expect(list.stdout).toContain(`${other.jti}  valid`);
@@ -217,7 +217,7 @@ function tokenTrust(commandEnvironment: (dataDir: string) => Promise<Record<stri
       ['names another issuer', `detail = replace(detail, '"issuer":"', '"issuer":"0')`],
       ['is of another action', `action = 'token.issued'`],
     ])(
-      'ends, and what it missed is named, when a record between %s and is put back',
+      'can be completed, and verification names the missed tokens, when a record between %s and is restored later',
       async (_what, change) => {
         const sibling = await issueBy(root);
         const where = `WHERE detail LIKE '%"${child.jti}"%' AND detail LIKE '%"${root.jti}"%'`;
@@ -247,7 +247,7 @@ function tokenTrust(commandEnvironment: (dataDir: string) => Promise<Record<stri
     );
   });
 
-  test('a token with what it may issue, and a renewal of it, are what the chain says', async () => {
+  test('a token with may_issue, and its renewal, match the chain', async () => {
     const renewed = issuedTokenSchema.parse((await renew(admin)).json());
     expect(renewed.may_issue).toEqual(MAY_ISSUE_ALL);
     expect((await listed()).damaged).toBeUndefined();
@@ -255,11 +255,11 @@ function tokenTrust(commandEnvironment: (dataDir: string) => Promise<Record<stri
   });
 }
 
-describe('who has the database of BunKMS in SQLite', () => {
+describe('an attacker with the SQLite database of BunKMS', () => {
   tokenTrust(async () => ({}));
 });
 
-describeWithPostgres('who has the database of BunKMS in PostgreSQL', () => {
+describeWithPostgres('an attacker with the PostgreSQL database of BunKMS', () => {
   let databases: PostgresDatabases;
   beforeAll(async () => {
     databases = await PostgresDatabases.start();

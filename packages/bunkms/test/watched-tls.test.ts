@@ -24,7 +24,7 @@ beforeAll(async () => {
 });
 afterAll(() => pki[Symbol.dispose]());
 
-test('speaks of the end of a certificate from 14 days before it, once a day, and louder after it', async () => {
+test('logs once a day that a certificate expires, from 14 days before, and at a higher level after its expiry', async () => {
   const clock = new FakeClock();
   clock.setWall(Date.now());
   const files = pki.write('ending', await pki.issue({ to: 20 }));
@@ -50,7 +50,7 @@ test('speaks of the end of a certificate from 14 days before it, once a day, and
   expect(Number(tls.notAfterMs)).toBeGreaterThan(Date.now() + 399 * DAY_MS);
 });
 
-test('takes a pair of which it saw the halves one after the other, without an error in the log', async () => {
+test('adopts a pair that is written in two steps, without an error in the log', async () => {
   const files = pki.write('halves', await pki.issue());
   using tls = new WatchedTls({ files, use: 'halves', clock: new FakeClock(), logger });
   const before = tls.context.cert;

@@ -15,7 +15,7 @@ export type BatchOperation =
   | {
       readonly op: 'create';
       readonly collection: string;
-      /** A new one that sorts by time when absent. */
+      /** When absent, the service creates an id that sorts by time. */
       readonly id?: string | undefined;
       readonly document: Content<object>;
     }
@@ -23,7 +23,7 @@ export type BatchOperation =
       readonly op: 'patch';
       readonly collection: string;
       readonly id: string;
-      /** An object is a merge patch, an array a JSON Patch. */
+      /** An object is a merge patch; an array is a JSON Patch. */
       readonly patch: object | readonly PatchOperation[];
       readonly ifMatch?: string | undefined;
     }
@@ -34,12 +34,12 @@ export type BatchOperation =
       readonly ifMatch?: string | undefined;
     };
 
-/** What an operation led to. */
+/** The result of one operation. */
 export type BatchResult =
   | (Metadata & { readonly created: boolean })
   | { readonly _id: string; readonly _collection: string; readonly deleted: true };
 
-/** The body of a batch; exact texts stay exact. */
+/** The body of a batch. Exact texts are kept to the byte. */
 export function batchText(operations: readonly BatchOperation[]): string {
   return `{"operations":[${operations.map(operationText).join(',')}]}`;
 }

@@ -5,50 +5,50 @@ import { elementTexts, memberTexts } from './json-slices.ts';
 import type { CallOptions, Transport } from './transport.ts';
 
 export interface ChangesOptions {
-  /** Where to begin: what a change or page gave as its place, or `now`. From the start when absent. */
+  /** Where to begin: the `since` of an earlier page or iterator, or `now`. From the start when absent. */
   readonly since?: string | undefined;
   /** Changes of this collection only. */
   readonly collection?: string | undefined;
-  /** Whether each change brings its document. */
+  /** Whether each change includes its document. */
   readonly documents?: boolean | undefined;
 }
 
 export interface ChangesPageOptions extends ChangesOptions, CallOptions {
-  /** Changes of a page, 1 to 1,000; 100 by default. */
+  /** Changes per page, 1 to 1,000; 100 by default. */
   readonly limit?: number | undefined;
-  /** How long an empty page is held back until something happens, seconds, at most 50. */
+  /** How long the service waits for a change before it returns an empty page, seconds; at most 50. */
   readonly waitS?: number | undefined;
 }
 
 export interface FollowOptions extends ChangesOptions {
   /**
-   * `stream` (the default) and `poll` follow the feed for ever, `end` ends where it ends now. A stream is
-   * told at once; long polls get through proxies that hold back streams.
+   * `stream` (the default) and `poll` follow the feed until aborted; `end` stops at its present end. A stream
+   * delivers changes at once. Long polls also work behind proxies that buffer streams.
    */
   readonly until?: 'stream' | 'poll' | 'end' | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
-/** What happened to a document last. */
+/** The latest change of a document. */
 export interface Change<T> {
   readonly collection: string;
   readonly id: string;
   readonly rev: string;
   readonly deleted: boolean;
   /**
-   * The document, when it was asked for and there is one. Line breaks between the tokens of its text are
+   * The document, if it was requested and exists. Line breaks between the tokens of its text are replaced by
    * spaces.
    */
   readonly document: Document<T> | undefined;
-  /** The document was asked for, and its stored bytes do not open. */
+  /** The document was requested, but its stored bytes do not open. */
   readonly isUnreadable: boolean;
 }
 
 export interface ChangesPage<T> {
   readonly changes: readonly Change<T>[];
-  /** Where to go on. */
+  /** Where to resume. */
   readonly since: string;
-  /** True when there may be more at once. */
+  /** True when the next page may have changes already. */
   readonly more: boolean;
 }
 
@@ -56,7 +56,7 @@ export interface ChangesPage<T> {
 const SILENCE_MS = 45_000;
 const POLL_S = 30;
 const PAGE = 1_000;
-/** Refusals of a stream after which coming back may help. */
+/** Statuses after which a stream reconnects. */
 const PASSING_STATUSES: ReadonlySet<number> = new Set([0, 429, 500, 502, 503, 504]);
 
 /** Reads the feed of changes of one project. */
@@ -119,7 +119,7 @@ export class ChangesReader<T> {
     }
   }
 
-  /** Comes back to where it was whenever the stream ends, with growing pauses. */
+  /** Reconnects whenever the stream ends, with growing pauses, and resumes behind the last event. */
   async *#stream(
     about: ChangesOptions,
     place: Place,
@@ -188,8 +188,8 @@ export class ChangesReader<T> {
 }
 
 /**
- * Changes as they come. `since` is a place to go on from that misses nothing: behind the change that was
- * taken last, or, when they come in pages, behind the last whole page.
+ * Changes as they happen. To resume from `since` misses nothing. It points behind the last change that was
+ * consumed or, with pages, behind the last whole page.
  */
 export class Following<T> implements AsyncIterable<Change<T>> {
   readonly #place: Place = { since: undefined };
@@ -217,7 +217,7 @@ async function read(reader: ReadableStreamDefaultReader<Uint8Array>, signal: Abo
     return await reader.read();
   } catch (cause) {
     if (signal.aborted) throw signal.reason;
-    throw new BundocError('network_error', { cause, detail: 'the stream broke off' });
+    throw new BundocError('network_error', { cause, detail: 'the stream was cut short' });
   }
 }
 

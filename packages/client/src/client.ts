@@ -15,7 +15,7 @@ import { type MovedProject, type MoveProgress, readMove } from './move.ts';
 import type { DeletedProject, ProjectInfo, ProjectPage, ProjectSummary } from './project-info.ts';
 import { type CallOptions, Transport, type TransportOptions } from './transport.ts';
 
-/** One project: its collections, and what happens in it. */
+/** One project: its collections and its changes. */
 export class Project {
   readonly #transport: Transport;
   readonly #path: string;
@@ -33,8 +33,8 @@ export class Project {
   }
 
   /**
-   * What the project holds; undefined when there is none. @throws BundocError `project_destroyed` for one
-   * that was deleted.
+   * What the project holds; undefined when it does not exist. @throws BundocError `project_destroyed` when it
+   * was deleted.
    */
   async info(options: CallOptions = {}): Promise<ProjectInfo | undefined> {
     try {
@@ -65,20 +65,20 @@ export class Project {
   }
 
   /**
-   * What happens, each document once, at its last change: `for await (const change of project.changes())`. A
-   * stream that breaks off resumes behind the last change that was taken.
+   * The changes of the project, each document once, at its latest change: `for await (const change of
+   * project.changes())`. A stream that breaks resumes behind the last change that was consumed.
    *
-   * @throws BundocError `position_gone` when deletions behind `since` are forgotten.
+   * @throws BundocError `position_gone` when deletions after `since` are no longer remembered.
    */
   changes<T extends object = Record<string, unknown>>(options: FollowOptions = {}): Following<T> {
     return new ChangesReader<T>(this.#transport, this.#path).follow(options);
   }
 
   /**
-   * A backup of the project, sealed, as it comes; with `docs:admin`. It is whole only if it passes
-   * `bundoc verify-backup`.
+   * Streams a sealed backup of the project; needs `docs:admin`. It is complete only if it passes `bundoc
+   * verify-backup`.
    *
-   * @throws BundocError before the first bytes; the stream errors when the backup breaks off.
+   * @throws BundocError before the first bytes; the stream errors when the backup is cut short.
    */
   backup(options: { readonly signal?: AbortSignal } = {}): Promise<ReadableStream<Uint8Array>> {
     const signal = options.signal ?? new AbortController().signal;
@@ -86,12 +86,12 @@ export class Project {
   }
 
   /**
-   * Moves the project out of files to where the service may move it to, while it is used; with
-   * `docs:admin`. Called again, it begins what was cut short again, or answers the same. An aborted `signal`
-   * stops it, unless the project is about to change hands.
+   * Moves the project from files to the database of the service's `BUNDOC_MOVE_TO`, while it is in use; needs
+   * `docs:admin`. A repeated call restarts an interrupted move, or returns the same answer. Aborting `signal`
+   * stops the move, except while ownership is being handed over.
    *
-   * @throws BundocError `move_refused`, `rate_limited` while others are moved; `network_error` when the
-   * answer breaks off.
+   * @throws BundocError `move_refused`; `rate_limited` while others are moved; `network_error` when the
+   *   answer is cut short.
    */
   async move(
     options: { readonly signal?: AbortSignal; readonly onProgress?: (progress: MoveProgress) => void } = {},
@@ -110,9 +110,9 @@ export class Project {
   }
 
   /**
-   * Carries out operations, each on a document of its own: all of them or none.
+   * Carries out operations, each on a different document: all of them or none.
    *
-   * @throws BundocError `precondition_failed` with each operation that failed among `errors`.
+   * @throws BundocError `precondition_failed` with each failed operation in `errors`.
    */
   async batch(
     operations: readonly BatchOperation[],
@@ -138,24 +138,26 @@ export class Project {
   }
 }
 
-/** Bundoc, as one holder of tokens sees it. */
+/** A client of one Bundoc service with one source of tokens. */
 export class Bundoc {
   readonly #transport: Transport;
 
-  /** @throws TypeError for a URL that is none. */
+  /** @throws TypeError when the URL is invalid. */
   constructor(options: TransportOptions) {
     this.#transport = new Transport(options);
   }
 
-  /** A project; it need not exist: the first write makes it. */
+  /** A project. It need not exist: the first write creates it. */
   project(id: string): Project {
     return new Project(this.#transport, id);
   }
 
   /**
-   * Deletes a project and destroys its key, for ever; with `docs:admin`. Repeated, it answers the same.
+   * Deletes a project and destroys its key, permanently; needs `docs:admin`. A repeated call returns the same
+   * answer.
    *
-   * @throws BundocError `project_not_found`, `kms_unavailable`; the service continues what was begun.
+   * @throws BundocError `project_not_found`, `kms_unavailable`. The service finishes a deletion that has
+   *   begun.
    */
   async deleteProject(id: string, options: CallOptions = {}): Promise<DeletedProject> {
     const { text } = await this.#transport.send({
@@ -168,14 +170,14 @@ export class Bundoc {
     return JSON.parse(text) as DeletedProject;
   }
 
-  /** A page of the projects that the token is for, in the order of their ids. */
+  /** A page of the projects that the token is for, ordered by id. */
   async projectsPage(
     options: CallOptions & {
       readonly limit?: number | undefined;
       readonly cursor?: string | undefined;
-      /** How their ids begin. */
+      /** Prefix of their ids. */
       readonly prefix?: string | undefined;
-      /** Whether each is listed with what is known without its key; that opens none. */
+      /** Whether to add to each what is known without its key. Opens no project. */
       readonly summary?: boolean | undefined;
     } = {},
   ): Promise<ProjectPage> {
@@ -200,7 +202,7 @@ export class Bundoc {
     };
   }
 
-  /** The ids of all projects that the token is for, in their order. */
+  /** The ids of all projects that the token is for, in ascending order. */
   async *projects(
     options: CallOptions & { readonly limit?: number | undefined } = {},
   ): AsyncGenerator<string, void, void> {

@@ -1,6 +1,6 @@
 /**
- * Every code that Bundoc refuses with (`docs/errors.md` says what each means). A later Bundoc may know more:
- * treat an unknown one by its status.
+ * Every code of Bundoc's refusals (`docs/errors.md` explains each). A newer Bundoc may have more: handle an
+ * unknown code by its status.
  */
 export const BUNDOC_CODES = [
   'invalid_request',

@@ -23,14 +23,15 @@ import type { CallOptions, Transport } from './transport.ts';
 
 export interface WriteOptions extends CallOptions {
   /**
-   * Makes the write happen once, however often it is sent with this key: for a day. One is made for each
-   * call, so that the call may be tried again; give one that you keep to be able to make the same call later.
+   * Makes the write take effect once, however often it is sent with this key within a day. By default each
+   * call has a new key, so that the client can retry it. Pass a key that you keep to repeat the same call
+   * later.
    */
   readonly idempotencyKey?: string | undefined;
 }
 
 export interface ConditionalOptions extends WriteOptions {
-  /** Only if this is the document's revision (or `*`: if it exists); else `precondition_failed`. */
+  /** Required revision of the document (`*`: any); otherwise `precondition_failed`. */
   readonly ifMatch?: string | undefined;
 }
 
@@ -40,28 +41,30 @@ export interface ReplaceOptions extends ConditionalOptions {
 }
 
 export interface ListOptions extends CallOptions {
-  /** Documents of a page, 1 to 1,000; 100 by default. */
+  /** Documents per page, 1 to 1,000; 100 by default. */
   readonly limit?: number | undefined;
-  /** Paths of members joined by dots, 1 to 50: the only ones that are given, beside the metadata. */
+  /** Paths of members joined by dots, 1 to 50. Only these and the metadata are returned. */
   readonly fields?: readonly string[] | undefined;
 }
 
-/** What is to be done about documents that do not open. */
+/** How to handle documents that do not open. */
 export interface UnreadableOptions {
-  /** Told of their ids. Without it they end the call, or the iteration, with `integrity_error`. */
+  /** Called with their ids. Without it, such documents end the call or iteration with `integrity_error`. */
   readonly onUnreadable?: ((ids: readonly string[]) => void) | undefined;
 }
 
 export interface IterateOptions extends ListOptions, UnreadableOptions {}
 
 export interface QuestionOptions extends CallOptions, UnreadableOptions {
-  /** Told how an answer was found; of an iteration, for each page. Without it that is not asked for. */
+  /**
+   * Called with the explanation of an answer, in an iteration for each page. Without it, none is requested.
+   */
   readonly onExplained?: ((explanation: Explanation) => void) | undefined;
 }
 
-/** Whether and for which revision of its definition a collection is changed. */
+/** Preconditions of a change of a definition. */
 export interface DefineOptions extends WriteOptions {
-  /** Only if this is the revision of the definition (or `*`: if there is one); else `precondition_failed`. */
+  /** Required revision of the definition (`*`: any); otherwise `precondition_failed`. */
   readonly ifMatch?: string | undefined;
   /** `*`: only if the collection is not defined. */
   readonly ifNoneMatch?: '*' | undefined;
@@ -76,7 +79,7 @@ export type PatchOperation =
   | { readonly op: 'move' | 'copy'; readonly from: string; readonly path: string };
 
 /**
- * The documents of one collection. `T` is what they hold; nothing checks it.
+ * The documents of one collection. `T` is the type of their content, which is not checked at run time.
  *
  * One class, because it has a method for each operation of the API on a collection.
  */
@@ -92,7 +95,8 @@ export class Collection<T extends object = Record<string, unknown>> {
   }
 
   /**
-   * Makes a document, under its `_id` or a new id that sorts by time. @throws BundocError `document_exists`.
+   * Creates a document, under its `_id` or a new id that sorts by time. @throws BundocError
+   * `document_exists`.
    */
   async create(content: Content<T>, options: WriteOptions = {}): Promise<Metadata> {
     const { text } = await this.#transport.send({
@@ -106,7 +110,7 @@ export class Collection<T extends object = Record<string, unknown>> {
     return JSON.parse(text) as Metadata;
   }
 
-  /** @returns the document; undefined when there is none. */
+  /** @returns the document; undefined when it does not exist. */
   async get(id: string, options: CallOptions = {}): Promise<Document<T> | undefined> {
     try {
       const path = this.#documentPath(id);
@@ -118,7 +122,7 @@ export class Collection<T extends object = Record<string, unknown>> {
     }
   }
 
-  /** Makes or replaces a document. @throws BundocError `precondition_failed`. */
+  /** Creates or replaces a document. @throws BundocError `precondition_failed`. */
   async put(id: string, content: Content<T>, options: ReplaceOptions = {}): Promise<Metadata> {
     const { text } = await this.#transport.send({
       ...options,
@@ -133,10 +137,10 @@ export class Collection<T extends object = Record<string, unknown>> {
 
   /**
    * Changes parts of a document: an object is a merge patch (RFC 7396), an array a JSON Patch (RFC 6902). The
-   * rest of its text stays as it is. A `JsonText` is sent to the byte.
+   * rest of its text stays as it is. A `JsonText` is sent unchanged.
    *
-   * @throws BundocError `document_not_found`, `precondition_failed`, and what a patch that does not fit is
-   * refused with.
+   * @throws BundocError `document_not_found`, `precondition_failed`, and the codes for a patch that does
+   *   not apply.
    */
   async patch(
     id: string,
@@ -164,11 +168,11 @@ export class Collection<T extends object = Record<string, unknown>> {
     await this.#transport.send({ ...options, method: 'DELETE', path, headers, isIdempotent: true });
   }
 
-  /** A page of the collection, in the order of creation. */
+  /** A page of the collection, in order of creation. */
   async listPage(
     options: ListOptions & {
       readonly cursor?: string | undefined;
-      /** Whether the documents of the collection are counted, as `total` of the page. */
+      /** Whether the page has `total`, the number of documents in the collection. */
       readonly total?: boolean | undefined;
     } = {},
   ): Promise<DocumentPage<T>> {
@@ -183,17 +187,17 @@ export class Collection<T extends object = Record<string, unknown>> {
     return pageOf<T>(text);
   }
 
-  /** All documents, in the order of creation; those that are made meanwhile come at the end. */
+  /** All documents, in order of creation. Documents that are created during the iteration come last. */
   list(options: IterateOptions = {}): AsyncGenerator<Document<T>, void, void> {
     const { onUnreadable, ...rest } = options;
     return documentsOf((cursor) => this.listPage({ ...rest, cursor }), onUnreadable);
   }
 
   /**
-   * A page of the documents that a query finds.
+   * A page of the documents that match a query.
    *
-   * @throws BundocError `invalid_request` for a query that cannot be; `query_too_expensive` when too much
-   * would have to be looked at.
+   * @throws BundocError `invalid_request` for an invalid query; `query_too_expensive` when it would read
+   *   too much.
    */
   async queryPage(
     query: Query & { readonly cursor?: string | undefined; readonly explain?: boolean | undefined } = {},
@@ -203,7 +207,7 @@ export class Collection<T extends object = Record<string, unknown>> {
     return { documents, unreadable, nextCursor, explain: rest['explain'] as Explanation | undefined };
   }
 
-  /** All documents that a query finds, in its order. */
+  /** All documents that match a query, in its order. */
   query(query: Query = {}, options: QuestionOptions = {}): AsyncGenerator<Document<T>, void, void> {
     const { onUnreadable, onExplained, ...call } = options;
     const explain = onExplained !== undefined;
@@ -214,12 +218,12 @@ export class Collection<T extends object = Record<string, unknown>> {
     }, onUnreadable);
   }
 
-  /** How many documents a condition holds for. */
+  /** How many documents match a condition. */
   async count(where?: Where | JsonText, options: QuestionOptions = {}): Promise<number> {
     return (await this.#figures<{ count: number }>('count', { where }, options)).count;
   }
 
-  /** Figures over the documents that a condition holds for, in groups. */
+  /** Figures over the documents that match a condition, by group. */
   async aggregate<const F extends Readonly<Record<string, Figure>>>(
     aggregation: Aggregation<F>,
     options: QuestionOptions = {},
@@ -228,7 +232,7 @@ export class Collection<T extends object = Record<string, unknown>> {
   }
 
   /**
-   * What the collection holds and is defined to be; undefined when it is neither defined nor holds a
+   * The contents and the definition of the collection; undefined when it is not defined and holds no
    * document.
    */
   async info(options: CallOptions = {}): Promise<CollectionInfo | undefined> {
@@ -247,9 +251,8 @@ export class Collection<T extends object = Record<string, unknown>> {
   }
 
   /**
-   * Defines the collection, in place of the whole definition that there is; with `docs:admin`. Indexes are
-   * built meanwhile: see
-   * {@link indexProgress}.
+   * Defines the collection, and replaces any earlier definition as a whole; needs `docs:admin`. Indexes are
+   * built in the background: see {@link indexProgress}.
    *
    * @throws BundocError `precondition_failed`.
    */
@@ -266,15 +269,15 @@ export class Collection<T extends object = Record<string, unknown>> {
   }
 
   /**
-   * How many of the documents a schema would refuse, which need not be defined; with `docs:read` and
-   * `docs:admin`. Nothing is changed. Each answer is of some documents, until all were looked at.
+   * How many of the documents a schema would refuse, without defining it; needs `docs:read` and `docs:admin`.
+   * Changes nothing. Each answer covers some documents, until all were checked.
    *
    * @throws BundocError `invalid_request` for a schema that is not accepted.
    */
   async *checkSchema(
     schema: Readonly<Record<string, unknown>>,
     options: CallOptions & {
-      /** Documents of an answer, 1 to 10,000; 1,000 by default. */
+      /** Documents per answer, 1 to 10,000; 1,000 by default. */
       readonly limit?: number | undefined;
       /** `nextCursor` of an earlier answer, to continue behind it. */
       readonly cursor?: string | undefined;
@@ -295,10 +298,10 @@ export class Collection<T extends object = Record<string, unknown>> {
   }
 
   /**
-   * Sees to it that the collection has no definition; its documents stay. With `docs:admin`.
+   * Removes the definition of the collection, if it has one; its documents stay. Needs `docs:admin`.
    *
-   * @throws BundocError `precondition_failed`, also when there is no definition of the revision that was
-   * given.
+   * @throws BundocError `precondition_failed`, also when a revision is given and the collection is not
+   *   defined.
    */
   async undefine(options: Omit<DefineOptions, 'ifNoneMatch'> = {}): Promise<void> {
     try {
@@ -317,7 +320,7 @@ export class Collection<T extends object = Record<string, unknown>> {
   }
 
   /**
-   * The indexes, again and again until none is being built any more, which the last look shows; nothing when
+   * Polls the indexes until all are built, and yields each state including the last. Yields nothing when
    * there is no definition.
    */
   async *indexProgress(
@@ -335,8 +338,8 @@ export class Collection<T extends object = Record<string, unknown>> {
   }
 
   /**
-   * @throws BundocError `integrity_error` when documents that do not open make the answer a wrong one, and
-   * there is no `onUnreadable`.
+   * @throws BundocError `integrity_error` when documents that do not open make the answer incomplete and
+   *   there is no `onUnreadable`.
    */
   async #figures<A extends object>(what: string, question: object, options: QuestionOptions): Promise<A> {
     const { onUnreadable, onExplained, ...call } = options;
@@ -350,7 +353,7 @@ export class Collection<T extends object = Record<string, unknown>> {
     return answer;
   }
 
-  /** Questions change nothing, so they may be asked again. */
+  /** Queries change nothing, so they can be retried. */
   async #ask(what: string, question: object, options: CallOptions): Promise<string> {
     const { text } = await this.#transport.send({
       ...options,
@@ -367,7 +370,7 @@ export class Collection<T extends object = Record<string, unknown>> {
   }
 }
 
-/** The body of a question; an exact condition stays exact. */
+/** The body of a query. An exact condition is kept to the byte. */
 function questionText(question: object): string {
   const { where, ...rest } = question as { readonly where?: unknown };
   if (!(where instanceof JsonText)) return JSON.stringify(question);
@@ -375,14 +378,14 @@ function questionText(question: object): string {
   return `{"where":${where.text}${others === '}' ? '' : ','}${others}`;
 }
 
-/** A path segment. @throws TypeError for one that a URL would lose. */
+/** A path segment. @throws TypeError for text that URL normalization would remove. */
 export function segment(text: string): string {
   if (text === '' || text === '.' || text === '..')
-    throw new TypeError(`${JSON.stringify(text)} is no name and no id`);
+    throw new TypeError(`${JSON.stringify(text)} is not a name or an id`);
   return encodeURIComponent(text);
 }
 
-/** An idempotency key. `crypto.randomUUID` is not there for pages that came by plain HTTP. */
+/** An idempotency key. `crypto.randomUUID` does not exist in pages that were loaded over plain HTTP. */
 export function newKey(): string {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');

@@ -1,20 +1,21 @@
-/** An index, as it is asked for. */
+/** The definition of an index. */
 export interface IndexDefinition {
-  /** Its fields joined by `+` when absent. */
+  /** By default its fields, joined by `+`. */
   readonly name?: string | undefined;
-  /** Paths of names joined by dots, 1 to 4. */
+  /** Paths of members joined by dots, 1 to 4. */
   readonly fields: readonly string[];
-  /** No two documents have the same values in these fields, unless one lacks a field. */
+  /** No two documents may have the same values in these fields. Documents that lack a field are exempt. */
   readonly unique?: boolean | undefined;
   /**
-   * On PostgreSQL: equal values are found by tokens, which stand in the database. Unique ones are in any
-   * case; in files it means nothing.
+   * On PostgreSQL: the database stores keyed hashes of the values, by which equal ones are found. Unique
+   * indexes always do so. With files it has no effect.
    */
   readonly blind?: boolean | undefined;
 }
 
 /**
- * What a collection is defined to be (`docs/collections.md`). A definition replaces the whole one before it.
+ * The definition of a collection (`docs/collections.md`). A new definition replaces the previous one as a
+ * whole.
  */
 export interface CollectionDefinition {
   readonly indexes?: readonly IndexDefinition[] | undefined;
@@ -24,26 +25,26 @@ export interface CollectionDefinition {
   readonly ttl?: { readonly field: string; readonly seconds?: number | undefined } | undefined;
 }
 
-/** An index as it is. */
+/** The state of an index. */
 export interface IndexStatus {
   readonly name: string;
   readonly fields: readonly string[];
   readonly unique: boolean;
-  /** It goes by tokens in the database. */
+  /** The database stores keyed hashes of its values. */
   readonly blind?: boolean;
   /**
-   * `none`: the storage has none of the kind, and its queries scan. `duplicates`: a unique index that keeps
-   * nothing apart, for there were some.
+   * `none`: the storage does not support this index, so its queries scan. `duplicates`: a unique index that
+   * is not enforced, because it found equal values.
    */
   readonly state: 'building' | 'ready' | 'duplicates' | 'none';
-  /** While it is built: documents that are in it, and that there are. */
+  /** While it is built: documents that are indexed, and all documents. */
   readonly indexed?: number;
   readonly total?: number;
-  /** Documents of a unique index too many: all but one of each that have equal values. */
+  /** Surplus documents of a unique index: all but one of each set with equal values. */
   readonly duplicates?: number;
 }
 
-/** What a collection holds and is defined to be. */
+/** The contents and the definition of a collection. */
 export interface CollectionInfo {
   readonly name: string;
   readonly documents: number;
@@ -56,33 +57,33 @@ export interface CollectionInfo {
   readonly rev: string | undefined;
 }
 
-/** A collection that was defined, and how many of the documents that it held would be refused now. */
+/** A collection after its definition, and how many of its documents the schema would refuse. */
 export interface DefinedCollection extends CollectionInfo {
   readonly existing: {
     readonly checked: number;
     readonly failing: number;
-    /** False when there were more than are checked. */
+    /** False when the collection has more documents than are checked. */
     readonly complete: boolean;
   };
 }
 
-/** What a dry run of a schema has found in some of the documents. */
+/** The result of a dry run of a schema over some of the documents. */
 export interface SchemaCheck {
   readonly checked: number;
-  /** Of those, documents that a write would be refused for. */
+  /** Of those, documents that the schema refuses. */
   readonly failing: number;
-  /** The first of those that fail, with the first reasons. */
+  /** The first documents that fail, each with its first reasons. */
   readonly failures: readonly {
     readonly id: string;
     readonly errors: readonly { readonly path: string; readonly message: string }[];
   }[];
   /** Ids of documents whose stored bytes do not open. */
   readonly unreadable: readonly string[];
-  /** Where to continue; undefined when every document was looked at. */
+  /** Where to continue; undefined when every document was checked. */
   readonly nextCursor: string | undefined;
 }
 
-/** A collection in the list of a project's. */
+/** A collection in the list of a project. */
 export interface CollectionSummary {
   readonly name: string;
   readonly documents: number;
@@ -91,7 +92,7 @@ export interface CollectionSummary {
   readonly defined: boolean;
 }
 
-/** The collection that an answer tells of. */
+/** The collection that an answer describes. */
 export function collectionOf<C extends CollectionInfo>(text: string, headers: Headers): C {
   const etag = headers.get('etag');
   const rev = etag === null ? undefined : etag.replace(/^W\//, '').replaceAll('"', '');

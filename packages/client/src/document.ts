@@ -3,11 +3,11 @@ import { elementTexts, memberTexts } from './json-slices.ts';
 
 export { memberTexts };
 
-/** What Bundoc knows of a document beside its content; also the first members of its text. */
+/** The metadata that Bundoc keeps of a document. They are the first members of its text. */
 export interface Metadata {
   readonly _id: string;
   readonly _collection: string;
-  /** The revision; as `ifMatch` it makes a write happen only to this one. */
+  /** The revision. As `ifMatch` it limits a write to this revision. */
   readonly _rev: string;
   /** RFC 3339, UTC, milliseconds. */
   readonly _created: string;
@@ -17,8 +17,7 @@ export interface Metadata {
 /** A document as it was read. */
 export class Document<T> {
   /**
-   * The exact JSON text: numbers, key order and white space as they were written, behind the metadata
-   * members.
+   * The exact JSON text. Behind the metadata, numbers, key order and white space are as they were written.
    */
   readonly text: string;
   #value: (T & Metadata) | undefined;
@@ -28,8 +27,8 @@ export class Document<T> {
   }
 
   /**
-   * The parsed text, made when it is first asked for. `JSON.parse` rounds numbers that a double does not
-   * hold: see {@link text}.
+   * The parsed text, created on first use. `JSON.parse` rounds numbers that a double cannot represent: see
+   * {@link text}.
    */
   get value(): T & Metadata {
     this.#value ??= JSON.parse(this.text) as T & Metadata;
@@ -45,7 +44,7 @@ export class Document<T> {
   }
 }
 
-/** JSON text that is to be sent as it is. */
+/** JSON text that is sent unchanged. */
 export class JsonText {
   readonly text: string;
 
@@ -54,10 +53,10 @@ export class JsonText {
   }
 }
 
-/** What is written: a value, or the exact text of one. Metadata members in it are not needed. */
+/** The content to write: a value, or its exact text. It need not have metadata members. */
 export type Content<T> = T | JsonText;
 
-/** @throws TypeError for what is no JSON object. */
+/** @throws TypeError unless it is a JSON object. */
 export function textOf(content: unknown): string {
   if (content instanceof JsonText) return content.text;
   const text = JSON.stringify(content) as string | undefined;
@@ -65,14 +64,12 @@ export function textOf(content: unknown): string {
   return text;
 }
 
-/** The metadata members as Bundoc writes them in front of a document. */
+/** The metadata members as Bundoc writes them before the content. */
 const STORED_HEAD =
   /^\{"_id":"(?:[^"\\]|\\.)*","_collection":"[\w-]*","_rev":"\w*","_created":"[^"]*","_updated":"[^"]*"(,?)/;
 const METADATA = ['_id', '_collection', '_rev', '_created', '_updated'] as const;
 
-/**
- * A document without the metadata that Bundoc puts in front of it: its text as it was written, to the byte.
- */
+/** The text of a document without its metadata: exactly what was written. */
 export function withoutMetadata(text: string): string {
   const head = STORED_HEAD.exec(text);
   if (head !== null) return `{${text.slice(head[0].length)}`;
@@ -81,16 +78,16 @@ export function withoutMetadata(text: string): string {
   return `{${[...members].map(([name, value]) => `${JSON.stringify(name)}:${value}`).join(',')}}`;
 }
 
-/** A page of documents, as lists and queries give it. */
+/** A page of documents, from a list or a query. */
 export interface DocumentPage<T> {
   readonly documents: readonly Document<T>[];
   /** Ids of documents of this page whose stored bytes do not open. */
   readonly unreadable: readonly string[];
   /** Where the next page begins; undefined when this was the last. */
   readonly nextCursor: string | undefined;
-  /** Documents of the collection, when they were asked to be counted. */
+  /** Documents of the collection, if the request asked for `total`. */
   readonly total: number | undefined;
-  /** The whole answer, parsed but for its documents: `explain`, for one. */
+  /** All other members of the answer, parsed: `explain`, for example. */
   readonly rest: Readonly<Record<string, unknown>>;
 }
 
@@ -113,8 +110,8 @@ export function pageOf<T>(text: string): DocumentPage<T> {
 /**
  * The documents of all pages.
  *
- * @throws BundocError `integrity_error` behind the documents of a page, some of which do not open, unless
- * `onUnreadable` takes their ids.
+ * @throws BundocError `integrity_error` after a page some of whose documents do not open, unless
+ *   `onUnreadable` takes their ids.
  */
 export async function* documentsOf<T>(
   pageAt: (cursor: string | undefined) => Promise<Omit<DocumentPage<T>, 'rest' | 'total'>>,
@@ -130,8 +127,7 @@ export async function* documentsOf<T>(
 }
 
 /**
- * @throws BundocError `integrity_error` when there are ids of documents that do not open, and the caller
- * has no `onUnreadable`.
+ * @throws BundocError `integrity_error` when some documents do not open and the caller has no `onUnreadable`.
  */
 export function tellUnreadable(
   ids: readonly string[],

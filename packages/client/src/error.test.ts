@@ -3,7 +3,7 @@ import { errorOf } from './error.ts';
 
 describe('the error of an answer', () => {
   it.each(['', '<html>', 'null', '3', '"text"', 'true', '{}', '{"code":1}'])(
-    'is an unexpected answer when the body is no problem document: %s',
+    'is `unexpected_answer` when the body is not a problem document: %s',
     (body) => {
       const headers = new Headers({ 'retry-after': '2' });
       expect(errorOf(502, headers, body)).toMatchObject({
@@ -16,7 +16,7 @@ describe('the error of an answer', () => {
     },
   );
 
-  it('has what the problem document says, and leaves out members of another type', () => {
+  it('has the members of the problem document, and leaves out those of a wrong type', () => {
     const problem = {
       code: 'disk_full',
       title: 'No room',

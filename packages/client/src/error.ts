@@ -5,45 +5,45 @@ export interface FieldFault {
   readonly path: string;
   readonly message: string;
   /**
-   * Of a precondition that failed in a batch: the entity tag of the document as it is; absent when there is
-   * none.
+   * For a failed precondition in a batch: the present entity tag of the document; absent when it does not
+   * exist.
    */
   readonly etag?: string;
 }
 
-/** What went wrong before there was an answer that could be read. */
+/** Failures without a readable answer. */
 export type ClientCode =
   /**
-   * No answer: refused, cut off, not resolved. The write may have happened; the same call again, with its
-   * key, does it once.
+   * No answer: the connection was refused or cut, or the host name was not resolved. A write may have taken
+   * effect. The same call with the same key does it once.
    */
   | 'network_error'
-  /** The deadline of the call is over. As above. */
+  /** The deadline of the call has passed. A write may have taken effect, as above. */
   | 'deadline_exceeded'
-  /** An answer that is none of Bundoc's: a proxy's, perhaps. */
+  /** An answer that is not from Bundoc: from a proxy, for example. */
   | 'unexpected_answer'
   /**
-   * In a browser: the service answers, and lets no page of this origin read it (`BUNDOC_CORS_ORIGINS`). The
-   * client does not try again.
+   * In a browser: the service answers, but does not let this origin read the answer (`BUNDOC_CORS_ORIGINS`).
+   * The client does not retry.
    */
   | 'cors_refused';
 
-/** A code of an error. The last part is for those of a Bundoc that is newer than this client. */
+/** A code of an error. The last part allows codes of a Bundoc that is newer than this client. */
 export type ErrorCode = BundocCode | ClientCode | (string & {});
 
-/** A refusal of Bundoc (`docs/errors.md` has all codes), or what kept its answer away. */
+/** A refusal of Bundoc (`docs/errors.md` lists all codes), or the failure to get an answer. */
 export class BundocError extends Error {
   override readonly name = 'BundocError';
-  /** What to tell errors apart by: `precondition_failed`, `document_exists`, … or a {@link ClientCode}. */
+  /** Identifies the kind of error: `precondition_failed`, `document_exists`, … or a {@link ClientCode}. */
   readonly code: ErrorCode;
   /** HTTP status; 0 when there was no answer. */
   readonly status: number;
   readonly detail: string | undefined;
   /** The faults of an invalid request; empty for any other. */
   readonly errors: readonly FieldFault[];
-  /** What the server's log knows the request by. */
+  /** The id of the request in the server's log. */
   readonly requestId: string | undefined;
-  /** When the server says that trying again makes sense, milliseconds from the answer. */
+  /** The `Retry-After` of the answer, milliseconds. */
   readonly retryAfterMs: number | undefined;
   /** The whole problem document, for members that are not named here. */
   readonly problem: Readonly<Record<string, unknown>>;
@@ -79,7 +79,7 @@ export function hasCode(error: unknown, ...codes: readonly ErrorCode[]): error i
   return error instanceof BundocError && codes.includes(error.code);
 }
 
-/** The error that an answer tells of. */
+/** The error of an answer. */
 export function errorOf(status: number, headers: Headers, text: string): BundocError {
   const retryAfterMs = retryAfterOf(headers.get('retry-after'));
   const problem = objectOf(text);

@@ -29,7 +29,7 @@ function cut(text: string, cuts: readonly number[]): string[] {
 }
 
 describe('an event stream', () => {
-  it('gives the same events however it is cut, and those that the reference parser gives', () => {
+  it('gives the events of the reference parser, however the chunks are cut', () => {
     fc.assert(
       fc.property(fc.array(fc.tuple(line, end)), fc.array(fc.nat()), (lines, cuts) => {
         const text = `${lines.map((parts) => parts.join('')).join('')}data: last\n\n`;
@@ -45,7 +45,7 @@ describe('an event stream', () => {
     );
   });
 
-  it('keeps the id until another one comes', () => {
+  it('keeps the id until an event has another one', () => {
     const parser = new EventStreamParser();
     const events = parser.push('\uFEFFdata: 1\n\nid: a\n\ndata: 2\n\ndata: 3\nid: b\n\ndata: 4\nid: c\0\n\n');
     expect(events.map(({ data, id }) => [data, id])).toEqual([

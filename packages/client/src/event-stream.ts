@@ -2,17 +2,17 @@
 export interface ServerSentEvent {
   readonly type: string;
   readonly data: string;
-  /** As it stood when the event came; undefined when there was none yet. */
+  /** The last id so far; undefined before the first one. */
   readonly id: string | undefined;
 }
 
-/** Characters of one event. Above it, it is none of Bundoc's. */
+/** Characters of one event at most. Bundoc sends no larger one. */
 const EVENT_CHARS_MAX = 134_217_728;
 
 /** Reads an event stream, chunk by chunk. */
 export class EventStreamParser {
   #rest = '';
-  /** How far `#rest` was looked through for the end of a line. */
+  /** How far `#rest` was searched for the end of a line. */
   #searched = 0;
   #type = '';
   #data: string[] = [];
@@ -36,7 +36,7 @@ export class EventStreamParser {
       start = end.next;
     }
     this.#rest = this.#rest.slice(start);
-    // A CR at the very end may be the first half of a line's end.
+    // A CR at the end may be the first half of a CR LF.
     this.#searched = this.#rest.endsWith('\r') ? this.#rest.length - 1 : this.#rest.length;
     if (this.#rest.length > EVENT_CHARS_MAX) throw new RangeError('an event is too long');
     return events;
@@ -64,8 +64,8 @@ export class EventStreamParser {
 }
 
 /**
- * Where the next line ends, and where the one behind it begins: at LF, CR LF, or CR. Undefined when that
- * cannot be known yet.
+ * Where the next line ends, and where the following one begins: at LF, CR LF, or CR. Undefined when the line
+ * is incomplete.
  */
 function endOfLine(text: string, from: number): { at: number; next: number } | undefined {
   const lf = text.indexOf('\n', from);

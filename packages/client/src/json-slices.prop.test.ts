@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { elementTexts, memberTexts } from './json-slices.ts';
 
-/** JSON texts with white space anywhere, escapes, and numbers that a double does not hold. */
+/** JSON texts with white space anywhere, escapes, and numbers that a double cannot represent. */
 const space = fc.stringMatching(/^[ \n\t\r]{0,2}$/);
 const scalar = fc.oneof(
   fc.constantFrom('12345678901234567890', '1.10', '-0', '1e400', 'true', 'false', 'null'),
@@ -31,7 +31,7 @@ const { json } = fc.letrec<{ json: string; array: string; object: string }>((tie
 }));
 
 describe('the values of a JSON text', () => {
-  it('of an array come as the texts that they are', () => {
+  it('of an array keep their exact texts', () => {
     fc.assert(
       fc.property(fc.array(json), space, (all, s) => {
         expect(elementTexts(`${s}[${s}${all.join(`${s},${s}`)}${s}]${s}`)).toEqual(all);
@@ -39,7 +39,7 @@ describe('the values of a JSON text', () => {
     );
   });
 
-  it('of an object come by name as the texts that they are', () => {
+  it('of an object are found by name and keep their exact texts', () => {
     fc.assert(
       fc.property(fc.array(fc.tuple(fc.string(), json)), space, (all, s) => {
         const members = all.map(([name, value]) => `${JSON.stringify(name)}${s}:${s}${value}`);
@@ -49,7 +49,7 @@ describe('the values of a JSON text', () => {
     );
   });
 
-  it('of a text that is cut short are refused, not waited for', () => {
+  it('of a text that is cut short are refused with an error', () => {
     for (const text of ['[{"a":1', '["a', '{"a":[1,2']) {
       expect(() => (text[0] === '[' ? elementTexts(text) : memberTexts(text))).toThrow(SyntaxError);
     }

@@ -1,9 +1,9 @@
 /**
- * Where the values of a JSON text lie, so that each can be had as the text that it is: `JSON.parse` rounds
- * big numbers and reorders members. The text must be valid JSON.
+ * Finds the values in a JSON text, so that each keeps its exact text: `JSON.parse` rounds big numbers and
+ * reorders members. The text must be valid JSON.
  */
 
-/** The values of the members of an object, each as its text; of names that come twice the last. */
+/** The values of the members of an object, each as its text. Of duplicate names the last one counts. */
 export function memberTexts(text: string): Map<string, string> {
   const members = new Map<string, string>();
   let at = skipSpace(text, skipSpace(text, 0) + 1);
@@ -32,9 +32,9 @@ export function elementTexts(text: string): string[] {
   return elements;
 }
 
-/** What ends a number, `true`, `false` or `null`. */
+/** The end of a number, `true`, `false` or `null`. */
 const END_OF_SCALAR = /[\s,\]}:]|$/g;
-/** What matters inside an array or object: the next string, or the next bracket. */
+/** The next string or bracket inside an array or object. */
 const STRUCTURE = /["[\]{}]/g;
 
 /** Index behind the value that begins at `at`. */

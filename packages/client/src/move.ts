@@ -1,6 +1,6 @@
 import { BundocError, errorOf } from './error.ts';
 
-/** How far a move is: documents of so many are done in its present step, about. */
+/** Progress of a move: documents done in the present step, and about how many it has. */
 export interface MoveProgress {
   readonly step: 'copying' | 'verifying' | 'switching';
   readonly documents: number;
@@ -12,15 +12,15 @@ export interface MovedProject {
   readonly moved: string;
   /** Host, port and database. */
   readonly to: string;
-  /** What was in the project's folder is kept in this one, below `moved` of the data folder. */
+  /** The folder below `moved` in the data folder that keeps the former content of the project's folder. */
   readonly kept: string;
 }
 
 type MoveLine = MoveProgress | MovedProject | { readonly problem: Readonly<Record<string, unknown>> };
 
 /**
- * Reads the answer to a move to its end. @throws BundocError that it ends with; `network_error` when it has
- * no end.
+ * Reads the answer to a move to its end. @throws the BundocError at its end; `network_error` when it is cut
+ * short.
  */
 export async function readMove(
   answer: ReadableStream<Uint8Array>,
@@ -54,6 +54,6 @@ function lineOf(line: string): MoveLine {
 function brokenOff(cause?: unknown): never {
   throw new BundocError('network_error', {
     cause,
-    detail: 'the answer broke off; the same call continues the move',
+    detail: 'the answer was cut short; the same call continues the move',
   });
 }

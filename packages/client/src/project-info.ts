@@ -9,13 +9,13 @@ export interface ProjectInfo {
   /** Sealed bytes of its documents. */
   readonly bytes: number;
   readonly key: {
-    /** The version that is sealed under. */
+    /** The key version that new seals use. */
     readonly version: number;
     readonly versions: readonly number[];
-    /** Documents that are still sealed under a former version. */
+    /** Documents that are still sealed under an older version. */
     readonly documents_to_reseal: number;
   };
-  /** How it was in the process that answered before it was asked. */
+  /** The state in the answering process before this request, which opens the project. */
   readonly cache: { readonly open: boolean; readonly key_cached: boolean };
 }
 
@@ -35,19 +35,19 @@ export interface ProjectSummary {
 /** A page of the projects that the token is for. */
 export interface ProjectPage {
   readonly projects: readonly string[];
-  /** By project, when they were asked for. */
+  /** By project, if they were requested. */
   readonly summaries: ReadonlyMap<string, ProjectSummary>;
   /** Where the next page begins; undefined when this was the last. */
   readonly nextCursor: string | undefined;
 }
 
-/** What became of a project that was deleted. */
+/** The result of the deletion of a project. */
 export interface DeletedProject {
   readonly project: string;
   readonly deleted_at: string;
   /**
-   * BunKMS's receipt of the destruction of its key; copies of the key are out of the world once the KEKs of
-   * `kek_ids` are destroyed, too.
+   * BunKMS's receipt for the destruction of its key. Wrapped copies of the key are gone once the KEKs in
+   * `kek_ids` are destroyed too.
    */
   readonly key?: {
     readonly id: string;

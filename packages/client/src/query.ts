@@ -1,22 +1,22 @@
 import type { Document, JsonText } from './document.ts';
 
-/** A condition, as `docs/query.md` has it: `{ stars: { $gte: 3 }, 'author.name': 'Ada' }`. */
+/** A condition (`docs/query.md`): `{ stars: { $gte: 3 }, 'author.name': 'Ada' }`. */
 export type Where = Readonly<Record<string, unknown>>;
 
 export interface OrderBy {
-  /** A path of names joined by dots. */
+  /** A path of members joined by dots. */
   readonly field: string;
   readonly direction?: 'asc' | 'desc' | undefined;
 }
 
 export interface Query {
-  /** A `JsonText` is sent to the byte: for numbers that a double does not hold. */
+  /** A `JsonText` is sent unchanged, for numbers that a double cannot represent. */
   readonly where?: Where | JsonText | undefined;
-  /** The order of creation when absent. */
+  /** By default in order of creation. */
   readonly orderBy?: readonly OrderBy[] | undefined;
-  /** Documents of a page, 1 to 1,000; 100 by default. */
+  /** Documents per page, 1 to 1,000; 100 by default. */
   readonly limit?: number | undefined;
-  /** Paths of members joined by dots, 1 to 50: the only ones that are given, beside the metadata. */
+  /** Paths of members joined by dots, 1 to 50. Only these and the metadata are returned. */
   readonly fields?: readonly string[] | undefined;
 }
 
@@ -33,12 +33,12 @@ export interface Aggregation<F extends Readonly<Record<string, Figure>>> {
 }
 
 export interface Group<F extends Readonly<Record<string, Figure>>> {
-  /** The values of the fields that were grouped by; one that the documents lack is absent. */
+  /** The values of the grouping fields. A field that the documents lack is absent. */
   readonly group: Readonly<Record<string, unknown>>;
   readonly figures: { readonly [name in keyof F]?: F[name] extends { op: 'count' } ? number : unknown };
 }
 
-/** How an answer was found. */
+/** How the service found an answer. */
 export interface Explanation {
   readonly index: string | null;
   readonly order: 'creation' | 'index' | 'sorted';
@@ -51,6 +51,6 @@ export interface QueryPage<T> {
   readonly documents: readonly Document<T>[];
   readonly unreadable: readonly string[];
   readonly nextCursor: string | undefined;
-  /** When it was asked for. */
+  /** If it was requested. */
   readonly explain: Explanation | undefined;
 }

@@ -1,25 +1,25 @@
-/** Gives a token, or one after the other: `token` of the client's options. */
+/** Returns a token, a new one when the last is about to expire: `token` of the client's options. */
 export type TokenProvider = () => string | Promise<string>;
 
 /**
- * A token is replaced this long before its end at the latest, milliseconds; one of a short life after nine
- * tenths of it.
+ * A token is replaced this long before it expires, milliseconds; a token with a short life after nine tenths
+ * of it.
  */
 const EARLY_MS = 60_000;
 const EARLY_PART = 0.1;
-/** How long a provider may take, milliseconds: one that never answers must not hold up all later requests. */
+/** How long a provider may take, milliseconds. One that never answers must not block all later requests. */
 const PROVIDE_MS_MAX = 30_000;
 
 interface Held {
   readonly token: string;
-  /** When a new one is asked for, milliseconds since 1970; never when the token does not say its end. */
+  /** When to request a new one, milliseconds since 1970; never for a token without `exp`. */
   readonly refreshAtMs: number;
   readonly endsAtMs: number;
 }
 
 /**
- * The token that requests carry. What a provider gives is kept until shortly before its end, or until it is
- * refused. Requests that need a new one at the same time wait for one call of the provider.
+ * The token that requests carry. A token from a provider is kept until shortly before it expires, or until
+ * the service refuses it. Concurrent requests that need a new one share one call of the provider.
  */
 export class TokenSource {
   readonly #provide: TokenProvider | undefined;
@@ -39,7 +39,7 @@ export class TokenSource {
     this.#provideMsMax = provideMsMax;
   }
 
-  /** @throws what the provider throws, unless the token that it gave before is still good. */
+  /** @throws what the provider throws, unless the previous token is still valid. */
   async current(): Promise<string> {
     const held = this.#held;
     if (held !== undefined && this.#now() < held.refreshAtMs) return held.token;
@@ -52,13 +52,13 @@ export class TokenSource {
   }
 
   /**
-   * The token to try after `refused` was; undefined when there is no other.
+   * The token to try after `refused`; undefined when there is no other.
    *
    * @throws what the provider throws.
    */
   async after(refused: string): Promise<string | undefined> {
     if (this.#provide === undefined) return undefined;
-    // Another request may have replaced it meanwhile.
+    // Another request may have replaced it already.
     const held = this.#held?.token === refused ? await this.#ask() : (this.#held ?? (await this.#ask()));
     return held.token === refused ? undefined : held.token;
   }
@@ -78,8 +78,8 @@ export class TokenSource {
   }
 
   /**
-   * A token that comes at its end, by this clock, is used until it is refused: the clock may be wrong, and
-   * asking for each request helps nobody.
+   * A new token that has expired by this clock is used until the service refuses it. The clock may be wrong,
+   * and a new token for each request would not help.
    */
   #heldOf(token: string): Held {
     const { iat, exp } = timesOf(token);
@@ -94,7 +94,10 @@ export class TokenSource {
 async function inTime(token: string | Promise<string>, msMax: number): Promise<string> {
   let timer: ReturnType<typeof setTimeout> | undefined;
   const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`the token function gave no token in ${msMax} ms`)), msMax);
+    timer = setTimeout(
+      () => reject(new Error(`the token function returned no token within ${msMax} ms`)),
+      msMax,
+    );
   });
   try {
     return await Promise.race([token, late]);
@@ -103,7 +106,7 @@ async function inTime(token: string | Promise<string>, msMax: number): Promise<s
   }
 }
 
-/** When a JSON Web Token was issued and ends, seconds since 1970, as far as it says. Nothing is verified. */
+/** `iat` and `exp` of a JSON Web Token, if it has them. Nothing is verified. */
 function timesOf(token: string): { readonly iat?: number; readonly exp?: number } {
   try {
     const part = String(token.split('.')[1]).replaceAll('-', '+').replaceAll('_', '/');

@@ -4,7 +4,7 @@ import { type Request, Transport, type TransportOptions } from './transport.ts';
 
 type Reply = Response | Error | (() => Promise<Response>);
 
-/** A transport whose requests get these replies in turn, and whose pauses take no time. */
+/** A transport that answers requests with these replies in turn, and whose pauses take no time. */
 function start(replies: Reply[], options: Partial<TransportOptions> = {}) {
   const requests: { url: string; init: RequestInit }[] = [];
   const pauses: number[] = [];
@@ -53,19 +53,19 @@ describe('a request', () => {
     expect(new Headers(requests[0]?.init.headers).get('authorization')).toBe('Bearer secret');
   });
 
-  it('that is not answered says where it went, and one whose answer broke off says that', async () => {
+  it('that fails names the service when there was no answer, and says when the answer was cut short', async () => {
     const { transport } = start([new Error('refused')], { triesMax: 1 });
     await expect(transport.send(get)).rejects.toThrow('there is no answer from https://docs.example.org');
-    await expect(start([cutShort()], { triesMax: 1 }).transport.send(get)).rejects.toThrow('broke off');
+    await expect(start([cutShort()], { triesMax: 1 }).transport.send(get)).rejects.toThrow('was cut short');
   });
 
-  it.each([429, 502, 503, 504])('is tried again after %i', async (status) => {
+  it.each([429, 502, 503, 504])('is retried after status %i', async (status) => {
     const { transport, requests } = start([problem(status, 'rate_limited'), ok('"x"')]);
     expect((await transport.send(get)).text).toBe('"x"');
     expect(requests).toHaveLength(2);
   });
 
-  it('is tried again when there was no answer, or half of one', async () => {
+  it('is retried when there was no answer, or half of one', async () => {
     const { transport } = start([new TypeError('fetch failed'), async () => cutShort(), ok('"x"')]);
     expect((await transport.send(get)).text).toBe('"x"');
   });
@@ -76,13 +76,13 @@ describe('a request', () => {
     ['met an error of the server', get, problem(500, 'internal_error'), 'internal_error'],
     ['needs more than a pause', get, problem(503, 'key_missing'), 'key_missing'],
     ['needs a backup of BunKMS', get, problem(503, 'key_damaged'), 'key_damaged'],
-  ])('is tried once when it %s', async (_why, request, reply, code) => {
+  ])('is not retried when it %s', async (_why, request, reply, code) => {
     const { transport, requests } = start([reply]);
     await expect(transport.send(request)).rejects.toMatchObject({ code });
     expect(requests).toHaveLength(1);
   });
 
-  it('waits longer and longer, and not less than the server wants', async () => {
+  it('waits longer after each failure, and at least for the `Retry-After` of the server', async () => {
     const { transport, pauses } = start([
       problem(503, 'overloaded'),
       problem(503, 'overloaded', { 'retry-after': '2' }),
@@ -93,7 +93,7 @@ describe('a request', () => {
     expect(pauses).toEqual([100, 2_200, 400]);
   });
 
-  it('ends with the refusal when the pause would be beyond the deadline', async () => {
+  it('fails with the refusal when the next pause would pass the deadline', async () => {
     const { transport, pauses } = start([problem(503, 'kms_unavailable', { 'retry-after': '60' })]);
     await expect(transport.send({ ...get, deadlineMs: 30_000 })).rejects.toMatchObject({
       code: 'kms_unavailable',
@@ -101,7 +101,7 @@ describe('a request', () => {
     expect(pauses).toEqual([]);
   });
 
-  it('ends at its deadline though nobody answers', async () => {
+  it('fails at its deadline when there is no answer', async () => {
     const { transport } = start([], {
       fetch: (_url, init) =>
         new Promise((_resolve, reject) => {
@@ -113,7 +113,7 @@ describe('a request', () => {
     });
   });
 
-  it('ends after so many tries', async () => {
+  it('fails after the maximum number of tries', async () => {
     const { transport, requests } = start(
       Array.from({ length: 9 }, () => problem(503, 'overloaded')),
       { triesMax: 3 },
@@ -122,7 +122,7 @@ describe('a request', () => {
     expect(requests).toHaveLength(3);
   });
 
-  it('is given up when its signal says so, also in a pause, with the reason of the signal', async () => {
+  it('is abandoned when its signal is aborted, also in a pause, with the reason of the signal', async () => {
     const stop = new AbortController();
     const reason = new Error('enough');
     const { transport, requests } = start([problem(503, 'overloaded'), ok()], {
@@ -133,7 +133,7 @@ describe('a request', () => {
     expect(requests).toHaveLength(1);
   });
 
-  it('tells a refusal as an error with its code, status, faults and the id of the request', async () => {
+  it('reports a refusal as an error with its code, status, faults and the id of the request', async () => {
     const body = {
       code: 'invalid_request',
       title: 'The request is not valid',
@@ -152,7 +152,7 @@ describe('a request', () => {
     });
   });
 
-  it('tells of an answer that is not Bundoc’s', async () => {
+  it('reports an answer that is not Bundoc’s', async () => {
     const { transport } = start([new Response('<html>', { status: 403 })]);
     await expect(transport.send(get)).rejects.toMatchObject({ code: 'unexpected_answer', status: 403 });
   });
@@ -162,15 +162,15 @@ describe('a request', () => {
   });
 });
 
-/** A token that says nothing but its times, seconds since 1970. */
+/** A token with nothing but its times, seconds since 1970. */
 const tokenOf = (name: string, iat: number, exp: number) =>
   `${name}.${btoa(JSON.stringify({ iat, exp }))}.signature`;
 const refusal = () => problem(401, 'unauthenticated');
 const bearers = (requests: readonly { init: RequestInit }[]) =>
   requests.map(({ init }) => new Headers(init.headers).get('authorization')?.slice('Bearer '.length));
 
-describe('a token that a function gives', () => {
-  it('is asked for once while it is good, and again before it ends', async () => {
+describe('a token from a function', () => {
+  it('is requested once while it is valid, and again before it expires', async () => {
     let nowS = 1_000;
     const given: string[] = [];
     const token = async () => {
@@ -187,7 +187,7 @@ describe('a token that a function gives', () => {
     expect(bearers(requests)).toEqual([given[0], given[0], given[1]]);
   });
 
-  it('is asked for once by requests at the same time, and a request that is given up ends alone', async () => {
+  it('is requested once for concurrent requests, and aborting one of them does not end the others', async () => {
     const { promise, resolve } = Promise.withResolvers<string>();
     let asked = 0;
     const token = () => {
@@ -204,7 +204,7 @@ describe('a token that a function gives', () => {
     expect([asked, ...bearers(requests)]).toEqual([1, 't', 't']);
   });
 
-  it('is asked for again when it is refused, once for all requests that it was refused to', async () => {
+  it('is requested again when the service refuses it, once for all the refused requests', async () => {
     let asked = 0;
     const { transport, requests } = start([refusal(), refusal(), ok(), ok()], {
       token: async () => `t${++asked}`,
@@ -214,7 +214,7 @@ describe('a token that a function gives', () => {
     expect(bearers(requests)).toEqual(['t1', 't1', 't2', 't2']);
   });
 
-  it('ends the call when the new one is refused too, or is the same', async () => {
+  it('fails the call when the new one is refused too, or is the same', async () => {
     let asked = 0;
     const fresh = start([refusal(), refusal()], { token: async () => `t${++asked}` });
     await expect(fresh.transport.send(get)).rejects.toMatchObject({ code: 'unauthenticated', status: 401 });
@@ -224,7 +224,7 @@ describe('a token that a function gives', () => {
     expect(same.requests).toHaveLength(1);
   });
 
-  it('is used to its end when no new one can be had, and then the call ends with why', async () => {
+  it('is used until it expires when the function fails, and then the call fails with that error', async () => {
     let nowS = 1_000;
     let isDown = false;
     const token = async () => {
@@ -240,7 +240,7 @@ describe('a token that a function gives', () => {
     await expect(transport.send(get)).rejects.toThrow('the backend is down');
   });
 
-  it('is not asked for with each request by a clock that runs ahead', async () => {
+  it('is not renewed for each request when the clock runs ahead', async () => {
     let asked = 0;
     const token = async () => tokenOf(`t${++asked}`, 1_000, 1_600);
     const { transport } = start([ok(), ok(), ok()], { token, now: () => 5_000_000 });
@@ -248,7 +248,7 @@ describe('a token that a function gives', () => {
     expect(asked).toBe(1);
   });
 
-  it('opens a stream again with a new one when the first is refused', async () => {
+  it('is replaced when a stream is refused, and the stream opens with the new one', async () => {
     let asked = 0;
     const { transport, requests } = start([refusal(), ok('x')], { token: async () => `t${++asked}` });
     await transport.open(get, new AbortController().signal);
@@ -262,7 +262,7 @@ describe('in a browser', () => {
   });
   const blocked = () => new TypeError('Failed to fetch');
 
-  it('a service without CORS for the page ends the call at once, and the error says what to set', async () => {
+  it('a service without CORS for the page fails the call at once, and the error says what to set', async () => {
     vi.stubGlobal('location', { origin: 'https://app.example.org' });
     const { transport, requests } = start([blocked(), ok()]);
     const error = await transport.send(get).catch((caught: unknown) => caught);
@@ -275,13 +275,13 @@ describe('in a browser', () => {
     expect(new Headers(requests[1]?.init.headers).has('authorization')).toBe(false);
   });
 
-  it('a service that does not answer is a failure of the network, which is tried again', async () => {
+  it('a service that does not answer is a network failure, which is retried', async () => {
     vi.stubGlobal('location', { origin: 'https://app.example.org' });
     const { transport } = start([blocked(), blocked(), ok('"x"')]);
     expect((await transport.send(get)).text).toBe('"x"');
   });
 
-  it('a service whose answers a page has read, or of the same origin, is not suspected', async () => {
+  it('a service whose answers the page has read, or of the same origin, never counts as one without CORS', async () => {
     vi.stubGlobal('location', { origin: 'https://app.example.org' });
     const { transport } = start([ok(), blocked(), ok('"x"')]);
     await transport.send(get);

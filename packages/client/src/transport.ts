@@ -1,10 +1,10 @@
 import { BundocError, errorOf } from './error.ts';
 import { type TokenProvider, TokenSource } from './token-source.ts';
 
-/** What every call takes. */
+/** Options of every call. */
 export interface CallOptions {
   readonly signal?: AbortSignal | undefined;
-  /** Over all tries of the call, milliseconds; the client's by default. */
+  /** For the call with all its retries, milliseconds; the client's by default. */
   readonly deadlineMs?: number | undefined;
 }
 
@@ -12,14 +12,14 @@ export interface TransportOptions {
   /** Where Bundoc listens, with a path before `/v1` if there is one: `https://docs.example.org`. */
   readonly url: string;
   /**
-   * A token with the scopes that the calls need, or a function that gives one. The client calls the function
-   * before the token ends, and once when the service refuses it (401); requests at the same time share one
-   * call.
+   * A token with the scopes that the calls need, or a function that returns one. The client calls the
+   * function before the token expires, and once when the service refuses it (401). Concurrent requests share
+   * one call.
    */
   readonly token: string | TokenProvider;
   /** The platform's by default. */
   readonly fetch?: typeof globalThis.fetch;
-  /** Longest time of a call, over all its tries, milliseconds; 30,000 by default. */
+  /** Longest time of a call with all its retries, milliseconds; 30,000 by default. */
   readonly deadlineMs?: number;
   /** Tries of a call at most; 8 by default. 1 turns retries off. */
   readonly triesMax?: number;
@@ -36,7 +36,7 @@ export interface Request extends CallOptions {
   readonly query?: Readonly<Record<string, string | number | undefined>> | undefined;
   readonly headers?: Readonly<Record<string, string | undefined>> | undefined;
   readonly body?: string | undefined;
-  /** Whether doing it twice is as good as doing it once. */
+  /** Whether repeating it has no further effect. */
   readonly isIdempotent: boolean;
 }
 
@@ -52,7 +52,7 @@ const BACKOFF_FIRST_MS = 100;
 const BACKOFF_MAX_MS = 5_000;
 
 const RETRIED_STATUSES: ReadonlySet<number> = new Set([429, 502, 503, 504]);
-/** Refusals with such a status that no pause heals. */
+/** Codes with a retryable status that a retry cannot cure. */
 const LASTING: ReadonlySet<string> = new Set([
   'key_missing',
   'key_damaged',
@@ -62,14 +62,14 @@ const LASTING: ReadonlySet<string> = new Set([
 ]);
 
 /**
- * HTTP with retries: of idempotent requests, on 429, 502, 503, 504 and when there is no answer, with growing
- * pauses of full jitter, not before `Retry-After`, and none that the deadline would cut short.
+ * HTTP with retries. It retries idempotent requests on 429, 502, 503, 504 and when there is no answer. Pauses
+ * grow, have full jitter and honour `Retry-After`. It does not begin a pause that would pass the deadline.
  */
 export class Transport {
   readonly #options: TransportOptions;
   readonly #base: string;
   readonly #tokens: TokenSource;
-  /** An answer was read: so a page may read answers, and a failure is one of the network. */
+  /** This page has read an answer, so CORS is set up, and a failure is one of the network. */
   #hasAnswered = false;
 
   constructor(options: TransportOptions) {
@@ -105,7 +105,7 @@ export class Transport {
   }
 
   /**
-   * Opens an answer whose body is read as it comes; one try.
+   * Opens an answer whose body is streamed; no retries.
    *
    * @throws as {@link send}.
    */
@@ -116,7 +116,7 @@ export class Transport {
     return response.body;
   }
 
-  /** Full jitter below a bound that doubles with each failure, and not before the server wants it. */
+  /** Full jitter below a bound that doubles with each failure, but at least the server's `Retry-After`. */
   backoffMs(failures: number, retryAfterMs = 0): number {
     const { random = Math.random } = this.#options;
     const boundMs = Math.min(BACKOFF_MAX_MS, BACKOFF_FIRST_MS * 2 ** Math.min(failures - 1, 20));
@@ -128,7 +128,7 @@ export class Transport {
     signal.throwIfAborted();
   }
 
-  /** @returns a failure that may be tried again; throws when there is nothing to try any more. */
+  /** @returns a failure that may be retried; throws any other. */
   async #try(request: Request, signal: AbortSignal): Promise<Answer | BundocError> {
     try {
       const response = await this.#fetch(request, signal);
@@ -142,7 +142,7 @@ export class Transport {
   }
 
   /**
-   * With a new token when the present one is refused, once.
+   * Retries once with a new token when the service refuses the present one.
    *
    * @throws BundocError `network_error`, `cors_refused`; the signal's reason.
    */
@@ -190,7 +190,7 @@ export class Transport {
     }
   }
 
-  /** Whether the service answers a request whose answer a page may not read. */
+  /** Whether the service answers a request whose answer the page cannot read. */
   async #answersUnread(origin: string, signal: AbortSignal): Promise<boolean> {
     const { fetch = globalThis.fetch } = this.#options;
     try {
@@ -203,14 +203,14 @@ export class Transport {
 }
 
 /**
- * The origin of the page that this runs in, when it is not the service's own; undefined outside of browsers.
+ * The origin of the page that runs this code, if it differs from the service's; undefined outside browsers.
  */
 function pageOrigin(url: URL): string | undefined {
   const origin = (globalThis as { location?: { origin?: string } }).location?.origin;
   return origin === url.origin ? undefined : origin;
 }
 
-/** @throws the signal's reason, once it is aborted. The promise goes on without a reader then. */
+/** @throws the signal's reason once it is aborted. The promise is then left to settle unobserved. */
 function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
   return new Promise((resolve, reject) => {
     const abort = () => reject(signal.reason as Error);
@@ -224,7 +224,7 @@ async function textOf(response: Response, signal: AbortSignal): Promise<string> 
   try {
     return await response.text();
   } catch (cause) {
-    throw failureOf(cause, signal, 'the answer broke off');
+    throw failureOf(cause, signal, 'the answer was cut short');
   }
 }
 

@@ -4,7 +4,7 @@ import { gzipSync } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
 
 const dist = join(import.meta.dirname, '..', 'dist');
-/** What a first look may take, and the editor that is loaded when it is needed; bytes of gzip. */
+/** Maximum size of the first load, and of the editor, which is loaded on demand; bytes of gzip. */
 const FIRST_LOAD_MAX = 60_000;
 const EDITOR_MAX = 120_000;
 
@@ -16,7 +16,7 @@ const read = (path: string) => readFileSync(join(dist, path), 'utf8');
 const gzipped = (paths: Iterable<string>) =>
   [...paths].reduce((sum, path) => sum + gzipSync(read(path), { level: 9 }).length, 0);
 
-/** Assets that a page names, and those that they import at once. */
+/** The assets of a page, with their static imports. */
 function firstLoadOf(page: string): Set<string> {
   const found = new Set([page]);
   for (const path of found) {
@@ -29,7 +29,7 @@ function firstLoadOf(page: string): Set<string> {
   return found;
 }
 
-/** Scripts that are loaded when the first editor is shown: everything but what every page has. */
+/** Scripts that are loaded with the first editor: all except those of every page. */
 function editorFiles(): string[] {
   const { files } = JSON.parse(read('manifest.json')) as Manifest;
   const first = new Set([...firstLoadOf('bundoc.html'), ...firstLoadOf('bunkms.html')]);
@@ -38,7 +38,7 @@ function editorFiles(): string[] {
 }
 
 describe('the build of the console', () => {
-  it('is there', () => {
+  it('exists', () => {
     expect(existsSync(join(dist, 'manifest.json')), 'run node packages/console/build.mjs').toBe(true);
   });
 

@@ -13,32 +13,32 @@ async function recordsIn(
 }
 
 describe('the records of a file', () => {
-  it('are its documents to the character, as lines and as an array', async () => {
+  it('have the exact texts of its documents, from lines and from an array', async () => {
     const documents = fc.array(fc.json(), { minLength: 1, maxLength: 8 });
     await fc.assert(
       fc.asyncProperty(documents, fc.constantFrom('\n', '\r\n'), async (texts, end) => {
         const expected = texts.map((text, at) => ({ text, number: at + 1 }));
         expect(await recordsIn(`[${texts.join(`,${end}`)}]${end}`)).toEqual(expected);
-        // A line that begins with a bracket makes an array of the file.
+        // A first line that begins with a bracket makes the file an array.
         const lines = ['{}', ...texts];
         expect((await recordsIn(lines.join(end))).map(({ text }) => text)).toEqual(lines);
       }),
     );
   });
 
-  it('are numbered by their lines, empty ones counted', async () => {
+  it('are numbered by their lines, including empty ones', async () => {
     expect(await recordsIn('\n{"a":1}\n\n{"a":2}')).toEqual([
       { text: '{"a":1}', number: 2 },
       { text: '{"a":2}', number: 4 },
     ]);
   });
 
-  it('are none in an empty file and an empty array', async () => {
+  it('are absent in an empty file and an empty array', async () => {
     expect([await recordsIn(''), await recordsIn(' \n'), await recordsIn('\ufeff[ ]')]).toEqual([[], [], []]);
   });
 
   it.each([
-    ['[{"a":1}', 'ends inside of its array'],
+    ['[{"a":1}', 'ends within its array'],
     ['[{"a":1}] {"b":2}', 'Something follows the array'],
     ['[1][2]', 'Something follows the array'],
   ])('of %j are refused at the end', async (text, message) => {
@@ -49,7 +49,7 @@ describe('the records of a file', () => {
     await expect(recordsIn('{"a":"', new Uint8Array([0xe9]), '"}')).rejects.toThrow(TypeError);
   });
 
-  it('end where one is longer than any document, before all of it is read', async () => {
+  it('end with an error at a record longer than any document, before all of it is read', async () => {
     const long = 'x'.repeat(17_000_000);
     await expect(recordsIn(`{"a":1}\n"${long}`, long)).rejects.toThrow('Record 2 is longer');
   });

@@ -2,13 +2,13 @@ import fc from 'fast-check';
 import { expect, it } from 'vitest';
 import { ElementSplitter, splitInTurns } from '../src/parts/json-elements.ts';
 
-/** What stands between the tokens of JSON. */
+/** White space between the tokens of JSON. */
 const space = fc.stringMatching(/^[ \t\r\n]{0,2}$/);
 const valueText = fc
   .tuple(fc.json({ maxDepth: 3 }), space, space)
   .map(([text, before, behind]) => ({ text, padded: `${before}${text}${behind}` }));
 
-/** The text in pieces that end anywhere. */
+/** The text in arbitrary pieces. */
 function piecesOf(text: string, sizes: readonly number[]): string[] {
   const pieces: string[] = [];
   for (let at = 0, n = 0; at < text.length; n++) {
@@ -21,7 +21,7 @@ function piecesOf(text: string, sizes: readonly number[]): string[] {
 
 const sizes = fc.array(fc.integer({ min: 1, max: 9 }), { minLength: 1, maxLength: 5 });
 
-it('finds each element of an array to the character, wherever its pieces end', () => {
+it('finds the exact text of each element of an array, wherever the pieces end', () => {
   fc.assert(
     fc.property(fc.array(valueText, { maxLength: 6 }), sizes, fc.json(), (values, cuts, other) => {
       const array = `[${values.map(({ padded }) => padded).join(',')}]`;
@@ -37,7 +37,7 @@ it('finds each element of an array to the character, wherever its pieces end', (
   );
 });
 
-it('keeps no more of an element than is wanted, and says what else the answer has', async () => {
+it('keeps only the wanted length of each element, and returns the other members of the answer', async () => {
   const text = `{"documents":[{"v":"${'x'.repeat(2_000_000)}"},{"w":1}],"next_cursor":"n"}`;
   expect(await splitInTurns(text, 10, new AbortController().signal)).toEqual({
     elements: ['{"v":"xxxx', '{"w":1}'],
@@ -49,11 +49,11 @@ it.each([
   ['[1,]', ['1', '']],
   ['[,1]', ['', '1']],
   ['[ ]', []],
-])('gives an element that is missing in %s as an empty text', (text, elements) => {
+])('returns a missing element in %s as an empty text', (text, elements) => {
   expect(new ElementSplitter(0).push(text)).toEqual(elements);
 });
 
-it('ends when its caller goes', async () => {
+it('stops when its caller aborts', async () => {
   const gone = new AbortController();
   gone.abort(new Error('gone'));
   await expect(splitInTurns('{"a":[]}', 10, gone.signal)).rejects.toThrow('gone');

@@ -34,7 +34,7 @@ function sharesOf(
   };
 }
 
-/** A server whose clients say in a header whose share they use. */
+/** A server whose clients name their share in a header. */
 function startWith(shares: HttpShares, routes: (app: FastifyInstance) => void = () => undefined) {
   return start({ shares, bodyBytesMax: BODY_BYTES_MAX, closeGraceMs: 0 }, (app) => {
     app.addHook('onRequest', (request, _reply, done) => {
@@ -50,7 +50,9 @@ function startWith(shares: HttpShares, routes: (app: FastifyInstance) => void = 
 const headOf = (bytes: number, subject: string) =>
   `POST /bodies HTTP/1.1\r\nHost: x\r\nConnection: close\r\nSubject: ${subject}\r\nContent-Length: ${bytes}\r\n${JSON_TYPE}\r\n`;
 
-/** A client that announces a body and has sent some of it, once the server holds room for that. */
+/**
+ * Starts a client that announces a body and sends a part of it. Resolves once the server holds room for that.
+ */
 async function begun(server: Running, share: Share, bytes: number, sent: number, subject = 'slow') {
   const before = share.held + share.waiting;
   const socket = openRaw(server.port);
@@ -65,7 +67,7 @@ async function begun(server: Running, share: Share, bytes: number, sent: number,
 }
 
 describe('bodies', () => {
-  it('that are announced and not sent hold nothing', async () => {
+  it('that are announced but not sent hold nothing', async () => {
     const shares = sharesOf({ capacity: 1_000_000 });
     await using server = await startWith(shares);
     for (let n = 0; n < 8; n++) await begun(server, shares.bodies, BODY_BYTES_MAX, 0);
@@ -75,7 +77,7 @@ describe('bodies', () => {
     await expect.poll(() => shares.bodies.held).toBe(0);
   });
 
-  it('of a small length have room in a reserve while large ones fill all else', async () => {
+  it('that are small find room in a reserve while large ones use all other room', async () => {
     const shares = sharesOf({ capacity: 1_000_000, reserve: 125_000, smallMax: 65_536 });
     await using server = await startWith(shares);
     using _all = shares.bodies.charge({ subject: 'large', project: 'p' }, 875_000);
@@ -83,7 +85,7 @@ describe('bodies', () => {
       expect((await sendRaw(server.port, headOf(bytes, 'small') + 'x'.repeat(bytes))).status).toBe(200);
   });
 
-  it('without room are not read on, and refused with the name of the share before anything was begun', async () => {
+  it('without room are not read further, and are refused with the name of the share before anything begins', async () => {
     const shares = sharesOf({ capacity: 1_000_000, waitMs: 20 });
     let isBegun = false;
     await using server = await startWith(shares, (app) => {
@@ -114,7 +116,7 @@ describe('bodies', () => {
     expect(JSON.parse((await readAnswer(socket)).body)).toEqual({ bytes: 60_000 });
   });
 
-  it('that fill the room half read do not wait for one another: the nearest to its end is read to it', async () => {
+  it('that are partly read and use all room do not deadlock: the one nearest to its end is read to its end', async () => {
     const shares = sharesOf({ capacity: 1_000_000 });
     await using server = await startWith(shares);
     const half = [];
@@ -127,7 +129,7 @@ describe('bodies', () => {
     await expect.poll(() => shares.bodies.subjects).toBe(0);
   });
 
-  it('that were read beside the capacity let no other one in until they are answered', async () => {
+  it('that were read in extra room admit no other one until they are answered', async () => {
     const shares = sharesOf({ capacity: 1_000_000 });
     const begins: (() => void)[] = [];
     await using server = await startWith(shares, (app) => {
@@ -141,7 +143,7 @@ describe('bodies', () => {
     });
     for (let n = 0; n < 4; n++) {
       await expect.poll(() => begins.length).toBe(n + 1);
-      // The capacity, and one body beside it.
+      // The capacity, and one body in extra room.
       expect(shares.bodies.held).toBeLessThanOrEqual(2_000_000);
       begins[n]?.();
     }
@@ -149,7 +151,7 @@ describe('bodies', () => {
     await expect.poll(() => shares.bodies.subjects).toBe(0);
   });
 
-  it('that come too slowly are refused while the room is more than half full, the slowest first', async () => {
+  it('that arrive too slowly are refused while more than half of the room is in use, the slowest first', async () => {
     const shares = sharesOf({ capacity: 1_000_000 });
     await using server = await startWith(shares);
     const slowest = await begun(server, shares.bodies, 200_000, 1_000);
@@ -165,13 +167,13 @@ describe('bodies', () => {
     await expect.poll(() => shares.bodies.held).toBe(0);
   });
 
-  it('that come at any pace are refused, of a subject that holds most, for another one that waits', async () => {
+  it('of the subject that holds most are refused at any pace when another subject waits', async () => {
     vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
     const clock = new FakeClock();
     const shares = sharesOf({ capacity: 1_000_000, clock });
     await using server = await startWith(shares);
     const room = bodyBudgetOf(server.app);
-    // Three fill the room, and the fourth one is read beside it: nobody else is.
+    // Three use all room, and the fourth one is read in extra room, which no other body gets.
     const greedy = [];
     for (let n = 0; n < 4; n++) greedy.push(await begun(server, shares.bodies, 1_000_000, 250_000, 'greedy'));
     const modest = await begun(server, shares.bodies, 300_000, 300_000, 'modest');
@@ -188,7 +190,7 @@ describe('bodies', () => {
     await expect.poll(() => shares.bodies.subjects).toBe(0);
   });
 
-  it('that come slowly are read while there is room', async () => {
+  it('that arrive slowly are read while there is room', async () => {
     const shares = sharesOf({ capacity: 1_000_000 });
     await using server = await startWith(shares);
     const socket = await begun(server, shares.bodies, 400_000, 1_000);
@@ -197,7 +199,7 @@ describe('bodies', () => {
     expect((await readAnswer(socket)).status).toBe(200);
   });
 
-  it('are given back at once by clients that go away, also while they wait', async () => {
+  it('release their room at once when their clients disconnect, even while they wait', async () => {
     const shares = sharesOf({ capacity: 500_000 });
     await using server = await startWith(shares);
     using _most = shares.bodies.charge(OTHER, 400_000);
@@ -233,7 +235,7 @@ describe('bodies', () => {
 describe('answers', () => {
   const BIG = 24_000_000;
 
-  /** Clients that have asked for a large answer and read nothing of it, once the answers are held. */
+  /** Starts clients that request a large answer and read nothing. Resolves once the answers are held. */
   async function greedyReaders(server: Running, share: Share, count: number): Promise<Socket[]> {
     const before = share.held;
     const greedy = Array.from({ length: count }, () => openRaw(server.port));
@@ -247,7 +249,7 @@ describe('answers', () => {
     return greedy;
   }
 
-  /** A greedy reader, behind the server's side of its connection. */
+  /** A greedy reader, with the server's side of its connection. */
   async function acceptedReader(server: Running, share: Share): Promise<[Socket, Socket]> {
     const accepted = once(server.app.server, 'connection') as Promise<[Socket]>;
     const [client] = await greedyReaders(server, share, 1);
@@ -255,7 +257,7 @@ describe('answers', () => {
     return [(await accepted)[0], client];
   }
 
-  /** What the system has not taken of the answer that the server writes. */
+  /** Bytes of the server's answer that the system has not accepted. */
   function unsentBytes(socket: Socket): number {
     return (socket as Socket & { _handle?: { writeQueueSize: number } | null })._handle?.writeQueueSize ?? 0;
   }
@@ -271,7 +273,7 @@ describe('answers', () => {
 
   const big = (app: FastifyInstance) => app.get('/big', async () => 'x'.repeat(BIG));
 
-  it('are bounded by what is not taken: a read is refused in the place of one more, until others were taken or given up', async () => {
+  it('are limited while clients do not receive them: further reads are refused until some are received or abandoned', async () => {
     const shares = sharesOf({ capacity: 1_000 }, { capacity: 3 * BIG, waitMs: 20 });
     await using server = await startWith(shares, big);
     const greedy = await greedyReaders(server, shares.answers, 3);
@@ -285,7 +287,7 @@ describe('answers', () => {
     await expect.poll(() => [shares.answers.held, shares.answers.subjects]).toEqual([0, 0]);
   });
 
-  it('that are large are not made for a subject that leaves others untaken and has no room for one more', async () => {
+  it('that are large are not built for a subject that has unread answers and no room for another', async () => {
     let made = 0;
     const shares = sharesOf({ capacity: 1_000 }, { capacity: 3 * BIG, waitMs: 20 });
     await using server = await startWith(shares, (app) => {
@@ -305,7 +307,7 @@ describe('answers', () => {
     expect((await sendRaw(server.port, get('/small', 'Subject: other\r\n'))).status).toBe(200);
   });
 
-  it('that are not made yet wait for room, however few bytes of those that are made may wait', async () => {
+  it('that are not built yet wait for room, however few bytes of built ones may wait', async () => {
     const shares = sharesOf({ capacity: 1_000 }, { capacity: BIG, waitingUnitsMax: BIG / 8 });
     await using server = await startWith(shares, (app) => {
       big(app);
@@ -321,7 +323,7 @@ describe('answers', () => {
     expect((await answer).status).toBe(200);
   });
 
-  it('leave nothing behind on a connection that brings many of them', async () => {
+  it('release everything on a connection that carries many of them', async () => {
     const shares = sharesOf({ capacity: 1_000 });
     await using server = await startWith(shares, (app) => {
       app.get('/page', async () => 'x'.repeat(100_000));
@@ -350,7 +352,7 @@ describe('answers', () => {
     expect((await answer).body).toHaveLength(BIG);
   });
 
-  it('of writes are never refused: what one may need is kept before it begins, or it does not begin', async () => {
+  it('of writes are never refused: their room is reserved before the write begins, or it does not begin', async () => {
     let begun = 0;
     const shares = sharesOf({ capacity: 1_000 }, { capacity: 2 * BIG + 200_000, waitMs: 20 });
     await using server = await startWith(shares, (app) => {
@@ -368,32 +370,32 @@ describe('answers', () => {
       await sendRaw(server.port, post('{}', `${JSON_TYPE}Subject: other\r\n`, '/reads')),
       'overloaded',
     );
-    // Its answer has no room, and is sent.
+    // Its answer has no room, but is sent.
     expect((await sendRaw(server.port, write(100_000))).body).toHaveLength(BIG);
     expect(begun).toBe(1);
     expectProblem(await sendRaw(server.port, write(300_000)), 'overloaded');
     expect(begun).toBe(1);
-    // What was kept is given back with each answer.
+    // Each answer releases its reservation.
     for (let round = 0; round < 3; round++)
       expect((await sendRaw(server.port, write(199_000))).status).toBe(200);
     for (const socket of greedy) socket.destroy();
     await expect.poll(() => shares.answers.held).toBe(0);
   });
 
-  it('that are read too slowly are cut off while the room is more than half full, and no others', async () => {
-    // The test alone says when a second has passed.
+  it('that are read too slowly are cut off while more than half of the room is in use, and no others', async () => {
+    // Only the test advances the seconds.
     vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
     const shares = sharesOf({ capacity: 1_000 }, { capacity: 3 * BIG });
     await using server = await startWith(shares, big);
     const room = answerBudgetOf(server.app);
     const [stalled] = await acceptedReader(server, shares.answers);
     const [reading, client] = await acceptedReader(server, shares.answers);
-    // The room is still more than half full without the first one.
+    // More than half of the room is in use even without the first one.
     using _rest = shares.answers.charge(OTHER, BIG);
-    // Its answers do not come to an end, whatever sockets buffer.
+    // Its answers exceed whatever the sockets buffer.
     client.write(get('/big', 'Subject: greedy\r\n').replace('Connection: close\r\n', '').repeat(50));
     while (room.cuts === 0) {
-      // Nobody reads of the first one. Of the other, more leaves the process each second than the least pace.
+      // Nobody reads the first one. The other is read faster than the minimum pace.
       const before = unsentBytes(reading);
       while (Math.abs(unsentBytes(reading) - before) < 10 * PACE_MIN) await read(client, 1);
       room.sweep();
@@ -403,7 +405,7 @@ describe('answers', () => {
     await expect.poll(() => shares.answers.held).toBe(2 * BIG);
   });
 
-  it('that are read at any pace are cut off, of a subject that holds most, for another one that waits', async () => {
+  it('of the subject that holds most are cut off at any pace when another subject waits', async () => {
     vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
     const clock = new FakeClock();
     const shares = sharesOf({ capacity: 1_000 }, { capacity: 3 * BIG, clock });
@@ -412,7 +414,7 @@ describe('answers', () => {
     await greedyReaders(server, shares.answers, 3);
     const answer = sendRaw(server.port, get('/big', 'Subject: other\r\n'));
     await expect.poll(() => shares.answers.waiting).toBe(1);
-    // Their pace is not known yet.
+    // Their pace is still unknown.
     room.sweep();
     expect([room.cuts, shares.answers.waiting]).toEqual([0, 1]);
     clock.advance(MAKE_ROOM_AFTER_MS);
@@ -424,8 +426,8 @@ describe('answers', () => {
   });
 });
 
-describe('requests that a trusted proxy sends', () => {
-  it('count by the address that they are for, and nobody else is believed', async () => {
+describe('requests from a trusted proxy', () => {
+  it('count by the address of the client behind the proxy, and other senders of that header are not believed', async () => {
     const { promise: end, resolve } = Promise.withResolvers<void>();
     const hold = (app: FastifyInstance) =>
       app.get('/hold', async (request) => {

@@ -6,13 +6,13 @@ import { EventStream } from '../src/http/event-stream.ts';
 import { openRaw, parseAnswer, type RawAnswer, readAll, sendRaw } from './raw-http.ts';
 import { expectProblem, get, JSON_TYPE, post, type Running, start } from './started-server.ts';
 
-/** Items that requests make and remove; what each request has begun, in order. */
+/** A server whose requests create and remove items, with a log of the requests that began, in order. */
 interface Store extends Running {
   readonly items: Set<string>;
   readonly begun: string[];
-  /** How many requests were parsed, beside those for `/slow` and `/items/x`. */
+  /** How many requests were parsed, except those for `/slow` and `/items/x`. */
   readonly parsed: () => number;
-  /** Lets go of `/slow`. */
+  /** Releases `/slow`. */
   readonly release: () => void;
   readonly slowBegun: Promise<void>;
 }
@@ -96,7 +96,7 @@ describe('requests pipelined on one connection', () => {
     expect(server.items.has('a')).toBe(false);
   });
 
-  it('take effect in their order when they arrive a byte at a time', async () => {
+  it('take effect in their order when they arrive byte by byte', async () => {
     const socket = openRaw(server.port);
     socket.setNoDelay(true);
     const answers = answersOf(socket);
@@ -107,7 +107,7 @@ describe('requests pipelined on one connection', () => {
     expect(statusesOf(await answers)).toEqual([201, 200, 204, 404]);
   });
 
-  it('begin when the answer before has ended, and hold up no other connection', async () => {
+  it('begin when the previous answer has ended, and do not delay other connections', async () => {
     await using own = await startStore();
     const socket = send(own.port, slow + put('a') + get('/store/a'));
     await own.slowBegun;
@@ -118,7 +118,7 @@ describe('requests pipelined on one connection', () => {
     expect(own.begun).toEqual(['POST slow', 'PUT a', 'GET a']);
   });
 
-  it('do not begin behind an answer that ends the connection', async () => {
+  it('do not begin after an answer that ends the connection', async () => {
     await using own = await startStore();
     const socket = send(own.port, slow.replace('Host: x', 'Host: x\r\nConnection: close') + put('a'));
     await own.slowBegun;
@@ -127,7 +127,7 @@ describe('requests pipelined on one connection', () => {
     expect(own.begun).toEqual(['POST slow']);
   });
 
-  it('do not begin once the client has gone', async () => {
+  it('do not begin once the client has disconnected', async () => {
     await using own = await startStore();
     const accepted = once(own.app.server, 'connection') as Promise<[Socket]>;
     const socket = send(own.port, slow + put('a'));
@@ -141,7 +141,7 @@ describe('requests pipelined on one connection', () => {
     expect(own.begun).toEqual(['POST slow']);
   });
 
-  /** A connection whose first request is under way. */
+  /** A connection whose first request is running. */
   async function held(own: Store) {
     const socket = openRaw(own.port);
     socket.on('error', () => undefined);
@@ -151,20 +151,20 @@ describe('requests pipelined on one connection', () => {
     return { socket, answers, parsed: own.parsed };
   }
 
-  /** Time for the server to read what it may. */
+  /** Waits until the server has read all that it may. */
   async function settle({ port }: Store): Promise<void> {
     for (let turn = 0; turn < 50; turn++) await sendRaw(port, get('/items/x'));
   }
 
   const chunked = `POST /items HTTP/1.1\r\nHost: x\r\n${JSON_TYPE}Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n`;
 
-  // Each takes a kilobyte beside its bytes.
+  // Each takes a kilobyte in addition to its bytes.
   it.each([
     ['small ones', keep(get('/items/a')), 8_000, 32],
     ['those with large heads', keep(get('/items/a', `X: ${'a'.repeat(15_000)}\r\n`)), 40, 3],
     ['those with bodies', keep(post(' '.repeat(900), JSON_TYPE)), 400, 17],
     [
-      'those whose bodies are longer than what may wait',
+      'those whose bodies exceed the limit of waiting bytes',
       keep(post('{}', JSON_TYPE)) + keep(post(' '.repeat(60_000), JSON_TYPE, '/large')),
       20,
       2,
@@ -172,7 +172,7 @@ describe('requests pipelined on one connection', () => {
     ['those whose bodies have no known length', chunked, 1_000, 1],
     ['those with an empty body', keep(post('', JSON_TYPE, '/large')), 1_000, 31],
   ])(
-    'are parsed up to 32 KiB ahead, whatever one read brings, and all are answered: %s',
+    'are parsed up to 32 KiB ahead, however much one read returns, and all are answered: %s',
     async (_what, one, all, ahead) => {
       await using own = await startStore({}, (app) => {
         app.post('/large', { bodyLimit: 100_000 }, async () => ({}));
@@ -190,7 +190,7 @@ describe('requests pipelined on one connection', () => {
     },
   );
 
-  it('are all answered where the client has ended its half behind more than may wait', async () => {
+  it('are all answered when the client ends its half after more than may wait', async () => {
     await using own = await startStore();
     const { socket, answers } = await held(own);
     socket.end(keep(get('/items/a')).repeat(500));
@@ -199,7 +199,7 @@ describe('requests pipelined on one connection', () => {
     expect(statusesOf(await answers)).toEqual([201, ...Array(500).fill(200)]);
   });
 
-  it('are all answered before bytes that are no HTTP, behind more than may wait', async () => {
+  it('are all answered before bytes that are not HTTP, even if more requests than may wait precede those', async () => {
     await using own = await startStore();
     const { socket, answers } = await held(own);
     socket.write(`${keep(get('/items/a')).repeat(500)}garbage\r\n\r\n`);
@@ -208,7 +208,7 @@ describe('requests pipelined on one connection', () => {
     expect(statusesOf(await answers)).toEqual([201, ...Array(500).fill(200), 400]);
   });
 
-  it('are all answered where the client takes the answers late', async () => {
+  it('are all answered when the client reads the answers late', async () => {
     await using own = await startStore({}, (app) => {
       app.get('/long', async () => 'x'.repeat(10_000));
     });
@@ -222,7 +222,7 @@ describe('requests pipelined on one connection', () => {
     expect(statusesOf(await answers)).toEqual([201, ...Array(2_000).fill(200), 404]);
   });
 
-  it('wait one on each connection once those of all connections have the room of the server', async () => {
+  it('wait one per connection once the limit of the server is reached', async () => {
     await using own = await startStore({ waitingBytesMax: 20_000 });
     const all = await Promise.all(Array.from({ length: 20 }, () => held(own)));
     for (const { socket } of all) socket.write(keep(get('/items/a')).repeat(200));
@@ -235,7 +235,7 @@ describe('requests pipelined on one connection', () => {
       expect(statusesOf(await answers)).toEqual([201, ...Array(200).fill(200), 404]);
   });
 
-  it('give their room back when their connection is closed', async () => {
+  it('release their room when their connection closes', async () => {
     await using own = await startStore({ waitingBytesMax: 20_000, stalledTimeoutMs: 200 });
     for (let round = 0; round < 3; round++) {
       const before = own.parsed();
@@ -243,15 +243,15 @@ describe('requests pipelined on one connection', () => {
       const closed = once(socket, 'close');
       socket.write(keep(get('/items/a')).repeat(200));
       await closed;
-      // As many each time.
+      // The same number each time.
       expect(own.parsed()).toBe(before + 20);
     }
     own.release();
   });
 });
 
-describe('bytes that are no HTTP, behind a request', () => {
-  it('cost it neither its effect nor its answer: 201, then 400, then the end', async () => {
+describe('bytes after a request that are not HTTP', () => {
+  it('change neither its effect nor its answer: 201, then 400, then the end', async () => {
     const answers = await answersOf(send(server.port, `${put('c')}garbage\r\n\r\n`));
     expect(statusesOf(answers)).toEqual([201, 400]);
     expectProblem(answers[1] as RawAnswer, 'invalid_request');
@@ -259,7 +259,7 @@ describe('bytes that are no HTTP, behind a request', () => {
     expect(server.items.has('c')).toBe(true);
   });
 
-  it('are refused behind every answer that is under way, and once', async () => {
+  it('are refused once, after every pending answer', async () => {
     await using own = await startStore();
     const socket = send(own.port, `${slow}${put('a')}${keep(get('/store/a'))}garbage\r\n\r\n`);
     await own.slowBegun;
@@ -268,7 +268,7 @@ describe('bytes that are no HTTP, behind a request', () => {
     expect(statusesOf(await answersOf(socket))).toEqual([201, 201, 200, 400]);
   });
 
-  it('are refused as well where the client has ended its half behind them', async () => {
+  it('are also refused when the client ends its half after them', async () => {
     await using own = await startStore();
     const socket = send(own.port, `${slow}garbage\r\n\r\n`);
     socket.end();
@@ -278,12 +278,12 @@ describe('bytes that are no HTTP, behind a request', () => {
     expect(statusesOf(await answersOf(socket))).toEqual([201, 400]);
   });
 
-  it('are dropped behind a request that ends the connection', async () => {
+  it('are dropped after a request that ends the connection', async () => {
     const socket = send(server.port, `${put('d').replace('Host: x', 'Host: x\r\nConnection: close')}garbage`);
     expect(statusesOf(await answersOf(socket))).toEqual([201]);
   });
 
-  it('refuse the request whose body they are, which has no effect, also where it waits for its turn', async () => {
+  it('in the body of a request make it fail without effect, even if it waits for its turn', async () => {
     await using own = await startStore();
     const chunked = `PUT /store/e HTTP/1.1\r\nHost: x\r\n${JSON_TYPE}Transfer-Encoding: chunked\r\n\r\nzz\r\n`;
     const socket = send(own.port, slow + chunked);
@@ -297,7 +297,7 @@ describe('bytes that are no HTTP, behind a request', () => {
 });
 
 describe('a client that ends its half of the connection', () => {
-  it('has gone for a stream that has no end of its own', async () => {
+  it('counts as gone for an endless stream', async () => {
     await using own = await start({}, (app) => {
       app.get('/events', async (_request, reply) => {
         reply.hijack();
@@ -311,18 +311,18 @@ describe('a client that ends its half of the connection', () => {
     await once(socket, 'close');
   });
 
-  it('gets the answers to all that it asked before', async () => {
+  it('gets the answers to all its earlier requests', async () => {
     await using own = await startStore();
     const socket = send(own.port, slow + put('a') + keep(get('/store/a')));
     socket.end();
     await own.slowBegun;
-    // The end has arrived when a later connection is answered.
+    // The FIN has arrived when a later connection is answered.
     await sendRaw(own.port, get('/items/x'));
     own.release();
     expect(statusesOf(await answersOf(socket))).toEqual([201, 201, 200]);
   });
 
-  it('in the midst of a body gets 400, and the request has no effect', async () => {
+  it('in the middle of a body gets 400, and the request has no effect', async () => {
     const socket = send(server.port, put('f').slice(0, -1));
     socket.end();
     const answers = await answersOf(socket);
@@ -332,7 +332,7 @@ describe('a client that ends its half of the connection', () => {
 });
 
 describe('a request that does not arrive in time', () => {
-  it('and had its answer already ends the connection, also where the client goes on sending and keeps its half', async () => {
+  it('but has its answer already ends the connection, even if the client keeps sending and does not close its half', async () => {
     await using own = await start({ requestTimeoutMs: 50 });
     const accepted = once(own.app.server, 'connection') as Promise<[Socket]>;
     const socket = connect({ port: own.port, host: '127.0.0.1', allowHalfOpen: true });
@@ -375,7 +375,7 @@ describe('a request that does not arrive in time', () => {
     },
   );
 
-  it('is the last of its connection that is parsed', async () => {
+  it('is the last parsed request of its connection', async () => {
     await using own = await startStore({ requestTimeoutMs: 50 });
     const late = once(own.app.server, 'clientError');
     const socket = send(own.port, slow + put('a').slice(0, 20));
@@ -389,7 +389,7 @@ describe('a request that does not arrive in time', () => {
     expect(statusesOf(await answers)).toEqual([201, 408]);
   });
 
-  it('because the server does not read on, as its client takes no answers, keeps its time until it does', async () => {
+  it('because the server stopped reading for a client that reads no answers does not time out until it resumes', async () => {
     await using own = await startStore({ requestTimeoutMs: 100 }, (app) => {
       app.get('/big', async () => 'x'.repeat(24_000_000));
     });
@@ -414,7 +414,7 @@ describe('a request that does not arrive in time', () => {
   it.each([
     ['the rest arrives', '}', [201, 201, 404], ['POST slow', 'PUT a', 'GET b']],
     ['the rest does not arrive', '', [201, 408], ['POST slow']],
-  ])('has its full time from when its turn comes: %s', async (_what, rest, all, begun) => {
+  ])('gets its full time when its turn comes: %s', async (_what, rest, all, begun) => {
     await using own = await startStore({ requestTimeoutMs: 300 });
     const late = once(own.app.server, 'clientError');
     const socket = send(own.port, slow + put('a').slice(0, -1));

@@ -52,7 +52,7 @@ const READABLE = {
 };
 
 describe('a page of an allowed origin', () => {
-  it('gets its preflight answered without a token, and without the guard being asked', async () => {
+  it('gets its preflight answered without a token and without a call of the guard', async () => {
     const answer = await preflight('/items/1', ORIGIN);
     expect([answer.status, answer.body, answer.headers['vary'], guarded]).toEqual([204, '', 'Origin', 0]);
     expect(corsOf(answer)).toEqual({
@@ -66,7 +66,7 @@ describe('a page of an allowed origin', () => {
 
   it.each([
     ['an answer', 'GET', '/open', 200],
-    ['a stream that Fastify has let go of', 'GET', '/stream', 200],
+    ['a hijacked stream', 'GET', '/stream', 200],
     ['the refusal of a guard', 'PUT', '/items/1', 401],
     ['an unknown path', 'GET', '/nothing', 404],
     ['another method', 'DELETE', '/open', 405],
@@ -78,15 +78,15 @@ describe('a page of an allowed origin', () => {
     expect(answer.headers['vary']).toBe(path === '/open' && status === 200 ? 'Origin, Accept' : 'Origin');
   });
 
-  it('learns nothing of a path that is no endpoint: its preflight is the 404 of any request', async () => {
+  it('learns nothing about a path without an endpoint: its preflight is the usual 404', async () => {
     const answer = await preflight('/nothing', ORIGIN);
     expect([answer.status, corsOf(answer)]).toEqual([404, READABLE]);
   });
 });
 
-describe('no other page', () => {
+describe('a page of another origin', () => {
   it.each(['https://evil.example', 'http://app.example', `${ORIGIN}:444`, `${ORIGIN}.evil.example`, 'null'])(
-    'is let in: %s',
+    'is not allowed: %s',
     async (origin) => {
       for (const answer of [await preflight('/items/1', origin), await send('GET', '/open', { origin })]) {
         expect(corsOf(answer)).toEqual({});
@@ -96,7 +96,7 @@ describe('no other page', () => {
     },
   );
 
-  it('changes what OPTIONS is otherwise: 405', async () => {
+  it('gets the usual 405 for OPTIONS', async () => {
     expect((await send('OPTIONS', '/open', { origin: ORIGIN })).status).toBe(405);
     expect((await send('OPTIONS', '/open', { 'access-control-request-method': 'GET' })).status).toBe(405);
   });

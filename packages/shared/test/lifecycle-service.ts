@@ -1,6 +1,6 @@
 /**
- * A service that `lifecycle.test.ts` runs in a process of its own; its argument says how it behaves. What it
- * prints goes to standard error, since standard output is the log.
+ * A service that `lifecycle.test.ts` runs in a separate process; its argument selects its behaviour. It
+ * prints to standard error, because standard output is the log.
  */
 import { createServer } from 'node:net';
 import process from 'node:process';
@@ -14,7 +14,7 @@ const say = (word: string) => process.stderr.write(`${word}\n`);
 const logger = createLogger({ service: 'bundoc', level: 'info' });
 
 await runService(logger, async () => {
-  const server = createServer().listen(0, '127.0.0.1'); // Keeps the process alive, as a real service would.
+  const server = createServer().listen(0, '127.0.0.1'); // Keeps the process alive like a real service.
   switch (behaviour) {
     case 'config-error':
       throw new ConfigError(['PORT: must be a whole number', 'HOST: must be set']);
@@ -41,7 +41,7 @@ await runService(logger, async () => {
       if (drain.isDraining) say('drained');
       say(`close ${++closes}`);
       if (behaviour === 'close-error') throw new Error('the lock is gone');
-      // The second way to stop arrives while the first is under way.
+      // A second reason to stop arrives during the first stop.
       if (behaviour === 'stopped-twice') process.disconnect();
       await new Promise<void>((resolve) => server.close(() => setImmediate(resolve)));
       say('closed');

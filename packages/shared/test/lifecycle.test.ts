@@ -24,7 +24,7 @@ function run(behaviour: string): Run {
     said += text;
     if (said.includes('started\n')) resolve();
   });
-  // Not the event `close`: a child whose channel was ended from here never has it.
+  // Not the event `close`: a child whose channel was closed from this side never emits it.
   const ended = Promise.all([
     once(child, 'exit') as Promise<[number | null, string | null]>,
     ...[child.stdout, child.stderr].map((stream) => stream && once(stream, 'close')),
@@ -34,7 +34,7 @@ function run(behaviour: string): Run {
 
 describe('runService', () => {
   it.each(['SIGTERM', 'SIGINT'] as const)(
-    'ends with 0 after %s, once everything is closed',
+    'exits with 0 after %s, once everything is closed',
     async (signal) => {
       const { child, started, ended } = run('plain');
       await started;
@@ -49,33 +49,30 @@ describe('runService', () => {
   it.each([
     ['SIGTERM', 'started\ndrained\nclose 1\nclosed\n'],
     ['SIGINT', 'started\nclose 1\nclosed\n'],
-  ] as const)(
-    'drains before it closes when %s stops it: only a manager has balancers to wait for',
-    async (signal, said) => {
-      const { child, started, ended } = run('draining');
-      await started;
-      child.kill(signal);
-      const outcome = await ended;
-      expect(outcome).toMatchObject({ code: 0, said });
-      expect(outcome.log.includes('"msg":"draining"')).toBe(signal === 'SIGTERM');
-    },
-  );
+  ] as const)('drains before it closes only when a process manager stops it: %s', async (signal, said) => {
+    const { child, started, ended } = run('draining');
+    await started;
+    child.kill(signal);
+    const outcome = await ended;
+    expect(outcome).toMatchObject({ code: 0, said });
+    expect(outcome.log.includes('"msg":"draining"')).toBe(signal === 'SIGTERM');
+  });
 
-  it('stops in order when its supervisor goes away', async () => {
+  it('stops in order when its supervisor exits', async () => {
     const { child, started, ended } = run('plain');
     await started;
     child.disconnect();
     expect(await ended).toMatchObject({ code: 0, said: 'started\nclose 1\nclosed\n' });
   });
 
-  it('stops when its supervisor went away while it was starting', async () => {
+  it('stops when its supervisor exited while it was starting', async () => {
     expect(await run('orphaned-start').ended).toMatchObject({
       code: 0,
       said: expect.stringContaining('closed'),
     });
   });
 
-  it('closes once, and waits for it, when two ways to stop come together', async () => {
+  it('closes once, and waits for that, when two reasons to stop coincide', async () => {
     const { child, started, ended } = run('stopped-twice');
     await started;
     child.kill('SIGTERM');
@@ -92,7 +89,7 @@ describe('runService', () => {
     ],
     ['start-error', ['the service did not start: the disk is gone']],
   ] as const)(
-    'ends with 1 after a failed start (%s), although a listener is left, with a line for each fault',
+    'exits with 1 after a failed start (%s), even with a listener left, and logs a line for each fault',
     async (behaviour, faults) => {
       const { code, log } = await run(behaviour).ended;
       expect(code).toBe(1);
@@ -105,7 +102,7 @@ describe('runService', () => {
   );
 
   it.each(['uncaught', 'rejection'])(
-    'closes and ends with 1 after an error nobody caught (%s)',
+    'closes and exits with 1 after an uncaught error (%s)',
     async (behaviour) => {
       const { code, said, log } = await run(behaviour).ended;
       expect(code).toBe(1);
@@ -114,7 +111,7 @@ describe('runService', () => {
     },
   );
 
-  it('ends with 1 and says so when closing fails', async () => {
+  it('exits with 1 and logs the error when closing fails', async () => {
     const { child, started, ended } = run('close-error');
     await started;
     child.kill('SIGTERM');

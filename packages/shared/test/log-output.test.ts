@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest';
 
 const logger = fileURLToPath(new URL('../src/runtime/logger.ts', import.meta.url));
 
-/** What a script that has a `logger` prints at a terminal: `script` of util-linux makes one. */
+/** The output of a script with a `logger` on a terminal, which `script` of util-linux provides. */
 function atTerminal(script: string, environment: Record<string, string> = {}): string {
   const code = `import { createLogger } from ${JSON.stringify(logger)}; const logger = createLogger({ service: 'bunkms', level: 'info' }); ${script}`;
   const quoted = (text: string) => `'${text.replaceAll("'", "'\\''")}'`;
@@ -12,13 +12,13 @@ function atTerminal(script: string, environment: Record<string, string> = {}): s
   const { stdout } = spawnSync('script', ['-qec', command.map(quoted).join(' '), '/dev/null'], {
     encoding: 'utf8',
     env: { ...process.env, ...environment },
-    // At the end of its input it would send an end of file to the terminal.
+    // At the end of its input it would send an end-of-file to the terminal.
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   return stdout;
 }
 
-/** The messages on the standard output of a process that logs and ends. */
+/** The messages on the standard output of a process that logs and exits. */
 function messagesOf(script: string): string[] {
   const { stdout, stderr } = spawnSync(
     process.execPath,
@@ -42,12 +42,12 @@ function messagesOf(script: string): string[] {
     .map((line) => (JSON.parse(line) as { msg: string }).msg);
 }
 
-describe('what is logged', () => {
-  it('is on standard output, in order, when the process ends by itself in the same turn', () => {
+describe('the log', () => {
+  it('is complete and in order on standard output when the process exits in the same turn', () => {
     expect(messagesOf(`logger.info('one'); logger.warn('two'); process.exit(0);`)).toEqual(['one', 'two']);
   });
 
-  it('is lines for a person at a terminal, in colours unless NO_COLOR is set', () => {
+  it('has readable lines on a terminal, in colours unless NO_COLOR is set', () => {
     const script = `logger.warn({ err: new Error('the cause'), n: 1 }, 'it failed');`;
     const plain = atTerminal(script, { NO_COLOR: '1' });
     expect(plain).toMatch(
@@ -56,11 +56,11 @@ describe('what is logged', () => {
     expect(atTerminal(script, { NO_COLOR: '' })).toContain('\u001b[33mwarn \u001b[0m');
   });
 
-  it('is there when an error that nobody caught ends the process', () => {
+  it('is complete when an uncaught error ends the process', () => {
     expect(messagesOf(`logger.info('one'); throw new Error('uncaught');`)).toEqual(['one']);
   });
 
-  it('is there when the process is killed in a later turn', () => {
+  it('is complete when the process is killed in a later turn', () => {
     expect(
       messagesOf(
         `logger.info('one'); setImmediate(() => setImmediate(() => process.kill(process.pid, 'SIGKILL')));`,
@@ -68,7 +68,7 @@ describe('what is logged', () => {
     ).toEqual(['one']);
   });
 
-  it('is there at once when it is fatal or flushed, with what came before', () => {
+  it('is written at once, with all earlier lines, when a line is fatal or the log is flushed', () => {
     expect(
       messagesOf(`logger.info('one'); logger.fatal('two'); process.kill(process.pid, 'SIGKILL');`),
     ).toEqual(['one', 'two']);

@@ -13,7 +13,7 @@ describeWithPostgres('the PostgreSQL of the tests', () => {
     for (const server of servers) await server[Symbol.asyncDispose]();
   });
 
-  it('makes databases that belong to their role', async () => {
+  it('creates databases that belong to their role', async () => {
     const { name, url } = await primary.createDatabase('app');
     expect(url).toContain(`:${primary.port}/app`);
     expect(
@@ -24,7 +24,7 @@ describeWithPostgres('the PostgreSQL of the tests', () => {
     ).toBe('app');
   });
 
-  it('has on the promoted standby what was committed before the primary was killed', async () => {
+  it('has on the promoted standby all commits from before the primary was killed', async () => {
     await primary.sql('CREATE TABLE kept (n int)', 'app');
     const standby = await primary.startStandby('first');
     servers.push(standby);

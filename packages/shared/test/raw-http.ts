@@ -7,7 +7,7 @@ export interface RawAnswer {
   readonly body: string;
 }
 
-/** Sends bytes as they are, which no HTTP client would, and reads until the server ends the connection. */
+/** Sends raw bytes, as no HTTP client would, and reads until the server ends the connection. */
 export async function sendRaw(port: number, bytes: string | Buffer): Promise<RawAnswer> {
   const socket = openRaw(port);
   socket.write(bytes);
@@ -22,7 +22,7 @@ export async function readAnswer(socket: Socket): Promise<RawAnswer> {
   return parseAnswer(await readAll(socket));
 }
 
-/** Everything until the server ends or resets the connection. */
+/** All bytes until the server ends or resets the connection. */
 export async function readAll(socket: Socket): Promise<string> {
   const chunks: Buffer[] = [];
   socket.on('data', (chunk) => chunks.push(chunk));

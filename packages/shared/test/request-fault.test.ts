@@ -38,7 +38,7 @@ afterAll(() => running[Symbol.asyncDispose]());
 const write = (headers: string, line = 'PUT /write HTTP/1.1') =>
   `${line}\r\n${headers}${JSON_TYPE}Connection: close\r\nContent-Length: 2\r\n\r\n{}`;
 
-describe('a request that must not be carried out is refused, has no effect, and ends its connection', () => {
+describe('a faulty request is refused, has no effect, and ends its connection', () => {
   const cases: readonly [string, ProblemCode, string][] = [
     ['no Host', 'invalid_request', write('')],
     ['two hosts', 'invalid_request', write('Host: x\r\nHost: y\r\n')],
@@ -47,7 +47,7 @@ describe('a request that must not be carried out is refused, has no effect, and 
     ['a host with a space', 'invalid_request', write('Host: a b\r\n')],
     ['a host with a user', 'invalid_request', write('Host: a@b\r\n')],
     ['a host with a path', 'invalid_request', write('Host: a/b\r\n')],
-    ['a port that is no number', 'invalid_request', write('Host: a:b\r\n')],
+    ['a port that is not a number', 'invalid_request', write('Host: a:b\r\n')],
     ['an address without its bracket', 'invalid_request', write('Host: [::1\r\n')],
     ['two hosts in HTTP/1.0', 'invalid_request', write('Host: x\r\nHost: y\r\n', 'PUT /write HTTP/1.0')],
     ['HTTP/2.0', 'http_version_unsupported', write('Host: x\r\n', 'PUT /write HTTP/2.0')],
@@ -57,7 +57,7 @@ describe('a request that must not be carried out is refused, has no effect, and 
     ['a request line without a version', 'http_version_unsupported', 'GET /items/a\r\n\r\n'],
     ['the preface of HTTP/2', 'http_version_unsupported', 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'],
     ['a fragment', 'invalid_request', write('Host: x\r\n', 'PUT /write#a HTTP/1.1')],
-    ['a fragment behind a query', 'invalid_request', get('/items/a?b#c')],
+    ['a fragment after a query', 'invalid_request', get('/items/a?b#c')],
     ...['gzip', 'gzip, chunked', 'chunked, gzip', 'identity'].map((coding): [string, ProblemCode, string] => [
       `Transfer-Encoding: ${coding}`,
       'transfer_coding_unsupported',
@@ -80,18 +80,18 @@ describe('a request that must not be carried out is refused, has no effect, and 
   });
 
   it.each(['x', 'x:', 'x:8080', '127.0.0.1:1', '[::1]:1', '[::1]', 'a-b.example', 'a%20b'])(
-    'but not one for the host %s',
+    'except one for the valid host %s',
     async (host) => {
       expect((await sendRaw(running.port, write(`Host: ${host}\r\n`))).status).toBe(200);
     },
   );
 
-  it('but not one of HTTP/1.0 without a host', async () => {
+  it('except one of HTTP/1.0 without a host', async () => {
     expect((await sendRaw(running.port, write('', 'PUT /write HTTP/1.0'))).status).toBe(200);
   });
 });
 
-describe('a method that a known path does not have', () => {
+describe('a method that a path does not support', () => {
   const others = METHODS.filter((method) => !['GET', 'HEAD'].includes(method));
   it.each([...others, 'GRAB', 'get', 'POSTS', 'X-1'])('is refused with 405 and Allow: %s', async (method) => {
     const answer = await sendRaw(running.port, get('/items/a?b=c').replace('GET', method));
@@ -99,11 +99,11 @@ describe('a method that a known path does not have', () => {
     expect(answer.headers['allow']).toBe('GET, HEAD');
   });
 
-  it.each(['PROPFIND', 'CONNECT', 'GRAB'])('is 404 where there is no path: %s', async (method) => {
+  it.each(['PROPFIND', 'CONNECT', 'GRAB'])('is 404 on an unknown path: %s', async (method) => {
     expectProblem(await sendRaw(running.port, get('/none').replace('GET', method)), 'not_found');
   });
 
-  it('is refused behind the answer to the request before it', async () => {
+  it('is refused after the answer to the previous request', async () => {
     const bytes = write('Host: x\r\n').replace('Connection: close\r\n', '');
     for (const method of ['GRAB', 'CONNECT']) {
       const socket = openRaw(running.port);
@@ -115,7 +115,7 @@ describe('a method that a known path does not have', () => {
 });
 
 describe('HEAD', () => {
-  it('is answered wherever GET is: the same headers and no body', async () => {
+  it('is supported wherever GET is, with the same headers and no body', async () => {
     const [got, head] = [
       await sendRaw(running.port, get('/items/a')),
       await sendRaw(running.port, get('/items/a').replace('GET', 'HEAD')),
@@ -143,7 +143,7 @@ describe('a client that expects 100 (Continue)', () => {
     expect(answer.headers['connection']).toBe('close');
   });
 
-  it('is let send its body when it is wanted, and keeps its connection', async () => {
+  it('gets 100 Continue when the server wants its body, and keeps its connection', async () => {
     const before = written;
     const socket = openRaw(running.port);
     socket.write(expecting('/write'));

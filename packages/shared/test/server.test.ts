@@ -25,7 +25,7 @@ afterEach(() => {
   running.seen.length = 0;
 });
 
-it('a body over the limit is read in vain behind its answer, so that the client gets it, and nothing behind the body counts', async () => {
+it('a body over the limit is read and discarded after its answer, so that the client gets the answer, and later bytes have no effect', async () => {
   const socket = connect({ port: running.port, host: '127.0.0.1', allowHalfOpen: true });
   const body = Buffer.alloc(32 * 1_048_576, 'x');
   const faults: Error[] = [];
@@ -42,7 +42,7 @@ it('a body over the limit is read in vain behind its answer, so that the client 
   expectProblem(parseAnswer(text), 'payload_too_large');
 });
 
-describe('a refused request gets one problem document and learns of once', () => {
+describe('a refused request gets one problem document and is reported once', () => {
   const cases: readonly [string, ProblemCode, string | Buffer][] = [
     ['an unknown path', 'not_found', get('/nowhere')],
     ['the root', 'not_found', get('/')],
@@ -54,7 +54,7 @@ describe('a refused request gets one problem document and learns of once', () =>
     ['another method on a path that exists', 'method_not_allowed', get('/items')],
     ['TRACE', 'method_not_allowed', get('/items/a').replace('GET', 'TRACE')],
     ['DELETE where only POST exists', 'method_not_allowed', get('/items').replace('GET', 'DELETE')],
-    ['a method that is no route method', 'method_not_allowed', get('/items/a').replace('GET', 'PROPFIND')],
+    ['a method that no route may have', 'method_not_allowed', get('/items/a').replace('GET', 'PROPFIND')],
     ['a body over the limit', 'payload_too_large', post('x'.repeat(BODY_BYTES_MAX + 1), JSON_TYPE)],
     [
       'a chunked body over the limit',
@@ -69,10 +69,10 @@ describe('a refused request gets one problem document and learns of once', () =>
       post('{}', 'Content-Type: application/jsonx\r\n'),
     ],
     ['a form', 'unsupported_media_type', post('a=1', 'Content-Type: application/x-www-form-urlencoded\r\n')],
-    ['a type that is none', 'unsupported_media_type', post('{}', 'Content-Type: json\r\n')],
+    ['an invalid type', 'unsupported_media_type', post('{}', 'Content-Type: json\r\n')],
     ['a compressed body', 'unsupported_media_type', post('{}', `${JSON_TYPE}Content-Encoding: gzip\r\n`)],
     [
-      'a body said to be uncompressed',
+      'a body with an identity coding',
       'unsupported_media_type',
       post('{}', `${JSON_TYPE}Content-Encoding: identity\r\n`),
     ],
@@ -89,7 +89,7 @@ describe('a refused request gets one problem document and learns of once', () =>
     ['no Host header', 'invalid_request', 'GET /items/a HTTP/1.1\r\nConnection: close\r\n\r\n'],
     ['a thrown error', 'internal_error', get('/throws')],
     ['a thrown string', 'internal_error', get('/throws-a-string')],
-    ['an error of another client that carries a status', 'internal_error', get('/throws-with-status')],
+    ['an error of an HTTP client that has a status', 'internal_error', get('/throws-with-status')],
     ['an error after headers were set', 'kms_unavailable', get('/throws-late')],
   ];
 
@@ -100,11 +100,11 @@ describe('a refused request gets one problem document and learns of once', () =>
   });
 });
 
-describe('what the HTTP parser refuses gets a problem document too', () => {
+describe('a request that the HTTP parser refuses gets a problem document too', () => {
   const cases: readonly [string, ProblemCode, string | Buffer][] = [
-    ['no HTTP at all', 'invalid_request', 'hello\r\n\r\n'],
+    ['bytes that are not HTTP', 'invalid_request', 'hello\r\n\r\n'],
     ['TLS on a plain port', 'invalid_request', Buffer.from('16030100a5010000a1', 'hex')],
-    ['an unknown method on no path', 'not_found', get('/').replace('GET', 'GRAB')],
+    ['an unknown method on an unknown path', 'not_found', get('/').replace('GET', 'GRAB')],
     ['a raw non-ASCII path', 'invalid_request', Buffer.from(get('/items/é'), 'utf8')],
     ['a path with a space', 'invalid_request', get('/items/a b')],
     ['headers over 16 KiB', 'headers_too_large', get('/items/a', `X: ${'a'.repeat(17_000)}\r\n`)],
@@ -165,7 +165,7 @@ describe('an answer', () => {
     expect((await sendRaw(running.port, bytes)).headers['connection']).toBe('close');
   });
 
-  it('drops what the handler had said of its own', async () => {
+  it('drops the headers that the handler had set', async () => {
     const answer = await sendRaw(running.port, get('/throws-late'));
     expect(answer.headers['etag']).toBeUndefined();
     expect(answer.headers['retry-after']).toBe('3');
@@ -177,7 +177,7 @@ describe('an answer', () => {
     expect(answer.body).toBe('');
   });
 
-  it('has its own request id, never one that the client chose', async () => {
+  it('has its own request id, never one from the client', async () => {
     const chosen = 'X-Request-Id: chosen\r\nRequest-Id: chosen\r\n';
     const one = expectProblem(await sendRaw(running.port, get('/nowhere', chosen)), 'not_found');
     const two = expectProblem(await sendRaw(running.port, get('/nowhere', chosen)), 'not_found');
@@ -206,16 +206,16 @@ describe('an answer', () => {
     expect(JSON.parse(answer.body)).toEqual({ bytes: BODY_BYTES_MAX });
   });
 
-  it('is given to a request with an expectation nobody knows', async () => {
+  it('is given to a request with an unknown expectation', async () => {
     expect((await sendRaw(running.port, get('/items/a', 'Expect: tea\r\n'))).status).toBe(200);
   });
 
-  it('does not name a missing body a fault of the server', async () => {
+  it('does not treat a missing body as a server error', async () => {
     const answer = await sendRaw(running.port, post('', ''));
     expect(JSON.parse(answer.body)).toEqual({ bytes: null });
   });
 
-  it('keeps the cause of a failure for the log and the log alone', async () => {
+  it('has the cause of a failure in the log only', async () => {
     await using own = await start();
     const { request_id } = expectProblem(await sendRaw(own.port, get('/throws')), 'internal_error');
     const line = own
@@ -226,7 +226,7 @@ describe('an answer', () => {
     expect(line).toContain(SECRET);
   });
 
-  it('that refuses the same client for the same reason again is counted in the log, not written once more', async () => {
+  it('that repeats a refusal of the same client is counted in the log, not logged again', async () => {
     await using own = await start();
     for (let n = 0; n < 20; n++) await sendRaw(own.port, get('/throws'));
     for (let n = 0; n < 20; n++) await sendRaw(own.port, get('/nowhere'));
@@ -246,7 +246,7 @@ describe('an answer', () => {
     }
   });
 
-  it('that keeps failing writes one line for each kind where errors alone are logged, and counts the rest', async () => {
+  it('that keeps failing logs one line for each kind at level error, and counts the rest', async () => {
     const written: string[] = [];
     const destination = { write: (line: string) => void written.push(line) };
     const logger = createLogger({ service: 'bundoc', level: 'error', destination });
@@ -267,14 +267,14 @@ describe('an answer', () => {
     for (const [code, all] of Object.entries(sent)) {
       const single = lines.filter((line) => line.code === code);
       const more = lines.filter((line) => line.kind === code);
-      // Closing writes what is left.
+      // Closing writes the remaining counts.
       expect([single.length, more.length]).toEqual([1, 1]);
       const counted = [...single, ...more].reduce((sum, { count = 0 }) => sum + count, 0);
       expect(single.length + counted).toBe(all);
     }
   });
 
-  it('is logged with its route, never with its path, query or headers', async () => {
+  it('is logged with its route pattern, never with its path, query or headers', async () => {
     await using own = await start();
     await sendRaw(own.port, get(`/items/${SECRET}?q=${SECRET}`, `Authorization: Bearer ${SECRET}\r\n`));
     await sendRaw(own.port, get(`/${SECRET}/%zz`));
@@ -285,7 +285,7 @@ describe('an answer', () => {
 });
 
 describe('a connection', () => {
-  it('whose request does not arrive in time gets 408 and is ended', async () => {
+  it('whose request does not arrive in time gets 408 and is closed', async () => {
     await using hurried = await start({ requestTimeoutMs: 50 });
     for (const bytes of [
       'GET /items/a HTTP/1.1\r\nHost:',
@@ -296,7 +296,7 @@ describe('a connection', () => {
     expect(hurried.seen.length).toBeLessThanOrEqual(1);
   });
 
-  it('that is refused is not kept open by a client that never ends it', async () => {
+  it('that is refused closes even if the client never closes its side', async () => {
     const accepted = once(running.app.server, 'connection') as Promise<[Socket]>;
     const socket = connect({ port: running.port, host: '127.0.0.1', allowHalfOpen: true });
     socket.write('garbage\r\n\r\n');
@@ -305,7 +305,7 @@ describe('a connection', () => {
     socket.destroy();
   });
 
-  it('takes several requests and keeps their answers apart', async () => {
+  it('serves several requests with separate answers', async () => {
     const keep = get('/items/a').replace('Connection: close\r\n', '');
     const text = await readAll(
       openAndWrite(keep + get('/nowhere').replace('Connection: close\r\n', '') + get('/items/b')),
@@ -315,7 +315,7 @@ describe('a connection', () => {
     expect(running.seen).toHaveLength(1);
   });
 
-  it('that the client drops in the middle of a body harms nobody', async () => {
+  it('that the client drops in the middle of a body does not affect others', async () => {
     const socket = openRaw(running.port);
     await once(socket, 'connect');
     socket.write(`POST /items HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n${JSON_TYPE}\r\n{`);
@@ -324,8 +324,8 @@ describe('a connection', () => {
   });
 });
 
-describe('what strangers and slow clients can hold', () => {
-  it('is an answer that nobody reads, but for a bounded time', async () => {
+describe('a slow client', () => {
+  it('can hold an answer that it does not read only for a bounded time', async () => {
     await using server = await start({ stalledTimeoutMs: 100 }, (app) => {
       app.get('/big', async () => 'x'.repeat(32_000_000));
     });
@@ -343,13 +343,13 @@ describe('what strangers and slow clients can hold', () => {
 describe('closing', () => {
   const keepAlive = get('/items/a').replace('Connection: close\r\n', '');
 
-  it('ends idle connections at once', async () => {
+  it('closes idle connections at once', async () => {
     const server = await start();
     const socket = openRaw(server.port);
     socket.write(keepAlive);
     await once(socket, 'data');
     const ended = once(socket, 'close');
-    // What else would end them never comes.
+    // Other timeouts that would close them never fire.
     vi.useFakeTimers({ toFake: ['setTimeout'] });
     try {
       await server.app.close();
@@ -359,7 +359,7 @@ describe('closing', () => {
     }
   });
 
-  it('does not wait for connections that sent nothing, or half a request', async () => {
+  it('does not wait for connections that have sent nothing or half a request', async () => {
     const server = await start({ closeGraceMs: 50 });
     const silent = openRaw(server.port);
     const half = openRaw(server.port);
@@ -367,7 +367,7 @@ describe('closing', () => {
     const ended = [once(silent, 'close'), once(half, 'close')];
     await once(silent, 'connect');
     half.write('GET / HTTP/1.1\r\n');
-    await sendRaw(server.port, get('/items/a')); // Both were accepted before this one.
+    await sendRaw(server.port, get('/items/a')); // Both were accepted before this request.
     const started = performance.now();
     await server.app.close();
     await Promise.all(ended);

@@ -22,7 +22,7 @@ export interface Running extends AsyncDisposable {
   readonly logged: () => string;
 }
 
-/** A server with a few routes, on a port of its own. */
+/** A server with a few routes, on a free port. */
 export async function start(
   options: Partial<HttpServerOptions> = {},
   routes: (app: FastifyInstance) => void = () => undefined,

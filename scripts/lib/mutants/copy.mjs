@@ -6,8 +6,8 @@ import { mutate } from './make.mjs';
 const LEFT_OUT = new Set(['.git', '.pnpm', '.cache', '.vite', '.vite-temp', '.vitest-cache', 'data']);
 
 /**
- * A copy of the repository in which mutants live: the repository itself is never changed. The installed
- * packages are shared with it, those of the workspace are the copy's.
+ * A copy of the repository for mutants, so that the repository itself is never changed. It shares the
+ * installed packages, but not those of the workspace.
  * @param {string} root
  */
 export function copyRepository(root) {
@@ -25,7 +25,7 @@ export function copyRepository(root) {
   return {
     root: copy,
     /**
-     * Does the work with the mutant in place, and takes it out again whatever becomes of the work.
+     * Runs the work with the mutant in place, and always removes it afterwards.
      * @template T
      * @param {import('./make.mjs').Mutant} mutant
      * @param {() => Promise<T>} work

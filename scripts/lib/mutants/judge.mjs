@@ -4,19 +4,22 @@ import { join, relative } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import { killGroup } from '../run.mjs';
 
-/** Near unit tests come first, since they catch most; then the others; then tests of whole services. */
+/**
+ * Near unit tests come first, because they catch most mutants; then other unit tests; then tests of whole
+ * services.
+ */
 const STAGES = [
   { project: 'unit', from: 0, count: 6, limitMs: 120_000 },
   { project: 'unit', from: 6, count: 40, limitMs: 300_000 },
   { project: 'integration', from: 0, count: 12, limitMs: 300_000 },
 ];
-/** Of one test: those of the workspace are for machines that are busy. */
+/** Timeout of one test; those of the workspace are for busy machines. */
 const TEST_TIMEOUT_MS = 60_000;
-/** Between the wish to stop and the end of what does not. */
+/** Time between the signal to stop and the kill. */
 const GRACE_MS = 5_000;
 
 /**
- * What becomes of a mutant: caught `by` a test, or it survives.
+ * The verdict on a mutant: caught `by` a test, or survived.
  * @typedef {{ readonly caught: true, readonly by: string, readonly test: string | undefined } |
  * { readonly caught: false }} Verdict
  */
@@ -39,7 +42,7 @@ export async function judge(copy, mutant, tests, signal, run = runTests) {
     const result = await copy.withMutant(mutant, () => run(copy.root, files, options));
     if (result.file !== undefined) return { caught: true, by: result.by, test: result.file };
     if (result.outcome === 'passed') continue;
-    // What does not end, or crashes, catches the mutant only if it passes without it.
+    // A run that hangs or crashes catches the mutant only if it passes without it.
     if ((await run(copy.root, files, options)).outcome === 'passed')
       return { caught: true, by: result.by, test: undefined };
   }
@@ -53,7 +56,7 @@ export function projectOf(test) {
 }
 
 /**
- * How a run of tests ends: `by` says what failed, `file` is the test file of the failure if it is of one.
+ * The result of a test run: `by` names the failure, `file` is its test file if there is one.
  * @typedef {{ outcome: 'passed' | 'failed' | 'too long', by: string, file: string | undefined }} TestRun
  */
 
@@ -72,7 +75,7 @@ export async function runTests(root, files, { project, limitMs, signal }) {
   args.push('--testTimeout', String(TEST_TIMEOUT_MS), '--reporter', 'json', '--outputFile', report, ...files);
   const child = spawn(process.execPath, [join(root, 'node_modules/vitest/vitest.mjs'), ...args], {
     cwd: root,
-    // The long forms of tests would take hours for each mutant.
+    // The long variants of tests would take hours for each mutant.
     env: { ...process.env, LONG_TESTS: undefined },
     stdio: 'ignore',
     detached: true,
@@ -95,20 +98,20 @@ async function endGroup(child, closed) {
   killGroup(child, 'SIGKILL');
 }
 
-/** The first test that failed; a run can also fail outside of tests. */
+/** The first failed test. A run can also fail outside tests. */
 function failureOf(root, report) {
   let results = [];
   try {
     results = JSON.parse(readFileSync(report, 'utf8')).testResults;
   } catch {
-    // The process ended before it wrote the report.
+    // The process exited before it wrote the report.
   }
   const found = results.map(({ name, ...result }) => ({ ...result, file: relative(root, name) }));
   for (const { file, assertionResults } of found) {
     const failed = assertionResults.find((one) => one.status === 'failed');
     if (failed) return { by: `${file}: ${failed.fullName}`, file };
   }
-  // A file that does not load. Those that the first failure kept from running have no message.
+  // A file that does not load. Files that did not run because of the first failure have no message.
   for (const { file, status, message } of found)
     if (status === 'failed' && message !== '') return { by: `${file}: ${message.split('\n')[0]}`, file };
   return { by: 'the run fails', file: undefined };

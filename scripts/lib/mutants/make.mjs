@@ -2,11 +2,11 @@ import { hash } from 'node:crypto';
 import { parseSync } from 'vite';
 
 /**
- * A change of one place of a source file.
+ * A change in one place of a source file.
  * @typedef {object} Mutant
  * @property {string} file relative to the root.
  * @property {number} line from 1.
- * @property {string} lineText the line as it is, trimmed.
+ * @property {string} lineText the original line, trimmed.
  * @property {string} operator
  * @property {number} start in UTF-16 units.
  * @property {number} end
@@ -25,13 +25,13 @@ const COMPARISONS = {
 const ARITHMETIC = { '+': '-', '-': '+' };
 const LOGICAL = { '&&': '||', '||': '&&' };
 
-/** Members that hold text for people, or describe a route. */
+/** Members with text for people or descriptions of routes. */
 const TEXT_MEMBERS =
   /^(?:description|summary|title|detail|message|msg|help|hint|examples?|usage|docs|event)$/;
-/** Names of constants, members and options that tune speed or patience. */
+/** Names of constants, members and options that only tune speed or timeouts. */
 const TUNING =
   /ms$|bytes(?:max|min)?$|max$|min$|seconds$|timeout|interval|delay|retr|backoff|cache|buffer|chunk|concurren|limit|capacity|bucket|per_?|size|weight|level|every|pages?/i;
-/** Calls that only report, end a process's wait, or check what no caller can break. */
+/** Calls that only report, unref timers, or check invariants that no caller can break. */
 const SILENT_CALLS =
   /^(?:assert|super|describe)$|(?:^|\.)(?:log|logger|console|metrics?|assert)\.|\.(?:describe|unref|meta|info|warn|debug|trace|assert)$/;
 
@@ -76,8 +76,8 @@ export function mutate(source, { start, end, before, after }) {
 }
 
 /**
- * A sample that the seed draws. Each mutant has a rank of its own, so a change of the code replaces only the
- * mutants of the lines that it changes.
+ * A random sample for a seed. Each mutant has its own rank, so a change of the code replaces only the mutants
+ * of changed lines.
  * @param {readonly Mutant[]} all
  * @param {number} count
  * @param {number} seed
@@ -87,7 +87,7 @@ export function sample(all, count, seed) {
   const seen = new Map();
   const ranked = all.map((mutant) => {
     const name = JSON.stringify([seed, mutant.file, mutant.lineText, mutant.before, mutant.after]);
-    // The same change of the same text, further down.
+    // The same change of an identical line further down.
     const repeat = (seen.get(name) ?? 0) + 1;
     seen.set(name, repeat);
     return { mutant, rank: hash('sha256', `${name} ${repeat}`) };
@@ -163,14 +163,14 @@ const OPERATORS = {
   },
 };
 
-/** Where a binary operator stands between its operands. */
+/** The position of a binary operator between its operands. */
 function operatorPlace({ left, right, operator }, source) {
   const start = source.indexOf(operator, left.end);
   if (start < 0 || start >= right.start) throw new Error(`no operator "${operator}" at ${left.end}`);
   return [start, start + operator.length];
 }
 
-/** Whether a sum is visibly one of strings. */
+/** Whether a sum visibly concatenates strings. */
 function isText(node) {
   if (node.type === 'TemplateLiteral' || typeof node.value === 'string') return true;
   return node.type === 'BinaryExpression' && (isText(node.left) || isText(node.right));

@@ -11,7 +11,7 @@ import { countVerdicts, reasonOf } from './report.mjs';
 
 const FILE = 'packages/bundoc/src/a.ts';
 
-/** Each change of a source as the source with it. */
+/** The sources with each mutant of a source. */
 const changed = (source: string) => mutantsOf(source, FILE).map((mutant) => mutate(source, mutant));
 const signal = new AbortController().signal;
 
@@ -26,7 +26,7 @@ function folderOf(files: Readonly<Record<string, string>>): string {
   return folder;
 }
 
-it('every operator makes its mutants of a source, each of which differs in one place', () => {
+it('every operator creates its mutants of a source, each with one changed place', () => {
   expect(changed('f(a < b);')).toEqual([';', 'f(a <= b);', 'f(a >= b);']);
   expect(changed('const x = a && !b;')).toEqual(['const x = a || !b;', 'const x = a && b;']);
   expect(changed('const x = n + 1;')).toEqual(['const x = n - 1;', 'const x = n + 2;']);
@@ -38,7 +38,7 @@ it('every operator makes its mutants of a source, each of which differs in one p
   ]);
 });
 
-it('types, texts, log lines and constants that only tune make no mutants', () => {
+it('types, texts, log lines and tuning constants have no mutants', () => {
   for (const source of [
     'type A = 1 | true;',
     'const o = { description: a + b, timeoutMs: 5 };',
@@ -50,7 +50,7 @@ it('types, texts, log lines and constants that only tune make no mutants', () =>
     expect(mutantsOf(source, FILE), source).toEqual([]);
 });
 
-it('a mutant names its line, what stood there and what stands there now', () => {
+it('a mutant names its line, the original text and the new text', () => {
   expect(mutantsOf('f;\n  const é = "é" === b; // ===\n', FILE)).toEqual([
     expect.objectContaining({
       file: FILE,
@@ -63,12 +63,12 @@ it('a mutant names its line, what stood there and what stands there now', () => 
   ]);
 });
 
-it('a mutant is refused by a source that it was not made of', () => {
+it('a mutant cannot be applied to another source', () => {
   const [mutant] = mutantsOf('a < b;', FILE) as [Mutant];
   expect(() => mutate('b > a;', mutant)).toThrow('another source');
 });
 
-it('a seed draws the same sample each time, and another seed another one', () => {
+it('a seed always gives the same sample, and another seed a different one', () => {
   const all = mutantsOf('f(a < b, a + b);\n'.repeat(100), FILE);
   const drawn = sample(all, 50, 7);
   expect(sample(all, 50, 7)).toEqual(drawn);
@@ -77,7 +77,7 @@ it('a seed draws the same sample each time, and another seed another one', () =>
   expect(new Set(sample(all, 1_000, 7))).toEqual(new Set(all));
 });
 
-it('a change of the code leaves the sample of all other lines as it is', () => {
+it('a change of the code does not affect the sample of other lines', () => {
   const lines = Array.from({ length: 100 }, (_, at) => `f(a${at} < b);`);
   const textsOf = (source: string) =>
     sample(mutantsOf(source, FILE), 50, 7).map(({ lineText, after }) => `${lineText} ${after}`);
@@ -92,7 +92,7 @@ it('no test, conformance suite or test helper is mutated', () => {
   expect(productFiles(root)).toEqual(['packages/shared/src/a.ts']);
 });
 
-it('the tests of a file are those that import it through any number of files, the nearest first', () => {
+it('the tests of a file are those that import it directly or indirectly, the nearest first', () => {
   const files = {
     'packages/shared/src/a.ts': '',
     'packages/shared/src/a.test.ts': "import { a } from './a.ts';",
@@ -110,7 +110,7 @@ it('the tests of a file are those that import it through any number of files, th
   ]);
 });
 
-it('a mutant stands in the copy alone, and only while its tests run, also when they throw', async () => {
+it('a mutant is only in the copy and only while its tests run, even when they throw', async () => {
   const source = 'export const a = b < c;\n';
   const root = folderOf({ [FILE]: source, 'node_modules/.pnpm/x': 'x' });
   const [mutant] = mutantsOf(source, FILE) as [Mutant];
@@ -126,14 +126,14 @@ it('a mutant stands in the copy alone, and only while its tests run, also when t
   expect(readFileSync(join(copy.root, 'node_modules/.pnpm/x'), 'utf8')).toBe('x');
 });
 
-it('a mutant is caught by a test that fails, or when its tests end and pass only without it', async () => {
+it('a mutant is caught by a failing test, or by tests that pass only without it', async () => {
   const source = 'export const a = b < c;\n';
   using copy = copyRepository(folderOf({ [FILE]: source }));
   const [mutant] = mutantsOf(source, FILE) as [Mutant];
   const tests = ['packages/bundoc/src/a.test.ts', 'test/a.test.ts', 'test/containers/a.test.ts'];
   const isMutated = () => readFileSync(join(copy.root, FILE), 'utf8') !== source;
   const ran: string[] = [];
-  /** Runs whose outcome with the mutant is this, and without it that. */
+  /** Runs with these outcomes with and without the mutant. */
   const judged = (mutated: TestRun['outcome'], unmutated: TestRun['outcome'], file?: string) =>
     judge(copy, mutant, tests, signal, async (_root, files) => {
       ran.push(...files);
@@ -152,7 +152,7 @@ it('a mutant is caught by a test that fails, or when its tests end and pass only
   }
 });
 
-it('the percentage counts those that change behaviour, and a listed reason belongs to one place', () => {
+it('the percentage counts mutants that change behaviour, and a listed reason applies to one place', () => {
   const [first, second] = mutantsOf('a < b;', FILE) as [Mutant, Mutant];
   const known = [{ file: FILE, line: 'a < b;', before: '<', after: '<=', reason: 'never equal' }];
   expect(reasonOf(first, known)).toBe('never equal');

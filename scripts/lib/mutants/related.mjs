@@ -1,16 +1,16 @@
 import { readFileSync } from 'node:fs';
 import { posix } from 'node:path';
 
-/** Imports of types alone change nothing at run time. */
+/** Type-only imports have no effect at run time. */
 const TYPES = /^(?:import|export) type [^;]*;/gm;
 const IMPORT = /(?:\bfrom|\bimport)\s*\(?\s*'([^']+)'/g;
 const WORKER = /new URL\(\s*[`'](\.\.?\/[\w./-]+)/g;
 
 /**
- * Which tests import a file, directly or through others.
+ * Finds the tests that import a file, directly or indirectly.
  * @param {string} root
  * @param {readonly string[]} files of TypeScript, relative to the root.
- * @returns {(file: string) => string[]} the tests of a file, those first that the fewest imports lie between.
+ * @returns {(file: string) => string[]} the tests of a file, ordered by the number of imports in between.
  */
 export function relatedTests(root, files) {
   const known = new Set(files);

@@ -1,7 +1,7 @@
 import unchanged from './unchanged.json' with { type: 'json' };
 
 /**
- * Why a mutant is known to change nothing that anybody can observe; undefined when it is not.
+ * The known reason why a mutant has no observable effect; undefined without one.
  * @param {Pick<import('./make.mjs').Mutant, 'file' | 'lineText' | 'before' | 'after'>} mutant
  * @param {readonly { file: string, line: string, before: string, after: string, reason: string }[]} known
  */

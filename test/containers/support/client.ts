@@ -9,14 +9,14 @@ export interface Answer {
   readonly elapsedMs: number;
 }
 
-/** A client of Bundoc's REST API, reaching it at the published port. */
+/** A client of Bundoc's REST API at the published port. */
 export interface BundocClient {
   readonly token: string;
   put(project: string, collection: string, id: string, body: string): Promise<Answer>;
   get(project: string, collection: string, id: string): Promise<Answer>;
 }
 
-/** @param projects what the client's token is for. */
+/** @param projects the projects that the client's token is for. */
 export async function bundocClient(stack: Stack, ...projects: string[]): Promise<BundocClient> {
   const token = await stack.token(
     ...['--typ', 'client', '--sub', 'test', '--scope', 'docs:read docs:write'],
@@ -38,11 +38,14 @@ export interface Question {
   readonly token?: string;
   /** JSON. */
   readonly body?: string;
-  /** The authority that a certificate must come from, for https. */
+  /** The certificate authority to trust, for https. */
   readonly ca?: string;
 }
 
-/** Asks and measures; waits longer than any answer may take, so that a slow one is seen as such. */
+/**
+ * Sends a request and measures it. Its timeout exceeds any allowed time, so that a slow answer is reported as
+ * slow.
+ */
 export function ask(url: string, question: Question = {}): Promise<Answer> {
   const startedAt = performance.now();
   const { method = 'GET', token, body, ca } = question;

@@ -2,36 +2,33 @@ import { execFile, spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { describe } from 'vitest';
 
-/**
- * Everything that is started is also removed by the tests themselves; the reaper would need an image of its
- * own.
- */
+/** The tests remove everything that they start. The reaper would need another image. */
 process.env['TESTCONTAINERS_RYUK_DISABLED'] = 'true';
 
 export const root = fileURLToPath(new URL('../../../', import.meta.url));
 
-/** Unlike "docker info", this fails when there is a command line and no engine. */
+/** Unlike "docker info", this fails when the command line is installed but no engine runs. */
 const engine = spawnSync('docker', ['version', '--format', '{{.Server.Version}}'], { timeout: 10_000 });
 const compose = spawnSync('docker', ['compose', 'version'], { timeout: 10_000 });
 const hasDocker = engine.status === 0 && compose.status === 0;
 if (!hasDocker && process.env['REQUIRE_DOCKER'] === '1')
   throw new Error('REQUIRE_DOCKER=1, and no Docker engine with compose answers');
 
-/** Skips, and says so in its name, where no Docker engine answers. */
+/** Skips the tests and marks their name when no Docker engine answers. */
 export function describeWithDocker(name: string, tests: () => void): void {
   if (hasDocker) describe(name, tests);
   else describe.skip(`${name} [skipped: no Docker engine with compose answers]`, tests);
 }
 
 export interface DockerOptions {
-  /** Variables beside the inherited ones. */
+  /** Variables in addition to the inherited ones. */
   readonly env?: Readonly<Record<string, string>>;
   readonly timeoutMs?: number;
 }
 
 const OUTPUT_BYTES_MAX = 256 * 1_048_576;
 
-/** Runs the docker command line. @returns standard output, trimmed. @throws with all that it printed. */
+/** Runs the docker command line. @returns standard output, trimmed. @throws Error with all of its output. */
 export async function docker(args: readonly string[], options: DockerOptions = {}): Promise<string> {
   return (await dockerBytes(args, options)).toString('utf8').trim();
 }

@@ -1,5 +1,5 @@
 /**
- * What came of asking one address for a key: an HTTP status and body, or the reason why there was no answer.
+ * The result of a key request to one address: an HTTP status and body, or the reason why there was no answer.
  */
 export interface Finding {
   readonly host: string;
@@ -9,13 +9,13 @@ export interface Finding {
 }
 
 /**
- * A program for `node -e`: asks `host:port` over TLS, each in turn, for a key, with a token that may have it,
- * and prints what it found. It runs in a container, where nothing but Node is.
+ * A program for `node -e`. Over TLS, it requests a key from each `host:port` in turn, with a token that may
+ * export it, and prints the results. It runs in a container that has only Node.
  */
 const PROGRAM = `
   const { path, token, targets, pems } = JSON.parse(process.argv[1]);
   const { request } = require('node:https');
-  // Whether BunKMS lets the prober in is asked, not whether the prober trusts BunKMS.
+  // The test checks whether BunKMS accepts the prober, not whether the prober trusts BunKMS.
   const options = { agent: false, headers: { authorization: 'Bearer ' + token }, rejectUnauthorized: false, ...pems };
   const probe = ({ host, port }) => new Promise((resolve) => {
     const sent = request({ ...options, host, port, path, signal: AbortSignal.timeout(8000) }, (response) => {

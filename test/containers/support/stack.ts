@@ -3,33 +3,33 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { docker, root } from './docker.ts';
 
-/** One image tag a checkout: tests of two checkouts on one engine do not build over each other's images. */
+/** One image tag for each checkout, so that tests of two checkouts on one engine do not overwrite images. */
 const TAG = `test-${createHash('sha256').update(root).digest('hex').slice(0, 12)}`;
 export const BUNKMS_IMAGE = `bundoc/bunkms:${TAG}`;
 
-/** A busy machine is no failure; not for tests of what happens while BunKMS does not answer. */
+/** Tolerates a busy machine. Not for tests in which BunKMS does not answer. */
 const BUNDOC_KMS_DEADLINE_MS = '30000';
 
 export type Service = 'init' | 'bunkms' | 'bundoc';
 
-/** The project of docker-compose.yml, under a name, on ports and with volumes of its own. */
+/** The project of docker-compose.yml, with its own name, ports and volumes. */
 export interface Stack extends AsyncDisposable {
   readonly project: string;
-  /** With these variables `docker compose` works on this project, from any folder. */
+  /** With these variables, `docker compose` acts on this project from any folder. */
   readonly environment: Readonly<Record<string, string>>;
   /** Runs docker compose on this project. */
   compose(...args: string[]): Promise<string>;
-  /** Starts whatever is not running, and waits until both services are healthy. */
+  /** Starts the containers that do not run, and waits until both services are healthy. */
   up(): Promise<void>;
   container(service: Service): string;
-  /** Where the host reaches a service. Ask again after a restart: the port is another one then. */
+  /** The URL of a service on the host. It changes with a restart. */
   url(service: 'bunkms' | 'bundoc'): Promise<string>;
-  /** The authority that BunKMS's certificate comes from. */
+  /** The certificate authority of BunKMS. */
   ca(): Promise<string>;
-  /** The certificate that Bundoc has for BunKMS. */
+  /** Bundoc's client certificate for BunKMS. */
   clientPems(): Promise<{ cert: string; key: string }>;
   exec(service: Service, ...command: string[]): Promise<string>;
-  /** A new token, made by the command that the README names. */
+  /** Issues a token with the command from the README. */
   token(...options: string[]): Promise<string>;
 }
 
@@ -38,12 +38,12 @@ export interface StackOptions {
 }
 
 /**
- * Builds the images (from the build cache after the first time) and starts the project. Disposing removes all
- * of it.
+ * Builds the images (from the build cache after the first time) and starts the project. Disposal removes
+ * everything.
  */
 export async function startStack(options: StackOptions = {}): Promise<Stack> {
   const project = `bundoc-test-${randomBytes(4).toString('hex')}`;
-  // Port 0: the engine chooses a free one.
+  // With port 0, the engine chooses a free port.
   const environment = {
     ...{ COMPOSE_PROJECT_NAME: project, COMPOSE_FILE: join(root, 'docker-compose.yml') },
     ...{ BUNDOC_TAG: TAG, BUNDOC_PORT: '0', BUNKMS_PORT: '0', BUNDOC_KMS_DEADLINE_MS, ...options.env },
@@ -54,8 +54,8 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
   const exec = (service: Service, ...command: string[]) => docker(['exec', container(service), ...command]);
   const remove = async () => {
     await compose('down', '--volumes', '--remove-orphans', '--timeout', '5');
-    // Compose labels the images it builds with the project's name, so every project makes images of its own
-    // (of shared layers); what the next one needs stays in the build cache.
+    // Compose labels images with the name of the project, so each project has its own images with shared
+    // layers. The next project builds from the cache.
     const images = await docker([
       ...['image', 'ls', '--all', '--quiet', '--filter'],
       `label=com.docker.compose.project=${project}`,
@@ -103,7 +103,7 @@ export async function untilHealthy(container: string, timeoutMs = 120_000): Prom
   }, timeoutMs);
 }
 
-/** Tries until `attempt` does not throw. @throws what the last attempt threw, after `timeoutMs`. */
+/** Retries until `attempt` does not throw. @throws the error of the last attempt, after `timeoutMs`. */
 export async function eventually<T>(attempt: () => Promise<T>, timeoutMs = 60_000): Promise<T> {
   const deadline = performance.now() + timeoutMs;
   for (;;) {

@@ -51,7 +51,7 @@ export async function backupCommand(
 ): Promise<void> {
   const toOutput = path === '-';
   if (toOutput && isTerminal())
-    throw new CommandError('a backup is no text: redirect standard output, or name a file');
+    throw new CommandError('a backup is binary: redirect standard output, or name a file');
   if (!toOutput && existsSync(path)) throw new CommandError(`${path} already exists`);
   const project = parseProjectId(named);
   const signal = stopSignal();

@@ -103,14 +103,14 @@ async function checkReady(checkup: Checkup, url: string, trust: Trust): Promise<
   if (kms === 'down')
     checkup.warn(
       'kms',
-      'Bundoc does not reach BunKMS: only projects whose key it has work',
+      'Bundoc does not reach BunKMS: only projects with a cached key work',
       'start BunKMS; run "bunkms doctor" where it runs',
     );
   else if (events === 'down')
     checkup.warn(
       'kms',
-      'Bundoc gets no events of BunKMS: revocations act late',
-      'see the log of Bundoc for why the stream breaks off',
+      'Bundoc gets no events from BunKMS: revocations take effect late',
+      'the log of Bundoc says why the stream breaks',
     );
   else if (kms === 'up') checkup.ok('kms', 'Bundoc reaches BunKMS, and gets its events');
 }
@@ -125,7 +125,7 @@ async function checkToken(checkup: Checkup, access: ServiceAccess, trust: Trust 
   const claims = await checkup.try('token', remedy, () => inspectToken(text).claims);
   if (claims === undefined) return;
   if (claims.aud !== 'bundoc') {
-    checkup.fail('token', 'the token is for BunKMS', 'take one whose scopes begin with "docs:"');
+    checkup.fail('token', 'the token is for BunKMS', 'use one whose scopes begin with "docs:"');
     return;
   }
   if (!checkLife(checkup, 'token', claims, remedy)) return;
@@ -135,15 +135,11 @@ async function checkToken(checkup: Checkup, access: ServiceAccess, trust: Trust 
   );
   if (answer === undefined) return;
   if (answer.status === 401)
-    checkup.fail(
-      'token',
-      'Bundoc does not take the token: it is revoked, or of another installation',
-      remedy,
-    );
+    checkup.fail('token', 'Bundoc refuses the token: it is revoked, or of another installation', remedy);
   else
     checkup.ok(
       'token',
-      `Bundoc takes the token of ${claims.sub}: ${claims.scope.join(' ')}, projects ${claims.projects.join(' ') || 'none'}`,
+      `Bundoc accepts the token of ${claims.sub}: ${claims.scope.join(' ')}, projects ${claims.projects.join(' ') || 'none'}`,
     );
 }
 
@@ -154,7 +150,7 @@ function checkLife(checkup: Checkup, check: string, { exp, iat }: Claims, remedy
   const leftMs = exp * 1_000 - Date.now();
   const until = new Date(exp * 1_000).toISOString();
   if (leftMs <= 0) {
-    checkup.fail(check, `the token ended at ${until}`, remedy);
+    checkup.fail(check, `the token expired at ${until}`, remedy);
     return false;
   }
   // Tokens with a short lifetime are always close to their end.
@@ -207,7 +203,7 @@ async function checkServiceToken(
   trust: Trust | undefined,
 ): Promise<void> {
   const check = 'service token';
-  const remedy = 'make one by "bunkms init --service-token", and put it in BUNDOC_KMS_TOKEN_FILE';
+  const remedy = 'create one with "bunkms init --service-token", and put it in BUNDOC_KMS_TOKEN_FILE';
   const text = await checkup.try(check, remedy, async () => (await readText(tokenFile)).trim());
   if (text === undefined) return;
   const claims = await checkup.try(check, remedy, () => inspectToken(text).claims);
@@ -228,8 +224,8 @@ async function checkServiceToken(
   );
   if (answer === undefined) return;
   if (answer.status === 401)
-    checkup.fail(check, 'BunKMS does not take it: it is revoked, or of another installation', remedy);
-  else checkup.ok(check, `BunKMS takes it; it ends at ${new Date(claims.exp * 1_000).toISOString()}`);
+    checkup.fail(check, 'BunKMS refuses it: it is revoked, or of another installation', remedy);
+  else checkup.ok(check, `BunKMS accepts it; it expires at ${new Date(claims.exp * 1_000).toISOString()}`);
 }
 
 async function loadTrust(caFile: string | undefined): Promise<Trust> {

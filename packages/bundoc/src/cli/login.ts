@@ -31,7 +31,7 @@ export async function loginCommand(environment: Environment, options: ServiceOpt
     token,
     ...(caFile === undefined ? {} : { ca_file: caFile }),
   });
-  if (!profile.success) throw new CommandError(`"${url}" is no http or https URL`);
+  if (!profile.success) throw new CommandError(`"${url}" is not an http or https URL`);
   await writeProfiles(environment, new Map([...(await readProfiles(environment)), [name, profile.data]]));
   console.error(`bundoc: profile "${name}" is for ${url}; it is in ${profilesFile(environment)}`);
 }
@@ -45,7 +45,7 @@ export async function logoutCommand(
   const profiles = new Map(await readProfiles(environment));
   if (!profiles.delete(name)) throw new CommandError(`there is no profile "${name}"`);
   await writeProfiles(environment, profiles);
-  console.error(`bundoc: profile "${name}" is removed; its token is good until it ends or is revoked`);
+  console.error(`bundoc: profile "${name}" is removed; its token is valid until it expires or is revoked`);
 }
 
 function tokenText(file = '-'): Promise<string> {
@@ -81,7 +81,7 @@ function requireUsable(token: string): void {
         'the token is for BunKMS: a token for Bundoc has scopes that begin with "docs:"',
       );
     if (exp * 1_000 <= Date.now())
-      throw new CommandError(`the token ended at ${new Date(exp * 1_000).toISOString()}: get a new one`);
+      throw new CommandError(`the token expired at ${new Date(exp * 1_000).toISOString()}: get a new one`);
   } catch (error) {
     throw error instanceof NoToken ? new CommandError(`that is no token: ${error.message}`) : error;
   }

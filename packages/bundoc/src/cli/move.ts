@@ -43,7 +43,7 @@ export async function moveCommand(
   const { to, url, tokenFile, json } = options;
   const project = parseProjectId(named);
   if (to !== undefined && (url !== undefined || tokenFile !== undefined))
-    throw new CommandError('a running service moves to where its BUNDOC_MOVE_TO says: leave --to out');
+    throw new CommandError('a running service moves projects to its BUNDOC_MOVE_TO: leave --to out');
   const { to: place, kept } = await (to === undefined
     ? online(environment, project, options)
     : offline(environment, project, to));

@@ -4,14 +4,14 @@ import { CommandError } from './errors.ts';
 /** Parses a project's id into its canonical form. @throws CommandError */
 export function parseProjectId(named: string): string {
   const id = projectIdSchema.safeParse(named);
-  if (!id.success) throw new CommandError(`"${named}" is no project id`);
+  if (!id.success) throw new CommandError(`"${named}" is not a project id`);
   return id.data;
 }
 
 /** Parses a collection's name. @throws CommandError */
 export function parseCollectionName(named: string): string {
   if (!collectionNameSchema.safeParse(named).success)
-    throw new CommandError(`"${named}" is no name of a collection`);
+    throw new CommandError(`"${named}" is not a collection name`);
   return named;
 }
 

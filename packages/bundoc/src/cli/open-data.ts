@@ -169,7 +169,7 @@ export async function withEngine<T>(
 /** The data folder. @throws CommandError when the projects are not in files. */
 function filesOf({ storage, dataDir }: BundocConfig): string {
   if (storage.kind !== 'files')
-    throw new CommandError('BUNDOC_STORAGE is no data folder: this command works on files');
+    throw new CommandError('BUNDOC_STORAGE is not a data folder: this command works on files only');
   return resolve(dataDir);
 }
 
@@ -240,7 +240,7 @@ async function requirePresent(disk: Disk, directory: string, project: string): P
   if (content === undefined) throw new CommandError(`there is no project ${project}`);
   if (isDeleted(content)) throw new CommandError(`project ${project} was deleted`);
   if (content.includes(MOVE_FILE))
-    throw new CommandError(`project ${project} is not here: it is being brought in, or was moved`);
+    throw new CommandError(`project ${project} is not here: it is being moved here, or was moved away`);
 }
 
 /** Whether only a deletion mark is left of the project. */

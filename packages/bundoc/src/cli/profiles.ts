@@ -31,7 +31,7 @@ export function profilesFile({ XDG_CONFIG_HOME, APPDATA, HOME }: Environment): s
 /** @throws CommandError unless it is a profile name. */
 export function profileName(text: string): string {
   if (!nameSchema.safeParse(text).success)
-    throw new CommandError(`"${text}" is no name of a profile: use 1 to 64 of A-Z a-z 0-9 _ -`);
+    throw new CommandError(`"${text}" is not a profile name: use 1 to 64 of A-Z a-z 0-9 _ -`);
   return text;
 }
 

@@ -49,7 +49,7 @@ export async function serviceAccess(
   const name = profileName(options.profile ?? (environment['BUNDOC_PROFILE'] || DEFAULT_PROFILE));
   const profile = (await readProfiles(environment)).get(name);
   if (profile === undefined && (isNamed || environment['BUNDOC_PROFILE']))
-    throw new CommandError(`there is no profile "${name}": make it by "bundoc login --profile ${name}"`);
+    throw new CommandError(`there is no profile "${name}": create it with "bundoc login --profile ${name}"`);
   if (profile === undefined)
     throw new CommandError(
       'a token is needed: run "bundoc login", or give --token-file, BUNDOC_TOKEN_FILE or BUNDOC_TOKEN',
@@ -73,7 +73,7 @@ export async function clientOf({ url, token, caFile }: ServiceAccess): Promise<B
   try {
     return new Bundoc({ url, fetch: checkedFetch(ca), token });
   } catch (error) {
-    throw new CommandError(`"${url}" is no URL of a service`, { cause: error });
+    throw new CommandError(`"${url}" is not the URL of a service`, { cause: error });
   }
 }
 

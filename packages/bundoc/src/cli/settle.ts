@@ -27,7 +27,7 @@ export async function settle(environment: Environment, options: SettleOptions): 
 
 function print(all: boolean, stuck: readonly string[]): void {
   for (const one of stuck)
-    console.log(`${one}  its folder does not take its parts of the log: they stay in log/stuck`);
+    console.log(`${one}  its folder cannot be written: its parts of the log stay in log/stuck`);
   const what = all ? 'holds all of its project' : 'is durable';
   console.error(
     `bundoc: settled: every folder of a project${stuck.length === 0 ? '' : ' but those above'} ${what}`,

@@ -210,6 +210,27 @@ export function registerDocuments(
     },
   );
 
+  registerReads(app, documents, auth, scheduler);
+
+  app.delete(
+    DOCUMENT_PATH,
+    { onRequest: guardDocument(auth, 'docs:write'), config: REMOVAL },
+    async (request, reply) => {
+      const path = documentPath(request);
+      using work = requestWork(scheduler, 'write', request);
+      const options = await commitOptions(request, work);
+      await documents.remove(path.project, path, writePrecondition(request.headers), options);
+      return reply.code(204).send();
+    },
+  );
+}
+
+function registerReads(
+  app: FastifyInstance,
+  documents: Documents,
+  auth: BearerAuth,
+  scheduler: Scheduler,
+): void {
   app.route({
     url: DOCUMENT_PATH,
     method: ['GET', 'HEAD'],
@@ -248,18 +269,6 @@ export function registerDocuments(
     work.spend(openingCost(document));
     return answer(request, reply, document);
   }
-
-  app.delete(
-    DOCUMENT_PATH,
-    { onRequest: guardDocument(auth, 'docs:write'), config: REMOVAL },
-    async (request, reply) => {
-      const path = documentPath(request);
-      using work = requestWork(scheduler, 'write', request);
-      const options = await commitOptions(request, work);
-      await documents.remove(path.project, path, writePrecondition(request.headers), options);
-      return reply.code(204).send();
-    },
-  );
 }
 
 /** Processor time that a document takes to open and to send, microseconds; 0 for a small one. */

@@ -66,8 +66,8 @@ const systemPorts: SchedulerDeps = {
  * turn, subjects in turn, then their projects. Work that has taken little comes before work that has taken
  * more (multilevel feedback, F. J. Corbató et al., 1962). Connections are accepted before both.
  *
- * Work is charged for the time that it runs on the thread, and waiting costs nothing. The processor time that the system counts for a thread is no measure for slices: it
- * moves by ticks of up to 4 ms.
+ * Work is charged for the time that it runs on the thread, and waiting costs nothing. The processor time that
+ * the system counts for a thread is no measure for slices: it moves by ticks of up to 4 ms.
  *
  * Work that fits into what is left of the slice, while nobody waits, runs at once.
  *

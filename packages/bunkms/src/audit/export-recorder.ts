@@ -10,7 +10,7 @@ import type { RefusalSink } from './recorders.ts';
 
 export interface ExportRecorderOptions {
   readonly audit: Pick<AuditLog, 'append'>;
-  /** Where exports that were refused or failed are recorded. */
+  /** Records exports that were refused or failed. */
   readonly refusals: RefusalSink;
   /** Counts exports by their outcome. */
   readonly metrics: { readonly exports: { inc(labels: { readonly outcome: string }): void } };
@@ -18,29 +18,26 @@ export interface ExportRecorderOptions {
   readonly logger: Logger;
 }
 
-/** A key that is about to leave. */
+/** A key that is about to be released. */
 export interface Release {
   readonly keyId: string;
   readonly name: string;
   readonly version: number;
   readonly leaseTtlMs: number;
-  /** The storage that it is released to, if it is to one. */
+  /** The storage that it is released to, if any. */
   readonly storage: string | undefined;
 }
 
-/** An export that was answered with a refusal. What its target names, as audit records name it. */
+/** A refused or failed export. The key and version are those of its target, as audit records name them. */
 export interface FailedExport {
   readonly key: string | undefined;
   readonly version: number | undefined;
   readonly code: ProblemCode;
-  /** The network that an unconfirmed caller is held to; undefined for one with a valid token. */
+  /** The network of a caller without a confirmed token; undefined for one with a valid token. */
   readonly network: string | undefined;
 }
 
-/**
- * Records and counts every access to export, with one CRITICAL record each: those that succeed and those
- * that do not.
- */
+/** Records and counts every access to export. Each has one CRITICAL record, whether it succeeds or not. */
 export class ExportRecorder {
   readonly #options: ExportRecorderOptions;
 
@@ -49,11 +46,11 @@ export class ExportRecorder {
   }
 
   /**
-   * Records that a key leaves.
+   * Records the release of a key.
    *
-   * @param condition of the record: what must still hold for the release.
-   * @returns the place of the record, once it is durable: only then may the key leave.
-   * @throws AppError of `AuditLog.append`: then it must not.
+   * @param condition what must still hold when the record is written.
+   * @returns the place of the record once it is durable. Only then may the key be released.
+   * @throws AppError of `AuditLog.append`; then the key must not be released.
    */
   async release(release: Release, caller: Caller, condition: AuditCondition): Promise<AuditReceipt> {
     const { audit, metrics, logger } = this.#options;
@@ -79,7 +76,7 @@ export class ExportRecorder {
     return receipt;
   }
 
-  /** Records an export that was refused, or failed. Nothing waits for it. */
+  /** Records an export that was refused or failed, without waiting for it. */
   failed({ key, version, code, network }: FailedExport, caller: Caller): void {
     const { metrics, refusals } = this.#options;
     const hasFailed = PROBLEMS[code].status >= 500 || code === 'key_not_found';

@@ -4,7 +4,7 @@ import type { AuditDraft } from '../records/chain.ts';
 import type { AuditCondition } from '../store/audit.ts';
 import type { AuditLog } from './log.ts';
 
-/** What was done with a key inside the service, and by whom. */
+/** A use of a key inside the service, and its caller. */
 export interface KeyUse {
   readonly action: string;
   readonly caller: Caller;
@@ -18,11 +18,11 @@ export interface KeyUsesOptions {
   readonly clock: Clock;
 }
 
-/** How long uses of one kind share their records, milliseconds. */
+/** How long uses of one kind share a record, milliseconds. */
 const USE_WINDOW_MS = 60_000;
 /**
- * Kinds of uses that are counted at the same time; the oldest gives way to a further one, and is recorded
- * with its count.
+ * Kinds of uses that are counted at the same time. A further kind evicts the oldest, which is recorded with
+ * its count.
  */
 const WINDOWS_MAX = 4_096;
 
@@ -30,21 +30,21 @@ interface Window {
   readonly use: KeyUse;
   readonly startMonotonicMs: number;
   readonly startTime: string;
-  /** While its first record is being written. */
+  /** Pending while the first record is written; undefined afterwards. */
   opening: Promise<void> | undefined;
   /** Uses since the first record. */
   count: number;
 }
 
 /**
- * Records uses of keys that are too many for a durable record each: those of one token, action, key and
- * version within a minute share two records. The first is durable before the first of them is answered, so
- * nobody uses a key without a trace, whatever crashes; the second tells how many more there were. Only that
- * number is lost with a crash. If the chain cannot be written, no new minute begins and the use fails.
+ * Records uses of keys, which are too many for one durable record each. Those of one token, action, key and
+ * version within a minute share two records. The first is durable before the first use is answered, so nobody
+ * uses a key without a trace, even in a crash. The second counts the further uses; a crash loses only this
+ * number. If the chain cannot be written, no new minute begins and the use fails.
  */
 export class KeyUses {
   readonly #options: KeyUsesOptions;
-  /** In the order in which they began. */
+  /** In the order of their start. */
   readonly #windows = new Map<string, Window>();
 
   constructor(options: KeyUsesOptions) {
@@ -52,9 +52,9 @@ export class KeyUses {
   }
 
   /**
-   * @param condition of the first record, as that of `AuditLog.append`.
-   * @returns undefined when a durable record covers the use already; else a promise of it, which rejects as
-   * `AuditLog.append` does.
+   * @param condition of the first record, as for `AuditLog.append`.
+   * @returns undefined when a durable record covers the use already. Otherwise a promise that resolves once
+   *   it does, and rejects as `AuditLog.append` does.
    */
   record(use: KeyUse, count: number, condition: AuditCondition): Promise<void> | undefined {
     const place = `${use.caller.jti} ${use.action} ${use.keyId} ${use.version}`;
@@ -68,16 +68,16 @@ export class KeyUses {
       present.count += count;
       return undefined;
     }
-    // Whatever became of it meanwhile: it is counted in a window that is there then.
+    // The window may be gone by then: the use is counted in whichever window exists.
     return present.opening.then(() => this.record(use, count, condition));
   }
 
-  /** Ends the minutes that are over. Call it every few seconds. */
+  /** Closes the minutes that have passed. Call it every few seconds. */
   sweep(): void {
     for (const [place, window] of this.#windows) if (this.#isOver(window)) this.#end(place, window);
   }
 
-  /** Ends every minute now, so that nothing that was counted is lost at a shutdown. */
+  /** Closes all minutes now, so that a shutdown loses no count. */
   flush(): void {
     for (const [place, window] of this.#windows) this.#end(place, window);
   }

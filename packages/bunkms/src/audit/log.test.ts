@@ -14,7 +14,7 @@ const draft = (action: string): AuditDraft => ({
   key: 'some-dek',
 });
 
-/** A store whose transactions end when the test says so. */
+/** A store whose transactions end when the test ends them. */
 class SlowStore {
   readonly batches: (readonly AuditDraft[])[] = [];
   readonly #open: PromiseWithResolvers<void>[] = [];
@@ -57,7 +57,7 @@ describe('the audit log', () => {
     });
   });
 
-  test('writes what came during one transaction together in the next, and gives each its own receipt', async () => {
+  test('writes records that arrive during a transaction together in the next one, and gives each its own receipt', async () => {
     const first = audit.append(draft('0'));
     const others = Array.from({ length: 100 }, (_, number) => audit.append(draft(String(number + 1))));
     store.commit();
@@ -81,7 +81,7 @@ describe('the audit log', () => {
     await append;
   });
 
-  test('fails the records of a failed transaction, and continues with those behind it', async () => {
+  test('fails the records of a failed transaction, and continues with the following ones', async () => {
     const lost = audit.append(draft('lost'));
     const next = audit.append(draft('next'));
     store.fail();
@@ -92,7 +92,7 @@ describe('the audit log', () => {
     expect(audit.failing).toBe(false);
   });
 
-  test('refuses at once when too many records wait', async () => {
+  test('refuses a record at once when too many wait', async () => {
     const waiting = Array.from({ length: 4_097 }, (_, number) => audit.append(draft(String(number))));
     await expect(audit.append(draft('too many'))).rejects.toMatchObject({ code: 'audit_unavailable' });
     for (const _ of Array(20)) {
@@ -102,7 +102,7 @@ describe('the audit log', () => {
     await Promise.all(waiting);
   });
 
-  test('leaves an error line and a count for a record that nobody waits for and that is lost', async () => {
+  test('logs and counts a lost record that nobody waits for', async () => {
     audit.appendInBackground(draft('gone'));
     store.fail();
     await audit.drain();
@@ -118,7 +118,7 @@ describe('the audit log', () => {
     );
   });
 
-  test('is drained once everything that was appended is written', async () => {
+  test('is drained once all appended records are written', async () => {
     const append = audit.append(draft('a'));
     const drained = audit.drain();
     store.commit();

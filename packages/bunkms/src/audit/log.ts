@@ -12,9 +12,9 @@ export interface AuditLogOptions {
   readonly metrics: { readonly auditRecordsLost: { inc(): void } };
 }
 
-/** Records that may wait for their turn; beyond it an append fails at once. */
+/** Maximum waiting records. Beyond it an append fails at once. */
 const WAITING_MAX = 4_096;
-/** Records of one transaction. */
+/** Maximum records of one transaction. */
 const BATCH_MAX = 512;
 
 const CODES: Readonly<Record<RejectReason, ProblemCode>> = {
@@ -34,9 +34,8 @@ interface Waiting {
 }
 
 /**
- * Appends to the audit chain with group commit: while one transaction is under way the records that come
- * wait, and go together in the next one. So a record waits for at most two transactions, and many exports
- * share one fsync.
+ * Appends to the audit chain with group commit. Records that arrive during a transaction share the next one.
+ * So a record waits for at most two transactions, and many exports share one fsync.
  */
 export class AuditLog {
   readonly #options: AuditLogOptions;
@@ -47,17 +46,17 @@ export class AuditLog {
     this.#options = options;
   }
 
-  /** True from a failed append to the next one that works. */
+  /** True after a failed append until one succeeds. */
   get failing(): boolean {
     return this.#failing;
   }
 
   /**
-   * @param condition of what the record lets happen.
+   * @param condition what must hold for the action that the record permits.
    * @returns the record's place in the chain, once it is durable.
-   * @throws AppError `audit_unavailable`: the record may be in the chain nevertheless. `unauthenticated` when
-   * the token was revoked meanwhile, `precondition_failed` when the key, the storage or the KEKs were
-   * changed, and what else the condition asks for: then it is not.
+   * @throws AppError `audit_unavailable`: the record may still be in the chain. With every other error the
+   *   record is not in the chain: `unauthenticated` when the token was revoked, `precondition_failed` when
+   *   the key, the storage or the KEKs have changed, and those of the condition.
    */
   append(draft: AuditDraft, condition?: AuditCondition): Promise<AuditReceipt> {
     if (this.#batcher.waiting >= WAITING_MAX) {
@@ -68,20 +67,20 @@ export class AuditLog {
   }
 
   /**
-   * Appends a record that nothing waits for. If it cannot be written, a log line takes its place at once and
-   * a metric counts it: it must not be lost in silence.
+   * Appends a record without waiting for it. If it cannot be written, a log line replaces it and a metric
+   * counts it, so that it is never lost silently.
    */
   appendInBackground(draft: AuditDraft): void {
     this.append(draft).catch((error: unknown) => {
       this.#options.metrics.auditRecordsLost.inc();
-      // The logger redacts members called "key", which here holds the name of one.
+      // The logger redacts members named "key", but this one is only the name of a key.
       const { key: keyName, ...record } = draft;
       this.#options.logger.error({ record, keyName, err: error }, 'audit append failed');
       this.#options.logger.flush();
     });
   }
 
-  /** Resolves when nothing waits any more. */
+  /** Resolves when no record waits any more. */
   drain(): Promise<void> {
     return this.#batcher.settled();
   }

@@ -5,23 +5,22 @@ import type { AuditLog } from './log.ts';
 import { BoundedRefusals } from './refusals.ts';
 import { SINGLY_MAX, StrangerRefusals } from './stranger-refusals.ts';
 
-/** Where the records of refused and failed requests go. Must not throw, and nothing waits for it. */
+/** Receives records of refused and failed requests. Must not throw; callers do not wait for it. */
 export interface RefusalSink {
   /** The caller has a valid token. */
   named(record: AuditDraft, count?: number): void;
-  /** Anybody; `network` is what the caller can be held to. */
+  /** The caller is unknown; `network` identifies it. */
   anonymous(network: string, record: AuditDraft): void;
 }
 
 /**
- * What is recorded beside what happens, some of it with a count: the counts wait here for the end of their
- * minute.
+ * Records refusals and uses, some of them as counts. The counts are kept here until the end of their minute.
  */
 export class AuditRecorders {
   readonly uses: KeyUses;
-  /** Exports: each call with a valid token has a record of its own. */
+  /** For exports: each call with a valid token has a separate record. */
   readonly exports: RefusalSink;
-  /** Of encryption: failing is cheap there, so callers with a valid token are counted as well. */
+  /** For encryption: failures are cheap to cause there, so callers with a valid token are counted too. */
   readonly crypto: RefusalSink;
   readonly #counts: readonly (KeyUses | BoundedRefusals | StrangerRefusals)[];
 
@@ -37,18 +36,18 @@ export class AuditRecorders {
         const who = { ...(actor === undefined ? {} : { actor }), ...(jti === undefined ? {} : { jti }) };
         cryptoCallers.record(who, record, count);
       },
-      // Strangers at this door leave half of the room to those at the other.
+      // Strangers use at most half of the single records here, so that half remain for exports.
       anonymous: (network, record) => strangers.record(network, record, SINGLY_MAX / 2),
     };
     this.#counts = [this.uses, strangers, cryptoCallers];
   }
 
-  /** Ends the minutes that are over. Call it every few seconds. */
+  /** Closes the minutes that have passed. Call it every few seconds. */
   sweep(): void {
     for (const count of this.#counts) count.sweep();
   }
 
-  /** Ends every minute now, so that nothing that was counted is lost at a shutdown. */
+  /** Closes all minutes now, so that a shutdown loses no count. */
   flush(): void {
     for (const count of this.#counts) count.flush();
   }

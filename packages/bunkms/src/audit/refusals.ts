@@ -3,17 +3,17 @@ import type { AuditDraft } from '../records/chain.ts';
 
 export interface RefusalsOptions {
   readonly clock: Clock;
-  /** Where records go; must not throw. */
+  /** Receives the records; must not throw. */
   readonly write: (record: AuditDraft) => void;
 }
 
-/** Who was refused: a caller with a valid token, or many of them (`source`). */
+/** Who was refused: one caller with a valid token, or many of them (`source`). */
 export type Refused = Pick<AuditDraft, 'actor' | 'jti' | 'source'>;
 
-/** Refusals of one caller within {@link WINDOW_MS} that get a record each. */
+/** Refusals of one caller within {@link WINDOW_MS} that get separate records. */
 const SINGLY_MAX = 10;
 const WINDOW_MS = 60_000;
-/** Callers that are counted one by one; all others share a count. */
+/** Callers that are counted separately. All others share a count. */
 const CALLERS_MAX = 1_024;
 const OTHERS: Refused = { source: 'others' };
 
@@ -27,11 +27,11 @@ interface Window {
 }
 
 /**
- * Records what callers with a valid token were refused: up to ten a minute, caller and action each on its
- * own, those beyond as one record with their count when the minute ends. So every refusal is in the chain,
- * and anyone who can cause them at will does not fill the disk with them.
+ * Records refusals of callers with a valid token. For each caller and action, up to ten per minute have
+ * separate records. The others share one record with their count at the end of the minute. So every refusal
+ * is in the chain, and nobody can fill the disk with them.
  *
- * Memory is bounded: beyond {@link CALLERS_MAX} callers within a minute the others share one count.
+ * Memory is bounded: beyond {@link CALLERS_MAX} callers within a minute, the others share one count.
  */
 export class BoundedRefusals {
   readonly #options: RefusalsOptions;
@@ -50,12 +50,12 @@ export class BoundedRefusals {
     } else window.counted += count;
   }
 
-  /** Ends the minutes that are over. Call it every few seconds. */
+  /** Closes the minutes that have passed. Call it every few seconds. */
   sweep(): void {
     for (const [place, window] of this.#windows) if (this.#isOver(window)) this.#end(place, window);
   }
 
-  /** Ends every minute now, so that nothing that was counted is lost at a shutdown. */
+  /** Closes all minutes now, so that a shutdown loses no count. */
   flush(): void {
     for (const [place, window] of this.#windows) this.#end(place, window);
   }

@@ -29,7 +29,7 @@ const draft: AuditDraft = {
   code: 'sealed',
 };
 
-/** The one method of the store that is needed, over an array. */
+/** The only method of the store that is needed, over an array. */
 class Chain {
   readonly records: AuditDraft[] = [];
   readonly store = { appendAuditOnce: (record: AuditDraft) => this.#append(record) } as unknown as KmsStore;
@@ -60,7 +60,7 @@ describe('refusals while sealed', () => {
   }
   const sha256 = () => createHash('sha256').update(readFileSync(path)).digest('hex');
 
-  test('enter the chain as one CRITICAL record with the hash of their file, which is kept', async () => {
+  test('enter the chain as one CRITICAL record with the hash of their file, and the file is kept', async () => {
     await refuse(3);
     await refuse(2);
     expect(statSync(path).mode & 0o777).toBe(0o600);
@@ -88,7 +88,7 @@ describe('refusals while sealed', () => {
     expect(chain.records).toHaveLength(1);
   });
 
-  test('are bounded on disk, and counted beyond', async () => {
+  test('are limited on disk, and counted beyond the limit', async () => {
     const long = { ...draft, source: 'x'.repeat(1_000) };
     await refuse(600, long);
     await refuse(600, long);
@@ -107,7 +107,7 @@ describe('refusals while sealed', () => {
     expect(existsSync(path)).toBe(true);
   });
 
-  test('enter once when the process died between the record and the new name', async () => {
+  test('enter the chain once when the process dies between the record and the rename', async () => {
     await refuse(2);
     const before = readFileSync(path);
     await adoptSealedRefusals(folder, chain.store, clock);
@@ -118,7 +118,7 @@ describe('refusals while sealed', () => {
     expect(existsSync(path)).toBe(false);
   });
 
-  test('go on behind a line that a crash tore, which is counted too', async () => {
+  test('continue after a line that a crash cut short, which is counted too', async () => {
     await refuse(1);
     appendFileSync(path, '{"time":"20');
     await refuse(1);
@@ -130,7 +130,7 @@ describe('refusals while sealed', () => {
     expect(chain.records[0]?.detail).toMatchObject({ lines: 4 });
   });
 
-  test('leave nothing in the chain when there were none', async () => {
+  test('leave no record in the chain when there are none', async () => {
     await refuse(0);
     await adoptSealedRefusals(folder, chain.store, clock);
     expect(chain.records).toEqual([]);

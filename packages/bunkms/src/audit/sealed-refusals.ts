@@ -7,20 +7,21 @@ import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { AuditDraft } from '../records/chain.ts';
 import type { AuditStore } from '../store/audit.ts';
 
-/** Bytes that the file may grow to; what comes later is only counted. */
+/** Maximum bytes of the file. Later records are only counted. */
 export const SEALED_FILE_BYTES_MAX = 1_048_576;
-/** Bytes that may wait for the disk; what comes meanwhile is only counted. */
+/** Maximum bytes that may wait for the disk. Records beyond it are only counted. */
 const WAITING_BYTES_MAX = 262_144;
 const FILE_NAME = 'sealed-refusals.jsonl';
-/** The first line, of fixed length, so that the count in it can be written again in place. */
+/** The first line. It has a fixed length, so that the count in it can be overwritten. */
 const HEADER = /^\{"format":1,"dropped":"(\d{12})"\}\n/;
 const HEADER_BYTES = headerOf(0).length;
 
 /**
- * Keeps the accesses to export of a sealed service, which has no chain key, in a bounded file.
- * {@link adoptSealedRefusals} brings the file into the chain when the service is unsealed.
+ * Keeps accesses to export in a bounded file while the service is sealed and has no chain key. {@link
+ * adoptSealedRefusals} adds the file to the chain when the service is unsealed.
  *
- * Writing is batched and nothing waits for it. Lines of one process; the data folder is not shared.
+ * Writes are batched, and callers do not wait for them. Only one process writes the file; the data folder is
+ * not shared.
  */
 export class SealedRefusals implements AsyncDisposable {
   readonly #file: FileHandle;
@@ -39,7 +40,7 @@ export class SealedRefusals implements AsyncDisposable {
     this.#logger = logger;
   }
 
-  /** Opens the file (mode 0600), and goes on behind what an earlier sealed start left in it. */
+  /** Opens the file (mode 0600), and appends to what an earlier sealed start left in it. */
   static async open(dataDir: string, logger: Logger): Promise<SealedRefusals> {
     const path = join(dataDir, FILE_NAME);
     const file = await openOrCreate(path);
@@ -50,7 +51,7 @@ export class SealedRefusals implements AsyncDisposable {
       return new SealedRefusals(file, Math.max(HEADER_BYTES, text.length), 0, logger);
     }
     const refusals = new SealedRefusals(file, text.length, Number(dropped), logger);
-    if (!text.endsWith('\n')) refusals.#waiting = '\n'; // A crash tore the last line.
+    if (!text.endsWith('\n')) refusals.#waiting = '\n'; // A crash cut the last line short.
     return refusals;
   }
 
@@ -65,7 +66,7 @@ export class SealedRefusals implements AsyncDisposable {
     this.#writing ??= this.#writeAll();
   }
 
-  /** Writes what waits, and closes the file. */
+  /** Writes the waiting lines and closes the file. */
   async [Symbol.asyncDispose](): Promise<void> {
     while (this.#writing !== undefined) await this.#writing;
     await this.#file.close();
@@ -90,7 +91,7 @@ export class SealedRefusals implements AsyncDisposable {
     }
   }
 
-  /** Lines that the disk does not take count as dropped; the next ones go to the same place. */
+  /** Lines that cannot be written count as dropped. The next ones go to the same position. */
   async #writeLines(): Promise<void> {
     const bytes = Buffer.from(this.#waiting, 'utf8');
     this.#waiting = '';
@@ -107,11 +108,11 @@ export class SealedRefusals implements AsyncDisposable {
 }
 
 /**
- * Brings the file of a sealed time into the chain, as one CRITICAL record with its hash, and keeps it under a
- * name made of that hash. A crash in between is made good at the next start: the record is found by the hash
- * and not written twice.
+ * Adds the file of a sealed period to the chain, as one CRITICAL record with its hash, and renames it after
+ * that hash. After a crash in between, the next start finds the record by the hash and does not write it
+ * twice.
  *
- * @throws AppError of the store, or the error of the file system; the file is still there then.
+ * @throws AppError of the store, or the error of the file system; then the file stays in place.
  */
 export async function adoptSealedRefusals(
   dataDir: string,
@@ -136,7 +137,7 @@ export async function adoptSealedRefusals(
 
 async function summarise(path: string) {
   const hash = createHash('sha256');
-  let lines = -1; // The header is no refusal.
+  let lines = -1; // The header is not a refusal.
   let header = '';
   let lastByte = 10;
   try {
@@ -151,11 +152,11 @@ async function summarise(path: string) {
     throw error;
   }
   const dropped = Number(HEADER.exec(header)?.[1] ?? 0);
-  if (lastByte !== 10) lines++; // A crash tore it; it is counted all the same.
+  if (lastByte !== 10) lines++; // A crash cut it short, but it is counted.
   return { sha256: hash.digest('hex'), lines: Math.max(0, lines), dropped };
 }
 
-/** Not append mode: Linux would ignore the offset that the header is written at. */
+/** Not append mode, in which Linux ignores the offset of the header. */
 async function openOrCreate(path: string): Promise<FileHandle> {
   try {
     return await open(path, 'wx+', 0o600);

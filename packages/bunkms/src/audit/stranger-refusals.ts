@@ -2,9 +2,9 @@ import type { AuditDraft } from '../records/chain.ts';
 import type { RefusalsOptions } from './refusals.ts';
 
 const WINDOW_MS = 60_000;
-/** Refusals of one address within a minute that get a record each. */
+/** Refusals of one address within a minute that get separate records. */
 const SINGLY_OF_ADDRESS_MAX = 10;
-/** Addresses that are counted one by one, and those that the record of a minute names. */
+/** Maximum addresses that are counted separately, and that the record of a minute names. */
 const ADDRESSES_MAX = 4_096;
 const ADDRESSES_NAMED = 20;
 const OTHERS = 'others';
@@ -12,7 +12,7 @@ const OTHERS = 'others';
 /** Action of the record that counts a minute's refusals. */
 const REFUSALS_COUNTED = 'refusals.counted';
 
-/** Records of single refusals within a minute, for all addresses together. */
+/** Maximum records of single refusals within a minute, for all addresses together. */
 export const SINGLY_MAX = 100;
 
 interface Window {
@@ -27,13 +27,12 @@ interface Window {
 }
 
 /**
- * Records what strangers were refused: up to {@link SINGLY_MAX} refusals a minute singly, ten of one address,
- * and the rest as one record when the minute ends, which counts them by action and code and names the busiest
- * addresses. So every refusal is in the chain, and nobody fills the disk with refusals, from however many
- * addresses.
+ * Records refusals of strangers. Per minute, up to {@link SINGLY_MAX} have separate records, at most ten of
+ * one address. The others share one record at the end of the minute, which counts them by action and code and
+ * names the busiest addresses. So every refusal is in the chain, and nobody can fill the disk with refusals,
+ * from however many addresses.
  *
- * Memory is bounded: of {@link ADDRESSES_MAX} addresses and more, the counts of addresses become lower
- * bounds.
+ * Memory is bounded: beyond {@link ADDRESSES_MAX} addresses, the counts per address become lower bounds.
  */
 export class StrangerRefusals {
   readonly #options: RefusalsOptions;
@@ -44,9 +43,9 @@ export class StrangerRefusals {
   }
 
   /**
-   * @param network what the caller can be held to (`callerNetwork`).
-   * @param singlyMax how many single records of a minute may there be already; so that one kind of refusal
-   * leaves room to another.
+   * @param network identifies the caller (`callerNetwork`).
+   * @param singlyMax limit of single records in the minute, so that one kind of refusal leaves room for
+   *   another.
    */
   record(network: string, draft: AuditDraft, singlyMax = SINGLY_MAX): void {
     const window = this.#current();
@@ -64,12 +63,12 @@ export class StrangerRefusals {
     window.addresses.add(network);
   }
 
-  /** Ends the minute if it is over. Call it every few seconds. */
+  /** Closes the minute if it has passed. Call it every few seconds. */
   sweep(): void {
     if (this.#window !== undefined && this.#isOver(this.#window)) this.#end(this.#window);
   }
 
-  /** Ends the minute now, so that nothing that was counted is lost at a shutdown. */
+  /** Closes the minute now, so that a shutdown loses no count. */
   flush(): void {
     if (this.#window !== undefined) this.#end(this.#window);
   }
@@ -114,9 +113,9 @@ export class StrangerRefusals {
 }
 
 /**
- * The busiest of any number of addresses, by the algorithm of Misra and Gries: when there is no room for a
- * further one, every count goes down by one. Whatever has more than 1 in {@link ADDRESSES_MAX} of all that
- * was added is among them.
+ * Finds the busiest of any number of addresses with the algorithm of Misra and Gries. Without room for
+ * another address, every count decreases by one. Any address with more than 1 in {@link ADDRESSES_MAX} of all
+ * entries is among them.
  */
 class BusiestAddresses {
   readonly #counts = new Map<string, number>();

@@ -6,20 +6,20 @@ import type { KeyStore } from '../store/keys.ts';
 const PAGE = 500;
 
 /**
- * Holds all keys against the chain as it was walked. A reader finds the latest change of a key by an index,
- * and anyone who can write to the database can spoil that as well; the walk has seen the records themselves.
+ * Compares all keys with the chain during a walk. Readers find the latest change of a key by an index, which
+ * anyone who can write to the database can falsify. The walk sees the records themselves.
  */
 export class KeyVerification {
   readonly #latest = new Map<string, number>();
 
-  /** Takes in a record of the walk; all of them, in their order. */
+  /** Adds a record of the walk. Call it for all records, in order. */
   note({ seq, key, detail }: AuditRecord): void {
     if (key !== undefined && detail?.['revision'] !== undefined) this.#latest.set(key, seq);
   }
 
   /**
-   * @returns the names of the keys that are not what the chain says, in order; a key that is changed
-   * meanwhile is not among them.
+   * @returns the names of the keys that contradict the chain, in order, except keys that change during the
+   *   check.
    */
   async damagedKeys(store: KeyStore, chainKey: KeyObject): Promise<string[]> {
     const names = new Set(this.#latest.keys());

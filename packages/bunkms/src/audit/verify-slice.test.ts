@@ -22,7 +22,7 @@ function chainOf(length: number): AuditRecord[] {
   return records;
 }
 
-/** A store that has these records, and says how many it was asked for at once. */
+/** A store with these records that reports how many were requested at once. */
 function portsOf(records: readonly AuditRecord[]) {
   const asked: number[] = [];
   const listAudit = async ({ after = 0, limit }: { after?: number | undefined; limit: number }) => {
@@ -36,7 +36,7 @@ function portsOf(records: readonly AuditRecord[]) {
 const placeOf = (record: AuditRecord | undefined) => ({ seq: record?.seq ?? 0, hash: record?.hash ?? '' });
 
 describe('the verification of the audit chain in slices', () => {
-  it('gets from the beginning to the end, no slice beyond its limit, and checks each record once', async () => {
+  it('covers the chain from start to end, with no slice beyond its limit and each record checked once', async () => {
     const records = chainOf(2_345);
     const { asked, ports } = portsOf(records);
     let after: { seq: number; hash: string } | undefined;
@@ -65,7 +65,7 @@ describe('the verification of the audit chain in slices', () => {
     });
   });
 
-  it('misses a record that was taken out, and the end that was cut off before a receipt', async () => {
+  it('detects a removed record, and an end that was cut off before a receipt', async () => {
     const records = chainOf(10);
     const receipt = placeOf(records[9]);
     const without = portsOf(records.filter(({ seq }) => seq !== 4)).ports;
@@ -79,14 +79,14 @@ describe('the verification of the audit chain in slices', () => {
     });
   });
 
-  it('finds that a receipt is of another chain', async () => {
+  it('detects a receipt of another chain', async () => {
     const { ports } = portsOf(chainOf(10));
     const receipt = { seq: 5, hash: '0'.repeat(64) };
     const reason = 'not the record of the receipt';
     expect(await verifySlice(ports, { receipt, limit: 100 })).toMatchObject({ fault: { seq: 5, reason } });
   });
 
-  it('believes no made-up place to go on from', async () => {
+  it('refuses a made-up place to continue from', async () => {
     const { ports } = portsOf(chainOf(10));
     const after = { seq: 5, hash: 'f'.repeat(64) };
     expect(await verifySlice(ports, { after, limit: 100 })).toMatchObject({
@@ -97,7 +97,7 @@ describe('the verification of the audit chain in slices', () => {
     expect(await verifySlice(ports, { after: behind, limit: 100 })).toMatchObject({ intact: false });
   });
 
-  it('misses the end of a chain that was cut off before the place to go on from', async () => {
+  it('detects a chain that was cut off before the place to continue from', async () => {
     const records = chainOf(10);
     const after = placeOf(records[8]);
     const cut = portsOf(records.slice(0, 7)).ports;
@@ -113,7 +113,7 @@ describe('the verification of the audit chain in slices', () => {
     });
   });
 
-  it('compares a receipt of a record before the place to go on from', async () => {
+  it('checks a receipt for a record before the place to continue from', async () => {
     const records = chainOf(10);
     const after = placeOf(records[6]);
     const { ports } = portsOf(records);
@@ -126,7 +126,7 @@ describe('the verification of the audit chain in slices', () => {
     });
   });
 
-  it('takes an empty chain for one that was emptied', async () => {
+  it('treats an empty chain as one that was emptied', async () => {
     expect(await verifySlice(portsOf([]).ports, { limit: 100 })).toMatchObject({
       fault: { seq: 1, reason: 'missing' },
     });

@@ -6,14 +6,14 @@ import type { AuditStore } from '../store/audit.ts';
 
 type ChainFault = Extract<AuditVerification, { intact: false }>['fault'];
 
-/** Records that are read and hashed before other requests get their turn. */
+/** Records to read and hash before yielding to other requests. */
 const STEP = 250;
 
 /**
- * Verifies a bounded part of the audit chain: the records behind `after`, which must follow it. The caller
- * continues with the `head` of the answer until it says `complete`, so a whole chain of any length is
- * verified in slices. A made-up `after` proves nothing to its maker: no record follows it, and a chain that
- * ends before it has lost its end.
+ * Verifies a bounded part of the audit chain: the records after `after`, which must follow it. The caller
+ * continues with the `head` of the answer until it is `complete`. So a chain of any length is verified in
+ * slices. A made-up `after` gains nothing: no record follows it, and a chain that ends before it counts as
+ * truncated.
  */
 export async function verifySlice(
   { store, chainKey }: { readonly store: Pick<AuditStore, 'listAudit'>; readonly chainKey: KeyObject },
@@ -56,7 +56,7 @@ export async function verifySlice(
   return { intact: true, checked, head, complete: false };
 }
 
-/** Whether the chain holds this very record. Its content was verified when its hash was given out. */
+/** The fault when the chain lacks exactly this record. Its content was verified when its hash was issued. */
 async function faultAt(
   store: Pick<AuditStore, 'listAudit'>,
   { seq, hash }: { readonly seq: number; readonly hash: string },

@@ -5,7 +5,7 @@ import type { TokenStore } from '../store/tokens.ts';
 
 const PAGE = 500;
 
-/** What the walk has seen of a token. */
+/** The facts of a token from the walk. */
 interface Issued {
   readonly family: string;
   readonly expiresAt: string;
@@ -13,21 +13,21 @@ interface Issued {
 }
 
 /**
- * Holds all tokens against the chain as it was walked: rows that were added, edited or removed. A reader
- * finds the records of a token by an index, and anyone who can write to the database can spoil that as
- * well; the walk has seen the records themselves.
+ * Compares all tokens with the chain during a walk, to find rows that were added, edited or removed. Readers
+ * find the records of a token by an index, which anyone who can write to the database can falsify. The walk
+ * sees the records themselves.
  */
 export class TokenVerification {
   readonly #issued = new Map<string, Issued>();
   readonly #revoked = new Set<string>();
-  /** Families that were revoked together with what they issued. */
+  /** Families that were revoked with cascade. */
   readonly #cascades = new Set<string>();
-  /** The latest end of a token of a family. */
+  /** The latest expiry of the tokens of a family. */
   readonly #ends = new Map<string, string>();
-  /** Families that ended before may have been forgotten since. */
+  /** Families that expired before this time may have been pruned. */
   #prunedBefore = '';
 
-  /** Takes in a record of the walk; all of them, in their order. */
+  /** Adds a record of the walk. Call it for all records, in order. */
   note(record: AuditRecord): void {
     const { action, detail = {} } = record;
     const text = (name: string) => String(detail[name]);
@@ -45,8 +45,8 @@ export class TokenVerification {
   }
 
   /**
-   * @param forgottenBefore families that ended before may be forgotten while this runs.
-   * @returns the ids of the tokens that are not what the chain says, in order.
+   * @param forgottenBefore families that expired before this time may be pruned while this runs.
+   * @returns the ids of the tokens that contradict the chain, in order.
    */
   async damagedTokens(store: TokenStore, chainKey: KeyObject, forgottenBefore: string): Promise<string[]> {
     const damaged: string[] = [];
@@ -67,9 +67,9 @@ export class TokenVerification {
   }
 
   /**
-   * @returns the ids of tokens that expire at `time` or later and live on though what issued them, or issued
-   * their issuer, was revoked with cascade, in order: the cascade was cut short, or their records were hidden
-   * from it.
+   * @returns the ids of tokens that should be revoked but expire at `time` or later, in order. Their
+   *   issuer, or its issuer, was revoked with cascade, but the cascade was interrupted or did not see their
+   *   records.
    */
   escapedTokens(time: string): string[] {
     const issued = new Map<string, Set<string>>();
@@ -79,7 +79,7 @@ export class TokenVerification {
       const families = issued.get(by) ?? new Set();
       issued.set(by, families.add(family));
     }
-    // A set that grows while it is walked: what is added is walked as well.
+    // The set grows during the iteration, which covers the new members too.
     const reached = new Set(this.#cascades);
     for (const family of reached) for (const below of issued.get(family) ?? []) reached.add(below);
     return [...this.#issued]

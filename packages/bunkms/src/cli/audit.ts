@@ -18,8 +18,8 @@ import { withKms, withStore } from './open-kms.ts';
 const PAGE = 1_000;
 
 /**
- * Prints the place of the last record as a receipt, which {@link verifyAudit} takes. Needs no KEK: it proves
- * nothing by itself.
+ * Prints the place of the last record as a receipt for {@link verifyAudit}. Needs no KEK: the receipt alone
+ * proves nothing.
  */
 export async function auditHead(environment: Environment, options: { json?: true }): Promise<void> {
   const head = await withStore(environment, (store) => store.auditHead());
@@ -27,11 +27,11 @@ export async function auditHead(environment: Environment, options: { json?: true
 }
 
 /**
- * Walks the whole audit chain, which must hold the record of each receipt, and holds every key and token
- * against it.
+ * Walks the complete audit chain, which must contain the record of each receipt, and compares every key and
+ * token with it.
  *
- * @throws CliFailure naming the first broken record, or the keys and tokens that are damaged, or the tokens
- * that outlive a revocation with cascade.
+ * @throws CliFailure naming the first broken record, or damaged keys and tokens, or tokens that outlive a
+ *   revocation with cascade.
  */
 export async function verifyAudit(
   environment: Environment,
@@ -72,20 +72,20 @@ export async function verifyAudit(
     throw new CliFailure(`the audit chain is broken: record ${verdict.fault.seq} is ${verdict.fault.reason}`);
   if (!options.json) console.log(`${counted(verdict.head.seq, 'record')}, intact, head ${verdict.head.hash}`);
   const damaged = [
-    ...(keys.length === 0 ? [] : [`keys are not what the chain says: ${keys.join(', ')}`]),
-    ...(tokens.length === 0 ? [] : [`tokens are not what the chain says: ${tokens.join(', ')}`]),
+    ...(keys.length === 0 ? [] : [`keys contradict the audit chain: ${keys.join(', ')}`]),
+    ...(tokens.length === 0 ? [] : [`tokens contradict the audit chain: ${tokens.join(', ')}`]),
     ...(escaped.length === 0
       ? []
-      : [`tokens outlive a revocation with cascade, which is to be repeated: ${escaped.join(', ')}`]),
+      : [`tokens outlive a revocation with cascade; repeat the revocation: ${escaped.join(', ')}`]),
   ];
   if (damaged.length > 0) throw new CliFailure(damaged.join('; '));
 }
 
 /**
- * Verifies a copy of the audit chain, from its first record to its last, and holds it against the chain in
+ * Verifies a copy of the audit chain, from its first record to its last, and compares it with the chain in
  * the store.
  *
- * @throws CliFailure when the store's chain is another one; FileDamaged.
+ * @throws CliFailure when the store has another chain; FileDamaged.
  */
 export async function verifyCopy(
   environment: Environment,
@@ -93,7 +93,7 @@ export async function verifyCopy(
   options: { readonly json?: true },
 ): Promise<void> {
   const start = await startOfCopy(paths);
-  if (start === undefined) throw new FileDamaged('the audit copy holds no record');
+  if (start === undefined) throw new FileDamaged('the audit copy contains no record');
   const { head, store: storeHead } = await withKms(environment, async ({ store, state: { chainKey } }) => {
     const copy = await readAuditCopy(paths, chainKey, start);
     for (const place of [start, copy.head]) await requireInChain(store, place);
@@ -107,12 +107,14 @@ export async function verifyCopy(
     );
 }
 
-/** @throws CliFailure unless the store's chain has that very record. */
+/** @throws CliFailure unless the store's chain contains exactly that record. */
 async function requireInChain(store: KmsStore, { seq, hash }: ChainHead): Promise<void> {
   if (seq === GENESIS.seq && hash === GENESIS.hash) return;
   const [record] = (await store.listAudit({ after: seq - 1, limit: 1 })).items;
   if (record?.seq !== seq || record.hash !== hash)
-    throw new CliFailure(`record ${seq} of the copy is not in the store: one of them is of another history`);
+    throw new CliFailure(
+      `record ${seq} of the copy is not in the store: one of them belongs to another history`,
+    );
 }
 
 export interface ListOptions {
@@ -126,7 +128,7 @@ export interface ListOptions {
   readonly json?: true;
 }
 
-/** Prints records of the audit chain, the oldest first. Needs no KEK: what is printed is not verified. */
+/** Prints records of the audit chain, the oldest first. Needs no KEK, because it does not verify them. */
 export async function listAudit(environment: Environment, options: ListOptions): Promise<void> {
   const { json, ...query } = options;
   const { items, next } = await withStore(environment, (store) => collect(store, query));
@@ -138,7 +140,7 @@ export async function listAudit(environment: Environment, options: ListOptions):
   if (next !== undefined) console.error(`bunkms: there are more: --after ${next}`);
 }
 
-/** As many records as were asked for, however many pages of the store they lie in. */
+/** The requested number of records, from as many pages of the store as needed. */
 async function collect(
   store: KmsStore,
   query: AuditQuery,

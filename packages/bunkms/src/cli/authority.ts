@@ -21,7 +21,7 @@ import {
   X509CertificateGenerator,
 } from '@peculiar/x509';
 
-/** From when to when a certificate holds, milliseconds since 1970. */
+/** The validity period of a certificate, milliseconds since 1970. */
 export interface Validity {
   readonly notBeforeMs: number;
   readonly notAfterMs: number;
@@ -36,8 +36,7 @@ export interface CertifiedKey {
 const ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as const;
 
 /**
- * Makes an authority: a self-signed certificate that may sign certificates of services, and no other
- * authority.
+ * Creates an authority: a self-signed certificate that may sign service certificates, but no other authority.
  */
 export async function makeAuthority(validity: Validity): Promise<CertifiedKey> {
   const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: ALGORITHM.namedCurve });
@@ -56,8 +55,8 @@ export async function makeAuthority(validity: Validity): Promise<CertifiedKey> {
 }
 
 /**
- * Issues a certificate, with a new key, for a service of these names and addresses. It serves for both ends
- * of TLS, since each service is a client of the other at times.
+ * Issues a certificate with a new key for a service with these names and addresses. It is valid for both TLS
+ * servers and clients, because each service is a client of the other at times.
  */
 export async function issueCertificate(
   authority: CertifiedKey,

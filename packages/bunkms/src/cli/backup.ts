@@ -12,11 +12,11 @@ import { CliFailure, EXIT } from './errors.ts';
 import { loadVault, withKms } from './open-kms.ts';
 
 /**
- * Writes an encrypted archive of the whole store, beside a running server. The file appears whole and
+ * Writes an encrypted archive of the whole store while the server may run. The file appears complete and
  * durable, or not at all.
  *
- * @throws CliFailure when there is such a file already, or, with the file written, when something in the
- * store is damaged.
+ * @throws CliFailure when the file exists already, or, after writing the file, when something in the store
+ *   is damaged.
  */
 export async function backup(
   environment: Environment,
@@ -40,11 +40,9 @@ export async function backup(
     console.log(`audit: ${audit.seq}:${audit.hash}`);
   }
   if (leftOut.length > 0)
-    throw new CliFailure(`written, without what is damaged in the store: ${leftOut.join(', ')}`);
+    throw new CliFailure(`written, without the damaged parts of the store: ${leftOut.join(', ')}`);
   if (fault !== undefined)
-    throw new CliFailure(
-      `written, with an audit chain that is broken: record ${fault.seq} is ${fault.reason}`,
-    );
+    throw new CliFailure(`written, but the audit chain is broken: record ${fault.seq} is ${fault.reason}`);
 }
 
 function contentOf({ keys, tokens, records }: Record<'keys' | 'tokens' | 'records', number>): string {
@@ -52,11 +50,11 @@ function contentOf({ keys, tokens, records }: Record<'keys' | 'tokens' | 'record
 }
 
 function fileExists(file: string): CliFailure {
-  return new CliFailure(`there is a file at ${file} already`, EXIT.conflict);
+  return new CliFailure(`the file ${file} exists already`, EXIT.conflict);
 }
 
 /**
- * Checks a backup, all of it; needs the KEK and no store.
+ * Checks a backup completely; needs the KEK but no store.
  *
  * @throws CliFailure when something in it would not work after a restore; FileDamaged, KekLacking.
  */
@@ -89,7 +87,7 @@ export async function verifyBackup(
     console.log(`KEKs: ${kekIds.join(' ')}`);
   }
   if (!isSound(survey))
-    throw new CliFailure('the backup is as it was made, but something in it is damaged or cannot be opened');
+    throw new CliFailure('the backup file is intact, but something in it is damaged or cannot be opened');
 }
 
 function isSound({ chainFault, findings }: Survey): boolean {

@@ -6,29 +6,29 @@ import { DatabaseSync } from 'node:sqlite';
 import { replacePrivateFile } from '@bundoc/shared/files/private-file';
 import { issueCertificate, makeAuthority } from './authority.ts';
 
-/** A certificate that shall be there. */
+/** A required certificate. */
 export interface CertificateRequest {
-  /** Holds `cert.pem`, `key.pem` and `ca.pem`, and nothing of anybody else. */
+  /** The folder for `cert.pem`, `key.pem` and `ca.pem`, and no other files. */
   readonly directory: string;
-  /** What the service is called: DNS names and addresses. */
+  /** DNS names and addresses of the service. */
   readonly names: readonly string[];
 }
 
 const DAY_MS = 86_400_000;
-/** Clocks differ a little. */
+/** Certificates start this much earlier, because clocks differ slightly. */
 const BACKDATE_MS = 3_600_000;
 const AUTHORITY_DAYS = 3_650;
-/** An authority with less left is replaced: it must outlive what it signs. */
+/** An authority with less time left is replaced: it must outlive the certificates that it signs. */
 const AUTHORITY_DAYS_MIN = 730;
 const CERTIFICATE_DAYS = 365;
-/** A certificate with less left is made again. */
+/** A certificate with less time left is renewed. */
 const CERTIFICATE_DAYS_MIN = 180;
 const LOCK_TIMEOUT_MS = 10_000;
 
 /**
- * Makes an authority in `authorityDir`, and a certificate of it for each service, where they are not there,
- * are unusable or end soon; leaves the others as they are. May be run again at any time, also while the
- * services run: they read the files again.
+ * Creates an authority in `authorityDir`, and a certificate from it for each service, when they are missing,
+ * unusable or about to expire. Others are not changed. It may run at any time, even while the services run:
+ * they reload the files.
  */
 export async function ensureCertificates(
   authorityDir: string,
@@ -50,8 +50,8 @@ export async function ensureCertificates(
 }
 
 /**
- * Keeps other processes from making certificates at the same time, which would leave files that do not belong
- * together. SQLite's lock is free again however the process ends; Node has no other of that kind.
+ * Prevents other processes from creating certificates at the same time, which could leave files that do not
+ * belong together. SQLite's lock is released however the process ends; Node has no other lock of that kind.
  */
 function lock(directory: string): Disposable {
   mkdirSync(directory, { recursive: true, mode: 0o700 });
@@ -88,7 +88,7 @@ function isGood(directory: string, authority: string, names: readonly string[], 
   );
 }
 
-/** @returns undefined unless both files are there, can be read and belong together. */
+/** @returns undefined unless both files exist, are readable and belong together. */
 function readPair(directory: string): { cert: string; key: string; leaf: X509Certificate } | undefined {
   try {
     const cert = readFileSync(join(directory, 'cert.pem'), 'utf8');

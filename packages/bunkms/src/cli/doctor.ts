@@ -24,9 +24,10 @@ export interface DoctorOptions {
 }
 
 /**
- * Checks what BunKMS needs, and the server that runs, a line each, with what to do. Changes nothing.
+ * Checks the requirements of BunKMS and the running server. Prints one line for each check, with the remedy.
+ * Changes nothing.
  *
- * @throws CliFailure when something fails, behind the lines.
+ * @throws CliFailure after the lines when something fails.
  */
 export async function doctorCommand(environment: Environment, options: DoctorOptions): Promise<void> {
   const checkup = new Checkup();
@@ -45,10 +46,10 @@ export async function doctorCommand(environment: Environment, options: DoctorOpt
   }
   if (options.json) console.log(JSON.stringify({ ok: !checkup.hasFailed, findings: checkup.findings }));
   else for (const line of checkup.lines()) console.log(line);
-  if (checkup.hasFailed) throw new CliFailure('something fails: see the lines that begin with "fail"');
+  if (checkup.hasFailed) throw new CliFailure('some checks failed: see the lines that begin with "fail"');
 }
 
-/** Each fault of the configuration is a finding. */
+/** Reads the configuration; each fault becomes a finding. */
 function configOf(checkup: Checkup, environment: Environment): BunkmsConfig | undefined {
   try {
     const config = readConfig(environment);
@@ -63,7 +64,7 @@ function configOf(checkup: Checkup, environment: Environment): BunkmsConfig | un
   }
 }
 
-/** Whether the KEK ring can be read; whether it fits is seen when it opens the installation. */
+/** Checks that the KEK ring can be read. Opening the installation shows whether it fits. */
 async function checkKek(checkup: Checkup, { kek }: BunkmsConfig): Promise<boolean> {
   const remedy =
     kek.kind === 'file'
@@ -92,7 +93,8 @@ async function checkInstallation(
   environment: Environment,
   options: DoctorOptions,
 ): Promise<void> {
-  const remedy = 'see that BUNKMS_DATA_DIR or BUNKMS_STORAGE and the KEK are those of one installation';
+  const remedy =
+    'make sure that BUNKMS_DATA_DIR or BUNKMS_STORAGE and the KEK belong to the same installation';
   await checkup.try('kek', remedy, () =>
     withKms(environment, async (kms) => {
       const { keys } = await kms.store.counts();
@@ -109,13 +111,13 @@ async function checkInstallation(
 
 const SOON_MS = 7 * 86_400_000;
 
-/** Whether Bundoc can have a token, and whether one ends soon that nobody renews. */
+/** Checks that a token for Bundoc exists, and whether tokens without renewal expire soon. */
 function checkTokens(checkup: Checkup, tokens: readonly TokenInfo[], damaged: readonly string[]): void {
   const nowMs = Date.now();
   if (damaged.length > 0)
     checkup.fail(
       'token',
-      `${counted(damaged.length, 'token')} in the store is not what the audit chain says`,
+      `the audit chain contradicts ${counted(damaged.length, 'token')} in the store`,
       'run "bunkms audit verify"',
     );
   const valid = tokens.filter(
@@ -125,8 +127,8 @@ function checkTokens(checkup: Checkup, tokens: readonly TokenInfo[], damaged: re
   if (!valid.some(({ scope }) => scope.includes('kms:export_key'))) {
     checkup.warn(
       'token',
-      'no valid token may export keys, so no Bundoc can work',
-      'make one by "bunkms init --service-token <file>"',
+      'no valid token may export keys, so Bundoc cannot work',
+      'create one with "bunkms init --service-token <file>"',
     );
     return;
   }
@@ -139,35 +141,39 @@ function checkTokens(checkup: Checkup, tokens: readonly TokenInfo[], damaged: re
   if (ending.length > 0)
     checkup.warn(
       'token',
-      `end within a week: ${ending.map(({ jti, sub }) => `${sub} (${jti})`).join(', ')}`,
-      'a Bundoc that runs renews its own; issue new ones for others by "bunkms token issue"',
+      `expire within a week: ${ending.map(({ jti, sub }) => `${sub} (${jti})`).join(', ')}`,
+      'a running Bundoc renews its own token; issue others with "bunkms token issue"',
     );
-  else checkup.ok('token', `${counted(valid.length, 'service token')} valid, none ends within a week`);
+  else checkup.ok('token', `${counted(valid.length, 'service token')} valid, none expires within a week`);
 }
 
-/** A token by its file: of this installation, live, and for how long. */
+/** Checks a token file: whether the token is from this installation and valid, and for how long. */
 async function checkTokenFile(checkup: Checkup, { store, state }: CliKms, path: string): Promise<void> {
-  const remedy = 'make one by "bunkms init --service-token <file>"';
+  const remedy = 'create one with "bunkms init --service-token <file>"';
   const { kid, x } = state.publicKey;
   const keys: Jwks = { keys: [{ kty: 'OKP', crv: 'Ed25519', use: 'sig', alg: 'EdDSA', kid, x }] };
   await checkup.try('token file', remedy, async () => {
     const { claims, signature } = inspectToken(await readFile(path, 'utf8'), keys);
     if (signature !== 'good') checkup.fail('token file', 'the token is of another installation', remedy);
     else if (claims.exp * 1_000 <= Date.now())
-      checkup.fail('token file', `the token ended at ${new Date(claims.exp * 1_000).toISOString()}`, remedy);
+      checkup.fail(
+        'token file',
+        `the token expired at ${new Date(claims.exp * 1_000).toISOString()}`,
+        remedy,
+      );
     else if (claims.aud === 'bunkms' && (await store.findActiveTokenFamily(claims.jti)) === undefined)
-      checkup.fail('token file', 'the token is revoked, or not known any more', remedy);
+      checkup.fail('token file', 'the token is revoked or unknown', remedy);
     else
       checkup.ok(
         'token file',
-        `the token of ${claims.sub} is good until ${new Date(claims.exp * 1_000).toISOString()}`,
+        `the token of ${claims.sub} is valid until ${new Date(claims.exp * 1_000).toISOString()}`,
       );
   });
 }
 
 const CERTIFICATE_WARN_MS = 14 * 86_400_000;
 
-/** The certificate files of a listener. */
+/** Checks the certificate files of a listener. */
 function checkFiles(checkup: Checkup, name: string, files: TlsFiles | undefined): void {
   if (files === undefined) return;
   try {
@@ -175,22 +181,22 @@ function checkFiles(checkup: Checkup, name: string, files: TlsFiles | undefined)
     if (notAfterMs === undefined) return;
     const day = new Date(notAfterMs).toISOString().slice(0, 10);
     const remedy =
-      'renew it, for example by "bunkms init --certificate"; the server takes up new files by itself';
+      'renew it, for example by "bunkms init --certificate"; the server reads new files automatically';
     if (notAfterMs <= Date.now()) checkup.fail(name, `the certificate expired on ${day}`, remedy);
     else if (notAfterMs - Date.now() < CERTIFICATE_WARN_MS)
-      checkup.warn(name, `the certificate ends on ${day}`, remedy);
-    else checkup.ok(name, `the certificate is good until ${day}`);
+      checkup.warn(name, `the certificate expires on ${day}`, remedy);
+    else checkup.ok(name, `the certificate is valid until ${day}`);
   } catch (error) {
     checkup.fail(name, lineOf(error), 'correct the files of the certificate');
   }
 }
 
-/** The server that runs, at its API listener. */
+/** Checks the running server at its API listener. */
 async function checkServer(checkup: Checkup, config: BunkmsConfig, options: DoctorOptions): Promise<void> {
   const { caFile } = options;
   const trust = await checkup.try(
     'tls',
-    'name a file that can be read in --ca-file',
+    'name a readable file in --ca-file',
     async (): Promise<Trust> => (caFile === undefined ? {} : { ca: await readFile(caFile, 'utf8') }),
   );
   if (trust === undefined) return;
@@ -206,22 +212,22 @@ async function checkServer(checkup: Checkup, config: BunkmsConfig, options: Doct
   checkClock(checkup, 'the server', { service, beforeMs, afterMs });
   const theirs = typeof body['version'] === 'string' ? body['version'] : undefined;
   checkVersions(checkup, { name: 'this command', version: VERSION }, { name: 'the server', version: theirs });
-  const answer = await checkup.try('ready', 'ask again; see the log of the server', () =>
+  const answer = await checkup.try('ready', 'try again; see the log of the server', () =>
     askService(below(url, '/ready'), trust),
   );
   const status = answer?.body['status'];
-  if (status === 'ready') checkup.ok('ready', 'the server is unsealed, and its store takes writes');
+  if (status === 'ready') checkup.ok('ready', 'the server is unsealed, and its store is writable');
   else if (status === 'sealed')
     checkup.fail(
       'ready',
       'the server is sealed: its KEK does not fit',
-      'give it the KEK of the installation, and start it again',
+      'give it the KEK of the installation, and restart it',
     );
   else if (answer !== undefined)
     checkup.fail('ready', 'the server is not ready', 'check its disk or database; its log says what fails');
 }
 
-/** Where the API listener of this configuration is reached from this machine. */
+/** The URL of the configured API listener from this machine. */
 function urlOf({ host, port, tls }: BunkmsConfig): string {
   const reached = host === '0.0.0.0' || host === '::' ? '127.0.0.1' : host;
   const name = reached.includes(':') ? `[${reached}]` : reached;

@@ -8,37 +8,34 @@ export class UsageError extends Error {
   override readonly name = 'UsageError';
 }
 
-/** How `bunkms` ends, for scripts; docs/keys.md repeats it. Zero is success. */
+/** Exit codes of `bunkms`, for scripts; docs/keys.md lists them. Zero is success. */
 export const EXIT = {
-  /** It did not succeed, or found a fault. */
+  /** The command failed, or found a fault. */
   failure: 1,
   /** The command line or the configuration was not understood. */
   usage: 2,
-  /** There is no such key, token or KEK. */
+  /** The key, token or KEK does not exist. */
   notFound: 3,
-  /** The key, or the version of it, was destroyed. */
+  /** The key, or its version, was destroyed. */
   destroyed: 4,
   /**
-   * The key or KEK is not in a state that allows this, or the name is taken; there is a store, or a file,
+   * The state of the key or KEK does not allow this, or the name is taken, or the store or file exists
    * already.
    */
   conflict: 5,
   /** The store does not answer, or the key is damaged. */
   unavailable: 6,
-  /** A backup or an inventory was made under a KEK that the ring lacks. */
+  /** A backup or an inventory needs a KEK that the ring lacks. */
   kekLacking: 7,
   /**
-   * A backup, an inventory or a copy of the audit chain is damaged, cut short, or not of this installation.
+   * A backup, an inventory or a copy of the audit chain is damaged, truncated, or from another installation.
    */
   damagedFile: 8,
-  /**
-   * Something would be brought back that may have been destroyed since, and `--accept-resurrection` was not
-   * said.
-   */
+  /** Something may come back that was destroyed since, and `--accept-resurrection` was not given. */
   resurrection: 9,
 } as const;
 
-/** The command was understood and did not succeed, or found something that it was to look for. */
+/** The command was understood but failed, or found a fault. */
 export class CliFailure extends Error {
   override readonly name = 'CliFailure';
   readonly exitCode: number;

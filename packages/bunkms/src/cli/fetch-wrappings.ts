@@ -14,7 +14,7 @@ export interface BundocOptions {
   readonly caFile?: string;
 }
 
-/** A running Bundoc, and what to ask it with. */
+/** A running Bundoc, with the token and trust for requests. */
 interface Bundoc {
   readonly url: URL;
   readonly token: string;
@@ -22,13 +22,13 @@ interface Bundoc {
 }
 
 const URL_DEFAULT = 'http://127.0.0.1:8080';
-/** A project that is open has the key for a lease at most, and takes up the new wrapping before that ends. */
+/** An open project has its key for at most a lease, and adopts the new wrapping before the lease ends. */
 const FETCHED_WITHIN_MS = LEASE_TTL_MS;
 const LOOK_EVERY_MS = 5_000;
-/** A cold project may have a large catalog to read. */
+/** Opening a cold project may read a large catalog. */
 const OPENED_WITHIN_MS = 60_000;
 
-/** Refusals after which a later try may succeed. */
+/** Codes after which a later try may succeed. */
 const PASSING: ReadonlySet<string> = new Set([
   'rate_limited',
   'overloaded',
@@ -37,11 +37,11 @@ const PASSING: ReadonlySet<string> = new Set([
   'storage_unavailable',
 ]);
 
-/** @throws UsageError without a URL or a token that can be used. */
+/** @throws UsageError without a usable URL or token. */
 export async function bundocOf(environment: Environment, options: BundocOptions): Promise<Bundoc> {
   const text = options.url ?? (environment['BUNDOC_URL'] || URL_DEFAULT);
   if (!URL.canParse(text) || !/^https?:/.test(text))
-    throw new UsageError(`"${text}" is no http or https URL of Bundoc`);
+    throw new UsageError(`"${text}" is not an http or https URL of Bundoc`);
   const file = options.tokenFile ?? (environment['BUNDOC_TOKEN_FILE'] || undefined);
   const token = file === undefined ? environment['BUNDOC_TOKEN'] : await contentOf(file);
   if (!token)
@@ -57,11 +57,11 @@ export async function bundocOf(environment: Environment, options: BundocOptions)
 }
 
 /**
- * Has Bundoc open the project of each key, which fetches the key and keeps its new wrapping, until none is
- * left or nothing more is to be had. Projects that are open already take the new wrapping up by themselves,
+ * Makes Bundoc open the project of each key, which fetches the key and stores its new wrapping. It repeats
+ * that until no key is left or no more can be fetched. Open projects adopt the new wrapping automatically,
  * within the lease of their key.
  *
- * @param unfetched the keys that are left.
+ * @param unfetched returns the keys that are left.
  * @throws CliFailure when Bundoc does not answer, or refuses the token.
  */
 export async function fetchWrappings(
@@ -85,7 +85,7 @@ export async function fetchWrappings(
     left = (await unfetched()).filter((key) => !elsewhere.has(key));
     progress.update(total - left.length - elsewhere.size);
   }
-  for (const [key, problem] of elsewhere) console.error(`bunkms: ${key} is not fetched: ${problem}`);
+  for (const [key, problem] of elsewhere) console.error(`bunkms: ${key} was not fetched: ${problem}`);
   if (left.length > 0)
     console.error(
       `bunkms: not fetched within ${FETCHED_WITHIN_MS / 60_000} minutes: ${counted(left.length, 'key')}`,
@@ -93,13 +93,13 @@ export async function fetchWrappings(
 }
 
 /**
- * @returns why a project cannot be opened there; undefined when it is, or may be later.
+ * @returns why a project cannot be opened there; undefined when it was opened, or may be later.
  *
  * @throws CliFailure
  */
 async function open({ url, token, trust }: Bundoc, key: string): Promise<string | undefined> {
   const project = projectOfDek(key);
-  if (project === undefined) return 'it is the key of no project';
+  if (project === undefined) return 'it is not the key of a project';
   const answer = await askService(
     below(url, `/v1/projects/${project}`),
     trust,
@@ -109,7 +109,7 @@ async function open({ url, token, trust }: Bundoc, key: string): Promise<string 
     throw new CliFailure(`Bundoc does not answer at ${url.origin}: ${lineOf(error)}`);
   });
   if (answer.status === 401)
-    throw new CliFailure('Bundoc does not take the token: "bunkms token inspect" explains it');
+    throw new CliFailure('Bundoc refuses the token: "bunkms token inspect" explains it');
   if (answer.status === 403 && answer.body['code'] === 'forbidden')
     throw new CliFailure('the token may not open every project: it needs docs:read for projects "*"');
   const isPassing = answer.status === 200 || PASSING.has(String(answer.body['code']));

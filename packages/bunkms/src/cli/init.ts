@@ -15,17 +15,17 @@ import { type CliKms, hasStore, openCliStore, unsealStore } from './open-kms.ts'
 
 export interface InitOptions {
   readonly createKek?: true;
-  /** File that shall hold Bundoc's service token. */
+  /** The file for Bundoc's service token. */
   readonly serviceToken?: string;
-  /** Folder of the authority that certificates come from. */
+  /** The folder of the authority that issues certificates. */
   readonly authority?: string;
   readonly certificate?: readonly CertificateRequest[];
   readonly json?: true;
 }
 
 /**
- * What Bundoc may do: make, read, fetch and rotate the keys of projects, and destroy that of one that is
- * deleted.
+ * Bundoc's rights: create, read, fetch and rotate the keys of projects, and destroy the key of a deleted
+ * project.
  */
 const SERVICE_TOKEN: IssueToken = {
   sub: 'bundoc',
@@ -34,12 +34,12 @@ const SERVICE_TOKEN: IssueToken = {
   keys: ['*-dek'],
   projects: [],
 };
-/** A token that ends sooner than this is made again: Bundoc must have the time to start and renew it. */
+/** A token that expires sooner is replaced: Bundoc must have time to start and renew it. */
 const REMAINING_S_MIN = 3_600;
 
 /**
- * Prepares an installation: KEK file, store, service token, certificates, each only if it is not there. May
- * be run again at any time.
+ * Creates the missing parts of an installation: KEK file, store, service token, certificates. It may run at
+ * any time.
  */
 export async function init(environment: Environment, options: InitOptions): Promise<void> {
   const config = readConfig(environment);
@@ -54,10 +54,10 @@ export async function init(environment: Environment, options: InitOptions): Prom
   const isNew = !(await hasStore(config));
   await using store = await openCliStore(config);
   const kms = await unsealStore(environment, store);
-  if (isNew) console.error(`bunkms: made a new store: no token and no key of an earlier one is known to it`);
+  if (isNew) console.error(`bunkms: created a new store; it knows no tokens or keys of an earlier one`);
   if (options.serviceToken !== undefined) await ensureServiceToken(kms, options.serviceToken);
   if (authority !== undefined) {
-    // Loaded only when a certificate is made.
+    // Loaded only when a certificate is needed.
     const { ensureCertificates } = await import('./certificates.ts');
     await ensureCertificates(authority, certificate);
   }
@@ -68,21 +68,23 @@ export async function init(environment: Environment, options: InitOptions): Prom
 async function ensureKekFile(path: string, location: StoreLocation): Promise<void> {
   if (existsSync(path)) return;
   if (await hasStore(location))
-    throw new CliFailure('the KEK file is gone and the store was made with it: a new one would open nothing');
+    throw new CliFailure(
+      'the KEK file is missing, but the store was created with it: a new KEK would open nothing',
+    );
   const kek = randomBytes(KEY_BYTES);
   const text = Buffer.alloc(KEY_TEXT_BYTES + 1, '\n');
   writeKeyText(kek, text);
   kek.fill(0);
   const made = await createPrivateFile(path, text).finally(() => text.fill(0));
   if (made)
-    console.error(`bunkms: made a KEK in ${path}; without it the keys are lost, so keep a copy elsewhere`);
+    console.error(`bunkms: created a KEK in ${path}; without it the keys are lost, so keep a copy elsewhere`);
 }
 
 async function ensureServiceToken(kms: CliKms, path: string): Promise<void> {
   if (await isGoodServiceToken(kms, path)) return;
   const { token } = await kms.tokens.issue(SERVICE_TOKEN, CLI_CALLER);
   await replacePrivateFile(path, `${token}\n`);
-  console.error(`bunkms: made a service token in ${path}`);
+  console.error(`bunkms: created a service token in ${path}`);
 }
 
 async function isGoodServiceToken({ store, state }: CliKms, path: string): Promise<boolean> {
@@ -97,7 +99,7 @@ async function isGoodServiceToken({ store, state }: CliKms, path: string): Promi
   return allows && (await store.findActiveTokenFamily(claims.jti)) !== undefined;
 }
 
-/** @returns undefined when there is no file, or what it holds was not signed by this installation. */
+/** @returns undefined when the file does not exist, or its content was not signed by this installation. */
 async function claimsOfFile(path: string, key: KeyObject): Promise<Claims | undefined> {
   try {
     const { payload } = await jwtVerify(readFileSync(path, 'utf8').trim(), key, { algorithms: ['EdDSA'] });

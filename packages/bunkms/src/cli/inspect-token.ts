@@ -10,10 +10,9 @@ export interface InspectOptions {
 }
 
 /**
- * Says in plain words what a token is; needs neither store nor KEK. Without the keys its signature is not
- * checked.
+ * Explains a token in plain words; needs neither store nor KEK. Without keys its signature is not checked.
  *
- * @throws UsageError for a text that is no token; CliFailure when its signature was checked and is not good.
+ * @throws UsageError for a text that is not a token; CliFailure when its signature is checked and invalid.
  */
 export async function inspectTokenCommand(given: string, options: InspectOptions): Promise<void> {
   if (given === '-' && process.stdin.isTTY)
@@ -26,7 +25,7 @@ export async function inspectTokenCommand(given: string, options: InspectOptions
     if (options.json) console.log(JSON.stringify({ ...claims, kid, signature }));
     else for (const line of explainToken(inspected, Date.now())) console.log(line);
     if (signature !== 'good' && signature !== 'not checked')
-      throw new CliFailure(`the signature is ${signature}: do not believe what the token says`);
+      throw new CliFailure(`the signature is ${signature}: do not trust the token`);
   } catch (error) {
     throw error instanceof NoToken ? new UsageError(error.message) : error;
   }

@@ -10,10 +10,10 @@ import { CliFailure } from './errors.ts';
 import { withKms } from './open-kms.ts';
 
 /**
- * Writes how every key and token stands to a file, in the place of an earlier one, beside a running server.
- * It holds no key, and is authenticated under the KEK.
+ * Writes the state of every key and token to a file, which it replaces, while the server may run. The file
+ * contains no key and is authenticated under the KEK.
  *
- * @throws CliFailure, with the file written, when keys are damaged.
+ * @throws CliFailure after writing the file when keys are damaged.
  */
 export async function writeInventory(
   environment: Environment,
@@ -42,5 +42,5 @@ export async function writeInventory(
     console.log(`${file}: ${counted(keys.length, 'key')}, ${counted(tokens.length, 'token')}`);
     console.log(`audit: ${audit.seq}:${audit.hash}`);
   }
-  if (damaged.length > 0) throw new CliFailure(`keys are not what the chain says: ${damaged.join(', ')}`);
+  if (damaged.length > 0) throw new CliFailure(`keys contradict the audit chain: ${damaged.join(', ')}`);
 }

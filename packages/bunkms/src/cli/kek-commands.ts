@@ -3,7 +3,7 @@ import type { Environment } from '@bundoc/shared/runtime/config';
 import { type Command, InvalidArgumentError } from 'commander';
 import { kekList, kekRetire, kekRotate, kekShow, kekUnfetched, kekVerify } from './kek.ts';
 
-/** `bunkms kek …`: the key encryption keys and their rotation. No command takes or shows a KEK. */
+/** `bunkms kek …`: the key encryption keys and their rotation. No command accepts or shows a KEK. */
 export function registerKekCommands(program: Command, environment: Environment): void {
   const kek = program.command('kek').description('key encryption keys; named by their ids');
   const command = (name: string, description: string) =>

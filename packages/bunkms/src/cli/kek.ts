@@ -24,14 +24,17 @@ interface JsonOption {
 }
 
 const PAGE = 500;
-/** How often the progress of a rotation is looked at, milliseconds. */
+/** How often to poll the progress of a rotation, milliseconds. */
 const LOOK_MS = 250;
-/** Services read the ring every few seconds, and count as up for 15 s after their end, milliseconds. */
+/**
+ * How long to wait for services to read the KEK, milliseconds. They read the ring every few seconds, and
+ * count as up for 15 s after their end.
+ */
 const HELD_WAIT_MS = 20_000;
-/** How often in a row the store may be too busy to tell it. */
+/** How many polls in a row may fail because the store is busy. */
 const FAILURES_MAX = 20;
 
-/** The KEKs as the store has them; those that are new in the ring become staged. */
+/** Runs an action with the KEKs of the store. New KEKs of the ring become staged first. */
 function withKeks<T>(environment: Environment, action: (deps: CliDeps) => Promise<T>): Promise<T> {
   return withKeys(environment, async (deps) => {
     await deps.keks.reload();
@@ -39,14 +42,14 @@ function withKeks<T>(environment: Environment, action: (deps: CliDeps) => Promis
   });
 }
 
-/** How the KEKs stand, and how far the latest rotation has come. */
+/** Prints the KEKs and the progress of the latest rotation. */
 export async function kekShow(environment: Environment, options: JsonOption): Promise<void> {
   const status = await withKeks(environment, kekStatus);
   if (options.json) console.log(JSON.stringify(status));
   else print(status);
 }
 
-/** The KEKs, one a line. */
+/** Prints the KEKs, one per line. */
 export async function kekList(environment: Environment, options: JsonOption): Promise<void> {
   const { keks } = await withKeks(environment, kekStatus);
   if (options.json) console.log(JSON.stringify({ keks }));
@@ -54,9 +57,9 @@ export async function kekList(environment: Environment, options: JsonOption): Pr
 }
 
 /**
- * Makes a KEK the current one, and stays until everything is wrapped with it, or, with `wait` false, leaves
- * that to the running server. Anyone who comes first does the work, this process or a server; the other one
- * watches. Before, it waits for services that are up and have not read the KEK from their ring yet.
+ * Makes a KEK the current one and waits until everything is wrapped with it. With `wait` false, it leaves
+ * that to the running server. Either this process or a server does the work; the other one watches. Before
+ * that, it waits for running services that have not read the KEK from their ring yet.
  */
 export async function kekRotate(
   environment: Environment,
@@ -78,7 +81,7 @@ async function rewrapAll(deps: KekDeps): Promise<KekStatus> {
   progress.start(status.rotation?.total ?? 0);
   for (let failures = 0; status.rotation?.completed_at === undefined; ) {
     await Promise.race([rewrap.run(), sleep(LOOK_MS)]);
-    // While it runs, here or in a server; and when the store was busy with others.
+    // While the rotation runs, here or in a server, and when the store is busy.
     await sleep(LOOK_MS);
     try {
       status = await kekStatus(deps);
@@ -95,7 +98,7 @@ async function rewrapAll(deps: KekDeps): Promise<KekStatus> {
 /**
  * Unwraps every version of every key.
  *
- * @throws CliFailure when something does not open, or is wrapped with another KEK than the current one.
+ * @throws CliFailure when a version does not open, or is wrapped with a KEK that is not current.
  */
 export async function kekVerify(environment: Environment, options: JsonOption): Promise<void> {
   const found = await withKeks(environment, async (deps) => {
@@ -123,7 +126,7 @@ export async function kekVerify(environment: Environment, options: JsonOption): 
   if (underOthers > 0) throw new CliFailure(`wrapped with another KEK: ${counted(underOthers, 'version')}`);
 }
 
-/** Says that a KEK is not needed any more. What speaks against it is listed. */
+/** Retires a KEK that is no longer needed, or lists the reasons against it. */
 export async function kekRetire(
   environment: Environment,
   kekId: string,
@@ -152,7 +155,7 @@ export async function kekRetire(
     );
 }
 
-/** Keys that somebody may hold in no wrapping but with that KEK, or older ones. */
+/** Lists keys whose holders may have copies only under that KEK or older ones. */
 export async function kekUnfetched(
   environment: Environment,
   kekId: string,

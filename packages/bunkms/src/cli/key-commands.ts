@@ -30,7 +30,7 @@ const PLAIN: Record<PlainChange, string> = {
   restore: 'takes back the deletion of a key; it is disabled then',
 };
 
-/** `bunkms key …`: the life of a key. No command shows key material. */
+/** `bunkms key …`: the life cycle of keys. No command shows key material. */
 export function registerKeyCommands(program: Command, environment: Environment): void {
   const key = program.command('key').description('data encryption keys; shows none of their material');
   const command = (name: string, description: string) =>

@@ -46,7 +46,7 @@ export async function claim(
   );
 }
 
-/** A running Bundoc that held the key before drops it within a second: BunKMS tells it. */
+/** A running Bundoc that held the key drops it within a second, because BunKMS notifies it. */
 export async function takeOver(
   environment: Environment,
   name: string,
@@ -59,12 +59,12 @@ export async function takeOver(
   );
 }
 
-/** Changes that need the key's name alone. */
+/** Changes that need only the name of the key. */
 export type PlainChange = 'rotate' | 'enable' | 'disable' | 'restore';
 
-/** What a command line may say to a change. */
+/** Options of a change. */
 export interface ChangeOptions extends JsonOption {
-  /** Of a rotation: gives up a current version that does not open. */
+  /** For a rotation: gives up a current version that does not open. */
   readonly acceptLoss?: true;
 }
 
@@ -77,7 +77,7 @@ const PLAIN_CHANGES: Record<PlainChange, Change> = {
   restore: (deps, request) => lifecycle.restoreKey(deps, request, CLI_CALLER),
 };
 
-/** A running server works with the changed key from its next request on. */
+/** Changes a key. A running server uses the changed key from its next request on. */
 export async function change(
   environment: Environment,
   which: PlainChange,
@@ -94,7 +94,7 @@ export async function set(
 ): Promise<void> {
   const { exportable, rotateAfterDays } = options;
   const update: UpdateKey = parsed(updateKeySchema, {
-    // Without --no-exportable the option is true, which means: as it is.
+    // Without --no-exportable the option is true, which means no change.
     ...(exportable ? {} : { exportable: false }),
     ...(rotateAfterDays === undefined
       ? {}
@@ -159,7 +159,7 @@ export async function list(environment: Environment, options: JsonOption): Promi
   for (const name of damaged) console.log(`${name}  damaged`);
 }
 
-/** The key and its versions; none of its material. */
+/** Prints the key and its versions, without key material. */
 export async function show(environment: Environment, name: string, options: JsonOption): Promise<void> {
   const key = await withKeys(environment, (deps) => readKey(deps, name, CLI_CALLER));
   if (options.json) console.log(JSON.stringify(key));

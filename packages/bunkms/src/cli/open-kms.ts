@@ -17,7 +17,7 @@ import { type Unsealed, unseal } from '../vault/unseal.ts';
 import { Vault } from '../vault/vault.ts';
 import { CliFailure } from './errors.ts';
 
-/** What a command works with. It shares the store with a running server. */
+/** The installation that a command works on. It shares the store with a running server. */
 export interface CliKms {
   readonly store: KmsStore;
   readonly vault: Vault;
@@ -27,8 +27,8 @@ export interface CliKms {
 }
 
 /**
- * Runs `action` on the store of the configured installation, and closes it. @throws CliFailure when there is
- * no installation.
+ * Runs `action` on the store of the configured installation, and closes it. @throws CliFailure when no
+ * installation exists.
  */
 export async function withStore<T>(
   environment: Environment,
@@ -37,11 +37,11 @@ export async function withStore<T>(
   const location = readConfig(environment);
   if (!mayHaveStore(location))
     throw new CliFailure(
-      `there is no store in ${location.dataDir} (BUNKMS_DATA_DIR); a new one is made by "bunkms init"`,
+      `there is no store in ${location.dataDir} (BUNKMS_DATA_DIR); run "bunkms init" to create one`,
     );
   await using store = await openCliStore(location);
   if ((await store.readInstallation()) === undefined)
-    throw new CliFailure('the store is empty; an installation is made by "bunkms init"');
+    throw new CliFailure('the store is empty: run "bunkms init" to create an installation');
   return await action(store);
 }
 
@@ -51,8 +51,8 @@ export function withKms<T>(environment: Environment, action: (kms: CliKms) => Pr
 }
 
 /**
- * Makes the installation if there is none. @throws CliFailure when the KEK does not fit the one that is
- * there.
+ * Creates the installation if it does not exist. @throws CliFailure when the KEK does not fit an existing
+ * one.
  */
 export async function unsealStore(environment: Environment, store: KmsStore): Promise<CliKms> {
   const config = readConfig(environment);
@@ -81,19 +81,19 @@ export async function unsealStore(environment: Environment, store: KmsStore): Pr
   return { store, vault, keks, state, tokens };
 }
 
-/** What the log would say, the errors of commands say. */
+/** A logger without output: commands report errors themselves. */
 export function silentLogger(): Logger {
   return createLogger({ service: 'bunkms', level: 'silent' });
 }
 
-/** What commands work on the keys with. */
+/** The dependencies of commands that work on keys. */
 export interface CliDeps extends KekDeps {
   readonly store: KmsStore;
 }
 
 /**
- * Runs `action` on the keys of the installation, beside a running server; what it wants recorded is recorded
- * when this resolves.
+ * Runs `action` on the keys of the installation while a server may run. Its audit records are written when
+ * this resolves.
  */
 export function withKeys<T>(environment: Environment, action: (deps: CliDeps) => Promise<T>): Promise<T> {
   return withKms(environment, async ({ store, vault, keks, state }) => {
@@ -115,7 +115,7 @@ export function withKeys<T>(environment: Environment, action: (deps: CliDeps) =>
   });
 }
 
-/** Whether there is an installation. Makes none. */
+/** Whether an installation exists. Never creates one. */
 export async function hasStore(location: StoreLocation): Promise<boolean> {
   if (!mayHaveStore(location)) return false;
   await using store = await openCliStore(location);
@@ -128,14 +128,14 @@ export async function loadVault(environment: Environment): Promise<Vault> {
   return new Vault(await kekProviderOf(readConfig(environment).kek, warn).load());
 }
 
-/** False where looking would make an empty store. */
+/** False when opening the store would create an empty one. */
 function mayHaveStore({ storage, dataDir }: StoreLocation): boolean {
   return storage.kind === 'postgres' || existsSync(databasePathOf(dataDir));
 }
 
 /**
- * A crash of the storage thread, and what a server may lose, need no word here: the call that waits fails,
- * and the service warns.
+ * Opens the store without handlers for crashes and server warnings: pending calls fail, and the service logs
+ * the warnings.
  */
 export function openCliStore(location: StoreLocation): Promise<KmsStore> {
   return openStore(location, { onCrash: () => undefined, warn: () => undefined });

@@ -2,20 +2,20 @@ import { type AuditReceipt, auditReceiptSchema } from '@bundoc/shared/contract/k
 import { InvalidArgumentError } from 'commander';
 import type { z } from 'zod';
 
-/** `42:9f3a…` → one more receipt, as an export or `audit head` gave it. */
+/** `42:9f3a…` → adds a receipt from an export or `audit head`. */
 export function collectReceipt(text: string, earlier: readonly AuditReceipt[]): AuditReceipt[] {
   const [seq, hash] = text.split(':');
   const receipt = auditReceiptSchema.safeParse({ seq: Number(seq), hash });
-  if (!receipt.success) throw new InvalidArgumentError('give seq:hash, as an export answered them');
+  if (!receipt.success) throw new InvalidArgumentError('give seq:hash, as in the answer of an export');
   return [...earlier, receipt.data];
 }
 
-/** For lists that are given with commas, by repeating the option, or both. */
+/** For lists with commas, with repeated options, or both. */
 export function collect(text: string, earlier: readonly string[]): string[] {
   return [...earlier, ...text.split(',').filter((word) => word !== '')];
 }
 
-/** What a schema makes of the text. */
+/** A parser from a schema. */
 export function parserOf<S extends z.ZodType>(schema: S): (text: string) => z.infer<S> {
   return (text) => {
     const result = schema.safeParse(text);

@@ -35,7 +35,7 @@ function parseDuration(text: string): number {
   return Number(amount) * SECONDS[unit as keyof typeof SECONDS];
 }
 
-/** `folder=name,name` → the certificate that shall lie in the folder. */
+/** `folder=name,name` → the certificate for the folder. */
 function collectCertificate(text: string, earlier: readonly CertificateRequest[]): CertificateRequest[] {
   const [directory, list, ...rest] = text.split('=');
   const names = (list ?? '').split(',');
@@ -45,14 +45,13 @@ function collectCertificate(text: string, earlier: readonly CertificateRequest[]
 }
 
 /**
- * Runs `bunkms` with these arguments: prints what a command has to say to the console, and its error as one
- * line.
+ * Runs `bunkms` with these arguments. Prints the output of the command, and its error as one line.
  *
- * @returns the exit code, as docs/keys.md gives it.
+ * @returns the exit code (docs/keys.md).
  */
 export async function runBunkms(args: readonly string[], environment: Environment): Promise<number> {
   try {
-    // Commands open keys, as the service does.
+    // Commands open keys, like the service.
     guardMemory(environment);
     await programOf(environment).parseAsync(args, { from: 'user' });
     return 0;
@@ -70,8 +69,7 @@ function programOf(environment: Environment): Command {
       'Administers the key service on its own machine; reads the same BUNKMS_ variables as the service.',
     )
     .version(VERSION)
-    // A command's options stand behind it, so that one and its subcommand may have an option of the same
-    // name.
+    // Options follow their command, so that a command and its subcommand may have an option of the same name.
     .enablePositionalOptions()
     .exitOverride();
 

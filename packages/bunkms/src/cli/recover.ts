@@ -20,9 +20,9 @@ export interface RecoverCliOptions {
 }
 
 /**
- * Rebuilds lost keys from the project files in Bundoc's data folder, beside running services.
+ * Rebuilds lost keys from the project files in Bundoc's data folder. The services may run.
  *
- * @throws ResurrectionNotAccepted, CliFailure when keys were left as they are, with all others recovered.
+ * @throws ResurrectionNotAccepted; CliFailure when some keys were not changed, after recovering all others.
  */
 export async function recover(environment: Environment, options: RecoverCliOptions): Promise<void> {
   const inventory =
@@ -31,7 +31,7 @@ export async function recover(environment: Environment, options: RecoverCliOptio
       : await readInventory(await loadVault(environment), options.inventory);
   const projects = await withKms(environment, async ({ store, vault, keks, state: { chainKey } }) => {
     using progress = createProgress('{bar} {value}/{total}, {eta_formatted} left');
-    // What the log would say, the report says.
+    // The report replaces the log.
     const logger = silentLogger();
     const deps = { store, vault, keks, chainKey, clock: systemClock, logger, caller: CLI_CALLER };
     const all: RecoveredProject[] = [];
@@ -74,14 +74,14 @@ function fail(projects: readonly RecoveredProject[]): void {
   const back = projects.filter(({ outcome, problem }) => outcome === 'deleted' && problem !== undefined);
   if (back.length > 0)
     throw new CliFailure(
-      `these projects have no file of their key, a mark says that they were deleted, and their keys are there: ${listOf(back.map(({ project }) => project))}; a mark proves nothing: find out who deleted them before you destroy a key`,
+      `these projects have no project file and a marker that they were deleted, but their keys exist: ${listOf(back.map(({ project }) => project))}; a marker proves nothing: find out who deleted them before you destroy a key`,
     );
   const of = (...outcomes: RecoveredProject['outcome'][]) =>
     projects.filter(({ outcome }) => outcomes.includes(outcome)).map(({ project }) => project);
   const unaccepted = of('unaccepted');
   if (unaccepted.length > 0)
     throw new ResurrectionNotAccepted(
-      `it is not known whether the keys of these projects were destroyed since: ${listOf(unaccepted)}; give a newer inventory, or say --accept-resurrection to get them back disabled`,
+      `the keys of these projects may have been destroyed since: ${listOf(unaccepted)}; give a newer inventory, or use --accept-resurrection to get them back disabled`,
     );
   const others = of('conflict', 'unreadable');
   if (others.length > 0)

@@ -7,7 +7,7 @@ import { collect, collectReceipt } from './option-parsers.ts';
 import { type RecoverCliOptions, recover } from './recover.ts';
 import { type RestoreCliOptions, restoreBackup } from './restore.ts';
 
-/** `bunkms backup`, and what brings back what was lost. */
+/** `bunkms backup` and the commands for recovery. */
 export function registerRecoveryCommands(program: Command, environment: Environment): void {
   const backups = program
     .command('backup')

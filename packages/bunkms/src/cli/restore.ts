@@ -33,10 +33,10 @@ export interface RestoreCliOptions {
 }
 
 /**
- * Brings a backup into an empty data folder. The backup, and what is known of the time after it, are checked
- * in whole before anything is written.
+ * Restores a backup into an empty data folder. The backup, and the evidence from after it, are checked
+ * completely before anything is written.
  *
- * @throws CliFailure when there is a store; FileDamaged, KekLacking, ResurrectionNotAccepted.
+ * @throws CliFailure when a store exists; FileDamaged, KekLacking, ResurrectionNotAccepted.
  */
 export async function restoreBackup(
   environment: Environment,
@@ -50,7 +50,7 @@ export async function restoreBackup(
   const vault = await loadVault(environment);
   await using source = await openFileSource(file);
   using progress = createProgress('{bar} {percentage}%, {eta_formatted} left');
-  // Read twice: to check it, and to restore it.
+  // It is read twice: to check and to restore.
   progress.start(2 * source.sizeBytes);
   const survey = await surveyArchive(vault, source, {
     receipts: options.receipt,
@@ -73,7 +73,7 @@ export async function restoreBackup(
 
 function thereIsAStore(): CliFailure {
   return new CliFailure(
-    'there is a store already; a backup is restored into an empty one only: stop BunKMS, put its store aside, and do not start it before the restore',
+    'a store exists already, and a restore needs an empty one: stop BunKMS, move its store aside, and do not start it before the restore',
     EXIT.conflict,
   );
 }
@@ -90,7 +90,7 @@ async function gatherEvidence(
   return new EvidenceOfCopy(copy, survey);
 }
 
-/** Bytes of the largest inventory that is read: some 500,000 keys. */
+/** Maximum bytes of an inventory: some 500,000 keys. */
 const INVENTORY_BYTES_MAX = 268_435_456;
 
 /** @throws FileDamaged, KekLacking. */
@@ -112,11 +112,9 @@ function print(report: RestoreReport, { chainFault }: Survey, options: RestoreCl
   );
   console.log(`known up to record ${asOf.seq} (${report.knowledge})`);
   if (destroyed.length > 0) console.log(`destroyed since the backup: ${listOf(destroyed)}`);
-  if (held.length > 0) console.log(`disabled, since it is not known what became of them: ${listOf(held)}`);
+  if (held.length > 0) console.log(`disabled, because their later state is unknown: ${listOf(held)}`);
   if (incomplete.length > 0)
-    console.log(
-      `without versions that are newer than the backup; run "bunkms recover": ${listOf(incomplete)}`,
-    );
+    console.log(`without versions newer than the backup; run "bunkms recover": ${listOf(incomplete)}`);
   if (damaged.length > 0) console.log(`damaged in the backup: ${listOf(damaged)}`);
   if (chainFault !== undefined)
     console.log(`the audit chain was broken in the backup: record ${chainFault.seq} is ${chainFault.reason}`);

@@ -8,7 +8,7 @@ import { CliFailure } from './errors.ts';
 import { withStore } from './open-kms.ts';
 
 /**
- * Says how the installation stands, from its store; whether a server runs is not asked.
+ * Prints the state of the installation from its store. Does not check whether a server runs.
  *
  * @throws CliFailure when it is sealed.
  */
@@ -26,7 +26,7 @@ export async function status(environment: Environment, options: { json?: true })
         status: opened.kind,
         created_at: installation?.createdAt,
         kid: opened.publicKey.kid,
-        // A sealed service does not know: what stands in the store is not authenticated then.
+        // Unknown while sealed, because the content of the store is not authenticated then.
         ...(opened.kind === 'sealed' ? {} : { current_kek: vault.currentKekId }),
         known_keks: installation?.keks.map(({ id }) => id),
         ring_keks: vault.kekIds,

@@ -22,7 +22,7 @@ export async function showStorage(environment: Environment, id: string, options:
   print(await withKeys(environment, (deps) => storageInfo(deps, id)), options);
 }
 
-/** A running Bundoc that was the storage before stops within a second: BunKMS tells it. */
+/** A running Bundoc with the former copy stops within a second, because BunKMS notifies it. */
 export async function takeOver(
   environment: Environment,
   id: string,
@@ -34,15 +34,15 @@ export async function takeOver(
 }
 
 export interface ClaimAllOptions extends JsonOption {
-  /** Bundoc's data folder. Without it the names of projects come on standard input, one a line. */
+  /** Bundoc's data folder. Without it, standard input has the names of projects, one per line. */
   readonly from?: string;
 }
 
 /**
- * Claims the keys of all projects of which a storage has content.
+ * Claims the keys of all projects with content in a storage.
  *
- * @throws UsageError when the folder is of another storage, or no names come; CliFailure when keys were left
- * to another storage, or could not be claimed, with all others claimed.
+ * @throws UsageError when the folder belongs to another storage, or there are no names. CliFailure when
+ *   other storages hold keys or keys could not be claimed, after claiming all others.
  */
 export async function claimAll(
   environment: Environment,
@@ -62,9 +62,9 @@ export async function claimAll(
     }
     return all;
   });
-  // A query that fails before a pipe gives no name, too.
+  // A failing query before the pipe also leads to no names.
   if (folder === undefined && projects.length === 0)
-    throw new UsageError('standard input names no project: give the names, one a line, or --from');
+    throw new UsageError('standard input names no project: give the names, one per line, or --from');
   if (options.json) console.log(JSON.stringify({ storage: id, projects }));
   fail(projects);
 }
@@ -73,7 +73,7 @@ export async function claimAll(
 function openFolder(path: string): DataFolder {
   try {
     const folder = openDataFolder(path);
-    // Here rather than in the midst of claims.
+    // Fail here rather than after some claims.
     projectsIn(folder);
     return folder;
   } catch (error) {
@@ -81,7 +81,7 @@ function openFolder(path: string): DataFolder {
   }
 }
 
-/** @throws UsageError for a line that is the name of no project. */
+/** @throws UsageError for a line that is not the name of a project. */
 async function* contentOfNames(input: NodeJS.ReadableStream): AsyncGenerator<ContentOf> {
   for await (const line of createInterface({ input, crlfDelay: Number.POSITIVE_INFINITY })) {
     const name = line.trim();
@@ -105,7 +105,9 @@ function fail(projects: readonly ClaimedKey[]): void {
       : [`other storages hold the keys of these projects: ${listOf(elsewhere)}`]),
     ...(moving.length === 0
       ? []
-      : [`these projects have the mark of a move; claim by hand where they are: ${listOf(moving)}`]),
+      : [
+          `these projects have the marker of a move; claim each key for the storage that has it: ${listOf(moving)}`,
+        ]),
     ...(others.length === 0 ? [] : [`the keys of these projects are not claimed: ${listOf(others)}`]),
   ];
   if (faults.length > 0) throw new CliFailure(faults.join('; '));

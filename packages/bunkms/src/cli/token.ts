@@ -63,7 +63,7 @@ const FLAGS: Readonly<Record<string, string>> = {
 
 const MISSING = 'is required with the other options --may-issue-…';
 
-/** Whether a part of what the token may issue was not typed, where others were. */
+/** Whether some, but not all, `--may-issue-…` options were given and this one was not. */
 function isMissing([whole, part]: readonly PropertyKey[], options: IssueOptions): boolean {
   if (whole !== 'may_issue') return false;
   return (
@@ -72,7 +72,7 @@ function isMissing([whole, part]: readonly PropertyKey[], options: IssueOptions)
   );
 }
 
-/** The option that was typed for a member of the request, and of a list the value that was. */
+/** The option for a member of the request, with the value for an element of a list. */
 function flagOf(path: readonly PropertyKey[], options: IssueOptions): string {
   const names = path.filter((part) => typeof part === 'string');
   const index = path.find((part) => typeof part === 'number');
@@ -91,10 +91,7 @@ function flagOf(path: readonly PropertyKey[], options: IssueOptions): string {
   return value === undefined ? flag : `${flag} ${value}`;
 }
 
-/**
- * What the token may issue; undefined when no option speaks of it. A part that is missing is a fault that the
- * schema names.
- */
+/** What the token may issue; undefined without such options. The schema reports missing parts. */
 function mayIssueOf({ mayIssueScope, mayIssueKeys, mayIssueProject, mayIssueTtl }: IssueOptions) {
   const isGiven = mayIssueKeys.length > 0 || mayIssueProject.length > 0 || mayIssueTtl !== undefined;
   if (mayIssueScope === undefined && !isGiven) return undefined;
@@ -135,11 +132,11 @@ const COLUMNS: readonly Column<TokenInfo>[] = [
   { head: 'ends', cell: ({ expires_at: expiresAt }) => expiresAt },
 ];
 
-/** Prints the tokens that pass every filter: what they are for, who issued them and when they end. */
+/** Prints the tokens that pass every filter: their purpose, issuer and expiry. */
 export async function listTokens(environment: Environment, filter: TokenFilter): Promise<void> {
   const all = await withKms(environment, (kms) => allTokens(kms.tokens));
   const tokens = all.tokens.filter((token) => passes(token, filter));
-  // Nothing is known of a damaged one, so it passes no filter and is always told.
+  // Nothing is known of damaged tokens, so filters do not apply and they are always reported.
   const { damaged } = all;
   if (filter.json) {
     console.log(JSON.stringify({ tokens, ...(damaged.length === 0 ? {} : { damaged }) }));
@@ -160,7 +157,7 @@ function passes(token: TokenInfo, { sub, typ, scope, project, issuer, state }: T
   );
 }
 
-/** Every token that the store knows. */
+/** All tokens in the store. */
 export async function allTokens(service: TokenService): Promise<Omit<TokenList, 'next'>> {
   const tokens: TokenInfo[] = [];
   const damaged: string[] = [];
@@ -175,8 +172,8 @@ export async function allTokens(service: TokenService): Promise<Omit<TokenList, 
 }
 
 /**
- * Revokes the token and every token of its family, with `cascade` also what they issued; a running server
- * refuses them from its next request on.
+ * Revokes the token and its family; with `cascade` also the tokens that they issued. A running server refuses
+ * them from its next request on.
  */
 export async function revokeToken(
   environment: Environment,

@@ -22,7 +22,7 @@ const encrypted = fc
   }));
 
 describe('a ciphertext', () => {
-  test('opens to the plaintext, names its key and version, and is another one each time', () => {
+  test('opens to the plaintext, names its key and version, and differs each time', () => {
     fc.assert(
       fc.property(encrypted, ({ identity, key, plaintext, aad, ciphertext }) => {
         expect(ciphertext).toHaveLength(plaintext.length + CIPHERTEXT_OVERHEAD_BYTES);
@@ -33,7 +33,7 @@ describe('a ciphertext', () => {
     );
   });
 
-  test('does not open with any bit changed, cut at either end, or longer', () => {
+  test('does not open when any bit is changed, or when it is truncated or extended', () => {
     fc.assert(
       fc.property(encrypted, fc.nat(), bytes(20), ({ key, aad, ciphertext }, bit, more) => {
         const at = bit % (ciphertext.length * 8);
@@ -70,7 +70,7 @@ describe('a ciphertext', () => {
     );
   });
 
-  test('is known from what is none by its length and format, whatever else it holds', () => {
+  test('is recognized by its length and format, whatever else it contains', () => {
     fc.assert(
       fc.property(bytes(200), (any) => {
         const named = ciphertextKeyOf(any);

@@ -11,21 +11,23 @@ const HEADER_BYTES = 1 + KEY_ID_BYTES + VERSION_BYTES;
 /** What encryption adds to a plaintext: `format(1) | keyId(16) | version(4) | nonce(24) | … | tag(16)`. */
 export const CIPHERTEXT_OVERHEAD_BYTES = HEADER_BYTES + EXTENDED_OVERHEAD_BYTES;
 
-/** The version of a key that a ciphertext belongs to. */
+/** The key version of a ciphertext. */
 export interface CiphertextKey {
   /** The key's id, a UUID. */
   readonly keyId: string;
   readonly version: number;
 }
 
-/** The one key that plaintexts are encrypted with: never the DEK itself, which seals documents elsewhere. */
+/**
+ * The subkey that encrypts plaintexts. The DEK itself is never used, because it seals documents elsewhere.
+ */
 export function encryptionKeyOf(dek: KeyObject): KeyObject {
   return deriveKey(dek, 'bunkms/encrypt/v1');
 }
 
 /**
- * Encrypts under {@link encryptionKeyOf} the DEK of that version. The header is authenticated, and the
- * caller's `aad` behind it, so a ciphertext opens under its own key, version and AAD alone.
+ * Encrypts with {@link encryptionKeyOf} the DEK of that version. The header and the caller's `aad` are
+ * authenticated, so a ciphertext opens only with its own key, version and AAD.
  */
 export function encryptTo(
   identity: CiphertextKey,
@@ -38,8 +40,7 @@ export function encryptTo(
 }
 
 /**
- * The key and version that a ciphertext names; undefined for what cannot be one. Not authenticated before it
- * was decrypted.
+ * The key and version that a ciphertext names; undefined for other bytes. Authenticated only by decryption.
  */
 export function ciphertextKeyOf(ciphertext: Buffer): CiphertextKey | undefined {
   if (ciphertext.length < CIPHERTEXT_OVERHEAD_BYTES || ciphertext[0] !== FORMAT) return undefined;

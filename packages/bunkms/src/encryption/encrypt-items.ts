@@ -9,9 +9,9 @@ import { ciphertextKeyOf, decryptFrom, encryptTo } from './ciphertext.ts';
 import type { OpenedKey, OpenedKeys } from './opened-keys.ts';
 
 /**
- * Encryption under keys that stay here. Each request is decided by the key as the store has it when the
- * request is carried out, so what begins after a disabling or a destruction was answered is refused; and
- * nothing leaves before a durable record covers it.
+ * Encryption under keys that never leave the service. Each request uses the current state of the key in the
+ * store. So a request that begins after a key was disabled or destroyed is refused. No result is returned
+ * before a durable record covers it.
  */
 export interface CryptoDeps extends KeyDeps {
   readonly uses: KeyUses;
@@ -41,7 +41,7 @@ export interface CiphertextItem {
   readonly aad: Buffer;
 }
 
-/** What an item became, or why it failed. An item that was faulty from the start is passed on as it is. */
+/** The result of an item, or why it failed. An item that was invalid from the start is passed through. */
 export type ItemResult<T> = T | AppError;
 
 export interface EncryptedItem {
@@ -60,8 +60,8 @@ export interface RewrappedItem extends EncryptedItem {
 }
 
 /**
- * Encrypts under the current version. @throws AppError as {@link decryptItems}, and what is wrong with the
- * current version.
+ * Encrypts under the current version. @throws AppError as {@link decryptItems}, and the fault of the current
+ * version.
  */
 export function encryptItems(
   deps: CryptoDeps,
@@ -79,11 +79,11 @@ export function encryptItems(
 }
 
 /**
- * Opens ciphertexts of any version that there is. An item that does not open is `decryption_failed`, whatever
- * the reason; one that names a version which was destroyed, or is damaged, says so.
+ * Opens ciphertexts of any existing version. An item that does not open fails with `decryption_failed`,
+ * whatever the reason. An item that names a destroyed or damaged version says so.
  *
  * @throws AppError `key_not_found`, `key_disabled`, `key_pending_deletion`, `key_destroyed`, `key_damaged`,
- * `audit_unavailable`; `unauthenticated` when the token was revoked meanwhile. No item was answered then.
+ *   `audit_unavailable`; `unauthenticated` when the token was revoked. Then no item has a result.
  */
 export function decryptItems(
   deps: CryptoDeps,
@@ -98,7 +98,8 @@ export function decryptItems(
 }
 
 /**
- * Brings ciphertexts to the current version; no plaintext leaves. @throws AppError as {@link encryptItems}.
+ * Re-encrypts ciphertexts under the current version, without revealing a plaintext. @throws AppError as
+ * {@link encryptItems}.
  */
 export function rewrapItems(
   deps: CryptoDeps,
@@ -118,10 +119,10 @@ export function rewrapItems(
   });
 }
 
-/** A key that is changed more often than this during one request has nothing steady to work with. */
+/** Maximum retries for a key that changes during one request. */
 const ROUNDS_MAX = 32;
 
-/** Carries out `work` on the key, and again when the key was changed before that was on record. */
+/** Runs `work` on the key, and again if the key changed before the use was on record. */
 async function use<T extends { readonly version: number }>(
   deps: CryptoDeps,
   operation: CryptoOperation,
@@ -172,7 +173,7 @@ function recordFailures(
   const failed = results.filter((result) => result instanceof AppError);
   if (failed.length === 0) return;
   metrics.cryptoItems.inc({ operation, outcome: 'failed' }, failed.length);
-  // One that is alone is the refusal of its request, and recorded as that.
+  // The failure of a single item is recorded as the refusal of its request.
   if (results.length === 1) return;
   const time = new Date(clock.now()).toISOString();
   for (const [code, { length: count }] of Map.groupBy(failed, (error) => error.code))
@@ -198,8 +199,8 @@ async function currentOf(deps: CryptoDeps, opened: OpenedKey) {
 }
 
 /**
- * The encryption keys of the versions that items name, or why there is none. Versions that the key never had
- * are absent.
+ * The encryption keys of the versions that items name, or why there is none. Versions that never existed are
+ * absent.
  */
 type KeysByVersion = ReadonlyMap<number, ItemResult<KeyObject>>;
 
@@ -218,20 +219,20 @@ async function keysOf(
   return keys;
 }
 
-/** What is wrong with one version concerns the items that need it, and nothing else. */
+/** The fault of a version, which only affects the items that need it. */
 function ofItem(error: unknown): AppError {
   if (hasCode(error, 'key_version_destroyed', 'key_damaged')) return error;
   throw error;
 }
 
-/** The version that a ciphertext of this key names; undefined for bytes that are none. */
+/** The version that a ciphertext of this key names; undefined for other bytes. */
 function versionNamed({ record }: OpenedKey, { ciphertext }: CiphertextItem): number | undefined {
   const named = ciphertextKeyOf(ciphertext);
   if (named?.keyId !== record.id) return undefined;
   return named.version >= 1 && named.version <= record.version ? named.version : undefined;
 }
 
-/** @throws AppError `decryption_failed`, or what is wrong with the version. */
+/** @throws AppError `decryption_failed`, or the fault of the version. */
 function decrypted(keys: KeysByVersion, opened: OpenedKey, item: CiphertextItem): DecryptedItem {
   const version = versionNamed(opened, item);
   const key = version === undefined ? undefined : keys.get(version);
@@ -245,7 +246,7 @@ function decrypted(keys: KeysByVersion, opened: OpenedKey, item: CiphertextItem)
   }
 }
 
-/** Treats the items one by one: what `treat` refuses becomes the result of that item. */
+/** Processes the items one by one: a refusal by `treat` becomes the result of its item. */
 function each<Item, T>(items: readonly ItemResult<Item>[], treat: (item: Item) => T): ItemResult<T>[] {
   return items.map((item) => {
     if (item instanceof AppError) return item;

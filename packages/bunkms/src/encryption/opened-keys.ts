@@ -9,27 +9,24 @@ import { type KeyDeps, readStoredKey, versionOf } from '../keys/stored-key.ts';
 import type { KeyRecord } from '../records/key-record.ts';
 import { encryptionKeyOf } from './ciphertext.ts';
 
-/** A key that may be used, as one look at the store found it. */
+/** A usable key, as read from the store at one time. */
 export interface OpenedKey {
   readonly record: KeyRecord;
-  /** Where in the audit chain its latest change was. */
+  /** The place of its latest change in the audit chain. */
   readonly change: AuditReceipt;
-  /** The encryption keys of its versions, as far as they were needed. */
+  /** The encryption keys of those versions that were needed. */
   readonly encryptionKeys: LRUCache<number, KeyObject>;
 }
 
 const KEYS_MAX = 1_024;
 const VERSIONS_MAX = 16;
-/**
- * How long an encryption key is kept in memory, milliseconds; one that is needed again is then unwrapped
- * again.
- */
+/** How long an encryption key is kept in memory, milliseconds. Later uses unwrap it again. */
 const KEPT_MS = 300_000;
 
 /**
- * Keys in use, so that not every use reads and unwraps. What is kept is never believed by itself: each use
- * asks the store where in the audit chain the key's latest change is, and only while that is the very record
- * which the key was authenticated with does it stand. So a change counts at once, whichever process made it.
+ * Caches keys, so that not every use reads and unwraps them. A cached key is never trusted alone: each use
+ * reads the place of the key's latest change from the store. The cached key is valid only while that is the
+ * record that authenticated it. So a change by any process takes effect at once.
  */
 export class OpenedKeys {
   readonly #kept: LRUCache<string, OpenedKey>;
@@ -39,13 +36,13 @@ export class OpenedKeys {
       max: KEYS_MAX,
       ttl: KEPT_MS,
       ttlResolution: 0,
-      // Never zero, which would mean to it that there is no time.
+      // Never zero, which the library treats as no time.
       perf: { now: () => clock.monotonic() + 1 },
     });
   }
 
   /**
-   * The key of that name, which is enabled.
+   * Opens an enabled key.
    *
    * @throws AppError `key_not_found`, `key_disabled`, `key_pending_deletion`, `key_destroyed`, `key_damaged`.
    */
@@ -62,10 +59,10 @@ export class OpenedKeys {
   }
 
   /**
-   * The encryption key of a version that the key has or had.
+   * The encryption key of a version of the key.
    *
-   * @throws AppError `key_version_destroyed`, `key_damaged`; `precondition_failed` when the key was changed
-   * since it was opened.
+   * @throws AppError `key_version_destroyed`, `key_damaged`; `precondition_failed` when the key has changed
+   *   since it was opened.
    */
   async encryptionKey(deps: KeyDeps, opened: OpenedKey, number: number): Promise<KeyObject> {
     const { name } = opened.record;
@@ -83,7 +80,7 @@ export class OpenedKeys {
     }
   }
 
-  /** Forgets what was kept for long enough. Call it every few seconds. */
+  /** Removes expired entries. Call it every few seconds. */
   sweep(): void {
     this.#kept.purgeStale();
   }

@@ -3,7 +3,7 @@ import { OpenError } from '@bundoc/shared/crypto/aead';
 import { describe, expect, test } from 'vitest';
 import { messageKey, openExtended, sealExtended } from './xaes-256-gcm.ts';
 
-/** Sealing with a nonce of the caller's, for vectors. */
+/** Seals with a given nonce, for test vectors. */
 function sealWith(key: Uint8Array, nonce: Uint8Array, plaintext: Uint8Array, aad: Uint8Array): Buffer {
   const derived = messageKey(createSecretKey(key), nonce.subarray(0, 12));
   const cipher = createCipheriv('aes-256-gcm', derived, nonce.subarray(12), { authTagLength: 16 });
@@ -26,7 +26,7 @@ describe('XAES-256-GCM', () => {
       'e9c621d4cdd9b11b00a6427ad7e559aeedd66b3857646677748f8ca796cb3fd8',
       '986ec1832593df5443a179437fd083bf3fdb41abd740a21f71eb769d',
     ],
-  ])('is the published one (key of bytes %i)', (byte, aad, derived, sealed) => {
+  ])('matches the published vector (key of bytes %i)', (byte, aad, derived, sealed) => {
     const key = Buffer.alloc(32, byte);
     const nonce = Buffer.from('ABCDEFGHIJKLMNOPQRSTUVWX');
     expect(messageKey(createSecretKey(key), nonce.subarray(0, 12)).export().toString('hex')).toBe(derived);
@@ -36,7 +36,7 @@ describe('XAES-256-GCM', () => {
     expect(openExtended(createSecretKey(key), whole, Buffer.from(aad))).toEqual(plaintext);
   });
 
-  test('is the published one in 10,000 messages of any key, nonce, length and AAD', () => {
+  test('matches the published hash over 10,000 messages with random keys, nonces, lengths and AADs', () => {
     const count = 10_000;
     const stream = createHash('shake128', { outputLength: count * (32 + 24 + 2 * 256) }).digest();
     let at = 0;
@@ -54,7 +54,7 @@ describe('XAES-256-GCM', () => {
     expect(taken.digest('hex')).toBe('e6b9edf2df6cec60c8cbd864e2211b597fb69a529160cd040d56c0c210081939');
   });
 
-  test('takes a nonce of its own for each message, and opens to what was sealed', () => {
+  test('uses a new nonce for each message, and opens to the sealed plaintext', () => {
     const key = createSecretKey(Buffer.alloc(32, 7));
     const sealed = Array.from({ length: 50 }, () => sealExtended(key, Buffer.from('one'), Buffer.from('a')));
     expect(new Set(sealed.map((one) => one.toString('hex', 0, 12))).size).toBe(50);

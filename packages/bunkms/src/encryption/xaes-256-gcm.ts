@@ -4,14 +4,14 @@ import { fillRandom } from '@bundoc/shared/crypto/random';
 
 /**
  * XAES-256-GCM (https://c2sp.org/XAES-256-GCM): AES-256-GCM with a random nonce of 192 bits, so that one key
- * takes 2^80 messages instead of 2^32. The first half of the nonce makes a key for the message, by the KDF of
- * NIST SP 800-108r1 with AES-CMAC; the second half is the nonce of AES-256-GCM under that key. It does not
- * commit to its key: {@link openExtended} by another key fails, but somebody who chooses both keys can make
- * bytes that open under either.
+ * can seal 2^80 messages instead of 2^32. The first half of the nonce derives a key for the message, by the
+ * KDF of NIST SP 800-108r1 with AES-CMAC. The second half is the nonce of AES-256-GCM under that key. It is
+ * not key-committing: {@link openExtended} with another key fails, but somebody who chooses both keys can
+ * construct bytes that open under either.
  */
 
 const BLOCK_BYTES = 16;
-/** Bytes of the part of the nonce that makes the key. */
+/** Bytes of the part of the nonce that derives the key. */
 const KEY_NONCE_BYTES = 12;
 /** What sealing adds to a plaintext: `nonce(24) | … | tag(16)`. */
 export const EXTENDED_OVERHEAD_BYTES = KEY_NONCE_BYTES + SEAL_OVERHEAD_BYTES;
@@ -56,7 +56,7 @@ export function messageKey(key: KeyObject, keyNonce: Uint8Array): KeyObject {
   }
 }
 
-/** A block times `x` in GF(2^128): the first subkey of CMAC. Wipes what it is given. */
+/** A block times `x` in GF(2^128): the first subkey of CMAC. Wipes its input. */
 function doubled(block: Buffer): Buffer {
   const result = Buffer.alloc(BLOCK_BYTES);
   let carry = 0;

@@ -25,36 +25,34 @@ export interface Subscription {
   readonly claims: Claims;
   readonly family: string;
   readonly sink: EventSink;
-  /** The id of the last event that the subscriber has; undefined when it knows of none. */
+  /** The id of the subscriber's last event; undefined when it has none. */
   readonly lastEventId: string | undefined;
 }
 
 interface Subscriber extends Subscription {
   /**
-   * False while the subscriber may lack what happened before: then no id tells it that it has everything up
-   * to there.
+   * False while the subscriber may lack earlier events. Until then no event has an id, because an id means
+   * that all events up to it were sent.
    */
   isComplete: boolean;
 }
 
 /**
- * How often the chain is looked at while somebody listens, milliseconds: other processes append to it as
- * well.
+ * How often the chain is polled while there are subscribers, milliseconds: other processes append to it too.
  */
 const POLL_MS = 200;
 const PAGE = 500;
-/** Records that are replayed for a subscriber that resumes. Beyond it, a reset is cheaper. */
+/** Maximum records to replay for a subscriber that resumes. Beyond it, a reset is cheaper. */
 const REPLAY_MAX = 1_000;
 const SUBSCRIBERS_MAX = 256;
 const SUBSCRIBERS_OF_SUBJECT_MAX = 16;
 
 /**
- * Tells services what happens to keys and tokens, as the audit chain has it: so nothing is sent that is not
- * durable, whichever process did it, and a place in the chain is enough to go on from. Only the records
- * besides exports are read.
+ * Sends events of keys and tokens to services, derived from the audit chain. So every event is durable,
+ * whichever process caused it, and a place in the chain is enough to resume. It skips the records of exports.
  *
- * A subscriber that names its place gets what came after it; any other gets a `reset`, and the tokens that
- * are revoked now.
+ * A subscriber that names its place gets the events after it. Any other gets a `reset` and the presently
+ * revoked tokens.
  *
  * One class, because all subscribers follow one position in the chain.
  */
@@ -62,11 +60,11 @@ export class EventFeed {
   readonly #options: EventFeedOptions;
   readonly #subscribers = new Set<Subscriber>();
   readonly #places: Share;
-  /** Up to where all subscribers have the events; undefined while there are none. */
+  /** The place up to which all subscribers have the events; undefined without subscribers. */
   #position: ChainHead | undefined;
   #heartbeatAtMs = 0;
   #timer: NodeJS.Timeout | undefined;
-  /** Looking and joining take turns: each follower gets each event once. */
+  /** Serializes polls and new subscriptions, so that each subscriber gets each event once. */
   readonly #turns = new Mutex();
   #failing = false;
 
@@ -80,10 +78,11 @@ export class EventFeed {
   }
 
   /**
-   * Takes a place among the subscribers, before anything is done for one. Disposing gives it back.
+   * Reserves a slot for a subscriber before any work is done for it. Disposing releases the slot.
    *
    * @param subject the root of the token.
-   * @throws AppError `rate_limited` when the subject has its share, `overloaded` when all places are taken.
+   * @throws AppError `rate_limited` when the subject has used its share, `overloaded` when all slots are
+   *   taken.
    */
   reserve(subject: string): Disposable {
     const key = { subject, project: '' };
@@ -92,14 +91,14 @@ export class EventFeed {
     return hold;
   }
 
-  /** Tells the subscriber from now on, until its sink is closed. @throws AppError of the store. */
+  /** Sends events to the subscriber from now on, until its sink is closed. @throws AppError of the store. */
   async subscribe(subscription: Subscription): Promise<void> {
     const subscriber: Subscriber = { ...subscription, isComplete: false };
     await this.#turns.run(async () => {
       const { store } = this.#options;
       this.#position ??= await store.auditHead();
       const position = this.#position;
-      // A revocation from before this place is sent to nobody any more.
+      // A revocation before this place would no longer be sent.
       if ((await store.findActiveTokenFamily(subscription.claims.jti)) === undefined)
         return subscriber.sink.end();
       subscriber.isComplete = await this.#replay(subscriber, position);
@@ -108,12 +107,12 @@ export class EventFeed {
       this.#observe();
     });
     this.#schedule();
-    // Not in turn: others do not wait for this one to read.
+    // Outside the mutex, so that others do not wait for this subscriber.
     if (!subscriber.isComplete && !subscriber.sink.isClosed) await this.#tellRevoked(subscriber);
     if (this.#position !== undefined) subscriber.sink.send(blockOf({ type: 'heartbeat' }, this.#position));
   }
 
-  /** Looks once at what is new and tells it. Never rejects. */
+  /** Reads the new records once and sends their events. Never rejects. */
   async look(): Promise<void> {
     try {
       await this.#turns.run(() => this.#tellNew());
@@ -147,7 +146,7 @@ export class EventFeed {
       }
       more = page.more;
     }
-    // Only now: what is declared complete up to a place has been read up to it.
+    // Only now has everything up to the place been read.
     const nowMs = this.#options.clock.monotonic();
     if (this.#position === undefined || nowMs - this.#heartbeatAtMs < HEARTBEAT_MS) return;
     this.#heartbeatAtMs = nowMs;
@@ -163,7 +162,7 @@ export class EventFeed {
     }
   }
 
-  /** Those that are gone, and those whose token has expired. */
+  /** Removes subscribers that have gone or whose token has expired. */
   #dropEnded(): void {
     const nowS = this.#options.clock.now() / 1_000;
     for (const subscriber of this.#subscribers) {
@@ -178,12 +177,12 @@ export class EventFeed {
     this.#options.metrics.eventStreams.set(this.#subscribers.size);
   }
 
-  /** @returns false when the subscriber's place is unknown, or too long ago. */
+  /** @returns false when the subscriber's place is unknown or too old. */
   async #replay(subscriber: Subscriber, position: ChainHead): Promise<boolean> {
     const { store } = this.#options;
     const place = placeOf(subscriber.lastEventId);
     if (place === undefined || place.seq > position.seq) return false;
-    // The hash tells whether it is a place of this chain, and not of one that a backup has replaced.
+    // The hash shows that the place belongs to this chain, and not to one that a backup has replaced.
     const [record] = (await store.listAudit({ after: place.seq - 1, limit: 1 })).items;
     if (record?.seq !== place.seq || record.hash !== place.hash) return false;
     const missed = await store.listAudit({ after: place.seq, bulk: false, limit: REPLAY_MAX });

@@ -20,7 +20,7 @@ import { noQuery, pageQuery, seqCursor } from './query.ts';
 import type { ServiceGate } from './services.ts';
 
 const hashedName = z.string().regex(/^sha256:[0-9a-f]{64}$/);
-/** Stored times are UTC with milliseconds and are compared as text, so a filter is brought to that form. */
+/** Stored times are UTC with milliseconds and are compared as text, so filters are converted to that form. */
 const time = z.iso
   .datetime({ offset: true, error: 'must be a time such as 2026-11-25T03:00:00Z' })
   .transform((text) => new Date(text).toISOString());
@@ -63,7 +63,7 @@ export function registerAuditRoutes(app: FastifyInstance, guards: Guards, servic
     description:
       'Keep it elsewhere: `bunkms audit verify --receipt seq:hash` shows that nothing before it is gone.',
     access: ACCESS,
-    answers: { 200: { description: 'Where the chain ends', schema: auditHeadSchema } },
+    answers: { 200: { description: 'The end of the chain', schema: auditHeadSchema } },
     examples: { read: { status: 200 } },
   });
   app.get('/v1/audit/head', { onRequest: guards.scope('kms:audit'), config: head }, async (request) => {
@@ -74,12 +74,12 @@ export function registerAuditRoutes(app: FastifyInstance, guards: Guards, servic
   const verification = describe({
     id: 'verifyAudit',
     tag: 'audit',
-    summary: 'Verify the audit chain, a slice for each request',
+    summary: 'Verify the audit chain, one slice per request',
     description:
-      'Continue with `head` as `after` until `complete` is true. With a `receipt`, the chain must hold that record. It holds no key or token against the chain: `bunkms audit verify` does.',
+      'Continue with `head` as `after` until `complete` is true. With a `receipt`, the chain must contain that record. Keys and tokens are not compared with the chain: `bunkms audit verify` does that.',
     access: ACCESS,
     body: jsonBody(verifyAuditSchema),
-    answers: { 200: { description: 'What was found', schema: auditVerificationSchema } },
+    answers: { 200: { description: 'The result', schema: auditVerificationSchema } },
     examples: {
       fromTheBeginning: { body: { limit: 100 }, status: 200 },
       badReceipt: { body: { receipt: { seq: 1, hash: 'made-up' } }, status: 400 },

@@ -4,8 +4,8 @@ import { keyNameSchema } from '@bundoc/shared/contract/keys';
 const ORIGIN = /^https?:\/\/[^/]*/i;
 
 /**
- * Path of a request's raw target, without origin, query and fragment, its percent-encoded ASCII decoded once;
- * the rest stays as it came.
+ * The path of a raw request target, without origin, query and fragment. Percent-encoded ASCII is decoded
+ * once; the rest is unchanged.
  */
 export function pathOfTarget(target: string): string {
   const [path = ''] = target.replace(ORIGIN, '').split(/[?#]/, 1);
@@ -15,10 +15,10 @@ export function pathOfTarget(target: string): string {
 }
 
 /**
- * How audit records name the key that stands in a path. What is no key name is hashed: the chain is kept for
- * ever, and a stranger must not choose what stands in it.
+ * The name by which audit records refer to the key in a path. An invalid key name is hashed: the chain is
+ * kept forever, and a stranger must not choose its content.
  *
- * @returns undefined when nothing stands there.
+ * @returns undefined for an empty text.
  */
 export function keyNamedBy(text: string): string | undefined {
   if (text === '') return undefined;

@@ -11,8 +11,7 @@ import { callerOf } from './guard.ts';
 const TARGET = new RegExp(`^/v1/(${Object.keys(CRYPTO_ACTIONS).join('|')})(?:/(.*))?$`, 's');
 
 /**
- * Makes a record of every request to encrypt, decrypt or rewrap that is refused or fails as a whole, whatever
- * refused it.
+ * Records every request to encrypt, decrypt or rewrap that is refused or fails as a whole, for any reason.
  */
 export function cryptoAudit(sink: RefusalSink, now: () => number) {
   return (request: FastifyRequest, error: AppError): void => {
@@ -34,5 +33,5 @@ export function cryptoAudit(sink: RefusalSink, now: () => number) {
   };
 }
 
-/** What was tried and did not work, unlike what was not let happen. */
+/** Codes of attempts that failed, as opposed to requests that were not allowed. */
 const FAILURES: ReadonlySet<string> = new Set(['key_not_found', 'decryption_failed']);

@@ -56,7 +56,7 @@ interface Operation<Input, Item, Result, Answer> {
 }
 
 const EXAMPLE_PARAMS = { name: 'project-a-dek' };
-/** Well-formed, and of a key that is not there. */
+/** Well-formed, but from a key that does not exist. */
 const EXAMPLE_CIPHERTEXT = Buffer.alloc(77, 1).toString('base64');
 const NOT_OURS = { params: EXAMPLE_PARAMS, body: { ciphertext_b64: EXAMPLE_CIPHERTEXT }, status: 400 };
 const EXAMPLE_BATCH = {
@@ -75,7 +75,8 @@ const ENCRYPT: Operation<z.infer<typeof encryptItemSchema>, PlaintextItem, Encry
   run: encryptItems,
   description: {
     summary: 'Encrypt under the current version of a key',
-    description: 'One item, or a batch of at most 100; an item of a batch that fails does so alone.',
+    description:
+      'One item, or a batch of at most 100. A failing item does not affect the others of its batch.',
     body: jsonBody(encryptSchema),
     answers: { 200: { description: 'The ciphertexts', schema: encryptAnswerSchema } },
     examples: {
@@ -104,8 +105,8 @@ const DECRYPT: Operation<z.infer<typeof ciphertextItemSchema>, CiphertextItem, D
   decode: ciphertextItemOf,
   run: decryptItems,
   description: {
-    summary: 'Decrypt what was encrypted under a key',
-    description: 'With the AAD that it was made with. Every failure to open looks the same.',
+    summary: 'Decrypt ciphertexts of a key',
+    description: 'Requires the AAD of the encryption. All failures to decrypt look the same.',
     body: jsonBody(ciphertextsSchema),
     answers: { 200: { description: 'The plaintexts', schema: decryptAnswerSchema } },
     examples: { ofAnotherKey: NOT_OURS, batch: EXAMPLE_BATCH },
@@ -117,15 +118,15 @@ const DECRYPT: Operation<z.infer<typeof ciphertextItemSchema>, CiphertextItem, D
   },
 };
 
-// Anyone who may encrypt may rewrap: it shows no plaintext. It does show whether a ciphertext opens under
-// an AAD (SECURITY.md).
+// Anyone who may encrypt may rewrap, because it reveals no plaintext. It does reveal whether a ciphertext
+// opens with an AAD (SECURITY.md).
 const REWRAP: Operation<z.infer<typeof ciphertextItemSchema>, CiphertextItem, RewrappedItem, Rewrapped> = {
   scope: 'kms:encrypt',
   item: ciphertextItemSchema,
   decode: ciphertextItemOf,
   run: rewrapItems,
   description: {
-    summary: 'Bring ciphertexts to the current version of a key',
+    summary: 'Re-encrypt ciphertexts under the current version of a key',
     description: 'No plaintext leaves.',
     body: jsonBody(ciphertextsSchema),
     answers: { 200: { description: 'The ciphertexts', schema: rewrapAnswerSchema } },
@@ -138,7 +139,7 @@ const REWRAP: Operation<z.infer<typeof ciphertextItemSchema>, CiphertextItem, Re
   }),
 };
 
-/** Encryption under keys that stay here. On both listeners: unlike an export, no key leaves. */
+/** Encryption under keys that stay here. On both listeners, because it releases no key. */
 export function registerCryptoRoutes(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
   registerOperation(app, guards, services, 'encrypt', ENCRYPT);
   registerOperation(app, guards, services, 'decrypt', DECRYPT);

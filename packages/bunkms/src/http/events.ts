@@ -8,7 +8,7 @@ import { callerOf, familyOf, type Guards, subjectOf } from './guard.ts';
 import { noQuery } from './query.ts';
 import type { ServiceGate } from './services.ts';
 
-/** What happens to keys and tokens, pushed to services. Registered on the internal listener only. */
+/** Pushes events of keys and tokens to services. Registered on the internal listener only. */
 export function registerEventsRoute(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
   const open = new Set<EventStream>();
   app.addHook('preClose', async () => {
@@ -18,7 +18,7 @@ export function registerEventsRoute(app: FastifyInstance, guards: Guards, servic
   const description = describe({
     id: 'streamEvents',
     tag: 'events',
-    summary: 'What happens to keys and tokens, as it happens',
+    summary: 'Stream events of keys and tokens',
     description:
       'Server-sent events (docs/formats/events.md) of the keys that the token names. The answer does not end.',
     access: { kind: 'token', scopes: ['kms:export_key'], serviceOnly: true },
@@ -27,7 +27,7 @@ export function registerEventsRoute(app: FastifyInstance, guards: Guards, servic
         .string()
         .max(256)
         .optional()
-        .describe('The last `id` that was seen, to go on behind it'),
+        .describe('The last `id` that was received, to resume after it'),
     }),
     answers: { 200: { description: 'Events', schema: z.string(), contentType: 'text/event-stream' } },
     refusals: ['rate_limited', 'audit_unavailable'],
@@ -75,7 +75,7 @@ export function registerEventsRoute(app: FastifyInstance, guards: Guards, servic
           lastEventId: typeof lastEventId === 'string' ? lastEventId : undefined,
         })
         .catch((error: unknown) => {
-          app.log.warn({ reqId: request.id, err: error }, 'failed to begin a stream of events');
+          app.log.warn({ reqId: request.id, err: error }, 'failed to start an event stream');
           stream.end();
         });
       return reply;

@@ -6,8 +6,8 @@ import { isExportTarget, keyOfExportTarget, versionOfExportTarget } from './expo
 import { callerOf } from './guard.ts';
 
 /**
- * Has every request for an export recorded that is not answered with a key, whatever refused it:
- * authentication, authorisation, validation, routing, or a failure.
+ * Records every export request that is not answered with a key, whatever the cause: authentication,
+ * authorization, validation, routing or a failure.
  */
 export function exportAudit(exports: Pick<ExportRecorder, 'failed'>) {
   return (request: FastifyRequest, { code }: AppError): void => {

@@ -62,7 +62,7 @@ describe('the key of a target', () => {
     expect(keyOfExportTarget('/v1/export/?a=b')).toBeUndefined();
   });
 
-  test('never carries a text that a stranger chose, beyond valid key names', () => {
+  test('never contains text that a stranger chose, except valid key names', () => {
     fc.assert(
       fc.property(fc.string({ unit: 'binary' }), (text) => {
         const key = keyOfExportTarget(`/v1/export/${text}`);
@@ -98,7 +98,7 @@ describe('the version of a target', () => {
     expect(versionOfExportTarget(target)).toBeUndefined();
   });
 
-  test('never is anything but a version, and never throws', () => {
+  test('is always a valid version or absent, and parsing never throws', () => {
     fc.assert(
       fc.property(fc.string({ unit: 'binary' }), (text) => {
         const version = versionOfExportTarget(`/v1/export/a?version=${text}`);

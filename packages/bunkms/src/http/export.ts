@@ -13,12 +13,14 @@ import type { ServiceGate } from './services.ts';
 const exportQuery = z
   .strictObject({
     version: keyVersionParamSchema.optional(),
-    storage: storageIdSchema.optional().describe('The storage that asks: only what it holds is released'),
-    generation: generationSchema.optional().describe('Of that storage, the current one'),
+    storage: storageIdSchema
+      .optional()
+      .describe('The requesting storage: only keys that it holds are released'),
+    generation: generationSchema.optional().describe('The current generation of that storage'),
   })
   .refine(
     ({ storage, generation }) => (storage === undefined) === (generation === undefined),
-    'storage and generation go together',
+    'storage and generation must be given together',
   );
 
 /** The release of keys. Registered on the internal listener only. */
@@ -26,7 +28,7 @@ export function registerExportRoute(app: FastifyInstance, guards: Guards, servic
   app.get(
     '/v1/export/:name',
     {
-      // A key that is released to nobody would still be on record as released.
+      // HEAD would record the release of a key that nobody receives.
       exposeHeadRoute: false,
       onRequest: guards.serviceForKeyInPath('kms:export_key'),
       config: describe({
@@ -34,7 +36,7 @@ export function registerExportRoute(app: FastifyInstance, guards: Guards, servic
         tag: 'export',
         summary: 'Release a raw key',
         description:
-          'After a durable CRITICAL audit record, whose receipt is `audit`. The key may be kept for `lease.ttl_ms`. Without `storage`, whatever its holder.',
+          'Writes a durable CRITICAL audit record first, whose receipt is `audit`. The key may be kept for `lease.ttl_ms`. Without `storage`, the holder of the key does not matter.',
         access: { kind: 'token', scopes: ['kms:export_key'], serviceOnly: true, grant: 'key' },
         params: keyParamsSchema,
         query: exportQuery,
@@ -55,7 +57,7 @@ export function registerExportRoute(app: FastifyInstance, guards: Guards, servic
           version: { params: { name: 'project-a-dek' }, query: { version: '1' }, status: 200 },
           another: { params: { name: 'none-dek' }, status: 404 },
           superseded: {
-            summary: 'Refused, since the storage is not known',
+            summary: 'Refused, because the storage is unknown',
             params: { name: 'project-a-dek' },
             query: { storage: EXAMPLE_STORAGE.storage, generation: EXAMPLE_STORAGE.generation },
             status: 409,
@@ -76,7 +78,7 @@ export function registerExportRoute(app: FastifyInstance, guards: Guards, servic
       } finally {
         dek.fill(0);
       }
-      // Comes when the last byte is handed to the system, and when the connection ends before that.
+      // Emitted when the last byte is passed to the system, or the connection closes before that.
       reply.raw.once('close', () => body.fill(0));
       return reply.type('application/json; charset=utf-8').send(body);
     },

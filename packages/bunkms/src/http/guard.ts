@@ -17,44 +17,40 @@ import type { TokenStore } from '../store/tokens.ts';
 declare module 'fastify' {
   interface FastifyRequest {
     /**
-     * Who calls; null before the guard has run, and when the token has no valid signature. Undefined on the
-     * bare request that Fastify hands out for a path which it cannot decode.
+     * The caller; null before the guard has run, and when the signature of the token is invalid. Undefined on
+     * the bare request that Fastify creates for a path that it cannot decode.
      */
     identity: Identity | null | undefined;
   }
 }
 
-/** What a token says, and whether it still holds. */
+/** The claims of a token, and whether it is still valid. */
 export interface Identity {
   readonly claims: Claims;
-  /**
-   * True once the store knew the token and it was not revoked. Only then may anything be done in its name.
-   */
+  /** True once the store has confirmed that the token is known and not revoked. Only then may it be used. */
   readonly confirmed: boolean;
-  /** What the token and all that were renewed from the same one have in common; known once confirmed. */
+  /** The family of the token; known once confirmed. */
   readonly family?: string;
 }
 
-/** What a route may ask of its caller; each is an `onRequest` hook, so it acts before a body is read. */
+/** The guards of routes. Each is an `onRequest` hook, so it runs before a body is read. */
 export interface Guards {
   /** Any valid token for BunKMS. */
   readonly token: Guard;
   scope(scope: Scope): Guard;
-  /** The scope, for service tokens only. */
+  /** Requires the scope and a service token. */
   service(scope: Scope): Guard;
-  /** {@link service} for a token with one of the scopes at least. */
+  /** {@link service} with at least one of the scopes. */
   serviceWithAny(scopes: readonly [Scope, ...Scope[]]): Guard;
-  /** The scope, and a glob for the key that the path names. Decides before anything is looked up. */
+  /** Requires the scope, and a glob for the key in the path. Decides before anything is looked up. */
   keyInPath(scope: Scope): Guard;
-  /** {@link keyInPath} for a token with one of the scopes at least. */
+  /** {@link keyInPath} with at least one of the scopes. */
   keyInPathWithAny(scopes: readonly [Scope, ...Scope[]]): Guard;
   /** {@link keyInPath} for service tokens only. */
   serviceForKeyInPath(scope: Scope): Guard;
 }
 
-/**
- * @param tokens gives the store of tokens, or throws `sealed`.
- */
+/** @param tokens returns the token store, or throws `sealed`. */
 export function createGuards(
   auth: BearerAuth,
   tokens: () => Pick<TokenStore, 'findActiveTokenFamily'>,
@@ -62,7 +58,7 @@ export function createGuards(
   const authenticate = async (request: FastifyRequest): Promise<Claims> => {
     const claims = await auth.authenticate(request);
     request.identity = { claims, confirmed: false };
-    // Asked on every request, so that a revocation, also one by another process, acts at once.
+    // Checked on every request, so that a revocation by any process takes effect at once.
     const family = await tokens().findActiveTokenFamily(claims.jti);
     if (family === undefined) throw new AppError('unauthenticated', { tokenFault: 'revoked or unknown' });
     request.identity = { claims, confirmed: true, family };
@@ -103,12 +99,12 @@ export function familyOf(request: FastifyRequest): string {
   return family;
 }
 
-/** Whose share a request uses that has passed a guard: the root of its token. */
+/** The share subject of a request that has passed a guard: the root of its token. */
 export function subjectOf(request: FastifyRequest): string {
   return shareKeyOf(claimsOf(request)).subject;
 }
 
-/** Who calls, for audit records; as far as it is known. */
+/** The caller for audit records, as far as it is known. */
 export function callerOf(request: FastifyRequest): Caller {
   const claims = request.identity?.claims;
   return {

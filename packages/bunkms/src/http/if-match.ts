@@ -9,12 +9,12 @@ import type { FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import { type IfMatch, tagOf } from '../keys/change-key.ts';
 
-/** The header of every change of a key. */
+/** The headers of every change of a key. */
 export const ifMatchHeaders = z.object({ 'if-match': entityTagsSchema.optional() });
 
 /**
- * The `If-Match` of a change (RFC 9110, section 13.1.1). It compares strongly: a tag
- * with `W/` matches nothing.
+ * The `If-Match` of a change (RFC 9110, section 13.1.1). The comparison is strong: a tag with `W/` matches
+ * nothing.
  *
  * @throws AppError `invalid_request` for a header that is neither `*` nor entity tags.
  */
@@ -33,7 +33,7 @@ export function ifMatchOf(request: FastifyRequest): IfMatch {
   });
 }
 
-/** Sends what is shown of a key, with the entity tag of that state of it. */
+/** Sends the public facts of a key, with the entity tag of that state. */
 export function sendKey<T extends { readonly id: string; readonly revision: number }>(
   reply: FastifyReply,
   key: T,

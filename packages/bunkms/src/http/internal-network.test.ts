@@ -31,23 +31,23 @@ describe('the address of the internal listener', () => {
     },
   );
 
-  test('is an address as it stands, in its canonical form', async () => {
+  test('is a configured address in its canonical form', async () => {
     expect(await resolveInternalAddress('127.0.0.1')).toBe('127.0.0.1');
     expect(await resolveInternalAddress('0:0:0:0:0:0:0:1')).toBe('::1');
     expect(await resolveInternalAddress('::ffff:127.0.0.1')).toBe('127.0.0.1');
   });
 
-  test('is the one of a name, whichever way that is given', async () => {
+  test('is the only address of a name, in any form in which the lookup returns it', async () => {
     const resolved = resolveInternalAddress('kms', async () => ['10.0.0.5', '::ffff:10.0.0.5', '10.0.0.5']);
     expect(await resolved).toBe('10.0.0.5');
   });
 
-  test('cannot be had from a name with several', async () => {
+  test('cannot be resolved from a name with several addresses', async () => {
     const resolved = resolveInternalAddress('kms', async () => ['10.0.0.5', '172.18.0.5']);
     await expect(resolved).rejects.toThrow(/several addresses/);
   });
 
-  test('cannot be had from a name without one', async () => {
+  test('cannot be resolved from a name without an address', async () => {
     await expect(resolveInternalAddress('kms.invalid')).rejects.toThrow(
       /BUNKMS_INTERNAL_HOST: the name has no address/,
     );
@@ -75,7 +75,7 @@ describe('peers of the internal listener', () => {
     expect(peersOf(address, interfaces)(peer)).toBe(isPeer);
   });
 
-  test('are unknown for an address that no interface has', () => {
+  test('cannot be determined for an address that no interface has', () => {
     expect(() => peersOf('192.0.2.1', interfaces)).toThrow(ConfigError);
     expect(() => peersOf('172.18.0.6', interfaces)).toThrow(ConfigError);
     expect(() => peersOf('10.0.0.5', {})).toThrow(ConfigError);
@@ -83,7 +83,7 @@ describe('peers of the internal listener', () => {
   });
 });
 
-test('an address that its interface loses is logged, once', async () => {
+test('the loss of the address by its interface is logged once', async () => {
   let current: typeof interfaces | Record<string, never> = interfaces;
   let asked = 0;
   const gone = Promise.withResolvers<void>();
@@ -106,7 +106,7 @@ test('an address that its interface loses is logged, once', async () => {
   expect([asked, told]).toEqual([3, 1]);
 });
 
-test('refused peers give one log line in ten seconds, with their number', () => {
+test('refused peers cause one log line per ten seconds, with their number', () => {
   let nowMs = 1_000_000;
   const lines: [string, number][] = [];
   const onRefused = boundedWarner(

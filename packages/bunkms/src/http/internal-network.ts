@@ -7,10 +7,10 @@ import { ConfigError } from '@bundoc/shared/runtime/config';
 const WILDCARDS: readonly string[] = ['0.0.0.0', '::'];
 
 /**
- * The one address that the internal listener binds to.
+ * The only address that the internal listener binds to.
  *
- * @param host an address, or a name that has exactly one.
- * @throws ConfigError for a wildcard in any spelling, a name with several addresses, a name without one.
+ * @param host an address, or a name with exactly one address.
+ * @throws ConfigError for a wildcard in any spelling, and for a name without an address or with several.
  */
 export async function resolveInternalAddress(host: string, lookUp = lookUpAll): Promise<string> {
   let found: string[];
@@ -37,9 +37,8 @@ async function lookUpAll(host: string): Promise<string[]> {
 }
 
 /**
- * Who may connect to the internal listener: the subnet of the interface that has `address`. Binding to an
- * address does not keep others out, since a packet that was routed here from another network is accepted as
- * well.
+ * The peers that may connect to the internal listener: the subnet of the interface with `address`. Binding to
+ * an address does not exclude others, because packets routed from other networks are accepted too.
  *
  * @returns a test of a peer's address.
  * @throws ConfigError when no interface has the address.
@@ -55,7 +54,7 @@ export function peersOf(
       ? []
       : [{ own: canonicalAddress(info.address), subnet, isLoopback: info.internal }];
   });
-  // Loopback answers on every address of its subnet and lists one, hence the second look.
+  // Loopback answers on every address of its subnet but lists only one, so subnets are checked too.
   const found =
     subnets.find(({ own }) => own === address) ??
     subnets.find(({ isLoopback, subnet }) => isLoopback && contains(subnet, address));
@@ -68,8 +67,8 @@ export function peersOf(
 }
 
 /**
- * Watches that an interface of this machine still has `address`. A container that was cut off and joined
- * again may come back with another one; a listener would then wait on an address that nobody can reach.
+ * Watches that an interface of this machine still has `address`. A container that leaves and rejoins its
+ * network may get another address. A listener would then wait on an unreachable address.
  *
  * @param onGone called once.
  */
@@ -104,8 +103,8 @@ function contains(subnet: BlockList, address: string): boolean {
 }
 
 /**
- * Ends every connection from elsewhere before a byte of it is read, and tells `onRefused` of it. It stands
- * before what the server does with a connection, TLS included: call it once that is complete.
+ * Closes every connection from other networks before any byte of it is read, and calls `onRefused`. It runs
+ * before all other connection listeners, TLS included. Call it once the server is complete.
  */
 export function guardPeers(
   server: Server,

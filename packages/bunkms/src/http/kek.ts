@@ -28,9 +28,9 @@ const UNKNOWN_KEK = '0123456789abcdef';
 const STATUS = describe({
   id: 'readKeks',
   tag: 'kek',
-  summary: 'The KEKs by id, what is wrapped with each, and how far a rotation has come',
+  summary: 'The KEKs by id, what is wrapped with each, and the progress of a rotation',
   access: ACCESS,
-  answers: { 200: { description: 'How they stand', schema: kekStatusSchema } },
+  answers: { 200: { description: 'The states of the KEKs', schema: kekStatusSchema } },
   examples: { read: { status: 200 } },
 });
 
@@ -38,14 +38,13 @@ const ROTATION = describe({
   id: 'rotateKek',
   tag: 'kek',
   summary: 'Make a KEK the current one',
-  description:
-    'The one that is staged unless another is named. Everything is wrapped with it in the background.',
+  description: 'The staged one, unless another is named. Everything is rewrapped with it in the background.',
   access: ACCESS,
   body: jsonBody(rotateKekSchema, { optional: true }),
   answers: { 202: { description: 'Begun', schema: kekStatusSchema } },
   refusals: ['kek_unusable', 'kek_not_found', 'disk_full'],
   examples: {
-    noneStaged: { summary: 'Refused, since none is staged', status: 409 },
+    noneStaged: { summary: 'Refused, because none is staged', status: 409 },
     unknown: { body: { kek_id: UNKNOWN_KEK }, status: 404 },
   },
 });
@@ -53,7 +52,7 @@ const ROTATION = describe({
 const VERIFICATION = describe({
   id: 'verifyWrapping',
   tag: 'kek',
-  summary: 'Unwrap the versions of a page of keys, and name what does not open',
+  summary: 'Unwrap the versions of a page of keys, and name the keys that do not open',
   access: ACCESS,
   query: namesQuery,
   answers: { 200: { description: 'What was found', schema: kekVerificationSchema } },
@@ -64,7 +63,7 @@ const VERIFICATION = describe({
 const RETIREMENT = describe({
   id: 'retireKek',
   tag: 'kek',
-  summary: 'Retire a KEK with which nothing is wrapped any more',
+  summary: 'Retire a KEK with which nothing is wrapped',
   access: ACCESS,
   body: jsonBody(retireKekSchema),
   answers: { 200: { description: 'Retired', schema: retiredKekSchema } },
@@ -75,7 +74,7 @@ const RETIREMENT = describe({
 const UNFETCHED = describe({
   id: 'listUnfetched',
   tag: 'kek',
-  summary: 'Keys whose holders may have copies in no newer wrapping than with this KEK',
+  summary: 'Keys whose holders may have copies only under this KEK or older ones',
   access: ACCESS,
   params: kekParamsSchema,
   query: namesQuery,
@@ -84,7 +83,7 @@ const UNFETCHED = describe({
   examples: { unknown: { params: { kek_id: UNKNOWN_KEK }, status: 404 } },
 });
 
-/** The key encryption keys: how they stand, and their rotation. No route takes or shows a KEK. */
+/** The key encryption keys: their states and their rotation. No route accepts or shows a KEK. */
 export function registerKekRoutes(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
   const onRequest = guards.service('kms:admin');
 

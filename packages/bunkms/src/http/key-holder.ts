@@ -37,17 +37,17 @@ const EXAMPLE_PARAMS = { name: 'project-a-dek' };
 const EXAMPLE_MOVE = '5e4d3c2b-1a0f-4e7d-9c5a-3f1b6e4d2c9a';
 const EXAMPLE_RECEIPT = { seq: 42, hash: 'ab'.repeat(32) };
 const KEY = { description: 'The key', schema: keyInfoSchema, headers: KEY_HEADERS };
-/** Refusals of everything that a storage asks of a key. */
+/** Refusals of all requests of a storage about a key. */
 const REFUSALS = [...KEY_REFUSALS, ...HOLDER_REFUSALS, 'disk_full'] as const satisfies readonly ProblemCode[];
 
 interface Action<S extends z.ZodType> {
-  /** The last part of the path. */
+  /** The last segment of the path. */
   readonly action: string;
   readonly id: string;
   readonly summary: string;
   readonly description?: string;
   readonly scope: Scope;
-  /** In place of the one for service tokens with the scope and the key. */
+  /** Replaces the default guard for service tokens with the scope and the key. */
   readonly guard?: Guard;
   readonly body: S;
   readonly answer: RouteAnswer;
@@ -60,7 +60,7 @@ interface Action<S extends z.ZodType> {
   ) => Promise<unknown>;
 }
 
-/** Which storage holds a key, and the deletion that its holder asks for. */
+/** The holder of a key, and the deletion that the holder requests. */
 export function registerKeyHolderRoutes(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
   registerHolding(app, guards, services);
   registerMoves(app, guards, services);
@@ -71,9 +71,9 @@ function registerHolding(app: FastifyInstance, guards: Guards, services: Service
   post(app, guards, {
     action: 'claim',
     id: 'claimKey',
-    summary: 'Make a storage the holder of a key that nobody holds',
+    summary: 'Make a storage the holder of a key without a holder',
     description:
-      'With `generation`, which must be the current one, for service tokens only. Without it the scope `kms:manage_key` is needed, which also claims a key whose holder is unknown.',
+      'With `generation`, which must be the current one, only for service tokens. Without it, the scope `kms:manage_key` is needed, which also allows claiming a key with an unknown holder.',
     scope: 'kms:create_key',
     guard: guards.keyInPathWithAny(['kms:create_key', 'kms:manage_key']),
     body: claimKeySchema,
@@ -100,7 +100,7 @@ function registerHolding(app: FastifyInstance, guards: Guards, services: Service
     id: 'takeOverKey',
     summary: 'Make a storage the holder of a key, whatever its holder',
     description:
-      'Refused with `until` while anybody but that storage may use the key, unless `force` is true. Refused with `key_deletion_intended` while the holder wants the key shredded, also with `force`.',
+      'Refused with `until` while any other storage may use the key, unless `force` is true. Refused with `key_deletion_intended` while the holder wants the key shredded, also with `force`.',
     scope: 'kms:manage_key',
     guard: guards.keyInPath('kms:manage_key'),
     body: takeOverKeySchema,
@@ -117,7 +117,7 @@ function registerMoves(app: FastifyInstance, guards: Guards, services: ServiceGa
     action: 'offer',
     id: 'offerKey',
     summary: 'Offer a key to another storage, as its holder',
-    description: 'In the place of an earlier offer.',
+    description: 'Replaces an earlier offer.',
     scope: 'kms:create_key',
     body: offerKeySchema,
     answer: KEY,
@@ -134,8 +134,8 @@ function registerMoves(app: FastifyInstance, guards: Guards, services: ServiceGa
   post(app, guards, {
     action: 'withdraw',
     id: 'withdrawKey',
-    summary: 'Take the offer of a move back, as the holder',
-    description: 'Once it is answered, nobody accepts that offer. The offer of another move stays.',
+    summary: 'Withdraw the offer of a move, as the holder',
+    description: 'After the answer, that offer cannot be accepted. The offer of another move stays.',
     scope: 'kms:create_key',
     body: moveOfKeySchema,
     answer: KEY,
@@ -162,9 +162,9 @@ function registerDeletion(app: FastifyInstance, guards: Guards, services: Servic
   post(app, guards, {
     action: 'deletion-intent',
     id: 'intendDeletion',
-    summary: 'Record that a key is to be shredded, as its holder',
+    summary: 'Record that a key will be shredded, as its holder',
     description:
-      'The key is not released any more. Its destruction must name `receipt`, which is good until the key changes again.',
+      'The key is no longer released. Its destruction must name `receipt`, which is valid until the key changes again.',
     scope: 'kms:shred_key',
     body: holderOfKeySchema,
     answer: { description: 'The intent', schema: deletionIntentSchema },
@@ -191,8 +191,9 @@ function registerDeletion(app: FastifyInstance, guards: Guards, services: Servic
   post(app, guards, {
     action: 'content-removed',
     id: 'finishDeletion',
-    summary: 'Say that the content of a shredded key is removed',
-    description: 'Nobody holds the key then. Refused with `precondition_failed` unless it was shredded.',
+    summary: 'Report that the content of a shredded key is removed',
+    description:
+      'The key has no holder afterwards. Refused with `precondition_failed` unless it was shredded.',
     scope: 'kms:shred_key',
     body: holderOfKeySchema,
     answer: KEY,

@@ -43,7 +43,7 @@ const deleteQuery = z.strictObject({
       default: PENDING_DAYS.default,
       description: 'How long the key can be restored; 0 destroys it now',
     }),
-  confirm: z.string().max(128).optional().describe('The name of the key, with `pending_days=0` alone'),
+  confirm: z.string().max(128).optional().describe('The name of the key; only with `pending_days=0`'),
 });
 const CONFIRM_FAULT = 'must repeat the name of the key';
 const confirmQuery = z.strictObject({
@@ -52,7 +52,7 @@ const confirmQuery = z.strictObject({
 const EXAMPLE_PARAMS = { name: 'project-a-dek' };
 const CHANGED = { 200: { description: 'The key', schema: keyInfoSchema, headers: KEY_HEADERS } };
 
-/** Versions and states of keys, to their end. */
+/** The life cycle of keys: versions, states and destruction. */
 export function registerKeyLifecycleRoutes(
   app: FastifyInstance,
   guards: Guards,
@@ -70,7 +70,7 @@ function registerRotation(app: FastifyInstance, guards: Guards, services: Servic
     tag: 'keys',
     summary: 'Make a new version of a key',
     description:
-      'Older versions stay as they are. With `expected_version` only if that is the current one; otherwise nothing changes.',
+      'Older versions do not change. With `expected_version`, nothing changes unless that is the current version.',
     access: keyAccess('kms:rotate_key'),
     params: keyParamsSchema,
     query: rotateQuery,
@@ -80,7 +80,7 @@ function registerRotation(app: FastifyInstance, guards: Guards, services: Servic
     examples: {
       rotate: { params: EXAMPLE_PARAMS, status: 200 },
       once: {
-        summary: 'Many may ask, one version is made',
+        summary: 'Of concurrent requests, one creates a version',
         params: EXAMPLE_PARAMS,
         query: { expected_version: '1' },
         status: 200,
@@ -104,9 +104,9 @@ function registerRotation(app: FastifyInstance, guards: Guards, services: Servic
 
 function registerStates(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
   for (const [action, change, summary, status] of [
-    ['enable', enableKey, 'Let a key be used again', 200],
-    ['disable', disableKey, 'Let a key not be used until it is enabled', 200],
-    ['restore', restoreKey, 'Take back the deletion of a key; it is disabled then', 409],
+    ['enable', enableKey, 'Enable a key', 200],
+    ['disable', disableKey, 'Disable a key until it is enabled again', 200],
+    ['restore', restoreKey, 'Cancel the deletion of a key, which is then disabled', 409],
   ] as const)
     app.post<BodyRoute>(
       `/v1/keys/:name/${action}`,
@@ -143,7 +143,7 @@ function registerDeletion(app: FastifyInstance, guards: Guards, services: Servic
   const deletion = describe({
     id: 'deleteKey',
     tag: 'keys',
-    summary: 'Have a key deleted, or destroy it now',
+    summary: 'Schedule the deletion of a key, or destroy it now',
     access: keyAccess('kms:destroy_key'),
     params: keyParamsSchema,
     query: deleteQuery,
@@ -151,7 +151,7 @@ function registerDeletion(app: FastifyInstance, guards: Guards, services: Servic
     answers: {
       200: { description: 'Destroyed, for ever', schema: destroyReceiptSchema, headers: KEY_HEADERS },
       202: {
-        description: 'It is destroyed at `deletion_at`, unless restored before',
+        description: 'The key is destroyed at `deletion_at`, unless it is restored before',
         schema: keyInfoSchema,
         headers: KEY_HEADERS,
       },
@@ -175,7 +175,7 @@ function registerDeletion(app: FastifyInstance, guards: Guards, services: Servic
         services().limits.takeDestruction(subjectOf(request));
         return sendKey(reply, await destroyKey(services().keys, asked, callerOf(request)));
       }
-      if (confirm !== undefined) throw invalidConfirmation('goes with pending_days=0 alone');
+      if (confirm !== undefined) throw invalidConfirmation('is only for pending_days=0');
       services().limits.takeDestruction(subjectOf(request));
       const key = await scheduleDeletion(services().keys, { ...asked, pendingDays }, callerOf(request));
       return sendKey(reply.code(202), key);
@@ -187,7 +187,7 @@ function registerVersionDestruction(app: FastifyInstance, guards: Guards, servic
   const versionDestruction = describe({
     id: 'destroyKeyVersion',
     tag: 'keys',
-    summary: 'Destroy one version of a key, not the current one',
+    summary: 'Destroy an older version of a key',
     access: keyAccess('kms:destroy_key'),
     params: versionParamsSchema,
     query: confirmQuery,
@@ -198,7 +198,7 @@ function registerVersionDestruction(app: FastifyInstance, guards: Guards, servic
     refusals: [...CHANGE_REFUSALS, 'key_version_current', 'key_version_destroyed', 'rate_limited'],
     examples: {
       current: {
-        summary: 'Refused, since it is the current one',
+        summary: 'Refused, because it is the current version',
         params: { name: 'project-a-dek', version: '1' },
         query: { confirm: 'project-a-dek' },
         status: 409,
@@ -220,7 +220,7 @@ function registerVersionDestruction(app: FastifyInstance, guards: Guards, servic
   );
 }
 
-/** What cannot be taken back is asked for by name, twice. */
+/** An irreversible action needs the name twice. */
 function requireConfirmation(confirm: string | undefined, name: string): void {
   if (confirm !== name) throw invalidConfirmation(CONFIRM_FAULT);
 }

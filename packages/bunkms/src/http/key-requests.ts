@@ -11,20 +11,17 @@ import { ifMatchOf } from './if-match.ts';
 
 export const keyParamsSchema = z.object({ name: keyNameSchema });
 
-/** A request whose body, if it has one, is the client's bytes. */
+/** A request whose body, if any, is the client's bytes. */
 export interface BodyRoute {
   Body: Buffer | undefined;
 }
 
-/**
- * What a route asks of its caller that is about one key. @param serviceOnly whether it takes service tokens
- * alone.
- */
+/** The access rule of a route for one key. @param serviceOnly whether it accepts only service tokens. */
 export function keyAccess(scope: Scope, serviceOnly = false): RouteAccess {
   return { kind: 'token', scopes: [scope], grant: 'key', ...(serviceOnly ? { serviceOnly } : {}) };
 }
 
-/** Refusals of every route that looks at a key. */
+/** Refusals of every route that reads a key. */
 export const KEY_REFUSALS = [
   'key_not_found',
   'key_damaged',
@@ -39,7 +36,7 @@ export const CHANGE_REFUSALS = [
   'disk_full',
 ] as const satisfies readonly ProblemCode[];
 
-/** Refusals of every route that a storage calls about a key that it holds. */
+/** Refusals of every route that a storage calls for a key that it holds. */
 export const HOLDER_REFUSALS = [
   'storage_superseded',
   'key_held_elsewhere',
@@ -52,7 +49,7 @@ export const EXAMPLE_STORAGE = {
   generation: '7c9e6679-7425-40de-944b-e07fc1f90ae7',
 };
 
-export const KEY_HEADERS = { ETag: 'Of the state of the key' };
+export const KEY_HEADERS = { ETag: 'The entity tag of the key' };
 
 export const EXAMPLE_KEY = {
   id: '0b6f4a0e-6b0c-4b8e-9a53-3c1d2f7e8a90',

@@ -40,7 +40,7 @@ const leasesQuery = z.strictObject(pageQuery(seqCursor));
 const createHeaders = z.object({ 'idempotency-key': idempotencyKeySchema.optional() });
 const EXAMPLE_PARAMS = { name: 'project-a-dek' };
 
-/** Making keys, looking at them, and their policies. */
+/** Creating and reading keys, and their policies. */
 export function registerKeyRoutes(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
   registerCreation(app, guards, services);
   registerListing(app, guards, services);
@@ -72,13 +72,13 @@ function registerCreation(app: FastifyInstance, guards: Guards, services: Servic
         answer: { ...EXAMPLE_KEY, name: 'project-b-dek' },
       },
       withPolicies: {
-        summary: 'For encryption alone, rotated once a quarter',
+        summary: 'Only for encryption, rotated once a quarter',
         headers: { 'idempotency-key': 'make-signing-1' },
         body: { name: 'encryption', type: 'aes-256', exportable: false, rotate_after_days: 90 },
         status: 201,
       },
       held: {
-        summary: 'For a storage of Bundoc, which holds it then',
+        summary: 'For a storage of Bundoc, which becomes its holder',
         body: { name: 'project-c-dek', type: 'aes-256', storage: EXAMPLE_STORAGE.storage },
         status: 201,
       },
@@ -92,7 +92,7 @@ function registerCreation(app: FastifyInstance, guards: Guards, services: Servic
     async (request, reply) => {
       validate(noQuery, request.query, 'query');
       const wanted = validate(createKeySchema, parseJsonObject(request.body).value, 'body');
-      // The name is in the body, so this is the earliest moment; the store has not been asked yet.
+      // The name is in the body, so this is the earliest check. The store has not been read yet.
       const claims = claimsOf(request);
       requireKey(claims, wanted.name);
       const key = idempotencyKeyOf(request);
@@ -109,7 +109,7 @@ function registerListing(app: FastifyInstance, guards: Guards, services: Service
     tag: 'keys',
     summary: 'List keys',
     description:
-      'Those that the token names, by name; destroyed ones too. `damaged` names keys whose state is unknown.',
+      'The keys that the token names, by name, including destroyed ones. `damaged` names keys whose state is unknown.',
     access: { kind: 'token', scopes: ['kms:read_key'] },
     query: listQuery,
     answers: { 200: { description: 'A page', schema: keyPageSchema } },
@@ -181,7 +181,7 @@ function registerUpdate(app: FastifyInstance, guards: Guards, services: ServiceG
     id: 'updateKey',
     tag: 'keys',
     summary: 'Change the policies of a key',
-    description: 'What is absent stays as it is. `exportable` may only become false.',
+    description: 'Absent members do not change. `exportable` may only become false.',
     access: keyAccess('kms:manage_key'),
     params: keyParamsSchema,
     headers: ifMatchHeaders,

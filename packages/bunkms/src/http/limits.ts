@@ -1,54 +1,44 @@
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import { RateLimit } from '@bundoc/shared/runtime/rate-limit';
 
-/** How often things may be done; 0 is no limit. */
+/** Maximum rates; 0 means no limit. */
 export interface LimitRates {
   /**
-   * Exports a second of one subject: a token, its renewals and what it issued, unless an operator issues for
-   * tenants.
+   * Exports per second of one subject: a token, its renewals and the tokens that it issued, except those that
+   * an operator issues for tenants.
    */
   readonly exportsPerToken: number;
-  /** Exports a second of one key, for all callers. */
+  /** Exports per second of one key, for all callers. */
   readonly exportsPerKey: number;
-  /**
-   * Items a second that are encrypted, decrypted or rewrapped for one subject: a token, its renewals and what
-   * it issued, unless an operator issues for tenants.
-   */
+  /** Items per second that are encrypted, decrypted or rewrapped for one subject (see above). */
   readonly cryptoPerToken: number;
   /** The same under one key, for all callers. */
   readonly cryptoPerKey: number;
-  /**
-   * Destructions of keys and versions a second, and deletions that are scheduled, of one subject: a token,
-   * its renewals and what it issued, unless an operator issues for tenants.
-   */
+  /** Destructions of keys and versions per second, and scheduled deletions, of one subject (see above). */
   readonly destructionsPerToken: number;
-  /**
-   * Renewals a minute of one subject: a token, its renewals and what it issued, unless an operator issues for
-   * tenants.
-   */
+  /** Renewals per minute of one subject (see above). */
   readonly renewalsPerMinute: number;
-  /**
-   * Tokens a second that one subject issues: a token, its renewals and what it issued, unless an operator
-   * issues for tenants.
-   */
+  /** Tokens per second that one subject issues (see above). */
   readonly issuesPerToken: number;
 }
 
-/** After a pause, this many seconds' worth may come at once: a node that starts cold fetches all its keys. */
+/** Burst after a pause, in seconds of the rate: a node that starts cold fetches all its keys. */
 const BURST_S = 5;
 /** The same for destructions. */
 const DESTRUCTION_BURST_S = 10;
-/** Streams of events that one subject may open: each is on record, and may begin with all revoked tokens. */
+/**
+ * Rate at which one subject may open event streams: each is recorded, and may begin with all revoked tokens.
+ */
 const STREAMS = { perSecond: 1, burst: 60 };
 /**
- * Advances of storages by one subject: each node advances as it starts, again when another was faster, and
- * each hour.
+ * Rate of storage advances by one subject: each node advances at its start, again when another was faster,
+ * and every hour.
  */
 const ADVANCES = { perSecond: 10, burst: 1_000 };
 
 /**
- * The limits of an unsealed service. Each is asked once the caller is authorised and before anything is
- * looked up, so that a refusal says nothing of what exists.
+ * The rate limits of an unsealed service. Each is checked after authorization and before anything is looked
+ * up, so that a refusal does not reveal what exists.
  *
  * One class, because it has a method for each action that is limited.
  */
@@ -87,39 +77,39 @@ export class Limits {
     this.#advances = new RateLimit({ clock, ...ADVANCES });
   }
 
-  /** @param root of the token. @throws AppError `rate_limited`. */
+  /** @param subject the root of the token. @throws AppError `rate_limited`. */
   takeExport(subject: string, keyName: string): void {
     this.#tokens.take(subject);
     this.#keys.take(keyName);
   }
 
-  /** @param root of the token. @throws AppError `rate_limited`. */
+  /** @param subject the root of the token. @throws AppError `rate_limited`. */
   takeCrypto(subject: string, keyName: string, items: number): void {
     this.#cryptoTokens.take(subject, items);
     this.#cryptoKeys.take(keyName, items);
   }
 
-  /** @param root of the token. @throws AppError `rate_limited`. */
+  /** @param subject the root of the token. @throws AppError `rate_limited`. */
   takeDestruction(subject: string): void {
     this.#destructions.take(subject);
   }
 
-  /** @param root of the token. @throws AppError `rate_limited`. */
+  /** @param subject the root of the token. @throws AppError `rate_limited`. */
   takeStream(subject: string): void {
     this.#streams.take(subject);
   }
 
-  /** @param root of the token. @throws AppError `rate_limited`. */
+  /** @param subject the root of the token. @throws AppError `rate_limited`. */
   takeAdvance(subject: string): void {
     this.#advances.take(subject);
   }
 
-  /** @param root of the token. @throws AppError `rate_limited`. */
+  /** @param subject the root of the token. @throws AppError `rate_limited`. */
   takeRenewal(subject: string): void {
     this.#renewals.take(subject);
   }
 
-  /** @param root of the token. @throws AppError `rate_limited`. */
+  /** @param subject the root of the token. @throws AppError `rate_limited`. */
   takeIssue(subject: string): void {
     this.#issues.take(subject);
   }

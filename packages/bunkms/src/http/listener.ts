@@ -32,7 +32,7 @@ import type { ServiceGate } from './services.ts';
 import { registerStorageRoutes } from './storages.ts';
 import { registerTokenRoutes } from './tokens.ts';
 
-/** Enough for the largest token request; routes that take more say so themselves. */
+/** Enough for the largest token request. Routes that accept more set their own limit. */
 const BODY_BYTES_MAX = 65_536;
 
 export interface ListenerOptions {
@@ -40,11 +40,11 @@ export interface ListenerOptions {
   readonly clock: Clock;
   readonly drain: Drain;
   readonly metrics: ServiceMetrics;
-  /** What the API listener has for browsers. */
+  /** The console of the API listener. */
   readonly console: { readonly version: string; readonly site: Site | undefined };
   readonly publicKey: PublicJwk;
   readonly sealed: boolean;
-  /** Of both listeners, but for the connections of each; each has its own when absent. */
+  /** Shared by both listeners, except their connections; separate for each when absent. */
   readonly shares?: HttpShares;
   readonly services: ServiceGate;
   readonly readiness: () => Promise<Readiness>;
@@ -52,10 +52,10 @@ export interface ListenerOptions {
   readonly requestTimeoutMs?: number | undefined;
 }
 
-/** Told of every refused or failed request before its answer is sent. */
+/** Called for every refused or failed request before its answer is sent. */
 export type OnProblem = (request: FastifyRequest, error: AppError) => void;
 
-/** The listener for administration and for encryption; export does not exist on it. */
+/** The listener for administration and encryption. Export does not exist on it. */
 export function createApiListener(
   options: ListenerOptions,
   tls: ServerTls | undefined,
@@ -64,7 +64,7 @@ export function createApiListener(
   return createListener('api', options, tls, onProblem);
 }
 
-/** The listener for services on the internal network: everything, export and events. */
+/** The listener for services on the internal network: everything, including export and events. */
 export function createInternalListener(
   options: ListenerOptions,
   tls: ServerTls | undefined,
@@ -124,7 +124,7 @@ async function createListener(
           access: { kind: 'token', scopes: ['kms:metrics'], serviceOnly: true },
           guard: guards.service('kms:metrics'),
         }
-      : // The network is the guard. A sealed service answers as well, so that `bunkms_sealed` can be seen.
+      : // The network restricts access. A sealed service answers too, so that `bunkms_sealed` is visible.
         { access: PUBLIC, config: OPEN_WHILE_SEALED },
   );
   if (listener === 'internal') {
@@ -136,7 +136,7 @@ async function createListener(
   await registerOpenapi(app, {
     service: bunkmsApi(listener),
     clock,
-    // Services need no page, and the listener that releases keys has nothing that it does not need.
+    // Services need no page, and the listener that releases keys offers nothing unnecessary.
     page: listener === 'api',
     config: OPEN_WHILE_SEALED,
   });

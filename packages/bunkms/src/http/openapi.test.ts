@@ -41,7 +41,7 @@ describe.each(['api', 'internal'] as const)('the OpenAPI document of the %s list
     expect(reader.operations.length).toBeGreaterThan(25);
   });
 
-  it('shows integers as integers, and names the requests that are refused as such', async () => {
+  it('shows integers as integers, and marks the examples that are refused', async () => {
     await using app = await listenerOf(kind);
     const reader = new OpenapiReader((await app.inject('/openapi.json')).json());
     let [integers, refusals] = [0, 0];
@@ -86,7 +86,7 @@ describe.each(['api', 'internal'] as const)('the OpenAPI document of the %s list
 });
 
 describe('the API listener', () => {
-  it('names nothing in its document that exists on the internal listener alone', async () => {
+  it('does not document anything that exists only on the internal listener', async () => {
     await using internal = await listenerOf('internal');
     await using api = await listenerOf('api');
     const pathsOf = async (app: typeof api) =>

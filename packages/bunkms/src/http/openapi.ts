@@ -15,18 +15,18 @@ import {
 import { issuedTokenSchema, tokenPageSchema } from '@bundoc/shared/contract/tokens';
 import type { ServiceDescription } from '@bundoc/shared/openapi/document';
 
-/** What the OpenAPI document of a listener says beside its routes, each of which describes itself. */
+/** The OpenAPI document of a listener, without its routes, which describe themselves. */
 export function bunkmsApi(listener: 'api' | 'internal'): ServiceDescription {
   return {
     title: listener === 'api' ? 'BunKMS' : 'BunKMS, internal listener',
     description:
-      'Keeps one AES-256 key for each project, wrapped by a key that never leaves it, and writes down what happens to them.',
+      'Keeps one AES-256 key for each project, wrapped by a key that never leaves the service, and records every use of the keys.',
     tags: [
       { name: 'keys', description: 'Keys, their versions and states' },
       { name: 'storages', description: 'Storages of Bundoc, and which keys they hold' },
-      { name: 'encryption', description: 'Encryption under keys that stay' },
+      { name: 'encryption', description: 'Encryption under keys that never leave the service' },
       { name: 'export', description: 'The release of keys to services' },
-      { name: 'events', description: 'What happens, pushed to services' },
+      { name: 'events', description: 'Events of keys and tokens for services' },
       { name: 'kek', description: 'The key encryption keys' },
       { name: 'tokens', description: 'Bearer tokens of both services' },
       { name: 'audit', description: 'The audit chain' },

@@ -18,13 +18,13 @@ const readinessSchema = z.object({
   checks: z.object({ unsealed: z.boolean(), store: z.boolean(), audit: z.boolean() }),
 });
 
-/** How long others may keep the JWKS, seconds. The key changes with the installation only. */
+/** How long clients may cache the JWKS, seconds. The key changes only with the installation. */
 const JWKS_MAX_AGE_S = 300;
 
 /**
- * What anybody may ask. The JWKS is not given while the service is sealed: the store has the public key in
- * clear, and anyone who can write to the store could put another there and so make Bundoc take tokens of
- * their own (ADR 0006).
+ * Routes without authentication. The JWKS is not served while the service is sealed. The public key in the
+ * store is not authenticated. Anyone who can write to the store could replace it and make Bundoc accept
+ * forged tokens (ADR 0006).
  */
 export function registerPublicRoutes(app: FastifyInstance, { readiness, drain, jwks }: PublicDeps): void {
   registerHealthRoute(app, OPEN_WHILE_SEALED);
@@ -32,14 +32,14 @@ export function registerPublicRoutes(app: FastifyInstance, { readiness, drain, j
   const ready = describe({
     id: 'ready',
     tag: 'service',
-    summary: 'Whether the service is unsealed, its store takes writes and audit records can be made',
+    summary: 'Whether the service is unsealed, and its store and audit chain are writable',
     access: PUBLIC,
     answers: {
-      200: { description: 'It does its work', schema: readinessSchema },
+      200: { description: 'The service is ready', schema: readinessSchema },
       503: {
-        description: 'It does not, or it drains: it stops in a moment and still answers',
+        description: 'The service is not ready, or it is draining before it stops',
         schema: readinessSchema,
-        headers: { 'Retry-After': 'Seconds after which trying again makes sense' },
+        headers: { 'Retry-After': 'Seconds after which the client may retry' },
       },
     },
     examples: {
@@ -59,7 +59,7 @@ export function registerPublicRoutes(app: FastifyInstance, { readiness, drain, j
   const published = describe({
     id: 'readJwks',
     tag: 'tokens',
-    summary: 'The keys that tokens are signed with',
+    summary: 'The public keys of token signatures',
     access: PUBLIC,
     answers: { 200: { description: 'A JSON Web Key Set (RFC 7517)', schema: jwksSchema } },
     refusals: ['sealed'],

@@ -3,9 +3,7 @@ import { z } from 'zod';
 const LIMIT_MAX = 500;
 const LIMIT_DEFAULT = 100;
 
-/**
- * A route that takes no query: an unknown parameter is a misunderstanding that must not pass for a filter.
- */
+/** For routes without query parameters: an unknown parameter must not be mistaken for a filter. */
 export const noQuery = z.strictObject({});
 
 const limitFault = `must be a whole number from 1 to ${LIMIT_MAX}`;
@@ -23,9 +21,7 @@ export const seqCursor = z
   .regex(/^\d{1,15}$/, 'must be the cursor of an earlier page')
   .transform(Number);
 
-/**
- * The query members of a list that is read in pages. The cursor is opaque to callers and checked by `cursor`.
- */
+/** The query parameters of a paged list. The cursor is opaque to callers and checked by `cursor`. */
 export function pageQuery<C extends z.ZodType>(cursor: C) {
   return { limit, cursor: cursor.optional() };
 }

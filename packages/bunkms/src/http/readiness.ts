@@ -7,12 +7,12 @@ export interface Readiness {
   readonly checks: { readonly unsealed: boolean; readonly store: boolean; readonly audit: boolean };
 }
 
-/** How long an answer is given again, so that asking cannot be used to keep the disk busy. */
+/** How long an answer is cached, so that requests cannot be used to overload the disk. */
 const FRESH_MS = 1_000;
 
 /**
- * Finds out whether the service can do its work: unsealed, the store takes a durable write, audit records can
- * be written. Concurrent questions share one look.
+ * Checks whether the service is ready: it is unsealed, the store accepts a durable write, and audit records
+ * can be written. Concurrent calls share one check.
  *
  * @param services undefined while sealed.
  */
@@ -30,8 +30,8 @@ async function look(services: ServiceGate | undefined, clock: Clock): Promise<Re
       () => false,
     );
   const canStore = await works(store.probe());
-  // Not ready means no traffic, and so no record whose success would end the failure: it is tried here. The
-  // record also tells the reader of the chain that records before it may be missing and are in the log.
+  // While not ready, there is no traffic and so no record whose success would end the failure. So a record is
+  // written here. It also tells readers of the chain that earlier records may be missing and are in the log.
   const canAudit =
     !audit.failing ||
     (await works(

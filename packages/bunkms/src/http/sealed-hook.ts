@@ -3,15 +3,15 @@ import type { FastifyInstance } from 'fastify';
 
 declare module 'fastify' {
   interface FastifyContextConfig {
-    /** The route answers while the service is sealed. */
+    /** Whether the route answers while the service is sealed. */
     openWhileSealed?: boolean;
   }
 }
 
-/** Part of the `config` of the few routes that a sealed service answers. */
+/** `config` of the few routes that a sealed service answers. */
 export const OPEN_WHILE_SEALED = { openWhileSealed: true } as const;
 
-/** Makes everything else answer 503 `sealed`, before it looks at the caller. */
+/** Makes all other routes answer 503 `sealed`, before authentication. */
 export function refuseWhileSealed(app: FastifyInstance): void {
   app.addHook('onRequest', async (request) => {
     if (request.routeOptions.config.openWhileSealed !== true) throw new AppError('sealed');

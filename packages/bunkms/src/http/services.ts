@@ -10,7 +10,7 @@ import type { TokenStore } from '../store/tokens.ts';
 import type { TokenService } from '../tokens/token-service.ts';
 import type { Limits } from './limits.ts';
 
-/** What only an unsealed service has. */
+/** The services of an unsealed process. */
 export interface Services {
   readonly store: AuditStore & TokenStore & Pick<KmsStore, 'probe'>;
   readonly audit: AuditLog;
@@ -22,5 +22,5 @@ export interface Services {
   readonly events: EventFeed;
 }
 
-/** Gives the services. @throws AppError `sealed` while there are none. */
+/** Returns the services. @throws AppError `sealed` while there are none. */
 export type ServiceGate = () => Services;

@@ -26,7 +26,7 @@ const deletionsQuery = z.strictObject({ generation: generationSchema, ...pageQue
 const EXAMPLE_PARAMS = { id: EXAMPLE_STORAGE.storage };
 const ANSWER = { 200: { description: 'The storage', schema: storageInfoSchema } };
 
-/** Storages of Bundoc: their generations, and the deletions that they have begun. */
+/** Storages of Bundoc: their generations and their unfinished deletions. */
 export function registerStorageRoutes(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
   registerReading(app, guards, services);
   registerAdvance(app, guards, services);
@@ -60,9 +60,9 @@ function registerAdvance(app: FastifyInstance, guards: Guards, services: Service
   const advance = describe({
     id: 'advanceStorage',
     tag: 'storages',
-    summary: 'Give a storage a fresh generation',
+    summary: 'Give a storage a new generation',
     description:
-      'Only from one of the generations in `from`, so that of two copies of a storage one goes on. A storage that is not known is registered.',
+      'Only from one of the generations in `from`, so that of two copies of a storage only one continues. An unknown storage is registered.',
     access: { kind: 'token', scopes: ['kms:create_key'], serviceOnly: true },
     params: storageParamsSchema,
     body: jsonBody(advanceStorageSchema),
@@ -92,7 +92,7 @@ function registerTakeOver(app: FastifyInstance, guards: Guards, services: Servic
     tag: 'storages',
     summary: 'Let another copy of a storage take its place',
     description:
-      'The copy of that `generation`, or without one the copy whose start asks next. Refused with `until` while keys that were released to the storage may be in use, unless `force` is true.',
+      'The copy with that `generation`, or without one the next copy that starts. Refused with `until` while keys that were released to the storage may be in use, unless `force` is true.',
     access: { kind: 'token', scopes: ['kms:manage_key'] },
     params: storageParamsSchema,
     body: jsonBody(takeOverStorageSchema),
@@ -119,9 +119,9 @@ function registerDeletions(app: FastifyInstance, guards: Guards, services: Servi
   const deletions = describe({
     id: 'listDeletions',
     tag: 'storages',
-    summary: 'Deletions that a storage has begun and not finished',
+    summary: 'Unfinished deletions of a storage',
     description:
-      'Of the keys that the token names, by name. A page may be short, or empty, and still have a `next_cursor`.',
+      'Only keys that the token names, by name. A page may be short or empty and still have a `next_cursor`.',
     access: { kind: 'token', scopes: ['kms:shred_key'], serviceOnly: true },
     params: storageParamsSchema,
     query: deletionsQuery,

@@ -15,10 +15,10 @@ const jtiParamsSchema = z.object({ jti: z.uuid() });
 const listQuery = z.strictObject(pageQuery(z.uuid()));
 const revokeQuery = z.strictObject({
   cascade: z.enum(['true', 'false']).default('false').meta({
-    description: 'Whether every token ends, too, that the token issued, and what those issued in turn',
+    description: 'Whether to also revoke all tokens that the token issued, directly or indirectly',
   }),
 });
-/** A token (`TOKEN_LENGTH_MAX`), and beside it what it grants and may issue. */
+/** A token (`TOKEN_LENGTH_MAX`) with its grants. */
 const ISSUED_BYTES_MAX = 65_536;
 const ISSUERS = ['kms:admin', 'kms:issue_client'] as const;
 const ADMIN = { kind: 'token', scopes: ['kms:admin'], serviceOnly: true } as const;
@@ -36,7 +36,7 @@ function registerIssuing(app: FastifyInstance, guards: Guards, services: Service
     tag: 'tokens',
     summary: 'Issue a token',
     description:
-      "The token is for the service that its scopes belong to. No other answer shows it. Nothing beyond the caller's `may_issue` is issued. A caller with `kms:issue_client` and without `kms:admin` gets client tokens alone. These end with the caller's token at the latest: see `expires_at`.",
+      "The token is for the service of its scopes. No other answer shows it. It must be within the caller's `may_issue`. A caller with `kms:issue_client` but without `kms:admin` can issue only client tokens. These expire with the caller's token at the latest: see `expires_at`.",
     access: { kind: 'token', anyScope: ISSUERS, serviceOnly: true },
     body: jsonBody(issueTokenSchema),
     answers: { 201: { description: 'Issued', schema: issuedTokenSchema } },
@@ -72,7 +72,7 @@ function registerRenewal(app: FastifyInstance, guards: Guards, services: Service
   const renewal = describe({
     id: 'renewToken',
     tag: 'tokens',
-    summary: 'The same rights for another life',
+    summary: 'The same rights for another lifetime',
     access: { kind: 'token', serviceOnly: true },
     answers: { 201: { description: 'Renewed', schema: issuedTokenSchema } },
     refusals: ['rate_limited', 'disk_full'],
@@ -96,7 +96,7 @@ function registerListing(app: FastifyInstance, guards: Guards, services: Service
   const listing = describe({
     id: 'listTokens',
     tag: 'tokens',
-    summary: 'List what was issued; never the tokens themselves',
+    summary: 'List issued tokens, without the tokens themselves',
     access: ADMIN,
     query: listQuery,
     answers: { 200: { description: 'A page', schema: tokenPageSchema } },
@@ -117,9 +117,9 @@ function registerRevocation(app: FastifyInstance, guards: Guards, services: Serv
   const revocation = describe({
     id: 'revokeToken',
     tag: 'tokens',
-    summary: 'Revoke a token, and all that were renewed from the same one',
+    summary: 'Revoke a token and its family',
     description:
-      'With `cascade=true`, repeat it after a failure: it ends the rest. `integrity_error`: an audit record of a token was changed; all that is found without it is revoked.',
+      'With `cascade=true`, repeat the request after a failure to revoke the rest. `integrity_error`: the audit record of a token was changed; all tokens that are found without it are revoked.',
     access: ADMIN,
     params: jtiParamsSchema,
     query: revokeQuery,

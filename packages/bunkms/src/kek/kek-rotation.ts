@@ -28,7 +28,7 @@ export interface KekDeps extends KeyDeps {
   readonly keks: Pick<Keks, 'refresh' | 'reload'>;
 }
 
-/** How the KEKs stand, and how far the latest rotation has come. */
+/** The states of the KEKs, and the progress of the latest rotation. */
 export async function kekStatus(deps: KekDeps): Promise<KekStatus> {
   const { vault, store, keks } = deps;
   const { current, keks: known, rotation } = await keks.refresh();
@@ -61,18 +61,18 @@ export async function kekStatus(deps: KekDeps): Promise<KekStatus> {
   };
 }
 
-/** Others may rotate or stage at the same time; beyond it something is wrong. */
+/** Maximum retries: others may rotate or stage at the same time. */
 const ROUNDS_MAX = 16;
-/** How often services are asked again whether they hold a KEK, milliseconds. */
+/** How often to check again whether all services hold a KEK, milliseconds. */
 const HELD_CHECK_MS = 250;
 
 /**
- * Makes a KEK the current one, on record: from then on everything is wrapped with it, in every process, and
- * `KeyRewrap` brings what there is to it. The KEK that is the current one already may be named: then what is
- * left under others is brought to it.
+ * Makes a KEK the current one, with a record. From then on every process wraps with it, and `KeyRewrap`
+ * rewraps existing keys. If the KEK is already current, the keys that are left under other KEKs are
+ * rewrapped.
  *
- * @param waitMs how long to wait until every service that is up holds the KEK, milliseconds.
- * @throws AppError `kek_not_found`; `kek_unusable` also when a service that is up lacks the KEK.
+ * @param waitMs how long to wait until every running service holds the KEK, milliseconds.
+ * @throws AppError `kek_not_found`; `kek_unusable` also when a running service lacks the KEK.
  */
 export async function rotateKek(deps: KekDeps, wanted: RotateKek, caller: Caller, waitMs = 0): Promise<void> {
   const untilMs = deps.clock.monotonic() + waitMs;
@@ -94,7 +94,7 @@ export async function rotateKek(deps: KekDeps, wanted: RotateKek, caller: Caller
         if (deps.clock.monotonic() >= untilMs)
           throw new AppError('kek_unusable', {
             detail:
-              'a service that is up lacks the KEK: it reads its ring file every few seconds, or at a restart',
+              'a running service lacks the KEK: it reads its ring file every few seconds, or at a restart',
           });
         await sleep(HELD_CHECK_MS);
       } else if (hasCode(error, 'precondition_failed')) round++;
@@ -114,17 +114,18 @@ function nextKek({ vault }: KekDeps, { keks, current }: KekState, { kek_id: name
   }
   const staged = vault.kekIds.filter((kekId) => keks.get(kekId)?.standing === 'staged');
   const [one, ...others] = staged;
-  if (one === undefined) throw new AppError('kek_unusable', { detail: `no KEK is staged beside ${current}` });
+  if (one === undefined)
+    throw new AppError('kek_unusable', { detail: `no KEK is staged; the current one is ${current}` });
   if (others.length > 0) throw new AppError('kek_unusable', { detail: 'several KEKs are staged: name one' });
   return one;
 }
 
 /**
- * Says that a KEK is not needed any more, on record: nothing in the store is wrapped with it, and nothing
- * will be. The former wrappings are out of the files of the store then.
+ * Retires a KEK, with a record: nothing in the store is wrapped with it, and nothing will be. Its former
+ * wrappings are then erased from the files of the store.
  *
- * @throws AppError `kek_not_found`; `kek_in_use` for the current KEK, and while something is wrapped with it;
- * `kek_unfetched` while holders may have copies that are wrapped with it alone.
+ * @throws AppError `kek_not_found`; `kek_in_use` for the current KEK, and while something is wrapped with
+ *   it; `kek_unfetched` while holders may have copies that are wrapped only with it.
  */
 export async function retireKek(deps: KekDeps, wanted: RetireKek, caller: Caller): Promise<RetiredKek> {
   const { store, keks, audit } = deps;
@@ -174,17 +175,19 @@ async function requireUnused({ store }: KekDeps, kekId: string): Promise<void> {
 
 const PAGE = 100;
 
-/** @throws AppError `kek_in_use` when something that opens is wrapped with the KEK. */
+/** @throws AppError `kek_in_use` when something that can be opened is wrapped with the KEK. */
 async function requireOnlyDamaged(deps: KekDeps, kekId: string): Promise<void> {
   if (!deps.vault.holds(kekId))
-    throw new AppError('kek_in_use', { detail: 'the ring lacks it, so it is unknown what opens with it' });
+    throw new AppError('kek_in_use', { detail: 'it is not in the ring, so it is unknown what it can open' });
   const use = (await deps.store.kekUses()).find((one) => one.kekId === kekId);
   if ((use?.secrets ?? 0) > 0) throw new AppError('kek_in_use', { detail: 'secrets are wrapped with it' });
   for (let after: string | undefined, more = true; more; ) {
     const page = await deps.store.listWrapped(kekId, { after, limit: PAGE });
     for (const key of page.items)
       if (checked(deps, key).opened.some((one) => one === kekId))
-        throw new AppError('kek_in_use', { detail: 'versions of keys that open are wrapped with it' });
+        throw new AppError('kek_in_use', {
+          detail: 'versions of keys that can be opened are wrapped with it',
+        });
     const last = page.items.at(-1);
     after = last?.record?.id ?? last?.name;
     more = page.more;
@@ -199,10 +202,7 @@ async function firstUnfetched({ store }: KekDeps, kekId: string): Promise<string
   }
 }
 
-/**
- * Keys that somebody may hold in no wrapping but with that KEK, or older ones. @throws AppError
- * `kek_not_found`.
- */
+/** Keys whose holders may have copies only under that KEK or older ones. @throws AppError `kek_not_found`. */
 export async function listStaleCopies(
   { store, keks }: KekDeps,
   kekId: string,
@@ -213,7 +213,7 @@ export async function listStaleCopies(
   return { keys: [...names], ...(next === undefined ? {} : { next_cursor: next }) };
 }
 
-/** Unwraps every version of a page of keys, and says what does not open. */
+/** Unwraps every version of a page of keys, and reports those that do not open. */
 export async function verifyWrapping(
   deps: KekDeps,
   page: PageQuery<string>,
@@ -249,7 +249,7 @@ export async function verifyWrapping(
   };
 }
 
-/** The KEKs of the versions that open, and whether one does not. */
+/** The KEKs of the versions that open, and whether some version does not. */
 function checked(deps: KekDeps, stored: NamedKey): { opened: (string | undefined)[]; isDamaged: boolean } {
   const key = authenticate(deps, stored.name, stored);
   if (key === undefined) return { opened: [], isDamaged: true };

@@ -3,18 +3,18 @@ import type { KeyRewrap } from './rewrap-keys.ts';
 
 export interface KekUpkeepDeps extends KekDeps {
   readonly rewrap: KeyRewrap;
-  /** Of this service among all that use the store. */
+  /** Id of this service among all that use the store. */
   readonly service: string;
 }
 
-/** How long a service that says nothing any more counts as up, milliseconds. */
+/** How long a silent service counts as up, milliseconds. */
 const PRESENT_MS = 15_000;
-/** How often it says so, at most, milliseconds. */
+/** Shortest interval between announcements, milliseconds. */
 const ANNOUNCE_AGAIN_MS = 4_000;
 
 /**
- * What a service does about KEKs by itself, every few seconds: it says that it is up and which KEKs it holds,
- * reads a ring that has changed, follows anyone who has rotated, and continues with what is left to rewrap.
+ * Periodic work on KEKs, every few seconds. The service announces that it is up and which KEKs it holds,
+ * reloads a changed ring, follows rotations by other processes, and continues unfinished rewrapping.
  */
 export class KekUpkeep {
   readonly #deps: KekUpkeepDeps;
@@ -28,15 +28,15 @@ export class KekUpkeep {
   }
 
   /**
-   * Reads a ring that has changed, and says what this service holds: at the start before anything is served,
-   * and before a rotation. @throws AppError of the store, `sealed`.
+   * Reloads a changed ring and announces the KEKs of this service. It runs at the start before anything is
+   * served, and before a rotation. @throws AppError of the store, `sealed`.
    */
   async look(): Promise<void> {
     await this.#deps.keks.reload();
     await this.#announce();
   }
 
-  /** A call during another joins that one. Never rejects: what fails is in the log, and tried again. */
+  /** Concurrent calls share one run. Never rejects: failures are logged and retried. */
   run(): Promise<void> {
     this.#running ??= this.#run().finally(() => {
       this.#running = undefined;
@@ -45,14 +45,13 @@ export class KekUpkeep {
   }
 
   /**
-   * Begins to rewrap what a rotation left to do. Not waited for: this service has to go on saying that it
-   * is up.
+   * Starts the rewrapping after a rotation, without waiting for it: this service must keep announcing itself.
    */
   rewrap(): void {
     void this.#deps.rewrap.run();
   }
 
-  /** Ends what is under way after its present step, and says that this service is not up any more. */
+  /** Stops running work after its present step, and announces that this service is down. */
   async stop(): Promise<void> {
     const { rewrap, store, service, logger } = this.#deps;
     this.#isStopped = true;

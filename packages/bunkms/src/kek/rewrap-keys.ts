@@ -15,36 +15,37 @@ import type { KekDeps } from './kek-rotation.ts';
 
 export interface RewrapDeps extends KekDeps {
   readonly caller: Caller;
-  /** Of this process, among those that may do the same work. */
+  /** Id of this process among those that may do the same work. */
   readonly holder: string;
-  /** Versions of one transaction; {@link BATCH} unless a test says otherwise. */
+  /** Versions per transaction; {@link BATCH} unless a test sets it. */
   readonly batch?: number;
 }
 
 /**
- * Versions of one transaction. Exports wait for it, so it is small; each costs a sync, so it is not too
- * small.
+ * Versions per transaction. Exports wait for a transaction, so it is small. Each needs a sync, so it is not
+ * too small.
  */
 const BATCH = 40;
 /** Versions that are wrapped in one turn of the event loop. */
 const AT_ONCE = 8;
 const TASK = 'kek-rotation';
-/** How long the work stays with a process that says nothing, milliseconds. */
+/** How long the claim of a silent process lasts, milliseconds. */
 const CLAIM_MS = 15_000;
 const CLAIM_AGAIN_MS = 5_000;
-/** Keys that others change while they are being wrapped are left for another pass. */
+/** Maximum passes. Keys that others change during a pass are left for another pass. */
 const PASSES_MAX = 32;
 
-/** What a run came to. */
-export type RewrapOutcome = 'nothing to do' | 'others are at it' | 'stopped' | 'done';
+/** The outcome of a run. */
+export type RewrapOutcome = 'nothing to do' | 'others are working' | 'stopped' | 'done';
 
 /**
- * Brings everything that is wrapped with another KEK under the current one, once somebody has made that so:
- * all versions of all keys, a transaction for some keys at a time with an audit record for each, then the
- * service's own secrets. It is decided by what is stored alone, so it goes on wherever it was cut off, in
- * whichever process; and each step leaves everything readable for a ring that has both KEKs.
+ * After a rotation, rewraps everything under other KEKs with the current one: first all versions of all keys,
+ * then the service's own secrets. A transaction covers some keys, with an audit record for each. Only the
+ * stored data determine the remaining work, so any process can continue after an interruption. After each
+ * step everything is readable with a ring that has both KEKs.
  *
- * A key stays in its revision, as nothing that is shown of it changes. What does not open is left as it is.
+ * A key keeps its revision, because none of its public facts change. Versions that do not open are not
+ * changed.
  *
  * One class, because each step of a run needs the claim and the counts of the steps before it.
  */
@@ -54,7 +55,7 @@ export class KeyRewrap {
   #claimedAtMs = 0;
   #isStopped = false;
   #wrapped = 0;
-  /** How many were left by a run that came to its end: those that do not open. */
+  /** How many versions the last complete run left, because they do not open. */
   #left = -1;
 
   constructor(deps: RewrapDeps) {
@@ -62,8 +63,8 @@ export class KeyRewrap {
   }
 
   /**
-   * Does what there is to do. A call during another joins that one. Never rejects: what fails is in the log,
-   * and done by the next call.
+   * Does all pending work. Concurrent calls share one run. Never rejects: failures are logged, and the next
+   * call retries.
    */
   run(): Promise<RewrapOutcome> {
     this.#running ??= this.#run().finally(() => {
@@ -72,7 +73,7 @@ export class KeyRewrap {
     return this.#running;
   }
 
-  /** Ends a run after its present step; later ones do nothing. */
+  /** Stops a run after its present step. Later calls do nothing. */
   async stop(): Promise<void> {
     this.#isStopped = true;
     await this.#running;
@@ -82,7 +83,7 @@ export class KeyRewrap {
     const { store, logger, holder } = this.#deps;
     try {
       if (this.#isStopped || !(await this.#hasWork())) return 'nothing to do';
-      if (!(await this.#claim())) return 'others are at it';
+      if (!(await this.#claim())) return 'others are working';
       try {
         // The former holder of the claim may have finished before this process got it.
         return (await this.#hasWork()) ? await this.#rewrapAll() : 'nothing to do';
@@ -98,16 +99,15 @@ export class KeyRewrap {
   async #hasWork(): Promise<boolean> {
     const { store, keks } = this.#deps;
     const { rotation, current } = await keks.refresh();
-    // Whatever an earlier release left under several KEKs is nobody's wish yet.
+    // Without a rotation, keys under several KEKs come from an earlier release, and nobody has asked to
+    // rewrap them.
     if (rotation === undefined) return false;
     if (rotation.completedAt === undefined) return true;
     const left = await store.countNotWrappedBy(current);
     return left > 0 && left !== this.#left;
   }
 
-  /**
-   * Takes the work for this process, or says that it is still at it. @returns false when another one has it.
-   */
+  /** Claims the work for this process, or extends its claim. @returns false when another process has it. */
   async #claim(): Promise<boolean> {
     const { store, clock, holder } = this.#deps;
     this.#claimedAtMs = clock.monotonic();
@@ -134,7 +134,9 @@ export class KeyRewrap {
     throw new AppError('overloaded');
   }
 
-  /** Goes once over all that is wrapped with other KEKs. @returns how many keys others changed meanwhile. */
+  /**
+   * Makes one pass over everything under other KEKs. @returns how many keys others changed in the meantime.
+   */
   async #pass({ current }: KekState): Promise<number | 'stopped'> {
     const { store, batch = BATCH } = this.#deps;
     let overtaken = 0;
@@ -144,9 +146,9 @@ export class KeyRewrap {
       for (let more = true; more; ) {
         const page = await next;
         more = page.more;
-        // The next page is read while this one is wrapped and written.
+        // Read the next page while this one is wrapped and written.
         if (more) next = store.listWrapped(kekId, { after: idOf(page.items.at(-1)), limit: batch });
-        // Nobody may be waiting for it when this one fails.
+        // If this page fails, nobody awaits the next one.
         next.catch(() => undefined);
         if (this.#isStopped || !(await this.#isOurs())) return 'stopped';
         overtaken += await this.#rewrapBatch(page.items);
@@ -160,7 +162,7 @@ export class KeyRewrap {
     return isFresh || (await this.#claim());
   }
 
-  /** @returns how many of the keys others changed meanwhile. */
+  /** @returns how many of the keys others changed in the meantime. */
   async #rewrapBatch(keys: readonly NamedKey[]): Promise<number> {
     const { store, batch = BATCH } = this.#deps;
     let overtaken = 0;
@@ -184,7 +186,8 @@ export class KeyRewrap {
   }
 
   /**
-   * The key with every version that opens wrapped with the current KEK; undefined when there is none to wrap.
+   * The key with all versions that open wrapped with the current KEK; undefined when there is nothing to
+   * rewrap.
    */
   async #rewrapped(stored: NamedKey): Promise<KeyUpdate | undefined> {
     const deps = this.#deps;
@@ -198,8 +201,7 @@ export class KeyRewrap {
       if (renewed !== undefined) versions.push(renewed);
     }
     if (versions.length === 0) return undefined;
-    // By the bytes: the current KEK may have become another one in the course of this; then the store takes
-    // none of it.
+    // From the bytes: the current KEK may have changed during this; then the store refuses the update.
     const kekId = kekIdOf(versions.at(-1)?.wrapped ?? new Uint8Array()) ?? '';
     const record = {
       ...previous,
@@ -213,8 +215,8 @@ export class KeyRewrap {
   }
 
   /**
-   * The last step: anyone who takes the former KEK out of the ring too early must not find a service that
-   * knows half of its keys.
+   * The last step. So a service whose former KEK is removed from the ring too early stays sealed, and never
+   * runs with only some of its keys.
    */
   async #rewrapSecrets({ current }: KekState): Promise<boolean> {
     const { store, vault, clock, caller } = this.#deps;
@@ -236,7 +238,7 @@ export class KeyRewrap {
     });
   }
 
-  /** @returns false when somebody has rotated, staged or retired meanwhile. */
+  /** @returns false when an administrator has rotated, staged or retired a KEK in the meantime. */
   async #recordEnd({ current, rotation, seq }: KekState, left: number): Promise<boolean> {
     const { store, clock, caller, keks } = this.#deps;
     if (rotation === undefined || rotation.completedAt !== undefined) return true;
@@ -255,14 +257,11 @@ export class KeyRewrap {
 }
 
 function idOf(key: NamedKey | undefined): string {
-  // A version without a key has the id in the place of the name.
+  // A version without a key has the id as its name.
   return key?.record?.id ?? key?.name ?? '';
 }
 
-/**
- * The version wrapped with the current KEK; undefined when it is, when there are no bytes of it, and when it
- * does not open.
- */
+/** The version wrapped with the current KEK; undefined when it already is, has no bytes, or does not open. */
 function rewrappedVersion(
   deps: RewrapDeps,
   name: string,
@@ -271,7 +270,7 @@ function rewrappedVersion(
   const { vault } = deps;
   if (version.state === 'destroyed' || kekIdOf(version.wrapped) === vault.currentKekId) return undefined;
   try {
-    // With its check value, which a rewrap alone does not look at.
+    // This also compares the check value, which a rewrap alone does not.
     openDek(deps, name, version).fill(0);
     return { ...version, wrapped: rewrapDek(vault, name, version) };
   } catch (error) {

@@ -9,60 +9,58 @@ import { type ActingStorage, requireCurrent } from './storages.ts';
 import { type AuthenticKey, type KeyDeps, readStoredKey, stampOf } from './stored-key.ts';
 
 /**
- * Which revisions a caller will change: `*` for any, else the entity tags that it names. Undefined when it
- * does not say.
+ * The revisions that a change requires: `*` for any, or the given entity tags. Undefined for no requirement.
  */
 export type IfMatch = '*' | readonly string[] | undefined;
 
-/** What a change makes of a key. The digests, the revision and the record of it are added here. */
+/**
+ * The result of a decision: the new state of a key. The digests, the revision and the record are added here.
+ */
 export interface Decision {
   readonly action: string;
   readonly record: KeyRecord;
   readonly versions?: readonly KeyVersionRecord[];
-  /** The version that the record of the change names. */
+  /** The version in the record of the change. */
   readonly version?: number;
   readonly detail?: NonNullable<AuditDraft['detail']>;
-  /** Behind this record of the audit chain the key may not have been released. */
+  /** The key must not have been released after this record of the audit chain. */
   readonly quietSince?: number | undefined;
-  /** Storages beside the one that asks, which must stand as they were read. */
+  /** Further storages, besides the acting one, that must be unchanged since they were read. */
   readonly storages?: readonly StorageStamp[];
 }
 
 export interface ChangedKey extends Pick<AuthenticKey, 'record' | 'versions'> {
   /** Undefined when there was nothing to change. */
   readonly receipt: AuditReceipt | undefined;
-  /** Where in the audit chain the latest change of the key is. */
+  /** The place of the key's latest change in the audit chain. */
   readonly change: AuditReceipt;
 }
 
-/** What is asked of a key by name. */
+/** A request for a key by name. */
 export interface KeyRequest {
   readonly name: string;
   readonly ifMatch?: IfMatch;
-  /** The storage that asks. Nothing is changed unless its generation is the current one at that moment. */
+  /** The acting storage. Nothing is changed unless its generation is the current one at that moment. */
   readonly acting?: ActingStorage;
 }
 
-/**
- * Of concurrent writers each round lets one succeed, so this many lose at most; beyond it something is wrong.
- */
+/** Maximum retries: each round lets one of the concurrent writers succeed. */
 const ROUNDS_MAX = 256;
 
-/** The entity tag of a key as it is, without its quotes. */
+/** The present entity tag of a key, without its quotes. */
 export function tagOf({ id, revision }: Pick<KeyRecord, 'id' | 'revision'>): string {
   return `${id}-${revision}`;
 }
 
 /**
- * Changes a key, together with the audit record of it: reads it, lets `decide` say what shall become of it,
- * and stores that unless another writer, in this process or another, was faster; then it decides again on
- * what that one left.
+ * Changes a key together with its audit record. It reads the key, calls `decide` for the new state, and
+ * stores that. If another writer in any process was faster, it reads again and repeats the decision.
  *
- * @param decide returns undefined when there is nothing to change, and throws to refuse. May be called more
- * than once.
- * @returns the key as it is then, durable, with the versions that were read.
- * @throws AppError `unauthenticated` when the caller's token was revoked meanwhile, `storage_superseded`,
- * `key_not_found`, `key_damaged`, `precondition_failed`, and what `decide` throws.
+ * @param decide returns undefined when there is nothing to change, and throws to refuse. It may be called
+ *   more than once.
+ * @returns the resulting key, once durable, with the versions that were read.
+ * @throws AppError `unauthenticated` when the caller's token was revoked, `storage_superseded`,
+ *   `key_not_found`, `key_damaged`, `precondition_failed`, and what `decide` throws.
  */
 export async function changeKey(
   deps: KeyDeps,
@@ -75,7 +73,7 @@ export async function changeKey(
     const storage = acting === undefined ? undefined : await requireCurrent(deps, acting);
     const key = await readStoredKey(deps, name, choice);
     const time = new Date(deps.clock.now()).toISOString();
-    // Before the tag is looked at: that a key was destroyed is more than that it has changed.
+    // Before the tag is compared: a destroyed key is reported as destroyed rather than changed.
     const decision = await decide(key, time);
     requireMatch(key.record, ifMatch);
     if (decision === undefined) return { ...key, receipt: undefined };
@@ -95,7 +93,7 @@ export async function changeKey(
     const receipt = await deps.store.updateKey(update);
     if (receipt !== undefined)
       return { record, versions: merged(key.versions, versions), receipt, change: receipt };
-    // Another writer was faster; or what is new was wrapped with a KEK that is not the current one any more.
+    // Another writer was faster, or a new version was wrapped with a KEK that is no longer current.
     if (versions.some(({ wrapped }) => wrapped.length > 0)) await deps.keks.refresh();
   }
   throw new AppError('overloaded');

@@ -14,19 +14,19 @@ import type { KeyChange } from '../store/keys.ts';
 import { infoOf, nextRotationAt } from './key-state.ts';
 import { authenticate, type KeyDeps, readStoredKey, versionOf } from './stored-key.ts';
 
-/** The `Idempotency-Key` of a create, and whose it is. */
+/** The `Idempotency-Key` of a create request, and its subject. */
 export interface Idempotency {
   readonly subject: string;
   readonly key: string;
 }
 
 /**
- * Mints a DEK and stores it wrapped, together with its audit record. The same request of the same subject
- * with the same idempotency key makes one key and gets the same answer, for {@link IDEMPOTENCY_MS}, whatever
- * became of the key since.
+ * Creates a DEK and stores it wrapped, together with its audit record. For {@link IDEMPOTENCY_MS}, a
+ * subject's repeated request with the same idempotency key gets the same answer and creates nothing. Later
+ * changes of the key do not matter.
  *
- * @throws AppError `key_exists`, also when the stored key of that name is damaged: it is never replaced;
- * `key_destroyed`: nor is one that was; `idempotency_mismatch`.
+ * @throws AppError `key_exists`, also when the stored key with that name is damaged; `key_destroyed`;
+ *   `idempotency_mismatch`. Neither a damaged nor a destroyed key is replaced.
  */
 export async function createKey(
   deps: KeyDeps,
@@ -55,7 +55,7 @@ export async function createKey(
   throw new AppError('overloaded');
 }
 
-/** Nobody rotates KEKs more often than this during one request. */
+/** Maximum retries after rotations of the KEK during one request. */
 const ROUNDS_MAX = 8;
 
 interface Origin {
@@ -100,7 +100,7 @@ function newKey(
   };
   const draft = keyChangeDraft({ caller, time, action: 'key.create' }, record, {
     version: 1,
-    // With them the chain alone says how a key stood whose record is lost.
+    // With these details, the chain alone gives the state of a key whose record is lost.
     detail: {
       kcv: first.kcv,
       ...(exportable ? {} : { exportable }),
@@ -125,7 +125,7 @@ async function insert(
   }
 }
 
-/** The answer that the first such request got. */
+/** The answer to the first such request. */
 function replay(deps: KeyDeps, stored: StoredKey, asked: KeyRecord): KeyInfo {
   const key = authenticate(deps, stored.record?.name ?? '', stored);
   if (key === undefined) throw new AppError('key_damaged');
@@ -136,7 +136,7 @@ function replay(deps: KeyDeps, stored: StoredKey, asked: KeyRecord): KeyInfo {
   return infoOf({ ...asked, id, createdAt, dueAt }, versionOf(key, 1, deps.logger));
 }
 
-/** Hashes, so that neither what callers call their requests nor a subject beside it stands in the store. */
+/** Hashes, so that the store contains neither idempotency keys nor their subjects. */
 function hashesOf({ subject, key }: Idempotency, wanted: CreateKey): { key: string; request: string } {
   const { name, type, exportable, rotate_after_days: days, storage = null } = wanted;
   const request = JSON.stringify(['bunkms/create-key/v2', name, type, exportable, days, storage]);

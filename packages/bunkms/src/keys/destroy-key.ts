@@ -10,8 +10,8 @@ import { type AuthenticKey, type KeyDeps, versionOf } from './stored-key.ts';
 const NO_BYTES = new Uint8Array();
 
 /**
- * Destroys a key at once and for ever: its wrapped versions leave the store, and its name is burned. Works on
- * a key whose versions are damaged, too.
+ * Destroys a key at once and permanently: its wrapped versions are removed from the store, and its name is
+ * never used again. Also works on a key with damaged versions.
  *
  * @throws AppError `key_destroyed`, and of `changeKey`.
  */
@@ -26,8 +26,8 @@ export async function destroyKey(
 }
 
 /**
- * Destroys a key whose deletion is due, as the service does by itself. Anyone who else does the same
- * meanwhile, or restores the key, is given way.
+ * Destroys a key whose deletion is due, on behalf of the service. Does nothing if another request has
+ * destroyed or restored the key.
  *
  * @returns whether this call destroyed it.
  */
@@ -52,10 +52,10 @@ export function destruction({ record, versions }: AuthenticKey, time: string): D
 }
 
 /**
- * Every version of a key, destroyed. A damaged one is not among those that were read; it is made again, so
- * that its bytes go as well.
+ * All versions of a key in destroyed form. Damaged versions are missing among those that were read. They are
+ * recreated in destroyed form, so that their bytes are removed too.
  *
- * @param versions those that are genuine.
+ * @param versions the genuine ones.
  */
 export function allDestroyed(
   { id, version: count }: Pick<KeyRecord, 'id' | 'version'>,
@@ -68,10 +68,10 @@ export function allDestroyed(
 }
 
 /**
- * Destroys one version that nothing needs any more, never the current one.
+ * Destroys one version that is no longer needed, never the current one.
  *
- * @throws AppError `key_not_found` of a version that the key never had, `key_version_current`,
- * `key_version_destroyed`, `key_pending_deletion`, `key_destroyed`, and of `changeKey`.
+ * @throws AppError `key_not_found` for a version that never existed, `key_version_current`,
+ *   `key_version_destroyed`, `key_pending_deletion`, `key_destroyed`, and of `changeKey`.
  */
 export async function destroyVersion(
   deps: KeyDeps,
@@ -103,7 +103,7 @@ export function destroyed(version: KeyVersionRecord, time: string): KeyVersionRe
   return { ...version, state: 'destroyed', destroyedAt: time, wrapped: NO_BYTES };
 }
 
-/** What is known of a version whose record is lost. */
+/** The known facts of a version whose record is lost. */
 export function lostVersion(keyId: string, version: number, time: string): KeyVersionRecord {
   return {
     keyId,
@@ -117,12 +117,12 @@ export function lostVersion(keyId: string, version: number, time: string): KeyVe
 }
 
 /**
- * The receipt of a destruction.
+ * The receipt for a destruction.
  *
- * The KEKs are all that the key ever had: a copy of any version may have been made while each of them was the
- * current one.
+ * It lists all KEKs that ever wrapped the key: a copy of any version may have been made while each of them
+ * was current.
  *
- * @param changed the key as the destruction left it.
+ * @param changed the key after the destruction.
  */
 export function receiptOf(
   { record, change, versions }: Pick<ChangedKey, 'record' | 'change' | 'versions'>,
@@ -142,13 +142,13 @@ export function receiptOf(
 }
 
 /**
- * Drops the bytes from the storage for good. The key is destroyed by now, whatever becomes of this: the
- * service's sweep continues with it until it succeeds.
+ * Erases the bytes from the storage. The key is already destroyed, even if this fails: the service's sweep
+ * retries until it succeeds.
  */
 export async function scrub({ store, logger }: KeyDeps): Promise<void> {
   try {
     await store.scrub();
   } catch (error) {
-    logger.warn({ err: error }, 'the storage could not be scrubbed yet');
+    logger.warn({ err: error }, 'failed to scrub the storage; trying again later');
   }
 }

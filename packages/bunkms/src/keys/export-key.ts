@@ -11,7 +11,7 @@ import { type KeyDeps, readStoredKey, stampOf, versionOf } from './stored-key.ts
 
 export interface ExportDeps extends KeyDeps {
   readonly exports: Pick<ExportRecorder, 'release'>;
-  /** How long anyone who gets a key may keep it, milliseconds; at most `LEASE_TTL_MS`. */
+  /** How long the holder of a released key may keep it, milliseconds; at most `LEASE_TTL_MS`. */
   readonly leaseTtlMs: number;
 }
 
@@ -23,32 +23,31 @@ export interface ReleasedKey {
 
 export interface ExportRequest {
   readonly name: string;
-  /** The current one when absent. */
+  /** By default the current version. */
   readonly version?: number | undefined;
-  /** The storage that asks, if one does: then only what it holds is released. */
+  /** The acting storage, if any: then only keys that it holds are released. */
   readonly acting?: ActingStorage | undefined;
 }
 
-/** A key that is changed more often than this during one export has nothing steady to release. */
+/** Maximum retries for a key that changes during one export. */
 const ROUNDS_MAX = 32;
 
 /**
- * Releases a DEK, that of the current version unless another is asked for. The one place where key material
- * leaves the service, and it leaves only after its CRITICAL record is durable: whatever fails before that,
- * nothing of the key is in the answer. The record is written only while the key is what was read: when it was
- * changed meanwhile, it is read again, so that in the chain no release follows the disabling or the end of
- * its key.
+ * Releases a DEK, of the current version unless another is requested. This is the only place where key
+ * material leaves the service. It leaves only after its CRITICAL record is durable: if anything fails before
+ * that, the answer contains nothing of the key. The record is written only if the key has not changed since
+ * it was read; otherwise the key is read again. So in the chain no release follows the disabling or
+ * destruction of its key.
  *
- * Refused and failed calls are recorded by the same recorder, where they are answered
- * (`http/export-audit.ts`).
+ * `http/export-audit.ts` records refused and failed calls with the same recorder.
  *
- * A request that names no storage gets what anybody holds. One that does gets what that storage holds,
- * while its generation is the current one: both are decided in the transaction of the record, too.
+ * A request without a storage gets a key whatever its holder. With a storage it gets only keys which that
+ * storage holds, while its generation is the current one. The transaction of the record checks both again.
  *
  * @throws AppError `storage_superseded`, `key_unheld`, `key_held_elsewhere`, `key_deletion_intended` to a
- * storage; `key_not_found` (of a version that the key never had, too), `key_disabled`,
- * `key_pending_deletion`, `key_destroyed`, `key_not_exportable`, `key_version_destroyed`, `key_damaged`,
- * `audit_unavailable`; `unauthenticated` when the token was revoked meanwhile.
+ *   storage; `key_not_found` (also for a version that never existed), `key_disabled`, `key_pending_deletion`,
+ *   `key_destroyed`, `key_not_exportable`, `key_version_destroyed`, `key_damaged`, `audit_unavailable`;
+ *   `unauthenticated` when the token was revoked.
  */
 export async function exportKey(
   deps: ExportDeps,
@@ -65,10 +64,10 @@ export async function exportKey(
   throw new AppError('overloaded');
 }
 
-/** @throws AppError `precondition_failed` when the key was changed meanwhile. */
+/** @throws AppError `precondition_failed` when the key has changed in the meantime. */
 async function tryExport(deps: ExportDeps, request: ExportRequest, caller: Caller): Promise<ReleasedKey> {
   const { acting } = request;
-  // First, so that a copy of a storage learns that it is one, whatever there is of the key.
+  // First, so that a superseded copy of a storage learns that, whatever the state of the key.
   const storage = acting === undefined ? undefined : await requireCurrent(deps, acting);
   const key = await readStoredKey(deps, request.name, request.version ?? 'current');
   const { record } = key;

@@ -9,17 +9,17 @@ import { readStorage } from './storages.ts';
 import type { AuthenticKey, KeyDeps } from './stored-key.ts';
 
 /**
- * Which storage holds a key. It changes hands by an offer and its acceptance, by the claim of a key that
- * nobody holds, and by an administrator's take-over. Each is a compare-and-set with its audit record. What is
- * so already needs no change: then the call succeeds and leaves no record, so each may be repeated.
+ * The holder of a key. It changes by an offer and its acceptance, by the claim of a key without a holder, and
+ * by an administrator's take-over. Each is a compare-and-set with its audit record. A call without effect
+ * succeeds and leaves no record, so each may be repeated.
  */
 
 /**
- * Makes a storage the holder of a key that nobody holds.
+ * Makes a storage the holder of a key without a holder.
  *
- * @param isAdministrator may claim a key of which it is not known who holds it.
- * @throws AppError `key_held_elsewhere`; `key_unheld` for a key whose holder is unknown, from anybody but an
- * administrator; `storage_superseded`, `key_destroyed`, and of {@link changeKey}.
+ * @param isAdministrator may claim a key with an unknown holder.
+ * @throws AppError `key_held_elsewhere`; `key_unheld` for a key with an unknown holder, except to an
+ *   administrator; `storage_superseded`, `key_destroyed`, and of {@link changeKey}.
  */
 export async function claimKey(
   deps: KeyDeps,
@@ -46,12 +46,11 @@ export async function claimKey(
 /**
  * Makes a storage the holder of a key, whatever its holder.
  *
- * A key whose deletion is intended stays with its holder until it is destroyed: the intent is that holder's,
- * and no other storage may carry it out. An administrator restores the key first, or destroys it.
+ * A key with a deletion intent stays with its holder until it is destroyed: no other storage may carry out
+ * the intent of that holder. An administrator must first restore the key, or destroy it.
  *
- * @throws AppError `lease_live`, with its end, while the key may be in use by anybody but that storage,
- * unless forced; `key_deletion_intended`; `key_destroyed` unless content is still to be removed, and of
- * {@link changeKey}.
+ * @throws AppError `lease_live`, with its end, while any other storage may use the key, unless forced;
+ *   `key_deletion_intended`; `key_destroyed` unless content remains to be removed, and of {@link changeKey}.
  */
 export async function takeOverKey(
   deps: KeyDeps,
@@ -72,7 +71,10 @@ export async function takeOverKey(
   return infoOfKey(changed);
 }
 
-/** @returns the place in the chain up to which nobody else may use the key. @throws AppError `lease_live`. */
+/**
+ * @returns the place in the chain up to which no other release of the key is live. @throws AppError
+ *   `lease_live`.
+ */
 async function requireQuiet({ store, clock }: KeyDeps, name: string, storage: string): Promise<number> {
   const { seq } = await store.auditHead();
   const until = await liveUntil(
@@ -85,10 +87,10 @@ async function requireQuiet({ store, clock }: KeyDeps, name: string, storage: st
 }
 
 /**
- * Offers a key, as its holder, to another storage; in the place of an earlier offer.
+ * Offers a key, as its holder, to another storage. Replaces an earlier offer.
  *
  * @throws AppError `invalid_request` for an offer to the holder itself; `key_held_elsewhere`, `key_unheld`,
- * `key_deletion_intended`, `storage_superseded`, `key_destroyed`, and of {@link changeKey}.
+ *   `key_deletion_intended`, `storage_superseded`, `key_destroyed`, and of {@link changeKey}.
  */
 export async function offerKey(
   deps: KeyDeps,
@@ -116,12 +118,11 @@ export async function offerKey(
 }
 
 /**
- * Takes the offer of a move back, as the key's holder. Once this is answered, nobody accepts it any more. Of
- * another move it leaves the offer alone.
+ * Withdraws the offer of a move, as the key's holder. After the answer, the offer cannot be accepted. Offers
+ * of other moves stay.
  *
- * @throws AppError `key_held_elsewhere` when it was accepted before; `key_unheld`, `storage_superseded`,
- * `key_destroyed`, and of
- * {@link changeKey}.
+ * @throws AppError `key_held_elsewhere` when it has been accepted; `key_unheld`, `storage_superseded`,
+ *   `key_destroyed`, and of {@link changeKey}.
  */
 export async function withdrawKey(
   deps: KeyDeps,
@@ -138,9 +139,9 @@ export async function withdrawKey(
 }
 
 /**
- * Makes a storage the holder of a key that it was offered, iff the offer of that very move stands and its
- * holder has not advanced since: so a holder that advances, and then withdraws, knows that no offer of its
- * own is accepted any more, however late it arrived.
+ * Makes a storage the holder of a key that it was offered. The offer of exactly that move must exist, and its
+ * maker must not have advanced since. So a holder that advances and then withdraws knows that none of its
+ * offers can be accepted any more, however late they arrived.
  *
  * @throws AppError `key_not_offered`, `storage_superseded`, `key_destroyed`, and of {@link changeKey}.
  */

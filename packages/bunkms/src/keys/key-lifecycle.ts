@@ -6,14 +6,13 @@ import { DAY_MS, infoOfKey, nextRotationAt, refuseDestroyed, refuseEnding } from
 import { type AuthenticKey, type KeyDeps, versionOf } from './stored-key.ts';
 
 /**
- * The states of a key (NIST SP 800-57 part 1, section 7, names them otherwise):
- * `enabled ⇄ disabled → pending_deletion → destroyed`. What a key is already, it need not become: such a call
- * succeeds, changes nothing and leaves no record, so it may be repeated.
+ * The states of a key (NIST SP 800-57 part 1, section 7, uses other names): `enabled ⇄ disabled →
+ * pending_deletion → destroyed`. A call for a state that the key already has succeeds, changes nothing and
+ * leaves no record, so it may be repeated.
  */
 
 /**
- * Lets a disabled key be used again. @throws AppError `key_pending_deletion`, `key_destroyed`, and of
- * {@link changeKey}.
+ * Enables a disabled key. @throws AppError `key_pending_deletion`, `key_destroyed`, and of {@link changeKey}.
  */
 export async function enableKey(deps: KeyDeps, request: KeyRequest, caller: Caller): Promise<KeyInfo> {
   const changed = await changeKey(deps, request, 'current', caller, (key) => {
@@ -25,7 +24,7 @@ export async function enableKey(deps: KeyDeps, request: KeyRequest, caller: Call
   return infoOfKey(changed);
 }
 
-/** Ends the use of a key for the time being: no version is released. @throws as {@link enableKey}. */
+/** Disables a key: no version is released. @throws as {@link enableKey}. */
 export async function disableKey(deps: KeyDeps, request: KeyRequest, caller: Caller): Promise<KeyInfo> {
   const changed = await changeKey(deps, request, 'current', caller, ({ record }) => {
     refuseEnding(record);
@@ -36,8 +35,8 @@ export async function disableKey(deps: KeyDeps, request: KeyRequest, caller: Cal
 }
 
 /**
- * Asks for the deletion of a key in `pendingDays`, until then it can be restored and is not released. The
- * first call sets the day, also of a key whose holder wants it shredded; asking again does not move it.
+ * Schedules the deletion of a key in `pendingDays`. Until then it can be restored and is not released. The
+ * first call sets the day, also for a key whose holder wants it shredded. Later calls do not move it.
  *
  * @throws AppError `key_destroyed`, and of {@link changeKey}.
  */
@@ -61,7 +60,7 @@ export async function scheduleDeletion(
 }
 
 /**
- * Takes back the deletion of a key; it lands in `disabled`, so that using it again is a decision of its own.
+ * Cancels the deletion of a key. It becomes `disabled`, so that using it again is a separate decision.
  *
  * @throws AppError `key_not_pending_deletion`, `key_destroyed`, and of {@link changeKey}.
  */
@@ -77,8 +76,8 @@ export async function restoreKey(deps: KeyDeps, request: KeyRequest, caller: Cal
 /**
  * Changes the policies of a key.
  *
- * @throws AppError `key_not_exportable` when that would be taken back; `key_pending_deletion`,
- * `key_destroyed`, and of {@link changeKey}.
+ * @throws AppError `key_not_exportable` for a change of `exportable` back to true; `key_pending_deletion`,
+ *   `key_destroyed`, and of {@link changeKey}.
  */
 export async function updateKey(
   deps: KeyDeps,
@@ -105,7 +104,10 @@ function updated(deps: KeyDeps, key: AuthenticKey, update: UpdateKey): Decision 
   };
 }
 
-/** By the time at which the current version was made, which has to be sound only if there is a policy. */
+/**
+ * The next rotation, from the creation time of the current version, which must be genuine only if there is a
+ * policy.
+ */
 function rotationOf({ logger }: KeyDeps, key: AuthenticKey, record: AuthenticKey['record']): string | null {
   if (record.rotateAfterDays === null) return null;
   return nextRotationAt(record, versionOf(key, record.version, logger).createdAt);

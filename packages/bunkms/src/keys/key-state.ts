@@ -10,17 +10,16 @@ export function refuseDestroyed({ state }: KeyRecord): void {
   if (state === 'destroyed') throw new AppError('key_destroyed');
 }
 
-/** Lets a key pass that is enabled or disabled. @throws AppError `key_destroyed`, `key_pending_deletion`. */
+/** Requires an enabled or disabled key. @throws AppError `key_destroyed`, `key_pending_deletion`. */
 export function refuseEnding(record: KeyRecord): void {
   refuseDestroyed(record);
   if (record.state === 'pending_deletion') throw new AppError('key_pending_deletion');
 }
 
 /**
- * Lets a key pass that this storage holds.
+ * Requires that this storage holds the key.
  *
- * @throws AppError `key_unheld` when nobody is known to hold it, `key_held_elsewhere` with the storage that
- * does.
+ * @throws AppError `key_unheld` when no holder is known, `key_held_elsewhere` with the storage that holds it.
  */
 export function requireHolder({ holder }: KeyRecord, storage: string): void {
   if (holder === storage) return;
@@ -28,28 +27,24 @@ export function requireHolder({ holder }: KeyRecord, storage: string): void {
   throw new AppError('key_held_elsewhere', { storage: holder });
 }
 
-/**
- * Lets a key pass whose holder does not want it shredded. @throws AppError `key_destroyed`,
- * `key_deletion_intended`.
- */
+/** Requires a key without a deletion intent. @throws AppError `key_destroyed`, `key_deletion_intended`. */
 export function refuseIntended(record: KeyRecord): void {
   refuseDestroyed(record);
   if (record.intendedAt !== null) throw new AppError('key_deletion_intended');
 }
 
-/**
- * Lets a key pass that may be used. @throws AppError `key_destroyed`, `key_pending_deletion`, `key_disabled`.
- */
+/** Requires a usable key. @throws AppError `key_destroyed`, `key_pending_deletion`, `key_disabled`. */
 export function requireEnabled(record: KeyRecord): void {
   refuseEnding(record);
   if (record.state === 'disabled') throw new AppError('key_disabled');
 }
 
 /**
- * When an enabled key is rotated by its policy.
+ * When the policy of an enabled key rotates it.
  *
- * @param madeAt when the current version was made.
- * @returns null without a policy, for a key in another state, and for one that may have no more versions.
+ * @param madeAt when the current version was created.
+ * @returns null without a policy, for a key in another state, and for one with the maximum number of
+ *   versions.
  */
 export function nextRotationAt(
   { state, rotateAfterDays, version }: Pick<KeyRecord, 'state' | 'rotateAfterDays' | 'version'>,
@@ -59,7 +54,7 @@ export function nextRotationAt(
   return new Date(Date.parse(madeAt) + rotateAfterDays * DAY_MS).toISOString();
 }
 
-/** What is shown of a key. @param current its current version; undefined when that is damaged. */
+/** The public facts of a key. @param current its current version; undefined when that is damaged. */
 export function infoOf(record: KeyRecord, current: KeyVersionRecord | undefined): KeyInfo {
   const { state, dueAt, destroyedAt } = record;
   return {
@@ -82,7 +77,7 @@ export function infoOf(record: KeyRecord, current: KeyVersionRecord | undefined)
   };
 }
 
-/** {@link infoOf} of a key that was read with its current version. */
+/** {@link infoOf} for a key that was read with its current version. */
 export function infoOfKey({ record, versions }: Pick<AuthenticKey, 'record' | 'versions'>): KeyInfo {
   return infoOf(
     record,
@@ -90,7 +85,7 @@ export function infoOfKey({ record, versions }: Pick<AuthenticKey, 'record' | 'v
   );
 }
 
-/** What is shown of a key that was read with all its versions. */
+/** The public facts of a key that was read with all its versions. */
 export function detailOf(key: AuthenticKey): KeyDetail {
   const genuine = new Set(key.versions.map(({ version }) => version));
   const numbers = Array.from({ length: key.record.version }, (_, index) => index + 1);

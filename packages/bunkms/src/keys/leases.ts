@@ -8,23 +8,23 @@ import type { KeyDeps } from './stored-key.ts';
 
 const PAGE = 100;
 /**
- * How much longer than its lease a key may be in use, milliseconds: its holder counts by another clock, and
- * the answer took time.
+ * How much longer than its lease a key may be in use, milliseconds: its holder uses another clock, and the
+ * answer took time.
  */
 const MARGIN_MS = 5_000;
 const LONGEST_MS = LEASE_TTL_MS + MARGIN_MS;
 
-/** A lease is the release that the audit chain tells of, so its place there is its id. */
+/** The id of a lease: the place of the release in the audit chain. */
 export function leaseIdOf({ seq }: Pick<AuditReceipt, 'seq'>): string {
   return String(seq);
 }
 
 /**
- * Who may hold a key now, newest first. Read from the audit chain, which has a record of every release before
- * it happens: so no release is missing, whatever crashed, and there is no second list to disagree with it.
+ * Who may hold a key now, newest first. The list comes from the audit chain, which has a record of every
+ * release before it happens. So no release is missing after a crash, and no second list can disagree.
  *
- * By the wall clock: one that was set forward hides leases that their holders, who count by themselves, still
- * keep; for 15 minutes at most.
+ * It uses the wall clock. If that was set forward, leases that their holders still use are hidden, for 15
+ * minutes at most.
  *
  * @throws AppError `key_not_found`.
  */
@@ -34,7 +34,7 @@ export async function listLeases(
   page: { readonly before?: number | undefined; readonly limit: number },
   caller: Caller,
 ): Promise<LeasePage> {
-  // Also of a key that is damaged or destroyed: who holds it is a question then, too.
+  // Also for a damaged or destroyed key: its holders still matter.
   if ((await store.findKey(name, 'current')) === undefined) throw new AppError('key_not_found');
   const nowMs = clock.now();
   const { items, next } = await store.listExports(name, isoOf(nowMs - LEASE_TTL_MS), page);
@@ -52,10 +52,10 @@ export async function listLeases(
 }
 
 /**
- * Until when somebody may hold a key of those releases; undefined when nobody does.
+ * The time until which a client may hold a key from those exports; undefined when none does.
  *
- * @param read gives records of releases from `from` on, newest first.
- * @param concerns leaves out releases that do not matter.
+ * @param read returns records of releases from `from` on, newest first.
+ * @param concerns filters the releases that matter.
  */
 export async function liveUntil(
   clock: Pick<Clock, 'now'>,
@@ -72,7 +72,7 @@ export async function liveUntil(
     const page = { ...(before === undefined ? {} : { before }), limit: PAGE };
     const { items, next } = await read(isoOf(nowMs - LONGEST_MS), page);
     for (const record of items) {
-      // Those before it were released earlier, and none lasts longer than this.
+      // This release and all earlier ones end at `latestMs` or before.
       if (Date.parse(record.time) + LONGEST_MS <= latestMs) return answer();
       if (concerns(record)) latestMs = Math.max(latestMs, Date.parse(leaseOf(record).until) + MARGIN_MS);
     }
@@ -82,7 +82,7 @@ export async function liveUntil(
   return answer();
 }
 
-/** The refusal of a take-over, until the last lease has ended. */
+/** The refusal of a take-over before the last lease has ended. */
 export function leaseLive(until: string): AppError {
   return new AppError('lease_live', { until, detail: `a copy of a key may be in use until ${until}` });
 }

@@ -7,7 +7,7 @@ import { kekIdOf } from '../records/wrapped-key.ts';
 import type { Vault } from '../vault/vault.ts';
 
 /**
- * Unwraps a stored DEK and holds it against its check value. @returns the raw DEK, which the caller wipes.
+ * Unwraps a stored DEK and compares its check value. @returns the raw DEK, which the caller wipes.
  * @throws AppError `key_damaged`.
  */
 export function openDek(

@@ -21,8 +21,8 @@ export async function readKey(deps: KeyDeps, name: string, caller: Caller): Prom
 }
 
 /**
- * The keys that `globs` match, by name, destroyed ones too; `next_cursor` is the name to go on behind. A page
- * may be short, or empty, and still have it.
+ * The keys that match `globs`, by name, including destroyed ones. `next_cursor` is the name to continue
+ * after. A page may be short or empty and still have it.
  */
 export async function listKeys(
   deps: KeyDeps,

@@ -18,7 +18,7 @@ export function rewrapDek(vault: Vault, name: string, { keyId, version, wrapped 
   }
 }
 
-/** One of the service's own secrets wrapped with the current KEK. @throws OpenError when it does not open. */
+/** A secret of the service wrapped with the current KEK. @throws OpenError when it does not open. */
 export function rewrapSecret(vault: Vault, wrapped: Uint8Array, name: SecretName): Buffer {
   const secret = vault.unwrapSecret(wrapped, name);
   try {
@@ -30,9 +30,11 @@ export function rewrapSecret(vault: Vault, wrapped: Uint8Array, name: SecretName
   }
 }
 
-/** What the old wrapping is given up for must open. Wipes what was opened for the comparison. */
+/**
+ * Checks that the new wrapping opens to the same key before it replaces the old one. Wipes the opened copy.
+ */
 function requireSame(key: Buffer, opened: Buffer): void {
   const isSame = timingSafeEqual(key, opened);
   opened.fill(0);
-  assert(isSame, 'a new wrapping opens to what was wrapped');
+  assert(isSame, 'a new wrapping opens to the wrapped key');
 }

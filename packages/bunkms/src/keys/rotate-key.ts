@@ -11,28 +11,27 @@ import { openDek } from './open-dek.ts';
 import { type AuthenticKey, type KeyDeps, versionOf } from './stored-key.ts';
 
 export interface Rotation extends KeyRequest {
-  /** Rotates only if this version is the current one. */
+  /** Rotates only if this is the current version. */
   readonly expectedVersion?: number | undefined;
-  /** Rotates also when the current version does not open: what was sealed under it is given up. */
+  /** Rotates even if the current version does not open: data under it are given up. */
   readonly acceptLoss?: boolean;
 }
 
 /**
- * Mints the next version of a key and makes it the current one, together with its audit record. Older
- * versions stay as they are.
+ * Creates the next version of a key and makes it current, together with its audit record. Older versions do
+ * not change.
  *
- * Anyone who rotates at the same time, in this process or another, makes one version: the store takes the
- * first, and the others answer with that one. It came to be after each of them had asked, so it is as new
- * as what they asked for.
+ * Concurrent rotations in any process create one version: the store accepts the first, and the others return
+ * that version. It was created after each of their requests, so it is as new as they need.
  *
- * A key whose current version does not open is not rotated, unless its loss is accepted: it may be brought
- * back yet (`bunkms recover`).
+ * A key whose current version does not open is not rotated unless its loss is accepted, because `bunkms
+ * recover` may restore it.
  *
- * @returns the key in its current version, durable: the new one, or with another `expectedVersion` the
- * present one.
+ * @returns the key with its current version, once durable. With another `expectedVersion` that is the
+ *   present version.
  * @throws AppError `key_not_found`, `key_disabled`, `key_pending_deletion`, `key_destroyed`,
- * `key_versions_exhausted`, `key_damaged`, `precondition_failed`. After `storage_unavailable` it may have
- * happened: with `expectedVersion` asking again does not rotate again.
+ *   `key_versions_exhausted`, `key_damaged`, `precondition_failed`. After `storage_unavailable` the rotation
+ *   may have happened; with `expectedVersion` a retry does not rotate again.
  */
 export async function rotateKey(deps: KeyDeps, rotation: Rotation, caller: Caller): Promise<KeyInfo> {
   const { expectedVersion } = rotation;
@@ -48,8 +47,8 @@ export async function rotateKey(deps: KeyDeps, rotation: Rotation, caller: Calle
 }
 
 /**
- * Rotates a key whose policy says so, as the service does by itself. Anyone who else rotates it meanwhile is
- * given way.
+ * Rotates a key that is due by its policy, on behalf of the service. Does nothing if another request has
+ * rotated it.
  *
  * @returns whether this call rotated it.
  */
@@ -102,12 +101,12 @@ function mint(vault: Vault, { id, name, version: present }: KeyRecord, time: str
   }
 }
 
-/** The KEKs of a key of which a version is wrapped with the current one as well. */
+/** The KEKs of a key after wrapping a version with the current one. */
 function withKek(kekIds: readonly string[], { currentKekId }: Vault): readonly string[] {
   return kekIds.includes(currentKekId) ? kekIds : [...kekIds, currentKekId];
 }
 
-/** Nothing was rotated by this call; that, too, is on record. */
+/** Records that this call rotated nothing. */
 async function recordUnneeded(
   { store, clock }: KeyDeps,
   { record }: ChangedKey,

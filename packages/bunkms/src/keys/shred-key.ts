@@ -19,24 +19,24 @@ import { type ActingStorage, requireCurrent } from './storages.ts';
 import { type AuthenticKey, authenticate, type KeyDeps } from './stored-key.ts';
 
 /**
- * The deletion of a project, as BunKMS sees it: its storage records the intent, has the key shredded, removes
- * the content and says so. Each step may be repeated, and what is unfinished is asked of BunKMS, so nothing
- * on a disk can begin a deletion.
+ * The deletion of a project from the side of BunKMS. Its storage records the intent, requests the shredding
+ * of the key, removes the content and reports that. Each step may be repeated. BunKMS lists unfinished
+ * deletions, so no data on a disk can begin one.
  */
 
-/** Records that are read at once in the search for a change of a key. */
+/** Records per page in the search for a change of a key. */
 const CHANGES_PAGE = 100;
 
-/** What a storage asks of a key that it holds. */
+/** A request of a storage for a key that it holds. */
 type Of<T> = T & { readonly name: string };
 
 /**
- * Records that the holder of a key wants it shredded. From then on the key is not released. It is destroyed
- * by itself only on a day that an administrator has set. The receipt is the place of that record; it is good
- * while that is the latest change of the key.
+ * Records that the holder of a key wants it shredded. From then on the key is not released. Without the
+ * holder it is destroyed only if an administrator has scheduled that. The receipt is the place of the record,
+ * and valid while that is the latest change of the key.
  *
- * @throws AppError `key_held_elsewhere`, `key_unheld`, `storage_superseded`, `key_destroyed`, and of
- * {@link changeKey}.
+ * @throws AppError `key_held_elsewhere`, `key_unheld`, `storage_superseded`, `key_destroyed`, and of {@link
+ *   changeKey}.
  */
 export async function intendDeletion(
   deps: KeyDeps,
@@ -49,7 +49,7 @@ export async function intendDeletion(
     requireHolder(record, acting.storage);
     if (record.intendedAt !== null && changedBy === 'key.deletion_intent') return undefined;
     const intendedAt = record.intendedAt ?? time;
-    // Of an enabled key it is the day of its next rotation.
+    // For an enabled key, `dueAt` is its next rotation.
     const dueAt = record.state === 'pending_deletion' ? record.dueAt : null;
     return {
       action: 'key.deletion_intent',
@@ -67,10 +67,10 @@ export async function intendDeletion(
 /**
  * Destroys a key whose holder wants it shredded.
  *
- * @throws AppError `precondition_failed` when the receipt is not that of the latest change of the key, as
- * after the deletion was taken back, or that change is not the holder's intent ({@link intendsItself});
- * `key_held_elsewhere`, `key_unheld`, `storage_superseded`, `key_destroyed` when the key was destroyed
- * otherwise or its content is removed already, and of {@link changeKey}.
+ * @throws AppError `precondition_failed` when the latest change is not the holder's intent ({@link
+ *   intendsItself}) or has another receipt, for example after a cancelation; `key_held_elsewhere`,
+ *   `key_unheld`, `storage_superseded`, `key_destroyed` when the key was destroyed in another way or its
+ *   content is already removed, and of {@link changeKey}.
  */
 export async function shredKey(
   deps: KeyDeps,
@@ -96,11 +96,11 @@ export async function shredKey(
 }
 
 /**
- * The answer to a destruction that was done before: that of the destruction, whatever came after it.
+ * The answer to a repeated destruction: that of the original one, whatever came after it.
  *
- * @param answer what the key as it is now gives.
- * @throws AppError `precondition_failed` when the receipt is neither that of the intent that was carried out,
- * nor that of what came of it.
+ * @param answer the answer from the present state of the key.
+ * @throws AppError `precondition_failed` when the receipt is neither that of the intent nor that of the
+ *   destruction.
  */
 async function repeated(
   deps: KeyDeps,
@@ -110,7 +110,7 @@ async function repeated(
 ): Promise<DestroyReceipt> {
   let done: AuditRecord | undefined;
   for await (const one of changesOf(deps, record)) if (one.action === 'key.destroy') done = one;
-  // After a restore the chain may not have it.
+  // After a restore the chain may lack it.
   if (done === undefined) return answer;
   const { seq, hash, detail = {} } = done;
   const isOf = (one: AuditReceipt) => one.seq === receipt.seq && one.hash === receipt.hash;
@@ -125,8 +125,8 @@ async function repeated(
 }
 
 /**
- * Tells whether the storage itself has asked for the deletion, and nothing but new wrappings came since. The
- * intent of a key that came from a backup is not enough: it may have been taken back after that.
+ * Whether the storage itself has requested the deletion, and only rewraps came since. The intent of a key
+ * from a backup is not enough, because it may have been canceled after the backup.
  */
 async function intendsItself(
   deps: KeyDeps,
@@ -140,10 +140,7 @@ async function intendsItself(
   return latest?.action === 'key.deletion_intent' && latest.detail?.['holder'] === storage;
 }
 
-/**
- * The changes of a key in their order, without new wrappings. Leaves out records that are not as they were
- * written.
- */
+/** The changes of a key in order, without rewraps. Skips records that were changed. */
 async function* changesOf(
   { store, chainKey }: Pick<KeyDeps, 'store' | 'chainKey'>,
   { id, name: key }: Pick<KeyRecord, 'id' | 'name'>,
@@ -160,11 +157,10 @@ async function* changesOf(
 }
 
 /**
- * Ends a deletion: the holder of a shredded key has removed the content, and holds it no longer.
+ * Finishes a deletion: the holder of a shredded key has removed the content, and stops being the holder.
  *
  * @throws AppError `precondition_failed` for a key that was not shredded; `key_held_elsewhere`,
- * `storage_superseded`, and of
- * {@link changeKey}.
+ *   `storage_superseded`, and of {@link changeKey}.
  */
 export async function finishDeletion(
   deps: KeyDeps,
@@ -185,10 +181,9 @@ export async function finishDeletion(
 }
 
 /**
- * The deletions that a storage has begun and not finished, by name. A page may be short, or empty, and still
- * have a cursor.
+ * The unfinished deletions of a storage, by name. A page may be short or empty and still have a cursor.
  *
- * @param mayUse leaves out keys that the caller may not use.
+ * @param mayUse filters out keys that the caller may not use.
  * @throws AppError `storage_superseded`.
  */
 export async function listDeletions(
@@ -217,6 +212,6 @@ export async function listDeletions(
 }
 
 function intendedAtOf({ intendedAt }: { readonly intendedAt: string | null }): string {
-  if (intendedAt === null) throw new Error('a key that is to be shredded says since when');
+  if (intendedAt === null) throw new Error('a key with a deletion intent has the time of the intent');
   return intendedAt;
 }

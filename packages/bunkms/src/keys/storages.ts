@@ -11,17 +11,17 @@ import type { StorageStamp } from '../store/storages.ts';
 import { leaseLive, liveUntil } from './leases.ts';
 import type { KeyDeps } from './stored-key.ts';
 
-/** Of concurrent writers each round lets one succeed. */
+/** Maximum retries: each round lets one of the concurrent writers succeed. */
 const ROUNDS_MAX = 256;
 
-/** A storage that acts, as it calls itself. */
+/** A storage that makes a request, with the generation that it claims. */
 export interface ActingStorage {
   readonly storage: string;
   readonly generation: string;
 }
 
 /**
- * How a storage stands, by its latest record in the audit chain.
+ * The state of a storage, from its latest record in the audit chain.
  *
  * @returns undefined when there is no such storage.
  * @throws AppError `integrity_error` when that record was changed.
@@ -39,10 +39,11 @@ export async function readStorage(
 }
 
 /**
- * Lets a storage pass that is of its current generation.
+ * Requires that the storage has its current generation.
  *
- * @returns what a write must find unchanged, so that no copy acts after another one took its place.
- * @throws AppError `storage_superseded`, also for a storage that is not known, and of {@link readStorage}.
+ * @returns the stamp that a write must find unchanged, so that no copy acts after another one has replaced
+ *   it.
+ * @throws AppError `storage_superseded`, also for an unknown storage, and of {@link readStorage}.
  */
 export async function requireCurrent(
   deps: Pick<KeyDeps, 'store' | 'chainKey' | 'logger'>,
@@ -61,11 +62,11 @@ export async function storageInfo(deps: KeyDeps, id: string): Promise<StorageInf
 }
 
 /**
- * Brings a storage from one of the generations that it may have to a fresh one; one that is not known is
- * registered. May be repeated.
+ * Advances a storage from one of the generations that it may have to a new one. Registers an unknown storage.
+ * May be repeated.
  *
- * @throws AppError `storage_superseded` when its generation is another one; `unauthenticated` when the token
- * was revoked meanwhile; `audit_unavailable`, and of {@link readStorage}.
+ * @throws AppError `storage_superseded` when its generation is another one; `unauthenticated` when the
+ *   token was revoked; `audit_unavailable`, and of {@link readStorage}.
  */
 export async function advanceStorage(
   deps: KeyDeps,
@@ -83,13 +84,13 @@ export async function advanceStorage(
 }
 
 /**
- * Lets another copy of a storage take its place: the one that has `generation`, or without it the one whose
- * start asks next. It is an administrator's act, and the way back from a record that was changed. May be
- * repeated: a storage that stands so already is left as it is.
+ * Lets another copy of a storage replace it: the copy with `generation`, or without it the next copy that
+ * starts. This is an administrator's action, and also recovers from a changed record. May be repeated: it
+ * does nothing if the storage is already in that state.
  *
  * @throws AppError `storage_not_found`; `lease_live` while a key that was released to the storage may be in
- * use, unless forced; `unauthenticated` when the token was revoked meanwhile; `audit_unavailable`, and of
- * {@link readStorage} unless forced.
+ *   use, unless forced; `unauthenticated` when the token was revoked; `audit_unavailable`, and of {@link
+ *   readStorage} unless forced.
  */
 export async function takeOverStorage(
   deps: KeyDeps,
@@ -120,14 +121,15 @@ async function stateToTakeOver(
   } catch (error) {
     const record = await deps.store.storageRecord(id);
     if (!force || !hasCode(error, 'integrity_error') || record === undefined) throw error;
-    // How often it was taken over is not known; but never as often as there are records before.
+    // The number of take-overs is unknown, but it is below the number of earlier records.
     return { takeOvers: record.seq, seq: record.seq };
   }
   throw new AppError('storage_not_found');
 }
 
 /**
- * @returns the place in the chain up to which no key is in use by the storage. @throws AppError `lease_live`.
+ * @returns the place in the chain up to which no release to the storage is live. @throws AppError
+ *   `lease_live`.
  */
 async function requireQuiet({ store, clock }: KeyDeps, id: string): Promise<number> {
   const { seq } = await store.auditHead();
@@ -137,7 +139,7 @@ async function requireQuiet({ store, clock }: KeyDeps, id: string): Promise<numb
 }
 
 /**
- * `present`: the storage stands as it shall already. Else `next` takes the place of `before`, unless that has
+ * `present`: the storage already has the wanted state. Otherwise `next` replaces `before`, unless that has
  * changed.
  */
 type Step =
@@ -167,7 +169,7 @@ async function change(
       });
       return infoOf(next, time);
     } catch (error) {
-      // Another one was faster.
+      // Another writer was faster.
       if (!hasCode(error, 'precondition_failed')) throw error;
     }
   }

@@ -18,13 +18,13 @@ import type { StorageStore } from '../store/storages.ts';
 import type { Keks } from '../vault/keks.ts';
 import type { Vault } from '../vault/vault.ts';
 
-/** What the operations on keys stand on. */
+/** The dependencies of the operations on keys. */
 export interface KeyDeps {
   readonly store: KeyStore & StorageStore & AuditStore;
   readonly vault: Vault;
-  /** Brings the vault up to date with the KEKs. */
+  /** Refreshes the KEK state of the vault. */
   readonly keks: Pick<Keks, 'refresh'>;
-  /** Key of the audit chain: only what the chain says of a key is obeyed. */
+  /** Key of the audit chain: a key is valid only as the chain describes it. */
   readonly chainKey: KeyObject;
   readonly audit: AuditLog;
   readonly clock: Clock;
@@ -32,12 +32,12 @@ export interface KeyDeps {
 }
 
 /**
- * A key that is what its latest change made it, and those of the versions read with it that are genuine too.
+ * A key that matches its latest change in the chain, with the genuine ones of the versions that were read.
  */
 export interface AuthenticKey {
   readonly record: KeyRecord;
   readonly versions: readonly KeyVersionRecord[];
-  /** Where in the audit chain that change is, and what it was. */
+  /** The place of that change in the audit chain, and its action. */
   readonly change: AuditReceipt;
   readonly changedBy: string;
 }
@@ -45,7 +45,7 @@ export interface AuthenticKey {
 /**
  * Reads a key and authenticates it.
  *
- * @throws AppError `key_not_found`, `key_damaged` for a row that was lost, edited, swapped or put back.
+ * @throws AppError `key_not_found`, `key_damaged` for a row that was lost, edited, swapped or rolled back.
  */
 export async function readStoredKey(
   deps: Pick<KeyDeps, 'store' | 'chainKey' | 'logger'>,
@@ -59,7 +59,7 @@ export async function readStoredKey(
   return key;
 }
 
-/** @returns undefined, and tells the log why, when the key must not be obeyed. */
+/** @returns undefined, and logs why, when the key must not be used. */
 export function authenticate(
   { chainKey, logger }: Pick<KeyDeps, 'chainKey' | 'logger'>,
   name: string,
@@ -83,12 +83,12 @@ export function authenticate(
   };
 }
 
-/** What tells this state of a key from any other. */
+/** Identifies this state of a key. */
 export function stampOf({ id, revision, versionDigests }: KeyRecord): KeyVersionStamp {
   return { id, revision, versionDigests };
 }
 
-/** The version of that number, genuine. @throws AppError `key_damaged`. */
+/** The genuine version with that number. @throws AppError `key_damaged`. */
 export function versionOf(
   { record, versions }: AuthenticKey,
   number: number,
@@ -97,6 +97,9 @@ export function versionOf(
   const version = versions.find((one) => one.version === number);
   if (version !== undefined) return version;
   const facts = { keyName: record.name, keyId: record.id, version: number };
-  logger.error({ ...facts, reason: 'its version is lost, changed or put back' }, 'a stored key is damaged');
+  logger.error(
+    { ...facts, reason: 'its version is lost, changed or rolled back' },
+    'a stored key is damaged',
+  );
   throw new AppError('key_damaged');
 }

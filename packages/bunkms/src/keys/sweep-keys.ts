@@ -7,19 +7,18 @@ import { authenticate, type KeyDeps } from './stored-key.ts';
 const PAGE = 100;
 
 /**
- * How far the wall clock may run ahead of the monotonic one before that is worth a line in the log,
- * milliseconds. Sleep of the machine looks the same.
+ * How far the wall clock may run ahead of the monotonic one without a log line, milliseconds. A sleep of the
+ * machine looks the same.
  */
 const JUMP_MS = 60_000;
 
 /**
- * What the service does to keys by itself: it destroys those whose deletion is due, and rotates those whose
- * policy says so. Every running process may try; one succeeds. A crash at any point leaves the key as it was
- * or done, and the next sweep goes on.
+ * Periodic work on keys: destroys those whose deletion is due, and rotates those that are due by their
+ * policy. Every running process may try, and one succeeds. After a crash each key is either unchanged or
+ * done, and the next sweep continues.
  *
- * A destroyed key cannot be brought back, so the time is taken from whichever clock says less: a wall clock
- * that is set forward destroys nothing before its time, at least until the process is started again; one that
- * is set back only delays.
+ * A destroyed key cannot be restored, so the time comes from the slower clock. A wall clock that is set
+ * forward destroys nothing early, at least until the process restarts. One that is set back only delays.
  */
 export class KeySweep {
   readonly #deps: KeyDeps;
@@ -35,8 +34,8 @@ export class KeySweep {
   }
 
   /**
-   * Looks once through what is due. A call during another joins that one. Never throws: what fails is in the
-   * log, and tried again.
+   * Processes all due keys once. Concurrent calls share one run. Never throws: failures are logged and
+   * retried.
    */
   run(): Promise<void> {
     this.#running ??= this.#run().finally(() => {
@@ -45,7 +44,7 @@ export class KeySweep {
     return this.#running;
   }
 
-  /** Resolves when no sweep is under way. */
+  /** Resolves when no sweep is running. */
   async settled(): Promise<void> {
     await this.#running;
   }
@@ -60,8 +59,8 @@ export class KeySweep {
         after = page.items.at(-1)?.name;
         more = page.more;
       }
-      // Always: anyone who destroyed a key, by a call or in another process, may not have come to this, or
-      // was in somebody's way.
+      // Always scrub: a destruction by a call or in another process may have crashed before it, or been
+      // blocked.
       await store.scrub();
     } catch (error) {
       logger.warn({ err: error }, 'failed to sweep due keys; trying again');

@@ -1,10 +1,10 @@
 import type { AuditDraft } from './chain.ts';
 
-/** Who acts, as audit records tell it. */
+/** The caller, in the form of audit records. */
 export type Caller = Pick<AuditDraft, 'actor' | 'jti' | 'source' | 'request_id'>;
 
 /** The service itself. */
 export const SYSTEM: Caller = { actor: 'system' };
 
-/** The operator who runs `bunkms` on the machine itself. */
+/** The operator who runs `bunkms` on this machine. */
 export const CLI_CALLER: Caller = { actor: 'cli' };

@@ -35,7 +35,7 @@ function chainOf(all: readonly AuditDraft[]): AuditRecord[] {
 }
 
 describe('a chain', () => {
-  test('that nobody touched is intact, also with the receipt of any of its records', async () => {
+  test('without changes is intact, also with the receipt of any of its records', async () => {
     await fc.assert(
       fc.asyncProperty(drafts, fc.nat(), async (all, pick) => {
         const chain = chainOf(all);
@@ -48,7 +48,7 @@ describe('a chain', () => {
     );
   });
 
-  test('names the record that any field was changed in', async () => {
+  test('reports the record in which any field was changed', async () => {
     await fc.assert(
       fc.asyncProperty(drafts, draft, fc.nat(), fc.nat(), async (all, other, pick, field) => {
         const chain = chainOf(all);
@@ -63,7 +63,7 @@ describe('a chain', () => {
     );
   });
 
-  test('names the first record that was deleted, unless it was the last', async () => {
+  test('reports the first deleted record, unless it was the last', async () => {
     await fc.assert(
       fc.asyncProperty(drafts, fc.nat(), async (all, pick) => {
         const chain = chainOf([...all, all[0]!]);
@@ -77,7 +77,7 @@ describe('a chain', () => {
     );
   });
 
-  test('names the first of two records that were exchanged, renumbered or not', async () => {
+  test('reports the first of two exchanged records, renumbered or not', async () => {
     await fc.assert(
       fc.asyncProperty(drafts, fc.nat(), fc.boolean(), async (all, pick, renumber) => {
         const chain = chainOf([...all, { ...all[0]!, action: 'another' }]);
@@ -90,7 +90,7 @@ describe('a chain', () => {
     );
   });
 
-  test('that was cut off looks intact by itself, and broken to anyone who holds a receipt', async () => {
+  test('that was cut off looks intact alone, but broken with a receipt', async () => {
     await fc.assert(
       fc.asyncProperty(drafts, async (all) => {
         const chain = chainOf([...all, all[0]!]);
@@ -104,7 +104,7 @@ describe('a chain', () => {
     );
   });
 
-  test('that was written again without the key is broken at its first record', async () => {
+  test('that was rewritten without the key is broken at its first record', async () => {
     await fc.assert(
       fc.asyncProperty(drafts, async (all) => {
         const forged: AuditRecord[] = [];

@@ -2,10 +2,10 @@ import { createHmac, type KeyObject } from 'node:crypto';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 
-/** What a writer knows of a record before it has its place in the chain. */
+/** A record before it gets its place in the chain. */
 export type AuditDraft = Omit<AuditRecord, 'seq' | 'prev_hash' | 'hash'>;
 
-/** The end of a chain, and where it begins: nothing written yet. */
+/** A place in a chain: its end, or its beginning before the first record. */
 export interface ChainHead {
   readonly seq: number;
   readonly hash: string;
@@ -15,9 +15,9 @@ export interface ChainHead {
 export const GENESIS: ChainHead = { seq: 0, hash: '0'.repeat(64) };
 
 /**
- * The bytes of a record that its hash covers: a JSON array of its fields in a fixed order, `null` for an
- * absent one, `detail` as name and value pairs in the order of the names (`docs/formats/audit-chain.md`). An
- * array, since it leaves no choice of order, and JSON, since no field can pass for the one beside it.
+ * The bytes of a record that its hash covers (`docs/formats/audit-chain.md`): a JSON array of its fields in a
+ * fixed order. An absent field is `null`, and `detail` is a list of name and value pairs, ordered by name. In
+ * JSON no field can be mistaken for its neighbour.
  */
 export function canonicalBytes(seq: number, draft: AuditDraft): Buffer {
   const detail =
@@ -62,9 +62,9 @@ export function nextRecord(chainKey: KeyObject, head: ChainHead, draft: AuditDra
   return { ...draft, seq, prev_hash: head.hash, hash: recordHash(chainKey, head.hash, seq, draft) };
 }
 
-/** Where a chain is broken, and how. */
+/** The place and the kind of a fault in a chain. */
 export interface ChainFault {
-  /** The first record that is not as it was written, or not there. */
+  /** The first record that was changed or is missing. */
   readonly seq: number;
   readonly reason:
     | 'missing'
@@ -79,12 +79,12 @@ export type ChainVerdict =
   | { readonly intact: false; readonly fault: ChainFault };
 
 /**
- * Walks a chain from its first record and stops at the first that is broken.
+ * Verifies a chain from its first record, and stops at the first fault.
  *
- * A chain cannot show by itself that its last records were cut off: anyone who holds receipts of some (every
- * export answers with its own) passes them, and the chain must still hold exactly those records.
+ * A chain alone cannot show that its last records were cut off. So callers with receipts of records (every
+ * export returns one) pass them, and the chain must contain exactly those records.
  *
- * @param records all records in ascending order of `seq`; a fault of reading them is thrown on.
+ * @param records all records in ascending order of `seq`; errors of reading them are rethrown.
  */
 export async function verifyChain(
   chainKey: KeyObject,
@@ -92,7 +92,7 @@ export async function verifyChain(
   receipts: readonly AuditReceipt[] = [],
 ): Promise<ChainVerdict> {
   const receiptsBySeq = Map.groupBy(receipts, ({ seq }) => seq);
-  // The first record is made together with the chain key, so an empty chain was emptied.
+  // The first record is created together with the chain key, so an empty chain was emptied.
   let leastSeq = 1;
   for (const { seq } of receipts) leastSeq = Math.max(leastSeq, seq);
   let head = GENESIS;
@@ -105,7 +105,7 @@ export async function verifyChain(
   return { intact: true, head };
 }
 
-/** What is wrong with the record that shall follow `head`; undefined when nothing is. */
+/** The fault of the record that should follow `head`; undefined when it has none. */
 export function faultOf(
   chainKey: KeyObject,
   head: ChainHead,

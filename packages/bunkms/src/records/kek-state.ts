@@ -3,26 +3,25 @@ import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import { recordHash } from './chain.ts';
 
 /**
- * What the audit chain says of the KEKs (`docs/formats/kek-records.md`). It is the one authority: which KEK
- * is the current one follows from the latest record that made one so, whatever stands in another table and in
- * whatever order the ring lists them.
+ * The states of the KEKs from the audit chain (`docs/formats/kek-records.md`), which is the only authority.
+ * The current KEK follows from the latest record that made one current, whatever other tables say and however
+ * the ring is ordered.
  */
 
 /**
- * `staged`: known, and never used. `current`: everything new is wrapped with it. `previous`: was the current
- * one, and something may be wrapped with it. `retired`: nothing is, and nothing ever will be.
+ * `staged`: known, but never used. `current`: wraps everything new. `previous`: was current, and something
+ * may still be wrapped with it. `retired`: nothing is or will be wrapped with it.
  */
 export type KekStanding = 'staged' | 'current' | 'previous' | 'retired';
 
 export interface KekState {
   readonly current: string;
-  /** Number of the latest record of the KEKs: as long as that is so, so is all of this. */
+  /** Number of the latest record of the KEKs. While it stays the same, so does all of this. */
   readonly seq: number;
-  /** By id, in the order in which they became known. */
+  /** KEKs by id, in the order in which they became known. */
   readonly keks: ReadonlyMap<string, { readonly standing: KekStanding; readonly since: string }>;
   /**
-   * The latest act that made a KEK the current one; undefined while there was none since the installation was
-   * made.
+   * The latest change of the current KEK; undefined if there was none since the creation of the installation.
    */
   readonly rotation: KekRotationState | undefined;
 }
@@ -32,18 +31,18 @@ export interface KekRotationState {
   readonly seq: number;
   readonly from: string;
   readonly startedAt: string;
-  /** When everything that opens was rewrapped. */
+  /** When everything that can be opened was rewrapped. */
   readonly completedAt: string | undefined;
 }
 
-/** The record that shows that what the chain says of the KEKs was changed. */
+/** The changed record among those of the KEKs. */
 export interface KekRecordFault {
   readonly seq: number;
 }
 
 /**
- * Actions of the records that say what the KEKs are. `kek.added` is of earlier releases, which made the first
- * of the ring the current one at each start.
+ * Actions of the records of the KEKs. `kek.added` comes from earlier releases, which made the first KEK of
+ * the ring current at each start.
  */
 export const KEK_ACTIONS: readonly string[] = [
   'vault.initialised',
@@ -54,14 +53,14 @@ export const KEK_ACTIONS: readonly string[] = [
   'kek.retire',
 ];
 
-/** Whether a record is one of those that say what the KEKs are. */
+/** Whether a record is one of those of the KEKs. */
 export function isKekRecord({ action }: Pick<AuditRecord, 'action'>): boolean {
   return KEK_ACTIONS.includes(action);
 }
 
 /**
- * @param records all that have one of {@link KEK_ACTIONS}, in their order.
- * @returns the state, or the first record whose hash does not hold.
+ * @param records all records with one of {@link KEK_ACTIONS}, in order.
+ * @returns the state, or the first record with a wrong hash.
  */
 export function foldKekRecords(
   chainKey: KeyObject,
@@ -104,7 +103,7 @@ export function foldKekRecords(
   return { current, seq: records.at(-1)?.seq ?? 0, keks, rotation };
 }
 
-/** KEKs that something may be wrapped with: without one of them a ring is unusable. */
+/** KEKs with which something may be wrapped: a ring must contain all of them. */
 export function neededKeks({ keks }: KekState): string[] {
   return [...keks].flatMap(([kekId, { standing }]) =>
     standing === 'current' || standing === 'previous' ? [kekId] : [],

@@ -68,7 +68,7 @@ const record: fc.Arbitrary<KeyRecord> = fc.record(
 );
 
 describe('the digest of a key', () => {
-  test('tells any two different keys apart, and says the same of equal ones', () => {
+  test('differs for any two different keys, and is the same for equal ones', () => {
     fc.assert(
       fc.property(record, record, (one, other) => {
         expect(digestOfKey({ ...one })).toBe(digestOfKey(one));
@@ -79,7 +79,7 @@ describe('the digest of a key', () => {
     );
   });
 
-  test('holds for no other version, and each version for none but its own place', () => {
+  test('matches no other version, and each version matches only its own place', () => {
     fc.assert(
       fc.property(
         record,
@@ -104,11 +104,11 @@ describe('the digest of a key', () => {
   });
 });
 
-describe('a key is obeyed', () => {
+describe('a key is accepted', () => {
   const chainKey = createSecretKey(randomBytes(32));
   const origin = { caller: { actor: 'x' }, time: '2026-01-01T00:00:00.000Z', action: 'key.update' };
 
-  test('as its latest change left it, and in no other form, nor under another chain key', () => {
+  test('only in the state after its latest change, and only with the right chain key', () => {
     fc.assert(
       fc.property(record, record, (one, other) => {
         const lastChange = nextRecord(chainKey, GENESIS, keyChangeDraft(origin, one));
@@ -142,7 +142,7 @@ describe('the table of keys', () => {
     rmSync(folder, { recursive: true });
   });
 
-  test('gives every key and version back as it was put in', () => {
+  test('returns every key and version as it was stored', () => {
     const audit = { time: '', severity: 'INFO', action: '', outcome: 'allowed' } as const;
     fc.assert(
       fc.property(record, record, version, (key, later, one) => {

@@ -5,17 +5,17 @@ import type { KeyInfo, KeyVersion } from '@bundoc/shared/contract/keys';
 import type { Caller } from './caller.ts';
 import { type AuditDraft, recordHash } from './chain.ts';
 
-/** The offer of a key: the storage that may accept it, and the move that the offer is a part of. */
+/** The offer of a key: the storage that may accept it, and the move of the offer. */
 export interface KeyOffer {
   readonly to: string;
   readonly move: string;
-  /** Of the holder that made it: when the holder advances, the offer is void. */
+  /** The generation of the holder that made it. When the holder advances, the offer is void. */
   readonly generation: string;
 }
 
 /**
- * A key as it is stored, without its versions. The store keeps it as it is given and judges nothing of it:
- * that it is genuine and the latest is shown by the audit chain (`records/key-record.ts`).
+ * A stored key without its versions. The store does not validate it: the audit chain shows that it is genuine
+ * and the latest.
  */
 export interface KeyRecord {
   readonly id: string;
@@ -24,35 +24,29 @@ export interface KeyRecord {
   readonly state: KeyInfo['state'];
   /** The current version. */
   readonly version: number;
-  /** 1 when the key is made, and one more with each change. */
+  /** 1 for a new key; increases by one with each change. */
   readonly revision: number;
   readonly exportable: boolean;
   readonly rotateAfterDays: number | null;
-  /**
-   * When the service has to do something by itself: rotate an enabled key, destroy one that is pending
-   * deletion.
-   */
+  /** When the service must act: rotate an enabled key, or destroy one that is pending deletion. */
   readonly dueAt: string | null;
   readonly createdAt: string;
   readonly destroyedAt: string | null;
   /** Every KEK that ever wrapped a copy of a version, by id, in the order of first use. */
   readonly kekIds: readonly string[];
-  /**
-   * Of the create that made the key, if it came with an idempotency key: hashes of that key and of the
-   * request.
-   */
+  /** Hashes of the idempotency key and the request that created the key; null without an idempotency key. */
   readonly idempotency: { readonly key: string; readonly request: string } | null;
-  /** Digests of the versions 1, 2, … behind each other, 32 bytes each. */
+  /** The concatenated digests of the versions 1, 2, …, 32 bytes each. */
   readonly versionDigests: Uint8Array;
-  /** The storage that holds the key, or `HOLDER_UNKNOWN`; null when nobody does. */
+  /** The storage that holds the key, or `HOLDER_UNKNOWN`; null without a holder. */
   readonly holder: string | null;
-  /** To whom its holder hands it over, and in which move. */
+  /** The offer of its holder, if any. */
   readonly offer: KeyOffer | null;
-  /** Since when its holder wants it shredded. */
+  /** When its holder recorded a deletion intent. */
   readonly intendedAt: string | null;
 }
 
-/** One version of a key as it is stored. */
+/** A stored version of a key. */
 export interface KeyVersionRecord {
   readonly keyId: string;
   readonly version: number;
@@ -64,13 +58,13 @@ export interface KeyVersionRecord {
   readonly wrapped: Uint8Array;
 }
 
-/** What the store has on a key name, all of one moment. Not to be trusted before it is authenticated. */
+/** What the store has for a key name, from one snapshot. It must be authenticated before use. */
 export interface StoredKey {
   /** Undefined when it is lost. */
   readonly record: KeyRecord | undefined;
-  /** The versions asked for that there are records of, in ascending order. */
+  /** The requested versions that have records, in ascending order. */
   readonly versions: readonly KeyVersionRecord[];
-  /** The latest audit record of that key name whose `detail` has a `revision`. */
+  /** The latest audit record with that key name and a `revision` in its `detail`. */
   readonly lastChange: AuditRecord | undefined;
 }
 
@@ -80,10 +74,10 @@ export interface NamedKey extends StoredKey {
 }
 
 /**
- * How a stored key is authenticated (`docs/formats/key-record.md`): the audit record of each change carries
- * the digest of the key as it is since, and the key carries the digests of its versions. The chain is keyed,
- * so anyone who can write to the database can neither make a record for a row of theirs, nor pass off an
- * older row as the present one: the latest record says what the row is.
+ * The authentication of stored keys (`docs/formats/key-record.md`). The audit record of each change contains
+ * the digest of the resulting key, and the key contains the digests of its versions. The chain is keyed, and
+ * the latest record determines the row. So an attacker who can write to the database can neither forge a
+ * record nor present an older row as current.
  */
 
 /** Bytes of one digest (SHA-256). */
@@ -129,7 +123,7 @@ export function digestOfVersion(version: KeyVersionRecord): Buffer {
   return hash('sha256', JSON.stringify(fields), 'buffer');
 }
 
-/** The digests of a key with those of `versions` put in their places. A new version must be the next one. */
+/** The digests of a key, updated for `versions`. A new version must be the next one. */
 export function withDigests(digests: Uint8Array, versions: readonly KeyVersionRecord[]): Uint8Array {
   const count = Math.max(digests.length / DIGEST_BYTES, ...versions.map(({ version }) => version));
   const next = new Uint8Array(count * DIGEST_BYTES);
@@ -138,7 +132,7 @@ export function withDigests(digests: Uint8Array, versions: readonly KeyVersionRe
   return next;
 }
 
-/** Changes that end a key, or say who holds it. */
+/** Changes that end a key or determine its holder. */
 const CRITICAL_CHANGES: readonly string[] = [
   'key.destroy',
   'key.destroy_version',
@@ -149,7 +143,7 @@ const CRITICAL_CHANGES: readonly string[] = [
   'key.content_removed',
 ];
 
-/** The audit record of a change of a key, which authenticates what the key is from then on. */
+/** The audit record of a change of a key. It authenticates the new state. */
 export function keyChangeDraft(
   { caller, time, action }: { readonly caller: Caller; readonly time: string; readonly action: string },
   record: KeyRecord,
@@ -172,14 +166,14 @@ export function keyChangeDraft(
   };
 }
 
-/** What may be wrong with a stored key, for the operator's log. */
+/** Faults of a stored key, for the operator's log. */
 export type KeyFault =
   | 'lost'
   | 'not in the audit chain'
   | 'its audit record was changed'
-  | 'changed or put back';
+  | 'changed or rolled back';
 
-/** Why a stored key must not be obeyed; undefined when it is what the latest change of that name made it. */
+/** Why a stored key must not be used; undefined when it matches the latest change of that name. */
 export function keyFault(chainKey: KeyObject, name: string, stored: StoredKey): KeyFault | undefined {
   const { record, lastChange } = stored;
   if (lastChange === undefined) return 'not in the audit chain';
@@ -189,10 +183,10 @@ export function keyFault(chainKey: KeyObject, name: string, stored: StoredKey): 
     return 'its audit record was changed';
   const isLatest =
     record.name === name && lastChange.key === name && lastChange.detail?.['record'] === digestOfKey(record);
-  return isLatest ? undefined : 'changed or put back';
+  return isLatest ? undefined : 'changed or rolled back';
 }
 
-/** Tells whether `version` is what the key, itself authenticated, says of it. */
+/** Whether `version` matches its digest in the key, which must be authenticated already. */
 export function isGenuineVersion(record: KeyRecord, version: KeyVersionRecord): boolean {
   assert(version.version >= 1);
   const at = placeOf(version.version);

@@ -3,28 +3,26 @@ import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { Caller } from './caller.ts';
 import { type AuditDraft, recordHash } from './chain.ts';
 
-/**
- * Actions of the records that say how a storage of Bundoc stands. The latest one of a storage says all of it.
- */
+/** Actions of the records of Bundoc's storages. The latest record of a storage has its complete state. */
 export const STORAGE_ACTIONS: readonly string[] = ['storage.advance', 'storage.take_over'];
 
-/** How a storage stands. */
+/** The state of a storage. */
 export interface StorageState {
   readonly id: string;
-  /** Null after a take-over that named none: the next start that asks is let in. */
+  /** Null after a take-over without a generation: the next start is accepted. */
   readonly generation: string | null;
   /** How often an administrator has taken the storage over. */
   readonly takeOvers: number;
 }
 
-/** A storage as the audit chain has it. */
+/** A storage with the place of its record. */
 export interface RecordedStorage extends StorageState {
-  /** The place of the record in the chain, and its time. */
+  /** Number and time of the record. */
   readonly seq: number;
   readonly changedAt: string;
 }
 
-/** The record that makes a storage stand so. */
+/** The record of a new state of a storage. */
 export function storageDraft(
   { caller, time }: { readonly caller: Caller; readonly time: string },
   action: 'storage.advance' | 'storage.take_over',
@@ -41,8 +39,7 @@ export function storageDraft(
 }
 
 /**
- * What the record says of the storage; undefined when it is not as it was written, or says nothing of that
- * storage.
+ * The state of the storage in the record; undefined when the record was changed, or is of another storage.
  */
 export function storageIn(chainKey: KeyObject, id: string, record: AuditRecord): RecordedStorage | undefined {
   const { seq, prev_hash: previous, hash, action, time, detail = {} } = record;

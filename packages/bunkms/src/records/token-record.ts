@@ -6,23 +6,18 @@ import type { AuditDraft } from './chain.ts';
 import { isGenuine } from './chain-walk.ts';
 
 /**
- * Actions of records that make a token known; each names it as `detail.token` and its family as
+ * Actions of records that introduce a token; each names it as `detail.token` and its family as
  * `detail.family`.
  */
 export const TOKEN_ACTIONS = ['token.issue', 'token.renew', 'token.restore'] as const;
 
-/**
- * Action of a record that revokes the family which it names as `detail.family`, until `detail.expires_at`.
- */
+/** Action of a record that revokes the family in `detail.family`, until `detail.expires_at`. */
 export const REVOCATION = 'token.revoke';
 
-/**
- * What the store has on a token, all of one moment. Not to be believed before it is authenticated
- * (`records/token-record.ts`).
- */
+/** What the store has for a token, from one snapshot. It must be authenticated before use. */
 export interface StoredToken {
   readonly jti: string;
-  /** Undefined when it is lost. Its `revoked_at` says nothing by itself: the audit chain does. */
+  /** Undefined when it is lost. Its `revoked_at` is not authoritative: the audit chain is. */
   readonly row: TokenInfo | undefined;
   /** The audit record of its issue ({@link TOKEN_ACTIONS}). */
   readonly issued: AuditRecord | undefined;
@@ -31,12 +26,12 @@ export interface StoredToken {
 }
 
 /**
- * How a stored token is authenticated (`docs/formats/token-record.md`): the audit record of its issue carries
- * the token's digest, and the record of a revocation names the family that it ends. The chain is keyed, so a
- * row that was written by anybody else has no record, and a row that was set back to active is still revoked.
+ * The authentication of stored tokens (`docs/formats/token-record.md`). The audit record of an issue contains
+ * the token's digest, and the record of a revocation names the revoked family. The chain is keyed, so a
+ * forged row has no record, and a row that was reset to active is still revoked.
  */
 
-/** Digest of what a token says, hex. Whether it is revoked is no part of it: that is asked of the chain. */
+/** Digest of the content of a token, hex. It excludes the revocation, which comes from the chain. */
 function digestOfToken(token: TokenInfo): string {
   const fields = [
     'bunkms/token/v1',
@@ -58,7 +53,7 @@ function digestOfToken(token: TokenInfo): string {
 
 type IssueAction = (typeof TOKEN_ACTIONS)[number];
 
-/** The record of a token's issue, which authenticates what the token is. It holds all that the row holds. */
+/** The record of a token's issue. It authenticates the token and contains everything that the row does. */
 export function tokenIssueDraft(
   { caller, time, action }: { readonly caller: Caller; readonly time: string; readonly action: IssueAction },
   token: TokenInfo,
@@ -67,7 +62,7 @@ export function tokenIssueDraft(
   return {
     ...caller,
     time,
-    // A renewal gives nobody more than they had.
+    // A renewal grants nothing new.
     severity: action === 'token.renew' ? 'INFO' : 'CRITICAL',
     action,
     outcome: 'allowed',
@@ -89,7 +84,7 @@ export function tokenIssueDraft(
   };
 }
 
-/** The record that ends a family. Events are made of it, so it names a token and its end as well. */
+/** The record that revokes a family. Events come from it, so it also names a token and its expiry. */
 export function revocationDraft(
   caller: Caller,
   time: string,
@@ -106,10 +101,10 @@ export function revocationDraft(
   };
 }
 
-/** What may be wrong with a stored token, for the operator. */
+/** Faults of a stored token, for the operator. */
 export type TokenFault = 'lost' | 'not in the audit chain' | 'its audit record was changed' | 'changed';
 
-/** Why the row of a token must not be believed; undefined when it is what its audit record says. */
+/** Why the row of a token must not be trusted; undefined when it matches its audit record. */
 export function tokenFault(
   chainKey: KeyObject,
   { row, issued, revoked }: StoredToken,
@@ -123,7 +118,7 @@ export function tokenFault(
   return isSame && isAsRevoked ? undefined : 'changed';
 }
 
-/** A token as the audit chain has it; undefined when its row must not be believed. */
+/** A token with its state from the audit chain; undefined when its row must not be trusted. */
 export function authenticToken(chainKey: KeyObject, stored: StoredToken): TokenInfo | undefined {
   const { row, revoked } = stored;
   if (row === undefined || tokenFault(chainKey, stored) !== undefined) return undefined;
@@ -131,34 +126,28 @@ export function authenticToken(chainKey: KeyObject, stored: StoredToken): TokenI
   return revoked === undefined ? token : { ...token, revoked_at: revoked.time };
 }
 
-/**
- * The family that a record of an issue puts this token into; undefined when this chain key did not make the
- * record.
- */
+/** The family of this token from the record of its issue; undefined when the record is not genuine. */
 export function familyOfIssue(chainKey: KeyObject, jti: string, issued: AuditRecord): string | undefined {
   const family = issued.detail?.['family'];
   const isOfToken = issued.detail?.['token'] === jti && typeof family === 'string';
   return isOfToken && isGenuine(chainKey, issued) ? family : undefined;
 }
 
-/**
- * Whether a record says already what a revocation would. False when this chain key did not make it: then it
- * says nothing.
- */
+/** Whether a record already contains the effect of a revocation. False when the record is not genuine. */
 export function isSaidBy(chainKey: KeyObject, { detail: said }: AuditDraft, record: AuditRecord): boolean {
   const { action, detail } = record;
   if (action !== REVOCATION || detail?.['family'] !== said?.['family']) return false;
-  // That a token shall take with it what it issued is more than that it is revoked.
+  // A revocation with cascade does more than one without.
   if (said?.['cascade'] === true && detail?.['cascade'] !== true) return false;
   return isGenuine(chainKey, record);
 }
 
-/** Whether a record tells of the issue of a token. */
+/** Whether a record is of the issue of a token. */
 export function isIssue({ action, outcome }: AuditRecord): boolean {
   return outcome === 'allowed' && (TOKEN_ACTIONS as readonly string[]).includes(action);
 }
 
-/** The token that the record of its issue tells of, not revoked; undefined for a record of another form. */
+/** The token in the record of its issue, as not revoked; undefined for a record of another form. */
 export function tokenOfIssue({ detail = {} }: AuditRecord): TokenInfo | undefined {
   const { token: jti, may_issue: limit, record, ...rest } = detail;
   const words = (name: string) =>
@@ -184,7 +173,7 @@ function readMayIssue(text: string): unknown {
   }
 }
 
-/** In a fixed order of the members. */
+/** The text of `may_issue`, with members in a fixed order. */
 function mayIssueText({ may_issue: limit }: Pick<TokenInfo, 'may_issue'>): string | undefined {
   if (limit === undefined) return undefined;
   const { scopes, projects, keys, ttl_s } = limit;

@@ -14,7 +14,7 @@ import type { KeyRecord, KeyVersionRecord } from '../records/key-record.ts';
 import { FileDamaged } from './errors.ts';
 import { holderSchema, offerSchema } from './key-snapshot.ts';
 
-/** Bytes, in an archive as base64. */
+/** Bytes; base64 in an archive. */
 const isBytes = (value: unknown) => value instanceof Uint8Array;
 const bytes = z.codec(z.base64(), z.custom<Uint8Array>(isBytes), {
   decode: (text) => Uint8Array.from(Buffer.from(text, 'base64')),
@@ -72,11 +72,11 @@ const endSchema = z.strictObject({
   tokens: count,
 });
 
-/** What an archive says of itself at its beginning, and at its end of what was in it. */
+/** The head of an archive, with its metadata, and its end, with counts of its content. */
 export type ArchiveHead = z.infer<typeof headSchema>;
 export type ArchiveEnd = z.infer<typeof endSchema>;
 
-/** One line of an archive: what it is, and then it. */
+/** One line of an archive: its kind, then its content. */
 const lineSchema = z.union([
   z.tuple([z.literal('archive'), headSchema]),
   z.tuple([z.literal('installation'), installationSchema]),
@@ -89,15 +89,15 @@ const lineSchema = z.union([
 export type ArchiveLine = z.output<typeof lineSchema>;
 
 /**
- * @returns undefined for what does not fit the format, as only somebody beside the service can have put it
- * into a store.
+ * @returns undefined for an entry that does not fit the format: only others than the service can have put
+ *   it into the store.
  */
 export function encodeLine(line: ArchiveLine): string | undefined {
   const encoded = z.safeEncode(lineSchema, line);
   return encoded.success ? JSON.stringify(encoded.data) : undefined;
 }
 
-/** @throws FileDamaged for a line that this release does not write. */
+/** @throws FileDamaged for a line of an unknown form. */
 export function decodeLine(text: string): ArchiveLine {
   try {
     return z.decode(lineSchema, JSON.parse(text));
@@ -106,6 +106,6 @@ export function decodeLine(text: string): ArchiveLine {
       throw new FileDamaged('the backup is of format 1: only the build that wrote it restores it', {
         cause: error,
       });
-    throw new FileDamaged('the backup has a line that this release does not know', { cause: error });
+    throw new FileDamaged('the backup has a line that is unknown to this release', { cause: error });
   }
 }

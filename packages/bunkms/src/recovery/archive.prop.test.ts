@@ -28,7 +28,7 @@ async function open(bytes: Buffer, by = vault): Promise<string[]> {
   return lines;
 }
 
-/** The chunks behind the head, each with its length. */
+/** The chunks after the head, each with its length. */
 function chunksOf(archive: Buffer): Buffer[] {
   const chunks: Buffer[] = [];
   for (let at = HEAD_BYTES; at < archive.length; ) {
@@ -47,7 +47,7 @@ const longLine = fc
 const longText = fc.array(longLine, { minLength: 4, maxLength: 12 });
 
 describe('an archive', () => {
-  test('gives back its lines', async () => {
+  test('returns its lines', async () => {
     await fc.assert(
       fc.asyncProperty(fc.oneof(fc.array(line), longText), async (lines) => {
         expect(await open(await seal(lines))).toEqual(lines);
@@ -58,7 +58,7 @@ describe('an archive', () => {
 
   test('with any bit of it changed is refused', async () => {
     const archive = await seal(Array.from({ length: 20 }, (_, number) => `line ${number}`));
-    // Every byte, by another mask each time.
+    // Every byte, with a different mask each time.
     for (let at = 0; at < archive.length; at++) {
       const changed = Buffer.from(archive);
       changed[at] = (changed[at] ?? 0) ^ (1 << (at % 8));
@@ -66,7 +66,7 @@ describe('an archive', () => {
     }
   });
 
-  test('that was cut, lengthened or cut out of is refused', async () => {
+  test('that was truncated, extended or has bytes removed is refused', async () => {
     const archive = await seal(Array.from({ length: 30 }, (_, number) => `${number}`.repeat(20_000)));
     expect(chunksOf(archive).length).toBeGreaterThan(2);
     await fc.assert(
@@ -85,7 +85,7 @@ describe('an archive', () => {
     );
   });
 
-  test('whose chunks were left out, repeated, moved, or taken from another archive is refused', async () => {
+  test('with chunks left out, repeated, moved, or from another archive is refused', async () => {
     await fc.assert(
       fc.asyncProperty(longText, fc.infiniteStream(fc.nat()), async (lines, random) => {
         const [archive, other] = [await seal(lines), await seal(lines)];
@@ -125,18 +125,18 @@ describe('an archive', () => {
     expect(await open(archive, new Vault([createSecretKey(randomBytes(32)), older]))).toEqual(['a']);
   });
 
-  test('shows nothing of what is in it', async () => {
+  test('reveals nothing of its content', async () => {
     const archive = await seal(['a-name-to-look-for']);
     expect(archive.includes('a-name-to-look-for')).toBe(false);
   });
 
-  test('takes no line that could not be read again', async () => {
+  test('accepts no line that could not be read again', async () => {
     await expect(seal(['x'.repeat(LINE_BYTES_MAX)])).rejects.toThrow('too long');
     const longest = 'x'.repeat(LINE_BYTES_MAX - 1);
     expect(await open(await seal(['y'.repeat(200_000), longest, longest]))).toHaveLength(3);
   });
 
-  test('that claims a chunk beyond any bound is refused without reading it', async () => {
+  test('with a chunk length beyond the limit is refused without reading the chunk', async () => {
     const archive = await seal(['a']);
     const huge = Buffer.concat([archive.subarray(0, HEAD_BYTES), Buffer.alloc(4, 0xff)]);
     const source = sourceOf(huge);

@@ -7,9 +7,9 @@ import type { Vault } from '../vault/vault.ts';
 import { FileDamaged, KekLacking } from './errors.ts';
 
 /**
- * How an archive is sealed (docs/formats/backup.md): a clear head with the archive's own key, wrapped by the
- * KEK, then the text in sealed chunks, each bound to its place; the last one is marked, so that an archive
- * that was cut short does not open.
+ * The sealing of an archive (docs/formats/backup.md). An unencrypted head contains the key of the archive,
+ * wrapped with the KEK. The text follows in sealed chunks, each bound to its place. The last chunk is marked,
+ * so that a truncated archive does not open.
  */
 
 const MAGIC = Buffer.from('BUNKMSB1', 'latin1');
@@ -18,12 +18,12 @@ const SUM_AT = WRAPPED_AT + WRAPPED_KEY_BYTES;
 const SUM_BYTES = 32;
 const HEAD_BYTES = SUM_AT + SUM_BYTES;
 const FORMAT = 'bunkms/backup/v1';
-/** Bytes of the longest line; what a store keeps of one thing is far below. */
+/** Maximum bytes of a line. The entries of a store are far smaller. */
 export const LINE_BYTES_MAX = 1_048_576;
 const SEALED_BYTES_MAX = CHUNK_BYTES + LINE_BYTES_MAX + SEAL_OVERHEAD_BYTES;
 const NEWLINE = 0x0a;
 
-/** Seals lines, none of which holds a line feed. @returns the archive, piece by piece. */
+/** Seals lines, which must not contain line feeds. @returns the archive in pieces. */
 export async function* sealArchive(vault: Vault, lines: AsyncIterable<string>): AsyncGenerator<Buffer> {
   const rawKey = randomBytes(KEY_BYTES);
   const wrapped = vault.wrapSecret(rawKey, 'backup-key');
@@ -45,10 +45,11 @@ export async function* sealArchive(vault: Vault, lines: AsyncIterable<string>): 
 }
 
 /**
- * Opens an archive. No line is given that is not authentic; whether it is whole is known at the end.
+ * Opens an archive. Every yielded line is authentic. Only at the end is it known whether the archive is
+ * complete.
  *
- * @param onProgress told how many bytes have been read.
- * @throws FileDamaged for anything but a whole, authentic archive; KekLacking.
+ * @param onProgress called with the number of bytes read.
+ * @throws FileDamaged for anything but a complete, authentic archive; KekLacking.
  */
 export async function* openArchive(
   vault: Vault,
@@ -74,15 +75,15 @@ export async function* openArchive(
 async function readKey(vault: Vault, source: ByteSource): Promise<KeyObject> {
   const head = await source.read(0, HEAD_BYTES);
   if (head.length < HEAD_BYTES || !head.subarray(0, WRAPPED_AT).equals(MAGIC))
-    throw new FileDamaged('it is no backup of a known format');
-  // Not for security: so that damage is not mistaken for another KEK.
+    throw new FileDamaged('it is not a backup of a known format');
+  // Not for security: it distinguishes damage from another KEK.
   if (!hash('sha256', head.subarray(0, SUM_AT), 'buffer').equals(head.subarray(SUM_AT)))
     throw new FileDamaged('the head of the backup is damaged');
   const wrapped = head.subarray(WRAPPED_AT, SUM_AT);
   return unwrapOwnKey(vault, wrapped, 'backup-key', 'the backup');
 }
 
-/** The key that a file carries for itself. @throws KekLacking, FileDamaged. */
+/** The key that a file contains. @throws KekLacking, FileDamaged. */
 export function unwrapOwnKey(
   vault: Vault,
   wrapped: Uint8Array,

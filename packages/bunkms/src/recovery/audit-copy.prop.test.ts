@@ -21,7 +21,7 @@ function fileOf(lines: readonly string[]): string {
   return path;
 }
 
-/** Records that follow on `head`. */
+/** Records that follow `head`. */
 function chain(count: number, head: ChainHead = GENESIS, actor = 'x'): AuditRecord[] {
   const records: AuditRecord[] = [];
   for (let n = 0; n < count; n++) {
@@ -64,7 +64,7 @@ const records = chain(24);
 const base = records[9]!;
 
 describe('a copy of the audit chain', () => {
-  test('gives the records behind the backup, whatever doubles, torn lines and log lines are in it, and into how many files it was cut', async () => {
+  test('gives the records after the backup, despite duplicates, torn lines and log lines, and however it is split into files', async () => {
     const noise = fc.constantFrom(
       '{"format":"bunkms/audit/v1","seq":3,"ti\n',
       '\n',
@@ -81,7 +81,7 @@ describe('a copy of the audit chain', () => {
         async (start, crashes, noises, cuts) => {
           let lines: string[] = [];
           let place = start;
-          // After a crash the last ones come again.
+          // After a crash the last records are repeated.
           for (const [forward, back] of [...crashes, [24, 0] as const]) {
             lines.push(...records.slice(place, place + forward).map(lineOf));
             place = Math.max(start, Math.min(24, place + forward) - back);
@@ -96,7 +96,7 @@ describe('a copy of the audit chain', () => {
     );
   });
 
-  test('that was cut off ends earlier, and a torn last line with it', async () => {
+  test('that was cut off ends earlier, and a torn last line is ignored', async () => {
     for (let count = 10; count <= 24; count++) {
       const whole = records.slice(0, count).map(lineOf);
       expect(await read([fileOf(whole)], base)).toEqual(records.slice(10, count));
@@ -108,7 +108,7 @@ describe('a copy of the audit chain', () => {
     }
   });
 
-  test('from which a record behind the backup was taken out, or in which any was changed, is refused', async () => {
+  test('without one of the records after the backup, or with any changed record, is refused', async () => {
     const lines = records.map(lineOf);
     for (let at = 10; at < 23; at++)
       await expect(read([fileOf(lines.toSpliced(at, 1))], base), `without ${at}`).rejects.toEqual(
@@ -141,10 +141,10 @@ describe('a copy of the audit chain', () => {
     );
   });
 
-  test('with a record that is none of this release, or a line without end, is refused', async () => {
+  test('with a record of an unknown form, or an endless line, is refused', async () => {
     const line = lineOf(records[0]!);
     await expect(read([fileOf([line.replace('"INFO"', '"LOUD"')])], GENESIS)).rejects.toEqual(
-      refusal(/line 1 of .* is no audit record/),
+      refusal(/line 1 of .* is not an audit record/),
     );
     await expect(read([fileOf(['x'.repeat(1_200_000)])], GENESIS)).rejects.toEqual(refusal(/too long/));
   });
@@ -158,7 +158,7 @@ describe('a copy of the audit chain', () => {
     );
   });
 
-  test('that is older than the backup, begins behind it, or is of another history is refused', async () => {
+  test('that is older than the backup, begins after it, or belongs to another history is refused', async () => {
     const lines = records.map(lineOf);
     await expect(read([fileOf(lines.slice(0, 9))], base)).rejects.toEqual(
       expect.objectContaining({
@@ -166,21 +166,21 @@ describe('a copy of the audit chain', () => {
         message: expect.stringMatching(/ends with record 9 and is older than record 10/),
       }),
     );
-    await expect(read([fileOf([])], base)).rejects.toEqual(refusal(/does not go on from record 10/));
+    await expect(read([fileOf([])], base)).rejects.toEqual(refusal(/does not continue from record 10/));
     await expect(read([fileOf(lines.slice(11))], base)).rejects.toEqual(
-      refusal(/begins with record 12, behind record 10: give its earlier files/),
+      refusal(/begins with record 12, after record 10: give its earlier files/),
     );
     const fork = [...records.slice(0, 5), ...chain(12, records[4], 'fork')];
-    await expect(read([fileOf(fork.map(lineOf))], base)).rejects.toEqual(refusal(/of another history/));
+    await expect(read([fileOf(fork.map(lineOf))], base)).rejects.toEqual(refusal(/to another history/));
   });
 
-  test('in which the chain stands once more with another end gives the last one', async () => {
+  test('that contains the chain again with another end gives the last end', async () => {
     await fc.assert(
       fc.asyncProperty(
         fc.integer({ min: 10, max: 23 }),
         fc.integer({ min: 1, max: 30 }),
         async (at, count) => {
-          // The store was set back to record `at`, went on from there, and was copied again.
+          // The store was rolled back to record `at`, continued from there, and was copied again.
           const newer = [...records.slice(0, at), ...chain(count, records[at - 1], 'newer')];
           const paths = [fileOf(records.map(lineOf)), fileOf(newer.map(lineOf))];
           expect(await read(paths, base)).toEqual(newer.slice(10));
@@ -190,25 +190,25 @@ describe('a copy of the audit chain', () => {
     );
   });
 
-  test('whose last end is one that the backup is not of is refused', async () => {
+  test('whose last end does not contain the chain of the backup is refused', async () => {
     const newer = [...records.slice(0, 5), ...chain(30, records[4], 'newer')].map(lineOf);
     for (const count of [3, 8, 20, 35])
       await expect(read([fileOf([...records.map(lineOf), ...newer.slice(0, count)])], base)).rejects.toThrow(
-        /is older than|of another history/,
+        /is older than|to another history/,
       );
   });
 
-  test('does not take a record of an abandoned end for one of the last end', async () => {
+  test('does not mistake a record of an abandoned end for one of the last end', async () => {
     const newer = [...records.slice(0, 15), ...chain(9, records[14], 'newer')];
     const lines = [...records, ...newer].map(lineOf);
-    // Spliced in behind the newer end: genuine, and of the number that is due, but it does not follow.
+    // Inserted after the newer end: genuine and with the next number, but it does not follow.
     await expect(read([fileOf([...lines, lineOf(records[20]!)])], base)).rejects.toThrow(FileDamaged);
     await expect(read([fileOf([...lines.slice(0, -3), lineOf(records[21]!)])], base)).rejects.toThrow(
       FileDamaged,
     );
   });
 
-  test('that is exchanged while it is read is noticed', async () => {
+  test('that is replaced while it is read is detected', async () => {
     const path = fileOf(records.map(lineOf));
     const copy = await readAuditCopy([path], chainKey, base);
     writeFileSync(path, records.slice(0, 20).map(lineOf).join(''));

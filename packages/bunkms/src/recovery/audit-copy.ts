@@ -7,17 +7,17 @@ import { isGenuine } from '../records/chain-walk.ts';
 import { USE_ACTIONS } from '../store/audit.ts';
 import { FileDamaged, ResurrectionNotAccepted } from './errors.ts';
 
-/** What a copy of the audit chain, as `BUNKMS_AUDIT_SHIP` makes it, holds behind a known record. */
+/** The records of a copy of the audit chain (`BUNKMS_AUDIT_SHIP`) after a known record. */
 export interface AuditCopy {
-  /** The last record that it holds. */
+  /** The place of its last record. */
   readonly head: ChainHead;
-  /** Those of the records behind the known one that tell unusable of a key, in their order. */
+  /** Those records after the known one that are not mere uses of keys, in order. */
   readonly notable: readonly AuditRecord[];
-  /** The hash of a record behind the known one; undefined for others. */
+  /** The hash of a record after the known one; undefined for others. */
   hashAt(seq: number): string | undefined;
   /**
-   * All records behind the known one; reads the files again. @throws FileDamaged when they have changed
-   * meanwhile.
+   * All records after the known one; reads the files again. @throws FileDamaged when they have changed in the
+   * meantime.
    */
   records(): AsyncGenerator<AuditRecord>;
 }
@@ -27,16 +27,17 @@ const LINE_BYTES_MAX = 1_048_576;
 const lineSchema = z.strictObject({ format: z.literal('bunkms/audit/v1'), ...auditRecordSchema.shape });
 
 /**
- * Reads a copy of the audit chain and proves that it goes on from `base` without a gap and without a record
- * that was changed. What it cannot prove is that its end was not cut off.
+ * Reads a copy of the audit chain, and proves that it continues from `base` without gaps or changed records.
+ * It cannot prove that its end was not cut off.
  *
- * A copy may hold records twice, torn lines and lines of a log (docs/formats/shipped-audit.md). When the
- * store was set back at some time, the chain stands in it once more with another end: the last one counts.
+ * A copy may contain duplicate records, torn lines and lines of a log (docs/formats/shipped-audit.md). If the
+ * store was rolled back at some time, the copy contains the chain again with another end. The last end
+ * counts.
  *
- * @param paths its files in the order in which they were written.
- * @param base the last record of the chain that the copy shall extend.
- * @throws FileDamaged, also when the copy does not go on from `base`; ResurrectionNotAccepted when it ends
- * before.
+ * @param paths its files in the order of writing.
+ * @param base the last record of the chain that the copy must extend.
+ * @throws FileDamaged, also when the copy does not continue from `base`; ResurrectionNotAccepted when it
+ *   ends before.
  */
 export async function readAuditCopy(
   paths: readonly string[],
@@ -53,7 +54,7 @@ export async function readAuditCopy(
     const behind = record.seq - base.seq;
     isOfBase = isOnTheWay(record, behind, base, hashes, isOfBase);
     if (behind > 0 && isOfBase && hashes[behind - 1] !== record.hash) {
-      // Another end of the chain than the one before.
+      // This is another end of the chain.
       hashes.length = behind - 1;
       while ((notable.at(-1)?.seq ?? 0) >= record.seq) notable.pop();
       hashes.push(record.hash);
@@ -66,22 +67,24 @@ export async function readAuditCopy(
       `the audit copy ends with record ${place.seq} and is older than record ${base.seq}: it says nothing of the time after`,
     );
   if (!isOfBase)
-    throw new FileDamaged(`the audit copy does not go on from record ${base.seq}: it is of another history`);
+    throw new FileDamaged(
+      `the audit copy does not continue from record ${base.seq}: it belongs to another history`,
+    );
   const head = { seq: base.seq + hashes.length, hash: hashes.at(-1) ?? base.hash };
   const hashAt = (seq: number) => hashes[seq - base.seq - 1];
   return { head, notable, hashAt, records: () => selected(paths, chainKey, base, hashes) };
 }
 
-/** What the first record of a copy follows; undefined for a copy without records. Nothing of it is proven. */
+/**
+ * The place that the first record of a copy follows; undefined for a copy without records. Nothing is
+ * verified.
+ */
 export async function startOfCopy(paths: readonly string[]): Promise<ChainHead | undefined> {
   for await (const { record } of recordsOf(paths)) return { seq: record.seq - 1, hash: record.prev_hash };
   return undefined;
 }
 
-/**
- * @throws FileDamaged when something is missing between two lines, where it matters: before the base nothing
- * needs to be whole.
- */
+/** @throws FileDamaged when records are missing between two lines. Gaps before the base are allowed. */
 function requireSuccessor(
   place: ChainHead | undefined,
   { seq, prev_hash }: AuditRecord,
@@ -91,7 +94,7 @@ function requireSuccessor(
   if (place === undefined) {
     if (seq <= base.seq + 1) return;
     throw new FileDamaged(
-      `the audit copy begins with record ${seq}, behind record ${base.seq}: give its earlier files, too`,
+      `the audit copy begins with record ${seq}, after record ${base.seq}: give its earlier files too`,
     );
   }
   const isRepeated = seq <= place.seq;
@@ -101,7 +104,7 @@ function requireSuccessor(
     throw new FileDamaged(`the audit copy has a gap: ${where} does not follow record ${place.seq}`);
 }
 
-/** Whether a record is the base, or goes on from it over those that were taken. */
+/** Whether a record is the base, or follows it directly or through accepted records. */
 function isOnTheWay(
   { hash, prev_hash }: AuditRecord,
   behind: number,
@@ -143,10 +146,10 @@ async function* recordsOf(paths: readonly string[]): AsyncGenerator<CopiedRecord
     for await (const text of linesOf(path)) {
       const where = `line ${++number} of ${path}`;
       const value = parsed(text);
-      // A line that a crash tore, or of the log.
+      // A line that a crash cut short, or a line of the log.
       if (!isRecordLine(value)) continue;
       const line = lineSchema.safeParse(value);
-      if (!line.success) throw new FileDamaged(`${where} is no audit record`, { cause: line.error });
+      if (!line.success) throw new FileDamaged(`${where} is not an audit record`, { cause: line.error });
       const { format: _, ...record } = line.data;
       yield { record, where };
     }
@@ -160,8 +163,8 @@ function isRecordLine(value: unknown): boolean {
 }
 
 /**
- * Lines without their ends; a last one without end is one, too. @throws FileDamaged for a line beyond any
- * bound.
+ * The lines without their line ends. A last line without line end counts. @throws FileDamaged for a line
+ * beyond the limit.
  */
 async function* linesOf(path: string): AsyncGenerator<string> {
   let rest: Buffer = Buffer.alloc(0);
@@ -173,7 +176,8 @@ async function* linesOf(path: string): AsyncGenerator<string> {
       at = end + 1;
     }
     rest = bytes.subarray(at);
-    if (rest.length > LINE_BYTES_MAX) throw new FileDamaged(`${path} is no audit copy: a line is too long`);
+    if (rest.length > LINE_BYTES_MAX)
+      throw new FileDamaged(`${path} is not an audit copy: a line is too long`);
   }
   if (rest.length > 0) yield rest.toString('utf8');
 }

@@ -1,24 +1,24 @@
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import { afterChange, type KeySnapshot } from './key-snapshot.ts';
 
-/** What the audit chain tells of one key. */
+/** The history of one key in the audit chain. */
 export interface KeyHistory {
-  /** How the key stands; undefined when the chain does not say how it was made. */
+  /** The state of the key; undefined when the chain lacks its creation. */
   readonly snapshot: KeySnapshot | undefined;
   /** `seq` of the latest record that changed it. */
   readonly lastChange: number;
-  /** Check values of the versions whose making is on record. */
+  /** Check values of the versions whose creation is on record. */
   readonly kcvs: ReadonlyMap<number, string>;
 }
 
 /**
- * What a chain, walked from its first record, tells of every key: also of those whose records are lost or
- * damaged.
+ * The history of every key, from a walk of the chain from its first record. It includes keys whose rows are
+ * lost or damaged.
  */
 export class ChainHistory {
   readonly #byName = new Map<string, KeyHistory>();
 
-  /** Takes in a record of the walk; all of them, in their order. */
+  /** Adds a record of the walk. Call it for all records, in order. */
   note(record: AuditRecord): void {
     const { key, action, outcome, version, detail, seq } = record;
     if (

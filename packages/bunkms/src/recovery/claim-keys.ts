@@ -11,32 +11,32 @@ import { type KeyDeps, readStoredKey } from '../keys/stored-key.ts';
 import type { Caller } from '../records/caller.ts';
 import { projectsIn, readProjectKey, readSmallFile } from './project-keys.ts';
 
-/** A project of which a storage has content. */
+/** A project with content in a storage. */
 export interface ContentOf {
   readonly project: string;
-  /** The id of its key, as the content has it; undefined when that is not known. */
+  /** The id of its key according to the content; undefined when unknown. */
   readonly keyId?: string;
-  /** Why nothing is known of its key. */
+  /** Why its key is unknown. */
   readonly problem?: string;
-  /** It is being moved, or was: another storage may have content of it as well. */
+  /** It is being moved, or was: another storage may also have its content. */
   readonly isMarked?: boolean;
 }
 
-/** What became of the key of one project. */
+/** The result for the key of one project. */
 export interface ClaimedKey {
   readonly project: string;
   readonly key: string;
   readonly outcome:
     | 'claimed'
-    /** The storage held it before. */
+    /** The storage held it already. */
     | 'held'
     | 'elsewhere'
     | 'destroyed'
     | 'missing'
     | 'damaged'
-    /** The project is being moved, or was: an administrator decides by `bunkms key claim`. */
+    /** The project is being moved, or was: an administrator decides with `bunkms key claim`. */
     | 'moving'
-    /** The content is not of the key that has this name. */
+    /** The content belongs to another key than the one with this name. */
     | 'another-key'
     | 'unreadable';
   /** The storage that holds it instead. */
@@ -46,10 +46,10 @@ export interface ClaimedKey {
 
 const storageFileSchema = z.object({ id: storageIdSchema });
 const STORAGE_FILE = 'storage.json';
-/** Marks of a move, which leave it open where the project is. */
+/** Markers of a move, with which the location of the project is uncertain. */
 const MOVE_MARKS: readonly string[] = ['move.mark', 'move.json'];
 
-/** The id of the storage that a data folder of Bundoc is; undefined when the folder does not say. */
+/** The storage id of a data folder of Bundoc; undefined when the folder has none. */
 export function storageOfFolder(folder: DataFolder): string | undefined {
   const content = readSmallFile(folder, STORAGE_FILE);
   if (!Buffer.isBuffer(content)) return undefined;
@@ -60,7 +60,7 @@ export function storageOfFolder(folder: DataFolder): string | undefined {
   }
 }
 
-/** The projects that have content in a data folder of Bundoc. @throws NoDataFolder. */
+/** The projects with content in a data folder of Bundoc. @throws NoDataFolder. */
 export async function* contentOfFolder(folder: DataFolder): AsyncGenerator<ContentOf> {
   for (const project of projectsIn(folder)) {
     const key = readProjectKey(folder, project);
@@ -72,7 +72,7 @@ export async function* contentOfFolder(folder: DataFolder): AsyncGenerator<Conte
   }
 }
 
-/** What is in a project's folder; what cannot be listed counts as content. */
+/** The entries of a project's folder. A folder that cannot be listed counts as content. */
 function entriesOf(folder: DataFolder, project: string): readonly string[] {
   try {
     return listSync(folder, join(PROJECTS_FOLDER, project));
@@ -82,11 +82,11 @@ function entriesOf(folder: DataFolder, project: string): readonly string[] {
 }
 
 /**
- * Claims, as an administrator, the key of every project of which a storage has content: each key that nobody
- * holds, or nobody knows who. What another storage holds stays there. May be cut off, and run again, at any
+ * Claims, as an administrator, the key of every project with content in a storage, if the key has no holder
+ * or an unknown one. Keys that another storage holds stay there. It may be interrupted and run again at any
  * time.
  *
- * @returns what became of each key, one after the other.
+ * @returns the result for each key, one by one.
  * @throws AppError of the store.
  */
 export async function* claimKeys(

@@ -1,11 +1,9 @@
-/**
- * A file that is to bring something back is not as it was made: cut short, changed, or of an unknown format.
- */
+/** A file for recovery is truncated, changed, or of an unknown format. */
 export class FileDamaged extends Error {
   override readonly name = 'FileDamaged';
 }
 
-/** What is to be opened was made under a KEK that the ring lacks. */
+/** A file or installation needs a KEK that the ring lacks. */
 export class KekLacking extends Error {
   override readonly name = 'KekLacking';
   constructor(what: string, kekId: string) {
@@ -13,17 +11,14 @@ export class KekLacking extends Error {
   }
 }
 
-/**
- * Something would be brought back of which it is not known whether it was destroyed, disabled or revoked
- * since.
- */
+/** Something would come back that may have been destroyed, disabled or revoked since. */
 export class ResurrectionNotAccepted extends Error {
   override readonly name = 'ResurrectionNotAccepted';
 }
 
 const LISTED_MAX = 10;
 
-/** For a message: the first few, and how many more. */
+/** The first few names and the number of further ones, for a message. */
 export function listOf(names: readonly string[]): string {
   const more = names.length - LISTED_MAX;
   return more > 0 ? `${names.slice(0, LISTED_MAX).join(', ')} and ${more} more` : names.join(', ');

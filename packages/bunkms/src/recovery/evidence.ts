@@ -8,34 +8,31 @@ import type { Inventory } from './inventory.ts';
 import { afterChange, type KeySnapshot } from './key-snapshot.ts';
 import type { Survey } from './survey.ts';
 
-/** What is known of the time after a backup was made. */
+/** Knowledge about the time after a backup. */
 export interface PostBackupEvidence {
   readonly source: 'inventory' | 'audit-copy' | 'none';
-  /**
-   * The last record up to which everything is known; that of the backup when nothing is known of the time
-   * after.
-   */
+  /** The last record up to which everything is known; that of the backup without later knowledge. */
   readonly asOf: AuditReceipt;
-  /** The key that tokens were signed with; undefined when that is not known. */
+  /** The `kid` of the signing key; undefined when unknown. */
   readonly kid: string | undefined;
-  /** The hash of a record behind the backup; undefined when it is not known. */
+  /** The hash of a record after the backup; undefined when unknown. */
   hashAt(seq: number): string | undefined;
-  /** Records of the audit chain that follow on those of the backup. */
+  /** Records of the audit chain that follow those of the backup. */
   records(): AsyncIterable<AuditRecord>;
-  /** How a key stood, if it is known that it did not stay as it was in the backup. */
+  /** The state of a key, if it is known to have changed since the backup. */
   snapshot(name: string, inBackup: KeySnapshot | undefined): KeySnapshot | undefined;
-  /** Whether it is known what became of a key that is in the backup. */
+  /** Whether the later state of a key in the backup is known. */
   covers(name: string, id: string): boolean;
-  /** Names of keys that are known, those that are in the backup among them. */
+  /** Names of the known keys, including those in the backup. */
   names(): Iterable<string>;
-  /** Tokens that are known, revoked ones among them; of a family of which one is revoked, all are. */
+  /** Known tokens, including revoked ones. If one token of a family is revoked, all are. */
   tokens(): Iterable<TokenInfo>;
   readonly revokedFamilies: ReadonlySet<string>;
 }
 
 async function* none(): AsyncGenerator<never> {}
 
-/** Nothing is known: everything may have been destroyed or revoked since. */
+/** No later knowledge: everything may have been destroyed or revoked since. */
 export function noEvidence({ end }: Pick<Survey, 'end'>): PostBackupEvidence {
   return {
     source: 'none',
@@ -52,8 +49,8 @@ export function noEvidence({ end }: Pick<Survey, 'end'>): PostBackupEvidence {
 }
 
 /**
- * What an inventory tells, which must not be older than the backup: neither by its place in the audit chain,
- * nor by the time at which it was made.
+ * The evidence of an inventory. It must not be older than the backup, neither by its place in the audit chain
+ * nor by its time.
  *
  * @throws ResurrectionNotAccepted when it is older.
  */
@@ -67,7 +64,7 @@ export function evidenceOfInventory(
       `the inventory of ${created_at}, as of record ${audit.seq}, is older than the backup of ${head.created_at}, as of record ${end.audit.seq}: it says nothing of the time after`,
     );
   if (audit.seq === end.audit.seq && audit.hash !== end.audit.hash)
-    throw new FileDamaged('the inventory is not of the same installation as the backup');
+    throw new FileDamaged('the inventory and the backup are from different installations');
   const byName = new Map(keys.map((key) => [key.name, key]));
   return {
     source: 'inventory',
@@ -89,7 +86,7 @@ export function evidenceOfInventory(
 }
 
 /**
- * What a copy of the audit chain tells, which goes on from the backup's chain without a gap.
+ * The evidence of a copy of the audit chain that continues the backup's chain without gaps.
  *
  * One class, because it has the members of its port, and one pass over the records fills them all.
  */
@@ -126,7 +123,7 @@ export class EvidenceOfCopy implements PostBackupEvidence {
     return changes?.reduce(afterChange, inBackup);
   }
 
-  /** Nothing that happened to a key is missing in the chain. */
+  /** The chain has every change of every key. */
   covers(): boolean {
     return true;
   }
@@ -165,10 +162,10 @@ export class EvidenceOfCopy implements PostBackupEvidence {
 }
 
 /**
- * Holds what is known against places of records that a caller brings along.
+ * Checks receipts of the caller against the evidence.
  *
- * @throws FileDamaged for another record in such a place; ResurrectionNotAccepted for a place behind all that
- * is known, unless that is accepted.
+ * @throws FileDamaged for a record other than that of a receipt; ResurrectionNotAccepted for a receipt
+ *   beyond the evidence, unless that is accepted.
  */
 export function requireReceipts(
   evidence: Pick<PostBackupEvidence, 'asOf' | 'hashAt'>,
@@ -178,11 +175,11 @@ export function requireReceipts(
   for (const { seq, hash } of receipts) {
     const known = evidence.hashAt(seq);
     if (known !== undefined && known !== hash)
-      throw new FileDamaged(`record ${seq} is not that of the receipt: it is of another history`);
+      throw new FileDamaged(`record ${seq} is not that of the receipt: it belongs to another history`);
     const { asOf } = evidence;
     if (seq > asOf.seq && !acceptResurrection)
       throw new ResurrectionNotAccepted(
-        `there was a record ${seq}, and nothing is known of what came after record ${asOf.seq}; give something newer, or say --accept-resurrection`,
+        `a record ${seq} existed, but nothing is known after record ${asOf.seq}; give newer evidence, or use --accept-resurrection`,
       );
   }
 }

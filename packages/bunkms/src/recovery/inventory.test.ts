@@ -34,7 +34,7 @@ const inventory: Inventory = {
 };
 
 describe('an inventory', () => {
-  test('is read as it was written, by the KEK alone', () => {
+  test('is read unchanged, with only the KEK', () => {
     const file = formatInventory(vault, inventory);
     expect(parseInventory(vault, file)).toEqual(inventory);
     expect(parseInventory(vault, Buffer.from(JSON.stringify(JSON.parse(file.toString()), null, 2)))).toEqual(
@@ -42,9 +42,9 @@ describe('an inventory', () => {
     );
   });
 
-  test('in which any byte was changed, or from which any was taken, is refused', () => {
+  test('with any byte changed or removed is refused', () => {
     const file = formatInventory(vault, inventory);
-    // The line feed at the end is no part of it.
+    // The final line feed is not authenticated.
     for (let at = 0; at < file.length - 1; at++) {
       const changed = Buffer.from(file);
       changed[at] = (changed[at] ?? 0) ^ (1 << (at % 7));
@@ -53,7 +53,7 @@ describe('an inventory', () => {
     }
   });
 
-  test('whose content, key or tag is of another one is refused', () => {
+  test('with the content, key or tag of another one is refused', () => {
     const [one, other] = [
       formatInventory(vault, inventory),
       formatInventory(vault, { ...inventory, damaged: [] }),
@@ -72,8 +72,8 @@ describe('an inventory', () => {
     expect(() => parseInventory(vault, formatInventory(other, inventory))).toThrow(KekLacking);
   });
 
-  test('of a form that this release does not know is refused, however authentic', () => {
+  test('of an unknown form is refused, even if authentic', () => {
     const odd = { ...inventory, keys: [{ ...inventory.keys[0], state: 'gone' }] } as unknown as Inventory;
-    expect(() => parseInventory(vault, formatInventory(vault, odd))).toThrow(/does not know/);
+    expect(() => parseInventory(vault, formatInventory(vault, odd))).toThrow(/unknown to this release/);
   });
 });

@@ -22,14 +22,14 @@ const FORMAT = 'bunkms/key-inventory/v2';
 
 const inventorySchema = z.strictObject({
   created_at: z.iso.datetime(),
-  /** The key that tokens were signed with. */
+  /** The `kid` of the signing key. */
   kid: z.string(),
-  /** The last audit record before the inventory was begun: it knows of everything up to there. */
+  /** The last audit record before the inventory began. The inventory covers everything up to it. */
   audit: auditReceiptSchema,
   keys: z.array(keySnapshotSchema),
-  /** Names of keys of which nothing can be said. */
+  /** Names of keys with an unknown state. */
   damaged: z.array(z.string()),
-  /** Tokens that had not expired, the revoked ones too. */
+  /** Unexpired tokens, including revoked ones. */
   tokens: z.array(z.strictObject(tokenInfoSchema.shape)),
 });
 export type Inventory = z.infer<typeof inventorySchema>;
@@ -51,8 +51,8 @@ export interface InventoryDeps {
 const PAGE = 500;
 
 /**
- * How every key and token of a store stands, no earlier than the record that it names: what changes meanwhile
- * may be in it or not. That it is made is on record.
+ * Takes an inventory: the state of every key and token of a store, at the record that it names or later.
+ * Concurrent changes may or may not be included. Its creation is recorded.
  */
 export async function takeInventory(
   { store, state, clock, logger }: InventoryDeps,
@@ -98,13 +98,13 @@ interface SnapshotDeps {
 }
 
 async function snapshotIn(deps: SnapshotDeps, item: NamedKey): Promise<KeySnapshot | undefined> {
-  // The only version that there is cannot be destroyed alone, so it need not be looked at.
+  // The only version of a key cannot be destroyed alone, so it need not be checked.
   const stored = item.record?.version === 1 ? item : await deps.store.findKey(item.name, 'all');
   const key = stored && authenticate(deps, item.name, stored);
   if (key === undefined) return undefined;
   const snapshot = snapshotOf(key.record, key.versions);
   if (key.versions.length === key.record.version) return snapshot;
-  // Of a version whose record is lost the chain says whether it was destroyed.
+  // For a version whose record is lost, the chain says whether it was destroyed.
   const { destroyed_versions } = (await historyIn(deps, item.name)) ?? snapshot;
   return { ...snapshot, destroyed_versions };
 }
@@ -120,7 +120,7 @@ async function historyIn({ store }: SnapshotDeps, key: string): Promise<KeySnaps
   return snapshot;
 }
 
-/** Those that have not expired, as the audit chain has them; a damaged row is not among them. */
+/** The unexpired tokens, authenticated by the audit chain; damaged rows are left out. */
 async function liveTokens(store: TokenStore, chainKey: KeyObject, now: string): Promise<TokenInfo[]> {
   const tokens: TokenInfo[] = [];
   for (let after: string | undefined, more = true; more; ) {
@@ -133,7 +133,9 @@ async function liveTokens(store: TokenStore, chainKey: KeyObject, now: string): 
   return tokens;
 }
 
-/** The inventory as a file, authenticated under the KEK (docs/formats/key-inventory.md). It holds no key. */
+/**
+ * The inventory as a file, authenticated under the KEK (docs/formats/key-inventory.md). It contains no key.
+ */
 export function formatInventory(vault: Vault, inventory: Inventory): Buffer {
   const rawKey = randomBytes(KEY_BYTES);
   const key_wrapped = vault.wrapSecret(rawKey, 'inventory-key').toString('base64');
@@ -143,25 +145,24 @@ export function formatInventory(vault: Vault, inventory: Inventory): Buffer {
   return Buffer.from(`${head.slice(0, -1)},"inventory":${text}}\n`, 'utf8');
 }
 
-/** @throws FileDamaged for anything but an inventory as it was written, white space aside; KekLacking. */
+/** @throws FileDamaged for anything but an unchanged inventory, except for white space; KekLacking. */
 export function parseInventory(vault: Vault, content: Buffer): Inventory {
   const file = fileSchema.safeParse(parsed(content));
-  if (!file.success) throw new FileDamaged('it is no inventory of a known format', { cause: file.error });
+  if (!file.success) throw new FileDamaged('it is not an inventory of a known format', { cause: file.error });
   const { key_wrapped, mac, inventory } = file.data;
   const key = unwrapOwnKey(vault, Buffer.from(key_wrapped, 'base64'), 'inventory-key', 'the inventory');
   if (!timingSafeEqual(macOf(key, JSON.stringify(inventory)), Buffer.from(mac, 'hex')))
     throw new FileDamaged('the inventory was changed');
   const result = inventorySchema.safeParse(inventory);
   if (!result.success)
-    throw new FileDamaged('the inventory is of a form that this release does not know', {
+    throw new FileDamaged('the inventory has a form that is unknown to this release', {
       cause: result.error,
     });
   return result.data;
 }
 
 /**
- * Of the members in the order in which they stand, without white space: as `JSON.stringify` writes what
- * `JSON.parse` read.
+ * Covers the members in their order, without white space: the output of `JSON.stringify` after `JSON.parse`.
  */
 function macOf(key: KeyObject, text: string): Buffer {
   return createHmac('sha256', key).update(`${FORMAT}\0${text}`, 'utf8').digest();

@@ -65,7 +65,7 @@ const policies = fc.record({
 });
 
 let made = 0;
-/** A key that went through changes, of which those that its state forbids were refused. */
+/** A key after changes, of which those that its state forbids were refused. */
 async function lead(
   policy: { exportable: boolean; rotate_after_days: number | null },
   through: readonly (keyof typeof CHANGES)[],
@@ -83,8 +83,8 @@ async function changesOf(name: string) {
   return (await deps.store.listAudit({ key: name, uses: false, limit: 1_000 })).items;
 }
 
-describe('how a key stands', () => {
-  test('follows from the audit chain alone, whatever was done to it', async () => {
+describe('the state of a key', () => {
+  test('follows from the audit chain alone, after any changes', async () => {
     await fc.assert(
       fc.asyncProperty(policies, changes, async (policy, through) => {
         const name = await lead(policy, through);
@@ -92,7 +92,7 @@ describe('how a key stands', () => {
         const history = new ChainHistory();
         for (const record of await changesOf(name)) history.note(record);
         const told = history.of(name);
-        // Which KEKs there were the chain says at the end only.
+        // The chain has the KEKs only in the last record.
         const kek_ids = key.record.state === 'destroyed' ? key.record.kekIds : [];
         expect(told?.snapshot).toEqual({ ...snapshotOf(key.record, key.versions), kek_ids });
         for (const { version, kcv } of key.versions) expect(told?.kcvs.get(version)).toBe(kcv);

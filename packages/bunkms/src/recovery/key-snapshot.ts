@@ -12,7 +12,7 @@ import type { KeyRecord, KeyVersionRecord } from '../records/key-record.ts';
 export const holderSchema = z.union([z.uuid(), z.literal(HOLDER_UNKNOWN)]);
 export const offerSchema = z.strictObject({ to: z.uuid(), move: z.uuid(), generation: z.uuid() });
 
-/** How a key stands: all that is to be known of it but for the keys themselves. */
+/** The state of a key: all its facts except the key material. */
 export const keySnapshotSchema = z.strictObject({
   name: keyNameSchema,
   id: z.uuid(),
@@ -20,26 +20,26 @@ export const keySnapshotSchema = z.strictObject({
   state: keyStateSchema,
   /** The current version. */
   version: z.int().positive(),
-  /** Versions that were destroyed by themselves, ascending; not those that went with their key. */
+  /** Versions that were destroyed individually, ascending; not those that were destroyed with their key. */
   destroyed_versions: z.array(z.int().positive()).readonly(),
   revision: z.int().nonnegative(),
   exportable: z.boolean(),
   rotate_after_days: rotateAfterDaysSchema,
-  /** When one that is pending deletion is destroyed. */
+  /** When a key that is pending deletion is destroyed. */
   deletion_at: z.iso.datetime().nullable(),
   created_at: z.iso.datetime(),
   destroyed_at: z.iso.datetime().nullable(),
-  /** Every KEK that is known to have wrapped a copy. */
+  /** All KEKs that are known to have wrapped a copy. */
   kek_ids: z.array(z.string().regex(/^[0-9a-f]{16}$/)).readonly(),
   /** The storage that holds the key. */
   holder: holderSchema.nullable(),
   offer: offerSchema.nullable(),
-  /** Since when its holder wants it shredded. */
+  /** When its holder recorded a deletion intent. */
   intended_at: z.iso.datetime().nullable(),
 });
 export type KeySnapshot = z.infer<typeof keySnapshotSchema>;
 
-/** @param versions those that are genuine. */
+/** @param versions the genuine ones. */
 export function snapshotOf(record: KeyRecord, versions: readonly KeyVersionRecord[]): KeySnapshot {
   const isAlone = record.state !== 'destroyed';
   return {
@@ -65,15 +65,14 @@ export function snapshotOf(record: KeyRecord, versions: readonly KeyVersionRecor
 }
 
 /**
- * How a key stands after a change that the audit chain tells of. What the record does not say stays as it
- * was.
+ * The state of a key after a change in the audit chain. Facts that are not in the record do not change.
  *
- * @param snapshot undefined for a key that nothing was known of; then only the record of its making, or of
- * its recovery, says what it is.
+ * @param snapshot undefined for an unknown key. Then only the record of its creation or recovery gives its
+ *   state.
  */
 export function afterChange(snapshot: KeySnapshot | undefined, record: AuditRecord): KeySnapshot | undefined {
   const { action, outcome, detail = {} } = record;
-  // A restore without knowledge of what became of a key whose own record is damaged.
+  // A restore of a key with a damaged record and an unknown later state.
   if (action === 'key.recover' && outcome === 'failed') return snapshot && forceDisabled(snapshot);
   if (outcome !== 'allowed') return snapshot;
   const made = snapshot ?? (action === 'key.create' || action === 'key.recover' ? asMade(record) : undefined);
@@ -83,7 +82,7 @@ export function afterChange(snapshot: KeySnapshot | undefined, record: AuditReco
   return typeof revision === 'number' ? { ...changed, revision } : changed;
 }
 
-/** Disabled until it is released, with an unknown holder. A destroyed key stays destroyed. */
+/** The key as disabled, with an unknown holder. A destroyed key stays destroyed. */
 export function forceDisabled(snapshot: KeySnapshot): KeySnapshot {
   if (snapshot.state === 'destroyed') return snapshot;
   return {
@@ -188,7 +187,7 @@ function withWord(words: readonly string[], word: unknown): readonly string[] {
   return typeof word !== 'string' || words.includes(word) ? words : [...words, word];
 }
 
-/** A record of `key.recover` says all of it, since what it changed may have been anything. */
+/** A record of `key.recover` contains the complete state, because the previous state may be unknown. */
 function recoveredOf(
   before: KeySnapshot,
   detail: NonNullable<AuditRecord['detail']>,
@@ -230,7 +229,7 @@ function offerDetail({ to, move, generation }: NonNullable<KeySnapshot['offer']>
   return { offered_to: to, move, generation };
 }
 
-/** {@link KeySnapshot} as the detail of an audit record tells it; `key` and `version` stand beside it. */
+/** A {@link KeySnapshot} as the detail of an audit record, which has `key` and `version` as other members. */
 export function detailOfSnapshot(snapshot: KeySnapshot): NonNullable<AuditRecord['detail']> {
   return {
     state: snapshot.state,

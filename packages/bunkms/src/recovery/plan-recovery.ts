@@ -13,36 +13,36 @@ import { type Recovery, recoveredKey } from './recovered-key.ts';
 import { union, versionsOf } from './restored-key.ts';
 import { opens } from './survey.ts';
 
-/** What is to be done with the key of one project. */
+/** The plan for the key of one project. */
 export type Plan =
-  /** It is whole. `lost`: versions that are gone, and of which the project has nothing either. */
+  /** It is intact. `lost`: versions that are missing in the store and in the project. */
   | { readonly outcome: 'sound'; readonly lost: readonly number[] }
   | {
       readonly outcome: 'recover';
       readonly change: KeyChange;
       readonly added: readonly number[];
       readonly lost: readonly number[];
-      /** False when it is not known what became of it: then it is held back. */
+      /** False when its later state is unknown: then it comes back disabled. */
       readonly isCovered: boolean;
     }
   /** It was destroyed, and stays so. */
   | { readonly outcome: 'destroyed' }
-  /** It may have been destroyed. */
+  /** It may have been destroyed, and that is not accepted. */
   | { readonly outcome: 'unaccepted' }
-  /** Nothing is done, and somebody has to look. */
+  /** Nothing is done, and an operator must look. */
   | { readonly outcome: 'conflict' | 'unreadable'; readonly problem: string };
 
-/** What is at hand about the key of one project. */
+/** The available facts about the key of one project. */
 export interface Evidence {
   readonly projectKey: ProjectKey;
-  /** What the store has on the name, and, when it is what the audit chain says, the key. */
+  /** The content of the store for the name and, if it matches the audit chain, the key. */
   readonly stored: StoredKey | undefined;
   readonly authentic: AuthenticKey | undefined;
   readonly history: KeyHistory | undefined;
   readonly inventory: ListedKeys | undefined;
 }
 
-/** The keys of an inventory. */
+/** The keys in an inventory. */
 export class ListedKeys {
   readonly #byName: ReadonlyMap<string, KeySnapshot>;
   readonly #destroyedIds: ReadonlySet<string>;
@@ -62,12 +62,12 @@ export class ListedKeys {
 }
 
 /**
- * Decides what is to be done with the key of a project. Nothing in a project's file is believed but what
- * unwraps under its name, id and version, since only a BunKMS with the KEK can have wrapped that; what it
- * cannot show is that the key was not destroyed since.
+ * Decides what to do with the key of a project. From a project's file, only keys that unwrap under their
+ * name, id and version are trusted. Only a BunKMS with the KEK can have wrapped them. The file cannot show
+ * whether the key was destroyed since.
  *
- * @param acceptResurrection whether a key may come back of which neither the store nor the inventory knows
- * what became of it.
+ * @param acceptResurrection whether a key may come back whose later state neither the store nor the
+ *   inventory knows.
  */
 export function planRecovery(
   vault: Vault,
@@ -83,9 +83,9 @@ export function planRecovery(
   if (inStore?.state === 'destroyed' || inList?.state === 'destroyed' || inventory?.isDestroyed(id) === true)
     return { outcome: 'destroyed' };
   if ([inStore, inList].some((snapshot) => snapshot !== undefined && snapshot.id !== id))
-    return { outcome: 'conflict', problem: 'there is another key of that name' };
+    return { outcome: 'conflict', problem: 'another key has that name' };
   const known = inStore ?? inList;
-  // The chain knows of those whose record is lost, too.
+  // The chain also covers versions whose record is lost.
   const destroyedVersions = [
     ...new Set([inStore, history?.snapshot, inList].flatMap((one) => one?.destroyed_versions ?? [])),
   ];
@@ -133,8 +133,8 @@ export function planRecovery(
 type Versions = ReadonlyMap<number, KeyVersionRecord>;
 
 /**
- * The versions that the store has, and that open or are destroyed. Of a key that is not authentic, those that
- * are so by themselves.
+ * The versions in the store that open or are destroyed. For a key that is not authentic, only versions that
+ * are authentic on their own.
  */
 function presentVersions(
   vault: Vault,
@@ -151,7 +151,7 @@ function presentVersions(
       one.kcv === (history?.kcvs.get(one.version) ?? one.kcv) &&
       opens(vault, name, one),
   );
-  // Whatever else stands in such a row may have been written by anybody.
+  // Anybody may have written the other columns of such a row.
   return byNumber(rows.map(({ version, kcv, wrapped }) => available(id, { version, kcv, wrapped }, time)));
 }
 
@@ -186,7 +186,7 @@ function problemOf(vault: Vault, wrapped: Uint8Array): string {
     : 'does not open';
 }
 
-/** Why a key cannot be brought back without losing what may open yet; undefined when it can. */
+/** Why a key cannot be recovered without losing versions that may still open; undefined when it can. */
 function unreadableOf(
   vault: Vault,
   { stored, authentic }: Evidence,
@@ -194,7 +194,7 @@ function unreadableOf(
   rows: Versions,
   count: number,
 ): string | undefined {
-  // Its number would be given to another key.
+  // A new version would get its number.
   for (const [version, problem] of unopened)
     if (version > count) return `version ${version} of the project ${problem}`;
   if (authentic === undefined)
@@ -203,7 +203,7 @@ function unreadableOf(
         return `version ${version} in the store ${problemOf(vault, wrapped)}`;
   if ([...rows.values()].some(({ state }) => state === 'available')) return undefined;
   const [first] = unopened;
-  return first === undefined ? 'there is no version of it' : `version ${first[0]} of the project ${first[1]}`;
+  return first === undefined ? 'no version of it exists' : `version ${first[0]} of the project ${first[1]}`;
 }
 
 function lacksKek(vault: Vault, wrapped: Uint8Array): boolean {
@@ -212,8 +212,7 @@ function lacksKek(vault: Vault, wrapped: Uint8Array): boolean {
 }
 
 /**
- * What went another way: a version that was made here after a restore, while the project has one of that
- * number from before.
+ * A conflict: a version that was created here after a restore has the number of an older one in the project.
  */
 function conflictOf(
   present: Versions,
@@ -231,7 +230,7 @@ function conflictOf(
   return undefined;
 }
 
-/** A key that nothing is known of but that it was made, and given to Bundoc, some time before the project. */
+/** The state of an otherwise unknown key, which was created and released to Bundoc before the project. */
 function unknownKey({ name, id, createdAt }: ProjectKey): KeySnapshot {
   return { ...newSnapshot(name, id, createdAt), holder: HOLDER_UNKNOWN };
 }
@@ -244,7 +243,10 @@ function available(
   return { keyId, version, kcv, state: 'available', createdAt: time, destroyedAt: null, wrapped };
 }
 
-/** The version wrapped with the current KEK: the store takes no other. As it is, when it does not open. */
+/**
+ * The version wrapped with the current KEK, because the store accepts no other. A version that does not open
+ * is unchanged.
+ */
 function underCurrentKek(vault: Vault, name: string, row: KeyVersionRecord): KeyVersionRecord {
   const isNeeded = row.state === 'available' && kekIdOf(row.wrapped) !== vault.currentKekId;
   return isNeeded && opens(vault, name, row) ? { ...row, wrapped: rewrapDek(vault, name, row) } : row;

@@ -13,34 +13,32 @@ import {
 import { codeOf, DataFolder, UnsafeEntry } from '@bundoc/shared/files/data-folder';
 import { listSync, readSmallSync, readStartSync } from '@bundoc/shared/files/small-files';
 
-/**
- * A wrapped version of a key, as a project's file has it; nothing of it is certain before it is unwrapped.
- */
+/** A wrapped key version from a project's file. It is not trusted before it is unwrapped. */
 export interface WrappedVersion {
   readonly version: number;
   readonly kcv: string;
   readonly wrapped: Buffer;
 }
 
-/** The key of a project, as its files have it. */
+/** The key of a project according to its files. */
 export interface ProjectKey {
   readonly project: string;
   readonly name: string;
   readonly id: string;
   readonly createdAt: string;
-  /** From `project.json` and from its copy, which may differ in their wrapping. */
+  /** Versions from `project.json` and from its copy, which may differ in their wrapping. */
   readonly versions: readonly WrappedVersion[];
 }
 
-/** A project whose files say nothing of its key. */
+/** A project whose files do not give its key. */
 export interface UnreadableProject {
   readonly project: string;
   readonly problem: string;
 }
 
 /**
- * A project without a file of its key, and with a mark which says that the key was destroyed. Anybody may
- * have put it there.
+ * A project without a project file, and with a marker that its key was destroyed. Anybody may have written
+ * the marker.
  */
 export interface DeletedProject {
   readonly project: string;
@@ -48,17 +46,17 @@ export interface DeletedProject {
   readonly keyDestroyedAt: string;
 }
 
-/** There is no folder of projects. */
+/** The folder of projects does not exist. */
 export class NoDataFolder extends Error {
   override readonly name = 'NoDataFolder';
 }
 
-/** What a problem calls it. */
+/** Its name in messages. */
 const COPY = `the copy in ${CATALOG_FILE}`;
-/** Bytes of the largest file that is read; one of 1000 versions has a tenth. */
+/** Maximum bytes of a file. With 1,000 versions it has a tenth of that. */
 const FILE_BYTES_MAX = 4_194_304;
 
-/** The data folder of Bundoc, of which nobody knows who wrote to it. @throws NoDataFolder. */
+/** Opens the data folder of Bundoc. Its content is not trusted. @throws NoDataFolder. */
 export function openDataFolder(dataDir: string): DataFolder {
   try {
     return DataFolder.open(dataDir);
@@ -67,7 +65,7 @@ export function openDataFolder(dataDir: string): DataFolder {
   }
 }
 
-/** The projects in a data folder of Bundoc, in order. @throws NoDataFolder. */
+/** The ids of the projects in a data folder of Bundoc, in order. @throws NoDataFolder. */
 export function projectsIn(folder: DataFolder): string[] {
   let names: string[];
   try {
@@ -79,15 +77,15 @@ export function projectsIn(folder: DataFolder): string[] {
 }
 
 function noDataFolder(dataDir: string, cause: unknown): NoDataFolder {
-  return new NoDataFolder(`${dataDir} is no data folder of Bundoc: it has no "${PROJECTS_FOLDER}"`, {
+  return new NoDataFolder(`${dataDir} is not a data folder of Bundoc: it has no "${PROJECTS_FOLDER}"`, {
     cause,
   });
 }
 
 /**
- * Reads what a project's files have of its key; Bundoc may run, since it replaces them as a whole. The mark
- * of a deletion counts where there is nothing else to be read: it is not authentic, so it must not keep a key
- * from coming back.
+ * Reads the key of a project from its files. Bundoc may run, because it replaces them atomically. The
+ * deletion marker counts only if no other file is readable: it is not authenticated, so it must not prevent
+ * the recovery of a key.
  */
 export function readProjectKey(
   folder: DataFolder,
@@ -125,19 +123,19 @@ export function readProjectKey(
   };
 }
 
-/** @returns why there is nothing to be read. */
+/** @returns the file, or why it is unusable. */
 function projectFileOf(project: string, content: Buffer | string | undefined): ProjectFile | string {
   if (content === undefined) return 'is missing';
   if (typeof content === 'string') return content;
   const file = projectFileSchema.safeParse(parsed(content));
   const isOfProject = file.data?.project === project && file.data.key.name === dekNameOf(project);
-  return file.success && isOfProject ? file.data : 'is no project file of this project';
+  return file.success && isOfProject ? file.data : 'is not a project file of this project';
 }
 
 /**
- * The copy of `project.json` in the clear head of the catalog.
+ * The copy of `project.json` in the unencrypted head of the catalog.
  *
- * @returns why it cannot be read; undefined when there is none.
+ * @returns why it cannot be read; undefined when it does not exist.
  */
 function readCopy(folder: DataFolder, path: string): Buffer | string | undefined {
   const start = readStart(folder, path);
@@ -145,7 +143,7 @@ function readCopy(folder: DataFolder, path: string): Buffer | string | undefined
   return parseCatalogHead(start)?.projectFile ?? 'is damaged';
 }
 
-/** @returns undefined when there is none that can be read. */
+/** @returns undefined when no readable marker exists. */
 function readDeletionMark(folder: DataFolder, project: string, path: string): DeletionMark | undefined {
   const content = readSmallFile(folder, path);
   if (!Buffer.isBuffer(content)) return undefined;
@@ -161,7 +159,7 @@ function readStart(folder: DataFolder, path: string): Buffer | string | undefine
   }
 }
 
-/** @returns why it cannot be read; undefined when there is none. */
+/** @returns the content, or why it cannot be read; undefined when it does not exist. */
 export function readSmallFile(folder: DataFolder, path: string): Buffer | string | undefined {
   try {
     return readSmallSync(folder, path, FILE_BYTES_MAX);

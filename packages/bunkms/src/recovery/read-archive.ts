@@ -8,7 +8,7 @@ import { openArchive } from './archive.ts';
 import { type ArchiveEnd, type ArchiveHead, type ArchiveLine, decodeLine } from './archive-entry.ts';
 import { FileDamaged } from './errors.ts';
 
-/** What is in an archive, in this order: head, installation, records, keys, tokens, end. */
+/** The items of an archive, in this order: head, installation, records, keys, tokens, end. */
 export type ArchiveItem =
   | { readonly kind: 'head'; readonly head: ArchiveHead }
   | { readonly kind: 'installation'; readonly installation: Installation }
@@ -18,8 +18,8 @@ export type ArchiveItem =
   | { readonly kind: 'end'; readonly end: ArchiveEnd };
 
 /**
- * A key with those of its versions that there were records of. Not to be trusted before the audit chain was
- * asked.
+ * A key with those of its versions that had records. It must be authenticated with the audit chain before
+ * use.
  */
 export interface ArchivedKey {
   readonly kind: 'key';
@@ -30,7 +30,7 @@ export interface ArchivedKey {
 const ORDER: readonly ArchiveLine[0][] = ['archive', 'installation', 'record', 'key', 'token', 'end'];
 
 /**
- * Reads an archive, item by item; the end comes only when all before it was whole.
+ * Reads an archive item by item. The end is yielded only if everything before it was complete.
  *
  * @throws FileDamaged, KekLacking.
  */
@@ -80,7 +80,10 @@ export async function* readArchive(
   if (place !== ORDER.length - 1) throw outOfOrder();
 }
 
-/** Head, installation and end come once, the head first, nothing behind the end. */
+/**
+ * The position of a kind in the order. Head, installation and end occur once; the head is first, and nothing
+ * follows the end.
+ */
 function placeOf(kind: ArchiveLine[0], before: number): number {
   const place = ORDER.indexOf(kind);
   const mayRepeat = kind === 'record' || kind === 'key' || kind === 'token';
@@ -99,5 +102,5 @@ function requireCounts(
 }
 
 function outOfOrder(): FileDamaged {
-  return new FileDamaged('the backup does not hold together');
+  return new FileDamaged('the backup is inconsistent');
 }

@@ -27,7 +27,7 @@ import { requireSettled } from './settled-folder.ts';
 export interface RecoverDeps {
   readonly store: KeyStore & AuditStore;
   readonly vault: Vault;
-  /** Brings the vault up to date with the KEKs. */
+  /** Refreshes the KEK state of the vault. */
   readonly keks: Pick<Keks, 'refresh'>;
   readonly chainKey: KeyObject;
   readonly clock: Clock;
@@ -36,27 +36,27 @@ export interface RecoverDeps {
 }
 
 export interface RecoverOptions {
-  /** Changes nothing, and says what would be done. */
+  /** Reports what would be done, and changes nothing. */
   readonly dryRun: boolean;
   readonly acceptResurrection: boolean;
   readonly inventory: Inventory | undefined;
   readonly onProgress?: (done: number, total: number) => void;
 }
 
-/** What became of the key of one project. */
+/** The result for the key of one project. */
 export interface RecoveredProject {
   readonly project: string;
   readonly key?: string;
   readonly outcome: 'sound' | 'recovered' | 'deleted' | Exclude<Plan['outcome'], 'recover' | 'sound'>;
-  /** Of a key that was recovered: its state since, and the versions that came from the project's file. */
+  /** For a recovered key: its new state, and the versions from the project's file. */
   readonly state?: KeyInfo['state'];
   readonly versions?: readonly number[];
-  /** Versions that are gone. */
+  /** Versions that are lost. */
   readonly lost_versions?: readonly number[];
   readonly problem?: string;
 }
 
-/** The audit chain is broken, so what it says of destroyed keys cannot be relied on. */
+/** The audit chain is broken, so its records of destroyed keys are unreliable. */
 class ChainBroken extends Error {
   override readonly name = 'ChainBroken';
 }
@@ -66,16 +66,16 @@ const ROUNDS_MAX = 16;
 const PAGE = 1_000;
 
 /**
- * Rebuilds keys that are lost, whole or single versions, from the wrapped keys in Bundoc's project files.
- * Each key is one write with its CRITICAL audit record, so it may be cut off, and run again, at any time,
- * also while the service runs.
+ * Rebuilds lost keys, or lost versions of keys, from the wrapped keys in Bundoc's project files. Each key is
+ * one write with its CRITICAL audit record. So it may be interrupted and run again at any time, even while
+ * the service runs.
  *
- * Nothing is overwritten that is what the audit chain says, and nothing comes back that the store or the
- * inventory knows as destroyed. A key of which neither knows what became of it comes back only if that is
- * accepted, disabled, and with an unknown holder. The mark of a deletion in a folder is not believed.
+ * It never overwrites keys that match the audit chain. It never restores keys that the store or the inventory
+ * knows as destroyed. A key whose later state neither knows comes back only if that is accepted, disabled,
+ * and with an unknown holder. A deletion marker in a folder is not trusted.
  *
- * @param dataDir Bundoc's.
- * @returns what became of each project's key, one after the other.
+ * @param dataDir Bundoc's data folder.
+ * @returns the result for each project's key, one by one.
  * @throws NoDataFolder, DataFolderUnsettled, ChainBroken, AppError of the store.
  */
 export async function* recoverKeys(
@@ -114,7 +114,7 @@ async function walkChain(
     const { fault } = walk;
     if (fault !== undefined)
       throw new ChainBroken(
-        `the audit chain is broken: record ${fault.seq} is ${fault.reason}. What it says of destroyed keys cannot be relied on: restore a backup, or recover into a new store`,
+        `the audit chain is broken: record ${fault.seq} is ${fault.reason}. Its records of destroyed keys are unreliable: restore a backup, or recover into a new store`,
       );
     onProgress?.(walk.head.seq, total);
     more = page.more;
@@ -137,7 +137,7 @@ async function recoverKey(
     if (dryRun) return reportOf(projectKey, plan);
     if (plan.outcome === 'recover') {
       if (await put(deps, plan.change, evidence)) return reportOf(projectKey, plan);
-      // Somebody changed the key, or the KEK.
+      // Another process changed the key or the current KEK.
       await deps.keks.refresh();
       continue;
     }
@@ -148,7 +148,8 @@ async function recoverKey(
 }
 
 /**
- * There is nothing to recover from, and a mark which says why. Whether it is true only the store can tell.
+ * Reports a project without key files but with a deletion marker. Only the store can tell whether the marker
+ * is true.
  */
 async function reportDeleted(
   { store }: RecoverDeps,
@@ -161,7 +162,7 @@ async function reportDeleted(
     key: name,
     outcome: 'deleted',
     ...(isBack
-      ? { problem: `deleted.json says that the key was destroyed at ${keyDestroyedAt}, and the key is there` }
+      ? { problem: `deleted.json says that the key was destroyed at ${keyDestroyedAt}, but the key exists` }
       : {}),
   };
 }
@@ -174,14 +175,14 @@ async function evidenceOf(
 ): Promise<Evidence> {
   const { name } = projectKey;
   const stored = await deps.store.findKey(name, 'all');
-  // The store finds the latest change by an index; the walk has seen the records themselves.
+  // The store finds the latest change by an index; the walk sees the records themselves.
   const isLatest = (stored?.lastChange?.seq ?? 0) >= (chain.of(name)?.lastChange ?? 0);
   const authentic = stored !== undefined && isLatest ? authenticate(deps, name, stored) : undefined;
   await followChanges(deps, name, stored, chain);
   return { projectKey, stored, authentic, history: chain.of(name), inventory };
 }
 
-/** Brings the walk up to what was read of a key: others may have changed it since. */
+/** Continues the walk up to the state of a key that was read: others may have changed it since. */
 async function followChanges(
   { store, chainKey }: RecoverDeps,
   key: string,
@@ -198,14 +199,14 @@ async function followChanges(
   }
 }
 
-/** @returns false when the key, or the KEK, was changed meanwhile. */
+/** @returns false when the key or the current KEK has changed in the meantime. */
 async function put(
   { store }: RecoverDeps,
   change: KeyChange,
   { stored, authentic }: Evidence,
 ): Promise<boolean> {
   if (authentic === undefined) return (await store.replaceKey(change, stored?.lastChange?.seq)) !== undefined;
-  // What there is already may not open, and so cannot be wrapped with the current KEK; it stays as it is.
+  // Existing versions may not open, and then cannot be wrapped with the current KEK. They do not change.
   const versions = change.versions.filter((version) => !authentic.versions.includes(version));
   const receipt = await store.updateKey({ ...change, versions, previous: stampOf(authentic.record) });
   return receipt !== undefined;

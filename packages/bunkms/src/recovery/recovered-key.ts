@@ -10,22 +10,22 @@ import {
 import type { KeyChange } from '../store/keys.ts';
 import { detailOfSnapshot, type KeySnapshot } from './key-snapshot.ts';
 
-/** Why and by whom a key is brought back. */
+/** The source and the caller of the recovery of a key. */
 export interface Recovery {
   readonly caller: Caller;
   readonly time: string;
-  /** Where it comes from, for the audit record. */
+  /** The source, for the audit record. */
   readonly source: 'backup' | 'project-file';
-  /** What else the audit record shall say. */
+  /** Further details for the audit record. */
   readonly detail?: Readonly<Record<string, string | number | boolean>>;
 }
 
 /**
- * A key that stands as `snapshot` says, with the versions that there are; those that are missing are lost
- * until they are recovered.
+ * A key in the state of `snapshot`, with the available versions. Missing versions are lost until they are
+ * recovered.
  *
- * @param snapshot with the revision that it shall have.
- * @param idempotency of the key as it was, if that is known.
+ * @param snapshot with the new revision.
+ * @param idempotency of the former key, if known.
  */
 export function recoveredKey(
   snapshot: KeySnapshot,

@@ -5,15 +5,15 @@ import type { PostBackupEvidence } from './evidence.ts';
 import type { Survey } from './survey.ts';
 
 export interface RestoreOptions {
-  /** Accepts that keys come back of which it is not known what became of them; they are disabled. */
+  /** Accepts that keys with an unknown later state come back; they are disabled. */
   readonly acceptResurrection: boolean;
-  /** Told how many bytes of the archive are in the store. */
+  /** Called with the number of restored bytes of the archive. */
   readonly onProgress?: (bytes: number) => void;
 }
 
 export interface RestoreParts {
   readonly vault: Vault;
-  /** Of the archive that is restored. */
+  /** The survey of the restored archive. */
   readonly survey: Survey;
   readonly evidence: PostBackupEvidence;
   readonly options: RestoreOptions;

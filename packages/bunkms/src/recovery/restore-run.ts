@@ -16,32 +16,32 @@ import { draftOf, keepsSigningKey, type RestoreParts } from './restore-parts.ts'
 import { RestoredKeys } from './restored-keys.ts';
 import { RestoredTokens } from './restored-tokens.ts';
 
-/** What a restore brought back. Names are in order. */
+/** The result of a restore. Names are in order. */
 export interface RestoreReport {
   readonly archive: string;
   readonly archive_created_at: string;
-  /** The last audit record of the backup, and the one up to which it was known what happened after. */
+  /** The last audit record of the backup, and the last one that the evidence covers. */
   readonly backup_audit: AuditReceipt;
   readonly knowledge: PostBackupEvidence['source'];
   readonly as_of: AuditReceipt;
   /** The last audit record of the restored store: a receipt. */
   readonly audit: AuditReceipt;
   readonly keys: number;
-  /** Keys that are disabled, since it is not known what became of them. */
+  /** Keys that are disabled because their later state is unknown. */
   readonly held: readonly string[];
-  /** Keys that are destroyed now and were not in the backup. */
+  /** Keys that are destroyed now but were not in the backup. */
   readonly destroyed: readonly string[];
-  /** Keys that lack versions which were made after the backup: `bunkms recover` looks for those. */
+  /** Keys that lack versions from after the backup: `bunkms recover` looks for those. */
   readonly incomplete: readonly string[];
-  /** Keys that were damaged or lost in the backup, and are lost now: nothing told how they stood. */
+  /** Keys that were damaged or lost in the backup and are lost now, because their state is unknown. */
   readonly damaged: readonly string[];
   readonly tokens: number;
   readonly tokens_revoked: number;
-  /** False when tokens from before are signed with a key that is not used any more. */
+  /** False when earlier tokens are signed with a key that is no longer used. */
   readonly signing_key_kept: boolean;
 }
 
-/** What a restore puts into the store. For one restore. */
+/** Generates the content of the store for one restore. */
 export class RestoreRun {
   readonly #parts: RestoreParts;
   readonly #tokens: RestoredTokens;
@@ -56,8 +56,7 @@ export class RestoreRun {
   }
 
   /**
-   * @throws ResurrectionNotAccepted when something may come back that was destroyed, and nobody has accepted
-   * that.
+   * @throws ResurrectionNotAccepted when something that was destroyed may come back, unless that is accepted.
    */
   requireAcceptance(): void {
     if (this.#parts.options.acceptResurrection) return;
@@ -70,7 +69,7 @@ export class RestoreRun {
       .map(([name]) => name);
     if (uncovered.length > 0)
       throw new ResurrectionNotAccepted(
-        `the inventory says nothing of ${listOf(uncovered)}; say --accept-resurrection to get them back disabled`,
+        `the inventory lacks ${listOf(uncovered)}; use --accept-resurrection to get them back disabled`,
       );
   }
 
@@ -84,7 +83,7 @@ export class RestoreRun {
       switch (item.kind) {
         case 'head':
           if (item.head.id !== this.#parts.survey.head.id)
-            throw new FileDamaged('the backup was exchanged meanwhile');
+            throw new FileDamaged('the backup has changed since it was checked');
           break;
         case 'installation':
           yield { kind: 'installation', installation: this.#installation(item.installation) };
@@ -128,11 +127,11 @@ export class RestoreRun {
     };
   }
 
-  /** With a new signing key, unless it is known that the one of the backup was in use to the end. */
+  /** The installation, with a new signing key unless that of the backup is known to be the latest. */
   #installation(installation: Installation): Installation {
     if (keepsSigningKey(this.#parts)) return installation;
     const seed = randomBytes(KEY_BYTES);
-    // With the KEK of the other secret, which has opened that: this ring may have any other one first.
+    // Wrap with the KEK of the other secret: the first KEK of this ring may be a different one.
     this.#parts.vault.makeCurrent(this.#kekOfSecrets());
     try {
       const signingKey = publicJwkOf(signingKeyOf(seed));
@@ -177,8 +176,8 @@ export class RestoreRun {
   }
 
   /**
-   * The KEK that was the current one may be lost, and that be why a backup is restored: then the one that the
-   * backup's secrets are wrapped with takes its place, on record.
+   * The current KEK may be lost, and that may be the reason for the restore. Then the KEK of the backup's
+   * secrets replaces it, with a record.
    */
   *#kekInRing(records: readonly AuditRecord[]): Generator<LoadEntry> {
     const state = foldKekRecords(this.#parts.survey.secrets.chainKey, records);

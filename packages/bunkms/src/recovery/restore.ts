@@ -11,13 +11,13 @@ import type { Survey } from './survey.ts';
 
 export interface RestoreDeps {
   readonly vault: Vault;
-  /** Opens the store that is to be filled, once it is certain that there is something to fill it with. */
+  /** Opens the store to fill, once the checks have passed. */
   readonly openStore: () => Promise<KmsStore>;
   readonly clock: Clock;
   readonly caller: Caller;
 }
 
-/** There is something in the store already. */
+/** The store is not empty. */
 export class StoreNotEmpty extends Error {
   override readonly name = 'StoreNotEmpty';
 }
@@ -25,18 +25,17 @@ export class StoreNotEmpty extends Error {
 const BATCH = 500;
 
 /**
- * Fills an empty store with a backup, as one write: a crash leaves nothing or all of it. The audit chain goes
- * on from that of the backup, with a CRITICAL record of the restore, and one for each key that does not come
- * back as it was.
+ * Fills an empty store with a backup, as one write: a crash leaves nothing or all of it. The audit chain
+ * continues that of the backup. It gets a CRITICAL record of the restore, and one for each key that comes
+ * back changed.
  *
- * A backup is older than what happened since. With evidence of that, keys and tokens come back as they were
- * last known; what is not covered by it must be accepted, and then keys are disabled. Without any evidence
- * all tokens are revoked and the signing key is made again, since tokens that were issued and revoked after
- * the backup would pass again.
+ * With evidence of later changes, keys and tokens come back in their last known state. Keys without evidence
+ * must be accepted, and are then disabled. Without any evidence all tokens are revoked and the signing key is
+ * replaced. Otherwise, tokens that were issued and revoked after the backup would be valid again.
  *
- * @param survey of this very archive.
- * @throws ResurrectionNotAccepted, StoreNotEmpty, FileDamaged; AppError of the store: nothing is restored
- * then.
+ * @param survey of exactly this archive.
+ * @throws ResurrectionNotAccepted, StoreNotEmpty, FileDamaged; AppError of the store. Then nothing is
+ *   restored.
  */
 export async function restore(
   deps: RestoreDeps,
@@ -51,7 +50,7 @@ export async function restore(
   run.requireAcceptance();
   await using store = await deps.openStore();
   if (!(await store.load(batched(run.entries(source)), survey.secrets.chainKey)))
-    throw new StoreNotEmpty('there is a store already');
+    throw new StoreNotEmpty('a store exists already');
   return run.report(await store.auditHead());
 }
 

@@ -6,21 +6,20 @@ import { forceDisabled, type KeySnapshot, snapshotOf } from './key-snapshot.ts';
 import type { ArchivedKey } from './read-archive.ts';
 import { type Recovery, recoveredKey } from './recovered-key.ts';
 
-/** How a key of a backup, which is what the audit chain of the backup says, stands there. */
+/** The state in the backup of a key that matches the backup's audit chain. */
 export function archivedSnapshot({ key, versions }: ArchivedKey): KeySnapshot {
   return snapshotOf(key, genuineOf(key, versions));
 }
 
 /**
- * How a key of a backup comes back.
+ * The restored form of a key in a backup.
  *
- * @param known how it stood later; undefined when nothing says that it changed.
- * @param isCovered whether it is known what became of it. If it is not, it comes back disabled.
- * @param keepsOffers whether it is known that the holders have not advanced since they made their offers,
- * which voids them.
- * @param isOnRecord whether the chain that is restored tells of a change of it since, be it a new wrapping
- * alone.
- * @returns undefined when it is to be as it is in the backup.
+ * @param known its later state; undefined without evidence of a change.
+ * @param isCovered whether its later state is known. If not, it comes back disabled.
+ * @param keepsOffers whether holders are known not to have advanced since their offers, which would void
+ *   them.
+ * @param isOnRecord whether the restored chain has a later change of the key, even if only a rewrap.
+ * @returns undefined when it comes back unchanged.
  */
 export function restoredKey(
   archived: ArchivedKey,
@@ -33,7 +32,7 @@ export function restoredKey(
   recovery: Recovery,
 ): KeyChange | undefined {
   const before = archivedSnapshot(archived);
-  // What was destroyed stays destroyed, whatever a list says.
+  // A destroyed key stays destroyed, whatever the evidence says.
   if (before.state === 'destroyed') return undefined;
   const snapshot = isCovered ? later(before, known) : forceDisabled(before);
   const wanted = keepsOffers ? snapshot : { ...snapshot, offer: null };
@@ -49,10 +48,10 @@ export function restoredKey(
 }
 
 /**
- * A key that the backup has no sound record of: made after it, or damaged in it. Its name and its number of
- * versions stay taken.
+ * A key without a sound record in the backup: created after it, or damaged in it. Its name and its version
+ * numbers stay taken.
  *
- * @param genuine versions of it that are at hand.
+ * @param genuine its available versions.
  */
 export function knownKey(
   known: KeySnapshot,
@@ -65,9 +64,9 @@ export function knownKey(
 }
 
 /**
- * The versions of a key that stands so.
+ * The versions of a key in the given state.
  *
- * @param genuine those that are at hand; what the key does not have any more comes without its bytes.
+ * @param genuine the available versions. Destroyed versions lose their bytes.
  */
 export function versionsOf(
   snapshot: KeySnapshot,
@@ -82,8 +81,8 @@ export function versionsOf(
 }
 
 /**
- * Each says what the key was at some time; the one of the higher revision is later. What was destroyed stays
- * so, and what may only become less never becomes more, whichever is later.
+ * Merges two states of a key; the one with the higher revision is later. Destruction and restrictions are
+ * never undone, whichever state is later.
  */
 function later(before: KeySnapshot, known: KeySnapshot | undefined): KeySnapshot {
   if (known === undefined) return before;

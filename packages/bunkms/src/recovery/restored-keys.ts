@@ -6,7 +6,7 @@ import { draftOf, type RestoreParts } from './restore-parts.ts';
 import { archivedSnapshot, knownKey, restoredKey } from './restored-key.ts';
 import { opens } from './survey.ts';
 
-/** The keys that a restore brings back, and what it has come across so far. */
+/** Generates the keys of a restored store, and tracks their progress. */
 export class RestoredKeys {
   /** Keys that are in the store. */
   count = 0;
@@ -17,7 +17,7 @@ export class RestoredKeys {
   readonly damaged: string[] = [];
   readonly #parts: RestoreParts;
   readonly #recovery: Recovery;
-  /** Names that are in the backup. */
+  /** Names of keys in the backup. */
   readonly #names = new Set<string>();
 
   constructor(parts: RestoreParts) {
@@ -36,9 +36,9 @@ export class RestoredKeys {
     }
     const isCovered = this.#parts.evidence.covers(name, key.id);
     const known = this.#parts.evidence.snapshot(name, archivedSnapshot(archived));
-    // Of a copy of the chain, the records go into the store as well.
+    // The records of an audit copy are also restored.
     const isOnRecord = this.#parts.evidence.source === 'audit-copy' && known !== undefined;
-    // An inventory does not tell the generations of storages: an offer in it may be void.
+    // An inventory lacks the generations of storages: an offer in it may be void.
     const keepsOffers = this.#parts.evidence.source !== 'inventory';
     const change = restoredKey(archived, known, { isCovered, isOnRecord, keepsOffers }, this.#recovery);
     if (!isCovered && key.state !== 'destroyed') this.held.push(name);
@@ -51,8 +51,9 @@ export class RestoredKeys {
   }
 
   /**
-   * A key whose record is not what the chain says. If it is known how it stood, it comes back so, with the
-   * versions that open as its own. Else its record stays behind: it may be anybody's.
+   * A key whose record contradicts the chain. If its state is known, it comes back in that state, with the
+   * versions that open under its identity. Otherwise its record is dropped, because anybody may have written
+   * it.
    */
   *#damagedKey({ key, versions }: ArchivedKey): Generator<LoadEntry> {
     const known = this.#parts.evidence.snapshot(key.name, undefined);
@@ -75,7 +76,7 @@ export class RestoredKeys {
     if (versions.length < record.version) this.incomplete.push(record.name);
   }
 
-  /** Keys that were made after the backup: nothing of them is at hand, but their names stay taken. */
+  /** Keys that were created after the backup. Their material is not available, but their names stay taken. */
   *newer(): Generator<LoadEntry> {
     for (const name of this.#parts.evidence.names()) {
       if (this.#names.has(name)) continue;
@@ -85,8 +86,8 @@ export class RestoredKeys {
   }
 
   /**
-   * Names that the chain of the backup knows and that have no record any more. They stay damaged; a later
-   * recovery holds them back, unless all is known of them.
+   * Names in the chain of the backup without a record. They stay damaged. A later recovery restores them
+   * disabled, unless their state is fully known.
    */
   *lost(): Generator<LoadEntry> {
     const damaged = new Set(this.damaged);

@@ -4,13 +4,13 @@ import { REVOCATION, revocationDraft, tokenIssueDraft } from '../records/token-r
 import type { LoadEntry } from '../store/transfer.ts';
 import { keepsSigningKey, type RestoreParts } from './restore-parts.ts';
 
-/** The tokens that a restore brings back, and what it has come across so far. */
+/** Generates the tokens of a restored store, and tracks their progress. */
 export class RestoredTokens {
   /** Tokens that are in the store, and those of them that the restore revoked. */
   count = 0;
   revokedCount = 0;
   readonly #parts: RestoreParts;
-  /** Ids of tokens that are in the store. */
+  /** Ids of tokens in the store. */
   readonly #jtis = new Set<string>();
   /** Families that a record of the restored chain revokes. */
   readonly #revokedInChain = new Set<string>();
@@ -24,10 +24,7 @@ export class RestoredTokens {
     if (action === REVOCATION) this.#revokedInChain.add(String(detail?.['family']));
   }
 
-  /**
-   * A token that is known to be revoked, or that nobody is known to have kept, comes back as such, and on
-   * record.
-   */
+  /** A token. If it is known to be revoked, or not known to be kept, it comes back revoked, with a record. */
   *archived(token: TokenInfo): Generator<LoadEntry> {
     this.#jtis.add(token.jti);
     const { family, revoked_at: revokedAt } = token;
@@ -42,16 +39,13 @@ export class RestoredTokens {
     const { caller, time } = this.#parts;
     if (revokedAt === undefined) this.revokedCount++;
     yield* this.#counted({ ...token, revoked_at: revokedAt ?? time });
-    // A copy of the chain brings its own records, and the backup those from before.
+    // The audit copy contains later records, and the backup earlier ones.
     if (this.#revokedInChain.has(family)) return;
     this.#revokedInChain.add(family);
     yield { kind: 'new-record', draft: revocationDraft(caller, time, token, { source: 'backup' }) };
   }
 
-  /**
-   * Tokens that were issued after the backup: they go on, and the revoked ones are known as such to anyone
-   * who asks.
-   */
+  /** Tokens that were issued after the backup. They stay valid, and the revoked ones stay revoked. */
   *newer(): Generator<LoadEntry> {
     const { caller, time } = this.#parts;
     for (const token of this.#parts.evidence.tokens()) {

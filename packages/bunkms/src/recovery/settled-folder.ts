@@ -3,16 +3,16 @@ import { LOG_FOLDER, type LogFolderReader, settledState } from '@bundoc/shared/c
 import { codeOf, type DataFolder } from '@bundoc/shared/files/data-folder';
 import { listSync, readStartSync } from '@bundoc/shared/files/small-files';
 
-/** Projects may be in Bundoc's log alone, where nobody but Bundoc finds them. */
+/** Projects may be only in Bundoc's log, where only Bundoc finds them. */
 export class DataFolderUnsettled extends Error {
   override readonly name = 'DataFolderUnsettled';
 }
 
-/** @throws DataFolderUnsettled unless every project of the data folder is sure to have its folder. */
+/** @throws DataFolderUnsettled unless every project of the data folder certainly has its folder. */
 export function requireSettled(folder: DataFolder): void {
   const refusal = (cause?: unknown) =>
     new DataFolderUnsettled(
-      `${folder.path} is not settled: its log may have projects that have no folder yet; stop Bundoc, run \`bundoc settle\` on this data folder, and run this command again`,
+      `${folder.path} is not settled: its log may have projects without a folder yet; stop Bundoc, run \`bundoc settle\` on this data folder, and run this command again`,
       { cause },
     );
   let state: ReturnType<typeof settledState>;

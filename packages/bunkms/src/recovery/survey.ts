@@ -16,41 +16,41 @@ import { FileDamaged, KekLacking } from './errors.ts';
 import { LatestChanges } from './latest-changes.ts';
 import { type ArchivedKey, readArchive } from './read-archive.ts';
 
-/** A key, or a version of one, that would not work after a restore. */
+/** A key or a version that would not work after a restore. */
 export interface KeyFinding {
   readonly key: string;
   readonly version?: number;
   readonly problem: string;
 }
 
-/** What an archive was found to hold. */
+/** The result of checking an archive. */
 export interface Survey {
   readonly head: ArchiveHead;
   readonly end: ArchiveEnd;
   readonly installation: Installation;
   readonly secrets: OpenedInstallation;
-  /** Where the audit chain is broken, as it was in the store. */
+  /** Where the audit chain is broken, as it was in the backed up store. */
   readonly chainFault: ChainFault | undefined;
-  /** Every KEK that it takes to use the keys that are in it. */
+  /** All KEKs that the keys in it need. */
   readonly kekIds: readonly string[];
   readonly findings: readonly KeyFinding[];
-  /** Of each key: what the audit chain last said. */
+  /** The latest change of each key in the audit chain. */
   readonly changes: LatestChanges;
-  /** The keys that are what the chain says, by name. */
+  /** The keys that match the chain, by name. */
   readonly soundKeys: ReadonlyMap<string, Pick<KeyRecord, 'id' | 'state'>>;
-  /** What the audit chain says of the KEKs. */
+  /** The records of the KEKs in the audit chain. */
   readonly kekRecords: readonly AuditRecord[];
 }
 
 export interface SurveyOptions {
-  /** Places of records; those that are in the backup must be these. */
+  /** Receipts of records; those up to the end of the backup must match. */
   readonly receipts?: readonly AuditReceipt[];
   readonly onProgress?: (bytes: number) => void;
 }
 
 /**
- * Reads a whole archive and checks what is in it: every chunk, the audit chain, every key against the chain,
- * and that every version opens.
+ * Reads a complete archive and checks it: every chunk, the audit chain, every key against the chain, and that
+ * every version opens.
  *
  * @throws FileDamaged, KekLacking.
  */
@@ -100,10 +100,10 @@ export async function surveyArchive(
     }
   }
   if (head === undefined || end === undefined || installation === undefined || secrets === undefined)
-    throw new FileDamaged('the backup does not hold together');
+    throw new FileDamaged('the backup is inconsistent');
   for (const seq of expected.keys())
     if (seq <= end.audit.seq)
-      throw new FileDamaged(`the backup lacks record ${seq}, which there is a receipt of`);
+      throw new FileDamaged(`the backup lacks record ${seq}, for which a receipt exists`);
   for (const name of changes.names()) if (!names.has(name)) findings.push({ key: name, problem: 'is lost' });
   return {
     head,
@@ -119,12 +119,14 @@ export async function surveyArchive(
   };
 }
 
-/** Takes off a receipt that is answered. @throws FileDamaged for another record in its place. */
+/** Removes a receipt that is confirmed. @throws FileDamaged for another record in its place. */
 function requireReceipt(expected: Map<number, string>, { seq, hash }: AuditRecord): void {
   const known = expected.get(seq);
   expected.delete(seq);
   if (known !== undefined && known !== hash)
-    throw new FileDamaged(`record ${seq} of the backup is not that of the receipt: it is of another history`);
+    throw new FileDamaged(
+      `record ${seq} of the backup is not that of the receipt: it belongs to another history`,
+    );
 }
 
 /** The secrets of an archived installation. @throws KekLacking, FileDamaged. */
@@ -152,7 +154,7 @@ function findingsOf(vault: Vault, changes: LatestChanges, { key, versions }: Arc
 }
 
 function problemOf(vault: Vault, key: KeyRecord, version: KeyVersionRecord | undefined): string | undefined {
-  if (version === undefined || !isGenuineVersion(key, version)) return 'is lost, changed or put back';
+  if (version === undefined || !isGenuineVersion(key, version)) return 'is lost, changed or rolled back';
   if (version.state === 'destroyed') return undefined;
   const [kekId] = idOf(version.wrapped);
   if (kekId !== undefined && vault.checkValueOf(kekId) === undefined)

@@ -18,31 +18,30 @@ export interface BackupDeps {
   readonly clock: Clock;
 }
 
-/** What was put into an archive. */
+/** Facts about a written archive. */
 export interface BackupFacts extends ArchiveEnd {
   readonly id: string;
   readonly created_at: string;
-  /** Where the audit chain was broken already; the archive holds it as it is. */
+  /** Where the audit chain is broken; the archive contains it unchanged. */
   readonly chain_fault?: ChainFault;
-  /** What was left out, since it was damaged beyond recognition already. */
+  /** Entries that were left out because they are too damaged to encode. */
   readonly left_out: readonly string[];
 }
 
 export interface Backup {
-  /** The archive, piece by piece. */
+  /** The archive in pieces. */
   readonly bytes: AsyncIterable<Buffer>;
-  /** Once all of it was taken. */
+  /** Available once all bytes were consumed. */
   facts(): BackupFacts;
 }
 
 const ID_BYTES = 16;
 
 /**
- * An archive of all that the store keeps at the moment at which the first piece is taken, anyone who writes
- * meanwhile. What is damaged in the store is damaged in the archive. That it is made is on record before, and
- * so in the archive as well.
+ * Creates an archive of the store at the moment of its first piece, while others may write. Damaged entries
+ * are damaged in the archive too. Its creation is recorded first, so the archive contains that record.
  *
- * @param onProgress told how many entries have been read.
+ * @param onProgress called with the number of entries read.
  * @throws AppError of the store.
  */
 export async function createBackup(
@@ -76,16 +75,16 @@ export async function createBackup(
   async function* lines(): AsyncGenerator<string> {
     yield encoded(['archive', { format: 2, id, created_at }]);
     let entries = 0;
-    // The versions of a key that is left out go with it.
+    // The versions of an omitted key are omitted too.
     let keyId: string | undefined;
     for await (const batch of store.readAll()) {
       for (const entry of batch) {
         if (entry.kind === 'record') walk.take(entry.record);
         const isOrphan = entry.kind === 'version' && entry.version.keyId !== keyId;
         const line = isOrphan ? undefined : encodeLine(lineOf(entry));
-        // Nothing opens without it. A service that reads such a store is sealed.
+        // Without the installation nothing opens. A service on such a store is sealed.
         if (entry.kind === 'installation' && line === undefined)
-          throw new Error('the installation is damaged: there is nothing to back up');
+          throw new Error('the installation is damaged, so nothing can be backed up');
         if (entry.kind === 'key') keyId = line === undefined ? undefined : entry.key.id;
         if (line !== undefined) yield line;
         if (entry.kind === 'installation') continue;
@@ -127,7 +126,7 @@ function lineOf(entry: StoreEntry): ArchiveLine {
 
 function encoded(line: ArchiveLine): string {
   const text = encodeLine(line);
-  assert(text !== undefined, 'what is said of an archive fits its format');
+  assert(text !== undefined, 'the head and end of an archive fit its format');
   return text;
 }
 

@@ -1,6 +1,6 @@
 /**
- * The error of a start on a store of a build whose keys name no holder, or whose chain does not authenticate
- * tokens. @param found how that shows.
+ * The error for a store of an earlier build, whose keys have no holder or whose chain does not authenticate
+ * tokens. @param found the evidence.
  */
 export function madeByEarlierBuild(found: string): Error {
   return new Error(

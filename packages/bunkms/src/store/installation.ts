@@ -2,14 +2,14 @@ import type { KeyObject } from 'node:crypto';
 import type { AuditDraft } from '../records/chain.ts';
 import type { Installation, WrappedSecrets } from '../records/installation.ts';
 
-/** The installation: what the first start makes. Errors of every method: see `KmsStore`. */
+/** The installation, which the first start creates. Errors of every method: see `KmsStore`. */
 export interface InstallationStore {
   /** @returns the installation; undefined before the first start. */
   readInstallation(): Promise<Installation | undefined>;
 
   /**
-   * Stores the installation and the first audit record, unless there is an installation. Unlocks the store
-   * with `chainKey` if it did.
+   * Stores the installation and the first audit record, unless an installation exists, and then unlocks the
+   * store with `chainKey`.
    *
    * @returns false, with nothing written, when another process was first.
    */

@@ -38,13 +38,13 @@ export interface KeyStore {
   /**
    * Stores a new key with its record.
    *
-   * @param idempotentSince with an idempotency key: a key that the same idempotency key made at this time or
-   * later counts.
-   * @returns undefined when the key was stored. Else nothing was written: the key, with its first version,
-   * that the same idempotency key made; or `keks_changed` when the new key is wrapped with another KEK than
-   * the current one.
-   * @throws AppError `key_exists` when the name is or was in use; `unauthenticated` when its token is
-   * not active; `storage_unavailable` before `unlock`. Nothing is written then.
+   * @param idempotentSince with an idempotency key: a key that the same idempotency key made at this time
+   *   or later counts.
+   * @returns undefined when the key was stored. Otherwise nothing was written, and it is the key that the
+   *   same idempotency key made, with its first version. It is `keks_changed` when the new key is wrapped
+   *   with another KEK than the current one.
+   * @throws AppError `key_exists` when the name is or was in use; `unauthenticated` when its token is not
+   *   active; `storage_unavailable` before `unlock`. Nothing is written then.
    */
   insertKey(key: KeyChange, idempotentSince?: string): Promise<StoredKey | 'keks_changed' | undefined>;
 
@@ -64,10 +64,10 @@ export interface KeyStore {
    * several writers that change the same state one succeeds.
    *
    * @returns the place of the audit record. Undefined, with nothing written, when the key is absent or in
-   * another state, a new version is wrapped with another KEK than the current one, a storage is not as it was
-   * read, or the key was released meanwhile.
+   *   another state, or was exported since. Also when a new version is not wrapped with the current KEK, or a
+   *   storage has changed since it was read.
    * @throws AppError `unauthenticated` when its token is not active; `storage_unavailable` before `unlock`.
-   * Nothing is written then.
+   *   Nothing is written then.
    */
   updateKey(change: KeyUpdate): Promise<AuditReceipt | undefined>;
 
@@ -82,9 +82,9 @@ export interface KeyStore {
    * {@link updateKey} cannot change.
    *
    * @param lastChange `seq` of the latest change of that name, as the caller saw it; undefined for a name
-   * that has none.
+   *   that has none.
    * @returns the place of the audit record; undefined, with nothing written, when there was another change
-   * meanwhile.
+   *   since.
    * @throws AppError `storage_unavailable` before `unlock`.
    */
   replaceKey(change: KeyChange, lastChange: number | undefined): Promise<AuditReceipt | undefined>;

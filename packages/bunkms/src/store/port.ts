@@ -10,8 +10,8 @@ import type { TransferStore } from './transfer.ts';
 /**
  * Everything that BunKMS stores. `store/conformance/` checks every implementation against this text.
  *
- * **Trust**: none. The store sees wrapped keys and the audit chain. The one key that it is given is the chain
- * key (`unlock`), because the head of the chain must be read and advanced in one transaction.
+ * **Trust**: none. The store sees wrapped keys and the audit chain. It gets only one key, the chain key
+ * (`unlock`), because one transaction must read and advance the head of the chain.
  *
  * **Durability**: a resolved write has reached the disk (or a quorum); it survives `kill -9` and power loss.
  * A change and its audit record are one transaction. Several processes may write at once; each write is

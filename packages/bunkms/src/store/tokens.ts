@@ -4,7 +4,7 @@ import type { AuditDraft } from '../records/chain.ts';
 import type { StoredToken } from '../records/token-record.ts';
 import type { Page, PageQuery } from './page.ts';
 
-/** Records of the issue of tokens of one family, or by one token, behind that number. */
+/** Where to read records of issue: of the tokens of one family, or by one issuer, after that number. */
 export interface IssuePlace {
   readonly of: string;
   readonly after: number;

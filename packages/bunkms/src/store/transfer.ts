@@ -5,7 +5,7 @@ import type { AuditDraft } from '../records/chain.ts';
 import type { Installation } from '../records/installation.ts';
 import type { KeyRecord, KeyVersionRecord } from '../records/key-record.ts';
 
-/** One thing that a store has. */
+/** An entry of a store. */
 export type StoreEntry =
   | { readonly kind: 'installation'; readonly installation: Installation }
   | { readonly kind: 'record'; readonly record: AuditRecord }
@@ -14,16 +14,17 @@ export type StoreEntry =
   | { readonly kind: 'token'; readonly token: TokenInfo };
 
 /**
- * What fills a new store: the entries of another one, and new records, which get their places in the chain.
+ * An entry to load into a new store: an entry of another store, or a new record, which gets its place in the
+ * chain.
  */
 export type LoadEntry = StoreEntry | { readonly kind: 'new-record'; readonly draft: AuditDraft };
 
 /** A store as a whole, for backups. Errors of every method: see `KmsStore`. */
 export interface TransferStore {
   /**
-   * All entries of one moment, in batches, while others write: the installation, the audit records by
-   * `seq`, the keys by name, each followed by its versions, and the tokens in the order of their issue. The
-   * moment is that of the first batch. Until the iteration ends, `scrub` may find it in the way.
+   * A snapshot of all entries, in batches, even while others write. First comes the installation, then the
+   * audit records by `seq`. The keys follow by name, each with its versions, and then the tokens in the order
+   * of their issue. The snapshot is that of the first batch. Until the iteration ends, it may block `scrub`.
    */
   readAll(): AsyncIterable<readonly StoreEntry[]>;
 
@@ -34,7 +35,7 @@ export interface TransferStore {
    * @param entries an installation first, records in ascending order of `seq`, a key before its versions.
    * @param chainKey the one of that installation.
    * @returns false, with `entries` not begun, when the store is not empty.
-   * @throws what `entries` throws, too.
+   * @throws also what `entries` throws.
    */
   load(entries: AsyncIterable<readonly LoadEntry[]>, chainKey: KeyObject): Promise<boolean>;
 }

@@ -4,7 +4,7 @@ import type { AuditDraft } from '../records/chain.ts';
 import { isGenuine } from '../records/chain-walk.ts';
 import type { TokenStore } from '../store/tokens.ts';
 
-/** What one call of the store looks for, and how many records of each it gives: others wait for that call. */
+/** Maximum places per call of the store, and records per place: other calls wait. */
 const PLACES = 50;
 const RECORDS = 200;
 
@@ -13,17 +13,17 @@ interface Ports {
   readonly chainKey: KeyObject;
 }
 
-/** What became of {@link IssuedFamilies.end}. */
+/** The result of {@link IssuedFamilies.end}. */
 interface Ended {
   readonly count: number;
-  /** False when a record was not genuine: there may be more tokens, which nothing leads to. */
+  /** False when a record was not genuine: there may be more tokens that cannot be found. */
   readonly isWhole: boolean;
 }
 
 /**
- * Families that the tokens of one family have issued, and those that their tokens have issued in turn. Only
- * genuine records are followed. Each family is looked at once, generation by generation, with a bounded
- * number of records at a time.
+ * Finds the families that the tokens of one family have issued, directly or indirectly. It follows only
+ * genuine records. It visits each family once, generation by generation, with a bounded number of records at
+ * a time.
  */
 export class IssuedFamilies {
   readonly #deps: Ports;
@@ -36,9 +36,9 @@ export class IssuedFamilies {
   }
 
   /**
-   * Ends those that have a token which expires at `time` or later. The root is revoked before.
+   * Revokes those with a token that expires at `time` or later. The root is revoked before.
    *
-   * @param draftOf makes the revocation, of the record of the token of a family that expires last.
+   * @param draftOf creates the revocation of a family, from the record of its token that expires last.
    */
   async end(time: string, draftOf: (issue: AuditRecord) => AuditDraft): Promise<Ended> {
     const known = new Set([this.#root]);
@@ -61,8 +61,8 @@ export class IssuedFamilies {
   }
 
   /**
-   * @returns all tokens of the families: once a family is revoked, nobody adds one, nor issues in the name of
-   * one.
+   * @returns all tokens of the families. Once a family is revoked, no token can be added to it or issued by
+   *   it.
    */
   async #endFamilies(families: readonly string[], time: string, draftOf: (issue: AuditRecord) => AuditDraft) {
     const jtis: string[] = [];
@@ -89,7 +89,7 @@ export class IssuedFamilies {
     }
   }
 
-  /** @param looked up to which record of each was looked at; kept up to date. */
+  /** @param looked the last record that was read for each; updated. */
   async *#issues(
     by: 'family' | 'issuer',
     of: readonly string[],

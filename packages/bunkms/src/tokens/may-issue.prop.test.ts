@@ -5,7 +5,7 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { requireIssuer, requireMayIssue, type SizedRequest } from './may-issue.ts';
 
-/** Few names, globs and scopes, so that many pairs fit each other. */
+/** Few names, globs and scopes, so that many pairs match. */
 const scope = fc.constantFrom(...scopeSchema.options.slice(0, 4), 'kms:admin' as const);
 const project = fc.constantFrom('*', 'p', 'q');
 const glob = fc.string({ unit: fc.constantFrom('a', 'b', '*'), minLength: 1, maxLength: 5 });
@@ -35,7 +35,7 @@ const isAllowed = (by: MayIssue, wanted: SizedRequest): boolean => {
 const covers = (keys: readonly string[], key: string) => keys.some((one) => globMatches(one, key));
 const has = (projects: readonly string[], one: string) => projects.includes('*') || projects.includes(one);
 
-/** Every right that the inner one gives, the outer one gives. */
+/** Expects every right of the inner one in the outer one. */
 function expectWithin(outer: MayIssue, inner: MayIssue, keys: readonly string[]): void {
   for (const one of inner.scopes) expect(outer.scopes).toContain(one);
   for (const one of ['p', 'q', 'another'])
@@ -44,8 +44,8 @@ function expectWithin(outer: MayIssue, inner: MayIssue, keys: readonly string[])
   expect(inner.ttl_s).toBeLessThanOrEqual(outer.ttl_s);
 }
 
-describe('what a token may issue', () => {
-  test('never widens, over any chain of tokens that issue each other', () => {
+describe('may_issue of a token', () => {
+  test('never widens over any chain of tokens that issue each other', () => {
     fc.assert(
       fc.property(
         limit,
@@ -67,7 +67,7 @@ describe('what a token may issue', () => {
     );
   });
 
-  test('allows exactly itself, and all that has less of one thing', () => {
+  test('allows itself, and anything with less in one respect', () => {
     fc.assert(
       fc.property(limit, (one) => {
         const { scopes, ...rest } = one;
@@ -79,7 +79,7 @@ describe('what a token may issue', () => {
     );
   });
 
-  test('is nothing without a may_issue', () => {
+  test('allows nothing when it is absent', () => {
     fc.assert(
       fc.property(request, (wanted) => {
         expect(() => requireMayIssue(undefined, wanted)).toThrow(
@@ -89,7 +89,7 @@ describe('what a token may issue', () => {
     );
   });
 
-  test('is within the grant and for client tokens alone with kms:issue_client, which nobody passes on', () => {
+  test('allows only client tokens within the grant with kms:issue_client, which cannot be passed on', () => {
     const wanted = fc
       .tuple(request, fc.constantFrom('client' as const, 'service' as const))
       .map(([one, typ]): SizedRequest => ({ ...one, typ }));
@@ -100,7 +100,7 @@ describe('what a token may issue', () => {
           requireIssuer({ scope: ['kms:issue_client'], may_issue }, one);
         } catch (error) {
           expect(hasCode(error, 'forbidden')).toBe(true);
-          // A client token is refused for what goes beyond the grant, and for nothing else.
+          // A client token is refused only if it exceeds the grant.
           if (one.typ === 'client') expect(isAllowed(may_issue, one)).toBe(false);
           return;
         }

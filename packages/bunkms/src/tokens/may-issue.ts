@@ -2,19 +2,19 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import { globCovers } from '@bundoc/shared/contract/grants';
 import type { Claims, IssueToken, MayIssue } from '@bundoc/shared/contract/tokens';
 
-/** A request of which it is known how long the token will live. */
+/** A request with the life of the token. */
 export type SizedRequest = IssueToken & { readonly ttl_s: number };
 
-/** Whether a token issues nothing but client tokens: it has `kms:issue_client` and not `kms:admin`. */
+/** Whether a token issues only client tokens: it has `kms:issue_client` but not `kms:admin`. */
 export function issuesClientsAlone({ scope }: Pick<Claims, 'scope'>): boolean {
   return !scope.includes('kms:admin');
 }
 
 /**
- * Holds a request to what its caller may issue. Without `kms:admin` that is client tokens, which issue
- * nothing in turn.
+ * Checks that a caller may issue the requested token. Without `kms:admin`, only client tokens are allowed,
+ * which cannot issue others.
  *
- * @throws AppError `forbidden` naming the first thing that goes beyond.
+ * @throws AppError `forbidden` naming the first excess.
  */
 export function requireIssuer(issuer: Pick<Claims, 'scope' | 'may_issue'>, request: SizedRequest): void {
   if (issuesClientsAlone(issuer) && request.typ !== 'client')
@@ -23,10 +23,9 @@ export function requireIssuer(issuer: Pick<Claims, 'scope' | 'may_issue'>, reque
 }
 
 /**
- * Holds a request to what its caller may issue: the token's own rights, its life, and in turn what it may
- * issue.
+ * Checks a request against the caller's `may_issue`: the token's rights, its life, and its own `may_issue`.
  *
- * @throws AppError `forbidden` naming the first thing that goes beyond.
+ * @throws AppError `forbidden` naming the first excess.
  */
 export function requireMayIssue(limit: MayIssue | undefined, request: SizedRequest): void {
   if (limit === undefined) throw new AppError('forbidden', { detail: 'the token has no may_issue' });

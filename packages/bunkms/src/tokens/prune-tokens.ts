@@ -1,14 +1,14 @@
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { TokenStore } from '../store/tokens.ts';
 
-/** How long a token is remembered after its end, milliseconds: so long lists of tokens show what it was. */
+/** How long a token is kept after its expiry, milliseconds. So long it appears in lists. */
 export const KEPT_AFTER_EXPIRY_MS = 30 * 86_400_000;
-/** Tokens of one transaction. */
+/** Tokens per transaction. */
 const BATCH = 500;
 
 /**
- * Forgets what has long expired, so that renewals do not fill the store. The audit chain keeps its records of
- * them. @returns how many.
+ * Removes tokens that expired long ago, so that renewals do not fill the store. Their records stay in the
+ * audit chain. @returns how many.
  */
 export async function pruneTokens(store: Pick<TokenStore, 'pruneTokens'>, clock: Clock): Promise<number> {
   const nowMs = clock.now();

@@ -35,25 +35,26 @@ export interface TokenServiceOptions {
   readonly logger: Logger;
   readonly signingKey: KeyObject;
   readonly kid: string;
-  /** Key of the audit chain: only what the chain says of a token is believed. */
+  /** Key of the audit chain: a token is valid only as the chain describes it. */
   readonly chainKey: KeyObject;
 }
 
-/** Some tokens of a list, in its order. */
+/** A part of the list of tokens, in order. */
 export interface TokenList {
   readonly tokens: readonly TokenInfo[];
-  /** Ids of those that are not what the audit chain says of them. */
+  /** Ids of the tokens that contradict the audit chain. */
   readonly damaged: readonly string[];
-  /** Where to go on behind them; undefined at the end. */
+  /** The cursor of the next part; undefined at the end. */
   readonly next: string | undefined;
 }
 
 const CASCADE_NOT_WHOLE =
-  'audit records of tokens were changed: what they led to may live on; "bunkms audit verify" names it once they are put back';
+  'audit records of tokens were changed: tokens that they led to may stay valid; "bunkms audit verify" names those once the records are restored';
 
 /**
- * Issues, renews, lists and revokes tokens (Ed25519 JWT). The store keeps what tokens say, never the tokens.
- * Each change and its audit record are one transaction, and a token is handed out only once that is durable.
+ * Issues, renews, lists and revokes tokens (Ed25519 JWT). The store keeps the claims of tokens, never the
+ * tokens. Each change and its audit record are one transaction, and a token is returned only once that is
+ * durable.
  */
 export class TokenService {
   readonly #options: TokenServiceOptions;
@@ -63,13 +64,13 @@ export class TokenService {
   }
 
   /**
-   * Issues a token of a new family. The request has passed `issueTokenSchema`. A token that issues client
-   * tokens alone outlives none of them: what it issues ends with it at the latest.
+   * Issues a token of a new family. The request has passed `issueTokenSchema`. Tokens from an issuer that may
+   * issue only client tokens expire with the issuer at the latest.
    *
-   * @param issuer claims of the token in whose name this is done: nothing beyond its `may_issue`. Undefined
-   * for the command line.
-   * @throws AppError `forbidden`; `unauthenticated` when the issuer was revoked meanwhile; `invalid_request`
-   * when the token would be longer than a header may be.
+   * @param issuer claims of the issuing token; the new token must be within its `may_issue`. Undefined for
+   *   the command line.
+   * @throws AppError `forbidden`; `unauthenticated` when the issuer was revoked; `invalid_request` when the
+   *   token would not fit into a header.
    */
   async issue(request: IssueToken, caller: Caller, issuer?: Claims): Promise<IssuedToken> {
     const [firstScope] = request.scope;
@@ -99,12 +100,11 @@ export class TokenService {
   }
 
   /**
-   * Renews a service token for BunKMS: the same claims and length of life, a new `jti`, the same family and
-   * issuer. So that a service stays connected without anybody's help, and a revocation of what it began with
-   * still ends it.
+   * Renews a service token for BunKMS: the same claims, life, family and issuer, and a new `jti`. So a
+   * service stays connected without help, and a revocation of its first token still ends it.
    *
-   * @throws AppError `forbidden` for other tokens, `unauthenticated` when it was revoked meanwhile or its row
-   * is not what the audit chain says.
+   * @throws AppError `forbidden` for other tokens, `unauthenticated` when it was revoked, or its row
+   *   contradicts the audit chain.
    */
   async renew(claims: Claims, caller: Caller): Promise<IssuedToken> {
     if (claims.typ !== 'service')
@@ -133,17 +133,15 @@ export class TokenService {
   }
 
   /**
-   * Revokes a token and all that were renewed from the same first one, at once. Revoking again changes
-   * nothing.
+   * Revokes a token and its family at once. Idempotent.
    *
-   * With `cascade` also every token that one of those issued, and what those issued in turn, some at a time.
-   * The token itself comes first, so nothing is issued meanwhile that escapes. When this is cut short,
-   * calling it again ends the rest.
+   * With `cascade`, also all tokens that those issued, directly or indirectly, in batches. The token itself
+   * is revoked first, so no new token escapes. After an interruption, another call revokes the rest.
    *
-   * @returns how many further families were ended.
+   * @returns how many further families were revoked.
    * @throws AppError `token_not_found`, also for a token whose audit record was changed: such a token is
-   * refused anyway. `integrity_error` when the record of a token that it issued was changed: then all is
-   * ended that is found without that record.
+   *   refused anyway. `integrity_error` when the record of an issued token was changed; then all tokens that
+   *   are found without that record are revoked.
    */
   async revoke(jti: string, caller: Caller, options: { readonly cascade?: boolean } = {}): Promise<number> {
     const { store, chainKey } = this.#options;
@@ -163,7 +161,7 @@ export class TokenService {
     return count;
   }
 
-  /** Tokens in the order of their issue, the expired and revoked ones too. */
+  /** Tokens in the order of their issue, including expired and revoked ones. */
   async list(page: PageQuery<string>): Promise<TokenList> {
     const { items, more } = await this.#options.store.listTokens(page);
     const tokens: TokenInfo[] = [];
@@ -176,7 +174,7 @@ export class TokenService {
     return { tokens, damaged, next: more ? items.at(-1)?.jti : undefined };
   }
 
-  /** @returns undefined, and tells the log why, when the row must not be believed. */
+  /** @returns undefined, and logs why, when the row must not be trusted. */
   #believed(stored: StoredToken): TokenInfo | undefined {
     const { chainKey, logger } = this.#options;
     const token = authenticToken(chainKey, stored);
@@ -228,16 +226,16 @@ export class TokenService {
 }
 
 /**
- * The root of a token that `issuer` issues: its own root, so that a tenant who may issue tokens gets no more
- * shares by it. A token that may issue for all projects is an operator's, and what it issues goes to tenants:
- * each has a share of its own.
+ * The root of a token that `issuer` issues. It is the issuer's root, so that a tenant cannot get more shares
+ * by issuing tokens. An issuer for all projects is an operator, who issues to tenants: each of those tokens
+ * has a separate share.
  */
 function rootOfIssue(issuer: Claims | undefined): string | undefined {
   if (issuer === undefined || issuer.may_issue?.projects.includes('*') === true) return undefined;
   return shareKeyOf(issuer).subject;
 }
 
-/** As long as the type of token lives by default, if the issuer may issue that. */
+/** The default life of the token type, limited by what the issuer may issue. */
 function defaultLifeS({ typ }: IssueToken, issuer: Claims | undefined): number {
   return Math.min(TOKEN_TTL_S_DEFAULT[typ], issuer?.may_issue?.ttl_s ?? Number.POSITIVE_INFINITY);
 }

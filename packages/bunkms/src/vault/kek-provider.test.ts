@@ -12,7 +12,7 @@ afterAll(() => rmSync(folder, { recursive: true }));
 const [one, two] = [randomBytes(32), randomBytes(32)];
 
 describe('a KEK ring', () => {
-  test('takes base64 and hex, skips comments and empty lines, and keeps the order', () => {
+  test('accepts base64 and hex, skips comments and empty lines, and keeps the order', () => {
     const text = `# current\n${one.toString('base64')}\r\n\n  ${two.toString('hex').toUpperCase()}  \n`;
     expect(parseKekRing('K', text).map((kek) => kek.export())).toEqual([one, two]);
   });
@@ -25,17 +25,17 @@ describe('a KEK ring', () => {
     ['63 hex digits', one.toString('hex').slice(1)],
     ['base64 without padding', one.toString('base64').replace('=', '')],
     ['base64url', Buffer.alloc(32, 0xff).toString('base64url')],
-    ['base64 with loose bits', `${Buffer.alloc(32).toString('base64').slice(0, 42)}B=`],
+    ['base64 with unused bits that are not zero', `${Buffer.alloc(32).toString('base64').slice(0, 42)}B=`],
     ['a stray character', one.toString('base64').replace(/^./, '!')],
     ['words', 'correct horse battery staple'],
     ['a byte order mark', `\ufeff${one.toString('hex')}x`],
     ['a key twice', `${one.toString('hex')}\n${one.toString('base64')}`],
     ['nine keys', Array.from({ length: 9 }, () => randomBytes(32).toString('hex')).join('\n')],
-  ])('is refused when it holds %s', (_what, text) => {
+  ])('is refused when it contains %s', (_what, text) => {
     expect(() => parseKekRing('K', text)).toThrow(ConfigError);
   });
 
-  test('names every faulty line and repeats none of them', () => {
+  test('is refused with an error that names every faulty line and quotes none', () => {
     const secret = one.toString('hex').slice(2);
     const refused = () => parseKekRing('BUNKMS_KEK', `${secret}\n${two.toString('hex')}\nnonsense`);
     expect(refused).toThrow(/line 1[\s\S]*line 3/);
@@ -44,12 +44,12 @@ describe('a KEK ring', () => {
   });
 });
 
-test('a file that is missing is named by its variable and reason', async () => {
+test('a missing file is reported with its variable and the reason', async () => {
   const provider = fileKekProvider(join(folder, 'none'), () => undefined);
   await expect(provider.load()).rejects.toThrow(/BUNKMS_KEK_FILE.*ENOENT/s);
 });
 
-test('a file that others may read is used, with a warning', async () => {
+test('a file that others may read is accepted with a warning', async () => {
   const path = join(folder, 'kek');
   writeFileSync(path, `${one.toString('base64')}\n`, { mode: 0o600 });
   const warnings: string[] = [];
@@ -61,7 +61,7 @@ test('a file that others may read is used, with a warning', async () => {
   expect(warnings).toHaveLength(1);
 });
 
-test('the environment holds a ring of the same form', async () => {
+test('the environment variable has the same format', async () => {
   expect(await inlineKekProvider(one.toString('hex')).load()).toHaveLength(1);
   await expect(inlineKekProvider('short').load()).rejects.toThrow(/BUNKMS_KEK: line 1/);
 });

@@ -5,36 +5,34 @@ import { readKeyHex, readKeyText } from '@bundoc/shared/crypto/key-text';
 import { stampOf } from '@bundoc/shared/files/file-stamp';
 import { ConfigError } from '@bundoc/shared/runtime/config';
 
-/** The most keys a ring may hold; a ring this long means that rotations were never finished. */
+/** Maximum keys of a ring. A longer ring means that rotations were never finished. */
 const KEKS_MAX = 8;
 
-/**
- * Where the key encryption keys come from. A port, so that an HSM or a cloud KMS can stand behind it.
- */
+/** The source of the key encryption keys. A port, so that an HSM or a cloud KMS could implement it. */
 export interface KekProvider {
-  /** Changes when the ring may have changed; cheap, and never throws. */
+  /** A value that changes when the ring may have changed. Cheap; never throws. */
   stamp(): string;
   /**
-   * The ring, one to {@link KEKS_MAX} different keys. Its order says which key an installation is made with,
-   * the first, and nothing else.
+   * The ring, one to {@link KEKS_MAX} different keys. A new installation uses the first key. Otherwise the
+   * order has no meaning.
    *
-   * @throws ConfigError when there is no usable ring. The message names the source and the line, never a
-   * content.
+   * @throws ConfigError when there is no usable ring. The message names the source and the line, but never
+   *   quotes content.
    */
   load(): Promise<readonly KeyObject[]>;
 }
 
-/** Where the ring is, as the configuration says. */
+/** The configured source of the ring. */
 export type KekSource =
   | { readonly kind: 'file'; readonly path: string }
   | { readonly kind: 'inline'; readonly text: string };
 
-/** `warn` is called when others than the owner may read the file of the ring. */
+/** The provider for a source. Calls `warn` when others than the owner may read the file. */
 export function kekProviderOf(source: KekSource, warn: (message: string) => void): KekProvider {
   return source.kind === 'file' ? fileKekProvider(source.path, warn) : inlineKekProvider(source.text);
 }
 
-/** Reads the ring from a file. `warn` is called when others than the owner may read that file. */
+/** Reads the ring from a file. Calls `warn` when others than the owner may read it. */
 export function fileKekProvider(path: string, warn: (message: string) => void): KekProvider {
   return {
     stamp: () => stampOf(path),
@@ -54,22 +52,19 @@ export function fileKekProvider(path: string, warn: (message: string) => void): 
   };
 }
 
-/**
- * Takes the ring from the text of the variable `BUNKMS_KEK`, which stays what it is for the life of the
- * process.
- */
+/** Reads the ring from the variable `BUNKMS_KEK`, which does not change while the process runs. */
 export function inlineKekProvider(text: string): KekProvider {
   return { stamp: () => '', load: async () => parseKekRing('BUNKMS_KEK', text) };
 }
 
-/** {@link takeKekRing} of a text. A string cannot be wiped: a file is the better place for a KEK. */
+/** {@link takeKekRing} for a text. A string cannot be wiped, so a file is a better place for a KEK. */
 export function parseKekRing(source: string, text: string): readonly KeyObject[] {
   return takeKekRing(source, Buffer.from(text));
 }
 
 /**
- * Reads a ring and wipes the bytes: one key a line, 32 bytes in base64 or as 64 hex digits. Empty lines
- * and lines that begin with `#` are skipped.
+ * Reads a ring and wipes the bytes: one key per line, 32 bytes in base64 or as 64 hex digits. Empty lines and
+ * lines that begin with `#` are skipped.
  *
  * @throws ConfigError naming `source` and every faulty line by number.
  */
@@ -102,7 +97,7 @@ const LINE_FEED = 0x0a;
 const SPACE = 0x20;
 const HASH = 0x23;
 
-/** The lines, without the white space around them; parts of `bytes`, not copies. */
+/** The trimmed lines; views of `bytes`, not copies. */
 function wordsOf(bytes: Buffer): Buffer[] {
   const words: Buffer[] = [];
   let start = bytes.indexOf(BYTE_ORDER_MARK) === 0 ? BYTE_ORDER_MARK.length : 0;

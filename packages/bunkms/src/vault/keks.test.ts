@@ -85,7 +85,7 @@ describe('the KEKs of a process', () => {
   };
   const standings = () => [...keks.state.keks].map(([id, { standing }]) => [id, standing]);
 
-  test('take a ring that has changed, and stage what is new in it, once and on record', async () => {
+  test('adopt a changed ring, and stage its new KEKs once, with a record', async () => {
     await keks.reload();
     expect([ring.loads, standings()]).toEqual([1, [[idOf(one), 'current']]]);
     ring.write(`${two}\n${one}`);
@@ -102,7 +102,7 @@ describe('the KEKs of a process', () => {
     ]);
   });
 
-  test('keep the last good ring when the new one is invalid or lacks one that is needed, and say so once', async () => {
+  test('keep the last good ring when the new one is invalid or lacks a needed KEK, and log that once', async () => {
     ring.write(`${one}\n${two}`);
     await keks.reload();
     await append('kek.rotate', { kek_id: idOf(two), from: idOf(one) });
@@ -120,13 +120,13 @@ describe('the KEKs of a process', () => {
     expect(vault.kekIds).toEqual([three, two, one].map(idOf));
   });
 
-  test('follow anyone who has rotated, also with a ring that has to be read first', async () => {
+  test('follow a rotation by another process, even if the ring must be reloaded first', async () => {
     ring.write(`${one}\n${two}`);
     await keks.reload();
     await append('kek.rotate', { kek_id: idOf(two), from: idOf(one) });
     expect(await keks.refresh()).toMatchObject({ current: idOf(two) });
     expect(vault.currentKekId).toBe(idOf(two));
-    // Another process has staged and rotated; this one has not looked at the ring since.
+    // Another process has staged and rotated; this one has not reloaded the ring since.
     ring.write(`${one}\n${two}\n${three}`);
     await append('kek.stage', { kek_id: idOf(three) });
     await append('kek.rotate', { kek_id: idOf(three), from: idOf(two) });
@@ -134,7 +134,7 @@ describe('the KEKs of a process', () => {
     expect(vault.currentKekId).toBe(idOf(three));
   });
 
-  test('wrap nothing more when the ring lacks the current one, and go on when it has it', async () => {
+  test('stop wrapping while the ring lacks the current one, and resume when it has it', async () => {
     await append('kek.stage', { kek_id: idOf(two) });
     await append('kek.rotate', { kek_id: idOf(two), from: idOf(one) });
     await expect(keks.refresh()).rejects.toMatchObject({ code: 'sealed' });
@@ -144,7 +144,7 @@ describe('the KEKs of a process', () => {
     expect(vault.currentKekId).toBe(idOf(two));
   });
 
-  test('let one leave the ring that another process retired a moment ago', async () => {
+  test('allow a KEK to leave the ring that another process has just retired', async () => {
     ring.write(`${one}\n${two}`);
     await keks.reload();
     await append('kek.rotate', { kek_id: idOf(two), from: idOf(one) });
@@ -156,7 +156,7 @@ describe('the KEKs of a process', () => {
     expect(log.join()).not.toContain('lacks');
   });
 
-  test('let a retired one leave the ring', async () => {
+  test('allow a retired one to leave the ring', async () => {
     ring.write(`${one}\n${two}`);
     await keks.reload();
     await append('kek.rotate', { kek_id: idOf(two), from: idOf(one) });
@@ -165,7 +165,7 @@ describe('the KEKs of a process', () => {
     ring.write(two);
     await keks.reload();
     expect(vault.kekIds).toEqual([idOf(two)]);
-    // And does not come back by being put in again.
+    // And adding it again does not reactivate it.
     ring.write(`${one}\n${two}`);
     await keks.reload();
     expect(standings()).toEqual([

@@ -16,7 +16,7 @@ export interface KeksOptions {
   readonly stamp: string;
   readonly store: Pick<KekStore, 'kekRecords' | 'addKek'>;
   readonly chainKey: KeyObject;
-  /** As unsealing found it. */
+  /** The state at unsealing. */
   readonly state: KekState;
   readonly clock: Clock;
   readonly logger: Logger;
@@ -24,8 +24,8 @@ export interface KeksOptions {
 }
 
 /**
- * Keeps the vault in step with the two places that decide about KEKs: the ring, which says what this process
- * can open, and the audit chain, which says what it wraps with, whichever process made that so.
+ * Synchronizes the vault with the two sources of KEK state. The ring determines what this process can open.
+ * The audit chain determines the current KEK for all processes.
  */
 export class Keks {
   readonly #options: KeksOptions;
@@ -39,17 +39,17 @@ export class Keks {
     this.#stamp = options.stamp;
   }
 
-  /** As the last {@link refresh} found it. */
+  /** The state at the last {@link refresh}. */
   get state(): KekState {
     return this.#state;
   }
 
   /**
-   * Reads what the chain says now, and wraps accordingly from then on. A process learns from the store that
-   * it wrapped with a KEK that is the current one no more calls this before the next try.
+   * Reads the KEK state from the chain and adopts the current KEK. Call it before a retry when the store has
+   * refused a key because its KEK is no longer current.
    *
-   * @throws AppError `sealed` when the chain's records of the KEKs were changed, or the ring lacks the
-   * current KEK, also when it is read again; the vault stays as it was then. And what the store throws.
+   * @throws AppError `sealed` when KEK records of the chain were changed, or the ring lacks the current KEK
+   *   even after a reload. Then the vault does not change. Also errors of the store.
    */
   async refresh(): Promise<KekState> {
     const { store, chainKey, vault, logger } = this.#options;
@@ -57,15 +57,18 @@ export class Keks {
     if (!('keks' in state)) {
       logger.error(
         { auditSeq: state.seq },
-        'an audit record of the KEKs was changed: nothing more is wrapped',
+        'an audit record of the KEKs was changed: no more keys are wrapped',
       );
       throw new AppError('sealed');
     }
-    // Two that overlap may end in any order; what is newer stays.
+    // Overlapping calls may end in any order; the newer state wins.
     if (state.seq > this.#state.seq) this.#state = state;
     if (!vault.holds(this.#state.current)) await this.#load();
     if (!vault.holds(this.#state.current)) {
-      logger.error({ kekId: this.#state.current }, 'the ring lacks the current KEK: nothing more is wrapped');
+      logger.error(
+        { kekId: this.#state.current },
+        'the ring lacks the current KEK: no more keys are wrapped',
+      );
       throw new AppError('sealed');
     }
     vault.makeCurrent(this.#state.current);
@@ -73,14 +76,14 @@ export class Keks {
   }
 
   /**
-   * Reads the ring again if it has changed, and makes KEKs that are new in it known as staged. One that is no
-   * use, or lacks a KEK that is needed, leaves the last good ring in place, and the log says so.
+   * Reloads the ring if it has changed, and stages its new KEKs. If the ring is invalid or lacks a needed
+   * KEK, the last good ring stays, and the log says so.
    *
-   * @throws what {@link refresh} throws.
+   * @throws as {@link refresh}.
    */
   async reload(): Promise<void> {
-    // Which KEKs are needed is for the chain to say: another process may have retired one a moment before its
-    // line was removed.
+    // The chain determines the needed KEKs: another process may have retired one just before its line was
+    // removed.
     if (this.#hasNewRing()) await this.refresh();
     if (this.#hasNewRing()) await this.#load();
     await this.#stage();
@@ -107,7 +110,7 @@ export class Keks {
     }
   }
 
-  /** Once for each state of the ring. */
+  /** Logs once for each state of the ring. */
   #report(facts: object, what: string): void {
     if (!this.#hasReported) this.#options.logger.error(facts, `${what}: keeping the last valid ring`);
     this.#hasReported = true;

@@ -4,7 +4,7 @@ import { SignJWT } from 'jose';
 import { expect, it } from 'vitest';
 import { pemOf, publicJwkOf, signingKeyOf } from './signing-key.ts';
 
-it('the signing key is a KeyObject, which shows its bytes to nobody who prints it', () => {
+it('the signing key is a KeyObject, which does not reveal its bytes when it is printed', () => {
   const seed = randomBytes(32);
   const key = signingKeyOf(seed);
   expect(key).toBeInstanceOf(KeyObject);
@@ -14,7 +14,7 @@ it('the signing key is a KeyObject, which shows its bytes to nobody who prints i
       expect(text).not.toContain(seed.toString(encoding));
 });
 
-it('the signing key signs tokens that verify with the key that is published', async () => {
+it('tokens that the signing key signs verify with the published key', async () => {
   const key = signingKeyOf(randomBytes(32));
   const jwk = publicJwkOf(key);
   const token = await new SignJWT({ sub: 'a' }).setProtectedHeader({ alg: 'EdDSA', kid: jwk.kid }).sign(key);

@@ -5,7 +5,7 @@ import type { PublicJwk } from '../records/installation.ts';
 const PKCS8_PREFIX = Buffer.from('302e020100300506032b657004220420', 'hex');
 const KID_CHARACTERS = 16;
 
-/** The private key of a 32-byte Ed25519 seed. The caller wipes the seed. */
+/** The private key from a 32-byte Ed25519 seed. The caller wipes the seed. */
 export function signingKeyOf(seed: Uint8Array): KeyObject {
   const der = Buffer.concat([PKCS8_PREFIX, seed]);
   try {
@@ -16,8 +16,8 @@ export function signingKeyOf(seed: Uint8Array): KeyObject {
 }
 
 /**
- * The public half as a JWK. Its `kid` is the beginning of its thumbprint (RFC 7638), so it names the key
- * itself.
+ * The public key as a JWK. Its `kid` is the beginning of its thumbprint (RFC 7638), so it identifies exactly
+ * this key.
  */
 export function publicJwkOf(signingKey: KeyObject): PublicJwk {
   const x = String(createPublicKey(signingKey).export({ format: 'jwk' }).x);
@@ -34,7 +34,7 @@ export function publicJwkOf(signingKey: KeyObject): PublicJwk {
   };
 }
 
-/** A public JWK as PEM (SPKI), the form in which the token library takes keys. */
+/** A public JWK as PEM (SPKI), the format of the token library. */
 export function pemOf(jwk: PublicJwk): string {
   const key = createPublicKey({ key: { kty: jwk.kty, crv: jwk.crv, x: jwk.x }, format: 'jwk' });
   return String(key.export({ type: 'spki', format: 'pem' }));

@@ -29,7 +29,7 @@ describe('unsealing', () => {
     rmSync(folder, { recursive: true });
   });
 
-  test('makes one set of secrets, however many processes start first', async () => {
+  test('creates one set of secrets, however many processes start at the same time', async () => {
     const others = await Promise.all([open(), open(), open()]);
     const states = await Promise.all(
       [store, ...others].map((one) => unseal(new Vault([kek]), one, clock, 'system')),
@@ -52,7 +52,7 @@ describe('unsealing', () => {
     expect(second.signingKey.equals(first.signingKey)).toBe(true);
   });
 
-  test('is refused to another KEK, which changes nothing', async () => {
+  test('is refused with another KEK, and changes nothing', async () => {
     const first = await unseal(new Vault([kek]), store, clock, 'system');
     expect(await unseal(new Vault([otherKek]), store, clock, 'system')).toMatchObject({
       kind: 'sealed',
@@ -62,7 +62,7 @@ describe('unsealing', () => {
     expect(await unseal(new Vault([kek]), store, clock, 'system')).toMatchObject({ kind: 'unsealed' });
   });
 
-  test('wraps with the KEK of the installation, wherever it stands in the ring', async () => {
+  test('selects the KEK of the installation, wherever it is in the ring', async () => {
     await unseal(new Vault([kek]), store, clock, 'system');
     const ring = new Vault([otherKek, kek]);
     const state = await unseal(ring, store, clock, 'system');
@@ -87,7 +87,7 @@ describe('unsealing', () => {
     });
   });
 
-  test('is refused when what the chain says of the KEKs was changed', async () => {
+  test('is refused when a KEK record of the chain was changed', async () => {
     await unseal(new Vault([kek]), store, clock, 'system');
     const database = new DatabaseSync(databasePathOf(folder));
     database.exec(
@@ -116,7 +116,7 @@ describe('unsealing', () => {
     expect(await unseal(new Vault([kek]), store, clock, 'system')).toMatchObject({ kind: 'sealed' });
   });
 
-  test('does not believe the public key in the store, which anybody with the disk can change', async () => {
+  test('does not trust the public key in the store, which anybody with access to the disk can change', async () => {
     const first = await unseal(new Vault([kek]), store, clock, 'system');
     const forged = JSON.stringify(publicJwkOf(signingKeyOf(randomBytes(32))));
     const database = new DatabaseSync(databasePathOf(folder));

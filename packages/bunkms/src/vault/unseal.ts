@@ -10,36 +10,38 @@ import type { KekStore } from '../store/kek.ts';
 import { publicJwkOf, signingKeyOf } from './signing-key.ts';
 import type { SecretName, Vault } from './vault.ts';
 
-/** The secrets of an installation, once a KEK of the ring has opened them. */
+/** The opened secrets of an installation. */
 export interface OpenedInstallation {
   readonly kind: 'unsealed';
-  /** Key of the audit chain; the store has it once {@link unseal} is done. */
+  /** Key of the audit chain. {@link unseal} gives it to the store. */
   readonly chainKey: KeyObject;
   readonly signingKey: KeyObject;
   readonly publicKey: PublicJwk;
 }
 
-/** What the service works with once its KEK fits its store. */
+/** An unsealed installation. */
 export interface Unsealed extends OpenedInstallation {
-  /** Which KEKs there are; the vault wraps with the one that it calls the current one. */
+  /** The state of the KEKs; the vault wraps with the current one. */
   readonly keks: KekState;
 }
 
-/** The KEK does not fit the store: nothing can be wrapped, unwrapped, signed or recorded in the chain. */
+/**
+ * A sealed installation: its KEK does not fit the store. Nothing can be wrapped, unwrapped, signed or
+ * recorded in the chain.
+ */
 export interface Sealed {
   readonly kind: 'sealed';
   /** For the operator's log. */
   readonly reason: string;
-  /** From the store, in clear and not authenticated: for `bunkms status` alone. */
+  /** From the store, not authenticated: only for `bunkms status`. */
   readonly publicKey: PublicJwk;
 }
 
 /**
- * Brings vault and store together: makes the installation at the very first start, else opens its secrets,
- * and gives the store the key of the audit chain, and the vault its current KEK.
+ * Unseals the installation: creates it at the first start, otherwise opens its secrets. Then it gives the
+ * store the key of the audit chain, and the vault its current KEK.
  *
- * Safe to run in several processes at once: the store lets one make the installation, the others use that
- * one.
+ * Several processes may run it at once: the store lets one create the installation, and the others use it.
  *
  * @throws AppError of the store.
  */
@@ -61,7 +63,7 @@ export async function unseal(
   return { ...opened, keks };
 }
 
-/** @returns what is in the store afterwards, whichever process put it there. */
+/** @returns the stored installation, whichever process created it. */
 async function initialise(
   vault: Vault,
   store: InstallationStore & KekStore,
@@ -95,7 +97,7 @@ async function initialise(
     detail: { kek_id: vault.currentKekId, kid: candidate.signingKey.kid },
   });
   const installation = await store.readInstallation();
-  assert(installation !== undefined, 'an installation was made');
+  assert(installation !== undefined, 'an installation exists');
   return installation;
 }
 
@@ -118,7 +120,7 @@ export function openInstallation(vault: Vault, installation: Installation): Open
     seed.fill(0);
   }
 
-  // The public key is derived again from the seed: the copy in the store is not authenticated.
+  // The public key is derived from the seed, because the copy in the store is not authenticated.
   return { kind: 'unsealed', chainKey, signingKey, publicKey: publicJwkOf(signingKey) };
 }
 
@@ -131,7 +133,7 @@ function openSecret(
 ): Buffer | string {
   const kekId = kekIdOf(wrapped);
   const known = installation.keks.find(({ id }) => id === kekId);
-  if (known === undefined) return `the ${name} is damaged: it names no KEK that the store knows`;
+  if (known === undefined) return `the ${name} is damaged: it names a KEK that the store does not know`;
   const checkValue = vault.checkValueOf(known.id);
   if (checkValue === undefined)
     return `the ring lacks the KEK ${known.id}, which the ${name} is wrapped with`;
@@ -144,7 +146,7 @@ function openSecret(
   }
 }
 
-/** What a store keeps of a KEK of the ring. */
+/** The stored facts of a KEK of the ring. */
 function kekOf(vault: Vault, id: string): KnownKek {
   const checkValue = vault.checkValueOf(id);
   assert(checkValue !== undefined, 'the KEK is in the ring');

@@ -5,7 +5,7 @@ import { KEK_ID_BYTES, kekIdOf, WRAPPED_FORMAT, WRAPPED_HEADER_BYTES } from '../
 
 const KEK_CHECK_BYTES = 16;
 
-/** What a wrapped DEK is bound to; it unwraps only under the same values. */
+/** The identity that a wrapped DEK is bound to. It unwraps only with the same values. */
 export interface DekIdentity {
   readonly keyId: string;
   readonly name: string;
@@ -13,19 +13,18 @@ export interface DekIdentity {
 }
 
 /**
- * The service's own secrets: those that lie wrapped in its store, and those that a backup and an inventory
- * carry for themselves.
+ * The service's own secrets: those that are wrapped in its store, and the keys inside backups and
+ * inventories.
  */
 export type SecretName = 'audit-chain-key' | 'token-signing-seed' | 'backup-key' | 'inventory-key';
 
 /**
- * Holds the KEK ring; wraps with the current KEK, unwraps with any, and nothing else. No method returns a
- * KEK, and inspection of the object shows none: the keys are private members of type KeyObject. Which KEK is
- * the current one is decided elsewhere (`keks.ts`); a new vault takes the first, for an installation that is
- * only being made.
+ * Holds the KEK ring. It wraps with the current KEK and unwraps with any. No method returns a KEK, and
+ * inspection of the object shows none: the keys are private members of type KeyObject. `keks.ts` selects the
+ * current KEK; a new vault uses the first, for a new installation.
  *
- * Wraps under one KEK are bounded by the number of keys ever made, far below the 2^32 seals that random GCM
- * nonces allow (NIST SP 800-38D, section 8.3).
+ * The number of keys ever created bounds the wraps under one KEK. It is far below the 2^32 seals that random
+ * GCM nonces allow (NIST SP 800-38D, section 8.3).
  */
 export class Vault {
   #keks: ReadonlyMap<string, KeyObject>;
@@ -39,12 +38,12 @@ export class Vault {
     this.#currentKekId = first;
   }
 
-  /** Id, in hex, of the KEK that keys are wrapped with. */
+  /** Id of the current KEK, in hex. */
   get currentKekId(): string {
     return this.#currentKekId;
   }
 
-  /** Ids of the KEKs of the ring, in its order. */
+  /** Ids of the KEKs in the ring, in order. */
   get kekIds(): readonly string[] {
     return [...this.#keks.keys()];
   }
@@ -53,19 +52,19 @@ export class Vault {
     return this.#keks.has(kekId);
   }
 
-  /** Which of `kekIds` another ring lacks. */
+  /** Those of `kekIds` that another ring lacks. */
   missingIn(keks: readonly KeyObject[], kekIds: readonly string[]): string[] {
     const ring = ringOf(keks);
     return kekIds.filter((kekId) => !ring.has(kekId));
   }
 
-  /** Wraps with this KEK of the ring from now on. */
+  /** Makes this KEK of the ring the current one. */
   makeCurrent(kekId: string): void {
     assert(this.#keks.has(kekId), 'the ring lacks the KEK');
     this.#currentKekId = kekId;
   }
 
-  /** Puts another ring, which has the current KEK, in the place of the present one. */
+  /** Replaces the ring. The new one must contain the current KEK. */
   replaceRing(keks: readonly KeyObject[]): void {
     const ring = ringOf(keks);
     assert(ring.has(this.#currentKekId), 'the new ring lacks the current KEK');
@@ -73,8 +72,8 @@ export class Vault {
   }
 
   /**
-   * Check value of a KEK of the ring, 16 bytes in hex; undefined when the ring lacks it. Reveals nothing of
-   * the KEK.
+   * Check value of a KEK of the ring, 16 bytes in hex; undefined when the ring lacks it. It reveals nothing
+   * about the KEK.
    */
   checkValueOf(kekId: string): string | undefined {
     const kek = this.#keks.get(kekId);

@@ -8,7 +8,7 @@ export interface Caller {
   readonly name: string;
   /** The header, or undefined for none. */
   readonly authorization: string | undefined;
-  /** What the token says, if it holds; undefined for anyone who must be refused with 401. */
+  /** The content of a valid token; undefined for a caller who must be refused with 401. */
   readonly token?: Pick<IssueToken, 'typ' | 'scope' | 'keys' | 'may_issue'>;
 }
 
@@ -20,7 +20,7 @@ function jwt(header: object, claims: object, signer: (input: string) => Buffer):
   return `${input}.${base64url(signer(input))}`;
 }
 
-/** Every kind of caller: each way to have no valid token, and each thing that a valid one may say. */
+/** Every kind of caller: each kind of invalid token, and each kind of valid one. */
 export async function makeCallers(kms: TestKms): Promise<Caller[]> {
   const { signingKey, publicKey } = await kms.secrets();
   const nowS = Math.floor(Date.now() / 1000);
@@ -107,7 +107,7 @@ export async function makeCallers(kms: TestKms): Promise<Caller[]> {
       each.map((scope) =>
         honest(`a service with ${scope}`, {
           ...{ typ: 'service', scope: [scope], keys: ['*'] },
-          // No token has that scope without it.
+          // No token has that scope without may_issue.
           ...(scope === 'kms:issue_client' ? { may_issue: MAY_ISSUE_ALL } : {}),
         }),
       ),
@@ -119,7 +119,7 @@ export async function makeCallers(kms: TestKms): Promise<Caller[]> {
       ),
       keys: ['*'],
     }),
-    // No token that is issued says this, so it is signed by hand over a token that is known.
+    // No issued token has this scope, so the claims of a known token are signed again.
     {
       name: 'a client with the export scope',
       authorization: signed({ typ: 'client', scope: 'kms:export_key' }),
@@ -136,7 +136,7 @@ export async function makeCallers(kms: TestKms): Promise<Caller[]> {
   ];
 }
 
-/** The same signature under other claims. */
+/** Other claims with the same signature. */
 function changed(token: string): string {
   const [head, body, signature] = token.split('.') as [string, string, string];
   const claims = JSON.parse(Buffer.from(body, 'base64url').toString()) as object;

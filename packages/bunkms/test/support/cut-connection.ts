@@ -4,13 +4,10 @@ import { connect, createServer, type Server, type Socket } from 'node:net';
 /** The message of the protocol that commits: a simple query. */
 const COMMIT = Buffer.from('COMMIT\0');
 
-/**
- * What becomes of the next commit: it is lost on its way, or its answer is, or everything stands still from
- * then on.
- */
+/** The fate of the next commit: it is lost, its answer is lost, or everything hangs from then on. */
 export type Cut = 'before' | 'after' | 'hang';
 
-/** Stands between a node and its database, and cuts the connection at a commit. */
+/** A proxy between a node and its database that cuts the connection at a commit. */
 export class CutConnection implements AsyncDisposable {
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
@@ -47,17 +44,17 @@ export class CutConnection implements AsyncDisposable {
     };
   }
 
-  /** Asked at each commit what shall become of it. */
+  /** Sets a function that decides the fate of each commit. */
   cutWhen(decide: () => Cut | undefined): void {
     this.#decide = decide;
   }
 
-  /** Lets nothing through any more, in either direction, and breaks nothing. */
+  /** Stops forwarding in both directions without closing connections. */
   hang(): void {
     this.#isHanging = true;
   }
 
-  /** Breaks what hangs; new connections work. */
+  /** Breaks hanging connections; new ones work. */
   resume(): void {
     this.#isHanging = false;
     for (const socket of this.#sockets) socket.destroy();

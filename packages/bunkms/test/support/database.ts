@@ -4,8 +4,8 @@ import { databasePathOf } from '../../src/store/sqlite/sqlite-store.ts';
 import { requireSqlite } from './storage.ts';
 
 /**
- * Does to BunKMS's database what anyone who has the disk can do, also while services have it open. @returns
- * what `use` returns.
+ * Modifies BunKMS's database like an attacker with the disk, even while services have it open. @returns the
+ * result of `use`.
  */
 export function withDatabase<T>(
   dataDir: string,

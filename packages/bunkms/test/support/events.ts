@@ -1,21 +1,21 @@
 import { request } from 'node:http';
 
-/** One event as it came. */
+/** A received event. */
 export interface SeenEvent {
   readonly id: string | undefined;
   readonly type: string;
-  // biome-ignore lint/suspicious/noExplicitAny: tests look into whatever came.
+  // biome-ignore lint/suspicious/noExplicitAny: tests inspect any JSON.
   readonly data: any;
 }
 
-/** An open stream of events, and what came over it so far. */
+/** An open event stream with the events received so far. */
 export interface OpenedStream extends Disposable {
   readonly status: number;
   readonly seen: readonly SeenEvent[];
   readonly isEnded: boolean;
 }
 
-/** Opens the stream of events at BunKMS's internal listener. */
+/** Opens the event stream of BunKMS's internal listener. */
 export function openEvents(internalUrl: string, token: string, lastEventId?: string): Promise<OpenedStream> {
   const headers = {
     authorization: `Bearer ${token}`,

@@ -4,8 +4,8 @@ export interface Answer {
   readonly status: number;
   readonly headers: Readonly<Record<string, string | string[] | undefined>>;
   readonly text: string;
-  /** The body as JSON. Throws when it is none. */
-  // biome-ignore lint/suspicious/noExplicitAny: tests look into whatever came.
+  /** The body as JSON. Throws when it is not JSON. */
+  // biome-ignore lint/suspicious/noExplicitAny: tests inspect any JSON.
   json(): any;
 }
 
@@ -14,13 +14,13 @@ export interface Call {
   readonly token?: string | undefined;
   readonly body?: string | Buffer | object;
   readonly headers?: Readonly<Record<string, string>>;
-  /** Leaves once a good status has come; the text is empty then. */
+  /** Disconnects after a success status; then the text is empty. */
   readonly statusOnly?: boolean | undefined;
 }
 
 /**
- * One request, over a connection of its own. Not `fetch`: that rewrites paths, and tests send paths that must
- * arrive as they are.
+ * Sends one request over a separate connection. Not with `fetch`, which rewrites paths: the paths of tests
+ * must arrive unchanged.
  */
 export function call(origin: string, path: string, options: Call = {}): Promise<Answer> {
   const { hostname, port } = new URL(origin);

@@ -20,7 +20,7 @@ export function kekIdOfText(kek: string): string {
   return new Vault(parseKekRing('test', kek)).currentKekId;
 }
 
-/** The KEKs as the service tells of them. */
+/** The KEKs as the service reports them. */
 export async function statusOf(kms: TestKms): Promise<KekStatus> {
   const answer = await kms.api('/v1/kek', { token: await kms.fullToken() });
   expect(answer.status, answer.text).toBe(200);
@@ -41,7 +41,7 @@ export async function completed(kms: TestKms): Promise<KekStatus> {
   return statusOf(kms);
 }
 
-/** What works with KEKs, over a store and without a server. */
+/** The KEK operations on a store, without a server. */
 export interface BareKms extends AsyncDisposable {
   readonly deps: KekDeps;
   readonly rewrap: KeyRewrap;
@@ -49,13 +49,13 @@ export interface BareKms extends AsyncDisposable {
 
 export interface BareOptions {
   readonly dataDir: string;
-  /** The ring's text. */
+  /** The text of the ring. */
   readonly ring: string;
   readonly decorate?: (store: KmsStore) => KmsStore;
   readonly batch?: number;
 }
 
-/** Opens a store as a process of its own would. */
+/** Opens a store like a separate process. */
 export async function openBare({ dataDir, ring, decorate, batch }: BareOptions): Promise<BareKms | Sealed> {
   const opened = await openTestStore(dataDir);
   const store = decorate?.(opened) ?? opened;

@@ -25,45 +25,45 @@ import { Vault } from '../../src/vault/vault.ts';
 import { type Answer, type Call, call } from './http.ts';
 import { openTestStore, PATIENT_SQLITE, testStorage } from './storage.ts';
 
-/** Room for bodies, and for answers. */
+/** Room for bodies and for answers. */
 const ROOM_BYTES = 134_217_728;
 
 export interface KmsOptions {
   readonly clock?: Clock;
-  /** A folder of an earlier service; the caller removes it. */
+  /** The folder of an earlier service; the caller removes it. */
   readonly dataDir?: string;
-  /** The ring's text. */
+  /** The text of the ring. */
   readonly kek?: string;
-  /** What differs from {@link configOf}. */
+  /** Changes to {@link configOf}. */
   readonly config?: Partial<BunkmsConfig>;
-  /** Puts something before the store that the service uses. */
+  /** Decorates the store of the service. */
   readonly decorate?: (store: KmsStore) => KmsStore;
 }
 
-/** A running service, and what a test may know of it. */
+/** A running service, with access to its internals for tests. */
 export interface TestKms extends AsyncDisposable {
   readonly running: RunningBunkms;
   readonly dataDir: string;
   readonly kek: string;
   /** Every log line so far. */
   readonly logs: string[];
-  /** The store, as the service has it but without decoration. */
+  /** The store of the service, without decoration. */
   readonly store: KmsStore;
   api(path: string, options?: Call): Promise<Answer>;
   internal(path: string, options?: Call): Promise<Answer>;
   issue(request: Partial<IssueToken>): Promise<IssuedToken>;
   /** A service token that may do everything with every key. */
   readonly fullToken: () => Promise<string>;
-  /** Opens the secrets of the store, as the service did. */
+  /** Opens the secrets of the store like the service. */
   secrets(): Promise<Unsealed>;
-  /** The chain, once everything that the service was asked to record is in it. */
+  /** The chain, once it contains everything that the service has to record. */
   records(): Promise<readonly AuditRecord[]>;
   verify(): Promise<ChainVerdict>;
 }
 
 export const KMS_SCOPES = scopeSchema.options.filter((scope) => scope.startsWith('kms:'));
 
-/** What a token may issue that may issue everything. */
+/** A `may_issue` that allows everything. */
 export const MAY_ISSUE_ALL: MayIssue = {
   scopes: [...scopeSchema.options],
   projects: ['*'],
@@ -178,7 +178,7 @@ export async function startKms(options: KmsOptions = {}): Promise<TestKms> {
   };
 }
 
-/** Keeps in `appends` the writes of audit records that are under way. */
+/** Tracks the running writes of audit records in `appends`. */
 function watchAppends(store: KmsStore, appends: Set<Promise<unknown>>): KmsStore {
   return {
     ...store,
@@ -195,8 +195,8 @@ function watchAppends(store: KmsStore, appends: Set<Promise<unknown>>): KmsStore
 }
 
 /**
- * What nothing waits for is in the chain by now. Records that came while others were being written wait for
- * their turn, so on a slow disk there may be several rounds.
+ * Resolves once background records are in the chain. Records that arrive during a write wait for the next
+ * one, so a slow disk may need several rounds.
  */
 async function settled(appends: ReadonlySet<Promise<unknown>>): Promise<void> {
   do {

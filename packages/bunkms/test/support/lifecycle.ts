@@ -5,11 +5,11 @@ import { withDatabase } from './database.ts';
 import type { Answer } from './http.ts';
 import type { TestKms } from './kms.ts';
 
-/** The key states that a test can bring a key to. */
+/** The states that a test can give a key. */
 export const STATES = ['enabled', 'disabled', 'pending_deletion', 'destroyed'] as const;
 export type State = (typeof STATES)[number];
 
-/** Calls on keys as a token that may do everything; each is one request. */
+/** Requests on keys with a token that may do everything. */
 export class KeyCalls {
   readonly #kms: TestKms;
   readonly #token: string;
@@ -72,7 +72,7 @@ export class KeyCalls {
   /**
    * A key of two versions in that state.
    *
-   * @returns a ciphertext under each version, from before it was brought there.
+   * @returns a ciphertext under each version, from before the change of state.
    */
   async make(name: string, state: State): Promise<readonly [string, string]> {
     expect((await this.create(name)).status).toBe(201);
@@ -95,7 +95,7 @@ export function infoIn(answer: Answer): KeyInfo {
   return keyInfoSchema.strict().parse(answer.json());
 }
 
-/** Does to the database what anyone who has the disk can do. */
+/** Modifies the database like an attacker with the disk. */
 export function edit(kms: TestKms, change: string | ((database: DatabaseSync) => void)): void {
   withDatabase(kms.dataDir, typeof change === 'string' ? (database) => database.exec(change) : change);
 }

@@ -1,18 +1,18 @@
-/** One operation of a history: it took effect, if at all, at some moment between its two. */
+/** One operation of a history. It took effect, if at all, at some moment between its two times. */
 export interface Timed {
   readonly invokedAt: number;
   readonly answeredAt: number;
 }
 
 /**
- * Finds out whether a history is linearizable (Herlihy and Wing, 1990): whether there is an order of all
- * operations that keeps every two which did not overlap in their order, and in which each answers as the
- * sequential model does. A search in the manner of Wing and Gong with the memory of Lowe: what is done
- * already and the state that it led to are not looked at twice.
+ * Checks whether a history is linearizable (Herlihy and Wing, 1990). It needs an order of all operations in
+ * which each answers like the sequential model. Operations that did not overlap keep their order. The search
+ * is that of Wing and Gong with the memoization of Lowe: no combination of completed operations and state is
+ * visited twice.
  *
- * @param step the states that the model may be in after an operation with that answer; none when it cannot
- * answer so.
- * @returns whether there is such an order.
+ * @param step the possible states of the model after an operation with that answer; empty when the answer
+ *   is impossible.
+ * @returns whether such an order exists.
  */
 export function isLinearizable<State, Operation extends Timed>(
   initial: State,
@@ -31,14 +31,14 @@ export function isLinearizable<State, Operation extends Timed>(
     const rest = history.flatMap((operation, index) =>
       (done & (1n << BigInt(index))) === 0n ? [{ operation, bit: 1n << BigInt(index) }] : [],
     );
-    // Whatever was answered first must not come after what was asked for later.
+    // An operation must not come before one that was answered before it began.
     const bound = Math.min(...rest.map(({ operation }) => operation.answeredAt));
     const next = rest
       .filter(({ operation }) => operation.invokedAt <= bound)
       .flatMap(({ operation, bit }) =>
         step(state, operation).map((after) => ({ done: done | bit, state: after })),
       );
-    // What changes nothing can always be put first, so there is nothing to choose.
+    // An operation without effect can always come first, so there is no choice.
     const pure = next.find((one) => JSON.stringify(one.state) === JSON.stringify(state));
     open.push(...(pure === undefined ? next : [pure]));
   }

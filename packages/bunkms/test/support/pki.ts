@@ -6,7 +6,7 @@ import { type CertifiedKey, issueCertificate, makeAuthority } from '../../src/cl
 
 const DAY_MS = 86_400_000;
 
-/** Days from now on, either end. */
+/** The validity period in days from now. */
 export interface Days {
   readonly from?: number;
   readonly to?: number;
@@ -22,7 +22,7 @@ function validityOf({ from = -1, to = 100 }: Days) {
   return { notBeforeMs: now + from * DAY_MS, notAfterMs: now + to * DAY_MS };
 }
 
-/** Certificates for tests, in a folder of their own. */
+/** Certificates for tests, in a temporary folder. */
 export class TestPki implements Disposable {
   readonly folder = mkdtempSync(join(tmpdir(), 'bunkms-pki-'));
   readonly authority: CertifiedKey;
@@ -43,7 +43,7 @@ export class TestPki implements Disposable {
     return issueCertificate(by, names, validityOf(days));
   }
 
-  /** Puts a pair, and an authority, into files of this name; over whatever is there. */
+  /** Writes a pair and an authority to files with this name, and overwrites existing ones. */
   write(name: string, pair: CertifiedKey, authority: CertifiedKey = this.authority): TlsFiles {
     const path = (file: string) => join(this.folder, name, `${file}.pem`);
     mkdirSync(join(this.folder, name), { recursive: true });

@@ -6,7 +6,7 @@ import type { StorageConfig } from '../../src/open-store.ts';
 import type { PostgresSettings } from '../../src/store/postgres/settings.ts';
 import type { TestStorage } from './storage.ts';
 
-/** Settings for a database of a test of behaviour; a test of faults says how soon they are noticed. */
+/** Settings for a test database. Tests of faults set shorter timeouts. */
 export function settingsOf(
   url: string,
   { host, port, sslMode, ...more }: Partial<PostgresSettings & PostgresAddress> = {},
@@ -33,7 +33,9 @@ export function settingsOf(
 const EMPTY = `SET search_path = bunkms; DELETE FROM key_versions; DELETE FROM keys; DELETE FROM tokens; DELETE FROM audit;
   DELETE FROM keks; DELETE FROM installation; DELETE FROM claims; DELETE FROM presences; UPDATE scrubs SET wanted = 0, done = 0, xid = NULL`;
 
-/** Databases of one server, a data folder each; emptied and given again, since to make one takes long. */
+/**
+ * Databases of one server, one per data folder. They are emptied and reused, because creating one takes long.
+ */
 export class PostgresDatabases implements TestStorage, AsyncDisposable {
   readonly server: PostgresServer;
   readonly #urls = new Map<string, string>();
@@ -60,7 +62,7 @@ export class PostgresDatabases implements TestStorage, AsyncDisposable {
     return { kind: 'postgres', settings: settingsOf(await this.url(dataDir)) };
   }
 
-  /** Looks at the rows that there are: what became of those that were is the server's business. */
+  /** Searches the existing rows only: dead rows are up to the server. */
   async holds(dataDir: string, bytes: Buffer): Promise<boolean> {
     const { rows } = await this.#run(
       dataDir,
@@ -73,7 +75,7 @@ export class PostgresDatabases implements TestStorage, AsyncDisposable {
   async edit(dataDir: string, sql: string): Promise<void> {
     const words = sql.replace(/\bx'([0-9a-f]*)'/g, "'\\x$1'::bytea").replaceAll(' AS BLOB)', ' AS bytea)');
     const database = new URL(await this.url(dataDir)).pathname.slice(1);
-    // Without the triggers that hold references.
+    // Without the triggers for foreign keys.
     await this.server.sql(
       `SET session_replication_role = replica; SET search_path = bunkms; ${words}`,
       database,

@@ -5,10 +5,10 @@ import { ServiceProcess } from '@bundoc/shared/testing/service-process';
 import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 
 const source = (path: string) => fileURLToPath(new URL(`../../src/${path}`, import.meta.url));
-/** A stalled disk is no failure here. */
+/** Timeouts that tolerate a stalled disk. */
 const PATIENT = { BUNKMS_SQLITE_DEADLINE_MS: String(PATIENT_MS) };
 
-/** The same of a database; not for tests in which it fails. */
+/** Timeouts that tolerate a slow database; not for tests of its failure. */
 export const PATIENT_POSTGRES = {
   BUNKMS_POSTGRES_CONNECT_TIMEOUT_MS: String(PATIENT_MS / 2),
   BUNKMS_POSTGRES_STATEMENT_TIMEOUT_MS: String(PATIENT_MS / 2),
@@ -17,12 +17,12 @@ export const PATIENT_POSTGRES = {
   BUNKMS_POSTGRES_DEADLINE_MS: String(PATIENT_MS),
 };
 
-/** Starts `bunkms` with arguments, as an operator does. */
+/** Starts `bunkms` with arguments, like an operator. */
 export function spawnBunkms(environment: Record<string, string>, args: readonly string[]) {
   return spawnNode([source('cli/main.ts'), ...args], { ...PATIENT, ...environment });
 }
 
-/** Runs `bunkms` as a process of its own, to its end. */
+/** Runs `bunkms` as a separate process until it exits. */
 export function bunkmsProcess(environment: Record<string, string>, ...args: string[]): Promise<Finished> {
   return runNode([source('cli/main.ts'), ...args], { ...PATIENT, ...environment });
 }
@@ -34,7 +34,7 @@ export async function healthcheck(environment: Record<string, string>): Promise<
 
 export type Server = ServiceProcess & { readonly apiUrl: string; readonly internalUrl: string };
 
-/** Starts the service as a process of its own, until it listens; see {@link ServiceProcess.start}. */
+/** Starts the service as a separate process and waits until it listens; see {@link ServiceProcess.start}. */
 export async function startServer(environment: Record<string, string>): Promise<Server> {
   const variables = {
     ...PATIENT,

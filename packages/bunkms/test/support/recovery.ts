@@ -30,7 +30,7 @@ export function sourceOf(bytes: Buffer): ByteSource {
   return { sizeBytes: bytes.length, read: async (at, count) => Buffer.from(bytes.subarray(at, at + count)) };
 }
 
-/** A backup of the service's store, made beside it. */
+/** A backup of the store of a running service. */
 export async function backupOf(kms: TestKms): Promise<{ archive: Buffer; facts: BackupFacts }> {
   const { chainKey } = await kms.secrets();
   const deps = { store: kms.store, vault: vaultOf(kms.kek), chainKey, clock: systemClock };
@@ -46,7 +46,7 @@ export async function inventoryOf(kms: TestKms): Promise<Inventory> {
   return takeInventory({ store: kms.store, state, clock: systemClock, logger }, CALLER);
 }
 
-/** The chain as `BUNKMS_AUDIT_SHIP` copies it, in a file. */
+/** A copy of the chain like that of `BUNKMS_AUDIT_SHIP`, in a file. */
 export async function auditCopyOf(kms: TestKms, path: string): Promise<string> {
   writeFileSync(path, (await kms.records()).map(lineOf).join(''));
   return path;
@@ -98,9 +98,7 @@ export async function recoverFrom(
   return projects;
 }
 
-/**
- * Writes `project.json` and its copy in the head of a catalog, as Bundoc does with the answers of exports.
- */
+/** Writes `project.json` and its copy in the head of a catalog, like Bundoc after exports. */
 export function writeProject(
   bundocDir: string,
   project: string,
@@ -115,7 +113,7 @@ export function writeProject(
   return directory;
 }
 
-/** Writes a catalog that has nothing behind its clear head. */
+/** Writes a catalog that consists only of its unencrypted head. */
 export function writeCatalog(directory: string, projectFile: string): void {
   const head = encodeCatalogHead({
     keyVersion: 1,

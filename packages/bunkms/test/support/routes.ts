@@ -7,11 +7,11 @@ export type Need =
   | 'token'
   | {
       scope: (typeof KMS_SCOPES)[number];
-      /** Another scope that will do as well. */
+      /** An alternative scope. */
       or?: (typeof KMS_SCOPES)[number];
       glob?: true;
       serviceOnly?: true;
-      /** The token must be one that may issue others. */
+      /** The token must be able to issue others. */
       issues?: true;
     };
 
@@ -22,25 +22,23 @@ export interface Route {
   readonly path: string;
   readonly body?: object;
   readonly need: Need;
-  /** What it answers to anyone who may. */
+  /** The status for an authorized caller. */
   readonly ok: number;
-  /** Its answer does not end by itself. */
+  /** Its answer is endless. */
   readonly streams?: true;
-  /** What it needs on one of the listeners, where that differs. */
+  /** Different requirements on the internal listener. */
   readonly onInternal?: Need;
 }
 
 export const BOTH = ['api', 'internal'] as const;
 const UNKNOWN_JTI = randomUUID();
 
-/** A storage that is not known. */
+/** An unknown storage. */
 const STORAGE = randomUUID();
 const acting = { storage: STORAGE, generation: randomUUID() };
 const moving = { ...acting, move: randomUUID() };
 
-/**
- * What may be done to the holder of a key. The storage is not known, so anyone who may is refused for that.
- */
+/** The actions on the holder of a key. The storage is unknown, so authorized callers are refused for that. */
 const KEY_ACTIONS: readonly {
   action: string;
   scope: (typeof KMS_SCOPES)[number];
@@ -62,10 +60,7 @@ const KEY_ACTIONS: readonly {
   { action: 'content-removed', scope: 'kms:shred_key', serviceOnly: true, body: acting },
 ];
 
-/**
- * Every route of the service and what it asks of its caller. A route that is missing here fails the first
- * test.
- */
+/** Every route of the service with its requirements. A missing route fails the first test. */
 export const ROUTES: readonly Route[] = [
   { listeners: ['api'], method: 'GET', url: '/', path: '/', need: 'public', ok: 200 },
   { listeners: BOTH, method: 'GET', url: '/health', path: '/health', need: 'public', ok: 200 },

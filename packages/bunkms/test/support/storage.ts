@@ -9,17 +9,17 @@ import { databasePathOf } from '../../src/store/sqlite/sqlite-store.ts';
 
 export const PATIENT_SQLITE: StorageConfig = { kind: 'sqlite', deadlineMs: PATIENT_MS };
 
-/** Where services of tests keep their stores, by their data folders. */
+/** The kind of storage that test services use for their stores, by data folder. */
 export interface TestStorage {
   of(dataDir: string): Promise<StorageConfig>;
-  /** Whether bytes are anywhere that a key of that store may be in. */
+  /** Whether bytes occur anywhere in the storage of that store. */
   holds(dataDir: string, bytes: Buffer): Promise<boolean>;
   /**
-   * Changes what is in a store, as somebody who has it may, also while services have it open, and whatever
-   * the tables refer to. Bytes and their type are written as SQLite has them: `x'00'`, `BLOB`.
+   * Edits the content of a store like an attacker, even while services have it open, and ignores foreign
+   * keys. Bytes and their type have SQLite's syntax: `x'00'`, `BLOB`.
    */
   edit(dataDir: string, sql: string): Promise<void>;
-  /** The folder is gone, and its store unusable. */
+  /** Call it when the folder is removed, and its store unusable. */
   forget(dataDir: string): Promise<void>;
 }
 
@@ -41,23 +41,23 @@ const sqlite: TestStorage = {
 
 let storage = sqlite;
 
-/** Of the tests of this file that run now. */
+/** The storage of the running tests. */
 export function testStorage(): TestStorage {
   return storage;
 }
 
-/** Lets the tests that are run from now on have another one; SQLite when undefined. */
+/** Sets the storage for subsequent tests; SQLite when undefined. */
 export function useStorage(other: TestStorage | undefined): void {
   storage = other ?? sqlite;
 }
 
-/** Opens the store of a data folder, as a process of its own would. */
+/** Opens the store of a data folder like a separate process. */
 export async function openTestStore(dataDir: string): Promise<KmsStore> {
   const location = { storage: await storage.of(dataDir), dataDir };
   return openStore(location, { onCrash: () => undefined, warn: () => undefined });
 }
 
-/** Ends a test that looks into SQLite's files, or changes what is in them, when the store is another one. */
+/** Skips a test that inspects or changes SQLite's files when the store is another one. */
 export function requireSqlite(): void {
-  if (storage !== sqlite) TestRunner.getCurrentTest()?.context.skip('it looks into the files of SQLite');
+  if (storage !== sqlite) TestRunner.getCurrentTest()?.context.skip('it inspects the files of SQLite');
 }

@@ -6,7 +6,7 @@ import { type KeyRecord, keyChangeDraft } from '../../src/records/key-record.ts'
 import type { Answer } from './http.ts';
 import type { TestKms } from './kms.ts';
 
-/** What a storage may ask of a key. */
+/** The actions of a storage on a key. */
 export type StorageAction =
   | 'claim'
   | 'offer'
@@ -30,7 +30,7 @@ export class TestStorageNode {
     this.#generation = generation;
   }
 
-  /** A storage that has registered itself. */
+  /** Creates a registered storage. */
   static async of(kms: TestKms): Promise<TestStorageNode> {
     const token = (
       await kms.issue({
@@ -53,7 +53,7 @@ export class TestStorageNode {
     return { storage: this.id, generation: this.#generation };
   }
 
-  /** Another copy of it, in the same generation. */
+  /** Another copy of it with the same generation. */
   copy(): TestStorageNode {
     return new TestStorageNode(this.#kms, this.#token, this.id, this.#generation);
   }
@@ -96,7 +96,7 @@ export class TestStorageNode {
   }
 }
 
-/** Brings a key to any state that its record can say, on record, as an earlier history would have left it. */
+/** Puts a key into any possible state, with a record, as if from an earlier history. */
 export async function setKey(
   kms: TestKms,
   name: string,

@@ -8,7 +8,7 @@ import { bundoc, isReachable } from '../shell/api.ts';
 import { places } from './places.ts';
 import { ProjectFrame } from './project-frame.tsx';
 
-/** Changes that are kept on the screen. */
+/** Maximum changes on the screen. */
 const KEPT = 500;
 
 interface Seen extends Change<Record<string, unknown>> {
@@ -16,7 +16,7 @@ interface Seen extends Change<Record<string, unknown>> {
   readonly at: string;
 }
 
-/** What happens in a project, as it happens. */
+/** The changes of a project, live. */
 export function ChangesView({ project = '' }: { readonly project?: string }) {
   return (
     <ProjectFrame project={project} here="Changes">
@@ -30,7 +30,7 @@ function useChanges(project: string, collection: string) {
   const [isLive, setIsLive] = useState(true);
   const [seen, setSeen] = useState<readonly Seen[]>([]);
   const [error, setError] = useState<unknown>();
-  /** Where to go on after a pause: nothing that happens meanwhile is missed. */
+  /** Where to resume after a pause, so that no change is missed. */
   const since = useRef('now');
   const number = useRef(0);
 
@@ -81,7 +81,7 @@ function Followed({ project }: { readonly project: string }) {
         title="Changes"
         lead={
           <>
-            of <Name text={project} />, each document at its last change
+            of <Name text={project} />, each document at its latest change
           </>
         }
         actions={
@@ -106,26 +106,24 @@ function Followed({ project }: { readonly project: string }) {
         <button type="submit">Filter</button>
         <span class="live" role="status">
           <Badge kind={isLive && isReachable.value ? 'good' : 'warn'}>
-            {isLive ? (isReachable.value ? 'live' : 'waits for Bundoc') : 'paused'}
+            {isLive ? (isReachable.value ? 'live' : 'waiting for Bundoc') : 'paused'}
           </Badge>
         </span>
       </form>
       {isGone ? (
         <div class="fault" role="alert">
-          <p class="fault-title">The place to go on from is too old</p>
-          <p>Deletions behind it are forgotten, so the feed cannot tell them. Begin again from now.</p>
+          <p class="fault-title">The position to resume from is too old</p>
+          <p>Later deletions are no longer remembered, so the feed would miss them. Start again from now.</p>
           <button type="button" onClick={restart}>
-            Begin from now
+            Start from now
           </button>
         </div>
       ) : (
         <Fault error={error} retry={restart} />
       )}
       {seen.length === 0 ? (
-        <Empty title={isLive ? 'Nothing has happened yet' : 'Nothing has happened before the pause'}>
-          {isLive
-            ? 'Changes appear here as they are made.'
-            : 'Resume: nothing that happened meanwhile is missed.'}
+        <Empty title={isLive ? 'No changes yet' : 'No changes before the pause'}>
+          {isLive ? 'Changes appear here live.' : 'Resume to see all changes since.'}
         </Empty>
       ) : (
         <Changes project={project} seen={seen} />

@@ -21,10 +21,10 @@ import { places } from './places.ts';
 import { CollectionFrame } from './project-frame.tsx';
 
 const PAGE = 50;
-/** Characters of a document that are kept for a list: its metadata, and how it begins. */
+/** Characters of a document for a list: its metadata and its beginning. */
 export const HEAD_CHARS = 16_384;
 
-/** Documents of a collection, page by page, with the fields that are chosen. */
+/** The documents of a collection in pages, with the selected fields. */
 export function CollectionView({
   project = '',
   collection = '',
@@ -60,9 +60,7 @@ function Documents({ project, collection }: { readonly project: string; readonly
     <>
       <Head
         title={<Name text={collection} />}
-        lead={
-          typeof total === 'number' ? `${plural(total, 'document')}, in the order of creation` : undefined
-        }
+        lead={typeof total === 'number' ? `${plural(total, 'document')}, in order of creation` : undefined}
         actions={
           <>
             <button type="button" onClick={() => setIsExporting(true)}>
@@ -115,7 +113,7 @@ function Documents({ project, collection }: { readonly project: string; readonly
   );
 }
 
-/** A page of the collection. @param charsMax characters that are kept of a document. */
+/** A page of the collection. @param charsMax maximum characters of each document. */
 async function listPage(
   project: string,
   collection: string,
@@ -154,9 +152,7 @@ function Page({
 }) {
   const unreadable = unreadableOf(rest);
   if (elements.length === 0 && unreadable.length === 0)
-    return (
-      <Empty title="There is no document here">{may('docs:write') ? 'Write the first one.' : null}</Empty>
-    );
+    return <Empty title="No documents">{may('docs:write') ? 'Write the first one.' : null}</Empty>;
   return (
     <>
       {unreadable.length === 0 ? null : (
@@ -170,9 +166,9 @@ function Page({
 }
 
 /**
- * Documents as rows: with the values of fields, or with how their texts begin.
+ * Documents as rows, with the values of fields or the beginning of their texts.
  *
- * @param documents their texts, which may be cut.
+ * @param documents their texts, which may be truncated.
  */
 export function DocumentTable({
   project,
@@ -222,7 +218,7 @@ export function DocumentTable({
   );
 }
 
-/** The text of the value at a path, as it was written; empty where there is none. */
+/** The exact text of the value at a path; empty when there is none. */
 function textAt(text: string, [name = '', ...rest]: readonly string[]): string {
   if (text.length >= HEAD_CHARS) return '(too long for a list)';
   if (!text.trimStart().startsWith('{')) return '';

@@ -17,16 +17,16 @@ import { places } from './places.ts';
 import { CollectionFrame } from './project-frame.tsx';
 
 const WORDS = [
-  ['indexes', 'fields that queries look for'],
+  ['indexes', 'indexes for queries'],
   ['fields', 'paths of an index'],
   ['unique', 'no two documents have the same values'],
   ['schema', 'JSON Schema of the documents'],
   ['ttl', 'documents expire after a time in a field'],
-  ['field', 'the time that counts'],
+  ['field', 'path to the time'],
   ['seconds', 'after that time'],
 ].map(([label = '', detail = '']) => ({ label: `"${label}"`, detail }));
 
-/** How a collection is defined, and how far its indexes are. */
+/** The definition of a collection, and the state of its indexes. */
 export function DefinitionView({
   project = '',
   collection = '',
@@ -48,7 +48,7 @@ function Loaded({ project, collection }: { readonly project: string; readonly co
     `${project}/${collection}`,
     async (signal) => ({ info: await bundoc.project(project).collection(collection).info({ signal }) }),
     BUILDING_EVERY_MS,
-    // Asking keeps a project open, so it is not asked when nothing is under way.
+    // A request keeps the project open, so it is not repeated while nothing is in progress.
     ({ info: last }) => last?.indexes.some(({ state }) => state === 'building') === true,
   );
   if (info.data === undefined)
@@ -64,7 +64,7 @@ function Loaded({ project, collection }: { readonly project: string; readonly co
         title={<Name text={collection} />}
         lead={
           known === undefined
-            ? 'It holds nothing and is not defined.'
+            ? 'Empty and not defined.'
             : known.rev === undefined
               ? 'Not defined.'
               : 'Defined.'
@@ -76,10 +76,10 @@ function Loaded({ project, collection }: { readonly project: string; readonly co
           <dl class="figures">
             <Figure name="Documents">{count(known.documents)}</Figure>
             <Figure name="Sealed bytes">{bytes(known.bytes)}</Figure>
-            <Figure name="Schema">{known.schema === undefined ? 'none' : 'checked at each write'}</Figure>
+            <Figure name="Schema">{known.schema === undefined ? 'none' : 'checked at every write'}</Figure>
             <Figure name="Time to live">
               {known.ttl === undefined
-                ? 'for ever'
+                ? 'none'
                 : `${plural(known.ttl.seconds, 'second')} after ${visible(known.ttl.field, 40)}`}
             </Figure>
           </dl>
@@ -92,8 +92,7 @@ function Loaded({ project, collection }: { readonly project: string; readonly co
 }
 
 function Indexes({ info }: { readonly info: CollectionInfo }) {
-  if (info.indexes.length === 0)
-    return <Empty title="There is no index">Queries look at each document.</Empty>;
+  if (info.indexes.length === 0) return <Empty title="No indexes">Queries scan all documents.</Empty>;
   return (
     <Table label="Indexes" heads={['Index', 'Fields', 'Kind', 'State']}>
       {info.indexes.map(({ name, fields, unique, state, indexed, total, duplicates }) => (
@@ -110,7 +109,7 @@ function Indexes({ info }: { readonly info: CollectionInfo }) {
             {state === 'building' && total !== undefined ? (
               <progress max={total} value={indexed ?? 0} aria-label={`Build of ${name}`} />
             ) : null}
-            {duplicates === undefined ? null : plural(duplicates, 'document too many', 'documents too many')}
+            {duplicates === undefined ? null : plural(duplicates, 'duplicate', 'duplicates')}
           </td>
         </tr>
       ))}
@@ -118,7 +117,7 @@ function Indexes({ info }: { readonly info: CollectionInfo }) {
   );
 }
 
-/** The definition as it would be sent. */
+/** The definition in the form of a request. */
 function definitionOf(info: CollectionInfo | undefined): CollectionDefinition {
   if (info === undefined) return { indexes: [] };
   const { schema, ttl } = info;
@@ -178,7 +177,7 @@ function Edited({
         onChange={setText}
       />
       {isReadOnly ? (
-        <p class="hint">This token may not change it: that takes docs:admin.</p>
+        <p class="hint">This token may not change it: that needs docs:admin.</p>
       ) : (
         <div class="toolbar under">
           <button
@@ -189,7 +188,7 @@ function Edited({
           >
             {isBusy ? 'Defining…' : 'Define'}
           </button>
-          <span class="hint">{fault ?? 'It replaces the whole definition. Documents stay as they are.'}</span>
+          <span class="hint">{fault ?? 'Replaces the whole definition. Documents do not change.'}</span>
         </div>
       )}
       <Fault error={error} />
@@ -197,7 +196,7 @@ function Edited({
         <p class={defined.existing.failing > 0 ? 'note warn' : 'note'} role="status">
           Defined. {plural(defined.existing.failing, 'document')} of {count(defined.existing.checked)} that
           were checked would be refused now
-          {defined.existing.complete ? '' : '; there are more that were not checked'}.
+          {defined.existing.complete ? '' : '; further documents were not checked'}.
         </p>
       )}
       {isReadOnly || !may('docs:read') ? null : (
@@ -224,10 +223,10 @@ interface Found {
 }
 
 const NOTHING_FOUND: Found = { checked: 0, failing: 0, failures: [], unreadable: 0, next: undefined };
-/** Failing documents that are shown. */
+/** Maximum failing documents on the screen. */
 const SHOWN = 20;
 
-/** Holds the schema, as it is typed, against the documents that are there. */
+/** Checks the existing documents with the schema in the editor. */
 function SchemaCheck({
   project,
   collection,
@@ -241,7 +240,7 @@ function SchemaCheck({
 }) {
   const { isBusy, error, run, stop } = useAction();
   const [found, setFound] = useState<Found>();
-  /** The schema that `found` is of. */
+  /** The schema of the results in `found`. */
   const [checked, setChecked] = useState<CollectionDefinition['schema']>();
   const check = (from: Found, of: NonNullable<typeof schema>) =>
     run(async (signal) => {
@@ -268,9 +267,7 @@ function SchemaCheck({
   return (
     <section class="panel" aria-labelledby="schema-check">
       <h2 id="schema-check">Would documents fail?</h2>
-      <p class="hint">
-        Holds the schema, as it is typed above, against every document that is there. Nothing is changed.
-      </p>
+      <p class="hint">Checks every existing document with the schema above. Changes nothing.</p>
       <div class="toolbar under">
         <button
           type="button"
@@ -282,7 +279,7 @@ function SchemaCheck({
           {isBusy ? 'Checking…' : mayContinue ? 'Continue' : 'Check the documents'}
         </button>
         <StopButton isBusy={isBusy} onStop={stop} />
-        {schema === undefined ? <span class="hint">There is no schema in the definition.</span> : null}
+        {schema === undefined ? <span class="hint">The definition has no schema.</span> : null}
       </div>
       <Fault error={error} />
       {found === undefined ? null : (
@@ -292,7 +289,7 @@ function SchemaCheck({
           ) : null}
           <p class={found.failing > 0 ? 'note warn' : 'note'} role="status">
             {plural(found.failing, 'document')} of {count(found.checked)} that were checked would be refused
-            {isBusy || found.next === undefined ? '' : '; there are more'}.
+            {isBusy || found.next === undefined ? '' : '; more remain'}.
             {found.unreadable === 0 ? '' : ` ${plural(found.unreadable, 'document')} did not open.`}
             {isStale ? ' The schema has changed since.' : ''}
           </p>

@@ -1,8 +1,8 @@
 import { onSignOut } from '../shell/session.ts';
 
 /**
- * Text that was typed and not stored yet, by the path of its document. In memory: it survives a look at
- * another view, and no reload.
+ * Unsaved text by the path of its document. It is in memory only: it survives a change of view, but not a
+ * reload.
  */
 const drafts = new Map<string, { readonly text: string; readonly rev: string | undefined }>();
 

@@ -5,7 +5,7 @@ import { BundocError } from '@bundoc/client/error';
 import { bundoc } from '../shell/api.ts';
 import { type ImportRecord, RECORD_CHARS_MAX, recordsOf } from './import-records.ts';
 
-/** Records that were refused are kept up to so many; all are counted. */
+/** Maximum refused records to keep. All are counted. */
 export const REFUSALS_KEPT = 1_000;
 
 export interface Refusal {
@@ -14,9 +14,9 @@ export interface Refusal {
   readonly reason: string;
 }
 
-/** How far an import is. */
+/** The progress of an import. */
 export interface ImportProgress {
-  /** Records up to this one are done: written, or refused for good. */
+  /** Records up to this one are done: written or finally refused. */
   readonly number: number;
   readonly bytesRead: number;
   readonly written: number;
@@ -29,13 +29,13 @@ export const NOTHING_DONE: ImportProgress = {
   refusals: [],
 };
 
-/** Records of a batch, and characters of their documents: a batch ends at either. */
+/** Maximum records of a batch, and characters of its documents. */
 const RECORDS_MAX = 200;
 const CHARS_MAX = 524_288;
 const BATCH_DEADLINE_MS = 300_000;
-/** Refusals of what a record says. Every other one is of the whole import. */
+/** Statuses of refusals of single records. All others concern the whole import. */
 const OF_RECORDS: ReadonlySet<number> = new Set([400, 409, 412, 413, 422]);
-/** Codes of the same status that are of the project, its storage or its key. */
+/** Codes with such a status that concern the project, its storage or its key. */
 const OF_PROJECT = /^(project|storage|key|kms)_/;
 
 function isOfRecords({ status, code }: BundocError): boolean {
@@ -55,14 +55,14 @@ interface Accepted {
 
 /**
  * Writes the documents of a file into a collection, in the order of the file. A document with an `_id`
- * replaces the one that is there. Each keeps its bytes, without its former metadata.
+ * replaces an existing one. Each keeps its exact bytes, without its former metadata.
  *
- * A document without an `_id` gets one that is made of its place and its text, so that whatever is sent again
- * is there once.
+ * A document without an `_id` gets one from its place and its text, so that a repeated import does not
+ * duplicate it.
  *
- * @param done where an earlier run ended.
- * @param onProgress told after each batch.
- * @throws BundocError that is of the whole import; what the file is at fault for, as {@link recordsOf} does.
+ * @param done the end of an earlier run.
+ * @param onProgress called after each batch.
+ * @throws BundocError for a failure of the whole import; for a faulty file as {@link recordsOf} does.
  */
 export async function importFile(
   file: Blob,
@@ -98,7 +98,7 @@ export async function importFile(
   for await (const record of recordsOf(file, signal)) {
     if (record.number <= progress.number) continue;
     const accepted = await accept(record, place);
-    // A batch has one operation for a document; a later record of it comes behind.
+    // A batch has at most one operation per document; a later record for it goes into the next batch.
     if (typeof accepted !== 'string' && accepted.id !== undefined && ids.has(accepted.id)) await flush();
     last = record;
     if (typeof accepted === 'string')
@@ -114,7 +114,7 @@ export async function importFile(
   onProgress({ ...progress, bytesRead: file.size });
 }
 
-/** @returns why a record cannot be sent. */
+/** @returns the operation, or why the record cannot be sent. */
 async function accept(record: ImportRecord, place: Place): Promise<Accepted | string> {
   const { text } = record;
   if (text.length > RECORD_CHARS_MAX) return 'longer than any document';
@@ -126,7 +126,7 @@ async function accept(record: ImportRecord, place: Place): Promise<Accepted | st
   }
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return 'not a JSON object';
   const { _id: given, _deleted: deleted } = value as Record<string, unknown>;
-  if (deleted === true) return 'a deletion: only documents are imported here';
+  if (deleted === true) return 'a deletion: only documents can be imported';
   if (given !== undefined && typeof given !== 'string') return '_id is not a string';
   const document = new JsonText('_rev' in value || '_collection' in value ? withoutMetadata(text) : text);
   const { collection } = place;
@@ -139,7 +139,9 @@ async function accept(record: ImportRecord, place: Place): Promise<Accepted | st
   };
 }
 
-/** Writes records as one batch. When it is refused, halves of it are tried, until the records are found. */
+/**
+ * Writes records as one batch. When it is refused, it is split in halves until the refused records are found.
+ */
 async function write(
   place: Place,
   batch: readonly Accepted[],
@@ -171,7 +173,9 @@ function reasonOf({ code, detail, errors }: BundocError): string {
   return fault === undefined ? code : `${code}: ${fault}`;
 }
 
-/** Undefined where the page came by plain HTTP, without a digest: what is sent again is there twice then. */
+/**
+ * Undefined in a page over plain HTTP, which has no digest: then a repeated import duplicates the document.
+ */
 async function idOf(
   { project, collection }: Place,
   { number, text }: ImportRecord,

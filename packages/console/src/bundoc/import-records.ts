@@ -1,23 +1,23 @@
 import { ElementSplitter } from '../parts/json-elements.ts';
 
-/** A document of a file, as its text to the character. */
+/** A document of a file, with its exact text. */
 export interface ImportRecord {
   readonly text: string;
-  /** The number of its line, or of its place in the array; from 1. */
+  /** The number of its line, or its position in the array, from 1. */
   readonly number: number;
-  /** Bytes of the file that were read when it was found. */
+  /** Bytes of the file that were read up to it. */
   readonly bytesRead: number;
 }
 
-/** Characters of a record: the largest document, and its metadata. */
+/** Maximum characters of a record: the largest document with its metadata. */
 export const RECORD_CHARS_MAX = 16_842_752;
 
 /**
- * The documents of a file: the elements of one JSON array, or the lines of NDJSON, whichever it begins like.
- * One record is in memory, and a piece of the file.
+ * The documents of a file: the elements of one JSON array or the lines of NDJSON, depending on its beginning.
+ * Only one record and a piece of the file are in memory.
  *
- * @throws TypeError for what is not UTF-8; RangeError for a record longer than any document, and for an array
- * that does not end.
+ * @throws TypeError for invalid UTF-8; RangeError for a record longer than any document, and for an
+ *   incomplete array.
  */
 export async function* recordsOf(file: Blob, signal: AbortSignal): AsyncGenerator<ImportRecord, void, void> {
   const decoder = new TextDecoder('utf-8', { fatal: true });
@@ -89,9 +89,9 @@ class ArraySplitter implements Splitter {
 
   end(piece: string): readonly string[] {
     const last = this.push(piece);
-    if (!this.#elements.isComplete) throw new RangeError('The file ends inside of its array.');
+    if (!this.#elements.isComplete) throw new RangeError('The file ends within its array.');
     if (this.#elements.outside.trim() !== '[]')
-      throw new RangeError('Something follows the array. A file has one array, or a document a line.');
+      throw new RangeError('Something follows the array. A file has one array, or one document per line.');
     return last;
   }
 }

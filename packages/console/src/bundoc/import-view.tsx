@@ -18,7 +18,7 @@ export function ImportView({
   readonly collection?: string;
 }) {
   if (!may('docs:write'))
-    return <Head title="Import" lead="This token may not write documents: that takes docs:write." />;
+    return <Head title="Import" lead="This token may not write documents: that needs docs:write." />;
   return (
     <CollectionFrame project={project} collection={collection} here="Import">
       {() => <Import key={`${project}/${collection}`} project={project} collection={collection} />}
@@ -96,7 +96,7 @@ function Import(place: { readonly project: string; readonly collection: string }
       )}
       {state === 'done' && progress.refused === 0 ? (
         <Empty title="Every document was written">
-          <a href={places.collection(place.project, place.collection)}>Look at the collection</a>
+          <a href={places.collection(place.project, place.collection)}>Show the collection</a>
         </Empty>
       ) : null}
       {progress.refused === 0 ? null : <Refused progress={progress} />}
@@ -115,7 +115,7 @@ function FileChoice({
     <>
       <Field
         label="File"
-        hint="NDJSON, a document a line, or one JSON array. A document with an _id replaces the one that is there; others get an _id."
+        hint="NDJSON with one document per line, or one JSON array. A document with an _id replaces an existing one; others get an _id."
       >
         {(attributes) => (
           <input
@@ -128,16 +128,16 @@ function FileChoice({
         )}
       </Field>
       <p class="hint">
-        Each document keeps its bytes.{' '}
+        Each document keeps its exact bytes.{' '}
         {globalThis.isSecureContext
-          ? 'After an interruption, choose the same file again: what is sent twice is there once.'
-          : 'By plain HTTP, a document without an _id that is sent twice is there twice.'}
+          ? 'After an interruption, choose the same file again. No document is duplicated.'
+          : 'Over plain HTTP, a repeated import duplicates documents without an _id.'}
       </p>
     </>
   );
 }
 
-/** Refusals that are drawn; the file has all that are kept. */
+/** Maximum refusals on the screen; the file has all that are kept. */
 const SHOWN = 100;
 
 function Refused({ progress: { refusals, refused } }: { readonly progress: ImportProgress }) {
@@ -159,7 +159,7 @@ function Refused({ progress: { refusals, refused } }: { readonly progress: Impor
           Download the list
         </button>
       </div>
-      <Table label="Records that were refused" heads={[['Record', 'number'], 'Id', 'Why']}>
+      <Table label="Refused records" heads={[['Record', 'number'], 'Id', 'Why']}>
         {refusals.slice(0, SHOWN).map(({ number, id, reason }) => (
           <tr key={number}>
             <td class="number">{count(number)}</td>

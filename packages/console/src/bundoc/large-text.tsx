@@ -2,10 +2,10 @@ import { useState } from 'preact/hooks';
 import { TextFrame } from '../parts/basics.tsx';
 import { count } from '../parts/format.ts';
 
-/** Characters of a slice: one that is drawn at once on any machine. */
+/** Characters of a slice: small enough to render at once on any machine. */
 const SLICE = 32_768;
 
-/** A long text, a slice at a time. */
+/** A long text in slices. */
 export function LargeText({ text }: { readonly text: string }) {
   const [at, setAt] = useState(0);
   const slices = Math.ceil(text.length / SLICE);

@@ -11,8 +11,8 @@ const entered = new Set<string>();
 onSignOut(() => entered.clear());
 
 /**
- * Shows a project's view once its key is in memory. Otherwise says first that opening it has its key fetched,
- * which is a CRITICAL record: nobody makes one by looking around.
+ * Shows the view of a project once its key is in memory. Before that, it warns that opening the project
+ * fetches its key, which adds a CRITICAL record. So merely browsing adds none.
  */
 export function OpenProject({
   project,
@@ -37,7 +37,7 @@ export function OpenProject({
   const { summary } = known.data;
   if (summary === undefined)
     return (
-      <Empty title="There is no such project, or this token is not for it">
+      <Empty title="The project does not exist, or this token is not for it">
         <a href={places.projects()}>All projects</a>
       </Empty>
     );
@@ -48,8 +48,8 @@ export function OpenProject({
       <div class="panel announcement">
         <p>
           To open it, Bundoc fetches its key from BunKMS. That adds <strong>one CRITICAL record</strong> to
-          the audit chain, with the name of the key and Bundoc as the one who asked. Looking around afterwards
-          adds none while the key is in memory.
+          the audit chain, with the name of the key and Bundoc as the actor. Further requests add none while
+          the key is in memory.
         </p>
         <button type="button" class="primary" onClick={enter}>
           Open the project

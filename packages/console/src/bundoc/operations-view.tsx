@@ -11,7 +11,7 @@ import { bundoc } from '../shell/api.ts';
 import { may } from '../shell/session.ts';
 import { ProjectFrame } from './project-frame.tsx';
 
-/** What is done to a project as a whole: re-sealing, backup, a move. */
+/** Operations on a whole project: re-sealing, backup, move. */
 export function OperationsView({ project = '' }: { readonly project?: string }) {
   return (
     <ProjectFrame project={project} here="Operations">
@@ -39,7 +39,7 @@ function Operations({ project }: { readonly project: string }) {
           <Move project={project} />
         </>
       ) : (
-        <p class="hint">Backups and moves take docs:admin.</p>
+        <p class="hint">Backups and moves need docs:admin.</p>
       )}
     </>
   );
@@ -47,9 +47,9 @@ function Operations({ project }: { readonly project: string }) {
 
 const RESEAL_EVERY_MS = 2_000;
 
-/** How far documents are sealed under the present version of the key. */
+/** The progress of re-sealing documents under the present key version. */
 function Reseal({ project }: { readonly project: string }) {
-  // Asking keeps a project open, so it is not asked when nothing is under way.
+  // A request keeps a project open, so the view sends none when no operation runs.
   const info = useRequest(
     project,
     (signal) => bundoc.project(project).info({ signal }),
@@ -99,7 +99,7 @@ function Reseal({ project }: { readonly project: string }) {
   );
 }
 
-/** Writes a backup into a file as it comes. It is sealed: nobody reads it without the key. */
+/** Streams a sealed backup to a file. It is unreadable without the key. */
 function Backup({ project }: { readonly project: string }) {
   const { isBusy, error, run, stop } = useAction();
   const [written, setWritten] = useState<number>();
@@ -118,7 +118,7 @@ function Backup({ project }: { readonly project: string }) {
           const { done, value } = await reader.read();
           signal.throwIfAborted();
           if (done) break;
-          // What `fetch` gives is no shared memory.
+          // `fetch` never returns shared memory.
           await sink.write(value as Uint8Array<ArrayBuffer>);
           sum += value.length;
           setWritten(sum);
@@ -126,7 +126,7 @@ function Backup({ project }: { readonly project: string }) {
         await sink.close();
         setIsDone(true);
       } catch (thrown) {
-        // The service keeps its place for as long as it may be read.
+        // Otherwise the service would keep the backup open.
         await Promise.all([sink.abandon(), reader?.cancel().catch(() => undefined)]);
         throw thrown;
       }
@@ -135,7 +135,7 @@ function Backup({ project }: { readonly project: string }) {
     <section class="panel" aria-labelledby="backup">
       <h2 id="backup">Backup</h2>
       <p class="hint">
-        The project as it is at the end of the backup, sealed. Check the file with{' '}
+        A sealed copy of the project, as of the end of the backup. Check the file with{' '}
         <code>bundoc verify-backup</code>; restore it with <code>bundoc restore</code>.
       </p>
       <div class="toolbar under">
@@ -163,7 +163,7 @@ const STEPS: Readonly<Record<MoveProgress['step'], string>> = {
   switching: 'Handing over',
 };
 
-/** Moves a project from files to the database that the service is set up for, while it is used. */
+/** Moves a project from files to the configured database, while it is in use. */
 function Move({ project }: { readonly project: string }) {
   const { isBusy, error, run, stop } = useAction();
   const [progress, setProgress] = useState<MoveProgress>();
@@ -177,8 +177,8 @@ function Move({ project }: { readonly project: string }) {
     <section class="panel" aria-labelledby="move">
       <h2 id="move">Move to PostgreSQL</h2>
       <p class="hint">
-        From files to the database that <code>BUNDOC_MOVE_TO</code> names, while the project is used. The way
-        back is the command <code>bundoc move</code>.
+        From files to the database that <code>BUNDOC_MOVE_TO</code> names, while the project is in use. To
+        move it back, use <code>bundoc move</code>.
       </p>
       {moved === undefined ? (
         <>
@@ -209,7 +209,7 @@ function Move({ project }: { readonly project: string }) {
         </>
       ) : (
         <p class="note" role="status">
-          Moved to {visible(moved.to, 120)}. What was in its folder is kept in{' '}
+          Moved to {visible(moved.to, 120)}. The former content of its folder is kept in{' '}
           <code>{visible(moved.kept, 120)}</code>.
         </p>
       )}

@@ -11,7 +11,7 @@ import { ProjectFrame } from './project-frame.tsx';
 
 const NAME = /^[A-Za-z0-9_-]{1,128}$/;
 
-/** What a project holds, and its collections. */
+/** The figures and collections of a project. */
 export function ProjectView({ project = '' }: { readonly project?: string }) {
   return (
     <ProjectFrame project={project} here="Collections">
@@ -53,7 +53,7 @@ function Opened({ project }: { readonly project: string }) {
           <Loading what="collections" />
         ) : null
       ) : collections.data.length === 0 ? (
-        <Empty title="There is no collection yet">A collection exists once it holds a document.</Empty>
+        <Empty title="No collections yet">A collection exists once it holds a document.</Empty>
       ) : (
         <Table
           label="Collections"
@@ -77,7 +77,7 @@ function Opened({ project }: { readonly project: string }) {
   );
 }
 
-/** Where the first document of a collection is written. */
+/** A form to write the first document of a collection. */
 function NewCollection({ project }: { readonly project: string }) {
   const { route } = useLocation();
   const [name, setName] = useState('');

@@ -13,7 +13,7 @@ const PAGE = 50;
 const EVERY_MS = 5_000;
 const PREFIX = /^[a-z0-9][a-z0-9-]{0,62}$/;
 
-/** Projects with what is known of them without their keys. The list opens none. */
+/** Projects with the facts that are known without their keys. The list opens none. */
 export function ProjectsView() {
   const [prefix, setPrefix] = useState('');
   const pages = usePages();
@@ -33,7 +33,7 @@ export function ProjectsView() {
       <div class="toolbar">
         <TextField
           label="Find by the first letters"
-          hint={isValid ? undefined : 'Ids have a-z, 0-9 and -.'}
+          hint={isValid ? undefined : 'Ids contain a-z, 0-9 and -.'}
           isSearch
           value={prefix}
           aria-invalid={!isValid}
@@ -49,8 +49,8 @@ export function ProjectsView() {
           <Loading what="projects" />
         ) : null
       ) : page.data.projects.length === 0 ? (
-        <Empty title={wanted === '' ? 'There is no project yet' : 'No project begins like this'}>
-          {wanted === '' ? 'The first document that is written to a project makes it, and its key.' : null}
+        <Empty title={wanted === '' ? 'No projects yet' : 'No project has this prefix'}>
+          {wanted === '' ? 'Writing the first document creates a project and its key.' : null}
         </Empty>
       ) : (
         <Table
@@ -107,13 +107,13 @@ function Row({
 
 function Unknown() {
   return (
-    <span class="muted" title="Not known without the key, before the first checkpoint">
+    <span class="muted" title="Unknown without the key before the first checkpoint">
       –
     </span>
   );
 }
 
-/** By how many documents each project has grown while the view is open. */
+/** How many documents each project has gained while the view is open. */
 function useGrowth(summaries: ReadonlyMap<string, ProjectSummary> | undefined): ReadonlyMap<string, number> {
   const first = useRef(new Map<string, number>());
   const [grown, setGrown] = useState<ReadonlyMap<string, number>>(new Map());

@@ -9,30 +9,30 @@ export const OPERATORS: readonly { readonly label: string; readonly detail: stri
   ['$in', 'one of'],
   ['$nin', 'none of'],
   ['$beginsWith', 'text that begins with'],
-  ['$exists', 'there or not'],
+  ['$exists', 'exists or not'],
   ['$type', 'of a type'],
   ['$all', 'an array with all of'],
-  ['$size', 'an array of a length'],
-  ['$elemMatch', 'an element for which holds'],
-  ['$not', 'for which does not hold'],
+  ['$size', 'an array with this length'],
+  ['$elemMatch', 'an element that matches'],
+  ['$not', 'does not match'],
   ['$and', 'all of these conditions'],
   ['$or', 'one of these conditions'],
   ['$nor', 'none of these conditions'],
 ].map(([label = '', detail = '']) => ({ label: `"${label}"`, detail }));
 
-/** Members of a query beside the operators. */
+/** Members of a query besides the operators. */
 export const MEMBERS: readonly { readonly label: string; readonly detail: string }[] = [
   ['where', 'the condition'],
   ['orderBy', 'a list of fields and directions'],
-  ['limit', 'documents of a page'],
-  ['fields', 'the members that are given'],
+  ['limit', 'documents per page'],
+  ['fields', 'the members to return'],
   ['groupBy', 'fields to group by'],
-  ['figures', 'what is computed of each group'],
+  ['figures', 'values to compute for each group'],
 ].map(([label = '', detail = '']) => ({ label: `"${label}"`, detail }));
 
 /**
- * A query's text with further members put before its own. The rest goes out as it was typed, so that a
- * number in a condition is the number that is sought.
+ * The text of a query with further members before its own. The rest is sent exactly as typed, so that numbers
+ * in conditions stay exact.
  */
 export function withMembers(text: string, members: Readonly<Record<string, unknown>>): string {
   const own = Object.keys(JSON.parse(text) as object);

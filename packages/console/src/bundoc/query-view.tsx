@@ -26,11 +26,11 @@ const BEGIN: Readonly<Record<Kind, string>> = {
 const NAMES: Readonly<Record<Kind, string>> = { query: 'Find', count: 'Count', aggregate: 'Aggregate' };
 const FORMS = { table: 'Table', text: 'Text' };
 type Form = keyof typeof FORMS;
-/** Characters of an answer that are shown as text; the file has all of it. */
+/** Maximum characters of an answer on the screen; the file has all of it. */
 const SHOWN = 100_000;
 const WORDS = [...MEMBERS, ...OPERATORS];
 
-/** Texts of queries by collection and kind, so that a look at a document loses none. */
+/** Texts of queries by collection and kind, so that a change of view loses none. */
 const typed = new Map<string, string>();
 onSignOut(() => typed.clear());
 
@@ -50,7 +50,7 @@ interface Place {
 interface Answer {
   readonly kind: Kind;
   readonly text: string;
-  /** How the documents begin that a query found. */
+  /** The beginnings of the matching documents. */
   readonly documents: readonly string[];
   readonly explain: Explanation | undefined;
   readonly ms: number;
@@ -148,7 +148,7 @@ function Asked({ project, collection }: Place) {
       {isExporting ? (
         <ExportDialog
           name={`${project}-${collection}-query`}
-          what="All documents that the query finds, on all its pages"
+          what="All documents that match the query, on all pages"
           noun="document"
           total={undefined}
           ask={async (cursor, signal) =>
@@ -222,7 +222,7 @@ function Groups({ text }: { readonly text: string }) {
   });
   const names = (of: 'group' | 'figures') => [...new Set(rows.flatMap((row) => [...row[of].keys()]))];
   const [by, figures] = [names('group'), names('figures')];
-  if (rows.length === 0) return <Empty title="There is no group" />;
+  if (rows.length === 0) return <Empty title="No groups" />;
   return (
     <Table
       label="Groups"
@@ -251,12 +251,12 @@ function Groups({ text }: { readonly text: string }) {
 }
 
 const ORDERS: Readonly<Record<Explanation['order'], string>> = {
-  creation: 'as they were created',
+  creation: 'order of creation',
   index: 'by the index',
-  sorted: 'sorted after they were read',
+  sorted: 'sorted after reading',
 };
 
-/** What was read to find what matches, as a picture. */
+/** Shows how much was read to find the matches. */
 function Explained({ explain, ms }: { readonly explain: Explanation; readonly ms: number }) {
   const { documents_scanned: scanned, documents_matched: matched, index, order } = explain;
   const share = scanned === 0 ? 100 : Math.round((matched / scanned) * 100);
@@ -264,17 +264,17 @@ function Explained({ explain, ms }: { readonly explain: Explanation; readonly ms
     <div class="explain panel">
       <dl class="figures">
         <Figure name="Matched">{count(matched)}</Figure>
-        <Figure name="Looked at">{count(scanned)}</Figure>
+        <Figure name="Scanned">{count(scanned)}</Figure>
         <Figure name="Sealed bytes read">{bytes(explain.bytes_scanned)}</Figure>
-        <Figure name="Found by">{index === null ? 'looking at each' : <Name text={index} />}</Figure>
+        <Figure name="Found by">{index === null ? 'scan' : <Name text={index} />}</Figure>
         <Figure name="Order">{ORDERS[order]}</Figure>
         <Figure name="Time">{ms} ms</Figure>
       </dl>
-      <meter min={0} max={100} value={share} aria-label="Share of what was looked at that matched">
+      <meter min={0} max={100} value={share} aria-label="Share of scanned documents that matched">
         {share} %
       </meter>
       <p class="hint">
-        {share} % of what was looked at matched.
+        {share} % of the scanned documents matched.
         {index === null && scanned > 1_000 ? ' An index on the fields of the condition would read less.' : ''}
       </p>
     </div>

@@ -7,7 +7,7 @@ import { type Receipt, readReceipt } from '../parts/receipt.ts';
 import { useRequest } from '../parts/use-request.ts';
 import { bundoc } from '../shell/api.ts';
 
-/** Reads the receipt of a project that was shredded, and says where it is verified. */
+/** Reads the receipt of a shredded project, and says how to verify it. */
 export function ReceiptView() {
   const [text, setText] = useState('');
   const receipt = readReceipt(text);
@@ -16,12 +16,12 @@ export function ReceiptView() {
     <>
       <Head
         title="Receipt"
-        lead="What a shredded project left: proof that its key was destroyed. BunKMS verifies it."
+        lead="Proof that the key of a shredded project was destroyed. BunKMS verifies it."
       />
       <div class="panel form">
         <Field
           label="Receipt"
-          hint={isWrong ? 'This is not the JSON that Bundoc gave.' : 'The JSON that Bundoc gave.'}
+          hint={isWrong ? 'This is not the receipt JSON from Bundoc.' : 'The receipt JSON from Bundoc.'}
         >
           {(attributes) => (
             <textarea
@@ -44,7 +44,7 @@ export function ReceiptView() {
               accept=".json,application/json"
               onChange={(event) => {
                 const [file] = event.currentTarget.files ?? [];
-                // A receipt is short; the beginning of another file is none.
+                // A receipt is short, so longer files cannot be one.
                 void file?.slice(0, 65_536).text().then(setText);
               }}
             />

@@ -12,12 +12,12 @@ import { may } from '../shell/session.ts';
 import { places } from './places.ts';
 import { ProjectFrame } from './project-frame.tsx';
 
-/** Destroys a project with its key, for ever. */
+/** Destroys a project and its key permanently. */
 export function ShredView({ project = '' }: { readonly project?: string }) {
   const [deleted, setDeleted] = useState<DeletedProject>();
   if (deleted !== undefined) return <Shredded deleted={deleted} />;
   if (!may('docs:admin'))
-    return <Head title="Shred" lead="This token may not delete projects: that takes docs:admin." />;
+    return <Head title="Shred" lead="This token may not delete projects: that needs docs:admin." />;
   return (
     <ProjectFrame project={project} here="Shred">
       {() => <Asked project={project} onDeleted={setDeleted} />}
@@ -41,7 +41,7 @@ function Asked({
         title="Shred this project"
         lead={
           <>
-            <Name text={project} /> ends, for ever.
+            <Name text={project} /> is destroyed permanently.
           </>
         }
       />
@@ -61,7 +61,7 @@ function Asked({
             {info.data === undefined
               ? 'every version'
               : `all ${plural(info.data.key.versions.length, 'version')}`}{' '}
-            of its key. Copies of the documents, in every backup, are noise from then on.
+            of its key. After that, no copy of the documents in any backup can be decrypted.
           </li>
           <li>Bundoc removes its documents, indexes and history. The id cannot be used again.</li>
           <li>The audit chain records it. You get the receipt.</li>
@@ -90,7 +90,7 @@ function Shredded({ deleted }: { readonly deleted: DeletedProject }) {
         title="Shredded"
         lead={
           <>
-            <Name text={deleted.project} /> ended at {time(deleted.deleted_at)} UTC.
+            <Name text={deleted.project} /> was destroyed at {time(deleted.deleted_at)} UTC.
           </>
         }
         actions={
@@ -112,15 +112,13 @@ function Shredded({ deleted }: { readonly deleted: DeletedProject }) {
             <CopyLine text={receipt} />
             <p>
               Paste it into the audit view of BunKMS’s console, or give it to{' '}
-              <code>bunkms audit verify --receipt</code>: the chain must hold that record as long as it
-              exists.
+              <code>bunkms audit verify --receipt</code>: the chain must always contain that record.
             </p>
           </>
         )}
         {deleted.key === undefined || deleted.key.kek_ids.length === 0 ? null : (
           <p class="muted">
-            Wrapped copies of the key in old backups are out of the world once these KEKs are destroyed as
-            well:{' '}
+            Wrapped copies of the key in old backups are gone once these KEKs are destroyed too:{' '}
             {deleted.key.kek_ids.map((id) => (
               <code key={id}>{id} </code>
             ))}

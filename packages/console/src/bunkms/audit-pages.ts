@@ -15,17 +15,17 @@ interface Page {
 }
 
 const WINDOW = 500;
-/** Records that the service looks at for one page of a filter. */
+/** Maximum records that the service reads for one page of a filtered list. */
 const FILTERED_WINDOW = 10_000;
-/** Records that one look shows at least, and windows that it reads at most. */
+/** Minimum records to load at a time, and maximum windows to read for them. */
 const WANTED = 40;
 const WINDOWS_MAX = 40;
 
 /**
- * The latest records up to `upTo`, the newest first. The service lists the oldest first, so this walks back
- * through the chain in windows, of which each has no more records than one page.
+ * The latest records up to `upTo`, newest first. The service lists the oldest first, so this walks back
+ * through the chain in windows of at most one page.
  *
- * @returns where an older look begins; 0 at the beginning of the chain.
+ * @returns where to load older records; 0 at the beginning of the chain.
  */
 export async function latestRecords(
   upTo: number,
@@ -43,7 +43,7 @@ export async function latestRecords(
   return { records: found, olderThan: high };
 }
 
-/** Records behind `low` up to `high`, the newest first. */
+/** Records after `low` up to `high`, newest first. */
 async function windowOf(
   low: number,
   high: number,
@@ -62,9 +62,9 @@ async function windowOf(
 }
 
 /**
- * The records behind a place, the newest first.
+ * The records after a place, newest first.
  *
- * @returns `end`, behind which later looks continue: nothing that is not shown is passed over.
+ * @returns `end`, after which later calls continue, so that no record is skipped.
  */
 export async function recordsBehind(
   after: number,

@@ -11,9 +11,9 @@ import { api } from '../shell/api.ts';
 import { type AuditFilter, latestRecords, recordsBehind } from './audit-pages.ts';
 import type { ChainHead } from './audit-verification.tsx';
 
-/** How often the chain is asked for new records while they are followed. */
+/** How often to poll for new records while following. */
 const FOLLOW_EVERY_MS = 2_000;
-/** New records that are kept on the screen. */
+/** Maximum new records on the screen. */
 const FOLLOWED_MAX = 500;
 const EXPORT_LIMIT = 500;
 
@@ -33,7 +33,7 @@ interface Typed {
 
 const NOTHING_TYPED: Typed = { severity: '', key: '', actor: '', from: '', to: '' };
 
-/** Fields that are typed in as UTC. */
+/** The filter from the form, whose times are UTC. */
 function filterOf(typed: Typed): AuditFilter {
   const chosen = (value: string) => (value.trim() === '' ? undefined : value.trim());
   const utc = (value: string) => (value === '' ? undefined : `${value}:00Z`);
@@ -46,7 +46,7 @@ function filterOf(typed: Typed): AuditFilter {
   };
 }
 
-/** The records of the chain, the newest first. */
+/** The records of the chain, newest first. */
 export function Timeline({ head }: { readonly head: ChainHead }) {
   const [filter, setFilter] = useState<AuditFilter>({});
   const [isFollowing, setIsFollowing] = useState(false);
@@ -75,7 +75,7 @@ export function Timeline({ head }: { readonly head: ChainHead }) {
       {isExporting ? (
         <ExportDialog
           name="audit"
-          what="All records that the filter lets through, from the beginning of the chain"
+          what="All records that match the filter, from the beginning of the chain"
           noun="record"
           total={Object.values(filter).every((value) => value === undefined) ? head.seq : undefined}
           ask={async (cursor, signal) => {
@@ -187,7 +187,7 @@ function Records({
           <Loading what="records" />
         ) : null
       ) : records.length === 0 ? (
-        <Empty title="No record is of this kind" />
+        <Empty title="No matching records" />
       ) : (
         <Table
           label="Audit records"
@@ -208,7 +208,7 @@ function Records({
   );
 }
 
-/** Records that come while they are followed, the newest first. */
+/** New records while following, newest first. */
 function useFollowed(
   from: number,
   filter: AuditFilter,

@@ -12,7 +12,7 @@ export interface ChainHead {
   readonly hash: string;
 }
 
-/** What a verification has found, and the record that the receipt is of. */
+/** The result of a verification, and the record of the receipt. */
 interface Verdict {
   readonly answer: AuditVerification;
   readonly receipt: Receipt | undefined;
@@ -46,7 +46,7 @@ async function verifyChain(
   }
 }
 
-/** Verifies the whole chain, slice by slice, and whether it holds the record of a receipt. */
+/** Verifies the whole chain in slices, and that it contains the record of a receipt. */
 export function Verification({ head }: { readonly head: ChainHead }) {
   const [text, setText] = useState('');
   const [checked, setChecked] = useState(0);
@@ -75,10 +75,10 @@ export function Verification({ head }: { readonly head: ChainHead }) {
           label="Receipt"
           hint={
             isWrong
-              ? 'A receipt is a number, a colon and 64 hex digits, or the JSON that Bundoc gave.'
+              ? 'A receipt is a number, a colon and 64 hex digits, or the JSON from Bundoc.'
               : receipt?.project === undefined
-                ? 'If you have one, number:hash or its JSON: the chain must hold that record.'
-                : 'The receipt of a project that was shredded.'
+                ? 'Optional: number:hash or its JSON. The chain must contain that record.'
+                : 'The receipt of a shredded project.'
           }
         >
           {(attributes) => (
@@ -107,9 +107,11 @@ export function Verification({ head }: { readonly head: ChainHead }) {
       <Fault error={error} />
       {verdict === undefined ? null : <Found verdict={verdict} checked={checked} />}
       <details>
-        <summary>A receipt of the chain as it is now</summary>
+        <summary>A receipt for the present chain</summary>
         <CopyLine text={own} />
-        <p class="hint">Keep it elsewhere. It shows later that nothing before it was cut off or changed.</p>
+        <p class="hint">
+          Keep it elsewhere. It can later prove that no earlier record was removed or changed.
+        </p>
       </details>
     </section>
   );
@@ -138,7 +140,7 @@ function Found({
     <div role="status">
       <p class="verdict good">
         Intact: {plural(checked, 'record')}
-        {receipt === undefined ? '' : `, and record ${count(receipt.place.seq)} is the one of the receipt`}.
+        {receipt === undefined ? '' : `, and record ${count(receipt.place.seq)} matches the receipt`}.
       </p>
       {record === undefined ? null : (
         <p>
@@ -156,10 +158,10 @@ function Found({
   );
 }
 
-/** What a record shows about the project that a receipt is of. */
+/** What a record proves about the project of a receipt. */
 function meaningOf({ project, key }: Receipt, record: AuditRecord): string {
   if (project === undefined) return '';
-  // A receipt is text that anyone may have changed: the name of the key says whose it is.
+  // Anyone may have edited the text of a receipt, so the name of the key must match.
   const isOfProject = key === `${project}-dek` && record.key === key;
   if (record.action !== 'key.destroy' || record.outcome !== 'allowed' || !isOfProject)
     return `It does not show that project ${visible(project, 80)} was shredded.`;

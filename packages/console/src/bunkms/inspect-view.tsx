@@ -5,7 +5,7 @@ import { span } from '../parts/format.ts';
 import { nowMs, readToken } from '../shell/session.ts';
 import { Rights } from '../shell/token-panel.tsx';
 
-/** Says what a token may do. It is read in this page and sent nowhere. */
+/** Explains what a token may do. It is read only in this page and never sent. */
 export function InspectView() {
   const [text, setText] = useState('');
   const token = text.trim();
@@ -14,7 +14,7 @@ export function InspectView() {
     <>
       <Head
         title="Inspect a token"
-        lead="It is read in this page and sent nowhere. Its signature is not checked."
+        lead="The token is read only in this page and never sent. Its signature is not checked."
       />
       <div class="panel form">
         <Field label="Token">

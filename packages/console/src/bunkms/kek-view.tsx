@@ -16,7 +16,7 @@ const STATES: Readonly<Record<string, 'good' | 'warn' | 'bad' | 'plain' | 'accen
   unknown: 'bad',
 };
 
-/** The key encryption keys, and how far a rotation is. No view takes or shows a KEK. */
+/** The key encryption keys and the progress of a rotation. No view accepts or shows a KEK. */
 export function KekView() {
   const keks = useRequest('kek', (signal) => getJson<KekStatus>('/kek', {}, signal), EVERY_MS);
   const { isBusy, error, run, clear } = useAction();
@@ -73,7 +73,7 @@ export function KekView() {
           onConfirm={() => void send('/kek/retire', asked.retire)}
         >
           <p>
-            Nothing will be wrapped with <code>{asked.retire}</code> again. It can be destroyed then.
+            Nothing will be wrapped with <code>{asked.retire}</code> again. After that, it can be destroyed.
           </p>
           <Unfetched id={asked.retire} />
         </Confirmation>
@@ -119,8 +119,8 @@ function Status({
       </Table>
       {keks.some(({ state }) => state === 'staged') ? null : (
         <p class="hint">
-          To rotate, add a KEK to the ring file (<code>bunkms kek</code> helps). BunKMS reads it again by
-          itself, and the new one appears here as staged.
+          To rotate, add a KEK to the ring file (<code>bunkms kek</code> helps). BunKMS reloads the file
+          automatically, and the new KEK appears here as staged.
         </p>
       )}
     </>
@@ -131,8 +131,8 @@ function Rotation({ rotation }: { readonly rotation: NonNullable<KekStatus['rota
   const { done, total, started_at: started, completed_at: completed } = rotation;
   return (
     <div class="panel">
-      <h2>{completed === undefined ? 'A rotation is under way' : 'The last rotation'}</h2>
-      <progress max={Math.max(1, total)} value={done} aria-label="Versions that are wrapped" />
+      <h2>{completed === undefined ? 'Rotation in progress' : 'Last rotation'}</h2>
+      <progress max={Math.max(1, total)} value={done} aria-label="Wrapped versions" />
       <dl class="figures">
         <Figure name="Wrapped">
           {count(done)} of {count(total)}
@@ -144,20 +144,20 @@ function Rotation({ rotation }: { readonly rotation: NonNullable<KekStatus['rota
   );
 }
 
-/** Keys whose holders may have them in no newer wrapping. */
+/** Keys whose holders may have copies only under this KEK. */
 function Unfetched({ id }: { readonly id: string }) {
   const page = useRequest(id, (signal) =>
     getJson<UnfetchedPage>(`${path('kek', id)}/unfetched`, { limit: 100 }, signal),
   );
   if (page.error !== undefined) return <Fault error={page.error} />;
-  if (page.data === undefined) return <Loading what="who has not fetched" />;
+  if (page.data === undefined) return <Loading what="keys that were not fetched" />;
   const { keys } = page.data;
-  if (keys.length === 0) return <Empty title="Every holder has fetched its keys since" />;
+  if (keys.length === 0) return <Empty title="All holders have fetched their keys since" />;
   return (
     <div class="note warn">
       <p>
         {plural(keys.length, 'key')}
-        {page.data.next_cursor === undefined ? '' : ' and more'} may be with holders in this wrapping alone:
+        {page.data.next_cursor === undefined ? '' : ' and more'} may exist at holders only under this KEK:
       </p>
       <p>
         {keys.slice(0, 20).map((name) => (

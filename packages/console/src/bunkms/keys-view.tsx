@@ -23,7 +23,7 @@ export function KeyState({ state }: { readonly state: KeyInfo['state'] }) {
   return <Badge kind={kind}>{name}</Badge>;
 }
 
-/** The beginning of a storage's id is enough to tell storages apart. */
+/** Shows the beginning of a storage id, which is enough to distinguish storages. */
 export function Holder({ holder }: { readonly holder: string | undefined }) {
   if (holder === undefined) return <span class="muted">nobody</span>;
   return (
@@ -33,21 +33,18 @@ export function Holder({ holder }: { readonly holder: string | undefined }) {
   );
 }
 
-/** Keys by name; the list adds no CRITICAL record. */
+/** Keys by name. The list adds no CRITICAL record. */
 export function KeysView() {
   const [from, setFrom] = useState('');
   const pages = usePages();
   const cursor = pages.cursor ?? (from === '' ? undefined : from);
-  // Asked once: each look is a record of the audit chain, if no CRITICAL one.
+  // Not polled: each request adds an INFO record to the audit chain.
   const page = useRequest(`${cursor}`, (signal) =>
     getJson<KeyPage>('/keys', { limit: PAGE, cursor }, signal),
   );
   return (
     <>
-      <Head
-        title="Keys"
-        lead="Names, states and versions. No key material, wrapped or not, leaves BunKMS here."
-      />
+      <Head title="Keys" lead="Names, states and versions, without any key material, wrapped or not." />
       <div class="toolbar">
         <TextField
           label="Behind the name"
@@ -78,7 +75,7 @@ function Keys({ page: { keys, damaged } }: { readonly page: KeyPage }) {
         </p>
       )}
       {keys.length === 0 ? (
-        <Empty title="There is no key here">The first document of a project makes its key.</Empty>
+        <Empty title="No keys">Writing the first document of a project creates its key.</Empty>
       ) : (
         <Table
           label="Keys"

@@ -11,7 +11,7 @@ import { useRequest } from '../parts/use-request.ts';
 import { api, getJson, path } from '../shell/api.ts';
 import { may, mayAsService } from '../shell/session.ts';
 
-/** Keys that are looked at for their holders. */
+/** Maximum keys to read for their holders. */
 const KEYS_MAX = 5_000;
 
 interface Held {
@@ -42,7 +42,7 @@ async function holders(signal: AbortSignal): Promise<{ held: readonly Held[]; is
   return { held, isComplete: cursor === undefined };
 }
 
-/** Undefined for a storage that has not been started since it was given keys. */
+/** Undefined for a storage that has not started since it became a holder. */
 async function infoOf(id: string, signal: AbortSignal): Promise<StorageInfo | undefined> {
   try {
     return await getJson<StorageInfo>(path('storages', id), {}, signal);
@@ -60,7 +60,7 @@ export function StoragesView() {
     <>
       <Head
         title="Storages"
-        lead="A data folder or a database of Bundoc that holds keys. One storage holds a key at a time."
+        lead="Data folders and databases of Bundoc that hold keys. One storage holds a key at a time."
       />
       <Loaded request={storages} what="storages">
         {({ held }) =>
@@ -72,10 +72,10 @@ export function StoragesView() {
         }
       </Loaded>
       {storages.data?.isComplete === false ? (
-        <p class="note">The holders of the first {count(KEYS_MAX)} keys alone are shown.</p>
+        <p class="note">Only the holders of the first {count(KEYS_MAX)} keys are shown.</p>
       ) : null}
       {mayAsService('kms:read_key') ? null : (
-        <p class="hint">Generations are shown to service tokens with kms:read_key.</p>
+        <p class="hint">Only service tokens with kms:read_key can see generations.</p>
       )}
       {takenOver === undefined ? null : (
         <TakeOver
@@ -145,7 +145,7 @@ function Storages({
   );
 }
 
-/** Lets another copy of a storage take its place: one that was restored, for instance. */
+/** Lets another copy of a storage replace it, for example a restored one. */
 function TakeOver({ id, onEnd }: { readonly id: string; readonly onEnd: () => void }) {
   const [isForced, setIsForced] = useState(false);
   const { isBusy, error, run } = useAction();
@@ -161,7 +161,7 @@ function TakeOver({ id, onEnd }: { readonly id: string; readonly onEnd: () => vo
     });
   return (
     <Confirmation
-      title="Let a copy take the place of this storage?"
+      title="Let a copy replace this storage?"
       confirm={isBusy ? 'Working…' : 'Take over'}
       isBusy={isBusy}
       error={error}
@@ -169,8 +169,8 @@ function TakeOver({ id, onEnd }: { readonly id: string; readonly onEnd: () => vo
       onClose={onEnd}
     >
       <p>
-        The copy of <code>{id}</code> whose Bundoc starts next takes its place. The one that runs now is
-        refused from then on. Do this after a restore, when the original is lost.
+        The copy of <code>{id}</code> whose Bundoc starts next replaces it. The present one is then refused.
+        Do this after a restore, when the original is lost.
       </p>
       <Check isChecked={isForced} onChange={setIsForced}>
         Do not wait for leases to end

@@ -20,7 +20,7 @@ interface TokenPage {
 
 const PAGE = 100;
 
-/** Tokens that were issued; never the tokens themselves. */
+/** The issued tokens, without the tokens themselves. */
 export function TokensView() {
   const pages = usePages();
   const { cursor } = pages;
@@ -32,7 +32,7 @@ export function TokensView() {
     <>
       <Head
         title="Tokens"
-        lead="What was issued. A token itself is shown once, when it is issued."
+        lead="All issued tokens. A token itself is shown only once, when it is issued."
         actions={
           <>
             <a class="button" href={places.inspect()}>
@@ -49,12 +49,12 @@ export function TokensView() {
           <>
             {damaged === undefined ? null : (
               <p class="fault" role="alert">
-                The audit chain says otherwise of these tokens, so nothing is known of them:{' '}
+                These tokens contradict the audit chain, so their state is unknown:{' '}
                 {damaged.map((id) => visible(id)).join(', ')}
               </p>
             )}
             {tokens.length === 0 ? (
-              <Empty title="No token was issued" />
+              <Empty title="No tokens were issued" />
             ) : (
               <Table
                 label="Tokens"
@@ -158,11 +158,10 @@ function Revocation({ token, onEnd }: { readonly token: TokenInfo; readonly onEn
       onClose={onEnd}
     >
       <p>
-        The token of <Name text={token.sub} />, and all that were renewed from the same one, are refused
-        within a second.
+        The token of <Name text={token.sub} /> and all its renewals are refused within a second.
       </p>
       <Check isChecked={isCascade} onChange={setIsCascade}>
-        End every token, too, that it has issued, and what those have issued
+        Also revoke all tokens that it has issued, directly or indirectly
       </Check>
     </Confirmation>
   );

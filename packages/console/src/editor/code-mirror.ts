@@ -18,18 +18,18 @@ import { tags } from '@lezer/highlight';
 export interface EditorOptions {
   readonly host: HTMLElement;
   readonly text: string;
-  /** What a screen reader calls it. */
+  /** Its name for screen readers. */
   readonly label: string;
   readonly isReadOnly: boolean;
   readonly onChange: (text: string) => void;
-  /** What is added to the editor: {@link completing}. */
+  /** A further extension of the editor, such as {@link completing}. */
   readonly extension: Extension;
-  /** What Ctrl-Enter and Cmd-Enter do. */
+  /** Called for Ctrl-Enter and Cmd-Enter. */
   readonly onSubmit: () => void;
 }
 
 export interface MountedEditor {
-  /** The text to the character. */
+  /** The exact text. */
   text(): string;
   setText(text: string): void;
   /** Marks lines, numbered from 1. */
@@ -38,7 +38,7 @@ export interface MountedEditor {
   destroy(): void;
 }
 
-/** Colours come from the page's custom properties, which reach into the shadow root. */
+/** Colours come from custom properties of the page, which the shadow root inherits. */
 const theme = EditorView.theme({
   '&': { backgroundColor: 'var(--field)', color: 'var(--text)', fontSize: '13px', height: '100%' },
   '&.cm-focused': { outline: 'none' },
@@ -110,9 +110,9 @@ const marks = StateField.define<DecorationSet>({
 });
 
 /**
- * An editor in a shadow root: its styles are adopted there, since the policy of the page has none in a
- * document. Lines end at LF alone, so that a CR is a character like any other and the text that comes out
- * is the text that went in.
+ * Creates an editor in a shadow root, which adopts its styles, because the policy of the page forbids inline
+ * styles in the document. Only LF ends a line, so that a CR is an ordinary character and the text round-trips
+ * exactly.
  */
 export function mountEditor(options: EditorOptions): MountedEditor {
   const { host, text, label, isReadOnly, onChange, extension, onSubmit } = options;
@@ -141,7 +141,7 @@ export function mountEditor(options: EditorOptions): MountedEditor {
         theme,
         ...(isReadOnly ? [] : [highlightActiveLine()]),
         extension,
-        // Tab leaves the editor, as it leaves every other field.
+        // Tab leaves the editor, like every other field.
         keymap.of([
           {
             key: 'Mod-Enter',

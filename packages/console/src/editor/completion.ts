@@ -2,13 +2,13 @@ import { autocompletion, completionKeymap } from '@codemirror/autocomplete';
 import type { Extension } from '@codemirror/state';
 import { keymap } from '@codemirror/view';
 
-/** A word that is offered inside quotes. */
+/** A completion inside quotes. */
 export interface Word {
   readonly label: string;
   readonly detail: string;
 }
 
-/** Offers words once a quote is typed. */
+/** Offers words after a typed quote. */
 export function completing(words: readonly Word[]): Extension {
   const options = words.map(({ label, detail }) => ({ label, detail, type: 'keyword' }));
   return [

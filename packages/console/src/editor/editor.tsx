@@ -3,7 +3,7 @@ import { Fault } from '../parts/basics.tsx';
 import type { MountedEditor } from './code-mirror.ts';
 import type { Word } from './completion.ts';
 
-/** Loads the editor, and the completion of words where there are any. */
+/** Loads the editor, and completion if there are words. */
 async function load(words: readonly Word[]) {
   const [{ mountEditor }, completion] = await Promise.all([
     import('./code-mirror.ts'),
@@ -13,8 +13,8 @@ async function load(words: readonly Word[]) {
 }
 
 /**
- * Text to edit. The editor is loaded when the first one is needed. `text` is what it begins with. A new
- * `version` starts it over.
+ * A text editor. Its code is loaded when the first one is needed. `text` is the initial text; a new `version`
+ * resets it.
  */
 export function Editor({
   text,

@@ -4,7 +4,9 @@ import { useEffect, useState } from 'preact/hooks';
 import { visible } from './format.ts';
 import type { Requested } from './use-request.ts';
 
-/** A name or id that somebody else has chosen: isolated, so that its direction and its marks stay its own. */
+/**
+ * A name or id from others: isolated, so that its text direction and marks do not affect the surroundings.
+ */
 export function Name({ text, max }: { readonly text: string; readonly max?: number | undefined }) {
   return <bdi class="mono name">{visible(text, max)}</bdi>;
 }
@@ -29,7 +31,7 @@ export function Figure({ name, children }: { readonly name: string; readonly chi
   );
 }
 
-/** The head of a view. `actions` stand at its end. */
+/** The header of a view, with `actions` at its end. */
 export function Head({
   title,
   lead,
@@ -73,17 +75,18 @@ export function Loading({ what }: { readonly what: string }) {
   );
 }
 
-/** What its reader can do about a refusal. */
+/** What the user can do about a refusal. */
 const ADVICE: Readonly<Record<string, string>> = {
-  network_error: 'The service does not answer. What you have typed stays. Try again once it answers.',
-  deadline_exceeded: 'The service took too long. It may be busy, or cut off from BunKMS.',
-  unauthenticated: 'Paste a new token. What you have typed stays.',
-  forbidden: 'This token does not allow it. Ask for one with the scope that is named.',
-  kms_unavailable: 'Bundoc does not reach BunKMS, and has no key of this project. Check that BunKMS runs.',
-  sealed: 'BunKMS runs without the right KEK. Put it into the ring and start BunKMS again.',
+  network_error: 'The service does not answer. Your input is kept. Try again once it answers.',
+  deadline_exceeded: 'The service took too long. It may be busy, or not reach BunKMS.',
+  unauthenticated: 'Paste a new token. Your input is kept.',
+  forbidden: 'This token does not allow it. Use one with the named scope.',
+  kms_unavailable:
+    'Bundoc does not reach BunKMS, and has no cached key of this project. Check that BunKMS runs.',
+  sealed: 'BunKMS runs without the right KEK. Put it into the ring and restart BunKMS.',
   rate_limited: 'Wait a moment, then try again.',
   overloaded: 'Wait a moment, then try again.',
-  project_destroyed: 'Its key is destroyed: nothing of it can be read any more.',
+  project_destroyed: 'Its key is destroyed, so its content cannot be decrypted.',
 };
 
 export function Fault({
@@ -195,7 +198,7 @@ export function CopyLine({
   );
 }
 
-/** A table that scrolls by itself where it is wider than the page. */
+/** A table with its own scrollbar if it is wider than the page. */
 export function Table({
   label,
   heads,

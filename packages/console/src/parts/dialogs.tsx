@@ -3,7 +3,7 @@ import { useId, useLayoutEffect, useRef, useState } from 'preact/hooks';
 import { Fault, Name } from './basics.tsx';
 import { TextField } from './fields.tsx';
 
-/** A dialog that holds the focus until it is closed, and gives it back to what had it. */
+/** A dialog that keeps the focus until it is closed, and then returns it. */
 export function Dialog({
   title,
   onClose,
@@ -16,14 +16,14 @@ export function Dialog({
 }) {
   const dialog = useRef<HTMLDialogElement>(null);
   const id = useId();
-  // Before anything else can take the focus from what has opened it.
+  // Before anything else can move the focus from the opener.
   useLayoutEffect(() => {
     const shown = dialog.current;
     const opener = document.activeElement;
     shown?.showModal();
     return () => {
       shown?.close();
-      // Once the dialog is gone: its removal may move the focus.
+      // After the removal of the dialog, which may move the focus.
       setTimeout(() => {
         if (opener instanceof HTMLElement && opener.isConnected) opener.focus();
       });
@@ -82,7 +82,7 @@ export function Confirmation({
   );
 }
 
-/** Something that cannot be taken back: its button works once the name is typed. */
+/** Confirms an irreversible action: its button is enabled once the name is typed. */
 export function TypedConfirmation({
   name,
   what,

@@ -1,4 +1,4 @@
-/** Hands a text to the user as a file. */
+/** Downloads a text as a file. */
 export function download(name: string, content: string | Blob, type = 'application/json'): void {
   const url = URL.createObjectURL(typeof content === 'string' ? new Blob([content], { type }) : content);
   const link = document.createElement('a');
@@ -8,7 +8,7 @@ export function download(name: string, content: string | Blob, type = 'applicati
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 
-/** A name that any file system takes, made of one that somebody has chosen. */
+/** A name that is valid on any file system, from any name. */
 export function fileName(name: string): string {
   return name.replaceAll(/[^A-Za-z0-9_-]+/g, '_').slice(0, 60) || 'document';
 }

@@ -9,16 +9,16 @@ import { bytes, count, plural, visible } from './format.ts';
 import type { SplitAnswer } from './json-elements.ts';
 import { useAction } from './use-action.ts';
 
-/** Documents of a page of an export. Bundoc ends a page at 16 MiB, too. */
+/** Documents per page of an export. Bundoc also ends a page at 16 MiB. */
 export const EXPORT_PAGE = 1_000;
-/** For a page that may be long, on a network that may be slow. */
+/** Deadline for a large page on a slow network, milliseconds. */
 export const PAGE_DEADLINE_MS = 120_000;
 
 const FORMS = { json: 'JSON array', ndjson: 'NDJSON' };
 type Form = keyof typeof FORMS;
 const TYPES: Readonly<Record<Form, string>> = { json: 'application/json', ndjson: 'application/x-ndjson' };
 
-/** Where the page behind an answer begins; undefined when it was the last. */
+/** The cursor of the next page; undefined after the last one. */
 export function nextOf(rest: SplitAnswer['rest'] | undefined): string | undefined {
   const next = rest?.['next_cursor'];
   return typeof next === 'string' ? next : undefined;
@@ -30,7 +30,7 @@ export function unreadableOf(rest: SplitAnswer['rest']): readonly string[] {
   return Array.isArray(ids) ? ids.map(String) : [];
 }
 
-/** An export that was begun, and how far it is. */
+/** A running export and its progress. */
 interface Running {
   readonly sink: FileSink;
   readonly form: Form;
@@ -65,8 +65,8 @@ async function writePages(
 }
 
 /**
- * Writes documents or records into a file, page by page: a page is in memory, and the next one is asked for
- * when the file has it.
+ * Writes documents or records to a file in pages. Only one page is in memory; the next one is requested once
+ * it is written.
  */
 export function ExportDialog({
   name,
@@ -79,7 +79,7 @@ export function ExportDialog({
   readonly name: string;
   readonly what: ComponentChildren;
   readonly noun: Noun;
-  /** How many there are, where that is known. */
+  /** The total number, if known. */
   readonly total: number | undefined;
   readonly ask: AskPage;
   readonly onClose: () => void;
@@ -89,7 +89,7 @@ export function ExportDialog({
   const [, setRound] = useState(0);
   const running = useRef<Running | undefined>(undefined);
   const { isBusy, error, run, stop } = useAction();
-  // What is left unfinished leaves no file.
+  // An unfinished export leaves no file.
   useEffect(() => () => void abandon(running.current), []);
 
   const begin = async (): Promise<Running | undefined> => {
@@ -145,8 +145,8 @@ function FormChoice({
       <Switch label="Format" choices={FORMS} chosen={form} onChoose={onChoose} />
       <p class="hint">
         {form === 'json'
-          ? `Every ${noun} keeps its bytes.`
-          : `A ${noun} a line. Line breaks between its values become spaces; every value keeps its bytes.`}
+          ? `Every ${noun} keeps its exact bytes.`
+          : `One ${noun} per line. Line breaks between values become spaces; values keep their exact bytes.`}
       </p>
       {canStreamToFiles ? null : (
         <p class="note">
@@ -194,7 +194,7 @@ function Progress({
   );
 }
 
-/** Line breaks of JSON are between its values alone, where a space is as good. */
+/** JSON has line breaks only between values, where a space is equivalent. */
 const LINE_BREAKS = /[\r\n]/g;
 
 function textOfPage({ form, documents }: Running, elements: readonly string[]): string {
@@ -204,11 +204,11 @@ function textOfPage({ form, documents }: Running, elements: readonly string[]): 
   return `${documents === 0 ? '[\n' : ',\n'}${elements.join(',\n')}`;
 }
 
-/** Of one that is complete, nothing is left to be abandoned. */
+/** Abandons the file of an export. Does nothing for a complete one. */
 async function abandon(one: Running | undefined): Promise<void> {
   try {
     await one?.sink.abandon();
   } catch {
-    // It is closed.
+    // The file is closed already.
   }
 }

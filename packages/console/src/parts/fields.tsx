@@ -37,7 +37,7 @@ interface TextFieldProps {
   readonly 'aria-invalid'?: boolean;
 }
 
-/** A line of text that is an id, a name or a path: shown to the character, and not corrected. */
+/** A text field for an id, a name or a path, without automatic correction. */
 export function TextField({ label, hint, isSearch = false, value, onInput, ...more }: TextFieldProps) {
   return (
     <Field label={label} hint={hint}>
@@ -108,7 +108,7 @@ export function Check({
   );
 }
 
-/** One of a few choices, all of which are seen. */
+/** One of a few choices, all of them visible. */
 export function Switch<T extends string>({
   label,
   choices,

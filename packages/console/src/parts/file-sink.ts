@@ -1,21 +1,21 @@
 import { download } from './download.ts';
 
-/** A file that is written piece by piece. Nothing is in its place before it is closed. */
+/** A file that is written in pieces. It appears only when it is closed. */
 export interface FileSink {
   write(piece: string | Uint8Array<ArrayBuffer>): Promise<void>;
-  /** Puts the file where its user wants it. */
+  /** Saves the file at the chosen place. */
   close(): Promise<void>;
-  /** Leaves no file. */
+  /** Discards the file. */
   abandon(): Promise<void>;
 }
 
-/** Whether this browser writes files piece by piece. */
+/** Whether this browser can stream to files. */
 export const canStreamToFiles = typeof globalThis.showSaveFilePicker === 'function';
 
-/** Bytes that are collected where the browser does not write files piece by piece. */
+/** Maximum bytes to collect in memory if the browser cannot stream to files. */
 export const COLLECTED_BYTES_MAX = 268_435_456;
 
-/** Asks where the file is to be. @returns undefined when its user does not want it. */
+/** Asks where to save the file. @returns undefined when the user cancels. */
 export async function openFileSink(name: string, type: string): Promise<FileSink | undefined> {
   if (globalThis.showSaveFilePicker === undefined) return collected(name, type);
   try {
@@ -26,7 +26,7 @@ export async function openFileSink(name: string, type: string): Promise<FileSink
       close: () => stream.close(),
       abandon: async () => {
         await stream.abort();
-        // The file was made when it was chosen.
+        // The browser created the file when it was chosen.
         if ((await file.getFile()).size === 0) await file.remove?.();
       },
     };
@@ -46,7 +46,7 @@ function collected(name: string, type: string): FileSink {
       if (bytes > COLLECTED_BYTES_MAX) {
         pieces = [];
         throw new Error(
-          'This browser holds a file in memory, and 256 MiB are the bound. No file was written. Use a browser that writes files piece by piece, such as Chromium, or the command line.',
+          'This browser keeps the file in memory, with a limit of 256 MiB. No file was written. Use a browser that can stream to files, such as Chromium, or the command line.',
         );
       }
       pieces.push(blob);

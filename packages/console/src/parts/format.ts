@@ -16,7 +16,7 @@ export function bytes(value: number): string {
   return `${unit === 0 || scaled >= 100 ? Math.round(scaled) : scaled.toFixed(1)} ${UNITS[unit]}`;
 }
 
-/** A length of time in its largest unit: `14 min`. */
+/** A duration in its largest unit: `14 min`. */
 export function span(ms: number): string {
   const s = Math.max(0, Math.round(ms / 1_000));
   if (s < 60) return `${s} s`;
@@ -35,12 +35,11 @@ export function plural(value: number, one: string, many = `${one}s`): string {
 }
 
 /**
- * What a reader cannot see, or what turns the text around it: controls, marks of direction, spaces without
- * width.
+ * Characters that are invisible or change the text direction: controls, direction marks, zero-width spaces.
  */
 const UNSEEN = /[\p{Cc}\p{Cf}\u115f\u2028\u2029]/gu;
 
-/** Text in one line that shows everything it holds, cut to a number of characters. */
+/** Text in one line with all characters visible, truncated to a number of characters. */
 export function visible(text: string, max = 200): string {
   const cut = text.length > max ? `${text.slice(0, max)}…` : text;
   return cut.replace(UNSEEN, (char) => `\\u{${char.codePointAt(0)?.toString(16)}}`);

@@ -6,12 +6,12 @@ const CLOSE_ARRAY = 0x5d;
 const OPEN_OBJECT = 0x7b;
 const CLOSE_OBJECT = 0x7d;
 
-/** Characters around the array. */
+/** Maximum characters outside the array. */
 const OUTSIDE_CHARS_MAX = 1_048_576;
 
 /**
- * Finds the elements of an array in JSON that comes in pieces, each element as its text to the character.
- * Nothing is parsed: whether an element is JSON is for its reader to find out.
+ * Finds the elements of an array in JSON that arrives in pieces, each with its exact text. It does not parse:
+ * the caller must check whether an element is JSON.
  */
 export class ElementSplitter {
   readonly #arrayDepth: number;
@@ -25,25 +25,25 @@ export class ElementSplitter {
   #outside = '';
 
   /**
-   * @param arrayDepth brackets around the array that is meant, the first of its depth.
-   * @param charsMax characters that are kept of an element.
+   * @param arrayDepth nesting depth of the array: the first array at this depth is used.
+   * @param charsMax maximum characters to keep of an element.
    */
   constructor(arrayDepth: 0 | 1, charsMax = Number.POSITIVE_INFINITY) {
     this.#arrayDepth = arrayDepth;
     this.#charsMax = charsMax;
   }
 
-  /** All but the elements. */
+  /** Everything except the elements. */
   get outside(): string {
     return this.#outside;
   }
 
-  /** Whether the array has come to its end. */
+  /** Whether the array is complete. */
   get isComplete(): boolean {
     return this.#state === 'behind';
   }
 
-  /** Characters of the element that has not come to its end. */
+  /** Characters of the incomplete element. */
   get pendingChars(): number {
     return this.#element.length;
   }
@@ -60,7 +60,7 @@ export class ElementSplitter {
       take(at);
       const text = this.#element.trim();
       this.#element = '';
-      // `[]` has no element, and `[1,]` an empty one, which is no JSON.
+      // `[]` has no element, and `[1,]` has an empty one, which is not JSON.
       if (text !== '' || this.#found > 0 || piece.charCodeAt(at) === COMMA) elements.push(text);
       this.#found++;
     };
@@ -96,23 +96,23 @@ export class ElementSplitter {
     if (this.#state === 'inside') this.#element += text.slice(0, this.#charsMax - this.#element.length);
     else {
       this.#outside += text;
-      if (this.#outside.length > OUTSIDE_CHARS_MAX) throw new Error('too much stands around the array');
+      if (this.#outside.length > OUTSIDE_CHARS_MAX) throw new Error('too much text surrounds the array');
     }
   }
 }
 
-/** Characters that are looked at before others have their turn: some milliseconds. */
+/** Characters to process before yielding: some milliseconds. */
 const PIECE = 524_288;
 
-/** An answer that is an object with an array as the first of its members. */
+/** An answer that is an object with an array as its first member. */
 export interface SplitAnswer {
-  /** The elements of the array, cut to a number of characters. */
+  /** The elements of the array, truncated to a number of characters. */
   readonly elements: readonly string[];
   /** The other members. */
   readonly rest: Readonly<Record<string, unknown>>;
 }
 
-/** Splits an answer, however long, without a long stop of the page. */
+/** Splits an answer of any length without blocking the page for long. */
 export async function splitInTurns(
   text: string,
   charsMax: number,
@@ -128,7 +128,7 @@ export async function splitInTurns(
   return { elements, rest: JSON.parse(splitter.outside) as Record<string, unknown> };
 }
 
-/** Lets the page draw and hear its user. */
+/** Lets the page render and handle input. */
 function nextTurn(): Promise<void> {
   return new Promise((resolve) => {
     setTimeout(resolve);

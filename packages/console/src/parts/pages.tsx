@@ -1,6 +1,6 @@
 import { useState } from 'preact/hooks';
 
-/** Where in a list a view is: the cursors of the pages up to this one. */
+/** The position of a view in a list: the cursors of the pages up to this one. */
 export interface Pages {
   /** Undefined for the first page. */
   readonly cursor: string | undefined;
@@ -22,14 +22,14 @@ export function usePages(): Pages {
   };
 }
 
-/** Buttons that turn pages. */
+/** Buttons for the previous and the next page. */
 export function Pager({
   pages,
   next,
   onReload,
 }: {
   readonly pages: Pages;
-  /** Cursor of the page behind; undefined when there is none, or none is known yet. */
+  /** Cursor of the next page; undefined when there is none or it is unknown. */
   readonly next: string | undefined;
   readonly onReload?: (() => void) | undefined;
 }) {

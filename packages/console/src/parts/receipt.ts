@@ -1,7 +1,7 @@
-/** What shows that a record is in the audit chain, and what it is the receipt of. */
+/** The place of an audit record, and the subject of its receipt. */
 export interface Receipt {
   readonly place: { readonly seq: number; readonly hash: string };
-  /** Absent for a receipt that is a place alone. */
+  /** Absent for a receipt that is only a place. */
   readonly project: string | undefined;
   readonly key: string | undefined;
   readonly deletedAt: string | undefined;
@@ -11,9 +11,9 @@ const PLACE = /^(\d{1,15}):([0-9a-f]{64})$/;
 const HASH = /^[0-9a-f]{64}$/;
 
 /**
- * A receipt as it is pasted: `seq:hash`, the JSON of a shredded project, of a destroyed key, or of a place.
+ * Parses a pasted receipt: `seq:hash`, or the JSON of a shredded project, a destroyed key, or a place.
  *
- * @returns undefined for what is none.
+ * @returns undefined for any other text.
  */
 export function readReceipt(text: string): Receipt | undefined {
   const match = PLACE.exec(text.trim());

@@ -1,17 +1,17 @@
 import { useCallback, useEffect, useRef, useState } from 'preact/hooks';
 
-/** Something that a user has asked for: whether it is under way, and how it failed. */
+/** An action of the user: whether it is running, and its error. */
 export interface Action {
   readonly isBusy: boolean;
   readonly error: unknown;
-  /** Begins it; what was begun before is stopped. Failures become `error`. */
+  /** Starts the action and stops an earlier one. Failures become `error`. */
   readonly run: (work: (signal: AbortSignal) => Promise<void>) => Promise<void>;
-  /** Ends what is under way, which is no failure. */
+  /** Stops a running action, without an error. */
   readonly stop: () => void;
   readonly clear: () => void;
 }
 
-/** One action of a view at a time. It ends with the view. */
+/** Runs at most one action of a view at a time. It stops with the view. */
 export function useAction(): Action {
   const [state, setState] = useState<{ readonly isBusy: boolean; readonly error: unknown }>({
     isBusy: false,

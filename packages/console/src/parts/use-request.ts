@@ -2,7 +2,7 @@ import { useCallback, useEffect, useRef, useState } from 'preact/hooks';
 import { isReachable } from '../shell/api.ts';
 
 export interface Requested<T> {
-  /** The last answer; it stays while the next one is waited for. */
+  /** The last answer. It is kept until the next one arrives. */
   readonly data: T | undefined;
   readonly error: unknown;
   readonly isLoading: boolean;
@@ -17,12 +17,12 @@ interface State<T> {
 }
 
 /**
- * Asks when the view appears, when `key` changes, when `reload` is called, and after a failure once the
- * service answers again. An answer that comes after the next question is dropped.
+ * Sends a request when the view appears, when `key` changes, when `reload` is called, and after a failure
+ * once the service answers again. It drops an answer that arrives after the next request.
  *
- * @param key what the answer depends on; undefined asks nothing.
- * @param everyMs asks again and again, while the page is seen.
- * @param isWanted whether the last answer is one that may change by itself.
+ * @param key identifies the request; undefined sends none.
+ * @param everyMs repeats the request while the page is visible.
+ * @param isWanted whether the last answer may change, so that repeating makes sense.
  */
 export function useRequest<T>(
   key: string | undefined,
@@ -70,7 +70,7 @@ export function useRequest<T>(
   useEffect(() => {
     if (everyMs === undefined) return;
     const timer = setInterval(() => {
-      // A slow answer is waited for.
+      // Do not repeat while an answer is pending.
       if (document.visibilityState === 'visible' && !isBusy.current && mayChange.current) reload();
     }, everyMs);
     return () => clearInterval(timer);

@@ -7,15 +7,15 @@ export interface Plot {
 }
 
 const HEIGHT = 150;
-/** Seconds that a plot spans: what has happened since the view was opened grows into it from the right. */
+/** Seconds that a plot spans. New values enter from the right. */
 const WINDOW_S = 300;
 
-/** `19:12`, of seconds since 1970. */
+/** Seconds since 1970 as `19:12`. */
 function clock(seconds: number): string {
   return new Date(seconds * 1_000).toTimeString().slice(0, 5);
 }
 
-/** A plot of lines over time, in the colours of the page. */
+/** Draws a plot of lines over time in the colours of the page. */
 export function draw(host: HTMLElement, names: readonly string[], unit: string): Plot {
   const styles = getComputedStyle(document.documentElement);
   const colour = (name: string) => styles.getPropertyValue(name).trim();

@@ -9,7 +9,7 @@ const perSecond =
         (total(after.series, name) - total(before.series, name)) / ((after.atMs - before.atMs) / 1_000),
     );
 
-/** Requests of a service, and how long they take. @param histogram of their durations. */
+/** Plots of the requests of a service and their durations. @param histogram name of the durations. */
 export function requestKinds(histogram: string): readonly Kind[] {
   const latency = (share: number) => (before: Look, after: Look) => {
     const seconds = percentile(before.series, after.series, histogram, share);
@@ -26,12 +26,12 @@ export function requestKinds(histogram: string): readonly Kind[] {
   ];
 }
 
-/** How often things happen. */
+/** A plot of rates. */
 export function rates(title: string, lines: readonly string[], names: readonly string[]): Kind {
   return { title, unit: '/s', lines, values: perSecond(...names) };
 }
 
-/** How many there are. */
+/** A plot of levels. */
 export function levels(title: string, lines: readonly string[], names: readonly string[]): Kind {
   return {
     title,

@@ -1,4 +1,4 @@
-/** The series of an exposition in Prometheus's text format: values by name and labels. */
+/** The series of a scrape in Prometheus's text format: values by name and labels. */
 export type Series = ReadonlyMap<string, number>;
 
 const LINE = /^([a-zA-Z_:][\w:]*(?:\{[^}]*\})?) (\S+)/;
@@ -12,14 +12,14 @@ export function readMetrics(text: string): Series {
   return series;
 }
 
-/** The sum of all series of a name, whatever their labels. */
+/** The sum of all series with a name, for any labels. */
 export function total(series: Series, name: string): number {
   let sum = 0;
   for (const [key, value] of series) if (key === name || key.startsWith(`${name}{`)) sum += value;
   return sum;
 }
 
-/** What a histogram counted between two looks, by the upper bounds of its buckets, in their order. */
+/** The counts of a histogram between two scrapes, by the upper bounds of its buckets, in order. */
 function bucketsBetween(before: Series, after: Series, name: string): readonly (readonly [number, number])[] {
   const counts = new Map<number, number>();
   for (const [key, value] of after) {
@@ -32,7 +32,7 @@ function bucketsBetween(before: Series, after: Series, name: string): readonly (
   return [...counts].sort(([one], [other]) => one - other);
 }
 
-/** The bound below which a share of what was counted between two looks lies; undefined when nothing was. */
+/** A percentile of the values between two scrapes, as an upper bound; undefined without values. */
 export function percentile(before: Series, after: Series, name: string, share: number): number | undefined {
   const buckets = bucketsBetween(before, after, name);
   const all = buckets.at(-1)?.[1] ?? 0;

@@ -13,7 +13,7 @@ export interface Look {
   readonly series: Series;
 }
 
-/** A plot: what it shows, and how that comes from two looks at the metrics. */
+/** A kind of plot: its title, and how to compute it from two scrapes of the metrics. */
 export interface Kind {
   readonly title: string;
   readonly unit: string;
@@ -21,7 +21,7 @@ export interface Kind {
   readonly values: (before: Look, after: Look) => readonly (number | undefined)[];
 }
 
-/** What the service has done since the view was opened, from its metrics. */
+/** Plots of the metrics of the service since the view was opened. */
 export function Plots({ kinds }: { readonly kinds: readonly Kind[] }) {
   const looks = useRef<readonly Look[]>([]);
   const look = useRequest(

@@ -4,25 +4,25 @@ import { Transport } from '@bundoc/client/transport';
 import { computed, effect, signal } from '@preact/signals';
 import { nowMs, onSignOut, refused, session } from './session.ts';
 
-/** A request of the console, for its user to see and to repeat. */
+/** A sent request, which the user can see and repeat. */
 export interface SentRequest {
   readonly at: number;
   readonly method: string;
   /** Path and query. */
   readonly target: string;
   readonly headers: readonly (readonly [string, string])[];
-  /** Undefined when there is none, or it is too long to be kept. */
+  /** Undefined when there is none, or it is too long to keep. */
   readonly body: string | undefined;
   readonly isBodyLeftOut: boolean;
-  /** HTTP status; 0 while there is no answer, -1 when there was none. */
+  /** HTTP status; 0 while pending, -1 after a failure without an answer. */
   readonly status: number;
   readonly ms: number | undefined;
 }
 
 const KEPT_REQUESTS = 40;
-/** Characters of a body that is kept for its user to see. */
+/** Maximum characters of a kept body. */
 const KEPT_BODY_MAX = 65_536;
-/** Latest requests, the newest first; in memory alone. */
+/** The latest requests, newest first; in memory only. */
 export const requests = signal<readonly SentRequest[]>([]);
 onSignOut(() => {
   requests.value = [];
@@ -30,7 +30,7 @@ onSignOut(() => {
 /** Whether the last request got an answer. */
 export const isReachable = signal(true);
 const PROBE_EVERY_MS = 2_000;
-/** While the service does not answer, asks whether it does again. */
+/** While the service does not answer, polls until it does. */
 effect(() => {
   if (isReachable.value) return undefined;
   const probe = () =>
@@ -43,21 +43,21 @@ effect(() => {
   const timer = setInterval(() => void probe(), PROBE_EVERY_MS);
   return () => clearInterval(timer);
 });
-/** How long a request waits before that is said. */
+/** How long a request may wait before the console says so. */
 const SLOW_MS = 5_000;
-/** Whether a request has waited for long. */
+/** Whether a request has been waiting for long. */
 export const isSlow = computed(() => {
   const now = nowMs.value;
   return requests.value.some(({ status, at }) => status === 0 && now - at > SLOW_MS);
 });
 
-/** Headers that are the browser's business, or the same in each request. */
+/** Headers that are not shown, because they are secret or of no interest. */
 const UNSHOWN: ReadonlySet<string> = new Set(['authorization', 'idempotency-key']);
 
-/** `fetch` that notes what is sent and what comes of it. The token is not noted. */
+/** A `fetch` that records requests and their results, without the token. */
 async function notedFetch(input: RequestInfo | URL, init: RequestInit = {}): Promise<Response> {
   const url = new URL(String(input));
-  // The token of the session as it is now: a client would keep one after its user has pasted another.
+  // Use the present token of the session: a client would keep its old one after a new one is pasted.
   const headers = new Headers(init.headers);
   const token = session.value?.token;
   if (headers.has('authorization')) headers.set('authorization', `Bearer ${token ?? ''}`);
@@ -84,7 +84,7 @@ async function notedFetch(input: RequestInfo | URL, init: RequestInit = {}): Pro
     const response = await fetch(input, { ...init, headers });
     note(response.status);
     isReachable.value = true;
-    // Another token may have been pasted meanwhile.
+    // Another token may have been pasted in the meantime.
     if (response.status === 401 && session.value?.token === token) refused.value = true;
     return response;
   } catch (error) {
@@ -96,18 +96,18 @@ async function notedFetch(input: RequestInfo | URL, init: RequestInit = {}): Pro
 
 const OPTIONS = {
   url: location.origin,
-  // Each request gets the session's: notedFetch.
+  // `notedFetch` sets the token of the session on each request.
   token: '',
   fetch: notedFetch,
   deadlineMs: 30_000,
   triesMax: 3,
 };
 
-/** The service that has served this page. */
+/** The service of this page. */
 export const api = new Transport(OPTIONS);
 export const bundoc = new Bundoc(OPTIONS);
 
-/** Asks for JSON. @param path below `/v1`, encoded. */
+/** Gets JSON. @param path below `/v1`, encoded. */
 export async function getJson<T>(
   path: string,
   query: Readonly<Record<string, string | number | undefined>> = {},
@@ -117,7 +117,7 @@ export async function getJson<T>(
   return JSON.parse(text) as T;
 }
 
-/** What is asked without a token: `/`, `/ready`. A refusal is an answer, too. */
+/** Gets JSON without a token: `/`, `/ready`. A refusal counts as an answer. */
 export async function getOpen<T>(path: string, signal?: AbortSignal): Promise<T> {
   const response = await notedFetch(new URL(path, location.origin), {
     headers: { accept: 'application/json' },
@@ -127,7 +127,7 @@ export async function getOpen<T>(path: string, signal?: AbortSignal): Promise<T>
   return (await response.json()) as T;
 }
 
-/** Asks for text with the session's token, outside `/v1`: `/metrics`. @throws Error for a refusal. */
+/** Gets text outside `/v1` with the session's token: `/metrics`. @throws Error for a refusal. */
 export async function getOpenText(path: string, signal: AbortSignal): Promise<string> {
   const response = await notedFetch(new URL(path, location.origin), {
     headers: { authorization: `Bearer ${session.value?.token ?? ''}` },
@@ -144,7 +144,7 @@ export function path(...segments: readonly string[]): string {
   return segments.map((segment) => `/${encodeURIComponent(segment)}`).join('');
 }
 
-/** The request as a command line; the token stands in `$TOKEN`. */
+/** The request as a command line, with the token in `$TOKEN`. */
 export function curlOf({ method, target, headers, body, isBodyLeftOut }: SentRequest): string {
   const parts = ['curl -sS'];
   if (method !== 'GET') parts.push(`-X ${method}`);

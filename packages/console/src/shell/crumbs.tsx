@@ -1,6 +1,6 @@
 import { Name } from '../parts/basics.tsx';
 
-/** The way from the start to this view. */
+/** The breadcrumbs of this view. */
 export function Crumbs({
   steps,
 }: {
@@ -21,7 +21,7 @@ export function Crumbs({
   );
 }
 
-/** Views of one thing, side by side. */
+/** Tabs for the views of one object. */
 export function Tabs({
   label,
   tabs,

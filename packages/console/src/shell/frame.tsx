@@ -12,11 +12,11 @@ import { TokenPanel } from './token-panel.tsx';
 export interface NavItem {
   readonly href: string;
   readonly name: string;
-  /** Paths that the item stands for besides its own begin so. */
+  /** Prefix of further paths for which the item is active. */
   readonly below?: string;
 }
 
-/** The frame around the views: who one is, where one may go, what was asked. */
+/** The frame around the views: the session, the navigation and the request log. */
 export function Frame({
   service,
   nav,
@@ -55,8 +55,8 @@ function Home({ service }: { readonly service: Service }) {
 }
 
 /**
- * Puts the focus on the heading of a view, so that a screen reader says its name: at once, or when the view
- * has loaded, unless its user has gone elsewhere by then. @returns what ends the wait.
+ * Moves the focus to the heading of a view, so that a screen reader announces it. It waits until the view has
+ * loaded, unless the user has moved on. @returns a function that ends the wait.
  */
 function focusHeading(view: HTMLElement): () => void {
   const focus = () => {
@@ -114,9 +114,9 @@ function SignedIn({
       <p class="banner" role="status">
         {isReachable.value
           ? isSlow.value
-            ? `${service.name} takes long to answer. What is shown may be old.`
+            ? `${service.name} answers slowly. The data shown may be stale.`
             : ''
-          : `${service.name} does not answer. What is shown may be old. The console tries again by itself.`}
+          : `${service.name} does not answer. The data shown may be stale. The console retries automatically.`}
       </p>
       <main id="content" ref={content}>
         {children}

@@ -7,7 +7,7 @@ import type { Service } from './service.ts';
 import { ThemeSwitch } from './theme-switch.tsx';
 import { TokenCommand } from './token-command.tsx';
 
-/** `/`: what this is, whether it works, and where to go on. */
+/** The page at `/`: the service, its state and its links. */
 export function Landing({ service }: { readonly service: Service }) {
   const info = useRequest('info', (signal) => getOpen<ServiceInfo>('/', signal));
   const ready = useReadiness();

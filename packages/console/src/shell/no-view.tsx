@@ -4,7 +4,7 @@ export function NoView() {
   return (
     <>
       <Head title="Nothing here" />
-      <Empty title="There is no such view">
+      <Empty title="This view does not exist">
         <a href="/console/">Go to the start</a>
       </Empty>
     </>

@@ -4,7 +4,7 @@ import { getOpen } from './api.ts';
 
 type Ready = Readonly<Record<string, unknown>>;
 
-/** One thing that must hold, and what to do when it does not. */
+/** A condition, and what to do when it fails. */
 interface Check {
   readonly name: string;
   readonly isGood: boolean;
@@ -12,7 +12,7 @@ interface Check {
   readonly advice: string;
 }
 
-/** The state of the service, asked again every few seconds. */
+/** The state of the service, polled every few seconds. */
 export function useReadiness() {
   return useRequest('ready', (signal) => getOpen<Ready>('/ready', signal), 5_000);
 }
@@ -41,22 +41,22 @@ function checksOfBundoc({ storage, kms, kms_events: events, reason }: Ready): re
       state: reason === 'storage_superseded' ? 'superseded' : String(storage),
       advice:
         reason === 'storage_superseded'
-          ? 'Another copy of this storage is in use. Stop this one, or take the storage over with bunkms storage take-over.'
-          : 'Look at the disk or the database: is there room, and may the service write?',
+          ? 'Another copy of this storage is in use. Stop this one, or take over the storage with bunkms storage take-over.'
+          : 'Check the disk or the database: is there free space, and can the service write?',
     },
     {
       name: 'BunKMS',
       isGood: kms === 'up',
       state: String(kms),
       advice:
-        'Check that BunKMS runs and BUNDOC_KMS_URL is right. Projects whose key is cached work for 15 minutes more.',
+        'Check that BunKMS runs and that BUNDOC_KMS_URL is correct. Projects with a cached key work for up to 15 more minutes.',
     },
     {
-      name: 'Events of BunKMS',
+      name: 'Events from BunKMS',
       isGood: events === 'live',
       state: String(events),
       advice:
-        'Without events, a withdrawn key or revoked token is refused at the end of its time, not at once.',
+        'Without events, a withdrawn key or revoked token is refused only when it expires, not at once.',
     },
   ];
 }
@@ -68,19 +68,19 @@ function checksOfBunkms({ checks }: Ready): readonly Check[] {
       name: 'KEK',
       isGood: unsealed === true,
       state: unsealed === true ? 'unsealed' : 'sealed',
-      advice: 'The KEK does not fit the store. Put the right one into the ring and start BunKMS again.',
+      advice: 'The KEK does not fit the store. Put the right one into the ring and restart BunKMS.',
     },
     {
       name: 'Store',
       isGood: store === true,
-      state: store === true ? 'takes writes' : 'fails',
-      advice: 'Look at the disk or the database of BunKMS: is there room, and may the service write?',
+      state: store === true ? 'writable' : 'fails',
+      advice: 'Check the disk or the database of BunKMS: is there free space, and can the service write?',
     },
     {
       name: 'Audit chain',
       isGood: audit === true,
-      state: audit === true ? 'takes records' : 'fails',
-      advice: 'No key is released while its release cannot be recorded. Mend the store first.',
+      state: audit === true ? 'writable' : 'fails',
+      advice: 'No key is released while its release cannot be recorded. Repair the store first.',
     },
   ];
 }

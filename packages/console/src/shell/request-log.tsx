@@ -2,7 +2,7 @@ import { Copy } from '../parts/basics.tsx';
 import { visible } from '../parts/format.ts';
 import { curlOf, requests, type SentRequest } from './api.ts';
 
-/** Characters of a body that are shown; the copy has all of it. */
+/** Maximum characters of a body on the screen; the copy has all of it. */
 const SHOWN = 2_000;
 
 function statusOf({ status }: SentRequest): string {
@@ -10,7 +10,7 @@ function statusOf({ status }: SentRequest): string {
   return status === -1 ? 'none' : String(status);
 }
 
-/** The requests that made what is on the screen, as commands that make them again. */
+/** The requests behind the present view, as commands that repeat them. */
 export function RequestLog() {
   const all = requests.value;
   return (

@@ -1,4 +1,4 @@
-/** What each scope lets its bearer do, in a few words. */
+/** What each scope allows, in a few words. */
 export const SCOPES: Readonly<Record<string, string>> = {
   'docs:read': 'read documents, run queries, follow changes',
   'docs:write': 'create, change and delete documents',
@@ -10,7 +10,7 @@ export const SCOPES: Readonly<Record<string, string>> = {
   'kms:manage_key': 'disable, enable and restore keys',
   'kms:destroy_key': 'destroy keys',
   'kms:shred_key': 'destroy keys of deleted projects',
-  'kms:export_key': 'take raw keys out of BunKMS',
+  'kms:export_key': 'export raw keys from BunKMS',
   'kms:encrypt': 'encrypt under keys',
   'kms:decrypt': 'decrypt under keys',
   'kms:audit': 'read and verify the audit chain',
@@ -18,7 +18,7 @@ export const SCOPES: Readonly<Record<string, string>> = {
   'kms:admin': 'issue and revoke tokens, rotate the KEK',
 };
 
-/** Scopes that change or reveal what cannot be taken back. */
+/** Scopes for irreversible changes or disclosures. */
 export const GRAVE: ReadonlySet<string> = new Set([
   'docs:admin',
   'kms:destroy_key',
@@ -27,7 +27,7 @@ export const GRAVE: ReadonlySet<string> = new Set([
   'kms:admin',
 ]);
 
-/** Where a grant reaches: `every project`, or their names. */
+/** The reach of a grant: `every project`, or their names. */
 export function reachOf(kind: 'project' | 'key', names: readonly string[]): string {
   if (names.includes('*')) return `every ${kind}`;
   if (names.length === 0) return `no ${kind}`;

@@ -1,10 +1,10 @@
-/** What differs between the two consoles of the bundle. */
+/** The differences between the two consoles in the bundle. */
 export interface Service {
   readonly name: 'Bundoc' | 'BunKMS';
   readonly audience: 'bundoc' | 'bunkms';
-  /** What the service is, for somebody who has never heard of it. */
+  /** A description of the service for newcomers. */
   readonly about: readonly [string, string];
-  /** A command that prints a token for a first look. */
+  /** A command that prints a token to try the console. */
   readonly tokenCommand: string;
   readonly other: string;
 }
@@ -14,7 +14,7 @@ export const BUNDOC: Service = {
   audience: 'bundoc',
   about: [
     'A document store that seals every document with its project’s own AES-256 key before it touches a disk.',
-    'The keys come from BunKMS. A project ends with its key: every copy of it, in every backup, is noise from then on.',
+    'The keys come from BunKMS. When a project’s key is destroyed, no copy of the project in any backup can be decrypted.',
   ],
   tokenCommand:
     'npm run -s token -- --typ client --sub me --scope "docs:read docs:write docs:admin" --project "*"',
@@ -25,8 +25,8 @@ export const BUNKMS: Service = {
   name: 'BunKMS',
   audience: 'bunkms',
   about: [
-    'The key service of Bundoc. It keeps one AES-256 key for each project, wrapped by a key that never leaves it.',
-    'It releases keys to trusted services alone, and writes down each release in a chain that shows every change.',
+    'The key service of Bundoc. It keeps one AES-256 key for each project, wrapped by a key that never leaves the service.',
+    'It releases keys only to trusted services, and records each release in a tamper-evident chain.',
   ],
   tokenCommand:
     'npm run -s token -- --typ service --sub me --scope "kms:read_key kms:rotate_key kms:manage_key kms:audit kms:admin" --keys "*" --ttl 3600',

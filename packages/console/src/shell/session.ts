@@ -1,8 +1,7 @@
 import { computed, signal } from '@preact/signals';
 
 /**
- * What the console reads of a token's claims. The service verifies the token; this is for its bearer to
- * look at.
+ * The claims that the console reads from a token. They are only for display: the service verifies the token.
  */
 export interface Claims {
   readonly aud: string;
@@ -21,17 +20,17 @@ export interface Session {
   readonly claims: Claims;
 }
 
-/** The session lives in this variable alone: no cookie, no storage. A reload forgets it. */
+/** The session exists only in this variable: no cookie, no storage. A reload ends it. */
 export const session = signal<Session | undefined>(undefined);
 /** The service has refused the token of the session. */
 export const refused = signal(false);
-/** Ticks once a second, so that what depends on the time is shown as it is. */
+/** Ticks once a second to update everything that depends on the time. */
 export const nowMs = signal(Date.now());
 setInterval(() => {
   nowMs.value = Date.now();
 }, 1_000);
 
-/** Whether the session's token serves no more. What is on the screen stays; a new token is asked for. */
+/** Whether the session needs a new token. The console asks for it and keeps the screen. */
 export const needsToken = computed(() => {
   const current = session.value;
   return current !== undefined && (refused.value || nowMs.value >= current.claims.expiresAtMs);
@@ -45,7 +44,7 @@ export function signIn(token: string, claims: Claims): void {
 
 const forgetting: (() => void)[] = [];
 
-/** Has what a session knew forgotten at its end: another user may follow on the same page. */
+/** Registers a function that clears data at sign-out, because another user may follow on the same page. */
 export function onSignOut(forget: () => void): void {
   forgetting.push(forget);
 }
@@ -68,14 +67,14 @@ export function mayAsService(scope: string): boolean {
 
 const JWT = /^[A-Za-z0-9_-]+\.([A-Za-z0-9_-]+)\.[A-Za-z0-9_-]+$/;
 
-/** @returns what the token says, or why it is none. */
+/** @returns the claims of the token, or why it is invalid. */
 export function readToken(text: string): Claims | string {
   const payload = JWT.exec(text)?.[1];
-  if (payload === undefined) return 'This is no token: a token has three parts joined by dots.';
+  if (payload === undefined) return 'This is not a token: a token has three parts joined by dots.';
   try {
     return claimsOf(JSON.parse(decode(payload)) as Record<string, unknown>);
   } catch {
-    return 'This is no token of BunKMS: its claims cannot be read.';
+    return 'This is not a token of BunKMS: its claims cannot be read.';
   }
 }
 

@@ -5,7 +5,7 @@ import type { Service } from './service.ts';
 import { needsToken, readToken, signIn, signOut } from './session.ts';
 import { TokenCommand } from './token-command.tsx';
 
-/** Takes a token, and says what is wrong with one that does not serve. */
+/** A form for a token. It explains why a token is not usable. */
 function TokenForm({ service, action }: { readonly service: Service; readonly action: string }) {
   const [text, setText] = useState('');
   const [fault, setFault] = useState<string>();
@@ -24,7 +24,7 @@ function TokenForm({ service, action }: { readonly service: Service; readonly ac
         submit();
       }}
     >
-      <Field label="Token" hint="It stays in the memory of this page, and is gone when the page is.">
+      <Field label="Token" hint="It is kept only in the memory of this page.">
         {(attributes) => (
           <textarea
             {...attributes}
@@ -75,12 +75,12 @@ export function SignIn({ service }: { readonly service: Service }) {
   );
 }
 
-/** Asks for a new token over the view that is open, which keeps all that was typed. */
+/** Asks for a new token in a dialog over the present view, which keeps its input. */
 export function Renewal({ service }: { readonly service: Service }) {
   if (!needsToken.value) return null;
   return (
-    <Dialog title="The token serves no more">
-      <p>It has expired, or was revoked. Paste a new one to continue: nothing that you have typed is lost.</p>
+    <Dialog title="A new token is needed">
+      <p>The token has expired or was revoked. Paste a new one to continue. Your input is kept.</p>
       <TokenForm service={service} action="Continue" />
       <button type="button" class="quiet" onClick={signOut}>
         Sign out and leave

@@ -6,7 +6,7 @@ import { getOpen } from './api.ts';
 import { Checks, useReadiness } from './readiness.tsx';
 import type { Service } from './service.ts';
 
-/** Whether the service does its work, and what to do where it does not. */
+/** The state of the service, and what to do about problems. */
 export function StateView({
   service,
   children,

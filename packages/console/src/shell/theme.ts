@@ -2,7 +2,7 @@ import { effect, signal } from '@preact/signals';
 
 export type Theme = 'system' | 'light' | 'dark';
 
-/** The one thing that the console stores. */
+/** The only item that the console stores. */
 const NAME = 'theme';
 
 function stored(): Theme {
@@ -10,7 +10,7 @@ function stored(): Theme {
     const value = localStorage.getItem(NAME);
     return value === 'light' || value === 'dark' ? value : 'system';
   } catch {
-    // Storage may be turned off.
+    // Storage may be disabled.
     return 'system';
   }
 }
@@ -26,6 +26,6 @@ effect(() => {
     if (chosen === 'system') localStorage.removeItem(NAME);
     else localStorage.setItem(NAME, chosen);
   } catch {
-    // The choice lasts until the page is left.
+    // Then the choice lasts until the page is closed.
   }
 });

@@ -5,7 +5,7 @@ import { span, time } from '../parts/format.ts';
 import { GRAVE, reachOf, SCOPES } from './scopes.ts';
 import { type Claims, nowMs, session, signOut } from './session.ts';
 
-/** What a token lets its bearer do, in plain words. */
+/** The rights of a token in plain words. */
 export function Rights({ claims }: { readonly claims: Claims }) {
   const kind = claims.aud === 'bundoc' ? 'project' : 'key';
   return (
@@ -14,7 +14,7 @@ export function Rights({ claims }: { readonly claims: Claims }) {
         {claims.scopes.map((scope) => (
           <li key={scope}>
             <Badge kind={GRAVE.has(scope) ? 'warn' : 'plain'}>{scope}</Badge>
-            <span>{SCOPES[scope] ?? 'not known to this console'}</span>
+            <span>{SCOPES[scope] ?? 'unknown to this console'}</span>
           </li>
         ))}
       </ul>
@@ -30,7 +30,7 @@ export function Rights({ claims }: { readonly claims: Claims }) {
   );
 }
 
-/** Who is signed in and for how long, with what the token may do behind it. */
+/** Shows the user and the remaining time; a click shows the rights of the token. */
 export function TokenPanel() {
   const [isOpen, setIsOpen] = useState(false);
   const claims = session.value?.claims;

@@ -4,7 +4,7 @@ import { isIP } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import type { Checkup } from './checkup.ts';
 
-/** What `doctor` asks a service with; PEM. */
+/** The TLS material of `doctor`'s requests; PEM. */
 export interface Trust {
   readonly ca?: string | undefined;
   readonly cert?: string | undefined;
@@ -14,9 +14,9 @@ export interface Trust {
 export interface ServiceAnswer {
   readonly status: number;
   readonly date: string | undefined;
-  /** The body, when it is a JSON object. */
+  /** The body, if it is a JSON object. */
   readonly body: Readonly<Record<string, unknown>>;
-  /** When the certificate of the service ends, milliseconds since 1970; undefined without TLS. */
+  /** When the certificate of the service expires, milliseconds since 1970; undefined without TLS. */
   readonly certificateEndsMs: number | undefined;
   readonly beforeMs: number;
   readonly afterMs: number;
@@ -26,9 +26,9 @@ const ANSWERS_WITHIN_MS = 5_000;
 const BODY_BYTES_MAX = 65_536;
 
 /**
- * One GET. The certificate is checked regardless of the environment.
+ * Sends one GET. The certificate is verified whatever the environment says.
  *
- * @throws the fault that prevented an answer.
+ * @throws the error that prevented an answer.
  */
 export function askService(
   url: URL,
@@ -54,7 +54,7 @@ export function askService(
     response.on('error', reject);
     response.on('data', (chunk: Buffer) => {
       bytes += chunk.length;
-      if (bytes > BODY_BYTES_MAX) response.destroy(new Error('the answer is longer than any of the service'));
+      if (bytes > BODY_BYTES_MAX) response.destroy(new Error('the answer is too long for this service'));
       else chunks.push(chunk);
     });
     response.on('end', () => {
@@ -72,11 +72,11 @@ export function askService(
   return promise;
 }
 
-/** Days before its end from which on a certificate is a warning. */
+/** How long before its expiry a certificate becomes a warning. */
 const CERTIFICATE_WARN_MS = 14 * 86_400_000;
 
 /**
- * Whether a service answers at its URL, and by which certificate.
+ * Checks whether a service answers at its URL, and its certificate.
  *
  * @param where the option or variable that names the URL.
  * @returns the answer of `/health`; undefined when there is none.
@@ -90,7 +90,7 @@ export async function checkService(
   if (url === undefined || !/^https?:$/.test(url.protocol)) {
     checkup.fail(
       'url',
-      `"${text}" is no http or https URL`,
+      `"${text}" is not an http or https URL`,
       `give one such as http://127.0.0.1:8080 (${where})`,
     );
     return undefined;
@@ -100,7 +100,7 @@ export async function checkService(
     if (answer.status !== 200 || answer.body['status'] !== 'ok') {
       checkup.fail(
         'url',
-        `${url.origin} answers, and is not ${name} (status ${answer.status})`,
+        `${url.origin} answers, but is not ${name} (status ${answer.status})`,
         `check ${where}`,
       );
       return undefined;
@@ -124,19 +124,19 @@ export function below(url: URL | string, path: string): URL {
 
 function checkTransport(checkup: Checkup, name: string, url: URL, endsMs: number | undefined): void {
   if (endsMs === undefined) {
-    if (isThisMachine(url.hostname)) checkup.ok('tls', 'none is needed on this machine');
+    if (isThisMachine(url.hostname)) checkup.ok('tls', 'not needed on this machine');
     else
-      checkup.warn('tls', `tokens go to ${url.origin} in the clear`, `serve ${name} by TLS, and use https`);
+      checkup.warn('tls', `tokens go to ${url.origin} unencrypted`, `serve ${name} over TLS, and use https`);
     return;
   }
   const day = new Date(endsMs).toISOString().slice(0, 10);
   if (endsMs - Date.now() < CERTIFICATE_WARN_MS)
     checkup.warn(
       'tls',
-      `the certificate of ${url.host} ends on ${day}`,
-      'renew it; the service takes up new files by itself',
+      `the certificate of ${url.host} expires on ${day}`,
+      'renew it; the service reads new files automatically',
     );
-  else checkup.ok('tls', `the certificate of ${url.host} is good until ${day}`);
+  else checkup.ok('tls', `the certificate of ${url.host} is valid until ${day}`);
 }
 
 function isThisMachine(host: string): boolean {
@@ -157,7 +157,7 @@ function faultOf(
     case 'EAI_AGAIN':
       return [
         'url',
-        `the name ${url.hostname} is not known`,
+        `the host name ${url.hostname} does not resolve`,
         `correct the host (${where}), or the DNS of this machine`,
       ];
     case 'ABORT_ERR':
@@ -167,7 +167,11 @@ function faultOf(
     case 'HPE_INVALID_CONSTANT':
       return url.protocol === 'http:'
         ? ['url', `${url.host} does not speak plain HTTP`, `try https://${url.host} (${where})`]
-        : ['tls', `${url.host} ends the connection`, 'give the client certificate that the service asks for'];
+        : [
+            'tls',
+            `${url.host} closes the connection`,
+            'give the client certificate that the service requires',
+          ];
     case 'EPROTO':
     case 'ERR_SSL_WRONG_VERSION_NUMBER':
     case 'ERR_SSL_PACKET_LENGTH_TOO_LONG':
@@ -180,7 +184,7 @@ function faultOf(
       return [
         'tls',
         `the certificate of ${url.host} has expired`,
-        'renew it; the service takes up new files by itself',
+        'renew it; the service reads new files automatically',
       ];
     case 'ERR_TLS_CERT_ALTNAME_INVALID':
       return [
@@ -194,7 +198,7 @@ function faultOf(
     case 'UNABLE_TO_VERIFY_LEAF_SIGNATURE':
       return [
         'tls',
-        `the authority of the certificate of ${url.host} is not known`,
+        `the authority of the certificate of ${url.host} is unknown`,
         'name its file with --ca-file',
       ];
     default:

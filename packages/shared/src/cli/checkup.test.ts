@@ -9,7 +9,7 @@ const linesOf = (look: (checkup: Checkup) => void) => {
 const T = Date.parse('2026-11-27T18:00:00Z');
 
 describe('a check-up', () => {
-  test('says for each finding what to do, and fails only by what fails', () => {
+  test('says for each finding what to do, and only a failed check makes it fail', () => {
     const checkup = new Checkup();
     checkup.ok('url', 'it answers');
     checkup.warn('disk', 'little room', 'make room');
@@ -21,7 +21,7 @@ describe('a check-up', () => {
     expect(checkup.hasFailed).toBe(true);
   });
 
-  test('judges the room on a disk', () => {
+  test('judges the free space on a disk', () => {
     const MIB = 1_048_576;
     for (const [free, verdict] of [
       [100 * MIB, 'fail'],
@@ -33,7 +33,7 @@ describe('a check-up', () => {
       ]);
   });
 
-  test('takes no delay of an answer for a difference of clocks', () => {
+  test('does not mistake a slow answer for a difference of clocks', () => {
     const at = (service: string | undefined, beforeMs: number, afterMs: number) =>
       linesOf((checkup) => checkClock(checkup, 'it', { service, beforeMs, afterMs }))[0];
     const service = new Date(T).toUTCString();
@@ -41,10 +41,10 @@ describe('a check-up', () => {
     expect(at(service, T + 900, T + 4_000)).toMatch(/^ok/);
     expect(at(service, T + 31_000, T + 31_100)).toBe('warn: it is 30 s behind this machine');
     expect(at(service, T - 90_100, T - 90_000)).toBe('fail: it is 90 s ahead of this machine');
-    expect(at(undefined, T, T)).toMatch(/^warn: it does not say its time/);
+    expect(at(undefined, T, T)).toMatch(/^warn: it sends no date/);
   });
 
-  test('holds versions against each other', () => {
+  test('compares versions', () => {
     const at = (version: string | undefined) =>
       linesOf((checkup) =>
         checkVersions(checkup, { name: 'a', version: '1.0.0' }, { name: 'b', version }),
@@ -52,7 +52,7 @@ describe('a check-up', () => {
     expect([at('1.0.0'), at('1.1.0'), at(undefined)]).toEqual([
       'ok: a and b are 1.0.0',
       'warn: a is 1.0.0, b is 1.1.0',
-      'warn: a is 1.0.0; b does not say its version',
+      'warn: a is 1.0.0; b does not report its version',
     ]);
   });
 });

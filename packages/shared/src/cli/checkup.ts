@@ -2,7 +2,7 @@ import { access, constants, stat, statfs } from 'node:fs/promises';
 import { lineOf } from '../runtime/error-line.ts';
 import { printable } from '../runtime/printable.ts';
 
-/** How a check of `doctor` ended: `warn` for what works and will not for long, or not for all. */
+/** The result of a check of `doctor`. `warn`: it works, but not for everyone, or not for long. */
 export type Verdict = 'ok' | 'warn' | 'fail';
 
 export interface Finding {
@@ -14,7 +14,7 @@ export interface Finding {
   readonly remedy?: string;
 }
 
-/** What `doctor` has found so far, a line each. */
+/** The findings of `doctor`, one per line. */
 export class Checkup {
   readonly #findings: Finding[] = [];
 
@@ -38,7 +38,7 @@ export class Checkup {
     this.#findings.push({ check, verdict: 'fail', found, remedy });
   }
 
-  /** Does one check; what it throws is its finding. @returns undefined when it threw. */
+  /** Runs one check; an error becomes its finding. @returns undefined when it threw. */
   async try<T>(check: string, remedy: string, look: () => Promise<T> | T): Promise<T | undefined> {
     try {
       return await look();
@@ -59,15 +59,15 @@ export class Checkup {
 }
 
 const MIB = 1_048_576;
-/** Free bytes below which a disk is a warning, and a fault. */
+/** Free bytes below which a disk is a warning, and below which it is a failure. */
 const FREE_WARN_BYTES = 1_024 * MIB;
 const FREE_FAIL_BYTES = 128 * MIB;
 
-/** Whether a folder is there, may be written to and has room. */
+/** Checks that a folder exists, is writable and has free space. */
 export async function checkDisk(checkup: Checkup, folder: string, variable: string): Promise<void> {
   try {
     if (!(await stat(folder)).isDirectory()) {
-      checkup.fail('disk', `${folder} is no folder`, `name the data folder in ${variable}`);
+      checkup.fail('disk', `${folder} is not a folder`, `name the data folder in ${variable}`);
       return;
     }
     await access(folder, constants.R_OK | constants.W_OK | constants.X_OK);
@@ -84,7 +84,7 @@ export async function checkDisk(checkup: Checkup, folder: string, variable: stri
     else if (code === 'EACCES')
       checkup.fail(
         'disk',
-        `${folder} may not be written to`,
+        `${folder} is not writable`,
         'run as the user of the service, or give that user the folder',
       );
     else checkup.fail('disk', lineOf(error), `check ${folder} (${variable})`);
@@ -104,7 +104,7 @@ export function checkFree(checkup: Checkup, folder: string, freeBytes: number): 
 const SKEW_FAIL_S = 60;
 const SKEW_WARN_S = 5;
 
-/** Holds this machine's clock against that of a service, to the second that its `Date` gives. */
+/** Compares this machine's clock with that of a service, to the second of its `Date` header. */
 export function checkClock(
   checkup: Checkup,
   name: string,
@@ -112,25 +112,25 @@ export function checkClock(
 ): void {
   const serviceMs = Date.parse(dates.service ?? '');
   if (Number.isNaN(serviceMs)) {
-    checkup.warn('clock', `${name} does not say its time`, 'ask the service itself, not a proxy');
+    checkup.warn('clock', `${name} sends no date`, 'ask the service itself, not a proxy');
     return;
   }
-  // `Date` is cut to the second, and the answer was under way.
+  // `Date` is truncated to the second, and the answer took time to arrive.
   const behindMs = dates.beforeMs - (serviceMs + 1_000);
   const aheadMs = serviceMs - dates.afterMs;
   const skewS = Math.ceil(Math.max(0, behindMs, aheadMs) / 1_000);
   const way = aheadMs > 0 ? 'ahead of' : 'behind';
   const found = skewS === 0 ? `${name} and this machine agree` : `${name} is ${skewS} s ${way} this machine`;
-  const remedy = 'have both set their clocks by NTP';
+  const remedy = 'synchronize both clocks by NTP';
   if (skewS >= SKEW_FAIL_S) checkup.fail('clock', found, remedy);
   else if (skewS >= SKEW_WARN_S) checkup.warn('clock', found, remedy);
   else checkup.ok('clock', found);
 }
 
 /**
- * Holds the versions of two sides against each other.
+ * Compares the versions of two sides.
  *
- * @param theirs undefined when a service does not say it.
+ * @param theirs undefined when a service does not report it.
  */
 export function checkVersions(
   checkup: Checkup,
@@ -141,7 +141,7 @@ export function checkVersions(
   if (theirs.version === undefined)
     checkup.warn(
       'version',
-      `${ours.name} is ${ours.version}; ${theirs.name} does not say its version`,
+      `${ours.name} is ${ours.version}; ${theirs.name} does not report its version`,
       remedy,
     );
   else if (theirs.version === ours.version)

@@ -16,7 +16,7 @@ const TREE = node('tool', [
   node('status', [], ['--json']),
 ]);
 
-/** What bash offers behind a line, by the script alone. */
+/** What bash offers after these words, with this script alone. */
 function offered(...words: string[]): string[] {
   const probe = `
     COMP_WORDS=("$@")
@@ -29,7 +29,7 @@ function offered(...words: string[]): string[] {
 }
 
 describe('the completion', () => {
-  test('of bash offers the sub-commands and options of the command that is typed', () => {
+  test('for bash offers the subcommands and options of the typed command', () => {
     expect(offered('tool', '')).toEqual(['key', 'kek', 'status']);
     expect(offered('tool', 'ke')).toEqual(['key', 'kek']);
     expect(offered('tool', 'key', '')).toEqual(['create', 'list']);
@@ -39,7 +39,7 @@ describe('the completion', () => {
   });
 
   test.each(['zsh', 'fish'] as const)(
-    'of %s names every command and option, and quotes what describes them',
+    'for %s names every command and option, and quotes their descriptions',
     (shell) => {
       const script = completionScript(shell, TREE);
       for (const word of ['key', 'kek', 'status', 'create', 'list', 'storage', 'json'])

@@ -1,4 +1,4 @@
-/** The part of a tree of commands that a completion is made of; commander's `Command` is one. */
+/** The part of a command tree that completion needs; commander's `Command` fits. */
 export interface CommandNode {
   name(): string;
   description(): string;
@@ -15,7 +15,7 @@ export interface CommandNode {
 export const SHELLS = ['bash', 'zsh', 'fish'] as const;
 export type Shell = (typeof SHELLS)[number];
 
-/** A command by its whole name, `bunkms key create`, and what may stand behind it. */
+/** A command by its full name, `bunkms key create`, and what may follow it. */
 interface Place {
   readonly path: string;
   readonly commands: readonly Offer[];
@@ -27,7 +27,7 @@ interface Offer {
   readonly description: string;
 }
 
-/** A script that completes commands and options in a shell; files where neither fits. */
+/** A script that completes commands and options in a shell, and otherwise files. */
 export function completionScript(shell: Shell, program: CommandNode): string {
   const places = placesOf(program, program.name());
   switch (shell) {
@@ -141,7 +141,7 @@ function wordsOf(offers: readonly Offer[]): string {
   return offers.map(({ word }) => word).join(' ');
 }
 
-/** All commands but the program itself, as a pattern of `case`. */
+/** All commands except the program itself, as a pattern of `case`. */
 function pathsOf(places: readonly Place[]): string {
   return places
     .slice(1)
@@ -149,7 +149,7 @@ function pathsOf(places: readonly Place[]): string {
     .join(' | ');
 }
 
-/** In single quotes, as all three shells read them where an apostrophe stands outside. */
+/** In single quotes. All three shells read apostrophes that are outside the quotes and escaped. */
 function quoted(text: string): string {
   return `'${text.replaceAll("'", "'\\''")}'`;
 }

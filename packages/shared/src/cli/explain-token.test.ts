@@ -32,8 +32,8 @@ function tokenOf(claims: object, kid = 'k1'): string {
   return `${input}.${sign(null, Buffer.from(input), privateKey).toString('base64url')}`;
 }
 
-describe('a token is explained', () => {
-  test('in plain words: who, what it may do, for which projects, until when', () => {
+describe('an explained token', () => {
+  test('says who holds it, what it may do, for which projects, and until when', () => {
     const lines = explainToken(inspectToken(tokenOf(CLAIMS)), NOW_S * 1_000);
     expect(lines).toEqual([
       'for        shop, a service',
@@ -49,7 +49,7 @@ describe('a token is explained', () => {
     ]);
   });
 
-  test('also when it has expired, or says more than this version knows', () => {
+  test('is also explained when it has expired, or has claims unknown to this version', () => {
     const lines = explainToken(
       inspectToken(
         tokenOf({
@@ -68,14 +68,14 @@ describe('a token is explained', () => {
     expect(lines).toMatch(/^expired .*2 hours ago/m);
   });
 
-  test('with a word for every scope that there is', () => {
+  test('has words for every scope', () => {
     for (const scope of scopeSchema.options)
       expect(explainToken(inspectToken(tokenOf({ ...CLAIMS, scope })), 0).join('\n')).not.toContain(
         'not known',
       );
   });
 
-  test('and its signature is checked by the keys that are given, and by no other', () => {
+  test('has its signature checked with the given keys, and with no other', () => {
     const token = tokenOf(CLAIMS);
     expect(inspectToken(token).signature).toBe('not checked');
     expect(inspectToken(` Bearer ${token}\n`, KEYS).signature).toBe('good');
@@ -91,7 +91,7 @@ describe('a token is explained', () => {
     ['a.b.c', 'is not JSON'],
     [tokenOf({ ...CLAIMS, iss: 'others' }), 'no token of BunKMS: iss'],
     [`${'a'.repeat(13_000)}.b.c`, 'at most 12288 characters'],
-  ])('unless it is none, and then why: %.20s', (text, reason) => {
+  ])('is refused with the reason when it is not a token: %.20s', (text, reason) => {
     expect(() => inspectToken(text)).toThrow(NoToken);
     expect(() => inspectToken(text)).toThrow(reason);
   });

@@ -3,12 +3,12 @@ import { type Claims, claimsSchema, type Jwks, type MayIssue, TOKEN_LENGTH_MAX }
 import { printable } from '../runtime/printable.ts';
 import { counted } from './counted.ts';
 
-/** A text that is no token of BunKMS; the message says why. */
+/** A text that is not a token of BunKMS; the message says why. */
 export class NoToken extends Error {
   override readonly name = 'NoToken';
 }
 
-/** What a signature is known to be: nothing, unless there are keys to check it with. */
+/** The state of a signature: `not checked` without keys to check it with. */
 export type SignatureState = 'not checked' | 'good' | 'bad' | 'of an unknown key';
 
 export interface InspectedToken {
@@ -17,7 +17,7 @@ export interface InspectedToken {
   readonly signature: SignatureState;
 }
 
-/** What each scope lets its bearer do. */
+/** What each scope allows. */
 const RIGHTS: Readonly<Record<string, string>> = {
   'kms:create_key': 'make keys',
   'kms:read_key': 'see keys, never their bytes',
@@ -39,9 +39,9 @@ const RIGHTS: Readonly<Record<string, string>> = {
 };
 
 /**
- * Reads a token without asking anybody. Without `keys` nothing is verified: anybody can have written it.
+ * Reads a token locally. Without `keys` nothing is verified: anybody could have written it.
  *
- * @param keys those that BunKMS publishes.
+ * @param keys the keys that BunKMS publishes.
  * @throws NoToken
  */
 export function inspectToken(text: string, keys?: Jwks): InspectedToken {
@@ -65,7 +65,7 @@ export function inspectToken(text: string, keys?: Jwks): InspectedToken {
   };
 }
 
-/** The token in plain words, a fact a line. */
+/** The token in plain words, one fact per line. */
 export function explainToken({ claims, kid, signature }: InspectedToken, nowMs: number): string[] {
   const facts: [name: string, ...values: string[]][] = [
     ['for', `${claims.sub}, a ${claims.typ}`],
@@ -136,7 +136,7 @@ function objectOf(part: string | undefined, what: string): Record<string, unknow
     const value: unknown = JSON.parse(Buffer.from(part ?? '', 'base64url').toString('utf8'));
     if (typeof value === 'object' && value !== null && !Array.isArray(value)) return { ...value };
   } catch {
-    // Said below.
+    // Reported below.
   }
   throw new NoToken(`the ${what} of the token is not JSON: is it cut off?`);
 }

@@ -1,27 +1,27 @@
 import { Presets, SingleBar } from 'cli-progress';
 
 /**
- * What a format names beside the bar's own `{bar}`, `{value}`, `{total}`, `{percentage}` and
+ * Names in a format, in addition to the bar's own `{bar}`, `{value}`, `{total}`, `{percentage}` and
  * `{eta_formatted}`.
  */
 export type ProgressFields = Readonly<Record<string, string | number>>;
 
-/** The progress of long work on a terminal. Disposing it takes it off the screen. */
+/** The progress of long work on a terminal. Disposing it clears it from the screen. */
 export interface Progress extends Disposable {
   start(total: number, fields?: ProgressFields): void;
   update(done: number, fields?: ProgressFields): void;
   /**
-   * For work in several parts, whose totals may change while they run. The estimate of the time left starts
-   * again with each part.
+   * For work in several parts, whose totals may change while they run. Each part restarts the estimate of the
+   * time left.
    *
-   * @param part is `{part}` in the format; without it, another total is another part.
+   * @param part is `{part}` in the format. Without it, a changed total starts a new part.
    */
   show(done: number, total: number, part?: string): void;
 }
 
 const ignore = () => undefined;
 
-/** A bar on standard error, and nothing where that is no terminal, so that output can be captured. */
+/** A bar on standard error. Shows nothing when that is not a terminal, so that output can be captured. */
 export function createProgress(format: string): Progress {
   if (!process.stderr.isTTY) return { start: ignore, update: ignore, show: ignore, [Symbol.dispose]: ignore };
   const bar = new SingleBar(

@@ -10,6 +10,6 @@ export function readKeySet(text: string): Jwks {
     throw new NoToken('the key set is not JSON', { cause });
   }
   const keys = jwksSchema.safeParse(value);
-  if (!keys.success) throw new NoToken('the key set is none of BunKMS: save /.well-known/jwks.json');
+  if (!keys.success) throw new NoToken('the key set is not from BunKMS: save /.well-known/jwks.json');
   return keys.data;
 }

@@ -8,23 +8,23 @@ const COLUMNS: readonly Column<readonly [string, number]>[] = [
 ];
 
 describe('a table', () => {
-  test('has a head, and numbers at the right', () => {
+  test('has a header, and right-aligned numbers', () => {
     const rows = [['a', 1] as const, ['longer', 1_000] as const];
     expect(new Table(COLUMNS).lines(rows)).toEqual(['name    size', 'a          1', 'longer  1000']);
   });
 
-  test('whose rows come some at a time has one head, and its columns stay as wide as they were', () => {
+  test('whose rows come in batches has one header, and its columns never become narrower', () => {
     const table = new Table(COLUMNS);
     expect(table.lines([['longer', 1_000]])).toEqual(['name    size', 'longer  1000']);
     expect(table.lines([['a', 1]])).toEqual(['a          1']);
     expect(new Table(COLUMNS).lines([])).toEqual(['name  size']);
   });
 
-  test('is cut to the width of the terminal', () => {
+  test('is truncated to the width of the terminal', () => {
     expect(new Table(COLUMNS, 8).lines([['a-very-long-name', 1]])).toEqual(['name   …', 'a-very-…']);
   });
 
-  test('lets no text command the terminal', () => {
+  test('escapes control sequences for the terminal', () => {
     expect(printable('a\u001b[2Jb\u009bc\u202ed')).toBe('a\\u001b[2Jb\\u009bc\\u202ed');
     expect(new Table(COLUMNS).lines([['\u001b]0;x\u0007', 1]])[1]).not.toMatch(/\p{Cc}/u);
   });

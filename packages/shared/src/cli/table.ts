@@ -3,28 +3,28 @@ import { printable } from '../runtime/printable.ts';
 export interface Column<T> {
   readonly head: string;
   readonly cell: (row: T) => string;
-  /** Numbers stand at the right edge of their column. */
+  /** Numbers are right-aligned. */
   readonly align?: 'left' | 'right';
 }
 
 const GAP = '  ';
 
 /**
- * A table whose rows come some at a time. Its head comes first, and columns grow no narrower. What a terminal
- * would take for a command is escaped as JSON escapes it.
+ * A table whose rows come in batches. The header comes first, and columns never become narrower. Control
+ * characters are escaped as in JSON.
  */
 export class Table<T> {
   readonly #columns: readonly Column<T>[];
   readonly #widthMax: number;
   #widths: number[] | undefined;
 
-  /** @param width characters of a line at most; no limit when undefined. */
+  /** @param width maximum characters of a line; no limit when undefined. */
   constructor(columns: readonly Column<T>[], width?: number) {
     this.#columns = columns;
     this.#widthMax = width ?? Number.POSITIVE_INFINITY;
   }
 
-  /** The lines of some more rows, behind the head when they are the first. */
+  /** The lines of a batch of rows, after the header if it is the first batch. */
   lines(rows: readonly T[]): string[] {
     const body = rows.map((row) => this.#columns.map(({ cell }) => printable(cell(row))));
     const head = this.#columns.map((column) => column.head);

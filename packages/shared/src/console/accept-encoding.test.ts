@@ -4,7 +4,7 @@ import { type Coding, preferredCoding } from './accept-encoding.ts';
 const both = () => true;
 const only = (kept: Coding) => (coding: Coding) => coding === kept;
 
-describe('the coding of an answer', () => {
+describe('the content coding of an answer', () => {
   it.each([
     ['gzip, deflate, br, zstd', both, 'br'],
     ['gzip', both, 'gzip'],
@@ -19,7 +19,7 @@ describe('the coding of an answer', () => {
     [undefined, both, undefined],
     ['br, gzip', only('gzip'), 'gzip'],
     ['br', only('gzip'), undefined],
-  ])('of %j is the smallest that is accepted and kept', (header, has, coding) => {
+  ])('for %j is the smallest one that is accepted and stored', (header, has, coding) => {
     expect(preferredCoding(header, has)).toBe(coding);
   });
 });

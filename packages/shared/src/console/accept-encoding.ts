@@ -1,12 +1,12 @@
-/** Content codings that the console is kept in, the smallest first. */
+/** Content codings in which the console is stored, the smallest first. */
 const CODINGS = ['br', 'gzip'] as const;
 export type Coding = (typeof CODINGS)[number];
 
 /**
- * The coding that an `Accept-Encoding` header lets a file be sent in (RFC 9110, section 12.5.3).
+ * The best coding of a file that an `Accept-Encoding` header accepts (RFC 9110, section 12.5.3).
  *
- * @param has those that the file is kept in.
- * @returns undefined for none: the file as it is, which every client takes.
+ * @param has the codings in which the file is stored.
+ * @returns undefined to send the file without a coding, which every client accepts.
  */
 export function preferredCoding(
   header: string | undefined,

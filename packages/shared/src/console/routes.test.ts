@@ -55,7 +55,7 @@ async function serve(
 const get = (url: string, headers: Record<string, string> = {}) => app.inject({ url, headers });
 
 describe('the console', () => {
-  it('is one page at every path of a view, never kept, with its policy', async () => {
+  it('is one page at every path of a view, never cached, with its policy', async () => {
     await serve();
     for (const url of [
       '/console/',
@@ -86,7 +86,7 @@ describe('the console', () => {
     expect(CONSOLE_CSP).not.toMatch(/unsafe|\*|https?:|data:|blob:|nonce|strict-dynamic/);
   });
 
-  it('sends its files compressed to those who take that, and lets them be kept for ever', async () => {
+  it('sends its files compressed to clients that accept it, and marks them as immutable', async () => {
     await serve();
     const br = await get('/console/assets/a-1.js', { 'accept-encoding': 'gzip, br' });
     expect(brotliDecompressSync(br.rawPayload).toString()).toBe(SCRIPT);
@@ -117,7 +117,7 @@ describe('the console', () => {
     if (answer.statusCode === 200) expect(answer.body).toBe(PAGE);
   });
 
-  it('is found without the slash at its end, and has no other methods', async () => {
+  it('redirects to its path with a slash, and has no other methods', async () => {
     await serve();
     const moved = await get('/console');
     expect([moved.statusCode, moved.headers.location]).toEqual([308, '/console/']);
@@ -125,7 +125,7 @@ describe('the console', () => {
     expect([answer.statusCode, answer.headers.allow]).toEqual([405, 'GET, HEAD']);
   });
 
-  it('is bounded', async () => {
+  it('limits the rate of requests', async () => {
     await serve();
     for (let at = 0; at < DOCS_PER_WINDOW_MAX; at++) expect((await get('/console/')).statusCode).toBe(200);
     expect((await get('/console/')).statusCode).toBe(429);
@@ -133,7 +133,7 @@ describe('the console', () => {
 });
 
 describe('the root', () => {
-  it('is a page for browsers and JSON for everybody else', async () => {
+  it('is a page for browsers and JSON for all other clients', async () => {
     await serve();
     const browser = await get('/', {
       accept: 'text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8',
@@ -156,7 +156,7 @@ describe('the root', () => {
     }
   });
 
-  it('is JSON for everybody, and there is no console, where it is turned off', async () => {
+  it('is JSON for all clients when the console is turned off, and the console does not exist', async () => {
     await serve({ site: undefined });
     const answer = await get('/', { accept: 'text/html' });
     expect(answer.json().links).not.toHaveProperty('console');
@@ -165,13 +165,13 @@ describe('the root', () => {
 });
 
 describe('the files of the console', () => {
-  it('are none when nothing was built', () => {
+  it('are undefined when nothing was built', () => {
     rmSync(join(folder, MANIFEST_FILE));
     expect(readSite(folder)).toBeUndefined();
   });
 
   it.each(['../secret', '/etc/passwd', 'assets/../../x', '.hidden', 'assets//x', ''])(
-    'are refused with a manifest that names %j',
+    'are refused when the manifest names %j',
     (path) => {
       writeManifest([{ path, contentType: 'text/plain', encodings: [] }]);
       expect(() => readSite(folder)).toThrow('Invalid');

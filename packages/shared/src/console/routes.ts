@@ -13,17 +13,17 @@ import type { Site, SiteFile } from './site.ts';
 export interface ConsoleOptions {
   readonly service: ServiceInfo['service'];
   readonly version: string;
-  /** Undefined when the console is turned off: `/` answers JSON to everybody then. */
+  /** Undefined when the console is turned off: then `/` answers JSON to all clients. */
   readonly site: Site | undefined;
   readonly clock: Clock;
-  /** What the service's own hooks must know of these routes. */
+  /** Route configuration for the service's own hooks. */
   readonly config?: FastifyContextConfig;
 }
 
 /**
- * The page runs its own scripts and styles, asks its own service, and nothing else: nothing inline, nothing
- * from elsewhere, no string becomes code or markup (`trusted-types 'none'` lets no script make a policy),
- * nobody frames it, no form leaves it.
+ * The page loads scripts and styles from its own service only, and sends requests only there. It has nothing
+ * inline, nothing from other origins, no frames and no forms. No string becomes code or markup:
+ * `trusted-types 'none'` lets no script create a policy.
  */
 export const CONSOLE_CSP = [
   "default-src 'none'",
@@ -50,16 +50,16 @@ const SECURITY_HEADERS: Readonly<Record<string, string>> = {
 };
 
 const ASSETS = 'assets/';
-/** Names of assets are made of their content. */
+/** Names of assets contain a hash of their content. */
 const IMMUTABLE = 'public, max-age=31536000, immutable';
 const FORMATS = ['application/json', 'text/html'] as const;
 
 const DESCRIPTION: RouteDescription = {
   id: 'readService',
   tag: 'service',
-  summary: 'What answers here',
+  summary: 'The service at this address',
   description:
-    'The version of the service and where to go on. A browser gets a page, unless the console is turned off.',
+    'The version of the service and its links. A browser gets a page, unless the console is turned off.',
   access: PUBLIC,
   answers: {
     200: {
@@ -73,8 +73,8 @@ const DESCRIPTION: RouteDescription = {
 };
 
 /**
- * `/`, and the console below `/console/`: open to all, bounded, without any content of the installation.
- * What a console shows it asks the API for, with the token that its user has pasted.
+ * `/`, and the console below `/console/`. Both need no token, are rate limited, and contain nothing of the
+ * installation. The console gets its content from the API, with the token that its user has pasted.
  */
 export async function registerConsole(app: FastifyInstance, options: ConsoleOptions): Promise<void> {
   const { service, version, site, clock, config } = options;

@@ -2,7 +2,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 
-/** A file of the console in every form in which it is served. */
+/** A file of the console with its compressed forms. */
 export interface SiteFile {
   readonly contentType: string;
   readonly identity: Buffer;
@@ -16,7 +16,7 @@ export type Site = ReadonlyMap<string, SiteFile>;
 
 export const MANIFEST_FILE = 'manifest.json';
 
-/** A path of names that begin with no dot: it leaves no folder. */
+/** A path whose names do not begin with a dot, so that it cannot leave the folder. */
 const pathSchema = z.string().regex(/^[A-Za-z0-9_-][A-Za-z0-9_.-]*(?:\/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*$/);
 const manifestSchema = z.strictObject({
   files: z.array(
@@ -29,11 +29,11 @@ const manifestSchema = z.strictObject({
 });
 
 /**
- * Reads the console that `packages/console/build.mjs` has built: all of it, once, so that no request reads
- * a file and no path of a request names one.
+ * Reads the built console (`packages/console/build.mjs`) into memory, once. So no request reads a file, and
+ * no path of a request names one.
  *
  * @returns undefined when nothing was built.
- * @throws Error for a manifest that names files that are not there.
+ * @throws Error for a manifest that names missing files.
  */
 export function readSite(directory: string): Site | undefined {
   const manifest = join(directory, MANIFEST_FILE);

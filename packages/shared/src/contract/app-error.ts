@@ -2,20 +2,20 @@ import type { FieldFault, ProblemCode } from './problem.ts';
 
 export interface AppErrorOptions extends ErrorOptions {
   /**
-   * Sentence for the caller. Never put secrets, paths of the server or the text of an internal error here.
+   * A sentence for the caller. It must not contain secrets, paths of the server or texts of internal errors.
    */
   readonly detail?: string | undefined;
-  /** Seconds after which trying again makes sense; becomes `Retry-After`. */
+  /** Seconds after which the caller may retry; becomes `Retry-After`. */
   readonly retryAfterS?: number;
   /** The faults of an invalid input, one by one. */
   readonly errors?: readonly FieldFault[];
   /** Methods that the path does support; becomes `Allow` (405 only). */
   readonly allow?: readonly string[];
-  /** The storage that holds what was asked for. */
+  /** The storage that holds the requested key or project. */
   readonly storage?: string | undefined;
-  /** Until when it stays refused, ISO 8601. */
+  /** When the refusal ends, ISO 8601. */
   readonly until?: string | undefined;
-  /** Why the token is refused (401 only). For the log alone: the answer never says it. */
+  /** Why the token is refused (401 only). For the log only, never for the answer. */
   readonly tokenFault?: TokenFault;
 }
 
@@ -36,8 +36,8 @@ export type TokenFault =
   | 'revoked or unknown';
 
 /**
- * The one error type that crosses module borders. Services know codes; `http/problem-reply.ts` maps a code to
- * a status. Anything else that is thrown is a defect and answers 500 `internal_error`.
+ * The only error type that crosses module borders. Services know codes; `contract/problem-reply.ts` maps a
+ * code to a status. Anything else that is thrown is a defect and becomes 500 `internal_error`.
  */
 export class AppError extends Error {
   override readonly name = 'AppError';

@@ -3,7 +3,7 @@ import { z } from 'zod';
 export const auditSeveritySchema = z.enum(['INFO', 'CRITICAL']);
 const auditOutcomeSchema = z.enum(['allowed', 'refused', 'failed']);
 
-/** One record of the audit chain, as `GET /v1/audit` gives it. */
+/** One record of the audit chain, as in `GET /v1/audit`. */
 export const auditRecordSchema = z.object({
   seq: z.int().positive(),
   time: z.iso.datetime(),
@@ -11,13 +11,14 @@ export const auditRecordSchema = z.object({
   action: z.string(),
   outcome: auditOutcomeSchema,
   /**
-   * Who: the token's `sub`, `cli` for the command line, `system` for the service itself, absent when unknown.
+   * Who acted: the token's `sub`, `cli` for the command line, `system` for the service itself; absent when
+   * unknown.
    */
   actor: z.string().optional(),
   jti: z.string().optional(),
   key: z.string().optional(),
   version: z.int().optional(),
-  /** From where: the peer's address, absent for the command line. */
+  /** The peer's address; absent for the command line. */
   source: z.string().optional(),
   request_id: z.string().optional(),
   /** The refusal's code; absent when allowed. */
@@ -29,22 +30,22 @@ export const auditRecordSchema = z.object({
 });
 export type AuditRecord = z.infer<typeof auditRecordSchema>;
 
-/** Where the chain ends: a receipt of everything before. An empty one has `seq` 0. */
+/** The end of the chain: a receipt for all records up to it. An empty chain has `seq` 0. */
 export const auditHeadSchema = z.object({ seq: z.int().nonnegative(), hash: z.string() });
 
-/** A place in the chain: a receipt of everything up to it. */
+/** A place in the chain: a receipt for all records up to it. */
 const placeSchema = z.strictObject({
   seq: z.int().nonnegative(),
   hash: z.string().regex(/^[0-9a-f]{64}$/, 'must be 64 hex digits'),
 });
-/** Records that one request verifies at most. */
+/** Maximum number of records that one request verifies. */
 const VERIFY_RECORDS_MAX = 5_000;
 
 /** The body of `POST /v1/audit/verify`. */
 export const verifyAuditSchema = z.strictObject({
-  /** Where to begin: the `head` of the answer before; the beginning of the chain when absent. */
+  /** Where to begin: the `head` of the previous answer. By default the beginning of the chain. */
   after: placeSchema.optional(),
-  /** A place that the chain must hold. */
+  /** A place that the chain must contain. */
   receipt: placeSchema
     .refine(({ seq }) => seq > 0, { path: ['seq'], message: 'must be at least 1' })
     .optional(),
@@ -53,8 +54,7 @@ export const verifyAuditSchema = z.strictObject({
 export type VerifyAudit = z.infer<typeof verifyAuditSchema>;
 
 /**
- * The answer of `POST /v1/audit/verify`: how far the chain is intact, or the first record that is not as it
- * was written.
+ * The answer of `POST /v1/audit/verify`: how far the chain is intact, or the first record that was changed.
  */
 export const auditVerificationSchema = z.discriminatedUnion('intact', [
   z.object({
@@ -62,7 +62,7 @@ export const auditVerificationSchema = z.discriminatedUnion('intact', [
     checked: z.int().nonnegative(),
     /** The last record that was verified; `after` of the next request. */
     head: auditHeadSchema,
-    /** Whether it is the end of the chain. */
+    /** Whether `head` is the end of the chain. */
     complete: z.boolean(),
   }),
   z.object({

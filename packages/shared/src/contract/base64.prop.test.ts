@@ -6,7 +6,7 @@ const BYTES_MAX = 64;
 const accepts = (text: string) => base64Schema(BYTES_MAX).safeParse(text).success;
 
 describe('bytes in base64', () => {
-  it('are taken in the one spelling that they have, up to the bound', () => {
+  it('are accepted in canonical form only, up to the limit', () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 2 * BYTES_MAX }), (bytes) => {
         expect(accepts(Buffer.from(bytes).toString('base64'))).toBe(bytes.length <= BYTES_MAX);
@@ -14,7 +14,7 @@ describe('bytes in base64', () => {
     );
   });
 
-  it('are whatever text is taken: no other text decodes to the same', () => {
+  it('have exactly one accepted text: no other text decodes to the same bytes', () => {
     const characters = fc.constantFrom(...'ABYZabyz0189+/=-_ \n\0é');
     fc.assert(
       fc.property(fc.string({ unit: characters, maxLength: 12 }), (text) => {

@@ -1,13 +1,13 @@
 import { z } from 'zod';
 
-/** Characters of so many bytes in base64, padding included. */
+/** Length of the base64 text of this many bytes, with padding. */
 function base64Length(bytes: number): number {
   return Math.ceil(bytes / 3) * 4;
 }
 
 /**
- * Bytes as base64 (RFC 4648, section 4) in the one spelling that they have: padded, without white space and
- * loose bits. What passes is decoded by `Buffer.from(text, 'base64')`.
+ * Bytes as canonical base64 (RFC 4648, section 4): padded, without white space, and with unused bits zero.
+ * `Buffer.from(text, 'base64')` decodes whatever passes.
  */
 export function base64Schema(bytesMax: number) {
   const fault = `must be at most ${bytesMax} bytes in base64, padded`;

@@ -11,12 +11,12 @@ import { named, showAs } from './json-schema.ts';
 const BATCH_OPERATIONS_MAX = 500;
 
 const place = { collection: collectionNameSchema, id: documentIdSchema };
-/** `*`, a revision, or entity tags as `If-Match` has them. */
+/** `*`, a revision, or entity tags as in `If-Match`. */
 const ifMatch = z.string().max(1_024).optional();
 
 /**
- * Documents and patches are taken as the text that they are written in, not as these values; anyone who reads
- * that checks them.
+ * Documents and patches are read from their original text, not from these values. The reader of that text
+ * checks them.
  */
 const documentSchema = showAs(z.unknown(), documentBodySchema);
 const mergeSchema = showAs(z.unknown(), named('MergePatch'));
@@ -63,7 +63,7 @@ export const batchSchema = z.strictObject({
     .max(BATCH_OPERATIONS_MAX, `must have at most ${BATCH_OPERATIONS_MAX} operations`),
 });
 
-/** What an operation led to: the document's metadata, or that it is deleted. */
+/** The result of an operation: the document's metadata, or its deletion. */
 export const writtenResultSchema = documentMetadataSchema.extend({ created: z.boolean() });
 export const deletedResultSchema = z.object({
   _id: documentIdSchema,

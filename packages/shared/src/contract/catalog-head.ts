@@ -1,7 +1,7 @@
 /**
- * The clear head of a project's catalog (docs/formats/catalog.md). Bundoc writes it, and reads it without
- * keys when it starts. BunKMS reads the copy of `project.json` in it to recover keys. Opening the catalog
- * authenticates the head; nothing before does.
+ * The unencrypted head of a project's catalog (docs/formats/catalog.md). Bundoc writes it, and reads it
+ * without keys when it starts. BunKMS reads its copy of `project.json` to recover keys. Only opening the
+ * catalog authenticates the head.
  */
 
 export const CATALOG_FILE = 'catalog';
@@ -17,7 +17,7 @@ const DOCUMENTS = 64;
 const BYTES = 72;
 const FILE_LENGTH = 80;
 const FILE = 84;
-/** Bytes of the largest copy of `project.json`. With 1,000 key versions it takes a third. */
+/** Maximum bytes of the copy of `project.json`. With 1,000 key versions it needs a third of that. */
 const FILE_BYTES_MAX = 1_048_576;
 
 /** Bytes at the start of a catalog that hold the head up to the copy of `project.json`. */
@@ -39,9 +39,9 @@ export interface CatalogStart {
   readonly id: Buffer;
   /** Identifies the project's parts in the log; 16 hex digits. */
   readonly handle: string;
-  /** Undefined while nothing of the log is in the catalog. */
+  /** Undefined while the catalog covers no part of the log. */
   readonly covered: CoveredPlace | undefined;
-  /** Living documents, and their sealed bytes. */
+  /** Documents that are not deleted, and their sealed bytes. */
   readonly documents: number;
   readonly bytes: number;
 }

@@ -2,34 +2,35 @@ import { z } from 'zod';
 import { collectionNameSchema, documentIdSchema } from './documents.ts';
 import { fieldPathSchema } from './query.ts';
 
-/** Bytes of a definition's JSON at most. */
+/** Maximum bytes of a definition's JSON. */
 export const DEFINITION_BYTES_MAX = 65_536;
 /** Indexes of one collection, and fields of one index. */
 const INDEXES_MAX = 16;
 const INDEX_FIELDS_MAX = 4;
-/** Documents that one dry run of a schema looks at. */
+/** Maximum documents that one dry run of a schema checks. */
 const SCHEMA_CHECK_DOCUMENTS_MAX = 10_000;
 const TEN_YEARS_S = 315_360_000;
 
 export const indexDefinitionSchema = z.strictObject({
-  /** Its fields joined by `+` when absent. */
+  /** By default its fields, joined by `+`. */
   name: z
     .string()
     .regex(/^[A-Za-z0-9_.+-]{1,128}$/, 'must be 1 to 128 of A-Z a-z 0-9 _ . + -')
     .optional(),
   fields: z.array(fieldPathSchema).min(1).max(INDEX_FIELDS_MAX),
-  /** No two documents have the same values in these fields, unless one lacks a field. */
+  /** No two documents may have the same values in these fields. Documents that lack a field are exempt. */
   unique: z.boolean().default(false),
   /**
-   * On PostgreSQL: keep a token of each document's values in the database, by which equal ones are found;
-   * anyone who sees the database sees which are equal. Indexes that are unique have them in any case. Files
-   * need none.
+   * On PostgreSQL: store a keyed hash of each document's values, by which equal ones are found. Anyone who
+   * sees the database sees which are equal. Unique indexes always store them. With files it has no effect.
    */
   blind: z.boolean().optional(),
 });
 
 export const ttlSchema = z.strictObject({
-  /** A time in UTC, as `2026-01-31T12:00:00Z`; a document where it is none never expires. */
+  /**
+   * A path to a time in UTC, such as `2026-01-31T12:00:00Z`. A document without such a time never expires.
+   */
   field: fieldPathSchema,
   /** Seconds after that time. */
   seconds: z.int().min(0).max(TEN_YEARS_S).default(0),
@@ -39,22 +40,22 @@ export type Ttl = z.infer<typeof ttlSchema>;
 /** The body of `PUT …/collections/{c}`. */
 export const collectionDefinitionSchema = z.strictObject({
   indexes: z.array(indexDefinitionSchema).max(INDEXES_MAX).default([]),
-  /** JSON Schema, draft 2020-12; what of it is accepted is in docs/collections.md. */
+  /** JSON Schema, draft 2020-12; docs/collections.md lists the accepted keywords. */
   schema: z.record(z.string(), z.unknown()).optional(),
   ttl: ttlSchema.optional(),
 });
 
-/** An index as it is: `none` where the engine has none of the kind, and its queries are scans. */
+/** The state of an index. `none`: the engine does not support this index, so its queries scan. */
 export const indexStatusSchema = indexDefinitionSchema.extend({
-  /** As it was given, or the fields joined by `+`. */
+  /** The given name, or the fields joined by `+`. */
   name: z.string(),
   unique: z.boolean(),
   state: z.enum(['building', 'ready', 'duplicates', 'none']),
-  /** While it is built: documents that are in it, and that there are. */
+  /** While it is built: documents that are indexed, and all documents. */
   indexed: z.int().optional(),
   total: z.int().optional(),
   /**
-   * Documents of a unique index too many, all but one of each that have equal values: it keeps nothing apart
+   * Surplus documents of a unique index: all but one of each set with equal values. The index is not enforced
    * until they are gone and it is defined again.
    */
   duplicates: z.int().optional(),
@@ -68,10 +69,7 @@ export const collectionSchema = collectionDefinitionSchema.extend({
   bytes: z.int(),
 });
 
-/**
- * What a look at some of the documents that are there has found: a write of `failing` of them would be
- * refused now.
- */
+/** The result of a check of existing documents: the schema would now refuse to write `failing` of them. */
 export const existingDocumentsSchema = z.object({
   checked: z.int(),
   failing: z.int(),
@@ -83,19 +81,19 @@ export const definedCollectionSchema = collectionSchema.extend({ existing: exist
 export const schemaCheckRequestSchema = z.strictObject({
   /** As in a definition. */
   schema: z.record(z.string(), z.unknown()),
-  /** Documents that are looked at, at most. */
+  /** Maximum documents to check. */
   limit: z.int().min(1).max(SCHEMA_CHECK_DOCUMENTS_MAX).default(1_000),
-  /** `next_cursor` of the answer before, to the same schema. */
+  /** `next_cursor` of the previous answer for the same schema. */
   cursor: z.string().min(1).max(1_024).optional(),
 });
 
-/** A document that a write would be refused for, with the first reasons. */
+/** A document that the schema refuses, with the first reasons. */
 export const failingDocumentSchema = z.object({
   id: documentIdSchema,
   errors: z.array(z.object({ path: z.string(), message: z.string() })),
 });
 
-/** How many of the documents that were looked at the schema would refuse. */
+/** How many of the checked documents the schema would refuse. */
 export const schemaCheckAnswerSchema = z.object({
   checked: z.int(),
   failing: z.int(),
@@ -103,7 +101,7 @@ export const schemaCheckAnswerSchema = z.object({
   failures: z.array(failingDocumentSchema),
   /** Ids of documents whose stored bytes do not open. */
   unreadable: z.array(z.string()).optional(),
-  /** Where to continue; absent when every document was looked at. */
+  /** Where to continue; absent when every document was checked. */
   next_cursor: z.string().optional(),
 });
 

@@ -29,20 +29,20 @@ describe('the table of problems', () => {
     ([, code, status, title, meaning]) => ({ code, status: Number(status), title, meaning }),
   );
 
-  it('is the one of docs/errors.md, row by row and in the same order', () => {
+  it('equals the table in docs/errors.md, row by row and in the same order', () => {
     expect(rows.map(({ code, status, title }) => ({ code, status, title }))).toEqual(
       PROBLEM_CODES.map((code) => ({ code, ...PROBLEMS[code] })),
     );
   });
 
-  it('says of each code what it means and what to do', () => {
+  it('says for each code what it means and what to do', () => {
     for (const { code, meaning } of rows) expect(meaning?.length, code).toBeGreaterThan(20);
   });
 
-  it.each(PROBLEM_CODES)('makes a problem document of %s that keeps the wire contract', (code) => {
+  it.each(PROBLEM_CODES)('gives %s a problem document that matches the wire contract', (code) => {
     const { status, title } = PROBLEMS[code];
     expect(STATUS_CODES[status]).toBeDefined();
-    expect(title).toMatch(/^[\x20-\x7e]+$/); // It is also the reason phrase of raw answers.
+    expect(title).toMatch(/^[\x20-\x7e]+$/); // It is also the reason phrase of answers to unparsable requests.
     const problem = problemOf(new AppError(code, { cause: new Error('planted-secret') }), 'id-1');
     expect(problemSchema.strict().parse(problem)).toEqual({
       type: 'about:blank',
@@ -53,9 +53,9 @@ describe('the table of problems', () => {
     });
   });
 
-  it('has no code that tells a reason for a failed decryption', () => {
+  it('has no code that reveals why a decryption failed', () => {
     const opening = PROBLEM_CODES.filter((code) => /integrity|tag|decrypt|nonce|corrupt/.test(code));
-    // One for stored bytes, one for what a caller sends.
+    // One for stored bytes, and one for bytes that a caller sends.
     expect(opening).toEqual(['decryption_failed', 'integrity_error']);
   });
 });
@@ -70,17 +70,17 @@ describe('toAppError', () => {
       'an error with a code of another library',
       Object.assign(new Error('x'), { statusCode: 400, code: 'UND_ERR_ABORTED' }),
     ],
-    ['an error with a code that is no text', Object.assign(new Error('x'), { statusCode: 400, code: 7 })],
+    ['an error with a code that is not text', Object.assign(new Error('x'), { statusCode: 400, code: 7 })],
     ['an object that looks like an AppError', { name: 'AppError', code: 'forbidden' }],
     ['a framework error of 5xx', Object.assign(new Error('x'), { statusCode: 500, code: 'FST_ERR_X' })],
-  ])('takes %s for a defect', (_what, thrown) => {
+  ])('treats %s as a defect', (_what, thrown) => {
     const error = toAppError(thrown);
     expect(error.code).toBe('internal_error');
     expect(error.detail).toBeUndefined();
     expect(error.cause).toBe(thrown);
   });
 
-  it('passes an AppError on as it is', () => {
+  it('returns an AppError unchanged', () => {
     const error = new AppError('forbidden');
     expect(toAppError(error)).toBe(error);
     expect(hasCode(error, 'not_found', 'forbidden')).toBe(true);
@@ -88,7 +88,7 @@ describe('toAppError', () => {
   });
 
   it.each(['FAST_JWT_INVALID_ALGORITHM', 'FAST_JWT_INACTIVE', 'FST_JWT_BAD_REQUEST'])(
-    'takes %s for a bad token',
+    'treats %s as a bad token',
     (code) => {
       expect(toAppError(Object.assign(new Error('x'), { code, statusCode: 500 })).code).toBe(
         'unauthenticated',
@@ -110,7 +110,7 @@ describe('a document id', () => {
     ['percent signs', '%2e%2e%00'],
     ['a query', 'a?b=c#d'],
     ['a name of Object.prototype', '__proto__'],
-    ['a line separator, which is no control character', '\u2028'],
+    ['a line separator, which is not a control character', '\u2028'],
     ['a joined emoji', '👩‍👩‍👧'],
   ])('may be %s, and comes out unchanged', (_what, id) => {
     expect(documentIdSchema.parse(id)).toBe(id);
@@ -175,7 +175,7 @@ describe('a project id', () => {
     expect(projectIdSchema.safeParse(sent).success).toBe(false);
   });
 
-  it('gives a key name that BunKMS takes, however long it is', () => {
+  it('gives a key name that BunKMS accepts, however long it is', () => {
     expect(keyNameSchema.parse(dekNameOf('a'.repeat(63)))).toBe(`${'a'.repeat(63)}-dek`);
   });
 });
@@ -225,7 +225,7 @@ describe('a request for a token', () => {
   const faultsOf = (changes: Record<string, unknown>) =>
     issueTokenSchema.safeParse({ ...request, ...changes }).error?.issues.map((issue) => issue.path.join('.'));
 
-  it('that is sound is accepted, with no keys and no projects unless it names them', () => {
+  it('that is valid is accepted, with no keys and no projects unless it names them', () => {
     expect(issueTokenSchema.parse(request)).toEqual({ ...request, keys: [], projects: [] });
   });
 
@@ -239,7 +239,7 @@ describe('a request for a token', () => {
     expect(faultsOf({ typ: 'service', scope: ['kms:export_key'] })).toBeUndefined();
   });
 
-  it.each(['service', 'client'] as const)('never outlives the longest life of a %s token', (typ) => {
+  it.each(['service', 'client'] as const)('never exceeds the longest life of a %s token', (typ) => {
     expect(faultsOf({ typ, ttl_s: TOKEN_TTL_S_MAX[typ] })).toBeUndefined();
     expect(faultsOf({ typ, ttl_s: TOKEN_TTL_S_MAX[typ] + 1 })).toEqual(['ttl_s']);
     expect(TOKEN_TTL_S_DEFAULT[typ]).toBeLessThanOrEqual(TOKEN_TTL_S_MAX[typ]);
@@ -273,14 +273,14 @@ describe('a request for a token', () => {
     ]);
   });
 
-  it('has one audience for each scope that exists', () => {
+  it('has one audience for each scope', () => {
     for (const scope of scopeSchema.options)
       expect(audienceOf(scope)).toBe(scope.startsWith('docs:') ? 'bundoc' : 'bunkms');
   });
 });
 
 describe('claims', () => {
-  it('keep what is known of a token and drop the rest', () => {
+  it('keep the known members of a token and drop the others', () => {
     const known = {
       iss: 'bunkms',
       aud: 'bundoc',

@@ -13,7 +13,7 @@ export const CRYPTO_ITEMS_MAX = 100;
 /** Longest body of a request of these, bytes. */
 export const CRYPTO_BODY_BYTES_MAX = 1_048_576;
 
-/** Authenticated beside the plaintext and not part of the ciphertext: the same must be given to open it. */
+/** Authenticated with the plaintext but not part of the ciphertext. Decryption needs the same bytes. */
 const aad = base64Schema(CRYPTO_AAD_BYTES_MAX).optional();
 const ciphertext = base64Schema(PLAINTEXT_BYTES_MAX + CIPHERTEXT_OVERHEAD_BYTES);
 const version = z.int().positive();
@@ -22,28 +22,30 @@ function batchOf<S extends z.ZodType>(item: S) {
   return z.strictObject({ items: z.array(item).min(1).max(CRYPTO_ITEMS_MAX) });
 }
 
-/** What `POST /v1/encrypt/{name}` takes for one item. */
+/** One item of `POST /v1/encrypt/{name}`. */
 export const encryptItemSchema = z.strictObject({
   plaintext_b64: base64Schema(PLAINTEXT_BYTES_MAX),
   aad_b64: aad,
 });
-/** What `POST /v1/decrypt/{name}` and `POST /v1/rewrap/{name}` take for one item. */
+/** One item of `POST /v1/decrypt/{name}` and `POST /v1/rewrap/{name}`. */
 export const ciphertextItemSchema = z.strictObject({ ciphertext_b64: ciphertext, aad_b64: aad });
 
 /** The body of `POST /v1/encrypt/{name}`: one item, or many. */
 export const encryptSchema = z.union([encryptItemSchema, batchOf(encryptItemSchema)]);
 /** The body of `POST /v1/decrypt/{name}` and `POST /v1/rewrap/{name}`: one item, or many. */
 export const ciphertextsSchema = z.union([ciphertextItemSchema, batchOf(ciphertextItemSchema)]);
-/** The frame of a batch. Its items are looked at one by one, so that a faulty one fails alone. */
+/** The envelope of a batch. Its items are validated one by one, so that a faulty one fails alone. */
 export const cryptoBatchSchema = batchOf(z.unknown());
 
-/** Of encrypt: `version` is that of the key which was used, the current one. */
+/** The result of encrypt; `version` is the current one, under which it encrypted. */
 export const encryptedSchema = z.object({ ciphertext_b64: z.string(), version });
 export type Encrypted = z.infer<typeof encryptedSchema>;
-/** Of decrypt: `version` is the one that the ciphertext was made with. */
+/** The result of decrypt; `version` is the one that the ciphertext is under. */
 export const decryptedSchema = z.object({ plaintext_b64: z.string(), version });
 export type Decrypted = z.infer<typeof decryptedSchema>;
-/** Of rewrap: the ciphertext is under `version`, the current one; it was under `from_version`. */
+/**
+ * The result of rewrap: a ciphertext under `version`, the current one. The old one was under `from_version`.
+ */
 export const rewrappedSchema = z.object({ ciphertext_b64: z.string(), version, from_version: version });
 export type Rewrapped = z.infer<typeof rewrappedSchema>;
 
@@ -58,7 +60,7 @@ export const itemFailureSchema = z.object({
 });
 export type ItemFailure = z.infer<typeof itemFailureSchema>;
 
-/** The answer to a batch, 200 also when items failed: the result of each item, in their order. */
+/** The answer to a batch, 200 even when items failed: the result of each item, in order. */
 function resultsOf<S extends z.ZodType>(item: S) {
   return z.object({ results: z.array(z.union([item, itemFailureSchema])) });
 }

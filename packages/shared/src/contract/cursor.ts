@@ -1,7 +1,7 @@
 import { z } from 'zod';
 
 /**
- * Where a list continues. Clients copy it from an answer to the next request; its content is opaque.
+ * Where a list continues. Clients copy it from an answer to the next request. Its content is opaque to them.
  */
 export interface Cursor {
   readonly position: number;
@@ -9,7 +9,7 @@ export interface Cursor {
   readonly horizon?: number;
 }
 
-/** What a cursor is of: a cursor of one kind is refused as another. */
+/** The kind of a cursor. A cursor of another kind is refused. */
 export type CursorKind = 'changes';
 
 const decodedSchema = z.tuple([
@@ -32,7 +32,7 @@ export function cursorSchema(kind: CursorKind) {
       const decoded = decodedSchema.safeParse(parse(text));
       if (decoded.success && decoded.data[1] === kind)
         return { position: decoded.data[2], horizon: decoded.data[3] };
-      context.addIssue({ code: 'custom', message: 'must be one that an earlier answer gave' });
+      context.addIssue({ code: 'custom', message: 'must be from an earlier answer' });
       return z.NEVER;
     });
 }

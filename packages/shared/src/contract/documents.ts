@@ -1,9 +1,9 @@
 import { z } from 'zod';
 
-/** Project ids are canonicalised to lower case before anything else looks at them. */
+/** Project ids are converted to lower case before any other use. */
 export const projectIdSchema = z
   .string()
-  // Checked before it is lowered: the Kelvin sign (U+212A) would otherwise become an honest "k".
+  // Checked before the conversion: the Kelvin sign (U+212A) would otherwise become a plain "k".
   .regex(/^[A-Za-z0-9][A-Za-z0-9-]{0,62}$/, 'must be 1 to 63 of a-z 0-9 -, starting with a letter or digit')
   .transform((id) => id.toLowerCase());
 
@@ -16,7 +16,7 @@ const DOCUMENT_ID_BYTES_MAX = 512;
 /** Most ids: printable ASCII without `/`, no longer than any id may be. */
 const PLAIN_ID = /^[!-.0-~]{1,512}$/;
 
-/** Why a text is no document id; undefined when it is one. */
+/** Why a text is not a document id; undefined when it is one. */
 function faultOfId(id: string): string | undefined {
   if (id === '.' || id === '..') return 'must not be "." or ".."';
   if (PLAIN_ID.test(id)) return undefined;
@@ -37,13 +37,13 @@ export const documentIdSchema = z
     const message = faultOfId(id);
     if (message !== undefined) context.addIssue({ code: 'custom', message });
   })
-  // No id of so many bytes has more characters.
+  // An id has no more characters than bytes.
   .meta({ maxLength: DOCUMENT_ID_BYTES_MAX });
 
-/** The metadata members that lead every stored document, in their order there. */
+/** The metadata members at the start of every stored document, in this order. */
 export const METADATA_MEMBERS = ['_id', '_collection', '_rev', '_created', '_updated'] as const;
 
-/** What a write answers, and the first members of every document that is read. */
+/** The answer to a write, and the first members of every document. */
 export const documentMetadataSchema = z.object({
   _id: documentIdSchema,
   _collection: collectionNameSchema,
@@ -63,22 +63,22 @@ export const documentBodySchema = z.looseObject({
   _rev: z.string().optional(),
 });
 
-/** A document as it is read: the metadata, then the members that were written. */
+/** A document: the metadata, then the members that were written. */
 export const documentSchema = z.looseObject(documentMetadataSchema.shape);
 
 /**
- * A page of a collection, in the order of creation. `unreadable` has the ids of documents whose stored bytes
- * do not open.
+ * A page of a collection, in order of creation. `unreadable` lists the ids of documents whose stored bytes do
+ * not open.
  */
 export const documentPageSchema = z.object({
   documents: z.array(documentSchema),
   unreadable: z.array(documentIdSchema).optional(),
-  /** Documents of the collection, when they were asked to be counted. */
+  /** Documents of the collection, if the request asked for `total`. */
   total: z.int().optional(),
   next_cursor: z.string().optional(),
 });
 
-/** A change, and with `include=doc` the document as it is; `unreadable` when its stored bytes do not open. */
+/** A change, and with `include=doc` the present document; `unreadable` when its stored bytes do not open. */
 export const changeSchema = z.object({
   _collection: collectionNameSchema,
   _id: documentIdSchema,
@@ -89,8 +89,8 @@ export const changeSchema = z.object({
 });
 
 /**
- * What changed, each document once, at its last change. `since` is where to go on; `more` when that may bring
- * more at once.
+ * A page of changes, each document once, at its latest change. `since` is where to resume. With `more`, the
+ * next page may have changes already.
  */
 export const changePageSchema = z.object({
   changes: z.array(changeSchema),

@@ -1,10 +1,7 @@
 import { z } from 'zod';
 import { keyNameSchema } from './keys.ts';
 
-/**
- * What happens to keys and is pushed to services; the names are those of the audit records that they come
- * from.
- */
+/** Key events that BunKMS pushes to services. They have the names of their audit records. */
 export const KEY_EVENTS = [
   'key.rotate',
   'key.enable',
@@ -21,11 +18,11 @@ export const KEY_EVENTS = [
 ] as const;
 
 /**
- * An event of `GET /v1/events`, with its SSE `event` as `type` beside the members of its `data`
+ * An event of `GET /v1/events`, with its SSE `event` as `type` in addition to the members of its `data`
  * (`docs/formats/events.md`).
  *
- * `reset`: earlier events are unknown; nothing that is cached may be trusted, and the revoked tokens
- * that have not expired follow. `heartbeat`: nothing happened, up to the place that its id names.
+ * `reset`: earlier events are unknown, so nothing cached may be trusted. The revoked tokens that have not
+ * expired follow. `heartbeat`: nothing happened up to the place in its id.
  */
 export const kmsEventSchema = z.discriminatedUnion('type', [
   z.object({
@@ -35,11 +32,11 @@ export const kmsEventSchema = z.discriminatedUnion('type', [
     holder: z.uuid().optional(),
   }),
   /**
-   * A storage is in another generation, by a start or by an administrator: a copy that has none of it must
-   * stop.
+   * A storage has another generation, after a start or by an administrator. Copies without this generation
+   * must stop.
    */
   z.object({ type: z.literal('storage.take_over'), storage: z.uuid(), generation: z.uuid().optional() }),
-  /** The token and all of its family; `expires_at` is the token's. */
+  /** A token and its whole family are revoked; `expires_at` is the token's. */
   z.object({
     type: z.literal('token.revoke'),
     jti: z.uuid(),
@@ -52,7 +49,7 @@ export const kmsEventSchema = z.discriminatedUnion('type', [
 export type KmsEvent = z.infer<typeof kmsEventSchema>;
 
 /**
- * How often a stream says something at least, milliseconds; one that is silent for three times as long is
- * dead.
+ * Longest interval between events of a stream, milliseconds. A stream that is silent for three times as long
+ * is dead.
  */
 export const HEARTBEAT_MS = 5_000;

@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { cpuMsOf } from '../testing/timing.ts';
 import { globMatches } from './grants.ts';
 
-/** The obvious meaning of a glob. Slow on purpose-made globs, so these are short. */
+/** The obvious meaning of a glob. It is slow on hostile globs, so the globs are short. */
 function oracle(glob: string, name: string): boolean {
   const pattern = glob.split('*').map((part) => part.replace(/[^a-z0-9]/g, '\\$&'));
   return new RegExp(`^${pattern.join('[^]*')}$`).test(name);
@@ -22,7 +22,7 @@ describe('globMatches', () => {
     );
   });
 
-  it('matches what a glob becomes when its stars are filled', () => {
+  it('matches any name that replaces the stars of a glob by text', () => {
     fc.assert(
       fc.property(
         fc.array(few(4, 'a', 'b'), { minLength: 1 }),
@@ -37,7 +37,7 @@ describe('globMatches', () => {
     );
   });
 
-  it('takes its time from the lengths, not from the number of ways to match', () => {
+  it('takes time in proportion to the lengths, not to the number of possible matches', () => {
     const ms = cpuMsOf(() => {
       for (let count = 0; count < 1_000; count++) globMatches('*a'.repeat(64), `${'a'.repeat(127)}b`);
     });

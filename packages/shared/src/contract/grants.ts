@@ -20,10 +20,11 @@ export function globMatches(glob: string, name: string): boolean {
 }
 
 /**
- * True when `outer` matches every name that `inner` matches. May be false for globs that no name tells apart.
+ * True when `outer` matches every name that `inner` matches. May be false even so when no valid name would
+ * tell the two apart.
  */
 export function globCovers(outer: string, inner: string): boolean {
-  // No name has this character, so only a `*` of the outer glob matches it.
+  // No name contains NUL, so only a `*` of the outer glob matches it.
   return globMatches(outer, inner.replaceAll('*', '\0'));
 }
 

@@ -3,7 +3,7 @@ import { z } from 'zod';
 /** Entity tags of one header, at most. */
 export const ENTITY_TAGS_MAX = 32;
 
-/** Linear in the length of a value: no run of spaces or commas can be taken in two ways. */
+/** Linear in the length of a value: no run of spaces or commas can match in two ways. */
 const LIST_OF_TAGS =
   /^(?:[ \t]*\*[ \t]*|[ \t,]*(?:W\/)?"[\x21\x23-\x7e]*"(?:[ \t]*,[ \t,]*(?:W\/)?"[\x21\x23-\x7e]*"){0,31}[ \t,]*)$/;
 
@@ -22,7 +22,7 @@ export interface EntityTag {
   readonly opaque: string;
 }
 
-/** @returns undefined for what is neither `*` nor a list of at most {@link ENTITY_TAGS_MAX} entity tags. */
+/** @returns undefined for anything but `*` or a list of at most {@link ENTITY_TAGS_MAX} entity tags. */
 export function parseEntityTags(value: string): '*' | readonly EntityTag[] | undefined {
   if (!entityTagsSchema.safeParse(value).success) return undefined;
   if (value.trim() === '*') return '*';
@@ -32,14 +32,12 @@ export function parseEntityTags(value: string): '*' | readonly EntityTag[] | und
   }));
 }
 
-/**
- * The tags that can be those of a strong comparison, which a weak one never is (RFC 9110, section 8.8.3.2).
- */
+/** The tags that can match in a strong comparison. Weak ones never do (RFC 9110, section 8.8.3.2). */
 export function strongTags(tags: readonly EntityTag[]): string[] {
   return tags.filter(({ isWeak }) => !isWeak).map(({ opaque }) => opaque);
 }
 
-/** `Idempotency-Key`: it stands for one request of one subject, for a day. */
+/** `Idempotency-Key`: identifies one request of one subject for a day. */
 export const idempotencyKeySchema = z
   .string()
   .regex(/^[\x21-\x7e]{1,255}$/, 'must be 1 to 255 printable ASCII characters without spaces')

@@ -4,16 +4,14 @@ export type JsonSchema = Readonly<Record<string, unknown>>;
 
 const COMPONENTS = '#/components/schemas/';
 
-/**
- * What API documents show for schemas that check only a part, because other code checks the rest.
- */
+/** What API documents show for schemas that check only a part of the input. Other code checks the rest. */
 const shown = new WeakMap<z.core.$ZodType, z.ZodType | JsonSchema>();
 
 /**
- * Has a schema appear in documents as another one.
+ * Makes a schema appear in documents as another one.
  *
  * @param as a zod schema, by its name where it has one, or a JSON Schema that refers to named ones by
- * {@link named}.
+ *   {@link named}.
  * @returns the schema.
  */
 export function showAs<Schema extends z.ZodType>(schema: Schema, as: z.ZodType | JsonSchema): Schema {
@@ -27,8 +25,8 @@ export function named(name: string): JsonSchema {
 }
 
 /**
- * Zod schemas as JSON Schema 2020-12, the dialect of OpenAPI 3.1: what may be sent, before any
- * transformation. Schemas with a name are referred to wherever they stand, within others as well.
+ * Zod schemas as JSON Schema 2020-12, the dialect of OpenAPI 3.1. They describe the input, before any
+ * transformation. Named schemas are referenced everywhere, also within others.
  */
 export class DocumentSchemas {
   readonly #names = new Map<z.core.$ZodType, string>();
@@ -40,7 +38,7 @@ export class DocumentSchemas {
     this.#registry = new NamesRegistry(this.#names);
   }
 
-  /** Gives a name to a schema that has none. @throws Error when another one has it. */
+  /** Gives a name to a schema that has none. @throws Error when another schema has the name. */
   name(schema: z.ZodType, name: string): void {
     if (this.#names.has(schema)) return;
     if ([...this.#names.values()].includes(name)) throw new Error(`two schemas are called ${name}`);
@@ -53,7 +51,7 @@ export class DocumentSchemas {
     return name === undefined ? this.define(schema) : named(name);
   }
 
-  /** The schema itself, whether it has a name or not. */
+  /** The schema itself, even if it has a name. */
   define(schema: z.core.$ZodType): JsonSchema {
     let json = this.#json.get(schema);
     if (json === undefined) {
@@ -78,7 +76,7 @@ export class DocumentSchemas {
       override: ({ zodSchema, jsonSchema }) => this.#amend(zodSchema, jsonSchema),
     });
     const { $schema: _, $defs = {}, ...rest } = json as Record<string, unknown>;
-    // A schema with a name is put among the definitions, even where it is the whole.
+    // Zod puts a named schema among the definitions, even if it is the root.
     const name = this.#names.get(schema);
     const whole = name === undefined ? rest : (($defs as Record<string, unknown>)[name] ?? rest);
     return relocated(whole) as JsonSchema;
@@ -94,17 +92,17 @@ export class DocumentSchemas {
     tellDefault(json);
     // Numbers in a path or query are validated as text; `meta` says what they are.
     if (json['type'] === 'integer') delete json['pattern'];
-    // The format says as much, and is shorter.
+    // The format implies the pattern.
     if (json['format'] === 'date-time' || json['format'] === 'uuid') delete json['pattern'];
-    // Zod's safe integers.
+    // Zod's default for safe integers.
     if (json['maximum'] === Number.MAX_SAFE_INTEGER) delete json['maximum'];
     if (json['minimum'] === Number.MIN_SAFE_INTEGER) delete json['minimum'];
   }
 }
 
 /**
- * Says in words what is taken for a member that is not given. Generators of clients take `default` for a
- * member that is always there, and have callers give it.
+ * Describes the default of an optional member in words. For client generators, `default` means that the
+ * member is always there, so that callers must give it.
  */
 function tellDefault(json: Record<string, unknown>): void {
   const { default: value, description } = json;
@@ -113,7 +111,7 @@ function tellDefault(json: Record<string, unknown>): void {
   json['description'] = [description, `${JSON.stringify(value)} unless given`].filter(Boolean).join('; ');
 }
 
-/** What zod knows of schemas, and their names: one with an `id` is referred to. */
+/** Zod's metadata of schemas, with their names: a schema with an `id` is referenced. */
 class NamesRegistry extends z.core.$ZodRegistry<Record<string, unknown>> {
   readonly #names: ReadonlyMap<z.core.$ZodType, string>;
 
@@ -129,7 +127,7 @@ class NamesRegistry extends z.core.$ZodRegistry<Record<string, unknown>> {
   }
 }
 
-/** With references to where schemas with names are in the document. */
+/** Rewrites references to where the document has its named schemas. */
 function relocated(node: unknown): unknown {
   if (Array.isArray(node)) return node.map(relocated);
   if (typeof node !== 'object' || node === null) return node;

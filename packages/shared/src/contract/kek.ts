@@ -1,23 +1,23 @@
 import { z } from 'zod';
 import { auditReceiptSchema } from './keys.ts';
 
-/** The id of a KEK: 8 bytes of HKDF of it, hex. Reveals nothing of the KEK. */
+/** The id of a KEK: 8 bytes of HKDF of the KEK, in hex. It reveals nothing about the KEK. */
 export const kekIdSchema = z.string().regex(/^[0-9a-f]{16}$/, 'must be the id of a KEK: 16 hex digits');
 
 /**
- * `staged`: in the ring, and nothing was ever wrapped with it. `current`: everything new is wrapped with it.
- * `previous`: was the current one. `retired`: nothing is wrapped with it, and nothing will be. `unknown`:
- * something names it, and nobody knows it.
+ * `staged`: in the ring, but never used to wrap. `current`: wraps everything new. `previous`: was the current
+ * one. `retired`: nothing is or will be wrapped with it. `unknown`: a wrapped key names it, but the audit
+ * chain does not.
  */
 const kekStateSchema = z.enum(['staged', 'current', 'previous', 'retired', 'unknown']);
 
 export const kekInfoSchema = z.object({
-  /** Hex. Of an unknown KEK, the bytes found in the place of its id. */
+  /** Hex. For an unknown KEK, the bytes that a record has as its id. */
   id: z.string().regex(/^(?:[0-9a-f]{2}){0,8}$/),
   state: kekStateSchema,
-  /** Since when it is in that state. */
+  /** When it entered that state. */
   since: z.iso.datetime().optional(),
-  /** Whether the process that answers has it. */
+  /** Whether the answering process has it. */
   in_ring: z.boolean(),
   /** Versions of keys, and secrets of the service, that are wrapped with it. */
   versions: z.int().nonnegative(),
@@ -29,7 +29,7 @@ export type KekInfo = z.infer<typeof kekInfoSchema>;
 const kekRotationSchema = z.object({
   from: kekIdSchema,
   started_at: z.iso.datetime(),
-  /** When everything that opens was rewrapped; absent while the rotation runs. */
+  /** When everything that can be opened was rewrapped; absent while the rotation runs. */
   completed_at: z.iso.datetime().optional(),
   total: z.int().nonnegative(),
   done: z.int().nonnegative(),
@@ -43,13 +43,11 @@ export const kekStatusSchema = z.object({
 });
 export type KekStatus = z.infer<typeof kekStatusSchema>;
 
-/**
- * The body of `POST /v1/kek/rotate`: the KEK that becomes the current one; absent for the one that is staged.
- */
+/** The body of `POST /v1/kek/rotate`: the KEK that becomes current; by default the staged one. */
 export const rotateKekSchema = z.strictObject({ kek_id: kekIdSchema.optional() });
 export type RotateKek = z.infer<typeof rotateKekSchema>;
 
-/** The body of `POST /v1/kek/retire`. What is accepted is lost when the KEK is destroyed. */
+/** The body of `POST /v1/kek/retire`. Whatever is accepted here is lost when the KEK is destroyed. */
 export const retireKekSchema = z.strictObject({
   kek_id: kekIdSchema,
   /** Also while keys are listed by `GET /v1/kek/{kek_id}/unfetched`. */
@@ -77,9 +75,9 @@ export const unfetchedPageSchema = z.object({
 export type UnfetchedPage = z.infer<typeof unfetchedPageSchema>;
 
 /**
- * A page of `POST /v1/kek/verify`, by name: how many versions were unwrapped, how many of them with another
- * KEK than the current one, and the names of the keys of which one does not open or is not what the audit
- * chain says.
+ * A page of `POST /v1/kek/verify`, by name. It counts the versions that were unwrapped, and those that need
+ * another KEK than the current one. It names the keys with a version that does not open, or that contradicts
+ * the audit chain.
  */
 export const kekVerificationSchema = z.object({
   checked: z.int().nonnegative(),

@@ -20,10 +20,10 @@ export const rotateAfterDaysSchema = z.int().min(1).max(ROTATE_AFTER_DAYS_MAX).n
 export const createKeySchema = z.strictObject({
   name: keyNameSchema,
   type: keyTypeSchema,
-  /** Whether the raw key may leave the service; from true it may become false, and never the other way. */
+  /** Whether the raw key may leave the service. It may change from true to false, but never back. */
   exportable: z.boolean().default(true),
   rotate_after_days: rotateAfterDaysSchema.default(null),
-  /** The storage of Bundoc that holds the key; nobody by default. */
+  /** The storage of Bundoc that holds the key; none by default. */
   storage: z.uuid().optional(),
 });
 export type CreateKey = z.infer<typeof createKeySchema>;
@@ -38,7 +38,7 @@ export const updateKeySchema = z
   );
 export type UpdateKey = z.infer<typeof updateKeySchema>;
 
-/** How long a key whose deletion was asked for can be restored, days. */
+/** How long a key that is pending deletion can be restored, days. */
 export const PENDING_DAYS = { min: 7, max: 30, default: 7 } as const;
 
 /** How long an `Idempotency-Key` is remembered, milliseconds. */
@@ -56,17 +56,17 @@ export const keyVersionParamSchema = z
   .meta({ type: 'integer', minimum: 1, maximum: KEY_VERSIONS_MAX });
 
 /**
- * The holder of a key that came from a backup, of which nothing later is known: an administrator says who
- * holds it.
+ * The holder of a key that was restored from a backup without later knowledge. An administrator must name the
+ * holder.
  */
 export const HOLDER_UNKNOWN = 'unknown';
 
 export const keyStateSchema = z.enum(['enabled', 'disabled', 'pending_deletion', 'destroyed']);
 
 /**
- * What may be shown of a key to anyone who may read it. Holds no key material, wrapped or not. `version` and
- * `kcv` are those of the current version (`kcv` is empty when its record is damaged), `created_at` is when
- * the key was made.
+ * The public facts of a key, for anyone who may read it. Holds no key material, wrapped or not. `version` and
+ * `kcv` are those of the current version; `kcv` is empty when its record is damaged. `created_at` is when the
+ * key was created.
  */
 export const keyInfoSchema = z.object({
   id: z.uuid(),
@@ -74,7 +74,7 @@ export const keyInfoSchema = z.object({
   type: keyTypeSchema,
   state: keyStateSchema,
   version: z.int().positive(),
-  /** One more with each change of the key; with the id it makes the `ETag`. */
+  /** Increases by one with each change of the key. The id and the revision make up the `ETag`. */
   revision: z.int().positive(),
   exportable: z.boolean(),
   rotate_after_days: rotateAfterDaysSchema,
@@ -86,21 +86,20 @@ export const keyInfoSchema = z.object({
   deletion_at: z.iso.datetime().optional(),
   destroyed_at: z.iso.datetime().optional(),
   /**
-   * The storage that holds the key; `unknown` when it came from a backup and nothing later is known; absent
-   * when nobody holds it.
+   * The storage that holds the key; absent when none does. `unknown`: the key was restored from a backup
+   * without later knowledge.
    */
   holder: z.union([z.uuid(), z.literal(HOLDER_UNKNOWN)]).optional(),
-  /** The storage that its holder hands it over to, and in which move. */
+  /** The storage that its holder offers it to, and the move in which it does so. */
   offered_to: z.uuid().optional(),
   move: z.uuid().optional(),
-  /** When its holder said that it is to be shredded. */
+  /** When its holder announced that it will be shredded. */
   deletion_intended_at: z.iso.datetime().optional(),
 });
 export type KeyInfo = z.infer<typeof keyInfoSchema>;
 
 /**
- * One version of a key. The current one is that of the highest number; older ones stay until they are
- * destroyed.
+ * One version of a key. The highest number is the current version. Older ones stay until they are destroyed.
  */
 export const keyVersionSchema = z.object({
   version: z.int().positive(),
@@ -123,8 +122,8 @@ export const keyDetailSchema = z.object({
 export type KeyDetail = z.infer<typeof keyDetailSchema>;
 
 /**
- * A page of keys in the order of their names. Damaged keys are listed separately, by name only, because their
- * state is unknown.
+ * A page of keys, ordered by name. Damaged keys are listed separately, by name only, because their state is
+ * unknown.
  */
 export const keyPageSchema = z.object({
   keys: z.array(keyInfoSchema),
@@ -134,21 +133,20 @@ export const keyPageSchema = z.object({
 export type KeyPage = z.infer<typeof keyPageSchema>;
 
 /**
- * Where in the audit chain a record lies. Anyone who keeps it can prove later that the chain was not cut
- * before it.
+ * The place of a record in the audit chain. Anyone who keeps it can later prove that the chain was not
+ * truncated before it.
  */
 export const auditReceiptSchema = z.object({ seq: z.int().positive(), hash: z.string() });
 export type AuditReceipt = z.infer<typeof auditReceiptSchema>;
 
 /**
- * The answer to the destruction of a key, or of one version of it. Copies of the DEK may lie in backups and
- * with those who kept them (Bundoc's `project.json`), wrapped: they are out of the world once the KEKs of
- * `kek_ids` are destroyed as well.
+ * The answer to the destruction of a key, or of one version of it. Wrapped copies of the DEK may remain in
+ * backups and in Bundoc's `project.json`. They are gone once the KEKs in `kek_ids` are destroyed too.
  */
 export const destroyReceiptSchema = z.object({
   id: z.uuid(),
   name: keyNameSchema,
-  /** Of the version that was destroyed; absent when it was the whole key. */
+  /** The destroyed version; absent when the whole key was destroyed. */
   version: z.int().positive().optional(),
   state: keyStateSchema,
   revision: z.int().positive(),
@@ -158,7 +156,7 @@ export const destroyReceiptSchema = z.object({
 });
 export type DestroyReceipt = z.infer<typeof destroyReceiptSchema>;
 
-/** The answer of `GET /v1/export/{name}[?version=n]`: the raw DEK and what its holder must know of it. */
+/** The answer of `GET /v1/export/{name}[?version=n]`: the raw DEK and the facts that its holder needs. */
 export const exportedKeySchema = z.object({
   key_material_b64: z.string().length(44),
   algorithm: z.literal('AES-256-GCM'),
@@ -173,14 +171,14 @@ export const exportedKeySchema = z.object({
 export type ExportedKey = z.infer<typeof exportedKeySchema>;
 
 /**
- * Who may hold the raw key, and until when. `id` is the place of the release in the audit chain, the
- * `lease.id` of the export answer. Times are those of BunKMS's wall clock. The holder counts `ttl_ms` by its
- * own clock, from before its request.
+ * Who may hold the raw key, and until when. `id` is the place of the release in the audit chain, and the
+ * `lease.id` of the export answer. Times are from BunKMS's wall clock. The holder counts `ttl_ms` on its own
+ * clock, from before its request.
  */
 export const keyLeaseSchema = z.object({
   id: z.string(),
   version: z.int().positive(),
-  /** The `sub` and `jti` of the token that the key was released to, and the address it asked from. */
+  /** The `sub` and `jti` of the token that the key was released to, and the address of the request. */
   subject: z.string(),
   jti: z.string(),
   source: z.string(),
@@ -199,7 +197,7 @@ export const leasePageSchema = z.object({
 });
 export type LeasePage = z.infer<typeof leasePageSchema>;
 
-/** The longest that a holder may keep an exported key, milliseconds. */
+/** How long a holder may keep an exported key, milliseconds. */
 export const LEASE_TTL_MS = 900_000;
 
 const DEK_SUFFIX = '-dek';
@@ -209,7 +207,7 @@ export function dekNameOf(projectId: string): string {
   return `${projectId}${DEK_SUFFIX}`;
 }
 
-/** The project whose key has this name; undefined when it is the name of no such key. */
+/** The project whose key has this name; undefined for any other name. */
 export function projectOfDek(name: string): string | undefined {
   return name.endsWith(DEK_SUFFIX) ? name.slice(0, -DEK_SUFFIX.length) : undefined;
 }

@@ -11,7 +11,7 @@ import {
   settledState,
 } from './log-folder.ts';
 
-/** The first block of a segment, with one use in each copy. */
+/** The first block of a segment, with the given uses in its header copies. */
 function blockOf(...uses: readonly (SegmentUse | undefined)[]): Buffer {
   const block = Buffer.alloc(HEADER_BLOCK_BYTES);
   for (const [at, start] of HEADER_COPIES.entries()) {
@@ -45,22 +45,22 @@ describe('the state of a log folder', () => {
   };
   const settled = encodeSettled(newest);
 
-  it('is settled when the mark names the newest segment', () => {
+  it('is settled when the marker names the newest segment', () => {
     expect(stateOf({ ...segments, settled })).toBe('settled');
   });
 
-  it('is that of no log without a folder or without segments', () => {
+  it('is `no log` without a folder or without segments', () => {
     expect(stateOf(undefined)).toBe('no log');
     expect(stateOf({ settled })).toBe('no log');
   });
 
-  it('is unsettled without a mark, and with one of an older segment or of another use of the number', () => {
+  it('is unsettled without a marker, and with one for an older segment or for another use of the number', () => {
     expect(stateOf(segments)).toBe('unsettled');
     expect(stateOf({ ...segments, settled: encodeSettled(older) })).toBe('unsettled');
     expect(stateOf({ ...segments, settled: encodeSettled({ ...use(7) }) })).toBe('unsettled');
   });
 
-  it('is unsettled as soon as one copy of a newer header is whole', () => {
+  it('is unsettled as soon as one copy of a newer header is complete', () => {
     for (const uses of [
       [use(8), older],
       [older, use(8)],
@@ -70,7 +70,7 @@ describe('the state of a log folder', () => {
       expect(stateOf({ ...segments, '00000001': blockOf(...uses), settled })).toBe('unsettled');
   });
 
-  it('is unsettled when the newest header is damaged in both copies, and settled when it is in one', () => {
+  it('is unsettled when both copies of the newest header are damaged, and settled when one is', () => {
     const damaged = Buffer.from(segments['00000000']);
     damaged.writeUInt8(damaged.readUInt8(40) ^ 1, 40);
     expect(stateOf({ ...segments, '00000000': damaged, settled })).toBe('settled');
@@ -88,7 +88,7 @@ describe('the state of a log folder', () => {
     ).toBe('unsettled');
   });
 
-  it('is unsettled with any bit of the mark changed, and with a mark that is cut short or too long', () => {
+  it('is unsettled with any bit of the marker changed, and with a marker that is too short or too long', () => {
     for (let bit = 0; bit < SETTLED_BYTES * 8; bit++) {
       const changed = Buffer.from(settled);
       changed.writeUInt8(changed.readUInt8(bit >> 3) ^ (1 << (bit & 7)), bit >> 3);

@@ -1,16 +1,16 @@
 import { hash } from 'node:crypto';
 
-// What BunKMS reads of Bundoc's log, the folder `data/log`. Byte tables: docs/formats/log.md.
+// The part of Bundoc's log (the folder `data/log`) that BunKMS reads. Byte tables: docs/formats/log.md.
 
 export const LOG_FOLDER = 'log';
-/** In that folder: the newest segment at a moment at which every project's folder was durable. */
+/** In that folder. It names the newest segment at a moment when every project's folder was durable. */
 export const SETTLED_FILE = 'settled';
 
 export const SEGMENT_MAGIC = 'BUNDOCL1';
 /** The first block of a segment, which has two copies of its header. */
 export const HEADER_BLOCK_BYTES = 4_096;
 export const HEADER_COPIES = [0, HEADER_BLOCK_BYTES / 2] as const;
-/** Of a copy, before the hash of all of that. */
+/** Bytes of a copy, before its hash. */
 export const HEADER_COPY_BYTES = 132;
 export const SEGMENT_NUMBER_START = 24;
 export const SEGMENT_ID_START = 32;
@@ -43,7 +43,7 @@ export function encodeSettled({ number, id }: SegmentUse): Buffer {
   return bytes;
 }
 
-/** @returns undefined for what is no whole file of this kind. */
+/** @returns undefined for anything but a complete file of this kind. */
 export function decodeSettled(bytes: Buffer): SegmentUse | undefined {
   if (bytes.length !== SETTLED_BYTES || !bytes.toString('latin1').startsWith(SETTLED_MAGIC)) return undefined;
   if (!hashOf(bytes, 0, SETTLED_HASH_START).equals(bytes.subarray(SETTLED_HASH_START))) return undefined;
@@ -53,7 +53,7 @@ export function decodeSettled(bytes: Buffer): SegmentUse | undefined {
   };
 }
 
-/** Whether a whole copy of a segment's header begins at `start`. */
+/** Whether a complete copy of a segment's header begins at `start`. */
 export function isHeaderCopy(block: Buffer, start: number): boolean {
   const end = start + HEADER_COPY_BYTES;
   return (
@@ -76,10 +76,10 @@ export interface LogFolderReader {
 }
 
 /**
- * Whether the folder of every project was durable when the newest segment began. Until then a project that
- * was just made may be in the log alone, and who reads the folders of projects would miss it.
+ * Whether the folder of every project was durable when the newest segment began. If not, a new project may
+ * exist only in the log, and a reader of the project folders would miss it.
  *
- * What cannot be read, or is damaged, counts as `unsettled`.
+ * A log that is unreadable or damaged counts as `unsettled`.
  */
 export function settledState(folder: LogFolderReader): 'no log' | 'settled' | 'unsettled' {
   const names = (folder.list() ?? []).filter(isSegmentFile);
@@ -91,7 +91,7 @@ export function settledState(folder: LogFolderReader): 'no log' | 'settled' | 'u
     const uses = HEADER_COPIES.filter((start) => isHeaderCopy(block, start)).map((start) =>
       useAt(block, start),
     );
-    // A file that was never used has zeros there. Anything else was a header.
+    // A file that was never used has zeros there. Anything else is a damaged header.
     if (uses.length === 0 && block.some((byte) => byte !== 0)) return 'unsettled';
     for (const use of uses) if (newest === undefined || use.number > newest.number) newest = use;
   }

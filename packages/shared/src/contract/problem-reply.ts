@@ -4,7 +4,7 @@ import { PROBLEMS, type Problem } from './problem.ts';
 
 export const PROBLEM_CONTENT_TYPE = 'application/problem+json; charset=utf-8';
 
-/** Fastify's own errors, by code. Those of the token plugin all mean the same: not authenticated. */
+/** Fastify's own errors, by code. Those of the token plugin all mean `unauthenticated`. */
 function fromFramework(code: string, request: FastifyRequest | undefined): AppError | undefined {
   if (code.startsWith('FAST_JWT_') || code.startsWith('FST_JWT_')) return new AppError('unauthenticated');
   switch (code) {
@@ -25,24 +25,21 @@ function fromFramework(code: string, request: FastifyRequest | undefined): AppEr
   }
 }
 
-/** What a route says of its bodies; undefined for one that takes none. */
+/** The content types of a route's bodies; undefined for a route that takes none. */
 function typesTakenBy({ routeOptions }: FastifyRequest): string | undefined {
   const { openapi } = routeOptions.config;
   if (openapi === undefined || openapi === 'internal' || openapi.body === undefined) return undefined;
   return `a body of ${Object.keys(openapi.body.content).join(' or ')} is required`;
 }
 
-/**
- * Converts a thrown value to an AppError. Anything that is not a refusal becomes `internal_error`, with its
- * cause.
- */
+/** Converts a thrown value to an AppError. Any other error becomes `internal_error`, with its cause. */
 export function toAppError(error: unknown, request?: FastifyRequest): AppError {
   if (error instanceof AppError) return error;
   if (error instanceof Error) {
     const { code, statusCode } = error as Error & { code?: unknown; statusCode?: unknown };
     const known = typeof code === 'string' ? fromFramework(code, request) : undefined;
     if (known !== undefined) return known;
-    // Only Fastify's word counts: errors of other clients carry the status that somebody else answered.
+    // Only Fastify's own errors count: an error of an HTTP client has the status of another server.
     const isFastifys = typeof code === 'string' && (code.startsWith('FST_') || code === 'ECONNRESET');
     if (isFastifys && typeof statusCode === 'number' && statusCode >= 400 && statusCode < 500)
       return new AppError('invalid_request', { cause: error });
@@ -69,7 +66,7 @@ export function problemOf(error: AppError, requestId: string): Problem {
 const ENTITY_HEADERS = ['content-length', 'content-encoding', 'etag', 'last-modified', 'location'] as const;
 
 /**
- * What `WWW-Authenticate` says of a token (RFC 6750, section 3): nothing of its fault but that it has one.
+ * The value of `WWW-Authenticate` (RFC 6750, section 3). It says that the token is invalid, but never why.
  */
 function challengeOf({ code, tokenFault }: AppError): string | undefined {
   if (code === 'forbidden') return 'Bearer error="insufficient_scope"';
@@ -80,7 +77,7 @@ function challengeOf({ code, tokenFault }: AppError): string | undefined {
 /** Answers a request with a problem document. */
 export function replyProblem(error: AppError, request: FastifyRequest, reply: FastifyReply): FastifyReply {
   const problem = problemOf(error, request.id);
-  // What the handler had set for its own answer does not describe this one.
+  // Headers that the handler set for its own answer do not describe this one.
   for (const name of ENTITY_HEADERS) reply.removeHeader(name);
   reply
     .code(problem.status)

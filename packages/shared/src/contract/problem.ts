@@ -1,10 +1,10 @@
 import { z } from 'zod';
 
 /**
- * Every way a request can be refused: code → HTTP status and title (RFC 9457 `title`).
+ * All codes of refusals, with their HTTP status and title (RFC 9457 `title`).
  *
- * The table is closed. A code is stable once released, a status belongs to exactly one meaning of it, and
- * `docs/errors.md` repeats the table (a test holds the two together).
+ * The table is closed. A code is stable once released, and always has the same status. `docs/errors.md`
+ * repeats the table, and a test compares the two.
  */
 export const PROBLEMS = {
   invalid_request: { status: 400, title: 'The request is not valid' },
@@ -91,12 +91,13 @@ export type ProblemCode = keyof typeof PROBLEMS;
 /** All codes, in the order of the table. */
 export const PROBLEM_CODES = Object.keys(PROBLEMS) as [ProblemCode, ...ProblemCode[]];
 
-/** One fault of an invalid input: where it is (`body.name`, `params.project`) and what is wrong with it. */
+/** One fault of an invalid input: its place (`body.name`, `params.project`) and what is wrong. */
 export const fieldFaultSchema = z.object({
   path: z.string(),
   message: z.string(),
   /**
-   * Of a failed precondition in a batch: the entity tag of the document as it is; absent when there is none.
+   * For a failed precondition in a batch: the present entity tag of the document; absent when it does not
+   * exist.
    */
   etag: z.string().optional(),
 });
@@ -113,7 +114,7 @@ export const problemSchema = z.object({
   errors: z.array(fieldFaultSchema).optional(),
   /** The storage that holds the key or the project. */
   storage: z.uuid().optional(),
-  /** Until when what is refused stays refused. */
+  /** When the refusal ends. */
   until: z.iso.datetime().optional(),
 });
 export type Problem = z.infer<typeof problemSchema>;

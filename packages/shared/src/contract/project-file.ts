@@ -3,24 +3,22 @@ import { projectIdSchema } from './documents.ts';
 import { storageIdSchema } from './storages.ts';
 
 /**
- * The folder of all projects, below Bundoc's data folder. It has one folder per project, named by its id.
+ * The folder of all projects, below Bundoc's data folder. It has one folder per project, named after its id.
  */
 export const PROJECTS_FOLDER = 'projects';
 export const PROJECT_FILE = 'project.json';
 
-/** In the folder of a project that was deleted: nothing else is left of it. */
+/** The only file in the folder of a deleted project. */
 export const DELETION_FILE = 'deleted.json';
 
-/**
- * In the folder of a project that is being brought in, or was moved away: with it the project is not here.
- */
+/** Marks the folder of a project that is being moved here or was moved away. Such a project is not here. */
 export const MOVE_FILE = 'move.mark';
 
 const versionSchema = z.int().positive();
 
 /**
- * `project.json`, format 1 (docs/formats/project-file.md). It is in the clear and holds nothing that is
- * secret. Bundoc writes it; BunKMS reads the wrapped keys when its own store is lost (`bunkms recover`).
+ * `project.json`, format 1 (docs/formats/project-file.md). It is unencrypted and holds no secret. Bundoc
+ * writes it; BunKMS reads the wrapped keys when its own store is lost (`bunkms recover`).
  */
 export const projectFileSchema = z.strictObject({
   format: z.literal(1),
@@ -33,11 +31,9 @@ export const projectFileSchema = z.strictObject({
         version: versionSchema,
         kcv: z.string(),
         wrapped: z.base64(),
-        /** Whether the key was there already when the project was made: others may have sealed under it. */
+        /** Whether the key existed before the project: others may have sealed under it. */
         adopted: z.literal(true).optional(),
-        /**
-         * How often the storage had been taken over when the version was first used there; absent for never.
-         */
+        /** How often the storage had been taken over when the version was first used there; absent for 0. */
         takeOvers: z.strictObject({ storage: storageIdSchema, count: z.int().positive() }).optional(),
       }),
     )

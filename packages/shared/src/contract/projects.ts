@@ -2,27 +2,27 @@ import { z } from 'zod';
 import { projectIdSchema } from './documents.ts';
 import { destroyReceiptSchema } from './keys.ts';
 
-/** What is known of a project without its key: nothing is opened for it, and nothing authenticates it. */
+/** What is known of a project without its key. Nothing is opened for it, so nothing authenticates it. */
 export const projectSummarySchema = z.object({
   /**
-   * Documents and their sealed bytes: as they are for an open project and on PostgreSQL; else as of the
-   * last checkpoint. Absent before the first one.
+   * Documents and their sealed bytes. They are current for an open project and on PostgreSQL, and otherwise
+   * as of the last checkpoint. Absent before the first one.
    */
   documents: z.int().optional(),
   bytes: z.int().optional(),
-  /** The version of the key that is sealed under; absent with `documents`. */
+  /** The key version that new seals use; absent if `documents` is. */
   key_version: z.int().optional(),
-  /** Whether the process that answers has the project open. */
+  /** Whether the answering process has the project open. */
   open: z.boolean(),
-  /** Until when that process may use the key that it has; absent when opening the project fetches the key. */
+  /** Until when that process may use its cached key; absent when opening the project must fetch the key. */
   key_until: z.iso.datetime().optional(),
 });
 export type ProjectSummary = z.infer<typeof projectSummarySchema>;
 
-/** A page of the projects that the token may see, in the order of their ids. */
+/** A project in the list of those that the token may see. */
 export const listedProjectSchema = z.object({
   project: projectIdSchema,
-  /** When it was asked for with `include=summary`. */
+  /** With `include=summary`. */
   summary: projectSummarySchema.optional(),
 });
 export const projectPageSchema = z.object({
@@ -41,14 +41,14 @@ export const projectInfoSchema = z.object({
   /** Sealed bytes of its documents. */
   bytes: z.int(),
   key: z.object({
-    /** The version that is sealed under. */
+    /** The version that new seals use. */
     version: z.int(),
-    /** All that the project has been sealed under and that are not known to be destroyed. */
+    /** All versions that the project was sealed under, except those known to be destroyed. */
     versions: z.array(z.int()),
-    /** Documents that are still sealed under a former one. */
+    /** Documents that are still sealed under an older version. */
     documents_to_reseal: z.int(),
   }),
-  /** How it was in this process before it was asked about, which opens it. */
+  /** The state in this process before this request, which opens the project. */
   cache: z.object({ open: z.boolean(), key_cached: z.boolean() }),
 });
 export type ProjectInfo = z.infer<typeof projectInfoSchema>;
@@ -58,7 +58,7 @@ export const deletedProjectSchema = z.object({
   project: projectIdSchema,
   deleted_at: z.iso.datetime(),
   /**
-   * What BunKMS says of the destruction of its key; absent when that answer was lost, or somebody else had
+   * BunKMS's receipt for the destruction of its key; absent when that answer was lost, or another request
    * destroyed the key.
    */
   key: destroyReceiptSchema.optional(),

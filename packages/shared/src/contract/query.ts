@@ -2,24 +2,21 @@ import { z } from 'zod';
 import { documentIdSchema, documentPageSchema } from './documents.ts';
 import { showAs } from './json-schema.ts';
 
-/** Bytes of a query's JSON at most. */
+/** Maximum bytes of a query's JSON. */
 export const QUERY_BYTES_MAX = 262_144;
 /** Documents of one answer. */
 const QUERY_LIMIT_MAX = 1_000;
 const QUERY_LIMIT_DEFAULT = 100;
-/** Fields that one order looks at, and that documents are grouped by. */
+/** Maximum fields of one order, and of one grouping. */
 const ORDER_FIELDS_MAX = 4;
 const GROUP_FIELDS_MAX = 2;
 /** Figures of one aggregation. */
 const FIGURES_MAX = 20;
 
-/** A path of names joined by dots; what it may be is checked where it is parsed. */
+/** A path of members joined by dots. Its parser checks the rest. */
 export const fieldPathSchema = z.string().min(1).max(512);
 
-/**
- * The condition: a path with a value or with operators, and `$and`, `$or`, `$nor`. Its inside is checked
- * where it is parsed.
- */
+/** The condition: paths with values or operators, and `$and`, `$or`, `$nor`. Its parser checks the rest. */
 const whereSchema = z.record(z.string(), z.unknown());
 
 const valueSchema = z.unknown().meta({ description: 'Any JSON value' });
@@ -72,14 +69,14 @@ export type OrderBy = z.infer<typeof orderBySchema>;
 /** The body of `POST …/query`. */
 export const queryRequestSchema = z.strictObject({
   where: whereSchema.optional(),
-  /** None: the order of creation. */
+  /** Empty: in order of creation. */
   orderBy: orderBySchema.default([]),
   limit: z.int().min(1).max(QUERY_LIMIT_MAX).default(QUERY_LIMIT_DEFAULT),
   /** `next_cursor` of an answer to the same query. */
   cursor: z.string().min(1).max(8_192).optional(),
-  /** Paths of members: the only ones that are given, beside the metadata. */
+  /** Paths of members. Only these and the metadata are returned. */
   fields: z.array(fieldPathSchema).min(1).max(50).optional(),
-  /** Whether the answer says how it was found. */
+  /** Whether the answer explains how it was found. */
   explain: z.boolean().default(false),
 });
 
@@ -99,7 +96,7 @@ export type Figure = z.infer<typeof figureSchema>;
 export const aggregateRequestSchema = z.strictObject({
   where: whereSchema.optional(),
   groupBy: z.array(fieldPathSchema).max(GROUP_FIELDS_MAX).default([]),
-  /** By the name that each has in the answer. */
+  /** Figures by their names in the answer. */
   figures: z
     .record(
       z.string().regex(/^[A-Za-z_][A-Za-z0-9_]{0,63}$/, 'must be a name of letters, digits and _'),
@@ -110,11 +107,11 @@ export const aggregateRequestSchema = z.strictObject({
   explain: z.boolean().default(false),
 });
 
-/** How an answer was found. */
+/** How the answer was found. */
 export const explanationSchema = z.object({
-  /** The index that was used; null when the documents of the collection were looked at one by one. */
+  /** The index that was used; null when all documents of the collection were scanned. */
   index: z.string().nullable(),
-  /** How the documents came into their order. */
+  /** How the documents were put in order. */
   order: z.enum(['creation', 'index', 'sorted']),
   documents_scanned: z.int(),
   /** Sealed bytes. */
@@ -123,7 +120,7 @@ export const explanationSchema = z.object({
 });
 export type Explanation = z.infer<typeof explanationSchema>;
 
-/** What every answer may have besides. */
+/** Optional members of every answer. */
 const foundSchema = z.object({
   /** Ids of documents that do not open. */
   unreadable: z.array(documentIdSchema).optional(),

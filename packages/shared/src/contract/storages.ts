@@ -3,23 +3,23 @@ import { auditReceiptSchema, keyNameSchema } from './keys.ts';
 
 /**
  * Storages of Bundoc as BunKMS knows them (`docs/keys.md`). A storage is a data folder or a database. It has
- * an id, made once, and a generation that each start replaces, so that a copy of it that is started is found
- * out. A key names the one storage that holds it.
+ * a permanent id, and a generation that each start replaces. So BunKMS detects when a copy of the storage is
+ * started. A key names the one storage that holds it.
  */
 
 export const storageIdSchema = z.uuid();
 export const generationSchema = z.uuid();
 
 /**
- * The most generations that one `advance` may name: those which BunKMS may still have after starts that were
- * cut short.
+ * The maximum number of generations in one `advance`: those that BunKMS may still have after interrupted
+ * starts.
  */
 export const CANDIDATES_MAX = 16;
 
-/** A storage that acts as the holder of a key, or wants to be. */
+/** A storage that acts as the holder of a key, or wants to become it. */
 const actingStorage = { storage: storageIdSchema, generation: generationSchema };
 
-/** The body of `POST /v1/keys/{name}/claim`. Without `generation` it is an administrator's. */
+/** The body of `POST /v1/keys/{name}/claim`. An administrator's request has no `generation`. */
 export const claimKeySchema = z.strictObject({
   storage: storageIdSchema,
   generation: generationSchema.optional(),
@@ -52,14 +52,15 @@ export type ShredKey = z.infer<typeof shredKeySchema>;
 /** The answer of `POST /v1/keys/{name}/deletion-intent`. */
 export const deletionIntentSchema = z.object({
   name: keyNameSchema,
-  /** The place of the key's latest change, which `shred` must name. */
+  /** The audit record of the key's latest change, which `shred` must name. */
   receipt: auditReceiptSchema,
   intended_at: z.iso.datetime(),
 });
 export type DeletionIntent = z.infer<typeof deletionIntentSchema>;
 
 /**
- * A deletion that its storage has begun and not finished. `destroyed`: its content is still to be removed.
+ * A deletion that its storage has begun but not finished. `destroyed`: only its content remains to be
+ * removed.
  */
 export const unfinishedDeletionSchema = z.object({
   ...deletionIntentSchema.shape,
@@ -76,7 +77,7 @@ export type DeletionPage = z.infer<typeof deletionPageSchema>;
 
 /**
  * The body of `POST /v1/storages/{id}/advance`: from one of the generations that the storage may have, to a
- * fresh one.
+ * new one.
  */
 export const advanceStorageSchema = z.strictObject({
   from: z.array(generationSchema).max(CANDIDATES_MAX),
@@ -84,9 +85,7 @@ export const advanceStorageSchema = z.strictObject({
 });
 export type AdvanceStorage = z.infer<typeof advanceStorageSchema>;
 
-/**
- * The body of `POST /v1/storages/{id}/take-over`. Without `generation` the next start that asks is let in.
- */
+/** The body of `POST /v1/storages/{id}/take-over`. Without `generation`, the next start is accepted. */
 export const takeOverStorageSchema = z.strictObject({
   generation: generationSchema.optional(),
   force: z.boolean().default(false),
@@ -99,8 +98,8 @@ export const storageInfoSchema = z.object({
   /** Absent after a take-over that named none, until the next start. */
   generation: generationSchema.optional(),
   /**
-   * How often an administrator has taken it over. Seals of its earlier copies are unknown, so they count as
-   * many.
+   * How often an administrator has taken it over. The number of seals by its earlier copies is unknown, so
+   * each counts as many.
    */
   take_overs: z.int().nonnegative(),
   advanced_at: z.iso.datetime(),

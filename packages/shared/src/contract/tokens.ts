@@ -46,16 +46,16 @@ const SECONDS_PER_DAY = 86_400;
 /** Longest life of a token, seconds. */
 export const TOKEN_TTL_S_MAX = { service: 365 * SECONDS_PER_DAY, client: SECONDS_PER_DAY } as const;
 const TOKEN_TTL_WORDS = { service: '365 days', client: '24 hours' } as const;
-/** Life of a token whose issuer did not say, seconds. */
+/** Default life of a token, seconds. */
 export const TOKEN_TTL_S_DEFAULT = { service: 30 * SECONDS_PER_DAY, client: 3_600 } as const;
-/** Longest token that is issued and taken, characters: headers are bounded. */
+/** Longest token that is issued and accepted, characters: headers are bounded. */
 export const TOKEN_LENGTH_MAX = 12_288;
 
 const scopesSchema = z.array(scopeSchema).min(1).max(scopeSchema.options.length);
 const keysSchema = z.array(keyGlobSchema).max(100).default([]);
 const projectsSchema = z.array(projectGrantSchema).max(100).default([]);
 
-/** What the tokens may be for that the bearer of a token issues, and how long they may live. */
+/** What the tokens that a bearer issues may be for, and how long they may live. */
 export const mayIssueSchema = z.strictObject({
   scopes: scopesSchema,
   projects: projectsSchema,
@@ -76,19 +76,19 @@ export const claimsSchema = z.object({
     .transform((scope) => scope.split(' ').filter((word) => word !== '')),
   keys: keysSchema,
   projects: projectsSchema,
-  /** Absent: the bearer issues nothing. */
+  /** Absent: the bearer may issue no tokens. */
   may_issue: mayIssueSchema.optional(),
   jti: z.uuid(),
   /** The token whose share of the process this one uses. Absent: a separate share. */
   root: z.uuid().optional(),
   iat: z.int(),
   exp: z.int(),
-  /** BunKMS issues none; a token that has one is not accepted before that time. */
+  /** BunKMS never sets it. A token that has it is refused before that time. */
   nbf: z.int().optional(),
 });
 export type Claims = z.infer<typeof claimsSchema>;
 
-/** What is asked of `POST /v1/tokens` and `bunkms token issue`. The audience follows from the scopes. */
+/** The input of `POST /v1/tokens` and `bunkms token issue`. The audience follows from the scopes. */
 export const issueTokenSchema = z
   .strictObject({
     sub: subjectSchema,
@@ -103,7 +103,7 @@ export const issueTokenSchema = z
     const fault = (path: string, message: string) =>
       context.addIssue({ code: 'custom', path: [path], message });
     if (new Set(request.scope.map((scope) => audienceOf(scope))).size > 1)
-      fault('scope', 'kms and docs scopes need a token each: a token is for one service');
+      fault('scope', 'kms and docs scopes need separate tokens: a token is for one service');
     if (request.typ === 'client' && request.scope.includes('kms:export_key'))
       fault('scope', 'only service tokens may export keys');
     if (request.typ === 'client' && request.scope.includes('kms:admin'))
@@ -129,7 +129,7 @@ export function audienceOf(scope: Scope): Audience {
   return scope.startsWith('kms:') ? 'bunkms' : 'bundoc';
 }
 
-/** What may be shown of an issued token; never the token. */
+/** The public facts of an issued token; never the token itself. */
 export const tokenInfoSchema = z.object({
   jti: z.uuid(),
   sub: subjectSchema,
@@ -141,7 +141,7 @@ export const tokenInfoSchema = z.object({
   issued_at: z.iso.datetime(),
   expires_at: z.iso.datetime(),
   revoked_at: z.iso.datetime().optional(),
-  /** The token that this one, possibly over several steps, was renewed from. */
+  /** The first token of its chain of renewals. */
   family: z.uuid(),
   /** The token that issued the first of its family; absent for the command line. */
   issuer: z.uuid().optional(),
@@ -154,9 +154,7 @@ export type IssuedToken = z.infer<typeof issuedTokenSchema>;
 
 export const tokenPageSchema = z.object({
   tokens: z.array(tokenInfoSchema),
-  /**
-   * Ids of tokens of the page that are not what the audit chain says of them: nothing is known of these.
-   */
+  /** Ids of tokens of the page whose records contradict the audit chain. Their state is unknown. */
   damaged: z.array(z.string()).optional(),
   next_cursor: z.string().optional(),
 });

@@ -40,7 +40,7 @@ describe('sealing', () => {
   });
 
   it.each([0, 1, 1_048_575, 1_048_576, 1_048_577, 3_000_000])(
-    'opens to %d bytes that were sealed a step at a time',
+    'opens to %d bytes that were sealed step by step',
     (length) => {
       const own = takeKey(randomBytes(KEY_BYTES));
       const plaintext = randomBytes(length);
@@ -124,7 +124,7 @@ describe('aadOf', () => {
     );
   });
 
-  it('is undone by splitting at the NUL bytes, whatever the text', () => {
+  it('can be split into its parts at the NUL bytes, whatever the text', () => {
     fc.assert(
       fc.property(fc.array(fc.string({ unit: 'binary' }), { minLength: 1 }), (parts) => {
         fc.pre(parts.every((part) => !part.includes('\0') && part.isWellFormed()));

@@ -65,7 +65,7 @@ describe.skipIf(gcm === undefined)('AES-GCM, published vectors', () => {
     expect(refused).toBeGreaterThanOrEqual(25);
   });
 
-  it('refuses every vector of another nonce size, since its bytes are cut at other places', () => {
+  it('refuses every vector with another nonce size, because the layout differs', () => {
     let refused = 0;
     for (const { group, test } of tests) {
       if (group.keySize !== KEY_BYTES * 8 || isOurs(group)) continue;
@@ -76,7 +76,7 @@ describe.skipIf(gcm === undefined)('AES-GCM, published vectors', () => {
     expect(refused).toBeGreaterThanOrEqual(30);
   });
 
-  it('takes no key of another size', () => {
+  it('refuses keys of another size', () => {
     let refused = 0;
     for (const { group, test } of tests) {
       if (group.keySize === KEY_BYTES * 8) continue;
@@ -88,7 +88,7 @@ describe.skipIf(gcm === undefined)('AES-GCM, published vectors', () => {
 });
 
 describe('seal', () => {
-  it('lays the bytes out as nonce(12) | ciphertext | tag(16), which any other AES-GCM opens', () => {
+  it('gives nonce(12) | ciphertext | tag(16), which another AES-GCM implementation opens', () => {
     const plaintext = Buffer.from('{"a":1}');
     const aad = aadOf('bundoc/doc/v1', 'project-a', '3fa9');
     const sealed = seal(key, plaintext, aad);
@@ -101,7 +101,7 @@ describe('seal', () => {
     expect(Buffer.concat([decipher.update(ciphertext), decipher.final()])).toEqual(plaintext);
   });
 
-  it('gives what AES-GCM gives for the nonce it chose', () => {
+  it('gives the ciphertext of AES-GCM for the nonce that it chose', () => {
     const plaintext = Buffer.from('the same bytes');
     const sealed = seal(key, plaintext, Buffer.from('aad'));
     const cipher = createCipheriv('aes-256-gcm', key, sealed.subarray(0, 12));
@@ -119,7 +119,7 @@ describe('seal', () => {
 });
 
 describe('open', () => {
-  it('refuses whatever is shorter than nonce and tag with the same error as a wrong tag', () => {
+  it('refuses bytes shorter than nonce and tag with the same error as a wrong tag', () => {
     const messages = new Set<string>();
     for (let length = 0; length <= SEAL_OVERHEAD_BYTES; length++) {
       try {
@@ -195,7 +195,7 @@ interface HmacTest {
 const hmac = loadWycheproof<{ readonly tagSize: number }, HmacTest>('hmac_sha256_test.json');
 
 describe.skipIf(hmac === undefined)('HMAC-SHA256, published vectors', () => {
-  it('agrees on every tag, truncated to 128 bits as in file names too, and on no changed one', () => {
+  it('agrees on every tag, also truncated to 128 bits as in file names, and refuses every changed one', () => {
     let equal = 0;
     let different = 0;
     for (const group of hmac ?? []) {
@@ -215,14 +215,14 @@ describe.skipIf(hmac === undefined)('HMAC-SHA256, published vectors', () => {
 });
 
 describe('keys', () => {
-  it('wipes the raw bytes of a key that is taken', () => {
+  it('wipes the raw bytes of a key that it takes over', () => {
     const bytes = Buffer.alloc(KEY_BYTES, 0x55);
     const taken = takeKey(bytes);
     expect(bytes).toEqual(Buffer.alloc(KEY_BYTES));
     expect(taken.export()).toEqual(Buffer.alloc(KEY_BYTES, 0x55));
   });
 
-  it.each([0, 16, 31, 33, 64])('refuses a key of %i bytes, and wipes it all the same', (length) => {
+  it.each([0, 16, 31, 33, 64])('refuses a key of %i bytes, and still wipes it', (length) => {
     const bytes = Buffer.alloc(length, 0x55);
     expect(() => takeKey(bytes)).toThrow(/32 bytes/);
     expect(bytes).toEqual(Buffer.alloc(length));
@@ -232,11 +232,11 @@ describe('keys', () => {
     expect(deriveKey(key, 'purpose/v1').export()).toEqual(deriveBytes(key, 'purpose/v1', KEY_BYTES));
   });
 
-  it('derives another subkey for each purpose', () => {
+  it('derives a different subkey for each purpose', () => {
     expect(deriveBytes(key, 'a/v1', 32)).not.toEqual(deriveBytes(key, 'a/v2', 32));
   });
 
-  it('pins the key check value, which is stored in data folders', () => {
+  it('keeps the key check value, which is stored in data folders', () => {
     expect(keyCheckValue(key)).toBe(
       Buffer.from(hkdfSync('sha256', Buffer.alloc(32, 7), '', 'bunkms/kcv/v1', 16)).toString('hex'),
     );
@@ -245,7 +245,7 @@ describe('keys', () => {
 });
 
 describe('aadOf', () => {
-  it('refuses what would make two lists of parts give the same bytes', () => {
+  it('refuses parts that would let two lists give the same bytes', () => {
     expect(() => aadOf()).toThrow(/at least one part/);
     expect(() => aadOf('a\0b')).toThrow(/NUL/);
     expect(() => aadOf('a', '\ud800')).toThrow(/well-formed/);

@@ -13,14 +13,14 @@ import { fillRandom } from './random.ts';
 export const KEY_BYTES = 32;
 /** Bytes of the GCM nonce (NIST SP 800-38D: 96 bits is the size for which random nonces are analysed). */
 export const NONCE_BYTES = 12;
-/** Bytes of the GCM tag; shorter tags are never produced nor accepted. */
+/** Bytes of the GCM tag; shorter tags are never produced or accepted. */
 export const TAG_BYTES = 16;
 /** What sealing adds to a plaintext. */
 export const SEAL_OVERHEAD_BYTES = NONCE_BYTES + TAG_BYTES;
 
 /**
- * Bytes that do not open under a key and its AAD: changed, moved, truncated, or sealed under another key.
- * There is one message on purpose: which of these it was must not be distinguishable from outside.
+ * Bytes that do not open under a key and its AAD: changed, moved, truncated, or sealed under another key. All
+ * have the same message on purpose: a caller must not learn which of these it was.
  */
 export class OpenError extends Error {
   override readonly name = 'OpenError';
@@ -30,13 +30,13 @@ export class OpenError extends Error {
 }
 
 /**
- * AAD from its parts, at least one: UTF-8, joined by a NUL byte. No part may hold a NUL or a lone surrogate
- * (UTF-8 has one replacement for all of them), so two different lists of parts never give the same AAD.
+ * AAD from its parts, at least one: UTF-8, joined by a NUL byte. No part may contain a NUL, or a lone
+ * surrogate, which UTF-8 would replace. So two different lists of parts never give the same AAD.
  */
 export function aadOf(...parts: readonly string[]): Buffer {
   assert(parts.length > 0, 'an AAD has at least one part');
   for (const part of parts) {
-    assert(!part.includes('\0'), 'an AAD part holds a NUL');
+    assert(!part.includes('\0'), 'an AAD part contains a NUL');
     assert(part.isWellFormed(), 'an AAD part is not well-formed Unicode');
   }
   return Buffer.from(parts.join('\0'), 'utf8');
@@ -49,8 +49,8 @@ export function aadOf(...parts: readonly string[]): Buffer {
  * A key may seal at most 2^32 times with random nonces (NIST SP 800-38D, section 8.3); the caller counts.
  */
 export function seal(key: KeyObject, plaintext: Uint8Array, aad: Uint8Array): Buffer {
-  // Not from Node's pool of buffers: sealed bytes are kept for long, and would keep what lies beside them,
-  // plaintext among it.
+  // Not from Node's buffer pool: sealed bytes live long, and would keep their pool neighbours in memory,
+  // plaintext among them.
   const sealed = Buffer.allocUnsafeSlow(plaintext.length + SEAL_OVERHEAD_BYTES);
   sealInto(key, plaintext, aad, sealed);
   return sealed;
@@ -58,7 +58,7 @@ export function seal(key: KeyObject, plaintext: Uint8Array, aad: Uint8Array): Bu
 
 /** {@link seal} into `target`, of exactly `plaintext.length + 28` bytes. */
 export function sealInto(key: KeyObject, plaintext: Uint8Array, aad: Uint8Array, target: Uint8Array): void {
-  assert(target.length === plaintext.length + SEAL_OVERHEAD_BYTES, 'the room is of the sealed length');
+  assert(target.length === plaintext.length + SEAL_OVERHEAD_BYTES, 'the target has the sealed length');
   const nonce = target.subarray(0, NONCE_BYTES);
   fillRandom(nonce);
   const cipher = createCipheriv('aes-256-gcm', key, nonce, { authTagLength: TAG_BYTES });
@@ -68,17 +68,19 @@ export function sealInto(key: KeyObject, plaintext: Uint8Array, aad: Uint8Array,
   target.set(cipher.getAuthTag(), NONCE_BYTES + plaintext.length);
 }
 
-/** Bytes that are sealed in one step: well below a millisecond. */
+/** Bytes that are sealed in one step, which takes well below a millisecond. */
 const STEP_BYTES = 1_048_576;
 
-/** {@link sealInto}, with others served between the steps. The caller must run it to its end. */
+/**
+ * {@link sealInto} in steps, between which the caller can do other work. The caller must run it to its end.
+ */
 export function* sealInSteps(
   key: KeyObject,
   plaintext: Uint8Array,
   aad: Uint8Array,
   target: Uint8Array,
 ): Generator<void> {
-  assert(target.length === plaintext.length + SEAL_OVERHEAD_BYTES, 'the room is of the sealed length');
+  assert(target.length === plaintext.length + SEAL_OVERHEAD_BYTES, 'the target has the sealed length');
   const nonce = target.subarray(0, NONCE_BYTES);
   fillRandom(nonce);
   const cipher = createCipheriv('aes-256-gcm', key, nonce, { authTagLength: TAG_BYTES });
@@ -126,14 +128,14 @@ export function decrypted(decipher: DecipherGCM, ciphertext: Uint8Array): Buffer
 const NO_SALT = Buffer.alloc(0);
 
 /**
- * HKDF-SHA256 (RFC 5869): one value per purpose, and per salt, from one key. `info` names the purpose and
- * carries a version, so that no two purposes ever share a subkey.
+ * HKDF-SHA256 (RFC 5869): derives one value per purpose and salt from one key. `info` names the purpose and
+ * its version, so that no two purposes share a subkey.
  */
 export function deriveBytes(key: KeyObject, info: string, bytes: number, salt: Buffer = NO_SALT): Buffer {
   return Buffer.from(hkdfSync('sha256', key, salt, info, bytes));
 }
 
-/** {@link deriveBytes}, as a 256-bit key. The intermediate bytes are wiped. */
+/** {@link deriveBytes} as a 256-bit key. Wipes the intermediate bytes. */
 export function deriveKey(key: KeyObject, info: string, salt: Buffer = NO_SALT): KeyObject {
   const bytes = deriveBytes(key, info, KEY_BYTES, salt);
   try {
@@ -144,7 +146,7 @@ export function deriveKey(key: KeyObject, info: string, salt: Buffer = NO_SALT):
 }
 
 /**
- * Takes ownership of raw key bytes: makes a KeyObject of them and wipes the buffer, also when it throws.
+ * Takes ownership of raw key bytes: converts them to a KeyObject and wipes the buffer, even when it throws.
  */
 export function takeKey(bytes: Buffer): KeyObject {
   try {
@@ -156,7 +158,7 @@ export function takeKey(bytes: Buffer): KeyObject {
 }
 
 /**
- * Key check value of a DEK, 16 bytes in hex: tells two keys apart and reveals nothing of either
+ * Key check value of a DEK, 16 bytes in hex: tells two keys apart and reveals nothing about either
  * (`HKDF-SHA256(DEK, info="bunkms/kcv/v1")`).
  */
 export function keyCheckValue(dek: KeyObject): string {

@@ -17,13 +17,13 @@ const isWiped = (bytes: Buffer) => bytes.every((byte) => byte === 0);
 describe('the answer of an export', () => {
   afterEach(() => vi.restoreAllMocks());
 
-  test('is the JSON of the contract, its first member the key', () => {
+  test('is the JSON of the contract, with the key as its first member', () => {
     const dek = randomBytes(32);
     const body = encodeExportedKey(FACTS, dek);
     expect(body.toString()).toBe(JSON.stringify({ key_material_b64: dek.toString('base64'), ...FACTS }));
   });
 
-  test('reads back, in any order of members and with white space, and is wiped', () => {
+  test('is read with members in any order and with white space, and is then wiped', () => {
     const dek = randomBytes(32);
     const key_material_b64 = dek.toString('base64');
     for (const text of [
@@ -44,7 +44,7 @@ describe('the answer of an export', () => {
     ['nothing', ''],
     ['no JSON', '{"key_material_b64":'],
     ['no key', JSON.stringify(FACTS)],
-    ['a key that is no text', JSON.stringify({ ...FACTS, key_material_b64: 7 })],
+    ['a key that is not text', JSON.stringify({ ...FACTS, key_material_b64: 7 })],
     ['a short key', JSON.stringify({ ...FACTS, key_material_b64: 'AAAA' })],
     ['a long key', JSON.stringify({ ...FACTS, key_material_b64: `${material}AAAA` })],
     ['a key in another alphabet', JSON.stringify({ ...FACTS, key_material_b64: `_${material.slice(1)}` })],
@@ -56,9 +56,9 @@ describe('the answer of an export', () => {
       ),
     ],
     ['two keys', `{"key_material_b64":"${material}","key_material_b64":"${material}"}`],
-    ['a fact too little', JSON.stringify({ ...FACTS, kcv: undefined, key_material_b64: material })],
-    ['text behind the key that is no JSON', `${JSON.stringify({ ...FACTS, key_material_b64: material })}}`],
-  ])('is refused with %s, is wiped, and the error repeats nothing', (_what, text) => {
+    ['a missing fact', JSON.stringify({ ...FACTS, kcv: undefined, key_material_b64: material })],
+    ['text behind the key that is not JSON', `${JSON.stringify({ ...FACTS, key_material_b64: material })}}`],
+  ])('is refused with %s, is wiped, and the error quotes nothing of it', (_what, text) => {
     const body = Buffer.from(text);
     const read = () => decodeExportedKey(body);
     expect(read).toThrow();
@@ -66,7 +66,7 @@ describe('the answer of an export', () => {
     expect(() => decodeExportedKey(Buffer.from(text))).not.toThrow(material.slice(6));
   });
 
-  test('is made and read without a string of the key', () => {
+  test('is written and read without a string of the key', () => {
     const dek = randomBytes(32);
     const spellings = [dek.toString('base64'), dek.toString('hex'), dek.toString('latin1')];
     const made: string[] = [];

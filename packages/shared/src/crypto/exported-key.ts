@@ -4,7 +4,7 @@ import { scanJson } from '../json/scan.ts';
 import { takeKey } from './aead.ts';
 import { KEY_TEXT_BYTES, readKeyText, writeKeyText } from './key-text.ts';
 
-/** What an export answers beside the key itself. */
+/** The members of an export's answer except the key itself. */
 export type ExportedKeyFacts = Omit<ExportedKey, 'key_material_b64'>;
 
 const MATERIAL = 'key_material_b64';
@@ -14,7 +14,7 @@ const NO_MATERIAL = 'A'.repeat(KEY_TEXT_BYTES);
 /**
  * The body of an export's answer, written as bytes, so that the key never becomes a string.
  *
- * @returns new memory; the caller wipes it, and `dek`.
+ * @returns a new buffer. The caller wipes it and `dek`.
  */
 export function encodeExportedKey(facts: ExportedKeyFacts, dek: Uint8Array): Buffer {
   const rest = Buffer.from(`",${JSON.stringify(facts).slice(1)}`);
@@ -27,9 +27,9 @@ export function encodeExportedKey(facts: ExportedKeyFacts, dek: Uint8Array): Buf
 
 /**
  * Reads the body of an export's answer, with its members in any order, and wipes it. The key is cut out of
- * the bytes before any of them become a string.
+ * the bytes before the rest becomes a string.
  *
- * @throws Error when it is no such answer; the message repeats nothing of it.
+ * @throws Error when it is not such an answer; the message quotes nothing of it.
  */
 export function decodeExportedKey(body: Buffer): {
   readonly facts: ExportedKeyFacts;
@@ -52,8 +52,8 @@ export function decodeExportedKey(body: Buffer): {
 }
 
 /**
- * The part of the body that is the key's text; undefined when there is none, more than one, or one that is
- * not written plainly.
+ * The part of the body that is the text of the key. Undefined when there is none, more than one, or one with
+ * escapes.
  */
 function materialIn(body: Buffer): Buffer | undefined {
   const { members, duplicateName } = scanJson(body);

@@ -4,14 +4,14 @@ import { KEY_TEXT_BYTES, readKeyHex, readKeyText, writeKeyText } from './key-tex
 
 const key = fc.uint8Array({ minLength: 32, maxLength: 32 });
 
-/** What Node takes for the base64 of 32 bytes, and nothing that it merely tolerates. */
+/** Decodes the canonical base64 of 32 bytes with Node, without anything that Node merely tolerates. */
 function byNode(text: string): Buffer | undefined {
   const bytes = Buffer.from(text, 'base64');
   return bytes.length === 32 && bytes.toString('base64') === text ? bytes : undefined;
 }
 
 describe('a key as text', () => {
-  test('is what Node writes, and reads back', () => {
+  test('is what Node writes, and is read back', () => {
     fc.assert(
       fc.property(key, (bytes) => {
         const text = Buffer.alloc(KEY_TEXT_BYTES);
@@ -25,7 +25,7 @@ describe('a key as text', () => {
     );
   });
 
-  test('is refused after any change that Node would have to forgive', () => {
+  test('is refused after any change that Node would tolerate', () => {
     const change = fc.record({ at: fc.nat(KEY_TEXT_BYTES - 1), to: fc.integer({ min: 0, max: 127 }) });
     fc.assert(
       fc.property(key, change, (bytes, { at, to }) => {
@@ -37,7 +37,7 @@ describe('a key as text', () => {
     );
   });
 
-  test('is refused when it is hex with a character that is no digit, or of another length', () => {
+  test('is refused when it is hex with an invalid digit or of another length', () => {
     const digits = Buffer.from('0123456789abcdefABCDEF');
     fc.assert(
       fc.property(key, fc.nat(63), fc.integer({ min: 0, max: 255 }), (bytes, at, to) => {

@@ -10,8 +10,8 @@ const VALUES = new Uint8Array(256).fill(NONE);
 for (const [value, character] of ALPHABET.entries()) VALUES[character] = value;
 
 /**
- * Writes a 32-byte key as base64 (RFC 4648, section 4) from bytes to bytes. Node's own codec has a string at
- * one end, and strings can be neither wiped nor kept out of heap snapshots.
+ * Writes a 32-byte key as base64 (RFC 4648, section 4) from bytes to bytes. Node's own codec needs a string,
+ * and a string can be neither wiped nor kept out of heap snapshots.
  *
  * @param target has room for {@link KEY_TEXT_BYTES}.
  */
@@ -27,14 +27,14 @@ export function writeKeyText(key: Uint8Array, target: Uint8Array): void {
 }
 
 /**
- * Reads what {@link writeKeyText} writes, and nothing else: other lengths, characters, paddings and loose
- * bits are refused.
+ * Reads the output of {@link writeKeyText}, and refuses everything else: other lengths, characters, paddings
+ * and unused bits that are not zero.
  *
- * @returns the key, which the caller wipes; undefined when the text is none.
+ * @returns the key, which the caller wipes; undefined when the text is not a key.
  */
 export function readKeyText(text: Uint8Array): Buffer | undefined {
   if (text.length !== KEY_TEXT_BYTES || text[KEY_TEXT_BYTES - 1] !== PADDING) return undefined;
-  // Not from the pool: the memory is this key's alone.
+  // Not from the pool: no other buffer shares this memory.
   const key = Buffer.alloc(KEY_BYTES);
   let isWrong = 0;
   for (let from = 0, to = 0; from < KEY_TEXT_BYTES; from += 4, to += 3) {
@@ -56,7 +56,7 @@ export function readKeyText(text: Uint8Array): Buffer | undefined {
 
 /**
  * Reads a 32-byte key from 64 hex digits of either case. @returns the key, which the caller wipes; undefined
- * when the text is none.
+ * when the text is not a key.
  */
 export function readKeyHex(text: Uint8Array): Buffer | undefined {
   if (text.length !== 2 * KEY_BYTES) return undefined;

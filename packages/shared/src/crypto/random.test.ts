@@ -7,10 +7,10 @@ describe('fillRandom', () => {
     expect(seen.size).toBe(20_000);
   });
 
-  it('fills every byte, of sizes that do not divide the block and of those beyond it', () => {
+  it('fills every byte, for sizes that do not divide the block and for larger ones', () => {
     for (const bytes of [1, 12, 1_000, 3_000, 4_095, 4_096, 4_097, 20_000]) {
       const seen = new Uint8Array(bytes);
-      // Each byte is other than zero at least once in forty fillings, but for a chance of 256^-40.
+      // Each byte is not zero at least once in forty fillings, except with a probability of 256^-40.
       for (let turn = 0; turn < 40; turn++) {
         const target = new Uint8Array(bytes);
         fillRandom(target);
@@ -22,7 +22,7 @@ describe('fillRandom', () => {
     }
   });
 
-  it('fills a part of a buffer and nothing beside it', () => {
+  it('fills a part of a buffer and nothing outside it', () => {
     const target = Buffer.alloc(36);
     fillRandom(target.subarray(12, 24));
     expect(target.subarray(0, 12)).toEqual(Buffer.alloc(12));

@@ -5,11 +5,11 @@ let block = Buffer.alloc(0);
 let used = 0;
 
 /**
- * Fills `target` from the system's generator of secure random numbers, by way of a block that is filled at
- * once: for the many small values of a write, since a call of the generator costs as much as to seal a
- * document. No byte is given out twice, and none stays behind in the block.
+ * Fills `target` with secure random bytes from a block that is filled in one call. It is for the many small
+ * values of a write, because one call of the system's generator costs as much as sealing a document. No byte
+ * is used twice, and used bytes are wiped from the block.
  *
- * For nonces and identifiers. Keys are made by `randomBytes`, without a stop on the way.
+ * For nonces and identifiers. Keys come directly from `randomBytes`.
  */
 export function fillRandom(target: Uint8Array): void {
   if (target.length > BLOCK_BYTES) {
@@ -26,7 +26,7 @@ export function fillRandom(target: Uint8Array): void {
   used += target.length;
 }
 
-/** {@link fillRandom} of a new buffer. */
+/** {@link fillRandom} for a new buffer. */
 export function smallRandom(bytes: number): Buffer {
   const target = Buffer.allocUnsafe(bytes);
   fillRandom(target);

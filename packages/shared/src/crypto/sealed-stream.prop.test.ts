@@ -17,7 +17,7 @@ const openAll = (bytes: Buffer, ...context: readonly string[]) => [
 ];
 
 describe('a sealed stream', () => {
-  it('gives the chunks back that were sealed', () => {
+  it('returns the chunks that were sealed', () => {
     fc.assert(
       fc.property(chunks, (plaintexts) => {
         const opened = openAll(Buffer.concat(sealAll(plaintexts, 'format', 'id')), 'format', 'id');
@@ -26,7 +26,7 @@ describe('a sealed stream', () => {
     );
   });
 
-  it('binds each chunk to its stream, its number and whether it is the last, as the formats say', () => {
+  it('binds each chunk to its stream, its number and whether it is the last, as the formats specify', () => {
     const [first, last] = sealAll([Buffer.from('a'), Buffer.from('b')], 'bundoc/x/v1', 'p') as [
       Buffer,
       Buffer,
@@ -37,7 +37,7 @@ describe('a sealed stream', () => {
     expect(open(key, sealedIn(last), aadOf('bundoc/x/v1', 'p', '1', 'last')).toString()).toBe('b');
   });
 
-  it('does not open once it is cut, extended, or has a chunk moved, repeated, dropped or taken from another stream', () => {
+  it('does not open when it is truncated or extended, or a chunk is moved, repeated, dropped or from another stream', () => {
     fc.assert(
       fc.property(chunks, fc.nat(), (plaintexts, pick) => {
         const sealed = sealAll(plaintexts, 'format', 'id');

@@ -2,18 +2,18 @@ import type { KeyObject } from 'node:crypto';
 import { aadOf, OpenError, open, SEAL_OVERHEAD_BYTES, sealInto } from './aead.ts';
 
 /**
- * A stream of sealed chunks: of each chunk its length as 4 bytes, then its sealed bytes. The AAD binds each
+ * A stream of sealed chunks: for each chunk its length in 4 bytes, then its sealed bytes. The AAD binds each
  * chunk to the stream, to its number and to whether it is the last one. So no chunk can be moved, dropped or
- * repeated, and a stream that was cut short does not open. (STREAM; V. Hoang, R. Reyhanitabar, P. Rogaway and
- * D. Vizár, 2015.)
+ * repeated, and a truncated stream does not open. (STREAM; V. Hoang, R. Reyhanitabar, P. Rogaway and D.
+ * Vizár, 2015.)
  */
 
-/** Bytes of a chunk's length, in front of it. */
+/** Bytes of the length before a chunk. */
 export const LENGTH_BYTES = 4;
-/** Plaintext after which a writer ends a chunk. */
+/** Bytes of plaintext after which a writer ends a chunk. */
 export const CHUNK_BYTES = 262_144;
 
-/** Seals, or opens, the chunks of one stream in their order. */
+/** Seals or opens the chunks of one stream in order. */
 export class SealedStream {
   readonly #key: KeyObject;
   readonly #context: readonly string[];
@@ -25,7 +25,7 @@ export class SealedStream {
     this.#context = context;
   }
 
-  /** The next chunk as it is written, its length included. */
+  /** Seals the next chunk. @returns its length and its sealed bytes. */
   seal(plaintext: Uint8Array, isLast: boolean): Buffer {
     const sealedBytes = plaintext.length + SEAL_OVERHEAD_BYTES;
     const chunk = Buffer.allocUnsafeSlow(LENGTH_BYTES + sealedBytes);
@@ -45,7 +45,7 @@ export class SealedStream {
   /**
    * Opens all chunks in memory, one by one. The last one ends where the bytes end.
    *
-   * @throws OpenError for anything but a whole stream. Each chunk that was given before is authentic.
+   * @throws OpenError for anything but a complete stream. The chunks that were yielded before are authentic.
    */
   *openAll(bytes: Buffer): Generator<Buffer> {
     for (let at = 0, isLast = false; !isLast; ) {

@@ -11,13 +11,15 @@ import {
 } from 'node:fs';
 import { resolve, sep } from 'node:path';
 
-// Used by Bundoc's thread that writes files as well: it must import no library, so that the thread starts in
-// a few milliseconds.
+// Bundoc's file writer thread also uses this file. It must import no library, so that the thread starts in a
+// few milliseconds.
 
-/** The code of an {@link UnsafeEntry}, which crosses threads where the class does not. */
+/** The code of an {@link UnsafeEntry}. It survives the transfer between threads; the class does not. */
 export const UNSAFE_ENTRY = 'UNSAFE_ENTRY';
 
-/** An entry of a data folder is not what Bundoc puts there. Nothing of it was read or written. */
+/**
+ * An entry of a data folder is not of the kind that Bundoc creates there. Nothing of it was read or written.
+ */
 export class UnsafeEntry extends Error {
   override readonly name = 'UnsafeEntry';
   readonly code = UNSAFE_ENTRY;
@@ -36,18 +38,18 @@ const { O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_RDONLY } = constants;
 /** No link is followed, and no pipe or device is waited for. */
 export const SAFE_FLAGS = O_NOFOLLOW | O_NONBLOCK;
 export const FOLDER_FLAGS = O_RDONLY | O_DIRECTORY | SAFE_FLAGS;
-/** A path that is not in its normal form, or leads upwards. */
+/** A path that is not normalized, or leads upwards. */
 const NOT_BELOW = /(?:^|\/)\.{0,2}(?:\/|$)|\0/;
 
 /**
- * How descriptors are tied to places below a data folder. Node has neither `openat` nor `openat2`. On Linux
- * the folder `/proc/self/fd` takes their place: an open folder's entries are reached through its descriptor,
- * and the kernel says where a descriptor lies. Elsewhere paths are checked before and after each use, which
- * leaves a moment in which a live attacker can exchange a folder.
+ * How file access is confined to the data folder. Node has neither `openat` nor `openat2`. Linux has
+ * `/proc/self/fd` instead: it gives access to an open folder's entries through its descriptor, and the kernel
+ * tells the path of a descriptor. On other systems paths are checked before and after each use. This leaves a
+ * moment in which an active attacker can exchange a folder.
  */
 export type Containment = 'descriptors' | 'paths';
 
-/** The containment that this system has. */
+/** The containment that this system supports. */
 function containmentOf(descriptor: number, realPath: string): Containment {
   try {
     return readlinkSync(procPath(descriptor)) === realPath ? 'descriptors' : 'paths';
@@ -56,7 +58,10 @@ function containmentOf(descriptor: number, realPath: string): Containment {
   }
 }
 
-/** A data folder as another thread of this process takes it over; its descriptor stays the opener's. */
+/**
+ * A data folder for use in another thread of this process. The thread that opened it still owns the
+ * descriptor.
+ */
 export interface SharedFolder {
   readonly path: string;
   readonly realPath: string;
@@ -65,13 +70,13 @@ export interface SharedFolder {
 }
 
 /**
- * A data folder, held open. Who can write to its storage is not trusted: below the folder no symbolic link is
- * followed, and only regular files and folders are opened. A hard link to a file outside cannot be
+ * An open data folder. Others who can write to its storage are not trusted. Below the folder, no symbolic
+ * link is followed, and only regular files and folders are opened. A hard link to a file outside cannot be
  * distinguished from a file of the folder.
  *
- * The path of the folder itself is the administrator's, and may lead over links.
+ * The administrator chooses the path of the folder itself, which may contain symbolic links.
  *
- * One class, because it is the one way to the disk: each kind of access is a method here and nowhere else.
+ * One class, because all disk access goes through it: each kind of access is a method here and nowhere else.
  */
 export class DataFolder implements Disposable {
   readonly #shared: SharedFolder;
@@ -83,7 +88,7 @@ export class DataFolder implements Disposable {
   /**
    * Opens an existing folder.
    *
-   * @param containment what this system has, unless a test asks for the other.
+   * @param containment what this system supports, unless a test sets the other.
    * @throws the system's error when there is no such folder.
    */
   static open(directory: string, containment?: Containment): DataFolder {
@@ -98,18 +103,18 @@ export class DataFolder implements Disposable {
     });
   }
 
-  /** Opens a folder, and makes it for the service's own user if there is none. */
+  /** Opens a folder. Creates it, for the service's user only, if it does not exist. */
   static make(directory: string): DataFolder {
     mkdirSync(directory, { recursive: true, mode: 0o700 });
     return DataFolder.open(directory);
   }
 
-  /** In another thread than the one that opened it. */
+  /** For another thread than the one that opened it. */
   static over(shared: SharedFolder): DataFolder {
     return new DataFolder(shared);
   }
 
-  /** As it was opened: what the paths that {@link below} takes begin with. */
+  /** The path with which it was opened. Paths for {@link below} begin with it. */
   get path(): string {
     return this.#shared.path;
   }
@@ -125,7 +130,7 @@ export class DataFolder implements Disposable {
   /**
    * @returns the path below the folder, empty for the folder itself.
    *
-   * @throws for a path outside: a defect of the caller.
+   * @throws for a path outside, which is a defect of the caller.
    */
   below(path: string): string {
     const { path: root } = this.#shared;
@@ -136,26 +141,23 @@ export class DataFolder implements Disposable {
     return below;
   }
 
-  /** The path by which an entry of the folder itself is reached; it may be a link. */
+  /** The path to an entry of the folder itself; the entry may be a link. */
   entry(name: string): string {
     return `${this.entriesOf(this.#shared.descriptor, '')}${sep}${name}`;
   }
 
-  /**
-   * The path by which an entry is opened; a link on the way would be followed, so {@link isAt} says where
-   * that led.
-   */
+  /** The path to open an entry. The system would follow links in it, so {@link isAt} checks the result. */
   pathOf(below: string): string {
     if (this.#shared.containment !== 'descriptors') return this.#realPathOf(below);
     return `${procPath(this.#shared.descriptor)}/${below === '' ? '.' : below}`;
   }
 
   /**
-   * Whether a descriptor that was opened by {@link pathOf} is of that very entry. False also once the data
-   * folder itself has got another path.
+   * Whether a descriptor that was opened by {@link pathOf} belongs to exactly that entry. Also false after
+   * the data folder itself was renamed.
    *
-   * @param now `named` when it must have its name still; otherwise it may have been replaced or removed since
-   * it was opened.
+   * @param now `named` when it must still have its name; otherwise it may have been replaced or removed
+   *   since it was opened.
    */
   isAt(descriptor: number, below: string, now: 'named' | 'opened' = 'opened'): boolean {
     const path = this.#realPathOf(below);
@@ -173,13 +175,14 @@ export class DataFolder implements Disposable {
     }
   }
 
-  /** A path that leads to the entries of the open folder, even if its own path changes. */
+  /** A path to the entries of the open folder that stays valid when the folder is renamed. */
   entriesOf(descriptor: number, below: string): string {
     return this.#shared.containment === 'descriptors' ? procPath(descriptor) : this.#realPathOf(below);
   }
 
   /**
-   * Opens what exists below the folder, without following a link. The caller checks its type, and closes it.
+   * Opens an existing entry below the folder, without following links. The caller checks its type and closes
+   * it.
    *
    * @throws UnsafeEntry; the system's error otherwise.
    */
@@ -200,8 +203,8 @@ export class DataFolder implements Disposable {
   }
 
   /**
-   * Opens what exists component by component: for an entry that seems not to be where it was looked for. The
-   * data folder may have got another path since it was opened, or the entry another name.
+   * Opens an existing entry component by component, for an entry that was not found at its path. The data
+   * folder may have been renamed since it was opened, or the entry itself.
    *
    * @throws UnsafeEntry; the system's error otherwise.
    */
@@ -225,9 +228,9 @@ export class DataFolder implements Disposable {
   }
 
   /**
-   * When {@link pathOf} could not be opened. What seems to be absent may be absent only where a link leads.
+   * For when {@link pathOf} could not be opened. The entry may be missing only because a link led elsewhere.
    *
-   * @returns a descriptor when the entry is there after all.
+   * @returns a descriptor when the entry exists after all.
    * @throws UnsafeEntry; the system's error otherwise.
    */
   openInstead(below: string, flags: number, error: unknown): number {
@@ -235,18 +238,18 @@ export class DataFolder implements Disposable {
     if (this.#shared.containment === 'descriptors') return this.walkSync(below, flags);
     for (let parent = parentOf(below); parent !== ''; parent = parentOf(parent)) {
       const stats = lstatSync(this.#realPathOf(parent), { throwIfNoEntry: false });
-      if (stats !== undefined && !stats.isDirectory()) throw new UnsafeEntry(parent, 'is no folder');
+      if (stats !== undefined && !stats.isDirectory()) throw new UnsafeEntry(parent, 'is not a folder');
     }
     throw error;
   }
 
-  /** What an error of opening an entry says of it. */
+  /** The error for a failed attempt to open an entry. */
   openError(below: string, error: unknown): unknown {
     const code = codeOf(error);
     if (code === 'ELOOP') return new UnsafeEntry(below, 'is a symbolic link');
-    if (code === 'ENOTDIR') return new UnsafeEntry(below, 'is no folder, or lies in none');
-    // A socket, or a device that is not there.
-    if (code === 'ENXIO' || code === 'ENODEV') return new UnsafeEntry(below, 'is no regular file');
+    if (code === 'ENOTDIR') return new UnsafeEntry(below, 'is not a folder, or its parent is not');
+    // A socket, or a device that does not exist.
+    if (code === 'ENXIO' || code === 'ENODEV') return new UnsafeEntry(below, 'is not a regular file');
     if (code === 'EISDIR') return new UnsafeEntry(below, 'is a folder where a file belongs');
     return error;
   }
@@ -269,7 +272,7 @@ export class DataFolder implements Disposable {
 /** @throws UnsafeEntry unless it is a regular file of at most `bytesMax`. */
 export function requireFile(below: string, stats: Stats, bytesMax: number): void {
   if (stats.isDirectory()) throw new UnsafeEntry(below, 'is a folder where a file belongs');
-  if (!stats.isFile()) throw new UnsafeEntry(below, 'is no regular file');
+  if (!stats.isFile()) throw new UnsafeEntry(below, 'is not a regular file');
   if (stats.size > bytesMax)
     throw new UnsafeEntry(below, `has ${stats.size} bytes, and at most ${bytesMax} are expected`);
 }

@@ -1,22 +1,22 @@
 import { constants } from 'node:fs';
 import { open } from 'node:fs/promises';
 
-/** Bytes that can be read from any place. */
+/** Random access to bytes. */
 export interface ByteSource {
   readonly sizeBytes: number;
-  /** @returns as many bytes as are asked for; fewer only at the end. */
+  /** @returns the requested number of bytes; fewer only at the end. */
   read(at: number, bytes: number): Promise<Buffer>;
 }
 
 /**
- * A file as a source of bytes; who opens it closes it. @throws Error unless it is a regular file that can be
- * read.
+ * Opens a file as a source of bytes; the caller closes it. @throws Error unless it is a readable regular
+ * file.
  */
 export async function openFileSource(path: string): Promise<ByteSource & AsyncDisposable> {
   const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
   try {
     const stats = await file.stat();
-    if (!stats.isFile()) throw new Error(`${path} is no regular file`);
+    if (!stats.isFile()) throw new Error(`${path} is not a regular file`);
     return {
       sizeBytes: stats.size,
       read: async (at, bytes) => {

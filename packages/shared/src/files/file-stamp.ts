@@ -1,6 +1,6 @@
 import { statSync } from 'node:fs';
 
-/** Tells whether a file has changed. One that cannot be looked at has a stamp as well. */
+/** A value that differs after a file has changed. A file that cannot be read also has one. */
 export function stampOf(path: string): string {
   try {
     const { ino, mtimeNs, size } = statSync(path, { bigint: true });

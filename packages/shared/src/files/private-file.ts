@@ -2,14 +2,14 @@ import { randomBytes } from 'node:crypto';
 import { link, mkdir, open, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 
-/** What a file shall hold; pieces are written as they come. */
+/** The content of a file; chunks are written as they arrive. */
 type Content = string | Uint8Array | AsyncIterable<Uint8Array>;
 
 /**
- * Makes a file (mode 0600) that appears with its whole content or not at all, and is durable once this
+ * Creates a file (mode 0600) that appears with its complete content or not at all. It is durable once this
  * resolves.
  *
- * @returns false, with nothing changed, when there is a file already, also when another process was faster.
+ * @returns false, with nothing changed, when the file exists already, also when another process was faster.
  */
 export async function createPrivateFile(path: string, content: Content): Promise<boolean> {
   const temporary = await writeTemporary(path, content);

@@ -12,7 +12,7 @@ import {
 } from 'node:fs';
 import { codeOf, type DataFolder, requireFile, SAFE_FLAGS } from './data-folder.ts';
 
-// Small files in a data folder, read and written synchronously: before Bundoc has its disk, and by BunKMS.
+// Synchronous access to small files in a data folder, for BunKMS, and for Bundoc before its file writer runs.
 
 const FILE_MODE = 0o600;
 
@@ -71,7 +71,7 @@ export function listSync(folder: DataFolder, below: string): string[] {
   }
 }
 
-/** Overwrites a file, or makes it; not durably. @throws UnsafeEntry; the system's error otherwise. */
+/** Creates or overwrites a file, not durably. @throws UnsafeEntry; the system's error otherwise. */
 export function writeSmallSync(folder: DataFolder, name: string, content: Buffer): void {
   const file = openOrMake(folder, name);
   try {
@@ -84,10 +84,10 @@ export function writeSmallSync(folder: DataFolder, name: string, content: Buffer
 }
 
 /**
- * Makes a file without content unless there is one. One that is there is not opened: closing it would take a
- * lock away that this process holds by another descriptor.
+ * Creates an empty file unless it exists. An existing file is not opened: closing it would release a lock
+ * that this process holds through another descriptor.
  *
- * @throws UnsafeEntry for anything else; the system's error otherwise.
+ * @throws UnsafeEntry for an entry of another kind; the system's error otherwise.
  */
 export function requireEmptySync(folder: DataFolder, name: string): void {
   const stats = lstatSync(folder.entry(name), { throwIfNoEntry: false });
@@ -98,7 +98,7 @@ export function requireEmptySync(folder: DataFolder, name: string): void {
   else requireFile(name, stats, 0);
 }
 
-/** Removes a file; nothing happens when there is none. */
+/** Removes a file, if it exists. */
 export function removeSync(folder: DataFolder, name: string): void {
   try {
     unlinkSync(folder.entry(name));

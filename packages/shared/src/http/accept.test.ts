@@ -23,6 +23,6 @@ it.each([
   [`${EVENTS}, */*`, EVENTS],
   [`${JSON_TYPE}, ${EVENTS}`, JSON_TYPE],
   [`${EVENTS}, ${JSON_TYPE}`, EVENTS],
-] as const)('an Accept of %j prefers %j', (accept, type) => {
+] as const)('the Accept header %j prefers %j', (accept, type) => {
   expect(preferred(accept, OFFERED)).toBe(type);
 });

@@ -7,9 +7,9 @@ interface Range {
 const QUALITY = /^q=(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)$/;
 
 /**
- * The media type of `offered` that an `Accept` header likes most (RFC 9110, section 12.5.1): by its quality,
- * then by how exactly it is named, then by its place in the header, then by the order of `offered`.
- * Parameters other than `q`, and ranges that are malformed, are ignored.
+ * The media type of `offered` that an `Accept` header prefers (RFC 9110, section 12.5.1). Quality decides,
+ * then how exactly the type is named, then its place in the header, then the order of `offered`. Parameters
+ * other than `q`, and ranges that are malformed, are ignored.
  *
  * @returns undefined when the header accepts none of them, or there is no header.
  */
@@ -30,9 +30,9 @@ export function preferred<T extends string>(
 
 interface Weight {
   readonly quality: number;
-  /** 2 for a type that is named, 1 for `type/*`, 0 for `*\/*`. */
+  /** 2 for a full type, 1 for `type/*`, 0 for `*\/*`. */
   readonly precision: number;
-  /** Of the range in the header. */
+  /** The position of the range in the header. */
   readonly place: number;
 }
 
@@ -42,7 +42,7 @@ function outweighs(one: Weight, other: Weight): boolean {
   return one.place < other.place;
 }
 
-/** The quality of a type is the one of the range that names it most exactly; undefined when none does. */
+/** The quality of a type, from the most specific range that matches it; undefined when none does. */
 function weigh(type: string, ranges: readonly Range[]): Weight | undefined {
   const names = ['*/*', `${type.slice(0, type.indexOf('/'))}/*`, type];
   for (let precision = names.length - 1; precision >= 0; precision--) {

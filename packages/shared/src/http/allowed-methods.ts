@@ -2,7 +2,7 @@ import type { FastifyInstance, HTTPMethods } from 'fastify';
 import { AppError } from '../contract/app-error.ts';
 import { describe } from '../openapi/description.ts';
 
-/** Methods that Fastify has routes for. Any other method is refused without one. */
+/** Methods for which Fastify supports routes. Any other method is refused before routing. */
 const ROUTED: readonly HTTPMethods[] = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS', 'TRACE'];
 
 /** The methods that each path of an app has. */
@@ -10,7 +10,7 @@ export class AllowedMethods {
   readonly #byUrl = new Map<string, Set<string>>();
   #patterns: readonly { readonly path: RegExp; readonly allow: readonly string[] }[] | undefined;
 
-  /** Knows the routes that are registered from now on. */
+  /** Records the routes that are registered from now on. */
   constructor(app: FastifyInstance) {
     app.addHook('onRoute', (route) => {
       const methods = this.#byUrl.get(route.url) ?? new Set();
@@ -20,8 +20,8 @@ export class AllowedMethods {
   }
 
   /**
-   * The methods of the path of a request target, in the order of the alphabet; undefined for a path that is
-   * no endpoint.
+   * The methods of the path of a request target, in alphabetical order; undefined for a path without an
+   * endpoint.
    */
   at(target: string): readonly string[] | undefined {
     const [path = ''] = target.split(/[?#]/, 1);
@@ -29,12 +29,12 @@ export class AllowedMethods {
   }
 
   /**
-   * Answers 405 with `Allow` on every path that exists under another method. Fastify has no such answer of
-   * its own. Call it once, after all routes.
+   * Answers 405 with `Allow` on every path that exists under another method, which Fastify itself does not.
+   * Call it once, after all routes.
    */
   refuseOthers(app: FastifyInstance): void {
     const known = [...this.#byUrl].map(([url, named]) => {
-      // Of a path that ends in a slash or not, Fastify names the one and has both.
+      // Fastify lists a path either with or without its final slash, but serves both.
       const methods = new Set([...named, ...ROUTED.filter((method) => app.hasRoute({ url, method }))]);
       return { url, methods, allow: [...methods].sort() };
     });

@@ -8,7 +8,7 @@ import type { Share } from '../shares/share.ts';
 import { bySpeed, MAKE_ROOM_AFTER_MS, Pace, slowest } from './pace.ts';
 import { shareOfRequest } from './request-share.ts';
 
-/** Room that is kept for the answer of a write. */
+/** Buffer space reserved for the answer of a write. */
 const RESERVED = Symbol('reserved room');
 
 declare module 'fastify' {
@@ -22,34 +22,33 @@ declare module 'fastify' {
   }
 }
 
-/** Part of the `config` of a POST that changes nothing. */
+/** `config` of a POST that changes nothing. */
 export const READ = { isRead: true } as const;
 
 /**
- * Answers below this are not counted: Node stops reading from a connection long before many of them wait on
- * it.
+ * Smaller answers are not counted: Node stops reading from a connection long before many of them wait on it.
  */
 const COUNTED_BYTES_MIN = 16_384;
 const SWEEP_EVERY_MS = 1_000;
 
-/** A connection whose client has answers to take. */
+/** A connection whose client has not received all its answers. */
 interface Reader {
   readonly socket: Socket;
-  /** By the subject of each. */
+  /** Holds, with the subject of each. */
   readonly holds: Map<Hold, string>;
   readonly pace: Pace;
-  /** To be called when nothing is held for it any more. */
+  /** Stops tracking the connection, and releases its holds. */
   readonly forget: () => void;
-  /** Bytes that were seen to leave, and how the connection stood then. */
+  /** Bytes that were seen to leave, and the state of the connection at that time. */
   taken: number;
   written: number;
   queued: number;
 }
 
 /**
- * Room for answers that their clients have not taken yet, and for those that writes will have.
+ * Limits the memory of answers that clients have not received yet, and of the answers that writes will have.
  *
- * One class, because a reservation becomes the hold of its answer, and both are cut off by the same sweep.
+ * One class, because a reservation becomes the hold of its answer, and the same sweep ends both.
  */
 export class AnswerBufferBudget {
   readonly #share: Share;
@@ -60,7 +59,7 @@ export class AnswerBufferBudget {
     this.#share = share;
   }
 
-  /** Connections that were closed since their clients read too slowly. */
+  /** Connections that were closed because their clients read too slowly. */
   get cuts(): number {
     return this.#cuts;
   }
@@ -70,16 +69,16 @@ export class AnswerBufferBudget {
     if (bytes >= COUNTED_BYTES_MIN) request[RESERVED] = await this.#take(request, bytes, 0);
   }
 
-  /** As {@link reserve}, for a subject whose clients have answers that they have not taken. */
+  /** As {@link reserve}, but only if clients of the subject have not received all their answers. */
   async reserveWhereHeld(request: FastifyRequest, bytes: number): Promise<void> {
     if (this.#share.heldBy(shareOfRequest(request).subject) > 0) await this.reserve(request, bytes);
   }
 
   /**
-   * Reserves without a wait, for an answer that is made at once. A subject whose clients have taken all
-   * answers gets it in any case.
+   * Reserves without waiting, for an answer that is ready at once. It always succeeds for a subject whose
+   * clients have received all their answers.
    *
-   * @returns false where there is no room.
+   * @returns false when there is no room.
    */
   reserveNow(request: FastifyRequest, bytes: number): boolean {
     if (request[RESERVED] !== undefined) return true;
@@ -98,9 +97,9 @@ export class AnswerBufferBudget {
   }
 
   /**
-   * Holds an answer until its last byte is handed to the system, or the connection is closed.
+   * Holds room for an answer until its last byte is passed to the system, or the connection closes.
    *
-   * @param done gets `rate_limited` or `overloaded` in the place of an answer of a read.
+   * @param done receives `rate_limited` or `overloaded` when there is no room for the answer of a read.
    */
   hold(
     request: FastifyRequest,
@@ -119,7 +118,7 @@ export class AnswerBufferBudget {
     const key = shareOfRequest(request);
     reserved?.resize(bytes);
     let hold = reserved ?? this.#share.tryTake(key, bytes);
-    // The write has taken effect.
+    // A write has already taken effect, so its answer is not refused.
     if (!isRead(request)) hold ??= this.#share.charge(key, bytes);
     if (hold !== undefined) {
       this.#keep(request, response, hold);
@@ -137,8 +136,9 @@ export class AnswerBufferBudget {
   }
 
   /**
-   * Measures how fast clients read, and closes the slowest connections while the room is more than half full,
-   * and those of a subject that holds most of it while others wait. To be called each second.
+   * Measures how fast clients read. It closes the slowest connections while more than half of the room is in
+   * use. It also closes connections of the subject that holds most of it while others wait. Call it each
+   * second.
    */
   sweep(): void {
     for (const reader of this.#readers.values()) reader.pace.note(progressOf(reader));
@@ -157,7 +157,7 @@ export class AnswerBufferBudget {
     }
   }
 
-  /** A reader that is fast enough may still hold its room for long. */
+  /** A fast reader may still hold its room for long. */
   #cutGreedy(): void {
     for (;;) {
       const subject = this.#share.greedySubject(MAKE_ROOM_AFTER_MS);
@@ -171,11 +171,11 @@ export class AnswerBufferBudget {
   #cut(reader: Reader): void {
     this.#cuts++;
     reader.socket.destroy();
-    // Now, not when the socket has told that it is closed.
+    // Now, not when the socket emits `close`.
     reader.forget();
   }
 
-  /** Gives up when the client goes away. */
+  /** Stops waiting when the client disconnects. */
   async #take(request: FastifyRequest, bytes: number, inMemory: number): Promise<Hold> {
     const { socket } = request.raw;
     const closed = new AbortController();
@@ -209,13 +209,13 @@ export class AnswerBufferBudget {
     };
     const reader = { socket, holds, pace: new Pace(), forget, taken: 0, written, queued };
     this.#readers.set(socket, reader);
-    // An answer that waits behind another of its connection hears nothing of the end of that connection.
+    // An answer that is queued behind another one gets no event when the connection closes.
     socket.once('close', forget);
     return reader;
   }
 }
 
-/** What Node has handed over as a whole, and what the system has not taken of the rest. */
+/** Bytes that Node has passed to the system, and those in its queue that the system has not accepted. */
 function standingOf(socket: Socket): { readonly written: number; readonly queued: number } {
   const { _handle: handle } = socket as Socket & {
     readonly _handle?: { readonly writeQueueSize?: number } | null;
@@ -223,7 +223,7 @@ function standingOf(socket: Socket): { readonly written: number; readonly queued
   return { written: socket.bytesWritten - socket.writableLength, queued: handle?.writeQueueSize ?? 0 };
 }
 
-/** Bytes that a client has taken since it was first looked at. A large write leaves bit by bit. */
+/** Bytes that a client has received since it is tracked. A large write leaves in pieces. */
 function progressOf(reader: Reader): number {
   const { written, queued } = standingOf(reader.socket);
   reader.taken += written - reader.written + Math.max(0, reader.queued - queued);
@@ -232,7 +232,7 @@ function progressOf(reader: Reader): number {
   return reader.taken;
 }
 
-/** Whether a refusal in the place of the answer is true: nothing has changed. */
+/** Whether the answer can be replaced by a refusal, because nothing has changed. */
 function isRead({ method, routeOptions }: FastifyRequest): boolean {
   return method === 'GET' || method === 'HEAD' || routeOptions.config.isRead === true;
 }
@@ -240,11 +240,11 @@ function isRead({ method, routeOptions }: FastifyRequest): boolean {
 const budgets = new WeakMap<object, AnswerBufferBudget>();
 
 /**
- * Has the answers of a server take room while their clients have not taken them. Without it, one client could
- * ask on many connections, many times on each, and read nothing.
+ * Limits the answers that clients of a server have not received. Without it, one client could send many
+ * requests on many connections and read nothing.
  *
- * Only the answer of a read is refused. A write has taken effect by then: one whose answer may be large calls
- * {@link reserveAnswer} before it begins.
+ * Only the answer of a read is refused, because a write has already taken effect. A write whose answer may be
+ * large calls {@link reserveAnswer} before it begins.
  */
 export function limitBufferedAnswers(app: FastifyInstance, share: Share): void {
   const budget = new AnswerBufferBudget(share);
@@ -260,7 +260,7 @@ export function limitBufferedAnswers(app: FastifyInstance, share: Share): void {
   });
 }
 
-/** The room for the answers of a server. */
+/** The budget for the answers of a server. */
 export function answerBudgetOf(app: FastifyInstance): AnswerBufferBudget {
   const budget = budgets.get(app.server);
   if (budget === undefined) throw new Error('the server does not limit its answers');
@@ -268,19 +268,18 @@ export function answerBudgetOf(app: FastifyInstance): AnswerBufferBudget {
 }
 
 /**
- * Keeps room for the largest answer that a write may have, before it begins. Its answer, or refusal, gives
- * the room back.
+ * Reserves room for the largest answer of a write before it begins. Its answer or refusal releases the room.
  *
- * @throws AppError `rate_limited`, `overloaded`: nothing was begun.
+ * @throws AppError `rate_limited`, `overloaded`: nothing has begun.
  */
 export async function reserveAnswer(request: FastifyRequest, bytesMax: number): Promise<void> {
   await answerBudgetOf(request.server).reserve(request, bytesMax);
 }
 
 /**
- * Keeps room for the largest answer that a read may have, if clients of its subject have not taken other
- * answers yet. It stops a subject from having large pages made that it does not read. A subject that has
- * taken all its answers does not wait for room.
+ * Reserves room for the largest answer of a read, if clients of its subject have not received other answers
+ * yet. So a subject cannot make the service build large pages that it does not read. A subject that has
+ * received all its answers does not wait for room.
  *
  * @throws AppError `rate_limited`, `overloaded`.
  */
@@ -289,16 +288,16 @@ export async function reserveAnotherPage(request: FastifyRequest, bytesMax: numb
 }
 
 /**
- * Keeps the same room for a page that is made at once. Requests that came together have all found that their
- * subject had taken its answers.
+ * Reserves the same room for a page that is ready at once. It is needed because several concurrent requests
+ * may each have found that their subject had received its answers.
  *
- * @returns false where there is no room: {@link reserveAnotherPage} waits for it.
+ * @returns false when there is no room: then {@link reserveAnotherPage} waits for it.
  */
 export function reservePageNow(request: FastifyRequest, bytesMax: number): boolean {
   return answerBudgetOf(request.server).reserveNow(request, bytesMax);
 }
 
-/** Gives back what {@link reserveAnotherPage} keeps, of a read that waits for something to read. */
+/** Releases the reservation of {@link reserveAnotherPage} while a read waits for something to read. */
 export function giveBackReserved(request: FastifyRequest): void {
   answerBudgetOf(request.server).giveBack(request);
 }

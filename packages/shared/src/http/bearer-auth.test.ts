@@ -19,7 +19,7 @@ const KID = 'kid-1';
 const pemOf = (key: KeyObject) => key.export({ type: 'spki', format: 'pem' }) as string;
 const encode = (value: unknown) => Buffer.from(JSON.stringify(value)).toString('base64url');
 
-/** What the source of keys answers; tests change it. */
+/** The published keys; tests change them. */
 let published: Map<string, string>;
 let findError: Error | undefined;
 let finds: string[];
@@ -106,7 +106,7 @@ async function ask(authorization: string | undefined, server: FastifyInstance = 
   };
 }
 
-/** What every refusal looks like, but for its request id. */
+/** Every refusal, without its request id. */
 const REFUSAL = {
   type: 'about:blank',
   title: 'A valid bearer token is required',
@@ -131,7 +131,7 @@ async function expectAccepted(authorization: string): Promise<Claims> {
 }
 
 describe('a good token', () => {
-  it('gives its claims, with the lists it left out empty', async () => {
+  it('gives its claims, with empty lists for those that are absent', async () => {
     expect(await expectAccepted(`Bearer ${token()}`)).toEqual({
       ...claims(),
       scope: ['docs:read', 'docs:write'],
@@ -139,11 +139,11 @@ describe('a good token', () => {
     });
   });
 
-  it('is accepted under any spelling of the scheme, as RFC 9110 asks', async () => {
+  it('is accepted with the scheme in any case, as RFC 9110 requires', async () => {
     for (const scheme of ['bearer', 'BEARER', 'bEaReR']) await expectAccepted(`${scheme} ${token()}`);
   });
 
-  it('is refused from the moment that it is revoked, also when it is known', async () => {
+  it('is refused as soon as it is revoked, even when its verification is cached', async () => {
     const text = token();
     await expectAccepted(`Bearer ${text}`);
     revoked.add(JTI);
@@ -153,7 +153,7 @@ describe('a good token', () => {
     await expectAccepted(`Bearer ${text}`);
   });
 
-  it('is verified once, and known from then on', async () => {
+  it('is verified once, and then cached', async () => {
     const text = token();
     await expectAccepted(`Bearer ${text}`);
     await expectAccepted(`Bearer ${text}`);
@@ -161,7 +161,7 @@ describe('a good token', () => {
     expect(finds).toEqual([KID]);
   });
 
-  it('cannot be widened by anyone who handled an earlier request with it', async () => {
+  it('cannot get more rights from the handler of an earlier request', async () => {
     const taken: Claims[] = [];
     const server = Fastify();
     const auth = new BearerAuth({
@@ -183,13 +183,13 @@ describe('a good token', () => {
     await server.close();
   });
 
-  it('may have been issued a little in the future, by a clock that runs ahead', async () => {
+  it('may have been issued slightly in the future, by a clock that runs ahead', async () => {
     const iat = Math.floor(clock.now() / 1000) + 60;
     await expectAccepted(`Bearer ${token({ payload: claims({ iat }) })}`);
   });
 });
 
-describe('every refusal is the same 401', () => {
+describe('every refused token gets the same 401', () => {
   const seconds = (offset: number) => Math.floor(clock.now() / 1000) + offset;
   const hs256 = (secret: string) => ({
     header: { ...HEADER, alg: 'HS256' },
@@ -232,7 +232,7 @@ describe('every refusal is the same 401', () => {
       "a stranger's signature",
       () => `Bearer ${token({ signer: (input) => sign(null, input, stranger.privateKey) })}`,
     ],
-    ['a header that is no JSON', () => `Bearer e30x.${token().split('.').slice(1).join('.')}`],
+    ['a header that is not JSON', () => `Bearer e30x.${token().split('.').slice(1).join('.')}`],
     ['a header that is a list', () => `Bearer ${token({ header: [] })}`],
     ['a payload that is text', () => `Bearer ${token({ payload: 'text' })}`],
     ['a payload that is null', () => `Bearer ${token({ payload: null })}`],
@@ -300,9 +300,9 @@ describe('every refusal is the same 401', () => {
     ['exp in milliseconds beyond all integers', () => `Bearer ${token({ payload: claims({ exp: 1e300 }) })}`],
     ['scope as a list', () => `Bearer ${token({ payload: claims({ scope: ['docs:read'] }) })}`],
     ['projects as text', () => `Bearer ${token({ payload: claims({ projects: '*' }) })}`],
-    ['a project that is none', () => `Bearer ${token({ payload: claims({ projects: ['../x'] }) })}`],
-    ['a jti that is no UUID', () => `Bearer ${token({ payload: claims({ jti: '1' }) })}`],
-    ['a type that is none', () => `Bearer ${token({ payload: claims({ typ: 'admin' }) })}`],
+    ['an invalid project', () => `Bearer ${token({ payload: claims({ projects: ['../x'] }) })}`],
+    ['a jti that is not a UUID', () => `Bearer ${token({ payload: claims({ jti: '1' }) })}`],
+    ['an unknown type', () => `Bearer ${token({ payload: claims({ typ: 'admin' }) })}`],
     ['expired', () => `Bearer ${token({ payload: claims({ exp: seconds(-1) }) })}`],
     ['expiring in this very second', () => `Bearer ${token({ payload: claims({ exp: seconds(0) }) })}`],
     ['issued in the future', () => `Bearer ${token({ payload: claims({ iat: seconds(61) }) })}`],
@@ -310,10 +310,10 @@ describe('every refusal is the same 401', () => {
     ['a bad nbf', () => `Bearer ${token({ payload: claims({ nbf: 'now' }) })}`],
   ])('%s', async (_what, authorization) => {
     await expectRefused(authorization());
-    await expectRefused(authorization()); // And again: no refusal is remembered as anything else.
+    await expectRefused(authorization()); // And again: no refusal is cached as an acceptance.
   });
 
-  it('says no more when a key that is no Ed25519 key was published', async () => {
+  it('is the same when a published key is not an Ed25519 key', async () => {
     for (const key of [rsa.publicKey, ec.publicKey]) {
       published.set(KID, pemOf(key));
       await expectRefused(`Bearer ${token()}`);
@@ -322,15 +322,15 @@ describe('every refusal is the same 401', () => {
     await expectRefused(`Bearer ${token()}`);
   });
 
-  it('asks for no key when the header cannot name one', async () => {
+  it('looks up no key when the header cannot name one', async () => {
     await expectRefused(`Bearer ${token({ header: { ...HEADER, kid: 'k'.repeat(65) } })}`);
     await expectRefused('Bearer a.b.c');
     expect(finds).toEqual([]);
   });
 });
 
-describe('a token that is known already', () => {
-  it('is refused from its expiry on', async () => {
+describe('a token whose verification is cached', () => {
+  it('is refused once it expires', async () => {
     const authorization = `Bearer ${token()}`;
     await expectAccepted(authorization);
     clock.advance(3_599_000);
@@ -339,7 +339,7 @@ describe('a token that is known already', () => {
     await expectRefused(authorization);
   });
 
-  it('is refused once its key is withdrawn, and accepted when the key is back', async () => {
+  it('is refused while its key is withdrawn, and accepted when the key is back', async () => {
     const authorization = `Bearer ${token()}`;
     await expectAccepted(authorization);
     const pem = published.get(KID) ?? '';
@@ -349,7 +349,7 @@ describe('a token that is known already', () => {
     await expectAccepted(authorization);
   });
 
-  it('is not yet good before its nbf, by the same clock, and good from then on', async () => {
+  it('is refused before its nbf and accepted from then on, by the same clock', async () => {
     const nbf = Math.floor(clock.now() / 1000) + 120;
     const authorization = `Bearer ${token({ payload: claims({ nbf }) })}`;
     await expectRefused(authorization);
@@ -359,14 +359,14 @@ describe('a token that is known already', () => {
     await expectRefused(authorization);
   });
 
-  it('lends nothing to a token with the same signature and other claims', async () => {
+  it('does not validate a token with the same signature and other claims', async () => {
     const good = token();
     await expectAccepted(`Bearer ${good}`);
     const [header, , signature] = good.split('.');
     await expectRefused(`Bearer ${header}.${encode(claims({ projects: ['*'] }))}.${signature}`);
   });
 
-  it('has no second spelling: unused bits at the end of the signature are not overlooked', async () => {
+  it('has no second spelling: unused bits at the end of the signature must be zero', async () => {
     const good = token();
     const alphabet = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_';
     const last = alphabet.indexOf(good.at(-1) ?? '');
@@ -380,7 +380,7 @@ describe('a token that is known already', () => {
     await expectAccepted(`Bearer ${good}`);
   });
 
-  it('is one of its own service only', async () => {
+  it('is valid for its own service only', async () => {
     const kms = await build('bunkms');
     const payload = claims({ aud: 'bunkms' });
     expect((await ask(`Bearer ${token({ payload })}`, kms)).status).toBe(200);
@@ -389,8 +389,8 @@ describe('a token that is known already', () => {
   });
 });
 
-describe('a source of keys that fails', () => {
-  it('lets its own refusal through, with its code and Retry-After', async () => {
+describe('a key source that fails', () => {
+  it('has its own refusal passed on, with its code and Retry-After', async () => {
     findError = new AppError('kms_unavailable', { retryAfterS: 7 });
     const { status, body, headers } = await ask(`Bearer ${token()}`);
     expect(status).toBe(503);
@@ -398,14 +398,14 @@ describe('a source of keys that fails', () => {
     expect(headers['retry-after']).toBe('7');
   });
 
-  it('does not hide a defect behind a 401', async () => {
+  it('answers 500 for a defect, not 401', async () => {
     findError = new TypeError('planted-secret');
     const { status, body } = await ask(`Bearer ${token()}`);
     expect(status).toBe(500);
     expect(JSON.stringify(body)).not.toContain('planted');
   });
 
-  it('harms no token that is known, and is asked again for the others', async () => {
+  it('does not affect cached tokens, and is asked again for others', async () => {
     const authorization = `Bearer ${token()}`;
     await expectAccepted(authorization);
     findError = new AppError('kms_unavailable');
@@ -425,7 +425,7 @@ type JsonWebKey = Readonly<Record<string, unknown>>;
 const jws = loadWycheproof<JwsGroup, { readonly jws: unknown }>('json_web_signature_test.json');
 
 describe.skipIf(jws === undefined)('JSON Web Signatures, published vectors', () => {
-  it('refuses every one, valid or not, under its own key: none is an EdDSA token', async () => {
+  it('are all refused, valid or not, under their own keys: none is an EdDSA token', async () => {
     let refused = 0;
     let notText = 0;
     for (const group of jws ?? []) {
@@ -461,7 +461,7 @@ describe.skipIf(eddsa === undefined)('Ed25519, published vectors', () => {
   const jwt = createRequire(createRequire(import.meta.url).resolve('@fastify/jwt'));
   const { verifySignature } = jwt('fast-jwt/src/crypto.js') as { verifySignature: VerifySignature };
 
-  it('are judged rightly by the signature check of the token plugin, as tokens spell signatures', () => {
+  it('get the right verdict from the signature check of the token plugin, in the encoding of tokens', () => {
     let accepted = 0;
     let refused = 0;
     for (const group of eddsa ?? []) {
@@ -490,7 +490,7 @@ describe.skipIf(eddsa === undefined)('Ed25519, published vectors', () => {
     expect(refused).toBeGreaterThanOrEqual(150);
   });
 
-  it('has no second signature for a token: S + L is refused', async () => {
+  it('exclude a second signature for a token: S + L is refused', async () => {
     const L = 2n ** 252n + 27742317777372353535851937790883648493n;
     const shifted = token({
       signer: (input) => {
@@ -507,7 +507,7 @@ describe.skipIf(eddsa === undefined)('Ed25519, published vectors', () => {
 describe('a token that names its algorithm as RFC 9864 does', () => {
   const header = { ...HEADER, alg: 'Ed25519' };
 
-  it('is accepted like one that says EdDSA, and remembered', async () => {
+  it('is accepted like one that says EdDSA, and cached', async () => {
     const text = `Bearer ${token({ header })}`;
     await expectAccepted(text);
     await expectAccepted(text);
@@ -518,7 +518,7 @@ describe('a token that names its algorithm as RFC 9864 does', () => {
     ["a stranger's signature", { header, signer: (bytes) => sign(null, bytes, stranger.privateKey) }],
     ['no signature', { header, signer: () => Buffer.alloc(0) }],
     ['another spelling of the name', { header: { ...header, alg: 'ed25519' } }],
-    ['a curve that is not used here', { header: { ...header, alg: 'Ed448' } }],
+    ['a curve that is not supported', { header: { ...header, alg: 'Ed448' } }],
     ['a critical extension', { header: { ...header, crit: ['exp'] } }],
     ['an unknown kid', { header: { ...header, kid: 'kid-2' } }],
     ['no kid', { header: { alg: 'Ed25519' } }],
@@ -533,7 +533,7 @@ describe('a token that names its algorithm as RFC 9864 does', () => {
     },
   );
 
-  it('is refused when the published key is of another kind', async () => {
+  it('is refused when the published key is of another type', async () => {
     published.set(KID, pemOf(ec.publicKey));
     await expectRefused(`Bearer ${token({ header })}`);
   });
@@ -559,17 +559,20 @@ describe('the log', () => {
         return `Bearer ${token()}`;
       },
     ],
-  ])('says why a token is refused, and nothing of the token: %s', async (tokenFault, authorization) => {
-    let log = '';
-    await using server = await build('bundoc', (line) => {
-      log += line;
-    });
-    const header = authorization();
-    const { body } = await ask(header, server);
-    expect(body).toEqual(REFUSAL);
-    await expect.poll(() => log).toContain('\n');
-    expect(JSON.parse(log)).toMatchObject({ code: 'unauthenticated', status: 401, tokenFault });
-    const [, secret = 'no token'] = header?.split(' ') ?? [];
-    expect(log).not.toContain(secret === 'x' ? 'Bearer x' : secret);
-  });
+  ])(
+    'says why a token is refused, and contains nothing of the token: %s',
+    async (tokenFault, authorization) => {
+      let log = '';
+      await using server = await build('bundoc', (line) => {
+        log += line;
+      });
+      const header = authorization();
+      const { body } = await ask(header, server);
+      expect(body).toEqual(REFUSAL);
+      await expect.poll(() => log).toContain('\n');
+      expect(JSON.parse(log)).toMatchObject({ code: 'unauthenticated', status: 401, tokenFault });
+      const [, secret = 'no token'] = header?.split(' ') ?? [];
+      expect(log).not.toContain(secret === 'x' ? 'Bearer x' : secret);
+    },
+  );
 });

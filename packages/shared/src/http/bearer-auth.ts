@@ -12,14 +12,14 @@ import {
 } from '../contract/tokens.ts';
 import type { Clock } from '../runtime/clock.ts';
 
-/** Finds the public key that tokens with this `kid` are signed with. */
+/** Finds public keys by `kid`. */
 export interface VerificationKeys {
   /**
-   * PEM (SPKI) of an Ed25519 key, or undefined for an unknown `kid`. @throws AppError when it cannot be known
-   * now.
+   * PEM (SPKI) of an Ed25519 key; undefined for an unknown `kid`. @throws AppError when the keys are
+   * unavailable.
    */
   find(kid: string): Promise<string | undefined>;
-  /** False once a `kid` is withdrawn; asked on every request, so it must be cheap. */
+  /** False once a `kid` is withdrawn. Called on every request, so it must be cheap. */
   isCurrent(kid: string): boolean;
 }
 
@@ -27,13 +27,13 @@ export interface BearerAuthOptions {
   readonly audience: Audience;
   readonly keys: VerificationKeys;
   readonly clock: Clock;
-  /** Whether the token was revoked; asked on every request, so it must be cheap. */
+  /** Whether the token was revoked. Called on every request, so it must be cheap. */
   readonly isRevoked?: (claims: Claims) => boolean;
 }
 
-/** Verified tokens that are remembered; a verification costs a hundred times a look-up. */
+/** Verified tokens in the cache. A verification costs a hundred times as much as a look-up. */
 const VERIFIED_MAX = 5_000;
-/** As in the key set's schema; a longer one is not asked for. */
+/** As in the schema of the key set. A longer `kid` is not looked up. */
 const KID_LENGTH_MAX = 64;
 /** How far the issuer's clock may run ahead of ours, seconds. */
 const CLOCK_SKEW_S = 60;
@@ -43,7 +43,7 @@ interface Verified {
   readonly kid: string;
 }
 
-/** What a connection brought last: most bring the same token with each request. */
+/** The last token of a connection: most connections send the same token with each request. */
 interface LastToken {
   readonly header: string;
   readonly verified: Verified;
@@ -52,14 +52,14 @@ interface LastToken {
 /**
  * Checks bearer tokens: Ed25519 signature by `@fastify/jwt`, then the claims. `@fastify/jwt` knows the
  * algorithm by its former name, `EdDSA`; a token that names it `Ed25519` (RFC 9864) is verified here.
- * Signatures are remembered; the times of the claims and the withdrawal of keys are checked on every request.
+ * Verified signatures are cached. Expiry, revocation and the withdrawal of keys are checked on every request.
  *
  * Register {@link BearerAuth.register} on the app before its routes are called.
  */
 export class BearerAuth {
   readonly #options: BearerAuthOptions;
   readonly #verified = new LRUCache<string, Verified>({ max: VERIFIED_MAX });
-  /** By the connection's socket, so that a long string need not be hashed with each request of it. */
+  /** By the socket of the connection, so that requests need not hash the long token. */
   readonly #lastTokens = new WeakMap<object, LastToken>();
 
   constructor(options: BearerAuthOptions) {
@@ -80,10 +80,10 @@ export class BearerAuth {
         allowedIss: TOKEN_ISSUER,
         allowedAud: this.#options.audience,
         requiredClaims: ['iss', 'aud', 'sub', 'jti', 'iat', 'exp'],
-        // Times are checked below against the injected clock, for remembered tokens as for new ones.
+        // Times are checked below against the injected clock, for cached and new tokens.
         ignoreExpiration: true,
         ignoreNotBefore: true,
-        // One reading of the header for the look-up and for the check.
+        // The look-up of the key and the check parse the header in the same way.
         extractToken: bearerToken,
         cache: false,
       },
@@ -91,7 +91,7 @@ export class BearerAuth {
   }
 
   /**
-   * @returns the claims of the request's token. Synchronous for a token that was seen before.
+   * @returns the claims of the request's token; synchronously for a cached token.
    * @throws AppError `unauthenticated` for any fault of the token, or what `keys.find` throws.
    */
   authenticate(request: FastifyRequest): Claims | Promise<Claims> {
@@ -106,7 +106,7 @@ export class BearerAuth {
     return this.#checked(known);
   }
 
-  /** A defect in the source of keys is no fault of the token: it must not hide behind a 401. */
+  /** A defect of the key source is not a fault of the token, so it must not become a 401. */
   async #findKey(kid: string): Promise<string | undefined> {
     try {
       return await this.#options.keys.find(kid);
@@ -135,7 +135,7 @@ export class BearerAuth {
 
   /** @returns the payload, of any shape. */
   async #verifyEd25519(token: string, header: Header, kid: string): Promise<unknown> {
-    // No extension is known here that a header could make a condition (RFC 7515, section 4.1.11).
+    // No critical extension is supported (RFC 7515, section 4.1.11).
     if (header['crit'] !== undefined) throw refused('malformed');
     const pem = await this.#findKey(kid);
     if (pem === undefined) throw refused('unknown signing key');
@@ -176,9 +176,7 @@ async function verifyWithPlugin(request: FastifyRequest): Promise<unknown> {
   }
 }
 
-/**
- * Words of fast-jwt's messages, which are all that `@fastify/jwt` passes on of its errors. A test holds each.
- */
+/** Patterns of fast-jwt's messages: `@fastify/jwt` passes on nothing else of its errors. A test pins each. */
 const FAULTS: readonly (readonly [RegExp, TokenFault])[] = [
   [/ signature is /, 'bad signature'],
   [/ algorithm is /, 'algorithm not allowed'],
@@ -187,7 +185,7 @@ const FAULTS: readonly (readonly [RegExp, TokenFault])[] = [
   [/ claim /, 'claims missing or invalid'],
 ];
 
-/** What `@fastify/jwt` found wrong with a token. */
+/** The fault that `@fastify/jwt` found in a token. */
 function faultOf(error: unknown): TokenFault {
   const message = error instanceof Error ? error.message : '';
   return FAULTS.find(([words]) => words.test(message))?.[1] ?? 'malformed';
@@ -206,7 +204,7 @@ function headerOf(token: string): Header | undefined {
   return typeof header === 'object' && header !== null ? (header as Header) : undefined;
 }
 
-/** The scheme's name is case-insensitive (RFC 9110, section 11.1); between it and the token is one space. */
+/** The scheme is case-insensitive (RFC 9110, section 11.1). One space separates it from the token. */
 const BEARER = /^bearer ([A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+)$/i;
 
 function bearerToken(request: FastifyRequest): string {
@@ -219,8 +217,8 @@ function bearerToken(request: FastifyRequest): string {
 }
 
 /**
- * False when unused bits at the end of the signature are set: such a token would be a second spelling of
- * another.
+ * False when unused bits at the end of the signature are set: such a token would be another spelling of a
+ * valid one.
  */
 function isCanonical(token: string): boolean {
   const signature = token.slice(token.lastIndexOf('.') + 1);
@@ -232,7 +230,7 @@ function kidOf(decoded: unknown): string | undefined {
   return typeof kid === 'string' && kid !== '' && kid.length <= KID_LENGTH_MAX ? kid : undefined;
 }
 
-/** Remembered claims are shared by all requests that bring the token, so none of them may change them. */
+/** All requests with a token share its cached claims, so none of them may change them. */
 function frozen(claims: Claims): Claims {
   const limit = claims.may_issue;
   const limits = limit === undefined ? [] : [limit, limit.scopes, limit.keys, limit.projects];

@@ -9,15 +9,16 @@ import { GatheredBody } from './gathered-body.ts';
 import { bySpeed, MAKE_ROOM_AFTER_MS, Pace, slowest } from './pace.ts';
 import { shareOfRequest } from './request-share.ts';
 
-/** Bodies and answers up to this have a reserve. */
+/** Bodies and answers up to this size have a reserve. */
 export const SMALL_BYTES_MAX = 65_536;
 /**
- * A larger body takes room in such steps. They are larger than small ones, and so leave the reserve to these.
+ * A larger body takes room in steps of this size. A step is larger than a small body, so it never uses the
+ * reserve.
  */
 const STEP_BYTES = 262_144;
 /**
- * Bodies that are read to their end although there is no room may take so much of the capacity beside it, or
- * be one.
+ * Extra room for bodies that are read to their end although there is no room, as a part of the capacity. A
+ * single such body may be larger.
  */
 const FINISHING = 1 / 5;
 const SWEEP_EVERY_MS = 1_000;
@@ -32,19 +33,19 @@ declare module 'fastify' {
 
 export type BodyDone = (error: AppError | null, body?: Buffer) => void;
 
-/** A body on its way. */
+/** A body that is arriving. */
 interface Arriving {
   readonly key: ShareKey;
   readonly payload: IncomingMessage;
   readonly holds: Hold[];
   readonly end: (error: AppError | null) => void;
   pace: Pace;
-  /** The length that it will have, or else may have. */
+  /** Its announced length, or else its maximum length. */
   readonly endBytes: number;
   received: number;
-  /** Bytes that its holds allow. */
+  /** Bytes that its holds cover. */
   held: number;
-  /** While it waits for room: ends the wait. */
+  /** While it waits for room: aborts the wait. */
   waiting: AbortController | undefined;
   isFinishing: boolean;
   hasEnded: boolean;
@@ -56,20 +57,20 @@ interface IncomingBody extends Disposable {
 }
 
 /**
- * Room for the bodies of requests. A body takes room by what has arrived of it and gives it back when its
- * request is answered. For which there is no room, that is not read on: TCP holds the client up, for 5 s at
- * most.
+ * Limits the memory of request bodies. A body takes room as it arrives and releases it when its request is
+ * answered. Without room, the server stops reading it, and TCP makes the client wait, for 5 s at most.
  *
- * Half-read bodies that fill the room could wait for one another. So one body of a subject, the nearest to
- * its end, is read to its end in room beside the capacity, and the next one once that is answered. While the
- * room is more than half full, bodies that are too slow are refused, the slowest first.
+ * Partly read bodies that fill the room could deadlock. So for each subject, the body nearest to its end is
+ * read to its end in extra room. The next one follows once that is answered. While more than half of the room
+ * is in use, slow bodies are refused, the slowest first.
  *
- * One class, because who waits, who is read to its end and who is cut off are decided on one list of bodies.
+ * One class, because one list of bodies decides which wait, which are read to their end and which are
+ * refused.
  */
 export class BodyBufferBudget {
   readonly #share: Share;
   readonly #arriving = new Set<Arriving>();
-  /** Those that are read to their end, by subject. */
+  /** Bytes still to come of the bodies that are read to their end without room, by subject. */
   readonly #finishing = new Map<string, number>();
   #cuts = 0;
 
@@ -77,13 +78,13 @@ export class BodyBufferBudget {
     this.#share = share;
   }
 
-  /** Bodies that were refused since they were too slow. */
+  /** Bodies that were refused because they were too slow. */
   get cuts(): number {
     return this.#cuts;
   }
 
   /**
-   * Reads the body of a request. `done` gets it, or `payload_too_large`, `rate_limited`, `overloaded`,
+   * Reads the body of a request. `done` receives it, or `payload_too_large`, `rate_limited`, `overloaded` or
    * `request_timeout`.
    */
   read(request: FastifyRequest, payload: IncomingMessage, done: BodyDone): void {
@@ -116,7 +117,7 @@ export class BodyBufferBudget {
     };
     const onEnd = (): void => {
       arriving.hasEnded = true;
-      // What came last may wait for room.
+      // The last chunk may wait for room.
       if (arriving.waiting === undefined) end(null);
     };
     const onError = (cause: Error): void => end(new AppError('invalid_request', { cause }));
@@ -140,8 +141,8 @@ export class BodyBufferBudget {
   }
 
   /**
-   * Measures how fast bodies come, and refuses the slowest while the room is more than half full, and those
-   * of a subject that holds most of it while others wait. To be called each second.
+   * Measures how fast bodies arrive. It refuses the slowest while more than half of the room is in use. It
+   * also refuses bodies of the subject that holds most of it while others wait. Call it each second.
    */
   sweep(): void {
     for (const { pace, received } of this.#arriving) pace.note(received);
@@ -153,20 +154,20 @@ export class BodyBufferBudget {
     this.#cutGreedy();
   }
 
-  /** A body that comes fast enough may still hold its room for long. */
+  /** A fast body may still hold its room for long. */
   #cutGreedy(): void {
     for (;;) {
       const subject = this.#share.greedySubject(MAKE_ROOM_AFTER_MS);
       if (subject === undefined) return;
       const theirs = bySpeed(this.#read()).filter(({ key, held }) => key.subject === subject && held > 0);
-      // While one is read beside the capacity, the end of another may make no room.
+      // While one body uses extra room, the end of another may free none.
       const next = theirs.find(({ isFinishing }) => isFinishing) ?? theirs[0];
       if (next === undefined) return;
       this.#cut(next);
     }
   }
 
-  /** Who waits for us is not slow. */
+  /** Bodies that wait for room are not slow clients. */
   #read(): Arriving[] {
     return [...this.#arriving].filter(({ waiting }) => waiting === undefined);
   }
@@ -175,11 +176,11 @@ export class BodyBufferBudget {
     this.#cuts++;
     const detail = `the body came too slowly while ${this.#share.name} were scarce`;
     body.end(new AppError('request_timeout', { detail }));
-    // Now, not when the refusal is sent.
+    // Now, not when the refusal has been sent.
     this.#giveBack(body);
   }
 
-  /** Takes room for what has arrived, or holds the client up until there is some. */
+  /** Takes room for what has arrived, or stops reading until there is some. */
   #grow(body: Arriving): void {
     const { key, endBytes, held, received, holds } = body;
     const step = endBytes <= SMALL_BYTES_MAX ? endBytes : Math.min(STEP_BYTES, endBytes - held);
@@ -222,7 +223,9 @@ export class BodyBufferBudget {
     else body.payload.resume();
   }
 
-  /** Has bodies that wait read to their end: of the subject that holds least, the one nearest to it. */
+  /**
+   * Lets waiting bodies be read to their end: of the subject that holds least, the one nearest to its end.
+   */
   #finishNext(): void {
     for (;;) {
       let next: Arriving | undefined;
@@ -242,7 +245,7 @@ export class BodyBufferBudget {
   }
 
   #mayFinish({ key, endBytes, held }: Arriving): boolean {
-    // A small one waits for a short time only: small ones are what comes to an end.
+    // A small body waits only briefly: the reserve is released often.
     if (endBytes <= SMALL_BYTES_MAX || this.#finishing.has(key.subject)) return false;
     const bytes = this.#finishing.values().reduce((sum, rest) => sum + rest, 0);
     return bytes === 0 || bytes + endBytes - held <= this.#share.capacity * FINISHING;
@@ -260,8 +263,8 @@ export class BodyBufferBudget {
   }
 
   /**
-   * A body that was read beside the capacity makes place for the next one only now: until its answer, it is
-   * in memory.
+   * Releases the room of a body. One in extra room makes way for the next only now: it is in memory until its
+   * answer.
    */
   #giveBack(body: Arriving): void {
     for (const hold of body.holds.splice(0)) hold[Symbol.dispose]();
@@ -272,7 +275,7 @@ export class BodyBufferBudget {
   }
 }
 
-/** Bytes of the body that a request announces; undefined when it has one of unknown length. */
+/** The length of the body that a request announces; undefined when it is unknown. */
 function announcedBytes({ headers }: IncomingMessage): number | undefined {
   if (headers['transfer-encoding'] !== undefined) return undefined;
   return Number(headers['content-length'] ?? 0);
@@ -280,7 +283,7 @@ function announcedBytes({ headers }: IncomingMessage): number | undefined {
 
 const budgets = new WeakMap<object, BodyBufferBudget>();
 
-/** Has the bodies of a server take room. */
+/** Limits the request bodies of a server. */
 export function limitBufferedBodies(app: FastifyInstance, share: Share): void {
   const budget = new BodyBufferBudget(share);
   budgets.set(app.server, budget);
@@ -297,14 +300,14 @@ export function limitBufferedBodies(app: FastifyInstance, share: Share): void {
   });
 }
 
-/** The room for the bodies of a server. */
+/** The budget for the bodies of a server. */
 export function bodyBudgetOf(app: FastifyInstance): BodyBufferBudget {
   const budget = budgets.get(app.server);
   if (budget === undefined) throw new Error('the server does not limit its bodies');
   return budget;
 }
 
-/** Reads the body of a request as bytes: for parsers of content types. */
+/** Reads the body of a request as bytes, for content type parsers. */
 export function readBody(request: FastifyRequest, payload: IncomingMessage, done: BodyDone): void {
   bodyBudgetOf(request.server).read(request, payload, done);
 }

@@ -6,26 +6,26 @@ import { PROBLEM_CONTENT_TYPE, problemOf } from '../contract/problem-reply.ts';
 import { endSoon, isHeldUp, type ServedSocket, whenItsTurn } from './connection.ts';
 import { keepUnparsed } from './read-ahead.ts';
 
-/** An error of Node's HTTP parser, with the bytes that it was found in. */
+/** An error of Node's HTTP parser, with the bytes that caused it. */
 export interface ClientError extends NodeJS.ErrnoException {
   readonly reason?: string;
   readonly bytesParsed?: number;
-  /** A Buffer; Fastify says otherwise. */
+  /** A Buffer, contrary to Fastify's type. */
   readonly rawPacket?: unknown;
 }
 
 export interface ClientErrorPorts {
   readonly newRequestId: () => string;
-  /** Methods of the path of a request target; undefined for a path that is no endpoint. */
+  /** Methods of the path of a request target; undefined for a path without an endpoint. */
   readonly allowedAt: (target: string) => readonly string[] | undefined;
 }
 
 /**
- * What Node's HTTP parser refuses never reaches Fastify's hooks; it gets its problem document here, and the
- * connection ends.
+ * Answers a request that Node's HTTP parser refuses with a problem document, and ends the connection. Such
+ * requests never reach Fastify's hooks.
  */
 export function answerClientError(error: ClientError, socket: Socket, ports: ClientErrorPorts): void {
-  if (socket.writableEnded) return; // Answered already; what still arrives is let run out.
+  if (socket.writableEnded) return; // Answered already; the rest of the input is discarded.
   if (error.code === 'ECONNRESET' || !socket.writable) {
     socket.destroy();
     return;
@@ -34,15 +34,15 @@ export function answerClientError(error: ClientError, socket: Socket, ports: Cli
     keepUnparsed(socket, error.rawPacket, error.bytesParsed ?? 0);
     return;
   }
-  // The request before them was the last: its answer ends the connection.
+  // The bytes follow the last request: its answer ends the connection.
   if (error.code === 'HPE_CLOSED_CONNECTION') return;
   if (error.code === 'ERR_HTTP_REQUEST_TIMEOUT' && isHeldUp(socket)) return;
   whenItsTurn(socket, () => endWithProblem(socket, refusalOf(error, ports), ports.newRequestId()));
 }
 
 /**
- * CONNECT is no request for Node but the wish for a tunnel. It gets the answer of any other method that a
- * path does not have.
+ * Node treats CONNECT as a tunnel, not as a request. It gets the same answer as any other method that a path
+ * does not support.
  */
 export function refuseConnect(app: FastifyInstance, ports: ClientErrorPorts): void {
   app.server.on('connect', (request: IncomingMessage, socket: ServedSocket) => {
@@ -65,7 +65,7 @@ function refusalOf(error: ClientError, ports: ClientErrorPorts): AppError {
     case 'HPE_PAUSED_H2_UPGRADE':
       return new AppError('http_version_unsupported');
     case 'HPE_INVALID_TRANSFER_ENCODING':
-      // The parser has one code for unknown codings and for contradictory framing.
+      // The parser has one code both for unknown codings and for contradictory framing.
       return /^(?:Request has invalid|Invalid) `Transfer-Encoding`/.test(error.reason ?? '')
         ? new AppError('transfer_coding_unsupported')
         : new AppError('invalid_request');
@@ -87,14 +87,14 @@ const METHOD_BYTE = /[!#$%&'*+.^_`|~0-9A-Za-z-]/;
 const REQUEST_LINE = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+ ([\x21-\x7e]+) HTTP\/1\.[01]\r?\n/;
 
 /**
- * The target of a request line whose method the parser does not know; undefined when the bytes are no request
- * line.
+ * The target of a request line with a method that the parser does not know; undefined when the bytes are not
+ * a request line.
  */
 function targetOf({ rawPacket, bytesParsed }: ClientError): string | undefined {
   if (!Buffer.isBuffer(rawPacket) || bytesParsed === undefined) return undefined;
   const text = rawPacket.toString('latin1');
   let start = bytesParsed;
-  // The parser stops within the method. What stands before it is the end of another request, or nothing.
+  // The parser stops within the method. Before the method is the end of another request, or nothing.
   while (start > 0 && METHOD_BYTE.test(text.charAt(start - 1))) start--;
   return REQUEST_LINE.exec(text.slice(start))?.[1];
 }

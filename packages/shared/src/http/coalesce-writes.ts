@@ -1,10 +1,9 @@
 import type { FastifyInstance } from 'fastify';
 
 /**
- * Writes the answers that become ready in one turn of the event loop one right after the other at its end, as
- * Redis does, instead of each in the midst of the work for the next. Anyone who reads them on this machine is
- * woken once a turn and not once an answer, which costs as much as all else of an answer; it also keeps the
- * work of a kind together.
+ * Collects the answers of one turn of the event loop and writes them together at its end, as Redis does. A
+ * client on the same machine is then woken once per turn and not once per answer. One wake-up costs as much
+ * as the rest of an answer.
  *
  * Register it after every other `onSend` hook.
  */

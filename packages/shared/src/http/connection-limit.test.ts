@@ -38,7 +38,7 @@ function connectionsOf(options: Partial<ConnectionsOptions> = {}) {
   return { clock, connections, open, opened };
 }
 
-test('one address, which of IPv6 is a /64, has a bounded number of connections, and others have theirs', () => {
+test('each address (IPv6: each /64) has a limited number of connections, independent of the others', () => {
   const { connections, open, opened } = connectionsOf();
   const of4 = open('192.0.2.1', 20);
   expect(opened(of4)).toBe(10);
@@ -50,7 +50,7 @@ test('one address, which of IPv6 is a /64, has a bounded number of connections, 
   expect(opened(open('192.0.2.1', 1))).toBe(1);
 });
 
-test('the last places are kept for connections from this machine', () => {
+test('the last connections are reserved for this machine', () => {
   const { connections, open, opened } = connectionsOf();
   const strangers = Array.from({ length: 90 }, (_, n) => open(`192.0.2.${n}`, 1)).flat();
   expect(opened(strangers)).toBe(70);
@@ -79,7 +79,7 @@ test('connections of a trusted proxy are not closed for others', () => {
   expect([opened(open('198.51.100.1', 1)), opened(proxied)]).toEqual([0, 70]);
 });
 
-test('a trusted proxy has as many connections as there are', () => {
+test('a trusted proxy is limited only by the total number of connections', () => {
   const { open, opened } = connectionsOf({ isProxy: (address) => address === '192.0.2.1' });
   expect(opened(open('192.0.2.1', 100))).toBe(70);
 });
@@ -88,7 +88,7 @@ test.each([
   ['trusted', 70],
   ['not trusted', 10],
 ])(
-  'a proxy on this machine, %s, gets nothing for others on the last places, where health checks are served',
+  'a proxy on this machine, %s, cannot forward requests on reserved connections, but health checks are served',
   (kind, full) => {
     const isProxy = kind === 'trusted' ? (address: string) => address === '127.0.0.1' : undefined;
     const { connections, open, opened } = connectionsOf({ isProxy });
@@ -116,7 +116,7 @@ test.each([
       ['connection', 'close'],
       ['connection', 'close'],
     ]);
-    // Its place is free for the next one.
+    // This frees its connection for the next one.
     last?.destroy();
     expect(opened(open('127.0.0.1', 20))).toBe(10);
     for (const socket of proxied) socket.destroy();

@@ -6,12 +6,12 @@ import { type Clock, every } from '../runtime/clock.ts';
 import { Share } from '../shares/share.ts';
 import type { ShareKey } from '../shares/share-key.ts';
 
-/** Connections of a process, and those of one address (IPv6: /64). */
+/** Maximum connections of a process, and of one address (IPv6: /64). */
 export const CONNECTIONS_MAX = 4_096;
 export const CONNECTIONS_OF_ADDRESS_MAX = 256;
 /**
- * Of these only this machine gets the last ones, beyond the bound of an address: for health checks, and for
- * its commands. A proxy on it gets none for others.
+ * The last connections, which only this machine may use, beyond the limit per address. They are for health
+ * checks and commands. A proxy on this machine cannot use them for its clients.
  */
 const RESERVE = 64;
 /** How long a connection may be silent before its first byte. */
@@ -19,29 +19,34 @@ export const FIRST_BYTE_MS = 5_000;
 const SWEEP_EVERY_MS = 1_000;
 
 export interface ConnectionsOptions {
-  /** Stands before the names of its shares, where a process has several of these. */
+  /** Prefix of the names of its shares, when a process has several instances. */
   readonly prefix?: string;
   readonly clock: Clock;
   readonly max: number;
   readonly ofAddressMax: number;
-  /** Proxies, whose connections do not count by address. */
+  /** Identifies trusted proxies, whose connections are not limited by address. */
   readonly isProxy?: ((address: string) => boolean) | undefined;
 }
 
-/** The connections of a listener, or of several. An address is their subject, as no token is known. */
+/**
+ * Limits the connections of one or more listeners. The subject of the share is the address, because no token
+ * is known yet.
+ *
+ * One class, because the place of a connection, its address and its silence end together.
+ */
 export class Connections {
   readonly share: Share;
-  /** Requests under way that a proxy sends, by the address that it sends them for. */
+  /** Open requests from proxies, by the address of the proxy's client. */
   readonly forwarded: Share;
   readonly #clock: Clock;
   readonly #reserve: number;
-  /** Connections of the reserve. */
+  /** Names of the connections in the reserve. */
   readonly #ofReserve = new Set<string>();
-  /** Whether a peer is a proxy, which is believed when it says for whom it asks; undefined without any. */
+  /** Whether a peer is a trusted proxy, so that its `X-Forwarded-For` counts; undefined without proxies. */
   readonly isProxy: ((address: string) => boolean) | undefined;
   /** What each address has that is no proxy, the latest last. */
   readonly #ofAddress = new Map<string, Map<Socket, Disposable>>();
-  /** Those that have sent nothing, the oldest first, with the time they began. */
+  /** Connections that have sent nothing, the oldest first, with their start times. */
   readonly #silent = new Map<Socket, number>();
   #cuts = 0;
 
@@ -63,12 +68,12 @@ export class Connections {
     this.isProxy = isProxy;
   }
 
-  /** Connections that were closed since they sent nothing. */
+  /** Connections that were closed because they sent nothing. */
   get cuts(): number {
     return this.#cuts;
   }
 
-  /** Counts a connection until it closes. @returns false when it is one too many, and was closed. */
+  /** Counts a connection until it closes. @returns false when it exceeded a limit and was closed. */
   accept(socket: Socket): boolean {
     const peer = canonicalAddress(socket.remoteAddress);
     const key = { subject: callerNetwork(peer), project: '' };
@@ -129,8 +134,8 @@ export class Connections {
   }
 
   /**
-   * Counts a request that a proxy sends. A connection of the reserve serves none: a proxy on this machine
-   * would fill it with the requests of strangers.
+   * Counts a request from a proxy. On a reserved connection it is refused: a proxy on this machine would fill
+   * the reserve with requests of strangers.
    *
    * @throws AppError `rate_limited`, `overloaded`.
    */
@@ -168,7 +173,7 @@ export class Connections {
     return holds;
   }
 
-  /** Closes those that have been silent for too long. To be called each second. */
+  /** Closes connections that have been silent for too long. Call it each second. */
   sweep(): void {
     const endMs = this.#clock.monotonic() - FIRST_BYTE_MS;
     for (const [socket, sinceMs] of this.#silent) {
@@ -182,8 +187,8 @@ export class Connections {
 }
 
 /**
- * Counts the connections of a server before it does anything with one, TLS included, and requests that
- * proxies send.
+ * Counts the connections of a server before any other processing, TLS included, and the requests from
+ * proxies.
  */
 export function limitConnections(app: FastifyInstance, connections: Connections): void {
   const server = app.server as Server;
@@ -205,12 +210,12 @@ export function limitConnections(app: FastifyInstance, connections: Connections)
   app.addHook('onClose', async () => sweeps[Symbol.dispose]());
 }
 
-/** The same for a TLS connection and the connection below it. */
+/** A name that is equal for a TLS connection and its underlying connection. */
 function nameOf({ remoteAddress, remotePort, localPort }: Socket): string {
   return `${remoteAddress} ${remotePort} ${localPort}`;
 }
 
-/** Whether a proxy forwards the request for another address. Health checks of proxies do not. */
+/** Whether a proxy forwards the request for a client. Health checks of proxies have no such header. */
 function isForwarded(headers: IncomingHttpHeaders): boolean {
   return headers['x-forwarded-for'] !== undefined || headers.forwarded !== undefined;
 }

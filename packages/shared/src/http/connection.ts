@@ -2,67 +2,71 @@ import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import { type ParsedSocket, ReadAhead, readInVain } from './read-ahead.ts';
 
-/** How long a connection that we have ended may stay open for what we wrote to arrive, milliseconds. */
+/** How long a connection stays open after we ended it, so that our last bytes can arrive, milliseconds. */
 const ENDED_LINGER_MS = 500;
 
-/** How long, and how many bytes, a refused body is read in vain: milliseconds. */
+/** How long the rest of a refused body is read and discarded, milliseconds; and how many bytes. */
 const REFUSED_LINGER_MS = 5_000;
 const REFUSED_BYTES_MAX = 67_108_864;
 
 const LATEST = Symbol('latest response');
-const READ_AHEAD = Symbol('what is read ahead');
+const READ_AHEAD = Symbol('read-ahead of the connection');
 const FAULTY = Symbol('faulty');
 const OVERDUE = Symbol('overdue while it waited');
 const TIMED = Symbol('timed from its turn');
 const TIMER = Symbol('timer of the request that is timed from its turn');
 
-/** A connection of a server. Its state lies on the socket: a map would cost each request a look-up. */
+/**
+ * A connection of a server. Its state is stored on the socket, because a map would cost each request a
+ * look-up.
+ */
 export interface ServedSocket extends ParsedSocket {
   /** The response to the latest request that was parsed from the connection. */
   [LATEST]?: ServerResponse;
   /** Set once a request waits for its turn. */
   [READ_AHEAD]?: ReadAhead;
   /**
-   * Set at the first fault: bytes that are no HTTP, or that came too late. Nothing behind them is a request.
+   * Set at the first fault: bytes that are not HTTP, or that came too late. Nothing after them is a request.
    */
   [FAULTY]?: boolean;
   [TIMER]?: NodeJS.Timeout;
 }
 
 interface ServedRequest extends IncomingMessage {
-  /** While it waited, the time ran out for the head behind it. Node tells so once. */
+  /** The timeout for the next head passed while this request waited. Node reports it only once. */
   [OVERDUE]?: boolean;
-  /** Its time runs from when its turn came. */
+  /** Its timeout started when its turn came. */
   [TIMED]?: boolean;
-  /** The fault of its connection lies in its body. */
+  /** The fault of its connection is in its body. */
   [FAULTY]?: boolean;
 }
 
 type Begin = (request: IncomingMessage, response: ServerResponse) => void;
 
 /**
- * Begins the requests of a connection one after the other: each once the answer before it has ended, so that
- * pipelined requests take effect in their order (RFC 9112, section 9.3.2). Node begins all of them at once
- * and only orders their answers.
+ * Begins the requests of a connection one by one, each after the previous answer has ended. So pipelined
+ * requests take effect in order (RFC 9112, section 9.3.2). Node alone would begin all of them at once and
+ * only order their answers.
  *
- * A client may end its half of the connection behind its last request and still gets every answer.
+ * A client may end its half of the connection after its last request and still gets every answer.
  *
- * To be called while the server's one listener is who begins the requests. Others see each request when it
- * has arrived.
+ * Call it while the server has exactly one `request` listener, the one that begins requests. Listeners that
+ * are added later see each request when it arrives.
  *
- * @param waitingBytesMax of the requests that wait for their turn, all connections together.
+ * @param waitingBytesMax maximum bytes of the waiting requests of all connections.
  */
 export function beginInOrder(server: Server, waitingBytesMax: number): void {
   const readAhead = new ReadAhead(server, waitingBytesMax);
   const [begin, ...others] = server.listeners('request') as Begin[];
-  if (begin === undefined || others.length > 0) throw new Error('one listener begins the requests');
+  if (begin === undefined || others.length > 0)
+    throw new Error('exactly one listener must begin the requests');
   server.removeAllListeners('request');
-  // Node would end our half as well, and with it the answers that are not written yet.
+  // Otherwise Node would end our half too, and lose the answers that are not written yet.
   (server as Server & { httpAllowHalfOpen: boolean }).httpAllowHalfOpen = true;
   server.on('request', (request: IncomingMessage, response: ServerResponse) => {
     const socket = request.socket as ServedSocket;
     socket[LATEST] = response;
-    // Node gives a response its socket once the response before it has ended.
+    // Node assigns the socket to a response once the previous response has ended.
     if (response.socket === null) waitForTurn(socket, request, response, { readAhead, begin });
     else begin(request, response);
   });
@@ -81,9 +85,9 @@ function waitForTurn(
   readAhead.add(socket, request);
   response.once('socket', () => {
     readAhead.remove(socket, request);
-    // Node still flushes the response in this turn.
+    // Node flushes the response later in this turn.
     process.nextTick(() => {
-      // A request whose body turned out to be faulty has no effect: `whenItsTurn` answers in its place.
+      // A request with a faulty body must have no effect: `whenItsTurn` answers instead.
       if (socket.destroyed || request[FAULTY] === true) return;
       if (!request.complete || request[OVERDUE] === true) timeFromNow(socket, request, response);
       begin(request, response);
@@ -92,13 +96,13 @@ function waitForTurn(
 }
 
 /**
- * Tells of a timeout when the rest of a request, or of the head behind it, has not arrived in the time of a
- * whole request.
+ * Restarts the request timeout. It fires when the rest of the request, or the next head, has not arrived by
+ * then.
  */
 function timeFromNow(socket: ServedSocket, request: ServedRequest, response: ServerResponse): void {
   const { server } = socket as Socket & { readonly server: Server };
   request[TIMED] = true;
-  // The one before is in whole, or this one would not have been parsed.
+  // The previous request is complete, or this one would not have been parsed.
   clearTimeout(socket[TIMER]);
   socket[TIMER] = setTimeout(() => {
     request[TIMED] = false;
@@ -112,8 +116,8 @@ function timeFromNow(socket: ServedSocket, request: ServedRequest, response: Ser
 }
 
 /**
- * Whether a timeout does not count: while the latest request waits, we may be the ones who do not read. Its
- * time runs from when its turn comes.
+ * Whether to ignore a timeout: while the latest request waits, the cause may be that we do not read. Its
+ * timeout starts when its turn comes.
  */
 export function isHeldUp(socket: ServedSocket): boolean {
   const latest = socket[LATEST];
@@ -121,16 +125,15 @@ export function isHeldUp(socket: ServedSocket): boolean {
   const request = latest.req as ServedRequest;
   if (latest.socket !== null || latest.writableEnded)
     return request[TIMED] === true && (!request.complete || request[OVERDUE] === true);
-  // With the request in whole, and the connection read, it is the client who does not send the head behind
-  // it.
+  // The request is complete and we read the connection, so the client is late with the next head.
   if (request.complete && !socket.isPaused()) return false;
   request[OVERDUE] = request.complete;
   return true;
 }
 
 /**
- * Throws away what still arrives of a body, and lets it fail when the connection closes: anyone who reads it
- * must not take it for whole, as its client gets another answer.
+ * Discards the rest of a body, and lets it fail when the connection closes. A reader must not mistake it for
+ * complete, because the client gets another answer.
  */
 function neverEnd(request: ServedRequest): void {
   request[FAULTY] = true;
@@ -138,11 +141,11 @@ function neverEnd(request: ServedRequest): void {
 }
 
 /**
- * Calls `answer` when what it writes is taken for the answer to the bytes at fault: behind the answers to all
- * requests that arrived in whole before them. Those may have taken effect, and keep their answers. Only the
- * first fault of a connection counts.
+ * Calls `answer` when it is the turn of the faulty bytes: after the answers to all complete requests before
+ * them. Those may have taken effect, so they keep their answers. Only the first fault of a connection counts.
  *
- * `answer` is not called when the connection ends before, or the request at fault has its answer already.
+ * It does not call `answer` when the connection closes first, or the faulty request has been answered
+ * already.
  */
 export function whenItsTurn(socket: ServedSocket, answer: () => void): void {
   if (socket[FAULTY] === true) return;
@@ -154,11 +157,11 @@ export function whenItsTurn(socket: ServedSocket, answer: () => void): void {
   const answerIfOpen = (): void => {
     if (socket.writable) answer();
   };
-  // An answer that has ended is in the socket as a whole, if not on the wire.
+  // An answer that has ended is completely in the socket, even if it is not sent yet.
   if (latest === undefined || (latest.writableEnded && latest.req.complete)) answer();
-  // Once it has finished it is late: Node has ended our half by then, where the client has ended its own.
+  // `finish` would be too late: if the client has ended its half, Node has ended ours by then.
   else if (latest.req.complete) latest.once('prefinish', answerIfOpen);
-  // The fault lies in the body of the latest request.
+  // The fault is in the body of the latest request.
   else if (latest.writableEnded) endSoon(socket);
   else if (latest.socket === null) latest.once('socket', () => process.nextTick(answerIfOpen));
   else if (latest.headersSent) socket.destroy();
@@ -166,8 +169,8 @@ export function whenItsTurn(socket: ServedSocket, answer: () => void): void {
 }
 
 /**
- * Ends our half of a connection, behind `bytes`, and soon the whole: Node lets the client keep its half for
- * as long as it likes.
+ * Ends our half of a connection after `bytes`, and soon the whole connection. Node would let the client keep
+ * its half open forever.
  */
 export function endSoon(socket: Socket, bytes = ''): void {
   socket.end(bytes);
@@ -176,10 +179,10 @@ export function endSoon(socket: Socket, bytes = ''): void {
 }
 
 /**
- * Has a connection read in vain behind the answer that ends it (RFC 9112, section 9.6). Closed while a body
- * still arrives, it would be reset: the client would lose the answer, and a proxy would answer 502.
+ * Makes a connection discard input after the answer that ends it (RFC 9112, section 9.6). If it closed while
+ * a body still arrives, it would be reset: the client would lose the answer, and a proxy would answer 502.
  *
- * To be called before the answer is written.
+ * Call it before the answer is written.
  */
 export function lingerBehindAnswer(socket: Socket): void {
   socket.destroySoon = () => {
@@ -195,8 +198,8 @@ export function lingerBehindAnswer(socket: Socket): void {
 }
 
 /**
- * Calls `onGone` once the client cannot want more of an answer that may never end: its connection has closed,
- * or it ended its half of it, as one does that goes away.
+ * Calls `onGone` once the client of an endless answer has gone: the connection has closed, or the client has
+ * ended its half.
  */
 export function onceGone(response: ServerResponse, onGone: () => void): void {
   const { socket } = response.req;

@@ -8,10 +8,10 @@ import { EventStream } from './event-stream.ts';
 import { COUNTED_WRITE_BYTES_MIN, StreamBufferBudget } from './stream-buffer-budget.ts';
 
 const MIB = 1_048_576;
-/** More than the system takes off a connection that nobody reads. */
+/** More than the system buffers for a connection that nobody reads. */
 const EVENT_BYTES = 24 * MIB;
 
-describe('streams of events that share room', () => {
+describe('event streams with a shared buffer budget', () => {
   const server = createServer();
   const clients: Socket[] = [];
   beforeEach(async () => {
@@ -32,7 +32,7 @@ describe('streams of events that share room', () => {
     return { share, of: new StreamBufferBudget(share) };
   }
 
-  /** A stream whose reader reads nothing until it is asked to. */
+  /** A stream whose reader reads nothing until the test tells it to. */
   async function open(room: Room) {
     const client = connect((server.address() as AddressInfo).port, '127.0.0.1').pause();
     clients.push(client);
@@ -45,7 +45,7 @@ describe('streams of events that share room', () => {
     };
   }
 
-  it('are cut off where stalled readers hold all of it, and have it again when they go or read', async () => {
+  it('are cut off when stalled readers hold all of it, and get room again when those leave or read', async () => {
     const room = roomOf(40 * MIB);
     const [first, second, third] = [await open(room), await open(room), await open(room)];
     first.sink.send(Buffer.alloc(EVENT_BYTES));
@@ -63,13 +63,13 @@ describe('streams of events that share room', () => {
     expect(room.share.held).toBe(0);
   });
 
-  it('count once what they share, and nothing that is small', async () => {
+  it('count shared bytes once, and do not count small writes', async () => {
     const room = roomOf(30 * MIB);
     const all = [await open(room), await open(room), await open(room)];
     const shared = Buffer.alloc(EVENT_BYTES);
     for (const { sink } of all) sink.send('x'.repeat(COUNTED_WRITE_BYTES_MIN - 1));
     expect(room.share.held).toBe(0);
-    // Who is further on gets less of the same memory.
+    // A reader that is further ahead gets a smaller part of the same memory.
     for (const [at, { sink }] of all.entries()) sink.send(shared.subarray(at));
     expect(all.map(({ sink }) => sink.isClosed)).toEqual([false, false, false]);
     expect(room.share.held).toBe(EVENT_BYTES);
@@ -82,7 +82,7 @@ describe('streams of events that share room', () => {
     expect(room.share.held).toBe(0);
   });
 
-  it('let a single event in that is larger than the room', async () => {
+  it('allow a single event that is larger than the budget', async () => {
     const room = roomOf(MIB);
     const { sink } = await open(room);
     sink.send(Buffer.alloc(EVENT_BYTES));

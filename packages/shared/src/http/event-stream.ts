@@ -5,36 +5,36 @@ import type { ShareKey } from '../shares/share-key.ts';
 import { onceGone } from './connection.ts';
 import { COUNTED_WRITE_BYTES_MIN, type StreamBufferBudget } from './stream-buffer-budget.ts';
 
-/** Bytes that wait for a reader who does not keep up; beyond it the stream is cut. */
+/** Bytes that may wait for a slow reader. Beyond it, the stream is cut off. */
 const WAITING_BYTES_MAX = 262_144;
 
-/** Where the events of one reader go. */
+/** Receives the events for one reader. */
 export interface EventSink {
-  /** Never blocks. A stream whose reader does not keep up is closed automatically. */
+  /** Never blocks. A stream with a reader that is too slow is closed automatically. */
   send(blocks: string | Buffer): void;
-  /** True while what was sent waits for the reader. */
+  /** True while sent bytes wait for the reader. */
   readonly needsDrain: boolean;
-  /** Resolves when what was sent is on its way, or the sink is closed. */
+  /** Resolves when all sent bytes are passed to the system, or the sink is closed. */
   drained(): Promise<void>;
   readonly isClosed: boolean;
-  /** Ends the stream in order: what was sent still arrives. */
+  /** Ends the stream gracefully: sent events still arrive. */
   end(): void;
-  /** Cuts the stream off. */
+  /** Cuts the stream off at once. */
   cut(): void;
 }
 
 export interface EventStreamOptions {
-  /** Headers of the answer beside those of every event stream. */
+  /** Additional headers of the answer. */
   readonly headers?: OutgoingHttpHeaders;
   /** {@link WAITING_BYTES_MAX} by default. */
   readonly waitingBytesMax?: number;
-  /** Shared with other streams; one that finds none left is cut off. */
+  /** A budget that the stream shares with others. A stream that finds no room is cut off. */
   readonly room?: { readonly of: StreamBufferBudget; readonly key: ShareKey };
 }
 
 /**
- * A stream of server-sent events over an answer that Fastify has let go of. A reader that is too slow is cut
- * off, and may come back to where it was: nothing is held for it.
+ * A stream of server-sent events over a hijacked answer. A reader that is too slow is cut off, and may resume
+ * from its last event. Nothing is buffered for it.
  */
 export class EventStream implements EventSink {
   readonly #response: ServerResponse;
@@ -60,7 +60,7 @@ export class EventStream implements EventSink {
       'x-content-type-options': 'nosniff',
     });
     response.flushHeaders();
-    // A stream has no end of its own that somebody could still wait for.
+    // The stream is endless, so nobody waits for its end.
     onceGone(response, () => response.destroy());
   }
 
@@ -78,11 +78,11 @@ export class EventStream implements EventSink {
     if (this.#response.writableLength > this.#waitingBytesMax || !this.#hasRoom(blocks)) this.cut();
   }
 
-  /** What waits takes room until all of it is on its way. */
+  /** Waiting bytes take room until all of them are passed to the system. */
   #hasRoom(blocks: string | Buffer): boolean {
     const isLarge = blocks.length >= COUNTED_WRITE_BYTES_MIN;
     if (this.#room === undefined || !isLarge || !this.needsDrain) return true;
-    // TLS encrypts into memory of its own, and a string is made bytes of.
+    // TLS encrypts into new memory, and a string is copied into bytes.
     const isShared = typeof blocks !== 'string' && !(this.#response.socket instanceof TLSSocket);
     const giveBack = isShared
       ? this.#room.of.hold(this.#room.key, blocks.buffer, blocks.buffer.byteLength)

@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { GatheredBody } from './gathered-body.ts';
 
 describe('a body that arrives', () => {
-  it('is all of its chunks in order, whatever was announced of it', () => {
+  it('consists of all its chunks in order, whatever length was announced', () => {
     const sizes = fc.array(fc.integer({ min: 1, max: 80_000 }), { maxLength: 12 });
     fc.assert(
       fc.property(sizes, fc.option(fc.integer({ min: 0, max: 1_000 })), (lengths, more) => {
@@ -16,7 +16,7 @@ describe('a body that arrives', () => {
     );
   });
 
-  it('is copied chunk by chunk once a quarter has arrived, so that its end copies nothing', () => {
+  it('is copied chunk by chunk once a quarter has arrived, so that nothing is left to copy at its end', () => {
     const chunks = Array.from({ length: 16 }, (_, n) => Buffer.alloc(65_536, n + 1));
     const expected = Buffer.concat(chunks);
     const body = new GatheredBody(expected.length);

@@ -1,11 +1,11 @@
-/** Bodies from here on are copied as they arrive. */
+/** Bodies of at least this size are copied as they arrive. */
 const COPIED_BYTES_MIN = 262_144;
-/** The part of the announced bytes that must have arrived before memory for all of them is taken. */
+/** The part of the announced bytes that must arrive before memory for all of them is allocated. */
 const ARRIVED_PART = 1 / 4;
 
 /**
- * The bytes of a body that arrive one after the other. Most of a large one is copied into its place chunk by
- * chunk, so that its end copies nothing: 16 MiB at once would hold up the event loop.
+ * Assembles a body from its chunks. Most of a large body is copied chunk by chunk as it arrives, because
+ * copying 16 MiB at once would block the event loop.
  */
 export class GatheredBody {
   readonly #announced: number | undefined;
@@ -13,7 +13,7 @@ export class GatheredBody {
   #whole: Buffer | undefined;
   #length = 0;
 
-  /** @param announcedBytes that it will have; undefined where nobody knows. */
+  /** @param announcedBytes the length of the body; undefined when unknown. */
   constructor(announcedBytes: number | undefined) {
     this.#announced = announcedBytes;
   }
@@ -29,7 +29,7 @@ export class GatheredBody {
     const announced = this.#announced;
     if (announced === undefined || announced < COPIED_BYTES_MIN || this.#length > announced) return;
     if (this.#length < announced * ARRIVED_PART) return;
-    // What nobody has written to takes no memory of the system.
+    // Pages that were never written take no physical memory.
     this.#whole = Buffer.allocUnsafeSlow(announced);
     let end = 0;
     for (const one of this.#chunks) {
@@ -39,7 +39,7 @@ export class GatheredBody {
     this.#chunks = [];
   }
 
-  /** All of it. To be called once, at its end. */
+  /** The complete body. Call it once, at the end. */
   take(): Buffer {
     return this.#whole?.subarray(0, this.#length) ?? Buffer.concat(this.#chunks, this.#length);
   }

@@ -15,12 +15,11 @@ declare module 'fastify' {
 export type Guard = (request: FastifyRequest, reply: FastifyReply, done: (error?: Error) => void) => void;
 
 /**
- * Makes the guard of a route. It decides who may ask before the body is read and before anything is looked
- * up, so that no refusal tells what exists. A request that it lets pass is charged to the share of its token.
+ * Creates the guard of a route. It authorizes a request before the body is read and before anything is looked
+ * up, so that no refusal reveals what exists. A request that passes is charged to the share of its token.
  *
- * @param authenticate finds out who asks; at once where it can, since no promise is made then.
- * @param authorize throws unless they may. It returns the project whose share the request uses, if there is
- * one.
+ * @param authenticate returns the claims of the caller, synchronously if it can, which saves a promise.
+ * @param authorize throws unless the caller may. It returns the project whose share the request uses, if any.
  */
 export function createGuard(
   authenticate: (request: FastifyRequest) => Claims | Promise<Claims>,
@@ -47,7 +46,7 @@ export function createGuard(
   };
 }
 
-/** The claims of the token of a request that a guard let pass. */
+/** The claims of a request that has passed a guard. */
 export function claimsOf(request: FastifyRequest): Claims {
   const claims = request[CLAIMS];
   if (claims === undefined) throw new Error('the route has no guard');

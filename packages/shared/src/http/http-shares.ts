@@ -9,11 +9,11 @@ import { CONNECTIONS_MAX, CONNECTIONS_OF_ADDRESS_MAX, Connections } from './conn
 
 const MIB = 1_048_576;
 
-/** What the requests of all listeners of a process share. */
+/** The resources that all listeners of a process share. */
 export interface HttpShares {
-  /** Bytes of bodies that have arrived. */
+  /** Bytes of bodies in memory. */
   readonly bodies: Share;
-  /** Bytes of answers that their clients have not taken. */
+  /** Bytes of answers that clients have not received. */
   readonly answers: Share;
   readonly connections: Connections;
 }
@@ -27,12 +27,12 @@ export interface HttpShareSizes {
   readonly isProxy: ((address: string) => boolean) | undefined;
 }
 
-/** Part of the capacity that requests of at most 64 KiB have for themselves. */
+/** Part of the capacity that is reserved for requests of at most 64 KiB. */
 const RESERVE = 1 / 8;
-/** Answers that wait for room are in memory already: they may be this part of the capacity. */
+/** Answers that wait for room are in memory already, so they are limited to this part of the capacity. */
 const WAITING = 1 / 8;
 
-/** The room for bodies, or for answers, that a memory of so many bytes allows. */
+/** The default room for bodies, and for answers, with this much memory. */
 export function defaultRoomBytes(limitBytes = memoryLimit()): number {
   return Math.floor(Math.min(512 * MIB, Math.max(32 * MIB, limitBytes / 16)));
 }

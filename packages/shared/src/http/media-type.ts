@@ -12,7 +12,7 @@ export function isUtf8Type(contentType: string | undefined): boolean {
   }
 }
 
-/** `type/subtype` of a media type, in lower case, without its parameters; undefined for what is none. */
+/** `type/subtype` of a media type, in lower case, without its parameters; undefined for an invalid one. */
 export function essenceOf(contentType: string | undefined): string | undefined {
   try {
     return contentType === undefined ? undefined : new MIMEType(contentType).essence;

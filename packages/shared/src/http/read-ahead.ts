@@ -1,45 +1,43 @@
 import type { IncomingMessage, Server } from 'node:http';
 import type { Socket } from 'node:net';
 
-/**
- * Bytes of requests that may wait behind another on one connection. With as many, nothing further is parsed
- * or read.
- */
+/** Bytes of requests that may wait on one connection. From this many on, nothing more is parsed or read. */
 export const WAITING_BYTES_MAX = 32_768;
 /**
- * The same for all connections of a server together. Beyond it, only one request may wait on each connection.
+ * The same limit for all connections of a server together. Beyond it, only one request may wait on each
+ * connection.
  */
 export const SERVER_WAITING_BYTES_MAX = 33_554_432;
-/** What a parsed request takes beside its head and body: the objects of Node for it and its response. */
+/** Memory of a parsed request in addition to its head and body: Node's objects for it and its response. */
 const REQUEST_BYTES = 1_024;
 
-const WAITING = Symbol('requests that wait');
+const WAITING = Symbol('waiting requests');
 const BYTES = Symbol('bytes of a request');
 
-/** The code of llhttp by which the callback for a head stops the parser behind it. */
+/** The llhttp code by which the callback for a head pauses the parser after it. */
 const HPE_PAUSED = 21;
 
 interface Waiting {
   count: number;
   bytes: number;
-  /** The parser is to stop behind the head that it is at. */
+  /** The parser must pause after the present head. */
   mustStop: boolean;
 }
 
 interface Parser {
-  /** Told of each head. 0 has the parser read on. */
+  /** Called for each head. When it returns 0, the parser continues. */
   onIncoming: (request: IncomingMessage, keepAlive: boolean) => number;
   readonly execute: (bytes: Buffer) => unknown;
   readonly resume: () => void;
 }
 
-/** A socket of Node's HTTP server, which documents neither of its own two members. */
+/** A socket of Node's HTTP server, with two undocumented members. */
 export interface ParsedSocket extends Socket {
   [WAITING]?: Waiting;
   readonly parser?: Parser | null;
   /**
-   * The server itself reads nothing until the client has taken answers. Data that flows meanwhile would fail
-   * an assertion.
+   * The server stops reading until the client has received answers. Data that flows before that fails an
+   * assertion.
    */
   readonly _paused?: boolean;
 }
@@ -49,13 +47,13 @@ interface WaitingRequest extends IncomingMessage {
 }
 
 /**
- * Bounds how far a server reads ahead of the requests that it carries out: by the bytes of those that wait,
- * on a connection and in all. What is beyond a bound is not parsed, and then not read, until requests had
- * their turn: TCP holds the client up. Nothing is dropped.
+ * Bounds how far a server reads ahead of the requests that it processes: by the bytes of the waiting
+ * requests, per connection and in total. Beyond a bound, the server stops parsing and reading until some
+ * requests had their turn. TCP makes the client wait, and nothing is dropped.
  *
- * One read brings up to 64 KiB, which may be thousands of requests, and each takes a kilobyte once it is
- * parsed. So the parser stops in the midst of what was read. Node reports that as the error `HPE_PAUSED`, for
- * which {@link keepUnparsed} is to be called.
+ * One read returns up to 64 KiB, which may be thousands of requests, and each takes a kilobyte once it is
+ * parsed. So the parser must pause within a read. Node reports that as the error `HPE_PAUSED`; its handler
+ * must call {@link keepUnparsed}.
  */
 export class ReadAhead {
   readonly #serverBytesMax: number;
@@ -63,13 +61,13 @@ export class ReadAhead {
 
   constructor(server: Server, serverBytesMax: number) {
     this.#serverBytesMax = serverBytesMax;
-    // The one for plain HTTP, the other for TLS. Node has given the socket its parser by then.
+    // For plain HTTP and for TLS. By then Node has assigned a parser to the socket.
     for (const event of ['connection', 'secureConnection'] as const) server.on(event, stopOnDemand);
   }
 
   /**
-   * Counts a request that has just been parsed and waits for its turn. Stops the parser when nothing more may
-   * wait.
+   * Counts a request that has just been parsed and waits for its turn. Pauses the parser when nothing more
+   * may wait.
    */
   add(socket: ParsedSocket, request: WaitingRequest): void {
     const waiting = socket[WAITING] ?? this.#watch(socket);
@@ -83,10 +81,10 @@ export class ReadAhead {
     socket.pause();
   }
 
-  /** The turn of a request has come. */
+  /** Call it when the turn of a request has come. */
   remove(socket: ParsedSocket, request: WaitingRequest): void {
     const waiting = socket[WAITING];
-    if (waiting === undefined) return; // Released, or closed, and given back as a whole.
+    if (waiting === undefined) return; // The connection was released or closed, and its bytes with it.
     const bytes = request[BYTES] ?? 0;
     waiting.count--;
     waiting.bytes -= bytes;
@@ -94,7 +92,7 @@ export class ReadAhead {
     if (socket.isPaused() && !this.#mustStayPaused(socket)) socket.resume();
   }
 
-  /** Counts nothing of a connection any more, on which no further request will wait. */
+  /** Stops counting a connection on which no further request will wait. */
   release(socket: ParsedSocket): void {
     this.#bytes -= socket[WAITING]?.bytes ?? 0;
     delete socket[WAITING];
@@ -103,7 +101,7 @@ export class ReadAhead {
   #watch(socket: ParsedSocket): Waiting {
     const waiting = { count: 0, bytes: 0, mustStop: false };
     socket[WAITING] = waiting;
-    // A body that is read, and the end of a request, resume the connection for all that comes behind.
+    // Reading a body, and the end of a request, resume the connection too early.
     socket.on('resume', () => {
       if (this.#mustStayPaused(socket)) socket.pause();
       else readOn(socket);
@@ -113,8 +111,8 @@ export class ReadAhead {
   }
 
   /**
-   * A connection that stopped is read again once half of what waited had its turn, so that it does not stop
-   * at each request.
+   * A paused connection is read again once half of its waiting bytes had their turn, so that it does not
+   * pause at each request.
    */
   #mustStayPaused(socket: ParsedSocket): boolean {
     if (socket._paused === true) return true;
@@ -123,7 +121,7 @@ export class ReadAhead {
   }
 }
 
-/** Has the parser of a connection stop where {@link ReadAhead} wants it to. */
+/** Lets {@link ReadAhead} pause the parser of a connection. */
 function stopOnDemand(socket: ParsedSocket): void {
   const { parser } = socket;
   if (parser === undefined || parser === null) return;
@@ -137,27 +135,27 @@ function stopOnDemand(socket: ParsedSocket): void {
 }
 
 /**
- * Keeps what the parser left of a read for when the connection is read again.
+ * Keeps the unparsed rest of a read until the connection is read again.
  *
- * @param parsed how many bytes of it are parsed.
+ * @param parsed how many bytes of the read are parsed.
  */
 export function keepUnparsed(socket: ParsedSocket, read: Buffer, parsed: number): void {
   socket.pause();
-  // Node's parser reads from the handle itself until somebody else wants the data.
+  // Node's parser reads directly from the handle until the socket has a `data` listener.
   socket.on('data', ignore);
   socket.off('data', ignore);
-  // While it is paused: it would emit them at once.
+  // Only while the socket is paused: otherwise it would emit them at once.
   if (parsed < read.length) socket.unshift(read.subarray(parsed));
   socket.parser?.resume();
-  // A request without a body is in whole, but the parser would say so with the next bytes only.
+  // A request without a body is complete, but the parser would report it only with the next bytes.
   socket.parser?.execute(read.subarray(parsed, parsed));
-  // The end of a request resumed it.
+  // The end of the request has resumed the socket.
   socket.pause();
 }
 
 /**
- * Reads all that still arrives on a connection, and parses none of it. Unread, it would have the system cut
- * the connection.
+ * Reads and discards all further input of a connection. Unread input would make the system reset the
+ * connection.
  */
 export function readInVain(socket: ParsedSocket): void {
   socket.removeAllListeners('data');
@@ -167,8 +165,8 @@ export function readInVain(socket: ParsedSocket): void {
 }
 
 /**
- * A pause while the parser read from the handle itself stopped the handle. The stream does not know, and
- * would never start it.
+ * Restarts reading from the handle. A pause while the parser read directly from the handle has stopped it,
+ * and the stream does not know that.
  */
 function readOn(socket: Socket): void {
   if (!socket.destroyed) socket._read(0);
@@ -180,7 +178,7 @@ function bytesOf(request: IncomingMessage): number {
   const { rawHeaders, headers } = request;
   let bytes = REQUEST_BYTES + (request.url?.length ?? 0);
   for (const text of rawHeaders) bytes += text.length;
-  // Only the end tells how long a chunked body is.
+  // The length of a chunked body is known only at its end.
   if (headers['transfer-encoding'] !== undefined) return WAITING_BYTES_MAX;
   return Math.min(bytes + Number(headers['content-length'] ?? 0), WAITING_BYTES_MAX);
 }

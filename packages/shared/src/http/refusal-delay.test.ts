@@ -3,7 +3,7 @@ import { AppError } from '../contract/app-error.ts';
 import { createLogger } from '../runtime/logger.ts';
 import { createHttpServer } from './server.ts';
 
-it('a refusal beyond a share waits, so that who repeats it at once gets few of them; no other answer does', async () => {
+it('a refusal of a request beyond its share is delayed, which slows down immediate retries; no other answer is', async () => {
   const DELAY_MS = 300;
   await using app = createHttpServer({
     logger: createLogger({ service: 'bundoc', level: 'silent' }),

@@ -20,14 +20,14 @@ function pass(ms: number): void {
   vi.advanceTimersByTime(ms);
 }
 
-it('gives each client one line a minute for each kind of refusal', () => {
+it('logs one line per minute for each client and kind of refusal', () => {
   const taken = [0, 1, 2].map(() => log.take('10.0.0.1', 'forbidden', 'info'));
   expect(taken).toEqual([0, undefined, undefined]);
   expect(log.take('10.0.0.1', 'not_found', 'info')).toBe(0);
   expect(log.take('10.0.0.2', 'forbidden', 'info')).toBe(0);
 });
 
-it('gives a client that is refused all the time a line each minute, with the number of the others', () => {
+it('logs one line per minute for a client that is always refused, with the number of other refusals', () => {
   const lines: number[] = [];
   for (let n = 0; n < 50; n++) {
     const count = log.take('10.0.0.1', 'forbidden', 'error');
@@ -38,38 +38,38 @@ it('gives a client that is refused all the time a line each minute, with the num
   expect(counted).toEqual([]);
 });
 
-it('tells the number in a line of its own when no refusal follows, at the level of the kind', () => {
+it('logs the number in a separate line when no refusal follows, at the level of the kind', () => {
   for (const level of ['info', 'error'] as const)
     for (let n = 0; n < 10; n++) log.take('10.0.0.1', `at ${level}`, level);
   pass(2 * REFUSAL_EVERY_MS);
   expect(counted).toEqual(
     ['info', 'error'].map((level) => ({ level, client: '10.0.0.1', kind: `at ${level}`, count: 9 })),
   );
-  // That was the line of this minute.
+  // That was this minute's line.
   expect(log.take('10.0.0.1', 'at info', 'info')).toBeUndefined();
   pass(REFUSAL_EVERY_MS);
   expect(log.take('10.0.0.1', 'at info', 'info')).toBe(1);
 });
 
-it('writes what was counted when it closes', () => {
+it('writes all counts when it closes', () => {
   for (let n = 0; n < 3; n++) log.take('10.0.0.1', 'internal_error', 'error');
   log.close();
   expect(counted).toEqual([{ level: 'error', client: '10.0.0.1', kind: 'internal_error', count: 2 }]);
 });
 
-it('gives a client a line again that was refused nothing for a minute', () => {
+it('logs a line again for a client without refusals for a minute', () => {
   log.take('10.0.0.1', 'forbidden', 'info');
   pass(REFUSAL_EVERY_MS);
   expect(log.take('10.0.0.1', 'forbidden', 'info')).toBe(0);
   expect(counted).toEqual([]);
 });
 
-it('remembers a bounded number of clients; the others share a line a minute', () => {
+it('tracks a limited number of clients; all others share one line per minute', () => {
   for (let n = 0; n < REFUSALS_MAX; n++) expect(log.take(`client ${n}`, 'forbidden', 'info')).toBe(0);
   const taken = Array.from({ length: 50 }, (_, n) => log.take(`another ${n}`, 'forbidden', 'info'));
   expect(taken.filter((count) => count !== undefined)).toHaveLength(1);
   pass(2 * REFUSAL_EVERY_MS);
   expect(counted).toEqual([{ level: 'info', client: OTHER_CLIENTS, kind: 'forbidden', count: 49 }]);
-  // Those that had their line are forgotten by now.
+  // Clients that had their line are forgotten by now.
   expect(log.take('client 1', 'forbidden', 'info')).toBe(0);
 });

@@ -1,11 +1,11 @@
 import type { Clock } from '../runtime/clock.ts';
 import type { Logger } from '../runtime/logger.ts';
 
-/** How often one client causes a line for one kind of refusal, milliseconds. */
+/** Shortest interval between lines for one client and kind of refusal, milliseconds. */
 export const REFUSAL_EVERY_MS = 60_000;
-/** Pairs of a client and a kind that are remembered; those beyond it share one place a kind. */
+/** Pairs of client and kind that are tracked. Beyond it, clients share one entry per kind. */
 export const REFUSALS_MAX = 1_024;
-/** In the place of a client for which no place is left. */
+/** Stands for the clients that are not tracked separately. */
 export const OTHER_CLIENTS = 'others';
 
 /** The level at which a kind of refusal is logged. */
@@ -21,9 +21,8 @@ interface Refusals {
 }
 
 /**
- * Bounds what one client can write to the log: one line a minute for each kind of refusal. The others are
- * counted. The line of the next refusal has the count. If none comes for another minute, a separate line has
- * it.
+ * Bounds the lines that one client can cause in the log: one per minute for each kind of refusal. Further
+ * refusals are counted. The next line has the count, or a separate line after a minute without refusals.
  */
 export class RefusalLog {
   readonly #logger: Pick<Logger, RefusalLevel>;
@@ -67,9 +66,7 @@ export class RefusalLog {
     clearTimeout(this.#timer);
   }
 
-  /**
-   * Writes the counts that no refusal took along, and forgets clients that were refused nothing for a while.
-   */
+  /** Writes the counts that no line has reported yet, and forgets clients without recent refusals. */
   flush(): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;

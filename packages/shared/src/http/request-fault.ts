@@ -8,13 +8,13 @@ import { AppError } from '../contract/app-error.ts';
 const HOST =
   /^(?:\[[0-9A-Fa-f:.]+\]|\[v[0-9A-Fa-f]+\.[\w.~!$&'()*+,;=:-]+\]|(?:[\w.~!$&'()*+;=-]|%[0-9A-Fa-f]{2})+)(?::\d*)?$/;
 
-/** The latest host that was found valid: most requests bring the same one. */
+/** The latest valid host: most requests have the same one. */
 let validHost: string | undefined;
 
 /**
- * What makes a request one that must not be carried out, although it could be read: its version, framing,
- * host or target (RFC 9110, RFC 9112). Undefined for nearly all requests. Whatever refuses a framing also
- * ends the connection, since the end of the request is unknown.
+ * Why a request must be refused although it could be parsed: its version, framing, host or target (RFC 9110,
+ * RFC 9112). Undefined for nearly all requests. A refusal for faulty framing must also end the connection,
+ * because the end of the request is unknown.
  */
 export function requestFault(request: IncomingMessage): AppError | undefined {
   const { httpVersion, headers } = request;
@@ -38,7 +38,7 @@ export function requestFault(request: IncomingMessage): AppError | undefined {
 
 function faultOfHost(host: string | undefined, httpVersion: string): string | undefined {
   if (host === undefined) return httpVersion === '1.1' ? 'the Host header is missing' : undefined;
-  // Two of them arrive as one value with a comma.
+  // Two Host headers arrive as one value with a comma.
   if (!HOST.test(host)) return 'the Host header must be one host with an optional port';
   validHost = host;
   return undefined;

@@ -2,7 +2,7 @@ import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { callerNetwork } from '../runtime/addresses.ts';
 import { enterShare, type ShareKey } from '../shares/share-key.ts';
 
-/** Whose share a request uses. */
+/** The share key of a request. */
 const SHARE = Symbol('share');
 
 declare module 'fastify' {
@@ -11,14 +11,14 @@ declare module 'fastify' {
   }
 }
 
-/** Charges a request to a share: to be called by the guard, once the token is verified. */
+/** Charges a request to a share. The guard calls it once the token is verified. */
 export function chargeRequest(request: FastifyRequest, key: ShareKey): void {
   request[SHARE] = key;
 }
 
-/** Has all that handlers do charged to the share of their request. */
+/** Charges all work of handlers to the share of their request. */
 export function enterShares(app: FastifyInstance): void {
-  // Not in the guard: what it enters would be left again while the body is read.
+  // Not in the guard: the async context that it enters would be lost while the body is read.
   app.addHook('preHandler', (request, _reply, done) => {
     const key = request[SHARE];
     if (key !== undefined) enterShare(key);
@@ -26,7 +26,7 @@ export function enterShares(app: FastifyInstance): void {
   });
 }
 
-/** Whose share a request uses: its token's, or its address's while no token was verified. */
+/** The share that a request uses: that of its token, or of its address until the token is verified. */
 export function shareOfRequest(request: FastifyRequest): ShareKey {
   return request[SHARE] ?? { subject: `address ${callerNetwork(request.ip)}`, project: '' };
 }

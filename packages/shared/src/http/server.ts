@@ -42,53 +42,53 @@ declare module 'fastify' {
 
 export interface HttpServerOptions {
   readonly logger: Logger;
-  /** Largest body, bytes; beyond it 413. */
+  /** Largest body, bytes. Larger ones get 413. */
   readonly bodyBytesMax: number;
-  /** Told of every refused or failed request, exactly once, before its answer is sent. */
+  /** Called for every refused or failed request, exactly once, before its answer is sent. */
   readonly onProblem?: (request: FastifyRequest, error: AppError) => void;
   /** Plain HTTP when absent. */
   readonly tls?: ServerTls | undefined;
-  /** While it drains, answers close their connection. */
+  /** While it is draining, answers close their connection. */
   readonly drain?: Drain | undefined;
-  /** {@link REQUEST_TIMEOUT_MS} unless a test is in a hurry. */
+  /** {@link REQUEST_TIMEOUT_MS} unless a test sets it. */
   readonly requestTimeoutMs?: number;
-  /** {@link STALLED_TIMEOUT_MS} unless a test is in a hurry. */
+  /** {@link STALLED_TIMEOUT_MS} unless a test sets it. */
   readonly stalledTimeoutMs?: number;
-  /** {@link CLOSE_GRACE_MS} unless a test is in a hurry. */
+  /** {@link CLOSE_GRACE_MS} unless a test sets it. */
   readonly closeGraceMs?: number;
-  /** {@link REFUSAL_DELAY_MS} unless a test is in a hurry. */
+  /** {@link REFUSAL_DELAY_MS} unless a test sets it. */
   readonly refusalDelayMs?: number;
-  /** What its requests share, with those of other listeners of the process. */
+  /** The resources that its requests share with those of other listeners of the process. */
   readonly shares?: HttpShares;
-  /** {@link SERVER_WAITING_BYTES_MAX} unless a test says otherwise. */
+  /** {@link SERVER_WAITING_BYTES_MAX} unless a test sets it. */
   readonly waitingBytesMax?: number;
 }
 
-/** How long an idle connection stays open: longer than a proxy keeps it, milliseconds. */
+/** How long an idle connection stays open, milliseconds. It is longer than proxies keep theirs. */
 export const KEEP_ALIVE_MS = 65_000;
 /** Longest time to receive a whole request, milliseconds. */
 export const REQUEST_TIMEOUT_MS = 30_000;
 /**
- * Longest time that a connection may stand still in the midst of a request or its answer, milliseconds.
- * Without it, an answer that nobody reads would be held for ever.
+ * Longest time without progress during a request or its answer, milliseconds. Without it, an answer that
+ * nobody reads would stay in memory forever.
  */
 export const STALLED_TIMEOUT_MS = 60_000;
 /**
- * How long a closing server waits for its connections, milliseconds. One that is open but has sent nothing,
- * or half a request, does not count as idle for Node and would hold up the stop until its own timeout.
+ * How long a closing server waits for its connections, milliseconds. For Node, a connection that has sent
+ * nothing or half a request is not idle. It would delay the stop until its own timeout.
  */
 const CLOSE_GRACE_MS = 5_000;
 const CHECKING_INTERVAL_MS = 5_000;
 /**
- * How long the answer waits that refuses a request beyond its share. A client that asks again at once would
- * otherwise keep the event loop busy with refusals. Requests of a connection wait behind it.
+ * Delay of an answer that refuses a request beyond its share. Otherwise a client that retries at once would
+ * keep the event loop busy with refusals. Later requests of the connection wait too.
  */
 const REFUSAL_DELAY_MS = 250;
 const HEADER_BYTES_MAX = 16_384;
-/** Decoded characters of one path parameter; the schemas bound the bytes more tightly. */
+/** Decoded characters of one path parameter. The schemas have tighter limits in bytes. */
 const PARAM_LENGTH_MAX = 1_024;
 
-/** Failures of ours whose cause nobody else logs. */
+/** Failures of this service whose cause is logged nowhere else. */
 const LOGGED_WITH_CAUSE: ReadonlySet<ProblemCode> = new Set([
   'internal_error',
   'storage_unavailable',
@@ -96,11 +96,11 @@ const LOGGED_WITH_CAUSE: ReadonlySet<ProblemCode> = new Set([
 ]);
 
 /**
- * A Fastify instance with everything that both services have in common: limits, problem documents for every
- * way to fail (also those before routing), request ids, one log line a request, raw JSON bodies.
+ * Creates a Fastify instance with the common parts of both services: limits, request ids, log lines for
+ * refusals, and raw JSON bodies. Every failure, even before routing, gets a problem document.
  *
- * Bodies reach the handlers as the client's bytes (`Buffer`), of `application/json` only and never
- * compressed. Once all routes are registered, call {@link refuseOtherMethods}.
+ * Handlers receive bodies as the client's bytes (`Buffer`). Only uncompressed `application/json` is accepted.
+ * Once all routes are registered, call {@link refuseOtherMethods}.
  */
 export function createHttpServer(options: HttpServerOptions): FastifyInstance {
   const newRequestId = requestIds();
@@ -109,7 +109,7 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
   /** Why there is no route for a request. */
   const unrouted = (request: FastifyRequest): AppError => {
     const allow = allowed?.at(request.raw.url ?? '');
-    // A file of the documentation may be missing below a path that has the method.
+    // A wildcard route may have the method although the file below it does not exist.
     return allow === undefined || allow.includes(request.method)
       ? new AppError('not_found')
       : new AppError('method_not_allowed', { allow });
@@ -158,23 +158,22 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
   return app;
 }
 
-/** What does not depend on the instance. */
+/** The options that do not depend on the instance. */
 function fastifyOptions(options: HttpServerOptions) {
   const requestTimeoutMs = options.requestTimeoutMs ?? REQUEST_TIMEOUT_MS;
   const nodeOptions = {
     maxHeaderSize: HEADER_BYTES_MAX,
     headersTimeout: requestTimeoutMs,
     connectionsCheckingInterval: Math.min(CHECKING_INTERVAL_MS, requestTimeoutMs),
-    // Node's own answer to a missing Host has no body: a hook gives one.
+    // Node's own answer to a missing Host has no body, so a hook answers instead.
     requireHostHeader: false,
-    // Of a header that may stand once, Node would take the first and ignore the others. Joined, they are no
-    // valid value.
+    // Of a duplicate header Node would use the first value and ignore the others. Joined, they are invalid.
     joinDuplicateHeaders: true,
   };
   return {
     loggerInstance: options.logger,
     logController: new LogController({ disableRequestLogging: true }),
-    // Nothing logs through a request's own logger: our lines name the request's id themselves.
+    // Nothing logs through a request's own logger: our lines contain the request id.
     childLoggerFactory: <L>(logger: L) => logger,
     requestIdHeader: false,
     bodyLimit: options.bodyBytesMax,
@@ -191,7 +190,7 @@ function fastifyOptions(options: HttpServerOptions) {
   } as const;
 }
 
-/** Makes an error of what was thrown, and reports it. */
+/** Converts a thrown value to an AppError, and reports it. */
 function failureReporter({ onProblem, logger }: HttpServerOptions) {
   return (thrown: unknown, request: FastifyRequest): AppError => {
     const error = toAppError(thrown, request);
@@ -199,28 +198,28 @@ function failureReporter({ onProblem, logger }: HttpServerOptions) {
     try {
       onProblem?.(request, error);
     } catch (thrownByObserver) {
-      // The answer must not depend on who receives it.
+      // The answer must not depend on the observer.
       logger.error({ reqId: request.id, err: thrownByObserver }, 'a refusal could not be reported');
     }
     return error;
   };
 }
 
-// The hooks of the next three run for every request: with callbacks they cost no promise each.
+// The hooks of the next three functions run for every request. With callbacks they need no promises.
 
-/** Refuses what is no valid request of HTTP, and what no route takes before its body is read. */
+/** Refuses invalid HTTP requests, and requests without a route, before their body is read. */
 function refuseFaultyRequests(app: FastifyInstance, unrouted: (request: FastifyRequest) => AppError): void {
   app.addHook('onRequest', (request, reply, done) => {
     const fault = requestFault(request.raw);
     if (fault === undefined) {
-      // Fastify reads a body, or wants a QUERY to have one, before it says that there is no route.
+      // Fastify reads a body, or requires one of a QUERY, before it reports that there is no route.
       const { raw } = request;
       const isEarly = (awaitsContinue(raw) || raw.method === 'QUERY') && request.is404;
       if (isEarly) done(unrouted(request));
       else done();
       return;
     }
-    // What comes behind such a request may be anything.
+    // The bytes after such a request may be anything.
     if (fault.code !== 'unsupported_media_type') reply.header('connection', 'close');
     done(fault);
   });
@@ -228,7 +227,7 @@ function refuseFaultyRequests(app: FastifyInstance, unrouted: (request: FastifyR
 
 function setAnswerHeaders(app: FastifyInstance, drain: Drain | undefined): void {
   app.addHook('onSend', (request, reply, payload, done) => {
-    // A client that waits for an answer may send its body now, or not: what comes next could be either.
+    // A client that waits for a 100 may or may not send its body now, so the next bytes are ambiguous.
     if (drain?.isDraining === true || awaitsContinue(request.raw)) reply.header('connection', 'close');
     reply.header('x-content-type-options', 'nosniff');
     if (!reply.hasHeader('cache-control')) reply.header('cache-control', 'no-store');
@@ -247,7 +246,7 @@ function logRequests(app: FastifyInstance, logger: Logger): void {
   app.addHook('onClose', async () => refusals.close());
 }
 
-/** The answer to a client that speaks HTTP on a port of HTTPS. */
+/** The error for a client that speaks HTTP to an HTTPS port. */
 function plainHttp(): AppError {
   return new AppError('invalid_request', {
     detail:
@@ -255,13 +254,13 @@ function plainHttp(): AppError {
   });
 }
 
-/** The parser of a content type whose bodies reach the handlers as bytes. */
+/** The parser of a content type whose handlers receive the bytes. */
 export function readUtf8(request: FastifyRequest, payload: IncomingMessage, done: BodyDone): void {
   if (isUtf8Type(request.headers['content-type'])) readBody(request, payload, done);
   else done(new AppError('unsupported_media_type', { detail: 'the charset must be utf-8' }));
 }
 
-/** One line for a refusal, unless its client has had one for the same in this minute. */
+/** Logs a refusal, unless the same client has had a line for the same kind in this minute. */
 function logRefusal(
   logger: Logger,
   refusals: RefusalLog,
@@ -296,7 +295,8 @@ function lineOf(request: FastifyRequest, reply: FastifyReply) {
 }
 
 /**
- * Ids that differ between processes and are cheap: a random prefix and a count. Never taken from the client.
+ * Request ids that are cheap and differ between processes: a random prefix and a count. Ids from clients are
+ * never used.
  */
 function requestIds(): () => string {
   const prefix = randomBytes(6).toString('hex');
@@ -304,7 +304,7 @@ function requestIds(): () => string {
   return () => `${prefix}-${(++count).toString(36)}`;
 }
 
-/** Ends, after a grace, the connections that Node does not count as idle. */
+/** Closes, after a grace period, the connections that Node does not consider idle. */
 function closeInTime(app: FastifyInstance, graceMs: number): void {
   let timer: NodeJS.Timeout | undefined;
   app.addHook('preClose', async () => {

@@ -8,15 +8,15 @@ import type { Guard } from './guard.ts';
 const healthSchema = z.object({ status: z.literal('ok'), version: z.string() });
 
 /**
- * `/health`: the process lives.
+ * `/health`: whether the process is alive.
  *
- * @param config of the route, beside its description.
+ * @param config of the route, besides its description.
  */
 export function registerHealthRoute(app: FastifyInstance, config: FastifyContextConfig = {}): void {
   const description = describe({
     id: 'health',
     tag: 'service',
-    summary: 'Whether the process lives',
+    summary: 'Whether the process is alive',
     access: PUBLIC,
     answers: { 200: { description: 'It does', schema: healthSchema } },
     examples: { ask: { status: 200, answer: { status: 'ok', version: VERSION } } },
@@ -29,9 +29,9 @@ export function registerHealthRoute(app: FastifyInstance, config: FastifyContext
 
 export interface MetricsRoute {
   readonly access: RouteAccess;
-  /** Absent where the network is the guard. */
+  /** Absent when the network restricts access. */
   readonly guard?: Guard | undefined;
-  /** Of the route, beside its description. */
+  /** Of the route, besides its description. */
   readonly config?: FastifyContextConfig;
 }
 

@@ -3,14 +3,14 @@ import type { Share } from '../shares/share.ts';
 import type { ShareKey } from '../shares/share-key.ts';
 
 /**
- * Writes below this are not counted: a connection holds as much in any case. They may lie in memory that
- * others use as well.
+ * Smaller writes are not counted: a connection buffers as much in any case. They may also be part of shared
+ * memory.
  */
 export const COUNTED_WRITE_BYTES_MIN = 16_384;
 
 /**
- * Room for what streams hold for readers that have not taken it yet. Bytes that several hold are in memory
- * once, and count once: for the one that was first.
+ * Limits the memory of stream data that readers have not received yet. Bytes that several streams share are
+ * in memory once, and count once: for the first stream.
  */
 export class StreamBufferBudget {
   readonly #share: Share;
@@ -23,9 +23,9 @@ export class StreamBufferBudget {
   /**
    * Takes room for a write.
    *
-   * @param memory what the bytes are in: the same for all that share them, who all name the same number of
-   * bytes.
-   * @returns what gives the room back, once; undefined when there is none.
+   * @param memory identifies the shared memory of the bytes. All streams that share it must pass the same
+   *   number of bytes.
+   * @returns a function to call once, which releases the room; undefined when there is no room.
    */
   hold(key: ShareKey, memory: object, bytes: number): (() => void) | undefined {
     const known = this.#holders.get(memory);

@@ -17,11 +17,11 @@ function refusal(action: () => unknown): AppError {
 }
 
 describe('validate', () => {
-  it('gives what the schema makes of the input', () => {
+  it('returns the output of the schema', () => {
     expect(validate(z.object({ n: z.coerce.number() }), { n: '7' }, 'query')).toEqual({ n: 7 });
   });
 
-  it('lists every fault by part and path, and repeats no value', () => {
+  it('lists every fault by part and path, and quotes no value', () => {
     const schema = z.strictObject({
       name: z.string().max(3),
       kind: z.enum(['a', 'b']),
@@ -78,16 +78,16 @@ describe('validate', () => {
     ]);
   });
 
-  it('names a fault of the whole as one of its part', () => {
+  it('names a fault of the whole input by its part', () => {
     expect(refusal(() => validate(z.object({}), undefined, 'body')).errors?.[0]?.path).toBe('body');
   });
 
-  it('lists no more faults than anybody reads', () => {
+  it('lists a limited number of faults', () => {
     const input = Array.from({ length: 1_000 }, () => 'x');
     expect(refusal(() => validate(z.array(z.int()), input, 'body')).errors).toHaveLength(20);
   });
 
-  it('repeats no value of a request for a token', () => {
+  it('quotes no value of a request for a token', () => {
     const input = {
       sub: `${SECRET} x`,
       typ: SECRET,

@@ -4,13 +4,13 @@ import { AppError } from '../contract/app-error.ts';
 /** Faults that one refusal lists. */
 const FAULTS_MAX = 20;
 
-/** The part of a request that a fault lies in; the first word of its path. */
+/** The part of a request that has a fault; the first word of its path. */
 export type RequestPart = 'params' | 'query' | 'body' | 'headers' | `body.${string}`;
 
 /**
- * Validates input at the edge.
+ * Validates input at the edge of the service.
  *
- * @throws AppError `invalid_request` with every fault, by path; the values are not repeated.
+ * @throws AppError `invalid_request` with all faults, by path. It quotes no values.
  */
 export function validate<S extends z.ZodType>(schema: S, input: unknown, part: RequestPart): z.infer<S> {
   if (part === 'query') refuseRepeated(input);
@@ -18,12 +18,12 @@ export function validate<S extends z.ZodType>(schema: S, input: unknown, part: R
   if (result.success) return result.data;
   const errors = result.error.issues.slice(0, FAULTS_MAX).map((issue) => ({
     path: [part, ...issue.path.map(String)].join('.'),
-    message: issue.code === 'unrecognized_keys' ? 'has members that are not known here' : issue.message,
+    message: issue.code === 'unrecognized_keys' ? 'has unknown members' : issue.message,
   }));
   throw new AppError('invalid_request', { errors });
 }
 
-/** A parameter of a query that stands there several times comes as an array. No parameter takes a list. */
+/** Refuses repeated query parameters, which arrive as an array. No parameter takes a list. */
 function refuseRepeated(query: unknown): void {
   const errors = Object.entries(query ?? {}).flatMap(([name, value]) =>
     Array.isArray(value) ? [{ path: `query.${name}`, message: 'is given twice' }] : [],
@@ -31,7 +31,7 @@ function refuseRepeated(query: unknown): void {
   if (errors.length > 0) throw new AppError('invalid_request', { errors: errors.slice(0, FAULTS_MAX) });
 }
 
-/** Messages for faults for which a schema has no message. */
+/** Messages for faults without a message in the schema. */
 const WORDS: core.ParseContext<core.$ZodIssue> = { error: (issue) => wordsOf(issue) };
 
 const KINDS: Readonly<Record<string, string>> = {
@@ -44,7 +44,7 @@ const KINDS: Readonly<Record<string, string>> = {
   record: 'an object',
 };
 
-/** @returns undefined where Zod's own words will do. */
+/** @returns undefined to keep Zod's own message. */
 function wordsOf(issue: core.$ZodRawIssue): string | undefined {
   switch (issue.code) {
     case 'invalid_type': {

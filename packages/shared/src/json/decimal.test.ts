@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { compareNumbers, Decimal, parseNumber, toDouble } from './decimal.ts';
 
-/** A decimal as a pair of integers, and its order by integers: written apart from the code under test. */
+/** A decimal as a pair of integers, compared as integers: independent of the code under test. */
 const plain = fc.record({
   negative: fc.boolean(),
   digits: fc.stringMatching(/^(?:0|[1-9][0-9]{0,24})$/),
@@ -31,7 +31,7 @@ function spellings({ negative, digits, exponent }: Plain): string[] {
 }
 
 describe('numbers', () => {
-  it('are in the exact order of their values', () => {
+  it('compare exactly by value', () => {
     fc.assert(
       fc.property(plain, plain, (a, b) => {
         const order = Math.sign(
@@ -44,7 +44,7 @@ describe('numbers', () => {
     );
   });
 
-  it('have one value, however they are spelled', () => {
+  it('have the same value in every spelling', () => {
     fc.assert(
       fc.property(plain, (number) => {
         const [first, ...others] = spellings(number).map(parseNumber);
@@ -69,13 +69,13 @@ describe('numbers', () => {
     expect(Math.sign(compareNumbers(parseNumber(a), parseNumber(b))) + 0).toBe(order);
   });
 
-  it('take time in proportion to their text, whatever their exponent', () => {
+  it('are parsed in time proportional to their text, whatever their exponent', () => {
     const huge = parseNumber(`1${'0'.repeat(1_000_000)}.5e${'9'.repeat(1_000_000)}`);
     expect(huge).toBeInstanceOf(Decimal);
     expect(compareNumbers(huge, parseNumber('1e999999999999999999'))).toBeGreaterThan(0);
   });
 
-  it('are the nearest double where doubles are computed with', () => {
+  it('convert to the nearest double', () => {
     expect(toDouble(parseNumber('12345678901234567890'))).toBe(Number('12345678901234567890'));
     expect(toDouble(parseNumber('1e400'))).toBe(Number.POSITIVE_INFINITY);
     expect(toDouble(parseNumber('-123456789.123456789123e-3'))).toBe(Number('-123456.789123456789123'));

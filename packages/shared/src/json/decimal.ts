@@ -1,11 +1,11 @@
 /**
- * A JSON number that a double does not hold exactly: `sign 0.digits × 10^point`, digits without zeros at
+ * A JSON number that a double cannot represent exactly: `sign 0.digits × 10^point`, digits without zeros at
  * either end.
  *
- * Numbers of up to 15 significant digits and usual size are plain `number`s instead: distinct decimals of so
- * few digits are distinct doubles in the same order (IEEE 754 binary64 keeps 15 digits), and their shortest
- * text gives the decimal back. A number has one of the two forms by its value alone, never by its spelling:
- * see {@link parseNumber}.
+ * Numbers of up to 15 significant digits and usual size are plain `number`s instead, because IEEE 754
+ * binary64 keeps 15 digits. Distinct decimals of so few digits are distinct doubles in the same order, and
+ * their shortest text gives the decimal back. The form of a number depends on its value alone, never on its
+ * spelling: see {@link parseNumber}.
  */
 export class Decimal {
   readonly negative: boolean;
@@ -20,20 +20,20 @@ export class Decimal {
 }
 
 /**
- * Places of the decimal point that are distinguished. Beyond, a number counts as one at this bound, so that
- * no exponent that somebody writes makes a computation long; digits are compared all the same.
+ * Largest position of the decimal point. Numbers beyond it count as being at this bound, so that no exponent
+ * makes a computation long. Their digits are still compared.
  */
 export const POINT_MAX = 1_000_000_000_000;
 
 const DOUBLE_DIGITS = 15;
-/** Points at which a double surely keeps 15 digits: far from its smallest and largest. */
+/** Up to this point a double certainly keeps 15 digits: far from its smallest and largest values. */
 const DOUBLE_POINT_MAX = 290;
 
 /**
- * The exact value of a JSON number. Equal numbers have equal values, however they are spelled: `1`, `1.0`,
- * `1e0`; `0` and `-0`.
+ * The exact value of a JSON number. Equal numbers have equal values in every spelling: `1`, `1.0`, `1e0`; `0`
+ * and `-0`.
  *
- * @param text is a number by the grammar of RFC 8259. Takes time in proportion to its length.
+ * @param text a number by the grammar of RFC 8259. Parsing takes time proportional to its length.
  */
 export function parseNumber(text: string): number | Decimal {
   // Most numbers: short integers and fractions without an exponent.
@@ -58,7 +58,7 @@ function partsOf(text: string): Parts {
 }
 
 interface Split extends Parts {
-  /** As it is written, `0` where none is: it may have any number of digits. `point` leaves it out. */
+  /** As it is written, or `0`; it may have any number of digits. Not included in `point`. */
   readonly exponent: string;
 }
 
@@ -81,12 +81,12 @@ function clamp(point: number): number {
   return Math.max(-POINT_MAX, Math.min(POINT_MAX, point));
 }
 
-/** Parts of the decimal that a number's shortest text says. */
+/** The parts of a number's shortest decimal text. */
 export function decimalOf(number: number | Decimal): Parts {
   return typeof number === 'number' ? partsOf(String(number)) : number;
 }
 
-/** Negative, zero or positive, exactly. */
+/** Compares exactly. @returns a negative number, zero or a positive number. */
 export function compareNumbers(a: number | Decimal, b: number | Decimal): number {
   if (typeof a === 'number' && typeof b === 'number') return a - b;
   const x = decimalOf(a);
@@ -103,9 +103,8 @@ function signOf({ negative, digits }: Parts): number {
 }
 
 /**
- * Whether two JSON numbers are the same: `1` and `1.0`, but not `12345678901234567890` and
- * `12345678901234567891`. Unlike
- * {@link compareNumbers} it tells any two exponents apart.
+ * Whether two JSON numbers are equal: `1` and `1.0` are, `12345678901234567890` and `12345678901234567891`
+ * are not. Unlike {@link compareNumbers}, it distinguishes all exponents.
  */
 export function equalNumbers(a: string, b: string): boolean {
   const x = split(a);

@@ -2,8 +2,8 @@ import { equalNumbers } from './decimal.ts';
 import { decodeString, type JsonNode, type JsonObject } from './tree.ts';
 
 /**
- * Whether two trees are the same JSON value: numbers by their exact decimal value, strings by what they stand
- * for, members in any order (RFC 6902, section 4.6). Neither text has an effect but by its value.
+ * Whether two trees are the same JSON value: numbers by exact decimal value, strings after decoding, members
+ * in any order (RFC 6902, section 4.6). The spelling of either text has no effect.
  */
 export function equalTrees(a: JsonNode, b: JsonNode): boolean {
   if (a.text !== undefined && a.text === b.text) return true;

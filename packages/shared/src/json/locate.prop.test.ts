@@ -42,8 +42,8 @@ const { value } = fc.letrec<{ value: string }>((tie) => ({
 
 const before = fc.constantFrom('', '[1,', '{"x":"{", "y":');
 
-describe('what lies in a text', () => {
-  it('is found: the members of an object, wherever it begins, as a scan of it alone finds them', () => {
+describe('a locator of values in a text', () => {
+  it('finds the members of an object anywhere in a text, as a scan of the object alone does', () => {
     fc.assert(
       fc.property(
         before,
@@ -73,7 +73,7 @@ describe('what lies in a text', () => {
     );
   });
 
-  it('is found: the objects of an array, with the members of their values', () => {
+  it('finds the objects of an array, with the members of their values', () => {
     const object = value.filter((text) => text.startsWith('{'));
     fc.assert(
       fc.property(before, fc.array(fc.tuple(space, object, space), { maxLength: 4 }), (prefix, list) => {
@@ -91,7 +91,7 @@ describe('what lies in a text', () => {
     );
   });
 
-  it('is found: where the value of a scanned member begins', () => {
+  it('finds where the value of a scanned member begins', () => {
     fc.assert(
       fc.property(
         value.filter((text) => text.startsWith('{')),

@@ -20,7 +20,7 @@ function spellings(unit: string): fc.Arbitrary<string> {
   );
 }
 
-/** Few units on purpose: so that names collide often, in different spellings. */
+/** Few units on purpose, so that names often collide in different spellings. */
 const unit = fc
   .constantFrom(
     'a',
@@ -82,7 +82,8 @@ const { text: jsonText, object: jsonObject } = fc.letrec<{ text: string; array: 
 type Tree = { readonly scalar: unknown } | readonly Tree[] | ReadonlyMap<string, Tree>;
 
 /**
- * What the strict reader must say, by a slow and obvious reader of its own; undefined where it must refuse.
+ * The expected result of the strict parser, from a slow and obvious one; undefined when the parser must
+ * refuse.
  */
 function oracle(text: string): ReadonlyMap<string, Tree> | undefined {
   try {
@@ -133,7 +134,7 @@ function read(bytes: Buffer): ParsedJsonObject | undefined {
 
 function expectAgreement(sent: string): void {
   const bytes = Buffer.from(sent);
-  const text = bytes.toString(); // A raw lone surrogate in `sent` is gone now.
+  const text = bytes.toString(); // This replaces a raw lone surrogate in `sent`.
   const parsed = read(bytes);
   const expected = oracle(text);
   expect(parsed !== undefined).toBe(expected !== undefined);
@@ -143,7 +144,7 @@ function expectAgreement(sent: string): void {
   expect(bytes[(scan.bodyStart ?? 0) - 1]).toBe(0x7b);
   expect(bytes[scan.bodyEnd]).toBe(0x7d);
   expect(scan.members.map((member) => member.name)).toEqual([...expected.keys()]);
-  // The members and the commas between them are all there is between the braces.
+  // Between the braces are only the members and the commas between them.
   expect(scan.members.map(({ start, end }) => bytes.toString('utf8', start, end)).join(',')).toBe(
     scan.members.length === 0 ? '' : bytes.toString('utf8', scan.bodyStart, scan.bodyEnd),
   );
@@ -156,7 +157,7 @@ function expectAgreement(sent: string): void {
 }
 
 describe('parseJsonObject', () => {
-  it('accepts what JSON.stringify makes of any object, and reads it as JSON.parse does', () => {
+  it('accepts the output of JSON.stringify for any object, and reads it as JSON.parse does', () => {
     fc.assert(
       fc.property(
         fc.dictionary(fc.string({ unit: 'binary' }), fc.jsonValue()),
@@ -181,13 +182,13 @@ describe('parseJsonObject', () => {
     );
   });
 
-  it('meets both verdicts in its own awkward text, often', () => {
+  it('is tested with awkward texts that are often accepted and often refused', () => {
     const verdicts = fc.sample(jsonObject, 500).map(oracle);
     expect(verdicts.filter((verdict) => verdict !== undefined).length).toBeGreaterThan(50);
     expect(verdicts.filter((verdict) => verdict === undefined).length).toBeGreaterThan(50);
   });
 
-  it('agrees with JSON.parse on text that was damaged', () => {
+  it('agrees with JSON.parse on damaged text', () => {
     const damage = fc.constantFrom('', '"', '\\', '{', '}', '[', ']', ',', ':', '0', '\\u', '\u0001', 'é');
     fc.assert(
       fc.property(jsonObject, fc.nat(), fc.nat(3), damage, (text, where, length, instead) => {
@@ -198,7 +199,7 @@ describe('parseJsonObject', () => {
     );
   });
 
-  it('draws the line of nesting at one hundred', () => {
+  it('accepts a nesting of one hundred and refuses one more', () => {
     const opening = fc.constantFrom(['[', ']'], ['{"a":', '}'], ['[0,', ']']);
     fc.assert(
       fc.property(fc.array(opening, { minLength: 95, maxLength: 105 }), (levels) => {
@@ -211,13 +212,13 @@ describe('parseJsonObject', () => {
     );
   });
 
-  it('refuses or reads arbitrary bytes, and throws nothing else', () => {
+  it('reads or refuses arbitrary bytes, and throws no other error', () => {
     fc.assert(fc.property(fc.uint8Array({ maxLength: 200 }), (bytes) => void read(Buffer.from(bytes))));
   });
 });
 
 describe('scanJson', () => {
-  it('ends on arbitrary bytes, throws nothing and points nowhere outside', () => {
+  it('terminates on arbitrary bytes, throws nothing and returns no offset outside them', () => {
     const structural = fc.constantFrom(...Buffer.from('{}[]",:\\a0 _u').values());
     const bytes = fc.array(fc.oneof({ weight: 9, arbitrary: structural }, fc.integer({ min: 0, max: 255 })), {
       maxLength: 300,

@@ -88,7 +88,7 @@ describe('parseJsonObject', () => {
     expect(accepted(text).value).toEqual(JSON.parse(text));
   });
 
-  it('reads an escaped name as it is written, whatever name an earlier text had at its place', () => {
+  it('reads an escaped name correctly, whatever name an earlier text had in its place', () => {
     // Each of these makes V8's own JSON.parse misread the next (nodejs/node#63785).
     for (const [earlier, text, name] of [
       ['{"h":1,"\\\\u0":1}', '{"h":1,"\\u005fid":2}', '_id'],
@@ -115,14 +115,14 @@ describe('parseJsonObject', () => {
     });
   });
 
-  it('notices a duplicate among thousands of names', () => {
+  it('finds a duplicate among thousands of names', () => {
     const names = Array.from({ length: 5_000 }, (_, index) => `"n${index}":0`);
     expect(refusal(Buffer.from(`{${names.join()},"n1\\u0037":0}`)).detail).toBe(
       'a name occurs twice in one object',
     );
   });
 
-  it('refuses two hundred thousand brackets without a look at what follows', () => {
+  it('refuses two hundred thousand brackets without reading what follows', () => {
     for (const bracket of ['[', '{"a":', '[{"a":']) {
       const bytes = Buffer.from(bracket.repeat(200_000));
       const ms = cpuMsOf(() => {
@@ -132,7 +132,7 @@ describe('parseJsonObject', () => {
     }
   });
 
-  it('never repeats what was sent', () => {
+  it('never quotes its input', () => {
     const secret = 'hunter2';
     for (const text of [
       secret,
@@ -152,7 +152,7 @@ describe('parseJsonObject', () => {
 });
 
 describe('scanJson takes linear time', () => {
-  /** Counts how often a byte is looked at, which does not depend on how busy the machine is. */
+  /** Counts the reads of bytes, which do not depend on the load of the machine. */
   function looks(text: string): number {
     const bytes = Buffer.from(text);
     let count = 0;
@@ -191,7 +191,7 @@ describe('scanJson takes linear time', () => {
     expect(looks(text)).toBeLessThan(text.length * 8);
   });
 
-  it('over a mebibyte of each, in a fraction of a second', () => {
+  it('over a mebibyte of each hostile text, in a fraction of a second', () => {
     const many = 2 ** 18;
     for (const text of [
       `{"a":"${'\\"\\\\'.repeat(many)}"}`,

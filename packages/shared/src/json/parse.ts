@@ -6,7 +6,7 @@ import { JSON_CONTAINERS_MAX, JSON_DEPTH_MAX, type JsonScan, scanJson } from './
 /** JSON text that passed every check of {@link parseJson}. */
 export interface ParsedJson {
   readonly value: unknown;
-  /** What was parsed. */
+  /** The parsed text. */
   readonly text: string;
   readonly scan: JsonScan;
 }
@@ -17,9 +17,9 @@ export interface ParsedJsonObject extends ParsedJson {
 }
 
 /**
- * Reads a JSON object strictly: {@link parseJson}, and the root is an object.
+ * Parses a JSON object strictly: as {@link parseJson}, and the root must be an object.
  *
- * @throws AppError `invalid_json`. No part of the text is repeated in the error: it may be a secret.
+ * @throws AppError `invalid_json`. The error quotes no part of the text, which may be a secret.
  */
 export function parseJsonObject(bytes: Buffer | undefined, depthMax?: number): ParsedJsonObject {
   return parseJson(bytes, requireObject, depthMax) as ParsedJsonObject;
@@ -31,14 +31,14 @@ function requireObject(value: unknown): void {
 }
 
 /**
- * Reads JSON strictly: valid UTF-8 without a byte order mark, nesting of at most 100, no name twice in one
- * object (RFC 8259, section 4, calls the result of duplicates unpredictable), no member called `__proto__`.
- * Fastify gives a request without a body as `undefined`, which counts as empty.
+ * Parses JSON strictly: valid UTF-8 without a byte order mark, nesting of at most 100, no member named
+ * `__proto__`, and no duplicate names in an object. RFC 8259, section 4, calls the result of duplicates
+ * unpredictable. Fastify passes `undefined` for a request without a body, which counts as empty.
  *
- * @param checkRoot refuses values that the caller has no use for, by throwing.
- * @param depthMax nesting that is accepted: more for what holds documents.
+ * @param checkRoot throws to refuse a root value that the caller does not accept.
+ * @param depthMax accepted nesting: more for texts that contain documents.
  * @throws AppError `invalid_json`; `payload_too_large` for over {@link JSON_CONTAINERS_MAX} objects and
- * arrays. No part of the text is repeated in the error: it may be a secret.
+ *   arrays. The error quotes no part of the text, which may be a secret.
  */
 export function parseJson(
   bytes: Buffer | undefined,
@@ -68,7 +68,7 @@ function parse(text: string): unknown {
   try {
     return JSON.parse(text);
   } catch {
-    throw invalid('the text is not valid JSON'); // The parser's own message quotes the text, so it is dropped.
+    throw invalid('the text is not valid JSON'); // The parser's own message quotes the text, so it is not used.
   }
 }
 

@@ -1,15 +1,15 @@
 /**
- * Builds the value of a JSON text, like `JSON.parse`, for texts whose member names hold escapes or whose
- * numbers must stay exact.
+ * Builds the value of a JSON text, like `JSON.parse`, for texts with escapes in member names or numbers that
+ * must stay exact.
  *
- * `JSON.parse` of V8 13 and 14 (Node 24 and 26, nodejs/node#63785) may give a member with an escaped name
- * another name, one that an earlier and unrelated text had at that place: after `{"\\u0":1}`, the text
- * `{"\u005fid":1}` yields a member `\u0`, not `_id`. So one client could change how another's text is read.
- * Names that are written without an escape, and strings that are no names, are not affected.
+ * `JSON.parse` of V8 13 and 14 (Node 24 and 26, nodejs/node#63785) may give a member with an escaped name a
+ * wrong name, from the same place of an earlier, unrelated text. After `{"\\u0":1}`, the text
+ * `{"\u005fid":1}` yields a member `\u0`, not `_id`. So one client could change how another client's text is
+ * read. Names without escapes, and strings that are not names, are not affected.
  *
- * @param text is valid JSON without duplicate names and `__proto__`, and nests so little that recursion is
- * safe; the caller has checked all of it.
- * @param readNumber makes the value of a number; by default as `JSON.parse` does.
+ * @param text valid JSON without duplicate names and `__proto__`, with little enough nesting for recursion.
+ *   The caller has checked all of it.
+ * @param readNumber returns the value of a number; by default as `JSON.parse` does.
  */
 export function readJson(text: string, readNumber: (text: string) => unknown = Number): unknown {
   return new Reader(text, readNumber).value();
@@ -52,7 +52,7 @@ class Reader {
     }
   }
 
-  /** The next character that is no white space, colon or comma. */
+  /** The next character except white space, colons and commas. */
   #next(): string | undefined {
     const text = this.#text;
     for (;;) {

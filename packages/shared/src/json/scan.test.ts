@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { closingQuote, scanJson } from './scan.ts';
 
 describe('the end of a string', () => {
-  it('is found at every length, also behind quotes that are escaped', () => {
+  it('is found at every length, also after escaped quotes', () => {
     for (let length = 0; length < 80; length++) {
       for (const escaped of ['', '\\"', '\\\\']) {
         const value = `${escaped}${'x'.repeat(length)}${escaped}`;
@@ -13,7 +13,7 @@ describe('the end of a string', () => {
     }
   });
 
-  it('is the last byte when there is none', () => {
+  it('is the last byte when there is no closing quote', () => {
     for (const length of [0, 1, 30, 31, 32, 80])
       expect(closingQuote(Buffer.from(`"${'x'.repeat(length)}`), 0)).toBe(length);
   });

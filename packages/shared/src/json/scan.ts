@@ -2,30 +2,30 @@
 export interface RootMember {
   /** The name after decoding of escapes. */
   readonly name: string;
-  /** After the `{` or `,` before the member: where the whitespace before its name begins. */
+  /** Just after the `{` or `,` before the member, where the whitespace before its name begins. */
   readonly start: number;
   /** The opening quote of the name. */
   readonly nameStart: number;
-  /** The `,` or `}` behind the member: where the whitespace after its value ends. */
+  /** The `,` or `}` after the member, where the whitespace after its value ends. */
   readonly end: number;
 }
 
-/** Where the members of an object lie. */
+/** The positions of the members of an object. */
 export interface ObjectMembers {
-  /** Offset behind the `{` of the object, or undefined when it is none. */
+  /** Offset just after the `{` of the object; undefined when the value is not an object. */
   readonly bodyStart: number | undefined;
   /** Offset of its `}`. */
   readonly bodyEnd: number;
   readonly members: readonly RootMember[];
 }
 
-/** What was found out of a text; the members are those of its root. */
+/** The result of a scan; the members are those of the root. */
 export interface JsonScan extends ObjectMembers {
-  /** The deepest nesting met, or the first that was too deep, at which the scan ended. */
+  /** The deepest nesting, or the first that was too deep, at which the scan ended. */
   readonly depth: number;
   /** A name that occurs twice in one object, at any depth. */
   readonly duplicateName: string | undefined;
-  /** A member is called `__proto__`, at any depth and in any spelling. */
+  /** A member is named `__proto__`, at any depth and in any spelling. */
   readonly hasProtoMember: boolean;
   /** A name is written with an escape, at any depth: `JSON.parse` may misread it, see `read.ts`. */
   readonly hasEscapedName: boolean;
@@ -33,9 +33,9 @@ export interface JsonScan extends ObjectMembers {
   readonly containers: number;
 }
 
-/** Nesting that is accepted; `JSON.parse` overflows the stack some thousands deeper. */
+/** Maximum nesting. `JSON.parse` overflows the stack some thousand levels deeper. */
 export const JSON_DEPTH_MAX = 100;
-/** Objects and arrays of one text: an empty one takes 30 times as much memory as its two bytes. */
+/** Maximum objects and arrays of one text: an empty one takes 30 times as much memory as its two bytes. */
 export const JSON_CONTAINERS_MAX = 1_000_000;
 
 const QUOTE = 0x22;
@@ -47,12 +47,12 @@ const CLOSE_BRACKET = 0x5d;
 const OPEN_BRACE = 0x7b;
 const CLOSE_BRACE = 0x7d;
 
-/** Names of one object; a Set only once a linear look through them would cost more. */
+/** The names of one object. They are in a Set only once a linear search would cost more. */
 class NameSet {
   readonly #few: string[] = [];
   #many: Set<string> | undefined;
 
-  /** False when `name` was there already. */
+  /** @returns false when it has `name` already. */
   add(name: string): boolean {
     if (this.#many !== undefined) {
       const before = this.#many.size;
@@ -66,12 +66,12 @@ class NameSet {
 }
 
 /**
- * Looks through JSON text once, without recursion, for what `JSON.parse` does not tell: how deep it nests,
- * duplicate names, and where the members of the root object lie.
+ * Scans JSON text once, without recursion. It finds facts that `JSON.parse` does not report: nesting,
+ * duplicate names, and the positions of the members of the root object.
  *
- * It is no validator. On text that `JSON.parse` refuses, the result is meaningless but the scan ends and
- * throws nothing; it stops at a nesting beyond `depthMax`, and at too many containers. So scan first, refuse
- * what is beyond these bounds, parse, and only then believe the rest.
+ * It is not a validator. On text that `JSON.parse` refuses, the result is meaningless, but the scan
+ * terminates and throws nothing. It stops at a nesting beyond `depthMax`, and at too many containers. So scan
+ * first, refuse texts beyond these bounds, parse, and only then use the rest of the result.
  */
 export function scanJson(bytes: Buffer, depthMax: number = JSON_DEPTH_MAX): JsonScan {
   const members: RootMember[] = [];
@@ -151,13 +151,10 @@ export function scanJson(bytes: Buffer, depthMax: number = JSON_DEPTH_MAX): Json
   return found();
 }
 
-/**
- * Bytes of a string up to which a loop finds its end sooner than a call out of JavaScript: names, and most
- * values.
- */
+/** Bytes of a string up to which a loop finds its end faster than a native call: names, and most values. */
 const SHORT_BYTES = 32;
 
-/** Offset of the quote that ends the string opened at `openAt`; the last byte when none does. */
+/** Offset of the quote that ends the string opened at `openAt`; the last byte when there is none. */
 export function closingQuote(bytes: Buffer, openAt: number): number {
   const shortEnd = Math.min(bytes.length, openAt + SHORT_BYTES);
   let at = openAt + 1;
@@ -172,7 +169,7 @@ export function closingQuote(bytes: Buffer, openAt: number): number {
   return bytes.length - 1;
 }
 
-/** The decoding of one string alone, where V8 makes no mistake. */
+/** Decodes a single string, which V8 does correctly. */
 function decodeName(raw: string): string {
   try {
     return String(JSON.parse(`"${raw}"`));
@@ -181,11 +178,11 @@ function decodeName(raw: string): string {
   }
 }
 
-/** A member that was located: its value lies from `valueStart` to `valueEnd`, without white space. */
+/** A located member: its value is from `valueStart` to `valueEnd`, without white space. */
 export interface LocatedMember extends RootMember {
   readonly valueStart: number;
   readonly valueEnd: number;
-  /** The members of the value, when it is an object and they were asked for. */
+  /** The members of the value, if it is an object and they were requested. */
   readonly inner: LocatedObject | undefined;
 }
 
@@ -195,11 +192,11 @@ export interface LocatedObject extends ObjectMembers {
 }
 
 /**
- * Finds the members of an object within a text, whose bytes are then taken as they are.
+ * Finds the members of an object within a text, so that their bytes can be used unchanged.
  *
- * @param bytes are valid JSON: the caller has parsed them.
+ * @param bytes valid JSON: the caller has parsed it.
  * @param openAt the `{` of the object.
- * @param levels also locates the members of values that are objects, so many levels down.
+ * @param levels also locates the members of values that are objects, down to this many levels.
  */
 export function locateMembers(bytes: Buffer, openAt: number, levels = 0): LocatedObject {
   const members: LocatedMember[] = [];
@@ -230,7 +227,7 @@ export function locateMembers(bytes: Buffer, openAt: number, levels = 0): Locate
 }
 
 /**
- * Finds the objects of an array of nothing but objects within a text, as {@link locateMembers} does.
+ * Finds the objects of an array that contains only objects within a text, as {@link locateMembers} does.
  *
  * @param openAt the `[` of the array.
  * @param levels as for {@link locateMembers}.
@@ -253,7 +250,7 @@ export function valueStartOf(bytes: Buffer, member: RootMember): number {
   return skipSpace(bytes, colonAt + 1);
 }
 
-/** Offset behind the value that begins at `at`. */
+/** Offset just after the value that begins at `start`. */
 function endOfValue(bytes: Buffer, start: number): number {
   let depth = 0;
   for (let at = start; at < bytes.length; at++) {

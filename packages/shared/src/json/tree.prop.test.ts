@@ -21,7 +21,7 @@ const scalar = fc.oneof(
 );
 const names = fc.constantFrom('a', 'b', 'c', 'd', '', '/', '~').map((name) => JSON.stringify(name));
 
-/** Texts of values, with white space wherever it may be. */
+/** Texts of values, with white space wherever it is allowed. */
 const { value } = fc.letrec<{ value: string }>((tie) => ({
   value: fc.oneof(
     { maxDepth: 4, depthSize: 'small' },
@@ -44,7 +44,7 @@ const object = value.filter((text) => text.startsWith('{'));
 const array = value.filter((text) => text.startsWith('['));
 
 describe('a tree', () => {
-  it('gives back the text that it was read from', () => {
+  it('returns the text that it was read from', () => {
     fc.assert(
       fc.property(value, (text) => {
         expect(treeText(parseTree(text))).toBe(text);
@@ -53,7 +53,7 @@ describe('a tree', () => {
     );
   });
 
-  it('gives back all of the text, too, when each container was written again', () => {
+  it('returns the same text when each container is written again', () => {
     fc.assert(
       fc.property(value, (text) => {
         const rewritten = JSON.parse(JSON.stringify(parseTree(text)), (key, part) =>
@@ -66,7 +66,7 @@ describe('a tree', () => {
     );
   });
 
-  it('sets and removes members as an object does, and keeps the text of the others', () => {
+  it('sets and removes members like an object, and keeps the text of the others', () => {
     fc.assert(
       fc.property(object, names, value, (text, nameText, added) => {
         const tree = parseTree(text);
@@ -89,7 +89,7 @@ describe('a tree', () => {
     );
   });
 
-  it('inserts and removes items as an array does', () => {
+  it('inserts and removes items like an array', () => {
     fc.assert(
       fc.property(array, fc.nat(5), value, (text, where, added) => {
         const tree = parseTree(text);
@@ -140,7 +140,7 @@ describe('equality', () => {
     expect(equalTrees(parseTree(b), parseTree(a))).toBe(expected);
   });
 
-  it('of numbers is that of their exact decimal values', () => {
+  it('of numbers compares their exact decimal values', () => {
     /** Digits times ten to a small exponent, as a whole number: exact. */
     const exact = (digits: string, exponent: number) => BigInt(digits) * 10n ** BigInt(exponent + 30);
     const number = fc

@@ -1,16 +1,16 @@
 import { AppError } from '../contract/app-error.ts';
 
 /**
- * JSON text as a tree that keeps every character: what is not changed is written back as it was read,
- * numbers, escapes, the order of members and white space included. Trees are never changed; an edit makes a
- * new one that shares what stayed the same.
+ * JSON text as a tree that keeps every character. Unchanged parts are written back exactly as they were read,
+ * with numbers, escapes, the order of members and white space. Trees are immutable: an edit creates a new
+ * tree that shares the unchanged parts.
  */
 export type JsonNode = JsonScalar | JsonArray | JsonObject;
 
 interface Measured {
   /** UTF-16 units of the text. */
   readonly length: number;
-  /** Containers inside one another, itself included; 0 for a scalar. */
+  /** Levels of nested containers, itself included; 0 for a scalar. */
   readonly depth: number;
 }
 
@@ -32,30 +32,29 @@ export interface JsonMember extends JsonItem {
   readonly name: string;
   /** As it is written, quotes included. */
   readonly nameText: string;
-  /** With the white space around it. */
+  /** The colon with the white space around it. */
   readonly colon: string;
 }
 
 export interface JsonArray extends Measured {
   readonly kind: 'array';
   readonly items: readonly JsonItem[];
-  /** As it was read; undefined once it was changed. */
+  /** As it was read; undefined after a change. */
   readonly text: string | undefined;
 }
 
 export interface JsonObject extends Measured {
   readonly kind: 'object';
   readonly members: readonly JsonMember[];
-  /** As it was read; undefined once it was changed. */
+  /** As it was read; undefined after a change. */
   readonly text: string | undefined;
 }
 
-/** White space that a new neighbour takes over from an item, at most. */
+/** Maximum white space that a new item copies from its neighbour. */
 const SPACE_COPIED_MAX = 64;
 
 /**
- * Values of one tree at most, which takes some 150 bytes for each: one of 16 MiB of text could have eight
- * million.
+ * Maximum values of one tree. Each takes some 150 bytes, and 16 MiB of text could have eight million values.
  */
 export const TREE_VALUES_MAX = 2_000_000;
 
@@ -63,8 +62,8 @@ export const TREE_VALUES_MAX = 2_000_000;
  * Reads a text into a tree.
  *
  * @throws AppError `payload_too_large` for one of over {@link TREE_VALUES_MAX} values.
- * @param text is valid JSON without duplicate names, and nests so little that recursion is safe; the caller
- * has checked all of it.
+ * @param text valid JSON without duplicate names, with little enough nesting for recursion. The caller has
+ *   checked all of it.
  */
 export function parseTree(text: string): JsonNode {
   let at = 0;
@@ -135,7 +134,7 @@ export function parseTree(text: string): JsonNode {
   return value();
 }
 
-/** The text of a tree; of one that was only read, the text that it was read from. */
+/** The text of a tree. An unchanged tree has the text that it was read from. */
 export function treeText(node: JsonNode): string {
   const parts: string[] = [];
   writeTree(node, parts);
@@ -170,12 +169,12 @@ function writeTree(node: JsonNode, parts: string[]): void {
   parts.push('}');
 }
 
-/** A string, number, `true`, `false` or `null`, by its text. */
+/** A string, number, `true`, `false` or `null` with its text. */
 function scalarOf(text: string): JsonScalar {
   return { kind: 'scalar', text, length: text.length, depth: 0 };
 }
 
-/** @param text the array as it is written, if that is known. */
+/** @param text the text of the array, if known. */
 export function arrayOf(items: readonly JsonItem[], text?: string): JsonArray {
   let length = 1 + Math.max(1, items.length);
   let depth = 0;
@@ -186,7 +185,7 @@ export function arrayOf(items: readonly JsonItem[], text?: string): JsonArray {
   return { kind: 'array', items, text, length: text?.length ?? length, depth: depth + 1 };
 }
 
-/** @param text the object as it is written, if that is known. */
+/** @param text the text of the object, if known. */
 export function objectOf(members: readonly JsonMember[], text?: string): JsonObject {
   let length = 1 + Math.max(1, members.length);
   let depth = 0;
@@ -197,16 +196,16 @@ export function objectOf(members: readonly JsonMember[], text?: string): JsonObj
   return { kind: 'object', members, text, length: text?.length ?? length, depth: depth + 1 };
 }
 
-/** The value of a member; undefined when there is none of the name. */
+/** The value of a member; undefined when there is no such member. */
 export function memberValue(object: JsonObject, name: string): JsonNode | undefined {
   return object.members.find((member) => member.name === name)?.value;
 }
 
 /**
- * The object with a member set: in its place when there is one of the name, else behind the others, laid out
- * as the last of them.
+ * The object with a member set. A member with the name is replaced; a new one comes last, with the white
+ * space of the former last member.
  *
- * @param nameText how a new name is written; by default as `JSON.stringify` does.
+ * @param nameText the text of a new name; by default from `JSON.stringify`.
  */
 export function withMember(
   object: JsonObject,
@@ -221,7 +220,7 @@ export function withMember(
   return withNewMembers(object, [{ name, nameText, value }]);
 }
 
-/** The object with members of new names behind the others, laid out as the last of those. */
+/** The object with members of new names at its end, with the white space of the former last member. */
 export function withNewMembers(
   { members }: JsonObject,
   added: readonly Pick<JsonMember, 'name' | 'nameText' | 'value'>[],
@@ -237,12 +236,12 @@ export function withNewMembers(
   return objectOf(result);
 }
 
-/** The object without the member of a name. */
+/** The object without a member. */
 export function withoutMember(object: JsonObject, name: string): JsonObject {
   return objectOf(object.members.filter((member) => member.name !== name));
 }
 
-/** The array with an item before the one at `index`, or behind all. */
+/** The array with an item inserted at `index`, or at its end. */
 export function withItem(array: JsonArray, index: number, value: JsonNode): JsonArray {
   const { items } = array;
   const next = items[index];
@@ -254,7 +253,7 @@ export function withItem(array: JsonArray, index: number, value: JsonNode): Json
   return arrayOf([...items.slice(0, -1), { ...last, after: '' }, added]);
 }
 
-/** The array with another value at `index`, which must be one of its items. */
+/** The array with another value at `index`, which must exist. */
 export function withItemReplaced(array: JsonArray, index: number, value: JsonNode): JsonArray {
   const item = array.items[index];
   if (item === undefined) throw new RangeError('there is no such item');
@@ -266,12 +265,12 @@ export function withoutItem(array: JsonArray, index: number): JsonArray {
   return arrayOf(array.items.toSpliced(index, 1));
 }
 
-/** The string that a JSON string stands for. */
+/** The decoded value of a JSON string. */
 export function decodeString(text: string): string {
   return text.includes('\\') ? (JSON.parse(text) as string) : text.slice(1, -1);
 }
 
-/** White space is copied for good looks; so much of it that it counts is not. */
+/** White space is copied for a consistent layout, but not when it is long. */
 function copied(space = '', otherwise = ''): string {
   return space !== '' && space.length <= SPACE_COPIED_MAX ? space : otherwise;
 }

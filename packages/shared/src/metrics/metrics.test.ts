@@ -8,7 +8,7 @@ setFlagsFromString('--expose-gc');
 const collectGarbage = runInNewContext('gc') as () => void;
 
 describe('the metrics of a service', () => {
-  it('have those of the process, for each service that runs in it', async () => {
+  it('include those of the process, for each service that runs in it', async () => {
     for (const prefix of ['a_', 'b_']) {
       const text = await createServiceMetrics(prefix).registry.metrics();
       for (const name of ['process_resident_memory_bytes', 'nodejs_eventloop_lag_p99_seconds'])
@@ -16,7 +16,7 @@ describe('the metrics of a service', () => {
     }
   });
 
-  it('are collected as garbage once nobody uses the service', async () => {
+  it('are garbage collected once nobody uses the service', async () => {
     const refs = Array.from({ length: 3 }, () => new WeakRef(createServiceMetrics('a_').registry));
     await setImmediate();
     collectGarbage();

@@ -6,38 +6,36 @@ import { RequestTimes } from './request-times.ts';
 
 /** A certificate in use. */
 export interface WatchedCertificate {
-  /** Its end, milliseconds since 1970; undefined while there is none. */
+  /** When it expires, milliseconds since 1970; undefined without a certificate. */
   readonly notAfterMs: number | undefined;
 }
 
-/** The metrics every service has: those of the process, of its listeners, and of its certificates. */
+/** The metrics of every service: of the process, its listeners and its certificates. */
 export interface ServiceMetrics {
   readonly registry: Registry;
   /** Counts and times the requests of one listener, from now on. */
   measureRequests(app: FastifyInstance, listener: string): void;
   /** Counts a connection that TLS refused. */
   tlsRefused(listener: string): void;
-  /** Shows when a certificate ends, whenever the metrics are asked for. */
+  /** Exports when a certificate expires, at each scrape. */
   watchCertificate(use: string, certificate: WatchedCertificate): void;
-  /**
-   * Shows what is held of shares and what waits, whenever the metrics are asked for. Their names are the
-   * labels.
-   */
+  /** Exports what is held of shares and what waits, at each scrape. Their names are the labels. */
   watchShares(shares: readonly Share[]): void;
-  /** Shows how many transfers and connections a share had cut off since they were too slow. */
+  /** Exports how many transfers and connections of a share were cut off because they were too slow. */
   watchCuts(share: Share, cuts: () => number): void;
 }
 
 let processRegistry: Registry | undefined;
 
 /**
- * The longest interval of a timer: nothing shows the utilization of the event loop, so nothing samples it.
+ * The longest interval of a timer: the utilization of the event loop is not exported, so it need not be
+ * sampled.
  */
 const NEVER_MS = 2_147_483_647;
 
 /**
- * Metrics of the Node process. They are made once, because their observers stay and would keep every registry
- * alive that had its own.
+ * Metrics of the Node process. They exist once per process, because their observers are never removed and
+ * would keep each registry alive.
  */
 function getProcessRegistry(): Registry {
   if (processRegistry === undefined) {
@@ -55,7 +53,8 @@ function isNamedByConvention({ name, type }: { readonly name: string; readonly t
 }
 
 /**
- * Labels are route patterns, never paths, so that their number is bounded and no id is among them.
+ * Creates the metrics of a service. Labels are route patterns, never paths, so that their number is bounded
+ * and they contain no ids.
  *
  * @param prefix of the service's own metrics, with its underscore: `bundoc_`.
  */
@@ -166,7 +165,7 @@ function labelOf({ name }: Share): string {
   return name.replaceAll(' ', '_');
 }
 
-/** A gauge that is read whenever the metrics are asked for. */
+/** A gauge that is read at each scrape. */
 export function gauge(registry: Registry, name: string, help: string, read: () => number): void {
   new Gauge({
     name,
@@ -178,7 +177,7 @@ export function gauge(registry: Registry, name: string, help: string, read: () =
   });
 }
 
-/** A counter whose total is kept elsewhere, and read whenever the metrics are asked for. */
+/** A counter whose total is kept elsewhere and read at each scrape. */
 export function counter(registry: Registry, name: string, help: string, read: () => number): void {
   new Counter({
     name,

@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { BOUNDS_S, RequestTimes } from './request-times.ts';
 
 describe('RequestTimes', () => {
-  it("gives the series that the library's own histogram gives for the same observations", async () => {
+  it("exports the same series as the library's own histogram for the same observations", async () => {
     const own = new Registry();
     const times = new RequestTimes('requests', own);
     const reference = new Registry();

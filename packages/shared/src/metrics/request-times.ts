@@ -14,7 +14,7 @@ interface Cell {
     readonly method: string;
     readonly status: number;
   };
-  /** By the first bound that is not exceeded; the last one counts those beyond all bounds. */
+  /** Counts by the first bound that is not exceeded. The last one counts requests beyond all bounds. */
   readonly buckets: number[];
   sumS: number;
 }
@@ -25,8 +25,9 @@ type ByRoute = Map<string, Map<string, Map<number, Cell>>>;
 export type RequestRecorder = (route: string, method: string, status: number, seconds: number) => void;
 
 /**
- * A histogram of request times. The library's own builds a string of the labels at each observation, which
- * costs a tenth of a request. This one finds its counts through three maps, and makes the series on a scrape.
+ * A histogram of request times. The library's own builds a string of the labels for each observation, which
+ * costs a tenth of a request. This one finds its counts through three maps, and builds the series at a
+ * scrape.
  */
 export class RequestTimes {
   readonly name: string;
@@ -34,11 +35,12 @@ export class RequestTimes {
 
   constructor(name: string, registry: Registry) {
     this.name = name;
-    // The registry knows its own classes by their types only: it asks a metric for its name and its series.
+    // Only the types require a class of the library: the registry needs just the name and the series of a
+    // metric.
     registry.registerMetric(this as unknown as Histogram);
   }
 
-  /** What the requests of one listener are added with; asked for once a listener. */
+  /** The recorder of one listener. Call it once per listener. */
   recorderOf(listener: string): RequestRecorder {
     const byRoute: ByRoute = new Map();
     this.#listeners.push(byRoute);
@@ -63,7 +65,7 @@ export class RequestTimes {
         for (const byStatus of byMethod.values()) yield* byStatus.values();
   }
 
-  /** Buckets count everything up to their bound, as Prometheus wants it. */
+  /** Buckets are cumulative, as Prometheus requires. */
   #seriesOf({ labels, buckets, sumS }: Cell): Series['values'] {
     let count = 0;
     const series = [...BOUNDS_S, '+Inf'].map((le, at) => {

@@ -2,53 +2,53 @@ import type { z } from 'zod';
 import type { ProblemCode } from '../contract/problem.ts';
 import type { Scope } from '../contract/tokens.ts';
 
-/** One request that may be shown and tried, and what comes of it. Tests send each of them. */
+/** An example request with its result. Tests send each of them. */
 export interface RouteExample {
   readonly summary?: string;
   readonly params?: Readonly<Record<string, string>>;
   readonly query?: Readonly<Record<string, string>>;
   readonly headers?: Readonly<Record<string, string>>;
   readonly body?: unknown;
-  /** Of the body, where the route takes several; the first of them unless it says otherwise. */
+  /** Of the body, if the route accepts several; the first of them by default. */
   readonly contentType?: string;
   readonly status: number;
-  /** An answer of that status, where it has a body that is worth showing. */
+  /** An example body of the answer with that status. */
   readonly answer?: unknown;
 }
 
-/** What a route answers with one status when it does what was asked. */
+/** A success answer of a route with one status. */
 export interface RouteAnswer {
   readonly description: string;
-  /** Of the body; none for an answer without one. */
+  /** Schema of the body; absent for an answer without one. */
   readonly schema?: z.ZodType;
-  /** `application/json` unless it says otherwise. */
+  /** `application/json` by default. */
   readonly contentType?: string;
-  /** Of further content types that the client may ask for. */
+  /** Schemas for further content types that the client may request. */
   readonly also?: Readonly<Record<string, z.ZodType>>;
   readonly headers?: Readonly<Record<string, string>>;
 }
 
 /**
- * Who may call a route. `token`: any valid one; `serviceOnly`: one of `typ: service`; `grant`: what the token
- * must name besides.
+ * Who may call a route. `token`: any valid token; `serviceOnly`: only one with `typ: service`; `grant`: what
+ * the token must also name.
  */
 export type RouteAccess =
   | { readonly kind: 'public' }
   | {
       readonly kind: 'token';
       readonly scopes?: readonly Scope[];
-      /** One of them at least. */
+      /** At least one of them. */
       readonly anyScope?: readonly Scope[];
       readonly serviceOnly?: boolean;
       readonly grant?: 'key' | 'project';
     };
 
 /**
- * What the OpenAPI document says of a route. The schemas are the ones that the route validates with, so that
- * the document cannot say anything else than the edge does.
+ * The description of a route in the OpenAPI document. The route validates with the same schemas, so the
+ * document cannot contradict the code.
  */
 export interface RouteDescription {
-  /** `operationId`: one of its kind in a document. */
+  /** `operationId`: unique in a document. */
   readonly id: string;
   readonly tag: string;
   readonly summary: string;
@@ -63,13 +63,13 @@ export interface RouteDescription {
     readonly optional?: boolean;
   };
   readonly answers: Readonly<Record<number, RouteAnswer>>;
-  /** Codes that this route refuses with, beside those that follow from what is said above. */
+  /** Codes of refusals by this route, in addition to those that follow from the members above. */
   readonly refusals?: readonly ProblemCode[];
   /** At least one. */
   readonly examples: Readonly<Record<string, RouteExample>>;
 }
 
-/** `internal`: a route that is no part of the API, such as a file of the documentation or the answer 405. */
+/** `internal`: a route that is not part of the API, such as a file of the documentation or the answer 405. */
 type Openapi = RouteDescription | 'internal';
 
 declare module 'fastify' {
@@ -79,8 +79,8 @@ declare module 'fastify' {
 }
 
 /**
- * The `config` of a described route. Not Fastify's `schema`: that would have Fastify validate and serialise,
- * which the routes do by themselves, some of them on the client's bytes.
+ * The `config` of a described route. It is not Fastify's `schema`, because then Fastify would validate and
+ * serialize. The routes do both themselves, some of them on the client's bytes.
  */
 export function describe(openapi: Openapi): { readonly openapi: Openapi } {
   return { openapi };

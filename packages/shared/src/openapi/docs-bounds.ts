@@ -2,16 +2,16 @@ import type { FastifyInstance } from 'fastify';
 import { AppError } from '../contract/app-error.ts';
 import type { Clock } from '../runtime/clock.ts';
 
-/** Answers of the documentation under way at a time: they are large and asked for without a token. */
+/** Concurrent answers of the documentation. They are large and need no token. */
 export const DOCS_UNDER_WAY_MAX = 32;
-/** Answers of the documentation in {@link WINDOW_MS}: a page takes eight. */
+/** Answers of the documentation per {@link WINDOW_MS}: a page needs eight. */
 export const DOCS_PER_WINDOW_MAX = 200;
 const WINDOW_MS = 1_000;
 
 /**
- * Bounds what strangers may ask of the routes of `app`: 503 `overloaded` while too many of their answers have
- * not been taken, 429 `rate_limited` when they come too fast. Both concern these routes alone: requests
- * for documents and keys are not held up.
+ * Bounds requests without a token to the routes of `app`: 503 `overloaded` while too many answers are still
+ * being sent, and 429 `rate_limited` for too many requests per second. Only these routes are affected, not
+ * requests for documents and keys.
  */
 export function boundDocs(app: FastifyInstance, clock: Clock): void {
   let underWay = 0;

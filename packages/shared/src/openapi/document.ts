@@ -15,14 +15,12 @@ import {
 } from './refusals.ts';
 import type { DescribedRoute } from './registered-routes.ts';
 
-/** What the document says of a service as a whole. */
+/** The description of a service as a whole. */
 export interface ServiceDescription {
   readonly title: string;
   readonly description: string;
   readonly tags: readonly { readonly name: string; readonly description: string }[];
-  /**
-   * Schemas that have a name in the document. Bodies and answers that have none are named by their operation.
-   */
+  /** Schemas with a name in the document. Bodies and answers without one are named after their operation. */
   readonly schemas: Readonly<Record<string, z.ZodType>>;
   readonly refusals: ServiceRefusals;
 }
@@ -103,7 +101,7 @@ function requireSound(service: ServiceDescription, routes: readonly DescribedRou
 }
 
 /**
- * Names the bodies and answers of an operation that have no name: `createDocument` has a
+ * Names the bodies and answers of an operation that have no name yet: `createDocument` has a
  * `CreateDocumentRequest`.
  */
 function nameBodies(schemas: DocumentSchemas, { id, body, answers }: RouteDescription): void {
@@ -160,18 +158,17 @@ function operationOf(
       ...answersOf(method, description, schemas),
       ...refusalResponses(refusalsOf(method, description, service)),
     },
-    // A request is put together from the examples of one name; this says what comes of it.
+    // The examples with one name make up a request; this is its expected status.
     'x-example-status': Object.fromEntries(
       Object.entries(examples).map(([name, { status }]) => [name, status]),
     ),
-    // Requests that are not valid are no examples of what an operation takes.
+    // Invalid requests are not examples of the input of an operation, so they have their own member.
     ...(Object.keys(refused).length === 0 ? {} : { 'x-refused-requests': refused }),
   };
 }
 
 /**
- * The examples of requests that are valid, those that are refused all the same marked as such; and of
- * requests that are not.
+ * Separates the examples into valid and invalid requests. Valid requests that are refused are marked as such.
  */
 function sorted(all: RouteDescription['examples']): {
   examples: RouteDescription['examples'];
@@ -191,7 +188,7 @@ function sorted(all: RouteDescription['examples']): {
   };
 }
 
-/** A parameter's value, which goes as text, as what its schema says that it is. */
+/** Converts the text of a parameter to the type in its schema. */
 function typedValue(text: string | undefined, { type }: JsonSchema): unknown {
   if (text === undefined) return undefined;
   if (type === 'integer' || type === 'number') return Number(text);

@@ -6,9 +6,9 @@ import type { RouteDescription } from './description.ts';
 
 /** Refusals of a service that every route can return. */
 export interface ServiceRefusals {
-  /** Of every route that needs more than the process itself. */
+  /** Of every route that needs more than the process itself, such as storage. */
   readonly always: readonly ProblemCode[];
-  /** Of every route that looks at a token. */
+  /** Of every route that checks a token. */
   readonly authenticated: readonly ProblemCode[];
 }
 
@@ -42,8 +42,8 @@ export function refusalsOf(
 
 const RESPONSE_HEADERS: Readonly<Record<number, Readonly<Record<string, string>>>> = {
   401: { 'WWW-Authenticate': '`Bearer`' },
-  429: { 'Retry-After': 'Seconds after which trying again makes sense' },
-  503: { 'Retry-After': 'Seconds after which trying again makes sense' },
+  429: { 'Retry-After': 'Seconds after which the client may retry' },
+  503: { 'Retry-After': 'Seconds after which the client may retry' },
 };
 
 function byStatusOf(codes: ReadonlySet<ProblemCode>): ReadonlyMap<number, readonly ProblemCode[]> {
@@ -55,14 +55,14 @@ function byStatusOf(codes: ReadonlySet<ProblemCode>): ReadonlyMap<number, readon
   return byStatus;
 }
 
-/** Codes that are the only one of their status in some operation: their responses have a name. */
+/** Codes that are the only one of their status in some operation. Their responses get a name. */
 export function sharedCodes(refusals: readonly ReadonlySet<ProblemCode>[]): ReadonlySet<ProblemCode> {
   return new Set(
     refusals.flatMap((codes) => [...byStatusOf(codes).values()].filter((of) => of.length === 1).flat()),
   );
 }
 
-/** The responses of refusals, by status; a status with a single code refers to a shared one. */
+/** The responses of refusals, by status. A status with a single code references a shared response. */
 export function refusalResponses(codes: ReadonlySet<ProblemCode>): Record<string, object> {
   return Object.fromEntries(
     [...byStatusOf(codes)].map(([status, of]) => [
@@ -82,7 +82,7 @@ function refer(code: ProblemCode): JsonSchema {
   return named(problemName(code));
 }
 
-/** What a problem document with this code is. */
+/** The schema of a problem document with this code. */
 export function problemSchemaOf(code: ProblemCode): JsonSchema {
   const { status, title } = PROBLEMS[code];
   return {
@@ -115,7 +115,7 @@ export function refusal(codes: readonly ProblemCode[]): object {
   };
 }
 
-/** Headers of a response from what is said of them. */
+/** The headers of a response from their descriptions. */
 export function headersOf(headers: Readonly<Record<string, string>> | undefined): object | undefined {
   if (headers === undefined) return undefined;
   return Object.fromEntries(

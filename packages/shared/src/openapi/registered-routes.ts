@@ -10,7 +10,7 @@ export interface DescribedRoute {
 
 const routesByApp = new WeakMap<FastifyInstance, RouteOptions[]>();
 
-/** Remembers the routes that are registered from now on. */
+/** Records the routes that are registered from now on. */
 export function rememberRoutes(app: FastifyInstance): void {
   const routes: RouteOptions[] = [];
   routesByApp.set(app, routes);
@@ -20,14 +20,13 @@ export function rememberRoutes(app: FastifyInstance): void {
 /**
  * The routes of the API, in the order of their registration.
  *
- * @throws Error for routes without a description: what the document does not name would not be tested by what
- * it says.
+ * @throws Error for routes without a description: no test generated from the document would cover them.
  */
 export function describedRoutes(app: FastifyInstance): DescribedRoute[] {
   const described: DescribedRoute[] = [];
   const undescribed: string[] = [];
   for (const { method, url, config } of routesByApp.get(app) ?? []) {
-    // Fastify's own, beside a GET: the description of the service says so once.
+    // Fastify adds HEAD to each GET. The description of the service mentions that once.
     if (method === 'HEAD') continue;
     for (const one of [method].flat()) {
       const description = config?.openapi;

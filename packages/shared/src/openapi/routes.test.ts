@@ -58,7 +58,7 @@ const documented = (app: FastifyInstance) => {
 };
 
 group('the OpenAPI document', () => {
-  it('is valid, and every example in it and every code is what its schema and the closed table say', async () => {
+  it('is valid, and its examples and codes match their schemas and the closed table', async () => {
     await using app = await appWith(documented);
     const answer = await app.inject('/openapi.json');
     expect(answer.statusCode).toBe(200);
@@ -77,7 +77,7 @@ group('the OpenAPI document', () => {
     expect(reader.codesOf(operation!, 503)).toEqual(['overloaded', 'kms_unavailable']);
   });
 
-  it('is found at fault by the recommended rules of Redocly, with an example that its schema does not allow', async () => {
+  it('fails the recommended rules of Redocly when an example does not match its schema', async () => {
     const wrong = { params: { id: 'a' }, body: { at: 'soon' }, status: 200 };
     await using app = await appWith((one) => {
       one.post('/v1/things/:id', { config: describe({ ...thing, examples: { wrong } }) }, async () => 'x');
@@ -86,7 +86,7 @@ group('the OpenAPI document', () => {
     expect(await reader.faults()).toEqual([expect.stringContaining('no-invalid-media-type-examples')]);
   });
 
-  it('keeps a service from starting that has a route without a description, wherever it was registered', async () => {
+  it('prevents the start of a service with an undescribed route, wherever it was registered', async () => {
     const app = await appWith((one) => void one.get('/v1/other', async () => 'x'));
     app.put('/v1/later', async () => 'x');
     await expect(app.ready()).rejects.toThrow('GET /v1/other, PUT /v1/later');
@@ -96,14 +96,14 @@ group('the OpenAPI document', () => {
     ['no example', { examples: {} }, 'readThing has no example'],
     ['a tag that is not described', { tag: 'other' }, 'the tag other of readThing'],
     ['the name of another', { id: 'readOpenapi' }, 'two routes are called readOpenapi'],
-  ])('keeps a service from starting that has a route with %s', async (_what, change, message) => {
+  ])('prevents the start of a service that has a route with %s', async (_what, change, message) => {
     const app = await appWith(
       (one) => void one.get('/v1/things/:id', { config: describe({ ...thing, ...change }) }, async () => 'x'),
     );
     await expect(app.ready()).rejects.toThrow(message);
   });
 
-  it('does not have Fastify validate or change anything', async () => {
+  it('does not make Fastify validate or change anything', async () => {
     await using app = await appWith((one) => {
       one.post('/v1/things/:id', { config: describe(thing) }, async (request) => ({
         isBytes: Buffer.isBuffer(request.body),
@@ -120,7 +120,7 @@ group('the OpenAPI document', () => {
     expect(answer.json()).toEqual({ isBytes: true, id: 'NOT-AS-DESCRIBED', more: 1 });
   });
 
-  it('has an entity tag, and is not sent again to who has it', async () => {
+  it('has an entity tag, and is not sent again to clients that have it', async () => {
     await using app = await appWith(documented);
     const { etag } = (await app.inject('/openapi.json')).headers;
     const again = await app.inject({ url: '/openapi.json', headers: { 'if-none-match': String(etag) } });
@@ -129,7 +129,7 @@ group('the OpenAPI document', () => {
 });
 
 group('/docs', () => {
-  it('is served by this process alone, and lets the browser load nothing from elsewhere and nothing inline', async () => {
+  it('is served by this process alone, and its policy allows nothing inline or from other origins', async () => {
     await using app = await appWith(documented);
     const page = await app.inject('/docs/');
     expect(page.statusCode).toBe(200);
@@ -165,15 +165,15 @@ group('/docs', () => {
     },
   );
 
-  it('does not exist unless it is asked for', async () => {
+  it('does not exist unless it is enabled', async () => {
     await using app = await appWith(documented, { page: false });
     expect((await app.inject('/docs')).statusCode).toBe(404);
     expect((await app.inject('/openapi.json')).statusCode).toBe(200);
   });
 });
 
-group('the bounds of the documentation', () => {
-  it('refuse what comes too fast, until the next second', async () => {
+group('the limits of the documentation', () => {
+  it('refuse requests that come too fast, until the next second', async () => {
     const clock = new FakeClock();
     await using app = await appWith(documented, { clock });
     for (let count = 0; count < DOCS_PER_WINDOW_MAX; count++)
@@ -195,7 +195,7 @@ group('the bounds of the documentation', () => {
     expect((await app.inject('/openapi.json')).statusCode).toBe(200);
   });
 
-  it('refuse more answers than may be under way, and let others in when those have gone', async () => {
+  it('refuse requests beyond the maximum of concurrent answers, and admit others once those are received', async () => {
     let release = () => {};
     const held = new Promise<void>((resolve) => {
       release = resolve;
@@ -218,8 +218,8 @@ group('the bounds of the documentation', () => {
   });
 });
 
-group('a refusal that the document does not tell of', () => {
-  it('is found by the reader of the document', async () => {
+group('an undocumented refusal', () => {
+  it('is found by the document reader of the tests', async () => {
     await using app = await appWith((one) => {
       one.post('/v1/things/:id', { config: describe({ ...thing, access: PUBLIC }) }, async () => {
         throw new AppError('key_destroyed');

@@ -13,15 +13,16 @@ import { describedRoutes } from './registered-routes.ts';
 export interface OpenapiOptions {
   readonly service: ServiceDescription;
   readonly clock: Clock;
-  /** Whether there is a page to browse in, `/docs`, beside the document. */
+  /** Whether to serve `/docs`, a page that shows the document. */
   readonly page: boolean;
-  /** What the service's own hooks must know of these routes. */
+  /** Route configuration for the service's own hooks. */
   readonly config?: FastifyContextConfig;
 }
 
 /**
- * Nothing comes from elsewhere, nothing is inline, nobody frames the page. It may ask its own service
- * (`connect-src`): that is its "try it out". The style sheet has its pictures as `data:`.
+ * Nothing is loaded from other origins, nothing is inline, and the page cannot be framed. For its "try it
+ * out" it may send requests to its own service (`connect-src`). The style sheet contains its images as
+ * `data:`.
  */
 const DOCS_CSP =
   "default-src 'none'; base-uri 'none'; connect-src 'self'; form-action 'none'; frame-ancestors 'none'; " +
@@ -39,19 +40,19 @@ const DESCRIPTION: RouteDescription = {
     200: {
       description: 'The document',
       schema: z.looseObject({ openapi: z.literal('3.1.0') }),
-      headers: { ETag: 'Of this state of the document' },
+      headers: { ETag: 'The entity tag of this document' },
     },
-    304: { description: '`If-None-Match` names the present state' },
+    304: { description: '`If-None-Match` names the present document' },
   },
   refusals: ['rate_limited'],
   examples: { read: { status: 200 } },
 };
 
 /**
- * `/openapi.json`, and `/docs` with `page`: open to all, bounded. The document is built when everything is
- * registered.
+ * `/openapi.json`, and `/docs` with `page`. They need no token and are rate limited. The document is built
+ * once all routes are registered.
  *
- * @throws Error when the app gets ready and a route is not described.
+ * @throws Error when the app becomes ready and a route is not described.
  */
 export async function registerOpenapi(app: FastifyInstance, options: OpenapiOptions): Promise<void> {
   const { service, clock, page } = options;
@@ -100,7 +101,7 @@ async function registerPage(
     await ui.register(swaggerUi, {
       routePrefix: '/docs',
       theme: { title },
-      // Without the bar at the top, which requests documents from other sites.
+      // Without the top bar, which loads documents from other sites.
       uiConfig: { layout: 'BaseLayout', docExpansion: 'list', persistAuthorization: false },
     });
   });

@@ -1,16 +1,16 @@
-/** A database, and who connects to it. */
+/** A database and the user that connects to it. */
 export interface PostgresAddress {
-  /** A name or an address. */
+  /** A host name or an IP address. */
   readonly host: string;
   readonly port: number;
   readonly database: string;
   readonly user: string;
   readonly password: string | undefined;
-  /** What the URL says of TLS; undefined when it says nothing. */
+  /** `sslmode` of the URL; undefined when it has none. */
   readonly sslMode: 'disable' | 'verify-full' | undefined;
 }
 
-/** The grammar of the URLs that {@link parseAddress} reads, for messages. */
+/** The form of the URLs that {@link parseAddress} accepts, for messages. */
 export const POSTGRES_URL_FORM =
   'postgres://user[:password]@host[:port]/database[?sslmode=verify-full|disable]';
 
@@ -37,12 +37,12 @@ export function parseAddress(text: string): PostgresAddress | undefined {
   };
 }
 
-/** Whether a name or address is this very machine. */
+/** Whether a host name or address is this machine. */
 export function isThisMachine(host: string): boolean {
   return host === 'localhost' || host === '::1' || /^127(\.\d{1,3}){3}$/.test(host);
 }
 
-/** Host, port and database, for the log: no user and no password. */
+/** Host, port and database, for the log: without user and password. */
 export function placeOf({ host, port, database }: PostgresAddress): string {
   return `${host.includes(':') ? `[${host}]` : host}:${port}/${database}`;
 }

@@ -37,7 +37,7 @@ describe('the URL of a PostgreSQL', () => {
     expect(parseAddress(text)).toBeUndefined();
   });
 
-  it('is called by host, port and database in the log, and not by user and password', () => {
+  it('appears in the log as host, port and database, without user and password', () => {
     expect(placeOf(at('postgres://kms:secret@db.example/keys'))).toBe('db.example:5432/keys');
     expect(placeOf(at('postgres://kms:secret@[::1]/keys'))).toBe('[::1]:5432/keys');
   });
@@ -56,18 +56,18 @@ describe('a connection to PostgreSQL', () => {
     ['postgres://a@localhost/x', caFile, true],
     ['postgres://a@localhost/x?sslmode=verify-full', undefined, true],
     ['postgres://a@db.example/x?sslmode=disable', undefined, false],
-  ])('to %s with the authority %o is made by TLS: %s', (text, ca, isTls) => {
+  ])('to %s with the authority %o uses TLS: %s', (text, ca, isTls) => {
     expect(usesTls({ address: at(text), caFile: ca })).toBe(isTls);
   });
 
-  it('verifies the server by the host that the URL names', () => {
+  it('verifies the certificate against the host in the URL', () => {
     expect(clientConfig(settings('postgres://a@db.example/x')).ssl).toMatchObject({
       rejectUnauthorized: true,
     });
     expect(clientConfig(settings('postgres://a@localhost/x')).ssl).toBe(false);
   });
 
-  it('is not made with an authority and without TLS, nor with files that cannot be read', () => {
+  it('is refused with an authority but without TLS, and with files that cannot be read', () => {
     expect(() => clientConfig({ ...settings('postgres://a@db/x?sslmode=disable'), caFile })).toThrow(
       'CA_FILE',
     );
@@ -76,7 +76,7 @@ describe('a connection to PostgreSQL', () => {
     expect(() => clientConfig({ ...settings('postgres://a@db/x'), passwordFile })).toThrow('PASSWORD_FILE');
   });
 
-  it('reads the password of a file again each time', () => {
+  it('reads the password file again each time', () => {
     const folder = mkdtempSync(join(tmpdir(), 'shared-postgres-'));
     try {
       const passwordFile = { variable: 'PASSWORD_FILE', path: join(folder, 'password') };

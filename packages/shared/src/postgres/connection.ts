@@ -8,38 +8,37 @@ import { isThisMachine, type PostgresAddress } from './address.ts';
 export interface ConnectionSettings {
   readonly address: PostgresAddress;
   /**
-   * Read for each connection, so that a password may change while the service runs; the URL's password when
-   * absent.
+   * Read for each connection, so that the password can change while the service runs. By default the URL's
+   * password is used.
    */
   readonly passwordFile?: NamedFile | undefined;
-  /** The authority of the server's certificate, PEM; those that Node trusts when absent. */
+  /** The authority of the server's certificate, PEM; by default those that Node trusts. */
   readonly caFile?: NamedFile | undefined;
-  /** How long a connection may take to be made, or to become free. */
+  /** How long to wait for a new or a free connection. */
   readonly connectTimeoutMs: number;
-  /** After which the server gives a statement up. */
+  /** After which the server cancels a statement. */
   readonly statementTimeoutMs: number;
   /**
-   * How much longer than the server this side waits for a statement: the server's own answer is better than
-   * none.
+   * How much longer than the server the client waits for a statement, so that it gets the server's own error.
    */
   readonly answerSlackMs: number;
-  /** What the server calls this client. */
+  /** The name of this client at the server. */
   readonly applicationName: string;
 }
 
 const IDLE_MS = 60_000;
 
 /**
- * Whether the connection is made by TLS, with a server whose certificate is verified. It is unless
- * `sslmode` is `disable`, or the server runs on this machine and neither `sslmode` nor a CA file requires
- * TLS. There is no TLS without verification, because anyone can run an unverified server.
+ * Whether the connection uses TLS and verifies the server. It does, unless `sslmode` is `disable`, or the
+ * server runs on this machine and neither `sslmode` nor a CA file requires TLS. TLS without verification is
+ * not supported, because anyone could impersonate the server.
  */
 export function usesTls({ address, caFile }: Pick<ConnectionSettings, 'address' | 'caFile'>): boolean {
   const { sslMode, host } = address;
   return sslMode === undefined ? caFile !== undefined || !isThisMachine(host) : sslMode === 'verify-full';
 }
 
-/** How the driver makes one connection. @throws ConfigError for files that cannot be used. */
+/** The driver's configuration for one connection. @throws ConfigError for files that cannot be used. */
 export function clientConfig(settings: ConnectionSettings): pg.ClientConfig {
   const { address, passwordFile, caFile } = settings;
   const { host, port, database, user } = address;
@@ -53,14 +52,14 @@ export function clientConfig(settings: ConnectionSettings): pg.ClientConfig {
       ? address.password
       : () => readSecretFile(passwordFile.variable, passwordFile.path);
   return {
-    // Part by part: what a URL says would go before all else.
+    // Separate members, because a URL would override them.
     ...{ host, port, database, user },
     ...(password === undefined ? {} : { password }),
     ssl: isTls && {
       ...(ca === undefined ? {} : { ca }),
       rejectUnauthorized: true,
-      // The driver passes names on to Node, and no addresses: Node would look for "localhost" in the place
-      // of one.
+      // The driver passes host names on to Node, but not IP addresses, for which Node would verify
+      // "localhost".
       checkServerIdentity: (_host, certificate) => checkServerIdentity(host, certificate),
     },
     enableChannelBinding: true,
@@ -72,8 +71,8 @@ export function clientConfig(settings: ConnectionSettings): pg.ClientConfig {
 }
 
 /**
- * Connections that are made when needed and closed when idle. An idle one that breaks is reported to
- * `onBroken`, and replaced when needed.
+ * A pool of connections that are opened on demand and closed when idle. A broken idle connection is reported
+ * to `onBroken` and replaced on demand.
  */
 export function createPool(
   config: pg.PoolConfig,

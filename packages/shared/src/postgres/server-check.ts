@@ -2,16 +2,16 @@ import { ConfigError } from '../runtime/config.ts';
 import type { Run } from './run.ts';
 
 const MAJOR_MIN = 15;
-/** How far the clocks of a node and its database may be apart without a warning, milliseconds. */
+/** How much the clocks of a node and its database may differ without a warning, milliseconds. */
 const APART_MS = 5_000;
 
 /**
- * Checks how the server keeps what it acknowledges, and its clock.
+ * Checks the durability settings and the clock of the server.
  *
- * @param variable names the server, for messages.
+ * @param variable the variable that names the server, for messages.
  * @param nowMs this node's wall clock.
- * @returns warnings: ways in which acknowledged writes may be lost, and clocks that differ.
- * @throws ConfigError for a server that is too old, or acknowledges what its own crash would take back.
+ * @returns warnings about settings that may lose acknowledged writes, and about clocks that differ.
+ * @throws ConfigError for a server that is too old, or that would lose acknowledged writes in a crash.
  */
 export async function checkServer(run: Run, variable: string, nowMs: number): Promise<string[]> {
   const settings = [
@@ -30,12 +30,12 @@ export async function checkServer(run: Run, variable: string, nowMs: number): Pr
     ]);
   const aheadMs = nowMs - Number(serverMs);
   const warnings: string[] = [];
-  if (fsync === 'off') warnings.push('PostgreSQL runs with fsync off: a power cut may take everything');
+  if (fsync === 'off') warnings.push('PostgreSQL runs with fsync off: a power failure may lose all data');
   if (fullPageWrites === 'off')
-    warnings.push('PostgreSQL runs with full_page_writes off: a crash may tear its pages');
+    warnings.push('PostgreSQL runs with full_page_writes off: a crash may corrupt pages');
   if (standbys.trim() === '' || !['on', 'remote_apply'].includes(synchronousCommit))
     warnings.push(
-      'PostgreSQL acknowledges before a standby has the write: acknowledged writes may be lost with the primary (synchronous_standby_names, synchronous_commit)',
+      'PostgreSQL acknowledges writes before a standby has them: they may be lost with the primary (synchronous_standby_names, synchronous_commit)',
     );
   if (Math.abs(aheadMs) >= APART_MS)
     warnings.push(

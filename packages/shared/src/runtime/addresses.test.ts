@@ -21,7 +21,7 @@ test.each([
   ['localhost', undefined],
   ['', undefined],
   [undefined, undefined],
-])('%s is compared as %s', (address, canonical) => {
+])('the address %s has the canonical form %s', (address, canonical) => {
   expect(canonicalAddress(address)).toBe(canonical);
 });
 
@@ -37,6 +37,6 @@ test.each([
   ['[2001:db8:1:2:3:4:5:6]:4711', '2001:db8:1:2::/64'],
   ['no address', 'unknown'],
   [undefined, 'unknown'],
-])('the caller %s is held to %s', (address, network) => {
+])('the caller %s counts as %s', (address, network) => {
   expect(callerNetwork(address)).toBe(network);
 });

@@ -3,12 +3,12 @@ import { isIP, isIPv6 } from 'node:net';
 const WITH_PORT = /^(?:\[([^\]]*)\](?::\d{1,5})?|([\d.]+):\d{1,5})$/;
 
 /**
- * An IP address in the one form that it is compared in: lower case, compressed, without a zone, an
- * IPv4-mapped IPv6 address (`::ffff:192.0.2.1`, what a dual-stack socket reports) as the IPv4 address that it
- * is. Brackets and a port, which some proxies add (`192.0.2.1:4711`, `[2001:db8::1]:4711`), are left out.
+ * The canonical form of an IP address: lower case, compressed, without a zone. An IPv4-mapped IPv6 address
+ * (`::ffff:192.0.2.1`, as dual-stack sockets report it) becomes the IPv4 address. Brackets and ports, which
+ * some proxies add (`192.0.2.1:4711`, `[2001:db8::1]:4711`), are removed.
  *
- * @returns undefined when `address` is no IP address, or there is none: a peer that has gone already may have
- * left none.
+ * @returns undefined when `address` is missing or not an IP address. A peer that has disconnected may have
+ *   none.
  */
 export function canonicalAddress(address: string | undefined): string | undefined {
   const [, bracketed, ofIpv4] = WITH_PORT.exec(address ?? '') ?? [];
@@ -22,8 +22,8 @@ export function canonicalAddress(address: string | undefined): string | undefine
 }
 
 /**
- * What one caller can be held to: its IPv4 address, or the /64 of its IPv6 address, since within a /64 a
- * caller takes any address it likes.
+ * The network that identifies a caller: its IPv4 address, or the /64 of its IPv6 address. A caller may use
+ * any address within a /64.
  */
 export function callerNetwork(address: string | undefined): string {
   const canonical = canonicalAddress(address);

@@ -1,4 +1,4 @@
-/** Does a task for each item, with a few of them under way at a time. Rejects with the first failure. */
+/** Runs a task for each item, a limited number at a time. Rejects with the first failure. */
 export async function forEachAtOnce<T>(
   items: Iterable<T>,
   atOnce: number,

@@ -1,13 +1,13 @@
 export interface BackoffBounds {
   /** The longest wait after the first failure, milliseconds. It doubles with each further failure. */
   readonly firstMs: number;
-  /** The longest wait of all, milliseconds. */
+  /** The longest wait after any failure, milliseconds. */
   readonly maxMs: number;
 }
 
 /**
- * How long to wait before the next try, milliseconds: anything up to a bound that doubles with each failure,
- * so that many callers do not return at the same moment (full jitter; M. Brooker, "Exponential Backoff And
+ * How long to wait before the next try, milliseconds: a random time up to a bound that doubles with each
+ * failure. So many callers do not retry at the same moment (full jitter; M. Brooker, "Exponential Backoff And
  * Jitter", 2015).
  *
  * @param failures so far, at least 1.

@@ -1,7 +1,7 @@
 import { expect, it } from 'vitest';
 import { Batcher, type BatcherOptions } from './batcher.ts';
 
-/** A batcher whose batches run until the test ends them. */
+/** A batcher whose batches run until the test completes them. */
 function heldBatcher(options: Omit<BatcherOptions<number>, 'run'>) {
   const batches: (readonly number[])[] = [];
   const ends: (() => void)[] = [];
@@ -12,7 +12,7 @@ function heldBatcher(options: Omit<BatcherOptions<number>, 'run'>) {
   return { batcher: new Batcher({ ...options, run }), batches, endNext: () => ends.shift()?.() };
 }
 
-it('items that come while a batch runs go together in the next one, in their order and no more than its bound', async () => {
+it('items that arrive while a batch runs form the next one, in order and up to its maximum size', async () => {
   const { batcher, batches, endNext } = heldBatcher({ queue: 3 });
   for (const item of [1, 2, 3, 4, 5]) batcher.add(item);
   expect(batches).toEqual([[1]]);
@@ -26,7 +26,7 @@ it('items that come while a batch runs go together in the next one, in their ord
   expect(batcher.waiting).toBe(0);
 });
 
-it('as many batches run at the same time as may, and an item that comes after all have ended starts one', async () => {
+it('the maximum number of batches run concurrently, and an item that arrives after all have ended starts one', async () => {
   const { batcher, batches, endNext } = heldBatcher({ queue: 2, batchesMax: 2 });
   for (const item of [1, 2, 3, 4]) batcher.add(item);
   expect(batches).toEqual([[1], [2]]);
@@ -39,7 +39,7 @@ it('as many batches run at the same time as may, and an item that comes after al
   expect(batches.at(-1)).toEqual([5]);
 });
 
-it('a gathering batcher takes all items of one turn of the event loop into the first batch', async () => {
+it('a gathering batcher puts all items of one turn of the event loop into the first batch', async () => {
   const batches: (readonly number[])[] = [];
   const batcher = new Batcher<number>({
     queue: 100,

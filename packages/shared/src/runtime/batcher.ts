@@ -9,21 +9,21 @@ export interface BatchQueue<Item> {
 }
 
 export interface BatcherOptions<Item> {
-  /** Handles one batch and answers its items. Must not reject. */
+  /** Processes one batch and settles its items. Must not reject. */
   readonly run: (batch: readonly Item[]) => Promise<void>;
-  /** Items of one batch in the order in which they came, or a queue that decides. */
+  /** Maximum items of one batch in arrival order, or a queue that chooses them. */
   readonly queue: number | BatchQueue<Item>;
-  /** Batches that run at the same time; 1 when absent. */
+  /** Maximum concurrent batches; 1 by default. */
   readonly batchesMax?: number;
   /**
-   * Each batch waits for the end of the event loop's turn: items that are added in the same turn share it.
+   * Whether each batch starts at the end of the event loop's turn, so that items of the same turn share it.
    */
   readonly isGathering?: boolean;
 }
 
 /**
- * Handles items in batches: while as many batches run as may, further items wait and go together in the next
- * one.
+ * Processes items in batches. While the maximum number of batches run, further items wait and form the next
+ * batch.
  */
 export class Batcher<Item> {
   readonly #options: BatcherOptions<Item>;
@@ -36,7 +36,7 @@ export class Batcher<Item> {
     this.#queue = typeof options.queue === 'number' ? new Fifo(options.queue) : options.queue;
   }
 
-  /** Items that are in no batch yet. */
+  /** Items that are not in a batch yet. */
   get waiting(): number {
     return this.#queue.size;
   }

@@ -1,6 +1,6 @@
 /**
- * Tells of something that strangers can cause as often as they like: at most one line in `everyMs`, with the
- * number since the last.
+ * Logs an event that strangers can cause without limit: at most one line per `everyMs`, with the number of
+ * events since the last line.
  */
 export function boundedWarner(
   warn: (what: string, count: number) => void,

@@ -1,8 +1,8 @@
 import { ageMs, type Clock, type Instant, instant } from './clock.ts';
 
 /**
- * Remembers the outcome of a costly check for a moment and shares one run among all who ask meanwhile, so
- * that an open endpoint such as `/ready` cannot be used to hammer the disk.
+ * Caches the result of a costly check for a moment, and shares one run among concurrent callers. So an open
+ * endpoint such as `/ready` cannot be used to overload the disk.
  *
  * @param check must not reject.
  */

@@ -1,13 +1,13 @@
 /**
- * Time, as a port, so that tests can move it.
+ * A port for time, so that tests can control it.
  *
- * Two clocks, because each lies in its own way: the wall clock can be set back, the monotonic one stands
- * still while the machine sleeps.
+ * It has two clocks, because each can be wrong: the wall clock can be set back, and the monotonic one stops
+ * while the machine sleeps.
  */
 export interface Clock {
-  /** Wall clock, milliseconds since 1970 (UTC). */
+  /** The wall clock, milliseconds since 1970 (UTC). */
   now(): number;
-  /** Monotonic clock, milliseconds since an arbitrary moment; never goes back. */
+  /** The monotonic clock, milliseconds since an arbitrary moment; never goes back. */
   monotonic(): number;
 }
 
@@ -27,13 +27,13 @@ export function instant(clock: Clock): Instant {
 }
 
 /**
- * Milliseconds since `start` by whichever clock says more, so that neither can keep something alive too long.
+ * Milliseconds since `start` by the clock that says more, so that neither can keep something alive too long.
  */
 export function ageMs(clock: Clock, start: Instant): number {
   return Math.max(clock.now() - start.wallMs, clock.monotonic() - start.monotonicMs);
 }
 
-/** Runs a task at an interval until it is disposed of. Keeps no process alive. */
+/** Runs a task at an interval until it is disposed of. Does not keep the process alive. */
 export function every(ms: number, task: () => void): Disposable {
   const timer = setInterval(task, ms).unref();
   return { [Symbol.dispose]: () => clearInterval(timer) };

@@ -51,7 +51,7 @@ describe('warnOfUnknown', () => {
     return lines;
   };
 
-  it('names a misspelt variable, and repeats no value', () => {
+  it('names a misspelt variable, and quotes no value', () => {
     const lines = warned({ BUNDOC_PORT: '1', BUNDOC_KEY_TTL: SECRET, BUNKMS_ELSE: SECRET, PATH: SECRET });
     expect(lines.map((line) => (JSON.parse(line) as { variables: unknown }).variables)).toEqual([
       ['BUNDOC_KEY_TTL'],
@@ -59,13 +59,13 @@ describe('warnOfUnknown', () => {
     expect(lines.join('')).not.toContain(SECRET);
   });
 
-  it('says nothing where all are known', () => {
+  it('logs nothing when all variables are known', () => {
     expect(warned({ BUNDOC_PORT: '1', BUNKMS_PORT: '2' })).toEqual([]);
   });
 });
 
 describe('parseEnvironment', () => {
-  it('lists all faults at once, each by its variable, and repeats no value', () => {
+  it('lists all faults at once, each by its variable, and quotes no value', () => {
     const message = faultsOf(() =>
       parseEnvironment(schema, {
         PORT: SECRET,
@@ -81,13 +81,13 @@ describe('parseEnvironment', () => {
     expect(message).not.toContain(SECRET);
   });
 
-  it('counts an empty variable as absent: a default is used, a required one is missed', () => {
+  it('treats an empty variable as absent, for defaults and for required variables', () => {
     const parsed = parseEnvironment(z.object({ PORT: portNumber.default(8080) }), { PORT: '' });
     expect(parsed).toEqual({ PORT: 8080 });
     expect(faultsOf(() => parseEnvironment(z.object({ KEK: z.string() }), { KEK: '' }))).toContain('KEK: ');
   });
 
-  it('takes no part of what it was not asked for', () => {
+  it('returns only the variables of the schema', () => {
     expect(parseEnvironment(z.object({ A: z.string() }), { A: '1', PATH: '/bin' })).toEqual({ A: '1' });
   });
 
@@ -134,9 +134,12 @@ describe('readSecretFile', () => {
     return path;
   };
 
-  it.each([SECRET, `${SECRET}\n`, `${SECRET}\r\n`])('gives the content without its line break', (content) => {
-    expect(readSecretFile('TOKEN_FILE', file(content))).toBe(SECRET);
-  });
+  it.each([SECRET, `${SECRET}\n`, `${SECRET}\r\n`])(
+    'returns the content without its line break',
+    (content) => {
+      expect(readSecretFile('TOKEN_FILE', file(content))).toBe(SECRET);
+    },
+  );
 
   it.each(['', '\n', ' \n'])('refuses a file with nothing in it: %j', (content) => {
     expect(faultsOf(() => readSecretFile('TOKEN_FILE', file(content)))).toContain(
@@ -155,7 +158,7 @@ describe('readSecretFile', () => {
 describe('a list of origins', () => {
   const read = (text: string) => originList.safeParse(text);
 
-  it('takes origins as browsers send them', () => {
+  it('accepts origins as browsers send them', () => {
     expect(read('https://app.example, http://localhost:5173,http://[::1]:8080').data).toEqual([
       'https://app.example',
       'http://localhost:5173',
@@ -173,11 +176,11 @@ describe('a list of origins', () => {
     'app.example',
     'file:///x',
     'https://a.example,,https://b.example',
-  ])('refuses %s, which no browser would send or which would let in others', (text) => {
+  ])('refuses %s, which no browser sends or which would allow other origins', (text) => {
     expect(read(text).success).toBe(false);
   });
 
-  it('has a bound', () => {
+  it('has a maximum length', () => {
     const many = Array.from({ length: 101 }, (_, at) => `https://a${at}.example`);
     expect([read(many.join(',')).success, read(many.slice(1).join(',')).success]).toEqual([false, true]);
   });

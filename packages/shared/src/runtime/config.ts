@@ -4,10 +4,10 @@ import { z } from 'zod';
 import { canonicalAddress } from './addresses.ts';
 import type { Logger } from './logger.ts';
 
-/** The environment is not usable. The message lists every fault, a line each, and repeats no value. */
+/** The environment is invalid. The message lists every fault in a separate line, and quotes no value. */
 export class ConfigError extends Error {
   override readonly name = 'ConfigError';
-  /** Each in one line. */
+  /** One line for each fault. */
   readonly faults: readonly string[];
   constructor(faults: readonly string[]) {
     super(['the configuration is not valid:', ...faults.map((fault) => `  ${fault}`)].join('\n'));
@@ -15,12 +15,12 @@ export class ConfigError extends Error {
   }
 }
 
-/** Where the environment comes from: `process.env` in `main.ts`, a literal in tests. */
+/** The environment: `process.env` in `main.ts`, a literal in tests. */
 export type Environment = Readonly<Record<string, string | undefined>>;
 
 /**
- * Reads the environment by a schema whose members are named as the variables are. Empty variables count as
- * absent, which is what compose files and shells make of an unset one.
+ * Parses the environment by a schema with variables as members. Empty variables count as absent, because
+ * compose files and shells pass unset variables as empty.
  *
  * @throws ConfigError with all faults at once.
  */
@@ -40,11 +40,11 @@ export function parseEnvironment<S extends z.ZodType>(
 }
 
 /**
- * Warns of variables that begin as a service's own and are none: a misspelt one is a setting that silently
- * has its default.
+ * Warns of unknown variables with the prefix of the service: the setting of a misspelt variable silently
+ * keeps its default.
  *
  * @param prefix of the service's variables, with its underscore.
- * @param known those of the service, and of its command line, which may stand in the same environment.
+ * @param known the variables of the service and of its command line, which may be in the same environment.
  */
 export function warnOfUnknown(
   prefix: string,
@@ -57,13 +57,10 @@ export function warnOfUnknown(
     logger.warn({ variables: unknown.sort() }, 'unknown variables are ignored: check their spelling');
 }
 
-/** Zod leaves refinements out while a member is at fault, but all faults are to be listed at once. */
+/** Makes a refinement run even if a member is invalid, so that all faults are listed at once. */
 export const always = () => true;
 
-/**
- * Refuses a set of variables of which some are there and some are not: half of a set is a mistake, not a
- * wish.
- */
+/** Refuses a partly set group of variables, which is certainly a mistake. */
 export function allOrNone<S extends z.ZodType<Record<string, unknown>>>(
   schema: S,
   names: readonly string[],
@@ -82,7 +79,7 @@ export function allOrNone<S extends z.ZodType<Record<string, unknown>>>(
   );
 }
 
-/** Names separated by commas; at least one. */
+/** One or more names separated by commas. */
 export const nameList = z
   .string()
   .transform((text) => text.split(',').map((name) => name.trim()))
@@ -105,8 +102,8 @@ function isWebOrigin(text: string): boolean {
 }
 
 /**
- * Addresses and subnets of proxies, separated by commas: `10.0.0.7,fd00:1::/64`. @returns whether an address
- * is among them.
+ * Addresses and subnets of proxies, separated by commas: `10.0.0.7,fd00:1::/64`. Parses to a function that
+ * says whether an address is among them.
  */
 export const proxyList = nameList
   .pipe(
@@ -139,7 +136,7 @@ function memberOf(places: readonly string[]): (address: string) => boolean {
   };
 }
 
-/** A whole number in a variable. */
+/** A variable with a whole number. */
 export function wholeNumber(min: number, max: number) {
   const message = `must be a whole number from ${min} to ${max}`;
   return z
@@ -149,17 +146,17 @@ export function wholeNumber(min: number, max: number) {
     .pipe(z.number().min(min, message).max(max, message));
 }
 
-/** A TCP port; 0 lets the system choose, which tests use. */
+/** A TCP port; with 0 the system chooses, for tests. */
 export const portNumber = wholeNumber(0, 65_535);
 
-/** A switch. */
+/** A variable with `on` or `off`. */
 export const onOrOff = z.enum(['on', 'off'], 'must be "on" or "off"');
 
 export const logLevel = z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']);
 
 /**
- * Reads a small secret file, without the white space at its end. An empty file is a fault: it is what an
- * interrupted set-up leaves behind.
+ * Reads a small secret file, without the white space at its end. An empty file is an error: an interrupted
+ * setup leaves one behind.
  *
  * @throws ConfigError that names the variable and the reason, never the content.
  */

@@ -1,18 +1,18 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { wholeNumber } from './config.ts';
 
-/** Longest time that a service may drain, milliseconds. */
+/** Maximum drain time, milliseconds. */
 const DRAIN_MS_MAX = 600_000;
 
 /** `BUNDOC_DRAIN_MS`, `BUNKMS_DRAIN_MS`. */
 export const drainMs = wholeNumber(0, DRAIN_MS_MAX).default(3_000);
 
 /**
- * The time between the signal to stop and the stop. The service still serves, `/ready` answers 503 and
- * answers close their connection, so that load balancers send nothing more before the listener closes.
+ * The time between the stop signal and the stop. The service still serves, but `/ready` answers 503 and
+ * answers close their connection. So load balancers send nothing more before the listener closes.
  */
 export class Drain {
-  /** How long it takes, milliseconds. */
+  /** The drain time, milliseconds. */
   readonly ms: number;
   #over: Promise<void> | undefined;
 

@@ -1,7 +1,7 @@
 import { AppError } from '../contract/app-error.ts';
 import { PROBLEMS } from '../contract/problem.ts';
 
-/** One line for a person; no stack. */
+/** An error as one line for a person; no stack. */
 export function lineOf(error: unknown): string {
   return reasonsOf(error).join(': ').replace(/\s+/g, ' ');
 }
@@ -9,7 +9,7 @@ export function lineOf(error: unknown): string {
 function reasonsOf(error: unknown): string[] {
   if (!(error instanceof Error)) return [String(error)];
   if (!(error instanceof AppError)) return [error.message];
-  // A code alone tells nobody what to do: its sentence, and the cause, may.
+  // A code alone does not tell the user what to do: its detail and its cause may.
   const { code, detail, cause } = error;
   return [code, detail ?? PROBLEMS[code].title, ...(cause === undefined ? [] : reasonsOf(cause))];
 }

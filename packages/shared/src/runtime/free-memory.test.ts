@@ -10,20 +10,20 @@ describe('freeing the memory of a buffer', () => {
       'made by a cipher',
       () => createCipheriv('aes-256-gcm', randomBytes(32), randomBytes(12)).update(Buffer.alloc(70_000)),
     ],
-  ])('leaves nothing in a large one that was %s', (_how, make) => {
+  ])('empties a large buffer that was %s', (_how, make) => {
     const bytes = make();
     freeMemory(bytes);
     expect(bytes.length).toBe(0);
     expect(bytes.buffer.byteLength).toBe(0);
   });
 
-  it('gives the memory back without a collection', () => {
+  it('returns the memory without a garbage collection', () => {
     const before = process.memoryUsage().arrayBuffers;
     for (let n = 0; n < 64; n++) freeMemory(Buffer.allocUnsafeSlow(16 * 1_048_576));
     expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(16 * 1_048_576);
   });
 
-  it('leaves a part of memory that others use, and a small one, as they are', () => {
+  it('does not change a buffer in shared memory, nor a small one', () => {
     const whole = Buffer.alloc(200_000, 1);
     freeMemory(whole.subarray(0, 100_000));
     const small = Buffer.alloc(10, 2);

@@ -1,12 +1,12 @@
-/** Smaller buffers cost the garbage collector little, and may lie in memory that others use as well. */
+/** Smaller buffers cost the garbage collector little, and may be part of shared memory. */
 const WORTH_BYTES = 65_536;
 
 /**
- * Gives the memory of a large buffer back at once. Memory outside the heap that waits for the garbage
- * collector makes it look at the whole heap, again and again, on the thread of the event loop.
+ * Returns the memory of a large buffer at once. Memory outside the heap that waits for collection makes the
+ * garbage collector scan the whole heap, again and again, on the event loop's thread.
  *
- * Only its owner may free a buffer, and nothing that still writes it to a socket or a file may hold it. It is
- * empty afterwards: a use by mistake finds no bytes of anybody else.
+ * Only the owner may free a buffer, and only once no socket or file still writes it. The buffer is empty
+ * afterwards, so accidental use cannot read bytes of others.
  */
 export function freeMemory(bytes: Uint8Array): void {
   const { buffer } = bytes;

@@ -3,15 +3,13 @@ import { ConfigError } from './config.ts';
 import type { Drain } from './drain.ts';
 import type { Logger } from './logger.ts';
 
-/** Longest orderly stop after draining, milliseconds; then the process ends anyway. */
+/** Maximum time of an orderly stop after draining, milliseconds. Then the process exits anyway. */
 const STOP_TIMEOUT_MS = 10_000;
 
-/** How long what a failed start left behind may keep the process alive, milliseconds. */
+/** How long leftovers of a failed start may keep the process alive, milliseconds. */
 const FAILED_START_LINGER_MS = 500;
 
-/**
- * A service does not start as things are. The message says what is wrong and what an operator does about it.
- */
+/** A service cannot start. The message says what is wrong and what the operator must do. */
 export class StartRefused extends Error {
   override readonly name = 'StartRefused';
 }
@@ -19,15 +17,18 @@ export class StartRefused extends Error {
 export interface RunningService {
   /** Begins at SIGTERM, before the stop. */
   readonly drain?: Drain;
-  /** Stops it in order: no new requests, running ones to their end, then storage and locks. Idempotent. */
+  /**
+   * Stops the service in order: it accepts no new requests, finishes the running ones, then closes storage
+   * and locks. Idempotent.
+   */
   close(): Promise<void>;
 }
 
 /**
- * Runs a service until it must stop: SIGTERM, SIGINT, an uncaught error, or the end of the IPC channel
- * to the supervisor that spawned it, so that no service outlives `npm start`.
+ * Runs a service until it must stop: on SIGTERM, SIGINT or an uncaught error. It also stops when the IPC
+ * channel to its supervisor closes, so that no service outlives `npm start`.
  *
- * A failed start is logged, in a line for each fault, and ends the process with code 1.
+ * A failed start logs one line for each fault and exits with code 1.
  */
 export async function runService(logger: Logger, start: () => Promise<RunningService>): Promise<void> {
   const supervised = process.connected;
@@ -42,8 +43,7 @@ export async function runService(logger: Logger, start: () => Promise<RunningSer
     logger.flush();
     process.exitCode = 1;
     if (process.connected) process.disconnect();
-    // A start that got half-way may have left a listener or a worker behind, which would keep the process
-    // alive.
+    // A partial start may have left a listener or a worker, which would keep the process alive.
     setTimeout(() => process.exit(1), FAILED_START_LINGER_MS).unref();
     return;
   }
@@ -52,7 +52,7 @@ export async function runService(logger: Logger, start: () => Promise<RunningSer
   const stop = async (reason: string, error: unknown): Promise<void> => {
     if (error !== undefined) logger.fatal({ err: error }, 'uncaught error: stopping');
     try {
-      // A balancer's process manager sends SIGTERM; a person at a terminal does not want to wait.
+      // Process managers send SIGTERM. With SIGINT, a person at a terminal does not want to wait.
       if (service.drain !== undefined && reason === 'SIGTERM') {
         logger.info({ signal: reason, ms: service.drain.ms }, 'draining');
         await service.drain.begin();
@@ -73,12 +73,12 @@ export async function runService(logger: Logger, start: () => Promise<RunningSer
   };
   const delay = STOP_TIMEOUT_MS + (service.drain?.ms ?? 0);
   const handle = closeWithGrace({ delay, logger: false, onTimeout }, ({ signal, err }) => {
-    // A signal and the end of the channel often come together. The second one waits for the same stop.
+    // A signal and the end of the channel often coincide. The second one waits for the same stop.
     stopped ??= stop(signal ?? 'supervisor', err);
     return stopped;
   });
   if (!supervised) return;
-  // The supervisor may have gone while the service was starting: then the event has passed already.
+  // If the supervisor exited while the service was starting, the event has passed already.
   if (process.connected) process.once('disconnect', () => handle.close());
   else handle.close();
 }

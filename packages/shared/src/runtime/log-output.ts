@@ -3,8 +3,8 @@ import { type DestinationStream, pino } from 'pino';
 import { terminalLine } from './terminal-line.ts';
 
 /**
- * Takes whole lines; what is still held is written by {@link LogOutput.flushSync}, which pino calls for fatal
- * lines.
+ * Takes complete lines. {@link LogOutput.flushSync}, which pino calls for fatal lines, writes those that are
+ * still buffered.
  */
 export interface LogOutput extends DestinationStream {
   flush(): void;
@@ -12,10 +12,9 @@ export interface LogOutput extends DestinationStream {
 }
 
 /**
- * Standard output: JSON, and for a terminal lines that a person reads. The lines of one turn of the event
- * loop are written together at its end: a call of the system for each costs as much as all else of a line.
- * They are written synchronously, at the exit of the process at the latest, so that they do not wait for a
- * reader that is gone.
+ * Standard output: JSON, or readable lines on a terminal. The lines of one turn of the event loop are written
+ * together at its end. A system call costs as much as the rest of a line. Writes are synchronous and happen
+ * at the latest when the process exits, so that they do not wait for a reader that has gone.
  */
 export function standardOutput(): LogOutput {
   const output = pino.destination({ dest: 1, sync: true });
@@ -30,7 +29,7 @@ export function standardOutput(): LogOutput {
   };
   return {
     write: (line) => {
-      // At the first line: a process may have many loggers that never say anything.
+      // Registered at the first line: a process may have many loggers that never log.
       if (!isFollowed) process.once('exit', flushSync);
       isFollowed = true;
       if (lines === '') setImmediate(flushSync);

@@ -24,7 +24,7 @@ beforeEach(() => {
 const last = () => JSON.parse(lines.at(-1) ?? '{}') as Record<string, Record<string, unknown>>;
 
 describe('a log line', () => {
-  it('is JSON with level, time and service, and names neither host nor process', () => {
+  it('is JSON with level, time and service, without host or process id', () => {
     logger.info({ project: 'project-a' }, 'opened');
     expect(last()).toEqual({
       level: 'info',
@@ -48,7 +48,7 @@ describe('a log line', () => {
     'wrapped_b64',
     'plaintext',
     'body',
-  ])('does not hold a member called %s, at the top or one level below, nor in a child', (name) => {
+  ])('does not contain a member named %s, at the top, one level below, or from a child logger', (name) => {
     logger.info({ [name]: SECRET }, 'x');
     logger.info({ headers: { [name]: SECRET } }, 'x');
     logger.child({ [name]: SECRET }).info('x');
@@ -61,7 +61,7 @@ describe('a fault', () => {
   const refused = () =>
     Object.assign(new Error('connect ECONNREFUSED 10.0.0.1:5432'), { code: 'ECONNREFUSED' });
 
-  it('has its reason in the message, in one line, whatever the causes say', () => {
+  it('has its reason in the message, in one line, whatever the causes contain', () => {
     const cause = new AppError('storage_unavailable', { cause: refused() });
     logger.warn({ err: new Error('it failed:\nfor a reason', { cause }) }, 'work stopped');
     expect(last()['msg']).toBe(
@@ -69,7 +69,7 @@ describe('a fault', () => {
     );
   });
 
-  it('has no stack where an operator mends it, and one where it is a defect', () => {
+  it('has no stack if an operator can fix it, and one if it is a defect', () => {
     const stackOf = (error: Error) => {
       logger.error({ err: error }, error.message);
       return typeof last()['err']?.['stack'];
@@ -90,12 +90,12 @@ describe('a fault', () => {
       expect(stackOf(error), error.message).toBe('string');
   });
 
-  it('names the code where there is no message', () => {
+  it('is described by its code when it has no message', () => {
     logger.warn({ err: Object.assign(new AggregateError([]), { code: 'ECONNREFUSED' }) }, 'no connection');
     expect(last()['msg']).toBe('no connection: ECONNREFUSED');
   });
 
-  it('that is repeated has one line, and then its number in a minute', () => {
+  it('that is repeated gets one line, and then its count per minute', () => {
     vi.useFakeTimers();
     try {
       for (let n = 0; n < 10; n++) logger.warn({ err: refused(), project: 'a' }, 'it failed');
@@ -112,12 +112,12 @@ describe('a fault', () => {
     }
   });
 
-  it('that is fatal always has its line', () => {
+  it('that is fatal always gets its line', () => {
     for (let n = 0; n < 2; n++) logger.fatal({ err: refused() }, 'it failed');
     expect(lines).toHaveLength(2);
   });
 
-  it('is counted in the log before the process ends', () => {
+  it('has its count logged before the process exits', () => {
     for (let n = 0; n < 3; n++) logger.error({ err: refused() }, 'it failed');
     logger.flush();
     expect(last()).toMatchObject({ count: 2 });
@@ -125,7 +125,7 @@ describe('a fault', () => {
 });
 
 describe('an error in a log line', () => {
-  it('has type, message, code, frames and causes, and no member of its own', () => {
+  it('has type, message, code, frames and causes, and none of its other members', () => {
     const cause = Object.assign(new TypeError('inner'), {
       code: 'E_INNER',
       config: { headers: { x: SECRET } },
@@ -149,7 +149,7 @@ describe('an error in a log line', () => {
     expect(lines.join('')).not.toContain(SECRET);
   });
 
-  it('does not quote the text that JSON.parse could not read', () => {
+  it('does not quote text that JSON.parse could not parse', () => {
     const attempt = (text: string) => {
       try {
         JSON.parse(text);
@@ -158,14 +158,14 @@ describe('an error in a log line', () => {
       }
       return undefined;
     };
-    expect(String(attempt(`${SECRET}`))).toContain('planted'); // What V8 does, and the reason for all this.
+    expect(String(attempt(`${SECRET}`))).toContain('planted'); // V8 quotes its input: the reason for this test.
     logger.error({ err: attempt(SECRET) }, 'x');
     logger.error({ err: new Error('outer', { cause: attempt(`{"a":${SECRET}}`) }) }, 'x');
     logger.error(new Error('outer', { cause: attempt(`["${SECRET}\n"]`) }));
     expect(lines.join('')).not.toMatch(/planted|secret/);
   });
 
-  it('does not quote the argument that Node could not use', () => {
+  it('does not quote an argument that Node refused', () => {
     for (const action of [
       () => readFileSync(`${SECRET}\0`),
       () => Buffer.alloc(SECRET as unknown as number),
@@ -181,7 +181,7 @@ describe('an error in a log line', () => {
   });
 
   it.each([SECRET, { secret: SECRET }, [SECRET], 1, null])(
-    'that is none is logged by its type alone: %j',
+    'that is not an Error is logged by its type alone: %j',
     (thrown) => {
       logger.error({ err: thrown }, 'x');
       logger.error({ err: new Error('outer', { cause: thrown }) }, 'x');
@@ -189,14 +189,14 @@ describe('an error in a log line', () => {
     },
   );
 
-  it('ends, also when its causes go round in a circle', () => {
+  it('is finite, even when its causes are circular', () => {
     const error = new Error('round');
     error.cause = error;
     logger.error({ err: error }, 'x');
     expect(lines[0]?.match(/"message":"round"/g)).toHaveLength(6);
   });
 
-  it('keeps a foreign code out unless it is a word or a number', () => {
+  it('omits a foreign code unless it is a word or a number', () => {
     logger.error({ err: Object.assign(new Error('x'), { code: { value: SECRET } }) }, 'x');
     expect(last()['err']).not.toHaveProperty('code');
   });

@@ -8,11 +8,11 @@ export type { Logger } from 'pino';
 export interface LoggerOptions {
   readonly service: 'bunkms' | 'bundoc';
   readonly level: string;
-  /** Where lines go; standard output unless a test looks at them. */
+  /** The destination of lines; standard output unless a test reads them. */
   readonly destination?: DestinationStream;
 }
 
-/** Levels of faults that may be repeated: `warn` and `error`, as pino numbers them. */
+/** Pino's numbers of the levels whose repetitions are counted: `warn` and `error`. */
 const REPEATED_LEVELS: ReadonlySet<number> = new Set([40, 50]);
 
 /** The error of a call such as `logger.warn({ err: error }, 'it failed')`. */
@@ -23,8 +23,8 @@ function errorOf(args: readonly unknown[]): unknown {
 }
 
 /**
- * Puts the reason of a fault into its message, and lets a fault that is repeated in once: the same message
- * with the same members. Its repetitions are counted each minute.
+ * Puts the reason of a fault into its message. A repeated fault, with the same message and members, is logged
+ * once. Its repetitions are counted each minute.
  */
 function explainFaults(
   repeated: RepeatedFaults,
@@ -37,7 +37,7 @@ function explainFaults(
     const { err: _, ...members } = first instanceof Error ? { err: first } : (first as { err: unknown });
     const write = (more: object, text: string) => method.call(this, { ...members, ...more }, text);
     const report = (count: number) => write({ count }, `${msg} (repeated)`);
-    // Messages that are left out may stand for different faults.
+    // Omitted messages may stand for different faults.
     const { type, code } = serializeError(error, 0);
     const key = JSON.stringify([msg, type, code, members]);
     const isNew = !REPEATED_LEVELS.has(level) || repeated.take(key, report);
@@ -46,9 +46,9 @@ function explainFaults(
 }
 
 /**
- * A logger: JSON, and on a terminal lines for a person. Call sites name each member they log (an allow-list
- * by construction): never a request, a header, a body, a document id or an error's own members. `redact` is
- * the backstop for a slip.
+ * Creates a logger: JSON, or readable lines on a terminal. Call sites name each member that they log, which
+ * makes an allow-list by construction. They never log a request, a header, a body, a document id or an
+ * error's own members. `redact` is only a safety net.
  */
 export function createLogger(options: LoggerOptions): Logger {
   const output: DestinationStream & Partial<LogOutput> = options.destination ?? standardOutput();

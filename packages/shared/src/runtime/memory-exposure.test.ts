@@ -5,7 +5,7 @@ import { type ProcessFacts, refuseMemoryExposure } from './memory-exposure.ts';
 const CLEAN: ProcessFacts = { execArgv: [], environment: {}, inspectorUrl: undefined, writesReports: false };
 
 describe('in production', () => {
-  test('a process with ordinary options runs', () => {
+  test('a process with ordinary options is accepted', () => {
     refuseMemoryExposure(CLEAN);
     refuseMemoryExposure({
       ...CLEAN,
@@ -40,7 +40,7 @@ describe('in production', () => {
       expect(() => refuseMemoryExposure(facts)).toThrow(name);
   });
 
-  test('every option is named at once, and no value', () => {
+  test('the error names all such options at once, without their values', () => {
     const start = () =>
       refuseMemoryExposure({
         ...CLEAN,
@@ -53,7 +53,7 @@ describe('in production', () => {
     expect(start).not.toThrow('planted');
   });
 
-  test('an inspector or reports that were switched on in another way are refused', () => {
+  test('an inspector or reports that were enabled in another way are refused', () => {
     expect(() => refuseMemoryExposure({ ...CLEAN, inspectorUrl: 'ws://127.0.0.1:9229' })).toThrow(
       'inspector',
     );
@@ -61,7 +61,7 @@ describe('in production', () => {
   });
 });
 
-test.each(['development', 'test'])('with NODE_ENV=%s they may be used', (NODE_ENV) => {
+test.each(['development', 'test'])('with NODE_ENV=%s these options are allowed', (NODE_ENV) => {
   refuseMemoryExposure({
     execArgv: ['--inspect'],
     environment: { NODE_ENV, NODE_OPTIONS: '--heap-prof' },

@@ -1,18 +1,17 @@
 import inspector from 'node:inspector';
 import { ConfigError } from './config.ts';
 
-/** What of a process tells whether its memory may be looked into. */
+/** The facts that decide whether the memory of a process is exposed. */
 export interface ProcessFacts {
   readonly execArgv: readonly string[];
   readonly environment: Readonly<Record<string, string | undefined>>;
-  /** Where the inspector listens; undefined while it does not. */
+  /** The URL of the inspector; undefined while it is off. */
   readonly inspectorUrl: string | undefined;
   readonly writesReports: boolean;
 }
 
 /**
- * Options of Node that open the memory of a process to a debugger, or write parts of it to a disk; beginnings
- * of their names.
+ * Prefixes of Node options that expose the memory of a process to a debugger, or write parts of it to disk.
  */
 const EXPOSING = [
   '--inspect',
@@ -25,19 +24,19 @@ const EXPOSING = [
   '--abort-on-uncaught-exception',
   '--perf',
   '--build-snapshot',
-  // Whose contents could be any of these.
+  // The file could contain any of these options.
   '--experimental-config-file',
   '--experimental-default-config-file',
 ] as const;
 
-/** Environments in which a developer may look into the memory; everything else is production. */
+/** Values of `NODE_ENV` with which a developer may inspect the memory. All others mean production. */
 const DEVELOPMENT: readonly (string | undefined)[] = ['development', 'test'];
 
 /**
- * Refuses to run where the keys in memory could be read by a debugger or land on a disk: inspector, heap
- * snapshots, profiles, diagnostic reports. Not so with `NODE_ENV` of `development` or `test`. A mistake is
- * what this keeps from happening, not an attacker: anyone who may choose the options of a process may do
- * anything with it.
+ * Refuses to run when a debugger could read the keys in memory, or they could be written to disk: inspector,
+ * heap snapshots, profiles, diagnostic reports. With `NODE_ENV` set to `development` or `test` it allows all
+ * of these. It prevents mistakes, not attacks: anyone who can choose the options of a process controls it
+ * anyway.
  *
  * @throws ConfigError that names every option.
  */
@@ -49,7 +48,7 @@ export function refuseMemoryExposure(facts: ProcessFacts): void {
       .filter(isExposing)
       .map((option) => `NODE_OPTIONS: ${nameOf(option)}: not in production`),
   ];
-  // However they were switched on.
+  // Whatever enabled them.
   if (faults.length === 0 && facts.inspectorUrl !== undefined)
     faults.push('the inspector listens: not in production');
   if (faults.length === 0 && facts.writesReports) faults.push('diagnostic reports are on: not in production');
@@ -60,7 +59,7 @@ export function refuseMemoryExposure(facts: ProcessFacts): void {
     ]);
 }
 
-/** {@link refuseMemoryExposure} for this process; from then on SIGUSR1 starts no inspector. */
+/** {@link refuseMemoryExposure} for this process. Afterwards SIGUSR1 no longer starts the inspector. */
 export function guardMemory(environment: ProcessFacts['environment']): void {
   const { report } = process;
   refuseMemoryExposure({
@@ -69,7 +68,7 @@ export function guardMemory(environment: ProcessFacts['environment']): void {
     inspectorUrl: inspector.url(),
     writesReports: report.reportOnFatalError || report.reportOnSignal || report.reportOnUncaughtException,
   });
-  // A listener takes the place of Node's own, which would start the inspector.
+  // A listener replaces Node's own, which would start the inspector.
   if (!DEVELOPMENT.includes(environment['NODE_ENV'])) process.on('SIGUSR1', () => undefined);
 }
 
@@ -77,12 +76,14 @@ function isExposing(option: string): boolean {
   return EXPOSING.some((beginning) => nameOf(option).startsWith(beginning));
 }
 
-/** Node takes underscores for dashes. The value stays out of messages. */
+/**
+ * The name of an option, without its value, which must not be in messages. Node treats underscores as dashes.
+ */
 function nameOf(option: string): string {
   return (option.split('=')[0] ?? '').replaceAll('_', '-');
 }
 
-/** Node splits at spaces, and lets double quotes stand around anything. */
+/** The options in `NODE_OPTIONS`. Node splits at spaces and allows double quotes around any part. */
 function optionsIn(nodeOptions: string | undefined): string[] {
   return (nodeOptions ?? '').replaceAll('"', '').split(/\s+/);
 }

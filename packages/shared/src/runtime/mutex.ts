@@ -1,11 +1,11 @@
 /**
- * Runs tasks of one key one after another, in the order of their calls; tasks of different keys run side by
- * side.
+ * Runs tasks of one key one after another, in the order of the calls. Tasks of different keys run
+ * concurrently.
  */
 export class KeyedMutex {
   readonly #tails = new Map<string, Promise<void>>();
 
-  /** Resolves or rejects as `task` does. A rejected task does not keep the next one from running. */
+  /** Resolves or rejects as `task` does. The next task runs even if this one rejects. */
   run<T>(key: string, task: () => Promise<T>): Promise<T> {
     const before = this.#tails.get(key);
     const result = before === undefined ? task() : before.then(task);
@@ -16,12 +16,12 @@ export class KeyedMutex {
     return result;
   }
 
-  /** Resolves once the tasks that `key` has now are over, at once (undefined) when it has none. */
+  /** Resolves once the present tasks of `key` have settled; undefined when it has none. */
   settled(key: string): Promise<void> | undefined {
     return this.#tails.get(key);
   }
 
-  /** Resolves once all tasks that are known now are over. */
+  /** Resolves once all present tasks have settled. */
   async drained(): Promise<void> {
     await Promise.all(this.#tails.values());
   }

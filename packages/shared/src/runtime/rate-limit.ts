@@ -4,24 +4,24 @@ import type { Clock } from './clock.ts';
 
 export interface RateLimitOptions {
   readonly clock: Clock;
-  /** How often in the long run; 0 for no limit. */
+  /** The long-term rate; 0 for no limit. */
   readonly perSecond: number;
-  /** How often at once, after a pause; at least 1. */
+  /** How many may come at once after a pause; at least 1. */
   readonly burst: number;
 }
 
-/** Callers that are remembered; the one seen longest ago is forgotten first, and begins again. */
+/** Tracked callers. The least recently seen one is forgotten first, and starts afresh. */
 const REMEMBERED_MAX = 10_000;
 
 /**
- * A bound on how often something is done for one caller, by the generic cell rate algorithm (ITU-T I.371):
- * one number a caller, no timers. Counts in this process alone, by the monotonic clock.
+ * A rate limit per caller by the generic cell rate algorithm (ITU-T I.371): one number per caller, no timers.
+ * Counts in this process only, by the monotonic clock.
  */
 export class RateLimit {
   readonly #clock: Clock;
   readonly #intervalMs: number;
   readonly #aheadMsMax: number;
-  /** When all that was done would have been done at an even pace, by caller. */
+  /** The theoretical arrival time of each caller: when its past actions end at an even pace. */
   readonly #dueMs = new LRUCache<string, number>({ max: REMEMBERED_MAX });
 
   constructor({ clock, perSecond, burst }: RateLimitOptions) {
@@ -31,8 +31,7 @@ export class RateLimit {
   }
 
   /**
-   * Counts `times` more. Many at once pass when one would; what they are too many by is waited for
-   * afterwards.
+   * Counts `times` actions. Many at once are allowed if one would be; the caller then waits for the surplus.
    *
    * @throws AppError `rate_limited`, which counts nothing.
    */
@@ -44,7 +43,7 @@ export class RateLimit {
     this.#dueMs.set(caller, dueMs + times * this.#intervalMs);
   }
 
-  /** Counts what was done already, whether or not it is too much. */
+  /** Counts past actions, whether or not they exceed the limit. */
   charge(caller: string, times: number): void {
     const dueMs = Math.max(this.#clock.monotonic(), this.#dueMs.get(caller) ?? 0);
     this.#dueMs.set(caller, dueMs + times * this.#intervalMs);

@@ -12,7 +12,7 @@ beforeEach(() => {
   return () => vi.useRealTimers();
 });
 
-it('lets a fault in once and counts its repetitions each minute', () => {
+it('logs a fault once and counts its repetitions each minute', () => {
   expect([take('a'), take('a'), take('b'), take('a')]).toEqual([true, false, true, false]);
   vi.advanceTimersByTime(REPEATED_EVERY_MS);
   expect(counts).toEqual([['a', 2]]);
@@ -24,7 +24,7 @@ it('lets a fault in once and counts its repetitions each minute', () => {
   ]);
 });
 
-it('lets a fault in again that was not repeated for a minute, and keeps no timer for nothing', () => {
+it('logs a fault again after a minute without repetitions, and keeps no timer while idle', () => {
   take('a');
   vi.advanceTimersByTime(REPEATED_EVERY_MS);
   expect(vi.getTimerCount()).toBe(0);
@@ -32,14 +32,14 @@ it('lets a fault in again that was not repeated for a minute, and keeps no timer
   expect(counts).toEqual([]);
 });
 
-it('writes what it has counted when it is flushed, each repetition once', () => {
+it('writes its counts when it is flushed, each repetition once', () => {
   for (let n = 0; n < 5; n++) take('a');
   faults.flush();
   faults.flush();
   expect(counts).toEqual([['a', 4]]);
 });
 
-it('remembers a bounded number of faults and loses no count', () => {
+it('tracks a limited number of faults and loses no count', () => {
   take('first');
   take('first');
   for (let n = 0; n < FAULTS_MAX; n++) expect(take(`another ${n}`)).toBe(true);

@@ -1,21 +1,21 @@
-/** How often the repetitions of a fault are counted in the log, milliseconds. */
+/** Interval at which the log shows the repetitions of a fault, milliseconds. */
 export const REPEATED_EVERY_MS = 60_000;
-/** Faults that are remembered; beyond it the one that was seen first is forgotten. */
+/** Tracked faults. Beyond it the oldest is forgotten. */
 export const FAULTS_MAX = 1_024;
 
 interface Fault {
-  /** Writes how often it was repeated. */
+  /** Logs how often the fault was repeated. */
   readonly report: (count: number) => void;
   /** Repetitions since the last line. */
   count: number;
 }
 
-/** Lets a fault into the log once, and then, while it is repeated, its number once a minute. */
+/** Logs a fault once, and then, while it is repeated, its count once a minute. */
 export class RepeatedFaults {
   readonly #faults = new Map<string, Fault>();
   #timer: NodeJS.Timeout | undefined;
 
-  /** @returns true for a fault that was not logged in the last minute: it gets its line. */
+  /** @returns true for a fault that was not logged in the last minute: the caller logs it. */
   take(key: string, report: (count: number) => void): boolean {
     const known = this.#faults.get(key);
     if (known !== undefined) {
@@ -37,7 +37,7 @@ export class RepeatedFaults {
     }
   }
 
-  /** Writes the counts, and forgets what was not repeated for a minute. */
+  /** Writes the counts, and forgets faults that were not repeated for a minute. */
   #look(): void {
     for (const [key, { count }] of this.#faults) if (count === 0) this.#faults.delete(key);
     this.flush();

@@ -7,13 +7,13 @@ const lineOf = (members: object, hasColours = false) =>
   terminalLine(JSON.stringify({ ...RECORD, ...members }), hasColours);
 
 describe('a log record at a terminal', () => {
-  it('is one line with time, level, service, message and what goes with it', () => {
+  it('is one line with time, level, service, message and further members', () => {
     expect(lineOf({ url: 'http://127.0.0.1:8080', ids: ['a', 1], place: 'a folder', empty: '' })).toBe(
       '12:00:00.123 info  bundoc  listening  url=http://127.0.0.1:8080  ids=["a",1]  place="a folder"  empty=""',
     );
   });
 
-  it('says where a defect was thrown, without the stack', () => {
+  it('shows where a defect was thrown, without the stack', () => {
     const lines: string[] = [];
     const destination = { write: (line: string) => void lines.push(line) };
     const logger = createLogger({ service: 'bundoc', level: 'info', destination });
@@ -24,12 +24,12 @@ describe('a log record at a terminal', () => {
     );
   });
 
-  it('colours the level when it may, and nothing otherwise', () => {
+  it('colours the level if colours are enabled', () => {
     expect(lineOf({ level: 'error' }, true)).toContain('\u001b[31merror\u001b[0m');
     expect(lineOf({ level: 'error' }, false)).not.toContain('\u001b');
   });
 
-  it('lets nothing that was logged control the terminal', () => {
+  it('escapes control sequences in logged values', () => {
     const evil = '\u001b[2J\u0007\r\n\u009b31m\u2028';
     for (const line of [
       lineOf({ msg: evil }),
@@ -41,7 +41,7 @@ describe('a log record at a terminal', () => {
   });
 
   it.each(['', 'Warning: something', '{"level":"info"', '{"msg":"x"}', '[1]', '{"level":1,"msg":"x"}'])(
-    'is left as it is when it is none: %j',
+    'is left unchanged when it is not a log record: %j',
     (line) => {
       expect(terminalLine(line, true)).toBe(line);
     },

@@ -10,9 +10,9 @@ const COLOURS: Readonly<Record<string, string>> = {
 const LEVEL_CHARS = 5;
 
 /**
- * A log record as a person reads it at a terminal: `12:00:00.000 info bundoc listening
- * url=http://127.0.0.1:8080`. One line, in which nothing that was logged can move the cursor or colour the
- * screen. A line that is no record stays as it is.
+ * A log record as a readable line for a terminal: `12:00:00.000 info bundoc listening
+ * url=http://127.0.0.1:8080`. No logged value can move the cursor or colour the screen. A line that is not a
+ * record is returned unchanged.
  */
 export function terminalLine(line: string, hasColours: boolean): string {
   const record = recordOf(line);
@@ -42,7 +42,7 @@ function recordOf(line: string): Record<string, unknown> | undefined {
   }
 }
 
-/** Where a defect was thrown; the whole stack is in the JSON. */
+/** Where a defect was thrown; the complete stack is in the JSON. */
 function frameOf(err: unknown): string | undefined {
   for (let error = err; typeof error === 'object' && error !== null; ) {
     const { stack, cause } = error as { stack?: unknown; cause?: unknown };

@@ -1,9 +1,9 @@
 import type { Clock } from '../runtime/clock.ts';
 
-/** How long releases count. */
+/** The length of a time window. */
 const WINDOW_MS = 5_000;
 
-/** How fast units are given back, by those of this window of time and of the one before. */
+/** Measures how fast units are released, over the present time window and the previous one. */
 export class ReleaseRate {
   readonly #clock: Clock;
   #windowSinceMs: number;
@@ -20,7 +20,7 @@ export class ReleaseRate {
     this.#released += units;
   }
 
-  /** How long it takes until so many units are given back, seconds; undefined while none are. */
+  /** How long it takes until this many units are released, seconds; undefined while none are. */
   secondsUntil(units: number): number | undefined {
     this.#turnWindow();
     const ageMs = this.#clock.monotonic() - this.#windowSinceMs;

@@ -2,15 +2,15 @@ import type { AppError } from '../contract/app-error.ts';
 import type { Hold } from './hold.ts';
 import type { ShareKey } from './share-key.ts';
 
-/** What a subject holds of a share, and what it waits for. */
+/** What a subject holds of a share and what it waits for. */
 export interface SubjectAccount {
   readonly id: string;
   held: number;
   heldOfReserve: number;
   waiting: number;
-  /** Units in memory that wait. */
+  /** Waiting units that are in memory already. */
   waitingUnits: number;
-  /** Those with holds or waiting requests. */
+  /** Only those with holds or waiting requests. */
   readonly projects: Map<string, ProjectAccount>;
 }
 
@@ -18,17 +18,17 @@ export interface ProjectAccount {
   readonly id: string;
   readonly subject: SubjectAccount;
   held: number;
-  /** Holds and waiting requests. */
+  /** Number of holds and waiting requests. */
   users: number;
-  /** Waiting requests, first come first. A large one does not hold up a small one. */
+  /** Waiting requests in order of arrival. A large one does not delay small ones. */
   readonly small: Waiter[];
   readonly large: Waiter[];
 }
 
-/** A request that waits. */
+/** A waiting request. */
 export interface Waiter {
   readonly units: number;
-  /** Of the units, those that are in memory already. */
+  /** Those of the units that are in memory already. */
   readonly inMemory: number;
   readonly place: number;
   readonly sinceMs: number;
@@ -39,10 +39,10 @@ export interface Waiter {
 
 /** The accounts of a share by subject and project. */
 export class ShareAccounts {
-  /** Those with holds or waiting requests. */
+  /** Only those with holds or waiting requests. */
   readonly subjects = new Map<string, SubjectAccount>();
 
-  /** All requests that wait. */
+  /** All waiting requests. */
   *waiters(): Generator<Waiter> {
     for (const { projects } of this.subjects.values())
       for (const { small, large } of projects.values()) {
@@ -51,7 +51,7 @@ export class ShareAccounts {
       }
   }
 
-  /** The account of a key. One that nobody uses is not remembered. */
+  /** The account of a key. A new account is not stored until it is used. */
   of({ subject: id, project }: ShareKey): ProjectAccount {
     const subject = this.subjects.get(id) ?? {
       id,
@@ -78,7 +78,7 @@ export class ShareAccounts {
   }
 }
 
-/** Whether a request is served before another: that of the subject, or project, that holds less. */
+/** Whether a request is served before another: the one whose subject, or project, holds less comes first. */
 export function isBefore(one: Waiter, other: Waiter): boolean {
   const [a, b] = [one.account, other.account];
   if (a.subject !== b.subject && a.subject.held !== b.subject.held) return a.subject.held < b.subject.held;

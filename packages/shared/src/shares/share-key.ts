@@ -1,11 +1,14 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import type { Claims } from '../contract/tokens.ts';
 
-/** Whose share something is charged to. */
+/** Identifies the share that work is charged to. */
 export interface ShareKey {
-  /** The root of the token: its renewals, and what it issues for its own projects, have the same share. */
+  /**
+   * The root of the token. Its renewals, and the tokens that it issues for its own projects, have the same
+   * share.
+   */
   readonly subject: string;
-  /** Empty where a request is of no project. */
+  /** Empty for a request without a project. */
   readonly project: string;
 }
 
@@ -14,12 +17,12 @@ export function shareKeyOf({ root, jti }: Pick<Claims, 'root' | 'jti'>, project 
   return { subject: root ?? jti, project };
 }
 
-/** What the process does for itself. */
+/** The key for the process's internal work. */
 const OWN: ShareKey = { subject: '', project: '' };
 
 const current = new AsyncLocalStorage<ShareKey>();
 
-/** Has everything that follows in this request charged to a share. */
+/** Charges all further work of this request to a share. */
 export function enterShare(key: ShareKey): void {
   current.enterWith(key);
 }
@@ -29,12 +32,12 @@ export function runInShare<T>(key: ShareKey, action: () => T): T {
   return current.run(key, action);
 }
 
-/** The share of the work at hand in a project. */
+/** The key of the present work, for a project. */
 export function shareIn(project: string): ShareKey {
   return { subject: currentShare().subject, project };
 }
 
-/** Whose work is at hand. Work that several requests share belongs to the one that began it. */
+/** The key of the present work. Work for several requests belongs to the one that began it. */
 export function currentShare(): ShareKey {
   return current.getStore() ?? OWN;
 }

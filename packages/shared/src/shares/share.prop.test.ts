@@ -83,7 +83,7 @@ class World {
   }
 
   /**
-   * Whether an earlier one of the same project waits: they keep their order, the small ones and the large
+   * Whether an earlier request of the same project waits. Small requests keep their order, and so do large
    * ones.
    */
   isBehind(asked: Asked): boolean {
@@ -101,7 +101,7 @@ class World {
     return new Promise((resolve) => setImmediate(resolve));
   }
 
-  /** Ends everything. Nothing is held then. */
+  /** Ends everything, so that nothing is held any more. */
   async end(): Promise<void> {
     for (const { abort } of this.all) abort.abort();
     await this.settled();
@@ -110,7 +110,7 @@ class World {
   }
 }
 
-test('a unit that becomes free goes to a subject that holds least of those that wait', async () => {
+test('a released unit goes to a waiting subject that holds least', async () => {
   const capacity = 30;
   const asks = fc.array(keys, { minLength: 40, maxLength: 80 });
   await fc.assert(
@@ -153,7 +153,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   fc.record({ do: fc.constant('advance' as const), ms: fc.nat(4_000) }),
 );
 
-test('nobody waits where there is room, nor for longer than five seconds, and all holds end at zero', async () => {
+test('no request waits while there is room or longer than five seconds, and the sum of holds ends at zero', async () => {
   const options = fc.tuple(caps, fc.constantFrom(0, 12));
   await fc.assert(
     fc.asyncProperty(options, fc.array(step, { maxLength: 60 }), async ([bounds, reserve], steps) => {

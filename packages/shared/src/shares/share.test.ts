@@ -12,7 +12,7 @@ function shareOf(options: Partial<ShareOptions> = {}) {
   return { clock, share };
 }
 
-/** How a request stands: its hold, its refusal, or neither while it waits. */
+/** The state of a request: its hold, its refusal, or neither while it waits. */
 function follow(request: Promise<Hold>) {
   const seen: { hold?: Hold; error?: unknown } = {};
   const settled = request.then(
@@ -32,7 +32,7 @@ test('a sole tenant gets all of the capacity', () => {
   expect([share.held, share.tryTake(key('a'), 1)]).toEqual([100, undefined]);
 });
 
-test('a request that is larger than the capacity is let in when nothing else is held', () => {
+test('a request that is larger than the capacity is granted when nothing else is held', () => {
   const { share } = shareOf();
   const hold = share.tryTake(key('a'), 250);
   expect(hold?.units).toBe(250);
@@ -63,7 +63,7 @@ test('within a subject, room goes to the project that holds least', async () => 
   expect(large.seen.hold).toBeUndefined();
 });
 
-test('a request is refused after five seconds: 429 beyond its own share, 503 where the process is full', async () => {
+test('a request is refused after five seconds: with 429 beyond its own share, with 503 when the process is full', async () => {
   const { clock, share } = shareOf();
   share.tryTake(key('greedy'), 100);
   const own = follow(share.take(key('greedy'), 1));
@@ -83,7 +83,7 @@ test('a request is refused after five seconds: 429 beyond its own share, 503 whe
   expect(share.refusals).toEqual({ rate_limited: 1, overloaded: 1 });
 });
 
-test('Retry-After follows from what waits and how fast room becomes free', () => {
+test('Retry-After follows from the waiting units and the rate of releases', () => {
   const { clock, share } = shareOf();
   share.tryTake(key('a'), 50);
   const hold = share.tryTake(key('b'), 50);
@@ -92,7 +92,7 @@ test('Retry-After follows from what waits and how fast room becomes free', () =>
     hold?.resize(40);
     hold?.resize(50);
   }
-  // Ten units a second, those of the window before included.
+  // Ten units per second, including the previous window.
   expect(share.refusal(key('c'), 950).retryAfterS).toBe(30);
   expect(share.refusal(key('c'), 95).retryAfterS).toBe(8);
   expect(share.refusal(key('c'), 5).retryAfterS).toBe(1);
@@ -100,7 +100,7 @@ test('Retry-After follows from what waits and how fast room becomes free', () =>
   expect(share.refusal(key('c'), 5).retryAfterS).toBe(5);
 });
 
-test('caps bound a subject and a project, however much is free, but never the first hold', async () => {
+test('caps limit a subject and a project, however much is free, but never the first hold', async () => {
   const { share } = shareOf({ subjectMax: 25, projectMax: 12, waitMs: 0 });
   expect(share.tryTake(key('a', 'one'), 40)).toBeDefined();
   await expect(share.take(key('a', 'two'), 1)).rejects.toMatchObject({ code: 'rate_limited' });
@@ -110,7 +110,7 @@ test('caps bound a subject and a project, however much is free, but never the fi
   expect(share.tryTake(key('b', 'three'), 1)).toBeUndefined();
 });
 
-test('small requests have a reserve, which large ones neither take nor hold up', async () => {
+test('small requests have a reserve, which large ones neither use nor delay', async () => {
   const { share } = shareOf({ reserve: 20, smallMax: 5 });
   const hold = share.tryTake(key('a'), 80);
   expect(share.tryTake(key('b'), 6)).toBeUndefined();
@@ -121,14 +121,14 @@ test('small requests have a reserve, which large ones neither take nor hold up',
   hold?.resize(41);
   const next = follow(share.take(key('c'), 1));
   await next.settled;
-  // The room that became free is for the large one.
+  // The released room is for the large one.
   expect([share.held, large.seen.hold]).toEqual([47, undefined]);
   hold?.[Symbol.dispose]();
   await large.settled;
   expect(large.seen.hold?.units).toBe(40);
 });
 
-test('one subject gets a quarter of the reserve, so that small requests of others find room in it', async () => {
+test('one subject gets at most a quarter of the reserve, so that others find room in it', async () => {
   const { share } = shareOf({ reserve: 20, smallMax: 5 });
   share.tryTake(key('a'), 80);
   for (const units of [3, 2]) expect(share.tryTake(key('a'), units)).toBeDefined();
@@ -139,7 +139,7 @@ test('one subject gets a quarter of the reserve, so that small requests of other
   expect([other.seen.hold?.units, own.seen.hold, share.held]).toEqual([5, undefined, 90]);
 });
 
-test('no more units wait than the bound, and the latest of the subject that has most in the queue is refused', async () => {
+test('waiting units are limited, and beyond the limit the subject with most of them has its latest request refused', async () => {
   const { share } = shareOf({ waitingUnitsMax: 50 });
   share.tryTake(key('flood'), 100);
   const first = follow(share.take(key('flood'), 20));
@@ -151,7 +151,7 @@ test('no more units wait than the bound, and the latest of the subject that has 
   await expect(share.take(key('other'), 51)).rejects.toMatchObject({ code: 'overloaded' });
 });
 
-test('a reservation waits whatever waits in memory, and is not refused in its place', async () => {
+test('a reservation is not limited by the waiting units in memory, and is not refused instead of them', async () => {
   const { share } = shareOf({ waitingUnitsMax: 50 });
   share.tryTake(key('flood'), 100);
   const reservations = Array.from({ length: 5 }, () => follow(share.take(key('a'), 80, undefined, 0)));
@@ -162,7 +162,7 @@ test('a reservation waits whatever waits in memory, and is not refused in its pl
   expect([...reservations, first].map(({ seen }) => seen)).toEqual(Array(6).fill({}));
 });
 
-test('a subject is greedy while another one waits that will hold less than it, and not before that has waited', async () => {
+test('a subject is greedy while another that will hold less has waited for long enough', async () => {
   const { clock, share } = shareOf();
   expect(share.greedySubject(0)).toBeUndefined();
   const hold = share.tryTake(key('a'), 60);
@@ -173,12 +173,12 @@ test('a subject is greedy while another one waits that will hold less than it, a
   expect(share.greedySubject(2_000)).toBeUndefined();
   clock.advance(1);
   expect(share.greedySubject(2_000)).toBe('a');
-  // To take room from one of two that hold the same helps nobody.
+  // Taking room from one of two that hold the same amount would not help.
   hold?.resize(50);
   expect([modest.seen, share.greedySubject(2_000)]).toEqual([{}, undefined]);
 });
 
-test('a request that is aborted leaves the queue at once, and those behind it are served', async () => {
+test('an aborted request leaves the queue at once, and later ones are served', async () => {
   const { share } = shareOf();
   const hold = share.tryTake(key('a'), 90);
   const abort = new AbortController();
@@ -203,7 +203,7 @@ test('a full queue refuses the latest request of the subject that has most in it
   expect([other.seen, share.waiting]).toEqual([{}, WAITING_MAX]);
 });
 
-test('what is charged counts, whether or not there is room', () => {
+test('charged units count, whether or not there is room', () => {
   const { share } = shareOf();
   const hold = share.charge(key('a'), 0);
   hold.resize(150);

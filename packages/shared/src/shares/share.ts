@@ -11,45 +11,45 @@ import {
 } from './share-accounts.ts';
 import type { ShareKey } from './share-key.ts';
 
-/** Nobody waits longer, milliseconds. */
+/** Longest wait, milliseconds. */
 export const WAIT_MS_MAX = 5_000;
-/** Requests that wait for one share at a time. */
+/** Maximum waiting requests of one share. */
 export const WAITING_MAX = 1_024;
 const RETRY_AFTER_S_MAX = 30;
-/** One subject gets so much of the reserve: the others find some of it in any case. */
+/** The part of the reserve that one subject may use, so that some is left for others. */
 const RESERVE_OF_SUBJECT = 1 / 4;
 
 export interface ShareOptions {
-  /** What it is a share of, as refusals and metrics name it: `answers`. */
+  /** Name of the resource in refusals and metrics: `answers`. */
   readonly name: string;
   /** Units for the whole process. */
   readonly capacity: number;
-  /** Units of the capacity that only requests of at most `smallMax` units get; none by default. */
+  /** Units of the capacity that are reserved for requests of at most `smallMax` units; none by default. */
   readonly reserve?: number;
   readonly smallMax?: number;
   /**
-   * Units that one subject, or one project of it, holds at most; no cap by default. Its first hold may be
+   * Maximum units of one subject, and of one of its projects; no cap by default. The first hold may be
    * larger.
    */
   readonly subjectMax?: number;
   readonly projectMax?: number;
-  /** How long a request waits; 0 for not at all, {@link WAIT_MS_MAX} by default. */
+  /** How long a request may wait; 0 for no waiting; {@link WAIT_MS_MAX} by default. */
   readonly waitMs?: number;
-  /** Units in memory that may wait at a time; no bound by default. */
+  /** Maximum waiting units that are in memory already; no limit by default. */
   readonly waitingUnitsMax?: number;
   readonly clock: Clock;
 }
 
 /**
- * A resource of the process that is shared fairly: by subject, and by project within a subject. Who is alone
- * gets all of it, up to the caps.
+ * Shares a resource of the process fairly: by subject, and by project within a subject. A sole subject gets
+ * all of it, up to the caps.
  *
- * Requests that find no room wait in a bounded queue. Room goes to the subject that holds least, and to the
- * project of it that holds least. So no subject waits while another one that holds more is served, unless the
- * caps of the first are reached.
+ * Requests that find no room wait in a bounded queue. Room goes to the subject that holds least, and within
+ * it to the project that holds least. So no subject waits while another that holds more is served, unless its
+ * own caps are reached.
  *
- * One class, because every change of a hold, a queue or a cap may serve the next request: its sums must never
- * be seen apart.
+ * One class, because every change of a hold or a queue may serve the next request, and must see consistent
+ * sums.
  */
 export class Share {
   readonly name: string;
@@ -105,17 +105,17 @@ export class Share {
     this.#releases = new ReleaseRate(clock);
   }
 
-  /** Units that are held. */
+  /** All held units. */
   get held(): number {
     return this.#held + this.#heldOfReserve;
   }
 
-  /** Requests that wait. */
+  /** Number of waiting requests. */
   get waiting(): number {
     return this.#waiting;
   }
 
-  /** Subjects that hold or wait for something. */
+  /** Number of subjects that hold or wait for something. */
   get subjects(): number {
     return this.#accounts.subjects.size;
   }
@@ -130,8 +130,8 @@ export class Share {
   }
 
   /**
-   * The subject that holds most, if a request of another one has waited for so long, and that one will hold
-   * less once it is served. Who makes room for it takes that from this subject.
+   * The subject that holds most, if a request of another subject has waited for `waitedMs` and that subject
+   * will hold less once it is served. The caller then takes room from the returned subject.
    */
   greedySubject(waitedMs: number): string | undefined {
     let most: SubjectAccount | undefined;
@@ -156,7 +156,7 @@ export class Share {
     return this.#hasReserve(account, units) ? this.#hold(account, units, true) : undefined;
   }
 
-  /** Holds units whether or not there is room: for what is in memory already. */
+  /** Holds units whether or not there is room, for data that is in memory already. */
   charge(key: ShareKey, units: number): Hold {
     return this.#hold(this.#accounts.of(key), units, false);
   }
@@ -164,10 +164,10 @@ export class Share {
   /**
    * Holds units as soon as there is room.
    *
-   * @param signal gives the place in the queue up, at once; its reason is thrown then.
-   * @param inMemory of the units, those that are in memory already: 0 for a reservation.
-   * @throws AppError `rate_limited` when the caller's own share is in use, `overloaded` when that of the
-   * whole process is.
+   * @param signal leaves the queue at once when it is aborted; its reason is thrown.
+   * @param inMemory those of the units that are in memory already: 0 for a reservation.
+   * @throws AppError `rate_limited` when the caller's own share is in use, `overloaded` when the whole
+   *   capacity is.
    */
   async take(key: ShareKey, units: number, signal?: AbortSignal, inMemory = units): Promise<Hold> {
     const hold = this.tryTake(key, units);
@@ -196,13 +196,13 @@ export class Share {
     return promise.finally(() => signal.removeEventListener('abort', giveUp));
   }
 
-  /** Runs a task that holds one unit. @throws AppError as {@link take}, and what the task throws. */
+  /** Runs a task while holding one unit. @throws AppError as {@link take}, and what the task throws. */
   async run<T>(key: ShareKey, task: () => Promise<T>): Promise<T> {
     using _hold = await this.take(key, 1);
     return await task();
   }
 
-  /** Why a request has no room now. Counts it as refused. */
+  /** The refusal of a request without room. Counts it. */
   refusal(key: ShareKey, units: number): AppError {
     return this.#refusalOf(this.#accounts.of(key), units);
   }
@@ -271,7 +271,7 @@ export class Share {
     if (this.#waiting > 0 && this.#timer === undefined) this.#sweepIn(this.#waitMs);
   }
 
-  /** @returns false when it does not wait any more. */
+  /** @returns false when it no longer waits. */
   #leave(waiter: Waiter): boolean {
     const queue = this.#queueOf(waiter);
     const at = queue.indexOf(waiter);
@@ -291,7 +291,7 @@ export class Share {
     waiter.refuse(this.#refusalOf(waiter.account, waiter.units));
   }
 
-  /** Grants requests as long as there is room for the next in turn. */
+  /** Grants requests while there is room for the next in turn. */
   #serve(): void {
     while (this.#waiting > 0) {
       const next = this.#next(false);
@@ -299,7 +299,7 @@ export class Share {
         this.#grant(next, false);
         continue;
       }
-      // The room that the next one waits for is not given to smaller ones: these have the reserve.
+      // Smaller requests do not get the room that the next one waits for: they have the reserve.
       const small = this.#next(true);
       if (small === undefined) return;
       this.#grant(small, true);
@@ -316,16 +316,16 @@ export class Share {
   }
 
   #grant(waiter: Waiter, ofReserve: boolean): void {
-    // Held before it leaves the queue, so that its account stays.
+    // Hold before leaving the queue, so that the account is kept.
     const hold = this.#hold(waiter.account, waiter.units, ofReserve);
     this.#leave(waiter);
     waiter.grant(hold);
   }
 
   /**
-   * Whose turn it is, of those whose caps are not reached.
+   * The next request in turn, among those within their caps.
    *
-   * @param ofReserve only those for which the reserve has room.
+   * @param ofReserve only requests for which the reserve has room.
    */
   #next(ofReserve: boolean): Waiter | undefined {
     let best: Waiter | undefined;
@@ -365,7 +365,7 @@ export class Share {
     );
   }
 
-  /** The latest request, of those that count, of the subject with the longest queue. */
+  /** The latest matching request of the subject with the longest queue. */
   #lastOf(
     lengthOf: (subject: SubjectAccount) => number,
     counts: (waiter: Waiter) => boolean = () => true,
@@ -377,7 +377,7 @@ export class Share {
         last === undefined ? 1 : lengthOf(waiter.account.subject) - lengthOf(last.account.subject);
       if (longer > 0 || (longer === 0 && waiter.place > (last?.place ?? -1))) last = waiter;
     }
-    if (last === undefined) throw new Error('nobody waits in a full queue');
+    if (last === undefined) throw new Error('a full queue has no waiting request');
     return last;
   }
 
@@ -394,7 +394,7 @@ export class Share {
     return new AppError(code, { detail, retryAfterS: this.#retryAfterS(units) });
   }
 
-  /** When there may be room: by the units that wait and the rate at which units are given back. */
+  /** When there may be room: from the waiting units and the rate of releases. */
   #retryAfterS(units: number): number {
     const afterS = this.#releases.secondsUntil(this.#unitsWaiting + units) ?? WAIT_MS_MAX / 1_000;
     return Math.min(RETRY_AFTER_S_MAX, Math.max(1, Math.ceil(afterS)));

@@ -1,7 +1,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { format } from 'node:util';
 
-/** How a command ended, and what it printed. */
+/** The exit code and the output of a command. */
 export interface Finished {
   readonly code: number | null;
   readonly stdout: string;
@@ -13,11 +13,11 @@ const running = new AsyncLocalStorage<Printed>();
 let isRouted = false;
 
 /**
- * Runs a command of a command line in this process, which takes a tenth of the time of a process of its own,
- * and captures what it prints. Several may run at once. What processes alone have (locks between them, exit
- * with work left undone) it does not show.
+ * Runs a command in this process, which takes a tenth of the time of a separate process, and captures its
+ * output. Several may run concurrently. It cannot test effects between processes, such as locks, or an exit
+ * with unfinished work.
  *
- * @param run answers the exit code.
+ * @param run returns the exit code.
  */
 export async function capturedRun(run: () => Promise<number>): Promise<Finished> {
   route();
@@ -26,7 +26,7 @@ export async function capturedRun(run: () => Promise<number>): Promise<Finished>
   return { code, ...printed };
 }
 
-/** What is printed by others goes where it went. */
+/** Captures output of commands, and passes on all other output. */
 function route(): void {
   if (isRouted) return;
   isRouted = true;
@@ -42,7 +42,7 @@ function route(): void {
       else printed[stream] += `${format(...args)}\n`;
     };
   }
-  // Commander writes its own messages there, and commands the bytes of documents.
+  // Commander writes its messages to these streams, and commands the bytes of documents.
   for (const name of ['stdout', 'stderr'] as const) {
     const write = process[name].write.bind(process[name]) as (...args: unknown[]) => boolean;
     process[name].write = (...args: unknown[]) => {

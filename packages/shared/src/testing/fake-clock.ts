@@ -1,6 +1,6 @@
 import type { Clock } from '../runtime/clock.ts';
 
-/** A clock that stands still until it is moved. Starts far from zero, as real clocks do. */
+/** A clock that stands still until a test moves it. It starts far from zero, like real clocks. */
 export class FakeClock implements Clock {
   #wallMs = Date.UTC(2026, 0, 1);
   #monotonicMs = 1_000_000;
@@ -13,18 +13,18 @@ export class FakeClock implements Clock {
     return this.#monotonicMs;
   }
 
-  /** Both clocks go on. */
+  /** Both clocks advance. */
   advance(ms: number): void {
     this.#wallMs += ms;
     this.#monotonicMs += ms;
   }
 
-  /** Only the wall clock goes on: the machine slept. */
+  /** Only the wall clock advances, as when the machine sleeps. */
   sleep(ms: number): void {
     this.#wallMs += ms;
   }
 
-  /** Only the wall clock is moved: somebody set it. */
+  /** Only the wall clock changes, as when an administrator sets it. */
   setWall(ms: number): void {
     this.#wallMs = ms;
   }

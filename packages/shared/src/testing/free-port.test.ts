@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import { freePort } from './free-port.ts';
 
-test('a free port is given once in a test file, and lies in no share of another that runs beside it', async () => {
+test('each call gives a different port, and concurrent test files get ports from separate ranges', async () => {
   const slot = process.env['VITEST_POOL_ID'];
   const portsOf = (pool: number) => {
     process.env['VITEST_POOL_ID'] = String(pool);

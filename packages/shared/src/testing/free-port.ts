@@ -3,23 +3,23 @@ import { once } from 'node:events';
 import { createServer } from 'node:net';
 
 /**
- * Below those that Linux gives to connections: one that is free now is not taken by a connection of another
- * test before it is used.
+ * Below Linux's ephemeral ports, so that no outgoing connection of another test takes a free port before it
+ * is used.
  */
 const PORTS = { min: 15_000, max: 32_000 };
-/** More than test files run at once. */
+/** More than the number of concurrent test files. */
 const SHARES = 17;
 const SHARE = (PORTS.max - PORTS.min) / SHARES;
 
-/** Those that nobody listens on yet, or not at the moment, and that somebody was given to listen on. */
+/** Ports that callers have got, whether or not they listen on them now. */
 const given = new Set<number>();
 
 /**
- * A port of the loopback interface that nobody listens on, for a process that gets its port. No
- * other call gives it, in this test file or in one that runs beside it: it may be left and come back to.
+ * A port of the loopback interface that nobody listens on, for a process that needs its port in advance. No
+ * other call returns it, in this or a concurrent test file. So the process can stop and listen on it again.
  */
 export async function freePort(): Promise<number> {
-  // Of Vitest's slot for the file, which no other file has at the same time.
+  // By Vitest's slot of the file, which no concurrent file has.
   const share = Number(process.env['VITEST_POOL_ID'] ?? 0) % SHARES;
   for (;;) {
     const port = PORTS.min + share * SHARE + randomInt(SHARE);

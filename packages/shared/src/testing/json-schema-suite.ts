@@ -2,9 +2,9 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { vectorsAt } from './wycheproof.ts';
 
-/** A schema of the JSON Schema Test Suite, and what it says of some values. */
+/** A schema of the JSON Schema Test Suite, with its verdicts on some values. */
 export interface SuiteGroup {
-  /** Of the file that the group is in. */
+  /** Name of the group's file. */
   readonly file: string;
   readonly description: string;
   readonly schema: unknown;
@@ -19,11 +19,11 @@ export interface SuiteGroup {
 const FILES_MIN = 46;
 
 /**
- * The required cases of the JSON Schema Test Suite for draft 2020-12, from `json-schema-2020-12` where other
- * published vectors lie.
+ * The required cases of the JSON Schema Test Suite for draft 2020-12, from the folder `json-schema-2020-12`
+ * next to the other published vectors.
  *
- * @returns undefined where the folder is missing, so that the caller can skip, visibly.
- * @throws where it is missing although `REQUIRE_VECTORS=1`, or has fewer files than the suite.
+ * @returns undefined when the folder is missing, so that the caller can visibly skip its tests.
+ * @throws when it is missing although `REQUIRE_VECTORS=1`, or has fewer files than the suite.
  */
 export function loadJsonSchemaSuite(
   environment: Readonly<Record<string, string | undefined>> = process.env,

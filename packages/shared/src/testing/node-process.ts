@@ -4,27 +4,27 @@ import type { Readable, Writable } from 'node:stream';
 import type { Finished } from './captured-run.ts';
 
 /**
- * Starts Node on arguments, sources of the project among them, with this environment and a cache of what is
- * compiled. Its standard input is empty.
+ * Starts Node with arguments, which may name sources of the project, in this environment, with a compile
+ * cache. Its standard input is empty.
  */
 export function spawnNode(
   args: readonly string[],
   environment: Readonly<Record<string, string>>,
   input = '',
 ): ChildProcessByStdio<Writable, Readable, Readable> {
-  // vitest.workspace.ts says what for.
+  // See vitest.workspace.ts.
   const { NODE_COMPILE_CACHE = '' } = process.env;
   const child = spawn(process.execPath, ['--conditions=@bundoc/source', ...args], {
     env: { NODE_COMPILE_CACHE, ...environment },
     stdio: ['pipe', 'pipe', 'pipe'],
   });
-  // It may end before it has read that.
+  // The child may exit before it reads that.
   child.stdin.on('error', () => undefined);
   child.stdin.end(input);
   return child;
 }
 
-/** As {@link spawnNode}, to its end. */
+/** As {@link spawnNode}; waits until it exits. */
 export async function runNode(
   args: readonly string[],
   environment: Readonly<Record<string, string>>,

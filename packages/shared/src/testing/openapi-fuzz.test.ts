@@ -14,7 +14,7 @@ import { fuzz } from './openapi-fuzz.ts';
 
 type Handler = (request: FastifyRequest, reply: FastifyReply) => Promise<unknown>;
 
-/** What a fuzz of one route, whose handler may have a fault, comes to. */
+/** The result of fuzzing one route, whose handler may be faulty. */
 async function fuzzOf(handler: Handler): Promise<ReadonlyMap<number, number>> {
   const logger = createLogger({ service: 'bundoc', level: 'silent' });
   await using app = createHttpServer({ logger, bodyBytesMax: 100_000 });
@@ -53,8 +53,8 @@ async function fuzzOf(handler: Handler): Promise<ReadonlyMap<number, number>> {
 
 const good: Handler = async (request) => ({ id: (request.params as { id: string }).id });
 
-group('a fuzz from an OpenAPI document', () => {
-  it('passes a service that does as documented', async () => {
+group('a fuzz test from an OpenAPI document', () => {
+  it('passes a service that matches its document', async () => {
     const statuses = await fuzzOf(good);
     expect(statuses.get(200)).toBeGreaterThan(10);
     expect(statuses.get(415)).toBeGreaterThan(0);
@@ -91,7 +91,7 @@ group('a fuzz from an OpenAPI document', () => {
     await expect(fuzzOf(handler)).rejects.toThrow(message);
   });
 
-  it('does not wait for an answer that begins as a stream of events', async () => {
+  it('does not wait for the end of an event stream', async () => {
     const begun: Promise<unknown>[] = [];
     await expect(
       fuzzOf(async (_request, reply) => {

@@ -8,28 +8,28 @@ export interface FuzzOptions {
   readonly reader: OpenapiReader;
   readonly origin: string;
   readonly tokens: Readonly<Record<FuzzRequest['token'], string | undefined>>;
-  /** Requests of each operation, at most. */
+  /** Maximum requests of each operation. */
   readonly runs: number;
-  /** Longest time for all of it, milliseconds; each operation has its share. */
+  /** Maximum time in total, milliseconds; each operation gets an equal part. */
   readonly msMax: number;
-  /** The one that a failure tells, to have the same requests again. */
+  /** The seed in a failure message, to repeat the same requests. */
   readonly seed: number;
-  /** Operations whose answer may not end, or not come, by itself. */
+  /** Operations that may never answer, or whose answer may never end. */
   readonly endless: readonly string[];
-  /** Makes of a request what fits the present state, before it is sent. */
+  /** Adapts a request to the present state before it is sent. */
   readonly prepare: (request: FuzzRequest, operation: Operation) => Promise<FuzzRequest> | FuzzRequest;
   readonly onAnswer?: (operation: Operation, answer: SeenAnswer) => void;
 }
 
-/** How long an answer is waited for that may not come by itself, milliseconds. */
+/** How long to wait for an answer that may never come, milliseconds. */
 const ENDLESS_MS = 200;
 
 /**
- * Sends requests of every operation, from sound to nonsense, and holds each answer against the document: no
- * 5xx, no status, code or body that it does not tell of.
+ * Sends requests of every operation, from valid to nonsense, and checks each answer: no 5xx, and no
+ * undocumented status, code or body.
  *
- * @returns how often each status came.
- * @throws Error with the operation, the seed and the shrunk request of the first answer at fault.
+ * @returns how often each status occurred.
+ * @throws Error with the operation, the seed and the shrunk request of the first wrong answer.
  */
 export async function fuzz(options: FuzzOptions): Promise<ReadonlyMap<number, number>> {
   const statuses = new Map<number, number>();
@@ -37,8 +37,8 @@ export async function fuzz(options: FuzzOptions): Promise<ReadonlyMap<number, nu
     const endsAtMs = performance.now() + options.msMax / options.reader.operations.length;
     let runs = 0;
     const property = fc.asyncProperty(requestOf(options.reader, operation), async (generated) => {
-      // Not by fast-check's own limit: that leaves a request under way, and fails when not even the first was
-      // answered by then.
+      // Not by fast-check's own limit: it abandons a running request, and fails if not even the first one was
+      // answered.
       if (runs++ > 0 && performance.now() > endsAtMs) return;
       const prepared = await options.prepare(generated, operation);
       const answer = await send(options, operation, prepared);
@@ -50,10 +50,10 @@ export async function fuzz(options: FuzzOptions): Promise<ReadonlyMap<number, nu
       options.onAnswer?.(operation, answer);
     });
     try {
-      // Operations that are alike get different requests.
+      // Similar operations get different requests.
       await fc.assert(property, {
         seed: options.seed + at,
-        // Whatever chance makes of the others, what is asked for is sent.
+        // The documented examples are always sent, besides the random requests.
         examples: examplesOf(options.reader, operation).map((example) => [example]),
         numRuns: options.runs,
         includeErrorInReport: true,
@@ -66,7 +66,7 @@ export async function fuzz(options: FuzzOptions): Promise<ReadonlyMap<number, nu
   return statuses;
 }
 
-/** @returns undefined when nothing came, or nothing that ends, where that may be. */
+/** @returns undefined when no answer came, or none that ends, and the operation allows that. */
 function send(
   { origin, tokens, endless }: FuzzOptions,
   { operationId }: Operation,

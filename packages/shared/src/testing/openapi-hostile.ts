@@ -16,12 +16,12 @@ const HOSTILE_TEXTS = [
     'sha256:00',
   ],
 ];
-/** Texts that nobody should send. */
+/** Hostile texts. */
 export const hostileText = fc.oneof(
   fc.constantFrom(...HOSTILE_TEXTS),
   fc.string({ unit: 'binary', maxLength: 40 }).map((text) => text.toWellFormed()),
 );
-/** Parts of a path as they go over the wire, some of which are no percent-encoding. */
+/** Raw path segments, some with invalid percent-encoding. */
 export const HOSTILE_SEGMENTS = [
   '',
   '.',
@@ -79,7 +79,7 @@ const HOSTILE_BODIES = [
     '{"_rev":{}}',
   ],
 ].map((text) => Buffer.from(text));
-/** Bodies that nobody should send. */
+/** Hostile bodies. */
 export const hostileBody = fc.oneof(
   fc.constantFrom(
     ...HOSTILE_BODIES,
@@ -90,7 +90,7 @@ export const hostileBody = fc.oneof(
   fc.jsonValue({ maxDepth: 4 }).map((value) => Buffer.from(JSON.stringify(value))),
 );
 
-/** Content types that no JSON route takes, or takes only by the rules. */
+/** Content types that JSON routes refuse, or accept only in special forms. */
 export const WRONG_TYPES = [
   'text/plain',
   'application/xml',

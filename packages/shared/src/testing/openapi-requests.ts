@@ -3,20 +3,17 @@ import type { OpenapiReader, Operation, Parameter } from './openapi.ts';
 import { HOSTILE_SEGMENTS, hostileBody, hostileText, WRONG_TYPES } from './openapi-hostile.ts';
 import { valueAsIn } from './openapi-values.ts';
 
-/** A request that may be anything from what the document asks for to nonsense. */
+/** A request between documented and nonsense. */
 export interface FuzzRequest {
   readonly method: string;
   readonly path: string;
   readonly headers: Readonly<Record<string, string>>;
   readonly body: Buffer | undefined;
-  /** Which of the caller's tokens goes with it; `good` mostly. */
+  /** Which of the caller's tokens it has; mostly `good`. */
   readonly token: 'good' | 'none' | 'foreign' | 'garbage';
 }
 
-/**
- * Requests for an operation: an example as it is, parts that are each sound, or parts of which any may be
- * nonsense.
- */
+/** Requests for an operation: an example, a combination of valid parts, or one with nonsense parts. */
 export function requestOf(reader: OpenapiReader, operation: Operation): fc.Arbitrary<FuzzRequest> {
   return fc.oneof(
     { weight: 2, arbitrary: fc.constantFrom(...examplesOf(reader, operation)) },
@@ -25,7 +22,7 @@ export function requestOf(reader: OpenapiReader, operation: Operation): fc.Arbit
   );
 }
 
-/** The examples of an operation, as they are. */
+/** The unchanged examples of an operation. */
 export function examplesOf(reader: OpenapiReader, operation: Operation): FuzzRequest[] {
   return reader.examplesOf(operation).map(({ method, path, headers, body, contentType }) => ({
     ...{ method, path, token: 'good' },
@@ -90,7 +87,7 @@ interface Parts {
   readonly query: fc.Arbitrary<Texts>;
   readonly headers: fc.Arbitrary<Texts>;
   readonly content: fc.Arbitrary<FuzzContent>;
-  /** What no route asks for. */
+  /** Query parameters and headers that no route expects. */
   readonly more: fc.Arbitrary<{ readonly query?: string; readonly headers?: Texts }>;
   readonly token: fc.Arbitrary<FuzzRequest['token']>;
 }
@@ -133,7 +130,7 @@ function allOf({ parameters }: Operation, place: Parameter['in'], of: ValuesOf):
   );
 }
 
-/** All that are required, and now and then one of the others. */
+/** All required parameters, and sometimes optional ones. */
 function someOf({ parameters }: Operation, place: Parameter['in'], of: ValuesOf): fc.Arbitrary<Texts> {
   const given = parameters
     .filter((parameter) => parameter.in === place)
@@ -149,7 +146,7 @@ function encodePart(text: string): string {
   return encodeURIComponent(text.toWellFormed());
 }
 
-/** What Node lets a client send. */
+/** A header value that Node lets a client send. */
 function toHeader(text: string): string {
   return text.replace(/[^\t\x20-\x7e\x80-\xff]/g, '?');
 }

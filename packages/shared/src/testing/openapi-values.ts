@@ -1,13 +1,10 @@
 import fc from 'fast-check';
 import type { Json, OpenapiReader } from './openapi.ts';
 
-/** Longest text and list that is made, whatever a schema allows. */
+/** Maximum length of generated texts and lists, whatever a schema allows. */
 const LENGTH_MAX = 40;
 
-/**
- * Values that a JSON Schema of a document allows, as far as it says; what only a refinement knows may be
- * broken.
- */
+/** Values that match a JSON Schema of a document. They may violate rules that only a refinement checks. */
 export function valueAsIn(
   reader: OpenapiReader,
   schema: Json,
@@ -16,7 +13,7 @@ export function valueAsIn(
   const { $ref, enum: options, const: only } = schema;
   const choices = (schema['anyOf'] ?? schema['oneOf']) as Json[] | undefined;
   if (typeof $ref === 'string') {
-    // A schema may be in itself.
+    // A schema may be recursive.
     if (followed.filter((one) => one === $ref).length > 1) return fc.constant({});
     return valueAsIn(reader, reader.resolve($ref) as Json, [...followed, $ref]);
   }

@@ -14,7 +14,7 @@ export interface Parameter {
   readonly examples?: Readonly<Record<string, { readonly value: unknown }>>;
 }
 
-/** A request that is not valid, as a route describes it. */
+/** An invalid request from the description of a route. */
 interface RefusedRequest {
   readonly summary: string;
   readonly status: number;
@@ -29,7 +29,7 @@ type Content = Readonly<
   Record<string, { readonly schema: Json; readonly examples?: Record<string, { value: unknown }> }>
 >;
 
-/** One operation of a document, with where it lies. */
+/** An operation of a document, with its path and method. */
 export interface Operation {
   readonly method: string;
   readonly path: string;
@@ -43,7 +43,7 @@ export interface Operation {
   readonly 'x-refused-requests'?: Readonly<Record<string, RefusedRequest>>;
 }
 
-/** A request that can be sent, and what must come of it. */
+/** A request with its expected result. */
 export interface ExampleRequest {
   readonly name: string;
   readonly method: string;
@@ -82,7 +82,7 @@ export class OpenapiReader {
     );
   }
 
-  /** Everything that is wrong with the document itself, by the recommended rules of Redocly as well. */
+  /** All faults of the document itself, including violations of Redocly's recommended rules. */
   async faults(): Promise<string[]> {
     const verdict = await new Validator().validate(structuredClone(this.document));
     const faults = verdict.valid ? [] : [JSON.stringify(verdict.errors)];
@@ -105,7 +105,7 @@ export class OpenapiReader {
     return Object.keys(content?.['application/problem+json']?.examples ?? {});
   }
 
-  /** The requests of the examples, and those that are not valid. */
+  /** The requests from the examples, and the invalid ones. */
   examplesOf(operation: Operation): ExampleRequest[] {
     const refused = Object.entries(operation['x-refused-requests'] ?? {}).map(([name, request]) => {
       const { params = {}, query = {}, headers = {}, body, contentType, status } = request;
@@ -146,7 +146,7 @@ export class OpenapiReader {
     });
   }
 
-  /** What is wrong with an answer: a status, code, type or body that the document does not tell of. */
+  /** The fault of an answer: an undocumented status, code, type or body. */
   faultOf(operation: Operation, answer: SeenAnswer): string | undefined {
     const response = this.#response(operation, answer.status);
     if (response === undefined)
@@ -201,7 +201,7 @@ export class OpenapiReader {
     return typeof reference === 'string' ? (this.resolve(reference) as Json | undefined) : response;
   }
 
-  /** What a `$ref` leads to; undefined for nothing. */
+  /** The target of a `$ref`; undefined when it does not exist. */
   resolve(reference: string): unknown {
     let found: unknown = this.document;
     for (const token of reference.split('/').slice(1))
@@ -222,10 +222,7 @@ function queryOf(query: Readonly<Record<string, string>>): string {
   return text === '' ? '' : `?${text}`;
 }
 
-/**
- * The path of an operation with its parameters, percent-encoded; one that is missing stays as it stands in
- * the document.
- */
+/** The path of an operation with percent-encoded parameters. Missing ones stay as templates. */
 function pathOf(operation: Operation, params: Readonly<Record<string, string>>): string {
   return operation.path.replace(/\{(\w+)\}/g, (braces, name: string) => {
     const value = params[name];

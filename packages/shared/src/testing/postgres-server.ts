@@ -17,11 +17,14 @@ const SUPERUSER = 'postgres';
 export interface PostgresServerOptions {
   /** Settings as in `postgresql.conf`. */
   readonly settings?: Readonly<Record<string, string>>;
-  /** With false (the default) nothing is synced: `kill -9` loses nothing then either, a power cut would. */
+  /**
+   * With false (the default) nothing is synced. Then `kill -9` still loses nothing, but a power failure
+   * would.
+   */
   readonly durable?: boolean;
 }
 
-/** A database of its own for a role of its own. */
+/** A database with its own role. */
 export interface PostgresDatabase {
   readonly name: string;
   /** `postgres://role:password@127.0.0.1:port/database`. */
@@ -29,8 +32,8 @@ export interface PostgresDatabase {
 }
 
 /**
- * The programs of the newest PostgreSQL that Debian's packages have installed; undefined without one that is
- * new enough.
+ * The folder with the programs of the newest PostgreSQL from Debian packages; undefined when none is new
+ * enough.
  */
 export function postgresPrograms(): string | undefined {
   const majors = existsSync(INSTALLED) ? readdirSync(INSTALLED).map(Number) : [];
@@ -40,10 +43,9 @@ export function postgresPrograms(): string | undefined {
 }
 
 /**
- * A real PostgreSQL in a temporary folder, on a free port of the loopback interface, as long as this process
- * lives.
+ * A real PostgreSQL server in a temporary folder, on a free loopback port. It lives as long as this process.
  *
- * Roles come in by TCP with a password (SCRAM); the superuser only by the socket in that folder.
+ * Roles connect over TCP with a password (SCRAM); the superuser only over the socket in that folder.
  */
 export class PostgresServer implements AsyncDisposable {
   readonly #programs: string;
@@ -78,7 +80,7 @@ export class PostgresServer implements AsyncDisposable {
       });
   }
 
-  /** Makes a cluster and starts it. @throws when PostgreSQL is not installed, or does not start. */
+  /** Creates a cluster and starts it. @throws when PostgreSQL is not installed, or does not start. */
   static async start(options: PostgresServerOptions = {}): Promise<PostgresServer> {
     const programs = postgresPrograms();
     if (programs === undefined) throw new Error(`PostgreSQL ${MAJOR_MIN} or newer is not installed`);
@@ -109,24 +111,26 @@ export class PostgresServer implements AsyncDisposable {
     return this.#child.exitCode === null && this.#child.signalCode === null;
   }
 
-  /** The end of what it has logged. */
+  /** The end of its log. */
   get log(): string {
     return this.#output;
   }
 
-  /** Makes a role and a database that belongs to it, both of this name. */
+  /** Creates a role and its database, both with this name. */
   async createDatabase(name: string): Promise<PostgresDatabase> {
     await this.sql(`CREATE ROLE "${name}" LOGIN PASSWORD '${name}'`);
     await this.sql(`CREATE DATABASE "${name}" OWNER "${name}"`);
     return { name, url: this.urlOf(name) };
   }
 
-  /** Where a database lies that {@link createDatabase} made, here or on the server that this is a copy of. */
+  /** The URL of a database from {@link createDatabase}, here or on the server that this one replicates. */
   urlOf(database: string, port = this.port): string {
     return `postgres://${database}:${database}@127.0.0.1:${port}/${database}`;
   }
 
-  /** Runs statements as superuser. @returns what `psql` prints: rows by line, columns by `|`. */
+  /**
+   * Runs statements as superuser. @returns the output of `psql`: a line per row, with `|` between columns.
+   */
   async sql(statements: string, database = SUPERUSER): Promise<string> {
     const { stdout } = await run(join(this.#programs, 'psql'), [
       ...['-h', this.#folder, '-p', String(this.port), '-U', SUPERUSER, '-d', database],
@@ -135,7 +139,7 @@ export class PostgresServer implements AsyncDisposable {
     return stdout.trim();
   }
 
-  /** All of a database as `pg_dump` writes it. */
+  /** The output of `pg_dump` for a database. */
   async dump(database: string): Promise<string> {
     const place = ['-h', this.#folder, '-p', String(this.port), '-U', SUPERUSER, database];
     const { stdout } = await run(join(this.#programs, 'pg_dump'), place, { maxBuffer: OUTPUT_BYTES_MAX });
@@ -143,9 +147,9 @@ export class PostgresServer implements AsyncDisposable {
   }
 
   /**
-   * Starts a standby, which this server waits for with every commit from then on (`remote flush`).
+   * Starts a standby. From then on, every commit of this server waits for it (`remote flush`).
    *
-   * @param name unlike any other standby of this server.
+   * @param name unique among the standbys of this server.
    */
   async startStandby(name: string): Promise<PostgresServer> {
     const folder = await newFolder();
@@ -169,14 +173,14 @@ export class PostgresServer implements AsyncDisposable {
     return standby;
   }
 
-  /** Makes a standby a primary. It waits for no standby of its own until it gets one. */
+  /** Promotes a standby to primary. It waits for no standby until it gets one. */
   async promote(): Promise<void> {
     await this.sql('SELECT pg_promote(true)');
     await this.sql('ALTER SYSTEM RESET synchronous_standby_names');
     await this.sql('SELECT pg_reload_conf()');
   }
 
-  /** `kill -9` of all its processes, as if the machine were gone. */
+  /** Kills all its processes with SIGKILL, as if the machine had failed. */
   async kill(): Promise<void> {
     const { pid } = this.#child;
     const children = pid === undefined ? [] : childrenOf(pid);
@@ -185,17 +189,17 @@ export class PostgresServer implements AsyncDisposable {
       try {
         process.kill(child, 'SIGKILL');
       } catch {
-        // It ended by itself meanwhile.
+        // It has already exited.
       }
     }
     await this.#exited;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    // At once and without a checkpoint: nobody will ask for this cluster again.
+    // Immediate shutdown without a checkpoint: nobody uses this cluster again.
     if (this.running) this.#child.kill('SIGQUIT');
     await this.#exited;
-    // Of a server that was killed, a process that the disk holds up may still be about to write.
+    // After a kill, a process that is blocked on the disk may still write.
     rmSync(this.#folder, { recursive: true, force: true, maxRetries: 20 });
   }
 
@@ -204,7 +208,10 @@ export class PostgresServer implements AsyncDisposable {
   }
 }
 
-/** PostgreSQL refuses to run as root. With the process that started it, it ends too. */
+/**
+ * A command that runs as user `postgres`, because PostgreSQL refuses to run as root. It ends with the process
+ * that started it.
+ */
 function asPostgres(command: readonly string[]): string[] {
   const guarded = ['setpriv', '--pdeathsig', 'KILL'];
   if (userInfo().uid !== 0) return [...guarded, ...command];

@@ -4,25 +4,25 @@ import { createInterface } from 'node:readline';
 import { spawnNode } from './node-process.ts';
 import { PATIENT_MS } from './timing.ts';
 
-/** A service as a process of its own, which a test may kill. */
+/** A service in a separate process, which a test may kill. */
 export class ServiceProcess implements AsyncDisposable {
   readonly process: ChildProcess;
-  /** Resolves once it has ended, however that came, and all that it wrote is in {@link log}. */
+  /** Resolves once it has exited for any reason and all its output is in {@link log}. */
   readonly exited: Promise<unknown>;
   #log = '';
 
   private constructor(child: ChildProcess) {
     this.process = child;
-    // Not 'exit': by then its last lines may not have been read.
+    // Not 'exit': at that time its last lines may be unread.
     this.exited = once(child, 'close');
   }
 
   /**
-   * Starts one, until it listens.
+   * Starts a service and waits until it listens.
    *
-   * @param message of the record in its log that says so.
-   * @returns that record, too.
-   * @throws when it ends before, or takes too long, with what it wrote; it is gone then.
+   * @param message of the log record that says so.
+   * @returns the service and that record.
+   * @throws with its output when it exits before, or takes too long. It is killed then.
    */
   static async start(
     main: string,
@@ -54,12 +54,12 @@ export class ServiceProcess implements AsyncDisposable {
     }
   }
 
-  /** All that it has written, to both streams. */
+  /** All its output, from both streams. */
   get log(): string {
     return this.#log;
   }
 
-  /** `kill -9`. Resolves once it is gone. */
+  /** Kills it with SIGKILL. Resolves once it has exited. */
   async kill(): Promise<void> {
     this.process.kill('SIGKILL');
     await this.exited;

@@ -2,8 +2,8 @@ import { once } from 'node:events';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 
 /**
- * One address on loopback for servers that change: what a virtual address does in front of a primary and its
- * standby, and a balancer in front of nodes. Connections go to the servers in turn, past one that takes none.
+ * One loopback address for servers that change, like a virtual address of a primary and its standby, or a
+ * load balancer of nodes. Connections go to the servers in turn and skip one that refuses them.
  */
 export class SwitchedAddress implements AsyncDisposable {
   readonly #server: Server;
@@ -32,7 +32,7 @@ export class SwitchedAddress implements AsyncDisposable {
     return address.port;
   }
 
-  /** Breaks every connection; new ones go to these servers, or with none nowhere. */
+  /** Breaks every connection. New ones go to these servers; without servers they fail. */
   switchTo(...targetPorts: readonly number[]): void {
     this.#targets = targetPorts;
     for (const socket of this.#sockets) socket.destroy();

@@ -1,12 +1,12 @@
 /**
- * How long a test of behaviour waits before it calls something failed, milliseconds: a disk that other tests
- * keep busy may stall for seconds. Tests of faults pass deadlines of their own.
+ * How long a test waits before it considers something failed, milliseconds. It is long, because a disk that
+ * other tests keep busy may stall for seconds. Tests of faults have shorter deadlines.
  */
 export const PATIENT_MS = 40_000;
 
 /**
- * Work that goes on beside a test: should it fail, that is thrown where it is awaited, and is not an error of
- * the whole run before.
+ * Lets work run in the background of a test. A failure is thrown where the test awaits it, and not earlier as
+ * an unhandled rejection.
  */
 export function startInBackground<T>(work: Promise<T>): Promise<T> {
   work.catch(() => undefined);
@@ -14,8 +14,8 @@ export function startInBackground<T>(work: Promise<T>): Promise<T> {
 }
 
 /**
- * How much work something is, milliseconds of this process's CPU: unlike the time on a clock, the same on a
- * machine that is busy with others.
+ * The CPU time of this process for some work, milliseconds. Unlike elapsed time, it does not depend on the
+ * load of the machine.
  */
 export function cpuMsOf(work: () => void): number {
   const before = process.cpuUsage();

@@ -9,17 +9,17 @@ const folder = mkdtempSync(join(tmpdir(), 'wycheproof-'));
 afterAll(() => rmSync(folder, { recursive: true }));
 
 describe('the loader of published vectors', () => {
-  it('says that a file is missing, so that its tests are skipped and not passed', () => {
+  it('reports a missing file, so that its tests are skipped and do not pass', () => {
     expect(loadWycheproof('none.json', { WYCHEPROOF_DIR: folder })).toBeUndefined();
   });
 
-  it('fails on a missing file where vectors are required', () => {
+  it('fails on a missing file when vectors are required', () => {
     expect(() => loadWycheproof('none.json', { WYCHEPROOF_DIR: folder, REQUIRE_VECTORS: '1' })).toThrow(
       /REQUIRE_VECTORS/,
     );
   });
 
-  it('does the same for the JSON Schema Test Suite, and refuses a folder that lacks some of its files', () => {
+  it('does the same for the JSON Schema Test Suite, and refuses an incomplete folder', () => {
     expect(loadJsonSchemaSuite({ WYCHEPROOF_DIR: folder })).toBeUndefined();
     expect(() => loadJsonSchemaSuite({ WYCHEPROOF_DIR: folder, REQUIRE_VECTORS: '1' })).toThrow(
       /REQUIRE_VECTORS/,
@@ -30,7 +30,7 @@ describe('the loader of published vectors', () => {
     expect(() => loadJsonSchemaSuite({ WYCHEPROOF_DIR: few })).toThrow(/1 of 46 files/);
   });
 
-  it('refuses a file that holds fewer tests than it announces', () => {
+  it('refuses a file with fewer tests than it announces', () => {
     writeFileSync(
       join(folder, 'cut.json'),
       JSON.stringify({ numberOfTests: 2, testGroups: [{ tests: [{}] }] }),

@@ -2,7 +2,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-/** What every Wycheproof test has. `acceptable` does not occur in the files that are read here. */
+/** The members of every Wycheproof test. `acceptable` does not occur in the files that are used here. */
 export interface WycheproofTest {
   readonly tcId: number;
   readonly comment: string;
@@ -14,15 +14,15 @@ export type WycheproofGroup<Group, Test> = Group & { readonly tests: readonly (T
 
 /** The project's root, seen from `src/testing` and from `dist/testing`. */
 const PROJECT_ROOT = fileURLToPath(new URL('../../../../', import.meta.url));
-/** As `WYCHEPROOF_DIR`: seen from the root. */
+/** Default of `WYCHEPROOF_DIR`, relative to the root. */
 const DEFAULT_DIR = '../shared/vectors';
 
 /**
  * The test groups of a file of published vectors (C2SP/wycheproof, `testvectors_v1`), from `WYCHEPROOF_DIR`
- * or the folder beside the project. They are not copied into the project.
+ * or the folder next to the project. The project contains no copy of them.
  *
- * @returns undefined where the file is missing, so that the caller can skip, visibly.
- * @throws where it is missing although `REQUIRE_VECTORS=1`, or is not such a file.
+ * @returns undefined when the file is missing, so that the caller can visibly skip its tests.
+ * @throws when it is missing although `REQUIRE_VECTORS=1`, or is not such a file.
  */
 export function loadWycheproof<Group, Test>(
   fileName: string,
@@ -35,15 +35,16 @@ export function loadWycheproof<Group, Test>(
     testGroups: readonly WycheproofGroup<Group, Test>[];
   };
   const count = file.testGroups.reduce((sum, group) => sum + group.tests.length, 0);
-  if (count === 0 || count !== file.numberOfTests) throw new Error(`${path} does not hold what it announces`);
+  if (count === 0 || count !== file.numberOfTests)
+    throw new Error(`${path} does not have the number of tests that it announces`);
   return file.testGroups;
 }
 
 /**
- * Where published vectors lie: a file or folder of `WYCHEPROOF_DIR`, or of the folder beside the project.
+ * The path of published vectors: a file or folder in `WYCHEPROOF_DIR`, or in the folder next to the project.
  *
- * @returns undefined where there is none, so that the caller can skip, visibly.
- * @throws where there is none although `REQUIRE_VECTORS=1`.
+ * @returns undefined when it does not exist, so that the caller can visibly skip its tests.
+ * @throws when it does not exist although `REQUIRE_VECTORS=1`.
  */
 export function vectorsAt(
   name: string,

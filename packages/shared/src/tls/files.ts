@@ -10,13 +10,13 @@ export interface NamedFile {
   readonly path: string;
 }
 
-/** PEM files of one end of TLS. A certificate and its key come together; the configuration sees to that. */
+/** PEM files of one TLS endpoint. The configuration ensures that a certificate and its key come together. */
 export interface TlsFiles {
-  /** The certificate, and behind it those that lead to the authority. */
+  /** The certificate, followed by the intermediate certificates. */
   readonly cert?: NamedFile | undefined;
-  /** The private key of the certificate, not encrypted. */
+  /** The unencrypted private key of the certificate. */
   readonly key?: NamedFile | undefined;
-  /** The authorities that the other end's certificate must come from. */
+  /** The authorities that are trusted for the peer's certificate. */
   readonly ca?: NamedFile | undefined;
 }
 
@@ -30,10 +30,10 @@ export function namedFile<V extends string>(
 }
 
 /**
- * The files that a parsed environment names.
+ * The TLS files in a parsed environment.
  *
- * @param variables those of the certificate, of its key and of the authorities.
- * @returns undefined when there is none.
+ * @param variables names of the variables for the certificate, its key and the authorities.
+ * @returns undefined when none is set.
  */
 export function tlsFilesOf<V extends string>(
   values: Readonly<Partial<Record<V, string | undefined>>>,
@@ -47,20 +47,20 @@ export function tlsFilesOf<V extends string>(
   return Object.values(files).every((file) => file === undefined) ? undefined : files;
 }
 
-/** What {@link TlsFiles} hold, checked. */
+/** The checked content of {@link TlsFiles}. */
 export interface TlsMaterial {
   readonly cert?: Buffer;
   readonly key?: Buffer;
   readonly ca?: Buffer;
-  /** When the certificate ends, milliseconds since 1970; absent without one. */
+  /** When the certificate expires, milliseconds since 1970; absent without one. */
   readonly notAfterMs?: number;
 }
 
 /**
- * Reads the files and checks that they are usable and belong together. Whether the certificate has expired is
- * not asked: it must be possible to start, and to say so.
+ * Reads the files and checks that they are usable and belong together. It accepts an expired certificate, so
+ * that the service can start and report it.
  *
- * @throws ConfigError with all faults; it repeats no content.
+ * @throws ConfigError with all faults. It quotes no content.
  */
 export function readTlsMaterial(files: TlsFiles): TlsMaterial {
   const faults: string[] = [];
@@ -91,13 +91,13 @@ export function readTlsMaterial(files: TlsFiles): TlsMaterial {
     ...(key === undefined ? {} : { key }),
     ...(ca === undefined ? {} : { ca }),
   };
-  // OpenSSL reads more of the files than was looked at: the rest of a chain, and all authorities.
+  // OpenSSL reads more than was checked above: the rest of the chain, and all authorities.
   attempt(files.cert ?? files.ca, 'the files are not usable for TLS', () => createSecureContext(material));
   if (faults.length > 0) throw new ConfigError(faults);
   return leaf === undefined ? material : { ...material, notAfterMs: leaf.validToDate.getTime() };
 }
 
-/** Tells whether any of the files has changed. A file that cannot be looked at has a stamp as well. */
+/** A value that differs after any of the files has changed. A file that cannot be read also has one. */
 export function stampOfTlsFiles(files: TlsFiles): string {
   return [files.cert, files.key, files.ca]
     .map((file) => (file === undefined ? '' : stampOf(file.path)))

@@ -11,11 +11,11 @@ import { WatchedTls } from './watched-tls.ts';
 /** TLS of one listener. */
 export interface ServerTls {
   readonly tls: WatchedTls;
-  /** Clients must have a certificate of the authorities of `tls`. */
+  /** Whether clients must have a certificate from the authorities of `tls`. */
   readonly isMutual: boolean;
-  /** Names that a client's certificate may have (SAN, DNS); any when undefined. */
+  /** Accepted names of client certificates (DNS SAN); any when undefined. */
   readonly clientNames?: readonly string[] | undefined;
-  /** Told of every connection that was refused before HTTP began, and why, as a code. */
+  /** Called with a reason code for every connection that was refused before HTTP began. */
   readonly onRefused: (reason: string) => void;
 }
 
@@ -27,7 +27,7 @@ export interface ServerTlsPorts {
 }
 
 /**
- * TLS of one listener by its files, with its metrics and a bounded word in the log for what it refuses. The
+ * Opens TLS for one listener from its files, with metrics, and with rate-limited log lines for refusals. The
  * caller disposes `tls`.
  *
  * @param files undefined for plain HTTP. With authorities among them, clients must have a certificate.
@@ -57,10 +57,10 @@ export function openServerTls(
   };
 }
 
-/** Longest handshake, milliseconds; a stop waits for one that is under way. */
+/** Longest handshake, milliseconds. A stop waits for running handshakes. */
 const HANDSHAKE_TIMEOUT_MS = 5_000;
 
-/** What a TLS server is made with. */
+/** The options of a TLS server. */
 export function tlsOptionsOf({ tls, isMutual }: ServerTls): TlsOptions & SecureContextOptions {
   return {
     ...tls.context,
@@ -71,12 +71,12 @@ export function tlsOptionsOf({ tls, isMutual }: ServerTls): TlsOptions & SecureC
 }
 
 /**
- * Follows the certificate files, and ends every connection whose handshake failed or whose client is not one
- * of {@link ServerTls.clientNames}: no byte of it is read as HTTP. Connections that stand keep what they
- * began with.
+ * Follows the certificate files. Closes every connection whose handshake fails or whose client is not one of
+ * {@link ServerTls.clientNames}, before any byte of it is read as HTTP. Established connections keep their
+ * certificate.
  *
- * @param answerPlain ends the connection of a client that speaks HTTP without TLS with an answer that says
- * so. Not called for mutual TLS: strangers learn nothing there.
+ * @param answerPlain answers a client that speaks HTTP without TLS, and closes its connection. It is not
+ *   called for mutual TLS, which reveals nothing to strangers.
  */
 export function guardTls(
   app: FastifyInstance,
@@ -87,18 +87,19 @@ export function guardTls(
     setSecureContext(context: SecureContextOptions): void;
   };
   tls.follow((context) => server.setSecureContext(context));
-  // Node hands these on as HTTP client errors, whose answer would be written into a connection that is none.
+  // Node would turn these into HTTP client errors and write an answer to a connection that does not speak
+  // HTTP.
   server.removeAllListeners('tlsClientError');
   const connections = isMutual ? new Map<string, Socket>() : connectionsByPeer(server);
   server.on('tlsClientError', (error: NodeJS.ErrnoException, socket: TLSSocket) => {
     const plain = error.code === 'ERR_SSL_HTTP_REQUEST' ? connections.get(peerOf(socket)) : undefined;
     if (plain === undefined) socket.destroy();
     else answerPlain(plain);
-    // A certificate that does not verify ends the connection without an error of its own.
+    // A certificate that fails verification closes the connection without a separate error.
     onRefused(String(socket.authorizationError ?? error.code));
   });
   if (clientNames === undefined) return;
-  // HTTP begins with this event: a connection that is destroyed here is never read.
+  // HTTP begins with this event. A connection that is destroyed here is never read.
   server.prependListener('secureConnection', (socket: TLSSocket) => {
     if (hasName(socket, clientNames)) return;
     socket.destroy();
@@ -106,7 +107,7 @@ export function guardTls(
   });
 }
 
-/** The connections below TLS, which Node does not hand on. An address has at most one with a port. */
+/** The raw connections below TLS, which Node does not expose, by the peer's address and port. */
 function connectionsByPeer(server: FastifyInstance['server']): Map<string, Socket> {
   const connections = new Map<string, Socket>();
   server.on('connection', (socket: Socket) => {

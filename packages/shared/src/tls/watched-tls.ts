@@ -5,36 +5,36 @@ import { readTlsMaterial, stampOfTlsFiles, type TlsFiles, type TlsMaterial } fro
 
 export interface WatchedTlsOptions {
   readonly files: TlsFiles;
-  /** What it is for, in the log: `api`, `internal`, `client`. */
+  /** Its purpose, for the log: `api`, `internal`, `client`. */
   readonly use: string;
   readonly clock: Clock;
   readonly logger: Logger;
-  /** {@link CHECK_EVERY_MS} unless a test is in a hurry. */
+  /** {@link CHECK_EVERY_MS} unless a test sets it. */
   readonly checkEveryMs?: number | undefined;
 }
 
-/** How often the files are looked at, milliseconds. */
+/** How often the files are checked, milliseconds. */
 const CHECK_EVERY_MS = 5_000;
 const DAY_MS = 86_400_000;
-/** From when on the log speaks of the end of a certificate. */
+/** How long before its expiry the log warns about a certificate. */
 const WARN_BEFORE_MS = 14 * DAY_MS;
 
-/** What both ends use of TLS: 1.3, which has no weak choice left to make (RFC 8446). Both ends are ours. */
+/** The minimum TLS version: 1.3, which has no weak options (RFC 8446). Both endpoints are ours. */
 export const TLS_VERSION_MIN = 'TLSv1.3';
 
 /**
- * The certificate, key and authorities of one end of TLS, read again when their files change, so that they
- * are renewed without a restart. Files that are invalid, or do not belong together, change nothing: the last
- * good ones stay, and the log says so once it is clear that nobody is just writing them.
+ * The certificate, key and authorities of one TLS endpoint. They are reloaded when their files change, so a
+ * renewal needs no restart. If the new files are invalid or do not belong together, the last good ones stay
+ * in use. The log says so once it is clear that the files are not just being written.
  *
- * One class, because what is read, what is served and what was logged must agree after each check.
+ * One class, because the files, the context in use and the log must agree after each check.
  */
 export class WatchedTls implements Disposable {
   readonly #options: WatchedTlsOptions;
   readonly #checks: Disposable;
   #material: TlsMaterial;
   #stamp: string;
-  /** Stamp of files that were no use, and whether that is in the log. */
+  /** Stamp of invalid files, and whether they were logged. */
   #broken: { readonly stamp: string; isLogged: boolean } | undefined;
   #warnedAtMs: number | undefined;
   #onChange: (context: SecureContextOptions) => void = () => undefined;
@@ -42,31 +42,31 @@ export class WatchedTls implements Disposable {
   /** @throws ConfigError when the files are invalid. */
   constructor(options: WatchedTlsOptions) {
     this.#options = options;
-    // Before reading: a change in between is then seen as one.
+    // Before reading, so that a later change is detected.
     this.#stamp = stampOfTlsFiles(options.files);
     this.#material = readTlsMaterial(options.files);
     this.#warnOfEnd();
     this.#checks = every(options.checkEveryMs ?? CHECK_EVERY_MS, () => this.check());
   }
 
-  /** What to make a secure context of, now. */
+  /** The present options for a secure context. */
   get context(): SecureContextOptions {
     const { notAfterMs: _, ...pems } = this.#material;
     return { ...pems, minVersion: TLS_VERSION_MIN };
   }
 
-  /** When the certificate ends, milliseconds since 1970; undefined without one. */
+  /** When the certificate expires, milliseconds since 1970; undefined without one. */
   get notAfterMs(): number | undefined {
     return this.#material.notAfterMs;
   }
 
-  /** Has `use` called with the context now and whenever it has changed. */
+  /** Calls `use` with the context now and after each change. */
   follow(use: (context: SecureContextOptions) => void): void {
     this.#onChange = use;
     use(this.context);
   }
 
-  /** Looks at the files. Runs by itself; a test may be in a hurry. */
+  /** Checks the files. Runs periodically; tests call it directly. */
   check(): void {
     const { files, logger, use } = this.#options;
     const stamp = stampOfTlsFiles(files);
@@ -90,8 +90,8 @@ export class WatchedTls implements Disposable {
   }
 
   /**
-   * Certificate and key are written one after the other: the first look may fall between, the second says
-   * what is wrong.
+   * Certificate and key are written one after the other, so the first check may fall between. Only the second
+   * one logs the error.
    */
   #keepLastGood(stamp: string, error: unknown): void {
     const { logger, use } = this.#options;
@@ -104,7 +104,7 @@ export class WatchedTls implements Disposable {
     logger.error({ use, err: error }, 'new certificate rejected; keeping the previous one');
   }
 
-  /** At most once a day, and after each change. */
+  /** Logs at most once a day, and after each change. */
   #warnOfEnd(): void {
     const { clock, logger, use } = this.#options;
     const { notAfterMs } = this.#material;

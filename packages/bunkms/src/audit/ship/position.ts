@@ -10,20 +10,20 @@ const positionSchema = z.strictObject({
   hash: z.string().regex(/^[0-9a-f]{64}$/),
 });
 
-/** Up to where the chain was copied to a target. */
+/** The position up to which the chain was copied to a target. */
 export interface Position {
   /**
-   * The last place that is known to be there; the start of the chain for a target that is new, or when the
-   * file is gone or unreadable.
+   * The last place that is known to be copied. It is the start of the chain for a new target, or when the
+   * file is missing or unreadable.
    */
   read(): Promise<ChainHead>;
-  /** Resolves when it survives `kill -9` and power loss. */
+  /** Resolves once the place is durable. */
   write(place: ChainHead): Promise<void>;
 }
 
 /**
- * Keeps a position in a file (`docs/formats/shipped-audit.md`). It holds for one target: another one gets the
- * chain from its start.
+ * Keeps a position in a file (`docs/formats/shipped-audit.md`). It belongs to one target: another target gets
+ * the chain from its start.
  */
 export function positionFile(path: string, target: string): Position {
   return {

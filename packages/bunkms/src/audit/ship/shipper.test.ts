@@ -16,7 +16,7 @@ import { fileSink, type ShipSink } from './sinks.ts';
 const chainKey = createSecretKey(randomBytes(32));
 const lineSchema = z.strictObject({ format: z.literal('bunkms/audit/v1'), ...auditRecordSchema.shape });
 
-/** A chain in memory, with what the shipper reads of a store. */
+/** A chain in memory, with the methods of the store that the shipper uses. */
 class MemoryChain {
   readonly records: AuditRecord[] = [];
 
@@ -56,7 +56,7 @@ describe('the copy of the audit chain', () => {
   });
   afterEach(async () => {
     for (const shipper of running.splice(0)) await shipper[Symbol.asyncDispose]();
-    // One that was given up at its end may still be about to write.
+    // A shipper that was abandoned at its end may still write.
     rmSync(folder, { recursive: true, maxRetries: 20 });
   });
 
@@ -99,7 +99,7 @@ describe('the copy of the audit chain', () => {
     return found ?? 0;
   };
 
-  test('is the whole chain, in order and as it was written, however long it is', async () => {
+  test('is the complete chain, in order and unchanged, however long it is', async () => {
     chain.add(1_234);
     const shipper = start();
     await caughtUp(shipper);
@@ -110,7 +110,7 @@ describe('the copy of the audit chain', () => {
     expect(await metric('bunkms_audit_shipped_records_total')).toBe(1_237);
   });
 
-  test('goes on after a restart where it stopped', async () => {
+  test('resumes after a restart where it stopped', async () => {
     chain.add(10);
     const first = start();
     await caughtUp(first);
@@ -120,7 +120,7 @@ describe('the copy of the audit chain', () => {
     expect(copied()).toEqual(chain.records);
   });
 
-  test('holds a record again, but misses none, when a crash came before it was noted as copied', async () => {
+  test('repeats a record but misses none when a crash comes before its position is saved', async () => {
     chain.add(10);
     const sink = fileSink(path);
     const kept = position(sink.target);
@@ -133,7 +133,7 @@ describe('the copy of the audit chain', () => {
     expect(copied()).toEqual([...chain.records.slice(0, 10), ...chain.records]);
   });
 
-  test('goes on in a new file when its file was renamed or removed, and misses nothing', async () => {
+  test('continues in a new file when its file is renamed or removed, and misses nothing', async () => {
     const shipper = start();
     chain.add(5);
     await caughtUp(shipper);
@@ -147,7 +147,7 @@ describe('the copy of the audit chain', () => {
     expect(copied()).toEqual(chain.records.slice(10));
   });
 
-  test('survives a target that takes a part and fails, as a full disk does: a torn line gets its end', async () => {
+  test('survives a target that writes a part and fails, like a full disk: a torn line is terminated', async () => {
     const real = fileSink(path);
     let isFull = true;
     const sink: ShipSink = {
@@ -170,7 +170,7 @@ describe('the copy of the audit chain', () => {
     expect(lines.map(({ level }) => level)).toEqual(['error', 'info']);
   });
 
-  test('of a target that hangs is missed in metrics and log, and holds up nothing, not even the end', async () => {
+  test('to a target that hangs is reported as lacking in metrics and log, and delays nothing, not even the stop', async () => {
     const sink: ShipSink = {
       target: 'hung',
       append: () => new Promise(() => undefined),
@@ -185,7 +185,7 @@ describe('the copy of the audit chain', () => {
     await shipper[Symbol.asyncDispose]();
   });
 
-  test('begins again, and says so, when the chain was set back or is another', async () => {
+  test('starts again, and logs that, when the chain was rolled back or replaced', async () => {
     chain.add(10);
     const first = start();
     await caughtUp(first);
@@ -205,7 +205,7 @@ describe('the copy of the audit chain', () => {
   test.each([
     ['damaged', '{"format":1'],
     ['of another target', `{"format":1,"target":"stdout","seq":3,"hash":"${'0'.repeat(64)}"}`],
-  ])('begins at the start of the chain with a position that is %s', async (_what, text) => {
+  ])('starts at the start of the chain when its position is %s', async (_what, text) => {
     writeFileSync(join(folder, 'position.json'), text);
     chain.add(5);
     await caughtUp(start());

@@ -15,41 +15,37 @@ export interface ShipperOptions {
   readonly metrics: Readonly<
     Record<'auditShipped' | 'auditShipFailures' | 'auditShipBreaks', { inc(count?: number): void }>
   >;
-  /** Waits; a test has its own. */
+  /** Waits; tests replace it. */
   readonly pause?: (ms: number, signal: AbortSignal) => Promise<void>;
-  /** {@link HUNG_AFTER_MS} unless a test is in a hurry. */
+  /** {@link HUNG_AFTER_MS} unless a test sets it. */
   readonly hungAfterMs?: number;
-  /** {@link CLOSE_MS} unless a test is in a hurry. */
+  /** {@link CLOSE_MS} unless a test sets it. */
   readonly closeMs?: number;
 }
 
 const BATCH = 500;
-/**
- * How often the chain is looked at when all of it is copied, milliseconds: other processes append to it as
- * well.
- */
+/** How often the chain is checked for new records, milliseconds: other processes append to it too. */
 const POLL_MS = 1_000;
 const BACKOFF = { firstMs: 500, maxMs: 30_000 };
 /** How long a target may take for one batch before it counts as failing, milliseconds. */
 const HUNG_AFTER_MS = 10_000;
-/** How long the end of the service waits for a target that hangs, milliseconds. */
+/** How long the stop of the service waits for a target that hangs, milliseconds. */
 const CLOSE_MS = 2_000;
 
 /**
- * Copies the audit chain to a target, record by record and without a gap, from where it stopped. It reads
- * what is durable already, so no request waits for it, and a target that fails or hangs holds up the copy
- * alone.
+ * Copies the audit chain to a target, record by record and without gaps, and resumes where it stopped. It
+ * reads durable records only, so no request waits for it. A target that fails or hangs delays only the copy.
  *
- * At least once: what was copied before a crash, but not noted as copied, is copied again; a reader drops a
- * record whose place it has. Each batch is read together with the record before it: when that is not the one
- * that was copied, the store was set back or exchanged, which is a fatal line in the log, and the chain is
- * copied again from its start.
+ * Delivery is at least once: records that were copied before a crash, but not saved as copied, are copied
+ * again. Readers drop duplicates by their place. Each batch is read together with the record before it. If
+ * that is not the last copied record, the store was rolled back or replaced. Then a fatal line is logged, and
+ * the chain is copied again from its start.
  */
 export class AuditShipper implements AsyncDisposable {
   readonly #options: ShipperOptions;
   readonly #stopping = new AbortController();
   readonly #running: Promise<void>;
-  /** Undefined until it was read. */
+  /** Undefined until it has been read. */
   #place: ChainHead | undefined;
   #failures = 0;
 
@@ -68,7 +64,7 @@ export class AuditShipper implements AsyncDisposable {
     }
   }
 
-  /** Stops in the midst of the copy, which goes on at the next start. */
+  /** Stops the copy. It resumes at the next start. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stopping.abort();
     const cutOff = new Promise<void>((resolve) =>
@@ -146,7 +142,7 @@ function wait(ms: number, signal: AbortSignal): Promise<void> {
   return delay(ms, undefined, { signal });
 }
 
-/** A record as it is copied: what names the format, then the record (`docs/formats/shipped-audit.md`). */
+/** The line of a copied record: the name of the format, then the record (`docs/formats/shipped-audit.md`). */
 export function lineOf(record: AuditRecord): string {
   const { seq, prev_hash: previousHash, hash, ...rest } = record;
   return `${JSON.stringify({ format: 'bunkms/audit/v1', seq, ...rest, prev_hash: previousHash, hash })}\n`;

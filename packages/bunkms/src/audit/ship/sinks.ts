@@ -4,26 +4,26 @@ import { resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 
-/** Where the audit chain is copied to. One call at a time. */
+/** A target of the copy of the audit chain. One call at a time. */
 export interface ShipSink {
-  /** What the position is kept for. */
+  /** Identifies the target in the position file. */
   readonly target: string;
   /**
-   * Appends whole lines, each with its end. When it fails, some of them may be there, the last one torn.
+   * Appends complete lines with their line ends. After a failure some of them may be written, the last one
+   * partly.
    *
-   * @returns when they are as durable as the target can make them.
+   * Resolves when they are as durable as the target can make them.
    */
   append(lines: readonly string[], signal: AbortSignal): Promise<void>;
   close(): Promise<void>;
 }
 
 /**
- * A file that is only ever appended to, so that anyone who follows it keeps their place. One that was
- * renamed, removed or cut short meanwhile is made again under its name; a line that a crash or a full disk
- * tore gets its end, and stays.
+ * A file that is only appended to, so that readers who follow it keep their place. If it was renamed, removed
+ * or truncated, it is created again. A line that a crash or a full disk cut short is terminated and stays.
  *
- * Only a regular file is taken: a pipe without a reader would hold a thread of the process, and with it its
- * end.
+ * Only a regular file is accepted: a pipe without a reader would block a thread, and with it the exit of the
+ * process.
  */
 export function fileSink(path: string): ShipSink {
   let file: FileHandle | undefined;
@@ -40,7 +40,8 @@ export function fileSink(path: string): ShipSink {
         file ??= await openForAppend(path);
         await writeAll(file, Buffer.from(lines.join(''), 'utf8'));
         await file.datasync();
-        // Removed while it was written to: the lines are nowhere. Renamed, they are in the renamed one.
+        // If it was removed during the write, the lines are lost. If it was renamed, they are in the renamed
+        // file.
         if ((await file.stat()).nlink === 0) throw new Error('the file was removed while it was written to');
       } catch (error) {
         await close().catch(() => undefined);
@@ -66,7 +67,7 @@ async function openForAppend(path: string): Promise<FileHandle> {
   const file = await open(path, O_RDWR | O_APPEND | O_CREAT | O_NONBLOCK, 0o600);
   try {
     const stats = await file.stat();
-    if (!stats.isFile()) throw new Error('the target is no regular file');
+    if (!stats.isFile()) throw new Error('the target is not a regular file');
     const last = Buffer.alloc(1);
     if (stats.size > 0) {
       await file.read(last, 0, 1, stats.size - 1);
@@ -86,20 +87,17 @@ async function writeAll(file: FileHandle, bytes: Buffer): Promise<void> {
   }
 }
 
-/**
- * Bytes that a pipe takes as a whole or not at all (POSIX `PIPE_BUF` on Linux), so that log lines do not get
- * between.
- */
+/** Bytes that a pipe accepts atomically (POSIX `PIPE_BUF` on Linux), so that log lines do not interleave. */
 const PIPE_BYTES = 4_096;
-/** How long a full pipe is left alone, milliseconds. */
+/** How long to wait before retrying a full pipe, milliseconds. */
 const FULL_PIPE_MS = 50;
 const writeTo = promisify(write);
 
 /**
- * Standard output. A reader that stands still holds up the copy alone: the pipe is opened a second time,
- * without blocking, where the system lets us; where it does not, a write waits in a thread of its own.
+ * Standard output. A stalled reader delays only the copy. The pipe is opened a second time in non-blocking
+ * mode, if the system allows it; otherwise a write blocks in a separate thread.
  *
- * @param path of the second opening, and `fd` of what is written to without it; tests have theirs.
+ * @param path to open a second time. Without that, `fd` is written to. Tests pass their own.
  */
 export function outputSink(path = '/dev/stdout', fd = 1): ShipSink {
   let file: FileHandle | undefined;
@@ -134,7 +132,7 @@ async function writeSome(fd: number, bytes: Buffer, signal: AbortSignal): Promis
   }
 }
 
-/** As many whole lines together as a pipe takes at once; a longer line is one by itself. */
+/** Groups complete lines up to the atomic size of a pipe. A longer line is a separate chunk. */
 function* chunksOf(lines: readonly string[]): Generator<string> {
   let chunk = '';
   for (const line of lines) {

@@ -1,4 +1,4 @@
-/** Well-formed things to put into a store; their secrets are noise, since a store cannot tell. */
+/** Well-formed test data for a store. The secrets are random, because a store cannot tell. */
 import { createSecretKey, randomBytes, randomUUID } from 'node:crypto';
 import type { TokenInfo } from '@bundoc/shared/contract/tokens';
 import type { AuditDraft } from '../../records/chain.ts';
@@ -15,21 +15,21 @@ import type { KeyChange, KeyUpdate } from '../keys.ts';
 export const TIME = '2026-01-01T00:00:00.000Z';
 export const chainKey = createSecretKey(randomBytes(32));
 
-/** The KEK that the installation is made with, and another one. */
+/** The KEK of the installation, and another one. */
 export const KEK = '0011223344556677';
 export const OTHER_KEK = '8899aabbccddeeff';
 
-/** Bytes in the form of something that is wrapped with this KEK. */
+/** Bytes in the form of a key wrapped with this KEK. */
 function wrappedWith(kekId: string): Uint8Array {
   return new Uint8Array(Buffer.concat([Buffer.of(1), Buffer.from(kekId, 'hex'), randomBytes(60)]));
 }
 
-/** {@link wrappedWith}, always the same for the same mark. */
+/** {@link wrappedWith}, but the same bytes for the same mark. */
 export function secretWith(kekId: string, mark: number): Uint8Array {
   return wrappedWith(kekId).fill(mark, 9);
 }
 
-/** The record of the making of an installation. */
+/** The record of the creation of an installation. */
 export function made(): AuditDraft {
   return draft('vault.initialised', { detail: { kek_id: KEK } });
 }
@@ -55,7 +55,7 @@ export function installation(mark: number): Installation {
   };
 }
 
-/** The making of a key. */
+/** The creation of a key. */
 export function key(name: string, more: Partial<KeyRecord> = {}): KeyChange {
   const id = randomUUID();
   const first = version(id, 1, TIME);
@@ -93,7 +93,7 @@ export function rotated({ record }: KeyChange): KeyUpdate {
   return { ...changed(next, [added], 'key.rotate'), previous: record };
 }
 
-/** The same key with some of its versions wrapped with another KEK; of the same revision. */
+/** The same revision of a key, with some of its versions wrapped with another KEK. */
 export function rewrapped(
   { record }: KeyChange,
   versions: readonly KeyVersionRecord[],
@@ -104,7 +104,7 @@ export function rewrapped(
   return { ...changed({ ...record, versionDigests }, renewed, 'kek.rewrap'), previous: record };
 }
 
-/** Another state of a key, with the change that brings it there. */
+/** Another state of a key, with the change that leads to it. */
 export function edited({ record }: KeyChange, more: Partial<KeyRecord>): KeyUpdate {
   const next = { ...record, ...more, revision: record.revision + 1 };
   return { ...changed(next, [], 'key.update'), previous: record };
@@ -152,7 +152,7 @@ export function revocationOf(one: TokenInfo, time = TIME): AuditDraft {
   return revocationDraft({}, time, one);
 }
 
-/** What a store gives back of a key right after that change. */
+/** What a store returns for a key right after that change. */
 export function stored({ record, versions, audit }: KeyChange) {
   return { record, versions, lastChange: audit };
 }

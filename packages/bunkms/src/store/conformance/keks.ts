@@ -18,12 +18,9 @@ import {
 } from './data.ts';
 import { allRecords, type MakePlace, withStore } from './place.ts';
 
-/**
- * What every implementation of {@link KmsStore} must hold to where KEKs are concerned. Run it inside a test
- * file.
- */
+/** The contract of {@link KmsStore} for KEKs. Run it inside a test file. */
 export function kekConformance(name: string, makePlace: MakePlace): void {
-  describe(`${name} as a KmsStore, of KEKs,`, () => {
+  describe(`${name} as a KmsStore for KEKs`, () => {
     let store: KmsStore;
 
     withStore(makePlace, (opened) => {
@@ -32,7 +29,7 @@ export function kekConformance(name: string, makePlace: MakePlace): void {
 
     const rotateKek = (kekId: string) =>
       store.appendAudit([draft('kek.rotate', { detail: { kek_id: kekId } })]);
-    it('tells what the chain says of the KEKs, in order, and takes a further one once', async () => {
+    it('returns the KEK records of the chain in order, and adds a KEK only once', async () => {
       const stage = draft('kek.stage', { detail: { kek_id: OTHER_KEK } });
       expect(await store.addKek({ id: OTHER_KEK, checkValue: 'cd' }, stage)).toBe(true);
       expect(await store.addKek({ id: OTHER_KEK, checkValue: 'cd' }, stage)).toBe(false);
@@ -56,7 +53,7 @@ export function kekConformance(name: string, makePlace: MakePlace): void {
       expect((await store.readInstallation())?.keks.map(({ id }) => id)).toEqual([KEK, OTHER_KEK]);
     });
 
-    it('stores nothing that is wrapped with another KEK than the current one', async () => {
+    it('stores nothing that is wrapped with a KEK other than the current one', async () => {
       const first = key('a-dek');
       const other = key('b-dek');
       const foreign: KeyChange = rewrapped(other, other.versions, OTHER_KEK);
@@ -69,11 +66,11 @@ export function kekConformance(name: string, makePlace: MakePlace): void {
       expect(await store.insertKey(key('c-dek'))).toBe('keks_changed');
       expect(await store.updateKey(rotated(first))).toBeUndefined();
       expect(await store.insertKey(foreign)).toBeUndefined();
-      // What brings no bytes is no matter of KEKs.
+      // A change without wrapped bytes does not depend on the KEK.
       expect(await store.updateKey(edited(first, { state: 'disabled' }))).toBeDefined();
     });
 
-    it('rewraps many keys at once, each only if it is as it was read, in the same revision', async () => {
+    it('rewraps many keys at once, each only if it is unchanged, in the same revision', async () => {
       const [one, two, three] = [key('a-dek'), key('b-dek'), key('c-dek')];
       for (const each of [one, two, three]) await store.insertKey(each);
       await rotateKek(OTHER_KEK);
@@ -85,13 +82,13 @@ export function kekConformance(name: string, makePlace: MakePlace): void {
       expect(await store.findKey('a-dek', 'all')).toMatchObject(stored(changes[0]));
       expect((await store.findKey('a-dek', 'all'))?.record?.revision).toBe(1);
       expect(await store.lastChange('a-dek')).toEqual(receipts[0]);
-      // A change that was decided on the former wrapping comes too late.
+      // A change based on the former wrapping comes too late.
       expect(await store.updateKey(edited(one, { state: 'disabled' }))).toBeUndefined();
       expect(await store.appendAudit([draft('release')], [{ key: one.record }])).toEqual(['key_changed']);
       expect(await store.updateKeys([])).toEqual([]);
     });
 
-    it('tells what is wrapped with which KEK, and lists it in pages, by the bytes themselves', async () => {
+    it('counts and lists in pages what is wrapped with each KEK, by the bytes themselves', async () => {
       const [a, b] = [key('a'), key('b')];
       const keys = [key('d'), b, a, key('c'), key('e')];
       for (const each of keys) await store.insertKey(each);
@@ -121,7 +118,7 @@ export function kekConformance(name: string, makePlace: MakePlace): void {
       expect((await store.listWrapped(OTHER_KEK, { limit: 9 })).items.map(({ name }) => name)).toEqual(['b']);
     });
 
-    it('puts secrets in the place of those that were read, wrapped with the current KEK', async () => {
+    it('replaces the secrets that were read by the same ones under the current KEK', async () => {
       const renewed = (kekId: string) => ({
         chainKeyWrapped: secretWith(kekId, 7),
         signingSeedWrapped: secretWith(kekId, 8),
@@ -139,7 +136,7 @@ export function kekConformance(name: string, makePlace: MakePlace): void {
       expect(await store.kekUses()).toEqual([{ kekId: OTHER_KEK, versions: 0, secrets: 2 }]);
     });
 
-    it('leaves out a record when the KEKs were changed, one is in use, or a service that is up lacks it', async () => {
+    it('rejects a record when the KEKs have changed, the KEK is in use, or a running service lacks it', async () => {
       const append = async (condition: object) => (await store.appendAudit([draft('act')], [condition]))[0];
       const [{ seq } = { seq: 0 }] = await store.kekRecords();
       expect(await append({ kekRecord: seq })).toMatchObject({ seq: 2 });
@@ -159,7 +156,7 @@ export function kekConformance(name: string, makePlace: MakePlace): void {
       expect(await append({ kekRecord: seq })).toBe('keks_changed');
     });
 
-    it('gives a task to one holder at a time, until its time is over or it is given back', async () => {
+    it('gives a task to one holder at a time, until its claim expires or is released', async () => {
       const at = (second: number) => new Date(Date.parse(TIME) + 1_000 * second).toISOString();
       const claim = (holder: string, second: number) =>
         store.claim({ task: 't', holder, now: at(second), until: at(second + 10) });
@@ -172,11 +169,11 @@ export function kekConformance(name: string, makePlace: MakePlace): void {
       expect(await claim('one', 16)).toBe(false);
       await store.release({ task: 't', holder: 'two' });
       expect(await claim('one', 17)).toBe(true);
-      // A clock that was set back: the earlier claim would hold for ever.
+      // The clock was set back: otherwise the earlier claim would never expire.
       expect(await claim('two', -1_000)).toBe(true);
     });
 
-    it('lists keys that were exported before they were rewrapped, in a version not exported since', async () => {
+    it('lists keys with a version that was exported before the key was rewrapped and not since', async () => {
       const names = ['never', 'before', 'both', 'after', 'half', 'gone', 'other'];
       for (const name of names) await store.insertKey(key(name));
       const present = async (name: string): Promise<KeyChange> => {
@@ -189,7 +186,7 @@ export function kekConformance(name: string, makePlace: MakePlace): void {
       await store.updateKey(rotated(await present('half')));
       for (const name of ['before', 'both', 'half', 'gone', 'other']) await released(name);
       await released('half', 2);
-      // A refusal hands out nothing.
+      // A refusal releases nothing.
       await store.appendAudit([draft('key.export', { key: 'never', version: 1, outcome: 'refused' })]);
       await rotateKek(OTHER_KEK);
       for (const name of names.slice(0, -1)) {

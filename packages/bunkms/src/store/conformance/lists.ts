@@ -6,22 +6,22 @@ import { cursorOf, type FilteredPage } from '../page.ts';
 import type { KmsStore } from '../port.ts';
 
 /**
- * Keys that are in {@link FilledStore}, with names `a.000000`, `b.000001`, …: the number of each is 37 times
+ * Number of keys in {@link FilledStore}, with names `a.000000`, `b.000001`, …: the number of each is 37 times
  * its place, modulo this.
  */
 export const NAMES = 25_000;
 /**
- * Records that are in it, of five keys and two actors by turns; each 9000th is CRITICAL, the others INFO; of
- * 2023, a second each.
+ * Number of its records, alternating between five keys and two actors. Each 9000th is CRITICAL, the others
+ * are INFO. They are from 2023, one second apart.
  */
 export const RECORDS = 25_000;
 
-/** A store with many rows, which were put past it: keys and records that nobody else made. */
+/** A store with many rows that were inserted directly: keys and records, and no others. */
 export interface FilledStore extends AsyncDisposable {
   readonly store: KmsStore;
 }
 
-/** All that the pages of a list have, and how many of them were short though there was more. */
+/** All items of a paged list, and the number of short pages before the last one. */
 async function walk<T, Cursor>(
   read: (after: Cursor | undefined) => Promise<FilteredPage<T, Cursor>>,
   limit: number,
@@ -39,10 +39,7 @@ async function walk<T, Cursor>(
   }
 }
 
-/**
- * What every store answers when few of many rows are asked for: all that match, in pages that took bounded
- * work.
- */
+/** The contract for lists that select few of many rows: all matches, in pages with bounded work. */
 export function filteredListConformance(name: string, fill: () => Promise<FilledStore>): void {
   let filled: FilledStore;
   beforeAll(async () => {
@@ -50,7 +47,7 @@ export function filteredListConformance(name: string, fill: () => Promise<Filled
   });
   afterAll(() => filled?.[Symbol.asyncDispose]());
 
-  describe(`a list of ${name} that is filtered`, () => {
+  describe(`a filtered list of ${name}`, () => {
     const keys = (globs: string[], limit: number) =>
       walk(
         (after: string | undefined) => filled.store.listKeys(globs, { after, limit }),
@@ -64,7 +61,7 @@ export function filteredListConformance(name: string, fill: () => Promise<Filled
         ({ seq }) => seq,
       );
 
-    it('has the keys that globs match, each once and in order, whatever the globs', async () => {
+    it('has the keys that match globs, each once and in order, for any globs', async () => {
       const all = (await keys(['*'], 500)).items.map(({ name }) => name);
       expect(all).toHaveLength(NAMES);
       const part = fc.string({ unit: fc.constantFrom('a', 'b', '.', '0', '1', '5', 'f', '*'), maxLength: 6 });
@@ -87,14 +84,14 @@ export function filteredListConformance(name: string, fill: () => Promise<Filled
       );
     });
 
-    it('of keys looks at a bounded number of names for a page', async () => {
+    it('of keys reads a bounded number of names for a page', async () => {
       expect(await filled.store.listKeys(['*zzz'], { limit: 10 })).toMatchObject({ items: [], more: true });
       expect(await keys(['*zzz'], 10)).toEqual({ items: [], short: 1 });
       const many = Array.from({ length: 100 }, (_, at) => `*${at}zzz`);
       expect(await keys(many, 10)).toEqual({ items: [], short: NAMES / 200 });
     });
 
-    it('of keys looks at no name but those that may match', async () => {
+    it('of keys reads only names that may match', async () => {
       expect(await filled.store.listKeys(['zzz*', 'c.000001', 'x'], { limit: 10 })).toMatchObject({
         more: false,
       });
@@ -104,13 +101,13 @@ export function filteredListConformance(name: string, fill: () => Promise<Filled
 
     it.each<[string, Omit<AuditQuery, 'limit' | 'after'>, (seq: number) => boolean, number]>([
       ['severity', { severity: 'CRITICAL' }, (seq) => seq % 9_000 === 0, 2],
-      ['an actor that there is not', { actor: 'nobody' }, () => false, 0],
+      ['an unknown actor', { actor: 'nobody' }, () => false, 0],
       ['an actor and a severity', { actor: 'actor-0', severity: 'CRITICAL' }, (seq) => seq % 9_000 === 0, 1],
       ['a time in the future', { from: '2999-01-01T00:00:00.000Z' }, () => false, 2],
       ['a time in the past', { to: '2000-01-01T00:00:00.000Z' }, () => false, 2],
       ['a key alone', { key: 'k3' }, (seq) => seq % 5 === 3, 0],
     ])(
-      'of the audit by %s looks at a bounded number of records for a page',
+      'of the audit by %s reads a bounded number of records for a page',
       async (_what, query, isMatch, short) => {
         const found = await records(query, 100);
         const seqs = Array.from({ length: RECORDS }, (_, at) => at + 1).filter(isMatch);

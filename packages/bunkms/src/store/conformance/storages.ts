@@ -5,12 +5,9 @@ import type { KmsStore } from '../port.ts';
 import { chainKey, draft, edited, key, LATER, stored, TIME } from './data.ts';
 import { type MakePlace, type StorePlace, withStore } from './place.ts';
 
-/**
- * What every implementation of {@link KmsStore} must hold to about storages and what they hold. Run it inside
- * a test file.
- */
+/** The contract of {@link KmsStore} for storages and their keys. Run it inside a test file. */
 export function storageConformance(name: string, makePlace: MakePlace): void {
-  describe(`${name} as a KmsStore of storages`, () => {
+  describe(`${name} as a KmsStore for storages`, () => {
     let place: StorePlace;
     let store: KmsStore;
     const storage = randomUUID();
@@ -45,13 +42,13 @@ export function storageConformance(name: string, makePlace: MakePlace): void {
       return record && storageIn(chainKey, id, record)?.generation;
     };
 
-    it('knows of no storage that has no record', async () => {
+    it('has no storage without a record', async () => {
       expect(await store.storageRecord(storage)).toBeUndefined();
       expect(await advance(storage, randomUUID(), 7)).toEqual(['storage_changed']);
       expect((await store.auditHead()).seq).toBe(1);
     });
 
-    it('gives the latest record of each storage, over a close, and not one of anything else', async () => {
+    it('returns the latest record of each storage, also after a restart, and no other records', async () => {
       const [first, second, theirs] = [randomUUID(), randomUUID(), randomUUID()];
       expect(await advance(storage, first, undefined)).toMatchObject([{ seq: 2 }]);
       expect(await advance(storage, second, 2)).toMatchObject([{ seq: 3 }]);
@@ -68,7 +65,7 @@ export function storageConformance(name: string, makePlace: MakePlace): void {
       expect(await generationOf(other)).toBe(theirs);
     });
 
-    it('lets one of several writers advance a storage, also in one batch', async () => {
+    it('lets one of several writers advance a storage, even within one batch', async () => {
       await advance(storage, randomUUID(), undefined);
       const second = await place.open();
       await second.unlock(chainKey);
@@ -96,7 +93,7 @@ export function storageConformance(name: string, makePlace: MakePlace): void {
       }
     });
 
-    it('leaves out a record, and a change of a key, whose storage has advanced', async () => {
+    it('rejects a record or a change of a key whose storage has advanced', async () => {
       await advance(storage, randomUUID(), undefined);
       const made = key('a-dek', { holder: storage });
       await store.insertKey(made);
@@ -112,7 +109,7 @@ export function storageConformance(name: string, makePlace: MakePlace): void {
       expect(await store.updateKey({ ...next, storages: [{ id: storage, seq: before.seq }] })).toBeDefined();
     });
 
-    it('changes no key that was released behind a record, and takes no storage over to which one was', async () => {
+    it('changes no key that was released after a record, and takes over no storage with such a release', async () => {
       await advance(storage, randomUUID(), undefined);
       const made = key('a-dek', { holder: storage });
       await store.insertKey(made);
@@ -130,7 +127,7 @@ export function storageConformance(name: string, makePlace: MakePlace): void {
       expect(await advance(storage, randomUUID(), 7, 9)).toMatchObject([{ seq: 10 }]);
     });
 
-    it('lists the releases to a storage, newest first, from a time on', async () => {
+    it('lists the releases to a storage since a time, newest first', async () => {
       await store.appendAudit([
         released('old-dek', storage, { time: '2025-12-31T23:59:59.999Z' }),
         released('a-dek', storage),
@@ -146,7 +143,7 @@ export function storageConformance(name: string, makePlace: MakePlace): void {
       expect(rest.next).toBeUndefined();
     });
 
-    it('lists the keys that a storage wants shredded, by name, each with what authenticates it', async () => {
+    it('lists the keys that a storage wants shredded, by name, with their authentication data', async () => {
       const intendedAt = TIME;
       const keys = [
         key('d-dek', { holder: storage, intendedAt, state: 'pending_deletion' }),
@@ -166,7 +163,7 @@ export function storageConformance(name: string, makePlace: MakePlace): void {
       expect(await store.countDeletions()).toBe(4);
     });
 
-    it('has no key due for destruction that its holder wants shredded', async () => {
+    it('does not list a key that its holder wants shredded as due for destruction', async () => {
       await store.insertKey(key('a-dek', { holder: storage, intendedAt: TIME, state: 'pending_deletion' }));
       expect((await store.listDueKeys('2999-01-01T00:00:00.000Z', { limit: 9 })).items).toEqual([]);
     });

@@ -3,9 +3,9 @@ import { Batcher } from '@bundoc/shared/runtime/batcher';
 import type { Sql } from '../sql/statement.ts';
 import type { Pools } from './pools.ts';
 
-/** Statements that are under way at the same time; what comes meanwhile goes together in the next one. */
+/** Maximum concurrent statements. Further calls share the next one. */
 const UNDER_WAY_MAX = 2;
-/** Questions of one statement, and questions that may wait; beyond it `overloaded`. */
+/** Maximum calls per statement, and waiting calls. Beyond it `overloaded`. */
 const BATCH_MAX = 128;
 const WAITING_MAX = 1_024;
 
@@ -16,9 +16,8 @@ interface Waiting<Answer> {
 }
 
 /**
- * Asks the same kind of question for many callers in one statement, which costs little more than one for each
- * alone. A statement begins after everybody whom it answers has asked, so an answer is never older than its
- * question.
+ * Answers many calls of the same query with one statement, which costs little more than a single query. A
+ * statement begins after all its calls, so an answer is never older than its call.
  */
 export class BatchedRead<Answer> {
   readonly #pools: Pick<Pools, 'read'>;
@@ -30,7 +29,7 @@ export class BatchedRead<Answer> {
     run: (batch) => this.#answer(batch),
   });
 
-  /** @param look gives the answers by what was asked; `absent` is that of those which it leaves out. */
+  /** @param look returns the answers by id; `absent` is the answer for ids that it leaves out. */
   constructor(
     pools: Pick<Pools, 'read'>,
     look: (ids: readonly string[]) => Sql<ReadonlyMap<string, Answer>>,

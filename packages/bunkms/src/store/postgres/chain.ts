@@ -8,10 +8,10 @@ import { type EachQuery, runAsync, type Sql } from '../sql/statement.ts';
 import { locked } from './failure.ts';
 import type { Session } from './session.ts';
 
-/** Records that wait before they are written, at most. */
+/** Maximum buffered records. */
 const BUFFERED_MAX = 500;
 
-/** Two nodes that took the same place would violate the primary key. */
+/** Two nodes that write the same place would violate the primary key. */
 const INSERT: EachQuery = {
   sql: `INSERT INTO audit (${AUDIT_COLUMNS.map(([name]) => name).join(', ')}, write_id)
   SELECT *, $${AUDIT_COLUMNS.length + 1}::uuid
@@ -19,8 +19,8 @@ const INSERT: EachQuery = {
 };
 
 /**
- * The audit chain of one write. Keeps records back until something is asked of the database, so that many of
- * them go in one statement.
+ * The audit chain of one write. It buffers records until the next database statement, so that one statement
+ * inserts many of them.
  */
 export class BufferedChain implements ChainWriter {
   readonly #session: Session;
@@ -30,7 +30,7 @@ export class BufferedChain implements ChainWriter {
   #buffer: AuditRecord[] = [];
   #first: ChainHead | undefined;
 
-  /** @param writeId of the transaction; stands beside each of its records. */
+  /** @param writeId id of the transaction, stored with each of its records. */
   constructor(session: Session, chainKey: KeyObject | undefined, head: ChainHead, writeId: string) {
     this.#session = session;
     this.#chainKey = chainKey;
@@ -43,7 +43,7 @@ export class BufferedChain implements ChainWriter {
     return this.#chainKey;
   }
 
-  /** The first record of this write; undefined while there is none. */
+  /** The place of the first record of this write; undefined while there is none. */
   get first(): ChainHead | undefined {
     return this.#first;
   }
@@ -64,7 +64,7 @@ export class BufferedChain implements ChainWriter {
     this.#first ??= this.#head;
   }
 
-  /** Does work in this write. Each of its statements sees the records that were appended before. */
+  /** Runs work in this write. Each of its statements sees the records that were appended before. */
   run<T>(work: Sql<T>): Promise<T> {
     return runAsync(work, async (statement) => {
       await this.flush();
@@ -72,7 +72,7 @@ export class BufferedChain implements ChainWriter {
     });
   }
 
-  /** Writes what is kept back. */
+  /** Writes the buffered records. */
   async flush(): Promise<void> {
     while (this.#buffer.length > 0) {
       const tuples = this.#buffer.splice(0, BUFFERED_MAX).map(auditValuesOf);

@@ -1,12 +1,12 @@
 import type { Dialect } from '../sql/dialect.ts';
 import { row } from '../sql/statement.ts';
 
-/** How long the difference between the two clocks is taken as known, milliseconds. */
+/** How long a measured clock difference is used, milliseconds. */
 const MEASURED_FOR_MS = 60_000;
 
 /**
- * What PostgreSQL says in its own way. Orders by `-seq` are those of indexes: for the order of `seq` it may
- * rather walk the whole chain.
+ * The PostgreSQL dialect. Orders by `-seq` match the indexes: for an order by `seq`, PostgreSQL might scan
+ * the whole chain.
  */
 export function postgresDialect(): Dialect {
   const clock = { aheadMs: 0, measuredAtMs: Number.NEGATIVE_INFINITY };
@@ -39,8 +39,8 @@ export function postgresDialect(): Dialect {
     noteRemoval: 'UPDATE scrubs SET wanted = wanted + 1, xid = pg_current_xact_id()',
     untilColumn: 'until_ms',
     /**
-     * By the clock of the database: the callers' clocks may differ by more than a claim lasts. What a caller
-     * says is translated by the difference between its clock and that one.
+     * Uses the clock of the database, because the clocks of callers may differ by more than the length of a
+     * claim. Times of a caller are translated by the difference between the two clocks.
      */
     *clockTranslation(now) {
       if (performance.now() - clock.measuredAtMs > MEASURED_FOR_MS) {

@@ -2,17 +2,17 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import { isConnectionState, isDiskFull, sqlStateOf } from '@bundoc/shared/postgres/errors';
 import { DatabaseError } from 'pg';
 
-/** This server is a standby, or was made one: what it says may be old. */
+/** This server is a standby, or became one: its data may be stale. */
 export class NotPrimary extends Error {
   override readonly name = 'NotPrimary';
   constructor() {
-    super('the server is a standby: reads and writes go to the primary alone');
+    super('the server is a standby: reads and writes need the primary');
   }
 }
 
 /**
- * What the port throws for a failure of the database. The cause names the code and the server's message, and
- * not its detail, which may repeat stored values.
+ * The port's error for a failure of the database. The cause has the code and the message of the server, but
+ * not its detail, which may quote stored values.
  */
 export function storageError(error: unknown): AppError {
   if (error instanceof AppError) return error;
@@ -22,15 +22,15 @@ export function storageError(error: unknown): AppError {
 }
 
 /**
- * Whether a server that is there, or takes over, may well do what this one did not: the connection broke, or
- * there is none.
+ * Whether a retry may succeed on a new connection or another server: the connection broke or could not be
+ * opened.
  */
 export function isConnectionFailure(error: unknown): boolean {
   if (error instanceof AppError) return false;
   return sqlStateOf(error) === undefined || isConnectionState(error);
 }
 
-/** The error of what needs the key of the chain before the store has it. */
+/** The error of operations that need the chain key before `unlock`. */
 export function locked(): AppError {
   return new AppError('storage_unavailable', { cause: new Error('the audit chain is locked') });
 }

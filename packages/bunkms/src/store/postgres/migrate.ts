@@ -11,9 +11,9 @@ const LOCK = BigInt('0x62756e6b6d7301');
 const TABLE = `${SCHEMA}.migrations`;
 
 /**
- * Brings the schema up to date; several nodes may start at once.
+ * Migrates the schema. Several nodes may start at once.
  *
- * @throws Error when a newer release has written to this database, or an earlier build.
+ * @throws Error when a newer release or an earlier build has written to this database.
  */
 export async function migrateStore(run: Run): Promise<void> {
   const migrations = readMigrations(FOLDER);

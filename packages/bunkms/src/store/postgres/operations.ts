@@ -16,7 +16,8 @@ import type { Writer } from './writer.ts';
 export type PostgresOperations = Pick<KmsStore, OperationName>;
 
 /**
- * The store's operations. Each write is a part of one transaction, which holds up those of all other nodes.
+ * The operations of the store. Each write is part of one transaction, which excludes those of all other
+ * nodes.
  */
 export function postgresOperations(repository: Repository, pools: Pools, writer: Writer): PostgresOperations {
   const { reads, snapshots, writes, unauditedWrites } = operationsOf(repository);
@@ -55,7 +56,7 @@ export function postgresOperations(repository: Repository, pools: Pools, writer:
     },
     unlock: async (chainKey) => writer.unlock(chainKey),
     scrub: () => scrub(pools),
-    // What many ask at once goes in one statement.
+    // Concurrent calls share one statement.
     findKey: async (name, choice) => {
       if (choice === 'all') return await pools.snapshot(snapshots.findKey(name, choice));
       const stored = await storedKeys.ask(questionOf(name, choice));
@@ -67,7 +68,7 @@ export function postgresOperations(repository: Repository, pools: Pools, writer:
   };
 }
 
-/** A name, behind the version unless it is the current one. */
+/** The id of a batched query: the name, after the version unless that is the current one. */
 function questionOf(name: string, choice: Exclude<VersionChoice, 'all'>): string {
   return `${choice === 'current' ? '' : choice} ${name}`;
 }

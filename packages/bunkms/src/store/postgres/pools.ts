@@ -9,19 +9,19 @@ import type { PostgresSettings } from './settings.ts';
 /** The schema that all tables are in. */
 export const SCHEMA = 'bunkms';
 
-/** Calls that may wait at once; beyond it `overloaded`. */
+/** Maximum waiting calls. Beyond it `overloaded`. */
 const PENDING_MAX = 1_024;
 /**
- * How much longer than the server this side waits for a statement, milliseconds: the server's own word is
- * better than none.
+ * How much longer than the server the client waits for a statement, milliseconds, so that it gets the
+ * server's own error.
  */
 const ANSWER_SLACK_MS = 500;
 
 const BEGIN_SNAPSHOT = 'BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY';
 
 /**
- * The connections of one process, all of them to the primary: those for reading, and one for writes, which
- * take turns anyway.
+ * The connections of one process, all to the primary: several for reads, and one for writes, which are
+ * serialized anyway.
  */
 export class Pools {
   readonly #reads: pg.Pool;
@@ -35,13 +35,14 @@ export class Pools {
   }
 
   /**
-   * Runs statements that each may see another state. @throws AppError `storage_unavailable`, `overloaded`.
+   * Runs statements that may each see a different state. @throws AppError `storage_unavailable`,
+   * `overloaded`.
    */
   read<T>(work: Sql<T>): Promise<T> {
     return this.#use(this.#reads, (client) => runOn(sessionOf(client), work));
   }
 
-  /** Runs statements that all see the same state, while others write. */
+  /** Runs statements that all see one snapshot, while others write. */
   snapshot<T>(work: Sql<T>): Promise<T> {
     return this.#use(this.#reads, async (client) => {
       await client.query(BEGIN_SNAPSHOT);
@@ -51,10 +52,7 @@ export class Pools {
     });
   }
 
-  /**
-   * A connection for something that takes more than one call. The taker releases it, with an error if it is
-   * unusable.
-   */
+  /** A connection for work over several calls. The caller releases it, with an error if it is unusable. */
   async borrow(): Promise<PoolClient> {
     if (this.#closing !== undefined) throw closed();
     return await this.#reads.connect().catch((error: unknown) => {
@@ -62,12 +60,12 @@ export class Pools {
     });
   }
 
-  /** The connection for writes. As {@link borrow}, with the errors of the database as they are. */
+  /** The connection for writes. As {@link borrow}, but with the original errors of the database. */
   connectToWrite(): Promise<PoolClient> {
     return this.#writes.connect();
   }
 
-  /** Lets go of all connections once nobody uses them. Idempotent. */
+  /** Closes all connections once nobody uses them. Idempotent. */
   close(): Promise<void> {
     this.#closing ??= Promise.all([this.#reads.end(), this.#writes.end()]).then(() => undefined);
     return this.#closing;
@@ -100,7 +98,7 @@ async function use<T>(pool: pg.Pool, action: (client: PoolClient) => Promise<T>)
     failure = error;
     throw error;
   } finally {
-    // A connection on which something failed may be in the midst of a transaction, or of an answer.
+    // After a failure, a connection may be in the middle of a transaction or an answer.
     client.release(failure !== undefined);
   }
 }
@@ -114,9 +112,9 @@ function newPool(settings: PostgresSettings, max: number): pg.Pool {
   });
 }
 
-/** Of a new connection: what it shall hold to. @throws NotPrimary for a server that may be behind. */
+/** Configures a new connection. @throws NotPrimary for a server that may be behind. */
 async function prepare(client: pg.ClientBase, settings: PostgresSettings): Promise<void> {
-  // One that breaks between two statements has nobody who waits for it; the next statement fails.
+  // If the connection breaks between two statements, the next statement fails.
   client.on('error', () => undefined);
   const { rows } = await client.query<{ standby: boolean }>(
     `SELECT pg_is_in_recovery() AS standby,
@@ -137,7 +135,7 @@ async function prepare(client: pg.ClientBase, settings: PostgresSettings): Promi
 const INT8 = 20;
 const BYTEA = 17;
 
-/** Numbers as numbers, since none here is larger than 2^53, and bytes in memory of their own. */
+/** Parses numbers as numbers, because none exceeds 2^53, and copies bytes into separate memory. */
 function getTypeParser(oid: number, format?: 'text' | 'binary') {
   if (oid === INT8) return Number;
   const parse = pg.types.getTypeParser(oid, format as 'text') as (value: string) => unknown;

@@ -14,19 +14,18 @@ import { Writer } from './writer.ts';
 
 export interface PostgresStoreOptions {
   readonly settings: PostgresSettings;
-  /** Told of each way in which the server may lose what it acknowledged. */
+  /** Called with warnings about settings with which the server may lose acknowledged writes. */
   readonly warn: (message: string) => void;
 }
 
-/** A VACUUM may take long. Only sweeps and destructions of keys wait for it. */
+/** Deadline of a scrub, because a VACUUM may take long. Only sweeps and destructions of keys wait for it. */
 const SCRUB_DEADLINE_MS = 70_000;
 
 /**
- * Opens the store in PostgreSQL (15 or newer), and brings its schema up to date. Any number of nodes may have
- * it open.
+ * Opens the store in PostgreSQL (15 or newer), and migrates its schema. Any number of nodes may have it open.
  *
- * @throws AppError `storage_unavailable` when it cannot be opened: also for a standby, and for a schema of a
- * newer release.
+ * @throws AppError `storage_unavailable` when it cannot be opened: also for a standby, and for a schema of
+ *   a newer release.
  */
 export async function openPostgresStore({ settings, warn }: PostgresStoreOptions): Promise<KmsStore> {
   const pools = new Pools(settings);
@@ -65,7 +64,7 @@ function storeOf(pools: Pools, deadlineMs: number): KmsStore {
     inTime(operation, name === 'scrub' ? SCRUB_DEADLINE_MS : deadlineMs),
   ]);
   return {
-    // Each has the type of the operation that it passes its arguments to.
+    // Each wrapper has the type of its operation.
     ...(Object.fromEntries(bounded) as PostgresOperations),
     readAll: () => readAll(pools, repository),
     load: async (entries, chainKey) => {
@@ -78,10 +77,7 @@ function storeOf(pools: Pools, deadlineMs: number): KmsStore {
   };
 }
 
-/**
- * What is not answered by then goes on, with nobody who waits for it; each of its steps has a time of its
- * own.
- */
+/** Limits the wait for a result. The work itself continues, and each of its steps has a separate timeout. */
 async function within<T>(ms: number, result: Promise<T>): Promise<T> {
   const late = Promise.withResolvers<never>();
   const timer = setTimeout(() => {

@@ -2,15 +2,14 @@ import { isTimeout } from '@bundoc/shared/postgres/errors';
 import { storageError } from './failure.ts';
 import type { Pools } from './pools.ts';
 
-/** How long one VACUUM may take, milliseconds. */
+/** Maximum time of one VACUUM, milliseconds. */
 const VACUUM_MS = 60_000;
 
 /**
- * Lets go of the rows that earlier changes left behind, if there are any. PostgreSQL neither overwrites them
- * nor the log that it wrote: what that means for a destroyed key stands in
- * `docs/operations/scaling-bunkms.md`.
+ * Vacuums the dead rows of earlier changes, if any. PostgreSQL overwrites neither them nor its log:
+ * `docs/operations/scaling-bunkms.md` explains the effect on destroyed keys.
  *
- * @returns false when a transaction that sees them is still open, or another node is at it.
+ * @returns false when a transaction that can see them is still open, or another node is scrubbing.
  */
 export async function scrub(pools: Pools): Promise<boolean> {
   const client = await pools.borrow();
@@ -31,7 +30,7 @@ export async function scrub(pools: Pools): Promise<boolean> {
     if (isTimeout(error)) return false;
     throw storageError(error);
   } finally {
-    // It has another timeout now, or failed.
+    // The connection has a different timeout now, or has failed.
     client.release(true);
   }
 }

@@ -8,17 +8,17 @@ export interface Session {
 }
 
 /**
- * Names of prepared statements by their text. There are a bounded number of texts: none is made of what
- * callers say.
+ * Names of prepared statements by their text. The number of texts is bounded: none contains values of
+ * callers.
  */
 const names = new Map<string, string>();
 
-/** Does a repository's work on one connection. */
+/** Runs work of a repository on one connection. */
 export function runOn<T>(session: Session, work: Sql<T>): Promise<T> {
   return runAsync(work, (statement) => session.execute(statement));
 }
 
-/** A statement with parameters is parsed and planned once for each connection. */
+/** A session in which each statement with parameters is parsed and planned once per connection. */
 export function sessionOf(client: ClientBase): Session {
   return { execute: async (statement) => answerOf(statement, await query(client, ...textOf(statement))) };
 }
@@ -53,7 +53,7 @@ function answerOf(statement: Statement, { rows, rowCount }: QueryResult<Row>): u
   }
 }
 
-/** The values of each column of the tuples. Of bytes in arrays the driver knows buffers alone. */
+/** The values of the tuples by column. In arrays, the driver supports bytes only as buffers. */
 function columnsOf(tuples: readonly (readonly SqlValue[])[]): SqlValue[][] {
   const width = tuples[0]?.length ?? 0;
   return Array.from({ length: width }, (_, at) =>

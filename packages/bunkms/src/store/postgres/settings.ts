@@ -1,13 +1,13 @@
 import type { ConnectionSettings } from '@bundoc/shared/postgres/connection';
 
-/** Where the database is and how long it is waited for. Times in milliseconds. */
+/** The database and its timeouts, in milliseconds. */
 export interface PostgresSettings extends Omit<ConnectionSettings, 'answerSlackMs' | 'applicationName'> {
-  /** Connections of this process; one of them is kept for writes. */
+  /** Connections of this process; one of them is reserved for writes. */
   readonly connectionsMax: number;
-  /** How long a write waits for its turn among those of all nodes. */
+  /** How long a write waits for the lock that serializes the writes of all nodes. */
   readonly lockTimeoutMs: number;
-  /** After this a node that stopped in the midst of a transaction no longer holds up the others. */
+  /** After this time, a node that hangs within a transaction no longer blocks the others. */
   readonly idleInTransactionTimeoutMs: number;
-  /** How long one operation may take, with its wait for others and its tries after a broken connection. */
+  /** Maximum time of one operation, including waits for others and retries after a broken connection. */
   readonly deadlineMs: number;
 }

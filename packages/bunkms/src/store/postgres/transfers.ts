@@ -13,12 +13,12 @@ import type { Pools } from './pools.ts';
 import { runOn, type Session, sessionOf } from './session.ts';
 import { BEGIN_WRITE, commit } from './writer.ts';
 
-/** How long a reader or writer of a whole store may be busy with something else, milliseconds. */
+/** How long a transfer of a whole store may pause between statements, milliseconds. */
 const IDLE_MS = 600_000;
 
 const BE_PATIENT = `SET LOCAL idle_in_transaction_session_timeout = ${IDLE_MS}`;
 
-/** Everything that there is at one moment, while others write. */
+/** All entries of one snapshot, while others write. */
 export async function* readAll(pools: Pools, repository: Repository): AsyncGenerator<readonly StoreEntry[]> {
   const client = await pools.borrow();
   try {
@@ -27,7 +27,7 @@ export async function* readAll(pools: Pools, repository: Repository): AsyncGener
   } catch (error) {
     throw storageError(error);
   } finally {
-    // In the midst of a transaction, unless it was read to its end: it is not worth the difference.
+    // The connection may be within a transaction, so it is never reused.
     client.release(true);
   }
 }
@@ -42,9 +42,9 @@ async function* allEntries(session: Session, repository: Repository): AsyncGener
 }
 
 /**
- * Fills an empty store, in one transaction that has the lock of the chain.
+ * Fills an empty store in one transaction that holds the lock of the chain.
  *
- * @returns false, with `entries` not begun, when there is something in the store.
+ * @returns false, with `entries` not begun, when the store is not empty.
  */
 export async function load(
   pools: Pools,
@@ -72,7 +72,7 @@ export async function load(
   }
 }
 
-/** @returns undefined when there is something in the store. */
+/** @returns undefined when the store is not empty. */
 async function begin(
   client: PoolClient,
   repository: Repository,
@@ -95,7 +95,7 @@ async function put(chain: BufferedChain, repository: Repository, batch: readonly
 }
 
 async function finish(client: PoolClient, chain: BufferedChain): Promise<void> {
-  assert((await chain.run(readInstallation())) !== undefined, 'what is loaded has an installation');
+  assert((await chain.run(readInstallation())) !== undefined, 'loaded entries include an installation');
   await commit(client).catch((error: unknown) => {
     throw storageError(error);
   });

@@ -14,18 +14,17 @@ import { isConnectionFailure, locked, storageError } from './failure.ts';
 import { closed, type Pools } from './pools.ts';
 import { runOn, sessionOf } from './session.ts';
 
-/** Writes that may wait; beyond it `overloaded`. */
+/** Maximum waiting writes. Beyond it `overloaded`. */
 const WAITING_MAX = 1_024;
-/** Writes of one transaction. */
+/** Maximum writes of one transaction. */
 const BATCH_MAX = 64;
-/** Before a try with another connection. */
+/** The wait before a retry on another connection. */
 const BACKOFF = { firstMs: 50, maxMs: 400 };
 
-/** Key of the advisory lock whose holder alone appends to the chain ("bunkms" and 2, in hex). */
+/** Key of the advisory lock that is required to append to the chain ("bunkms" and 2, in hex). */
 const CHAIN_LOCK = BigInt('0x62756e6b6d7302');
 /**
- * Each statement of it sees what was committed before it began, so the head is that of the moment at which
- * the lock was got.
+ * Each statement sees the commits before it, so the head is that of the moment when the lock was acquired.
  */
 export const BEGIN_WRITE = `BEGIN ISOLATION LEVEL READ COMMITTED;
   SELECT pg_advisory_xact_lock(${CHAIN_LOCK}); ${HEAD}`;
@@ -41,15 +40,15 @@ interface Job {
 }
 
 /**
- * What an action came to: its value, or the refusal that it threw; neither, when nobody waited for it any
+ * The result of an action: its value, or the refusal that it threw. Neither, if no caller waited for it any
  * more.
  */
 type Result = { readonly value: unknown } | { readonly refusal?: AppError };
 
 /**
- * What became of a transaction. `failed`: the database refused it; `broken`: there was no connection, or it
- * was cut: nothing of it is there in both cases. `undurable`: it is there, and may yet be lost. `unknown`:
- * the connection broke while it was being committed.
+ * The outcome of a transaction. `failed`: the database refused it. `broken`: there was no connection, or it
+ * broke. In both cases nothing was written. `undurable`: it was written, but may still be lost. `unknown`:
+ * the connection broke during the commit.
  */
 type Outcome =
   | { readonly kind: 'committed'; readonly results: readonly Result[] }
@@ -63,13 +62,13 @@ type Outcome =
     };
 
 /**
- * The writes of one node, with group commit: while one transaction is under way the writes that come wait,
- * and go together in the next one. Each transaction holds the lock of the chain, so all nodes' writes are one
- * after another, and what a write reads stays true until it commits.
+ * The writes of one node, with group commit: writes that arrive during a transaction share the next one. Each
+ * transaction holds the lock of the chain. So the writes of all nodes are serialized, and what a write reads
+ * stays true until it commits.
  *
- * Nothing is answered before it is durable, and nothing that may or may not have happened is answered at all:
- * what became of a transaction whose end was not heard is looked up by the id that stands beside its records.
- * If it did not happen, it is tried again while its time lasts.
+ * No write is answered before it is durable, and none with an unknown outcome is answered. After a lost
+ * connection, the outcome of a transaction is looked up by the id that is stored with its records. If it was
+ * not committed, it is retried until its deadline.
  */
 export class Writer {
   readonly #pools: Pick<Pools, 'connectToWrite'>;
@@ -94,18 +93,18 @@ export class Writer {
   }
 
   /**
-   * Runs an action as a part of a transaction. It may be run again, when an earlier try came to nothing, and
-   * must not write before it throws.
+   * Runs an action as part of a transaction. It may run again after a failed try, and must not write before
+   * it throws.
    *
-   * @throws what the action throws, when that is an AppError; `storage_unavailable`, `disk_full`: then it may
-   * have happened; `overloaded`. `storage_unavailable` before {@link unlock}, too.
+   * @throws what the action throws, when that is an AppError; `storage_unavailable`, `disk_full`: then the
+   *   write may have happened; `overloaded`. Also `storage_unavailable` before {@link unlock}.
    */
   write<T>(action: (chain: BufferedChain) => Sql<T>): Promise<T> {
     if (this.#chainKey === undefined) return Promise.reject(locked());
     return this.writeUnaudited(action);
   }
 
-  /** {@link write} for what needs no record. */
+  /** {@link write} without an audit record. */
   writeUnaudited<T>(action: (chain: BufferedChain) => Sql<T>): Promise<T> {
     if (this.#isClosed) return Promise.reject(closed());
     if (this.#batcher.waiting >= WAITING_MAX) return Promise.reject(new AppError('overloaded'));
@@ -122,7 +121,7 @@ export class Writer {
     });
   }
 
-  /** Finishes what was asked before, and takes nothing more. */
+  /** Finishes earlier writes and accepts no more. */
   async close(): Promise<void> {
     this.#isClosed = true;
     await this.#batcher.settled();
@@ -130,14 +129,14 @@ export class Writer {
 
   async #writeAll(batch: readonly Job[]): Promise<void> {
     for (let failures = 1; ; failures++) {
-      // Nobody waits for the others any more: doing them now would only surprise.
+      // Nobody waits for the others any more, so they must not take effect now.
       const jobs = batch.filter(({ isSettled }) => !isSettled);
       if (jobs.length === 0) return;
       const outcome = await this.#resolved(await this.#attempt(jobs), jobs);
       if (outcome.kind === 'committed') return answer(jobs, outcome.results);
       if (outcome.kind === 'undurable') return refuse(jobs, outcome.error);
       if (outcome.kind === 'failed') {
-        // One of them is at fault; the others shall not suffer for it.
+        // One job is at fault; run each alone, so that the others succeed.
         if (jobs.length > 1) for (const job of jobs) await this.#writeAll([job]);
         else refuse(jobs, outcome.error);
         return;
@@ -160,7 +159,7 @@ export class Writer {
     return outcome;
   }
 
-  /** Looks up, as long as somebody waits for it, what became of a transaction whose end was not heard. */
+  /** Looks up the outcome of a transaction after a lost connection, as long as a caller waits for it. */
   async #resolved(outcome: Outcome, jobs: readonly Job[]): Promise<Exclude<Outcome, { kind: 'unknown' }>> {
     if (outcome.kind !== 'unknown') return outcome;
     const { error, results, first, writeId } = outcome;
@@ -175,9 +174,9 @@ export class Writer {
   }
 
   /**
-   * Whether the transaction with that id has written that record, durably. It takes the lock, since one that
-   * is not over yet still has it; and writes, since a server that came back after a crash shows what its
-   * standby may lack, and a later commit waits for all before it.
+   * Whether the transaction with that id has durably written that record. It takes the lock, because an
+   * unfinished transaction still holds it. It also writes: after a crash a server may show commits that its
+   * standby lacks, and a later commit waits for all earlier ones.
    */
   async #isThere({ seq, hash }: ChainHead, writeId: string): Promise<boolean> {
     const client = await this.#pools.connectToWrite();
@@ -200,7 +199,7 @@ function* lookUp(seq: number): Sql<Row | undefined> {
   return found;
 }
 
-/** The server has committed, and says that it did not wait for a standby as configured. */
+/** The server has committed, but reports that it did not wait for a standby as configured. */
 class NotReplicated extends Error {
   override readonly name = 'NotReplicated';
 }
@@ -216,7 +215,7 @@ async function attempt(
     const [, , heads] = (await client.query<Row>(BEGIN_WRITE)) as unknown as { rows: Row[] }[];
     chain = new BufferedChain(sessionOf(client), chainKey, headOf(heads?.rows[0]), writeId);
   } catch (error) {
-    // Others held the lock for too long, or the connection is unusable: nobody here is at fault.
+    // Others held the lock for too long, or the connection is unusable: the jobs are not at fault.
     return { kind: 'broken', error };
   }
   const results: Result[] = [];
@@ -237,7 +236,7 @@ async function attempt(
   } catch (error) {
     if (error instanceof NotReplicated) return { kind: 'undurable', error };
     const { first } = chain;
-    // Without a record it was nothing that may not be done again.
+    // Without a record, the transaction may safely be repeated.
     return first === undefined
       ? { kind: 'broken', error }
       : { kind: 'unknown', error, results, first, writeId };
@@ -254,8 +253,8 @@ async function resultOf(action: Job['action'], chain: BufferedChain): Promise<Re
 }
 
 /**
- * @throws NotReplicated when somebody ended the server's wait for its standby: then the commit may be lost
- * with the server.
+ * @throws NotReplicated when an operator ended the server's wait for its standby: then the commit may be
+ *   lost with the server.
  */
 export async function commit(client: PoolClient): Promise<void> {
   let warning: string | undefined;

@@ -31,9 +31,9 @@ export function auditWrites(repository: Repository) {
 }
 
 /**
- * Appends the records whose conditions hold. Tokens and keys do not change by what is appended, so they are
- * looked at all at once, and so are storages, with what is appended noted; what is asked of the KEKs may
- * change, so that is asked in turn.
+ * Appends the records whose conditions hold. Appending changes neither tokens nor keys, so all of them are
+ * checked at once. Storages are also read at once, and updated by the appended records. Conditions on KEKs
+ * may change with each record, so they are checked one by one.
  */
 function* appendAll(
   repository: Repository,
@@ -63,7 +63,7 @@ function* appendAll(
   return results;
 }
 
-/** Places of the conditions whose key is not as it was read. */
+/** Indexes of the conditions whose key has changed. */
 function* changedKeys(
   { keys }: Repository,
   conditions: readonly (AuditCondition | undefined)[],

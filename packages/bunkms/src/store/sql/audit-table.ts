@@ -11,7 +11,7 @@ import { pageOf } from './page-of.ts';
 import { auditRecordIn, auditRecordOf, detailText, parseDetail, type Row } from './row-records.ts';
 import { firstOfEach, row, rows, type Sql, type SqlValue } from './statement.ts';
 
-/** Columns of the table, in their order. */
+/** Columns of the table, in order. */
 export const AUDIT_COLUMNS = [
   ['seq', 'bigint'],
   ['time', 'text'],
@@ -51,10 +51,10 @@ export function auditValuesOf(record: AuditRecord) {
   ] as const;
 }
 
-/** Columns of a record, named apart from those of what it is joined with. */
+/** Columns of a record, with names that differ from those of the joined table. */
 export const JOINED_RECORD = AUDIT_COLUMNS.map(([name]) => `a.${name} AS a_${name}`).join(', ');
 
-/** The record among what it was joined with, by {@link JOINED_RECORD}; undefined when there is none. */
+/** The record in a joined row with {@link JOINED_RECORD}; undefined when there is none. */
 export function joinedRecordOf(joined: Row): AuditRecord | undefined {
   return joined['a_seq'] === null ? undefined : auditRecordIn(joined, 'a_');
 }
@@ -65,7 +65,7 @@ export function headOf(last: Row | undefined): ChainHead {
   return last === undefined ? GENESIS : placeOf(last);
 }
 
-/** Word for word the conditions of the indexes: only so they are used. */
+/** Exactly the conditions of the indexes: otherwise the indexes are not used. */
 const BUT_BULK = `action NOT IN (${listOf(BULK_ACTIONS)})`;
 const BUT_USES = `action NOT IN (${listOf(USE_ACTIONS)})`;
 const OF_KEKS = `action IN (${listOf(KEK_ACTIONS)})`;
@@ -73,20 +73,17 @@ const OF_STORAGES = `action IN (${listOf(STORAGE_ACTIONS)})`;
 const IS_RELEASE = `action = 'key.export' AND outcome = 'allowed'`;
 
 /**
- * Where a list begins, the least number of 64 bits: who can write to the database can add records in front of
- * the first.
+ * Where a list begins: the smallest 64-bit number, because somebody who can write to the database can add
+ * records before the first.
  */
 const BEFORE_ALL = '-9223372036854775808';
-/**
- * Records that one page looks at, and how many of them at once: refusals may be many, and others wait
- * meanwhile.
- */
+/** Maximum records that one page reads, and how many at once: refusals may be many, and other calls wait. */
 const LOOKED_AT_MAX = 10_000;
 const LOOK_MIN = 100;
 const LOOK_MAX = 1_000;
 
 /**
- * The table of the audit chain, and what is found in it.
+ * The table of the audit chain, with its queries.
  *
  * One class, because it has every statement on the audit chain.
  */
@@ -109,8 +106,8 @@ export class AuditTable {
   }
 
   /**
-   * A query for the latest change of a key, by the expression that names it: a record whose detail has a
-   * revision. In JSON no string can pass for that member.
+   * A query for the latest change of the key that an expression names: a record whose detail has a revision.
+   * In JSON no string can be mistaken for that member.
    */
   latestChangeOf(key: string, columns = '*', more = ''): string {
     const { indexedBy, contains, newestFirst } = this.#dialect;
@@ -118,7 +115,7 @@ export class AuditTable {
       WHERE key = ${key} AND ${contains('detail', `'"revision":'`)} ${more} ORDER BY ${newestFirst('seq')} LIMIT 1`;
   }
 
-  /** A query for the latest record of a storage, by the expression that names it. */
+  /** A query for the latest record of the storage that an expression names. */
   latestOfStorage(storage: string, columns = '*'): string {
     const { indexedBy, storageOfDetail, newestFirst } = this.#dialect;
     return `SELECT ${columns} FROM audit ${indexedBy('audit_storages')}
@@ -129,7 +126,7 @@ export class AuditTable {
     return headOf(yield* row(HEAD));
   }
 
-  /** Whether there is a record of no key with the same action and detail. */
+  /** Whether a record without a key and with the same action and detail exists. */
   *has(draft: AuditDraft): Sql<boolean> {
     const sql = `SELECT 1 FROM audit WHERE ${this.#dialect.isSameRecord} LIMIT 1`;
     return (yield* row(sql, draft.action, detailText(draft))) !== undefined;
@@ -144,24 +141,24 @@ export class AuditTable {
     return mapOf(yield* firstOfEach(this.#lastChanges, keys), auditRecordOf);
   }
 
-  /** Where the latest change of a key is. */
+  /** The place of the latest change of a key. */
   *placeOfLastChange(key: string): Sql<AuditReceipt | undefined> {
     const found = yield* row(this.#placeOfLastChange, key);
     return found && placeOf(found);
   }
 
-  /** Where the latest changes of keys are, by name. */
+  /** The places of the latest changes of keys, by name. */
   *placesOfLastChanges(keys: readonly string[]): Sql<Map<string, AuditReceipt>> {
     return mapOf(yield* firstOfEach(this.#placesOfLastChanges, keys), placeOf);
   }
 
-  /** Number of the record that tells of the latest new wrapping of a key. */
+  /** Number of the record of the latest rewrap of a key. */
   *lastRewrap(key: string): Sql<number | undefined> {
     const found = yield* row(this.latestChangeOf('$1', 'seq', `AND action = 'kek.rewrap'`), key);
     return found?.['seq'] as number | undefined;
   }
 
-  /** The records that say what the KEKs are. */
+  /** The records of the KEKs. */
   *kekRecords(): Sql<AuditRecord[]> {
     return (yield* rows(`SELECT * FROM ${this.#ofKeks} ORDER BY seq`)).map(auditRecordOf);
   }
@@ -172,7 +169,7 @@ export class AuditTable {
     return latest?.['seq'] as number | undefined;
   }
 
-  /** Id of the KEK that the latest record which made one so calls the current one. */
+  /** Id of the current KEK, from the latest record that made one current. */
   *currentKek(): Sql<string | undefined> {
     const latest = yield* row(
       `SELECT detail FROM ${this.#ofKeks} AND action IN ('vault.initialised', 'kek.added', 'kek.rotate')
@@ -186,7 +183,7 @@ export class AuditTable {
     return `audit ${this.#dialect.indexedBy('audit_keks')} WHERE ${OF_KEKS}`;
   }
 
-  /** Records behind `after`, as they are stored, by `seq`; from the first without it. */
+  /** Records after `after`, by `seq`; from the first without it. Not authenticated. */
   *after(after: number | undefined, limit: number): Sql<AuditRecord[]> {
     const sql = 'SELECT * FROM audit WHERE seq > $1 ORDER BY seq LIMIT $2';
     return (yield* rows(sql, after ?? BEFORE_ALL, limit)).map(auditRecordOf);
@@ -208,7 +205,7 @@ export class AuditTable {
     require('severity =', query.severity);
     require('key =', query.key);
     require('actor =', query.actor);
-    // By the index of times all that match would be read and sorted.
+    // With the index of times, all matches would be read and sorted.
     require(`${unindexed('time')} >=`, query.from);
     require(`${unindexed('time')} <`, query.to);
     const limit = `$${values.push(query.limit + 1)}`;
@@ -220,10 +217,10 @@ export class AuditTable {
     return page.more || until === undefined ? page : { ...page, more: true, next: until };
   }
 
-  /** Where a page that is filtered ends its look; undefined when it may look to the end. */
+  /** Where a filtered page stops reading; undefined when it may read to the end. */
   *#lookedAtUntil({ after, key, actor, severity, from, to }: AuditQuery): Sql<number | undefined> {
     if ([actor, severity, from, to].every((filter) => filter === undefined)) return undefined;
-    // The records of one key, or of one actor, are found by an index.
+    // An index finds the records of one key or of one actor.
     const [of, value] = key !== undefined ? ['key', key] : actor !== undefined ? ['actor', actor] : [];
     const last = yield* row(
       `SELECT seq FROM audit WHERE seq > $1 ${of === undefined ? '' : `AND ${of} = $3`} ORDER BY seq LIMIT 1 OFFSET $2`,
@@ -234,7 +231,7 @@ export class AuditTable {
     return last?.['seq'] as number | undefined;
   }
 
-  /** The latest records that say how storages stand, by the ids of the storages. */
+  /** The latest records of storages, by storage id. */
   *storageRecords(ids: readonly string[]): Sql<Map<string, AuditRecord>> {
     return mapOf(yield* firstOfEach(this.#storageRecords, ids), auditRecordOf);
   }
@@ -253,7 +250,7 @@ export class AuditTable {
     return (yield* row(sql, id, quietSince)) === undefined;
   }
 
-  /** Whether a key was released behind that record. */
+  /** Whether a key was released after that record. */
   *isReleasedSince(key: string, seq: number): Sql<boolean> {
     const sql = `SELECT 1 FROM audit WHERE key = $1 AND seq > $2 AND ${IS_RELEASE} LIMIT 1`;
     return (yield* row(sql, key, seq)) !== undefined;
@@ -285,7 +282,7 @@ export class AuditTable {
   }
 }
 
-/** The allowed exports among records that come newest first. */
+/** The allowed exports among records in descending order. */
 function* releases(
   sql: string,
   of: string,

@@ -4,12 +4,12 @@ import type { Sql } from './statement.ts';
 
 type Result<Name extends OperationName> = Awaited<ReturnType<KmsStore[Name]>>;
 
-/** Operations of the port that look and change nothing, as work on the database. */
+/** Read operations of the port as work on the database. */
 export type ReadBodies<Name extends OperationName> = {
   readonly [N in Name]: (...args: Parameters<KmsStore[N]>) => Sql<Result<N>>;
 };
 
-/** Operations of the port that write, each as a part of one transaction in which nobody else writes. */
+/** Write operations of the port, each as part of a transaction in which nobody else writes. */
 export type WriteBodies<Name extends OperationName> = {
   readonly [N in Name]: (chain: ChainWriter, ...args: Parameters<KmsStore[N]>) => Sql<Result<N>>;
 };
@@ -17,8 +17,8 @@ export type WriteBodies<Name extends OperationName> = {
 type Body = (...args: never[]) => Sql<unknown>;
 
 /**
- * Makes operations of bodies, all run by `how`. Each takes the arguments of its body, or those behind the
- * chain, and gives its result.
+ * Converts bodies to operations, all run by `how`. Each takes the arguments of its body, without the chain,
+ * and returns its result.
  */
 export function bindBodies<Name extends string>(
   bodies: Readonly<Record<Name, Body>>,

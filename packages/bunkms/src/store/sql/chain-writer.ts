@@ -4,16 +4,15 @@ import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import type { AuditDraft } from '../../records/chain.ts';
 
 /**
- * The audit chain inside a write: nobody else appends to it, nor changes what it tells of, until the write
- * ends.
+ * The audit chain inside a write. Until the write ends, nobody else appends to it or changes its subjects.
  */
 export interface ChainWriter {
   /** The key of the chain. */
   readonly chainKey: KeyObject;
-  /** Appends to the chain. The record is there for whatever is asked next. */
+  /** Appends to the chain. Later statements see the record. */
   append(draft: AuditDraft): AuditReceipt;
-  /** Takes in a record as it is, behind all that are there. */
+  /** Appends an existing record unchanged. */
   take(record: AuditRecord): void;
-  /** Gives the key of the chain to a write that has none: the chain begins in it. */
+  /** Sets the chain key for a write that begins the chain. */
   unlock(chainKey: KeyObject): void;
 }

@@ -2,7 +2,7 @@ import type { Presence, TaskClaim } from '../cluster.ts';
 import type { Dialect } from './dialect.ts';
 import { row, run, type Sql } from './statement.ts';
 
-/** The tables of claims and presences: which node does what, and which are up. */
+/** The tables of task claims and of running services. */
 export class ClusterTable {
   readonly #dialect: Dialect;
 
@@ -31,7 +31,7 @@ export class ClusterTable {
     yield* run('DELETE FROM claims WHERE task = $1 AND holder = $2', task, holder);
   }
 
-  /** Inside a write. Forgets those that did not say for long that they are up. */
+  /** Inside a write. Removes services that have not announced themselves for long. */
   *announce({ service, kekIds, now, until }: Presence): Sql<void> {
     const { untilColumn: column } = this.#dialect;
     const translate = yield* this.#dialect.clockTranslation(now);
@@ -51,7 +51,8 @@ export class ClusterTable {
   }
 
   /**
-   * Whether every node that is up holds the KEK. Ids of KEKs have one length, so none is a part of another.
+   * Whether every running service holds the KEK. Ids of KEKs have the same length, so none is part of
+   * another.
    */
   *isHeldByAll({ kekId, now }: { readonly kekId: string; readonly now: string }): Sql<boolean> {
     const { untilColumn, contains } = this.#dialect;

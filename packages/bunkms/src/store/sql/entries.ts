@@ -6,13 +6,13 @@ import type { Repository } from './repository.ts';
 import { row, type Sql } from './statement.ts';
 
 const BATCH = 500;
-/** Keys that are read at once; each may have very many versions. */
+/** Keys per batch; each may have many versions. */
 const KEYS = 20;
 
-/** Everything that a store has, batch by batch, inside a snapshot. */
+/** Reads all entries of a store in batches, inside a snapshot. */
 export class EntryReader {
   readonly #repository: Repository;
-  /** What is read next; each puts the next one in its place once it has nothing more. */
+  /** The present reader. At its end, each reader sets the next one. */
   #read: (() => Sql<readonly StoreEntry[]>) | undefined = () => this.#installation();
 
   constructor(repository: Repository) {
@@ -60,7 +60,7 @@ export class EntryReader {
   }
 }
 
-/** Whether there is nothing in the store. */
+/** Whether the store is empty. */
 export function* isEmpty({ audit }: Repository): Sql<boolean> {
   if ((yield* audit.head()).seq !== GENESIS.seq) return false;
   const found = yield* row(
@@ -69,7 +69,7 @@ export function* isEmpty({ audit }: Repository): Sql<boolean> {
   return found === undefined;
 }
 
-/** Puts entries into a store that was empty. */
+/** Inserts entries into an empty store. */
 export function* putEntries(
   { keys, tokens }: Repository,
   chain: ChainWriter,

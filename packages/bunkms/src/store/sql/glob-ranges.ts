@@ -1,10 +1,10 @@
-/** Names that begin with `from`, or the one name that it is. */
+/** Names that begin with `from`, or exactly the name `from`. */
 export interface GlobRange {
   readonly from: string;
   readonly isPrefix: boolean;
 }
 
-/** The ranges in which the names lie that globs match, in order and apart from each other. */
+/** The ranges that contain the names that match globs, in order and disjoint. */
 export function globRanges(globs: readonly string[]): GlobRange[] {
   const starred = globs.filter((glob) => glob.includes('*'));
   const prefixes = [...new Set(starred.map((glob) => glob.slice(0, glob.indexOf('*'))))];

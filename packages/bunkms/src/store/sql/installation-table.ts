@@ -1,7 +1,7 @@
 import type { Installation, KnownKek, PublicJwk, WrappedSecrets } from '../../records/installation.ts';
 import { rows, run, type Sql } from './statement.ts';
 
-/** One statement: the two tables are of one moment. */
+/** One statement, so that both tables are from one snapshot. */
 export function* readInstallation(): Sql<Installation | undefined> {
   const found = yield* rows(
     `SELECT i.*, k.id AS kek_id, k.check_value FROM installation AS i LEFT JOIN keks AS k ON true ORDER BY k.added_at, k.id`,

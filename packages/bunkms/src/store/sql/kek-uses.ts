@@ -8,24 +8,24 @@ import { readInstallation } from './installation-table.ts';
 import { type KeyTable, namedKey } from './key-table.ts';
 import { row, rows, type Sql } from './statement.ts';
 
-/** As the expression of the index. */
+/** Exactly the expression of the index. */
 const KEK_ID = 'substr(wrapped, 2, 8)';
-/** Versions that a page of keys with all of theirs brings; a further key may add its own. */
+/** Versions after which a page of keys ends; the last key may exceed it. */
 const VERSIONS_OF_PAGE_MAX = 1_000;
-/** Keys, and audit records, that one page looks at: others wait meanwhile. */
+/** Maximum keys, and audit records, that one page reads: other calls wait. */
 const KEYS_LOOKED_AT_MAX = 250;
 const RECORDS_LOOKED_AT_MAX = 10_000;
 
-/** Tells whether all bytes that a change brings are wrapped with this KEK. */
+/** Whether all wrapped bytes of a change are wrapped with this KEK. */
 export function isWrappedWith(versions: readonly KeyVersionRecord[], kekId: string | undefined): boolean {
   return versions.every(({ wrapped }) => wrapped.length === 0 || kekIdOf(wrapped) === kekId);
 }
 
-/** What is wrapped with which KEK, by the wrapped bytes themselves. */
+/** Queries for what is wrapped with which KEK, by the wrapped bytes themselves. */
 export class KekUses {
   readonly #audit: AuditTable;
   readonly #keys: KeyTable;
-  /** As the condition of the index. */
+  /** Exactly the condition of the index. */
   readonly #wrapped: string;
 
   constructor(dialect: Dialect, audit: AuditTable, keys: KeyTable) {
@@ -34,7 +34,7 @@ export class KekUses {
     this.#wrapped = `key_versions ${dialect.indexedBy('key_versions_by_kek')} WHERE length(wrapped) > 0`;
   }
 
-  /** Sees one state only inside a snapshot. */
+  /** Consistent only inside a snapshot. */
   *count(): Sql<KekUse[]> {
     const found = yield* rows(
       `SELECT ${KEK_ID} AS kek_id, count(*) AS versions FROM ${this.#wrapped} GROUP BY ${KEK_ID}`,
@@ -72,9 +72,7 @@ export class KekUses {
     return (yield* secrets()).some((wrapped) => kekIdOf(wrapped) === kekId);
   }
 
-  /**
-   * Keys with all their versions of which one is wrapped with the KEK. Sees one state only inside a snapshot.
-   */
+  /** Keys with all their versions, if one is wrapped with the KEK. Consistent only inside a snapshot. */
   *list(kekId: string, page: PageQuery<string>): Sql<Page<NamedKey>> {
     const found = yield* rows(
       `SELECT key_id, (SELECT count(*) FROM key_versions AS v WHERE v.key_id = found.key_id) AS versions
@@ -95,7 +93,7 @@ export class KekUses {
     }
     const records = yield* this.#keys.findById(ids);
     const versions = yield* this.#keys.allVersions(ids);
-    // Anyone who took away the key alone has left a version that nothing is known of.
+    // If somebody removed only the key, its versions remain without one.
     const names = ids.map((id) => records.get(id)?.name ?? id);
     const changes = yield* this.#audit.lastChanges(names);
     const items = ids.map((id): NamedKey => {
@@ -107,10 +105,7 @@ export class KekUses {
     return { items, more: ids.length < found.length };
   }
 
-  /**
-   * Keys of which somebody may hold a copy in a wrapping with this KEK alone. Sees one state only inside a
-   * snapshot.
-   */
+  /** Keys whose holders may have copies only under this KEK. Consistent only inside a snapshot. */
   *listStaleCopies(kekId: string, page: PageQuery<string>): Sql<NamePage> {
     const names: string[] = [];
     const left = { records: RECORDS_LOOKED_AT_MAX };
@@ -124,7 +119,7 @@ export class KekUses {
     return { names };
   }
 
-  /** Whether a version that is still there was released before the key was rewrapped, and not since. */
+  /** Whether an existing version was released before the key was rewrapped, and not since. */
   *#hasStaleCopies(
     { id, name }: { readonly id: string; readonly name: string },
     left: { records: number },
@@ -150,7 +145,7 @@ export class KekUses {
       unfetched.delete(version);
     }
     left.records -= looked;
-    // Too many to say: it counts as not fetched.
+    // Too many records to decide: the key counts as not fetched.
     return unfetched.size > 0 && looked === RECORDS_LOOKED_AT_MAX;
   }
 }

@@ -71,8 +71,8 @@ function* requireActiveToken({ activeFamilies }: Repository, { jti }: KeyChange)
 }
 
 /**
- * @returns undefined, with nothing written, when the key, a storage or the current KEK is not what it was, or
- * the key was released.
+ * @returns undefined, with nothing written, when the key, a storage or the current KEK has changed, or the
+ *   key was released.
  */
 function* update(
   repository: Repository,

@@ -21,16 +21,16 @@ const VERSION_COLUMNS = [
 ] as const;
 const JOINED_VERSION = VERSION_COLUMNS.map(([name]) => `v.${name} AS v_${name}`).join(', ');
 
-/** Names that are held against globs for one page, all globs together: others wait meanwhile. */
+/** Maximum comparisons of names with globs for one page: other calls wait. */
 const GLOB_MATCHES_MAX = 20_000;
-/** Names that a page looks at however many globs there are, and how many at once. */
+/** Minimum names that a page reads, however many globs there are, and how many at once. */
 const LOOKED_AT_MIN = 200;
 const LOOK = 1_000;
 
-/** Name of a key, and a version unless it is the current one. */
+/** The name of a key, and a version; null for the current one. */
 export type KeyQuestion = readonly [name: string, version: number | null];
 
-/** What there is on a name that was never a key's. */
+/** The result for a name that was never used. */
 export const NOTHING: StoredKey = { record: undefined, versions: [], lastChange: undefined };
 
 /**
@@ -85,7 +85,7 @@ export class KeyTable {
     );
   }
 
-  /** Inside a write that knows of no key with that name or id. */
+  /** Inside a write. No key with that name or id may exist. */
   *put(record: KeyRecord): Sql<void> {
     yield* run(
       `INSERT INTO keys (name, type, state, version, revision, exportable, rotate_after_days, due_at, created_at, destroyed_at,
@@ -96,7 +96,7 @@ export class KeyTable {
     );
   }
 
-  /** Inside a write; the keys are there. */
+  /** Inside a write. The keys must exist. */
   *putVersions(versions: readonly KeyVersionRecord[]): Sql<void> {
     const stored = yield* insert(
       this.#putVersions,
@@ -112,7 +112,7 @@ export class KeyTable {
     yield* this.putVersions(versions);
   }
 
-  /** Takes out whatever has that name or that id. Inside a write. */
+  /** Removes all keys with that name or that id. Inside a write. */
   *remove({ name, id }: Pick<KeyRecord, 'name' | 'id'>): Sql<void> {
     const removed = yield* run(
       'DELETE FROM key_versions WHERE key_id = $1 OR key_id IN (SELECT id FROM keys WHERE name = $2)',
@@ -123,7 +123,7 @@ export class KeyTable {
     yield* run('DELETE FROM keys WHERE id = $1 OR name = $2', id, name);
   }
 
-  /** Inside a write. @returns false, with nothing written, when the stored key is not the one before. */
+  /** Inside a write. @returns false, with nothing written, when the stored key is not `previous`. */
   *update({ record, versions, previous }: KeyUpdate): Sql<boolean> {
     const changed = yield* run(
       `UPDATE keys SET name = $1, type = $2, state = $3, version = $4, revision = $5, exportable = $6, rotate_after_days = $7,
@@ -144,7 +144,7 @@ export class KeyTable {
     if (this.#dialect.noteRemoval !== undefined) yield* run(this.#dialect.noteRemoval);
   }
 
-  /** Keys with one of their versions and their latest change, in the order of the questions. */
+  /** Keys with one of their versions and their latest change, in the order of the queries. */
   *findStored(questions: readonly KeyQuestion[]): Sql<StoredKey[]> {
     const found = yield* each(this.#stored, questions);
     return questions.map((_, at) => {
@@ -153,7 +153,7 @@ export class KeyTable {
     });
   }
 
-  /** A key with all its versions. Sees one state only inside a snapshot. */
+  /** A key with all its versions. Consistent only inside a snapshot. */
   *findWithAllVersions(name: string): Sql<StoredKey> {
     const found = yield* row('SELECT * FROM keys WHERE name = $1', name);
     const record = found && keyRecordOf(found);
@@ -161,7 +161,7 @@ export class KeyTable {
     return { record, versions: versions ?? [], lastChange: yield* this.#audit.lastChange(name) };
   }
 
-  /** All versions of keys, in ascending order, by the id of the key. */
+  /** All versions of keys by key id, in ascending order. */
   *allVersions(ids: readonly string[]): Sql<Map<string, KeyVersionRecord[]>> {
     const found = yield* each(
       this.#allVersions,
@@ -175,7 +175,7 @@ export class KeyTable {
     return recordsOf(yield* firstOfEach(this.#byId, ids));
   }
 
-  /** For each stamp, whether the key is as it was then. */
+  /** For each stamp, whether the key is unchanged. */
   *areUnchanged(stamps: readonly KeyVersionStamp[]): Sql<boolean[]> {
     const found = yield* each(
       this.#unchanged,
@@ -184,7 +184,7 @@ export class KeyTable {
     return stamps.map((_, at) => (found[at] ?? []).length > 0);
   }
 
-  /** The latest key that was made with this idempotency key, not before `since`. */
+  /** The latest key that was created with this idempotency key at `since` or later. */
   *findIdempotent(idempotencyKey: string, since: string): Sql<KeyRecord | undefined> {
     const found = yield* row(
       'SELECT * FROM keys WHERE idempotency_key = $1 AND created_at >= $2 ORDER BY created_at DESC LIMIT 1',
@@ -194,7 +194,7 @@ export class KeyTable {
     return found && keyRecordOf(found);
   }
 
-  /** Sees one state only inside a snapshot. */
+  /** Consistent only inside a snapshot. */
   *list(globs: readonly string[], page: PageQuery<string>): Sql<FilteredPage<NamedKey, string>> {
     const names = yield* matchingNames(globs, page.after ?? '', page.limit);
     const records = recordsOf(yield* firstOfEach(this.#byName, names.items));
@@ -212,7 +212,7 @@ export class KeyTable {
     return yield* this.#named(pageOf(due, page.limit, keyRecordOf));
   }
 
-  /** Keys that their holder wants shredded. */
+  /** Keys of a holder with a deletion intent. */
   *listDeletions(holder: string, page: PageQuery<string>): Sql<Page<NamedKey>> {
     const intended = yield* rows(
       `SELECT * FROM ${this.#deletions} AND holder = $1 AND name > $2 ORDER BY name LIMIT $3`,
@@ -223,7 +223,7 @@ export class KeyTable {
     return yield* this.#named(pageOf(intended, page.limit, keyRecordOf));
   }
 
-  /** How many keys are to be shredded, or were and have content yet. */
+  /** Number of keys with a deletion intent, including shredded ones whose content remains. */
   *countDeletions(): Sql<number> {
     return (yield* row(`SELECT count(*) AS count FROM ${this.#deletions}`))?.['count'] as number;
   }
@@ -232,7 +232,7 @@ export class KeyTable {
     return `keys ${this.#dialect.indexedBy('keys_by_deletion')} WHERE intended_at IS NOT NULL AND holder IS NOT NULL`;
   }
 
-  /** Keys behind a name, as they are stored, by name. */
+  /** Keys after a name, by name. Not authenticated. */
   *after(after: string, limit: number): Sql<KeyRecord[]> {
     const sql = 'SELECT * FROM keys WHERE name > $1 ORDER BY name LIMIT $2';
     return (yield* rows(sql, after, limit)).map(keyRecordOf);
@@ -253,7 +253,7 @@ export class KeyTable {
   }
 }
 
-/** A key with what was read of it apart. */
+/** Combines a key with its separately read parts. */
 export function namedKey(
   record: KeyRecord,
   versions: readonly KeyVersionRecord[],

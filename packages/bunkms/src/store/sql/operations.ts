@@ -7,16 +7,16 @@ import type { Repository } from './repository.ts';
 import { row, run } from './statement.ts';
 import { tokenReads, tokenSnapshots, tokenWrites } from './token-operations.ts';
 
-/** A change that matters to nobody. */
+/** A write without visible effect. */
 export const TOUCH = 'UPDATE probe SET count = count + 1';
 
 /**
- * The operations of the port, as work on the database, by what they need of it. What is not here is the
- * engine's own.
+ * The operations of the port as work on the database, grouped by their isolation. The engines implement the
+ * others.
  */
 export function operationsOf(repository: Repository) {
   return {
-    /** Look at one state, or statement by statement at whatever there is. */
+    /** Reads that need no snapshot. */
     reads: {
       ...keyReads(repository),
       ...tokenReads(repository),
@@ -29,9 +29,9 @@ export function operationsOf(repository: Repository) {
         return { keys: found?.['keys'] as number, tokens: found?.['tokens'] as number };
       },
     } satisfies Partial<ReadBodies<'counts'>>,
-    /** Look with several statements at one state. */
+    /** Reads whose statements need one snapshot. */
     snapshots: { ...keySnapshots(repository), ...tokenSnapshots(repository), ...kekSnapshots(repository) },
-    /** Write, each with its record. */
+    /** Writes with an audit record. */
     writes: {
       ...keyWrites(repository),
       ...tokenWrites(repository),
@@ -42,7 +42,7 @@ export function operationsOf(repository: Repository) {
   };
 }
 
-/** Writes that no record tells of, or that begin the chain: they need no key of the chain. */
+/** Writes without a record, or that begin the chain: they need no chain key. */
 function unauditedWrites({ cluster }: Repository) {
   return {
     *initialise(chain, installation, chainKey, record) {

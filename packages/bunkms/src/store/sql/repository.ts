@@ -16,13 +16,13 @@ export interface Repository {
   readonly kekUses: KekUses;
   readonly cluster: ClusterTable;
   /**
-   * The families of those of the tokens that are active: they have a row, a genuine record of their issue,
-   * and no record revokes the family.
+   * The families of those tokens that are active: with a row, a genuine record of their issue, and no record
+   * that revokes the family.
    */
   activeFamilies(jtis: readonly string[]): Sql<ReadonlyMap<string, string>>;
 }
 
-/** @param chainKey gives the key of the audit chain, or throws while the store is locked. */
+/** @param chainKey returns the key of the audit chain, or throws while the store is locked. */
 export function createRepository(dialect: Dialect, chainKey: () => KeyObject): Repository {
   const audit = new AuditTable(dialect);
   const keys = new KeyTable(dialect, audit);

@@ -3,11 +3,11 @@ import type { MayIssue, TokenInfo } from '@bundoc/shared/contract/tokens';
 import type { AuditDraft } from '../../records/chain.ts';
 import type { KeyRecord, KeyVersionRecord } from '../../records/key-record.ts';
 
-/** A row by the names of its columns, which both databases give alike, but for booleans. */
+/** A row by column names. Both databases return the same values, except booleans. */
 export type Row = Readonly<Record<string, unknown>>;
 
 /**
- * Whatever stands in the row becomes a record: one that does not fit what the audit chain says of it is
+ * Converts any row to a record without validation: a record that contradicts the audit chain counts as
  * damaged.
  */
 export function keyRecordOf(row: Row): KeyRecord {
@@ -41,7 +41,7 @@ export function keyRecordOf(row: Row): KeyRecord {
   };
 }
 
-/** The columns of a key but its id, in the order of the tables. */
+/** The columns of a key except its id, in table order. */
 export function keyValuesOf(record: KeyRecord) {
   return [
     record.name,
@@ -66,7 +66,7 @@ export function keyValuesOf(record: KeyRecord) {
   ] as const;
 }
 
-/** @param prefix of its columns among others. */
+/** @param prefix of its columns in a joined row. */
 export function keyVersionIn(row: Row, prefix: string): KeyVersionRecord {
   const of = (column: string) => row[`${prefix}${column}`];
   return {
@@ -84,7 +84,7 @@ export function keyVersionOf(row: Row): KeyVersionRecord {
   return keyVersionIn(row, '');
 }
 
-/** Stands for what somebody changed to no JSON: it fits no digest. */
+/** Replaces text that somebody changed to invalid JSON. It matches no digest. */
 const UNREADABLE = '(unreadable)';
 const NO_LIMIT: MayIssue = { scopes: [], projects: [], keys: [UNREADABLE], ttl_s: 0 };
 
@@ -134,7 +134,7 @@ export function auditRecordOf(row: Row): AuditRecord {
   return auditRecordIn(row, '');
 }
 
-/** @param prefix of its columns among others. */
+/** @param prefix of its columns in a joined row. */
 export function auditRecordIn(row: Row, prefix: string): AuditRecord {
   const of = (column: string) => row[`${prefix}${column}`];
   const text = (column: string) => of(column) as string;
@@ -164,9 +164,9 @@ export function detailText(draft: Pick<AuditDraft, 'detail'>): string | null {
 }
 
 /**
- * A detail that somebody changed to no JSON must not end the walk that finds it: it becomes one that fits no
- * hash. So does one that is not written as the service writes it: a look-up by a member's text might not find
- * it, or find another of two members of one name.
+ * A detail that an attacker changed to invalid JSON must not end the walk that finds it, so it becomes one
+ * that matches no hash. So does a detail that is spelt differently from the service's. A look-up by a
+ * member's text might miss it, or find the wrong one of two members with the same name.
  */
 export function parseDetail(text: string): NonNullable<AuditRecord['detail']> {
   const detail = readJson<NonNullable<AuditRecord['detail']>>(text);

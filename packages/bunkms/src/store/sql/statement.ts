@@ -1,19 +1,19 @@
 import type { Row } from './row-records.ts';
 
-/** What a statement takes as a parameter. */
+/** A parameter of a statement. */
 export type SqlValue = string | number | boolean | null | Uint8Array;
 
-/** A query that is asked for many tuples of parameters at once: made by {@link Dialect.forEach}. */
+/** A query for many tuples of parameters at once, from {@link Dialect.forEach}. */
 export interface EachQuery {
   readonly sql: string;
 }
 
 /**
- * What a repository asks of the database. Parameters are `$1`, `$2`, …
+ * A statement of a repository. Parameters are `$1`, `$2`, …
  *
- * `rows`, `row` and `run` are answered with all rows, the first row or undefined, and the number of changed
- * rows. `each` is answered with the rows of each tuple, in the order of the tuples; `insert` with what the
- * statement returns, of all tuples.
+ * The answers: `rows` gets all rows, `row` the first row or undefined, `run` the number of changed rows.
+ * `each` gets the rows of each tuple, in the order of the tuples. `insert` gets the returned rows of all
+ * tuples.
  */
 export type Statement =
   | { readonly kind: 'rows' | 'row' | 'run'; readonly sql: string; readonly values: readonly SqlValue[] }
@@ -21,13 +21,13 @@ export type Statement =
       readonly kind: 'each' | 'insert';
       readonly query: EachQuery;
       readonly tuples: readonly (readonly SqlValue[])[];
-      /** Parameters behind those of a tuple, the same for all. */
+      /** Parameters after those of a tuple, the same for all. */
       readonly more: readonly SqlValue[];
     };
 
 /**
- * Work on the database that yields each {@link Statement} and resumes with its answer. So one text serves
- * both engines: SQLite runs it in one go in its thread ({@link runSync}), PostgreSQL awaits each answer
+ * Work on the database. It yields each {@link Statement} and resumes with its answer. So the same code serves
+ * both engines: SQLite runs it synchronously in its thread ({@link runSync}), PostgreSQL awaits each answer
  * ({@link runAsync}).
  */
 export type Sql<T> = Generator<Statement, T, unknown>;
@@ -41,12 +41,12 @@ export function* row(sql: string, ...values: readonly SqlValue[]): Sql<Row | und
   return (yield { kind: 'row', sql, values }) as Row | undefined;
 }
 
-/** @returns the number of rows that were changed. */
+/** @returns the number of changed rows. */
 export function* run(sql: string, ...values: readonly SqlValue[]): Sql<number> {
   return (yield { kind: 'run', sql, values }) as number;
 }
 
-/** @returns the rows of each tuple, in the order of the tuples. Without a tuple nothing is asked. */
+/** @returns the rows of each tuple, in the order of the tuples. Without tuples no statement runs. */
 export function* each(
   query: EachQuery,
   tuples: readonly (readonly SqlValue[])[],
@@ -56,7 +56,7 @@ export function* each(
   return (yield { kind: 'each', query, tuples, more }) as readonly (readonly Row[])[];
 }
 
-/** The first row of each id that has one, by id. */
+/** The first row for each id, by id; ids without rows are left out. */
 export function* firstOfEach(query: EachQuery, ids: Iterable<string>): Sql<Map<string, Row>> {
   const distinct = [...new Set(ids)];
   const found = yield* each(
@@ -71,20 +71,20 @@ export function* firstOfEach(query: EachQuery, ids: Iterable<string>): Sql<Map<s
   );
 }
 
-/** @returns what the statement returns, of all tuples. Without a tuple nothing is asked. */
+/** @returns the returned rows of all tuples. Without tuples no statement runs. */
 export function* insert(query: EachQuery, tuples: readonly (readonly SqlValue[])[]): Sql<readonly Row[]> {
   if (tuples.length === 0) return [];
   return (yield { kind: 'insert', query, tuples, more: [] }) as readonly Row[];
 }
 
-/** Runs work on a database that answers at once. */
+/** Runs work on a synchronous database. */
 export function runSync<T>(work: Sql<T>, execute: (statement: Statement) => unknown): T {
   let step = work.next();
   while (step.done !== true) step = work.next(execute(step.value));
   return step.value;
 }
 
-/** Runs work on a database whose answers are awaited, one after another. */
+/** Runs work on an asynchronous database. */
 export async function runAsync<T>(
   work: Sql<T>,
   execute: (statement: Statement) => Promise<unknown>,

@@ -54,7 +54,7 @@ export function tokenWrites({ tokens, activeFamilies }: Repository) {
   } satisfies WriteBodies<'insertToken' | 'renewToken' | 'revokeFamilies' | 'pruneTokens'>;
 }
 
-/** The families that revocations name, each with the first of them. */
+/** The families that revocations name, each with its first revocation. */
 function byFamily(records: readonly AuditDraft[]): Map<string, AuditDraft> {
   const byName = new Map<string, AuditDraft>();
   for (const record of records) {

@@ -8,7 +8,7 @@ import { pageOf } from './page-of.ts';
 import { auditRecordOf, TOKEN_COLUMNS, tokenOf, tokenValuesOf } from './row-records.ts';
 import { type EachQuery, each, firstOfEach, row, rows, run, type Sql } from './statement.ts';
 
-/** Word for word as in the indexes: only so they are used. */
+/** Exactly the conditions of the indexes: otherwise the indexes are not used. */
 const ISSUES = `action IN (${TOKEN_ACTIONS.map((action) => `'${action}'`).join(', ')})`;
 const REVOKES = `action = '${REVOCATION}'`;
 
@@ -61,23 +61,20 @@ export class TokenTable {
     yield* run(`INSERT INTO tokens (${TOKEN_COLUMNS}) VALUES (${PLACEHOLDERS})`, ...tokenValuesOf(token));
   }
 
-  /** Sees one state only inside a snapshot. */
+  /** Consistent only inside a snapshot. */
   *find(jti: string): Sql<StoredToken | undefined> {
     const found = yield* row('SELECT * FROM tokens WHERE jti = $1', jti);
     const [stored] = yield* this.#stored([{ jti, row: found && tokenOf(found) }]);
     return stored?.row === undefined && stored?.issued === undefined ? undefined : stored;
   }
 
-  /**
-   * The records of the issue of those of the tokens that have a row and whose family no record revokes, by
-   * the token.
-   */
+  /** The records of issue, by token, of those tokens that have a row and whose family is not revoked. */
   *issuesOfActive(jtis: readonly string[]): Sql<Map<string, AuditRecord>> {
     const found = yield* firstOfEach(this.#issuesOfActive, jtis);
     return new Map([...found].map(([jti, issue]) => [jti, auditRecordOf(issue)]));
   }
 
-  /** Sees one state only inside a snapshot. */
+  /** Consistent only inside a snapshot. */
   *list(page: PageQuery<string>): Sql<Page<StoredToken>> {
     const found = yield* rows(
       `SELECT * FROM tokens
@@ -90,7 +87,7 @@ export class TokenTable {
     return { items: yield* this.#stored(items.map((token) => ({ jti: token.jti, row: token }))), more };
   }
 
-  /** What the chain has on these tokens. */
+  /** Adds the chain's records to these tokens. */
   *#stored(tokens: readonly Pick<StoredToken, 'jti' | 'row'>[]): Sql<StoredToken[]> {
     const issues = yield* firstOfEach(
       this.#issues,
@@ -111,7 +108,7 @@ export class TokenTable {
     });
   }
 
-  /** Tokens behind that number, in the order of their issue, each with its own. */
+  /** Tokens after that number, in the order of their issue, each with its number. */
   *after(after: number, limit: number): Sql<{ readonly number: number; readonly token: TokenInfo }[]> {
     const found = yield* rows(
       'SELECT * FROM tokens WHERE number > $1 ORDER BY number LIMIT $2',
@@ -141,7 +138,7 @@ export class TokenTable {
     );
   }
 
-  /** Records of issues for each place, in the order of `seq`. */
+  /** Records of issue for each place, in the order of `seq`. */
   *listIssues(by: 'family' | 'issuer', places: readonly IssuePlace[], limit: number): Sql<AuditRecord[][]> {
     const found = yield* each(
       this.#issuesBy[by],

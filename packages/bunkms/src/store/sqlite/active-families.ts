@@ -1,22 +1,22 @@
 import type { Sql } from '../sql/statement.ts';
 import type { Connection } from './connection.ts';
 
-/** Tokens that are remembered; with more, all are looked up again. */
+/** Maximum cached tokens. Beyond it the cache is cleared. */
 const KNOWN_MAX = 5_000;
 
 /**
- * Families of active tokens, each authenticated by the record of its issue. What was found is remembered
- * until something could change it: a commit of any other connection, whatever it wrote, or what this
- * connection writes of tokens ({@link forget}).
+ * A cache of the families of active tokens, each authenticated by the record of its issue. The cache is valid
+ * until something could change it: any commit of another connection, or a change of tokens by this one
+ * ({@link forget}).
  */
 export class ActiveFamilies {
   readonly #connection: Pick<Connection, 'dataVersion'>;
   readonly #find: (jtis: readonly string[]) => Sql<ReadonlyMap<string, string>>;
   readonly #known = new Map<string, string>();
-  /** The state of the database that {@link #known} was found in. */
+  /** The data version of the database for {@link #known}. */
   #dataVersion: number | undefined;
 
-  /** @param find looks the families of active tokens up. */
+  /** @param find looks up the families of active tokens. */
   constructor(
     connection: Pick<Connection, 'dataVersion'>,
     find: (jtis: readonly string[]) => Sql<ReadonlyMap<string, string>>,
@@ -25,10 +25,10 @@ export class ActiveFamilies {
     this.#find = find;
   }
 
-  /** @returns the families of those tokens that are active. That one is not is not remembered. */
+  /** @returns the families of those tokens that are active. Inactive tokens are not cached. */
   *of(jtis: readonly string[]): Sql<ReadonlyMap<string, string>> {
     if (jtis.length === 0) return new Map();
-    // Asked before the look-up: a commit between the two then shows with the next call.
+    // Read before the look-up, so that the next call detects a commit between the two.
     const dataVersion = this.#connection.dataVersion();
     if (dataVersion !== this.#dataVersion) this.forget();
     this.#dataVersion = dataVersion;
@@ -45,7 +45,7 @@ export class ActiveFamilies {
     return found;
   }
 
-  /** To be called when this connection has revoked or removed tokens, or taken back what it wrote. */
+  /** Call it when this connection has revoked or removed tokens, or rolled back a write. */
   forget(): void {
     this.#known.clear();
   }

@@ -10,14 +10,14 @@ import type { Connection } from './connection.ts';
 const INSERT = `INSERT INTO audit (${AUDIT_COLUMNS.map(([name]) => name).join(', ')})
   VALUES (${AUDIT_COLUMNS.map((_, at) => `$${at + 1}`).join(', ')})`;
 
-/** The audit chain of one write transaction: each record is written at once. */
+/** The audit chain of one write transaction. Each record is written immediately. */
 export class SqliteChain implements ChainWriter {
   readonly #connection: Connection;
   readonly #onInsert: (action: string) => void;
   #chainKey: KeyObject | undefined;
   #head: ChainHead | undefined;
 
-  /** @param onInsert told of the action of each record that is written. */
+  /** @param onInsert called with the action of each written record. */
   constructor(connection: Connection, chainKey: KeyObject | undefined, onInsert: (action: string) => void) {
     this.#connection = connection;
     this.#chainKey = chainKey;

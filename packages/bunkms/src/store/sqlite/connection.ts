@@ -7,16 +7,16 @@ import { migrate } from './schema.ts';
 
 const SQLITE_BUSY = 5;
 /**
- * How long {@link Connection.truncateLog} waits for anyone who reads: all else waits for this thread
- * meanwhile, milliseconds.
+ * How long {@link Connection.truncateLog} waits for readers, milliseconds. It is short, because all other
+ * calls wait for this thread.
  */
 const TRUNCATE_WAIT_MS = 50;
-/** How long an opener tries to switch a new database to WAL while another process does the same. */
+/** Tries to switch a new database to WAL while another process does the same. */
 const WAL_TRIES = 100;
 const WAL_PAUSE_MS = 20;
 
 /**
- * One connection to the database file: pragmas, prepared statements, write transactions. Synchronous.
+ * A synchronous connection to the database file, with pragmas, prepared statements and write transactions.
  *
  * One class, because statements, transactions and the file are checked and closed together.
  */
@@ -28,8 +28,7 @@ export class Connection {
   readonly #statements = new Map<string, StatementSync>();
 
   /**
-   * Opens the file, makes it (mode 0600, its folder 0700) if it is not there, and brings its schema up to
-   * date.
+   * Opens the file, creates it (mode 0600, its folder 0700) if it does not exist, and migrates its schema.
    *
    * @param busyTimeoutMs how long a statement waits for another process's transaction.
    */
@@ -37,15 +36,14 @@ export class Connection {
     this.#path = path;
     this.#busyTimeoutMs = busyTimeoutMs;
     mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
-    // SQLite gives its -wal and -shm files the mode of the database, so it is enough to make this one.
+    // SQLite gives its -wal and -shm files the mode of the database, so only this file needs it.
     closeSync(openSync(path, 'a', 0o600));
     this.#file = statSync(path, { bigint: true });
     this.#database = new DatabaseSync(path, { timeout: busyTimeoutMs, enableForeignKeyConstraints: true });
     this.#useWal();
-    // FULL makes a commit in WAL mode wait for fsync; NORMAL would lose the last commits with the power.
+    // FULL makes a commit in WAL mode wait for fsync. NORMAL could lose the last commits in a power failure.
     this.#database.exec('PRAGMA synchronous = FULL');
-    // What is deleted or replaced is overwritten with zeros, so that a destroyed key does not linger in free
-    // pages.
+    // Overwrites deleted and replaced data with zeros, so that no destroyed key remains in free pages.
     this.#database.exec('PRAGMA secure_delete = ON');
     this.write(() => migrate(this.#database));
   }
@@ -77,17 +75,17 @@ export class Connection {
     return this.#prepare(sql).all(...values.map(inputOf));
   }
 
-  /** A number that is another one once any other connection, of whatever process, has committed a change. */
+  /** A number that changes once any other connection, in any process, has committed a change. */
   dataVersion(): number {
     return this.row('PRAGMA data_version')?.['data_version'] as number;
   }
 
-  /** @returns the number of rows that were changed. */
+  /** @returns the number of changed rows. */
   run(sql: string, ...values: readonly SqlValue[]): number {
     return Number(this.#prepare(sql).run(...values.map(inputOf)).changes);
   }
 
-  /** Runs `look` on one state of the database, while others write. */
+  /** Runs `look` on one snapshot of the database, while others write. */
   read<T>(look: () => T): T {
     this.#prepare('BEGIN').run();
     try {
@@ -98,7 +96,7 @@ export class Connection {
   }
 
   /**
-   * Runs `change` as one transaction that holds the write lock from its start, so what it reads stays true
+   * Runs `change` as one transaction that holds the write lock from its start. So what it reads stays true
    * until it commits.
    */
   write<T>(change: () => T): T {
@@ -113,18 +111,12 @@ export class Connection {
     }
   }
 
-  /**
-   * Begins {@link write} for what does not end in one call; {@link commit} ends it, {@link close} takes it
-   * back.
-   */
+  /** Begins a {@link write} over several calls. {@link commit} ends it, {@link close} rolls it back. */
   beginWrite(): void {
     this.#database.exec('BEGIN IMMEDIATE');
   }
 
-  /**
-   * Begins to look at one state of the database, which is that of the first read; {@link commit} or
-   * {@link close} ends it.
-   */
+  /** Begins a snapshot of the database, as of the first read. {@link commit} or {@link close} ends it. */
   beginRead(): void {
     this.#database.exec('BEGIN');
   }
@@ -135,7 +127,7 @@ export class Connection {
   }
 
   /**
-   * Moves the write-ahead log into the database and cuts it off: older states of pages lie in it.
+   * Checkpoints and truncates the write-ahead log, because it contains older states of pages.
    *
    * @returns false when another connection still reads from it.
    */
@@ -149,13 +141,13 @@ export class Connection {
   }
 
   /**
-   * SQLite would go on in a file that was removed or renamed: what is acknowledged would be gone with the
-   * process.
+   * SQLite would continue in a file that was removed or renamed, and acknowledged writes would be lost with
+   * the process.
    */
   #requireFile(): void {
     const file = statSync(this.#path, { bigint: true, throwIfNoEntry: false });
     if (file?.ino !== this.#file.ino || file.dev !== this.#file.dev)
-      throw new Error('the database file was removed, or another is in its place');
+      throw new Error('the database file was removed or replaced');
   }
 
   close(): void {
@@ -172,8 +164,8 @@ export class Connection {
   }
 
   /**
-   * The switch to WAL does not wait for the busy timeout when two new connections deadlock over it, so it is
-   * tried again here.
+   * Switches to WAL, with retries: SQLite does not wait for the busy timeout when two new connections
+   * deadlock over the switch.
    */
   #useWal(): void {
     for (let tries = 1; ; tries++) {
@@ -188,7 +180,7 @@ export class Connection {
   }
 }
 
-/** SQLite has no booleans. */
+/** Converts a value for SQLite, which has no booleans. */
 function inputOf(value: SqlValue): SQLInputValue {
   return typeof value === 'boolean' ? Number(value) : value;
 }

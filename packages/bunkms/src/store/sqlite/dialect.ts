@@ -1,12 +1,12 @@
 import type { Dialect } from '../sql/dialect.ts';
 
-/** What SQLite says in its own way. Without `INDEXED BY` it may rather walk a table. */
+/** The SQLite dialect. Without `INDEXED BY`, SQLite might scan a table. */
 export const SQLITE: Dialect = {
   indexedBy: (index) => `INDEXED BY ${index}`,
-  // With the sign no index is one of this expression.
+  // The sign makes it an expression without an index.
   unindexed: (column) => `+${column}`,
   contains: (column, text) => `instr(${column}, ${text}) > 0`,
-  // A detail that somebody changed to no JSON must not stand in the way of the walk that finds it.
+  // A detail that somebody changed to invalid JSON must not make the walk fail that finds it.
   detailMember: (name, table) =>
     `(CASE WHEN json_valid(${table}.detail) THEN json_extract(${table}.detail, '$.${name}') END)`,
   storageOfDetail: `detail ->> '$.storage'`,
@@ -22,10 +22,10 @@ export const SQLITE: Dialect = {
       VALUES (${columns.map((_, at) => `$${at + 1}`).join(', ')}) ${rest}`,
   }),
   returningReplaced: '',
-  // `secure_delete` overwrites what is taken out; `scrub` takes care of the log.
+  // `secure_delete` overwrites removed data; `scrub` truncates the log.
   noteRemoval: undefined,
   untilColumn: 'until',
-  // All processes that have the file open run on this machine, by its clock.
+  // All processes with this file open share the clock of this machine.
   *clockTranslation() {
     return (time) => time;
   },

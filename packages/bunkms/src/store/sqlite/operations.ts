@@ -12,7 +12,7 @@ import type { Connection } from './connection.ts';
 import { SQLITE } from './dialect.ts';
 
 /**
- * The store's operations over one connection, synchronous: they run in the worker. Each write is one
+ * The synchronous operations of the store on one connection, which run in the worker. Each write is one
  * transaction.
  */
 export function sqliteOperations(connection: Connection): StoreOperations {
@@ -29,13 +29,13 @@ export function sqliteOperations(connection: Connection): StoreOperations {
   const run = <T>(work: Sql<T>): T => runSync(work, (statement) => connection.execute(statement));
   const write = <T>(change: (chain: SqliteChain) => Sql<T>): T => {
     const onInsert = (action: string) => {
-      // An issue makes a token active, and one that is not active is not remembered.
+      // An issue needs no `forget`, because inactive tokens are not cached.
       if (action === REVOCATION) families.forget();
     };
     try {
       return connection.write(() => run(change(new SqliteChain(connection, unlockedKey, onInsert))));
     } catch (error) {
-      // What was found meanwhile may have been taken back.
+      // Cached results may depend on the write that was rolled back.
       families.forget();
       throw error;
     }

@@ -8,8 +8,8 @@ import { madeByEarlierBuild } from '../earlier-build.ts';
 const FIRST = 7;
 
 /**
- * Each entry brings the schema from the version {@link FIRST} - 1 + its index to the next. Entries are never
- * changed once released, only added to.
+ * Each entry migrates the schema from version {@link FIRST} - 1 + its index to the next. Released entries are
+ * never changed; new ones are appended.
  */
 const MIGRATIONS: readonly string[] = [
   `
@@ -134,13 +134,13 @@ const MIGRATIONS: readonly string[] = [
   `,
 ];
 
-/** The schema that this release works with. */
+/** The schema version of this release. */
 const CURRENT = FIRST - 1 + MIGRATIONS.length;
 
 /**
- * Brings the schema up to date; several processes may try at once. Call inside a write transaction.
+ * Migrates the schema. Several processes may try at once. Call it inside a write transaction.
  *
- * @throws Error when a newer release has written to this database, or an earlier build.
+ * @throws Error when a newer release or an earlier build has written to this database.
  */
 export function migrate(database: DatabaseSync): void {
   const row = database.prepare('PRAGMA user_version').get();

@@ -36,7 +36,7 @@ describe('the SQLite store', () => {
   });
 
   test('answers within its deadline while another process holds the write lock, and recovers', async () => {
-    // To make the tables takes as long as the disk takes.
+    // Creating the tables may take long on a busy disk.
     await (await openSqliteStore({ dataDir: folder, onCrash, deadlineMs: PATIENT_MS })).close();
     await using store = await openSqliteStore({ dataDir: folder, onCrash, deadlineMs: 5_000 });
     const other = new DatabaseSync(databasePathOf(folder));
@@ -49,7 +49,7 @@ describe('the SQLite store', () => {
     await expect.poll(() => probed().catch(() => false)).toBe(true);
   });
 
-  test('answers a look-up before longer work that is asked for in the same turn', async () => {
+  test('answers a look-up before longer work of the same turn is done', async () => {
     await using store = await openSqliteStore({ dataDir: folder, onCrash, deadlineMs: PATIENT_MS });
     const other = new DatabaseSync(databasePathOf(folder));
     other.exec('BEGIN IMMEDIATE');
@@ -71,7 +71,7 @@ describe('the SQLite store', () => {
         renameSync(`${path}.copy`, path);
       },
     ],
-  ])('acknowledges nothing any more when its file %s', async (_what, change) => {
+  ])('acknowledges nothing after its file %s', async (_what, change) => {
     const store = await openSqliteStore({ dataDir: folder, onCrash, deadlineMs: PATIENT_MS });
     await store.probe();
     change(databasePathOf(folder));
@@ -82,7 +82,7 @@ describe('the SQLite store', () => {
     await store.close();
   });
 
-  test('does not open a database that a newer release has written', async () => {
+  test('refuses a database of a newer release', async () => {
     await (await openSqliteStore({ dataDir: folder, onCrash, deadlineMs: PATIENT_MS })).close();
     const database = new DatabaseSync(databasePathOf(folder));
     database.exec('PRAGMA user_version = 99');
@@ -95,7 +95,7 @@ describe('the SQLite store', () => {
     );
   });
 
-  test('does not open what is no database, and leaves it as it is', async () => {
+  test('refuses a file that is not a database, and does not change it', async () => {
     writeFileSync(databasePathOf(folder), 'this is a letter, and no database at all');
     await expect(openSqliteStore({ dataDir: folder, onCrash, deadlineMs: PATIENT_MS })).rejects.toMatchObject(
       {
@@ -105,7 +105,7 @@ describe('the SQLite store', () => {
     expect(statSync(databasePathOf(folder)).size).toBe(40);
   });
 
-  test('reports a folder that it cannot make', async () => {
+  test('reports a folder that it cannot create', async () => {
     writeFileSync(join(folder, 'file'), '');
     await expect(
       openSqliteStore({ dataDir: join(folder, 'file', 'kms'), onCrash, deadlineMs: PATIENT_MS }),

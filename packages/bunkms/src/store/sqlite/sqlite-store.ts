@@ -8,17 +8,17 @@ import type { TransferOperations } from './transfers.ts';
 import { WorkerRpc } from './worker-rpc.ts';
 
 export interface SqliteStoreOptions {
-  /** The folder of the database; made, mode 0700, if it is not there. */
+  /** The folder of the database. Created with mode 0700 if it does not exist. */
   readonly dataDir: string;
-  /** Told once when the storage thread ends by itself; every call fails from then on. */
+  /** Called once when the storage thread ends unexpectedly. From then on every call fails. */
   readonly onCrash: (error: Error) => void;
-  /** How long one operation may take, its wait for others included, milliseconds. */
+  /** How long one operation may take, including waits for others, milliseconds. */
   readonly deadlineMs: number;
 }
 
 /** Opening starts a thread, may migrate the schema, and may replay a write-ahead log. */
 const OPEN_DEADLINE_MS = 15_000;
-/** Everything that was loaded goes to the disk at once. */
+/** Deadline for the commit of a load, which writes everything to the disk. */
 const COMMIT_LOAD_DEADLINE_MS = 600_000;
 const PENDING_MAX = 1_024;
 
@@ -27,15 +27,14 @@ export function databasePathOf(dataDir: string): string {
 }
 
 /**
- * Opens the store in SQLite (WAL, `synchronous=FULL`), in a thread of its own. Several processes may have it
+ * Opens the store in SQLite (WAL, `synchronous=FULL`) in a separate thread. Several processes may have it
  * open.
  *
  * @throws AppError `storage_unavailable` when it cannot be opened.
  */
 export async function openSqliteStore(options: SqliteStoreOptions): Promise<KmsStore> {
   const { deadlineMs } = options;
-  // Below the deadline, so that a caller learns from SQLite that another process is writing, and nothing is
-  // done late.
+  // Below the deadline, so that callers get SQLite's busy error and no work happens after the deadline.
   const workerData: SqliteWorkerData = {
     path: databasePathOf(options.dataDir),
     busyTimeoutMs: Math.floor(deadlineMs * 0.75),
@@ -44,7 +43,7 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<KmsS
   const worker = new Worker(new URL(`./sqlite-worker.${fromSource ? 'ts' : 'js'}`, import.meta.url), {
     name: 'bunkms-sqlite',
     workerData,
-    // The thread needs nothing of the environment, and the environment may hold the KEK.
+    // The thread needs no environment variables, and they may contain the KEK.
     env: {},
     execArgv: fromSource ? ['--conditions=@bundoc/source', '--disable-warning=ExperimentalWarning'] : [],
   });
@@ -60,7 +59,8 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<KmsS
 
 function remoteStore(rpc: WorkerRpc): KmsStore {
   /**
-   * The types are those of the port on both sides: `sqlite/operations.ts` implements it, this passes it on.
+   * Both sides have the types of the port: `sqlite/operations.ts` implements it, and this forwards calls to
+   * it.
    */
   const remote =
     <Name extends keyof StoreOperations>(name: Name, deadlineMs?: number) =>
@@ -125,7 +125,7 @@ function remoteStore(rpc: WorkerRpc): KmsStore {
   };
 }
 
-/** Calls of {@link TransferOperations}, as the thread of the store serves them. */
+/** Calls a {@link TransferOperations} method in the thread of the store. */
 type Transfer = <Name extends keyof TransferOperations>(
   name: Name,
   deadlineMs?: number,

@@ -1,6 +1,6 @@
 /**
- * The thread that owns the database connection: SQLite blocks, and a hung disk must not hang the thread that
- * answers requests. Requests are served one at a time, in the order of their arrival.
+ * The thread that owns the database connection. SQLite blocks, and a hung disk must not block the thread that
+ * answers requests. Requests are served one at a time, in order of arrival.
  */
 import assert from 'node:assert/strict';
 import { isMainThread, parentPort, workerData } from 'node:worker_threads';
@@ -17,7 +17,10 @@ export interface SqliteWorkerData {
 }
 
 const SQLITE_FULL = 13;
-/** Look-ups that take microseconds: their answers go as one message, which costs more than they do. */
+/**
+ * Look-ups that take microseconds. Their answers share one message, because a message costs more than a
+ * look-up.
+ */
 const QUICK: ReadonlySet<string> = new Set<keyof StoreOperations>([
   'findActiveTokenFamily',
   'findKey',
@@ -30,7 +33,7 @@ const { path, busyTimeoutMs } = workerData as SqliteWorkerData;
 let connection: Connection | undefined;
 let operations: (StoreOperations & TransferOperations) | undefined;
 
-/** Opened by the first request, so that a failure to open has a request to be reported to. */
+/** Opens the store at the first request, so that a failure to open can be reported to a request. */
 function opened(): StoreOperations & TransferOperations {
   connection ??= new Connection(path, busyTimeoutMs);
   operations ??= {
@@ -45,7 +48,7 @@ function serve(request: WorkerRequest): unknown {
     connection?.close();
     return undefined;
   }
-  // Nobody waits for it any more: doing it now would only surprise.
+  // Nobody waits for it any more, so it must not take effect now.
   if (process.hrtime.bigint() > request.expiresAtNs) throw new AppError('storage_unavailable');
   const operation = opened()[request.operation as keyof ReturnType<typeof opened>] as (
     ...args: unknown[]
@@ -66,7 +69,7 @@ port.on('message', (requests: readonly WorkerRequest[]) => {
     replies = [];
   };
   for (const request of requests) {
-    // What takes longer keeps no answer waiting.
+    // Send the answers before longer work.
     if (!QUICK.has(request.operation)) post();
     replies.push(replyTo(request));
     if (request.operation === 'close') {

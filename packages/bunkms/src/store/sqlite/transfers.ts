@@ -10,26 +10,25 @@ import type { Connection } from './connection.ts';
 import { SQLITE } from './dialect.ts';
 
 /**
- * Reading and filling a whole store, step by step, so that no call takes long. Each transfer has a connection
- * of its own.
+ * Reads or fills a whole store in steps, so that no call takes long. Each transfer has a separate connection.
  */
 export interface TransferOperations {
-  /** @returns the number that the other calls take. */
+  /** @returns the number of the transfer for the other calls. */
   beginReadAll(): number;
   /** The next batch; an empty one at the end. */
   readMore(transfer: number): readonly StoreEntry[];
-  /** @returns undefined when there is something in the store. */
+  /** @returns undefined when the store is not empty. */
   beginLoad(chainKey: KeyObject): number | undefined;
   loadMore(transfer: number, entries: readonly LoadEntry[]): void;
-  /** Makes what was loaded durable, all of it. */
+  /** Makes the complete load durable. */
   commitLoad(transfer: number): void;
-  /** Ends a transfer of either kind; takes back a load that was not committed. */
+  /** Ends a transfer of either kind; rolls back a load that was not committed. */
   endTransfer(transfer: number): void;
 }
 
 /** @param connect opens a further connection to the database. */
 export function transferOperations(connect: () => Connection): TransferOperations {
-  const repository = createRepository(SQLITE, () => assert.fail('a transfer asks for no token'));
+  const repository = createRepository(SQLITE, () => assert.fail('a transfer reads no active tokens'));
   const readings = new Map<number, { connection: Connection; reader: EntryReader }>();
   const loads = new Map<number, { connection: Connection; chain: SqliteChain }>();
   let last = 0;
@@ -66,7 +65,10 @@ export function transferOperations(connect: () => Connection): TransferOperation
     commitLoad: (transfer) => {
       const load = loads.get(transfer);
       assert(load !== undefined, 'there is no such transfer');
-      assert(runOn(load.connection, readInstallation()) !== undefined, 'what is loaded has an installation');
+      assert(
+        runOn(load.connection, readInstallation()) !== undefined,
+        'loaded entries include an installation',
+      );
       load.connection.commit();
     },
     endTransfer: (transfer) => {

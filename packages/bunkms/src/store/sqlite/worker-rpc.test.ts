@@ -3,7 +3,7 @@ import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 import { describe, expect, test } from 'vitest';
 import { WorkerRpc } from './worker-rpc.ts';
 
-/** A thread that answers with its arguments, unless asked otherwise. */
+/** A thread that answers with its arguments unless told otherwise. */
 const ECHO = `
   const { parentPort } = require('node:worker_threads');
   const answer = ({ id, operation, args, expiresAtNs }, at, { length }) => {
@@ -26,7 +26,7 @@ function rpcTo(source: string, options: { deadlineMs?: number; pendingMax?: numb
 }
 
 describe('a call into the storage thread', () => {
-  test('gives what the thread answers, or the failure with its reason as the cause', async () => {
+  test('returns the answer of the thread, or the failure with its reason as the cause', async () => {
     await using echo = rpcTo(ECHO);
     expect(await echo.rpc.call('echo', [1, 'two'])).toEqual([1, 'two']);
     await expect(echo.rpc.call('fail', [])).rejects.toMatchObject({
@@ -35,7 +35,7 @@ describe('a call into the storage thread', () => {
     });
   });
 
-  test('goes there with the others of its turn of the event loop, in their order', async () => {
+  test('is sent together with the others of its turn of the event loop, in order', async () => {
     await using echo = rpcTo(ECHO);
     const calls = ['place', 'place', 'fail', 'place'].map((operation) => echo.rpc.call(operation, []));
     expect(await Promise.allSettled(calls)).toMatchObject([
@@ -47,7 +47,7 @@ describe('a call into the storage thread', () => {
     expect(await echo.rpc.call('place', [])).toEqual([0, 1]);
   });
 
-  test('fails alone when what it brings cannot be sent', async () => {
+  test('fails alone when its arguments cannot be sent', async () => {
     await using echo = rpcTo(ECHO);
     const calls = [1, () => undefined, 3].map((argument) => echo.rpc.call('echo', [argument]));
     expect(await Promise.allSettled(calls)).toMatchObject([
@@ -64,7 +64,7 @@ describe('a call into the storage thread', () => {
     expect(echo.crashes).toEqual([]);
   });
 
-  test('tells the thread when it expires, so that nothing is begun late', async () => {
+  test('tells the thread when it expires, so that no work begins late', async () => {
     await using echo = rpcTo(ECHO, { deadlineMs: PATIENT_MS });
     const expires = (await echo.rpc.call('expires', [])) as bigint;
     const leftMs = Number(expires - process.hrtime.bigint()) / 1e6;
@@ -82,7 +82,7 @@ describe('a call into the storage thread', () => {
   });
 
   test.each(['crash', 'end'])(
-    'fails with all others when the thread ends by itself (%s), now and later',
+    'fails with all others when the thread ends unexpectedly (%s), now and later',
     async (how) => {
       await using echo = rpcTo(ECHO);
       const calls = [echo.rpc.call(how, []), echo.rpc.call('echo', [])];
@@ -93,7 +93,7 @@ describe('a call into the storage thread', () => {
   );
 });
 
-test('closing twice is closing once, and is no crash', async () => {
+test('closing twice has the effect of closing once, and does not count as a crash', async () => {
   const { rpc, crashes } = rpcTo(ECHO);
   await Promise.all([rpc.close(), rpc.close()]);
   expect(crashes).toEqual([]);

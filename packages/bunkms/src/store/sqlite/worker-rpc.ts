@@ -7,8 +7,8 @@ export interface WorkerRequest {
   readonly operation: string;
   readonly args: readonly unknown[];
   /**
-   * By `process.hrtime`, which all threads of a process share. A request that was not begun by then is not
-   * begun.
+   * Deadline by `process.hrtime`, which all threads of a process share. A request that has not begun by then
+   * never begins.
    */
   readonly expiresAtNs: bigint;
 }
@@ -24,15 +24,15 @@ export type WorkerReply =
 
 export interface WorkerRpcOptions {
   readonly deadlineMs: number;
-  /** Calls that may wait at once; beyond it `overloaded`. */
+  /** Maximum pending calls. Beyond it `overloaded`. */
   readonly pendingMax: number;
-  /** Told once when the thread ends without having been asked to; nothing restarts it. */
+  /** Called once when the thread ends unexpectedly. It is not restarted. */
   readonly onCrash: (error: Error) => void;
 }
 
 /**
- * How long the end of a thread is waited for, milliseconds. One that hangs in a system call ends only with
- * that.
+ * How long to wait for the end of a thread, milliseconds. A thread that hangs in a system call ends only
+ * after it.
  */
 const TERMINATE_MS = 500;
 
@@ -43,15 +43,15 @@ interface Pending {
 }
 
 /**
- * Calls into a worker thread with a deadline each. When the deadline passes the caller gets
- * `storage_unavailable`; what the thread was doing goes on, so the outcome of a write is unknown then.
+ * Calls into a worker thread, each with a deadline. After the deadline the caller gets `storage_unavailable`,
+ * but the thread continues its work, so the outcome of a write is unknown.
  */
 export class WorkerRpc {
   readonly #worker: Worker;
   readonly #options: WorkerRpcOptions;
   readonly #pending = new Map<number, Pending>();
   /**
-   * Requests of this turn of the event loop, which go to the thread as one message: a message costs as much
+   * Requests of this turn of the event loop, which are sent as one message, because a message costs as much
    * as a look-up.
    */
   #unsent: WorkerRequest[] = [];
@@ -77,7 +77,7 @@ export class WorkerRpc {
   }
 
   /**
-   * Lets the thread finish what was asked before, for as long as one call may take, then ends it. Idempotent;
+   * Lets the thread finish earlier calls, for at most the deadline of one call, then ends it. Idempotent;
    * never throws.
    */
   close(): Promise<void> {
@@ -117,7 +117,7 @@ export class WorkerRpc {
     }
   }
 
-  /** What cannot be sent fails by itself. */
+  /** Sends one request alone; if it cannot be sent, it fails alone. */
   #sendAlone(request: WorkerRequest): void {
     try {
       this.#worker.postMessage([request]);
@@ -128,7 +128,7 @@ export class WorkerRpc {
 
   #settle(reply: WorkerReply): void {
     const pending = this.#pending.get(reply.id);
-    if (pending === undefined) return; // Its deadline has passed.
+    if (pending === undefined) return; // The deadline has passed.
     this.#pending.delete(reply.id);
     clearTimeout(pending.timer);
     if ('failure' in reply)
@@ -148,7 +148,7 @@ export class WorkerRpc {
   }
 }
 
-/** The reason goes into the cause, for the log: it is no business of the caller's. */
+/** The reason is the cause of the error, for the log only. */
 function unavailable(reason: string, cause?: Error): AppError {
   return new AppError('storage_unavailable', { cause: new Error(reason, { cause }) });
 }

@@ -61,9 +61,9 @@ const PLANTED: readonly [string, (path: string, outside: string) => unknown, Reg
     /symbolic link/,
   ],
   ['a link to a device', (path) => symlinkSync('/dev/zero', path), /symbolic link/],
-  ['a pipe', (path) => execFileSync('mkfifo', [path]), /no regular file/],
+  ['a pipe', (path) => execFileSync('mkfifo', [path]), /not a regular file/],
   ['a folder', (path) => mkdirSync(path), /folder where a file belongs/],
-  ['a socket', listen, /no regular file/],
+  ['a socket', listen, /not a regular file/],
 ];
 
 async function listen(path: string): Promise<void> {
