@@ -86,7 +86,8 @@ export function registerLists(
         work,
         // Other reads may run while the project is being opened.
         inTurn: async (read) => {
-          const take = () => work.outside(() => pageReads.take(shareOfRequest(request), 1));
+          const take = async () =>
+            places.use(await work.outside(() => pageReads.take(shareOfRequest(request), 1)));
           let place = await take();
           if (!reservePageNow(request, PAGE_BYTES_MAX)) {
             // Other reads may run while it waits for memory.
@@ -94,7 +95,6 @@ export function registerLists(
             await work.outside(() => reserveAnotherPage(request, PAGE_BYTES_MAX));
             place = await take();
           }
-          places.use(place);
           const page = await read();
           // The page stays in memory until it is joined, but the selection of fields runs in turns that may
           // take long.

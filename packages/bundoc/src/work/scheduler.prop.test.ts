@@ -229,6 +229,21 @@ describe('long work', () => {
     await expect(work.pause()).rejects.toThrow('nobody waits');
   });
 
+  it('returns a hold that it has taken, if it may not go on then', async () => {
+    const bench = new WorkBench();
+    const scheduler = new Scheduler(bench.ports);
+    const reads = room(8);
+    const abort = new AbortController();
+    using work = scheduler.work(key(1), 'projection', abort.signal);
+    const taken = work.outside(async () => {
+      const hold = await reads.take(key(1), 1);
+      abort.abort(new Error('the client has gone'));
+      return hold;
+    });
+    await expect(taken).rejects.toThrow('the client has gone');
+    expect(reads.held).toBe(0);
+  });
+
   it('is not charged for its waits', async () => {
     const bench = new WorkBench();
     const scheduler = new Scheduler(bench.ports);

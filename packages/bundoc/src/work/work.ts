@@ -88,7 +88,10 @@ export class Work implements Disposable {
     this.#scheduler.spend(this, us);
   }
 
-  /** Waits for something else than the processor. What `begin` does before it waits belongs to the task. */
+  /**
+   * Waits for something else than the processor. What `begin` does before it waits belongs to the task. A hold
+   * that it takes is returned if the task may not go on.
+   */
   async outside<T>(begin: () => T | Promise<T>): Promise<T> {
     this.#requireTime();
     await this.pause();
@@ -99,8 +102,13 @@ export class Work implements Disposable {
       this.leave();
     }
     const result = await begun;
-    this.#requireTime();
-    await this.pause();
+    try {
+      this.#requireTime();
+      await this.pause();
+    } catch (error) {
+      if (isDisposable(result)) result[Symbol.dispose]();
+      throw error;
+    }
     return result;
   }
 
@@ -226,6 +234,10 @@ export class Work implements Disposable {
     }
     this.#requireTime();
   }
+}
+
+function isDisposable(result: unknown): result is Disposable {
+  return typeof result === 'object' && result !== null && Symbol.dispose in result;
 }
 
 /** Begins long work of the service itself for one project. */
