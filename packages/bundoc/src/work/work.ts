@@ -89,8 +89,8 @@ export class Work implements Disposable {
   }
 
   /**
-   * Waits for something else than the processor. What `begin` does before it waits belongs to the task. A hold
-   * that it takes is returned if the task may not go on.
+   * Waits for something else than the processor. What `begin` does before it waits belongs to the task. A
+   * hold that it takes is returned if the task may not go on.
    */
   async outside<T>(begin: () => T | Promise<T>): Promise<T> {
     this.#requireTime();
