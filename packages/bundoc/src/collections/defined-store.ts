@@ -65,8 +65,6 @@ export async function openDefinedStore(
  * Works on any store. Each store has one instance, so its view of the definitions is always current. A
  * collection without a definition costs one lookup in a map.
  *
- * It has as many members as its port; most only delegate to the store below.
- *
  * One class, because it has the members of its port; most pass a call on to the store below.
  */
 export class DefinedStore implements CollectionStore {

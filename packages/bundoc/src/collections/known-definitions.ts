@@ -139,7 +139,7 @@ export class KnownDefinitions {
     return this.#known.get(collection);
   }
 
-  /** Whether the definition of this collection is among those of which it cannot be seen whose they are. */
+  /** Whether the definition of this collection may be among those with an opaque name. */
   #isUnnamed(collection: string): boolean {
     if (this.#unnamed.size === 0) return false;
     const name = this.#store.nameOf?.(definitionRef(collection));

@@ -52,7 +52,7 @@ export type Room = Pick<Share, 'tryTake' | 'charge' | 'held' | 'heldBy' | 'capac
  * refused later would be lost.
  */
 const ADMITTED_MAX = 64;
-const ADMITTED_OF_SUBJECT_MIN = 2;
+const ADMITTED_OF_SUBJECT_MIN = 4;
 /** How often work that may not begin yet is looked at, milliseconds. */
 const PARKED_LOOK_MS = 1_000;
 
@@ -165,13 +165,21 @@ export class Scheduler implements AsyncDisposable {
     if (this.#resuming !== undefined && this.#resuming !== work) return false;
     this.#resuming = undefined;
     this.#settle(nowMs);
-    const isNext = this.#holder === work || this.#competing === 0;
+    const isNext = this.#holder === work || (this.#competing === 0 && !this.#mustPark(work));
     const leftUs = isNext ? SLICE_US - this.#turnUs : 0;
     if (leftUs <= 0) return false;
     this.#running = work;
     this.#sinceMs = nowMs;
     this.#untilMs = nowMs + leftUs / 1_000;
     return true;
+  }
+
+  /** The holder goes on. What others did since the grant is of the turn, and not its own. */
+  resumed(work: Work): void {
+    if (this.#resuming !== work || this.#running !== work) return;
+    const nowMs = this.#ports.nowMs();
+    this.#turnUs += (nowMs - this.#sinceMs) * 1_000;
+    this.#sinceMs = nowMs;
   }
 
   /** A task waits for something else: what is left of the slice is for others. */
@@ -185,8 +193,14 @@ export class Scheduler implements AsyncDisposable {
   /** @param hasBegun other work is refused when it has waited too long. */
   enqueue(work: Work, hasBegun: boolean): void {
     if (!hasBegun) this.#unbegun.set(work, this.#ports.nowMs());
-    if (!hasBegun && !work.isAdmitted && this.#admittedOf(work.key) >= this.#admittedMax) this.#park(work);
+    if (!hasBegun && this.#mustPark(work)) this.#park(work);
     else this.#compete(work);
+  }
+
+  /** Whether work that has not begun waits until others of its subject have ended. */
+  #mustPark(work: Work): boolean {
+    if (work.isAdmitted || !isCounted(work)) return false;
+    return this.#parked.has(work.key.subject) || this.#admittedOf(work.key) >= this.#admittedMax;
   }
 
   #compete(work: Work): void {
@@ -237,7 +251,7 @@ export class Scheduler implements AsyncDisposable {
 
   /** Work of a request counts from here on until it ends. */
   admit(work: Work): void {
-    if (work.isAdmitted || work.isOwn) return;
+    if (work.isAdmitted || !isCounted(work)) return;
     work.isAdmitted = true;
     this.#admitted.set(work.key.subject, this.#admittedOf(work.key) + 1);
   }
@@ -247,9 +261,14 @@ export class Scheduler implements AsyncDisposable {
     work.isAdmitted = false;
     const { subject } = work.key;
     const left = this.#admittedOf(work.key) - 1;
-    if (left > 0) this.#admitted.set(subject, left);
-    else this.#admitted.delete(subject);
-    this.#unpark(subject);
+    if (left > 0) {
+      this.#admitted.set(subject, left);
+      this.#unpark(subject);
+      return;
+    }
+    // There is one subject less, so each may have more.
+    this.#admitted.delete(subject);
+    for (const waits of [...this.#parked.keys()]) this.#unpark(waits);
   }
 
   get nowMs(): number {
@@ -360,6 +379,11 @@ export class Scheduler implements AsyncDisposable {
     this.#holder.granted();
     this.#resuming = this.#holder;
   }
+}
+
+/** Reads of single documents and sends of changes hold hardly anything, so they are not limited in number. */
+function isCounted({ isOwn, kind }: Work): boolean {
+  return !isOwn && kind !== 'read' && kind !== 'changes';
 }
 
 /** By itself: for commands and tests, where nobody else has work. */

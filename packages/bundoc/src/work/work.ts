@@ -229,6 +229,7 @@ export class Work implements Disposable {
     this.#scheduler.enqueue(this, this.#hasBegun || this.isOwn);
     try {
       await turn.promise;
+      this.#scheduler.resumed(this);
     } finally {
       signal?.removeEventListener('abort', onAbort);
     }

@@ -44,7 +44,7 @@ export class Connections {
   readonly #ofReserve = new Set<string>();
   /** Whether a peer is a trusted proxy, so that its `X-Forwarded-For` counts; undefined without proxies. */
   readonly isProxy: ((address: string) => boolean) | undefined;
-  /** What each address has that is no proxy, the latest last. */
+  /** What each address has beside the reserve, but for proxies; the latest last. */
   readonly #ofAddress = new Map<string, Map<Socket, Disposable>>();
   /** Connections that have sent nothing, the oldest first, with their start times. */
   readonly #silent = new Map<Socket, number>();
@@ -89,7 +89,7 @@ export class Connections {
       hold[Symbol.dispose]();
       this.#silent.delete(socket);
     };
-    if (this.#isProxyAt(peer)) socket.once('close', close);
+    if (this.#isProxyAt(peer) || this.#ofReserve.has(nameOf(socket))) socket.once('close', close);
     else {
       const sockets = this.#ofAddress.get(key.subject) ?? new Map<Socket, Disposable>();
       this.#ofAddress.set(key.subject, sockets.set(socket, hold));

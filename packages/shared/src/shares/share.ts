@@ -78,8 +78,9 @@ export class Share {
       const more = units - held.units;
       held.units = units;
       this.#add(held, more);
-      if (held.ofReserve && units > this.#smallMax) this.#leaveReserve(held);
-      if (more < 0) this.#serve();
+      const hasOutgrown = held.ofReserve && units > this.#smallMax;
+      if (hasOutgrown) this.#leaveReserve(held);
+      if (more < 0 || hasOutgrown) this.#serve();
     },
     end: (held) => {
       this.#add(held, -held.units);

@@ -52,8 +52,6 @@ export interface BirthsOptions {
  * Projects without a catalog. The log has their births, which contain their `project.json`. Folders are
  * written without a sync, because a start restores them from the log.
  *
- * Writing, syncing and replacing a birth follow one state of each project, which only this class changes.
- *
  * One class, because writing, syncing and replacing a birth follow one state of each project.
  */
 export class Births {

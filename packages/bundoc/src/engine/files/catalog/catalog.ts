@@ -57,8 +57,6 @@ export interface ListedPlace extends LivingDocument, DocumentRef {
  *
  * States may be applied twice and, while loading, in any order: the one with the higher `seq` wins.
  *
- * It is long because only its members know the columns of the table.
- *
  * One class, because all that reads or writes the table knows its columns, and nothing else does.
  */
 export class Catalog {

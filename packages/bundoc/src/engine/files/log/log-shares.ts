@@ -3,24 +3,27 @@ import type { LogLimits } from './log-api.ts';
 import type { Attached } from './log-turns.ts';
 import type { Segments } from './segments.ts';
 
-/** From this fill of the log on, the source with most uncovered bytes waits first. */
+/** From this fill of the log on, sources with too many uncovered bytes wait. */
 const WAIT_FROM = 0.75;
 /**
- * From this fill on, so does every source of a subject with too many. A subject by itself has the rest of the
- * log.
+ * From this fill on, all sources of a subject with too many bytes wait. A single subject may use the rest of
+ * the log.
  */
 const SUBJECT_WAITS_FROM = 0.875;
-/** Of a project, and of a subject. What the service does for itself has the share of a project alone. */
+/**
+ * Divisors for the share of a project and of a subject. The service's own work only has the share of a
+ * project.
+ */
 const SHARES = 8;
 const SUBJECT_SHARES = 4;
 
-/** Who has more of a log that is nearly full than its share. */
+/** The shares of projects and subjects in a nearly full log. */
 export class LogShares {
   readonly #limits: LogLimits;
   readonly #segments: Segments;
   readonly #index: HandleIndex;
   readonly #attached: ReadonlyMap<string, Attached>;
-  /** Bytes of subjects, for as long as one frame is made: only a log that is nearly full needs them. */
+  /** Bytes by subject, cached while one frame is composed: only a nearly full log needs them. */
   #uncovered: ReadonlyMap<string, number> | undefined;
   #ofReserve: ReadonlyMap<string, number> | undefined;
 
@@ -52,8 +55,8 @@ export class LogShares {
   }
 
   /**
-   * When the log is nearly full, the source with most uncovered bytes waits first, and then the subject: the
-   * shares shrink with what is left.
+   * In a nearly full log, large sources wait first, and then large subjects. The shares shrink with the
+   * remaining space.
    *
    * @returns whose share is used up.
    */

@@ -47,8 +47,6 @@ interface FreedSegment {
 /**
  * The files of the log: the live ones, the free ones, and how many more may be created.
  *
- * It has many short members, so that the log, its writer and its readers are independent of each other.
- *
  * One class, because live, free and new files share one limit.
  */
 export class Segments {

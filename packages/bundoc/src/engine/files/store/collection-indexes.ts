@@ -61,8 +61,6 @@ interface Indexed {
  * visible. Existing documents enter in the background, except those that have changed in the meantime and are
  * therefore already in.
  *
- * Its members are those of its port, and what commits and checkpoints need.
- *
  * One class, because it has the members of the port, and what a commit and a checkpoint ask of indexes.
  */
 export class CollectionIndexes implements EngineIndexes {

@@ -103,9 +103,6 @@ export interface EmbeddedParts {
  * the catalog and acknowledged. Document files follow in the background. A checkpoint makes them and the
  * catalog durable, so that the log can reuse its segments.
  *
- * It has as many members as its two ports. The reader, the queue of commits, the indexes and the resealing do
- * the work.
- *
  * One class, because it has the members of its two ports; the reader, the queue of commits, the indexes and
  * the resealing do the work.
  */
