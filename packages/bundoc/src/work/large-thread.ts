@@ -2,6 +2,7 @@ import { extname } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import type { FieldFault, ProblemCode } from '@bundoc/shared/contract/problem';
+import { workerEnvironment } from '@bundoc/shared/runtime/worker-environment';
 import { WAIT_MS_MAX } from '@bundoc/shared/shares/share';
 import type { ShareKey } from '@bundoc/shared/shares/share-key';
 import { FairTurns } from './fair-turns.ts';
@@ -158,7 +159,7 @@ export class LargeThread implements AsyncDisposable {
     const extension = extname(import.meta.url);
     const worker = new Worker(new URL(`./large-worker${extension}`, import.meta.url), {
       name: 'large documents',
-      env: {},
+      env: workerEnvironment(),
       execArgv: extension === '.ts' ? ['--conditions=@bundoc/source'] : [],
       resourceLimits: { maxOldGenerationSizeMb: HEAP_MIB },
     });

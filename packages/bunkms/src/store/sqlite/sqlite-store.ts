@@ -1,6 +1,7 @@
 import type { KeyObject } from 'node:crypto';
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
+import { workerEnvironment } from '@bundoc/shared/runtime/worker-environment';
 import type { KmsStore, StoreOperations } from '../port.ts';
 import type { LoadEntry, StoreEntry } from '../transfer.ts';
 import type { SqliteWorkerData } from './sqlite-worker.ts';
@@ -43,8 +44,8 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<KmsS
   const worker = new Worker(new URL(`./sqlite-worker.${fromSource ? 'ts' : 'js'}`, import.meta.url), {
     name: 'bunkms-sqlite',
     workerData,
-    // The thread needs no environment variables, and they may contain the KEK.
-    env: {},
+    // The thread needs no variables of the process, and they may contain the KEK.
+    env: workerEnvironment(),
     execArgv: fromSource ? ['--conditions=@bundoc/source', '--disable-warning=ExperimentalWarning'] : [],
   });
   const rpc = new WorkerRpc(worker, { deadlineMs, pendingMax: PENDING_MAX, onCrash: options.onCrash });

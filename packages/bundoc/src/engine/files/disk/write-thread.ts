@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import { extname } from 'node:path';
 import { Worker } from 'node:worker_threads';
+import { workerEnvironment } from '@bundoc/shared/runtime/worker-environment';
 import type { FileChange } from './disk.ts';
 import { END, type FilesToWrite, REMOVED, type WriteFailure, type WritePlace } from './files-to-write.ts';
 
@@ -90,7 +91,7 @@ export class WriteThread implements AsyncDisposable {
     // Works from `dist` and from the sources, whose types Node strips.
     const extension = extname(import.meta.url);
     const worker = new Worker(new URL(`./write-worker${extension}`, import.meta.url), {
-      env: {},
+      env: workerEnvironment(),
       execArgv: extension === '.ts' ? ['--conditions=@bundoc/source'] : [],
       workerData: this.#place,
     });

@@ -1,5 +1,6 @@
 import { extname } from 'node:path';
 import { Worker } from 'node:worker_threads';
+import { workerEnvironment } from '@bundoc/shared/runtime/worker-environment';
 import {
   ASKED,
   BYTES,
@@ -37,7 +38,7 @@ export class LogThread {
     this.#words = new Int32Array(shared.words);
     // Works from `dist` and from the sources, whose types Node strips.
     const file = new URL(`./log-worker${extname(import.meta.url)}`, import.meta.url);
-    this.#worker = new Worker(file, { env: {}, execArgv: [], workerData: shared });
+    this.#worker = new Worker(file, { env: workerEnvironment(), execArgv: [], workerData: shared });
     this.#worker.unref();
     this.#worker.on('message', (failure: LogWriteFailure) => this.#settle(failure));
     this.#worker.on('error', (error) => this.#died(error));
