@@ -111,7 +111,7 @@ export function registerLists(
 }
 
 /**
- * `{"documents":[…],"unreadable":[…],"total":…,"next_cursor":"…"}`, with the documents' bytes unchanged.
+ * `{"documents":[…],"unreadable":[…],"total":…,"next_cursor":"…"}`. The bytes of documents do not change.
  * `unreadable` lists ids of undecryptable documents, if any.
  */
 function pageText({ texts, unreadable, next, total }: ListPage, work: Work): Promise<Buffer> {

@@ -182,6 +182,23 @@ describe('long work', () => {
     for (const work of begun) work[Symbol.dispose]();
   });
 
+  it.each(['read', 'write', 'changes'] as const)('of kind %s is not bounded in number', async (kind) => {
+    const bench = new WorkBench();
+    const scheduler = new Scheduler(bench.ports);
+    using other = scheduler.work(key(1), 'query');
+    expect(other.pause()).toBeUndefined();
+    other.leave();
+    using _second = scheduler.work(key(2), 'query');
+    expect(_second.pause()).toBeUndefined();
+    bench.take(SLICE_US);
+    const waits = Array.from({ length: 200 }, () => scheduler.work(key(1), kind).pause());
+    for (let turns = 0; scheduler.waiting > 0; turns++) {
+      expect(turns).toBeLessThan(waits.length + 1);
+      await bench.turn();
+    }
+    await Promise.all(waits);
+  });
+
   it('finds a few places for a subject when others have taken all of them', async () => {
     const bench = new WorkBench();
     const places = room(8);

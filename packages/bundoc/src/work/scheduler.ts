@@ -47,9 +47,9 @@ export interface SchedulerDeps {
 export type Room = Pick<Share, 'tryTake' | 'charge' | 'held' | 'heldBy' | 'capacity' | 'refusal'>;
 
 /**
- * Requests whose work runs at a time while several subjects have some, and of each subject at least. Work
- * that has begun holds memory and what it has read. If all began at once, what was done for those that are
- * refused later would be lost.
+ * Requests of {@link COUNTED_KINDS} that run at a time while several subjects have some, and of each subject
+ * at least. Work that has begun holds memory and what it has read. If all began at once, what was done for
+ * those that are refused later would be lost.
  */
 const ADMITTED_MAX = 64;
 const ADMITTED_OF_SUBJECT_MIN = 4;
@@ -381,9 +381,11 @@ export class Scheduler implements AsyncDisposable {
   }
 }
 
-/** Reads of single documents and sends of changes hold hardly anything, so they are not limited in number. */
+/** Work that holds many documents. Reads and writes of single ones also wait for the storage, in groups. */
+const COUNTED_KINDS: ReadonlySet<WorkKind> = new Set(['query', 'projection', 'batch', 'patch']);
+
 function isCounted({ isOwn, kind }: Work): boolean {
-  return !isOwn && kind !== 'read' && kind !== 'changes';
+  return !isOwn && COUNTED_KINDS.has(kind);
 }
 
 /** By itself: for commands and tests, where nobody else has work. */

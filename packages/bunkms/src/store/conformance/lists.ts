@@ -6,8 +6,8 @@ import { cursorOf, type FilteredPage } from '../page.ts';
 import type { KmsStore } from '../port.ts';
 
 /**
- * Number of keys in {@link FilledStore}, with names `a.000000`, `b.000001`, …: the number of each is 37 times
- * its place, modulo this.
+ * Number of keys in {@link FilledStore}, with names `a.000000`, `b.000001`, …: the number of each is 37
+ * times its place, modulo this.
  */
 export const NAMES = 25_000;
 /**
