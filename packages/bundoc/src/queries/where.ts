@@ -131,7 +131,7 @@ class WhereParser {
       case '$elemMatch':
         return this.#elemMatch(operand, place, depth);
       default:
-        return this.#fault(place, 'is no operator that is known here', undefined);
+        return this.#fault(place, 'unknown operator', undefined);
     }
   }
 
