@@ -191,7 +191,9 @@ describe('long work', () => {
     using _second = scheduler.work(key(2), 'query');
     expect(_second.pause()).toBeUndefined();
     bench.take(SLICE_US);
-    const waits = Array.from({ length: 200 }, () => scheduler.work(key(1), kind).pause());
+    const waits = Array.from({ length: 200 }, async () => {
+      await scheduler.work(key(1), kind).pause();
+    });
     for (let turns = 0; scheduler.waiting > 0; turns++) {
       expect(turns).toBeLessThan(waits.length + 1);
       await bench.turn();
