@@ -124,7 +124,10 @@ export class ProjectUpkeep {
     await this.#forEach(
       'expiry',
       'expired documents could not be removed',
-      (project, store) => this.#removeExpired(project, store),
+      async (project, store) => {
+        const removed = await store.expired.sweepRound();
+        if (removed > 0) this.#options.logger.debug({ project, removed }, 'expired documents were removed');
+      },
       projects,
     );
   }
@@ -199,11 +202,6 @@ export class ProjectUpkeep {
         'documents were sealed under the new key version',
       );
     return resealed > 0 && store.pendingReencryption > 0;
-  }
-
-  async #removeExpired(project: string, store: DefinedStore): Promise<void> {
-    const removed = await store.expired.sweepRound();
-    if (removed > 0) this.#options.logger.debug({ project, removed }, 'expired documents were removed');
   }
 }
 
