@@ -906,7 +906,8 @@ describe('after a rotation', () => {
     await store[Symbol.asyncDispose]();
     project.rotate();
     const rotatedStore = await project.open(disk);
-    while (rotatedStore.pendingReencryption > 0) expect((await rotatedStore.reseal(500)).resealed).toBeLessThan(4);
+    while (rotatedStore.pendingReencryption > 0)
+      expect((await rotatedStore.reseal(500)).resealed).toBeLessThan(4);
     const again = await project.open(disk.powerCut('synced only'));
     for (let n = 0; n < 14; n++)
       expect((await again.get(ref(`big-${n}`)))?.text.toString()).toContain(`"n":${n},`);
