@@ -1,6 +1,6 @@
 import type { Clock } from '@bundoc/shared/runtime/clock';
 
-/** Wait before the unreadable documents of a pass are tried again, milliseconds. It doubles with each pass. */
+/** Wait before the unreadable documents of a pass are tried again, milliseconds. Each pass doubles it. */
 const AGAIN_MS = 60_000;
 const AGAIN_MS_MAX = 3_600_000;
 

@@ -202,8 +202,8 @@ export class FileProjects implements Projects {
   }
 
   /**
-   * `project.json` goes last. Until then, opening asks for the destroyed key, and answers that the project was
-   * deleted.
+   * `project.json` goes last. Until then, opening asks for the destroyed key, and the answer is that the
+   * project was deleted.
    */
   async remove(project: string, mark: DeletionMark): Promise<void> {
     const { disk, engine, tmp } = this.#options;
