@@ -175,7 +175,8 @@ export class RowReader {
     const { seq, purgedSeq, rows } = found;
     // A reader that starts from zero cannot have missed a purged tombstone.
     const known = after === 0 ? purgedSeq : horizon;
-    if (purgedSeq > Math.max(after, known)) throw new AppError('position_gone');
+    // A position after the last commit is of another history: that of a later copy, or of another project.
+    if (purgedSeq > Math.max(after, known) || after > seq) throw new AppError('position_gone');
     const states = rows.map((row) => this.#requiredState(row));
     return {
       changes: states.map((state) => ({
