@@ -195,13 +195,14 @@ export class ProjectUpkeep {
   /** @returns whether to continue immediately. */
   async #reseal(project: string, store: DefinedStore): Promise<boolean> {
     if (store.pendingReencryption === 0) return false;
-    const resealed = await store.reseal(this.#options.resealsMax);
+    const { logger, resealsMax } = this.#options;
+    const { resealed, skipped, cause, goesOn } = await store.reseal(resealsMax);
+    const left = store.pendingReencryption;
     if (resealed > 0)
-      this.#options.logger.info(
-        { project, resealed, left: store.pendingReencryption },
-        'documents were sealed under the new key version',
-      );
-    return resealed > 0 && store.pendingReencryption > 0;
+      logger.info({ project, resealed, left }, 'documents were sealed under the new key version');
+    if (skipped > 0)
+      logger.warn({ err: cause, project, skipped }, 'documents could not be re-sealed and are tried again');
+    return goesOn && left > 0;
   }
 }
 

@@ -906,20 +906,50 @@ describe('after a rotation', () => {
     await store[Symbol.asyncDispose]();
     project.rotate();
     const rotatedStore = await project.open(disk);
-    while (rotatedStore.pendingReencryption > 0) expect(await rotatedStore.reseal(500)).toBeLessThan(4);
+    while (rotatedStore.pendingReencryption > 0)
+      expect((await rotatedStore.reseal(500)).resealed).toBeLessThan(4);
     const again = await project.open(disk.powerCut('synced only'));
     for (let n = 0; n < 14; n++)
       expect((await again.get(ref(`big-${n}`)))?.text.toString()).toContain(`"n":${n},`);
   });
 
-  it('re-sealing looks once at a document that does not open, and leaves it', async () => {
+  it('re-sealing leaves an unreadable document pending, reports it, and tries it again after growing waits', async () => {
     const { project, disk, store } = await rotated();
     await store.checkpoint();
+    const clock = project.clock as FakeClock;
     const name = project.cipher.fileName(ref('d1'));
-    disk.tamper(`/p/docs/${name}`, Buffer.from('x'));
+    const path = `/p/docs/${name}`;
+    const genuine = await disk.read(path, 1_000_000);
+    disk.tamper(path, Buffer.from('x'));
     let resealed = 0;
-    for (let n = 0; n < 20; n++) resealed += await store.reseal(5);
-    expect([resealed, store.pendingReencryption, project.damaged]).toEqual([28, 1, [name]]);
+    let skipped = 0;
+    const pass = async () => {
+      for (let goesOn = true; goesOn; ) {
+        const done = await store.reseal(5);
+        expect(done.cause === undefined).toBe(done.skipped === 0);
+        resealed += done.resealed;
+        skipped += done.skipped;
+        goesOn = done.goesOn;
+      }
+    };
+    await pass();
+    expect([resealed, skipped, store.pendingReencryption, project.damaged]).toEqual([28, 1, 1, [name]]);
+    for (const waitMs of [60_000, 120_000]) {
+      clock.advance(waitMs - 1);
+      await pass();
+      const before = skipped;
+      clock.advance(1);
+      await pass();
+      expect(skipped).toBe(before + 1);
+    }
+    // Repaired, as from a backup. Its key version is needed until then.
+    disk.tamper(path, genuine as Buffer);
+    clock.advance(240_000);
+    await pass();
+    expect([resealed, skipped, store.pendingReencryption]).toEqual([29, 3, 0]);
+    await store[Symbol.asyncDispose]();
+    project.forgetFormerVersions();
+    await check(await project.open(disk.powerCut('synced only')));
   });
 
   it('re-sealing goes on where a crash cut it short, and never undoes a write that came between', async () => {
