@@ -5,6 +5,7 @@ import { type FrameOnDisk, flip } from './log-frames.ts';
 import type { SimulatedDisk } from './simulated-disk.ts';
 import { closeEngine } from './test-engine.ts';
 import { put, ref, remove } from './writes.ts';
+
 const P = '/projects/p/';
 /** The expected content of the documents of {@link made}. */
 export const EXPECTED: Record<string, string> = { a: 'old a', b: 'new b', e: 'e', f: 'f' };
