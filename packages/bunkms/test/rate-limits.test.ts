@@ -181,7 +181,7 @@ describe('rate limits', () => {
 
   test('limit the storage advances of one token with its renewals: 1000 at once, then ten per second', async () => {
     await start({});
-    const service = async () => (await kms.issue({ scope: ['kms:create_key'] })).token;
+    const service = async () => (await kms.issue({ scope: ['kms:create_key'], keys: ['*-dek'] })).token;
     const [token, other] = [await service(), await service()];
     const to = randomUUID();
     const path = `/v1/storages/${randomUUID()}/advance`;
