@@ -1,4 +1,4 @@
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { importDocuments } from '@bundoc/bundoc/operations/import-documents';
 import { linesOf } from '@bundoc/bundoc/operations/ndjson';
@@ -178,6 +178,47 @@ describe('bundoc import and export', () => {
       await notes.put('x', { n: 3 });
     }
     expect(existsSync(`${path}.import-state`)).toBe(false);
+  });
+
+  describe('an export that was interrupted', () => {
+    const path = () => file('stopped.ndjson');
+    /** Leaves what a run leaves that was killed after its first page. */
+    async function interrupt(partial: (page: string) => string) {
+      const project = client.project('stopped');
+      for (const id of ['a', 'b', 'c']) await project.collection('notes').put(id, { id });
+      const { changes, since } = await project.changesPage({ documents: true, limit: 2 });
+      const page = changes.map(({ document }) => `${document?.text}\n`).join('');
+      writeFileSync(`${path()}.partial`, partial(page));
+      const done = { since, documents: 2, deletions: 0, unreadable: ['notes/damaged'] };
+      const about = { project: 'stopped', collection: null, from: null, deletions: false };
+      const state = { format: 1, ...about, bytes: Buffer.byteLength(page), done };
+      writeFileSync(`${path()}.export-state`, JSON.stringify(state));
+    }
+
+    it('is continued, and still reports documents that its first run could not read', async () => {
+      await interrupt((page) => `${page}{"half":`);
+      const { code, stderr } = await bundoc(['export', 'stopped', path()]);
+      expect([code, stderr]).toEqual([
+        1,
+        expect.stringMatching(/^3 documents;.*\ndoes not open: notes\/damaged\n$/),
+      ]);
+      const ids = readFileSync(path(), 'utf8')
+        .trim()
+        .split('\n')
+        .map((line) => JSON.parse(line).id);
+      expect(ids).toEqual(['a', 'b', 'c']);
+      expect(existsSync(`${path()}.export-state`)).toBe(false);
+      rmSync(path());
+    });
+
+    it('is refused when its output was cut, and starts over when that was removed', async () => {
+      await interrupt((page) => page.slice(1));
+      const refused = await bundoc(['export', 'stopped', path()]);
+      expect([refused.code, refused.stderr]).toEqual([2, expect.stringContaining('was changed: remove it')]);
+      rmSync(`${path()}.partial`);
+      expect((await bundoc(['export', 'stopped', path()])).code).toBe(0);
+      expect(readFileSync(path(), 'utf8').trim().split('\n')).toHaveLength(3);
+    });
   });
 
   it('name the lines that the service refuses, and write nothing from their batch', async () => {
