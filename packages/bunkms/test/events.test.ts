@@ -3,7 +3,7 @@ import { rmSync } from 'node:fs';
 import { createServer, request, type Server } from 'node:http';
 import { EventStream } from '@bundoc/shared/http/event-stream';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { revocationDraft } from '../src/records/token-record.ts';
 import { type OpenedStream, openEvents } from './support/events.ts';
 import { FaultyStore } from './support/faulty-store.ts';
@@ -49,7 +49,7 @@ describe('the event stream', () => {
     rmSync(installation.dataDir, { recursive: true });
   });
 
-  test('begins with a reset, and has the events of the keys that the token is for', async () => {
+  it('begins with a reset, and has the events of the keys that the token is for', async () => {
     using stream = await begun((await service(['*-dek'])).token);
     for (const name of ['a-dek', 'other', 'b-dek']) await rotate(name);
     const [reset, ...events] = await told(stream, 3);
@@ -64,7 +64,7 @@ describe('the event stream', () => {
     expect(events[0]?.id).toBe(`${rotated?.seq}:${rotated?.hash}`);
   });
 
-  test('has an event for every change in the chain, and none for refusals', async () => {
+  it('has an event for every change in the chain, and none for refusals', async () => {
     using stream = await begun((await service()).token);
     const types = [
       'rotate',
@@ -93,7 +93,7 @@ describe('the event stream', () => {
     expect(events.map(({ type }) => type)).toEqual([...types, 'update'].map((type) => `key.${type}`));
   });
 
-  test('has revoked tokens: earlier ones at the start, later ones at once', async () => {
+  it('has revoked tokens: earlier ones at the start, later ones at once', async () => {
     const [old, expired, late] = [await service(), await service(['*'], 60), await service()];
     for (const { jti } of [old, expired])
       await kms.api(`/v1/tokens/${jti}`, { method: 'DELETE', token: admin });
@@ -111,7 +111,7 @@ describe('the event stream', () => {
     });
   });
 
-  test('resumes where it was cut off, across a restart, without gaps or duplicates', async () => {
+  it('resumes where it was cut off, across a restart, without gaps or duplicates', async () => {
     const { token } = await service(['*-dek']);
     const first = await begun(token);
     await rotate('a-dek');
@@ -133,7 +133,7 @@ describe('the event stream', () => {
     ]);
   });
 
-  test.each([
+  it.each([
     ['none', () => ''],
     ['no place', () => 'x'],
     ['of the future', (id: string) => id.replace(/^\d+/, '999999')],
@@ -149,7 +149,7 @@ describe('the event stream', () => {
     expect(new Set(same.seen.map(({ type }) => type))).toEqual(new Set(['heartbeat']));
   });
 
-  test('begins again for a place that is too old', async () => {
+  it('begins again for a place that is too old', async () => {
     const { token } = await service();
     const first = await begun(token);
     const id = lastId(first);
@@ -161,7 +161,7 @@ describe('the event stream', () => {
     expect(again.seen[0]?.type).toBe('reset');
   });
 
-  test('ends when its token is revoked, and when it expires', async () => {
+  it('ends when its token is revoked, and when it expires', async () => {
     const [revoked, short] = [await service(), await service(['*'], 60)];
     using first = await begun(revoked.token);
     using second = await begun(short.token);
@@ -173,7 +173,7 @@ describe('the event stream', () => {
     expect((await open(revoked.token)).status).toBe(401);
   });
 
-  test('ends for a token that was revoked while the stream was being opened', async () => {
+  it('ends for a token that was revoked while the stream was being opened', async () => {
     const issued = await service();
     const { token } = issued;
     faulty.replaced.auditHead = async (real) => {
@@ -184,7 +184,7 @@ describe('the event stream', () => {
     await expect.poll(() => stream.isEnded).toBe(true);
   });
 
-  test('is recorded, and is not opened when that fails', async () => {
+  it('is recorded, and is not opened when that fails', async () => {
     const { token, jti } = await service();
     using _stream = await begun(token);
     expect((await kms.records()).at(-1)).toMatchObject({ action: 'events.open', actor: 'bundoc', jti });
@@ -192,7 +192,7 @@ describe('the event stream', () => {
     expect((await open(token)).status).toBe(503);
   });
 
-  test('is opened a limited number of times for one token, and again when others end', async () => {
+  it('is opened a limited number of times for one token, and again when others end', async () => {
     const { token } = await service();
     const streams: OpenedStream[] = [];
     for (let n = 0; n < 16; n++) streams.push(await open(token));
@@ -202,7 +202,7 @@ describe('the event stream', () => {
     await expect.poll(async () => (await open(token)).status).toBe(200);
   });
 
-  test('is silent while the chain cannot be read, so that it counts as dead, and then continues', async () => {
+  it('is silent while the chain cannot be read, so that it counts as dead, and then continues', async () => {
     using stream = await begun((await service()).token);
     const beats = () => stream.seen.filter(({ type }) => type === 'heartbeat').length;
     let looks = 0;
@@ -220,7 +220,7 @@ describe('the event stream', () => {
     expect(kms.logs.filter((line) => line.includes('events are delayed'))).toHaveLength(1);
   });
 
-  test('does not delay the stop of the service', async () => {
+  it('does not delay the stop of the service', async () => {
     using stream = await begun((await service()).token);
     // No timeout that it might wait for fires.
     vi.useFakeTimers({ toFake: ['setTimeout'] });
@@ -240,7 +240,7 @@ describe('a reader that does not read', () => {
     server.close();
   });
 
-  test('is cut off, and its events are not buffered', async () => {
+  it('is cut off, and its events are not buffered', async () => {
     const opened = Promise.withResolvers<EventStream>();
     server = createServer((_request, response) => opened.resolve(new EventStream(response)));
     server.listen(0, '127.0.0.1');

@@ -12,7 +12,7 @@ import { type AuditRecord, auditRecordSchema } from '@bundoc/shared/contract/aud
 import { kmsEventSchema } from '@bundoc/shared/contract/events';
 import { keyDetailSchema, keyPageSchema } from '@bundoc/shared/contract/keys';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { lineOf } from '../src/audit/ship/shipper.ts';
 import { ciphertextKeyOf, decryptFrom, encryptionKeyOf } from '../src/encryption/ciphertext.ts';
 import { blockOf, placeOf } from '../src/events/record-events.ts';
@@ -41,7 +41,7 @@ describe('docs/formats/wrapped-key.md', () => {
   const file = golden('wrapped-key');
   const vault = new Vault([createSecretKey(hex(file.kek))]);
 
-  test('describes what this release reads', () => {
+  it('describes what this release reads', () => {
     expect(vault.currentKekId).toBe(file.kekId);
     expect(vault.checkValueOf(file.kekId)).toBe(file.kekCheckValue);
     expect(vault.unwrapDek(hex(file.dek.wrapped), file.dek).toString('hex')).toBe(file.dek.plaintext);
@@ -50,7 +50,7 @@ describe('docs/formats/wrapped-key.md', () => {
     );
   });
 
-  test('suffices to unwrap a key without this code', () => {
+  it('suffices to unwrap a key without this code', () => {
     const wrapped = hex(file.dek.wrapped);
     const kek = hex(file.kek);
     const kekId = wrapped.subarray(1, 9).toString('hex');
@@ -68,7 +68,7 @@ describe('docs/formats/wrapped-key.md', () => {
 describe('docs/formats/ciphertext.md', () => {
   const file = golden('ciphertext');
 
-  test('describes what this release reads', () => {
+  it('describes what this release reads', () => {
     const key = encryptionKeyOf(createSecretKey(hex(file.dek)));
     expect(key.export().toString('hex')).toBe(file.encryptionKey);
     for (const { plaintext, aad, ciphertext } of file.items) {
@@ -77,7 +77,7 @@ describe('docs/formats/ciphertext.md', () => {
     }
   });
 
-  test('suffices to decrypt without this code', () => {
+  it('suffices to decrypt without this code', () => {
     const key = Buffer.from(hkdfSync('sha256', hex(file.dek), '', 'bunkms/encrypt/v1', 32));
     const ecb = (block: Buffer) =>
       createCipheriv('aes-256-ecb', key, null).setAutoPadding(false).update(block);
@@ -106,7 +106,7 @@ describe('docs/formats/ciphertext.md', () => {
 describe('docs/formats/audit-chain.md', () => {
   const file = golden('audit-chain') as { chainKey: string; records: AuditRecord[] };
 
-  test('describes what this release reads', async () => {
+  it('describes what this release reads', async () => {
     for (const record of file.records) auditRecordSchema.strict().parse(record);
     expect(await verifyChain(createSecretKey(hex(file.chainKey)), file.records)).toEqual({
       intact: true,
@@ -114,7 +114,7 @@ describe('docs/formats/audit-chain.md', () => {
     });
   });
 
-  test('suffices to verify a chain without this code', () => {
+  it('suffices to verify a chain without this code', () => {
     let previous = '0'.repeat(64);
     for (const record of file.records) {
       const { time, severity, action, outcome, actor, jti, key, version, source, request_id, code, detail } =
@@ -145,13 +145,13 @@ describe('docs/formats/key-record.md', () => {
     wrapped: hex(version.wrapped),
   }));
 
-  test('describes what this release reads', () => {
+  it('describes what this release reads', () => {
     const stored = { record, versions, lastChange: auditRecordSchema.strict().parse(file.change) };
     expect(keyFault(createSecretKey(hex(file.chainKey)), 'project-a-dek', stored)).toBeUndefined();
     for (const version of versions) expect(isGenuineVersion(record, version)).toBe(true);
   });
 
-  test('suffices to authenticate a key without this code', () => {
+  it('suffices to authenticate a key without this code', () => {
     const sha256 = (fields: unknown[]) => createHash('sha256').update(JSON.stringify(fields)).digest('hex');
     for (const [index, one] of file.versions.entries()) {
       const { keyId, version, kcv, state, createdAt, destroyedAt, wrapped } = one;
@@ -174,7 +174,7 @@ describe('docs/formats/kek-records.md', () => {
   const file = golden('kek-records') as { chainKey: string; records: AuditRecord[] };
   const [old, current] = ['bbf08bdade8d60dd', '5c541a715d5d0d22'];
 
-  test('describes what this release reads', () => {
+  it('describes what this release reads', () => {
     for (const record of file.records) auditRecordSchema.strict().parse(record);
     expect(foldKekRecords(createSecretKey(hex(file.chainKey)), file.records)).toEqual({
       current,
@@ -192,14 +192,14 @@ describe('docs/formats/kek-records.md', () => {
     });
   });
 
-  test('has records of which any change is detected', () => {
+  it('has records of which any change is detected', () => {
     for (const [at, record] of file.records.entries()) {
       const records = file.records.with(at, { ...record, time: '2026-01-02T00:00:00.000Z' });
       expect(foldKekRecords(createSecretKey(hex(file.chainKey)), records)).toEqual({ seq: record.seq });
     }
   });
 
-  test('has records of an earlier release, which make the latest added KEK current', () => {
+  it('has records of an earlier release, which make the latest added KEK current', () => {
     const chainKey = createSecretKey(hex(file.chainKey));
     const [made, staged] = file.records as [AuditRecord, AuditRecord];
     const { seq, prev_hash: previous } = staged;
@@ -213,7 +213,7 @@ describe('docs/formats/shipped-audit.md', () => {
   const text = readFileSync(new URL('golden/shipped-audit.golden.ndjson', import.meta.url), 'utf8');
   const file = golden('audit-chain') as { chainKey: string; records: AuditRecord[] };
 
-  test('describes what this release writes, and contains the chain', async () => {
+  it('describes what this release writes, and contains the chain', async () => {
     expect(file.records.map(lineOf).join('')).toBe(text);
     const records = text
       .trimEnd()
@@ -230,7 +230,7 @@ describe('docs/formats/shipped-audit.md', () => {
 describe('docs/formats/events.md', () => {
   const text = readFileSync(new URL('golden/events.golden.txt', import.meta.url), 'utf8');
 
-  test('describes what this release writes and the contract reads', () => {
+  it('describes what this release writes and the contract reads', () => {
     const blocks = text.trimEnd().split('\n\n');
     const written = blocks.map((block) => {
       const field = (name: string) => new RegExp(`^${name}: (.*)$`, 'm').exec(block)?.[1];
@@ -241,7 +241,7 @@ describe('docs/formats/events.md', () => {
   });
 });
 
-test.each([5, 6])(
+it.each([5, 6])(
   'a store of an earlier build prevents the start, says what to do, and is not changed: schema %d',
   async (schema) => {
     const dataDir = newDataDir();
@@ -288,7 +288,7 @@ describe('a store of schema 7', () => {
   });
   afterEach(() => rmSync(dataDir, { recursive: true }));
 
-  test('has that schema and is intact', async () => {
+  it('has that schema and is intact', async () => {
     await (await open())[Symbol.asyncDispose]();
     expect(readDatabase((database) => database.prepare('PRAGMA user_version').get())).toEqual({
       user_version: 7,
@@ -299,7 +299,7 @@ describe('a store of schema 7', () => {
     expect(readDatabase((database) => database.prepare('PRAGMA foreign_key_check').all())).toEqual([]);
   });
 
-  test('keeps its keys, tokens and audit chain, opened by several processes at the same time', async () => {
+  it('keeps its keys, tokens and audit chain, opened by several processes at the same time', async () => {
     const services = await Promise.all([open(), open(), open()]);
     for (const kms of services) {
       const token = await kms.fullToken();
@@ -336,7 +336,7 @@ describe('a store of schema 7', () => {
     for (const kms of services) await kms[Symbol.asyncDispose]();
   });
 
-  test('continues to work: a sound key rotates, and only the damaged version stays damaged', async () => {
+  it('continues to work: a sound key rotates, and only the damaged version stays damaged', async () => {
     await using kms = await open();
     const token = await kms.fullToken();
     const [sound] = file.keys;
@@ -352,7 +352,7 @@ describe('a store of schema 7', () => {
   });
 });
 
-test('a store in the middle of a rotation of the KEK is finished, with every key unchanged', async () => {
+it('a store in the middle of a rotation of the KEK is finished, with every key unchanged', async () => {
   const file = golden('store-7-rotating') as { keks: string[]; current: string; keys: GoldenStore['keys'] };
   const dataDir = newDataDir();
   copyFileSync(new URL('golden/store-7-rotating.golden.sqlite', import.meta.url), databasePathOf(dataDir));
@@ -373,7 +373,7 @@ test('a store in the middle of a rotation of the KEK is finished, with every key
   rmSync(dataDir, { recursive: true });
 });
 
-test('a store of schema 7 keeps the states, the policies and the holders of its keys', async () => {
+it('a store of schema 7 keeps the states, the policies and the holders of its keys', async () => {
   const file = golden('store-7') as GoldenStore & {
     readonly states: Record<string, string>;
     readonly rotation: string;

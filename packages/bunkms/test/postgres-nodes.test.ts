@@ -1,6 +1,6 @@
 import { rmSync } from 'node:fs';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
 import { CutConnection } from './support/cut-connection.ts';
 import { openEvents } from './support/events.ts';
 import { completed, kekIdOfText, rotateKeks, statusOf } from './support/keks.ts';
@@ -42,7 +42,7 @@ describeWithPostgres('two nodes of BunKMS on one database', () => {
     rmSync(dataDir, { recursive: true });
   });
 
-  test('both refuse a token for all uses as soon as one of them has revoked it', async () => {
+  it('both refuse a token for all uses as soon as one of them has revoked it', async () => {
     const { token, jti } = await one.issue({
       scope: ['kms:export_key', 'kms:encrypt', 'kms:admin'],
       keys: ['*'],
@@ -66,7 +66,7 @@ describeWithPostgres('two nodes of BunKMS on one database', () => {
     );
   });
 
-  test.each(['disable', 'schedule', 'shred'] as const)(
+  it.each(['disable', 'schedule', 'shred'] as const)(
     'neither uses a key after the other one has done: %s',
     async (how) => {
       const [ciphertext] = await keysOfOne.make('a-dek', 'enabled');
@@ -84,7 +84,7 @@ describeWithPostgres('two nodes of BunKMS on one database', () => {
     },
   );
 
-  test('each sends its subscribers the events of the other', async () => {
+  it('each sends its subscribers the events of the other', async () => {
     const { token } = await other.issue({ scope: ['kms:export_key'], keys: ['*'] });
     using stream = await openEvents(other.running.internalUrl, token);
     await expect.poll(() => stream.seen.at(-1)?.type).toBe('heartbeat');
@@ -93,7 +93,7 @@ describeWithPostgres('two nodes of BunKMS on one database', () => {
     await expect.poll(() => stream.seen.some(({ type }) => type === 'key.rotate')).toBe(true);
   });
 
-  test('let a subscriber of one resume at the other, without gaps or duplicates', async () => {
+  it('let a subscriber of one resume at the other, without gaps or duplicates', async () => {
     const { token } = await one.issue({ scope: ['kms:export_key'], keys: ['*'] });
     await keysOfOne.create('a-dek');
     const first = await openEvents(one.running.internalUrl, token);
@@ -119,7 +119,7 @@ describeWithPostgres('two nodes of BunKMS on one database', () => {
       ]);
   });
 
-  test('create one key from many requests with the same idempotency key, and give all the same answer', async () => {
+  it('create one key from many requests with the same idempotency key, and give all the same answer', async () => {
     const headers = { 'idempotency-key': 'once' };
     const { token } = await one.issue({ scope: ['kms:create_key'], keys: ['*'] });
     const answers = await Promise.all(
@@ -135,7 +135,7 @@ describeWithPostgres('two nodes of BunKMS on one database', () => {
     expect((await one.records()).filter(({ action }) => action === 'key.create')).toHaveLength(1);
   });
 
-  test('write one chain without gaps during concurrent work', async () => {
+  it('write one chain without gaps during concurrent work', async () => {
     const work = async (keys: KeyCalls, number: number) => {
       const name = `k${number % 7}-dek`;
       await keys.create(name);
@@ -153,7 +153,7 @@ describeWithPostgres('two nodes of BunKMS on one database', () => {
     );
   });
 
-  test('do not rotate to a KEK that one of them lacks, until it has it', async () => {
+  it('do not rotate to a KEK that one of them lacks, until it has it', async () => {
     const further = newKek();
     await one[Symbol.asyncDispose]();
     one = await node({ kek: `${kek}\n${further}` });
@@ -181,7 +181,7 @@ describeWithPostgres('two nodes of BunKMS on one database', () => {
 const HASTY_MS = 10_000;
 
 describeWithPostgres('a node whose database hangs', () => {
-  test('is alive but not ready, answers 503 with Retry-After, and recovers automatically', async () => {
+  it('is alive but not ready, answers 503 with Retry-After, and recovers automatically', async () => {
     await using databases = await PostgresDatabases.start();
     const dataDir = newDataDir();
     const url = await databases.url(dataDir);

@@ -1,5 +1,5 @@
 import { createSecretKey, randomBytes } from 'node:crypto';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { Vault } from '../vault/vault.ts';
 import { FileDamaged, KekLacking } from './errors.ts';
 import { formatInventory, type Inventory, parseInventory } from './inventory.ts';
@@ -34,7 +34,7 @@ const inventory: Inventory = {
 };
 
 describe('an inventory', () => {
-  test('is read unchanged, with only the KEK', () => {
+  it('is read unchanged, with only the KEK', () => {
     const file = formatInventory(vault, inventory);
     expect(parseInventory(vault, file)).toEqual(inventory);
     expect(parseInventory(vault, Buffer.from(JSON.stringify(JSON.parse(file.toString()), null, 2)))).toEqual(
@@ -42,7 +42,7 @@ describe('an inventory', () => {
     );
   });
 
-  test('with any byte changed or removed is refused', () => {
+  it('with any byte changed or removed is refused', () => {
     const file = formatInventory(vault, inventory);
     // The final line feed is not authenticated.
     for (let at = 0; at < file.length - 1; at++) {
@@ -53,7 +53,7 @@ describe('an inventory', () => {
     }
   });
 
-  test('with the content, key or tag of another one is refused', () => {
+  it('with the content, key or tag of another one is refused', () => {
     const [one, other] = [
       formatInventory(vault, inventory),
       formatInventory(vault, { ...inventory, damaged: [] }),
@@ -67,12 +67,12 @@ describe('an inventory', () => {
     );
   });
 
-  test('made under another KEK is distinguished from a damaged one', () => {
+  it('made under another KEK is distinguished from a damaged one', () => {
     const other = new Vault([createSecretKey(randomBytes(32))]);
     expect(() => parseInventory(vault, formatInventory(other, inventory))).toThrow(KekLacking);
   });
 
-  test('of an unknown form is refused, even if authentic', () => {
+  it('of an unknown form is refused, even if authentic', () => {
     const odd = { ...inventory, keys: [{ ...inventory.keys[0], state: 'gone' }] } as unknown as Inventory;
     expect(() => parseInventory(vault, formatInventory(vault, odd))).toThrow(/unknown to this release/);
   });
