@@ -122,7 +122,7 @@ async function startKekUpkeep(
   logger: Logger,
   opened: AsyncDisposableStack,
 ): Promise<void> {
-  await upkeep.look().catch((error: unknown) => {
+  await upkeep.poll().catch((error: unknown) => {
     logger.warn({ err: error }, 'failed to record the KEKs of the ring; trying again');
   });
   const timer = every(KEK_UPKEEP_MS, () => void upkeep.run());

@@ -48,7 +48,7 @@ describe('a backup', () => {
     });
   });
 
-  it('contains nothing readable, and no bytes of destroyed keys', async () => {
+  it('contains no plaintext, and no bytes of destroyed keys', async () => {
     await keys.make('planted-dek', 'enabled');
     const wrapped = Buffer.from(
       exportedKeySchema.parse((await keys.export('planted-dek')).json()).wrapped_b64,

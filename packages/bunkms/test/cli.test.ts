@@ -15,7 +15,7 @@ import { bunkmsProcess, healthcheck, startServer } from './support/process.ts';
 useCommandLine();
 
 describe('the command line', () => {
-  it('checks the health of both listeners, also over TLS', async () => {
+  it('checks the health of both listeners, with and without TLS', async () => {
     const [authority, own] = [join(folder, 'authority'), join(folder, 'bunkms')];
     await run('init', '--create-kek', '--authority', authority, '--certificate', `${own}=bunkms-internal`);
     const files = (prefix: string) => ({

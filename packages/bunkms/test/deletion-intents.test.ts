@@ -96,7 +96,7 @@ describe('a deletion by the holder of a key', () => {
     expect((await s.act('shred', NAME, { receipt: second.receipt })).status).toBe(200);
   });
 
-  it('changes nothing when another storage than the holder requests it', async () => {
+  it('is refused without a change when a storage other than the holder requests it', async () => {
     await s.create(NAME);
     const { receipt } = await s.intend(NAME);
     for (const answer of [await t.act('deletion-intent', NAME), await t.act('shred', NAME, { receipt })])
@@ -202,7 +202,7 @@ describe('a deletion that others interfere with', () => {
     ]);
   });
 
-  it('stays the holder’s until the key is destroyed: no take-over hands it on, not even a forced one', async () => {
+  it('keeps the holder of its key until the key is destroyed: even a forced take-over is refused', async () => {
     await s.create(NAME);
     const { receipt } = await s.intend(NAME);
     for (const body of [{ storage: t.id }, { storage: t.id, force: true }, { storage: s.id }])

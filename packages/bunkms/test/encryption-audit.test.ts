@@ -111,14 +111,14 @@ describe('the audit', () => {
     await kms.api(`/v1/decrypt/${NAME}`, { body: { ciphertext_b64: '' } });
     await decrypt(b64('x'));
     await keys.crypto('decrypt', NAME, { items: [{ ciphertext_b64: '' }, { ciphertext_b64: '' }, {}] });
-    const told = (await recordsOf('key.decrypt')).map(({ outcome, code, actor, key, detail }) => [
+    const recorded = (await recordsOf('key.decrypt')).map(({ outcome, code, actor, key, detail }) => [
       outcome,
       code,
       actor,
       key,
       detail?.['count'],
     ]);
-    expect(told).toEqual([
+    expect(recorded).toEqual([
       ['refused', 'forbidden', 'app', NAME, undefined],
       ['refused', 'unauthenticated', undefined, NAME, undefined],
       ['failed', 'decryption_failed', 'tester', NAME, undefined],

@@ -116,7 +116,7 @@ describe('a batch', () => {
     });
   });
 
-  it('and an item have limits in bytes, and are accepted up to them', async () => {
+  it('is accepted up to its limit in bytes, and so is each item', async () => {
     const largest = b64(Buffer.alloc(PLAINTEXT_BYTES_MAX, 1));
     const aad = b64(Buffer.alloc(CRYPTO_AAD_BYTES_MAX, 2));
     const ciphertext = ciphertextOf(await encrypt(largest, aad));

@@ -128,8 +128,8 @@ describe('encryption', () => {
   });
 });
 
-describe('a key in use for encryption', () => {
-  it('fails without the key, and so does decryption, whatever the ciphertext', async () => {
+describe('encryption with a key that changes', () => {
+  it('fails once the key is unusable, and so does decryption of any ciphertext', async () => {
     for (const operation of ['encrypt', 'decrypt', 'rewrap'] as const) {
       const body = operation === 'encrypt' ? { plaintext_b64: '' } : { ciphertext_b64: '' };
       expect((await keys.crypto(operation, 'none-dek', body)).json()).toMatchObject({
@@ -138,7 +138,7 @@ describe('a key in use for encryption', () => {
     }
   });
 
-  it('respects a change by another process at once', async () => {
+  it('follows a change by another process at once', async () => {
     const ciphertext = ciphertextOf(await encrypt());
     await using other = await startKms({ dataDir: kms.dataDir, kek: kms.kek, clock });
     const elsewhere = await KeyCalls.of(other);

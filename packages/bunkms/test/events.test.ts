@@ -23,7 +23,7 @@ describe('the event stream', () => {
   const create = (name: string) => kms.api('/v1/keys', { token: admin, body: { name, type: 'aes-256' } });
   const rotate = (name: string) => kms.api(`/v1/keys/${name}/rotate`, { method: 'POST', token: admin });
   /** The events except heartbeats, once there are `count` of them. */
-  const told = async (stream: OpenedStream, count: number) => {
+  const received = async (stream: OpenedStream, count: number) => {
     const events = () => stream.seen.filter(({ type }) => type !== 'heartbeat');
     await expect.poll(() => events().length).toBe(count);
     return events();
@@ -52,7 +52,7 @@ describe('the event stream', () => {
   it('begins with a reset, and has the events of the keys that the token is for', async () => {
     using stream = await begun((await service(['*-dek'])).token);
     for (const name of ['a-dek', 'other', 'b-dek']) await rotate(name);
-    const [reset, ...events] = await told(stream, 3);
+    const [reset, ...events] = await received(stream, 3);
     expect(reset).toEqual({ id: undefined, type: 'reset', data: {} });
     expect(events).toEqual([
       { id: expect.any(String), type: 'key.rotate', data: { name: 'a-dek', version: 2 } },
@@ -89,7 +89,7 @@ describe('the event stream', () => {
       record('key.read'),
       ...[...types, 'update'].map((type) => record(`key.${type}`)),
     ]);
-    const [, ...events] = await told(stream, 9);
+    const [, ...events] = await received(stream, 9);
     expect(events.map(({ type }) => type)).toEqual([...types, 'update'].map((type) => `key.${type}`));
   });
 
@@ -99,13 +99,13 @@ describe('the event stream', () => {
       await kms.api(`/v1/tokens/${jti}`, { method: 'DELETE', token: admin });
     clock.advance(61_000);
     using stream = await begun((await service()).token);
-    expect((await told(stream, 2))[1]).toEqual({
+    expect((await received(stream, 2))[1]).toEqual({
       id: undefined,
       type: 'token.revoke',
       data: { jti: old.jti, family: old.family, expires_at: old.expires_at },
     });
     await kms.api(`/v1/tokens/${late.jti}`, { method: 'DELETE', token: admin });
-    expect((await told(stream, 3))[2]).toMatchObject({
+    expect((await received(stream, 3))[2]).toMatchObject({
       id: expect.any(String),
       data: { jti: late.jti, family: late.family, expires_at: late.expires_at },
     });
@@ -115,7 +115,7 @@ describe('the event stream', () => {
     const { token } = await service(['*-dek']);
     const first = await begun(token);
     await rotate('a-dek');
-    await told(first, 2);
+    await received(first, 2);
     const id = lastId(first);
     first[Symbol.dispose]();
     await rotate('b-dek');
@@ -126,7 +126,7 @@ describe('the event stream', () => {
     await rotate('a-dek');
     using second = await begun(token, id);
     await rotate('b-dek');
-    expect((await told(second, 3)).map(({ type, data }) => [type, data.name, data.version])).toEqual([
+    expect((await received(second, 3)).map(({ type, data }) => [type, data.name, data.version])).toEqual([
       ['key.rotate', 'b-dek', 2],
       ['key.rotate', 'a-dek', 3],
       ['key.rotate', 'b-dek', 3],
@@ -215,7 +215,7 @@ describe('the event stream', () => {
     await expect.poll(() => looks).toBeGreaterThan(2);
     expect(beats()).toBe(1);
     delete faulty.replaced.listAudit;
-    await told(stream, 2);
+    await received(stream, 2);
     await expect.poll(beats).toBe(2);
     expect(kms.logs.filter((line) => line.includes('events are delayed'))).toHaveLength(1);
   });

@@ -9,7 +9,7 @@ useHolders();
 /** The part of a key that matters to its holder. */
 type Standing = Pick<KeyRecord, 'state' | 'holder' | 'offer' | 'intendedAt'>;
 
-describe('every action for every holder, offer and intent', () => {
+describe('for every holder, offer and intent of a key', () => {
   const move = '5e4d3c2b-1a0f-4e7d-9c5a-3f1b6e4d2c9a';
   const otherMove = '9a2c4d6e-1b3f-4a5c-8d7e-0f1a2b3c4d5e';
   const at = '2026-01-01T00:00:00.000Z';
@@ -80,7 +80,7 @@ describe('every action for every holder, offer and intent', () => {
     'deletion-intent',
     'shred',
     'content-removed',
-  ] as const)('%s has its effect, or is refused and changes nothing', async (action) => {
+  ] as const)('the action %s has its effect, or is refused and changes nothing', async (action) => {
     const holders = [null, HOLDER_UNKNOWN, s.id, t.id];
     const offers = [null, { to: s.id, move }, { to: s.id, move: otherMove }, { to: t.id, move }];
     let number = 0;

@@ -181,7 +181,7 @@ describe('the take-over of a key', () => {
 });
 
 describe('the metrics', () => {
-  it('refusals of holders and unfinished deletions are counted', async () => {
+  it('count the refusals of holders and the unfinished deletions', async () => {
     await s.create(NAME);
     const copy = s.copy();
     await s.advance();

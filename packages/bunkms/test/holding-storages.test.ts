@@ -109,7 +109,7 @@ describe('a storage', () => {
   });
 });
 
-describe('the take-over of a storage', () => {
+describe('a storage that is lost', () => {
   it('can be taken over for the next start, or for a given generation', async () => {
     const lost = s.copy();
     await s.advance();
@@ -210,8 +210,8 @@ describe('a client token with all allowed scopes', () => {
   });
 });
 
-describe('the events', () => {
-  it('events name the new holder, and every service gets the take-over of a storage', async () => {
+describe('the event stream', () => {
+  it('names the new holder of a key, and tells every service of the take-over of a storage', async () => {
     const token = (await kms.issue({ scope: ['kms:export_key'], keys: ['nothing'] })).token;
     using narrow = await openEvents(kms.running.internalUrl, token);
     using stream = await openEvents(kms.running.internalUrl, admin);
@@ -226,7 +226,7 @@ describe('the events', () => {
     const generation = randomUUID();
     await takeOverStorage(s.id, { generation });
     await s.advance([generation]);
-    const told = (one: typeof stream) =>
+    const eventsOf = (one: typeof stream) =>
       one.seen
         .filter(({ type }) => type !== 'heartbeat' && type !== 'reset')
         .map(({ type, data }) => [type, data]);
@@ -237,13 +237,13 @@ describe('the events', () => {
       ['storage.take_over', { storage: s.id, generation: s.generation }],
     ];
     await expect
-      .poll(() => told(stream))
+      .poll(() => eventsOf(stream))
       .toEqual([
         ['key.accept', { name: NAME, holder: t.id }],
         ['key.take_over', { name: NAME, holder: s.id }],
         ['key.deletion_intent', { name: NAME, holder: s.id }],
         ...ofStorages,
       ]);
-    await expect.poll(() => told(narrow)).toEqual(ofStorages);
+    await expect.poll(() => eventsOf(narrow)).toEqual(ofStorages);
   });
 });

@@ -125,7 +125,7 @@ describe('damaged keys', () => {
 });
 
 describe('the retirement of a KEK', () => {
-  it('requires that everything was rewrapped and fetched; then the other KEK suffices, and this one opens nothing', async () => {
+  it('requires that everything is rewrapped and fetched; afterwards the retired KEK opens nothing', async () => {
     const exported = new Map<string, ExportedKey>();
     const former: Buffer[] = [];
     {

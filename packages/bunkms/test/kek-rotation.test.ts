@@ -180,7 +180,7 @@ describe('a rotation of the KEK', () => {
     expect((await keys.shred('a-dek')).json().kek_ids).toEqual([kekIdOfText(old), kekIdOfText(further)]);
   });
 
-  it('a rotation that a stop interrupted continues at the next start', async () => {
+  it('continues at the next start when a stop interrupts it', async () => {
     {
       await using kms = await startBoth();
       const keys = await KeyCalls.of(kms);

@@ -6,8 +6,8 @@ import { keyIn, TestStorageNode } from './support/storages.ts';
 
 useHolders();
 
-describe('an offer of a key to another storage', () => {
-  it('passes to another storage by an offer and its acceptance, each of which may be repeated', async () => {
+describe('a key that its holder offers to another storage', () => {
+  it('passes to that storage when it accepts, and offer and acceptance may be repeated', async () => {
     await s.create(NAME);
     const move = randomUUID();
     for (let time = 0; time < 2; time++)
@@ -69,7 +69,7 @@ describe('an offer of a key to another storage', () => {
     }
   });
 
-  it('offered to two storages in turn can be accepted only by the second one', async () => {
+  it('can be accepted only by the storage of its latest offer', async () => {
     await s.create(NAME);
     const other = await TestStorageNode.of(kms);
     const [first, second] = [randomUUID(), randomUUID()];

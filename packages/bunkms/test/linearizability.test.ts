@@ -151,10 +151,10 @@ describe('concurrent calls on one key', () => {
       const kind = chosen === 'decrypt' && ciphertext === '' ? 'encrypt' : chosen;
       const invokedAt = ++now;
       const answer = await CALLS[kind](services[index % 2 === 0 ? 0 : 1], ciphertext);
-      const { code, ciphertext_b64, revision, ...told } = answer.json();
+      const { code, ciphertext_b64, revision, ...others } = answer.json();
       ciphertext = ciphertext_b64 ?? ciphertext;
       // A decryption reports the version of its ciphertext, whatever the current one.
-      const version = kind === 'decrypt' ? undefined : told.version;
+      const version = kind === 'decrypt' ? undefined : others.version;
       history.push({ kind, invokedAt, answeredAt: ++now, code, version, revision });
     };
     const worker = async (): Promise<void> => {
@@ -206,7 +206,7 @@ describe('the checker', () => {
   });
   const made = at(1, 2, 'create', { version: 1, revision: 1 });
 
-  it('accepts an export that overlaps a disabling, on either side of it', () => {
+  it('accepts an export that overlaps a disabling, before it or after it', () => {
     for (const code of [undefined, 'key_disabled'])
       expect(isLinearizable(ABSENT, [made, at(3, 6, 'disable'), at(4, 5, 'export', { code })], step)).toBe(
         true,

@@ -208,13 +208,13 @@ describeWithPostgres('a store in PostgreSQL, when something fails,', () => {
   it('warns of a node whose clock differs', async () => {
     const client = new pg.Client({ connectionString: url });
     await client.connect();
-    const told = async (aheadS: number) =>
+    const warningsAt = async (aheadS: number) =>
       (await checkServer(runOn(client), 'BUNKMS_STORAGE', Date.now() + aheadS * 1_000)).filter((one) =>
         one.includes('clock'),
       );
-    expect(await told(0)).toEqual([]);
-    expect(await told(3_600)).toEqual([expect.stringContaining('s ahead of') as string]);
-    expect(await told(-3_600)).toEqual([expect.stringContaining('s behind') as string]);
+    expect(await warningsAt(0)).toEqual([]);
+    expect(await warningsAt(3_600)).toEqual([expect.stringContaining('s ahead of') as string]);
+    expect(await warningsAt(-3_600)).toEqual([expect.stringContaining('s behind') as string]);
     await client.end();
   });
 

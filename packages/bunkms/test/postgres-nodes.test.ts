@@ -98,10 +98,10 @@ describeWithPostgres('two nodes of BunKMS on one database', () => {
     await keysOfOne.create('a-dek');
     const first = await openEvents(one.running.internalUrl, token);
     await keysOfOther.post('a-dek', 'rotate');
-    const toldOf = (stream: typeof first) =>
+    const eventsOf = (stream: typeof first) =>
       stream.seen.filter(({ type }) => type !== 'heartbeat').map(({ type, data }) => [type, data.version]);
     await expect
-      .poll(() => toldOf(first))
+      .poll(() => eventsOf(first))
       .toEqual([
         ['reset', undefined],
         ['key.rotate', 2],
@@ -112,7 +112,7 @@ describeWithPostgres('two nodes of BunKMS on one database', () => {
     using second = await openEvents(other.running.internalUrl, token, id);
     await keysOfOther.post('a-dek', 'rotate');
     await expect
-      .poll(() => toldOf(second))
+      .poll(() => eventsOf(second))
       .toEqual([
         ['key.rotate', 3],
         ['key.rotate', 4],

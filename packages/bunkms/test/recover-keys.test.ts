@@ -93,7 +93,7 @@ describe('a key in a store', () => {
     },
   );
 
-  it('that is a different one with the same name is not touched', async () => {
+  it('that is a different one with the same name is left unchanged', async () => {
     const other = await newService();
     const calls = await KeyCalls.of(other);
     await calls.create(NAME);
@@ -129,7 +129,7 @@ describe('a destroyed key', () => {
       `DELETE FROM key_versions WHERE key_id = ${ID}; DELETE FROM keys WHERE name = '${NAME}'`,
     ],
     ['whose row was edited', `UPDATE keys SET state = 'enabled', destroyed_at = NULL WHERE name = '${NAME}'`],
-  ])('that was destroyed is never restored, %s', async (_what, sql) => {
+  ])('is never restored, %s', async (_what, sql) => {
     const inventory = await inventoryOf(kms);
     await keys.shred(NAME);
     withoutForeignKeys(sql);
@@ -140,7 +140,7 @@ describe('a destroyed key', () => {
     expect(await codeOf(keys, NAME)).toBeOneOf(['key_destroyed', 'key_damaged']);
   });
 
-  it('that was destroyed is not restored from a genuine older row while the index of changes hides its destruction', async () => {
+  it('is not restored from a genuine older row while the index of changes hides its destruction', async () => {
     const { record, versions } = (await kms.store.findKey(NAME, 'all')) ?? {};
     await keys.shred(NAME);
     edit(kms, (database) => {
@@ -171,7 +171,7 @@ describe('a destroyed key', () => {
     ]);
   });
 
-  it('does not get back an individually destroyed version, whatever happened to its row', async () => {
+  it('has no destroyed version restored, whatever happened to the row of that version', async () => {
     await keys.destroyVersion(NAME, 2);
     for (const sql of [
       'SELECT 1',
@@ -189,7 +189,7 @@ describe('a destroyed key', () => {
   });
 });
 
-describe('a row', () => {
+describe('a key in a row', () => {
   it('that somebody inserted into the store without records is not restored unless that is accepted', async () => {
     const [first] = await makeProject('p');
     const { record, versions } = (await kms.store.findKey(NAME, 'all')) ?? {};

@@ -20,7 +20,7 @@ import { inventoryOf, recoverFrom, writeProject } from './support/recovery.ts';
 
 useRecovery();
 
-describe('the recovery of a lost store', () => {
+describe('a store that is completely lost', () => {
   it('is rebuilt from the project files and the KEK: keys are disabled, and unchanged once enabled', async () => {
     const [first, second] = [await makeProject('p', 3), await makeProject('q')];
     const service = await newService();
@@ -115,7 +115,7 @@ describe('the recovery of a lost store', () => {
   });
 });
 
-describe('with an inventory', () => {
+describe('the recovery of a lost store with an inventory', () => {
   let inventory: Inventory;
   let service: TestKms;
   beforeEach(async () => {
@@ -142,7 +142,7 @@ describe('with an inventory', () => {
     return all;
   };
 
-  it('restores keys in its states, destroys those that it knows as destroyed, and holds back those that it does not cover', async () => {
+  it('restores keys in the states of the inventory, omits destroyed ones, and holds back keys that the inventory does not cover', async () => {
     expect(await recoverFrom(service, bundoc, { inventory })).toEqual([
       { project: 'alive', key: 'alive-dek', outcome: 'recovered', state: 'enabled', versions: [1, 2] },
       {
@@ -183,7 +183,7 @@ describe('with an inventory', () => {
     expect(await codeOf(calls, 'alive-dek')).toBeUndefined();
   });
 
-  it('does not resurrect keys that are destroyed in it, whatever is accepted', async () => {
+  it('restores no key that the inventory knows as destroyed, whatever is accepted', async () => {
     const outcomes = await recoverFrom(service, bundoc, { inventory, acceptResurrection: true });
     expect(outcomes.find(({ project }) => project === 'gone')).toMatchObject({ outcome: 'destroyed' });
     expect(await service.store.findKey('gone-dek', 'current')).toBeUndefined();

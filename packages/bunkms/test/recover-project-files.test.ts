@@ -128,8 +128,8 @@ describe('a project file', () => {
   });
 });
 
-describe('the folder of a project', () => {
-  it('is recovered whatever deletion marker somebody has put beside it', async () => {
+describe('a project file in its folder', () => {
+  it('is recovered despite any deletion marker beside it', async () => {
     const mark = { deleted: 'p', format: 1, since: '2026-01-01T00:00:00.000Z' };
     const destroyed = { ...mark, keyDestroyedAt: '2026-01-02T00:00:00.000Z' };
     const path = join(bundoc, 'projects', 'p', 'deleted.json');

@@ -34,23 +34,23 @@ import {
 
 useRestores();
 
-describe('the restore of a damaged backup', () => {
-  it('that is damaged, truncated or under another KEK leaves nothing behind', async () => {
+describe('a damaged backup', () => {
+  it('that has changed bytes, is truncated or is under another KEK leaves nothing behind when it is refused', async () => {
     await keys.make('a-dek', 'enabled');
     const { archive } = await backupOf(kms);
     const changed = Buffer.from(archive);
     changed[archive.length - 1] = (changed[archive.length - 1] ?? 0) ^ 1;
     for (const bad of [changed, archive.subarray(0, -1), Buffer.alloc(0)])
       await expect(restoreHere({ archive: bad, acceptResurrection: true })).rejects.toMatchObject({
-        name: 'FileDamaged',
+        name: 'DamagedFile',
       });
     await expect(
       restoreInto({ archive, kek: newKek(), dataDir, acceptResurrection: true }),
-    ).rejects.toMatchObject({ name: 'KekLacking' });
+    ).rejects.toMatchObject({ name: 'MissingKek' });
     expect(existsSync(dataDir)).toBe(false);
   });
 
-  it('that is replaced between its check and its restore is detected, and leaves no store', async () => {
+  it('that replaces a sound one between its check and its restore is detected, and leaves no store', async () => {
     await keys.make('a-dek', 'enabled');
     const [first, second] = [await backupOf(kms), await backupOf(kms)];
     const [one, other] = [sourceOf(first.archive), sourceOf(second.archive)];

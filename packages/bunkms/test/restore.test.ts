@@ -19,8 +19,8 @@ import {
 
 useRestores();
 
-describe('the restore of a backup', () => {
-  it('without any later evidence is refused before anything is created', async () => {
+describe('a backup', () => {
+  it('without any later evidence is refused before its restore creates anything', async () => {
     await keys.make('a-dek', 'enabled');
     const { archive } = await backupOf(kms);
     await expect(restoreHere({ archive })).rejects.toMatchObject({ name: 'ResurrectionNotAccepted' });
@@ -145,7 +145,7 @@ describe('the restore of a backup', () => {
       created_at: '2099-01-01T00:00:00.000Z',
       audit: { seq: facts.audit.seq, hash: '0'.repeat(64) },
     };
-    await expect(restoreHere({ archive, inventory: other })).rejects.toMatchObject({ name: 'FileDamaged' });
+    await expect(restoreHere({ archive, inventory: other })).rejects.toMatchObject({ name: 'DamagedFile' });
     const setBack = { ...early, audit: { seq: 1_000, hash: '0'.repeat(64) } };
     await expect(restoreHere({ archive, inventory: setBack })).rejects.toThrow(/is older than the backup/);
     expect(existsSync(dataDir)).toBe(false);
@@ -164,7 +164,7 @@ describe('the restore of a backup', () => {
       surveyArchive(vaultOf(kms.kek), sourceOf(archive), {
         receipts: [{ ...facts.audit, hash: '0'.repeat(64) }],
       }),
-    ).rejects.toMatchObject({ name: 'FileDamaged' });
+    ).rejects.toMatchObject({ name: 'DamagedFile' });
     const knowledge = evidenceOfInventory(inventory, survey);
     requireReceipts(knowledge, [facts.audit, inventory.audit], false);
     requireReceipts(knowledge, [later], true);

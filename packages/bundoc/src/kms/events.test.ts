@@ -182,8 +182,8 @@ describe('the events of BunKMS', () => {
     streams.failure = undefined;
     await goOn();
     await say(beat('1:a'));
-    const told = lines.map((line) => JSON.parse(line) as { msg: string; err?: { message: string } });
-    expect(told.map(({ err, msg }) => err?.message ?? msg)).toEqual([
+    const logged = lines.map((line) => JSON.parse(line) as { msg: string; err?: { message: string } });
+    expect(logged.map(({ err, msg }) => err?.message ?? msg)).toEqual([
       'events arrive from BunKMS',
       'the stream has ended',
       'refused',

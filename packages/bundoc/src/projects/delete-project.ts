@@ -64,7 +64,7 @@ export class ProjectDeletion {
   }
 
   /** Called after a start and on events from BunKMS: a deletion may be unfinished. */
-  look(): void {
+  requestCheck(): void {
     this.#isDue = true;
     void this.resume();
   }
@@ -124,7 +124,7 @@ export class ProjectDeletion {
   /** @returns undefined when the key was already destroyed. */
   async #intend(project: string) {
     try {
-      return await this.#intendSurely(dekNameOf(project));
+      return await this.#recordIntent(dekNameOf(project));
     } catch (error) {
       if (hasCode(error, 'project_destroyed')) return undefined;
       // An unknown key may come back from BunKMS's backup and open copies again, so it does not count as
@@ -139,7 +139,7 @@ export class ProjectDeletion {
    * Sends the intent, and repeats it after a lost answer. Before that, it makes sure that the first one
    * cannot take effect later, after an administrator has taken the deletion back.
    */
-  async #intendSurely(name: string): Promise<DeletionIntent> {
+  async #recordIntent(name: string): Promise<DeletionIntent> {
     const { service } = this.#options;
     for (let tries = 0; ; tries++) {
       try {

@@ -57,7 +57,7 @@ export class ProjectUpkeep {
   async run(): Promise<void> {
     await Promise.all([
       this.#unlessRunning('reseal', () => this.#resealSome()),
-      this.#unlessRunning('definitions', () => this.#takeUpDefinitions()),
+      this.#unlessRunning('definitions', () => this.#reloadDefinitions()),
       this.#unlessRunning('expiry', () => this.#sweepSome()),
     ]);
   }
@@ -144,7 +144,7 @@ export class ProjectUpkeep {
   }
 
   /** Reads the definitions of projects that have changed since, or whose indexes are not ready. */
-  async #takeUpDefinitions(): Promise<void> {
+  async #reloadDefinitions(): Promise<void> {
     const { instances, logger, statesOf } = this.#options;
     const projects = instances.projectsInNeed('definitions');
     if (projects.length === 0) return;

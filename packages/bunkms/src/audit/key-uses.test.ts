@@ -123,8 +123,8 @@ describe('uses of keys', () => {
     await covered(1, { version: 1 });
     expect(counts()).toEqual([1, 2]);
     uses.flush();
-    const told = log.appended.map(({ draft }) => draft).concat(log.detached);
-    const sum = told.reduce((all, { detail }) => all + Number(detail?.['count']), 0);
+    const recorded = log.appended.map(({ draft }) => draft).concat(log.detached);
+    const sum = recorded.reduce((all, { detail }) => all + Number(detail?.['count']), 0);
     expect(sum).toBe(4_096 + (4_096 * 4_097) / 2 + 2);
   });
 

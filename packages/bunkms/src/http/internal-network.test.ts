@@ -87,7 +87,7 @@ it('the loss of the address by its interface is logged once', async () => {
   let current: typeof interfaces | Record<string, never> = interfaces;
   let asked = 0;
   const gone = Promise.withResolvers<void>();
-  let told = 0;
+  let reported = 0;
   const read = () => {
     asked++;
     if (asked === 3) current = {};
@@ -97,13 +97,13 @@ it('the loss of the address by its interface is logged once', async () => {
     '10.0.0.5',
     read,
     () => {
-      told++;
+      reported++;
       gone.resolve();
     },
     1,
   );
   await gone.promise;
-  expect([asked, told]).toEqual([3, 1]);
+  expect([asked, reported]).toEqual([3, 1]);
 });
 
 it('refused peers cause one log line per ten seconds, with their number', () => {

@@ -4,7 +4,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { Vault } from '../vault/vault.ts';
 import { LINE_BYTES_MAX, openArchive, sealArchive } from './archive.ts';
-import { FileDamaged, KekLacking } from './errors.ts';
+import { DamagedFile, MissingKek } from './errors.ts';
 
 const vault = new Vault([createSecretKey(randomBytes(32))]);
 const HEAD_BYTES = 109;
@@ -62,7 +62,7 @@ describe('an archive', () => {
     for (let at = 0; at < archive.length; at++) {
       const changed = Buffer.from(archive);
       changed[at] = (changed[at] ?? 0) ^ (1 << (at % 8));
-      await expect(open(changed), `byte ${at}`).rejects.toThrow(FileDamaged);
+      await expect(open(changed), `byte ${at}`).rejects.toThrow(DamagedFile);
     }
   });
 
@@ -75,10 +75,10 @@ describe('an archive', () => {
         fc.integer({ min: 1, max: 40 }),
         fc.uint8Array({ minLength: 1, maxLength: 40 }),
         async (at, count, more) => {
-          await expect(open(archive.subarray(0, at))).rejects.toThrow(FileDamaged);
-          await expect(open(Buffer.concat([archive, more]))).rejects.toThrow(FileDamaged);
+          await expect(open(archive.subarray(0, at))).rejects.toThrow(DamagedFile);
+          await expect(open(Buffer.concat([archive, more]))).rejects.toThrow(DamagedFile);
           const without = Buffer.concat([archive.subarray(0, at), archive.subarray(at + count)]);
-          await expect(open(without)).rejects.toThrow(FileDamaged);
+          await expect(open(without)).rejects.toThrow(DamagedFile);
         },
       ),
       { numRuns: 100 },
@@ -103,7 +103,7 @@ describe('an archive', () => {
           chunksOf(other),
         ];
         for (const variant of variants)
-          await expect(open(Buffer.concat([head, ...variant]))).rejects.toThrow(FileDamaged);
+          await expect(open(Buffer.concat([head, ...variant]))).rejects.toThrow(DamagedFile);
       }),
       { numRuns: 25 },
     );
@@ -112,7 +112,7 @@ describe('an archive', () => {
   it('made under another KEK is distinguished from a damaged one', async () => {
     const other = new Vault([createSecretKey(randomBytes(32))]);
     const archive = await seal(['a'], other);
-    await expect(open(archive)).rejects.toThrow(KekLacking);
+    await expect(open(archive)).rejects.toThrow(MissingKek);
     await expect(open(archive)).rejects.toThrow(
       `made under the KEK ${other.currentKekId}, which the ring lacks`,
     );
@@ -148,7 +148,7 @@ describe('an archive', () => {
         return source.read(at, bytes);
       },
     };
-    await expect(openArchive(vault, counting).next()).rejects.toThrow(FileDamaged);
+    await expect(openArchive(vault, counting).next()).rejects.toThrow(DamagedFile);
     expect(Math.max(...reads)).toBe(HEAD_BYTES);
   });
 });

@@ -8,7 +8,7 @@ import { afterAll, describe, expect, it } from 'vitest';
 import { lineOf } from '../audit/ship/shipper.ts';
 import { type ChainHead, GENESIS, nextRecord } from '../records/chain.ts';
 import { readAuditCopy } from './audit-copy.ts';
-import { FileDamaged } from './errors.ts';
+import { DamagedFile } from './errors.ts';
 
 const chainKey = createSecretKey(randomBytes(32));
 const folder = mkdtempSync(join(tmpdir(), 'bunkms-copy-'));
@@ -58,7 +58,7 @@ function headOf(records: readonly AuditRecord[], base: ChainHead): ChainHead {
 }
 
 const refusal = (reason: RegExp) =>
-  expect.objectContaining({ name: 'FileDamaged', message: expect.stringMatching(reason) });
+  expect.objectContaining({ name: 'DamagedFile', message: expect.stringMatching(reason) });
 
 const records = chain(24);
 const base = records[9]!;
@@ -117,7 +117,7 @@ describe('a copy of the audit chain', () => {
     for (let at = 10; at < 22; at++)
       await expect(
         read([fileOf(lines.with(at, lines[at + 1]!).with(at + 1, lines[at]!))], base),
-      ).rejects.toThrow(FileDamaged);
+      ).rejects.toThrow(DamagedFile);
     await fc.assert(
       fc.asyncProperty(
         fc.nat(23),
@@ -202,9 +202,9 @@ describe('a copy of the audit chain', () => {
     const newer = [...records.slice(0, 15), ...chain(9, records[14], 'newer')];
     const lines = [...records, ...newer].map(lineOf);
     // Inserted after the newer end: genuine and with the next number, but it does not follow.
-    await expect(read([fileOf([...lines, lineOf(records[20]!)])], base)).rejects.toThrow(FileDamaged);
+    await expect(read([fileOf([...lines, lineOf(records[20]!)])], base)).rejects.toThrow(DamagedFile);
     await expect(read([fileOf([...lines.slice(0, -3), lineOf(records[21]!)])], base)).rejects.toThrow(
-      FileDamaged,
+      DamagedFile,
     );
   });
 

@@ -1,7 +1,7 @@
 import { createSecretKey, randomBytes } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
 import { Vault } from '../vault/vault.ts';
-import { FileDamaged, KekLacking } from './errors.ts';
+import { DamagedFile, MissingKek } from './errors.ts';
 import { formatInventory, type Inventory, parseInventory } from './inventory.ts';
 
 const vault = new Vault([createSecretKey(randomBytes(32))]);
@@ -49,7 +49,7 @@ describe('an inventory', () => {
       const changed = Buffer.from(file);
       changed[at] = (changed[at] ?? 0) ^ (1 << (at % 7));
       expect(() => parseInventory(vault, changed), `byte ${at}: ${changed}`).toThrow();
-      expect(() => parseInventory(vault, file.subarray(0, at))).toThrow(FileDamaged);
+      expect(() => parseInventory(vault, file.subarray(0, at))).toThrow(DamagedFile);
     }
   });
 
@@ -63,13 +63,13 @@ describe('an inventory', () => {
         parseInventory(vault, Buffer.from(JSON.stringify({ ...one, [member]: other[member] }))),
       ).toThrow(/was changed/);
     expect(() => parseInventory(vault, Buffer.from(JSON.stringify({ ...one, more: 1 })))).toThrow(
-      FileDamaged,
+      DamagedFile,
     );
   });
 
   it('made under another KEK is distinguished from a damaged one', () => {
     const other = new Vault([createSecretKey(randomBytes(32))]);
-    expect(() => parseInventory(vault, formatInventory(other, inventory))).toThrow(KekLacking);
+    expect(() => parseInventory(vault, formatInventory(other, inventory))).toThrow(MissingKek);
   });
 
   it('of an unknown form is refused, even if authentic', () => {

@@ -91,11 +91,11 @@ describe('the state of a key', () => {
         const key = await readStoredKey(deps, name, 'all');
         const history = new ChainHistory();
         for (const record of await changesOf(name)) history.note(record);
-        const told = history.of(name);
+        const derived = history.of(name);
         // The chain has the KEKs only in the last record.
         const kek_ids = key.record.state === 'destroyed' ? key.record.kekIds : [];
-        expect(told?.snapshot).toEqual({ ...snapshotOf(key.record, key.versions), kek_ids });
-        for (const { version, kcv } of key.versions) expect(told?.kcvs.get(version)).toBe(kcv);
+        expect(derived?.snapshot).toEqual({ ...snapshotOf(key.record, key.versions), kek_ids });
+        for (const { version, kcv } of key.versions) expect(derived?.kcvs.get(version)).toBe(kcv);
       }),
       { numRuns: 60 },
     );

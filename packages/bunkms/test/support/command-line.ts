@@ -11,10 +11,13 @@ export let environment: { BUNKMS_DATA_DIR: string; BUNKMS_KEK_FILE: string };
 export let tokenFile: string;
 export const run = (...args: string[]) => bunkms(environment, ...args);
 export const init = () => run('init', '--create-kek', '--service-token', tokenFile);
+
 export const claimsOf = (token: string) =>
   JSON.parse(Buffer.from(String(token.split('.')[1]), 'base64url').toString());
+
 export const edit = (sql: string) =>
   withDatabase(environment.BUNKMS_DATA_DIR, (database) => database.exec(sql));
+
 /** One line on stderr, no stack, nothing on stdout. */
 export const expectFailure = (finished: Finished, code: number, message: RegExp) => {
   expect(finished.stderr.trim()).toMatch(message);

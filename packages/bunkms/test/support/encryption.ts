@@ -13,13 +13,18 @@ export let clock: FakeClock;
 export let faulty: FaultyStore;
 export let kms: TestKms;
 export let keys: KeyCalls;
+
 export const encrypt = (plaintext_b64 = SECRET, aad_b64?: string, name = NAME) =>
   keys.crypto('encrypt', name, { plaintext_b64, ...(aad_b64 === undefined ? {} : { aad_b64 }) });
+
 export const decrypt = (ciphertext_b64: string, aad_b64?: string, name = NAME) =>
   keys.crypto('decrypt', name, { ciphertext_b64, ...(aad_b64 === undefined ? {} : { aad_b64 }) });
+
 export const rewrap = (ciphertext_b64: string, aad_b64?: string) =>
   keys.crypto('rewrap', NAME, { ciphertext_b64, ...(aad_b64 === undefined ? {} : { aad_b64 }) });
+
 export const ciphertextOf = (answer: Answer) => encryptedSchema.strict().parse(answer.json()).ciphertext_b64;
+
 export const withoutId = (answer: Answer) => {
   const { request_id: _, ...problem } = answer.json();
   return JSON.stringify([answer.status, problem, answer.headers['content-type']]);

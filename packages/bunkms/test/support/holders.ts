@@ -8,6 +8,7 @@ import { KeyCalls } from './lifecycle.ts';
 import { TestStorageNode } from './storages.ts';
 
 export const NAME = 'a-dek';
+
 /** A lease, and the margin added to it before a take-over. */
 export const LEASE_MS = 900_000;
 export const USE_MS = LEASE_MS + 5_000;
@@ -17,19 +18,25 @@ export let keys: KeyCalls;
 export let admin: string;
 export let s: TestStorageNode;
 export let t: TestStorageNode;
+
 export const recordOf = async (name = NAME) =>
   (await kms.store.findKey(name, 'current'))?.record as KeyRecord;
+
 export const takeOver = (path: string, body: object) =>
   kms.api(`/v1/${path}/take-over`, { token: admin, body });
+
 export const takeOverKey = (body: object) => takeOver(`keys/${NAME}`, body);
 export const takeOverStorage = (id: string, body: object = {}) => takeOver(`storages/${id}`, body);
+
 export const storageOf = async (id: string) => {
   const answer = await kms.api(`/v1/storages/${id}`, { token: admin });
   expect(answer.status, answer.text).toBe(200);
   return storageInfoSchema.strict().parse(answer.json());
 };
+
 export const latest = async (action: string) =>
   (await kms.records()).findLast((record) => record.action === action);
+
 export const expectRefused = (answer: Answer, status: number, code: string, more: object = {}) =>
   expect([answer.status, answer.json()]).toEqual([status, expect.objectContaining({ code, ...more })]);
 

@@ -11,18 +11,22 @@ import { writeProject } from './recovery.ts';
 
 export let kms: TestKms;
 export let keys: KeyCalls;
+
 /** Bundoc's data folder. */
 export let bundoc: string;
 export const folders: string[] = [];
 export const services: TestKms[] = [];
+
 /** A new service with an empty store, as after the loss of the former one. */
 export async function newService(kek = kms.kek): Promise<TestKms> {
   const service = await startKms({ kek });
   services.push(service);
   return service;
 }
+
 export const exported = async (calls: KeyCalls, name: string, version?: number): Promise<ExportedKey> =>
   exportedKeySchema.parse((await calls.export(name, version)).json());
+
 /** Creates a project whose key has that many versions, all of which Bundoc uses. */
 export async function makeProject(project: string, versions = 1): Promise<ExportedKey[]> {
   const name = `${project}-dek`;
@@ -33,6 +37,7 @@ export async function makeProject(project: string, versions = 1): Promise<Export
   writeProject(bundoc, project, all);
   return all;
 }
+
 /** The facts of a version, wherever it is stored. */
 export const essenceOf = ({ key_id, version, kcv, key_material_b64 }: ExportedKey) => [
   key_id,
@@ -40,6 +45,7 @@ export const essenceOf = ({ key_id, version, kcv, key_material_b64 }: ExportedKe
   kcv,
   key_material_b64,
 ];
+
 export async function expectWhole(at: TestKms, all: readonly ExportedKey[]): Promise<void> {
   const calls = await KeyCalls.of(at);
   for (const one of all)
@@ -47,18 +53,21 @@ export async function expectWhole(at: TestKms, all: readonly ExportedKey[]): Pro
   const { chainKey } = await at.secrets();
   expect(await verifyChain(chainKey, await at.records())).toMatchObject({ intact: true });
 }
+
 export async function expectNoDamage(at: TestKms): Promise<void> {
   const verification = new KeyVerification();
   for (const record of await at.records()) verification.note(record);
   expect(await verification.damagedKeys(at.store, (await at.secrets()).chainKey)).toEqual([]);
 }
+
 export const codeOf = async (calls: KeyCalls, name: string, version?: number) =>
   (await calls.export(name, version)).json().code;
+
 export const NAME = 'p-dek';
 export const ID = `(SELECT id FROM keys WHERE name = '${NAME}')`;
 export const withoutForeignKeys = (sql: string) => edit(kms, `PRAGMA foreign_keys = OFF; ${sql}`);
 
-/** Call it in a file: each test has a service of its own, and a data folder of Bundoc to recover keys from. */
+/** Call it in a file: each test has a service, and a data folder of Bundoc to recover its keys from. */
 export function useRecovery(): void {
   beforeEach(async () => {
     kms = await startKms();

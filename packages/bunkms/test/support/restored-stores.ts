@@ -10,11 +10,15 @@ import { type RestoreFrom, restoreInto } from './recovery.ts';
 
 export let kms: TestKms;
 export let keys: KeyCalls;
+
 /** The folder of the restored store. */
 export let dataDir: string;
+
 export const restoreHere = (from: Omit<RestoreFrom, 'kek' | 'dataDir'>) =>
   restoreInto({ kek: kms.kek, dataDir, ...from });
+
 export const openRestored = () => startKms({ dataDir, kek: kms.kek });
+
 /** Expects an intact chain and keys that match it. */
 export async function expectSound(restored: TestKms): Promise<void> {
   const { chainKey } = await restored.secrets();
@@ -24,6 +28,7 @@ export async function expectSound(restored: TestKms): Promise<void> {
   for (const record of records) verification.note(record);
   expect(await verification.damagedKeys(restored.store, chainKey)).toEqual([]);
 }
+
 export async function statesOf(restored: TestKms): Promise<Record<string, string>> {
   const page = keyPageSchema.parse((await (await KeyCalls.of(restored)).list()).json());
   return Object.fromEntries([
@@ -31,6 +36,7 @@ export async function statesOf(restored: TestKms): Promise<Record<string, string
     ...(page.damaged ?? []).map((name) => [name, 'damaged']),
   ]);
 }
+
 export const materialOf = async (calls: KeyCalls, name: string, version?: number) =>
   exportedKeySchema.parse((await calls.export(name, version)).json()).key_material_b64;
 

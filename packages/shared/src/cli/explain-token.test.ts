@@ -2,7 +2,7 @@ import { generateKeyPairSync, sign } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
 import type { Jwks } from '../contract/tokens.ts';
 import { scopeSchema } from '../contract/tokens.ts';
-import { explainToken, inspectToken, NoToken } from './explain-token.ts';
+import { explainToken, inspectToken, NotAToken } from './explain-token.ts';
 
 const { privateKey, publicKey } = generateKeyPairSync('ed25519');
 const KEYS: Jwks = {
@@ -92,7 +92,7 @@ describe('an explained token', () => {
     [tokenOf({ ...CLAIMS, iss: 'others' }), 'no token of BunKMS: iss'],
     [`${'a'.repeat(13_000)}.b.c`, 'at most 12288 characters'],
   ])('is refused with the reason when it is not a token: %.20s', (text, reason) => {
-    expect(() => inspectToken(text)).toThrow(NoToken);
+    expect(() => inspectToken(text)).toThrow(NotAToken);
     expect(() => inspectToken(text)).toThrow(reason);
   });
 });

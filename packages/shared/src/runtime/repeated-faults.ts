@@ -24,7 +24,7 @@ export class RepeatedFaults {
     }
     if (this.#faults.size >= FAULTS_MAX) this.#forgetFirst();
     this.#faults.set(key, { report, count: 0 });
-    this.#timer ??= setTimeout(() => this.#look(), REPEATED_EVERY_MS).unref();
+    this.#timer ??= setTimeout(() => this.#report(), REPEATED_EVERY_MS).unref();
     return true;
   }
 
@@ -38,11 +38,11 @@ export class RepeatedFaults {
   }
 
   /** Writes the counts, and forgets faults that were not repeated for a minute. */
-  #look(): void {
+  #report(): void {
     for (const [key, { count }] of this.#faults) if (count === 0) this.#faults.delete(key);
     this.flush();
     this.#timer = undefined;
-    if (this.#faults.size > 0) this.#timer = setTimeout(() => this.#look(), REPEATED_EVERY_MS).unref();
+    if (this.#faults.size > 0) this.#timer = setTimeout(() => this.#report(), REPEATED_EVERY_MS).unref();
   }
 
   #forgetFirst(): void {
