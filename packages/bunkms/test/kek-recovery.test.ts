@@ -1,8 +1,6 @@
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { KeyVerification } from '../src/audit/verify-keys.ts';
-import { verifyChain } from '../src/records/chain.ts';
 import { kekIdOf } from '../src/records/wrapped-key.ts';
 import { completed, kekIdOfText, rotateKeks, statusOf } from './support/keks.ts';
 import { newDataDir, newKek, startKms, type TestKms } from './support/kms.ts';
@@ -15,6 +13,7 @@ import {
   restoreInto,
   writeProject,
 } from './support/recovery.ts';
+import { expectSound } from './support/soundness.ts';
 
 const NAME = 'p-dek';
 
@@ -44,15 +43,6 @@ const exportAll = async (calls: KeyCalls) => [
 ];
 const materialsOf = (exported: { key_material_b64: string }[]) =>
   exported.map(({ key_material_b64 }) => key_material_b64);
-
-async function expectSound(restored: TestKms): Promise<void> {
-  const { chainKey } = await restored.secrets();
-  const records = await restored.records();
-  expect(await verifyChain(chainKey, records)).toMatchObject({ intact: true });
-  const verification = new KeyVerification();
-  for (const record of records) verification.note(record);
-  expect(await verification.damagedKeys(restored.store, chainKey)).toEqual([]);
-}
 
 describe('a backup from before a rotation of the KEK', () => {
   it.each(['audit-copy', 'inventory', 'none'] as const)(

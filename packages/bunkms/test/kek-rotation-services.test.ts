@@ -4,19 +4,10 @@ import { rotateKek } from '../src/kek/kek-rotation.ts';
 import { CLI_CALLER } from '../src/records/caller.ts';
 import { kekIdOf } from '../src/records/wrapped-key.ts';
 import { FaultyStore } from './support/faulty-store.ts';
-import {
-  bytesOf,
-  damagedKeys,
-  dataDir,
-  further,
-  keyIn,
-  old,
-  start,
-  startBoth,
-  useKeks,
-} from './support/kek-rings.ts';
+import { bytesOf, dataDir, further, keyIn, old, start, startBoth, useKeks } from './support/kek-rings.ts';
 import { kekIdOfText, openUnsealed, rotateKeks, statusOf } from './support/keks.ts';
 import { KeyCalls } from './support/lifecycle.ts';
+import { damagedKeys } from './support/soundness.ts';
 
 useKeks();
 

@@ -5,7 +5,6 @@ import { kekIdOf } from '../src/records/wrapped-key.ts';
 import {
   actionsOf,
   bytesOf,
-  damagedKeys,
   dataDir,
   further,
   keyIn,
@@ -17,6 +16,7 @@ import {
 import { completed, kekIdOfText, rotateKeks, statusOf } from './support/keks.ts';
 import { newKek, startKms } from './support/kms.ts';
 import { infoIn, KeyCalls } from './support/lifecycle.ts';
+import { damagedKeys } from './support/soundness.ts';
 
 useKeks();
 

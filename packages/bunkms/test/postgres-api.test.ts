@@ -1,19 +1,10 @@
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
-import { afterAll, beforeAll, describe } from 'vitest';
-import { PostgresDatabases } from './support/postgres.ts';
-import { useStorage } from './support/storage.ts';
+import { describe } from 'vitest';
+import { usePostgresStorage } from './support/use-postgres-storage.ts';
 
 /** The unchanged tests of the service, on the PostgreSQL store. */
 describeWithPostgres('BunKMS on PostgreSQL:', () => {
-  let databases: PostgresDatabases;
-  beforeAll(async () => {
-    databases = await PostgresDatabases.start();
-    useStorage(databases);
-  });
-  afterAll(async () => {
-    useStorage(undefined);
-    await databases[Symbol.asyncDispose]();
-  });
+  usePostgresStorage();
 
   for (const [name, load] of Object.entries({
     'concurrency control': () => import('./concurrency-control.test.ts'),

@@ -1,6 +1,6 @@
 import { rmSync } from 'node:fs';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
-import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
+import { afterEach, beforeEach, expect, it } from 'vitest';
 import { CutConnection } from './support/cut-connection.ts';
 import { openEvents } from './support/events.ts';
 import { completed, kekIdOfText, rotateKeks, statusOf } from './support/keks.ts';
@@ -8,6 +8,7 @@ import { type KmsOptions, newDataDir, newKek, startKms, type TestKms } from './s
 import { KeyCalls } from './support/lifecycle.ts';
 import { PostgresDatabases, settingsOf } from './support/postgres.ts';
 import { useStorage } from './support/storage.ts';
+import { usePostgresStorage } from './support/use-postgres-storage.ts';
 
 /** Two nodes in one process, each with separate connections, caches and timers. */
 describeWithPostgres('two nodes of BunKMS on one database', () => {
@@ -20,13 +21,8 @@ describeWithPostgres('two nodes of BunKMS on one database', () => {
   let keysOfOne: KeyCalls;
   let keysOfOther: KeyCalls;
 
-  beforeAll(async () => {
-    databases = await PostgresDatabases.start();
-    useStorage(databases);
-  });
-  afterAll(async () => {
-    useStorage(undefined);
-    await databases[Symbol.asyncDispose]();
+  usePostgresStorage((started) => {
+    databases = started;
   });
   beforeEach(async () => {
     dataDir = newDataDir();

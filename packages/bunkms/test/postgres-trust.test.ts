@@ -5,14 +5,14 @@ import { tmpdir, userInfo } from 'node:os';
 import { join } from 'node:path';
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
-import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
+import { afterEach, beforeEach, expect, it } from 'vitest';
 import { openPostgresStore } from '../src/store/postgres/postgres-store.ts';
 import { bunkms } from './support/command.ts';
 import { newDataDir, startKms, type TestKms } from './support/kms.ts';
 import { KeyCalls } from './support/lifecycle.ts';
 import { TestPki } from './support/pki.ts';
-import { PostgresDatabases, settingsOf } from './support/postgres.ts';
-import { useStorage } from './support/storage.ts';
+import { type PostgresDatabases, settingsOf } from './support/postgres.ts';
+import { usePostgresStorage } from './support/use-postgres-storage.ts';
 
 /** The abilities of an attacker with the database but without the KEK. */
 describeWithPostgres('an attacker with the database of BunKMS', () => {
@@ -23,13 +23,8 @@ describeWithPostgres('an attacker with the database of BunKMS', () => {
   const edit = (sql: string) => databases.edit(dataDir, sql);
   const of = (name: string) => `(SELECT id FROM keys WHERE name = '${name}')`;
 
-  beforeAll(async () => {
-    databases = await PostgresDatabases.start();
-    useStorage(databases);
-  });
-  afterAll(async () => {
-    useStorage(undefined);
-    await databases[Symbol.asyncDispose]();
+  usePostgresStorage((started) => {
+    databases = started;
   });
   beforeEach(async () => {
     dataDir = newDataDir();

@@ -1,7 +1,6 @@
-import type { DatabaseSync } from 'node:sqlite';
 import { type ExportedKey, keyDetailSchema } from '@bundoc/shared/contract/keys';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { withDatabase } from './support/database.ts';
+import { hideChanges } from './support/database.ts';
 import { startKms } from './support/kms.ts';
 import { edit, KeyCalls } from './support/lifecycle.ts';
 import {
@@ -154,15 +153,7 @@ describe('a destroyed key', () => {
           )
           .run(wrapped, version);
     });
-    const changes = `instr(detail, '"revision":') > 0`;
-    const index = `CREATE INDEX audit_key_changes ON audit (key, seq) WHERE ${changes}`;
-    const hide = (database: DatabaseSync) => {
-      database.exec(
-        `DROP INDEX audit_key_changes; ${index} AND action <> 'key.destroy'; PRAGMA writable_schema = ON`,
-      );
-      database.prepare(`UPDATE sqlite_schema SET sql = ? WHERE name = 'audit_key_changes'`).run(index);
-    };
-    withDatabase(kms.dataDir, hide, { defensive: false });
+    hideChanges(kms.dataDir, 'key.destroy');
     const again = await startKms({ dataDir: kms.dataDir, kek: kms.kek });
     services.push(again);
     expect((await (await KeyCalls.of(again)).export(NAME)).status).toBe(200);

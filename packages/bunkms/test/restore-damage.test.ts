@@ -22,7 +22,6 @@ import {
 } from './support/recovery.ts';
 import {
   dataDir,
-  expectSound,
   keys,
   kms,
   materialOf,
@@ -31,6 +30,7 @@ import {
   statesOf,
   useRestores,
 } from './support/restored-stores.ts';
+import { expectSound } from './support/soundness.ts';
 
 useRestores();
 

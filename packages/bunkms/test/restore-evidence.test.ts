@@ -6,7 +6,6 @@ import { MAY_ISSUE_ALL } from './support/kms.ts';
 import { KeyCalls } from './support/lifecycle.ts';
 import { auditCopyOf, backupOf, inventoryOf } from './support/recovery.ts';
 import {
-  expectSound,
   keys,
   kms,
   materialOf,
@@ -15,6 +14,7 @@ import {
   statesOf,
   useRestores,
 } from './support/restored-stores.ts';
+import { expectSound } from './support/soundness.ts';
 
 useRestores();
 

@@ -7,7 +7,6 @@ import { edit, KeyCalls } from './support/lifecycle.ts';
 import { backupOf, inventoryOf, restoreInto, sourceOf, vaultOf } from './support/recovery.ts';
 import {
   dataDir,
-  expectSound,
   keys,
   kms,
   materialOf,
@@ -16,6 +15,7 @@ import {
   statesOf,
   useRestores,
 } from './support/restored-stores.ts';
+import { expectSound } from './support/soundness.ts';
 
 useRestores();
 

@@ -1,10 +1,10 @@
 import type { DatabaseSync } from 'node:sqlite';
 import { keyDetailSchema, keyPageSchema } from '@bundoc/shared/contract/keys';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { KeyVerification } from '../src/audit/verify-keys.ts';
-import { withDatabase } from './support/database.ts';
+import { hideChanges, withDatabase } from './support/database.ts';
 import { startKms, type TestKms } from './support/kms.ts';
 import { edit, infoIn, KeyCalls } from './support/lifecycle.ts';
+import { damagedKeys } from './support/soundness.ts';
 
 const NAME = 'a-dek';
 const OTHER = 'b-dek';
@@ -167,30 +167,16 @@ describe('a key whose record was changed in the database', () => {
   it('and rolled back while the index of changes hides the latest change is found by the verification of the chain', async () => {
     const older = rowsOf(kms);
     await keys.post(NAME, 'disable');
-    expect(await damagedKeys()).toEqual([]);
+    expect(await damagedKeys(kms)).toEqual([]);
     putBack(kms, older);
-    expect(await damagedKeys()).toEqual([NAME]);
-    const changes = `instr(detail, '"revision":') > 0`;
-    const index = `CREATE INDEX audit_key_changes ON audit (key, seq) WHERE ${changes}`;
-    const hide = (database: DatabaseSync) => {
-      database.exec(
-        `DROP INDEX audit_key_changes; ${index} AND action <> 'key.disable'; PRAGMA writable_schema = ON`,
-      );
-      database.prepare(`UPDATE sqlite_schema SET sql = ? WHERE name = 'audit_key_changes'`).run(index);
-    };
-    withDatabase(kms.dataDir, hide, { defensive: false });
+    expect(await damagedKeys(kms)).toEqual([NAME]);
+    hideChanges(kms.dataDir, 'key.disable');
     await using again = await startKms({ dataDir: kms.dataDir, kek: kms.kek });
     // Such an attack succeeds until somebody verifies the chain.
     expect((await (await KeyCalls.of(again)).export(NAME)).status).toBe(200);
     expect(await again.verify()).toMatchObject({ intact: true });
     expect(await damagedKeys(again)).toEqual([NAME]);
   });
-
-  const damagedKeys = async (at = kms) => {
-    const verification = new KeyVerification();
-    for (const record of await at.records()) verification.note(record);
-    return verification.damagedKeys(at.store, (await at.secrets()).chainKey);
-  };
 
   it.each([
     ['its check value', `kcv = '${'0'.repeat(32)}'`],

@@ -2,12 +2,13 @@ import { randomUUID } from 'node:crypto';
 import { rmSync } from 'node:fs';
 import { issuedTokenSchema, tokenPageSchema } from '@bundoc/shared/contract/tokens';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { TokenVerification } from '../src/audit/verify-tokens.ts';
 import { bunkms } from './support/command.ts';
 import { MAY_ISSUE_ALL, newDataDir, startKms, type TestKms } from './support/kms.ts';
-import { PostgresDatabases } from './support/postgres.ts';
-import { testStorage, useStorage } from './support/storage.ts';
+import type { PostgresDatabases } from './support/postgres.ts';
+import { testStorage } from './support/storage.ts';
+import { usePostgresStorage } from './support/use-postgres-storage.ts';
 
 type Issued = Awaited<ReturnType<TestKms['issue']>>;
 
@@ -261,13 +262,8 @@ describe('an attacker with the SQLite database of BunKMS', () => {
 
 describeWithPostgres('an attacker with the PostgreSQL database of BunKMS', () => {
   let databases: PostgresDatabases;
-  beforeAll(async () => {
-    databases = await PostgresDatabases.start();
-    useStorage(databases);
-  });
-  afterAll(async () => {
-    useStorage(undefined);
-    await databases[Symbol.asyncDispose]();
+  usePostgresStorage((started) => {
+    databases = started;
   });
   tokenTrust(async (dataDir) => ({ BUNKMS_STORAGE: await databases.url(dataDir) }));
 });

@@ -1,7 +1,8 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
+import { nextTurn } from '@bundoc/shared/testing/timing';
 import { describe, expect, it } from 'vitest';
 import { KeyRefused } from '../kms/port.ts';
-import { fetchesOf, settle, startCache, TTL_MS } from '../testing/started-key-cache.ts';
+import { fetchesOf, startCache, TTL_MS } from '../testing/started-key-cache.ts';
 
 describe('a KeyCache that refreshes its keys', () => {
   it('refreshes a key in use in the background once 80 % of its lifetime have passed', async () => {
@@ -9,11 +10,11 @@ describe('a KeyCache that refreshes its keys', () => {
     const first = await cache.get('a');
     clock.advance(TTL_MS * 0.8 - 1);
     cache.peek('a');
-    await settle();
+    await nextTurn();
     expect(service.exports).toBe(1);
     clock.advance(1);
     expect(cache.peek('a')).toBe(first);
-    await settle();
+    await nextTurn();
     expect(service.exports).toBe(2);
     clock.advance(TTL_MS * 0.5);
     expect(cache.peek('a')).toBeDefined();
@@ -25,7 +26,7 @@ describe('a KeyCache that refreshes its keys', () => {
     clock.advance(TTL_MS * 0.9);
     expect(cache.has('a')).toBe(true);
     cache.sweep();
-    await settle();
+    await nextTurn();
     expect(service.exports).toBe(1);
   });
 
@@ -36,12 +37,12 @@ describe('a KeyCache that refreshes its keys', () => {
     service.failure = new AppError('kms_unavailable');
     for (let n = 0; n < 50; n++) {
       expect(cache.peek('a')).toBe(first);
-      await settle();
+      await nextTurn();
     }
     expect(service.exports).toBe(2);
     clock.advance(1_000);
     cache.peek('a');
-    await settle();
+    await nextTurn();
     expect(service.exports).toBe(3);
     expect(cache.peek('a')).toBe(first);
   });
@@ -52,17 +53,17 @@ describe('a KeyCache that refreshes its keys', () => {
     await service.rotateKey('a-dek', 1);
     service.failure = new AppError('kms_unavailable');
     cache.revalidate('a');
-    await settle();
+    await nextTurn();
     cache.sweep();
-    await settle();
+    await nextTurn();
     expect([service.exports, cache.peek('a')]).toEqual([2, first]);
     service.failure = undefined;
     clock.advance(1_000);
     cache.sweep();
-    await settle();
+    await nextTurn();
     expect(cache.peek('a')?.version).toBe(2);
     cache.sweep();
-    await settle();
+    await nextTurn();
     expect(service.exports).toBe(3);
   });
 
@@ -70,7 +71,7 @@ describe('a KeyCache that refreshes its keys', () => {
     const { clock, service, cache } = startCache();
     const inSteps = async (isDone: () => boolean) => {
       for (let step = 0; step < 10 && !isDone(); step++) {
-        await settle();
+        await nextTurn();
         clock.advance(1_000);
         cache.sweep();
       }
@@ -85,7 +86,7 @@ describe('a KeyCache that refreshes its keys', () => {
     cache.revalidateAll();
     await inSteps(() => service.exports - before === 31);
     expect(service.exports - before).toBe(31);
-    await settle();
+    await nextTurn();
     expect(service.runningMax).toBe(8);
     expect([cache.has('p0'), cache.has('p0', 1), cache.has('p1'), cache.has('p2')]).toEqual([
       true,
@@ -114,7 +115,7 @@ describe('a KeyCache that refreshes its keys', () => {
     expect(projects.every((project) => cache.peek(project) !== undefined)).toBe(true);
     // Two of the ten places are left to cold projects. The others wait for the next places, before the rest.
     const cold = Promise.all(['a', 'b', 'c', 'd'].map((project) => cache.get(project)));
-    await settle();
+    await nextTurn();
     expect([service.running, cache.fetchesWaiting]).toEqual([10, 2 + 992]);
     clock.advance(60_000);
     cache.sweep();
@@ -139,7 +140,7 @@ describe('a KeyCache that refreshes its keys', () => {
       for (const project of projects)
         if (cache.peek(project) === undefined) throw new Error('a key has ended');
       cache.sweep();
-      await settle();
+      await nextTurn();
       perSecond.push(service.exports - before);
       clock.advance(1_000);
     }
@@ -158,7 +159,7 @@ describe('a KeyCache that refreshes its keys', () => {
       const gate = Promise.withResolvers<void>();
       service.afterExport = gate.promise;
       const getting = Promise.all([cache.get('a'), cache.get('a')]);
-      await settle();
+      await nextTurn();
       await service.rotateKey('a-dek', 1);
       cache[event]('a');
       service.afterExport = undefined;

@@ -1,7 +1,8 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { runInShare } from '@bundoc/shared/shares/share-key';
+import { nextTurn } from '@bundoc/shared/testing/timing';
 import { describe, expect, it } from 'vitest';
-import { fetchesOf, settle, startCache, TTL_MS } from '../testing/started-key-cache.ts';
+import { fetchesOf, startCache, TTL_MS } from '../testing/started-key-cache.ts';
 
 describe('a KeyCache', () => {
   it('requests a key once for many concurrent callers', async () => {
@@ -30,7 +31,7 @@ describe('a KeyCache', () => {
       service.failure = new AppError(code);
       clock.advance(TTL_MS * 0.9);
       expect(cache.peek('a')).toBeDefined();
-      await settle();
+      await nextTurn();
       expect(cache.peek('a')).toBeUndefined();
       await expect(cache.get('a')).rejects.toMatchObject({ code });
     },
@@ -71,7 +72,7 @@ describe('a KeyCache', () => {
     const gate = Promise.withResolvers<void>();
     service.gate = gate.promise;
     const getting = cache.get('a');
-    await settle();
+    await nextTurn();
     clock.advance(TTL_MS - 1);
     gate.resolve();
     await getting;
@@ -85,7 +86,7 @@ describe('a KeyCache', () => {
     const gate = Promise.withResolvers<void>();
     service.gate = gate.promise;
     const getting = cache.get('a');
-    await settle();
+    await nextTurn();
     clock.advance(TTL_MS);
     gate.resolve();
     await expect(getting).rejects.toMatchObject({ code: 'kms_unavailable', retryAfterS: 1 });
@@ -106,7 +107,7 @@ describe('a KeyCache', () => {
     clock.advance(TTL_MS * 0.8);
     service.keys.delete('a-dek');
     cache.peek('a');
-    await settle();
+    await nextTurn();
     expect(cache.peek('a')).toBeUndefined();
   });
 
@@ -128,7 +129,7 @@ describe('a KeyCache', () => {
     const gate = Promise.withResolvers<void>();
     service.gate = gate.promise;
     const getting = Promise.all(projects.map((project) => cache.get(project)));
-    await settle();
+    await nextTurn();
     expect(service.running).toBe(2);
     gate.resolve();
     const keys = await getting;
@@ -148,7 +149,7 @@ describe('a KeyCache', () => {
     const getAs = (subject: string, project: string) =>
       runInShare({ subject, project }, () => cache.get(project)).then(() => order.push(subject));
     const flood = cold.map((project) => getAs('flood', project));
-    await settle();
+    await nextTurn();
     const modest = getAs('modest', 'a');
     gate.resolve();
     await Promise.all([modest, ...flood]);
@@ -166,10 +167,10 @@ describe('a KeyCache', () => {
     runInShare({ subject: 'tenant', project: 'a' }, () =>
       ['a', 'b', 'c'].map((project) => cache.peek(project)),
     );
-    await settle();
+    await nextTurn();
     expect([fetches.held, fetches.heldBy('tenant'), fetches.heldBy('')]).toEqual([3, 0, 3]);
     gate.resolve();
-    await settle();
+    await nextTurn();
     expect(fetches.held).toBe(0);
   });
 
@@ -185,10 +186,10 @@ describe('a KeyCache', () => {
     await service.rotateKey('a-dek', 1);
     cache.revalidate('a');
     expect(cache.peek('a')).toBe(first);
-    await settle();
+    await nextTurn();
     expect(cache.peek('a')?.version).toBe(2);
     cache.revalidate('unknown');
-    await settle();
+    await nextTurn();
     expect(service.exports).toBe(2);
   });
 

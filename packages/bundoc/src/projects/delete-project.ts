@@ -30,7 +30,7 @@ export interface ProjectDeletionOptions {
  *
  * BunKMS records the intent first. From then on it does not release the key. After an interruption,
  * unfinished deletions are read from BunKMS, never from the storage. The key is destroyed when the last user
- * has left. Then the content is removed, a mark is written, and BunKMS records the end. Every step is
+ * has left. Then the content is removed, a marker is written, and BunKMS records the end. Every step is
  * idempotent.
  *
  * One class, because a deletion that begins and one that is resumed take the same steps in the same order.
@@ -50,7 +50,7 @@ export class ProjectDeletion {
   }
 
   /**
-   * Deletes a project, or returns the earlier deletion. Once resolved, only the mark is left.
+   * Deletes a project, or returns the earlier deletion. Once resolved, only the marker is left.
    *
    * @throws AppError `project_not_found`; `kms_unavailable`, also when this service may not destroy keys;
    *   `key_missing`, `project_elsewhere`, `project_unclaimed`: nothing has changed then. `kms_unavailable`
@@ -104,8 +104,8 @@ export class ProjectDeletion {
   }
 
   /**
-   * The earlier deletion of a project without content. BunKMS confirms its mark; otherwise the mark is set
-   * aside.
+   * The earlier deletion of a project without content. BunKMS confirms its marker; otherwise the marker is
+   * set aside.
    */
   async #findEarlierDeletion(project: string): Promise<DeletionMark> {
     const { projects, keys } = this.#options;

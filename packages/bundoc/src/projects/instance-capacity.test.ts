@@ -1,6 +1,7 @@
 import { runInShare } from '@bundoc/shared/shares/share-key';
+import { nextTurn } from '@bundoc/shared/testing/timing';
 import { describe, expect, it, vi } from 'vitest';
-import { KIB, settle, startManager, startManagerOfMany } from '../testing/managed-instances.ts';
+import { KIB, startManager, startManagerOfMany } from '../testing/managed-instances.ts';
 
 describe('an InstanceManager that may open a bounded number of projects', () => {
   it('closes the least recently used project first', async () => {
@@ -17,7 +18,7 @@ describe('an InstanceManager that may open a bounded number of projects', () => 
     const waiting = write('b').then(() => {
       done = true;
     });
-    await settle();
+    await nextTurn();
     expect(done).toBe(false);
     lease[Symbol.dispose]();
     await waiting;
@@ -60,7 +61,7 @@ describe('an InstanceManager that may open a bounded number of projects', () => 
     held.gate = gate.promise;
     const all = Promise.all(Array.from({ length: 100 }, (_, n) => use(`p${n}`)));
     await expect.poll(openings).toBe(16);
-    await settle();
+    await nextTurn();
     expect([openings(), manager.openingsWaiting]).toEqual([16, 84]);
     gate.resolve();
     await all;
@@ -77,7 +78,7 @@ describe('an InstanceManager that may open a bounded number of projects', () => 
     const flood = Array.from({ length: 100 }, (_, n) => useAs('flood', `p${n}`));
     await expect.poll(openings).toBe(16);
     const modest = useAs('modest', 'mine');
-    await settle();
+    await nextTurn();
     gate.resolve();
     await Promise.all([modest, ...flood]);
     expect(order.indexOf('modest')).toBeLessThan(2 * 16);
@@ -144,7 +145,7 @@ describe('an InstanceManager whose memory is bounded', () => {
     const lease = await manager.acquire('a', 'existing');
     expect(lease?.isUsable()).toBe(true);
     const waiting = use('b');
-    await settle();
+    await nextTurn();
     expect(lease?.isUsable()).toBe(false);
     lease?.[Symbol.dispose]();
     await waiting;
@@ -160,7 +161,7 @@ describe('an InstanceManager whose memory is bounded', () => {
     memory.set('large', 10_000 * KIB);
     const lease = await manager.acquire('large', 'existing');
     const waiting = use('a');
-    await settle();
+    await nextTurn();
     expect([isOpen('large'), isOpen('a'), manager.openingsWaiting]).toEqual([true, false, 1]);
     lease?.[Symbol.dispose]();
     await waiting;

@@ -1,5 +1,6 @@
+import { nextTurn } from '@bundoc/shared/testing/timing';
 import { describe, expect, it } from 'vitest';
-import { settle, startManager } from '../testing/managed-instances.ts';
+import { startManager } from '../testing/managed-instances.ts';
 
 describe('a wait for a change', () => {
   const never = new AbortController().signal;
@@ -28,7 +29,7 @@ describe('a wait for a change', () => {
       using lease = await manager.acquire('p', 'existing');
       expect(await lease?.store.position()).toBe(1);
     }
-    await settle();
+    await nextTurn();
     stop.abort();
     expect(await waiting).toBe(false);
   });
@@ -41,7 +42,7 @@ describe('a wait for a change', () => {
       manager.waitForChange('p', 1, stop.signal),
       manager.waitForChange('closed', 0, stop.signal),
     ];
-    await settle();
+    await nextTurn();
     stop.abort();
     expect(await Promise.all(both)).toEqual([false, false]);
     expect(await manager.waitForChange('p', 0, stop.signal)).toBe(false);

@@ -1,6 +1,7 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
+import { nextTurn } from '@bundoc/shared/testing/timing';
 import { describe, expect, it } from 'vitest';
-import { settle, startManager, startManagerOfMany } from '../testing/managed-instances.ts';
+import { startManager, startManagerOfMany } from '../testing/managed-instances.ts';
 import { TTL_MS } from '../testing/open-instances.ts';
 import { put, ref } from '../testing/writes.ts';
 import { ProjectUpkeep } from './project-upkeep.ts';
@@ -50,7 +51,7 @@ describe('an InstanceManager whose keys change', () => {
     await write('p');
     clock.advance(TTL_MS);
     manager.sweep();
-    await settle();
+    await nextTurn();
     expect([manager.size, opened.get('p'), keys.size]).toEqual([0, 0, 0]);
   });
 
@@ -63,7 +64,7 @@ describe('an InstanceManager whose keys change', () => {
     const next = write('p', 'b').then(() => {
       done = true;
     });
-    await settle();
+    await nextTurn();
     expect([done, opened.get('p')]).toEqual([false, 1]);
     await lease.store.commit([put('a', '{"v":1}')]);
     lease[Symbol.dispose]();
@@ -77,9 +78,9 @@ describe('an InstanceManager whose keys change', () => {
     service.keys.get('p-dek')!.wrapped = Buffer.alloc(69, 9).toString('base64');
     clock.advance(TTL_MS * 0.8);
     await write('p');
-    await settle();
+    await nextTurn();
     await write('p');
-    await settle();
+    await nextTurn();
     expect(openings()).toBe(1);
     expect(String(disk.files().get('/projects/p/project.json'))).toContain(
       Buffer.alloc(69, 9).toString('base64'),
@@ -94,14 +95,14 @@ describe('an InstanceManager whose keys change', () => {
     await write('p');
     await keys.rotate('p', 1);
     await write('p');
-    await settle();
+    await nextTurn();
     const opened = openings();
     service.keys.get('p-dek')!.before![0]!.wrapped = Buffer.alloc(69, 9).toString('base64');
     clock.advance(TTL_MS * 0.8);
     await write('p');
-    await settle();
+    await nextTurn();
     await write('p');
-    await settle();
+    await nextTurn();
     expect(openings()).toBe(opened);
     expect(JSON.parse(String(disk.files().get('/projects/p/project.json'))).versions[0].wrapped).toBe(
       Buffer.alloc(69, 9).toString('base64'),
@@ -114,7 +115,7 @@ describe('an InstanceManager whose keys change', () => {
     service.put('p-dek');
     clock.advance(TTL_MS * 0.8);
     await write('p');
-    await settle();
+    await nextTurn();
     await expect(write('p')).rejects.toMatchObject({ code: 'key_mismatch' });
   });
 

@@ -1,7 +1,8 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
+import { nextTurn } from '@bundoc/shared/testing/timing';
 import { describe, expect, it } from 'vitest';
 import type { FileChange } from '../engine/files/disk/disk.ts';
-import { settle, startManager } from '../testing/managed-instances.ts';
+import { startManager } from '../testing/managed-instances.ts';
 import { newPlace, openInstances } from '../testing/open-instances.ts';
 import { SimulatedDisk } from '../testing/simulated-disk.ts';
 import { closeEngine } from '../testing/test-engine.ts';
@@ -43,7 +44,7 @@ describe('an InstanceManager', () => {
     // It is in the log, so it is acknowledged.
     await write('p', 'b');
     await tried.promise;
-    await settle();
+    await nextTurn();
     disk.writeFiles = writeFiles;
     await write('p');
     expect([openings(), closings(), opened.get('p')]).toEqual([2, 1, 1]);
@@ -52,7 +53,7 @@ describe('an InstanceManager', () => {
   it('keeps a store open when the log refuses a write, since the outcome is certain', async () => {
     const { disk, write, openings, opened } = startManager();
     await write('p');
-    await settle();
+    await nextTurn();
     disk.failAt({ operation: 1, when: 'before', what: 'storage_unavailable' });
     await expect(write('p', 'b')).rejects.toMatchObject({ code: 'storage_unavailable' });
     await write('p', 'b');
@@ -80,7 +81,7 @@ describe('an InstanceManager', () => {
     const closing = manager[Symbol.asyncDispose]().then(() => {
       closed = true;
     });
-    await settle();
+    await nextTurn();
     expect(closed).toBe(false);
     await expect(write('q')).rejects.toMatchObject({ code: 'overloaded' });
     lease[Symbol.dispose]();
@@ -109,7 +110,7 @@ describe('the close of all projects', () => {
       isOver = true;
     });
     // What is being written must be over before another process may write there.
-    for (let turn = 0; turn < 50; turn++) await settle();
+    for (let turn = 0; turn < 50; turn++) await nextTurn();
     expect([isOver, rounds.length]).toEqual([false, 1]);
     rounds[0]?.();
     await over;

@@ -119,4 +119,3 @@ export async function startManagerOfMany(options: Partial<InstanceManagerOptions
 }
 
 export const KIB = 1_024;
-export const settle = () => new Promise((resolve) => setImmediate(resolve));

@@ -20,4 +20,3 @@ export function startCache(
 export const fetchesOf = (keyFetches: number) => createServiceShares({ keyFetches }).keyFetches;
 
 /** Lets the promises that are ready run. */
-export const settle = () => new Promise((resolve) => setImmediate(resolve));

@@ -1,7 +1,6 @@
 import { rmSync } from 'node:fs';
 import { type ExportedKey, exportedKeySchema } from '@bundoc/shared/contract/keys';
 import { afterEach, beforeEach } from 'vitest';
-import { KeyVerification } from '../../src/audit/verify-keys.ts';
 import type { Answer } from './http.ts';
 import { kekIdOfText } from './keks.ts';
 import { newDataDir, newKek, startKms, type TestKms } from './kms.ts';
@@ -32,12 +31,6 @@ export const actionsOf = async (kms: TestKms, action: RegExp) =>
   (await kms.records()).filter((record) => action.test(record.action));
 
 export const isStored = (bytes: Buffer) => testStorage().holds(dataDir, bytes);
-
-export const damagedKeys = async (kms: TestKms) => {
-  const verification = new KeyVerification();
-  for (const record of await kms.records()) verification.note(record);
-  return verification.damagedKeys(kms.store, (await kms.secrets()).chainKey);
-};
 
 /** Call it in a file or a `describe`: each test has a data folder and two KEKs of its own. */
 export function useKeks(): void {

@@ -3,11 +3,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type ExportedKey, exportedKeySchema } from '@bundoc/shared/contract/keys';
 import { afterEach, beforeEach, expect } from 'vitest';
-import { KeyVerification } from '../../src/audit/verify-keys.ts';
 import { verifyChain } from '../../src/records/chain.ts';
 import { startKms, type TestKms } from './kms.ts';
 import { edit, KeyCalls } from './lifecycle.ts';
 import { writeProject } from './recovery.ts';
+import { damagedKeys } from './soundness.ts';
 
 export let kms: TestKms;
 export let keys: KeyCalls;
@@ -54,11 +54,7 @@ export async function expectWhole(at: TestKms, all: readonly ExportedKey[]): Pro
   expect(await verifyChain(chainKey, await at.records())).toMatchObject({ intact: true });
 }
 
-export async function expectNoDamage(at: TestKms): Promise<void> {
-  const verification = new KeyVerification();
-  for (const record of await at.records()) verification.note(record);
-  expect(await verification.damagedKeys(at.store, (await at.secrets()).chainKey)).toEqual([]);
-}
+export const expectNoDamage = async (at: TestKms) => expect(await damagedKeys(at)).toEqual([]);
 
 export const codeOf = async (calls: KeyCalls, name: string, version?: number) =>
   (await calls.export(name, version)).json().code;

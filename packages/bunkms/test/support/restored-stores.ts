@@ -1,9 +1,7 @@
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { exportedKeySchema, keyPageSchema } from '@bundoc/shared/contract/keys';
-import { afterEach, beforeEach, expect } from 'vitest';
-import { KeyVerification } from '../../src/audit/verify-keys.ts';
-import { verifyChain } from '../../src/records/chain.ts';
+import { afterEach, beforeEach } from 'vitest';
 import { newDataDir, startKms, type TestKms } from './kms.ts';
 import { KeyCalls } from './lifecycle.ts';
 import { type RestoreFrom, restoreInto } from './recovery.ts';
@@ -18,16 +16,6 @@ export const restoreHere = (from: Omit<RestoreFrom, 'kek' | 'dataDir'>) =>
   restoreInto({ kek: kms.kek, dataDir, ...from });
 
 export const openRestored = () => startKms({ dataDir, kek: kms.kek });
-
-/** Expects an intact chain and keys that match it. */
-export async function expectSound(restored: TestKms): Promise<void> {
-  const { chainKey } = await restored.secrets();
-  const records = await restored.records();
-  expect(await verifyChain(chainKey, records)).toMatchObject({ intact: true });
-  const verification = new KeyVerification();
-  for (const record of records) verification.note(record);
-  expect(await verification.damagedKeys(restored.store, chainKey)).toEqual([]);
-}
 
 export async function statesOf(restored: TestKms): Promise<Record<string, string>> {
   const page = keyPageSchema.parse((await (await KeyCalls.of(restored)).list()).json());

@@ -5,10 +5,7 @@ import type { KmsStore } from '../port.ts';
 import { chainKey, draft, issueOf, revocationOf, TIME, token } from './data.ts';
 import { allRecords, type MakePlace, type StorePlace, withStore } from './place.ts';
 
-/**
- * What every implementation of {@link KmsStore} must hold to about the audit chain. Run it inside a test
- * file.
- */
+/** The tests that every {@link KmsStore} must pass for the audit chain. Call it in a test file. */
 export function auditConformance(name: string, makePlace: MakePlace): void {
   describe(`${name} as a KmsStore of audit records`, () => {
     let store: KmsStore;

@@ -19,7 +19,7 @@ import {
 } from './data.ts';
 import { allRecords, type MakePlace, type StorePlace, withStore } from './place.ts';
 
-/** What every implementation of {@link KmsStore} must hold to about keys. Run it inside a test file. */
+/** The tests that every {@link KmsStore} must pass for keys. Call it in a test file. */
 export function keyConformance(name: string, makePlace: MakePlace): void {
   describe(`${name} as a KmsStore of keys`, () => {
     let store: KmsStore;

@@ -10,7 +10,7 @@ import { storageConformance } from './storages.ts';
 import { tokenConformance } from './tokens.ts';
 import { transferConformance } from './transfer.ts';
 
-/** What every implementation of {@link KmsStore} must hold to. Run it inside a test file. */
+/** The tests that every {@link KmsStore} must pass. Call it in a test file. */
 export function storeConformance(name: string, makePlace: MakePlace): void {
   keyConformance(name, makePlace);
   tokenConformance(name, makePlace);

@@ -6,7 +6,7 @@ import type { RevocationPlace } from '../tokens.ts';
 import { draft, issueOf, LATER, revocationOf, TIME, token } from './data.ts';
 import { allRecords, type MakePlace, withStore } from './place.ts';
 
-/** What every implementation of {@link KmsStore} must hold to about tokens. Run it inside a test file. */
+/** The tests that every {@link KmsStore} must pass for tokens. Call it in a test file. */
 export function tokenConformance(name: string, makePlace: MakePlace): void {
   describe(`${name} as a KmsStore of tokens`, () => {
     let store: KmsStore;

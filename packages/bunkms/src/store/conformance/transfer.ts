@@ -26,10 +26,7 @@ async function* batches(...all: readonly (readonly LoadEntry[])[]): AsyncGenerat
   yield* all;
 }
 
-/**
- * What every implementation of {@link KmsStore} must hold to when all of it is read or filled. Run it inside
- * a test file.
- */
+/** The tests that every {@link KmsStore} must pass for complete reads and loads. Call it in a test file. */
 export function transferConformance(name: string, makePlace: MakePlace): void {
   describe(`${name} as a KmsStore that is backed up and restored`, () => {
     let store: KmsStore;
@@ -120,7 +117,7 @@ export function transferConformance(name: string, makePlace: MakePlace): void {
           await expect(other.load(failing(), chainKey)).rejects.toThrow(`failed at ${at}`);
           expect(await everything(other)).toEqual([]);
         }
-        // Not even a part of an installation.
+        // It has no part of an installation.
         await expect(other.load(batches(entries.slice(1)), chainKey)).rejects.toThrow();
         expect(await everything(other)).toEqual([]);
         expect(await other.load(batches(entries), chainKey)).toBe(true);
@@ -147,7 +144,7 @@ export function transferConformance(name: string, makePlace: MakePlace): void {
           }
         };
         expect(await other.load(watched(), chainKey)).toBe(true);
-        // It waited for the load and found its installation, or gave up.
+        // It waited for the load and found its installation, or timed out.
         expect(await initialisations[0]).toBeOneOf([false, 'storage_unavailable']);
         expect(await observer.readInstallation()).toEqual(installation(1));
         expect(await observer.initialise(installation(7), chainKey, draft('x'))).toBe(false);
