@@ -80,8 +80,7 @@ interface Answer {
 /** The final refusals of BunKMS, and the code that callers of the project get. Another try would not help. */
 const VERDICTS: Readonly<Record<string, ProblemCode>> = {
   key_not_found: 'key_not_found',
-  // For the project, this equals a version that never existed: nothing sealed under it opens.
-  key_version_destroyed: 'key_not_found',
+  key_version_destroyed: 'key_version_destroyed',
   key_damaged: 'key_damaged',
   key_destroyed: 'project_destroyed',
   key_disabled: 'project_disabled',
