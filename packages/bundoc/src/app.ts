@@ -40,7 +40,7 @@ import { ChangeFeed } from './service/change-feed.ts';
 import { Moves } from './service/moves.ts';
 import { Scheduler } from './work/scheduler.ts';
 import { createServiceShares } from './work/service-shares.ts';
-import { roomForWork, workingMemory, workingMemoryBytes } from './working-memory.ts';
+import { waitingWork, workingMemory, workingMemoryBytes } from './working-memory.ts';
 
 /** The parts that a test may replace. */
 export interface BundocParts {
@@ -98,7 +98,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   const generation = new StorageGeneration({
     ...{ id, identity: storage.identity, calls: kms, logger },
     isUp: () => kms.isUp(),
-    onConfirmed: () => deletion.look(),
+    onConfirmed: () => deletion.requestCheck(),
     onSuperseded: () => {
       keys.evictAll();
       instances.sweep();
@@ -200,7 +200,7 @@ function connect(
 function divideWork(config: BundocConfig, clock: Clock, metrics: BundocMetrics) {
   const limit = processorLimit(config, clock);
   const memory = workingMemory(workingMemoryBytes(memoryLimit(), config.documentBytesMax), clock);
-  const places = roomForWork(clock);
+  const places = waitingWork(clock);
   const scheduler = new Scheduler({
     ...{ memory, places },
     onUsed: ({ subject, project }, us) => {

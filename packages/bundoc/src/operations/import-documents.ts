@@ -4,7 +4,7 @@ import type { BatchOperation } from '@bundoc/client/batch';
 import { JsonText } from '@bundoc/client/document';
 import { hasCode } from '@bundoc/client/error';
 import { type Imported, readImportLine } from './import-line.ts';
-import { BadLine, type Line } from './ndjson.ts';
+import { InvalidLine, type Line } from './ndjson.ts';
 
 export interface ImportOptions {
   readonly project: string;
@@ -54,7 +54,7 @@ interface Batch {
  *
  * @param lines the lines after those that are done.
  * @param done the progress of earlier runs.
- * @throws BadLine for an invalid or refused line; everything before the last reported place is done.
+ * @throws InvalidLine for an invalid or refused line; everything before the last reported place is done.
  */
 export async function importDocuments(
   bundoc: Bundoc,
@@ -132,7 +132,7 @@ export async function importDocuments(
   return progress;
 }
 
-/** @throws BadLine when the batch is refused. */
+/** @throws InvalidLine when the batch is refused. */
 async function send(
   project: ReturnType<Bundoc['project']>,
   batch: Batch,
@@ -196,5 +196,5 @@ function keyOf({ project, run }: ImportOptions, { from, operations }: Batch): st
 
 function refused(cause: unknown, { firstLine, lastLine }: Batch): unknown {
   if (!(cause instanceof Error) || cause.name !== 'BundocError') return cause;
-  return new BadLine(`lines ${firstLine} to ${lastLine} were refused: ${cause.message}`, { cause });
+  return new InvalidLine(`lines ${firstLine} to ${lastLine} were refused: ${cause.message}`, { cause });
 }
