@@ -43,10 +43,12 @@ const FIRST_PLACES = 8;
 export class Work implements Disposable {
   readonly key: ShareKey;
   readonly kind: WorkKind;
-  /** Time that it has taken on the event loop's thread. For {@link Scheduler} alone. */
+  /** Time that it has taken, in any thread. For {@link Scheduler} alone. */
   usedUs = 0;
+  /** Whether it has waited for the processor. For {@link Scheduler} alone. */
+  hasWaited = false;
   readonly #scheduler: Scheduler;
-  /** Whether it counts among the work that runs. For {@link Scheduler} alone. */
+  /** Whether it counts among the work that runs. For {@link Admission} alone. */
   isAdmitted = false;
   readonly #signal: AbortSignal | undefined;
   readonly #endMs: number;
@@ -175,6 +177,11 @@ export class Work implements Disposable {
     this.#memory?.[Symbol.dispose]();
     this.#memory = undefined;
     this.#leavePlace();
+  }
+
+  /** Whether its subject has much less work than others have. For {@link Levels} alone. */
+  get isOfFew(): boolean {
+    return this.#scheduler.hasFew(this.key.subject);
   }
 
   /** Of the service itself: it has no share. */
