@@ -21,6 +21,12 @@ export class Admission {
   /** Requests that may not begin yet, by subject, and by project in the order of their turns. */
   readonly #parked = new Map<string, Map<string, Set<Work>>>();
   #size = 0;
+  readonly #isUnbounded: (subject: string) => boolean;
+
+  /** @param isUnbounded of which subjects any number may run. */
+  constructor(isUnbounded: (subject: string) => boolean) {
+    this.#isUnbounded = isUnbounded;
+  }
 
   /** Number of parked requests. */
   get size(): number {
@@ -95,7 +101,7 @@ export class Admission {
 
   #isFull(subject: string): boolean {
     const subjects = this.#admitted.size;
-    if (subjects < 2) return false;
+    if (subjects < 2 || this.#isUnbounded(subject)) return false;
     const max = Math.max(ADMITTED_OF_SUBJECT_MIN, Math.floor(ADMITTED_MAX / subjects));
     return (this.#admitted.get(subject) ?? 0) >= max;
   }

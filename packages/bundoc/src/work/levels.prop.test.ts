@@ -5,11 +5,11 @@ import { type Levelled, Levels } from './levels.ts';
 interface Task extends Levelled {
   readonly name: string;
   usedUs: number;
-  isOfFew: boolean;
+  isOfLittle: boolean;
 }
 
-function task(name: string, subject: string, { usedUs = 0, isOfFew = false } = {}): Task {
-  return { name, key: { subject, project: 'p' }, usedUs, isOfFew };
+function task(name: string, subject: string, { usedUs = 0, isOfLittle = false } = {}): Task {
+  return { name, key: { subject, project: 'p' }, usedUs, isOfLittle };
 }
 
 /** Lets the next task take some time. */
@@ -22,24 +22,24 @@ function runNext(levels: Levels<Task>, us: number): Task | undefined {
   return next;
 }
 
-it('a task of a subject with few comes before those of all others, whatever its subject owes', () => {
+it('a task of a subject with little work comes before those of all others, whatever its subject owes', () => {
   const levels = new Levels<Task>();
   for (let n = 0; n < 200; n++) levels.add(task(`of many ${n}`, `s${n % 50}`));
-  levels.add(task('first', 'neighbour', { isOfFew: true }));
+  levels.add(task('first', 'neighbour', { isOfLittle: true }));
   expect(runNext(levels, 7_000)?.name).toBe('first');
   for (let n = 0; n < 20; n++) {
-    levels.add(task('another', 'neighbour', { isOfFew: true }));
+    levels.add(task('another', 'neighbour', { isOfLittle: true }));
     const names = [runNext(levels, 400), runNext(levels, 400)].map((next) => next?.name);
     expect(names).toContain('another');
   }
 });
 
-it('a task leaves the level of few when its subject has got more', () => {
+it('a task leaves the level of little work when its subject has got more', () => {
   const levels = new Levels<Task>();
-  const early = Array.from({ length: 5 }, (_, n) => task(`early ${n}`, 'flood', { isOfFew: true }));
+  const early = Array.from({ length: 5 }, (_, n) => task(`early ${n}`, 'flood', { isOfLittle: true }));
   for (const one of early) levels.add(one);
-  for (const one of early) one.isOfFew = false;
-  levels.add(task('of few', 'neighbour', { isOfFew: true }));
+  for (const one of early) one.isOfLittle = false;
+  levels.add(task('of few', 'neighbour', { isOfLittle: true }));
   expect(runNext(levels, 100)?.name).toBe('of few');
   expect(levels.size).toBe(5);
   for (let n = 0; n < 5; n++) expect(runNext(levels, 100)?.name).toMatch(/^early/);
@@ -58,7 +58,7 @@ it('a task comes before those that have taken more', () => {
 it('every level has a turn after a bounded number of turns of others, so no task starves', () => {
   const kind = fc.record({
     usedUs: fc.constantFrom(0, 1_000, 10_000),
-    isOfFew: fc.boolean(),
+    isOfLittle: fc.boolean(),
     subject: fc.nat(5),
   });
   fc.assert(

@@ -5,26 +5,26 @@ export interface Levelled {
   readonly key: ShareKey;
   /** Time that it has taken so far, in any thread. */
   readonly usedUs: number;
-  /** Whether its subject has much fewer tasks than others have, at this moment. */
-  readonly isOfFew: boolean;
+  /** Whether its subject has much less work than others have, at this moment. */
+  readonly isOfLittle: boolean;
 }
 
 /**
  * A level with waiting tasks has a turn after `passedMax` turns of others at the latest. The first one is for
- * tasks of subjects that have few. A task is in the first of the others for which it has taken little enough.
+ * tasks of subjects that have little work. A task is in the first of the others for which it has taken little enough.
  *
  * The rounds of short tasks are short: subjects that begin some at the same time delay each other little.
  */
 const LEVELS = [
-  { usedUsMax: 2_000, isForFew: true, sliceUs: 2_000, passedMax: Number.POSITIVE_INFINITY },
-  { usedUsMax: 500, isForFew: false, sliceUs: 500, passedMax: 3 },
-  { usedUsMax: 2_000, isForFew: false, sliceUs: 2_000, passedMax: 7 },
-  { usedUsMax: Number.POSITIVE_INFINITY, isForFew: false, sliceUs: 2_000, passedMax: 15 },
+  { usedUsMax: 20_000, isForLittle: true, sliceUs: 2_000, passedMax: Number.POSITIVE_INFINITY },
+  { usedUsMax: 500, isForLittle: false, sliceUs: 500, passedMax: 3 },
+  { usedUsMax: 2_000, isForLittle: false, sliceUs: 2_000, passedMax: 7 },
+  { usedUsMax: Number.POSITIVE_INFINITY, isForLittle: false, sliceUs: 2_000, passedMax: 15 },
 ] as const;
 
 interface Level<T> {
   readonly usedUsMax: number;
-  readonly isForFew: boolean;
+  readonly isForLittle: boolean;
   readonly turns: FairTurns<T>;
   readonly passedMax: number;
   /** Turns of other levels since this one had one, while it had waiting tasks. */
@@ -33,7 +33,7 @@ interface Level<T> {
 
 /**
  * Tasks that wait for a slice. One that has taken little comes before one that has taken more (multilevel
- * feedback, F. J. Corbató et al., 1962), and one of few before one of many. So short work does not wait behind
+ * feedback, F. J. Corbató et al., 1962), and one of a subject with little work before one of a subject with much. So short work does not wait behind
  * long work, even when there are too many subjects to give each enough. Within a level, subjects take turns.
  */
 export class Levels<T extends Levelled> {
@@ -67,7 +67,7 @@ export class Levels<T extends Levelled> {
     for (;;) {
       const level = this.#nextLevel();
       const task = level?.turns.next();
-      if (task === undefined || level?.isForFew !== true || task.isOfFew) return task;
+      if (task === undefined || level?.isForLittle !== true || task.isOfLittle) return task;
       // Its subject has got more since.
       this.add(task);
     }
@@ -84,8 +84,8 @@ export class Levels<T extends Levelled> {
     return chosen;
   }
 
-  #of({ usedUs, isOfFew }: T): FairTurns<T> {
-    const level = this.#levels.find((one) => usedUs < one.usedUsMax && (isOfFew || !one.isForFew));
+  #of({ usedUs, isOfLittle }: T): FairTurns<T> {
+    const level = this.#levels.find((one) => usedUs < one.usedUsMax && (isOfLittle || !one.isForLittle));
     return (level as Level<T>).turns;
   }
 }

@@ -3,6 +3,7 @@ import type { ShareKey } from '@bundoc/shared/shares/share-key';
 import { Admission } from './admission.ts';
 import { LargeThread } from './large-thread.ts';
 import { Levels } from './levels.ts';
+import { Loads } from './loads.ts';
 import { type OwnWork, Work, type WorkKind } from './work.ts';
 
 /** Time that all long work of the process takes on the event loop's thread in one turn. */
@@ -40,8 +41,6 @@ export interface SchedulerDeps {
 /** What long work needs of a share, for which it does not wait. */
 export type Room = Pick<Share, 'tryTake' | 'charge' | 'held' | 'heldBy' | 'capacity' | 'refusal'>;
 
-/** A subject has few pieces of work if it has less than the mean of all subjects, divided by this. */
-const FEW = 2;
 /** How often work that may not begin yet is looked at, milliseconds. */
 const PARKED_LOOK_MS = 1_000;
 
@@ -84,11 +83,10 @@ export class Scheduler implements AsyncDisposable {
   #resuming: Work | undefined;
   /** Work that has not begun, first come first, and since when it waits. */
   readonly #unbegun = new Map<Work, number>();
+  /** What each subject has asked for. */
+  readonly #loads = new Loads();
   /** Which work may begin. */
-  readonly #admission = new Admission();
-  /** Pieces of work of each subject that wait, or have waited, for the processor, and of all subjects. */
-  readonly #pieces = new Map<string, number>();
-  #piecesOfAll = 0;
+  readonly #admission = new Admission((subject) => this.#loads.hasLittle(subject));
   #parkedTimer: NodeJS.Timeout | undefined;
 
   /** Works on what is too large for this thread. */
@@ -176,7 +174,7 @@ export class Scheduler implements AsyncDisposable {
 
   /** @param hasBegun other work is refused when it has waited too long. */
   enqueue(work: Work, hasBegun: boolean): void {
-    this.#note(work);
+    this.#loads.add(work);
     if (!hasBegun) this.#unbegun.set(work, this.#ports.nowMs());
     if (!hasBegun && this.#admission.mustPark(work)) {
       this.#admission.park(work);
@@ -184,27 +182,9 @@ export class Scheduler implements AsyncDisposable {
     } else this.#compete(work);
   }
 
-  #note(work: Work): void {
-    if (work.hasWaited) return;
-    work.hasWaited = true;
-    const { subject } = work.key;
-    this.#pieces.set(subject, (this.#pieces.get(subject) ?? 0) + 1);
-    this.#piecesOfAll++;
-  }
-
   /** Whether a subject has much less work than others have. */
-  hasFew(subject: string): boolean {
-    const pieces = this.#pieces.get(subject) ?? 0;
-    return pieces * FEW < this.#piecesOfAll / this.#pieces.size;
-  }
-
-  #forget(work: Work): void {
-    work.hasWaited = false;
-    const { subject } = work.key;
-    const left = (this.#pieces.get(subject) ?? 0) - 1;
-    this.#piecesOfAll--;
-    if (left > 0) this.#pieces.set(subject, left);
-    else this.#pieces.delete(subject);
+  hasLittle(subject: string): boolean {
+    return this.#loads.hasLittle(subject);
   }
 
   #compete(work: Work): void {
@@ -234,7 +214,7 @@ export class Scheduler implements AsyncDisposable {
   }
 
   end(work: Work): void {
-    if (work.hasWaited) this.#forget(work);
+    this.#loads.end(work);
     this.#unpark(this.#admission.end(work));
   }
 
@@ -276,18 +256,19 @@ export class Scheduler implements AsyncDisposable {
   }
 
   /** Processor time that a task took, in whichever thread. */
-  count(work: Work, us: number): void {
+  count(work: Work, us: number, usedUs = us): void {
     const { key, kind } = work;
-    work.usedUs += us;
+    work.usedUs += usedUs;
+    this.#loads.took(work);
     this.#usedUs.set(kind, (this.#usedUs.get(kind) ?? 0) + us);
     this.#ports.onUsed?.(key, us);
   }
 
-  /** @param owedUs of that, what the subject and the project owe to others. */
+  /** @param owedUs of that, what the work has used, and its subject and project owe to others. */
   #charge(work: Work, us: number, owedUs = us): void {
     this.#turnUs += us;
     this.#levels.charge(work, owedUs);
-    this.count(work, us);
+    this.count(work, us, owedUs);
     // So little needs no turn of its own to be forgotten.
     if (this.#turnUs > FORGOTTEN_US) this.#awaitTurn();
   }

@@ -45,8 +45,8 @@ export class Work implements Disposable {
   readonly kind: WorkKind;
   /** Time that it has taken, in any thread. For {@link Scheduler} alone. */
   usedUs = 0;
-  /** Whether it has waited for the processor. For {@link Scheduler} alone. */
-  hasWaited = false;
+  /** Time that it counts for while it is unfinished; 0 before it waits. For {@link Loads} alone. */
+  loadUs = 0;
   readonly #scheduler: Scheduler;
   /** Whether it counts among the work that runs. For {@link Admission} alone. */
   isAdmitted = false;
@@ -180,8 +180,8 @@ export class Work implements Disposable {
   }
 
   /** Whether its subject has much less work than others have. For {@link Levels} alone. */
-  get isOfFew(): boolean {
-    return this.#scheduler.hasFew(this.key.subject);
+  get isOfLittle(): boolean {
+    return this.#scheduler.hasLittle(this.key.subject);
   }
 
   /** Of the service itself: it has no share. */
