@@ -20,8 +20,14 @@ export interface Loaded {
 }
 
 interface Load {
-  pieces: number;
-  us: number;
+  readonly pieces: number;
+  readonly us: number;
+}
+
+const NOTHING: Load = { pieces: 0, us: 0 };
+
+function meanOf({ pieces, us }: Load): number {
+  return pieces === 0 ? 0 : us / pieces;
 }
 
 /**
@@ -30,36 +36,36 @@ interface Load {
  */
 export class Loads {
   readonly #loads = new Map<string, Load>();
-  #piecesOfAll = 0;
+  /** Sums over all subjects: of their times, and of the mean times of their pieces. */
   #usOfAll = 0;
+  #meansOfAll = 0;
   /** Time that the latest pieces of a subject took, the latest subject last. */
   readonly #expectedUs = new Map<string, number>();
 
   /** Whether a subject has much less work than others have, or much shorter pieces. */
   hasLittle(subject: string): boolean {
-    const { us, pieces } = this.#loads.get(subject) ?? { us: 0, pieces: 0 };
-    return (
-      us * LITTLE * this.#loads.size < this.#usOfAll ||
-      us * LITTLE * this.#piecesOfAll < this.#usOfAll * pieces
-    );
+    const load = this.#loads.get(subject) ?? NOTHING;
+    const sharers = this.#loads.size * LITTLE;
+    return load.us * sharers < this.#usOfAll || meanOf(load) * sharers < this.#meansOfAll;
   }
 
   /** Counts a piece of work until it ends. */
   add(work: Loaded): void {
     if (work.loadUs > 0) return;
     const { subject } = work.key;
-    const load = this.#loads.get(subject) ?? { pieces: 0, us: 0 };
-    load.pieces++;
-    this.#piecesOfAll++;
-    this.#loads.set(subject, load);
-    this.#grow(work, load, Math.max(this.#expectedUs.get(subject) ?? UNKNOWN_US, work.usedUs));
+    const load = this.#loads.get(subject) ?? NOTHING;
+    const us = Math.max(this.#expectedUs.get(subject) ?? UNKNOWN_US, work.usedUs);
+    work.loadUs = us;
+    this.#set(subject, { pieces: load.pieces + 1, us: load.us + us });
   }
 
   /** It has taken time. */
   took(work: Loaded): void {
-    const load = this.#loads.get(work.key.subject);
-    if (work.loadUs > 0 && work.usedUs > work.loadUs && load !== undefined)
-      this.#grow(work, load, work.usedUs);
+    const { subject } = work.key;
+    const load = this.#loads.get(subject);
+    if (work.loadUs === 0 || work.usedUs <= work.loadUs || load === undefined) return;
+    this.#set(subject, { pieces: load.pieces, us: load.us + work.usedUs - work.loadUs });
+    work.loadUs = work.usedUs;
   }
 
   end(work: Loaded): void {
@@ -67,15 +73,18 @@ export class Loads {
     const { subject } = work.key;
     const load = this.#loads.get(subject);
     if (work.loadUs === 0 || load === undefined) return;
-    this.#grow(work, load, 0);
-    this.#piecesOfAll--;
-    if (--load.pieces === 0) this.#loads.delete(subject);
+    this.#set(subject, { pieces: load.pieces - 1, us: load.us - work.loadUs });
+    work.loadUs = 0;
   }
 
-  #grow(work: Loaded, load: Load, us: number): void {
-    load.us += us - work.loadUs;
-    this.#usOfAll += us - work.loadUs;
-    work.loadUs = us;
+  #set(subject: string, load: Load): void {
+    const before = this.#loads.get(subject) ?? NOTHING;
+    this.#usOfAll += load.us - before.us;
+    this.#meansOfAll += meanOf(load) - meanOf(before);
+    if (load.pieces > 0) this.#loads.set(subject, load);
+    else this.#loads.delete(subject);
+    // Sums of fractions are not exact.
+    if (this.#loads.size === 0) [this.#usOfAll, this.#meansOfAll] = [0, 0];
   }
 
   #learn({ key: { subject }, usedUs }: Loaded): void {
