@@ -119,8 +119,8 @@ Open ${setup.bundocApi.url}/ in a browser for the console, and paste the token t
 Store a document and read it back (the token is good for an hour):
 
 TOKEN=${token}
-curl -sS -X PUT ${documents}/hello -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' -d '{"text":"Hello, Bundoc"}'
-curl -sS ${documents}/hello -H "Authorization: Bearer $TOKEN"
+curl -sSw '\\n' -X PUT ${documents}/hello -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' -d '{"text":"Hello, Bundoc"}'
+curl -sSw '\\n' ${documents}/hello -H "Authorization: Bearer $TOKEN"
 
 Another token: npm run -s token -- --typ client --sub app --scope "docs:read docs:write" --project project-a
 `;
