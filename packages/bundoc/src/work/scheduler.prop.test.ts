@@ -236,7 +236,8 @@ describe('long work', () => {
       scheduler.accepted();
       await bench.turn();
     }
-    expect(turns).toBeLessThanOrEqual(8);
+    expect(turns).toBeGreaterThan(8);
+    expect(turns).toBeLessThanOrEqual(20);
     await waits;
   });
 

@@ -20,7 +20,7 @@ const STEP_MAX_US = 5_000;
  * the event loop accepts one a turn. So a connection does not wait for as many slices as there are
  * connections before it.
  */
-const ACCEPTING_MS_MAX = 4;
+const ACCEPTING_MS_MAX = 10;
 
 /** Up to so much is not worth a callback of its own: it is counted in whichever turn comes next. */
 const FORGOTTEN_US = SLICE_US / 10;
