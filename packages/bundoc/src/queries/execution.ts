@@ -48,6 +48,11 @@ const WORK_OF_KEY = 4;
 /** Memory to remember a document that an index has found, so that it is not found twice. */
 const SEEN_BYTES = 128;
 
+/** The values of a document up to which it is evaluated on the event loop's thread. */
+function weightAtOnceMax({ operators, order, paths }: QueryPlan): number {
+  return WORK_AT_ONCE_MAX / (operators + (order.length + paths.length) * WORK_OF_KEY);
+}
+
 /** The execution of one request. */
 export class QueryExecution {
   readonly #plan: QueryPlan;
@@ -130,7 +135,7 @@ export class QueryExecution {
     const bytes = document.text.length;
     if (bytes > LARGE_BYTES) return this.#evaluateInThread(candidate);
     if (bytes > STEP_BYTES) {
-      if (isHeavy(document.text, this.#weightAtOnceMax)) return this.#evaluateInThread(candidate);
+      if (isHeavy(document.text, weightAtOnceMax(this.#plan))) return this.#evaluateInThread(candidate);
       return this.#holdsInSteps(candidate);
     }
     const values = bytes > ESTIMATED_BYTES_MAX ? weightOf(candidate.value) : bytes / BYTES_OF_VALUE;
@@ -146,17 +151,10 @@ export class QueryExecution {
   /** @param values approximate number of values in the document. */
   #holdsOf(candidate: Candidate, values: number): boolean | Promise<boolean> {
     const { scan, holds, operators } = this.#plan;
-    if (values > this.#weightAtOnceMax) return this.#evaluateInThread(candidate);
+    if (values > weightAtOnceMax(this.#plan)) return this.#evaluateInThread(candidate);
     if (candidate.isExactMatch) return true;
     scan.budget.spendWork(values * operators);
     return holds(candidate.value);
-  }
-
-  /** The values of a document up to which it is evaluated on this thread. */
-  get #weightAtOnceMax(): number {
-    const { operators, order, paths } = this.#plan;
-    const keys = order.length + paths.length;
-    return WORK_AT_ONCE_MAX / (operators + keys * WORK_OF_KEY);
   }
 
   /** Evaluates a large or expensive document in another thread. */

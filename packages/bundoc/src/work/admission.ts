@@ -63,7 +63,7 @@ export class Admission {
     if (projects.size === 0) this.#parked.delete(subject);
   }
 
-  /** Takes the parked requests of a subject that may begin, one by one. Each must be admitted before the next. */
+  /** Takes the parked requests of a subject that may begin. Each must be admitted before the next. */
   *ready(subject: string): Generator<Work> {
     const projects = this.#parked.get(subject) ?? new Map<string, Set<Work>>();
     while (projects.size > 0 && !this.#isFull(subject)) {

@@ -7,7 +7,7 @@ import type { LargeAnswer, LargeRequest } from './large-thread.ts';
 
 // The thread of `large-thread.ts`: one job after another, without state between them.
 
-/** Higher is less important: the event loop's thread, which serves everyone, comes first on a busy machine. */
+/** The thread's niceness, in the scale of nice(1). The event loop's thread serves everyone, and goes first. */
 const NICENESS = 10;
 // On Linux, the priority is that of the thread.
 if (process.platform === 'linux') setPriority(NICENESS);

@@ -10,8 +10,9 @@ export interface Levelled {
 }
 
 /**
- * A level with waiting tasks has a turn after `passedMax` turns of others at the latest. The first one is for
- * tasks of subjects that have little work. A task is in the first of the others for which it has taken little enough.
+ * A level with waiting tasks has a turn after `passedMax` turns of others, unless a lower one is due as well.
+ * The first one is for tasks of subjects that have little work. A task is in the first of the others for
+ * which it has taken little enough.
  *
  * The rounds of short tasks are short: subjects that begin some at the same time delay each other little.
  */
@@ -33,8 +34,9 @@ interface Level<T> {
 
 /**
  * Tasks that wait for a slice. One that has taken little comes before one that has taken more (multilevel
- * feedback, F. J. Corbató et al., 1962), and one of a subject with little work before one of a subject with much. So short work does not wait behind
- * long work, even when there are too many subjects to give each enough. Within a level, subjects take turns.
+ * feedback, F. J. Corbató et al., 1962). One of a subject with little work comes before one of a subject with
+ * much. So short work does not wait behind long work, even when there are too many subjects to give each
+ * enough. Within a level, subjects take turns.
  */
 export class Levels<T extends Levelled> {
   readonly #levels: readonly Level<T>[] = LEVELS.map(({ sliceUs, ...level }) => ({

@@ -32,7 +32,8 @@ function meanOf({ pieces, us }: Load): number {
 
 /**
  * The work that each subject has asked for: its unfinished pieces that wait, or have waited, for the
- * processor. Each counts for the time that the latest pieces of its subject took, or that it has taken itself.
+ * processor. Each counts for the time that the latest pieces of its subject took, or for its own if that is
+ * more.
  */
 export class Loads {
   readonly #loads = new Map<string, Load>();
