@@ -7,7 +7,7 @@ import type { LargeAnswer, LargeRequest } from './large-thread.ts';
 
 // The thread of `large-thread.ts`: one job after another, without state between them.
 
-/** The thread's niceness, in the scale of nice(1). The event loop's thread serves everyone, and goes first. */
+/** The thread's niceness, in the scale of nice(1): the event loop's thread goes first. */
 const NICENESS = 10;
 // On Linux, the priority is that of the thread.
 if (process.platform === 'linux') setPriority(NICENESS);
