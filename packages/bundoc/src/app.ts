@@ -1,3 +1,4 @@
+import { LISTEN_BACKLOG } from '@bundoc/shared/http/connection-limit';
 import { createHttpShares } from '@bundoc/shared/http/http-shares';
 import { placeOf } from '@bundoc/shared/postgres/address';
 import { type Clock, every, systemClock } from '@bundoc/shared/runtime/clock';
@@ -152,7 +153,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   });
   stack.defer(() => app.close());
   app.server.on('connection', () => scheduler.accepted());
-  const url = await app.listen({ host: config.host, port: config.port });
+  const url = await app.listen({ host: config.host, port: config.port, backlog: LISTEN_BACKLOG });
   logger.info(
     { ...{ url, version: VERSION, storage: storage.place, storageId: id }, kmsUrl: config.kms.url },
     'Bundoc is listening',

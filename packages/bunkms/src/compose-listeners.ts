@@ -2,7 +2,7 @@ import { isIPv6 } from 'node:net';
 import { CONSOLE_FOLDER } from '@bundoc/console/folder';
 import { readSite } from '@bundoc/shared/console/site';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
-import { Connections } from '@bundoc/shared/http/connection-limit';
+import { Connections, LISTEN_BACKLOG } from '@bundoc/shared/http/connection-limit';
 import { createHttpShares } from '@bundoc/shared/http/http-shares';
 import { boundedWarner } from '@bundoc/shared/runtime/bounded-warner';
 import type { Drain } from '@bundoc/shared/runtime/drain';
@@ -139,7 +139,7 @@ export async function listen(
   host: string,
   port: number,
 ): Promise<string> {
-  await app.listen({ host, port });
+  await app.listen({ host, port, backlog: LISTEN_BACKLOG });
   const address = app.server.address();
   const taken = typeof address === 'object' && address !== null ? address.port : port;
   const scheme = tls === undefined ? 'http' : 'https';
