@@ -1,7 +1,6 @@
-import { mkdirSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { TestBrowser, type Theme } from './support/browser.ts';
+import { LOOKS, TestBrowser } from './support/browser.ts';
 import { describeWithChromium } from './support/chromium-tests.ts';
 import { call, Installation } from './support/installation.ts';
 
@@ -10,9 +9,6 @@ const EXACT =
   '{\n\t"b": 12345678901234567890,\r\n  "a" : 1.10,\n\t"10": "ten", "word": "before",\r  "e": 1e2 \n}';
 /** An id with markup, a bidirectional control and a quote, which appears in links and headings. */
 const HOSTILE = '<img src=x onerror=alert(1)>\u202e"&lt;script&gt;';
-
-/** The folder for screenshots of the views, if they are wanted. */
-const pictures = process.env['CONSOLE_SCREENSHOTS'];
 
 describeWithChromium('the console of Bundoc', () => {
   let installation: Installation;
@@ -92,6 +88,11 @@ describeWithChromium('the console of Bundoc', () => {
     expect(stored.slice(stored.indexOf('\n\t"b"'))).toBe(EXACT.slice(1).replace('before', 'after'));
   });
 
+  /** Views that the documentation shows. */
+  const DOCS_PICTURES: Readonly<Record<string, string>> = {
+    projects: 'console-projects',
+    documents: 'console-documents',
+  };
   const VIEWS: readonly (readonly [name: string, path: string, ready: string])[] = [
     ['projects', '/console/', 'umbrella'],
     ['project', '/console/projects/acme', 'notes'],
@@ -116,21 +117,10 @@ describeWithChromium('the console of Bundoc', () => {
     ['missing', '/console/nowhere', 'This view does not exist'],
   ];
 
-  it.each<[Theme, number]>([
-    ['light', 1_440],
-    ['dark', 1_440],
-    ['light', 360],
-    ['dark', 360],
-  ])('has no view with an axe violation or an overflow: %s, %i px', async (theme, width) => {
+  it.each(LOOKS)('has no view with an axe violation or an overflow: %s, %i px', async (theme, width) => {
     await using visitor = await browser.visit({ theme, width });
     const { page } = visitor;
-    const look = async (name: string) => {
-      await visitor.expectAccessible();
-      await visitor.expectNoOverflow();
-      if (pictures === undefined) return;
-      mkdirSync(pictures, { recursive: true });
-      await page.screenshot({ path: join(pictures, `bundoc-${name}-${theme}-${width}.png`) });
-    };
+    const look = (name: string) => visitor.look(`bundoc-${name}`, DOCS_PICTURES[name]);
     await page.goto(`${installation.url}/`);
     await page.getByText('Events from BunKMS').waitFor();
     await look('landing');

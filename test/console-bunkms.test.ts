@@ -1,13 +1,9 @@
-import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { OWN_FILES, TestBrowser, type Theme, writtenFile } from './support/browser.ts';
+import { LOOKS, OWN_FILES, TestBrowser, writtenFile } from './support/browser.ts';
 import { describeWithChromium } from './support/chromium-tests.ts';
 import { call, Installation } from './support/installation.ts';
-
-/** The folder for screenshots of the views, if they are wanted. */
-const pictures = process.env['CONSOLE_SCREENSHOTS'];
 
 describeWithChromium('the console of BunKMS', () => {
   let installation: Installation;
@@ -60,22 +56,12 @@ describeWithChromium('the console of BunKMS', () => {
     ['state', '/console/state', 'deletions 0'],
   ];
 
-  it.each<[Theme, number]>([
-    ['light', 1_440],
-    ['dark', 1_440],
-    ['light', 360],
-    ['dark', 360],
-  ])('has no view with an axe violation or an overflow: %s, %i px', async (theme, width) => {
+  it.each(LOOKS)('has no view with an axe violation or an overflow: %s, %i px', async (theme, width) => {
     await using visitor = await browser.visit({ theme, width });
     const { page } = visitor;
     const before = await criticalRecords();
-    const look = async (name: string) => {
-      await visitor.expectAccessible();
-      await visitor.expectNoOverflow();
-      if (pictures === undefined) return;
-      mkdirSync(pictures, { recursive: true });
-      await page.screenshot({ path: join(pictures, `bunkms-${name}-${theme}-${width}.png`) });
-    };
+    const look = (name: string) =>
+      visitor.look(`bunkms-${name}`, name === 'audit' ? 'console-audit' : undefined);
     await page.goto(`${installation.kms.apiUrl}/`);
     await page.getByText('Audit chain').waitFor();
     await look('landing');

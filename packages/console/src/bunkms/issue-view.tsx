@@ -18,8 +18,8 @@ const AUDIENCES = [
   ['bunkms', 'BunKMS: keys'],
 ] as const;
 const TYPES = [
-  ['client', 'a client, for a day at most'],
-  ['service', 'a service or an administrator'],
+  ['client', 'Client: 1 day at most'],
+  ['service', 'Service or administrator'],
 ] as const;
 const LIVES = [
   [600, '10 minutes'],

@@ -45,6 +45,12 @@ export function Plots({ kinds }: { readonly kinds: readonly Kind[] }) {
   );
 }
 
+/** A value with at most one decimal place and its unit. */
+function rounded(value: number | undefined, unit: string): string {
+  if (value === undefined) return '–';
+  return `${value < 10 && !Number.isInteger(value) ? value.toFixed(1) : Math.round(value)}${unit}`;
+}
+
 function PlotFrame({ kind, looks }: { readonly kind: Kind; readonly looks: readonly Look[] }) {
   const host = useRef<HTMLDivElement>(null);
   const plot = useRef<Plot | undefined>(undefined);
@@ -70,14 +76,15 @@ function PlotFrame({ kind, looks }: { readonly kind: Kind; readonly looks: reado
     };
   }, [kind]);
   useEffect(() => plot.current?.show(times, lines), [looks, isReady]);
-  const now = kind.lines.map((name, at) => {
-    const value = lines[at]?.at(-1);
-    return `${name} ${value === undefined ? '–' : `${value < 10 && !Number.isInteger(value) ? value.toFixed(1) : Math.round(value)}${kind.unit}`}`;
-  });
   return (
     <figure class="panel plot">
       <figcaption>
-        <strong>{kind.title}</strong> <span class="muted">{now.join(' · ')}</span>
+        <strong>{kind.title}</strong>
+        {kind.lines.map((name, at) => (
+          <span key={name} class="line muted">
+            {name} {rounded(lines[at]?.at(-1), kind.unit)}
+          </span>
+        ))}
       </figcaption>
       <div ref={host} aria-hidden="true" />
     </figure>

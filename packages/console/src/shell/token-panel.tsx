@@ -3,7 +3,9 @@ import { Badge, Name } from '../parts/basics.tsx';
 import { Dialog } from '../parts/dialogs.tsx';
 import { span, time } from '../parts/format.ts';
 import { GRAVE, reachOf, SCOPES } from './scopes.ts';
+import type { Service } from './service.ts';
 import { type Claims, nowMs, session, signOut } from './session.ts';
+import { TokenCommand } from './token-command.tsx';
 
 /** The rights of a token in plain words. */
 export function Rights({ claims }: { readonly claims: Claims }) {
@@ -31,7 +33,7 @@ export function Rights({ claims }: { readonly claims: Claims }) {
 }
 
 /** Shows the user and the remaining time; a click shows the rights of the token. */
-export function TokenPanel() {
+export function TokenPanel({ service }: { readonly service: Service }) {
   const [isOpen, setIsOpen] = useState(false);
   const claims = session.value?.claims;
   if (claims === undefined) return null;
@@ -45,6 +47,10 @@ export function TokenPanel() {
       {isOpen ? (
         <Dialog title="What this token may do" onClose={() => setIsOpen(false)}>
           <Rights claims={claims} />
+          <details>
+            <summary>How do I get a token that may do more?</summary>
+            <TokenCommand service={service} />
+          </details>
           <div class="dialog-end">
             <button type="button" class="danger quiet" onClick={signOut}>
               Sign out
