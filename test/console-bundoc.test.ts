@@ -21,7 +21,7 @@ describeWithChromium('the console of Bundoc', () => {
     const answer = await call(installation.url, path, { method: 'PUT', token, body });
     expect(answer.status, answer.text).toBeLessThan(300);
   };
-  const text = async (id: string) => (await call(installation.url, pathOf(id), { token })).text;
+  const text = async (id: string, path = pathOf(id)) => (await call(installation.url, path, { token })).text;
   const criticalRecords = async () => {
     const path = '/v1/audit?severity=CRITICAL&limit=500';
     const answer = await call(installation.kms.apiUrl, path, { token: auditor });
@@ -73,6 +73,60 @@ describeWithChromium('the console of Bundoc', () => {
     expect(await visitor.editor('Text of the document').textContent()).toContain('"title":"Note 3"');
   });
 
+  it('creates a project with its first document, which adds exactly the announced CRITICAL record', async () => {
+    const before = await criticalRecords();
+    await using visitor = await browser.visit();
+    const { page } = visitor;
+    await visitor.signIn(
+      installation.url,
+      await installation.client(['started'], ['docs:read', 'docs:write']),
+    );
+    const issued = await criticalRecords();
+    expect(issued).toBe(before + 1);
+    await page.getByRole('button', { name: 'New project' }).click();
+    await page.getByText('one CRITICAL record').waitFor();
+    // The only project of the token is filled in.
+    expect(await page.getByLabel('Id of the project').inputValue()).toBe('started');
+    const next = page.getByRole('button', { name: 'Continue' });
+    await page.getByLabel('Name of the collection').fill('no spaces');
+    expect(await next.isDisabled()).toBe(true);
+    await page.getByLabel('Name of the collection').fill('notes');
+    await next.click();
+    await page.getByLabel('Id', { exact: true }).fill('first');
+    const written = '{ "n": 12345678901234567890 }';
+    await visitor.replaceText('Text of the new document', written);
+    await page.getByRole('button', { name: 'Create' }).click();
+    await page.getByRole('heading', { name: 'first' }).waitFor();
+    await visitor.editor('Text of the document').waitFor();
+    const stored = await text('first', '/v1/projects/started/collections/notes/documents/first');
+    expect(stored.endsWith(written.slice(1))).toBe(true);
+    expect(await criticalRecords()).toBe(issued + 1);
+  });
+
+  it('shows how much a project has grown since the list was opened', async () => {
+    await put('1', '{"v":1}', '/v1/projects/growing/collections/orders/documents/1');
+    await using visitor = await browser.visit();
+    const { page } = visitor;
+    await visitor.signIn(installation.url, token);
+    await page.getByRole('row', { name: /growing/ }).waitFor();
+    expect(await page.getByRole('row', { name: /growing.*\+/ }).count()).toBe(0);
+    for (const id of ['2', '3'])
+      await put(id, '{"v":1}', `/v1/projects/growing/collections/orders/documents/${id}`);
+    await page.getByRole('row', { name: /growing.*\+2 3/ }).waitFor();
+  });
+
+  it('offers the operators of queries while one is typed', async () => {
+    await using visitor = await browser.visit();
+    const { page } = visitor;
+    await visitor.signIn(installation.url, token);
+    await visitor.open('/console/projects/acme/collections/notes/query');
+    const editor = visitor.editor('Text of the request: Find');
+    await visitor.replaceText('Text of the request: Find', '{"where":{"amount":{');
+    await page.keyboard.type('"$gt');
+    await page.getByRole('option', { name: /\$gte/ }).click();
+    await expect.poll(() => editor.textContent()).toBe('{"where":{"amount":{"$gte"');
+  });
+
   it('changes only the edited word of a document, and keeps every other byte', async () => {
     await using visitor = await browser.visit();
     const { page } = visitor;
@@ -92,6 +146,7 @@ describeWithChromium('the console of Bundoc', () => {
   const DOCS_PICTURES: Readonly<Record<string, string>> = {
     projects: 'console-projects',
     documents: 'console-documents',
+    'query-answer': 'console-query',
   };
   const VIEWS: readonly (readonly [name: string, path: string, ready: string])[] = [
     ['projects', '/console/', 'umbrella'],

@@ -268,6 +268,10 @@ describeWithChromium('the states of the consoles’ views', () => {
       await confirm('Destroy for ever');
       await page.getByText('The key is destroyed.').waitFor();
       await look('key-destroyed');
+      await visitor.open('/console/');
+      await visitor.open('/console/keys/umbrella-dek');
+      await page.getByText('This key is destroyed').waitFor();
+      await look('key-gone');
 
       await visitor.open('/console/storages');
       await page

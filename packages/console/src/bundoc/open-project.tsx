@@ -1,3 +1,4 @@
+import { hasCode } from '@bundoc/client/error';
 import type { ComponentChildren } from 'preact';
 import { useState } from 'preact/hooks';
 import { Empty, Fault, Head, Loading, Name } from '../parts/basics.tsx';
@@ -30,7 +31,10 @@ export function OpenProject({
   const isEntered = entered.has(project);
   const known = useRequest(isEntered ? undefined : project, async (signal) => {
     const page = await bundoc.projectsPage({ prefix: project, limit: 1, summary: true, signal });
-    return { summary: page.summaries.get(project) };
+    const summary = page.summaries.get(project);
+    // Why a project is not listed: it was moved or destroyed, or does not exist.
+    if (summary === undefined) await bundoc.project(project).info({ signal });
+    return { isInUse: summary === undefined || summary.key_until !== undefined };
   });
   if (isEntered) return <>{children()}</>;
   const title = <Name text={project} />;
@@ -38,21 +42,17 @@ export function OpenProject({
     return (
       <>
         <Head title={title} />
-        <Fault error={known.error} retry={known.reload} />
+        {hasCode(known.error, 'project_not_found') ? (
+          <Empty title="The project does not exist">
+            <a href={places.projects()}>Show all projects</a>
+          </Empty>
+        ) : (
+          <Fault error={known.error} retry={known.reload} />
+        )}
       </>
     );
   if (known.data === undefined) return <Loading what="the project" />;
-  const { summary } = known.data;
-  if (summary === undefined)
-    return (
-      <>
-        <Head title={title} />
-        <Empty title="The project does not exist, or this token is not for it">
-          <a href={places.projects()}>Show all projects</a>
-        </Empty>
-      </>
-    );
-  if (summary.key_until !== undefined) return <>{children()}</>;
+  if (known.data.isInUse) return <>{children()}</>;
   return (
     <>
       <Head title={title} lead="This project is closed." />

@@ -1,3 +1,4 @@
+import { hasCode } from '@bundoc/client/error';
 import type { DestroyReceipt, KeyDetail, KeyLease, LeasePage } from '@bundoc/shared/contract/keys';
 import { useState } from 'preact/hooks';
 import { Badge, Copy, Empty, Fault, Figure, Head, Loading, Name, Table } from '../parts/basics.tsx';
@@ -53,7 +54,14 @@ function Shown({ name }: { readonly name: string }) {
     ) : (
       <>
         <Head title={<Name text={name} />} />
-        <Fault error={key.error} retry={key.reload} />
+        {hasCode(key.error, 'key_destroyed') ? (
+          <Empty title="This key is destroyed">
+            What was sealed under it cannot be decrypted. The <a href={places.audit()}>audit view</a> has the
+            record.
+          </Empty>
+        ) : (
+          <Fault error={key.error} retry={key.reload} />
+        )}
       </>
     );
   const { detail, etag } = key.data;

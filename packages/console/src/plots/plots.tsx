@@ -3,23 +3,10 @@ import { Fault } from '../parts/basics.tsx';
 import { useRequest } from '../parts/use-request.ts';
 import { getOpenText } from '../shell/api.ts';
 import type { Plot } from './draw.ts';
-import { readMetrics, type Series } from './metrics.ts';
+import { type Kind, type Look, readMetrics } from './metrics.ts';
 
 const EVERY_MS = 2_000;
 const POINTS = 150;
-
-export interface Look {
-  readonly atMs: number;
-  readonly series: Series;
-}
-
-/** A kind of plot: its title, and how to compute it from two scrapes of the metrics. */
-export interface Kind {
-  readonly title: string;
-  readonly unit: string;
-  readonly lines: readonly string[];
-  readonly values: (before: Look, after: Look) => readonly (number | undefined)[];
-}
 
 /** Plots of the metrics of the service since the view was opened. */
 export function Plots({ kinds }: { readonly kinds: readonly Kind[] }) {

@@ -1,11 +1,14 @@
 import { useState } from 'preact/hooks';
 import { Badge, Name } from '../parts/basics.tsx';
 import { Dialog } from '../parts/dialogs.tsx';
-import { span, time } from '../parts/format.ts';
-import { GRAVE, reachOf, SCOPES } from './scopes.ts';
+import { span, time, visible } from '../parts/format.ts';
+import { GRAVE, meaningOf, reachOf } from './scopes.ts';
 import type { Service } from './service.ts';
 import { type Claims, nowMs, session, signOut } from './session.ts';
 import { TokenCommand } from './token-command.tsx';
+
+/** More than there are. An inspected text may name any number. */
+const SCOPES_SHOWN = 40;
 
 /** The rights of a token in plain words. */
 export function Rights({ claims }: { readonly claims: Claims }) {
@@ -13,10 +16,10 @@ export function Rights({ claims }: { readonly claims: Claims }) {
   return (
     <>
       <ul class="rights">
-        {claims.scopes.map((scope) => (
+        {claims.scopes.slice(0, SCOPES_SHOWN).map((scope) => (
           <li key={scope}>
-            <Badge kind={GRAVE.has(scope) ? 'warn' : 'plain'}>{scope}</Badge>
-            <span>{SCOPES[scope] ?? 'unknown to this console'}</span>
+            <Badge kind={GRAVE.has(scope) ? 'warn' : 'plain'}>{visible(scope, 40)}</Badge>
+            <span>{meaningOf(scope)}</span>
           </li>
         ))}
       </ul>
@@ -25,8 +28,8 @@ export function Rights({ claims }: { readonly claims: Claims }) {
         {claims.mayIssue ? ' It may issue tokens with fewer rights.' : ''}
       </p>
       <p class="muted">
-        A {claims.typ} token of <Name text={claims.sub} />, id <code>{claims.jti}</code>, until{' '}
-        {time(new Date(claims.expiresAtMs).toISOString())} UTC.
+        A {visible(claims.typ, 20)} token of <Name text={claims.sub} />, id{' '}
+        <Name text={claims.jti} max={64} />, until {time(new Date(claims.expiresAtMs).toISOString())} UTC.
       </p>
     </>
   );
