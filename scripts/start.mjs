@@ -121,8 +121,8 @@ BunKMS's console is at ${setup.kmsApi.url}/. That page says how to get a token f
 Store a document and read it back (the token is good for an hour):
 
 TOKEN=${token}
-curl -sS -X PUT ${documents}/hello -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' -d '{"text":"Hello, Bundoc"}'
-curl -sS ${documents}/hello -H "Authorization: Bearer $TOKEN"
+curl -sSw '\\n' -X PUT ${documents}/hello -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' -d '{"text":"Hello, Bundoc"}'
+curl -sSw '\\n' ${documents}/hello -H "Authorization: Bearer $TOKEN"
 
 Another token: npm run -s token -- --typ client --sub app --scope "docs:read docs:write" --project project-a
 `;

@@ -58,7 +58,7 @@ trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT
 curl() {
   case "$*" in
     *text/event-stream*) command curl --max-time 2 "$@" || [ $? = 28 ];;
-    *) command curl -w '%{stderr}status %{http_code} %{url_effective}\\n' "$@";;
+    *) command curl "$@" -w '\\n%{stderr}status %{http_code} %{url_effective}\\n';;
   esac
 }
 `;

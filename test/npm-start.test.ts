@@ -43,7 +43,10 @@ it('starts both services, prints working commands, and stops in order on Ctrl-C'
   const printed = execFileSync('sh', ['-c', commands.join('\n')], {
     env: { ...process.env, TOKEN: token },
   });
-  expect(printed.toString()).toContain('"text":"Hello, Bundoc"');
+  // Each answer has its own line.
+  const [stored, read] = printed.toString().trim().split('\n');
+  expect(JSON.parse(stored ?? '')).toHaveProperty('_rev');
+  expect(JSON.parse(read ?? '')).toMatchObject({ text: 'Hello, Bundoc' });
   // In a pipe, the log is JSON. A good start logs no warning, and the commands come last.
   const [log = '', afterwards] = start.output().split('\nBundoc listens on ');
   const lines = log.split('\n').filter((line) => line.startsWith('{'));

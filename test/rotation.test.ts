@@ -55,4 +55,44 @@ describe('a key that is rotated in BunKMS', () => {
     for (let n = 0; n < writes; n++)
       expect((await call(installation.url, path(`during-${n}`), { token })).status).toBe(200);
   });
+
+  it('may lose a former version that seals nothing, and then opens without it', async () => {
+    const operator = await installation.issue({
+      ...{ sub: 'ops', typ: 'service', keys: ['retired-dek'] },
+      scope: ['kms:rotate_key', 'kms:destroy_key'],
+    });
+    const kms = (method: string, path: string) =>
+      call(installation.kms.apiUrl, `/v1/keys/retired-dek${path}`, { method, token: operator });
+    const document = (id: string) => `/v1/projects/retired/collections/notes/documents/${id}`;
+    const write = (id: string) =>
+      call(installation.url, document(id), { method: 'PUT', token, body: `{"id":"${id}"}` });
+    const left = async () =>
+      (await call(installation.url, '/v1/projects/retired', { token })).json()['key'] as {
+        versions: number[];
+        documents_to_reseal: number;
+      };
+    for (const id of ['a', 'b']) expect((await write(id)).status).toBe(201);
+    expect((await kms('POST', '/rotate')).status).toBe(200);
+    await expect.poll(left, { timeout: 20_000 }).toMatchObject({ versions: [1, 2], documents_to_reseal: 0 });
+    expect((await kms('DELETE', '/versions/1?confirm=retired-dek')).status).toBe(200);
+
+    const read = async (id: string) => (await call(installation.url, document(id), { token })).status;
+    await installation.stopBundoc();
+    await installation.startBundoc();
+    expect([await read('a'), await read('b'), (await write('c')).status]).toEqual([200, 200, 201]);
+    // A further version is adopted, too.
+    expect((await kms('POST', '/rotate')).status).toBe(200);
+    await expect
+      .poll(left, { timeout: 20_000 })
+      .toMatchObject({ versions: [1, 2, 3], documents_to_reseal: 0 });
+    expect((await kms('DELETE', '/versions/2?confirm=retired-dek')).status).toBe(200);
+    await installation.stopBundoc();
+    await installation.startBundoc();
+    expect([await read('a'), await read('c')]).toEqual([200, 200]);
+    const deleted = await call(installation.url, '/v1/projects/retired?confirm=retired', {
+      method: 'DELETE',
+      token: await installation.client(['retired'], ['docs:admin']),
+    });
+    expect(deleted.status).toBe(200);
+  });
 });

@@ -54,7 +54,7 @@ beforeAll(async () => {
   const [document] = await installation.stored.sealedDocuments('planted', 1);
   if (document === undefined) throw new Error('a document was expected');
   await installation.stored.replaceSealed('planted', { ...document, sealed: document.sealed.subarray(1) });
-  await keep(call(installation.url, `${base}/planted-id`, { token }));
+  for (let n = 0; n < 5; n++) await keep(call(installation.url, `${base}/planted-id`, { token }));
   await installation.stored.replaceSealed('planted', document);
   await installation.stopKms();
   await keep(
@@ -91,7 +91,8 @@ function expectNone(where: string, text: Buffer, except: readonly string[] = [])
 
 describe('no key, token, document, id or value', () => {
   it('is in any log line of either service', () => {
-    expect(installation.log.text).toContain('a document file does not open');
+    // It was read more than once. Repetitions are counted.
+    expect(installation.log.text.match(/a document file does not open/g)).toHaveLength(1);
     expect(installation.log.text).toContain('call to BunKMS failed');
     expectNone('the logs', Buffer.from(installation.log.text));
   });

@@ -69,6 +69,7 @@ export async function tenantsTarget(bench) {
     if (bench.parts.length === 0 || bench.parts.includes(name))
       await part(report, `tenants: ${name}`, () => run(setting));
   report.target('descriptors beside client connections, at most', [tenants.descriptorsMost], 99, 'at most');
+  report.note(`Most descriptors beside client connections: ${tenants.descriptorsWhere}.`);
   await tenants.bundoc?.stop();
   bench.bundoc = await bench.keep(installation.startBundoc());
 }

@@ -328,26 +328,49 @@ export function descriptors(pid) {
 }
 
 /**
- * Number of descriptors of a process without its connections from clients of a port. Linux only: elsewhere 0.
+ * Descriptors of a process without its connections from clients of a port, counted by what they are open on.
+ * Linux only: elsewhere none.
+ *
+ * @returns {Map<string, number>}
  */
 export function descriptorsBesideClients(pid, port) {
+  const before = clientSockets(pid, port);
+  const targets = entriesIn(`/proc/${pid}/fd`).map((fd) => targetOf(pid, fd));
+  // Clients connect and leave while the descriptors are read.
+  const clients = before.union(clientSockets(pid, port));
+  const kinds = new Map();
+  for (const target of targets) {
+    if (target === undefined || clients.has(target)) continue;
+    const kind = kindOf(target);
+    kinds.set(kind, (kinds.get(kind) ?? 0) + 1);
+  }
+  return kinds;
+}
+
+function clientSockets(pid, port) {
   const clients = new Set();
-  for (const table of ['tcp', 'tcp6']) {
+  const hexPort = port.toString(16).toUpperCase().padStart(4, '0');
+  for (const table of ['tcp', 'tcp6'])
     for (const line of readIfThere(`/proc/${pid}/net/${table}`).split('\n').slice(1)) {
       const [, local, , state, , , , , , inode] = line.trim().split(/\s+/);
-      const isOwn = local?.endsWith(`:${port.toString(16).toUpperCase().padStart(4, '0')}`);
-      if (isOwn && state !== LISTENING) clients.add(`socket:[${inode}]`);
+      if (local?.endsWith(`:${hexPort}`) && state !== LISTENING) clients.add(`socket:[${inode}]`);
     }
+  return clients;
+}
+
+/** @returns {string | undefined} undefined for a descriptor that has been closed. */
+function targetOf(pid, fd) {
+  try {
+    return readlinkSync(`/proc/${pid}/fd/${fd}`);
+  } catch {
+    return undefined;
   }
-  let others = 0;
-  for (const fd of entriesIn(`/proc/${pid}/fd`)) {
-    try {
-      if (!clients.has(readlinkSync(`/proc/${pid}/fd/${fd}`))) others++;
-    } catch {
-      // It has been closed.
-    }
-  }
-  return others;
+}
+
+function kindOf(target) {
+  const [, folder] = /\/(projects|log)(?:\/|$)/.exec(target) ?? [];
+  if (folder !== undefined) return `in ${folder}`;
+  return /^(socket|pipe|anon_inode)/.exec(target)?.[1] ?? 'others';
 }
 
 function entriesIn(directory) {

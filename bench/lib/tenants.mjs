@@ -32,6 +32,8 @@ export class Tenants {
   most;
   /** Maximum number of descriptors so far, without those of clients. */
   descriptorsMost = 0;
+  /** The load in which there were that many, and what they were open on. */
+  descriptorsWhere = '';
 
   /**
    * @param {object} what
@@ -73,7 +75,7 @@ export class Tenants {
    */
   async measured(name, load, { silent = false, server } = {}) {
     const before = server === undefined ? await this.metrics() : undefined;
-    const sampler = setInterval(() => this.#sampleDescriptors(), SAMPLE_MS);
+    const sampler = setInterval(() => this.#sampleDescriptors(name), SAMPLE_MS);
     const common = { token: this.#installation.token, connections: CONNECTIONS, tolerant: true };
     try {
       const full = { ...common, ...load };
@@ -147,19 +149,20 @@ export class Tenants {
   }
 
   async sayState(when) {
-    this.#sampleDescriptors();
+    this.#sampleDescriptors(when);
     const { pid } = this.bundoc;
     this.#bench.report.note(
       `${when}: ${await this.openCount()} projects open, ${descriptors(pid)} descriptors.`,
     );
   }
 
-  #sampleDescriptors() {
+  #sampleDescriptors(when) {
     const { pid, url } = this.bundoc;
-    this.descriptorsMost = Math.max(
-      this.descriptorsMost,
-      descriptorsBesideClients(pid, Number(new URL(url).port)),
-    );
+    const kinds = descriptorsBesideClients(pid, Number(new URL(url).port));
+    const count = kinds.values().reduce((sum, of) => sum + of, 0);
+    if (count <= this.descriptorsMost) return;
+    this.descriptorsMost = count;
+    this.descriptorsWhere = `${when}: ${Array.from(kinds, ([kind, of]) => `${of} ${kind}`).join(', ')}`;
   }
 }
 

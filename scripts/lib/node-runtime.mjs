@@ -78,7 +78,8 @@ export async function findNode(root, inherited) {
   return found(execPath);
 }
 
-function readOrEmpty(path) {
+/** The trimmed text of a file; empty without one. @param {string} path */
+export function readOrEmpty(path) {
   try {
     return readFileSync(path, 'utf8').trim();
   } catch {

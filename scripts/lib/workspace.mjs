@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { cacheDir } from './node-runtime.mjs';
+import { cacheDir, readOrEmpty } from './node-runtime.mjs';
 import { mustRun, run } from './run.mjs';
 
 /** The pnpm version for the lockfile; the Dockerfile names the same. */
@@ -84,16 +84,26 @@ function installFingerprint(root) {
   return hash.digest('hex');
 }
 
-/** True when the last install was of this lockfile and for this purpose, and all its links still exist. */
+/**
+ * True when the last install was of this lockfile and for this purpose, and all its links still exist. An
+ * install by pnpm itself leaves no stamp, but counts: another one would replace files under a running test.
+ */
 function isInstalled(root, stamp, fingerprint, purpose) {
-  const installed = existsSync(stamp) ? readFileSync(stamp, 'utf8') : '';
+  const installed = readOrEmpty(stamp);
   const suffices = purpose === 'test' ? ['test'] : ['run', 'test'];
-  if (!suffices.some((one) => installed === stampOf(fingerprint, one))) return false;
+  const isStamped = suffices.some((one) => installed === stampOf(fingerprint, one));
+  if (!isStamped && !isWhole(root)) return false;
   return manifests(root).every(({ directory, ...needed }) =>
     [...needed.dependencies, ...(purpose === 'test' ? needed.devDependencies : [])].every((name) =>
       existsSync(join(root, directory, 'node_modules', name, 'package.json')),
     ),
   );
+}
+
+/** True when pnpm has installed all of this lockfile. Its copy of the lockfile leaves out what it did not. */
+function isWhole(root) {
+  const wanted = readOrEmpty(join(root, 'pnpm-lock.yaml'));
+  return wanted !== '' && wanted === readOrEmpty(join(root, 'node_modules', '.pnpm', 'lock.yaml'));
 }
 
 /** The manifests of the workspace, its root first. */

@@ -1,3 +1,4 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { BundocConfig } from './config.ts';
@@ -59,7 +60,8 @@ export function composeInstances(composition: Composition): {
     onRotationDue: (version) => rotations.due(project, version),
     onIntegrityError: (file) => {
       metrics.integrityError();
-      logger.error({ project, file }, 'a document file does not open');
+      // With an error, the log counts repetitions: anyone may read the document again and again.
+      logger.error({ project, file, err: new AppError('integrity_error') }, 'a document file does not open');
     },
     onFailure: (error) => logger.error({ project, err: error }, 'the storage of a project failed'),
   });

@@ -258,7 +258,7 @@ describe('KmsClient', () => {
     [404, 'key_not_found', 'key_not_found'],
     [503, 'key_damaged', 'key_damaged'],
     [410, 'key_destroyed', 'project_destroyed'],
-    [410, 'key_version_destroyed', 'key_not_found'],
+    [410, 'key_version_destroyed', 'key_version_destroyed'],
     [409, 'key_held_elsewhere', 'project_elsewhere'],
     [409, 'key_unheld', 'key_unheld'],
     [409, 'key_deletion_intended', 'project_deleting'],

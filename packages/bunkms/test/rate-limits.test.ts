@@ -150,6 +150,35 @@ describe('rate limits', () => {
     ).toEqual([429, 200]);
   });
 
+  test('count a refused export neither for the caller nor for the key, and name the longer wait', async () => {
+    await start({ exportsPerKey: 1, exportsPerToken: 2 });
+    const [one, other] = [await reader(), await reader()];
+    expect(await statuses(times(5, ['a-dek', one]))).toEqual(times(5, 200));
+    // The key refuses; the caller keeps its rate for other keys.
+    expect(await statuses(times(20, ['a-dek', other]))).toEqual(times(20, 429));
+    expect(await statuses(times(5, ['b-dek', other]))).toEqual(times(5, 200));
+    clock.advance(5_000);
+    // The caller refuses; the key keeps its rate for other callers.
+    expect(await statuses(times(5, ['a-dek', one]))).toEqual(times(5, 200));
+    expect(await statuses(times(5, ['b-dek', one]))).toEqual(times(5, 200));
+    clock.advance(400);
+    const longest = await kms.internal('/v1/export/a-dek', { token: one });
+    expect([longest.status, longest.headers['retry-after']]).toEqual([429, '1']);
+    expect(await statuses(times(20, ['b-dek', one]))).toEqual(times(20, 429));
+    clock.advance(600);
+    expect(await statuses([['b-dek', other]])).toEqual([200]);
+  });
+
+  test('count a refused batch neither for the caller nor for the key', async () => {
+    await start({ cryptoPerKey: 1, cryptoPerToken: 10 });
+    const { token } = await kms.issue({ scope: ['kms:encrypt'], keys: ['*'] });
+    const encrypt = async (key: string, count: number) =>
+      (await kms.api(`/v1/encrypt/${key}`, { token, body: { items: times(count, {}) } })).status;
+    expect(await encrypt('a-dek', 5)).toBe(200);
+    for (let n = 0; n < 5; n++) expect(await encrypt('a-dek', 100)).toBe(429);
+    expect(await encrypt('b-dek', 1)).toBe(200);
+  });
+
   test('limit the storage advances of one token with its renewals: 1000 at once, then ten per second', async () => {
     await start({});
     const service = async () => (await kms.issue({ scope: ['kms:create_key'] })).token;

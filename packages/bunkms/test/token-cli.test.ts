@@ -119,6 +119,13 @@ describe('bunkms token issue', () => {
     [['--ttl', '48h'], '--ttl: must be at most 86400 (24 hours) for a client token'],
     [['--keys', 'A'], '--keys A: '],
     [
+      ['--scope', 'docs:write docs:reed'],
+      '--scope docs:reed: is not a scope; use docs:read, docs:write, docs:admin, docs:metrics\n',
+    ],
+    [['--scope', 'read'], '--scope read: is not a scope; use kms:create_key, '],
+    [['--scope', ''], '--scope: must have at least 1 element\n'],
+    [['--typ', 'user'], '--typ: must be one of "service", "client"\n'],
+    [
       ['--may-issue-scope', 'docs:read', '--may-issue-ttl', '1h', '--may-issue-project', 'x/y'],
       '--may-issue-project x/y: ',
     ],

@@ -27,7 +27,8 @@ function start(replies: Reply[], options: Partial<TransportOptions> = {}) {
   return { transport, requests, pauses };
 }
 
-const ok = (text = '{}') => new Response(text);
+const ok = (text = '{}') =>
+  new Response(text, { headers: { 'content-type': 'application/json; charset=utf-8' } });
 const problem = (status: number, code: string, headers: Record<string, string> = {}) =>
   new Response(JSON.stringify({ code, title: 'A title', status, detail: 'a detail', request_id: 'r-1' }), {
     status,
@@ -57,6 +58,27 @@ describe('a request', () => {
     const { transport } = start([new Error('refused')], { triesMax: 1 });
     await expect(transport.send(get)).rejects.toThrow('there is no answer from https://docs.example.org');
     await expect(start([cutShort()], { triesMax: 1 }).transport.send(get)).rejects.toThrow('was cut short');
+  });
+
+  it('that a proxy answers with a page is refused as such, and is not retried', async () => {
+    const page = new Response('<html>Sign in</html>', { headers: { 'content-type': 'text/html' } });
+    const { transport, requests } = start([page]);
+    await expect(transport.send(get)).rejects.toMatchObject({ code: 'unexpected_answer', status: 200 });
+    expect(requests).toHaveLength(1);
+  });
+
+  it('without content is answered without a content type', async () => {
+    const { transport } = start([new Response(null, { status: 204 })]);
+    expect(await transport.send(get)).toMatchObject({ status: 204, text: '' });
+  });
+
+  it.each([Number.POSITIVE_INFINITY, 1e12])('may have a deadline of %d ms', async (deadlineMs) => {
+    const warned = vi.spyOn(process, 'emitWarning').mockReturnValue();
+    const late = () => new Promise<Response>((resolve) => setTimeout(() => resolve(ok('"x"')), 20));
+    const { transport } = start([problem(503, 'overloaded'), late]);
+    expect((await transport.send({ ...get, deadlineMs })).text).toBe('"x"');
+    expect(warned).not.toHaveBeenCalled();
+    warned.mockRestore();
   });
 
   it.each([429, 502, 503, 504])('is retried after status %i', async (status) => {

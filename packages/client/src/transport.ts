@@ -4,7 +4,7 @@ import { type TokenProvider, TokenSource } from './token-source.ts';
 /** Options of every call. */
 export interface CallOptions {
   readonly signal?: AbortSignal | undefined;
-  /** For the call with all its retries, milliseconds; the client's by default. */
+  /** For the call with all its retries, milliseconds; the client's by default. `Infinity` for no deadline. */
   readonly deadlineMs?: number | undefined;
 }
 
@@ -47,6 +47,8 @@ export interface Answer {
 }
 
 const DEADLINE_MS = 30_000;
+/** The longest delay of a timer. A longer one would end at once. */
+const TIMER_MS_MAX = 2_147_483_647;
 const TRIES_MAX = 8;
 const BACKOFF_FIRST_MS = 100;
 const BACKOFF_MAX_MS = 5_000;
@@ -89,7 +91,8 @@ export class Transport {
     const stop = new AbortController();
     const abort = () => stop.abort(request.signal?.reason);
     request.signal?.addEventListener('abort', abort, { once: true });
-    const timer = setTimeout(() => stop.abort(new BundocError('deadline_exceeded')), deadlineMs);
+    const expire = () => stop.abort(new BundocError('deadline_exceeded'));
+    const timer = deadlineMs > TIMER_MS_MAX ? undefined : setTimeout(expire, deadlineMs);
     try {
       for (let tried = 1; ; tried++) {
         const outcome = await this.#try(request, stop.signal);
@@ -134,7 +137,11 @@ export class Transport {
       const response = await this.#fetch(request, signal);
       const text = await textOf(response, signal);
       const { status, headers } = response;
-      return response.ok || status === 304 ? { status, headers, text } : errorOf(status, headers, text);
+      if (!response.ok && status !== 304) return errorOf(status, headers, text);
+      // A sign-in page of a proxy comes with status 200, too.
+      if (text !== '' && headers.get('content-type')?.startsWith('application/json') !== true)
+        return new BundocError('unexpected_answer', { status, detail: 'the answer is not JSON' });
+      return { status, headers, text };
     } catch (error) {
       if (error instanceof BundocError) return error;
       throw error;

@@ -213,6 +213,7 @@ function explainMissingKey(error: unknown, project: string, storage?: string): s
     case 'project_destroyed':
       return 'its key was permanently destroyed: the backup can no longer be read';
     case 'key_not_found':
+    case 'key_missing':
       return 'BunKMS does not know its key: the backup cannot be read without it';
     case 'project_elsewhere':
       return `storage ${error.storage} holds its key: if the project is to be restored here, an administrator first lets this storage take the key over (bunkms key take-over ${dekNameOf(project)} --storage ${storage})`;

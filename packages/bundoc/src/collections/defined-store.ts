@@ -18,6 +18,7 @@ import type {
   Position,
   Precondition,
   ProjectStore,
+  Resealed,
   SealedPage,
   SealedPageLimits,
   StoredDocument,
@@ -233,7 +234,7 @@ export class DefinedStore implements CollectionStore {
     return this.#store.sealedChanges(after, limits);
   }
 
-  reseal(limit: number): Promise<number> {
+  reseal(limit: number): Promise<Resealed> {
     return this.#store.reseal(limit);
   }
 

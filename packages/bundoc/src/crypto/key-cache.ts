@@ -36,6 +36,7 @@ export type FetchOutcome = 'fetched' | 'refused' | 'failed';
 /** Refusals that follow from an intended change. */
 const INTENDED_REFUSALS = [
   'key_not_found',
+  'key_version_destroyed',
   'project_disabled',
   'project_deleting',
   'project_destroyed',

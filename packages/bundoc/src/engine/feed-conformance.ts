@@ -58,6 +58,16 @@ export function describeFeeds(name: string, make: () => Promise<StoreUnderTest>)
       expect(page.documents).toHaveLength(1);
     });
 
+    it('refuses a position after its last commit, which is of another history', async () => {
+      const { store } = await start();
+      await commitOne(store, put('a', '{}'));
+      const { position } = await store.changes(0, 10);
+      expect((await store.changes(position, 10)).changes).toEqual([]);
+      const gone = expect.objectContaining({ code: 'position_gone' });
+      await expect(store.changes(position + 1, 10)).rejects.toEqual(gone);
+      await expect(store.changes(position + 1, 10, position + 1)).rejects.toEqual(gone);
+    });
+
     it('gives each document once among the changes, at its last one, and deletions too', async () => {
       const { store, reopen } = await start();
       for (const write of [put('a', '{}'), put('b', '{}'), put('c', '{}'), put('a', '{"v":2}'), remove('b')])

@@ -108,7 +108,7 @@ async function unlessMissing(key: Promise<LeasedKey>): Promise<LeasedKey | undef
   try {
     return await key;
   } catch (error) {
-    if (hasCode(error, 'key_not_found')) return undefined;
+    if (hasCode(error, 'key_not_found', 'key_version_destroyed')) return undefined;
     throw hasCode(error, 'key_unheld') ? new AppError('project_unclaimed', { cause: error }) : error;
   }
 }

@@ -205,6 +205,18 @@ export const IDEMPOTENCY_KEYS_MAX = 100_000;
 /** UTF-16 units of all answers that are remembered under idempotency keys: those of batches are long. */
 export const IDEMPOTENCY_ANSWERS_MAX = 33_554_432;
 
+/** The outcome of a step of re-sealing. */
+export interface Resealed {
+  /** Documents that this step moved to the current version of the key. */
+  readonly resealed: number;
+  /** Documents that this step could not read. */
+  readonly skipped: number;
+  /** Why the first of them could not be read. */
+  readonly cause?: unknown;
+  /** Whether the next step continues at once: not all documents were visited yet. */
+  readonly goesOn: boolean;
+}
+
 /**
  * Storage of one project. Implementations pass `conformance.ts`.
  *
@@ -297,11 +309,9 @@ export interface ProjectStore extends AsyncDisposable {
 
   /**
    * Re-seals up to `limit` of them, without a visible change. Continues where it stopped, also after a crash.
-   * It skips a document that does not open.
-   *
-   * @returns how many were re-sealed; 0 when all have been checked.
+   * It skips an unreadable document, and tries it again later. Until then it counts as pending.
    */
-  reseal(limit: number): Promise<number>;
+  reseal(limit: number): Promise<Resealed>;
 
   /**
    * Estimated bytes of memory that the store uses for the project. Read after each commit.

@@ -1,4 +1,3 @@
-import assert from 'node:assert/strict';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { dekNameOf } from '@bundoc/shared/contract/keys';
 import type { ProjectFile } from '@bundoc/shared/contract/project-file';
@@ -7,10 +6,10 @@ import type { KeyService, LeasedKey } from '../kms/port.ts';
 import type { LeasedKeys, ProjectKey } from './project-file.ts';
 
 /**
- * The current version of a project's key, and every other that its file lists.
+ * The current version of a project's key, and every other that its file lists and that was not destroyed.
  *
- * @throws AppError `key_missing`; `project_unclaimed` when no storage holds the key; those of the key
- *   service.
+ * @throws AppError `key_missing`, also when all versions that the file lists were destroyed;
+ *   `project_unclaimed` when no storage holds the key; those of the key service.
  */
 export async function keysOfFile(keys: KeyCache, project: string, file: ProjectFile): Promise<LeasedKeys> {
   try {
@@ -21,7 +20,11 @@ export async function keysOfFile(keys: KeyCache, project: string, file: ProjectF
       current = await keys.get(project);
     }
     const others = file.versions.filter(({ version }) => version !== current.version);
-    return [current, ...(await Promise.all(others.map(({ version }) => keys.get(project, version))))];
+    const isListed = others.length < file.versions.length;
+    const found = await undestroyed(others.map(({ version }) => keys.get(project, version)));
+    // The name key only opens under a listed version.
+    if (!isListed && found.length === 0) throw new AppError('key_missing');
+    return [current, ...found];
   } catch (error) {
     if (hasCode(error, 'key_not_found')) throw new AppError('key_missing', { cause: error });
     if (hasCode(error, 'key_unheld')) throw new AppError('project_unclaimed', { cause: error });
@@ -70,10 +73,32 @@ export async function mintOrAdopt(keys: KeyCache, project: string): Promise<Proj
   }
 }
 
+/**
+ * The versions that still exist. An operator may destroy a version that seals nothing any more. What it does
+ * seal no longer opens, like any damaged part.
+ */
+async function undestroyed(leases: readonly Promise<LeasedKey>[]): Promise<LeasedKey[]> {
+  const found = await Promise.all(
+    leases.map(async (lease) => {
+      try {
+        return await lease;
+      } catch (error) {
+        if (hasCode(error, 'key_version_destroyed')) return undefined;
+        throw error;
+      }
+    }),
+  );
+  return found.filter((key) => key !== undefined);
+}
+
 /** The part of BunKMS that tools need without the service. */
 export type KeyExporter = Pick<KeyService, 'exportKey'>;
 
-/** Fetches the key versions that a project file lists, latest first, each once. */
+/**
+ * Fetches the key versions that a project file lists, except destroyed ones: latest first, each once.
+ *
+ * @throws AppError `key_missing` when all were destroyed, and those of the key service.
+ */
 export function leasing(project: string, keys: KeyExporter): (file: ProjectFile) => Promise<LeasedKeys> {
   const fetched = new Map<number, Promise<LeasedKey>>();
   return async (file) => {
@@ -83,8 +108,8 @@ export function leasing(project: string, keys: KeyExporter): (file: ProjectFile)
       fetched.set(version, lease);
       return lease;
     });
-    const [latest, ...others] = await Promise.all(leases);
-    assert(latest !== undefined, 'a project file lists a version');
+    const [latest, ...others] = await undestroyed(leases);
+    if (latest === undefined) throw new AppError('key_missing');
     return [latest, ...others];
   };
 }

@@ -28,6 +28,7 @@ export interface VerifiedProject {
 export function findingOf(error: AppError): Finding {
   switch (error.code) {
     case 'key_not_found':
+    case 'key_missing':
       return { part: 'key', problem: 'key_missing: BunKMS has no key of this project' };
     case 'disk_full':
     case 'storage_unavailable':

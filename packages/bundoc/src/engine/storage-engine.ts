@@ -53,8 +53,8 @@ export interface StorageEngine extends AsyncDisposable {
     unknownSealers: UnknownSealers,
   ): Promise<ProjectStore>;
   /**
-   * On a shared storage: the definitions and indexes of each open project, as `definitionsState`. One
-   * statement for all.
+   * On a shared storage: the definitions and indexes of these open projects, as `definitionsState`. One
+   * statement for all of them.
    */
   readonly statesOf?: (projects: readonly string[]) => Promise<ReadonlyMap<string, string>>;
   /** Estimated memory of an open project from its stored bytes, where the storage knows them. */

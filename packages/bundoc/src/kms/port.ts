@@ -56,7 +56,7 @@ export interface KeyService {
    * Exports a key to its holder.
    *
    * @param version the current one when absent.
-   * @throws AppError `key_not_found`, also for a version that does not exist or was destroyed.
+   * @throws AppError `key_not_found`, also for a version that does not exist; `key_version_destroyed`.
    */
   exportKey(name: string, version?: number): Promise<LeasedKey>;
   /**

@@ -88,8 +88,7 @@ interface Answer {
  */
 const VERDICTS: Readonly<Record<string, ProblemCode>> = {
   key_not_found: 'key_not_found',
-  // To the project it is the same as a version that never was: what was sealed under it does not open.
-  key_version_destroyed: 'key_not_found',
+  key_version_destroyed: 'key_version_destroyed',
   key_damaged: 'key_damaged',
   key_destroyed: 'project_destroyed',
   key_disabled: 'project_disabled',

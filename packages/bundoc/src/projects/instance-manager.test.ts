@@ -1,4 +1,5 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
+import { createLogger } from '@bundoc/shared/runtime/logger';
 import { runInShare } from '@bundoc/shared/shares/share-key';
 import { describe, expect, it, vi } from 'vitest';
 import type { FileChange } from '../engine/files/disk/disk.ts';
@@ -501,6 +502,30 @@ describe('InstanceManager', () => {
     using lease = await manager.acquire('p', 'existing');
     for (let n = 0; n < 12; n++) expect(await lease?.store.get(ref(`doc-${n}`))).toBeDefined();
     expect(await lease?.store.get(ref('after'))).toBeDefined();
+  });
+
+  it('logs that documents could not be re-sealed, counts them as pending, and re-seals them when they are readable again', async () => {
+    const { clock, keys, manager, disk, write } = start();
+    const lines: Record<string, unknown>[] = [];
+    const destination = { write: (line: string) => void lines.push(JSON.parse(line)) };
+    const logger = createLogger({ service: 'bundoc', level: 'warn', destination });
+    const upkeep = new ProjectUpkeep({ instances: manager, logger, resealsMax: 5 });
+    for (let n = 0; n < 3; n++) await write('p', `doc-${n}`);
+    await keys.rotate('p', 1);
+    clock.advance(TTL_MS);
+    manager.sweep();
+    await write('p', 'after');
+    disk.failing = (operation) => (operation.startsWith('read /projects/p/docs') ? 'before' : undefined);
+    for (let n = 0; n < 3; n++) await upkeep.run();
+    expect(lines).toMatchObject([
+      { level: 'warn', project: 'p', skipped: 3, msg: expect.stringContaining('could not be re-sealed') },
+    ]);
+    expect(manager.pendingReencryption).toBe(3);
+    disk.failing = undefined;
+    await upkeep.run();
+    expect(manager.pendingReencryption).toBe(3);
+    clock.advance(60_000);
+    while (manager.pendingReencryption > 0) await upkeep.run();
   });
 
   it('refuses a key whose version went back', async () => {

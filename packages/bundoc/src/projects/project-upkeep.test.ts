@@ -3,7 +3,7 @@ import { definitionsState, digestOfRevs, NO_DEFINITIONS } from '../engine/defini
 import type { ProjectStore } from '../engine/port.ts';
 import { newPlace, openInstances } from '../testing/open-instances.ts';
 import { openTestStore } from '../testing/test-engine.ts';
-import { ProjectUpkeep, type ProjectUpkeepOptions, SWEPT_MAX } from './project-upkeep.ts';
+import { ASKED_TOGETHER, ProjectUpkeep, type ProjectUpkeepOptions, SWEPT_MAX } from './project-upkeep.ts';
 
 const settle = () => new Promise((resolve) => setImmediate(resolve));
 
@@ -88,6 +88,29 @@ describe('the upkeep of open projects', () => {
     expect(await looksOf()).toEqual(['a']);
     expect(asked).toHaveLength(6);
     expect(asked.every((projects) => projects.join() === 'a,b')).toBe(true);
+  });
+
+  it('asks about a bounded number of projects at a time, and about each once', async () => {
+    const names = Array.from({ length: 2 * ASKED_TOGETHER + 10 }, (_, n) => `p${n}`);
+    const state = definitionsState(0, NO_DEFINITIONS);
+    const asked: (readonly string[])[] = [];
+    const { logger } = openInstances(newPlace());
+    const instances = {
+      size: names.length,
+      instanceIfOpen: () => ({ store: { definitionsState: state } }),
+      projectsInNeed: (need: string) => (need === 'definitions' ? names : []),
+      eachInNeed: () => {
+        throw new Error('no project has changed');
+      },
+    };
+    const statesOf = async (projects: readonly string[]) => {
+      asked.push(projects);
+      return new Map(projects.map((project) => [project, state]));
+    };
+    const upkeep = new ProjectUpkeep({ instances: instances as never, logger, resealsMax: 5, statesOf });
+    await upkeep.run();
+    expect(asked.map((projects) => projects.length)).toEqual([ASKED_TOGETHER, ASKED_TOGETHER, 10]);
+    expect(asked.flat()).toEqual(names);
   });
 
   it('visits no project without needs', async () => {

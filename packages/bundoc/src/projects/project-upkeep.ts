@@ -10,6 +10,11 @@ const RESEALING_SHARE = 0.01;
 const TOGETHER = 4;
 /** Maximum number of open projects that one run sweeps for expired documents. */
 export const SWEPT_MAX = 50;
+/**
+ * Maximum number of open projects that one statement asks about. Preparing it and comparing its answers takes
+ * about 2 ms of the event loop.
+ */
+export const ASKED_TOGETHER = 500;
 /** Number of runs for which a project with a rotated key counts, until it is used and therefore re-sealed. */
 const ROTATED_RUNS_MAX = 5;
 
@@ -119,7 +124,10 @@ export class ProjectUpkeep {
     await this.#forEach(
       'expiry',
       'expired documents could not be removed',
-      (project, store) => this.#removeExpired(project, store),
+      async (project, store) => {
+        const removed = await store.expired.sweepRound();
+        if (removed > 0) this.#options.logger.debug({ project, removed }, 'expired documents were removed');
+      },
       projects,
     );
   }
@@ -145,53 +153,56 @@ export class ProjectUpkeep {
 
   /** Reads the definitions of projects that have changed since, or whose indexes are not ready. */
   async #takeUpDefinitions(): Promise<void> {
-    const { instances, logger, statesOf } = this.#options;
+    const { instances, logger } = this.#options;
     const projects = instances.projectsInNeed('definitions');
-    if (projects.length === 0) return;
     const damagedAs = new Map<string, string>();
     try {
-      const states = await statesOf?.(projects);
-      const isTaken = (project: string) => {
-        const state = states?.get(project);
-        const store = instances.instanceIfOpen(project)?.store;
-        if (state === undefined || store === undefined || store.indexes?.isSettled === false) return false;
-        if (store.definitionsState === state) return true;
-        if (store.definitionsState !== undefined || this.#damagedAs.get(project) !== state) return false;
-        damagedAs.set(project, state);
-        return true;
-      };
-      const changed = projects.filter((project) => !isTaken(project));
-      await this.#forEach(
-        'definitions',
-        'definitions could not be kept',
-        async (project, store) => {
-          await store.load();
-          const state = states?.get(project);
-          if (state !== undefined && store.definitionsState === undefined) damagedAs.set(project, state);
-        },
-        changed,
-      );
+      for (let at = 0; at < projects.length; at += ASKED_TOGETHER)
+        await this.#takeUpSome(projects.slice(at, at + ASKED_TOGETHER), damagedAs);
     } catch (error) {
       logger.warn({ err: error }, 'failed to ask which projects have changed');
     }
     this.#damagedAs = damagedAs;
   }
 
+  /** @param damagedAs the state of each project that was learned although it is partly undecryptable. */
+  async #takeUpSome(projects: readonly string[], damagedAs: Map<string, string>): Promise<void> {
+    const { instances, statesOf } = this.#options;
+    const states = await statesOf?.(projects);
+    const isTaken = (project: string) => {
+      const state = states?.get(project);
+      const store = instances.instanceIfOpen(project)?.store;
+      if (state === undefined || store === undefined || store.indexes?.isSettled === false) return false;
+      const known = store.definitionsState;
+      if (known === state) return true;
+      if (known !== undefined || this.#damagedAs.get(project) !== state) return false;
+      damagedAs.set(project, state);
+      return true;
+    };
+    const changed = projects.filter((project) => !isTaken(project));
+    await this.#forEach(
+      'definitions',
+      'definitions could not be kept',
+      async (project, store) => {
+        await store.load();
+        const state = states?.get(project);
+        if (state !== undefined && store.definitionsState === undefined) damagedAs.set(project, state);
+      },
+      changed,
+    );
+  }
+
   /** @returns whether to continue immediately. */
   async #reseal(project: string, store: DefinedStore): Promise<boolean> {
     if (store.pendingReencryption === 0) return false;
-    const resealed = await store.reseal(this.#options.resealsMax);
+    const { logger, resealsMax } = this.#options;
+    const { resealed, skipped, cause, goesOn } = await store.reseal(resealsMax);
+    const left = store.pendingReencryption;
     if (resealed > 0)
-      this.#options.logger.info(
-        { project, resealed, left: store.pendingReencryption },
-        'documents were sealed under the new key version',
-      );
-    return resealed > 0 && store.pendingReencryption > 0;
-  }
-
-  async #removeExpired(project: string, store: DefinedStore): Promise<void> {
-    const removed = await store.expired.sweepRound();
-    if (removed > 0) this.#options.logger.debug({ project, removed }, 'expired documents were removed');
+      logger.info({ project, resealed, left }, 'documents were sealed under the new key version');
+    if (skipped > 0)
+      logger.warn({ err: cause, project, skipped }, 'documents could not be re-sealed and are tried again');
+    return goesOn && left > 0;
   }
 }
 

@@ -307,7 +307,7 @@ export class EngineWorld {
     await replaceFile(disk, '/tmp', `${one.directory}/${PROJECT_FILE}`, one.projectFile);
     one.rotate();
     const store = await this.open(one);
-    while (store.pendingReencryption > 0 && (await store.reseal(2)) > 0);
+    while (store.pendingReencryption > 0 && (await store.reseal(2)).goesOn);
   }
 
   /** As a move does: what it is is known elsewhere before it is gone here. */

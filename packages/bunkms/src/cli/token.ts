@@ -1,6 +1,7 @@
 import { counted } from '@bundoc/shared/cli/counted';
 import { type Column, Table } from '@bundoc/shared/cli/table';
 import { issueTokenSchema, type TokenInfo } from '@bundoc/shared/contract/tokens';
+import { WORDS } from '@bundoc/shared/http/validate';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import { CLI_CALLER } from '../records/caller.ts';
 import type { TokenList, TokenService } from '../tokens/token-service.ts';
@@ -26,7 +27,7 @@ export interface IssueOptions {
 
 /** Prints a new token, and nothing else, so that it can be captured. */
 export async function issueToken(environment: Environment, options: IssueOptions): Promise<void> {
-  const request = issueTokenSchema.safeParse({
+  const input = {
     sub: options.sub,
     typ: options.typ,
     scope: wordsOf(options.scope),
@@ -34,7 +35,8 @@ export async function issueToken(environment: Environment, options: IssueOptions
     projects: [...options.project, ...options.projects],
     ttl_s: options.ttl,
     may_issue: mayIssueOf(options),
-  });
+  };
+  const request = issueTokenSchema.safeParse(input, WORDS);
   if (!request.success)
     throw new UsageError(
       request.error.issues

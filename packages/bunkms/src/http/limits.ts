@@ -1,5 +1,5 @@
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import { RateLimit } from '@bundoc/shared/runtime/rate-limit';
+import { RateLimit, takeFromAll } from '@bundoc/shared/runtime/rate-limit';
 
 /** Maximum rates; 0 means no limit. */
 export interface LimitRates {
@@ -38,7 +38,8 @@ const ADVANCES = { perSecond: 10, burst: 1_000 };
 
 /**
  * The rate limits of an unsealed service. Each is checked after authorization and before anything is looked
- * up, so that a refusal does not reveal what exists.
+ * up, so that a refusal does not reveal what exists. A refused request counts in no limit: a busy key costs
+ * its callers nothing at other keys, and a busy caller costs a key nothing.
  *
  * One class, because it has a method for each action that is limited.
  */
@@ -79,14 +80,14 @@ export class Limits {
 
   /** @param subject the root of the token. @throws AppError `rate_limited`. */
   takeExport(subject: string, keyName: string): void {
-    this.#tokens.take(subject);
-    this.#keys.take(keyName);
+    const limits = [[this.#tokens, subject] as const, [this.#keys, keyName] as const];
+    takeFromAll(limits, 1);
   }
 
   /** @param subject the root of the token. @throws AppError `rate_limited`. */
   takeCrypto(subject: string, keyName: string, items: number): void {
-    this.#cryptoTokens.take(subject, items);
-    this.#cryptoKeys.take(keyName, items);
+    const limits = [[this.#cryptoTokens, subject] as const, [this.#cryptoKeys, keyName] as const];
+    takeFromAll(limits, items);
   }
 
   /** @param subject the root of the token. @throws AppError `rate_limited`. */

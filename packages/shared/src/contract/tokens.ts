@@ -6,7 +6,7 @@ export const TOKEN_ISSUER = 'bunkms';
 export const audienceSchema = z.enum(['bunkms', 'bundoc']);
 export type Audience = z.infer<typeof audienceSchema>;
 
-export const scopeSchema = z.enum([
+const SCOPES = [
   'kms:create_key',
   'kms:read_key',
   'kms:rotate_key',
@@ -24,7 +24,8 @@ export const scopeSchema = z.enum([
   'docs:write',
   'docs:admin',
   'docs:metrics',
-]);
+] as const;
+export const scopeSchema = z.enum(SCOPES, { error: ({ input }) => notAScope(input) });
 export type Scope = z.infer<typeof scopeSchema>;
 
 export const tokenTypeSchema = z.enum(['service', 'client']);
@@ -123,6 +124,13 @@ export const issueTokenSchema = z
   });
 export type IssueToken = z.infer<typeof issueTokenSchema>;
 export type IssueTokenInput = z.input<typeof issueTokenSchema>;
+
+/** Lists the scopes of the service that was meant; all for an unknown service. */
+function notAScope(input: unknown): string {
+  const [service] = typeof input === 'string' ? input.split(':') : [];
+  const meant = SCOPES.filter((scope) => scope.startsWith(`${service}:`));
+  return `is not a scope; use ${(meant.length === 0 ? SCOPES : meant).join(', ')}`;
+}
 
 /** The service that a scope belongs to. */
 export function audienceOf(scope: Scope): Audience {

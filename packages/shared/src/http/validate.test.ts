@@ -39,6 +39,13 @@ describe('validate', () => {
     expect(error.cause).toBeUndefined();
   });
 
+  it('refuses a query parameter that is given twice, whatever the schema accepts', () => {
+    const schema = z.object({ limit: z.unknown() });
+    const error = refusal(() => validate(schema, { limit: ['1', '2'] }, 'query'));
+    expect(error.errors).toEqual([{ path: 'query.limit', message: 'is given twice' }]);
+    expect(validate(schema, { limit: ['1', '2'] }, 'body')).toEqual({ limit: ['1', '2'] });
+  });
+
   it('says in plain words what is wrong', () => {
     const schema = z.object({
       absent: z.string(),

@@ -32,7 +32,7 @@ function refuseRepeated(query: unknown): void {
 }
 
 /** Messages for faults without a message in the schema. */
-const WORDS: core.ParseContext<core.$ZodIssue> = { error: (issue) => wordsOf(issue) };
+export const WORDS: core.ParseContext<core.$ZodIssue> = { error: (issue) => wordsOf(issue) };
 
 const KINDS: Readonly<Record<string, string>> = {
   string: 'a string',

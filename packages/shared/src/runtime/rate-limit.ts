@@ -36,11 +36,7 @@ export class RateLimit {
    * @throws AppError `rate_limited`, which counts nothing.
    */
   take(caller: string, times = 1): void {
-    const nowMs = this.#clock.monotonic();
-    const dueMs = Math.max(nowMs, this.#dueMs.get(caller) ?? 0);
-    const earlyMs = dueMs - nowMs - this.#aheadMsMax;
-    if (earlyMs > 0) throw new AppError('rate_limited', { retryAfterS: earlyMs / 1_000 });
-    this.#dueMs.set(caller, dueMs + times * this.#intervalMs);
+    takeFromAll([[this, caller]], times);
   }
 
   /** Counts past actions, whether or not they exceed the limit. */
@@ -48,4 +44,20 @@ export class RateLimit {
     const dueMs = Math.max(this.#clock.monotonic(), this.#dueMs.get(caller) ?? 0);
     this.#dueMs.set(caller, dueMs + times * this.#intervalMs);
   }
+
+  /** Milliseconds until the caller may act again; 0 or less for now. */
+  waitMs(caller: string): number {
+    return (this.#dueMs.get(caller) ?? 0) - this.#clock.monotonic() - this.#aheadMsMax;
+  }
+}
+
+/**
+ * Counts `times` actions in each limit if all of them allow it.
+ *
+ * @throws AppError `rate_limited` with the longest wait, which counts nothing in any limit.
+ */
+export function takeFromAll(limits: readonly (readonly [RateLimit, caller: string])[], times: number): void {
+  const waitMs = Math.max(...limits.map(([limit, caller]) => limit.waitMs(caller)));
+  if (waitMs > 0) throw new AppError('rate_limited', { retryAfterS: waitMs / 1_000 });
+  for (const [limit, caller] of limits) limit.charge(caller, times);
 }

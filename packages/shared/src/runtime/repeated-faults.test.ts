@@ -32,6 +32,36 @@ it('logs a fault again after a minute without repetitions, and keeps no timer wh
   expect(counts).toEqual([]);
 });
 
+it('gives each fault its own minute, whenever the others began', () => {
+  take('early');
+  vi.advanceTimersByTime(REPEATED_EVERY_MS - 1_000);
+  expect([take('late'), take('late')]).toEqual([true, false]);
+  vi.advanceTimersByTime(2_000);
+  // The minute of the first fault does not end that of the second.
+  expect(counts).toEqual([]);
+  expect(take('late')).toBe(false);
+  expect(take('early')).toBe(true);
+  vi.advanceTimersByTime(REPEATED_EVERY_MS - 2_000);
+  expect(counts).toEqual([['late', 2]]);
+});
+
+it('keeps counting a fault although the report of another fails', () => {
+  faults.take('broken', () => {
+    throw new Error('no');
+  });
+  faults.take('broken', () => undefined);
+  take('a');
+  take('a');
+  expect(() => vi.advanceTimersByTime(REPEATED_EVERY_MS)).toThrow('no');
+  vi.advanceTimersByTime(0);
+  expect(take('a')).toBe(false);
+  vi.advanceTimersByTime(REPEATED_EVERY_MS);
+  expect(counts).toEqual([
+    ['a', 1],
+    ['a', 1],
+  ]);
+});
+
 it('writes its counts when it is flushed, each repetition once', () => {
   for (let n = 0; n < 5; n++) take('a');
   faults.flush();

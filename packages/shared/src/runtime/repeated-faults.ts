@@ -8,12 +8,16 @@ interface Fault {
   readonly report: (count: number) => void;
   /** Repetitions since the last line. */
   count: number;
+  /** Ends the minute of the fault. */
+  timer: NodeJS.Timeout;
 }
 
-/** Logs a fault once, and then, while it is repeated, its count once a minute. */
+/**
+ * Logs a fault once, and then, while it is repeated, its count once a minute. Each fault has its own minute,
+ * which begins with its first line.
+ */
 export class RepeatedFaults {
   readonly #faults = new Map<string, Fault>();
-  #timer: NodeJS.Timeout | undefined;
 
   /** @returns true for a fault that was not logged in the last minute: the caller logs it. */
   take(key: string, report: (count: number) => void): boolean {
@@ -23,33 +27,43 @@ export class RepeatedFaults {
       return false;
     }
     if (this.#faults.size >= FAULTS_MAX) this.#forgetFirst();
-    this.#faults.set(key, { report, count: 0 });
-    this.#timer ??= setTimeout(() => this.#look(), REPEATED_EVERY_MS).unref();
+    this.#faults.set(key, { report, count: 0, timer: this.#minuteOf(key) });
     return true;
   }
 
   /** Writes all counts now. */
   flush(): void {
-    for (const fault of this.#faults.values()) {
-      const { count, report } = fault;
-      fault.count = 0;
-      if (count > 0) report(count);
-    }
+    for (const fault of this.#faults.values()) write(fault);
   }
 
-  /** Writes the counts, and forgets faults that were not repeated for a minute. */
-  #look(): void {
-    for (const [key, { count }] of this.#faults) if (count === 0) this.#faults.delete(key);
-    this.flush();
-    this.#timer = undefined;
-    if (this.#faults.size > 0) this.#timer = setTimeout(() => this.#look(), REPEATED_EVERY_MS).unref();
+  #minuteOf(key: string): NodeJS.Timeout {
+    return setTimeout(() => this.#look(key), REPEATED_EVERY_MS).unref();
+  }
+
+  /** Writes the count of a fault, or forgets a fault that was not repeated for a minute. */
+  #look(key: string): void {
+    const fault = this.#faults.get(key);
+    if (fault === undefined) return;
+    if (fault.count === 0) {
+      this.#faults.delete(key);
+      return;
+    }
+    fault.timer = this.#minuteOf(key);
+    write(fault);
   }
 
   #forgetFirst(): void {
     const [first] = this.#faults;
     if (first === undefined) return;
-    const [key, { count, report }] = first;
+    const [key, fault] = first;
+    clearTimeout(fault.timer);
     this.#faults.delete(key);
-    if (count > 0) report(count);
+    write(fault);
   }
+}
+
+function write(fault: Fault): void {
+  const { count, report } = fault;
+  fault.count = 0;
+  if (count > 0) report(count);
 }

@@ -16,6 +16,7 @@ import type {
   ListQuery,
   Position,
   ProjectStore,
+  Resealed,
   SealedPage,
   SealedPageLimits,
   StoredDocument,
@@ -211,7 +212,7 @@ export class PostgresStore implements ProjectStore {
     return this.#upkeep.pendingReencryption;
   }
 
-  reseal(limit: number): Promise<number> {
+  reseal(limit: number): Promise<Resealed> {
     return this.#watched(this.#upkeep.reseal(limit));
   }
 

@@ -1,7 +1,8 @@
 import { OpenError } from '@bundoc/shared/crypto/aead';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { ProjectCipher } from '../../crypto/project-cipher.ts';
-import { IDEMPOTENCY_KEYS_MAX, IDEMPOTENCY_TTL_MS, TOMBSTONE_TTL_MS } from '../port.ts';
+import { IDEMPOTENCY_KEYS_MAX, IDEMPOTENCY_TTL_MS, type Resealed, TOMBSTONE_TTL_MS } from '../port.ts';
+import { ResealPasses } from '../reseal-passes.ts';
 import type { Database, Row, Statement, Transaction } from './database/database.ts';
 import { lockOf } from './rows/project-rows.ts';
 import type { RowCipher } from './rows/row-cipher.ts';
@@ -56,9 +57,12 @@ SELECT ${ROW_COLUMNS}, ${SEALED} FROM (
   ) AS d WINDOW w AS (ORDER BY name)
 ) AS d WHERE place = 1 OR running <= $5 ORDER BY name`,
 };
-/** Changes nothing for a document written in the meantime, which is already under the current version. */
+/**
+ * Changes nothing for a document that was written or re-sealed in the meantime: it is already under the
+ * current version. Returns the number of documents that it changed.
+ */
 const RESEAL: Statement = {
-  name: 'bundoc-reseal-1',
+  name: 'bundoc-reseal-2',
   text: `
 WITH r AS (
   SELECT * FROM unnest($3::bytea[], $4::bigint[], $5::integer[], $6::bytea[], $7::bytea[])
@@ -69,9 +73,11 @@ WITH r AS (
 ), counts AS (
   SELECT former AS version, -count(*) AS documents FROM resealed GROUP BY former
   UNION ALL SELECT $2, count(*) FROM resealed
+), counted AS (
+  UPDATE bundoc.key_versions AS v SET documents = v.documents + counts.documents FROM counts
+  WHERE v.project = $1 AND v.version = counts.version
 )
-UPDATE bundoc.key_versions AS v SET documents = v.documents + counts.documents FROM counts
-WHERE v.project = $1 AND v.version = counts.version`,
+SELECT count(*) FROM resealed`,
 };
 const COLLECTIONS_TO_RESEAL: Statement = {
   name: 'bundoc-collections-to-reseal-1',
@@ -95,7 +101,12 @@ export interface UpkeepOptions {
   readonly database: Database;
   readonly cipher: ProjectCipher;
   readonly clock: Clock;
+  /** Called with the opaque name of every document that does not open. */
+  readonly onIntegrityError: (name: string) => void;
 }
+
+/** The name before all others. */
+const FIRST = Buffer.alloc(0);
 
 /**
  * Purges old rows, and re-seals everything sealed under an earlier key version. Any node may do it at any
@@ -105,14 +116,15 @@ export class Upkeep {
   readonly #options: UpkeepOptions;
   readonly #rows: RowCipher;
   readonly #seals: SealCounter;
-  /** The last name that was visited; undefined at the end. */
-  #resealAfter: Buffer | undefined = Buffer.alloc(0);
+  /** Passes in the order of names. The place is the last name that was visited. */
+  readonly #passes: ResealPasses<Buffer>;
   #pendingReencryption = 0;
 
   constructor(options: UpkeepOptions, rows: RowCipher, seals: SealCounter) {
     this.#options = options;
     this.#rows = rows;
     this.#seals = seals;
+    this.#passes = new ResealPasses(options.clock, FIRST);
   }
 
   /** Number of documents under earlier versions, as last counted. */
@@ -150,55 +162,64 @@ export class Upkeep {
     });
   }
 
-  /** @returns the number of visited documents; 0 once all were visited. */
-  async reseal(limit: number): Promise<number> {
-    if (this.#resealAfter === undefined) return 0;
-    const { project, database, cipher } = this.#options;
-    const values = [project, this.#resealAfter, cipher.version, limit, RESEAL_BYTES_MAX];
-    const found = await database.query(TO_RESEAL, values);
-    const resealed = found.flatMap((row) => this.#resealed(row));
-    if (resealed.length > 0) {
-      this.#seals.made(resealed.length);
-      const column = <K extends keyof Resealed>(name: K) => resealed.map((one) => one[name]);
-      const rows = [column('name'), column('seq'), column('former'), column('state'), column('sealed')];
-      const count = await database.transaction(lockOf(project), async (transaction, [head]) => {
-        if (head?.[0] === undefined) return undefined;
-        const [present] = await transaction.query(SEALS, [project, cipher.version]);
-        const next = this.#seals.next(present?.[0] as Buffer | null | undefined);
-        await transaction.query(SET_SEALS, [project, cipher.version, next.sealed]);
-        await transaction.query(RESEAL, [project, cipher.version, ...rows]);
-        return next;
-      });
-      if (count !== undefined) this.#seals.committed(count);
-    }
-    this.#resealAfter = found.at(-1)?.[0] as Buffer | undefined;
-    if (this.#resealAfter === undefined) {
+  /** Names go first: a project whose documents are all under the current version is not visited again. */
+  async reseal(limit: number): Promise<Resealed> {
+    const after = this.#passes.from;
+    if (after === undefined) return { resealed: 0, skipped: 0, goesOn: false };
+    if (after === FIRST) {
       await this.#resealCollections();
       await this.#resealIndexes();
     }
+    const { project, database, cipher } = this.#options;
+    const values = [project, after, cipher.version, limit, RESEAL_BYTES_MAX];
+    const found = await database.query(TO_RESEAL, values);
+    const rows = found.map((row) => this.#resealed(row)).filter((row) => row !== undefined);
+    const resealed = rows.length === 0 ? 0 : await this.#write(rows);
+    const last = found.at(-1)?.[0] as Buffer | undefined;
+    const skipped = found.length - rows.length;
+    this.#passes.stepped(last, skipped);
     await this.begin();
-    return found.length;
+    const cause = skipped === 0 ? undefined : new OpenError();
+    return { resealed, skipped, cause, goesOn: last !== undefined };
   }
 
-  /** The row's bytes under the current version; nothing for an undecryptable row, which reads report. */
-  #resealed(row: Row): Resealed[] {
-    const { cipher } = this.#options;
+  /** @returns how many of the documents were still to be re-sealed. */
+  async #write(resealed: readonly ResealedRow[]): Promise<number> {
+    const { project, database, cipher } = this.#options;
+    this.#seals.made(resealed.length);
+    const column = <K extends keyof ResealedRow>(name: K) => resealed.map((one) => one[name]);
+    const rows = [column('name'), column('seq'), column('former'), column('state'), column('sealed')];
+    const done = await database.transaction(lockOf(project), async (transaction, [head]) => {
+      if (head?.[0] === undefined) return undefined;
+      const [present] = await transaction.query(SEALS, [project, cipher.version]);
+      const count = this.#seals.next(present?.[0] as Buffer | null | undefined);
+      await transaction.query(SET_SEALS, [project, cipher.version, count.sealed]);
+      const [changed] = await transaction.query(RESEAL, [project, cipher.version, ...rows]);
+      return { count, changed: Number(changed?.[0] ?? 0) };
+    });
+    if (done === undefined) return 0;
+    this.#seals.committed(done.count);
+    return done.changed;
+  }
+
+  /** The row's bytes under the current version; undefined for an undecryptable row. */
+  #resealed(row: Row): ResealedRow | undefined {
+    const { cipher, onIntegrityError } = this.#options;
     try {
       const state = readStateRow(row, this.#rows);
       const name = state.fileName.toString('hex');
       const text = cipher.openDocument(name, row.at(-1) as Buffer, state.keyVersion);
-      return [
-        {
-          name: state.fileName,
-          seq: state.seq,
-          former: state.keyVersion,
-          state: this.#rows.sealState({ ...state, keyVersion: cipher.version }),
-          sealed: cipher.sealDocument(name, text),
-        },
-      ];
+      return {
+        name: state.fileName,
+        seq: state.seq,
+        former: state.keyVersion,
+        state: this.#rows.sealState({ ...state, keyVersion: cipher.version }),
+        sealed: cipher.sealDocument(name, text),
+      };
     } catch (error) {
-      if (error instanceof OpenError) return [];
-      throw error;
+      if (!(error instanceof OpenError)) throw error;
+      onIntegrityError((row[0] as Buffer).toString('hex'));
+      return undefined;
     }
   }
 
@@ -237,7 +258,7 @@ export class Upkeep {
   }
 }
 
-interface Resealed {
+interface ResealedRow {
   readonly name: Buffer;
   readonly seq: number;
   readonly former: number;

@@ -5,7 +5,7 @@ import type { DataFolder } from '@bundoc/shared/files/data-folder';
  * Enough for the projects that are being written to. A file outside these folders takes a fifth more
  * processor time.
  */
-export const OPEN_FOLDERS_MAX = 20;
+export const OPEN_FOLDERS_MAX = 12;
 
 /**
  * How long a checked folder is assumed to be in its place, milliseconds: a check for each file would double

@@ -201,16 +201,20 @@ export class FileProjects implements Projects {
     }
   }
 
+  /**
+   * `project.json` goes last. Until then, opening asks for the destroyed key, and the answer is that the
+   * project was deleted.
+   */
   async remove(project: string, mark: DeletionMark): Promise<void> {
-    const { disk, engine } = this.#options;
+    const { disk, engine, tmp } = this.#options;
     await engine.forget(project);
     const directory = join(this.#options.directory, project);
     await makeDirectoryDurably(disk, directory);
     for (const name of (await disk.list(directory)) ?? [])
-      if (name !== DELETION_FILE) await disk.removeTree(join(directory, name));
+      if (name !== DELETION_FILE && name !== PROJECT_FILE) await disk.removeTree(join(directory, name));
+    await disk.removeTree(join(directory, PROJECT_FILE));
     await disk.syncDirectory(directory);
-    // The temporary file lies in the same folder; after a crash, the next call removes it.
-    await replaceFile(disk, directory, join(directory, DELETION_FILE), Buffer.from(formatDeletionMark(mark)));
+    await replaceFile(disk, tmp, join(directory, DELETION_FILE), Buffer.from(formatDeletionMark(mark)));
   }
 
   /**

@@ -17,6 +17,7 @@ import type {
   MovableStore,
   Position,
   ProjectStore,
+  Resealed,
   SealedPage,
   SealedPageLimits,
   StoredDocument,
@@ -160,7 +161,7 @@ export class EmbeddedStore implements ProjectStore, CheckpointSource {
       },
     });
     this.#resealing = new Resealing({
-      ...{ catalog, queue: this.#queue, versions: parts.versions },
+      ...{ catalog, queue: this.#queue, versions: parts.versions, clock },
       get: async (state) => this.get(state),
       checkpoint: () => this.checkpoint(),
       isFenced: () => this.#fences > 0,
@@ -251,7 +252,7 @@ export class EmbeddedStore implements ProjectStore, CheckpointSource {
     return this.#resealing.pending;
   }
 
-  reseal(limit: number): Promise<number> {
+  reseal(limit: number): Promise<Resealed> {
     return this.#resealing.run(limit);
   }
 

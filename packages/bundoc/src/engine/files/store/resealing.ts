@@ -1,5 +1,7 @@
+import type { Clock } from '@bundoc/shared/runtime/clock';
 import { WRITE_OVERHEAD_BYTES } from '../../commit-plan.ts';
-import type { StoredDocument } from '../../port.ts';
+import type { Resealed, StoredDocument } from '../../port.ts';
+import { ResealPasses } from '../../reseal-passes.ts';
 import type { DocumentState } from '../../state.ts';
 import type { Catalog } from '../catalog/catalog.ts';
 import type { CommitQueue } from './commit-queue.ts';
@@ -17,18 +19,22 @@ export interface ResealingOptions {
   readonly isFenced: () => boolean;
   /** Key versions that seal the catalog and the log, besides those of the documents. */
   readonly versions: ReadonlySet<number>;
+  readonly clock: Pick<Clock, 'monotonic'>;
 }
+
+const NOTHING: Resealed = { resealed: 0, skipped: 0, goesOn: false };
 
 /** Re-seals everything in a store under the current version of its key. */
 export class Resealing {
   readonly #options: ResealingOptions;
   #versions: ReadonlySet<number>;
-  /** The next slot in the catalog; undefined at the end. Later writes are under the current version. */
-  #from: number | undefined = 0;
+  /** Passes over the slots of the catalog. Later writes are under the current version. */
+  readonly #passes: ResealPasses<number>;
 
   constructor(options: ResealingOptions) {
     this.#options = options;
     this.#versions = options.versions;
+    this.#passes = new ResealPasses(options.clock, 0);
   }
 
   /** At least 1 while the catalog or parts of the log are under another version: they are re-sealed last. */
@@ -42,31 +48,39 @@ export class Resealing {
     this.#versions = new Set([this.#version]);
   }
 
-  /**
-   * @returns the number of re-sealed documents; 0 without a readable one on the page, and once all were
-   *   visited.
-   */
-  async run(limit: number): Promise<number> {
-    const { catalog, queue, get, isFenced } = this.#options;
-    if (isFenced()) return 0;
-    if (this.#from === undefined) {
+  async run(limit: number): Promise<Resealed> {
+    const { catalog, queue, isFenced } = this.#options;
+    if (isFenced()) return NOTHING;
+    const { from } = this.#passes;
+    if (from === undefined) {
       await this.#checkpoint();
-      return 0;
+      return NOTHING;
     }
     const limits = { limit, bytesMax: RESEAL_BYTES_MAX };
-    const { states, next } = catalog.someUnderOthers(this.#version, this.#from, limits);
-    const reseals: Unsealed[] = [];
-    for (const state of states) {
-      // An undecryptable document stays unchanged: reading it reports the damage.
-      const document = await get(state).catch(() => undefined);
-      if (document?.metadata._rev === state.rev.toString('hex')) reseals.push({ state, text: document.text });
-    }
+    const { states, next } = catalog.someUnderOthers(this.#version, from, limits);
+    const { reseals, failures } = await this.#read(states);
     const bytes = reseals.reduce((sum, { text }) => sum + text.length + WRITE_OVERHEAD_BYTES, 0);
-    if (isFenced()) return 0;
+    if (isFenced()) return NOTHING;
     if (reseals.length > 0) await queue.enqueue({ writes: [], reseals, options: {}, bytes });
-    this.#from = next;
+    this.#passes.stepped(next, failures.length);
     if (next === undefined) await this.#checkpoint();
-    return reseals.length;
+    const skipped = { skipped: failures.length, cause: failures[0] };
+    return { resealed: reseals.length, ...skipped, goesOn: next !== undefined };
+  }
+
+  /** Reads documents that have not changed since. An unreadable one stays unchanged. */
+  async #read(states: readonly DocumentState[]): Promise<{ reseals: Unsealed[]; failures: unknown[] }> {
+    const reseals: Unsealed[] = [];
+    const failures: unknown[] = [];
+    for (const state of states)
+      try {
+        const document = await this.#options.get(state);
+        if (document?.metadata._rev === state.rev.toString('hex'))
+          reseals.push({ state, text: document.text });
+      } catch (error) {
+        failures.push(error);
+      }
+    return { reseals, failures };
   }
 
   /** Once no document is under an earlier key version, a checkpoint re-seals catalog and log, too. */

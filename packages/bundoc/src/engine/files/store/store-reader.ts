@@ -158,7 +158,9 @@ export class StoreReader {
     const catalog = this.#catalog;
     // A reader that starts from zero cannot have missed a purged tombstone.
     const known = after === 0 ? catalog.purgedSeq : horizon;
-    if (catalog.purgedSeq > Math.max(after, known)) throw new AppError('position_gone');
+    // A position after the last commit is of another history: that of a later copy, or of another project.
+    if (catalog.purgedSeq > Math.max(after, known) || after > catalog.lastSeq)
+      throw new AppError('position_gone');
     const states = catalog.changes(after).take(limit).toArray();
     return {
       changes: states.map((state) => ({

@@ -17,7 +17,7 @@ import type {
 import { ProjectGone } from '../commit/must-reopen.ts';
 import type { Queryable, Row, Statement } from '../database/database.ts';
 import { retryUnavailable } from '../database/retry-unavailable.ts';
-import { type RowCipher, VersionUnknown } from '../rows/row-cipher.ts';
+import { type RowCipher, versionMissing } from '../rows/row-cipher.ts';
 import { orUndefined, ROW_COLUMNS, readStateRow, SEALED } from '../rows/rows.ts';
 import type { SealedRow, SharedReads } from './shared-reads.ts';
 
@@ -175,7 +175,8 @@ export class RowReader {
     const { seq, purgedSeq, rows } = found;
     // A reader that starts from zero cannot have missed a purged tombstone.
     const known = after === 0 ? purgedSeq : horizon;
-    if (purgedSeq > Math.max(after, known)) throw new AppError('position_gone');
+    // A position after the last commit is of another history: that of a later copy, or of another project.
+    if (purgedSeq > Math.max(after, known) || after > seq) throw new AppError('position_gone');
     const states = rows.map((row) => this.#requiredState(row));
     return {
       changes: states.map((state) => ({
@@ -255,8 +256,10 @@ export class RowReader {
   /** The document; undefined when the bytes are not this state of it. */
   #open(ref: DocumentRef, name: string, { keyVersion, rev, sealed }: SealedRow): StoredDocument | undefined {
     const { cipher } = this.#options;
-    if (!cipher.hasVersion(keyVersion)) throw new VersionUnknown(`version ${keyVersion} is not at hand`);
-    const text = orUndefined(() => cipher.openDocument(name, sealed, keyVersion));
+    const text = orUndefined(() => {
+      if (!cipher.hasVersion(keyVersion)) throw versionMissing(keyVersion, cipher);
+      return cipher.openDocument(name, sealed, keyVersion);
+    });
     if (text === undefined) return undefined;
     const metadata = readStoredMetadata(text, ref);
     return metadata !== undefined && metadata._rev === rev?.toString('hex') ? { metadata, text } : undefined;

@@ -17,6 +17,13 @@ export class VersionUnknown extends Error {
   override readonly name = 'VersionUnknown';
 }
 
+/** The error for a row under a version that is not at hand: a later one, or one that was destroyed. */
+export function versionMissing(version: number, { version: current }: Pick<ProjectCipher, 'version'>): Error {
+  return version > current
+    ? new VersionUnknown(`version ${version} of the key is not at hand`)
+    : new OpenError();
+}
+
 /**
  * Names and seals everything in the database except the documents' own bytes. Collections and indexed values
  * are named by tokens. Everything else is sealed under subkeys, with its place as AAD:
@@ -146,7 +153,7 @@ export class RowCipher {
     const known = this.#subkeys.get(name);
     if (known !== undefined) return known;
     const subkey = this.#cipher.subkey(version, `bundoc/postgres-${purpose}/v1`);
-    if (subkey === undefined) throw new VersionUnknown(`version ${version} of the key is not at hand`);
+    if (subkey === undefined) throw versionMissing(version, this.#cipher);
     this.#subkeys.set(name, subkey);
     return subkey;
   }

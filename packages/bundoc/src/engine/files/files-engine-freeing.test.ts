@@ -1,0 +1,226 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
+import { describe, expect, it } from 'vitest';
+import { beforeLogReads } from '../../testing/before-log-reads.ts';
+import { folderOf, Process } from '../../testing/files-process.ts';
+import { closeEngine } from '../../testing/test-engine.ts';
+import { put, ref } from '../../testing/writes.ts';
+
+describe('the log is freed', () => {
+  it('by a checkpoint of what is open, and by carrying what is closed, whose keys nobody has', async () => {
+    const before = new Process();
+    await before.write('closed', put('a', '{}'), put('b', '{}'));
+    const process = await before.restarted();
+    await process.create('open');
+    const open = await process.open('open');
+    await open.commit([put('a', '{}')]);
+    await process.create('busy');
+    await process.turnOver(await process.open('busy'));
+    expect(process.namesIn('/projects/closed/carried')).toHaveLength(1);
+    expect([process.has('/projects/open/catalog'), process.namesIn('/projects/open/carried')]).toEqual([
+      true,
+      [],
+    ]);
+    expect((await process.engine).stats).toMatchObject({ stuckHandles: 0, writesStopped: false });
+
+    const later = process.after('synced only');
+    const store = await later.open('closed');
+    expect(await store.get(ref('b'))).toBeDefined();
+    await store.checkpoint();
+    expect(later.namesIn('/projects/closed/carried')).toEqual([]);
+    await store[Symbol.asyncDispose]();
+    for (const one of [later, later.after('synced only')]) expect(await one.read('closed')).toBe('ab');
+    expect(await later.read('open')).toBe('a');
+  });
+
+  describe('of a project without a catalog whose birth a former process carried into its folder', () => {
+    const made = async () => {
+      const before = new Process();
+      await before.write('p', put('a', '{}'));
+      await (await before.engine).carryAll();
+      await before.write('p', put('b', '{}'));
+      const process = await before.restarted();
+      expect([process.has('/projects/p/catalog'), process.namesIn('/projects/p/carried').length]).toEqual([
+        false,
+        1,
+      ]);
+      return process;
+    };
+
+    it('by carrying its later parts into its folder, too', async () => {
+      const process = await made();
+      await process.create('busy');
+      await process.turnOver(await process.open('busy'));
+      expect([(await process.engine).stats.stuckHandles, process.namesIn('/log/stuck')]).toEqual([0, []]);
+      expect(process.namesIn('/projects/p/carried')).toHaveLength(2);
+      expect(await process.after('synced only').read('p')).toBe('ab');
+    });
+
+    it('by carrying nothing into a copy of its folder under another name', async () => {
+      const process = await made();
+      const copied = process.namesIn(folderOf('p'));
+      await closeEngine(process.disk);
+      // In the list of projects, the copy comes first.
+      await process.disk.makeDirectory('/projects/copy');
+      await process.disk.makeDirectory('/projects/copy/carried');
+      for (const path of copied) {
+        const content = process.disk.files().get(path);
+        process.disk.tamper(path.replace('/projects/p/', '/projects/copy/'), content);
+      }
+      await process.create('busy');
+      await process.turnOver(await process.open('busy'));
+      expect(process.namesIn('/projects/copy/carried')).toHaveLength(1);
+      expect(await process.after('synced only').read('p')).toBe('ab');
+    });
+  });
+
+  it('by putting the parts of a project whose folder fails into the folder of the log: others write on, and it opens', async () => {
+    const before = new Process();
+    await before.write('failing', put('a', '{}'), put('b', '{}'));
+    const process = await before.restarted();
+    process.disk.tamper('/projects/failing/carried', Buffer.from('no folder'));
+    await process.create('busy');
+    const busy = await process.open('busy');
+    await process.turnOver(busy);
+    expect((await process.engine).stats).toMatchObject({ stuckHandles: 1, writesStopped: false });
+    expect(process.namesIn('/log/stuck')).toHaveLength(1);
+    await process.turnOver(busy);
+
+    const later = process.after('synced only');
+    await later.engine;
+    later.disk.tamper('/projects/failing/carried', undefined);
+    const store = await later.open('failing');
+    expect(await store.get(ref('b'))).toBeDefined();
+    await store.checkpoint();
+    expect([(await later.engine).stats.stuckHandles, later.namesIn('/log/stuck')]).toEqual([0, []]);
+    await store[Symbol.asyncDispose]();
+    expect(await later.after('synced only').read('failing')).toBe('ab');
+  });
+
+  it('by a start only as far as it has made the catalogs durable', async () => {
+    const process = new Process();
+    await process.write('p', put('a', '{}'));
+    const store = await process.open('p');
+    await store.checkpoint();
+    await (await process.engine).carryAll();
+    await store.commit([put('b', '{}')]);
+    await store.files.whenWritten();
+    // The catalog has its new name, which is not durable.
+    process.disk.failAtLine(/^rename .*catalog$/, 'after');
+    await Promise.race([store.checkpoint(), process.disk.crashes]).catch(() => undefined);
+    expect(process.disk.crashed).toBe(true);
+    const next = process.after('kill -9');
+    await (await next.engine).scanned;
+    // It begins a segment, whose header says which ones were freed.
+    await next.create('q');
+    expect(await next.after('synced only').read('p')).toBe('ab');
+  });
+
+  it('of a segment with a sector that cannot be read: its projects are damaged, and the others go on', async () => {
+    const before = new Process();
+    const unreadable = new Map<string, number>();
+    for (const project of ['first', 'bad', 'good', 'behind']) {
+      const written = before.disk.trace.length;
+      await before.write(project, put('a', '{}'));
+      if (project === 'good' || project === 'first') continue;
+      const line = before.disk.trace.slice(written).findLast((one) => /^write \/log\/\d+ [1-9]/.test(one));
+      const [, path = '', offset] = line?.split(' ') ?? [];
+      unreadable.set(`${path} ${offset}`, Number(offset));
+    }
+    const process = await before.restarted();
+    let isUnreadable = false;
+    let failed = 0;
+    beforeLogReads(process.disk, async (path, offset, bytes) => {
+      const isIn = (key: string, at: number) =>
+        key.startsWith(`${path} `) && at >= offset && at < offset + bytes;
+      if (!isUnreadable || !unreadable.entries().some(([key, at]) => isIn(key, at))) return;
+      failed++;
+      throw new AppError('storage_unavailable');
+    });
+    for (const project of ['good', 'behind']) await process.write(project, put('b', '{}'));
+    isUnreadable = true;
+    await process.create('busy');
+    const busy = await process.open('busy');
+    await process.turnOver(busy);
+    expect(failed).toBeGreaterThan(0);
+    expect((await process.engine).stats.writesStopped).toBe(false);
+    isUnreadable = false;
+    for (const one of [process, process.after('synced only')])
+      expect(await Promise.all(['first', 'bad', 'good', 'behind'].map((name) => one.read(name)))).toEqual([
+        'a',
+        'project_damaged',
+        'ab',
+        'project_damaged',
+      ]);
+  });
+
+  it('by a start of which one catalog cannot be synced, by the others', async () => {
+    const before = new Process();
+    for (const project of ['p', 'q']) {
+      await before.write(project, put('a', '{}'));
+      const store = await before.open(project);
+      await store.checkpoint();
+      // As if the process had been killed: what is covered is in the catalog alone.
+      await store[Symbol.asyncDispose]();
+    }
+    const process = before.after('kill -9');
+    const { disk } = process;
+    disk.failing = (line) => (line === 'fsync /projects/p/catalog' ? 'before' : undefined);
+    const engine = await process.engine;
+    const uncovered = engine.stats.uncoveredBytes;
+    await engine.scanned;
+    disk.failing = undefined;
+    expect(engine.stats.uncoveredBytes).toBeGreaterThan(0);
+    expect(engine.stats.uncoveredBytes).toBeLessThan(uncovered);
+    for (const project of ['p', 'q']) expect(await process.read(project)).toBe('a');
+  });
+
+  it('not while a segment cannot be opened: what is in it is not known', async () => {
+    const before = new Process();
+    await before.write('p', put('a', '{}'));
+    const store = await before.open('p');
+    await store.checkpoint();
+    // A start opens the segments that have births.
+    await (await before.engine).carryAll();
+    await store.commit([put('b', '{}')]);
+    const line = before.disk.trace.findLast((one) => /^write \/log\/\d+ [1-9]/.test(one));
+    const [, segment] = line?.split(' ') ?? [];
+    await store[Symbol.asyncDispose]();
+    const process = await before.restarted();
+    const { disk } = process;
+    const { openLogFile } = disk;
+    const engine = await process.engine;
+    await engine.scanned;
+    let failed = 0;
+    disk.openLogFile = async (path) => {
+      if (path !== segment) return openLogFile.call(disk, path);
+      failed++;
+      throw new AppError('storage_unavailable');
+    };
+    await expect(engine.carryAll()).rejects.toMatchObject({ code: 'storage_unavailable' });
+    expect(failed).toBe(1);
+    disk.openLogFile = openLogFile;
+    expect(await engine.carryAll()).toEqual([]);
+    for (const one of [process, process.after('synced only')]) expect(await one.read('p')).toBe('ab');
+  });
+
+  it('of handles that no folder claims', async () => {
+    const before = new Process();
+    await before.write('gone', put('a', '{}'));
+    const store = await before.open('gone');
+    await store.checkpoint();
+    await before.create('first');
+    // Otherwise the log has its birth, and a start makes its folder again.
+    const first = await before.open('first');
+    await before.turnOver(first);
+    await first[Symbol.asyncDispose]();
+    await store.commit([put('b', '{}')]);
+    await store[Symbol.asyncDispose]();
+    const process = await before.restarted();
+    for (const path of process.namesIn('/projects/gone')) process.disk.tamper(path, undefined);
+    await process.create('busy');
+    const busy = await process.open('busy');
+    for (let n = 0; n < 3; n++) await process.turnOver(busy);
+    expect((await process.engine).stats.writesStopped).toBe(false);
+    expect(process.namesIn('/projects/gone')).toEqual([]);
+  });
+});

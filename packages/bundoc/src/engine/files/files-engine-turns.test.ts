@@ -1,0 +1,63 @@
+import { setImmediate } from 'node:timers/promises';
+import { describe, expect, it } from 'vitest';
+import { Process } from '../../testing/files-process.ts';
+import { put, ref } from '../../testing/writes.ts';
+import { describeProjectStore } from '../conformance.ts';
+import type { EmbeddedStore } from './store/embedded-store.ts';
+
+describe('projects that take turns', () => {
+  const NEIGHBOURS = 500;
+  let process = new Process();
+  let made: Promise<unknown> | undefined;
+  let open = new Map<string, EmbeddedStore>();
+  let turn = 0;
+  let tests = 0;
+
+  /** The next few of the others write, each a document that says whose it is. */
+  async function neighboursWrite(): Promise<void> {
+    const next = Array.from({ length: 5 }, () => `n${turn++ % NEIGHBOURS}`);
+    await Promise.all(
+      next.map(async (project) => {
+        const store = open.get(project) ?? (await process.open(project));
+        open.set(project, store);
+        await store.commit([put('a', `{"of":"${project}","turn":${turn}}`)]);
+      }),
+    );
+  }
+
+  function beside(store: EmbeddedStore): EmbeddedStore {
+    const { commit } = store;
+    return Object.assign(store, {
+      commit: async (...args: Parameters<EmbeddedStore['commit']>) => {
+        const [answer] = await Promise.all([commit.apply(store, args), neighboursWrite()]);
+        return answer;
+      },
+    });
+  }
+
+  describeProjectStore(`An EmbeddedStore beside ${NEIGHBOURS} others`, async () => {
+    made ??= Promise.all(Array.from({ length: NEIGHBOURS }, (_, n) => process.create(`n${n}`)));
+    await made;
+    const project = `test-${tests++}`;
+    await process.create(project);
+    return {
+      store: beside(await process.open(project)),
+      reopen: async () => {
+        process = process.after('synced only');
+        open = new Map();
+        return beside(await process.open(project));
+      },
+    };
+  });
+
+  it('have each what they wrote last, after a power cut', async () => {
+    await setImmediate();
+    const later = process.after('synced only');
+    for (const [project, store] of open) {
+      const there = await later.open(project);
+      expect((await there.get(ref('a')))?.text).toEqual((await store.get(ref('a')))?.text);
+      expect((await there.get(ref('a')))?.text.toString()).toContain(`"of":"${project}"`);
+    }
+    expect([open.size > 50, process.failures, later.failures]).toEqual([true, [], []]);
+  });
+});
