@@ -52,3 +52,19 @@ describe.each(Object.entries(scrapes))('the metrics of a running %s', (service, 
     expect(totals.filter(([, type]) => type !== 'counter')).toEqual([]);
   });
 });
+
+it('Bundoc counts the documents that it seals and opens', async () => {
+  const counts = async () => {
+    const text = await installation.metrics();
+    const of = (what: string) =>
+      Number(new RegExp(`^bundoc_documents_${what}_total (\\d+)$`, 'm').exec(text)?.[1]);
+    return [of('sealed'), of('opened')];
+  };
+  const [sealed = Number.NaN, opened = Number.NaN] = await counts();
+  const token = await installation.client(['p']);
+  const collection = '/v1/projects/p/collections/notes/documents';
+  for (const id of ['second', 'third'])
+    await call(installation.url, `${collection}/${id}`, { method: 'PUT', token, body: '{}' });
+  for (let n = 0; n < 3; n++) await call(installation.url, `${collection}/first`, { token });
+  expect(await counts()).toEqual([sealed + 2, opened + 3]);
+});

@@ -1,6 +1,7 @@
 import { counter, createServiceMetrics, gauge, type ServiceMetrics } from '@bundoc/shared/metrics/metrics';
 import { Counter } from '@prometheus-io/client';
 import type { FetchOutcome } from './crypto/key-cache.ts';
+import { documentCounts } from './crypto/project-cipher.ts';
 import type { StorageCount } from './engine/storage-engine.ts';
 import type { Scheduler } from './work/scheduler.ts';
 import { WORK_KINDS } from './work/work.ts';
@@ -127,6 +128,18 @@ export function createBundocMetrics(): BundocMetrics {
     help: 'Requests that were refused because their project has used up its processor time.',
     registers: [registry],
   });
+  counter(
+    registry,
+    'bundoc_documents_sealed_total',
+    'Documents that were sealed under the key of their project.',
+    () => documentCounts.sealed,
+  );
+  counter(
+    registry,
+    'bundoc_documents_opened_total',
+    'Sealed documents that were opened, or did not open.',
+    () => documentCounts.opened,
+  );
   return {
     ...service,
     integrityError: () => integrityErrors.inc(),

@@ -22,6 +22,9 @@ export interface DekVersion {
   readonly dek: KeyObject;
 }
 
+/** Documents that this process has sealed and opened, of all projects. */
+export const documentCounts = { sealed: 0, opened: 0 };
+
 /**
  * Seals everything of one project under the current version of its DEK, and opens what any live version
  * sealed.
@@ -123,11 +126,13 @@ export class ProjectCipher {
     target: Buffer = Buffer.allocUnsafeSlow(text.length + SEAL_OVERHEAD_BYTES),
   ): Buffer {
     sealInto(this.#current.dek, text, this.#documentAad(fileName), target);
+    documentCounts.sealed++;
     return target;
   }
 
   /** {@link sealDocument} into `target`, yielding between the steps. */
   sealDocumentInSteps(fileName: string, text: Buffer, target: Buffer): Generator<void> {
+    documentCounts.sealed++;
     return sealInSteps(this.#current.dek, text, this.#documentAad(fileName), target);
   }
 
@@ -136,6 +141,7 @@ export class ProjectCipher {
    * @throws OpenError for bytes that were changed, or sealed for another file, project or key.
    */
   openDocument(fileName: string, sealed: Buffer, version: number = this.#current.version): Buffer {
+    documentCounts.opened++;
     const aad = this.#documentAad(fileName);
     const likely = this.#deks.get(version);
     if (likely !== undefined) {
@@ -164,6 +170,7 @@ export class ProjectCipher {
   openDocumentOf(fileName: string, sealed: Buffer, version: number): Buffer {
     const dek = this.#deks.get(version);
     if (dek === undefined) throw new OpenError();
+    documentCounts.opened++;
     return open(dek, sealed, this.#documentAad(fileName));
   }
 

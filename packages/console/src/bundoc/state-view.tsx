@@ -1,4 +1,4 @@
-import { fullestShare, levels, rates, readsAndWrites, requestKinds } from '../plots/kinds.ts';
+import { fullestShare, levels, rates, requestKinds } from '../plots/kinds.ts';
 import { Plots } from '../plots/plots.tsx';
 import { BUNDOC } from '../shell/service.ts';
 import { mayAsService } from '../shell/session.ts';
@@ -6,7 +6,11 @@ import { StateView } from '../shell/state-view.tsx';
 
 const KINDS = [
   ...requestKinds('bundoc_http_request_duration_seconds'),
-  readsAndWrites('bundoc_http_request_duration_seconds'),
+  rates(
+    'Documents',
+    ['opened', 'sealed'],
+    ['bundoc_documents_opened_total', 'bundoc_documents_sealed_total'],
+  ),
   rates('Log', ['commits', 'syncs'], ['bundoc_log_commits_total', 'bundoc_log_frames_total']),
   fullestShare('bundoc_'),
   levels('Waiting', ['for a share', 'for a project'], ['bundoc_share_waiting', 'bundoc_openings_waiting']),
