@@ -210,6 +210,32 @@ describe('Idempotency-Key', () => {
     expect((await post('{"v":3}', 'key-2', somebody)).status).toBe(201);
   });
 
+  it('of a tenant is separate from those of others, whatever subjects it issues tokens for', async () => {
+    const tenant = async () => {
+      const may_issue = { scopes: ['docs:write' as const], projects: ['once'], keys: [], ttl_s: 600 };
+      const grant = { typ: 'service' as const, scope: ['kms:issue_client' as const], may_issue };
+      const backend = await installation.issue({ sub: 'shop', ...grant });
+      return async (sub: string) => {
+        const issued = await call(installation.kms.apiUrl, '/v1/tokens', {
+          method: 'POST',
+          token: backend,
+          body: JSON.stringify({ sub, typ: 'client', scope: ['docs:write'], projects: ['once'] }),
+        });
+        return String(issued.json()['token']);
+      };
+    };
+    const operatorsToken = () =>
+      installation.issue({ sub: 'ada', typ: 'client', scope: ['docs:write'], projects: ['*'] });
+    const [one, other] = [await tenant(), await tenant()];
+    const first = await post('{"v":4}', 'key-4', await one('ada'));
+    for (const token of [await other('ada'), await one('bob'), await operatorsToken()])
+      expect((await post('{"v":5}', 'key-4', token)).status).toBe(201);
+    // A new token for the same subject, from the same issuer.
+    expect((await post('{"v":4}', 'key-4', await one('ada'))).text).toBe(first.text);
+    const again = await post('{"v":6}', 'key-4', await operatorsToken());
+    expect([again.status, again.json()['code']]).toEqual([422, 'idempotency_mismatch']);
+  });
+
   it('is checked before preconditions, for PUT and DELETE as well', async () => {
     const path = `${base('once')}/put`;
     const headers = { 'if-none-match': '*', 'idempotency-key': 'key-put' };

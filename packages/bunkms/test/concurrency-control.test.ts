@@ -95,7 +95,7 @@ describe('an Idempotency-Key', () => {
 
   it('creates one key from many concurrent requests through two services, and gives all the same answer', async () => {
     await using other = await startKms({ dataDir: kms.dataDir, kek: kms.kek, clock });
-    const otherKeys = await KeyCalls.of(other);
+    const otherKeys = keys.at(other);
     const answers = await Promise.all(
       Array.from({ length: 20 }, (_, index) => create('k', {}, NAME, index % 2 === 0 ? keys : otherKeys)),
     );
@@ -116,12 +116,11 @@ describe('an Idempotency-Key', () => {
     await kms.running.close();
     clock.advance(IDEMPOTENCY_MS);
     await using again = await startKms({ dataDir: kms.dataDir, kek: kms.kek, clock });
-    const later = await KeyCalls.of(again);
+    const later = keys.at(again);
     expect((await create('k', wanted, NAME, later)).text).toBe(first.text);
     clock.advance(1);
-    const fresh = await KeyCalls.of(again);
-    expect((await create('k', wanted, NAME, fresh)).json()).toMatchObject({ code: 'key_destroyed' });
-    expect((await create('k', wanted, 'b-dek', fresh)).status).toBe(201);
+    expect((await create('k', wanted, NAME, later)).json()).toMatchObject({ code: 'key_destroyed' });
+    expect((await create('k', wanted, 'b-dek', later)).status).toBe(201);
   });
 
   it('stands for one request: another one with it is refused and creates nothing', async () => {
@@ -153,6 +152,43 @@ describe('an Idempotency-Key', () => {
       code: 'key_exists',
     });
     expect((await keys.create(NAME)).json()).toMatchObject({ code: 'key_exists' });
+  });
+
+  describe('of a tenant that chooses the subjects of its tokens', () => {
+    const body = { typ: 'client', scope: ['kms:create_key'], keys: ['*'], projects: [] };
+    const tenant = async () => {
+      const may_issue = { scopes: ['kms:create_key' as const], projects: [], keys: ['*'], ttl_s: 600 };
+      const { token } = await kms.issue({ sub: 'shop', scope: ['kms:issue_client'], may_issue });
+      return async (sub: string) =>
+        String((await kms.api('/v1/tokens', { token, body: { ...body, sub } })).json().token);
+    };
+    const send = (token: string, name: string) => {
+      const headers = { 'idempotency-key': 'k' };
+      return kms.api('/v1/keys', { token, headers, body: { name, type: 'aes-256' } });
+    };
+
+    it('takes no key from another tenant or an operator with the same subject', async () => {
+      const [one, other] = [await tenant(), await tenant()];
+      expect((await send(await one('tester'), 'taken-dek')).status).toBe(201);
+      // The subject of `keys` is `tester`, too.
+      infoIn(await create('k'));
+      expect((await send(await other('tester'), 'b-dek')).status).toBe(201);
+    });
+
+    it('stays with its subject when it gets a new token, and is not that of its other subjects', async () => {
+      const issue = await tenant();
+      const first = await send(await issue('ada'), NAME);
+      expect(first.status).toBe(201);
+      expect((await send(await issue('ada'), NAME)).text).toBe(first.text);
+      expect((await send(await issue('bob'), 'b-dek')).status).toBe(201);
+    });
+
+    it('stays with a service whose token is renewed', async () => {
+      const { token } = await kms.issue({ sub: 'shop', scope: ['kms:create_key'], keys: ['*'] });
+      const first = await send(token, NAME);
+      const renewed = await kms.internal('/v1/tokens/renew', { method: 'POST', token });
+      expect((await send(String(renewed.json().token), NAME)).text).toBe(first.text);
+    });
   });
 
   it.each(['', ' ', 'a b', 'é', 'x'.repeat(256)])('of %j is refused as invalid', async (value) => {

@@ -111,6 +111,16 @@ describe('the event stream', () => {
     });
   });
 
+  it('has revoked tokens that have not ended, when the clock was set forward past their end', async () => {
+    const startMs = clock.now();
+    const token = await service(['*'], 3_600);
+    await kms.api(`/v1/tokens/${token.jti}`, { method: 'DELETE', token: admin });
+    const { token: another } = await service();
+    clock.setWall(startMs + 3 * 3_600_000);
+    using stream = await begun(another);
+    expect((await received(stream, 2))[1]).toMatchObject({ type: 'token.revoke', data: { jti: token.jti } });
+  });
+
   it('resumes where it was cut off, across a restart, without gaps or duplicates', async () => {
     const { token } = await service(['*-dek']);
     const first = await begun(token);

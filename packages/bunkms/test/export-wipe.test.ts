@@ -1,7 +1,9 @@
+import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { once } from 'node:events';
 import { rmSync } from 'node:fs';
-import { connect } from 'node:net';
+import { connect, type Socket } from 'node:net';
 import { expect, it, vi } from 'vitest';
+import { FaultyStore } from './support/faulty-store.ts';
 import { call } from './support/http.ts';
 import { newDataDir, newKek, startKms } from './support/kms.ts';
 import { startServer } from './support/process.ts';
@@ -38,6 +40,38 @@ it('the buffers of an exported key are wiped once the answer is written, and whe
   await expect.poll(() => made).toHaveLength(2);
   socket.resetAndDestroy();
   await expect.poll(() => made.map(({ body }) => isWiped(body))).toEqual([true, true]);
+});
+
+it('the buffers of an exported key are wiped when the client leaves before the record of the release is durable', async () => {
+  const faulty = new FaultyStore();
+  await using kms = await startKms({ decorate: faulty.decorate });
+  const token = await kms.fullToken();
+  await kms.api('/v1/keys', { token, body: { name: 'p-dek', type: 'aes-256' } });
+  const [recording, mayRecord] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+  faulty.replaced.appendAudit = async (real, ...args) => {
+    recording.resolve();
+    await mayRecord.promise;
+    return real(...args);
+  };
+  const accepted: Socket[] = [];
+  const note = (message: unknown) => void accepted.push((message as { socket: Socket }).socket);
+  subscribe('net.server.socket', note);
+  const before = made.length;
+  const socket = connect(Number(new URL(kms.running.internalUrl).port), '127.0.0.1');
+  socket.write(`GET /v1/export/p-dek HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer ${token}\r\n\r\n`);
+  await recording.promise;
+  unsubscribe('net.server.socket', note);
+  const [serving] = accepted;
+  if (serving === undefined) throw new Error('no connection was accepted');
+  const left = once(serving, 'close');
+  socket.resetAndDestroy();
+  await left;
+  expect(made).toHaveLength(before);
+  mayRecord.resolve();
+  await expect.poll(() => made.length).toBe(before + 1);
+  await expect.poll(() => made.map(({ body, dek }) => isWiped(body) && isWiped(dek))).not.toContain(false);
+  const released = (await kms.records()).filter(({ action }) => action === 'key.export');
+  expect(released.map(({ outcome }) => outcome)).toEqual(['allowed']);
 });
 
 it('a service in production does not start the inspector on SIGUSR1', async () => {

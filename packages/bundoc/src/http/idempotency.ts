@@ -1,5 +1,6 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { idempotencyKeySchema } from '@bundoc/shared/contract/headers';
+import type { Claims } from '@bundoc/shared/contract/tokens';
 import { claimsOf } from '@bundoc/shared/http/guard';
 import type { FastifyRequest } from 'fastify';
 import { z } from 'zod';
@@ -15,7 +16,7 @@ export const idempotencyHeaders = z.object({ 'idempotency-key': idempotencyKeySc
 const HASHED_HEADERS = ['if-match', 'if-none-match'] as const;
 
 /**
- * Options of a write with its `Idempotency-Key`, bound to the subject and the whole request. Project and path
+ * Options of a write with its `Idempotency-Key`, bound to its sender and the whole request. Project and path
  * are part of the request, so one key for two documents is refused instead of treated as a repetition.
  *
  * @throws AppError `invalid_request` for a key that is empty, too long, or not visible ASCII.
@@ -39,8 +40,17 @@ async function idempotentOptions(
   return {
     work,
     idempotency: {
-      key: shortHash(claimsOf(request).sub, key),
+      key: shortHash(...senderOf(claimsOf(request)), key),
       request: shortHash(request.method, request.url, ...headers, await digestInTurns(body, work)),
     },
   };
+}
+
+/**
+ * Whose keys these are. A tenant chooses the subjects of its tokens, but not their root, so the root separates
+ * them from all others. A token that is its own root comes from an operator, whose subjects are trusted: a
+ * new token for the same subject keeps the keys of the last one.
+ */
+function senderOf({ sub, jti, root }: Claims): readonly string[] {
+  return root === jti ? [sub] : [root ?? jti, sub];
 }

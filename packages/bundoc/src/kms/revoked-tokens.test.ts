@@ -20,6 +20,20 @@ it('a revoked token is kept until it would have expired', () => {
   expect(revoked.size).toBe(0);
 });
 
+it('a revoked token is kept when the clock is set forward past its end, and then corrected', () => {
+  const clock = new FakeClock();
+  const revoked = new RevokedTokens(clock);
+  const startMs = clock.now();
+  revoked.add({ jti: 'a', family: 'a', expires_at: new Date(startMs + 3_600_000).toISOString() });
+  clock.setWall(startMs + 3 * 3_600_000);
+  revoked.sweep();
+  clock.setWall(startMs);
+  expect(revoked.has({ jti: 'a' })).toBe(true);
+  clock.advance(2 * 3_600_000);
+  revoked.sweep();
+  expect(revoked.size).toBe(0);
+});
+
 it('a bounded number of tokens is kept, dropping the oldest revocations', () => {
   const revoked = new RevokedTokens(new FakeClock());
   for (let n = 0; n < 100_010; n++) revoked.add({ jti: `t${n}`, family: `t${n}` });

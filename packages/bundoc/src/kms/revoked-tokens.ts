@@ -1,6 +1,6 @@
 import type { KmsEvent } from '@bundoc/shared/contract/events';
 import { type Claims, TOKEN_TTL_S_MAX } from '@bundoc/shared/contract/tokens';
-import type { Clock } from '@bundoc/shared/runtime/clock';
+import { type Clock, earlierMs, type Instant, instant } from '@bundoc/shared/runtime/clock';
 
 type Revocation = Extract<KmsEvent, { type: 'token.revoke' }>;
 
@@ -15,10 +15,12 @@ const MARGIN_MS = 3_600_000;
  */
 export class RevokedTokens {
   readonly #clock: Clock;
+  readonly #started: Instant;
   readonly #untilMs = new Map<string, number>();
 
   constructor(clock: Clock) {
     this.#clock = clock;
+    this.#started = instant(clock);
   }
 
   get size(): number {
@@ -39,9 +41,12 @@ export class RevokedTokens {
     }
   }
 
-  /** Drops expired ones. Call it periodically. */
+  /**
+   * Drops expired ones. Call it periodically. BunKMS does not send them again, so a wall clock that is set
+   * forward drops none early.
+   */
   sweep(): void {
-    const nowMs = this.#clock.now();
+    const nowMs = earlierMs(this.#clock, this.#started);
     for (const [id, untilMs] of this.#untilMs) if (untilMs <= nowMs) this.#untilMs.delete(id);
   }
 }

@@ -1,12 +1,15 @@
 import {
   chmodSync,
+  closeSync,
   mkdtempSync,
+  openSync,
   readdirSync,
   readFileSync,
   rmSync,
   statSync,
   symlinkSync,
   writeFileSync,
+  writeSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -94,6 +97,33 @@ describe('ServiceToken', () => {
     expect(readFileSync(path, 'utf8').trim()).toBe(tokenOf(500, 1500, 'renewed'));
     expect(statSync(path).mode & 0o777).toBe(0o600);
     expect(readdirSync(folder)).toEqual(['kms-token']);
+  });
+
+  it('that an operator replaces during a renewal is kept, in the file and in memory', async () => {
+    const replaced = tokenOf(600, 5000, 'of another family');
+    for (const isReadMeanwhile of [false, true]) {
+      const { folder, path, clock, token, logged } = start();
+      clock.advance(600_000);
+      await token.renewIfDue(async () => {
+        writeFileSync(path, `${replaced}\n`);
+        if (isReadMeanwhile) token.current();
+        return tokenOf(600, 1600, 'renewed');
+      });
+      expect([token.current(), readFileSync(path, 'utf8').trim()]).toEqual([replaced, replaced]);
+      expect(readdirSync(folder)).toEqual(['kms-token']);
+      expect(logged.at(-1)).toContain('the renewed token is discarded');
+    }
+  });
+
+  it('does not replace an empty file, which a command may be about to fill, and takes what it fills in', async () => {
+    const { folder, path, clock, token } = start();
+    clock.advance(600_000);
+    const filling = openSync(path, 'w');
+    await token.renewIfDue(async () => tokenOf(600, 1600, 'renewed'));
+    expect([token.current(), readdirSync(folder)]).toEqual([tokenOf(600, 1600, 'renewed'), ['kms-token']]);
+    writeSync(filling, tokenOf(600, 5000, 'of another family'));
+    closeSync(filling);
+    expect(token.current()).toBe(tokenOf(600, 5000, 'of another family'));
   });
 
   it('keeps the current token when the renewal fails, and retries', async () => {

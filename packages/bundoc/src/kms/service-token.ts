@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
-import { statSync } from 'node:fs';
-import { open, rename, rm } from 'node:fs/promises';
+import { renameSync, rmSync, statSync } from 'node:fs';
+import { open, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { backoffMs } from '@bundoc/shared/runtime/backoff';
 import type { Clock } from '@bundoc/shared/runtime/clock';
@@ -22,13 +22,15 @@ const CHECK_EVERY_MS_MIN = 1_000;
 const BACKOFF = { firstMs: 2 * CHECK_EVERY_MS_MIN, maxMs: CHECK_EVERY_MS_MAX };
 const EXPIRED =
   'the service token has expired and cannot be renewed: put a new one into its file (bunkms token issue, or bunkms init --service-token)';
+const IN_MEMORY = 'the renewed service token cannot be written to its file; it is in memory only';
 
 const lifeSchema = z.object({ iat: z.int(), exp: z.int() });
 
 /**
  * Bundoc's own token for BunKMS. It is in a file, which is read again when it changes. At half the token's
  * lifetime, the token is renewed and the file replaced, so that a restart finds the new one. If the file
- * cannot be replaced, the new token stays in memory and a warning is logged.
+ * cannot be replaced, the new token stays in memory and a warning is logged. A file that an operator replaces
+ * during a renewal is kept and read: the renewed token is of a family that may be about to be revoked.
  */
 export class ServiceToken {
   readonly #options: ServiceTokenOptions;
@@ -72,12 +74,11 @@ export class ServiceToken {
   async renewIfDue(renew: () => Promise<string>): Promise<void> {
     const life = parseLife(this.current());
     if (life !== undefined && this.#options.clock.now() < halfLifeMs(life)) return;
+    const before = this.#fileStamp;
     try {
       const token = await renew();
-      this.#token = token;
       this.#failures = 0;
-      await this.#writeFile(token);
-      this.#options.logger.info('the service token was renewed');
+      await this.#adopt(token, before);
     } catch (error) {
       this.#failures++;
       if (life !== undefined && this.#options.clock.now() >= life.exp * 1_000)
@@ -104,21 +105,45 @@ export class ServiceToken {
     this.#timer = undefined;
   }
 
-  async #writeFile(token: string): Promise<void> {
+  /** Takes a renewed token, and puts it into the file. @param before the stamp of the token's file. */
+  async #adopt(token: string, before: string): Promise<void> {
+    const { path, logger } = this.#options;
+    const temporary = await this.#writeTemporary(token);
+    // No `await` from here to the rename: the file must not change between the check and the rename.
+    this.current();
+    if (this.#fileStamp !== before) {
+      if (temporary !== undefined) rmSync(temporary, { force: true });
+      logger.info('the service token file was replaced during a renewal: the renewed token is discarded');
+      return;
+    }
+    this.#token = token;
+    if (temporary === undefined) return;
+    const stamp = this.#stampOfFile();
+    try {
+      // Present and unreadable, such as an empty file that `bunkms token issue` is about to fill.
+      if (stamp !== before && stamp !== '') throw new Error('the file is being replaced');
+      renameSync(temporary, path);
+      this.#fileStamp = this.#stampOfFile();
+      logger.info('the service token was renewed');
+    } catch (error) {
+      rmSync(temporary, { force: true });
+      logger.warn({ err: error }, IN_MEMORY);
+    }
+  }
+
+  /** @returns the path of a durable file beside the token's; undefined, and logs why, when it fails. */
+  async #writeTemporary(token: string): Promise<string | undefined> {
     const { path, logger } = this.#options;
     const temporary = join(dirname(path), `.kms-token-${randomBytes(6).toString('hex')}`);
     try {
       await using file = await open(temporary, 'wx', 0o600);
       await file.writeFile(`${token}\n`);
       await file.sync();
-      await rename(temporary, path);
-      this.#fileStamp = this.#stampOfFile();
+      return temporary;
     } catch (error) {
       await rm(temporary, { force: true });
-      logger.warn(
-        { err: error },
-        'the renewed service token cannot be written to its file; it is in memory only',
-      );
+      logger.warn({ err: error }, IN_MEMORY);
+      return undefined;
     }
   }
 

@@ -114,6 +114,10 @@ export class OpenLogProject implements PartSource {
   readonly #settle = new Map<GivenCommit, PromiseWithResolvers<void>>();
   /** What the project has, the commits that are durable in their order. */
   readonly ids: number[];
+  /** Thrown when the next part is durable. */
+  durableFault: Error | undefined;
+  /** What the log said of its failures. */
+  readonly failures: unknown[] = [];
   #isBorn: boolean;
 
   constructor(log: Log, project: LogProject, ids: readonly number[], last: Place | undefined) {
@@ -183,6 +187,9 @@ export class OpenLogProject implements PartSource {
       ...(isBirth ? { birth: { project: this.project, projectFile } } : {}),
       commits: taken.length,
       durable: () => {
+        const fault = this.durableFault;
+        this.durableFault = undefined;
+        if (fault !== undefined) throw fault;
         this.#isBorn = true;
         this.ids.push(...taken.map(({ given }) => given.id));
       },
@@ -196,6 +203,10 @@ export class OpenLogProject implements PartSource {
     const refused = this.#waiting.filter(({ makesRoom }) => !(makesRoom && hasCode(error, 'disk_full')));
     for (const one of refused) this.#waiting.splice(this.#waiting.indexOf(one), 1);
     this.#end(refused, 'refused', error);
+  }
+
+  fail(error: unknown): void {
+    this.failures.push(error);
   }
 
   #end(commits: readonly WaitingCommit[], fate: Fate, error?: AppError): void {

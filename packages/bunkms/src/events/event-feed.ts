@@ -2,7 +2,7 @@ import { HEARTBEAT_MS, type KmsEvent } from '@bundoc/shared/contract/events';
 import { mayUseKey } from '@bundoc/shared/contract/grants';
 import type { Claims } from '@bundoc/shared/contract/tokens';
 import type { EventSink } from '@bundoc/shared/http/event-stream';
-import type { Clock } from '@bundoc/shared/runtime/clock';
+import { type Clock, earlierMs, type Instant, instant } from '@bundoc/shared/runtime/clock';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import { Mutex } from '@bundoc/shared/runtime/mutex';
 import { Share } from '@bundoc/shared/shares/share';
@@ -58,6 +58,7 @@ const SUBSCRIBERS_OF_SUBJECT_MAX = 16;
  */
 export class EventFeed {
   readonly #options: EventFeedOptions;
+  readonly #started: Instant;
   readonly #subscribers = new Set<Subscriber>();
   readonly #places: Share;
   /** The place up to which all subscribers have the events; undefined without subscribers. */
@@ -70,6 +71,7 @@ export class EventFeed {
 
   constructor(options: EventFeedOptions) {
     this.#options = options;
+    this.#started = instant(options.clock);
     this.#places = new Share({
       ...{ name: 'event streams', capacity: SUBSCRIBERS_MAX, subjectMax: SUBSCRIBERS_OF_SUBJECT_MAX },
       ...{ clock: options.clock, waitMs: 0 },
@@ -197,7 +199,8 @@ export class EventFeed {
   }
 
   async #sendRevoked(subscriber: Subscriber): Promise<void> {
-    const now = new Date(this.#options.clock.now()).toISOString();
+    // A subscriber gets them once: a clock that is set forward must leave none out.
+    const now = new Date(earlierMs(this.#options.clock, this.#started)).toISOString();
     const { sink } = subscriber;
     for (let after: RevocationPlace | undefined, more = true; more && !sink.isClosed; ) {
       const page = await this.#options.store.listRevoked(now, { after, limit: PAGE });

@@ -78,8 +78,14 @@ export function registerExportRoute(app: FastifyInstance, guards: Guards, servic
       } finally {
         dek.fill(0);
       }
+      const response = reply.raw;
+      // The client has left before its record was durable, and `close` is over.
+      if (response.destroyed) {
+        body.fill(0);
+        return reply.hijack();
+      }
       // Emitted when the last byte is passed to the system, or the connection closes before that.
-      reply.raw.once('close', () => body.fill(0));
+      response.once('close', () => body.fill(0));
       return reply.type('application/json; charset=utf-8').send(body);
     },
   );

@@ -20,7 +20,7 @@ import { createKey } from '../keys/create-key.ts';
 import { updateKey } from '../keys/key-lifecycle.ts';
 import { listLeases } from '../keys/leases.ts';
 import { listKeys, readKey } from '../keys/read-keys.ts';
-import { callerOf, type Guards } from './guard.ts';
+import { callerOf, type Guards, subjectOf } from './guard.ts';
 import { ifMatchHeaders, sendKey } from './if-match.ts';
 import {
   type BodyRoute,
@@ -96,7 +96,8 @@ function registerCreation(app: FastifyInstance, guards: Guards, services: Servic
       const claims = claimsOf(request);
       requireKey(claims, wanted.name);
       const key = idempotencyKeyOf(request);
-      const idempotency = key === undefined ? undefined : { subject: claims.sub, key };
+      const idempotency =
+        key === undefined ? undefined : { root: subjectOf(request), subject: claims.sub, key };
       const made = await createKey(services().keys, wanted, callerOf(request), idempotency);
       return reply.code(201).header('location', `/v1/keys/${made.name}`).send(sendKey(reply, made));
     },

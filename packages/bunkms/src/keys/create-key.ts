@@ -14,15 +14,17 @@ import type { KeyChange } from '../store/keys.ts';
 import { infoOf, nextRotationAt } from './key-state.ts';
 import { authenticate, type KeyDeps, readStoredKey, versionOf } from './stored-key.ts';
 
-/** The `Idempotency-Key` of a create request, and its subject. */
+/** The `Idempotency-Key` of a create request, and who sends it. */
 export interface Idempotency {
+  /** The root of the token. A tenant chooses the subjects of its tokens, but not their root. */
+  readonly root: string;
   readonly subject: string;
   readonly key: string;
 }
 
 /**
- * Creates a DEK and stores it wrapped, together with its audit record. For {@link IDEMPOTENCY_MS}, a
- * subject's repeated request with the same idempotency key gets the same answer and creates nothing. Later
+ * Creates a DEK and stores it wrapped, together with its audit record. For {@link IDEMPOTENCY_MS}, a repeated
+ * request with the same idempotency key, subject and root gets the same answer and creates nothing. Later
  * changes of the key do not matter.
  *
  * @throws AppError `key_exists`, also when the stored key with that name is damaged; `key_destroyed`;
@@ -137,11 +139,11 @@ function replay(deps: KeyDeps, stored: StoredKey, asked: KeyRecord): KeyInfo {
 }
 
 /** Hashes, so that the store contains neither idempotency keys nor their subjects. */
-function hashesOf({ subject, key }: Idempotency, wanted: CreateKey): { key: string; request: string } {
+function hashesOf({ root, subject, key }: Idempotency, wanted: CreateKey): { key: string; request: string } {
   const { name, type, exportable, rotate_after_days: days, storage = null } = wanted;
   const request = JSON.stringify(['bunkms/create-key/v2', name, type, exportable, days, storage]);
   return {
-    key: hash('sha256', JSON.stringify(['bunkms/idempotency-key/v1', subject, key]), 'hex'),
+    key: hash('sha256', JSON.stringify(['bunkms/idempotency-key/v2', root, subject, key]), 'hex'),
     request: hash('sha256', request, 'hex'),
   };
 }

@@ -1,3 +1,4 @@
+import { earlierMs, type Instant, instant } from '@bundoc/shared/runtime/clock';
 import { SYSTEM } from '../records/caller.ts';
 import type { NamedKey } from '../records/key-record.ts';
 import { purgeKey } from './destroy-key.ts';
@@ -22,15 +23,13 @@ const JUMP_MS = 60_000;
  */
 export class KeySweep {
   readonly #deps: KeyDeps;
-  readonly #startedMs: number;
-  readonly #startedMonotonicMs: number;
+  readonly #started: Instant;
   #hasWarned = false;
   #running: Promise<void> | undefined;
 
   constructor(deps: KeyDeps) {
     this.#deps = deps;
-    this.#startedMs = deps.clock.now();
-    this.#startedMonotonicMs = deps.clock.monotonic();
+    this.#started = instant(deps.clock);
   }
 
   /**
@@ -83,15 +82,15 @@ export class KeySweep {
 
   #now(): number {
     const { clock, logger } = this.#deps;
-    const wallMs = clock.now();
-    const elapsedMs = this.#startedMs + (clock.monotonic() - this.#startedMonotonicMs);
-    if (wallMs - elapsedMs > JUMP_MS && !this.#hasWarned) {
+    const nowMs = earlierMs(clock, this.#started);
+    const aheadMs = clock.now() - nowMs;
+    if (aheadMs > JUMP_MS && !this.#hasWarned) {
       this.#hasWarned = true;
       logger.warn(
-        { aheadMs: wallMs - elapsedMs },
+        { aheadMs },
         'the clock was set forward, or the machine slept: due keys wait until that time has passed, or until a restart',
       );
     }
-    return Math.min(wallMs, elapsedMs);
+    return nowMs;
   }
 }

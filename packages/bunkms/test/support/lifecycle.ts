@@ -23,6 +23,11 @@ export class KeyCalls {
     return new KeyCalls(kms, await kms.fullToken());
   }
 
+  /** The same token at another service over the same store. */
+  at(kms: TestKms): KeyCalls {
+    return new KeyCalls(kms, this.#token);
+  }
+
   create(name: string, more: object = {}, headers: Record<string, string> = {}): Promise<Answer> {
     return this.#send('POST', '/v1/keys', headers, { name, type: 'aes-256', ...more });
   }

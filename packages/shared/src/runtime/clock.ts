@@ -33,6 +33,14 @@ export function ageMs(clock: Clock, start: Instant): number {
   return Math.max(clock.now() - start.wallMs, clock.monotonic() - start.monotonicMs);
 }
 
+/**
+ * The wall clock, or `start` plus the monotonic clock when that is earlier. For ends that cannot be undone: a
+ * wall clock that is set forward reaches none of them early. One that is set back only delays them.
+ */
+export function earlierMs(clock: Clock, start: Instant): number {
+  return Math.min(clock.now(), start.wallMs + (clock.monotonic() - start.monotonicMs));
+}
+
 /** Runs a task at an interval until it is disposed of. Does not keep the process alive. */
 export function every(ms: number, task: () => void): Disposable {
   const timer = setInterval(task, ms).unref();

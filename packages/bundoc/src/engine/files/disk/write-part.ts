@@ -33,6 +33,7 @@ export async function writePart(
     refuse: (error) => {
       if (part.kind !== 'gone' || error.code !== 'disk_full') done.reject(error);
     },
+    fail: done.reject,
   };
   const attached = log.attach(source, undefined);
   try {

@@ -144,6 +144,33 @@ describe('a log on a failing disk', () => {
     await check(world, log, disk);
   });
 
+  it('fails a project alone that cannot publish its durable part: others in the frame are answered, and it is not lost', async () => {
+    const world = new LogWorld(3);
+    const disk = newDisk(world);
+    const [log, open] = await openAll(world, disk);
+    await rounds(world, open, 1);
+    const [failing, ...others] = open as [OpenLogProject, ...OpenLogProject[]];
+    const { frames } = log.stats;
+    failing.durableFault = new Error('a defect');
+    const unpublished = world.newCommit();
+    const answers = [
+      failing.commit(unpublished, 10),
+      ...others.map((one) => one.commit(world.newCommit(), 10)),
+    ];
+    const [answer, ...rest] = await Promise.allSettled(answers);
+    expect(log.stats.frames).toBe(frames + 1);
+    expect(answer).toMatchObject({ status: 'rejected', reason: { code: 'storage_unavailable' } });
+    expect([unpublished.fate, failing.failures]).toEqual(['unknown', [new Error('a defect')]]);
+    expect(rest.map(({ status }) => status)).toEqual(['fulfilled', 'fulfilled']);
+    expect(await rounds(world, others, 1)).toBe(2);
+    expect(others.flatMap(({ failures }) => failures)).toEqual([]);
+    await log[Symbol.asyncDispose]();
+    const cut = disk.powerCut('synced only');
+    const again = await world.openLog(cut);
+    expect((await world.contentOf(again, cut, world.projects[0]!)).ids).toContain(unpublished.id);
+    await check(world, again, cut);
+  });
+
   it('keeps accepting deletes on a full disk, and everything once there is space', async () => {
     const world = new LogWorld(3);
     const disk = newDisk(world);

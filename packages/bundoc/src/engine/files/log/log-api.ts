@@ -97,7 +97,7 @@ export interface TakenPart {
   readonly commits: number;
   /**
    * The part is durable. Called synchronously when that is known, before anything else is taken from any
-   * project.
+   * project. When it throws, the source fails.
    */
   durable(place: Place): void;
   /**
@@ -107,13 +107,16 @@ export interface TakenPart {
   answer(): void;
   /** The part is certainly not durable, and never will be. */
   refused(error: AppError): void;
-  /** The process ends before the outcome of the part is known: the source must not answer. */
+  /**
+   * The process ends before the outcome of the part is known, or the source has failed although the part is
+   * durable: the source must not answer.
+   */
   unknown(error: AppError): void;
 }
 
 /**
  * A project that writes into the log. Its methods must not call the log or throw; nor may those of {@link
- * TakenPart}.
+ * TakenPart}, except `durable` and `answer`.
  */
 export interface PartSource {
   readonly handle: string;
@@ -131,6 +134,11 @@ export interface PartSource {
   take(bytesMax: number, onlyMakingRoom: boolean): TakenPart | undefined;
   /** Refuses all waiting commits, except those that free space when the code is `disk_full`. */
   refuse(error: AppError): void;
+  /**
+   * Ends the source, because {@link TakenPart.durable} or {@link TakenPart.answer} has thrown. What the
+   * source shows may lack durable commits.
+   */
+  fail(error: unknown): void;
 }
 
 /** The extent of a handle's parts in the log at one moment. */

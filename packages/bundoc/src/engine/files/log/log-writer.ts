@@ -2,7 +2,7 @@ import { setImmediate, setTimeout } from 'node:timers/promises';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
 import { BLOCK_BYTES } from './layout.ts';
-import type { LogOptions, TakenPart } from './log-api.ts';
+import type { LogOptions } from './log-api.ts';
 import type { LogContent } from './log-content.ts';
 import { type Attached, LogTurns, type Sending } from './log-turns.ts';
 import type { LogScan } from './scan.ts';
@@ -26,7 +26,7 @@ export class LogWriter {
   readonly #segments: Segments;
   readonly #content: LogContent;
   readonly #stopping = new AbortController();
-  readonly #toAnswer: TakenPart[] = [];
+  readonly #toAnswer: Pick<Sending, 'attached' | 'part'>[] = [];
   readonly turns: LogTurns;
   readonly segment: SegmentWriter;
   readonly counts = { frames: 0, commits: 0, cuts: 0 };
@@ -146,7 +146,7 @@ export class LogWriter {
   }
 
   #answer(): void {
-    for (const part of this.#toAnswer.splice(0)) part.answer();
+    for (const { attached, part } of this.#toAnswer.splice(0)) tell(attached, () => part.answer());
   }
 
   /**
@@ -272,8 +272,9 @@ export class LogWriter {
       }
       attached.large = undefined;
       commits += part.commits;
-      part.durable(place);
-      this.#toAnswer.push(part);
+      const fault = tell(attached, () => part.durable(place));
+      if (fault === undefined) this.#toAnswer.push({ attached, part });
+      else part.unknown(fault);
     }
     return commits;
   }
@@ -326,6 +327,22 @@ export class LogWriter {
       return;
     }
     for (const { part } of group) part.unknown(new AppError('storage_unavailable', { cause: error }));
+  }
+}
+
+/**
+ * Tells a source that its part is durable. When that throws, only this source fails: the frame has parts of
+ * other projects, which continue.
+ *
+ * @returns what was thrown.
+ */
+function tell({ source }: Attached, what: () => void): AppError | undefined {
+  try {
+    what();
+    return undefined;
+  } catch (error) {
+    source.fail(error);
+    return new AppError('storage_unavailable', { cause: error });
   }
 }
 

@@ -321,6 +321,7 @@ function goneFor(log: Log, { handle, name, keys }: LogProject): Promise<void> {
           };
         },
         refuse: reject,
+        fail: reject,
       },
       log.newest(handle),
     );

@@ -30,6 +30,8 @@ export interface CommitQueueOptions {
   readonly attach: (source: PartSource) => AttachedHandle;
   /** Called with the changes of a durable part, before its commits are answered. */
   readonly publish: (changes: readonly FrameChange[]) => void;
+  /** Called when a durable part could not be published or answered. */
+  readonly fail: (error: unknown) => void;
   /** Called when the commits of a part were answered. */
   readonly onAnswered: () => void;
   /** Called when the key version has sealed so much that it should be rotated. */
@@ -158,6 +160,10 @@ export class CommitQueue implements PartSource {
 
   refuse(error: AppError): void {
     this.#refuseAll(error, error.code === 'disk_full' ? isNoDelete : () => true);
+  }
+
+  fail(error: unknown): void {
+    this.#options.fail(error);
   }
 
   /** The oldest commits, in order. */

@@ -156,6 +156,7 @@ export class EmbeddedStore implements ProjectStore, CheckpointSource {
       preparer: new GroupPreparer({ ...parts, indexes: this.#indexes, cipher, clock, quota }),
       attach: (source) => engine.attach(source, parts.last),
       publish: (changes) => this.#publish(changes),
+      fail: (error) => this.fail(error),
       onAnswered: () => {
         if (this.#isCheckpointDue) void engine.checkpoint(this).catch(() => undefined);
       },
@@ -294,7 +295,10 @@ export class EmbeddedStore implements ProjectStore, CheckpointSource {
     this.#parts.files.onFailure = undefined;
   }
 
-  /** Ends all writing: document files or a checkpoint failed, or their content on the disk is unknown. */
+  /**
+   * Ends all writing: document files or a checkpoint failed, their content on the disk is unknown, or a
+   * durable commit could not be published.
+   */
   fail(error: unknown): void {
     if (this.#failed) return;
     this.#failed = true;

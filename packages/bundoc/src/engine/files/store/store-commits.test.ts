@@ -7,6 +7,7 @@ import { LARGE_LIMITS, started } from '../../../testing/started-store.ts';
 import { SMALL_LIMITS } from '../../../testing/test-engine.ts';
 import { commitOne, put, ref, remove } from '../../../testing/writes.ts';
 import { COMMITS_WAITING_MAX } from '../../port.ts';
+import { createSealedCache } from '../documents/sealed-cache.ts';
 
 describe('a commit', () => {
   it('shares one sync with all that wait', async () => {
@@ -202,6 +203,28 @@ describe('a commit', () => {
 });
 
 describe('a fence', () => {
+  it('that is durable and cannot be published fails its store, which has it when it is opened again', async () => {
+    const cache = createSealedCache(1_000_000);
+    const update = vi.spyOn(cache, 'update');
+    const project = new EmbeddedProject();
+    const disk = EmbeddedProject.disk();
+    await project.create(disk);
+    const store = await project.open(disk, cache);
+    await commitOne(store, put('a', '{}'));
+    const defect = new Error('a defect');
+    update.mockImplementationOnce(() => {
+      throw defect;
+    });
+    const refusal = { code: 'storage_unavailable' };
+    await expect(store.commit([put('b', '{}')])).rejects.toMatchObject(refusal);
+    expect(project.failures).toEqual([defect]);
+    await expect(store.commit([put('c', '{}')])).rejects.toMatchObject(refusal);
+    await store[Symbol.asyncDispose]();
+    const again = await project.open(disk, cache);
+    await commitOne(again, put('c', '{}'));
+    for (const id of ['a', 'b', 'c']) expect(await again.get(ref(id))).toBeDefined();
+  });
+
   it('waits for a commit whose frame is behind one that is answered meanwhile', async () => {
     const project = new EmbeddedProject();
     const disk = EmbeddedProject.disk();
