@@ -2,7 +2,7 @@ import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { once } from 'node:events';
 import { rmSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
-import { expect, test, vi } from 'vitest';
+import { expect, it, vi } from 'vitest';
 import { FaultyStore } from './support/faulty-store.ts';
 import { call } from './support/http.ts';
 import { newDataDir, newKek, startKms } from './support/kms.ts';
@@ -24,7 +24,7 @@ vi.mock(import('@bundoc/shared/crypto/exported-key'), async (original) => {
 
 const isWiped = (bytes: Uint8Array) => bytes.every((byte) => byte === 0);
 
-test('the buffers of an exported key are wiped once the answer is written, and when the client has disconnected', async () => {
+it('the buffers of an exported key are wiped once the answer is written, and when the client has disconnected', async () => {
   await using kms = await startKms();
   const token = await kms.fullToken();
   await kms.api('/v1/keys', { token, body: { name: 'p-dek', type: 'aes-256' } });
@@ -42,7 +42,7 @@ test('the buffers of an exported key are wiped once the answer is written, and w
   await expect.poll(() => made.map(({ body }) => isWiped(body))).toEqual([true, true]);
 });
 
-test('the buffers of an exported key are wiped when the client leaves before the record of the release is durable', async () => {
+it('the buffers of an exported key are wiped when the client leaves before the record of the release is durable', async () => {
   const faulty = new FaultyStore();
   await using kms = await startKms({ decorate: faulty.decorate });
   const token = await kms.fullToken();
@@ -74,7 +74,7 @@ test('the buffers of an exported key are wiped when the client leaves before the
   expect(released.map(({ outcome }) => outcome)).toEqual(['allowed']);
 });
 
-test('a service in production does not start the inspector on SIGUSR1', async () => {
+it('a service in production does not start the inspector on SIGUSR1', async () => {
   const dataDir = newDataDir();
   try {
     const server = await startServer({ BUNKMS_DATA_DIR: dataDir, BUNKMS_KEK: newKek() });
