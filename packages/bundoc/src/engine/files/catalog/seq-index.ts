@@ -1,11 +1,14 @@
+/** Most collections are small, and each has an index. */
+const ROOM_AT_FIRST = 4;
+
 /**
  * Slots in the order of sequence numbers, appended at the end. A dead entry stays in place and is skipped;
  * the index is packed when most entries are dead. 12 bytes an entry.
  */
 export class SeqIndex {
   readonly #holds: (seq: number, slot: number) => boolean;
-  #seqs = new Float64Array(16);
-  #slots = new Uint32Array(16);
+  #seqs = new Float64Array(ROOM_AT_FIRST);
+  #slots = new Uint32Array(ROOM_AT_FIRST);
   #length = 0;
   #dead = 0;
 
@@ -34,19 +37,6 @@ export class SeqIndex {
       const slot = this.#slots[at] as number;
       if (this.#holds(this.#seqs[at] as number, slot)) yield slot;
     }
-  }
-
-  /** Builds an index from entries in any order; for loading. */
-  static sorted(
-    holds: (seq: number, slot: number) => boolean,
-    entries: { readonly seqs: Float64Array; readonly slots: Uint32Array },
-  ): SeqIndex {
-    const index = new SeqIndex(holds);
-    const order = Uint32Array.from(entries.slots.keys()).sort(
-      (a, b) => (entries.seqs[a] as number) - (entries.seqs[b] as number),
-    );
-    for (const at of order) index.push(entries.seqs[at] as number, entries.slots[at] as number);
-    return index;
   }
 
   #firstAfter(seq: number): number {

@@ -69,7 +69,7 @@ export function encodeSnapshot(
   const key = keys.snapshotKey(keys.version, id);
   if (key === undefined) throw new CatalogDamaged('the current key version has no key');
   // Synchronous, so that the counts match `head`.
-  const clear = encodeCatalogHead({ ...head, ...sizeOf(catalog), keyVersion: keys.version, id });
+  const clear = encodeCatalogHead({ ...head, ...catalog.usage, keyVersion: keys.version, id });
   return piecesOf(project, key, clear, head, idempotencyRecords, catalog, own);
 }
 
@@ -158,16 +158,6 @@ function readHead(reader: ByteReader, { handle, covered, projectFile }: CatalogH
   const purgedSeq = reader.u48();
   const seals = Array.from({ length: reader.u16() }, () => readSeals(reader));
   return { handle, covered, projectFile, lastSeq, purgedSeq, seals };
-}
-
-/** The number of living documents, and their sealed bytes. */
-function sizeOf(catalog: Catalog): { documents: number; bytes: number } {
-  let [documents, bytes] = [0, 0];
-  for (const collection of catalog.collections()) {
-    documents += collection.documents;
-    bytes += collection.bytes;
-  }
-  return { documents, bytes };
 }
 
 /** @param head the clear head, which each chunk is bound to. */

@@ -141,8 +141,7 @@ export class EmbeddedStore implements ProjectStore, CheckpointSource {
         changedSince: (seq) => catalog.changes(seq),
         get: async (ref) => this.get(ref),
         whenDecidedIsOver: () => this.#queue.whenDecidedIsOver(),
-        countOf: (collection) =>
-          catalog.collections().find(({ name }) => name === collection)?.documents ?? 0,
+        countOf: (collection) => catalog.documentsIn(collection),
       },
       parts.indexes,
       (error) => this.#options.onIndexFailure?.(error),
@@ -208,15 +207,10 @@ export class EmbeddedStore implements ProjectStore, CheckpointSource {
   async metadata(): Promise<StoreMetadata> {
     const { catalog, seals, idempotencyRecords } = this.#parts;
     const { lastSeq, purgedSeq, size } = catalog;
-    const collections = catalog.collections();
-    const sum = (of: 'documents' | 'bytes') => collections.reduce((total, one) => total + one[of], 0);
-    const counts = { size, documents: sum('documents'), bytes: sum('bytes') };
     return {
-      lastSeq,
-      purgedSeq,
+      ...{ lastSeq, purgedSeq, size, ...catalog.usage },
       seals: seals.durable,
       idempotencyRecords: [...idempotencyRecords],
-      ...counts,
     };
   }
 
