@@ -88,3 +88,67 @@ describe('a catalog with as many collections as documents', () => {
     expect(usage).toEqual({ documents: 1_000, bytes: 50_050_000 });
   });
 });
+
+/** A catalog in which the last documents are deleted, one each millisecond from 1 on. */
+function withTombstones(living: number, tombstones: number): Catalog {
+  const catalog = new Catalog();
+  const add = (seq: number, deletedMs: number) =>
+    catalog.apply({ ...state(seq, deletedMs), id: `d${seq}`, createdSeq: seq });
+  for (let n = 1; n <= living; n++) add(n, 0);
+  // Half of them while it is loaded, and half as commits.
+  for (let n = 1; n <= tombstones / 2; n++) add(living + n, n);
+  for (const _step of catalog.finishLoading());
+  for (let n = tombstones / 2 + 1; n <= tombstones; n++) add(living + n, n);
+  return catalog;
+}
+
+function purged(catalog: Catalog, beforeMs: number, max: number): number {
+  const steps = catalog.purge(beforeMs, max);
+  for (;;) {
+    const step = steps.next();
+    if (step.done === true) return step.value;
+  }
+}
+
+describe('a purge', () => {
+  it('visits no document and no later tombstone when nothing is due', () => {
+    const catalog = withTombstones(2_000, 200);
+    expect(callsOf(() => [...catalog.purge(1, 1_000)], FOLDER)).toBeLessThan(30);
+    expect(catalog.tombstones).toBe(200);
+  });
+
+  it('forgets many tombstones in short steps', () => {
+    const calls = callsOfSteps(withTombstones(0, 6_000).purge(1e6, 1_000), FOLDER);
+    expect(calls.length).toBeGreaterThan(2);
+    expect(Math.max(...calls)).toBeLessThan(CALLS_MAX);
+  });
+
+  it('forgets the oldest tombstones beyond the maximum, and then those that are too old', () => {
+    const catalog = withTombstones(10, 20);
+    expect(purged(catalog, 0, 15)).toBe(5);
+    expect([catalog.tombstones, catalog.purgedSeq]).toEqual([15, 15]);
+    expect(purged(catalog, 8, 15)).toBe(2);
+    expect([catalog.tombstones, catalog.purgedSeq]).toEqual([13, 17]);
+    expect(catalog.get({ collection: 'notes', id: 'd17' })).toBeUndefined();
+    expect(catalog.get({ collection: 'notes', id: 'd18' })?.deletedMs).toBe(8);
+    expect(catalog.usage.documents).toBe(10);
+  });
+
+  it('keeps a document that was created again', () => {
+    const catalog = withTombstones(0, 4);
+    catalog.apply({ ...state(9), id: 'd1', createdSeq: 9 });
+    expect(purged(catalog, 1e6, 0)).toBe(3);
+    expect(catalog.get({ collection: 'notes', id: 'd1' })?.seq).toBe(9);
+    expect(catalog.usage.documents).toBe(1);
+  });
+
+  it('forgets a collection with its last tombstone', () => {
+    const catalog = withTombstones(0, 4);
+    catalog.apply({ ...state(9), collection: 'other', id: 'x', createdSeq: 9 });
+    const before = catalog.memoryBytes;
+    expect(purged(catalog, 1e6, 0)).toBe(4);
+    expect(before - catalog.memoryBytes).toBeGreaterThan(900);
+    catalog.apply({ ...state(10), id: 'd1', createdSeq: 10 });
+    expect(catalog.collections().map(({ name }) => name)).toEqual(['notes', 'other']);
+  });
+});

@@ -10,8 +10,12 @@ import { sortedPlaces } from './sorted-places.ts';
 const DOCUMENT_BYTES = 165;
 /** Bytes of memory for a collection and its name without its documents (measured with 100,000). */
 const COLLECTION_BYTES = 900;
+/** Bytes of a document or tombstone in a snapshot without the texts of its names. */
+const SNAPSHOT_STATE_BYTES = 65;
 /** Documents that loading takes in one step. */
 const STEP = 2_048;
+/** Tombstones that a purge forgets in one step. */
+const PURGE_STEP = 512;
 
 /** Most projects are small. */
 const ROOM_AT_FIRST = 4;
@@ -34,6 +38,8 @@ const FILE_NAME_DIGITS = 2 * FILE_NAME_BYTES;
 
 interface Collection {
   readonly name: string;
+  /** Bytes of the name in a snapshot. */
+  readonly nameBytes: number;
   readonly slots: Map<string, number>;
   /** Living documents in the order of creation. */
   readonly order: SeqIndex;
@@ -74,11 +80,15 @@ export class Catalog {
   /** Living documents by the key version that sealed them. */
   readonly #byKeyVersion = new Map<number, number>();
   readonly #changes: SeqIndex;
+  /** Tombstones in the order of their deletion. */
+  readonly #tombstones: SeqIndex;
   #loading = true;
   #lastSeq = 0;
   #purgedSeq = 0;
   #used = 0;
   #idsLength = 0;
+  /** Bytes of the names of all documents and tombstones in a snapshot. */
+  #textBytes = 0;
   /** Living documents of all collections, and their sealed bytes. */
   #alive = 0;
   #aliveBytes = 0;
@@ -91,6 +101,7 @@ export class Catalog {
 
   constructor() {
     this.#changes = new SeqIndex(this.#isLastChange);
+    this.#tombstones = new SeqIndex(this.#isTombstone);
   }
 
   /** The highest applied sequence number. */
@@ -152,6 +163,8 @@ export class Catalog {
     if (this.#loading) return;
     this.#changes.push(state.seq, slot);
     if (known !== undefined) this.#changes.entryDied();
+    if (!isAlive) this.#tombstones.push(state.seq, slot);
+    if (known !== undefined && !wasAlive) this.#tombstones.entryDied();
     if (isNewInOrder) collection.order.push(state.createdSeq, slot);
     if (wasAlive && (!isAlive || isNewInOrder)) collection.order.entryDied();
   }
@@ -211,7 +224,10 @@ export class Catalog {
    * `seq`, and the orders are available.
    */
   *finishLoading(): Generator<void> {
-    yield* this.#visitInOrder(SEQ, (slot, seq) => this.#changes.push(seq, slot));
+    yield* this.#visitInOrder(SEQ, (slot, seq) => {
+      this.#changes.push(seq, slot);
+      if (this.#number(slot, DELETED_MS) !== 0) this.#tombstones.push(seq, slot);
+    });
     yield* this.#visitInOrder(CREATED_SEQ, (slot, createdSeq) => {
       if (this.#number(slot, DELETED_MS) === 0) this.#collectionOf(slot).order.push(createdSeq, slot);
     });
@@ -287,9 +303,19 @@ export class Catalog {
     return this.#used - this.#freeSlots.length;
   }
 
+  /** Number of tombstones. */
+  get tombstones(): number {
+    return this.size - this.#alive;
+  }
+
   /** Living documents, and their sealed bytes. */
   get usage(): Usage {
     return { documents: this.#alive, bytes: this.#aliveBytes };
+  }
+
+  /** Bytes of all documents and tombstones in a snapshot. */
+  get snapshotBytes(): number {
+    return this.size * SNAPSHOT_STATE_BYTES + this.#textBytes;
   }
 
   /** Estimated memory, bytes. */
@@ -311,26 +337,40 @@ export class Catalog {
     return found;
   }
 
-  /** Forgets tombstones from before `beforeMs`. @returns how many. */
-  purge(beforeMs: number): number {
+  /**
+   * Forgets tombstones from before `beforeMs`, and those before the last `max`, in steps. Takes them in the
+   * order of their deletion, and ends at the first that stays: nothing else is visited.
+   *
+   * @returns how many.
+   */
+  *purge(beforeMs: number, max: number): Generator<void, number> {
     let purged = 0;
-    for (const slot of [...this.#slots()]) {
-      const deletedMs = this.#number(slot, DELETED_MS);
-      if (deletedMs === 0 || deletedMs >= beforeMs) continue;
-      const seq = this.#number(slot, SEQ);
-      this.#purgedSeq = Math.max(this.#purgedSeq, seq);
-      this.#leaveCollection(slot);
-      this.#idsLength -= (this.#ids[slot] as string).length;
-      this.#ids[slot] = '';
-      this.#numbers[slot * NUMBERS_IN_ROW + SEQ] = 0;
-      this.#freeSlots.push(slot);
-      this.#changes.entryDied();
-      purged++;
+    for (;;) {
+      const slot = this.#tombstones.first();
+      const isDue =
+        slot !== undefined && (this.tombstones > max || this.#number(slot, DELETED_MS) < beforeMs);
+      if (!isDue) return purged;
+      this.#forget(slot);
+      if (++purged % PURGE_STEP === 0) yield;
     }
-    return purged;
+  }
+
+  #forget(slot: number): void {
+    const id = this.#ids[slot] as string;
+    this.#purgedSeq = Math.max(this.#purgedSeq, this.#number(slot, SEQ));
+    this.#textBytes -= Buffer.byteLength(id) + this.#collectionOf(slot).nameBytes;
+    this.#leaveCollection(slot, id);
+    this.#idsLength -= id.length;
+    this.#ids[slot] = '';
+    this.#numbers[slot * NUMBERS_IN_ROW + SEQ] = 0;
+    this.#freeSlots.push(slot);
+    this.#changes.entryDied();
+    this.#tombstones.entryDied();
   }
 
   readonly #isLastChange = (seq: number, slot: number): boolean => this.#number(slot, SEQ) === seq;
+  readonly #isTombstone = (seq: number, slot: number): boolean =>
+    this.#number(slot, SEQ) === seq && this.#number(slot, DELETED_MS) !== 0;
   readonly #isInOrder = (seq: number, slot: number): boolean =>
     this.#number(slot, CREATED_SEQ) === seq && this.#number(slot, DELETED_MS) === 0;
 
@@ -396,15 +436,16 @@ export class Catalog {
     if (known !== undefined) return known;
     const at = this.#freeCollections.pop() ?? this.#collections.length;
     const order = new SeqIndex(this.#isInOrder);
-    this.#collections[at] = { name, slots: new Map(), order, alive: 0, bytes: 0 };
+    const nameBytes = Buffer.byteLength(name);
+    this.#collections[at] = { name, nameBytes, slots: new Map(), order, alive: 0, bytes: 0 };
     this.#byName.set(name, at);
     return at;
   }
 
   /** Forgets the id of a slot, and its collection with the last one. */
-  #leaveCollection(slot: number): void {
+  #leaveCollection(slot: number, id: string): void {
     const { name, slots } = this.#collectionOf(slot);
-    slots.delete(this.#ids[slot] as string);
+    slots.delete(id);
     if (slots.size > 0) return;
     const at = this.#word(slot, COLLECTION);
     this.#collections[at] = undefined;
@@ -418,6 +459,7 @@ export class Catalog {
     if (slot * ROW_BYTES === this.#bytes.length) this.#grow();
     this.#ids[slot] = id;
     this.#idsLength += id.length;
+    this.#textBytes += Buffer.byteLength(id) + collection.nameBytes;
     this.#words[slot * WORDS_IN_ROW + COLLECTION] = collectionAt;
     this.#numbers[slot * NUMBERS_IN_ROW + DELETED_MS] = 1; // Not alive until its state is set.
     collection.slots.set(id, slot);

@@ -11,6 +11,8 @@ export class SeqIndex {
   #slots = new Uint32Array(ROOM_AT_FIRST);
   #length = 0;
   #dead = 0;
+  /** All entries before it are dead. */
+  #first = 0;
 
   /** @param holds whether an entry is still valid for its slot. */
   constructor(holds: (seq: number, slot: number) => boolean) {
@@ -29,6 +31,15 @@ export class SeqIndex {
   entryDied(): void {
     this.#dead++;
     if (this.#dead > 1_024 && this.#dead * 2 > this.#length) this.#pack();
+  }
+
+  /** The first slot; undefined for an empty index. */
+  first(): number | undefined {
+    for (; this.#first < this.#length; this.#first++) {
+      const slot = this.#slots[this.#first] as number;
+      if (this.#holds(this.#seqs[this.#first] as number, slot)) return slot;
+    }
+    return undefined;
   }
 
   /** Slots after `seq`, in order. The index must not change during the iteration. */
@@ -62,6 +73,7 @@ export class SeqIndex {
     }
     this.#length = kept;
     this.#dead = 0;
+    this.#first = 0;
   }
 
   #grow(): void {

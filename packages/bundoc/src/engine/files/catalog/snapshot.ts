@@ -6,6 +6,7 @@ import {
   encodeCatalogHead,
   parseCatalogHead,
 } from '@bundoc/shared/contract/catalog-head';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { OpenError } from '@bundoc/shared/crypto/aead';
 import { CHUNK_BYTES, SealedStream } from '@bundoc/shared/crypto/sealed-stream';
 import { ownWork } from '../../../work/scheduler.ts';
@@ -21,6 +22,7 @@ import {
   writeIdempotencyRecord,
   writeSeals,
 } from '../../state.ts';
+import { LARGE_FILE_BYTES_MAX } from '../disk/disk.ts';
 import type { Catalog } from './catalog.ts';
 
 /** The catalog file is undecryptable or inconsistent. */
@@ -54,6 +56,8 @@ const ID_BYTES = 16;
  * and to the head. The last chunk is marked, so that a truncated file does not open. Byte table:
  * docs/formats/catalog.md.
  *
+ * Ends with AppError `quota_exceeded` before it is longer than a catalog that can be read.
+ *
  * States may be applied while it is written. Changes after `head` was taken are in the log after
  * `head.covered`; applying them again yields the same state.
  */
@@ -85,9 +89,14 @@ async function* piecesOf(
   using work = own('snapshot');
   yield clear;
   const stream = streamOf(key, project, clear);
+  let bytes = clear.length;
   const sealChunk = (writer: ByteWriter, isLast: boolean): Buffer => {
     const chunk = stream.seal(writer.finish(), isLast);
     work.leave();
+    bytes += chunk.length;
+    // Before the file takes the place of one that can be read.
+    if (bytes > LARGE_FILE_BYTES_MAX)
+      throw new AppError('quota_exceeded', { detail: 'the catalog would be too large to be read' });
     return chunk;
   };
 
