@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
 import { hash, type KeyObject, randomBytes } from 'node:crypto';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import {
   type CatalogHead,
   type CoveredPlace,
   encodeCatalogHead,
   parseCatalogHead,
 } from '@bundoc/shared/contract/catalog-head';
-import { AppError } from '@bundoc/shared/contract/app-error';
 import { OpenError } from '@bundoc/shared/crypto/aead';
 import { CHUNK_BYTES, SealedStream } from '@bundoc/shared/crypto/sealed-stream';
 import { ownWork } from '../../../work/scheduler.ts';
@@ -68,13 +68,14 @@ export function encodeSnapshot(
   idempotencyRecords: Iterable<IdempotencyRecord>,
   catalog: Catalog,
   own: OwnWork = ownWork(project),
+  bytesMax = LARGE_FILE_BYTES_MAX,
 ): AsyncGenerator<Buffer> {
   const id = randomBytes(ID_BYTES);
   const key = keys.snapshotKey(keys.version, id);
   if (key === undefined) throw new CatalogDamaged('the current key version has no key');
   // Synchronous, so that the counts match `head`.
   const clear = encodeCatalogHead({ ...head, ...catalog.usage, keyVersion: keys.version, id });
-  return piecesOf(project, key, clear, head, idempotencyRecords, catalog, own);
+  return piecesOf(project, key, clear, head, idempotencyRecords, catalog, own, bytesMax);
 }
 
 async function* piecesOf(
@@ -85,6 +86,7 @@ async function* piecesOf(
   idempotencyRecords: Iterable<IdempotencyRecord>,
   catalog: Catalog,
   own: OwnWork,
+  bytesMax: number,
 ): AsyncGenerator<Buffer> {
   using work = own('snapshot');
   yield clear;
@@ -95,7 +97,7 @@ async function* piecesOf(
     work.leave();
     bytes += chunk.length;
     // Before the file takes the place of one that can be read.
-    if (bytes > LARGE_FILE_BYTES_MAX)
+    if (bytes > bytesMax)
       throw new AppError('quota_exceeded', { detail: 'the catalog would be too large to be read' });
     return chunk;
   };
@@ -128,30 +130,36 @@ const STATE_BYTES = 160;
 const STATE = 1;
 const USED_KEY = 2;
 
+/** Entries that are read before other work gets its turn. */
+const STEP_ENTRIES = 512;
+
 /**
- * Reads a catalog file.
+ * Reads a catalog file, in steps.
  *
  * @throws CatalogDamaged for anything but a complete, authentic one of this project.
  */
-export function decodeSnapshot(
+export function* decodeSnapshot(
   project: string,
   keys: SnapshotKeys,
   bytes: Buffer,
   sink: { state(state: DocumentState): void; idempotencyRecord(used: IdempotencyRecord): void },
-): SnapshotHead {
+): Generator<void, SnapshotHead> {
   const clear = parseCatalogHead(bytes);
   if (clear === undefined) throw new CatalogDamaged('it is no catalog of a known format');
   const key = keys.snapshotKey(clear.keyVersion, clear.id);
   if (key === undefined) throw new CatalogDamaged('there is no key of its version');
   const stream = streamOf(key, project, bytes.subarray(0, clear.end));
   let head: SnapshotHead | undefined;
+  let entries = 0;
   try {
     for (const chunk of stream.openAll(bytes.subarray(clear.end))) {
+      yield;
       const reader = new ByteReader(chunk);
       head ??= readHead(reader, clear);
       while (!reader.done) {
         if (reader.u8() === STATE) sink.state(readState(reader));
         else sink.idempotencyRecord(readIdempotencyRecord(reader));
+        if (++entries % STEP_ENTRIES === 0) yield;
       }
     }
   } catch (error) {
