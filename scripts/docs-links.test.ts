@@ -88,9 +88,9 @@ describe('the pages on the architecture', () => {
     }
   });
 
-  it('the page of questions answers twenty questions, each with a link', () => {
+  it('the page of questions answers some thirty questions, each with a link', () => {
     const questions = textOf('docs/architecture/questions.md').match(/^\d+\. .+$/gm) ?? [];
-    expect(questions).toHaveLength(20);
+    expect(questions.length).toBeGreaterThanOrEqual(30);
     expect(questions.filter((question) => !question.includes(']('))).toEqual([]);
   });
 

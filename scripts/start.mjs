@@ -20,7 +20,8 @@ const INSPECTOR_PORTS = { bundoc: 9229, bunkms: 9230 };
 
 const QUICK_START_TOKEN = [
   ...['--typ', 'client', '--sub', 'quick-start'],
-  ...['--scope', 'docs:read docs:write', '--project', 'project-a'],
+  // The console shreds the project with docs:admin.
+  ...['--scope', 'docs:read docs:write docs:admin', '--project', 'project-a'],
 ];
 
 const cli = join(root, 'packages', 'bunkms', 'dist', 'cli', 'main.js');
@@ -115,7 +116,8 @@ function welcome(setup, token) {
   const documents = `${setup.bundocApi.url}/v1/projects/project-a/collections/notes/documents`;
   return `
 Bundoc listens on ${setup.bundocApi.url}, BunKMS on ${setup.kmsApi.url}. Ctrl-C stops both.
-Open ${setup.bundocApi.url}/ in a browser for the console, and paste the token to sign in.
+Open ${setup.bundocApi.url}/ in a browser for Bundoc's console, and paste the token to sign in.
+BunKMS's console is at ${setup.kmsApi.url}/. That page says how to get a token for it.
 Store a document and read it back (the token is good for an hour):
 
 TOKEN=${token}

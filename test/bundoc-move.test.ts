@@ -264,8 +264,8 @@ describeWithPostgres('bundoc move', () => {
     }
     expect(await move(service.url)).toEqual(moved);
     expect(readdirSync(folder)).toEqual(['move.mark']);
-    const told = await bundocCommand({ BUNDOC_TOKEN: admin }, ['move', 'half', '--url', service.url]);
-    expect(told.stderr).toContain(
+    const result = await bundocCommand({ BUNDOC_TOKEN: admin }, ['move', 'half', '--url', service.url]);
+    expect(result.stderr).toContain(
       `kept in moved/${moved.kept}: remove it once a backup of the project where it is now is checked`,
     );
     // Then move it back to its first folder.

@@ -370,7 +370,9 @@ describe('the client', () => {
   it('knows every error code of Bundoc', () => {
     const { schemas } = api.document['components'] as { schemas: Record<string, unknown> };
     // Each problem has its own schema, whose code is a constant.
-    const told = [...JSON.stringify(schemas).matchAll(/"code":\{(?:"type":"string",)?"const":"(\w+)"/g)];
+    const documented = [
+      ...JSON.stringify(schemas).matchAll(/"code":\{(?:"type":"string",)?"const":"(\w+)"/g),
+    ];
     // These answer paths and methods that are not an operation, and requests that no operation receives.
     const ofNone = [
       'method_not_allowed',
@@ -379,7 +381,7 @@ describe('the client', () => {
       'http_version_unsupported',
     ];
     expect([...BUNDOC_CODES].sort()).toEqual(
-      [...new Set([...told.map(([, code]) => code), ...ofNone])].sort(),
+      [...new Set([...documented.map(([, code]) => code), ...ofNone])].sort(),
     );
   });
 

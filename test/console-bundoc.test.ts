@@ -1,7 +1,6 @@
-import { mkdirSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { TestBrowser, type Theme } from './support/browser.ts';
+import { LOOKS, TestBrowser } from './support/browser.ts';
 import { describeWithChromium } from './support/chromium-tests.ts';
 import { call, Installation } from './support/installation.ts';
 
@@ -10,9 +9,6 @@ const EXACT =
   '{\n\t"b": 12345678901234567890,\r\n  "a" : 1.10,\n\t"10": "ten", "word": "before",\r  "e": 1e2 \n}';
 /** An id with markup, a bidirectional control and a quote, which appears in links and headings. */
 const HOSTILE = '<img src=x onerror=alert(1)>\u202e"&lt;script&gt;';
-
-/** The folder for screenshots of the views, if they are wanted. */
-const pictures = process.env['CONSOLE_SCREENSHOTS'];
 
 describeWithChromium('the console of Bundoc', () => {
   let installation: Installation;
@@ -25,7 +21,7 @@ describeWithChromium('the console of Bundoc', () => {
     const answer = await call(installation.url, path, { method: 'PUT', token, body });
     expect(answer.status, answer.text).toBeLessThan(300);
   };
-  const text = async (id: string) => (await call(installation.url, pathOf(id), { token })).text;
+  const text = async (id: string, path = pathOf(id)) => (await call(installation.url, path, { token })).text;
   const criticalRecords = async () => {
     const path = '/v1/audit?severity=CRITICAL&limit=500';
     const answer = await call(installation.kms.apiUrl, path, { token: auditor });
@@ -77,6 +73,60 @@ describeWithChromium('the console of Bundoc', () => {
     expect(await visitor.editor('Text of the document').textContent()).toContain('"title":"Note 3"');
   });
 
+  it('creates a project with its first document, which adds exactly the announced CRITICAL record', async () => {
+    const before = await criticalRecords();
+    await using visitor = await browser.visit();
+    const { page } = visitor;
+    await visitor.signIn(
+      installation.url,
+      await installation.client(['started'], ['docs:read', 'docs:write']),
+    );
+    const issued = await criticalRecords();
+    expect(issued).toBe(before + 1);
+    await page.getByRole('button', { name: 'New project' }).click();
+    await page.getByText('one CRITICAL record').waitFor();
+    // The only project of the token is filled in.
+    expect(await page.getByLabel('Id of the project').inputValue()).toBe('started');
+    const next = page.getByRole('button', { name: 'Continue' });
+    await page.getByLabel('Name of the collection').fill('no spaces');
+    expect(await next.isDisabled()).toBe(true);
+    await page.getByLabel('Name of the collection').fill('notes');
+    await next.click();
+    await page.getByLabel('Id', { exact: true }).fill('first');
+    const written = '{ "n": 12345678901234567890 }';
+    await visitor.replaceText('Text of the new document', written);
+    await page.getByRole('button', { name: 'Create' }).click();
+    await page.getByRole('heading', { name: 'first' }).waitFor();
+    await visitor.editor('Text of the document').waitFor();
+    const stored = await text('first', '/v1/projects/started/collections/notes/documents/first');
+    expect(stored.endsWith(written.slice(1))).toBe(true);
+    expect(await criticalRecords()).toBe(issued + 1);
+  });
+
+  it('shows how much a project has grown since the list was opened', async () => {
+    await put('1', '{"v":1}', '/v1/projects/growing/collections/orders/documents/1');
+    await using visitor = await browser.visit();
+    const { page } = visitor;
+    await visitor.signIn(installation.url, token);
+    await page.getByRole('row', { name: /growing/ }).waitFor();
+    expect(await page.getByRole('row', { name: /growing.*\+/ }).count()).toBe(0);
+    for (const id of ['2', '3'])
+      await put(id, '{"v":1}', `/v1/projects/growing/collections/orders/documents/${id}`);
+    await page.getByRole('row', { name: /growing.*\+2 3/ }).waitFor();
+  });
+
+  it('offers the operators of queries while one is typed', async () => {
+    await using visitor = await browser.visit();
+    const { page } = visitor;
+    await visitor.signIn(installation.url, token);
+    await visitor.open('/console/projects/acme/collections/notes/query');
+    const editor = visitor.editor('Text of the request: Find');
+    await visitor.replaceText('Text of the request: Find', '{"where":{"amount":{');
+    await page.keyboard.type('"$gt');
+    await page.getByRole('option', { name: /\$gte/ }).click();
+    await expect.poll(() => editor.textContent()).toBe('{"where":{"amount":{"$gte"');
+  });
+
   it('changes only the edited word of a document, and keeps every other byte', async () => {
     await using visitor = await browser.visit();
     const { page } = visitor;
@@ -92,6 +142,12 @@ describeWithChromium('the console of Bundoc', () => {
     expect(stored.slice(stored.indexOf('\n\t"b"'))).toBe(EXACT.slice(1).replace('before', 'after'));
   });
 
+  /** Views that the documentation shows. */
+  const DOCS_PICTURES: Readonly<Record<string, string>> = {
+    projects: 'console-projects',
+    documents: 'console-documents',
+    'query-answer': 'console-query',
+  };
   const VIEWS: readonly (readonly [name: string, path: string, ready: string])[] = [
     ['projects', '/console/', 'umbrella'],
     ['project', '/console/projects/acme', 'notes'],
@@ -116,21 +172,10 @@ describeWithChromium('the console of Bundoc', () => {
     ['missing', '/console/nowhere', 'This view does not exist'],
   ];
 
-  it.each<[Theme, number]>([
-    ['light', 1_440],
-    ['dark', 1_440],
-    ['light', 360],
-    ['dark', 360],
-  ])('has no view with an axe violation or an overflow: %s, %i px', async (theme, width) => {
+  it.each(LOOKS)('has no view with an axe violation or an overflow: %s, %i px', async (theme, width) => {
     await using visitor = await browser.visit({ theme, width });
     const { page } = visitor;
-    const look = async (name: string) => {
-      await visitor.expectAccessible();
-      await visitor.expectNoOverflow();
-      if (pictures === undefined) return;
-      mkdirSync(pictures, { recursive: true });
-      await page.screenshot({ path: join(pictures, `bundoc-${name}-${theme}-${width}.png`) });
-    };
+    const look = (name: string) => visitor.look(`bundoc-${name}`, DOCS_PICTURES[name]);
     await page.goto(`${installation.url}/`);
     await page.getByText('Events from BunKMS').waitFor();
     await look('landing');

@@ -1,13 +1,12 @@
-import { mkdirSync } from 'node:fs';
+import { randomBytes } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { OWN_FILES, TestBrowser, type Theme, writtenFile } from './support/browser.ts';
+import { bunkms } from '../packages/bunkms/test/support/command.ts';
+import { LOOKS, OWN_FILES, TestBrowser, writtenFile } from './support/browser.ts';
 import { describeWithChromium } from './support/chromium-tests.ts';
 import { call, Installation } from './support/installation.ts';
-
-/** The folder for screenshots of the views, if they are wanted. */
-const pictures = process.env['CONSOLE_SCREENSHOTS'];
 
 describeWithChromium('the console of BunKMS', () => {
   let installation: Installation;
@@ -24,7 +23,8 @@ describeWithChromium('the console of BunKMS', () => {
   };
 
   beforeAll(async () => {
-    installation = await Installation.start();
+    const keks = [1, 2].map(() => randomBytes(32).toString('hex'));
+    installation = await Installation.start({ kmsEnvironment: { BUNKMS_KEK: keks.join('\n') } });
     const writer = await installation.client();
     for (const project of ['acme', 'globex', 'initech', 'umbrella'])
       await call(installation.url, `/v1/projects/${project}/collections/notes/documents/1`, {
@@ -60,22 +60,12 @@ describeWithChromium('the console of BunKMS', () => {
     ['state', '/console/state', 'deletions 0'],
   ];
 
-  it.each<[Theme, number]>([
-    ['light', 1_440],
-    ['dark', 1_440],
-    ['light', 360],
-    ['dark', 360],
-  ])('has no view with an axe violation or an overflow: %s, %i px', async (theme, width) => {
+  it.each(LOOKS)('has no view with an axe violation or an overflow: %s, %i px', async (theme, width) => {
     await using visitor = await browser.visit({ theme, width });
     const { page } = visitor;
     const before = await criticalRecords();
-    const look = async (name: string) => {
-      await visitor.expectAccessible();
-      await visitor.expectNoOverflow();
-      if (pictures === undefined) return;
-      mkdirSync(pictures, { recursive: true });
-      await page.screenshot({ path: join(pictures, `bunkms-${name}-${theme}-${width}.png`) });
-    };
+    const look = (name: string) =>
+      visitor.look(`bunkms-${name}`, name === 'audit' ? 'console-audit' : undefined);
     await page.goto(`${installation.kms.apiUrl}/`);
     await page.getByText('Audit chain').waitFor();
     await look('landing');
@@ -87,6 +77,27 @@ describeWithChromium('the console of BunKMS', () => {
     }
     // Browsing adds no record.
     expect(await criticalRecords()).toBe(before);
+  });
+
+  it('shows on the page of each service a command that issues a token for its console', async () => {
+    for (const [url, view] of [
+      [installation.url, 'Projects'],
+      [installation.kms.apiUrl, 'Keys'],
+    ] as const) {
+      await using visitor = await browser.visit();
+      const { page } = visitor;
+      await page.goto(`${url}/`);
+      const command = (await page.locator('.command').textContent()) ?? '';
+      const [, options = ''] = /^npm run -s token -- (.*)$/.exec(command) ?? [];
+      const words = [...options.matchAll(/"([^"]*)"|(\S+)/g)].map(
+        ([, quoted, plain]) => quoted ?? plain ?? '',
+      );
+      const issued = await bunkms(installation.kmsEnvironment, 'token', 'issue', ...words);
+      expect(issued).toMatchObject({ code: 0 });
+      await visitor.signIn(url, issued.stdout.trim());
+      await page.getByRole('heading', { name: view, level: 1 }).waitFor();
+      await page.getByRole('link', { name: /^acme/ }).waitFor();
+    }
   });
 
   it('shows the permissions of the token, and no view that it may not use', async () => {
@@ -145,6 +156,155 @@ describeWithChromium('the console of BunKMS', () => {
     await dialog.getByText('lease_live').waitFor();
     await dialog.getByRole('button', { name: 'Cancel' }).click();
     await page.getByRole('row', { name: new RegExp(`${own}.*never`) }).waitFor();
+  });
+
+  it('disables and enables a key, schedules its destruction, takes that back, and destroys it for ever', async () => {
+    await call(installation.url, '/v1/projects/ending/collections/notes/documents/1', {
+      ...{ method: 'PUT', token: await installation.client(), body: '{"v":1}' },
+    });
+    const destroyer = await installation.issue({
+      ...{ sub: 'destroyer', typ: 'service', keys: ['ending-dek'] },
+      scope: ['kms:read_key', 'kms:manage_key', 'kms:destroy_key', 'kms:audit'],
+    });
+    const state = async () => (await ask('/v1/keys/ending-dek')).json()['state'];
+    await using visitor = await browser.visit();
+    const { page } = visitor;
+    const dialog = page.getByRole('dialog');
+    const act = async (button: string, confirm = button) => {
+      await page.locator('.head').getByRole('button', { name: button, exact: true }).click();
+      await dialog.getByRole('button', { name: confirm, exact: true }).click();
+      await dialog.waitFor({ state: 'detached' });
+    };
+    await visitor.signIn(installation.kms.apiUrl, destroyer);
+    await visitor.open('/console/keys/ending-dek');
+    await act('Disable');
+    await page.getByText('disabled', { exact: true }).waitFor();
+    expect(await state()).toBe('disabled');
+    await act('Enable');
+    await page.getByText('enabled', { exact: true }).waitFor();
+    expect(await state()).toBe('enabled');
+    await act('Delete in 30 days');
+    await page.getByText('to be deleted').waitFor();
+    expect(await state()).toBe('pending_deletion');
+    await act('Restore');
+    await page.getByText('disabled', { exact: true }).waitFor();
+
+    await page.getByRole('button', { name: 'Destroy now' }).click();
+    const destroy = dialog.getByRole('button', { name: 'Destroy for ever' });
+    await dialog.getByLabel('Type the name of the key').fill('ending');
+    expect(await destroy.isDisabled()).toBe(true);
+    expect(await state()).toBe('disabled');
+    await dialog.getByLabel('Type the name of the key').fill('ending-dek');
+    await destroy.click();
+    await page.getByText('The key is destroyed.').waitFor();
+    const downloading = page.waitForEvent('download');
+    await page.getByRole('button', { name: 'Download' }).click();
+    const receipt = JSON.parse(readFileSync(await (await downloading).path(), 'utf8'));
+    const record = (await ask(`/v1/audit?cursor=${receipt.audit.seq - 1}&limit=1`)).json()['records'];
+    expect(record).toMatchObject([
+      { action: 'key.destroy', severity: 'CRITICAL', key: 'ending-dek', hash: receipt.audit.hash },
+    ]);
+  });
+
+  it('lists keys from a name on, with that key first', async () => {
+    await using visitor = await browser.visit();
+    const { page } = visitor;
+    await visitor.signIn(installation.kms.apiUrl, token);
+    await page.getByRole('link', { name: 'acme-dek' }).waitFor();
+    await page.getByLabel('Names from').fill('initech-dek');
+    await expect
+      .poll(() => page.getByRole('row').getByRole('link').allTextContents())
+      .toEqual(['initech-dek', 'umbrella-dek']);
+  });
+
+  it('rotates the KEK with its progress, and names the keys that no holder has fetched since', async () => {
+    await using visitor = await browser.visit();
+    const { page } = visitor;
+    const dialog = page.getByRole('dialog');
+    await visitor.signIn(installation.kms.apiUrl, token);
+    await visitor.open('/console/kek');
+    const staged = await page
+      .getByRole('row', { name: /staged/ })
+      .getByRole('rowheader')
+      .textContent();
+    const former = await page
+      .getByRole('row', { name: /current/ })
+      .getByRole('rowheader')
+      .textContent();
+    await page.getByRole('button', { name: 'Rotate' }).click();
+    await dialog.getByText(`${staged}`).waitFor();
+    await dialog.getByRole('button', { name: 'Rotate' }).click();
+    await page.getByText('Last rotation').waitFor();
+    await page.getByRole('row', { name: new RegExp(`^${staged} current`) }).waitFor();
+    await page.getByRole('row', { name: new RegExp(`^${former} previous`) }).waitFor();
+    expect((await ask('/v1/kek')).json()['current']).toBe(staged);
+
+    await page.getByRole('button', { name: 'Retire' }).click();
+    await dialog.getByText('acme-dek').waitFor();
+    await dialog.getByRole('button', { name: 'Retire' }).click();
+    await dialog.getByText('kek_unfetched').waitFor();
+    await visitor.expectAccessible();
+    await dialog.getByRole('button', { name: 'Keep it' }).click();
+    await page.getByRole('row', { name: new RegExp(`^${former} previous`) }).waitFor();
+  });
+
+  it('revokes a token with all tokens that it has issued', async () => {
+    const issuer = await installation.issue({
+      ...{ sub: 'issuer', typ: 'service', scope: ['kms:issue_client'] },
+      may_issue: { scopes: ['docs:read'], projects: ['*'], keys: [], ttl_s: 3_600 },
+    });
+    const made = await call(installation.kms.apiUrl, '/v1/tokens', {
+      ...{ method: 'POST', token: issuer },
+      body: JSON.stringify({ sub: 'issued', typ: 'client', scope: ['docs:read'], projects: ['acme'] }),
+    });
+    expect(made.status, made.text).toBe(201);
+    await using visitor = await browser.visit();
+    const { page } = visitor;
+    await visitor.signIn(installation.kms.apiUrl, token);
+    await visitor.open('/console/tokens');
+    await page.getByRole('button', { name: 'Revoke issuer' }).click();
+    await page.getByLabel('Also revoke all tokens that it has issued').check();
+    await page.getByRole('dialog').getByRole('button', { name: 'Revoke' }).click();
+    await page.getByRole('row', { name: /^issuer.*revoked/ }).waitFor();
+    await page.getByRole('row', { name: /^issued.*revoked/ }).waitFor();
+    const documents = '/v1/projects/acme/collections/notes/documents/1';
+    await expect
+      .poll(
+        async () =>
+          (await call(installation.url, documents, { token: made.json()['token'] as string })).status,
+      )
+      .toBe(401);
+  });
+
+  it('shows the claims of an inspected token as text, however hostile they are, and sends it nowhere', async () => {
+    const hostile = '<img src=x onerror=alert(1)>\u202e"&lt;script&gt;';
+    const claims = {
+      ...{
+        aud: 'bundoc',
+        sub: hostile.repeat(40_000),
+        typ: hostile,
+        scope: `docs:read ${'x'.repeat(1_000_000)}`,
+      },
+      ...{ projects: [hostile, 'y'.repeat(1_000_000)], keys: [], jti: hostile, exp: 4_102_444_800 },
+    };
+    const forged = `e30.${Buffer.from(JSON.stringify(claims)).toString('base64url')}.c2ln`;
+    await using visitor = await browser.visit({ width: 360 });
+    const { page } = visitor;
+    await visitor.signIn(installation.kms.apiUrl, token);
+    await visitor.open('/console/tokens/inspect');
+    const sent: string[] = [];
+    page.on('request', (request) => {
+      if (!request.url().includes('/console/assets/')) sent.push(request.url());
+    });
+    await page.getByLabel('Token', { exact: true }).fill(forged);
+    await page.getByText('A token for Bundoc').waitFor();
+    await page.getByText('onerror=alert(1)').first().waitFor();
+    expect(await page.locator('#content img').count()).toBe(0);
+    expect((await page.locator('#content').textContent())?.includes('\u202e')).toBe(false);
+    expect((await page.locator('#content').textContent())?.length).toBeLessThan(5_000);
+    await visitor.expectNoOverflow();
+    await visitor.expectAccessible();
+    expect(sent).toEqual([]);
   });
 
   it('finds records by key, actor and time, follows new ones live, and exports them all', async () => {

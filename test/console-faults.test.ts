@@ -3,18 +3,25 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { TestBrowser } from './support/browser.ts';
 import { describeWithChromium } from './support/chromium-tests.ts';
 import { call, Installation } from './support/installation.ts';
+import { MovedClock } from './support/moved-clock.ts';
+
+/** Bundoc writes the catalog of a project after 64 MiB. */
+const FILLING = { timeout: 300_000, interval: 0 };
 
 describeWithChromium('the console of a Bundoc that stops or is slow', () => {
   let installation: Installation;
   let browser: TestBrowser;
   let token: string;
+  const clock = new MovedClock();
   const documents = '/v1/projects/acme/collections/notes/documents';
   const put = (id: string, body: string) =>
     call(installation.url, `${documents}/${id}`, { method: 'PUT', token, body });
 
   beforeAll(async () => {
     // The restarted service must have the URL that the page was loaded from.
-    installation = await Installation.start({ environment: { BUNDOC_PORT: String(await freePort()) } });
+    installation = await Installation.start({
+      ...{ clock, environment: { BUNDOC_PORT: String(await freePort()) } },
+    });
     token = await installation.client(['*'], ['docs:read', 'docs:write']);
     await put('first', '{"v":1}');
     browser = await TestBrowser.launch();
@@ -93,5 +100,47 @@ describeWithChromium('the console of a Bundoc that stops or is slow', () => {
     await page.getByText('live', { exact: true }).waitFor();
     const seen = await page.getByRole('row').getByRole('link').allTextContents();
     expect(seen.filter((name) => name !== 'notes')).toEqual(['behind', 'before']);
+  });
+
+  // This test is last because it moves the clock of the services.
+  it('says that the position of a feed is too old after eight days, and starts again from now', async () => {
+    await using visitor = await browser.visit();
+    const { page } = visitor;
+    token = await installation.issue({
+      ...{ sub: 'app', typ: 'service', projects: ['*'], ttl_s: 30 * 86_400 },
+      scope: ['docs:read', 'docs:write'],
+    });
+    await put('doomed', '{"v":1}');
+    await visitor.signIn(installation.url, token);
+    const following = page.waitForRequest((request) => /changes\?since=(?!now)/.test(request.url()));
+    await visitor.open('/console/projects/acme/changes');
+    await following;
+    await put('seen', '{"v":1}');
+    await page.getByRole('link', { name: 'seen' }).waitFor();
+    await page.getByRole('button', { name: 'Pause' }).click();
+    await page.getByText('paused').waitFor();
+    const changes = (since: string) =>
+      call(installation.url, `/v1/projects/acme/changes?since=${since}`, { token });
+    const since = String((await changes('now')).json()['since']);
+    await call(installation.url, `${documents}/doomed`, { method: 'DELETE', token });
+    await installation.stopBundoc();
+    clock.movedMs = 8 * 86_400_000;
+    await installation.startBundoc();
+    // Bundoc forgets the deletion when it writes the catalog of the project: after some megabytes of writes.
+    await expect
+      .poll(async () => {
+        await put('filling', `{"pad":"${'x'.repeat(900_000)}"}`);
+        return (await changes(since)).json()['code'];
+      }, FILLING)
+      .toBe('position_gone');
+
+    await page.getByRole('button', { name: 'Resume' }).click();
+    await page.getByText('The position to resume from is too old').waitFor();
+    await visitor.look('bundoc-changes-too-old');
+    const again = page.waitForRequest((request) => /changes\?since=(?!now)/.test(request.url()));
+    await page.getByRole('button', { name: 'Start from now' }).click();
+    await again;
+    await put('later', '{"v":1}');
+    await page.getByRole('link', { name: 'later' }).waitFor();
   });
 });

@@ -242,7 +242,7 @@ describeWithChromium('the console’s exports and imports', () => {
         return (await call(installation.url, '/v1/projects/acme', { token })).json()['key'];
       })
       .toEqual({ version: 2, versions: [1, 2], documents_to_reseal: 0 });
-    await panel.getByRole('button', { name: 'Look again' }).click();
+    await panel.getByRole('button', { name: 'Reload' }).click();
     await panel.getByText('1, 2').waitFor();
     await panel.getByText('none').waitFor();
   });

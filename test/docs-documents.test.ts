@@ -192,7 +192,7 @@ describe('the table of calls in docs/documents.md', () => {
 });
 
 /** The number before or after certain words of the page. */
-function told(pattern: RegExp): number {
+function numberIn(pattern: RegExp): number {
   const number = pattern.exec(page)?.[1];
   if (number === undefined) throw new Error(`the page has no text that matches ${pattern}`);
   return Number(number.replaceAll(',', ''));
@@ -245,29 +245,31 @@ describe('the limits in docs/documents.md', () => {
       400,
     ],
   ])('are the enforced ones: %s', async (_what, pattern, send, taken, refused) => {
-    const limit = told(pattern);
+    const limit = numberIn(pattern);
     expect((await send(limit)).status).toBe(taken);
     expect((await send(limit + 1)).status).toBe(refused);
   });
 
   it('are the enforced ones: bytes of a body and of a batch', async () => {
-    const body = told(/Bodies have at most (\d+) MiB/) * MIB;
+    const body = numberIn(/Bodies have at most (\d+) MiB/) * MIB;
     expect((await put(`${DOCUMENTS}/large`, bodyOf(body))).status).toBe(201);
     expect((await put(`${DOCUMENTS}/large`, bodyOf(body + 1))).status).toBe(413);
-    const batch = told(/Its body has at most (\d+) MiB/) * MIB;
+    const batch = numberIn(/Its body has at most (\d+) MiB/) * MIB;
     // An empty batch is refused with 400 once it has been read.
     expect((await post(`${PROJECT}/batch`, batchOf(batch))).status).toBe(400);
     expect((await post(`${PROJECT}/batch`, batchOf(batch + 1))).status).toBe(413);
   });
 
   it('match the configuration of the server where they concern memory', () => {
-    expect(told(/Up to (\d+) KiB of them wait on a connection/) * 1_024).toBe(WAITING_BYTES_MAX);
-    expect(told(/and (\d+) MiB on the server/) * MIB).toBe(SERVER_WAITING_BYTES_MAX);
-    expect(told(/at most (\d+) streams and long polls per project/)).toBe(SERVICE_SHARE_DEFAULTS.streams / 8);
-    expect(told(/, (\d+) per token/)).toBe(SERVICE_SHARE_DEFAULTS.streams / 4);
-    expect(told(/\(429\) and ([\d,]+) in total/)).toBe(SERVICE_SHARE_DEFAULTS.streams);
-    expect(told(/`heartbeat` every (\d+) seconds/) * 1_000).toBe(HEARTBEAT_MS);
-    expect(told(/reads nothing for (\d+) seconds/) * 1_000).toBe(STALLED_MS);
+    expect(numberIn(/Up to (\d+) KiB of them wait on a connection/) * 1_024).toBe(WAITING_BYTES_MAX);
+    expect(numberIn(/and (\d+) MiB on the server/) * MIB).toBe(SERVER_WAITING_BYTES_MAX);
+    expect(numberIn(/at most (\d+) streams and long polls per project/)).toBe(
+      SERVICE_SHARE_DEFAULTS.streams / 8,
+    );
+    expect(numberIn(/, (\d+) per token/)).toBe(SERVICE_SHARE_DEFAULTS.streams / 4);
+    expect(numberIn(/\(429\) and ([\d,]+) in total/)).toBe(SERVICE_SHARE_DEFAULTS.streams);
+    expect(numberIn(/`heartbeat` every (\d+) seconds/) * 1_000).toBe(HEARTBEAT_MS);
+    expect(numberIn(/reads nothing for (\d+) seconds/) * 1_000).toBe(STALLED_MS);
   });
 
   it.each([

@@ -93,8 +93,8 @@ describe('a change in BunKMS takes effect in Bundoc', () => {
     await events('live');
     expect(await read(revoked)).toBe(401);
     expect(await read(token)).toBe(200);
-    const told = installation.log.text.split('\n').filter((line) => line.includes('no events from BunKMS'));
-    const reasons = told.map((line) => (JSON.parse(line) as { err: { message: string } }).err.message);
+    const logged = installation.log.text.split('\n').filter((line) => line.includes('no events from BunKMS'));
+    const reasons = logged.map((line) => (JSON.parse(line) as { err: { message: string } }).err.message);
     expect(reasons).toContain('the stream has ended');
     expect(new Set(reasons).size).toBe(reasons.length);
   });

@@ -139,7 +139,7 @@ describeWithPostgres('three Bundoc and two BunKMS nodes on one PostgreSQL with a
     const projects = new Set<string>();
     const histories = Array.from({ length: REGISTERS }, (): Operation[] => []);
     const created = new Map<string, string>();
-    const told: string[] = [];
+    const reported: string[] = [];
     let values = 0;
     let isOver = false;
     let isQuiet = false;
@@ -215,7 +215,7 @@ describeWithPostgres('three Bundoc and two BunKMS nodes on one PostgreSQL with a
             continue;
           }
           const page = JSON.parse(reply.text) as { changes: { _id: string; _rev: string }[]; since: string };
-          told.push(...page.changes.map(({ _id, _rev }) => `${documentsOf(n)}/${_id} ${_rev}`));
+          reported.push(...page.changes.map(({ _id, _rev }) => `${documentsOf(n)}/${_id} ${_rev}`));
           positions.set(n, `&since=${page.since}`);
           if (page.changes.length > 0) last = false;
         }
@@ -265,7 +265,7 @@ describeWithPostgres('three Bundoc and two BunKMS nodes on one PostgreSQL with a
     isQuiet = true;
     await following;
     process.stdout.write(
-      `cluster: ${JSON.stringify({ ...client.figures, created: created.size, projects: projects.size, told: told.length, values })}\n`,
+      `cluster: ${JSON.stringify({ ...client.figures, created: created.size, projects: projects.size, told: reported.length, values })}\n`,
     );
     expect(client.unexpected).toEqual([]);
     expect(created.size).toBeGreaterThan(PROJECTS + 100);
@@ -275,9 +275,10 @@ describeWithPostgres('three Bundoc and two BunKMS nodes on one PostgreSQL with a
     for (const [path, rev] of created) if ((await client.send('GET', path))?.rev !== rev) lost.push(path);
     for (const path of projects) if ((await client.send('GET', path))?.status !== 200) lost.push(path);
     expect(lost, 'acknowledged but missing').toEqual([]);
-    expect(told.length - new Set(told).size, 'reported twice').toBe(0);
-    const toldOf = new Set(told);
-    for (const [path, rev] of created) expect(toldOf.has(`${path} ${rev}`), `reported: ${path}`).toBe(true);
+    expect(reported.length - new Set(reported).size, 'reported twice').toBe(0);
+    const reportedOnce = new Set(reported);
+    for (const [path, rev] of created)
+      expect(reportedOnce.has(`${path} ${rev}`), `reported: ${path}`).toBe(true);
     for (const [register, history] of histories.entries())
       expect(isRegister(history), `register ${register}: ${JSON.stringify(history)}`).toBe(true);
 

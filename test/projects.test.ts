@@ -116,8 +116,8 @@ describe('GET /v1/projects/{project}', () => {
     await call(installation.url, '/v1/projects/b/collections/other/documents/y', { method: 'DELETE', token });
     const text = (await call(installation.url, '/v1/projects/b/collections/other/documents/z', { token }))
       .text;
-    const told = await info('B');
-    expect(told).toEqual({
+    const shown = await info('B');
+    expect(shown).toEqual({
       project: 'b',
       created_at: expect.stringMatching(/^2\d{3}-/),
       documents: 2,
@@ -127,7 +127,7 @@ describe('GET /v1/projects/{project}', () => {
       cache: { open: true, key_cached: true },
     });
     // Sealing adds 28 bytes to each document, and the other text is one character longer.
-    expect(Number(told['bytes'])).toBe(2 * (text.length + 28));
+    expect(Number(shown['bytes'])).toBe(2 * (text.length + 28));
   });
 
   it('reports whether the project was open, and opens it', async () => {

@@ -1,4 +1,4 @@
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { importDocuments } from '@bundoc/bundoc/operations/import-documents';
 import { linesOf } from '@bundoc/bundoc/operations/ndjson';
@@ -122,26 +122,103 @@ describe('bundoc import and export', () => {
     expect(exported.stdout).toContain('{"_id":"last","_collection":"notes","_deleted":true}');
   });
 
-  it('repeat the same batches with the same idempotency keys', async () => {
+  const START = { end: 0, lines: 0, documents: 0 };
+  /** Imports lines after those that are done. @returns the progress that was saved. */
+  async function importLines(project: string, run: string, lines: readonly string[], done = START) {
+    const text = Buffer.from(lines.map((line) => `${line}\n`).join(''));
     async function* source() {
-      yield Buffer.from(Array.from({ length: 450 }, (_, n) => `{"n":${n}}\n`).join(''));
+      yield text.subarray(done.end);
     }
-    const run = () =>
-      importDocuments(
-        client,
-        linesOf(source()),
-        { end: 0, lines: 0, documents: 0 },
-        {
-          project: 'twice',
-          collection: 'notes',
-          batchesAtOnce: 4,
-          signal: new AbortController().signal,
-          onDone: async () => undefined,
-        },
-      );
-    await run();
-    await run();
+    let saved = done;
+    await importDocuments(client, linesOf(source(), { number: done.lines, end: done.end }), done, {
+      ...{ project, run, collection: 'notes', batchesAtOnce: 4 },
+      signal: new AbortController().signal,
+      onDone: async () => undefined,
+      save: async (progress) => {
+        saved = progress;
+      },
+    });
+    return saved;
+  }
+
+  it('repeat the same batches of one import with the same idempotency keys', async () => {
+    const lines = Array.from({ length: 450 }, (_, n) => `{"n":${n}}`);
+    for (let n = 0; n < 2; n++) await importLines('twice', 'one', lines);
     expect((await contentsOf('twice')).size).toBe(450);
+  });
+
+  it('resume from their last save without undoing lines after a deletion', async () => {
+    const lines = [
+      '{"_id":"x","n":1}',
+      '{"_id":"x","_collection":"notes","_deleted":true}',
+      '{"_id":"never","_collection":"notes","_deleted":true}',
+      '{"_id":"x","n":2}',
+      '{"_id":"never","n":3}',
+    ];
+    const saved = await importLines('resume', 'one', lines);
+    expect(saved.lines).toBe(3);
+    // Everything was written, but the run was killed before it could save that.
+    await importLines('resume', 'one', lines, saved);
+    expect(await contentsOf('resume')).toEqual(
+      new Map([
+        ['x', '{"n":2}'],
+        ['never', '{"n":3}'],
+      ]),
+    );
+  });
+
+  it('take effect again when a file is imported again', async () => {
+    const path = file('again.ndjson');
+    writeFileSync(path, '{"_id":"x","n":1}\n{"_id":"x","_deleted":true}\n{"_id":"x","n":2}\n');
+    const notes = client.project('again').collection('notes');
+    for (let n = 0; n < 2; n++) {
+      const { code, stderr } = await bundoc(['import', 'again', path, '--collection', 'notes']);
+      expect([code, stderr]).toEqual([0, '']);
+      expect(await contentsOf('again')).toEqual(new Map([['x', '{"n":2}']]));
+      await notes.put('x', { n: 3 });
+    }
+    expect(existsSync(`${path}.import-state`)).toBe(false);
+  });
+
+  describe('an export that was interrupted', () => {
+    const path = () => file('stopped.ndjson');
+    /** Leaves what a run leaves that was killed after its first page. */
+    async function interrupt(partial: (page: string) => string) {
+      const project = client.project('stopped');
+      for (const id of ['a', 'b', 'c']) await project.collection('notes').put(id, { id });
+      const { changes, since } = await project.changesPage({ documents: true, limit: 2 });
+      const page = changes.map(({ document }) => `${document?.text}\n`).join('');
+      writeFileSync(`${path()}.partial`, partial(page));
+      const done = { since, documents: 2, deletions: 0, unreadable: ['notes/damaged'] };
+      const about = { project: 'stopped', collection: null, from: null, deletions: false };
+      const state = { format: 1, ...about, bytes: Buffer.byteLength(page), done };
+      writeFileSync(`${path()}.export-state`, JSON.stringify(state));
+    }
+
+    it('is continued, and still reports documents that its first run could not read', async () => {
+      await interrupt((page) => `${page}{"half":`);
+      const { code, stderr } = await bundoc(['export', 'stopped', path()]);
+      expect([code, stderr]).toEqual([
+        1,
+        expect.stringMatching(/^3 documents;.*\ndoes not open: notes\/damaged\n$/),
+      ]);
+      const ids = readFileSync(path(), 'utf8')
+        .trim()
+        .split('\n')
+        .map((line) => JSON.parse(line).id);
+      expect(ids).toEqual(['a', 'b', 'c']);
+      expect(existsSync(`${path()}.export-state`)).toBe(false);
+      rmSync(path());
+    });
+
+    it('is refused when its output was cut, and starts over when that was removed', async () => {
+      await interrupt((page) => page.slice(1));
+      const refused = await bundoc(['export', 'stopped', path()]);
+      expect([refused.code, refused.stderr]).toEqual([2, expect.stringContaining('was changed: remove it')]);
+      rmSync(`${path()}.partial`);
+      expect((await bundoc(['export', 'stopped', path()])).code).toBe(0);
+      expect(readFileSync(path(), 'utf8').trim().split('\n')).toHaveLength(3);
+    });
   });
 
   it('name the lines that the service refuses, and write nothing from their batch', async () => {

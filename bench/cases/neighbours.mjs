@@ -18,6 +18,8 @@ const PER_SECOND = 50;
 /** Projects of attackers: one with one token, four with one token, and 64 with a token each. */
 export const TEAMS = { one: 1, four: 4, many: 64 };
 const RSS_MIB_MAX = 1_200;
+/** Requests of the neighbour that are shown, the slowest last. */
+const SLOWEST = 12;
 
 /**
  * Every attack by one attacker, by one with four projects, and by 64: its effect on a neighbour, and its
@@ -31,6 +33,7 @@ export async function neighboursTarget(bench) {
   const bundoc = await keep(installation.startBundoc(env, isProfiled ? ANSWERS : []));
   const seconds = bench.seconds ?? (full ? 30 : quick ? 3 : 10);
   const chosen = bench.attackers.length > 0 ? bench.attackers : Object.keys(TEAMS).slice(0, quick ? 2 : 3);
+  const names = bench.attacks.length > 0 ? bench.attacks : Object.keys(ATTACKS);
   const hasMany = chosen.includes('many');
   const projects = Array.from({ length: hasMany ? TEAMS.many : TEAMS.four }, (_, n) => `attacker-${n}`);
   say('issuing tokens and filling the projects');
@@ -51,7 +54,7 @@ export async function neighboursTarget(bench) {
   };
   const filling = new Client(bundoc.url, installation.issueToken('client', scopes), { connections: 4 });
   for (const project of projects)
-    for (const [path, body] of attackersDocuments(project))
+    for (const [path, body] of attackersDocuments(project, names))
       await filling.send('PUT', path, JSON.parse(body), [200, 201]);
   if (filling.errors > 0) throw new Error(filling.errorText());
   filling.close();
@@ -64,11 +67,10 @@ export async function neighboursTarget(bench) {
   );
   const metrics = installation.issueToken('service', 'docs:metrics');
   const worst = { refused: 0, p50: 0, rssMb: 0, left: 0, after: 0, p99: { one: 0, four: 0, many: 0 } };
-  const names = bench.attacks.length > 0 ? bench.attacks : Object.keys(ATTACKS);
   for (const team of chosen)
     for (const name of names) {
       const attackers = teams[team];
-      const attack = () => attacked(bundoc, neighbour, { name, attackers, seconds });
+      const attack = () => attacked(bundoc, neighbour, { name, attackers, seconds, metrics });
       const { result: seen, profile } = isProfiled
         ? await bundoc.profiled(attack)
         : { result: await attack() };
@@ -76,8 +78,10 @@ export async function neighboursTarget(bench) {
       const left = await heldOf(bundoc.url, metrics);
       const after = await neighbour.measure(2);
       const of = `${name}, ${attackers.length} attacker${attackers.length > 1 ? 's' : ''}`;
-      const row = `${of}: p50 ${ms(seen.p50)}, p99 ${ms(seen.p99)}, ${seen.refused} of ${seen.requests} refused, at most ${Math.round(seen.rssMb)} MiB, ${seen.cpuS.toFixed(1)} s of processor time; 2 s later p50 ${ms(after.p50)}, ${left} holds.`;
+      const row = `${of}: p50 ${ms(seen.p50)}, p99 ${ms(seen.p99)}, ${seen.refused} of ${seen.requests} refused, at most ${Math.round(seen.rssMb)} MiB, ${seen.cpuS.toFixed(1)} s of processor time, event loop's delay p99 ${ms(seen.delay.p99)}, max ${ms(seen.delay.max)}; 2 s later p50 ${ms(after.p50)}, ${left} holds.`;
       say(row);
+      say(`slowest: ${seen.slowest.join('; ')}`);
+      say(`Bundoc: ${seen.counts.join(', ')}`);
       if (profile !== undefined) say(`main thread: ${topOfProfile(profile, 30).join(', ')}`);
       report.note(row);
       worst.refused += seen.refused;
@@ -104,10 +108,12 @@ export async function neighboursTarget(bench) {
   bench.bundoc = await keep(installation.startBundoc());
 }
 
-async function attacked(bundoc, neighbour, { name, attackers, seconds }) {
+async function attacked(bundoc, neighbour, { name, attackers, seconds, metrics }) {
   const process = fork(fileURLToPath(new URL('../lib/attacker.mjs', import.meta.url)), { stdio: 'inherit' });
   const ended = once(process, 'exit');
   let rssMb = 0;
+  // Reading the delay of the event loop resets it.
+  const countsBefore = await readMetrics(bundoc.url, metrics);
   const before = usage(bundoc.pid);
   const watch = setInterval(() => {
     rssMb = Math.max(rssMb, usage(bundoc.pid).rssMb);
@@ -115,13 +121,38 @@ async function attacked(bundoc, neighbour, { name, attackers, seconds }) {
   try {
     process.send({ name, url: bundoc.url, attackers });
     const seen = await neighbour.measure(seconds);
-    return { ...seen, rssMb, cpuS: usage(bundoc.pid).cpuSeconds - before.cpuSeconds };
+    const cpuS = usage(bundoc.pid).cpuSeconds - before.cpuSeconds;
+    const counts = await readMetrics(bundoc.url, metrics);
+    const delayOf = (name) => (counts.valueOf(`nodejs_eventloop_lag_${name}_seconds`) ?? 0) * 1_000;
+    const delay = { p99: delayOf('p99'), max: delayOf('max') };
+    return { ...seen, rssMb, cpuS, delay, counts: changesBetween(countsBefore, counts) };
   } finally {
     clearInterval(watch);
     if (process.connected) process.send('stop');
     await Promise.race([ended, sleep(5_000)]);
     process.kill('SIGKILL');
   }
+}
+
+/** What Bundoc did between two readings: answers by status, slices, and time of long work by kind. */
+function changesBetween(before, after) {
+  const statuses = before.statuses();
+  const more = (name, label) => after.sumOf(name, label) - before.sumOf(name, label);
+  const kinds = ['query', 'read', 'write', 'batch', 'patch', 'projection', 'changes', 'definition'];
+  return [
+    ...Array.from(after.statuses(), ([status, count]) => [
+      `× ${status}`,
+      count - (statuses.get(status) ?? 0),
+    ]),
+    ['slices', more('bundoc_work_slices_total')],
+    ...kinds.map((kind) => [
+      `s ${kind}`,
+      Number(more('bundoc_work_seconds_total', `kind="${kind}"`).toFixed(2)),
+    ]),
+    ['cuts', more('bundoc_share_cuts_total')],
+  ]
+    .filter(([, count]) => count > 0)
+    .map(([name, count]) => `${count} ${name}`);
 }
 
 /** Held units of all shares except connections, of which a scraper and the neighbour have some. */
@@ -146,24 +177,29 @@ class Neighbour {
   }
 
   async measure(seconds) {
-    const times = [];
-    let refused = 0;
+    const all = [];
     const sent = [];
     const beganMs = performance.now();
     for (let n = 0; n < seconds * PER_SECOND; n++) {
       const dueMs = beganMs + (n * 1_000) / PER_SECOND;
       await sleep(Math.max(0, dueMs - performance.now()));
       sent.push(
-        this.#send(this.#count++).then((isDone) => {
-          times.push(performance.now() - dueMs);
-          if (!isDone) refused++;
+        this.#send(this.#count++).then((answer) => {
+          all.push({ ...answer, atMs: dueMs - beganMs, tookMs: performance.now() - dueMs });
         }),
       );
     }
     await Promise.all(sent);
-    times.sort((a, b) => a - b);
-    const at = (share) => times[Math.min(times.length - 1, Math.floor(times.length * share))];
-    return { requests: times.length, refused, p50: at(0.5), p99: at(0.99) };
+    all.sort((a, b) => a.tookMs - b.tookMs);
+    const at = (share) => all[Math.min(all.length - 1, Math.floor(all.length * share))]?.tookMs;
+    const refused = all.filter(({ isDone }) => !isDone).length;
+    const slowest = all
+      .slice(-SLOWEST)
+      .map(
+        ({ method, connectMs, status, atMs, tookMs }) =>
+          `${method} ${status} at ${Math.round(atMs)} in ${Math.round(tookMs)} ms${connectMs === undefined ? '' : ` (${Math.round(connectMs)} to connect)`}`,
+      );
+    return { requests: all.length, refused, slowest, p50: at(0.5), p99: at(0.99) };
   }
 
   close() {
@@ -185,14 +221,23 @@ class Neighbour {
         : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) }),
     };
     const agent = n % 2 === 0 ? this.#kept : false;
+    const beganMs = performance.now();
+    let connectMs;
     return new Promise((resolve) => {
+      const end = (isDone, status) => resolve({ isDone, method, status, connectMs });
       const sent = request(`${this.#url}${path}`, { method, headers, agent, timeout: 30_000 }, (response) => {
         response.resume();
-        response.on('end', () => resolve(response.statusCode < 400));
-        response.on('error', () => resolve(false));
+        response.on('end', () => end(response.statusCode < 400, response.statusCode));
+        response.on('error', (error) => end(false, error.code));
       });
-      sent.on('timeout', () => sent.destroy());
-      sent.on('error', () => resolve(false));
+      sent.once('socket', (socket) => {
+        if (socket.connecting)
+          socket.once('connect', () => {
+            connectMs = performance.now() - beganMs;
+          });
+      });
+      sent.on('timeout', () => sent.destroy(new Error('timeout')));
+      sent.on('error', (error) => end(false, error.code ?? error.message));
       sent.end(body);
     });
   }

@@ -7,30 +7,62 @@ import { setTimeout as sleep } from 'node:timers/promises';
 const MIB = 1_048_576;
 const JSON_TYPE = 'Content-Type: application/json\r\n';
 
-/** The documents that the attacks need, as paths and bodies of PUTs. */
-export function* attackersDocuments(project) {
-  const documents = (collection) => `/v1/projects/${project}/collections/${collection}/documents`;
-  const dense = JSON.stringify({ v: Array.from({ length: 60_000 }, (_, n) => n % 10) });
-  for (let n = 0; n < 16; n++) yield [`${documents('dense')}/${n}`, dense];
-  const large = JSON.stringify({ n: 1, s: 'x'.repeat(MIB - 1_024) });
-  for (let n = 0; n < 18; n++) yield [`${documents('large')}/${n}`, large];
-  let nested = { a: 1 };
-  for (let depth = 0; depth < 10; depth++) nested = { a: [nested, nested] };
-  for (let n = 0; n < 20; n++) yield [`${documents('nested')}/${n}`, JSON.stringify(nested)];
-  yield [
-    `/v1/projects/${project}/collections/checked`,
-    JSON.stringify({
-      schema: {
-        properties: {
-          v: {
-            items: {
-              anyOf: Array.from({ length: 20 }, (_, n) => ({ const: -1 - n })).concat({ type: 'integer' }),
+/** The documents of an attacker's project, by collection, as paths and bodies of PUTs. */
+const DOCUMENTS = {
+  *dense(project) {
+    const dense = JSON.stringify({ v: Array.from({ length: 60_000 }, (_, n) => n % 10) });
+    for (let n = 0; n < 16; n++) yield [documentPath(project, 'dense', n), dense];
+  },
+  *large(project) {
+    const large = JSON.stringify({ n: 1, s: 'x'.repeat(MIB - 1_024) });
+    for (let n = 0; n < 18; n++) yield [documentPath(project, 'large', n), large];
+  },
+  *nested(project) {
+    let nested = { a: 1 };
+    for (let depth = 0; depth < 10; depth++) nested = { a: [nested, nested] };
+    for (let n = 0; n < 20; n++) yield [documentPath(project, 'nested', n), JSON.stringify(nested)];
+  },
+  *checked(project) {
+    yield [
+      `/v1/projects/${project}/collections/checked`,
+      JSON.stringify({
+        schema: {
+          properties: {
+            v: {
+              items: {
+                anyOf: Array.from({ length: 20 }, (_, n) => ({ const: -1 - n })).concat({ type: 'integer' }),
+              },
             },
           },
         },
-      },
-    }),
-  ];
+      }),
+    ];
+  },
+};
+
+/** The collections of each attack that needs some. */
+const COLLECTIONS = {
+  'one deep query': ['nested'],
+  '12 costly queries': ['dense'],
+  '100 costly queries': ['dense'],
+  '150 sorted queries': ['large'],
+  patches: ['dense'],
+  'schema checks': ['checked'],
+  fields: ['dense'],
+  'slow readers of large answers': ['large'],
+  'slow readers of small answers': ['dense'],
+};
+
+/** The documents that some attacks need, as paths and bodies of PUTs. */
+export function* attackersDocuments(project, attacks) {
+  const collections = new Set(attacks.flatMap((name) => COLLECTIONS[name] ?? []));
+  for (const name of collections) yield* DOCUMENTS[name](project);
+  // The project exists in any case.
+  yield [documentPath(project, 'c', 'd'), '{}'];
+}
+
+function documentPath(project, name, id) {
+  return `/v1/projects/${project}/collections/${name}/documents/${id}`;
 }
 
 const collection = ({ project }, name) => `/v1/projects/${project}/collections/${name}`;

@@ -56,7 +56,7 @@ describeWithDocker('while BunKMS is away', () => {
   let stack: Stack;
   let client: BundocClient;
   let startedAt: string;
-  let underway: Outage | undefined;
+  let current: Outage | undefined;
 
   const bundocStartedAt = () =>
     docker(['inspect', '--format', '{{.State.StartedAt}}', stack.container('bundoc')]);
@@ -79,15 +79,15 @@ describeWithDocker('while BunKMS is away', () => {
     startedAt = await bundocStartedAt();
   });
   afterEach(async () => {
-    await underway?.end(stack);
-    underway = undefined;
+    await current?.end(stack);
+    current = undefined;
   });
   afterAll(() => stack?.[Symbol.asyncDispose]());
 
   it.each(OUTAGES)('$name: warm projects work, cold ones get 503 in time, all recover', async (outage) => {
     const cold = `cold-${outage.name}`;
     await outage.begin(stack);
-    underway = outage;
+    current = outage;
 
     const refused = [
       ...Array.from({ length: 10 }, () => client.get(cold, 'notes', 'first')),
@@ -108,7 +108,7 @@ describeWithDocker('while BunKMS is away', () => {
     }
 
     await outage.end(stack);
-    underway = undefined;
+    current = undefined;
     const read = await eventually(async () => {
       const answer = await client.get(cold, 'notes', 'first');
       expect(answer.status).toBe(200);

@@ -1,4 +1,5 @@
-import { existsSync } from 'node:fs';
+import { existsSync, mkdirSync } from 'node:fs';
+import { join } from 'node:path';
 import axe from 'axe-core';
 import { type Browser, type BrowserContext, chromium, type Page } from 'playwright-core';
 import { expect } from 'vitest';
@@ -67,7 +68,20 @@ export function writtenFile(page: Page, name: string): Promise<string> {
   );
 }
 
+/** The folder for pictures of the views, if they are wanted. */
+const pictures = process.env['CONSOLE_PICTURES'];
+/** `1` replaces the pictures of the documentation. */
+const isForDocs = process.env['CONSOLE_DOCS_PICTURES'] === '1';
+const DOCS_PICTURES = join(import.meta.dirname, '..', '..', 'docs', 'images');
+
 export type Theme = 'light' | 'dark';
+/** The themes and widths in which every view is tested. */
+export const LOOKS: readonly (readonly [Theme, number])[] = [
+  ['light', 1_440],
+  ['dark', 1_440],
+  ['light', 360],
+  ['dark', 360],
+];
 
 export interface VisitorOptions {
   readonly theme?: Theme;
@@ -109,7 +123,7 @@ export class TestBrowser implements AsyncDisposable {
     });
     await context.addInitScript({ content: WATCH });
     await context.addInitScript({ content: axe.source });
-    return new Visitor(context, await context.newPage());
+    return new Visitor(context, await context.newPage(), `${theme}-${width}`);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -124,10 +138,13 @@ export class Visitor implements AsyncDisposable {
   readonly #faults: string[] = [];
   readonly #urls: string[] = [];
   readonly #secrets: string[] = [];
+  readonly #look: string;
 
-  constructor(context: BrowserContext, page: Page) {
+  /** @param look theme and width, for the names of pictures. */
+  constructor(context: BrowserContext, page: Page, look: string) {
     this.#context = context;
     this.page = page;
+    this.#look = look;
     page.setDefaultTimeout(Number(process.env['CONSOLE_TIMEOUT_MS'] ?? 60_000));
     page.on('pageerror', (error) => this.#faults.push(`uncaught: ${error.message}`));
     page.on('dialog', (dialog) => {
@@ -211,6 +228,23 @@ export class Visitor implements AsyncDisposable {
   async expectNoOverflow(): Promise<void> {
     const { scroll, client } = await this.page.evaluate<{ scroll: number; client: number }>(WIDTHS);
     expect(scroll).toBeLessThanOrEqual(client);
+  }
+
+  /**
+   * Takes pictures of the current page when they are wanted.
+   *
+   * @param docs name of its picture in the documentation.
+   * @throws AssertionError when axe finds a violation, or the page is wider than its window.
+   */
+  async look(name: string, docs?: string): Promise<void> {
+    await this.expectAccessible();
+    await this.expectNoOverflow();
+    if (pictures !== undefined) {
+      mkdirSync(pictures, { recursive: true });
+      await this.page.screenshot({ path: join(pictures, `${name}-${this.#look}.png`), fullPage: true });
+    }
+    if (isForDocs && docs !== undefined && this.#look === 'light-1440')
+      await this.page.screenshot({ path: join(DOCS_PICTURES, `${docs}.png`) });
   }
 
   /** @throws AssertionError for a policy violation, an error, or a leaked token. */

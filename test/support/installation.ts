@@ -242,13 +242,14 @@ export class Installation implements AsyncDisposable {
     const bundoc = this.#bundoc;
     if (bundoc === undefined) return;
     takingTurns.delete(new URL(bundoc.url).origin);
-    const untold = await undocumentedErrors(bundoc.url);
+    const undocumented = await undocumentedErrors(bundoc.url);
     runningInstallations.delete(this);
     await bundoc.close();
     const held = this.held();
     this.#bundoc = undefined;
     if (Object.keys(held).length > 0) throw new Error(`shares are held at the end: ${JSON.stringify(held)}`);
-    if (untold.length > 0) throw new Error(`these refusals are not documented: ${untold.join('; ')}`);
+    if (undocumented.length > 0)
+      throw new Error(`these refusals are not documented: ${undocumented.join('; ')}`);
   }
 
   /** Issues a token as the command line does: through the store of the running service. */

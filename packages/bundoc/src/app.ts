@@ -1,3 +1,4 @@
+import { LISTEN_BACKLOG } from '@bundoc/shared/http/connection-limit';
 import { createHttpShares } from '@bundoc/shared/http/http-shares';
 import { placeOf } from '@bundoc/shared/postgres/address';
 import { type Clock, every, systemClock } from '@bundoc/shared/runtime/clock';
@@ -40,7 +41,7 @@ import { ChangeFeed } from './service/change-feed.ts';
 import { Moves } from './service/moves.ts';
 import { Scheduler } from './work/scheduler.ts';
 import { createServiceShares } from './work/service-shares.ts';
-import { roomForWork, workingMemory, workingMemoryBytes } from './working-memory.ts';
+import { waitingWork, workingMemory, workingMemoryBytes } from './working-memory.ts';
 
 /** The parts that a test may replace. */
 export interface BundocParts {
@@ -98,7 +99,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   const generation = new StorageGeneration({
     ...{ id, identity: storage.identity, calls: kms, logger },
     isUp: () => kms.isUp(),
-    onConfirmed: () => deletion.look(),
+    onConfirmed: () => deletion.requestCheck(),
     onSuperseded: () => {
       keys.evictAll();
       instances.sweep();
@@ -152,7 +153,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   });
   stack.defer(() => app.close());
   app.server.on('connection', () => scheduler.accepted());
-  const url = await app.listen({ host: config.host, port: config.port });
+  const url = await app.listen({ host: config.host, port: config.port, backlog: LISTEN_BACKLOG });
   logger.info(
     { ...{ url, version: VERSION, storage: storage.place, storageId: id }, kmsUrl: config.kms.url },
     'Bundoc is listening',
@@ -200,7 +201,7 @@ function connect(
 function divideWork(config: BundocConfig, clock: Clock, metrics: BundocMetrics) {
   const limit = processorLimit(config, clock);
   const memory = workingMemory(workingMemoryBytes(memoryLimit(), config.documentBytesMax), clock);
-  const places = roomForWork(clock);
+  const places = waitingWork(clock);
   const scheduler = new Scheduler({
     ...{ memory, places },
     onUsed: ({ subject, project }, us) => {

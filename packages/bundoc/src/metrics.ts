@@ -93,7 +93,7 @@ const STORAGE_TOTALS: ReadonlySet<StorageCount> = new Set<StorageCount>([
 export interface BundocMetrics extends ServiceMetrics {
   integrityError(): void;
   keyFetch(outcome: FetchOutcome): void;
-  /** Counts an unconfirmed mark of a project. */
+  /** Counts an unconfirmed marker of a project. */
   markSetAside(): void;
   /** Counts a request refused because its project has used up its processor time. */
   rateLimited(): void;

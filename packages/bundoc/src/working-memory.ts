@@ -37,7 +37,7 @@ export function workingMemory(capacity: number, clock: Clock): Share {
 const WORK_MAX = 1_024;
 
 /** Places for long work that waits for the processor. */
-export function roomForWork(clock: Clock): Share {
+export function waitingWork(clock: Clock): Share {
   return new Share({
     name: 'waiting_work',
     capacity: WORK_MAX,

@@ -127,7 +127,7 @@ describeWithPostgres('many projects of a node on PostgreSQL', () => {
     expect(await run()).toEqual(['bundoc-changed-states-1']);
   });
 
-  it('follow a definition that another node removes before anyone has looked', async () => {
+  it('follow a definition that another node removes before anyone has read it', async () => {
     await using node = newNode();
     await using other = newNode();
     await node.write('fast');

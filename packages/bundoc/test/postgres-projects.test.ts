@@ -208,7 +208,7 @@ describeWithPostgres('projects in PostgreSQL', () => {
     for (const node of [here, managed()])
       await expect(node.write('c')).rejects.toMatchObject({ code: 'project_deleting' });
     service.isRateLimited = false;
-    there.deletion.look();
+    there.deletion.requestCheck();
     await there.deletion.resume();
     await expect.poll(() => service.changes.at(-1)?.kind).toBe('removed');
     // Other nodes have it open with its key: each reports its deletion at once, and never a missing document.

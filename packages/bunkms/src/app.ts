@@ -21,12 +21,12 @@ import { kekProviderOf } from './vault/kek-provider.ts';
 import { type Unsealed, unseal } from './vault/unseal.ts';
 import { Vault } from './vault/vault.ts';
 
-/** What tests and `main.ts` put in the place of the real thing. */
+/** The parts that a caller may replace, as tests do. */
 export interface BunkmsDependencies {
   readonly clock?: Clock;
   readonly logger?: Logger;
   readonly metrics?: Metrics;
-  /** How often certificate files are looked at, milliseconds. */
+  /** Interval between checks of the certificate files, milliseconds. */
   readonly checkTlsEveryMs?: number;
   /** Longest time to receive a whole request, milliseconds. */
   readonly requestTimeoutMs?: number;
@@ -35,22 +35,22 @@ export interface BunkmsDependencies {
 }
 
 export interface RunningBunkms extends RunningService {
-  /** Where the API listener answers, without a slash at its end. */
+  /** The URL of the API listener, without a trailing slash. */
   readonly apiUrl: string;
   readonly internalUrl: string;
-  /** Ends running requests, then writes what audit records wait, then closes the store. Idempotent. */
+  /** Ends running requests, writes the waiting audit records, then closes the store. Idempotent. */
   close(): Promise<void>;
 }
 
-/** How often the minutes that are counted, and the keys that are kept, are looked at, milliseconds. */
+/** Interval between sweeps of counted minutes and of cached keys, milliseconds. */
 const SWEEP_MS = 5_000;
 
 /**
- * Starts the key service: composes it, opens its store, unseals it if the KEK fits, and listens. A KEK that
- * does not fit is no failure: the service starts sealed and says so.
+ * Starts the key service: composes it, opens its store, unseals it if the KEK fits, and listens. With another
+ * KEK, the service starts sealed and says so.
  *
- * @throws ConfigError for an unusable KEK ring or internal address, AppError when the store cannot be opened.
- * What was opened is closed again.
+ * @throws ConfigError for an unusable KEK ring or internal address, AppError when the store cannot be
+ *   opened. Everything that was opened is closed first.
  */
 export async function startBunkms(
   config: BunkmsConfig,
@@ -124,10 +124,7 @@ export async function startBunkms(
   return { apiUrl, internalUrl, drain, close };
 }
 
-/**
- * Ends the process in order, as an uncaught error does: anyone who runs it starts it again, and it begins
- * afresh.
- */
+/** Ends the process in order, as after an uncaught error, so that its supervisor restarts it. */
 function end(error: Error): void {
   setImmediate(() => {
     throw error;
@@ -167,7 +164,7 @@ function startRecorders(audit: AuditLog, clock: Clock, opened: AsyncDisposableSt
   return recorders;
 }
 
-/** Records wait in a file for the chain; the file is bounded for all callers. */
+/** Records wait in a file until the service is unsealed; its size is bounded for all callers together. */
 function sealedSink(refusals: SealedRefusals): RefusalSink {
   const write = refusals.record.bind(refusals);
   return { named: write, anonymous: (_network, record) => write(record) };

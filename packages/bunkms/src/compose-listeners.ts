@@ -2,7 +2,7 @@ import { isIPv6 } from 'node:net';
 import { CONSOLE_FOLDER } from '@bundoc/console/folder';
 import { readSite } from '@bundoc/shared/console/site';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
-import { Connections } from '@bundoc/shared/http/connection-limit';
+import { Connections, LISTEN_BACKLOG } from '@bundoc/shared/http/connection-limit';
 import { createHttpShares } from '@bundoc/shared/http/http-shares';
 import { boundedWarner } from '@bundoc/shared/runtime/bounded-warner';
 import type { Drain } from '@bundoc/shared/runtime/drain';
@@ -34,7 +34,7 @@ interface ListenerDeps extends ProblemDeps, Pick<ServiceDeps, 'config' | 'logger
   readonly requestTimeoutMs: number | undefined;
 }
 
-/** Both listeners, which do not listen yet. */
+/** Creates both listeners. They do not listen yet. */
 export async function createListeners(
   deps: ListenerDeps,
   opened: AsyncDisposableStack,
@@ -43,7 +43,7 @@ export async function createListeners(
   const { apiTls, internalTls, requestTimeoutMs } = deps;
   const gate = gateOf(services);
   const shares = createHttpShares(config.shares, clock);
-  // Of their own: strangers who fill the API listener must not keep Bundoc from its keys.
+  // Separate shares: strangers who fill the API listener must not block Bundoc's requests for keys.
   const { connectionsMax: max, connectionsOfAddressMax: ofAddressMax, isProxy } = config.shares;
   const internalConnections = new Connections({ prefix: 'internal ', clock, max, ofAddressMax, isProxy });
   for (const connections of [shares.connections, internalConnections])
@@ -83,13 +83,13 @@ interface ProblemDeps extends Pick<ServiceDeps, 'exports' | 'metrics' | 'clock'>
   readonly recorders: AuditRecorders | undefined;
 }
 
-/** What each listener does with a refusal that it answers. */
+/** How each listener records a refusal. */
 function problemHooks({ recorders, exports, metrics, clock }: ProblemDeps): {
   readonly onApiProblem: OnProblem;
   readonly onInternalProblem: OnProblem;
 } {
   const now = () => clock.now();
-  // A sealed service encrypts nothing: what is asked of it in vain stands in the log.
+  // A sealed service encrypts nothing, so its log is enough for these refusals.
   const onCryptoProblem = recorders === undefined ? () => undefined : cryptoAudit(recorders.crypto, now);
   const onExportProblem = exportAudit(exports);
   const onApiProblem: OnProblem = (request, error) => {
@@ -103,7 +103,7 @@ function problemHooks({ recorders, exports, metrics, clock }: ProblemDeps): {
   return { onApiProblem, onInternalProblem };
 }
 
-/** Lets only peers of the internal network in. */
+/** Admits only peers from the internal network. */
 export function guardInternal(
   internal: FastifyInstance,
   isPeer: (address: string) => boolean,
@@ -119,7 +119,7 @@ export function guardInternal(
   });
 }
 
-/** Two storages that want one key, or two copies of one storage: an operator has to look. */
+/** Refusals that need an operator: two storages request one key, or a storage has two copies. */
 function countHolderRefusal(metrics: Metrics, error: AppError): void {
   if (hasCode(error, 'key_held_elsewhere', 'storage_superseded'))
     metrics.holderRefusals.inc({ code: error.code });
@@ -132,14 +132,14 @@ function gateOf(services: Services | undefined): ServiceGate {
   };
 }
 
-/** @returns the URL, with the port that was really taken. */
+/** @returns the URL, with the actual port. */
 export async function listen(
   app: FastifyInstance,
   tls: ServerTls | undefined,
   host: string,
   port: number,
 ): Promise<string> {
-  await app.listen({ host, port });
+  await app.listen({ host, port, backlog: LISTEN_BACKLOG });
   const address = app.server.address();
   const taken = typeof address === 'object' && address !== null ? address.port : port;
   const scheme = tls === undefined ? 'http' : 'https';

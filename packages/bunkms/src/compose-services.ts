@@ -31,11 +31,11 @@ import type { Unsealed } from './vault/unseal.ts';
 import type { Vault } from './vault/vault.ts';
 
 const PRUNE_MS = 3_600_000;
-/** How often the ring, and what others made of the KEKs, are looked at, milliseconds. */
+/** Interval between checks of the KEK ring and of changes of the KEKs by other processes, milliseconds. */
 const KEK_UPKEEP_MS = 5_000;
-/** How often keys are looked for whose deletion or rotation is due, milliseconds. */
+/** Interval between sweeps for keys whose deletion or rotation is due, milliseconds. */
 const KEY_SWEEP_MS = 15_000;
-/** How often the minutes that are counted, and the keys that are kept, are looked at, milliseconds. */
+/** Interval between sweeps of counted minutes and of cached keys, milliseconds. */
 const SWEEP_MS = 5_000;
 
 export interface ServiceDeps {
@@ -43,7 +43,7 @@ export interface ServiceDeps {
   readonly state: Unsealed;
   readonly vault: Vault;
   readonly provider: KekProvider;
-  /** The provider's, from before the ring was loaded. */
+  /** The stamp of the provider from before the ring was loaded. */
   readonly stamp: string;
   readonly store: KmsStore;
   readonly audit: AuditLog;
@@ -54,7 +54,7 @@ export interface ServiceDeps {
   readonly metrics: Metrics;
 }
 
-/** What an unsealed service does. */
+/** The services of an unsealed BunKMS. */
 export function createServices({
   config,
   state,
@@ -100,7 +100,7 @@ function startKeySweep(sweep: KeySweep, opened: AsyncDisposableStack): void {
 
 type UpkeepDeps = Pick<ServiceDeps, 'config' | 'vault' | 'store' | 'clock' | 'logger' | 'metrics'>;
 
-/** Begins what an unsealed service does by itself, until it closes. */
+/** Starts the periodic work of an unsealed service, until it closes. */
 export async function startUpkeep(
   services: Services,
   { config, vault, store, clock, logger, metrics }: UpkeepDeps,
@@ -122,7 +122,7 @@ async function startKekUpkeep(
   logger: Logger,
   opened: AsyncDisposableStack,
 ): Promise<void> {
-  await upkeep.look().catch((error: unknown) => {
+  await upkeep.poll().catch((error: unknown) => {
     logger.warn({ err: error }, 'failed to record the KEKs of the ring; trying again');
   });
   const timer = every(KEK_UPKEEP_MS, () => void upkeep.run());

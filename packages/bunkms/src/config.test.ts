@@ -1,11 +1,11 @@
 import { defaultRoomBytes } from '@bundoc/shared/http/http-shares';
 import { ConfigError } from '@bundoc/shared/runtime/config';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { readConfig } from './config.ts';
 
 const KEK = 'aa'.repeat(32);
 
-test('has the documented defaults', () => {
+it('has the documented defaults', () => {
   expect(readConfig({ BUNKMS_KEK: KEK })).toEqual({
     host: '127.0.0.1',
     port: 8081,
@@ -38,21 +38,21 @@ test('has the documented defaults', () => {
   });
 });
 
-test('treats an empty variable as absent', () => {
+it('treats an empty variable as absent', () => {
   expect(readConfig({ BUNKMS_KEK: '', BUNKMS_KEK_FILE: '/k', BUNKMS_PORT: '' })).toMatchObject({
     port: 8081,
     kek: { kind: 'file', path: '/k' },
   });
 });
 
-test.each([
+it.each([
   ['stdout', { kind: 'stdout' }],
   ['file:/var/log/audit.ndjson', { kind: 'file', path: '/var/log/audit.ndjson' }],
 ])('reads the target of the audit copy: %s', (text, auditShip) => {
   expect(readConfig({ BUNKMS_KEK: KEK, BUNKMS_AUDIT_SHIP: text })).toMatchObject({ auditShip });
 });
 
-test('lists all faults at once, and quotes no value', () => {
+it('lists all faults at once, and quotes no value', () => {
   const faulty = () =>
     readConfig({
       BUNKMS_PORT: '99999',
@@ -77,7 +77,7 @@ test('lists all faults at once, and quotes no value', () => {
   for (const value of ['99999', '80a', 'secret', 'loud']) expect(faulty).not.toThrow(value);
 });
 
-test.each([
+it.each([
   ['BUNKMS_BODY_BYTES', 1_048_576, 1_099_511_627_776],
   ['BUNKMS_ANSWER_BYTES', 1_048_576, 1_099_511_627_776],
   ['BUNKMS_CONNECTIONS', 16, 1_000_000],
@@ -89,21 +89,21 @@ test.each([
     );
 });
 
-test('names BUNKMS_TRUSTED_PROXIES and its format when a value is neither an address nor a subnet', () => {
+it('names BUNKMS_TRUSTED_PROXIES and its format when a value is neither an address nor a subnet', () => {
   for (const value of ['proxy', '10.0.0.0/33', '::1/129'])
     expect(() => readConfig({ BUNKMS_KEK: KEK, BUNKMS_TRUSTED_PROXIES: value })).toThrow(
       /^ *BUNKMS_TRUSTED_PROXIES\S*: must be IP addresses or subnets/m,
     );
 });
 
-test.each([
+it.each([
   ['neither', {}],
   ['both', { BUNKMS_KEK: KEK, BUNKMS_KEK_FILE: '/k' }],
 ])('requires exactly one source of the KEK, not %s', (_which, environment) => {
   expect(() => readConfig(environment)).toThrow(/either BUNKMS_KEK_FILE or BUNKMS_KEK/);
 });
 
-test('refuses one host and port for both listeners, and allows port 0 for both', () => {
+it('refuses one host and port for both listeners, and allows port 0 for both', () => {
   expect(() => readConfig({ BUNKMS_KEK: KEK, BUNKMS_PORT: '8082' })).toThrow(/same host and port/);
   expect(readConfig({ BUNKMS_KEK: KEK, BUNKMS_PORT: '0', BUNKMS_INTERNAL_PORT: '0' })).toMatchObject({
     port: 0,
@@ -119,7 +119,7 @@ const INTERNAL_TLS = {
   BUNKMS_INTERNAL_CLIENT_CA_FILE: '/a',
 };
 
-test('accepts TLS files for either listener', () => {
+it('accepts TLS files for either listener', () => {
   expect(
     readConfig({
       ...{ BUNKMS_KEK: KEK, BUNKMS_TLS_CERT_FILE: '/c', BUNKMS_TLS_KEY_FILE: '/k', ...INTERNAL_TLS },
@@ -132,7 +132,7 @@ test('accepts TLS files for either listener', () => {
   });
 });
 
-test('refuses an incomplete set of TLS files, and names each missing one', () => {
+it('refuses an incomplete set of TLS files, and names each missing one', () => {
   const faulty = () =>
     readConfig({
       BUNKMS_KEK: KEK,
@@ -157,14 +157,14 @@ describe('a store in PostgreSQL', () => {
   const storageOf = (BUNKMS_STORAGE: string, more = {}) =>
     readConfig({ BUNKMS_KEK: KEK, BUNKMS_STORAGE, ...more }).storage;
 
-  test('in SQLite gets its deadline from a variable', () => {
+  it('in SQLite gets its deadline from a variable', () => {
     expect(storageOf('sqlite', { BUNKMS_SQLITE_DEADLINE_MS: '7000' })).toEqual({
       kind: 'sqlite',
       deadlineMs: 7_000,
     });
   });
 
-  test('is named by a URL', () => {
+  it('is named by a URL', () => {
     expect(storageOf('postgres://kms:p%40ss@db.example/keys')).toEqual({
       kind: 'postgres',
       settings: {
@@ -191,7 +191,7 @@ describe('a store in PostgreSQL', () => {
     });
   });
 
-  test('gets its limits and files from variables', () => {
+  it('gets its limits and files from variables', () => {
     const more = {
       BUNKMS_POSTGRES_PASSWORD_FILE: '/run/secrets/pg',
       BUNKMS_POSTGRES_CA_FILE: '/etc/pg-ca.pem',
@@ -216,13 +216,13 @@ describe('a store in PostgreSQL', () => {
     });
   });
 
-  test('refuses renamed variables, and names the new ones', () => {
+  it('refuses renamed variables, and names the new ones', () => {
     expect(() => storageOf('sqlite', { BUNKMS_POSTGRES_POOL_MAX: '5' })).toThrow(
       'BUNKMS_POSTGRES_POOL_MAX: is now BUNKMS_POSTGRES_CONNECTIONS',
     );
   });
 
-  test.each([
+  it.each([
     'postgres://',
     'postgres:secret',
     'postgres://secret@/keys',

@@ -1,7 +1,7 @@
 import { mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, expect, it } from 'vitest';
 import { verifyChain } from '../src/records/chain.ts';
 import { bunkms } from './support/command.ts';
 import { call } from './support/http.ts';
@@ -36,7 +36,7 @@ function parsed(text: string): AuditRecord[] {
 const headOf = async ({ apiUrl }: Server, token: string): Promise<number> =>
   (await call(apiUrl, '/v1/audit/head', { token })).json().seq;
 
-test('after kill -9 during exports the copy contains every record of the chain, in order', async () => {
+it('after kill -9 during exports the copy contains every record of the chain, in order', async () => {
   const token = await issueToken();
   const path = join(environment.BUNKMS_DATA_DIR, 'copy.ndjson');
   const start = () => startServer({ ...environment, BUNKMS_AUDIT_SHIP: `file:${path}` });
@@ -65,7 +65,7 @@ test('after kill -9 during exports the copy contains every record of the chain, 
   expect(records.length).toBeGreaterThan(900);
 });
 
-test('standard output gets both the chain and the log', async () => {
+it('standard output gets both the chain and the log', async () => {
   const token = await issueToken();
   await using server = await startServer({ ...environment, BUNKMS_AUDIT_SHIP: 'stdout' });
   const head = await headOf(server, token);
@@ -73,7 +73,7 @@ test('standard output gets both the chain and the log', async () => {
   expect(server.log).toContain('"msg":"listening"');
 });
 
-test('a target that cannot be written is logged, and releases of keys continue', async () => {
+it('a target that cannot be written is logged, and releases of keys continue', async () => {
   const path = join(environment.BUNKMS_DATA_DIR, 'copy.ndjson');
   mkdirSync(path);
   await using kms = await startKms({

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Caller, makeCallers } from './support/callers.ts';
 import { startKms, type TestKms } from './support/kms.ts';
 import { BOTH, type Need, ROUTES } from './support/routes.ts';
@@ -26,7 +26,7 @@ describe('authorisation', () => {
   });
   afterAll(() => kms[Symbol.asyncDispose]());
 
-  test('covers every route of both listeners', async () => {
+  it('covers every route of both listeners', async () => {
     const { createApiListener, createInternalListener } = await import('../src/http/listener.ts');
     const { createMetrics } = await import('../src/metrics.ts');
     const { createLogger } = await import('@bundoc/shared/runtime/logger');
@@ -64,7 +64,7 @@ describe('authorisation', () => {
     }
   });
 
-  test('covers every method of every route: all others are 405 and name the existing ones', async () => {
+  it('covers every method of every route: all others are 405 and name the existing ones', async () => {
     for (const listener of BOTH)
       for (const url of new Set(ROUTES.map((route) => route.url))) {
         const routes = ROUTES.filter((route) => route.url === url && route.listeners.includes(listener));
@@ -83,7 +83,7 @@ describe('authorisation', () => {
       }
   });
 
-  test.each(ROUTES.flatMap((route) => route.listeners.map((listener) => ({ listener, ...route }))))(
+  it.each(ROUTES.flatMap((route) => route.listeners.map((listener) => ({ listener, ...route }))))(
     '$listener $method $path answers each kind of caller as in the table',
     async (route) => {
       const need = route.listener === 'internal' ? (route.onInternal ?? route.need) : route.need;
@@ -105,7 +105,7 @@ describe('authorisation', () => {
     },
   );
 
-  test('gives all callers without a valid token the same refusal', async () => {
+  it('gives all callers without a valid token the same refusal', async () => {
     const bodies = new Set<string>();
     for (const caller of callers.filter(({ token }) => token === undefined)) {
       const headers: Record<string, string> =
@@ -120,7 +120,7 @@ describe('authorisation', () => {
     expect(bodies.size).toBe(1);
   });
 
-  test('does not reveal whether a key exists to unauthorized callers', async () => {
+  it('does not reveal whether a key exists to unauthorized callers', async () => {
     const { token } = await kms.issue({
       scope: [
         'kms:read_key',
@@ -155,7 +155,7 @@ describe('authorisation', () => {
       expect((await kms.api('/v1/keys', { token, body: { name, type: 'aes-256' } })).status).toBe(403);
   });
 
-  test('lists only keys that the token is for', async () => {
+  it('lists only keys that the token is for', async () => {
     const full = await kms.fullToken();
     await kms.api('/v1/keys', { token: full, body: { name: 'other', type: 'aes-256' } });
     const { token } = await kms.issue({ scope: ['kms:read_key'], keys: ['*-dek'] });
@@ -163,7 +163,7 @@ describe('authorisation', () => {
     expect(keys.map((key: { name: string }) => key.name)).toEqual(['known-dek']);
   });
 
-  test('has no export on the API listener, whatever the token', async () => {
+  it('has no export on the API listener, whatever the token', async () => {
     const token = await kms.fullToken();
     for (const path of ['/v1/export/known-dek', '/v1/%65xport/known-dek', '/v1/export', '/v1/export/'])
       expect((await kms.api(path, { token })).json()).toMatchObject({ status: 404, code: 'not_found' });

@@ -1,5 +1,5 @@
 import { problemSchema } from '@bundoc/shared/contract/problem';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Answer } from './support/http.ts';
 import { startKms, type TestKms } from './support/kms.ts';
 
@@ -26,7 +26,7 @@ describe('bad input', () => {
     expect(await kms.store.counts()).toEqual(before);
   }
 
-  test.each<[what: string, body: string | Buffer, status: number, code: string]>([
+  it.each<[what: string, body: string | Buffer, status: number, code: string]>([
     ['nothing', '', 400, 'invalid_json'],
     ['half of a text', '{"name":', 400, 'invalid_json'],
     ['an array', `[${KEY}]`, 400, 'invalid_json'],
@@ -69,7 +69,7 @@ describe('bad input', () => {
     await expectRefusal(() => kms.api('/v1/keys', { method: 'POST', token, body }), status, code);
   });
 
-  test('a refusal names each fault by its place, and quotes no value', async () => {
+  it('a refusal names each fault by its place, and quotes no value', async () => {
     const answer = await kms.api('/v1/keys', {
       token,
       body: { name: 'VALUE', type: 'VALUE', extra: 'VALUE' },
@@ -83,7 +83,7 @@ describe('bad input', () => {
     expect(answer.text).not.toContain('VALUE');
   });
 
-  test.each([
+  it.each([
     ['text/plain', {}],
     ['application/x-www-form-urlencoded', {}],
     ['application/json+x', {}],
@@ -117,7 +117,7 @@ describe('bad input', () => {
     'a*',
     'a'.repeat(129),
   ];
-  test.each(NAMES)('the key name %s in a path is refused', async (name) => {
+  it.each(NAMES)('the key name %s in a path is refused', async (name) => {
     await expectRefusal(() => kms.api(`/v1/keys/${name}`, { token }), 400, 'invalid_request');
     await expectRefusal(() => kms.internal(`/v1/export/${name}`, { token }), 400, 'invalid_request');
     for (const operation of ['encrypt', 'decrypt', 'rewrap'])
@@ -133,19 +133,19 @@ describe('bad input', () => {
     );
   });
 
-  test.each(NAMES)('the key name %s in a body is refused', async (name) => {
+  it.each(NAMES)('the key name %s in a body is refused', async (name) => {
     const body = { name: decodeURIComponent(name), type: 'aes-256' };
     await expectRefusal(() => kms.api('/v1/keys', { token, body }), 400, 'invalid_request');
   });
 
-  test('key names of 1 and of 128 characters are accepted', async () => {
+  it('key names of 1 and of 128 characters are accepted', async () => {
     for (const name of ['a', `0${'._-'.repeat(42)}z`]) {
       expect((await kms.api('/v1/keys', { token, body: { name, type: 'aes-256' } })).status).toBe(201);
       expect((await kms.internal(`/v1/export/${name}`, { token })).status).toBe(200);
     }
   });
 
-  test.each([
+  it.each([
     ['/v1/keys/a/b', 404, 'not_found'],
     ['/v1/keys/', 400, 'invalid_request'],
     ['/v1/export/', 400, 'invalid_request'],
@@ -157,7 +157,7 @@ describe('bad input', () => {
     await expectRefusal(() => kms.internal(path, { token }), status, code);
   });
 
-  test.each([
+  it.each([
     '/v1/keys?limit=0',
     '/v1/keys?limit=501',
     '/v1/keys?limit=1e2',
@@ -190,7 +190,7 @@ describe('bad input', () => {
     await expectRefusal(() => kms.internal(path, { token }), 400, 'invalid_request');
   });
 
-  test.each<[string, object]>([
+  it.each<[string, object]>([
     ['no scope', { sub: 'x', typ: 'client', scope: [] }],
     ['an unknown scope', { sub: 'x', typ: 'client', scope: ['kms:everything'] }],
     ['scopes of both services', { sub: 'x', typ: 'service', scope: ['kms:read_key', 'docs:read'] }],
@@ -207,7 +207,7 @@ describe('bad input', () => {
     await expectRefusal(() => kms.api('/v1/tokens', { token, body }), 400, 'invalid_request');
   });
 
-  test.each([
+  it.each([
     '0',
     '-1',
     '+1',
@@ -243,7 +243,7 @@ describe('bad input', () => {
     expect((await kms.store.findKey('versions-dek', 'current'))?.record?.version).toBe(1);
   });
 
-  test.each<[string, string]>([
+  it.each<[string, string]>([
     ['no base64', '{"plaintext_b64":"?"}'],
     ['base64url', '{"plaintext_b64":"-_-_"}'],
     ['base64 without padding', '{"plaintext_b64":"AA"}'],
@@ -262,7 +262,7 @@ describe('bad input', () => {
     await expectRefusal(() => kms.api('/v1/encrypt/crypto-dek', { token, body }), 400, 'invalid_request');
   });
 
-  test('an encryption with a query, or with a body that is not a JSON object, is refused', async () => {
+  it('an encryption with a query, or with a body that is not a JSON object, is refused', async () => {
     const body = '{"plaintext_b64":""}';
     await expectRefusal(
       () => kms.api('/v1/encrypt/x-dek?version=1', { token, body }),
@@ -277,7 +277,7 @@ describe('bad input', () => {
       );
   });
 
-  test.each<[string, string, object | string | undefined, string]>([
+  it.each<[string, string, object | string | undefined, string]>([
     ['of KEKs with a KEK', '/v1/kek/rotate', { kek: 'ab'.repeat(32) }, 'invalid_request'],
     ['of KEKs with no id', '/v1/kek/rotate', { kek_id: 'current' }, 'invalid_request'],
     ['of KEKs with a list', '/v1/kek/rotate', '[]', 'invalid_json'],
@@ -298,7 +298,7 @@ describe('bad input', () => {
     await expectRefusal(() => kms.api(path, call), 400, code);
   });
 
-  test('a rotation with a body, or with the query of an export, is refused', async () => {
+  it('a rotation with a body, or with the query of an export, is refused', async () => {
     await kms.api('/v1/keys', { token, body: { name: 'body-dek', type: 'aes-256' } });
     const rotate = (query: string, body?: object) =>
       kms.api(`/v1/keys/body-dek/rotate${query}`, { method: 'POST', token, ...(body && { body }) });
@@ -313,7 +313,7 @@ describe('bad input', () => {
     expect((await kms.store.findKey('body-dek', 'current'))?.record?.version).toBe(1);
   });
 
-  test('a renewal with a body, and a revocation of an invalid token id, are refused', async () => {
+  it('a renewal with a body, and a revocation of an invalid token id, are refused', async () => {
     await expectRefusal(
       () => kms.api('/v1/tokens/renew', { token, body: { ttl_s: 1 } }),
       400,
@@ -322,7 +322,7 @@ describe('bad input', () => {
     await expectRefusal(() => kms.api('/v1/tokens/abc', { method: 'DELETE', token }), 400, 'invalid_request');
   });
 
-  test('an unauthorized caller is refused before the body is read', async () => {
+  it('an unauthorized caller is refused before the body is read', async () => {
     for (const body of ['{', `{"name":"${'a'.repeat(60_000)}`]) {
       await expectRefusal(() => kms.api('/v1/keys', { body }), 401, 'unauthenticated');
       const { token: reader } = await kms.issue({ scope: ['kms:read_key'], keys: ['*'] });

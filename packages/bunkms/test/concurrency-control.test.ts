@@ -3,7 +3,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { IDEMPOTENCY_MS } from '@bundoc/shared/contract/keys';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { Answer } from './support/http.ts';
 import { startKms, type TestKms } from './support/kms.ts';
 import { infoIn, KeyCalls } from './support/lifecycle.ts';
@@ -39,7 +39,7 @@ describe('If-Match', () => {
     await keys.make(NAME, 'enabled');
   });
 
-  test.each(CHANGES)(
+  it.each(CHANGES)(
     'lets %s take effect only on the state that its caller saw',
     async (_what, change, prepare) => {
       await prepare?.();
@@ -63,12 +63,12 @@ describe('If-Match', () => {
     },
   );
 
-  test.each(CHANGES)('of "*" lets %s take effect on any state of a key', async (_what, change, prepare) => {
+  it.each(CHANGES)('of "*" lets %s take effect on any state of a key', async (_what, change, prepare) => {
     await prepare?.();
     expect((await change({ 'if-match': '*' })).status).toBeLessThan(300);
   });
 
-  test.each(['', 'x', '"a" "b"', '"a', Array.from({ length: 33 }, () => '"a"').join()])(
+  it.each(['', 'x', '"a" "b"', '"a', Array.from({ length: 33 }, () => '"a"').join()])(
     'of %j is refused as invalid',
     async (value) => {
       const answer = await keys.post(NAME, 'disable', { 'if-match': value });
@@ -76,7 +76,7 @@ describe('If-Match', () => {
     },
   );
 
-  test('lets one of many callers that saw the same state change it', async () => {
+  it('lets one of many callers that saw the same state change it', async () => {
     const seen = etagOf(await keys.read(NAME));
     const answers = await Promise.all(
       Array.from({ length: 20 }, (_, index) =>
@@ -93,7 +93,7 @@ describe('an Idempotency-Key', () => {
     as.create(name, more, { 'idempotency-key': idempotencyKey });
   const creations = async () => (await kms.records()).filter(({ action }) => action === 'key.create');
 
-  test('creates one key from many concurrent requests through two services, and gives all the same answer', async () => {
+  it('creates one key from many concurrent requests through two services, and gives all the same answer', async () => {
     await using other = await startKms({ dataDir: kms.dataDir, kek: kms.kek, clock });
     const otherKeys = await KeyCalls.of(other);
     const answers = await Promise.all(
@@ -107,7 +107,7 @@ describe('an Idempotency-Key', () => {
     expect(await creations()).toHaveLength(1);
   });
 
-  test('repeats the first answer for a day, even after changes of the key and a restart', async () => {
+  it('repeats the first answer for a day, even after changes of the key and a restart', async () => {
     const wanted = { exportable: false, rotate_after_days: 30 };
     const first = await create('k', wanted);
     await keys.post(NAME, 'rotate');
@@ -124,7 +124,7 @@ describe('an Idempotency-Key', () => {
     expect((await create('k', wanted, 'b-dek', fresh)).status).toBe(201);
   });
 
-  test('stands for one request: another one with it is refused and creates nothing', async () => {
+  it('stands for one request: another one with it is refused and creates nothing', async () => {
     infoIn(await create('k'));
     for (const answer of [
       await create('k', { exportable: false }),
@@ -137,13 +137,13 @@ describe('an Idempotency-Key', () => {
     expect(await creations()).toHaveLength(1);
   });
 
-  test('on two concurrent requests creates one key', async () => {
+  it('on two concurrent requests creates one key', async () => {
     const answers = await Promise.all(['a-dek', 'b-dek', 'c-dek'].map((name) => create('k', {}, name)));
     expect(answers.map(({ status }) => status).sort()).toEqual([201, 422, 422]);
     expect(await creations()).toHaveLength(1);
   });
 
-  test('is separate for each subject, and without it a name can be created once', async () => {
+  it('is separate for each subject, and without it a name can be created once', async () => {
     infoIn(await create('k'));
     const { token } = await kms.issue({ sub: 'somebody', scope: ['kms:create_key'], keys: ['*'] });
     const headers = { 'idempotency-key': 'k' };
@@ -155,13 +155,13 @@ describe('an Idempotency-Key', () => {
     expect((await keys.create(NAME)).json()).toMatchObject({ code: 'key_exists' });
   });
 
-  test.each(['', ' ', 'a b', 'é', 'x'.repeat(256)])('of %j is refused as invalid', async (value) => {
+  it.each(['', ' ', 'a b', 'é', 'x'.repeat(256)])('of %j is refused as invalid', async (value) => {
     const answer = await create(value);
     expect(answer.json()).toMatchObject({ status: 400, errors: [{ path: 'headers.idempotency-key' }] });
     expect(await creations()).toHaveLength(0);
   });
 
-  test('is not stored, and neither is its plain hash', async () => {
+  it('is not stored, and neither is its plain hash', async () => {
     infoIn(await create('a-telling-idempotency-key'));
     const hash = createHash('sha256').update('a-telling-idempotency-key').digest('hex');
     for (const file of readdirSync(kms.dataDir)) {

@@ -1,9 +1,9 @@
 import { once } from 'node:events';
 import { connect } from 'node:net';
-import { expect, test } from 'vitest';
+import { expect, it } from 'vitest';
 import { startKms } from './support/kms.ts';
 
-test('strangers who use all connections of the API listener do not affect the internal listener', async () => {
+it('strangers who use all connections of the API listener do not affect the internal listener', async () => {
   const room = { bodyBytes: 33_554_432, answerBytes: 33_554_432 };
   const shares = { ...room, connectionsMax: 16, connectionsOfAddressMax: 16, isProxy: undefined };
   await using kms = await startKms({ config: { shares } });

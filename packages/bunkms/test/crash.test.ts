@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { type AuditRecord, auditPageSchema } from '@bundoc/shared/contract/audit';
 import { kekVerificationSchema } from '@bundoc/shared/contract/kek';
 import { type ExportedKey, exportedKeySchema } from '@bundoc/shared/contract/keys';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, expect, it } from 'vitest';
 import { parseKekRing } from '../src/vault/kek-provider.ts';
 import { Vault } from '../src/vault/vault.ts';
 import { bunkms } from './support/command.ts';
@@ -19,7 +19,7 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(environment.BUNKMS_DATA_DIR, { recursive: true }));
 
-test('after kill -9 during exports the chain is intact and has the record of every released key', async () => {
+it('after kill -9 during exports the chain is intact and has the record of every released key', async () => {
   expect((await bunkms(environment, 'init')).code).toBe(0);
   const issue = ['token', 'issue', '--typ', 'service', '--sub', 'x', '--keys', '*'];
   const scopes = ['--scope', 'kms:create_key kms:export_key kms:audit'];
@@ -68,7 +68,7 @@ test('after kill -9 during exports the chain is intact and has the record of eve
     expect((await call(server.internalUrl, `/v1/export/${name}`, { token })).status).toBe(200);
 });
 
-test('after kill -9 during destructions each key is intact or destroyed, and no byte of a destroyed one is left', async () => {
+it('after kill -9 during destructions each key is intact or destroyed, and no byte of a destroyed one is left', async () => {
   expect((await bunkms(environment, 'init')).code).toBe(0);
   const issue = ['token', 'issue', '--typ', 'service', '--sub', 'x', '--keys', '*'];
   const scopes = ['--scope', 'kms:create_key kms:export_key kms:destroy_key kms:read_key'];
@@ -119,7 +119,7 @@ test('after kill -9 during destructions each key is intact or destroyed, and no 
   expect((await bunkms(environment, 'audit', 'verify')).code).toBe(0);
 });
 
-test('after kill -9 during rotations of the KEK every key opens, and the next start finishes the rotation', async () => {
+it('after kill -9 during rotations of the KEK every key opens, and the next start finishes the rotation', async () => {
   const dataDir = environment.BUNKMS_DATA_DIR;
   const ring = join(dataDir, 'ring');
   const keks = [newKek()];

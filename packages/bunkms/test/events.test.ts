@@ -3,7 +3,7 @@ import { rmSync } from 'node:fs';
 import { createServer, request, type Server } from 'node:http';
 import { EventStream } from '@bundoc/shared/http/event-stream';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { revocationDraft } from '../src/records/token-record.ts';
 import { type OpenedStream, openEvents } from './support/events.ts';
 import { FaultyStore } from './support/faulty-store.ts';
@@ -23,7 +23,7 @@ describe('the event stream', () => {
   const create = (name: string) => kms.api('/v1/keys', { token: admin, body: { name, type: 'aes-256' } });
   const rotate = (name: string) => kms.api(`/v1/keys/${name}/rotate`, { method: 'POST', token: admin });
   /** The events except heartbeats, once there are `count` of them. */
-  const told = async (stream: OpenedStream, count: number) => {
+  const received = async (stream: OpenedStream, count: number) => {
     const events = () => stream.seen.filter(({ type }) => type !== 'heartbeat');
     await expect.poll(() => events().length).toBe(count);
     return events();
@@ -49,10 +49,10 @@ describe('the event stream', () => {
     rmSync(installation.dataDir, { recursive: true });
   });
 
-  test('begins with a reset, and has the events of the keys that the token is for', async () => {
+  it('begins with a reset, and has the events of the keys that the token is for', async () => {
     using stream = await begun((await service(['*-dek'])).token);
     for (const name of ['a-dek', 'other', 'b-dek']) await rotate(name);
-    const [reset, ...events] = await told(stream, 3);
+    const [reset, ...events] = await received(stream, 3);
     expect(reset).toEqual({ id: undefined, type: 'reset', data: {} });
     expect(events).toEqual([
       { id: expect.any(String), type: 'key.rotate', data: { name: 'a-dek', version: 2 } },
@@ -64,7 +64,7 @@ describe('the event stream', () => {
     expect(events[0]?.id).toBe(`${rotated?.seq}:${rotated?.hash}`);
   });
 
-  test('has an event for every change in the chain, and none for refusals', async () => {
+  it('has an event for every change in the chain, and none for refusals', async () => {
     using stream = await begun((await service()).token);
     const types = [
       'rotate',
@@ -89,33 +89,33 @@ describe('the event stream', () => {
       record('key.read'),
       ...[...types, 'update'].map((type) => record(`key.${type}`)),
     ]);
-    const [, ...events] = await told(stream, 9);
+    const [, ...events] = await received(stream, 9);
     expect(events.map(({ type }) => type)).toEqual([...types, 'update'].map((type) => `key.${type}`));
   });
 
-  test('has revoked tokens: earlier ones at the start, later ones at once', async () => {
+  it('has revoked tokens: earlier ones at the start, later ones at once', async () => {
     const [old, expired, late] = [await service(), await service(['*'], 60), await service()];
     for (const { jti } of [old, expired])
       await kms.api(`/v1/tokens/${jti}`, { method: 'DELETE', token: admin });
     clock.advance(61_000);
     using stream = await begun((await service()).token);
-    expect((await told(stream, 2))[1]).toEqual({
+    expect((await received(stream, 2))[1]).toEqual({
       id: undefined,
       type: 'token.revoke',
       data: { jti: old.jti, family: old.family, expires_at: old.expires_at },
     });
     await kms.api(`/v1/tokens/${late.jti}`, { method: 'DELETE', token: admin });
-    expect((await told(stream, 3))[2]).toMatchObject({
+    expect((await received(stream, 3))[2]).toMatchObject({
       id: expect.any(String),
       data: { jti: late.jti, family: late.family, expires_at: late.expires_at },
     });
   });
 
-  test('resumes where it was cut off, across a restart, without gaps or duplicates', async () => {
+  it('resumes where it was cut off, across a restart, without gaps or duplicates', async () => {
     const { token } = await service(['*-dek']);
     const first = await begun(token);
     await rotate('a-dek');
-    await told(first, 2);
+    await received(first, 2);
     const id = lastId(first);
     first[Symbol.dispose]();
     await rotate('b-dek');
@@ -126,14 +126,14 @@ describe('the event stream', () => {
     await rotate('a-dek');
     using second = await begun(token, id);
     await rotate('b-dek');
-    expect((await told(second, 3)).map(({ type, data }) => [type, data.name, data.version])).toEqual([
+    expect((await received(second, 3)).map(({ type, data }) => [type, data.name, data.version])).toEqual([
       ['key.rotate', 'b-dek', 2],
       ['key.rotate', 'a-dek', 3],
       ['key.rotate', 'b-dek', 3],
     ]);
   });
 
-  test.each([
+  it.each([
     ['none', () => ''],
     ['no place', () => 'x'],
     ['of the future', (id: string) => id.replace(/^\d+/, '999999')],
@@ -149,7 +149,7 @@ describe('the event stream', () => {
     expect(new Set(same.seen.map(({ type }) => type))).toEqual(new Set(['heartbeat']));
   });
 
-  test('begins again for a place that is too old', async () => {
+  it('begins again for a place that is too old', async () => {
     const { token } = await service();
     const first = await begun(token);
     const id = lastId(first);
@@ -161,7 +161,7 @@ describe('the event stream', () => {
     expect(again.seen[0]?.type).toBe('reset');
   });
 
-  test('ends when its token is revoked, and when it expires', async () => {
+  it('ends when its token is revoked, and when it expires', async () => {
     const [revoked, short] = [await service(), await service(['*'], 60)];
     using first = await begun(revoked.token);
     using second = await begun(short.token);
@@ -173,7 +173,7 @@ describe('the event stream', () => {
     expect((await open(revoked.token)).status).toBe(401);
   });
 
-  test('ends for a token that was revoked while the stream was being opened', async () => {
+  it('ends for a token that was revoked while the stream was being opened', async () => {
     const issued = await service();
     const { token } = issued;
     faulty.replaced.auditHead = async (real) => {
@@ -184,7 +184,7 @@ describe('the event stream', () => {
     await expect.poll(() => stream.isEnded).toBe(true);
   });
 
-  test('is recorded, and is not opened when that fails', async () => {
+  it('is recorded, and is not opened when that fails', async () => {
     const { token, jti } = await service();
     using _stream = await begun(token);
     expect((await kms.records()).at(-1)).toMatchObject({ action: 'events.open', actor: 'bundoc', jti });
@@ -192,7 +192,7 @@ describe('the event stream', () => {
     expect((await open(token)).status).toBe(503);
   });
 
-  test('is opened a limited number of times for one token, and again when others end', async () => {
+  it('is opened a limited number of times for one token, and again when others end', async () => {
     const { token } = await service();
     const streams: OpenedStream[] = [];
     for (let n = 0; n < 16; n++) streams.push(await open(token));
@@ -202,7 +202,7 @@ describe('the event stream', () => {
     await expect.poll(async () => (await open(token)).status).toBe(200);
   });
 
-  test('is silent while the chain cannot be read, so that it counts as dead, and then continues', async () => {
+  it('is silent while the chain cannot be read, so that it counts as dead, and then continues', async () => {
     using stream = await begun((await service()).token);
     const beats = () => stream.seen.filter(({ type }) => type === 'heartbeat').length;
     let looks = 0;
@@ -215,12 +215,12 @@ describe('the event stream', () => {
     await expect.poll(() => looks).toBeGreaterThan(2);
     expect(beats()).toBe(1);
     delete faulty.replaced.listAudit;
-    await told(stream, 2);
+    await received(stream, 2);
     await expect.poll(beats).toBe(2);
     expect(kms.logs.filter((line) => line.includes('events are delayed'))).toHaveLength(1);
   });
 
-  test('does not delay the stop of the service', async () => {
+  it('does not delay the stop of the service', async () => {
     using stream = await begun((await service()).token);
     // No timeout that it might wait for fires.
     vi.useFakeTimers({ toFake: ['setTimeout'] });
@@ -240,7 +240,7 @@ describe('a reader that does not read', () => {
     server.close();
   });
 
-  test('is cut off, and its events are not buffered', async () => {
+  it('is cut off, and its events are not buffered', async () => {
     const opened = Promise.withResolvers<EventStream>();
     server = createServer((_request, response) => opened.resolve(new EventStream(response)));
     server.listen(0, '127.0.0.1');

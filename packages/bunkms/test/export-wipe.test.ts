@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { rmSync } from 'node:fs';
 import { connect } from 'node:net';
-import { expect, test, vi } from 'vitest';
+import { expect, it, vi } from 'vitest';
 import { call } from './support/http.ts';
 import { newDataDir, newKek, startKms } from './support/kms.ts';
 import { startServer } from './support/process.ts';
@@ -22,7 +22,7 @@ vi.mock(import('@bundoc/shared/crypto/exported-key'), async (original) => {
 
 const isWiped = (bytes: Uint8Array) => bytes.every((byte) => byte === 0);
 
-test('the buffers of an exported key are wiped once the answer is written, and when the client has disconnected', async () => {
+it('the buffers of an exported key are wiped once the answer is written, and when the client has disconnected', async () => {
   await using kms = await startKms();
   const token = await kms.fullToken();
   await kms.api('/v1/keys', { token, body: { name: 'p-dek', type: 'aes-256' } });
@@ -40,7 +40,7 @@ test('the buffers of an exported key are wiped once the answer is written, and w
   await expect.poll(() => made.map(({ body }) => isWiped(body))).toEqual([true, true]);
 });
 
-test('a service in production does not start the inspector on SIGUSR1', async () => {
+it('a service in production does not start the inspector on SIGUSR1', async () => {
   const dataDir = newDataDir();
   try {
     const server = await startServer({ BUNKMS_DATA_DIR: dataDir, BUNKMS_KEK: newKek() });

@@ -6,7 +6,7 @@ import { keyCheckValue } from '@bundoc/shared/crypto/aead';
 import { Drain } from '@bundoc/shared/runtime/drain';
 import { createLogger } from '@bundoc/shared/runtime/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { ExportRecorder } from '../src/audit/export-recorder.ts';
 import { AuditLog } from '../src/audit/log.ts';
 import { AuditRecorders } from '../src/audit/recorders.ts';
@@ -37,7 +37,7 @@ describe('export', () => {
   const accesses = async () => (await kms.records()).filter(({ action }) => action === 'key.export');
   const damage = (sql: string) => testStorage().edit(kms.dataDir, sql);
 
-  test('returns the created key, always the same, also after a restart', async () => {
+  it('returns the created key, always the same, also after a restart', async () => {
     const created = await create('a-dek');
     expect(created.status).toBe(201);
     expect(created.headers['location']).toBe('/v1/keys/a-dek');
@@ -66,7 +66,7 @@ describe('export', () => {
     expect(later.lease.id).not.toBe(key.lease.id);
   });
 
-  test('leaves one CRITICAL record with caller, key, address and request, also in the log', async () => {
+  it('leaves one CRITICAL record with caller, key, address and request, also in the log', async () => {
     const reader = await kms.issue({ sub: 'bundoc', scope: ['kms:export_key'], keys: ['*'] });
     await create('a-dek');
     const answer = await kms.internal('/v1/export/a-dek', { token: reader.token });
@@ -96,7 +96,7 @@ describe('export', () => {
     });
   });
 
-  test('answers only once its record is durable', async () => {
+  it('answers only once its record is durable', async () => {
     await create('a-dek');
     const reached = Promise.withResolvers<void>();
     const gate = Promise.withResolvers<void>();
@@ -120,7 +120,7 @@ describe('export', () => {
     expect((await kms.store.auditHead()).seq).toBeGreaterThanOrEqual(key.audit.seq);
   });
 
-  test.each([
+  it.each([
     ['before it is written', false],
     ['after it was written', true],
   ])('releases nothing when the audit fails %s', async (_when, isWritten) => {
@@ -151,7 +151,7 @@ describe('export', () => {
     expect(await kms.verify()).toMatchObject({ intact: true });
   });
 
-  test('gives 200 concurrent callers separate receipts in one chain', async () => {
+  it('gives 200 concurrent callers separate receipts in one chain', async () => {
     const names = Array.from({ length: 20 }, (_, number) => `p${number}-dek`);
     await Promise.all(names.map(create));
     const answers = await Promise.all(
@@ -166,7 +166,7 @@ describe('export', () => {
     expect(await kms.verify()).toMatchObject({ intact: true });
   });
 
-  test('of a key that does not exist is 404, and recorded as a failed access', async () => {
+  it('of a key that does not exist is 404, and recorded as a failed access', async () => {
     const answer = await kms.internal('/v1/export/none-dek', { token });
     expect(answer.json()).toMatchObject({ status: 404, code: 'key_not_found' });
     expect(await accesses()).toMatchObject([
@@ -174,7 +174,7 @@ describe('export', () => {
     ]);
   });
 
-  test.each([
+  it.each([
     ['whose bytes were changed', `UPDATE key_versions SET wrapped = x'${'00'.repeat(69)}' WHERE ${BAD}`],
     ['whose bytes were cut off', `UPDATE key_versions SET wrapped = x'01' WHERE ${BAD}`],
     ['whose check value was changed', `UPDATE key_versions SET kcv = '${'0'.repeat(32)}' WHERE ${BAD}`],
@@ -214,7 +214,7 @@ describe('export', () => {
     },
   );
 
-  test('leaves exactly one CRITICAL record of every refused access, whatever the cause', async () => {
+  it('leaves exactly one CRITICAL record of every refused access, whatever the cause', async () => {
     await create('a-dek');
     const client = (await kms.issue({ typ: 'client', scope: ['kms:read_key'], keys: ['*'] })).token;
     const elsewhere = (await kms.issue({ scope: ['kms:export_key'], keys: ['other'] })).token;
@@ -293,14 +293,14 @@ describe('export', () => {
       expect({ what, ...records[index] }).toMatchObject({ what, ...record });
   });
 
-  test('is not recorded for refusals of other routes', async () => {
+  it('is not recorded for refusals of other routes', async () => {
     await kms.internal('/v1/keys/a-dek');
     await kms.internal('/v1/exp');
     await kms.api('/v1/export/a-dek');
     expect(await accesses()).toEqual([]);
   });
 
-  test('counts a flood of strangers, and the rest at shutdown', async () => {
+  it('counts a flood of strangers, and the rest at shutdown', async () => {
     for (let time = 0; time < 25; time++) await kms.internal('/v1/export/a-dek');
     expect(await accesses()).toHaveLength(10);
     await kms.running.close();
@@ -318,7 +318,7 @@ describe('export', () => {
     expect(await again.verify()).toMatchObject({ intact: true });
   });
 
-  test('of 10,000 strangers from 1,500 addresses in a minute adds less than 200 KiB to the store', async () => {
+  it('of 10,000 strangers from 1,500 addresses in a minute adds less than 200 KiB to the store', async () => {
     const bytes = () =>
       withDatabase(kms.dataDir, (database) => {
         const [pages, size] = ['page_count', 'page_size'].map((name) =>
@@ -364,7 +364,7 @@ describe('export', () => {
     expect(await kms.verify()).toMatchObject({ intact: true });
   });
 
-  test('by a service with a valid token is recorded every time', async () => {
+  it('by a service with a valid token is recorded every time', async () => {
     for (let time = 0; time < 25; time++) await kms.internal('/v1/export/none', { token });
     expect(await accesses()).toHaveLength(25);
   });

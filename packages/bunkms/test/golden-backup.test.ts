@@ -3,7 +3,7 @@ import { readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { keyPageSchema } from '@bundoc/shared/contract/keys';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
-import { expect, test } from 'vitest';
+import { expect, it } from 'vitest';
 import { parseInventory } from '../src/recovery/inventory.ts';
 import { surveyArchive } from '../src/recovery/survey.ts';
 import { newDataDir, startKms } from './support/kms.ts';
@@ -29,7 +29,7 @@ function unwrap(wrapped: Buffer, name: string): Buffer {
   return open(kek, wrapped.subarray(9), `bunkms/secret/v1\0${1}\0${wrapped.toString('hex', 1, 9)}\0${name}`);
 }
 
-test('this release reads docs/formats/backup.md', async () => {
+it('this release reads docs/formats/backup.md', async () => {
   const survey = await surveyArchive(vaultOf(file.kek), sourceOf(archive));
   const { id, created_at, audit, records, keys, versions, tokens } = file.facts;
   expect(survey.head).toEqual({ format: 2, id, created_at });
@@ -40,7 +40,7 @@ test('this release reads docs/formats/backup.md', async () => {
   ]);
 });
 
-test('docs/formats/backup.md suffices to open a backup without this code', () => {
+it('docs/formats/backup.md suffices to open a backup without this code', () => {
   expect(archive.toString('latin1', 0, 8)).toBe('BUNKMSB1');
   expect(createHash('sha256').update(archive.subarray(0, 77)).digest()).toEqual(archive.subarray(77, 109));
   const key = unwrap(archive.subarray(8, 77), 'backup-key');
@@ -71,7 +71,7 @@ test('docs/formats/backup.md suffices to open a backup without this code', () =>
       );
 });
 
-test('this release reads docs/formats/key-inventory.md, which suffices to verify an inventory without this code', () => {
+it('this release reads docs/formats/key-inventory.md, which suffices to verify an inventory without this code', () => {
   const inventory = parseInventory(vaultOf(file.kek), inventoryFile);
   const raw = JSON.parse(inventoryFile.toString());
   expect(inventory).toEqual(raw.inventory);
@@ -82,7 +82,7 @@ test('this release reads docs/formats/key-inventory.md, which suffices to verify
   expect(raw.mac).toBe(mac);
 });
 
-test('a backup of format 2 is restored with its keys, in the states of its inventory', async () => {
+it('a backup of format 2 is restored with its keys, in the states of its inventory', async () => {
   const dataDir = join(newDataDir(), 'kms');
   const inventory = parseInventory(vaultOf(file.kek), inventoryFile);
   expect(await restoreInto({ archive, kek: file.kek, dataDir, inventory })).toMatchObject({
@@ -113,7 +113,7 @@ test('a backup of format 2 is restored with its keys, in the states of its inven
   rmSync(join(dataDir, '..'), { recursive: true });
 });
 
-test('a backup of format 1, of an earlier build, is refused with that reason', async () => {
+it('a backup of format 1, of an earlier build, is refused with that reason', async () => {
   const { kek: text } = file;
   await expect(surveyArchive(vaultOf(text), sourceOf(golden('backup-1.golden.bin')))).rejects.toThrow(
     'the backup is of format 1: only the build that wrote it restores it',

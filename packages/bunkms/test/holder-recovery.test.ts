@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { exportedKeySchema } from '@bundoc/shared/contract/keys';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { startKms, type TestKms } from './support/kms.ts';
 import { KeyCalls } from './support/lifecycle.ts';
 import {
@@ -63,7 +63,7 @@ describe('after the restore of a backup', () => {
     return startKms({ dataDir, kek: kms.kek });
   }
 
-  test.each([
+  it.each([
     ['an inventory', async () => ({ inventory: await inventoryOf(kms) }), (): object | null => null],
     [
       'a copy of the audit chain',
@@ -85,7 +85,7 @@ describe('after the restore of a backup', () => {
     },
   );
 
-  test('an offer that its holder has voided since is not accepted after a restore with an inventory', async () => {
+  it('an offer that its holder has voided since is not accepted after a restore with an inventory', async () => {
     for (const name of ['before-dek', 'after-dek']) await s.create(name);
     await s.act('offer', 'before-dek', { to: t.id, move });
     const { archive } = await backupOf(kms);
@@ -97,7 +97,7 @@ describe('after the restore of a backup', () => {
     expect(await again.verify()).toMatchObject({ intact: true });
   });
 
-  test('a key without later evidence has an unknown holder, and no offer or intent', async () => {
+  it('a key without later evidence has an unknown holder, and no offer or intent', async () => {
     const { archive } = await makeKeys();
     await using again = await restored({ archive, acceptResurrection: true });
     for (const name of ['held-dek', 'offered-dek', 'moved-dek', 'intended-dek', 'free-dek'])
@@ -112,7 +112,7 @@ describe('after the restore of a backup', () => {
 });
 
 describe('a key that is rebuilt from a project file', () => {
-  test('is held by the storage in the inventory, or has an unknown holder', async () => {
+  it('is held by the storage in the inventory, or has an unknown holder', async () => {
     await s.create('p-dek');
     writeProject(folder, 'p', [exportedKeySchema.parse((await s.export('p-dek')).json())]);
     const inventory = await inventoryOf(kms);

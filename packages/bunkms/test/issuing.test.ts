@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { issuedTokenSchema, type MayIssue, tokenPageSchema } from '@bundoc/shared/contract/tokens';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { tokenIssueDraft } from '../src/records/token-record.ts';
 import type { IssuePlace } from '../src/store/tokens.ts';
 import { openEvents } from './support/events.ts';
@@ -32,7 +32,7 @@ describe('tokens that issue others', () => {
     issuedTokenSchema.strict().parse((await ask(token, body)).json());
   const works = async (token: string) => (await kms.api('/v1/keys', { token })).status === 200;
 
-  test('issue within their may_issue, and the store has the issuer', async () => {
+  it('issue within their may_issue, and the store has the issuer', async () => {
     const token = await issuer();
     const app = await issued(token, {
       typ: 'client',
@@ -58,7 +58,7 @@ describe('tokens that issue others', () => {
     });
   });
 
-  test('share their root with issued tokens and renewals, over generations', async () => {
+  it('share their root with issued tokens and renewals, over generations', async () => {
     const root = await issuer();
     const child = await issued(root, {
       typ: 'service',
@@ -73,7 +73,7 @@ describe('tokens that issue others', () => {
     for (const { token } of [{ token: root }, child, renewed, leaf]) expect(claimsOf(token).root).toBe(jti);
   });
 
-  test('give issued tokens separate roots only when they may issue for all projects', async () => {
+  it('give issued tokens separate roots only when they may issue for all projects', async () => {
     const operator = await issuer({ ...LIMIT, projects: ['*'] });
     const tenant = await issued(operator, {
       typ: 'service',
@@ -89,12 +89,12 @@ describe('tokens that issue others', () => {
     ]);
   });
 
-  test('issue tokens with a default life within their limit', async () => {
+  it('issue tokens with a default life within their limit', async () => {
     const { issued_at, expires_at } = await issued(await issuer(), { typ: 'client', scope: ['docs:read'] });
     expect(Date.parse(expires_at) - Date.parse(issued_at)).toBe(600_000);
   });
 
-  test.each([
+  it.each([
     ['a scope', { typ: 'client', scope: ['docs:admin'] }, 'may_issue allows no scope docs:admin'],
     [
       'a project',
@@ -129,7 +129,7 @@ describe('tokens that issue others', () => {
     expect((await kms.store.counts()).tokens).toBe(before + 1);
   });
 
-  test('need may_issue: kms:admin alone can issue nothing', async () => {
+  it('need may_issue: kms:admin alone can issue nothing', async () => {
     const { token } = await kms.issue({ scope: ['kms:admin'] });
     const answer = await ask(token, { typ: 'client', scope: ['docs:read'] });
     expect(answer.json()).toMatchObject({
@@ -139,7 +139,7 @@ describe('tokens that issue others', () => {
     });
   });
 
-  test('keep may_issue when they are renewed, and no other token gains it by a renewal', async () => {
+  it('keep may_issue when they are renewed, and no other token gains it by a renewal', async () => {
     const token = await issuer();
     const renewed = issuedTokenSchema.parse(
       (await kms.api('/v1/tokens/renew', { method: 'POST', token })).json(),
@@ -154,7 +154,7 @@ describe('tokens that issue others', () => {
     expect(grown.may_issue).toBeUndefined();
   });
 
-  test('must be service tokens: a client token has neither kms:admin nor may_issue', async () => {
+  it('must be service tokens: a client token has neither kms:admin nor may_issue', async () => {
     const token = await issuer(MAY_ISSUE_ALL);
     for (const body of [
       { typ: 'client', scope: ['kms:admin'] },
@@ -164,7 +164,7 @@ describe('tokens that issue others', () => {
       expect((await ask(token, body)).json()).toMatchObject({ status: 400, code: 'invalid_request' });
   });
 
-  test('issue no token that exceeds the header limit', async () => {
+  it('issue no token that exceeds the header limit', async () => {
     const keys = Array.from({ length: 100 }, (_, n) => `${n}-${'k'.repeat(120)}`.slice(0, 120));
     const answer = await ask(await issuer(MAY_ISSUE_ALL), { typ: 'service', scope: ['kms:read_key'], keys });
     expect(answer.json()).toMatchObject({ status: 400, code: 'invalid_request' });
@@ -182,7 +182,7 @@ describe('tokens that issue others', () => {
       kms.issue({ sub: 'shop', scope: ['kms:issue_client'], may_issue: GRANT, ttl_s });
     const user = { typ: 'client', scope: ['docs:read'], projects: ['project-a'] };
 
-    test('issue a client token in one call, with the caller on record', async () => {
+    it('issue a client token in one call, with the caller on record', async () => {
       const { token, jti } = await backend();
       const issuedNow = await issued(token, user);
       expect(issuedNow).toMatchObject({ typ: 'client', issuer: jti, projects: ['project-a'] });
@@ -195,14 +195,14 @@ describe('tokens that issue others', () => {
       });
     });
 
-    test('issue no token that outlives them, and report its expiry', async () => {
+    it('issue no token that outlives them, and report its expiry', async () => {
       const { token, expires_at } = await backend(600);
       for (const body of [user, { ...user, ttl_s: 900 }])
         expect((await issued(token, body)).expires_at).toBe(expires_at);
       expect((await ask(token, { ...user, ttl_s: 901 })).json()).toMatchObject({ code: 'forbidden' });
     });
 
-    test('issue neither service tokens, nor issuing tokens, nor anything beyond their grant', async () => {
+    it('issue neither service tokens, nor issuing tokens, nor anything beyond their grant', async () => {
       const { token } = await backend();
       for (const [body, detail] of [
         [{ ...user, typ: 'service' }, 'kms:issue_client issues client tokens only'],
@@ -218,13 +218,13 @@ describe('tokens that issue others', () => {
       });
     });
 
-    test('cannot list or revoke tokens', async () => {
+    it('cannot list or revoke tokens', async () => {
       const { token, jti } = await backend();
       expect((await kms.api('/v1/tokens', { token })).status).toBe(403);
       expect((await kms.api(`/v1/tokens/${jti}`, { token, method: 'DELETE' })).status).toBe(403);
     });
 
-    test('can be issued only by a may_issue with the scope, and never without a grant', async () => {
+    it('can be issued only by a may_issue with the scope, and never without a grant', async () => {
       const body = { typ: 'service', scope: ['kms:issue_client'], may_issue: GRANT, ttl_s: 600 };
       const limit: MayIssue = { ...GRANT, scopes: [...GRANT.scopes, 'kms:issue_client'] };
       const child = await issued(await issuer(limit), body);
@@ -258,7 +258,7 @@ describe('tokens that issue others', () => {
     const revoke = async (jti: string, query = '?cascade=true') =>
       (await kms.api(`/v1/tokens/${jti}${query}`, { method: 'DELETE', token: await kms.fullToken() })).status;
 
-    test('with cascade covers all issued tokens over three generations and renewals, and sends an event for each', async () => {
+    it('with cascade covers all issued tokens over three generations and renewals, and sends an event for each', async () => {
       const { root, child, grandchild, renewed, great, sibling } = await families();
       const stranger = await leaf(await issuer());
       const bundoc = await kms.issue({ scope: ['kms:export_key'], keys: ['*'] });
@@ -281,7 +281,7 @@ describe('tokens that issue others', () => {
       expect((await kms.records()).filter(({ action }) => action === 'token.revoke')).toHaveLength(3);
     });
 
-    test('without cascade does not affect issued tokens', async () => {
+    it('without cascade does not affect issued tokens', async () => {
       const { root, child } = await families();
       expect(await revoke(root.jti, '')).toBe(204);
       expect([await works(root.token), await works(child.token)]).toEqual([false, true]);
@@ -289,7 +289,7 @@ describe('tokens that issue others', () => {
       expect(await works(child.token)).toBe(false);
     });
 
-    test('with cascade that is interrupted is completed by a repeated call, and nothing is issued in between', async () => {
+    it('with cascade that is interrupted is completed by a repeated call, and nothing is issued in between', async () => {
       const { root, child, great } = await families();
       faulty.replaced.listIssues = () => Promise.reject(new Error('cut'));
       expect(await revoke(root.jti)).toBe(500);
@@ -300,7 +300,7 @@ describe('tokens that issue others', () => {
       expect([await works(child.token), await works(great.token)]).toEqual([false, false]);
     });
 
-    test('with cascade covers thousands of tokens in bounded steps, and visits each family once', async () => {
+    it('with cascade covers thousands of tokens in bounded steps, and visits each family once', async () => {
       const { root } = await families();
       const { family: _, jti: __, ...like } = await leaf(root.token);
       const many = Array.from({ length: 3_000 }, () => {
@@ -330,7 +330,7 @@ describe('tokens that issue others', () => {
       expect(looks.length).toBeLessThan(4 * (3_000 / 50));
     });
 
-    test('lets no token escape: one whose issuer was revoked in the meantime is not stored', async () => {
+    it('lets no token escape: one whose issuer was revoked in the meantime is not stored', async () => {
       const { root } = await families();
       faulty.replaced.insertToken = async (real, ...args) => {
         await revoke(root.jti);

@@ -2,7 +2,7 @@ import { cpSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { AppError } from '@bundoc/shared/contract/app-error';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { KeyVerification } from '../src/audit/verify-keys.ts';
 import { retireKek, rotateKek } from '../src/kek/kek-rotation.ts';
 import { createKey } from '../src/keys/create-key.ts';
@@ -105,7 +105,7 @@ describe('a process that dies during a rotation of the KEK', () => {
   });
   afterAll(() => rmSync(folder, { recursive: true }));
 
-  test.each(['before', 'after'] as const)(
+  it.each(['before', 'after'] as const)(
     '%s any of its commits leaves every key readable, and the next process completes the rotation',
     async (when) => {
       let deaths = 0;

@@ -1,8 +1,6 @@
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { KeyVerification } from '../src/audit/verify-keys.ts';
-import { verifyChain } from '../src/records/chain.ts';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { kekIdOf } from '../src/records/wrapped-key.ts';
 import { completed, kekIdOfText, rotateKeks, statusOf } from './support/keks.ts';
 import { newDataDir, newKek, startKms, type TestKms } from './support/kms.ts';
@@ -15,6 +13,7 @@ import {
   restoreInto,
   writeProject,
 } from './support/recovery.ts';
+import { expectSound } from './support/soundness.ts';
 
 const NAME = 'p-dek';
 
@@ -45,17 +44,8 @@ const exportAll = async (calls: KeyCalls) => [
 const materialsOf = (exported: { key_material_b64: string }[]) =>
   exported.map(({ key_material_b64 }) => key_material_b64);
 
-async function expectSound(restored: TestKms): Promise<void> {
-  const { chainKey } = await restored.secrets();
-  const records = await restored.records();
-  expect(await verifyChain(chainKey, records)).toMatchObject({ intact: true });
-  const verification = new KeyVerification();
-  for (const record of records) verification.note(record);
-  expect(await verification.damagedKeys(restored.store, chainKey)).toEqual([]);
-}
-
 describe('a backup from before a rotation of the KEK', () => {
-  test.each(['audit-copy', 'inventory', 'none'] as const)(
+  it.each(['audit-copy', 'inventory', 'none'] as const)(
     'that is restored with %s has every key, rewrapped with the current KEK of its chain',
     async (source) => {
       const before = await exportAll(keys);
@@ -87,7 +77,7 @@ describe('a backup from before a rotation of the KEK', () => {
     },
   );
 
-  test('can be restored when the new KEK is lost: the former one becomes current again, with a record', async () => {
+  it('can be restored when the new KEK is lost: the former one becomes current again, with a record', async () => {
     const before = await exportAll(keys);
     const { archive } = await backupOf(kms);
     await rotateKeks(kms);
@@ -110,7 +100,7 @@ describe('a backup from before a rotation of the KEK', () => {
     expect((await calls.create('new-dek')).status).toBe(201);
   });
 
-  test('has every key even if two rotations since have led back to the same KEK', async () => {
+  it('has every key even if two rotations since have led back to the same KEK', async () => {
     await rotateKeks(kms);
     const before = await exportAll(keys);
     const { archive } = await backupOf(kms);
@@ -122,7 +112,7 @@ describe('a backup from before a rotation of the KEK', () => {
     await expectSound(restored);
   });
 
-  test('gets a new signing key wrapped with the KEK of its chain, whatever the first KEK of the ring', async () => {
+  it('gets a new signing key wrapped with the KEK of its chain, whatever the first KEK of the ring', async () => {
     const { archive } = await backupOf(kms);
     await restoreInto({ archive, kek: `${further}\n${old}`, dataDir, acceptResurrection: true });
     await using restored = await startKms({ dataDir, kek: old });
@@ -131,7 +121,7 @@ describe('a backup from before a rotation of the KEK', () => {
 });
 
 describe('a recovery from project files', () => {
-  test('that were not rewritten since a rotation of the KEK rewraps their keys with the current one', async () => {
+  it('that were not rewritten since a rotation of the KEK rewraps their keys with the current one', async () => {
     const before = await exportAll(keys);
     const bundoc = join(dataDir, '..', 'bundoc');
     writeProject(bundoc, 'p', before);
@@ -152,7 +142,7 @@ describe('a recovery from project files', () => {
     await expectSound(fresh);
   });
 
-  test('restores one version of a key whose other version was rewrapped', async () => {
+  it('restores one version of a key whose other version was rewrapped', async () => {
     const before = await exportAll(keys);
     const bundoc = join(dataDir, '..', 'bundoc');
     writeProject(bundoc, 'p', before.slice(0, 1));

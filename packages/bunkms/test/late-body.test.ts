@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { type IncomingMessage, request } from 'node:http';
 import { json } from 'node:stream/consumers';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { FaultyStore } from './support/faulty-store.ts';
 import { KMS_SCOPES, startKms, type TestKms } from './support/kms.ts';
 import { TestStorageNode } from './support/storages.ts';
@@ -54,14 +54,14 @@ describe('a token that is revoked before the body of its request arrives', () =>
   const changes = async () =>
     (await kms.records()).filter(({ actor, outcome }) => actor === 'thief' && outcome === 'allowed');
 
-  test('destroys no key', async () => {
+  it('destroys no key', async () => {
     const { receipt } = await storage.intend('a-dek');
     expect(await late('/v1/keys/a-dek/shred', { ...storage.acting, receipt })).toEqual(refused);
     expect((await kms.store.findKey('a-dek', 'current'))?.record?.state).toBe('pending_deletion');
     expect(await changes()).toEqual([]);
   });
 
-  test.each([
+  it.each([
     ['records no deletion intent', 'deletion-intent', () => storage.acting],
     ['offers no key', 'offer', () => ({ ...storage.acting, to: randomUUID(), move: randomUUID() })],
     ['takes no key over', 'take-over', () => ({ storage: randomUUID(), force: true })],
@@ -72,7 +72,7 @@ describe('a token that is revoked before the body of its request arrives', () =>
     expect(await changes()).toEqual([]);
   });
 
-  test('creates no key', async () => {
+  it('creates no key', async () => {
     expect(await late('/v1/keys', { name: 'b-dek', type: 'aes-256' })).toEqual(refused);
     expect(await kms.store.findKey('b-dek', 'current')).toBeUndefined();
     expect(await changes()).toEqual([]);

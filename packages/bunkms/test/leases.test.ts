@@ -1,7 +1,7 @@
 import { rmSync } from 'node:fs';
 import { exportedKeySchema, leasePageSchema } from '@bundoc/shared/contract/keys';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { newDataDir, newKek, startKms, type TestKms } from './support/kms.ts';
 
 const MINUTE_MS = 60_000;
@@ -32,7 +32,7 @@ describe('the leases of a key', () => {
     rmSync(installation.dataDir, { recursive: true });
   });
 
-  test('name the holder, the version and the end of each', async () => {
+  it('name the holder, the version and the end of each', async () => {
     const bundoc = await kms.issue({ sub: 'bundoc', scope: ['kms:export_key'], keys: ['*'] });
     const issuedAt = new Date(clock.now()).toISOString();
     const { lease, audit } = await exported('a-dek', bundoc.token);
@@ -54,7 +54,7 @@ describe('the leases of a key', () => {
     });
   });
 
-  test('are listed until they end, newest first, in pages', async () => {
+  it('are listed until they end, newest first, in pages', async () => {
     const ids: string[] = [];
     for (let minute = 0; minute < 4; minute++) {
       ids.unshift((await exported('a-dek')).lease.id);
@@ -67,7 +67,7 @@ describe('the leases of a key', () => {
     expect(await leases('a-dek')).toEqual({ leases: [] });
   });
 
-  test('are known after a restart, with their original length', async () => {
+  it('are known after a restart, with their original length', async () => {
     const long = await exported('a-dek');
     await kms[Symbol.asyncDispose]();
     kms = await start(MINUTE_MS);
@@ -78,7 +78,7 @@ describe('the leases of a key', () => {
     expect((await leases('a-dek')).leases.map(({ id }) => id)).toEqual([long.lease.id]);
   });
 
-  test('of a key that does not exist are 404, and each request is recorded', async () => {
+  it('of a key that does not exist are 404, and each request is recorded', async () => {
     expect((await kms.api('/v1/keys/none-dek/leases', { token })).json()).toMatchObject({
       code: 'key_not_found',
     });

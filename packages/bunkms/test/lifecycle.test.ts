@@ -1,7 +1,7 @@
 import { destroyReceiptSchema, keyDetailSchema, keyPageSchema } from '@bundoc/shared/contract/keys';
 import type { ProblemCode } from '@bundoc/shared/contract/problem';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { parseKekRing } from '../src/vault/kek-provider.ts';
 import { Vault } from '../src/vault/vault.ts';
 import type { Answer } from './support/http.ts';
@@ -179,7 +179,7 @@ describe('the state of a key', () => {
     STATES.map((state) => ({ operation, state, call, outcome: outcomes[state] })),
   );
   let made = 0;
-  test.each(cases)('$state determines the outcome of: $operation', async ({ state, call, outcome }) => {
+  it.each(cases)('$state determines the outcome of: $operation', async ({ state, call, outcome }) => {
     const name = `k${made++}-dek`;
     const ciphertexts = await keys.make(name, state);
     const before = (await kms.store.findKey(name, 'all'))?.record;
@@ -213,7 +213,7 @@ describe('the deletion of a key', () => {
   const changeRecords = async () =>
     (await kms.records()).filter(({ detail }) => detail?.['revision'] !== undefined);
 
-  test.each([
+  it.each([
     ['', 7],
     ['?pending_days=7', 7],
     ['?pending_days=30', 30],
@@ -233,7 +233,7 @@ describe('the deletion of a key', () => {
     },
   );
 
-  test('with another time, or without the right confirmation, is refused', async () => {
+  it('with another time, or without the right confirmation, is refused', async () => {
     for (const query of [
       '?pending_days=1',
       '?pending_days=6',
@@ -252,7 +252,7 @@ describe('the deletion of a key', () => {
     }
   });
 
-  test('that is canceled leaves the key disabled, and the same when it is enabled', async () => {
+  it('that is canceled leaves the key disabled, and the same when it is enabled', async () => {
     await keys.delete(NAME);
     expect(infoIn(await keys.post(NAME, 'restore'))).toMatchObject({ state: 'disabled' });
     expect((await keys.export(NAME)).json()).toMatchObject({ code: 'key_disabled' });
@@ -260,7 +260,7 @@ describe('the deletion of a key', () => {
     expect((await keys.export(NAME)).json()).toMatchObject({ version: 2 });
   });
 
-  test('at once returns a receipt that names the record and every KEK that wrapped a copy', async () => {
+  it('at once returns a receipt that names the record and every KEK that wrapped a copy', async () => {
     await kms.running.close();
     const further = newKek();
     await using ring = await startKms({ dataDir: kms.dataDir, kek: `${further}\n${kms.kek}`, clock });
@@ -281,7 +281,7 @@ describe('the deletion of a key', () => {
     });
   });
 
-  test('blocks the name permanently, even if somebody removes the row from the database', async () => {
+  it('blocks the name permanently, even if somebody removes the row from the database', async () => {
     await keys.shred(NAME);
     await kms.running.close();
     await using again = await startKms({ dataDir: kms.dataDir, kek: kms.kek, clock });
@@ -296,7 +296,7 @@ describe('the deletion of a key', () => {
     expect((await later.export(NAME)).json()).toMatchObject({ code: 'key_damaged' });
   });
 
-  test('leaves no wrapped bytes in the files of the store', async () => {
+  it('leaves no wrapped bytes in the files of the store', async () => {
     await keys.create('b-dek');
     const wrapped = async (name: string, version: number) =>
       Buffer.from((await keys.export(name, version)).json().wrapped_b64, 'base64');
@@ -311,7 +311,7 @@ describe('the deletion of a key', () => {
     expect(await found(kept)).toBe(true);
   });
 
-  test('of one version is permanent and does not affect the others', async () => {
+  it('of one version is permanent and does not affect the others', async () => {
     const bytes = Buffer.from((await keys.export(NAME, 1)).json().wrapped_b64, 'base64');
     const second = (await keys.export(NAME)).json();
     const receipt = destroyReceiptSchema.strict().parse((await keys.destroyVersion(NAME, 1)).json());
@@ -333,7 +333,7 @@ describe('the deletion of a key', () => {
     expect((await keys.post(NAME, 'rotate')).json()).toMatchObject({ version: 3 });
   });
 
-  test('of one version needs the name of the key as confirmation', async () => {
+  it('of one version needs the name of the key as confirmation', async () => {
     for (const query of ['', '?confirm=b-dek', '?confirm='])
       expect((await keys.delete(`${NAME}/versions/1`, query)).json()).toMatchObject({
         code: 'invalid_request',
@@ -343,7 +343,7 @@ describe('the deletion of a key', () => {
 });
 
 describe('the export of a key', () => {
-  test('that is not exportable is refused to all callers, and that cannot be undone', async () => {
+  it('that is not exportable is refused to all callers, and that cannot be undone', async () => {
     await using kms = await startKms();
     const keys = await KeyCalls.of(kms);
     expect(infoIn(await keys.create('kept-dek', { exportable: false }))).toMatchObject({ exportable: false });
@@ -366,7 +366,7 @@ describe('the export of a key', () => {
     expect(refusals).toMatchObject([{ severity: 'CRITICAL', outcome: 'refused' }, { outcome: 'refused' }]);
   });
 
-  test('is not affected by an invalid change', async () => {
+  it('is not affected by an invalid change', async () => {
     await using kms = await startKms();
     const keys = await KeyCalls.of(kms);
     await keys.create(NAME);

@@ -1,4 +1,4 @@
-import { describe, expect, test } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import type { Answer } from './support/http.ts';
 import { kekIdOfText } from './support/keks.ts';
 import { newKek, startKms, type TestKms } from './support/kms.ts';
@@ -131,7 +131,7 @@ function kekRotator(kms: TestKms, ring: string): () => Promise<void> {
 }
 
 describe('concurrent calls on one key', () => {
-  test.each([1, 2, 3, 4])('are linearizable: 100 calls through two services (seed %i)', async (seed) => {
+  it.each([1, 2, 3, 4])('are linearizable: 100 calls through two services (seed %i)', async (seed) => {
     const kek = `${newKek()}\n${newKek()}`;
     await using kms = await startKms({ kek });
     await using other = await startKms({ dataDir: kms.dataDir, kek });
@@ -151,10 +151,10 @@ describe('concurrent calls on one key', () => {
       const kind = chosen === 'decrypt' && ciphertext === '' ? 'encrypt' : chosen;
       const invokedAt = ++now;
       const answer = await CALLS[kind](services[index % 2 === 0 ? 0 : 1], ciphertext);
-      const { code, ciphertext_b64, revision, ...told } = answer.json();
+      const { code, ciphertext_b64, revision, ...others } = answer.json();
       ciphertext = ciphertext_b64 ?? ciphertext;
       // A decryption reports the version of its ciphertext, whatever the current one.
-      const version = kind === 'decrypt' ? undefined : told.version;
+      const version = kind === 'decrypt' ? undefined : others.version;
       history.push({ kind, invokedAt, answeredAt: ++now, code, version, revision });
     };
     const worker = async (): Promise<void> => {
@@ -206,14 +206,14 @@ describe('the checker', () => {
   });
   const made = at(1, 2, 'create', { version: 1, revision: 1 });
 
-  test('accepts an export that overlaps a disabling, on either side of it', () => {
+  it('accepts an export that overlaps a disabling, before it or after it', () => {
     for (const code of [undefined, 'key_disabled'])
       expect(isLinearizable(ABSENT, [made, at(3, 6, 'disable'), at(4, 5, 'export', { code })], step)).toBe(
         true,
       );
   });
 
-  test('rejects a decryption after a destruction was answered, and an encryption under an older version', () => {
+  it('rejects a decryption after a destruction was answered, and an encryption under an older version', () => {
     const gone = at(3, 4, 'shred', { revision: 2 });
     expect(isLinearizable(ABSENT, [made, gone, at(5, 6, 'decrypt')], step)).toBe(false);
     expect(isLinearizable(ABSENT, [made, gone, at(5, 6, 'decrypt', { code: 'key_destroyed' })], step)).toBe(
@@ -223,11 +223,11 @@ describe('the checker', () => {
     expect(isLinearizable(ABSENT, [made, rotated, at(5, 6, 'encrypt', { version: 1 })], step)).toBe(false);
   });
 
-  test('rejects an export after the answer to a disabling', () => {
+  it('rejects an export after the answer to a disabling', () => {
     expect(isLinearizable(ABSENT, [made, at(3, 4, 'disable'), at(5, 6, 'export')], step)).toBe(false);
   });
 
-  test('rejects two creations of the same key, a version that was never created, and a lost change', () => {
+  it('rejects two creations of the same key, a version that was never created, and a lost change', () => {
     expect(isLinearizable(ABSENT, [made, at(1, 2, 'create', { revision: 1 })], step)).toBe(false);
     expect(isLinearizable(ABSENT, [made, at(3, 4, 'rotate', { version: 3 })], step)).toBe(false);
     const twice = [at(3, 5, 'rotate', { version: 2, revision: 2 }), at(4, 6, 'disable', { revision: 2 })];

@@ -3,7 +3,7 @@ import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import { exportedKeySchema } from '@bundoc/shared/contract/keys';
 import { OpenapiReader } from '@bundoc/shared/testing/openapi';
 import { fuzz } from '@bundoc/shared/testing/openapi-fuzz';
-import { expect, test } from 'vitest';
+import { expect, it } from 'vitest';
 import { startKms, type TestKms } from './support/kms.ts';
 import { BOTH } from './support/routes.ts';
 
@@ -29,7 +29,7 @@ function keysOf(kms: TestKms, token: string) {
   };
 }
 
-test.each(BOTH)(
+it.each(BOTH)(
   'no request to the %s listener causes a failure, an undocumented answer, or a release without a record',
   async (listener) => {
     await using kms = await startKms();

@@ -1,5 +1,5 @@
 import { type ExampleRequest, OpenapiReader, type Operation } from '@bundoc/shared/testing/openapi';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Call } from './support/http.ts';
 import { startKms, type TestKms } from './support/kms.ts';
 import { BOTH } from './support/routes.ts';
@@ -43,7 +43,7 @@ describe.each(BOTH)('on the %s listener', (listener) => {
       ]),
   );
 
-  test.each(examples)('the example %s has the documented result', async (_name, operation, example) => {
+  it.each(examples)('the example %s has the documented result', async (_name, operation, example) => {
     await using own = operation.method === 'GET' ? undefined : await startKms();
     const kms = own ?? shared;
     const as = own === undefined ? token : await prepare(own);
@@ -55,7 +55,7 @@ describe.each(BOTH)('on the %s listener', (listener) => {
     expect(reader.faultOf(operation, seen)).toBeUndefined();
   });
 
-  test('every operation requires a token, or is one of the few that need none', async () => {
+  it('every operation requires a token, or is one of the few that need none', async () => {
     for (const operation of reader.operations) {
       const [example] = reader.examplesOf(operation);
       const answer = await shared[listener](example!.path, callOf(operation, example!, undefined));

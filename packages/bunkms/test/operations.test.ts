@@ -6,7 +6,7 @@ import { networkInterfaces } from 'node:os';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { ConfigError } from '@bundoc/shared/runtime/config';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { startBunkms } from '../src/app.ts';
 import { guardPeers } from '../src/http/internal-network.ts';
 import { databasePathOf } from '../src/store/sqlite/sqlite-store.ts';
@@ -15,7 +15,7 @@ import { call } from './support/http.ts';
 import { configOf, newDataDir, newKek, startKms } from './support/kms.ts';
 
 describe('readiness', () => {
-  test('writes to the store, at most once a second, however often it is requested', async () => {
+  it('writes to the store, at most once a second, however often it is requested', async () => {
     const clock = new FakeClock();
     const faulty = new FaultyStore();
     let probes = 0;
@@ -36,7 +36,7 @@ describe('readiness', () => {
     expect(probes).toBe(2);
   });
 
-  test('fails while the store is not writable, unlike health, and recovers', async () => {
+  it('fails while the store is not writable, unlike health, and recovers', async () => {
     const clock = new FakeClock();
     const faulty = new FaultyStore();
     await using kms = await startKms({ clock, decorate: faulty.decorate });
@@ -48,7 +48,7 @@ describe('readiness', () => {
     expect((await kms.api('/ready')).status).toBe(200);
   });
 
-  test('recovers from an audit failure by a record that says so', async () => {
+  it('recovers from an audit failure by a record that says so', async () => {
     const clock = new FakeClock();
     const faulty = new FaultyStore();
     await using kms = await startKms({ clock, decorate: faulty.decorate });
@@ -67,7 +67,7 @@ describe('readiness', () => {
 });
 
 describe('a store whose file is removed', () => {
-  test('releases no key, and reports that in /ready and in the log', async () => {
+  it('releases no key, and reports that in /ready and in the log', async () => {
     await using kms = await startKms();
     const token = await kms.fullToken();
     await kms.api('/v1/keys', { token, body: { name: 'a-dek', type: 'aes-256' } });
@@ -83,7 +83,7 @@ describe('a store whose file is removed', () => {
 });
 
 describe('a store that hangs', () => {
-  test('lets health answer, and gives all other requests an error without secrets', async () => {
+  it('lets health answer, and gives all other requests an error without secrets', async () => {
     const faulty = new FaultyStore();
     await using kms = await startKms({ decorate: faulty.decorate });
     const token = await kms.fullToken();
@@ -98,7 +98,7 @@ describe('a store that hangs', () => {
 });
 
 describe('metrics', () => {
-  test('contain no key name, subject or address', async () => {
+  it('contain no key name, subject or address', async () => {
     await using kms = await startKms();
     const token = (
       await kms.issue({ sub: 'somebody', scope: ['kms:create_key', 'kms:export_key'], keys: ['*'] })
@@ -116,7 +116,7 @@ describe('metrics', () => {
 });
 
 describe('the listeners', () => {
-  test('do not start on a wildcard or a foreign address, and then leave nothing open', async () => {
+  it('do not start on a wildcard or a foreign address, and then leave nothing open', async () => {
     const dataDir = newDataDir();
     for (const internalHost of ['0.0.0.0', '::', '192.0.2.77'])
       await expect(startBunkms({ ...configOf(dataDir, newKek()), internalHost })).rejects.toThrow(
@@ -125,7 +125,7 @@ describe('the listeners', () => {
     rmSync(dataDir, { recursive: true });
   });
 
-  test('do not start on a port in use, and then release the other one and the store', async () => {
+  it('do not start on a port in use, and then release the other one and the store', async () => {
     await using kms = await startKms();
     const dataDir = newDataDir();
     const taken = Number(new URL(kms.running.apiUrl).port);
@@ -135,7 +135,7 @@ describe('the listeners', () => {
     rmSync(dataDir, { recursive: true });
   });
 
-  test('can be closed more than once, and finish running requests', async () => {
+  it('can be closed more than once, and finish running requests', async () => {
     const faulty = new FaultyStore();
     await using kms = await startKms({ decorate: faulty.decorate });
     const token = await kms.fullToken();
@@ -155,7 +155,7 @@ describe('the listeners', () => {
     await expect(kms.api('/health')).rejects.toThrow();
   });
 
-  test('refuse a connection from outside the subnet before they read any byte of it', async () => {
+  it('refuse a connection from outside the subnet before they read any byte of it', async () => {
     const refused: string[] = [];
     let requests = 0;
     const server = createServer((_request, response) => {
@@ -184,7 +184,7 @@ describe('the listeners', () => {
   const outside = Object.values(networkInterfaces())
     .flatMap((infos) => infos ?? [])
     .find(({ internal, family }) => !internal && family === 'IPv4');
-  test.runIf(outside !== undefined)('are not reachable through another address of the machine', async () => {
+  it.runIf(outside !== undefined)('are not reachable through another address of the machine', async () => {
     await using kms = await startKms();
     const { port } = new URL(kms.running.internalUrl);
     await expect(call(`http://${outside?.address}:${port}`, '/health')).rejects.toThrow();

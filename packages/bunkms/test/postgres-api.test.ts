@@ -1,26 +1,23 @@
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
-import { afterAll, beforeAll, describe } from 'vitest';
-import { PostgresDatabases } from './support/postgres.ts';
-import { useStorage } from './support/storage.ts';
+import { describe } from 'vitest';
+import { usePostgresStorage } from './support/use-postgres-storage.ts';
 
 /** The unchanged tests of the service, on the PostgreSQL store. */
 describeWithPostgres('BunKMS on PostgreSQL:', () => {
-  let databases: PostgresDatabases;
-  beforeAll(async () => {
-    databases = await PostgresDatabases.start();
-    useStorage(databases);
-  });
-  afterAll(async () => {
-    useStorage(undefined);
-    await databases[Symbol.asyncDispose]();
-  });
+  usePostgresStorage();
 
   for (const [name, load] of Object.entries({
     'concurrency control': () => import('./concurrency-control.test.ts'),
     events: () => import('./events.test.ts'),
     export: () => import('./export.test.ts'),
-    holders: () => import('./holders.test.ts'),
-    keks: () => import('./kek.test.ts'),
+    'holders of keys': () => import('./holders.test.ts'),
+    'storages that hold keys': () => import('./holding-storages.test.ts'),
+    'offers of keys': () => import('./key-offers.test.ts'),
+    'deletions by holders': () => import('./deletion-intents.test.ts'),
+    'every action of a holder': () => import('./holder-actions.test.ts'),
+    'rotation of the KEK': () => import('./kek-rotation.test.ts'),
+    'rotation of the KEK by several services': () => import('./kek-rotation-services.test.ts'),
+    'retirement of a KEK': () => import('./kek-retirement.test.ts'),
     leases: () => import('./leases.test.ts'),
     lifecycle: () => import('./lifecycle.test.ts'),
     linearizability: () => import('./linearizability.test.ts'),

@@ -6,7 +6,7 @@ import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { startInBackground } from '@bundoc/shared/testing/timing';
 import pg from 'pg';
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
 import { verifyChain } from '../src/records/chain.ts';
 import {
   chainKey,
@@ -62,7 +62,7 @@ describeWithPostgres('a store in PostgreSQL, when something fails,', () => {
     await databases.forget(place);
   });
 
-  test.each(['before', 'after'] as const)(
+  it.each(['before', 'after'] as const)(
     'determines the outcome of a write whose connection broke %s its commit, and applies it once',
     async (how) => {
       cut.cutNext(how);
@@ -89,7 +89,7 @@ describeWithPostgres('a store in PostgreSQL, when something fails,', () => {
     },
   );
 
-  test.each([1, 2, 3])(
+  it.each([1, 2, 3])(
     'applies each of many writes of two nodes once, although every third commit is cut (seed %i)',
     async (seed) => {
       let state = seed;
@@ -128,7 +128,7 @@ describeWithPostgres('a store in PostgreSQL, when something fails,', () => {
     },
   );
 
-  test('commits waiting writes together, and answers each separately', async () => {
+  it('commits waiting writes together, and answers each separately', async () => {
     const [held, ...others] = Array.from({ length: 40 }, (_, number) => key(`k${number}`));
     if (held === undefined) throw new Error('no key was made');
     const results = await Promise.allSettled([
@@ -146,7 +146,7 @@ describeWithPostgres('a store in PostgreSQL, when something fails,', () => {
     expect(transactions.size).toBeLessThan(10);
   });
 
-  test('answers within its deadline when the database hangs, also during a commit', async () => {
+  it('answers within its deadline when the database hangs, also during a commit', async () => {
     await store.close();
     store = await open({ port: cut.port, deadlineMs: HASTY_MS, statementTimeoutMs: HASTY_MS - 500 });
     await store.unlock(chainKey);
@@ -164,7 +164,7 @@ describeWithPostgres('a store in PostgreSQL, when something fails,', () => {
     await Promise.all(calls.map((call) => expect(call).rejects.toMatchObject(UNAVAILABLE)));
   });
 
-  test('lets other nodes continue when one hangs during a write', async () => {
+  it('lets other nodes continue when one hangs during a write', async () => {
     const stopped = new pg.Client({ connectionString: url });
     stopped.on('error', () => undefined);
     await stopped.connect();
@@ -174,7 +174,7 @@ describeWithPostgres('a store in PostgreSQL, when something fails,', () => {
     await stopped.end();
   });
 
-  test('fails without writing when others hold the lock of the chain for too long', async () => {
+  it('fails without writing when others hold the lock of the chain for too long', async () => {
     const other = new pg.Client({ connectionString: url });
     await other.connect();
     await other.query(`BEGIN; SELECT pg_advisory_xact_lock(${BigInt('0x62756e6b6d7302')})`);
@@ -186,7 +186,7 @@ describeWithPostgres('a store in PostgreSQL, when something fails,', () => {
     expect(await hurried.appendAudit([draft('b')])).toMatchObject([{ seq: 2 }]);
   });
 
-  test('refuses a schema of a newer release', async () => {
+  it('refuses a schema of a newer release', async () => {
     await databases.edit(place, `INSERT INTO migrations (number, name) VALUES (9999, 'later')`);
     await expect(open()).rejects.toMatchObject({
       ...UNAVAILABLE,
@@ -196,7 +196,7 @@ describeWithPostgres('a store in PostgreSQL, when something fails,', () => {
     await (await open()).close();
   });
 
-  test('warns of a server that may lose acknowledged writes', async () => {
+  it('warns of a server that may lose acknowledged writes', async () => {
     const warnings: string[] = [];
     await (await open({}, (message) => warnings.push(message))).close();
     expect(warnings).toEqual([
@@ -205,20 +205,20 @@ describeWithPostgres('a store in PostgreSQL, when something fails,', () => {
     ]);
   });
 
-  test('warns of a node whose clock differs', async () => {
+  it('warns of a node whose clock differs', async () => {
     const client = new pg.Client({ connectionString: url });
     await client.connect();
-    const told = async (aheadS: number) =>
+    const warningsAt = async (aheadS: number) =>
       (await checkServer(runOn(client), 'BUNKMS_STORAGE', Date.now() + aheadS * 1_000)).filter((one) =>
         one.includes('clock'),
       );
-    expect(await told(0)).toEqual([]);
-    expect(await told(3_600)).toEqual([expect.stringContaining('s ahead of') as string]);
-    expect(await told(-3_600)).toEqual([expect.stringContaining('s behind') as string]);
+    expect(await warningsAt(0)).toEqual([]);
+    expect(await warningsAt(3_600)).toEqual([expect.stringContaining('s ahead of') as string]);
+    expect(await warningsAt(-3_600)).toEqual([expect.stringContaining('s behind') as string]);
     await client.end();
   });
 
-  test('determines running services and holders of tasks by the clock of the database', async () => {
+  it('determines running services and holders of tasks by the clock of the database', async () => {
     const other = await open();
     await other.unlock(chainKey);
     const at = (hours: number, seconds = 0) =>
@@ -232,7 +232,7 @@ describeWithPostgres('a store in PostgreSQL, when something fails,', () => {
     await other.close();
   });
 
-  test('does not release a key that another node has changed, or with a token that it has revoked', async () => {
+  it('does not release a key that another node has changed, or with a token that it has revoked', async () => {
     await using other = await open();
     await other.unlock(chainKey);
     const [first, bearer] = [key('a-dek'), token()];
@@ -274,7 +274,7 @@ describeWithPostgres('a store in PostgreSQL with a standby', () => {
     await primary[Symbol.asyncDispose]();
   });
 
-  test('opens only on the primary', async () => {
+  it('opens only on the primary', async () => {
     const warnings: string[] = [];
     const settings = settingsOf(url);
     await (await openPostgresStore({ settings, warn: (message) => warnings.push(message) })).close();
@@ -284,7 +284,7 @@ describeWithPostgres('a store in PostgreSQL with a standby', () => {
     ).rejects.toMatchObject({ ...UNAVAILABLE, cause: { name: 'NotPrimary' } });
   });
 
-  test('does not acknowledge a write whose wait for the standby was canceled, and then continues', async () => {
+  it('does not acknowledge a write whose wait for the standby was canceled, and then continues', async () => {
     const settings = settingsOf(url);
     await using store = await openPostgresStore({ settings, warn: () => undefined });
     await store.initialise(installation(1), chainKey, made());

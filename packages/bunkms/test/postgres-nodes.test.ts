@@ -1,6 +1,6 @@
 import { rmSync } from 'node:fs';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, expect, it } from 'vitest';
 import { CutConnection } from './support/cut-connection.ts';
 import { openEvents } from './support/events.ts';
 import { completed, kekIdOfText, rotateKeks, statusOf } from './support/keks.ts';
@@ -8,6 +8,7 @@ import { type KmsOptions, newDataDir, newKek, startKms, type TestKms } from './s
 import { KeyCalls } from './support/lifecycle.ts';
 import { PostgresDatabases, settingsOf } from './support/postgres.ts';
 import { useStorage } from './support/storage.ts';
+import { usePostgresStorage } from './support/use-postgres-storage.ts';
 
 /** Two nodes in one process, each with separate connections, caches and timers. */
 describeWithPostgres('two nodes of BunKMS on one database', () => {
@@ -20,13 +21,8 @@ describeWithPostgres('two nodes of BunKMS on one database', () => {
   let keysOfOne: KeyCalls;
   let keysOfOther: KeyCalls;
 
-  beforeAll(async () => {
-    databases = await PostgresDatabases.start();
-    useStorage(databases);
-  });
-  afterAll(async () => {
-    useStorage(undefined);
-    await databases[Symbol.asyncDispose]();
+  usePostgresStorage((started) => {
+    databases = started;
   });
   beforeEach(async () => {
     dataDir = newDataDir();
@@ -42,7 +38,7 @@ describeWithPostgres('two nodes of BunKMS on one database', () => {
     rmSync(dataDir, { recursive: true });
   });
 
-  test('both refuse a token for all uses as soon as one of them has revoked it', async () => {
+  it('both refuse a token for all uses as soon as one of them has revoked it', async () => {
     const { token, jti } = await one.issue({
       scope: ['kms:export_key', 'kms:encrypt', 'kms:admin'],
       keys: ['*'],
@@ -66,7 +62,7 @@ describeWithPostgres('two nodes of BunKMS on one database', () => {
     );
   });
 
-  test.each(['disable', 'schedule', 'shred'] as const)(
+  it.each(['disable', 'schedule', 'shred'] as const)(
     'neither uses a key after the other one has done: %s',
     async (how) => {
       const [ciphertext] = await keysOfOne.make('a-dek', 'enabled');
@@ -84,7 +80,7 @@ describeWithPostgres('two nodes of BunKMS on one database', () => {
     },
   );
 
-  test('each sends its subscribers the events of the other', async () => {
+  it('each sends its subscribers the events of the other', async () => {
     const { token } = await other.issue({ scope: ['kms:export_key'], keys: ['*'] });
     using stream = await openEvents(other.running.internalUrl, token);
     await expect.poll(() => stream.seen.at(-1)?.type).toBe('heartbeat');
@@ -93,15 +89,15 @@ describeWithPostgres('two nodes of BunKMS on one database', () => {
     await expect.poll(() => stream.seen.some(({ type }) => type === 'key.rotate')).toBe(true);
   });
 
-  test('let a subscriber of one resume at the other, without gaps or duplicates', async () => {
+  it('let a subscriber of one resume at the other, without gaps or duplicates', async () => {
     const { token } = await one.issue({ scope: ['kms:export_key'], keys: ['*'] });
     await keysOfOne.create('a-dek');
     const first = await openEvents(one.running.internalUrl, token);
     await keysOfOther.post('a-dek', 'rotate');
-    const toldOf = (stream: typeof first) =>
+    const eventsOf = (stream: typeof first) =>
       stream.seen.filter(({ type }) => type !== 'heartbeat').map(({ type, data }) => [type, data.version]);
     await expect
-      .poll(() => toldOf(first))
+      .poll(() => eventsOf(first))
       .toEqual([
         ['reset', undefined],
         ['key.rotate', 2],
@@ -112,14 +108,14 @@ describeWithPostgres('two nodes of BunKMS on one database', () => {
     using second = await openEvents(other.running.internalUrl, token, id);
     await keysOfOther.post('a-dek', 'rotate');
     await expect
-      .poll(() => toldOf(second))
+      .poll(() => eventsOf(second))
       .toEqual([
         ['key.rotate', 3],
         ['key.rotate', 4],
       ]);
   });
 
-  test('create one key from many requests with the same idempotency key, and give all the same answer', async () => {
+  it('create one key from many requests with the same idempotency key, and give all the same answer', async () => {
     const headers = { 'idempotency-key': 'once' };
     const { token } = await one.issue({ scope: ['kms:create_key'], keys: ['*'] });
     const answers = await Promise.all(
@@ -135,7 +131,7 @@ describeWithPostgres('two nodes of BunKMS on one database', () => {
     expect((await one.records()).filter(({ action }) => action === 'key.create')).toHaveLength(1);
   });
 
-  test('write one chain without gaps during concurrent work', async () => {
+  it('write one chain without gaps during concurrent work', async () => {
     const work = async (keys: KeyCalls, number: number) => {
       const name = `k${number % 7}-dek`;
       await keys.create(name);
@@ -153,7 +149,7 @@ describeWithPostgres('two nodes of BunKMS on one database', () => {
     );
   });
 
-  test('do not rotate to a KEK that one of them lacks, until it has it', async () => {
+  it('do not rotate to a KEK that one of them lacks, until it has it', async () => {
     const further = newKek();
     await one[Symbol.asyncDispose]();
     one = await node({ kek: `${kek}\n${further}` });
@@ -181,7 +177,7 @@ describeWithPostgres('two nodes of BunKMS on one database', () => {
 const HASTY_MS = 10_000;
 
 describeWithPostgres('a node whose database hangs', () => {
-  test('is alive but not ready, answers 503 with Retry-After, and recovers automatically', async () => {
+  it('is alive but not ready, answers 503 with Retry-After, and recovers automatically', async () => {
     await using databases = await PostgresDatabases.start();
     const dataDir = newDataDir();
     const url = await databases.url(dataDir);

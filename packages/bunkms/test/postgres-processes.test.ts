@@ -8,7 +8,7 @@ import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { SwitchedAddress } from '@bundoc/shared/testing/switched-address';
 import { startInBackground } from '@bundoc/shared/testing/timing';
 import pg from 'pg';
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
 import { bunkms } from './support/command.ts';
 import { type Answer, type Call, call } from './support/http.ts';
 import { kekIdOfText } from './support/keks.ts';
@@ -87,7 +87,7 @@ describeWithPostgres('nodes of BunKMS as processes, on one database,', () => {
       });
   }
 
-  test('keep serving when one of them is killed under load: nothing fails at the other one, and the chain is intact', async () => {
+  it('keep serving when one of them is killed under load: nothing fails at the other one, and the chain is intact', async () => {
     const [victim, survivor] = await Promise.all([
       start('a', PATIENT_POSTGRES),
       start('b', PATIENT_POSTGRES),
@@ -131,7 +131,7 @@ describeWithPostgres('nodes of BunKMS as processes, on one database,', () => {
     for (const name of created) expect((await exported(survivor, name)).status).toBe(200);
   });
 
-  test('continue a rotation of the KEK when the node that runs it is killed', async () => {
+  it('continue a rotation of the KEK when the node that runs it is killed', async () => {
     const names = Array.from({ length: 300 }, (_, number) => `k${number}`);
     const further = newKek();
     {
@@ -165,7 +165,7 @@ describeWithPostgres('nodes of BunKMS as processes, on one database,', () => {
     await chain(second);
   });
 
-  test('release no key without its record when the primary is killed and the standby takes over, and answer at worst 503', async () => {
+  it('release no key without its record when the primary is killed and the standby takes over, and answer at worst 503', async () => {
     standby = await primary.startStandby('standby');
     const nodes = await Promise.all([start('a'), start('b')]);
     await using _one = nodes[0];

@@ -5,14 +5,14 @@ import { tmpdir, userInfo } from 'node:os';
 import { join } from 'node:path';
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, expect, it } from 'vitest';
 import { openPostgresStore } from '../src/store/postgres/postgres-store.ts';
 import { bunkms } from './support/command.ts';
 import { newDataDir, startKms, type TestKms } from './support/kms.ts';
 import { KeyCalls } from './support/lifecycle.ts';
 import { TestPki } from './support/pki.ts';
-import { PostgresDatabases, settingsOf } from './support/postgres.ts';
-import { useStorage } from './support/storage.ts';
+import { type PostgresDatabases, settingsOf } from './support/postgres.ts';
+import { usePostgresStorage } from './support/use-postgres-storage.ts';
 
 /** The abilities of an attacker with the database but without the KEK. */
 describeWithPostgres('an attacker with the database of BunKMS', () => {
@@ -23,13 +23,8 @@ describeWithPostgres('an attacker with the database of BunKMS', () => {
   const edit = (sql: string) => databases.edit(dataDir, sql);
   const of = (name: string) => `(SELECT id FROM keys WHERE name = '${name}')`;
 
-  beforeAll(async () => {
-    databases = await PostgresDatabases.start();
-    useStorage(databases);
-  });
-  afterAll(async () => {
-    useStorage(undefined);
-    await databases[Symbol.asyncDispose]();
+  usePostgresStorage((started) => {
+    databases = started;
   });
   beforeEach(async () => {
     dataDir = newDataDir();
@@ -43,7 +38,7 @@ describeWithPostgres('an attacker with the database of BunKMS', () => {
     rmSync(dataDir, { recursive: true });
   });
 
-  test('finds no key, no secret, no token and no idempotency key in it', async () => {
+  it('finds no key, no secret, no token and no idempotency key in it', async () => {
     const { token } = await kms.issue({ scope: ['kms:create_key', 'kms:export_key'], keys: ['*'] });
     const headers = { 'idempotency-key': 'a-telling-idempotency-key' };
     await kms.api('/v1/keys', { token, headers, body: { name: 'c-dek', type: 'aes-256' } });
@@ -65,7 +60,7 @@ describeWithPostgres('an attacker with the database of BunKMS', () => {
     for (const text of texts) expect(dump.includes(text)).toBe(false);
   });
 
-  test.each([
+  it.each([
     [
       'changes its bytes',
       `UPDATE key_versions SET wrapped = set_byte(wrapped, 40, 255 - get_byte(wrapped, 40))`,
@@ -86,7 +81,7 @@ describeWithPostgres('an attacker with the database of BunKMS', () => {
     expect(await kms.verify()).toMatchObject({ intact: true });
   });
 
-  test('cannot enable a disabled key or restore a destroyed one by restoring its rows', async () => {
+  it('cannot enable a disabled key or restore a destroyed one by restoring its rows', async () => {
     await edit(
       'CREATE TABLE kept AS SELECT * FROM keys; CREATE TABLE kept_versions AS SELECT * FROM key_versions',
     );
@@ -100,7 +95,7 @@ describeWithPostgres('an attacker with the database of BunKMS', () => {
       expect((await keys.export(name)).json()).toMatchObject({ status: 503, code: 'key_damaged' });
   });
 
-  test.each([
+  it.each([
     ['edits a record', `UPDATE audit SET actor = 'somebody' WHERE seq = 4`],
     ['takes out a record', 'DELETE FROM audit WHERE seq = 4'],
     [
@@ -117,7 +112,7 @@ describeWithPostgres('an attacker with the database of BunKMS', () => {
     expect(await kms.verify()).toMatchObject({ intact: false });
   });
 
-  test('finds no destroyed key in the table, however often it was wrapped', async () => {
+  it('finds no destroyed key in the table, however often it was wrapped', async () => {
     const bytes = Buffer.from((await keys.export('a-dek')).json().wrapped_b64, 'base64');
     expect(await databases.holds(dataDir, bytes)).toBe(true);
     await keys.shred('a-dek');
@@ -135,7 +130,7 @@ describeWithPostgres('an attacker with the database of BunKMS', () => {
 });
 
 describeWithPostgres('a connection to PostgreSQL with TLS', () => {
-  test('is made only to a server with a certificate for its name', async () => {
+  it('is made only to a server with a certificate for its name', async () => {
     using pki = await TestPki.make();
     const folder = mkdtempSync(join(tmpdir(), 'bunkms-pg-tls-'));
     try {
@@ -178,7 +173,7 @@ describeWithPostgres('a connection to PostgreSQL with TLS', () => {
 });
 
 describeWithPostgres('the command line on PostgreSQL', () => {
-  test('creates, lists, verifies, backs up and restores a store, from one database into another', async () => {
+  it('creates, lists, verifies, backs up and restores a store, from one database into another', async () => {
     await using server = await PostgresServer.start();
     const folder = mkdtempSync(join(tmpdir(), 'bunkms-pg-cli-'));
     try {

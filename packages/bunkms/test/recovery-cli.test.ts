@@ -13,7 +13,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type ExportedKey, exportedKeySchema } from '@bundoc/shared/contract/keys';
 import type { Finished } from '@bundoc/shared/testing/captured-run';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { bunkms } from './support/command.ts';
 import { call } from './support/http.ts';
 import { newKek } from './support/kms.ts';
@@ -71,7 +71,7 @@ async function exportAll(token: string, name: string, versions: number): Promise
 }
 
 describe('bunkms backup, inventory, restore and recover', () => {
-  test('restore what was lost, and exit with the codes in docs/keys.md', async () => {
+  it('restore what was lost, and exit with the codes in docs/keys.md', async () => {
     await run('init', '--create-kek');
     await ok('key', 'create', 'p-dek');
     await ok('key', 'create', 'gone-dek');
@@ -156,7 +156,7 @@ describe('bunkms backup, inventory, restore and recover', () => {
     await ok('audit', 'verify');
   });
 
-  test('rebuild a store that is completely lost', async () => {
+  it('rebuild a store that is completely lost', async () => {
     await run('init', '--create-kek');
     await ok('key', 'create', 'p-dek');
     await ok('key', 'rotate', 'p-dek');
@@ -209,7 +209,7 @@ describe('bunkms backup, inventory, restore and recover', () => {
     await ok('audit', 'verify');
   });
 
-  test('restore with the shipped copy of the audit chain, and check it against a receipt', async () => {
+  it('restore with the shipped copy of the audit chain, and check it against a receipt', async () => {
     await run('init', '--create-kek');
     await ok('key', 'create', 'p-dek');
     await ok('key', 'create', 'gone-dek');
@@ -270,7 +270,7 @@ describe('bunkms backup, inventory, restore and recover', () => {
     await expectFailure(1, /belongs to another history/, 'audit', 'verify-copy', first, second);
   });
 
-  test('reveal no secret in their output or their files', async () => {
+  it('reveal no secret in their output or their files', async () => {
     await run('init', '--create-kek', '--service-token', at('token'));
     await ok('key', 'create', 'p-dek');
     await ok('key', 'rotate', 'p-dek');

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import { PATIENT_MS } from '@bundoc/shared/testing/timing';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { afterAll, beforeAll, expect, it } from 'vitest';
 import type { KmsStore } from '../src/store/port.ts';
 import { databasePathOf, openSqliteStore } from '../src/store/sqlite/sqlite-store.ts';
 import { unseal } from '../src/vault/unseal.ts';
@@ -64,7 +64,7 @@ async function killWhen(
 
 const sizeOf = (path: string) => () => statSync(path, { throwIfNoEntry: false })?.size ?? 0;
 
-test('after kill -9 at any moment of a restore there is no store or a complete one, and it can be run again', async () => {
+it('after kill -9 at any moment of a restore there is no store or a complete one, and it can be run again', async () => {
   const restored = environmentOf('restored');
   const restore = ['restore', join(folder, 'backup'), '--inventory', join(folder, 'inventory')];
   const log = sizeOf(`${databasePathOf(restored.BUNKMS_DATA_DIR)}-wal`);
@@ -96,7 +96,7 @@ test('after kill -9 at any moment of a restore there is no store or a complete o
   expect((await bunkms(restored, 'key', 'list')).stdout).toMatch(/^a-dek {2}enabled {2}2 /);
 });
 
-test('after kill -9 at any moment of a backup no file has its name, and the store is not damaged', async () => {
+it('after kill -9 at any moment of a backup no file has its name, and the store is not damaged', async () => {
   const file = join(folder, 'killed');
   const unfinished = () =>
     Math.max(
@@ -125,7 +125,7 @@ test('after kill -9 at any moment of a backup no file has its name, and the stor
   expect((await bunkms(original, 'audit', 'verify')).code).toBe(0);
 });
 
-test('a process that starts during a restore does not create a separate installation', async () => {
+it('a process that starts during a restore does not create a separate installation', async () => {
   const beside = environmentOf('beside');
   const log = `${databasePathOf(beside.BUNKMS_DATA_DIR)}-wal`;
   const restore = spawnBunkms(beside, [

@@ -9,7 +9,7 @@ import {
   keyPageSchema,
 } from '@bundoc/shared/contract/keys';
 import { keyCheckValue } from '@bundoc/shared/crypto/aead';
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { keyChangeDraft, withDigests } from '../src/records/key-record.ts';
 import { kekIdOf } from '../src/records/wrapped-key.ts';
 import { parseKekRing } from '../src/vault/kek-provider.ts';
@@ -59,7 +59,7 @@ describe('rotation', () => {
     expect(vault.unwrapDek(Buffer.from(key.wrapped_b64, 'base64'), identity)).toEqual(dekOf(key));
   };
 
-  test('creates a new current version and does not change the older one, also after a restart', async () => {
+  it('creates a new current version and does not change the older one, also after a restart', async () => {
     const first = await exported();
     const info = await rotated();
     expect(info).toMatchObject({ id: first.key_id, name: NAME, state: 'enabled', version: 2 });
@@ -87,7 +87,7 @@ describe('rotation', () => {
     await restarted(again);
   });
 
-  test('is visible in the key with all its versions, and in the list with the current one', async () => {
+  it('is visible in the key with all its versions, and in the list with the current one', async () => {
     const created = keyPageSchema.parse((await kms.api('/v1/keys', { token })).json()).keys[0];
     const info = await rotated();
     expect(info.created_at).toBe(created?.created_at);
@@ -102,12 +102,12 @@ describe('rotation', () => {
     expect(answer.json().keys).toEqual([info]);
   });
 
-  test('works on the internal listener as well', async () => {
+  it('works on the internal listener as well', async () => {
     const answer = await kms.internal(`/v1/keys/${NAME}/rotate`, { method: 'POST', token });
     expect(keyInfoSchema.parse(answer.json()).version).toBe(2);
   });
 
-  test('leaves one INFO record that names the version, and exports name theirs', async () => {
+  it('leaves one INFO record that names the version, and exports name theirs', async () => {
     const rotator = await kms.issue({ sub: 'bundoc', scope: ['kms:rotate_key'], keys: ['*-dek'] });
     const answer = await kms.api(`/v1/keys/${NAME}/rotate`, { method: 'POST', token: rotator.token });
     const info = keyInfoSchema.parse(answer.json());
@@ -133,7 +133,7 @@ describe('rotation', () => {
     expect(await kms.verify()).toMatchObject({ intact: true });
   });
 
-  test('with an expected version happens only if that is current, and the audit shows it', async () => {
+  it('with an expected version happens only if that is current, and the audit shows it', async () => {
     expect(await rotated('?expected_version=1')).toMatchObject({ version: 2 });
     const present = await exported();
     for (const expected of [1, 3, 1_000])
@@ -151,7 +151,7 @@ describe('rotation', () => {
     );
   });
 
-  test('that is requested concurrently with the same expected version happens once, across processes', async () => {
+  it('that is requested concurrently with the same expected version happens once, across processes', async () => {
     await using other = await startKms({ dataDir: kms.dataDir, kek: kms.kek });
     const answers = await Promise.all(
       Array.from({ length: 30 }, (_, number) =>
@@ -166,7 +166,7 @@ describe('rotation', () => {
     expect(await kms.verify()).toMatchObject({ intact: true });
   });
 
-  test('that is requested concurrently gives each caller a version from after its request, without gaps', async () => {
+  it('that is requested concurrently gives each caller a version from after its request, without gaps', async () => {
     await using other = await startKms({ dataDir: kms.dataDir, kek: kms.kek });
     const answers = await Promise.all(
       Array.from({ length: 30 }, (_, number) => rotated('', number % 2 === 0 ? kms : other)),
@@ -187,11 +187,11 @@ describe('rotation', () => {
     expect(await kms.verify()).toMatchObject({ intact: true });
   });
 
-  test('that is repeated gives a new version each time', async () => {
+  it('that is repeated gives a new version each time', async () => {
     for (let version = 2; version < 6; version++) expect((await rotated()).version).toBe(version);
   });
 
-  test('leaves each concurrent export with version, check value and material of one key', async () => {
+  it('leaves each concurrent export with version, check value and material of one key', async () => {
     const keys: ExportedKey[] = [];
     let isRotating = true;
     const EXPORTERS = 8;
@@ -229,7 +229,7 @@ describe('rotation', () => {
     expect(await kms.verify()).toMatchObject({ intact: true });
   });
 
-  test('of a key that does not exist is 404, and so is the export of a version that never existed', async () => {
+  it('of a key that does not exist is 404, and so is the export of a version that never existed', async () => {
     const answer = await kms.api('/v1/keys/none-dek/rotate', { method: 'POST', token });
     expect(answer.json()).toMatchObject({ status: 404, code: 'key_not_found' });
     expect(await codeOf('?version=2')).toBe('key_not_found');
@@ -243,7 +243,7 @@ describe('rotation', () => {
     ]);
   });
 
-  test('is refused beyond the maximum number of versions', async () => {
+  it('is refused beyond the maximum number of versions', async () => {
     const stored = await kms.store.findKey(NAME, 'current');
     const record = stored!.record!;
     const vault = new Vault(parseKekRing('test', kms.kek));
@@ -271,7 +271,7 @@ describe('rotation', () => {
     expect((await exported(`?version=${KEY_VERSIONS_MAX}`)).kcv).toBe(last.kcv);
   });
 
-  test.each([
+  it.each([
     ['does not unwrap', `UPDATE key_versions SET wrapped = x'${'00'.repeat(69)}' WHERE version = 1`],
     ['holds the bytes of another version', SWAPPED],
     ['has another check value', `UPDATE key_versions SET kcv = '${'0'.repeat(32)}' WHERE version = 1`],
@@ -288,7 +288,7 @@ describe('rotation', () => {
     expect((await kms.internal('/ready')).status).toBe(200);
   });
 
-  test.each([
+  it.each([
     ['does not unwrap', `UPDATE key_versions SET wrapped = x'${'00'.repeat(69)}' WHERE version = 2`],
     ['has another check value', `UPDATE key_versions SET kcv = '' WHERE version = 2`],
     ['is lost', 'DELETE FROM key_versions WHERE version = 2'],
@@ -302,7 +302,7 @@ describe('rotation', () => {
     expect(await recordsOf('key.rotate')).toHaveLength(1);
   });
 
-  test.each([
+  it.each([
     ['before it is written', false, 1],
     ['after it was written', true, 2],
   ])(
@@ -321,7 +321,7 @@ describe('rotation', () => {
     },
   );
 
-  test('wraps with the recorded current KEK, not with the first of the ring', async () => {
+  it('wraps with the recorded current KEK, not with the first of the ring', async () => {
     await kms.running.close();
     const further = newKek();
     await using ring = await startKms({ dataDir: kms.dataDir, kek: `${further}\n${kms.kek}` });

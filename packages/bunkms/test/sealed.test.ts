@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { rotateKeks } from './support/keks.ts';
 import { newDataDir, newKek, startKms } from './support/kms.ts';
 
@@ -17,7 +17,7 @@ describe('a service with another KEK than that of its store', () => {
   });
   afterEach(() => rmSync(dataDir, { recursive: true }));
 
-  test('is sealed: it answers 503 to all requests except health, readiness and the metrics on the internal network', async () => {
+  it('is sealed: it answers 503 to all requests except health, readiness and the metrics on the internal network', async () => {
     await using kms = await startKms({ dataDir, kek: newKek() });
     for (const listener of ['api', 'internal'] as const) {
       for (const [path, method] of [
@@ -54,7 +54,7 @@ describe('a service with another KEK than that of its store', () => {
     expect(kms.logs.join('')).toContain('the KEK does not fit the store');
   });
 
-  test('writes nothing to the store, and works again with the right KEK', async () => {
+  it('writes nothing to the store, and works again with the right KEK', async () => {
     const before = await (async () => {
       await using kms = await startKms({ dataDir, kek: newKek() });
       await kms.api('/v1/keys', { token, body: { name: 'b-dek', type: 'aes-256' } });
@@ -67,7 +67,7 @@ describe('a service with another KEK than that of its store', () => {
     expect((await kms.api('/ready')).status).toBe(200);
   });
 
-  test('keeps every access to export, and adds it to the chain once at the next unsealed start', async () => {
+  it('keeps every access to export, and adds it to the chain once at the next unsealed start', async () => {
     const otherKek = newKek();
     for (let start = 0; start < 2; start++) {
       await using kms = await startKms({ dataDir, kek: otherKek });
@@ -106,7 +106,7 @@ describe('a service with another KEK than that of its store', () => {
     expect(readdirSync(dataDir)).not.toContain('sealed-refusals.jsonl');
   });
 
-  test('stays unsealed when another KEK is added first, and keeps wrapping with the recorded one', async () => {
+  it('stays unsealed when another KEK is added first, and keeps wrapping with the recorded one', async () => {
     const further = newKek();
     await using kms = await startKms({ dataDir, kek: `${further}\n${kek}` });
     await kms.api('/v1/keys', { token, body: { name: 'new-dek', type: 'aes-256' } });
@@ -121,7 +121,7 @@ describe('a service with another KEK than that of its store', () => {
       expect((await back.internal(`/v1/export/${name}`, { token })).status).toBe(200);
   });
 
-  test('is sealed with a ring that lacks the current KEK, before and after a rotation', async () => {
+  it('is sealed with a ring that lacks the current KEK, before and after a rotation', async () => {
     const further = newKek();
     const isSealed = async (ring: string) => {
       await using kms = await startKms({ dataDir, kek: ring });

@@ -5,7 +5,7 @@ import { inspect } from 'node:util';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { exportedKeySchema } from '@bundoc/shared/contract/keys';
 import { issuedTokenSchema } from '@bundoc/shared/contract/tokens';
-import { expect, test } from 'vitest';
+import { expect, it } from 'vitest';
 import { encryptionKeyOf } from '../src/encryption/ciphertext.ts';
 import { withDatabase } from './support/database.ts';
 import { FaultyStore } from './support/faulty-store.ts';
@@ -25,7 +25,7 @@ function spellings(bytes: Buffer): Buffer[] {
   return [bytes, ...texts.map((text) => Buffer.from(text))];
 }
 
-test('no KEK, no DEK, no token and no signing seed is in any log line, error, metric or file', async () => {
+it('no KEK, no DEK, no token and no signing seed is in any log line, error, metric or file', async () => {
   const faulty = new FaultyStore();
   const planted = new Map<string, Buffer[]>();
   const kek = newKek();

@@ -10,7 +10,7 @@ import { exportedKeySchema } from '@bundoc/shared/contract/keys';
 import type { Finished } from '@bundoc/shared/testing/captured-run';
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { bunkms } from './support/command.ts';
 import { newDataDir, newKek, startKms, type TestKms } from './support/kms.ts';
 import { KeyCalls } from './support/lifecycle.ts';
@@ -63,7 +63,7 @@ async function withInput(input: string, ...args: string[]): Promise<Finished> {
 }
 
 describe('bunkms key', () => {
-  test('claims a key without a holder permanently, but no key of another storage', async () => {
+  it('claims a key without a holder permanently, but no key of another storage', async () => {
     await keys.create('a-dek');
     for (let time = 0; time < 2; time++) {
       const claimed = await run('key', 'claim', 'a-dek', '--storage', s.id, '--json');
@@ -76,7 +76,7 @@ describe('bunkms key', () => {
     expect((await run('key', 'claim', 'a-dek', '--storage', 'somewhere')).code).toBe(2);
   });
 
-  test('takes over a key once nobody else may use it, or by force', async () => {
+  it('takes over a key once nobody else may use it, or by force', async () => {
     await s.create('a-dek');
     await s.export('a-dek');
     const refused = await run('key', 'take-over', 'a-dek', '--storage', t.id);
@@ -91,7 +91,7 @@ describe('bunkms key', () => {
 });
 
 describe('bunkms storage', () => {
-  test('shows a storage, and takes it over', async () => {
+  it('shows a storage, and takes it over', async () => {
     const shown = await run('storage', 'show', s.id);
     expect(shown.stdout).toContain(`generation: ${s.generation}`);
     const generation = randomUUID();
@@ -107,7 +107,7 @@ describe('bunkms storage', () => {
     expect((await run('storage', 'show', randomUUID())).code).toBe(3);
   });
 
-  test('claims the key of every project with content in a folder, lists those held elsewhere, and can be continued', async () => {
+  it('claims the key of every project with content in a folder, lists those held elsewhere, and can be continued', async () => {
     await makeProject('free', null);
     await makeProject('unknown', 'unknown');
     await makeProject('mine', s.id);
@@ -156,7 +156,7 @@ describe('bunkms storage', () => {
     ]);
   });
 
-  test('claims nothing for a folder of another storage, or one that is not a data folder', async () => {
+  it('claims nothing for a folder of another storage, or one that is not a data folder', async () => {
     await makeProject('free', null);
     writeFileSync(join(bundoc, 'storage.json'), JSON.stringify({ format: 1, id: t.id }));
     const refused = await run('storage', 'claim-all', s.id, '--from', bundoc);
@@ -165,7 +165,7 @@ describe('bunkms storage', () => {
     expect(await holderOf('free-dek')).toBeNull();
   });
 
-  test('claims the keys of the projects from standard input', async () => {
+  it('claims the keys of the projects from standard input', async () => {
     await keys.create('a-dek');
     await keys.create('b-dek');
     const claimed = await withInput('a\r\n\n b \n', 'storage', 'claim-all', s.id);
@@ -183,7 +183,7 @@ describe('bunkms storage', () => {
     expect((await withInput('../a\n', 'storage', 'claim-all', s.id)).code).toBe(2);
   });
 
-  test.each(['', '\n \n'])('refuses standard input without a name: %j', async (input) => {
+  it.each(['', '\n \n'])('refuses standard input without a name: %j', async (input) => {
     expect(await withInput(input, 'storage', 'claim-all', s.id, '--json')).toMatchObject({
       code: 2,
       stdout: '',
@@ -198,7 +198,7 @@ describe('bunkms storage', () => {
     });
     afterAll(() => server[Symbol.asyncDispose]());
 
-    test('claims the keys of the projects of a database, except those with a marker, which it lists', async () => {
+    it('claims the keys of the projects of a database, except those with a marker, which it lists', async () => {
       const { url } = await server.createDatabase('bundoc');
       const migrations = fileURLToPath(new URL('../../bundoc/migrations/', import.meta.url));
       await server.sql('CREATE SCHEMA bundoc AUTHORIZATION bundoc', 'bundoc');

@@ -2,7 +2,7 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import { KEY_VERSIONS_MAX } from '@bundoc/shared/contract/keys';
 import { createLogger } from '@bundoc/shared/runtime/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { AuditLog } from '../src/audit/log.ts';
 import type { KeyDeps } from '../src/keys/stored-key.ts';
 import { KeySweep } from '../src/keys/sweep-keys.ts';
@@ -61,7 +61,7 @@ const actionsOf = async (action: string) =>
 const isStored = (bytes: Buffer) => testStorage().holds(kms.dataDir, bytes);
 
 describe('a deletion that is due', () => {
-  test('is carried out by the service at its time and not before, recorded as the system', async () => {
+  it('is carried out by the service at its time and not before, recorded as the system', async () => {
     await keys.make(NAME, 'enabled');
     const wrapped = Buffer.from((await keys.export(NAME)).json().wrapped_b64, 'base64');
     await keys.delete(NAME);
@@ -85,7 +85,7 @@ describe('a deletion that is due', () => {
     expect((await (await fresh()).export(NAME)).json()).toMatchObject({ code: 'key_destroyed' });
   });
 
-  test('is not carried out for a key that is restored in time, even during the sweep', async () => {
+  it('is not carried out for a key that is restored in time, even during the sweep', async () => {
     await keys.make(NAME, 'pending_deletion');
     await keys.make('b-dek', 'pending_deletion');
     await keys.post('b-dek', 'restore');
@@ -101,7 +101,7 @@ describe('a deletion that is due', () => {
     expect([await stateOf(), await stateOf('b-dek')]).toEqual(['disabled', 'disabled']);
   });
 
-  test('is done once by several concurrent processes', async () => {
+  it('is done once by several concurrent processes', async () => {
     for (let number = 0; number < 20; number++) await keys.make(`k${number}`, 'pending_deletion');
     const sweeps = await Promise.all([newSweep(), newSweep(), newSweep()]);
     clock.advance(7 * DAY_MS);
@@ -110,7 +110,7 @@ describe('a deletion that is due', () => {
     expect(await kms.verify()).toMatchObject({ intact: true });
   });
 
-  test('is carried out at the start of a service that was down at that time', async () => {
+  it('is carried out at the start of a service that was down at that time', async () => {
     await keys.make(NAME, 'pending_deletion');
     await kms.running.close();
     clock.advance(100 * DAY_MS);
@@ -120,7 +120,7 @@ describe('a deletion that is due', () => {
       .toBe('destroyed');
   });
 
-  test('is not carried out early when the clock is set forward, until a restart', async () => {
+  it('is not carried out early when the clock is set forward, until a restart', async () => {
     await keys.make(NAME, 'pending_deletion');
     const sweep = await newSweep();
     clock.setWall(clock.now() + 365 * DAY_MS);
@@ -131,7 +131,7 @@ describe('a deletion that is due', () => {
     expect(await stateOf()).toBe('destroyed');
   });
 
-  test('is only delayed when the clock is set back', async () => {
+  it('is only delayed when the clock is set back', async () => {
     await keys.make(NAME, 'pending_deletion');
     const sweep = await newSweep();
     clock.setWall(clock.now() - 3 * DAY_MS);
@@ -143,7 +143,7 @@ describe('a deletion that is due', () => {
     expect(await stateOf()).toBe('destroyed');
   });
 
-  test('skips a damaged key and continues with the others', async () => {
+  it('skips a damaged key and continues with the others', async () => {
     for (const name of ['a-dek', 'b-dek', 'c-dek']) await keys.make(name, 'pending_deletion');
     await testStorage().edit(
       kms.dataDir,
@@ -208,7 +208,7 @@ describe('an interrupted destruction', () => {
     ],
   ];
 
-  test.each(CUTS)(
+  it.each(CUTS)(
     '%s leaves the key intact or destroyed, and the next sweep finishes it',
     async (_when, cut, isWritten) => {
       await keys.make(NAME, 'enabled');
@@ -229,7 +229,7 @@ describe('an interrupted destruction', () => {
     },
   );
 
-  test.each(CUTS)(
+  it.each(CUTS)(
     'by a caller, %s, can be repeated, and happens at most once',
     async (_when, cut, isWritten) => {
       await using other = await startKms({
@@ -256,7 +256,7 @@ describe('an interrupted destruction', () => {
 });
 
 describe('a rotation policy', () => {
-  test('creates a version when the current one has that age, recorded as the system', async () => {
+  it('creates a version when the current one has that age, recorded as the system', async () => {
     const made = infoIn(await keys.create(NAME, { rotate_after_days: 30 }));
     expect(made.next_rotation_at).toBe(new Date(clock.now() + 30 * DAY_MS).toISOString());
     const sweep = await newSweep();
@@ -275,7 +275,7 @@ describe('a rotation policy', () => {
     for (const version of [1, 2]) expect((await late.export(NAME, version)).status).toBe(200);
   });
 
-  test('counts from the last rotation by anyone, and makes up for missed time with one rotation', async () => {
+  it('counts from the last rotation by anyone, and makes up for missed time with one rotation', async () => {
     await keys.create(NAME, { rotate_after_days: 30 });
     const sweep = await newSweep();
     clock.advance(20 * DAY_MS);
@@ -289,7 +289,7 @@ describe('a rotation policy', () => {
     expect(await versionOf()).toBe(3);
   });
 
-  test('that is set later counts from the current version, and its removal ends it', async () => {
+  it('that is set later counts from the current version, and its removal ends it', async () => {
     await keys.create(NAME);
     clock.advance(40 * DAY_MS);
     const sweep = await newSweep();
@@ -304,7 +304,7 @@ describe('a rotation policy', () => {
     expect(await versionOf()).toBe(2);
   });
 
-  test('pauses while the key is disabled or pending deletion, and resumes when it is enabled', async () => {
+  it('pauses while the key is disabled or pending deletion, and resumes when it is enabled', async () => {
     await keys.create(NAME, { rotate_after_days: 5 });
     await keys.post(NAME, 'disable');
     const sweep = await newSweep();
@@ -320,7 +320,7 @@ describe('a rotation policy', () => {
     expect([await versionOf(), await stateOf()]).toEqual([2, 'pending_deletion']);
   });
 
-  test('is done once by several concurrent processes', async () => {
+  it('is done once by several concurrent processes', async () => {
     for (let number = 0; number < 10; number++) await keys.create(`k${number}`, { rotate_after_days: 1 });
     const sweeps = await Promise.all([newSweep(), newSweep(), newSweep()]);
     clock.advance(DAY_MS);
@@ -328,7 +328,7 @@ describe('a rotation policy', () => {
     expect(await actionsOf('key.rotate')).toHaveLength(10);
   });
 
-  test('stops at the maximum number of versions', async () => {
+  it('stops at the maximum number of versions', async () => {
     await keys.create(NAME, { rotate_after_days: 1 });
     const record = (await kms.store.findKey(NAME, 'current'))?.record;
     if (record === undefined) throw new Error('no key');
@@ -342,7 +342,7 @@ describe('a rotation policy', () => {
 });
 
 describe('the sweep', () => {
-  test('processes more keys than fit into one page', async () => {
+  it('processes more keys than fit into one page', async () => {
     await Promise.all(
       Array.from({ length: 205 }, (_, number) => keys.create(`k${number}`, { rotate_after_days: 1 })),
     );
@@ -352,7 +352,7 @@ describe('the sweep', () => {
     expect(await actionsOf('key.rotate')).toHaveLength(205);
   });
 
-  test('survives a failing store, and does the rest next time', async () => {
+  it('survives a failing store, and does the rest next time', async () => {
     await keys.make(NAME, 'pending_deletion');
     const sweep = await newSweep();
     clock.advance(7 * DAY_MS);

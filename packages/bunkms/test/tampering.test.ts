@@ -1,10 +1,10 @@
 import type { DatabaseSync } from 'node:sqlite';
 import { keyDetailSchema, keyPageSchema } from '@bundoc/shared/contract/keys';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { KeyVerification } from '../src/audit/verify-keys.ts';
-import { withDatabase } from './support/database.ts';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { hideChanges, withDatabase } from './support/database.ts';
 import { startKms, type TestKms } from './support/kms.ts';
 import { edit, infoIn, KeyCalls } from './support/lifecycle.ts';
+import { damagedKeys } from './support/soundness.ts';
 
 const NAME = 'a-dek';
 const OTHER = 'b-dek';
@@ -79,7 +79,7 @@ describe('a key whose record was changed in the database', () => {
     expect((await kms.api('/ready')).status).toBe(200);
   };
 
-  test.each([
+  it.each([
     ['its state', `UPDATE keys SET state = 'disabled' ${OF_A}`],
     ['its state, to none that exists', `UPDATE keys SET state = 'open' ${OF_A}`],
     ['its current version', `UPDATE keys SET version = 1 ${OF_A}`],
@@ -107,19 +107,19 @@ describe('a key whose record was changed in the database', () => {
     await expectDamaged();
   });
 
-  test('in its id is damaged', async () => {
+  it('in its id is damaged', async () => {
     withoutForeignKeys(kms, (database) => database.exec(`UPDATE keys SET id = 'x' ${OF_A}`));
     await expectDamaged();
   });
 
-  test('by removal together with its versions is damaged, not unknown', async () => {
+  it('by removal together with its versions is damaged, not unknown', async () => {
     withoutForeignKeys(kms, (database) =>
       database.exec(`DELETE FROM key_versions WHERE key_id = ${ID_OF_A}; DELETE FROM keys ${OF_A}`),
     );
     await expectDamaged(false);
   });
 
-  test('by renaming is damaged under both names', async () => {
+  it('by renaming is damaged under both names', async () => {
     edit(kms, `UPDATE keys SET name = 'c-dek' ${OF_A}`);
     for (const name of [NAME, 'c-dek']) {
       expect((await keys.export(name)).json()).toMatchObject({ code: 'key_damaged' });
@@ -128,7 +128,7 @@ describe('a key whose record was changed in the database', () => {
     expect(keyPageSchema.parse((await keys.list()).json()).damaged).toEqual(['c-dek']);
   });
 
-  test('by a swap of names with another key is damaged, and so is the other', async () => {
+  it('by a swap of names with another key is damaged, and so is the other', async () => {
     edit(
       kms,
       `UPDATE keys SET name = 'x' ${OF_A}; UPDATE keys SET name = '${NAME}' WHERE name = '${OTHER}';
@@ -138,7 +138,7 @@ describe('a key whose record was changed in the database', () => {
       expect((await keys.export(name)).json()).toMatchObject({ code: 'key_damaged' });
   });
 
-  test('to a genuine older row with its genuine older versions is damaged, also after a restart', async () => {
+  it('to a genuine older row with its genuine older versions is damaged, also after a restart', async () => {
     const older = rowsOf(kms);
     await keys.post(NAME, 'disable');
     putBack(kms, older);
@@ -147,14 +147,14 @@ describe('a key whose record was changed in the database', () => {
     expect((await (await KeyCalls.of(again)).export(NAME)).json()).toMatchObject({ code: 'key_damaged' });
   });
 
-  test('does not come back with its genuine older row once it is destroyed', async () => {
+  it('does not come back with its genuine older row once it is destroyed', async () => {
     const older = rowsOf(kms);
     expect((await keys.shred(NAME)).status).toBe(200);
     putBack(kms, older);
     await expectDamaged();
   });
 
-  test('and rolled back together with its audit record is found by the verification of the chain', async () => {
+  it('and rolled back together with its audit record is found by the verification of the chain', async () => {
     const older = rowsOf(kms);
     await keys.post(NAME, 'disable');
     const { seq } = await kms.store.auditHead();
@@ -164,21 +164,13 @@ describe('a key whose record was changed in the database', () => {
     expect(await kms.verify()).toMatchObject({ intact: false, fault: { seq, reason: 'missing' } });
   });
 
-  test('and rolled back while the index of changes hides the latest change is found by the verification of the chain', async () => {
+  it('and rolled back while the index of changes hides the latest change is found by the verification of the chain', async () => {
     const older = rowsOf(kms);
     await keys.post(NAME, 'disable');
-    expect(await damagedKeys()).toEqual([]);
+    expect(await damagedKeys(kms)).toEqual([]);
     putBack(kms, older);
-    expect(await damagedKeys()).toEqual([NAME]);
-    const changes = `instr(detail, '"revision":') > 0`;
-    const index = `CREATE INDEX audit_key_changes ON audit (key, seq) WHERE ${changes}`;
-    const hide = (database: DatabaseSync) => {
-      database.exec(
-        `DROP INDEX audit_key_changes; ${index} AND action <> 'key.disable'; PRAGMA writable_schema = ON`,
-      );
-      database.prepare(`UPDATE sqlite_schema SET sql = ? WHERE name = 'audit_key_changes'`).run(index);
-    };
-    withDatabase(kms.dataDir, hide, { defensive: false });
+    expect(await damagedKeys(kms)).toEqual([NAME]);
+    hideChanges(kms.dataDir, 'key.disable');
     await using again = await startKms({ dataDir: kms.dataDir, kek: kms.kek });
     // Such an attack succeeds until somebody verifies the chain.
     expect((await (await KeyCalls.of(again)).export(NAME)).status).toBe(200);
@@ -186,13 +178,7 @@ describe('a key whose record was changed in the database', () => {
     expect(await damagedKeys(again)).toEqual([NAME]);
   });
 
-  const damagedKeys = async (at = kms) => {
-    const verification = new KeyVerification();
-    for (const record of await at.records()) verification.note(record);
-    return verification.damagedKeys(at.store, (await at.secrets()).chainKey);
-  };
-
-  test.each([
+  it.each([
     ['its check value', `kcv = '${'0'.repeat(32)}'`],
     ['its state', `state = 'destroyed'`],
     ['the time at which it was made', `created_at = '2020-01-01T00:00:00.000Z'`],
@@ -217,7 +203,7 @@ describe('a key whose record was changed in the database', () => {
     expect((await keys.shred(NAME)).status).toBe(200);
   });
 
-  test('in a destroyed version whose bytes were restored is damaged in that version', async () => {
+  it('in a destroyed version whose bytes were restored is damaged in that version', async () => {
     const older = rowsOf(kms);
     await keys.destroyVersion(NAME, 1);
     const [first] = older.key_versions;
@@ -232,7 +218,7 @@ describe('a key whose record was changed in the database', () => {
     expect((await keys.export(NAME)).status).toBe(200);
   });
 
-  test('by an added version does not get that version', async () => {
+  it('by an added version does not get that version', async () => {
     edit(
       kms,
       `INSERT INTO key_versions (key_id, version, kcv, state, created_at, wrapped)

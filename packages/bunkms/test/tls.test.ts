@@ -4,7 +4,7 @@ import { writeFileSync } from 'node:fs';
 import { Agent, type RequestOptions, request } from 'node:https';
 import { connect } from 'node:net';
 import type { TLSSocket } from 'node:tls';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { CertifiedKey } from '../src/cli/authority.ts';
 import { startKms, type TestKms } from './support/kms.ts';
 import { TestPki } from './support/pki.ts';
@@ -76,12 +76,12 @@ describe('the internal listener with mutual TLS', () => {
     pki[Symbol.dispose]();
   });
 
-  test('accepts a client of the authority, with TLS 1.3', async () => {
+  it('accepts a client of the authority, with TLS 1.3', async () => {
     expect(kms.running.internalUrl).toMatch(/^https:/);
     expect(await ask(kms.running.internalUrl, '/ready', good)).toMatchObject({ outcome: 200 });
   });
 
-  test('requires no certificate from clients of the API listener', async () => {
+  it('requires no certificate from clients of the API listener', async () => {
     expect(await ask(kms.running.apiUrl, '/ready', { ca: pki.authority.cert })).toMatchObject({
       outcome: 200,
     });
@@ -89,13 +89,13 @@ describe('the internal listener with mutual TLS', () => {
     expect((await ask(kms.running.apiUrl, '/ready', old)).outcome).toBeTypeOf('string');
   });
 
-  test('presents a certificate that clients refuse under another name', async () => {
+  it('presents a certificate that clients refuse under another name', async () => {
     expect(await ask(kms.running.internalUrl, '/ready', { ...good, servername: 'elsewhere' })).toEqual({
       outcome: 'ERR_TLS_CERT_ALTNAME_INVALID',
     });
   });
 
-  test.each<[string, () => Promise<RequestOptions>]>([
+  it.each<[string, () => Promise<RequestOptions>]>([
     ['no certificate', async () => ({})],
     ['a certificate of another authority', async () => pki.issue({ by: await TestPki.newAuthority() })],
     ['a self-signed certificate', () => TestPki.newAuthority()],
@@ -116,7 +116,7 @@ describe('the internal listener with mutual TLS', () => {
     expect((await kms.records()).filter(({ action }) => action === 'key.export')).toEqual([]);
   });
 
-  test('tells a client that speaks plain HTTP to the API listener to speak HTTPS', async () => {
+  it('tells a client that speaks plain HTTP to the API listener to speak HTTPS', async () => {
     const answer = await fetch(kms.running.apiUrl.replace('https:', 'http:'));
     expect(answer.status).toBe(400);
     expect(await answer.json()).toMatchObject({
@@ -125,7 +125,7 @@ describe('the internal listener with mutual TLS', () => {
     });
   });
 
-  test('answers plain HTTP to the internal listener with nothing', async () => {
+  it('answers plain HTTP to the internal listener with nothing', async () => {
     const socket = connect(Number(new URL(kms.running.internalUrl).port), '127.0.0.1');
     let received = '';
     socket.on('data', (chunk) => {
@@ -137,7 +137,7 @@ describe('the internal listener with mutual TLS', () => {
     expect(received).not.toContain('HTTP');
   });
 
-  test('logs few lines for many refusals', async () => {
+  it('logs few lines for many refusals', async () => {
     for (let i = 0; i < 20; i++) await ask(kms.running.internalUrl, '/ready', { ca: pki.authority.cert });
     const lines = kms.logs.filter((line) => line.includes('TLS refused connections'));
     expect(lines.length).toBeLessThan(5);
@@ -146,7 +146,7 @@ describe('the internal listener with mutual TLS', () => {
 });
 
 describe('certificate files that change while the service runs', () => {
-  test('are used for new connections, while established ones continue', async () => {
+  it('are used for new connections, while established ones continue', async () => {
     using pki = await TestPki.make();
     const first = await pki.issue({ names: SERVER_NAMES });
     await using kms = await startKms({ config: { internalTls: pki.write('server', first) } });
@@ -166,7 +166,7 @@ describe('certificate files that change while the service runs', () => {
     agent.destroy();
   });
 
-  test('change the authority that clients need', async () => {
+  it('change the authority that clients need', async () => {
     using pki = await TestPki.make();
     const pair = await pki.issue({ names: SERVER_NAMES });
     await using kms = await startKms({ config: { internalTls: pki.write('server', pair) } });
@@ -177,7 +177,7 @@ describe('certificate files that change while the service runs', () => {
     await expect.poll(async () => (await ask(kms.running.internalUrl, '/health', client)).outcome).toBe(200);
   });
 
-  test('leave the last valid ones in use when they are invalid, with one error in the log', async () => {
+  it('leave the last valid ones in use when they are invalid, with one error in the log', async () => {
     using pki = await TestPki.make();
     const first = await pki.issue({ names: SERVER_NAMES });
     const files = pki.write('server', first);
@@ -201,7 +201,7 @@ describe('certificate files that change while the service runs', () => {
 });
 
 describe('a start with certificate files', () => {
-  test('is refused when they are missing, invalid, or do not belong together, and names each variable', async () => {
+  it('is refused when they are missing, invalid, or do not belong together, and names each variable', async () => {
     using pki = await TestPki.make();
     const files = pki.write('server', { ...(await pki.issue()), key: (await pki.issue()).key });
     const dataDir = `${pki.folder}/data`;

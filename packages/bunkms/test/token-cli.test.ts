@@ -1,7 +1,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { bunkms } from './support/command.ts';
 import { newKek } from './support/kms.ts';
 import { bunkmsProcess } from './support/process.ts';
@@ -35,7 +35,7 @@ beforeAll(async () => {
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 describe('bunkms token inspect', () => {
-  test('explains a token without store, KEK or network', async () => {
+  it('explains a token without store, KEK or network', async () => {
     const { code, stdout, stderr } = await bunkms({}, 'token', 'inspect', backend);
     expect([code, stderr]).toEqual([0, '']);
     expect(stdout).toMatch(/^for +shop, a service$/m);
@@ -46,14 +46,14 @@ describe('bunkms token inspect', () => {
     expect(stdout).toMatch(/^signature +not checked/m);
   });
 
-  test('reads standard input, and says why a text is not a token', async () => {
+  it('reads standard input, and says why a text is not a token', async () => {
     const piped = await bunkmsProcess({ NODE_ENV: 'test' }, 'token', 'inspect');
     expect([piped.code, piped.stderr]).toEqual([2, expect.stringContaining('there is no token')]);
     const cut = await bunkms({}, 'token', 'inspect', backend.slice(0, 60));
     expect([cut.code, cut.stderr]).toEqual([2, expect.stringContaining('cut off')]);
   });
 
-  test('checks the signature with the given keys, and exits with 1 for a bad one', async () => {
+  it('checks the signature with the given keys, and exits with 1 for a bad one', async () => {
     const { x, kid } = await publicKey();
     const jwks = join(folder, 'jwks.json');
     writeFileSync(
@@ -68,7 +68,7 @@ describe('bunkms token inspect', () => {
 });
 
 describe('bunkms token list', () => {
-  test('shows scopes, projects, issuer and expiry below a header', async () => {
+  it('shows scopes, projects, issuer and expiry below a header', async () => {
     const [head, ...rows] = (await run('token', 'list')).stdout.trimEnd().split('\n');
     expect(head?.split(/ {2,}/)).toEqual([
       ...['token', 'state', 'type', 'subject', 'scopes', 'projects', 'keys', 'issuer', 'ends'],
@@ -86,7 +86,7 @@ describe('bunkms token list', () => {
     expect(row?.[8]).toMatch(/^\d{4}-/);
   });
 
-  test.each([
+  it.each([
     [['--sub', 'ann'], ['ann']],
     [['--typ', 'service'], ['shop']],
     [['--scope', 'docs:read'], ['ann']],
@@ -102,7 +102,7 @@ describe('bunkms token list', () => {
     expect(tokens.map(({ sub }: { sub: string }) => sub)).toEqual(subjects);
   });
 
-  test('refuses an unknown filter', async () => {
+  it('refuses an unknown filter', async () => {
     for (const filter of [
       ['--typ', 'other'],
       ['--scope', 'docs:none'],
@@ -113,7 +113,7 @@ describe('bunkms token list', () => {
 });
 
 describe('bunkms token issue', () => {
-  test.each([
+  it.each([
     [['--project', 'a', '--projects', 'b,no/project'], '--projects no/project: '],
     [['--project', 'no/project'], '--project no/project: must be *, or 1 to 63 of a-z 0-9 -'],
     [['--ttl', '48h'], '--ttl: must be at most 86400 (24 hours) for a client token'],
@@ -144,7 +144,7 @@ describe('bunkms token issue', () => {
     expect([code, stderr]).toEqual([2, expect.stringContaining(fault)]);
   });
 
-  test('refuses kms:issue_client without a grant, and for a client token', async () => {
+  it('refuses kms:issue_client without a grant, and for a client token', async () => {
     const scope = ['--sub', 'a', '--scope', 'kms:issue_client'];
     const without = await run('token', 'issue', '--typ', 'service', ...scope);
     expect([without.code, without.stderr]).toEqual([

@@ -2,12 +2,13 @@ import { randomUUID } from 'node:crypto';
 import { rmSync } from 'node:fs';
 import { issuedTokenSchema, tokenPageSchema } from '@bundoc/shared/contract/tokens';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { TokenVerification } from '../src/audit/verify-tokens.ts';
 import { bunkms } from './support/command.ts';
 import { MAY_ISSUE_ALL, newDataDir, startKms, type TestKms } from './support/kms.ts';
-import { PostgresDatabases } from './support/postgres.ts';
-import { testStorage, useStorage } from './support/storage.ts';
+import type { PostgresDatabases } from './support/postgres.ts';
+import { testStorage } from './support/storage.ts';
+import { usePostgresStorage } from './support/use-postgres-storage.ts';
 
 type Issued = Awaited<ReturnType<TestKms['issue']>>;
 
@@ -42,7 +43,7 @@ function tokenTrust(commandEnvironment: (dataDir: string) => Promise<Record<stri
     rmSync(dataDir, { recursive: true, force: true });
   });
 
-  test('a row that is reset from revoked to active stays revoked, and verification names it', async () => {
+  it('a row that is reset from revoked to active stays revoked, and verification names it', async () => {
     await kms.api(`/v1/tokens/${victim.jti}`, { method: 'DELETE', token: admin.token });
     expect([await status(victim), await damaged()]).toEqual([401, []]);
     await edit(`UPDATE tokens SET revoked_at = NULL WHERE jti = '${victim.jti}'`);
@@ -57,7 +58,7 @@ function tokenTrust(commandEnvironment: (dataDir: string) => Promise<Record<stri
     expect(await status(other)).toBe(200);
   });
 
-  test.each([
+  it.each([
     ['its scope', `scope = '["kms:read_key","kms:export_key"]'`],
     ['its scope, to invalid JSON', `scope = 'kms:admin'`],
     ['its keys', `keys = '["*"]'`],
@@ -85,14 +86,14 @@ function tokenTrust(commandEnvironment: (dataDir: string) => Promise<Record<stri
     expect(await status(victim)).toBe(401);
   });
 
-  test('a row that is removed makes its token unknown, and verification names it', async () => {
+  it('a row that is removed makes its token unknown, and verification names it', async () => {
     await edit(`DELETE FROM tokens WHERE jti = '${victim.jti}'`);
     expect(await status(victim)).toBe(401);
     expect(await damaged()).toEqual([victim.jti]);
     expect(kms.logs.join('')).not.toContain(victim.token);
   });
 
-  test('a forged row is not trusted, and verification names it', async () => {
+  it('a forged row is not trusted, and verification names it', async () => {
     const jti = randomUUID();
     await edit(
       `INSERT INTO tokens (jti, family, sub, typ, aud, scope, keys, projects, issued_at, expires_at)
@@ -103,7 +104,7 @@ function tokenTrust(commandEnvironment: (dataDir: string) => Promise<Record<stri
     expect(await damaged()).toEqual([jti]);
   });
 
-  test('a forged revocation in the database hides no real one, and verification names it', async () => {
+  it('a forged revocation in the database hides no real one, and verification names it', async () => {
     await kms.api(`/v1/tokens/${other.jti}`, { method: 'DELETE', token: admin.token });
     await edit(
       `CREATE TABLE planted AS SELECT * FROM audit WHERE action = 'token.revoke';
@@ -129,7 +130,7 @@ function tokenTrust(commandEnvironment: (dataDir: string) => Promise<Record<stri
     expect([await damaged(), (await kms.verify()).intact]).toEqual([[], true]);
   });
 
-  test('a token whose audit record is edited is refused', async () => {
+  it('a token whose audit record is edited is refused', async () => {
     await edit(
       `UPDATE audit SET detail = replace(detail, '"family":"${victim.jti}"', '"family":"${other.jti}"')
         WHERE detail LIKE '%"token":"${victim.jti}"%'`,
@@ -139,7 +140,7 @@ function tokenTrust(commandEnvironment: (dataDir: string) => Promise<Record<stri
     expect((await kms.verify()).intact).toBe(false);
   });
 
-  test.each<[string, () => Promise<unknown>]>([
+  it.each<[string, () => Promise<unknown>]>([
     ['it is revoked', () => kms.api(`/v1/tokens/${victim.jti}`, { method: 'DELETE', token: admin.token })],
     [
       'another process revokes it',
@@ -169,7 +170,7 @@ function tokenTrust(commandEnvironment: (dataDir: string) => Promise<Record<stri
     expect(await status(other)).toBe(200);
   });
 
-  test('the command line reports damaged tokens, and they make audit verify fail', async () => {
+  it('the command line reports damaged tokens, and they make audit verify fail', async () => {
     const environment = {
       BUNKMS_DATA_DIR: dataDir,
       BUNKMS_KEK: kms.kek,
@@ -212,7 +213,7 @@ function tokenTrust(commandEnvironment: (dataDir: string) => Promise<Record<stri
       grandchild = await issueBy(child);
     });
 
-    test.each([
+    it.each([
       ['is edited by a space', `detail = replace(detail, '{"token"', '{ "token"')`],
       ['names another issuer', `detail = replace(detail, '"issuer":"', '"issuer":"0')`],
       ['is of another action', `action = 'token.issued'`],
@@ -247,7 +248,7 @@ function tokenTrust(commandEnvironment: (dataDir: string) => Promise<Record<stri
     );
   });
 
-  test('a token with may_issue, and its renewal, match the chain', async () => {
+  it('a token with may_issue, and its renewal, match the chain', async () => {
     const renewed = issuedTokenSchema.parse((await renew(admin)).json());
     expect(renewed.may_issue).toEqual(MAY_ISSUE_ALL);
     expect((await listed()).damaged).toBeUndefined();
@@ -261,13 +262,8 @@ describe('an attacker with the SQLite database of BunKMS', () => {
 
 describeWithPostgres('an attacker with the PostgreSQL database of BunKMS', () => {
   let databases: PostgresDatabases;
-  beforeAll(async () => {
-    databases = await PostgresDatabases.start();
-    useStorage(databases);
-  });
-  afterAll(async () => {
-    useStorage(undefined);
-    await databases[Symbol.asyncDispose]();
+  usePostgresStorage((started) => {
+    databases = started;
   });
   tokenTrust(async (dataDir) => ({ BUNKMS_STORAGE: await databases.url(dataDir) }));
 });

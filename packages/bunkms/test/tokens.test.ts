@@ -1,7 +1,7 @@
 import { auditPageSchema } from '@bundoc/shared/contract/audit';
 import { issuedTokenSchema, tokenPageSchema } from '@bundoc/shared/contract/tokens';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { MAY_ISSUE_ALL, startKms, type TestKms } from './support/kms.ts';
 
 const DAY_MS = 86_400_000;
@@ -22,7 +22,7 @@ describe('tokens', () => {
   const renew = (token: string) => kms.internal('/v1/tokens/renew', { method: 'POST', token });
   const works = async (token: string) => (await kms.api('/v1/keys', { token })).status === 200;
 
-  test('are issued with the requested claims, and work until they expire', async () => {
+  it('are issued with the requested claims, and work until they expire', async () => {
     const body = { sub: 'bundoc', typ: 'service', scope: ['kms:read_key'], keys: ['*-dek'] };
     const answer = await kms.api('/v1/tokens', { token: admin, body });
     expect(answer.status).toBe(201);
@@ -36,7 +36,7 @@ describe('tokens', () => {
     expect(await works(issued.token)).toBe(false);
   });
 
-  test('name projects in canonical form', async () => {
+  it('name projects in canonical form', async () => {
     const body = { sub: 'app', typ: 'client', scope: ['docs:read'], projects: ['Project-A', '*'] };
     const issued = issuedTokenSchema.parse((await kms.api('/v1/tokens', { token: admin, body })).json());
     expect(issued.projects).toEqual(['project-a', '*']);
@@ -50,7 +50,7 @@ describe('tokens', () => {
     expect(claims.exp - claims.iat).toBe(3_600);
   });
 
-  test('are removed by the service thirty days after the last of their family expired', async () => {
+  it('are removed by the service thirty days after the last of their family expired', async () => {
     vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
     await using other = await startKms({ clock });
     const hour = () => vi.advanceTimersByTime(3_600_000);
@@ -70,7 +70,7 @@ describe('tokens', () => {
     expect(await other.verify()).toMatchObject({ intact: true });
   });
 
-  test('of a service can be renewed for as long as it runs', async () => {
+  it('of a service can be renewed for as long as it runs', async () => {
     const first = await kms.issue({ scope: ['kms:read_key'], keys: ['*-dek'], ttl_s: 600 });
     let { token } = first;
     for (let step = 0; step < 5; step++) {
@@ -94,12 +94,12 @@ describe('tokens', () => {
     expect((await renew(token)).status).toBe(401);
   });
 
-  test('of a client cannot be renewed', async () => {
+  it('of a client cannot be renewed', async () => {
     const { token } = await kms.issue({ typ: 'client', scope: ['kms:read_key'], keys: ['*'] });
     expect((await renew(token)).json()).toMatchObject({ status: 403, code: 'forbidden' });
   });
 
-  test('are revoked at once with their family, and no others', async () => {
+  it('are revoked at once with their family, and no others', async () => {
     const root = await kms.issue({ scope: ['kms:read_key'] });
     const other = await kms.issue({ scope: ['kms:read_key'] });
     const child = issuedTokenSchema.parse((await renew(root.token)).json());
@@ -114,7 +114,7 @@ describe('tokens', () => {
     expect((await kms.api(`/v1/tokens/${child.jti}`, { method: 'DELETE', token: admin })).status).toBe(204);
   });
 
-  test('are listed in pages, without the tokens themselves', async () => {
+  it('are listed in pages, without the tokens themselves', async () => {
     for (let number = 0; number < 4; number++)
       await kms.issue({ sub: `s${number}`, scope: ['kms:read_key'] });
     const subjects: string[] = [];
@@ -130,7 +130,7 @@ describe('tokens', () => {
     expect(subjects).toEqual(['admin', 's0', 's1', 's2', 's3']);
   });
 
-  test('leave a record with the actor for each step, CRITICAL except for a renewal', async () => {
+  it('leave a record with the actor for each step, CRITICAL except for a renewal', async () => {
     const root = await kms.issue({ sub: 'bundoc', scope: ['kms:read_key'] });
     const child = issuedTokenSchema.parse((await renew(root.token)).json());
     await kms.api(`/v1/tokens/${root.jti}`, { method: 'DELETE', token: admin });
@@ -148,7 +148,7 @@ describe('tokens', () => {
     ]);
   });
 
-  test('are refused by every process as soon as one of them has revoked them', async () => {
+  it('are refused by every process as soon as one of them has revoked them', async () => {
     await using other = await startKms({ clock, dataDir: kms.dataDir, kek: kms.kek });
     const { token, jti } = await kms.issue({ scope: ['kms:read_key'] });
     expect((await other.api('/v1/keys', { token })).status).toBe(200);
@@ -158,7 +158,7 @@ describe('tokens', () => {
 });
 
 describe('the audit over HTTP', () => {
-  test('has filters and pages, and its head is the last record', async () => {
+  it('has filters and pages, and its head is the last record', async () => {
     await using kms = await startKms();
     const token = await kms.fullToken();
     for (const name of ['a', 'b']) await kms.api('/v1/keys', { token, body: { name, type: 'aes-256' } });

@@ -2,7 +2,7 @@ import { Writable } from 'node:stream';
 import { createLogger } from '@bundoc/shared/runtime/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { WatchedTls } from '@bundoc/shared/tls/watched-tls';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { afterAll, beforeAll, expect, it } from 'vitest';
 import { TestPki } from './support/pki.ts';
 
 const DAY_MS = 86_400_000;
@@ -24,7 +24,7 @@ beforeAll(async () => {
 });
 afterAll(() => pki[Symbol.dispose]());
 
-test('logs once a day that a certificate expires, from 14 days before, and at a higher level after its expiry', async () => {
+it('logs once a day that a certificate expires, from 14 days before, and at a higher level after its expiry', async () => {
   const clock = new FakeClock();
   clock.setWall(Date.now());
   const files = pki.write('ending', await pki.issue({ to: 20 }));
@@ -50,7 +50,7 @@ test('logs once a day that a certificate expires, from 14 days before, and at a 
   expect(Number(tls.notAfterMs)).toBeGreaterThan(Date.now() + 399 * DAY_MS);
 });
 
-test('adopts a pair that is written in two steps, without an error in the log', async () => {
+it('adopts a pair that is written in two steps, without an error in the log', async () => {
   const files = pki.write('halves', await pki.issue());
   using tls = new WatchedTls({ files, use: 'halves', clock: new FakeClock(), logger });
   const before = tls.context.cert;

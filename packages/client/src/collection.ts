@@ -14,7 +14,7 @@ import {
   JsonText,
   type Metadata,
   pageOf,
-  tellUnreadable,
+  reportUnreadable,
   textOf,
 } from './document.ts';
 import { BundocError, hasCode } from './error.ts';
@@ -349,7 +349,7 @@ export class Collection<T extends object = Record<string, unknown>> {
       readonly explain?: Explanation;
     };
     if (answer.explain !== undefined) onExplained?.(answer.explain);
-    tellUnreadable(answer.unreadable ?? [], onUnreadable);
+    reportUnreadable(answer.unreadable ?? [], onUnreadable);
     return answer;
   }
 

@@ -121,7 +121,7 @@ export async function* documentsOf<T>(
   do {
     const page = await pageAt(cursor);
     yield* page.documents;
-    tellUnreadable(page.unreadable, onUnreadable);
+    reportUnreadable(page.unreadable, onUnreadable);
     cursor = page.nextCursor;
   } while (cursor !== undefined);
 }
@@ -129,7 +129,7 @@ export async function* documentsOf<T>(
 /**
  * @throws BundocError `integrity_error` when some documents do not open and the caller has no `onUnreadable`.
  */
-export function tellUnreadable(
+export function reportUnreadable(
   ids: readonly string[],
   onUnreadable: ((ids: readonly string[]) => void) | undefined,
 ): void {

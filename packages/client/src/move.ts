@@ -35,10 +35,10 @@ export async function readMove(
     const lines = (rest + decoder.decode(value, { stream: true })).split('\n');
     rest = lines.pop() ?? '';
     for (const line of lines) {
-      const told = lineOf(line);
-      if ('step' in told) onProgress(told);
-      else if ('moved' in told) return told;
-      else throw errorOf(Number(told.problem['status']), new Headers(), JSON.stringify(told.problem));
+      const parsed = lineOf(line);
+      if ('step' in parsed) onProgress(parsed);
+      else if ('moved' in parsed) return parsed;
+      else throw errorOf(Number(parsed.problem['status']), new Headers(), JSON.stringify(parsed.problem));
     }
   }
 }

@@ -129,7 +129,7 @@ export async function restoreCommand(environment: Environment, path: string, opt
   const { project } = facts.head;
   const source = async (keys: StorageExporter) =>
     restoreSource(facts, () => createReadStream(path), await cipherFor(facts, keys, keys.storage.id));
-  // Judges marks only after BunKMS has released the key to this storage.
+  // Judges markers only after BunKMS has released the key to this storage.
   const marked = (keys: StorageExporter) => ({
     ...{ project, onSetAside: printSetAside },
     isLeftOver: (mark: string, hasFile: boolean) =>

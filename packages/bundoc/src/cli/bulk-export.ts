@@ -25,8 +25,13 @@ const stateSchema = z.strictObject({
   collection: z.string().nullable(),
   from: z.string().nullable(),
   deletions: z.boolean(),
-  since: z.string(),
   bytes: z.int().nonnegative(),
+  done: z.strictObject({
+    since: z.string(),
+    documents: z.int().nonnegative(),
+    deletions: z.int().nonnegative(),
+    unreadable: z.array(z.string()).readonly(),
+  }),
 });
 
 /**
@@ -84,9 +89,9 @@ async function toFile(
   const resume = new ResumeFile(`${path}.export-state`, stateSchema);
   const { project, deletions } = about;
   const same = { project, collection: about.collection ?? null, from: about.since ?? null, deletions };
-  const earlier = await resume.read();
+  const earlier = existsSync(partial) ? await resume.read() : undefined;
   if (earlier !== undefined) {
-    const { format: _format, since: _since, bytes: _bytes, ...of } = earlier;
+    const { format: _format, done: _done, bytes: _bytes, ...of } = earlier;
     if (JSON.stringify(of) !== JSON.stringify(same))
       throw new CommandError(
         `${resume.path} is of another export, of ${of.project}: finish that one, or remove the file to start over`,
@@ -96,20 +101,23 @@ async function toFile(
   let bytes = earlier?.bytes ?? 0;
   let end: ExportProgress;
   try {
+    if ((await file.stat()).size < bytes)
+      throw new CommandError(`${partial} was changed: remove it and ${resume.path} to start over`);
     await file.truncate(bytes);
-    end = await run(earlier === undefined ? {} : { since: earlier.since }, async (lines, progress) => {
+    end = await run({ done: earlier?.done }, async (lines, done) => {
       const page = Buffer.from(lines);
       for (let at = 0; at < page.length; )
         at += (await file.write(page, at, page.length - at, bytes + at)).bytesWritten;
       bytes += page.length;
       // Makes the lines durable before the position that follows them.
       await file.datasync();
-      await resume.write({ format: 1, ...same, since: progress.since, bytes });
+      await resume.write({ format: 1, ...same, bytes, done });
     });
   } finally {
     await file.close();
   }
-  await rename(partial, path);
+  // In this order, a crash in between leaves no position without the lines before it.
   await resume.remove();
+  await rename(partial, path);
   return end;
 }

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { counted } from '@bundoc/shared/cli/counted';
@@ -25,6 +26,7 @@ const stateSchema = z.strictObject({
   format: z.literal(1),
   project: projectIdSchema,
   collection: collectionNameSchema.nullable(),
+  run: z.uuid(),
   end: z.int().nonnegative(),
   lines: z.int().nonnegative(),
   documents: z.int().nonnegative(),
@@ -53,20 +55,25 @@ export async function importCommand(
     throw new CommandError(
       `${statePath} is of another import, ${describeImport(earlier)}: finish that one, or remove the file to start over`,
     );
+  const run = earlier?.run ?? randomUUID();
   const done: ImportProgress = earlier ?? { end: 0, lines: 0, documents: 0 };
   const source = isFile ? createReadStream(path, { start: done.end }) : skipBytes(process.stdin, done.end);
 
   using bar = createTransferBar(bytes);
   let savedMs = performance.now();
   const save = async ({ end, lines, documents }: ImportProgress) =>
-    resume?.write({ format: 1, project, collection: collection ?? null, end, lines, documents });
+    resume?.write({ format: 1, project, collection: collection ?? null, run, end, lines, documents });
   let latest = done;
+  // Before anything is sent: a run that resumes this one must have its id.
+  await save(done);
   try {
     latest = await importDocuments(bundoc, linesOf(source, { number: done.lines, end: done.end }), done, {
       project,
+      run,
       collection,
       batchesAtOnce: BATCHES_AT_ONCE,
       signal,
+      save,
       onDone: async (progress) => {
         latest = progress;
         bar.update(progress.end, progress.documents);
@@ -79,6 +86,7 @@ export async function importCommand(
   } catch (error) {
     // There is nothing to resume before the first batch.
     if (latest.end > 0) await save(latest);
+    else await resume?.remove();
     throw error;
   }
   await resume?.remove();

@@ -1,6 +1,6 @@
 import { resolve } from 'node:path';
 import { hasCode } from '@bundoc/client/error';
-import { inspectToken, NoToken } from '@bundoc/shared/cli/explain-token';
+import { inspectToken, NotAToken } from '@bundoc/shared/cli/explain-token';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import { CommandError } from './errors.ts';
 import {
@@ -83,7 +83,7 @@ function requireUsable(token: string): void {
     if (exp * 1_000 <= Date.now())
       throw new CommandError(`the token expired at ${new Date(exp * 1_000).toISOString()}: get a new one`);
   } catch (error) {
-    throw error instanceof NoToken ? new CommandError(`that is no token: ${error.message}`) : error;
+    throw error instanceof NotAToken ? new CommandError(`that is no token: ${error.message}`) : error;
   }
 }
 

@@ -22,7 +22,7 @@ import { finishMove, type MoveLimits, type MoveWatch, moveProject } from '../ope
 /** The keys are fetched at the start and expire soon after. */
 const KEYS_TTL_MS = 60_000;
 
-export interface WayToFolder {
+export interface MoveToFolderOptions {
   readonly project: string;
   readonly database: Database;
   /** A data folder that this process holds exclusively. */
@@ -47,7 +47,7 @@ export interface WayToFolder {
  * @throws MoveFailed; AppError `project_not_found`, and those of the project, of both storages and of BunKMS.
  */
 export async function moveToFolder(
-  { project, database, dataDir, open, tmp, disk, calls, onSetAside }: WayToFolder,
+  { project, database, dataDir, open, tmp, disk, calls, onSetAside }: MoveToFolderOptions,
   watch: MoveWatch,
   limits?: MoveLimits,
 ): Promise<string> {

@@ -243,7 +243,7 @@ async function requirePresent(disk: Disk, directory: string, project: string): P
     throw new CommandError(`project ${project} is not here: it is being moved here, or was moved away`);
 }
 
-/** Whether only a deletion mark is left of the project. */
+/** Whether only a deletion marker is left of the project. */
 function isDeleted(content: readonly string[]): boolean {
   return (
     content.includes(DELETION_FILE) && !content.includes(PROJECT_FILE) && !content.includes(CATALOG_FILE)

@@ -1,4 +1,4 @@
-import { explainToken, inspectToken, NoToken } from '@bundoc/shared/cli/explain-token';
+import { explainToken, inspectToken, NotAToken } from '@bundoc/shared/cli/explain-token';
 import { readKeySet } from '@bundoc/shared/cli/read-key-set';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import { CommandError } from './errors.ts';
@@ -25,7 +25,7 @@ export async function tokenCommand(
     else for (const line of explainToken(inspected, Date.now())) console.log(line);
     return signature === 'good' || signature === 'not checked';
   } catch (error) {
-    throw error instanceof NoToken ? new CommandError(error.message) : error;
+    throw error instanceof NotAToken ? new CommandError(error.message) : error;
   }
 }
 

@@ -31,10 +31,10 @@ export async function stats(
 
 async function inTurn<P>(
   places: readonly P[],
-  look: (place: P) => Promise<StatsOutcome>,
+  inspect: (place: P) => Promise<StatsOutcome>,
 ): Promise<readonly StatsOutcome[]> {
   const outcomes: StatsOutcome[] = [];
-  for (const place of places) outcomes.push(await look(place));
+  for (const place of places) outcomes.push(await inspect(place));
   return outcomes;
 }
 

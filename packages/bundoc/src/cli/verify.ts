@@ -33,12 +33,12 @@ export async function verify(
 
 async function inTurn<P extends { readonly project: string }>(
   places: readonly P[],
-  look: (place: P, onProgress: OnProgress) => Promise<VerifiedProject>,
+  check: (place: P, onProgress: OnProgress) => Promise<VerifiedProject>,
 ): Promise<readonly VerifiedProject[]> {
   using progress = createProgress(DOCUMENTS_FORMAT);
   const verified: VerifiedProject[] = [];
   for (const place of places)
-    verified.push(await look(place, (done, total) => progress.show(done, total, place.project)));
+    verified.push(await check(place, (done, total) => progress.show(done, total, place.project)));
   return verified;
 }
 

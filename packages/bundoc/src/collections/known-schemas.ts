@@ -9,8 +9,8 @@ import type { OwnWork, Work } from '../work/work.ts';
 import { acceptInTurns, type CheckInTurns, checkInTurnsOf } from './schema-checks.ts';
 
 /**
- * Characters of the schemas that a project keeps compiled. Compiled ones take some forty times as much, and a
- * project may have a thousand of 64 KiB.
+ * Maximum characters of the schemas that a project keeps compiled. Compiled schemas take some forty times as
+ * much memory, and a project may have a thousand of 64 KiB.
  */
 const COMPILED_LENGTH_MAX = 1_048_576;
 const COMPILED_TO_LENGTH = 40;
@@ -18,7 +18,7 @@ const COMPILED_TO_LENGTH = 40;
 export interface KnownSchemasOptions {
   /** The definition of a collection. @throws AppError `integrity_error` for one that does not open. */
   readonly of: (collection: string) => StoredDefinition | undefined;
-  /** Told of a schema that was accepted once and is not any more. */
+  /** Called for a schema that was accepted once and no longer is. */
   readonly onRefused: (collection: string) => void;
   readonly ownWork: OwnWork;
 }
@@ -26,7 +26,7 @@ export interface KnownSchemasOptions {
 /** The schemas of a project's definitions, as checks of documents. */
 export class KnownSchemas {
   readonly #options: KnownSchemasOptions;
-  /** Each compiled by the first write that it concerns: a large one takes a good part of a second. */
+  /** The first write that needs a schema compiles it: a large one takes most of a second. */
   readonly #checks = new LRUCache<StoredDefinition, CheckInTurns>({
     maxSize: COMPILED_LENGTH_MAX,
     sizeCalculation: (_check, { definition }) => JSON.stringify(definition.schema).length,
@@ -36,14 +36,14 @@ export class KnownSchemas {
     this.#options = options;
   }
 
-  /** Bytes of memory that compiled schemas take, as an estimate. */
+  /** Estimated memory of compiled schemas, bytes. */
   get memoryBytes(): number {
     return this.#checks.calculatedSize * COMPILED_TO_LENGTH;
   }
 
   /**
-   * Holds documents against their schemas. Others are served in between: the check of one document may take a
-   * good part of a second.
+   * Checks documents against their schemas. The check of one document may take most of a second, so other
+   * requests run in between.
    *
    * @throws AppError `schema_violation`.
    */
@@ -79,8 +79,8 @@ export class KnownSchemas {
   }
 
   /**
-   * @throws AppError `integrity_error` for a schema that was accepted once and is not any more: nobody knows
-   * what holds then.
+   * @throws AppError `integrity_error` for a schema that was accepted once and no longer is: its rules are
+   *   unknown.
    */
   async #faultsOf(collection: string, content: DocumentContent, work: Work): Promise<readonly FieldFault[]> {
     try {
@@ -93,7 +93,7 @@ export class KnownSchemas {
     }
   }
 
-  /** @throws AppError `invalid_request` for a schema that is not accepted any more. */
+  /** @throws AppError `invalid_request` for a schema that is no longer accepted. */
   #checkOf(collection: string): CheckInTurns | undefined {
     const known = this.#options.of(collection);
     if (known?.definition.schema === undefined) return undefined;

@@ -6,7 +6,7 @@ import { runInShare, shareIn } from '@bundoc/shared/shares/share-key';
 import { LRUCache } from 'lru-cache';
 import { KeyRefused, type KeyService, type LeasedKey } from '../kms/port.ts';
 import { createServiceShares } from '../work/service-shares.ts';
-import { type KeptKey, KeptKeys } from './kept-keys.ts';
+import { type CachedKey, CachedKeys } from './cached-keys.ts';
 import { TokenBucket } from './token-bucket.ts';
 
 export interface KeyCacheOptions {
@@ -84,7 +84,7 @@ interface Fetch {
  */
 export class KeyCache {
   readonly #options: KeyCacheOptions;
-  readonly #kept: KeptKeys;
+  readonly #cached: CachedKeys;
   readonly #fetching = new Map<string, Fetch>();
   readonly #failures = new LRUCache<string, { error: unknown; at: Instant }>({ max: 1_000 });
   readonly #fetches: Share;
@@ -96,13 +96,13 @@ export class KeyCache {
   constructor(options: KeyCacheOptions) {
     this.#options = options;
     this.#fetches = options.fetches ?? createServiceShares().keyFetches;
-    this.#kept = new KeptKeys(options.clock, options.spareKeysMax ?? SPARE_KEYS_MAX);
+    this.#cached = new CachedKeys(options.clock, options.spareKeysMax ?? SPARE_KEYS_MAX);
     this.#tokens = new TokenBucket(options.clock);
   }
 
   /** Number of cached keys. */
   get size(): number {
-    return this.#kept.size;
+    return this.#cached.size;
   }
 
   /** Fetches that wait for capacity or for their turn in the background. */
@@ -112,36 +112,36 @@ export class KeyCache {
 
   /** Keeps all keys of a project in the cache until {@link release}. They still expire. */
   hold(project: string): void {
-    this.#kept.hold(project);
+    this.#cached.hold(project);
   }
 
   release(project: string): void {
-    this.#kept.release(project);
+    this.#cached.release(project);
   }
 
   /** Projects that are held and have lost a key since the last call. */
   takeLost(): readonly string[] {
-    return this.#kept.takeLost();
+    return this.#cached.takeLost();
   }
 
   /** Returns the cached key while it is usable. Starts a background refresh when it is due. */
   peek(project: string, version?: number): LeasedKey | undefined {
     const id = idOf(project, version);
-    const kept = this.#kept.use(id);
-    if (kept === undefined) return undefined;
-    const age = ageMs(this.#options.clock, kept.key.requestedAt);
-    if (age >= kept.ttlMs) {
-      this.#kept.delete(id);
+    const cached = this.#cached.use(id);
+    if (cached === undefined) return undefined;
+    const age = ageMs(this.#options.clock, cached.key.requestedAt);
+    if (age >= cached.ttlMs) {
+      this.#cached.delete(id);
       return undefined;
     }
-    if (age >= kept.refreshAtMs && !this.#background.has(id)) this.#refresh(id);
-    return kept.key;
+    if (age >= cached.refreshAtMs && !this.#background.has(id)) this.#refresh(id);
+    return cached.key;
   }
 
   /** True while the cached key is usable. Unlike {@link peek}, this does not count as a use. */
   has(project: string, version?: number): boolean {
-    const kept = this.#kept.peek(idOf(project, version));
-    return kept !== undefined && !this.#kept.isOver(kept);
+    const cached = this.#cached.peek(idOf(project, version));
+    return cached !== undefined && !this.#cached.isExpired(cached);
   }
 
   /**
@@ -149,9 +149,9 @@ export class KeyCache {
    * not count as a use.
    */
   usableUntil(project: string): number | undefined {
-    const kept = this.#kept.peek(idOf(project, undefined));
-    if (kept === undefined || this.#kept.isOver(kept)) return undefined;
-    return this.#options.clock.now() + kept.ttlMs - ageMs(this.#options.clock, kept.key.requestedAt);
+    const cached = this.#cached.peek(idOf(project, undefined));
+    if (cached === undefined || this.#cached.isExpired(cached)) return undefined;
+    return this.#options.clock.now() + cached.ttlMs - ageMs(this.#options.clock, cached.key.requestedAt);
   }
 
   /**
@@ -212,7 +212,7 @@ export class KeyCache {
    * anyway; this frees their memory. Call it about once a second.
    */
   sweep(): void {
-    this.#kept.dropEnded();
+    this.#cached.dropExpired();
     this.#fetchInBackground();
   }
 
@@ -221,9 +221,9 @@ export class KeyCache {
    */
   revalidate(project: string): void {
     this.#fetching.get(project)?.overtake();
-    const kept = this.#kept.peek(project);
-    if (kept === undefined) return;
-    kept.isStale = true;
+    const cached = this.#cached.peek(project);
+    if (cached === undefined) return;
+    cached.isStale = true;
     this.#fetch(project, undefined).catch(() => undefined); // Still stale, so a background fetch follows.
   }
 
@@ -233,9 +233,9 @@ export class KeyCache {
    */
   revalidateAll(): void {
     for (const { overtake } of this.#fetching.values()) overtake();
-    for (const kept of this.#kept.all()) {
-      kept.isStale = true;
-      this.#background.add(kept.id);
+    for (const cached of this.#cached.all()) {
+      cached.isStale = true;
+      this.#background.add(cached.id);
     }
     this.#fetchInBackground();
   }
@@ -247,14 +247,14 @@ export class KeyCache {
   evict(project: string): void {
     const isOfProject = (id: string) => id === project || id.startsWith(`${project}@`);
     for (const [id, { overtake }] of this.#fetching) if (isOfProject(id)) overtake();
-    for (const { id } of this.#kept.of(project)) this.#kept.delete(id);
+    for (const { id } of this.#cached.of(project)) this.#cached.delete(id);
     for (const id of [...this.#failures.keys()]) if (isOfProject(id)) this.#failures.delete(id);
   }
 
   /** Drops every key. Fetches in progress are repeated. */
   evictAll(): void {
     for (const { overtake } of this.#fetching.values()) overtake();
-    this.#kept.clear();
+    this.#cached.clear();
     this.#failures.clear();
   }
 
@@ -270,8 +270,8 @@ export class KeyCache {
     for (const id of this.#background) {
       const isRoomy = this.#backgroundRunning < BACKGROUND_MAX && this.#fetches.held < this.#fetches.capacity;
       if (!isRoomy || this.#fetches.waiting > 0) return;
-      const kept = this.#kept.peek(id);
-      if (kept === undefined || !this.#isDue(kept)) {
+      const cached = this.#cached.peek(id);
+      if (cached === undefined || !this.#isDue(cached)) {
         this.#background.delete(id);
         continue;
       }
@@ -279,7 +279,7 @@ export class KeyCache {
       if (!this.#tokens.take(this.#backgroundPerSecond)) return;
       this.#background.delete(id);
       this.#backgroundRunning++;
-      const { project, version } = kept;
+      const { project, version } = cached;
       runInShare(OWN, () => this.#fetch(project, version))
         .catch(() => undefined) // The failure is cached; the current key stays usable until its end.
         .finally(() => {
@@ -291,10 +291,10 @@ export class KeyCache {
 
   get #backgroundPerSecond(): number {
     const dueWithinS = ((REFRESH_TO - REFRESH_FROM) * this.#options.ttlMs) / 1_000;
-    return Math.max(BACKGROUND_PER_SECOND_MIN, this.#kept.size / dueWithinS);
+    return Math.max(BACKGROUND_PER_SECOND_MIN, this.#cached.size / dueWithinS);
   }
 
-  #isDue({ key, isStale, refreshAtMs }: KeptKey): boolean {
+  #isDue({ key, isStale, refreshAtMs }: CachedKey): boolean {
     return isStale || ageMs(this.#options.clock, key.requestedAt) >= refreshAtMs;
   }
 
@@ -343,15 +343,15 @@ export class KeyCache {
           retryAfterS: 1,
         });
       const refreshAtMs = ttlMs * (REFRESH_FROM + (REFRESH_TO - REFRESH_FROM) * random());
-      this.#kept.set({ id, project, version, key, ttlMs, refreshAtMs });
+      this.#cached.set({ id, project, version, key, ttlMs, refreshAtMs });
       onFetch?.('fetched');
       return key;
     } catch (error) {
       this.#failures.set(id, { error, at: instant(clock) });
       // The key service refuses the key: it was destroyed or disabled, or it differs or belongs to another
       // storage. The cached key must not outlive the refusal.
-      if (isRefusal(error)) this.#kept.delete(id);
-      else if (this.#kept.peek(id)?.isStale === true) this.#background.add(id);
+      if (isRefusal(error)) this.#cached.delete(id);
+      else if (this.#cached.peek(id)?.isStale === true) this.#background.add(id);
       onFetch?.(hasCode(error, ...INTENDED_REFUSALS) ? 'refused' : 'failed');
       throw error;
     }

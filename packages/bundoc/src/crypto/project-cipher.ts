@@ -156,6 +156,17 @@ export class ProjectCipher {
     throw new OpenError();
   }
 
+  /**
+   * {@link openDocument} under one version only.
+   *
+   * @throws OpenError, also when the version is not live.
+   */
+  openDocumentOf(fileName: string, sealed: Buffer, version: number): Buffer {
+    const dek = this.#deks.get(version);
+    if (dek === undefined) throw new OpenError();
+    return open(dek, sealed, this.#documentAad(fileName));
+  }
+
   /** File names are hex, so the checks of the parts before them hold for the whole AAD. */
   #documentAad(fileName: string): Buffer {
     return Buffer.from(this.#documentAadStart + fileName, 'latin1');

@@ -14,6 +14,7 @@ import type { StoredDocument } from '../engine/port.ts';
 import type { Documents } from '../service/documents.ts';
 import { openingUs } from '../work/opening-time.ts';
 import type { Scheduler } from '../work/scheduler.ts';
+import type { Work } from '../work/work.ts';
 import {
   collectionPath,
   collectionPathSchema,
@@ -30,6 +31,9 @@ import { requestWork } from './request-work.ts';
 
 /** A read of a smaller document is too cheap to be counted. */
 const COUNTED_BYTES_MIN = 16_384;
+
+/** The client of a smaller document is not watched while it is written. */
+const WATCHED_BYTES_MIN = 16_384;
 
 export const DOCUMENTS_PATH = '/v1/projects/:project/collections/:collection/documents';
 export const DOCUMENT_PATH = `${DOCUMENTS_PATH}/:id`;
@@ -184,8 +188,8 @@ export function registerDocuments(
     async (request, reply) => {
       const { project, collection } = collectionPath(request);
       refusePreconditions(request);
-      using work = requestWork(scheduler, 'write', request);
       const body = bodyOf(request);
+      using work = writeWork(scheduler, request, reply, body);
       const options = await commitOptions(request, work);
       const metadata = await documents.create(project, collection, body, options);
       reply.code(201).header('location', locationOf({ project, collection, id: metadata._id }));
@@ -201,7 +205,7 @@ export function registerDocuments(
       const path = documentPath(request);
       const precondition = writePrecondition(request.headers);
       const body = bodyOf(request);
-      using work = requestWork(scheduler, 'write', request);
+      using work = writeWork(scheduler, request, reply, body);
       const options = await commitOptions(request, work);
       const { created, metadata } = await documents.replace(path.project, path, body, precondition, options);
       if (created) reply.code(201).header('location', locationOf(path));
@@ -223,6 +227,19 @@ export function registerDocuments(
       return reply.code(204).send();
     },
   );
+}
+
+/**
+ * The work of a write. It ends when the client of a large document disconnects before the commit has begun. A
+ * small one takes too little time to watch its client.
+ */
+function writeWork(
+  scheduler: Scheduler,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  body: { readonly length: number },
+): Work {
+  return requestWork(scheduler, 'write', request, body.length < WATCHED_BYTES_MIN ? undefined : reply);
 }
 
 function registerReads(

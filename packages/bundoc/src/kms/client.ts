@@ -26,9 +26,9 @@ import type { z } from 'zod';
 import { type ActingStorage, KeyRefused, type LeasedKey, type StorageCalls } from './port.ts';
 import { KmsTransport, type KmsTransportOptions, RETRY_AFTER_S } from './transport.ts';
 
-/** Unfinished deletions of one page: it stays below what an answer may have. */
+/** Unfinished deletions in one page, so that it stays below the maximum size of an answer. */
 const DELETIONS_AT_ONCE = 100;
-/** How long a caller is asked to wait when somebody has to change the service token first. */
+/** The time to retry when an operator must replace the service token first. */
 const RETRY_AFTER_REFUSED_S = 60;
 
 /**
@@ -141,13 +141,13 @@ export class KmsClient implements StorageCalls {
     return readAnswer(jwksSchema, body);
   }
 
-  /** A new service token for the present one, with the same rights and a full life. */
+  /** Renews the service token: the same rights, a full lifetime. */
   async renewToken(): Promise<string> {
     const { body } = await this.#transport.call('POST', '/v1/tokens/renew', [201]);
     return readAnswer(issuedTokenSchema, body).token;
   }
 
-  /** Whether BunKMS is ready to hand out keys, asked once and briefly. */
+  /** Whether BunKMS is ready to release keys. Asks once, with a short timeout. */
   isUp(): Promise<boolean> {
     return this.#transport.isUp();
   }
@@ -157,12 +157,12 @@ export class KmsClient implements StorageCalls {
     return this.#transport.openEvents(lastEventId, signal);
   }
 
-  /** Ends the calls that are under way. Resolves once they are over. */
+  /** Aborts the running calls. Resolves once they have ended. */
   close(): Promise<void> {
     return this.#transport.close();
   }
 
-  /** Changes a key in the name of a storage. */
+  /** Changes a key on behalf of a storage. */
   async #change(name: string, change: string, body: unknown, retries?: number): Promise<Buffer> {
     return (await this.#transport.call('POST', `/v1/keys/${name}/${change}`, [200], body, retries)).body;
   }

@@ -2,6 +2,7 @@ import { EventEmitter, on } from 'node:events';
 import { Writable } from 'node:stream';
 import type { KmsEvent } from '@bundoc/shared/contract/events';
 import { createLogger } from '@bundoc/shared/runtime/logger';
+import { nextTurn } from '@bundoc/shared/testing/timing';
 import { afterEach, describe, expect, it } from 'vitest';
 import { KmsEvents } from './events.ts';
 
@@ -60,27 +61,26 @@ function start() {
       }),
   });
   running = events;
-  const settle = () => new Promise((resolve) => setImmediate(resolve));
   return {
     events,
     streams,
     seen,
     pauses,
     lines,
-    settle,
+    settle: nextTurn,
     /** Ends the current pause. */
     goOn: async () => {
       pauses.at(-1)?.over();
-      await settle();
+      await nextTurn();
     },
     say: async (...blocks: string[]) => {
-      await settle();
+      await nextTurn();
       streams.write(...blocks);
-      await settle();
+      await nextTurn();
     },
     end: async () => {
       streams.end();
-      await settle();
+      await nextTurn();
     },
   };
 }
@@ -182,8 +182,8 @@ describe('the events of BunKMS', () => {
     streams.failure = undefined;
     await goOn();
     await say(beat('1:a'));
-    const told = lines.map((line) => JSON.parse(line) as { msg: string; err?: { message: string } });
-    expect(told.map(({ err, msg }) => err?.message ?? msg)).toEqual([
+    const logged = lines.map((line) => JSON.parse(line) as { msg: string; err?: { message: string } });
+    expect(logged.map(({ err, msg }) => err?.message ?? msg)).toEqual([
       'events arrive from BunKMS',
       'the stream has ended',
       'refused',

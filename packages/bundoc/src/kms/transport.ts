@@ -14,50 +14,45 @@ import { KeyRefused } from './port.ts';
 export interface KmsTransportOptions {
   /** BunKMS's internal listener. */
   readonly url: string;
-  /**
-   * The client's certificate, and the authorities that BunKMS's must come from; the system's own when absent.
-   */
+  /** The client's certificate, and the authorities of BunKMS's certificate: the system's when absent. */
   readonly tls?: WatchedTls | undefined;
-  /** The service token of the moment. */
+  /** Returns the current service token. */
   readonly token: () => string;
   readonly clock: Clock;
   readonly logger: Logger;
   /** Source of jitter, 0 to 1. */
   readonly random?: () => number;
-  /**
-   * Longest time that one call may take, with all its tries, milliseconds; {@link CALL_DEADLINE_MS} by
-   * default.
-   */
+  /** Deadline of one call with all its tries, milliseconds; {@link CALL_DEADLINE_MS} by default. */
   readonly deadlineMs?: number;
-  /** {@link STREAM_SILENT_MS} unless a test is in a hurry. */
+  /** {@link STREAM_SILENT_MS} by default; tests set less. */
   readonly streamSilentMs?: number;
 }
 
-/** How long a call may take unless somebody says otherwise, milliseconds. */
+/** The default deadline of a call, milliseconds. */
 export const CALL_DEADLINE_MS = 4_500;
-/** A try has a part of the deadline, so that there is time for another one. */
+/** A try gets a part of the deadline, so that there is time for another one. */
 const CONNECT_PART = 2 / 9;
 const ANSWER_PART = 4 / 9;
-/** How long a stream of events may say nothing, milliseconds. */
+/** A stream of events that is silent for this time counts as dead, milliseconds. */
 const STREAM_SILENT_MS = 3 * HEARTBEAT_MS;
 const ANSWER_BYTES_MAX = 65_536;
 const RETRIES_MAX = 8;
 const BACKOFF = { firstMs: 100, maxMs: 1_000 };
-/** How long a caller is asked to wait when BunKMS did not say. */
+/** The time to retry when BunKMS names none. */
 export const RETRY_AFTER_S = 2;
 
 /**
- * Answers by which BunKMS says that a key is not for us, or not to be had. A token that it does not know
- * (401) says nothing of the key.
+ * Statuses with which BunKMS refuses a key to this service. 401 is none of them: it says nothing about the
+ * key.
  */
 const REFUSALS: ReadonlySet<number> = new Set([403, 409, 410, 423]);
 
-/** A failed try, and whether another may do better. */
+/** A failed try, and whether another one may succeed. */
 class TryFailed extends Error {
   override readonly name = 'TryFailed';
   readonly retryable: boolean;
   readonly retryAfterS: number | undefined;
-  /** BunKMS said that the key is not for us, or not to be had. */
+  /** Whether BunKMS refused the key. */
   readonly isRefusal: boolean;
 
   constructor(
@@ -74,7 +69,7 @@ class TryFailed extends Error {
 
 type Method = 'GET' | 'POST';
 
-/** The status of an answer, or the code of a refusal that is as good. */
+/** The status of an answer, or the code of a refusal that the caller accepts as a result. */
 type Expected = number | ProblemCode;
 
 interface Answer {
@@ -82,10 +77,7 @@ interface Answer {
   readonly body: Buffer;
 }
 
-/**
- * What BunKMS says of a key for good, and what that means to anyone who works with the project. No other try
- * would do better.
- */
+/** The final refusals of BunKMS, and the code that callers of the project get. Another try would not help. */
 const VERDICTS: Readonly<Record<string, ProblemCode>> = {
   key_not_found: 'key_not_found',
   key_version_destroyed: 'key_version_destroyed',
@@ -103,7 +95,7 @@ const VERDICTS: Readonly<Record<string, ProblemCode>> = {
   precondition_failed: 'precondition_failed',
 };
 
-/** What is read of a refusal. */
+/** The members of a refusal that are read. */
 const refusalSchema = z.object({
   code: z.string().transform((code) => code.slice(0, 64)),
   storage: z.uuid().optional().catch(undefined),
@@ -111,18 +103,17 @@ const refusalSchema = z.object({
 type Refusal = z.infer<typeof refusalSchema>;
 
 /**
- * Sends calls to BunKMS over undici. Every call is idempotent, so network errors and 429, 502, 503 and 504
- * are tried again: exponential backoff with full jitter, `Retry-After` honoured as far as the deadline of
- * {@link KmsTransportOptions.deadlineMs} lets it, one deadline over all tries so that a frozen server cannot
- * hold a caller longer.
+ * Sends calls to BunKMS over undici. Every call is idempotent, so it is retried after network errors and 429,
+ * 502, 503 and 504, with exponential backoff and full jitter. `Retry-After` is honoured up to the deadline.
+ * One deadline covers all tries, so a frozen server cannot delay a caller longer.
  */
 export class KmsTransport {
   readonly #options: KmsTransportOptions;
   readonly #deadlineMs: number;
   readonly #agent: Agent;
-  /** For answers that do not end by themselves. */
+  /** For answers without an end. */
   readonly #streamAgent: Agent;
-  /** Calls that are under way, with what resolves when each is over. */
+  /** The running calls, each with a promise that resolves at its end. */
   readonly #calls = new Map<AbortController, Promise<void>>();
   #isClosing = false;
 
@@ -131,7 +122,7 @@ export class KmsTransport {
     this.#deadlineMs = options.deadlineMs ?? CALL_DEADLINE_MS;
     const answerTimeoutMs = Math.round(this.#deadlineMs * ANSWER_PART);
     let connector = connectorOf({}, this.#connectTimeoutMs);
-    // New connections use what the files hold now; those that stand keep what they began with.
+    // New connections use the current files; established ones keep their certificates.
     options.tls?.follow((context) => {
       connector = connectorOf(context, this.#connectTimeoutMs);
     });
@@ -151,7 +142,7 @@ export class KmsTransport {
     });
   }
 
-  /** Whether BunKMS is ready to hand out keys, asked once and briefly. */
+  /** Whether BunKMS is ready to release keys. Asks once, with a short timeout. */
   async isUp(): Promise<boolean> {
     try {
       const { statusCode, body } = await request(new URL('/ready', this.#options.url), {
@@ -166,10 +157,10 @@ export class KmsTransport {
   }
 
   /**
-   * Opens the stream of events, behind the event with this id. One that is silent for
-   * {@link STREAM_SILENT_MS} ends with an error.
+   * Opens the stream of events after the event with this id. A stream that is silent for {@link
+   * STREAM_SILENT_MS} ends with an error.
    *
-   * @throws Error when it cannot be opened, on the first try.
+   * @throws Error when the first try cannot open it.
    */
   async openEvents(lastEventId: string | undefined, signal: AbortSignal): Promise<AsyncIterable<Uint8Array>> {
     const { statusCode, body } = await request(new URL('/v1/events', this.#options.url), {
@@ -184,7 +175,7 @@ export class KmsTransport {
     throw new Error(answerLine(statusCode, refusalIn(await takeBytes(body))?.code));
   }
 
-  /** Ends the calls that are under way. Resolves once they are over. */
+  /** Aborts the running calls. Resolves once they have ended. */
   async close(): Promise<void> {
     this.#isClosing = true;
     for (const call of this.#calls.keys()) call.abort();
@@ -192,8 +183,8 @@ export class KmsTransport {
   }
 
   /**
-   * @param expected answers that the caller reads; any other is an error.
-   * @throws AppError `kms_unavailable`, or what BunKMS says of a key for good.
+   * @param expected the answers that the caller reads; any other is an error.
+   * @throws AppError `kms_unavailable`, or the code of a final refusal.
    */
   async call(
     method: Method,
@@ -230,7 +221,7 @@ export class KmsTransport {
     return Math.round(this.#deadlineMs * CONNECT_PART);
   }
 
-  /** Tries again while another try may do better and starts before the deadline. */
+  /** Retries while another try may succeed and can start before the deadline. */
   async #retry<T>(attempt: () => Promise<T>, retries: number, signal: AbortSignal): Promise<T> {
     const { clock, random } = this.#options;
     const deadlineAt = clock.monotonic() + this.#deadlineMs;
@@ -283,7 +274,7 @@ export class KmsTransport {
         storage: refusal?.storage,
         ...(refusal?.storage === undefined ? {} : { detail: `storage ${refusal.storage} holds it` }),
       });
-    // A sealed service needs its operator; it will not come round within our deadline.
+    // A sealed service needs its operator, so it does not recover within the deadline.
     const retryable = [429, 502, 503, 504].includes(status) && code !== 'sealed';
     throw new TryFailed(answerLine(status, code), retryable, {
       retryAfterS: retryAfterOf(response.headers['retry-after']),
@@ -293,9 +284,8 @@ export class KmsTransport {
 }
 
 /**
- * Connections with a time limit. `minVersion` and the like come from the context; plain HTTP takes no notice
- * of them. The certificate is checked whatever `NODE_TLS_REJECT_UNAUTHORIZED` says: keys come over this
- * connection.
+ * Connections with a timeout. TLS options come from the context; plain HTTP ignores them. The certificate is
+ * verified even if `NODE_TLS_REJECT_UNAUTHORIZED` is 0, because keys come over this connection.
  */
 function connectorOf(context: SecureContextOptions, timeoutMs: number): buildConnector.connector {
   return buildConnector({
@@ -306,7 +296,7 @@ function connectorOf(context: SecureContextOptions, timeoutMs: number): buildCon
   });
 }
 
-/** What BunKMS answered, and what somebody has to do about it where no other try would do better. */
+/** The answer of BunKMS as a message, with what to do if another try would not help. */
 function answerLine(status: number, code: string | undefined): string {
   const remedy = REMEDIES[`${status} ${code}`];
   return `BunKMS answered ${status}${code === undefined ? '' : ` ${code}`}${remedy === undefined ? '' : `: ${remedy}`}`;
@@ -322,7 +312,7 @@ const REMEDIES: Readonly<Record<string, string>> = {
     'BunKMS was started with another KEK than its store was made with; its log says which one it needs',
 };
 
-/** The whole body in one buffer of its own; what it arrived in is wiped, since it may be a key. */
+/** The whole body in one new buffer. The received chunks are wiped, since they may contain a key. */
 async function takeBytes(body: AsyncIterable<Buffer>): Promise<Buffer> {
   const chunks: Buffer[] = [];
   try {

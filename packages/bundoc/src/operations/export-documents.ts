@@ -6,6 +6,8 @@ export interface ExportOptions {
   readonly collection: string | undefined;
   /** The end of an earlier export; undefined for the start. */
   readonly since: string | undefined;
+  /** The progress of an interrupted run, which this one continues. */
+  readonly done?: ExportProgress | undefined;
   /** Whether to include deletions. */
   readonly deletions: boolean;
   readonly signal: AbortSignal;
@@ -32,8 +34,9 @@ const PAGE = 1_000;
 export async function exportDocuments(bundoc: Bundoc, options: ExportOptions): Promise<ExportProgress> {
   const { collection, signal, write } = options;
   const project = bundoc.project(options.project);
-  let progress: ExportProgress = { since: options.since ?? '', documents: 0, deletions: 0, unreadable: [] };
-  for (let since = options.since; ; since = progress.since) {
+  const { done, since: start } = options;
+  let progress = done ?? { since: start ?? '', documents: 0, deletions: 0, unreadable: [] };
+  for (let since = done?.since ?? start; ; since = progress.since) {
     const page = await project.changesPage({ since, collection, documents: true, limit: PAGE, signal });
     const lines: string[] = [];
     let { documents, deletions } = progress;

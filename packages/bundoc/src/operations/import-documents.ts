@@ -4,10 +4,12 @@ import type { BatchOperation } from '@bundoc/client/batch';
 import { JsonText } from '@bundoc/client/document';
 import { hasCode } from '@bundoc/client/error';
 import { type Imported, readImportLine } from './import-line.ts';
-import { BadLine, type Line } from './ndjson.ts';
+import { InvalidLine, type Line } from './ndjson.ts';
 
 export interface ImportOptions {
   readonly project: string;
+  /** Identifies the import: a run that resumes it has the same. */
+  readonly run: string;
   /** The collection of documents that do not name one; if absent, each must. */
   readonly collection: string | undefined;
   /** Maximum concurrent batches. */
@@ -15,6 +17,11 @@ export interface ImportOptions {
   readonly signal: AbortSignal;
   /** Reports progress: everything before `end` is durable. Awaited before more is sent. */
   readonly onDone: (progress: ImportProgress) => Promise<void>;
+  /**
+   * Makes the progress durable. Called between deletions and what follows them: repeated later, a deletion
+   * would remove what a later line has written.
+   */
+  readonly save: (progress: ImportProgress) => Promise<void>;
 }
 
 export interface ImportProgress {
@@ -42,12 +49,12 @@ interface Batch {
  * Imports the documents of an NDJSON source in concurrent batches. Two batches that write the same document
  * run one after the other.
  *
- * The idempotency key of a batch derives from its place and its text. So a batch that is sent again within a
- * day takes effect once.
+ * The idempotency key of a batch derives from the import, its place and its text. So a batch that a resumed
+ * import sends again within a day takes effect once.
  *
  * @param lines the lines after those that are done.
  * @param done the progress of earlier runs.
- * @throws BadLine for an invalid or refused line; everything before the last reported place is done.
+ * @throws InvalidLine for an invalid or refused line; everything before the last reported place is done.
  */
 export async function importDocuments(
   bundoc: Bundoc,
@@ -58,6 +65,8 @@ export async function importDocuments(
   const project = bundoc.project(options.project);
   const inFlight: { readonly batch: Batch; readonly sent: Promise<void> }[] = [];
   let progress = done;
+  /** Whether deletions took effect since the last save. */
+  let hasDeleted = false;
 
   /** Waits for the oldest batch. */
   const settle = async (): Promise<void> => {
@@ -79,6 +88,8 @@ export async function importDocuments(
       inFlight.some(({ batch: other }) => !other.ids.isDisjointFrom(batch.ids))
     )
       await settle();
+    if (hasDeleted) await options.save(progress);
+    hasDeleted = false;
     const sent = send(project, batch, options);
     sent.catch(() => undefined); // `settle` reports it in order.
     inFlight.push({ batch, sent });
@@ -93,6 +104,7 @@ export async function importDocuments(
         await begin(batch);
         await settleAll();
         await remove(project, imported, options.signal);
+        hasDeleted = true;
         batch = emptyBatch(end);
         progress = { end, lines: line.number, documents: progress.documents };
         await options.onDone(progress);
@@ -120,7 +132,7 @@ export async function importDocuments(
   return progress;
 }
 
-/** @throws BadLine when the batch is refused. */
+/** @throws InvalidLine when the batch is refused. */
 async function send(
   project: ReturnType<Bundoc['project']>,
   batch: Batch,
@@ -128,7 +140,7 @@ async function send(
 ): Promise<void> {
   try {
     await project.batch(batch.operations, {
-      idempotencyKey: keyOf(options.project, batch),
+      idempotencyKey: keyOf(options, batch),
       signal: options.signal,
       deadlineMs: 300_000,
     });
@@ -171,8 +183,8 @@ async function remove(
   }
 }
 
-function keyOf(project: string, { from, operations }: Batch): string {
-  const hash = createHash('sha256').update(`${project}\0${from}\0`);
+function keyOf({ project, run }: ImportOptions, { from, operations }: Batch): string {
+  const hash = createHash('sha256').update(`${project}\0${run}\0${from}\0`);
   for (const operation of operations) {
     const id = 'id' in operation ? operation.id : '';
     const text =
@@ -184,5 +196,5 @@ function keyOf(project: string, { from, operations }: Batch): string {
 
 function refused(cause: unknown, { firstLine, lastLine }: Batch): unknown {
   if (!(cause instanceof Error) || cause.name !== 'BundocError') return cause;
-  return new BadLine(`lines ${firstLine} to ${lastLine} were refused: ${cause.message}`, { cause });
+  return new InvalidLine(`lines ${firstLine} to ${lastLine} were refused: ${cause.message}`, { cause });
 }

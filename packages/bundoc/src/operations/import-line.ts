@@ -1,5 +1,5 @@
 import { withoutMetadata } from '@bundoc/client/document';
-import { BadLine, type Line } from './ndjson.ts';
+import { InvalidLine, type Line } from './ndjson.ts';
 
 /** The operation of one import line. */
 export type Imported =
@@ -13,25 +13,25 @@ export type Imported =
  * metadata.
  *
  * @param collection the collection of documents that do not name one.
- * @throws BadLine
+ * @throws InvalidLine
  */
 export function readImportLine({ text, number }: Line, collection: string | undefined): Imported {
   let value: unknown;
   try {
     value = JSON.parse(text);
   } catch (cause) {
-    throw new BadLine(`line ${number} is not JSON`, { cause });
+    throw new InvalidLine(`line ${number} is not JSON`, { cause });
   }
   if (typeof value !== 'object' || value === null || Array.isArray(value))
-    throw new BadLine(`line ${number} is not a JSON object`);
+    throw new InvalidLine(`line ${number} is not a JSON object`);
   const { _id: id, _collection: own, _deleted: deleted } = value as Record<string, unknown>;
   const target = collection ?? own;
   if (typeof target !== 'string')
-    throw new BadLine(`line ${number} does not say its collection: name one with --collection`);
+    throw new InvalidLine(`line ${number} does not say its collection: name one with --collection`);
   if (id !== undefined && typeof id !== 'string')
-    throw new BadLine(`the _id in line ${number} is not a string`);
+    throw new InvalidLine(`the _id in line ${number} is not a string`);
   if (deleted === true) {
-    if (id === undefined) throw new BadLine(`the deletion in line ${number} has no _id`);
+    if (id === undefined) throw new InvalidLine(`the deletion in line ${number} has no _id`);
     return { op: 'delete', collection: target, id };
   }
   // The service itself removes `_id`; a `_rev` would be a precondition, and another collection a

@@ -44,7 +44,7 @@ export interface ProjectMove {
  * an interruption, the project is in exactly one place, which BunKMS knows.
  *
  * @returns the move's id.
- * @throws MoveFailed, and the errors of both ends and BunKMS. Then the source has the project, or its mark
+ * @throws MoveFailed, and the errors of both ends and BunKMS. Then the source has the project, or its marker
  *   blocks it until BunKMS says who has it.
  */
 export async function moveProject(
@@ -114,7 +114,7 @@ export async function moveProject(
  * Finishes a move after its cut-over, once the target has the complete project. Idempotent.
  *
  * @returns the move's id.
- * @throws AppError `project_elsewhere` when the source has no mark of a move to the target; MoveFailed when
+ * @throws AppError `project_elsewhere` when the source has no marker of a move to the target; MoveFailed when
  *   the target's project is incomplete.
  */
 export async function finishMove(ends: Omit<ProjectMove, 'from'>): Promise<string> {

@@ -12,15 +12,15 @@ export interface Line {
 export const LINE_BYTES_MAX = 16_842_752;
 
 /** An invalid input; the message names the line. */
-export class BadLine extends Error {
-  override readonly name = 'BadLine';
+export class InvalidLine extends Error {
+  override readonly name = 'InvalidLine';
 }
 
 /**
  * The non-empty lines of a source, with bounded memory.
  *
  * @param start the number of lines and bytes before the source in the whole input.
- * @throws BadLine for a line that is too long or not UTF-8.
+ * @throws InvalidLine for a line that is too long or not UTF-8.
  */
 export async function* linesOf(
   source: AsyncIterable<Uint8Array>,
@@ -36,7 +36,7 @@ export async function* linesOf(
     try {
       text = decoder.decode(bytes);
     } catch (cause) {
-      throw new BadLine(`line ${number} is not UTF-8`, { cause });
+      throw new InvalidLine(`line ${number} is not UTF-8`, { cause });
     }
     return text.trim() === '' ? undefined : { text, number, end };
   };
@@ -55,7 +55,7 @@ export async function* linesOf(
     if (from === chunk.length) continue;
     rest.push(Buffer.from(chunk.subarray(from)));
     restBytes += chunk.length - from;
-    if (restBytes > LINE_BYTES_MAX) throw new BadLine(`line ${number + 1} is longer than any document`);
+    if (restBytes > LINE_BYTES_MAX) throw new InvalidLine(`line ${number + 1} is longer than any document`);
   }
   if (restBytes === 0) return;
   end += restBytes;

@@ -10,7 +10,7 @@ function effectsOf(event: KmsEvent): string[] {
   };
   applyEvent(event, {
     storage: { id: HERE, tookOver: note('taken over') },
-    deletion: { look: note('look for deletions') },
+    deletion: { requestCheck: note('check for deletions') },
     keys: { revalidate: note('revalidate'), revalidateAll: note('revalidate all'), evict: note('evict') },
     instances: { sweep: note('sweep') },
     revoked: { add: note('revoke') },
@@ -20,7 +20,7 @@ function effectsOf(event: KmsEvent): string[] {
 }
 
 const [HERE, THERE] = ['3c0e2b62-8f5c-4c0e-9a55-0f8f0c9d5a01', 'b6f7a1de-4f0e-4b0a-8e0b-5b6b0b1f4c11'];
-const LOOKS = ['look for deletions'];
+const CHECKS = ['check for deletions'];
 
 describe('an event of BunKMS', () => {
   it.each(KEY_EVENTS)("of the type %s takes effect on the key's project", (type) => {
@@ -44,8 +44,8 @@ describe('an event of BunKMS', () => {
 
   it('starts a check for unfinished deletions only if it leaves one to this storage', () => {
     for (const type of ['key.deletion_intent', 'key.take_over'] as const) {
-      expect(effectsOf({ type, name: 'p-dek', holder: HERE })).toContain(LOOKS[0]);
-      expect(effectsOf({ type, name: 'p-dek', holder: THERE })).not.toContain(LOOKS[0]);
+      expect(effectsOf({ type, name: 'p-dek', holder: HERE })).toContain(CHECKS[0]);
+      expect(effectsOf({ type, name: 'p-dek', holder: THERE })).not.toContain(CHECKS[0]);
     }
     expect(effectsOf({ type: 'key.accept', name: 'p-dek', holder: HERE })).toEqual([]);
     expect(effectsOf({ type: 'key.deletion_intent', name: 'p-dek', holder: HERE })).toContain('evict p');
@@ -60,7 +60,7 @@ describe('an event of BunKMS', () => {
   });
 
   it('of any other kind has its own effect', () => {
-    expect(effectsOf({ type: 'reset' })).toEqual(['revalidate all', ...LOOKS]);
+    expect(effectsOf({ type: 'reset' })).toEqual(['revalidate all', ...CHECKS]);
     expect(effectsOf({ type: 'heartbeat' })).toEqual([]);
     expect(effectsOf({ type: 'token.revoke', jti: 'a', family: 'b' })).toEqual(['revoke']);
   });

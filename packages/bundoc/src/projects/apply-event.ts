@@ -13,7 +13,7 @@ export interface EventTargets {
   /** Waiters for the changes of a project. */
   readonly feed: { end(project: string): void };
   /** Called when a deletion of this storage may be unfinished. */
-  readonly deletion: { look(): void };
+  readonly deletion: { requestCheck(): void };
 }
 
 /**
@@ -28,7 +28,7 @@ export function applyEvent(event: KmsEvent, targets: EventTargets): void {
       break;
     case 'reset':
       keys.revalidateAll();
-      deletion.look();
+      deletion.requestCheck();
       break;
     case 'storage.take_over':
       if (event.storage === storage.id) storage.tookOver(event.generation);
@@ -43,7 +43,7 @@ export function applyEvent(event: KmsEvent, targets: EventTargets): void {
       // An intended deletion passes to a new holder with the key. The deletions of other storages' keys are
       // not this storage's work.
       if (isHolder && (event.type === 'key.take_over' || event.type === 'key.deletion_intent'))
-        deletion.look();
+        deletion.requestCheck();
       // This storage has become the holder, so its cached key is valid.
       if (isHolder && (event.type === 'key.take_over' || event.type === 'key.accept')) break;
       // The previous version stays usable until the new one arrives, so that no request fails.

@@ -30,7 +30,7 @@ export interface ProjectDeletionOptions {
  *
  * BunKMS records the intent first. From then on it does not release the key. After an interruption,
  * unfinished deletions are read from BunKMS, never from the storage. The key is destroyed when the last user
- * has left. Then the content is removed, a mark is written, and BunKMS records the end. Every step is
+ * has left. Then the content is removed, a marker is written, and BunKMS records the end. Every step is
  * idempotent.
  *
  * One class, because a deletion that begins and one that is resumed take the same steps in the same order.
@@ -50,7 +50,7 @@ export class ProjectDeletion {
   }
 
   /**
-   * Deletes a project, or returns the earlier deletion. Once resolved, only the mark is left.
+   * Deletes a project, or returns the earlier deletion. Once resolved, only the marker is left.
    *
    * @throws AppError `project_not_found`; `kms_unavailable`, also when this service may not destroy keys;
    *   `key_missing`, `project_elsewhere`, `project_unclaimed`: nothing has changed then. `kms_unavailable`
@@ -64,7 +64,7 @@ export class ProjectDeletion {
   }
 
   /** Called after a start and on events from BunKMS: a deletion may be unfinished. */
-  look(): void {
+  requestCheck(): void {
     this.#isDue = true;
     void this.resume();
   }
@@ -104,8 +104,8 @@ export class ProjectDeletion {
   }
 
   /**
-   * The earlier deletion of a project without content. BunKMS confirms its mark; otherwise the mark is set
-   * aside.
+   * The earlier deletion of a project without content. BunKMS confirms its marker; otherwise the marker is
+   * set aside.
    */
   async #findEarlierDeletion(project: string): Promise<DeletionMark> {
     const { projects, keys } = this.#options;
@@ -124,7 +124,7 @@ export class ProjectDeletion {
   /** @returns undefined when the key was already destroyed. */
   async #intend(project: string) {
     try {
-      return await this.#intendSurely(dekNameOf(project));
+      return await this.#recordIntent(dekNameOf(project));
     } catch (error) {
       if (hasCode(error, 'project_destroyed')) return undefined;
       // An unknown key may come back from BunKMS's backup and open copies again, so it does not count as
@@ -139,7 +139,7 @@ export class ProjectDeletion {
    * Sends the intent, and repeats it after a lost answer. Before that, it makes sure that the first one
    * cannot take effect later, after an administrator has taken the deletion back.
    */
-  async #intendSurely(name: string): Promise<DeletionIntent> {
+  async #recordIntent(name: string): Promise<DeletionIntent> {
     const { service } = this.#options;
     for (let tries = 0; ; tries++) {
       try {

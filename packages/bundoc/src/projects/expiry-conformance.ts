@@ -2,10 +2,10 @@ import type { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { expect, it } from 'vitest';
 import { type ExpiryMarks, SWEEP_INTERVAL_MS } from '../engine/expiry-marks.ts';
 
-/** An empty place for marks, with the projects `a`, `b` and `c`. */
+/** An empty place for markers, with the projects `a`, `b` and `c`. */
 export interface MarksPlace {
   readonly clock: FakeClock;
-  /** The marks as a new process sees them. */
+  /** The markers as a new process sees them. */
   start(): ExpiryMarks;
 }
 

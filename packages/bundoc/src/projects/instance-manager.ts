@@ -24,39 +24,39 @@ export interface InstanceManagerOptions {
   readonly keys: KeyCache;
   readonly clock: Clock;
   readonly logger: Logger;
-  /** Makes the store of a project that was found in order, and whose key was. */
+  /** Opens the store of an intact project with its key. */
   readonly openStore: (project: string, opened: OpenedProject) => Promise<ProjectStore>;
-  /** Throws an AppError while nothing of this storage may be opened or changed. */
+  /** Throws an AppError while no project of this storage may be opened or changed. */
   readonly requireServed?: () => void;
-  /** What keeps that documents of a project may expire. */
+  /** Records that documents of a project may expire. */
   readonly expiry?: Pick<ExpiryMarks, 'mark' | 'ensureMarked'>;
-  /** Bytes of memory that open projects take at most; one project may be open in any case. */
+  /** Maximum memory of open projects, bytes. One project may always be open. */
   readonly openBytesMax?: number;
   readonly shares?: Pick<ServiceShares, 'lookups' | 'openings'>;
-  /** Bytes in which the storage keeps what an open project has in memory; 0 where that is not known. */
+  /** The stored bytes that an opened project loads into memory; 0 when unknown. */
   readonly storedBytes?: (project: string, entries?: readonly string[]) => Promise<number>;
-  /** How long a project stays open unused, milliseconds. */
+  /** Time that an unused project stays open, milliseconds. */
   readonly idleTtlMs?: number;
-  /** Begins work of the service itself for a project. */
+  /** Starts work of the service itself for a project. */
   readonly ownWork?: (project: string) => OwnWork;
-  /** Whether other processes write to the same storage, so that a project which is closed here may change. */
+  /** Whether other processes write to the same storage, so that a closed project may change. */
   readonly isShared?: boolean;
 }
 
-/** What was stored takes that many times its bytes in memory. */
+/** Memory of an open project in relation to its stored bytes. */
 const STORED_TO_MEMORY = 2;
 /**
- * Beside the time that requests have to end, within that of an orderly stop (`STOP_TIMEOUT_MS`), with room
- * for a step that is under way.
+ * Maximum time of the preparations, milliseconds. With the time for running requests and for a running step,
+ * it stays below `STOP_TIMEOUT_MS`.
  */
 const PREPARE_WITHIN_MS = 3_000;
 
 /**
- * Maps project ids to open projects. Opens lazily, one opening a project at a time. Keeps as many open as
- * have room in a bounded memory: those that were used once close first, then the ones used longest ago.
- * Closes what is idle, what failed, and what has lost its key.
+ * Opens projects on demand, one opening for each project at a time. Keeps as many open as fit in a bounded
+ * memory: those that were used once close first, then the least recently used ones. Closes projects that are
+ * idle, that failed, or whose key is gone.
  *
- * A new instance of a project is not opened before the old one is closed, so that there is one writer at any
+ * A new instance of a project is opened only after the old one is closed, so that there is one writer at any
  * time.
  *
  * One class, because it alone decides who may use an instance, and when that ends.
@@ -86,12 +86,12 @@ export class InstanceManager implements AsyncDisposable {
     return this.#open.size;
   }
 
-  /** Bytes of memory that open projects are taken to need, those being opened included. */
+  /** Estimated memory of the projects that are open or opening, bytes. */
   get bytes(): number {
     return this.#open.slots.bytes;
   }
 
-  /** Projects that wait to be looked for, for room, or to be opened. */
+  /** Projects that wait for their look-up, for memory, or for their opening. */
   get openingsWaiting(): number {
     const { lookups, openings } = this.#shares;
     return lookups.waiting + this.#open.slots.waiting + openings.waiting;
@@ -115,8 +115,8 @@ export class InstanceManager implements AsyncDisposable {
   }
 
   /**
-   * The store of a project that is open already and may be used: without a lease, so for this turn of the
-   * event loop alone. Undefined says nothing; {@link acquire} opens it, and tells what is wrong.
+   * The store of a project that is open and usable. It has no lease, so it may be used in this turn of the
+   * event loop only. `undefined` means “unknown”, not “absent”: call {@link acquire}.
    */
   peekStore(project: string): CollectionStore | undefined {
     const instance = this.#usable(project);
@@ -125,27 +125,26 @@ export class InstanceManager implements AsyncDisposable {
     return instance.store;
   }
 
-  /** Holds a project that is open, whether it may be used or not: for what {@link peekStore} was used for. */
+  /** Leases an open project, usable or not, for a caller of {@link peekStore}. */
   leaseIfOpen(project: string): InstanceLease | undefined {
     const instance = this.#open.get(project);
     return instance && this.#lease(instance);
   }
 
-  /** An open project, whether it may be used or not. This does not count as a use, and no hold on it. */
+  /** An open project, usable or not. It does not count as used, and is not leased. */
   instanceIfOpen(project: string): Pick<ProjectInstance, 'store' | 'file'> | undefined {
     return this.#open.get(project);
   }
 
-  /** Ids of open projects that are in need of something. */
+  /** Ids of the open projects with this need. */
   projectsInNeed(need: Need): readonly string[] {
     return Array.from(this.#open.inNeed(need), ({ project }) => project);
   }
 
   /**
-   * Open projects that are in need of something and may be used; each is held until the next one is asked
-   * for.
+   * The usable open projects with this need. Each is leased until the next one is requested.
    *
-   * @param projects only those; all that are in need by default.
+   * @param projects restricts them; all by default.
    */
   *eachInNeed(
     need: Need,
@@ -166,8 +165,8 @@ export class InstanceManager implements AsyncDisposable {
   }
 
   /**
-   * Runs `action` while nobody opens the project. What it is given takes the project out of use, and resolves
-   * when its last user has left; its error is `overloaded` when that takes too long.
+   * Runs `action` while the project cannot be opened. `action` receives a function that closes the project
+   * once its last user has left. That function throws `overloaded` when this takes too long.
    */
   async exclusively<T>(project: string, action: (close: () => Promise<void>) => Promise<T>): Promise<T> {
     if (this.#closed) throw new AppError('overloaded', { detail: 'the server is stopping' });
@@ -180,7 +179,7 @@ export class InstanceManager implements AsyncDisposable {
     return this.#openings.run(project, () => action(close));
   }
 
-  /** Whether a project is open, and its key in memory. This does not count as a use. */
+  /** Whether a project is open, and whether its key is cached. This does not count as a use. */
   stateOf(project: string): { readonly isOpen: boolean; readonly keyUntilMs: number | undefined } {
     return {
       isOpen: this.#open.get(project) !== undefined,
@@ -189,19 +188,18 @@ export class InstanceManager implements AsyncDisposable {
   }
 
   /**
-   * Waits until something behind `after` is committed in a project. No project is kept open, or kept from
-   * closing, by it.
+   * Waits for a commit after `after` in a project. It neither keeps the project open nor prevents closing.
    *
    * @returns false when the signal was aborted.
-   * @throws AppError of {@link acquire} where others write and the project cannot be opened any more.
+   * @throws AppError as {@link acquire}, where others write and the project can no longer be opened.
    */
   waitForChange(project: string, after: Position, signal: AbortSignal): Promise<boolean> {
     return this.#changeWaits.wait(project, after, signal);
   }
 
   /**
-   * Closes what has lost its key, and what is idle among some of the open projects: within a minute, among
-   * all. To be called every second or so.
+   * Closes projects that have lost their key. Of the idle projects it checks a part, so that each has its
+   * turn within a minute. Call it about once a second.
    */
   sweep(): void {
     const { clock, keys } = this.#options;
@@ -215,11 +213,11 @@ export class InstanceManager implements AsyncDisposable {
   }
 
   /**
-   * Opens a project that nobody has open, for `action` alone: it makes no other one close, and is closed
-   * again unless somebody has come meanwhile.
+   * Opens a closed project for `action` only. It evicts no other project, and closes this one afterwards
+   * unless it is in use by then.
    *
    * @returns `done`, or why nothing was done.
-   * @throws AppError as {@link acquire}, and what `action` throws.
+   * @throws AppError as {@link acquire}, and the error of `action`.
    */
   async visit(
     project: string,
@@ -249,7 +247,7 @@ export class InstanceManager implements AsyncDisposable {
     return stores.reduce((sum, { pendingReencryption }) => sum + pendingReencryption, 0);
   }
 
-  /** Refuses new leases, waits for the running ones and closes everything. */
+  /** Refuses new leases, waits for the current ones and closes all projects. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed = true;
     await this.#openings.drained();
@@ -257,7 +255,7 @@ export class InstanceManager implements AsyncDisposable {
     await this.#closing.within(PREPARE_WITHIN_MS);
   }
 
-  /** The open instance, if its key may still be used and is the same key. */
+  /** The open instance, if its key is still usable and the same. */
   #usable(project: string): ProjectInstance | undefined {
     if (this.#closed) throw new AppError('overloaded', { detail: 'the server is stopping' });
     const instance = this.#open.get(project);
@@ -296,7 +294,7 @@ export class InstanceManager implements AsyncDisposable {
       const opened = await lookups.run<OpenedProject | undefined>(key, () =>
         mode === 'create' ? projects.openOrCreate(project) : projects.open(project),
       );
-      // It takes no place, and makes no other one close.
+      // It takes no slot and evicts no project.
       if (opened === undefined) return undefined;
       keys.hold(project);
       const taken = await this.#open.slots.acquire(key, await this.#bytesToReserve(project, opened.entries));
@@ -305,7 +303,7 @@ export class InstanceManager implements AsyncDisposable {
       return lease;
     } catch (error) {
       logger.warn({ err: error, project }, 'a project cannot be opened');
-      // Another node may have deleted it, and this one not have heard so from BunKMS.
+      // Another node may have deleted it, and this node may not have the event from BunKMS yet.
       if (hasCode(error, 'project_destroyed')) keys.evict(project);
       throw error;
     } finally {
@@ -316,7 +314,7 @@ export class InstanceManager implements AsyncDisposable {
     }
   }
 
-  /** Opens the store of a project that was found. */
+  /** Opens the store of an existing project. */
   async #load(project: string, opened: OpenedProject, slot: Hold): Promise<InstanceLease> {
     const { clock, openStore, expiry, ownWork } = this.#options;
     // Until it belongs to an instance: a store that nobody closes would keep its files, and its writer, for
@@ -333,28 +331,28 @@ export class InstanceManager implements AsyncDisposable {
     stack.move();
     const instance = new ProjectInstance(project, opened, store, instant(clock), slot);
     this.#open.add(instance);
-    // In the same turn: an instance without users makes room for anyone who wants it.
+    // In the same turn, because an instance without users may be evicted at once.
     const lease = this.#lease(instance);
     this.#open.noteNeeds(instance);
     this.#changeWaits.turned(project);
     this.#open.charge(instance);
-    // It may have waited for long: its key may have been withdrawn since it was found.
+    // The opening may have waited for long, so the key may have been withdrawn since the look-up.
     if (!instance.hasKeys(this.#options.keys)) this.#retire(instance);
     return lease;
   }
 
-  /** Bytes of memory that a project is taken to need until it is open. */
+  /** Estimated memory of a project until it is open, bytes. */
   async #bytesToReserve(project: string, entries?: readonly string[]): Promise<number> {
     const { storedBytes } = this.#options;
     return PROJECT_BYTES + STORED_TO_MEMORY * ((await storedBytes?.(project, entries)) ?? 0);
   }
 
-  /** A project that was restored, or moved here, comes without its mark. It can be used all the same. */
+  /** A project that was restored, or moved here, comes without its marker. It can be used nevertheless. */
   async #keepMark(project: string): Promise<void> {
     try {
       await this.#options.expiry?.ensureMarked(project);
     } catch (error) {
-      this.#options.logger.warn({ err: error, project }, 'failed to store the expiry mark of a project');
+      this.#options.logger.warn({ err: error, project }, 'failed to store the expiry marker of a project');
     }
   }
 
@@ -377,7 +375,7 @@ export class InstanceManager implements AsyncDisposable {
   #release(instance: ProjectInstance): void {
     instance.users--;
     const isOpen = this.#open.has(instance);
-    // What was committed, or built, may have made it larger.
+    // Commits and built indexes may have made it larger.
     if (isOpen) this.#open.charge(instance);
     if (isOpen && instance.store.failed) this.#retire(instance);
     else if (instance.users > 0) return;
@@ -385,7 +383,7 @@ export class InstanceManager implements AsyncDisposable {
     else void this.#closing.close(instance);
   }
 
-  /** Takes the instance out of use; it closes when its last user has left. */
+  /** Retires the instance; it closes once its last user has left. */
   #retire(instance: ProjectInstance): void {
     if (!this.#open.has(instance)) return;
     this.#open.delete(instance);

@@ -1,8 +1,8 @@
+import { nextTurn } from '@bundoc/shared/testing/timing';
 import { describe, expect, it } from 'vitest';
 import { CommitNotifier } from '../engine/commit-notifier.ts';
 import { ProjectChangeWaiter } from './project-change-waiter.ts';
 
-const settle = () => new Promise((resolve) => setImmediate(resolve));
 const never = new AbortController().signal;
 
 /** A project that opens and closes as the test says, and whose commits the test reports. */
@@ -32,13 +32,13 @@ describe('waits for changes', () => {
     });
     for (const opened of [new CommitNotifier(), undefined, new CommitNotifier(), undefined]) {
       turn(opened);
-      await settle();
+      await nextTurn();
     }
     const last = new CommitNotifier();
     turn(last);
-    await settle();
+    await nextTurn();
     last.committed(7);
-    await settle();
+    await nextTurn();
     expect(hasEnded).toBe(false);
     last.committed(8);
     expect(await waiting).toBe(true);
@@ -50,7 +50,7 @@ describe('waits for changes', () => {
     turn(former);
     const stop = new AbortController();
     const waiting = waits.wait('p', 7, stop.signal);
-    await settle();
+    await nextTurn();
     expect(former.isEmpty).toBe(false);
     turn(undefined);
     expect(former.isEmpty).toBe(true);

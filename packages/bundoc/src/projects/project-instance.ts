@@ -18,8 +18,8 @@ export interface InstanceLease extends Disposable {
   readonly file: ProjectFile;
   readonly cursors: Cursors;
   /**
-   * Whether it may be used further, its key included. False also while others wait for room: then it is
-   * disposed of and acquired again, so that they have their turn.
+   * Whether the project and its key are still usable. Also false while others wait for memory: then release
+   * the lease and acquire it again, so that they have their turn.
    */
   isUsable(): boolean;
 }

@@ -1,11 +1,10 @@
+import { nextTurn } from '@bundoc/shared/testing/timing';
 import { describe, expect, it } from 'vitest';
 import { definitionsState, digestOfRevs, NO_DEFINITIONS } from '../engine/definitions-state.ts';
 import type { ProjectStore } from '../engine/port.ts';
 import { newPlace, openInstances } from '../testing/open-instances.ts';
 import { openTestStore } from '../testing/test-engine.ts';
 import { ASKED_TOGETHER, ProjectUpkeep, type ProjectUpkeepOptions, SWEPT_MAX } from './project-upkeep.ts';
-
-const settle = () => new Promise((resolve) => setImmediate(resolve));
 
 /**
  * Projects whose definitions other processes may change, so that upkeep reads them again. The test may block
@@ -195,7 +194,7 @@ describe('the upkeep of open projects', () => {
     const held = Promise.withResolvers<void>();
     steps.beforeLook = () => held.promise;
     const running = upkeep.run();
-    await settle();
+    await nextTurn();
     clock.advance(1_000);
     instances.sweep();
     await expect.poll(() => closed).toEqual(['e']);

@@ -62,7 +62,7 @@ export class ProjectUpkeep {
   async run(): Promise<void> {
     await Promise.all([
       this.#unlessRunning('reseal', () => this.#resealSome()),
-      this.#unlessRunning('definitions', () => this.#takeUpDefinitions()),
+      this.#unlessRunning('definitions', () => this.#reloadDefinitions()),
       this.#unlessRunning('expiry', () => this.#sweepSome()),
     ]);
   }
@@ -152,13 +152,13 @@ export class ProjectUpkeep {
   }
 
   /** Reads the definitions of projects that have changed since, or whose indexes are not ready. */
-  async #takeUpDefinitions(): Promise<void> {
+  async #reloadDefinitions(): Promise<void> {
     const { instances, logger } = this.#options;
     const projects = instances.projectsInNeed('definitions');
     const damagedAs = new Map<string, string>();
     try {
       for (let at = 0; at < projects.length; at += ASKED_TOGETHER)
-        await this.#takeUpSome(projects.slice(at, at + ASKED_TOGETHER), damagedAs);
+        await this.#reloadSome(projects.slice(at, at + ASKED_TOGETHER), damagedAs);
     } catch (error) {
       logger.warn({ err: error }, 'failed to ask which projects have changed');
     }
@@ -166,7 +166,7 @@ export class ProjectUpkeep {
   }
 
   /** @param damagedAs the state of each project that was learned although it is partly undecryptable. */
-  async #takeUpSome(projects: readonly string[], damagedAs: Map<string, string>): Promise<void> {
+  async #reloadSome(projects: readonly string[], damagedAs: Map<string, string>): Promise<void> {
     const { instances, statesOf } = this.#options;
     const states = await statesOf?.(projects);
     const isTaken = (project: string) => {

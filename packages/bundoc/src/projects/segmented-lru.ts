@@ -9,7 +9,7 @@ interface Entry<V> {
  * Maximum fraction of the whole for entries that were used again. The rest is for entries that were used
  * once.
  */
-const USED_AGAIN_SHARE = 0.8;
+const PROTECTED_SHARE = 0.8;
 
 /**
  * An eviction order by segmented LRU: entries that were used once are evicted first, so a scan only evicts
@@ -17,8 +17,8 @@ const USED_AGAIN_SHARE = 0.8;
  */
 export class SegmentedLru<V extends object> {
   readonly #bytesMax: number;
-  readonly #once = newSegment<V>();
-  readonly #again = newSegment<V>();
+  readonly #probation = newSegment<V>();
+  readonly #protected = newSegment<V>();
   /** The entry used last, if it was used before: most uses repeat it and change nothing. */
   #latest: string | undefined;
 
@@ -29,26 +29,26 @@ export class SegmentedLru<V extends object> {
 
   /** @param bytes a whole number above 0. */
   add(key: string, value: V, bytes: number): void {
-    this.#once.set(key, { key, value }, { size: bytes });
+    this.#probation.set(key, { key, value }, { size: bytes });
   }
 
   used(key: string): void {
     if (key === this.#latest) return;
-    const entry = this.#once.peek(key);
+    const entry = this.#probation.peek(key);
     if (entry === undefined) {
-      if (this.#again.get(key) !== undefined) this.#latest = key;
+      if (this.#protected.get(key) !== undefined) this.#latest = key;
       return;
     }
-    const { size } = this.#once.info(key) ?? {};
-    this.#once.delete(key);
-    this.#again.set(key, entry, { size: size ?? 1 });
+    const { size } = this.#probation.info(key) ?? {};
+    this.#probation.delete(key);
+    this.#protected.set(key, entry, { size: size ?? 1 });
     this.#latest = key;
     this.#shrink();
   }
 
   /** Changes the size of an entry, and makes it the most recent one of its segment. */
   resize(key: string, bytes: number): void {
-    for (const segment of [this.#once, this.#again]) {
+    for (const segment of [this.#probation, this.#protected]) {
       const entry = segment.peek(key);
       // A new object, because lru-cache ignores the size for an identical value.
       if (entry !== undefined) segment.set(key, { ...entry }, { size: bytes });
@@ -59,13 +59,13 @@ export class SegmentedLru<V extends object> {
 
   delete(key: string): void {
     if (this.#latest === key) this.#latest = undefined;
-    this.#once.delete(key);
-    this.#again.delete(key);
+    this.#probation.delete(key);
+    this.#protected.delete(key);
   }
 
   /** The next entry to evict among those that `canBeSpared` allows. */
   next(canBeSpared: (value: V) => boolean): V | undefined {
-    for (const segment of [this.#once, this.#again])
+    for (const segment of [this.#probation, this.#protected])
       for (const entry of segment.rvalues())
         if (entry !== undefined && canBeSpared(entry.value)) return entry.value;
     return undefined;
@@ -73,12 +73,12 @@ export class SegmentedLru<V extends object> {
 
   /** While the segment of reused entries is too large, its oldest entry moves to the other segment. */
   #shrink(): void {
-    const bytesMax = this.#bytesMax * USED_AGAIN_SHARE;
-    while (this.#again.size > 1 && this.#again.calculatedSize > bytesMax) {
-      const [key] = this.#again.rkeys();
-      const size = key === undefined ? undefined : this.#again.info(key)?.size;
-      const entry = this.#again.pop();
-      if (entry !== undefined) this.#once.set(entry.key, entry, { size: size ?? 1 });
+    const bytesMax = this.#bytesMax * PROTECTED_SHARE;
+    while (this.#protected.size > 1 && this.#protected.calculatedSize > bytesMax) {
+      const [key] = this.#protected.rkeys();
+      const size = key === undefined ? undefined : this.#protected.info(key)?.size;
+      const entry = this.#protected.pop();
+      if (entry !== undefined) this.#probation.set(entry.key, entry, { size: size ?? 1 });
     }
   }
 }

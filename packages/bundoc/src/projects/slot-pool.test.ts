@@ -1,9 +1,9 @@
 import type { Hold } from '@bundoc/shared/shares/hold';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
+import { nextTurn } from '@bundoc/shared/testing/timing';
 import { describe, expect, it } from 'vitest';
 import { SlotPool } from './slot-pool.ts';
 
-const settle = () => new Promise((resolve) => setImmediate(resolve));
 const one = { subject: 's', project: 'p' };
 
 describe('slots', () => {
@@ -16,7 +16,7 @@ describe('slots', () => {
     const waiting = slots.acquire(one, 10).then(() => {
       isIn = true;
     });
-    await settle();
+    await nextTurn();
     expect([isIn, slots.waiting]).toEqual([false, 1]);
     slots.release(first);
     await waiting;
@@ -35,7 +35,7 @@ describe('slots', () => {
     });
     const taken = await slots.acquire(one, 10);
     const waiting = slots.acquire(one, 10);
-    await settle();
+    await nextTurn();
     canSpare = true;
     slots.notify();
     await waiting;
@@ -81,10 +81,10 @@ describe('slots', () => {
       await slots.acquire({ subject, project }, 10);
       served.push(name);
     });
-    await settle();
+    await nextTurn();
     for (const slot of held.slice(1)) {
       slots.release(slot);
-      await settle();
+      await nextTurn();
     }
     await Promise.all(waiting);
     expect(served).toEqual(['few/p', 'many/q', 'many/p']);
@@ -94,12 +94,12 @@ describe('slots', () => {
     const slots = new SlotPool({ bytesMax: 64_000, slotBytesMin: 1_000, evict: () => false });
     const held = await slots.acquire(one, 50_000);
     const large = slots.acquire({ subject: 'large', project: 'p' }, 20_000);
-    await settle();
+    await nextTurn();
     const small = (subject: string) => slots.acquire({ subject, project: 'p' }, 1_000);
     const others = [await small('a'), await small('b'), await small('a')];
     expect([slots.waiting, slots.bytes]).toEqual([1, 53_000]);
     const third = small('a');
-    await settle();
+    await nextTurn();
     expect(slots.waiting).toBe(2);
     slots.release(held);
     await Promise.all([large, third]);

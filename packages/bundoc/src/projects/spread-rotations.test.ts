@@ -90,7 +90,7 @@ describe('rotations of keys that have sealed many times', () => {
     expect(await rotations.run(9)).toEqual(['b', 'c']);
   });
 
-  it('pause for a minute when BunKMS does not answer, and are then made up for', async () => {
+  it('pause for a minute when BunKMS does not answer, and catch up afterwards', async () => {
     const clock = new FakeClock();
     let isUp = false;
     const asked: string[] = [];

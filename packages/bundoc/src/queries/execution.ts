@@ -2,7 +2,7 @@ import { hasCode } from '@bundoc/shared/contract/app-error';
 import type { Explanation, OrderBy } from '@bundoc/shared/contract/query';
 import { positionOf } from '../values/key.ts';
 import type { Path } from '../values/path.ts';
-import { weightOf } from '../values/value.ts';
+import { isHeavy, weightOf } from '../values/value.ts';
 import { LARGE_BYTES } from '../work/large-bytes.ts';
 import type { Predicate } from './evaluate.ts';
 import { JOBS } from './evaluation.ts';
@@ -47,6 +47,11 @@ const STEP_BYTES = 65_536;
 const WORK_OF_KEY = 4;
 /** Memory to remember a document that an index has found, so that it is not found twice. */
 const SEEN_BYTES = 128;
+
+/** The values of a document up to which it is evaluated on the event loop's thread. */
+function weightAtOnceMax({ operators, order, paths }: QueryPlan): number {
+  return WORK_AT_ONCE_MAX / (operators + (order.length + paths.length) * WORK_OF_KEY);
+}
 
 /** The execution of one request. */
 export class QueryExecution {
@@ -129,7 +134,10 @@ export class QueryExecution {
     if (isExactMatch && keys === 0) return true;
     const bytes = document.text.length;
     if (bytes > LARGE_BYTES) return this.#evaluateInThread(candidate);
-    if (bytes > STEP_BYTES) return this.#holdsInSteps(candidate);
+    if (bytes > STEP_BYTES) {
+      if (isHeavy(document.text, weightAtOnceMax(this.#plan))) return this.#evaluateInThread(candidate);
+      return this.#holdsInSteps(candidate);
+    }
     const values = bytes > ESTIMATED_BYTES_MAX ? weightOf(candidate.value) : bytes / BYTES_OF_VALUE;
     return this.#holdsOf(candidate, values);
   }
@@ -142,10 +150,8 @@ export class QueryExecution {
 
   /** @param values approximate number of values in the document. */
   #holdsOf(candidate: Candidate, values: number): boolean | Promise<boolean> {
-    const { scan, holds, operators, order, paths } = this.#plan;
-    const keys = order.length + paths.length;
-    if (values * (operators + keys * WORK_OF_KEY) > WORK_AT_ONCE_MAX)
-      return this.#evaluateInThread(candidate);
+    const { scan, holds, operators } = this.#plan;
+    if (values > weightAtOnceMax(this.#plan)) return this.#evaluateInThread(candidate);
     if (candidate.isExactMatch) return true;
     scan.budget.spendWork(values * operators);
     return holds(candidate.value);

@@ -83,6 +83,8 @@ export interface Scan {
 /** Documents and bytes read, and held, at a time. */
 const PAGE_DOCUMENTS = 100;
 const PAGE_BYTES = 1_048_576;
+/** Bytes of the first page. Each further one is twice as large, so that a short scan opens little in vain. */
+const FIRST_PAGE_BYTES = 131_072;
 
 /**
  * All documents of a collection after a position, or those that a blind index finds, in pages and in creation
@@ -100,8 +102,9 @@ export async function* scanCollection(
   const { collection, budget, unreadable, work } = scan;
   let next: number | undefined = after;
   let limit = Math.min(PAGE_DOCUMENTS, wanted);
+  let bytesMax = FIRST_PAGE_BYTES;
   while (next !== undefined) {
-    const query: ListQuery = { collection, after: next, limit, bytesMax: PAGE_BYTES, found, work };
+    const query: ListQuery = { collection, after: next, limit, bytesMax, found, work };
     const page: DocumentPage = await work.outside(() => scan.withStore((store) => store.list(query)));
     unreadable.push(...page.unreadable);
     for (const { text } of page.documents) budget.spend(text.length);
@@ -111,5 +114,6 @@ export async function* scanCollection(
       yield page.documents.map((document) => new Candidate(document, document.position, false));
     next = page.next;
     limit = Math.min(PAGE_DOCUMENTS, limit * 2);
+    bytesMax = Math.min(PAGE_BYTES, bytesMax * 2);
   }
 }

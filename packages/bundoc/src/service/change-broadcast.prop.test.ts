@@ -1,5 +1,6 @@
 import { cursorSchema } from '@bundoc/shared/contract/cursor';
 import type { ShareKey } from '@bundoc/shared/shares/share-key';
+import { nextTurn } from '@bundoc/shared/testing/timing';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { Scheduler } from '../work/scheduler.ts';
@@ -63,7 +64,7 @@ class Feed {
       }),
     );
     const end = events.at(-1)?.change.position ?? Math.max(position, this.position);
-    await turn();
+    await nextTurn();
     const page = { position: end, horizon, more: behind.length > events.length };
     using work = unhurried.background('', 'changes');
     return { ...page, batch: new EventBatch({ ...page, events }, await changeTexts(events, work)) };
@@ -134,8 +135,6 @@ class Reader {
 }
 
 const shareOf = (subject: string): ShareKey => ({ subject, project: 'p' });
-const turn = () => new Promise<void>((resolve) => setImmediate(resolve));
-
 type Step =
   | { readonly do: 'write'; readonly id: number }
   | { readonly do: 'join'; readonly from: number }
@@ -159,7 +158,7 @@ describe('a broadcast of changes', () => {
       fc.asyncProperty(fc.array(step, { maxLength: 60 }), fc.boolean(), async (steps, isHurried) => {
         const feed = new Feed(isHurried ? hurried() : unhurried);
         const failures: unknown[] = [];
-        const broadcast = new ChangeBroadcast(feed, (error) => failures.push(error), turn);
+        const broadcast = new ChangeBroadcast(feed, (error) => failures.push(error), nextTurn);
         const readers: { reader: Reader; follower: Follower; from: number }[] = [];
         // One stays, so that the broadcast does not end in between.
         const join = (from: number) => {
@@ -174,7 +173,7 @@ describe('a broadcast of changes', () => {
         for (const one of steps) {
           if (one.do === 'write') feed.write(`d${one.id}`);
           else if (one.do === 'join') join(one.from);
-          else if (one.do === 'wait') for (let n = 0; n < 3; n++) await turn();
+          else if (one.do === 'wait') for (let n = 0; n < 3; n++) await nextTurn();
           else {
             const chosen = readers[one.reader];
             if (one.do === 'leave') {
@@ -188,7 +187,7 @@ describe('a broadcast of changes', () => {
         feed.write('last');
         const isDone = () =>
           readers.every(({ reader }) => reader.isClosed || reader.received.at(-1)?.[1] === feed.position);
-        for (let n = 0; n < 2_000 && !isDone(); n++) await turn();
+        for (let n = 0; n < 2_000 && !isDone(); n++) await nextTurn();
         expect(isDone()).toBe(true);
         for (const { reader, from } of readers) {
           const positions = reader.received.map(([, at]) => at);
@@ -207,15 +206,15 @@ describe('a broadcast of changes', () => {
 
   it('reads each page once for all readers that have caught up', async () => {
     const feed = new Feed();
-    const broadcast = new ChangeBroadcast(feed, () => undefined, turn);
+    const broadcast = new ChangeBroadcast(feed, () => undefined, nextTurn);
     const readers = Array.from({ length: 50 }, () => new Reader());
     for (const sink of readers)
       broadcast.add({ sink, share: shareOf('s'), isAllowed: () => true, place: { position: 0, horizon: 0 } });
-    for (let n = 0; n < 5; n++) await turn();
+    for (let n = 0; n < 5; n++) await nextTurn();
     const before = feed.readers.length;
     for (let n = 0; n < 10; n++) {
       feed.write(`d${n}`);
-      for (let turns = 0; turns < 5; turns++) await turn();
+      for (let turns = 0; turns < 5; turns++) await nextTurn();
     }
     expect(feed.readers.length - before).toBe(10);
     for (const { received } of readers) expect(received).toHaveLength(10);
@@ -224,19 +223,19 @@ describe('a broadcast of changes', () => {
 
   it('has readers pay in turn for shared pages, and each subject for what is sent to it', async () => {
     const feed = new Feed();
-    const broadcast = new ChangeBroadcast(feed, () => undefined, turn);
+    const broadcast = new ChangeBroadcast(feed, () => undefined, nextTurn);
     const subjects = ['a', 'b', 'a', 'c'];
     for (const subject of subjects)
       broadcast.add({
         ...{ sink: new Reader(), share: shareOf(subject), isAllowed: () => true },
         place: { position: 0, horizon: 0 },
       });
-    for (let n = 0; n < 5; n++) await turn();
+    for (let n = 0; n < 5; n++) await nextTurn();
     feed.readers.length = 0;
     feed.workers.length = 0;
     for (let n = 0; n < 4; n++) {
       feed.write(`d${n}`);
-      for (let turns = 0; turns < 5; turns++) await turn();
+      for (let turns = 0; turns < 5; turns++) await nextTurn();
     }
     expect(feed.readers.toSorted()).toEqual(subjects.toSorted());
     expect(feed.workers.toSorted()).toEqual(['a', 'a', 'a', 'a', 'b', 'b', 'b', 'b', 'c', 'c', 'c', 'c']);
@@ -262,12 +261,12 @@ describe('a broadcast of changes', () => {
       });
     for (const sink of many) follow(sink, 'many');
     follow(one, 'one');
-    for (let n = 0; n < 200; n++) await turn();
+    for (let n = 0; n < 200; n++) await nextTurn();
     const before = scheduler.slices;
     feed.write('d');
-    while (one.received.length === 0) await turn();
+    while (one.received.length === 0) await nextTurn();
     expect(many.filter(({ received }) => received.length > 0).length).toBeLessThan(10);
-    while (many.some(({ received }) => received.length === 0)) await turn();
+    while (many.some(({ received }) => received.length === 0)) await nextTurn();
     expect(scheduler.slices - before).toBeGreaterThanOrEqual(20);
     broadcast.end();
   });
@@ -282,11 +281,11 @@ describe('a broadcast of changes', () => {
         work: (share) => feed.work(share),
       },
       (error) => failures.push(error),
-      turn,
+      nextTurn,
     );
     const sink = new Reader();
     broadcast.add({ sink, share: shareOf('s'), isAllowed: () => true, place: { position: 0, horizon: 0 } });
-    await turn();
+    await nextTurn();
     expect([sink.isClosed, failures.length]).toEqual([true, 1]);
   });
 });

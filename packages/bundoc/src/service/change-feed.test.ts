@@ -2,6 +2,7 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import { createLogger } from '@bundoc/shared/runtime/logger';
 import { runInShare } from '@bundoc/shared/shares/share-key';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
+import { nextTurn } from '@bundoc/shared/testing/timing';
 import { describe, expect, it } from 'vitest';
 import type { ProjectStore } from '../engine/port.ts';
 import { Scheduler } from '../work/scheduler.ts';
@@ -61,7 +62,6 @@ function follower() {
 
 const all = { collection: undefined, documents: false };
 const limits = { limit: 10, bytesMax: 1_000 };
-const turn = () => new Promise<void>((resolve) => setImmediate(resolve));
 const never = new AbortController().signal;
 const noRoom = { beforeRead: async () => undefined, beforeWait: () => undefined };
 const waitOf = (waitMs: number) => ({ ...noRoom, signal: never, waitMs, requireAllowed: () => undefined });
@@ -104,7 +104,7 @@ describe('the feeds of changes', () => {
     using _place = feed.reserve('p');
     const { one, states, state } = follower();
     feed.follow('p', all, one);
-    await turn();
+    await nextTurn();
     feed.tick();
     expect(states).toEqual([]);
     state.isAllowed = false;
@@ -117,7 +117,7 @@ describe('the feeds of changes', () => {
     using _place = feed.reserve('p');
     const { one, states, state } = follower();
     feed.follow('p', all, one);
-    await turn();
+    await nextTurn();
     state.needsDrain = true;
     feed.tick();
     clock.advance(STALLED_MS - 1);
@@ -138,7 +138,7 @@ describe('the feeds of changes', () => {
     using _place = feed.reserve('p');
     const { one, sent } = follower();
     feed.follow('p', all, one);
-    await turn();
+    await nextTurn();
     feed.tick();
     expect(sent).toHaveLength(1);
     clock.advance(HEARTBEAT_MS);
@@ -156,7 +156,7 @@ describe('the feeds of changes', () => {
     feed.follow('p', all, mine.one);
     feed.follow('q', all, other.one);
     const poll = feed.nextPage('p', 'now', all, limits, waitOf(3_600_000));
-    await turn();
+    await nextTurn();
     feed.end('p');
     expect([mine.states, other.states]).toEqual([['ended'], []]);
     expect(await poll).toMatchObject({ events: [], position: 7 });
@@ -168,7 +168,7 @@ describe('the feeds of changes', () => {
     const { one, states } = follower();
     const leave = feed.follow('p', all, one);
     const poll = feed.nextPage('p', 'now', all, limits, waitOf(3_600_000));
-    await turn();
+    await nextTurn();
     feed.close();
     leave();
     expect(states).toEqual(['ended']);
@@ -185,7 +185,7 @@ describe('the feeds of changes', () => {
       waitMs: 3_600_000,
       requireAllowed: () => Promise.reject(new Error('over')),
     });
-    await turn();
+    await nextTurn();
     stop.abort();
     await expect(poll).rejects.toThrow('over');
     expect(feed.waiting).toBe(0);

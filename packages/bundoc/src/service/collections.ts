@@ -134,13 +134,13 @@ export class Collections {
     const context = ['schema-check', collection, shortHash(JSON.stringify(schema))];
     const { cursors } = await held.get();
     const after = cursor === undefined ? 0 : openPositionCursor(cursors, context, cursor);
-    const look = new ExistingDocuments({
+    const existing = new ExistingDocuments({
       ...{ collection, check, work, after, documentsMax: limit },
       // Acquired again for each page, so that no key is used after its end.
       list: async (query) => (await held.get()).store.list(query),
     });
-    await look.run();
-    const { checked, failing, failures, unreadable, next } = look;
+    await existing.run();
+    const { checked, failing, failures, unreadable, next } = existing;
     return {
       ...{ checked, failing, failures, unreadable },
       next: next === undefined ? undefined : sealPositionCursor((await held.get()).cursors, context, next),
@@ -198,16 +198,16 @@ async function summarizeExisting(
   work: Work,
 ): Promise<ExistingSummary> {
   if (definition.schema === undefined) return { checked: 0, failing: 0, complete: true };
-  const look = new ExistingDocuments({
+  const existing = new ExistingDocuments({
     ...{ collection, work, after: 0, documentsMax: CHECKED_MAX },
     check: checkInTurnsOf(definition.schema),
     list: async (query) => store.list(query),
   });
   try {
-    await look.run();
+    await existing.run();
   } catch (error) {
     // The definition is already in effect, so a check without capacity or time does not refuse it.
     if (!hasCode(error, 'rate_limited', 'overloaded', 'payload_too_large')) throw error;
   }
-  return { checked: look.checked, failing: look.failing, complete: look.next === undefined };
+  return { checked: existing.checked, failing: existing.failing, complete: existing.next === undefined };
 }

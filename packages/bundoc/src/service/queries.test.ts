@@ -1,7 +1,8 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { openDefinedStore } from '../collections/defined-store.ts';
 import { cursorsOf } from '../crypto/sealed-cursor.ts';
+import type { DocumentPage } from '../engine/port.ts';
 import { SCAN_LIMITS, type ScanLimits } from '../queries/scan-budget.ts';
 import { type Where, whereSchema } from '../queries/where.ts';
 import { EmbeddedProject } from '../testing/embedded-project.ts';
@@ -168,6 +169,18 @@ describe('the cost of one request', () => {
       if (cursor === undefined) break;
     }
     expect(ids).toEqual(Array.from({ length: 10 }, (_, n) => `d${n}`));
+  });
+});
+
+describe('a scan', () => {
+  it('opens a few documents first, and more as it goes on', async () => {
+    const { store, queries } = await start({});
+    for (let n = 0; n < 30; n++)
+      await commitOne(store, put(`d${n}`, `{"n":1,"pad":"${'x'.repeat(60_000)}"}`));
+    const list = vi.spyOn(store, 'list');
+    expect((await queries.count(selection('{"n":{"$gt":5}}'))).count).toBe(0);
+    const pages = await Promise.all(list.mock.results.map(({ value }) => value as Promise<DocumentPage>));
+    expect(pages.map(({ documents }) => documents.length)).toEqual([2, 4, 8, 16]);
   });
 });
 

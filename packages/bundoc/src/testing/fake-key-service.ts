@@ -7,14 +7,14 @@ import { type Clock, instant } from '@bundoc/shared/runtime/clock';
 import { type ActingStorage, KeyRefused, type LeasedKey, type StorageCalls } from '../kms/port.ts';
 import { StorageKeys } from '../kms/storage-keys.ts';
 
-interface KeptKey {
+interface CachedKey {
   readonly keyId: string;
   readonly dek: KeyObject;
   wrapped: string;
   /** 1 unless it was rotated. */
   readonly version?: number;
   /** Former versions. */
-  readonly before?: readonly KeptKey[];
+  readonly before?: readonly CachedKey[];
 }
 
 /** What is known of a key beside its material. */
@@ -44,7 +44,7 @@ type Call = keyof StorageCalls;
 export class FakeKeyService implements StorageCalls {
   readonly #clock: Clock;
   #seq = 0;
-  readonly keys = new Map<string, KeptKey>();
+  readonly keys = new Map<string, CachedKey>();
   readonly standings = new Map<string, Standing>();
   readonly storages = new Map<string, { generation: string | undefined; takeOvers: number }>();
   /** All that was changed, in order. */
@@ -321,7 +321,7 @@ export class FakeKeyService implements StorageCalls {
    * Makes a key. @param holder the storage of {@link acting} by default; null for nobody, as of keys that a
    * user makes.
    */
-  put(name: string, holder: string | null = this.acting.storage): KeptKey {
+  put(name: string, holder: string | null = this.acting.storage): CachedKey {
     const key = newKey();
     this.keys.set(name, key);
     this.standings.set(name, { holder: holder ?? undefined, latest: this.#receipt() });
@@ -378,7 +378,7 @@ export class FakeKeyService implements StorageCalls {
   }
 }
 
-function newKey(): KeptKey {
+function newKey(): CachedKey {
   return {
     keyId: randomUUID(),
     dek: createSecretKey(randomBytes(32)),

@@ -302,7 +302,7 @@ export class World {
     if (!this.#serves(copy) || copy.durable.content === undefined || copy.deletion !== undefined) return;
     if (target.id === copy.id || durable.confirmed === undefined || target.move !== undefined) return;
     if (durable.incoming === undefined && durable.content !== undefined) return;
-    // The mover reads the key as the source, which is the holder: so marks of earlier moves are over.
+    // The mover reads the key as the source, which is the holder: so markers of earlier moves have no effect.
     const id = ++this.#state.serial;
     Object.assign(durable, { content: undefined, mark: undefined, incoming: { move: id, isWhole: false } });
     Object.assign(target, { isOpen: false });

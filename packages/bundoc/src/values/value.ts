@@ -42,6 +42,25 @@ export function weightOf(value: Value): number {
   return weight;
 }
 
+const [QUOTE, BACKSLASH, COMMA, BRACKET, BRACE] = Buffer.from('"\\,[{');
+
+/**
+ * Whether a value is heavier than `weightMax`, from its valid JSON text. It may be so for a value that is a
+ * little lighter.
+ */
+export function isHeavy(text: Buffer, weightMax: number): boolean {
+  let weight = 1 + Math.floor(text.length / CHARACTERS_OF_ONE_VALUE);
+  let isInString = false;
+  for (let at = 0; at < text.length && weight <= weightMax; at++) {
+    const byte = text[at];
+    if (byte === QUOTE) isInString = !isInString;
+    else if (isInString) {
+      if (byte === BACKSLASH) at++;
+    } else if (byte === COMMA || byte === BRACKET || byte === BRACE) weight++;
+  }
+  return weight > weightMax;
+}
+
 /**
  * Matches texts that `JSON.parse` may get wrong. These are numbers with an exponent or with more digits than
  * a double keeps, and escapes (V8 may misread escaped names, see `json/read.ts` of shared). It also matches

@@ -1,7 +1,9 @@
 import { type Share, WAIT_MS_MAX } from '@bundoc/shared/shares/share';
 import type { ShareKey } from '@bundoc/shared/shares/share-key';
-import { FairTurns } from './fair-turns.ts';
+import { Admission } from './admission.ts';
 import { LargeThread } from './large-thread.ts';
+import { Levels } from './levels.ts';
+import { Loads } from './loads.ts';
 import { type OwnWork, Work, type WorkKind } from './work.ts';
 
 /** Time that all long work of the process takes on the event loop's thread in one turn. */
@@ -14,18 +16,11 @@ export const SLICE_US = 2_000;
 const STEP_MAX_US = 5_000;
 
 /**
- * Work that has taken less than this has three of four turns, if there is any. So short work does not wait
- * behind long work, even when there are too many subjects to give each enough.
- */
-const YOUNG_US = SLICE_US;
-const YOUNG_TURNS = 3;
-
-/**
  * How long turns in a row may be without long work, each of which has accepted a connection, milliseconds:
  * the event loop accepts one a turn. So a connection does not wait for as many slices as there are
  * connections before it.
  */
-const ACCEPTING_MS_MAX = 4;
+const ACCEPTING_MS_MAX = 10;
 
 /** Up to so much is not worth a callback of its own: it is counted in whichever turn comes next. */
 const FORGOTTEN_US = SLICE_US / 10;
@@ -46,13 +41,6 @@ export interface SchedulerDeps {
 /** What long work needs of a share, for which it does not wait. */
 export type Room = Pick<Share, 'tryTake' | 'charge' | 'held' | 'heldBy' | 'capacity' | 'refusal'>;
 
-/**
- * Requests of {@link COUNTED_KINDS} that run at a time while several subjects have some, and of each subject
- * at least. Work that has begun holds memory and what it has read. If all began at once, what was done for
- * those that are refused later would be lost.
- */
-const ADMITTED_MAX = 64;
-const ADMITTED_OF_SUBJECT_MIN = 4;
 /** How often work that may not begin yet is looked at, milliseconds. */
 const PARKED_LOOK_MS = 1_000;
 
@@ -63,8 +51,8 @@ const systemPorts: SchedulerDeps = {
 
 /**
  * Shares the event loop's thread among all long work of the process: at most one slice of {@link SLICE_US} a
- * turn, subjects in turn, then their projects. Work that has taken little comes before work that has taken
- * more (multilevel feedback, F. J. Corbató et al., 1962). Connections are accepted before both.
+ * turn, {@link Levels} of work in turn, then subjects, then their projects. Connections are accepted before
+ * all of it.
  *
  * Work is charged for the time that it runs on the thread, and waiting costs nothing. The processor time that
  * the system counts for a thread is no measure for slices: it moves by ticks of up to 4 ms.
@@ -75,10 +63,8 @@ const systemPorts: SchedulerDeps = {
  */
 export class Scheduler implements AsyncDisposable {
   readonly #ports: SchedulerDeps;
-  readonly #young = new FairTurns<Work>(SLICE_US);
-  readonly #old = new FairTurns<Work>(SLICE_US);
-  /** Turns of young work since old work had one. */
-  #youngTurns = 0;
+  /** Work that waits for its turn. */
+  readonly #levels = new Levels<Work>();
   #hasAccepted = false;
   /** When long work had its last turn. */
   #turnMs = 0;
@@ -97,10 +83,10 @@ export class Scheduler implements AsyncDisposable {
   #resuming: Work | undefined;
   /** Work that has not begun, first come first, and since when it waits. */
   readonly #unbegun = new Map<Work, number>();
-  /** Pieces of work of each subject that run, or wait for the processor. */
-  readonly #admitted = new Map<string, number>();
-  /** Work that may not begin yet, by subject. */
-  readonly #parked = new Map<string, Set<Work>>();
+  /** What each subject has asked for. */
+  readonly #loads = new Loads();
+  /** Which work may begin. */
+  readonly #admission = new Admission((subject) => this.#loads.hasLittle(subject));
   #parkedTimer: NodeJS.Timeout | undefined;
 
   /** Works on what is too large for this thread. */
@@ -137,11 +123,7 @@ export class Scheduler implements AsyncDisposable {
   }
 
   get waiting(): number {
-    return this.#competing + this.#parked.values().reduce((sum, { size }) => sum + size, 0);
-  }
-
-  get #competing(): number {
-    return this.#young.size + this.#old.size;
+    return this.#levels.size + this.#admission.size;
   }
 
   /** A connection was accepted; others may wait. */
@@ -165,7 +147,7 @@ export class Scheduler implements AsyncDisposable {
     if (this.#resuming !== undefined && this.#resuming !== work) return false;
     this.#resuming = undefined;
     this.#settle(nowMs);
-    const isNext = this.#holder === work || (this.#competing === 0 && !this.#mustPark(work));
+    const isNext = this.#holder === work || (this.#levels.size === 0 && !this.#admission.mustPark(work));
     const leftUs = isNext ? SLICE_US - this.#turnUs : 0;
     if (leftUs <= 0) return false;
     this.#running = work;
@@ -192,40 +174,23 @@ export class Scheduler implements AsyncDisposable {
 
   /** @param hasBegun other work is refused when it has waited too long. */
   enqueue(work: Work, hasBegun: boolean): void {
+    this.#loads.add(work);
     if (!hasBegun) this.#unbegun.set(work, this.#ports.nowMs());
-    if (!hasBegun && this.#mustPark(work)) this.#park(work);
-    else this.#compete(work);
+    if (!hasBegun && this.#admission.mustPark(work)) {
+      this.#admission.park(work);
+      this.#lookAtParked();
+    } else this.#compete(work);
   }
 
-  /** Whether work that has not begun waits until others of its subject have ended. */
-  #mustPark(work: Work): boolean {
-    if (work.isAdmitted || !isCounted(work)) return false;
-    return this.#parked.has(work.key.subject) || this.#admittedOf(work.key) >= this.#admittedMax;
+  /** Whether a subject has much less work than others have. */
+  hasLittle(subject: string): boolean {
+    return this.#loads.hasLittle(subject);
   }
 
   #compete(work: Work): void {
-    this.admit(work);
-    this.#turnsOf(work).add(work.key, work);
+    this.#admission.admit(work);
+    this.#levels.add(work);
     this.#awaitTurn();
-  }
-
-  #admittedOf({ subject }: ShareKey): number {
-    return this.#admitted.get(subject) ?? 0;
-  }
-
-  /** What each subject may have admitted, as long as others have some. */
-  get #admittedMax(): number {
-    const subjects = this.#admitted.size;
-    return subjects < 2
-      ? Number.POSITIVE_INFINITY
-      : Math.max(ADMITTED_OF_SUBJECT_MIN, Math.floor(ADMITTED_MAX / subjects));
-  }
-
-  #park(work: Work): void {
-    const { subject } = work.key;
-    const parked = this.#parked.get(subject) ?? new Set();
-    this.#parked.set(subject, parked.add(work));
-    this.#lookAtParked();
   }
 
   /** Refuses it in time, also while what has begun waits for a disk. Lets it begin when others have gone. */
@@ -233,42 +198,24 @@ export class Scheduler implements AsyncDisposable {
     this.#parkedTimer ??= setTimeout(() => {
       this.#parkedTimer = undefined;
       this.#refuseLate();
-      for (const subject of [...this.#parked.keys()]) this.#unpark(subject);
-      if (this.#parked.size > 0) this.#lookAtParked();
+      this.#unpark(this.#admission.subjects);
+      if (this.#admission.size > 0) this.#lookAtParked();
     }, PARKED_LOOK_MS).unref();
   }
 
-  /** Lets work of a subject begin, as much as may. */
-  #unpark(subject: string): void {
-    const parked = this.#parked.get(subject);
-    for (const work of parked ?? []) {
-      if (this.#admittedOf(work.key) >= this.#admittedMax) return;
-      parked?.delete(work);
-      this.#compete(work);
-    }
-    if (parked?.size === 0) this.#parked.delete(subject);
+  /** Lets work of some subjects begin, as much as may. */
+  #unpark(subjects: readonly string[]): void {
+    for (const subject of subjects) for (const work of this.#admission.ready(subject)) this.#compete(work);
   }
 
-  /** Work of a request counts from here on until it ends. */
+  /** It has begun without a wait. */
   admit(work: Work): void {
-    if (work.isAdmitted || !isCounted(work)) return;
-    work.isAdmitted = true;
-    this.#admitted.set(work.key.subject, this.#admittedOf(work.key) + 1);
+    this.#admission.admit(work);
   }
 
   end(work: Work): void {
-    if (!work.isAdmitted) return;
-    work.isAdmitted = false;
-    const { subject } = work.key;
-    const left = this.#admittedOf(work.key) - 1;
-    if (left > 0) {
-      this.#admitted.set(subject, left);
-      this.#unpark(subject);
-      return;
-    }
-    // There is one subject less, so each may have more.
-    this.#admitted.delete(subject);
-    for (const waits of [...this.#parked.keys()]) this.#unpark(waits);
+    this.#loads.end(work);
+    this.#unpark(this.#admission.end(work));
   }
 
   get nowMs(): number {
@@ -285,22 +232,8 @@ export class Scheduler implements AsyncDisposable {
 
   dequeue(work: Work): void {
     this.#unbegun.delete(work);
-    // It may have become old while it waited.
-    this.#young.remove(work);
-    this.#old.remove(work);
-    const parked = this.#parked.get(work.key.subject);
-    if (parked?.delete(work) === true && parked.size === 0) this.#parked.delete(work.key.subject);
-  }
-
-  #turnsOf(work: Work): FairTurns<Work> {
-    return work.usedUs < YOUNG_US ? this.#young : this.#old;
-  }
-
-  /** The work whose turn it is, which waits no more. */
-  #next(): Work | undefined {
-    const isYoung = this.#young.size > 0 && (this.#old.size === 0 || this.#youngTurns < YOUNG_TURNS);
-    this.#youngTurns = isYoung ? this.#youngTurns + 1 : 0;
-    return (isYoung ? this.#young : this.#old).next();
+    this.#levels.remove(work);
+    this.#admission.remove(work);
   }
 
   /** Charges the task that ran, which runs no more. */
@@ -314,7 +247,7 @@ export class Scheduler implements AsyncDisposable {
 
   /** Whether work would wait for its turn now. */
   get isBusy(): boolean {
-    return this.#competing > 0 || this.#turnUs >= SLICE_US;
+    return this.#levels.size > 0 || this.#turnUs >= SLICE_US;
   }
 
   /** Processor time of this thread that a task took outside of its slices: others have their turns first. */
@@ -322,18 +255,20 @@ export class Scheduler implements AsyncDisposable {
     this.#charge(work, us);
   }
 
-  /** Processor time that a task took in another thread. */
-  count({ key, kind }: Work, us: number): void {
+  /** Processor time that a task took, in whichever thread. */
+  count(work: Work, us: number, usedUs = us): void {
+    const { key, kind } = work;
+    work.usedUs += usedUs;
+    this.#loads.took(work);
     this.#usedUs.set(kind, (this.#usedUs.get(kind) ?? 0) + us);
     this.#ports.onUsed?.(key, us);
   }
 
-  /** @param owedUs of that, what the subject and the project owe to others. */
+  /** @param owedUs of that, what the work has used, and its subject and project owe to others. */
   #charge(work: Work, us: number, owedUs = us): void {
     this.#turnUs += us;
-    this.count(work, us);
-    this.#turnsOf(work).charge(work.key, owedUs);
-    work.usedUs += us;
+    this.#levels.charge(work, owedUs);
+    this.count(work, us, owedUs);
     // So little needs no turn of its own to be forgotten.
     if (this.#turnUs > FORGOTTEN_US) this.#awaitTurn();
   }
@@ -356,7 +291,7 @@ export class Scheduler implements AsyncDisposable {
       const nowMs = this.#ports.nowMs();
       const hasAccepted = this.#hasAccepted;
       this.#hasAccepted = false;
-      if (hasAccepted && this.#competing > 0 && nowMs - this.#turnMs < ACCEPTING_MS_MAX) {
+      if (hasAccepted && this.#levels.size > 0 && nowMs - this.#turnMs < ACCEPTING_MS_MAX) {
         this.#awaitTurn();
         return;
       }
@@ -370,7 +305,7 @@ export class Scheduler implements AsyncDisposable {
   }
 
   #grantNext(): void {
-    this.#holder = this.#next();
+    this.#holder = this.#levels.next();
     if (this.#holder === undefined) return;
     this.#unbegun.delete(this.#holder);
     this.#slices++;
@@ -379,13 +314,6 @@ export class Scheduler implements AsyncDisposable {
     this.#holder.granted();
     this.#resuming = this.#holder;
   }
-}
-
-/** Work that holds many documents. Reads and writes of single ones also wait for the storage, in groups. */
-const COUNTED_KINDS: ReadonlySet<WorkKind> = new Set(['query', 'projection', 'batch', 'patch']);
-
-function isCounted({ isOwn, kind }: Work): boolean {
-  return !isOwn && COUNTED_KINDS.has(kind);
 }
 
 /** By itself: for commands and tests, where nobody else has work. */

@@ -43,10 +43,12 @@ const FIRST_PLACES = 8;
 export class Work implements Disposable {
   readonly key: ShareKey;
   readonly kind: WorkKind;
-  /** Time that it has taken on the event loop's thread. For {@link Scheduler} alone. */
+  /** Time that it has taken, in any thread. For {@link Scheduler} alone. */
   usedUs = 0;
+  /** Time that it counts for while it is unfinished; 0 before it waits. For {@link Loads} alone. */
+  loadUs = 0;
   readonly #scheduler: Scheduler;
-  /** Whether it counts among the work that runs. For {@link Scheduler} alone. */
+  /** Whether it counts among the work that runs. For {@link Admission} alone. */
   isAdmitted = false;
   readonly #signal: AbortSignal | undefined;
   readonly #endMs: number;
@@ -175,6 +177,11 @@ export class Work implements Disposable {
     this.#memory?.[Symbol.dispose]();
     this.#memory = undefined;
     this.#leavePlace();
+  }
+
+  /** Whether its subject has much less work than others have. For {@link Levels} alone. */
+  get isOfLittle(): boolean {
+    return this.#scheduler.hasLittle(this.key.subject);
   }
 
   /** Of the service itself: it has no share. */

@@ -1,7 +1,7 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
-import { beforeEach, describe, expect, test } from 'vitest';
+import { beforeEach, describe, expect, it } from 'vitest';
 import type { AuditDraft } from '../records/chain.ts';
 import type { AuditCondition } from '../store/audit.ts';
 import { type KeyUse, KeyUses } from './key-uses.ts';
@@ -60,7 +60,7 @@ describe('uses of keys', () => {
   };
   const counts = () => log.detached.map(({ detail }) => detail?.['count']);
 
-  test('wait for the first record that covers them, and later ones wait for none', async () => {
+  it('wait for the first record that covers them, and later ones wait for none', async () => {
     const first = record(3);
     let isCovered = false;
     const second = record(4)?.then(() => {
@@ -87,7 +87,7 @@ describe('uses of keys', () => {
     expect(log.detached[0]).not.toHaveProperty('request_id');
   });
 
-  test('fail with the record that should cover them, and the next use starts a new one', async () => {
+  it('fail with the record that should cover them, and the next use starts a new one', async () => {
     const waiting = [record(1), record(1)];
     log.fail(new AppError('audit_unavailable'));
     for (const one of waiting) await expect(one).rejects.toMatchObject({ code: 'audit_unavailable' });
@@ -97,7 +97,7 @@ describe('uses of keys', () => {
     expect(log.detached).toEqual([]);
   });
 
-  test('of another minute, token, action, key or version have a separate record', async () => {
+  it('of another minute, token, action, key or version have a separate record', async () => {
     await covered(1);
     for (const more of [
       { action: 'key.decrypt' },
@@ -113,7 +113,7 @@ describe('uses of keys', () => {
     expect(counts()).toEqual([]);
   });
 
-  test('are all recorded when there are more kinds than are counted at a time, and at a shutdown', async () => {
+  it('are all recorded when there are more kinds than are counted at a time, and at a shutdown', async () => {
     for (let version = 1; version <= 4_096; version++) void record(1, { version });
     log.commit();
     await new Promise(setImmediate);
@@ -123,12 +123,12 @@ describe('uses of keys', () => {
     await covered(1, { version: 1 });
     expect(counts()).toEqual([1, 2]);
     uses.flush();
-    const told = log.appended.map(({ draft }) => draft).concat(log.detached);
-    const sum = told.reduce((all, { detail }) => all + Number(detail?.['count']), 0);
+    const recorded = log.appended.map(({ draft }) => draft).concat(log.detached);
+    const sum = recorded.reduce((all, { detail }) => all + Number(detail?.['count']), 0);
     expect(sum).toBe(4_096 + (4_096 * 4_097) / 2 + 2);
   });
 
-  test('that wait for a record of a kind that is evicted in the meantime are counted in a new one', async () => {
+  it('that wait for a record of a kind that is evicted in the meantime are counted in a new one', async () => {
     const first = record(1);
     const second = record(2);
     uses.flush();

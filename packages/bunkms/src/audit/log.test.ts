@@ -1,7 +1,7 @@
 import { Writable } from 'node:stream';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { createLogger } from '@bundoc/shared/runtime/logger';
-import { beforeEach, describe, expect, test } from 'vitest';
+import { beforeEach, describe, expect, it } from 'vitest';
 import { createMetrics } from '../metrics.ts';
 import type { AuditDraft } from '../records/chain.ts';
 import { AuditLog } from './log.ts';
@@ -57,7 +57,7 @@ describe('the audit log', () => {
     });
   });
 
-  test('writes records that arrive during a transaction together in the next one, and gives each its own receipt', async () => {
+  it('writes records that arrive during a transaction together in the next one, and gives each its own receipt', async () => {
     const first = audit.append(draft('0'));
     const others = Array.from({ length: 100 }, (_, number) => audit.append(draft(String(number + 1))));
     store.commit();
@@ -70,7 +70,7 @@ describe('the audit log', () => {
     expect(store.batches.map((batch) => batch.length)).toEqual([1, 100]);
   });
 
-  test('resolves no append before its transaction has ended', async () => {
+  it('resolves no append before its transaction has ended', async () => {
     let isDone = false;
     const append = audit.append(draft('a')).then(() => {
       isDone = true;
@@ -81,7 +81,7 @@ describe('the audit log', () => {
     await append;
   });
 
-  test('fails the records of a failed transaction, and continues with the following ones', async () => {
+  it('fails the records of a failed transaction, and continues with the following ones', async () => {
     const lost = audit.append(draft('lost'));
     const next = audit.append(draft('next'));
     store.fail();
@@ -92,7 +92,7 @@ describe('the audit log', () => {
     expect(audit.failing).toBe(false);
   });
 
-  test('refuses a record at once when too many wait', async () => {
+  it('refuses a record at once when too many wait', async () => {
     const waiting = Array.from({ length: 4_097 }, (_, number) => audit.append(draft(String(number))));
     await expect(audit.append(draft('too many'))).rejects.toMatchObject({ code: 'audit_unavailable' });
     for (const _ of Array(20)) {
@@ -102,7 +102,7 @@ describe('the audit log', () => {
     await Promise.all(waiting);
   });
 
-  test('logs and counts a lost record that nobody waits for', async () => {
+  it('logs and counts a lost record that nobody waits for', async () => {
     audit.appendInBackground(draft('gone'));
     store.fail();
     await audit.drain();
@@ -118,7 +118,7 @@ describe('the audit log', () => {
     );
   });
 
-  test('is drained once all appended records are written', async () => {
+  it('is drained once all appended records are written', async () => {
     const append = audit.append(draft('a'));
     const drained = audit.drain();
     store.commit();

@@ -1,5 +1,5 @@
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
-import { beforeEach, describe, expect, test } from 'vitest';
+import { beforeEach, describe, expect, it } from 'vitest';
 import type { AuditDraft } from '../records/chain.ts';
 import { BoundedRefusals } from './refusals.ts';
 
@@ -29,7 +29,7 @@ describe('refusals of callers with a valid token', () => {
       detail === undefined ? [] : [[jti ?? source, detail['count']]],
     );
 
-  test('are recorded singly up to ten per minute, and then as a count when the minute ends', () => {
+  it('are recorded singly up to ten per minute, and then as a count when the minute ends', () => {
     refuse('token-1', 35);
     expect(written).toHaveLength(10);
     clock.advance(59_999);
@@ -48,7 +48,7 @@ describe('refusals of callers with a valid token', () => {
     expect(written).toHaveLength(11);
   });
 
-  test('start again with the next minute, even without a sweep in between', () => {
+  it('start again with the next minute, even without a sweep in between', () => {
     refuse('token-1', 12);
     clock.advance(60_000);
     refuse('token-1', 1);
@@ -56,20 +56,20 @@ describe('refusals of callers with a valid token', () => {
     expect(written).toHaveLength(12);
   });
 
-  test('of one token do not use up the single records of another', () => {
+  it('of one token do not use up the single records of another', () => {
     refuse('token-1', 100);
     refuse('token-2', 3);
     expect(written).toHaveLength(13);
   });
 
-  test('leave no count record when there is nothing to count', () => {
+  it('leave no count record when there is nothing to count', () => {
     refuse('token-1', 10);
     clock.advance(60_000);
     refusals.sweep();
     expect(written).toHaveLength(10);
   });
 
-  test('are all recorded at a shutdown', () => {
+  it('are all recorded at a shutdown', () => {
     refuse('token-1', 17);
     refuse('token-2', 11);
     refusals.flush();
@@ -79,7 +79,7 @@ describe('refusals of callers with a valid token', () => {
     ]);
   });
 
-  test('of more tokens than are counted separately share a count, and none is lost', () => {
+  it('of more tokens than are counted separately share a count, and none is lost', () => {
     for (let number = 0; number < 1_024; number++) refuse(`10.0.${number >> 8}.${number & 255}`, 1);
     written.length = 0;
     for (let number = 0; number < 500; number++) refuse(`10.9.${number >> 8}.${number & 255}`, 1);
@@ -88,7 +88,7 @@ describe('refusals of callers with a valid token', () => {
     expect(counts()).toEqual([['others', 490]]);
   });
 
-  test('make room for new tokens once the minutes of the old ones have passed', () => {
+  it('make room for new tokens once the minutes of the old ones have passed', () => {
     for (let number = 0; number < 1_024; number++) refuse(`10.0.${number >> 8}.${number & 255}`, 1);
     clock.advance(60_000);
     written.length = 0;

@@ -13,7 +13,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createLogger } from '@bundoc/shared/runtime/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { AuditDraft } from '../records/chain.ts';
 import type { KmsStore } from '../store/port.ts';
 import { adoptSealedRefusals, SEALED_FILE_BYTES_MAX, SealedRefusals } from './sealed-refusals.ts';
@@ -60,7 +60,7 @@ describe('refusals while sealed', () => {
   }
   const sha256 = () => createHash('sha256').update(readFileSync(path)).digest('hex');
 
-  test('enter the chain as one CRITICAL record with the hash of their file, and the file is kept', async () => {
+  it('enter the chain as one CRITICAL record with the hash of their file, and the file is kept', async () => {
     await refuse(3);
     await refuse(2);
     expect(statSync(path).mode & 0o777).toBe(0o600);
@@ -88,7 +88,7 @@ describe('refusals while sealed', () => {
     expect(chain.records).toHaveLength(1);
   });
 
-  test('are limited on disk, and counted beyond the limit', async () => {
+  it('are limited on disk, and counted beyond the limit', async () => {
     const long = { ...draft, source: 'x'.repeat(1_000) };
     await refuse(600, long);
     await refuse(600, long);
@@ -100,14 +100,14 @@ describe('refusals while sealed', () => {
     expect(Number(detail?.['lines']) + Number(detail?.['dropped'])).toBe(1_200);
   });
 
-  test('are not lost when the chain cannot be written', async () => {
+  it('are not lost when the chain cannot be written', async () => {
     await refuse(1);
     chain.failNext = true;
     await expect(adoptSealedRefusals(folder, chain.store, clock)).rejects.toThrow();
     expect(existsSync(path)).toBe(true);
   });
 
-  test('enter the chain once when the process dies between the record and the rename', async () => {
+  it('enter the chain once when the process dies between the record and the rename', async () => {
     await refuse(2);
     const before = readFileSync(path);
     await adoptSealedRefusals(folder, chain.store, clock);
@@ -118,7 +118,7 @@ describe('refusals while sealed', () => {
     expect(existsSync(path)).toBe(false);
   });
 
-  test('continue after a line that a crash cut short, which is counted too', async () => {
+  it('continue after a line that a crash cut short, which is counted too', async () => {
     await refuse(1);
     appendFileSync(path, '{"time":"20');
     await refuse(1);
@@ -130,7 +130,7 @@ describe('refusals while sealed', () => {
     expect(chain.records[0]?.detail).toMatchObject({ lines: 4 });
   });
 
-  test('leave no record in the chain when there are none', async () => {
+  it('leave no record in the chain when there are none', async () => {
     await refuse(0);
     await adoptSealedRefusals(folder, chain.store, clock);
     expect(chain.records).toEqual([]);

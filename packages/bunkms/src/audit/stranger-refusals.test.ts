@@ -1,5 +1,5 @@
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
-import { beforeEach, describe, expect, test } from 'vitest';
+import { beforeEach, describe, expect, it } from 'vitest';
 import type { AuditDraft } from '../records/chain.ts';
 import { StrangerRefusals } from './stranger-refusals.ts';
 
@@ -26,7 +26,7 @@ describe('refusals of strangers', () => {
     for (let time = 0; time < times; time++) refusals.record(network, { ...single, ...more });
   };
 
-  test('are recorded singly up to ten per minute and address, and then as a count when the minute ends', () => {
+  it('are recorded singly up to ten per minute and address, and then as a count when the minute ends', () => {
     refuse('192.0.2.1', 35);
     refuse('192.0.2.2', 3);
     expect(written).toEqual(Array.from({ length: 13 }, () => single));
@@ -54,7 +54,7 @@ describe('refusals of strangers', () => {
     expect(written).toHaveLength(14);
   });
 
-  test('are recorded singly up to a hundred per minute for all addresses, and the rest in one record', () => {
+  it('are recorded singly up to a hundred per minute for all addresses, and the rest in one record', () => {
     for (let number = 0; number < 1_500; number++) refuse(addressOf(number), number < 1_000 ? 6 : 8);
     expect(written).toHaveLength(100);
     refusals.flush();
@@ -62,7 +62,7 @@ describe('refusals of strangers', () => {
     expect(written[100]?.detail).toMatchObject({ count: 9_900, 'key.export unauthenticated': 9_900 });
   });
 
-  test('are counted by action and code, and for the twenty busiest addresses, the busiest first', () => {
+  it('are counted by action and code, and for the twenty busiest addresses, the busiest first', () => {
     refuse('192.0.2.254', 100);
     for (let number = 1; number <= 30; number++) refuse(addressOf(number), 100 + number);
     refuse('192.0.2.254', 7, { action: 'key.encrypt', severity: 'INFO', code: 'not_found' });
@@ -79,7 +79,7 @@ describe('refusals of strangers', () => {
     expect(named).not.toContain(`${addressOf(1)}=101`);
   });
 
-  test('name the busiest address even among more addresses than are counted separately', () => {
+  it('name the busiest address even among more addresses than are counted separately', () => {
     for (let number = 0; number < 20_000; number++) {
       refuse(addressOf(number), 1);
       refuse('192.0.2.1', 1);
@@ -88,14 +88,14 @@ describe('refusals of strangers', () => {
     expect(String(written.at(-1)?.detail?.['busiest'])).toMatch(/^192\.0\.2\.1=\d+/);
   });
 
-  test('of one kind leave room for single records of another', () => {
+  it('of one kind leave room for single records of another', () => {
     for (let number = 0; number < 200; number++) refusals.record(addressOf(number), single, 50);
     expect(written).toHaveLength(50);
     for (let number = 0; number < 200; number++) refuse(addressOf(number), 1);
     expect(written).toHaveLength(100);
   });
 
-  test('start again with the next minute, even without a sweep in between', () => {
+  it('start again with the next minute, even without a sweep in between', () => {
     refuse('192.0.2.1', 12);
     clock.advance(60_000);
     refuse('192.0.2.1', 1);
@@ -103,7 +103,7 @@ describe('refusals of strangers', () => {
     expect(written[10]?.detail).toMatchObject({ count: 2 });
   });
 
-  test('leave no count record when there is nothing to count', () => {
+  it('leave no count record when there is nothing to count', () => {
     refuse('192.0.2.1', 10);
     refusals.flush();
     refusals.flush();

@@ -7,7 +7,7 @@ import { KeyVerification } from '../audit/verify-keys.ts';
 import { TokenVerification } from '../audit/verify-tokens.ts';
 import { type ChainHead, GENESIS, verifyChain } from '../records/chain.ts';
 import { readAuditCopy, startOfCopy } from '../recovery/audit-copy.ts';
-import { FileDamaged } from '../recovery/errors.ts';
+import { DamagedFile } from '../recovery/errors.ts';
 import type { AuditQuery } from '../store/audit.ts';
 import { cursorOf } from '../store/page.ts';
 import type { KmsStore } from '../store/port.ts';
@@ -85,7 +85,7 @@ export async function verifyAudit(
  * Verifies a copy of the audit chain, from its first record to its last, and compares it with the chain in
  * the store.
  *
- * @throws CliFailure when the store has another chain; FileDamaged.
+ * @throws CliFailure when the store has another chain; DamagedFile.
  */
 export async function verifyCopy(
   environment: Environment,
@@ -93,7 +93,7 @@ export async function verifyCopy(
   options: { readonly json?: true },
 ): Promise<void> {
   const start = await startOfCopy(paths);
-  if (start === undefined) throw new FileDamaged('the audit copy contains no record');
+  if (start === undefined) throw new DamagedFile('the audit copy contains no record');
   const { head, store: storeHead } = await withKms(environment, async ({ store, state: { chainKey } }) => {
     const copy = await readAuditCopy(paths, chainKey, start);
     for (const place of [start, copy.head]) await requireInChain(store, place);

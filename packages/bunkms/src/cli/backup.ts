@@ -56,7 +56,7 @@ function fileExists(file: string): CliFailure {
 /**
  * Checks a backup completely; needs the KEK but no store.
  *
- * @throws CliFailure when something in it would not work after a restore; FileDamaged, KekLacking.
+ * @throws CliFailure when something in it would not work after a restore; DamagedFile, MissingKek.
  */
 export async function verifyBackup(
   environment: Environment,

@@ -1,7 +1,7 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { PROBLEMS } from '@bundoc/shared/contract/problem';
 import { ConfigError } from '@bundoc/shared/runtime/config';
-import { FileDamaged, KekLacking, ResurrectionNotAccepted } from '../recovery/errors.ts';
+import { DamagedFile, MissingKek, ResurrectionNotAccepted } from '../recovery/errors.ts';
 
 /** The command was not understood. */
 export class UsageError extends Error {
@@ -49,8 +49,8 @@ export class CliFailure extends Error {
 export function exitCodeOf(error: unknown): number {
   if (error instanceof UsageError || error instanceof ConfigError) return EXIT.usage;
   if (error instanceof CliFailure) return error.exitCode;
-  if (error instanceof KekLacking) return EXIT.kekLacking;
-  if (error instanceof FileDamaged) return EXIT.damagedFile;
+  if (error instanceof MissingKek) return EXIT.kekLacking;
+  if (error instanceof DamagedFile) return EXIT.damagedFile;
   if (error instanceof ResurrectionNotAccepted) return EXIT.resurrection;
   if (!(error instanceof AppError)) return EXIT.failure;
   const { status } = PROBLEMS[error.code];

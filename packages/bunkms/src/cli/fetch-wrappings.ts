@@ -24,7 +24,7 @@ interface Bundoc {
 const URL_DEFAULT = 'http://127.0.0.1:8080';
 /** An open project has its key for at most a lease, and adopts the new wrapping before the lease ends. */
 const FETCHED_WITHIN_MS = LEASE_TTL_MS;
-const LOOK_EVERY_MS = 5_000;
+const POLL_MS = 5_000;
 /** Opening a cold project may read a large catalog. */
 const OPENED_WITHIN_MS = 60_000;
 
@@ -76,7 +76,7 @@ export async function fetchWrappings(
   /** Keys whose project this Bundoc does not have. */
   const elsewhere = new Map<string, string>();
   for (let isFirst = true; left.length > 0 && performance.now() < endMs; isFirst = false) {
-    if (!isFirst) await sleep(LOOK_EVERY_MS);
+    if (!isFirst) await sleep(POLL_MS);
     for (const key of left) {
       const problem = await open(bundoc, key);
       if (problem === undefined) continue;

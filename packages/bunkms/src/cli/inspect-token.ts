@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { text as textOf } from 'node:stream/consumers';
-import { explainToken, inspectToken, NoToken } from '@bundoc/shared/cli/explain-token';
+import { explainToken, inspectToken, NotAToken } from '@bundoc/shared/cli/explain-token';
 import { readKeySet } from '@bundoc/shared/cli/read-key-set';
 import { CliFailure, UsageError } from './errors.ts';
 
@@ -27,6 +27,6 @@ export async function inspectTokenCommand(given: string, options: InspectOptions
     if (signature !== 'good' && signature !== 'not checked')
       throw new CliFailure(`the signature is ${signature}: do not trust the token`);
   } catch (error) {
-    throw error instanceof NoToken ? new UsageError(error.message) : error;
+    throw error instanceof NotAToken ? new UsageError(error.message) : error;
   }
 }

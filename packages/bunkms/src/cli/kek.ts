@@ -25,7 +25,7 @@ interface JsonOption {
 
 const PAGE = 500;
 /** How often to poll the progress of a rotation, milliseconds. */
-const LOOK_MS = 250;
+const POLL_MS = 250;
 /**
  * How long to wait for services to read the KEK, milliseconds. They read the ring every few seconds, and
  * count as up for 15 s after their end.
@@ -80,9 +80,9 @@ async function rewrapAll(deps: KekDeps): Promise<KekStatus> {
   let status = await kekStatus(deps);
   progress.start(status.rotation?.total ?? 0);
   for (let failures = 0; status.rotation?.completed_at === undefined; ) {
-    await Promise.race([rewrap.run(), sleep(LOOK_MS)]);
+    await Promise.race([rewrap.run(), sleep(POLL_MS)]);
     // While the rotation runs, here or in a server, and when the store is busy.
-    await sleep(LOOK_MS);
+    await sleep(POLL_MS);
     try {
       status = await kekStatus(deps);
       failures = 0;

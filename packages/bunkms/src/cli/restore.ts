@@ -8,7 +8,7 @@ import type { Environment } from '@bundoc/shared/runtime/config';
 import { readConfig } from '../config.ts';
 import { CLI_CALLER } from '../records/caller.ts';
 import { readAuditCopy } from '../recovery/audit-copy.ts';
-import { FileDamaged, listOf } from '../recovery/errors.ts';
+import { DamagedFile, listOf } from '../recovery/errors.ts';
 import {
   EvidenceOfCopy,
   evidenceOfInventory,
@@ -36,7 +36,7 @@ export interface RestoreCliOptions {
  * Restores a backup into an empty data folder. The backup, and the evidence from after it, are checked
  * completely before anything is written.
  *
- * @throws CliFailure when a store exists; FileDamaged, KekLacking, ResurrectionNotAccepted.
+ * @throws CliFailure when a store exists; DamagedFile, MissingKek, ResurrectionNotAccepted.
  */
 export async function restoreBackup(
   environment: Environment,
@@ -93,9 +93,9 @@ async function gatherEvidence(
 /** Maximum bytes of an inventory: some 500,000 keys. */
 const INVENTORY_BYTES_MAX = 268_435_456;
 
-/** @throws FileDamaged, KekLacking. */
+/** @throws DamagedFile, MissingKek. */
 export async function readInventory(vault: Vault, path: string): Promise<Inventory> {
-  if ((await stat(path)).size > INVENTORY_BYTES_MAX) throw new FileDamaged('the inventory is too large');
+  if ((await stat(path)).size > INVENTORY_BYTES_MAX) throw new DamagedFile('the inventory is too large');
   return parseInventory(vault, await readFile(path));
 }
 

@@ -1,7 +1,7 @@
 import { createSecretKey } from 'node:crypto';
 import { OpenError } from '@bundoc/shared/crypto/aead';
 import fc from 'fast-check';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import {
   CIPHERTEXT_OVERHEAD_BYTES,
   ciphertextKeyOf,
@@ -22,7 +22,7 @@ const encrypted = fc
   }));
 
 describe('a ciphertext', () => {
-  test('opens to the plaintext, names its key and version, and differs each time', () => {
+  it('opens to the plaintext, names its key and version, and differs each time', () => {
     fc.assert(
       fc.property(encrypted, ({ identity, key, plaintext, aad, ciphertext }) => {
         expect(ciphertext).toHaveLength(plaintext.length + CIPHERTEXT_OVERHEAD_BYTES);
@@ -33,7 +33,7 @@ describe('a ciphertext', () => {
     );
   });
 
-  test('does not open when any bit is changed, or when it is truncated or extended', () => {
+  it('does not open when any bit is changed, or when it is truncated or extended', () => {
     fc.assert(
       fc.property(encrypted, fc.nat(), bytes(20), ({ key, aad, ciphertext }, bit, more) => {
         const at = bit % (ciphertext.length * 8);
@@ -51,7 +51,7 @@ describe('a ciphertext', () => {
     );
   });
 
-  test('does not open under another AAD', () => {
+  it('does not open under another AAD', () => {
     fc.assert(
       fc.property(encrypted, bytes(100), ({ key, aad, ciphertext }, other) => {
         fc.pre(!other.equals(aad));
@@ -60,7 +60,7 @@ describe('a ciphertext', () => {
     );
   });
 
-  test('does not open under another key, nor under the DEK itself', () => {
+  it('does not open under another key, nor under the DEK itself', () => {
     fc.assert(
       fc.property(encrypted, dek, ({ dek: own, aad, ciphertext }, other) => {
         fc.pre(!own.equals(other));
@@ -70,7 +70,7 @@ describe('a ciphertext', () => {
     );
   });
 
-  test('is recognized by its length and format, whatever else it contains', () => {
+  it('is recognized by its length and format, whatever else it contains', () => {
     fc.assert(
       fc.property(bytes(200), (any) => {
         const named = ciphertextKeyOf(any);

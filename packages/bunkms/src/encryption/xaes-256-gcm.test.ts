@@ -1,6 +1,6 @@
 import { createCipheriv, createHash, createSecretKey } from 'node:crypto';
 import { OpenError } from '@bundoc/shared/crypto/aead';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { messageKey, openExtended, sealExtended } from './xaes-256-gcm.ts';
 
 /** Seals with a given nonce, for test vectors. */
@@ -13,7 +13,7 @@ function sealWith(key: Uint8Array, nonce: Uint8Array, plaintext: Uint8Array, aad
 
 describe('XAES-256-GCM', () => {
   // https://c2sp.org/XAES-256-GCM, "Test vectors": in the second one the most significant bit of L is set.
-  test.each([
+  it.each([
     [
       1,
       '',
@@ -36,7 +36,7 @@ describe('XAES-256-GCM', () => {
     expect(openExtended(createSecretKey(key), whole, Buffer.from(aad))).toEqual(plaintext);
   });
 
-  test('matches the published hash over 10,000 messages with random keys, nonces, lengths and AADs', () => {
+  it('matches the published hash over 10,000 messages with random keys, nonces, lengths and AADs', () => {
     const count = 10_000;
     const stream = createHash('shake128', { outputLength: count * (32 + 24 + 2 * 256) }).digest();
     let at = 0;
@@ -54,7 +54,7 @@ describe('XAES-256-GCM', () => {
     expect(taken.digest('hex')).toBe('e6b9edf2df6cec60c8cbd864e2211b597fb69a529160cd040d56c0c210081939');
   });
 
-  test('uses a new nonce for each message, and opens to the sealed plaintext', () => {
+  it('uses a new nonce for each message, and opens to the sealed plaintext', () => {
     const key = createSecretKey(Buffer.alloc(32, 7));
     const sealed = Array.from({ length: 50 }, () => sealExtended(key, Buffer.from('one'), Buffer.from('a')));
     expect(new Set(sealed.map((one) => one.toString('hex', 0, 12))).size).toBe(50);

@@ -108,14 +108,14 @@ export class EventFeed {
     });
     this.#schedule();
     // Outside the mutex, so that others do not wait for this subscriber.
-    if (!subscriber.isComplete && !subscriber.sink.isClosed) await this.#tellRevoked(subscriber);
+    if (!subscriber.isComplete && !subscriber.sink.isClosed) await this.#sendRevoked(subscriber);
     if (this.#position !== undefined) subscriber.sink.send(blockOf({ type: 'heartbeat' }, this.#position));
   }
 
   /** Reads the new records once and sends their events. Never rejects. */
-  async look(): Promise<void> {
+  async poll(): Promise<void> {
     try {
-      await this.#turns.run(() => this.#tellNew());
+      await this.#turns.run(() => this.#sendNew());
       this.#failing = false;
     } catch (error) {
       if (!this.#failing)
@@ -127,14 +127,14 @@ export class EventFeed {
   #schedule(): void {
     if (this.#timer !== undefined) return;
     this.#timer = setTimeout(() => {
-      void this.look().then(() => {
+      void this.poll().then(() => {
         this.#timer = undefined;
         if (this.#subscribers.size > 0) this.#schedule();
       });
     }, POLL_MS).unref();
   }
 
-  async #tellNew(): Promise<void> {
+  async #sendNew(): Promise<void> {
     this.#dropEnded();
     for (let more = true; more && this.#position !== undefined; ) {
       const { seq } = this.#position;
@@ -142,7 +142,7 @@ export class EventFeed {
       for (const record of page.items) {
         this.#position = { seq: record.seq, hash: record.hash };
         const event = eventOf(record);
-        if (event !== undefined) this.#tell(event, this.#position);
+        if (event !== undefined) this.#send(event, this.#position);
       }
       more = page.more;
     }
@@ -154,7 +154,7 @@ export class EventFeed {
       sink.send(blockOf({ type: 'heartbeat' }, isComplete ? this.#position : undefined));
   }
 
-  #tell(event: KmsEvent, place: ChainHead): void {
+  #send(event: KmsEvent, place: ChainHead): void {
     for (const subscriber of this.#subscribers) {
       if (!concerns(event, subscriber)) continue;
       subscriber.sink.send(blockOf(event, subscriber.isComplete ? place : undefined));
@@ -196,7 +196,7 @@ export class EventFeed {
     return true;
   }
 
-  async #tellRevoked(subscriber: Subscriber): Promise<void> {
+  async #sendRevoked(subscriber: Subscriber): Promise<void> {
     const now = new Date(this.#options.clock.now()).toISOString();
     const { sink } = subscriber;
     for (let after: RevocationPlace | undefined, more = true; more && !sink.isClosed; ) {

@@ -1,12 +1,12 @@
 import { createHash } from 'node:crypto';
 import fc from 'fast-check';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { isExportTarget, keyOfExportTarget, versionOfExportTarget } from './export-path.ts';
 
 const sha256 = (text: string) => `sha256:${createHash('sha256').update(text).digest('hex')}`;
 
 describe('a request target', () => {
-  test.each([
+  it.each([
     '/v1/export',
     '/v1/export/',
     '/v1/export/a-dek',
@@ -23,7 +23,7 @@ describe('a request target', () => {
     expect(isExportTarget(target)).toBe(true);
   });
 
-  test.each([
+  it.each([
     '/',
     '',
     '*',
@@ -38,7 +38,7 @@ describe('a request target', () => {
 });
 
 describe('the key of a target', () => {
-  test.each([
+  it.each([
     ['/v1/export/a-dek', 'a-dek'],
     ['/v1/export/a-dek?x=1', 'a-dek'],
     ['/v1/%65xport/%61-dek', 'a-dek'],
@@ -47,7 +47,7 @@ describe('the key of a target', () => {
     expect(keyOfExportTarget(target)).toBe(name);
   });
 
-  test.each([
+  it.each([
     ['/v1/export/A-dek', 'A-dek'],
     ['/v1/export/..%2f..', '../..'],
     ['/v1/export/a%00b', 'a\0b'],
@@ -57,12 +57,12 @@ describe('the key of a target', () => {
     expect(keyOfExportTarget(target)).toBe(sha256(text));
   });
 
-  test('is absent when none is named', () => {
+  it('is absent when none is named', () => {
     expect(keyOfExportTarget('/v1/export')).toBeUndefined();
     expect(keyOfExportTarget('/v1/export/?a=b')).toBeUndefined();
   });
 
-  test('never contains text that a stranger chose, except valid key names', () => {
+  it('never contains text that a stranger chose, except valid key names', () => {
     fc.assert(
       fc.property(fc.string({ unit: 'binary' }), (text) => {
         const key = keyOfExportTarget(`/v1/export/${text}`);
@@ -73,7 +73,7 @@ describe('the key of a target', () => {
 });
 
 describe('the version of a target', () => {
-  test.each([
+  it.each([
     ['/v1/export/a-dek?version=1', 1],
     ['/v1/export/a-dek?version=1000', 1_000],
     ['/v1/export/a-dek?%76ersion=%32', 2],
@@ -83,7 +83,7 @@ describe('the version of a target', () => {
     expect(versionOfExportTarget(target)).toBe(version);
   });
 
-  test.each([
+  it.each([
     '/v1/export/a-dek',
     '/v1/export/a-dek?',
     '/v1/export/a-dek?version',
@@ -98,7 +98,7 @@ describe('the version of a target', () => {
     expect(versionOfExportTarget(target)).toBeUndefined();
   });
 
-  test('is always a valid version or absent, and parsing never throws', () => {
+  it('is always a valid version or absent, and parsing never throws', () => {
     fc.assert(
       fc.property(fc.string({ unit: 'binary' }), (text) => {
         const version = versionOfExportTarget(`/v1/export/a?version=${text}`);

@@ -1,6 +1,7 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import {
   requireKey,
+  requireProjectKeys,
   requireScope,
   requireService,
   requireServiceWithAny,
@@ -48,6 +49,10 @@ export interface Guards {
   keyInPathWithAny(scopes: readonly [Scope, ...Scope[]]): Guard;
   /** {@link keyInPath} for service tokens only. */
   serviceForKeyInPath(scope: Scope): Guard;
+  /** Requires the scope, and the keys of all projects: a storage may hold any of them. */
+  storage(scope: Scope): Guard;
+  /** {@link storage} for service tokens only. */
+  serviceForStorage(scope: Scope): Guard;
 }
 
 /** @param tokens returns the token store, or throws `sealed`. */
@@ -88,6 +93,16 @@ export function createGuards(
       guard((claims, request) => {
         requireService(claims, scope);
         requireKey(claims, nameInPath(request));
+      }),
+    storage: (scope) =>
+      guard((claims) => {
+        requireScope(claims, scope);
+        requireProjectKeys(claims);
+      }),
+    serviceForStorage: (scope) =>
+      guard((claims) => {
+        requireService(claims, scope);
+        requireProjectKeys(claims);
       }),
   };
 }

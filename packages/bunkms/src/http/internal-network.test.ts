@@ -1,7 +1,7 @@
 import type { NetworkInterfaceInfo } from 'node:os';
 import { boundedWarner } from '@bundoc/shared/runtime/bounded-warner';
 import { ConfigError } from '@bundoc/shared/runtime/config';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { peersOf, resolveInternalAddress, watchAddress } from './internal-network.ts';
 
 function face(address: string, cidr: string): NetworkInterfaceInfo {
@@ -24,30 +24,30 @@ const interfaces = {
 };
 
 describe('the address of the internal listener', () => {
-  test.each(['0.0.0.0', '::', '::0', '0:0:0:0:0:0:0:0', '0', '0x0', '::ffff:0.0.0.0'])(
+  it.each(['0.0.0.0', '::', '::0', '0:0:0:0:0:0:0:0', '0', '0x0', '::ffff:0.0.0.0'])(
     'is never a wildcard: %s',
     async (host) => {
       await expect(resolveInternalAddress(host)).rejects.toThrow(ConfigError);
     },
   );
 
-  test('is a configured address in its canonical form', async () => {
+  it('is a configured address in its canonical form', async () => {
     expect(await resolveInternalAddress('127.0.0.1')).toBe('127.0.0.1');
     expect(await resolveInternalAddress('0:0:0:0:0:0:0:1')).toBe('::1');
     expect(await resolveInternalAddress('::ffff:127.0.0.1')).toBe('127.0.0.1');
   });
 
-  test('is the only address of a name, in any form in which the lookup returns it', async () => {
+  it('is the only address of a name, in any form in which the lookup returns it', async () => {
     const resolved = resolveInternalAddress('kms', async () => ['10.0.0.5', '::ffff:10.0.0.5', '10.0.0.5']);
     expect(await resolved).toBe('10.0.0.5');
   });
 
-  test('cannot be resolved from a name with several addresses', async () => {
+  it('cannot be resolved from a name with several addresses', async () => {
     const resolved = resolveInternalAddress('kms', async () => ['10.0.0.5', '172.18.0.5']);
     await expect(resolved).rejects.toThrow(/several addresses/);
   });
 
-  test('cannot be resolved from a name without an address', async () => {
+  it('cannot be resolved from a name without an address', async () => {
     await expect(resolveInternalAddress('kms.invalid')).rejects.toThrow(
       /BUNKMS_INTERNAL_HOST: the name has no address/,
     );
@@ -55,7 +55,7 @@ describe('the address of the internal listener', () => {
 });
 
 describe('peers of the internal listener', () => {
-  test.each([
+  it.each([
     ['172.18.0.5', '172.18.200.1', true],
     ['172.18.0.5', '::ffff:172.18.0.9', true],
     ['172.18.0.5', '172.19.0.1', false],
@@ -75,7 +75,7 @@ describe('peers of the internal listener', () => {
     expect(peersOf(address, interfaces)(peer)).toBe(isPeer);
   });
 
-  test('cannot be determined for an address that no interface has', () => {
+  it('cannot be determined for an address that no interface has', () => {
     expect(() => peersOf('192.0.2.1', interfaces)).toThrow(ConfigError);
     expect(() => peersOf('172.18.0.6', interfaces)).toThrow(ConfigError);
     expect(() => peersOf('10.0.0.5', {})).toThrow(ConfigError);
@@ -83,11 +83,11 @@ describe('peers of the internal listener', () => {
   });
 });
 
-test('the loss of the address by its interface is logged once', async () => {
+it('the loss of the address by its interface is logged once', async () => {
   let current: typeof interfaces | Record<string, never> = interfaces;
   let asked = 0;
   const gone = Promise.withResolvers<void>();
-  let told = 0;
+  let reported = 0;
   const read = () => {
     asked++;
     if (asked === 3) current = {};
@@ -97,16 +97,16 @@ test('the loss of the address by its interface is logged once', async () => {
     '10.0.0.5',
     read,
     () => {
-      told++;
+      reported++;
       gone.resolve();
     },
     1,
   );
   await gone.promise;
-  expect([asked, told]).toEqual([3, 1]);
+  expect([asked, reported]).toEqual([3, 1]);
 });
 
-test('refused peers cause one log line per ten seconds, with their number', () => {
+it('refused peers cause one log line per ten seconds, with their number', () => {
   let nowMs = 1_000_000;
   const lines: [string, number][] = [];
   const onRefused = boundedWarner(

@@ -97,7 +97,7 @@ export function registerKekRoutes(app: FastifyInstance, guards: Guards, services
     const body = (request.body?.length ?? 0) === 0 ? {} : parseJsonObject(request.body).value;
     const wanted = validate(rotateKekSchema, body, 'body');
     const { deps, upkeep } = services().kek;
-    await upkeep.look();
+    await upkeep.poll();
     await rotateKek(deps, wanted, callerOf(request));
     upkeep.rewrap();
     return reply.code(202).send(await kekStatus(deps));

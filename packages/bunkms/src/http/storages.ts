@@ -39,7 +39,7 @@ function registerReading(app: FastifyInstance, guards: Guards, services: Service
     id: 'readStorage',
     tag: 'storages',
     summary: 'A storage and its generation',
-    access: { kind: 'token', scopes: ['kms:read_key'], serviceOnly: true },
+    access: { kind: 'token', scopes: ['kms:read_key'], serviceOnly: true, grant: 'project keys' },
     params: storageParamsSchema,
     answers: ANSWER,
     refusals: ['storage_not_found', 'integrity_error'],
@@ -47,7 +47,7 @@ function registerReading(app: FastifyInstance, guards: Guards, services: Service
   });
   app.get(
     '/v1/storages/:id',
-    { onRequest: guards.service('kms:read_key'), config: reading },
+    { onRequest: guards.serviceForStorage('kms:read_key'), config: reading },
     async (request) => {
       validate(noQuery, request.query, 'query');
       const { id } = validate(storageParamsSchema, request.params, 'params');
@@ -63,7 +63,7 @@ function registerAdvance(app: FastifyInstance, guards: Guards, services: Service
     summary: 'Give a storage a new generation',
     description:
       'Only from one of the generations in `from`, so that of two copies of a storage only one continues. An unknown storage is registered.',
-    access: { kind: 'token', scopes: ['kms:create_key'], serviceOnly: true },
+    access: { kind: 'token', scopes: ['kms:create_key'], serviceOnly: true, grant: 'project keys' },
     params: storageParamsSchema,
     body: jsonBody(advanceStorageSchema),
     answers: ANSWER,
@@ -75,7 +75,7 @@ function registerAdvance(app: FastifyInstance, guards: Guards, services: Service
   });
   app.post<BodyRoute>(
     '/v1/storages/:id/advance',
-    { onRequest: guards.service('kms:create_key'), config: advance },
+    { onRequest: guards.serviceForStorage('kms:create_key'), config: advance },
     async (request) => {
       validate(noQuery, request.query, 'query');
       const { id } = validate(storageParamsSchema, request.params, 'params');
@@ -93,7 +93,7 @@ function registerTakeOver(app: FastifyInstance, guards: Guards, services: Servic
     summary: 'Let another copy of a storage take its place',
     description:
       'The copy with that `generation`, or without one the next copy that starts. Refused with `until` while keys that were released to the storage may be in use, unless `force` is true.',
-    access: { kind: 'token', scopes: ['kms:manage_key'] },
+    access: { kind: 'token', scopes: ['kms:manage_key'], grant: 'project keys' },
     params: storageParamsSchema,
     body: jsonBody(takeOverStorageSchema),
     answers: ANSWER,
@@ -105,7 +105,7 @@ function registerTakeOver(app: FastifyInstance, guards: Guards, services: Servic
   });
   app.post<BodyRoute>(
     '/v1/storages/:id/take-over',
-    { onRequest: guards.scope('kms:manage_key'), config: takeOver },
+    { onRequest: guards.storage('kms:manage_key'), config: takeOver },
     async (request) => {
       validate(noQuery, request.query, 'query');
       const { id } = validate(storageParamsSchema, request.params, 'params');

@@ -31,7 +31,7 @@ export class KekUpkeep {
    * Reloads a changed ring and announces the KEKs of this service. It runs at the start before anything is
    * served, and before a rotation. @throws AppError of the store, `sealed`.
    */
-  async look(): Promise<void> {
+  async poll(): Promise<void> {
     await this.#deps.keks.reload();
     await this.#announce();
   }
@@ -69,7 +69,7 @@ export class KekUpkeep {
     const { keks, logger } = this.#deps;
     if (this.#isStopped) return;
     try {
-      await this.look();
+      await this.poll();
       await keks.refresh();
     } catch (error) {
       logger.warn({ err: error }, 'failed to read the KEKs; trying again');

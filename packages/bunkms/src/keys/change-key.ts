@@ -24,7 +24,7 @@ export interface Decision {
   readonly version?: number;
   readonly detail?: NonNullable<AuditDraft['detail']>;
   /** The key must not have been released after this record of the audit chain. */
-  readonly quietSince?: number | undefined;
+  readonly unreleasedSince?: number | undefined;
   /** Further storages, besides the acting one, that must be unchanged since they were read. */
   readonly storages?: readonly StorageStamp[];
 }
@@ -77,7 +77,7 @@ export async function changeKey(
     const decision = await decide(key, time);
     requireMatch(key.record, ifMatch);
     if (decision === undefined) return { ...key, receipt: undefined };
-    const { action, version, detail, versions = [], quietSince, storages = [] } = decision;
+    const { action, version, detail, versions = [], unreleasedSince, storages = [] } = decision;
     const record: KeyRecord = {
       ...decision.record,
       revision: key.record.revision + 1,
@@ -89,7 +89,7 @@ export async function changeKey(
     });
     const previous = stampOf(key.record);
     const marks = storage === undefined ? storages : [storage, ...storages];
-    const update = { record, versions, audit, previous, jti: caller.jti, storages: marks, quietSince };
+    const update = { record, versions, audit, previous, jti: caller.jti, storages: marks, unreleasedSince };
     const receipt = await deps.store.updateKey(update);
     if (receipt !== undefined)
       return { record, versions: merged(key.versions, versions), receipt, change: receipt };

@@ -65,7 +65,7 @@ export async function takeOverKey(
       action: 'key.take_over',
       record: { ...record, holder: storage, offer: null },
       detail: { ...heldBy(storage, record.holder), force },
-      quietSince: force ? undefined : await requireQuiet(deps, name, storage),
+      unreleasedSince: force ? undefined : await requireUnreleased(deps, name, storage),
     };
   });
   return infoOfKey(changed);
@@ -75,7 +75,7 @@ export async function takeOverKey(
  * @returns the place in the chain up to which no other release of the key is live. @throws AppError
  *   `lease_live`.
  */
-async function requireQuiet({ store, clock }: KeyDeps, name: string, storage: string): Promise<number> {
+async function requireUnreleased({ store, clock }: KeyDeps, name: string, storage: string): Promise<number> {
   const { seq } = await store.auditHead();
   const until = await liveUntil(
     clock,

@@ -101,10 +101,10 @@ export async function takeOverStorage(
   return change(deps, id, caller, 'storage.take_over', async () => {
     const before = await stateToTakeOver(deps, id, force);
     if ('generation' in before && before.generation === (generation ?? null)) return { present: before };
-    const quietSince = force ? undefined : await requireQuiet(deps, id);
+    const unreleasedSince = force ? undefined : await requireUnreleased(deps, id);
     return {
       before,
-      quietSince,
+      unreleasedSince,
       next: { id, generation: generation ?? null, takeOvers: before.takeOvers + 1 },
     };
   });
@@ -131,7 +131,7 @@ async function stateToTakeOver(
  * @returns the place in the chain up to which no release to the storage is live. @throws AppError
  *   `lease_live`.
  */
-async function requireQuiet({ store, clock }: KeyDeps, id: string): Promise<number> {
+async function requireUnreleased({ store, clock }: KeyDeps, id: string): Promise<number> {
   const { seq } = await store.auditHead();
   const until = await liveUntil(clock, (from, page) => store.listStorageExports(id, from, page));
   if (until !== undefined) throw leaseLive(until);
@@ -147,7 +147,7 @@ type Step =
   | {
       readonly before: Pick<RecordedStorage, 'seq'> | undefined;
       readonly next: StorageState;
-      readonly quietSince?: number | undefined;
+      readonly unreleasedSince?: number | undefined;
     };
 
 async function change(
@@ -160,12 +160,12 @@ async function change(
   for (let round = 0; round < ROUNDS_MAX; round++) {
     const step = await decide();
     if ('present' in step) return infoOf(step.present, step.present.changedAt);
-    const { before, next, quietSince } = step;
+    const { before, next, unreleasedSince } = step;
     const time = new Date(clock.now()).toISOString();
     try {
       await audit.append(storageDraft({ caller, time }, action, next), {
         jti: caller.jti,
-        storage: { id, seq: before?.seq, quietSince },
+        storage: { id, seq: before?.seq, unreleasedSince },
       });
       return infoOf(next, time);
     } catch (error) {

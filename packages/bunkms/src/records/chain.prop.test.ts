@@ -1,7 +1,7 @@
 import { createSecretKey, randomBytes } from 'node:crypto';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import fc from 'fast-check';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { type AuditDraft, canonicalBytes, GENESIS, nextRecord, verifyChain } from './chain.ts';
 
 const chainKey = createSecretKey(randomBytes(32));
@@ -35,7 +35,7 @@ function chainOf(all: readonly AuditDraft[]): AuditRecord[] {
 }
 
 describe('a chain', () => {
-  test('without changes is intact, also with the receipt of any of its records', async () => {
+  it('without changes is intact, also with the receipt of any of its records', async () => {
     await fc.assert(
       fc.asyncProperty(drafts, fc.nat(), async (all, pick) => {
         const chain = chainOf(all);
@@ -48,7 +48,7 @@ describe('a chain', () => {
     );
   });
 
-  test('reports the record in which any field was changed', async () => {
+  it('reports the record in which any field was changed', async () => {
     await fc.assert(
       fc.asyncProperty(drafts, draft, fc.nat(), fc.nat(), async (all, other, pick, field) => {
         const chain = chainOf(all);
@@ -63,7 +63,7 @@ describe('a chain', () => {
     );
   });
 
-  test('reports the first deleted record, unless it was the last', async () => {
+  it('reports the first deleted record, unless it was the last', async () => {
     await fc.assert(
       fc.asyncProperty(drafts, fc.nat(), async (all, pick) => {
         const chain = chainOf([...all, all[0]!]);
@@ -77,7 +77,7 @@ describe('a chain', () => {
     );
   });
 
-  test('reports the first of two exchanged records, renumbered or not', async () => {
+  it('reports the first of two exchanged records, renumbered or not', async () => {
     await fc.assert(
       fc.asyncProperty(drafts, fc.nat(), fc.boolean(), async (all, pick, renumber) => {
         const chain = chainOf([...all, { ...all[0]!, action: 'another' }]);
@@ -90,7 +90,7 @@ describe('a chain', () => {
     );
   });
 
-  test('that was cut off looks intact alone, but broken with a receipt', async () => {
+  it('that was cut off looks intact alone, but broken with a receipt', async () => {
     await fc.assert(
       fc.asyncProperty(drafts, async (all) => {
         const chain = chainOf([...all, all[0]!]);
@@ -104,7 +104,7 @@ describe('a chain', () => {
     );
   });
 
-  test('that was rewritten without the key is broken at its first record', async () => {
+  it('that was rewritten without the key is broken at its first record', async () => {
     await fc.assert(
       fc.asyncProperty(drafts, async (all) => {
         const forged: AuditRecord[] = [];
@@ -116,11 +116,11 @@ describe('a chain', () => {
   });
 });
 
-test('an emptied chain is broken', async () => {
+it('an emptied chain is broken', async () => {
   expect(await verifyChain(chainKey, [])).toEqual({ intact: false, fault: { seq: 1, reason: 'missing' } });
 });
 
-test('a receipt of another chain is not accepted', async () => {
+it('a receipt of another chain is not accepted', async () => {
   const chain = chainOf([{ time: 't', severity: 'INFO', action: 'a', outcome: 'allowed' }]);
   expect(await verifyChain(chainKey, chain, [{ seq: 1, hash: 'f'.repeat(64) }])).toEqual({
     intact: false,
@@ -128,7 +128,7 @@ test('a receipt of another chain is not accepted', async () => {
   });
 });
 
-test('no two different records have the same canonical bytes', () => {
+it('no two different records have the same canonical bytes', () => {
   fc.assert(
     fc.property(draft, draft, (one, other) => {
       const plain = (record: AuditDraft) => JSON.parse(JSON.stringify(record)) as unknown;

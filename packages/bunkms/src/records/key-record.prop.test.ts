@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import fc from 'fast-check';
-import { afterAll, describe, expect, test } from 'vitest';
+import { afterAll, describe, expect, it } from 'vitest';
 import { AuditTable } from '../store/sql/audit-table.ts';
 import { KeyTable } from '../store/sql/key-table.ts';
 import { runSync, type Sql } from '../store/sql/statement.ts';
@@ -68,7 +68,7 @@ const record: fc.Arbitrary<KeyRecord> = fc.record(
 );
 
 describe('the digest of a key', () => {
-  test('differs for any two different keys, and is the same for equal ones', () => {
+  it('differs for any two different keys, and is the same for equal ones', () => {
     fc.assert(
       fc.property(record, record, (one, other) => {
         expect(digestOfKey({ ...one })).toBe(digestOfKey(one));
@@ -79,7 +79,7 @@ describe('the digest of a key', () => {
     );
   });
 
-  test('matches no other version, and each version matches only its own place', () => {
+  it('matches no other version, and each version matches only its own place', () => {
     fc.assert(
       fc.property(
         record,
@@ -108,7 +108,7 @@ describe('a key is accepted', () => {
   const chainKey = createSecretKey(randomBytes(32));
   const origin = { caller: { actor: 'x' }, time: '2026-01-01T00:00:00.000Z', action: 'key.update' };
 
-  test('only in the state after its latest change, and only with the right chain key', () => {
+  it('only in the state after its latest change, and only with the right chain key', () => {
     fc.assert(
       fc.property(record, record, (one, other) => {
         const lastChange = nextRecord(chainKey, GENESIS, keyChangeDraft(origin, one));
@@ -142,7 +142,7 @@ describe('the table of keys', () => {
     rmSync(folder, { recursive: true });
   });
 
-  test('returns every key and version as it was stored', () => {
+  it('returns every key and version as it was stored', () => {
     const audit = { time: '', severity: 'INFO', action: '', outcome: 'allowed' } as const;
     fc.assert(
       fc.property(record, record, version, (key, later, one) => {

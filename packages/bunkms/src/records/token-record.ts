@@ -134,7 +134,11 @@ export function familyOfIssue(chainKey: KeyObject, jti: string, issued: AuditRec
 }
 
 /** Whether a record already contains the effect of a revocation. False when the record is not genuine. */
-export function isSaidBy(chainKey: KeyObject, { detail: said }: AuditDraft, record: AuditRecord): boolean {
+export function matchesRecord(
+  chainKey: KeyObject,
+  { detail: said }: AuditDraft,
+  record: AuditRecord,
+): boolean {
   const { action, detail } = record;
   if (action !== REVOCATION || detail?.['family'] !== said?.['family']) return false;
   // A revocation with cascade does more than one without.

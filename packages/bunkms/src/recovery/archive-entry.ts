@@ -11,7 +11,7 @@ import { jwksSchema, tokenInfoSchema } from '@bundoc/shared/contract/tokens';
 import { z } from 'zod';
 import type { Installation } from '../records/installation.ts';
 import type { KeyRecord, KeyVersionRecord } from '../records/key-record.ts';
-import { FileDamaged } from './errors.ts';
+import { DamagedFile } from './errors.ts';
 import { holderSchema, offerSchema } from './key-snapshot.ts';
 
 /** Bytes; base64 in an archive. */
@@ -97,15 +97,15 @@ export function encodeLine(line: ArchiveLine): string | undefined {
   return encoded.success ? JSON.stringify(encoded.data) : undefined;
 }
 
-/** @throws FileDamaged for a line of an unknown form. */
+/** @throws DamagedFile for a line of an unknown form. */
 export function decodeLine(text: string): ArchiveLine {
   try {
     return z.decode(lineSchema, JSON.parse(text));
   } catch (error) {
     if (text.startsWith('["archive",{"format":1,'))
-      throw new FileDamaged('the backup is of format 1: only the build that wrote it restores it', {
+      throw new DamagedFile('the backup is of format 1: only the build that wrote it restores it', {
         cause: error,
       });
-    throw new FileDamaged('the backup has a line that is unknown to this release', { cause: error });
+    throw new DamagedFile('the backup has a line that is unknown to this release', { cause: error });
   }
 }

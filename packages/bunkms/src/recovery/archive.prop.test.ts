@@ -1,10 +1,10 @@
 import { createSecretKey, randomBytes } from 'node:crypto';
 import type { ByteSource } from '@bundoc/shared/files/file-source';
 import fc from 'fast-check';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { Vault } from '../vault/vault.ts';
 import { LINE_BYTES_MAX, openArchive, sealArchive } from './archive.ts';
-import { FileDamaged, KekLacking } from './errors.ts';
+import { DamagedFile, MissingKek } from './errors.ts';
 
 const vault = new Vault([createSecretKey(randomBytes(32))]);
 const HEAD_BYTES = 109;
@@ -47,7 +47,7 @@ const longLine = fc
 const longText = fc.array(longLine, { minLength: 4, maxLength: 12 });
 
 describe('an archive', () => {
-  test('returns its lines', async () => {
+  it('returns its lines', async () => {
     await fc.assert(
       fc.asyncProperty(fc.oneof(fc.array(line), longText), async (lines) => {
         expect(await open(await seal(lines))).toEqual(lines);
@@ -56,17 +56,17 @@ describe('an archive', () => {
     );
   });
 
-  test('with any bit of it changed is refused', async () => {
+  it('with any bit of it changed is refused', async () => {
     const archive = await seal(Array.from({ length: 20 }, (_, number) => `line ${number}`));
     // Every byte, with a different mask each time.
     for (let at = 0; at < archive.length; at++) {
       const changed = Buffer.from(archive);
       changed[at] = (changed[at] ?? 0) ^ (1 << (at % 8));
-      await expect(open(changed), `byte ${at}`).rejects.toThrow(FileDamaged);
+      await expect(open(changed), `byte ${at}`).rejects.toThrow(DamagedFile);
     }
   });
 
-  test('that was truncated, extended or has bytes removed is refused', async () => {
+  it('that was truncated, extended or has bytes removed is refused', async () => {
     const archive = await seal(Array.from({ length: 30 }, (_, number) => `${number}`.repeat(20_000)));
     expect(chunksOf(archive).length).toBeGreaterThan(2);
     await fc.assert(
@@ -75,17 +75,17 @@ describe('an archive', () => {
         fc.integer({ min: 1, max: 40 }),
         fc.uint8Array({ minLength: 1, maxLength: 40 }),
         async (at, count, more) => {
-          await expect(open(archive.subarray(0, at))).rejects.toThrow(FileDamaged);
-          await expect(open(Buffer.concat([archive, more]))).rejects.toThrow(FileDamaged);
+          await expect(open(archive.subarray(0, at))).rejects.toThrow(DamagedFile);
+          await expect(open(Buffer.concat([archive, more]))).rejects.toThrow(DamagedFile);
           const without = Buffer.concat([archive.subarray(0, at), archive.subarray(at + count)]);
-          await expect(open(without)).rejects.toThrow(FileDamaged);
+          await expect(open(without)).rejects.toThrow(DamagedFile);
         },
       ),
       { numRuns: 100 },
     );
   });
 
-  test('with chunks left out, repeated, moved, or from another archive is refused', async () => {
+  it('with chunks left out, repeated, moved, or from another archive is refused', async () => {
     await fc.assert(
       fc.asyncProperty(longText, fc.infiniteStream(fc.nat()), async (lines, random) => {
         const [archive, other] = [await seal(lines), await seal(lines)];
@@ -103,40 +103,40 @@ describe('an archive', () => {
           chunksOf(other),
         ];
         for (const variant of variants)
-          await expect(open(Buffer.concat([head, ...variant]))).rejects.toThrow(FileDamaged);
+          await expect(open(Buffer.concat([head, ...variant]))).rejects.toThrow(DamagedFile);
       }),
       { numRuns: 25 },
     );
   });
 
-  test('made under another KEK is distinguished from a damaged one', async () => {
+  it('made under another KEK is distinguished from a damaged one', async () => {
     const other = new Vault([createSecretKey(randomBytes(32))]);
     const archive = await seal(['a'], other);
-    await expect(open(archive)).rejects.toThrow(KekLacking);
+    await expect(open(archive)).rejects.toThrow(MissingKek);
     await expect(open(archive)).rejects.toThrow(
       `made under the KEK ${other.currentKekId}, which the ring lacks`,
     );
     expect(await open(archive, other)).toEqual(['a']);
   });
 
-  test('opens with an older KEK of the ring', async () => {
+  it('opens with an older KEK of the ring', async () => {
     const older = createSecretKey(randomBytes(32));
     const archive = await seal(['a'], new Vault([older]));
     expect(await open(archive, new Vault([createSecretKey(randomBytes(32)), older]))).toEqual(['a']);
   });
 
-  test('reveals nothing of its content', async () => {
+  it('reveals nothing of its content', async () => {
     const archive = await seal(['a-name-to-look-for']);
     expect(archive.includes('a-name-to-look-for')).toBe(false);
   });
 
-  test('accepts no line that could not be read again', async () => {
+  it('accepts no line that could not be read again', async () => {
     await expect(seal(['x'.repeat(LINE_BYTES_MAX)])).rejects.toThrow('too long');
     const longest = 'x'.repeat(LINE_BYTES_MAX - 1);
     expect(await open(await seal(['y'.repeat(200_000), longest, longest]))).toHaveLength(3);
   });
 
-  test('with a chunk length beyond the limit is refused without reading the chunk', async () => {
+  it('with a chunk length beyond the limit is refused without reading the chunk', async () => {
     const archive = await seal(['a']);
     const huge = Buffer.concat([archive.subarray(0, HEAD_BYTES), Buffer.alloc(4, 0xff)]);
     const source = sourceOf(huge);
@@ -148,7 +148,7 @@ describe('an archive', () => {
         return source.read(at, bytes);
       },
     };
-    await expect(openArchive(vault, counting).next()).rejects.toThrow(FileDamaged);
+    await expect(openArchive(vault, counting).next()).rejects.toThrow(DamagedFile);
     expect(Math.max(...reads)).toBe(HEAD_BYTES);
   });
 });

@@ -4,7 +4,7 @@ import { CHUNK_BYTES, LENGTH_BYTES, SealedStream } from '@bundoc/shared/crypto/s
 import type { ByteSource } from '@bundoc/shared/files/file-source';
 import { kekIdOf, WRAPPED_KEY_BYTES } from '../records/wrapped-key.ts';
 import type { Vault } from '../vault/vault.ts';
-import { FileDamaged, KekLacking } from './errors.ts';
+import { DamagedFile, MissingKek } from './errors.ts';
 
 /**
  * The sealing of an archive (docs/formats/backup.md). An unencrypted head contains the key of the archive,
@@ -49,7 +49,7 @@ export async function* sealArchive(vault: Vault, lines: AsyncIterable<string>): 
  * complete.
  *
  * @param onProgress called with the number of bytes read.
- * @throws FileDamaged for anything but a complete, authentic archive; KekLacking.
+ * @throws DamagedFile for anything but a complete, authentic archive; MissingKek.
  */
 export async function* openArchive(
   vault: Vault,
@@ -63,7 +63,7 @@ export async function* openArchive(
     const length = head.length === LENGTH_BYTES ? head.readUInt32BE() : 0;
     const end = at + LENGTH_BYTES + length;
     if (length < SEAL_OVERHEAD_BYTES || length > SEALED_BYTES_MAX || end > source.sizeBytes)
-      throw new FileDamaged('the backup is cut short or damaged');
+      throw new DamagedFile('the backup is cut short or damaged');
     isLast = end === source.sizeBytes;
     const sealed = await source.read(at + LENGTH_BYTES, length);
     yield* linesOf(openChunk(stream, sealed, isLast));
@@ -75,15 +75,15 @@ export async function* openArchive(
 async function readKey(vault: Vault, source: ByteSource): Promise<KeyObject> {
   const head = await source.read(0, HEAD_BYTES);
   if (head.length < HEAD_BYTES || !head.subarray(0, WRAPPED_AT).equals(MAGIC))
-    throw new FileDamaged('it is not a backup of a known format');
+    throw new DamagedFile('it is not a backup of a known format');
   // Not for security: it distinguishes damage from another KEK.
   if (!hash('sha256', head.subarray(0, SUM_AT), 'buffer').equals(head.subarray(SUM_AT)))
-    throw new FileDamaged('the head of the backup is damaged');
+    throw new DamagedFile('the head of the backup is damaged');
   const wrapped = head.subarray(WRAPPED_AT, SUM_AT);
   return unwrapOwnKey(vault, wrapped, 'backup-key', 'the backup');
 }
 
-/** The key that a file contains. @throws KekLacking, FileDamaged. */
+/** The key that a file contains. @throws MissingKek, DamagedFile. */
 export function unwrapOwnKey(
   vault: Vault,
   wrapped: Uint8Array,
@@ -91,12 +91,12 @@ export function unwrapOwnKey(
   what: string,
 ): KeyObject {
   const kekId = kekIdOf(wrapped);
-  if (kekId === undefined) throw new FileDamaged(`${what} is damaged`);
-  if (vault.checkValueOf(kekId) === undefined) throw new KekLacking(what, kekId);
+  if (kekId === undefined) throw new DamagedFile(`${what} is damaged`);
+  if (vault.checkValueOf(kekId) === undefined) throw new MissingKek(what, kekId);
   try {
     return takeKey(vault.unwrapSecret(wrapped, name));
   } catch (error) {
-    if (error instanceof OpenError) throw new FileDamaged(`${what} is damaged`, { cause: error });
+    if (error instanceof OpenError) throw new DamagedFile(`${what} is damaged`, { cause: error });
     throw error;
   }
 }
@@ -106,7 +106,7 @@ function openChunk(stream: SealedStream, sealed: Buffer, isLast: boolean): Buffe
     return stream.open(sealed, isLast);
   } catch (error) {
     if (error instanceof OpenError)
-      throw new FileDamaged('the backup is cut short or damaged', { cause: error });
+      throw new DamagedFile('the backup is cut short or damaged', { cause: error });
     throw error;
   }
 }
@@ -114,7 +114,7 @@ function openChunk(stream: SealedStream, sealed: Buffer, isLast: boolean): Buffe
 function* linesOf(text: Buffer): Generator<string> {
   for (let at = 0; at < text.length; ) {
     const end = text.indexOf(NEWLINE, at);
-    if (end === -1) throw new FileDamaged('a line of the backup has no end');
+    if (end === -1) throw new DamagedFile('a line of the backup has no end');
     yield text.toString('utf8', at, end);
     at = end + 1;
   }

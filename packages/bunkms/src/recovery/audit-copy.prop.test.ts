@@ -4,11 +4,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import fc from 'fast-check';
-import { afterAll, describe, expect, test } from 'vitest';
+import { afterAll, describe, expect, it } from 'vitest';
 import { lineOf } from '../audit/ship/shipper.ts';
 import { type ChainHead, GENESIS, nextRecord } from '../records/chain.ts';
 import { readAuditCopy } from './audit-copy.ts';
-import { FileDamaged } from './errors.ts';
+import { DamagedFile } from './errors.ts';
 
 const chainKey = createSecretKey(randomBytes(32));
 const folder = mkdtempSync(join(tmpdir(), 'bunkms-copy-'));
@@ -58,13 +58,13 @@ function headOf(records: readonly AuditRecord[], base: ChainHead): ChainHead {
 }
 
 const refusal = (reason: RegExp) =>
-  expect.objectContaining({ name: 'FileDamaged', message: expect.stringMatching(reason) });
+  expect.objectContaining({ name: 'DamagedFile', message: expect.stringMatching(reason) });
 
 const records = chain(24);
 const base = records[9]!;
 
 describe('a copy of the audit chain', () => {
-  test('gives the records after the backup, despite duplicates, torn lines and log lines, and however it is split into files', async () => {
+  it('gives the records after the backup, despite duplicates, torn lines and log lines, and however it is split into files', async () => {
     const noise = fc.constantFrom(
       '{"format":"bunkms/audit/v1","seq":3,"ti\n',
       '\n',
@@ -96,7 +96,7 @@ describe('a copy of the audit chain', () => {
     );
   });
 
-  test('that was cut off ends earlier, and a torn last line is ignored', async () => {
+  it('that was cut off ends earlier, and a torn last line is ignored', async () => {
     for (let count = 10; count <= 24; count++) {
       const whole = records.slice(0, count).map(lineOf);
       expect(await read([fileOf(whole)], base)).toEqual(records.slice(10, count));
@@ -108,7 +108,7 @@ describe('a copy of the audit chain', () => {
     }
   });
 
-  test('without one of the records after the backup, or with any changed record, is refused', async () => {
+  it('without one of the records after the backup, or with any changed record, is refused', async () => {
     const lines = records.map(lineOf);
     for (let at = 10; at < 23; at++)
       await expect(read([fileOf(lines.toSpliced(at, 1))], base), `without ${at}`).rejects.toEqual(
@@ -117,7 +117,7 @@ describe('a copy of the audit chain', () => {
     for (let at = 10; at < 22; at++)
       await expect(
         read([fileOf(lines.with(at, lines[at + 1]!).with(at + 1, lines[at]!))], base),
-      ).rejects.toThrow(FileDamaged);
+      ).rejects.toThrow(DamagedFile);
     await fc.assert(
       fc.asyncProperty(
         fc.nat(23),
@@ -141,7 +141,7 @@ describe('a copy of the audit chain', () => {
     );
   });
 
-  test('with a record of an unknown form, or an endless line, is refused', async () => {
+  it('with a record of an unknown form, or an endless line, is refused', async () => {
     const line = lineOf(records[0]!);
     await expect(read([fileOf([line.replace('"INFO"', '"LOUD"')])], GENESIS)).rejects.toEqual(
       refusal(/line 1 of .* is not an audit record/),
@@ -149,7 +149,7 @@ describe('a copy of the audit chain', () => {
     await expect(read([fileOf(['x'.repeat(1_200_000)])], GENESIS)).rejects.toEqual(refusal(/too long/));
   });
 
-  test('of another installation is refused', async () => {
+  it('of another installation is refused', async () => {
     const copy = await readAuditCopy([fileOf(records.map(lineOf))], chainKey, base);
     expect(copy.head.seq).toBe(24);
     const otherKey = createSecretKey(randomBytes(32));
@@ -158,7 +158,7 @@ describe('a copy of the audit chain', () => {
     );
   });
 
-  test('that is older than the backup, begins after it, or belongs to another history is refused', async () => {
+  it('that is older than the backup, begins after it, or belongs to another history is refused', async () => {
     const lines = records.map(lineOf);
     await expect(read([fileOf(lines.slice(0, 9))], base)).rejects.toEqual(
       expect.objectContaining({
@@ -174,7 +174,7 @@ describe('a copy of the audit chain', () => {
     await expect(read([fileOf(fork.map(lineOf))], base)).rejects.toEqual(refusal(/to another history/));
   });
 
-  test('that contains the chain again with another end gives the last end', async () => {
+  it('that contains the chain again with another end gives the last end', async () => {
     await fc.assert(
       fc.asyncProperty(
         fc.integer({ min: 10, max: 23 }),
@@ -190,7 +190,7 @@ describe('a copy of the audit chain', () => {
     );
   });
 
-  test('whose last end does not contain the chain of the backup is refused', async () => {
+  it('whose last end does not contain the chain of the backup is refused', async () => {
     const newer = [...records.slice(0, 5), ...chain(30, records[4], 'newer')].map(lineOf);
     for (const count of [3, 8, 20, 35])
       await expect(read([fileOf([...records.map(lineOf), ...newer.slice(0, count)])], base)).rejects.toThrow(
@@ -198,17 +198,17 @@ describe('a copy of the audit chain', () => {
       );
   });
 
-  test('does not mistake a record of an abandoned end for one of the last end', async () => {
+  it('does not mistake a record of an abandoned end for one of the last end', async () => {
     const newer = [...records.slice(0, 15), ...chain(9, records[14], 'newer')];
     const lines = [...records, ...newer].map(lineOf);
     // Inserted after the newer end: genuine and with the next number, but it does not follow.
-    await expect(read([fileOf([...lines, lineOf(records[20]!)])], base)).rejects.toThrow(FileDamaged);
+    await expect(read([fileOf([...lines, lineOf(records[20]!)])], base)).rejects.toThrow(DamagedFile);
     await expect(read([fileOf([...lines.slice(0, -3), lineOf(records[21]!)])], base)).rejects.toThrow(
-      FileDamaged,
+      DamagedFile,
     );
   });
 
-  test('that is replaced while it is read is detected', async () => {
+  it('that is replaced while it is read is detected', async () => {
     const path = fileOf(records.map(lineOf));
     const copy = await readAuditCopy([path], chainKey, base);
     writeFileSync(path, records.slice(0, 20).map(lineOf).join(''));

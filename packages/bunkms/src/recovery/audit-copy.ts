@@ -5,7 +5,7 @@ import { z } from 'zod';
 import type { ChainHead } from '../records/chain.ts';
 import { isGenuine } from '../records/chain-walk.ts';
 import { USE_ACTIONS } from '../store/audit.ts';
-import { FileDamaged, ResurrectionNotAccepted } from './errors.ts';
+import { DamagedFile, ResurrectionNotAccepted } from './errors.ts';
 
 /** The records of a copy of the audit chain (`BUNKMS_AUDIT_SHIP`) after a known record. */
 export interface AuditCopy {
@@ -16,7 +16,7 @@ export interface AuditCopy {
   /** The hash of a record after the known one; undefined for others. */
   hashAt(seq: number): string | undefined;
   /**
-   * All records after the known one; reads the files again. @throws FileDamaged when they have changed in the
+   * All records after the known one; reads the files again. @throws DamagedFile when they have changed in the
    * meantime.
    */
   records(): AsyncGenerator<AuditRecord>;
@@ -36,7 +36,7 @@ const lineSchema = z.strictObject({ format: z.literal('bunkms/audit/v1'), ...aud
  *
  * @param paths its files in the order of writing.
  * @param base the last record of the chain that the copy must extend.
- * @throws FileDamaged, also when the copy does not continue from `base`; ResurrectionNotAccepted when it
+ * @throws DamagedFile, also when the copy does not continue from `base`; ResurrectionNotAccepted when it
  *   ends before.
  */
 export async function readAuditCopy(
@@ -49,7 +49,7 @@ export async function readAuditCopy(
   let place: ChainHead | undefined;
   let isOfBase = false;
   for await (const { record, where } of recordsOf(paths)) {
-    if (!isGenuine(chainKey, record)) throw new FileDamaged(`${where} of the audit copy was changed`);
+    if (!isGenuine(chainKey, record)) throw new DamagedFile(`${where} of the audit copy was changed`);
     requireSuccessor(place, record, base, where);
     const behind = record.seq - base.seq;
     isOfBase = isOnTheWay(record, behind, base, hashes, isOfBase);
@@ -67,7 +67,7 @@ export async function readAuditCopy(
       `the audit copy ends with record ${place.seq} and is older than record ${base.seq}: it says nothing of the time after`,
     );
   if (!isOfBase)
-    throw new FileDamaged(
+    throw new DamagedFile(
       `the audit copy does not continue from record ${base.seq}: it belongs to another history`,
     );
   const head = { seq: base.seq + hashes.length, hash: hashes.at(-1) ?? base.hash };
@@ -84,7 +84,7 @@ export async function startOfCopy(paths: readonly string[]): Promise<ChainHead |
   return undefined;
 }
 
-/** @throws FileDamaged when records are missing between two lines. Gaps before the base are allowed. */
+/** @throws DamagedFile when records are missing between two lines. Gaps before the base are allowed. */
 function requireSuccessor(
   place: ChainHead | undefined,
   { seq, prev_hash }: AuditRecord,
@@ -93,7 +93,7 @@ function requireSuccessor(
 ): void {
   if (place === undefined) {
     if (seq <= base.seq + 1) return;
-    throw new FileDamaged(
+    throw new DamagedFile(
       `the audit copy begins with record ${seq}, after record ${base.seq}: give its earlier files too`,
     );
   }
@@ -101,7 +101,7 @@ function requireSuccessor(
   const isNext = seq === place.seq + 1 && prev_hash === place.hash;
   const isUnneeded = seq <= base.seq || (seq === base.seq + 1 && place.seq < base.seq);
   if (!isRepeated && !isNext && !isUnneeded)
-    throw new FileDamaged(`the audit copy has a gap: ${where} does not follow record ${place.seq}`);
+    throw new DamagedFile(`the audit copy has a gap: ${where} does not follow record ${place.seq}`);
 }
 
 /** Whether a record is the base, or follows it directly or through accepted records. */
@@ -131,7 +131,7 @@ async function* selected(
     taken++;
     yield record;
   }
-  if (taken !== hashes.length) throw new FileDamaged('the audit copy was changed while it was read');
+  if (taken !== hashes.length) throw new DamagedFile('the audit copy was changed while it was read');
 }
 
 interface CopiedRecord {
@@ -149,7 +149,7 @@ async function* recordsOf(paths: readonly string[]): AsyncGenerator<CopiedRecord
       // A line that a crash cut short, or a line of the log.
       if (!isRecordLine(value)) continue;
       const line = lineSchema.safeParse(value);
-      if (!line.success) throw new FileDamaged(`${where} is not an audit record`, { cause: line.error });
+      if (!line.success) throw new DamagedFile(`${where} is not an audit record`, { cause: line.error });
       const { format: _, ...record } = line.data;
       yield { record, where };
     }
@@ -163,7 +163,7 @@ function isRecordLine(value: unknown): boolean {
 }
 
 /**
- * The lines without their line ends. A last line without line end counts. @throws FileDamaged for a line
+ * The lines without their line ends. A last line without line end counts. @throws DamagedFile for a line
  * beyond the limit.
  */
 async function* linesOf(path: string): AsyncGenerator<string> {
@@ -177,7 +177,7 @@ async function* linesOf(path: string): AsyncGenerator<string> {
     }
     rest = bytes.subarray(at);
     if (rest.length > LINE_BYTES_MAX)
-      throw new FileDamaged(`${path} is not an audit copy: a line is too long`);
+      throw new DamagedFile(`${path} is not an audit copy: a line is too long`);
   }
   if (rest.length > 0) yield rest.toString('utf8');
 }

@@ -1,11 +1,11 @@
 /** A file for recovery is truncated, changed, or of an unknown format. */
-export class FileDamaged extends Error {
-  override readonly name = 'FileDamaged';
+export class DamagedFile extends Error {
+  override readonly name = 'DamagedFile';
 }
 
 /** A file or installation needs a KEK that the ring lacks. */
-export class KekLacking extends Error {
-  override readonly name = 'KekLacking';
+export class MissingKek extends Error {
+  override readonly name = 'MissingKek';
   constructor(what: string, kekId: string) {
     super(`${what} was made under the KEK ${kekId}, which the ring lacks`);
   }

@@ -3,7 +3,7 @@ import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import type { TokenInfo } from '@bundoc/shared/contract/tokens';
 import { isIssue, REVOCATION, tokenOfIssue } from '../records/token-record.ts';
 import type { AuditCopy } from './audit-copy.ts';
-import { FileDamaged, ResurrectionNotAccepted } from './errors.ts';
+import { DamagedFile, ResurrectionNotAccepted } from './errors.ts';
 import type { Inventory } from './inventory.ts';
 import { afterChange, type KeySnapshot } from './key-snapshot.ts';
 import type { Survey } from './survey.ts';
@@ -64,7 +64,7 @@ export function evidenceOfInventory(
       `the inventory of ${created_at}, as of record ${audit.seq}, is older than the backup of ${head.created_at}, as of record ${end.audit.seq}: it says nothing of the time after`,
     );
   if (audit.seq === end.audit.seq && audit.hash !== end.audit.hash)
-    throw new FileDamaged('the inventory and the backup are from different installations');
+    throw new DamagedFile('the inventory and the backup are from different installations');
   const byName = new Map(keys.map((key) => [key.name, key]));
   return {
     source: 'inventory',
@@ -164,7 +164,7 @@ export class EvidenceOfCopy implements PostBackupEvidence {
 /**
  * Checks receipts of the caller against the evidence.
  *
- * @throws FileDamaged for a record other than that of a receipt; ResurrectionNotAccepted for a receipt
+ * @throws DamagedFile for a record other than that of a receipt; ResurrectionNotAccepted for a receipt
  *   beyond the evidence, unless that is accepted.
  */
 export function requireReceipts(
@@ -175,7 +175,7 @@ export function requireReceipts(
   for (const { seq, hash } of receipts) {
     const known = evidence.hashAt(seq);
     if (known !== undefined && known !== hash)
-      throw new FileDamaged(`record ${seq} is not that of the receipt: it belongs to another history`);
+      throw new DamagedFile(`record ${seq} is not that of the receipt: it belongs to another history`);
     const { asOf } = evidence;
     if (seq > asOf.seq && !acceptResurrection)
       throw new ResurrectionNotAccepted(

@@ -1,7 +1,7 @@
 import { createSecretKey, randomBytes } from 'node:crypto';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { Vault } from '../vault/vault.ts';
-import { FileDamaged, KekLacking } from './errors.ts';
+import { DamagedFile, MissingKek } from './errors.ts';
 import { formatInventory, type Inventory, parseInventory } from './inventory.ts';
 
 const vault = new Vault([createSecretKey(randomBytes(32))]);
@@ -34,7 +34,7 @@ const inventory: Inventory = {
 };
 
 describe('an inventory', () => {
-  test('is read unchanged, with only the KEK', () => {
+  it('is read unchanged, with only the KEK', () => {
     const file = formatInventory(vault, inventory);
     expect(parseInventory(vault, file)).toEqual(inventory);
     expect(parseInventory(vault, Buffer.from(JSON.stringify(JSON.parse(file.toString()), null, 2)))).toEqual(
@@ -42,18 +42,18 @@ describe('an inventory', () => {
     );
   });
 
-  test('with any byte changed or removed is refused', () => {
+  it('with any byte changed or removed is refused', () => {
     const file = formatInventory(vault, inventory);
     // The final line feed is not authenticated.
     for (let at = 0; at < file.length - 1; at++) {
       const changed = Buffer.from(file);
       changed[at] = (changed[at] ?? 0) ^ (1 << (at % 7));
       expect(() => parseInventory(vault, changed), `byte ${at}: ${changed}`).toThrow();
-      expect(() => parseInventory(vault, file.subarray(0, at))).toThrow(FileDamaged);
+      expect(() => parseInventory(vault, file.subarray(0, at))).toThrow(DamagedFile);
     }
   });
 
-  test('with the content, key or tag of another one is refused', () => {
+  it('with the content, key or tag of another one is refused', () => {
     const [one, other] = [
       formatInventory(vault, inventory),
       formatInventory(vault, { ...inventory, damaged: [] }),
@@ -63,16 +63,16 @@ describe('an inventory', () => {
         parseInventory(vault, Buffer.from(JSON.stringify({ ...one, [member]: other[member] }))),
       ).toThrow(/was changed/);
     expect(() => parseInventory(vault, Buffer.from(JSON.stringify({ ...one, more: 1 })))).toThrow(
-      FileDamaged,
+      DamagedFile,
     );
   });
 
-  test('made under another KEK is distinguished from a damaged one', () => {
+  it('made under another KEK is distinguished from a damaged one', () => {
     const other = new Vault([createSecretKey(randomBytes(32))]);
-    expect(() => parseInventory(vault, formatInventory(other, inventory))).toThrow(KekLacking);
+    expect(() => parseInventory(vault, formatInventory(other, inventory))).toThrow(MissingKek);
   });
 
-  test('of an unknown form is refused, even if authentic', () => {
+  it('of an unknown form is refused, even if authentic', () => {
     const odd = { ...inventory, keys: [{ ...inventory.keys[0], state: 'gone' }] } as unknown as Inventory;
     expect(() => parseInventory(vault, formatInventory(vault, odd))).toThrow(/unknown to this release/);
   });

@@ -15,7 +15,7 @@ import type { TokenStore } from '../store/tokens.ts';
 import type { Unsealed } from '../vault/unseal.ts';
 import type { Vault } from '../vault/vault.ts';
 import { unwrapOwnKey } from './archive.ts';
-import { FileDamaged } from './errors.ts';
+import { DamagedFile } from './errors.ts';
 import { afterChange, type KeySnapshot, keySnapshotSchema, snapshotOf } from './key-snapshot.ts';
 
 const FORMAT = 'bunkms/key-inventory/v2';
@@ -145,17 +145,17 @@ export function formatInventory(vault: Vault, inventory: Inventory): Buffer {
   return Buffer.from(`${head.slice(0, -1)},"inventory":${text}}\n`, 'utf8');
 }
 
-/** @throws FileDamaged for anything but an unchanged inventory, except for white space; KekLacking. */
+/** @throws DamagedFile for anything but an unchanged inventory, except for white space; MissingKek. */
 export function parseInventory(vault: Vault, content: Buffer): Inventory {
   const file = fileSchema.safeParse(parsed(content));
-  if (!file.success) throw new FileDamaged('it is not an inventory of a known format', { cause: file.error });
+  if (!file.success) throw new DamagedFile('it is not an inventory of a known format', { cause: file.error });
   const { key_wrapped, mac, inventory } = file.data;
   const key = unwrapOwnKey(vault, Buffer.from(key_wrapped, 'base64'), 'inventory-key', 'the inventory');
   if (!timingSafeEqual(macOf(key, JSON.stringify(inventory)), Buffer.from(mac, 'hex')))
-    throw new FileDamaged('the inventory was changed');
+    throw new DamagedFile('the inventory was changed');
   const result = inventorySchema.safeParse(inventory);
   if (!result.success)
-    throw new FileDamaged('the inventory has a form that is unknown to this release', {
+    throw new DamagedFile('the inventory has a form that is unknown to this release', {
       cause: result.error,
     });
   return result.data;

@@ -6,7 +6,7 @@ import { createLogger } from '@bundoc/shared/runtime/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 import fc from 'fast-check';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { AuditLog } from '../audit/log.ts';
 import { createKey } from '../keys/create-key.ts';
 import { destroyKey, destroyVersion } from '../keys/destroy-key.ts';
@@ -84,24 +84,24 @@ async function changesOf(name: string) {
 }
 
 describe('the state of a key', () => {
-  test('follows from the audit chain alone, after any changes', async () => {
+  it('follows from the audit chain alone, after any changes', async () => {
     await fc.assert(
       fc.asyncProperty(policies, changes, async (policy, through) => {
         const name = await lead(policy, through);
         const key = await readStoredKey(deps, name, 'all');
         const history = new ChainHistory();
         for (const record of await changesOf(name)) history.note(record);
-        const told = history.of(name);
+        const derived = history.of(name);
         // The chain has the KEKs only in the last record.
         const kek_ids = key.record.state === 'destroyed' ? key.record.kekIds : [];
-        expect(told?.snapshot).toEqual({ ...snapshotOf(key.record, key.versions), kek_ids });
-        for (const { version, kcv } of key.versions) expect(told?.kcvs.get(version)).toBe(kcv);
+        expect(derived?.snapshot).toEqual({ ...snapshotOf(key.record, key.versions), kek_ids });
+        for (const { version, kcv } of key.versions) expect(derived?.kcvs.get(version)).toBe(kcv);
       }),
       { numRuns: 60 },
     );
   });
 
-  test('follows from an earlier snapshot and the changes since', async () => {
+  it('follows from an earlier snapshot and the changes since', async () => {
     await fc.assert(
       fc.asyncProperty(policies, changes, changes, async (policy, earlier, since) => {
         const name = await lead(policy, earlier);
@@ -118,7 +118,7 @@ describe('the state of a key', () => {
     );
   });
 
-  test('is complete in the record of a recovery', async () => {
+  it('is complete in the record of a recovery', async () => {
     const recovery = { caller: CLI_CALLER, time: '2027-01-01T00:00:00.000Z', source: 'backup' } as const;
     const place = { seq: 1, prev_hash: '', hash: '' };
     await fc.assert(

@@ -6,7 +6,7 @@ import type { KeyRecord, KeyVersionRecord } from '../records/key-record.ts';
 import type { Vault } from '../vault/vault.ts';
 import { openArchive } from './archive.ts';
 import { type ArchiveEnd, type ArchiveHead, type ArchiveLine, decodeLine } from './archive-entry.ts';
-import { FileDamaged } from './errors.ts';
+import { DamagedFile } from './errors.ts';
 
 /** The items of an archive, in this order: head, installation, records, keys, tokens, end. */
 export type ArchiveItem =
@@ -32,7 +32,7 @@ const ORDER: readonly ArchiveLine[0][] = ['archive', 'installation', 'record', '
 /**
  * Reads an archive item by item. The end is yielded only if everything before it was complete.
  *
- * @throws FileDamaged, KekLacking.
+ * @throws DamagedFile, MissingKek.
  */
 export async function* readArchive(
   vault: Vault,
@@ -101,6 +101,6 @@ function requireCounts(
     throw outOfOrder();
 }
 
-function outOfOrder(): FileDamaged {
-  return new FileDamaged('the backup is inconsistent');
+function outOfOrder(): DamagedFile {
+  return new DamagedFile('the backup is inconsistent');
 }

@@ -9,7 +9,7 @@ import { foldKekRecords, isKekRecord } from '../records/kek-state.ts';
 import { kekIdOf } from '../records/wrapped-key.ts';
 import type { LoadEntry } from '../store/transfer.ts';
 import { publicJwkOf, signingKeyOf } from '../vault/signing-key.ts';
-import { FileDamaged, listOf, ResurrectionNotAccepted } from './errors.ts';
+import { DamagedFile, listOf, ResurrectionNotAccepted } from './errors.ts';
 import type { PostBackupEvidence } from './evidence.ts';
 import { readArchive } from './read-archive.ts';
 import { draftOf, keepsSigningKey, type RestoreParts } from './restore-parts.ts';
@@ -78,12 +78,12 @@ export class RestoreRun {
     for await (const item of readArchive(this.#parts.vault, source, this.#parts.options.onProgress)) {
       if (item.kind !== 'head' && item.kind !== 'installation' && item.kind !== 'record' && !isChainDone) {
         isChainDone = true;
-        yield* this.#goOnWithChain();
+        yield* this.#continueChain();
       }
       switch (item.kind) {
         case 'head':
           if (item.head.id !== this.#parts.survey.head.id)
-            throw new FileDamaged('the backup has changed since it was checked');
+            throw new DamagedFile('the backup has changed since it was checked');
           break;
         case 'installation':
           yield { kind: 'installation', installation: this.#installation(item.installation) };
@@ -150,7 +150,7 @@ export class RestoreRun {
     return kekIdOf(this.#parts.survey.installation.chainKeyWrapped) ?? '';
   }
 
-  async *#goOnWithChain(): AsyncGenerator<LoadEntry> {
+  async *#continueChain(): AsyncGenerator<LoadEntry> {
     const kekRecords = [...this.#parts.survey.kekRecords];
     for await (const record of this.#parts.evidence.records()) {
       if (isKekRecord(record)) kekRecords.push(record);

@@ -34,7 +34,7 @@ const BATCH = 500;
  * replaced. Otherwise, tokens that were issued and revoked after the backup would be valid again.
  *
  * @param survey of exactly this archive.
- * @throws ResurrectionNotAccepted, StoreNotEmpty, FileDamaged; AppError of the store. Then nothing is
+ * @throws ResurrectionNotAccepted, StoreNotEmpty, DamagedFile; AppError of the store. Then nothing is
  *   restored.
  */
 export async function restore(

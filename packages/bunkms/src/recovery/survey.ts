@@ -12,7 +12,7 @@ import { kekIdOf } from '../records/wrapped-key.ts';
 import { type OpenedInstallation, openInstallation } from '../vault/unseal.ts';
 import type { Vault } from '../vault/vault.ts';
 import type { ArchiveEnd, ArchiveHead } from './archive-entry.ts';
-import { FileDamaged, KekLacking } from './errors.ts';
+import { DamagedFile, MissingKek } from './errors.ts';
 import { LatestChanges } from './latest-changes.ts';
 import { type ArchivedKey, readArchive } from './read-archive.ts';
 
@@ -52,7 +52,7 @@ export interface SurveyOptions {
  * Reads a complete archive and checks it: every chunk, the audit chain, every key against the chain, and that
  * every version opens.
  *
- * @throws FileDamaged, KekLacking.
+ * @throws DamagedFile, MissingKek.
  */
 export async function surveyArchive(
   vault: Vault,
@@ -100,10 +100,10 @@ export async function surveyArchive(
     }
   }
   if (head === undefined || end === undefined || installation === undefined || secrets === undefined)
-    throw new FileDamaged('the backup is inconsistent');
+    throw new DamagedFile('the backup is inconsistent');
   for (const seq of expected.keys())
     if (seq <= end.audit.seq)
-      throw new FileDamaged(`the backup lacks record ${seq}, for which a receipt exists`);
+      throw new DamagedFile(`the backup lacks record ${seq}, for which a receipt exists`);
   for (const name of changes.names()) if (!names.has(name)) findings.push({ key: name, problem: 'is lost' });
   return {
     head,
@@ -119,26 +119,26 @@ export async function surveyArchive(
   };
 }
 
-/** Removes a receipt that is confirmed. @throws FileDamaged for another record in its place. */
+/** Removes a receipt that is confirmed. @throws DamagedFile for another record in its place. */
 function requireReceipt(expected: Map<number, string>, { seq, hash }: AuditRecord): void {
   const known = expected.get(seq);
   expected.delete(seq);
   if (known !== undefined && known !== hash)
-    throw new FileDamaged(
+    throw new DamagedFile(
       `record ${seq} of the backup is not that of the receipt: it belongs to another history`,
     );
 }
 
-/** The secrets of an archived installation. @throws KekLacking, FileDamaged. */
+/** The secrets of an archived installation. @throws MissingKek, DamagedFile. */
 function openArchived(vault: Vault, installation: Installation): OpenedInstallation {
   const secrets = openInstallation(vault, installation);
   if (secrets.kind === 'unsealed') return secrets;
   for (const wrapped of [installation.chainKeyWrapped, installation.signingSeedWrapped]) {
     const kekId = kekIdOf(wrapped);
     if (kekId !== undefined && vault.checkValueOf(kekId) === undefined)
-      throw new KekLacking('the installation in the backup', kekId);
+      throw new MissingKek('the installation in the backup', kekId);
   }
-  throw new FileDamaged(`the installation in the backup does not open: ${secrets.reason}`);
+  throw new DamagedFile(`the installation in the backup does not open: ${secrets.reason}`);
 }
 
 function findingsOf(vault: Vault, changes: LatestChanges, { key, versions }: ArchivedKey): KeyFinding[] {

@@ -28,7 +28,7 @@ export interface KeyUpdate extends KeyChange {
   /** Storages that must be as they were read. */
   readonly storages?: readonly StorageStamp[] | undefined;
   /** After this record, the key must not have been released. */
-  readonly quietSince?: number | undefined;
+  readonly unreleasedSince?: number | undefined;
 }
 
 /**

@@ -9,7 +9,7 @@ export interface StorageStamp {
   /** Number of its latest record; undefined when there was none. */
   readonly seq: number | undefined;
   /** After this record, no key must have been released to the storage. */
-  readonly quietSince?: number | undefined;
+  readonly unreleasedSince?: number | undefined;
 }
 
 /** Storages of Bundoc and the keys that they hold. Errors of every method: see `KmsStore`. */

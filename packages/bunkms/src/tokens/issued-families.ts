@@ -17,7 +17,7 @@ interface Ports {
 interface Ended {
   readonly count: number;
   /** False when a record was not genuine: there may be more tokens that cannot be found. */
-  readonly isWhole: boolean;
+  readonly isComplete: boolean;
 }
 
 /**
@@ -28,7 +28,7 @@ interface Ended {
 export class IssuedFamilies {
   readonly #deps: Ports;
   readonly #root: string;
-  #isWhole = true;
+  #isComplete = true;
 
   constructor(deps: Ports, root: string) {
     this.#deps = deps;
@@ -57,7 +57,7 @@ export class IssuedFamilies {
       }
       generation = next;
     }
-    return { count, isWhole: this.#isWhole };
+    return { count, isComplete: this.#isComplete };
   }
 
   /**
@@ -105,7 +105,7 @@ export class IssuedFamilies {
         for (const record of records) {
           looked.set(one, record.seq);
           if (record.detail?.[by] === one && isGenuine(chainKey, record)) yield record;
-          else this.#isWhole = false;
+          else this.#isComplete = false;
         }
       }
     }

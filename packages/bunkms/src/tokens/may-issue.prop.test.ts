@@ -2,7 +2,7 @@ import { hasCode } from '@bundoc/shared/contract/app-error';
 import { globMatches } from '@bundoc/shared/contract/grants';
 import { type MayIssue, scopeSchema } from '@bundoc/shared/contract/tokens';
 import fc from 'fast-check';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { requireIssuer, requireMayIssue, type SizedRequest } from './may-issue.ts';
 
 /** Few names, globs and scopes, so that many pairs match. */
@@ -45,7 +45,7 @@ function expectWithin(outer: MayIssue, inner: MayIssue, keys: readonly string[])
 }
 
 describe('may_issue of a token', () => {
-  test('never widens over any chain of tokens that issue each other', () => {
+  it('never widens over any chain of tokens that issue each other', () => {
     fc.assert(
       fc.property(
         limit,
@@ -67,7 +67,7 @@ describe('may_issue of a token', () => {
     );
   });
 
-  test('allows itself, and anything with less in one respect', () => {
+  it('allows itself, and anything with less in one respect', () => {
     fc.assert(
       fc.property(limit, (one) => {
         const { scopes, ...rest } = one;
@@ -79,7 +79,7 @@ describe('may_issue of a token', () => {
     );
   });
 
-  test('allows nothing when it is absent', () => {
+  it('allows nothing when it is absent', () => {
     fc.assert(
       fc.property(request, (wanted) => {
         expect(() => requireMayIssue(undefined, wanted)).toThrow(
@@ -89,7 +89,7 @@ describe('may_issue of a token', () => {
     );
   });
 
-  test('allows only client tokens within the grant with kms:issue_client, which cannot be passed on', () => {
+  it('allows only client tokens within the grant with kms:issue_client, which cannot be passed on', () => {
     const wanted = fc
       .tuple(request, fc.constantFrom('client' as const, 'service' as const))
       .map(([one, typ]): SizedRequest => ({ ...one, typ }));

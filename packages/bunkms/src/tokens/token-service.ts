@@ -48,7 +48,7 @@ export interface TokenList {
   readonly next: string | undefined;
 }
 
-const CASCADE_NOT_WHOLE =
+const CASCADE_INCOMPLETE =
   'audit records of tokens were changed: tokens that they led to may stay valid; "bunkms audit verify" names those once the records are restored';
 
 /**
@@ -110,7 +110,7 @@ export class TokenService {
     if (claims.typ !== 'service')
       throw new AppError('forbidden', { detail: 'only service tokens are renewed' });
     const stored = await this.#options.store.findToken(claims.jti);
-    const parent = stored && this.#believed(stored);
+    const parent = stored && this.#infoIfAuthentic(stored);
     if (parent === undefined) throw new AppError('unauthenticated', { tokenFault: 'revoked or unknown' });
     const { token, info } = await this.#make({
       jti: randomUUID(),
@@ -154,10 +154,10 @@ export class TokenService {
     await store.revokeFamilies([revocationDraft(caller, time, root, cascade ? { cascade } : {})]);
     if (!cascade) return 0;
     const families = new IssuedFamilies({ store, chainKey }, root.family);
-    const { count, isWhole } = await families.end(time, (issue) =>
+    const { count, isComplete } = await families.end(time, (issue) =>
       revocationDraft(caller, time, namedBy(issue), { cascade: jti }),
     );
-    if (!isWhole) throw new AppError('integrity_error', { detail: CASCADE_NOT_WHOLE });
+    if (!isComplete) throw new AppError('integrity_error', { detail: CASCADE_INCOMPLETE });
     return count;
   }
 
@@ -167,7 +167,7 @@ export class TokenService {
     const tokens: TokenInfo[] = [];
     const damaged: string[] = [];
     for (const item of items) {
-      const token = this.#believed(item);
+      const token = this.#infoIfAuthentic(item);
       if (token === undefined) damaged.push(item.jti);
       else tokens.push(token);
     }
@@ -175,7 +175,7 @@ export class TokenService {
   }
 
   /** @returns undefined, and logs why, when the row must not be trusted. */
-  #believed(stored: StoredToken): TokenInfo | undefined {
+  #infoIfAuthentic(stored: StoredToken): TokenInfo | undefined {
     const { chainKey, logger } = this.#options;
     const token = authenticToken(chainKey, stored);
     if (token === undefined)

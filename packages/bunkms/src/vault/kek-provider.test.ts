@@ -3,7 +3,7 @@ import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ConfigError } from '@bundoc/shared/runtime/config';
-import { afterAll, describe, expect, test } from 'vitest';
+import { afterAll, describe, expect, it } from 'vitest';
 import { fileKekProvider, inlineKekProvider, parseKekRing } from './kek-provider.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'bunkms-kek-'));
@@ -12,12 +12,12 @@ afterAll(() => rmSync(folder, { recursive: true }));
 const [one, two] = [randomBytes(32), randomBytes(32)];
 
 describe('a KEK ring', () => {
-  test('accepts base64 and hex, skips comments and empty lines, and keeps the order', () => {
+  it('accepts base64 and hex, skips comments and empty lines, and keeps the order', () => {
     const text = `# current\n${one.toString('base64')}\r\n\n  ${two.toString('hex').toUpperCase()}  \n`;
     expect(parseKekRing('K', text).map((kek) => kek.export())).toEqual([one, two]);
   });
 
-  test.each([
+  it.each([
     ['nothing', ''],
     ['only a comment', '# key'],
     ['31 bytes', randomBytes(31).toString('base64')],
@@ -35,7 +35,7 @@ describe('a KEK ring', () => {
     expect(() => parseKekRing('K', text)).toThrow(ConfigError);
   });
 
-  test('is refused with an error that names every faulty line and quotes none', () => {
+  it('is refused with an error that names every faulty line and quotes none', () => {
     const secret = one.toString('hex').slice(2);
     const refused = () => parseKekRing('BUNKMS_KEK', `${secret}\n${two.toString('hex')}\nnonsense`);
     expect(refused).toThrow(/line 1[\s\S]*line 3/);
@@ -44,12 +44,12 @@ describe('a KEK ring', () => {
   });
 });
 
-test('a missing file is reported with its variable and the reason', async () => {
+it('a missing file is reported with its variable and the reason', async () => {
   const provider = fileKekProvider(join(folder, 'none'), () => undefined);
   await expect(provider.load()).rejects.toThrow(/BUNKMS_KEK_FILE.*ENOENT/s);
 });
 
-test('a file that others may read is accepted with a warning', async () => {
+it('a file that others may read is accepted with a warning', async () => {
   const path = join(folder, 'kek');
   writeFileSync(path, `${one.toString('base64')}\n`, { mode: 0o600 });
   const warnings: string[] = [];
@@ -61,7 +61,7 @@ test('a file that others may read is accepted with a warning', async () => {
   expect(warnings).toHaveLength(1);
 });
 
-test('the environment variable has the same format', async () => {
+it('the environment variable has the same format', async () => {
   expect(await inlineKekProvider(one.toString('hex')).load()).toHaveLength(1);
   await expect(inlineKekProvider('short').load()).rejects.toThrow(/BUNKMS_KEK: line 1/);
 });

@@ -6,7 +6,7 @@ import { Writable } from 'node:stream';
 import { createLogger } from '@bundoc/shared/runtime/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { PATIENT_MS } from '@bundoc/shared/testing/timing';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { SYSTEM } from '../records/caller.ts';
 import type { AuditDraft } from '../records/chain.ts';
 import type { KmsStore } from '../store/port.ts';
@@ -85,7 +85,7 @@ describe('the KEKs of a process', () => {
   };
   const standings = () => [...keks.state.keks].map(([id, { standing }]) => [id, standing]);
 
-  test('adopt a changed ring, and stage its new KEKs once, with a record', async () => {
+  it('adopt a changed ring, and stage its new KEKs once, with a record', async () => {
     await keks.reload();
     expect([ring.loads, standings()]).toEqual([1, [[idOf(one), 'current']]]);
     ring.write(`${two}\n${one}`);
@@ -102,7 +102,7 @@ describe('the KEKs of a process', () => {
     ]);
   });
 
-  test('keep the last good ring when the new one is invalid or lacks a needed KEK, and log that once', async () => {
+  it('keep the last good ring when the new one is invalid or lacks a needed KEK, and log that once', async () => {
     ring.write(`${one}\n${two}`);
     await keks.reload();
     await append('kek.rotate', { kek_id: idOf(two), from: idOf(one) });
@@ -120,7 +120,7 @@ describe('the KEKs of a process', () => {
     expect(vault.kekIds).toEqual([three, two, one].map(idOf));
   });
 
-  test('follow a rotation by another process, even if the ring must be reloaded first', async () => {
+  it('follow a rotation by another process, even if the ring must be reloaded first', async () => {
     ring.write(`${one}\n${two}`);
     await keks.reload();
     await append('kek.rotate', { kek_id: idOf(two), from: idOf(one) });
@@ -134,7 +134,7 @@ describe('the KEKs of a process', () => {
     expect(vault.currentKekId).toBe(idOf(three));
   });
 
-  test('stop wrapping while the ring lacks the current one, and resume when it has it', async () => {
+  it('stop wrapping while the ring lacks the current one, and resume when it has it', async () => {
     await append('kek.stage', { kek_id: idOf(two) });
     await append('kek.rotate', { kek_id: idOf(two), from: idOf(one) });
     await expect(keks.refresh()).rejects.toMatchObject({ code: 'sealed' });
@@ -144,7 +144,7 @@ describe('the KEKs of a process', () => {
     expect(vault.currentKekId).toBe(idOf(two));
   });
 
-  test('allow a KEK to leave the ring that another process has just retired', async () => {
+  it('allow a KEK to leave the ring that another process has just retired', async () => {
     ring.write(`${one}\n${two}`);
     await keks.reload();
     await append('kek.rotate', { kek_id: idOf(two), from: idOf(one) });
@@ -156,7 +156,7 @@ describe('the KEKs of a process', () => {
     expect(log.join()).not.toContain('lacks');
   });
 
-  test('allow a retired one to leave the ring', async () => {
+  it('allow a retired one to leave the ring', async () => {
     ring.write(`${one}\n${two}`);
     await keks.reload();
     await append('kek.rotate', { kek_id: idOf(two), from: idOf(one) });

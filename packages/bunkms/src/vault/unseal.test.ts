@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { PATIENT_MS } from '@bundoc/shared/testing/timing';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { verifyChain } from '../records/chain.ts';
 import type { KmsStore } from '../store/port.ts';
 import { databasePathOf, openSqliteStore } from '../store/sqlite/sqlite-store.ts';
@@ -29,7 +29,7 @@ describe('unsealing', () => {
     rmSync(folder, { recursive: true });
   });
 
-  test('creates one set of secrets, however many processes start at the same time', async () => {
+  it('creates one set of secrets, however many processes start at the same time', async () => {
     const others = await Promise.all([open(), open(), open()]);
     const states = await Promise.all(
       [store, ...others].map((one) => unseal(new Vault([kek]), one, clock, 'system')),
@@ -44,7 +44,7 @@ describe('unsealing', () => {
     expect(await verifyChain(state.chainKey, items)).toMatchObject({ intact: true });
   });
 
-  test('gives the same keys at each start', async () => {
+  it('gives the same keys at each start', async () => {
     const first = await unseal(new Vault([kek]), store, clock, 'system');
     const second = await unseal(new Vault([kek]), store, clock, 'system');
     if (first.kind !== 'unsealed' || second.kind !== 'unsealed') throw new Error('sealed');
@@ -52,7 +52,7 @@ describe('unsealing', () => {
     expect(second.signingKey.equals(first.signingKey)).toBe(true);
   });
 
-  test('is refused with another KEK, and changes nothing', async () => {
+  it('is refused with another KEK, and changes nothing', async () => {
     const first = await unseal(new Vault([kek]), store, clock, 'system');
     expect(await unseal(new Vault([otherKek]), store, clock, 'system')).toMatchObject({
       kind: 'sealed',
@@ -62,7 +62,7 @@ describe('unsealing', () => {
     expect(await unseal(new Vault([kek]), store, clock, 'system')).toMatchObject({ kind: 'unsealed' });
   });
 
-  test('selects the KEK of the installation, wherever it is in the ring', async () => {
+  it('selects the KEK of the installation, wherever it is in the ring', async () => {
     await unseal(new Vault([kek]), store, clock, 'system');
     const ring = new Vault([otherKek, kek]);
     const state = await unseal(ring, store, clock, 'system');
@@ -72,7 +72,7 @@ describe('unsealing', () => {
     expect((await store.auditHead()).seq).toBe(1);
   });
 
-  test('continues with the KEK that an earlier release wrapped with last, and is refused without it', async () => {
+  it('continues with the KEK that an earlier release wrapped with last, and is refused without it', async () => {
     await unseal(new Vault([kek]), store, clock, 'system');
     const added = new Vault([otherKek]).currentKekId;
     const time = new Date(clock.now()).toISOString();
@@ -87,7 +87,7 @@ describe('unsealing', () => {
     });
   });
 
-  test('is refused when a KEK record of the chain was changed', async () => {
+  it('is refused when a KEK record of the chain was changed', async () => {
     await unseal(new Vault([kek]), store, clock, 'system');
     const database = new DatabaseSync(databasePathOf(folder));
     database.exec(
@@ -100,7 +100,7 @@ describe('unsealing', () => {
     });
   });
 
-  test.each([
+  it.each([
     ['a changed check value', `UPDATE keks SET check_value = '${'00'.repeat(16)}'`],
     ['a damaged chain key', `UPDATE installation SET chain_key_wrapped = zeroblob(69)`],
     [
@@ -116,7 +116,7 @@ describe('unsealing', () => {
     expect(await unseal(new Vault([kek]), store, clock, 'system')).toMatchObject({ kind: 'sealed' });
   });
 
-  test('does not trust the public key in the store, which anybody with access to the disk can change', async () => {
+  it('does not trust the public key in the store, which anybody with access to the disk can change', async () => {
     const first = await unseal(new Vault([kek]), store, clock, 'system');
     const forged = JSON.stringify(publicJwkOf(signingKeyOf(randomBytes(32))));
     const database = new DatabaseSync(databasePathOf(folder));
@@ -126,7 +126,7 @@ describe('unsealing', () => {
   });
 });
 
-test('the key id is the beginning of the thumbprint of RFC 8037, appendix A.3', () => {
+it('the key id is the beginning of the thumbprint of RFC 8037, appendix A.3', () => {
   const seed = Buffer.from('nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A', 'base64url');
   const jwk = publicJwkOf(signingKeyOf(seed));
   expect(jwk.x).toBe('11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo');

@@ -2,7 +2,7 @@ import { createSecretKey, randomUUID } from 'node:crypto';
 import { inspect } from 'node:util';
 import { OpenError } from '@bundoc/shared/crypto/aead';
 import fc from 'fast-check';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { kekIdOf, WRAPPED_KEY_BYTES } from '../records/wrapped-key.ts';
 import { Vault } from './vault.ts';
 
@@ -19,7 +19,7 @@ function vaultOf(...keks: Uint8Array[]): Vault {
 }
 
 describe('a wrapped DEK', () => {
-  test('unwraps to the same bytes under its own identity', () => {
+  it('unwraps to the same bytes under its own identity', () => {
     fc.assert(
       fc.property(key32, key32, identity, (kek, dek, who) => {
         const vault = vaultOf(kek);
@@ -30,7 +30,7 @@ describe('a wrapped DEK', () => {
     );
   });
 
-  test('fails with the same error for a flipped bit, another identity, another KEK or another length', () => {
+  it('fails with the same error for a flipped bit, another identity, another KEK or another length', () => {
     fc.assert(
       fc.property(key32, key32, identity, fc.nat(WRAPPED_KEY_BYTES * 8 - 1), (kek, dek, who, bit) => {
         const vault = vaultOf(kek);
@@ -63,7 +63,7 @@ describe('a wrapped DEK', () => {
     );
   });
 
-  test('still unwraps after another KEK has become current', () => {
+  it('still unwraps after another KEK has become current', () => {
     fc.assert(
       fc.property(key32, key32, key32, identity, (oldKek, newKek, dek, who) => {
         fc.pre(!Buffer.from(oldKek).equals(newKek));
@@ -77,7 +77,7 @@ describe('a wrapped DEK', () => {
   });
 });
 
-test('a secret does not unwrap as another secret or as a DEK', () => {
+it('a secret does not unwrap as another secret or as a DEK', () => {
   const vault = vaultOf(new Uint8Array(32).fill(7));
   const wrapped = vault.wrapSecret(new Uint8Array(32).fill(1), 'audit-chain-key');
   expect(vault.unwrapSecret(wrapped, 'audit-chain-key')).toEqual(Buffer.alloc(32, 1));
@@ -85,14 +85,14 @@ test('a secret does not unwrap as another secret or as a DEK', () => {
   expect(() => vault.unwrapDek(wrapped, { keyId: 'a', name: 'b', version: 1 })).toThrow(OpenError);
 });
 
-test('a check value distinguishes KEKs and is not part of the key', () => {
+it('a check value distinguishes KEKs and is not part of the key', () => {
   const [one, other] = [vaultOf(new Uint8Array(32).fill(1)), vaultOf(new Uint8Array(32).fill(2))];
   expect(one.checkValueOf(one.currentKekId)).toMatch(/^[0-9a-f]{32}$/);
   expect(one.checkValueOf(one.currentKekId)).not.toBe(other.checkValueOf(other.currentKekId));
   expect(one.checkValueOf(other.currentKekId)).toBeUndefined();
 });
 
-test('inspecting a vault reveals no KEK', () => {
+it('inspecting a vault reveals no KEK', () => {
   const kek = Buffer.alloc(32, 'K');
   const shown = `${inspect(vaultOf(kek), { depth: 9, showHidden: true })}${JSON.stringify(vaultOf(kek))}`;
   for (const form of [kek.toString(), kek.toString('hex'), kek.toString('base64')])

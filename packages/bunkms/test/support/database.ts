@@ -20,3 +20,18 @@ export function withDatabase<T>(
     database.close();
   }
 }
+
+/**
+ * Makes the index of changes of keys lie, as an attacker with the disk can: it omits changes by `action`, and
+ * its definition does not show that.
+ */
+export function hideChanges(dataDir: string, action: string): void {
+  const index = `CREATE INDEX audit_key_changes ON audit (key, seq) WHERE instr(detail, '"revision":') > 0`;
+  const hide = (database: DatabaseSync) => {
+    database.exec(
+      `DROP INDEX audit_key_changes; ${index} AND action <> '${action}'; PRAGMA writable_schema = ON`,
+    );
+    database.prepare(`UPDATE sqlite_schema SET sql = ? WHERE name = 'audit_key_changes'`).run(index);
+  };
+  withDatabase(dataDir, hide, { defensive: false });
+}

@@ -6,7 +6,7 @@ import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 
 const source = (path: string) => fileURLToPath(new URL(`../../src/${path}`, import.meta.url));
 /** Timeouts that tolerate a stalled disk. */
-const PATIENT = { BUNKMS_SQLITE_DEADLINE_MS: String(PATIENT_MS) };
+export const PATIENT = { BUNKMS_SQLITE_DEADLINE_MS: String(PATIENT_MS) };
 
 /** Timeouts that tolerate a slow database; not for tests of its failure. */
 export const PATIENT_POSTGRES = {

@@ -248,7 +248,7 @@ export const ROUTES: readonly Route[] = [
     method: 'GET',
     url: '/v1/storages/:id',
     path: `/v1/storages/${STORAGE}`,
-    need: { scope: 'kms:read_key', serviceOnly: true },
+    need: { scope: 'kms:read_key', glob: true, serviceOnly: true },
     ok: 404,
   },
   {
@@ -257,7 +257,7 @@ export const ROUTES: readonly Route[] = [
     url: '/v1/storages/:id/advance',
     path: `/v1/storages/${randomUUID()}/advance`,
     body: { from: [], to: randomUUID() },
-    need: { scope: 'kms:create_key', serviceOnly: true },
+    need: { scope: 'kms:create_key', glob: true, serviceOnly: true },
     ok: 200,
   },
   {
@@ -266,7 +266,7 @@ export const ROUTES: readonly Route[] = [
     url: '/v1/storages/:id/take-over',
     path: `/v1/storages/${STORAGE}/take-over`,
     body: {},
-    need: { scope: 'kms:manage_key' },
+    need: { scope: 'kms:manage_key', glob: true },
     ok: 404,
   },
   {

@@ -119,7 +119,7 @@ function Followed({ project }: { readonly project: string }) {
           </button>
         </div>
       ) : (
-        <Fault error={error} retry={restart} />
+        <Fault error={error} retry={() => setLive(true)} />
       )}
       {seen.length === 0 ? (
         <Empty title={isLive ? 'No changes yet' : 'No changes before the pause'}>

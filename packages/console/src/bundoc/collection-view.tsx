@@ -152,7 +152,11 @@ function Page({
 }) {
   const unreadable = unreadableOf(rest);
   if (elements.length === 0 && unreadable.length === 0)
-    return <Empty title="No documents">{may('docs:write') ? 'Write the first one.' : null}</Empty>;
+    return (
+      <Empty title="No documents">
+        {may('docs:write') ? 'Choose “New document”, or import a file.' : 'This token may not write one.'}
+      </Empty>
+    );
   return (
     <>
       {unreadable.length === 0 ? null : (

@@ -55,7 +55,10 @@ function Loaded({ project, collection }: { readonly project: string; readonly co
     return info.error === undefined ? (
       <Loading what="the definition" />
     ) : (
-      <Fault error={info.error} retry={info.reload} />
+      <>
+        <Head title={<Name text={collection} />} />
+        <Fault error={info.error} retry={info.reload} />
+      </>
     );
   const known = info.data.info;
   return (

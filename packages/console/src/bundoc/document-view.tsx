@@ -49,7 +49,12 @@ function Loaded(place: DocumentPlace) {
     stored: await read(place, signal),
   }));
   if (document.error !== undefined && document.data === undefined)
-    return <Fault error={document.error} retry={document.reload} />;
+    return (
+      <>
+        <Head title={<Name text={id} max={80} />} />
+        <Fault error={document.error} retry={document.reload} />
+      </>
+    );
   if (document.data === undefined) return <Loading what="the document" />;
   const { stored } = document.data;
   if (stored === undefined)
@@ -57,7 +62,7 @@ function Loaded(place: DocumentPlace) {
       <>
         <Head title={<Name text={id} max={80} />} />
         <Empty title="There is no such document">
-          <a href={places.collection(project, collection)}>All documents of the collection</a>
+          <a href={places.collection(project, collection)}>Show all documents of the collection</a>
         </Empty>
       </>
     );
@@ -90,7 +95,8 @@ function Large({ place: { id }, stored }: { readonly place: DocumentPlace; reado
         }
       />
       <p class="note">
-        {bytes(stored.text.length)} are too much to edit here. Below it is in slices; downloaded it is whole.
+        This document has {bytes(stored.text.length)}, which is too much to edit here. Read it in slices, or
+        download it.
       </p>
       <LargeText text={stored.text} />
     </>
@@ -231,8 +237,8 @@ function Conflict({
           Somebody else has {theirs === 'deleted' ? 'deleted' : 'changed'} this document since you opened it.
         </strong>{' '}
         {theirs === 'deleted'
-          ? 'Yours is kept.'
-          : 'Yours is kept on the left. On the right is what is stored now.'}
+          ? 'Your text is kept.'
+          : 'Your text is kept. “Stored now” shows what is stored.'}
       </p>
       <div class="actions">
         <button

@@ -1,3 +1,4 @@
+import { hasCode } from '@bundoc/client/error';
 import type { ComponentChildren } from 'preact';
 import { useState } from 'preact/hooks';
 import { Empty, Fault, Head, Loading, Name } from '../parts/basics.tsx';
@@ -9,6 +10,11 @@ import { places } from './places.ts';
 /** Projects that this user has opened. */
 const entered = new Set<string>();
 onSignOut(() => entered.clear());
+
+/** Notes that the user agreed to open a project. */
+export function enter(project: string): void {
+  entered.add(project);
+}
 
 /**
  * Shows the view of a project once its key is in memory. Before that, it warns that opening the project
@@ -25,33 +31,45 @@ export function OpenProject({
   const isEntered = entered.has(project);
   const known = useRequest(isEntered ? undefined : project, async (signal) => {
     const page = await bundoc.projectsPage({ prefix: project, limit: 1, summary: true, signal });
-    return { summary: page.summaries.get(project) };
+    const summary = page.summaries.get(project);
+    // Why a project is not listed: it was moved or destroyed, or does not exist.
+    if (summary === undefined) await bundoc.project(project).info({ signal });
+    return { isInUse: summary === undefined || summary.key_until !== undefined };
   });
-  const enter = () => {
-    entered.add(project);
-    setRound((round) => round + 1);
-  };
   if (isEntered) return <>{children()}</>;
-  if (known.error !== undefined) return <Fault error={known.error} retry={known.reload} />;
-  if (known.data === undefined) return <Loading what="the project" />;
-  const { summary } = known.data;
-  if (summary === undefined)
+  const title = <Name text={project} />;
+  if (known.error !== undefined)
     return (
-      <Empty title="The project does not exist, or this token is not for it">
-        <a href={places.projects()}>All projects</a>
-      </Empty>
+      <>
+        <Head title={title} />
+        {hasCode(known.error, 'project_not_found') ? (
+          <Empty title="The project does not exist">
+            <a href={places.projects()}>Show all projects</a>
+          </Empty>
+        ) : (
+          <Fault error={known.error} retry={known.reload} />
+        )}
+      </>
     );
-  if (summary.key_until !== undefined) return <>{children()}</>;
+  if (known.data === undefined) return <Loading what="the project" />;
+  if (known.data.isInUse) return <>{children()}</>;
   return (
     <>
-      <Head title={<Name text={project} />} lead="This project is closed." />
+      <Head title={title} lead="This project is closed." />
       <div class="panel announcement">
         <p>
           To open it, Bundoc fetches its key from BunKMS. That adds <strong>one CRITICAL record</strong> to
           the audit chain, with the name of the key and Bundoc as the actor. Further requests add none while
           the key is in memory.
         </p>
-        <button type="button" class="primary" onClick={enter}>
+        <button
+          type="button"
+          class="primary"
+          onClick={() => {
+            enter(project);
+            setRound((round) => round + 1);
+          }}
+        >
           Open the project
         </button>
       </div>

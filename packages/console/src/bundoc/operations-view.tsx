@@ -1,6 +1,6 @@
 import type { MovedProject, MoveProgress } from '@bundoc/client/move';
 import { useState } from 'preact/hooks';
-import { Badge, Fault, Figure, Head, Name, StopButton } from '../parts/basics.tsx';
+import { Badge, CopyLine, Fault, Figure, Head, Name, StopButton } from '../parts/basics.tsx';
 import { TypedConfirmation } from '../parts/dialogs.tsx';
 import { fileName } from '../parts/download.ts';
 import { openFileSink } from '../parts/file-sink.ts';
@@ -28,7 +28,7 @@ function Operations({ project }: { readonly project: string }) {
         title="Operations"
         lead={
           <>
-            on <Name text={project} /> as a whole
+            on the whole project <Name text={project} />
           </>
         }
       />
@@ -39,7 +39,7 @@ function Operations({ project }: { readonly project: string }) {
           <Move project={project} />
         </>
       ) : (
-        <p class="hint">Backups and moves need docs:admin.</p>
+        <p class="hint">To back up, move or shred a project, use a token with docs:admin.</p>
       )}
     </>
   );
@@ -59,17 +59,17 @@ function Reseal({ project }: { readonly project: string }) {
   const { data } = info;
   return (
     <section class="panel" aria-labelledby="reseal">
-      <h2 id="reseal">Re-seal</h2>
+      <div class="section-head">
+        <h2 id="reseal">Re-seal</h2>
+        <button type="button" class="small" onClick={info.reload}>
+          Reload
+        </button>
+      </div>
       <p class="hint">
-        After a rotation of the key, Bundoc seals the documents again under its new version, in the
+        After a rotation of the key, Bundoc seals the documents again under the new version, in the
         background.
       </p>
       <Fault error={info.error} retry={info.reload} />
-      <div class="toolbar under">
-        <button type="button" onClick={info.reload}>
-          Look again
-        </button>
-      </div>
       {data === undefined ? null : (
         <>
           <dl class="figures">
@@ -104,9 +104,10 @@ function Backup({ project }: { readonly project: string }) {
   const { isBusy, error, run, stop } = useAction();
   const [written, setWritten] = useState<number>();
   const [isDone, setIsDone] = useState(false);
+  const file = `${fileName(project)}.bundoc-backup`;
   const backUp = () =>
     run(async (signal) => {
-      const sink = await openFileSink(`${fileName(project)}.bundoc-backup`, 'application/octet-stream');
+      const sink = await openFileSink(file, 'application/octet-stream');
       if (sink === undefined) return;
       setIsDone(false);
       setWritten(0);
@@ -135,8 +136,7 @@ function Backup({ project }: { readonly project: string }) {
     <section class="panel" aria-labelledby="backup">
       <h2 id="backup">Backup</h2>
       <p class="hint">
-        A sealed copy of the project, as of the end of the backup. Check the file with{' '}
-        <code>bundoc verify-backup</code>; restore it with <code>bundoc restore</code>.
+        A sealed copy of the project, as of the end of the backup. It cannot be read without the key.
       </p>
       <div class="toolbar under">
         <button type="button" disabled={isBusy} onClick={() => void backUp()}>
@@ -153,6 +153,18 @@ function Backup({ project }: { readonly project: string }) {
       </div>
       {isBusy ? <progress aria-label="Backup" /> : null}
       <Fault error={error} />
+      <details>
+        <summary>Check and restore a backup</summary>
+        <p class="hint">
+          Run these commands on the machine of Bundoc. The second one creates the project from the file, so
+          the project must not exist. Its key must not be destroyed.
+        </p>
+        <CopyLine
+          isReceipt={false}
+          label="Copy the commands"
+          text={`bundoc verify-backup ${file}\nbundoc restore ${file}`}
+        />
+      </details>
     </section>
   );
 }
@@ -177,8 +189,8 @@ function Move({ project }: { readonly project: string }) {
     <section class="panel" aria-labelledby="move">
       <h2 id="move">Move to PostgreSQL</h2>
       <p class="hint">
-        From files to the database that <code>BUNDOC_MOVE_TO</code> names, while the project is in use. To
-        move it back, use <code>bundoc move</code>.
+        Moves the project from files to the database that <code>BUNDOC_MOVE_TO</code> names. The project stays
+        in use. To move it back, run <code>bundoc move</code>.
       </p>
       {moved === undefined ? (
         <>
@@ -209,8 +221,8 @@ function Move({ project }: { readonly project: string }) {
         </>
       ) : (
         <p class="note" role="status">
-          Moved to {visible(moved.to, 120)}. The former content of its folder is kept in{' '}
-          <code>{visible(moved.kept, 120)}</code>.
+          Moved to {visible(moved.to, 120)}. The former content of its folder is kept as{' '}
+          <code>moved/{visible(moved.kept, 120)}</code>. Remove it once you have checked a new backup.
         </p>
       )}
       <Fault error={error} />

@@ -1,15 +1,12 @@
 import { useState } from 'preact/hooks';
-import { useLocation } from 'preact-iso';
 import { Badge, Empty, Fault, Figure, Head, Loading, Name, Table } from '../parts/basics.tsx';
-import { TextField } from '../parts/fields.tsx';
 import { bytes, count, plural, time } from '../parts/format.ts';
 import { useRequest } from '../parts/use-request.ts';
 import { bundoc } from '../shell/api.ts';
 import { may } from '../shell/session.ts';
+import { BeginDialog } from './begin-dialog.tsx';
 import { places } from './places.ts';
 import { ProjectFrame } from './project-frame.tsx';
-
-const NAME = /^[A-Za-z0-9_-]{1,128}$/;
 
 /** The figures and collections of a project. */
 export function ProjectView({ project = '' }: { readonly project?: string }) {
@@ -23,12 +20,20 @@ export function ProjectView({ project = '' }: { readonly project?: string }) {
 function Opened({ project }: { readonly project: string }) {
   const info = useRequest(project, (signal) => bundoc.project(project).info({ signal }));
   const collections = useRequest(project, (signal) => bundoc.project(project).collections({ signal }));
+  const [isBeginning, setIsBeginning] = useState(false);
   return (
     <>
       <Head
         title={<Name text={project} />}
-        actions={may('docs:write') ? <NewCollection project={project} /> : null}
+        actions={
+          may('docs:write') && info.data !== undefined ? (
+            <button type="button" class="primary" onClick={() => setIsBeginning(true)}>
+              New collection
+            </button>
+          ) : null
+        }
       />
+      {isBeginning ? <BeginDialog project={project} onClose={() => setIsBeginning(false)} /> : null}
       <Fault
         error={info.error ?? collections.error}
         retry={info.error === undefined ? collections.reload : info.reload}
@@ -45,15 +50,21 @@ function Opened({ project }: { readonly project: string }) {
             ) : null}
           </Figure>
           <Figure name="To re-seal">{count(info.data.key.documents_to_reseal)}</Figure>
-          <Figure name="Created (UTC)">{time(info.data.created_at)}</Figure>
+          <Figure name="Created (UTC)">
+            <span class="when">{time(info.data.created_at)}</span>
+          </Figure>
         </dl>
       )}
       {collections.data === undefined ? (
-        collections.error === undefined ? (
+        (info.error ?? collections.error) === undefined ? (
           <Loading what="collections" />
         ) : null
       ) : collections.data.length === 0 ? (
-        <Empty title="No collections yet">A collection exists once it holds a document.</Empty>
+        <Empty title="No collections yet">
+          {may('docs:write')
+            ? 'Choose “New collection” and write its first document.'
+            : 'A collection exists once it holds a document.'}
+        </Empty>
       ) : (
         <Table
           label="Collections"
@@ -74,30 +85,5 @@ function Opened({ project }: { readonly project: string }) {
         </Table>
       )}
     </>
-  );
-}
-
-/** A form to write the first document of a collection. */
-function NewCollection({ project }: { readonly project: string }) {
-  const { route } = useLocation();
-  const [name, setName] = useState('');
-  return (
-    <form
-      class="inline"
-      onSubmit={(event) => {
-        event.preventDefault();
-        if (NAME.test(name)) route(places.create(project, name));
-      }}
-    >
-      <TextField
-        label="New document in collection"
-        value={name}
-        pattern="[A-Za-z0-9_\-]{1,128}"
-        onInput={setName}
-      />
-      <button type="submit" disabled={!NAME.test(name)}>
-        Write
-      </button>
-    </form>
   );
 }

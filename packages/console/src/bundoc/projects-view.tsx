@@ -6,7 +6,8 @@ import { bytes, count, span } from '../parts/format.ts';
 import { Pager, usePages } from '../parts/pages.tsx';
 import { useRequest } from '../parts/use-request.ts';
 import { bundoc } from '../shell/api.ts';
-import { nowMs } from '../shell/session.ts';
+import { may, nowMs } from '../shell/session.ts';
+import { BeginDialog } from './begin-dialog.tsx';
 import { places } from './places.ts';
 
 const PAGE = 50;
@@ -16,6 +17,7 @@ const PREFIX = /^[a-z0-9][a-z0-9-]{0,62}$/;
 /** Projects with the facts that are known without their keys. The list opens none. */
 export function ProjectsView() {
   const [prefix, setPrefix] = useState('');
+  const [isBeginning, setIsBeginning] = useState(false);
   const pages = usePages();
   const { cursor } = pages;
   const wanted = prefix.trim().toLowerCase();
@@ -29,7 +31,18 @@ export function ProjectsView() {
   const grown = useGrowth(page.data?.summaries);
   return (
     <>
-      <Head title="Projects" lead="This list opens no project and fetches no key." />
+      <Head
+        title="Projects"
+        lead="This list opens no project and fetches no key."
+        actions={
+          may('docs:write') ? (
+            <button type="button" class="primary" onClick={() => setIsBeginning(true)}>
+              New project
+            </button>
+          ) : null
+        }
+      />
+      {isBeginning ? <BeginDialog onClose={() => setIsBeginning(false)} /> : null}
       <div class="toolbar">
         <TextField
           label="Find by the first letters"
@@ -50,7 +63,11 @@ export function ProjectsView() {
         ) : null
       ) : page.data.projects.length === 0 ? (
         <Empty title={wanted === '' ? 'No projects yet' : 'No project has this prefix'}>
-          {wanted === '' ? 'Writing the first document creates a project and its key.' : null}
+          {wanted === ''
+            ? may('docs:write')
+              ? 'Choose “New project” and write its first document.'
+              : 'A project exists once it holds a document. Use a token with docs:write to write one.'
+            : 'Only projects that this token is for are listed.'}
         </Empty>
       ) : (
         <Table

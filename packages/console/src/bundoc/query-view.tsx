@@ -119,6 +119,7 @@ function Asked({ project, collection }: Place) {
       <Head title="Query" lead={<Name text={collection} />} />
       <Switch label="What to ask" choices={NAMES} chosen={kind} onChoose={choose} />
       <Editor
+        key={kind}
         text={text}
         version={kind}
         label={`Text of the request: ${NAMES[kind]}`}
@@ -236,7 +237,11 @@ function Groups({ text }: { readonly text: string }) {
           {by.length === 0 ? <th scope="row">all</th> : null}
           {by.map((name) => (
             <td key={name}>
-              <bdi class="mono">{visible(row.group.get(name) ?? '', 120)}</bdi>
+              {row.group.has(name) ? (
+                <bdi class="mono">{visible(row.group.get(name) ?? '', 120)}</bdi>
+              ) : (
+                <span class="muted">none</span>
+              )}
             </td>
           ))}
           {figures.map((name) => (
@@ -259,7 +264,7 @@ const ORDERS: Readonly<Record<Explanation['order'], string>> = {
 /** Shows how much was read to find the matches. */
 function Explained({ explain, ms }: { readonly explain: Explanation; readonly ms: number }) {
   const { documents_scanned: scanned, documents_matched: matched, index, order } = explain;
-  const share = scanned === 0 ? 100 : Math.round((matched / scanned) * 100);
+  const share = scanned === 0 ? 0 : Math.round((matched / scanned) * 100);
   return (
     <div class="explain panel">
       <dl class="figures">
@@ -274,7 +279,7 @@ function Explained({ explain, ms }: { readonly explain: Explanation; readonly ms
         {share} %
       </meter>
       <p class="hint">
-        {share} % of the scanned documents matched.
+        {scanned === 0 ? 'No document was scanned.' : `${share} % of the scanned documents matched.`}
         {index === null && scanned > 1_000 ? ' An index on the fields of the condition would read less.' : ''}
       </p>
     </div>

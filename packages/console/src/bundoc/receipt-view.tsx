@@ -77,7 +77,9 @@ function Read({ receipt, project }: { readonly receipt: Receipt; readonly projec
       </h2>
       <dl class="figures">
         <Figure name="Key">{key === undefined ? 'not named' : <Name text={key} max={80} />}</Figure>
-        <Figure name="Shredded (UTC)">{deletedAt === undefined ? '–' : time(deletedAt)}</Figure>
+        <Figure name="Shredded (UTC)">
+          <span class="when">{deletedAt === undefined ? '–' : time(deletedAt)}</span>
+        </Figure>
         <Figure name="Audit record">{count(place.seq)}</Figure>
         <Figure name="At this Bundoc">
           {state.data === undefined ? (

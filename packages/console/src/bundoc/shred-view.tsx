@@ -57,14 +57,12 @@ function Asked({
         )}
         <ul class="plain">
           <li>
-            BunKMS destroys{' '}
-            {info.data === undefined
-              ? 'every version'
-              : `all ${plural(info.data.key.versions.length, 'version')}`}{' '}
-            of its key. After that, no copy of the documents in any backup can be decrypted.
+            BunKMS destroys its key
+            {info.data === undefined ? '' : `, which has ${plural(info.data.key.versions.length, 'version')}`}
+            . After that, no copy of the documents in any backup can be decrypted.
           </li>
           <li>Bundoc removes its documents, indexes and history. The id cannot be used again.</li>
-          <li>The audit chain records it. You get the receipt.</li>
+          <li>The audit chain records it, and you get a receipt. This cannot be undone.</li>
         </ul>
         <TypedConfirmation
           name={project}

@@ -1,4 +1,4 @@
-import { levels, rates, requestKinds } from '../plots/kinds.ts';
+import { fullestShare, levels, rates, readsAndWrites, requestKinds } from '../plots/kinds.ts';
 import { Plots } from '../plots/plots.tsx';
 import { BUNDOC } from '../shell/service.ts';
 import { mayAsService } from '../shell/session.ts';
@@ -6,7 +6,10 @@ import { StateView } from '../shell/state-view.tsx';
 
 const KINDS = [
   ...requestKinds('bundoc_http_request_duration_seconds'),
+  readsAndWrites('bundoc_http_request_duration_seconds'),
   rates('Log', ['commits', 'syncs'], ['bundoc_log_commits_total', 'bundoc_log_frames_total']),
+  fullestShare('bundoc_'),
+  levels('Waiting', ['for a share', 'for a project'], ['bundoc_share_waiting', 'bundoc_openings_waiting']),
   levels('In memory', ['open projects', 'keys'], ['bundoc_projects_open', 'bundoc_keys_cached']),
 ];
 

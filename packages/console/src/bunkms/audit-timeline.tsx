@@ -248,7 +248,7 @@ function Row({ record }: { readonly record: AuditRecord }) {
         {key === undefined ? null : <Name text={key} max={32} />}
         {version === undefined ? null : <span class="muted"> v{version}</span>}
       </td>
-      <td>
+      <td class="action whole">
         <details class="cell">
           <summary>facts</summary>
           <dl>

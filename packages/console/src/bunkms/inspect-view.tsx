@@ -2,8 +2,10 @@ import { useState } from 'preact/hooks';
 import { Badge, Head } from '../parts/basics.tsx';
 import { Field } from '../parts/fields.tsx';
 import { span } from '../parts/format.ts';
-import { nowMs, readToken } from '../shell/session.ts';
+import { Crumbs } from '../shell/crumbs.tsx';
+import { mayAsService, nowMs, readToken } from '../shell/session.ts';
 import { Rights } from '../shell/token-panel.tsx';
+import { places } from './places.ts';
 
 /** Explains what a token may do. It is read only in this page and never sent. */
 export function InspectView() {
@@ -12,6 +14,7 @@ export function InspectView() {
   const claims = token === '' ? undefined : readToken(token);
   return (
     <>
+      {mayAsService('kms:admin') ? <Crumbs steps={[{ name: 'Tokens', href: places.tokens() }]} /> : null}
       <Head
         title="Inspect a token"
         lead="The token is read only in this page and never sent. Its signature is not checked."

@@ -5,7 +5,7 @@ import { Check, SelectField, TextField } from '../parts/fields.tsx';
 import { useAction } from '../parts/use-action.ts';
 import { api } from '../shell/api.ts';
 import { Crumbs } from '../shell/crumbs.tsx';
-import { GRAVE, reachOf, SCOPES } from '../shell/scopes.ts';
+import { GRAVE, meaningOf, reachOf, SCOPES } from '../shell/scopes.ts';
 import { type Claims, readToken } from '../shell/session.ts';
 import { Rights } from '../shell/token-panel.tsx';
 import { places } from './places.ts';
@@ -18,8 +18,8 @@ const AUDIENCES = [
   ['bunkms', 'BunKMS: keys'],
 ] as const;
 const TYPES = [
-  ['client', 'a client, for a day at most'],
-  ['service', 'a service or an administrator'],
+  ['client', 'Client: 1 day at most'],
+  ['service', 'Service or administrator'],
 ] as const;
 const LIVES = [
   [600, '10 minutes'],
@@ -166,7 +166,10 @@ function Scopes({
   readonly onChange: (scopes: readonly string[]) => void;
 }) {
   const prefix = audience === 'bundoc' ? 'docs:' : 'kms:';
-  const possible = Object.keys(SCOPES).filter((scope) => scope.startsWith(prefix) && isFor(type)(scope));
+  // The form has no fields for what the tokens of an application may be for.
+  const possible = Object.keys(SCOPES).filter(
+    (scope) => scope.startsWith(prefix) && isFor(type)(scope) && scope !== 'kms:issue_client',
+  );
   return (
     <fieldset>
       <legend>It may</legend>
@@ -180,7 +183,7 @@ function Scopes({
             }
           >
             <span>
-              {SCOPES[scope]} <code>{scope}</code>
+              {meaningOf(scope)} <code>{scope}</code>
             </span>
           </Check>
         ))}
@@ -202,7 +205,7 @@ function Summary({ wish }: { readonly wish: Wish }) {
         {scopes.length === 0 ? <li class="muted">nothing yet</li> : null}
         {scopes.map((scope) => (
           <li key={scope}>
-            {SCOPES[scope]} {GRAVE.has(scope) ? <Badge kind="warn">cannot be taken back</Badge> : null}
+            {meaningOf(scope)} {GRAVE.has(scope) ? <Badge kind="warn">cannot be taken back</Badge> : null}
           </li>
         ))}
       </ul>

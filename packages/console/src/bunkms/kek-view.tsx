@@ -94,7 +94,7 @@ function Status({
       {rotation === undefined ? null : <Rotation rotation={rotation} />}
       <Table
         label="KEKs"
-        heads={['Id', 'State', 'Since (UTC)', 'In the ring', ['Versions', 'number'], 'End it']}
+        heads={['Id', 'State', 'Since (UTC)', 'In the ring', ['Versions', 'number'], 'Action']}
       >
         {keks.map(({ id, state, since, in_ring: inRing, versions, secrets }) => (
           <tr key={id}>
@@ -107,7 +107,7 @@ function Status({
             <td class="when">{since === undefined ? '–' : time(since)}</td>
             <td>{inRing ? 'yes' : <Badge kind={versions + secrets > 0 ? 'bad' : 'plain'}>no</Badge>}</td>
             <td class="number">{count(versions)}</td>
-            <td>
+            <td class="action">
               {state === 'previous' ? (
                 <button type="button" class="small" onClick={() => onRetire(id)}>
                   Retire
@@ -137,8 +137,14 @@ function Rotation({ rotation }: { readonly rotation: NonNullable<KekStatus['rota
         <Figure name="Wrapped">
           {count(done)} of {count(total)}
         </Figure>
-        <Figure name="Begun (UTC)">{time(started)}</Figure>
-        {completed === undefined ? null : <Figure name="Finished (UTC)">{time(completed)}</Figure>}
+        <Figure name="Begun (UTC)">
+          <span class="when">{time(started)}</span>
+        </Figure>
+        {completed === undefined ? null : (
+          <Figure name="Finished (UTC)">
+            <span class="when">{time(completed)}</span>
+          </Figure>
+        )}
       </dl>
     </div>
   );

@@ -1,3 +1,4 @@
+import { hasCode } from '@bundoc/client/error';
 import type { DestroyReceipt, KeyDetail, KeyLease, LeasePage } from '@bundoc/shared/contract/keys';
 import { useState } from 'preact/hooks';
 import { Badge, Copy, Empty, Fault, Figure, Head, Loading, Name, Table } from '../parts/basics.tsx';
@@ -51,7 +52,17 @@ function Shown({ name }: { readonly name: string }) {
     return key.error === undefined ? (
       <Loading what="the key" />
     ) : (
-      <Fault error={key.error} retry={key.reload} />
+      <>
+        <Head title={<Name text={name} />} />
+        {hasCode(key.error, 'key_destroyed') ? (
+          <Empty title="This key is destroyed">
+            What was sealed under it cannot be decrypted. The <a href={places.audit()}>audit view</a> has the
+            record.
+          </Empty>
+        ) : (
+          <Fault error={key.error} retry={key.reload} />
+        )}
+      </>
     );
   const { detail, etag } = key.data;
   const act = async (call: Call) => {
@@ -64,6 +75,14 @@ function Shown({ name }: { readonly name: string }) {
     });
     key.reload();
   };
+  // A destroyed key cannot be read again.
+  if (receipt !== undefined)
+    return (
+      <>
+        <Head title={<Name text={name} />} lead={<KeyState state="destroyed" />} />
+        <Receipt receipt={receipt} />
+      </>
+    );
   return (
     <>
       <Head
@@ -88,7 +107,6 @@ function Shown({ name }: { readonly name: string }) {
         ))}
       />
       <Fault error={key.error} />
-      {receipt === undefined ? null : <Receipt receipt={receipt} />}
       <Figures detail={detail} />
       <Versions detail={detail} />
       <Leases name={name} />
@@ -135,9 +153,7 @@ function Versions({ detail }: { readonly detail: KeyDetail }) {
           .reverse()
           .map(({ version, state, created_at: made, destroyed_at: gone, kcv }) => (
             <tr key={version}>
-              <th scope="row" class="number">
-                {version}
-              </th>
+              <th scope="row">{version}</th>
               <td>
                 {version === detail.version && state === 'available' ? (
                   <Badge kind="accent">current</Badge>
@@ -172,7 +188,7 @@ function Receipt({ receipt }: { readonly receipt: DestroyReceipt }) {
   const place = `${receipt.audit.seq}:${receipt.audit.hash}`;
   return (
     <div class="panel">
-      <h2>Destroyed. The receipt:</h2>
+      <h2>Receipt</h2>
       <pre class="command receipt">
         <code>{place}</code>
       </pre>
@@ -180,11 +196,13 @@ function Receipt({ receipt }: { readonly receipt: DestroyReceipt }) {
         <Copy text={place} label="Copy" />
         <button
           type="button"
+          class="small"
           onClick={() => download(`destroyed-${receipt.name}.json`, `${JSON.stringify(receipt, null, 2)}\n`)}
         >
           Download
         </button>
       </div>
+      <p>The key is destroyed. Keep the receipt: the audit chain must always contain its record.</p>
     </div>
   );
 }

@@ -7,6 +7,7 @@ import { Pager, usePages } from '../parts/pages.tsx';
 import { useRequest } from '../parts/use-request.ts';
 import { getJson } from '../shell/api.ts';
 import { nowMs } from '../shell/session.ts';
+import { cursorBefore } from './cursor-before.ts';
 import { places } from './places.ts';
 
 const PAGE = 100;
@@ -37,7 +38,7 @@ export function Holder({ holder }: { readonly holder: string | undefined }) {
 export function KeysView() {
   const [from, setFrom] = useState('');
   const pages = usePages();
-  const cursor = pages.cursor ?? (from === '' ? undefined : from);
+  const cursor = pages.cursor ?? cursorBefore(from);
   // Not polled: each request adds an INFO record to the audit chain.
   const page = useRequest(`${cursor}`, (signal) =>
     getJson<KeyPage>('/keys', { limit: PAGE, cursor }, signal),
@@ -47,9 +48,10 @@ export function KeysView() {
       <Head title="Keys" lead="Names, states and versions, without any key material, wrapped or not." />
       <div class="toolbar">
         <TextField
-          label="Behind the name"
+          label="Names from"
+          hint="The list begins with this name, or the next one."
           isSearch
-          pattern="[a-z0-9][a-z0-9._\-]*"
+          pattern="[a-z0-9][a-z0-9._\-]{0,127}"
           value={from}
           onInput={(value, isValid) => {
             if (isValid) setFrom(value);

@@ -1,4 +1,4 @@
-import { levels, rates, requestKinds } from '../plots/kinds.ts';
+import { fullestShare, levels, rates, requestKinds } from '../plots/kinds.ts';
 import { Plots } from '../plots/plots.tsx';
 import { BUNKMS } from '../shell/service.ts';
 import { mayAsService } from '../shell/session.ts';
@@ -11,6 +11,8 @@ const KINDS = [
     ['exports', 'cryptographic items'],
     ['bunkms_exports_total', 'bunkms_crypto_items_total'],
   ),
+  fullestShare('bunkms_'),
+  levels('Waiting', ['for a share'], ['bunkms_share_waiting']),
   levels(
     'Unfinished',
     ['versions to wrap', 'deletions'],

@@ -103,7 +103,7 @@ function Storages({
       label="Storages"
       heads={[
         ...['Storage', ['Keys', 'number'] as const, 'Generation', 'Confirmed (UTC)', 'Taken over'],
-        ...(mayManage ? ['Replace it'] : []),
+        ...(mayManage ? ['Action'] : []),
       ]}
     >
       {held.map(({ id, keys, info }) => (
@@ -126,7 +126,7 @@ function Storages({
             )}
           </td>
           {mayManage ? (
-            <td>
+            <td class="action">
               {id === 'unknown' ? null : (
                 <button
                   type="button"

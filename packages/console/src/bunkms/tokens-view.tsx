@@ -58,7 +58,7 @@ export function TokensView() {
             ) : (
               <Table
                 label="Tokens"
-                heads={['Subject', 'For', 'May', 'Reach', 'Issued (UTC)', 'State', 'End it']}
+                heads={['Subject', 'For', 'May', 'Reach', 'Issued (UTC)', 'State', 'Action']}
               >
                 {tokens.map((token) => (
                   <Row key={token.jti} token={token} onRevoke={() => setRevoking(token)} />
@@ -118,7 +118,7 @@ function Row({ token, onRevoke }: { readonly token: TokenInfo; readonly onRevoke
           <Badge kind="good">{span(leftMs)} left</Badge>
         )}
       </td>
-      <td>
+      <td class="action">
         {isOver ? null : (
           <button
             type="button"

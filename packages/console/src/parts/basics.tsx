@@ -1,6 +1,6 @@
 import { BundocError } from '@bundoc/client/error';
 import type { ComponentChildren } from 'preact';
-import { useEffect, useState } from 'preact/hooks';
+import { useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks';
 import { visible } from './format.ts';
 import type { Requested } from './use-request.ts';
 
@@ -75,10 +75,17 @@ export function Loading({ what }: { readonly what: string }) {
   );
 }
 
+/** Titles of failures without an answer of the service. */
+const TITLES: Readonly<Record<string, string>> = {
+  network_error: 'The service does not answer',
+  deadline_exceeded: 'The service did not answer in time',
+  unexpected_answer: 'The answer is not from the service',
+};
+
 /** What the user can do about a refusal. */
 const ADVICE: Readonly<Record<string, string>> = {
-  network_error: 'The service does not answer. Your input is kept. Try again once it answers.',
-  deadline_exceeded: 'The service took too long. It may be busy, or not reach BunKMS.',
+  network_error: 'Your input is kept. Try again once it answers.',
+  deadline_exceeded: 'It may be busy, or not reach BunKMS. Your input is kept.',
   unauthenticated: 'Paste a new token. Your input is kept.',
   forbidden: 'This token does not allow it. Use one with the named scope.',
   kms_unavailable:
@@ -98,7 +105,8 @@ export function Fault({
 }) {
   if (error === undefined) return null;
   const known = error instanceof BundocError ? error : undefined;
-  const title = known === undefined ? String(error) : String(known.problem['title'] ?? known.code);
+  const title =
+    known === undefined ? String(error) : String(known.problem['title'] ?? TITLES[known.code] ?? known.code);
   const advice = known === undefined ? undefined : ADVICE[known.code];
   return (
     <div class="fault" role="alert">
@@ -198,7 +206,10 @@ export function CopyLine({
   );
 }
 
-/** A table with its own scrollbar if it is wider than the page. */
+/**
+ * A table with its own scrollbar if it is wider than the page. On a narrow screen each row is a card, in
+ * which each cell follows its head.
+ */
 export function Table({
   label,
   heads,
@@ -208,23 +219,27 @@ export function Table({
   readonly heads: readonly (string | readonly [string, string])[];
   readonly children: ComponentChildren;
 }) {
+  const columns = heads.map((head) => (typeof head === 'string' ? ([head, ''] as const) : head));
+  const body = useRef<HTMLTableSectionElement>(null);
+  useLayoutEffect(() => {
+    for (const row of body.current?.rows ?? [])
+      for (const [at, cell] of [...row.cells].entries())
+        if (cell.tagName === 'TD') cell.dataset['head'] = columns[at]?.[0] ?? '';
+  });
   return (
     // biome-ignore lint/a11y/noNoninteractiveTabindex: a region that scrolls must be reached by the keyboard
     <section class="table-frame" tabIndex={0} aria-label={label}>
       <table>
         <thead>
           <tr>
-            {heads.map((head) => {
-              const [text, kind] = typeof head === 'string' ? [head, ''] : head;
-              return (
-                <th key={text} scope="col" class={kind}>
-                  {text}
-                </th>
-              );
-            })}
+            {columns.map(([text, kind]) => (
+              <th key={text} scope="col" class={kind}>
+                {text}
+              </th>
+            ))}
           </tr>
         </thead>
-        <tbody>{children}</tbody>
+        <tbody ref={body}>{children}</tbody>
       </table>
     </section>
   );

@@ -22,7 +22,7 @@ export function usePages(): Pages {
   };
 }
 
-/** Buttons for the previous and the next page. */
+/** Buttons for the previous and the next page, if there are further ones. */
 export function Pager({
   pages,
   next,
@@ -33,14 +33,19 @@ export function Pager({
   readonly next: string | undefined;
   readonly onReload?: (() => void) | undefined;
 }) {
+  const isOnly = pages.number === 1 && next === undefined;
   return (
     <div class="pager">
-      <button type="button" disabled={pages.number === 1} onClick={pages.previous}>
-        Previous
-      </button>
-      <button type="button" disabled={next === undefined} onClick={() => pages.next(next)}>
-        Next
-      </button>
+      {isOnly ? null : (
+        <>
+          <button type="button" disabled={pages.number === 1} onClick={pages.previous}>
+            Previous
+          </button>
+          <button type="button" disabled={next === undefined} onClick={() => pages.next(next)}>
+            Next
+          </button>
+        </>
+      )}
       {onReload === undefined ? null : (
         <button type="button" class="quiet" onClick={onReload}>
           Reload

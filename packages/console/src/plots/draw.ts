@@ -6,9 +6,12 @@ export interface Plot {
   destroy(): void;
 }
 
-const HEIGHT = 150;
-/** Seconds that a plot spans. New values enter from the right. */
-const WINDOW_S = 300;
+const HEIGHT = 140;
+/** Seconds that a plot spans, at first and at most. New values enter from the right. */
+const WINDOW_MIN_S = 60;
+const WINDOW_MAX_S = 300;
+/** Up to this number of values each is marked, because the line is short. */
+const MARKED = 5;
 
 /** Seconds since 1970 as `19:12`. */
 function clock(seconds: number): string {
@@ -34,11 +37,13 @@ export function draw(host: HTMLElement, names: readonly string[], unit: string):
       legend: { show: false },
       cursor: { show: false },
       scales: {
-        x: { range: (_plot, _min, max) => [max - WINDOW_S, max] },
+        x: {
+          range: (_plot, min, max) => [Math.min(max - WINDOW_MIN_S, Math.max(max - WINDOW_MAX_S, min)), max],
+        },
         y: { range: (_plot, _min, max) => [0, max > 0 ? max * 1.15 : 1] },
       },
       axes: [
-        { ...axis, space: 90, values: (_plot, ticks) => ticks.map(clock) },
+        { ...axis, size: 26, space: 90, values: (_plot, ticks) => ticks.map(clock) },
         { ...axis, size: 58, values: (_plot, ticks) => ticks.map((tick) => `${tick}${unit}`) },
       ],
       series: [
@@ -48,7 +53,7 @@ export function draw(host: HTMLElement, names: readonly string[], unit: string):
           stroke: strokes[at] ?? '',
           width: 2,
           spanGaps: true,
-          points: { show: false },
+          points: { show: (drawn: uPlot) => drawn.data[0].length <= MARKED, size: 5 },
         })),
       ],
     },

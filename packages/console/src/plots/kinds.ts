@@ -1,5 +1,4 @@
-import { percentile, total } from './metrics.ts';
-import type { Kind, Look } from './plots.tsx';
+import { byLabel, type Kind, type Look, percentile, total } from './metrics.ts';
 
 const perSecond =
   (...names: readonly string[]) =>
@@ -24,6 +23,48 @@ export function requestKinds(histogram: string): readonly Kind[] {
       values: (before, after) => [latency(0.5)(before, after), latency(0.99)(before, after)],
     },
   ];
+}
+
+const OF_DOCUMENTS = /route="\/v1\/projects\/[^"]*\/(?:documents|batch|query|count|aggregate)[^"]*"/;
+const READS = /method="(?:GET|HEAD)"|route="[^"]*\/(?:query|count|aggregate)"/;
+
+/** A plot of the requests that open documents, and of those that seal them. */
+export function readsAndWrites(histogram: string): Kind {
+  const counted = `${histogram}_count{`;
+  const sums = ({ series }: Look) => {
+    let [reads, writes] = [0, 0];
+    for (const [key, value] of series) {
+      if (!key.startsWith(counted) || !OF_DOCUMENTS.test(key)) continue;
+      if (READS.test(key)) reads += value;
+      else writes += value;
+    }
+    return [reads, writes] as const;
+  };
+  return {
+    title: 'Requests to documents',
+    unit: '/s',
+    lines: ['that open', 'that seal'],
+    values: (before, after) => {
+      const former = sums(before);
+      return sums(after).map((sum, at) => (sum - (former[at] ?? 0)) / ((after.atMs - before.atMs) / 1_000));
+    },
+  };
+}
+
+/** A plot of how much of the fullest share is held. @param prefix of the metrics' names. */
+export function fullestShare(prefix: string): Kind {
+  return {
+    title: 'Fullest share',
+    unit: ' %',
+    lines: ['held'],
+    values: (_before, { series }) => {
+      const capacities = byLabel(series, `${prefix}share_capacity`, 'share');
+      const held = [...byLabel(series, `${prefix}share_held`, 'share')].map(
+        ([share, units]) => units / (capacities.get(share) ?? Number.POSITIVE_INFINITY),
+      );
+      return [Math.max(0, ...held) * 100];
+    },
+  };
 }
 
 /** A plot of rates. */

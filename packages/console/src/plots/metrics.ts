@@ -1,6 +1,20 @@
 /** The series of a scrape in Prometheus's text format: values by name and labels. */
 export type Series = ReadonlyMap<string, number>;
 
+/** One scrape. */
+export interface Look {
+  readonly atMs: number;
+  readonly series: Series;
+}
+
+/** A kind of plot: its title, and how to compute it from two scrapes of the metrics. */
+export interface Kind {
+  readonly title: string;
+  readonly unit: string;
+  readonly lines: readonly string[];
+  readonly values: (before: Look, after: Look) => readonly (number | undefined)[];
+}
+
 const LINE = /^([a-zA-Z_:][\w:]*(?:\{[^}]*\})?) (\S+)/;
 
 export function readMetrics(text: string): Series {
@@ -17,6 +31,16 @@ export function total(series: Series, name: string): number {
   let sum = 0;
   for (const [key, value] of series) if (key === name || key.startsWith(`${name}{`)) sum += value;
   return sum;
+}
+
+/** The values of a metric by one of its labels. */
+export function byLabel(series: Series, name: string, label: string): ReadonlyMap<string, number> {
+  const values = new Map<string, number>();
+  for (const [key, value] of series) {
+    const of = key.startsWith(`${name}{`) ? new RegExp(`[{,]${label}="([^"]*)"`).exec(key)?.[1] : undefined;
+    if (of !== undefined) values.set(of, (values.get(of) ?? 0) + value);
+  }
+  return values;
 }
 
 /** The counts of a histogram between two scrapes, by the upper bounds of its buckets, in order. */

@@ -3,23 +3,10 @@ import { Fault } from '../parts/basics.tsx';
 import { useRequest } from '../parts/use-request.ts';
 import { getOpenText } from '../shell/api.ts';
 import type { Plot } from './draw.ts';
-import { readMetrics, type Series } from './metrics.ts';
+import { type Kind, type Look, readMetrics } from './metrics.ts';
 
 const EVERY_MS = 2_000;
 const POINTS = 150;
-
-export interface Look {
-  readonly atMs: number;
-  readonly series: Series;
-}
-
-/** A kind of plot: its title, and how to compute it from two scrapes of the metrics. */
-export interface Kind {
-  readonly title: string;
-  readonly unit: string;
-  readonly lines: readonly string[];
-  readonly values: (before: Look, after: Look) => readonly (number | undefined)[];
-}
 
 /** Plots of the metrics of the service since the view was opened. */
 export function Plots({ kinds }: { readonly kinds: readonly Kind[] }) {
@@ -43,6 +30,12 @@ export function Plots({ kinds }: { readonly kinds: readonly Kind[] }) {
       </div>
     </section>
   );
+}
+
+/** A value with at most one decimal place and its unit. */
+function rounded(value: number | undefined, unit: string): string {
+  if (value === undefined) return '–';
+  return `${value < 10 && !Number.isInteger(value) ? value.toFixed(1) : Math.round(value)}${unit}`;
 }
 
 function PlotFrame({ kind, looks }: { readonly kind: Kind; readonly looks: readonly Look[] }) {
@@ -70,14 +63,15 @@ function PlotFrame({ kind, looks }: { readonly kind: Kind; readonly looks: reado
     };
   }, [kind]);
   useEffect(() => plot.current?.show(times, lines), [looks, isReady]);
-  const now = kind.lines.map((name, at) => {
-    const value = lines[at]?.at(-1);
-    return `${name} ${value === undefined ? '–' : `${value < 10 && !Number.isInteger(value) ? value.toFixed(1) : Math.round(value)}${kind.unit}`}`;
-  });
   return (
     <figure class="panel plot">
       <figcaption>
-        <strong>{kind.title}</strong> <span class="muted">{now.join(' · ')}</span>
+        <strong>{kind.title}</strong>
+        {kind.lines.map((name, at) => (
+          <span key={name} class="line muted">
+            {name} {rounded(lines[at]?.at(-1), kind.unit)}
+          </span>
+        ))}
       </figcaption>
       <div ref={host} aria-hidden="true" />
     </figure>

@@ -1,5 +1,5 @@
 import { Bundoc } from '@bundoc/client';
-import { errorOf } from '@bundoc/client/error';
+import { BundocError, errorOf } from '@bundoc/client/error';
 import { Transport } from '@bundoc/client/transport';
 import { computed, effect, signal } from '@preact/signals';
 import { nowMs, onSignOut, refused, session } from './session.ts';
@@ -117,23 +117,25 @@ export async function getJson<T>(
   return JSON.parse(text) as T;
 }
 
+/** Sends a request outside `/v1`. @throws BundocError `network_error`. */
+async function openFetch(path: string, init: RequestInit): Promise<Response> {
+  try {
+    return await notedFetch(new URL(path, location.origin), { ...init, cache: 'no-store' });
+  } catch (cause) {
+    throw new BundocError('network_error', { cause });
+  }
+}
+
 /** Gets JSON without a token: `/`, `/ready`. A refusal counts as an answer. */
 export async function getOpen<T>(path: string, signal?: AbortSignal): Promise<T> {
-  const response = await notedFetch(new URL(path, location.origin), {
-    headers: { accept: 'application/json' },
-    cache: 'no-store',
-    ...(signal === undefined ? {} : { signal }),
-  });
+  const response = await openFetch(path, { headers: { accept: 'application/json' }, signal: signal ?? null });
   return (await response.json()) as T;
 }
 
 /** Gets text outside `/v1` with the session's token: `/metrics`. @throws Error for a refusal. */
 export async function getOpenText(path: string, signal: AbortSignal): Promise<string> {
-  const response = await notedFetch(new URL(path, location.origin), {
-    headers: { authorization: `Bearer ${session.value?.token ?? ''}` },
-    cache: 'no-store',
-    signal,
-  });
+  const headers = { authorization: `Bearer ${session.value?.token ?? ''}` };
+  const response = await openFetch(path, { headers, signal });
   const text = await response.text();
   if (!response.ok) throw errorOf(response.status, response.headers, text);
   return text;

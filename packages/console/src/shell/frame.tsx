@@ -107,7 +107,7 @@ function SignedIn({
           })}
         </nav>
         <div class="top-end">
-          <TokenPanel />
+          <TokenPanel service={service} />
           <ThemeSwitch />
         </div>
       </header>
@@ -121,7 +121,9 @@ function SignedIn({
       <main id="content" ref={content}>
         {children}
       </main>
-      <RequestLog />
+      <footer>
+        <RequestLog />
+      </footer>
       <Renewal service={service} />
     </>
   );

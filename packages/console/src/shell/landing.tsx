@@ -48,9 +48,13 @@ export function Landing({ service }: { readonly service: Service }) {
         </section>
         <section class="panel" aria-labelledby="token">
           <h2 id="token">Get a token</h2>
-          <p>Each request needs a token. On the machine of the services, with the repository at hand:</p>
+          <p>The console and each request need a token.</p>
           <TokenCommand service={service} />
         </section>
+        <p class="muted">
+          The documentation is in <code>docs/</code> of the repository. <code>npm run docs -- --serve</code>{' '}
+          shows it as a site.
+        </p>
       </main>
     </div>
   );

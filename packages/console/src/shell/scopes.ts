@@ -1,5 +1,7 @@
+import type { Scope } from '@bundoc/shared/contract/tokens';
+
 /** What each scope allows, in a few words. */
-export const SCOPES: Readonly<Record<string, string>> = {
+export const SCOPES: Readonly<Record<Scope, string>> = {
   'docs:read': 'read documents, run queries, follow changes',
   'docs:write': 'create, change and delete documents',
   'docs:admin': 'define collections, back up, move and delete projects',
@@ -15,8 +17,14 @@ export const SCOPES: Readonly<Record<string, string>> = {
   'kms:decrypt': 'decrypt under keys',
   'kms:audit': 'read and verify the audit chain',
   'kms:metrics': 'read the metrics of BunKMS',
+  'kms:issue_client': 'issue client tokens for an application',
   'kms:admin': 'issue and revoke tokens, rotate the KEK',
 };
+
+/** What a scope allows. The claims of a token may name any. */
+export function meaningOf(scope: string): string {
+  return SCOPES[scope as Scope] ?? 'unknown to this console';
+}
 
 /** Scopes for irreversible changes or disclosures. */
 export const GRAVE: ReadonlySet<string> = new Set([
@@ -24,6 +32,7 @@ export const GRAVE: ReadonlySet<string> = new Set([
   'kms:destroy_key',
   'kms:shred_key',
   'kms:export_key',
+  'kms:issue_client',
   'kms:admin',
 ]);
 

@@ -65,10 +65,11 @@ export function SignIn({ service }: { readonly service: Service }) {
       <span class="mark" aria-hidden="true" />
       <h1>{service.name}</h1>
       <p class="muted">{service.about[0]}</p>
-      <TokenForm service={service} action="Sign in" />
+      <div class="panel">
+        <TokenForm service={service} action="Sign in" />
+      </div>
       <details>
         <summary>How do I get a token?</summary>
-        <p>On the machine of the services, with the repository at hand:</p>
         <TokenCommand service={service} />
       </details>
     </main>

@@ -1,4 +1,4 @@
-import { describe, expect, test } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { Checkup, checkClock, checkFree, checkVersions } from './checkup.ts';
 
 const linesOf = (look: (checkup: Checkup) => void) => {
@@ -9,7 +9,7 @@ const linesOf = (look: (checkup: Checkup) => void) => {
 const T = Date.parse('2026-11-27T18:00:00Z');
 
 describe('a check-up', () => {
-  test('says for each finding what to do, and only a failed check makes it fail', () => {
+  it('says for each finding what to do, and only a failed check makes it fail', () => {
     const checkup = new Checkup();
     checkup.ok('url', 'it answers');
     checkup.warn('disk', 'little room', 'make room');
@@ -21,7 +21,7 @@ describe('a check-up', () => {
     expect(checkup.hasFailed).toBe(true);
   });
 
-  test('judges the free space on a disk', () => {
+  it('judges the free space on a disk', () => {
     const MIB = 1_048_576;
     for (const [free, verdict] of [
       [100 * MIB, 'fail'],
@@ -33,7 +33,7 @@ describe('a check-up', () => {
       ]);
   });
 
-  test('does not mistake a slow answer for a difference of clocks', () => {
+  it('does not mistake a slow answer for a difference of clocks', () => {
     const at = (service: string | undefined, beforeMs: number, afterMs: number) =>
       linesOf((checkup) => checkClock(checkup, 'it', { service, beforeMs, afterMs }))[0];
     const service = new Date(T).toUTCString();
@@ -44,7 +44,7 @@ describe('a check-up', () => {
     expect(at(undefined, T, T)).toMatch(/^warn: it sends no date/);
   });
 
-  test('compares versions', () => {
+  it('compares versions', () => {
     const at = (version: string | undefined) =>
       linesOf((checkup) =>
         checkVersions(checkup, { name: 'a', version: '1.0.0' }, { name: 'b', version }),

@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { type CommandNode, completionScript } from './completion.ts';
 
 function node(name: string, commands: CommandNode[] = [], options: string[] = []): CommandNode {
@@ -29,7 +29,7 @@ function offered(...words: string[]): string[] {
 }
 
 describe('the completion', () => {
-  test('for bash offers the subcommands and options of the typed command', () => {
+  it('for bash offers the subcommands and options of the typed command', () => {
     expect(offered('tool', '')).toEqual(['key', 'kek', 'status']);
     expect(offered('tool', 'ke')).toEqual(['key', 'kek']);
     expect(offered('tool', 'key', '')).toEqual(['create', 'list']);
@@ -38,7 +38,7 @@ describe('the completion', () => {
     expect(offered('tool', 'kek', 'create', '')).toEqual([]);
   });
 
-  test.each(['zsh', 'fish'] as const)(
+  it.each(['zsh', 'fish'] as const)(
     'for %s names every command and option, and quotes their descriptions',
     (shell) => {
       const script = completionScript(shell, TREE);

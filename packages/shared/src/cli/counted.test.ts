@@ -1,7 +1,7 @@
-import { expect, test } from 'vitest';
+import { expect, it } from 'vitest';
 import { counted } from './counted.ts';
 
-test('a count takes the singular or the plural of its noun', () => {
+it('a count takes the singular or the plural of its noun', () => {
   expect([0, 1, 2].map((count) => counted(count, 'document'))).toEqual([
     '0 documents',
     '1 document',

@@ -1,8 +1,8 @@
 import { generateKeyPairSync, sign } from 'node:crypto';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import type { Jwks } from '../contract/tokens.ts';
 import { scopeSchema } from '../contract/tokens.ts';
-import { explainToken, inspectToken, NoToken } from './explain-token.ts';
+import { explainToken, inspectToken, NotAToken } from './explain-token.ts';
 
 const { privateKey, publicKey } = generateKeyPairSync('ed25519');
 const KEYS: Jwks = {
@@ -33,7 +33,7 @@ function tokenOf(claims: object, kid = 'k1'): string {
 }
 
 describe('an explained token', () => {
-  test('says who holds it, what it may do, for which projects, and until when', () => {
+  it('says who holds it, what it may do, for which projects, and until when', () => {
     const lines = explainToken(inspectToken(tokenOf(CLAIMS)), NOW_S * 1_000);
     expect(lines).toEqual([
       'for        shop, a service',
@@ -49,7 +49,7 @@ describe('an explained token', () => {
     ]);
   });
 
-  test('is also explained when it has expired, or has claims unknown to this version', () => {
+  it('is also explained when it has expired, or has claims unknown to this version', () => {
     const lines = explainToken(
       inspectToken(
         tokenOf({
@@ -68,14 +68,14 @@ describe('an explained token', () => {
     expect(lines).toMatch(/^expired .*2 hours ago/m);
   });
 
-  test('has words for every scope', () => {
+  it('has words for every scope', () => {
     for (const scope of scopeSchema.options)
       expect(explainToken(inspectToken(tokenOf({ ...CLAIMS, scope })), 0).join('\n')).not.toContain(
         'not known',
       );
   });
 
-  test('has its signature checked with the given keys, and with no other', () => {
+  it('has its signature checked with the given keys, and with no other', () => {
     const token = tokenOf(CLAIMS);
     expect(inspectToken(token).signature).toBe('not checked');
     expect(inspectToken(` Bearer ${token}\n`, KEYS).signature).toBe('good');
@@ -85,14 +85,14 @@ describe('an explained token', () => {
     expect(inspectToken(tokenOf(CLAIMS, 'k2'), KEYS).signature).toBe('of an unknown key');
   });
 
-  test.each([
+  it.each([
     ['', 'there is no token'],
     ['abc', 'three parts'],
     ['a.b.c', 'is not JSON'],
     [tokenOf({ ...CLAIMS, iss: 'others' }), 'no token of BunKMS: iss'],
     [`${'a'.repeat(13_000)}.b.c`, 'at most 12288 characters'],
   ])('is refused with the reason when it is not a token: %.20s', (text, reason) => {
-    expect(() => inspectToken(text)).toThrow(NoToken);
+    expect(() => inspectToken(text)).toThrow(NotAToken);
     expect(() => inspectToken(text)).toThrow(reason);
   });
 });

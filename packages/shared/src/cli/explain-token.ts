@@ -4,8 +4,8 @@ import { printable } from '../runtime/printable.ts';
 import { counted } from './counted.ts';
 
 /** A text that is not a token of BunKMS; the message says why. */
-export class NoToken extends Error {
-  override readonly name = 'NoToken';
+export class NotAToken extends Error {
+  override readonly name = 'NotAToken';
 }
 
 /** The state of a signature: `not checked` without keys to check it with. */
@@ -42,20 +42,20 @@ const RIGHTS: Readonly<Record<string, string>> = {
  * Reads a token locally. Without `keys` nothing is verified: anybody could have written it.
  *
  * @param keys the keys that BunKMS publishes.
- * @throws NoToken
+ * @throws NotAToken
  */
 export function inspectToken(text: string, keys?: Jwks): InspectedToken {
   const token = text.trim().replace(/^bearer\s+/i, '');
   const parts = token.split('.');
-  if (token === '') throw new NoToken('there is no token');
-  if (parts.length !== 3) throw new NoToken('a token has three parts joined by dots: is it cut off?');
+  if (token === '') throw new NotAToken('there is no token');
+  if (parts.length !== 3) throw new NotAToken('a token has three parts joined by dots: is it cut off?');
   if (token.length > TOKEN_LENGTH_MAX)
-    throw new NoToken(`a token has at most ${TOKEN_LENGTH_MAX} characters`);
+    throw new NotAToken(`a token has at most ${TOKEN_LENGTH_MAX} characters`);
   const header = objectOf(parts[0], 'header');
   const claims = claimsSchema.safeParse(objectOf(parts[1], 'content'));
   if (!claims.success) {
     const [issue] = claims.error.issues;
-    throw new NoToken(`it is no token of BunKMS: ${issue?.path.join('.')}: ${issue?.message}`);
+    throw new NotAToken(`it is no token of BunKMS: ${issue?.path.join('.')}: ${issue?.message}`);
   }
   const kid = String(header['kid'] ?? '');
   return {
@@ -130,7 +130,7 @@ function check(token: string, kid: string, { keys }: Jwks): SignatureState {
   return verify(null, Buffer.from(token.slice(0, at)), publicKey, signature) ? 'good' : 'bad';
 }
 
-/** @throws NoToken */
+/** @throws NotAToken */
 function objectOf(part: string | undefined, what: string): Record<string, unknown> {
   try {
     const value: unknown = JSON.parse(Buffer.from(part ?? '', 'base64url').toString('utf8'));
@@ -138,5 +138,5 @@ function objectOf(part: string | undefined, what: string): Record<string, unknow
   } catch {
     // Reported below.
   }
-  throw new NoToken(`the ${what} of the token is not JSON: is it cut off?`);
+  throw new NotAToken(`the ${what} of the token is not JSON: is it cut off?`);
 }

@@ -1,4 +1,4 @@
-import { describe, expect, test } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { printable } from '../runtime/printable.ts';
 import { type Column, Table } from './table.ts';
 
@@ -8,23 +8,23 @@ const COLUMNS: readonly Column<readonly [string, number]>[] = [
 ];
 
 describe('a table', () => {
-  test('has a header, and right-aligned numbers', () => {
+  it('has a header, and right-aligned numbers', () => {
     const rows = [['a', 1] as const, ['longer', 1_000] as const];
     expect(new Table(COLUMNS).lines(rows)).toEqual(['name    size', 'a          1', 'longer  1000']);
   });
 
-  test('whose rows come in batches has one header, and its columns never become narrower', () => {
+  it('whose rows come in batches has one header, and its columns never become narrower', () => {
     const table = new Table(COLUMNS);
     expect(table.lines([['longer', 1_000]])).toEqual(['name    size', 'longer  1000']);
     expect(table.lines([['a', 1]])).toEqual(['a          1']);
     expect(new Table(COLUMNS).lines([])).toEqual(['name  size']);
   });
 
-  test('is truncated to the width of the terminal', () => {
+  it('is truncated to the width of the terminal', () => {
     expect(new Table(COLUMNS, 8).lines([['a-very-long-name', 1]])).toEqual(['name   …', 'a-very-…']);
   });
 
-  test('escapes control sequences for the terminal', () => {
+  it('escapes control sequences for the terminal', () => {
     expect(printable('a\u001b[2Jb\u009bc\u202ed')).toBe('a\\u001b[2Jb\\u009bc\\u202ed');
     expect(new Table(COLUMNS).lines([['\u001b]0;x\u0007', 1]])[1]).not.toMatch(/\p{Cc}/u);
   });

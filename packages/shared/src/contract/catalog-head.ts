@@ -20,8 +20,6 @@ const FILE = 84;
 /** Maximum bytes of the copy of `project.json`. With 1,000 key versions it needs a third of that. */
 const FILE_BYTES_MAX = 1_048_576;
 
-/** Bytes at the start of a catalog that hold the head up to the copy of `project.json`. */
-export const CATALOG_START_BYTES = FILE;
 /** Bytes of the largest head. */
 export const CATALOG_HEAD_BYTES_MAX = FILE + FILE_BYTES_MAX;
 
@@ -69,8 +67,7 @@ export function encodeCatalogHead(head: CatalogHead): Buffer {
   return bytes;
 }
 
-/** Reads the first {@link CATALOG_START_BYTES} of a catalog; undefined for other bytes. */
-export function parseCatalogStart(bytes: Buffer): CatalogStart | undefined {
+function parseCatalogStart(bytes: Buffer): CatalogStart | undefined {
   if (bytes.length < FILE || !bytes.subarray(0, MAGIC.length).equals(MAGIC)) return undefined;
   const segment = Number(bytes.readBigUInt64BE(SEGMENT));
   const place = {

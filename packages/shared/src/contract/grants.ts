@@ -63,6 +63,20 @@ export function requireKey(claims: Claims, name: string): void {
   if (!mayUseKey(claims, name)) throw new AppError('forbidden', { detail: 'the token is not for this key' });
 }
 
+/** Covers the key of every project (`dekNameOf`). */
+const PROJECT_KEYS = '*-dek';
+
+/**
+ * @throws AppError `forbidden` unless one of the token's key globs covers the keys of all projects. A storage
+ * may hold any of them.
+ */
+export function requireProjectKeys(claims: Claims): void {
+  if (!claims.keys.some((glob) => globCovers(glob, PROJECT_KEYS)))
+    throw new AppError('forbidden', {
+      detail: `the token is not for all keys of projects (${PROJECT_KEYS})`,
+    });
+}
+
 /**
  * @throws AppError `forbidden` unless the token is for the project. Says nothing about whether the project
  * exists.

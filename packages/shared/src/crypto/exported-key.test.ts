@@ -1,5 +1,5 @@
 import { randomBytes, randomUUID } from 'node:crypto';
-import { afterEach, describe, expect, test, vi } from 'vitest';
+import { afterEach, describe, expect, it, vi } from 'vitest';
 import { decodeExportedKey, type ExportedKeyFacts, encodeExportedKey } from './exported-key.ts';
 
 const FACTS: ExportedKeyFacts = {
@@ -17,13 +17,13 @@ const isWiped = (bytes: Buffer) => bytes.every((byte) => byte === 0);
 describe('the answer of an export', () => {
   afterEach(() => vi.restoreAllMocks());
 
-  test('is the JSON of the contract, with the key as its first member', () => {
+  it('is the JSON of the contract, with the key as its first member', () => {
     const dek = randomBytes(32);
     const body = encodeExportedKey(FACTS, dek);
     expect(body.toString()).toBe(JSON.stringify({ key_material_b64: dek.toString('base64'), ...FACTS }));
   });
 
-  test('is read with members in any order and with white space, and is then wiped', () => {
+  it('is read with members in any order and with white space, and is then wiped', () => {
     const dek = randomBytes(32);
     const key_material_b64 = dek.toString('base64');
     for (const text of [
@@ -40,7 +40,7 @@ describe('the answer of an export', () => {
   });
 
   const material = randomBytes(32).toString('base64');
-  test.each([
+  it.each([
     ['nothing', ''],
     ['no JSON', '{"key_material_b64":'],
     ['no key', JSON.stringify(FACTS)],
@@ -66,7 +66,7 @@ describe('the answer of an export', () => {
     expect(() => decodeExportedKey(Buffer.from(text))).not.toThrow(material.slice(6));
   });
 
-  test('is written and read without a string of the key', () => {
+  it('is written and read without a string of the key', () => {
     const dek = randomBytes(32);
     const spellings = [dek.toString('base64'), dek.toString('hex'), dek.toString('latin1')];
     const made: string[] = [];

@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { KEY_TEXT_BYTES, readKeyHex, readKeyText, writeKeyText } from './key-text.ts';
 
 const key = fc.uint8Array({ minLength: 32, maxLength: 32 });
@@ -11,7 +11,7 @@ function byNode(text: string): Buffer | undefined {
 }
 
 describe('a key as text', () => {
-  test('is what Node writes, and is read back', () => {
+  it('is what Node writes, and is read back', () => {
     fc.assert(
       fc.property(key, (bytes) => {
         const text = Buffer.alloc(KEY_TEXT_BYTES);
@@ -25,7 +25,7 @@ describe('a key as text', () => {
     );
   });
 
-  test('is refused after any change that Node would tolerate', () => {
+  it('is refused after any change that Node would tolerate', () => {
     const change = fc.record({ at: fc.nat(KEY_TEXT_BYTES - 1), to: fc.integer({ min: 0, max: 127 }) });
     fc.assert(
       fc.property(key, change, (bytes, { at, to }) => {
@@ -37,7 +37,7 @@ describe('a key as text', () => {
     );
   });
 
-  test('is refused when it is hex with an invalid digit or of another length', () => {
+  it('is refused when it is hex with an invalid digit or of another length', () => {
     const digits = Buffer.from('0123456789abcdefABCDEF');
     fc.assert(
       fc.property(key, fc.nat(63), fc.integer({ min: 0, max: 255 }), (bytes, at, to) => {

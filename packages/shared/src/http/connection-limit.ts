@@ -10,6 +10,11 @@ import type { ShareKey } from '../shares/share-key.ts';
 export const CONNECTIONS_MAX = 4_096;
 export const CONNECTIONS_OF_ADDRESS_MAX = 256;
 /**
+ * Connections that the system completes before the process accepts them; the system may allow less. Beyond
+ * it, a client repeats its first packet only after a second.
+ */
+export const LISTEN_BACKLOG = 4_096;
+/**
  * The last connections, which only this machine may use, beyond the limit per address. They are for health
  * checks and commands. A proxy on this machine cannot use them for its clients.
  */

@@ -28,6 +28,7 @@ import { createHttpShares, type HttpShares } from './http-shares.ts';
 import { isUtf8Type } from './media-type.ts';
 import { SERVER_WAITING_BYTES_MAX } from './read-ahead.ts';
 import { RefusalLog } from './refusal-log.ts';
+import { RefusalTurns } from './refusal-turns.ts';
 import { requestFault } from './request-fault.ts';
 import { enterShares } from './request-share.ts';
 
@@ -145,13 +146,14 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
   coalesceWrites(app);
   logRequests(app, options.logger);
   const { refusalDelayMs = REFUSAL_DELAY_MS } = options;
+  const refuse = refuseInTurn(app);
   app.setErrorHandler((thrown, request, reply) => {
     const error = fail(thrown, request);
     if (error.code === 'payload_too_large' && !request.raw.complete) lingerBehindAnswer(request.raw.socket);
-    if (error.code !== 'rate_limited') return replyProblem(error, request, reply);
-    return sleep(refusalDelayMs).then(() => replyProblem(error, request, reply));
+    if (error.code !== 'rate_limited') return refuse(error, request, reply);
+    return sleep(refusalDelayMs).then(() => refuse(error, request, reply));
   });
-  app.setNotFoundHandler((request, reply) => replyProblem(fail(unrouted(request), request), request, reply));
+  app.setNotFoundHandler((request, reply) => refuse(fail(unrouted(request), request), request, reply));
   allowed = new AllowedMethods(app);
   allowedByApp.set(app, allowed);
   rememberRoutes(app);
@@ -223,6 +225,19 @@ function refuseFaultyRequests(app: FastifyInstance, unrouted: (request: FastifyR
     if (fault.code !== 'unsupported_media_type') reply.header('connection', 'close');
     done(fault);
   });
+}
+
+type Refuse = (error: AppError, request: FastifyRequest, reply: FastifyReply) => unknown;
+
+/** Sends refusals at a bounded rate. */
+function refuseInTurn(app: FastifyInstance): Refuse {
+  const turns = new RefusalTurns(systemClock);
+  app.addHook('preClose', async () => turns.close());
+  return (error, request, reply) => {
+    const turn = turns.take(error.code, callerNetwork(request.ip), request.raw.socket);
+    if (turn === undefined) return replyProblem(error, request, reply);
+    return turn.then(() => replyProblem(error, request, reply));
+  };
 }
 
 function setAnswerHeaders(app: FastifyInstance, drain: Drain | undefined): void {

@@ -40,7 +40,7 @@ export type RouteAccess =
       /** At least one of them. */
       readonly anyScope?: readonly Scope[];
       readonly serviceOnly?: boolean;
-      readonly grant?: 'key' | 'project';
+      readonly grant?: 'key' | 'project keys' | 'project';
     };
 
 /**

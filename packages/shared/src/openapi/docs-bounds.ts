@@ -3,7 +3,7 @@ import { AppError } from '../contract/app-error.ts';
 import type { Clock } from '../runtime/clock.ts';
 
 /** Concurrent answers of the documentation. They are large and need no token. */
-export const DOCS_UNDER_WAY_MAX = 32;
+export const DOCS_CONCURRENT_MAX = 32;
 /** Answers of the documentation per {@link WINDOW_MS}: a page needs eight. */
 export const DOCS_PER_WINDOW_MAX = 200;
 const WINDOW_MS = 1_000;
@@ -14,7 +14,7 @@ const WINDOW_MS = 1_000;
  * requests for documents and keys.
  */
 export function boundDocs(app: FastifyInstance, clock: Clock): void {
-  let underWay = 0;
+  let running = 0;
   let windowFromMs = Number.NEGATIVE_INFINITY;
   let inWindow = 0;
   app.addHook('onRequest', (_request, reply, done) => {
@@ -27,13 +27,13 @@ export function boundDocs(app: FastifyInstance, clock: Clock): void {
       done(new AppError('rate_limited', { retryAfterS: 1 }));
       return;
     }
-    if (underWay >= DOCS_UNDER_WAY_MAX) {
+    if (running >= DOCS_CONCURRENT_MAX) {
       done(new AppError('overloaded'));
       return;
     }
     inWindow++;
-    underWay++;
-    reply.raw.once('close', () => underWay--);
+    running++;
+    reply.raw.once('close', () => running--);
     done();
   });
 }

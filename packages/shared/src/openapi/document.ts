@@ -203,6 +203,7 @@ function rights({ access }: RouteDescription): string {
     ...scopes.map((scope) => `the scope \`${scope}\``),
     ...(anyScope.length === 0 ? [] : [`the scope ${anyScope.map((scope) => `\`${scope}\``).join(' or ')}`]),
     ...(grant === 'key' ? ['a glob in `keys` that matches the key'] : []),
+    ...(grant === 'project keys' ? ['a glob in `keys` that covers `*-dek`'] : []),
     ...(grant === 'project' ? ['the project in `projects`'] : []),
   ];
   return `Needs ${needs.join(', ')}.`;

@@ -8,7 +8,7 @@ import { validate } from '../http/validate.ts';
 import { FakeClock } from '../testing/fake-clock.ts';
 import { OpenapiReader } from '../testing/openapi.ts';
 import { describe, jsonBody, PUBLIC, type RouteDescription } from './description.ts';
-import { DOCS_PER_WINDOW_MAX, DOCS_UNDER_WAY_MAX } from './docs-bounds.ts';
+import { DOCS_CONCURRENT_MAX, DOCS_PER_WINDOW_MAX } from './docs-bounds.ts';
 import type { ServiceDescription } from './document.ts';
 import { registerOpenapi } from './routes.ts';
 
@@ -206,7 +206,7 @@ group('the limits of the documentation', () => {
         if (request.headers['x-held'] === '1') await held;
       });
     });
-    const waiting = Array.from({ length: DOCS_UNDER_WAY_MAX }, () =>
+    const waiting = Array.from({ length: DOCS_CONCURRENT_MAX }, () =>
       app.inject({ url: '/openapi.json', headers: { 'x-held': '1' } }),
     );
     await app.inject({ method: 'POST', url: '/v1/things/a' });

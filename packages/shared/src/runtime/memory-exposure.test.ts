@@ -1,11 +1,11 @@
-import { describe, expect, test } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { ConfigError } from './config.ts';
 import { type ProcessFacts, refuseMemoryExposure } from './memory-exposure.ts';
 
 const CLEAN: ProcessFacts = { execArgv: [], environment: {}, inspectorUrl: undefined, writesReports: false };
 
 describe('in production', () => {
-  test('a process with ordinary options is accepted', () => {
+  it('a process with ordinary options is accepted', () => {
     refuseMemoryExposure(CLEAN);
     refuseMemoryExposure({
       ...CLEAN,
@@ -14,7 +14,7 @@ describe('in production', () => {
     });
   });
 
-  test.each([
+  it.each([
     '--inspect',
     '--inspect=0.0.0.0:9229',
     '--inspect-brk',
@@ -40,7 +40,7 @@ describe('in production', () => {
       expect(() => refuseMemoryExposure(facts)).toThrow(name);
   });
 
-  test('the error names all such options at once, without their values', () => {
+  it('the error names all such options at once, without their values', () => {
     const start = () =>
       refuseMemoryExposure({
         ...CLEAN,
@@ -53,7 +53,7 @@ describe('in production', () => {
     expect(start).not.toThrow('planted');
   });
 
-  test('an inspector or reports that were enabled in another way are refused', () => {
+  it('an inspector or reports that were enabled in another way are refused', () => {
     expect(() => refuseMemoryExposure({ ...CLEAN, inspectorUrl: 'ws://127.0.0.1:9229' })).toThrow(
       'inspector',
     );
@@ -61,7 +61,7 @@ describe('in production', () => {
   });
 });
 
-test.each(['development', 'test'])('with NODE_ENV=%s these options are allowed', (NODE_ENV) => {
+it.each(['development', 'test'])('with NODE_ENV=%s these options are allowed', (NODE_ENV) => {
   refuseMemoryExposure({
     execArgv: ['--inspect'],
     environment: { NODE_ENV, NODE_OPTIONS: '--heap-prof' },

@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { AppError } from '../contract/app-error.ts';
 import { FakeClock } from '../testing/fake-clock.ts';
 import { RateLimit } from './rate-limit.ts';
@@ -15,7 +15,7 @@ const isTaken = (limit: RateLimit, caller: string): boolean => {
 };
 
 describe('a rate limit', () => {
-  test('allows a burst, then one per interval, and says how long to wait', () => {
+  it('allows a burst, then one per interval, and says how long to wait', () => {
     const clock = new FakeClock();
     const limit = new RateLimit({ clock, perSecond: 2, burst: 3 });
     for (let n = 0; n < 3; n++) limit.take('a');
@@ -28,12 +28,12 @@ describe('a rate limit', () => {
     expect([isTaken(limit, 'a'), isTaken(limit, 'a')]).toEqual([true, false]);
   });
 
-  test('counts each caller separately', () => {
+  it('counts each caller separately', () => {
     const limit = new RateLimit({ clock: new FakeClock(), perSecond: 1, burst: 1 });
     expect(['a', 'b', 'a'].map((caller) => isTaken(limit, caller))).toEqual([true, true, false]);
   });
 
-  test('never allows more than the burst and the rate, at any times of arrival', () => {
+  it('never allows more than the burst and the rate, at any times of arrival', () => {
     const pauses = fc.array(fc.nat(2_000), { maxLength: 200 });
     fc.assert(
       fc.property(
@@ -56,7 +56,7 @@ describe('a rate limit', () => {
     );
   });
 
-  test('of 0 means unlimited, and the wall clock has no effect', () => {
+  it('of 0 means unlimited, and the wall clock has no effect', () => {
     const clock = new FakeClock();
     const none = new RateLimit({ clock, perSecond: 0, burst: 1 });
     const limit = new RateLimit({ clock, perSecond: 1, burst: 1 });

@@ -37,11 +37,11 @@ export class RepeatedFaults {
   }
 
   #minuteOf(key: string): NodeJS.Timeout {
-    return setTimeout(() => this.#look(key), REPEATED_EVERY_MS).unref();
+    return setTimeout(() => this.#reportOrForget(key), REPEATED_EVERY_MS).unref();
   }
 
   /** Writes the count of a fault, or forgets a fault that was not repeated for a minute. */
-  #look(key: string): void {
+  #reportOrForget(key: string): void {
     const fault = this.#faults.get(key);
     if (fault === undefined) return;
     if (fault.count === 0) {

@@ -16,19 +16,19 @@ export class ReleaseRate {
   }
 
   note(units: number): void {
-    this.#turnWindow();
+    this.#rollWindow();
     this.#released += units;
   }
 
   /** How long it takes until this many units are released, seconds; undefined while none are. */
   secondsUntil(units: number): number | undefined {
-    this.#turnWindow();
+    this.#rollWindow();
     const ageMs = this.#clock.monotonic() - this.#windowSinceMs;
     const perMs = (this.#releasedBefore + this.#released) / (WINDOW_MS + ageMs);
     return perMs === 0 ? undefined : units / perMs / 1_000;
   }
 
-  #turnWindow(): void {
+  #rollWindow(): void {
     const nowMs = this.#clock.monotonic();
     const ageMs = nowMs - this.#windowSinceMs;
     if (ageMs < WINDOW_MS) return;

@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import { expect, test } from 'vitest';
+import { expect, it } from 'vitest';
 import { FakeClock } from '../testing/fake-clock.ts';
 import type { Hold } from './hold.ts';
 import { Share, type ShareOptions, WAIT_MS_MAX } from './share.ts';
@@ -110,7 +110,7 @@ class World {
   }
 }
 
-test('a released unit goes to a waiting subject that holds least', async () => {
+it('a released unit goes to a waiting subject that holds least', async () => {
   const capacity = 30;
   const asks = fc.array(keys, { minLength: 40, maxLength: 80 });
   await fc.assert(
@@ -153,7 +153,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   fc.record({ do: fc.constant('advance' as const), ms: fc.nat(4_000) }),
 );
 
-test('no request waits while there is room or longer than five seconds, and the sum of holds ends at zero', async () => {
+it('no request waits while there is room or longer than five seconds, and the sum of holds ends at zero', async () => {
   const options = fc.tuple(caps, fc.constantFrom(0, 12));
   await fc.assert(
     fc.asyncProperty(options, fc.array(step, { maxLength: 60 }), async ([bounds, reserve], steps) => {

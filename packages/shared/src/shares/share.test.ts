@@ -1,4 +1,4 @@
-import { expect, test } from 'vitest';
+import { expect, it } from 'vitest';
 import { hasCode } from '../contract/app-error.ts';
 import { FakeClock } from '../testing/fake-clock.ts';
 import type { Hold } from './hold.ts';
@@ -26,13 +26,13 @@ function follow(request: Promise<Hold>) {
   return { seen, settled };
 }
 
-test('a sole tenant gets all of the capacity', () => {
+it('a sole tenant gets all of the capacity', () => {
   const { share } = shareOf();
   for (let n = 0; n < 10; n++) expect(share.tryTake(key('a'), 10)).toBeDefined();
   expect([share.held, share.tryTake(key('a'), 1)]).toEqual([100, undefined]);
 });
 
-test('a request that is larger than the capacity is granted when nothing else is held', () => {
+it('a request that is larger than the capacity is granted when nothing else is held', () => {
   const { share } = shareOf();
   const hold = share.tryTake(key('a'), 250);
   expect(hold?.units).toBe(250);
@@ -42,7 +42,7 @@ test('a request that is larger than the capacity is granted when nothing else is
   expect([share.held, share.subjects]).toEqual([0, 0]);
 });
 
-test('room goes to the subject that holds least, not to the one that asked first', async () => {
+it('room goes to the subject that holds least, not to the one that asked first', async () => {
   const { share } = shareOf();
   const first = share.tryTake(key('greedy'), 60);
   share.tryTake(key('greedy'), 40);
@@ -53,7 +53,7 @@ test('room goes to the subject that holds least, not to the one that asked first
   expect([other.seen.hold?.units, more.seen.hold]).toEqual([30, undefined]);
 });
 
-test('within a subject, room goes to the project that holds least', async () => {
+it('within a subject, room goes to the project that holds least', async () => {
   const { share } = shareOf();
   const first = share.tryTake(key('a', 'large'), 100);
   const large = follow(share.take(key('a', 'large'), 50));
@@ -63,7 +63,7 @@ test('within a subject, room goes to the project that holds least', async () => 
   expect(large.seen.hold).toBeUndefined();
 });
 
-test('a request is refused after five seconds: with 429 beyond its own share, with 503 when the process is full', async () => {
+it('a request is refused after five seconds: with 429 beyond its own share, with 503 when the process is full', async () => {
   const { clock, share } = shareOf();
   share.tryTake(key('greedy'), 100);
   const own = follow(share.take(key('greedy'), 1));
@@ -83,7 +83,7 @@ test('a request is refused after five seconds: with 429 beyond its own share, wi
   expect(share.refusals).toEqual({ rate_limited: 1, overloaded: 1 });
 });
 
-test('Retry-After follows from the waiting units and the rate of releases', () => {
+it('Retry-After follows from the waiting units and the rate of releases', () => {
   const { clock, share } = shareOf();
   share.tryTake(key('a'), 50);
   const hold = share.tryTake(key('b'), 50);
@@ -100,7 +100,7 @@ test('Retry-After follows from the waiting units and the rate of releases', () =
   expect(share.refusal(key('c'), 5).retryAfterS).toBe(5);
 });
 
-test('caps limit a subject and a project, however much is free, but never the first hold', async () => {
+it('caps limit a subject and a project, however much is free, but never the first hold', async () => {
   const { share } = shareOf({ subjectMax: 25, projectMax: 12, waitMs: 0 });
   expect(share.tryTake(key('a', 'one'), 40)).toBeDefined();
   await expect(share.take(key('a', 'two'), 1)).rejects.toMatchObject({ code: 'rate_limited' });
@@ -110,7 +110,7 @@ test('caps limit a subject and a project, however much is free, but never the fi
   expect(share.tryTake(key('b', 'three'), 1)).toBeUndefined();
 });
 
-test('small requests have a reserve, which large ones neither use nor delay', async () => {
+it('small requests have a reserve, which large ones neither use nor delay', async () => {
   const { share } = shareOf({ reserve: 20, smallMax: 5 });
   const hold = share.tryTake(key('a'), 80);
   expect(share.tryTake(key('b'), 6)).toBeUndefined();
@@ -128,7 +128,7 @@ test('small requests have a reserve, which large ones neither use nor delay', as
   expect(large.seen.hold?.units).toBe(40);
 });
 
-test('one subject gets at most a quarter of the reserve, so that others find room in it', async () => {
+it('one subject gets at most a quarter of the reserve, so that others find room in it', async () => {
   const { share } = shareOf({ reserve: 20, smallMax: 5 });
   share.tryTake(key('a'), 80);
   for (const units of [3, 2]) expect(share.tryTake(key('a'), units)).toBeDefined();
@@ -139,7 +139,7 @@ test('one subject gets at most a quarter of the reserve, so that others find roo
   expect([other.seen.hold?.units, own.seen.hold, share.held]).toEqual([5, undefined, 90]);
 });
 
-test('waiting units are limited, and beyond the limit the subject with most of them has its latest request refused', async () => {
+it('waiting units are limited, and beyond the limit the subject with most of them has its latest request refused', async () => {
   const { share } = shareOf({ waitingUnitsMax: 50 });
   share.tryTake(key('flood'), 100);
   const first = follow(share.take(key('flood'), 20));
@@ -151,7 +151,7 @@ test('waiting units are limited, and beyond the limit the subject with most of t
   await expect(share.take(key('other'), 51)).rejects.toMatchObject({ code: 'overloaded' });
 });
 
-test('a reservation is not limited by the waiting units in memory, and is not refused instead of them', async () => {
+it('a reservation is not limited by the waiting units in memory, and is not refused instead of them', async () => {
   const { share } = shareOf({ waitingUnitsMax: 50 });
   share.tryTake(key('flood'), 100);
   const reservations = Array.from({ length: 5 }, () => follow(share.take(key('a'), 80, undefined, 0)));
@@ -162,7 +162,7 @@ test('a reservation is not limited by the waiting units in memory, and is not re
   expect([...reservations, first].map(({ seen }) => seen)).toEqual(Array(6).fill({}));
 });
 
-test('a subject is greedy while another that will hold less has waited for long enough', async () => {
+it('a subject is greedy while another that will hold less has waited for long enough', async () => {
   const { clock, share } = shareOf();
   expect(share.greedySubject(0)).toBeUndefined();
   const hold = share.tryTake(key('a'), 60);
@@ -178,7 +178,7 @@ test('a subject is greedy while another that will hold less has waited for long 
   expect([modest.seen, share.greedySubject(2_000)]).toEqual([{}, undefined]);
 });
 
-test('an aborted request leaves the queue at once, and later ones are served', async () => {
+it('an aborted request leaves the queue at once, and later ones are served', async () => {
   const { share } = shareOf();
   const hold = share.tryTake(key('a'), 90);
   const abort = new AbortController();
@@ -193,7 +193,7 @@ test('an aborted request leaves the queue at once, and later ones are served', a
   expect([share.held, share.waiting, share.subjects]).toEqual([0, 0, 0]);
 });
 
-test('a full queue refuses the latest request of the subject that has most in it', async () => {
+it('a full queue refuses the latest request of the subject that has most in it', async () => {
   const { share } = shareOf();
   share.tryTake(key('flood'), 100);
   const flood = Array.from({ length: WAITING_MAX }, () => follow(share.take(key('flood'), 1)));
@@ -203,7 +203,7 @@ test('a full queue refuses the latest request of the subject that has most in it
   expect([other.seen, share.waiting]).toEqual([{}, WAITING_MAX]);
 });
 
-test('charged units count, whether or not there is room', () => {
+it('charged units count, whether or not there is room', () => {
   const { share } = shareOf();
   const hold = share.charge(key('a'), 0);
   hold.resize(150);
@@ -213,7 +213,7 @@ test('charged units count, whether or not there is room', () => {
   expect([share.held, share.heldBy('a'), share.subjects]).toEqual([0, 0, 0]);
 });
 
-test('a hold of the reserve that grows beyond a small one gives the reserve back', () => {
+it('a hold of the reserve that grows beyond a small one gives the reserve back', () => {
   const { share } = shareOf({ reserve: 20, smallMax: 5 });
   share.tryTake(key('a'), 80);
   const grown = share.tryTake(key('b'), 5);
@@ -225,7 +225,7 @@ test('a hold of the reserve that grows beyond a small one gives the reserve back
   expect(share.held).toBe(85);
 });
 
-test('holds of the reserve give it back once there is other room and no request waits for that', () => {
+it('holds of the reserve give it back once there is other room and no request waits for that', () => {
   const { share } = shareOf({ reserve: 20, smallMax: 5 });
   const large = share.tryTake(key('a'), 80);
   const small = ['b', 'c', 'd', 'e'].map((subject) => share.tryTake(key(subject), 5));

@@ -1,7 +1,7 @@
-import { expect, test } from 'vitest';
+import { expect, it } from 'vitest';
 import { freePort } from './free-port.ts';
 
-test('each call gives a different port, and concurrent test files get ports from separate ranges', async () => {
+it('each call gives a different port, and concurrent test files get ports from separate ranges', async () => {
   const slot = process.env['VITEST_POOL_ID'];
   const portsOf = (pool: number) => {
     process.env['VITEST_POOL_ID'] = String(pool);

@@ -23,3 +23,8 @@ export function cpuMsOf(work: () => void): number {
   const { user, system } = process.cpuUsage(before);
   return (user + system) / 1_000;
 }
+
+/** Resolves in the next turn of the event loop, after everything that is due in this one. */
+export function nextTurn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}

@@ -2,7 +2,7 @@ import { setImmediate } from 'node:timers/promises';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { parseCatalogHead } from '@bundoc/shared/contract/catalog-head';
 import { describe, expect, it } from 'vitest';
-import { fileOf, Process } from '../../testing/files-process.ts';
+import { fileOf, folderOf, Process } from '../../testing/files-process.ts';
 import type { SimulatedDisk } from '../../testing/simulated-disk.ts';
 import { closeEngine } from '../../testing/test-engine.ts';
 import { put } from '../../testing/writes.ts';
@@ -93,6 +93,47 @@ describe('an opening', () => {
     await store[Symbol.asyncDispose]();
     expect([await process.read('p'), process.failures]).toEqual(['ab', []]);
     expect(await process.after('synced only').read('p')).toBe('ab');
+  });
+});
+
+describe('a copy of a project’s folder under another name', () => {
+  /** `acme` with a document in its catalog and one that only the log has, and a copy of its folder. */
+  async function copied(name: string): Promise<Process> {
+    const first = new Process();
+    await first.write('acme', put('a', '{}'));
+    const store = await first.open('acme');
+    await store.checkpoint();
+    await store[Symbol.asyncDispose]();
+    const second = await first.restarted();
+    await second.write('acme', put('b', '{}'));
+    await closeEngine(second.disk);
+    const process = second.after('kill -9');
+    for (const directory of [folderOf(name), `${folderOf(name)}/docs`])
+      await process.disk.makeDirectory(directory);
+    for (const path of process.namesIn(folderOf('acme')))
+      process.disk.tamper(
+        path.replace(folderOf('acme'), folderOf(name)),
+        Buffer.from(process.disk.files().get(path) as Buffer),
+      );
+    await (await process.engine).scanned;
+    return process;
+  }
+
+  it.each(['a-copy', 'acme-old', 'zz'])('gets no part of the log when it is freed: %s', async (name) => {
+    const process = await copied(name);
+    await process.create('busy');
+    const busy = await process.open('busy');
+    await process.turnOver(busy);
+    await busy[Symbol.asyncDispose]();
+    expect(await process.read('acme')).toBe('ab');
+  });
+
+  it.each(['a-copy', 'acme-old', 'zz'])('is removed without an end of the original: %s', async (name) => {
+    const process = await copied(name);
+    await (await process.engine).forget(name);
+    expect(await process.read('acme')).toBe('ab');
+    const next = await process.restarted();
+    expect(await next.read('acme')).toBe('ab');
   });
 });
 

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { Writable } from 'node:stream';
 import { type AuditRecord, auditRecordSchema } from '@bundoc/shared/contract/audit';
 import { createLogger } from '@bundoc/shared/runtime/logger';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { z } from 'zod';
 import { createMetrics } from '../../metrics.ts';
 import { type AuditDraft, type ChainHead, GENESIS, nextRecord, verifyChain } from '../../records/chain.ts';
@@ -99,7 +99,7 @@ describe('the copy of the audit chain', () => {
     return found ?? 0;
   };
 
-  test('is the complete chain, in order and unchanged, however long it is', async () => {
+  it('is the complete chain, in order and unchanged, however long it is', async () => {
     chain.add(1_234);
     const shipper = start();
     await caughtUp(shipper);
@@ -110,7 +110,7 @@ describe('the copy of the audit chain', () => {
     expect(await metric('bunkms_audit_shipped_records_total')).toBe(1_237);
   });
 
-  test('resumes after a restart where it stopped', async () => {
+  it('resumes after a restart where it stopped', async () => {
     chain.add(10);
     const first = start();
     await caughtUp(first);
@@ -120,7 +120,7 @@ describe('the copy of the audit chain', () => {
     expect(copied()).toEqual(chain.records);
   });
 
-  test('repeats a record but misses none when a crash comes before its position is saved', async () => {
+  it('repeats a record but misses none when a crash comes before its position is saved', async () => {
     chain.add(10);
     const sink = fileSink(path);
     const kept = position(sink.target);
@@ -133,7 +133,7 @@ describe('the copy of the audit chain', () => {
     expect(copied()).toEqual([...chain.records.slice(0, 10), ...chain.records]);
   });
 
-  test('continues in a new file when its file is renamed or removed, and misses nothing', async () => {
+  it('continues in a new file when its file is renamed or removed, and misses nothing', async () => {
     const shipper = start();
     chain.add(5);
     await caughtUp(shipper);
@@ -147,7 +147,7 @@ describe('the copy of the audit chain', () => {
     expect(copied()).toEqual(chain.records.slice(10));
   });
 
-  test('survives a target that writes a part and fails, like a full disk: a torn line is terminated', async () => {
+  it('survives a target that writes a part and fails, like a full disk: a torn line is terminated', async () => {
     const real = fileSink(path);
     let isFull = true;
     const sink: ShipSink = {
@@ -170,7 +170,7 @@ describe('the copy of the audit chain', () => {
     expect(lines.map(({ level }) => level)).toEqual(['error', 'info']);
   });
 
-  test('to a target that hangs is reported as lacking in metrics and log, and delays nothing, not even the stop', async () => {
+  it('to a target that hangs is reported as lacking in metrics and log, and delays nothing, not even the stop', async () => {
     const sink: ShipSink = {
       target: 'hung',
       append: () => new Promise(() => undefined),
@@ -185,7 +185,7 @@ describe('the copy of the audit chain', () => {
     await shipper[Symbol.asyncDispose]();
   });
 
-  test('starts again, and logs that, when the chain was rolled back or replaced', async () => {
+  it('starts again, and logs that, when the chain was rolled back or replaced', async () => {
     chain.add(10);
     const first = start();
     await caughtUp(first);
@@ -202,7 +202,7 @@ describe('the copy of the audit chain', () => {
     expect(lines.map(({ level }) => level)).toEqual(['error']);
   });
 
-  test.each([
+  it.each([
     ['damaged', '{"format":1'],
     ['of another target', `{"format":1,"target":"stdout","seq":3,"hash":"${'0'.repeat(64)}"}`],
   ])('starts at the start of the chain when its position is %s', async (_what, text) => {

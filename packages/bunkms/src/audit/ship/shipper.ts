@@ -105,7 +105,7 @@ export class AuditShipper implements AsyncDisposable {
     const hasBefore = place.seq > GENESIS.seq;
     const page = await store.listAudit({ after: hasBefore ? place.seq - 1 : 0, limit: BATCH + 1 });
     const [before] = page.items;
-    if (hasBefore && (before?.seq !== place.seq || before.hash !== place.hash)) return this.#beginAnew(place);
+    if (hasBefore && (before?.seq !== place.seq || before.hash !== place.hash)) return this.#restart(place);
     const records = hasBefore ? page.items.slice(1) : page.items;
     const last = records.at(-1);
     if (last === undefined) return false;
@@ -127,7 +127,7 @@ export class AuditShipper implements AsyncDisposable {
     }
   }
 
-  #beginAnew({ seq }: ChainHead): true {
+  #restart({ seq }: ChainHead): true {
     this.#options.metrics.auditShipBreaks.inc();
     this.#options.logger.error(
       { seq },

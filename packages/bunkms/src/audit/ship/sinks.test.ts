@@ -12,7 +12,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { fileSink, outputSink } from './sinks.ts';
 
 const { signal } = new AbortController();
@@ -25,7 +25,7 @@ beforeEach(() => {
 afterEach(() => rmSync(folder, { recursive: true }));
 
 describe('a file', () => {
-  test('is created for its owner only, and appended to', async () => {
+  it('is created for its owner only, and appended to', async () => {
     const sink = fileSink(path);
     await sink.append(['a\n', 'b\n'], signal);
     await sink.close();
@@ -37,7 +37,7 @@ describe('a file', () => {
     expect(sink.target).toBe(`file:${path}`);
   });
 
-  test('with a torn last line has that line terminated first', async () => {
+  it('with a torn last line has that line terminated first', async () => {
     writeFileSync(path, 'a\nhal');
     const sink = fileSink(path);
     await sink.append(['b\n'], signal);
@@ -45,7 +45,7 @@ describe('a file', () => {
     expect(readFileSync(path, 'utf8')).toBe('a\nhal\nb\n');
   });
 
-  test('that was truncated in place continues at its start', async () => {
+  it('that was truncated in place continues at its start', async () => {
     const sink = fileSink(path);
     await sink.append(['a\n'], signal);
     writeFileSync(path, '');
@@ -54,7 +54,7 @@ describe('a file', () => {
     expect(readFileSync(path, 'utf8')).toBe('b\n');
   });
 
-  test.each(['a pipe', 'a folder', 'in a folder that is gone'])(
+  it.each(['a pipe', 'a folder', 'in a folder that is gone'])(
     'that is %s is refused without blocking',
     async (what) => {
       if (what === 'a pipe') execFileSync('mkfifo', [path]);
@@ -67,7 +67,7 @@ describe('a file', () => {
 describe('standard output', () => {
   const { O_RDONLY, O_NONBLOCK } = constants;
 
-  test('with a stalled reader is waited for, and every line arrives complete', async () => {
+  it('with a stalled reader is waited for, and every line arrives complete', async () => {
     execFileSync('mkfifo', [path]);
     const reader = openSync(path, O_RDONLY | O_NONBLOCK);
     const sink = outputSink(path);
@@ -96,7 +96,7 @@ describe('standard output', () => {
     closeSync(reader);
   });
 
-  test('with a stalled reader does not delay the stop', async () => {
+  it('with a stalled reader does not delay the stop', async () => {
     execFileSync('mkfifo', [path]);
     const reader = openSync(path, O_RDONLY | O_NONBLOCK);
     const stop = new AbortController();
@@ -111,7 +111,7 @@ describe('standard output', () => {
     closeSync(reader);
   });
 
-  test('that cannot be opened a second time is written to directly', async () => {
+  it('that cannot be opened a second time is written to directly', async () => {
     const fd = openSync(path, 'a');
     const sink = outputSink(join(folder, 'none', 'stdout'), fd);
     await sink.append(['a\n', 'b\n'], signal);

@@ -5,10 +5,7 @@ import type { KmsStore } from '../port.ts';
 import { chainKey, draft, issueOf, revocationOf, TIME, token } from './data.ts';
 import { allRecords, type MakePlace, type StorePlace, withStore } from './place.ts';
 
-/**
- * What every implementation of {@link KmsStore} must hold to about the audit chain. Run it inside a test
- * file.
- */
+/** The tests that every {@link KmsStore} must pass for the audit chain. Call it in a test file. */
 export function auditConformance(name: string, makePlace: MakePlace): void {
   describe(`${name} as a KmsStore of audit records`, () => {
     let store: KmsStore;
@@ -65,7 +62,7 @@ export function auditConformance(name: string, makePlace: MakePlace): void {
       expect(await store.appendAuditOnce({ ...record, detail: { sha256: 'cd', lines: 3 } })).toBe(true);
     });
 
-    it('gives the allowed exports of a key from the newest back to a time, in pages', async () => {
+    it('lists the allowed exports of a key since a time in pages, newest first', async () => {
       const at = (minute: number) => `2026-03-01T00:0${minute}:00.000Z`;
       const release = (minute: number, more: object = {}) =>
         draft('key.export', { time: at(minute), key: 'k', ...more });
@@ -90,7 +87,7 @@ export function auditConformance(name: string, makePlace: MakePlace): void {
       expect(await store.listExports('unknown', at(0), { limit: 2 })).toEqual({ items: [] });
     });
 
-    it('looks at a bounded number of records for one page of exports, and goes on behind them', async () => {
+    it('reads a bounded number of records for one page of exports, and the next page continues after them', async () => {
       await store.appendAudit([draft('key.export', { key: 'k' })]);
       const wanted = await store.auditHead();
       const refused = draft('key.export', { key: 'k', outcome: 'refused' });
@@ -101,7 +98,7 @@ export function auditConformance(name: string, makePlace: MakePlace): void {
       expect(second.items.map(({ seq }) => seq)).toEqual([wanted.seq]);
     });
 
-    it('filters the audit by everything that is given, and pages', async () => {
+    it('lists the records that match every given filter, in pages', async () => {
       const day = (number: number) => `2026-03-0${number}T00:00:00.000Z`;
       await store.appendAudit([
         draft('a', { time: day(1), key: 'k', actor: 'x' }),
@@ -126,7 +123,7 @@ export function auditConformance(name: string, makePlace: MakePlace): void {
       });
     });
 
-    it('lets two writers share one chain', async () => {
+    it('appends the records of two writers to one unbroken chain', async () => {
       const other = await place.open();
       await other.unlock(chainKey);
       try {

@@ -1,4 +1,4 @@
-/** Well-formed test data for a store. The secrets are random, because a store cannot tell. */
+/** Well-formed test data for a store. The secrets are random, because a store does not open them. */
 import { createSecretKey, randomBytes, randomUUID } from 'node:crypto';
 import type { TokenInfo } from '@bundoc/shared/contract/tokens';
 import type { AuditDraft } from '../../records/chain.ts';
@@ -24,7 +24,7 @@ function wrappedWith(kekId: string): Uint8Array {
   return new Uint8Array(Buffer.concat([Buffer.of(1), Buffer.from(kekId, 'hex'), randomBytes(60)]));
 }
 
-/** {@link wrappedWith}, but the same bytes for the same mark. */
+/** {@link wrappedWith}, but with the same bytes for the same `mark`. */
 export function secretWith(kekId: string, mark: number): Uint8Array {
   return wrappedWith(kekId).fill(mark, 9);
 }
@@ -152,7 +152,7 @@ export function revocationOf(one: TokenInfo, time = TIME): AuditDraft {
   return revocationDraft({}, time, one);
 }
 
-/** What a store returns for a key right after that change. */
+/** The key that a store returns right after that change. */
 export function stored({ record, versions, audit }: KeyChange) {
   return { record, versions, lastChange: audit };
 }

@@ -19,7 +19,7 @@ import {
 } from './data.ts';
 import { allRecords, type MakePlace, type StorePlace, withStore } from './place.ts';
 
-/** What every implementation of {@link KmsStore} must hold to about keys. Run it inside a test file. */
+/** The tests that every {@link KmsStore} must pass for keys. Call it in a test file. */
 export function keyConformance(name: string, makePlace: MakePlace): void {
   describe(`${name} as a KmsStore of keys`, () => {
     let store: KmsStore;
@@ -29,7 +29,7 @@ export function keyConformance(name: string, makePlace: MakePlace): void {
       place = at;
     });
 
-    it('refuses a second key of a name, and writes neither it nor its record', async () => {
+    it('refuses a second key of the same name, and writes neither the key nor its record', async () => {
       const first = key('a-dek');
       await store.insertKey(first);
       await expect(store.insertKey(key('a-dek'))).rejects.toMatchObject({ code: 'key_exists' });
@@ -37,11 +37,11 @@ export function keyConformance(name: string, makePlace: MakePlace): void {
       expect(await allRecords(store)).toHaveLength(2);
     });
 
-    it('knows no key that was not made', async () => {
+    it('finds no key that was never created', async () => {
       expect(await store.findKey('none', 'current')).toBeUndefined();
     });
 
-    it('pages through keys by name, each once, only those that a glob matches', async () => {
+    it('lists the keys that match a glob in pages by name, each once', async () => {
       for (const one of ['c-dek', 'a-dek', 'other', 'b-dek', 'd-dek']) await store.insertKey(key(one));
       const names: string[] = [];
       for (let after: string | undefined, more = true; more; after = names.at(-1)) {
@@ -53,7 +53,7 @@ export function keyConformance(name: string, makePlace: MakePlace): void {
       expect(await store.listKeys([], { limit: 3 })).toEqual({ items: [], more: false });
     });
 
-    it('keeps every version of a key, and gives those that are asked for', async () => {
+    it('keeps every version of a key, and returns the requested ones', async () => {
       const first = key('a-dek');
       const second = rotated(first);
       const third = rotated(second);
@@ -77,7 +77,7 @@ export function keyConformance(name: string, makePlace: MakePlace): void {
       expect((await again.counts()).keys).toBe(2);
     });
 
-    it('tells the place of the latest change of a key, whatever else there is on record of it', async () => {
+    it('returns the latest change of a key, whatever other records name the key', async () => {
       const first = key('a-dek');
       expect(await store.lastChange('a-dek')).toBeUndefined();
       await store.insertKey(first);
@@ -90,7 +90,7 @@ export function keyConformance(name: string, makePlace: MakePlace): void {
       expect(changed).toEqual({ seq: lastChange?.seq, hash: lastChange?.hash });
     });
 
-    it('keeps every member of a key, and puts another version in the place of one', async () => {
+    it('keeps every member of a key, and replaces one version by another', async () => {
       const made = key('a-dek', {
         exportable: false,
         rotateAfterDays: 30,
@@ -126,7 +126,7 @@ export function keyConformance(name: string, makePlace: MakePlace): void {
       expect(await store.findKey('a-dek', 'all')).toMatchObject(stored(change));
     });
 
-    it('puts nothing in the place of another revision, and writes nothing then', async () => {
+    it('refuses to replace a key of another revision, and writes nothing', async () => {
       const made = key('a-dek');
       await store.insertKey(made);
       const before = await store.auditHead();
@@ -138,7 +138,7 @@ export function keyConformance(name: string, makePlace: MakePlace): void {
       expect(await store.findKey('a-dek', 'all')).toMatchObject(stored(made));
     });
 
-    it('makes and changes no key in the name of a token that is revoked or unknown, and writes nothing then', async () => {
+    it('refuses to create or change a key for a revoked or unknown token, and writes nothing', async () => {
       const [live, revoked] = [token(), token()];
       for (const one of [live, revoked]) await store.insertToken(one, issueOf(one));
       await store.revokeFamilies([revocationOf(revoked)]);
@@ -157,7 +157,7 @@ export function keyConformance(name: string, makePlace: MakePlace): void {
       expect(await store.updateKey({ ...rotated(made), jti: live.jti })).toBeDefined();
     });
 
-    it('lets one of several writers change the same revision', async () => {
+    it('lets exactly one of several writers change a revision', async () => {
       const made = key('a-dek');
       await store.insertKey(made);
       const other = await place.open();
@@ -177,7 +177,7 @@ export function keyConformance(name: string, makePlace: MakePlace): void {
       }
     });
 
-    it('gives a key that the same idempotency key made since, and writes nothing then', async () => {
+    it('returns the key that another request with the same idempotency key has created, and writes nothing', async () => {
       const idempotency = { key: 'ab', request: 'cd' };
       const made = key('a-dek', { idempotency });
       expect(await store.insertKey(made, TIME)).toBeUndefined();
@@ -192,7 +192,7 @@ export function keyConformance(name: string, makePlace: MakePlace): void {
       });
     });
 
-    it('lists keys that are due, in the order of their names', async () => {
+    it('lists the keys that are due, by name', async () => {
       const due = [TIME, LATER, null, TIME, TIME];
       for (const [index, dueAt] of due.entries()) await store.insertKey(key(`k${index}`, { dueAt }));
       const names = async (until: string, after?: string) =>
@@ -203,7 +203,7 @@ export function keyConformance(name: string, makePlace: MakePlace): void {
       expect(await names(LATER)).toEqual(['k0', 'k1']);
     });
 
-    it('leaves out a record whose key was changed, and appends the others', async () => {
+    it('omits a record whose key has changed, and appends the others', async () => {
       const made = key('a-dek');
       await store.insertKey(made);
       const append = (revision: number, more: Partial<KeyRecord> = {}) =>
@@ -216,7 +216,7 @@ export function keyConformance(name: string, makePlace: MakePlace): void {
       expect(await append(2, { versionDigests: new Uint8Array(32) })).toEqual(['key_changed']);
     });
 
-    it('puts a key in the place of whatever is stored under its name, unless there was another change', async () => {
+    it('replaces whatever is stored under the name of a key, unless the key has changed again', async () => {
       const made = key('a-dek');
       await store.insertKey(made);
       const { lastChange } = (await store.findKey('a-dek', 'current')) ?? {};

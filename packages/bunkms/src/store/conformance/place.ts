@@ -3,17 +3,21 @@ import { afterEach, beforeEach } from 'vitest';
 import type { KmsStore } from '../port.ts';
 import { chainKey, installation, made } from './data.ts';
 
-/** One place that stores are kept in. */
+/** A location of a store, such as a folder or a database. */
 export interface StorePlace {
-  /** Opens the store of this place; may be called again while another is open, as another process would. */
+  /** Opens the store. May be called while another one is open, as by another process. */
   open(): Promise<KmsStore>;
-  /** Forgets the place. */
+  /** Removes the location. */
   dispose(): Promise<void>;
 }
 
 export type MakePlace = () => Promise<StorePlace>;
 
-/** Makes a store, in a place of its own, for each test of a suite. @param use is given it before the test. */
+/**
+ * Opens a store in a new location for each test of a suite.
+ *
+ * @param use receives it before the test.
+ */
 export function withStore(makePlace: MakePlace, use: (store: KmsStore, place: StorePlace) => void): void {
   let opened: { readonly store: KmsStore; readonly place: StorePlace };
   beforeEach(async () => {

@@ -18,7 +18,7 @@ export function storageConformance(name: string, makePlace: MakePlace): void {
       place = at;
     });
 
-    const advance = (id: string, generation: string, seq: number | undefined, quietSince?: number) =>
+    const advance = (id: string, generation: string, seq: number | undefined, unreleasedSince?: number) =>
       store.appendAudit(
         [
           storageDraft({ caller: {}, time: TIME }, 'storage.advance', {
@@ -27,7 +27,7 @@ export function storageConformance(name: string, makePlace: MakePlace): void {
             takeOvers: 0,
           }),
         ],
-        [{ storage: { id, seq, quietSince } }],
+        [{ storage: { id, seq, unreleasedSince } }],
       );
     const released = (name: string, to: string | undefined, more: object = {}) =>
       draft('key.export', {
@@ -42,7 +42,7 @@ export function storageConformance(name: string, makePlace: MakePlace): void {
       return record && storageIn(chainKey, id, record)?.generation;
     };
 
-    it('has no storage without a record', async () => {
+    it('finds no storage without a record', async () => {
       expect(await store.storageRecord(storage)).toBeUndefined();
       expect(await advance(storage, randomUUID(), 7)).toEqual(['storage_changed']);
       expect((await store.auditHead()).seq).toBe(1);
@@ -65,7 +65,7 @@ export function storageConformance(name: string, makePlace: MakePlace): void {
       expect(await generationOf(other)).toBe(theirs);
     });
 
-    it('lets one of several writers advance a storage, even within one batch', async () => {
+    it('lets exactly one of several writers advance a storage, even within one batch', async () => {
       await advance(storage, randomUUID(), undefined);
       const second = await place.open();
       await second.unlock(chainKey);
@@ -119,9 +119,9 @@ export function storageConformance(name: string, makePlace: MakePlace): void {
         released('a-dek', undefined),
       ]);
       const next = edited(made, { holder: other });
-      expect(await store.updateKey({ ...next, quietSince: 5 })).toBeUndefined();
+      expect(await store.updateKey({ ...next, unreleasedSince: 5 })).toBeUndefined();
       expect(await advance(storage, randomUUID(), 2, 2)).toMatchObject([{ seq: 7 }]);
-      expect(await store.updateKey({ ...next, quietSince: 6 })).toMatchObject({ seq: 8 });
+      expect(await store.updateKey({ ...next, unreleasedSince: 6 })).toMatchObject({ seq: 8 });
       await store.appendAudit([released('c-dek', storage)]);
       expect(await advance(storage, randomUUID(), 7, 8)).toEqual(['storage_changed']);
       expect(await advance(storage, randomUUID(), 7, 9)).toMatchObject([{ seq: 10 }]);

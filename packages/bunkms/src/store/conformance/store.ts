@@ -10,7 +10,7 @@ import { storageConformance } from './storages.ts';
 import { tokenConformance } from './tokens.ts';
 import { transferConformance } from './transfer.ts';
 
-/** What every implementation of {@link KmsStore} must hold to. Run it inside a test file. */
+/** The tests that every {@link KmsStore} must pass. Call it in a test file. */
 export function storeConformance(name: string, makePlace: MakePlace): void {
   keyConformance(name, makePlace);
   tokenConformance(name, makePlace);
@@ -27,14 +27,14 @@ export function storeConformance(name: string, makePlace: MakePlace): void {
       place = at;
     });
 
-    it('gives back the installation it was made with, and takes no second one', async () => {
+    it('returns its installation, and refuses a second one', async () => {
       expect(await store.readInstallation()).toEqual(installation(1));
       expect(await store.initialise(installation(5), chainKey, made())).toBe(false);
       expect(await store.readInstallation()).toEqual(installation(1));
       expect(await allRecords(store)).toHaveLength(1);
     });
 
-    it('keeps what was acknowledged over a close', async () => {
+    it('keeps acknowledged writes when it is closed and opened again', async () => {
       const made = key('a-dek');
       await store.insertKey(made);
       await store.close();
@@ -43,13 +43,13 @@ export function storeConformance(name: string, makePlace: MakePlace): void {
       expect((await again.auditHead()).seq).toBe(2);
     });
 
-    it('scrubs', async () => {
+    it('keeps its keys when it overwrites the bytes of removed ones', async () => {
       await store.insertKey(key('a-dek'));
       expect(await store.scrub()).toBe(true);
       expect(await store.findKey('a-dek', 'current')).toBeDefined();
     });
 
-    it('sees its own writes after a page that was read in part', async () => {
+    it('sees its own writes after the read of an incomplete page', async () => {
       for (let number = 0; number < 5; number++) await store.insertKey(key(`k${number}`));
       await store.listKeys(['*'], { limit: 1 });
       await store.insertKey(key('k9'));
@@ -57,7 +57,7 @@ export function storeConformance(name: string, makePlace: MakePlace): void {
       expect((await store.listKeys(['*'], { after: 'k8', limit: 1 })).items).toHaveLength(1);
     });
 
-    it('writes no record, and so changes nothing, before it has the chain key', async () => {
+    it('refuses every change until it has the chain key', async () => {
       const locked = await place.open();
       try {
         const refused = { code: 'storage_unavailable' };
@@ -76,7 +76,7 @@ export function storeConformance(name: string, makePlace: MakePlace): void {
       }
     });
 
-    it('counts, and probes without touching the chain', async () => {
+    it('counts its keys and tokens, and probes the storage without a new record', async () => {
       await store.insertKey(key('a-dek'));
       const before = await store.auditHead();
       await store.probe();
@@ -84,21 +84,21 @@ export function storeConformance(name: string, makePlace: MakePlace): void {
       expect(await store.auditHead()).toEqual(before);
     });
 
-    it('closes more than once, and serves nothing afterwards', async () => {
+    it('can be closed more than once, and then refuses every call', async () => {
       await Promise.all([store.close(), store.close()]);
       await store.close();
       await expect(store.auditHead()).rejects.toMatchObject({ code: 'storage_unavailable' });
     });
 
-    it('finishes what was asked before the close', async () => {
+    it('completes the calls that began before it was closed', async () => {
       const write = store.appendAudit([draft('last')]);
       await store.close();
       expect(await write).toMatchObject([{ seq: 2 }]);
     });
   });
 
-  describe(`${name}, empty`, () => {
-    it('knows no installation, and lets one of several processes make it', async () => {
+  describe(`an empty ${name}`, () => {
+    it('has no installation, and lets exactly one of several processes create it', async () => {
       const place = await makePlace();
       const stores = await Promise.all([place.open(), place.open(), place.open(), place.open()]);
       const [first] = stores;

@@ -6,7 +6,7 @@ import type { RevocationPlace } from '../tokens.ts';
 import { draft, issueOf, LATER, revocationOf, TIME, token } from './data.ts';
 import { allRecords, type MakePlace, withStore } from './place.ts';
 
-/** What every implementation of {@link KmsStore} must hold to about tokens. Run it inside a test file. */
+/** The tests that every {@link KmsStore} must pass for tokens. Call it in a test file. */
 export function tokenConformance(name: string, makePlace: MakePlace): void {
   describe(`${name} as a KmsStore of tokens`, () => {
     let store: KmsStore;
@@ -14,7 +14,7 @@ export function tokenConformance(name: string, makePlace: MakePlace): void {
       store = opened;
     });
 
-    it('gives tokens back as they were put in, in the order of issue, with the records of it', async () => {
+    it('returns tokens unchanged, in the order of their issue, with the records of the issue', async () => {
       const limit: MayIssue = { scopes: ['docs:read'], projects: ['*'], keys: [], ttl_s: 60 };
       const all: [TokenInfo, TokenInfo, TokenInfo] = [
         token(),
@@ -39,7 +39,7 @@ export function tokenConformance(name: string, makePlace: MakePlace): void {
       expect(await store.findToken(randomUUID())).toBeUndefined();
     });
 
-    it('revokes a whole family and no other, once', async () => {
+    it('revokes a whole family once, and no other family', async () => {
       const [root, other] = [token(), token()];
       const child = token(root.jti);
       await store.insertToken(root, issueOf(root));
@@ -58,7 +58,7 @@ export function tokenConformance(name: string, makePlace: MakePlace): void {
       expect((await store.findToken(root.jti))?.row?.revoked_at).toBe(TIME);
     });
 
-    it('knows the family of a token that is live, and of no other', async () => {
+    it('finds the family of an active token only', async () => {
       const [root, other] = [token(), token()];
       const child = token(root.jti);
       for (const one of [root, child, other]) await store.insertToken(one, issueOf(one));
@@ -69,7 +69,7 @@ export function tokenConformance(name: string, makePlace: MakePlace): void {
       expect(await store.findActiveTokenFamily(other.jti)).toBe(other.jti);
     });
 
-    it('takes the family of a token from the record of its issue, and no token without one for live', async () => {
+    it('takes the family of a token from the record of its issue, and treats a token without one as inactive', async () => {
       const [root, stray] = [token(), token()];
       await store.insertToken({ ...root, family: stray.jti }, issueOf(root));
       await store.insertToken(stray, draft('token.issue'));
@@ -80,7 +80,7 @@ export function tokenConformance(name: string, makePlace: MakePlace): void {
       expect(await store.findActiveTokenFamily(root.jti)).toBeUndefined();
     });
 
-    it('finds the record of a token whose row is not there, and takes it for no live one', async () => {
+    it('finds the record of a token whose row is missing, and treats the token as inactive', async () => {
       const lost = token();
       await store.appendAudit([issueOf(lost)]);
       expect(await store.findToken(lost.jti)).toMatchObject({
@@ -91,7 +91,7 @@ export function tokenConformance(name: string, makePlace: MakePlace): void {
       expect(await store.findActiveTokenFamily(lost.jti)).toBeUndefined();
     });
 
-    it('renews no token that is revoked or unknown, and writes nothing then', async () => {
+    it('refuses to renew a revoked or unknown token, and writes nothing', async () => {
       const root = token();
       await store.insertToken(root, issueOf(root));
       await store.revokeFamilies([revocationOf(root)]);
@@ -102,7 +102,7 @@ export function tokenConformance(name: string, makePlace: MakePlace): void {
       expect((await store.counts()).tokens).toBe(1);
     });
 
-    it('stores no token whose issuer is revoked or unknown, and writes nothing then', async () => {
+    it('refuses a token whose issuer is revoked or unknown, and writes nothing', async () => {
       const issuer = token();
       await store.insertToken(issuer, issueOf(issuer));
       const issued = { ...token(), issuer: issuer.jti };
@@ -117,7 +117,7 @@ export function tokenConformance(name: string, makePlace: MakePlace): void {
       expect(await store.auditHead()).toEqual(before);
     });
 
-    it('finds the issues of tokens by their family and by their issuer, in pages', async () => {
+    it('lists the records of issued tokens by family and by issuer, in pages', async () => {
       const add = async (more: Partial<TokenInfo> = {}, family?: string) => {
         const one = { ...token(family), ...more };
         await store.appendAudit([issueOf(one, family === undefined ? 'token.issue' : 'token.renew')]);
@@ -154,7 +154,7 @@ export function tokenConformance(name: string, makePlace: MakePlace): void {
       ]);
     });
 
-    it('forgets families of which every token expired, a number at a time, and says so in the chain', async () => {
+    it('removes families whose tokens have all expired, a bounded number at a time, and records it', async () => {
       const expiring = (day: number, family?: string) => ({
         ...token(family),
         expires_at: `2026-04-0${day}T00:00:00.000Z`,
@@ -175,7 +175,7 @@ export function tokenConformance(name: string, makePlace: MakePlace): void {
       ]);
     });
 
-    it('lists the revocations of what has not expired, in pages', async () => {
+    it('lists the revocations of tokens that have not expired, in pages', async () => {
       const tokens = [
         token(),
         token(),

@@ -26,10 +26,7 @@ async function* batches(...all: readonly (readonly LoadEntry[])[]): AsyncGenerat
   yield* all;
 }
 
-/**
- * What every implementation of {@link KmsStore} must hold to when all of it is read or filled. Run it inside
- * a test file.
- */
+/** The tests that every {@link KmsStore} must pass for complete reads and loads. Call it in a test file. */
 export function transferConformance(name: string, makePlace: MakePlace): void {
   describe(`${name} as a KmsStore that is backed up and restored`, () => {
     let store: KmsStore;
@@ -37,7 +34,7 @@ export function transferConformance(name: string, makePlace: MakePlace): void {
       store = opened;
     });
 
-    it('reads all that it keeps at one moment, while others write', async () => {
+    it('reads a consistent snapshot of everything while others write', async () => {
       const [first, other] = [key('a-dek'), key('b-dek')];
       const second = rotated(first);
       await store.insertKey(other);
@@ -67,7 +64,7 @@ export function transferConformance(name: string, makePlace: MakePlace): void {
       ]);
     });
 
-    it('lets go of what it reads when the reader stops', async () => {
+    it('releases its snapshot when the reader stops', async () => {
       for await (const batch of store.readAll()) {
         expect(batch.length).toBeGreaterThan(0);
         break;
@@ -76,7 +73,7 @@ export function transferConformance(name: string, makePlace: MakePlace): void {
       expect(await store.scrub()).toBe(true);
     });
 
-    it('fills an empty store with all of it, continues its chain, and fills no store twice', async () => {
+    it('fills an empty store with a snapshot, continues its chain, and refuses to fill a store twice', async () => {
       const made = rotated(key('a-dek'));
       await store.insertKey(key('b-dek'));
       await store.insertKey(made);
@@ -105,7 +102,7 @@ export function transferConformance(name: string, makePlace: MakePlace): void {
       }
     });
 
-    it('has nothing in it after a load that failed, at whichever entry', async () => {
+    it('is empty after a failed load, whichever entry failed', async () => {
       await store.insertKey(rotated(key('a-dek')));
       await store.insertToken(token(), draft('token.issue'));
       const entries = await everything(store);
@@ -120,7 +117,7 @@ export function transferConformance(name: string, makePlace: MakePlace): void {
           await expect(other.load(failing(), chainKey)).rejects.toThrow(`failed at ${at}`);
           expect(await everything(other)).toEqual([]);
         }
-        // Not even a part of an installation.
+        // It has no part of an installation.
         await expect(other.load(batches(entries.slice(1)), chainKey)).rejects.toThrow();
         expect(await everything(other)).toEqual([]);
         expect(await other.load(batches(entries), chainKey)).toBe(true);
@@ -130,29 +127,29 @@ export function transferConformance(name: string, makePlace: MakePlace): void {
       }
     });
 
-    it('shows nothing of a load to others before all of it is there', async () => {
+    it('shows no part of a load to others until the load is complete', async () => {
       const entries = await everything(store);
       const otherPlace = await makePlace();
-      const [other, beside] = [await otherPlace.open(), await otherPlace.open()];
+      const [other, observer] = [await otherPlace.open(), await otherPlace.open()];
       try {
         const initialisations: Promise<unknown>[] = [];
         const watched = async function* () {
           for (const entry of entries) {
             yield [entry];
-            expect(await beside.readInstallation()).toBeUndefined();
+            expect(await observer.readInstallation()).toBeUndefined();
             if (initialisations.length === 0)
               initialisations.push(
-                beside.initialise(installation(7), chainKey, draft('x')).catch(({ code }) => code),
+                observer.initialise(installation(7), chainKey, draft('x')).catch(({ code }) => code),
               );
           }
         };
         expect(await other.load(watched(), chainKey)).toBe(true);
-        // It waited for the load and found its installation, or gave up.
+        // It waited for the load and found its installation, or timed out.
         expect(await initialisations[0]).toBeOneOf([false, 'storage_unavailable']);
-        expect(await beside.readInstallation()).toEqual(installation(1));
-        expect(await beside.initialise(installation(7), chainKey, draft('x'))).toBe(false);
+        expect(await observer.readInstallation()).toEqual(installation(1));
+        expect(await observer.initialise(installation(7), chainKey, draft('x'))).toBe(false);
       } finally {
-        await Promise.all([other.close(), beside.close()]);
+        await Promise.all([other.close(), observer.close()]);
         await otherPlace.dispose();
       }
     });

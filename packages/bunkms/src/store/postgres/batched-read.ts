@@ -21,7 +21,7 @@ interface Waiting<Answer> {
  */
 export class BatchedRead<Answer> {
   readonly #pools: Pick<Pools, 'read'>;
-  readonly #look: (ids: readonly string[]) => Sql<ReadonlyMap<string, Answer>>;
+  readonly #read: (ids: readonly string[]) => Sql<ReadonlyMap<string, Answer>>;
   readonly #absent: Answer;
   readonly #batcher = new Batcher<Waiting<Answer>>({
     queue: BATCH_MAX,
@@ -29,14 +29,14 @@ export class BatchedRead<Answer> {
     run: (batch) => this.#answer(batch),
   });
 
-  /** @param look returns the answers by id; `absent` is the answer for ids that it leaves out. */
+  /** @param read returns the answers by id; `absent` is the answer for ids that it leaves out. */
   constructor(
     pools: Pick<Pools, 'read'>,
-    look: (ids: readonly string[]) => Sql<ReadonlyMap<string, Answer>>,
+    read: (ids: readonly string[]) => Sql<ReadonlyMap<string, Answer>>,
     absent: Answer,
   ) {
     this.#pools = pools;
-    this.#look = look;
+    this.#read = read;
     this.#absent = absent;
   }
 
@@ -49,7 +49,7 @@ export class BatchedRead<Answer> {
   async #answer(batch: readonly Waiting<Answer>[]): Promise<void> {
     try {
       const ids = [...new Set(batch.map(({ id }) => id))];
-      const answers = await this.#pools.read(this.#look(ids));
+      const answers = await this.#pools.read(this.#read(ids));
       for (const { id, resolve } of batch) resolve(answers.get(id) ?? this.#absent);
     } catch (error) {
       for (const { reject } of batch) reject(error);

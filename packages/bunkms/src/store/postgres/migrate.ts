@@ -1,7 +1,7 @@
 import { fileURLToPath } from 'node:url';
 import { type MigrationLedger, migrate, readMigrations } from '@bundoc/shared/postgres/migrate';
 import type { Run } from '@bundoc/shared/postgres/run';
-import { madeByEarlierBuild } from '../earlier-build.ts';
+import { earlierBuildError } from '../earlier-build.ts';
 import { SCHEMA } from './pools.ts';
 
 /** The same path from `src` and from `dist`. */
@@ -25,7 +25,7 @@ export async function migrateStore(run: Run): Promise<void> {
     appliedVersion: async () => {
       const applied = await run(`SELECT number, name FROM ${TABLE} ORDER BY number`);
       const foreign = applied.find(([, name], at) => at < migrations.length && name !== migrations[at]?.name);
-      if (foreign !== undefined) throw madeByEarlierBuild(`migration ${String(foreign[1])}`);
+      if (foreign !== undefined) throw earlierBuildError(`migration ${String(foreign[1])}`);
       const latest = Number(applied.at(-1)?.[0] ?? 0);
       if (latest > migrations.length)
         throw new Error(`the database has schema ${latest}, this release knows ${migrations.length}`);

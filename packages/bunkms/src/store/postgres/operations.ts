@@ -4,7 +4,7 @@ import type { StoredKey } from '../../records/key-record.ts';
 import type { VersionChoice } from '../keys.ts';
 import type { KmsStore, OperationName } from '../port.ts';
 import { bindBodies } from '../sql/bodies.ts';
-import { type KeyQuestion, type KeyTable, NOTHING } from '../sql/key-table.ts';
+import { type KeyQuery, type KeyTable, NOTHING } from '../sql/key-table.ts';
 import { operationsOf } from '../sql/operations.ts';
 import type { Repository } from '../sql/repository.ts';
 import type { Sql } from '../sql/statement.ts';
@@ -75,7 +75,7 @@ function questionOf(name: string, choice: Exclude<VersionChoice, 'all'>): string
 
 function* answer(keys: KeyTable, questions: readonly string[]): Sql<Map<string, StoredKey>> {
   const stored = yield* keys.findStored(
-    questions.map((question): KeyQuestion => {
+    questions.map((question): KeyQuery => {
       const at = question.indexOf(' ');
       return [question.slice(at + 1), at === 0 ? null : Number(question.slice(0, at))];
     }),

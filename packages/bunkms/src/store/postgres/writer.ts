@@ -6,7 +6,7 @@ import { Batcher } from '@bundoc/shared/runtime/batcher';
 import type { PoolClient } from 'pg';
 import type { ChainHead } from '../../records/chain.ts';
 import { HEAD, headOf } from '../sql/audit-table.ts';
-import { TOUCH } from '../sql/operations.ts';
+import { COUNT_PROBE } from '../sql/operations.ts';
 import type { Row } from '../sql/row-records.ts';
 import { row, run, type Sql } from '../sql/statement.ts';
 import { BufferedChain } from './chain.ts';
@@ -195,7 +195,7 @@ export class Writer {
 
 function* lookUp(seq: number): Sql<Row | undefined> {
   const found = yield* row('SELECT hash, write_id FROM audit WHERE seq = $1', seq);
-  yield* run(TOUCH);
+  yield* run(COUNT_PROBE);
   return found;
 }
 

@@ -78,9 +78,9 @@ const IS_RELEASE = `action = 'key.export' AND outcome = 'allowed'`;
  */
 const BEFORE_ALL = '-9223372036854775808';
 /** Maximum records that one page reads, and how many at once: refusals may be many, and other calls wait. */
-const LOOKED_AT_MAX = 10_000;
-const LOOK_MIN = 100;
-const LOOK_MAX = 1_000;
+const PAGE_RECORDS_MAX = 10_000;
+const BATCH_MIN = 100;
+const BATCH_MAX = 1_000;
 
 /**
  * The table of the audit chain, with its queries.
@@ -191,7 +191,7 @@ export class AuditTable {
 
   *list(query: AuditQuery): Sql<FilteredPage<AuditRecord, number>> {
     const { unindexed } = this.#dialect;
-    const until = yield* this.#lookedAtUntil(query);
+    const until = yield* this.#scannedUntil(query);
     const values: SqlValue[] = [];
     const conditions = [
       ...(query.bulk === false ? [BUT_BULK] : []),
@@ -218,14 +218,14 @@ export class AuditTable {
   }
 
   /** Where a filtered page stops reading; undefined when it may read to the end. */
-  *#lookedAtUntil({ after, key, actor, severity, from, to }: AuditQuery): Sql<number | undefined> {
+  *#scannedUntil({ after, key, actor, severity, from, to }: AuditQuery): Sql<number | undefined> {
     if ([actor, severity, from, to].every((filter) => filter === undefined)) return undefined;
     // An index finds the records of one key or of one actor.
     const [of, value] = key !== undefined ? ['key', key] : actor !== undefined ? ['actor', actor] : [];
     const last = yield* row(
       `SELECT seq FROM audit WHERE seq > $1 ${of === undefined ? '' : `AND ${of} = $3`} ORDER BY seq LIMIT 1 OFFSET $2`,
       after ?? BEFORE_ALL,
-      LOOKED_AT_MAX - 1,
+      PAGE_RECORDS_MAX - 1,
       ...(value === undefined ? [] : [value]),
     );
     return last?.['seq'] as number | undefined;
@@ -242,12 +242,15 @@ export class AuditTable {
   }
 
   /** @param places the present {@link storagePlaces}. */
-  *isStorageAsRead({ id, seq, quietSince }: StorageStamp, places: ReadonlyMap<string, number>): Sql<boolean> {
+  *isStorageAsRead(
+    { id, seq, unreleasedSince }: StorageStamp,
+    places: ReadonlyMap<string, number>,
+  ): Sql<boolean> {
     if (places.get(id) !== seq) return false;
-    if (quietSince === undefined) return true;
+    if (unreleasedSince === undefined) return true;
     const since = this.#dialect.newerThan('seq', '$2');
     const sql = `SELECT 1 FROM ${this.#exportsToStorage} AND outcome = 'allowed' AND ${since} LIMIT 1`;
-    return (yield* row(sql, id, quietSince)) === undefined;
+    return (yield* row(sql, id, unreleasedSince)) === undefined;
   }
 
   /** Whether a key was released after that record. */
@@ -291,18 +294,18 @@ function* releases(
 ): Sql<BackwardPage<AuditRecord>> {
   const items: AuditRecord[] = [];
   let before = page.before ?? Number.MAX_SAFE_INTEGER;
-  const look = Math.min(LOOK_MAX, Math.max(LOOK_MIN, 2 * page.limit));
-  for (let looked = 0; looked < LOOKED_AT_MAX; ) {
-    const found = yield* rows(sql, of, before, look);
+  const limit = Math.min(BATCH_MAX, Math.max(BATCH_MIN, 2 * page.limit));
+  for (let scanned = 0; scanned < PAGE_RECORDS_MAX; ) {
+    const found = yield* rows(sql, of, before, limit);
     for (const record of found) {
       if ((record['time'] as string) < from) return { items };
       before = record['seq'] as number;
-      looked++;
+      scanned++;
       if (record['action'] === 'key.export' && record['outcome'] === 'allowed')
         items.push(auditRecordOf(record));
       if (items.length === page.limit) return { items, next: before };
     }
-    if (found.length < look) return { items };
+    if (found.length < limit) return { items };
   }
   return { items, next: before };
 }

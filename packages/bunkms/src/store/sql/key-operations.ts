@@ -81,11 +81,12 @@ function* update(
   kekId: string | undefined,
 ): Sql<AuditReceipt | undefined> {
   const { audit, keys } = repository;
-  const { storages = [], quietSince, record } = change;
+  const { storages = [], unreleasedSince, record } = change;
   yield* requireActiveToken(repository, change);
   if (!isWrappedWith(change.versions, kekId)) return undefined;
   const places = yield* audit.storagePlaces(storages.map(({ id }) => id));
   for (const storage of storages) if (!(yield* audit.isStorageAsRead(storage, places))) return undefined;
-  if (quietSince !== undefined && (yield* audit.isReleasedSince(record.name, quietSince))) return undefined;
+  if (unreleasedSince !== undefined && (yield* audit.isReleasedSince(record.name, unreleasedSince)))
+    return undefined;
   return (yield* keys.update(change)) ? chain.append(change.audit) : undefined;
 }

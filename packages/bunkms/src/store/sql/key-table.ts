@@ -24,11 +24,11 @@ const JOINED_VERSION = VERSION_COLUMNS.map(([name]) => `v.${name} AS v_${name}`)
 /** Maximum comparisons of names with globs for one page: other calls wait. */
 const GLOB_MATCHES_MAX = 20_000;
 /** Minimum names that a page reads, however many globs there are, and how many at once. */
-const LOOKED_AT_MIN = 200;
-const LOOK = 1_000;
+const SCANNED_MIN = 200;
+const BATCH_MAX = 1_000;
 
 /** The name of a key, and a version; null for the current one. */
-export type KeyQuestion = readonly [name: string, version: number | null];
+export type KeyQuery = readonly [name: string, version: number | null];
 
 /** The result for a name that was never used. */
 export const NOTHING: StoredKey = { record: undefined, versions: [], lastChange: undefined };
@@ -145,7 +145,7 @@ export class KeyTable {
   }
 
   /** Keys with one of their versions and their latest change, in the order of the queries. */
-  *findStored(questions: readonly KeyQuestion[]): Sql<StoredKey[]> {
+  *findStored(questions: readonly KeyQuery[]): Sql<StoredKey[]> {
     const found = yield* each(this.#stored, questions);
     return questions.map((_, at) => {
       const joined = found[at]?.[0];
@@ -279,15 +279,15 @@ function* matchingNames(
   after: string,
   limit: number,
 ): Sql<FilteredPage<string, string>> {
-  let left = Math.max(LOOKED_AT_MIN, Math.floor(GLOB_MATCHES_MAX / globs.length));
+  let left = Math.max(SCANNED_MIN, Math.floor(GLOB_MATCHES_MAX / globs.length));
   const items: string[] = [];
   for (const { from, isPrefix } of globRanges(globs)) {
     const range = isPrefix ? 'name >= $2 AND name < $3' : 'name >= $2 AND name <= $3';
     const sql = `SELECT name FROM keys WHERE name > $1 AND ${range} ORDER BY name LIMIT $4`;
     for (let last = after, more = true; more; ) {
-      const look = Math.min(left, LOOK);
-      const found = yield* rows(sql, last, from, isPrefix ? `${from}\u{10FFFF}` : from, look);
-      more = found.length === look;
+      const batch = Math.min(left, BATCH_MAX);
+      const found = yield* rows(sql, last, from, isPrefix ? `${from}\u{10FFFF}` : from, batch);
+      more = found.length === batch;
       for (const { name } of found as readonly { name: string }[]) {
         last = name;
         const isMatch = globs.some((glob) => globMatches(glob, name));

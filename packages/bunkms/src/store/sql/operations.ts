@@ -8,7 +8,7 @@ import { row, run } from './statement.ts';
 import { tokenReads, tokenSnapshots, tokenWrites } from './token-operations.ts';
 
 /** A write without visible effect. */
-export const TOUCH = 'UPDATE probe SET count = count + 1';
+export const COUNT_PROBE = 'UPDATE probe SET count = count + 1';
 
 /**
  * The operations of the port as work on the database, grouped by their isolation. The engines implement the
@@ -57,7 +57,7 @@ function unauditedWrites({ cluster }: Repository) {
     announce: (_chain, presence) => cluster.announce(presence),
     withdraw: (_chain, service) => cluster.withdraw(service),
     *probe() {
-      yield* run(TOUCH);
+      yield* run(COUNT_PROBE);
     },
   } satisfies WriteBodies<'initialise' | 'claim' | 'release' | 'announce' | 'withdraw' | 'probe'>;
 }

@@ -1,5 +1,5 @@
 import type { AuditDraft } from '../../records/chain.ts';
-import { isSaidBy } from '../../records/token-record.ts';
+import { matchesRecord } from '../../records/token-record.ts';
 import type { ReadBodies, WriteBodies } from './bodies.ts';
 import type { Repository } from './repository.ts';
 
@@ -39,7 +39,7 @@ export function tokenWrites({ tokens, activeFamilies }: Repository) {
       let count = 0;
       for (const [family, record] of byFamily(records)) {
         const revocations = yield* tokens.revocationsOf(family);
-        if (revocations.some((revocation) => isSaidBy(chain.chainKey, record, revocation))) continue;
+        if (revocations.some((revocation) => matchesRecord(chain.chainKey, record, revocation))) continue;
         yield* tokens.markRevoked(family, record.time);
         chain.append(record);
         count++;

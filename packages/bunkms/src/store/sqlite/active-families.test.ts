@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TokenInfo } from '@bundoc/shared/contract/tokens';
 import { PATIENT_MS } from '@bundoc/shared/testing/timing';
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { AuditDraft } from '../../records/chain.ts';
 import { revocationDraft, tokenIssueDraft } from '../../records/token-record.ts';
 import type { StoreOperations } from '../port.ts';
@@ -58,7 +58,7 @@ describe('the families of active tokens', () => {
   }
   const revocation = (token: TokenInfo) => revocationDraft(BY.caller, TIME, token);
 
-  test('are looked up once while no token changes, even if other records are written', () => {
+  it('are looked up once while no token changes, even if other records are written', () => {
     const { jti } = issued();
     const execute = vi.spyOn(connection, 'execute');
     const lookUps = () =>
@@ -70,7 +70,7 @@ describe('the families of active tokens', () => {
     expect([store.findActiveTokenFamily(jti), lookUps()]).toEqual([jti, 1]);
   });
 
-  test('are looked up again only after another connection has committed', () => {
+  it('are looked up again only after another connection has committed', () => {
     const { jti } = issued();
     expect(store.findActiveTokenFamily(jti)).toBe(jti);
     other.beginWrite();
@@ -80,7 +80,7 @@ describe('the families of active tokens', () => {
     expect(store.findActiveTokenFamily(jti)).toBeUndefined();
   });
 
-  test('end with the transaction that revokes one, and stay when it is rolled back', () => {
+  it('end with the transaction that revokes one, and stay when it is rolled back', () => {
     const [one, two] = [issued(), issued()];
     for (const { jti } of [one, two]) expect(store.findActiveTokenFamily(jti)).toBe(jti);
     expect(store.revokeFamilies([revocation(one)])).toBe(1);
@@ -96,7 +96,7 @@ describe('the families of active tokens', () => {
     expect(store.findActiveTokenFamily(two.jti)).toBe(two.jti);
   });
 
-  test('are not cached for a token whose issue was rolled back', () => {
+  it('are not cached for a token whose issue was rolled back', () => {
     const token = newToken();
     runSync(new TokenTable(SQLITE).insert(token), (statement) => other.execute(statement));
     const issue = tokenIssueDraft({ ...BY, action: 'token.issue' }, token);
@@ -108,7 +108,7 @@ describe('the families of active tokens', () => {
     expect(store.findActiveTokenFamily(token.jti)).toBeUndefined();
   });
 
-  test('end when expired tokens are removed', () => {
+  it('end when expired tokens are removed', () => {
     const { jti } = issued();
     expect(store.findActiveTokenFamily(jti)).toBe(jti);
     const record = {

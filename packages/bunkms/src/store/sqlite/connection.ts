@@ -85,11 +85,11 @@ export class Connection {
     return Number(this.#prepare(sql).run(...values.map(inputOf)).changes);
   }
 
-  /** Runs `look` on one snapshot of the database, while others write. */
-  read<T>(look: () => T): T {
+  /** Runs `action` on one snapshot of the database, while others write. */
+  read<T>(action: () => T): T {
     this.#prepare('BEGIN').run();
     try {
-      return look();
+      return action();
     } finally {
       this.#prepare('COMMIT').run();
     }

@@ -1,5 +1,5 @@
 import type { DatabaseSync } from 'node:sqlite';
-import { madeByEarlierBuild } from '../earlier-build.ts';
+import { earlierBuildError } from '../earlier-build.ts';
 
 /**
  * The first schema whose keys name their holder and whose chain authenticates tokens. Databases of earlier
@@ -146,7 +146,7 @@ export function migrate(database: DatabaseSync): void {
   const row = database.prepare('PRAGMA user_version').get();
   const version = Number(row?.['user_version']);
   if (version > CURRENT) throw new Error(`the database has schema ${version}, this release knows ${CURRENT}`);
-  if (version > 0 && version < FIRST) throw madeByEarlierBuild(`schema ${version}`);
+  if (version > 0 && version < FIRST) throw earlierBuildError(`schema ${version}`);
   for (const migration of MIGRATIONS.slice(Math.max(0, version - FIRST + 1))) database.exec(migration);
   database.exec(`PRAGMA user_version = ${CURRENT}`);
 }

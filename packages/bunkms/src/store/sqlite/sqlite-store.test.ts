@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { PATIENT_MS } from '@bundoc/shared/testing/timing';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { storeConformance } from '../conformance/store.ts';
 import { databasePathOf, openSqliteStore } from './sqlite-store.ts';
 
@@ -26,7 +26,7 @@ describe('the SQLite store', () => {
   });
   afterEach(() => rmSync(folder, { recursive: true }));
 
-  test('is readable by its owner only', async () => {
+  it('is readable by its owner only', async () => {
     const dataDir = join(folder, 'data', 'kms');
     await using store = await openSqliteStore({ dataDir, onCrash, deadlineMs: PATIENT_MS });
     await store.probe();
@@ -35,7 +35,7 @@ describe('the SQLite store', () => {
       expect(statSync(`${databasePathOf(dataDir)}${suffix}`).mode & 0o777).toBe(0o600);
   });
 
-  test('answers within its deadline while another process holds the write lock, and recovers', async () => {
+  it('answers within its deadline while another process holds the write lock, and recovers', async () => {
     // Creating the tables may take long on a busy disk.
     await (await openSqliteStore({ dataDir: folder, onCrash, deadlineMs: PATIENT_MS })).close();
     await using store = await openSqliteStore({ dataDir: folder, onCrash, deadlineMs: 5_000 });
@@ -49,7 +49,7 @@ describe('the SQLite store', () => {
     await expect.poll(() => probed().catch(() => false)).toBe(true);
   });
 
-  test('answers a look-up before longer work of the same turn is done', async () => {
+  it('answers a look-up before longer work of the same turn is done', async () => {
     await using store = await openSqliteStore({ dataDir: folder, onCrash, deadlineMs: PATIENT_MS });
     const other = new DatabaseSync(databasePathOf(folder));
     other.exec('BEGIN IMMEDIATE');
@@ -61,7 +61,7 @@ describe('the SQLite store', () => {
     expect(await probed).toBe(true);
   });
 
-  test.each<[string, (path: string) => void]>([
+  it.each<[string, (path: string) => void]>([
     ['was removed', (path) => rmSync(path)],
     ['was renamed', (path) => renameSync(path, `${path}.old`)],
     [
@@ -82,7 +82,7 @@ describe('the SQLite store', () => {
     await store.close();
   });
 
-  test('refuses a database of a newer release', async () => {
+  it('refuses a database of a newer release', async () => {
     await (await openSqliteStore({ dataDir: folder, onCrash, deadlineMs: PATIENT_MS })).close();
     const database = new DatabaseSync(databasePathOf(folder));
     database.exec('PRAGMA user_version = 99');
@@ -95,7 +95,7 @@ describe('the SQLite store', () => {
     );
   });
 
-  test('refuses a file that is not a database, and does not change it', async () => {
+  it('refuses a file that is not a database, and does not change it', async () => {
     writeFileSync(databasePathOf(folder), 'this is a letter, and no database at all');
     await expect(openSqliteStore({ dataDir: folder, onCrash, deadlineMs: PATIENT_MS })).rejects.toMatchObject(
       {
@@ -105,7 +105,7 @@ describe('the SQLite store', () => {
     expect(statSync(databasePathOf(folder)).size).toBe(40);
   });
 
-  test('reports a folder that it cannot create', async () => {
+  it('reports a folder that it cannot create', async () => {
     writeFileSync(join(folder, 'file'), '');
     await expect(
       openSqliteStore({ dataDir: join(folder, 'file', 'kms'), onCrash, deadlineMs: PATIENT_MS }),

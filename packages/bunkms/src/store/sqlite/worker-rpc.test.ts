@@ -1,6 +1,6 @@
 import { Worker } from 'node:worker_threads';
 import { PATIENT_MS } from '@bundoc/shared/testing/timing';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { WorkerRpc } from './worker-rpc.ts';
 
 /** A thread that answers with its arguments unless told otherwise. */
@@ -26,7 +26,7 @@ function rpcTo(source: string, options: { deadlineMs?: number; pendingMax?: numb
 }
 
 describe('a call into the storage thread', () => {
-  test('returns the answer of the thread, or the failure with its reason as the cause', async () => {
+  it('returns the answer of the thread, or the failure with its reason as the cause', async () => {
     await using echo = rpcTo(ECHO);
     expect(await echo.rpc.call('echo', [1, 'two'])).toEqual([1, 'two']);
     await expect(echo.rpc.call('fail', [])).rejects.toMatchObject({
@@ -35,7 +35,7 @@ describe('a call into the storage thread', () => {
     });
   });
 
-  test('is sent together with the others of its turn of the event loop, in order', async () => {
+  it('is sent together with the others of its turn of the event loop, in order', async () => {
     await using echo = rpcTo(ECHO);
     const calls = ['place', 'place', 'fail', 'place'].map((operation) => echo.rpc.call(operation, []));
     expect(await Promise.allSettled(calls)).toMatchObject([
@@ -47,7 +47,7 @@ describe('a call into the storage thread', () => {
     expect(await echo.rpc.call('place', [])).toEqual([0, 1]);
   });
 
-  test('fails alone when its arguments cannot be sent', async () => {
+  it('fails alone when its arguments cannot be sent', async () => {
     await using echo = rpcTo(ECHO);
     const calls = [1, () => undefined, 3].map((argument) => echo.rpc.call('echo', [argument]));
     expect(await Promise.allSettled(calls)).toMatchObject([
@@ -57,14 +57,14 @@ describe('a call into the storage thread', () => {
     ]);
   });
 
-  test('fails at its deadline while the thread hangs, and so does the close', async () => {
+  it('fails at its deadline while the thread hangs, and so does the close', async () => {
     await using echo = rpcTo(ECHO, { deadlineMs: 50 });
     await expect(echo.rpc.call('hang', [])).rejects.toMatchObject({ code: 'storage_unavailable' });
     await expect(echo.rpc.call('echo', [])).rejects.toMatchObject({ code: 'storage_unavailable' });
     expect(echo.crashes).toEqual([]);
   });
 
-  test('tells the thread when it expires, so that no work begins late', async () => {
+  it('tells the thread when it expires, so that no work begins late', async () => {
     await using echo = rpcTo(ECHO, { deadlineMs: PATIENT_MS });
     const expires = (await echo.rpc.call('expires', [])) as bigint;
     const leftMs = Number(expires - process.hrtime.bigint()) / 1e6;
@@ -72,7 +72,7 @@ describe('a call into the storage thread', () => {
     expect(leftMs).toBeLessThanOrEqual(PATIENT_MS);
   });
 
-  test('fails at once as overloaded when too many wait', async () => {
+  it('fails at once as overloaded when too many wait', async () => {
     await using echo = rpcTo(ECHO, { pendingMax: 2, deadlineMs: 50 });
     const waiting = [echo.rpc.call('hang', []), echo.rpc.call('echo', [])].map((call) =>
       expect(call).rejects.toMatchObject({ code: 'storage_unavailable' }),
@@ -81,7 +81,7 @@ describe('a call into the storage thread', () => {
     await Promise.all(waiting);
   });
 
-  test.each(['crash', 'end'])(
+  it.each(['crash', 'end'])(
     'fails with all others when the thread ends unexpectedly (%s), now and later',
     async (how) => {
       await using echo = rpcTo(ECHO);
@@ -93,7 +93,7 @@ describe('a call into the storage thread', () => {
   );
 });
 
-test('closing twice has the effect of closing once, and does not count as a crash', async () => {
+it('closing twice has the effect of closing once, and does not count as a crash', async () => {
   const { rpc, crashes } = rpcTo(ECHO);
   await Promise.all([rpc.close(), rpc.close()]);
   expect(crashes).toEqual([]);

@@ -8,6 +8,7 @@ import { writeSealsRecord } from '../../state.ts';
 import type { ProjectFiles } from '../documents/project-files.ts';
 import type { AttachedHandle, PartSource, TakenPart } from '../log/log-api.ts';
 import {
+  answerTo,
   estimatedBytes,
   type FrameChange,
   type GroupPreparer,
@@ -193,8 +194,8 @@ export class CommitQueue implements PartSource {
     try {
       const prepared = this.#options.preparer.prepare(group);
       if (prepared.frame.length > 0) return this.#sealed(prepared, reservation);
-      // All are repetitions under idempotency keys.
-      for (const { results, waiting } of prepared.commits) waiting.done.resolve(results);
+      // All are refused, or repetitions under idempotency keys.
+      for (const commit of prepared.commits) answerTo(commit);
     } catch (error) {
       for (const { done } of group) done.reject(error);
     }
@@ -251,13 +252,13 @@ export class CommitQueue implements PartSource {
       kind: 'data',
       plaintext: reservation === undefined ? [frame] : [frame, recordOf(reservation)],
       keyVersion: this.keys.version,
-      commits: commits.length,
+      commits: commits.filter(({ outcome }) => 'results' in outcome).length,
       durable: () => {
         if (reservation !== undefined) this.#reserved(reservation);
         this.#options.publish(changes);
       },
       answer: () => {
-        for (const { results, waiting } of commits) waiting.done.resolve(results);
+        for (const commit of commits) answerTo(commit);
         this.#partIsOver();
         this.#options.onAnswered();
       },

@@ -29,10 +29,19 @@ export interface Waiting extends WaitingCommit {
   readonly reseals: readonly Unsealed[];
 }
 
-/** An accepted commit, which is acknowledged once its frame is durable. */
+/**
+ * A commit of a frame with its outcome, which is answered once the frame is durable: a refusal may depend on
+ * an earlier commit of the frame.
+ */
 export interface Prepared {
   readonly waiting: Waiting;
-  readonly results: readonly WriteResult[];
+  readonly outcome: { readonly results: readonly WriteResult[] } | { readonly refusal: unknown };
+}
+
+/** Answers a commit. */
+export function answerTo({ waiting: { done }, outcome }: Prepared): void {
+  if ('refusal' in outcome) done.reject(outcome.refusal);
+  else done.resolve(outcome.results);
 }
 
 /** What becomes visible once the frame is durable. */
@@ -126,7 +135,6 @@ export class GroupPreparer {
     this.#quota = quota;
   }
 
-  /** Rejects refused commits immediately. */
   prepare(group: readonly Waiting[]): PreparedGroup {
     const { outcomes } = planCommits(group, draftsOf(group, this.#clock), this.#context());
     const commits: Prepared[] = [];
@@ -136,7 +144,7 @@ export class GroupPreparer {
     for (const [place, outcome] of outcomes.entries()) {
       const waiting = group[place] as Waiting;
       if (outcome.kind === 'refused') {
-        waiting.done.reject(outcome.error);
+        commits.push({ waiting, outcome: { refusal: outcome.error } });
         continue;
       }
       for (const write of outcome.writes) {
@@ -151,7 +159,7 @@ export class GroupPreparer {
         appendIdempotencyRecord(writer, outcome.idempotencyRecord);
         placed.push({ kind: 'idempotency record', used: outcome.idempotencyRecord });
       }
-      commits.push({ waiting, results: outcome.results });
+      commits.push({ waiting, outcome: { results: outcome.results } });
     }
     const frame = writer.finish();
     const toSeal = placed.flatMap((change) => toSealOf(change, frame));

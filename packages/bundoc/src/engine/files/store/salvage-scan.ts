@@ -1,9 +1,10 @@
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { hasCode } from '@bundoc/shared/contract/app-error';
-import { CATALOG_FILE, CATALOG_START_BYTES, parseCatalogStart } from '@bundoc/shared/contract/catalog-head';
+import { CATALOG_FILE } from '@bundoc/shared/contract/catalog-head';
 import type { DocumentMetadata } from '@bundoc/shared/contract/documents';
 import { openOwnDocument } from '../../open-document.ts';
 import type { OnProgress } from '../../reports.ts';
+import { readCatalogStart } from '../catalog/catalog-start.ts';
 import { CatalogDamaged } from '../catalog/snapshot.ts';
 import { documentPath, inTurns, listDocumentFiles, readDocumentFile } from '../documents/document-files.ts';
 import { decodeCarried } from '../log/carried-file.ts';
@@ -168,13 +169,8 @@ async function handlesLeft(
   faults: string[],
 ): Promise<Set<string>> {
   const claimed = new Set(carried.map(({ handle }) => handle));
-  const start = await disk
-    .readStart(join(directory, CATALOG_FILE), CATALOG_START_BYTES)
-    .catch((error: unknown) => {
-      if (hasCode(error, 'project_damaged')) return undefined;
-      throw error;
-    });
-  for (const handle of [start && parseCatalogStart(start)?.handle, log.handleOf(project)])
+  const start = await readCatalogStart(disk, dirname(directory), project);
+  for (const handle of [start?.handle, log.handleOf(project)])
     if (handle !== undefined && log.handles.has(handle)) claimed.add(handle);
   let isAnyUnread = false;
   await using reader = log.reader();

@@ -18,6 +18,27 @@ describe('a commit', () => {
     expect(syncs).toBeLessThan(10);
   });
 
+  it('that is refused because of an earlier one in its frame is answered once that one is durable', async () => {
+    const project = new EmbeddedProject();
+    const disk = EmbeddedProject.disk();
+    const held = holdLogWrites(disk);
+    await project.create(disk);
+    const store = await project.open(disk);
+    held.isHeld = true;
+    const created = put('a', '{}', { kind: 'absent' });
+    const first = store.commit([created]);
+    const answers: unknown[] = [];
+    const second = store.commit([created]).catch((error: unknown) => answers.push(error));
+    await expect.poll(() => held.waiting).toBeGreaterThan(0);
+    for (let turn = 0; turn < 5; turn++) await setImmediate();
+    expect(answers).toEqual([]);
+    held.isHeld = false;
+    held.releaseOne();
+    await first;
+    await second;
+    expect(answers).toMatchObject([{ code: 'precondition_failed' }]);
+  });
+
   it('shows nothing readable on the disk: neither ids nor collections nor members', async () => {
     const { disk, store } = await started();
     await store.commit([

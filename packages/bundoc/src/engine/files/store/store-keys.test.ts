@@ -1,6 +1,7 @@
 import type { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { describe, expect, it } from 'vitest';
 import { EmbeddedProject } from '../../../testing/embedded-project.ts';
+import type { SimulatedDisk } from '../../../testing/simulated-disk.ts';
 import { LARGE_LIMITS, started } from '../../../testing/started-store.ts';
 import { commitOne, put, ref, remove } from '../../../testing/writes.ts';
 import type { EmbeddedStore } from './embedded-store.ts';
@@ -162,5 +163,79 @@ describe('after a rotation', () => {
       await check(after);
       expect(project.damaged).toEqual([]);
     }
+  });
+
+  describe('a read that a re-sealing overtakes', () => {
+    /** Holds the first read of a document file, and returns what it read changed by `change`. */
+    function holdRead(disk: SimulatedDisk, change: (before: Buffer, after: Buffer) => Buffer) {
+      const { read } = disk;
+      const reached = Promise.withResolvers<void>();
+      const released = Promise.withResolvers<void>();
+      disk.read = async (path, bytesMax) => {
+        const before = await read.call(disk, path, bytesMax);
+        if (before === undefined || !path.includes('/docs/')) return before;
+        disk.read = read;
+        reached.resolve();
+        await released.promise;
+        return change(before, (await read.call(disk, path, bytesMax)) as Buffer);
+      };
+      return { reached: reached.promise, release: released.resolve };
+    }
+
+    async function overtaken(cacheBytes: number, change: (before: Buffer, after: Buffer) => Buffer) {
+      const { project, disk, store } = await started();
+      await commitOne(store, put('d', '{"n":0}'));
+      await store.checkpoint();
+      await store[Symbol.asyncDispose]();
+      project.rotate();
+      const next = await project.open(disk, cacheBytes);
+      const held = holdRead(disk, change);
+      const document = Promise.resolve(next.get(ref('d')));
+      await held.reached;
+      await next.reseal(10);
+      await next.checkpoint();
+      held.release();
+      return { project, store: next, document };
+    }
+
+    it('puts no bytes of the former version into the cache, and a backup has those of the current one', async () => {
+      const { project, store, document } = await overtaken(1_000_000, (before) => before);
+      expect((await document)?.text.toString()).toContain('"n":0}');
+      const { changes } = await store.sealedChanges(0, { limit: 10, bytesMax: 1_000_000 });
+      project.forgetFormerVersions();
+      expect(changes.map(({ state }) => state.keyVersion)).toEqual([2]);
+      const name = project.cipher.fileName(ref('d'));
+      expect(project.cipher.openDocument(name, changes[0]?.sealed as Buffer).toString()).toContain('"n":0}');
+    });
+
+    it('reads again what the file had of both versions, and reports no damage', async () => {
+      const torn = (before: Buffer, after: Buffer) =>
+        Buffer.concat([before.subarray(0, 40), after.subarray(40)]);
+      const { project, document } = await overtaken(0, torn);
+      expect((await document)?.text.toString()).toContain('"n":0}');
+      expect(project.damaged).toEqual([]);
+    });
+
+    it('gives a backup the bytes of the version that the document has then', async () => {
+      const { project, disk, store } = await started();
+      await commitOne(store, put('d', '{"n":0}'));
+      await store.checkpoint();
+      await store[Symbol.asyncDispose]();
+      project.rotate();
+      const next = await project.open(disk);
+      const held = holdRead(disk, (before) => before);
+      const page = next.sealedChanges(0, { limit: 10, bytesMax: 1_000_000 });
+      await held.reached;
+      await next.reseal(10);
+      await next.checkpoint();
+      held.release();
+      const { changes, isComplete } = await page;
+      expect(isComplete).toBe(true);
+      project.forgetFormerVersions();
+      const { state, sealed } = changes[0]!;
+      expect(state.keyVersion).toBe(2);
+      const name = project.cipher.fileName(ref('d'));
+      expect(project.cipher.openDocument(name, sealed as Buffer).toString()).toContain('"n":0}');
+    });
   });
 });

@@ -71,8 +71,8 @@ export class StoreReader {
   async #read(ref: DocumentRef, living: LivingDocument): Promise<StoredDocument | undefined> {
     const document = await this.#readFile(ref, living);
     if (document !== undefined) return document;
-    // It was overwritten during the read, so there is a later state.
-    if (this.#catalog.living(ref)?.seq !== living.seq) return await this.get(ref);
+    // It was overwritten or re-sealed during the read.
+    if (!this.#isCurrent(ref, living)) return await this.get(ref);
     this.#options.onIntegrityError(living.fileName);
     throw new AppError('integrity_error');
   }
@@ -185,10 +185,10 @@ export class StoreReader {
     let bytes = 0;
     for (const state of states) {
       if (bytes >= bytesMax) return { changes, position, isComplete: false, forgotten };
-      const sealed = state.deletedMs === 0 ? await this.#readSealed(state) : undefined;
-      if (sealed === undefined && state.deletedMs === 0) isComplete = false;
-      else changes.push({ state: sealed === undefined ? state : { ...state, size: sealed.length }, sealed });
-      bytes += sealed?.length ?? 0;
+      const change = state.deletedMs === 0 ? await this.#readSealed(state) : { state, sealed: undefined };
+      if (change === undefined) isComplete = false;
+      else changes.push(change);
+      bytes += change?.sealed?.length ?? 0;
       position = state.seq;
     }
     return { changes, position: states.length < limit ? lastSeq : position, isComplete, forgotten };
@@ -222,37 +222,59 @@ export class StoreReader {
     const sealed = await readDocumentFile(disk, directory, documentPath(fileName), living.size);
     const document = Buffer.isBuffer(sealed) ? this.#open(ref, living, sealed) : undefined;
     if (!Buffer.isBuffer(sealed) || document === undefined) return undefined;
-    // After an overwrite during the read, the older bytes must not enter the cache.
-    if (this.#catalog.living(ref)?.seq === living.seq) cache.set(project, fileName, sealed);
+    // After an overwrite or a re-sealing during the read, the older bytes must not enter the cache.
+    if (this.#isCurrent(ref, living)) cache.set(project, fileName, sealed);
     return document;
   }
 
-  /** The authenticated bytes of a document; undefined when it has changed since. */
-  async #readSealed(state: DocumentState): Promise<Buffer | undefined> {
+  /** Whether the catalog still has this state of a document, sealed under the same key version. */
+  #isCurrent(ref: DocumentRef, { seq, keyVersion }: LivingDocument): boolean {
+    const now = this.#catalog.living(ref);
+    return now?.seq === seq && now.keyVersion === keyVersion;
+  }
+
+  /**
+   * The authenticated bytes of a document with its state, under the key version that the state has now;
+   * undefined when it was overwritten or deleted since.
+   */
+  async #readSealed({ seq, collection, id }: DocumentState): Promise<SealedChange | undefined> {
+    const ref = { collection, id };
     const { disk, directory, onIntegrityError } = this.#options;
     for (;;) {
-      const living = this.#catalog.living(state);
-      if (living?.seq !== state.seq) return undefined;
+      const state = this.#catalog.get(ref);
+      const living = this.#catalog.living(ref);
+      if (state?.seq !== seq || living === undefined) return undefined;
       const { fileName } = living;
       const sealed =
         this.#inMemory(living) ??
         (await readDocumentFile(disk, directory, documentPath(fileName), living.size));
-      if (Buffer.isBuffer(sealed) && this.#open(state, living, sealed) !== undefined) return sealed;
-      const now = this.#catalog.living(state);
-      // It was re-sealed during the read.
-      if (now?.seq === living.seq && now.keyVersion !== living.keyVersion) continue;
-      if (now?.seq !== state.seq) return undefined;
+      // It was re-sealed, overwritten or deleted during the read.
+      if (!this.#isCurrent(ref, living)) continue;
+      if (Buffer.isBuffer(sealed) && this.#open(ref, living, sealed, true) !== undefined)
+        return { state: { ...state, size: sealed.length }, sealed };
       onIntegrityError(fileName);
       throw new AppError('integrity_error');
     }
   }
 
-  /** The document; undefined when the bytes are not this state of it. */
-  #open(ref: DocumentRef, living: LivingDocument, sealed: Buffer): StoredDocument | undefined {
+  /**
+   * The document; undefined when the bytes are not this state of it.
+   *
+   * @param isExact whether they must be sealed under the key version of the state.
+   */
+  #open(
+    ref: DocumentRef,
+    { fileName, keyVersion, rev }: LivingDocument,
+    sealed: Buffer,
+    isExact = false,
+  ): StoredDocument | undefined {
+    const { cipher } = this.#options;
     try {
-      const text = this.#options.cipher.openDocument(living.fileName, sealed, living.keyVersion);
+      const text = isExact
+        ? cipher.openDocumentOf(fileName, sealed, keyVersion)
+        : cipher.openDocument(fileName, sealed, keyVersion);
       const metadata = readStoredMetadata(text, ref);
-      return metadata?._rev === living.rev ? { metadata, text } : undefined;
+      return metadata?._rev === rev ? { metadata, text } : undefined;
     } catch (error) {
       if (error instanceof OpenError) return undefined;
       throw error;

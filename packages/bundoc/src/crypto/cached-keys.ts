@@ -3,7 +3,7 @@ import { LRUCache } from 'lru-cache';
 import type { LeasedKey } from '../kms/port.ts';
 
 /** A cached key. */
-export interface KeptKey {
+export interface CachedKey {
   readonly id: string;
   readonly project: string;
   readonly version: number | undefined;
@@ -28,61 +28,61 @@ const S = 1_000;
  *
  * One class, because a key that comes, or ends, enters or leaves all lists of keys at once.
  */
-export class KeptKeys {
+export class CachedKeys {
   readonly #clock: Clock;
-  readonly #kept = new Map<string, KeptKey>();
-  readonly #ofProject = new Map<string, Map<string, KeptKey>>();
+  readonly #cached = new Map<string, CachedKey>();
+  readonly #ofProject = new Map<string, Map<string, CachedKey>>();
   readonly #inUse = new Set<string>();
-  readonly #spare: LRUCache<string, KeptKey>;
+  readonly #spare: LRUCache<string, CachedKey>;
   /** Keys by the second of the monotonic clock in which they expire. */
   readonly #ends = new Map<number, Set<string>>();
   readonly #lost = new Set<string>();
-  #wallAheadMs: number;
+  #wallOffsetMs: number;
 
   /** @param spareMax maximum number of keys of projects that are not in use. */
   constructor(clock: Clock, spareMax: number) {
     this.#clock = clock;
-    this.#wallAheadMs = clock.now() - clock.monotonic();
+    this.#wallOffsetMs = clock.now() - clock.monotonic();
     this.#spare = new LRUCache({
       max: spareMax,
-      dispose: (kept, _id, reason) => {
-        if (reason === 'evict') this.#forget(kept);
+      dispose: (cached, _id, reason) => {
+        if (reason === 'evict') this.#forget(cached);
       },
     });
   }
 
   get size(): number {
-    return this.#kept.size;
+    return this.#cached.size;
   }
 
   /** Returns the key, and counts as a use of it. */
-  use(id: string): KeptKey | undefined {
-    const kept = this.#kept.get(id);
-    if (kept?.isSpare === true) this.#spare.get(id);
-    return kept;
+  use(id: string): CachedKey | undefined {
+    const cached = this.#cached.get(id);
+    if (cached?.isSpare === true) this.#spare.get(id);
+    return cached;
   }
 
   /** Returns the key without counting as a use. */
-  peek(id: string): KeptKey | undefined {
-    return this.#kept.get(id);
+  peek(id: string): CachedKey | undefined {
+    return this.#cached.get(id);
   }
 
   /** Every key; those of projects in use come first. */
-  *all(): Generator<KeptKey> {
-    for (const kept of this.#kept.values()) if (!kept.isSpare) yield kept;
+  *all(): Generator<CachedKey> {
+    for (const cached of this.#cached.values()) if (!cached.isSpare) yield cached;
     yield* this.#spare.values();
   }
 
-  of(project: string): readonly KeptKey[] {
+  of(project: string): readonly CachedKey[] {
     return [...(this.#ofProject.get(project)?.values() ?? [])];
   }
 
-  set(kept: Omit<KeptKey, 'isSpare' | 'isStale'>): void {
-    const { id, project } = kept;
-    const before = this.#kept.get(id);
+  set(cached: Omit<CachedKey, 'isSpare' | 'isStale'>): void {
+    const { id, project } = cached;
+    const before = this.#cached.get(id);
     if (before !== undefined) this.#ends.get(endOf(before))?.delete(id);
-    const entry: KeptKey = { ...kept, isStale: false, isSpare: !this.#inUse.has(project) };
-    this.#kept.set(id, entry);
+    const entry: CachedKey = { ...cached, isStale: false, isSpare: !this.#inUse.has(project) };
+    this.#cached.set(id, entry);
     const versions = this.#ofProject.get(project);
     if (versions === undefined) this.#ofProject.set(project, new Map([[id, entry]]));
     else versions.set(id, entry);
@@ -93,51 +93,51 @@ export class KeptKeys {
   }
 
   delete(id: string): void {
-    const kept = this.#kept.get(id);
-    if (kept === undefined) return;
-    this.#forget(kept);
+    const cached = this.#cached.get(id);
+    if (cached === undefined) return;
+    this.#forget(cached);
     this.#spare.delete(id);
   }
 
   clear(): void {
-    for (const kept of [...this.#kept.values()]) this.delete(kept.id);
+    for (const cached of [...this.#cached.values()]) this.delete(cached.id);
   }
 
   /** Keeps all keys of a project in the cache until it is released. */
   hold(project: string): void {
     this.#inUse.add(project);
-    for (const kept of this.of(project)) {
-      kept.isSpare = false;
-      this.#spare.delete(kept.id);
+    for (const cached of this.of(project)) {
+      cached.isSpare = false;
+      this.#spare.delete(cached.id);
     }
   }
 
   release(project: string): void {
     this.#inUse.delete(project);
     this.#lost.delete(project);
-    for (const kept of this.of(project)) {
-      kept.isSpare = true;
-      this.#spare.set(kept.id, kept);
+    for (const cached of this.of(project)) {
+      cached.isSpare = true;
+      this.#spare.set(cached.id, cached);
     }
   }
 
-  isOver({ key, ttlMs }: KeptKey): boolean {
+  isExpired({ key, ttlMs }: CachedKey): boolean {
     return ageMs(this.#clock, key.requestedAt) >= ttlMs;
   }
 
   /** Drops every expired key. */
-  dropEnded(): void {
+  dropExpired(): void {
     const nowMs = this.#clock.monotonic();
-    const wallAheadMs = this.#clock.now() - nowMs;
+    const wallOffsetMs = this.#clock.now() - nowMs;
     // The machine slept, or the clock was set: keys may expire in another second than predicted.
-    if (Math.abs(wallAheadMs - this.#wallAheadMs) >= CLOCK_DRIFT_MS_MAX) {
-      this.#wallAheadMs = wallAheadMs;
-      this.#dropOver(this.#kept.keys());
+    if (Math.abs(wallOffsetMs - this.#wallOffsetMs) >= CLOCK_DRIFT_MS_MAX) {
+      this.#wallOffsetMs = wallOffsetMs;
+      this.#dropExpiredOf(this.#cached.keys());
     }
     for (const [second, ids] of this.#ends) {
       if (second * S > nowMs) continue;
       this.#ends.delete(second);
-      this.#dropOver(ids);
+      this.#dropExpiredOf(ids);
     }
   }
 
@@ -148,17 +148,17 @@ export class KeptKeys {
     return lost;
   }
 
-  #dropOver(ids: Iterable<string>): void {
+  #dropExpiredOf(ids: Iterable<string>): void {
     for (const id of [...ids]) {
-      const kept = this.#kept.get(id);
-      if (kept !== undefined && this.isOver(kept)) this.delete(id);
+      const cached = this.#cached.get(id);
+      if (cached !== undefined && this.isExpired(cached)) this.delete(id);
     }
   }
 
-  #forget(kept: KeptKey): void {
-    const { id, project } = kept;
-    this.#kept.delete(id);
-    this.#ends.get(endOf(kept))?.delete(id);
+  #forget(cached: CachedKey): void {
+    const { id, project } = cached;
+    this.#cached.delete(id);
+    this.#ends.get(endOf(cached))?.delete(id);
     const versions = this.#ofProject.get(project);
     versions?.delete(id);
     if (versions?.size === 0) this.#ofProject.delete(project);
@@ -167,6 +167,6 @@ export class KeptKeys {
 }
 
 /** The second of the monotonic clock by which a key has expired. */
-function endOf({ key, ttlMs }: KeptKey): number {
+function endOf({ key, ttlMs }: CachedKey): number {
   return Math.ceil((key.requestedAt.monotonicMs + ttlMs) / S);
 }

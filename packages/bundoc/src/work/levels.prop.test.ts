@@ -1,0 +1,77 @@
+import fc from 'fast-check';
+import { expect, it } from 'vitest';
+import { type Levelled, Levels } from './levels.ts';
+
+interface Task extends Levelled {
+  readonly name: string;
+  usedUs: number;
+  isOfLittle: boolean;
+}
+
+function task(name: string, subject: string, { usedUs = 0, isOfLittle = false } = {}): Task {
+  return { name, key: { subject, project: 'p' }, usedUs, isOfLittle };
+}
+
+/** Lets the next task take some time. */
+function runNext(levels: Levels<Task>, us: number): Task | undefined {
+  const next = levels.next();
+  if (next !== undefined) {
+    levels.charge(next, us);
+    next.usedUs += us;
+  }
+  return next;
+}
+
+it('a task of a subject with little work comes before those of all others, whatever its subject owes', () => {
+  const levels = new Levels<Task>();
+  for (let n = 0; n < 200; n++) levels.add(task(`of many ${n}`, `s${n % 50}`));
+  levels.add(task('first', 'neighbour', { isOfLittle: true }));
+  expect(runNext(levels, 7_000)?.name).toBe('first');
+  for (let n = 0; n < 20; n++) {
+    levels.add(task('another', 'neighbour', { isOfLittle: true }));
+    const names = [runNext(levels, 400), runNext(levels, 400)].map((next) => next?.name);
+    expect(names).toContain('another');
+  }
+});
+
+it('a task leaves the level of little work when its subject has got more', () => {
+  const levels = new Levels<Task>();
+  const early = Array.from({ length: 5 }, (_, n) => task(`early ${n}`, 'flood', { isOfLittle: true }));
+  for (const one of early) levels.add(one);
+  for (const one of early) one.isOfLittle = false;
+  levels.add(task('of few', 'neighbour', { isOfLittle: true }));
+  expect(runNext(levels, 100)?.name).toBe('of few');
+  expect(levels.size).toBe(5);
+  for (let n = 0; n < 5; n++) expect(runNext(levels, 100)?.name).toMatch(/^early/);
+  expect(runNext(levels, 100)).toBeUndefined();
+});
+
+it('a task comes before those that have taken more', () => {
+  const levels = new Levels<Task>();
+  levels.add(task('long', 'a', { usedUs: 50_000 }));
+  levels.add(task('short', 'b', { usedUs: 1_000 }));
+  levels.add(task('new', 'c'));
+  const order = [0, 1, 2].map(() => runNext(levels, 100)?.name);
+  expect(order).toEqual(['new', 'short', 'long']);
+});
+
+it('every level has a turn after a bounded number of turns of others, so no task starves', () => {
+  const kind = fc.record({
+    usedUs: fc.constantFrom(0, 1_000, 10_000),
+    isOfLittle: fc.boolean(),
+    subject: fc.nat(5),
+  });
+  fc.assert(
+    fc.property(fc.array(kind, { minLength: 1, maxLength: 30 }), fc.nat(29), (kinds, at) => {
+      const levels = new Levels<Task>();
+      // A flood of new tasks never ends.
+      for (const [n, { subject, ...rest }] of kinds.entries())
+        levels.add(task(n === at % kinds.length ? 'watched' : 'other', `s${subject}`, rest));
+      for (let turns = 0; ; turns++) {
+        expect(turns).toBeLessThan(17 * 8 * (kinds.length + 1));
+        levels.add(task('flood', `s${turns % 6}`));
+        if (runNext(levels, 2_000)?.name === 'watched') return;
+      }
+    }),
+  );
+});

@@ -1,0 +1,171 @@
+import { randomUUID } from 'node:crypto';
+import { copyFileSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { AppError } from '@bundoc/shared/contract/app-error';
+import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
+import { expect, it } from 'vitest';
+import {
+  markOf,
+  moving,
+  OTHER,
+  resealed,
+  server,
+  setMark,
+  useMoves,
+  withCall,
+} from './support/moves-with-obstacles.ts';
+import { HELD } from './support/moving.ts';
+
+describeWithPostgres('a move', () => {
+  useMoves();
+
+  it.each([['rows'], ['files']] as const)(
+    "from %s keeps the source's content while the target's project is incomplete",
+    async (place) => {
+      await moving.fill(place);
+      const calls = withCall('acceptKey', async (...args) => {
+        await moving.service.acceptKey(...args);
+        moving.service.failure = new AppError('kms_unavailable');
+        throw moving.service.failure;
+      });
+      await expect(moving.moveFrom(place, { ...moving.ports, calls })).rejects.toMatchObject({
+        code: 'kms_unavailable',
+      });
+      moving.service.failure = undefined;
+      const [leaving, whole] = [await markOf(place), (await markOf(OTHER[place])) as string];
+      // The target before the last bytes arrived.
+      await setMark(OTHER[place], await resealed(whole, 'incoming'));
+      await expect(moving.moveFrom(place)).rejects.toThrow('does not have it whole');
+      expect(await markOf(place)).toBe(leaving);
+      await setMark(OTHER[place], whole);
+      await moving.moveFrom(place);
+      expect([await moving.held(place), await moving.held(OTHER[place])]).toEqual([
+        'project_elsewhere',
+        HELD,
+      ]);
+    },
+  );
+
+  it.each([
+    ['rows', 'a text'],
+    ['rows', `bundoc-move-mark-1.${Buffer.alloc(200, 1).toString('base64url')}`],
+    ['files', 'a text'],
+    ['files', `bundoc-move-mark-1.${Buffer.alloc(200, 1).toString('base64url')}`],
+    ['files', 'x'.repeat(5_000)],
+  ] as const)(
+    'leaves no room for forged marks: in %s, one is set aside, and the project is served',
+    async (place, mark) => {
+      // A text without the prefix of a move mark counts as a deletion mark.
+      await moving.fill(place);
+      await setMark(place, mark);
+      expect(await moving.held(place)).toEqual(HELD);
+      expect(await markOf(place)).toBeUndefined();
+      expect(moving.setAside).toMatchObject([{ project: moving.project }]);
+      if (place === 'files') expect(readdirSync(join(moving.folder, 'set-aside'))).toHaveLength(1);
+      expect(moving.service.changes.map(({ kind }) => kind)).toEqual(['create']);
+    },
+  );
+
+  it.each([['rows'], ['files']] as const)(
+    'from %s sets aside forged marks at the target that claim a deletion or a project',
+    async (place) => {
+      await moving.fill(place);
+      const other = await moving.identity(OTHER[place]);
+      await other.read();
+      const since = new Date().toISOString();
+      const deleted = JSON.stringify({ deleted: moving.project, format: 1, since });
+      if (place === 'files') {
+        const of = `('${moving.project}', '${deleted}')`;
+        await server.sql(`INSERT INTO bundoc.projects (project, marker) VALUES ${of}`, 'bundoc');
+      } else {
+        mkdirSync(moving.directory, { recursive: true });
+        writeFileSync(join(moving.directory, 'deleted.json'), deleted);
+        writeFileSync(join(moving.directory, 'move.mark'), 'a text');
+      }
+      await moving.moveFrom(place);
+      expect(await moving.held(OTHER[place])).toEqual(HELD);
+      expect(moving.setAside).toHaveLength(place === 'files' ? 1 : 2);
+    },
+  );
+
+  it.each([
+    ['rows', 'incoming'],
+    ['rows', 'moved'],
+    ['files', 'incoming'],
+    ['files', 'moved'],
+  ] as const)(
+    'leaves in %s a mark "%s" whose project can be deleted there once BunKMS names that storage',
+    async (place, state) => {
+      const first = state === 'moved' ? place : OTHER[place];
+      await moving.fill(first);
+      await moving.moveFrom(first);
+      if (state === 'incoming') {
+        await moving.moveFrom(place);
+        await setMark(place, await resealed((await markOf(place)) as string, state));
+      }
+      const exists = async () => {
+        const projects = await moving.projects(place, await moving.start(place));
+        return projects.exists(moving.project);
+      };
+      await expect(exists()).rejects.toMatchObject({ code: 'project_elsewhere' });
+      const { id } = await (await moving.identity(place)).read();
+      moving.service.takeOverKey(`${moving.project}-dek`, id);
+      expect(await exists()).toBe(true);
+      // A deletion that was interrupted after the key was destroyed.
+      moving.service.destroy(`${moving.project}-dek`);
+      expect(await exists()).toBe(true);
+      const projects = await moving.projects(place, await moving.start(place));
+      await projects.remove(moving.project, {
+        ...{ deleted: moving.project, format: 1, since: new Date().toISOString() },
+      });
+      expect(await exists()).toBe(false);
+      expect(await moving.held(place)).toBe('project_destroyed');
+    },
+  );
+
+  it('does not accept the mark of another project', async () => {
+    await moving.fill('files');
+    const [first, directory] = [moving.project, moving.directory];
+    await moving.moveFrom('files');
+    await moving.next(`${first}-other`);
+    await moving.fill('files');
+    copyFileSync(join(directory, 'move.mark'), join(moving.directory, 'move.mark'));
+    expect(await moving.held('files')).toEqual(HELD);
+    expect(moving.setAside).toMatchObject([{ project: moving.project }]);
+  });
+
+  it.each([['rows'], ['files']] as const)(
+    'obeys an authentic mark of an earlier move in %s, although BunKMS names this storage: requests are refused, and nothing is created',
+    async (place) => {
+      await moving.fill(place);
+      await moving.moveFrom(place);
+      const mark = (await markOf(place)) as string;
+      const there = (await (await moving.identity(OTHER[place])).read()).id;
+      // BunKMS was restored from before the move.
+      const here = (await (await moving.identity(place)).read()).id;
+      moving.service.takeOverKey(`${moving.project}-dek`, here);
+      const node = await moving.node(place);
+      for (const mode of ['existing', 'create'] as const)
+        await expect(node.acquire(moving.project, mode as 'create')).rejects.toMatchObject({
+          ...{ code: 'project_elsewhere', storage: there },
+        });
+      expect(await markOf(place)).toBe(mark);
+      moving.service.takeOverKey(`${moving.project}-dek`, there);
+      expect(await moving.held(OTHER[place])).toEqual(HELD);
+      // The project has come back since, and someone restores the mark.
+      await moving.moveFrom(OTHER[place]);
+      expect(await moving.held(place)).toEqual(HELD);
+      await setMark(place, mark);
+      expect(await moving.held(place)).toBe('project_elsewhere');
+    },
+  );
+
+  it('leaves content without a holder to an administrator', async () => {
+    await moving.fill('files');
+    const standing = moving.service.standings.get(`${moving.project}-dek`);
+    if (standing !== undefined) standing.holder = undefined;
+    await setMark('files', `bundoc-move-mark-1.${randomUUID()}`);
+    expect(await moving.held('files')).toBe('project_unclaimed');
+    expect(await markOf('files')).toBeDefined();
+  });
+});

@@ -1,0 +1,119 @@
+import { join } from 'node:path';
+import type { ExportedKey } from '@bundoc/shared/contract/keys';
+import { beforeEach, describe, expect, it } from 'vitest';
+import type { Inventory } from '../src/recovery/inventory.ts';
+import { newDataDir, startKms, type TestKms } from './support/kms.ts';
+import { edit, KeyCalls } from './support/lifecycle.ts';
+import {
+  bundoc,
+  codeOf,
+  essenceOf,
+  expectNoDamage,
+  expectWhole,
+  exported,
+  folders,
+  keys,
+  kms,
+  makeProject,
+  NAME,
+  services,
+  useRecovery,
+} from './support/recovered-stores.ts';
+import { backupOf, inventoryOf, recoverFrom, restoreInto, writeProject } from './support/recovery.ts';
+
+useRecovery();
+
+describe('a store that was restored from before a rotation', () => {
+  let all: ExportedKey[];
+  let restored: TestKms;
+  const restoreWith = async (inventory?: Inventory) => {
+    const { archive } = backup;
+    const dataDir = join(newDataDir(), 'kms');
+    folders.push(join(dataDir, '..'));
+    await restoreInto({
+      archive,
+      kek: kms.kek,
+      dataDir,
+      ...(inventory === undefined ? { acceptResurrection: true } : { inventory }),
+    });
+    restored = await startKms({ dataDir, kek: kms.kek });
+    services.push(restored);
+    return KeyCalls.of(restored);
+  };
+  let backup: Awaited<ReturnType<typeof backupOf>>;
+  beforeEach(async () => {
+    await makeProject('p');
+    backup = await backupOf(kms);
+    for (let n = 0; n < 2; n++) await keys.post(NAME, 'rotate');
+    all = [];
+    for (let version = 1; version <= 3; version++) all.push(await exported(keys, NAME, version));
+    writeProject(bundoc, 'p', all);
+  });
+
+  it('with an inventory gets the newer versions from the project, and works at once', async () => {
+    const calls = await restoreWith(await inventoryOf(kms));
+    expect(await codeOf(calls, NAME)).toBe('key_damaged');
+    expect(await recoverFrom(restored, bundoc)).toEqual([
+      { project: 'p', key: NAME, outcome: 'recovered', state: 'enabled', versions: [2, 3] },
+    ]);
+    await expectWhole(restored, all);
+    await expectNoDamage(restored);
+    expect((await calls.post(NAME, 'rotate')).json()).toMatchObject({ version: 4 });
+  });
+
+  it('without an inventory gets them only if that is accepted, and stays disabled', async () => {
+    const calls = await restoreWith();
+    expect(await recoverFrom(restored, bundoc)).toMatchObject([{ outcome: 'unaccepted' }]);
+    expect(await recoverFrom(restored, bundoc, { acceptResurrection: true })).toEqual([
+      { project: 'p', key: NAME, outcome: 'recovered', state: 'disabled', versions: [2, 3] },
+    ]);
+    expect((await calls.post(NAME, 'enable')).status).toBe(200);
+    await expectWhole(restored, all);
+    await expectNoDamage(restored);
+  });
+
+  it('and has been rotated differently since keeps its versions, and reports a conflict', async () => {
+    const calls = await restoreWith();
+    await calls.post(NAME, 'enable');
+    await calls.post(NAME, 'rotate');
+    const made = await exported(calls, NAME, 2);
+    expect(await recoverFrom(restored, bundoc, { acceptResurrection: true })).toMatchObject([
+      { outcome: 'conflict', problem: 'version 2 of the project is another key than version 2 in the store' },
+    ]);
+    expect(essenceOf(await exported(calls, NAME, 2))).toEqual(essenceOf(made));
+    withoutRow(restored);
+    expect(await recoverFrom(restored, bundoc, { acceptResurrection: true })).toMatchObject([
+      { outcome: 'conflict' },
+    ]);
+  });
+  it('accepts no other genuine version from a row that somebody inserted than the one that was created there', async () => {
+    const calls = await restoreWith();
+    await calls.post(NAME, 'enable');
+    await calls.post(NAME, 'rotate');
+    const { kcv, wrapped_b64 } = all[1]!;
+    edit(restored, (database) => {
+      database.exec(`UPDATE keys SET exportable = 0`);
+      database
+        .prepare('UPDATE key_versions SET kcv = ?, wrapped = ? WHERE version = 2')
+        .run(kcv, Buffer.from(wrapped_b64, 'base64'));
+    });
+    writeProject(bundoc, 'p', all.slice(0, 1));
+    expect(await recoverFrom(restored, bundoc)).toEqual([
+      { project: 'p', key: NAME, outcome: 'recovered', state: 'enabled', versions: [], lost_versions: [2] },
+    ]);
+    expect(await codeOf(calls, NAME, 2)).toBe('key_damaged');
+    expect((await calls.export(NAME, 1)).status).toBe(200);
+  });
+
+  const withoutRow = (at: TestKms) =>
+    edit(at, `PRAGMA foreign_keys = OFF; DELETE FROM key_versions WHERE version = 2`);
+
+  it('keeps the number of a version that is lost everywhere', async () => {
+    const calls = await restoreWith(await inventoryOf(kms));
+    writeProject(bundoc, 'p', all.slice(0, 1));
+    expect(await recoverFrom(restored, bundoc)).toEqual([
+      { project: 'p', key: NAME, outcome: 'sound', lost_versions: [2, 3] },
+    ]);
+    expect((await calls.post(NAME, 'rotate')).json()).toMatchObject({ code: 'key_damaged' });
+  });
+});

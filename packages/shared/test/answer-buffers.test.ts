@@ -1,0 +1,207 @@
+import { once } from 'node:events';
+import type { Socket } from 'node:net';
+import type { FastifyInstance } from 'fastify';
+import { describe, expect, it, vi } from 'vitest';
+import { answerBudgetOf, READ, reserveAnotherPage, reserveAnswer } from '../src/http/answer-buffer-budget.ts';
+import { MAKE_ROOM_AFTER_MS, PACE_MIN } from '../src/http/pace.ts';
+import type { Share } from '../src/shares/share.ts';
+import { FakeClock } from '../src/testing/fake-clock.ts';
+import { OTHER, sharesOf, sockets, startWith, useBufferBudgets } from './buffering-server.ts';
+import { openRaw, sendRaw } from './raw-http.ts';
+import { expectProblem, get, JSON_TYPE, post, type Running } from './started-server.ts';
+
+useBufferBudgets();
+
+describe('answers', () => {
+  const BIG = 24_000_000;
+
+  /** Starts clients that request a large answer and read nothing. Resolves once the answers are held. */
+  async function greedyReaders(server: Running, share: Share, count: number): Promise<Socket[]> {
+    const before = share.held;
+    const greedy = Array.from({ length: count }, () => openRaw(server.port));
+    for (const socket of greedy) {
+      sockets.push(socket);
+      socket.on('error', () => undefined);
+      socket.pause();
+      socket.write(get('/big', 'Subject: greedy\r\n').replace('Connection: close\r\n', ''));
+    }
+    await expect.poll(() => share.held).toBe(before + count * BIG);
+    return greedy;
+  }
+
+  /** A greedy reader, with the server's side of its connection. */
+  async function acceptedReader(server: Running, share: Share): Promise<[Socket, Socket]> {
+    const accepted = once(server.app.server, 'connection') as Promise<[Socket]>;
+    const [client] = await greedyReaders(server, share, 1);
+    if (client === undefined) throw new Error('there is no reader');
+    return [(await accepted)[0], client];
+  }
+
+  /** Bytes of the server's answer that the system has not accepted. */
+  function unsentBytes(socket: Socket): number {
+    return (socket as Socket & { _handle?: { writeQueueSize: number } | null })._handle?.writeQueueSize ?? 0;
+  }
+
+  async function read(socket: Socket, bytes: number): Promise<void> {
+    for (let left = bytes; left > 0; ) {
+      const next = once(socket, 'data') as Promise<[Buffer]>;
+      socket.resume();
+      left -= (await next)[0].length;
+      socket.pause();
+    }
+  }
+
+  const big = (app: FastifyInstance) => app.get('/big', async () => 'x'.repeat(BIG));
+
+  it('are limited while clients do not receive them: further reads are refused until some are received or abandoned', async () => {
+    const shares = sharesOf({ capacity: 1_000 }, { capacity: 3 * BIG, waitMs: 20 });
+    await using server = await startWith(shares, big);
+    const greedy = await greedyReaders(server, shares.answers, 3);
+    const refused = await sendRaw(server.port, get('/big', 'Subject: greedy\r\n'));
+    expect(expectProblem(refused, 'rate_limited').detail).toBe('your share of answers is in use');
+    expectProblem(await sendRaw(server.port, get('/big', 'Subject: other\r\n')), 'overloaded');
+    expect((await sendRaw(server.port, get('/items/a'))).status).toBe(200);
+    for (const socket of greedy) socket.destroy();
+    for (let round = 0; round < 5; round++)
+      expect((await sendRaw(server.port, get('/big'))).body).toHaveLength(BIG);
+    await expect.poll(() => [shares.answers.held, shares.answers.subjects]).toEqual([0, 0]);
+  });
+
+  it('that are large are not built for a subject that has unread answers and no room for another', async () => {
+    let made = 0;
+    const shares = sharesOf({ capacity: 1_000 }, { capacity: 3 * BIG, waitMs: 20 });
+    await using server = await startWith(shares, (app) => {
+      app.get('/big', async (request) => {
+        await reserveAnotherPage(request, BIG);
+        made++;
+        return 'x'.repeat(BIG);
+      });
+      app.get('/small', async (request) => {
+        await reserveAnotherPage(request, BIG);
+        return 'ok';
+      });
+    });
+    await greedyReaders(server, shares.answers, 3);
+    expectProblem(await sendRaw(server.port, get('/big', 'Subject: greedy\r\n')), 'rate_limited');
+    expect(made).toBe(3);
+    expect((await sendRaw(server.port, get('/small', 'Subject: other\r\n'))).status).toBe(200);
+  });
+
+  it('that are not built yet wait for room, however few bytes of built ones may wait', async () => {
+    const shares = sharesOf({ capacity: 1_000 }, { capacity: BIG, waitingUnitsMax: BIG / 8 });
+    await using server = await startWith(shares, (app) => {
+      big(app);
+      app.get('/page', async (request) => {
+        await reserveAnotherPage(request, BIG);
+        return 'ok';
+      });
+    });
+    const [greedy] = await greedyReaders(server, shares.answers, 1);
+    const answer = sendRaw(server.port, get('/page', 'Subject: greedy\r\n'));
+    await expect.poll(() => shares.answers.waiting).toBe(1);
+    greedy?.destroy();
+    expect((await answer).status).toBe(200);
+  });
+
+  it('release everything on a connection that carries many of them', async () => {
+    const shares = sharesOf({ capacity: 1_000 });
+    await using server = await startWith(shares, (app) => {
+      app.get('/page', async () => 'x'.repeat(100_000));
+    });
+    const accepted = once(server.app.server, 'connection') as Promise<[Socket]>;
+    const socket = openRaw(server.port);
+    sockets.push(socket);
+    const [peer] = await accepted;
+    const before = peer.listenerCount('close');
+    const page = get('/page').replace('Connection: close\r\n', '');
+    for (let n = 0; n < 20; n++) {
+      socket.write(page);
+      await read(socket, 100_000);
+      await expect.poll(() => shares.answers.held).toBe(0);
+    }
+    expect(peer.listenerCount('close')).toBeLessThanOrEqual(before + 2);
+  });
+
+  it('that wait for room are sent once there is some', async () => {
+    const shares = sharesOf({ capacity: 1_000 }, { capacity: BIG });
+    await using server = await startWith(shares, big);
+    const [greedy] = await greedyReaders(server, shares.answers, 1);
+    const answer = sendRaw(server.port, get('/big', 'Subject: other\r\n'));
+    await expect.poll(() => shares.answers.waiting).toBe(1);
+    greedy?.destroy();
+    expect((await answer).body).toHaveLength(BIG);
+  });
+
+  it('of writes are never refused: their room is reserved before the write begins, or it does not begin', async () => {
+    let begun = 0;
+    const shares = sharesOf({ capacity: 1_000 }, { capacity: 2 * BIG + 200_000, waitMs: 20 });
+    await using server = await startWith(shares, (app) => {
+      big(app);
+      app.post('/writes/:reserved', async (request) => {
+        await reserveAnswer(request, Number((request.params as { reserved: string }).reserved));
+        begun++;
+        return 'x'.repeat(BIG);
+      });
+      app.post('/reads', { config: READ }, async () => 'x'.repeat(BIG));
+    });
+    const write = (reserved: number) => post('{}', `${JSON_TYPE}Subject: other\r\n`, `/writes/${reserved}`);
+    const greedy = await greedyReaders(server, shares.answers, 2);
+    expectProblem(
+      await sendRaw(server.port, post('{}', `${JSON_TYPE}Subject: other\r\n`, '/reads')),
+      'overloaded',
+    );
+    // Its answer has no room, but is sent.
+    expect((await sendRaw(server.port, write(100_000))).body).toHaveLength(BIG);
+    expect(begun).toBe(1);
+    expectProblem(await sendRaw(server.port, write(300_000)), 'overloaded');
+    expect(begun).toBe(1);
+    // Each answer releases its reservation.
+    for (let round = 0; round < 3; round++)
+      expect((await sendRaw(server.port, write(199_000))).status).toBe(200);
+    for (const socket of greedy) socket.destroy();
+    await expect.poll(() => shares.answers.held).toBe(0);
+  });
+
+  it('that are read too slowly are cut off while more than half of the room is in use, and no others', async () => {
+    // Only the test advances the seconds.
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
+    const shares = sharesOf({ capacity: 1_000 }, { capacity: 3 * BIG });
+    await using server = await startWith(shares, big);
+    const room = answerBudgetOf(server.app);
+    const [stalled] = await acceptedReader(server, shares.answers);
+    const [reading, client] = await acceptedReader(server, shares.answers);
+    // More than half of the room is in use even without the first one.
+    using _rest = shares.answers.charge(OTHER, BIG);
+    // Its answers exceed whatever the sockets buffer.
+    client.write(get('/big', 'Subject: greedy\r\n').replace('Connection: close\r\n', '').repeat(50));
+    while (room.cuts === 0) {
+      // Nobody reads the first one. The other is read faster than the minimum pace.
+      const before = unsentBytes(reading);
+      while (Math.abs(unsentBytes(reading) - before) < 10 * PACE_MIN) await read(client, 1);
+      room.sweep();
+    }
+    for (let second = 0; second < 3; second++) room.sweep();
+    expect([room.cuts, stalled.destroyed, reading.destroyed]).toEqual([1, true, false]);
+    await expect.poll(() => shares.answers.held).toBe(2 * BIG);
+  });
+
+  it('of the subject that holds most are cut off at any pace when another subject waits', async () => {
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
+    const clock = new FakeClock();
+    const shares = sharesOf({ capacity: 1_000 }, { capacity: 3 * BIG, clock });
+    await using server = await startWith(shares, big);
+    const room = answerBudgetOf(server.app);
+    await greedyReaders(server, shares.answers, 3);
+    const answer = sendRaw(server.port, get('/big', 'Subject: other\r\n'));
+    await expect.poll(() => shares.answers.waiting).toBe(1);
+    // Their pace is still unknown.
+    room.sweep();
+    expect([room.cuts, shares.answers.waiting]).toEqual([0, 1]);
+    clock.advance(MAKE_ROOM_AFTER_MS);
+    room.sweep();
+    room.sweep();
+    expect([room.cuts, shares.answers.waiting]).toEqual([1, 0]);
+    expect((await answer).body).toHaveLength(BIG);
+    await expect.poll(() => shares.answers.held).toBe(2 * BIG);
+  });
+});

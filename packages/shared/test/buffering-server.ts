@@ -1,0 +1,66 @@
+import { once } from 'node:events';
+import type { Socket } from 'node:net';
+import type { FastifyInstance } from 'fastify';
+import { afterEach, expect, vi } from 'vitest';
+import { createHttpShares, type HttpShares } from '../src/http/http-shares.ts';
+import { chargeRequest } from '../src/http/request-share.ts';
+import { systemClock } from '../src/runtime/clock.ts';
+import { Share, type ShareOptions } from '../src/shares/share.ts';
+import { openRaw } from './raw-http.ts';
+import { JSON_TYPE, type Running, start } from './started-server.ts';
+
+export const BODY_BYTES_MAX = 16_000_000;
+export const OTHER = { subject: 'other', project: 'p' };
+export const sockets: Socket[] = [];
+
+export function sharesOf(
+  bodies: Partial<ShareOptions>,
+  answers: Partial<ShareOptions> = { capacity: 1_000_000_000 },
+): HttpShares {
+  const common = { clock: systemClock, capacity: 0 };
+  return {
+    ...createHttpShares(),
+    bodies: new Share({ ...common, name: 'request bodies', ...bodies }),
+    answers: new Share({ ...common, name: 'answers', ...answers }),
+  };
+}
+
+/** A server whose clients name their share in a header. */
+export function startWith(shares: HttpShares, routes: (app: FastifyInstance) => void = () => undefined) {
+  return start({ shares, bodyBytesMax: BODY_BYTES_MAX, closeGraceMs: 0 }, (app) => {
+    app.addHook('onRequest', (request, _reply, done) => {
+      const { subject } = request.headers;
+      if (typeof subject === 'string') chargeRequest(request, { subject, project: 'p' });
+      done();
+    });
+    app.post('/bodies', async (request) => ({ bytes: (request.body as Buffer).length }));
+    routes(app);
+  });
+}
+
+export const headOf = (bytes: number, subject: string) =>
+  `POST /bodies HTTP/1.1\r\nHost: x\r\nConnection: close\r\nSubject: ${subject}\r\nContent-Length: ${bytes}\r\n${JSON_TYPE}\r\n`;
+
+/**
+ * Starts a client that announces a body and sends a part of it. Resolves once the server holds room for that.
+ */
+export async function begun(server: Running, share: Share, bytes: number, sent: number, subject = 'slow') {
+  const before = share.held + share.waiting;
+  const socket = openRaw(server.port);
+  sockets.push(socket);
+  socket.on('error', () => undefined);
+  const met = once(server.app.server, 'request');
+  socket.write(headOf(bytes, subject));
+  await met;
+  socket.write('x'.repeat(sent));
+  if (sent > 0) await expect.poll(() => share.held + share.waiting).toBeGreaterThan(before);
+  return socket;
+}
+
+/** Call it in a file: the clients of a test disconnect at its end. */
+export function useBufferBudgets(): void {
+  afterEach(() => {
+    vi.useRealTimers();
+    for (const socket of sockets.splice(0)) socket.destroy();
+  });
+}
