@@ -118,7 +118,7 @@ describe('a purge', () => {
   });
 
   it('forgets many tombstones in short steps', () => {
-    const calls = callsOfSteps(withTombstones(0, 6_000).purge(1e6, 1_000), FOLDER);
+    const calls = callsOfSteps(withTombstones(0, 2_000).purge(1e6, 1_000), FOLDER);
     expect(calls.length).toBeGreaterThan(2);
     expect(Math.max(...calls)).toBeLessThan(CALLS_MAX);
   });
