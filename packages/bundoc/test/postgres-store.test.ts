@@ -2,7 +2,7 @@ import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { expect, it } from 'vitest';
 import { describeProjectStore } from '../src/engine/conformance.ts';
-import { IDEMPOTENCY_TTL_MS, TOMBSTONE_TTL_MS } from '../src/engine/port.ts';
+import { IDEMPOTENCY_TTL_MS, TOMBSTONE_TTL_MS, TOMBSTONES_MAX } from '../src/engine/port.ts';
 import { describeQuota } from '../src/engine/quota-conformance.ts';
 import { openTestDatabase } from '../src/testing/postgres-project.ts';
 import { commitOne, put, remove } from '../src/testing/writes.ts';
@@ -35,6 +35,26 @@ describeWithPostgres('PostgreSQL', () => {
     const fresh = await store.changes(0, 10);
     expect(fresh.changes.map(({ ref: { id } }) => id)).toEqual(['b', 'c']);
     expect((await store.changes(fresh.position, 10, fresh.horizon)).changes).toEqual([]);
+  });
+
+  it('keeps the last 100,000 deletions, and tells readers that missed earlier ones', async () => {
+    const project = await newProject({ clock: new FakeClock() });
+    const store = await project.open(database);
+    await commitOne(store, put('a', '{}'));
+    const { position } = await store.changes(0, 10);
+    const own = `project = '${project.project}'`;
+    const tombstones = () =>
+      sql(`SELECT count(*), min(seq) FROM bundoc.documents WHERE ${own} AND deleted_ms > 0`);
+    await sql(
+      `INSERT INTO bundoc.documents (project, name, collection, seq, created_seq, deleted_ms, key_version, rev, state)
+       SELECT '${project.project}', sha256(n::text::bytea), collection, 10 + n, 10 + n, 9000000000000 + n, 1, rev, state
+       FROM bundoc.documents, generate_series(1, ${TOMBSTONES_MAX + 1_500}) AS n WHERE ${own};
+       UPDATE bundoc.heads SET seq = 500000 WHERE ${own}`,
+    );
+    await store.checkpoint();
+    expect(await tombstones()).toBe(`${TOMBSTONES_MAX}|1511`);
+    expect(await sql(`SELECT purged_seq FROM bundoc.heads WHERE ${own}`)).toBe('1510');
+    await expect(store.changes(position, 10)).rejects.toMatchObject({ code: 'position_gone' });
   });
 
   it('drops idempotency keys after a day', async () => {

@@ -194,8 +194,12 @@ export interface CollectionSummary {
  */
 export const COMMIT_BYTES_MAX = 33_554_432;
 export const COMMITS_WAITING_MAX = 1_024;
-/** How long a deletion stays in the list of changes, milliseconds. */
+/**
+ * How long a deletion stays in the list of changes, in milliseconds, and how many of a project at most: more
+ * are kept until the next checkpoint or upkeep. The oldest are forgotten first.
+ */
 export const TOMBSTONE_TTL_MS = 7 * 86_400_000;
+export const TOMBSTONES_MAX = 100_000;
 /**
  * How long an idempotency key is remembered, in milliseconds, and how many at most. The oldest are forgotten
  * first.

@@ -136,18 +136,14 @@ export function writeSealsRecord(writer: ByteWriter, seals: SealCount): void {
   writeSeals(writer, seals);
 }
 
-/** The records of a part. Buffers are views of it. */
-export function readRecords(plaintext: Buffer): CommitRecord[] {
+/** The records of a part, one by one. Buffers are views of it. */
+export function* readRecords(plaintext: Buffer): Generator<CommitRecord> {
   const reader = new ByteReader(plaintext);
-  const records: CommitRecord[] = [];
   while (!reader.done) {
     const kind = reader.u8();
     assert(kind === DOCUMENT || kind === USED_KEY || kind === SEALS, 'a record of an unknown kind');
-    if (kind === DOCUMENT)
-      records.push({ kind: 'document', state: readState(reader), sealed: reader.blob() });
-    else if (kind === USED_KEY)
-      records.push({ kind: 'idempotency record', used: readIdempotencyRecord(reader) });
-    else records.push({ kind: 'seals', seals: readSeals(reader) });
+    if (kind === DOCUMENT) yield { kind: 'document', state: readState(reader), sealed: reader.blob() };
+    else if (kind === USED_KEY) yield { kind: 'idempotency record', used: readIdempotencyRecord(reader) };
+    else yield { kind: 'seals', seals: readSeals(reader) };
   }
-  return records;
 }

@@ -31,6 +31,7 @@ export class EmbeddedProject {
   readonly quota: Quota | undefined;
   readonly #backlogBytesMax: number | undefined;
   readonly #ownWork: OwnWork;
+  readonly #catalogLimits: { readonly tombstonesMax?: number; readonly catalogBytesMax?: number };
 
   constructor(
     options: {
@@ -41,10 +42,13 @@ export class EmbeddedProject {
       backlogBytesMax?: number;
       quota?: Quota;
       ownWork?: OwnWork;
+      tombstonesMax?: number;
+      catalogBytesMax?: number;
     } = {},
   ) {
     this.#backlogBytesMax = options.backlogBytesMax;
     this.quota = options.quota;
+    this.#catalogLimits = options;
     this.#ownWork = options.ownWork ?? ownWork('p');
     this.directory = options.directory ?? '/p';
     this.clock = options.clock ?? new FakeClock();
@@ -99,6 +103,8 @@ export class EmbeddedProject {
       ownWork: this.#ownWork,
       sealLimits: this.sealLimits,
       quota: this.quota,
+      tombstonesMax: this.#catalogLimits.tombstonesMax,
+      catalogBytesMax: this.#catalogLimits.catalogBytesMax,
     });
   }
 }

@@ -1,5 +1,6 @@
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import { KeyedMutex } from '@bundoc/shared/runtime/mutex';
+import { inSteps } from '../../work/in-steps.ts';
 import type { Births } from './births.ts';
 import type { CarriedFiles } from './carried-files.ts';
 import type { Disk } from './disk/disk.ts';
@@ -113,14 +114,15 @@ export class CheckpointTurns {
    */
   async #writeAgain(source: CheckpointSource): Promise<void> {
     const { births, disk, logOfProjects } = this.#options;
-    const { project, directory, cipher, handle, covered, files, catalog } = source;
+    const { project, directory, cipher, handle, covered, files, catalog, ownWork } = source;
     await births.replace(project);
     const loaded = new LoadedStore();
     await using reader = logOfProjects.reader();
+    using work = ownWork('snapshot');
     await replayParts(
       { project, directory, disk, cipher, log: logOfProjects },
       { reader, handle, covered, mayHaveCarried: true },
-      (part) => loaded.replay(part.plaintext),
+      (part) => inSteps(loaded.replay(part.plaintext), work),
     );
     for (const state of loaded.catalog.states()) {
       const fileName = state.fileName.toString('hex');

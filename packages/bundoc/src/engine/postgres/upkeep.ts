@@ -1,7 +1,13 @@
 import { OpenError } from '@bundoc/shared/crypto/aead';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { ProjectCipher } from '../../crypto/project-cipher.ts';
-import { IDEMPOTENCY_KEYS_MAX, IDEMPOTENCY_TTL_MS, type Resealed, TOMBSTONE_TTL_MS } from '../port.ts';
+import {
+  IDEMPOTENCY_KEYS_MAX,
+  IDEMPOTENCY_TTL_MS,
+  type Resealed,
+  TOMBSTONE_TTL_MS,
+  TOMBSTONES_MAX,
+} from '../port.ts';
 import { ResealPasses } from '../reseal-passes.ts';
 import type { Database, Row, Statement, Transaction } from './database/database.ts';
 import { lockOf } from './rows/project-rows.ts';
@@ -16,13 +22,16 @@ const PRUNED_AT_ONCE = 1_000;
 /** Sealed bytes after which one transaction re-seals no further document. */
 const RESEAL_BYTES_MAX = 4_194_304;
 
+/** Tombstones from before a time, and those before the last ones; one millisecond's go together. */
 const PURGE: Statement = {
-  name: 'bundoc-purge-1',
+  name: 'bundoc-purge-2',
   text: `
 WITH gone AS (
   DELETE FROM bundoc.documents WHERE project = $1 AND name IN (
-    SELECT name FROM bundoc.documents WHERE project = $1 AND deleted_ms > 0 AND deleted_ms < $2
-    ORDER BY deleted_ms LIMIT $3
+    SELECT name FROM bundoc.documents WHERE project = $1 AND deleted_ms > 0 AND deleted_ms < greatest($2, (
+      SELECT deleted_ms + 1 FROM bundoc.documents WHERE project = $1 AND deleted_ms > 0
+      ORDER BY deleted_ms DESC OFFSET $4 LIMIT 1
+    )) ORDER BY deleted_ms LIMIT $3
   ) RETURNING seq
 )
 UPDATE bundoc.heads SET purged_seq = greatest(purged_seq, (SELECT max(seq) FROM gone))
@@ -153,7 +162,7 @@ export class Upkeep {
     for (let pruned = PRUNED_AT_ONCE; pruned === PRUNED_AT_ONCE; )
       pruned =
         (await database.transaction(lock, async (transaction) => {
-          const values = [project, nowMs - TOMBSTONE_TTL_MS, PRUNED_AT_ONCE];
+          const values = [project, nowMs - TOMBSTONE_TTL_MS, PRUNED_AT_ONCE, TOMBSTONES_MAX];
           return Number((await transaction.query(PURGE, values))[0]?.[0] ?? 0);
         })) ?? 0;
     await database.transaction(lock, async (transaction) => {

@@ -1,11 +1,21 @@
 import type { DocumentRef } from '../../../crypto/stored-text.ts';
 import type { ByteWriter } from '../../bytes.ts';
 import type { CollectionSummary } from '../../port.ts';
+import type { Usage } from '../../quota.ts';
 import { type DocumentState, FILE_NAME_BYTES, REV_BYTES, writeStateOf } from '../../state.ts';
 import { SeqIndex } from './seq-index.ts';
+import { sortedPlaces } from './sorted-places.ts';
 
 /** Bytes of memory for a document or tombstone without its id. */
 const DOCUMENT_BYTES = 165;
+/** Bytes of memory for a collection and its name without its documents (measured with 100,000). */
+const COLLECTION_BYTES = 900;
+/** Bytes of a document or tombstone in a snapshot without the texts of its names. */
+const SNAPSHOT_STATE_BYTES = 65;
+/** Documents that loading takes in one step. */
+const STEP = 2_048;
+/** Tombstones that a purge forgets in one step. */
+const PURGE_STEP = 512;
 
 /** Most projects are small. */
 const ROOM_AT_FIRST = 4;
@@ -28,9 +38,11 @@ const FILE_NAME_DIGITS = 2 * FILE_NAME_BYTES;
 
 interface Collection {
   readonly name: string;
+  /** Bytes of the name in a snapshot. */
+  readonly nameBytes: number;
   readonly slots: Map<string, number>;
   /** Living documents in the order of creation. */
-  order: SeqIndex;
+  readonly order: SeqIndex;
   alive: number;
   bytes: number;
 }
@@ -60,17 +72,26 @@ export interface ListedPlace extends LivingDocument, DocumentRef {
  * One class, because all that reads or writes the table knows its columns, and nothing else does.
  */
 export class Catalog {
-  readonly #collections: Collection[] = [];
+  /** Undefined where all tombstones of a collection without documents were forgotten. */
+  readonly #collections: (Collection | undefined)[] = [];
   readonly #byName = new Map<string, number>();
+  readonly #freeCollections: number[] = [];
   readonly #freeSlots: number[] = [];
   /** Living documents by the key version that sealed them. */
   readonly #byKeyVersion = new Map<number, number>();
-  #changes: SeqIndex;
+  readonly #changes: SeqIndex;
+  /** Tombstones in the order of their deletion. */
+  readonly #tombstones: SeqIndex;
   #loading = true;
   #lastSeq = 0;
   #purgedSeq = 0;
   #used = 0;
   #idsLength = 0;
+  /** Bytes of the names of all documents and tombstones in a snapshot. */
+  #textBytes = 0;
+  /** Living documents of all collections, and their sealed bytes. */
+  #alive = 0;
+  #aliveBytes = 0;
 
   #ids: string[] = [];
   /** The table, viewed as numbers, words and bytes. */
@@ -80,6 +101,7 @@ export class Catalog {
 
   constructor() {
     this.#changes = new SeqIndex(this.#isLastChange);
+    this.#tombstones = new SeqIndex(this.#isTombstone);
   }
 
   /** The highest applied sequence number. */
@@ -127,8 +149,8 @@ export class Catalog {
     if (wasAlive) this.#count(this.#word(slot, KEY_VERSION), -1);
     if (isAlive) this.#count(state.keyVersion, 1);
     const isNewInOrder = isAlive && (!wasAlive || this.#number(slot, CREATED_SEQ) !== state.createdSeq);
-    collection.alive += Number(isAlive) - Number(wasAlive);
-    collection.bytes += (isAlive ? state.size : 0) - (wasAlive ? this.#word(slot, SIZE) : 0);
+    const moreBytes = (isAlive ? state.size : 0) - (wasAlive ? this.#word(slot, SIZE) : 0);
+    this.#addUsage(collection, Number(isAlive) - Number(wasAlive), moreBytes);
     state.fileName.copy(this.#bytes, slot * ROW_BYTES + FILE_NAME);
     state.rev.copy(this.#bytes, slot * ROW_BYTES + REV);
     const numbers = slot * NUMBERS_IN_ROW;
@@ -141,6 +163,8 @@ export class Catalog {
     if (this.#loading) return;
     this.#changes.push(state.seq, slot);
     if (known !== undefined) this.#changes.entryDied();
+    if (!isAlive) this.#tombstones.push(state.seq, slot);
+    if (known !== undefined && !wasAlive) this.#tombstones.entryDied();
     if (isNewInOrder) collection.order.push(state.createdSeq, slot);
     if (wasAlive && (!isAlive || isNewInOrder)) collection.order.entryDied();
   }
@@ -151,9 +175,16 @@ export class Catalog {
     if (!isSameState || state.keyVersion <= this.#word(slot, KEY_VERSION)) return;
     this.#count(this.#word(slot, KEY_VERSION), -1);
     this.#count(state.keyVersion, 1);
-    collection.bytes += state.size - this.#word(slot, SIZE);
+    this.#addUsage(collection, 0, state.size - this.#word(slot, SIZE));
     this.#words[slot * WORDS_IN_ROW + SIZE] = state.size;
     this.#words[slot * WORDS_IN_ROW + KEY_VERSION] = state.keyVersion;
+  }
+
+  #addUsage(collection: Collection, documents: number, bytes: number): void {
+    collection.alive += documents;
+    collection.bytes += bytes;
+    this.#alive += documents;
+    this.#aliveBytes += bytes;
   }
 
   #count(keyVersion: number, change: number): void {
@@ -188,16 +219,35 @@ export class Catalog {
     return { states, next: slot < this.#used ? slot : undefined };
   }
 
-  /** Ends loading. From here on, states arrive in the order of their `seq`, and the orders are available. */
-  finishLoading(): void {
+  /**
+   * Ends loading, in steps; no state is applied meanwhile. From then on, states arrive in the order of their
+   * `seq`, and the orders are available.
+   */
+  *finishLoading(): Generator<void> {
+    yield* this.#visitInOrder(SEQ, (slot, seq) => {
+      this.#changes.push(seq, slot);
+      if (this.#number(slot, DELETED_MS) !== 0) this.#tombstones.push(seq, slot);
+    });
+    yield* this.#visitInOrder(CREATED_SEQ, (slot, createdSeq) => {
+      if (this.#number(slot, DELETED_MS) === 0) this.#collectionOf(slot).order.push(createdSeq, slot);
+    });
     this.#loading = false;
-    const all = [...this.#slots()];
-    this.#changes = this.#indexOf(all, SEQ, this.#isLastChange);
-    for (const [at, collection] of this.#collections.entries()) {
-      const alive = all.filter(
-        (slot) => this.#word(slot, COLLECTION) === at && this.#number(slot, DELETED_MS) === 0,
-      );
-      collection.order = this.#indexOf(alive, CREATED_SEQ, this.#isInOrder);
+  }
+
+  /** Visits each document and tombstone in the order of a column, in steps. */
+  *#visitInOrder(column: number, visit: (slot: number, number: number) => void): Generator<void> {
+    const slots = new Uint32Array(this.size);
+    const numbers = new Float64Array(this.size);
+    let length = 0;
+    for (const slot of this.#slots()) {
+      slots[length] = slot;
+      numbers[length++] = this.#number(slot, column);
+      if (length % STEP === 0) yield;
+    }
+    let visited = 0;
+    for (const place of yield* sortedPlaces(numbers, STEP)) {
+      visit(slots[place] as number, numbers[place] as number);
+      if (++visited % STEP === 0) yield;
     }
   }
 
@@ -253,38 +303,74 @@ export class Catalog {
     return this.#used - this.#freeSlots.length;
   }
 
+  /** Number of tombstones. */
+  get tombstones(): number {
+    return this.size - this.#alive;
+  }
+
+  /** Living documents, and their sealed bytes. */
+  get usage(): Usage {
+    return { documents: this.#alive, bytes: this.#aliveBytes };
+  }
+
+  /** Bytes of all documents and tombstones in a snapshot. */
+  get snapshotBytes(): number {
+    return this.size * SNAPSHOT_STATE_BYTES + this.#textBytes;
+  }
+
   /** Estimated memory, bytes. */
   get memoryBytes(): number {
-    return this.#used * DOCUMENT_BYTES + this.#idsLength;
+    return this.#used * DOCUMENT_BYTES + this.#idsLength + this.#byName.size * COLLECTION_BYTES;
+  }
+
+  /** Number of living documents in a collection. */
+  documentsIn(collection: string): number {
+    return this.#collection(collection)?.alive ?? 0;
   }
 
   /** Collections with at least one document. */
   collections(): CollectionSummary[] {
-    return this.#collections
-      .filter(({ alive }) => alive > 0)
-      .map(({ name, alive, bytes }) => ({ name, documents: alive, bytes }));
+    const found: CollectionSummary[] = [];
+    for (const collection of this.#collections)
+      if (collection !== undefined && collection.alive > 0)
+        found.push({ name: collection.name, documents: collection.alive, bytes: collection.bytes });
+    return found;
   }
 
-  /** Forgets tombstones from before `beforeMs`. @returns how many. */
-  purge(beforeMs: number): number {
+  /**
+   * Forgets tombstones from before `beforeMs`, and those before the last `max`, in steps. Takes them in the
+   * order of their deletion, and ends at the first that stays: nothing else is visited.
+   *
+   * @returns how many.
+   */
+  *purge(beforeMs: number, max: number): Generator<void, number> {
     let purged = 0;
-    for (const slot of [...this.#slots()]) {
-      const deletedMs = this.#number(slot, DELETED_MS);
-      if (deletedMs === 0 || deletedMs >= beforeMs) continue;
-      const seq = this.#number(slot, SEQ);
-      this.#purgedSeq = Math.max(this.#purgedSeq, seq);
-      this.#collections[this.#word(slot, COLLECTION)]?.slots.delete(this.#ids[slot] as string);
-      this.#idsLength -= (this.#ids[slot] as string).length;
-      this.#ids[slot] = '';
-      this.#numbers[slot * NUMBERS_IN_ROW + SEQ] = 0;
-      this.#freeSlots.push(slot);
-      this.#changes.entryDied();
-      purged++;
+    for (;;) {
+      const slot = this.#tombstones.first();
+      const isDue =
+        slot !== undefined && (this.tombstones > max || this.#number(slot, DELETED_MS) < beforeMs);
+      if (!isDue) return purged;
+      this.#forget(slot);
+      if (++purged % PURGE_STEP === 0) yield;
     }
-    return purged;
+  }
+
+  #forget(slot: number): void {
+    const id = this.#ids[slot] as string;
+    this.#purgedSeq = Math.max(this.#purgedSeq, this.#number(slot, SEQ));
+    this.#textBytes -= Buffer.byteLength(id) + this.#collectionOf(slot).nameBytes;
+    this.#leaveCollection(slot, id);
+    this.#idsLength -= id.length;
+    this.#ids[slot] = '';
+    this.#numbers[slot * NUMBERS_IN_ROW + SEQ] = 0;
+    this.#freeSlots.push(slot);
+    this.#changes.entryDied();
+    this.#tombstones.entryDied();
   }
 
   readonly #isLastChange = (seq: number, slot: number): boolean => this.#number(slot, SEQ) === seq;
+  readonly #isTombstone = (seq: number, slot: number): boolean =>
+    this.#number(slot, SEQ) === seq && this.#number(slot, DELETED_MS) !== 0;
   readonly #isInOrder = (seq: number, slot: number): boolean =>
     this.#number(slot, CREATED_SEQ) === seq && this.#number(slot, DELETED_MS) === 0;
 
@@ -325,7 +411,7 @@ export class Catalog {
 
   #partsOf(slot: number): Omit<DocumentState, 'fileName' | 'rev'> {
     return {
-      collection: (this.#collections[this.#word(slot, COLLECTION)] as Collection).name,
+      collection: this.#collectionOf(slot).name,
       id: this.#ids[slot] as string,
       seq: this.#number(slot, SEQ),
       createdSeq: this.#number(slot, CREATED_SEQ),
@@ -341,19 +427,30 @@ export class Catalog {
     return at === undefined ? undefined : this.#collections[at];
   }
 
+  #collectionOf(slot: number): Collection {
+    return this.#collections[this.#word(slot, COLLECTION)] as Collection;
+  }
+
   #collectionAt(name: string): number {
     const known = this.#byName.get(name);
     if (known !== undefined) return known;
-    const at = this.#collections.length;
-    this.#collections.push({
-      name,
-      slots: new Map(),
-      order: new SeqIndex(this.#isInOrder),
-      alive: 0,
-      bytes: 0,
-    });
+    const at = this.#freeCollections.pop() ?? this.#collections.length;
+    const order = new SeqIndex(this.#isInOrder);
+    const nameBytes = Buffer.byteLength(name);
+    this.#collections[at] = { name, nameBytes, slots: new Map(), order, alive: 0, bytes: 0 };
     this.#byName.set(name, at);
     return at;
+  }
+
+  /** Forgets the id of a slot, and its collection with the last one. */
+  #leaveCollection(slot: number, id: string): void {
+    const { name, slots } = this.#collectionOf(slot);
+    slots.delete(id);
+    if (slots.size > 0) return;
+    const at = this.#word(slot, COLLECTION);
+    this.#collections[at] = undefined;
+    this.#byName.delete(name);
+    this.#freeCollections.push(at);
   }
 
   #takeSlot(idOfCaller: string, collectionAt: number, collection: Collection): number {
@@ -362,19 +459,11 @@ export class Catalog {
     if (slot * ROW_BYTES === this.#bytes.length) this.#grow();
     this.#ids[slot] = id;
     this.#idsLength += id.length;
+    this.#textBytes += Buffer.byteLength(id) + collection.nameBytes;
     this.#words[slot * WORDS_IN_ROW + COLLECTION] = collectionAt;
     this.#numbers[slot * NUMBERS_IN_ROW + DELETED_MS] = 1; // Not alive until its state is set.
     collection.slots.set(id, slot);
     return slot;
-  }
-
-  #indexOf(
-    slots: readonly number[],
-    column: number,
-    holds: (seq: number, slot: number) => boolean,
-  ): SeqIndex {
-    const seqs = Float64Array.from(slots, (slot) => this.#number(slot, column));
-    return SeqIndex.sorted(holds, { seqs, slots: Uint32Array.from(slots) });
   }
 
   #grow(): void {

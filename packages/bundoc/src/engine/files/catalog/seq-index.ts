@@ -1,13 +1,18 @@
+/** Most collections are small, and each has an index. */
+const ROOM_AT_FIRST = 4;
+
 /**
  * Slots in the order of sequence numbers, appended at the end. A dead entry stays in place and is skipped;
  * the index is packed when most entries are dead. 12 bytes an entry.
  */
 export class SeqIndex {
   readonly #holds: (seq: number, slot: number) => boolean;
-  #seqs = new Float64Array(16);
-  #slots = new Uint32Array(16);
+  #seqs = new Float64Array(ROOM_AT_FIRST);
+  #slots = new Uint32Array(ROOM_AT_FIRST);
   #length = 0;
   #dead = 0;
+  /** All entries before it are dead. */
+  #first = 0;
 
   /** @param holds whether an entry is still valid for its slot. */
   constructor(holds: (seq: number, slot: number) => boolean) {
@@ -28,25 +33,21 @@ export class SeqIndex {
     if (this.#dead > 1_024 && this.#dead * 2 > this.#length) this.#pack();
   }
 
+  /** The first slot; undefined for an empty index. */
+  first(): number | undefined {
+    for (; this.#first < this.#length; this.#first++) {
+      const slot = this.#slots[this.#first] as number;
+      if (this.#holds(this.#seqs[this.#first] as number, slot)) return slot;
+    }
+    return undefined;
+  }
+
   /** Slots after `seq`, in order. The index must not change during the iteration. */
   *after(seq: number): Generator<number> {
     for (let at = this.#firstAfter(seq); at < this.#length; at++) {
       const slot = this.#slots[at] as number;
       if (this.#holds(this.#seqs[at] as number, slot)) yield slot;
     }
-  }
-
-  /** Builds an index from entries in any order; for loading. */
-  static sorted(
-    holds: (seq: number, slot: number) => boolean,
-    entries: { readonly seqs: Float64Array; readonly slots: Uint32Array },
-  ): SeqIndex {
-    const index = new SeqIndex(holds);
-    const order = Uint32Array.from(entries.slots.keys()).sort(
-      (a, b) => (entries.seqs[a] as number) - (entries.seqs[b] as number),
-    );
-    for (const at of order) index.push(entries.seqs[at] as number, entries.slots[at] as number);
-    return index;
   }
 
   #firstAfter(seq: number): number {
@@ -72,6 +73,7 @@ export class SeqIndex {
     }
     this.#length = kept;
     this.#dead = 0;
+    this.#first = 0;
   }
 
   #grow(): void {

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { hash, type KeyObject, randomBytes } from 'node:crypto';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import {
   type CatalogHead,
   type CoveredPlace,
@@ -21,6 +22,7 @@ import {
   writeIdempotencyRecord,
   writeSeals,
 } from '../../state.ts';
+import { LARGE_FILE_BYTES_MAX } from '../disk/disk.ts';
 import type { Catalog } from './catalog.ts';
 
 /** The catalog file is undecryptable or inconsistent. */
@@ -54,6 +56,8 @@ const ID_BYTES = 16;
  * and to the head. The last chunk is marked, so that a truncated file does not open. Byte table:
  * docs/formats/catalog.md.
  *
+ * Ends with AppError `quota_exceeded` before it is longer than a catalog that can be read.
+ *
  * States may be applied while it is written. Changes after `head` was taken are in the log after
  * `head.covered`; applying them again yields the same state.
  */
@@ -64,13 +68,14 @@ export function encodeSnapshot(
   idempotencyRecords: Iterable<IdempotencyRecord>,
   catalog: Catalog,
   own: OwnWork = ownWork(project),
+  bytesMax = LARGE_FILE_BYTES_MAX,
 ): AsyncGenerator<Buffer> {
   const id = randomBytes(ID_BYTES);
   const key = keys.snapshotKey(keys.version, id);
   if (key === undefined) throw new CatalogDamaged('the current key version has no key');
   // Synchronous, so that the counts match `head`.
-  const clear = encodeCatalogHead({ ...head, ...sizeOf(catalog), keyVersion: keys.version, id });
-  return piecesOf(project, key, clear, head, idempotencyRecords, catalog, own);
+  const clear = encodeCatalogHead({ ...head, ...catalog.usage, keyVersion: keys.version, id });
+  return piecesOf(project, key, clear, head, idempotencyRecords, catalog, own, bytesMax);
 }
 
 async function* piecesOf(
@@ -81,13 +86,19 @@ async function* piecesOf(
   idempotencyRecords: Iterable<IdempotencyRecord>,
   catalog: Catalog,
   own: OwnWork,
+  bytesMax: number,
 ): AsyncGenerator<Buffer> {
   using work = own('snapshot');
   yield clear;
   const stream = streamOf(key, project, clear);
+  let bytes = clear.length;
   const sealChunk = (writer: ByteWriter, isLast: boolean): Buffer => {
     const chunk = stream.seal(writer.finish(), isLast);
     work.leave();
+    bytes += chunk.length;
+    // Before the file takes the place of one that can be read.
+    if (bytes > bytesMax)
+      throw new AppError('quota_exceeded', { detail: 'the catalog would be too large to be read' });
     return chunk;
   };
 
@@ -119,30 +130,36 @@ const STATE_BYTES = 160;
 const STATE = 1;
 const USED_KEY = 2;
 
+/** Entries that are read before other work gets its turn. */
+const STEP_ENTRIES = 512;
+
 /**
- * Reads a catalog file.
+ * Reads a catalog file, in steps.
  *
  * @throws CatalogDamaged for anything but a complete, authentic one of this project.
  */
-export function decodeSnapshot(
+export function* decodeSnapshot(
   project: string,
   keys: SnapshotKeys,
   bytes: Buffer,
   sink: { state(state: DocumentState): void; idempotencyRecord(used: IdempotencyRecord): void },
-): SnapshotHead {
+): Generator<void, SnapshotHead> {
   const clear = parseCatalogHead(bytes);
   if (clear === undefined) throw new CatalogDamaged('it is no catalog of a known format');
   const key = keys.snapshotKey(clear.keyVersion, clear.id);
   if (key === undefined) throw new CatalogDamaged('there is no key of its version');
   const stream = streamOf(key, project, bytes.subarray(0, clear.end));
   let head: SnapshotHead | undefined;
+  let entries = 0;
   try {
     for (const chunk of stream.openAll(bytes.subarray(clear.end))) {
+      yield;
       const reader = new ByteReader(chunk);
       head ??= readHead(reader, clear);
       while (!reader.done) {
         if (reader.u8() === STATE) sink.state(readState(reader));
         else sink.idempotencyRecord(readIdempotencyRecord(reader));
+        if (++entries % STEP_ENTRIES === 0) yield;
       }
     }
   } catch (error) {
@@ -158,16 +175,6 @@ function readHead(reader: ByteReader, { handle, covered, projectFile }: CatalogH
   const purgedSeq = reader.u48();
   const seals = Array.from({ length: reader.u16() }, () => readSeals(reader));
   return { handle, covered, projectFile, lastSeq, purgedSeq, seals };
-}
-
-/** The number of living documents, and their sealed bytes. */
-function sizeOf(catalog: Catalog): { documents: number; bytes: number } {
-  let [documents, bytes] = [0, 0];
-  for (const collection of catalog.collections()) {
-    documents += collection.documents;
-    bytes += collection.bytes;
-  }
-  return { documents, bytes };
 }
 
 /** @param head the clear head, which each chunk is bound to. */

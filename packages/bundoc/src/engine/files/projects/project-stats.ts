@@ -19,13 +19,12 @@ export async function statsOfProject(project: ProjectPlace): Promise<StatsOutcom
 async function read(project: ProjectPlace): Promise<ProjectStats> {
   const { file, place } = await readProject(project);
   const { store, logBytes } = await loadProject(place);
-  const collections = store.catalog.collections();
-  const documents = collections.reduce((sum, collection) => sum + collection.documents, 0);
+  const { documents, bytes } = store.catalog.usage;
   return {
     documents,
     tombstones: store.catalog.size - documents,
-    collections: collections.length,
-    sealedBytes: collections.reduce((sum, collection) => sum + collection.bytes, 0),
+    collections: store.catalog.collections().length,
+    sealedBytes: bytes,
     logBytes,
     keyVersions: file.versions.map(({ version }) => version),
     lastSeq: store.catalog.lastSeq,

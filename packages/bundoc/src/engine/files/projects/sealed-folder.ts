@@ -86,11 +86,6 @@ export class SealedFolder {
     const head = { handle, covered: undefined, projectFile, lastSeq, purgedSeq, seals };
     const snapshot = encodeSnapshot(this.#project, cipher, head, idempotencyRecords, this.#catalog);
     await replaceFile(this.#disk, this.#tmp, join(this.#directory, CATALOG_FILE), snapshot);
-    let [documents, bytes] = [0, 0];
-    for (const collection of this.#catalog.collections()) {
-      documents += collection.documents;
-      bytes += collection.bytes;
-    }
-    return { documents, bytes, handle };
+    return { ...this.#catalog.usage, handle };
   }
 }

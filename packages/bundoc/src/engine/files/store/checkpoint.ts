@@ -5,6 +5,7 @@ import { CATALOG_FILE } from '@bundoc/shared/contract/catalog-head';
 import { forEachAtOnce } from '@bundoc/shared/runtime/at-once';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
+import { inSteps } from '../../../work/in-steps.ts';
 import type { OwnWork } from '../../../work/work.ts';
 import type { IdempotencyRecords } from '../../idempotency-records.ts';
 import type { MemoryIndex } from '../../indexes/memory-index.ts';
@@ -43,8 +44,8 @@ export interface CheckpointSource {
   readonly indexState: StoredIndexState;
   /** The last part of the log that the catalog on disk covers. */
   readonly covered: Place | undefined;
-  /** Forgets tombstones from before a time. @returns how many. */
-  purge(beforeMs: number): number;
+  /** Forgets tombstones from before a time, and those beyond the maximum, in steps. @returns how many. */
+  purge(beforeMs: number): Generator<void, number>;
   /** The last part of the log that the catalog in memory includes. */
   mark(): LogMark | undefined;
   snapshotHead(covered: Place | undefined): SnapshotHead;
@@ -96,13 +97,15 @@ export async function checkpointStores(
   const failures = new Map<CheckpointSource, unknown>();
   const failed = (source: CheckpointSource, error: unknown) => {
     failures.set(source, error);
-    if (!hasCode(error, 'disk_full')) source.fail(error);
+    // The catalog on disk and the log are whole, and deletions make room.
+    if (!hasCode(error, 'disk_full') && !hasCode(error, 'quota_exceeded')) source.fail(error);
   };
   const steps: Step[] = [];
   for (const source of sources) {
     if (source.failed) failures.set(source, new AppError('storage_unavailable'));
     else {
-      const step = begin(source, ports.clock, force);
+      const purged = await purge(source, ports.clock);
+      const step = begin(source, force || purged > 0);
       if (step !== undefined) steps.push(step);
     }
   }
@@ -132,16 +135,24 @@ export async function checkpointStores(
 }
 
 /**
+ * Forgets tombstones before the snapshot is begun, and never while it is written: a snapshot that lacks some
+ * must say so in its head.
+ */
+async function purge(source: CheckpointSource, clock: Clock): Promise<number> {
+  using work = source.ownWork('snapshot');
+  return await inSteps(source.purge(clock.now() - TOMBSTONE_TTL_MS), work);
+}
+
+/**
  * Takes mark and snapshot synchronously, so that they match.
  *
  * @returns undefined when there is nothing to write.
  */
-function begin(source: CheckpointSource, clock: Clock, force: boolean): Step | undefined {
-  const purged = source.purge(clock.now() - TOMBSTONE_TTL_MS);
+function begin(source: CheckpointSource, force: boolean): Step | undefined {
   const mark = source.mark();
   const before = source.covered;
   const isCovered = mark === undefined || (before !== undefined && isSamePlace(before, mark.place));
-  if (isCovered && purged === 0 && !force) return undefined;
+  if (isCovered && !force) return undefined;
   const covered = mark?.place ?? before;
   const head = source.snapshotHead(covered);
   const { project, cipher, idempotencyRecords, catalog, ownWork } = source;

@@ -7,29 +7,31 @@ import { CommitNotifier } from '../../commit-notifier.ts';
 import { admit } from '../../commit-plan.ts';
 import type { IdempotencyRecords } from '../../idempotency-records.ts';
 import type { EngineIndexes } from '../../index-port.ts';
-import type {
-  Awaitable,
-  ChangePage,
-  CollectionSummary,
-  CommitOptions,
-  DocumentPage,
-  ListQuery,
-  MovableStore,
-  Position,
-  ProjectStore,
-  Resealed,
-  SealedPage,
-  SealedPageLimits,
-  StoredDocument,
-  StoreMetadata,
-  Write,
-  WriteResult,
+import {
+  type Awaitable,
+  type ChangePage,
+  type CollectionSummary,
+  type CommitOptions,
+  type DocumentPage,
+  type ListQuery,
+  type MovableStore,
+  type Position,
+  type ProjectStore,
+  type Resealed,
+  type SealedPage,
+  type SealedPageLimits,
+  type StoredDocument,
+  type StoreMetadata,
+  TOMBSTONES_MAX,
+  type Write,
+  type WriteResult,
 } from '../../port.ts';
 import type { Quota } from '../../quota.ts';
 import type { SealBudget, SealLimits } from '../../seal-budget.ts';
 import type { Catalog } from '../catalog/catalog.ts';
 import type { StoredIndexes } from '../catalog/index-file.ts';
 import type { SnapshotHead } from '../catalog/snapshot.ts';
+import { LARGE_FILE_BYTES_MAX } from '../disk/disk.ts';
 import type { ProjectFiles } from '../documents/project-files.ts';
 import type { Place } from '../log/layout.ts';
 import type { AttachedHandle, LogMark, PartSource } from '../log/log-api.ts';
@@ -52,6 +54,10 @@ export interface EmbeddedStoreOptions extends StoreReaderOptions {
   readonly onRotationDue: (version: number) => void;
   readonly sealLimits: SealLimits;
   readonly quota?: Quota | undefined;
+  /** Tombstones that stay after a checkpoint; {@link TOMBSTONES_MAX} when absent. */
+  readonly tombstonesMax?: number | undefined;
+  /** {@link CATALOG_BYTES_MAX} when absent. */
+  readonly catalogBytesMax?: number | undefined;
   /** Runs the service's own work for the project; unscheduled when absent. */
   readonly ownWork?: OwnWork;
 }
@@ -78,6 +84,11 @@ export interface EnginePort {
 
 /** A snapshot is worth writing if it is at most this many times longer than the parts that it covers. */
 const SNAPSHOT_WORTH = 16;
+/**
+ * Bytes of documents and tombstones in a catalog from which on it takes no new documents. The rest of
+ * {@link LARGE_FILE_BYTES_MAX} is for idempotency keys, the head, and commits that wait for the log.
+ */
+const CATALOG_BYTES_MAX = LARGE_FILE_BYTES_MAX - 201_326_592;
 /** Approximate bytes of a document in a snapshot. */
 const SNAPSHOT_ENTRY_BYTES = 120;
 
@@ -141,8 +152,7 @@ export class EmbeddedStore implements ProjectStore, CheckpointSource {
         changedSince: (seq) => catalog.changes(seq),
         get: async (ref) => this.get(ref),
         whenDecidedIsOver: () => this.#queue.whenDecidedIsOver(),
-        countOf: (collection) =>
-          catalog.collections().find(({ name }) => name === collection)?.documents ?? 0,
+        countOf: (collection) => catalog.documentsIn(collection),
       },
       parts.indexes,
       (error) => this.#options.onIndexFailure?.(error),
@@ -209,15 +219,10 @@ export class EmbeddedStore implements ProjectStore, CheckpointSource {
   async metadata(): Promise<StoreMetadata> {
     const { catalog, seals, idempotencyRecords } = this.#parts;
     const { lastSeq, purgedSeq, size } = catalog;
-    const collections = catalog.collections();
-    const sum = (of: 'documents' | 'bytes') => collections.reduce((total, one) => total + one[of], 0);
-    const counts = { size, documents: sum('documents'), bytes: sum('bytes') };
     return {
-      lastSeq,
-      purgedSeq,
+      ...{ lastSeq, purgedSeq, size, ...catalog.usage },
       seals: seals.durable,
       idempotencyRecords: [...idempotencyRecords],
-      ...counts,
     };
   }
 
@@ -237,9 +242,23 @@ export class EmbeddedStore implements ProjectStore, CheckpointSource {
     if (this.#failed) throw new AppError('storage_unavailable');
     if (this.#fences > 0) throw new AppError('project_moving', { retryAfterS: 1 });
     const bytes = admit(writes, this.#queue.load);
+    this.#requireRoom(writes);
     if (writes.some(({ kind, ref }) => kind === 'put' && this.#indexes.isHeld(ref.collection)))
       throw new AppError('overloaded', { detail: 'a unique index is being read', retryAfterS: 1 });
     return this.#queue.enqueue({ writes, reseals: [], options, bytes });
+  }
+
+  /**
+   * Refuses new documents before the catalog is too large to be read. Those that wait for the log fit into
+   * what the limit leaves.
+   */
+  #requireRoom(writes: readonly Write[]): void {
+    const { catalog } = this.#parts;
+    if (catalog.snapshotBytes <= (this.#options.catalogBytesMax ?? CATALOG_BYTES_MAX)) return;
+    if (writes.some(({ kind, ref }) => kind === 'put' && catalog.get(ref) === undefined))
+      throw new AppError('quota_exceeded', {
+        detail: 'the catalog of the project is full: delete documents, or use another project',
+      });
   }
 
   get memoryBytes(): number {
@@ -317,8 +336,8 @@ export class EmbeddedStore implements ProjectStore, CheckpointSource {
     return bytes > least && bytes > Math.min(this.#parts.catalog.size * SNAPSHOT_ENTRY_BYTES, most);
   }
 
-  purge(beforeMs: number): number {
-    return this.#parts.catalog.purge(beforeMs);
+  purge(beforeMs: number): Generator<void, number> {
+    return this.#parts.catalog.purge(beforeMs, this.#options.tombstonesMax ?? TOMBSTONES_MAX);
   }
 
   mark(): LogMark | undefined {

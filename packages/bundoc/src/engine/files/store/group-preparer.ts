@@ -7,7 +7,7 @@ import type { PlanContext, PlannedWrite } from '../../commit-plan.ts';
 import { draftsOf, planCommits } from '../../commit-plan.ts';
 import type { IdempotencyRecords } from '../../idempotency-records.ts';
 import type { WaitingCommit, Write, WriteResult } from '../../port.ts';
-import { NOTHING, type Quota, sumOf } from '../../quota.ts';
+import type { Quota } from '../../quota.ts';
 import type { SealBudget } from '../../seal-budget.ts';
 import {
   appendIdempotencyRecord,
@@ -173,7 +173,7 @@ export class GroupPreparer {
       keyVersion: this.#cipher.version,
       sealsLeft: Number.POSITIVE_INFINITY,
       quota: this.#quota,
-      usage: this.#quota && catalog.collections().reduce(sumOf, NOTHING),
+      usage: this.#quota && catalog.usage,
       keyOf: ({ writes }, at) => keyOf((writes[at] as Write).ref),
       stateOf: (ref) => catalog.get(ref),
       fileNameOf: (ref) => this.#cipher.fileName(ref),

@@ -1,5 +1,7 @@
 import { join } from 'node:path';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
+import { inSteps } from '../../../work/in-steps.ts';
+import { ownWork } from '../../../work/scheduler.ts';
 import { SealBudget } from '../../seal-budget.ts';
 import { decodeIndexes, INDEX_FILE, type StoredIndexes } from '../catalog/index-file.ts';
 import { CatalogDamaged } from '../catalog/snapshot.ts';
@@ -39,7 +41,8 @@ export async function openStore(
   const { project, directory, cipher } = options;
   const loaded = known ?? (await load({ ...options, log }));
   const { catalog, idempotencyRecords, sealedByFile, sealCounts } = loaded.store;
-  catalog.finishLoading();
+  using work = (options.ownWork ?? ownWork(project))('snapshot');
+  await inSteps(catalog.finishLoading(), work);
   const seals = new SealBudget(options.sealLimits, cipher.version, sealCounts);
   const indexes = loaded.hasIndexes ? await loadIndexes(options, catalog.lastSeq) : undefined;
   const files = writer.of(project, directory);

@@ -55,7 +55,7 @@ export class PartsScan {
       if (!isCovered) this.#note(record.state, record.sealed);
     }
     if (isCovered) return;
-    store.replay(plaintext);
+    for (const _step of store.replay(plaintext));
     store.sealedByFile.clear();
   }
 

@@ -3,6 +3,9 @@ import { hasCode } from '@bundoc/shared/contract/app-error';
 import { CATALOG_FILE, parseCatalogHead } from '@bundoc/shared/contract/catalog-head';
 import { lineOf } from '@bundoc/shared/runtime/error-line';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
+import { inSteps } from '../../../work/in-steps.ts';
+import { ownWork } from '../../../work/scheduler.ts';
+import type { OwnWork } from '../../../work/work.ts';
 import { IdempotencyRecords } from '../../idempotency-records.ts';
 import type { SealCount } from '../../seal-budget.ts';
 import { readRecords } from '../../state.ts';
@@ -22,6 +25,9 @@ export { PartsDamaged };
 export const CARRIED_FOLDER = 'carried';
 /** Maximum size of a carried file. A segment has 16 MiB, and what is carried from it hardly more. */
 export const CARRIED_BYTES_MAX = 33_554_432;
+
+/** Records that are replayed before other work gets its turn. */
+const STEP_RECORDS = 512;
 
 /** The log as the store of a project reads it: that of the running engine, or a read-only view. */
 export interface LogOfProjects {
@@ -51,6 +57,8 @@ export interface StorePlace {
   readonly log: LogOfProjects;
   /** Names in the folder, if the caller has just listed it. */
   readonly entries?: readonly string[] | undefined;
+  /** Runs the service's own work for the project; unscheduled when absent. */
+  readonly ownWork?: OwnWork;
 }
 
 /** The state of a store in memory: its catalog, updated by the replayed parts. */
@@ -62,9 +70,11 @@ export class LoadedStore {
   /** The latest content of each document file in the log; undefined for a deleted document. */
   readonly sealedByFile = new Map<string, Buffer | undefined>();
 
-  /** Applies the records of one part. Sealed bytes are views of it. */
-  replay(plaintext: Buffer): void {
+  /** Applies the records of one part, in steps. Sealed bytes are views of it. */
+  *replay(plaintext: Buffer): Generator<void> {
+    let records = 0;
     for (const record of readRecords(plaintext)) {
+      if (++records % STEP_RECORDS === 0) yield;
       if (record.kind === 'idempotency record') this.idempotencyRecords.add(record.used);
       if (record.kind === 'seals') this.sealCounts.push(record.seals);
       if (record.kind !== 'document') continue;
@@ -86,16 +96,19 @@ export async function loadSnapshot({
   directory,
   disk,
   cipher,
+  ownWork: own = ownWork(project),
 }: Omit<StorePlace, 'log'>): Promise<
   { readonly store: LoadedStore; readonly head: SnapshotHead; readonly keyVersion: number } | undefined
 > {
   const snapshot = await readCatalog(disk, directory);
   if (snapshot === undefined) return undefined;
   const store = new LoadedStore();
-  const head = decodeSnapshot(project, cipher, snapshot, {
+  const steps = decodeSnapshot(project, cipher, snapshot, {
     state: (state) => store.catalog.apply(state),
     idempotencyRecord: (used) => store.idempotencyRecords.add(used),
   });
+  using work = own('snapshot');
+  const head = await inSteps(steps, work);
   store.sealCounts.push(...head.seals);
   store.catalog.restore(Math.max(head.lastSeq, store.catalog.lastSeq), head.purgedSeq);
   return { store, head, keyVersion: parseCatalogHead(snapshot)?.keyVersion ?? 0 };
@@ -149,9 +162,10 @@ export async function loadProject(place: StorePlace): Promise<LoadedFolder> {
   const covered = snapshot?.head.covered;
   const versions = new Set(snapshot === undefined ? [] : [snapshot.keyVersion]);
   const wanted = { reader, handle, covered, mayHaveCarried };
-  const { last, isBorn, bytes, carriedFiles } = await replayParts(place, wanted, (part) => {
+  using work = (place.ownWork ?? ownWork(project))('snapshot');
+  const { last, isBorn, bytes, carriedFiles } = await replayParts(place, wanted, async (part) => {
     if (part.kind !== 'gone') versions.add(part.keyVersion);
-    store.replay(part.plaintext);
+    await inSteps(store.replay(part.plaintext), work);
   });
   if (snapshot === undefined && !isBorn) throw new CatalogDamaged('the catalog is missing');
   const projectFile = snapshot?.head.projectFile;
@@ -198,7 +212,7 @@ interface Replayed {
 export async function replayParts(
   { project, directory, disk, log, cipher }: StorePlace,
   { handle, covered, reader, mayHaveCarried }: PartsOfProject,
-  onPart: (part: ReplayedPart) => void,
+  onPart: (part: ReplayedPart) => Promise<void>,
 ): Promise<Replayed> {
   // Synchronous, and before the carried files are read: by then a part is either in the log or in one of
   // them.
@@ -229,7 +243,7 @@ export async function replayParts(
   for await (const part of openParts(project, log.storageId, cipher, sealed)) {
     if (part.kind === 'gone') throw new PartsDamaged('the log says that the project is gone');
     isBorn ||= part.kind === 'birth';
-    onPart({ kind: part.kind, keyVersion, plaintext: part.plaintext });
+    await onPart({ kind: part.kind, keyVersion, plaintext: part.plaintext });
   }
   return { last, isBorn, bytes, carriedFiles: beside.length };
 }

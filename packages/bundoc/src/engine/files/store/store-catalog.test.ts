@@ -7,6 +7,7 @@ import { SlowSteps } from '../../../testing/slow-steps.ts';
 import { logFiles, started } from '../../../testing/started-store.ts';
 import { SMALL_LIMITS } from '../../../testing/test-engine.ts';
 import { commitOne, put, ref, remove } from '../../../testing/writes.ts';
+import type { OwnWork } from '../../../work/work.ts';
 import { TOMBSTONE_TTL_MS } from '../../port.ts';
 
 describe('the log', () => {
@@ -237,5 +238,63 @@ describe('a feed that is begun after deletions were forgotten', () => {
     await expect(store.changes(second.position, 1, second.horizon)).rejects.toMatchObject({
       code: 'position_gone',
     });
+  });
+});
+
+describe('a catalog with a limit', () => {
+  async function opened(options: { tombstonesMax?: number; catalogBytesMax?: number; ownWork?: OwnWork }) {
+    const project = new EmbeddedProject(options);
+    const disk = EmbeddedProject.disk();
+    await project.create(disk);
+    return { project, disk, store: await project.open(disk) };
+  }
+
+  it('keeps the last deletions, and refuses positions from before them', async () => {
+    const { project, disk, store } = await opened({ tombstonesMax: 3 });
+    await commitOne(store, put('kept', '{}'));
+    const { position } = await store.changes(0, 10);
+    for (let n = 0; n < 8; n++) {
+      await commitOne(store, put(`d${n}`, '{}'));
+      await commitOne(store, remove(`d${n}`));
+    }
+    const later = (await store.changes(0, 100)).changes.at(-4)?.position ?? 0;
+    await store.checkpoint();
+    for (const one of [store, await project.open(disk.powerCut('synced only'))]) {
+      await expect(one.changes(position, 10)).rejects.toMatchObject({ code: 'position_gone' });
+      const { changes } = await one.changes(later, 10);
+      expect(changes.map(({ ref: { id }, deleted }) => [id, deleted])).toEqual([
+        ['d5', true],
+        ['d6', true],
+        ['d7', true],
+      ]);
+      expect((await one.metadata()).size).toBe(4);
+    }
+  });
+
+  it('refuses new documents when it is full, and takes changes and deletions', async () => {
+    const { store } = await opened({ catalogBytesMax: 200, tombstonesMax: 0 });
+    for (const id of ['a', 'b', 'c']) await commitOne(store, put(id, '{}'));
+    await expect(store.commit([put('d', '{}')])).rejects.toMatchObject({
+      code: 'quota_exceeded',
+      detail: expect.stringContaining('delete documents'),
+    });
+    await commitOne(store, put('a', '{"v":1}'));
+    await commitOne(store, remove('b'));
+    await store.checkpoint();
+    await commitOne(store, put('d', '{}'));
+    expect((await store.collections())[0]?.documents).toBe(3);
+  });
+
+  it('lets other work run while it is read', async () => {
+    const { own: ownWork, scheduler } = new SlowSteps();
+    const { project, disk, store } = await opened({ ownWork });
+    for (let from = 0; from < 3_000; from += 100)
+      await store.commit(Array.from({ length: 100 }, (_, n) => put(`d${from + n}`, '{}')));
+    await store.checkpoint();
+    const next = disk.powerCut('synced only');
+    const before = scheduler.slices;
+    const again = await project.open(next);
+    expect((await again.collections())[0]?.documents).toBe(3_000);
+    expect(scheduler.slices - before).toBeGreaterThan(10);
   });
 });
