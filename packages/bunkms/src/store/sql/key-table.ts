@@ -23,9 +23,9 @@ const JOINED_VERSION = VERSION_COLUMNS.map(([name]) => `v.${name} AS v_${name}`)
 
 /** Maximum comparisons of names with globs for one page: other calls wait. */
 const GLOB_MATCHES_MAX = 20_000;
-/** Minimum names that a page reads, however many globs there are, and how many at once. */
+/** Minimum names that a page reads, however many globs there are, and maximum names at once. */
 const LOOKED_AT_MIN = 200;
-const LOOK = 1_000;
+const LOOK_MAX = 1_000;
 
 /** The name of a key, and a version; null for the current one. */
 export type KeyQuestion = readonly [name: string, version: number | null];
@@ -281,13 +281,16 @@ function* matchingNames(
 ): Sql<FilteredPage<string, string>> {
   let left = Math.max(LOOKED_AT_MIN, Math.floor(GLOB_MATCHES_MAX / globs.length));
   const items: string[] = [];
+  // Enough for a page whose names all match; more for others.
+  let look = limit + 1;
   for (const { from, isPrefix } of globRanges(globs)) {
     const range = isPrefix ? 'name >= $2 AND name < $3' : 'name >= $2 AND name <= $3';
     const sql = `SELECT name FROM keys WHERE name > $1 AND ${range} ORDER BY name LIMIT $4`;
     for (let last = after, more = true; more; ) {
-      const look = Math.min(left, LOOK);
-      const found = yield* rows(sql, last, from, isPrefix ? `${from}\u{10FFFF}` : from, look);
-      more = found.length === look;
+      const size = Math.min(left, look, LOOK_MAX);
+      look *= 4;
+      const found = yield* rows(sql, last, from, isPrefix ? `${from}\u{10FFFF}` : from, size);
+      more = found.length === size;
       for (const { name } of found as readonly { name: string }[]) {
         last = name;
         const isMatch = globs.some((glob) => globMatches(glob, name));
