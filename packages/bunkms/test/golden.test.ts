@@ -288,10 +288,10 @@ describe('a store of schema 7', () => {
   });
   afterEach(() => rmSync(dataDir, { recursive: true }));
 
-  test('has that schema and is intact', async () => {
+  test('gets the present schema and is intact', async () => {
     await (await open())[Symbol.asyncDispose]();
     expect(readDatabase((database) => database.prepare('PRAGMA user_version').get())).toEqual({
-      user_version: 7,
+      user_version: 8,
     });
     expect(readDatabase((database) => database.prepare('PRAGMA integrity_check').get())).toEqual({
       integrity_check: 'ok',
