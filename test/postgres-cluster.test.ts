@@ -108,6 +108,8 @@ describeWithPostgres('three Bundoc and two BunKMS nodes on one PostgreSQL with a
       BUNKMS_KEK: randomBytes(32).toString('hex'),
       // The three Bundoc nodes share one token, and create projects faster than in production.
       BUNKMS_EXPORTS_PER_TOKEN: '0',
+      BUNKMS_READS_PER_TOKEN: '0',
+      BUNKMS_CREATIONS_PER_TOKEN: '0',
       BUNKMS_DESTRUCTIONS_PER_TOKEN: '0',
     };
     await init(kmsEnvironment, { serviceToken: tokenFile });

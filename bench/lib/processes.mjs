@@ -178,6 +178,8 @@ export class Installation {
       BUNKMS_KEK_FILE: join(this.#directory, 'kek'),
       // No rate limits: the work is measured, not the limits.
       BUNKMS_EXPORTS_PER_TOKEN: '0',
+      BUNKMS_READS_PER_TOKEN: '0',
+      BUNKMS_CREATIONS_PER_TOKEN: '0',
       BUNKMS_EXPORTS_PER_KEY: '0',
       BUNKMS_CRYPTO_PER_TOKEN: '0',
       BUNKMS_CRYPTO_PER_KEY: '0',

@@ -7,7 +7,7 @@ import { VERSION } from '@bundoc/shared/runtime/version';
 import { openServerTls } from '@bundoc/shared/tls/server-tls';
 import { ExportRecorder } from './audit/export-recorder.ts';
 import { AuditLog } from './audit/log.ts';
-import { AuditRecorders, type RefusalSink } from './audit/recorders.ts';
+import { AuditRecorders, type ExportRefusalSink } from './audit/recorders.ts';
 import { SealedRefusals } from './audit/sealed-refusals.ts';
 import { createListeners, guardInternal, listen } from './compose-listeners.ts';
 import { createServices, startUpkeep } from './compose-services.ts';
@@ -165,7 +165,12 @@ function startRecorders(audit: AuditLog, clock: Clock, opened: AsyncDisposableSt
 }
 
 /** Records wait in a file until the service is unsealed; its size is bounded for all callers together. */
-function sealedSink(refusals: SealedRefusals): RefusalSink {
-  const write = refusals.record.bind(refusals);
-  return { named: write, anonymous: (_network, record) => write(record) };
+function sealedSink(refusals: SealedRefusals): ExportRefusalSink {
+  return {
+    named: (record) => {
+      refusals.record(record);
+      return undefined;
+    },
+    anonymous: (_network, record) => refusals.record(record),
+  };
 }

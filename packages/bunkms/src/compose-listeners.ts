@@ -92,13 +92,17 @@ function problemHooks({ recorders, exports, metrics, clock }: ProblemDeps): {
   // A sealed service encrypts nothing, so its log is enough for these refusals.
   const onCryptoProblem = recorders === undefined ? () => undefined : cryptoAudit(recorders.crypto, now);
   const onExportProblem = exportAudit(exports);
-  const onApiProblem: OnProblem = (request, error) => {
+  const onAnyProblem = (...[request, error]: Parameters<OnProblem>): void => {
     onCryptoProblem(request, error);
     countHolderRefusal(metrics, error);
   };
+  const onApiProblem: OnProblem = (request, error) => {
+    onAnyProblem(request, error);
+    return undefined;
+  };
   const onInternalProblem: OnProblem = (request, error) => {
-    onExportProblem(request, error);
-    onApiProblem(request, error);
+    onAnyProblem(request, error);
+    return onExportProblem(request, error);
   };
   return { onApiProblem, onInternalProblem };
 }

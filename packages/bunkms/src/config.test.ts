@@ -28,6 +28,8 @@ it('has the documented defaults', () => {
       destructionsPerToken: 1,
       renewalsPerMinute: 30,
       issuesPerToken: 20,
+      readsPerToken: 100,
+      creationsPerToken: 200,
     },
     shares: {
       ...{ bodyBytes: defaultRoomBytes(), answerBytes: defaultRoomBytes() },

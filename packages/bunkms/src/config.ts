@@ -111,6 +111,8 @@ const variables = z
     BUNKMS_DESTRUCTIONS_PER_TOKEN: wholeNumber(0, RATE_MAX).default(1),
     BUNKMS_RENEWALS_PER_MINUTE: wholeNumber(0, RATE_MAX).default(30),
     BUNKMS_ISSUES_PER_TOKEN: wholeNumber(0, RATE_MAX).default(20),
+    BUNKMS_READS_PER_TOKEN: wholeNumber(0, RATE_MAX).default(100),
+    BUNKMS_CREATIONS_PER_TOKEN: wholeNumber(0, RATE_MAX).default(200),
     BUNKMS_BODY_BYTES: wholeNumber(MIB, BYTES_MAX).optional(),
     BUNKMS_ANSWER_BYTES: wholeNumber(MIB, BYTES_MAX).optional(),
     BUNKMS_CONNECTIONS: wholeNumber(16, 1_000_000).default(CONNECTIONS_MAX),
@@ -171,6 +173,8 @@ export function readConfig(environment: Environment): BunkmsConfig {
       destructionsPerToken: parsed.BUNKMS_DESTRUCTIONS_PER_TOKEN,
       renewalsPerMinute: parsed.BUNKMS_RENEWALS_PER_MINUTE,
       issuesPerToken: parsed.BUNKMS_ISSUES_PER_TOKEN,
+      readsPerToken: parsed.BUNKMS_READS_PER_TOKEN,
+      creationsPerToken: parsed.BUNKMS_CREATIONS_PER_TOKEN,
     },
     shares: {
       bodyBytes: parsed.BUNKMS_BODY_BYTES ?? defaultRoomBytes(),

@@ -165,10 +165,60 @@ describe('the event stream', () => {
     const id = lastId(first);
     first[Symbol.dispose]();
     const time = new Date(clock.now()).toISOString();
-    const read = { time, severity: 'INFO', action: 'key.read', outcome: 'allowed' } as const;
-    for (let n = 0; n < 3; n++) await kms.store.appendAudit(Array.from({ length: 400 }, () => read));
+    const issue = { time, severity: 'INFO', action: 'token.issue', outcome: 'allowed' } as const;
+    for (let n = 0; n < 3; n++) await kms.store.appendAudit(Array.from({ length: 400 }, () => issue));
     using again = await begun(token, id);
     expect(again.seen[0]?.type).toBe('reset');
+  });
+
+  it.each(['key.read', 'key.list', 'key.leases', 'key.export'])(
+    'resumes after any number of records of %s, and has the change behind them',
+    async (action) => {
+      const { token } = await service();
+      const first = await begun(token);
+      const id = lastId(first);
+      first[Symbol.dispose]();
+      const time = new Date(clock.now()).toISOString();
+      const read = { time, severity: 'INFO', action, outcome: 'allowed' } as const;
+      for (let n = 0; n < 3; n++) await kms.store.appendAudit(Array.from({ length: 400 }, () => read));
+      await kms.api('/v1/keys/a-dek/disable', { method: 'POST', token: admin });
+      using again = await begun(token, id);
+      expect((await received(again, 1)).map(({ type, data }) => [type, data.name])).toEqual([
+        ['key.disable', 'a-dek'],
+      ]);
+    },
+  );
+
+  it('has after a reset the keys of the token that were withdrawn while a reader may have them, and no others', async () => {
+    const change = (action: string, key: string) => ({
+      ...{
+        time: new Date(clock.now()).toISOString(),
+        severity: 'INFO' as const,
+        outcome: 'allowed' as const,
+      },
+      ...{ action, key, version: 1 },
+    });
+    const { token } = await service(['*-dek']);
+    await kms.store.appendAudit([change('key.destroy', 'long-ago-dek')]);
+    clock.advance(30 * 60_000);
+    await kms.store.appendAudit([
+      ...['other', 'a-dek', 'b-dek'].map((name) => change('key.disable', name)),
+      ...['key.rotate', 'key.enable', 'key.read', 'key.schedule_deletion'].map((type) =>
+        change(type, 'c-dek'),
+      ),
+      // More than a page.
+      ...Array.from({ length: 600 }, () => change('token.issue', 'none')),
+      change('key.destroy', 'd-dek'),
+    ]);
+    clock.advance(14 * 60_000);
+    using stream = await begun(token);
+    expect((await received(stream, 5)).map(({ id, type, data }) => [id, type, data.name])).toEqual([
+      [undefined, 'reset', undefined],
+      [undefined, 'key.disable', 'a-dek'],
+      [undefined, 'key.disable', 'b-dek'],
+      [undefined, 'key.schedule_deletion', 'c-dek'],
+      [undefined, 'key.destroy', 'd-dek'],
+    ]);
   });
 
   it('ends when its token is revoked, and when it expires', async () => {

@@ -59,10 +59,10 @@ describe('a store of schema 7', () => {
   });
   afterEach(() => rmSync(dataDir, { recursive: true }));
 
-  it('has that schema and is intact', async () => {
+  it('gets the present schema and is intact', async () => {
     await (await open())[Symbol.asyncDispose]();
     expect(readDatabase((database) => database.prepare('PRAGMA user_version').get())).toEqual({
-      user_version: 7,
+      user_version: 8,
     });
     expect(readDatabase((database) => database.prepare('PRAGMA integrity_check').get())).toEqual({
       integrity_check: 'ok',

@@ -48,6 +48,8 @@ describeWithPostgres('nodes of BunKMS as processes, on one database,', () => {
       BUNKMS_KEK_FILE: ring,
       BUNKMS_LOG_LEVEL: 'info',
       BUNKMS_EXPORTS_PER_TOKEN: '0',
+      BUNKMS_READS_PER_TOKEN: '0',
+      BUNKMS_CREATIONS_PER_TOKEN: '0',
       BUNKMS_DESTRUCTIONS_PER_TOKEN: '0',
       BUNKMS_EXPORTS_PER_KEY: '0',
     };

@@ -10,6 +10,8 @@ const LIMITS = {
   cryptoPerKey: 0,
   renewalsPerMinute: 0,
   issuesPerToken: 0,
+  readsPerToken: 0,
+  creationsPerToken: 0,
   destructionsPerToken: 0,
 };
 
@@ -245,6 +247,41 @@ describe('rate limits', () => {
       expect(await ask('encrypt', 1)).toBe(200);
     },
   );
+
+  it('limit the reads of one token with its renewals, a page by its items, and do not affect others', async () => {
+    await start({ readsPerToken: 2 });
+    const scope = ['kms:read_key', 'kms:audit', 'kms:admin'] as const;
+    const issue = async () => (await kms.issue({ scope: [...scope], keys: ['*'] })).token;
+    const [one, other] = [await issue(), await issue()];
+    const get = async (path: string, token = one) => (await kms.api(path, { token })).status;
+    // Ten at once, of which the page of 200 is four.
+    expect(await get('/v1/keys?limit=200')).toBe(200);
+    const singly = ['/v1/keys/a-dek', '/v1/keys/a-dek/leases?limit=50', '/v1/tokens?limit=50'];
+    for (const path of [...singly, '/v1/audit?limit=50', '/v1/audit/head', '/v1/keys?limit=1'])
+      expect([path, await get(path)]).toEqual([path, 200]);
+    for (const path of [...singly, '/v1/audit', '/v1/audit/head', '/v1/keys'])
+      expect([path, await get(path)]).toEqual([path, 429]);
+    const renewed = (await kms.api('/v1/tokens/renew', { method: 'POST', token: one })).json().token;
+    const refused = await kms.api('/v1/keys/a-dek', { token: renewed });
+    expect([refused.status, refused.headers['retry-after']]).toEqual([429, '1']);
+    expect(await get('/v1/keys/a-dek', other)).toBe(200);
+    clock.advance(500);
+    expect([await get('/v1/keys/a-dek'), await get('/v1/keys/a-dek')]).toEqual([200, 429]);
+  });
+
+  it('limit the keys that one token creates: five seconds of them at once', async () => {
+    await start({ creationsPerToken: 1 });
+    const creator = async () => (await kms.issue({ scope: ['kms:create_key'], keys: ['*'] })).token;
+    const [one, other] = [await creator(), await creator()];
+    const create = async (name: string, token: string) =>
+      (await kms.api('/v1/keys', { token, body: { name, type: 'aes-256' } })).status;
+    const made: number[] = [];
+    for (let n = 0; n < 6; n++) made.push(await create(`n${n}-dek`, one));
+    expect(made).toEqual([...times(5, 201), 429]);
+    expect(await create('n5-dek', other)).toBe(201);
+    clock.advance(1_000);
+    expect(await create('n6-dek', one)).toBe(201);
+  });
 
   it('limit the renewals of one family, and a refused renewal creates no token', async () => {
     await start({ renewalsPerMinute: 2 });

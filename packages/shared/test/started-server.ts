@@ -41,7 +41,10 @@ export async function start(
   const app = createHttpServer({
     logger,
     bodyBytesMax: BODY_BYTES_MAX,
-    onProblem: (request, error) => seen.push({ code: error.code, requestId: request.id }),
+    onProblem: (request, error) => {
+      seen.push({ code: error.code, requestId: request.id });
+      return undefined;
+    },
     ...options,
   });
   app.get('/items/:id', async (request) => request.params);

@@ -6,12 +6,12 @@ import type { Caller } from '../records/caller.ts';
 import type { AuditDraft } from '../records/chain.ts';
 import type { AuditCondition } from '../store/audit.ts';
 import type { AuditLog } from './log.ts';
-import type { RefusalSink } from './recorders.ts';
+import type { ExportRefusalSink } from './recorders.ts';
 
 export interface ExportRecorderOptions {
   readonly audit: Pick<AuditLog, 'append'>;
   /** Records exports that were refused or failed. */
-  readonly refusals: RefusalSink;
+  readonly refusals: ExportRefusalSink;
   /** Counts exports by their outcome. */
   readonly metrics: { readonly exports: { inc(labels: { readonly outcome: string }): void } };
   readonly clock: Clock;
@@ -76,15 +76,21 @@ export class ExportRecorder {
     return receipt;
   }
 
-  /** Records an export that was refused or failed, without waiting for it. */
-  failed({ key, version, code, network }: FailedExport, caller: Caller): void {
+  /**
+   * Records an export that was refused or failed. Never rejects.
+   *
+   * @returns for a caller with a valid token, when the record is durable or is in the log instead. The answer
+   *   waits for it, so that no caller makes records faster than the chain takes them.
+   */
+  failed({ key, version, code, network }: FailedExport, caller: Caller): Promise<void> | undefined {
     const { metrics, refusals } = this.#options;
     const hasFailed = PROBLEMS[code].status >= 500 || code === 'key_not_found';
     const outcome = hasFailed ? 'failed' : 'refused';
     metrics.exports.inc({ outcome });
     const record: AuditDraft = { ...this.#draft(caller, outcome, { key, version }), code };
-    if (network === undefined) refusals.named(record);
-    else refusals.anonymous(network, record);
+    if (network === undefined) return refusals.named(record);
+    refusals.anonymous(network, record);
+    return undefined;
   }
 
   #draft(

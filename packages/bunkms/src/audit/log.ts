@@ -67,17 +67,28 @@ export class AuditLog {
   }
 
   /**
-   * Appends a record without waiting for it. If it cannot be written, a log line replaces it and a metric
-   * counts it, so that it is never lost silently.
+   * Appends a record of something that does not depend on it, and waits until it is durable. A caller that
+   * waits before it answers has one record in the queue at most. So callers who repeat requests cannot fill
+   * the queue faster than the chain is written.
+   *
+   * If the record cannot be written, a log line replaces it and a metric counts it, so that it is never lost
+   * silently. Never rejects.
    */
-  appendInBackground(draft: AuditDraft): void {
-    this.append(draft).catch((error: unknown) => {
+  async record(draft: AuditDraft): Promise<void> {
+    try {
+      await this.append(draft);
+    } catch (error) {
       this.#options.metrics.auditRecordsLost.inc();
       // The logger redacts members named "key", but this one is only the name of a key.
       const { key: keyName, ...record } = draft;
       this.#options.logger.error({ record, keyName, err: error }, 'audit append failed');
       this.#options.logger.flush();
-    });
+    }
+  }
+
+  /** {@link record} without waiting: for records whose number is bounded otherwise. */
+  appendInBackground(draft: AuditDraft): void {
+    void this.record(draft);
   }
 
   /** Resolves when no record waits any more. */

@@ -13,13 +13,20 @@ export interface RefusalSink {
   anonymous(network: string, record: AuditDraft): void;
 }
 
+/** {@link RefusalSink} for exports. Must not reject. */
+export interface ExportRefusalSink {
+  /** The caller has a valid token. @returns a promise when the answer must wait for the record. */
+  named(record: AuditDraft): Promise<void> | undefined;
+  anonymous: RefusalSink['anonymous'];
+}
+
 /**
  * Records refusals and uses, some of them as counts. The counts are kept here until the end of their minute.
  */
 export class AuditRecorders {
   readonly uses: KeyUses;
   /** For exports: each call with a valid token has a separate record. */
-  readonly exports: RefusalSink;
+  readonly exports: ExportRefusalSink;
   /** For encryption: failures are cheap to cause there, so callers with a valid token are counted too. */
   readonly crypto: RefusalSink;
   readonly #counts: readonly (KeyUses | BoundedRefusals | StrangerRefusals)[];
@@ -29,7 +36,10 @@ export class AuditRecorders {
     const strangers = new StrangerRefusals({ clock, write });
     const cryptoCallers = new BoundedRefusals({ clock, write });
     this.uses = new KeyUses({ audit, clock });
-    this.exports = { named: write, anonymous: (network, record) => strangers.record(network, record) };
+    this.exports = {
+      named: (record) => audit.record(record),
+      anonymous: (network, record) => strangers.record(network, record),
+    };
     this.crypto = {
       named: (record, count) => {
         const { actor, jti } = record;

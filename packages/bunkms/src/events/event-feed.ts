@@ -1,5 +1,6 @@
 import { HEARTBEAT_MS, type KmsEvent } from '@bundoc/shared/contract/events';
 import { mayUseKey } from '@bundoc/shared/contract/grants';
+import { LEASE_TTL_MS } from '@bundoc/shared/contract/keys';
 import type { Claims } from '@bundoc/shared/contract/tokens';
 import type { EventSink } from '@bundoc/shared/http/event-stream';
 import { type Clock, earlierMs, type Instant, instant } from '@bundoc/shared/runtime/clock';
@@ -44,6 +45,13 @@ const POLL_MS = 200;
 const PAGE = 500;
 /** Maximum records to replay for a subscriber that resumes. Beyond it, a reset is cheaper. */
 const REPLAY_MAX = 1_000;
+/**
+ * How old the changes of keys may be that a subscriber without a place receives, milliseconds: longer than
+ * any key is kept, and more for the clocks of several nodes, which differ.
+ */
+const CHANGES_MS = LEASE_TTL_MS + 60_000;
+/** Events that take no key away. All keys are fetched again after a reset anyway. */
+const HARMLESS: ReadonlySet<KmsEvent['type']> = new Set(['key.rotate', 'key.enable']);
 const SUBSCRIBERS_MAX = 256;
 const SUBSCRIBERS_OF_SUBJECT_MAX = 16;
 
@@ -51,8 +59,8 @@ const SUBSCRIBERS_OF_SUBJECT_MAX = 16;
  * Sends events of keys and tokens to services, derived from the audit chain. So every event is durable,
  * whichever process caused it, and a place in the chain is enough to resume. It skips the records of exports.
  *
- * A subscriber that names its place gets the events after it. Any other gets a `reset` and the presently
- * revoked tokens.
+ * A subscriber that names its place gets the events after it. Any other gets a `reset`, the changes of keys
+ * that it may have missed while it had them, and the presently revoked tokens.
  *
  * One class, because all subscribers follow one position in the chain.
  */
@@ -96,10 +104,12 @@ export class EventFeed {
   /** Sends events to the subscriber from now on, until its sink is closed. @throws AppError of the store. */
   async subscribe(subscription: Subscription): Promise<void> {
     const subscriber: Subscriber = { ...subscription, isComplete: false };
+    let reached = 0;
     await this.#turns.run(async () => {
       const { store } = this.#options;
       this.#position ??= await store.auditHead();
       const position = this.#position;
+      reached = position.seq;
       // A revocation before this place would no longer be sent.
       if ((await store.findActiveTokenFamily(subscription.claims.jti)) === undefined)
         return subscriber.sink.end();
@@ -110,7 +120,11 @@ export class EventFeed {
     });
     this.#schedule();
     // Outside the mutex, so that others do not wait for this subscriber.
-    if (!subscriber.isComplete && !subscriber.sink.isClosed) await this.#sendRevoked(subscriber);
+    if (!subscriber.isComplete && !subscriber.sink.isClosed) {
+      await this.#sendChanges(subscriber, reached);
+      await this.#sendRevoked(subscriber);
+      subscriber.isComplete = true;
+    }
     if (this.#position !== undefined) subscriber.sink.send(blockOf({ type: 'heartbeat' }, this.#position));
   }
 
@@ -198,6 +212,39 @@ export class EventFeed {
     return true;
   }
 
+  /**
+   * Sends the changes that withdrew keys lately, up to that place: a reader without them would use such keys
+   * until it has fetched all others again.
+   */
+  async #sendChanges(subscriber: Subscriber, until: number): Promise<void> {
+    const { clock, store } = this.#options;
+    const { sink } = subscriber;
+    const from = new Date(clock.now() - CHANGES_MS).toISOString();
+    for (let after = await this.#placeBefore(from, until), more = true; more && !sink.isClosed; ) {
+      const page = await store.listAudit({ after, bulk: false, limit: PAGE });
+      for (const record of page.items) {
+        after = record.seq;
+        const event = eventOf(record);
+        if (event === undefined || !('name' in event) || HARMLESS.has(event.type)) continue;
+        if (record.seq <= until && concerns(event, subscriber)) sink.send(blockOf(event));
+      }
+      await sink.drained();
+      more = page.more && after < until;
+    }
+  }
+
+  /** A place before all records of that time or later. Records have the order of their times. */
+  async #placeBefore(time: string, until: number): Promise<number> {
+    let [low, high] = [0, until];
+    while (low < high) {
+      const middle = Math.floor((low + high) / 2);
+      const [next] = (await this.#options.store.listAudit({ after: middle, bulk: false, limit: 1 })).items;
+      if (next === undefined || next.time >= time) high = middle;
+      else low = next.seq;
+    }
+    return low;
+  }
+
   async #sendRevoked(subscriber: Subscriber): Promise<void> {
     // A subscriber gets them once: a clock that is set forward must leave none out.
     const now = new Date(earlierMs(this.#options.clock, this.#started)).toISOString();
@@ -212,7 +259,6 @@ export class EventFeed {
       await sink.drained();
       more = page.more;
     }
-    subscriber.isComplete = true;
   }
 }
 

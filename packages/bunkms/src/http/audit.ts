@@ -14,7 +14,7 @@ import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
 import { verifySlice } from '../audit/verify-slice.ts';
 import { cursorOf } from '../store/page.ts';
-import type { Guards } from './guard.ts';
+import { type Guards, subjectOf } from './guard.ts';
 import type { BodyRoute } from './key-requests.ts';
 import { noQuery, pageQuery, seqCursor } from './query.ts';
 import type { ServiceGate } from './services.ts';
@@ -44,6 +44,7 @@ export function registerAuditRoutes(app: FastifyInstance, guards: Guards, servic
     access: ACCESS,
     query: listQuery,
     answers: { 200: { description: 'A page', schema: auditPageSchema } },
+    refusals: ['rate_limited'],
     examples: {
       critical: { query: { severity: 'CRITICAL', limit: '20' }, status: 200 },
       ofAKey: { query: { key: 'project-a-dek', from: '2026-01-01T00:00:00Z' }, status: 200 },
@@ -51,7 +52,9 @@ export function registerAuditRoutes(app: FastifyInstance, guards: Guards, servic
   });
   app.get('/v1/audit', { onRequest: guards.scope('kms:audit'), config: listing }, async (request) => {
     const { cursor, ...filter } = validate(listQuery, request.query, 'query');
-    const page = await services().store.listAudit({ ...filter, after: cursor });
+    const { store, limits, work } = services();
+    limits.takeRead(subjectOf(request), filter.limit);
+    const page = await work.page(request, () => store.listAudit({ ...filter, after: cursor }));
     const next = cursorOf(page, ({ seq }) => seq);
     return { records: page.items, ...(next === undefined ? {} : { next_cursor: String(next) }) };
   });
@@ -64,11 +67,14 @@ export function registerAuditRoutes(app: FastifyInstance, guards: Guards, servic
       'Keep it elsewhere: `bunkms audit verify --receipt seq:hash` shows that nothing before it is gone.',
     access: ACCESS,
     answers: { 200: { description: 'The end of the chain', schema: auditHeadSchema } },
+    refusals: ['rate_limited'],
     examples: { read: { status: 200 } },
   });
   app.get('/v1/audit/head', { onRequest: guards.scope('kms:audit'), config: head }, async (request) => {
     validate(noQuery, request.query, 'query');
-    return services().store.auditHead();
+    const { store, limits, work } = services();
+    limits.takeRead(subjectOf(request));
+    return work.single(request, () => store.auditHead());
   });
 
   const verification = describe({
@@ -80,6 +86,7 @@ export function registerAuditRoutes(app: FastifyInstance, guards: Guards, servic
     access: ACCESS,
     body: jsonBody(verifyAuditSchema),
     answers: { 200: { description: 'The result', schema: auditVerificationSchema } },
+    refusals: ['rate_limited'],
     examples: {
       fromTheBeginning: { body: { limit: 100 }, status: 200 },
       badReceipt: { body: { receipt: { seq: 1, hash: 'made-up' } }, status: 400 },
@@ -91,7 +98,8 @@ export function registerAuditRoutes(app: FastifyInstance, guards: Guards, servic
     async (request) => {
       validate(noQuery, request.query, 'query');
       const wanted = validate(verifyAuditSchema, parseJsonObject(request.body).value, 'body');
-      return verifySlice(services().keys, wanted);
+      const { keys, work } = services();
+      return work.single(request, () => verifySlice(keys, wanted));
     },
   );
 }

@@ -10,11 +10,11 @@ import { callerOf } from './guard.ts';
  * authorization, validation, routing or a failure.
  */
 export function exportAudit(exports: Pick<ExportRecorder, 'failed'>) {
-  return (request: FastifyRequest, { code }: AppError): void => {
+  return (request: FastifyRequest, { code }: AppError): Promise<void> | undefined => {
     const target = request.raw.url ?? '';
-    if (!isExportTarget(target)) return;
+    if (!isExportTarget(target)) return undefined;
     const network = request.identity?.confirmed === true ? undefined : callerNetwork(request.ip);
     const [key, version] = [keyOfExportTarget(target), versionOfExportTarget(target)];
-    exports.failed({ key, version, code, network }, callerOf(request));
+    return exports.failed({ key, version, code, network }, callerOf(request));
   };
 }

@@ -64,7 +64,14 @@ function registerCreation(app: FastifyInstance, guards: Guards, services: Servic
         headers: { ...KEY_HEADERS, Location: 'Path of the key' },
       },
     },
-    refusals: ['key_exists', 'key_destroyed', 'key_damaged', 'idempotency_mismatch', 'disk_full'],
+    refusals: [
+      'key_exists',
+      'key_destroyed',
+      'key_damaged',
+      'idempotency_mismatch',
+      'rate_limited',
+      'disk_full',
+    ],
     examples: {
       make: {
         body: { name: 'project-b-dek', type: 'aes-256' },
@@ -98,7 +105,9 @@ function registerCreation(app: FastifyInstance, guards: Guards, services: Servic
       const key = idempotencyKeyOf(request);
       const idempotency =
         key === undefined ? undefined : { root: subjectOf(request), subject: claims.sub, key };
-      const made = await createKey(services().keys, wanted, callerOf(request), idempotency);
+      const { keys, limits, work } = services();
+      limits.takeCreation(subjectOf(request));
+      const made = await work.single(request, () => createKey(keys, wanted, callerOf(request), idempotency));
       return reply.code(201).header('location', `/v1/keys/${made.name}`).send(sendKey(reply, made));
     },
   );
@@ -114,6 +123,7 @@ function registerListing(app: FastifyInstance, guards: Guards, services: Service
     access: { kind: 'token', scopes: ['kms:read_key'] },
     query: listQuery,
     answers: { 200: { description: 'A page', schema: keyPageSchema } },
+    refusals: ['rate_limited'],
     examples: {
       firstPage: { query: { limit: '20' }, status: 200, answer: { keys: [EXAMPLE_KEY] } },
       goOn: { query: { cursor: 'project-a-dek' }, status: 200 },
@@ -123,7 +133,9 @@ function registerListing(app: FastifyInstance, guards: Guards, services: Service
   app.get('/v1/keys', { onRequest: guards.scope('kms:read_key'), config: listing }, async (request) => {
     const { limit, cursor } = validate(listQuery, request.query, 'query');
     const { keys: globs } = claimsOf(request);
-    return listKeys(services().keys, globs, { limit, after: cursor }, callerOf(request));
+    const { keys, limits, work } = services();
+    limits.takeRead(subjectOf(request), limit);
+    return work.page(request, () => listKeys(keys, globs, { limit, after: cursor }, callerOf(request)));
   });
 }
 
@@ -136,7 +148,7 @@ function registerReading(app: FastifyInstance, guards: Guards, services: Service
     access: keyAccess('kms:read_key'),
     params: keyParamsSchema,
     answers: { 200: { description: 'The key', schema: keyDetailSchema, headers: KEY_HEADERS } },
-    refusals: KEY_REFUSALS,
+    refusals: [...KEY_REFUSALS, 'rate_limited'],
     examples: {
       read: { params: EXAMPLE_PARAMS, status: 200 },
       another: { params: { name: 'none-dek' }, status: 404 },
@@ -148,7 +160,9 @@ function registerReading(app: FastifyInstance, guards: Guards, services: Service
     async (request, reply) => {
       validate(noQuery, request.query, 'query');
       const { name } = validate(keyParamsSchema, request.params, 'params');
-      return sendKey(reply, await readKey(services().keys, name, callerOf(request)));
+      const { keys, limits, work } = services();
+      limits.takeRead(subjectOf(request));
+      return sendKey(reply, await work.single(request, () => readKey(keys, name, callerOf(request))));
     },
   );
 }
@@ -163,7 +177,7 @@ function registerLeases(app: FastifyInstance, guards: Guards, services: ServiceG
     params: keyParamsSchema,
     query: leasesQuery,
     answers: { 200: { description: 'A page', schema: leasePageSchema } },
-    refusals: KEY_REFUSALS,
+    refusals: [...KEY_REFUSALS, 'rate_limited'],
     examples: { read: { params: EXAMPLE_PARAMS, query: { limit: '20' }, status: 200 } },
   });
   app.get(
@@ -172,7 +186,9 @@ function registerLeases(app: FastifyInstance, guards: Guards, services: ServiceG
     async (request) => {
       const { limit, cursor: before } = validate(leasesQuery, request.query, 'query');
       const { name } = validate(keyParamsSchema, request.params, 'params');
-      return listLeases(services().keys, name, { limit, before }, callerOf(request));
+      const { keys, limits, work } = services();
+      limits.takeRead(subjectOf(request), limit);
+      return work.page(request, () => listLeases(keys, name, { limit, before }, callerOf(request)));
     },
   );
 }

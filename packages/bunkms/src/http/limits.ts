@@ -20,7 +20,17 @@ export interface LimitRates {
   readonly renewalsPerMinute: number;
   /** Tokens per second that one subject issues (see above). */
   readonly issuesPerToken: number;
+  /**
+   * Reads per second of keys, leases, tokens and the audit chain by one subject (see above). A page counts
+   * once for each {@link ITEMS_OF_READ} items that it may have.
+   */
+  readonly readsPerToken: number;
+  /** Keys per second that one subject creates (see above). */
+  readonly creationsPerToken: number;
 }
+
+/** Items of a page that count as one read. */
+const ITEMS_OF_READ = 50;
 
 /** Burst after a pause, in seconds of the rate: a node that starts cold fetches all its keys. */
 const BURST_S = 5;
@@ -50,6 +60,8 @@ export class Limits {
   readonly #cryptoKeys: RateLimit;
   readonly #renewals: RateLimit;
   readonly #issues: RateLimit;
+  readonly #reads: RateLimit;
+  readonly #creations: RateLimit;
   readonly #destructions: RateLimit;
   readonly #streams: RateLimit;
   readonly #advances: RateLimit;
@@ -62,6 +74,8 @@ export class Limits {
     this.#cryptoTokens = perSecond(rates.cryptoPerToken);
     this.#cryptoKeys = perSecond(rates.cryptoPerKey);
     this.#issues = perSecond(rates.issuesPerToken);
+    this.#reads = perSecond(rates.readsPerToken);
+    this.#creations = perSecond(rates.creationsPerToken);
     const { renewalsPerMinute } = rates;
     this.#renewals = new RateLimit({
       clock,
@@ -113,5 +127,18 @@ export class Limits {
   /** @param subject the root of the token. @throws AppError `rate_limited`. */
   takeIssue(subject: string): void {
     this.#issues.take(subject);
+  }
+
+  /**
+   * @param subject the root of the token. @param items that the answer may have. @throws AppError
+   *   `rate_limited`.
+   */
+  takeRead(subject: string, items = 1): void {
+    this.#reads.take(subject, Math.ceil(items / ITEMS_OF_READ));
+  }
+
+  /** @param subject the root of the token. @throws AppError `rate_limited`. */
+  takeCreation(subject: string): void {
+    this.#creations.take(subject);
   }
 }

@@ -52,8 +52,8 @@ export interface ListenerOptions {
   readonly requestTimeoutMs?: number | undefined;
 }
 
-/** Called for every refused or failed request before its answer is sent. */
-export type OnProblem = (request: FastifyRequest, error: AppError) => void;
+/** Called for every refused or failed request before its answer is sent. The answer waits for the promise. */
+export type OnProblem = (request: FastifyRequest, error: AppError) => Promise<void> | undefined;
 
 /** The listener for administration and encryption. Export does not exist on it. */
 export function createApiListener(

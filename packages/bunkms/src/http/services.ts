@@ -9,6 +9,7 @@ import type { KmsStore } from '../store/port.ts';
 import type { TokenStore } from '../store/tokens.ts';
 import type { TokenService } from '../tokens/token-service.ts';
 import type { Limits } from './limits.ts';
+import type { StoreWork } from './store-work.ts';
 
 /** The services of an unsealed process. */
 export interface Services {
@@ -19,6 +20,7 @@ export interface Services {
   readonly kek: { readonly deps: KekDeps; readonly upkeep: KekUpkeep };
   readonly tokens: TokenService;
   readonly limits: Limits;
+  readonly work: StoreWork;
   readonly events: EventFeed;
 }
 

@@ -100,11 +100,15 @@ function registerListing(app: FastifyInstance, guards: Guards, services: Service
     access: ADMIN,
     query: listQuery,
     answers: { 200: { description: 'A page', schema: tokenPageSchema } },
+    refusals: ['rate_limited'],
     examples: { firstPage: { query: { limit: '20' }, status: 200 } },
   });
   app.get('/v1/tokens', { onRequest: guards.service('kms:admin'), config: listing }, async (request) => {
     const { limit, cursor } = validate(listQuery, request.query, 'query');
-    const { tokens, damaged, next } = await services().tokens.list({ limit, after: cursor });
+    const { tokens: issued, limits, work } = services();
+    limits.takeRead(subjectOf(request), limit);
+    const page = () => issued.list({ limit, after: cursor });
+    const { tokens, damaged, next } = await work.page(request, page);
     return {
       tokens,
       ...(damaged.length === 0 ? {} : { damaged }),

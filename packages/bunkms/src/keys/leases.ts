@@ -39,7 +39,7 @@ export async function listLeases(
   const nowMs = clock.now();
   const { items, next } = await store.listExports(name, isoOf(nowMs - LEASE_TTL_MS), page);
   const leases = items.map(leaseOf).filter(({ until }) => Date.parse(until) > nowMs);
-  audit.appendInBackground({
+  await audit.record({
     ...caller,
     time: isoOf(nowMs),
     severity: 'INFO',

@@ -50,8 +50,14 @@ export interface ReleasePageQuery {
 
 /** Actions of records of uses of keys. */
 export const USE_ACTIONS: readonly string[] = ['key.export', 'key.encrypt', 'key.decrypt', 'key.rewrap'];
-/** Actions of frequent records: uses of keys, and their rewrappings. */
-export const BULK_ACTIONS: readonly string[] = [...USE_ACTIONS, 'kek.rewrap'];
+/** Actions of frequent records, none of which changes anything: uses and reads of keys, and rewrappings. */
+export const BULK_ACTIONS: readonly string[] = [
+  ...USE_ACTIONS,
+  'kek.rewrap',
+  'key.read',
+  'key.list',
+  'key.leases',
+];
 
 /**
  * The audit chain. Appending fails with `storage_unavailable` before `unlock`. Errors of every method: see

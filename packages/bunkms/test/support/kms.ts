@@ -97,6 +97,8 @@ export function configOf(dataDir: string, kek: string): BunkmsConfig {
       cryptoPerKey: 0,
       renewalsPerMinute: 0,
       issuesPerToken: 0,
+      readsPerToken: 0,
+      creationsPerToken: 0,
       destructionsPerToken: 0,
     },
     shares: {

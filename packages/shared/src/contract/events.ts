@@ -21,8 +21,9 @@ export const KEY_EVENTS = [
  * An event of `GET /v1/events`, with its SSE `event` as `type` in addition to the members of its `data`
  * (`docs/formats/events.md`).
  *
- * `reset`: earlier events are unknown, so nothing cached may be trusted. The revoked tokens that have not
- * expired follow. `heartbeat`: nothing happened up to the place in its id.
+ * `reset`: earlier events are unknown, so nothing cached may be trusted. The keys that were withdrawn
+ * lately, and the revoked tokens that have not expired, follow. `heartbeat`: nothing happened up to the place
+ * in its id.
  */
 export const kmsEventSchema = z.discriminatedUnion('type', [
   z.object({

@@ -45,8 +45,11 @@ export interface HttpServerOptions {
   readonly logger: Logger;
   /** Largest body, bytes. Larger ones get 413. */
   readonly bodyBytesMax: number;
-  /** Called for every refused or failed request, exactly once, before its answer is sent. */
-  readonly onProblem?: (request: FastifyRequest, error: AppError) => void;
+  /**
+   * Called for every refused or failed request, exactly once, before its answer is sent. The answer waits for
+   * the promise.
+   */
+  readonly onProblem?: (request: FastifyRequest, error: AppError) => Promise<void> | undefined;
   /** Plain HTTP when absent. */
   readonly tls?: ServerTls | undefined;
   /** While it is draining, answers close their connection. */
@@ -123,7 +126,7 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
     genReqId: newRequestId,
     ...(isProxy === undefined ? {} : { trustProxy: isProxy }),
     frameworkErrors: (error, request, reply) => {
-      replyProblem(fail(error, request), request, reply);
+      void answer(fail(error, request), request, reply);
     },
     clientErrorHandler: (error, socket) => answerClientError(error, socket, clientErrorPorts),
   }) as unknown as FastifyInstance;
@@ -148,10 +151,11 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
   const { refusalDelayMs = REFUSAL_DELAY_MS } = options;
   const refuse = refuseInTurn(app);
   app.setErrorHandler((thrown, request, reply) => {
-    const error = fail(thrown, request);
-    if (error.code === 'payload_too_large' && !request.raw.complete) lingerBehindAnswer(request.raw.socket);
-    if (error.code !== 'rate_limited') return refuse(error, request, reply);
-    return sleep(refusalDelayMs).then(() => refuse(error, request, reply));
+    const failure = fail(thrown, request);
+    const { code } = failure.error;
+    if (code === 'payload_too_large' && !request.raw.complete) lingerBehindAnswer(request.raw.socket);
+    if (code !== 'rate_limited') return refuse(failure, request, reply);
+    return sleep(refusalDelayMs).then(() => refuse(failure, request, reply));
   });
   app.setNotFoundHandler((request, reply) => refuse(fail(unrouted(request), request), request, reply));
   allowed = new AllowedMethods(app);
@@ -192,19 +196,33 @@ function fastifyOptions(options: HttpServerOptions) {
   } as const;
 }
 
+/** A failure, and when it is reported; undefined when it is already. */
+interface Failure {
+  readonly error: AppError;
+  readonly reported: Promise<void> | undefined;
+}
+
 /** Converts a thrown value to an AppError, and reports it. */
 function failureReporter({ onProblem, logger }: HttpServerOptions) {
-  return (thrown: unknown, request: FastifyRequest): AppError => {
+  return (thrown: unknown, request: FastifyRequest): Failure => {
     const error = toAppError(thrown, request);
     request[REFUSAL] = error;
-    try {
-      onProblem?.(request, error);
-    } catch (thrownByObserver) {
-      // The answer must not depend on the observer.
+    // The answer must not depend on the observer.
+    const warn = (thrownByObserver: unknown): void =>
       logger.error({ reqId: request.id, err: thrownByObserver }, 'a refusal could not be reported');
+    try {
+      return { error, reported: onProblem?.(request, error)?.catch(warn) };
+    } catch (thrownByObserver) {
+      warn(thrownByObserver);
+      return { error, reported: undefined };
     }
-    return error;
   };
+}
+
+/** Answers with a failure once it is reported. */
+function answer({ error, reported }: Failure, request: FastifyRequest, reply: FastifyReply) {
+  if (reported === undefined) return replyProblem(error, request, reply);
+  return reported.then(() => replyProblem(error, request, reply));
 }
 
 // The hooks of the next three functions run for every request. With callbacks they need no promises.
@@ -227,16 +245,16 @@ function refuseFaultyRequests(app: FastifyInstance, unrouted: (request: FastifyR
   });
 }
 
-type Refuse = (error: AppError, request: FastifyRequest, reply: FastifyReply) => unknown;
+type Refuse = (failure: Failure, request: FastifyRequest, reply: FastifyReply) => unknown;
 
-/** Sends refusals at a bounded rate. */
+/** Sends refusals once they are reported, and at a bounded rate. */
 function refuseInTurn(app: FastifyInstance): Refuse {
   const turns = new RefusalTurns(systemClock);
   app.addHook('preClose', async () => turns.close());
-  return (error, request, reply) => {
-    const turn = turns.take(error.code, callerNetwork(request.ip), request.raw.socket);
-    if (turn === undefined) return replyProblem(error, request, reply);
-    return turn.then(() => replyProblem(error, request, reply));
+  return (failure, request, reply) => {
+    const turn = turns.take(failure.error.code, callerNetwork(request.ip), request.raw.socket);
+    if (turn === undefined) return answer(failure, request, reply);
+    return turn.then(() => answer(failure, request, reply));
   };
 }
 

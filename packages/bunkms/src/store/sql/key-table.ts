@@ -23,7 +23,7 @@ const JOINED_VERSION = VERSION_COLUMNS.map(([name]) => `v.${name} AS v_${name}`)
 
 /** Maximum comparisons of names with globs for one page: other calls wait. */
 const GLOB_MATCHES_MAX = 20_000;
-/** Minimum names that a page reads, however many globs there are, and how many at once. */
+/** Minimum names that a page reads, however many globs there are, and maximum names at once. */
 const SCANNED_MIN = 200;
 const BATCH_MAX = 1_000;
 
@@ -281,11 +281,14 @@ function* matchingNames(
 ): Sql<FilteredPage<string, string>> {
   let left = Math.max(SCANNED_MIN, Math.floor(GLOB_MATCHES_MAX / globs.length));
   const items: string[] = [];
+  // Enough for a page whose names all match; more for others.
+  let next = limit + 1;
   for (const { from, isPrefix } of globRanges(globs)) {
     const range = isPrefix ? 'name >= $2 AND name < $3' : 'name >= $2 AND name <= $3';
     const sql = `SELECT name FROM keys WHERE name > $1 AND ${range} ORDER BY name LIMIT $4`;
     for (let last = after, more = true; more; ) {
-      const batch = Math.min(left, BATCH_MAX);
+      const batch = Math.min(left, next, BATCH_MAX);
+      next *= 4;
       const found = yield* rows(sql, last, from, isPrefix ? `${from}\u{10FFFF}` : from, batch);
       more = found.length === batch;
       for (const { name } of found as readonly { name: string }[]) {
