@@ -47,9 +47,9 @@ async function idempotentOptions(
 }
 
 /**
- * Whose keys these are. A tenant chooses the subjects of its tokens, but not their root, so the root separates
- * them from all others. A token that is its own root comes from an operator, whose subjects are trusted: a new
- * token for the same subject keeps the keys of the last one.
+ * Whose keys these are. A tenant chooses the subjects of its tokens, but not their root, so the root
+ * separates them from all others. A token that is its own root comes from an operator, whose subjects are
+ * trusted: a new token for the same subject keeps the keys of the last one.
  */
 function senderOf({ sub, jti, root }: Claims): readonly string[] {
   return root === jti ? [sub] : [root ?? jti, sub];
