@@ -29,7 +29,7 @@ it('has the documented defaults', () => {
       renewalsPerMinute: 30,
       issuesPerToken: 20,
       readsPerToken: 100,
-      creationsPerToken: 200,
+      creationsPerToken: 1_000,
     },
     shares: {
       ...{ bodyBytes: defaultRoomBytes(), answerBytes: defaultRoomBytes() },

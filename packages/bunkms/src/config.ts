@@ -112,7 +112,7 @@ const variables = z
     BUNKMS_RENEWALS_PER_MINUTE: wholeNumber(0, RATE_MAX).default(30),
     BUNKMS_ISSUES_PER_TOKEN: wholeNumber(0, RATE_MAX).default(20),
     BUNKMS_READS_PER_TOKEN: wholeNumber(0, RATE_MAX).default(100),
-    BUNKMS_CREATIONS_PER_TOKEN: wholeNumber(0, RATE_MAX).default(200),
+    BUNKMS_CREATIONS_PER_TOKEN: wholeNumber(0, RATE_MAX).default(1_000),
     BUNKMS_BODY_BYTES: wholeNumber(MIB, BYTES_MAX).optional(),
     BUNKMS_ANSWER_BYTES: wholeNumber(MIB, BYTES_MAX).optional(),
     BUNKMS_CONNECTIONS: wholeNumber(16, 1_000_000).default(CONNECTIONS_MAX),
