@@ -168,7 +168,7 @@ describeWithChromium('the console of Bundoc', () => {
     ['operations', '/console/projects/acme/operations', 'Versions of the key'],
     ['shred', '/console/projects/acme/shred', 'Type the name'],
     ['receipt', '/console/receipt', 'The receipt JSON from Bundoc'],
-    ['state', '/console/state', 'open projects 4'],
+    ['state', '/console/state', 'open projects'],
     ['missing', '/console/nowhere', 'This view does not exist'],
   ];
 

@@ -115,7 +115,7 @@ describe('a change in BunKMS takes effect in Bundoc', () => {
     await events('down');
     await withKms(installation.kmsEnvironment, async ({ store }) => {
       const time = new Date().toISOString();
-      const record = { time, severity: 'INFO', action: 'key.read', outcome: 'allowed' } as const;
+      const record = { time, severity: 'INFO', action: 'token.issue', outcome: 'allowed' } as const;
       for (let n = 0; n < 11; n++) await store.appendAudit(Array.from({ length: 100 }, () => record));
     });
     const exportsOf = () =>
