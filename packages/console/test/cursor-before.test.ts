@@ -20,6 +20,11 @@ it('begins a list of keys with exactly the names from a name on', () => {
   );
 });
 
+it('begins with the first letter behind all digits', () => {
+  const cursor = String(cursorBefore('a'));
+  expect(['0', '9', `9${'z'.repeat(127)}`, 'a', 'a-'].filter((one) => one > cursor)).toEqual(['a', 'a-']);
+});
+
 it('begins at the start without a name', () => {
   expect(cursorBefore('')).toBeUndefined();
 });
