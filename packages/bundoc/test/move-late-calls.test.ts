@@ -103,7 +103,7 @@ describeWithPostgres('a move', () => {
     const calls = withCall('acceptKey', async (...args) => {
       for (const use of [
         async (store: ProjectStore): Promise<unknown> => store.get(ref('a')),
-        (store: ProjectStore): Promise<unknown> => store.commit([put('a', '{"from":"a node of before"}')]),
+        (store: ProjectStore): Promise<unknown> => store.commit([put('a', '{"from":"an earlier node"}')]),
       ])
         await moving.withStore(node, use).catch((error: AppError) => refused.push(error.code));
       await moving.service.acceptKey(...args);

@@ -1,8 +1,10 @@
+import { backoffMs } from '@bundoc/shared/runtime/backoff';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 
-/** Wait before the unreadable documents of a pass are tried again, milliseconds. Each pass doubles it. */
-const AGAIN_MS = 60_000;
-const AGAIN_MS_MAX = 3_600_000;
+/** Wait before the unreadable documents of a pass are tried again. */
+const AGAIN = { firstMs: 60_000, maxMs: 3_600_000 };
+/** Passes of a project disturb no others, so their waits need no jitter. */
+const NO_JITTER = () => 1;
 
 /**
  * The passes over the documents of a project that re-seal them. A pass that could not read some documents is
@@ -43,7 +45,6 @@ export class ResealPasses<Place> {
     if (next !== undefined) return;
     this.#failures = this.#hasSkipped ? this.#failures + 1 : 0;
     if (!this.#hasSkipped) return;
-    const waitMs = Math.min(AGAIN_MS_MAX, AGAIN_MS * 2 ** (this.#failures - 1));
-    this.#againAtMs = this.#clock.monotonic() + waitMs;
+    this.#againAtMs = this.#clock.monotonic() + backoffMs(AGAIN, this.#failures, NO_JITTER);
   }
 }

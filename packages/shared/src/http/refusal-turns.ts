@@ -1,10 +1,12 @@
 import type { EventEmitter } from 'node:events';
 import type { ProblemCode } from '../contract/problem.ts';
 import type { Clock } from '../runtime/clock.ts';
+import { RateLimit } from '../runtime/rate-limit.ts';
 
 /** Refusals that a server sends in a second, and at once after a pause. */
-const REFUSALS_PER_S = 1_000;
-const BURST = 100;
+const RATE = { perSecond: 1_000, burst: 100 };
+/** The rate is that of all callers. */
+const ALL = '';
 const RELEASE_EVERY_MS = 10;
 
 /** Refusals of what a client may send in floods. Others are the answers of allowed requests. */
@@ -21,17 +23,14 @@ const OF_FLOODS: ReadonlySet<ProblemCode> = new Set([
  * A connection begins no other request before the refusal is sent, so one at most waits on each.
  */
 export class RefusalTurns {
-  readonly #clock: Clock;
-  #credit = BURST;
-  #creditMs: number;
+  readonly #rate: RateLimit;
   /** What sends each waiting refusal, by address in the order of their turns. */
   readonly #waiting = new Map<string, Set<() => void>>();
   #timer: NodeJS.Timeout | undefined;
   #isClosed = false;
 
   constructor(clock: Clock) {
-    this.#clock = clock;
-    this.#creditMs = clock.monotonic();
+    this.#rate = new RateLimit({ clock, ...RATE });
   }
 
   /** Number of waiting refusals. */
@@ -46,11 +45,7 @@ export class RefusalTurns {
    */
   take(code: ProblemCode, address: string, connection: EventEmitter): Promise<void> | undefined {
     if (!OF_FLOODS.has(code) || this.#isClosed) return undefined;
-    this.#refill();
-    if (this.#waiting.size === 0 && this.#credit >= 1) {
-      this.#credit--;
-      return undefined;
-    }
+    if (this.#waiting.size === 0 && this.#maySend()) return undefined;
     const { promise, resolve } = Promise.withResolvers<void>();
     const send = (): void => {
       this.#remove(address, send);
@@ -67,8 +62,7 @@ export class RefusalTurns {
   release(): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;
-    this.#refill();
-    for (; this.#credit >= 1 && this.#waiting.size > 0; this.#credit--) {
+    while (this.#waiting.size > 0 && this.#maySend()) {
       const [[address, sends]] = this.#waiting as unknown as [[string, Set<() => void>]];
       const [send] = sends as unknown as [() => void];
       send();
@@ -91,11 +85,11 @@ export class RefusalTurns {
     if (sends?.size === 0) this.#waiting.delete(address);
   }
 
-  #refill(): void {
-    const nowMs = this.#clock.monotonic();
-    const more = ((nowMs - this.#creditMs) * REFUSALS_PER_S) / 1_000;
-    this.#credit = Math.min(BURST, this.#credit + more);
-    this.#creditMs = nowMs;
+  /** Counts a refusal if it may be sent now. */
+  #maySend(): boolean {
+    if (this.#rate.waitMs(ALL) > 0) return false;
+    this.#rate.charge(ALL, 1);
+    return true;
   }
 
   #releaseSoon(): void {
