@@ -201,6 +201,28 @@ describeWithChromium('the console of Bundoc', () => {
     await look('token');
   });
 
+  it('shows how far the build of an index is, and that it is ready once it is', async () => {
+    await using visitor = await browser.visit();
+    const { page } = visitor;
+    let indexed: number | undefined = 40;
+    await page.route('**/v1/projects/acme/collections/notes', async (route) => {
+      const response = await route.fetch();
+      const info = await response.json();
+      if (indexed !== undefined) Object.assign(info.indexes[0], { state: 'building', indexed, total: 100 });
+      await route.fulfill({ response, json: info });
+    });
+    await visitor.signIn(installation.url, token);
+    await visitor.open('/console/projects/acme/collections/notes/definition');
+    const progress = page.getByRole('progressbar', { name: /^Build of/ });
+    await expect.poll(() => progress.getAttribute('value')).toBe('40');
+    expect(await progress.getAttribute('max')).toBe('100');
+    indexed = 70;
+    await expect.poll(() => progress.getAttribute('value')).toBe('70');
+    indexed = undefined;
+    await progress.waitFor({ state: 'detached' });
+    await page.getByText('building').waitFor({ state: 'detached' });
+  });
+
   it('shows both texts after a conflicting edit, keeps mine, and stores it once I confirm', async () => {
     await put('shared', '{"by":"nobody"}');
     await using visitor = await browser.visit();
