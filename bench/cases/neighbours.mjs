@@ -20,6 +20,16 @@ export const TEAMS = { one: 1, four: 4, many: 64 };
 const RSS_MIB_MAX = 1_200;
 /** Requests of the neighbour that are shown, the slowest last. */
 const SLOWEST = 12;
+/** Shares whose use at the end of an attack is shown. */
+const SHARES = [
+  'request_bodies',
+  'answers',
+  'connections',
+  'project_openings',
+  'page_reads',
+  'waiting_work',
+  'working_memory',
+];
 
 /**
  * Every attack by one attacker, by one with four projects, and by 64: its effect on a neighbour, and its
@@ -150,6 +160,13 @@ function changesBetween(before, after) {
       Number(more('bundoc_work_seconds_total', `kind="${kind}"`).toFixed(2)),
     ]),
     ['cuts', more('bundoc_share_cuts_total')],
+    ...SHARES.flatMap((share) => {
+      const label = `share="${share}"`;
+      return [
+        [`held of ${share}`, after.sumOf('bundoc_share_held', label)],
+        [`waiting for ${share}`, after.sumOf('bundoc_share_waiting', label)],
+      ];
+    }),
   ]
     .filter(([, count]) => count > 0)
     .map(([name, count]) => `${count} ${name}`);
@@ -226,8 +243,12 @@ class Neighbour {
     return new Promise((resolve) => {
       const end = (isDone, status) => resolve({ isDone, method, status, connectMs });
       const sent = request(`${this.#url}${path}`, { method, headers, agent, timeout: 30_000 }, (response) => {
-        response.resume();
-        response.on('end', () => end(response.statusCode < 400, response.statusCode));
+        const isDone = response.statusCode < 400;
+        let text = '';
+        response.on('data', (chunk) => {
+          if (!isDone) text += chunk;
+        });
+        response.on('end', () => end(isDone, isDone ? response.statusCode : reasonOf(response, text)));
         response.on('error', (error) => end(false, error.code));
       });
       sent.once('socket', (socket) => {
@@ -241,6 +262,12 @@ class Neighbour {
       sent.end(body);
     });
   }
+}
+
+/** Why an answer refuses a request: its status, and what its problem says. */
+function reasonOf({ statusCode }, text) {
+  const detail = /"detail":"([^"]*)"/.exec(text)?.[1];
+  return detail === undefined ? statusCode : `${statusCode} (${detail})`;
 }
 
 function ms(value) {

@@ -80,7 +80,8 @@ export const ATTACKS = {
     ]),
   batches: (attack) => {
     const document = { v: Array.from({ length: 15_500 }, () => 0) };
-    const body = JSON.stringify({
+    // As bytes: every socket of a string would encode its own copy.
+    const text = JSON.stringify({
       operations: Array.from({ length: 500 }, (_, n) => ({
         op: 'put',
         collection: 'batch',
@@ -88,11 +89,12 @@ export const ATTACKS = {
         document,
       })),
     });
+    const body = Buffer.from(text);
     return repeat(attack, 8, () => ['POST', `/v1/projects/${attack.project}/batch`, body]);
   },
   patches: (attack) => {
     const body = JSON.stringify(
-      Array.from({ length: 1_000 }, (_, n) => ({ op: 'replace', path: `/v/${n * 50}`, value: 1 })),
+      Array.from({ length: 500 }, (_, n) => ({ op: 'replace', path: `/v/${n * 100}`, value: 1 })),
     );
     return repeat(attack, 8, (n) => [
       'PATCH',
@@ -169,6 +171,7 @@ async function repeat(attack, connections, requestOf) {
 
 /** Sends one request on a new connection and reads its complete answer. */
 function exchange(attack, method, path, body = '', type) {
+  const length = Buffer.byteLength(body);
   return new Promise((resolve) => {
     const socket = open(attack);
     let isAnswered = false;
@@ -176,8 +179,13 @@ function exchange(attack, method, path, body = '', type) {
       isAnswered = true;
     });
     socket.once('close', () => resolve(isAnswered));
-    const more = body === '' ? '' : `Content-Type: ${type}\r\nContent-Length: ${Buffer.byteLength(body)}\r\n`;
-    socket.write(head(attack, method, path, `Connection: close\r\n${more}`) + body);
+    const more = length === 0 ? '' : `Content-Type: ${type}\r\nContent-Length: ${length}\r\n`;
+    const begin = head(attack, method, path, `Connection: close\r\n${more}`);
+    if (typeof body === 'string') socket.write(begin + body);
+    else {
+      socket.write(begin);
+      socket.write(body);
+    }
   });
 }
 

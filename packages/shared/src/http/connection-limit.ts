@@ -5,6 +5,7 @@ import { callerNetwork, canonicalAddress } from '../runtime/addresses.ts';
 import { type Clock, every } from '../runtime/clock.ts';
 import { Share } from '../shares/share.ts';
 import type { ShareKey } from '../shares/share-key.ts';
+import { ConnectionTurns } from './connection-turns.ts';
 
 /** Maximum connections of a process, and of one address (IPv6: /64). */
 export const CONNECTIONS_MAX = 4_096;
@@ -21,7 +22,12 @@ export const LISTEN_BACKLOG = 4_096;
 const RESERVE = 64;
 /** How long a connection may be silent before its first byte. */
 export const FIRST_BYTE_MS = 5_000;
-const SWEEP_EVERY_MS = 1_000;
+const SWEEP_EVERY_MS = 250;
+/**
+ * How long a refused connection stays open, unread. Otherwise a client that connects again at once would keep
+ * the event loop busy with refusals.
+ */
+export const REFUSED_MS = 1_000;
 
 export interface ConnectionsOptions {
   /** Prefix of the names of its shares, when a process has several instances. */
@@ -53,6 +59,8 @@ export class Connections {
   readonly #ofAddress = new Map<string, Map<Socket, Disposable>>();
   /** Connections that have sent nothing, the oldest first, with their start times. */
   readonly #silent = new Map<Socket, number>();
+  /** Connections beyond a limit, the oldest first, with the times at which they were refused. */
+  readonly #refused = new Map<Socket, number>();
   #cuts = 0;
 
   constructor({ prefix = '', clock, max, ofAddressMax, isProxy }: ConnectionsOptions) {
@@ -78,7 +86,11 @@ export class Connections {
     return this.#cuts;
   }
 
-  /** Counts a connection until it closes. @returns false when it exceeded a limit and was closed. */
+  /**
+   * Counts a connection until it closes. Its silence is timed once it has begun.
+   *
+   * @returns false when it exceeds a limit. It is closed soon, and must not be read.
+   */
   accept(socket: Socket): boolean {
     const peer = canonicalAddress(socket.remoteAddress);
     const key = { subject: callerNetwork(peer), project: '' };
@@ -86,10 +98,9 @@ export class Connections {
     if (hold === undefined && this.#makeRoom(key)) hold = this.#hold(socket, peer, key);
     if (hold === undefined) {
       this.share.refusal(key, 1);
-      socket.destroy();
+      this.#refuse(socket);
       return false;
     }
-    this.#silent.set(socket, this.#clock.monotonic());
     const close = () => {
       hold[Symbol.dispose]();
       this.#silent.delete(socket);
@@ -104,6 +115,17 @@ export class Connections {
       });
     }
     return true;
+  }
+
+  /** Times the silence of a connection that is read from now on. */
+  begin(socket: Socket): void {
+    if (!socket.destroyed) this.#silent.set(socket, this.#clock.monotonic());
+  }
+
+  /** As many may be refused at a time as may be open; more close at once. */
+  #refuse(socket: Socket): void {
+    if (this.#refused.size >= this.share.capacity) socket.destroy();
+    else this.#refused.set(socket, this.#clock.monotonic());
   }
 
   #isProxyAt(peer: string | undefined): boolean {
@@ -178,29 +200,62 @@ export class Connections {
     return holds;
   }
 
-  /** Closes connections that have been silent for too long. Call it each second. */
+  /**
+   * Closes connections that were refused a while ago, and those that have been silent for too long. Call it
+   * several times a second.
+   */
   sweep(): void {
-    const endMs = this.#clock.monotonic() - FIRST_BYTE_MS;
-    for (const [socket, sinceMs] of this.#silent) {
-      if (sinceMs > endMs) return;
-      this.#silent.delete(socket);
+    const nowMs = this.#clock.monotonic();
+    for (const socket of takeOld(this.#refused, nowMs - REFUSED_MS)) socket.destroy();
+    for (const socket of takeOld(this.#silent, nowMs - FIRST_BYTE_MS)) {
       if (socket.bytesRead > 0) continue;
       this.#cuts++;
       socket.destroy();
     }
   }
+
+  /** Closes all that were refused. */
+  closeRefused(): void {
+    for (const socket of takeOld(this.#refused, Number.POSITIVE_INFINITY)) socket.destroy();
+  }
+}
+
+/** Takes the sockets from the first on that are at least as old as `endMs`. */
+function* takeOld(sockets: Map<Socket, number>, endMs: number): Generator<Socket> {
+  for (const [socket, sinceMs] of sockets) {
+    if (sinceMs > endMs) return;
+    sockets.delete(socket);
+    yield socket;
+  }
 }
 
 /**
- * Counts the connections of a server before any other processing, TLS included, and the requests from
- * proxies.
+ * Counts the connections of a server before any other processing, TLS included, and lets them begin in turn.
+ * Counts the requests from proxies.
  */
 export function limitConnections(app: FastifyInstance, connections: Connections): void {
-  const server = app.server as Server;
-  const begin = server.listeners('connection');
+  const server = app.server as Server & { pauseOnConnect: boolean };
+  const listeners = server.listeners('connection');
+  const turns = new ConnectionTurns<Socket>({
+    nowMs: () => performance.now(),
+    endOfTurn: (run) => setImmediate(run),
+    begin: (socket) => {
+      connections.begin(socket);
+      // The option is for the sockets that Node makes from now on; TLS would keep its own paused too.
+      server.pauseOnConnect = false;
+      for (const listener of listeners) listener.call(server, socket);
+      server.pauseOnConnect = true;
+      socket.resume();
+    },
+  });
   server.removeAllListeners('connection');
+  // Nothing is read from a connection before it begins.
+  server.pauseOnConnect = true;
   server.on('connection', (socket: Socket) => {
-    if (connections.accept(socket)) for (const listener of begin) listener.call(server, socket);
+    if (!connections.accept(socket)) return;
+    const address = callerNetwork(canonicalAddress(socket.remoteAddress));
+    socket.once('close', () => turns.remove(address, socket));
+    turns.add(address, socket);
   });
   app.addHook('onRequest', (request, reply, done) => {
     try {
@@ -212,6 +267,10 @@ export function limitConnections(app: FastifyInstance, connections: Connections)
     done();
   });
   const sweeps = every(SWEEP_EVERY_MS, () => connections.sweep());
+  app.addHook('preClose', async () => {
+    connections.closeRefused();
+    turns.close();
+  });
   app.addHook('onClose', async () => sweeps[Symbol.dispose]());
 }
 
