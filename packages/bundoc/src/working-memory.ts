@@ -10,11 +10,11 @@ const MIB = 1_048_576;
  */
 const SUBJECT_PART = 4;
 const PROJECT_PART = 8;
-const CAPACITY_BYTES_MAX = 1_024 * MIB;
+const CAPACITY_BYTES_MAX = 512 * MIB;
 
 /**
  * Memory for running queries, sorts, aggregates, batches and patches: a quarter of the process's memory, up
- * to 1 GiB. Even the minimum has space in one project for the largest page or commit.
+ * to 512 MiB. Even the minimum has space in one project for the largest page or commit.
  */
 export function workingMemoryBytes(memoryBytes: number, documentBytesMax: number): number {
   const largest = Math.max(COMMIT_BYTES_MAX, PAGE_BYTES_MAX + 2 * documentBytesMax + 4 * MIB);

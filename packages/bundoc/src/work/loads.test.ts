@@ -3,12 +3,13 @@ import { type Loaded, Loads } from './loads.ts';
 
 interface Piece extends Loaded {
   usedUs: number;
+  isRefused: boolean;
 }
 
 function start() {
   const loads = new Loads();
   const begin = (subject: string): Piece => {
-    const piece: Piece = { key: { subject, project: 'p' }, usedUs: 0, loadUs: 0 };
+    const piece: Piece = { key: { subject, project: 'p' }, usedUs: 0, loadUs: 0, isRefused: false };
     loads.add(piece);
     return piece;
   };
@@ -24,8 +25,28 @@ it('a subject with one piece has little beside others with many, and not beside 
   begin('neighbour');
   const others = Array.from({ length: 4 }, (_, n) => begin(`other ${n}`));
   expect(loads.hasLittle('neighbour')).toBe(false);
-  for (const { key } of others) for (let n = 0; n < 7; n++) begin(key.subject);
+  for (const { key } of others) for (let n = 0; n < 15; n++) begin(key.subject);
   expect([loads.hasLittle('neighbour'), loads.hasLittle('other 1')]).toEqual([true, false]);
+});
+
+it('of subjects with many pieces each, one that has half as many at the moment has not little', () => {
+  const { loads, begin } = start();
+  for (let subject = 0; subject < 64; subject++)
+    for (let n = 0; n < (subject === 0 ? 8 : 16); n++) begin(`s${subject}`);
+  expect(loads.hasLittle('s0')).toBe(false);
+});
+
+it('pieces that are refused after a short time do not pass as short ones', () => {
+  const { loads, begin, take } = start();
+  for (let n = 0; n < 30; n++) {
+    const piece = begin('refused');
+    take(piece, 300);
+    piece.isRefused = true;
+    loads.end(piece);
+  }
+  begin('refused');
+  for (let n = 0; n < 4; n++) begin(`other ${n}`);
+  expect(loads.hasLittle('refused')).toBe(false);
 });
 
 it('a subject with short pieces has little beside others with long ones, however many wait', () => {

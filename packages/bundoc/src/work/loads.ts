@@ -1,7 +1,11 @@
 import type { ShareKey } from '@bundoc/shared/shares/share-key';
 
-/** Little is less than the mean, divided by this. */
-const LITTLE = 2;
+/**
+ * Little is much less than the mean of all subjects: divided by these, of what a subject has asked for, and of
+ * the length of its pieces. Subjects with equally much have some pieces more or less at any moment.
+ */
+const LITTLE_LOAD = 8;
+const LITTLE_PIECE = 2;
 /** Time that a piece of work is expected to take while nothing is known, and at least, microseconds. */
 const UNKNOWN_US = 4_000;
 const EXPECTED_US_MIN = 100;
@@ -17,6 +21,8 @@ export interface Loaded {
   readonly usedUs: number;
   /** Time that it counts for while it is unfinished; 0 before it is added. */
   loadUs: number;
+  /** Whether it was refused: it would have taken more. */
+  readonly isRefused: boolean;
 }
 
 interface Load {
@@ -46,8 +52,11 @@ export class Loads {
   /** Whether a subject has much less work than others have, or much shorter pieces. */
   hasLittle(subject: string): boolean {
     const load = this.#loads.get(subject) ?? NOTHING;
-    const sharers = this.#loads.size * LITTLE;
-    return load.us * sharers < this.#usOfAll || meanOf(load) * sharers < this.#meansOfAll;
+    const subjects = this.#loads.size;
+    return (
+      load.us * subjects * LITTLE_LOAD < this.#usOfAll ||
+      meanOf(load) * subjects * LITTLE_PIECE < this.#meansOfAll
+    );
   }
 
   /** Counts a piece of work until it ends. */
@@ -70,7 +79,7 @@ export class Loads {
   }
 
   end(work: Loaded): void {
-    if (work.usedUs > 0) this.#learn(work);
+    if (work.usedUs > 0 && !work.isRefused) this.#learn(work);
     const { subject } = work.key;
     const load = this.#loads.get(subject);
     if (work.loadUs === 0 || load === undefined) return;

@@ -47,6 +47,8 @@ export class Work implements Disposable {
   usedUs = 0;
   /** Time that it counts for while it is unfinished; 0 before it waits. For {@link Loads} alone. */
   loadUs = 0;
+  /** Whether it was refused, so that its time says nothing of what such work takes. */
+  isRefused = false;
   readonly #scheduler: Scheduler;
   /** Whether it counts among the work that runs. For {@link Admission} alone. */
   isAdmitted = false;
@@ -146,7 +148,10 @@ export class Work implements Disposable {
     const more = wanted - (this.#memory?.units ?? 0);
     if (more > 0) {
       const hold = memory.tryTake(this.key, more);
-      if (hold === undefined) throw memory.refusal(this.key, more);
+      if (hold === undefined) {
+        this.isRefused = true;
+        throw memory.refusal(this.key, more);
+      }
       if (this.#memory === undefined) this.#memory = hold;
       else {
         hold[Symbol.dispose]();

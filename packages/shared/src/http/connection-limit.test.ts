@@ -3,13 +3,14 @@ import type { Socket } from 'node:net';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { expect, test } from 'vitest';
 import { FakeClock } from '../testing/fake-clock.ts';
-import { Connections, type ConnectionsOptions, FIRST_BYTE_MS } from './connection-limit.ts';
+import { Connections, type ConnectionsOptions, FIRST_BYTE_MS, REFUSED_MS } from './connection-limit.ts';
 
 let ports = 0;
 
 class FakeSocket extends EventEmitter {
   bytesRead = 0;
   destroyed = false;
+  isAccepted = false;
   readonly remoteAddress: string;
   readonly remotePort = ++ports;
   readonly localPort = 8080;
@@ -31,10 +32,12 @@ function connectionsOf(options: Partial<ConnectionsOptions> = {}) {
   const open = (address: string, count: number) =>
     Array.from({ length: count }, () => {
       const socket = new FakeSocket(address);
-      connections.accept(socket as unknown as Socket);
+      socket.isAccepted = connections.accept(socket as unknown as Socket);
+      if (socket.isAccepted) connections.begin(socket as unknown as Socket);
       return socket;
     });
-  const opened = (sockets: readonly FakeSocket[]) => sockets.filter(({ destroyed }) => !destroyed).length;
+  const opened = (sockets: readonly FakeSocket[]) =>
+    sockets.filter(({ isAccepted, destroyed }) => isAccepted && !destroyed).length;
   return { clock, connections, open, opened };
 }
 
@@ -106,7 +109,7 @@ test.each([
       );
       raw.emit('close');
     };
-    expect(last?.destroyed).toBe(false);
+    expect(last?.isAccepted).toBe(true);
     ask(last, {});
     ask(proxied[0], { 'x-forwarded-for': '192.0.2.1' });
     expect(headersOfAnswer).toEqual([]);
@@ -137,4 +140,29 @@ test('a connection that sends nothing is closed after five seconds', () => {
   connections.sweep();
   expect([silent?.destroyed, talking?.destroyed, opened(late)]).toEqual([true, false, 1]);
   expect([connections.cuts, connections.share.held]).toEqual([1, 2]);
+});
+
+test('a refused connection closes after a second, so that a client gains nothing by connecting again at once', () => {
+  const { clock, connections, open } = connectionsOf();
+  open('192.0.2.1', 10);
+  const refused = open('192.0.2.1', 1);
+  clock.advance(REFUSED_MS - 1);
+  const later = open('192.0.2.1', 1);
+  connections.sweep();
+  const closed = () => [...refused, ...later].map(({ destroyed }) => destroyed);
+  expect(closed()).toEqual([false, false]);
+  clock.advance(1);
+  connections.sweep();
+  expect(closed()).toEqual([true, false]);
+  connections.closeRefused();
+  expect([closed(), connections.cuts]).toEqual([[true, true], 0]);
+});
+
+test('of refused connections no more stay open than of others', () => {
+  const { open } = connectionsOf();
+  const refused = open('192.0.2.1', 10 + 80 + 5).slice(10);
+  expect(refused.map(({ destroyed }) => destroyed)).toEqual([
+    ...Array(80).fill(false),
+    ...Array(5).fill(true),
+  ]);
 });

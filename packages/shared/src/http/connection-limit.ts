@@ -22,7 +22,7 @@ export const LISTEN_BACKLOG = 4_096;
 const RESERVE = 64;
 /** How long a connection may be silent before its first byte. */
 export const FIRST_BYTE_MS = 5_000;
-const SWEEP_EVERY_MS = 250;
+const SWEEP_EVERY_MS = 50;
 /**
  * How long a refused connection stays open, unread. Otherwise a client that connects again at once would keep
  * the event loop busy with refusals.
