@@ -34,7 +34,7 @@ const WAITING = 1 / 8;
 
 /** The default room for bodies, and for answers, with this much memory. */
 export function defaultRoomBytes(limitBytes = memoryLimit()): number {
-  return Math.floor(Math.min(512 * MIB, Math.max(32 * MIB, limitBytes / 16)));
+  return Math.floor(Math.min(256 * MIB, Math.max(32 * MIB, limitBytes / 16)));
 }
 
 export function createHttpShares(

@@ -23,8 +23,9 @@ import { documentPath, readDocumentFile } from '../documents/document-files.ts';
 import type { ProjectFiles } from '../documents/project-files.ts';
 import type { SealedCache } from '../documents/sealed-cache.ts';
 
-/** Bytes decrypted before other work gets its turn. */
-const STEP_BYTES = 1_048_576;
+/** Bytes decrypted before other work may get its turn; of documents in files, those that are read together. */
+const STEP_BYTES = 131_072;
+const READ_BYTES = 1_048_576;
 
 export interface StoreReaderOptions {
   readonly project: string;
@@ -123,7 +124,7 @@ export class StoreReader {
     for (let at = 0; at < places.length; ) {
       const reading: Promise<void>[] = [];
       let bytes = 0;
-      for (; at < places.length && bytes < STEP_BYTES; at++) {
+      for (; at < places.length && bytes < READ_BYTES; at++) {
         if (found[at] !== undefined) continue;
         const index = at;
         const place = places[index] as ListedPlace;
