@@ -80,3 +80,35 @@ it('concurrent lists of one subject are read only as far as there is memory for 
   expect((await Promise.all(lists)).toSorted()).toEqual([200, 200, 200, 429, 429, 429, 429, 429]);
   expect([read, answers.held, pageReads.held]).toEqual([3, 0, 0]);
 });
+
+it('a page whose fields are selected in turns counts as working memory', async () => {
+  const { pageReads } = createServiceShares();
+  const memory = new Share({ name: 'memory', capacity: 2 * 1_048_576, waitMs: 0, clock: systemClock });
+  using _others = memory.charge({ subject: 'others', project: 'others' }, 2 * 1_048_576);
+  const store = {
+    list: async () => {
+      const text = Buffer.from(JSON.stringify({ a: 1, b: 'x'.repeat(1_048_576) }));
+      const document = { metadata: { id: 'd', rev: '1', seq: 1 }, text, position: 1 };
+      return { documents: [document], unreadable: [], next: undefined };
+    },
+  };
+  const instances = {
+    acquire: (async () => ({ store, [Symbol.dispose]: () => undefined })) as never,
+    peekStore: () => undefined,
+    leaseIfOpen: () => undefined,
+  };
+  const auth = {
+    authenticate: () => ({ jti: 'one', projects: ['*'], scope: ['docs:read'] }),
+  } as unknown as BearerAuth;
+  await using app = createHttpServer({
+    logger: createLogger({ service: 'bundoc', level: 'silent' }),
+    bodyBytesMax: 1_000,
+    refusalDelayMs: 0,
+  });
+  await using scheduler = new Scheduler({ memory });
+  registerLists(app, new Documents(instances, { documentBytesMax: 1_000 }), auth, scheduler, pageReads);
+  const list = async (query: string) =>
+    (await app.inject(`/v1/projects/p/collections/notes/documents${query}`)).statusCode;
+  expect([await list(''), await list('?fields=a')]).toEqual([200, 503]);
+  expect([pageReads.held, memory.heldBy('one')]).toEqual([0, 0]);
+});

@@ -98,7 +98,10 @@ export function registerLists(
           const page = await read();
           // The page stays in memory until it is joined, but the selection of fields runs in turns that may
           // take long.
-          if (query.fields !== undefined) place[Symbol.dispose]();
+          if (query.fields !== undefined) {
+            work.hold(page.documents.reduce((sum, { text }) => sum + text.length, 0));
+            place[Symbol.dispose]();
+          }
           return page;
         },
       });

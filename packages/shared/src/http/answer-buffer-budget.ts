@@ -75,8 +75,8 @@ export class AnswerBufferBudget {
   }
 
   /**
-   * Reserves without waiting, for an answer that is ready at once. It always succeeds for a subject whose
-   * clients have received all their answers.
+   * Reserves without waiting, for an answer that is ready at once. A subject whose clients have received all
+   * their answers needs no reservation: its answer is counted by its size.
    *
    * @returns false when there is no room.
    */
@@ -84,10 +84,9 @@ export class AnswerBufferBudget {
     if (request[RESERVED] !== undefined) return true;
     const key = shareOfRequest(request);
     const isFirst = this.#share.heldBy(key.subject) === 0;
-    const hold = isFirst ? this.#share.charge(key, bytes) : this.#share.tryTake(key, bytes);
-    if (hold === undefined) return false;
-    request[RESERVED] = hold;
-    return true;
+    const hold = this.#share.tryTake(key, bytes);
+    if (hold !== undefined) request[RESERVED] = hold;
+    return hold !== undefined || isFirst;
   }
 
   /** Ends a reservation, if there is one. */
