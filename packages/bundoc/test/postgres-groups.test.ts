@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { systemClock } from '@bundoc/shared/runtime/clock';
+import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { startInBackground } from '@bundoc/shared/testing/timing';
@@ -71,6 +72,29 @@ describeWithPostgres('commits of many projects on PostgreSQL', () => {
     expect(await sql("SELECT count(*) FROM bundoc.group_commits WHERE at < now() - interval '1 hour'")).toBe(
       '0',
     );
+  });
+
+  it('have old outcomes removed by commits, once in ten minutes', async () => {
+    const clock = new FakeClock();
+    const { stores } = await nodeOf(1, { committer: new GroupCommitter({ database, clock }) });
+    const addOld = () =>
+      sql(`INSERT INTO bundoc.group_commits (id, at)
+           VALUES ('${uuidv7({ msecs: Date.now() - 7_200_000 })}', now() - interval '2 hours')`);
+    const old = () =>
+      sql("SELECT count(*) FROM bundoc.group_commits WHERE at < now() - interval '1 hour'").then(Number);
+    await addOld();
+    await writeEach(stores, 'a');
+    clock.advance(599_999);
+    await writeEach(stores, 'b');
+    expect(await old()).toBe(1);
+    clock.advance(1);
+    await writeEach(stores, 'c');
+    await expect.poll(old).toBe(0);
+    await addOld();
+    await writeEach(stores, 'd');
+    clock.advance(599_999);
+    await writeEach(stores, 'e');
+    expect(await old()).toBe(1);
   });
 
   it('count the seals of each project in the transaction that writes the sealed bytes', async () => {

@@ -2,7 +2,7 @@ import { setImmediate } from 'node:timers/promises';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { describe, expect, it } from 'vitest';
-import { createServiceMetrics } from './metrics.ts';
+import { counter, createServiceMetrics } from './metrics.ts';
 
 setFlagsFromString('--expose-gc');
 const collectGarbage = runInNewContext('gc') as () => void;
@@ -14,6 +14,12 @@ describe('the metrics of a service', () => {
       for (const name of ['process_resident_memory_bytes', 'nodejs_eventloop_lag_p99_seconds'])
         expect(text).toMatch(new RegExp(`^${name} `, 'm'));
     }
+  });
+
+  it('show a total that is kept elsewhere as it is, however often they are read', async () => {
+    const { registry } = createServiceMetrics('a_');
+    counter(registry, 'seen_total', 'Things seen.', () => 7);
+    for (let n = 0; n < 3; n++) expect(await registry.metrics()).toMatch(/^seen_total 7$/m);
   });
 
   it('are garbage collected once nobody uses the service', async () => {
