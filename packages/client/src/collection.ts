@@ -55,7 +55,7 @@ export interface UnreadableOptions {
 
 export interface IterateOptions extends ListOptions, UnreadableOptions {}
 
-export interface QuestionOptions extends CallOptions, UnreadableOptions {
+export interface QueryOptions extends CallOptions, UnreadableOptions {
   /**
    * Called with the explanation of an answer, in an iteration for each page. Without it, none is requested.
    */
@@ -208,7 +208,7 @@ export class Collection<T extends object = Record<string, unknown>> {
   }
 
   /** All documents that match a query, in its order. */
-  query(query: Query = {}, options: QuestionOptions = {}): AsyncGenerator<Document<T>, void, void> {
+  query(query: Query = {}, options: QueryOptions = {}): AsyncGenerator<Document<T>, void, void> {
     const { onUnreadable, onExplained, ...call } = options;
     const explain = onExplained !== undefined;
     return documentsOf(async (cursor) => {
@@ -219,14 +219,14 @@ export class Collection<T extends object = Record<string, unknown>> {
   }
 
   /** How many documents match a condition. */
-  async count(where?: Where | JsonText, options: QuestionOptions = {}): Promise<number> {
+  async count(where?: Where | JsonText, options: QueryOptions = {}): Promise<number> {
     return (await this.#figures<{ count: number }>('count', { where }, options)).count;
   }
 
   /** Figures over the documents that match a condition, by group. */
   async aggregate<const F extends Readonly<Record<string, Figure>>>(
     aggregation: Aggregation<F>,
-    options: QuestionOptions = {},
+    options: QueryOptions = {},
   ): Promise<readonly Group<F>[]> {
     return (await this.#figures<{ groups: Group<F>[] }>('aggregate', aggregation, options)).groups;
   }
@@ -341,7 +341,7 @@ export class Collection<T extends object = Record<string, unknown>> {
    * @throws BundocError `integrity_error` when documents that do not open make the answer incomplete and
    *   there is no `onUnreadable`.
    */
-  async #figures<A extends object>(what: string, question: object, options: QuestionOptions): Promise<A> {
+  async #figures<A extends object>(what: string, question: object, options: QueryOptions): Promise<A> {
     const { onUnreadable, onExplained, ...call } = options;
     const explain = onExplained !== undefined;
     const answer = JSON.parse(await this.#ask(what, { ...question, explain }, call)) as A & {

@@ -52,8 +52,8 @@ export async function judgeMoveMark(
   const mark = await openMoveMark(project, text, keyOf);
   if (mark?.state === 'moved' || (mark?.state === 'leaving' && !hasContent))
     throw new AppError('project_elsewhere', { storage: mark.to });
-  const isUnderWay = mark?.state === 'leaving' && isRecent(mark, clock);
-  if (isUnderWay || mark?.state === 'incoming' || (mark?.state === 'whole' && !hasContent))
+  const isLeaving = mark?.state === 'leaving' && isRecent(mark, clock);
+  if (isLeaving || mark?.state === 'incoming' || (mark?.state === 'whole' && !hasContent))
     throw new AppError('project_moving', { retryAfterS: 2 });
   keys.evict(project);
   const isThere = (await keyOf(undefined)) !== undefined;

@@ -1,8 +1,8 @@
 import type { ShareKey } from '@bundoc/shared/shares/share-key';
 
 /**
- * Little is much less than the mean of all subjects: divided by these, of what a subject has asked for, and of
- * the length of its pieces. Subjects with equally much have some pieces more or less at any moment.
+ * Little is much less than the mean of all subjects. It is the mean of what they have asked for, or of the
+ * length of their pieces, divided by these. At any moment, one of equal subjects has some pieces less.
  */
 const LITTLE_LOAD = 8;
 const LITTLE_PIECE = 2;

@@ -41,8 +41,8 @@ export interface SchedulerDeps {
 /** What long work needs of a share, for which it does not wait. */
 export type Room = Pick<Share, 'tryTake' | 'charge' | 'held' | 'heldBy' | 'capacity' | 'refusal'>;
 
-/** How often work that may not begin yet is looked at, milliseconds. */
-const PARKED_LOOK_MS = 1_000;
+/** How often work that may not begin yet is checked, milliseconds. */
+const PARKED_CHECK_MS = 1_000;
 
 const systemPorts: SchedulerDeps = {
   nowMs: () => performance.now(),
@@ -178,7 +178,7 @@ export class Scheduler implements AsyncDisposable {
     if (!hasBegun) this.#unbegun.set(work, this.#ports.nowMs());
     if (!hasBegun && this.#admission.mustPark(work)) {
       this.#admission.park(work);
-      this.#lookAtParked();
+      this.#checkParked();
     } else this.#compete(work);
   }
 
@@ -194,13 +194,13 @@ export class Scheduler implements AsyncDisposable {
   }
 
   /** Refuses it in time, also while what has begun waits for a disk. Lets it begin when others have gone. */
-  #lookAtParked(): void {
+  #checkParked(): void {
     this.#parkedTimer ??= setTimeout(() => {
       this.#parkedTimer = undefined;
       this.#refuseLate();
       this.#unpark(this.#admission.subjects);
-      if (this.#admission.size > 0) this.#lookAtParked();
-    }, PARKED_LOOK_MS).unref();
+      if (this.#admission.size > 0) this.#checkParked();
+    }, PARKED_CHECK_MS).unref();
   }
 
   /** Lets work of some subjects begin, as much as may. */

@@ -25,7 +25,7 @@ import {
   UNSAFE_ENTRY,
   UnsafeEntry,
 } from '@bundoc/shared/files/data-folder';
-import { forEachAtOnce } from '@bundoc/shared/runtime/at-once';
+import { forEachConcurrently } from '@bundoc/shared/runtime/concurrently';
 import { AT_ONCE } from './disk.ts';
 
 /**
@@ -201,7 +201,9 @@ export class Entries {
         names.filter((name) => name.isDirectory()),
         names.filter((name) => !name.isDirectory()),
       ];
-      await forEachAtOnce(files, AT_ONCE, ({ name }) => absentAs(undefined, unlink(`${entries}/${name}`)));
+      await forEachConcurrently(files, AT_ONCE, ({ name }) =>
+        absentAs(undefined, unlink(`${entries}/${name}`)),
+      );
       // One at a time, because each holds a descriptor.
       for (const { name } of folders)
         await absentAs(undefined, this.removeTree(`${entries}/${name}`, `${below}/${name}`, depth + 1));

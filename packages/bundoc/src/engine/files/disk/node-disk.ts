@@ -9,7 +9,7 @@ import {
   SAFE_FLAGS,
   UnsafeEntry,
 } from '@bundoc/shared/files/data-folder';
-import { forEachAtOnce } from '@bundoc/shared/runtime/at-once';
+import { forEachConcurrently } from '@bundoc/shared/runtime/concurrently';
 import type { FileContent } from './disk.ts';
 import { AT_ONCE, type Disk, piecesOf } from './disk.ts';
 import { absentAs, closeDescriptor, diskError, Entries, writeWhole } from './entries.ts';
@@ -150,11 +150,11 @@ async function syncFiles(
     paths.map((path) => folder.below(path)),
     parentOf,
   );
-  await forEachAtOnce(files, AT_ONCE, ([directory, below]) =>
+  await forEachConcurrently(files, AT_ONCE, ([directory, below]) =>
     absentAs(undefined, entries.syncFiles(directory, below)),
   );
   const own = new Set(folders.map((path) => folder.below(path)));
-  await forEachAtOnce(own, AT_ONCE, (below) => entries.syncFolder(below));
+  await forEachConcurrently(own, AT_ONCE, (below) => entries.syncFolder(below));
 }
 
 const CREATE_FLAGS = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | SAFE_FLAGS;

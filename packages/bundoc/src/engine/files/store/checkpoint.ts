@@ -2,8 +2,8 @@ import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { CATALOG_FILE } from '@bundoc/shared/contract/catalog-head';
-import { forEachAtOnce } from '@bundoc/shared/runtime/at-once';
 import type { Clock } from '@bundoc/shared/runtime/clock';
+import { forEachConcurrently } from '@bundoc/shared/runtime/concurrently';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
 import { inSteps } from '../../../work/in-steps.ts';
 import type { OwnWork } from '../../../work/work.ts';
@@ -217,7 +217,7 @@ async function concat(pieces: AsyncIterable<Buffer>): Promise<Buffer> {
 async function replaceTogether(steps: readonly Step[], ports: CheckpointDeps, failed: Failed): Promise<void> {
   const { disk, tmp } = ports;
   const files: { readonly step: Step; readonly path: string; readonly content: Buffer }[] = [];
-  await forEachAtOnce(steps, AT_ONCE, async (step) => {
+  await forEachConcurrently(steps, AT_ONCE, async (step) => {
     const path = join(tmp, randomBytes(12).toString('hex'));
     files.push({ step, path, content: await concat(step.snapshot) });
   });
@@ -230,7 +230,7 @@ async function replaceTogether(steps: readonly Step[], ports: CheckpointDeps, fa
       return outcomes[at] === undefined;
     });
     await disk.syncFiles(whole.map(({ path }) => path));
-    await forEachAtOnce(whole, AT_ONCE, async ({ step, path }) => {
+    await forEachConcurrently(whole, AT_ONCE, async ({ step, path }) => {
       const to = join(step.source.directory, CATALOG_FILE);
       try {
         await disk.rename(path, to);

@@ -23,8 +23,9 @@ import { documentPath, readDocumentFile } from '../documents/document-files.ts';
 import type { ProjectFiles } from '../documents/project-files.ts';
 import type { SealedCache } from '../documents/sealed-cache.ts';
 
-/** Bytes decrypted before other work may get its turn; of documents in files, those that are read together. */
+/** Bytes decrypted before other work may get its turn. */
 const STEP_BYTES = 131_072;
+/** Bytes of documents that are read from files together. */
 const READ_BYTES = 1_048_576;
 
 export interface StoreReaderOptions {

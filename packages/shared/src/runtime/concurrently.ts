@@ -1,5 +1,5 @@
 /** Runs a task for each item, a limited number at a time. Rejects with the first failure. */
-export async function forEachAtOnce<T>(
+export async function forEachConcurrently<T>(
   items: Iterable<T>,
   atOnce: number,
   task: (item: T) => Promise<void>,
