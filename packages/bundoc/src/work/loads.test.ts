@@ -49,6 +49,23 @@ it('pieces that are refused after a short time do not pass as short ones', () =>
   expect(loads.hasLittle('refused')).toBe(false);
 });
 
+it('pieces that are refused after a long time pass as long ones', () => {
+  const { loads, begin, take } = start();
+  const end = (us: number, isRefused: boolean) => {
+    const piece = begin('heavy');
+    take(piece, us);
+    piece.isRefused = isRefused;
+    loads.end(piece);
+  };
+  for (let n = 0; n < 30; n++) end(100, false);
+  for (let n = 0; n < 4; n++) begin(`other ${n}`);
+  begin('heavy');
+  expect(loads.hasLittle('heavy')).toBe(true);
+  for (let n = 0; n < 3; n++) end(500_000, true);
+  begin('heavy');
+  expect(loads.hasLittle('heavy')).toBe(false);
+});
+
 it('a subject with short pieces has little beside others with long ones, however many wait', () => {
   const { loads, begin, take } = start();
   for (let n = 0; n < 30; n++) {

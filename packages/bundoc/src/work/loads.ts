@@ -79,8 +79,10 @@ export class Loads {
   }
 
   end(work: Loaded): void {
-    if (work.usedUs > 0 && !work.isRefused) this.#learn(work);
     const { subject } = work.key;
+    // Refused work would have taken more than it did.
+    const knownUs = work.isRefused ? (this.#expectedUs.get(subject) ?? UNKNOWN_US) : 0;
+    if (work.usedUs > knownUs) this.#learn(work);
     const load = this.#loads.get(subject);
     if (work.loadUs === 0 || load === undefined) return;
     this.#set(subject, { pieces: load.pieces - 1, us: load.us - work.loadUs });

@@ -3,8 +3,10 @@ import type { Socket } from 'node:net';
 import type { FastifyInstance } from 'fastify';
 import { AppError } from '../contract/app-error.ts';
 import { PROBLEM_CONTENT_TYPE, problemOf } from '../contract/problem-reply.ts';
+import { callerNetwork } from '../runtime/addresses.ts';
 import { endSoon, isHeldUp, type ServedSocket, whenItsTurn } from './connection.ts';
 import { keepUnparsed } from './read-ahead.ts';
+import type { RefusalTurns } from './refusal-turns.ts';
 
 /** An error of Node's HTTP parser, with the bytes that caused it. */
 export interface ClientError extends NodeJS.ErrnoException {
@@ -18,6 +20,8 @@ export interface ClientErrorPorts {
   readonly newRequestId: () => string;
   /** Methods of the path of a request target; undefined for a path without an endpoint. */
   readonly allowedAt: (target: string) => readonly string[] | undefined;
+  /** The turns in which refusals are sent. */
+  readonly turns: RefusalTurns;
 }
 
 /**
@@ -37,7 +41,17 @@ export function answerClientError(error: ClientError, socket: Socket, ports: Cli
   // The bytes follow the last request: its answer ends the connection.
   if (error.code === 'HPE_CLOSED_CONNECTION') return;
   if (error.code === 'ERR_HTTP_REQUEST_TIMEOUT' && isHeldUp(socket)) return;
-  whenItsTurn(socket, () => endWithProblem(socket, refusalOf(error, ports), ports.newRequestId()));
+  whenItsTurn(socket, () => refuse(socket, refusalOf(error, ports), ports));
+}
+
+/** Refuses at a bounded rate, as the requests that reach Fastify. */
+function refuse(socket: Socket, error: AppError, { turns, newRequestId }: ClientErrorPorts): void {
+  const end = () => {
+    if (socket.writable) endWithProblem(socket, error, newRequestId());
+  };
+  const turn = turns.takeAny(callerNetwork(socket.remoteAddress), socket);
+  if (turn === undefined) end();
+  else void turn.then(end);
 }
 
 /**
@@ -49,7 +63,7 @@ export function refuseConnect(app: FastifyInstance, ports: ClientErrorPorts): vo
     socket.on('error', () => undefined);
     socket.resume();
     const error = otherMethod(request.url ?? '', ports);
-    whenItsTurn(socket, () => endWithProblem(socket, error, ports.newRequestId()));
+    whenItsTurn(socket, () => refuse(socket, error, ports));
   });
 }
 

@@ -28,7 +28,10 @@ class FakeSocket extends EventEmitter {
 
 function connectionsOf(options: Partial<ConnectionsOptions> = {}) {
   const clock = new FakeClock();
-  const connections = new Connections({ clock, max: 80, ofAddressMax: 10, ...options });
+  const connections = new Connections({
+    ...{ clock, max: 80, ofAddressMax: 10, descriptorsMax: 10_000 },
+    ...options,
+  });
   const open = (address: string, count: number) =>
     Array.from({ length: count }, () => {
       const socket = new FakeSocket(address);
@@ -158,11 +161,35 @@ test('a refused connection closes after a second, so that a client gains nothing
   expect([closed(), connections.cuts]).toEqual([[true, true], 0]);
 });
 
-test('of refused connections no more stay open than of others', () => {
-  const { open } = connectionsOf();
-  const refused = open('192.0.2.1', 10 + 80 + 5).slice(10);
-  expect(refused.map(({ destroyed }) => destroyed)).toEqual([
-    ...Array(80).fill(false),
-    ...Array(5).fill(true),
+test('of one address, only a part of the refused connections stays open: others have some too', () => {
+  const { connections, open } = connectionsOf();
+  const stillOpen = (address: string) =>
+    open(address, 10 + 30)
+      .slice(10)
+      .filter(({ destroyed }) => !destroyed).length;
+  expect(['192.0.2.1', '192.0.2.2', '192.0.2.3', '192.0.2.4', '192.0.2.5'].map(stillOpen)).toEqual([
+    20, 20, 20, 20, 0,
   ]);
+  connections.closeRefused();
+  expect([connections.refused.held, stillOpen('192.0.2.6')]).toEqual([0, 20]);
+});
+
+test('no refused connection stays open where descriptors are few', () => {
+  const { open } = connectionsOf({ descriptorsMax: 1_024 });
+  expect(open('192.0.2.1', 11).at(-1)?.destroyed).toBe(true);
+});
+
+test('a refused connection that its client closes frees its place at once', () => {
+  const { connections, open } = connectionsOf();
+  const refused = open('192.0.2.1', 11).at(-1);
+  expect(connections.refused.held).toBe(1);
+  refused?.destroy();
+  expect(connections.refused.held).toBe(0);
+});
+
+test('connections of a trusted proxy each have a turn of their own, because they are of many clients', () => {
+  const { connections, open } = connectionsOf({ isProxy: (address) => address === '192.0.2.1' });
+  const turnsOf = (address: string) =>
+    new Set(open(address, 3).map((socket) => connections.turnOf(socket as unknown as Socket)));
+  expect([turnsOf('192.0.2.1').size, turnsOf('198.51.100.1')]).toEqual([3, new Set(['198.51.100.1'])]);
 });

@@ -3,6 +3,8 @@ import { BlockList, isIPv6, type Socket } from 'node:net';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { callerNetwork, canonicalAddress } from '../runtime/addresses.ts';
 import { type Clock, every } from '../runtime/clock.ts';
+import { descriptorLimit } from '../runtime/descriptor-limit.ts';
+import type { Hold } from '../shares/hold.ts';
 import { Share } from '../shares/share.ts';
 import type { ShareKey } from '../shares/share-key.ts';
 import { ConnectionTurns } from './connection-turns.ts';
@@ -28,6 +30,10 @@ const SWEEP_EVERY_MS = 50;
  * the event loop busy with refusals.
  */
 export const REFUSED_MS = 1_000;
+/** The part of the refused connections that one address may have. */
+const REFUSED_OF_ADDRESS = 1 / 4;
+/** Descriptors that are not for connections. */
+const OTHER_DESCRIPTORS = 1_024;
 
 export interface ConnectionsOptions {
   /** Prefix of the names of its shares, when a process has several instances. */
@@ -37,6 +43,8 @@ export interface ConnectionsOptions {
   readonly ofAddressMax: number;
   /** Identifies trusted proxies, whose connections are not limited by address. */
   readonly isProxy?: ((address: string) => boolean) | undefined;
+  /** Descriptors of the process; those of the system's limit by default. */
+  readonly descriptorsMax?: number;
 }
 
 /**
@@ -59,11 +67,13 @@ export class Connections {
   readonly #ofAddress = new Map<string, Map<Socket, Disposable>>();
   /** Connections that have sent nothing, the oldest first, with their start times. */
   readonly #silent = new Map<Socket, number>();
-  /** Connections beyond a limit, the oldest first, with the times at which they were refused. */
-  readonly #refused = new Map<Socket, number>();
+  /** Connections beyond a limit that are not closed yet. */
+  readonly refused: Share;
+  /** These, the oldest first. */
+  readonly #refused = new Map<Socket, Refused>();
   #cuts = 0;
 
-  constructor({ prefix = '', clock, max, ofAddressMax, isProxy }: ConnectionsOptions) {
+  constructor({ prefix = '', clock, max, ofAddressMax, isProxy, descriptorsMax }: ConnectionsOptions) {
     this.share = new Share({
       ...{ name: `${prefix}connections`, capacity: max, subjectMax: ofAddressMax, waitMs: 0, clock },
     });
@@ -75,6 +85,14 @@ export class Connections {
         waitMs: 0,
         clock,
       },
+    });
+    const refusedMax = refusedConnectionsMax(max, descriptorsMax ?? descriptorLimit());
+    this.refused = new Share({
+      name: `${prefix}refused connections`,
+      capacity: refusedMax,
+      subjectMax: refusedMax * REFUSED_OF_ADDRESS,
+      waitMs: 0,
+      clock,
     });
     this.#clock = clock;
     this.#reserve = Math.min(RESERVE, Math.floor(max / 8));
@@ -98,7 +116,7 @@ export class Connections {
     if (hold === undefined && this.#makeRoom(key)) hold = this.#hold(socket, peer, key);
     if (hold === undefined) {
       this.share.refusal(key, 1);
-      this.#refuse(socket);
+      this.#refuse(socket, key);
       return false;
     }
     const close = () => {
@@ -119,13 +137,32 @@ export class Connections {
 
   /** Times the silence of a connection that is read from now on. */
   begin(socket: Socket): void {
-    if (!socket.destroyed) this.#silent.set(socket, this.#clock.monotonic());
+    this.#silent.set(socket, this.#clock.monotonic());
   }
 
-  /** As many may be refused at a time as may be open; more close at once. */
-  #refuse(socket: Socket): void {
-    if (this.#refused.size >= this.share.capacity) socket.destroy();
-    else this.#refused.set(socket, this.#clock.monotonic());
+  /**
+   * With whose other connections a connection takes turns: those of its address. Connections of a trusted
+   * proxy are of many clients, and each has a turn of its own.
+   */
+  turnOf(socket: Socket): string {
+    const peer = canonicalAddress(socket.remoteAddress);
+    return this.#isProxyAt(peer) ? nameOf(socket) : callerNetwork(peer);
+  }
+
+  /** Closes it after a while, if it may stay open for so long. */
+  #refuse(socket: Socket, key: ShareKey): void {
+    const hold = this.refused.capacity > 0 ? this.refused.tryTake(key, 1) : undefined;
+    if (hold === undefined) {
+      socket.destroy();
+      return;
+    }
+    this.#refused.set(socket, { sinceMs: this.#clock.monotonic(), hold });
+    socket.once('close', () => this.#end(socket));
+  }
+
+  #end(socket: Socket): void {
+    this.#refused.get(socket)?.hold[Symbol.dispose]();
+    this.#refused.delete(socket);
   }
 
   #isProxyAt(peer: string | undefined): boolean {
@@ -206,8 +243,14 @@ export class Connections {
    */
   sweep(): void {
     const nowMs = this.#clock.monotonic();
-    for (const socket of takeOld(this.#refused, nowMs - REFUSED_MS)) socket.destroy();
-    for (const socket of takeOld(this.#silent, nowMs - FIRST_BYTE_MS)) {
+    for (const [socket, { sinceMs }] of this.#refused) {
+      if (sinceMs > nowMs - REFUSED_MS) break;
+      socket.destroy();
+      this.#end(socket);
+    }
+    for (const [socket, sinceMs] of this.#silent) {
+      if (sinceMs > nowMs - FIRST_BYTE_MS) return;
+      this.#silent.delete(socket);
       if (socket.bytesRead > 0) continue;
       this.#cuts++;
       socket.destroy();
@@ -216,17 +259,25 @@ export class Connections {
 
   /** Closes all that were refused. */
   closeRefused(): void {
-    for (const socket of takeOld(this.#refused, Number.POSITIVE_INFINITY)) socket.destroy();
+    for (const socket of this.#refused.keys()) {
+      socket.destroy();
+      this.#end(socket);
+    }
   }
 }
 
-/** Takes the sockets from the first on that are at least as old as `endMs`. */
-function* takeOld(sockets: Map<Socket, number>, endMs: number): Generator<Socket> {
-  for (const [socket, sinceMs] of sockets) {
-    if (sinceMs > endMs) return;
-    sockets.delete(socket);
-    yield socket;
-  }
+interface Refused {
+  readonly sinceMs: number;
+  readonly hold: Hold;
+}
+
+/**
+ * How many refused connections may stay open: as many as others, and half of the descriptors that are left
+ * beside those of two listeners.
+ */
+function refusedConnectionsMax(connectionsMax: number, descriptorsMax: number): number {
+  const left = descriptorsMax - 2 * connectionsMax - OTHER_DESCRIPTORS;
+  return Math.max(0, Math.min(connectionsMax, Math.floor(left / 2)));
 }
 
 /**
@@ -240,11 +291,15 @@ export function limitConnections(app: FastifyInstance, connections: Connections)
     nowMs: () => performance.now(),
     endOfTurn: (run) => setImmediate(run),
     begin: (socket) => {
+      if (socket.destroyed) return;
       connections.begin(socket);
       // The option is for the sockets that Node makes from now on; TLS would keep its own paused too.
       server.pauseOnConnect = false;
-      for (const listener of listeners) listener.call(server, socket);
-      server.pauseOnConnect = true;
+      try {
+        for (const listener of listeners) listener.call(server, socket);
+      } finally {
+        server.pauseOnConnect = true;
+      }
       socket.resume();
     },
   });
@@ -253,9 +308,9 @@ export function limitConnections(app: FastifyInstance, connections: Connections)
   server.pauseOnConnect = true;
   server.on('connection', (socket: Socket) => {
     if (!connections.accept(socket)) return;
-    const address = callerNetwork(canonicalAddress(socket.remoteAddress));
-    socket.once('close', () => turns.remove(address, socket));
-    turns.add(address, socket);
+    const of = connections.turnOf(socket);
+    socket.once('close', () => turns.remove(of, socket));
+    turns.add(of, socket);
   });
   app.addHook('onRequest', (request, reply, done) => {
     try {
@@ -267,10 +322,7 @@ export function limitConnections(app: FastifyInstance, connections: Connections)
     done();
   });
   const sweeps = every(SWEEP_EVERY_MS, () => connections.sweep());
-  app.addHook('preClose', async () => {
-    connections.closeRefused();
-    turns.close();
-  });
+  app.addHook('preClose', async () => connections.closeRefused());
   app.addHook('onClose', async () => sweeps[Symbol.dispose]());
 }
 

@@ -68,13 +68,3 @@ it('never begins a connection that has closed, and begins all others in the end'
   while (!isIdle()) turn();
   expect([begun, turns.waiting]).toEqual([['0', '1', '2', '4', '5'], 0]);
 });
-
-it('begins all that wait when it closes, and any further one at once', () => {
-  const { turns, begun, turn } = start();
-  for (const [n, address] of ['a', 'a', 'b', 'b', 'c', 'c'].entries()) turn(address, `${n}`);
-  turns.close();
-  expect([begun.length, turns.waiting]).toEqual([6, 0]);
-  turn('d', '6');
-  turn('d', '7');
-  expect(begun.length).toBe(8);
-});

@@ -33,7 +33,6 @@ export class ConnectionTurns<C> {
   /** When the present run of turns began to only accept connections. */
   #sinceMs = 0;
   #isTurnComing = false;
-  #isClosed = false;
 
   constructor(ports: ConnectionTurnsDeps<C>) {
     this.#ports = ports;
@@ -48,8 +47,7 @@ export class ConnectionTurns<C> {
   add(address: string, connection: C): void {
     this.#hasAccepted = true;
     this.#awaitTurn();
-    const isAlone = !this.#isRun && this.#waiting.size === 0;
-    if (isAlone || this.#isClosed) this.#ports.begin(connection);
+    if (!this.#isRun && this.#waiting.size === 0) this.#ports.begin(connection);
     else this.#waiting.set(address, (this.#waiting.get(address) ?? new Set()).add(connection));
   }
 
@@ -58,12 +56,6 @@ export class ConnectionTurns<C> {
     const connections = this.#waiting.get(address);
     connections?.delete(connection);
     if (connections?.size === 0) this.#waiting.delete(address);
-  }
-
-  /** Begins all that wait; none waits from now on. */
-  close(): void {
-    this.#isClosed = true;
-    while (this.#waiting.size > 0) this.#beginNext();
   }
 
   #awaitTurn(): void {
@@ -80,10 +72,10 @@ export class ConnectionTurns<C> {
     if (!this.#isRun) this.#sinceMs = nowMs;
     this.#isRun = this.#hasAccepted;
     this.#hasAccepted = false;
-    const tookMs = nowMs - this.#sinceMs;
-    if (!this.#isRun || tookMs >= ACCEPTING_MS) this.#beginNext();
-    if (tookMs >= ACCEPTING_MS + BEGINNING_MS) this.#sinceMs = nowMs;
     if (this.#isRun || this.#waiting.size > 0) this.#awaitTurn();
+    const tookMs = nowMs - this.#sinceMs;
+    if (tookMs >= ACCEPTING_MS + BEGINNING_MS) this.#sinceMs = nowMs;
+    if (!this.#isRun || tookMs >= ACCEPTING_MS) this.#beginNext();
   }
 
   #beginNext(): void {

@@ -66,7 +66,7 @@ export function watchHttpShares(
   app: FastifyInstance,
   { bodies, answers, connections }: HttpShares,
 ): void {
-  metrics.watchShares([bodies, answers, connections.share, connections.forwarded]);
+  metrics.watchShares([bodies, answers, connections.share, connections.refused, connections.forwarded]);
   metrics.watchCuts(bodies, () => bodyBudgetOf(app).cuts);
   metrics.watchCuts(answers, () => answerBudgetOf(app).cuts);
 }

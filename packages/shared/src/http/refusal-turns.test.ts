@@ -1,6 +1,6 @@
 import { EventEmitter, once } from 'node:events';
 import { connect } from 'node:net';
-import { expect, it } from 'vitest';
+import { expect, it, vi } from 'vitest';
 import { AppError } from '../contract/app-error.ts';
 import { createLogger } from '../runtime/logger.ts';
 import { FakeClock } from '../testing/fake-clock.ts';
@@ -101,4 +101,26 @@ it('pipelined requests keep their order while refusals among them wait', async (
   expect(statuses).toEqual(Array.from({ length: COUNT }, (_, n) => (n % 3 === 0 ? 200 : 503)));
   const ids = Array.from(text.matchAll(/\{"n":"(\d+)"\}/g), ([, id]) => Number(id));
   expect(ids).toEqual(Array.from({ length: COUNT / 3 }, (_, n) => n * 3));
+});
+
+it('bytes that are not HTTP are answered when it is their turn', async () => {
+  await using app = createHttpServer({
+    logger: createLogger({ service: 'bundoc', level: 'silent' }),
+    bodyBytesMax: 1_000,
+  });
+  await app.listen({ host: '127.0.0.1', port: 0 });
+  const { port } = app.server.address() as { port: number };
+  const turn = Promise.withResolvers<void>();
+  const take = vi.spyOn(RefusalTurns.prototype, 'takeAny').mockReturnValue(turn.promise);
+  const socket = connect(port, '127.0.0.1');
+  let text = '';
+  socket.on('data', (bytes) => {
+    text += bytes;
+  });
+  socket.write('GARBAGE\r\n\r\n');
+  await expect.poll(() => take.mock.calls.length).toBe(1);
+  expect([text, take.mock.calls[0]?.[0]]).toEqual(['', '127.0.0.1']);
+  turn.resolve();
+  await once(socket, 'close');
+  expect(text).toMatch(/^HTTP\/1\.1 400 /);
 });

@@ -44,7 +44,12 @@ export class RefusalTurns {
    * @returns undefined when it may be sent at once.
    */
   take(code: ProblemCode, address: string, connection: EventEmitter): Promise<void> | undefined {
-    if (!OF_FLOODS.has(code) || this.#isClosed) return undefined;
+    return OF_FLOODS.has(code) ? this.takeAny(address, connection) : undefined;
+  }
+
+  /** As {@link take}, for an answer to bytes that are no request. */
+  takeAny(address: string, connection: EventEmitter): Promise<void> | undefined {
+    if (this.#isClosed) return undefined;
     if (this.#waiting.size === 0 && this.#maySend()) return undefined;
     const { promise, resolve } = Promise.withResolvers<void>();
     const send = (): void => {

@@ -118,7 +118,8 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
       ? new AppError('not_found')
       : new AppError('method_not_allowed', { allow });
   };
-  const clientErrorPorts = { newRequestId, allowedAt: (target: string) => allowed?.at(target) };
+  const turns = new RefusalTurns(systemClock);
+  const clientErrorPorts = { newRequestId, allowedAt: (target: string) => allowed?.at(target), turns };
   const shares = options.shares ?? createHttpShares();
   const { isProxy } = shares.connections;
   const app = Fastify({
@@ -149,7 +150,8 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
   coalesceWrites(app);
   logRequests(app, options.logger);
   const { refusalDelayMs = REFUSAL_DELAY_MS } = options;
-  const refuse = refuseInTurn(app);
+  const refuse = refuseInTurn(turns);
+  app.addHook('preClose', async () => turns.close());
   app.setErrorHandler((thrown, request, reply) => {
     const failure = fail(thrown, request);
     const { code } = failure.error;
@@ -248,9 +250,7 @@ function refuseFaultyRequests(app: FastifyInstance, unrouted: (request: FastifyR
 type Refuse = (failure: Failure, request: FastifyRequest, reply: FastifyReply) => unknown;
 
 /** Sends refusals once they are reported, and at a bounded rate. */
-function refuseInTurn(app: FastifyInstance): Refuse {
-  const turns = new RefusalTurns(systemClock);
-  app.addHook('preClose', async () => turns.close());
+function refuseInTurn(turns: RefusalTurns): Refuse {
   return (failure, request, reply) => {
     const turn = turns.take(failure.error.code, callerNetwork(request.ip), request.raw.socket);
     if (turn === undefined) return answer(failure, request, reply);
