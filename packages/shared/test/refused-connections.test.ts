@@ -1,0 +1,50 @@
+import { once } from 'node:events';
+import { connect, type Socket } from 'node:net';
+import { expect, it } from 'vitest';
+import { createHttpShares } from '../src/http/http-shares.ts';
+import { start } from './started-server.ts';
+
+const REQUEST = 'GET /items/1 HTTP/1.1\r\nHost: x\r\n\r\n';
+
+it('a connection beyond the limit of its address is not read, and closes after a second', async () => {
+  const shares = createHttpShares({ connectionsOfAddressMax: 1 });
+  // The reserve is for this machine.
+  await using server = await start({ shares });
+  const accepted: Socket[] = [];
+  server.app.server.on('connection', (socket: Socket) => accepted.push(socket));
+  const clients = Array.from({ length: 66 }, () => connect(server.port, '127.0.0.1'));
+  await expect.poll(() => accepted.length).toBe(clients.length);
+  const refused = accepted.at(-1);
+  const client = clients.find(({ localPort }) => localPort === refused?.remotePort);
+  client?.write(REQUEST + 'x'.repeat(200_000));
+  // Another one is answered: by then, what arrived was read.
+  clients[0]?.write(REQUEST);
+  const [answer] = await once(clients[0] as Socket, 'data');
+  expect(`${answer}`).toMatch(/^HTTP\/1\.1 200 /);
+  expect([refused?.bytesRead, refused?.readableLength, shares.connections.refused.held]).toEqual([0, 0, 1]);
+  client?.on('error', () => undefined);
+  await new Promise((resolve) => client?.once('close', resolve));
+  expect(shares.connections.refused.held).toBe(0);
+  for (const one of clients) one.destroy();
+});
+
+it('many connections at once are all answered, each with all that it sent', async () => {
+  await using server = await start();
+  const COUNT = 200;
+  const answers = await Promise.all(
+    Array.from({ length: COUNT }, async (_, n) => {
+      const client = connect(server.port, '127.0.0.1');
+      const body = 'x'.repeat(4 * n);
+      client.write(
+        `POST /items HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: ${body.length + 2}\r\n\r\n"${body}"`,
+      );
+      let text = '';
+      client.on('data', (bytes) => {
+        text += bytes;
+      });
+      await once(client, 'close');
+      return /\{.*\}$/.exec(text)?.[0];
+    }),
+  );
+  expect(answers).toEqual(Array.from({ length: COUNT }, (_, n) => JSON.stringify({ bytes: 4 * n + 2 })));
+});
