@@ -20,12 +20,10 @@ it('a document expires equally by its text and by its value, wherever the field 
   const names = fc.array(name, { minLength: 1, maxLength: 4 });
   const moment = fc.constantFrom<unknown>(TIME, [TIME, 1], '2027-01-01T00:00:00Z', null);
   /** A document of any shape, or one that certainly has something at the path. */
-  const documentAndField = fc
-    .tuple(document, names, fc.option(moment))
-    .map(([others, path, held]) => ({
-      field: path.join('.'),
-      document: held === null ? others : placed(path, held, others),
-    }));
+  const documentAndField = fc.tuple(document, names, fc.option(moment)).map(([others, path, held]) => ({
+    field: path.join('.'),
+    document: held === null ? others : placed(path, held, others),
+  }));
   let expired = 0;
   fc.assert(
     fc.property(documentAndField, fc.boolean(), ({ document, field }, spaced) => {
