@@ -13,7 +13,7 @@ const dense = () => {
 };
 /** The most characters that the page parses or renders at once. */
 const AT_ONCE_MAX = 300_000;
-/** With LONG_TESTS=1, ten times as many as a page of the API can have. */
+/** Many more than one page shows, or one answer of the API may have. */
 const PROJECTS = process.env['LONG_TESTS'] === '1' ? 10_000 : 2_000;
 /** Records the length of the longest parsed text. */
 const WATCH_PARSE = `
