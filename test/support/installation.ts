@@ -126,7 +126,7 @@ export type InstallationParts = Pick<
   readonly isOnFiles?: boolean;
 };
 
-/** A store that stays open after {@link withKms}: to open it for each token takes longer than to issue one. */
+/** A store that stays open. {@link withKms} opens one for each token, which takes longer than to issue it. */
 class OpenedByCli implements AsyncDisposable {
   readonly kms: Promise<CliKms>;
   readonly #used = Promise.withResolvers<void>();
