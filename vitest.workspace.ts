@@ -148,7 +148,7 @@ export default defineConfig({
           include: ['test/containers/**/*.test.ts'],
           ...patient,
           hookTimeout: 600_000,
-          fileParallelism: false,
+          ...computing,
           sequence: { groupOrder: 2 },
         },
       },
