@@ -2,6 +2,7 @@ import { existsSync, readdirSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { defineConfig } from 'vitest/config';
+import { LongestFirst } from './test/support/longest-first.ts';
 
 // What Node compiles of the sources is kept for all processes and threads of tests. Without it each strips
 // the types of hundreds of files, by WebAssembly code: V8 can crash when threads end while that is compiled.
@@ -92,6 +93,7 @@ export default defineConfig({
   ...shared,
   test: {
     reporters: ['default', './scripts/count-reporter.mjs'],
+    sequence: { sequencer: LongestFirst },
     projects: [
       {
         ...shared,
@@ -146,7 +148,7 @@ export default defineConfig({
           include: ['test/containers/**/*.test.ts'],
           ...patient,
           hookTimeout: 600_000,
-          fileParallelism: false,
+          ...computing,
           sequence: { groupOrder: 2 },
         },
       },

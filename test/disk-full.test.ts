@@ -59,7 +59,7 @@ describe('on a full disk', () => {
     call(url, pathOf(id), { method: 'PUT', token, body });
 
   let values = 0;
-  const newBody = () => `{"v":${++values},"pad":"${'x'.repeat(20_000)}"}`;
+  const newBody = () => `{"v":${++values},"pad":"${'x'.repeat(50_000)}"}`;
 
   function expectFull(answer: Answer): void {
     expect([answer.status, answer.json()['code']], answer.text).toEqual([507, 'disk_full']);

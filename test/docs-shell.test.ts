@@ -94,10 +94,11 @@ interface Ended {
 }
 
 function start(command: string, args: readonly string[], more: Record<string, string>) {
-  const { PATH = '', HOME = '', TMPDIR } = process.env;
+  // See vitest.workspace.ts for the compile cache.
+  const { PATH = '', HOME = '', TMPDIR, NODE_COMPILE_CACHE = '' } = process.env;
   const child = spawn(command, args, {
     cwd: folder,
-    env: { PATH, HOME, ...(TMPDIR === undefined ? {} : { TMPDIR }), ...ports, ...more },
+    env: { PATH, HOME, NODE_COMPILE_CACHE, ...(TMPDIR === undefined ? {} : { TMPDIR }), ...ports, ...more },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   running.add(child);

@@ -8,8 +8,8 @@ type Disk = Parameters<NonNullable<BundocParts['wrapDisk']>>[0];
 const PROJECTS = 64;
 const FAILING = 'p0';
 /** Writes to each project: enough to fill and free the smallest log while the folder fails. */
-const WRITES = 120;
-const PAD = 'x'.repeat(12_000);
+const WRITES = 60;
+const PAD = 'x'.repeat(24_000);
 
 /** Makes every operation in the folder of one project fail while `isFailing` is true. */
 function failingIn(project: string, isFailing: () => boolean): (own: Disk) => Disk {

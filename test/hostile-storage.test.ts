@@ -22,7 +22,7 @@ import { RowsOperator } from './support/rows-operator.ts';
 import { FolderOperator, type HostileStorage, randomOf } from './support/storage-operator.ts';
 
 /** The time of all runs; their number depends on the machine. */
-const RUN_MS = process.env['LONG_TESTS'] === '1' ? 1_800_000 : 30_000;
+const RUN_MS = process.env['LONG_TESTS'] === '1' ? 1_800_000 : 15_000;
 /** Repeats one run, with the seed that a failure names. */
 const SEED = process.env['BUNDOC_HOSTILE_SEED'];
 /** An operation that takes this long hangs. */

@@ -9,9 +9,10 @@ import { startBundocProcess } from './support/bundoc-process.ts';
 import { call, Installation, PATIENT_BUNDOC } from './support/installation.ts';
 
 const SEED = Number(process.env['KILL_SEED'] ?? randomInt(1, 2_147_483_646));
-const KILLS = Number(process.env['KILL_ROUNDS'] ?? (process.env['LONG_TESTS'] === '1' ? 500 : 20));
+const isLong = process.env['LONG_TESTS'] === '1';
+const KILLS = Number(process.env['KILL_ROUNDS'] ?? (isLong ? 500 : 10));
 /** On the simulated disk, restarts.test.ts runs 100 with writes in between. */
-const RESTARTS = process.env['LONG_TESTS'] === '1' ? 100 : 20;
+const RESTARTS = isLong ? 100 : 10;
 const PROJECTS = 1_000;
 const WORKERS = 32;
 /** Projects without a pending write that are still read again after each kill. */

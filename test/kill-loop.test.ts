@@ -11,10 +11,11 @@ import { Installation, PATIENT_BUNDOC } from './support/installation.ts';
  * repeated.
  */
 const SEED = Number(process.env['KILL_SEED'] ?? randomInt(1, 2_147_483_646));
-const KILLS = Number(process.env['KILL_ROUNDS'] ?? 22);
-const KILLS_MIN = Math.min(20, KILLS);
+const isLong = process.env['LONG_TESTS'] === '1';
+const KILLS = Number(process.env['KILL_ROUNDS'] ?? (isLong ? 22 : 11));
+const KILLS_MIN = Math.min(isLong ? 20 : 10, KILLS);
 /** A slow machine stops at the minimum of kills. */
-const TIME_GOAL_MS = 40_000;
+const TIME_GOAL_MS = isLong ? 40_000 : 20_000;
 const PROJECTS = ['alpha', 'beta', 'gamma'];
 const WORKERS = 24;
 const IDS_PER_WORKER = 8;

@@ -3,7 +3,7 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { ask, bundocClient } from './support/client.ts';
 import { describeWithDocker, docker } from './support/docker.ts';
 import { type Finding, parseFindings, probeCommand } from './support/probe.ts';
-import { BUNKMS_IMAGE, type Stack, startStack } from './support/stack.ts';
+import { type Stack, startStack } from './support/stack.ts';
 
 const EXPORT = '/v1/export/project-a-dek';
 const API_PORT = 8081;
@@ -57,7 +57,7 @@ describeWithDocker('the export of keys', () => {
       addresses.internal,
     ];
     const targets = hosts.flatMap((host) => [API_PORT, INTERNAL_PORT].map((port) => ({ host, port })));
-    const container: StartedTestContainer = await new GenericContainer(BUNKMS_IMAGE)
+    const container: StartedTestContainer = await new GenericContainer(stack.bunkmsImage)
       .withPullPolicy(PullPolicy.neverPull())
       .withNetworkMode(network)
       .withCommand(['sleep', '300'])

@@ -75,13 +75,18 @@ const isForDocs = process.env['CONSOLE_DOCS_PICTURES'] === '1';
 const DOCS_PICTURES = join(import.meta.dirname, '..', '..', 'docs', 'images');
 
 export type Theme = 'light' | 'dark';
-/** The themes and widths in which every view is tested. */
-export const LOOKS: readonly (readonly [Theme, number])[] = [
+const EVERY_LOOK: readonly (readonly [Theme, number])[] = [
   ['light', 1_440],
+  ['dark', 360],
   ['dark', 1_440],
   ['light', 360],
-  ['dark', 360],
 ];
+/**
+ * The themes and widths in which every view is tested: each theme and each width once. With LONG_TESTS=1, and
+ * for pictures, each theme in each width.
+ */
+export const LOOKS =
+  process.env['LONG_TESTS'] === '1' || pictures !== undefined ? EVERY_LOOK : EVERY_LOOK.slice(0, 2);
 
 export interface VisitorOptions {
   readonly theme?: Theme;

@@ -8,7 +8,7 @@ import { type BundocParts, type RunningBundoc, startBundoc } from '@bundoc/bundo
 import { readConfig as readBundocConfig } from '@bundoc/bundoc/config';
 import { type RunningBunkms, startBunkms } from '@bundoc/bunkms/app';
 import { init } from '@bundoc/bunkms/cli/init';
-import { withKms } from '@bundoc/bunkms/cli/open-kms';
+import { type CliKms, withKms } from '@bundoc/bunkms/cli/open-kms';
 import { readConfig as readBunkmsConfig } from '@bundoc/bunkms/config';
 import { type IssueToken, type IssueTokenInput, issueTokenSchema } from '@bundoc/shared/contract/tokens';
 import { createLogger, type Logger } from '@bundoc/shared/runtime/logger';
@@ -126,6 +126,27 @@ export type InstallationParts = Pick<
   readonly isOnFiles?: boolean;
 };
 
+/** A store that stays open. {@link withKms} opens one for each token, which takes longer than to issue it. */
+class OpenedByCli implements AsyncDisposable {
+  readonly kms: Promise<CliKms>;
+  readonly #used = Promise.withResolvers<void>();
+  readonly #closed: Promise<void>;
+
+  constructor(environment: Readonly<Record<string, string>>) {
+    const opened = Promise.withResolvers<CliKms>();
+    this.kms = opened.promise;
+    this.#closed = withKms(environment, async (kms) => {
+      opened.resolve(kms);
+      await this.#used.promise;
+    }).catch(opened.reject);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#used.resolve();
+    await this.#closed;
+  }
+}
+
 /** A whole installation in this process and a temporary folder: BunKMS, Bundoc, KEK and tokens. */
 export class Installation implements AsyncDisposable {
   readonly folder = mkdtempSync(join(tmpdir(), 'bundoc-e2e-'));
@@ -137,6 +158,8 @@ export class Installation implements AsyncDisposable {
   #stored: StoredProjects | undefined;
   #kms: RunningBunkms | undefined;
   #bundoc: RunningBundoc | undefined;
+  /** The store of the running BunKMS as a command opens it, from the first token on that is issued. */
+  #cli: OpenedByCli | undefined;
   /** The port that BunKMS uses again after a restart. */
   #internalPort = 0;
   readonly #parts: InstallationParts;
@@ -201,6 +224,8 @@ export class Installation implements AsyncDisposable {
   }
 
   async stopKms(): Promise<void> {
+    await this.#cli?.[Symbol.asyncDispose]();
+    this.#cli = undefined;
     await this.#kms?.close();
     this.#kms = undefined;
   }
@@ -255,10 +280,10 @@ export class Installation implements AsyncDisposable {
   /** Issues a token as the command line does: through the store of the running service. */
   async issue(request: IssueTokenInput): Promise<string> {
     const parsed: IssueToken = issueTokenSchema.parse(request);
-    return withKms(
-      this.kmsEnvironment,
-      async ({ tokens }) => (await tokens.issue(parsed, { actor: 'cli' })).token,
-    );
+    const issued = async ({ tokens }: CliKms) => (await tokens.issue(parsed, { actor: 'cli' })).token;
+    if (this.#kms === undefined) return withKms(this.kmsEnvironment, issued);
+    this.#cli ??= new OpenedByCli(this.kmsEnvironment);
+    return issued(await this.#cli.kms);
   }
 
   /** The id of Bundoc's storage. */

@@ -1,11 +1,7 @@
-import { createHash, randomBytes } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { docker, root } from './docker.ts';
-
-/** One image tag for each checkout, so that tests of two checkouts on one engine do not overwrite images. */
-const TAG = `test-${createHash('sha256').update(root).digest('hex').slice(0, 12)}`;
-export const BUNKMS_IMAGE = `bundoc/bunkms:${TAG}`;
 
 /** Tolerates a busy machine. Not for tests in which BunKMS does not answer. */
 const BUNDOC_KMS_DEADLINE_MS = '30000';
@@ -15,6 +11,8 @@ export type Service = 'init' | 'bunkms' | 'bundoc';
 /** The project of docker-compose.yml, with its own name, ports and volumes. */
 export interface Stack extends AsyncDisposable {
   readonly project: string;
+  /** The image of BunKMS. Only this project uses and removes it: others may run at the same time. */
+  readonly bunkmsImage: string;
   /** With these variables, `docker compose` acts on this project from any folder. */
   readonly environment: Readonly<Record<string, string>>;
   /** Runs docker compose on this project. */
@@ -42,11 +40,12 @@ export interface StackOptions {
  * everything.
  */
 export async function startStack(options: StackOptions = {}): Promise<Stack> {
-  const project = `bundoc-test-${randomBytes(4).toString('hex')}`;
+  const name = `test-${randomBytes(4).toString('hex')}`;
+  const project = `bundoc-${name}`;
   // With port 0, the engine chooses a free port.
   const environment = {
     ...{ COMPOSE_PROJECT_NAME: project, COMPOSE_FILE: join(root, 'docker-compose.yml') },
-    ...{ BUNDOC_TAG: TAG, BUNDOC_PORT: '0', BUNKMS_PORT: '0', BUNDOC_KMS_DEADLINE_MS, ...options.env },
+    ...{ BUNDOC_TAG: name, BUNDOC_PORT: '0', BUNKMS_PORT: '0', BUNDOC_KMS_DEADLINE_MS, ...options.env },
   };
   const compose = (...args: string[]) =>
     docker(['compose', ...args], { env: environment, timeoutMs: 400_000 });
@@ -65,6 +64,7 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
 
   const stack: Stack = {
     project,
+    bunkmsImage: `bundoc/bunkms:${name}`,
     environment,
     compose,
     container,

@@ -1,16 +1,14 @@
-import { setPriority } from 'node:os';
 import { parentPort } from 'node:worker_threads';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { freeMemory } from '@bundoc/shared/runtime/free-memory';
+import { yieldToOthers } from '@bundoc/shared/runtime/thread-priority';
 import type { Job } from './job.ts';
 import type { LargeAnswer, LargeRequest } from './large-thread.ts';
 
 // The thread of `large-thread.ts`: one job after another, without state between them.
 
-/** The thread's niceness, in the scale of nice(1): the event loop's thread goes first. */
-const NICENESS = 10;
-// On Linux, the priority is that of the thread.
-if (process.platform === 'linux') setPriority(NICENESS);
+// The thread of the event loop goes first.
+yieldToOthers();
 
 /** Runs a job. An AppError is an answer; any other error is a defect. */
 async function runJob({ module, name, input }: LargeRequest): Promise<LargeAnswer> {

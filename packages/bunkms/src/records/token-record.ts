@@ -1,6 +1,6 @@
 import { hash, type KeyObject } from 'node:crypto';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
-import { type TokenInfo, tokenInfoSchema } from '@bundoc/shared/contract/tokens';
+import type { TokenInfo } from '@bundoc/shared/contract/tokens';
 import type { Caller } from './caller.ts';
 import type { AuditDraft } from './chain.ts';
 import { isGenuine } from './chain-walk.ts';
@@ -32,7 +32,7 @@ export interface StoredToken {
  */
 
 /** Digest of the content of a token, hex. It excludes the revocation, which comes from the chain. */
-function digestOfToken(token: TokenInfo): string {
+export function digestOfToken(token: TokenInfo): string {
   const fields = [
     'bunkms/token/v1',
     token.jti,
@@ -149,32 +149,6 @@ export function matchesRecord(
 /** Whether a record is of the issue of a token. */
 export function isIssue({ action, outcome }: AuditRecord): boolean {
   return outcome === 'allowed' && (TOKEN_ACTIONS as readonly string[]).includes(action);
-}
-
-/** The token in the record of its issue, as not revoked; undefined for a record of another form. */
-export function tokenOfIssue({ detail = {} }: AuditRecord): TokenInfo | undefined {
-  const { token: jti, may_issue: limit, record, ...rest } = detail;
-  const words = (name: string) =>
-    String(detail[name] ?? '')
-      .split(' ')
-      .filter((word) => word !== '');
-  const token = tokenInfoSchema.safeParse({
-    ...rest,
-    jti,
-    scope: words('scope'),
-    keys: words('keys'),
-    projects: words('projects'),
-    ...(limit === undefined ? {} : { may_issue: readMayIssue(String(limit)) }),
-  }).data;
-  return token !== undefined && digestOfToken(token) === record ? token : undefined;
-}
-
-function readMayIssue(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }
 
 /** The text of `may_issue`, with members in a fixed order. */

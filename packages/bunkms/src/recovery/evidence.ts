@@ -1,12 +1,13 @@
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import type { TokenInfo } from '@bundoc/shared/contract/tokens';
-import { isIssue, REVOCATION, tokenOfIssue } from '../records/token-record.ts';
+import { isIssue, REVOCATION } from '../records/token-record.ts';
 import type { AuditCopy } from './audit-copy.ts';
 import { DamagedFile, ResurrectionNotAccepted } from './errors.ts';
 import type { Inventory } from './inventory.ts';
 import { afterChange, type KeySnapshot } from './key-snapshot.ts';
 import type { Survey } from './survey.ts';
+import { tokenOfIssue } from './token-of-issue.ts';
 
 /** Knowledge about the time after a backup. */
 export interface PostBackupEvidence {

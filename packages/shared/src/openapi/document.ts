@@ -35,15 +35,11 @@ export interface OpenapiDocument {
   readonly [member: string]: unknown;
 }
 
-/**
- * @throws Error when two routes have the same `operationId`, or a route has no example or a tag that is not
- * described.
- */
+/** The document of routes that passed {@link requireSound}. */
 export function buildDocument(
   service: ServiceDescription,
   routes: readonly DescribedRoute[],
 ): OpenapiDocument {
-  requireSound(service, routes);
   const schemas = new DocumentSchemas({
     Problem: problemSchema,
     FieldFault: fieldFaultSchema,
@@ -88,7 +84,11 @@ function operationId(method: string, { id }: RouteDescription): string {
   return method === 'HEAD' ? `${id}Head` : id;
 }
 
-function requireSound(service: ServiceDescription, routes: readonly DescribedRoute[]): void {
+/**
+ * @throws Error when two routes have the same `operationId`, or a route has no example or a tag that is not
+ * described.
+ */
+export function requireSound(service: ServiceDescription, routes: readonly DescribedRoute[]): void {
   const ids = new Set<string>();
   for (const { method, description } of routes) {
     const id = operationId(method, description);

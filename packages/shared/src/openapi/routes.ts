@@ -7,7 +7,7 @@ import { parseEntityTags } from '../contract/headers.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { describe, PUBLIC, type RouteDescription } from './description.ts';
 import { boundDocs } from './docs-bounds.ts';
-import { buildDocument, type OpenapiDocument, type ServiceDescription } from './document.ts';
+import { buildDocument, type OpenapiDocument, requireSound, type ServiceDescription } from './document.ts';
 import { describedRoutes } from './registered-routes.ts';
 
 export interface OpenapiOptions {
@@ -49,8 +49,8 @@ const DESCRIPTION: RouteDescription = {
 };
 
 /**
- * `/openapi.json`, and `/docs` with `page`. They need no token and are rate limited. The document is built
- * once all routes are registered.
+ * `/openapi.json`, and `/docs` with `page`. They need no token and are rate limited. The first request builds
+ * the document, because a start should not wait for it.
  *
  * @throws Error when the app becomes ready and a route is not described.
  */
@@ -61,13 +61,17 @@ export async function registerOpenapi(app: FastifyInstance, options: OpenapiOpti
   };
   let text = Buffer.alloc(0);
   let etag = '';
-  app.addHook('onReady', async () => {
+  const build = () => {
     Object.assign(document, buildDocument(service, describedRoutes(app)));
     text = Buffer.from(JSON.stringify(document));
     etag = `"${createHash('sha256').update(text).digest('base64url').slice(0, 22)}"`;
-  });
+  };
+  app.addHook('onReady', async () => requireSound(service, describedRoutes(app)));
   await app.register(async (docs) => {
     boundDocs(docs, clock);
+    docs.addHook('onRequest', async () => {
+      if (etag === '') build();
+    });
     docs.get(
       '/openapi.json',
       { config: { ...options.config, ...describe(DESCRIPTION) } },

@@ -131,6 +131,8 @@ export function transferConformance(name: string, makePlace: MakePlace): void {
       const entries = await everything(store);
       const otherPlace = await makePlace();
       const [other, observer] = [await otherPlace.open(), await otherPlace.open()];
+      // One of its own: its attempt may keep it from reading until it has ended.
+      const rival = await otherPlace.open();
       try {
         const initialisations: Promise<unknown>[] = [];
         const watched = async function* () {
@@ -139,7 +141,7 @@ export function transferConformance(name: string, makePlace: MakePlace): void {
             expect(await observer.readInstallation()).toBeUndefined();
             if (initialisations.length === 0)
               initialisations.push(
-                observer.initialise(installation(7), chainKey, draft('x')).catch(({ code }) => code),
+                rival.initialise(installation(7), chainKey, draft('x')).catch(({ code }) => code),
               );
           }
         };
@@ -149,7 +151,7 @@ export function transferConformance(name: string, makePlace: MakePlace): void {
         expect(await observer.readInstallation()).toEqual(installation(1));
         expect(await observer.initialise(installation(7), chainKey, draft('x'))).toBe(false);
       } finally {
-        await Promise.all([other.close(), observer.close()]);
+        await Promise.all([other.close(), observer.close(), rival.close()]);
         await otherPlace.dispose();
       }
     });

@@ -8,7 +8,6 @@ import {
   unlinkSync,
   writeSync,
 } from 'node:fs';
-import { setPriority } from 'node:os';
 import { parentPort, workerData } from 'node:worker_threads';
 import {
   codeOf,
@@ -18,6 +17,7 @@ import {
   requireFile,
   SAFE_FLAGS,
 } from '@bundoc/shared/files/data-folder';
+import { yieldToOthers } from '@bundoc/shared/runtime/thread-priority';
 import { END, type FilesToWrite, REMOVED, type WriteFailure, type WritePlace } from './files-to-write.ts';
 import { OpenFolders } from './open-folders.ts';
 
@@ -29,11 +29,8 @@ const { fileMode, directoryMode } = place;
 const folder = DataFolder.over(place.folder);
 const folders = new OpenFolders(folder);
 
-/** The thread's niceness, in the scale of nice(1). */
-const NICENESS = 10;
-// Commits are durable without these files, so requests with waiting clients go first. On Linux this sets the
-// priority of the thread; elsewhere it would set that of the whole process.
-if (process.platform === 'linux') setPriority(NICENESS);
+// Commits are durable without these files, so requests with waiting clients go first.
+yieldToOthers();
 
 parentPort?.on('message', (message: FilesToWrite | typeof END) => {
   if (message === END) {
