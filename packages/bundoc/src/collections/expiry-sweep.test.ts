@@ -52,6 +52,33 @@ describe('a sweep for expired documents', () => {
     ]);
   });
 
+  it('removes nothing early when the clock is set forward, and no later than it should otherwise', async () => {
+    const clock = new FakeClock();
+    const until = new Date(clock.now() + 60_000).toISOString();
+    const removed: string[] = [];
+    const metadata = { _collection: 'a', _id: 'a0', _rev: 'r' };
+    const store = {
+      list: async (): Promise<DocumentPage> => {
+        const document = { metadata, text: Buffer.from(JSON.stringify({ until })) } as ListedDocument;
+        return { documents: [document], unreadable: [], next: undefined };
+      },
+      commit: async (writes: readonly Write[]) => {
+        removed.push(...writes.map(({ ref }) => ref.id));
+        return [];
+      },
+    };
+    const sweep = new ExpirySweep(store, clock, ownWork('p'), () => [['a', TTL]]);
+    clock.setWall(clock.now() + 86_400_000);
+    await sweep.sweepRound();
+    clock.setWall(clock.now() - 86_400_000);
+    clock.advance(59_999);
+    await sweep.sweepRound();
+    expect(removed).toEqual([]);
+    clock.advance(1);
+    await sweep.sweepRound();
+    expect(removed).toEqual(['a0']);
+  });
+
   it('checks a bounded number of pages in each round, and takes turns among many collections', async () => {
     const names = Array.from({ length: 2 * ROUND_PAGES_MAX + 5 }, (_, n) => `c${n}`);
     const { sweep, checked } = start(

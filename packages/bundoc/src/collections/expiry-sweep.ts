@@ -1,5 +1,5 @@
 import type { Ttl } from '@bundoc/shared/contract/collections';
-import type { Clock } from '@bundoc/shared/runtime/clock';
+import { type Clock, earlierMs, type Instant, instant } from '@bundoc/shared/runtime/clock';
 import type { ListedDocument, Position, ProjectStore } from '../engine/port.ts';
 import type { OwnWork } from '../work/work.ts';
 import { isExpired } from './expiry.ts';
@@ -27,6 +27,7 @@ interface SweptPage {
 export class ExpirySweep {
   readonly #store: Pick<ProjectStore, 'list' | 'commit'>;
   readonly #clock: Clock;
+  readonly #started: Instant;
   readonly #ownWork: OwnWork;
   readonly #ttls: () => Iterable<readonly [collection: string, ttl: Ttl]>;
   /** The position where the next round continues, by collection; absent for the beginning. */
@@ -43,6 +44,7 @@ export class ExpirySweep {
   ) {
     this.#store = store;
     this.#clock = clock;
+    this.#started = instant(clock);
     this.#ownWork = own;
     this.#ttls = ttls;
   }
@@ -120,10 +122,12 @@ export class ExpirySweep {
       const after: Position = next;
       const page = await work.outside(() => this.#store.list({ collection, after, ...PAGE }));
       const expired: ListedDocument[] = [];
+      // Removal cannot be undone, so a clock that is set forward by mistake must not cause it.
+      const nowMs = earlierMs(this.#clock, this.#started);
       for (const document of page.documents) {
         const turn = work.pause();
         if (turn !== undefined) await turn;
-        if (isExpired(ttl, document.text, this.#clock.now())) expired.push(document);
+        if (isExpired(ttl, document.text, nowMs)) expired.push(document);
       }
       last = {
         checked: page.documents.length + page.unreadable.length,
