@@ -42,6 +42,20 @@ it('lists that wait for their projects to open leave places to lists of open pro
   expect(pageReads.held).toBe(0);
 });
 
+const auth = {
+  authenticate: () => ({ jti: 'one', projects: ['*'], scope: ['docs:read'] }),
+} as unknown as BearerAuth;
+
+/** Documents of projects that are open, with this store. */
+function documentsOf(store: { readonly list: () => Promise<unknown> }): Documents {
+  const instances = {
+    acquire: (async () => ({ store, [Symbol.dispose]: () => undefined })) as never,
+    peekStore: () => undefined,
+    leaseIfOpen: () => undefined,
+  };
+  return new Documents(instances, { documentBytesMax: 1_000 });
+}
+
 it('concurrent lists of one subject are read only as far as there is memory for their answers', async () => {
   const { pageReads } = createServiceShares();
   const answers = new Share({
@@ -57,21 +71,13 @@ it('concurrent lists of one subject are read only as far as there is memory for 
       return { documents: [], unreadable: [], next: undefined };
     },
   };
-  const instances = {
-    acquire: (async () => ({ store, [Symbol.dispose]: () => undefined })) as never,
-    peekStore: () => undefined,
-    leaseIfOpen: () => undefined,
-  };
-  const auth = {
-    authenticate: () => ({ jti: 'one', projects: ['*'], scope: ['docs:read'] }),
-  } as unknown as BearerAuth;
   await using app = createHttpServer({
     logger: createLogger({ service: 'bundoc', level: 'silent' }),
     bodyBytesMax: 1_000,
     refusalDelayMs: 0,
     shares: { ...createHttpShares(), answers },
   });
-  registerLists(app, new Documents(instances, { documentBytesMax: 1_000 }), auth, new Scheduler(), pageReads);
+  registerLists(app, documentsOf(store), auth, new Scheduler(), pageReads);
   const list = async () => (await app.inject('/v1/projects/p/collections/notes/documents')).statusCode;
   const lists = Array.from({ length: 8 }, list);
   await expect.poll(() => answers.refusals.rate_limited).toBe(5);
@@ -92,21 +98,13 @@ it('a page whose fields are selected in turns counts as working memory', async (
       return { documents: [document], unreadable: [], next: undefined };
     },
   };
-  const instances = {
-    acquire: (async () => ({ store, [Symbol.dispose]: () => undefined })) as never,
-    peekStore: () => undefined,
-    leaseIfOpen: () => undefined,
-  };
-  const auth = {
-    authenticate: () => ({ jti: 'one', projects: ['*'], scope: ['docs:read'] }),
-  } as unknown as BearerAuth;
   await using app = createHttpServer({
     logger: createLogger({ service: 'bundoc', level: 'silent' }),
     bodyBytesMax: 1_000,
     refusalDelayMs: 0,
   });
   await using scheduler = new Scheduler({ memory });
-  registerLists(app, new Documents(instances, { documentBytesMax: 1_000 }), auth, scheduler, pageReads);
+  registerLists(app, documentsOf(store), auth, scheduler, pageReads);
   const list = async (query: string) =>
     (await app.inject(`/v1/projects/p/collections/notes/documents${query}`)).statusCode;
   expect([await list(''), await list('?fields=a')]).toEqual([200, 503]);

@@ -10,6 +10,7 @@ import { fieldsParameterSchema } from '../documents/fields.ts';
 import { LIMIT_DEFAULT, limitSchema, PAGE_BYTES_MAX } from '../engine/page-limits.ts';
 import type { Documents, ListPage } from '../service/documents.ts';
 import { joinInSteps } from '../work/join-in-steps.ts';
+import { textBytes } from '../work/large-bytes.ts';
 import type { Scheduler } from '../work/scheduler.ts';
 import type { Work } from '../work/work.ts';
 import { collectionPath, collectionPathSchema, guardCollection } from './access.ts';
@@ -99,7 +100,7 @@ export function registerLists(
           // The page stays in memory until it is joined, but the selection of fields runs in turns that may
           // take long.
           if (query.fields !== undefined) {
-            work.hold(page.documents.reduce((sum, { text }) => sum + text.length, 0));
+            work.hold(textBytes(page.documents));
             place[Symbol.dispose]();
           }
           return page;

@@ -2,6 +2,7 @@ import type { FieldFault } from '@bundoc/shared/contract/problem';
 import type { CheckInTurns } from '../collections/schema-checks.ts';
 import { ownContentOf } from '../crypto/stored-text.ts';
 import type { DocumentPage, ListQuery, Position } from '../engine/port.ts';
+import { textBytes } from '../work/large-bytes.ts';
 import type { Work } from '../work/work.ts';
 
 /** A document that a write would now refuse, and the first reasons. */
@@ -88,7 +89,7 @@ export class ExistingDocuments {
       const limit = Math.min(PAGE.limit, this.#left);
       const query = { collection, after: this.#next, ...PAGE, limit, work };
       const page = await work.outside(() => list(query));
-      work.hold(page.documents.reduce((sum, { text }) => sum + text.length, 0));
+      work.hold(textBytes(page.documents));
       if (page.documents.length === 0) emptyPages++;
       this.#unreadable.push(...page.unreadable);
       for (const document of page.documents) {

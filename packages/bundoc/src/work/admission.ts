@@ -1,3 +1,4 @@
+import { RoundRobin } from '@bundoc/shared/runtime/round-robin';
 import type { Work, WorkKind } from './work.ts';
 
 /**
@@ -18,8 +19,8 @@ const COUNTED_KINDS: ReadonlySet<WorkKind> = new Set(['query', 'projection', 'ba
 export class Admission {
   /** Requests of each subject that run. */
   readonly #admitted = new Map<string, number>();
-  /** Requests that may not begin yet, by subject, and by project in the order of their turns. */
-  readonly #parked = new Map<string, Map<string, Set<Work>>>();
+  /** Requests that may not begin yet, by subject, and by project. */
+  readonly #parked = new Map<string, RoundRobin<Work>>();
   #size = 0;
   readonly #isUnbounded: (subject: string) => boolean;
 
@@ -47,33 +48,33 @@ export class Admission {
 
   park(work: Work): void {
     const { subject, project } = work.key;
-    const projects = this.#parked.get(subject) ?? new Map<string, Set<Work>>();
-    this.#parked.set(subject, projects.set(project, (projects.get(project) ?? new Set()).add(work)));
+    const works = this.#parked.get(subject) ?? new RoundRobin<Work>();
+    this.#parked.set(subject, works);
+    works.add(project, work);
     this.#size++;
   }
 
   /** Ends a wait. */
   remove(work: Work): void {
     const { subject, project } = work.key;
-    const projects = this.#parked.get(subject);
-    const works = projects?.get(project);
-    if (projects === undefined || works?.delete(work) !== true) return;
-    this.#size--;
-    if (works.size === 0) projects.delete(project);
-    if (projects.size === 0) this.#parked.delete(subject);
+    if (this.#parked.get(subject)?.remove(project, work) === true) this.#left(subject);
   }
 
   /** Takes the parked requests of a subject that may begin. Each must be admitted before the next. */
   *ready(subject: string): Generator<Work> {
-    const projects = this.#parked.get(subject) ?? new Map<string, Set<Work>>();
-    while (projects.size > 0 && !this.#isFull(subject)) {
-      const [[project, works]] = projects as unknown as [[string, Set<Work>]];
-      const [work] = works as unknown as [Work];
-      this.remove(work);
-      // The turn of the next project.
-      if (projects.delete(project)) projects.set(project, works);
+    const works = this.#parked.get(subject);
+    while (works !== undefined && !this.#isFull(subject)) {
+      const work = works.next();
+      if (work === undefined) return;
+      this.#left(subject);
       yield work;
     }
+  }
+
+  /** One of the parked requests of a subject is gone. */
+  #left(subject: string): void {
+    this.#size--;
+    if (this.#parked.get(subject)?.size === 0) this.#parked.delete(subject);
   }
 
   /** It counts from here on until it ends. */

@@ -29,3 +29,8 @@ export function bytesOf(piece: Piece, whole: Buffer): Buffer {
 export function copyOf(bytes: Buffer): Uint8Array {
   return Uint8Array.prototype.slice.call(bytes);
 }
+
+/** The bytes of documents together. */
+export function textBytes(documents: readonly { readonly text: Uint8Array }[]): number {
+  return documents.reduce((sum, { text }) => sum + text.length, 0);
+}

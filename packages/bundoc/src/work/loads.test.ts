@@ -17,7 +17,16 @@ function start() {
     piece.usedUs += us;
     loads.took(piece);
   };
-  return { loads, begin, take };
+  /** Pieces of a subject, one after the other. */
+  const finish = (subject: string, count: number, us: number, isRefused = false) => {
+    for (let n = 0; n < count; n++) {
+      const piece = begin(subject);
+      take(piece, us);
+      piece.isRefused = isRefused;
+      loads.end(piece);
+    }
+  };
+  return { loads, begin, take, finish };
 }
 
 it('a subject with one piece has little beside others with many, and not beside others with one', () => {
@@ -37,42 +46,27 @@ it('of subjects with many pieces each, one that has half as many at the moment h
 });
 
 it('pieces that are refused after a short time do not pass as short ones', () => {
-  const { loads, begin, take } = start();
-  for (let n = 0; n < 30; n++) {
-    const piece = begin('refused');
-    take(piece, 300);
-    piece.isRefused = true;
-    loads.end(piece);
-  }
+  const { loads, begin, finish } = start();
+  finish('refused', 30, 300, true);
   begin('refused');
   for (let n = 0; n < 4; n++) begin(`other ${n}`);
   expect(loads.hasLittle('refused')).toBe(false);
 });
 
 it('pieces that are refused after a long time pass as long ones', () => {
-  const { loads, begin, take } = start();
-  const end = (us: number, isRefused: boolean) => {
-    const piece = begin('heavy');
-    take(piece, us);
-    piece.isRefused = isRefused;
-    loads.end(piece);
-  };
-  for (let n = 0; n < 30; n++) end(100, false);
+  const { loads, begin, finish } = start();
+  finish('heavy', 30, 100);
   for (let n = 0; n < 4; n++) begin(`other ${n}`);
   begin('heavy');
   expect(loads.hasLittle('heavy')).toBe(true);
-  for (let n = 0; n < 3; n++) end(500_000, true);
+  finish('heavy', 3, 500_000, true);
   begin('heavy');
   expect(loads.hasLittle('heavy')).toBe(false);
 });
 
 it('a subject with short pieces has little beside others with long ones, however many wait', () => {
-  const { loads, begin, take } = start();
-  for (let n = 0; n < 30; n++) {
-    const piece = begin('neighbour');
-    take(piece, 300);
-    loads.end(piece);
-  }
+  const { loads, begin, finish } = start();
+  finish('neighbour', 30, 300);
   for (let n = 0; n < 50; n++) begin('neighbour');
   // Nothing is known of these yet: they do not pass as short.
   for (let n = 0; n < 4; n++) begin(`other ${n}`);

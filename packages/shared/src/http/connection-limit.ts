@@ -107,9 +107,11 @@ export class Connections {
   /**
    * Counts a connection until it closes. Its silence is timed once it has begun.
    *
-   * @returns false when it exceeds a limit. It is closed soon, and must not be read.
+   * @returns the name by which it takes turns with others: that of its address. Connections of a trusted
+   * proxy are of many clients, so each has a name of its own. Undefined when it exceeds a limit: it is closed
+   * soon, and must not be read.
    */
-  accept(socket: Socket): boolean {
+  accept(socket: Socket): string | undefined {
     const peer = canonicalAddress(socket.remoteAddress);
     const key = { subject: callerNetwork(peer), project: '' };
     let hold = this.#hold(socket, peer, key);
@@ -117,13 +119,14 @@ export class Connections {
     if (hold === undefined) {
       this.share.refusal(key, 1);
       this.#refuse(socket, key);
-      return false;
+      return undefined;
     }
     const close = () => {
       hold[Symbol.dispose]();
       this.#silent.delete(socket);
     };
-    if (this.#isProxyAt(peer) || this.#ofReserve.has(nameOf(socket))) socket.once('close', close);
+    const isOfProxy = this.#isProxyAt(peer);
+    if (isOfProxy || this.#ofReserve.has(nameOf(socket))) socket.once('close', close);
     else {
       const sockets = this.#ofAddress.get(key.subject) ?? new Map<Socket, Disposable>();
       this.#ofAddress.set(key.subject, sockets.set(socket, hold));
@@ -132,7 +135,7 @@ export class Connections {
         this.#forget(socket, key);
       });
     }
-    return true;
+    return isOfProxy ? nameOf(socket) : key.subject;
   }
 
   /** Times the silence of a connection that is read from now on. */
@@ -140,17 +143,9 @@ export class Connections {
     this.#silent.set(socket, this.#clock.monotonic());
   }
 
-  /**
-   * With whose other connections a connection takes turns: those of its address. Connections of a trusted
-   * proxy are of many clients, and each has a turn of its own.
-   */
-  turnOf(socket: Socket): string {
-    const peer = canonicalAddress(socket.remoteAddress);
-    return this.#isProxyAt(peer) ? nameOf(socket) : callerNetwork(peer);
-  }
-
   /** Closes it after a while, if it may stay open for so long. */
   #refuse(socket: Socket, key: ShareKey): void {
+    // A share without capacity would still give one unit.
     const hold = this.refused.capacity > 0 ? this.refused.tryTake(key, 1) : undefined;
     if (hold === undefined) {
       socket.destroy();
@@ -307,8 +302,8 @@ export function limitConnections(app: FastifyInstance, connections: Connections)
   // Nothing is read from a connection before it begins.
   server.pauseOnConnect = true;
   server.on('connection', (socket: Socket) => {
-    if (!connections.accept(socket)) return;
-    const of = connections.turnOf(socket);
+    const of = connections.accept(socket);
+    if (of === undefined) return;
     socket.once('close', () => turns.remove(of, socket));
     turns.add(of, socket);
   });

@@ -1,3 +1,5 @@
+import { RoundRobin } from '../runtime/round-robin.ts';
+
 /**
  * How long turns of the event loop in a row only accept connections, milliseconds. Node accepts one a turn.
  */
@@ -25,8 +27,8 @@ export interface ConnectionTurnsDeps<C> {
  */
 export class ConnectionTurns<C> {
   readonly #ports: ConnectionTurnsDeps<C>;
-  /** By address, in the order of their turns; of each, the first that arrived is the first. */
-  readonly #waiting = new Map<string, Set<C>>();
+  /** By address. */
+  readonly #waiting = new RoundRobin<C>();
   /** Whether a connection arrived in this turn, and in the one before. */
   #hasAccepted = false;
   #isRun = false;
@@ -40,7 +42,7 @@ export class ConnectionTurns<C> {
 
   /** Number of connections that wait to begin. */
   get waiting(): number {
-    return this.#waiting.values().reduce((sum, { size }) => sum + size, 0);
+    return this.#waiting.size;
   }
 
   /** Begins a connection that was just accepted, now or in its turn. */
@@ -48,14 +50,12 @@ export class ConnectionTurns<C> {
     this.#hasAccepted = true;
     this.#awaitTurn();
     if (!this.#isRun && this.#waiting.size === 0) this.#ports.begin(connection);
-    else this.#waiting.set(address, (this.#waiting.get(address) ?? new Set()).add(connection));
+    else this.#waiting.add(address, connection);
   }
 
   /** Forgets a connection that has closed before it began. */
   remove(address: string, connection: C): void {
-    const connections = this.#waiting.get(address);
-    connections?.delete(connection);
-    if (connections?.size === 0) this.#waiting.delete(address);
+    this.#waiting.remove(address, connection);
   }
 
   #awaitTurn(): void {
@@ -79,12 +79,9 @@ export class ConnectionTurns<C> {
   }
 
   #beginNext(): void {
-    for (let count = 0; count < OF_TURN && this.#waiting.size > 0; count++) {
-      const [[address, connections]] = this.#waiting as unknown as [[string, Set<C>]];
-      const [connection] = connections as unknown as [C];
-      this.remove(address, connection);
-      // The turn of the next address.
-      if (this.#waiting.delete(address)) this.#waiting.set(address, connections);
+    for (let count = 0; count < OF_TURN; count++) {
+      const connection = this.#waiting.next();
+      if (connection === undefined) return;
       this.#ports.begin(connection);
     }
   }

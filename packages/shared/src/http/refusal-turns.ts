@@ -2,6 +2,7 @@ import type { EventEmitter } from 'node:events';
 import type { ProblemCode } from '../contract/problem.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { RateLimit } from '../runtime/rate-limit.ts';
+import { RoundRobin } from '../runtime/round-robin.ts';
 
 /** Refusals that a server sends in a second, and at once after a pause. */
 const RATE = { perSecond: 1_000, burst: 100 };
@@ -24,8 +25,8 @@ const OF_FLOODS: ReadonlySet<ProblemCode> = new Set([
  */
 export class RefusalTurns {
   readonly #rate: RateLimit;
-  /** What sends each waiting refusal, by address in the order of their turns. */
-  readonly #waiting = new Map<string, Set<() => void>>();
+  /** What sends each waiting refusal, by address. */
+  readonly #waiting = new RoundRobin<() => void>();
   #timer: NodeJS.Timeout | undefined;
   #isClosed = false;
 
@@ -35,7 +36,7 @@ export class RefusalTurns {
 
   /** Number of waiting refusals. */
   get waiting(): number {
-    return this.#waiting.values().reduce((sum, { size }) => sum + size, 0);
+    return this.#waiting.size;
   }
 
   /**
@@ -53,12 +54,12 @@ export class RefusalTurns {
     if (this.#waiting.size === 0 && this.#maySend()) return undefined;
     const { promise, resolve } = Promise.withResolvers<void>();
     const send = (): void => {
-      this.#remove(address, send);
+      this.#waiting.remove(address, send);
       connection.off('close', send);
       resolve();
     };
     connection.once('close', send);
-    this.#waiting.set(address, (this.#waiting.get(address) ?? new Set()).add(send));
+    this.#waiting.add(address, send);
     this.#releaseSoon();
     return promise;
   }
@@ -67,13 +68,7 @@ export class RefusalTurns {
   release(): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;
-    while (this.#waiting.size > 0 && this.#maySend()) {
-      const [[address, sends]] = this.#waiting as unknown as [[string, Set<() => void>]];
-      const [send] = sends as unknown as [() => void];
-      send();
-      // The turn of the next address.
-      if (this.#waiting.delete(address)) this.#waiting.set(address, sends);
-    }
+    while (this.#waiting.size > 0 && this.#maySend()) this.#waiting.next()?.();
     this.#releaseSoon();
   }
 
@@ -81,13 +76,7 @@ export class RefusalTurns {
   close(): void {
     this.#isClosed = true;
     clearTimeout(this.#timer);
-    for (const sends of [...this.#waiting.values()]) for (const send of sends) send();
-  }
-
-  #remove(address: string, send: () => void): void {
-    const sends = this.#waiting.get(address);
-    sends?.delete(send);
-    if (sends?.size === 0) this.#waiting.delete(address);
+    while (this.#waiting.size > 0) this.#waiting.next()?.();
   }
 
   /** Counts a refusal if it may be sent now. */
