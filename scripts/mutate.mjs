@@ -13,7 +13,7 @@ import { countVerdicts, reasonOf } from './lib/mutants/report.mjs';
 import { root, runScript, UserError } from './lib/root.mjs';
 import { Stopped, stopSignal } from './lib/stop-signals.mjs';
 
-const USAGE = `npm run mutants -- [--seed 1] [--count 300] [--package bundoc] [--file <part of a path>] [--list]`;
+const USAGE = `npm run mutants -- [--seed 1] [--count 300] [--from 1] [--package bundoc] [--file <part of a path>] [--list]`;
 /** Minimum percentage of caught mutants among those that change behaviour. */
 const CAUGHT_MIN = 97;
 
@@ -26,8 +26,8 @@ await runScript('mutants', async () => {
       (file) => file.startsWith(`packages/${options.package ?? ''}`) && file.includes(options.file ?? ''),
     )
     .flatMap((file) => mutantsOf(readFileSync(join(root, file), 'utf8'), file));
-  const chosen = sample(all, options.count, options.seed);
-  console.log(`${chosen.length} of ${all.length} mutants, seed ${options.seed}`);
+  const chosen = sample(all, options.count, options.seed).slice(options.from - 1);
+  console.log(`${chosen.length} of ${all.length} mutants, seed ${options.seed}, from ${options.from}`);
   if (options.list) {
     for (const mutant of chosen) console.log(textOf(mutant));
     return 0;
@@ -45,12 +45,12 @@ function readOptions() {
   const text = { type: 'string' };
   try {
     const { values } = parseArgs({
-      options: { seed: text, count: text, package: text, file: text, list: { type: 'boolean' } },
+      options: { seed: text, count: text, from: text, package: text, file: text, list: { type: 'boolean' } },
     });
-    const [seed, count] = [Number(values.seed ?? 1), Number(values.count ?? 300)];
-    if (!Number.isInteger(seed) || !Number.isInteger(count))
-      throw new Error('--seed and --count are integers');
-    return { ...values, seed, count };
+    const [seed, count, from] = [values.seed ?? 1, values.count ?? 300, values.from ?? 1].map(Number);
+    if (![seed, count, from].every(Number.isInteger) || from < 1)
+      throw new Error('--seed, --count and --from are integers; --from is 1 for the first of the sample');
+    return { ...values, seed, count, from };
   } catch (error) {
     throw new UserError(`${error.message}\n${USAGE}`);
   }
