@@ -1,5 +1,5 @@
-import { LISTEN_BACKLOG } from '@bundoc/shared/http/connection-limit';
 import { createHttpShares } from '@bundoc/shared/http/http-shares';
+import { listen } from '@bundoc/shared/http/listen';
 import { placeOf } from '@bundoc/shared/postgres/address';
 import { type Clock, every, systemClock } from '@bundoc/shared/runtime/clock';
 import { Drain } from '@bundoc/shared/runtime/drain';
@@ -152,8 +152,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     ...{ serviceShares: shares, httpShares, tls: listenerTls, requestTimeoutMs: parts.requestTimeoutMs },
   });
   stack.defer(() => app.close());
-  app.server.on('connection', () => scheduler.accepted());
-  const url = await app.listen({ host: config.host, port: config.port, backlog: LISTEN_BACKLOG });
+  const url = await listen(app, config);
   logger.info(
     { ...{ url, version: VERSION, storage: storage.place, storageId: id }, kmsUrl: config.kms.url },
     'Bundoc is listening',

@@ -1,4 +1,5 @@
 import { networkInterfaces } from 'node:os';
+import { listen } from '@bundoc/shared/http/listen';
 import { type Clock, every, systemClock } from '@bundoc/shared/runtime/clock';
 import { Drain } from '@bundoc/shared/runtime/drain';
 import type { RunningService } from '@bundoc/shared/runtime/lifecycle';
@@ -9,7 +10,7 @@ import { ExportRecorder } from './audit/export-recorder.ts';
 import { AuditLog } from './audit/log.ts';
 import { AuditRecorders, type ExportRefusalSink } from './audit/recorders.ts';
 import { SealedRefusals } from './audit/sealed-refusals.ts';
-import { createListeners, guardInternal, listen } from './compose-listeners.ts';
+import { createListeners, guardInternal } from './compose-listeners.ts';
 import { createServices, startUpkeep } from './compose-services.ts';
 import type { BunkmsConfig } from './config.ts';
 import { peersOf, resolveInternalAddress, watchAddress } from './http/internal-network.ts';
@@ -109,10 +110,10 @@ export async function startBunkms(
   );
   guardInternal(internal, isPeer, { clock, logger, metrics });
 
-  const internalUrl = await listen(internal, internalTls, internalAddress, config.internalPort);
+  const internalUrl = await listen(internal, { host: internalAddress, port: config.internalPort });
   const onGone = () => end(new Error('the address of the internal listener is gone'));
   opened.use(watchAddress(internalAddress, networkInterfaces, onGone));
-  const apiUrl = await listen(api, apiTls, config.host, config.port);
+  const apiUrl = await listen(api, config);
   logger.info({ version: VERSION, apiUrl, internalUrl, sealed: state.kind === 'sealed' }, 'listening');
 
   const running = opened.move();

@@ -1,10 +1,10 @@
-import { isIPv6 } from 'node:net';
 import { CONSOLE_FOLDER } from '@bundoc/console/folder';
 import { readSite } from '@bundoc/shared/console/site';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
-import { Connections, LISTEN_BACKLOG } from '@bundoc/shared/http/connection-limit';
+import { Connections } from '@bundoc/shared/http/connection-limit';
 import { createHttpShares } from '@bundoc/shared/http/http-shares';
 import { boundedWarner } from '@bundoc/shared/runtime/bounded-warner';
+import { descriptorLimit } from '@bundoc/shared/runtime/descriptor-limit';
 import type { Drain } from '@bundoc/shared/runtime/drain';
 import { VERSION } from '@bundoc/shared/runtime/version';
 import type { ServerTls } from '@bundoc/shared/tls/server-tls';
@@ -42,10 +42,13 @@ export async function createListeners(
   const { config, clock, logger, metrics, services, publicKey, drain } = deps;
   const { apiTls, internalTls, requestTimeoutMs } = deps;
   const gate = gateOf(services);
-  const shares = createHttpShares(config.shares, clock);
+  const descriptorsMax = descriptorLimit() / 2;
+  const shares = createHttpShares({ ...config.shares, descriptorsMax }, clock);
   // Separate shares: strangers who fill the API listener must not block Bundoc's requests for keys.
   const { connectionsMax: max, connectionsOfAddressMax: ofAddressMax, isProxy } = config.shares;
-  const internalConnections = new Connections({ prefix: 'internal ', clock, max, ofAddressMax, isProxy });
+  const internalConnections = new Connections({
+    ...{ prefix: 'internal ', clock, max, ofAddressMax, isProxy, descriptorsMax },
+  });
   for (const connections of [shares.connections, internalConnections])
     metrics.watchCuts(connections.share, () => connections.cuts);
   const site = config.console ? readSite(CONSOLE_FOLDER) : undefined;
@@ -134,18 +137,4 @@ function gateOf(services: Services | undefined): ServiceGate {
     if (services === undefined) throw new AppError('sealed');
     return services;
   };
-}
-
-/** @returns the URL, with the actual port. */
-export async function listen(
-  app: FastifyInstance,
-  tls: ServerTls | undefined,
-  host: string,
-  port: number,
-): Promise<string> {
-  await app.listen({ host, port, backlog: LISTEN_BACKLOG });
-  const address = app.server.address();
-  const taken = typeof address === 'object' && address !== null ? address.port : port;
-  const scheme = tls === undefined ? 'http' : 'https';
-  return `${scheme}://${isIPv6(host) ? `[${host}]` : host}:${taken}`;
 }

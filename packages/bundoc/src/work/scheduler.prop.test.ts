@@ -219,28 +219,6 @@ describe('long work', () => {
     expect(scheduler.waiting).toBe(0);
   });
 
-  it('lets the service accept connections first, for a bounded time', async () => {
-    const bench = new WorkBench();
-    const scheduler = new Scheduler(bench.ports);
-    using busy = scheduler.work(key(0), 'query');
-    expect(busy.pause()).toBeUndefined();
-    bench.take(SLICE_US);
-    using work = scheduler.work(key(1), 'query');
-    const waits = work.pause();
-    scheduler.accepted();
-    await bench.turn();
-    expect(scheduler.slices).toBe(0);
-    let turns = 0;
-    for (; scheduler.slices === 0; turns++) {
-      bench.take(500);
-      scheduler.accepted();
-      await bench.turn();
-    }
-    expect(turns).toBeGreaterThan(8);
-    expect(turns).toBeLessThanOrEqual(20);
-    await waits;
-  });
-
   it('runs a bounded number of pieces for a subject beside others, and the next ones as these end', async () => {
     const bench = new WorkBench();
     const scheduler = new Scheduler(bench.ports);

@@ -15,13 +15,6 @@ export const SLICE_US = 2_000;
  */
 const STEP_MAX_US = 5_000;
 
-/**
- * How long turns in a row may be without long work, each of which has accepted a connection, milliseconds:
- * the event loop accepts one a turn. So a connection does not wait for as many slices as there are
- * connections before it.
- */
-const ACCEPTING_MS_MAX = 10;
-
 /** Up to so much is not worth a callback of its own: it is counted in whichever turn comes next. */
 const FORGOTTEN_US = SLICE_US / 10;
 
@@ -51,8 +44,7 @@ const systemPorts: SchedulerDeps = {
 
 /**
  * Shares the event loop's thread among all long work of the process: at most one slice of {@link SLICE_US} a
- * turn, {@link Levels} of work in turn, then subjects, then their projects. Connections are accepted before
- * all of it.
+ * turn, {@link Levels} of work in turn, then subjects, then their projects.
  *
  * Work is charged for the time that it runs on the thread, and waiting costs nothing. The processor time that
  * the system counts for a thread is no measure for slices: it moves by ticks of up to 4 ms.
@@ -65,9 +57,6 @@ export class Scheduler implements AsyncDisposable {
   readonly #ports: SchedulerDeps;
   /** Work that waits for its turn. */
   readonly #levels = new Levels<Work>();
-  #hasAccepted = false;
-  /** When long work had its last turn. */
-  #turnMs = 0;
   readonly #usedUs = new Map<WorkKind, number>();
   /** What long work has taken of this turn. */
   #turnUs = 0;
@@ -124,11 +113,6 @@ export class Scheduler implements AsyncDisposable {
 
   get waiting(): number {
     return this.#levels.size + this.#admission.size;
-  }
-
-  /** A connection was accepted; others may wait. */
-  accepted(): void {
-    this.#hasAccepted = true;
   }
 
   /** Processor time of a kind of work, seconds. */
@@ -289,13 +273,6 @@ export class Scheduler implements AsyncDisposable {
     this.#ports.nextTurn(() => {
       this.#isTurnComing = false;
       const nowMs = this.#ports.nowMs();
-      const hasAccepted = this.#hasAccepted;
-      this.#hasAccepted = false;
-      if (hasAccepted && this.#levels.size > 0 && nowMs - this.#turnMs < ACCEPTING_MS_MAX) {
-        this.#awaitTurn();
-        return;
-      }
-      this.#turnMs = nowMs;
       this.#resuming = undefined;
       if (this.#running !== undefined) this.#settle(nowMs);
       this.#turnUs = 0;

@@ -3,14 +3,20 @@ import type { Socket } from 'node:net';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { expect, test } from 'vitest';
 import { FakeClock } from '../testing/fake-clock.ts';
-import { Connections, type ConnectionsOptions, FIRST_BYTE_MS, REFUSED_MS } from './connection-limit.ts';
+import {
+  Connections,
+  type ConnectionsOptions,
+  FIRST_BYTE_MS,
+  REFUSED_MS,
+  REFUSED_OF_SWEEP,
+} from './connection-limit.ts';
 
 let ports = 0;
 
 class FakeSocket extends EventEmitter {
   bytesRead = 0;
   destroyed = false;
-  turn: string | undefined;
+  isAccepted = false;
   readonly remoteAddress: string;
   readonly remotePort = ++ports;
   readonly localPort = 8080;
@@ -35,12 +41,12 @@ function connectionsOf(options: Partial<ConnectionsOptions> = {}) {
   const open = (address: string, count: number) =>
     Array.from({ length: count }, () => {
       const socket = new FakeSocket(address);
-      socket.turn = connections.accept(socket as unknown as Socket);
-      if (socket.turn !== undefined) connections.begin(socket as unknown as Socket);
+      socket.isAccepted = connections.accept(socket as unknown as Socket);
+      if (socket.isAccepted) connections.begin(socket as unknown as Socket);
       return socket;
     });
   const opened = (sockets: readonly FakeSocket[]) =>
-    sockets.filter(({ turn, destroyed }) => turn !== undefined && !destroyed).length;
+    sockets.filter(({ isAccepted, destroyed }) => isAccepted && !destroyed).length;
   return { clock, connections, open, opened };
 }
 
@@ -112,7 +118,7 @@ test.each([
       );
       raw.emit('close');
     };
-    expect(last?.turn).toBeDefined();
+    expect(last?.isAccepted).toBe(true);
     ask(last, {});
     ask(proxied[0], { 'x-forwarded-for': '192.0.2.1' });
     expect(headersOfAnswer).toEqual([]);
@@ -161,17 +167,28 @@ test('a refused connection closes after a second, so that a client gains nothing
   expect([closed(), connections.cuts]).toEqual([[true, true], 0]);
 });
 
+test('many refused connections close little by little, so that their clients do not connect again together', () => {
+  const { clock, connections, open } = connectionsOf({ max: 800 });
+  const refused = open('192.0.2.1', 10 + REFUSED_OF_SWEEP + 1).slice(10);
+  const closed = () => refused.filter(({ destroyed }) => destroyed).length;
+  clock.advance(REFUSED_MS);
+  connections.sweep();
+  expect(closed()).toBe(REFUSED_OF_SWEEP);
+  connections.sweep();
+  expect(closed()).toBe(REFUSED_OF_SWEEP + 1);
+});
+
 test('of one address, only a part of the refused connections stays open: others have some too', () => {
   const { connections, open } = connectionsOf();
   const stillOpen = (address: string) =>
-    open(address, 10 + 30)
+    open(address, 10 + 60)
       .slice(10)
       .filter(({ destroyed }) => !destroyed).length;
   expect(['192.0.2.1', '192.0.2.2', '192.0.2.3', '192.0.2.4', '192.0.2.5'].map(stillOpen)).toEqual([
-    20, 20, 20, 20, 0,
+    40, 40, 40, 40, 0,
   ]);
   connections.closeRefused();
-  expect([connections.refused.held, stillOpen('192.0.2.6')]).toEqual([0, 20]);
+  expect([connections.refused.held, stillOpen('192.0.2.6')]).toEqual([0, 40]);
 });
 
 test('no refused connection stays open where descriptors are few', () => {
@@ -188,7 +205,8 @@ test('a refused connection that its client closes frees its place at once', () =
 });
 
 test('connections of a trusted proxy each have a turn of their own, because they are of many clients', () => {
-  const { open } = connectionsOf({ isProxy: (address) => address === '192.0.2.1' });
-  const turnsOf = (address: string) => new Set(open(address, 3).map(({ turn }) => turn));
+  const { connections, open } = connectionsOf({ isProxy: (address) => address === '192.0.2.1' });
+  const turnsOf = (address: string) =>
+    new Set(open(address, 3).map((socket) => connections.turnOf(socket as unknown as Socket)));
   expect([turnsOf('192.0.2.1').size, turnsOf('198.51.100.1')]).toEqual([3, new Set(['198.51.100.1'])]);
 });

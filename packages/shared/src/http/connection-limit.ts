@@ -7,16 +7,11 @@ import { descriptorLimit } from '../runtime/descriptor-limit.ts';
 import type { Hold } from '../shares/hold.ts';
 import { Share } from '../shares/share.ts';
 import type { ShareKey } from '../shares/share-key.ts';
-import { ConnectionTurns } from './connection-turns.ts';
+import { LoopTurns } from './loop-turns.ts';
 
 /** Maximum connections of a process, and of one address (IPv6: /64). */
 export const CONNECTIONS_MAX = 4_096;
 export const CONNECTIONS_OF_ADDRESS_MAX = 256;
-/**
- * Connections that the system completes before the process accepts them; the system may allow less. Beyond
- * it, a client repeats its first packet only after a second.
- */
-export const LISTEN_BACKLOG = 4_096;
 /**
  * The last connections, which only this machine may use, beyond the limit per address. They are for health
  * checks and commands. A proxy on this machine cannot use them for its clients.
@@ -30,6 +25,10 @@ const SWEEP_EVERY_MS = 50;
  * the event loop busy with refusals.
  */
 export const REFUSED_MS = 1_000;
+/** Refused connections that are closed in one sweep. Their clients connect again together. */
+export const REFUSED_OF_SWEEP = 100;
+/** Refused connections that may stay open for each other connection. */
+const REFUSED_FOR_EACH = 2;
 /** The part of the refused connections that one address may have. */
 const REFUSED_OF_ADDRESS = 1 / 4;
 /** Descriptors that are not for connections. */
@@ -43,7 +42,7 @@ export interface ConnectionsOptions {
   readonly ofAddressMax: number;
   /** Identifies trusted proxies, whose connections are not limited by address. */
   readonly isProxy?: ((address: string) => boolean) | undefined;
-  /** Descriptors of the process; those of the system's limit by default. */
+  /** Descriptors that it may use; those of the process by default. */
   readonly descriptorsMax?: number;
 }
 
@@ -107,11 +106,9 @@ export class Connections {
   /**
    * Counts a connection until it closes. Its silence is timed once it has begun.
    *
-   * @returns the name by which it takes turns with others: that of its address. Connections of a trusted
-   * proxy are of many clients, so each has a name of its own. Undefined when it exceeds a limit: it is closed
-   * soon, and must not be read.
+   * @returns false when it exceeds a limit: it is closed soon, and must not be read.
    */
-  accept(socket: Socket): string | undefined {
+  accept(socket: Socket): boolean {
     const peer = canonicalAddress(socket.remoteAddress);
     const key = { subject: callerNetwork(peer), project: '' };
     let hold = this.#hold(socket, peer, key);
@@ -119,14 +116,13 @@ export class Connections {
     if (hold === undefined) {
       this.share.refusal(key, 1);
       this.#refuse(socket, key);
-      return undefined;
+      return false;
     }
     const close = () => {
       hold[Symbol.dispose]();
       this.#silent.delete(socket);
     };
-    const isOfProxy = this.#isProxyAt(peer);
-    if (isOfProxy || this.#ofReserve.has(nameOf(socket))) socket.once('close', close);
+    if (this.#isProxyAt(peer) || this.#ofReserve.has(nameOf(socket))) socket.once('close', close);
     else {
       const sockets = this.#ofAddress.get(key.subject) ?? new Map<Socket, Disposable>();
       this.#ofAddress.set(key.subject, sockets.set(socket, hold));
@@ -135,7 +131,16 @@ export class Connections {
         this.#forget(socket, key);
       });
     }
-    return isOfProxy ? nameOf(socket) : key.subject;
+    return true;
+  }
+
+  /**
+   * The name by which a connection and its requests take turns with others: that of its address. Connections
+   * of a trusted proxy are of many clients, so each has a name of its own.
+   */
+  turnOf(socket: Socket): string {
+    const peer = canonicalAddress(socket.remoteAddress);
+    return this.#isProxyAt(peer) ? nameOf(socket) : callerNetwork(peer);
   }
 
   /** Times the silence of a connection that is read from now on. */
@@ -238,7 +243,7 @@ export class Connections {
    */
   sweep(): void {
     const nowMs = this.#clock.monotonic();
-    for (const [socket, { sinceMs }] of this.#refused) {
+    for (const [socket, { sinceMs }] of this.#refused.entries().take(REFUSED_OF_SWEEP)) {
       if (sinceMs > nowMs - REFUSED_MS) break;
       socket.destroy();
       this.#end(socket);
@@ -266,13 +271,10 @@ interface Refused {
   readonly hold: Hold;
 }
 
-/**
- * How many refused connections may stay open: as many as others, and half of the descriptors that are left
- * beside those of two listeners.
- */
+/** How many refused connections may stay open, beside others and other descriptors. */
 function refusedConnectionsMax(connectionsMax: number, descriptorsMax: number): number {
-  const left = descriptorsMax - 2 * connectionsMax - OTHER_DESCRIPTORS;
-  return Math.max(0, Math.min(connectionsMax, Math.floor(left / 2)));
+  const left = descriptorsMax - connectionsMax - OTHER_DESCRIPTORS;
+  return Math.max(0, Math.min(REFUSED_FOR_EACH * connectionsMax, left));
 }
 
 /**
@@ -282,30 +284,31 @@ function refusedConnectionsMax(connectionsMax: number, descriptorsMax: number): 
 export function limitConnections(app: FastifyInstance, connections: Connections): void {
   const server = app.server as Server & { pauseOnConnect: boolean };
   const listeners = server.listeners('connection');
-  const turns = new ConnectionTurns<Socket>({
-    nowMs: () => performance.now(),
-    endOfTurn: (run) => setImmediate(run),
-    begin: (socket) => {
-      if (socket.destroyed) return;
-      connections.begin(socket);
-      // The option is for the sockets that Node makes from now on; TLS would keep its own paused too.
-      server.pauseOnConnect = false;
-      try {
-        for (const listener of listeners) listener.call(server, socket);
-      } finally {
-        server.pauseOnConnect = true;
-      }
-      socket.resume();
-    },
-  });
+  const turns = new LoopTurns();
+  const begin = (socket: Socket): void => {
+    connections.begin(socket);
+    // The option is for the sockets that Node makes from now on; TLS would keep its own paused too.
+    server.pauseOnConnect = false;
+    try {
+      for (const listener of listeners) listener.call(server, socket);
+    } finally {
+      server.pauseOnConnect = true;
+    }
+    socket.resume();
+  };
   server.removeAllListeners('connection');
   // Nothing is read from a connection before it begins.
   server.pauseOnConnect = true;
   server.on('connection', (socket: Socket) => {
-    const of = connections.accept(socket);
-    if (of === undefined) return;
-    socket.once('close', () => turns.remove(of, socket));
-    turns.add(of, socket);
+    if (!connections.accept(socket)) return;
+    if (turns.mayBegin()) {
+      begin(socket);
+      return;
+    }
+    const name = connections.turnOf(socket);
+    const beginNow = () => begin(socket);
+    socket.once('close', () => turns.remove(name, beginNow));
+    turns.add(name, beginNow);
   });
   app.addHook('onRequest', (request, reply, done) => {
     try {

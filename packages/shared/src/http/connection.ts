@@ -1,5 +1,6 @@
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
+import type { LoopTurns } from './loop-turns.ts';
 import { type ParsedSocket, ReadAhead, readInVain } from './read-ahead.ts';
 
 /** How long a connection stays open after we ended it, so that our last bytes can arrive, milliseconds. */
@@ -43,6 +44,16 @@ interface ServedRequest extends IncomingMessage {
 
 type Begin = (request: IncomingMessage, response: ServerResponse) => void;
 
+/** What {@link beginInOrder} needs beside the server. */
+export interface BeginPorts {
+  /** Maximum bytes of the waiting requests of all connections. */
+  readonly waitingBytesMax: number;
+  /** Requests of all connections begin in these turns. */
+  readonly turns: LoopTurns;
+  /** The name by which the requests of a connection take turns with others. */
+  readonly turnOf: (socket: Socket) => string;
+}
+
 /**
  * Begins the requests of a connection one by one, each after the previous answer has ended. So pipelined
  * requests take effect in order (RFC 9112, section 9.3.2). Node alone would begin all of them at once and
@@ -52,11 +63,9 @@ type Begin = (request: IncomingMessage, response: ServerResponse) => void;
  *
  * Call it while the server has exactly one `request` listener, the one that begins requests. Listeners that
  * are added later see each request when it arrives.
- *
- * @param waitingBytesMax maximum bytes of the waiting requests of all connections.
  */
-export function beginInOrder(server: Server, waitingBytesMax: number): void {
-  const readAhead = new ReadAhead(server, waitingBytesMax);
+export function beginInOrder(server: Server, ports: BeginPorts): void {
+  const readAhead = new ReadAhead(server, ports.waitingBytesMax);
   const [begin, ...others] = server.listeners('request') as Begin[];
   if (begin === undefined || others.length > 0)
     throw new Error('exactly one listener must begin the requests');
@@ -67,32 +76,44 @@ export function beginInOrder(server: Server, waitingBytesMax: number): void {
     const socket = request.socket as ServedSocket;
     socket[LATEST] = response;
     // Node assigns the socket to a response once the previous response has ended.
-    if (response.socket === null) waitForTurn(socket, request, response, { readAhead, begin });
-    else begin(request, response);
+    const isFirst = response.socket !== null;
+    if (isFirst && ports.turns.mayBegin()) {
+      begin(request, response);
+      return;
+    }
+    hold(socket, request, readAhead);
+    const beginHeld = (): void => {
+      readAhead.remove(socket, request);
+      // A request with a faulty body must have no effect: `whenItsTurn` answers instead.
+      if (socket.destroyed || (request as ServedRequest)[FAULTY] === true) return;
+      if (!isFirst) timeHeld(socket, request, response);
+      begin(request, response);
+    };
+    const awaitTurn = (): void => beginIn(ports, socket, beginHeld);
+    if (isFirst) awaitTurn();
+    // Node flushes the response later in this turn.
+    else response.once('socket', () => process.nextTick(awaitTurn));
   });
 }
 
-function waitForTurn(
-  socket: ServedSocket,
-  request: ServedRequest,
-  response: ServerResponse,
-  { readAhead, begin }: { readonly readAhead: ReadAhead; readonly begin: Begin },
-): void {
+/** Counts a request that waits. */
+function hold(socket: ServedSocket, request: ServedRequest, readAhead: ReadAhead): void {
   if (socket[READ_AHEAD] === undefined) {
     socket[READ_AHEAD] = readAhead;
     socket.once('close', () => clearTimeout(socket[TIMER]));
   }
   readAhead.add(socket, request);
-  response.once('socket', () => {
-    readAhead.remove(socket, request);
-    // Node flushes the response later in this turn.
-    process.nextTick(() => {
-      // A request with a faulty body must have no effect: `whenItsTurn` answers instead.
-      if (socket.destroyed || request[FAULTY] === true) return;
-      if (!request.complete || request[OVERDUE] === true) timeFromNow(socket, request, response);
-      begin(request, response);
-    });
-  });
+}
+
+/** Begins a request in its turn among those of other connections. */
+function beginIn({ turns, turnOf }: BeginPorts, socket: ServedSocket, begin: () => void): void {
+  if (turns.mayBegin()) begin();
+  else turns.add(turnOf(socket), begin);
+}
+
+/** Times the rest of a request, or the next head, once the answers before it are sent. */
+function timeHeld(socket: ServedSocket, request: ServedRequest, response: ServerResponse): void {
+  if (!request.complete || request[OVERDUE] === true) timeFromNow(socket, request, response);
 }
 
 /**

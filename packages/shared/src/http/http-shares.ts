@@ -25,6 +25,8 @@ export interface HttpShareSizes {
   readonly connectionsMax: number;
   readonly connectionsOfAddressMax: number;
   readonly isProxy: ((address: string) => boolean) | undefined;
+  /** Descriptors for connections; those of the process by default. */
+  readonly descriptorsMax?: number;
 }
 
 /** Part of the capacity that is reserved for requests of at most 64 KiB. */
@@ -56,6 +58,7 @@ export function createHttpShares(
       max: sizes.connectionsMax ?? CONNECTIONS_MAX,
       ofAddressMax: sizes.connectionsOfAddressMax ?? CONNECTIONS_OF_ADDRESS_MAX,
       isProxy: sizes.isProxy,
+      ...(sizes.descriptorsMax === undefined ? {} : { descriptorsMax: sizes.descriptorsMax }),
     }),
   };
 }

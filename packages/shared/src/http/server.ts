@@ -25,6 +25,7 @@ import { beginInOrder, lingerBehindAnswer } from './connection.ts';
 import { FIRST_BYTE_MS, limitConnections } from './connection-limit.ts';
 import { awaitsContinue, continueWhenRead } from './expectation.ts';
 import { createHttpShares, type HttpShares } from './http-shares.ts';
+import { LoopTurns } from './loop-turns.ts';
 import { isUtf8Type } from './media-type.ts';
 import { SERVER_WAITING_BYTES_MAX } from './read-ahead.ts';
 import { RefusalLog } from './refusal-log.ts';
@@ -134,7 +135,11 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
 
   if (options.tls !== undefined)
     guardTls(app, options.tls, (socket) => endWithProblem(socket, plainHttp(), newRequestId()));
-  beginInOrder(app.server, options.waitingBytesMax ?? SERVER_WAITING_BYTES_MAX);
+  beginInOrder(app.server, {
+    waitingBytesMax: options.waitingBytesMax ?? SERVER_WAITING_BYTES_MAX,
+    turns: new LoopTurns(),
+    turnOf: (socket) => shares.connections.turnOf(socket),
+  });
   continueWhenRead(app.server);
   refuseConnect(app, clientErrorPorts);
   limitConnections(app, shares.connections);

@@ -1,0 +1,105 @@
+import { describe, expect, it } from 'vitest';
+import { BEGINNING_MS, LoopTurns } from './loop-turns.ts';
+
+/** An event loop by hand. Each item takes a millisecond. */
+function start() {
+  const begun: string[] = [];
+  let ends: (() => void)[] = [];
+  let nowMs = 0;
+  const turns = new LoopTurns({
+    nowMs: () => nowMs,
+    endOfTurn: (run) => ends.push(run),
+    afterwards: (run) => after.push(run),
+  });
+  const after: (() => void)[] = [];
+  const begin = (item: string) => () => {
+    begun.push(item);
+    nowMs++;
+  };
+  const arrive = (name: string, item = name) => {
+    if (turns.mayBegin()) begin(item)();
+    else turns.add(name, begin(item));
+  };
+  const endTurn = () => {
+    const all = ends;
+    ends = [];
+    for (const end of all) {
+      end();
+      for (let run = after.shift(); run !== undefined; run = after.shift()) run();
+    }
+  };
+  return { turns, begun, arrive, endTurn, isIdle: () => ends.length === 0 };
+}
+
+describe('turns of the event loop', () => {
+  it('begin an item at once while few arrive, and ask for no callback without items', () => {
+    const { turns, begun, arrive, endTurn, isIdle } = start();
+    arrive('a', 'one');
+    arrive('a', 'two');
+    expect([begun, turns.waiting, isIdle()]).toEqual([['one', 'two'], 0, false]);
+    endTurn();
+    expect(isIdle()).toBe(true);
+    arrive('a', 'three');
+    expect(begun).toEqual(['one', 'two', 'three']);
+  });
+
+  it('begin no more in one turn than some milliseconds of work at first, and as much at its end', () => {
+    const { turns, begun, arrive, endTurn } = start();
+    for (let n = 0; n < 3 * BEGINNING_MS; n++) arrive('a', `${n}`);
+    expect(begun.length).toBe(BEGINNING_MS);
+    endTurn();
+    expect([begun.length, turns.waiting]).toEqual([2 * BEGINNING_MS, BEGINNING_MS]);
+    // What arrives while others wait begins behind them.
+    arrive('a', 'last');
+    endTurn();
+    expect(begun.length).toBe(3 * BEGINNING_MS);
+    endTurn();
+    expect([begun.at(-1), turns.waiting]).toEqual(['last', 0]);
+  });
+
+  it('let names take turns, so that one client does not wait for all that another has sent', () => {
+    const { begun, arrive, endTurn } = start();
+    for (let n = 0; n < 20; n++) arrive('flood', `flood ${n}`);
+    arrive('neighbour');
+    endTurn();
+    expect(begun.indexOf('neighbour')).toBe(BEGINNING_MS + 1);
+  });
+
+  it('count what an item causes as a part of it, and begin the next one only then', async () => {
+    const order: string[] = [];
+    const turns = new LoopTurns();
+    const untilBegun = Promise.withResolvers<void>();
+    // The time of a turn that is over.
+    turns.mayBegin();
+    for (let end = performance.now() + BEGINNING_MS; performance.now() < end; );
+    expect(turns.mayBegin()).toBe(false);
+    const begin = (item: string, last?: () => void) => () => {
+      order.push(item);
+      void (async () => {
+        for (let step = 0; step < 3; step++) await undefined;
+        order.push(`${item} done`);
+        last?.();
+      })();
+    };
+    turns.add('a', begin('first'));
+    turns.add('a', begin('second', untilBegun.resolve));
+    await untilBegun.promise;
+    expect(order.slice(0, 3)).toEqual(['first', 'first done', 'second']);
+  });
+
+  it('forget an item that has gone, and go on after one that throws', () => {
+    const { turns, begun, arrive, endTurn } = start();
+    for (let n = 0; n < BEGINNING_MS; n++) arrive('a');
+    const gone = () => begun.push('gone');
+    turns.add('b', gone);
+    turns.add('b', () => {
+      throw new Error('a fault');
+    });
+    arrive('c');
+    turns.remove('b', gone);
+    expect(endTurn).toThrow('a fault');
+    endTurn();
+    endTurn();
+    expect([begun.includes('gone'), turns.waiting]).toEqual([false, 1]);
+  });
+});
