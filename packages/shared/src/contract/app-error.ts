@@ -35,6 +35,12 @@ export type TokenFault =
   | 'revoked'
   | 'revoked or unknown';
 
+/** Refusals that clients may cause in floods. The calls that led to one are of no use, and cost its time again. */
+const WITHOUT_STACK: ReadonlySet<ProblemCode> = new Set([
+  ...(['unauthenticated', 'forbidden', 'not_found', 'method_not_allowed'] as const),
+  ...(['rate_limited', 'overloaded'] as const),
+]);
+
 /**
  * The only error type that crosses module borders. Services know codes; `contract/problem-reply.ts` maps a
  * code to a status. Anything else that is thrown is a defect and becomes 500 `internal_error`.
@@ -51,7 +57,10 @@ export class AppError extends Error {
   readonly tokenFault: TokenFault | undefined;
 
   constructor(code: ProblemCode, options: AppErrorOptions = {}) {
+    const { stackTraceLimit } = Error;
+    if (WITHOUT_STACK.has(code)) Error.stackTraceLimit = 0;
     super(options.detail === undefined ? code : `${code}: ${options.detail}`, { cause: options.cause });
+    Error.stackTraceLimit = stackTraceLimit;
     this.code = code;
     this.detail = options.detail;
     this.retryAfterS = options.retryAfterS;

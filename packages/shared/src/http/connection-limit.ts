@@ -7,7 +7,7 @@ import { descriptorLimit } from '../runtime/descriptor-limit.ts';
 import type { Hold } from '../shares/hold.ts';
 import { Share } from '../shares/share.ts';
 import type { ShareKey } from '../shares/share-key.ts';
-import { LoopTurns } from './loop-turns.ts';
+import type { LoopTurns } from './loop-turns.ts';
 
 /** Maximum connections of a process, and of one address (IPv6: /64). */
 export const CONNECTIONS_MAX = 4_096;
@@ -17,6 +17,11 @@ export const CONNECTIONS_OF_ADDRESS_MAX = 256;
  * checks and commands. A proxy on this machine cannot use them for its clients.
  */
 const RESERVE = 64;
+/**
+ * An address gets a connection of another one that has at least so many more. With fewer, addresses would
+ * take them from each other in turn.
+ */
+const CLEARLY_MORE = 8;
 /** How long a connection may be silent before its first byte. */
 export const FIRST_BYTE_MS = 5_000;
 const SWEEP_EVERY_MS = 50;
@@ -33,6 +38,12 @@ const REFUSED_FOR_EACH = 2;
 const REFUSED_OF_ADDRESS = 1 / 4;
 /** Descriptors that are not for connections. */
 const OTHER_DESCRIPTORS = 1_024;
+
+const TURN = Symbol('name by which a connection takes turns');
+
+interface TurnedSocket extends Socket {
+  [TURN]?: string;
+}
 
 export interface ConnectionsOptions {
   /** Prefix of the names of its shares, when a process has several instances. */
@@ -114,7 +125,7 @@ export class Connections {
     let hold = this.#hold(socket, peer, key);
     if (hold === undefined && this.#makeRoom(key)) hold = this.#hold(socket, peer, key);
     if (hold === undefined) {
-      this.share.refusal(key, 1);
+      this.share.refuse(key, 1);
       this.#refuse(socket, key);
       return false;
     }
@@ -138,7 +149,12 @@ export class Connections {
    * The name by which a connection and its requests take turns with others: that of its address. Connections
    * of a trusted proxy are of many clients, so each has a name of its own.
    */
-  turnOf(socket: Socket): string {
+  turnOf(socket: TurnedSocket): string {
+    socket[TURN] ??= this.#turnOf(socket);
+    return socket[TURN];
+  }
+
+  #turnOf(socket: Socket): string {
     const peer = canonicalAddress(socket.remoteAddress);
     return this.#isProxyAt(peer) ? nameOf(socket) : callerNetwork(peer);
   }
@@ -177,18 +193,18 @@ export class Connections {
 
   /**
    * Closes the latest connection of the address with most, when all are in use and another address has less
-   * than half of a fair share: many addresses together keep no other one out.
+   * than a fair share: many addresses together keep no other one out.
    */
   #makeRoom(key: ShareKey): boolean {
     const { held, capacity } = this.share;
     if (held - this.#ofReserve.size < capacity - this.#reserve) return false;
     const fairShare = capacity / (this.#ofAddress.size + 1);
     const own = this.#ofAddress.get(key.subject)?.size ?? 0;
-    if (2 * (own + 1) > fairShare) return false;
+    if (own + 1 > fairShare) return false;
     let most: readonly [subject: string, sockets: Map<Socket, Disposable>] | undefined;
     for (const one of this.#ofAddress) if (one[1].size > (most?.[1].size ?? 0)) most = one;
     const latest = most?.[1].entries().toArray().at(-1);
-    if (most === undefined || latest === undefined || most[1].size <= 2 * (own + 1)) return false;
+    if (most === undefined || latest === undefined || most[1].size < own + CLEARLY_MORE) return false;
     const [socket, hold] = latest;
     this.#forget(socket, { subject: most[0], project: '' });
     // Its place is free now, not once it has closed.
@@ -281,10 +297,9 @@ function refusedConnectionsMax(connectionsMax: number, descriptorsMax: number): 
  * Counts the connections of a server before any other processing, TLS included, and lets them begin in turn.
  * Counts the requests from proxies.
  */
-export function limitConnections(app: FastifyInstance, connections: Connections): void {
+export function limitConnections(app: FastifyInstance, connections: Connections, turns: LoopTurns): void {
   const server = app.server as Server & { pauseOnConnect: boolean };
   const listeners = server.listeners('connection');
-  const turns = new LoopTurns();
   const begin = (socket: Socket): void => {
     connections.begin(socket);
     // The option is for the sockets that Node makes from now on; TLS would keep its own paused too.
@@ -300,6 +315,7 @@ export function limitConnections(app: FastifyInstance, connections: Connections)
   // Nothing is read from a connection before it begins.
   server.pauseOnConnect = true;
   server.on('connection', (socket: Socket) => {
+    turns.accepted();
     if (!connections.accept(socket)) return;
     if (turns.mayBegin()) {
       begin(socket);
@@ -308,7 +324,8 @@ export function limitConnections(app: FastifyInstance, connections: Connections)
     const name = connections.turnOf(socket);
     const beginNow = () => begin(socket);
     socket.once('close', () => turns.remove(name, beginNow));
-    turns.add(name, beginNow);
+    // Its requests would only wait behind those that wait already, and take memory.
+    turns.add(name, beginNow, true);
   });
   app.addHook('onRequest', (request, reply, done) => {
     try {

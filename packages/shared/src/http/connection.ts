@@ -81,7 +81,8 @@ export function beginInOrder(server: Server, ports: BeginPorts): void {
       begin(request, response);
       return;
     }
-    hold(socket, request, readAhead);
+    // In a crowd, reading ahead would delay all others.
+    hold(socket, request, readAhead, ports.turns.isCrowded);
     const beginHeld = (): void => {
       readAhead.remove(socket, request);
       // A request with a faulty body must have no effect: `whenItsTurn` answers instead.
@@ -97,12 +98,12 @@ export function beginInOrder(server: Server, ports: BeginPorts): void {
 }
 
 /** Counts a request that waits. */
-function hold(socket: ServedSocket, request: ServedRequest, readAhead: ReadAhead): void {
+function hold(socket: ServedSocket, request: ServedRequest, readAhead: ReadAhead, isLast: boolean): void {
   if (socket[READ_AHEAD] === undefined) {
     socket[READ_AHEAD] = readAhead;
     socket.once('close', () => clearTimeout(socket[TIMER]));
   }
-  readAhead.add(socket, request);
+  readAhead.add(socket, request, isLast);
 }
 
 /** Begins a request in its turn among those of other connections. */

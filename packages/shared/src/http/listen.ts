@@ -10,7 +10,7 @@ const LISTEN_BACKLOG = 4_096;
  * Sockets that listen on a port. In one turn of the event loop, Node accepts one connection of each. With one
  * socket, a client would wait for as many turns as there are connections before its own.
  */
-const SOCKETS = 16;
+const SOCKETS = 64;
 
 export interface ListenOptions {
   readonly host: string;

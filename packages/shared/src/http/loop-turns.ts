@@ -2,6 +2,10 @@ import { RoundRobin } from '../runtime/round-robin.ts';
 
 /** How long items begin in one phase of a turn of the event loop, milliseconds. */
 export const BEGINNING_MS = 4;
+/** The same while many connections wait for the process to accept them. */
+const CROWDED_BEGINNING_MS = 0.2;
+/** From so many accepted in one turn on, others are likely to wait. */
+const CROWD = 8;
 
 export interface LoopTurnsDeps {
   /** Monotonic. */
@@ -31,6 +35,8 @@ export class LoopTurns {
   /** When the first item of the present phase has begun. */
   #sinceMs: number | undefined;
   #isEndComing = false;
+  #accepted = 0;
+  #isCrowded = false;
 
   constructor(ports: LoopTurnsDeps = systemPorts) {
     this.#ports = ports;
@@ -39,6 +45,18 @@ export class LoopTurns {
   /** Number of items that wait. */
   get waiting(): number {
     return this.#waiting.size;
+  }
+
+  /** Whether many connections wait to be accepted. */
+  get isCrowded(): boolean {
+    return this.#isCrowded;
+  }
+
+  /** Hears of each accepted connection. While there are many, little else begins. */
+  accepted(): void {
+    this.#accepted++;
+    if (this.#accepted >= CROWD) this.#isCrowded = true;
+    this.#awaitEnd();
   }
 
   /** Whether an item may begin at once. Otherwise {@link add} it. */
@@ -50,12 +68,16 @@ export class LoopTurns {
       this.#awaitEnd();
       return true;
     }
-    return nowMs - this.#sinceMs < BEGINNING_MS;
+    return nowMs - this.#sinceMs < this.#budgetMs;
   }
 
-  /** Begins an item in its turn, which comes in no call of this class. */
-  add(name: string, begin: () => void): void {
-    this.#waiting.add(name, begin);
+  /**
+   * Begins an item in its turn, which comes in no call of this class.
+   *
+   * @param isSecond whether most other items of its name go before it.
+   */
+  add(name: string, begin: () => void, isSecond = false): void {
+    this.#waiting.add(name, begin, isSecond);
     this.#awaitEnd();
   }
 
@@ -64,10 +86,16 @@ export class LoopTurns {
     this.#waiting.remove(name, begin);
   }
 
+  get #budgetMs(): number {
+    return this.#isCrowded ? CROWDED_BEGINNING_MS : BEGINNING_MS;
+  }
+
   #awaitEnd(): void {
     if (this.#isEndComing) return;
     this.#isEndComing = true;
     this.#ports.endOfTurn(() => {
+      this.#isCrowded = this.#accepted >= CROWD;
+      this.#accepted = 0;
       this.#sinceMs = this.#waiting.size > 0 ? this.#ports.nowMs() : undefined;
       this.#beginNext();
     });
@@ -76,7 +104,7 @@ export class LoopTurns {
   /** Begins one item after the other. Each includes what it causes, which delays the turn as well. */
   #beginNext(): void {
     const sinceMs = this.#sinceMs;
-    const isOver = sinceMs === undefined || this.#ports.nowMs() - sinceMs >= BEGINNING_MS;
+    const isOver = sinceMs === undefined || this.#ports.nowMs() - sinceMs >= this.#budgetMs;
     const begin = isOver ? undefined : this.#waiting.next();
     if (begin === undefined) {
       this.#sinceMs = undefined;

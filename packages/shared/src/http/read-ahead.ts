@@ -68,15 +68,17 @@ export class ReadAhead {
   /**
    * Counts a request that has just been parsed and waits for its turn. Pauses the parser when nothing more
    * may wait.
+   *
+   * @param isLast nothing more may wait on its connection in any case.
    */
-  add(socket: ParsedSocket, request: WaitingRequest): void {
+  add(socket: ParsedSocket, request: WaitingRequest, isLast: boolean): void {
     const waiting = socket[WAITING] ?? this.#watch(socket);
     const bytes = bytesOf(request);
     request[BYTES] = bytes;
     waiting.count++;
     waiting.bytes += bytes;
     this.#bytes += bytes;
-    if (waiting.bytes < WAITING_BYTES_MAX && this.#bytes < this.#serverBytesMax) return;
+    if (!isLast && waiting.bytes < WAITING_BYTES_MAX && this.#bytes < this.#serverBytesMax) return;
     waiting.mustStop = true;
     socket.pause();
   }

@@ -135,14 +135,15 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
 
   if (options.tls !== undefined)
     guardTls(app, options.tls, (socket) => endWithProblem(socket, plainHttp(), newRequestId()));
+  const loopTurns = new LoopTurns();
   beginInOrder(app.server, {
     waitingBytesMax: options.waitingBytesMax ?? SERVER_WAITING_BYTES_MAX,
-    turns: new LoopTurns(),
+    turns: loopTurns,
     turnOf: (socket) => shares.connections.turnOf(socket),
   });
   continueWhenRead(app.server);
   refuseConnect(app, clientErrorPorts);
-  limitConnections(app, shares.connections);
+  limitConnections(app, shares.connections, loopTurns);
   closeInTime(app, options.closeGraceMs ?? CLOSE_GRACE_MS);
   limitBufferedBodies(app, shares.bodies);
   enterShares(app);

@@ -1,4 +1,4 @@
-import { isIP, isIPv6 } from 'node:net';
+import { isIP, isIPv4, isIPv6 } from 'node:net';
 
 const WITH_PORT = /^(?:\[([^\]]*)\](?::\d{1,5})?|([\d.]+):\d{1,5})$/;
 
@@ -11,6 +11,7 @@ const WITH_PORT = /^(?:\[([^\]]*)\](?::\d{1,5})?|([\d.]+):\d{1,5})$/;
  *   none.
  */
 export function canonicalAddress(address: string | undefined): string | undefined {
+  if (address !== undefined && isIPv4(address)) return address;
   const [, bracketed, ofIpv4] = WITH_PORT.exec(address ?? '') ?? [];
   const [unzoned = ''] = (bracketed ?? ofIpv4 ?? address ?? '').split('%');
   if (!isIPv6(unzoned)) return isIP(unzoned) === 4 ? unzoned : undefined;
@@ -26,6 +27,7 @@ export function canonicalAddress(address: string | undefined): string | undefine
  * any address within a /64.
  */
 export function callerNetwork(address: string | undefined): string {
+  if (address !== undefined && isIPv4(address)) return address;
   const canonical = canonicalAddress(address);
   if (canonical === undefined || !isIPv6(canonical)) return canonical ?? 'unknown';
   const [head = '', tail] = canonical.split('::');

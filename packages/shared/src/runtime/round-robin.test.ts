@@ -1,20 +1,77 @@
-import { expect, it } from 'vitest';
-import { RoundRobin } from './round-robin.ts';
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { FEW, RoundRobin } from './round-robin.ts';
 
-it('names take turns, and the items of a name come in their order', () => {
-  const items = new RoundRobin<string>();
-  for (const item of ['a1', 'a2', 'a3', 'b1', 'c1', 'b2']) items.add(item.charAt(0), item);
-  expect(items.size).toBe(6);
-  const order = Array.from({ length: 7 }, () => items.next());
-  expect(order).toEqual(['a1', 'b1', 'c1', 'a2', 'b2', 'a3', undefined]);
-  expect(items.size).toBe(0);
+function take(items: RoundRobin<string>, count: number): (string | undefined)[] {
+  return Array.from({ length: count }, () => items.next());
+}
+
+/** Adds items that are called after their name and number. */
+function add(items: RoundRobin<string>, name: string, count: number): void {
+  for (let n = 0; n < count; n++) items.add(name, `${name}${n}`);
+}
+
+describe('items that wait by name', () => {
+  it('are taken in turn by name, and of each name in their order', () => {
+    const items = new RoundRobin<string>();
+    add(items, 'a', 3);
+    add(items, 'b', 2);
+    expect(take(items, 6)).toEqual(['a0', 'b0', 'a1', 'b1', 'a2', undefined]);
+  });
+
+  it('of a name with few go before those of names with many, but for each fourth', () => {
+    const items = new RoundRobin<string>();
+    add(items, 'a', 20);
+    add(items, 'b', 20);
+    add(items, 'c', 5);
+    expect(take(items, 8)).toEqual(['c0', 'c1', 'c2', 'a0', 'c3', 'c4', 'b0', 'a1']);
+  });
+
+  it('that are second come behind others of their name, but for each fourth', () => {
+    const items = new RoundRobin<string>();
+    items.add('a', 'late', true);
+    items.add('a', 'later', true);
+    add(items, 'a', 4);
+    items.add('b', 'b0', true);
+    expect(take(items, 8)).toEqual(['a0', 'b0', 'a1', 'a2', 'late', 'a3', 'later', undefined]);
+  });
+
+  it('become few again as they are taken or removed', () => {
+    const items = new RoundRobin<string>();
+    add(items, 'a', FEW + 2);
+    add(items, 'b', FEW + 2);
+    expect(items.remove('b', 'b0')).toBe(true);
+    expect(items.remove('b', 'b1')).toBe(true);
+    expect(items.remove('b', 'b1')).toBe(false);
+    expect(take(items, 3)).toEqual(['b2', 'b3', 'b4']);
+  });
+
+  it('are each taken once or removed, and those of a name in their order', () => {
+    const step = fc.tuple(fc.constantFrom('add', 'remove', 'next'), fc.nat(3), fc.nat(20));
+    fc.assert(fc.property(fc.array(step, { maxLength: 200 }), checkSteps));
+  });
 });
 
-it('a removed item has no turn, and only what is there can be removed', () => {
+function checkSteps(steps: readonly [string, number, number][]): void {
   const items = new RoundRobin<string>();
-  for (const item of ['a1', 'a2', 'b1']) items.add(item.charAt(0), item);
-  expect([items.remove('a', 'a1'), items.remove('a', 'a1'), items.remove('b', 'a2')]).toEqual([
-    ...[true, false, false],
-  ]);
-  expect([items.size, items.next(), items.next(), items.next()]).toEqual([2, 'a2', 'b1', undefined]);
-});
+  const expected = new Map<string, string[]>();
+  for (const [step, of, n] of steps) {
+    const name = `${of}`;
+    const own = expected.get(name) ?? [];
+    expected.set(name, own);
+    const item = `${name} ${n}`;
+    if (step === 'add' && !own.includes(item)) {
+      items.add(name, item);
+      own.push(item);
+    } else if (step === 'remove') {
+      const at = own.indexOf(item);
+      expect(items.remove(name, item)).toBe(at >= 0);
+      if (at >= 0) own.splice(at, 1);
+    } else if (step === 'next') {
+      const taken = items.next();
+      expect(taken).toBe(taken === undefined ? undefined : expected.get(taken.slice(0, 1))?.shift());
+      if (taken === undefined) expect([...expected.values()].flat()).toEqual([]);
+    }
+    expect(items.size).toBe([...expected.values()].flat().length);
+  }
+}

@@ -203,6 +203,11 @@ export class Share {
     return await task();
   }
 
+  /** Counts the refusal of a request without room. */
+  refuse(key: ShareKey, units: number): void {
+    this.#codeOfRefusal(this.#accounts.of(key), units);
+  }
+
   /** The refusal of a request without room. Counts it. */
   refusal(key: ShareKey, units: number): AppError {
     return this.#refusalOf(this.#accounts.of(key), units);
@@ -382,16 +387,22 @@ export class Share {
     return last;
   }
 
-  #refusalOf(account: ProjectAccount, units: number): AppError {
+  #codeOfRefusal(account: ProjectAccount, units: number): 'rate_limited' | 'overloaded' {
     const { held } = account.subject;
     const sharers = Math.max(1, this.#accounts.subjects.size);
     const fairShare = (this.capacity - this.#reserve) / sharers;
     const isOwn = !this.#isWithinCaps(account, units) || (held > 0 && held + units > fairShare);
     const code = isOwn ? 'rate_limited' : 'overloaded';
     this.#refusals[code]++;
-    const detail = isOwn
-      ? `your share of ${this.name} is in use`
-      : `the service has no ${this.name} to spare`;
+    return code;
+  }
+
+  #refusalOf(account: ProjectAccount, units: number): AppError {
+    const code = this.#codeOfRefusal(account, units);
+    const detail =
+      code === 'rate_limited'
+        ? `your share of ${this.name} is in use`
+        : `the service has no ${this.name} to spare`;
     return new AppError(code, { detail, retryAfterS: this.#retryAfterS(units) });
   }
 
