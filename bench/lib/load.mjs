@@ -35,9 +35,9 @@ export const generator = (() => {
  * @property {number} [patienceS] seconds after which a missing answer counts as broken; 10 by default
  * @property {boolean} [tolerant] failed requests are counted, but do not end the run
  * @property {boolean} [expectsFailure] for a tolerant load: refusals are expected
- * @property {boolean} [steady] latencies exclude the time to connect. Node accepts one connection per turn
- *   of its event loop, and turns are long if requests are costly. So the first request of the last of 64
- *   connections may wait for 64 turns
+ * @property {boolean} [steady] latencies exclude the time to connect. A server accepts few connections per
+ *   turn of its event loop, and turns are long if requests are costly. So the first request of the last of
+ *   64 connections may wait for many turns
  */
 
 /** How long a steady load waits for its connections. */

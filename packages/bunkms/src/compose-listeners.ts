@@ -42,7 +42,7 @@ export async function createListeners(
   const { config, clock, logger, metrics, services, publicKey, drain } = deps;
   const { apiTls, internalTls, requestTimeoutMs } = deps;
   const gate = gateOf(services);
-  const descriptorsMax = descriptorLimit() / 2;
+  const descriptorsMax = Math.floor(descriptorLimit() / 2);
   const shares = createHttpShares({ ...config.shares, descriptorsMax }, clock);
   // Separate shares: strangers who fill the API listener must not block Bundoc's requests for keys.
   const { connectionsMax: max, connectionsOfAddressMax: ofAddressMax, isProxy } = config.shares;

@@ -3,6 +3,7 @@ import type { FastifyInstance } from 'fastify';
 import { expect } from 'vitest';
 import { AppError } from '../src/contract/app-error.ts';
 import { PROBLEMS, type ProblemCode, problemSchema } from '../src/contract/problem.ts';
+import { listen } from '../src/http/listen.ts';
 import { createHttpServer, type HttpServerOptions, refuseOtherMethods } from '../src/http/server.ts';
 import { createLogger } from '../src/runtime/logger.ts';
 import type { RawAnswer } from './raw-http.ts';
@@ -68,7 +69,7 @@ export async function start(
   });
   routes(app);
   refuseOtherMethods(app);
-  await app.listen({ port: 0, host: '127.0.0.1' });
+  await listen(app, { port: 0, host: '127.0.0.1' });
   return {
     app,
     port: (app.server.address() as AddressInfo).port,

@@ -79,10 +79,16 @@ test('many addresses together leave others some connections: of those with most,
   expect([opened(modest), flood.map(opened)]).toEqual([3, [9, 9, 9, 10, 10, 10, 10]]);
   expect(flood[0]?.at(-1)?.destroyed).toBe(true);
   // It gets none of an address that has hardly more.
-  expect(opened([...modest, ...open('198.51.100.1', 7)])).toBe(3);
-  expect([connections.share.held, flood.flat().filter(({ destroyed }) => destroyed).length]).toEqual([70, 3]);
+  expect(opened([...modest, ...open('198.51.100.1', 7)])).toBe(4);
+  expect([connections.share.held, flood.flat().filter(({ destroyed }) => destroyed).length]).toEqual([70, 4]);
   for (const socket of [...flood.flat(), ...modest]) socket.destroy();
-  expect(connections.share.held).toBe(0);
+  expect(connections.share.held).toBe(1);
+});
+
+test('many addresses with a few connections each keep no other one out', () => {
+  const { open, opened } = connectionsOf();
+  for (let n = 0; n < 24; n++) open(`192.0.2.${n}`, 3);
+  expect(opened(open('198.51.100.1', 3))).toBe(1);
 });
 
 test('connections of a trusted proxy are not closed for others', () => {

@@ -18,10 +18,11 @@ export const CONNECTIONS_OF_ADDRESS_MAX = 256;
  */
 const RESERVE = 64;
 /**
- * An address gets a connection of another one that has at least so many more. With fewer, addresses would
- * take them from each other in turn.
+ * An address gets a connection of another one that has at least so many more, or clearly more than twice as
+ * many. Otherwise addresses would take them from each other in turn.
  */
 const CLEARLY_MORE = 8;
+const MORE_THAN_TWICE = 3;
 /** How long a connection may be silent before its first byte. */
 export const FIRST_BYTE_MS = 5_000;
 const SWEEP_EVERY_MS = 50;
@@ -198,13 +199,18 @@ export class Connections {
   #makeRoom(key: ShareKey): boolean {
     const { held, capacity } = this.share;
     if (held - this.#ofReserve.size < capacity - this.#reserve) return false;
-    const fairShare = capacity / (this.#ofAddress.size + 1);
     const own = this.#ofAddress.get(key.subject)?.size ?? 0;
+    const fairShare = capacity / (this.#ofAddress.size + (own === 0 ? 1 : 0));
     if (own + 1 > fairShare) return false;
     let most: readonly [subject: string, sockets: Map<Socket, Disposable>] | undefined;
     for (const one of this.#ofAddress) if (one[1].size > (most?.[1].size ?? 0)) most = one;
     const latest = most?.[1].entries().toArray().at(-1);
-    if (most === undefined || latest === undefined || most[1].size < own + CLEARLY_MORE) return false;
+    if (
+      most === undefined ||
+      latest === undefined ||
+      most[1].size < own + Math.min(CLEARLY_MORE, own + MORE_THAN_TWICE)
+    )
+      return false;
     const [socket, hold] = latest;
     this.#forget(socket, { subject: most[0], project: '' });
     // Its place is free now, not once it has closed.
@@ -287,10 +293,10 @@ interface Refused {
   readonly hold: Hold;
 }
 
-/** How many refused connections may stay open, beside others and other descriptors. */
+/** How many refused connections may stay open: with up to half of the descriptors that others leave. */
 function refusedConnectionsMax(connectionsMax: number, descriptorsMax: number): number {
   const left = descriptorsMax - connectionsMax - OTHER_DESCRIPTORS;
-  return Math.max(0, Math.min(REFUSED_FOR_EACH * connectionsMax, left));
+  return Math.max(0, Math.min(REFUSED_FOR_EACH * connectionsMax, Math.floor(left / 2)));
 }
 
 /**
@@ -301,6 +307,8 @@ export function limitConnections(app: FastifyInstance, connections: Connections,
   const server = app.server as Server & { pauseOnConnect: boolean };
   const listeners = server.listeners('connection');
   const begin = (socket: Socket): void => {
+    // To make room for another one.
+    if (socket.destroyed) return;
     connections.begin(socket);
     // The option is for the sockets that Node makes from now on; TLS would keep its own paused too.
     server.pauseOnConnect = false;
@@ -325,7 +333,7 @@ export function limitConnections(app: FastifyInstance, connections: Connections,
     const beginNow = () => begin(socket);
     socket.once('close', () => turns.remove(name, beginNow));
     // Its requests would only wait behind those that wait already, and take memory.
-    turns.add(name, beginNow, true);
+    turns.begin(name, beginNow, true);
   });
   app.addHook('onRequest', (request, reply, done) => {
     try {

@@ -16,6 +16,7 @@ const FAULTY = Symbol('faulty');
 const OVERDUE = Symbol('overdue while it waited');
 const TIMED = Symbol('timed from its turn');
 const TIMER = Symbol('timer of the request that is timed from its turn');
+const IN_LINE = Symbol('its next request waits for those of others');
 
 /**
  * A connection of a server. Its state is stored on the socket, because a map would cost each request a
@@ -31,6 +32,8 @@ export interface ServedSocket extends ParsedSocket {
    */
   [FAULTY]?: boolean;
   [TIMER]?: NodeJS.Timeout;
+  /** Whether its next request may begin as soon as it is its turn among those of other connections. */
+  [IN_LINE]?: boolean;
 }
 
 interface ServedRequest extends IncomingMessage {
@@ -81,16 +84,21 @@ export function beginInOrder(server: Server, ports: BeginPorts): void {
       begin(request, response);
       return;
     }
-    // In a crowd, reading ahead would delay all others.
-    hold(socket, request, readAhead, ports.turns.isCrowded);
+    // While even one before it waits for others, reading ahead would only delay them.
+    hold(socket, request, readAhead, socket[IN_LINE] === true);
     const beginHeld = (): void => {
+      socket[IN_LINE] = false;
       readAhead.remove(socket, request);
       // A request with a faulty body must have no effect: `whenItsTurn` answers instead.
       if (socket.destroyed || (request as ServedRequest)[FAULTY] === true) return;
-      if (!isFirst) timeHeld(socket, request, response);
+      timeHeld(socket, request, response);
       begin(request, response);
     };
-    const awaitTurn = (): void => beginIn(ports, socket, beginHeld);
+    const name = ports.turnOf(socket);
+    const awaitTurn = (): void => {
+      socket[IN_LINE] = true;
+      ports.turns.begin(name, beginHeld);
+    };
     if (isFirst) awaitTurn();
     // Node flushes the response later in this turn.
     else response.once('socket', () => process.nextTick(awaitTurn));
@@ -104,12 +112,6 @@ function hold(socket: ServedSocket, request: ServedRequest, readAhead: ReadAhead
     socket.once('close', () => clearTimeout(socket[TIMER]));
   }
   readAhead.add(socket, request, isLast);
-}
-
-/** Begins a request in its turn among those of other connections. */
-function beginIn({ turns, turnOf }: BeginPorts, socket: ServedSocket, begin: () => void): void {
-  if (turns.mayBegin()) begin();
-  else turns.add(turnOf(socket), begin);
 }
 
 /** Times the rest of a request, or the next head, once the answers before it are sent. */
@@ -145,7 +147,8 @@ export function isHeldUp(socket: ServedSocket): boolean {
   const latest = socket[LATEST];
   if (latest === undefined || socket[FAULTY] === true) return false;
   const request = latest.req as ServedRequest;
-  if (latest.socket !== null || latest.writableEnded)
+  const isHeld = latest.socket === null || socket[IN_LINE] === true;
+  if (!isHeld || latest.writableEnded)
     return request[TIMED] === true && (!request.complete || request[OVERDUE] === true);
   // The request is complete and we read the connection, so the client is late with the next head.
   if (request.complete && !socket.isPaused()) return false;

@@ -1,16 +1,17 @@
+import { lookup } from 'node:dns/promises';
 import { createServer, type Server, type Socket } from 'node:net';
 import type { FastifyInstance } from 'fastify';
 
 /**
- * Connections that the system completes before the process accepts them; the system may allow less. Beyond
- * it, a client repeats its first packet only after a second.
- */
-const LISTEN_BACKLOG = 4_096;
-/**
  * Sockets that listen on a port. In one turn of the event loop, Node accepts one connection of each. With one
  * socket, a client would wait for as many turns as there are connections before its own.
  */
-const SOCKETS = 64;
+const SOCKETS = 12;
+/**
+ * Connections that the system completes for each socket before the process accepts them. Beyond it, a client
+ * repeats its first packet only after a second.
+ */
+const BACKLOG = 512;
 
 export interface ListenOptions {
   readonly host: string;
@@ -19,25 +20,31 @@ export interface ListenOptions {
 }
 
 /**
- * Listens on a port with several sockets, if the system allows that (`SO_REUSEPORT`). The system distributes
- * connections among them.
+ * Listens on a port of one address. On Linux, several sockets share the port (`SO_REUSEPORT`), and the system
+ * distributes connections among them.
  *
- * @returns the URL of the first address, with the actual port.
- * @throws the system's error, such as `EADDRINUSE`.
+ * @returns the URL, with the actual port.
+ * @throws the system's error, such as `EADDRINUSE`. Two processes of one user that begin to listen within
+ *   milliseconds may miss it.
  */
 export async function listen(app: FastifyInstance, { host, port }: ListenOptions): Promise<string> {
-  const options = { host, port, backlog: LISTEN_BACKLOG };
+  // For a name with two addresses, Fastify would open a second server, without the limits of the first.
+  const { address: first } = await lookup(host);
+  const options = { host: first, port, backlog: BACKLOG * SOCKETS };
   if (process.platform !== 'linux') return await app.listen(options);
+  await app.ready();
   // A socket that shares its port would also share that of another process of this user.
   if (port !== 0) await requireFree(options);
-  const shared = { ...options, reusePort: true };
+  const shared = { ...options, backlog: BACKLOG, reusePort: true };
   const url = await app.listen(shared);
+  // HTTP servers set it, and TLS servers do not.
+  const { allowHalfOpen } = app.server as unknown as { allowHalfOpen: boolean };
   const more: Server[] = [];
   closeWith(app.server, more);
   const address = app.server.address();
   if (typeof address !== 'object' || address === null) return url;
   for (let count = 1; count < SOCKETS; count++) {
-    const server = createServer({ allowHalfOpen: true, noDelay: true, pauseOnConnect: true });
+    const server = createServer({ allowHalfOpen, noDelay: true, pauseOnConnect: true });
     server.on('connection', (socket: Socket) => app.server.emit('connection', socket));
     await listening(server, { ...shared, host: address.address, port: address.port });
     more.push(server);

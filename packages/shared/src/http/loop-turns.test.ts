@@ -1,3 +1,4 @@
+import { AsyncLocalStorage } from 'node:async_hooks';
 import { describe, expect, it } from 'vitest';
 import { FEW } from '../runtime/round-robin.ts';
 import { BEGINNING_MS, LoopTurns } from './loop-turns.ts';
@@ -18,8 +19,7 @@ function start() {
     nowMs++;
   };
   const arrive = (name: string, item = name) => {
-    if (turns.mayBegin()) begin(item)();
-    else turns.add(name, begin(item));
+    turns.begin(name, begin(item));
   };
   const endTurn = () => {
     const all = ends;
@@ -29,7 +29,10 @@ function start() {
       for (let run = after.shift(); run !== undefined; run = after.shift()) run();
     }
   };
-  return { turns, begun, arrive, endTurn, isIdle: () => ends.length === 0 };
+  const pass = (ms: number) => {
+    nowMs += ms;
+  };
+  return { turns, begun, arrive, endTurn, pass, isIdle: () => ends.length === 0 };
 }
 
 describe('turns of the event loop', () => {
@@ -59,15 +62,51 @@ describe('turns of the event loop', () => {
   });
 
   it('begin less while many connections are accepted, but something in each turn', () => {
-    const { turns, begun, arrive, endTurn } = start();
-    for (let turn = 1; turn < 5; turn++) {
+    const { turns, begun, arrive, endTurn, isIdle } = start();
+    const crowd = () => {
       for (let n = 0; n < 16; n++) turns.accepted();
+    };
+    crowd();
+    endTurn();
+    for (let turn = 1; turn < 5; turn++) {
+      crowd();
       for (let n = 0; n < 5; n++) arrive('a');
       endTurn();
-      expect(begun.length).toBe(turn === 1 ? 2 : turn + 1);
+      expect(begun.length).toBe(turn + 1);
     }
-    endTurn();
-    expect(begun.length).toBe(5 + BEGINNING_MS);
+    while (!isIdle()) endTurn();
+    expect([turns.waiting, begun.length]).toEqual([0, 20]);
+  });
+
+  it('serve a crowd without an end first only for half of the time', () => {
+    const { turns, begun, arrive, endTurn, pass } = start();
+    let [crowdedMs, otherMs] = [0, 0];
+    for (let turn = 0; turn < 1_000; turn++) {
+      for (let n = 0; n < 16; n++) turns.accepted();
+      for (let n = 0; n < 20; n++) arrive('a');
+      const before = begun.length;
+      pass(10);
+      endTurn();
+      const count = begun.length - before;
+      if (count > 1) otherMs += 10 + count;
+      else crowdedMs += 10 + count;
+    }
+    expect(crowdedMs / (crowdedMs + otherMs)).toBeCloseTo(0.5, 1);
+  });
+
+  it('begin items outside of the asynchronous context of the requests that they waited behind', async () => {
+    const context = new AsyncLocalStorage<string>();
+    const turns = new LoopTurns();
+    const seen: unknown[] = [];
+    const { promise, resolve } = Promise.withResolvers<void>();
+    context.run('a tenant', () => {
+      turns.begin('a', () => seen.push(context.getStore()));
+      waitMs(BEGINNING_MS);
+      turns.begin('a', () => seen.push(context.getStore()));
+      turns.begin('a', resolve);
+    });
+    await promise;
+    expect(seen).toEqual([undefined, undefined]);
   });
 
   it('let names take turns, so that one client does not wait for all that another has sent', () => {
@@ -84,7 +123,7 @@ describe('turns of the event loop', () => {
     const untilBegun = Promise.withResolvers<void>();
     // The time of a turn that is over.
     turns.mayBegin();
-    for (let end = performance.now() + BEGINNING_MS; performance.now() < end; );
+    waitMs(BEGINNING_MS);
     expect(turns.mayBegin()).toBe(false);
     const begin = (item: string, last?: () => void) => () => {
       order.push(item);
@@ -94,8 +133,8 @@ describe('turns of the event loop', () => {
         last?.();
       })();
     };
-    turns.add('a', begin('first'));
-    turns.add('a', begin('second', untilBegun.resolve));
+    turns.begin('a', begin('first'));
+    turns.begin('a', begin('second', untilBegun.resolve));
     await untilBegun.promise;
     expect(order.slice(0, 3)).toEqual(['first', 'first done', 'second']);
   });
@@ -104,8 +143,8 @@ describe('turns of the event loop', () => {
     const { turns, begun, arrive, endTurn } = start();
     for (let n = 0; n < BEGINNING_MS; n++) arrive('a');
     const gone = () => begun.push('gone');
-    turns.add('b', gone);
-    turns.add('b', () => {
+    turns.begin('b', gone);
+    turns.begin('b', () => {
       throw new Error('a fault');
     });
     arrive('c');
@@ -116,3 +155,8 @@ describe('turns of the event loop', () => {
     expect([begun.includes('gone'), turns.waiting]).toEqual([false, 1]);
   });
 });
+
+/** Keeps the thread busy. */
+function waitMs(ms: number): void {
+  for (const end = performance.now() + ms; performance.now() < end; );
+}

@@ -1,18 +1,21 @@
+import { AsyncLocalStorage } from 'node:async_hooks';
 import { RoundRobin } from '../runtime/round-robin.ts';
 
 /** How long items begin in one phase of a turn of the event loop, milliseconds. */
-export const BEGINNING_MS = 4;
+export const BEGINNING_MS = 8;
 /** The same while many connections wait for the process to accept them. */
 const CROWDED_BEGINNING_MS = 0.2;
 /** From so many accepted in one turn on, others are likely to wait. */
-const CROWD = 8;
+const CROWD = 6;
+/** How long a crowd is served first, and then not, milliseconds. A flood of connections may have no end. */
+const CROWDED_MS = 1_000;
 
 export interface LoopTurnsDeps {
   /** Monotonic. */
   readonly nowMs: () => number;
   /** Calls back in this turn of the event loop, after its input was read. */
   readonly endOfTurn: (run: () => void) => void;
-  /** Calls back once what the present call goes on with at once is done: its settled promises. */
+  /** Calls back once the promises that the present call has settled were handled. */
   readonly afterwards: (run: () => void) => void;
 }
 
@@ -24,19 +27,28 @@ const systemPorts: LoopTurnsDeps = {
 };
 
 /**
- * Bounds what begins in one turn of the event loop. The event loop serves all connections with input before
- * it accepts another, so a turn that is long for many of them is long for all. What arrives while too much
- * has begun waits for the end of the turn, or for the next ones. Names take turns: one client does not wait
- * for all that another has sent before.
+ * Bounds what begins in one turn of the event loop. In a turn, the event loop accepts some connections and
+ * serves all that have input, so a turn that is long for many of them is long for all. What arrives while too
+ * much has begun waits for the end of the turn, or for the next ones. Names take turns: one client does not
+ * wait for all that another has sent before.
+ *
+ * Items that waited begin in the asynchronous context in which the instance was created, and not in that of a
+ * request.
+ *
+ * One class, because the time, what waits and the connections of a turn decide together what begins in it.
  */
 export class LoopTurns {
   readonly #ports: LoopTurnsDeps;
   readonly #waiting = new RoundRobin<() => void>();
+  readonly #outside = AsyncLocalStorage.snapshot();
   /** When the first item of the present phase has begun. */
   #sinceMs: number | undefined;
   #isEndComing = false;
   #accepted = 0;
+  /** Whether many connections were just accepted, so that others are likely to wait. */
   #isCrowded = false;
+  /** Since when connections arrive in crowds. */
+  #crowdedSinceMs: number | undefined;
 
   constructor(ports: LoopTurnsDeps = systemPorts) {
     this.#ports = ports;
@@ -47,19 +59,13 @@ export class LoopTurns {
     return this.#waiting.size;
   }
 
-  /** Whether many connections wait to be accepted. */
-  get isCrowded(): boolean {
-    return this.#isCrowded;
-  }
-
   /** Hears of each accepted connection. While there are many, little else begins. */
   accepted(): void {
     this.#accepted++;
-    if (this.#accepted >= CROWD) this.#isCrowded = true;
     this.#awaitEnd();
   }
 
-  /** Whether an item may begin at once. Otherwise {@link add} it. */
+  /** Whether an item may begin at once. Otherwise call {@link begin}. */
   mayBegin(): boolean {
     if (this.#waiting.size > 0) return false;
     const nowMs = this.#ports.nowMs();
@@ -72,11 +78,15 @@ export class LoopTurns {
   }
 
   /**
-   * Begins an item in its turn, which comes in no call of this class.
+   * Begins an item at once, if it may begin, or else in its turn.
    *
    * @param isSecond whether most other items of its name go before it.
    */
-  add(name: string, begin: () => void, isSecond = false): void {
+  begin(name: string, begin: () => void, isSecond = false): void {
+    if (this.mayBegin()) {
+      this.#outside(begin);
+      return;
+    }
     this.#waiting.add(name, begin, isSecond);
     this.#awaitEnd();
   }
@@ -93,12 +103,17 @@ export class LoopTurns {
   #awaitEnd(): void {
     if (this.#isEndComing) return;
     this.#isEndComing = true;
-    this.#ports.endOfTurn(() => {
-      this.#isCrowded = this.#accepted >= CROWD;
-      this.#accepted = 0;
-      this.#sinceMs = this.#waiting.size > 0 ? this.#ports.nowMs() : undefined;
-      this.#beginNext();
-    });
+    this.#outside(() => this.#ports.endOfTurn(() => this.#endTurn()));
+  }
+
+  #endTurn(): void {
+    const nowMs = this.#ports.nowMs();
+    const isCrowd = this.#accepted >= CROWD;
+    this.#accepted = 0;
+    this.#crowdedSinceMs = isCrowd ? (this.#crowdedSinceMs ?? nowMs) : undefined;
+    this.#isCrowded = isCrowd && (nowMs - (this.#crowdedSinceMs ?? nowMs)) % (2 * CROWDED_MS) < CROWDED_MS;
+    this.#sinceMs = this.#waiting.size > 0 ? nowMs : undefined;
+    this.#beginNext();
   }
 
   /** Begins one item after the other. Each includes what it causes, which delays the turn as well. */
@@ -109,7 +124,8 @@ export class LoopTurns {
     if (begin === undefined) {
       this.#sinceMs = undefined;
       this.#isEndComing = false;
-      if (this.#waiting.size > 0) this.#awaitEnd();
+      // The next turn may be the end of a crowd.
+      if (this.#waiting.size > 0 || this.#isCrowded) this.#awaitEnd();
       return;
     }
     this.#ports.afterwards(() => this.#beginNext());

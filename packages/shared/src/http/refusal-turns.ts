@@ -1,4 +1,5 @@
 import type { EventEmitter } from 'node:events';
+import { CODES_OF_FLOODS } from '../contract/app-error.ts';
 import type { ProblemCode } from '../contract/problem.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { RateLimit } from '../runtime/rate-limit.ts';
@@ -9,12 +10,6 @@ const RATE = { perSecond: 1_000, burst: 100 };
 /** The rate is that of all callers. */
 const ALL = '';
 const RELEASE_EVERY_MS = 10;
-
-/** Refusals of what a client may send in floods. Others are the answers of allowed requests. */
-const OF_FLOODS: ReadonlySet<ProblemCode> = new Set([
-  ...(['unauthenticated', 'forbidden', 'not_found', 'method_not_allowed'] as const),
-  ...(['rate_limited', 'overloaded'] as const),
-]);
 
 /**
  * Bounds the rate at which a server refuses requests. Clients that repeat refused requests at once would
@@ -45,7 +40,7 @@ export class RefusalTurns {
    * @returns undefined when it may be sent at once.
    */
   take(code: ProblemCode, address: string, connection: EventEmitter): Promise<void> | undefined {
-    return OF_FLOODS.has(code) ? this.takeAny(address, connection) : undefined;
+    return CODES_OF_FLOODS.has(code) ? this.takeAny(address, connection) : undefined;
   }
 
   /** As {@link take}, for an answer to bytes that are no request. */

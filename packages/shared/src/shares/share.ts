@@ -205,7 +205,7 @@ export class Share {
 
   /** Counts the refusal of a request without room. */
   refuse(key: ShareKey, units: number): void {
-    this.#codeOfRefusal(this.#accounts.of(key), units);
+    this.#countRefusal(this.#accounts.of(key), units);
   }
 
   /** The refusal of a request without room. Counts it. */
@@ -387,7 +387,8 @@ export class Share {
     return last;
   }
 
-  #codeOfRefusal(account: ProjectAccount, units: number): 'rate_limited' | 'overloaded' {
+  /** @returns the code of the refusal. */
+  #countRefusal(account: ProjectAccount, units: number): 'rate_limited' | 'overloaded' {
     const { held } = account.subject;
     const sharers = Math.max(1, this.#accounts.subjects.size);
     const fairShare = (this.capacity - this.#reserve) / sharers;
@@ -398,7 +399,7 @@ export class Share {
   }
 
   #refusalOf(account: ProjectAccount, units: number): AppError {
-    const code = this.#codeOfRefusal(account, units);
+    const code = this.#countRefusal(account, units);
     const detail =
       code === 'rate_limited'
         ? `your share of ${this.name} is in use`

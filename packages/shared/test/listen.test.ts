@@ -1,0 +1,111 @@
+import { once } from 'node:events';
+import type { Socket } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { describe, expect, it } from 'vitest';
+import { listen } from '../src/http/listen.ts';
+import { createHttpServer } from '../src/http/server.ts';
+import { createLogger } from '../src/runtime/logger.ts';
+import { openRaw, readAnswer, sendRaw } from './raw-http.ts';
+import { get, start } from './started-server.ts';
+
+describe('a server with several listening sockets', () => {
+  it('answers on the connections of all of them', async () => {
+    await using server = await start();
+    const own: number[] = [];
+    server.app.server.on('connection', (socket: Socket & { readonly _server?: unknown }) => {
+      if (socket._server === server.app.server) own.push(1);
+    });
+    const answers = await Promise.all(
+      Array.from({ length: 60 }, (_, n) => sendRaw(server.port, get(`/items/${n}`))),
+    );
+    expect(answers.map(({ body }) => body)).toEqual(answers.map((_, n) => JSON.stringify({ id: `${n}` })));
+    // Chance decides which socket gets a connection.
+    expect(own.length).toBeLessThan(60);
+  });
+
+  it('does not listen on a port that is in use, although its own sockets share one', async () => {
+    await using server = await start();
+    const logger = createLogger({ service: 'bundoc', level: 'silent' });
+    const other = createHttpServer({ logger, bodyBytesMax: 1_000 });
+    await expect(listen(other, { host: '127.0.0.1', port: server.port })).rejects.toThrow(/EADDRINUSE/);
+    await other.close();
+  });
+
+  it('closes only after the requests on all connections were answered, and frees its port', async () => {
+    const arrived = Promise.withResolvers<void>();
+    const mayAnswer = Promise.withResolvers<void>();
+    let count = 0;
+    const server = await start({}, (app) =>
+      app.get('/slow', async () => {
+        if (++count === 20) arrived.resolve();
+        await mayAnswer.promise;
+        return {};
+      }),
+    );
+    const answers = Promise.all(Array.from({ length: 20 }, () => sendRaw(server.port, get('/slow'))));
+    await arrived.promise;
+    const order: string[] = [];
+    const closed = server.app.close().then(() => order.push('closed'));
+    void answers.then(() => order.push('answered'));
+    await sleep(50);
+    expect(order).toEqual([]);
+    mayAnswer.resolve();
+    expect((await answers).map(({ status }) => status)).toEqual(Array(20).fill(200));
+    await closed;
+    const socket = openRaw(server.port);
+    const [error] = await once(socket, 'error');
+    expect(error).toMatchObject({ code: 'ECONNREFUSED' });
+  });
+});
+
+describe('requests that wait for a turn of the event loop', () => {
+  /** Each takes a whole turn. */
+  const busyServer = async () => {
+    const begun: string[] = [];
+    const server = await start({}, (app) =>
+      app.get('/busy/:id', async ({ params }) => {
+        begun.push((params as { id: string }).id);
+        for (const end = performance.now() + 10; performance.now() < end; );
+        return {};
+      }),
+    );
+    return { server, begun };
+  };
+
+  it('are all answered, and the pipelined ones of a connection in their order', async () => {
+    const { server, begun } = await busyServer();
+    await using _closed = server;
+    const pipelined = ['a', 'b', 'c'].map((id) => `GET /busy/${id} HTTP/1.1\r\nHost: x\r\n\r\n`).join('');
+    const texts = await Promise.all([
+      readAnswer(openAfter(server.port, pipelined + get('/busy/d'))),
+      ...Array.from({ length: 20 }, (_, n) => sendRaw(server.port, get(`/busy/${n}`))),
+    ]);
+    expect(texts.map(({ status }) => status)).toEqual(Array(21).fill(200));
+    expect(begun.filter((id) => /[a-d]/.test(id))).toEqual(['a', 'b', 'c', 'd']);
+    expect(begun.length).toBe(24);
+  });
+
+  it('have no effect when their client has gone before their turn', async () => {
+    const { server, begun } = await busyServer();
+    await using _closed = server;
+    const others = Promise.all(Array.from({ length: 30 }, (_, n) => sendRaw(server.port, get(`/busy/${n}`))));
+    await expect.poll(() => begun.length).toBeGreaterThan(0);
+    const leaving = openAfter(server.port, get('/busy/left'));
+    leaving.on('error', () => undefined);
+    const arrived = Promise.withResolvers<void>();
+    server.app.server.on('request', ({ url }: { readonly url: string }) => {
+      if (url.endsWith('left')) arrived.resolve();
+    });
+    await arrived.promise;
+    expect(begun).not.toContain('left');
+    leaving.resetAndDestroy();
+    await others;
+    expect([begun.length, begun.includes('left')]).toEqual([30, false]);
+  });
+});
+
+function openAfter(port: number, bytes: string): Socket {
+  const socket = openRaw(port);
+  socket.write(bytes);
+  return socket;
+}
