@@ -6,12 +6,12 @@ import type { FastifyInstance } from 'fastify';
  * Sockets that listen on a port. In one turn of the event loop, Node accepts one connection of each. With one
  * socket, a client would wait for as many turns as there are connections before its own.
  */
-const SOCKETS = 12;
+const SOCKETS = 32;
 /**
  * Connections that the system completes for each socket before the process accepts them. Beyond it, a client
  * repeats its first packet only after a second.
  */
-const BACKLOG = 512;
+const BACKLOG = 256;
 
 export interface ListenOptions {
   readonly host: string;

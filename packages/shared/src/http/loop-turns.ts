@@ -1,14 +1,21 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { RoundRobin } from '../runtime/round-robin.ts';
 
-/** How long items begin in one phase of a turn of the event loop, milliseconds. */
-export const BEGINNING_MS = 8;
-/** The same while many connections wait for the process to accept them. */
-const CROWDED_BEGINNING_MS = 0.2;
+/**
+ * Items that begin as they arrive in a turn of the event loop. They are counted, because the time of each
+ * would cost more than the rest of this class does.
+ */
+export const AT_ONCE = 256;
+/** How long items that wait begin at the end of a turn, milliseconds. */
+export const WAITING_MS = 4;
+/** Both while many connections wait for the process to accept them. */
+const AT_ONCE_CROWDED = 2;
+const WAITING_MS_CROWDED = 0.2;
 /** From so many accepted in one turn on, others are likely to wait. */
-const CROWD = 6;
+const CROWD = 12;
 /** How long a crowd is served first, and then not, milliseconds. A flood of connections may have no end. */
 const CROWDED_MS = 1_000;
+const UNCROWDED_MS = 250;
 
 export interface LoopTurnsDeps {
   /** Monotonic. */
@@ -41,8 +48,10 @@ export class LoopTurns {
   readonly #ports: LoopTurnsDeps;
   readonly #waiting = new RoundRobin<() => void>();
   readonly #outside = AsyncLocalStorage.snapshot();
-  /** When the first item of the present phase has begun. */
-  #sinceMs: number | undefined;
+  /** Items that have begun as they arrived in this turn. */
+  #begun = 0;
+  /** When the first of those that waited has begun in this turn. */
+  #sinceMs = 0;
   #isEndComing = false;
   #accepted = 0;
   /** Whether many connections were just accepted, so that others are likely to wait. */
@@ -68,13 +77,8 @@ export class LoopTurns {
   /** Whether an item may begin at once. Otherwise call {@link begin}. */
   mayBegin(): boolean {
     if (this.#waiting.size > 0) return false;
-    const nowMs = this.#ports.nowMs();
-    if (this.#sinceMs === undefined) {
-      this.#sinceMs = nowMs;
-      this.#awaitEnd();
-      return true;
-    }
-    return nowMs - this.#sinceMs < this.#budgetMs;
+    this.#awaitEnd();
+    return this.#begun++ < (this.#isCrowded ? AT_ONCE_CROWDED : AT_ONCE);
   }
 
   /**
@@ -96,33 +100,30 @@ export class LoopTurns {
     this.#waiting.remove(name, begin);
   }
 
-  get #budgetMs(): number {
-    return this.#isCrowded ? CROWDED_BEGINNING_MS : BEGINNING_MS;
-  }
-
   #awaitEnd(): void {
     if (this.#isEndComing) return;
     this.#isEndComing = true;
-    this.#outside(() => this.#ports.endOfTurn(() => this.#endTurn()));
+    this.#ports.endOfTurn(() => this.#endTurn());
   }
 
   #endTurn(): void {
-    const nowMs = this.#ports.nowMs();
-    const isCrowd = this.#accepted >= CROWD;
+    this.#begun = 0;
+    this.#sinceMs = this.#ports.nowMs();
+    if (this.#accepted < CROWD) this.#crowdedSinceMs = undefined;
+    else this.#crowdedSinceMs ??= this.#sinceMs;
+    this.#isCrowded =
+      this.#crowdedSinceMs !== undefined &&
+      (this.#sinceMs - this.#crowdedSinceMs) % (CROWDED_MS + UNCROWDED_MS) < CROWDED_MS;
     this.#accepted = 0;
-    this.#crowdedSinceMs = isCrowd ? (this.#crowdedSinceMs ?? nowMs) : undefined;
-    this.#isCrowded = isCrowd && (nowMs - (this.#crowdedSinceMs ?? nowMs)) % (2 * CROWDED_MS) < CROWDED_MS;
-    this.#sinceMs = this.#waiting.size > 0 ? nowMs : undefined;
-    this.#beginNext();
+    this.#outside(() => this.#beginNext());
   }
 
   /** Begins one item after the other. Each includes what it causes, which delays the turn as well. */
   #beginNext(): void {
-    const sinceMs = this.#sinceMs;
-    const isOver = sinceMs === undefined || this.#ports.nowMs() - sinceMs >= this.#budgetMs;
+    const endMs = this.#sinceMs + (this.#isCrowded ? WAITING_MS_CROWDED : WAITING_MS);
+    const isOver = this.#waiting.size === 0 || this.#ports.nowMs() >= endMs;
     const begin = isOver ? undefined : this.#waiting.next();
     if (begin === undefined) {
-      this.#sinceMs = undefined;
       this.#isEndComing = false;
       // The next turn may be the end of a crowd.
       if (this.#waiting.size > 0 || this.#isCrowded) this.#awaitEnd();
