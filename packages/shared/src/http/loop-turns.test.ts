@@ -126,7 +126,7 @@ describe('turns of the event loop', () => {
     const begin = (item: string, last?: () => void) => () => {
       order.push(item);
       void (async () => {
-        for (let step = 0; step < 3; step++) await undefined;
+        for (let step = 0; step < 3; step++) await Promise.resolve();
         order.push(`${item} done`);
         last?.();
       })();
