@@ -6,6 +6,8 @@ import { RoundRobin } from '../runtime/round-robin.ts';
  * would cost more than the rest of this class does.
  */
 export const AT_ONCE = 256;
+/** Fewer are counted with those of the next turn: a callback at the end of each turn would cost more. */
+const COUNTED_ON = 32;
 /** How long items that wait begin at the end of a turn, milliseconds. */
 export const WAITING_MS = 4;
 /** Both while many connections wait for the process to accept them. */
@@ -48,7 +50,7 @@ export class LoopTurns {
   readonly #ports: LoopTurnsDeps;
   readonly #waiting = new RoundRobin<() => void>();
   readonly #outside = AsyncLocalStorage.snapshot();
-  /** Items that have begun as they arrived in this turn. */
+  /** Items that have begun as they arrived in this turn, and in those before it without a callback. */
   #begun = 0;
   /** When the first of those that waited has begun in this turn. */
   #sinceMs = 0;
@@ -77,8 +79,9 @@ export class LoopTurns {
   /** Whether an item may begin at once. Otherwise call {@link begin}. */
   mayBegin(): boolean {
     if (this.#waiting.size > 0) return false;
-    this.#awaitEnd();
-    return this.#begun++ < (this.#isCrowded ? AT_ONCE_CROWDED : AT_ONCE);
+    this.#begun++;
+    if (this.#begun >= COUNTED_ON) this.#awaitEnd();
+    return this.#begun <= (this.#isCrowded ? AT_ONCE_CROWDED : AT_ONCE);
   }
 
   /**
