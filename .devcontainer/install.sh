@@ -1,5 +1,6 @@
 #!/bin/sh
-# What the tests start beside Node: PostgreSQL's programs without a server of their own, and Python's cryptography.
+# What the tests start beside Node: PostgreSQL's programs without a server of their own, and Python's
+# cryptography.
 set -eu
 sudo install -d /etc/postgresql-common
 echo 'create_main_cluster = false' | sudo tee /etc/postgresql-common/createcluster.conf

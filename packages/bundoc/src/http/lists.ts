@@ -115,8 +115,8 @@ export function registerLists(
 }
 
 /**
- * `{"documents":[…],"unreadable":[…],"total":…,"next_cursor":"…"}`. The bytes of documents do not change.
- * `unreadable` lists ids of undecryptable documents, if any.
+ * `{"documents":[…],"unreadable":[…],"total":…,"next_cursor":"…"}`. The bytes of documents do not
+ * change. `unreadable` lists ids of undecryptable documents, if any.
  */
 function pageText({ texts, unreadable, next, total }: ListPage, work: Work): Promise<Buffer> {
   const parts: (string | Buffer)[] = ['{"documents":['];

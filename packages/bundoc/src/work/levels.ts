@@ -34,9 +34,9 @@ interface Level<T> {
 
 /**
  * Tasks that wait for a slice. One that has taken little comes before one that has taken more (multilevel
- * feedback, F. J. Corbató et al., 1962). One of a subject with little work comes before one of a subject with
- * much. So short work does not wait behind long work, even when there are too many subjects to give each
- * enough. Within a level, subjects take turns.
+ * feedback, F. J. Corbató et al., 1962). One of a subject with little work comes before one of a subject
+ * with much. So short work does not wait behind long work, even when there are too many subjects to give
+ * each enough. Within a level, subjects take turns.
  */
 export class Levels<T extends Levelled> {
   readonly #levels: readonly Level<T>[] = LEVELS.map(({ sliceUs, ...level }) => ({

@@ -45,7 +45,7 @@ describe('turns of the event loop', () => {
     expect(begun).toEqual(['one', 'two', 'three']);
   });
 
-  it('begin no more in one turn than some milliseconds of work at first, and as much at its end', () => {
+  it('begin no more than a number as they arrive in one turn, and some milliseconds of work at its end', () => {
     const { turns, begun, arrive, endTurn } = start();
     for (let n = 0; n < AT_ONCE + 2 * WAITING_MS; n++) arrive('a', `${n}`);
     expect(begun.length).toBe(AT_ONCE);

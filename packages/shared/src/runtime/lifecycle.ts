@@ -2,6 +2,7 @@ import closeWithGrace from 'close-with-grace';
 import { ConfigError } from './config.ts';
 import type { Drain } from './drain.ts';
 import type { Logger } from './logger.ts';
+import { allocateYoung } from './young-allocation.ts';
 
 /** Maximum time of an orderly stop after draining, milliseconds. Then the process exits anyway. */
 const STOP_TIMEOUT_MS = 10_000;
@@ -31,6 +32,7 @@ export interface RunningService {
  * A failed start logs one line for each fault and exits with code 1.
  */
 export async function runService(logger: Logger, start: () => Promise<RunningService>): Promise<void> {
+  allocateYoung();
   const supervised = process.connected;
   let service: RunningService;
   try {
