@@ -1,5 +1,5 @@
 /** Up to so many items, a name goes before those with more. */
-export const FEW = 16;
+export const FEW = 64;
 /** Every so many turns, those go first that otherwise come second. So nothing waits for ever. */
 const TURNS_OF_SECOND = 4;
 
