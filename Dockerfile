@@ -19,8 +19,8 @@ RUN for service in bunkms bundoc; do \
       pnpm --filter "@bundoc/$service" deploy --legacy --offline --prod "/out/$service" || exit 1; \
     done
 
-# What both services' images are made of. The folders belong to the user, and so do the volumes that are mounted
-# there first: a new volume takes over owner and mode of the folder it covers.
+# What both services' images are made of. The folders belong to the user, and so do the volumes that are
+# mounted there first: a new volume takes over owner and mode of the folder it covers.
 FROM ${NODE_IMAGE} AS runtime
 ENV NODE_ENV=production
 RUN set -e; for folder in bunkms bundoc kms-kek kms-token authority bunkms-tls bundoc-tls; do \
@@ -28,7 +28,8 @@ RUN set -e; for folder in bunkms bundoc kms-kek kms-token authority bunkms-tls b
     done
 WORKDIR /app
 USER 1000:1000
-# In production the services refuse to run with a debugger; this closes the door to one before they have begun.
+# In production the services refuse to run with a debugger; this closes the door to one before they have
+# begun.
 CMD ["node", "--disable-sigusr1", "dist/main.js"]
 
 FROM runtime AS bunkms

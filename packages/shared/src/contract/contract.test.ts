@@ -42,7 +42,8 @@ describe('the table of problems', () => {
   it.each(PROBLEM_CODES)('gives %s a problem document that matches the wire contract', (code) => {
     const { status, title } = PROBLEMS[code];
     expect(STATUS_CODES[status]).toBeDefined();
-    expect(title).toMatch(/^[\x20-\x7e]+$/); // It is also the reason phrase of answers to unparsable requests.
+    // It is also the reason phrase of answers to unparsable requests.
+    expect(title).toMatch(/^[\x20-\x7e]+$/);
     const problem = problemOf(new AppError(code, { cause: new Error('planted-secret') }), 'id-1');
     expect(problemSchema.strict().parse(problem)).toEqual({
       type: 'about:blank',

@@ -68,7 +68,8 @@ function parse(text: string): unknown {
   try {
     return JSON.parse(text);
   } catch {
-    throw invalid('the text is not valid JSON'); // The parser's own message quotes the text, so it is not used.
+    // The parser's own message quotes the text, so it is not used.
+    throw invalid('the text is not valid JSON');
   }
 }
 

@@ -158,7 +158,8 @@ describe('an error in a log line', () => {
       }
       return undefined;
     };
-    expect(String(attempt(`${SECRET}`))).toContain('planted'); // V8 quotes its input: the reason for this test.
+    // V8 quotes its input: the reason for this test.
+    expect(String(attempt(`${SECRET}`))).toContain('planted');
     logger.error({ err: attempt(SECRET) }, 'x');
     logger.error({ err: new Error('outer', { cause: attempt(`{"a":${SECRET}}`) }) }, 'x');
     logger.error(new Error('outer', { cause: attempt(`["${SECRET}\n"]`) }));
