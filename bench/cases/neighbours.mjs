@@ -91,6 +91,7 @@ export async function neighboursTarget(bench) {
       const row = `${of}: p50 ${ms(seen.p50)}, p99 ${ms(seen.p99)}, ${seen.refused} of ${seen.requests} refused, at most ${Math.round(seen.rssMb)} MiB, ${seen.cpuS.toFixed(1)} s of processor time, event loop's delay p99 ${ms(seen.delay.p99)}, max ${ms(seen.delay.max)}; 2 s later p50 ${ms(after.p50)}, ${left} holds.`;
       say(row);
       say(`slowest: ${seen.slowest.join('; ')}`);
+      if (seen.refused > 0) say(`refused: ${seen.reasons.join('; ')}`);
       say(`Bundoc: ${seen.counts.join(', ')}`);
       if (profile !== undefined) say(`main thread: ${topOfProfile(profile, 30).join(', ')}`);
       report.note(row);
@@ -209,14 +210,18 @@ class Neighbour {
     await Promise.all(sent);
     all.sort((a, b) => a.tookMs - b.tookMs);
     const at = (share) => all[Math.min(all.length - 1, Math.floor(all.length * share))]?.tookMs;
-    const refused = all.filter(({ isDone }) => !isDone).length;
+    const refusals = all.filter(({ isDone }) => !isDone);
+    const refused = refusals.length;
+    const reasons = [...Map.groupBy(refusals, ({ method, status }) => `${method} ${status}`)].map(
+      ([reason, { length }]) => `${length} × ${reason}`,
+    );
     const slowest = all
       .slice(-SLOWEST)
       .map(
         ({ method, connectMs, status, atMs, tookMs }) =>
           `${method} ${status} at ${Math.round(atMs)} in ${Math.round(tookMs)} ms${connectMs === undefined ? '' : ` (${Math.round(connectMs)} to connect)`}`,
       );
-    return { requests: all.length, refused, slowest, p50: at(0.5), p99: at(0.99) };
+    return { requests: all.length, refused, reasons, slowest, p50: at(0.5), p99: at(0.99) };
   }
 
   close() {

@@ -41,7 +41,7 @@ import { ChangeFeed } from './service/change-feed.ts';
 import { Moves } from './service/moves.ts';
 import { Scheduler } from './work/scheduler.ts';
 import { createServiceShares } from './work/service-shares.ts';
-import { waitingWork, workingMemory, workingMemoryBytes } from './working-memory.ts';
+import { requestsMax, waitingWork, workingMemory, workingMemoryBytes } from './working-memory.ts';
 
 /** The parts that a test may replace. */
 export interface BundocParts {
@@ -202,7 +202,7 @@ function divideWork(config: BundocConfig, clock: Clock, metrics: BundocMetrics) 
   const memory = workingMemory(workingMemoryBytes(memoryLimit(), config.documentBytesMax), clock);
   const places = waitingWork(clock);
   const scheduler = new Scheduler({
-    ...{ memory, places },
+    ...{ memory, places, requestsMax: requestsMax(memory.capacity) },
     onUsed: ({ subject, project }, us) => {
       if (subject !== '') limit?.charge(project, us / 1_000);
     },

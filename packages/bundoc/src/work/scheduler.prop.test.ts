@@ -181,10 +181,10 @@ describe('long work', () => {
     expect(order).toEqual(['light', 'heavy']);
   });
 
-  it('that may not begin yet begins by turns of the projects of its subject', async () => {
+  it('that may not begin yet begins by turns of the projects of its subject, those with few pieces first', async () => {
     const bench = new WorkBench();
     const scheduler = new Scheduler(bench.ports);
-    const others = Array.from({ length: 40 }, (_, n) => scheduler.work(key(n + 10), 'query'));
+    const others = Array.from({ length: 14 }, (_, n) => scheduler.work(key(n + 10), 'query'));
     for (const other of others) {
       const turn = other.pause();
       other.leave();
@@ -212,7 +212,7 @@ describe('long work', () => {
       while (bench.isTurnComing) await bench.turn();
     }
     const projects = begun.slice(4).map(({ key: { project } }) => project);
-    expect(projects).toEqual(['flood', 'other', 'flood', 'other']);
+    expect(projects).toEqual(['other', 'other', 'flood', 'flood']);
     for (const work of [...others, ...begun]) work[Symbol.dispose]();
     while (bench.isTurnComing) await bench.turn();
     for (const work of begun) work[Symbol.dispose]();
@@ -231,7 +231,7 @@ describe('long work', () => {
       work.leave();
     };
     const of = (subject: number) => begun.filter((work) => work.key.subject === `s${subject}`);
-    for (let subject = 0; subject < 40; subject++) begin(subject);
+    for (let subject = 0; subject < 14; subject++) begin(subject);
     while (bench.isTurnComing) await bench.turn();
     bench.take(SLICE_US);
     using busy = scheduler.work(key(99), 'query');
@@ -253,6 +253,48 @@ describe('long work', () => {
     for (const work of begun) work[Symbol.dispose]();
   });
 
+  it('runs a bounded number of pieces of several subjects in all, and at least one of each', async () => {
+    const { begin, begun, turnAll, scheduler } = await startFull();
+    const all = Array.from({ length: 30 }, (_, n) => begin(n % 3));
+    await turnAll();
+    // The busy subject is the fourth.
+    expect(counts(begun)).toEqual({ s0: 2, s1: 2, s2: 2 });
+    for (let subject = 3; subject < 12; subject++) all.push(begin(subject));
+    await turnAll();
+    expect(begun).toHaveLength(6 + 9);
+    for (let ended = 0; ended < all.length; ended++) {
+      begun[ended]?.[Symbol.dispose]();
+      await turnAll();
+    }
+    await Promise.all(all);
+    expect(counts(begun.slice(15))).toEqual({ s0: 8, s1: 8, s2: 8 });
+    for (let n = 15; n < 39; n += 3) expect(Object.keys(counts(begun.slice(n, n + 3)))).toHaveLength(3);
+    expect(scheduler.waiting).toBe(0);
+  });
+
+  it('of a subject that was alone do not take the places of the next subject', async () => {
+    const { begin, begun, turnAll, scheduler, busy, bench } = await startFull();
+    busy[Symbol.dispose]();
+    const flood = Array.from({ length: 100 }, () => begin(0));
+    await turnAll();
+    expect(begun).toHaveLength(100);
+    // The rest of the turn is taken, so that the next ones wait.
+    using read = scheduler.work(key(0), 'read');
+    expect(read.pause()).toBeUndefined();
+    bench.take(SLICE_US);
+    const all = [...flood, ...Array.from({ length: 20 }, () => begin(1)), begin(0)];
+    await turnAll();
+    // Half of the places, and a few that began while it had asked for little.
+    const { s0, s1 = 0 } = counts(begun);
+    expect([s0, s1 >= 4, s1 < 10]).toEqual([100, true, true]);
+    for (let ended = 0; ended < all.length; ended++) {
+      begun[ended]?.[Symbol.dispose]();
+      await turnAll();
+    }
+    await Promise.all(all);
+    expect(scheduler.waiting).toBe(0);
+  });
+
   it.each(['read', 'write', 'changes'] as const)('of kind %s is not bounded in number', async (kind) => {
     const bench = new WorkBench();
     const scheduler = new Scheduler(bench.ports);
@@ -270,6 +312,24 @@ describe('long work', () => {
       await bench.turn();
     }
     await Promise.all(waits);
+  });
+
+  it('finds places for a subject up to its equal part when others have taken all of them', async () => {
+    const bench = new WorkBench();
+    const places = room(64);
+    const scheduler = new Scheduler({ ...bench.ports, places });
+    using busy = scheduler.work(key(99), 'query');
+    expect(busy.pause()).toBeUndefined();
+    bench.take(SLICE_US);
+    const begin = (subject: number) => scheduler.work(key(subject), 'read').pause() as Promise<void>;
+    // The part of a project is an eighth, so that eight subjects take all.
+    const flood = Array.from({ length: 64 }, (_, n) => begin(n % 8));
+    expect(places.held).toBe(64);
+    const late = Array.from({ length: 9 }, () => begin(50));
+    await expect(late.at(-1)).rejects.toMatchObject({ code: 'rate_limited' });
+    expect(places.heldBy('s50')).toBe(8);
+    while (scheduler.waiting > 0) await bench.turn();
+    await Promise.all([...flood, ...late.slice(0, -1)]);
   });
 
   it('finds a few places for a subject when others have taken all of them', async () => {
@@ -449,6 +509,32 @@ describe('long work', () => {
 });
 
 const MIB = 1_048_576;
+
+/** A scheduler of eight pieces at a time, whose present turn is over. A piece that has begun waits then. */
+async function startFull() {
+  const bench = new WorkBench();
+  const scheduler = new Scheduler({ ...bench.ports, requestsMax: 8 });
+  const busy = scheduler.work(key(99), 'query');
+  expect(busy.pause()).toBeUndefined();
+  bench.take(SLICE_US);
+  const begun: Work[] = [];
+  const begin = async (subject: number) => {
+    const work = scheduler.work(key(subject), 'query');
+    await work.pause();
+    begun.push(work);
+    work.leave();
+  };
+  const turnAll = async () => {
+    while (bench.isTurnComing) await bench.turn();
+  };
+  return { bench, scheduler, busy, begun, begin, turnAll };
+}
+
+/** Pieces of each subject. */
+function counts(works: readonly Work[]): Record<string, number> {
+  const groups = Object.groupBy(works, ({ key: { subject } }) => subject);
+  return Object.fromEntries(Object.entries(groups).map(([subject, some]) => [subject, some?.length ?? 0]));
+}
 
 /** A share of this capacity, with a quarter for a subject and an eighth for a project. */
 function room(capacity: number): Share {

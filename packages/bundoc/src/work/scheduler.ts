@@ -29,11 +29,18 @@ export interface SchedulerDeps {
   readonly memory?: Room;
   /** Places for work that waits; unbounded when absent. */
   readonly places?: Room;
+  /** Maximum requests of several subjects that run at a time. */
+  readonly requestsMax?: number;
 }
 
 /** What long work needs of a share, for which it does not wait. */
-export type Room = Pick<Share, 'tryTake' | 'charge' | 'held' | 'heldBy' | 'capacity' | 'refusal'>;
+export type Room = Pick<
+  Share,
+  'tryTake' | 'charge' | 'held' | 'heldBy' | 'subjects' | 'capacity' | 'refusal'
+>;
 
+/** Requests of several subjects that run at a time, unless the service knows better. */
+const REQUESTS_MAX = 64;
 /** How often work that may not begin yet is checked, milliseconds. */
 const PARKED_CHECK_MS = 1_000;
 
@@ -75,7 +82,7 @@ export class Scheduler implements AsyncDisposable {
   /** What each subject has asked for. */
   readonly #loads = new Loads();
   /** Which work may begin. */
-  readonly #admission = new Admission((subject) => this.#loads.hasLittle(subject));
+  readonly #admission: Admission;
   #parkedTimer: NodeJS.Timeout | undefined;
 
   /** Works on what is too large for this thread. */
@@ -84,6 +91,8 @@ export class Scheduler implements AsyncDisposable {
   constructor(ports: Partial<SchedulerDeps> = {}, large: LargeThread = new LargeThread()) {
     this.#ports = { ...systemPorts, ...ports };
     this.large = large;
+    const isUnbounded = (subject: string) => this.#loads.hasLittle(subject);
+    this.#admission = new Admission(ports.requestsMax ?? REQUESTS_MAX, isUnbounded);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -182,14 +191,16 @@ export class Scheduler implements AsyncDisposable {
     this.#parkedTimer ??= setTimeout(() => {
       this.#parkedTimer = undefined;
       this.#refuseLate();
-      this.#unpark(this.#admission.subjects);
+      this.#unpark();
       if (this.#admission.size > 0) this.#checkParked();
     }, PARKED_CHECK_MS).unref();
   }
 
-  /** Lets work of some subjects begin, as much as may. */
-  #unpark(subjects: readonly string[]): void {
-    for (const subject of subjects) for (const work of this.#admission.ready(subject)) this.#compete(work);
+  /** Lets as much work begin as may. */
+  #unpark(): void {
+    if (this.#admission.size === 0) return;
+    for (let work = this.#admission.next(); work !== undefined; work = this.#admission.next())
+      this.#compete(work);
   }
 
   /** It has begun without a wait. */
@@ -199,7 +210,7 @@ export class Scheduler implements AsyncDisposable {
 
   end(work: Work): void {
     this.#loads.end(work);
-    this.#unpark(this.#admission.end(work));
+    if (this.#admission.end(work)) this.#unpark();
   }
 
   get nowMs(): number {

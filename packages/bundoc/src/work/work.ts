@@ -3,7 +3,7 @@ import type { Hold } from '@bundoc/shared/shares/hold';
 import { WAIT_MS_MAX } from '@bundoc/shared/shares/share';
 import type { ShareKey } from '@bundoc/shared/shares/share-key';
 import type { Job } from './job.ts';
-import type { Scheduler } from './scheduler.ts';
+import type { Room, Scheduler } from './scheduler.ts';
 
 /** Kinds of long work, as the metrics name them. */
 export const WORK_KINDS = [
@@ -32,7 +32,7 @@ export const WORK_MS_MAX = 40_000;
 const UNCOUNTED_BYTES = 262_144;
 const COUNTED_BYTES = 1_048_576;
 
-/** Places that a subject gets when many others have taken all of them. */
+/** Places that a subject gets at least when others have taken all of them. */
 const FIRST_PLACES = 8;
 
 /**
@@ -178,10 +178,11 @@ export class Work implements Disposable {
 
   [Symbol.dispose](): void {
     this.leave();
-    this.#scheduler.end(this);
+    // Before others begin, which need it.
     this.#memory?.[Symbol.dispose]();
     this.#memory = undefined;
     this.#leavePlace();
+    this.#scheduler.end(this);
   }
 
   /** Whether its subject has much less work than others have. For {@link Levels} alone. */
@@ -209,8 +210,7 @@ export class Work implements Disposable {
     if (this.#place !== undefined || places === undefined || this.isOwn) return;
     this.#place = places.tryTake(this.key, 1);
     if (this.#place !== undefined) return;
-    const isFull = places.held >= places.capacity;
-    if (!isFull || places.heldBy(this.key.subject) >= FIRST_PLACES) throw places.refusal(this.key, 1);
+    if (places.heldBy(this.key.subject) >= placesBeyond(places)) throw places.refusal(this.key, 1);
     this.#place = places.charge(this.key, 1);
   }
 
@@ -247,6 +247,13 @@ export class Work implements Disposable {
     }
     this.#requireTime();
   }
+}
+
+/** How many places a subject may have although others have taken all: an equal part, while not many do. */
+function placesBeyond({ held, capacity, subjects }: Room): number {
+  if (held < capacity) return 0;
+  const part = Math.min(1 / 8, 1 / subjects);
+  return held < 2 * capacity ? Math.max(FIRST_PLACES, capacity * part) : FIRST_PLACES;
 }
 
 function isDisposable(result: unknown): result is Disposable {

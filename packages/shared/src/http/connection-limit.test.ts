@@ -7,7 +7,9 @@ import {
   Connections,
   type ConnectionsOptions,
   FIRST_BYTE_MS,
+  REFUSED_IN_CROWD_MS,
   REFUSED_MS,
+  REFUSED_OF_CROWDED_SWEEP,
   REFUSED_OF_SWEEP,
 } from './connection-limit.ts';
 
@@ -182,6 +184,21 @@ test('many refused connections close little by little, so that their clients do 
   expect(closed()).toBe(REFUSED_OF_SWEEP);
   connections.sweep();
   expect(closed()).toBe(REFUSED_OF_SWEEP + 1);
+});
+
+test('while others wait to be accepted, fewer refused connections close, and after some seconds all of them', () => {
+  const { clock, connections, open } = connectionsOf({ max: 800 });
+  const refused = open('192.0.2.1', 10 + REFUSED_OF_SWEEP).slice(10);
+  const closed = () => refused.filter(({ destroyed }) => destroyed).length;
+  clock.advance(REFUSED_MS);
+  connections.sweep(true);
+  expect(closed()).toBe(REFUSED_OF_CROWDED_SWEEP);
+  clock.advance(REFUSED_IN_CROWD_MS - REFUSED_MS - 1);
+  connections.sweep(true);
+  expect(closed()).toBe(2 * REFUSED_OF_CROWDED_SWEEP);
+  clock.advance(1);
+  connections.sweep(true);
+  expect(closed()).toBe(REFUSED_OF_SWEEP);
 });
 
 test('of one address, only a part of the refused connections stays open: others have some too', () => {

@@ -33,6 +33,14 @@ const SWEEP_EVERY_MS = 50;
 export const REFUSED_MS = 1_000;
 /** Refused connections that are closed in one sweep. Their clients connect again together. */
 export const REFUSED_OF_SWEEP = 100;
+/**
+ * The same of those that were refused in the last seconds, while others wait to be accepted. Otherwise these
+ * would wait behind the clients that connect again.
+ */
+export const REFUSED_OF_CROWDED_SWEEP = 5;
+export const REFUSED_IN_CROWD_MS = 5_000;
+/** The part of the refused connections that may stay open for so long. */
+const REFUSED_CROWDED = 3 / 4;
 /** Refused connections that may stay open for each other connection. */
 const REFUSED_FOR_EACH = 2;
 /** The part of the refused connections that one address may have. */
@@ -262,13 +270,20 @@ export class Connections {
   /**
    * Closes connections that were refused a while ago, and those that have been silent for too long. Call it
    * several times a second.
+   *
+   * @param isCrowded whether many connections wait to be accepted.
    */
-  sweep(): void {
+  sweep(isCrowded = false): void {
     const nowMs = this.#clock.monotonic();
+    // Without room, further connections would close at once, and their clients would connect again at once.
+    const hasRoom = this.refused.held <= this.refused.capacity * REFUSED_CROWDED;
+    let closed = 0;
     for (const [socket, { sinceMs }] of this.#refused.entries().take(REFUSED_OF_SWEEP)) {
-      if (sinceMs > nowMs - REFUSED_MS) break;
+      const mayStay = isCrowded && hasRoom && closed >= REFUSED_OF_CROWDED_SWEEP;
+      if (sinceMs > nowMs - (mayStay ? REFUSED_IN_CROWD_MS : REFUSED_MS)) break;
       socket.destroy();
       this.#end(socket);
+      closed++;
     }
     for (const [socket, sinceMs] of this.#silent) {
       if (sinceMs > nowMs - FIRST_BYTE_MS) return;
@@ -344,7 +359,7 @@ export function limitConnections(app: FastifyInstance, connections: Connections,
     }
     done();
   });
-  const sweeps = every(SWEEP_EVERY_MS, () => connections.sweep());
+  const sweeps = every(SWEEP_EVERY_MS, () => connections.sweep(turns.isCrowded));
   app.addHook('preClose', async () => connections.closeRefused());
   app.addHook('onClose', async () => sweeps[Symbol.dispose]());
 }

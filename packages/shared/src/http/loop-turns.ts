@@ -10,9 +10,12 @@ export const AT_ONCE = 256;
 const COUNTED_ON = 32;
 /** How long items that wait begin at the end of a turn, milliseconds. */
 export const WAITING_MS = 4;
-/** Both while many connections wait for the process to accept them. */
+/**
+ * The same while many connections wait for the process to accept them: so long, or for this part of the time
+ * since the last such end of a turn.
+ */
 const AT_ONCE_CROWDED = 2;
-const WAITING_MS_CROWDED = 0.2;
+const WAITING_CROWDED = { ms: 0.2, ofTurn: 1 / 8 };
 /** From so many accepted in one turn on, others are likely to wait. */
 const CROWD = 12;
 /** How long a crowd is served first, and then not, milliseconds. A flood of connections may have no end. */
@@ -52,8 +55,9 @@ export class LoopTurns {
   readonly #outside = AsyncLocalStorage.snapshot();
   /** Items that have begun as they arrived in this turn, and in those before it without a callback. */
   #begun = 0;
-  /** When the first of those that waited has begun in this turn. */
+  /** When the first of those that waited has begun in this turn, and how long they may begin. */
   #sinceMs = 0;
+  #forMs = 0;
   #isEndComing = false;
   #accepted = 0;
   /** Whether many connections were just accepted, so that others are likely to wait. */
@@ -68,6 +72,11 @@ export class LoopTurns {
   /** Number of items that wait. */
   get waiting(): number {
     return this.#waiting.size;
+  }
+
+  /** Whether many connections wait for the process to accept them. */
+  get isCrowded(): boolean {
+    return this.#crowdedSinceMs !== undefined;
   }
 
   /** Hears of each accepted connection. While there are many, little else begins. */
@@ -111,25 +120,28 @@ export class LoopTurns {
 
   #endTurn(): void {
     this.#begun = 0;
+    const lastMs = this.#sinceMs;
     this.#sinceMs = this.#ports.nowMs();
     if (this.#accepted < CROWD) this.#crowdedSinceMs = undefined;
     else this.#crowdedSinceMs ??= this.#sinceMs;
     this.#isCrowded =
       this.#crowdedSinceMs !== undefined &&
       (this.#sinceMs - this.#crowdedSinceMs) % (CROWDED_MS + UNCROWDED_MS) < CROWDED_MS;
+    const { ms, ofTurn } = WAITING_CROWDED;
+    const crowdedMs = Math.max(ms, (this.#sinceMs - lastMs) * ofTurn);
+    this.#forMs = this.#isCrowded ? Math.min(crowdedMs, WAITING_MS) : WAITING_MS;
     this.#accepted = 0;
     this.#outside(() => this.#beginNext());
   }
 
   /** Begins one item after the other. Each includes what it causes, which delays the turn as well. */
   #beginNext(): void {
-    const endMs = this.#sinceMs + (this.#isCrowded ? WAITING_MS_CROWDED : WAITING_MS);
-    const isOver = this.#waiting.size === 0 || this.#ports.nowMs() >= endMs;
+    const isOver = this.#waiting.size === 0 || this.#ports.nowMs() >= this.#sinceMs + this.#forMs;
     const begin = isOver ? undefined : this.#waiting.next();
     if (begin === undefined) {
       this.#isEndComing = false;
       // The next turn may be the end of a crowd.
-      if (this.#waiting.size > 0 || this.#isCrowded) this.#awaitEnd();
+      if (this.#waiting.size > 0 || this.isCrowded) this.#awaitEnd();
       return;
     }
     this.#ports.afterwards(() => this.#beginNext());

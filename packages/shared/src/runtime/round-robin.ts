@@ -1,5 +1,5 @@
-/** Up to so many items, a name goes before those with more. */
-export const FEW = 64;
+/** Names with up to so many items have equal turns. So have those with up to twice as many, and so on. */
+export const FEW = 4;
 /** Every so many turns, those go first that otherwise come second. So nothing waits for ever. */
 const TURNS_OF_SECOND = 4;
 
@@ -10,14 +10,19 @@ interface Items<T> {
   turns: number;
 }
 
+/** Names in the order of their turns. */
+type Names<T> = Map<string, Items<T>>;
+
 /**
  * Items that wait by name. Names take turns; of each, the item that was added first is the first. Names with
- * few items go before those with many, so that many names with floods of items hardly delay the others.
+ * fewer items, in classes of powers of two, go before those with more. Each fourth turn goes to the name
+ * whose last turn was longest ago. So names with little hardly wait for the floods of many others.
  */
 export class RoundRobin<T> {
-  /** Names with few items and with many, in the order of their turns. */
-  readonly #few = new Map<string, Items<T>>();
-  readonly #many = new Map<string, Items<T>>();
+  /** All names. */
+  readonly #names: Names<T> = new Map();
+  /** The same names by how many items they have. */
+  readonly #classes: Names<T>[] = [];
   #size = 0;
   #turns = 0;
 
@@ -28,40 +33,56 @@ export class RoundRobin<T> {
 
   /** @param isSecond whether most other items of its name go before it. */
   add(name: string, item: T, isSecond = false): void {
-    const known = this.#few.get(name) ?? this.#many.get(name);
-    const items = known ?? { first: new Set<T>(), second: new Set<T>(), turns: 0 };
+    const items = this.#names.get(name) ?? { first: new Set<T>(), second: new Set<T>(), turns: 0 };
+    const before = sizeOf(items);
     (isSecond ? items.second : items.first).add(item);
-    this.#size++;
-    if (sizeOf(items) <= FEW) this.#few.set(name, items);
-    else if (this.#few.delete(name)) this.#many.set(name, items);
+    this.#size += sizeOf(items) - before;
+    if (before === 0) this.#names.set(name, items);
+    this.#reclass(name, items, before);
   }
 
   /** @returns whether it was there. */
   remove(name: string, item: T): boolean {
-    const items = this.#few.get(name) ?? this.#many.get(name);
+    const items = this.#names.get(name);
     if (items === undefined || !(items.first.delete(item) || items.second.delete(item))) return false;
     this.#size--;
-    const size = sizeOf(items);
-    if (size === 0) this.#few.delete(name);
-    else if (size === FEW && this.#many.delete(name)) this.#few.set(name, items);
+    if (sizeOf(items) === 0) this.#names.delete(name);
+    this.#reclass(name, items, sizeOf(items) + 1);
     return true;
   }
 
   /** Takes the item whose turn it is; undefined when there is none. */
   next(): T | undefined {
+    if (this.#size === 0) return undefined;
     this.#turns++;
-    const names = choose(this.#few, this.#many, this.#turns);
-    for (const [name, items] of names) {
-      items.turns++;
-      for (const item of choose(items.first, items.second, items.turns)) {
-        this.remove(name, item);
-        // The turn of the next name.
-        if (names.delete(name)) names.set(name, items);
-        return item;
-      }
-    }
-    return undefined;
+    const fewest = this.#classes.find((names) => names !== undefined && names.size > 0) ?? this.#names;
+    const [next] = this.#turns % TURNS_OF_SECOND === 0 ? this.#names : fewest;
+    if (next === undefined) return undefined;
+    const [name, items] = next;
+    items.turns++;
+    const [item] = choose(items.first, items.second, items.turns);
+    if (item === undefined) return undefined;
+    this.remove(name, item);
+    // The turn of the next name.
+    for (const names of [this.#names, this.#classes[classOf(sizeOf(items))]])
+      if (names?.delete(name) === true) names.set(name, items);
+    return item;
   }
+
+  /** Its number of items has changed. */
+  #reclass(name: string, items: Items<T>, sizeBefore: number): void {
+    const [from, to] = [classOf(sizeBefore), classOf(sizeOf(items))];
+    if (from === to) return;
+    this.#classes[from]?.delete(name);
+    if (to < 0) return;
+    const names: Names<T> = this.#classes[to] ?? new Map();
+    this.#classes[to] = names.set(name, items);
+  }
+}
+
+/** 0 for few items, and one more for each time twice as many; -1 for none. */
+function classOf(size: number): number {
+  return size === 0 ? -1 : Math.max(0, Math.ceil(Math.log2(size / FEW)));
 }
 
 /** Whose turn it is, of two that may be empty. */

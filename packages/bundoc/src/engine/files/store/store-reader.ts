@@ -96,7 +96,8 @@ export class StoreReader {
     // Usually all are in memory, so no promise is needed. Bytes of a changed document do not open as the
     // listed state.
     const found: (ListedDocument | undefined)[] = [];
-    let stepBytes = 0;
+    // The first step waits for its turn too: the caller has left its own when it awaited the store.
+    let stepBytes = Number.POSITIVE_INFINITY;
     for (const place of places) {
       if (stepBytes > STEP_BYTES) {
         stepBytes = 0;
