@@ -21,16 +21,12 @@ export function workingMemoryBytes(memoryBytes: number, documentBytesMax: number
   return Math.max(PROJECT_PART * largest, Math.min(CAPACITY_BYTES_MAX, Math.floor(memoryBytes / 4)));
 }
 
-/** Bounds of {@link requestsMax}. */
-const REQUESTS_MAX = 64;
-const REQUESTS_MIN = 8;
-
 /**
  * How many queries, projections, batches and patches of several subjects run at a time: as many as their
  * largest pages fit into the working memory.
  */
 export function requestsMax(memoryBytes: number): number {
-  return Math.max(REQUESTS_MIN, Math.min(REQUESTS_MAX, Math.floor(memoryBytes / PAGE_BYTES_MAX)));
+  return Math.floor(memoryBytes / PAGE_BYTES_MAX);
 }
 
 /** The memory of long work. Nobody waits for it, because a waiter would keep what it already holds. */

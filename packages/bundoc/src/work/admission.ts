@@ -120,8 +120,7 @@ export class Admission {
   #isFull(subject: string): boolean {
     const own = this.#of(subject);
     if (own === 0 || this.#isFree(subject)) return false;
-    const part = Math.max(1, Math.floor(this.#max / this.#subjectsWith(subject)));
-    return this.#bounded.size >= this.#max || own >= part;
+    return this.#bounded.size >= this.#max || own >= this.#max / this.#subjectsWith(subject);
   }
 }
 

@@ -184,7 +184,7 @@ describe('long work', () => {
   it('that may not begin yet begins by turns of the projects of its subject, those with few pieces first', async () => {
     const bench = new WorkBench();
     const scheduler = new Scheduler(bench.ports);
-    const others = Array.from({ length: 14 }, (_, n) => scheduler.work(key(n + 10), 'query'));
+    const others = Array.from({ length: 15 }, (_, n) => scheduler.work(key(n + 10), 'query'));
     for (const other of others) {
       const turn = other.pause();
       other.leave();
@@ -231,7 +231,7 @@ describe('long work', () => {
       work.leave();
     };
     const of = (subject: number) => begun.filter((work) => work.key.subject === `s${subject}`);
-    for (let subject = 0; subject < 14; subject++) begin(subject);
+    for (let subject = 0; subject < 15; subject++) begin(subject);
     while (bench.isTurnComing) await bench.turn();
     bench.take(SLICE_US);
     using busy = scheduler.work(key(99), 'query');

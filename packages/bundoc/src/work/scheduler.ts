@@ -186,7 +186,10 @@ export class Scheduler implements AsyncDisposable {
     this.#awaitTurn();
   }
 
-  /** Refuses it in time, also while what has begun waits for a disk. Lets it begin when others have gone. */
+  /**
+   * Refuses it in time, also while what has begun waits for a disk. Lets it begin when its subject has little
+   * work by now.
+   */
   #checkParked(): void {
     this.#parkedTimer ??= setTimeout(() => {
       this.#parkedTimer = undefined;
