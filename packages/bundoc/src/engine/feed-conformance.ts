@@ -1,6 +1,8 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { openStores, type StoreUnderTest } from '../testing/store-under-test.ts';
+import { WorkBench } from '../testing/work-bench.ts';
 import { commitOne, put, ref, remove } from '../testing/writes.ts';
+import { Scheduler, SLICE_US } from '../work/scheduler.ts';
 import type { ProjectStore } from './port.ts';
 
 const ids = (documents: readonly { metadata: { _id: string } }[]) =>
@@ -42,6 +44,21 @@ export function describeFeeds(name: string, make: () => Promise<StoreUnderTest>)
       const next = await reopen();
       open.push(next);
       await check(next);
+    });
+
+    it('decrypts no document of a page before the turn of its work', async () => {
+      const { store } = await start();
+      await store.commit([put('a', '{}'), put('b', '{}')]);
+      const bench = new WorkBench();
+      await using scheduler = new Scheduler(bench.ports);
+      using busy = scheduler.work({ subject: 'other', project: 'q' }, 'query');
+      expect(busy.pause()).toBeUndefined();
+      bench.take(SLICE_US);
+      using work = scheduler.work({ subject: 's', project: 'p' }, 'query');
+      const listed = store.list({ collection: 'notes', after: 0, limit: 10, bytesMax: 1_000_000, work });
+      await vi.waitFor(() => expect(scheduler.waiting).toBe(1));
+      await bench.turn();
+      expect(ids((await listed).documents)).toEqual(['a', 'b']);
     });
 
     it('ends a page early when its documents are large, and never gives an empty one before the end', async () => {

@@ -183,7 +183,7 @@ describe('long work', () => {
 
   it('that may not begin yet begins by turns of the projects of its subject, those with few pieces first', async () => {
     const bench = new WorkBench();
-    const scheduler = new Scheduler(bench.ports);
+    const scheduler = new Scheduler({ ...bench.ports, requestsMax: 64 });
     const others = Array.from({ length: 15 }, (_, n) => scheduler.work(key(n + 10), 'query'));
     for (const other of others) {
       const turn = other.pause();
@@ -221,7 +221,7 @@ describe('long work', () => {
 
   it('runs a bounded number of pieces for a subject beside others, and the next ones as these end', async () => {
     const bench = new WorkBench();
-    const scheduler = new Scheduler(bench.ports);
+    const scheduler = new Scheduler({ ...bench.ports, requestsMax: 64 });
     const begun: Work[] = [];
     const begin = (subject: number) => {
       const work = scheduler.work(key(subject), 'query');
@@ -254,7 +254,7 @@ describe('long work', () => {
   });
 
   it('runs a bounded number of pieces of several subjects in all, and at least one of each', async () => {
-    const { begin, begun, turnAll, scheduler } = await startFull();
+    const { begin, begun, turnAll, endAll, scheduler } = startFull();
     const all = Array.from({ length: 30 }, (_, n) => begin(n % 3));
     await turnAll();
     // The busy subject is the fourth.
@@ -262,18 +262,14 @@ describe('long work', () => {
     for (let subject = 3; subject < 12; subject++) all.push(begin(subject));
     await turnAll();
     expect(begun).toHaveLength(6 + 9);
-    for (let ended = 0; ended < all.length; ended++) {
-      begun[ended]?.[Symbol.dispose]();
-      await turnAll();
-    }
-    await Promise.all(all);
+    await endAll(all);
     expect(counts(begun.slice(15))).toEqual({ s0: 8, s1: 8, s2: 8 });
     for (let n = 15; n < 39; n += 3) expect(Object.keys(counts(begun.slice(n, n + 3)))).toHaveLength(3);
     expect(scheduler.waiting).toBe(0);
   });
 
   it('of a subject that was alone do not take the places of the next subject', async () => {
-    const { begin, begun, turnAll, scheduler, busy, bench } = await startFull();
+    const { begin, begun, turnAll, endAll, scheduler, busy, bench } = startFull();
     busy[Symbol.dispose]();
     const flood = Array.from({ length: 100 }, () => begin(0));
     await turnAll();
@@ -287,11 +283,7 @@ describe('long work', () => {
     // Half of the places, and a few that began while it had asked for little.
     const { s0, s1 = 0 } = counts(begun);
     expect([s0, s1 >= 4, s1 < 10]).toEqual([100, true, true]);
-    for (let ended = 0; ended < all.length; ended++) {
-      begun[ended]?.[Symbol.dispose]();
-      await turnAll();
-    }
-    await Promise.all(all);
+    await endAll(all);
     expect(scheduler.waiting).toBe(0);
   });
 
@@ -511,7 +503,7 @@ describe('long work', () => {
 const MIB = 1_048_576;
 
 /** A scheduler of eight pieces at a time, whose present turn is over. A piece that has begun waits then. */
-async function startFull() {
+function startFull() {
   const bench = new WorkBench();
   const scheduler = new Scheduler({ ...bench.ports, requestsMax: 8 });
   const busy = scheduler.work(key(99), 'query');
@@ -527,7 +519,15 @@ async function startFull() {
   const turnAll = async () => {
     while (bench.isTurnComing) await bench.turn();
   };
-  return { bench, scheduler, busy, begun, begin, turnAll };
+  /** Ends what has begun, one after the other. */
+  const endAll = async (all: readonly Promise<void>[]) => {
+    for (let ended = 0; ended < all.length; ended++) {
+      begun[ended]?.[Symbol.dispose]();
+      await turnAll();
+    }
+    await Promise.all(all);
+  };
+  return { bench, scheduler, busy, begun, begin, turnAll, endAll };
 }
 
 /** Pieces of each subject. */

@@ -29,7 +29,7 @@ export interface SchedulerDeps {
   readonly memory?: Room;
   /** Places for work that waits; unbounded when absent. */
   readonly places?: Room;
-  /** Maximum requests of several subjects that run at a time. */
+  /** Maximum requests of several subjects that run at a time; no bound when it is absent. */
   readonly requestsMax?: number;
 }
 
@@ -39,8 +39,6 @@ export type Room = Pick<
   'tryTake' | 'charge' | 'held' | 'heldBy' | 'subjects' | 'capacity' | 'refusal'
 >;
 
-/** Requests of several subjects that run at a time, unless the service knows better. */
-const REQUESTS_MAX = 64;
 /** How often work that may not begin yet is checked, milliseconds. */
 const PARKED_CHECK_MS = 1_000;
 
@@ -91,8 +89,8 @@ export class Scheduler implements AsyncDisposable {
   constructor(ports: Partial<SchedulerDeps> = {}, large: LargeThread = new LargeThread()) {
     this.#ports = { ...systemPorts, ...ports };
     this.large = large;
-    const isUnbounded = (subject: string) => this.#loads.hasLittle(subject);
-    this.#admission = new Admission(ports.requestsMax ?? REQUESTS_MAX, isUnbounded);
+    const { requestsMax = Number.POSITIVE_INFINITY } = ports;
+    this.#admission = new Admission(requestsMax, (subject) => this.#loads.hasLittle(subject));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -178,11 +178,10 @@ export class Work implements Disposable {
 
   [Symbol.dispose](): void {
     this.leave();
-    // Before others begin, which need it.
+    this.#scheduler.end(this);
     this.#memory?.[Symbol.dispose]();
     this.#memory = undefined;
     this.#leavePlace();
-    this.#scheduler.end(this);
   }
 
   /** Whether its subject has much less work than others have. For {@link Levels} alone. */

@@ -32,7 +32,11 @@ function start() {
   const pass = (ms: number) => {
     nowMs += ms;
   };
-  return { turns, begun, arrive, endTurn, pass, isIdle: () => ends.length === 0 };
+  /** So many connections arrive that others are likely to wait. */
+  const crowd = () => {
+    for (let n = 0; n < 16; n++) turns.accepted();
+  };
+  return { turns, begun, arrive, endTurn, pass, crowd, isIdle: () => ends.length === 0 };
 }
 
 describe('turns of the event loop', () => {
@@ -60,12 +64,10 @@ describe('turns of the event loop', () => {
   });
 
   it('begin less while many connections are accepted, but something in each turn', () => {
-    const { turns, begun, arrive, endTurn, isIdle } = start();
-    const crowd = () => {
-      for (let n = 0; n < 16; n++) turns.accepted();
-    };
+    const { turns, begun, arrive, endTurn, crowd, isIdle } = start();
     crowd();
     endTurn();
+    expect(turns.isCrowded).toBe(true);
     for (let turn = 1; turn < 5; turn++) {
       crowd();
       for (let n = 0; n < 5; n++) arrive('a');
@@ -73,14 +75,11 @@ describe('turns of the event loop', () => {
       expect(begun.length).toBe(turn + 2);
     }
     while (!isIdle()) endTurn();
-    expect([turns.waiting, begun.length]).toEqual([0, 20]);
+    expect([turns.waiting, begun.length, turns.isCrowded]).toEqual([0, 20, false]);
   });
 
   it('begin in a crowd for a part of the time that a long turn took, so that what waits is not forgotten', () => {
-    const { turns, begun, arrive, endTurn, pass } = start();
-    const crowd = () => {
-      for (let n = 0; n < 16; n++) turns.accepted();
-    };
+    const { begun, arrive, endTurn, pass, crowd } = start();
     crowd();
     endTurn();
     for (let n = 0; n < 20; n++) arrive('a');
@@ -98,10 +97,10 @@ describe('turns of the event loop', () => {
   });
 
   it('serve a crowd without an end first, but not all of the time', () => {
-    const { turns, begun, arrive, endTurn, pass } = start();
+    const { begun, arrive, endTurn, pass, crowd } = start();
     let [crowdedMs, otherMs] = [0, 0];
     for (let turn = 0; turn < 1_000; turn++) {
-      for (let n = 0; n < 16; n++) turns.accepted();
+      crowd();
       for (let n = 0; n < 20; n++) arrive('a');
       const before = begun.length;
       pass(10);

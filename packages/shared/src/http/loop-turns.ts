@@ -10,11 +10,9 @@ export const AT_ONCE = 256;
 const COUNTED_ON = 32;
 /** How long items that wait begin at the end of a turn, milliseconds. */
 export const WAITING_MS = 4;
-/**
- * The same while many connections wait for the process to accept them: so long, or for this part of the time
- * since the last such end of a turn.
- */
+/** Both while many connections wait for the process to accept them. */
 const AT_ONCE_CROWDED = 2;
+/** At least so long, or for this part of the time since the last items that waited have begun. */
 const WAITING_CROWDED = { ms: 0.2, ofTurn: 1 / 8 };
 /** From so many accepted in one turn on, others are likely to wait. */
 const CROWD = 12;

@@ -1,10 +1,7 @@
-import { setImmediate } from 'node:timers/promises';
-import { describe, expect, it, vi } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import type { EmbeddedProject } from '../../../testing/embedded-project.ts';
 import { started } from '../../../testing/started-store.ts';
-import { WorkBench } from '../../../testing/work-bench.ts';
 import { commitOne, put, ref, remove } from '../../../testing/writes.ts';
-import { Scheduler, SLICE_US } from '../../../work/scheduler.ts';
 import { createSealedCache } from '../documents/sealed-cache.ts';
 
 describe('the cache', () => {
@@ -113,22 +110,4 @@ describe('a document file', () => {
     await commitOne(store, remove('b'));
     expect(await store.get(ref('b'))).toBeUndefined();
   });
-});
-
-it('a page decrypts nothing before its turn, not even its first document', async () => {
-  const { project, store } = await started();
-  await store.commit([put('a', '{"v":1}'), put('b', '{"v":2}')]);
-  const bench = new WorkBench();
-  await using scheduler = new Scheduler(bench.ports);
-  using busy = scheduler.work({ subject: 'other', project: 'q' }, 'query');
-  expect(busy.pause()).toBeUndefined();
-  bench.take(SLICE_US);
-  using work = scheduler.work({ subject: 's', project: 'p' }, 'query');
-  const opened = vi.spyOn(project.cipher, 'openDocument');
-  const listed = store.list({ collection: 'notes', after: 0, limit: 10, bytesMax: 1_000_000, work });
-  await setImmediate();
-  expect(opened).not.toHaveBeenCalled();
-  await bench.turn();
-  expect((await listed).documents).toHaveLength(2);
-  expect(opened).toHaveBeenCalledTimes(2);
 });

@@ -142,7 +142,8 @@ export class RowReader {
     const documents: ListedDocument[] = [];
     const unreadable: string[] = [];
     const unnamed: string[] = [];
-    let stepBytes = 0;
+    // The first step waits for its turn too: the caller has left its own when it awaited the rows.
+    let stepBytes = Number.POSITIVE_INFINITY;
     for (const row of found) {
       if (stepBytes > STEP_BYTES) {
         stepBytes = 0;
