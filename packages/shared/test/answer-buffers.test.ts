@@ -2,7 +2,13 @@ import { once } from 'node:events';
 import type { Socket } from 'node:net';
 import type { FastifyInstance } from 'fastify';
 import { describe, expect, it, vi } from 'vitest';
-import { answerBudgetOf, READ, reserveAnotherPage, reserveAnswer } from '../src/http/answer-buffer-budget.ts';
+import {
+  answerBudgetOf,
+  freeOnceSent,
+  READ,
+  reserveAnotherPage,
+  reserveAnswer,
+} from '../src/http/answer-buffer-budget.ts';
 import { MAKE_ROOM_AFTER_MS, PACE_MIN } from '../src/http/pace.ts';
 import type { Share } from '../src/shares/share.ts';
 import { FakeClock } from '../src/testing/fake-clock.ts';
@@ -120,6 +126,23 @@ describe('answers', () => {
       await expect.poll(() => shares.answers.held).toBe(0);
     }
     expect(peer.listenerCount('close')).toBeLessThanOrEqual(before + 2);
+  });
+
+  it('that are refused give the memory of their buffers back at once', async () => {
+    const made: Buffer[] = [];
+    const shares = sharesOf({ capacity: 1_000 }, { capacity: BIG, waitMs: 20 });
+    await using server = await startWith(shares, (app) => {
+      big(app);
+      app.get('/own', async (request) => {
+        const own = Buffer.alloc(BIG);
+        made.push(own);
+        freeOnceSent(request);
+        return own;
+      });
+    });
+    await greedyReaders(server, shares.answers, 1);
+    expectProblem(await sendRaw(server.port, get('/own', 'Subject: other\r\n')), 'overloaded');
+    expect(made.map(({ length }) => length)).toEqual([0]);
   });
 
   it('that wait for room are sent once there is some', async () => {

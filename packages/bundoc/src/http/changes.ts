@@ -3,7 +3,7 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import { cursorSchema } from '@bundoc/shared/contract/cursor';
 import { changePageSchema, collectionNameSchema } from '@bundoc/shared/contract/documents';
 import { preferred } from '@bundoc/shared/http/accept';
-import { giveBackReserved, reserveAnotherPage } from '@bundoc/shared/http/answer-buffer-budget';
+import { freeOnceSent, giveBackReserved, reserveAnotherPage } from '@bundoc/shared/http/answer-buffer-budget';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { onceGone } from '@bundoc/shared/http/connection';
 import { varyBy } from '@bundoc/shared/http/cors';
@@ -146,6 +146,7 @@ export function registerChanges(
       using work = requestWork(scheduler, 'changes', request, reply);
       const text = await (format === 'application/json' ? encodeJson(page, work) : encodeLines(page, work));
       reply.header('cache-control', 'private, no-cache').header('content-type', `${format}; charset=utf-8`);
+      freeOnceSent(request);
       return reply.send(text);
     },
   );

@@ -5,6 +5,7 @@ import {
   documentSchema,
 } from '@bundoc/shared/contract/documents';
 import { entityTagsSchema } from '@bundoc/shared/contract/headers';
+import { freeOnceSent } from '@bundoc/shared/http/answer-buffer-budget';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { describe, jsonBody } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
@@ -304,6 +305,7 @@ function answer(
   reply.header('etag', etagOf(metadata._rev)).header('cache-control', 'private, no-cache');
   if (isNotModified(request.headers, metadata._rev)) return reply.code(304).send();
   reply.header('content-type', 'application/json; charset=utf-8');
+  if (text.length >= COUNTED_BYTES_MIN) freeOnceSent(request);
   return text;
 }
 

@@ -1,5 +1,5 @@
 import { documentPageSchema } from '@bundoc/shared/contract/documents';
-import { reserveAnotherPage, reservePageNow } from '@bundoc/shared/http/answer-buffer-budget';
+import { freeOnceSent, reserveAnotherPage, reservePageNow } from '@bundoc/shared/http/answer-buffer-budget';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { shareOfRequest } from '@bundoc/shared/http/request-share';
 import { describe } from '@bundoc/shared/openapi/description';
@@ -109,6 +109,7 @@ export function registerLists(
       reply
         .header('cache-control', 'private, no-cache')
         .header('content-type', 'application/json; charset=utf-8');
+      freeOnceSent(request);
       return reply.send(await pageText(page, work));
     },
   );

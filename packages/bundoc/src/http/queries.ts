@@ -9,7 +9,7 @@ import {
   queryAnswerSchema,
   queryRequestSchema,
 } from '@bundoc/shared/contract/query';
-import { READ, reserveAnotherPage } from '@bundoc/shared/http/answer-buffer-budget';
+import { freeOnceSent, READ, reserveAnotherPage } from '@bundoc/shared/http/answer-buffer-budget';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
@@ -258,5 +258,6 @@ function send(reply: FastifyReply, parts: readonly (string | Buffer)[], work: Wo
   reply
     .header('cache-control', 'private, no-cache')
     .header('content-type', 'application/json; charset=utf-8');
+  freeOnceSent(reply.request);
   return joinInSteps(parts, work);
 }

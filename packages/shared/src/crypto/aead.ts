@@ -7,6 +7,7 @@ import {
   hkdfSync,
   type KeyObject,
 } from 'node:crypto';
+import { freeMemory } from '../runtime/free-memory.ts';
 import { fillRandom } from './random.ts';
 
 /** Bytes of an AES-256 key. */
@@ -63,9 +64,15 @@ export function sealInto(key: KeyObject, plaintext: Uint8Array, aad: Uint8Array,
   fillRandom(nonce);
   const cipher = createCipheriv('aes-256-gcm', key, nonce, { authTagLength: TAG_BYTES });
   cipher.setAAD(aad);
-  target.set(cipher.update(plaintext), NONCE_BYTES);
+  moveTo(target, NONCE_BYTES, cipher.update(plaintext));
   cipher.final();
   target.set(cipher.getAuthTag(), NONCE_BYTES + plaintext.length);
+}
+
+/** Copies the output of a cipher to its place, and frees it. Node's ciphers always allocate their output. */
+export function moveTo(target: Uint8Array, at: number, bytes: Buffer): void {
+  target.set(bytes, at);
+  freeMemory(bytes);
 }
 
 /** Bytes that are sealed in one step, which takes well below a millisecond. */
@@ -86,7 +93,7 @@ export function* sealInSteps(
   const cipher = createCipheriv('aes-256-gcm', key, nonce, { authTagLength: TAG_BYTES });
   cipher.setAAD(aad);
   for (let at = 0; at < plaintext.length; at += STEP_BYTES) {
-    target.set(cipher.update(plaintext.subarray(at, at + STEP_BYTES)), NONCE_BYTES + at);
+    moveTo(target, NONCE_BYTES + at, cipher.update(plaintext.subarray(at, at + STEP_BYTES)));
     yield;
   }
   cipher.final();
@@ -120,6 +127,7 @@ export function decrypted(decipher: DecipherGCM, ciphertext: Uint8Array): Buffer
     decipher.final();
   } catch {
     plaintext.fill(0);
+    freeMemory(plaintext);
     throw new OpenError();
   }
   return plaintext;

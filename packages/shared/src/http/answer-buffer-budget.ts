@@ -3,6 +3,7 @@ import type { Socket } from 'node:net';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { AppError } from '../contract/app-error.ts';
 import { every } from '../runtime/clock.ts';
+import { freeMemory } from '../runtime/free-memory.ts';
 import type { Hold } from '../shares/hold.ts';
 import type { Share } from '../shares/share.ts';
 import { bySpeed, MAKE_ROOM_AFTER_MS, Pace, slowest } from './pace.ts';
@@ -10,10 +11,13 @@ import { shareOfRequest } from './request-share.ts';
 
 /** Buffer space reserved for the answer of a write. */
 const RESERVED = Symbol('reserved room');
+/** Whether nothing but the answer refers to its buffer. */
+const IS_OWN = Symbol('own buffer');
 
 declare module 'fastify' {
   interface FastifyRequest {
     [RESERVED]?: Hold;
+    [IS_OWN]?: true;
   }
 
   interface FastifyContextConfig {
@@ -36,6 +40,8 @@ interface Reader {
   readonly socket: Socket;
   /** Holds, with the subject of each. */
   readonly holds: Map<Hold, string>;
+  /** Buffers to free when their bytes are passed to the system. */
+  readonly own: Set<Buffer>;
   readonly pace: Pace;
   /** Stops tracking the connection, and releases its holds. */
   readonly forget: () => void;
@@ -96,41 +102,48 @@ export class AnswerBufferBudget {
   }
 
   /**
-   * Holds room for an answer until its last byte is passed to the system, or the connection closes.
+   * Holds room for an answer until its last byte is passed to the system, or the connection closes. Then the
+   * memory of its own buffer is freed.
    *
    * @param done receives `rate_limited` or `overloaded` when there is no room for the answer of a read.
    */
   hold(
     request: FastifyRequest,
     response: ServerResponse,
-    bytes: number,
+    payload: unknown,
     done: (error?: Error) => void,
   ): void {
     const { [RESERVED]: reserved } = request;
     delete request[RESERVED];
     const { socket } = request.raw;
+    const bytes = typeof payload === 'string' || Buffer.isBuffer(payload) ? Buffer.byteLength(payload) : 0;
     if (bytes < COUNTED_BYTES_MIN || socket.destroyed) {
       reserved?.[Symbol.dispose]();
       done();
       return;
     }
     const key = shareOfRequest(request);
+    const own = request[IS_OWN] === true && Buffer.isBuffer(payload) ? payload : undefined;
     reserved?.resize(bytes);
     let hold = reserved ?? this.#share.tryTake(key, bytes);
     // A write has already taken effect, so its answer is not refused.
     if (!isRead(request)) hold ??= this.#share.charge(key, bytes);
     if (hold !== undefined) {
-      this.#keep(request, response, hold);
+      this.#keep(request, response, hold, own);
       done();
       return;
     }
     this.#take(request, bytes, bytes).then(
       (taken) => {
         if (socket.destroyed) taken[Symbol.dispose]();
-        else this.#keep(request, response, taken);
+        else this.#keep(request, response, taken, own);
         done();
       },
-      (error: unknown) => done(error as Error),
+      (error: unknown) => {
+        // The refusal is sent in its place.
+        if (own !== undefined) freeMemory(own);
+        done(error as Error);
+      },
     );
   }
 
@@ -187,11 +200,17 @@ export class AnswerBufferBudget {
     }
   }
 
-  #keep(request: FastifyRequest, response: ServerResponse, hold: Hold): void {
+  #keep(request: FastifyRequest, response: ServerResponse, hold: Hold, own: Buffer | undefined): void {
     const { socket } = request.raw;
     const reader = this.#readers.get(socket) ?? this.#watch(socket);
     reader.holds.set(hold, shareOfRequest(request).subject);
+    if (own !== undefined) reader.own.add(own);
     response.once('finish', () => {
+      // On a destroyed socket, the event may come before the system has released the bytes.
+      if (own !== undefined && !socket.destroyed) {
+        reader.own.delete(own);
+        freeMemory(own);
+      }
       hold[Symbol.dispose]();
       reader.holds.delete(hold);
       if (reader.holds.size === 0) reader.forget();
@@ -201,15 +220,21 @@ export class AnswerBufferBudget {
   #watch(socket: Socket): Reader {
     const { written, queued } = standingOf(socket);
     const holds = new Map<Hold, string>();
+    const own = new Set<Buffer>();
     const forget = (): void => {
       for (const hold of holds.keys()) hold[Symbol.dispose]();
       this.#readers.delete(socket);
-      socket.off('close', forget);
+      // A destroyed one still has to release its buffers.
+      if (!socket.destroyed) socket.off('close', end);
     };
-    const reader = { socket, holds, pace: new Pace(), forget, taken: 0, written, queued };
+    const end = (): void => {
+      forget();
+      for (const buffer of own) freeMemory(buffer);
+    };
+    const reader = { socket, holds, own, pace: new Pace(), forget, taken: 0, written, queued };
     this.#readers.set(socket, reader);
     // An answer that is queued behind another one gets no event when the connection closes.
-    socket.once('close', forget);
+    socket.once('close', end);
     return reader;
   }
 }
@@ -251,8 +276,7 @@ export function limitBufferedAnswers(app: FastifyInstance, share: Share): void {
   const sweeps = every(SWEEP_EVERY_MS, () => budget.sweep());
   app.addHook('onClose', async () => sweeps[Symbol.dispose]());
   app.addHook('onSend', (request, reply, payload, done) => {
-    const bytes = typeof payload === 'string' || Buffer.isBuffer(payload) ? Buffer.byteLength(payload) : 0;
-    budget.hold(request, reply.raw, bytes, (error) => {
+    budget.hold(request, reply.raw, payload, (error) => {
       if (error === undefined) done(null, payload);
       else done(error);
     });
@@ -299,4 +323,12 @@ export function reservePageNow(request: FastifyRequest, bytesMax: number): boole
 /** Releases the reservation of {@link reserveAnotherPage} while a read waits for something to read. */
 export function giveBackReserved(request: FastifyRequest): void {
   answerBudgetOf(request.server).giveBack(request);
+}
+
+/**
+ * Frees the buffer of the answer once the system has its bytes, or the connection is closed. Call it only
+ * when nothing but the answer refers to the buffer.
+ */
+export function freeOnceSent(request: FastifyRequest): void {
+  request[IS_OWN] = true;
 }

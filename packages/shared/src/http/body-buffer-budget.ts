@@ -104,7 +104,11 @@ export class BodyBufferBudget {
     const end = (error: AppError | null): void => {
       if (isOver) return;
       leave();
-      done(error, error === null ? body.take() : undefined);
+      if (error === null) done(null, body.take());
+      else {
+        body.discard();
+        done(error);
+      }
     };
     const onData = (chunk: Buffer): void => {
       arriving.received += chunk.length;
@@ -131,7 +135,10 @@ export class BodyBufferBudget {
         return !payload.complete;
       },
       [Symbol.dispose]: () => {
-        if (!isOver) leave();
+        if (!isOver) {
+          leave();
+          body.discard();
+        }
         this.#giveBack(arriving);
       },
     };

@@ -28,4 +28,14 @@ describe('a body that arrives', () => {
     expect(whole.equals(expected)).toBe(true);
     expect(body.take().buffer).toBe(whole.buffer);
   });
+
+  it('gives its memory back when it is not taken', () => {
+    const before = process.memoryUsage().arrayBuffers;
+    for (let n = 0; n < 64; n++) {
+      const body = new GatheredBody(16_000_000);
+      body.add(Buffer.allocUnsafe(4_000_000));
+      body.discard();
+    }
+    expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(64 * 16_000_000);
+  });
 });

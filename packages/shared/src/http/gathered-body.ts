@@ -1,3 +1,5 @@
+import { freeMemory } from '../runtime/free-memory.ts';
+
 /** Bodies of at least this size are copied as they arrive. */
 const COPIED_BYTES_MIN = 262_144;
 /** The part of the announced bytes that must arrive before memory for all of them is allocated. */
@@ -36,6 +38,13 @@ export class GatheredBody {
       one.copy(this.#whole, end);
       end += one.length;
     }
+    this.#chunks = [];
+  }
+
+  /** Frees a body that is not taken. */
+  discard(): void {
+    if (this.#whole !== undefined) freeMemory(this.#whole);
+    this.#whole = undefined;
     this.#chunks = [];
   }
 

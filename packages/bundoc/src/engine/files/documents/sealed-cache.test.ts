@@ -20,3 +20,24 @@ it('a disabled cache keeps nothing and deletes nothing', () => {
   cache.deleteAll('a');
   expect(cache.get('a', FILE)).toBeUndefined();
 });
+
+it('the cache frees large entries that it gives up, and the buffers that it does not keep', () => {
+  const large = () => Buffer.alloc(100_000);
+  const cache = createSealedCache(250_000);
+  const [evicted, replaced, updated, deleted] = [large(), large(), large(), large()];
+  for (const [project, sealed] of [
+    ['a', evicted],
+    ['b', replaced],
+    ['b', updated],
+    ['c', deleted],
+  ] as const)
+    cache.set(project, FILE, sealed);
+  expect([evicted.length, replaced.length, updated.length]).toEqual([0, 0, 100_000]);
+  cache.update('b', FILE, large());
+  cache.delete('c', FILE);
+  expect([updated.length, deleted.length]).toEqual([0, 0]);
+  expect(cache.get('b', FILE)).toHaveLength(100_000);
+  const unkept = large();
+  createSealedCache(0).set('a', FILE, unkept);
+  expect(unkept).toHaveLength(0);
+});

@@ -1,3 +1,4 @@
+import { freeMemory } from '@bundoc/shared/runtime/free-memory';
 import { LRUCache } from 'lru-cache';
 
 /**
@@ -5,9 +6,14 @@ import { LRUCache } from 'lru-cache';
  *
  * Writes do not enter it: a long import must not evict hot documents, and unwritten files are in memory
  * anyway.
+ *
+ * The cache owns its buffers. It frees an entry that it gives up, so that reads of more large documents than
+ * it has room for do not start collections of garbage.
  */
 export interface SealedCache {
+  /** The caller may use the bytes until it returns to the event loop; later, they may be freed. */
   get(project: string, fileName: string): Buffer | undefined;
+  /** Takes the buffer over: it may be freed at once. */
   set(project: string, fileName: string, sealed: Buffer): void;
   /** Replaces an existing entry with a copy; does nothing without one. */
   update(project: string, fileName: string, sealed: Buffer): void;
@@ -26,7 +32,7 @@ export function createSealedCache(bytesMax: number): SealedCache {
   if (bytesMax === 0)
     return {
       get: () => undefined,
-      set: () => undefined,
+      set: (_project, _fileName, sealed) => freeMemory(sealed),
       update: () => undefined,
       delete: () => undefined,
       deleteAll: () => undefined,
@@ -34,6 +40,7 @@ export function createSealedCache(bytesMax: number): SealedCache {
   const cache = new LRUCache<string, Buffer>({
     maxSize: bytesMax,
     sizeCalculation: (sealed) => sealed.length + ENTRY_BYTES,
+    dispose: (sealed) => freeMemory(sealed),
   });
   return {
     get: (project, fileName) => cache.get(project + fileName),

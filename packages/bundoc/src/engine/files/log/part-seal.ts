@@ -1,5 +1,5 @@
 import { createCipheriv, createDecipheriv, type KeyObject } from 'node:crypto';
-import { decrypted, deriveKey, NONCE_BYTES } from '@bundoc/shared/crypto/aead';
+import { decrypted, deriveKey, moveTo, NONCE_BYTES } from '@bundoc/shared/crypto/aead';
 import type { FramePlace } from './layout.ts';
 import { TAG_BYTES } from './layout.ts';
 
@@ -64,7 +64,7 @@ export function sealPart(
   cipher.setAAD(aadOfPart(seal.aad, head, frame, clear));
   const start = clear?.copy(target.body, 0) ?? 0;
   const whole = gather(plaintext, target.body, start);
-  if (whole.length > 0) cipher.update(whole).copy(target.body, start);
+  if (whole.length > 0) moveTo(target.body, start, cipher.update(whole));
   cipher.final();
   cipher.getAuthTag().copy(target.tag);
 }

@@ -22,6 +22,22 @@ describe('the cache', () => {
     expect(cache.get('p', name)).toBeUndefined();
   });
 
+  it('can give up a document whose sealed bytes a backup still has', async () => {
+    const { project, disk, store: first } = await started();
+    await first[Symbol.asyncDispose]();
+    const cache = createSealedCache(1_000_000);
+    const store = await project.open(disk, cache);
+    const text = 'x'.repeat(100_000);
+    await commitOne(store, put('a', `{"v":"${text}"}`));
+    await store.checkpoint();
+    await store.get(ref('a'));
+    const name = project.cipher.fileName(ref('a'));
+    expect(cache.get('p', name)).toBeDefined();
+    const { changes } = await store.sealedChanges(0, { limit: 10, bytesMax: 1_000_000 });
+    cache.deleteAll('p');
+    expect(project.cipher.openDocument(name, changes[0]?.sealed as Buffer).toString()).toContain(text);
+  });
+
   it('takes in a document that is read before its file is written, and no document that is only written', async () => {
     const { project, disk, store: first } = await started();
     await first[Symbol.asyncDispose]();

@@ -1,5 +1,6 @@
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { OpenError } from '@bundoc/shared/crypto/aead';
+import { freeMemory } from '@bundoc/shared/runtime/free-memory';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
 import { type DocumentRef, readStoredMetadata } from '../../../crypto/stored-text.ts';
 import { openingUs } from '../../../work/opening-time.ts';
@@ -213,10 +214,13 @@ export class StoreReader {
     return written;
   }
 
-  /** Pending or cached sealed bytes. */
+  /** Pending sealed bytes, or a copy of cached ones. */
   #inMemory({ fileName }: LivingDocument): Buffer | undefined {
     const { cache, project } = this.#options;
-    return this.#writer.pending(fileName) ?? cache.get(project, fileName);
+    const pending = this.#writer.pending(fileName);
+    if (pending !== undefined) return pending;
+    const cached = cache.get(project, fileName);
+    return cached && copyOf(cached);
   }
 
   async #readFile(ref: DocumentRef, living: LivingDocument): Promise<StoredDocument | undefined> {
@@ -227,6 +231,7 @@ export class StoreReader {
     if (!Buffer.isBuffer(sealed) || document === undefined) return undefined;
     // After an overwrite or a re-sealing during the read, the older bytes must not enter the cache.
     if (this.#isCurrent(ref, living)) cache.set(project, fileName, sealed);
+    else freeMemory(sealed);
     return document;
   }
 
@@ -292,7 +297,10 @@ function toListed(
   return document && { ...document, position: createdSeq };
 }
 
-/** Pending bytes are a view of a whole part of the log, which a cache must not keep in memory. */
+/**
+ * Pending bytes are a view of a whole part of the log, which a cache must not keep in memory. Those in the
+ * cache may be freed later.
+ */
 function copyOf(sealed: Buffer): Buffer {
   const copy = Buffer.allocUnsafeSlow(sealed.length);
   sealed.copy(copy);
