@@ -31,6 +31,7 @@ import { ServiceToken } from './kms/service-token.ts';
 import { StorageKeys } from './kms/storage-keys.ts';
 import { TokenKeys } from './kms/token-keys.ts';
 import { type BundocMetrics, createBundocMetrics } from './metrics.ts';
+import { warnOfLittleMemory } from './process-limits.ts';
 import { applyEvent } from './projects/apply-event.ts';
 import { ProjectDeletion } from './projects/delete-project.ts';
 import { IdleTtlSweeper } from './projects/idle-ttl-sweeper.ts';
@@ -41,7 +42,7 @@ import { ChangeFeed } from './service/change-feed.ts';
 import { Moves } from './service/moves.ts';
 import { Scheduler } from './work/scheduler.ts';
 import { createServiceShares } from './work/service-shares.ts';
-import { requestsMax, waitingWork, workingMemory, workingMemoryBytes } from './working-memory.ts';
+import { requestsMax, waitingWork, workingMemory } from './working-memory.ts';
 
 /** The parts that a test may replace. */
 export interface BundocParts {
@@ -86,6 +87,7 @@ const RESEALS_PER_SECOND = 500;
 export async function startBundoc(config: BundocConfig, parts: BundocParts = {}): Promise<RunningBundoc> {
   const clock = parts.clock ?? systemClock;
   const logger = parts.logger ?? createLogger({ service: 'bundoc', level: config.logLevel });
+  warnOfLittleMemory(logger);
   await using stack = new AsyncDisposableStack();
 
   const storage = stack.use(
@@ -199,7 +201,7 @@ function connect(
 /** Creates the limits on processor time and memory. */
 function divideWork(config: BundocConfig, clock: Clock, metrics: BundocMetrics) {
   const limit = processorLimit(config, clock);
-  const memory = workingMemory(workingMemoryBytes(memoryLimit(), config.documentBytesMax), clock);
+  const memory = workingMemory(memoryLimit(), config.documentBytesMax, clock);
   const places = waitingWork(clock);
   const scheduler = new Scheduler({
     ...{ memory, places, requestsMax: requestsMax(memory.capacity) },

@@ -1,7 +1,7 @@
 import { defaultRoomBytes } from '@bundoc/shared/http/http-shares';
 import { describe, expect, it } from 'vitest';
 import { readConfig } from './config.ts';
-import { defaultOpenBytes } from './process-limits.ts';
+import { defaultCacheBytes, defaultOpenBytes } from './process-limits.ts';
 
 describe('the configuration', () => {
   it('has a default for everything but the service token', () => {
@@ -16,7 +16,7 @@ describe('the configuration', () => {
       keyTtlMs: 900_000,
       documentBytesMax: 1_048_576,
       batchBytesMax: 16_777_216,
-      cacheBytes: 268_435_456,
+      cacheBytes: defaultCacheBytes(),
       logBytes: 268_435_456,
       openBytes: defaultOpenBytes(),
       processorMsPerProject: 0,

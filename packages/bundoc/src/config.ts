@@ -25,7 +25,7 @@ import {
   storageVariables,
 } from './engine/storage-config.ts';
 import { CALL_DEADLINE_MS } from './kms/transport.ts';
-import { defaultOpenBytes } from './process-limits.ts';
+import { defaultCacheBytes, defaultOpenBytes } from './process-limits.ts';
 import { RENAMED_VARIABLES } from './renamed-variables.ts';
 import { SERVICE_SHARE_DEFAULTS, type ServiceShareSizes } from './work/service-shares.ts';
 
@@ -54,7 +54,7 @@ const variables = z.object({
   BUNDOC_KEY_TTL_MS: wholeNumber(1, LEASE_TTL_MS).default(LEASE_TTL_MS),
   BUNDOC_MAX_DOCUMENT_BYTES: wholeNumber(1, 16 * MIB).default(MIB),
   BUNDOC_MAX_BATCH_BYTES: wholeNumber(1, 30 * MIB).default(16 * MIB),
-  BUNDOC_CACHE_BYTES: wholeNumber(0, BYTES_MAX).default(256 * MIB),
+  BUNDOC_CACHE_BYTES: wholeNumber(0, BYTES_MAX).optional(),
   BUNDOC_OPEN_BYTES: wholeNumber(0, BYTES_MAX).optional(),
   BUNDOC_LOG_BYTES: wholeNumber(64 * MIB, BYTES_MAX).default(256 * MIB),
   BUNDOC_PROCESSOR_MS_PER_PROJECT: wholeNumber(0, 1_000).default(0),
@@ -156,7 +156,7 @@ export function readConfig(environment: Environment): BundocConfig {
     keyTtlMs: values.BUNDOC_KEY_TTL_MS,
     documentBytesMax: values.BUNDOC_MAX_DOCUMENT_BYTES,
     batchBytesMax: values.BUNDOC_MAX_BATCH_BYTES,
-    cacheBytes: values.BUNDOC_CACHE_BYTES,
+    cacheBytes: values.BUNDOC_CACHE_BYTES ?? defaultCacheBytes(),
     openBytes: values.BUNDOC_OPEN_BYTES ?? defaultOpenBytes(),
     logBytes: values.BUNDOC_LOG_BYTES,
     processorMsPerProject: values.BUNDOC_PROCESSOR_MS_PER_PROJECT,

@@ -1,7 +1,39 @@
 import { getHeapStatistics } from 'node:v8';
+import type { Logger } from '@bundoc/shared/runtime/logger';
 import { memoryLimit } from '@bundoc/shared/runtime/memory-limit';
 
-/** A quarter of the memory, and at most half of V8's heap limit: a full heap ends the process. */
-export function defaultOpenBytes(): number {
-  return Math.floor(Math.min(memoryLimit() / 4, getHeapStatistics().heap_size_limit / 2));
+const MIB = 1_048_576;
+/**
+ * The smallest memory limit for which all defaults fit into it. Below it, full shares may end the process.
+ */
+export const MEMORY_MIN = 1_024 * MIB;
+/**
+ * What the process takes besides its shares: Node, the code, connections, the thread for large documents, and
+ * garbage between two collections.
+ */
+export const OWN_BYTES = 288 * MIB;
+/** The cache and the open projects get parts of what the memory limit has beyond this. */
+const FIRST_BYTES = 256 * MIB;
+const CACHE_BYTES_MAX = 256 * MIB;
+const BYTES_MIN = 16 * MIB;
+
+export function warnOfLittleMemory(logger: Pick<Logger, 'warn'>, limitBytes = memoryLimit()): void {
+  if (limitBytes >= MEMORY_MIN) return;
+  logger.warn({ bytes: limitBytes }, 'the memory limit is below 1 GiB: full shares may end this process');
+}
+
+/** Sealed bytes in memory: an eighth of the memory limit less 256 MiB, up to 256 MiB. */
+export function defaultCacheBytes(limitBytes = memoryLimit()): number {
+  return Math.floor(Math.min(CACHE_BYTES_MAX, Math.max(BYTES_MIN, (limitBytes - FIRST_BYTES) / 8)));
+}
+
+/**
+ * Memory of open projects: a quarter of the memory limit less 256 MiB, and at most half of V8's heap limit. A
+ * full heap ends the process.
+ */
+export function defaultOpenBytes(
+  limitBytes = memoryLimit(),
+  heapBytes = getHeapStatistics().heap_size_limit,
+): number {
+  return Math.floor(Math.min(heapBytes / 2, Math.max(BYTES_MIN, (limitBytes - FIRST_BYTES) / 4)));
 }

@@ -1,11 +1,12 @@
+import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { expect, it } from 'vitest';
-import { requestsMax, workingMemoryBytes } from './working-memory.ts';
+import { requestsMax, workingMemory, workingMemoryBytes } from './working-memory.ts';
 
 const MIB = 1_048_576;
 
 it('as many requests of several subjects run as their largest pages fit into the working memory', () => {
   for (const [memoryMib, requests] of [
-    [512, 16],
+    [512, 8],
     [1_536, 24],
     [8_192, 32],
   ] as const)
@@ -13,8 +14,20 @@ it('as many requests of several subjects run as their largest pages fit into the
 });
 
 it('the working memory is a quarter of the memory, up to 512 MiB, and more for large documents', () => {
+  expect(workingMemoryBytes(512 * MIB, MIB)).toBe(128 * MIB);
   expect(workingMemoryBytes(1_536 * MIB, MIB)).toBe(384 * MIB);
   expect(workingMemoryBytes(64_000 * MIB, MIB)).toBe(512 * MIB);
-  // One project, which has an eighth, has room for the largest page.
-  expect(workingMemoryBytes(512 * MIB, 15 * MIB) / 8).toBeGreaterThan((16 + 2 * 15) * MIB);
 });
+
+it.each([1, 15])(
+  'one project has room for the largest page or commit of documents of %s MiB',
+  (documentMib) => {
+    for (const memoryMib of [512, 2_048, 8_192]) {
+      const memory = workingMemory(memoryMib * MIB, documentMib * MIB, new FakeClock());
+      const key = { subject: 's', project: 'p' };
+      using small = memory.tryTake(key, 1);
+      using page = memory.tryTake(key, (16 + 2 * documentMib) * MIB);
+      expect([small, page]).not.toContain(undefined);
+    }
+  },
+);

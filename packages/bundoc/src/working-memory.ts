@@ -12,13 +12,18 @@ const SUBJECT_PART = 4;
 const PROJECT_PART = 8;
 const CAPACITY_BYTES_MAX = 512 * MIB;
 
+/** Bytes that the largest page or commit takes. */
+function largestBytes(documentBytesMax: number): number {
+  return Math.max(COMMIT_BYTES_MAX, PAGE_BYTES_MAX + 2 * documentBytesMax + 4 * MIB);
+}
+
 /**
  * Memory for running queries, sorts, aggregates, batches and patches: a quarter of the process's memory, up
- * to 512 MiB. Even the minimum has space in one project for the largest page or commit.
+ * to 512 MiB. Even the minimum has space in one subject for the largest page or commit.
  */
 export function workingMemoryBytes(memoryBytes: number, documentBytesMax: number): number {
-  const largest = Math.max(COMMIT_BYTES_MAX, PAGE_BYTES_MAX + 2 * documentBytesMax + 4 * MIB);
-  return Math.max(PROJECT_PART * largest, Math.min(CAPACITY_BYTES_MAX, Math.floor(memoryBytes / 4)));
+  const least = SUBJECT_PART * largestBytes(documentBytesMax);
+  return Math.max(least, Math.min(CAPACITY_BYTES_MAX, Math.floor(memoryBytes / 4)));
 }
 
 /**
@@ -29,13 +34,17 @@ export function requestsMax(memoryBytes: number): number {
   return Math.floor(memoryBytes / PAGE_BYTES_MAX);
 }
 
-/** The memory of long work. Nobody waits for it, because a waiter would keep what it already holds. */
-export function workingMemory(capacity: number, clock: Clock): Share {
+/**
+ * The memory of long work. Nobody waits for it, because a waiter would keep what it already holds. A project
+ * has room for the largest page or commit, also where that is more than its part.
+ */
+export function workingMemory(memoryBytes: number, documentBytesMax: number, clock: Clock): Share {
+  const capacity = workingMemoryBytes(memoryBytes, documentBytesMax);
   return new Share({
     name: 'working_memory',
     capacity,
     subjectMax: capacity / SUBJECT_PART,
-    projectMax: capacity / PROJECT_PART,
+    projectMax: Math.max(capacity / PROJECT_PART, largestBytes(documentBytesMax)),
     waitMs: 0,
     clock,
   });

@@ -2,6 +2,7 @@ import closeWithGrace from 'close-with-grace';
 import { ConfigError } from './config.ts';
 import type { Drain } from './drain.ts';
 import type { Logger } from './logger.ts';
+import { lowerHelperThreads } from './thread-priority.ts';
 import { allocateYoung } from './young-allocation.ts';
 
 /** Maximum time of an orderly stop after draining, milliseconds. Then the process exits anyway. */
@@ -33,6 +34,7 @@ export interface RunningService {
  */
 export async function runService(logger: Logger, start: () => Promise<RunningService>): Promise<void> {
   allocateYoung();
+  lowerHelperThreads();
   const supervised = process.connected;
   let service: RunningService;
   try {

@@ -1,0 +1,41 @@
+import { defaultRoomBytes } from '@bundoc/shared/http/http-shares';
+import { expect, it } from 'vitest';
+import {
+  defaultCacheBytes,
+  defaultOpenBytes,
+  MEMORY_MIN,
+  OWN_BYTES,
+  warnOfLittleMemory,
+} from './process-limits.ts';
+import { workingMemoryBytes } from './working-memory.ts';
+
+const MIB = 1_048_576;
+
+it('all that the defaults let the process hold fits into the memory limit, from the smallest on', () => {
+  for (let limit = MEMORY_MIN; limit <= 64_000 * MIB; limit += 64 * MIB) {
+    // V8's heap limit is at most half of the memory.
+    const held =
+      3 * defaultRoomBytes(limit) +
+      workingMemoryBytes(limit, MIB) +
+      defaultCacheBytes(limit) +
+      defaultOpenBytes(limit, limit / 2);
+    expect(held + OWN_BYTES, `with ${limit / MIB} MiB`).toBeLessThanOrEqual(limit);
+  }
+});
+
+it('the cache and the open projects get more with more memory, up to a limit', () => {
+  const mib = (bytes: number) => bytes / MIB;
+  const cache = [256, 512, 2_048, 8_192].map((limit) => mib(defaultCacheBytes(limit * MIB)));
+  expect(cache).toEqual([16, 32, 224, 256]);
+  const open = [256, 512, 2_048, 8_192].map((limit) => mib(defaultOpenBytes(limit * MIB, 2_048 * MIB)));
+  expect(open).toEqual([16, 64, 448, 1_024]);
+});
+
+it('a process with less memory than that logs a warning, and no other does', () => {
+  const logged: unknown[] = [];
+  const logger = { warn: (...line: unknown[]) => void logged.push(line) };
+  warnOfLittleMemory(logger, MEMORY_MIN);
+  expect(logged).toEqual([]);
+  warnOfLittleMemory(logger, MEMORY_MIN - 1);
+  expect(logged).toEqual([[{ bytes: MEMORY_MIN - 1 }, expect.stringContaining('below 1 GiB')]]);
+});
