@@ -23,9 +23,6 @@ RUN for service in bunkms bundoc; do \
 # mounted there first: a new volume takes over owner and mode of the folder it covers.
 FROM ${NODE_IMAGE} AS runtime
 ENV NODE_ENV=production
-# Memory of large buffers goes back to the system when it is freed. Otherwise glibc raises the first threshold to
-# 32 MiB, and keeps hundreds of megabytes. It must exceed 64 KiB: Node allocates as much for each read of a socket.
-ENV MALLOC_MMAP_THRESHOLD_=73728 MALLOC_TRIM_THRESHOLD_=33554432
 RUN set -e; for folder in bunkms bundoc kms-kek kms-token authority bunkms-tls bundoc-tls; do \
       mkdir -p -m 700 "/var/lib/$folder"; chown 1000:1000 "/var/lib/$folder"; \
     done

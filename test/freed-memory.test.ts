@@ -46,8 +46,7 @@ async function startServer(isTls: boolean) {
   app.get('/pages/:n', async (request) => {
     const page = Buffer.alloc(PAGE_BYTES, Number((request.params as { n: string }).n));
     made.push(page);
-    freeOnceSent(request);
-    return page;
+    return freeOnceSent(request, page);
   });
   await app.listen({ port: 0, host: '127.0.0.1' });
   const { port } = app.server.address() as AddressInfo;

@@ -246,7 +246,6 @@ export class Installation {
     const bundoc = new Service('Bundoc', process.execPath, [...nodeArgs, main], {
       env: {
         ...process.env,
-        ...imageAllocator(),
         BUNDOC_PORT: String(port),
         BUNDOC_DATA_DIR: this.dataDir,
         BUNDOC_KMS_URL: this.kms.internalUrl,
@@ -270,14 +269,6 @@ export class Installation {
   async stop() {
     await this.kms?.stop();
   }
-}
-
-/** The variables by which the image sets the allocator of the C library. */
-function imageAllocator() {
-  const dockerfile = readFileSync(join(root, 'Dockerfile'), 'utf8');
-  const variables = [...dockerfile.matchAll(/\b(MALLOC_\w+)=(\d+)/g)];
-  if (variables.length === 0) throw new Error('the Dockerfile does not set the allocator');
-  return Object.fromEntries(variables.map(([, name, value]) => [name, value]));
 }
 
 /** One of the servers of `servers/peer.mjs`. */

@@ -4,12 +4,13 @@ import { memoryLimit } from '@bundoc/shared/runtime/memory-limit';
 
 const MIB = 1_048_576;
 /**
- * The smallest memory limit for which all defaults fit into it. Below it, full shares may end the process.
+ * The smallest memory limit in which the defaults leave room for the process itself. Below it, the system may
+ * end the process when its shares are full.
  */
 export const MEMORY_MIN = 1_024 * MIB;
 /**
- * What the process takes besides its shares: Node, the code, connections, the thread for large documents, and
- * garbage between two collections.
+ * What the process takes besides: Node, the code, connections, the thread for large documents, pages that are
+ * being built, documents that wait for their files, and garbage between two collections.
  */
 export const OWN_BYTES = 288 * MIB;
 /** The cache and the open projects get parts of what the memory limit has beyond this. */
@@ -19,17 +20,20 @@ const BYTES_MIN = 16 * MIB;
 
 export function warnOfLittleMemory(logger: Pick<Logger, 'warn'>, limitBytes = memoryLimit()): void {
   if (limitBytes >= MEMORY_MIN) return;
-  logger.warn({ bytes: limitBytes }, 'the memory limit is below 1 GiB: full shares may end this process');
+  logger.warn(
+    { bytes: limitBytes },
+    'the memory limit is below 1 GiB: the system may end this process when its shares are full',
+  );
 }
 
-/** Sealed bytes in memory: an eighth of the memory limit less 256 MiB, up to 256 MiB. */
+/** Sealed bytes in memory: an eighth of what the limit has beyond 256 MiB, up to 256 MiB. */
 export function defaultCacheBytes(limitBytes = memoryLimit()): number {
   return Math.floor(Math.min(CACHE_BYTES_MAX, Math.max(BYTES_MIN, (limitBytes - FIRST_BYTES) / 8)));
 }
 
 /**
- * Memory of open projects: a quarter of the memory limit less 256 MiB, and at most half of V8's heap limit. A
- * full heap ends the process.
+ * Memory of open projects: a quarter of what the limit has beyond 256 MiB, and at most half of V8's heap
+ * limit. A full heap ends the process.
  */
 export function defaultOpenBytes(
   limitBytes = memoryLimit(),

@@ -1,5 +1,6 @@
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { expect, it } from 'vitest';
+import { COMMIT_BYTES_MAX } from './engine/port.ts';
 import { requestsMax, workingMemory, workingMemoryBytes } from './working-memory.ts';
 
 const MIB = 1_048_576;
@@ -20,14 +21,16 @@ it('the working memory is a quarter of the memory, up to 512 MiB, and more for l
 });
 
 it.each([1, 15])(
-  'one project has room for the largest page or commit of documents of %s MiB',
+  'one project has room for the largest page, or the largest commit, of documents of %s MiB',
   (documentMib) => {
     for (const memoryMib of [512, 2_048, 8_192]) {
       const memory = workingMemory(memoryMib * MIB, documentMib * MIB, new FakeClock());
       const key = { subject: 's', project: 'p' };
-      using small = memory.tryTake(key, 1);
-      using page = memory.tryTake(key, (16 + 2 * documentMib) * MIB);
-      expect([small, page]).not.toContain(undefined);
+      for (const largest of [(16 + 2 * documentMib) * MIB, COMMIT_BYTES_MAX]) {
+        using most = memory.tryTake(key, largest - 1);
+        using rest = memory.tryTake(key, 1);
+        expect([most, rest]).not.toContain(undefined);
+      }
     }
   },
 );

@@ -36,7 +36,7 @@ export function requestsMax(memoryBytes: number): number {
 
 /**
  * The memory of long work. Nobody waits for it, because a waiter would keep what it already holds. A project
- * has room for the largest page or commit, also where that is more than its part.
+ * that holds nothing else has room for the largest page or commit, also where that is more than its part.
  */
 export function workingMemory(memoryBytes: number, documentBytesMax: number, clock: Clock): Share {
   const capacity = workingMemoryBytes(memoryBytes, documentBytesMax);

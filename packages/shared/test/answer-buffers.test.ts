@@ -136,8 +136,7 @@ describe('answers', () => {
       app.get('/own', async (request) => {
         const own = Buffer.alloc(BIG);
         made.push(own);
-        freeOnceSent(request);
-        return own;
+        return freeOnceSent(request, own);
       });
     });
     await greedyReaders(server, shares.answers, 1);

@@ -146,8 +146,7 @@ export function registerChanges(
       using work = requestWork(scheduler, 'changes', request, reply);
       const text = await (format === 'application/json' ? encodeJson(page, work) : encodeLines(page, work));
       reply.header('cache-control', 'private, no-cache').header('content-type', `${format}; charset=utf-8`);
-      freeOnceSent(request);
-      return reply.send(text);
+      return reply.send(freeOnceSent(request, text));
     },
   );
 }

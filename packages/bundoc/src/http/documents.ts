@@ -305,8 +305,7 @@ function answer(
   reply.header('etag', etagOf(metadata._rev)).header('cache-control', 'private, no-cache');
   if (isNotModified(request.headers, metadata._rev)) return reply.code(304).send();
   reply.header('content-type', 'application/json; charset=utf-8');
-  if (text.length >= COUNTED_BYTES_MIN) freeOnceSent(request);
-  return text;
+  return text.length >= COUNTED_BYTES_MIN ? freeOnceSent(request, text) : text;
 }
 
 /** A POST always creates, under an id that may be unknown yet, so no tag can apply to it. */

@@ -109,8 +109,7 @@ export function registerLists(
       reply
         .header('cache-control', 'private, no-cache')
         .header('content-type', 'application/json; charset=utf-8');
-      freeOnceSent(request);
-      return reply.send(await pageText(page, work));
+      return reply.send(freeOnceSent(request, await pageText(page, work)));
     },
   );
 }

@@ -254,10 +254,9 @@ function members(names: readonly string[], values: readonly (Value | undefined)[
   return `{${parts.join(',')}}`;
 }
 
-function send(reply: FastifyReply, parts: readonly (string | Buffer)[], work: Work): Promise<Buffer> {
+async function send(reply: FastifyReply, parts: readonly (string | Buffer)[], work: Work): Promise<Buffer> {
   reply
     .header('cache-control', 'private, no-cache')
     .header('content-type', 'application/json; charset=utf-8');
-  freeOnceSent(reply.request);
-  return joinInSteps(parts, work);
+  return freeOnceSent(reply.request, await joinInSteps(parts, work));
 }

@@ -11,13 +11,13 @@ import { shareOfRequest } from './request-share.ts';
 
 /** Buffer space reserved for the answer of a write. */
 const RESERVED = Symbol('reserved room');
-/** Whether nothing but the answer refers to its buffer. */
-const IS_OWN = Symbol('own buffer');
+/** A buffer to which nothing but the answer refers. */
+const OWN = Symbol('own buffer');
 
 declare module 'fastify' {
   interface FastifyRequest {
     [RESERVED]?: Hold;
-    [IS_OWN]?: true;
+    [OWN]?: Buffer;
   }
 
   interface FastifyContextConfig {
@@ -102,8 +102,8 @@ export class AnswerBufferBudget {
   }
 
   /**
-   * Holds room for an answer until its last byte is passed to the system, or the connection closes. Then the
-   * memory of its own buffer is freed.
+   * Holds room for an answer until its last byte is passed to the system, or the connection closes. Then a
+   * buffer of {@link freeOnceSent} is freed.
    *
    * @param done receives `rate_limited` or `overloaded` when there is no room for the answer of a read.
    */
@@ -123,7 +123,7 @@ export class AnswerBufferBudget {
       return;
     }
     const key = shareOfRequest(request);
-    const own = request[IS_OWN] === true && Buffer.isBuffer(payload) ? payload : undefined;
+    const own = payload === request[OWN] ? request[OWN] : undefined;
     reserved?.resize(bytes);
     let hold = reserved ?? this.#share.tryTake(key, bytes);
     // A write has already taken effect, so its answer is not refused.
@@ -326,9 +326,12 @@ export function giveBackReserved(request: FastifyRequest): void {
 }
 
 /**
- * Frees the buffer of the answer once the system has its bytes, or the connection is closed. Call it only
- * when nothing but the answer refers to the buffer.
+ * Frees an answer once the system has its bytes, or the connection is closed. Call it only when nothing but
+ * the answer refers to the buffer.
+ *
+ * @returns the buffer.
  */
-export function freeOnceSent(request: FastifyRequest): void {
-  request[IS_OWN] = true;
+export function freeOnceSent(request: FastifyRequest, answer: Buffer): Buffer {
+  request[OWN] = answer;
+  return answer;
 }

@@ -30,12 +30,10 @@ describe('a body that arrives', () => {
   });
 
   it('gives its memory back when it is not taken', () => {
+    const body = new GatheredBody(256_000_000);
+    body.add(Buffer.allocUnsafe(64_000_000));
     const before = process.memoryUsage().arrayBuffers;
-    for (let n = 0; n < 64; n++) {
-      const body = new GatheredBody(16_000_000);
-      body.add(Buffer.allocUnsafe(4_000_000));
-      body.discard();
-    }
-    expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(64 * 16_000_000);
+    body.discard();
+    expect(before - process.memoryUsage().arrayBuffers).toBeGreaterThan(200_000_000);
   });
 });

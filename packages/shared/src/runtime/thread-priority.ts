@@ -25,13 +25,17 @@ const THREADS = '/proc/self/task';
  * them. When clients hold many answers, V8 collects several times a second. On a machine with few processors,
  * the event loop then waits for a processor up to half of the time.
  *
- * Linux only. It never raises a priority.
+ * Linux only. It never raises a priority, and never fails.
  */
 export function lowerHelperThreads(): void {
   if (process.platform !== 'linux') return;
-  for (const thread of readdirSync(THREADS)) {
-    const name = readFileSync(`${THREADS}/${thread}/comm`, 'latin1');
-    const id = Number(thread);
-    if (name.startsWith(HELPER_NAME) && getPriority(id) < HELPER_NICENESS) setPriority(id, HELPER_NICENESS);
+  try {
+    for (const thread of readdirSync(THREADS)) {
+      const name = readFileSync(`${THREADS}/${thread}/comm`, 'latin1');
+      const id = Number(thread);
+      if (name.startsWith(HELPER_NAME) && getPriority(id) < HELPER_NICENESS) setPriority(id, HELPER_NICENESS);
+    }
+  } catch {
+    // There is no /proc, a thread has just ended, or a sandbox forbids it. The process works without it.
   }
 }

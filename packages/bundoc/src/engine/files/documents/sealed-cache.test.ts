@@ -37,7 +37,12 @@ it('the cache frees large entries that it gives up, and the buffers that it does
   cache.delete('c', FILE);
   expect([updated.length, deleted.length]).toEqual([0, 0]);
   expect(cache.get('b', FILE)).toHaveLength(100_000);
-  const unkept = large();
-  createSealedCache(0).set('a', FILE, unkept);
-  expect(unkept).toHaveLength(0);
+  for (const bytesMax of [0, 100_000]) {
+    const unkept = large();
+    const small = createSealedCache(bytesMax);
+    small.set('a', FILE, unkept);
+    expect([unkept.length, small.get('a', FILE)]).toEqual([0, undefined]);
+  }
+  cache.update('b', FILE, Buffer.alloc(300_000));
+  expect(cache.get('b', FILE)).toBeUndefined();
 });

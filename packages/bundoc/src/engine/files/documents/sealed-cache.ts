@@ -7,8 +7,8 @@ import { LRUCache } from 'lru-cache';
  * Writes do not enter it: a long import must not evict hot documents, and unwritten files are in memory
  * anyway.
  *
- * The cache owns its buffers. It frees an entry that it gives up, so that reads of more large documents than
- * it has room for do not start collections of garbage.
+ * The cache owns its buffers, and frees the large ones that it gives up. Otherwise reads of many large
+ * documents would start one collection of garbage after another.
  */
 export interface SealedCache {
   /** The caller may use the bytes until it returns to the event loop; later, they may be freed. */
@@ -46,10 +46,16 @@ export function createSealedCache(bytesMax: number): SealedCache {
     get: (project, fileName) => cache.get(project + fileName),
     set: (project, fileName, sealed) => {
       cache.set(project + fileName, sealed);
+      // It keeps no entry that is larger than itself.
+      if (sealed.length + ENTRY_BYTES > bytesMax) freeMemory(sealed);
     },
     update: (project, fileName, sealed) => {
       const name = project + fileName;
       if (!cache.has(name)) return;
+      if (sealed.length + ENTRY_BYTES > bytesMax) {
+        cache.delete(name);
+        return;
+      }
       const copy = Buffer.allocUnsafeSlow(sealed.length);
       sealed.copy(copy);
       cache.set(name, copy);
