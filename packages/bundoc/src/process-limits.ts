@@ -8,16 +8,12 @@ const MIB = 1_048_576;
  * end the process when its shares are full.
  */
 export const MEMORY_MIN = 1_024 * MIB;
-/**
- * What the process takes besides: Node, the code, connections, the thread for large documents, pages that are
- * being built, documents that wait for their files, and garbage between two collections.
- */
-export const OWN_BYTES = 288 * MIB;
 /** The cache and the open projects get parts of what the memory limit has beyond this. */
 const FIRST_BYTES = 256 * MIB;
 const CACHE_BYTES_MAX = 256 * MIB;
 const BYTES_MIN = 16 * MIB;
 
+/** Logs a warning when the process may use less than {@link MEMORY_MIN}. */
 export function warnOfLittleMemory(logger: Pick<Logger, 'warn'>, limitBytes = memoryLimit()): void {
   if (limitBytes >= MEMORY_MIN) return;
   logger.warn(

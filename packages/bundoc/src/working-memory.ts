@@ -30,8 +30,8 @@ export function workingMemoryBytes(memoryBytes: number, documentBytesMax: number
  * How many queries, projections, batches and patches of several subjects run at a time: as many as their
  * largest pages fit into the working memory.
  */
-export function requestsMax(memoryBytes: number): number {
-  return Math.floor(memoryBytes / PAGE_BYTES_MAX);
+export function requestsMax(capacity: number): number {
+  return Math.floor(capacity / PAGE_BYTES_MAX);
 }
 
 /**

@@ -4,8 +4,8 @@ import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { WorkBench } from '../testing/work-bench.ts';
-import { Scheduler, SLICE_US } from './scheduler.ts';
-import { WORK_MS_MAX, type Work } from './work.ts';
+import { Scheduler, type SchedulerDeps, SLICE_US } from './scheduler.ts';
+import { WORK_MS_MAX, type Work, type WorkKind } from './work.ts';
 
 const key = (subject: number) => ({ subject: `s${subject}`, project: 'p' });
 
@@ -307,37 +307,20 @@ describe('long work', () => {
   });
 
   it('finds places for a subject up to its equal part when others have taken all of them', async () => {
-    const bench = new WorkBench();
-    const places = room(64);
-    const scheduler = new Scheduler({ ...bench.ports, places });
-    using busy = scheduler.work(key(99), 'query');
-    expect(busy.pause()).toBeUndefined();
-    bench.take(SLICE_US);
-    const begin = (subject: number) => scheduler.work(key(subject), 'read').pause() as Promise<void>;
-    // The part of a project is an eighth, so that eight subjects take all.
-    const flood = Array.from({ length: 64 }, (_, n) => begin(n % 8));
-    expect(places.held).toBe(64);
+    const { places, begin, turnAll } = startWithoutPlaces(64, 'read');
     const late = Array.from({ length: 9 }, () => begin(50));
     await expect(late.at(-1)).rejects.toMatchObject({ code: 'rate_limited' });
     expect(places.heldBy('s50')).toBe(8);
-    while (scheduler.waiting > 0) await bench.turn();
-    await Promise.all([...flood, ...late.slice(0, -1)]);
+    await turnAll();
+    await Promise.all(late.slice(0, -1));
   });
 
   it('finds a few places for a subject when others have taken all of them', async () => {
-    const bench = new WorkBench();
-    const places = room(8);
-    const scheduler = new Scheduler({ ...bench.ports, places });
-    using busy = scheduler.work(key(99), 'query');
-    expect(busy.pause()).toBeUndefined();
-    bench.take(SLICE_US);
-    const begin = (subject: number) => scheduler.work(key(subject), 'query').pause() as Promise<void>;
-    const flood = Array.from({ length: 8 }, (_, n) => begin(n));
-    expect(places.held).toBe(8);
+    const { places, begin, turnAll, scheduler } = startWithoutPlaces(8, 'query');
     const late = begin(50);
     expect([places.held, scheduler.waiting]).toEqual([9, 9]);
-    while (scheduler.waiting > 0) await bench.turn();
-    await Promise.all([...flood, late]);
+    await turnAll();
+    await late;
   });
 
   it('owes others no more than a step, whatever stops the process during it', async () => {
@@ -502,13 +485,33 @@ describe('long work', () => {
 
 const MIB = 1_048_576;
 
-/** A scheduler of eight pieces at a time, whose present turn is over. A piece that has begun waits then. */
-function startFull() {
+/** A scheduler whose present turn is over, so that further work waits. */
+function startBusy(deps: Partial<SchedulerDeps>) {
   const bench = new WorkBench();
-  const scheduler = new Scheduler({ ...bench.ports, requestsMax: 8 });
+  const scheduler = new Scheduler({ ...bench.ports, ...deps });
   const busy = scheduler.work(key(99), 'query');
   expect(busy.pause()).toBeUndefined();
   bench.take(SLICE_US);
+  return { bench, scheduler, busy };
+}
+
+/** A scheduler whose places are all taken by eight subjects: the part of a project is an eighth. */
+function startWithoutPlaces(capacity: number, kind: WorkKind) {
+  const places = room(capacity);
+  const { bench, scheduler } = startBusy({ places });
+  const begin = (subject: number) => scheduler.work(key(subject), kind).pause() as Promise<void>;
+  const flood = Array.from({ length: capacity }, (_, n) => begin(n % 8));
+  expect(places.held).toBe(capacity);
+  const turnAll = async () => {
+    while (scheduler.waiting > 0) await bench.turn();
+    await Promise.all(flood);
+  };
+  return { places, scheduler, begin, turnAll };
+}
+
+/** A scheduler of eight pieces at a time. A piece that has begun waits. */
+function startFull() {
+  const { bench, scheduler, busy } = startBusy({ requestsMax: 8 });
   const begun: Work[] = [];
   const begin = async (subject: number) => {
     const work = scheduler.work(key(subject), 'query');

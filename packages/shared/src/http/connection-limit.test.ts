@@ -1,17 +1,19 @@
 import { EventEmitter } from 'node:events';
 import type { Socket } from 'node:net';
-import type { FastifyReply, FastifyRequest } from 'fastify';
-import { expect, test } from 'vitest';
+import Fastify, { type FastifyReply, type FastifyRequest } from 'fastify';
+import { expect, test, vi } from 'vitest';
 import { FakeClock } from '../testing/fake-clock.ts';
 import {
   Connections,
   type ConnectionsOptions,
   FIRST_BYTE_MS,
+  limitConnections,
   REFUSED_IN_CROWD_MS,
   REFUSED_MS,
   REFUSED_OF_CROWDED_SWEEP,
   REFUSED_OF_SWEEP,
 } from './connection-limit.ts';
+import type { LoopTurns } from './loop-turns.ts';
 
 let ports = 0;
 
@@ -232,4 +234,17 @@ test('connections of a trusted proxy each have a turn of their own, because they
   const turnsOf = (address: string) =>
     new Set(open(address, 3).map((socket) => connections.turnOf(socket as unknown as Socket)));
   expect([turnsOf('192.0.2.1').size, turnsOf('198.51.100.1')]).toEqual([3, new Set(['198.51.100.1'])]);
+});
+
+test('a server closes refused connections by whether it is crowded at that time', async () => {
+  const { connections } = connectionsOf();
+  const app = Fastify();
+  const turns = { isCrowded: true };
+  limitConnections(app, connections, turns as LoopTurns);
+  await app.ready();
+  const sweeps = vi.spyOn(connections, 'sweep');
+  await expect.poll(() => sweeps.mock.calls).toContainEqual([true]);
+  turns.isCrowded = false;
+  await expect.poll(() => sweeps.mock.calls).toContainEqual([false]);
+  await app.close();
 });

@@ -42,23 +42,16 @@ export function createSealedCache(bytesMax: number): SealedCache {
     sizeCalculation: (sealed) => sealed.length + ENTRY_BYTES,
     dispose: (sealed) => freeMemory(sealed),
   });
+  const put = (name: string, sealed: Buffer): void => {
+    cache.set(name, sealed);
+    // It keeps no entry that is larger than itself.
+    if (sealed.length + ENTRY_BYTES > bytesMax) freeMemory(sealed);
+  };
   return {
     get: (project, fileName) => cache.get(project + fileName),
-    set: (project, fileName, sealed) => {
-      cache.set(project + fileName, sealed);
-      // It keeps no entry that is larger than itself.
-      if (sealed.length + ENTRY_BYTES > bytesMax) freeMemory(sealed);
-    },
+    set: (project, fileName, sealed) => put(project + fileName, sealed),
     update: (project, fileName, sealed) => {
-      const name = project + fileName;
-      if (!cache.has(name)) return;
-      if (sealed.length + ENTRY_BYTES > bytesMax) {
-        cache.delete(name);
-        return;
-      }
-      const copy = Buffer.allocUnsafeSlow(sealed.length);
-      sealed.copy(copy);
-      cache.set(name, copy);
+      if (cache.has(project + fileName)) put(project + fileName, copyOf(sealed));
     },
     delete: (project, fileName) => {
       cache.delete(project + fileName);
@@ -70,4 +63,14 @@ export function createSealedCache(bytesMax: number): SealedCache {
         if (name.length === length && name.startsWith(project)) cache.delete(name);
     },
   };
+}
+
+/**
+ * A copy of pending or cached bytes. Pending ones are a view of a whole part of the log, which a cache must
+ * not keep in memory. Those in the cache may be freed later.
+ */
+export function copyOf(sealed: Buffer): Buffer {
+  const copy = Buffer.allocUnsafeSlow(sealed.length);
+  sealed.copy(copy);
+  return copy;
 }

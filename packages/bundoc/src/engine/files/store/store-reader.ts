@@ -22,7 +22,7 @@ import type { Catalog, ListedPlace, LivingDocument } from '../catalog/catalog.ts
 import type { Disk } from '../disk/disk.ts';
 import { documentPath, readDocumentFile } from '../documents/document-files.ts';
 import type { ProjectFiles } from '../documents/project-files.ts';
-import type { SealedCache } from '../documents/sealed-cache.ts';
+import { copyOf, type SealedCache } from '../documents/sealed-cache.ts';
 
 /** Bytes decrypted before other work may get its turn. */
 const STEP_BYTES = 131_072;
@@ -295,14 +295,4 @@ function toListed(
   { createdSeq }: ListedPlace,
 ): ListedDocument | undefined {
   return document && { ...document, position: createdSeq };
-}
-
-/**
- * Pending bytes are a view of a whole part of the log, which a cache must not keep in memory. Those in the
- * cache may be freed later.
- */
-function copyOf(sealed: Buffer): Buffer {
-  const copy = Buffer.allocUnsafeSlow(sealed.length);
-  sealed.copy(copy);
-  return copy;
 }
