@@ -56,9 +56,9 @@ function request()
   return make(math.max(at, 1))
 end
 
--- Lets all connections be open before the first request is sent. wrk asks before each request. To each latency
--- that is longer than the usual one, it adds those of the requests which it kept back meanwhile. So one late
--- connection counts as fifty late requests.
+-- Lets all connections be open before the first request is sent. wrk asks before each request. To each
+-- latency that is longer than the usual one, it adds those of the requests which it kept back meanwhile. So
+-- one late connection counts as fifty late requests.
 if plan.wait_ms > 0 then
   local opened = 0
   delay = function()
@@ -67,8 +67,8 @@ if plan.wait_ms > 0 then
   end
 end
 
--- Tells load.mjs that each request of a counted plan is answered. wrk itself would go on until its time is over.
--- What is sent beyond the last one is the last one again.
+-- Tells load.mjs that each request of a counted plan is answered. wrk itself would go on until its time is
+-- over. What is sent beyond the last one is the last one again.
 local answers = 0
 if plan.count > 0 then
   response = function()
