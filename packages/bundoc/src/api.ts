@@ -9,6 +9,7 @@ import { registerMetricsRoute } from '@bundoc/shared/http/service-routes';
 import { registerOpenapi } from '@bundoc/shared/openapi/routes';
 import { cachedCheck } from '@bundoc/shared/runtime/cached-check';
 import type { Clock } from '@bundoc/shared/runtime/clock';
+import { defined } from '@bundoc/shared/runtime/defined';
 import type { Drain } from '@bundoc/shared/runtime/drain';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { RateLimit } from '@bundoc/shared/runtime/rate-limit';
@@ -97,7 +98,7 @@ export async function createApi(parts: ApiParts): Promise<FastifyInstance> {
     bodyBytesMax: config.documentBytesMax,
     tls,
     shares,
-    ...(requestTimeoutMs === undefined ? {} : { requestTimeoutMs }),
+    ...defined({ requestTimeoutMs }),
   });
   if (config.corsOrigins.length > 0) allowOrigins(app, config.corsOrigins);
   const auth = new BearerAuth({
@@ -162,8 +163,7 @@ function readinessOf({ clock, storage, generation, kms, events, id }: ApiParts):
     return {
       ...checked,
       kms_events: events.isLive ? 'live' : 'down',
-      ...(confirmed === undefined ? {} : { generation: confirmed }),
-      ...(reason === undefined ? {} : { reason }),
+      ...defined({ generation: confirmed, reason }),
     };
   };
 }

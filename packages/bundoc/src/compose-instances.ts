@@ -1,5 +1,6 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import type { Clock } from '@bundoc/shared/runtime/clock';
+import { defined } from '@bundoc/shared/runtime/defined';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { BundocConfig } from './config.ts';
 import { KeyCache } from './crypto/key-cache.ts';
@@ -84,7 +85,7 @@ export function composeInstances(composition: Composition): {
     isShared: storage.isShared,
     openBytesMax: config.openBytes,
     shares,
-    ...(storage.storedBytes === undefined ? {} : { storedBytes: storage.storedBytes }),
+    ...defined({ storedBytes: storage.storedBytes }),
     expiry: storage.expiry,
     ownWork,
   });

@@ -1,5 +1,6 @@
 import { once } from 'node:events';
 import type { Socket } from 'node:net';
+import { Gauge, Registry } from '@prometheus-io/client';
 import type { FastifyInstance } from 'fastify';
 import { describe, expect, it, vi } from 'vitest';
 import {
@@ -10,6 +11,8 @@ import {
   reserveAnswer,
 } from '../src/http/answer-buffer-budget.ts';
 import { MAKE_ROOM_AFTER_MS, PACE_MIN } from '../src/http/pace.ts';
+import { registerMetricsRoute } from '../src/http/service-routes.ts';
+import { PUBLIC } from '../src/openapi/description.ts';
 import type { Share } from '../src/shares/share.ts';
 import { FakeClock } from '../src/testing/fake-clock.ts';
 import { OTHER, sharesOf, sockets, startWith, useBufferBudgets } from './buffering-server.ts';
@@ -71,6 +74,22 @@ describe('answers', () => {
     for (let round = 0; round < 5; round++)
       expect((await sendRaw(server.port, get('/big'))).body).toHaveLength(BIG);
     await expect.poll(() => [shares.answers.held, shares.answers.subjects]).toEqual([0, 0]);
+  });
+
+  it('with metrics are sent however much others hold, and count', async () => {
+    const registry = new Registry();
+    new Gauge({ name: 'long', help: 'x'.repeat(100_000), registers: [registry] });
+    const shares = sharesOf({ capacity: 1_000 }, { capacity: BIG, waitMs: 20 });
+    await using server = await startWith(shares, (app) => {
+      big(app);
+      registerMetricsRoute(app, registry, { access: PUBLIC });
+    });
+    await greedyReaders(server, shares.answers, 1);
+    expectProblem(await sendRaw(server.port, get('/big', 'Subject: other\r\n')), 'overloaded');
+    const counted = vi.spyOn(shares.answers, 'charge');
+    expect((await sendRaw(server.port, get('/metrics'))).body).toContain('# TYPE long gauge');
+    expect(counted).toHaveBeenCalledOnce();
+    await expect.poll(() => shares.answers.held).toBe(BIG);
   });
 
   it('that are large are not built for a subject that has unread answers and no room for another', async () => {

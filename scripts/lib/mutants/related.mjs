@@ -10,7 +10,8 @@ const WORKER = /new URL\(\s*[`'](\.\.?\/[\w./-]+)/g;
  * Finds the tests that import a file, directly or indirectly.
  * @param {string} root
  * @param {readonly string[]} files of TypeScript, relative to the root.
- * @returns {(file: string) => string[]} the tests of a file, ordered by the number of imports in between.
+ * @returns {(file: string) => string[]} the tests of a file, ordered by the number of imports in between. A
+ * word that both paths have counts like an import less.
  */
 export function relatedTests(root, files) {
   const known = new Set(files);
@@ -23,10 +24,10 @@ export function relatedTests(root, files) {
     for (const [reached, distance] of distances)
       for (const importer of importers.get(reached) ?? [])
         if (!distances.has(importer)) distances.set(importer, distance + 1);
-    const alike = (test) => commonWords(file, test);
+    const order = (test) => distances.get(test) - commonWords(file, test);
     return [...distances.keys()]
       .filter((one) => one.endsWith('.test.ts'))
-      .sort((a, b) => distances.get(a) - distances.get(b) || alike(b) - alike(a));
+      .sort((a, b) => order(a) - order(b));
   };
 }
 
@@ -41,8 +42,12 @@ function importsOf(file, source) {
   });
 }
 
-/** Words that two paths share: `patch/json-patch.ts` and `test/patch.test.ts` share "patch". */
+/**
+ * Words that two paths share, or whose one begins with the other: `recovery/restored-tokens.ts` and
+ * `test/restore.test.ts` share "restore".
+ */
 function commonWords(a, b) {
-  const words = new Set(a.split(/\W+/));
-  return b.split(/\W+/).filter((word) => words.has(word)).length;
+  const words = a.split(/\W+/);
+  const isShared = (word) => words.some((one) => one.startsWith(word) || word.startsWith(one));
+  return new Set(b.split(/\W+/).filter(isShared)).size;
 }

@@ -2,6 +2,7 @@ import { resolve } from 'node:path';
 import { hasCode } from '@bundoc/client/error';
 import { inspectToken, NotAToken } from '@bundoc/shared/cli/explain-token';
 import type { Environment } from '@bundoc/shared/runtime/config';
+import { defined } from '@bundoc/shared/runtime/defined';
 import { CommandError } from './errors.ts';
 import {
   DEFAULT_PROFILE,
@@ -29,7 +30,7 @@ export async function loginCommand(environment: Environment, options: ServiceOpt
   const profile = profileSchema.safeParse({
     url,
     token,
-    ...(caFile === undefined ? {} : { ca_file: caFile }),
+    ...defined({ ca_file: caFile }),
   });
   if (!profile.success) throw new CommandError(`"${url}" is not an http or https URL`);
   await writeProfiles(environment, new Map([...(await readProfiles(environment)), [name, profile.data]]));

@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { MovedProject } from '@bundoc/client';
 import { DataFolder } from '@bundoc/shared/files/data-folder';
 import type { Environment } from '@bundoc/shared/runtime/config';
+import { defined } from '@bundoc/shared/runtime/defined';
 import { createLogger } from '@bundoc/shared/runtime/logger';
 import { startBundoc } from '../app.ts';
 import { type BundocConfig, readConfig } from '../config.ts';
@@ -51,8 +52,7 @@ export async function moveCommand(
     kept === undefined
       ? ''
       : `; what was in its folder is kept in moved/${kept}: remove it once a backup of the project where it is now is checked ("bundoc backup", "bundoc verify-backup")`;
-  if (json)
-    console.log(JSON.stringify({ moved: project, to: place, ...(kept === undefined ? {} : { kept }) }));
+  if (json) console.log(JSON.stringify({ moved: project, to: place, ...defined({ kept }) }));
   else console.error(`bundoc: ${project} is in ${place}${rest}`);
 }
 

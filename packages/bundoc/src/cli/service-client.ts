@@ -1,5 +1,6 @@
 import { Bundoc } from '@bundoc/client';
 import type { Environment } from '@bundoc/shared/runtime/config';
+import { defined } from '@bundoc/shared/runtime/defined';
 import { Agent, type RequestInit, fetch as undiciFetch } from 'undici';
 import { CommandError } from './errors.ts';
 import { DEFAULT_PROFILE, profileName, readProfiles } from './profiles.ts';
@@ -88,7 +89,7 @@ function isSame(one: string, other: string): boolean {
  */
 function checkedFetch(ca: string | undefined): typeof globalThis.fetch {
   const dispatcher = new Agent({
-    connect: { rejectUnauthorized: true, ...(ca === undefined ? {} : { ca }) },
+    connect: { rejectUnauthorized: true, ...defined({ ca }) },
   });
   // The package and the platform each declare types for the same objects.
   return ((url: URL, init: RequestInit) =>

@@ -13,6 +13,7 @@ import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
 import { describe, jsonBody } from '@bundoc/shared/openapi/description';
+import { defined } from '@bundoc/shared/runtime/defined';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { z } from 'zod';
 import { requireExactNumbers } from '../collections/definition-schema.ts';
@@ -266,7 +267,7 @@ function registerSchemaCheck(
         ...counts,
         failures,
         ...(unreadable.length === 0 ? {} : { unreadable }),
-        ...(next === undefined ? {} : { next_cursor: next }),
+        ...defined({ next_cursor: next }),
       };
     },
   );

@@ -22,6 +22,7 @@ import { issuedTokenSchema, type Jwks, jwksSchema } from '@bundoc/shared/contrac
 import { keyCheckValue } from '@bundoc/shared/crypto/aead';
 import { decodeExportedKey } from '@bundoc/shared/crypto/exported-key';
 import { type Clock, instant } from '@bundoc/shared/runtime/clock';
+import { defined } from '@bundoc/shared/runtime/defined';
 import type { z } from 'zod';
 import { type ActingStorage, KeyRefused, type LeasedKey, type StorageCalls } from './port.ts';
 import { KmsTransport, type KmsTransportOptions, RETRY_AFTER_S } from './transport.ts';
@@ -69,7 +70,7 @@ export class KmsClient implements StorageCalls {
     const key: CreateKeyInput = {
       name,
       type: 'aes-256',
-      ...(acting === undefined ? {} : { storage: acting.storage }),
+      ...defined({ storage: acting?.storage }),
     };
     const { status } = await this.#transport.call('POST', '/v1/keys', [201, 'key_exists'], key);
     return status === 201;

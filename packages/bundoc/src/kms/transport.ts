@@ -5,6 +5,7 @@ import { HEARTBEAT_MS } from '@bundoc/shared/contract/events';
 import type { ProblemCode } from '@bundoc/shared/contract/problem';
 import { backoffMs } from '@bundoc/shared/runtime/backoff';
 import type { Clock } from '@bundoc/shared/runtime/clock';
+import { defined } from '@bundoc/shared/runtime/defined';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import { TLS_VERSION_MIN, type WatchedTls } from '@bundoc/shared/tls/watched-tls';
 import { Agent, buildConnector, type Dispatcher, request } from 'undici';
@@ -168,7 +169,7 @@ export class KmsTransport {
       signal,
       headers: {
         authorization: `Bearer ${this.#options.token()}`,
-        ...(lastEventId === undefined ? {} : { 'last-event-id': lastEventId }),
+        ...defined({ 'last-event-id': lastEventId }),
       },
     });
     if (statusCode === 200) return body;

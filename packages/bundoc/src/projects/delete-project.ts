@@ -4,6 +4,7 @@ import { type DestroyReceipt, dekNameOf, projectOfDek } from '@bundoc/shared/con
 import type { DeletedProject } from '@bundoc/shared/contract/projects';
 import type { DeletionIntent, UnfinishedDeletion } from '@bundoc/shared/contract/storages';
 import type { Clock } from '@bundoc/shared/runtime/clock';
+import { defined } from '@bundoc/shared/runtime/defined';
 import { lineOf } from '@bundoc/shared/runtime/error-line';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { KeyCache } from '../crypto/key-cache.ts';
@@ -60,7 +61,7 @@ export class ProjectDeletion {
   async delete(project: string): Promise<DeletedProject> {
     const mark = await this.#options.instances.exclusively(project, (close) => this.#delete(project, close));
     const { finishedAt, since, receipt } = mark;
-    return { project, deleted_at: finishedAt ?? since, ...(receipt === undefined ? {} : { key: receipt }) };
+    return { project, deleted_at: finishedAt ?? since, ...defined({ key: receipt }) };
   }
 
   /** Called after a start and on events from BunKMS: a deletion may be unfinished. */
@@ -219,7 +220,7 @@ export class ProjectDeletion {
     const now = this.#now();
     const mark: DeletionMark = former ?? {
       ...{ deleted: project, format: 1, since },
-      ...(receipt === undefined ? {} : { receipt }),
+      ...defined({ receipt }),
       keyDestroyedAt: receipt?.destroyed_at ?? now,
       finishedAt: now,
     };

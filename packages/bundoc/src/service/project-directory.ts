@@ -2,6 +2,7 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import type { ProjectFile } from '@bundoc/shared/contract/project-file';
 import type { ProjectInfo, ProjectPage, ProjectSummary } from '@bundoc/shared/contract/projects';
 import type { Claims } from '@bundoc/shared/contract/tokens';
+import { defined } from '@bundoc/shared/runtime/defined';
 import type { Share } from '@bundoc/shared/shares/share';
 import { shareKeyOf } from '@bundoc/shared/shares/share-key';
 import type { CollectionSummary } from '../engine/port.ts';
@@ -53,7 +54,7 @@ export class ProjectDirectory {
     const names = await this.#projects.names(after, limit + 1, only, prefix);
     const page = names.slice(0, limit);
     const last = names.length > limit ? page.at(-1) : undefined;
-    const next = last === undefined ? {} : { next_cursor: last };
+    const next = defined({ next_cursor: last });
     if (!summary) return { projects: page.map((project) => ({ project })), ...next };
     const summaries = await this.#readSummaries(page);
     return { projects: page.map((project, at) => ({ project, summary: summaries[at] })), ...next };

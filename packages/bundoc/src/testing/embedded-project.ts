@@ -1,6 +1,7 @@
 import { createSecretKey, randomBytes } from 'node:crypto';
 import { dirname } from 'node:path';
 import type { Clock } from '@bundoc/shared/runtime/clock';
+import { defined } from '@bundoc/shared/runtime/defined';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { type DekVersion, ProjectCipher } from '../crypto/project-cipher.ts';
 import type { Disk } from '../engine/files/disk/disk.ts';
@@ -78,7 +79,7 @@ export class EmbeddedProject {
     const parent = dirname(this.directory);
     return engineOn(disk, {
       ...{ dataDir: parent, projectsDir: parent, clock: this.clock, limits: this.limits },
-      ...(this.#backlogBytesMax === undefined ? {} : { backlogBytesMax: this.#backlogBytesMax }),
+      ...defined({ backlogBytesMax: this.#backlogBytesMax }),
     });
   }
 

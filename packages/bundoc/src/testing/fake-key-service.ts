@@ -4,6 +4,7 @@ import type { AuditReceipt, DestroyReceipt } from '@bundoc/shared/contract/keys'
 import type { DeletionIntent, StorageInfo, UnfinishedDeletion } from '@bundoc/shared/contract/storages';
 import { keyCheckValue } from '@bundoc/shared/crypto/aead';
 import { type Clock, instant } from '@bundoc/shared/runtime/clock';
+import { defined } from '@bundoc/shared/runtime/defined';
 import { type ActingStorage, KeyRefused, type LeasedKey, type StorageCalls } from '../kms/port.ts';
 import { StorageKeys } from '../kms/storage-keys.ts';
 
@@ -306,7 +307,7 @@ export class FakeKeyService implements StorageCalls {
     const known = this.storages.get(id);
     if (known === undefined) throw new AppError('storage_not_found');
     const { generation, takeOvers: take_overs } = known;
-    return { id, ...(generation === undefined ? {} : { generation }), take_overs, advanced_at: this.#now() };
+    return { id, ...defined({ generation }), take_overs, advanced_at: this.#now() };
   }
 
   /**

@@ -1,5 +1,6 @@
 import { DataFolder } from '@bundoc/shared/files/data-folder';
 import type { Clock } from '@bundoc/shared/runtime/clock';
+import { defined } from '@bundoc/shared/runtime/defined';
 import type { ProjectCipher } from '../crypto/project-cipher.ts';
 import type { Disk } from '../engine/files/disk/disk.ts';
 import { Backlog } from '../engine/files/documents/backlog.ts';
@@ -87,7 +88,7 @@ async function openEngine(
     logLimits: limits.log,
     checkpointBytes: limits.checkpointBytes,
     backlog: new Backlog(backlogBytesMax ?? SMALL_BACKLOG_BYTES_MAX),
-    ...(clock === undefined ? {} : { clock }),
+    ...defined({ clock }),
   };
   const engine = stack.use(await FilesEngine.open(options));
   const running = stack.move();

@@ -2,6 +2,7 @@ import { extname } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import type { FieldFault, ProblemCode } from '@bundoc/shared/contract/problem';
+import { defined } from '@bundoc/shared/runtime/defined';
 import { workerEnvironment } from '@bundoc/shared/runtime/worker-environment';
 import { WAIT_MS_MAX } from '@bundoc/shared/shares/share';
 import type { ShareKey } from '@bundoc/shared/shares/share-key';
@@ -174,7 +175,7 @@ export class LargeThread implements AsyncDisposable {
     const job = this.#running;
     if (worker !== this.#worker || job === undefined) return;
     this.#finish(us);
-    if (refused !== undefined) job.done.reject(new AppError(refused.code, definedOf(refused)));
+    if (refused !== undefined) job.done.reject(new AppError(refused.code, defined(refused)));
     else if (defect !== undefined) job.done.reject(defect);
     else job.done.resolve({ output, us });
     this.#next();
@@ -238,10 +239,6 @@ function withOwnBytes(input: unknown, moved: ArrayBuffer[]): unknown {
   return Object.fromEntries(
     Object.entries(input).map(([name, member]) => [name, withOwnBytes(member, moved)]),
   );
-}
-
-function definedOf({ detail, errors }: NonNullable<LargeAnswer['refused']>) {
-  return { detail, ...(errors === undefined ? {} : { errors }) };
 }
 
 function tooLong(): AppError {

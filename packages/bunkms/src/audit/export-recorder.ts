@@ -1,6 +1,7 @@
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import { PROBLEMS, type ProblemCode } from '@bundoc/shared/contract/problem';
 import type { Clock } from '@bundoc/shared/runtime/clock';
+import { defined } from '@bundoc/shared/runtime/defined';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { Caller } from '../records/caller.ts';
 import type { AuditDraft } from '../records/chain.ts';
@@ -62,7 +63,7 @@ export class ExportRecorder {
         detail: {
           key_id: keyId,
           lease_ttl_ms: leaseTtlMs,
-          ...(storage === undefined ? {} : { storage }),
+          ...defined({ storage }),
         },
       },
       condition,
@@ -104,8 +105,7 @@ export class ExportRecorder {
       severity: 'CRITICAL',
       action: 'key.export',
       outcome,
-      ...(key === undefined ? {} : { key }),
-      ...(version === undefined ? {} : { version }),
+      ...defined({ key, version }),
     };
   }
 }

@@ -1,4 +1,5 @@
 import type { Clock } from '@bundoc/shared/runtime/clock';
+import { defined } from '@bundoc/shared/runtime/defined';
 import type { Caller } from '../records/caller.ts';
 import type { AuditDraft } from '../records/chain.ts';
 import type { AuditCondition } from '../store/audit.ts';
@@ -113,7 +114,7 @@ export class KeyUses {
     if (count === 0) return;
     const { audit, clock } = this.#options;
     const { actor, jti } = use.caller;
-    const who = { ...(actor === undefined ? {} : { actor }), ...(jti === undefined ? {} : { jti }) };
+    const who = defined({ actor, jti });
     const time = new Date(clock.now()).toISOString();
     audit.appendInBackground({ ...who, ...draftOf(use, time, { count, since: startTime }) });
   }

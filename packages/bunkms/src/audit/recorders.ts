@@ -1,4 +1,5 @@
 import type { Clock } from '@bundoc/shared/runtime/clock';
+import { defined } from '@bundoc/shared/runtime/defined';
 import type { AuditDraft } from '../records/chain.ts';
 import { KeyUses } from './key-uses.ts';
 import type { AuditLog } from './log.ts';
@@ -43,7 +44,7 @@ export class AuditRecorders {
     this.crypto = {
       named: (record, count) => {
         const { actor, jti } = record;
-        const who = { ...(actor === undefined ? {} : { actor }), ...(jti === undefined ? {} : { jti }) };
+        const who = defined({ actor, jti });
         cryptoCallers.record(who, record, count);
       },
       // Strangers use at most half of the single records here, so that half remain for exports.

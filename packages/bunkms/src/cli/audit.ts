@@ -3,6 +3,7 @@ import { createProgress, type Progress } from '@bundoc/shared/cli/progress';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import type { Environment } from '@bundoc/shared/runtime/config';
+import { defined } from '@bundoc/shared/runtime/defined';
 import { KeyVerification } from '../audit/verify-keys.ts';
 import { TokenVerification } from '../audit/verify-tokens.ts';
 import { type ChainHead, GENESIS, verifyChain } from '../records/chain.ts';
@@ -133,7 +134,7 @@ export async function listAudit(environment: Environment, options: ListOptions):
   const { json, ...query } = options;
   const { items, next } = await withStore(environment, (store) => collect(store, query));
   if (json) {
-    console.log(JSON.stringify({ records: items, ...(next === undefined ? {} : { next_after: next }) }));
+    console.log(JSON.stringify({ records: items, ...defined({ next_after: next }) }));
     return;
   }
   for (const record of items) console.log(lineOf(record));

@@ -5,6 +5,7 @@ import { openFileSource } from '@bundoc/shared/files/file-source';
 import { createPrivateFile } from '@bundoc/shared/files/private-file';
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import type { Environment } from '@bundoc/shared/runtime/config';
+import { defined } from '@bundoc/shared/runtime/defined';
 import { CLI_CALLER } from '../records/caller.ts';
 import { type Survey, surveyArchive } from '../recovery/survey.ts';
 import { createBackup } from '../recovery/write-backup.ts';
@@ -73,7 +74,7 @@ export async function verifyBackup(
         created_at: head.created_at,
         ...end,
         kek_ids: kekIds,
-        ...(chainFault === undefined ? {} : { chain_fault: chainFault }),
+        ...defined({ chain_fault: chainFault }),
         findings,
       }),
     );

@@ -5,6 +5,7 @@ import { createProgress } from '@bundoc/shared/cli/progress';
 import { hasCode } from '@bundoc/shared/contract/app-error';
 import type { KekInfo, KekStatus, RetireKek } from '@bundoc/shared/contract/kek';
 import type { Environment } from '@bundoc/shared/runtime/config';
+import { defined } from '@bundoc/shared/runtime/defined';
 import {
   type KekDeps,
   kekStatus,
@@ -67,7 +68,7 @@ export async function kekRotate(
   options: JsonOption & { readonly wait: boolean },
 ): Promise<void> {
   const status = await withKeks(environment, async (deps) => {
-    await rotateKek(deps, kekId === undefined ? {} : { kek_id: kekId }, CLI_CALLER, HELD_WAIT_MS);
+    await rotateKek(deps, defined({ kek_id: kekId }), CLI_CALLER, HELD_WAIT_MS);
     return options.wait ? rewrapAll(deps) : kekStatus(deps);
   });
   if (options.json) console.log(JSON.stringify(status));

@@ -5,6 +5,7 @@ import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import { openFileSource } from '@bundoc/shared/files/file-source';
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import type { Environment } from '@bundoc/shared/runtime/config';
+import { defined } from '@bundoc/shared/runtime/defined';
 import { readConfig } from '../config.ts';
 import { CLI_CALLER } from '../records/caller.ts';
 import { readAuditCopy } from '../recovery/audit-copy.ts';
@@ -101,9 +102,7 @@ export async function readInventory(vault: Vault, path: string): Promise<Invento
 
 function print(report: RestoreReport, { chainFault }: Survey, options: RestoreCliOptions): void {
   if (options.json) {
-    console.log(
-      JSON.stringify({ ...report, ...(chainFault === undefined ? {} : { chain_fault: chainFault }) }),
-    );
+    console.log(JSON.stringify({ ...report, ...defined({ chain_fault: chainFault }) }));
     return;
   }
   const { audit, as_of: asOf, held, destroyed, incomplete, damaged } = report;

@@ -3,6 +3,7 @@ import { projectIdSchema } from '@bundoc/shared/contract/documents';
 import type { StorageInfo } from '@bundoc/shared/contract/storages';
 import type { DataFolder } from '@bundoc/shared/files/data-folder';
 import type { Environment } from '@bundoc/shared/runtime/config';
+import { defined } from '@bundoc/shared/runtime/defined';
 import { storageInfo, takeOverStorage } from '../keys/storages.ts';
 import { CLI_CALLER } from '../records/caller.ts';
 import {
@@ -29,7 +30,7 @@ export async function takeOver(
   options: JsonOption & { readonly generation?: string; readonly force?: true },
 ): Promise<void> {
   const { generation, force = false } = options;
-  const wanted = { force, ...(generation === undefined ? {} : { generation }) };
+  const wanted = { force, ...defined({ generation }) };
   print(await withKeys(environment, (deps) => takeOverStorage(deps, id, wanted, CLI_CALLER)), options);
 }
 

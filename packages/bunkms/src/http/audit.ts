@@ -10,6 +10,7 @@ import { subjectSchema } from '@bundoc/shared/contract/tokens';
 import { validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
 import { describe, jsonBody } from '@bundoc/shared/openapi/description';
+import { defined } from '@bundoc/shared/runtime/defined';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
 import { verifySlice } from '../audit/verify-slice.ts';
@@ -56,7 +57,7 @@ export function registerAuditRoutes(app: FastifyInstance, guards: Guards, servic
     limits.takeRead(subjectOf(request), filter.limit);
     const page = await work.page(request, () => store.listAudit({ ...filter, after: cursor }));
     const next = cursorOf(page, ({ seq }) => seq);
-    return { records: page.items, ...(next === undefined ? {} : { next_cursor: String(next) }) };
+    return { records: page.items, ...defined({ next_cursor: next?.toString() }) };
   });
 
   const head = describe({

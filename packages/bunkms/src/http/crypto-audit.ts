@@ -1,6 +1,7 @@
 import type { AppError } from '@bundoc/shared/contract/app-error';
 import { PROBLEMS } from '@bundoc/shared/contract/problem';
 import { callerNetwork } from '@bundoc/shared/runtime/addresses';
+import { defined } from '@bundoc/shared/runtime/defined';
 import type { FastifyRequest } from 'fastify';
 import type { RefusalSink } from '../audit/recorders.ts';
 import { CRYPTO_ACTIONS, type CryptoOperation } from '../encryption/encrypt-items.ts';
@@ -25,7 +26,7 @@ export function cryptoAudit(sink: RefusalSink, now: () => number) {
       severity: 'INFO',
       action: CRYPTO_ACTIONS[operation as CryptoOperation],
       outcome: hasFailed ? 'failed' : 'refused',
-      ...(key === undefined ? {} : { key }),
+      ...defined({ key }),
       code: error.code,
     };
     if (request.identity?.confirmed === true) sink.named(record);

@@ -20,6 +20,7 @@ import { READ } from '@bundoc/shared/http/answer-buffer-budget';
 import { type RequestPart, validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
 import { describe, jsonBody, type RouteDescription } from '@bundoc/shared/openapi/description';
+import { defined } from '@bundoc/shared/runtime/defined';
 import type { FastifyInstance } from 'fastify';
 import type { z } from 'zod';
 import {
@@ -231,7 +232,7 @@ function failureOf({ code, detail, errors }: AppError): ItemFailure {
     error: {
       code,
       title: PROBLEMS[code].title,
-      ...(detail === undefined ? {} : { detail }),
+      ...defined({ detail }),
       ...(errors === undefined ? {} : { errors: [...errors] }),
     },
   };

@@ -10,6 +10,7 @@ import type { Claims, Scope } from '@bundoc/shared/contract/tokens';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { claimsOf, createGuard, type Guard } from '@bundoc/shared/http/guard';
 import { canonicalAddress } from '@bundoc/shared/runtime/addresses';
+import { defined } from '@bundoc/shared/runtime/defined';
 import { shareKeyOf } from '@bundoc/shared/shares/share-key';
 import type { FastifyRequest } from 'fastify';
 import type { Caller } from '../records/caller.ts';
@@ -123,7 +124,7 @@ export function subjectOf(request: FastifyRequest): string {
 export function callerOf(request: FastifyRequest): Caller {
   const claims = request.identity?.claims;
   return {
-    ...(claims === undefined ? {} : { actor: claims.sub, jti: claims.jti }),
+    ...defined({ actor: claims?.sub, jti: claims?.jti }),
     source: canonicalAddress(request.ip) ?? 'unknown',
     request_id: request.id,
   };

@@ -15,6 +15,7 @@ import { claimsOf, type Guard } from '@bundoc/shared/http/guard';
 import { validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
 import { describe, jsonBody, type RouteAnswer, type RouteExample } from '@bundoc/shared/openapi/description';
+import { defined } from '@bundoc/shared/runtime/defined';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { z } from 'zod';
 import { noQuery } from '../http/query.ts';
@@ -213,7 +214,7 @@ function post<S extends z.ZodType>(app: FastifyInstance, guards: Guards, route: 
         id: route.id,
         tag: 'storages',
         summary: route.summary,
-        ...(route.description === undefined ? {} : { description: route.description }),
+        ...defined({ description: route.description }),
         access: keyAccess(route.scope, route.guard === undefined),
         params: keyParamsSchema,
         body: jsonBody(route.body),

@@ -9,6 +9,7 @@ import type { ServiceMetrics } from '@bundoc/shared/metrics/metrics';
 import { PUBLIC } from '@bundoc/shared/openapi/description';
 import { registerOpenapi } from '@bundoc/shared/openapi/routes';
 import type { Clock } from '@bundoc/shared/runtime/clock';
+import { defined } from '@bundoc/shared/runtime/defined';
 import type { Drain } from '@bundoc/shared/runtime/drain';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { ServerTls } from '@bundoc/shared/tls/server-tls';
@@ -87,7 +88,7 @@ async function createListener(
     onProblem,
     shares,
     drain: options.drain,
-    ...(options.requestTimeoutMs === undefined ? {} : { requestTimeoutMs: options.requestTimeoutMs }),
+    ...defined({ requestTimeoutMs: options.requestTimeoutMs }),
   });
   app.decorateRequest('identity', null);
   metrics.measureRequests(app, listener);

@@ -4,6 +4,7 @@ import { claimsOf } from '@bundoc/shared/http/guard';
 import { validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
 import { describe, jsonBody } from '@bundoc/shared/openapi/description';
+import { defined } from '@bundoc/shared/runtime/defined';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
 import { noQuery, pageQuery } from '../http/query.ts';
@@ -112,7 +113,7 @@ function registerListing(app: FastifyInstance, guards: Guards, services: Service
     return {
       tokens,
       ...(damaged.length === 0 ? {} : { damaged }),
-      ...(next === undefined ? {} : { next_cursor: next }),
+      ...defined({ next_cursor: next }),
     };
   });
 }

@@ -10,6 +10,7 @@ import type {
   RotateKek,
   UnfetchedPage,
 } from '@bundoc/shared/contract/kek';
+import { defined } from '@bundoc/shared/runtime/defined';
 import { openDek } from '../keys/open-dek.ts';
 import { authenticate, type KeyDeps } from '../keys/stored-key.ts';
 import type { Caller } from '../records/caller.ts';
@@ -40,7 +41,7 @@ export async function kekStatus(deps: KekDeps): Promise<KekStatus> {
     return {
       id,
       state: standing ?? 'unknown',
-      ...(since === undefined ? {} : { since }),
+      ...defined({ since }),
       in_ring: vault.holds(id),
       versions,
       secrets,
@@ -54,7 +55,7 @@ export async function kekStatus(deps: KekDeps): Promise<KekStatus> {
     rotation: {
       from,
       started_at: startedAt,
-      ...(completedAt === undefined ? {} : { completed_at: completedAt }),
+      ...defined({ completed_at: completedAt }),
       total: infos.reduce((sum, { versions }) => sum + versions, 0),
       done: uses.get(current)?.versions ?? 0,
     },
@@ -210,7 +211,7 @@ export async function listStaleCopies(
 ): Promise<UnfetchedPage> {
   if (!(await keks.refresh()).keks.has(kekId)) throw new AppError('kek_not_found');
   const { names, next } = await store.listStaleCopies(kekId, page);
-  return { keys: [...names], ...(next === undefined ? {} : { next_cursor: next }) };
+  return { keys: [...names], ...defined({ next_cursor: next }) };
 }
 
 /** Unwraps every version of a page of keys, and reports those that do not open. */
@@ -245,7 +246,7 @@ export async function verifyWrapping(
     checked: count,
     under_others: underOthers,
     damaged,
-    ...(more && last !== undefined ? { next_cursor: last.name } : {}),
+    ...defined({ next_cursor: more ? last?.name : undefined }),
   };
 }
 

@@ -1,5 +1,6 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
+import { defined } from '@bundoc/shared/runtime/defined';
 import type { Caller } from '../records/caller.ts';
 import type { AuditDraft } from '../records/chain.ts';
 import { type KeyRecord, type KeyVersionRecord, keyChangeDraft, withDigests } from '../records/key-record.ts';
@@ -84,8 +85,7 @@ export async function changeKey(
       versionDigests: withDigests(key.record.versionDigests, versions),
     };
     const audit = keyChangeDraft({ caller, time, action }, record, {
-      ...(version === undefined ? {} : { version }),
-      ...(detail === undefined ? {} : { detail }),
+      ...defined({ version, detail }),
     });
     const previous = stampOf(key.record);
     const marks = storage === undefined ? storages : [storage, ...storages];

@@ -2,6 +2,7 @@ import { createSecretKey, hash, randomBytes, randomUUID } from 'node:crypto';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { type CreateKey, IDEMPOTENCY_MS, type KeyInfo } from '@bundoc/shared/contract/keys';
 import { KEY_BYTES, keyCheckValue } from '@bundoc/shared/crypto/aead';
+import { defined } from '@bundoc/shared/runtime/defined';
 import type { Caller } from '../records/caller.ts';
 import {
   type KeyRecord,
@@ -107,7 +108,7 @@ function newKey(
       kcv: first.kcv,
       ...(exportable ? {} : { exportable }),
       ...(rotateAfterDays === null ? {} : { rotate_after_days: rotateAfterDays }),
-      ...(storage === undefined ? {} : { holder: storage }),
+      ...defined({ holder: storage }),
     },
   });
   return { change: { record, versions: [first], audit: draft, jti: caller.jti }, first };

@@ -1,6 +1,7 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { HOLDER_UNKNOWN, type KeyInfo } from '@bundoc/shared/contract/keys';
 import type { ClaimKey, MoveOfKey, OfferKey, TakeOverKey } from '@bundoc/shared/contract/storages';
+import { defined } from '@bundoc/shared/runtime/defined';
 import type { Caller } from '../records/caller.ts';
 import { changeKey, type Decision } from './change-key.ts';
 import { infoOfKey, refuseDestroyed, refuseIntended, requireHolder } from './key-state.ts';
@@ -28,7 +29,7 @@ export async function claimKey(
   caller: Caller,
 ): Promise<KeyInfo> {
   const acting = generation === undefined ? undefined : { storage, generation };
-  const request = { name, ...(acting === undefined ? {} : { acting }) };
+  const request = { name, ...defined({ acting }) };
   const changed = await changeKey(deps, request, 'current', caller, ({ record }) => {
     refuseDestroyed(record);
     if (record.holder === storage) return undefined;

@@ -2,6 +2,7 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import { type AuditReceipt, type KeyLease, LEASE_TTL_MS, type LeasePage } from '@bundoc/shared/contract/keys';
 import type { Clock } from '@bundoc/shared/runtime/clock';
+import { defined } from '@bundoc/shared/runtime/defined';
 import type { Caller } from '../records/caller.ts';
 import type { BackwardPage } from '../store/page.ts';
 import type { KeyDeps } from './stored-key.ts';
@@ -48,7 +49,7 @@ export async function listLeases(
     key: name,
     detail: { count: leases.length },
   });
-  return { leases, ...(next === undefined ? {} : { next_cursor: String(next) }) };
+  return { leases, ...defined({ next_cursor: next?.toString() }) };
 }
 
 /**
@@ -69,7 +70,7 @@ export async function liveUntil(
   let latestMs = nowMs;
   const answer = () => (latestMs > nowMs ? isoOf(latestMs) : undefined);
   for (let before: number | undefined, more = true; more; ) {
-    const page = { ...(before === undefined ? {} : { before }), limit: PAGE };
+    const page = { ...defined({ before }), limit: PAGE };
     const { items, next } = await read(isoOf(nowMs - LONGEST_MS), page);
     for (const record of items) {
       // This release and all earlier ones end at `latestMs` or before.

@@ -1,4 +1,5 @@
 import type { KeyDetail, KeyInfo, KeyPage } from '@bundoc/shared/contract/keys';
+import { defined } from '@bundoc/shared/runtime/defined';
 import type { Caller } from '../records/caller.ts';
 import { cursorOf, type PageQuery } from '../store/page.ts';
 import { detailOf, infoOfKey, refuseDestroyed } from './key-state.ts';
@@ -62,6 +63,6 @@ export async function listKeys(
   return {
     keys,
     ...(damaged.length === 0 ? {} : { damaged }),
-    ...(next === undefined ? {} : { next_cursor: next }),
+    ...defined({ next_cursor: next }),
   };
 }

@@ -2,6 +2,7 @@ import { createSecretKey, randomBytes } from 'node:crypto';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { KEY_VERSIONS_MAX, type KeyInfo } from '@bundoc/shared/contract/keys';
 import { KEY_BYTES, keyCheckValue } from '@bundoc/shared/crypto/aead';
+import { defined } from '@bundoc/shared/runtime/defined';
 import type { Caller } from '../records/caller.ts';
 import type { KeyRecord, KeyVersionRecord } from '../records/key-record.ts';
 import type { Vault } from '../vault/vault.ts';
@@ -113,7 +114,7 @@ async function recordUnneeded(
   { expectedVersion }: Rotation,
   caller: Caller,
 ): Promise<void> {
-  const expected = expectedVersion === undefined ? {} : { expected_version: expectedVersion };
+  const expected = defined({ expected_version: expectedVersion });
   await store.appendAudit([
     {
       ...caller,

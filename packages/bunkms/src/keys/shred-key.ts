@@ -8,6 +8,7 @@ import type {
   ShredKey,
   UnfinishedDeletion,
 } from '@bundoc/shared/contract/storages';
+import { defined } from '@bundoc/shared/runtime/defined';
 import type { Caller } from '../records/caller.ts';
 import { recordHash } from '../records/chain.ts';
 import type { KeyRecord } from '../records/key-record.ts';
@@ -208,7 +209,7 @@ export async function listDeletions(
     });
   }
   const last = items.at(-1);
-  return { deletions, ...(more && last !== undefined ? { next_cursor: last.name } : {}) };
+  return { deletions, ...defined({ next_cursor: more ? last?.name : undefined }) };
 }
 
 function intendedAtOf({ intendedAt }: { readonly intendedAt: string | null }): string {

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { hash, type KeyObject } from 'node:crypto';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { KeyInfo, KeyVersion } from '@bundoc/shared/contract/keys';
+import { defined } from '@bundoc/shared/runtime/defined';
 import type { Caller } from './caller.ts';
 import { type AuditDraft, recordHash } from './chain.ts';
 
@@ -156,7 +157,7 @@ export function keyChangeDraft(
     action,
     outcome: 'allowed',
     key: record.name,
-    ...(more.version === undefined ? {} : { version: more.version }),
+    ...defined({ version: more.version }),
     detail: {
       key_id: record.id,
       ...more.detail,

@@ -1,6 +1,7 @@
 import { hash, type KeyObject } from 'node:crypto';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { TokenInfo } from '@bundoc/shared/contract/tokens';
+import { defined } from '@bundoc/shared/runtime/defined';
 import type { Caller } from './caller.ts';
 import type { AuditDraft } from './chain.ts';
 import { isGenuine } from './chain-walk.ts';
@@ -69,14 +70,14 @@ export function tokenIssueDraft(
     detail: {
       token: token.jti,
       family: token.family,
-      ...(token.issuer === undefined ? {} : { issuer: token.issuer }),
+      ...defined({ issuer: token.issuer }),
       sub: token.sub,
       typ: token.typ,
       aud: token.aud,
       scope: token.scope.join(' '),
       keys: token.keys.join(' '),
       projects: token.projects.join(' '),
-      ...(mayIssue === undefined ? {} : { may_issue: mayIssue }),
+      ...defined({ may_issue: mayIssue }),
       issued_at: token.issued_at,
       expires_at: token.expires_at,
       record: digestOfToken(token),

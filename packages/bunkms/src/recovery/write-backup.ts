@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { type KeyObject, randomBytes } from 'node:crypto';
 import type { Clock } from '@bundoc/shared/runtime/clock';
+import { defined } from '@bundoc/shared/runtime/defined';
 import type { Caller } from '../records/caller.ts';
 import type { ChainFault } from '../records/chain.ts';
 import { ChainWalk } from '../records/chain-walk.ts';
@@ -103,7 +104,7 @@ export async function createBackup(
       id,
       created_at,
       ...end(),
-      ...(walk.fault === undefined ? {} : { chain_fault: walk.fault }),
+      ...defined({ chain_fault: walk.fault }),
       left_out: leftOut,
     }),
   };

@@ -12,6 +12,7 @@ import {
   type TokenInfo,
 } from '@bundoc/shared/contract/tokens';
 import type { Clock } from '@bundoc/shared/runtime/clock';
+import { defined } from '@bundoc/shared/runtime/defined';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import { shareKeyOf } from '@bundoc/shared/shares/share-key';
 import { SignJWT } from 'jose';
@@ -83,14 +84,14 @@ export class TokenService {
       jti,
       root: rootOfIssue(issuer) ?? jti,
       family: jti,
-      ...(issuer === undefined ? {} : { issuer: issuer.jti }),
+      ...defined({ issuer: issuer?.jti }),
       sub: request.sub,
       typ: request.typ,
       aud: audienceOf(firstScope),
       scope: [...new Set(request.scope)],
       keys: [...new Set(request.keys)],
       projects: [...new Set(request.projects)],
-      ...(request.may_issue === undefined ? {} : { may_issue: request.may_issue }),
+      ...defined({ may_issue: request.may_issue }),
       lifeS: issuer !== undefined && issuesClientsAlone(issuer) ? Math.min(lifeS, issuer.exp - nowS) : lifeS,
     });
     const draft = tokenIssueDraft({ caller, time: this.#now(), action: 'token.issue' }, info);
@@ -116,14 +117,14 @@ export class TokenService {
       jti: randomUUID(),
       root: shareKeyOf(claims).subject,
       family: parent.family,
-      ...(parent.issuer === undefined ? {} : { issuer: parent.issuer }),
+      ...defined({ issuer: parent.issuer }),
       sub: claims.sub,
       typ: claims.typ,
       aud: claims.aud,
       scope: claims.scope,
       keys: claims.keys,
       projects: claims.projects,
-      ...(claims.may_issue === undefined ? {} : { may_issue: claims.may_issue }),
+      ...defined({ may_issue: claims.may_issue }),
       lifeS: claims.exp - claims.iat,
     });
     const draft = tokenIssueDraft({ caller, time: this.#now(), action: 'token.renew' }, info);
@@ -205,7 +206,7 @@ export class TokenService {
       scope: scope.join(' '),
       keys,
       projects,
-      ...(may_issue === undefined ? {} : { may_issue }),
+      ...defined({ may_issue }),
       jti,
       root,
       iat,

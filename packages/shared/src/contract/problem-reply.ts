@@ -1,4 +1,5 @@
 import type { FastifyReply, FastifyRequest } from 'fastify';
+import { defined } from '../runtime/defined.ts';
 import { AppError } from './app-error.ts';
 import { PROBLEMS, type Problem } from './problem.ts';
 
@@ -54,12 +55,11 @@ export function problemOf(error: AppError, requestId: string): Problem {
     type: 'about:blank',
     title,
     status,
-    ...(error.detail === undefined ? {} : { detail: error.detail }),
+    ...defined({ detail: error.detail }),
     code: error.code,
     request_id: requestId,
     ...(error.errors === undefined ? {} : { errors: [...error.errors] }),
-    ...(error.storage === undefined ? {} : { storage: error.storage }),
-    ...(error.until === undefined ? {} : { until: error.until }),
+    ...defined({ storage: error.storage, until: error.until }),
   };
 }
 

@@ -21,13 +21,16 @@ declare module 'fastify' {
   }
 
   interface FastifyContextConfig {
-    /** A POST that changes nothing. */
-    isRead?: boolean;
+    /** Whether a refusal may replace the answer; by default that of a GET or HEAD. */
+    mayBeReplaced?: boolean;
   }
 }
 
 /** `config` of a POST that changes nothing. */
-export const READ = { isRead: true } as const;
+export const READ = { mayBeReplaced: true } as const;
+
+/** `config` of a GET of trusted callers, which is answered however much others hold. */
+export const ALWAYS_ANSWERED = { mayBeReplaced: false } as const;
 
 /**
  * Smaller answers are not counted: Node stops reading from a connection long before many of them wait on it.
@@ -126,8 +129,7 @@ export class AnswerBufferBudget {
     const own = payload === request[OWN] ? request[OWN] : undefined;
     reserved?.resize(bytes);
     let hold = reserved ?? this.#share.tryTake(key, bytes);
-    // A write has already taken effect, so its answer is not refused.
-    if (!isRead(request)) hold ??= this.#share.charge(key, bytes);
+    if (!mayBeReplaced(request)) hold ??= this.#share.charge(key, bytes);
     if (hold !== undefined) {
       this.#keep(request, response, hold, own);
       done();
@@ -256,9 +258,9 @@ function progressOf(reader: Reader): number {
   return reader.taken;
 }
 
-/** Whether the answer can be replaced by a refusal, because nothing has changed. */
-function isRead({ method, routeOptions }: FastifyRequest): boolean {
-  return method === 'GET' || method === 'HEAD' || routeOptions.config.isRead === true;
+/** Whether a refusal may replace the answer. A write has already taken effect, so its answer is not refused. */
+function mayBeReplaced({ method, routeOptions }: FastifyRequest): boolean {
+  return routeOptions.config.mayBeReplaced ?? (method === 'GET' || method === 'HEAD');
 }
 
 const budgets = new WeakMap<object, AnswerBufferBudget>();

@@ -1,6 +1,7 @@
 import type { FastifyInstance } from 'fastify';
 import type { ServiceMetrics } from '../metrics/metrics.ts';
 import { type Clock, systemClock } from '../runtime/clock.ts';
+import { defined } from '../runtime/defined.ts';
 import { memoryLimit } from '../runtime/memory-limit.ts';
 import { Share } from '../shares/share.ts';
 import { answerBudgetOf } from './answer-buffer-budget.ts';
@@ -58,7 +59,7 @@ export function createHttpShares(
       max: sizes.connectionsMax ?? CONNECTIONS_MAX,
       ofAddressMax: sizes.connectionsOfAddressMax ?? CONNECTIONS_OF_ADDRESS_MAX,
       isProxy: sizes.isProxy,
-      ...(sizes.descriptorsMax === undefined ? {} : { descriptorsMax: sizes.descriptorsMax }),
+      ...defined({ descriptorsMax: sizes.descriptorsMax }),
     }),
   };
 }

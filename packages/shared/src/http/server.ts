@@ -13,6 +13,7 @@ import { replyProblem, toAppError } from '../contract/problem-reply.ts';
 import { rememberRoutes } from '../openapi/registered-routes.ts';
 import { callerNetwork } from '../runtime/addresses.ts';
 import { systemClock } from '../runtime/clock.ts';
+import { defined } from '../runtime/defined.ts';
 import type { Drain } from '../runtime/drain.ts';
 import type { Logger } from '../runtime/logger.ts';
 import { guardTls, type ServerTls, tlsOptionsOf } from '../tls/server-tls.ts';
@@ -126,7 +127,7 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
   const app = Fastify({
     ...fastifyOptions(options),
     genReqId: newRequestId,
-    ...(isProxy === undefined ? {} : { trustProxy: isProxy }),
+    ...defined({ trustProxy: isProxy }),
     frameworkErrors: (error, request, reply) => {
       void answer(fail(error, request), request, reply);
     },
@@ -316,7 +317,7 @@ function logRefusal(
   const line = {
     ...lineOf(request, reply),
     code,
-    ...(tokenFault === undefined ? {} : { tokenFault }),
+    ...defined({ tokenFault }),
     ...(count === 0 ? {} : { count }),
   };
   if (LOGGED_WITH_CAUSE.has(code)) logger.error({ ...line, err: error.cause ?? error }, 'request failed');

@@ -1,6 +1,7 @@
 import type { z } from 'zod';
 import { DocumentSchemas, type JsonSchema } from '../contract/json-schema.ts';
 import { fieldFaultSchema, problemSchema } from '../contract/problem.ts';
+import { defined } from '../runtime/defined.ts';
 import { VERSION } from '../runtime/version.ts';
 import type { RouteAnswer, RouteDescription, RouteExample } from './description.ts';
 import {
@@ -227,7 +228,7 @@ function parametersOf(
     name,
     in: place,
     required: place === 'path' || required.includes(name),
-    ...(description === undefined ? {} : { description }),
+    ...defined({ description }),
     schema: property,
     ...examplesOf(examples, (example) => typedValue(example[MEMBER_OF[place]]?.[name], property)),
   }));
@@ -240,7 +241,7 @@ function examplesOf(
   const shown = Object.entries(examples).flatMap(([name, example]) => {
     const value = pick(example);
     const { summary } = example;
-    return value === undefined ? [] : [[name, { ...(summary === undefined ? {} : { summary }), value }]];
+    return value === undefined ? [] : [[name, { ...defined({ summary }), value }]];
   });
   return shown.length === 0 ? {} : { examples: Object.fromEntries(shown) as Record<string, object> };
 }
@@ -260,7 +261,7 @@ function answersOf(
         status,
         {
           description: answer.description,
-          ...(headers === undefined ? {} : { headers }),
+          ...defined({ headers }),
           ...(method === 'HEAD' ? {} : contentOf(answer, of, schemas)),
         },
       ];

@@ -2,6 +2,7 @@ import { AppError } from '../contract/app-error.ts';
 import { type JsonSchema, named } from '../contract/json-schema.ts';
 import { PROBLEMS, type Problem, type ProblemCode } from '../contract/problem.ts';
 import { problemOf } from '../contract/problem-reply.ts';
+import { defined } from '../runtime/defined.ts';
 import type { RouteDescription } from './description.ts';
 
 /** Refusals of a service that every route can return. */
@@ -105,7 +106,7 @@ export function refusal(codes: readonly ProblemCode[]): object {
   const headers = headersOf(RESPONSE_HEADERS[PROBLEMS[first].status]);
   return {
     description: codes.map((code) => `\`${code}\`: ${PROBLEMS[code].title}`).join('. '),
-    ...(headers === undefined ? {} : { headers }),
+    ...defined({ headers }),
     content: {
       'application/problem+json': {
         schema: codes.length === 1 ? refer(first) : { oneOf: codes.map(refer) },

@@ -1,6 +1,7 @@
 import { checkServerIdentity } from 'node:tls';
 import pg from 'pg';
 import { ConfigError, readSecretFile } from '../runtime/config.ts';
+import { defined } from '../runtime/defined.ts';
 import { type NamedFile, readTlsMaterial } from '../tls/files.ts';
 import { isThisMachine, type PostgresAddress } from './address.ts';
 
@@ -54,9 +55,9 @@ export function clientConfig(settings: ConnectionSettings): pg.ClientConfig {
   return {
     // Separate members, because a URL would override them.
     ...{ host, port, database, user },
-    ...(password === undefined ? {} : { password }),
+    ...defined({ password }),
     ssl: isTls && {
-      ...(ca === undefined ? {} : { ca }),
+      ...defined({ ca }),
       rejectUnauthorized: true,
       // The driver passes host names on to Node, but not IP addresses, for which Node would verify
       // "localhost".

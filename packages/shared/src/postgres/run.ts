@@ -1,4 +1,5 @@
 import type { ClientBase, QueryArrayResult } from 'pg';
+import { defined } from '../runtime/defined.ts';
 
 /**
  * Runs statements without parameters on one connection. @param timeoutMs how long to wait for the answer; by
@@ -9,7 +10,7 @@ export type Run = (text: string, timeoutMs?: number) => Promise<readonly (readon
 /** {@link Run} on a connection; throws the driver's errors. */
 export function runOn(client: ClientBase): Run {
   return async (text, timeoutMs) => {
-    const timeout = timeoutMs === undefined ? {} : { query_timeout: timeoutMs };
+    const timeout = defined({ query_timeout: timeoutMs });
     // The types lack the timeout of a query, and the several results of several statements.
     const config = { text, rowMode: 'array', ...timeout } as { text: string; rowMode: 'array' };
     const results = (await client.query(config)) as QueryArrayResult | QueryArrayResult[];

@@ -1,3 +1,4 @@
+import { defined } from './defined.ts';
 import { printable } from './printable.ts';
 
 /** Colours of the levels: SGR parameters of ECMA-48. */
@@ -22,7 +23,7 @@ export function terminalLine(line: string, hasColours: boolean): string {
     hasColours && colour !== undefined ? `\u001b[${colour}m${text}\u001b[0m` : text;
   const clock = String(time).slice('2026-01-01T'.length, -'Z'.length);
   const at = frameOf(err);
-  const rest = Object.entries({ ...members, ...(at === undefined ? {} : { at }) });
+  const rest = Object.entries({ ...members, ...defined({ at }) });
   return [
     shade(printable(clock), '2'),
     shade(printable(String(level)).padEnd(LEVEL_CHARS), COLOURS[String(level)]),

@@ -1,3 +1,5 @@
+import { defined } from './defined.ts';
+
 /**
  * The environment of a worker thread. It has no secrets of the process, only where Node keeps compiled code,
  * which tests set. Without it, each thread of a test would strip types again, by WebAssembly code: V8 can
@@ -5,5 +7,5 @@
  */
 export function workerEnvironment(): Record<string, string> {
   const { NODE_COMPILE_CACHE: cache } = process.env;
-  return cache === undefined ? {} : { NODE_COMPILE_CACHE: cache };
+  return defined({ NODE_COMPILE_CACHE: cache });
 }

@@ -4,6 +4,7 @@ import { beforeEach, expect } from 'vitest';
 import type { Claims } from '../contract/tokens.ts';
 import { BearerAuth } from '../http/bearer-auth.ts';
 import { createHttpServer } from '../http/server.ts';
+import { defined } from '../runtime/defined.ts';
 import { createLogger } from '../runtime/logger.ts';
 import { FakeClock } from './fake-clock.ts';
 
@@ -90,7 +91,7 @@ export function token({ header = HEADER, payload = claims(), signer }: TokenOpti
 export async function ask(authorization: string | undefined, server: FastifyInstance = app) {
   const answer = await server.inject({
     url: '/me',
-    headers: authorization === undefined ? {} : { authorization },
+    headers: defined({ authorization }),
   });
   return {
     status: answer.statusCode,

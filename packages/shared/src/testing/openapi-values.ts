@@ -1,4 +1,5 @@
 import fc from 'fast-check';
+import { defined } from '../runtime/defined.ts';
 import type { Json, OpenapiReader } from './openapi.ts';
 
 /** Maximum length of generated texts and lists, whatever a schema allows. */
@@ -51,7 +52,7 @@ export function valueAsIn(
 }
 
 function typeOf({ type }: Json): Json {
-  return type === undefined ? {} : { type };
+  return defined({ type });
 }
 
 function stringOf(schema: Json): fc.Arbitrary<string> {

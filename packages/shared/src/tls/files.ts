@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { createSecureContext } from 'node:tls';
 import { stampOf } from '../files/file-stamp.ts';
 import { ConfigError } from '../runtime/config.ts';
+import { defined } from '../runtime/defined.ts';
 
 /** A file, and the variable that names it, for messages. */
 export interface NamedFile {
@@ -87,9 +88,7 @@ export function readTlsMaterial(files: TlsFiles): TlsMaterial {
   if (faults.length > 0) throw new ConfigError(faults);
 
   const material = {
-    ...(cert === undefined ? {} : { cert }),
-    ...(key === undefined ? {} : { key }),
-    ...(ca === undefined ? {} : { ca }),
+    ...defined({ cert, key, ca }),
   };
   // OpenSSL reads more than was checked above: the rest of the chain, and all authorities.
   attempt(files.cert ?? files.ca, 'the files are not usable for TLS', () => createSecureContext(material));

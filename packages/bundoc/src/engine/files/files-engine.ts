@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
+import { defined } from '@bundoc/shared/runtime/defined';
 import { currentShare } from '@bundoc/shared/shares/share-key';
 import { type BirthKeys, Births } from './births.ts';
 import { CarriedFiles } from './carried-files.ts';
@@ -119,8 +120,7 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
       directory: join(dataDir, LOG_FOLDER),
       ...{ storageId, mustExist, limits: logLimits },
       writer: () => currentShare().subject,
-      ...(options.clock === undefined ? {} : { clock: options.clock }),
-      ...(options.beforeSegment === undefined ? {} : { beforeSegment: options.beforeSegment }),
+      ...defined({ clock: options.clock, beforeSegment: options.beforeSegment }),
       observer: { ...observer, onPressure: (handle) => engine?.freeSegments(handle) },
     });
     engine = new FilesEngine(options, log);

@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { PROJECTS_FOLDER } from '@bundoc/shared/contract/project-file';
 import type { DataFolder } from '@bundoc/shared/files/data-folder';
 import type { Clock } from '@bundoc/shared/runtime/clock';
+import { defined } from '@bundoc/shared/runtime/defined';
 import { createdByEarlierBuild, type StorageIdentity } from '../storage-file.ts';
 import type { HeldLock } from './data-lock.ts';
 import { type Disk, makeDirectoryDurably } from './disk/disk.ts';
@@ -60,7 +61,7 @@ export interface OpenFolder extends AsyncDisposable {
  */
 export async function openFolder(
   { dataDir, folder, disk, lock, clock }: HeldFolder,
-  ports: EnginePorts,
+  { logBytes, observer, onStuck, onFreeingFailed }: EnginePorts,
 ): Promise<OpenFolder> {
   const identity = await identifyFolder(disk, dataDir, clock);
   const projectsDir = join(dataDir, PROJECTS_FOLDER);
@@ -73,14 +74,11 @@ export async function openFolder(
   const engine = stack.use(
     await FilesEngine.open({
       ...{ disk, logDisk, dataDir, projectsDir, backlog },
-      ...(clock === undefined ? {} : { clock }),
-      ...(ports.observer === undefined ? {} : { observer: ports.observer }),
-      ...(ports.onStuck === undefined ? {} : { onStuck: ports.onStuck }),
-      ...(ports.onFreeingFailed === undefined ? {} : { onFreeingFailed: ports.onFreeingFailed }),
+      ...defined({ clock, observer, onStuck, onFreeingFailed }),
       storageId: idBytes(id),
       mustExist: log === true,
       beforeSegment: async () => lock.requireHeld(),
-      logLimits: logLimits(ports.logBytes),
+      logLimits: logLimits(logBytes),
       checkpointBytes: CHECKPOINT_BYTES,
     }),
   );

@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { defined } from '@bundoc/shared/runtime/defined';
 import { describe, expect, it } from 'vitest';
 import { storageDraft, storageIn } from '../../records/storage-record.ts';
 import type { KmsStore } from '../port.ts';
@@ -34,7 +35,7 @@ export function storageConformance(name: string, makePlace: MakePlace): void {
         severity: 'CRITICAL',
         key: name,
         version: 1,
-        detail: { key_id: 'x', ...(to === undefined ? {} : { storage: to }), lease_ttl_ms: 1 },
+        detail: { key_id: 'x', ...defined({ storage: to }), lease_ttl_ms: 1 },
         ...more,
       });
     const generationOf = async (id: string) => {

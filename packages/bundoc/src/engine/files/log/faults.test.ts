@@ -111,35 +111,44 @@ describe('a log on a failing disk', () => {
     expect((await world.contentOf(await world.openLog(cut), cut, world.projects[0]!)).ids).toEqual(seen.ids);
   });
 
-  it('refuses commits while it is stopped, answers nothing of the failed frame, and allows reads', async () => {
+  it('refuses commits while it is stopped, answers nothing of the failed frame until it can cut, and allows reads', async () => {
     const world = new LogWorld(2);
     const disk = newDisk(world);
-    const retry = Promise.withResolvers<void>();
-    let stopped = 0;
+    const retries: (() => void)[] = [];
+    const seen: string[] = [];
     const log = await world.openLog(disk, {
-      wait: () => retry.promise,
-      observer: { onStopped: () => stopped++ },
+      wait: () => new Promise((resolve) => retries.push(resolve)),
+      observer: {
+        onCut: () => seen.push('cut'),
+        onStopped: () => seen.push('stopped'),
+        onResumed: () => seen.push('resumed'),
+      },
     });
     const [a, b] = [
       await world.open(log, disk, world.projects[0]!),
       await world.open(log, disk, world.projects[1]!),
     ];
     await a.commit(world.newCommit(), 10);
-    // The frame and the header after it.
+    // The frame, the header after it, and that of the first retry.
     disk.failAt(
       { operation: 2, when: 'after', what: 'storage_unavailable' },
       { operation: 3, when: 'before', what: 'storage_unavailable' },
+      { operation: 4, when: 'before', what: 'storage_unavailable' },
     );
     const failed = world.newCommit();
     const answer = a.commit(failed, 10);
     answer.catch(() => undefined);
-    await expect.poll(() => stopped).toBe(1);
+    await expect.poll(() => seen).toEqual(['cut', 'cut', 'stopped']);
+    retries.shift()?.();
+    await expect.poll(() => retries.length).toBe(1);
+    expect(seen).toEqual(['cut', 'cut', 'stopped', 'cut']);
     await expect(b.commit(world.newCommit(), 10)).rejects.toMatchObject({ code: 'storage_unavailable' });
     expect(failed.fate).toBe('waiting');
     expect(log.stats.writesStopped).toBe(true);
     expect((await world.contentOf(log, disk, world.projects[0]!)).ids).toHaveLength(1);
-    retry.resolve();
+    retries.shift()?.();
     await expect(answer).rejects.toMatchObject({ code: 'storage_unavailable' });
+    expect(seen.at(-1)).toBe('resumed');
     await b.commit(world.newCommit(), 10);
     await check(world, log, disk);
   });
