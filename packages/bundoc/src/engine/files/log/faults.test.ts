@@ -117,7 +117,7 @@ describe('a log on a failing disk', () => {
     const retries: (() => void)[] = [];
     const seen: string[] = [];
     const log = await world.openLog(disk, {
-      wait: () => new Promise((resolve) => retries.push(resolve)),
+      wait: () => new Promise<void>((resolve) => retries.push(resolve)),
       observer: {
         onCut: () => seen.push('cut'),
         onStopped: () => seen.push('stopped'),

@@ -1,0 +1,55 @@
+import { describe, expect, it } from 'vitest';
+import { Bundoc } from './client.ts';
+
+const METADATA = {
+  _id: 'a',
+  _collection: 'c',
+  _rev: '000000000000000000000001',
+  _created: '2026-01-31T12:00:00.000Z',
+  _updated: '2026-01-31T12:00:00.000Z',
+};
+/** Has the members of every answer. */
+const ANSWER = JSON.stringify({
+  ...METADATA,
+  ...{ project: 'p', projects: [], collections: [], results: [], documents: [], changes: [] },
+  ...{ last_seq: 0, count: 1, definition: {}, explain: {} },
+});
+
+describe('every call of a client is repeated after a passing refusal:', () => {
+  const project = (client: Bundoc) => client.project('p');
+  const collection = (client: Bundoc) => project(client).collection('c');
+  it.each<[string, (client: Bundoc) => Promise<unknown>]>([
+    ['deleteProject', (client) => client.deleteProject('p')],
+    ['projectsPage', (client) => client.projectsPage()],
+    ['project.info', (client) => project(client).info()],
+    ['project.collections', (client) => project(client).collections()],
+    ['project.batch', (client) => project(client).batch([])],
+    ['project.changesPage', (client) => project(client).changesPage()],
+    ['collection.create', (client) => collection(client).create({})],
+    ['collection.get', (client) => collection(client).get('a')],
+    ['collection.put', (client) => collection(client).put('a', {})],
+    ['collection.patch', (client) => collection(client).patch('a', {})],
+    ['collection.delete', (client) => collection(client).delete('a')],
+    ['collection.listPage', (client) => collection(client).listPage()],
+    ['collection.queryPage', (client) => collection(client).queryPage()],
+    ['collection.count', (client) => collection(client).count()],
+    ['collection.info', (client) => collection(client).info()],
+    ['collection.define', (client) => collection(client).define({})],
+    ['collection.undefine', (client) => collection(client).undefine()],
+  ])('%s', async (_name, call) => {
+    const seen: { target: string; key: string | null }[] = [];
+    const client = new Bundoc({
+      url: 'http://127.0.0.1:8080',
+      token: 'token',
+      pause: async () => undefined,
+      fetch: async (url, { method, headers } = {}) => {
+        seen.push({ target: `${method} ${url}`, key: new Headers(headers).get('idempotency-key') });
+        if (seen.length === 1) return Response.json({ code: 'overloaded', title: 'x' }, { status: 503 });
+        return new Response(ANSWER, { headers: { 'content-type': 'application/json' } });
+      },
+    });
+    await call(client);
+    // A repeated write has the same key, so that it happens once.
+    expect(seen).toEqual([seen[0], seen[0]]);
+  });
+});
