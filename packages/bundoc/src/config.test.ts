@@ -1,7 +1,8 @@
-import { defaultRoomBytes } from '@bundoc/shared/http/http-shares';
+import { defaultAnswerBytes, defaultBodyBytes } from '@bundoc/shared/http/http-shares';
 import { describe, expect, it } from 'vitest';
 import { readConfig } from './config.ts';
 import { defaultCacheBytes, defaultOpenBytes } from './process-limits.ts';
+import { defaultStreamBytes } from './work/service-shares.ts';
 
 describe('the configuration', () => {
   it('has a default for everything but the service token', () => {
@@ -22,8 +23,8 @@ describe('the configuration', () => {
       processorMsPerProject: 0,
       quota: undefined,
       shares: {
-        ...{ bodyBytes: defaultRoomBytes(), answerBytes: defaultRoomBytes() },
-        ...{ connectionsMax: 4_096, connectionsOfAddressMax: 256, streamBytes: defaultRoomBytes() },
+        ...{ bodyBytes: defaultBodyBytes(), answerBytes: defaultAnswerBytes() },
+        ...{ connectionsMax: 4_096, connectionsOfAddressMax: 256, streamBytes: defaultStreamBytes() },
         ...{ streams: 2_048, backups: 8, moves: 4, openings: 16, keyFetches: 32 },
       },
       corsOrigins: [],

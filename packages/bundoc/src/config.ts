@@ -1,6 +1,6 @@
 import { LEASE_TTL_MS } from '@bundoc/shared/contract/keys';
 import { CONNECTIONS_MAX, CONNECTIONS_OF_ADDRESS_MAX } from '@bundoc/shared/http/connection-limit';
-import { defaultRoomBytes, type HttpShareSizes } from '@bundoc/shared/http/http-shares';
+import { defaultAnswerBytes, defaultBodyBytes, type HttpShareSizes } from '@bundoc/shared/http/http-shares';
 import {
   allOrNone,
   always,
@@ -27,7 +27,7 @@ import {
 import { CALL_DEADLINE_MS } from './kms/transport.ts';
 import { defaultCacheBytes, defaultOpenBytes } from './process-limits.ts';
 import { RENAMED_VARIABLES } from './renamed-variables.ts';
-import { SERVICE_SHARE_DEFAULTS, type ServiceShareSizes } from './work/service-shares.ts';
+import { defaultStreamBytes, SERVICE_SHARE_DEFAULTS, type ServiceShareSizes } from './work/service-shares.ts';
 
 const MIB = 1_048_576;
 const BYTES_MAX = 1_099_511_627_776;
@@ -162,10 +162,10 @@ export function readConfig(environment: Environment): BundocConfig {
     processorMsPerProject: values.BUNDOC_PROCESSOR_MS_PER_PROJECT,
     quota: quotaOf(values.BUNDOC_PROJECT_DOCUMENTS_MAX, values.BUNDOC_PROJECT_BYTES_MAX),
     shares: {
-      bodyBytes: values.BUNDOC_BODY_BYTES ?? defaultRoomBytes(),
-      answerBytes: values.BUNDOC_ANSWER_BYTES ?? defaultRoomBytes(),
+      bodyBytes: values.BUNDOC_BODY_BYTES ?? defaultBodyBytes(),
+      answerBytes: values.BUNDOC_ANSWER_BYTES ?? defaultAnswerBytes(),
       streams: values.BUNDOC_STREAMS,
-      streamBytes: values.BUNDOC_STREAM_BYTES ?? defaultRoomBytes(),
+      streamBytes: values.BUNDOC_STREAM_BYTES ?? defaultStreamBytes(),
       backups: values.BUNDOC_BACKUPS,
       moves: values.BUNDOC_MOVES,
       openings: values.BUNDOC_OPENINGS,

@@ -1,6 +1,7 @@
-import { defaultRoomBytes } from '@bundoc/shared/http/http-shares';
+import { defaultAnswerBytes, defaultBodyBytes } from '@bundoc/shared/http/http-shares';
 import { expect, it } from 'vitest';
 import { defaultCacheBytes, defaultOpenBytes, MEMORY_MIN, warnOfLittleMemory } from './process-limits.ts';
+import { defaultStreamBytes } from './work/service-shares.ts';
 import { workingMemoryBytes } from './working-memory.ts';
 
 const MIB = 1_048_576;
@@ -13,7 +14,9 @@ const OWN_BYTES = 288 * MIB;
 it('the defaults of all shares of memory leave room for the process itself, from the smallest memory on', () => {
   for (let limit = MEMORY_MIN; limit <= 64_000 * MIB; limit += 64 * MIB) {
     const held =
-      3 * defaultRoomBytes(limit) +
+      defaultBodyBytes(limit) +
+      defaultAnswerBytes(limit) +
+      defaultStreamBytes(limit) +
       workingMemoryBytes(limit, MIB) +
       defaultCacheBytes(limit) +
       defaultOpenBytes(limit, Number.POSITIVE_INFINITY);
@@ -21,8 +24,19 @@ it('the defaults of all shares of memory leave room for the process itself, from
   }
 });
 
-it('the cache and the open projects get more with more memory, up to a limit', () => {
+it('every share of memory gets more with more memory, up to a limit', () => {
   const mib = (bytes: number) => bytes / MIB;
+  const rooms = [256, 512, 768, 1_024, 2_048, 8_192].map((limit) =>
+    [defaultBodyBytes, defaultAnswerBytes, defaultStreamBytes].map((bytes) => mib(bytes(limit * MIB))),
+  );
+  expect(rooms).toEqual([
+    [32, 32, 32],
+    [32, 32, 32],
+    [48, 48, 48],
+    [64, 64, 64],
+    [64, 128, 128],
+    [64, 128, 256],
+  ]);
   const cache = [256, 512, 2_048, 8_192].map((limit) => mib(defaultCacheBytes(limit * MIB)));
   expect(cache).toEqual([16, 32, 224, 256]);
   const open = [256, 512, 2_048, 8_192].map((limit) => mib(defaultOpenBytes(limit * MIB, 2_048 * MIB)));

@@ -38,6 +38,17 @@ describeWithPostgres('PostgreSQL', () => {
       await expect(store.changes(0, 10)).rejects.toMatchObject({ code: 'integrity_error' });
     });
 
+    it('is not left out of the feed when its collection was removed', async () => {
+      const project = await newProject();
+      const store = await project.open(database);
+      await commitOne(store, put('a', '{}'));
+      await sql(
+        `ALTER TABLE bundoc.documents ALTER COLUMN collection DROP NOT NULL;
+         UPDATE bundoc.documents SET collection = NULL WHERE project = '${project.project}'`,
+      );
+      await expect(store.changes(0, 10)).rejects.toMatchObject({ code: 'integrity_error' });
+    });
+
     it('is undecryptable under the name of another document, collection or project', async () => {
       const [project, other] = [await newProject(), await newProject()];
       const store = await project.open(database);

@@ -1,4 +1,4 @@
-import { defaultRoomBytes } from '@bundoc/shared/http/http-shares';
+import { defaultAnswerBytes, defaultBodyBytes } from '@bundoc/shared/http/http-shares';
 import { ConfigError } from '@bundoc/shared/runtime/config';
 import { describe, expect, it } from 'vitest';
 import { readConfig } from './config.ts';
@@ -32,7 +32,7 @@ it('has the documented defaults', () => {
       creationsPerToken: 1_000,
     },
     shares: {
-      ...{ bodyBytes: defaultRoomBytes(), answerBytes: defaultRoomBytes() },
+      ...{ bodyBytes: defaultBodyBytes(), answerBytes: defaultAnswerBytes() },
       ...{ connectionsMax: 4_096, connectionsOfAddressMax: 256 },
     },
     drainMs: 3_000,

@@ -1,6 +1,6 @@
 import { LEASE_TTL_MS } from '@bundoc/shared/contract/keys';
 import { CONNECTIONS_MAX, CONNECTIONS_OF_ADDRESS_MAX } from '@bundoc/shared/http/connection-limit';
-import { defaultRoomBytes, type HttpShareSizes } from '@bundoc/shared/http/http-shares';
+import { defaultAnswerBytes, defaultBodyBytes, type HttpShareSizes } from '@bundoc/shared/http/http-shares';
 import { POSTGRES_URL_FORM, type PostgresAddress, parseAddress } from '@bundoc/shared/postgres/address';
 import {
   allOrNone,
@@ -177,8 +177,8 @@ export function readConfig(environment: Environment): BunkmsConfig {
       creationsPerToken: parsed.BUNKMS_CREATIONS_PER_TOKEN,
     },
     shares: {
-      bodyBytes: parsed.BUNKMS_BODY_BYTES ?? defaultRoomBytes(),
-      answerBytes: parsed.BUNKMS_ANSWER_BYTES ?? defaultRoomBytes(),
+      bodyBytes: parsed.BUNKMS_BODY_BYTES ?? defaultBodyBytes(),
+      answerBytes: parsed.BUNKMS_ANSWER_BYTES ?? defaultAnswerBytes(),
       connectionsMax: parsed.BUNKMS_CONNECTIONS,
       connectionsOfAddressMax: parsed.BUNKMS_CONNECTIONS_PER_ADDRESS,
       isProxy: parsed.BUNKMS_TRUSTED_PROXIES,

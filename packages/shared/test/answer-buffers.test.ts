@@ -76,7 +76,9 @@ describe('answers', () => {
     await expect.poll(() => [shares.answers.held, shares.answers.subjects]).toEqual([0, 0]);
   });
 
-  it('with metrics are sent however much others hold, and count', async () => {
+  it('with metrics are sent one at a time to each caller, however much others hold', async () => {
+    // The greedy reader is not cut off.
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
     const registry = new Registry();
     new Gauge({ name: 'long', help: 'x'.repeat(100_000), registers: [registry] });
     const shares = sharesOf({ capacity: 1_000 }, { capacity: BIG, waitMs: 20 });
@@ -86,6 +88,7 @@ describe('answers', () => {
     });
     await greedyReaders(server, shares.answers, 1);
     expectProblem(await sendRaw(server.port, get('/big', 'Subject: other\r\n')), 'overloaded');
+    expectProblem(await sendRaw(server.port, get('/metrics', 'Subject: greedy\r\n')), 'rate_limited');
     const counted = vi.spyOn(shares.answers, 'charge');
     expect((await sendRaw(server.port, get('/metrics'))).body).toContain('# TYPE long gauge');
     expect(counted).toHaveBeenCalledOnce();

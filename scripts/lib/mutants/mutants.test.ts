@@ -92,8 +92,15 @@ it('no test, conformance suite or test helper is mutated', () => {
   expect(productFiles(root)).toEqual(['packages/shared/src/a.ts']);
 });
 
-it('the tests of a file are those that import it directly or indirectly, the nearest first', () => {
+it('the tests of a file are those that import it directly or indirectly, the nearest and likest first', () => {
   const files = {
+    'packages/bunkms/src/queries/c.ts': '',
+    'packages/bunkms/src/d.ts': "import './queries/c.ts';",
+    'packages/bunkms/src/d.test.ts': "import './d.ts';",
+    'packages/bunkms/test/e.test.ts': "import '../src/d.ts';",
+    'packages/bunkms/test/query.test.ts': "import './helper.ts';",
+    'packages/bunkms/test/helper.ts': "import '../src/d.ts';",
+    'packages/bunkms/test/far.test.ts': "import './helper.ts';",
     'packages/shared/src/a.ts': '',
     'packages/shared/src/a.test.ts': "import { a } from './a.ts';",
     'packages/bundoc/src/b.ts': "import {\n  a,\n} from '@bundoc/shared/a';",
@@ -103,10 +110,16 @@ it('the tests of a file are those that import it directly or indirectly, the nea
     'test/types.test.ts': "import type { A } from '@bundoc/shared/a';",
     'test/other.test.ts': '',
   };
-  expect(relatedTests(folderOf(files), Object.keys(files))('packages/shared/src/a.ts')).toEqual([
+  const testsOf = relatedTests(folderOf(files), Object.keys(files));
+  expect(testsOf('packages/shared/src/a.ts')).toEqual([
     'packages/shared/src/a.test.ts',
     'packages/bundoc/src/b.test.ts',
     'test/thread.test.ts',
+  ]);
+  // A common word counts like an import less.
+  expect(testsOf('packages/bunkms/src/queries/c.ts').slice(-2)).toEqual([
+    'packages/bunkms/test/query.test.ts',
+    'packages/bunkms/test/far.test.ts',
   ]);
 });
 

@@ -42,12 +42,17 @@ function importsOf(file, source) {
   });
 }
 
-/**
- * Words that two paths share, or whose one begins with the other: `recovery/restored-tokens.ts` and
- * `test/restore.test.ts` share "restore".
- */
+/** They say nothing of what a file is about. */
+const COMMON = new Set(['packages', 'bundoc', 'bunkms', 'shared', 'client', 'src', 'test', 'ts']);
+/** Enough letters to tell words apart: "queries" and "query" are alike. */
+const STEM_LENGTH = 4;
+
+/** Words that two paths share: `queries/search.ts` and `test/query.test.ts` share "quer". */
 function commonWords(a, b) {
-  const words = a.split(/\W+/);
-  const isShared = (word) => words.some((one) => one.startsWith(word) || word.startsWith(one));
-  return new Set(b.split(/\W+/).filter(isShared)).size;
+  return topicOf(a).intersection(topicOf(b)).size;
+}
+
+function topicOf(path) {
+  const words = path.split(/\W+/).filter((word) => !COMMON.has(word));
+  return new Set(words.map((word) => word.slice(0, STEM_LENGTH)));
 }

@@ -36,7 +36,8 @@ async function start(limits: Partial<ScanLimits>, onAcquire = () => {}) {
   const project = new EmbeddedProject();
   const disk = EmbeddedProject.disk();
   await project.create(disk);
-  const store = await openDefinedStore(await project.open(disk), project.clock);
+  const files = await project.open(disk);
+  const store = await openDefinedStore(files, project.clock);
   const leases = { taken: 0, held: 0, areUsable: true };
   const queries = new Queries(
     {
@@ -57,7 +58,12 @@ async function start(limits: Partial<ScanLimits>, onAcquire = () => {}) {
     },
     { ...SCAN_LIMITS, ...limits },
   );
-  return { store, queries, leases };
+  /** Damages the file of a document. */
+  const damage = async (id: string) => {
+    await files.checkpoint();
+    disk.tamper(`/p/docs/${project.cipher.fileName({ collection: 'notes', id })}`, Buffer.from('x'));
+  };
+  return { store, queries, leases, damage };
 }
 
 describe('the cost of one request', () => {
@@ -181,6 +187,34 @@ describe('a scan', () => {
     expect((await queries.count(selection('{"n":{"$gt":5}}'))).count).toBe(0);
     const pages = await Promise.all(list.mock.results.map(({ value }) => value as Promise<DocumentPage>));
     expect(pages.map(({ documents }) => documents.length)).toEqual([2, 4, 8, 16]);
+  });
+});
+
+describe('a document that is undecryptable', () => {
+  it('is named and left out, whether an index finds it or not', async () => {
+    const { store, queries, damage } = await start({});
+    await store.define('notes', { indexes: [{ fields: ['g'], unique: false }] }, { kind: 'none' });
+    await store.indexes?.built();
+    for (const id of ['a', 'b', 'c']) await commitOne(store, put(id, '{"g":1,"h":1}'));
+    await damage('b');
+    for (const [text, index] of [
+      ['{"g":1}', 'g'],
+      ['{"h":1}', null],
+    ] as const) {
+      const { documents, unreadable, explanation } = await queries.query(request(selection(text)));
+      expect(documents.map(({ metadata }) => metadata._id)).toEqual(['a', 'c']);
+      expect([unreadable, explanation.index]).toEqual([['b'], index]);
+    }
+  });
+
+  it('is no reason to hide that the storage fails', async () => {
+    const { store, queries } = await start({});
+    await commitOne(store, put('a', '{"g":1}'));
+    await store.define('notes', { indexes: [{ fields: ['g'], unique: false }] }, { kind: 'none' });
+    await store.indexes?.built();
+    vi.spyOn(store, 'get').mockRejectedValue(new AppError('storage_unavailable'));
+    const refused = queries.query(request(selection('{"g":1}')));
+    await expect(refused).rejects.toMatchObject({ code: 'storage_unavailable' });
   });
 });
 

@@ -1,4 +1,4 @@
-import { defaultRoomBytes } from '@bundoc/shared/http/http-shares';
+import { roomBytes } from '@bundoc/shared/http/http-shares';
 import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
 import { Share } from '@bundoc/shared/shares/share';
 
@@ -40,6 +40,11 @@ export const SERVICE_SHARE_DEFAULTS = {
   keyFetches: 32,
 } as const;
 
+/** Default bytes that streams hold for slow readers. */
+export function defaultStreamBytes(limitBytes?: number): number {
+  return roomBytes(256 * 1_048_576, limitBytes);
+}
+
 const LOOKUPS_MAX = 100;
 const PAGE_READS_MAX = 8;
 
@@ -48,7 +53,7 @@ export function createServiceShares(
   clock: Clock = systemClock,
 ): ServiceShares {
   const { streams, backups, moves, openings, keyFetches } = { ...SERVICE_SHARE_DEFAULTS, ...sizes };
-  const { streamBytes = defaultRoomBytes() } = sizes;
+  const { streamBytes = defaultStreamBytes() } = sizes;
   /** For long use: a quarter for a subject, an eighth for a project, without waiting. */
   const long = (name: string, capacity: number) =>
     new Share({

@@ -26,7 +26,7 @@ import { type Answer, type Call, call } from './http.ts';
 import { openTestStore, PATIENT_SQLITE, testStorage } from './storage.ts';
 
 /** Room for bodies and for answers. */
-const ROOM_BYTES = 134_217_728;
+const ROOM_BYTES = 67_108_864;
 
 export interface KmsOptions {
   readonly clock?: Clock;

@@ -21,16 +21,18 @@ declare module 'fastify' {
   }
 
   interface FastifyContextConfig {
-    /** Whether a refusal may replace the answer; by default that of a GET or HEAD. */
-    mayBeReplaced?: boolean;
+    /** A POST that changes nothing. */
+    isRead?: boolean;
+    /** A read of which each subject gets one answer at a time, however much others hold. */
+    isForOperators?: boolean;
   }
 }
 
 /** `config` of a POST that changes nothing. */
-export const READ = { mayBeReplaced: true } as const;
+export const READ = { isRead: true } as const;
 
-/** `config` of a GET of trusted callers, which is answered however much others hold. */
-export const ALWAYS_ANSWERED = { mayBeReplaced: false } as const;
+/** `config` of a read of which each subject gets one answer at a time, however much others hold. */
+export const FOR_OPERATORS = { isForOperators: true } as const;
 
 /**
  * Smaller answers are not counted: Node stops reading from a connection long before many of them wait on it.
@@ -129,7 +131,9 @@ export class AnswerBufferBudget {
     const own = payload === request[OWN] ? request[OWN] : undefined;
     reserved?.resize(bytes);
     let hold = reserved ?? this.#share.tryTake(key, bytes);
-    if (!mayBeReplaced(request)) hold ??= this.#share.charge(key, bytes);
+    // A write has already taken effect, so its answer is not refused.
+    if (!isRead(request) || (isForOperators(request) && this.#share.heldBy(key.subject) === 0))
+      hold ??= this.#share.charge(key, bytes);
     if (hold !== undefined) {
       this.#keep(request, response, hold, own);
       done();
@@ -258,9 +262,13 @@ function progressOf(reader: Reader): number {
   return reader.taken;
 }
 
-/** Whether a refusal may replace the answer. A write has already taken effect, so its answer is not refused. */
-function mayBeReplaced({ method, routeOptions }: FastifyRequest): boolean {
-  return routeOptions.config.mayBeReplaced ?? (method === 'GET' || method === 'HEAD');
+/** Whether the answer can be replaced by a refusal, because nothing has changed. */
+function isRead({ method, routeOptions }: FastifyRequest): boolean {
+  return method === 'GET' || method === 'HEAD' || routeOptions.config.isRead === true;
+}
+
+function isForOperators({ routeOptions }: FastifyRequest): boolean {
+  return routeOptions.config.isForOperators === true;
 }
 
 const budgets = new WeakMap<object, AnswerBufferBudget>();

@@ -32,19 +32,36 @@ export interface HttpShareSizes {
 
 /** Part of the capacity that is reserved for requests of at most 64 KiB. */
 const RESERVE = 1 / 8;
-/** Answers that wait for room are in memory already, so they are limited to this part of the capacity. */
+/**
+ * Answers that wait for room are in memory already, so they are limited to this part of the capacity, or to
+ * two of the largest.
+ */
 const WAITING = 1 / 8;
+const WAITING_BYTES_MIN = 32 * MIB;
 
-/** The default room for bodies, and for answers, with this much memory. */
-export function defaultRoomBytes(limitBytes = memoryLimit()): number {
-  return Math.floor(Math.min(256 * MIB, Math.max(32 * MIB, limitBytes / 16)));
+/** A room that is a sixteenth of the memory, from 32 MiB to a maximum. */
+export function roomBytes(bytesMax: number, limitBytes = memoryLimit()): number {
+  return Math.floor(Math.min(bytesMax, Math.max(32 * MIB, limitBytes / 16)));
+}
+
+/**
+ * The default room for bodies. In a larger one, more bodies would wait for the processor, and none would be
+ * processed sooner.
+ */
+export function defaultBodyBytes(limitBytes?: number): number {
+  return roomBytes(64 * MIB, limitBytes);
+}
+
+/** The default room for answers. */
+export function defaultAnswerBytes(limitBytes?: number): number {
+  return roomBytes(128 * MIB, limitBytes);
 }
 
 export function createHttpShares(
   sizes: Partial<HttpShareSizes> = {},
   clock: Clock = systemClock,
 ): HttpShares {
-  const { bodyBytes = defaultRoomBytes(), answerBytes = defaultRoomBytes() } = sizes;
+  const { bodyBytes = defaultBodyBytes(), answerBytes = defaultAnswerBytes() } = sizes;
   const common = { clock, smallMax: SMALL_BYTES_MAX };
   return {
     bodies: new Share({
@@ -52,7 +69,7 @@ export function createHttpShares(
     }),
     answers: new Share({
       ...{ ...common, name: 'answers', capacity: answerBytes, reserve: answerBytes * RESERVE },
-      waitingUnitsMax: answerBytes * WAITING,
+      waitingUnitsMax: Math.max(answerBytes * WAITING, WAITING_BYTES_MIN),
     }),
     connections: new Connections({
       clock,

@@ -4,7 +4,7 @@ import { z } from 'zod';
 import { describe, PUBLIC, type RouteAccess } from '../openapi/description.ts';
 import { defined } from '../runtime/defined.ts';
 import { VERSION } from '../runtime/version.ts';
-import { ALWAYS_ANSWERED } from './answer-buffer-budget.ts';
+import { FOR_OPERATORS } from './answer-buffer-budget.ts';
 import type { Guard } from './guard.ts';
 
 const healthSchema = z.object({ status: z.literal('ok'), version: z.string() });
@@ -59,7 +59,7 @@ export function registerMetricsRoute(
   });
   app.get(
     '/metrics',
-    { config: { ...config, ...description, ...ALWAYS_ANSWERED }, ...defined({ onRequest: guard }) },
+    { config: { ...config, ...description, ...FOR_OPERATORS }, ...defined({ onRequest: guard }) },
     async (_request, reply) =>
       reply.header('content-type', registry.contentType).send(await registry.metrics()),
   );

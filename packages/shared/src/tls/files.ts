@@ -87,9 +87,7 @@ export function readTlsMaterial(files: TlsFiles): TlsMaterial {
     faults.push(`${files.key?.variable}: is not the key of the certificate in ${files.cert?.variable}`);
   if (faults.length > 0) throw new ConfigError(faults);
 
-  const material = {
-    ...defined({ cert, key, ca }),
-  };
+  const material = defined({ cert, key, ca });
   // OpenSSL reads more than was checked above: the rest of the chain, and all authorities.
   attempt(files.cert ?? files.ca, 'the files are not usable for TLS', () => createSecureContext(material));
   if (faults.length > 0) throw new ConfigError(faults);
