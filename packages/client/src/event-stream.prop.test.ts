@@ -45,6 +45,12 @@ describe('an event stream', () => {
     );
   });
 
+  it('may begin with a byte order mark, also behind an empty chunk, and no later line may', () => {
+    const parser = new EventStreamParser();
+    const chunks = ['', '\uFEFFdata: 1\n', '\uFEFFdata: 2\n', '\n'];
+    expect(chunks.flatMap((chunk) => parser.push(chunk)).map(({ data }) => data)).toEqual(['1']);
+  });
+
   it('keeps the id until an event has another one', () => {
     const parser = new EventStreamParser();
     const events = parser.push('\uFEFFdata: 1\n\nid: a\n\ndata: 2\n\ndata: 3\nid: b\n\ndata: 4\nid: c\0\n\n');
