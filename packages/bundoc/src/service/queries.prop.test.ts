@@ -1,10 +1,19 @@
+import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { openDefinedStore } from '../collections/defined-store.ts';
 import { cursorsOf } from '../crypto/sealed-cursor.ts';
 import type { EmbeddedStore } from '../engine/files/store/embedded-store.ts';
+import { SCAN_LIMITS } from '../queries/scan-budget.ts';
+import { whereSchema } from '../queries/where.ts';
 import { EmbeddedProject } from '../testing/embedded-project.ts';
-import { assertQueriesAreRight, type CrashingProject } from '../testing/queries-property.ts';
+import { asked, assertQueriesAreRight, type CrashingProject } from '../testing/queries-property.ts';
+import { documentText } from '../testing/query-arbitraries.ts';
 import type { SimulatedDisk } from '../testing/simulated-disk.ts';
+import { commitOne, put } from '../testing/writes.ts';
+import { readValue } from '../values/value.ts';
+import { LARGE_BYTES } from '../work/large-bytes.ts';
+import { Scheduler } from '../work/scheduler.ts';
+import { Queries } from './queries.ts';
 
 const RUNS = Number(process.env['QUERY_RUNS'] ?? 300);
 
@@ -43,7 +52,61 @@ function endingWith(disk: SimulatedDisk, store: EmbeddedStore): EmbeddedStore {
   });
 }
 
+/** Queries over a collection of these documents. */
+async function queriesOver(texts: readonly string[]): Promise<Queries> {
+  const project = new EmbeddedProject();
+  const disk = EmbeddedProject.disk();
+  await project.create(disk);
+  const store = await openDefinedStore(await project.open(disk), project.clock);
+  await store.define('notes', { indexes: [{ fields: ['a'], unique: false }] }, { kind: 'none' });
+  for (const [n, text] of texts.entries()) await commitOne(store, put(`d${n}`, text));
+  const cursors = cursorsOf('p', project.cipher);
+  const lease = { store, cursors, isUsable: () => true, [Symbol.dispose]: () => undefined };
+  return new Queries({ acquire: async () => lease }, SCAN_LIMITS);
+}
+
 describe('queries', () => {
+  it('find, order, count and add up large documents like small ones', async () => {
+    await using scheduler = new Scheduler();
+    const padded = (text: string) =>
+      text.replace(/\}$/, `${text === '{}' ? '' : ','}"pad":"${'x'.repeat(LARGE_BYTES)}"}`);
+    const seen = { found: 0, missed: 0 };
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(documentText, { minLength: 2, maxLength: 4 }),
+        fc.array(asked, { minLength: 2, maxLength: 5 }),
+        async (texts, all) => {
+          const small = await queriesOver(texts);
+          const large = await queriesOver(texts.map(padded));
+          for (const { where: whereText, orderBy } of all) {
+            const where = whereSchema.safeParse(readValue(whereText));
+            if (!where.success) continue;
+            const answers = [];
+            for (const queries of [small, large]) {
+              using work = scheduler.background('p', 'query');
+              const selection = { project: 'p', collection: 'notes', where: where.data, whereText, work };
+              const page = { limit: 100, bytesMax: 10_000_000, cursor: undefined, fields: undefined };
+              const found = await queries.query({ ...selection, ...page, orderBy: [...orderBy] });
+              const { count } = await queries.count(selection);
+              const { groups } = await queries.aggregate(
+                selection,
+                ['b'],
+                [{ op: 'count' }, { op: 'max', field: 'a' }, { op: 'sum', field: 'c' }],
+              );
+              answers.push({ ids: found.documents.map(({ metadata }) => metadata._id), count, groups });
+              seen.found += count;
+              seen.missed += texts.length - count;
+            }
+            expect(answers[1]).toEqual(answers[0]);
+          }
+        },
+      ),
+      { numRuns: 30 },
+    );
+    expect(seen.found).toBeGreaterThan(10);
+    expect(seen.missed).toBeGreaterThan(10);
+  });
+
   it('find what a naive evaluator finds, in its order, with any indexes, after updates, deletes, crashes and re-seals', async () => {
     const { pages, found, ordered } = await assertQueriesAreRight(makeProject, RUNS);
     // The indexes were used, for finding and for order.

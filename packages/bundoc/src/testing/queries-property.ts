@@ -41,7 +41,8 @@ const step = fc.oneof(
     }),
   },
 );
-const asked = fc.record({
+/** Queries of any condition, order and page size. */
+export const asked = fc.record({
   where: fc.oneof(
     { weight: 2, arbitrary: whereText },
     // Conditions that an index is made for.
