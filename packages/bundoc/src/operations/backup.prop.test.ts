@@ -184,6 +184,23 @@ describe('a backup', () => {
     await store[Symbol.asyncDispose]();
   });
 
+  it('of a project that does not exist is refused before its first byte, and ends when the project goes away', async () => {
+    const project = new CliProject();
+    const disk = CliProject.disk();
+    const store = await project.open(disk);
+    const { file, place } = await readProject(await project.place(disk));
+    const lease = { store, file, cipher: place.cipher, [Symbol.dispose]: () => undefined };
+    const leases = [undefined, lease, undefined];
+    const instances = { acquire: (async () => leases.shift()) as never };
+    const missing = { code: 'project_not_found' };
+    await expect(createBackup(project.project, { instances, clock: project.clock })).rejects.toMatchObject(
+      missing,
+    );
+    const pieces = await createBackup(project.project, { instances, clock: project.clock });
+    await pieces.next();
+    await expect(pieces.next()).rejects.toMatchObject(missing);
+  });
+
   it('fails for an undecryptable document', async () => {
     const { project, disk } = await made();
     const store = await project.open(disk);
