@@ -374,6 +374,18 @@ describe('closing', () => {
     expect(performance.now() - started).toBeLessThan(REQUEST_TIMEOUT_MS);
   });
 
+  it('ends all timers of the server', async () => {
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
+    try {
+      const server = await start();
+      expect(vi.getTimerCount()).toBeGreaterThan(0);
+      await server.app.close();
+      expect(vi.getTimerCount()).toBe(0);
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
   it('lets a running request finish', async () => {
     const { promise: arrived, resolve: arrive } = Promise.withResolvers<void>();
     const { promise: released, resolve: release } = Promise.withResolvers<void>();

@@ -96,6 +96,21 @@ describe('a copy of the audit chain', () => {
     );
   });
 
+  it('that is changed after it was checked gives no changed record', async () => {
+    const lines = records.map(lineOf);
+    for (const at of [10, 15, 23]) {
+      const path = fileOf(lines);
+      const copy = await readAuditCopy([path], chainKey, base);
+      writeFileSync(path, lines.with(at, lineOf({ ...records[at]!, key: 'other' })).join(''));
+      const seen: AuditRecord[] = [];
+      const reading = (async () => {
+        for await (const record of copy.records()) seen.push(record);
+      })();
+      await expect(reading).rejects.toEqual(refusal(/was changed while it was read/));
+      expect(seen).toEqual(records.slice(10, at));
+    }
+  });
+
   it('that was cut off ends earlier, and a torn last line is ignored', async () => {
     for (let count = 10; count <= 24; count++) {
       const whole = records.slice(0, count).map(lineOf);

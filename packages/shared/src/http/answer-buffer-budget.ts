@@ -2,12 +2,12 @@ import type { ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { AppError } from '../contract/app-error.ts';
-import { every } from '../runtime/clock.ts';
 import { freeMemory } from '../runtime/free-memory.ts';
 import type { Hold } from '../shares/hold.ts';
 import type { Share } from '../shares/share.ts';
 import { bySpeed, MAKE_ROOM_AFTER_MS, Pace, slowest } from './pace.ts';
 import { shareOfRequest } from './request-share.ts';
+import { sweepUntilClosed } from './sweeps.ts';
 
 /** Buffer space reserved for the answer of a write. */
 const RESERVED = Symbol('reserved room');
@@ -283,8 +283,7 @@ const budgets = new WeakMap<object, AnswerBufferBudget>();
 export function limitBufferedAnswers(app: FastifyInstance, share: Share): void {
   const budget = new AnswerBufferBudget(share);
   budgets.set(app.server, budget);
-  const sweeps = every(SWEEP_EVERY_MS, () => budget.sweep());
-  app.addHook('onClose', async () => sweeps[Symbol.dispose]());
+  sweepUntilClosed(app, SWEEP_EVERY_MS, () => budget.sweep());
   app.addHook('onSend', (request, reply, payload, done) => {
     budget.hold(request, reply.raw, payload, (error) => {
       if (error === undefined) done(null, payload);

@@ -1,13 +1,13 @@
 import type { IncomingMessage } from 'node:http';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { AppError } from '../contract/app-error.ts';
-import { every } from '../runtime/clock.ts';
 import type { Hold } from '../shares/hold.ts';
 import type { Share } from '../shares/share.ts';
 import type { ShareKey } from '../shares/share-key.ts';
 import { GatheredBody } from './gathered-body.ts';
 import { bySpeed, MAKE_ROOM_AFTER_MS, Pace, slowest } from './pace.ts';
 import { shareOfRequest } from './request-share.ts';
+import { sweepUntilClosed } from './sweeps.ts';
 
 /** Bodies and answers up to this size have a reserve. */
 export const SMALL_BYTES_MAX = 65_536;
@@ -294,8 +294,7 @@ const budgets = new WeakMap<object, BodyBufferBudget>();
 export function limitBufferedBodies(app: FastifyInstance, share: Share): void {
   const budget = new BodyBufferBudget(share);
   budgets.set(app.server, budget);
-  const sweeps = every(SWEEP_EVERY_MS, () => budget.sweep());
-  app.addHook('onClose', async () => sweeps[Symbol.dispose]());
+  sweepUntilClosed(app, SWEEP_EVERY_MS, () => budget.sweep());
   app.addHook('onSend', (request, reply, payload, done) => {
     const body = request[BODY];
     if (body !== undefined) {

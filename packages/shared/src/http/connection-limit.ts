@@ -2,12 +2,13 @@ import type { IncomingHttpHeaders, Server } from 'node:http';
 import { BlockList, isIPv6, type Socket } from 'node:net';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { callerNetwork, canonicalAddress } from '../runtime/addresses.ts';
-import { type Clock, every } from '../runtime/clock.ts';
+import type { Clock } from '../runtime/clock.ts';
 import { descriptorLimit } from '../runtime/descriptor-limit.ts';
 import type { Hold } from '../shares/hold.ts';
 import { Share } from '../shares/share.ts';
 import type { ShareKey } from '../shares/share-key.ts';
 import type { LoopTurns } from './loop-turns.ts';
+import { sweepUntilClosed } from './sweeps.ts';
 
 /** Maximum connections of a process, and of one address (IPv6: /64). */
 export const CONNECTIONS_MAX = 4_096;
@@ -359,9 +360,8 @@ export function limitConnections(app: FastifyInstance, connections: Connections,
     }
     done();
   });
-  const sweeps = every(SWEEP_EVERY_MS, () => connections.sweep(turns.isCrowded));
+  sweepUntilClosed(app, SWEEP_EVERY_MS, () => connections.sweep(turns.isCrowded));
   app.addHook('preClose', async () => connections.closeRefused());
-  app.addHook('onClose', async () => sweeps[Symbol.dispose]());
 }
 
 /** A name that is equal for a TLS connection and its underlying connection. */
