@@ -1,6 +1,7 @@
 import { CONSOLE_FOLDER } from '@bundoc/console/folder';
 import { registerConsole } from '@bundoc/shared/console/routes';
 import { readSite } from '@bundoc/shared/console/site';
+import { defined } from '@bundoc/shared/contract/defined';
 import { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { allowOrigins } from '@bundoc/shared/http/cors';
 import { type HttpShares, watchHttpShares } from '@bundoc/shared/http/http-shares';
@@ -9,7 +10,6 @@ import { registerMetricsRoute } from '@bundoc/shared/http/service-routes';
 import { registerOpenapi } from '@bundoc/shared/openapi/routes';
 import { cachedCheck } from '@bundoc/shared/runtime/cached-check';
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import { defined } from '@bundoc/shared/runtime/defined';
 import type { Drain } from '@bundoc/shared/runtime/drain';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { RateLimit } from '@bundoc/shared/runtime/rate-limit';

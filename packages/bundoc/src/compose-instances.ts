@@ -1,6 +1,6 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
+import { defined } from '@bundoc/shared/contract/defined';
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import { defined } from '@bundoc/shared/runtime/defined';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { BundocConfig } from './config.ts';
 import { KeyCache } from './crypto/key-cache.ts';

@@ -1,8 +1,8 @@
 import { resolve } from 'node:path';
 import { hasCode } from '@bundoc/client/error';
 import { inspectToken, NotAToken } from '@bundoc/shared/cli/explain-token';
+import { defined } from '@bundoc/shared/contract/defined';
 import type { Environment } from '@bundoc/shared/runtime/config';
-import { defined } from '@bundoc/shared/runtime/defined';
 import { CommandError } from './errors.ts';
 import {
   DEFAULT_PROFILE,

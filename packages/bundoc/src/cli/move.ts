@@ -1,9 +1,9 @@
 import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { MovedProject } from '@bundoc/client';
+import { defined } from '@bundoc/shared/contract/defined';
 import { DataFolder } from '@bundoc/shared/files/data-folder';
 import type { Environment } from '@bundoc/shared/runtime/config';
-import { defined } from '@bundoc/shared/runtime/defined';
 import { createLogger } from '@bundoc/shared/runtime/logger';
 import { startBundoc } from '../app.ts';
 import { type BundocConfig, readConfig } from '../config.ts';

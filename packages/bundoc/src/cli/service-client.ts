@@ -1,6 +1,6 @@
 import { Bundoc } from '@bundoc/client';
+import { defined } from '@bundoc/shared/contract/defined';
 import type { Environment } from '@bundoc/shared/runtime/config';
-import { defined } from '@bundoc/shared/runtime/defined';
 import { Agent, type RequestInit, fetch as undiciFetch } from 'undici';
 import { CommandError } from './errors.ts';
 import { DEFAULT_PROFILE, profileName, readProfiles } from './profiles.ts';

@@ -8,12 +8,12 @@ import {
   schemaCheckAnswerSchema,
   schemaCheckRequestSchema,
 } from '@bundoc/shared/contract/collections';
+import { defined } from '@bundoc/shared/contract/defined';
 import { READ, reserveAnotherPage, reserveAnswer } from '@bundoc/shared/http/answer-buffer-budget';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
 import { describe, jsonBody } from '@bundoc/shared/openapi/description';
-import { defined } from '@bundoc/shared/runtime/defined';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { z } from 'zod';
 import { requireExactNumbers } from '../collections/definition-schema.ts';

@@ -1,4 +1,5 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
+import { defined } from '@bundoc/shared/contract/defined';
 import {
   type AuditReceipt,
   type CreateKeyInput,
@@ -22,7 +23,6 @@ import { issuedTokenSchema, type Jwks, jwksSchema } from '@bundoc/shared/contrac
 import { keyCheckValue } from '@bundoc/shared/crypto/aead';
 import { decodeExportedKey } from '@bundoc/shared/crypto/exported-key';
 import { type Clock, instant } from '@bundoc/shared/runtime/clock';
-import { defined } from '@bundoc/shared/runtime/defined';
 import type { z } from 'zod';
 import { type ActingStorage, KeyRefused, type LeasedKey, type StorageCalls } from './port.ts';
 import { KmsTransport, type KmsTransportOptions, RETRY_AFTER_S } from './transport.ts';

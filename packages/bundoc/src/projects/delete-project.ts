@@ -1,10 +1,10 @@
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
+import { defined } from '@bundoc/shared/contract/defined';
 import type { DeletionMark } from '@bundoc/shared/contract/deletion-mark';
 import { type DestroyReceipt, dekNameOf, projectOfDek } from '@bundoc/shared/contract/keys';
 import type { DeletedProject } from '@bundoc/shared/contract/projects';
 import type { DeletionIntent, UnfinishedDeletion } from '@bundoc/shared/contract/storages';
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import { defined } from '@bundoc/shared/runtime/defined';
 import { lineOf } from '@bundoc/shared/runtime/error-line';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { KeyCache } from '../crypto/key-cache.ts';

@@ -1,8 +1,8 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
+import { defined } from '@bundoc/shared/contract/defined';
 import type { ProjectFile } from '@bundoc/shared/contract/project-file';
 import type { ProjectInfo, ProjectPage, ProjectSummary } from '@bundoc/shared/contract/projects';
 import type { Claims } from '@bundoc/shared/contract/tokens';
-import { defined } from '@bundoc/shared/runtime/defined';
 import type { Share } from '@bundoc/shared/shares/share';
 import { shareKeyOf } from '@bundoc/shared/shares/share-key';
 import type { CollectionSummary } from '../engine/port.ts';

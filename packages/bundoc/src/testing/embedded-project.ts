@@ -1,7 +1,7 @@
 import { createSecretKey, randomBytes } from 'node:crypto';
 import { dirname } from 'node:path';
+import { defined } from '@bundoc/shared/contract/defined';
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import { defined } from '@bundoc/shared/runtime/defined';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { type DekVersion, ProjectCipher } from '../crypto/project-cipher.ts';
 import type { Disk } from '../engine/files/disk/disk.ts';

@@ -1,6 +1,6 @@
+import { defined } from '@bundoc/shared/contract/defined';
 import { DataFolder } from '@bundoc/shared/files/data-folder';
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import { defined } from '@bundoc/shared/runtime/defined';
 import type { ProjectCipher } from '../crypto/project-cipher.ts';
 import type { Disk } from '../engine/files/disk/disk.ts';
 import { Backlog } from '../engine/files/documents/backlog.ts';

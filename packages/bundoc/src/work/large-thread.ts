@@ -1,8 +1,8 @@
 import { extname } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { AppError } from '@bundoc/shared/contract/app-error';
+import { defined } from '@bundoc/shared/contract/defined';
 import type { FieldFault, ProblemCode } from '@bundoc/shared/contract/problem';
-import { defined } from '@bundoc/shared/runtime/defined';
 import { workerEnvironment } from '@bundoc/shared/runtime/worker-environment';
 import { WAIT_MS_MAX } from '@bundoc/shared/shares/share';
 import type { ShareKey } from '@bundoc/shared/shares/share-key';

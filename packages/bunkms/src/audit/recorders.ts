@@ -1,5 +1,5 @@
+import { defined } from '@bundoc/shared/contract/defined';
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import { defined } from '@bundoc/shared/runtime/defined';
 import type { AuditDraft } from '../records/chain.ts';
 import { KeyUses } from './key-uses.ts';
 import type { AuditLog } from './log.ts';

@@ -1,9 +1,9 @@
 import { counted } from '@bundoc/shared/cli/counted';
 import { createProgress, type Progress } from '@bundoc/shared/cli/progress';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
+import { defined } from '@bundoc/shared/contract/defined';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import type { Environment } from '@bundoc/shared/runtime/config';
-import { defined } from '@bundoc/shared/runtime/defined';
 import { KeyVerification } from '../audit/verify-keys.ts';
 import { TokenVerification } from '../audit/verify-tokens.ts';
 import { type ChainHead, GENESIS, verifyChain } from '../records/chain.ts';

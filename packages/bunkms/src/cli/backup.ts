@@ -1,11 +1,11 @@
 import { existsSync, statSync } from 'node:fs';
 import { counted } from '@bundoc/shared/cli/counted';
 import { createProgress } from '@bundoc/shared/cli/progress';
+import { defined } from '@bundoc/shared/contract/defined';
 import { openFileSource } from '@bundoc/shared/files/file-source';
 import { createPrivateFile } from '@bundoc/shared/files/private-file';
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import type { Environment } from '@bundoc/shared/runtime/config';
-import { defined } from '@bundoc/shared/runtime/defined';
 import { CLI_CALLER } from '../records/caller.ts';
 import { type Survey, surveyArchive } from '../recovery/survey.ts';
 import { createBackup } from '../recovery/write-backup.ts';

@@ -1,11 +1,11 @@
 import { readFile, stat } from 'node:fs/promises';
 import { counted } from '@bundoc/shared/cli/counted';
 import { createProgress } from '@bundoc/shared/cli/progress';
+import { defined } from '@bundoc/shared/contract/defined';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import { openFileSource } from '@bundoc/shared/files/file-source';
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import type { Environment } from '@bundoc/shared/runtime/config';
-import { defined } from '@bundoc/shared/runtime/defined';
 import { readConfig } from '../config.ts';
 import { CLI_CALLER } from '../records/caller.ts';
 import { readAuditCopy } from '../recovery/audit-copy.ts';

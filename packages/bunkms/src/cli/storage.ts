@@ -1,9 +1,9 @@
 import { createInterface } from 'node:readline';
+import { defined } from '@bundoc/shared/contract/defined';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
 import type { StorageInfo } from '@bundoc/shared/contract/storages';
 import type { DataFolder } from '@bundoc/shared/files/data-folder';
 import type { Environment } from '@bundoc/shared/runtime/config';
-import { defined } from '@bundoc/shared/runtime/defined';
 import { storageInfo, takeOverStorage } from '../keys/storages.ts';
 import { CLI_CALLER } from '../records/caller.ts';
 import {

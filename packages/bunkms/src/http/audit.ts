@@ -5,12 +5,12 @@ import {
   auditVerificationSchema,
   verifyAuditSchema,
 } from '@bundoc/shared/contract/audit';
+import { defined } from '@bundoc/shared/contract/defined';
 import { keyNameSchema } from '@bundoc/shared/contract/keys';
 import { subjectSchema } from '@bundoc/shared/contract/tokens';
 import { validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
 import { describe, jsonBody } from '@bundoc/shared/openapi/description';
-import { defined } from '@bundoc/shared/runtime/defined';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
 import { verifySlice } from '../audit/verify-slice.ts';

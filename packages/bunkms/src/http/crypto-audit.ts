@@ -1,7 +1,7 @@
 import type { AppError } from '@bundoc/shared/contract/app-error';
+import { defined } from '@bundoc/shared/contract/defined';
 import { PROBLEMS } from '@bundoc/shared/contract/problem';
 import { callerNetwork } from '@bundoc/shared/runtime/addresses';
-import { defined } from '@bundoc/shared/runtime/defined';
 import type { FastifyRequest } from 'fastify';
 import type { RefusalSink } from '../audit/recorders.ts';
 import { CRYPTO_ACTIONS, type CryptoOperation } from '../encryption/encrypt-items.ts';

@@ -14,13 +14,13 @@ import {
   type Rewrapped,
   rewrapAnswerSchema,
 } from '@bundoc/shared/contract/crypto';
+import { defined } from '@bundoc/shared/contract/defined';
 import { PROBLEMS } from '@bundoc/shared/contract/problem';
 import type { Scope } from '@bundoc/shared/contract/tokens';
 import { READ } from '@bundoc/shared/http/answer-buffer-budget';
 import { type RequestPart, validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
 import { describe, jsonBody, type RouteDescription } from '@bundoc/shared/openapi/description';
-import { defined } from '@bundoc/shared/runtime/defined';
 import type { FastifyInstance } from 'fastify';
 import type { z } from 'zod';
 import {

@@ -1,4 +1,5 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
+import { defined } from '@bundoc/shared/contract/defined';
 import {
   requireKey,
   requireProjectKeys,
@@ -10,7 +11,6 @@ import type { Claims, Scope } from '@bundoc/shared/contract/tokens';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { claimsOf, createGuard, type Guard } from '@bundoc/shared/http/guard';
 import { canonicalAddress } from '@bundoc/shared/runtime/addresses';
-import { defined } from '@bundoc/shared/runtime/defined';
 import { shareKeyOf } from '@bundoc/shared/shares/share-key';
 import type { FastifyRequest } from 'fastify';
 import type { Caller } from '../records/caller.ts';

@@ -1,10 +1,10 @@
+import { defined } from '@bundoc/shared/contract/defined';
 import { issuedTokenSchema, issueTokenSchema, tokenPageSchema } from '@bundoc/shared/contract/tokens';
 import { reserveAnswer } from '@bundoc/shared/http/answer-buffer-budget';
 import { claimsOf } from '@bundoc/shared/http/guard';
 import { validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
 import { describe, jsonBody } from '@bundoc/shared/openapi/description';
-import { defined } from '@bundoc/shared/runtime/defined';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
 import { noQuery, pageQuery } from '../http/query.ts';

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { counted } from '@bundoc/shared/cli/counted';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
+import { defined } from '@bundoc/shared/contract/defined';
 import type {
   KekInfo,
   KekStatus,
@@ -10,7 +11,6 @@ import type {
   RotateKek,
   UnfetchedPage,
 } from '@bundoc/shared/contract/kek';
-import { defined } from '@bundoc/shared/runtime/defined';
 import { openDek } from '../keys/open-dek.ts';
 import { authenticate, type KeyDeps } from '../keys/stored-key.ts';
 import type { Caller } from '../records/caller.ts';

@@ -1,6 +1,6 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
+import { defined } from '@bundoc/shared/contract/defined';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
-import { defined } from '@bundoc/shared/runtime/defined';
 import type { Caller } from '../records/caller.ts';
 import type { AuditDraft } from '../records/chain.ts';
 import { type KeyRecord, type KeyVersionRecord, keyChangeDraft, withDigests } from '../records/key-record.ts';

@@ -1,8 +1,8 @@
 import { createSecretKey, hash, randomBytes, randomUUID } from 'node:crypto';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
+import { defined } from '@bundoc/shared/contract/defined';
 import { type CreateKey, IDEMPOTENCY_MS, type KeyInfo } from '@bundoc/shared/contract/keys';
 import { KEY_BYTES, keyCheckValue } from '@bundoc/shared/crypto/aead';
-import { defined } from '@bundoc/shared/runtime/defined';
 import type { Caller } from '../records/caller.ts';
 import {
   type KeyRecord,

@@ -1,7 +1,7 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
+import { defined } from '@bundoc/shared/contract/defined';
 import { HOLDER_UNKNOWN, type KeyInfo } from '@bundoc/shared/contract/keys';
 import type { ClaimKey, MoveOfKey, OfferKey, TakeOverKey } from '@bundoc/shared/contract/storages';
-import { defined } from '@bundoc/shared/runtime/defined';
 import type { Caller } from '../records/caller.ts';
 import { changeKey, type Decision } from './change-key.ts';
 import { infoOfKey, refuseDestroyed, refuseIntended, requireHolder } from './key-state.ts';

@@ -1,5 +1,5 @@
+import { defined } from '@bundoc/shared/contract/defined';
 import type { KeyDetail, KeyInfo, KeyPage } from '@bundoc/shared/contract/keys';
-import { defined } from '@bundoc/shared/runtime/defined';
 import type { Caller } from '../records/caller.ts';
 import { cursorOf, type PageQuery } from '../store/page.ts';
 import { detailOf, infoOfKey, refuseDestroyed } from './key-state.ts';

@@ -1,5 +1,6 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
+import { defined } from '@bundoc/shared/contract/defined';
 import type { AuditReceipt, DestroyReceipt, KeyInfo } from '@bundoc/shared/contract/keys';
 import type {
   DeletionIntent,
@@ -8,7 +9,6 @@ import type {
   ShredKey,
   UnfinishedDeletion,
 } from '@bundoc/shared/contract/storages';
-import { defined } from '@bundoc/shared/runtime/defined';
 import type { Caller } from '../records/caller.ts';
 import { recordHash } from '../records/chain.ts';
 import type { KeyRecord } from '../records/key-record.ts';

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { hash, type KeyObject } from 'node:crypto';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
+import { defined } from '@bundoc/shared/contract/defined';
 import type { KeyInfo, KeyVersion } from '@bundoc/shared/contract/keys';
-import { defined } from '@bundoc/shared/runtime/defined';
 import type { Caller } from './caller.ts';
 import { type AuditDraft, recordHash } from './chain.ts';
 

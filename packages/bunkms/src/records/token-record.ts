@@ -1,7 +1,7 @@
 import { hash, type KeyObject } from 'node:crypto';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
+import { defined } from '@bundoc/shared/contract/defined';
 import type { TokenInfo } from '@bundoc/shared/contract/tokens';
-import { defined } from '@bundoc/shared/runtime/defined';
 import type { Caller } from './caller.ts';
 import type { AuditDraft } from './chain.ts';
 import { isGenuine } from './chain-walk.ts';

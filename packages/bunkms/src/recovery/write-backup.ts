@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { type KeyObject, randomBytes } from 'node:crypto';
+import { defined } from '@bundoc/shared/contract/defined';
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import { defined } from '@bundoc/shared/runtime/defined';
 import type { Caller } from '../records/caller.ts';
 import type { ChainFault } from '../records/chain.ts';
 import { ChainWalk } from '../records/chain-walk.ts';

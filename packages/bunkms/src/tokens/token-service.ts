@@ -1,6 +1,7 @@
 import { type KeyObject, randomUUID } from 'node:crypto';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
+import { defined } from '@bundoc/shared/contract/defined';
 import {
   audienceOf,
   type Claims,
@@ -12,7 +13,6 @@ import {
   type TokenInfo,
 } from '@bundoc/shared/contract/tokens';
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import { defined } from '@bundoc/shared/runtime/defined';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import { shareKeyOf } from '@bundoc/shared/shares/share-key';
 import { SignJWT } from 'jose';

@@ -1,6 +1,6 @@
 import type { FastifyReply, FastifyRequest } from 'fastify';
-import { defined } from '../runtime/defined.ts';
 import { AppError } from './app-error.ts';
+import { defined } from './defined.ts';
 import { PROBLEMS, type Problem } from './problem.ts';
 
 export const PROBLEM_CONTENT_TYPE = 'application/problem+json; charset=utf-8';

@@ -1,7 +1,7 @@
 import type { FastifyInstance } from 'fastify';
+import { defined } from '../contract/defined.ts';
 import type { ServiceMetrics } from '../metrics/metrics.ts';
 import { type Clock, systemClock } from '../runtime/clock.ts';
-import { defined } from '../runtime/defined.ts';
 import { memoryLimit } from '../runtime/memory-limit.ts';
 import { Share } from '../shares/share.ts';
 import { answerBudgetOf } from './answer-buffer-budget.ts';

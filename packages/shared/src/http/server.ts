@@ -8,12 +8,12 @@ import Fastify, {
   LogController,
 } from 'fastify';
 import { AppError } from '../contract/app-error.ts';
+import { defined } from '../contract/defined.ts';
 import type { ProblemCode } from '../contract/problem.ts';
 import { replyProblem, toAppError } from '../contract/problem-reply.ts';
 import { rememberRoutes } from '../openapi/registered-routes.ts';
 import { callerNetwork } from '../runtime/addresses.ts';
 import { systemClock } from '../runtime/clock.ts';
-import { defined } from '../runtime/defined.ts';
 import type { Drain } from '../runtime/drain.ts';
 import type { Logger } from '../runtime/logger.ts';
 import { guardTls, type ServerTls, tlsOptionsOf } from '../tls/server-tls.ts';

@@ -1,8 +1,8 @@
 import type { Registry } from '@prometheus-io/client';
 import type { FastifyContextConfig, FastifyInstance } from 'fastify';
 import { z } from 'zod';
+import { defined } from '../contract/defined.ts';
 import { describe, PUBLIC, type RouteAccess } from '../openapi/description.ts';
-import { defined } from '../runtime/defined.ts';
 import { VERSION } from '../runtime/version.ts';
 import { FOR_OPERATORS } from './answer-buffer-budget.ts';
 import type { Guard } from './guard.ts';

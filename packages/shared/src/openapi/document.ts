@@ -1,7 +1,7 @@
 import type { z } from 'zod';
+import { defined } from '../contract/defined.ts';
 import { DocumentSchemas, type JsonSchema } from '../contract/json-schema.ts';
 import { fieldFaultSchema, problemSchema } from '../contract/problem.ts';
-import { defined } from '../runtime/defined.ts';
 import { VERSION } from '../runtime/version.ts';
 import type { RouteAnswer, RouteDescription, RouteExample } from './description.ts';
 import {

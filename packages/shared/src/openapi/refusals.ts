@@ -1,8 +1,8 @@
 import { AppError } from '../contract/app-error.ts';
+import { defined } from '../contract/defined.ts';
 import { type JsonSchema, named } from '../contract/json-schema.ts';
 import { PROBLEMS, type Problem, type ProblemCode } from '../contract/problem.ts';
 import { problemOf } from '../contract/problem-reply.ts';
-import { defined } from '../runtime/defined.ts';
 import type { RouteDescription } from './description.ts';
 
 /** Refusals of a service that every route can return. */

@@ -1,5 +1,5 @@
 import type { ClientBase, QueryArrayResult } from 'pg';
-import { defined } from '../runtime/defined.ts';
+import { defined } from '../contract/defined.ts';
 
 /**
  * Runs statements without parameters on one connection. @param timeoutMs how long to wait for the answer; by

@@ -1,4 +1,4 @@
-import { defined } from './defined.ts';
+import { defined } from '../contract/defined.ts';
 import { printable } from './printable.ts';
 
 /** Colours of the levels: SGR parameters of ECMA-48. */

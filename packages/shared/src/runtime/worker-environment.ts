@@ -1,4 +1,4 @@
-import { defined } from './defined.ts';
+import { defined } from '../contract/defined.ts';
 
 /**
  * The environment of a worker thread. It has no secrets of the process, only where Node keeps compiled code,

@@ -1,10 +1,10 @@
 import { generateKeyPairSync, type KeyObject, sign } from 'node:crypto';
 import type { FastifyInstance } from 'fastify';
 import { beforeEach, expect } from 'vitest';
+import { defined } from '../contract/defined.ts';
 import type { Claims } from '../contract/tokens.ts';
 import { BearerAuth } from '../http/bearer-auth.ts';
 import { createHttpServer } from '../http/server.ts';
-import { defined } from '../runtime/defined.ts';
 import { createLogger } from '../runtime/logger.ts';
 import { FakeClock } from './fake-clock.ts';
 

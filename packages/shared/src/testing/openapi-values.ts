@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import { defined } from '../runtime/defined.ts';
+import { defined } from '../contract/defined.ts';
 import type { Json, OpenapiReader } from './openapi.ts';
 
 /** Maximum length of generated texts and lists, whatever a schema allows. */

@@ -1,9 +1,9 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { createSecureContext } from 'node:tls';
+import { defined } from '../contract/defined.ts';
 import { stampOf } from '../files/file-stamp.ts';
 import { ConfigError } from '../runtime/config.ts';
-import { defined } from '../runtime/defined.ts';
 
 /** A file, and the variable that names it, for messages. */
 export interface NamedFile {

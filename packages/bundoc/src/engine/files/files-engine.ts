@@ -1,6 +1,6 @@
 import { join } from 'node:path';
+import { defined } from '@bundoc/shared/contract/defined';
 import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
-import { defined } from '@bundoc/shared/runtime/defined';
 import { currentShare } from '@bundoc/shared/shares/share-key';
 import { type BirthKeys, Births } from './births.ts';
 import { CarriedFiles } from './carried-files.ts';

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { defined } from '@bundoc/shared/runtime/defined';
+import { defined } from '@bundoc/shared/contract/defined';
 import { describe, expect, it } from 'vitest';
 import { storageDraft, storageIn } from '../../records/storage-record.ts';
 import type { KmsStore } from '../port.ts';
