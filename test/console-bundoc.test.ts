@@ -123,7 +123,10 @@ describeWithChromium('the console of Bundoc', () => {
     const editor = visitor.editor('Text of the request: Find');
     await visitor.replaceText('Text of the request: Find', '{"where":{"amount":{');
     await page.keyboard.type('"$gt');
-    await page.getByRole('option', { name: /\$gte/ }).click();
+    await expect.poll(() => editor.textContent()).toBe('{"where":{"amount":{"$gt');
+    // A list that is out of date ignores clicks.
+    const list = page.locator('.cm-tooltip-autocomplete:not(.cm-tooltip-autocomplete-disabled)');
+    await list.getByRole('option', { name: /\$gte/ }).click();
     await expect.poll(() => editor.textContent()).toBe('{"where":{"amount":{"$gte"');
   });
 
