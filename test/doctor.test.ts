@@ -1,3 +1,4 @@
+import { X509Certificate } from 'node:crypto';
 import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -5,6 +6,7 @@ import { join } from 'node:path';
 import { runBunkms } from '@bundoc/bunkms/cli/program';
 import { capturedRun } from '@bundoc/shared/testing/captured-run';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { type Days, TestPki } from '../packages/bunkms/test/support/pki.ts';
 import { bundocCommand } from './support/bundoc-command.ts';
 import { Installation } from './support/installation.ts';
 
@@ -225,6 +227,26 @@ describe('bunkms doctor', () => {
     expect([store.code, store.of['kek']]).toEqual([1, expect.stringContaining('bunkms init')]);
     const down = await bunkms({}, '--url', 'http://127.0.0.1:1');
     expect([down.code, down.of['url']]).toEqual([1, expect.stringContaining('start BunKMS')]);
+  });
+
+  it('reports until which day the certificate of a listener is valid', async () => {
+    using pki = await TestPki.make();
+    const reported = async (days: Days) => {
+      const { cert, key, ca } = pki.write(`to-${days.to}`, await pki.issue(days));
+      const environment = {
+        BUNKMS_INTERNAL_TLS_CERT_FILE: cert?.path ?? '',
+        BUNKMS_INTERNAL_TLS_KEY_FILE: key?.path ?? '',
+        BUNKMS_INTERNAL_CLIENT_CA_FILE: ca?.path ?? '',
+      };
+      const { of } = await bunkms(environment);
+      const { validToDate } = new X509Certificate(readFileSync(environment.BUNKMS_INTERNAL_TLS_CERT_FILE));
+      return of['internal tls']?.replace(`${validToDate.toISOString().split('T')[0]}. `, 'that day. ');
+    };
+    expect(await reported({ to: 100 })).toBe('ok: the certificate is valid until that day. ');
+    expect(await reported({ to: 13 })).toMatch(/^warn: the certificate expires on that day\. renew it/);
+    expect(await reported({ from: -3, to: -1 })).toMatch(
+      /^fail: the certificate expired on that day\. renew it/,
+    );
   });
 
   it('reports a token of another installation', async () => {
