@@ -92,7 +92,7 @@ it('no test, conformance suite or test helper is mutated', () => {
   expect(productFiles(root)).toEqual(['packages/shared/src/a.ts']);
 });
 
-it('the tests of a file are those that import it directly or indirectly, the nearest and likest first', () => {
+it('the tests of a file are those that import it directly or indirectly, the nearest and most alike first', () => {
   const files = {
     'packages/bunkms/src/queries/c.ts': '',
     'packages/bunkms/src/d.ts': "import './queries/c.ts';",
