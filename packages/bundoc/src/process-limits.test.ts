@@ -6,8 +6,8 @@ import { workingMemoryBytes } from './working-memory.ts';
 
 const MIB = 1_048_576;
 /**
- * What the process takes besides: Node, the code, connections, the thread for large documents, pages that are
- * being built, documents that wait for their files, and garbage between two collections.
+ * What the process takes besides: Node, the code, connections, the thread for large documents, pages in the
+ * making, documents that wait for their files, and garbage between two collections.
  */
 const OWN_BYTES = 288 * MIB;
 

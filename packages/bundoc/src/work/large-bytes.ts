@@ -25,9 +25,11 @@ export function bytesOf(piece: Piece, whole: Buffer): Buffer {
   return piece instanceof Uint8Array ? bufferOf(piece) : whole.subarray(piece.start, piece.end);
 }
 
-/** A separate copy, so that its memory can be transferred without any other bytes. */
-export function copyOf(bytes: Buffer): Uint8Array {
-  return Uint8Array.prototype.slice.call(bytes);
+/** A copy with memory of its own, which can be transferred, kept or freed without any other bytes. */
+export function copyOf(bytes: Uint8Array): Buffer<ArrayBuffer> {
+  const copy = Buffer.allocUnsafeSlow(bytes.length);
+  copy.set(bytes);
+  return copy;
 }
 
 /** The bytes of documents together. */

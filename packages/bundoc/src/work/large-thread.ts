@@ -8,6 +8,7 @@ import { WAIT_MS_MAX } from '@bundoc/shared/shares/share';
 import type { ShareKey } from '@bundoc/shared/shares/share-key';
 import { FairTurns } from './fair-turns.ts';
 import type { Job } from './job.ts';
+import { copyOf } from './large-bytes.ts';
 
 /** Identifies a {@link Job}. */
 export interface LargeRequest extends Omit<Job<unknown, unknown>, 'run'> {
@@ -230,7 +231,7 @@ export class LargeThread implements AsyncDisposable {
 /** Copies every buffer for transfer: a message would otherwise carry the whole memory that a part lies in. */
 function withOwnBytes(input: unknown, moved: ArrayBuffer[]): unknown {
   if (input instanceof Uint8Array) {
-    const copy = Uint8Array.prototype.slice.call(input);
+    const copy = copyOf(input);
     moved.push(copy.buffer);
     return copy;
   }

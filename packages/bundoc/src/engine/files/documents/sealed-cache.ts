@@ -1,5 +1,6 @@
 import { freeMemory } from '@bundoc/shared/runtime/free-memory';
 import { LRUCache } from 'lru-cache';
+import { copyOf } from '../../../work/large-bytes.ts';
 
 /**
  * An LRU of the sealed bytes of documents that were read, for all projects. It contains no plaintext.
@@ -63,14 +64,4 @@ export function createSealedCache(bytesMax: number): SealedCache {
         if (name.length === length && name.startsWith(project)) cache.delete(name);
     },
   };
-}
-
-/**
- * A copy of pending or cached bytes. Pending ones are a view of a whole part of the log, which a cache must
- * not keep in memory. Those in the cache may be freed later.
- */
-export function copyOf(sealed: Buffer): Buffer {
-  const copy = Buffer.allocUnsafeSlow(sealed.length);
-  sealed.copy(copy);
-  return copy;
 }

@@ -3,6 +3,7 @@ import { OpenError } from '@bundoc/shared/crypto/aead';
 import { freeMemory } from '@bundoc/shared/runtime/free-memory';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
 import { type DocumentRef, readStoredMetadata } from '../../../crypto/stored-text.ts';
+import { copyOf } from '../../../work/large-bytes.ts';
 import { openingUs } from '../../../work/opening-time.ts';
 import type { Work } from '../../../work/work.ts';
 import type {
@@ -22,7 +23,7 @@ import type { Catalog, ListedPlace, LivingDocument } from '../catalog/catalog.ts
 import type { Disk } from '../disk/disk.ts';
 import { documentPath, readDocumentFile } from '../documents/document-files.ts';
 import type { ProjectFiles } from '../documents/project-files.ts';
-import { copyOf, type SealedCache } from '../documents/sealed-cache.ts';
+import type { SealedCache } from '../documents/sealed-cache.ts';
 
 /** Bytes decrypted before other work may get its turn. */
 const STEP_BYTES = 131_072;
@@ -210,6 +211,7 @@ export class StoreReader {
     if (document !== undefined) return document;
     const pending = this.#writer.pending(fileName);
     const written = pending && this.#open(ref, living, pending);
+    // Pending bytes are a view of a whole part of the log, which a cache must not keep in memory.
     if (pending !== undefined && written !== undefined) cache.set(project, fileName, copyOf(pending));
     return written;
   }
