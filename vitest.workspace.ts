@@ -89,6 +89,13 @@ const api = {
   sequence: { groupOrder: 1 },
 };
 
+const containers = { ...patient, hookTimeout: 600_000 };
+/**
+ * For each new network, Docker removes the rule that separates all networks for some milliseconds, then adds
+ * it again. So no other test creates networks beside these.
+ */
+const ISOLATION = ['test/containers/isolation.test.ts'];
+
 export default defineConfig({
   ...shared,
   test: {
@@ -146,11 +153,15 @@ export default defineConfig({
         test: {
           name: 'containers',
           include: ['test/containers/**/*.test.ts'],
-          ...patient,
-          hookTimeout: 600_000,
+          exclude: ISOLATION,
+          ...containers,
           ...computing,
           sequence: { groupOrder: 2 },
         },
+      },
+      {
+        ...shared,
+        test: { name: 'isolation', include: ISOLATION, ...containers, sequence: { groupOrder: 3 } },
       },
     ],
   },
