@@ -49,6 +49,39 @@ describeWithPostgres('a store in PostgreSQL', () => {
     await databases.forget(place);
   });
 
+  it('finds records by an index, although it prepared its statements when there were few', async () => {
+    const place = randomUUID();
+    const url = await databases.url(place);
+    const store = await openPostgresStore({ settings: settingsOf(url), warn: () => undefined });
+    const issue = (from: number, to: number) =>
+      databases.edit(
+        place,
+        `INSERT INTO audit (seq, time, severity, action, outcome, detail, prev_hash, hash, write_id)
+           SELECT i, '', 'CRITICAL', 'token.issue', 'allowed', '{"family":"family-' || i || '"}', '', '', gen_random_uuid()
+             FROM generate_series(${from}, ${to}) AS i`,
+      );
+    const rowsScanned = async () =>
+      Number(
+        await databases.server.sql(
+          `SELECT seq_tup_read FROM pg_stat_user_tables WHERE schemaname = 'bunkms' AND relname = 'audit'`,
+          new URL(url).pathname.slice(1),
+        ),
+      );
+    const places = Array.from({ length: 50 }, (_, at) => ({ of: `family-${at + 1}`, after: 0 }));
+    await issue(1, 10);
+    const before = await rowsScanned();
+    await databases.edit(place, 'ANALYZE');
+    // From the sixth use on, the server keeps one plan for all parameters.
+    for (let use = 0; use < 8; use++) await store.listIssues('family', places, 10);
+    await issue(11, 5_000);
+    const found = await store.listIssues('family', places, 10);
+    expect(found.map((records) => records.length)).toEqual(places.map(() => 1));
+    // A session reports what it has read when it ends.
+    await store.close();
+    expect((await rowsScanned()) - before).toBeLessThan(5_000);
+    await databases.forget(place);
+  });
+
   it('refuses a database of an earlier build, and says what to do', async () => {
     const place = randomUUID();
     const settings = settingsOf(await databases.url(place));

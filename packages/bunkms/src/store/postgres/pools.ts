@@ -116,10 +116,13 @@ function newPool(settings: PostgresSettings, max: number): pg.Pool {
 async function prepare(client: pg.ClientBase, settings: PostgresSettings): Promise<void> {
   // If the connection breaks between two statements, the next statement fails.
   client.on('error', () => undefined);
+  // The server caches plans: without this setting, one from when a table was small would scan it later. JIT
+  // compilation costs more than any statement here.
   const { rows } = await client.query<{ standby: boolean }>(
     `SELECT pg_is_in_recovery() AS standby,
        set_config('search_path', $1, false), set_config('statement_timeout', $2, false),
        set_config('lock_timeout', $3, false), set_config('idle_in_transaction_session_timeout', $4, false),
+       set_config('enable_seqscan', 'off', false), set_config('jit', 'off', false),
        set_config('synchronous_commit',
          CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, false)`,
     [
