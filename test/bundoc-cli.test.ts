@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { bundocCommand, bundocProcess } from './support/bundoc-command.ts';
@@ -144,6 +144,21 @@ describe('bundoc on the command line', () => {
     await installation.startBundoc();
     for (const id of ['one', 'three'])
       expect((await read(id)).json()).toMatchObject({ _id: id, of: 'project-a' });
+    await installation.stopBundoc();
+  });
+
+  it('repairs a project of which only the files of documents are left', async () => {
+    await installation.startBundoc();
+    const documents = '/v1/projects/project-c/collections/notes/documents';
+    const made = { method: 'POST', token, body: JSON.stringify({ _id: 'one', of: 'project-c' }) };
+    expect((await call(installation.url, documents, made)).status).toBe(201);
+    await installation.stopBundoc();
+    expect((await bundoc(['settle', '--all'], 'http://127.0.0.1:1')).code).toBe(0);
+    rmSync(projectFile('..', 'project-c', 'carried'), { recursive: true });
+    expect((await bundoc(['repair', 'project-c'])).stdout).toMatch(/^done: took 1 document from the files$/m);
+    await installation.startBundoc();
+    const found = await call(installation.url, `${documents}/one`, { token });
+    expect(found.json()).toMatchObject({ _id: 'one', of: 'project-c' });
     await installation.stopBundoc();
   });
 

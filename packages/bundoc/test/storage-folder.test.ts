@@ -2,11 +2,14 @@ import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSyn
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DataFolder } from '@bundoc/shared/files/data-folder';
+import { systemClock } from '@bundoc/shared/runtime/clock';
 import { StartRefused } from '@bundoc/shared/runtime/lifecycle';
+import { createLogger } from '@bundoc/shared/runtime/logger';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { lockDataFolder } from '../src/engine/files/data-lock.ts';
 import { openNodeDisk } from '../src/engine/files/disk/node-disk.ts';
 import { identifyFolder } from '../src/engine/files/identity-in-folder.ts';
+import { openFileStorage } from '../src/engine/files/index.ts';
 import { openFolder, viewFolder } from '../src/engine/files/storage-folder.ts';
 import { formatStorageFile, newStorageFile } from '../src/engine/storage-file.ts';
 
@@ -33,6 +36,23 @@ function start() {
 const tree = (directory: string) => readdirSync(directory, { recursive: true }).map(String).sort();
 
 describe('a data folder', () => {
+  it('tells how much a project has to load when it opens: the bytes of its catalog and of its indexes', async () => {
+    const dataDir = mkdtempSync(join(tmpdir(), 'bundoc-folder-'));
+    onTestFinished(() => rmSync(dataDir, { recursive: true }));
+    await using storage = await openFileStorage(
+      { dataDir, logBytes: LOG_BYTES, cacheBytes: 0 },
+      { clock: systemClock, logger: createLogger({ service: 'bundoc', level: 'silent' }) },
+    );
+    mkdirSync(join(dataDir, 'projects/p'), { recursive: true });
+    expect(await storage.storedBytes?.('p')).toBe(0);
+    writeFileSync(join(dataDir, 'projects/p/catalog'), Buffer.alloc(1_000));
+    expect(await storage.storedBytes?.('p')).toBe(1_000);
+    writeFileSync(join(dataDir, 'projects/p/indexes'), Buffer.alloc(234));
+    expect(await storage.storedBytes?.('p')).toBe(1_234);
+    // A listing of the folder saves looks at files that do not exist.
+    expect(await storage.storedBytes?.('p', ['project.json', 'catalog'])).toBe(1_000);
+  });
+
   it('of an earlier version is refused by the service and by commands, with the remedy, and stays unchanged', async () => {
     const { dataDir, open, view } = start();
     const { log: _log, ...earlier } = newStorageFile();

@@ -77,6 +77,28 @@ describe('a recovery', () => {
     await expectNoDamage(kms);
   });
 
+  it('does not restore a key that was destroyed since the start of the run, however many changes it had since', async () => {
+    await makeProject('p', 2);
+    const faulty = new FaultyStore();
+    faulty.replaced.listAudit = (real, query: object) => real({ ...query, limit: 1 });
+    let isRaced = false;
+    faulty.replaced.findKey = async (real, name, versions) => {
+      if (!isRaced && versions === 'all') {
+        isRaced = true;
+        for (const action of ['disable', 'enable']) await keys.post(NAME, action);
+        await keys.shred(NAME);
+        // Then only the chain says that it is destroyed.
+        withoutForeignKeys(`UPDATE keys SET state = 'enabled', destroyed_at = NULL`);
+      }
+      return real(name, versions);
+    };
+    const store = faulty.decorate(kms.store);
+    expect(await recoverFrom({ ...kms, store }, bundoc, { acceptResurrection: true })).toMatchObject([
+      { outcome: 'destroyed' },
+    ]);
+    expect(isRaced).toBe(true);
+  });
+
   it('that runs many times at once beside the service recovers each key once', async () => {
     const all = await makeProject('p', 3);
     withoutForeignKeys(`DELETE FROM keys WHERE name = '${NAME}'`);

@@ -34,6 +34,10 @@ export interface ProjectMove {
   readonly source: MoveSource;
   readonly target: MoveTarget;
   readonly from: StartedStorage;
+  /**
+   * Started for this move: so BunKMS knows that it is in use rather than a copy, and its earlier offers as a
+   * source are invalid.
+   */
   readonly to: StartedStorage;
 }
 
@@ -57,9 +61,6 @@ export async function moveProject(
     const mark = { state, move, from: from.id, to: to.id, since: new Date().toISOString() };
     return sealMoveMark(project, source.cipher, mark);
   };
-  // With this, BunKMS knows that the target is in use rather than a copy of it. Earlier offers by the target
-  // as a source become invalid.
-  await to.advance();
   const { lastSeq } = await source.extent();
   const keyOf = async (version: number) => source.cipher.subkey(version, MARK_KEY);
   const isOurs = async (text: string) => (await openMoveMark(project, text, keyOf)) !== undefined;

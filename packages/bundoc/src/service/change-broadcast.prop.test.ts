@@ -44,6 +44,11 @@ class Feed {
     for (const wake of this.#waiting) wake();
   }
 
+  /** Number of those that wait for a change. */
+  get waiting(): number {
+    return this.#waiting.size;
+  }
+
   get latest(): [string, number][] {
     return [...this.#positions];
   }
@@ -202,6 +207,25 @@ describe('a broadcast of changes', () => {
       }),
       { numRuns: 150 },
     );
+  });
+
+  it('waits for no change once its last reader has left during a delivery', async () => {
+    const feed = new Feed();
+    const broadcast = new ChangeBroadcast(feed, () => undefined, nextTurn);
+    const sink = new Reader();
+    const place = { position: 0, horizon: 0 };
+    const follower: Follower = { sink, share: shareOf('s'), isAllowed: () => true, place };
+    broadcast.add(follower);
+    for (let n = 0; n < 5; n++) await nextTurn();
+    expect(feed.waiting).toBe(1);
+    sink.send = () => {
+      sink.end();
+      broadcast.remove(follower);
+    };
+    feed.write('d');
+    for (let n = 0; n < 10; n++) await nextTurn();
+    expect([sink.isClosed, feed.waiting]).toEqual([true, 0]);
+    broadcast.end();
   });
 
   it('reads each page once for all readers that have caught up', async () => {
