@@ -229,6 +229,40 @@ describe('answers', () => {
     await expect.poll(() => shares.answers.held).toBe(2 * BIG);
   });
 
+  it('that reads have reserved and not made yet make way for those of others: they wait for room themselves', async () => {
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
+    const clock = new FakeClock();
+    const shares = sharesOf({ capacity: 1_000 }, { capacity: 3 * BIG, clock });
+    const made = Promise.withResolvers<void>();
+    let reserving = 0;
+    await using server = await startWith(shares, (app) => {
+      big(app);
+      app.get('/page', async (request) => {
+        await reserveAnotherPage(request, 2 * BIG);
+        reserving++;
+        await made.promise;
+        return 'x'.repeat(BIG);
+      });
+    });
+    const [unread] = await greedyReaders(server, shares.answers, 1);
+    const pages = [sendRaw(server.port, get('/page', 'Subject: greedy\r\n'))];
+    await expect.poll(() => [reserving, shares.answers.held]).toEqual([1, 3 * BIG]);
+    unread?.destroy();
+    await expect.poll(() => shares.answers.held).toBe(2 * BIG);
+    pages.push(sendRaw(server.port, get('/page', 'Subject: greedy\r\n')));
+    await expect.poll(() => shares.answers.waiting).toBe(1);
+    const other = [0, 1].map(() => sendRaw(server.port, get('/big', 'Subject: other\r\n')));
+    await expect.poll(() => shares.answers.waiting).toBe(2);
+    answerBudgetOf(server.app).sweep();
+    clock.advance(MAKE_ROOM_AFTER_MS);
+    answerBudgetOf(server.app).sweep();
+    for (const { body } of await Promise.all(other)) expect(body).toHaveLength(BIG);
+    made.resolve();
+    for (const { body } of await Promise.all(pages)) expect(body).toHaveLength(BIG);
+    expect(answerBudgetOf(server.app).cuts).toBe(0);
+    await expect.poll(() => [shares.answers.held, shares.answers.subjects]).toEqual([0, 0]);
+  });
+
   it('of the subject that holds most are cut off at any pace when another subject waits', async () => {
     vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
     const clock = new FakeClock();

@@ -51,10 +51,14 @@ describe('bodies', () => {
       ['own', 'rate_limited', 'your share of request bodies is in use'],
     ] as const) {
       using _all = shares.bodies.charge({ subject: holder, project: 'p' }, 1_000_000);
+      // Of each subject, one small body is read in extra room.
+      const first = await begun(server, shares.bodies, 60_000, 1, 'own');
       const answer = await sendRaw(server.port, headOf(60_000, 'own') + 'x'.repeat(30_000));
       expect(expectProblem(answer, code).detail).toBe(detail);
       expect(Number(answer.headers['retry-after'])).toBeGreaterThan(0);
       expect(answer.headers['connection']).toBe('close');
+      first.destroy();
+      await expect.poll(() => shares.bodies.held).toBe(1_000_000);
     }
     expect([isBegun, shares.bodies.held, shares.bodies.waiting]).toEqual([false, 0, 0]);
   });
@@ -63,6 +67,7 @@ describe('bodies', () => {
     const shares = sharesOf({ capacity: 1_000_000 });
     await using server = await startWith(shares);
     const all = shares.bodies.charge(OTHER, 1_000_000);
+    await begun(server, shares.bodies, 60_000, 1);
     const socket = await begun(server, shares.bodies, 60_000, 60_000);
     expect(shares.bodies.waiting).toBe(1);
     all[Symbol.dispose]();
@@ -80,6 +85,25 @@ describe('bodies', () => {
     });
     expect(await Promise.all(rest)).toEqual(Array(4).fill({ bytes: 1_000_000 }));
     await expect.poll(() => shares.bodies.subjects).toBe(0);
+  });
+
+  it('that are small are read in extra room, one of each subject, while bodies that stop hold all room and the reserve', async () => {
+    const shares = sharesOf({ capacity: 1_000_000, reserve: 125_000, smallMax: 65_536 });
+    await using server = await startWith(shares);
+    using _all = shares.bodies.charge({ subject: 'large', project: 'p' }, 875_000);
+    // Of a subject, two take its part of the reserve and the extra room.
+    for (const subject of ['a', 'a', 'b', 'b']) await begun(server, shares.bodies, 60_000, 1, subject);
+    for (let n = 0; n < 3; n++)
+      expect((await sendRaw(server.port, headOf(30_000, 'small') + 'x'.repeat(30_000))).status).toBe(200);
+  });
+
+  it('that are large and slow do not keep all extra room from those of others', async () => {
+    const shares = sharesOf({ capacity: 1_000_000 });
+    await using server = await startWith(shares);
+    using _all = shares.bodies.charge({ subject: 'large', project: 'p' }, 1_000_000);
+    await begun(server, shares.bodies, 1_000_000, 1, 'slow');
+    const other = await sendRaw(server.port, headOf(100_000, 'other') + 'x'.repeat(100_000));
+    expect(other.status).toBe(200);
   });
 
   it('that were read in extra room admit no other one until they are answered', async () => {
@@ -157,11 +181,12 @@ describe('bodies', () => {
     await using server = await startWith(shares);
     using _most = shares.bodies.charge(OTHER, 400_000);
     const held = await begun(server, shares.bodies, 60_000, 30_000);
+    const inExtraRoom = await begun(server, shares.bodies, 60_000, 30_000);
     const waiting = await begun(server, shares.bodies, 60_000, 30_000);
-    expect([shares.bodies.held, shares.bodies.waiting]).toEqual([460_000, 1]);
+    expect([shares.bodies.held, shares.bodies.waiting]).toEqual([520_000, 1]);
     waiting.resetAndDestroy();
     await expect.poll(() => shares.bodies.waiting).toBe(0);
-    held.resetAndDestroy();
+    for (const socket of [held, inExtraRoom]) socket.resetAndDestroy();
     await expect.poll(() => shares.bodies.held).toBe(400_000);
   });
 

@@ -9,7 +9,7 @@ import { bySpeed, MAKE_ROOM_AFTER_MS, Pace, slowest } from './pace.ts';
 import { shareOfRequest } from './request-share.ts';
 import { sweepUntilClosed } from './sweeps.ts';
 
-/** Buffer space reserved for the answer of a write. */
+/** Buffer space reserved for the answer of a request. */
 const RESERVED = Symbol('reserved room');
 /** A buffer to which nothing but the answer refers. */
 const OWN = Symbol('own buffer');
@@ -23,7 +23,7 @@ declare module 'fastify' {
   interface FastifyContextConfig {
     /** A POST that changes nothing. */
     isRead?: boolean;
-    /** A read of which each subject gets one answer at a time, however much others hold. */
+    /** A read that a subject without other unread answers gets, however much others hold. */
     isForOperators?: boolean;
   }
 }
@@ -31,7 +31,7 @@ declare module 'fastify' {
 /** `config` of a POST that changes nothing. */
 export const READ = { isRead: true } as const;
 
-/** `config` of a read of which each subject gets one answer at a time, however much others hold. */
+/** `config` of a read whose answer has room whatever others hold, if its subject has no other unread one. */
 export const FOR_OPERATORS = { isForOperators: true } as const;
 
 /**
@@ -57,13 +57,17 @@ interface Reader {
 }
 
 /**
- * Limits the memory of answers that clients have not received yet, and of the answers that writes will have.
+ * Limits the memory of answers that clients have not received yet, and of answers that requests will have.
+ *
+ * The reservation of a read can be taken back while others wait: its answer then waits for room itself.
  *
  * One class, because a reservation becomes the hold of its answer, and the same sweep ends both.
  */
 export class AnswerBufferBudget {
   readonly #share: Share;
   readonly #readers = new Map<Socket, Reader>();
+  /** Reads with a reservation. */
+  readonly #reserving = new Set<FastifyRequest>();
   #cuts = 0;
 
   constructor(share: Share) {
@@ -77,7 +81,7 @@ export class AnswerBufferBudget {
 
   /** @throws AppError `rate_limited`, `overloaded`. */
   async reserve(request: FastifyRequest, bytes: number): Promise<void> {
-    if (bytes >= COUNTED_BYTES_MIN) request[RESERVED] = await this.#take(request, bytes, 0);
+    if (bytes >= COUNTED_BYTES_MIN) this.#reserve(request, await this.#take(request, bytes, 0));
   }
 
   /** As {@link reserve}, but only if clients of the subject have not received all their answers. */
@@ -96,14 +100,25 @@ export class AnswerBufferBudget {
     const key = shareOfRequest(request);
     const isFirst = this.#share.heldBy(key.subject) === 0;
     const hold = this.#share.tryTake(key, bytes);
-    if (hold !== undefined) request[RESERVED] = hold;
+    if (hold !== undefined) this.#reserve(request, hold);
     return hold !== undefined || isFirst;
   }
 
   /** Ends a reservation, if there is one. */
   giveBack(request: FastifyRequest): void {
-    request[RESERVED]?.[Symbol.dispose]();
+    this.#takeReserved(request)?.[Symbol.dispose]();
+  }
+
+  #reserve(request: FastifyRequest, hold: Hold): void {
+    request[RESERVED] = hold;
+    if (isRead(request)) this.#reserving.add(request);
+  }
+
+  #takeReserved(request: FastifyRequest): Hold | undefined {
+    const hold = request[RESERVED];
     delete request[RESERVED];
+    this.#reserving.delete(request);
+    return hold;
   }
 
   /**
@@ -118,8 +133,7 @@ export class AnswerBufferBudget {
     payload: unknown,
     done: (error?: Error) => void,
   ): void {
-    const { [RESERVED]: reserved } = request;
-    delete request[RESERVED];
+    const reserved = this.#takeReserved(request);
     const { socket } = request.raw;
     const bytes = typeof payload === 'string' || Buffer.isBuffer(payload) ? Buffer.byteLength(payload) : 0;
     if (bytes < COUNTED_BYTES_MIN || socket.destroyed) {
@@ -155,8 +169,8 @@ export class AnswerBufferBudget {
 
   /**
    * Measures how fast clients read. It closes the slowest connections while more than half of the room is in
-   * use. It also closes connections of the subject that holds most of it while others wait. Call it each
-   * second.
+   * use. While others wait, it also takes room from the subject that holds most: reservations of its reads,
+   * then connections. Call it each second.
    */
   sweep(): void {
     for (const reader of this.#readers.values()) reader.pace.note(progressOf(reader));
@@ -180,9 +194,13 @@ export class AnswerBufferBudget {
     for (;;) {
       const subject = this.#share.greedySubject(MAKE_ROOM_AFTER_MS);
       if (subject === undefined) return;
-      const next = bySpeed(this.#readers.values()).find(({ holds }) => [...holds.values()].includes(subject));
-      if (next === undefined) return;
-      this.#cut(next);
+      const reserving = this.#reserving.values().find((one) => shareOfRequest(one).subject === subject);
+      const reader = bySpeed(this.#readers.values()).find(({ holds }) =>
+        [...holds.values()].includes(subject),
+      );
+      if (reserving !== undefined) this.giveBack(reserving);
+      else if (reader !== undefined) this.#cut(reader);
+      else return;
     }
   }
 

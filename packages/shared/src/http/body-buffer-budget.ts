@@ -4,6 +4,7 @@ import { AppError } from '../contract/app-error.ts';
 import type { Hold } from '../shares/hold.ts';
 import type { Share } from '../shares/share.ts';
 import type { ShareKey } from '../shares/share-key.ts';
+import { ExtraRoom } from './extra-room.ts';
 import { GatheredBody } from './gathered-body.ts';
 import { bySpeed, MAKE_ROOM_AFTER_MS, Pace, slowest } from './pace.ts';
 import { shareOfRequest } from './request-share.ts';
@@ -17,10 +18,10 @@ export const SMALL_BYTES_MAX = 65_536;
  */
 const STEP_BYTES = 262_144;
 /**
- * Extra room for bodies that are read to their end although there is no room, as a part of the capacity. A
- * single such body may be larger.
+ * Extra room for bodies that are read to their end although there is no room, as a part of the capacity: one
+ * for small bodies, and one for large ones. The largest body is not counted.
  */
-const FINISHING = 1 / 5;
+const FINISHING = 1 / 10;
 const SWEEP_EVERY_MS = 1_000;
 
 const BODY = Symbol('body');
@@ -60,9 +61,9 @@ interface IncomingBody extends Disposable {
  * Limits the memory of request bodies. A body takes room as it arrives and releases it when its request is
  * answered. Without room, the server stops reading it, and TCP makes the client wait, for 5 s at most.
  *
- * Partly read bodies that fill the room could deadlock. So for each subject, the body nearest to its end is
- * read to its end in extra room. The next one follows once that is answered. While more than half of the room
- * is in use, slow bodies are refused, the slowest first.
+ * Partly read bodies that fill the room could deadlock. So for each subject, the large body and the small one
+ * that are nearest to their ends are read to them in extra room. The next ones follow once those are answered.
+ * While more than half of the room is in use, slow bodies are refused, the slowest first.
  *
  * One class, because one list of bodies decides which wait, which are read to their end and which are
  * refused.
@@ -70,12 +71,16 @@ interface IncomingBody extends Disposable {
 export class BodyBufferBudget {
   readonly #share: Share;
   readonly #arriving = new Set<Arriving>();
-  /** Bytes still to come of the bodies that are read to their end without room, by subject. */
-  readonly #finishing = new Map<string, number>();
+  /** Those of them that wait for room. */
+  readonly #waiting = new Set<Arriving>();
+  /** For the bytes still to come of bodies that are read to their end without room. */
+  readonly #extra: Readonly<Record<'small' | 'large', ExtraRoom>>;
   #cuts = 0;
 
   constructor(share: Share) {
     this.#share = share;
+    const bytesMax = share.capacity * FINISHING;
+    this.#extra = { small: new ExtraRoom(bytesMax), large: new ExtraRoom(bytesMax) };
   }
 
   /** Bodies that were refused because they were too slow. */
@@ -205,6 +210,7 @@ export class BodyBufferBudget {
     const { key, payload, holds } = body;
     const waiting = new AbortController();
     body.waiting = waiting;
+    this.#waiting.add(body);
     payload.pause();
     const taken = this.#share.take(key, units, waiting.signal);
     this.#finishNext();
@@ -224,10 +230,15 @@ export class BodyBufferBudget {
   }
 
   #readOn(body: Arriving): void {
-    body.waiting = undefined;
+    this.#endWait(body);
     body.pace = new Pace();
     if (body.hasEnded) body.end(null);
     else body.payload.resume();
+  }
+
+  #endWait(body: Arriving): void {
+    body.waiting = undefined;
+    this.#waiting.delete(body);
   }
 
   /**
@@ -236,13 +247,12 @@ export class BodyBufferBudget {
   #finishNext(): void {
     for (;;) {
       let next: Arriving | undefined;
-      for (const body of this.#arriving)
-        if (body.waiting !== undefined && this.#mayFinish(body) && (!next || this.#isBefore(body, next)))
-          next = body;
+      for (const body of this.#waiting)
+        if (this.#mayFinish(body) && (!next || this.#isBefore(body, next))) next = body;
       if (next === undefined) return;
       const { key, holds, endBytes, held, waiting } = next;
       const rest = endBytes - held;
-      this.#finishing.set(key.subject, rest);
+      this.#extraOf(next).enter(key.subject, rest);
       next.isFinishing = true;
       holds.push(this.#share.charge(key, rest));
       next.held = endBytes;
@@ -251,11 +261,12 @@ export class BodyBufferBudget {
     }
   }
 
-  #mayFinish({ key, endBytes, held }: Arriving): boolean {
-    // A small body waits only briefly: the reserve is released often.
-    if (endBytes <= SMALL_BYTES_MAX || this.#finishing.has(key.subject)) return false;
-    const bytes = this.#finishing.values().reduce((sum, rest) => sum + rest, 0);
-    return bytes === 0 || bytes + endBytes - held <= this.#share.capacity * FINISHING;
+  #mayFinish(body: Arriving): boolean {
+    return this.#extraOf(body).hasRoom(body.key.subject, body.endBytes - body.held);
+  }
+
+  #extraOf({ endBytes }: Arriving): ExtraRoom {
+    return this.#extra[endBytes <= SMALL_BYTES_MAX ? 'small' : 'large'];
   }
 
   #isBefore(one: Arriving, other: Arriving): boolean {
@@ -266,7 +277,7 @@ export class BodyBufferBudget {
   #leave(body: Arriving): void {
     if (!this.#arriving.delete(body)) return;
     body.waiting?.abort();
-    body.waiting = undefined;
+    this.#endWait(body);
   }
 
   /**
@@ -277,7 +288,7 @@ export class BodyBufferBudget {
     for (const hold of body.holds.splice(0)) hold[Symbol.dispose]();
     if (!body.isFinishing) return;
     body.isFinishing = false;
-    this.#finishing.delete(body.key.subject);
+    this.#extraOf(body).leave(body.key.subject);
     this.#finishNext();
   }
 }
