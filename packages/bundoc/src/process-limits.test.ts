@@ -7,7 +7,8 @@ import { workingMemoryBytes } from './working-memory.ts';
 const MIB = 1_048_576;
 /**
  * What the process takes besides: Node, the code, connections, the thread for large documents, pages in the
- * making, documents that wait for their files, and garbage between two collections.
+ * making, answers that wait for room, extra room for bodies, documents that wait for their files, and garbage
+ * between two collections.
  */
 const OWN_BYTES = 288 * MIB;
 

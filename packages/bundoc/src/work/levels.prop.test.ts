@@ -55,6 +55,32 @@ it('a task comes before those that have taken more', () => {
   expect(order).toEqual(['new', 'short', 'long']);
 });
 
+it('long work of a subject gets an equal part of the turns beside a flood of short work, however it is spread', () => {
+  const short = fc.record({ isOfLittle: fc.boolean(), usedUs: fc.constantFrom(0, 1_000) });
+  fc.assert(
+    fc.property(
+      fc.array(short, { minLength: 1, maxLength: 14 }),
+      fc.integer({ min: 1, max: 4 }),
+      (floods, many) => {
+        const levels = new Levels<Task>();
+        const send = (n: number) => levels.add(task(`flood ${n}`, `s${n}`, floods[n]));
+        for (const n of floods.keys()) for (let one = 0; one < many; one++) send(n);
+        const long = task('long', 'victim', { usedUs: 50_000 });
+        levels.add(long);
+        let turns = 0;
+        for (let n = 0; n < 300; n++) {
+          const next = runNext(levels, 2_000);
+          if (next === long) {
+            turns++;
+            levels.add(long);
+          } else if (next !== undefined) send(Number(next.key.subject.slice(1)));
+        }
+        expect(turns).toBeGreaterThanOrEqual(Math.floor(300 / (floods.length + 1)) - 1);
+      },
+    ),
+  );
+});
+
 it('every level has a turn after a bounded number of turns of others, so no task starves', () => {
   const kind = fc.record({
     usedUs: fc.constantFrom(0, 1_000, 10_000),

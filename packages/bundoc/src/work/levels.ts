@@ -10,7 +10,9 @@ export interface Levelled {
 }
 
 /**
- * A level with waiting tasks has a turn after `passedMax` turns of others, unless a lower one is due as well.
+ * A level with waiting tasks has a turn after one for each subject that waits in the levels before it, and
+ * after `passedMax` at most. So long work gets an equal part while few subjects have short work.
+ *
  * The first one is for tasks of subjects that have little work. A task is in the first of the others for
  * which it has taken little enough.
  *
@@ -28,8 +30,9 @@ interface Level<T> {
   readonly isForLittle: boolean;
   readonly turns: FairTurns<T>;
   readonly passedMax: number;
-  /** Turns of other levels since this one had one, while it had waiting tasks. */
+  /** Since it had a turn or no waiting tasks: turns of the levels before, and after how many it has one. */
   passed: number;
+  passedUntil: number;
 }
 
 /**
@@ -40,7 +43,7 @@ interface Level<T> {
  */
 export class Levels<T extends Levelled> {
   readonly #levels: readonly Level<T>[] = LEVELS.map(({ sliceUs, ...level }) => ({
-    ...{ ...level, turns: new FairTurns<T>(sliceUs), passed: 0 },
+    ...{ ...level, turns: new FairTurns<T>(sliceUs), passed: 0, passedUntil: 0 },
   }));
 
   /** Number of waiting tasks. */
@@ -75,14 +78,22 @@ export class Levels<T extends Levelled> {
     }
   }
 
+  /** The last one that is due, or else the first one with waiting tasks. */
   #nextLevel(): Level<T> | undefined {
     let chosen: Level<T> | undefined;
-    for (const level of this.#levels)
-      if (level.turns.size === 0) level.passed = 0;
-      else if (chosen === undefined || level.passed >= level.passedMax) chosen = level;
+    let subjectsBefore = 0;
+    for (const level of this.#levels) {
+      const { turns, passed, passedMax } = level;
+      if (turns.size === 0) [level.passed, level.passedUntil] = [0, 0];
+      else {
+        level.passedUntil = Math.max(level.passedUntil, Math.min(passedMax, subjectsBefore));
+        if (chosen === undefined || passed >= level.passedUntil) chosen = level;
+      }
+      subjectsBefore += turns.subjects;
+    }
     if (chosen === undefined) return undefined;
-    for (const level of this.#levels) if (level.turns.size > 0) level.passed++;
-    chosen.passed = 0;
+    for (const level of this.#levels.slice(this.#levels.indexOf(chosen) + 1)) level.passed++;
+    [chosen.passed, chosen.passedUntil] = [0, 0];
     return chosen;
   }
 

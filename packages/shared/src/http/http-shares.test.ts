@@ -7,7 +7,7 @@ it('two of the largest answers may wait for the smallest room, and a third one m
   const { answers } = createHttpShares({ answerBytes: 32 * MIB });
   const key = (subject: string) => ({ subject, project: 'p' });
   const full = answers.charge(key('greedy'), 32 * MIB);
-  const waiting = ['a', 'b', 'c'].map((subject) => answers.take(key(subject), 16 * MIB));
+  const waiting = ['a', 'b', 'c'].map((subject) => answers.take(key(subject), 16.5 * MIB));
   await expect(waiting[2]).rejects.toMatchObject({ code: 'overloaded' });
   expect(answers.waiting).toBe(2);
   full[Symbol.dispose]();

@@ -34,10 +34,10 @@ export interface HttpShareSizes {
 const RESERVE = 1 / 8;
 /**
  * Answers that wait for room are in memory already, so they are limited to this part of the capacity, or to
- * two of the largest.
+ * two of the largest: a page of 16 MiB, and what surrounds it.
  */
 const WAITING = 1 / 8;
-const WAITING_BYTES_MIN = 32 * MIB;
+const WAITING_BYTES_MIN = 34 * MIB;
 
 /** A room that is a sixteenth of the memory, from 32 MiB to a maximum. */
 export function roomBytes(bytesMax: number, limitBytes = memoryLimit()): number {
