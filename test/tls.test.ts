@@ -10,7 +10,7 @@ import { createHttpServer } from '@bundoc/shared/http/server';
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import { createLogger } from '@bundoc/shared/runtime/logger';
 import { WatchedTls } from '@bundoc/shared/tls/watched-tls';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { bundocProcess } from './support/bundoc-command.ts';
 import { startBundocProcess } from './support/bundoc-process.ts';
 import { call, Installation } from './support/installation.ts';
@@ -112,6 +112,21 @@ describe('Bundoc and BunKMS over mutual TLS', () => {
       }).on('error', reject);
     });
     expect(status).toBe(200);
+  });
+
+  it('stop looking at their certificates when they stop', async () => {
+    const looking = vi.spyOn(WatchedTls.prototype, 'check');
+    const ended = vi.spyOn(WatchedTls.prototype, Symbol.dispose);
+    onTestFinished(() => void vi.restoreAllMocks());
+    await makeCertificates();
+    const own = pems('bunkms');
+    const [BUNDOC_TLS_CERT_FILE, BUNDOC_TLS_KEY_FILE] = [own('cert'), own('key')];
+    {
+      await using _ = await startBoth('bundoc', { BUNDOC_TLS_CERT_FILE, BUNDOC_TLS_KEY_FILE });
+      // The internal listener of BunKMS, the listener of Bundoc, and its connection to BunKMS.
+      await expect.poll(() => new Set(looking.mock.contexts).size).toBe(3);
+    }
+    expect(new Set(ended.mock.contexts)).toEqual(new Set(looking.mock.contexts));
   });
 
   it('export no key to a certificate with an unexpected name', async () => {

@@ -3,6 +3,7 @@ import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
 import { expect, it } from 'vitest';
 import { describeProjectStore } from '../src/engine/conformance.ts';
 import { IDEMPOTENCY_TTL_MS, TOMBSTONE_TTL_MS, TOMBSTONES_MAX } from '../src/engine/port.ts';
+import { SNAPSHOT_TRANSACTION, verifyRows } from '../src/engine/postgres/verify/verify-rows.ts';
 import { describeQuota } from '../src/engine/quota-conformance.ts';
 import { openTestDatabase } from '../src/testing/postgres-project.ts';
 import { commitOne, put, remove } from '../src/testing/writes.ts';
@@ -107,6 +108,23 @@ describeWithPostgres('PostgreSQL', () => {
       Buffer.from(text).toString('base64'),
     ]);
     for (const form of [...forms, idempotency.key, idempotency.request]) expect(dump).not.toContain(form);
+  });
+
+  it('verifies every row, deletions included, and reports how many it has verified', async () => {
+    const project = await newProject();
+    const store = await project.open(database);
+    await store.commit([put('a', '{}'), put('b', '{}'), put('c', '{}')]);
+    await commitOne(store, remove('a'));
+    const progress: [number, number][] = [];
+    const verified = await database.transaction(SNAPSHOT_TRANSACTION, (transaction) =>
+      verifyRows(transaction, project.project, project.cipher, (...at) => progress.push(at)),
+    );
+    expect(verified).toEqual({ documents: 2, findings: [] });
+    expect(progress).toEqual([
+      [1, 3],
+      [2, 3],
+      [3, 3],
+    ]);
   });
 
   it('never reuses a connection with a transaction that failed at its start', async () => {

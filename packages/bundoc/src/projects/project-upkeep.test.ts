@@ -132,6 +132,38 @@ describe('the upkeep of open projects', () => {
     expect([...instances.eachInNeed('expiry')]).toEqual([]);
   });
 
+  it('re-seals all documents of a project before it begins with another one', async () => {
+    const left = new Map([
+      ['a', 6],
+      ['b', 1],
+    ]);
+    const resealed: string[] = [];
+    const storeOf = (project: string) => ({
+      get pendingReencryption() {
+        return left.get(project);
+      },
+      reseal: async (max: number) => {
+        resealed.push(project);
+        const rest = Math.max(0, (left.get(project) ?? 0) - max);
+        left.set(project, rest);
+        return { resealed: max, skipped: 0, goesOn: true };
+      },
+    });
+    const inNeed = () => [...left].filter(([, documents]) => documents > 0).map(([project]) => project);
+    const instances = {
+      size: left.size,
+      instanceIfOpen: () => undefined,
+      projectsInNeed: (need: string) => (need === 'reseal' ? inNeed() : []),
+      *eachInNeed(_need: string, projects: readonly string[]) {
+        for (const project of projects) yield { project, store: storeOf(project) };
+      },
+    };
+    const { logger } = openInstances(newPlace());
+    const upkeep = new ProjectUpkeep({ instances: instances as never, logger, resealsMax: 5 });
+    for (let run = 0; run < 3; run++) await upkeep.run();
+    expect([resealed, inNeed()]).toEqual([['a', 'a', 'b'], []]);
+  });
+
   it('sweeps a bounded number of projects for expired documents in each run, and all in turn', async () => {
     const names = Array.from({ length: 2 * SWEPT_MAX + 10 }, (_, n) => `p${n}`);
     const swept: string[] = [];

@@ -162,6 +162,15 @@ describe('the feeds of changes', () => {
     expect(await poll).toMatchObject({ events: [], position: 7 });
   });
 
+  it('end with their project also when another reader of it has left before', () => {
+    const { feed } = start();
+    const places = [feed.reserve('p'), feed.reserve('p')];
+    places[0]?.[Symbol.dispose]();
+    feed.end('p');
+    expect(places[1]?.ending.aborted).toBe(true);
+    places[1]?.[Symbol.dispose]();
+  });
+
   it('end when the service stops, and accept no more readers', async () => {
     const { feed } = start();
     using _place = feed.reserve('p');

@@ -61,9 +61,9 @@ interface IncomingBody extends Disposable {
  * Limits the memory of request bodies. A body takes room as it arrives and releases it when its request is
  * answered. Without room, the server stops reading it, and TCP makes the client wait, for 5 s at most.
  *
- * Partly read bodies that fill the room could deadlock. So for each subject, the large body and the small one
- * that are nearest to their ends are read to them in extra room. The next ones follow once those are answered.
- * While more than half of the room is in use, slow bodies are refused, the slowest first.
+ * Partly read bodies that fill the room could deadlock. So for each subject, the large and the small body
+ * that are nearest to their ends are read to them in extra room. The next ones follow once those are
+ * answered. While more than half of the room is in use, slow bodies are refused, the slowest first.
  *
  * One class, because one list of bodies decides which wait, which are read to their end and which are
  * refused.
