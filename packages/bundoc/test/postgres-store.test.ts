@@ -127,6 +127,24 @@ describeWithPostgres('PostgreSQL', () => {
     ]);
   });
 
+  it('finds a collection whose name is damaged when it verifies', async () => {
+    const project = await newProject();
+    const store = await project.open(database);
+    await commitOne(store, put('a', '{}'));
+    await sql(
+      `UPDATE bundoc.collections SET name = set_byte(name, 20, get_byte(name, 20) # 1) WHERE project = '${project.project}'`,
+    );
+    const damaged = {
+      part: expect.stringMatching(/^collection [0-9a-f]+$/),
+      problem: 'its name does not open',
+    };
+    const missing = { part: 'collections', problem: 'a row is missing' };
+    const verified = await database.transaction(SNAPSHOT_TRANSACTION, (transaction) =>
+      verifyRows(transaction, project.project, project.cipher, () => undefined),
+    );
+    expect(verified?.findings).toEqual([damaged, missing]);
+  });
+
   it('never reuses a connection with a transaction that failed at its start', async () => {
     await using alone = openTestDatabase(server.urlOf('bundoc'), {
       connectionsMax: 1,

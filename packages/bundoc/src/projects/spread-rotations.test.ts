@@ -10,7 +10,7 @@ import { ProjectUpkeep } from './project-upkeep.ts';
 import { SpreadRotations } from './spread-rotations.ts';
 
 const logger = createLogger({ service: 'bundoc', level: 'silent' });
-const PROJECTS = 1_000;
+const PROJECTS = process.env['LONG_TESTS'] === '1' ? 1_000 : 300;
 const MIB = 1_048_576;
 const LIMITS = {
   log: {
