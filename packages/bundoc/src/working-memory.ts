@@ -41,7 +41,7 @@ export function requestsMax(capacity: number): number {
 export function workingMemory(memoryBytes: number, documentBytesMax: number, clock: Clock): Share {
   const capacity = workingMemoryBytes(memoryBytes, documentBytesMax);
   return new Share({
-    name: 'working_memory',
+    name: 'working memory',
     capacity,
     subjectMax: capacity / SUBJECT_PART,
     projectMax: Math.max(capacity / PROJECT_PART, largestBytes(documentBytesMax)),
@@ -56,7 +56,7 @@ const WORK_MAX = 1_024;
 /** Places for long work that waits for the processor. */
 export function waitingWork(clock: Clock): Share {
   return new Share({
-    name: 'waiting_work',
+    name: 'waiting work',
     capacity: WORK_MAX,
     subjectMax: WORK_MAX / SUBJECT_PART,
     projectMax: WORK_MAX / PROJECT_PART,

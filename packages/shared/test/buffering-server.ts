@@ -3,7 +3,7 @@ import type { Socket } from 'node:net';
 import type { FastifyInstance } from 'fastify';
 import { afterEach, expect, vi } from 'vitest';
 import { createHttpShares, type HttpShares } from '../src/http/http-shares.ts';
-import { chargeRequest } from '../src/http/request-share.ts';
+import { assignShare } from '../src/http/request-share.ts';
 import { systemClock } from '../src/runtime/clock.ts';
 import { Share, type ShareOptions } from '../src/shares/share.ts';
 import { openRaw } from './raw-http.ts';
@@ -30,7 +30,7 @@ export function startWith(shares: HttpShares, routes: (app: FastifyInstance) => 
   return start({ shares, bodyBytesMax: BODY_BYTES_MAX, closeGraceMs: 0 }, (app) => {
     app.addHook('onRequest', (request, _reply, done) => {
       const { subject } = request.headers;
-      if (typeof subject === 'string') chargeRequest(request, { subject, project: 'p' });
+      if (typeof subject === 'string') assignShare(request, { subject, project: 'p' });
       done();
     });
     app.post('/bodies', async (request) => ({ bytes: (request.body as Buffer).length }));

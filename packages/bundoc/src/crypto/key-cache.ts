@@ -59,13 +59,13 @@ const SPARE_KEYS_MAX = 1_000;
 /** Background fetches count against the service itself, not against the request that starts them. */
 const OWN = { subject: '', project: '' };
 /** Maximum attempts of one fetch whose answer may be older than an event. */
-const OVERTAKEN_MAX = 3;
+const TRIES_MAX = 3;
 
 /** A fetch in progress. */
 interface Fetch {
   readonly key: Promise<LeasedKey>;
   /** Marks the answer as possibly older than an event. */
-  readonly overtake: () => void;
+  readonly markOutdated: () => void;
 }
 
 /**
@@ -220,7 +220,7 @@ export class KeyCache {
    * Fetches the current version again, because it may have changed. The cached one stays usable until then.
    */
   revalidate(project: string): void {
-    this.#fetching.get(project)?.overtake();
+    this.#fetching.get(project)?.markOutdated();
     const cached = this.#cached.peek(project);
     if (cached === undefined) return;
     cached.isStale = true;
@@ -232,7 +232,7 @@ export class KeyCache {
    * dropped.
    */
   revalidateAll(): void {
-    for (const { overtake } of this.#fetching.values()) overtake();
+    for (const { markOutdated } of this.#fetching.values()) markOutdated();
     for (const cached of this.#cached.all()) {
       cached.isStale = true;
       this.#background.add(cached.id);
@@ -246,14 +246,14 @@ export class KeyCache {
    */
   evict(project: string): void {
     const isOfProject = (id: string) => id === project || id.startsWith(`${project}@`);
-    for (const [id, { overtake }] of this.#fetching) if (isOfProject(id)) overtake();
+    for (const [id, { markOutdated }] of this.#fetching) if (isOfProject(id)) markOutdated();
     for (const { id } of this.#cached.of(project)) this.#cached.delete(id);
     for (const id of [...this.#failures.keys()]) if (isOfProject(id)) this.#failures.delete(id);
   }
 
   /** Drops every key. Fetches in progress are repeated. */
   evictAll(): void {
-    for (const { overtake } of this.#fetching.values()) overtake();
+    for (const { markOutdated } of this.#fetching.values()) markOutdated();
     this.#cached.clear();
     this.#failures.clear();
   }
@@ -309,20 +309,20 @@ export class KeyCache {
     const id = idOf(project, version);
     const running = this.#fetching.get(id);
     if (running !== undefined) return running.key;
-    let isOvertaken = false;
+    let isOutdated = false;
     const ask = async () => {
-      for (let tries = 0; tries < OVERTAKEN_MAX; tries++) {
-        isOvertaken = false;
+      for (let tries = 0; tries < TRIES_MAX; tries++) {
+        isOutdated = false;
         const key = await this.#options.keys.exportKey(dekNameOf(project), version);
-        if (!isOvertaken) return key;
+        if (!isOutdated) return key;
       }
       throw new AppError('kms_unavailable', { retryAfterS: 1 });
     };
     const key = this.#fetchAndKeep(project, version, ask).finally(() => this.#fetching.delete(id));
-    const overtake = () => {
-      isOvertaken = true;
+    const markOutdated = () => {
+      isOutdated = true;
     };
-    this.#fetching.set(id, { key, overtake });
+    this.#fetching.set(id, { key, markOutdated });
     return key;
   }
 

@@ -5,7 +5,7 @@ import { bufferOf, bytesOf, LARGE_BYTES, type Piece, pieceOf, TREE_BYTES_MAX } f
 import type { Work } from '../work/work.ts';
 import type { BatchOperation } from './operation.ts';
 import { type Patch, type PatchKind, readPatch } from './patch/read-patch.ts';
-import { ifMatchOfBody } from './preconditions.ts';
+import { ifMatchOfBody } from './precondition-headers.ts';
 import { type BatchLimits, type ReadIfMatch, readBatch } from './read-batch.ts';
 
 // Parses request bodies: small ones in one step, large ones in another thread, with the same errors.

@@ -8,7 +8,7 @@ import { Scheduler } from '../work/scheduler.ts';
 import type { Work } from '../work/work.ts';
 import { readFields } from './fields.ts';
 import { digestInTurns, readBatchInTurns, readBodyInTurns, readPatchInTurns } from './large-content.ts';
-import { ifMatchOfBody } from './preconditions.ts';
+import { ifMatchOfBody } from './precondition-headers.ts';
 import { projectInTurns } from './project-text.ts';
 
 const LARGE = 'x'.repeat(LARGE_BYTES);

@@ -12,7 +12,7 @@ import {
   type Write,
   type WriteResult,
 } from './port.ts';
-import { holds, preconditionsFailed } from './precondition.ts';
+import { preconditionHolds, preconditionsFailed } from './precondition.ts';
 import { GroupQuota, NOTHING, type Quota, sumOf, type Usage, usageDelta } from './quota.ts';
 import { type DocumentState, type IdempotencyRecord, REV_BYTES } from './state.ts';
 
@@ -192,7 +192,7 @@ class Planner<C extends Pick<WaitingCommit, 'writes' | 'options'>, E> {
     for (const [at, write] of commit.writes.entries()) {
       const key = context.keyOf(commit, at);
       const before = stateOf(write, key);
-      if (!holds(write.precondition, revOf(before)))
+      if (!preconditionHolds(write.precondition, revOf(before)))
         throw preconditionsFailed(commit.writes, at, (other) =>
           revOf(stateOf(commit.writes[other] as Write, context.keyOf(commit, other))),
         );

@@ -34,18 +34,18 @@ export function preconditionsFailed(
   for (const [index, { precondition }] of writes.entries()) {
     if (index < first) continue;
     const rev = revAt(index);
-    if (!holds(precondition, rev)) failed.push({ index, rev });
+    if (!preconditionHolds(precondition, rev)) failed.push({ index, rev });
   }
   return new PreconditionsFailed(failed);
 }
 
 /** @throws AppError `precondition_failed`. `rev` is undefined for an absent document. */
 export function requirePrecondition(precondition: Precondition, rev: string | undefined): void {
-  if (!holds(precondition, rev)) throw new AppError('precondition_failed');
+  if (!preconditionHolds(precondition, rev)) throw new AppError('precondition_failed');
 }
 
 /** Whether a precondition holds for a document of this revision; undefined for an absent one. */
-export function holds(precondition: Precondition, rev: string | undefined): boolean {
+export function preconditionHolds(precondition: Precondition, rev: string | undefined): boolean {
   switch (precondition.kind) {
     case 'none':
       return true;

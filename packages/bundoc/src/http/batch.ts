@@ -9,7 +9,7 @@ import { describe, jsonBody } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance } from 'fastify';
 import { readBatchInTurns } from '../documents/large-content.ts';
 import type { BatchOperation } from '../documents/operation.ts';
-import { etagOf, ifMatchOfBody } from '../documents/preconditions.ts';
+import { etagOf, ifMatchOfBody } from '../documents/precondition-headers.ts';
 import type { BatchLimits } from '../documents/read-batch.ts';
 import type { WriteResult } from '../engine/port.ts';
 import { type FailedWrite, PreconditionsFailed } from '../engine/precondition.ts';

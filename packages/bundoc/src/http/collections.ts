@@ -17,7 +17,7 @@ import { describe, jsonBody } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { z } from 'zod';
 import { requireExactNumbers } from '../collections/definition-schema.ts';
-import { etagOf, isNotModified, writePrecondition } from '../documents/preconditions.ts';
+import { etagOf, isNotModified, writePrecondition } from '../documents/precondition-headers.ts';
 import type { CollectionInfo, Collections } from '../service/collections.ts';
 import { faultOfPath } from '../values/path.ts';
 import type { Scheduler } from '../work/scheduler.ts';

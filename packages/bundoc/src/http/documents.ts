@@ -10,7 +10,7 @@ import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { describe, jsonBody } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
-import { etagOf, isNotModified, writePrecondition } from '../documents/preconditions.ts';
+import { etagOf, isNotModified, writePrecondition } from '../documents/precondition-headers.ts';
 import type { StoredDocument } from '../engine/port.ts';
 import type { Documents } from '../service/documents.ts';
 import { openingUs } from '../work/opening-time.ts';

@@ -11,7 +11,7 @@ import {
   PATCH_TYPES,
   type PatchKind,
 } from '../documents/patch/read-patch.ts';
-import { etagOf, writePrecondition } from '../documents/preconditions.ts';
+import { etagOf, writePrecondition } from '../documents/precondition-headers.ts';
 import type { Documents } from '../service/documents.ts';
 import type { Scheduler } from '../work/scheduler.ts';
 import { documentPath, documentPathSchema, guardDocument } from './access.ts';

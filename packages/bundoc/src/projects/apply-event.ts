@@ -17,7 +17,7 @@ export interface EventTargets {
 }
 
 /**
- * Applies an event from BunKMS. A key that may have been revoked is dropped at once, and open projects that
+ * Applies an event from BunKMS. A key that may have been withdrawn is dropped at once, and open projects that
  * use it are closed; running requests continue.
  */
 export function applyEvent(event: KmsEvent, targets: EventTargets): void {
@@ -36,6 +36,7 @@ export function applyEvent(event: KmsEvent, targets: EventTargets): void {
     case 'heartbeat':
     case 'key.enable': // The key was dropped when it was disabled.
       break;
+    // Each other event of a key may withdraw it, also one that is added later.
     default: {
       const project = projectOfDek(event.name);
       if (project === undefined) break;

@@ -10,7 +10,7 @@ import {
   type Write,
   type WriteResult,
 } from '../engine/port.ts';
-import { type FailedWrite, holds, PreconditionsFailed } from '../engine/precondition.ts';
+import { type FailedWrite, PreconditionsFailed, preconditionHolds } from '../engine/precondition.ts';
 import type { InstanceManager } from '../projects/instance-manager.ts';
 import type { InstanceLease } from '../projects/project-instance.ts';
 import type { Work } from '../work/work.ts';
@@ -63,7 +63,7 @@ export class Batches {
   /** Creates the project if necessary, but never for operations that cannot succeed in an empty one. */
   async #acquire(project: string, operations: readonly BatchOperation[]): Promise<InstanceLease> {
     const failed = operations.flatMap(({ op, precondition }, index): FailedWrite[] =>
-      op === 'put' && holds(precondition, undefined) ? [] : [{ index, rev: undefined }],
+      op === 'put' && preconditionHolds(precondition, undefined) ? [] : [{ index, rev: undefined }],
     );
     if (failed.length === 0) return await this.#instances.acquire(project, 'create');
     const lease = await this.#instances.acquire(project, 'existing');
@@ -123,7 +123,7 @@ export class Batches {
     work: Work,
   ): Promise<Write> {
     const rev = document?.metadata._rev;
-    if (document === undefined || rev === undefined || !holds(precondition, rev))
+    if (document === undefined || rev === undefined || !preconditionHolds(precondition, rev))
       return { kind: 'delete', ref, precondition: NEVER };
     const own = ownContentOf(document.text, ref);
     const content = await patchContentInTurns(own, patch, this.#documentBytesMax, work);

@@ -1,4 +1,7 @@
-/** Documents and bodies from this size on are parsed, checked and evaluated in a separate thread. */
+/**
+ * Queries evaluate documents above this size in a separate thread, which also hashes bodies above it. Other
+ * work has its own bounds: `large-content.ts` has those of bodies.
+ */
 export const LARGE_BYTES = 262_144;
 /**
  * Documents and patches up to this size are parsed into a tree on the event loop's thread. They have so few

@@ -4,7 +4,7 @@ import { JSON_CONTAINERS_MAX } from '@bundoc/shared/json/scan';
 import { describe, expect, it } from 'vitest';
 import { readDocumentBody } from '../crypto/stored-text.ts';
 import { JOBS, readBatchInTurns, readBodyInTurns, readPatchInTurns } from '../documents/large-content.ts';
-import { ifMatchOfBody } from '../documents/preconditions.ts';
+import { ifMatchOfBody } from '../documents/precondition-headers.ts';
 import { readBatch } from '../documents/read-batch.ts';
 import { bytesOf, LARGE_BYTES } from './large-bytes.ts';
 import { LargeThread } from './large-thread.ts';

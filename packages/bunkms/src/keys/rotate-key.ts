@@ -40,8 +40,8 @@ export async function rotateKey(deps: KeyDeps, rotation: Rotation, caller: Calle
   const changed = await changeKey(deps, rotation, 'current', caller, (key, time) => {
     requireEnabled(key.record);
     firstSeen ??= key.record.version;
-    const isUnneeded = key.record.version !== (expectedVersion ?? firstSeen);
-    return isUnneeded ? undefined : nextVersion(deps, key, time, rotation.acceptLoss);
+    const isExpected = key.record.version === (expectedVersion ?? firstSeen);
+    return isExpected ? nextVersion(deps, key, time, rotation.acceptLoss) : undefined;
   });
   if (changed.receipt === undefined) await recordUnneeded(deps, changed, rotation, caller);
   return infoOfKey(changed);

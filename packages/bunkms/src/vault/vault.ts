@@ -23,8 +23,9 @@ export type SecretName = 'audit-chain-key' | 'token-signing-seed' | 'backup-key'
  * inspection of the object shows none: the keys are private members of type KeyObject. `keks.ts` selects the
  * current KEK; a new vault uses the first, for a new installation.
  *
- * The number of keys ever created bounds the wraps under one KEK. It is far below the 2^32 seals that random
- * GCM nonces allow (NIST SP 800-38D, section 8.3).
+ * Each creation, rotation, rewrap, backup and inventory wraps, also one that loses a race. Nothing counts the
+ * wraps under one KEK. At ten a second, the 2^32 seals that random GCM nonces allow (NIST SP 800-38D, section
+ * 8.3) last for 13 years.
  */
 export class Vault {
   #keks: ReadonlyMap<string, KeyObject>;

@@ -37,7 +37,7 @@ export function strongTags(tags: readonly EntityTag[]): string[] {
   return tags.filter(({ isWeak }) => !isWeak).map(({ opaque }) => opaque);
 }
 
-/** `Idempotency-Key`: identifies one request of one subject for a day. */
+/** `Idempotency-Key`: identifies one request of one subject and root, for a day at most. */
 export const idempotencyKeySchema = z
   .string()
   .regex(/^[\x21-\x7e]{1,255}$/, 'must be 1 to 255 printable ASCII characters without spaces')

@@ -135,7 +135,7 @@ export class Connections {
     let hold = this.#hold(socket, peer, key);
     if (hold === undefined && this.#makeRoom(key)) hold = this.#hold(socket, peer, key);
     if (hold === undefined) {
-      this.share.refuse(key, 1);
+      this.share.countRefusal(key, 1);
       this.#refuse(socket, key);
       return false;
     }

@@ -16,7 +16,7 @@ const FAULTY = Symbol('faulty');
 const OVERDUE = Symbol('overdue while it waited');
 const TIMED = Symbol('timed from its turn');
 const TIMER = Symbol('timer of the request that is timed from its turn');
-const IN_LINE = Symbol('its next request waits for those of others');
+const IN_LINE = Symbol('its next request waits for its turn among those of all connections');
 
 /**
  * A connection of a server. Its state is stored on the socket, because a map would cost each request a

@@ -33,8 +33,8 @@ export interface EventStreamOptions {
 }
 
 /**
- * A stream of server-sent events over a hijacked answer. A reader that is too slow is cut off, and may resume
- * from its last event. Nothing is buffered for it.
+ * A stream of server-sent events over a hijacked answer. A reader is cut off once more than `waitingBytesMax`
+ * bytes wait for it, and may resume from its last event.
  */
 export class EventStream implements EventSink {
   readonly #response: ServerResponse;

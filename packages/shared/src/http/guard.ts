@@ -1,7 +1,7 @@
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Claims } from '../contract/tokens.ts';
 import { shareKeyOf } from '../shares/share-key.ts';
-import { chargeRequest } from './request-share.ts';
+import { assignShare } from './request-share.ts';
 
 const CLAIMS = Symbol('claims');
 
@@ -28,7 +28,7 @@ export function createGuard(
   const admit = (request: FastifyRequest, claims: Claims): void => {
     const project = authorize(claims, request);
     request[CLAIMS] = claims;
-    chargeRequest(request, shareKeyOf(claims, project));
+    assignShare(request, shareKeyOf(claims, project));
   };
   return (request, _reply, done) => {
     try {

@@ -11,8 +11,8 @@ declare module 'fastify' {
   }
 }
 
-/** Charges a request to a share. The guard calls it once the token is verified. */
-export function chargeRequest(request: FastifyRequest, key: ShareKey): void {
+/** Assigns a share to a request. The guard calls it once the token is verified. */
+export function assignShare(request: FastifyRequest, key: ShareKey): void {
   request[SHARE] = key;
 }
 

@@ -28,8 +28,8 @@ export interface ShareOptions {
   readonly reserve?: number;
   readonly smallMax?: number;
   /**
-   * Maximum units of one subject, and of one of its projects; no cap by default. The first hold may be
-   * larger.
+   * Maximum units of one subject, and of one of its projects; no cap by default. A subject or project that
+   * holds nothing may exceed it.
    */
   readonly subjectMax?: number;
   readonly projectMax?: number;
@@ -204,7 +204,7 @@ export class Share {
   }
 
   /** Counts the refusal of a request without room. */
-  refuse(key: ShareKey, units: number): void {
+  countRefusal(key: ShareKey, units: number): void {
     this.#countRefusal(this.#accounts.of(key), units);
   }
 
@@ -219,7 +219,7 @@ export class Share {
     this.#timer = undefined;
     const endMs = this.#clock.monotonic() - this.#waitMs;
     const waiters = [...this.#accounts.waiters()];
-    for (const waiter of waiters) if (waiter.sinceMs <= endMs) this.#refuse(waiter);
+    for (const waiter of waiters) if (waiter.sinceMs <= endMs) this.#reject(waiter);
     this.#serve();
     const firstMs = waiters.reduce(
       (first, { sinceMs }) => (sinceMs > endMs ? Math.min(first, sinceMs) : first),
@@ -266,9 +266,9 @@ export class Share {
     this.#unitsWaiting += units;
     this.#inMemoryWaiting += inMemory;
     this.#serve();
-    while (this.#waiting > WAITING_MAX) this.#refuse(this.#lastOf(({ waiting }) => waiting));
+    while (this.#waiting > WAITING_MAX) this.#reject(this.#lastOf(({ waiting }) => waiting));
     while (this.#inMemoryWaiting > this.#waitingUnitsMax)
-      this.#refuse(
+      this.#reject(
         this.#lastOf(
           ({ waitingUnits }) => waitingUnits,
           (other) => other.inMemory > 0,
@@ -292,7 +292,7 @@ export class Share {
     return true;
   }
 
-  #refuse(waiter: Waiter): void {
+  #reject(waiter: Waiter): void {
     this.#leave(waiter);
     waiter.refuse(this.#refusalOf(waiter.account, waiter.units));
   }

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { etagOf, isNotModified, writePrecondition } from './preconditions.ts';
+import { etagOf, isNotModified, writePrecondition } from './precondition-headers.ts';
 
 const REV = 'a1'.repeat(12);
 
