@@ -94,6 +94,7 @@ class Reader {
   #isReading = true;
   #drained = Promise.withResolvers<void>();
   isClosed = false;
+  readonly sentBytes = 0;
   /** Blocks that were sent while others waited. */
   overruns = 0;
 

@@ -8,7 +8,7 @@ import type { ProjectStore } from '../engine/port.ts';
 import { Scheduler } from '../work/scheduler.ts';
 import { createServiceShares } from '../work/service-shares.ts';
 import type { Follower } from './change-broadcast.ts';
-import { ChangeFeed, HEARTBEAT_MS, STALLED_MS } from './change-feed.ts';
+import { ChangeFeed, HEARTBEAT_MS, STALLED_BYTES, STALLED_MS } from './change-feed.ts';
 
 /** A feed over a project without changes. */
 function start() {
@@ -37,7 +37,7 @@ function start() {
 function follower() {
   const sent: string[] = [];
   const states: string[] = [];
-  const state = { needsDrain: false, isAllowed: true };
+  const state = { needsDrain: false, sentBytes: 0, isAllowed: true };
   const one: Follower = {
     sink: {
       send: (blocks) => {
@@ -45,6 +45,9 @@ function follower() {
       },
       get needsDrain() {
         return state.needsDrain;
+      },
+      get sentBytes() {
+        return state.sentBytes;
       },
       drained: async () => undefined,
       get isClosed() {
@@ -129,6 +132,26 @@ describe('the feeds of changes', () => {
     feed.tick();
     expect(states).toEqual([]);
     clock.advance(STALLED_MS);
+    feed.tick();
+    expect(states).toEqual(['cut']);
+  });
+
+  it('do not cut off a reader that is behind and goes on, however often bytes wait for it', async () => {
+    const { clock, feed } = start();
+    using _place = feed.reserve('p');
+    const { one, states, state } = follower();
+    feed.follow('p', all, one);
+    await nextTurn();
+    state.needsDrain = true;
+    for (let n = 0; n < 5; n++) {
+      feed.tick();
+      clock.advance(STALLED_MS);
+      state.sentBytes += STALLED_BYTES;
+    }
+    feed.tick();
+    expect(states).toEqual([]);
+    clock.advance(STALLED_MS);
+    state.sentBytes += STALLED_BYTES - 1;
     feed.tick();
     expect(states).toEqual(['cut']);
   });

@@ -34,8 +34,9 @@ export type Since = FeedPlace | 'now';
 
 /** Interval of heartbeats in a stream, milliseconds. */
 export const HEARTBEAT_MS = 15_000;
-/** Maximum time that a reader may leave sent data unread, milliseconds. */
+/** A reader that takes fewer bytes in so many milliseconds, although more wait for it, is cut off. */
 export const STALLED_MS = 30_000;
+export const STALLED_BYTES = 32_768;
 const RESTART_HINT = 'read everything again without "since", and forget the documents that do not come';
 /** Limits of one batch of a stream; a reader has at most one unread batch. */
 const BATCH_LIMITS: FeedLimits = { limit: 1_000, bytesMax: 262_144 };
@@ -58,7 +59,8 @@ interface ProjectFeed {
 export class ChangeFeed {
   readonly #options: ChangeFeedOptions;
   readonly #projects = new Map<string, ProjectFeed>();
-  readonly #stalledSinceMs = new WeakMap<Follower, number>();
+  /** Of readers for whom bytes wait: since when they have taken few. */
+  readonly #slowSince = new WeakMap<Follower, { readonly ms: number; readonly sentBytes: number }>();
   readonly #streams: Share;
   readonly #pageReads: Share;
   #heartbeatAtMs: number;
@@ -264,12 +266,14 @@ export class ChangeFeed {
     const { sink, isAllowed } = follower;
     if (!isAllowed()) sink.end();
     if (!sink.needsDrain) {
-      this.#stalledSinceMs.delete(follower);
+      this.#slowSince.delete(follower);
       return;
     }
-    const sinceMs = this.#stalledSinceMs.get(follower) ?? nowMs;
-    this.#stalledSinceMs.set(follower, sinceMs);
-    if (nowMs - sinceMs >= STALLED_MS) sink.cut();
+    const { sentBytes } = sink;
+    const since = this.#slowSince.get(follower);
+    if (since === undefined || sentBytes - since.sentBytes >= STALLED_BYTES)
+      this.#slowSince.set(follower, { ms: nowMs, sentBytes });
+    else if (nowMs - since.ms >= STALLED_MS) sink.cut();
   }
 
   #feedOf(project: string): ProjectFeed {

@@ -7,6 +7,7 @@ import type { Hold } from '../shares/hold.ts';
 import type { Share } from '../shares/share.ts';
 import { bySpeed, MAKE_ROOM_AFTER_MS, Pace, slowest } from './pace.ts';
 import { shareOfRequest } from './request-share.ts';
+import { SentBytes } from './sent-bytes.ts';
 import { sweepUntilClosed } from './sweeps.ts';
 
 /** Buffer space reserved for the answer of a request. */
@@ -50,10 +51,7 @@ interface Reader {
   readonly pace: Pace;
   /** Stops tracking the connection, and releases its holds. */
   readonly forget: () => void;
-  /** Bytes that were seen to leave, and the state of the connection at that time. */
-  taken: number;
-  written: number;
-  queued: number;
+  readonly sent: SentBytes;
 }
 
 /**
@@ -173,7 +171,7 @@ export class AnswerBufferBudget {
    * then connections. Call it each second.
    */
   sweep(): void {
-    for (const reader of this.#readers.values()) reader.pace.note(progressOf(reader));
+    for (const reader of this.#readers.values()) reader.pace.note(reader.sent.total);
     this.#cutSlow();
     this.#cutGreedy();
   }
@@ -242,7 +240,6 @@ export class AnswerBufferBudget {
   }
 
   #watch(socket: Socket): Reader {
-    const { written, queued } = standingOf(socket);
     const holds = new Map<Hold, string>();
     const own = new Set<Buffer>();
     const forget = (): void => {
@@ -255,29 +252,12 @@ export class AnswerBufferBudget {
       forget();
       for (const buffer of own) freeMemory(buffer);
     };
-    const reader = { socket, holds, own, pace: new Pace(), forget, taken: 0, written, queued };
+    const reader = { socket, holds, own, pace: new Pace(), forget, sent: new SentBytes(socket) };
     this.#readers.set(socket, reader);
     // An answer that is queued behind another one gets no event when the connection closes.
     socket.once('close', end);
     return reader;
   }
-}
-
-/** Bytes that Node has passed to the system, and those in its queue that the system has not accepted. */
-function standingOf(socket: Socket): { readonly written: number; readonly queued: number } {
-  const { _handle: handle } = socket as Socket & {
-    readonly _handle?: { readonly writeQueueSize?: number } | null;
-  };
-  return { written: socket.bytesWritten - socket.writableLength, queued: handle?.writeQueueSize ?? 0 };
-}
-
-/** Bytes that a client has received since it is tracked. A large write leaves in pieces. */
-function progressOf(reader: Reader): number {
-  const { written, queued } = standingOf(reader.socket);
-  reader.taken += written - reader.written + Math.max(0, reader.queued - queued);
-  reader.written = written;
-  reader.queued = queued;
-  return reader.taken;
 }
 
 /** Whether the answer can be replaced by a refusal, because nothing has changed. */

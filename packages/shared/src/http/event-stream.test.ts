@@ -4,6 +4,7 @@ import { type AddressInfo, connect, type Socket } from 'node:net';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { systemClock } from '../runtime/clock.ts';
 import { Share } from '../shares/share.ts';
+import { nextTurn } from '../testing/timing.ts';
 import { EventStream } from './event-stream.ts';
 import { COUNTED_WRITE_BYTES_MIN, StreamBufferBudget } from './stream-buffer-budget.ts';
 
@@ -61,6 +62,26 @@ describe('event streams with a shared buffer budget', () => {
     third.client.destroy();
     await closed;
     expect(room.share.held).toBe(0);
+  });
+
+  it('tell how many bytes their readers have taken, also in the middle of a large event', async () => {
+    const { client, sink } = await open(roomOf(40 * MIB));
+    sink.send(Buffer.alloc(EVENT_BYTES));
+    // Until Node has passed the event to the system.
+    await nextTurn();
+    const atFirst = sink.sentBytes;
+    expect(atFirst).toBeLessThan(EVENT_BYTES);
+    for (let read = 0; read < EVENT_BYTES / 2; ) {
+      const data = once(client, 'data') as Promise<[Buffer]>;
+      client.resume();
+      read += (await data)[0].length;
+      client.pause();
+    }
+    await expect.poll(() => sink.sentBytes).toBeGreaterThan(atFirst + EVENT_BYTES / 4);
+    expect([sink.needsDrain, sink.sentBytes < EVENT_BYTES]).toEqual([true, true]);
+    client.resume();
+    await sink.drained();
+    expect(sink.sentBytes).toBeGreaterThanOrEqual(EVENT_BYTES);
   });
 
   it('count shared bytes once, and do not count small writes', async () => {

@@ -3,6 +3,7 @@ import type { OutgoingHttpHeaders, ServerResponse } from 'node:http';
 import { TLSSocket } from 'node:tls';
 import type { ShareKey } from '../shares/share-key.ts';
 import { onceGone } from './connection.ts';
+import { SentBytes } from './sent-bytes.ts';
 import { COUNTED_WRITE_BYTES_MIN, type StreamBufferBudget } from './stream-buffer-budget.ts';
 
 /** Bytes that may wait for a slow reader. Beyond it, the stream is cut off. */
@@ -14,6 +15,8 @@ export interface EventSink {
   send(blocks: string | Buffer): void;
   /** True while sent bytes wait for the reader. */
   readonly needsDrain: boolean;
+  /** Bytes that the system has accepted since the stream began. */
+  readonly sentBytes: number;
   /** Resolves when all sent bytes are passed to the system, or the sink is closed. */
   drained(): Promise<void>;
   readonly isClosed: boolean;
@@ -40,10 +43,12 @@ export class EventStream implements EventSink {
   readonly #response: ServerResponse;
   readonly #waitingBytesMax: number;
   readonly #room: EventStreamOptions['room'];
+  readonly #sent: SentBytes | undefined;
   #held: (() => void)[] = [];
 
   constructor(response: ServerResponse, options: EventStreamOptions = {}) {
     this.#response = response;
+    this.#sent = response.socket === null ? undefined : new SentBytes(response.socket);
     this.#waitingBytesMax = options.waitingBytesMax ?? WAITING_BYTES_MAX;
     this.#room = options.room;
     if (this.#room !== undefined) {
@@ -70,6 +75,10 @@ export class EventStream implements EventSink {
 
   get needsDrain(): boolean {
     return this.#response.writableNeedDrain;
+  }
+
+  get sentBytes(): number {
+    return this.#sent?.total ?? 0;
   }
 
   send(blocks: string | Buffer): void {
