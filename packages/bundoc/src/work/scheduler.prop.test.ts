@@ -404,6 +404,23 @@ describe('long work', () => {
     expect(places.held).toBe(0);
   });
 
+  it('is not refused for a wait between its turns, also when it waited for its first one', async () => {
+    const bench = new WorkBench();
+    const scheduler = new Scheduler(bench.ports);
+    using busy = scheduler.work(key(1), 'query');
+    expect(busy.pause()).toBeUndefined();
+    bench.take(SLICE_US);
+    using work = scheduler.work(key(2), 'query');
+    const first = work.pause();
+    await bench.turn();
+    await first;
+    bench.take(SLICE_US);
+    const next = work.pause();
+    bench.take(WAIT_MS_MAX * 1_000);
+    await bench.turn();
+    await expect(next).resolves.toBeUndefined();
+  });
+
   it("is refused once a request has taken too long, in turns or in reads; the service's own work continues", async () => {
     const tooLong = { code: 'overloaded', detail: 'the request took too long' };
     const bench = new WorkBench();
