@@ -78,8 +78,10 @@ describeWithPostgres('a store in PostgreSQL', () => {
     await issue(11, 5_000);
     const found = await store.listIssues('family', places, 10);
     expect(found.map((records) => records.length)).toEqual(places.map(() => 1));
-    // A session reports what it has read when it ends.
+    // A session reports what it has read when it ends, which is after the pool has closed.
     await store.close();
+    const sessions = `SELECT count(*) FROM pg_stat_activity WHERE application_name = 'bunkms' AND datname = current_database()`;
+    await expect.poll(() => databases.server.sql(sessions, new URL(url).pathname.slice(1))).toBe('0');
     expect((await rowsScanned()) - before).toBeLessThan(5_000);
     await databases.forget(place);
   });

@@ -374,7 +374,7 @@ describe('closing', () => {
     expect(performance.now() - started).toBeLessThan(REQUEST_TIMEOUT_MS);
   });
 
-  it('ends all timers of the server', async () => {
+  it('ends all periodic work of the server', async () => {
     vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
     try {
       const server = await start();

@@ -142,8 +142,18 @@ export class LargeThread implements AsyncDisposable {
       this.#worker?.unref();
       return;
     }
-    this.#running = job;
     clearTimeout(job.timer);
+    const moved: ArrayBuffer[] = [];
+    let request: LargeRequest;
+    try {
+      request = { ...job.request, input: withOwnBytes(job.request.input, moved) };
+    } catch (error) {
+      // There is no memory for a copy.
+      job.done.reject(error);
+      this.#next();
+      return;
+    }
+    this.#running = job;
     const worker = this.#start();
     worker.ref();
     this.#timer = setTimeout(() => void this.#end(tooLong()), this.#options.jobMsMax);
@@ -151,8 +161,6 @@ export class LargeThread implements AsyncDisposable {
       this.#isOverdue = true;
       this.#endOverdue();
     }, this.#options.sharedJobMsMax);
-    const moved: ArrayBuffer[] = [];
-    const request: LargeRequest = { ...job.request, input: withOwnBytes(job.request.input, moved) };
     worker.postMessage(request, moved);
   }
 

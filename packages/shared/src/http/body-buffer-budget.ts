@@ -59,7 +59,8 @@ interface IncomingBody extends Disposable {
 
 /**
  * Limits the memory of request bodies. A body takes room as it arrives and releases it when its request is
- * answered. Without room, the server stops reading it, and TCP makes the client wait, for 5 s at most.
+ * answered. Without room, the server stops reading it, and TCP makes the client wait, for 5 s at most
+ * for each step.
  *
  * Partly read bodies that fill the room could deadlock. So for each subject, the large and the small body
  * that are nearest to their ends are read to them in extra room. The next ones follow once those are
