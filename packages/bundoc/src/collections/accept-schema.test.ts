@@ -159,6 +159,13 @@ describe('the check of a new schema', () => {
     properties: { ['n'.repeat(length)]: { anyOf: Array.from({ length: count }, () => ({})) } },
   });
 
+  it(`accepts up to ${SCHEMA_SIZE_MAX} values, and no more`, () => {
+    // The schema and its list count as well.
+    const listOf = (count: number) => ({ enum: Array.from({ length: count }, (_, n) => n) });
+    expect(faultOf(listOf(SCHEMA_SIZE_MAX - 2))).toBeUndefined();
+    expect(faultOf(listOf(SCHEMA_SIZE_MAX - 1))?.message).toContain(`at most ${SCHEMA_SIZE_MAX} values`);
+  });
+
   it('checks the size before anything else', () => {
     const { properties } = belowLongName(20_000, SCHEMA_SIZE_MAX);
     expect(faultOf({ typ: 1, properties })?.message).toContain(`at most ${SCHEMA_SIZE_MAX} values`);

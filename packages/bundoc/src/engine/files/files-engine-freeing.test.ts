@@ -32,6 +32,30 @@ describe('the log is freed', () => {
     expect(await later.read('open')).toBe('a');
   });
 
+  it('by carrying no commit that was refused because its write failed, although its bytes are in the log', async () => {
+    const process = new Process();
+    const { disk } = process;
+    await process.create('closed');
+    const store = await process.open('closed');
+    const operationsOf = async (action: () => Promise<unknown>) => {
+      const before = disk.trace.length;
+      await action();
+      return disk.trace.slice(before);
+    };
+    await store.commit([put('a', '{}')]);
+    const usual = await operationsOf(() => store.commit([put('b', '{}')]));
+    const sync = usual.findIndex((line) => /^fdatasync \/log/.test(line));
+    disk.failAt({ operation: sync + 1, when: 'after', what: 'storage_unavailable' });
+    await expect(store.commit([put('c', '{}')])).rejects.toMatchObject({ code: 'storage_unavailable' });
+    // In the next segment.
+    await store.commit([put('d', '{}')]);
+    await store[Symbol.asyncDispose]();
+    await process.create('busy');
+    await process.turnOver(await process.open('busy'));
+    expect(process.namesIn('/projects/closed/carried')).toHaveLength(2);
+    expect(await process.after('synced only').read('closed')).toBe('abd');
+  });
+
   describe('of a project without a catalog whose birth a former process carried into its folder', () => {
     const made = async () => {
       const before = new Process();
@@ -87,6 +111,7 @@ describe('the log is freed', () => {
 
     const later = process.after('synced only');
     await later.engine;
+    expect(process.namesIn('/tmp')).toEqual([]);
     later.disk.tamper('/projects/failing/carried', undefined);
     const store = await later.open('failing');
     expect(await store.get(ref('b'))).toBeDefined();
