@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { SERVER_WAITING_BYTES_MAX, WAITING_BYTES_MAX } from '@bundoc/shared/http/read-ahead';
 import { OpenapiReader } from '@bundoc/shared/testing/openapi';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { HEARTBEAT_MS, STALLED_MS } from '../packages/bundoc/src/service/change-feed.ts';
+import { HEARTBEAT_MS, STALLED_BYTES, STALLED_MS } from '../packages/bundoc/src/service/change-feed.ts';
 import { SERVICE_SHARE_DEFAULTS } from '../packages/bundoc/src/work/service-shares.ts';
 import { type Answer, type Call, call, Installation } from './support/installation.ts';
 
@@ -269,7 +269,8 @@ describe('the limits in docs/documents.md', () => {
     expect(numberIn(/, (\d+) per token/)).toBe(SERVICE_SHARE_DEFAULTS.streams / 4);
     expect(numberIn(/\(429\) and ([\d,]+) in total/)).toBe(SERVICE_SHARE_DEFAULTS.streams);
     expect(numberIn(/`heartbeat` every (\d+) seconds/) * 1_000).toBe(HEARTBEAT_MS);
-    expect(numberIn(/reads nothing for (\d+) seconds/) * 1_000).toBe(STALLED_MS);
+    expect(numberIn(/reads less than (\d+) KiB in \d+ seconds/) * 1_024).toBe(STALLED_BYTES);
+    expect(numberIn(/reads less than \d+ KiB in (\d+) seconds/) * 1_000).toBe(STALLED_MS);
   });
 
   it.each([
