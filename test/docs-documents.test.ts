@@ -269,8 +269,8 @@ describe('the limits in docs/documents.md', () => {
     expect(numberIn(/, (\d+) per token/)).toBe(SERVICE_SHARE_DEFAULTS.streams / 4);
     expect(numberIn(/\(429\) and ([\d,]+) in total/)).toBe(SERVICE_SHARE_DEFAULTS.streams);
     expect(numberIn(/`heartbeat` every (\d+) seconds/) * 1_000).toBe(HEARTBEAT_MS);
-    expect(numberIn(/reads less than (\d+) KiB in \d+ seconds/) * 1_024).toBe(STALLED_BYTES);
-    expect(numberIn(/reads less than \d+ KiB in (\d+) seconds/) * 1_000).toBe(STALLED_MS);
+    expect(numberIn(/takes less than (\d+) KiB in \d+ seconds/) * 1_024).toBe(STALLED_BYTES);
+    expect(numberIn(/takes less than \d+ KiB in (\d+) seconds/) * 1_000).toBe(STALLED_MS);
   });
 
   it.each([

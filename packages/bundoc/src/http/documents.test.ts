@@ -4,7 +4,8 @@ import { createLogger } from '@bundoc/shared/runtime/logger';
 import { expect, it } from 'vitest';
 import type { Documents } from '../service/documents.ts';
 import { WorkBench } from '../testing/work-bench.ts';
-import { Scheduler, SLICE_US } from '../work/scheduler.ts';
+import { SLICE_US } from '../work/levels.ts';
+import { Scheduler } from '../work/scheduler.ts';
 import { registerDocuments } from './documents.ts';
 
 /** Reads of documents of this size, by subjects that host names identify. */

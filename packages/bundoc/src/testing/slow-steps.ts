@@ -2,7 +2,8 @@ import { systemClock } from '@bundoc/shared/runtime/clock';
 import type { Hold } from '@bundoc/shared/shares/hold';
 import { Share } from '@bundoc/shared/shares/share';
 import type { ShareKey } from '@bundoc/shared/shares/share-key';
-import { Scheduler, SLICE_US } from '../work/scheduler.ts';
+import { SLICE_US } from '../work/levels.ts';
+import { Scheduler } from '../work/scheduler.ts';
 import type { OwnWork, Work, WorkKind } from '../work/work.ts';
 
 /** Remembers the most that was held. */

@@ -55,27 +55,40 @@ it('a task comes before those that have taken more', () => {
   expect(order).toEqual(['new', 'short', 'long']);
 });
 
-it('long work of a subject gets an equal part of the turns beside a flood of short work, however it is spread', () => {
-  const short = fc.record({ isOfLittle: fc.boolean(), usedUs: fc.constantFrom(0, 1_000) });
+it('long work of a subject gets an equal part of the time beside floods of short work, and no more, however short', () => {
+  const flood = fc.record({
+    isOfLittle: fc.boolean(),
+    usedUs: fc.constantFrom(0, 1_000),
+    pieceUs: fc.constantFrom(100, 300, 1_000, 2_000),
+  });
   fc.assert(
     fc.property(
-      fc.array(short, { minLength: 1, maxLength: 14 }),
-      fc.integer({ min: 1, max: 4 }),
+      fc.array(flood, { minLength: 1, maxLength: 3 }),
+      fc.integer({ min: 1, max: 8 }),
       (floods, many) => {
         const levels = new Levels<Task>();
         const send = (n: number) => levels.add(task(`flood ${n}`, `s${n}`, floods[n]));
         for (const n of floods.keys()) for (let one = 0; one < many; one++) send(n);
         const long = task('long', 'victim', { usedUs: 50_000 });
         levels.add(long);
-        let turns = 0;
-        for (let n = 0; n < 300; n++) {
-          const next = runNext(levels, 2_000);
+        const totalUs = 400_000;
+        let longUs = 0;
+        for (let us = 0; us < totalUs; ) {
+          const at = levels.size;
+          const next = levels.next();
+          if (next === undefined) throw new Error(`none of ${at} tasks has a turn`);
+          const n = Number(next.key.subject.slice(1));
+          const pieceUs = next === long ? 2_000 : (floods[n]?.pieceUs ?? 0);
+          levels.charge(next, pieceUs);
+          us += pieceUs;
           if (next === long) {
-            turns++;
+            longUs += pieceUs;
             levels.add(long);
-          } else if (next !== undefined) send(Number(next.key.subject.slice(1)));
+          } else send(n);
         }
-        expect(turns).toBeGreaterThanOrEqual(Math.floor(300 / (floods.length + 1)) - 1);
+        const part = totalUs / (floods.length + 1);
+        expect(longUs).toBeGreaterThan(0.85 * part - 4_000);
+        expect(longUs).toBeLessThan(1.15 * part + 4_000);
       },
     ),
   );

@@ -1,6 +1,9 @@
 import type { ShareKey } from '@bundoc/shared/shares/share-key';
 import { FairTurns } from './fair-turns.ts';
 
+/** Time that all long work of the process takes on the event loop's thread in one turn. */
+export const SLICE_US = 2_000;
+
 export interface Levelled {
   readonly key: ShareKey;
   /** Time that it has taken so far, in any thread. */
@@ -10,8 +13,9 @@ export interface Levelled {
 }
 
 /**
- * A level with waiting tasks has a turn after one for each subject that waits in the levels before it, and
- * after `passedMax` at most. So long work gets an equal part while few subjects have short work.
+ * A level with waiting tasks has a turn after the levels before it have taken one slice for each subject that
+ * waits in them, and `beforeUsMax` at most. So long work gets an equal part of the time while few subjects
+ * have short work.
  *
  * The first one is for tasks of subjects that have little work. A task is in the first of the others for
  * which it has taken little enough.
@@ -19,20 +23,20 @@ export interface Levelled {
  * The rounds of short tasks are short: subjects that begin some at the same time delay each other little.
  */
 const LEVELS = [
-  { usedUsMax: 20_000, isForLittle: true, sliceUs: 2_000, passedMax: Number.POSITIVE_INFINITY },
-  { usedUsMax: 500, isForLittle: false, sliceUs: 500, passedMax: 3 },
-  { usedUsMax: 2_000, isForLittle: false, sliceUs: 2_000, passedMax: 7 },
-  { usedUsMax: Number.POSITIVE_INFINITY, isForLittle: false, sliceUs: 2_000, passedMax: 15 },
+  { usedUsMax: 20_000, isForLittle: true, sliceUs: SLICE_US, beforeUsMax: 0 },
+  { usedUsMax: 500, isForLittle: false, sliceUs: 500, beforeUsMax: 6_000 },
+  { usedUsMax: 2_000, isForLittle: false, sliceUs: SLICE_US, beforeUsMax: 7_000 },
+  { usedUsMax: Number.POSITIVE_INFINITY, isForLittle: false, sliceUs: SLICE_US, beforeUsMax: 15_000 },
 ] as const;
 
 interface Level<T> {
   readonly usedUsMax: number;
   readonly isForLittle: boolean;
   readonly turns: FairTurns<T>;
-  readonly passedMax: number;
-  /** Since it had a turn or no waiting tasks: turns of the levels before, and after how many it has one. */
-  passed: number;
-  passedUntil: number;
+  readonly beforeUsMax: number;
+  /** Since it had a turn or no waiting tasks: what the levels before have taken, and after what it is due. */
+  beforeUs: number;
+  dueUs: number;
 }
 
 /**
@@ -43,7 +47,7 @@ interface Level<T> {
  */
 export class Levels<T extends Levelled> {
   readonly #levels: readonly Level<T>[] = LEVELS.map(({ sliceUs, ...level }) => ({
-    ...{ ...level, turns: new FairTurns<T>(sliceUs), passed: 0, passedUntil: 0 },
+    ...{ ...level, turns: new FairTurns<T>(sliceUs), beforeUs: 0, dueUs: 0 },
   }));
 
   /** Number of waiting tasks. */
@@ -54,7 +58,7 @@ export class Levels<T extends Levelled> {
   }
 
   add(task: T): void {
-    this.#of(task).add(task.key, task);
+    this.#of(task).turns.add(task.key, task);
   }
 
   /** Removes a task, which may have taken more while it waited. */
@@ -64,7 +68,10 @@ export class Levels<T extends Levelled> {
 
   /** Charges time that a task has taken, before it counts as `usedUs`. */
   charge(task: T, us: number): void {
-    this.#of(task).charge(task.key, us);
+    const own = this.#of(task);
+    own.turns.charge(task.key, us);
+    for (const level of this.#levels.slice(this.#levels.indexOf(own) + 1))
+      if (level.turns.size > 0) level.beforeUs += us;
   }
 
   /** Takes the next task. The time that it takes must be charged in any case. */
@@ -72,7 +79,11 @@ export class Levels<T extends Levelled> {
     for (;;) {
       const level = this.#nextLevel();
       const task = level?.turns.next();
-      if (task === undefined || level?.isForLittle !== true || task.isOfLittle) return task;
+      if (level === undefined || task === undefined) return undefined;
+      if (!level.isForLittle || task.isOfLittle) {
+        [level.beforeUs, level.dueUs] = [0, 0];
+        return task;
+      }
       // Its subject has got more since.
       this.add(task);
     }
@@ -83,22 +94,19 @@ export class Levels<T extends Levelled> {
     let chosen: Level<T> | undefined;
     let subjectsBefore = 0;
     for (const level of this.#levels) {
-      const { turns, passed, passedMax } = level;
-      if (turns.size === 0) [level.passed, level.passedUntil] = [0, 0];
+      const { turns, beforeUs, beforeUsMax } = level;
+      if (turns.size === 0) [level.beforeUs, level.dueUs] = [0, 0];
       else {
-        level.passedUntil = Math.max(level.passedUntil, Math.min(passedMax, subjectsBefore));
-        if (chosen === undefined || passed >= level.passedUntil) chosen = level;
+        level.dueUs = Math.max(level.dueUs, Math.min(beforeUsMax, subjectsBefore * SLICE_US));
+        if (chosen === undefined || beforeUs >= level.dueUs) chosen = level;
       }
       subjectsBefore += turns.subjects;
     }
-    if (chosen === undefined) return undefined;
-    for (const level of this.#levels.slice(this.#levels.indexOf(chosen) + 1)) level.passed++;
-    [chosen.passed, chosen.passedUntil] = [0, 0];
     return chosen;
   }
 
-  #of({ usedUs, isOfLittle }: T): FairTurns<T> {
+  #of({ usedUs, isOfLittle }: T): Level<T> {
     const level = this.#levels.find((one) => usedUs < one.usedUsMax && (isOfLittle || !one.isForLittle));
-    return (level as Level<T>).turns;
+    return level as Level<T>;
   }
 }

@@ -4,7 +4,8 @@ import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { WorkBench } from '../testing/work-bench.ts';
-import { Scheduler, type SchedulerDeps, SLICE_US } from './scheduler.ts';
+import { SLICE_US } from './levels.ts';
+import { Scheduler, type SchedulerDeps } from './scheduler.ts';
 import { WORK_MS_MAX, type Work, type WorkKind } from './work.ts';
 
 const key = (subject: number) => ({ subject: `s${subject}`, project: 'p' });

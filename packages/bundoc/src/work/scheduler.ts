@@ -2,12 +2,9 @@ import { type Share, WAIT_MS_MAX } from '@bundoc/shared/shares/share';
 import type { ShareKey } from '@bundoc/shared/shares/share-key';
 import { Admission } from './admission.ts';
 import { LargeThread } from './large-thread.ts';
-import { Levels } from './levels.ts';
+import { Levels, SLICE_US } from './levels.ts';
 import { Loads } from './loads.ts';
 import { type OwnWork, Work, type WorkKind } from './work.ts';
-
-/** Time that all long work of the process takes on the event loop's thread in one turn. */
-export const SLICE_US = 2_000;
 
 /**
  * No step takes longer. What seems to is garbage collection, or other processes. A subject that pays for

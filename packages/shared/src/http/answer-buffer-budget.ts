@@ -193,12 +193,13 @@ export class AnswerBufferBudget {
       const subject = this.#share.greedySubject(MAKE_ROOM_AFTER_MS);
       if (subject === undefined) return;
       const reserving = this.#reserving.values().find((one) => shareOfRequest(one).subject === subject);
-      const reader = bySpeed(this.#readers.values()).find(({ holds }) =>
-        [...holds.values()].includes(subject),
-      );
-      if (reserving !== undefined) this.giveBack(reserving);
-      else if (reader !== undefined) this.#cut(reader);
-      else return;
+      if (reserving !== undefined) {
+        this.giveBack(reserving);
+        continue;
+      }
+      const next = bySpeed(this.#readers.values()).find(({ holds }) => [...holds.values()].includes(subject));
+      if (next === undefined) return;
+      this.#cut(next);
     }
   }
 

@@ -172,7 +172,11 @@ export class BodyBufferBudget {
     for (;;) {
       const subject = this.#share.greedySubject(MAKE_ROOM_AFTER_MS);
       if (subject === undefined) return;
-      const theirs = bySpeed(this.#read()).filter(({ key, held }) => key.subject === subject && held > 0);
+      // A small body in extra room frees none, and the next one of its subject takes its place.
+      const theirs = bySpeed(this.#read()).filter(
+        ({ key, held, isFinishing, endBytes }) =>
+          key.subject === subject && held > 0 && !(isFinishing && endBytes <= SMALL_BYTES_MAX),
+      );
       // While one body uses extra room, the end of another may free none.
       const next = theirs.find(({ isFinishing }) => isFinishing) ?? theirs[0];
       if (next === undefined) return;

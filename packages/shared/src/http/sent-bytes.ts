@@ -1,38 +1,30 @@
 import type { Socket } from 'node:net';
 
 /**
- * Counts the bytes of a connection that the system has accepted since then. A large write leaves in pieces:
- * they are counted if the count is read while it leaves.
+ * Counts the bytes of a connection that the system has accepted since then. The system notices what the other
+ * end reads in steps of up to some MiB. Over TLS, a write counts once all of it is accepted.
  */
 export class SentBytes {
   readonly #socket: Socket;
-  #standing: Standing;
-  #total = 0;
+  readonly #before: number;
+  #accepted = 0;
 
   constructor(socket: Socket) {
     this.#socket = socket;
-    this.#standing = standingOf(socket);
+    this.#before = this.#accept();
   }
 
   get total(): number {
-    const before = this.#standing;
-    this.#standing = standingOf(this.#socket);
-    const { written, queued } = this.#standing;
-    this.#total += written - before.written + Math.max(0, before.queued - queued);
-    return this.#total;
+    return this.#accept() - this.#before;
   }
-}
 
-interface Standing {
-  /** Bytes that Node has passed to the system. */
-  readonly written: number;
-  /** Bytes in Node's queue that the system has not accepted. */
-  readonly queued: number;
-}
-
-function standingOf(socket: Socket): Standing {
-  const { _handle: handle } = socket as Socket & {
-    readonly _handle?: { readonly writeQueueSize?: number } | null;
-  };
-  return { written: socket.bytesWritten - socket.writableLength, queued: handle?.writeQueueSize ?? 0 };
+  #accept(): number {
+    const { _handle: handle } = this.#socket as Socket & {
+      readonly _handle?: { readonly bytesWritten: number; readonly writeQueueSize: number } | null;
+    };
+    // A closed socket has no handle. TLS may count more in its queue than was written.
+    const accepted = handle ? handle.bytesWritten - handle.writeQueueSize : 0;
+    this.#accepted = Math.max(this.#accepted, accepted);
+    return this.#accepted;
+  }
 }

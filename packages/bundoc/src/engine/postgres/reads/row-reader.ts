@@ -200,7 +200,7 @@ export class RowReader {
     const [head] = rows;
     if (head === undefined) throw projectGone();
     const [seq, forgotten] = head as unknown as [number, number];
-    const changes = rows.filter((row) => row[2] !== null).map((row) => this.#sealedChange(row.slice(2)));
+    const changes = rows.filter(([, , name]) => name !== null).map(([, , ...row]) => this.#sealedChange(row));
     const total = Number(head.at(-1) ?? 0);
     const isComplete = changes.length === total && total < limit;
     const position = isComplete ? seq : (changes.at(-1)?.state.seq ?? after);
