@@ -3,7 +3,7 @@ import { createLogger } from '@bundoc/shared/runtime/logger';
 import { runInShare } from '@bundoc/shared/shares/share-key';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { nextTurn } from '@bundoc/shared/testing/timing';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, onTestFinished } from 'vitest';
 import type { ProjectStore } from '../engine/port.ts';
 import { Scheduler } from '../work/scheduler.ts';
 import { createServiceShares } from '../work/service-shares.ts';
@@ -63,6 +63,18 @@ function follower() {
   return { one, sent, states, state };
 }
 
+/** A feed with a reader for whom bytes wait. */
+async function startWithSlowReader() {
+  const { clock, feed } = start();
+  const place = feed.reserve('p');
+  onTestFinished(() => place[Symbol.dispose]());
+  const { one, states, state } = follower();
+  feed.follow('p', all, one);
+  await nextTurn();
+  state.needsDrain = true;
+  return { clock, feed, states, state };
+}
+
 const all = { collection: undefined, documents: false };
 const limits = { limit: 10, bytesMax: 1_000 };
 const never = new AbortController().signal;
@@ -116,12 +128,7 @@ describe('the feeds of changes', () => {
   });
 
   it('cut off a stalled reader, and no other', async () => {
-    const { clock, feed } = start();
-    using _place = feed.reserve('p');
-    const { one, states, state } = follower();
-    feed.follow('p', all, one);
-    await nextTurn();
-    state.needsDrain = true;
+    const { clock, feed, states, state } = await startWithSlowReader();
     feed.tick();
     clock.advance(STALLED_MS - 1);
     feed.tick();
@@ -137,12 +144,7 @@ describe('the feeds of changes', () => {
   });
 
   it('do not cut off a reader that is behind and goes on, however often bytes wait for it', async () => {
-    const { clock, feed } = start();
-    using _place = feed.reserve('p');
-    const { one, states, state } = follower();
-    feed.follow('p', all, one);
-    await nextTurn();
-    state.needsDrain = true;
+    const { clock, feed, states, state } = await startWithSlowReader();
     for (let n = 0; n < 5; n++) {
       feed.tick();
       clock.advance(STALLED_MS);

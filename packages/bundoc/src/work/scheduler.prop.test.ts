@@ -81,11 +81,7 @@ describe('long work', () => {
   });
 
   it('gives what it leaves of its slice to others, in the same turn', async () => {
-    const bench = new WorkBench();
-    const scheduler = new Scheduler(bench.ports);
-    using busy = scheduler.work(key(0), 'query');
-    expect(busy.pause()).toBeUndefined();
-    bench.take(SLICE_US);
+    const { bench, scheduler } = startBusy();
     const ended: number[] = [];
     const short = [1, 2, 3].map(async (subject) => {
       using work = scheduler.work(key(subject), 'query');
@@ -100,12 +96,8 @@ describe('long work', () => {
     await Promise.all(short);
   });
 
-  it('has three of four turns while it has taken little, however many subjects have taken more', async () => {
-    const bench = new WorkBench();
-    const scheduler = new Scheduler(bench.ports);
-    using busy = scheduler.work(key(99), 'query');
-    expect(busy.pause()).toBeUndefined();
-    bench.take(SLICE_US);
+  it('comes first while it has taken little, however many subjects have taken more, which still have turns', async () => {
+    const { bench, scheduler } = startBusy();
     const order: string[] = [];
     const begun = new Set<number>();
     const run = async (name: string, subject: number, slices: number) => {
@@ -129,11 +121,7 @@ describe('long work', () => {
   });
 
   it('of a subject with few pieces does not wait for the many of 64 others, though they have just begun', async () => {
-    const bench = new WorkBench();
-    const scheduler = new Scheduler(bench.ports);
-    using busy = scheduler.work(key(99), 'query');
-    expect(busy.pause()).toBeUndefined();
-    bench.take(SLICE_US);
+    const { bench, scheduler } = startBusy();
     const run = async (subject: number, steps: number) => {
       using work = scheduler.work(key(subject), 'query');
       for (let step = 0; step < steps; step++) {
@@ -343,11 +331,7 @@ describe('long work', () => {
   });
 
   it('ends at once with the reason of its signal while it waits, and leaves no trace', async () => {
-    const bench = new WorkBench();
-    const scheduler = new Scheduler(bench.ports);
-    using busy = scheduler.work(key(1), 'query');
-    expect(busy.pause()).toBeUndefined();
-    bench.take(SLICE_US);
+    const { scheduler } = startBusy();
     const controller = new AbortController();
     using work = scheduler.work(key(2), 'query', controller.signal);
     const waits = work.pause();
@@ -406,11 +390,7 @@ describe('long work', () => {
   });
 
   it('is not refused for a wait between its turns, also when it waited for its first one', async () => {
-    const bench = new WorkBench();
-    const scheduler = new Scheduler(bench.ports);
-    using busy = scheduler.work(key(1), 'query');
-    expect(busy.pause()).toBeUndefined();
-    bench.take(SLICE_US);
+    const { bench, scheduler } = startBusy();
     using work = scheduler.work(key(2), 'query');
     const first = work.pause();
     await bench.turn();
@@ -504,7 +484,7 @@ describe('long work', () => {
 const MIB = 1_048_576;
 
 /** A scheduler whose present turn is over, so that further work waits. */
-function startBusy(deps: Partial<SchedulerDeps>) {
+function startBusy(deps: Partial<SchedulerDeps> = {}) {
   const bench = new WorkBench();
   const scheduler = new Scheduler({ ...bench.ports, ...deps });
   const busy = scheduler.work(key(99), 'query');
