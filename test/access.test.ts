@@ -12,6 +12,7 @@ beforeAll(async () => {
     installation.client(projects, scope);
   const all = await make(['docs:read', 'docs:write', 'docs:admin'], ['*']);
   await call(installation.url, DOCUMENT, { method: 'PUT', token: all, body: '{"v":1}' });
+  await call(installation.url, NOTES, { method: 'PUT', token: all, body: '{}' });
   const [head = '', payload = '', signature = ''] = all.split('.');
   const claims = JSON.parse(Buffer.from(payload, 'base64url').toString()) as Record<string, unknown>;
   const encode = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url');
@@ -43,6 +44,7 @@ beforeAll(async () => {
     'read only': await make(['docs:read'], ['matrix']),
     'write only': await make(['docs:write'], ['matrix']),
     'admin only': await make(['docs:admin'], ['matrix']),
+    'every right': await make(['docs:read', 'docs:write', 'docs:admin'], ['matrix']),
     'read and write': await make(['docs:read', 'docs:write'], ['matrix']),
     'another project': await make(['docs:read', 'docs:write'], ['matrix-2', 'matri']),
     'no project': await make(['docs:read', 'docs:write'], []),
@@ -63,29 +65,70 @@ afterAll(() => installation[Symbol.asyncDispose]());
 const COLLECTION = '/v1/projects/matrix/collections/notes/documents';
 const DOCUMENT = `${COLLECTION}/a`;
 
+/** `list`: to list the projects of the token, whichever they are. */
+type Right = 'list' | 'read' | 'write' | 'admin' | 'metrics';
+
 interface Route {
   readonly method: string;
   readonly path: string;
-  readonly needs: 'read' | 'write' | 'metrics' | 'nothing';
+  readonly needs: readonly Right[];
+  /** The answer to a token that has all that the route needs. */
   readonly success: number;
+  readonly body?: string;
+  readonly type?: string;
 }
+
+const PROJECT = '/v1/projects/matrix';
+const NOTES = `${PROJECT}/collections/notes`;
+const QUERY = '{"where":{}}';
 
 /** Every route. */
 const routes: readonly Route[] = [
-  { method: 'POST', path: COLLECTION, needs: 'write', success: 201 },
-  { method: 'PUT', path: DOCUMENT, needs: 'write', success: 200 },
-  { method: 'GET', path: DOCUMENT, needs: 'read', success: 200 },
-  { method: 'HEAD', path: DOCUMENT, needs: 'read', success: 200 },
-  { method: 'DELETE', path: `${COLLECTION}/to-delete`, needs: 'write', success: 204 },
-  { method: 'GET', path: COLLECTION, needs: 'read', success: 200 },
-  { method: 'GET', path: '/v1/projects/matrix/changes', needs: 'read', success: 200 },
-  { method: 'GET', path: '/metrics', needs: 'metrics', success: 200 },
-  { method: 'GET', path: '/health', needs: 'nothing', success: 200 },
-  { method: 'GET', path: '/ready', needs: 'nothing', success: 200 },
+  { method: 'POST', path: COLLECTION, needs: ['write'], success: 201, body: '{"v":1}' },
+  { method: 'PUT', path: DOCUMENT, needs: ['write'], success: 200, body: '{"v":1}' },
+  { method: 'GET', path: DOCUMENT, needs: ['read'], success: 200 },
+  { method: 'HEAD', path: DOCUMENT, needs: ['read'], success: 200 },
+  {
+    ...{ method: 'PATCH', path: DOCUMENT, needs: ['read', 'write'], success: 200 },
+    ...{ body: '{"v":1}', type: 'application/merge-patch+json' },
+  },
+  { method: 'DELETE', path: `${COLLECTION}/to-delete`, needs: ['write'], success: 204 },
+  { method: 'GET', path: COLLECTION, needs: ['read'], success: 200 },
+  { method: 'POST', path: `${NOTES}/query`, needs: ['read'], success: 200, body: QUERY },
+  { method: 'POST', path: `${NOTES}/count`, needs: ['read'], success: 200, body: QUERY },
+  {
+    ...{ method: 'POST', path: `${NOTES}/aggregate`, needs: ['read'], success: 200 },
+    body: '{"figures":{"all":{"op":"count"}}}',
+  },
+  {
+    ...{ method: 'POST', path: `${PROJECT}/batch`, needs: ['write'], success: 200 },
+    body: '{"operations":[{"op":"put","collection":"notes","id":"b","document":{}}]}',
+  },
+  { method: 'GET', path: `${PROJECT}/changes`, needs: ['read'], success: 200 },
+  { method: 'GET', path: '/v1/projects', needs: ['list'], success: 200 },
+  { method: 'GET', path: PROJECT, needs: ['read'], success: 200 },
+  // It would destroy the project. Without a confirmation, an authorized request is incomplete.
+  { method: 'DELETE', path: PROJECT, needs: ['admin'], success: 400 },
+  { method: 'GET', path: `${PROJECT}/backup`, needs: ['admin'], success: 200 },
+  // This installation has no other storage.
+  { method: 'POST', path: `${PROJECT}/move`, needs: ['admin'], success: 409 },
+  { method: 'GET', path: `${PROJECT}/collections`, needs: ['read'], success: 200 },
+  { method: 'PUT', path: NOTES, needs: ['admin'], success: 200, body: '{}' },
+  { method: 'GET', path: NOTES, needs: ['read'], success: 200 },
+  {
+    ...{ method: 'POST', path: `${NOTES}/schema-check`, needs: ['read', 'admin'], success: 200 },
+    body: '{"schema":{}}',
+  },
+  { method: 'DELETE', path: `${PROJECT}/collections/to-delete`, needs: ['admin'], success: 204 },
+  { method: 'GET', path: '/metrics', needs: ['metrics'], success: 200 },
+  { method: 'GET', path: '/', needs: [], success: 200 },
+  { method: 'GET', path: '/openapi.json', needs: [], success: 200 },
+  { method: 'GET', path: '/health', needs: [], success: 200 },
+  { method: 'GET', path: '/ready', needs: [], success: 200 },
 ];
 
 /** What each kind of token may do: 401 for a token that is not valid. */
-const kinds: Readonly<Record<string, 401 | readonly Route['needs'][]>> = {
+const kinds: Readonly<Record<string, 401 | readonly Right[]>> = {
   none: 401,
   garbage: 401,
   'alg none': 401,
@@ -95,14 +138,15 @@ const kinds: Readonly<Record<string, 401 | readonly Route['needs'][]>> = {
   'changed payload': 401,
   'changed signature': 401,
   'of BunKMS': 401,
-  'read only': ['read'],
+  'read only': ['list', 'read'],
   'write only': ['write'],
-  'admin only': [],
-  'read and write': ['read', 'write'],
-  'another project': [],
-  'no project': [],
-  'every project': ['read', 'write'],
-  'service for Bundoc': ['read', 'write'],
+  'admin only': ['admin'],
+  'every right': ['list', 'read', 'write', 'admin'],
+  'read and write': ['list', 'read', 'write'],
+  'another project': ['list'],
+  'no project': ['list'],
+  'every project': ['list', 'read', 'write'],
+  'service for Bundoc': ['list', 'read', 'write'],
   'service for metrics': ['metrics'],
   'client for metrics': [],
 };
@@ -112,21 +156,37 @@ describe('the authorisation matrix of Bundoc', () => {
     expect([...tokens.keys()]).toEqual(Object.keys(kinds));
   });
 
+  it('covers every operation of the API', async () => {
+    const { text } = await call(installation.url, '/openapi.json');
+    const { paths } = JSON.parse(text) as { paths: Record<string, Record<string, unknown>> };
+    const operations = Object.entries(paths).flatMap(([path, methods]) =>
+      Object.keys(methods)
+        .filter((method) => ['get', 'head', 'put', 'post', 'patch', 'delete'].includes(method))
+        .map((method) => `${method.toUpperCase()} ${path}`),
+    );
+    const templateOf = (path: string) =>
+      path
+        .replace(/(?<=projects\/)[^/]+/, '{project}')
+        .replace(/(?<=collections\/)[^/]+/, '{collection}')
+        .replace(/(?<=documents\/)[^/]+/, '{id}');
+    const covered = routes.map(({ method, path }) => `${method} ${templateOf(path)}`);
+    expect(covered.sort()).toEqual(operations.sort());
+  });
+
   for (const [kind, grants] of Object.entries(kinds)) {
-    for (const { method, path, needs, success } of routes) {
-      const expected =
-        needs === 'nothing' ? success : grants === 401 ? 401 : grants.includes(needs) ? success : 403;
+    for (const { method, path, needs, success, body, type } of routes) {
+      const isAllowed = grants !== 401 && needs.every((right) => grants.includes(right));
+      const refusal = grants === 401 ? 401 : 403;
+      const expected = needs.length === 0 || isAllowed ? success : refusal;
       it(`answers ${expected} to ${method} ${path.replace(COLLECTION, '…')} with a token: ${kind}`, async () => {
-        if (method === 'DELETE')
+        if (path.endsWith('/to-delete'))
           await call(installation.url, path, {
-            method: 'PUT',
-            token: tokens.get('every project'),
-            body: '{}',
+            ...{ method: 'PUT', token: tokens.get('every right'), body: '{}' },
           });
         const answer = await call(installation.url, path, {
-          method,
-          token: tokens.get(kind),
-          ...(method === 'PUT' || method === 'POST' ? { body: '{"v":1}' } : {}),
+          ...{ method, token: tokens.get(kind) },
+          ...(body === undefined ? {} : { body }),
+          ...(type === undefined ? {} : { headers: { 'content-type': type } }),
         });
         expect(answer.status).toBe(expected);
         const isSent = tokens.get(kind) !== undefined;

@@ -1,7 +1,10 @@
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
+import { AppError } from '../src/contract/app-error.ts';
 import type { ProblemCode } from '../src/contract/problem.ts';
+import type { Claims } from '../src/contract/tokens.ts';
+import { createGuard } from '../src/http/guard.ts';
 import { REQUEST_TIMEOUT_MS } from '../src/http/server.ts';
 import { createLogger } from '../src/runtime/logger.ts';
 import { openRaw, parseAnswer, readAll, sendRaw } from './raw-http.ts';
@@ -244,6 +247,39 @@ describe('an answer', () => {
       expect(single).toBeLessThan(10);
       expect(single + counted).toBe(20);
     }
+  });
+
+  it('is logged with the root of its token and its project once it is authorized, one line for each root', async () => {
+    const claims = (jti: string) => ({ jti, root: 'root-1', projects: [] }) as unknown as Claims;
+    const guard = createGuard(
+      (request) => {
+        const { jti } = request.query as { readonly jti?: string };
+        if (jti === undefined) throw new AppError('unauthenticated');
+        return jti === 'other' ? ({ jti, projects: [] } as unknown as Claims) : claims(jti);
+      },
+      () => 'acme',
+    );
+    await using own = await start({}, (app) =>
+      app.get('/limited', { onRequest: guard }, async () => {
+        throw new AppError('rate_limited');
+      }),
+    );
+    for (const path of ['/limited?jti=a', '/limited?jti=b', '/limited?jti=other', '/limited'])
+      await sendRaw(own.port, get(path));
+    await own.app.close();
+    const lines = own
+      .logged()
+      .split('\n')
+      .filter((line) => line.includes('refus') || line.includes('"code"'))
+      .map((line) => JSON.parse(line) as Record<string, unknown>);
+    expect(lines.map(({ code, subject, project }) => [code, subject, project])).toEqual([
+      ['rate_limited', 'root-1', 'acme'],
+      ['rate_limited', 'other', 'acme'],
+      ['unauthenticated', undefined, undefined],
+      // The second refusal of the same root.
+      [undefined, undefined, undefined],
+    ]);
+    expect(lines.at(-1)).toMatchObject({ client: 'root-1', kind: 'rate_limited', count: 1 });
   });
 
   it('that keeps failing logs one line for each kind at level error, and counts the rest', async () => {

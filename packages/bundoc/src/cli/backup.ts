@@ -218,7 +218,7 @@ function explainMissingKey(error: unknown, project: string, storage?: string): s
     case 'project_elsewhere':
       return `storage ${error.storage} holds its key: if the project is to be restored here, an administrator first lets this storage take the key over (bunkms key take-over ${dekNameOf(project)} --storage ${storage})`;
     case 'key_unheld':
-      return `no storage holds its key: an administrator first lets this storage take it over (bunkms key take-over ${dekNameOf(project)} --storage ${storage})`;
+      return `no storage holds its key: an administrator first lets this storage claim it (bunkms key claim ${dekNameOf(project)} --storage ${storage})`;
     case 'key_mismatch':
       return 'BunKMS has another key under its name than the backup was made with';
     default:

@@ -45,7 +45,7 @@ const EXAMPLE_BODY = { title: 'Hello', amount: 1.1 };
 const EXAMPLE_METADATA = {
   _id: 'first',
   _collection: 'notes',
-  _rev: 'Yx1T0kq7Lw2bZ3mN',
+  _rev: '3f1b0e5a9f0c4f0e8a531d2f',
   _created: '2026-11-25T08:00:00.000Z',
   _updated: '2026-11-25T08:00:00.000Z',
 };

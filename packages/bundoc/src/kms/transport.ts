@@ -46,7 +46,7 @@ export const RETRY_AFTER_S = 2;
  * Statuses with which BunKMS refuses a key to this service. 401 is none of them: it says nothing about the
  * key.
  */
-const REFUSALS: ReadonlySet<number> = new Set([403, 409, 410, 423]);
+const REFUSALS: ReadonlySet<number> = new Set([403, 409, 410]);
 
 /** A failed try, and whether another one may succeed. */
 class TryFailed extends Error {
@@ -104,8 +104,9 @@ const refusalSchema = z.object({
 type Refusal = z.infer<typeof refusalSchema>;
 
 /**
- * Sends calls to BunKMS over undici. Every call is idempotent, so it is retried after network errors and 429,
- * 502, 503 and 504, with exponential backoff and full jitter. `Retry-After` is honoured up to the deadline.
+ * Sends calls to BunKMS over undici. A call is retried after network errors and 429, 502, 503 and 504, except
+ * `sealed`, with exponential backoff and full jitter, unless its caller wants no retries. `Retry-After` is
+ * honoured up to the deadline.
  * One deadline covers all tries, so a frozen server cannot delay a caller longer.
  */
 export class KmsTransport {

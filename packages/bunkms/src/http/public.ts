@@ -18,7 +18,8 @@ const readinessSchema = z.object({
   checks: z.object({ unsealed: z.boolean(), store: z.boolean(), audit: z.boolean() }),
 });
 
-/** How long clients may cache the JWKS, seconds. The key changes only with the installation. */
+/** How long clients may cache the JWKS, seconds. The key changes only with the installation,
+ * or with a restore that revokes all tokens. */
 const JWKS_MAX_AGE_S = 300;
 
 /**

@@ -26,6 +26,11 @@ export function enterShares(app: FastifyInstance): void {
   });
 }
 
+/** The share of a request whose token is verified. */
+export function verifiedShare(request: FastifyRequest): ShareKey | undefined {
+  return request[SHARE];
+}
+
 /** The share that a request uses: that of its token, or of its address until the token is verified. */
 export function shareOfRequest(request: FastifyRequest): ShareKey {
   return request[SHARE] ?? { subject: `address ${callerNetwork(request.ip)}`, project: '' };

@@ -32,7 +32,7 @@ import { SERVER_WAITING_BYTES_MAX } from './read-ahead.ts';
 import { RefusalLog } from './refusal-log.ts';
 import { RefusalTurns } from './refusal-turns.ts';
 import { requestFault } from './request-fault.ts';
-import { enterShares } from './request-share.ts';
+import { enterShares, verifiedShare } from './request-share.ts';
 
 /** Why a request is refused. */
 const REFUSAL = Symbol('refusal');
@@ -300,7 +300,10 @@ export function readUtf8(request: FastifyRequest, payload: IncomingMessage, done
   else done(new AppError('unsupported_media_type', { detail: 'the charset must be utf-8' }));
 }
 
-/** Logs a refusal, unless the same client has had a line for the same kind in this minute. */
+/**
+ * Logs a refusal with the root of its token, unless the same root, or address before the request is
+ * authorized, has had a line for the same kind in this minute.
+ */
 function logRefusal(
   logger: Logger,
   refusals: RefusalLog,
@@ -312,12 +315,14 @@ function logRefusal(
   if (!logger.isLevelEnabled(level)) return;
   const { code, tokenFault } = error;
   const kind = tokenFault === undefined ? code : `${code}: ${tokenFault}`;
-  const count = refusals.take(callerNetwork(request.ip), kind, level);
+  const share = verifiedShare(request);
+  const count = refusals.take(share?.subject ?? callerNetwork(request.ip), kind, level);
   if (count === undefined) return;
   const line = {
     ...lineOf(request, reply),
     code,
-    ...defined({ tokenFault }),
+    // A guard knows them only once the request is authorized.
+    ...defined({ tokenFault, subject: share?.subject, project: share?.project || undefined }),
     ...(count === 0 ? {} : { count }),
   };
   if (LOGGED_WITH_CAUSE.has(code)) logger.error({ ...line, err: error.cause ?? error }, 'request failed');

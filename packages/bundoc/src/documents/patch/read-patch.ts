@@ -15,9 +15,7 @@ export const PATCH_TYPES = {
 } as const;
 export type PatchKind = (typeof PATCH_TYPES)[keyof typeof PATCH_TYPES];
 
-/**
- * Maximum operations of one JSON Patch. Each may move all items of an array, so their number bounds the work.
- */
+/** Maximum operations of one JSON Patch. `PATCH_WORK_MAX` bounds their work. */
 export const PATCH_OPERATIONS_MAX = 500;
 
 /** The body of a merge patch (RFC 7396): `null` removes a member. */
