@@ -1,6 +1,6 @@
 -- works with builds from: 1
 
--- What says what a project is: the same text as project.json of the embedded engine.
+-- What says what a project is: the same text as project.json of the files engine.
 CREATE TABLE bundoc.projects (
   project text COLLATE "C" PRIMARY KEY,
   file text NOT NULL

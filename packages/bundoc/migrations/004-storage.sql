@@ -1,6 +1,6 @@
 -- works with builds from: 4
 
--- Which storage this is, and in which generation: the same text as storage.json of the embedded engine.
+-- Which storage this is, and in which generation: the same text as storage.json of the files engine.
 CREATE TABLE bundoc.storage (
   one boolean PRIMARY KEY DEFAULT true CHECK (one),
   file text NOT NULL,

@@ -3,14 +3,14 @@ import { Ajv2020 } from 'ajv/dist/2020.js';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { describeProjectStore } from '../engine/conformance.ts';
 import { DEFINITIONS } from '../engine/definition.ts';
-import { EmbeddedProject } from '../testing/embedded-project.ts';
+import { ProjectInFiles } from '../testing/project-in-files.ts';
 import type { SimulatedDisk } from '../testing/simulated-disk.ts';
 import { commitOne, put, ref, remove } from '../testing/writes.ts';
 import { type DefinedStore, openDefinedStore, SKIPPED_MAX } from './defined-store.ts';
 
-describeProjectStore('a DefinedStore on the embedded engine', async () => {
-  const project = new EmbeddedProject();
-  const disk = EmbeddedProject.disk();
+describeProjectStore('a DefinedStore on the files engine', async () => {
+  const project = new ProjectInFiles();
+  const disk = ProjectInFiles.disk();
   await project.create(disk);
   const reopen = async () => openDefinedStore(await project.open(disk), project.clock);
   const store = await reopen();
@@ -31,8 +31,8 @@ afterEach(async () => {
 
 async function start() {
   const clock = new FakeClock();
-  const project = new EmbeddedProject({ clock });
-  const disk = EmbeddedProject.disk();
+  const project = new ProjectInFiles({ clock });
+  const disk = ProjectInFiles.disk();
   await project.create(disk);
   const reopen = async (on: SimulatedDisk = disk) => {
     const store = await openDefinedStore(await project.open(on), clock);

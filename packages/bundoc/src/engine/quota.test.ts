@@ -1,19 +1,19 @@
 import { expect, it } from 'vitest';
-import { EmbeddedProject } from '../testing/embedded-project.ts';
+import { ProjectInFiles } from '../testing/project-in-files.ts';
 import { commitOne, put, remove } from '../testing/writes.ts';
 import { GroupQuota, usageDelta } from './quota.ts';
 import { describeQuota } from './quota-conformance.ts';
 
-describeQuota('the embedded engine', async (quota) => {
-  const project = new EmbeddedProject({ quota });
-  const disk = EmbeddedProject.disk();
+describeQuota('the files engine', async (quota) => {
+  const project = new ProjectInFiles({ quota });
+  const disk = ProjectInFiles.disk();
   await project.create(disk);
   return project.open(disk);
 });
 
 it('a quota lets a project above it shrink and change, but not grow', async () => {
-  const disk = EmbeddedProject.disk();
-  const project = new EmbeddedProject();
+  const disk = ProjectInFiles.disk();
+  const project = new ProjectInFiles();
   await project.create(disk);
   const before = await project.open(disk);
   await before.commit(['a', 'b', 'c'].map((id) => put(id, '{"v":1}')));

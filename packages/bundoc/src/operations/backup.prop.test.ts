@@ -5,7 +5,7 @@ import { describe, expect, it } from 'vitest';
 import { ProjectExists } from '../engine/errors.ts';
 import { readProject } from '../engine/files/projects/project-reader.ts';
 import { verifyProject } from '../engine/files/projects/verify-project.ts';
-import type { EmbeddedStore } from '../engine/files/store/embedded-store.ts';
+import type { FileStore } from '../engine/files/store/file-store.ts';
 import { restoreProject } from '../engine/files/transfer/restore-project.ts';
 import type { Write } from '../engine/port.ts';
 import { CliProject } from '../testing/cli-project.ts';
@@ -21,14 +21,14 @@ async function* once(bytes: Buffer, pieceBytes = 4_000): AsyncGenerator<Buffer> 
 }
 
 /** Writes or removes one document; removing an absent one does nothing. */
-async function write(store: EmbeddedStore, one: Write): Promise<void> {
+async function write(store: FileStore, one: Write): Promise<void> {
   await store.commit([one]).catch((error: unknown) => {
     if (!(error instanceof AppError) || error.code !== 'document_not_found') throw error;
   });
 }
 
 /** The whole project, for comparison: texts in creation order, and deletions. */
-async function contentOf(store: EmbeddedStore) {
+async function contentOf(store: FileStore) {
   const { documents } = await store.list({ collection: 'notes', after: 0, limit: 1_000, bytesMax: 1e9 });
   const { changes } = await store.changes(0, 1_000);
   return {
@@ -44,7 +44,7 @@ async function contentOf(store: EmbeddedStore) {
 async function backUp(
   project: CliProject,
   disk: SimulatedDisk,
-  between: (store: EmbeddedStore) => Promise<void> = async () => undefined,
+  between: (store: FileStore) => Promise<void> = async () => undefined,
 ) {
   const store = await project.open(disk);
   const { file, place } = await readProject(await project.place(disk));

@@ -3,7 +3,7 @@ import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import { afterEach, expect, it, vi } from 'vitest';
 import { openDefinedStore, SKIPPED_MAX } from '../collections/defined-store.ts';
-import { EmbeddedProject } from '../testing/embedded-project.ts';
+import { ProjectInFiles } from '../testing/project-in-files.ts';
 import { put } from '../testing/writes.ts';
 import { ownWork, Scheduler } from '../work/scheduler.ts';
 import { Collections } from './collections.ts';
@@ -22,8 +22,8 @@ it('a definition compiles its schema no more often when more documents are check
  * violates it.
  */
 async function compilationsFor(documents: number): Promise<number> {
-  const project = new EmbeddedProject();
-  const disk = EmbeddedProject.disk();
+  const project = new ProjectInFiles();
+  const disk = ProjectInFiles.disk();
   await project.create(disk);
   await using store = await openDefinedStore(await project.open(disk), new FakeClock());
   await store.commit(Array.from({ length: documents }, (_, n) => put(`doc-${n}`, `{"v":${n % 2}}`)));
@@ -46,8 +46,8 @@ async function compilationsFor(documents: number): Promise<number> {
 }
 
 it('the check of existing documents visits a bounded number of expired ones, and reports that', async () => {
-  const project = new EmbeddedProject();
-  const disk = EmbeddedProject.disk();
+  const project = new ProjectInFiles();
+  const disk = ProjectInFiles.disk();
   await project.create(disk);
   const clock = new FakeClock();
   await using store = await openDefinedStore(await project.open(disk), clock);
@@ -63,8 +63,8 @@ it('the check of existing documents visits a bounded number of expired ones, and
 });
 
 it('a dry run of a schema ends when its caller leaves, before another page is read', async () => {
-  const project = new EmbeddedProject();
-  const disk = EmbeddedProject.disk();
+  const project = new ProjectInFiles();
+  const disk = ProjectInFiles.disk();
   await project.create(disk);
   await using store = await openDefinedStore(await project.open(disk), new FakeClock());
   await store.commit(Array.from({ length: 500 }, (_, n) => put(`doc-${n}`, `{"v":${n % 2}}`)));
@@ -86,8 +86,8 @@ it('a dry run of a schema ends when its caller leaves, before another page is re
 });
 
 it('a schema that is compiled in the thread gives the same results, and a bad one is refused there', async () => {
-  const project = new EmbeddedProject();
-  const disk = EmbeddedProject.disk();
+  const project = new ProjectInFiles();
+  const disk = ProjectInFiles.disk();
   await project.create(disk);
   await using store = await openDefinedStore(await project.open(disk), new FakeClock());
   await store.commit(Array.from({ length: 4 }, (_, n) => put(`doc-${n}`, `{"v":${n % 2}}`)));
@@ -117,8 +117,8 @@ it('a schema that is compiled in the thread gives the same results, and a bad on
 it.each(['rate_limited', 'overloaded', 'payload_too_large'] as const)(
   'a definition that took effect is answered as defined when the check of existing documents ends with %s',
   async (code) => {
-    const project = new EmbeddedProject();
-    const disk = EmbeddedProject.disk();
+    const project = new ProjectInFiles();
+    const disk = ProjectInFiles.disk();
     await project.create(disk);
     await using store = await openDefinedStore(await project.open(disk), new FakeClock());
     // The first is small enough to be checked synchronously, the second is not.

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { readDocumentBody } from '../crypto/stored-text.ts';
 import type { ProjectStore } from '../engine/port.ts';
-import { EmbeddedProject } from '../testing/embedded-project.ts';
+import { ProjectInFiles } from '../testing/project-in-files.ts';
 import { ownWork } from '../work/scheduler.ts';
 import { Documents } from './documents.ts';
 import { PATCH_TRIES_MAX } from './patching.ts';
@@ -15,8 +15,8 @@ const MERGE = { kind: 'merge', bytes: Buffer.from('{"patched":true}') } as const
  * up to `overwrites` times in total.
  */
 async function withRivals(overwrites: number) {
-  const disk = EmbeddedProject.disk();
-  const project = new EmbeddedProject();
+  const disk = ProjectInFiles.disk();
+  const project = new ProjectInFiles();
   await project.create(disk);
   const store = await project.open(disk);
   const overwrite = (n: number) =>

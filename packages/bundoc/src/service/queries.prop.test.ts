@@ -2,10 +2,10 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { openDefinedStore } from '../collections/defined-store.ts';
 import { cursorsOf } from '../crypto/sealed-cursor.ts';
-import type { EmbeddedStore } from '../engine/files/store/embedded-store.ts';
+import type { FileStore } from '../engine/files/store/file-store.ts';
 import { SCAN_LIMITS } from '../queries/scan-budget.ts';
 import { whereSchema } from '../queries/where.ts';
-import { EmbeddedProject } from '../testing/embedded-project.ts';
+import { ProjectInFiles } from '../testing/project-in-files.ts';
 import { asked, assertQueriesAreRight, type CrashingProject } from '../testing/queries-property.ts';
 import { documentText } from '../testing/query-arbitraries.ts';
 import type { SimulatedDisk } from '../testing/simulated-disk.ts';
@@ -23,8 +23,8 @@ async function makeProject({
 }: {
   survival: 'synced only' | 'everything';
 }): Promise<CrashingProject> {
-  const project = new EmbeddedProject();
-  let disk: SimulatedDisk = EmbeddedProject.disk();
+  const project = new ProjectInFiles();
+  let disk: SimulatedDisk = ProjectInFiles.disk();
   await project.create(disk);
   return {
     open: async () => openDefinedStore(endingWith(disk, await project.open(disk)), project.clock),
@@ -40,7 +40,7 @@ async function makeProject({
 }
 
 /** A store whose calls fail when its process dies, because the log then answers nothing. */
-function endingWith(disk: SimulatedDisk, store: EmbeddedStore): EmbeddedStore {
+function endingWith(disk: SimulatedDisk, store: FileStore): FileStore {
   return new Proxy(store, {
     get: (of, name) => {
       const member: unknown = Reflect.get(of, name, of);
@@ -58,8 +58,8 @@ const written = (value: Value | undefined) => (value === undefined ? undefined :
 
 /** Queries over a collection of these documents. */
 async function queriesOver(texts: readonly string[]): Promise<Queries> {
-  const project = new EmbeddedProject();
-  const disk = EmbeddedProject.disk();
+  const project = new ProjectInFiles();
+  const disk = ProjectInFiles.disk();
   await project.create(disk);
   const store = await openDefinedStore(await project.open(disk), project.clock);
   await store.define('notes', { indexes: [{ fields: ['a'], unique: false }] }, { kind: 'none' });

@@ -5,7 +5,7 @@ import { cursorsOf } from '../crypto/sealed-cursor.ts';
 import type { DocumentPage } from '../engine/port.ts';
 import { SCAN_LIMITS, type ScanLimits } from '../queries/scan-budget.ts';
 import { type Where, whereSchema } from '../queries/where.ts';
-import { EmbeddedProject } from '../testing/embedded-project.ts';
+import { ProjectInFiles } from '../testing/project-in-files.ts';
 import { SlowSteps } from '../testing/slow-steps.ts';
 import { WorkBench } from '../testing/work-bench.ts';
 import { commitOne, put, remove } from '../testing/writes.ts';
@@ -33,8 +33,8 @@ const request = (over: Partial<QueryRequest> = {}): QueryRequest => ({
 });
 
 async function start(limits: Partial<ScanLimits>, onAcquire = () => {}) {
-  const project = new EmbeddedProject();
-  const disk = EmbeddedProject.disk();
+  const project = new ProjectInFiles();
+  const disk = ProjectInFiles.disk();
   await project.create(disk);
   const files = await project.open(disk);
   const store = await openDefinedStore(files, project.clock);

@@ -7,7 +7,7 @@ import { FileProjects } from '../engine/files/projects/file-projects.ts';
 import type { ProjectPlace } from '../engine/files/projects/project-reader.ts';
 import { type RepairedProject, repairProject } from '../engine/files/projects/repair-project.ts';
 import { verifyProject } from '../engine/files/projects/verify-project.ts';
-import type { EmbeddedStore } from '../engine/files/store/embedded-store.ts';
+import type { FileStore } from '../engine/files/store/file-store.ts';
 import { formatProjectFile } from '../engine/project-file.ts';
 import type { Finding } from '../engine/reports.ts';
 import { FakeKeyService } from './fake-key-service.ts';
@@ -33,7 +33,7 @@ export class CliProject {
   }
 
   /** Opens the project as the service does, and makes it when it is not there. */
-  async open(disk: Disk): Promise<EmbeddedStore> {
+  async open(disk: Disk): Promise<FileStore> {
     const engine = await engineOn(disk, { clock: this.clock });
     // What catalogs cover is not needed any more: the log frees it.
     await engine.scanned;

@@ -6,7 +6,7 @@ import { readDocumentBody } from '../crypto/stored-text.ts';
 import { makeDirectoryDurably, replaceFile } from '../engine/files/disk/disk.ts';
 import type { FilesEngine } from '../engine/files/files-engine.ts';
 import { SealedFolder } from '../engine/files/projects/sealed-folder.ts';
-import type { EmbeddedStore } from '../engine/files/store/embedded-store.ts';
+import type { FileStore } from '../engine/files/store/file-store.ts';
 import type { SealedChange, StoreMetadata, Write } from '../engine/port.ts';
 import { IDS, type Op } from './engine-steps.ts';
 import type { SimulatedDisk } from './simulated-disk.ts';
@@ -130,7 +130,7 @@ export function writeOf({ id, pad }: Op, value: number): Write {
 export const sorted = (model: Model) => JSON.stringify([...model].sort());
 
 /** What a project has, by reads, by the list, and by the changes. */
-export async function contentOf(store: EmbeddedStore): Promise<Model> {
+export async function contentOf(store: FileStore): Promise<Model> {
   const content = new Map<string, number>();
   for (const id of IDS) {
     const text = (await store.get(ref(id)))?.text.toString();

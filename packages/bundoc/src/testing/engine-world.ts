@@ -10,7 +10,7 @@ import { Backlog } from '../engine/files/documents/backlog.ts';
 import { createSealedCache } from '../engine/files/documents/sealed-cache.ts';
 import { FilesEngine } from '../engine/files/files-engine.ts';
 import type { LogLimits } from '../engine/files/log/log-api.ts';
-import type { EmbeddedStore } from '../engine/files/store/embedded-store.ts';
+import type { FileStore } from '../engine/files/store/file-store.ts';
 import { SEAL_LIMITS } from '../engine/seal-budget.ts';
 import { EngineFaults } from './engine-faults.ts';
 import { inTime, isOfTheDead, runIn } from './engine-process.ts';
@@ -47,7 +47,7 @@ export class EngineWorld {
   readonly projects: readonly EngineProject[];
   readonly clock = new FakeClock();
   readonly #storageId = randomBytes(16);
-  readonly #open = new Map<EngineProject, EmbeddedStore>();
+  readonly #open = new Map<EngineProject, FileStore>();
   readonly #faults = new EngineFaults();
   readonly #beside: Promise<unknown>[] = [];
   #process = { isDead: false };
@@ -128,7 +128,7 @@ export class EngineWorld {
   }
 
   /** The store of a project, which is made when it is not there. */
-  async open(one: EngineProject): Promise<EmbeddedStore> {
+  async open(one: EngineProject): Promise<FileStore> {
     const known = this.#open.get(one);
     if (known !== undefined && !known.failed) return known;
     if (known !== undefined) await this.#close(one);
@@ -334,7 +334,7 @@ export class EngineWorld {
     all: readonly { readonly one: EngineProject; readonly ops: readonly Op[] }[],
   ): Promise<PromiseSettledResult<unknown>[]> {
     const { disk } = this;
-    const stores = new Map<EngineProject, EmbeddedStore | AppError>();
+    const stores = new Map<EngineProject, FileStore | AppError>();
     for (const { one } of all) {
       if (stores.has(one)) continue;
       try {

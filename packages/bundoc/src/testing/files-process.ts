@@ -3,7 +3,7 @@ import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { type DekVersion, ProjectCipher } from '../crypto/project-cipher.ts';
 import { createSealedCache } from '../engine/files/documents/sealed-cache.ts';
 import type { FilesEngine } from '../engine/files/files-engine.ts';
-import type { EmbeddedStore } from '../engine/files/store/embedded-store.ts';
+import type { FileStore } from '../engine/files/store/file-store.ts';
 import type { Write } from '../engine/port.ts';
 import { SEAL_LIMITS } from '../engine/seal-budget.ts';
 import { SimulatedDisk } from './simulated-disk.ts';
@@ -58,7 +58,7 @@ export class Process {
     project: string,
     projectFile = fileOf(project),
     entries?: readonly string[],
-  ): Promise<EmbeddedStore> {
+  ): Promise<FileStore> {
     const engine = await this.engine;
     await engine.writeBirth(project, folderOf(project));
     return engine.openStore({
@@ -82,7 +82,7 @@ export class Process {
 
   /** What a project has of the ids `a` to `e`, and the code of the error when it does not open. */
   async read(project: string): Promise<string> {
-    let store: EmbeddedStore;
+    let store: FileStore;
     try {
       store = await this.open(project);
     } catch (error) {
@@ -95,7 +95,7 @@ export class Process {
   }
 
   /** Writes into a project until the log has used the segments again that it has now. */
-  async turnOver(store: EmbeddedStore): Promise<void> {
+  async turnOver(store: FileStore): Promise<void> {
     for (let n = 0; n < 400; n++) await store.commit([put(`busy-${n % 3}`, pad(n))]);
   }
 

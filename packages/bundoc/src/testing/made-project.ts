@@ -1,5 +1,5 @@
 import { expect } from 'vitest';
-import type { EmbeddedStore } from '../engine/files/store/embedded-store.ts';
+import type { FileStore } from '../engine/files/store/file-store.ts';
 import { CliProject } from './cli-project.ts';
 import { type FrameOnDisk, flip } from './log-frames.ts';
 import type { SimulatedDisk } from './simulated-disk.ts';
@@ -40,7 +40,7 @@ export type Made = Pick<Awaited<ReturnType<typeof made>>, 'project' | 'disk'>;
 
 export const repair = ({ project, disk }: Made, acceptLoss = false) => project.repair(disk, acceptLoss);
 
-async function contentOf(store: EmbeddedStore): Promise<Record<string, string>> {
+async function contentOf(store: FileStore): Promise<Record<string, string>> {
   const content: Record<string, string> = {};
   for (const id of ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h']) {
     const document = await store.get(ref(id));
@@ -56,7 +56,7 @@ export async function reopened({ project, disk }: Made) {
   return { store, content: await contentOf(store) };
 }
 
-export async function close({ disk }: Made, store: EmbeddedStore): Promise<void> {
+export async function close({ disk }: Made, store: FileStore): Promise<void> {
   await store[Symbol.asyncDispose]();
   await closeEngine(disk);
 }

@@ -1,13 +1,13 @@
-import type { EmbeddedStore } from '../engine/files/store/embedded-store.ts';
-import { EmbeddedProject } from './embedded-project.ts';
+import type { FileStore } from '../engine/files/store/file-store.ts';
+import { ProjectInFiles } from './project-in-files.ts';
 import type { SimulatedDisk } from './simulated-disk.ts';
 import { SMALL_LIMITS } from './test-engine.ts';
 
 export async function started(
   limits = SMALL_LIMITS,
-): Promise<{ project: EmbeddedProject; disk: SimulatedDisk; store: EmbeddedStore }> {
-  const project = new EmbeddedProject({ limits });
-  const disk = EmbeddedProject.disk();
+): Promise<{ project: ProjectInFiles; disk: SimulatedDisk; store: FileStore }> {
+  const project = new ProjectInFiles({ limits });
+  const disk = ProjectInFiles.disk();
   await project.create(disk);
   return { project, disk, store: await project.open(disk) };
 }

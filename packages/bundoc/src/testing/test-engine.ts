@@ -10,7 +10,7 @@ import type { LogLimits } from '../engine/files/log/log-api.ts';
 import { readLog } from '../engine/files/log/log-view.ts';
 import { NodeLogDisk } from '../engine/files/log/node-log-disk.ts';
 import type { LogDisk } from '../engine/files/log/ports.ts';
-import type { EmbeddedStore } from '../engine/files/store/embedded-store.ts';
+import type { FileStore } from '../engine/files/store/file-store.ts';
 import { ViewedLog } from '../engine/files/store/viewed-log.ts';
 import { SEAL_LIMITS } from '../engine/seal-budget.ts';
 
@@ -125,7 +125,7 @@ export async function openTestStore(
   cipher: ProjectCipher,
   clock: Clock,
   projectFile: Buffer = Buffer.from('{}'),
-): Promise<EmbeddedStore> {
+): Promise<FileStore> {
   const engine = await engineOn(disk, { clock });
   return engine.openStore({
     ...{ project, directory, disk, cipher, clock, projectFile },

@@ -7,7 +7,7 @@ import type { Disk } from './disk/disk.ts';
 import type { Log } from './log/log.ts';
 import type { LogMark } from './log/log-api.ts';
 import { type CheckpointDeps, type CheckpointSource, checkpointStores } from './store/checkpoint.ts';
-import type { EmbeddedStore } from './store/embedded-store.ts';
+import type { FileStore } from './store/file-store.ts';
 import { LoadedStore, type LogOfProjects, replayParts } from './store/project-loader.ts';
 
 /** Maximum number of open projects whose checkpoints share their syncs. */
@@ -26,7 +26,7 @@ export interface CheckpointTurnsOptions {
   readonly births: Births;
   readonly carried: CarriedFiles;
   /** Open stores by their handles. */
-  readonly stores: ReadonlyMap<string, EmbeddedStore>;
+  readonly stores: ReadonlyMap<string, FileStore>;
 }
 
 /** Checkpoints of open projects: one at a time for each project, and small ones of many projects together. */
@@ -34,7 +34,7 @@ export class CheckpointTurns {
   readonly #options: CheckpointTurnsOptions;
   readonly #turns = new KeyedMutex();
   /** Checkpoints that have not started. */
-  readonly #waiting = new Map<EmbeddedStore, Promise<void>>();
+  readonly #waiting = new Map<FileStore, Promise<void>>();
 
   constructor(options: CheckpointTurnsOptions) {
     this.#options = options;
@@ -54,7 +54,7 @@ export class CheckpointTurns {
    * Requests a checkpoint of a store. All callers share one that has not started; a running one would lack
    * the latest commits.
    */
-  of(store: EmbeddedStore): Promise<void> {
+  of(store: FileStore): Promise<void> {
     let waiting = this.#waiting.get(store);
     if (waiting === undefined) {
       waiting = this.together([store], false).then(([failure]) => {
@@ -70,7 +70,7 @@ export class CheckpointTurns {
    * Waits for each store's running checkpoint, then takes the checkpoints together. @returns for each store
    * undefined or the failure.
    */
-  async together(stores: readonly EmbeddedStore[], force: boolean): Promise<readonly unknown[]> {
+  async together(stores: readonly FileStore[], force: boolean): Promise<readonly unknown[]> {
     const outcomes = Promise.withResolvers<readonly unknown[]>();
     const turns = stores.map((store) => {
       const turn = Promise.withResolvers<void>();
@@ -139,7 +139,7 @@ export class CheckpointTurns {
   /** Checkpoints open projects. Small ones share their syncs and do not wait for large ones. */
   async ofOpen(handles: readonly string[]): Promise<void> {
     const { carried, stores: open } = this.#options;
-    let together: EmbeddedStore[] = [];
+    let together: FileStore[] = [];
     let bytes = 0;
     const end = async () => {
       const stores = together;

@@ -1,10 +1,10 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { EmbeddedProject } from '../../testing/embedded-project.ts';
+import { ProjectInFiles } from '../../testing/project-in-files.ts';
 import type { SimulatedDisk } from '../../testing/simulated-disk.ts';
 import { put, ref, remove } from '../../testing/writes.ts';
 import type { Write } from '../port.ts';
-import type { EmbeddedStore } from './store/embedded-store.ts';
+import type { FileStore } from './store/file-store.ts';
 
 /** Groups of concurrent commits, and the events between them. */
 type Step =
@@ -62,7 +62,7 @@ function applied(model: Model, ops: readonly Op[], values: readonly number[]): M
 }
 
 async function run(
-  project: EmbeddedProject,
+  project: ProjectInFiles,
   disk: SimulatedDisk,
   steps: readonly Step[],
   given: Given[],
@@ -117,7 +117,7 @@ function allowedAfter(given: readonly Given[]): Model[] {
   return allowed;
 }
 
-async function contentOf(store: EmbeddedStore): Promise<Map<string, number>> {
+async function contentOf(store: FileStore): Promise<Map<string, number>> {
   const content = new Map<string, number>();
   for (const id of IDS) {
     const text = (await store.get(ref(id)))?.text.toString();
@@ -138,7 +138,7 @@ const sorted = (model: Model) => JSON.stringify([...model].sort());
  *
  * @returns its content.
  */
-async function check(store: EmbeddedStore, allowed: readonly Model[]): Promise<Model> {
+async function check(store: FileStore, allowed: readonly Model[]): Promise<Model> {
   const content = await contentOf(store);
   expect(allowed.map(sorted)).toContain(sorted(content));
   const listed = await store.list({ collection: 'notes', after: 0, limit: 100, bytesMax: 1_000_000 });
@@ -177,10 +177,10 @@ describe('a history with a crash', () => {
           // lose it.
           const after = (ended: SimulatedDisk) =>
             ends.pop() === 'kill -9' ? ended.restart() : ended.powerCut(survival);
-          const project = new EmbeddedProject();
+          const project = new ProjectInFiles();
 
           // Counts the operations of the history without a crash.
-          const whole = EmbeddedProject.disk();
+          const whole = ProjectInFiles.disk();
           await project.create(whole);
           const created = whole.operations;
           const all: Given[] = [];
@@ -189,7 +189,7 @@ describe('a history with a crash', () => {
           const operations = whole.operations - created;
           if (operations === 0) return;
 
-          const disk = EmbeddedProject.disk();
+          const disk = ProjectInFiles.disk();
           await project.create(disk);
           disk.failAt({ operation: 1 + Math.floor(where * operations), when, what });
           const given: Given[] = [];

@@ -3,13 +3,13 @@ import { describe, expect, it } from 'vitest';
 import { Process } from '../../testing/files-process.ts';
 import { put, ref } from '../../testing/writes.ts';
 import { describeProjectStore } from '../conformance.ts';
-import type { EmbeddedStore } from './store/embedded-store.ts';
+import type { FileStore } from './store/file-store.ts';
 
 describe('projects that take turns', () => {
   const NEIGHBOURS = 500;
   let process = new Process();
   let made: Promise<unknown> | undefined;
-  let open = new Map<string, EmbeddedStore>();
+  let open = new Map<string, FileStore>();
   let turn = 0;
   let tests = 0;
 
@@ -25,17 +25,17 @@ describe('projects that take turns', () => {
     );
   }
 
-  function beside(store: EmbeddedStore): EmbeddedStore {
+  function beside(store: FileStore): FileStore {
     const { commit } = store;
     return Object.assign(store, {
-      commit: async (...args: Parameters<EmbeddedStore['commit']>) => {
+      commit: async (...args: Parameters<FileStore['commit']>) => {
         const [answer] = await Promise.all([commit.apply(store, args), neighboursWrite()]);
         return answer;
       },
     });
   }
 
-  describeProjectStore(`An EmbeddedStore beside ${NEIGHBOURS} others`, async () => {
+  describeProjectStore(`An FileStore beside ${NEIGHBOURS} others`, async () => {
     made ??= Promise.all(Array.from({ length: NEIGHBOURS }, (_, n) => process.create(`n${n}`)));
     await made;
     const project = `test-${tests++}`;

@@ -18,7 +18,7 @@ import type { PartKeys } from './log/part-seal.ts';
 import type { PartReader } from './log/parts.ts';
 import type { LogDisk, LogObserver } from './log/ports.ts';
 import { LogFreeing } from './log-freeing.ts';
-import type { CheckpointBytes, EmbeddedStore, EnginePort } from './store/embedded-store.ts';
+import type { CheckpointBytes, EnginePort, FileStore } from './store/file-store.ts';
 import { openStore, type StoreOptions } from './store/open-store.ts';
 import { handleIn, type LogOfProjects, readCarried } from './store/project-loader.ts';
 
@@ -73,7 +73,7 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
   readonly #checkpoints: CheckpointTurns;
   readonly #freeing: LogFreeing;
   /** Open stores by their handles. */
-  readonly #stores = new Map<string, EmbeddedStore>();
+  readonly #stores = new Map<string, FileStore>();
   /** The project of each handle. */
   readonly #projectOf = new Map<string, string>();
   readonly #scanEnded = Promise.withResolvers<void>();
@@ -206,7 +206,7 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
   }
 
   /** @throws AppError `project_damaged`, and those of the disk. */
-  async openStore(options: StoreOptions): Promise<EmbeddedStore> {
+  async openStore(options: StoreOptions): Promise<FileStore> {
     const known = this.#births.takeUnopened(options.project);
     const on = { log: this, writer: this.#writer, engine: this, known };
     const { store, loaded } = await openStore(options, on);
@@ -318,11 +318,11 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
   }
 
   /** As {@link CheckpointTurns.of}. */
-  checkpoint(store: EmbeddedStore): Promise<void> {
+  checkpoint(store: FileStore): Promise<void> {
     return this.#checkpoints.of(store);
   }
 
-  async closed(store: EmbeddedStore): Promise<void> {
+  async closed(store: FileStore): Promise<void> {
     while (this.#checkpoints.settled(store.handle) !== undefined)
       await this.#checkpoints.settled(store.handle);
     if (this.#stores.get(store.handle) === store) this.#stores.delete(store.handle);

@@ -11,7 +11,7 @@ import { put, ref } from '../../../testing/writes.ts';
 import { formatProjectFile, unknownSealers } from '../../project-file.ts';
 import { limitsAfter, SEAL_LIMITS, SealBudget } from '../../seal-budget.ts';
 import type { MarkSetAside } from '../../set-aside.ts';
-import type { EmbeddedStore } from '../store/embedded-store.ts';
+import type { FileStore } from '../store/file-store.ts';
 import { FileProjects } from './file-projects.ts';
 
 type Entry = ProjectFile['versions'][number];
@@ -42,7 +42,7 @@ function start(disk = new SimulatedDisk('/', ROOT), service?: FakeKeyService) {
     },
   });
   /** Opens or creates the project and writes a document. */
-  let store: EmbeddedStore | undefined;
+  let store: FileStore | undefined;
   const write = async (id: string, json: string) => {
     await store?.[Symbol.asyncDispose]();
     store = undefined;

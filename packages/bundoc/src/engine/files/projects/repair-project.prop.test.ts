@@ -5,7 +5,7 @@ import { flip, framesOn } from '../../../testing/log-frames.ts';
 import type { SimulatedDisk } from '../../../testing/simulated-disk.ts';
 import { closeEngine } from '../../../testing/test-engine.ts';
 import { put, remove } from '../../../testing/writes.ts';
-import type { EmbeddedStore } from '../store/embedded-store.ts';
+import type { FileStore } from '../store/file-store.ts';
 
 const IDS = ['a', 'b', 'c', 'd', 'e', 'f'];
 const step = fc.oneof(
@@ -44,12 +44,12 @@ async function run(
   await close(disk, store);
 }
 
-async function close(disk: SimulatedDisk, store: EmbeddedStore): Promise<void> {
+async function close(disk: SimulatedDisk, store: FileStore): Promise<void> {
   await store[Symbol.asyncDispose]();
   await closeEngine(disk);
 }
 
-async function documentsOf(store: EmbeddedStore): Promise<string[]> {
+async function documentsOf(store: FileStore): Promise<string[]> {
   const { documents } = await store.list({ collection: 'notes', after: 0, limit: 100, bytesMax: 1e9 });
   return documents.map(({ text }) => text.toString()).sort();
 }

@@ -1,8 +1,8 @@
 import { setImmediate } from 'node:timers/promises';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { type DefinedStore, openDefinedStore } from '../../../collections/defined-store.ts';
-import { EmbeddedProject } from '../../../testing/embedded-project.ts';
 import { holdLogWrites } from '../../../testing/held-log-writes.ts';
+import { ProjectInFiles } from '../../../testing/project-in-files.ts';
 import type { SimulatedDisk } from '../../../testing/simulated-disk.ts';
 import { SlowSteps } from '../../../testing/slow-steps.ts';
 import { commitOne, put, remove } from '../../../testing/writes.ts';
@@ -16,8 +16,8 @@ afterEach(async () => {
 });
 
 async function start() {
-  const project = new EmbeddedProject();
-  const disk = EmbeddedProject.disk();
+  const project = new ProjectInFiles();
+  const disk = ProjectInFiles.disk();
   await project.create(disk);
   const reopen = async (on: SimulatedDisk = disk) => {
     const store = await openDefinedStore(await project.open(on), project.clock);
@@ -38,7 +38,7 @@ function idsAt(store: DefinedStore, index: string, value: string): readonly stri
     ?.map(({ id }) => id);
 }
 
-describeIndexes('the embedded engine', async () => {
+describeIndexes('the files engine', async () => {
   const { store, reopen, disk } = await start();
   return { store, reopen: () => reopen(disk.powerCut('synced only')) };
 });
@@ -50,8 +50,8 @@ describe('the index entries of one commit', () => {
       log: { ...log, frameBytes: 1_048_576, chunkBytes: 262_144 },
       checkpointBytes: 4_194_304,
     };
-    const project = new EmbeddedProject({ limits });
-    const disk = EmbeddedProject.disk();
+    const project = new ProjectInFiles({ limits });
+    const disk = ProjectInFiles.disk();
     await project.create(disk);
     const store = await openDefinedStore(await project.open(disk), project.clock);
     open.push(store);
@@ -70,8 +70,8 @@ describe('the index entries of one commit', () => {
 
 describe('a unique index', () => {
   it('is ready only once commits planned before it are readable, and counts their duplicates', async () => {
-    const project = new EmbeddedProject();
-    const disk = EmbeddedProject.disk();
+    const project = new ProjectInFiles();
+    const disk = ProjectInFiles.disk();
     const log = holdLogWrites(disk);
     await project.create(disk);
     const inner = await project.open(disk);

@@ -57,7 +57,7 @@ interface Indexed {
 }
 
 /**
- * The indexes of an embedded store. A commit's documents enter them synchronously when the commit becomes
+ * The indexes of a store in files. A commit's documents enter them synchronously when the commit becomes
  * visible. Existing documents enter in the background, except those that have changed in the meantime and are
  * therefore already in.
  *

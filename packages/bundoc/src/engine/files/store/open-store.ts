@@ -9,10 +9,10 @@ import type { Disk } from '../disk/disk.ts';
 import { LARGE_FILE_BYTES_MAX } from '../disk/disk.ts';
 import type { DocumentWriter } from '../documents/document-writer.ts';
 import { PartsDamaged } from '../log/sealed-part.ts';
-import { EmbeddedStore, type EmbeddedStoreOptions, type EnginePort } from './embedded-store.ts';
+import { type EnginePort, FileStore, type FileStoreOptions } from './file-store.ts';
 import { type LoadedFolder, type LogOfProjects, loadProject, type StorePlace } from './project-loader.ts';
 
-export interface StoreOptions extends EmbeddedStoreOptions {
+export interface StoreOptions extends FileStoreOptions {
   readonly disk: Disk;
   /** Names in the project's folder, if the caller has just listed it. */
   readonly entries?: readonly string[] | undefined;
@@ -37,7 +37,7 @@ export interface OpenOn {
 export async function openStore(
   options: StoreOptions,
   { log, writer, engine, known }: OpenOn,
-): Promise<{ readonly store: EmbeddedStore; readonly loaded: LoadedFolder }> {
+): Promise<{ readonly store: FileStore; readonly loaded: LoadedFolder }> {
   const { project, directory, cipher } = options;
   const loaded = known ?? (await load({ ...options, log }));
   const { catalog, idempotencyRecords, sealedByFile, sealCounts } = loaded.store;
@@ -48,7 +48,7 @@ export async function openStore(
   const files = writer.of(project, directory);
   const { handle, covered, last, versions } = loaded;
   const parts = { handle, catalog, idempotencyRecords, files, seals, indexes, covered, last, versions };
-  const store = new EmbeddedStore(options, parts, engine);
+  const store = new FileStore(options, parts, engine);
   if (!files.isUpToDate)
     for (const [fileName, sealed] of sealedByFile) {
       // The cache may lack a commit whose outcome was unknown, but which the log has.

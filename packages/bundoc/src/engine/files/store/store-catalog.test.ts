@@ -2,7 +2,7 @@ import { setImmediate } from 'node:timers/promises';
 import { parseCatalogHead } from '@bundoc/shared/contract/catalog-head';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { describe, expect, it } from 'vitest';
-import { EmbeddedProject } from '../../../testing/embedded-project.ts';
+import { ProjectInFiles } from '../../../testing/project-in-files.ts';
 import { SlowSteps } from '../../../testing/slow-steps.ts';
 import { logFiles, started } from '../../../testing/started-store.ts';
 import { SMALL_LIMITS } from '../../../testing/test-engine.ts';
@@ -59,8 +59,8 @@ describe('a snapshot that is taken while commits go on', () => {
   /** @param end when the process dies: at this line of the disk's trace, or after the checkpoint. */
   async function history(end: { line: RegExp; when: 'before' | 'after' } | undefined) {
     const { own: ownWork } = new SlowSteps();
-    const project = new EmbeddedProject({ limits, backlogBytesMax: 1e9, ownWork });
-    const disk = EmbeddedProject.disk();
+    const project = new ProjectInFiles({ limits, backlogBytesMax: 1e9, ownWork });
+    const disk = ProjectInFiles.disk();
     await project.create(disk);
     const store = await project.open(disk);
     const model = new Map<string, string | undefined>();
@@ -178,8 +178,8 @@ describe('the catalog', () => {
 
   it('never counts back, even if the last change was a deletion that is forgotten', async () => {
     const clock = new FakeClock();
-    const project = new EmbeddedProject({ clock });
-    const disk = EmbeddedProject.disk();
+    const project = new ProjectInFiles({ clock });
+    const disk = ProjectInFiles.disk();
     await project.create(disk);
     const store = await project.open(disk);
     await commitOne(store, put('a', '{}'));
@@ -194,8 +194,8 @@ describe('the catalog', () => {
 
   it('forgets deletions after seven days, and refuses positions from before them', async () => {
     const clock = new FakeClock();
-    const project = new EmbeddedProject({ clock });
-    const disk = EmbeddedProject.disk();
+    const project = new ProjectInFiles({ clock });
+    const disk = ProjectInFiles.disk();
     await project.create(disk);
     const store = await project.open(disk);
     await commitOne(store, put('a', '{}'));
@@ -218,8 +218,8 @@ describe('the catalog', () => {
 describe('a feed that is begun after deletions were forgotten', () => {
   it('is read page by page to its end, and refused only when more is forgotten meanwhile', async () => {
     const clock = new FakeClock();
-    const project = new EmbeddedProject({ clock });
-    const disk = EmbeddedProject.disk();
+    const project = new ProjectInFiles({ clock });
+    const disk = ProjectInFiles.disk();
     await project.create(disk);
     const store = await project.open(disk);
     for (const id of ['a', 'b', 'c', 'gone']) await commitOne(store, put(id, '{}'));
@@ -243,8 +243,8 @@ describe('a feed that is begun after deletions were forgotten', () => {
 
 describe('a catalog with a limit', () => {
   async function opened(options: { tombstonesMax?: number; catalogBytesMax?: number; ownWork?: OwnWork }) {
-    const project = new EmbeddedProject(options);
-    const disk = EmbeddedProject.disk();
+    const project = new ProjectInFiles(options);
+    const disk = ProjectInFiles.disk();
     await project.create(disk);
     return { project, disk, store: await project.open(disk) };
   }

@@ -1,7 +1,7 @@
 import { setImmediate } from 'node:timers/promises';
 import { describe, expect, it, vi } from 'vitest';
-import { EmbeddedProject } from '../../../testing/embedded-project.ts';
 import { holdLogWrites } from '../../../testing/held-log-writes.ts';
+import { ProjectInFiles } from '../../../testing/project-in-files.ts';
 import { SlowSteps } from '../../../testing/slow-steps.ts';
 import { LARGE_LIMITS, started } from '../../../testing/started-store.ts';
 import { SMALL_LIMITS } from '../../../testing/test-engine.ts';
@@ -20,8 +20,8 @@ describe('a commit', () => {
   });
 
   it('that is refused because of an earlier one in its frame is answered once that one is durable', async () => {
-    const project = new EmbeddedProject();
-    const disk = EmbeddedProject.disk();
+    const project = new ProjectInFiles();
+    const disk = ProjectInFiles.disk();
     const held = holdLogWrites(disk);
     await project.create(disk);
     const store = await project.open(disk);
@@ -56,8 +56,8 @@ describe('a commit', () => {
 
   it('that is large is sealed document by document, while others are served, and comes before what came later', async () => {
     const steps = new SlowSteps();
-    const project = new EmbeddedProject({ limits: LARGE_LIMITS, ownWork: steps.own });
-    const disk = EmbeddedProject.disk();
+    const project = new ProjectInFiles({ limits: LARGE_LIMITS, ownWork: steps.own });
+    const disk = ProjectInFiles.disk();
     await project.create(disk);
     const store = await project.open(disk);
     const ids = Array.from({ length: 10 }, (_, n) => `d${n}`);
@@ -206,8 +206,8 @@ describe('a fence', () => {
   it('that is durable and cannot be published fails its store, which has it when it is opened again', async () => {
     const cache = createSealedCache(1_000_000);
     const update = vi.spyOn(cache, 'update');
-    const project = new EmbeddedProject();
-    const disk = EmbeddedProject.disk();
+    const project = new ProjectInFiles();
+    const disk = ProjectInFiles.disk();
     await project.create(disk);
     const store = await project.open(disk, cache);
     await commitOne(store, put('a', '{}'));
@@ -226,8 +226,8 @@ describe('a fence', () => {
   });
 
   it('waits for a commit whose frame is behind one that is answered meanwhile', async () => {
-    const project = new EmbeddedProject();
-    const disk = EmbeddedProject.disk();
+    const project = new ProjectInFiles();
+    const disk = ProjectInFiles.disk();
     const log = holdLogWrites(disk);
     await project.create(disk);
     const store = await project.open(disk);

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import type { EmbeddedProject } from '../../../testing/embedded-project.ts';
+import type { ProjectInFiles } from '../../../testing/project-in-files.ts';
 import { started } from '../../../testing/started-store.ts';
 import { commitOne, put, ref, remove } from '../../../testing/writes.ts';
 import { createSealedCache } from '../documents/sealed-cache.ts';
@@ -75,7 +75,7 @@ describe('the cache', () => {
 });
 
 describe('a document file', () => {
-  const pathOf = (project: EmbeddedProject, id: string) => {
+  const pathOf = (project: ProjectInFiles, id: string) => {
     const name = project.cipher.fileName(ref(id));
     return `/p/docs/${name}`;
   };

@@ -1,20 +1,20 @@
 import type { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { describe, expect, it } from 'vitest';
-import { EmbeddedProject } from '../../../testing/embedded-project.ts';
+import { ProjectInFiles } from '../../../testing/project-in-files.ts';
 import type { SimulatedDisk } from '../../../testing/simulated-disk.ts';
 import { LARGE_LIMITS, started } from '../../../testing/started-store.ts';
 import { commitOne, put, ref, remove } from '../../../testing/writes.ts';
-import type { EmbeddedStore } from './embedded-store.ts';
+import type { FileStore } from './file-store.ts';
 
 describe('the seal budget', () => {
   const sealLimits = { reserve: 10, rotateAt: 30, max: 50 };
   const budgeted = async () => {
-    const project = new EmbeddedProject({ sealLimits });
-    const disk = EmbeddedProject.disk();
+    const project = new ProjectInFiles({ sealLimits });
+    const disk = ProjectInFiles.disk();
     await project.create(disk);
     return { project, disk, store: await project.open(disk) };
   };
-  const writeUntilRefused = async (store: EmbeddedStore) => {
+  const writeUntilRefused = async (store: FileStore) => {
     let written = 0;
     for (; written < 100; written++) {
       const refused = await store.commit([put(`d${written % 5}`, '{}')]).catch((error: unknown) => error);
@@ -59,7 +59,7 @@ describe('after a rotation', () => {
     project.rotate();
     return { project, disk, store: await project.open(disk) };
   };
-  const check = async (store: EmbeddedStore) => {
+  const check = async (store: FileStore) => {
     for (let n = 0; n < 30; n++) {
       const text = (await store.get(ref(`d${n}`)))?.text.toString();
       if (n === 3) expect(text).toBeUndefined();

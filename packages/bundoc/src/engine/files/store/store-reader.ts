@@ -42,7 +42,7 @@ export interface StoreReaderOptions {
 }
 
 /**
- * Reads documents of the embedded engine. The catalog identifies the current state of a document. Its bytes
+ * Reads documents of the files engine. The catalog identifies the current state of a document. Its bytes
  * are pending, cached, or in its file. Commits may happen during a read, so its result counts only if the
  * catalog still has that state.
  *

@@ -7,7 +7,7 @@ import { type DekVersion, ProjectCipher } from '../crypto/project-cipher.ts';
 import type { Disk } from '../engine/files/disk/disk.ts';
 import { createSealedCache, type SealedCache } from '../engine/files/documents/sealed-cache.ts';
 import type { FilesEngine } from '../engine/files/files-engine.ts';
-import type { EmbeddedStore } from '../engine/files/store/embedded-store.ts';
+import type { FileStore } from '../engine/files/store/file-store.ts';
 import type { Quota } from '../engine/quota.ts';
 import { SEAL_LIMITS, type SealLimits } from '../engine/seal-budget.ts';
 import { ownWork } from '../work/scheduler.ts';
@@ -17,8 +17,8 @@ import { type EngineLimits, engineOn, SMALL_LIMITS } from './test-engine.ts';
 
 const PROJECT_FILE = Buffer.from('{"project":"p"}');
 
-/** A project of the embedded engine in a test: where it lies, and what opens it. */
-export class EmbeddedProject {
+/** A project of the files engine in a test: where it lies, and what opens it. */
+export class ProjectInFiles {
   readonly #nameKey = createSecretKey(randomBytes(32));
   #versions: [DekVersion, ...DekVersion[]] = [{ version: 1, dek: createSecretKey(randomBytes(32)) }];
   cipher = new ProjectCipher('p', this.#versions, this.#nameKey);
@@ -88,7 +88,7 @@ export class EmbeddedProject {
     await engine.create('p', this.directory, this.cipher, PROJECT_FILE);
   }
 
-  async open(disk: Disk, cache: number | SealedCache = 0): Promise<EmbeddedStore> {
+  async open(disk: Disk, cache: number | SealedCache = 0): Promise<FileStore> {
     const engine = await this.engine(disk);
     return engine.openStore({
       project: 'p',

@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll } from 'vitest';
-import { EmbeddedProject } from '../../../testing/embedded-project.ts';
+import { ProjectInFiles } from '../../../testing/project-in-files.ts';
 import { describeProjectStore } from '../../conformance.ts';
 import { openNodeDisk } from '../disk/node-disk.ts';
 
@@ -12,9 +12,9 @@ afterAll(() => {
 });
 
 for (const cacheBytes of [0, 1_000_000]) {
-  describeProjectStore(`EmbeddedStore on a simulated disk, with ${cacheBytes} bytes of cache,`, async () => {
-    const project = new EmbeddedProject();
-    const disk = EmbeddedProject.disk();
+  describeProjectStore(`FileStore on a simulated disk, with ${cacheBytes} bytes of cache,`, async () => {
+    const project = new ProjectInFiles();
+    const disk = ProjectInFiles.disk();
     await project.create(disk);
     return {
       store: await project.open(disk, cacheBytes),
@@ -23,10 +23,10 @@ for (const cacheBytes of [0, 1_000_000]) {
   });
 }
 
-describeProjectStore('EmbeddedStore on the real disk', async () => {
+describeProjectStore('FileStore on the real disk', async () => {
   const dataDir = mkdtempSync(join(tmpdir(), 'bundoc-engine-'));
   folders.push(dataDir);
-  const project = new EmbeddedProject({ directory: join(dataDir, 'p') });
+  const project = new ProjectInFiles({ directory: join(dataDir, 'p') });
   const disk = openNodeDisk(dataDir);
   await project.create(disk);
   return { store: await project.open(disk), reopen: () => project.open(disk) };

@@ -42,7 +42,7 @@ import { type FrameChange, GroupPreparer } from './group-preparer.ts';
 import { Resealing } from './resealing.ts';
 import { StoreReader, type StoreReaderOptions } from './store-reader.ts';
 
-export interface EmbeddedStoreOptions extends StoreReaderOptions {
+export interface FileStoreOptions extends StoreReaderOptions {
   readonly clock: Clock;
   /** Bytes of `project.json`. Every snapshot contains a copy. */
   readonly projectFile: Buffer;
@@ -76,10 +76,10 @@ export interface EnginePort {
   /** Attaches the store to the log. */
   attach(source: PartSource, after: Place | undefined): AttachedHandle;
   /** Takes a checkpoint, or joins a waiting one. */
-  checkpoint(store: EmbeddedStore): Promise<void>;
+  checkpoint(store: FileStore): Promise<void>;
   readonly checkpointBytes: CheckpointBytes;
   /** Called when the store has written its last part. */
-  closed(store: EmbeddedStore): Promise<void>;
+  closed(store: FileStore): Promise<void>;
 }
 
 /** A snapshot is worth writing if it is at most this many times longer than the parts that it covers. */
@@ -93,7 +93,7 @@ const CATALOG_BYTES_MAX = LARGE_FILE_BYTES_MAX - 201_326_592;
 const SNAPSHOT_ENTRY_BYTES = 120;
 
 /** The parts of a store, as of the last acknowledged commit. */
-export interface EmbeddedParts {
+export interface FileStoreParts {
   /** Identifies its parts in the log. */
   readonly handle: string;
   readonly catalog: Catalog;
@@ -118,10 +118,10 @@ export interface EmbeddedParts {
  * One class, because it has the members of its two ports; the reader, the queue of commits, the indexes and
  * the resealing do the work.
  */
-export class EmbeddedStore implements ProjectStore, CheckpointSource {
+export class FileStore implements ProjectStore, CheckpointSource {
   readonly handle: string;
-  readonly #options: EmbeddedStoreOptions;
-  readonly #parts: EmbeddedParts;
+  readonly #options: FileStoreOptions;
+  readonly #parts: FileStoreParts;
   readonly #engine: EnginePort;
   readonly #queue: CommitQueue;
   readonly #resealing: Resealing;
@@ -134,7 +134,7 @@ export class EmbeddedStore implements ProjectStore, CheckpointSource {
   #covered: Place | undefined;
   readonly indexState: StoredIndexState;
 
-  constructor(options: EmbeddedStoreOptions, parts: EmbeddedParts, engine: EnginePort) {
+  constructor(options: FileStoreOptions, parts: FileStoreParts, engine: EnginePort) {
     this.#options = options;
     this.#parts = parts;
     this.#engine = engine;
@@ -187,7 +187,7 @@ export class EmbeddedStore implements ProjectStore, CheckpointSource {
     return this.#options.directory;
   }
 
-  get cipher(): EmbeddedStoreOptions['cipher'] {
+  get cipher(): FileStoreOptions['cipher'] {
     return this.#options.cipher;
   }
 
