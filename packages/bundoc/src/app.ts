@@ -40,6 +40,7 @@ import { ProjectUpkeep } from './projects/project-upkeep.ts';
 import type { SpreadRotations } from './projects/spread-rotations.ts';
 import { ChangeFeed } from './service/change-feed.ts';
 import { Moves } from './service/moves.ts';
+import { ProcessorUse, USE_EVERY_MS } from './work/processor-use.ts';
 import { Scheduler } from './work/scheduler.ts';
 import { createServiceShares } from './work/service-shares.ts';
 import { requestsMax, waitingWork, workingMemory } from './working-memory.ts';
@@ -94,7 +95,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     await openStorage(config, { clock, logger, quota: config.quota }, parts.wrapDisk),
   );
   const metrics = createBundocMetrics();
-  const { limit, scheduler, shares, ofWork } = divideWork(config, clock, metrics);
+  const { limit, scheduler, shares, ofWork } = divideWork(config, { clock, metrics, logger }, stack);
   stack.use(scheduler);
   const { kms, token, listenerTls } = connect(config, { clock, logger, metrics, parts }, stack);
   const { id } = await storage.identity.read();
@@ -199,14 +200,21 @@ function connect(
 }
 
 /** Creates the limits on processor time and memory. */
-function divideWork(config: BundocConfig, clock: Clock, metrics: BundocMetrics) {
+function divideWork(
+  config: BundocConfig,
+  { clock, metrics, logger }: Pick<Composition, 'clock' | 'metrics' | 'logger'>,
+  stack: AsyncDisposableStack,
+) {
+  const use = new ProcessorUse(logger);
+  stack.use(every(USE_EVERY_MS, () => use.report()));
   const limit = processorLimit(config, clock);
   const memory = workingMemory(memoryLimit(), config.documentBytesMax, clock);
   const places = waitingWork(clock);
   const scheduler = new Scheduler({
     ...{ memory, places, requestsMax: requestsMax(memory.capacity) },
-    onUsed: ({ subject, project }, us) => {
-      if (subject !== '') limit?.charge(project, us / 1_000);
+    onUsed: (key, us) => {
+      use.count(key, us);
+      if (key.subject !== '') limit?.charge(key.project, us / 1_000);
     },
   });
   const shares = createServiceShares(config.shares, clock);
