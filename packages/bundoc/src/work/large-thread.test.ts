@@ -41,6 +41,13 @@ describe('the thread for large documents', () => {
     });
   });
 
+  it('goes on after a job that cannot be sent to the thread', async () => {
+    await using thread = new LargeThread();
+    const unsendable = { bytes: body(1), more: () => undefined };
+    await expect(thread.run(key('s'), JOBS.body, unsendable)).rejects.toThrow('could not be cloned');
+    await expect(thread.run(key('s'), JOBS.body, { bytes: body(1) })).resolves.toBeDefined();
+  });
+
   it('serves subjects in turn, however many jobs one of them has', async () => {
     await using thread = new LargeThread();
     const order: string[] = [];

@@ -144,24 +144,24 @@ export class LargeThread implements AsyncDisposable {
     }
     clearTimeout(job.timer);
     const moved: ArrayBuffer[] = [];
-    let request: LargeRequest;
+    let worker: Worker;
     try {
-      request = { ...job.request, input: withOwnBytes(job.request.input, moved) };
+      const request: LargeRequest = { ...job.request, input: withOwnBytes(job.request.input, moved) };
+      worker = this.#start();
+      worker.postMessage(request, moved);
     } catch (error) {
-      // There is no memory for a copy.
+      // There is no memory for a copy, or no thread.
       job.done.reject(error);
       this.#next();
       return;
     }
     this.#running = job;
-    const worker = this.#start();
     worker.ref();
     this.#timer = setTimeout(() => void this.#end(tooLong()), this.#options.jobMsMax);
     this.#sharedTimer = setTimeout(() => {
       this.#isOverdue = true;
       this.#endOverdue();
     }, this.#options.sharedJobMsMax);
-    worker.postMessage(request, moved);
   }
 
   #start(): Worker {
