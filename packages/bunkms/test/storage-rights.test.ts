@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { startKms, type TestKms } from './support/kms.ts';
 
 const SCOPES = ['kms:read_key', 'kms:create_key', 'kms:manage_key'] as const;
@@ -27,7 +27,7 @@ const ATTEMPTS = [
 ] as const;
 
 describe.each(['api', 'internal'] as const)('on the %s listener, a token for some keys', (listener) => {
-  test.each(ATTEMPTS)('cannot %s a storage, which may hold the keys of others', async (_what, path, body) => {
+  it.each(ATTEMPTS)('cannot %s a storage, which may hold the keys of others', async (_what, path, body) => {
     for (const keys of [['evil-*'], ['evil-dek'], ['*-de'], ['a*-dek', 'b*-dek'], []]) {
       const { token } = await kms.issue({ scope: [...SCOPES], keys });
       const answer = await kms[listener](path, { token, ...(body === undefined ? {} : { body }) });

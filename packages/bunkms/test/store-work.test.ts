@@ -1,5 +1,5 @@
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { FaultyStore } from './support/faulty-store.ts';
 import { startKms, type TestKms } from './support/kms.ts';
 
@@ -45,7 +45,7 @@ describe('reads of one token', () => {
   });
   afterEach(() => kms[Symbol.asyncDispose]());
 
-  test.each([
+  it.each([
     ['/v1/keys', 'listKeys', 2],
     ['/v1/keys/a-dek', 'findKey', 8],
     ['/v1/keys/a-dek/leases', 'listExports', 2],
@@ -65,7 +65,7 @@ describe('reads of one token', () => {
     },
   );
 
-  test('do not delay those of other tokens, exports, creations and revocations', async () => {
+  it('do not delay those of other tokens, exports, creations and revocations', async () => {
     const { token: doomed, jti } = await kms.issue({ scope: ['kms:read_key'], keys: ['*'] });
     const { token: exporter } = await kms.issue({ scope: ['kms:export_key'], keys: ['*'] });
     const gate = new Gate();
@@ -85,7 +85,7 @@ describe('reads of one token', () => {
     expect(new Set(await Promise.all([other, ...answers]))).toEqual(new Set([200]));
   });
 
-  test('have each their record before they are answered, and few of these wait at a time', async () => {
+  it('have each their record before they are answered, and few of these wait at a time', async () => {
     const token = await reader();
     const gate = new Gate();
     faulty.replaced.appendAudit = gate.pass;
@@ -99,7 +99,7 @@ describe('reads of one token', () => {
   });
 });
 
-test('a page of keys is read in steps, so that other calls do not wait for all of it', async () => {
+it('a page of keys is read in steps, so that other calls do not wait for all of it', async () => {
   const faulty = new FaultyStore();
   await using kms = await startKms({ decorate: faulty.decorate });
   const token = await kms.fullToken();
@@ -118,7 +118,7 @@ test('a page of keys is read in steps, so that other calls do not wait for all o
   expect(record?.detail).toEqual({ count: 110 });
 });
 
-test('a refused export is answered once its record is durable', async () => {
+it('a refused export is answered once its record is durable', async () => {
   const faulty = new FaultyStore();
   await using kms = await startKms({ decorate: faulty.decorate });
   const { token } = await kms.issue({ scope: ['kms:export_key'], keys: ['mine-dek'] });

@@ -1,7 +1,7 @@
 import { EventEmitter } from 'node:events';
 import type { Socket } from 'node:net';
 import Fastify, { type FastifyReply, type FastifyRequest } from 'fastify';
-import { expect, test, vi } from 'vitest';
+import { expect, it, vi } from 'vitest';
 import { FakeClock } from '../testing/fake-clock.ts';
 import {
   Connections,
@@ -54,7 +54,7 @@ function connectionsOf(options: Partial<ConnectionsOptions> = {}) {
   return { clock, connections, open, opened };
 }
 
-test('each address (IPv6: each /64) has a limited number of connections, independent of the others', () => {
+it('each address (IPv6: each /64) has a limited number of connections, independent of the others', () => {
   const { connections, open, opened } = connectionsOf();
   const of4 = open('192.0.2.1', 20);
   expect(opened(of4)).toBe(10);
@@ -66,7 +66,7 @@ test('each address (IPv6: each /64) has a limited number of connections, indepen
   expect(opened(open('192.0.2.1', 1))).toBe(1);
 });
 
-test('the last connections are reserved for this machine', () => {
+it('the last connections are reserved for this machine', () => {
   const { connections, open, opened } = connectionsOf();
   const strangers = Array.from({ length: 90 }, (_, n) => open(`192.0.2.${n}`, 1)).flat();
   expect(opened(strangers)).toBe(70);
@@ -76,7 +76,7 @@ test('the last connections are reserved for this machine', () => {
   expect(connections.share.held).toBe(10);
 });
 
-test('many addresses together leave others some connections: of those with most, the latest are closed', () => {
+it('many addresses together leave others some connections: of those with most, the latest are closed', () => {
   const { connections, open, opened } = connectionsOf();
   const flood = Array.from({ length: 7 }, (_, n) => open(`192.0.2.${n}`, 10));
   const modest = open('198.51.100.1', 3);
@@ -89,24 +89,24 @@ test('many addresses together leave others some connections: of those with most,
   expect(connections.share.held).toBe(1);
 });
 
-test('many addresses with a few connections each keep no other one out', () => {
+it('many addresses with a few connections each keep no other one out', () => {
   const { open, opened } = connectionsOf();
   for (let n = 0; n < 24; n++) open(`192.0.2.${n}`, 3);
   expect(opened(open('198.51.100.1', 3))).toBe(1);
 });
 
-test('connections of a trusted proxy are not closed for others', () => {
+it('connections of a trusted proxy are not closed for others', () => {
   const { open, opened } = connectionsOf({ isProxy: (address) => address === '192.0.2.1' });
   const proxied = open('192.0.2.1', 70);
   expect([opened(open('198.51.100.1', 1)), opened(proxied)]).toEqual([0, 70]);
 });
 
-test('a trusted proxy is limited only by the total number of connections', () => {
+it('a trusted proxy is limited only by the total number of connections', () => {
   const { open, opened } = connectionsOf({ isProxy: (address) => address === '192.0.2.1' });
   expect(opened(open('192.0.2.1', 100))).toBe(70);
 });
 
-test.each([
+it.each([
   ['trusted', 70],
   ['not trusted', 10],
 ])(
@@ -146,7 +146,7 @@ test.each([
   },
 );
 
-test('a connection that sends nothing is closed after five seconds', () => {
+it('a connection that sends nothing is closed after five seconds', () => {
   const { clock, connections, open, opened } = connectionsOf();
   const [silent] = open('192.0.2.1', 1);
   const [talking] = open('192.0.2.1', 1);
@@ -161,7 +161,7 @@ test('a connection that sends nothing is closed after five seconds', () => {
   expect([connections.cuts, connections.share.held]).toEqual([1, 2]);
 });
 
-test('a refused connection closes after a second, so that a client gains nothing by connecting again at once', () => {
+it('a refused connection closes after a second, so that a client gains nothing by connecting again at once', () => {
   const { clock, connections, open } = connectionsOf();
   open('192.0.2.1', 10);
   const refused = open('192.0.2.1', 1);
@@ -177,7 +177,7 @@ test('a refused connection closes after a second, so that a client gains nothing
   expect([closed(), connections.cuts]).toEqual([[true, true], 0]);
 });
 
-test('many refused connections close little by little, so that their clients do not connect again together', () => {
+it('many refused connections close little by little, so that their clients do not connect again together', () => {
   const { clock, connections, open } = connectionsOf({ max: 800 });
   const refused = open('192.0.2.1', 10 + REFUSED_OF_SWEEP + 1).slice(10);
   const closed = () => refused.filter(({ destroyed }) => destroyed).length;
@@ -188,7 +188,7 @@ test('many refused connections close little by little, so that their clients do 
   expect(closed()).toBe(REFUSED_OF_SWEEP + 1);
 });
 
-test('while others wait to be accepted, fewer refused connections close, and after some seconds all of them', () => {
+it('while others wait to be accepted, fewer refused connections close, and after some seconds all of them', () => {
   const { clock, connections, open } = connectionsOf({ max: 800 });
   const refused = open('192.0.2.1', 10 + REFUSED_OF_SWEEP).slice(10);
   const closed = () => refused.filter(({ destroyed }) => destroyed).length;
@@ -203,7 +203,7 @@ test('while others wait to be accepted, fewer refused connections close, and aft
   expect(closed()).toBe(REFUSED_OF_SWEEP);
 });
 
-test('of one address, only a part of the refused connections stays open: others have some too', () => {
+it('of one address, only a part of the refused connections stays open: others have some too', () => {
   const { connections, open } = connectionsOf();
   const stillOpen = (address: string) =>
     open(address, 10 + 60)
@@ -216,12 +216,12 @@ test('of one address, only a part of the refused connections stays open: others 
   expect([connections.refused.held, stillOpen('192.0.2.6')]).toEqual([0, 40]);
 });
 
-test('no refused connection stays open where descriptors are few', () => {
+it('no refused connection stays open where descriptors are few', () => {
   const { open } = connectionsOf({ descriptorsMax: 1_024 });
   expect(open('192.0.2.1', 11).at(-1)?.destroyed).toBe(true);
 });
 
-test('a refused connection that its client closes frees its place at once', () => {
+it('a refused connection that its client closes frees its place at once', () => {
   const { connections, open } = connectionsOf();
   const refused = open('192.0.2.1', 11).at(-1);
   expect(connections.refused.held).toBe(1);
@@ -229,14 +229,14 @@ test('a refused connection that its client closes frees its place at once', () =
   expect(connections.refused.held).toBe(0);
 });
 
-test('connections of a trusted proxy each have a turn of their own, because they are of many clients', () => {
+it('connections of a trusted proxy each have a turn of their own, because they are of many clients', () => {
   const { connections, open } = connectionsOf({ isProxy: (address) => address === '192.0.2.1' });
   const turnsOf = (address: string) =>
     new Set(open(address, 3).map((socket) => connections.turnOf(socket as unknown as Socket)));
   expect([turnsOf('192.0.2.1').size, turnsOf('198.51.100.1')]).toEqual([3, new Set(['198.51.100.1'])]);
 });
 
-test('a server closes refused connections by whether it is crowded at that time', async () => {
+it('a server closes refused connections by whether it is crowded at that time', async () => {
   const { connections } = connectionsOf();
   const app = Fastify();
   const turns = { isCrowded: true };
