@@ -71,3 +71,33 @@ describe('a patch of a given revision', () => {
     expect((await rivals.store.get(REF))?.text.toString()).toMatch(/,"n":1\}$/);
   });
 });
+
+describe('a read of a document that is not in memory', () => {
+  it('asks the open store once, and holds the project until it has the document', async () => {
+    const asked: object[] = [];
+    const stored = Promise.withResolvers<object>();
+    let held = 0;
+    const lease = () => {
+      held++;
+      return { [Symbol.dispose]: () => void held-- };
+    };
+    const store = {
+      get: (ref: object) => {
+        asked.push(ref);
+        return stored.promise;
+      },
+    };
+    const instances = {
+      peekStore: () => store,
+      leaseIfOpen: lease,
+      acquire: () => expect.unreachable('the project is open'),
+    };
+    const documents = new Documents(instances as never, { documentBytesMax: 1_000 });
+    const read = documents.read('p', REF);
+    expect(held).toBe(1);
+    const document = { text: Buffer.from('{}') };
+    stored.resolve(document);
+    expect(await read).toBe(document);
+    expect([asked, held]).toEqual([[REF], 0]);
+  });
+});
