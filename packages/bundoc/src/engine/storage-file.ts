@@ -8,8 +8,10 @@ export const STORAGE_FILE = 'storage.json';
 /** Its length with few candidates: a sector, which disks write atomically. */
 export const STORAGE_FILE_BYTES = 512;
 
+const FORMAT = 1;
+
 const storageFileSchema = z.strictObject({
-  format: z.literal(1),
+  format: z.literal(FORMAT),
   id: storageIdSchema,
   /** The last generation that BunKMS confirmed. */
   generation: generationSchema.optional(),
@@ -26,7 +28,7 @@ const storageFileSchema = z.strictObject({
 export type StorageFile = z.infer<typeof storageFileSchema>;
 
 export function newStorageFile(): StorageFile {
-  return { format: 1, id: randomUUID(), candidates: [], takeOvers: 0 };
+  return { format: FORMAT, id: randomUUID(), candidates: [], takeOvers: 0 };
 }
 
 /** One line, padded to a sector if it fits, so that it can be overwritten in place. */
@@ -34,11 +36,21 @@ export function formatStorageFile(file: StorageFile): string {
   return `${JSON.stringify(storageFileSchema.parse(file)).padEnd(STORAGE_FILE_BYTES - 1)}\n`;
 }
 
+const laterFormatSchema = z.object({ format: z.int().gt(FORMAT) });
+
 /** @param place its name for the operator. @throws StartRefused for any other content. */
 export function parseStorageFile(place: string, content: string): StorageFile {
+  let parsed: unknown;
   try {
-    return storageFileSchema.parse(JSON.parse(content));
+    parsed = JSON.parse(content);
+    return storageFileSchema.parse(parsed);
   } catch (error) {
+    const later = laterFormatSchema.safeParse(parsed);
+    if (later.success)
+      throw new StartRefused(
+        `${place} has the format ${later.data.format} of a later release, which this one does not read: start that release, or restore a backup that this release wrote`,
+        { cause: error },
+      );
     throw new StartRefused(
       `${place} is damaged. It says which storage this is, so it is not made again: restore it from a backup of this storage`,
       { cause: error },

@@ -34,7 +34,16 @@ describe('the identity of a data folder', () => {
     },
   );
 
-  it.each(['', '{}', '{"format":2}', 'null'])(
+  it('of a later release is refused, with the remedy, and kept', async () => {
+    const disk = newDisk();
+    const text = '{"format":2,"whatever":true}';
+    await disk.createFile(FILE, Buffer.from(text));
+    await expect(identifyFolder(disk, '/data')).rejects.toBeInstanceOf(StartRefused);
+    await expect(identifyFolder(disk, '/data')).rejects.toThrow(/format 2 of a later release.*start that/);
+    expect(disk.files().get(FILE)?.toString()).toBe(text);
+  });
+
+  it.each(['', '{}', '{"format":0}', '{"format":"2"}', 'null'])(
     'is not recreated when the file is damaged: %s',
     async (text) => {
       const disk = newDisk();
