@@ -127,6 +127,14 @@ const routes: readonly Route[] = [
   { method: 'GET', path: '/ready', needs: [], success: 200 },
 ];
 
+/** What a batch needs depends on its operations. */
+const batches: readonly Route[] = [
+  {
+    ...{ method: 'POST', path: `${PROJECT}/batch`, needs: ['read', 'write'], success: 200 },
+    body: '{"operations":[{"op":"patch","collection":"notes","id":"a","merge":{"v":1}}]}',
+  },
+];
+
 /** What each kind of token may do: 401 for a token that is not valid. */
 const kinds: Readonly<Record<string, 401 | readonly Right[]>> = {
   none: 401,
@@ -174,7 +182,7 @@ describe('the authorisation matrix of Bundoc', () => {
   });
 
   for (const [kind, grants] of Object.entries(kinds)) {
-    for (const { method, path, needs, success, body, type } of routes) {
+    for (const { method, path, needs, success, body, type } of [...routes, ...batches]) {
       const isAllowed = grants !== 401 && needs.every((right) => grants.includes(right));
       const refusal = grants === 401 ? 401 : 403;
       const expected = needs.length === 0 || isAllowed ? success : refusal;

@@ -64,7 +64,7 @@ const LASTING: ReadonlySet<string> = new Set([
 ]);
 
 /**
- * HTTP with retries. It retries idempotent requests on 429, 502, 503, 504 and when there is no answer. Pauses
+ * HTTP with retries. It retries idempotent requests on 429, 502, 503, 504 and when a connection fails. Pauses
  * grow, have full jitter and honour `Retry-After`. It does not begin a pause that would pass the deadline.
  */
 export class Transport {

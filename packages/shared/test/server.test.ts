@@ -249,37 +249,41 @@ describe('an answer', () => {
     }
   });
 
-  it('is logged with the root of its token and its project once it is authorized, one line for each root', async () => {
-    const claims = (jti: string) => ({ jti, root: 'root-1', projects: [] }) as unknown as Claims;
+  it('is logged with the root of its token and its project, one line for each root, which names other projects', async () => {
     const guard = createGuard(
       (request) => {
         const { jti } = request.query as { readonly jti?: string };
         if (jti === undefined) throw new AppError('unauthenticated');
-        return jti === 'other' ? ({ jti, projects: [] } as unknown as Claims) : claims(jti);
+        return { jti, ...(jti === 'other' ? {} : { root: 'root-1' }), projects: [] } as unknown as Claims;
       },
-      () => 'acme',
+      (_claims, request) => {
+        const { project } = request.query as { readonly project?: string };
+        if (project === undefined) throw new AppError('forbidden');
+        return project;
+      },
     );
     await using own = await start({}, (app) =>
       app.get('/limited', { onRequest: guard }, async () => {
         throw new AppError('rate_limited');
       }),
     );
-    for (const path of ['/limited?jti=a', '/limited?jti=b', '/limited?jti=other', '/limited'])
-      await sendRaw(own.port, get(path));
+    for (const query of ['jti=a&project=p', 'jti=b&project=q', 'jti=other&project=r', 'jti=a', ''])
+      await sendRaw(own.port, get(`/limited?${query}`));
     await own.app.close();
     const lines = own
       .logged()
       .split('\n')
-      .filter((line) => line.includes('refus') || line.includes('"code"'))
+      .filter((line) => line.includes('"code"') || line.includes('"kind"'))
       .map((line) => JSON.parse(line) as Record<string, unknown>);
     expect(lines.map(({ code, subject, project }) => [code, subject, project])).toEqual([
-      ['rate_limited', 'root-1', 'acme'],
-      ['rate_limited', 'other', 'acme'],
+      ['rate_limited', 'root-1', 'p'],
+      ['rate_limited', 'other', 'r'],
+      ['forbidden', 'root-1', undefined],
       ['unauthenticated', undefined, undefined],
       // The second refusal of the same root.
       [undefined, undefined, undefined],
     ]);
-    expect(lines.at(-1)).toMatchObject({ client: 'root-1', kind: 'rate_limited', count: 1 });
+    expect(lines.at(-1)).toMatchObject({ client: 'root-1', kind: 'rate_limited', count: 1, projects: ['q'] });
   });
 
   it('that keeps failing logs one line for each kind at level error, and counts the rest', async () => {

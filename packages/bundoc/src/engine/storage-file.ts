@@ -48,7 +48,7 @@ export function parseStorageFile(place: string, content: string): StorageFile {
     const later = laterFormatSchema.safeParse(parsed);
     if (later.success)
       throw new StartRefused(
-        `${place} has the format ${later.data.format} of a later release, which this one does not read: start that release, or restore a backup that this release wrote`,
+        `${place} has the format ${later.data.format} of a later release, which this one does not read: start that release, or restore a backup that this one wrote into an empty storage`,
         { cause: error },
       );
     throw new StartRefused(

@@ -104,9 +104,9 @@ const refusalSchema = z.object({
 type Refusal = z.infer<typeof refusalSchema>;
 
 /**
- * Sends calls to BunKMS over undici. A call is retried after network errors and 429, 502, 503 and 504, except
- * `sealed`, with exponential backoff and full jitter, unless its caller wants no retries. `Retry-After` is
- * honoured up to the deadline.
+ * Sends calls to BunKMS over undici. Calls are idempotent. They are retried after network errors, 429, 502,
+ * 503 and 504, but not after `sealed`, and not if the caller wants no retries. Retries have exponential
+ * backoff and full jitter, and honour `Retry-After` up to the deadline.
  * One deadline covers all tries, so a frozen server cannot delay a caller longer.
  */
 export class KmsTransport {

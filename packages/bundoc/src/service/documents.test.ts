@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
 import { readDocumentBody } from '../crypto/stored-text.ts';
 import type { ProjectStore } from '../engine/port.ts';
@@ -94,6 +95,7 @@ describe('a read of a document that is not in memory', () => {
     };
     const documents = new Documents(instances as never, { documentBytesMax: 1_000 });
     const read = documents.read('p', REF);
+    await setImmediate();
     expect(held).toBe(1);
     const document = { text: Buffer.from('{}') };
     stored.resolve(document);

@@ -29,10 +29,11 @@ export interface LargeAnswer {
 
 interface Waiting {
   readonly key: ShareKey;
+  readonly onUsed: LargeRunOptions['onUsed'];
   readonly request: LargeRequest;
   /** Ends the wait for its turn. */
   timer: NodeJS.Timeout | undefined;
-  readonly done: PromiseWithResolvers<{ readonly output: unknown; readonly us: number }>;
+  readonly done: PromiseWithResolvers<unknown>;
 }
 
 export interface LargeThreadOptions {
@@ -52,6 +53,8 @@ export interface LargeRunOptions {
   readonly signal?: AbortSignal | undefined;
   /** The refusal of a job that has waited too long. */
   readonly refusal?: () => AppError;
+  /** Hears of the job's processor time, microseconds, also when the job was refused or ended. */
+  readonly onUsed?: (us: number) => void;
 }
 
 const OPTIONS: LargeThreadOptions = { jobMsMax: 10_000, sharedJobMsMax: 2_000, waitMsMax: WAIT_MS_MAX };
@@ -78,6 +81,7 @@ export class LargeThread implements AsyncDisposable {
   readonly #waiting = new FairTurns<Waiting>(SLICE_US);
   #worker: Worker | undefined;
   #running: Waiting | undefined;
+  #beganMs = 0;
   #timer: NodeJS.Timeout | undefined;
   #sharedTimer: NodeJS.Timeout | undefined;
   /** Whether the running job has used the time that it may take while others wait. */
@@ -96,7 +100,6 @@ export class LargeThread implements AsyncDisposable {
   /**
    * Runs a job. Its bytes are copied.
    *
-   * @returns its result, and its processor time, microseconds.
    * @throws AppError of the job; `payload_too_large` for one that takes too long, `rate_limited` for one that
    *   does so while other subjects wait; the signal's reason; `refusal` when it has waited too long.
    */
@@ -104,12 +107,12 @@ export class LargeThread implements AsyncDisposable {
     key: ShareKey,
     { module, name }: Job<I, O>,
     input: I,
-    { signal, refusal = () => new AppError('overloaded') }: LargeRunOptions = {},
-  ): Promise<{ readonly output: O; readonly us: number }> {
+    { signal, refusal = () => new AppError('overloaded'), onUsed }: LargeRunOptions = {},
+  ): Promise<O> {
     signal?.throwIfAborted();
     if (this.#disposed) throw stopping();
     const waiting: Waiting = {
-      ...{ key, request: { module, name, input }, done: Promise.withResolvers() },
+      ...{ key, request: { module, name, input }, onUsed, done: Promise.withResolvers() },
       timer: undefined,
     };
     if (key.subject !== OWN)
@@ -120,7 +123,7 @@ export class LargeThread implements AsyncDisposable {
       this.#waiting.add(key, waiting);
       this.#endOverdue();
       this.#next();
-      return (await waiting.done.promise) as { output: O; us: number };
+      return (await waiting.done.promise) as O;
     } finally {
       clearTimeout(waiting.timer);
       signal?.removeEventListener('abort', onAbort);
@@ -150,12 +153,13 @@ export class LargeThread implements AsyncDisposable {
       worker = this.#start();
       worker.postMessage(request, moved);
     } catch (error) {
-      // There is no memory for a copy, or no thread.
+      // There is no memory for a copy, no thread, or the input cannot be cloned.
       job.done.reject(error);
       this.#next();
       return;
     }
     this.#running = job;
+    this.#beganMs = performance.now();
     worker.ref();
     this.#timer = setTimeout(() => void this.#end(tooLong()), this.#options.jobMsMax);
     this.#sharedTimer = setTimeout(() => {
@@ -186,7 +190,7 @@ export class LargeThread implements AsyncDisposable {
     this.#finish(us);
     if (refused !== undefined) job.done.reject(new AppError(refused.code, defined(refused)));
     else if (defect !== undefined) job.done.reject(defect);
-    else job.done.resolve({ output, us });
+    else job.done.resolve(output);
     this.#next();
   }
 
@@ -222,17 +226,22 @@ export class LargeThread implements AsyncDisposable {
     this.#worker = undefined;
     const job = this.#running;
     if (job === undefined) return;
-    this.#finish(this.#options.jobMsMax * 1_000);
+    // Another thread must start: its subject waits as if for the longest job.
+    this.#finish((performance.now() - this.#beganMs) * 1_000, this.#options.jobMsMax * 1_000);
     job.done.reject(reason);
     this.#next();
   }
 
-  #finish(us: number): void {
+  /** @param owedUs what its subject owes to others. */
+  #finish(us: number, owedUs = us): void {
     clearTimeout(this.#timer);
     clearTimeout(this.#sharedTimer);
     this.#isOverdue = false;
-    if (this.#running !== undefined) this.#waiting.charge(this.#running.key, us);
+    const job = this.#running;
     this.#running = undefined;
+    if (job === undefined) return;
+    this.#waiting.charge(job.key, owedUs);
+    job.onUsed?.(us);
   }
 }
 

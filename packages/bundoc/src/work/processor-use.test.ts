@@ -39,9 +39,15 @@ it('says nothing about a minute in which less than half of a processor was used,
   expect(lines).toEqual([{ ms: 30_000, most: [{ subject: 'b', project: 'p', ms: 30_000 }] }]);
 });
 
-it('counts a bounded number of users one by one, and the others in the total only', () => {
-  for (let n = 0; n < USERS_MAX; n++) use.count(key(`s${n}`), 10_000);
-  use.count(key('late'), 50_000_000);
+it('names who used most however many others there were, and keeps a bounded number', () => {
+  use.count(key('early'), 20_000_000);
+  for (let n = 0; n < 3 * USERS_MAX; n++) use.count(key(`s${n}`), 1_000);
+  use.count(key('late', ''), 30_000_000);
   use.report();
-  expect(lines).toMatchObject([{ ms: 90_960, most: Array(5).fill({ ms: 10 }) }]);
+  expect(lines).toMatchObject([
+    {
+      ms: 62_288,
+      most: [{ subject: 'late', ms: 30_000 }, { subject: 'early', project: 'p', ms: 20_000 }, {}, {}, {}],
+    },
+  ]);
 });

@@ -125,14 +125,13 @@ export class Work implements Disposable {
    */
   async elsewhere<I, O>(job: Job<I, O>, input: I): Promise<O> {
     this.#takePlace();
-    const { output, us } = await this.outside(() =>
+    return this.outside(() =>
       this.#scheduler.large.run(this.key, job, input, {
         signal: this.#signal,
         refusal: () => this.#refusal(),
+        onUsed: (us) => this.#scheduler.count(this, us),
       }),
     );
-    this.#scheduler.count(this, us);
-    return output;
   }
 
   /**

@@ -18,8 +18,10 @@ const readinessSchema = z.object({
   checks: z.object({ unsealed: z.boolean(), store: z.boolean(), audit: z.boolean() }),
 });
 
-/** How long clients may cache the JWKS, seconds. The key changes only with the installation,
- * or with a restore that revokes all tokens. */
+/**
+ * How long clients may cache the JWKS, seconds. Only a new installation, or a restore that revokes all
+ * tokens, changes the key.
+ */
 const JWKS_MAX_AGE_S = 300;
 
 /**

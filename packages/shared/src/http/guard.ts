@@ -1,7 +1,7 @@
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Claims } from '../contract/tokens.ts';
 import { shareKeyOf } from '../shares/share-key.ts';
-import { assignShare } from './request-share.ts';
+import { assignShare, nameCaller } from './request-share.ts';
 
 const CLAIMS = Symbol('claims');
 
@@ -26,6 +26,7 @@ export function createGuard(
   authorize: (claims: Claims, request: FastifyRequest) => string | undefined,
 ): Guard {
   const admit = (request: FastifyRequest, claims: Claims): void => {
+    nameCaller(request, shareKeyOf(claims).subject);
     const project = authorize(claims, request);
     request[CLAIMS] = claims;
     assignShare(request, shareKeyOf(claims, project));

@@ -5,6 +5,8 @@ import type { Logger } from '../runtime/logger.ts';
 export const REFUSAL_EVERY_MS = 60_000;
 /** Pairs of client and kind that are tracked. Beyond it, clients share one entry per kind. */
 export const REFUSALS_MAX = 1_024;
+/** Projects of counted refusals that a line names. */
+export const PROJECTS_MAX = 10;
 /** Stands for the clients that are not tracked separately. */
 export const OTHER_CLIENTS = 'others';
 
@@ -18,6 +20,25 @@ interface Refusals {
   untilMs: number;
   /** Refusals since the last line. */
   count: number;
+  /** Projects of these, {@link PROJECTS_MAX} at most. */
+  readonly projects: Set<string>;
+}
+
+/** What a line says of the refusals before its own that had no line. */
+export interface EarlierRefusals {
+  /** Absent for none. */
+  readonly count?: number;
+  readonly projects?: readonly string[];
+  /** Present if they are of several clients. */
+  readonly client?: typeof OTHER_CLIENTS;
+}
+
+function earlier({ client, count, projects }: Refusals): EarlierRefusals {
+  return {
+    ...(count > 0 ? { count } : {}),
+    ...(projects.size > 0 ? { projects: [...projects] } : {}),
+    ...(client === OTHER_CLIENTS ? { client } : {}),
+  };
 }
 
 /**
@@ -36,27 +57,29 @@ export class RefusalLog {
   }
 
   /**
-   * How many refusals were counted before this one, if it gets a line; undefined if this one is only counted.
+   * What the line of this refusal says of those before it; undefined if it gets no line and is only counted.
+   *
+   * @param project of the request, if it is authorized.
    */
-  take(client: string, kind: string, level: RefusalLevel): number | undefined {
+  take(client: string, kind: string, level: RefusalLevel, project?: string): EarlierRefusals | undefined {
     const known = this.#byKey.get(`${client} ${kind}`);
     if (known === undefined && this.#byKey.size >= REFUSALS_MAX) {
       this.flush();
       if (this.#byKey.size >= REFUSALS_MAX && client !== OTHER_CLIENTS)
-        return this.take(OTHER_CLIENTS, kind, level);
+        return this.take(OTHER_CLIENTS, kind, level, project);
     }
     const nowMs = this.#clock.monotonic();
-    const refusals = known ?? { client, kind, level, untilMs: 0, count: 0 };
+    const refusals = known ?? { client, kind, level, untilMs: 0, count: 0, projects: new Set() };
     if (known === undefined) this.#byKey.set(`${client} ${kind}`, refusals);
     else if (nowMs < refusals.untilMs) {
       refusals.count++;
+      if (project !== undefined && refusals.projects.size < PROJECTS_MAX) refusals.projects.add(project);
       this.#timer ??= setTimeout(() => this.flush(), REFUSAL_EVERY_MS).unref();
       return undefined;
     }
-    const { count } = refusals;
-    refusals.count = 0;
-    refusals.untilMs = nowMs + REFUSAL_EVERY_MS;
-    return count;
+    const before = earlier(refusals);
+    restart(refusals, nowMs);
+    return before;
   }
 
   /** Writes all counts, due or not. */
@@ -77,11 +100,17 @@ export class RefusalLog {
       if (count === 0) {
         if (nowMs >= untilMs) this.#byKey.delete(key);
       } else if (nowMs >= untilMs + REFUSAL_EVERY_MS) {
-        this.#logger[level]({ client, kind, count }, 'more refusals, not logged one by one');
-        refusals.count = 0;
-        refusals.untilMs = nowMs + REFUSAL_EVERY_MS;
+        this.#logger[level]({ client, kind, ...earlier(refusals) }, 'more refusals, not logged one by one');
+        restart(refusals, nowMs);
       } else isWaiting = true;
     }
     if (isWaiting) this.#timer = setTimeout(() => this.flush(), REFUSAL_EVERY_MS).unref();
   }
+}
+
+/** After a line. */
+function restart(refusals: Refusals, nowMs: number): void {
+  refusals.count = 0;
+  refusals.projects.clear();
+  refusals.untilMs = nowMs + REFUSAL_EVERY_MS;
 }

@@ -32,7 +32,7 @@ import { SERVER_WAITING_BYTES_MAX } from './read-ahead.ts';
 import { RefusalLog } from './refusal-log.ts';
 import { RefusalTurns } from './refusal-turns.ts';
 import { requestFault } from './request-fault.ts';
-import { enterShares, verifiedShare } from './request-share.ts';
+import { callerOf, enterShares } from './request-share.ts';
 
 /** Why a request is refused. */
 const REFUSAL = Symbol('refusal');
@@ -276,14 +276,21 @@ function setAnswerHeaders(app: FastifyInstance, drain: Drain | undefined): void 
 }
 
 function logRequests(app: FastifyInstance, logger: Logger): void {
-  const refusals = new RefusalLog(logger, systemClock);
+  // Addresses without number must not take the lines of tokens.
+  const strangers = new RefusalLog(logger, systemClock);
+  const callers = new RefusalLog(logger, systemClock);
   app.addHook('onResponse', (request, reply, done) => {
     const error = request[REFUSAL];
-    if (error !== undefined) logRefusal(logger, refusals, request, reply, error);
-    else if (logger.isLevelEnabled('debug')) logger.debug(lineOf(request, reply), 'request');
+    if (error !== undefined) {
+      const refusals = callerOf(request).subject === undefined ? strangers : callers;
+      logRefusal(logger, refusals, request, reply, error);
+    } else if (logger.isLevelEnabled('debug')) logger.debug(lineOf(request, reply), 'request');
     done();
   });
-  app.addHook('onClose', async () => refusals.close());
+  app.addHook('onClose', async () => {
+    strangers.close();
+    callers.close();
+  });
 }
 
 /** The error for a client that speaks HTTP to an HTTPS port. */
@@ -301,8 +308,8 @@ export function readUtf8(request: FastifyRequest, payload: IncomingMessage, done
 }
 
 /**
- * Logs a refusal with the root of its token, unless the same root, or address before the request is
- * authorized, has had a line for the same kind in this minute.
+ * Logs a refusal with the root of its token, unless the same root, or address without a token, has had a line
+ * for the same kind in this minute.
  */
 function logRefusal(
   logger: Logger,
@@ -315,15 +322,14 @@ function logRefusal(
   if (!logger.isLevelEnabled(level)) return;
   const { code, tokenFault } = error;
   const kind = tokenFault === undefined ? code : `${code}: ${tokenFault}`;
-  const share = verifiedShare(request);
-  const count = refusals.take(share?.subject ?? callerNetwork(request.ip), kind, level);
-  if (count === undefined) return;
+  const caller = callerOf(request);
+  const before = refusals.take(caller.subject ?? callerNetwork(request.ip), kind, level, caller.project);
+  if (before === undefined) return;
   const line = {
     ...lineOf(request, reply),
     code,
-    // A guard knows them only once the request is authorized.
-    ...defined({ tokenFault, subject: share?.subject, project: share?.project || undefined }),
-    ...(count === 0 ? {} : { count }),
+    ...defined({ tokenFault, ...caller }),
+    ...before,
   };
   if (LOGGED_WITH_CAUSE.has(code)) logger.error({ ...line, err: error.cause ?? error }, 'request failed');
   else logger[level](line, 'request');
