@@ -25,8 +25,8 @@ vi.mock('node:crypto', async (original) => {
  * A second takes ten milliseconds, but a limit of several seconds takes one. The timers of a dead process
  * never end.
  *
- * Time is counted in turns of the event loop, of at least a millisecond each: while the machine stalls, limits
- * do not pass either.
+ * Time is counted in turns of the event loop, of a millisecond or more: while the machine stalls, limits do
+ * not pass either.
  */
 const FASTER = 100;
 const LIMIT_MS = 5_000;
