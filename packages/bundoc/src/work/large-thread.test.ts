@@ -161,6 +161,25 @@ describe('the thread for large documents', () => {
 });
 
 describe('a large body', () => {
+  it('is charged to its project and kind also when it is refused', async () => {
+    const used: object[] = [];
+    await using scheduler = new Scheduler({ onUsed: (key, us) => used.push({ ...key, us }) });
+    const run = scheduler.large.run.bind(scheduler.large);
+    let reportedUs = 0;
+    scheduler.large.run = (owner, job, input, options) => {
+      const onUsed = (us: number) => {
+        reportedUs = us;
+        options?.onUsed?.(us);
+      };
+      return run(owner, job, input, { ...options, onUsed });
+    };
+    using work = scheduler.work(key('s'), 'write');
+    const refused = Buffer.from(`{"_secret":"${'x'.repeat(LARGE_BYTES)}"}`);
+    await expect(readBodyInTurns(refused, work)).rejects.toMatchObject({ code: 'invalid_document' });
+    expect(used).toContainEqual({ ...key('s'), us: reportedUs });
+    expect(scheduler.usedS('write')).toBeGreaterThanOrEqual(reportedUs / 1e6);
+  });
+
   it('is parsed like a small one: a document, a batch, a patch', async () => {
     await using scheduler = new Scheduler();
     using work = scheduler.work(key('s'), 'batch');
