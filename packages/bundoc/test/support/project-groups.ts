@@ -54,11 +54,14 @@ export const codesOf = (outcomes: readonly PromiseSettledResult<WriteResult>[]) 
     outcome.status === 'fulfilled' ? 'ok' : String((outcome.reason as { code?: string }).code),
   );
 
+/** A long run holds them for longer than a transaction may be idle. */
+const NO_IDLE_TIMEOUT = 'SET LOCAL idle_in_transaction_session_timeout = 0';
+
 /** Locks the heads of projects, as another node does, until `action` has ended. */
 export const whileLocked = (names: readonly string[], action: () => Promise<void>) =>
   names.length === 0
     ? action()
-    : database.transaction(names.map(lockOf).join(';'), async () => {
+    : database.transaction([NO_IDLE_TIMEOUT, ...names.map(lockOf)].join(';'), async () => {
         await action();
         return true;
       });

@@ -1,7 +1,7 @@
 import { OpenError } from '@bundoc/shared/crypto/aead';
 import type { DocumentRef } from '../../../crypto/stored-text.ts';
 import { COMMIT_BYTES_MAX } from '../../port.ts';
-import type { DocumentState } from '../../state.ts';
+import { type DocumentState, FILE_NAME_BYTES, REV_BYTES } from '../../state.ts';
 import type { Row } from '../database/database.ts';
 import type { RowCipher } from './row-cipher.ts';
 
@@ -56,6 +56,7 @@ function entriesOfWanted(project: string, columns: string): string {
 const ENTRIES_OF_NAME_MAX = 100_000;
 
 type StateRow = readonly [Buffer, Buffer, number, number, number, number, Buffer, Buffer, number];
+type Nullable<T> = { readonly [At in keyof T]: T[At] | null };
 
 /**
  * The state of a document from its row. The clear columns must equal the sealed ones.
@@ -80,10 +81,19 @@ export function readStateRow(row: Row, rows: RowCipher): DocumentState {
   return state;
 }
 
-/** The clear columns of an undecryptable row. Only the sealed state has the creation time. */
+/**
+ * The clear columns of an undecryptable row, so that the document can be written again. Only the sealed state
+ * has the creation time. The owner of the schema may let columns be null: they have values then that no
+ * document has.
+ */
 export function clearStateOf(row: Row, { collection, id }: DocumentRef, createdMs: number): DocumentState {
-  const [fileName, , seq, createdSeq, deletedMs, keyVersion, rev, , size] = row as unknown as StateRow;
-  return { collection, id, fileName, seq, createdSeq, createdMs, deletedMs, keyVersion, rev, size };
+  const [fileName, , seq, createdSeq, deletedMs, keyVersion, rev, , size] =
+    row as unknown as Nullable<StateRow>;
+  return {
+    ...{ collection, id, fileName: fileName ?? Buffer.alloc(FILE_NAME_BYTES), createdMs },
+    ...{ seq: seq ?? 0, createdSeq: createdSeq ?? 0, deletedMs: deletedMs ?? 0, keyVersion: keyVersion ?? 0 },
+    ...{ rev: rev ?? Buffer.alloc(REV_BYTES), size: size ?? 0 },
+  };
 }
 
 /** Undefined for undecryptable bytes. */
