@@ -34,6 +34,15 @@ describe('the configuration', () => {
     });
   });
 
+  it('refuses a user or password in the URL of BunKMS, which the log names, and does not repeat it', () => {
+    for (const credentials of ['planted:planted', 'planted', ':planted']) {
+      const read = () =>
+        readConfig({ BUNDOC_KMS_TOKEN_FILE: 'token', BUNDOC_KMS_URL: `http://${credentials}@kms:8082` });
+      expect(read).toThrow('BUNDOC_KMS_URL: must have no user and no password');
+      expect(read).not.toThrow('planted');
+    }
+  });
+
   it('lists every fault at once and repeats no value', () => {
     const environment = {
       BUNDOC_PORT: '70000',

@@ -36,6 +36,12 @@ const OWN_TLS = ['BUNDOC_TLS_CERT_FILE', 'BUNDOC_TLS_KEY_FILE'] as const;
 const KMS_CLIENT = ['BUNDOC_KMS_CLIENT_CERT_FILE', 'BUNDOC_KMS_CLIENT_KEY_FILE'] as const;
 const KMS_TLS = [...KMS_CLIENT, 'BUNDOC_KMS_CA_FILE'] as const;
 
+function hasNoCredentials(url: string): boolean {
+  if (!URL.canParse(url)) return true;
+  const { username, password } = new URL(url);
+  return username === '' && password === '';
+}
+
 const variables = z.object({
   BUNDOC_HOST: z.string().default('127.0.0.1'),
   BUNDOC_PORT: portNumber.default(8080),
@@ -45,6 +51,8 @@ const variables = z.object({
   ...storageVariables,
   BUNDOC_KMS_URL: z
     .url({ protocol: /^https?$/, message: 'must be the http or https URL of BunKMS’s internal listener' })
+    // The log names the URL.
+    .refine(hasNoCredentials, { message: 'must have no user and no password' })
     .default('http://127.0.0.1:8082'),
   BUNDOC_KMS_TOKEN_FILE: z.string('is required: the file of the service token for BunKMS'),
   BUNDOC_KMS_CA_FILE: z.string().optional(),
