@@ -6,6 +6,8 @@ const LOCK_NOT_AVAILABLE = '55P03';
 const QUERY_CANCELED = '57014';
 /** Integrity constraint violation. */
 const CONTRADICTION_CLASS = '23';
+/** A number that is added to cannot be one that the service has written. */
+const OUT_OF_RANGE = '22003';
 /**
  * Error classes of a server or connection that is unavailable: connection, resources, operator intervention,
  * system.
@@ -40,9 +42,10 @@ export function isTimeout(error: unknown): boolean {
   return isCanceled(error) || sqlStateOf(error) === LOCK_NOT_AVAILABLE;
 }
 
-/** A row violates a constraint: somebody has edited rows or restored older ones. */
+/** Somebody has edited rows or restored older ones: a row violates a constraint, or a count overflows. */
 export function isContradiction(error: unknown): boolean {
-  return sqlStateOf(error)?.startsWith(CONTRADICTION_CLASS) === true;
+  const state = sqlStateOf(error);
+  return state === OUT_OF_RANGE || state?.startsWith(CONTRADICTION_CLASS) === true;
 }
 
 /** The server is unavailable for now. The same work may be retried on another connection. */
