@@ -226,7 +226,8 @@ export class LargeThread implements AsyncDisposable {
     this.#worker = undefined;
     const job = this.#running;
     if (job === undefined) return;
-    // Another thread must start: its subject waits as if for the longest job.
+    // A thread that is ended cannot report its processor time. Another one must start: the subject waits as if
+    // for the longest job.
     this.#finish((performance.now() - this.#beganMs) * 1_000, this.#options.jobMsMax * 1_000);
     job.done.reject(reason);
     this.#next();

@@ -1,6 +1,6 @@
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Claims } from '../contract/tokens.ts';
-import { shareKeyOf } from '../shares/share-key.ts';
+import { rootOf, shareKeyOf } from '../shares/share-key.ts';
 import { assignShare, nameCaller } from './request-share.ts';
 
 const CLAIMS = Symbol('claims');
@@ -26,7 +26,7 @@ export function createGuard(
   authorize: (claims: Claims, request: FastifyRequest) => string | undefined,
 ): Guard {
   const admit = (request: FastifyRequest, claims: Claims): void => {
-    nameCaller(request, shareKeyOf(claims).subject);
+    nameCaller(request, rootOf(claims));
     const project = authorize(claims, request);
     request[CLAIMS] = claims;
     assignShare(request, shareKeyOf(claims, project));

@@ -12,9 +12,14 @@ export interface ShareKey {
   readonly project: string;
 }
 
+/** The id of the first token in the line of a verified one. */
+export function rootOf({ root, jti }: Pick<Claims, 'root' | 'jti'>): string {
+  return root ?? jti;
+}
+
 /** The share of a verified token. */
-export function shareKeyOf({ root, jti }: Pick<Claims, 'root' | 'jti'>, project = ''): ShareKey {
-  return { subject: root ?? jti, project };
+export function shareKeyOf(claims: Pick<Claims, 'root' | 'jti'>, project = ''): ShareKey {
+  return { subject: rootOf(claims), project };
 }
 
 /** The key for the process's internal work. */
