@@ -226,8 +226,8 @@ export class LargeThread implements AsyncDisposable {
     this.#worker = undefined;
     const job = this.#running;
     if (job === undefined) return;
-    // A thread that is ended cannot report its processor time. Another one must start: the subject waits as if
-    // for the longest job.
+    // An ended thread cannot report its processor time. Another one must start: the subject waits as if for
+    // the longest job.
     this.#finish((performance.now() - this.#beganMs) * 1_000, this.#options.jobMsMax * 1_000);
     job.done.reject(reason);
     this.#next();
