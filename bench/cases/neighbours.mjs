@@ -88,7 +88,7 @@ export async function neighboursTarget(bench) {
       const left = await heldOf(bundoc.url, metrics);
       const after = await neighbour.measure(2);
       const of = `${name}, ${attackers.length} attacker${attackers.length > 1 ? 's' : ''}`;
-      const row = `${of}: p50 ${ms(seen.p50)}, p99 ${ms(seen.p99)}, ${seen.refused} of ${seen.requests} refused, at most ${Math.round(seen.rssMb)} MiB, ${seen.cpuS.toFixed(1)} s of processor time, event loop's delay p99 ${ms(seen.delay.p99)}, max ${ms(seen.delay.max)}; 2 s later p50 ${ms(after.p50)}, ${left} holds.`;
+      const row = `${of}: p50 ${ms(seen.p50)}, p99 ${ms(seen.p99)} (${ms(seen.keptP99)} on kept connections), ${seen.refused} of ${seen.requests} refused, at most ${Math.round(seen.rssMb)} MiB, ${seen.cpuS.toFixed(1)} s of processor time, event loop's delay p99 ${ms(seen.delay.p99)}, max ${ms(seen.delay.max)}; 2 s later p50 ${ms(after.p50)}, ${left} holds.`;
       say(row);
       say(`slowest: ${seen.slowest.join('; ')}`);
       if (seen.refused > 0) say(`refused: ${seen.reasons.join('; ')}`);
@@ -209,7 +209,8 @@ class Neighbour {
     }
     await Promise.all(sent);
     all.sort((a, b) => a.tookMs - b.tookMs);
-    const at = (share) => all[Math.min(all.length - 1, Math.floor(all.length * share))]?.tookMs;
+    const at = (share, of = all) => of[Math.min(of.length - 1, Math.floor(of.length * share))]?.tookMs;
+    const kept = all.filter(({ connectMs }) => connectMs === undefined);
     const refusals = all.filter(({ isDone }) => !isDone);
     const refused = refusals.length;
     const reasons = [...Map.groupBy(refusals, ({ method, status }) => `${method} ${status}`)].map(
@@ -221,7 +222,15 @@ class Neighbour {
         ({ method, connectMs, status, atMs, tookMs }) =>
           `${method} ${status} at ${Math.round(atMs)} in ${Math.round(tookMs)} ms${connectMs === undefined ? '' : ` (${Math.round(connectMs)} to connect)`}`,
       );
-    return { requests: all.length, refused, reasons, slowest, p50: at(0.5), p99: at(0.99) };
+    return {
+      requests: all.length,
+      refused,
+      reasons,
+      slowest,
+      p50: at(0.5),
+      p99: at(0.99),
+      keptP99: at(0.99, kept),
+    };
   }
 
   close() {

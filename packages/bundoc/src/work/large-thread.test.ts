@@ -65,7 +65,8 @@ describe('the thread for large documents', () => {
     await run(Buffer.from(`{"v":[${Array(20).fill(large).join()}]}`));
     expect(used).toHaveLength(3);
     expect(used.every((us) => us > 0)).toBe(true);
-    expect(used[2]).toBeGreaterThanOrEqual(300_000);
+    // A timer may fire a millisecond early.
+    expect(used[2]).toBeGreaterThanOrEqual(299_000);
   });
 
   it('serves subjects in turn, however many jobs one of them has', async () => {

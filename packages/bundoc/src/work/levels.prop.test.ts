@@ -55,7 +55,7 @@ it('a task comes before those that have taken more', () => {
   expect(order).toEqual(['new', 'short', 'long']);
 });
 
-it('long work of a subject gets an equal part of the time beside floods of short work, and no more, however short', () => {
+it('long work of a subject gets an equal part of the time beside floods of short work, and no more, however short the work and the slices are', () => {
   const flood = fc.record({
     isOfLittle: fc.boolean(),
     usedUs: fc.constantFrom(0, 1_000),
@@ -65,7 +65,8 @@ it('long work of a subject gets an equal part of the time beside floods of short
     fc.property(
       fc.array(flood, { minLength: 1, maxLength: 3 }),
       fc.integer({ min: 1, max: 8 }),
-      (floods, many) => {
+      fc.constantFrom(500, 1_000, 2_000),
+      (floods, many, sliceUs) => {
         const levels = new Levels<Task>();
         const send = (n: number) => levels.add(task(`flood ${n}`, `s${n}`, floods[n]));
         for (const n of floods.keys()) for (let one = 0; one < many; one++) send(n);
@@ -75,10 +76,10 @@ it('long work of a subject gets an equal part of the time beside floods of short
         let longUs = 0;
         for (let us = 0; us < totalUs; ) {
           const at = levels.size;
-          const next = levels.next();
+          const next = levels.next(sliceUs);
           if (next === undefined) throw new Error(`none of ${at} tasks has a turn`);
           const n = Number(next.key.subject.slice(1));
-          const pieceUs = next === long ? 2_000 : (floods[n]?.pieceUs ?? 0);
+          const pieceUs = next === long ? sliceUs : Math.min(sliceUs, floods[n]?.pieceUs ?? 0);
           levels.charge(next, pieceUs);
           us += pieceUs;
           if (next === long) {
@@ -112,5 +113,34 @@ it('every level has a turn after a bounded number of turns of others, so no task
         if (runNext(levels, 2_000)?.name === 'watched') return;
       }
     }),
+  );
+});
+
+it('a task that does not wait passes those that do only until these are due, however short it is', () => {
+  fc.assert(
+    fc.property(
+      fc.integer({ min: 1, max: 4 }),
+      fc.constantFrom(100, 400, 1_000),
+      fc.constantFrom(500, 2_000),
+      (victims, pieceUs, sliceUs) => {
+        const levels = new Levels<Task>();
+        const short = task('short', 'flood', { isOfLittle: true });
+        for (let n = 0; n < victims; n++) levels.add(task('long', `v${n}`, { usedUs: 50_000 }));
+        const usOf = { short: 0, long: 0 };
+        while (usOf.short + usOf.long < 200_000) {
+          if (levels.wouldBeNext(short)) {
+            levels.charge(short, pieceUs);
+            usOf.short += pieceUs;
+          } else {
+            const next = levels.next(sliceUs) as Task;
+            levels.charge(next, sliceUs);
+            levels.add(next);
+            usOf.long += sliceUs;
+          }
+        }
+        expect(usOf.long).toBeGreaterThan(0.4 * 200_000);
+        expect(usOf.short).toBeGreaterThan(0.4 * 200_000);
+      },
+    ),
   );
 });

@@ -15,7 +15,7 @@ export interface Levelled {
 /**
  * A level with waiting tasks has a turn after the levels before it have taken one slice for each subject that
  * waits in them, and `beforeUsMax` at most. So long work gets an equal part of the time while few subjects
- * have short work.
+ * have short work. A turn that is shorter than a slice counts as a part of one.
  *
  * The first one is for tasks of subjects that have little work. A task is in the first of the others for
  * which it has taken little enough.
@@ -34,9 +34,14 @@ interface Level<T> {
   readonly isForLittle: boolean;
   readonly turns: FairTurns<T>;
   readonly beforeUsMax: number;
-  /** Since it had a turn or no waiting tasks: what the levels before have taken, and after what it is due. */
+  /** What the levels before have taken beyond its own turns, while it had waiting tasks; and when it is due. */
   beforeUs: number;
   dueUs: number;
+}
+
+/** What the levels before may take until a level is due. */
+function dueUs<T>({ dueUs, beforeUsMax }: Level<T>, subjectsBefore: number): number {
+  return Math.max(dueUs, Math.min(beforeUsMax, subjectsBefore * SLICE_US));
 }
 
 /**
@@ -57,6 +62,22 @@ export class Levels<T extends Levelled> {
     return size;
   }
 
+  /**
+   * Whether a task of a subject with little would be the next one. It need not wait then. What others are owed
+   * counts as if it did.
+   */
+  wouldBeNext(task: T): boolean {
+    const [first, ...others] = this.#levels;
+    if (first === undefined || this.#of(task) !== first || first.turns.size > 0) return false;
+    let subjectsBefore = 1;
+    for (const level of others) {
+      if (level.turns.size > 0) level.dueUs = dueUs(level, subjectsBefore);
+      if (level.turns.size > 0 && level.beforeUs >= level.dueUs) return false;
+      subjectsBefore += level.turns.subjects;
+    }
+    return true;
+  }
+
   add(task: T): void {
     this.#of(task).turns.add(task.key, task);
   }
@@ -74,14 +95,21 @@ export class Levels<T extends Levelled> {
       if (level.turns.size > 0) level.beforeUs += us;
   }
 
-  /** Takes the next task. The time that it takes must be charged in any case. */
-  next(): T | undefined {
+  /**
+   * Takes the next task. The time that it takes must be charged in any case.
+   *
+   * @param us time that it may take, up to a slice. Its level has its next turn sooner if that is less.
+   */
+  next(us: number = SLICE_US): T | undefined {
     for (;;) {
       const level = this.#nextLevel();
       const task = level?.turns.next();
       if (level === undefined || task === undefined) return undefined;
       if (!level.isForLittle || task.isOfLittle) {
-        [level.beforeUs, level.dueUs] = [0, 0];
+        // After less than a slice, the rest is still due to the level.
+        const leftUs = Math.max(0, level.beforeUs - level.dueUs * (us / SLICE_US));
+        level.beforeUs = us < SLICE_US ? Math.min(leftUs, level.dueUs) : 0;
+        level.dueUs = 0;
         return task;
       }
       // Its subject has got more since.
@@ -94,13 +122,12 @@ export class Levels<T extends Levelled> {
     let chosen: Level<T> | undefined;
     let subjectsBefore = 0;
     for (const level of this.#levels) {
-      const { turns, beforeUs, beforeUsMax } = level;
-      if (turns.size === 0) [level.beforeUs, level.dueUs] = [0, 0];
+      if (level.turns.size === 0) [level.beforeUs, level.dueUs] = [0, 0];
       else {
-        level.dueUs = Math.max(level.dueUs, Math.min(beforeUsMax, subjectsBefore * SLICE_US));
-        if (chosen === undefined || beforeUs >= level.dueUs) chosen = level;
+        level.dueUs = dueUs(level, subjectsBefore);
+        if (chosen === undefined || level.beforeUs >= level.dueUs) chosen = level;
       }
-      subjectsBefore += turns.subjects;
+      subjectsBefore += level.turns.subjects;
     }
     return chosen;
   }

@@ -59,12 +59,17 @@ export class Loads {
     );
   }
 
+  /** Time that a piece of a subject is expected to take, by its latest ones. */
+  expectedUs(subject: string): number {
+    return this.#expectedUs.get(subject) ?? UNKNOWN_US;
+  }
+
   /** Counts a piece of work until it ends. */
   add(work: Loaded): void {
     if (work.loadUs > 0) return;
     const { subject } = work.key;
     const load = this.#loads.get(subject) ?? NOTHING;
-    const us = Math.max(this.#expectedUs.get(subject) ?? UNKNOWN_US, work.usedUs);
+    const us = Math.max(this.expectedUs(subject), work.usedUs);
     work.loadUs = us;
     this.#set(subject, { pieces: load.pieces + 1, us: load.us + us });
   }
@@ -81,7 +86,7 @@ export class Loads {
   end(work: Loaded): void {
     const { subject } = work.key;
     // Refused work would have taken more than it did.
-    const knownUs = work.isRefused ? (this.#expectedUs.get(subject) ?? UNKNOWN_US) : 0;
+    const knownUs = work.isRefused ? this.expectedUs(subject) : 0;
     if (work.usedUs > knownUs) this.#learn(work);
     const load = this.#loads.get(subject);
     if (work.loadUs === 0 || load === undefined) return;

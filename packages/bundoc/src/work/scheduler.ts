@@ -12,6 +12,19 @@ import { type OwnWork, Work, type WorkKind } from './work.ts';
  */
 const STEP_MAX_US = 5_000;
 
+/**
+ * A piece is short if it takes no longer. Short pieces of subjects that have little run so long ahead of the
+ * slice of a turn. The slice is shorter by that, but at least half as long.
+ */
+export const AHEAD_US = SLICE_US / 2;
+
+/**
+ * Slices are shorter for so long after such a piece, because others may follow, and wait for turns of the
+ * event loop. A slice takes a quarter of the rest of the turn then, within these bounds.
+ */
+const SHORT_MS = 1_000;
+const SHORT_SLICE_US = { min: SLICE_US / 4, max: SLICE_US / 2 };
+
 /** Up to so much is not worth a callback of its own: it is counted in whichever turn comes next. */
 const FORGOTTEN_US = SLICE_US / 10;
 
@@ -46,7 +59,8 @@ const systemPorts: SchedulerDeps = {
 
 /**
  * Shares the event loop's thread among all long work of the process: at most one slice of {@link SLICE_US} a
- * turn, {@link Levels} of work in turn, then subjects, then their projects.
+ * turn, {@link Levels} of work in turn, then subjects, then their projects. Short pieces of subjects that have
+ * little run at once, up to {@link AHEAD_US} a turn.
  *
  * Work is charged for the time that it runs on the thread, and waiting costs nothing. The processor time that
  * the system counts for a thread is no measure for slices: it moves by ticks of up to 4 ms.
@@ -60,14 +74,23 @@ export class Scheduler implements AsyncDisposable {
   /** Work that waits for its turn. */
   readonly #levels = new Levels<Work>();
   readonly #usedUs = new Map<WorkKind, number>();
-  /** What long work has taken of this turn. */
+  /** What long work has taken of this turn, and how much of that counts for what ran ahead of it. */
   #turnUs = 0;
+  #carriedUs = 0;
+  /** What has run ahead of the next turn. */
+  #aheadUs = 0;
+  /** When this turn began. */
+  #turnMs = 0;
   #isTurnComing = false;
   #slices = 0;
   /** The task that runs, since when it was charged for nothing, and until when it may run. */
   #running: Work | undefined;
   #sinceMs = 0;
   #untilMs = 0;
+  #isAhead = false;
+  /** Until when slices are short, and how long such a slice takes. */
+  #shortUntilMs = Number.NEGATIVE_INFINITY;
+  #shortUs = SHORT_SLICE_US.min;
   /** Whose turn it is. */
   #holder: Work | undefined;
   /** The holder, until it pauses or leaves: its time counts from the grant. */
@@ -136,12 +159,26 @@ export class Scheduler implements AsyncDisposable {
     this.#resuming = undefined;
     this.#settle(nowMs);
     const isNext = this.#holder === work || (this.#levels.size === 0 && !this.#admission.mustPark(work));
-    const leftUs = isNext ? SLICE_US - this.#turnUs : 0;
+    const ofTurnUs = isNext ? this.#sliceUs - this.#turnUs : 0;
+    this.#isAhead = ofTurnUs <= 0;
+    const leftUs = this.#isAhead && this.#mayGoAhead(work) ? AHEAD_US - this.#aheadUs : ofTurnUs;
     if (leftUs <= 0) return false;
     this.#running = work;
     this.#sinceMs = nowMs;
     this.#untilMs = nowMs + leftUs / 1_000;
     return true;
+  }
+
+  /** What all long work may take in this turn. */
+  get #sliceUs(): number {
+    return this.#ports.nowMs() < this.#shortUntilMs ? this.#shortUs : SLICE_US;
+  }
+
+  /** Whether a task is a short piece of a subject that has little, and would be the next one. */
+  #mayGoAhead(work: Work): boolean {
+    if (!this.isShort(work) || this.#admission.mustPark(work)) return false;
+    this.#shortUntilMs = this.#ports.nowMs() + SHORT_MS;
+    return this.#levels.wouldBeNext(work);
   }
 
   /** The holder goes on. What others did since the grant is of the turn, and not its own. */
@@ -157,7 +194,7 @@ export class Scheduler implements AsyncDisposable {
     if (this.#running !== work) return;
     this.#resuming = undefined;
     this.#settle(this.#ports.nowMs());
-    if (this.#turnUs < SLICE_US) this.#grantNext();
+    if (this.#turnUs < this.#sliceUs) this.#grantNext();
   }
 
   /** @param hasBegun other work is refused when it has waited too long. */
@@ -173,6 +210,12 @@ export class Scheduler implements AsyncDisposable {
   /** Whether a subject has much less work than others have. */
   hasLittle(subject: string): boolean {
     return this.#loads.hasLittle(subject);
+  }
+
+  /** Whether a task is a short piece, so far, of a subject that has little in short pieces. */
+  isShort(work: Work): boolean {
+    const { isOwn, usedUs, key, isOfLittle } = work;
+    return !isOwn && usedUs <= AHEAD_US && this.#loads.expectedUs(key.subject) <= AHEAD_US && isOfLittle;
   }
 
   #compete(work: Work): void {
@@ -235,12 +278,13 @@ export class Scheduler implements AsyncDisposable {
     this.#running = undefined;
     if (work === undefined) return;
     const us = (nowMs - this.#sinceMs) * 1_000;
+    if (this.#isAhead) this.#aheadUs += us;
     this.#charge(work, us, Math.min(us, SLICE_US + STEP_MAX_US));
   }
 
   /** Whether work would wait for its turn now. */
   get isBusy(): boolean {
-    return this.#levels.size > 0 || this.#turnUs >= SLICE_US;
+    return this.#levels.size > 0 || this.#turnUs >= this.#sliceUs;
   }
 
   /** Processor time of this thread that a task took outside of its slices: others have their turns first. */
@@ -284,14 +328,19 @@ export class Scheduler implements AsyncDisposable {
       const nowMs = this.#ports.nowMs();
       this.#resuming = undefined;
       if (this.#running !== undefined) this.#settle(nowMs);
-      this.#turnUs = 0;
+      const restUs = (nowMs - this.#turnMs) * 1_000 - (this.#turnUs - this.#carriedUs);
+      this.#shortUs = Math.min(Math.max(restUs / 4, SHORT_SLICE_US.min), SHORT_SLICE_US.max);
+      this.#carriedUs = this.#levels.size > 0 ? Math.min(this.#aheadUs, this.#sliceUs / 2) : 0;
+      this.#turnUs = this.#carriedUs;
+      this.#turnMs = nowMs;
+      this.#aheadUs = 0;
       this.#refuseLate();
       this.#grantNext();
     });
   }
 
   #grantNext(): void {
-    this.#holder = this.#levels.next();
+    this.#holder = this.#levels.next(this.#sliceUs - this.#turnUs);
     if (this.#holder === undefined) return;
     this.#unbegun.delete(this.#holder);
     this.#slices++;

@@ -208,7 +208,8 @@ export class Work implements Disposable {
     if (this.#place !== undefined || places === undefined || this.isOwn) return;
     this.#place = places.tryTake(this.key, 1);
     if (this.#place !== undefined) return;
-    if (places.heldBy(this.key.subject) >= placesBeyond(places)) throw places.refusal(this.key, 1);
+    if (places.heldBy(this.key.subject) >= placesBeyond(places, this.#scheduler.isShort(this)))
+      throw places.refusal(this.key, 1);
     this.#place = places.charge(this.key, 1);
   }
 
@@ -247,11 +248,14 @@ export class Work implements Disposable {
   }
 }
 
-/** How many places a subject may have although others have taken all: an equal part, while not many do. */
-function placesBeyond({ held, capacity, subjects }: Room): number {
+/**
+ * How many places a subject may have although others have taken all: an equal part, while not many do. For
+ * short work, it may have an eighth: that waits for little.
+ */
+function placesBeyond({ held, capacity, subjects }: Room, isShort: boolean): number {
   if (held < capacity) return 0;
-  const part = Math.min(1 / 8, 1 / subjects);
-  return held < 2 * capacity ? Math.max(FIRST_PLACES, capacity * part) : FIRST_PLACES;
+  const part = isShort ? 1 / 8 : Math.min(1 / 8, 1 / subjects);
+  return isShort || held < 2 * capacity ? Math.max(FIRST_PLACES, capacity * part) : FIRST_PLACES;
 }
 
 function isDisposable(result: unknown): result is Disposable {
