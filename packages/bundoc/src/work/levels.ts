@@ -34,7 +34,7 @@ interface Level<T> {
   readonly isForLittle: boolean;
   readonly turns: FairTurns<T>;
   readonly beforeUsMax: number;
-  /** What the levels before have taken beyond its own turns, while it had waiting tasks; and when it is due. */
+  /** While it has waiting tasks: what the levels before have taken beyond its turns, and when it is due. */
   beforeUs: number;
   dueUs: number;
 }
@@ -63,8 +63,8 @@ export class Levels<T extends Levelled> {
   }
 
   /**
-   * Whether a task of a subject with little would be the next one. It need not wait then. What others are owed
-   * counts as if it did.
+   * Whether a task of a subject with little would be the next one. It need not wait then. What others are
+   * owed counts as if it did.
    */
   wouldBeNext(task: T): boolean {
     const [first, ...others] = this.#levels;

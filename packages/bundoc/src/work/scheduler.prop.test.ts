@@ -556,7 +556,7 @@ function learnShort(bench: WorkBench, scheduler: Scheduler, subject: number): vo
   bench.take(100);
 }
 
-/** A scheduler where subject 1 always has work, in steps of 100 µs, and subject 50 is known for short pieces. */
+/** A scheduler where subject 1 always has work, in steps of 100 µs. Subject 50 is known for short pieces. */
 function startBesideShort() {
   const bench = new WorkBench();
   const scheduler = new Scheduler(bench.ports);

@@ -59,8 +59,8 @@ const systemPorts: SchedulerDeps = {
 
 /**
  * Shares the event loop's thread among all long work of the process: at most one slice of {@link SLICE_US} a
- * turn, {@link Levels} of work in turn, then subjects, then their projects. Short pieces of subjects that have
- * little run at once, up to {@link AHEAD_US} a turn.
+ * turn, {@link Levels} of work in turn, then subjects, then their projects. Short pieces of subjects that
+ * have little run at once, up to {@link AHEAD_US} a turn.
  *
  * Work is charged for the time that it runs on the thread, and waiting costs nothing. The processor time that
  * the system counts for a thread is no measure for slices: it moves by ticks of up to 4 ms.
