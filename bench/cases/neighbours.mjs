@@ -210,7 +210,7 @@ class Neighbour {
     await Promise.all(sent);
     all.sort((a, b) => a.tookMs - b.tookMs);
     const at = (share, of = all) => of[Math.min(of.length - 1, Math.floor(of.length * share))]?.tookMs;
-    const kept = all.filter(({ connectMs }) => connectMs === undefined);
+    const kept = all.filter(({ isKept }) => isKept);
     const refusals = all.filter(({ isDone }) => !isDone);
     const refused = refusals.length;
     const reasons = [...Map.groupBy(refusals, ({ method, status }) => `${method} ${status}`)].map(
@@ -255,7 +255,7 @@ class Neighbour {
     const beganMs = performance.now();
     let connectMs;
     return new Promise((resolve) => {
-      const end = (isDone, status) => resolve({ isDone, method, status, connectMs });
+      const end = (isDone, status) => resolve({ isDone, method, status, connectMs, isKept: agent !== false });
       const sent = request(`${this.#url}${path}`, { method, headers, agent, timeout: 30_000 }, (response) => {
         const isDone = response.statusCode < 400;
         let text = '';

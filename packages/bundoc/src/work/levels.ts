@@ -1,7 +1,7 @@
 import type { ShareKey } from '@bundoc/shared/shares/share-key';
 import { FairTurns } from './fair-turns.ts';
 
-/** Time that all long work of the process takes on the event loop's thread in one turn. */
+/** Time that all long work of the process takes on the event loop's thread in one turn, at most. */
 export const SLICE_US = 2_000;
 
 export interface Levelled {
@@ -55,6 +55,11 @@ export class Levels<T extends Levelled> {
     ...{ ...level, turns: new FairTurns<T>(sliceUs), beforeUs: 0, dueUs: 0 },
   }));
 
+  /** The task that had the latest turn in a level, when that was due, and what is left of the turn. */
+  #granted:
+    | { readonly task: T; readonly level: Level<T>; readonly dueUs: number; leftUs: number }
+    | undefined;
+
   /** Number of waiting tasks. */
   get size(): number {
     let size = 0;
@@ -91,6 +96,15 @@ export class Levels<T extends Levelled> {
   charge(task: T, us: number): void {
     const own = this.#of(task);
     own.turns.charge(task.key, us);
+    const granted = this.#granted;
+    if (granted?.task === task) {
+      granted.leftUs -= us;
+      if (granted.leftUs < 0) {
+        const overUs = -granted.leftUs * (granted.dueUs / SLICE_US);
+        granted.level.beforeUs = Math.max(0, granted.level.beforeUs - overUs);
+        granted.leftUs = 0;
+      }
+    }
     for (const level of this.#levels.slice(this.#levels.indexOf(own) + 1))
       if (level.turns.size > 0) level.beforeUs += us;
   }
@@ -106,6 +120,7 @@ export class Levels<T extends Levelled> {
       const task = level?.turns.next();
       if (level === undefined || task === undefined) return undefined;
       if (!level.isForLittle || task.isOfLittle) {
+        this.#granted = { task, level, dueUs: level.dueUs, leftUs: us };
         // After less than a slice, the rest is still due to the level.
         const leftUs = Math.max(0, level.beforeUs - level.dueUs * (us / SLICE_US));
         level.beforeUs = us < SLICE_US ? Math.min(leftUs, level.dueUs) : 0;

@@ -348,8 +348,14 @@ describe('long work', () => {
       taken.push(bench.takenInTurn);
     }
     expect(taken).toEqual([400, 400, 500]);
-    bench.take(1_000_000);
+    // What else the turn before took makes it longer, up to half of a slice.
+    bench.take(3_160);
     await bench.turn();
+    expect(bench.takenInTurn).toBe(800);
+    bench.take(900_000);
+    await bench.turn();
+    expect(bench.takenInTurn).toBeLessThanOrEqual(SLICE_US / 2 + 100);
+    bench.take(100_000);
     await bench.turn();
     expect(bench.takenInTurn).toBe(SLICE_US);
     await others.end();
@@ -364,6 +370,19 @@ describe('long work', () => {
     }
     const part = (others.takenUs - ofOthersUs) / (bench.takenUs - beganUs);
     expect(part).toBeGreaterThan(0.4);
+    expect(part).toBeLessThan(0.6);
+    await others.end();
+  });
+
+  it('does not go ahead of others once a piece is no longer short', async () => {
+    const { bench, scheduler, others } = startBesideShort();
+    using long = scheduler.work(key(50), 'read');
+    expect(long.pause()).toBeUndefined();
+    bench.take(AHEAD_US + 1);
+    expect(long.pause()).toBeInstanceOf(Promise);
+    for (let turn = 0; turn < 3; turn++) await bench.turn();
+    expect(long.pause()).toBeInstanceOf(Promise);
+    for (let turn = 0; turn < 3; turn++) await bench.turn();
     await others.end();
   });
 

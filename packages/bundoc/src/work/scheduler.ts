@@ -20,7 +20,7 @@ export const AHEAD_US = SLICE_US / 2;
 
 /**
  * Slices are shorter for so long after such a piece, because others may follow, and wait for turns of the
- * event loop. A slice takes a quarter of the rest of the turn then, within these bounds.
+ * event loop. A slice takes a quarter of what else the turn before took then, within these bounds.
  */
 const SHORT_MS = 1_000;
 const SHORT_SLICE_US = { min: SLICE_US / 4, max: SLICE_US / 2 };
@@ -174,7 +174,10 @@ export class Scheduler implements AsyncDisposable {
     return this.#ports.nowMs() < this.#shortUntilMs ? this.#shortUs : SLICE_US;
   }
 
-  /** Whether a task is a short piece of a subject that has little, and would be the next one. */
+  /**
+   * Whether a task is a short piece of a subject that has little, and would be the next one. Slices are short
+   * for a while if it is such a piece.
+   */
   #mayGoAhead(work: Work): boolean {
     if (!this.isShort(work) || this.#admission.mustPark(work)) return false;
     this.#shortUntilMs = this.#ports.nowMs() + SHORT_MS;

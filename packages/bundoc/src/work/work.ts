@@ -124,7 +124,7 @@ export class Work implements Disposable {
    * signal's reason.
    */
   async elsewhere<I, O>(job: Job<I, O>, input: I): Promise<O> {
-    this.#takePlace();
+    this.#takePlace(false);
     return this.outside(() =>
       this.#scheduler.large.run(this.key, job, input, {
         signal: this.#signal,
@@ -203,13 +203,13 @@ export class Work implements Disposable {
     });
   }
 
-  #takePlace(): void {
+  /** @param isShort whether it waits for little. */
+  #takePlace(isShort: boolean): void {
     const { places } = this.#scheduler;
     if (this.#place !== undefined || places === undefined || this.isOwn) return;
     this.#place = places.tryTake(this.key, 1);
     if (this.#place !== undefined) return;
-    if (places.heldBy(this.key.subject) >= placesBeyond(places, this.#scheduler.isShort(this)))
-      throw places.refusal(this.key, 1);
+    if (places.heldBy(this.key.subject) >= placesBeyond(places, isShort)) throw places.refusal(this.key, 1);
     this.#place = places.charge(this.key, 1);
   }
 
@@ -228,7 +228,7 @@ export class Work implements Disposable {
   async #waitForTurn(): Promise<void> {
     const signal = this.#signal;
     this.#requireTime();
-    this.#takePlace();
+    this.#takePlace(this.#scheduler.isShort(this));
     const turn = Promise.withResolvers<void>();
     this.#wait = { grant: turn.resolve, refuse: turn.reject };
     const onAbort = () => {
