@@ -59,6 +59,12 @@ export class Loads {
     );
   }
 
+  /** Whether a subject other than this one, and than the service itself, has unfinished pieces. */
+  hasOthers(subject: string): boolean {
+    const own = (this.#loads.has(subject) ? 1 : 0) + (subject !== '' && this.#loads.has('') ? 1 : 0);
+    return this.#loads.size > own;
+  }
+
   /** Time that a piece of a subject is expected to take, by its latest ones. */
   expectedUs(subject: string): number {
     return this.#expectedUs.get(subject) ?? UNKNOWN_US;

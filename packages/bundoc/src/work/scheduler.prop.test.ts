@@ -374,6 +374,20 @@ describe('long work', () => {
     await others.end();
   });
 
+  it("does not go ahead of the service's own work, whose slices stay long for a sole subject", async () => {
+    const bench = new WorkBench();
+    const scheduler = new Scheduler(bench.ports);
+    learnShort(bench, scheduler, 50);
+    using own = scheduler.background('p', 'snapshot');
+    expect(own.pause()).toBeUndefined();
+    bench.take(SLICE_US);
+    const next = own.pause();
+    using work = scheduler.work(key(50), 'write');
+    expect(work.pause()).toBeInstanceOf(Promise);
+    for (let turn = 0; turn < 2; turn++) await bench.turn();
+    await next;
+  });
+
   it('does not go ahead of others once a piece is no longer short', async () => {
     const { bench, scheduler, others } = startBesideShort();
     using long = scheduler.work(key(50), 'read');

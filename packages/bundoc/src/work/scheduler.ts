@@ -179,7 +179,8 @@ export class Scheduler implements AsyncDisposable {
    * for a while if it is such a piece.
    */
   #mayGoAhead(work: Work): boolean {
-    if (!this.isShort(work) || this.#admission.mustPark(work)) return false;
+    if (!this.#loads.hasOthers(work.key.subject) || !this.isShort(work)) return false;
+    if (this.#admission.mustPark(work)) return false;
     this.#shortUntilMs = this.#ports.nowMs() + SHORT_MS;
     return this.#levels.wouldBeNext(work);
   }
