@@ -39,11 +39,6 @@ interface Level<T> {
   dueUs: number;
 }
 
-/** What the levels before may take until a level is due. */
-function dueUs<T>({ dueUs, beforeUsMax }: Level<T>, subjectsBefore: number): number {
-  return Math.max(dueUs, Math.min(beforeUsMax, subjectsBefore * SLICE_US));
-}
-
 /**
  * Tasks that wait for a slice. One that has taken little comes before one that has taken more (multilevel
  * feedback, F. J. Corbató et al., 1962). One of a subject with little work comes before one of a subject
@@ -72,15 +67,8 @@ export class Levels<T extends Levelled> {
    * owed counts as if it did.
    */
   wouldBeNext(task: T): boolean {
-    const [first, ...others] = this.#levels;
-    if (first === undefined || this.#of(task) !== first || first.turns.size > 0) return false;
-    let subjectsBefore = 1;
-    for (const level of others) {
-      if (level.turns.size > 0) level.dueUs = dueUs(level, subjectsBefore);
-      if (level.turns.size > 0 && level.beforeUs >= level.dueUs) return false;
-      subjectsBefore += level.turns.subjects;
-    }
-    return true;
+    const own = this.#of(task);
+    return own.isForLittle && own.turns.size === 0 && this.#nextLevel(own) === own;
   }
 
   add(task: T): void {
@@ -132,17 +120,22 @@ export class Levels<T extends Levelled> {
     }
   }
 
-  /** The last one that is due, or else the first one with waiting tasks. */
-  #nextLevel(): Level<T> | undefined {
+  /**
+   * The last one that is due, or else the first one with waiting tasks.
+   *
+   * @param coming has a task of one more subject.
+   */
+  #nextLevel(coming?: Level<T>): Level<T> | undefined {
     let chosen: Level<T> | undefined;
     let subjectsBefore = 0;
     for (const level of this.#levels) {
-      if (level.turns.size === 0) [level.beforeUs, level.dueUs] = [0, 0];
+      const subjects = level.turns.subjects + (level === coming ? 1 : 0);
+      if (subjects === 0) [level.beforeUs, level.dueUs] = [0, 0];
       else {
-        level.dueUs = dueUs(level, subjectsBefore);
+        level.dueUs = Math.max(level.dueUs, Math.min(level.beforeUsMax, subjectsBefore * SLICE_US));
         if (chosen === undefined || level.beforeUs >= level.dueUs) chosen = level;
       }
-      subjectsBefore += level.turns.subjects;
+      subjectsBefore += subjects;
     }
     return chosen;
   }

@@ -59,10 +59,9 @@ export class Loads {
     );
   }
 
-  /** Whether a subject other than this one, and than the service itself, has unfinished pieces. */
+  /** Whether a client other than this subject has unfinished pieces. */
   hasOthers(subject: string): boolean {
-    const own = (this.#loads.has(subject) ? 1 : 0) + (subject !== '' && this.#loads.has('') ? 1 : 0);
-    return this.#loads.size > own;
+    return this.#loads.size > (this.#loads.has(subject) ? 1 : 0) + (this.#loads.has('') ? 1 : 0);
   }
 
   /** Time that a piece of a subject is expected to take, by its latest ones. */

@@ -88,9 +88,10 @@ export class Scheduler implements AsyncDisposable {
   #sinceMs = 0;
   #untilMs = 0;
   #isAhead = false;
-  /** Until when slices are short, and how long such a slice takes. */
+  /** What all long work may take in this turn. */
+  #sliceUs: number = SLICE_US;
+  /** Until when slices are short. */
   #shortUntilMs = Number.NEGATIVE_INFINITY;
-  #shortUs = SHORT_SLICE_US.min;
   /** Whose turn it is. */
   #holder: Work | undefined;
   /** The holder, until it pauses or leaves: its time counts from the grant. */
@@ -161,7 +162,7 @@ export class Scheduler implements AsyncDisposable {
     const isNext = this.#holder === work || (this.#levels.size === 0 && !this.#admission.mustPark(work));
     const ofTurnUs = isNext ? this.#sliceUs - this.#turnUs : 0;
     this.#isAhead = ofTurnUs <= 0;
-    const leftUs = this.#isAhead && this.#mayGoAhead(work) ? AHEAD_US - this.#aheadUs : ofTurnUs;
+    const leftUs = this.#isAhead && this.#mayGoAhead(work, nowMs) ? AHEAD_US - this.#aheadUs : ofTurnUs;
     if (leftUs <= 0) return false;
     this.#running = work;
     this.#sinceMs = nowMs;
@@ -169,19 +170,14 @@ export class Scheduler implements AsyncDisposable {
     return true;
   }
 
-  /** What all long work may take in this turn. */
-  get #sliceUs(): number {
-    return this.#ports.nowMs() < this.#shortUntilMs ? this.#shortUs : SLICE_US;
-  }
-
   /**
    * Whether a task is a short piece of a subject that has little, and would be the next one. Slices are short
    * for a while if it is such a piece.
    */
-  #mayGoAhead(work: Work): boolean {
-    if (!this.#loads.hasOthers(work.key.subject) || !this.isShort(work)) return false;
+  #mayGoAhead(work: Work, nowMs: number): boolean {
+    if (!this.isShort(work) || !this.#loads.hasOthers(work.key.subject)) return false;
     if (this.#admission.mustPark(work)) return false;
-    this.#shortUntilMs = this.#ports.nowMs() + SHORT_MS;
+    this.#shortUntilMs = nowMs + SHORT_MS;
     return this.#levels.wouldBeNext(work);
   }
 
@@ -333,7 +329,8 @@ export class Scheduler implements AsyncDisposable {
       this.#resuming = undefined;
       if (this.#running !== undefined) this.#settle(nowMs);
       const restUs = (nowMs - this.#turnMs) * 1_000 - (this.#turnUs - this.#carriedUs);
-      this.#shortUs = Math.min(Math.max(restUs / 4, SHORT_SLICE_US.min), SHORT_SLICE_US.max);
+      const shortUs = Math.min(Math.max(restUs / 4, SHORT_SLICE_US.min), SHORT_SLICE_US.max);
+      this.#sliceUs = nowMs < this.#shortUntilMs ? shortUs : SLICE_US;
       this.#carriedUs = this.#levels.size > 0 ? Math.min(this.#aheadUs, this.#sliceUs / 2) : 0;
       this.#turnUs = this.#carriedUs;
       this.#turnMs = nowMs;

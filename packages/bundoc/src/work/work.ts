@@ -124,7 +124,7 @@ export class Work implements Disposable {
    * signal's reason.
    */
   async elsewhere<I, O>(job: Job<I, O>, input: I): Promise<O> {
-    this.#takePlace(false);
+    this.#takePlace({ isLarge: true });
     return this.outside(() =>
       this.#scheduler.large.run(this.key, job, input, {
         signal: this.#signal,
@@ -203,12 +203,13 @@ export class Work implements Disposable {
     });
   }
 
-  /** @param isShort whether it waits for little. */
-  #takePlace(isShort: boolean): void {
+  /** For its turn, or for the thread for large work. */
+  #takePlace({ isLarge = false } = {}): void {
     const { places } = this.#scheduler;
     if (this.#place !== undefined || places === undefined || this.isOwn) return;
     this.#place = places.tryTake(this.key, 1);
     if (this.#place !== undefined) return;
+    const isShort = !isLarge && this.#scheduler.isShort(this);
     if (places.heldBy(this.key.subject) >= placesBeyond(places, isShort)) throw places.refusal(this.key, 1);
     this.#place = places.charge(this.key, 1);
   }
@@ -228,7 +229,7 @@ export class Work implements Disposable {
   async #waitForTurn(): Promise<void> {
     const signal = this.#signal;
     this.#requireTime();
-    this.#takePlace(this.#scheduler.isShort(this));
+    this.#takePlace();
     const turn = Promise.withResolvers<void>();
     this.#wait = { grant: turn.resolve, refuse: turn.reject };
     const onAbort = () => {
