@@ -1,8 +1,9 @@
-import { existsSync, readdirSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { defineConfig } from 'vitest/config';
+import { needs } from './packages/shared/src/testing/programs.ts';
 import { LongestFirst } from './test/support/longest-first.ts';
+import { ON_POSTGRES } from './test/support/postgres-runner.ts';
 
 // What Node compiles of the sources is kept for all processes and threads of tests. Without it each strips
 // the types of hundreds of files, by WebAssembly code: V8 can crash when threads end while that is compiled.
@@ -77,9 +78,6 @@ const API = [
 const BETWEEN_OTHERS = ['batch', 'changes', 'lists', 'patch', 'query'];
 const betweenOthers = BETWEEN_OTHERS.map((name) => `test/${name}.test.ts`);
 const onPostgres = API.map((name) => `test/${name}.test.ts`);
-const hasPostgres =
-  existsSync('/usr/lib/postgresql') &&
-  readdirSync('/usr/lib/postgresql').some((major) => existsSync(`/usr/lib/postgresql/${major}/bin/postgres`));
 
 /** Tests of running services. After each of them, nothing is held of what requests share. */
 const api = {
@@ -87,6 +85,10 @@ const api = {
   ...waiting,
   setupFiles: 'test/support/holds.ts',
   sequence: { groupOrder: 1 },
+};
+const postgres = {
+  globalSetup: 'test/support/postgres-engine.ts',
+  runner: './test/support/postgres-runner.ts',
 };
 
 const containers = { ...patient, hookTimeout: 600_000 };
@@ -101,6 +103,7 @@ export default defineConfig({
   test: {
     reporters: ['default', './scripts/count-reporter.mjs'],
     sequence: { sequencer: LongestFirst },
+    tags: [{ name: ON_POSTGRES, ...needs('postgresql') }],
     projects: [
       {
         ...shared,
@@ -124,8 +127,8 @@ export default defineConfig({
         ...shared,
         test: {
           name: 'postgres',
-          include: hasPostgres ? onPostgres : ['test/support/postgres-missing.test.ts'],
-          ...(hasPostgres ? { globalSetup: 'test/support/postgres-engine.ts' } : {}),
+          include: onPostgres,
+          ...postgres,
           ...api,
         },
       },
@@ -142,9 +145,9 @@ export default defineConfig({
         ...shared,
         test: {
           name: 'postgres-between-others',
-          include: hasPostgres ? betweenOthers : ['test/support/postgres-missing.test.ts'],
+          include: betweenOthers,
           provide: { otherProjects: 500 },
-          ...(hasPostgres ? { globalSetup: 'test/support/postgres-engine.ts' } : {}),
+          ...postgres,
           ...api,
         },
       },

@@ -1,7 +1,9 @@
-// A Vitest reporter that prints only the final line of the run: "N passed, N failed, N skipped".
+// A Vitest reporter that prints the end of the run: what was skipped for want of a program, then "N passed, N
+// failed, N skipped". The exit status agrees with that line.
 
 import { writeFileSync, writeSync } from 'node:fs';
-import { countLine, countRun } from './lib/count-line.mjs';
+import { howToGet, PROGRAMS } from '../packages/shared/src/testing/programs.ts';
+import { countRun, reportOf } from './lib/count-line.mjs';
 
 export default class CountReporter {
   /**
@@ -9,11 +11,14 @@ export default class CountReporter {
    * @param {readonly unknown[]} unhandledErrors
    */
   onTestRunEnd(testModules, unhandledErrors) {
-    const line = `${countLine(countRun(testModules, unhandledErrors))}\n`;
-    // `npm test` prints the final line itself; it reads the line from a file.
+    const run = countRun(testModules, unhandledErrors);
+    // Vitest itself passes a run with tests that have no result.
+    if (run.failed > 0) process.exitCode = 1;
+    const report = `${reportOf(run, (name) => ({ about: howToGet(name), debian: PROGRAMS[name].debian }))}\n`;
+    // `npm test` prints the report itself; it reads it from a file.
     const file = process.env.TEST_COUNT_FILE;
-    if (file !== undefined) writeFileSync(file, line);
+    if (file !== undefined) writeFileSync(file, report);
     // At exit, so that no other reporter prints after it.
-    else process.once('exit', () => writeSync(1, line));
+    else process.once('exit', () => writeSync(1, report));
   }
 }

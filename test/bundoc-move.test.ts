@@ -1,9 +1,9 @@
 import { readdirSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
-import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
+import { needs } from '@bundoc/shared/testing/programs';
 import { startInBackground } from '@bundoc/shared/testing/timing';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { bundocCommand } from './support/bundoc-command.ts';
 import { startBundocProcess } from './support/bundoc-process.ts';
 import { EventReader } from './support/event-reader.ts';
@@ -12,7 +12,7 @@ import { call, Installation, PATIENT_BUNDOC } from './support/installation.ts';
 const DOCUMENTS = '/v1/projects/travelling/collections/notes/documents';
 const CHANGES = '/v1/projects/travelling/changes';
 
-describeWithPostgres('bundoc move', () => {
+describe('bundoc move', needs('postgresql'), () => {
   let server: PostgresServer;
   let installation: Installation;
   let token: string;

@@ -1,8 +1,9 @@
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { needs, pathOf } from '@bundoc/shared/testing/programs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 const PACKAGES = fileURLToPath(new URL('../packages/', import.meta.url));
@@ -43,15 +44,7 @@ it('bash completes a sub-command and its options', () => {
   ]);
 });
 
-function describeWithShell(shell: string, tests: () => void): void {
-  const isInstalled = existsSync(`/usr/bin/${shell}`);
-  if (!isInstalled && process.env['REQUIRE_SHELLS'] === '1')
-    throw new Error(`REQUIRE_SHELLS=1, and ${shell} is not installed`);
-  if (isInstalled) describe(shell, tests);
-  else describe.skip(`${shell} [skipped: it is not installed]`, tests);
-}
-
-describeWithShell('zsh', () => {
+describe('zsh', needs('zsh'), () => {
   /** The command lines after the Tab key, from a shell in a pseudo-terminal. */
   const typed = (lines: readonly string[]) => {
     // A key binding prints the current line and clears it. The prompt differs from the text that sets it.
@@ -73,7 +66,7 @@ describeWithShell('zsh', () => {
         zpty -r terminal answer '*<*>*'
         print -r -- \${\${answer##*<}%%>*}
       done`;
-    return run('zsh', ['-f', '-c', script]);
+    return run(String(pathOf('zsh')), ['-f', '-c', script]);
   };
 
   it('completes sub-commands and options of both commands, and file names', () => {
@@ -91,12 +84,12 @@ describeWithShell('zsh', () => {
   });
 });
 
-describeWithShell('fish', () => {
+describe('fish', needs('fish'), () => {
   /** The completions offered for each line, without descriptions. */
   const offered = (...lines: string[]) => {
     const asked = lines.map((line) => `complete -C '${line}'; echo ==`).join('\n');
     const sources = 'bundoc completion fish | source\nbunkms completion fish | source';
-    const printed = run('fish', ['--no-config', '-c', `${sources}\n${asked}`]);
+    const printed = run(String(pathOf('fish')), ['--no-config', '-c', `${sources}\n${asked}`]);
     const groups = printed.join('\n').split(/^==$/m).slice(0, lines.length);
     return groups.map((group) => group.split('\n').flatMap((line) => line.split('\t')[0] || []));
   };
@@ -107,7 +100,7 @@ describeWithShell('fish', () => {
         words.toSorted(),
       ),
     ).toEqual([['collections'], ['kek', 'key'], ['create'], ['saved.backup']]);
-    const [described] = run('fish', [
+    const [described] = run(String(pathOf('fish')), [
       '--no-config',
       '-c',
       'bundoc completion fish | source; complete -C "bundoc query project notes --wh"',

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { needs } from '@bundoc/shared/testing/programs';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { LOOKS, TestBrowser } from './support/browser.ts';
-import { describeWithChromium } from './support/chromium-tests.ts';
 import { call, Installation } from './support/installation.ts';
 
 /** Text that parsing and serialising would change: numbers, order, a CR, tabs, white space. */
@@ -10,7 +10,7 @@ const EXACT =
 /** An id with markup, a bidirectional control and a quote, which appears in links and headings. */
 const HOSTILE = '<img src=x onerror=alert(1)>\u202e"&lt;script&gt;';
 
-describeWithChromium('the console of Bundoc', () => {
+describe('the console of Bundoc', needs('chromium'), () => {
   let installation: Installation;
   let browser: TestBrowser;
   let token: string;

@@ -2,13 +2,13 @@ import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { needs } from '@bundoc/shared/testing/programs';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { bunkms } from '../packages/bunkms/test/support/command.ts';
 import { LOOKS, OWN_FILES, TestBrowser, writtenFile } from './support/browser.ts';
-import { describeWithChromium } from './support/chromium-tests.ts';
 import { call, Installation } from './support/installation.ts';
 
-describeWithChromium('the console of BunKMS', () => {
+describe('the console of BunKMS', needs('chromium'), () => {
   let installation: Installation;
   let browser: TestBrowser;
   let token: string;

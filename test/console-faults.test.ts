@@ -1,14 +1,14 @@
 import { freePort } from '@bundoc/shared/testing/free-port';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { needs } from '@bundoc/shared/testing/programs';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { TestBrowser } from './support/browser.ts';
-import { describeWithChromium } from './support/chromium-tests.ts';
 import { call, Installation } from './support/installation.ts';
 import { MovedClock } from './support/moved-clock.ts';
 
 /** Bundoc writes the catalog of a project after 64 MiB. */
 const FILLING = { timeout: 300_000, interval: 0 };
 
-describeWithChromium('the console of a Bundoc that stops or is slow', () => {
+describe('the console of a Bundoc that stops or is slow', needs('chromium'), () => {
   let installation: Installation;
   let browser: TestBrowser;
   let token: string;

@@ -1,9 +1,9 @@
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { needs } from '@bundoc/shared/testing/programs';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { TestBrowser } from './support/browser.ts';
-import { describeWithChromium } from './support/chromium-tests.ts';
 import { call, Installation } from './support/installation.ts';
 
-describeWithChromium('the console by keyboard alone', () => {
+describe('the console by keyboard alone', needs('chromium'), () => {
   let installation: Installation;
   let browser: TestBrowser;
   let token: string;

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
+import { needs } from '@bundoc/shared/testing/programs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { TestBrowser, type Visitor } from './support/browser.ts';
-import { describeWithChromium } from './support/chromium-tests.ts';
 import { call, Installation } from './support/installation.ts';
 
 /** The largest document, with as many values as a list with `fields` accepts: it is slow to parse. */
@@ -25,7 +25,7 @@ const WATCH_PARSE = `
   };
 `;
 
-describeWithChromium('the console with large data', () => {
+describe('the console with large data', needs('chromium'), () => {
   let installation: Installation;
   let browser: TestBrowser;
   let token: string;

@@ -1,17 +1,16 @@
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
-import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { needs } from '@bundoc/shared/testing/programs';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { LOOKS, TestBrowser } from './support/browser.ts';
 import { startBundocProcess } from './support/bundoc-process.ts';
-import { describeWithChromium } from './support/chromium-tests.ts';
 import { call, Installation, PATIENT_BUNDOC } from './support/installation.ts';
 
 const COUNT = 400;
 
-describeWithPostgres('from files to PostgreSQL', () => {
-  describeWithChromium('the console', () => {
+describe('from files to PostgreSQL', needs('postgresql'), () => {
+  describe('the console', needs('chromium'), () => {
     let server: PostgresServer;
     let installation: Installation;
     let browser: TestBrowser;

@@ -1,12 +1,12 @@
 import { randomBytes } from 'node:crypto';
 import { freePort } from '@bundoc/shared/testing/free-port';
+import { needs } from '@bundoc/shared/testing/programs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { LOOKS, OWN_FILES, TestBrowser } from './support/browser.ts';
-import { describeWithChromium } from './support/chromium-tests.ts';
 import { call, Installation } from './support/installation.ts';
 
 /** Every dialog, answer, refusal and empty view, which a list of addresses does not reach. */
-describeWithChromium('the states of the consoles’ views', () => {
+describe('the states of the consoles’ views', needs('chromium'), () => {
   let browser: TestBrowser;
   beforeAll(async () => {
     browser = await TestBrowser.launch();

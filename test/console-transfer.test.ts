@@ -1,8 +1,8 @@
 import { readFileSync } from 'node:fs';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { needs } from '@bundoc/shared/testing/programs';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { elementTexts } from '../packages/client/src/json-slices.ts';
 import { OWN_FILES, TestBrowser, type Visitor, writtenFile } from './support/browser.ts';
-import { describeWithChromium } from './support/chromium-tests.ts';
 import { call, Installation } from './support/installation.ts';
 
 /** Text that parsing and serialising would change. */
@@ -10,7 +10,7 @@ const EXACT =
   '{\n\t"b": 12345678901234567890,\r\n  "a" : 1.10,\n\t"10": "ten\\u0041", "text": "é\u202e",\r  "e": 1e2 \n}';
 const NO_FILES = 'globalThis.showSaveFilePicker = undefined;';
 
-describeWithChromium('the console’s exports and imports', () => {
+describe('the console’s exports and imports', needs('chromium'), () => {
   let installation: Installation;
   let browser: TestBrowser;
   let token: string;

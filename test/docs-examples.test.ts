@@ -2,6 +2,7 @@ import { execFile } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import { needs } from '@bundoc/shared/testing/programs';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { Installation } from './support/installation.ts';
 
@@ -35,20 +36,24 @@ beforeAll(async () => {
 });
 afterAll(() => installation[Symbol.asyncDispose]());
 
-it('the examples of docs/documents.md and docs/query.md run after the quick start of the README, and define every variable', async () => {
-  const [quickStart] = examplesOf('README.md').filter((code) => code.startsWith('TOKEN='));
-  const pages = ['docs/documents.md', 'docs/query.md'].map(examplesOf);
-  expect(pages.map(({ length }) => length)).toEqual([2, 1]);
-  const script = [quickStart, ...pages.flat()].join('\n').replaceAll(ORIGIN, installation.url);
-  const token = await installation.client(['project-a'], ['docs:read', 'docs:write']);
-  const { PATH } = process.env;
-  const { stdout } = await promisify(execFile)('bash', ['-c', `${PREAMBLE}${script}`], {
-    env: { PATH, GIVEN_TOKEN: token },
-  });
-  const answers = stdout.split('\n').filter((line) => line.startsWith('{'));
-  expect(answers.length).toBeGreaterThan(7);
-  expect(JSON.parse(answers.at(-2) ?? '')).toEqual({ count: expect.any(Number) });
-  expect(JSON.parse(answers.at(-1) ?? '')).toEqual({
-    groups: [{ group: {}, figures: { notes: 2, largest: null } }],
-  });
-});
+it(
+  'the examples of docs/documents.md and docs/query.md run after the quick start of the README, and define every variable',
+  needs('curl'),
+  async () => {
+    const [quickStart] = examplesOf('README.md').filter((code) => code.startsWith('TOKEN='));
+    const pages = ['docs/documents.md', 'docs/query.md'].map(examplesOf);
+    expect(pages.map(({ length }) => length)).toEqual([2, 1]);
+    const script = [quickStart, ...pages.flat()].join('\n').replaceAll(ORIGIN, installation.url);
+    const token = await installation.client(['project-a'], ['docs:read', 'docs:write']);
+    const { PATH } = process.env;
+    const { stdout } = await promisify(execFile)('bash', ['-c', `${PREAMBLE}${script}`], {
+      env: { PATH, GIVEN_TOKEN: token },
+    });
+    const answers = stdout.split('\n').filter((line) => line.startsWith('{'));
+    expect(answers.length).toBeGreaterThan(7);
+    expect(JSON.parse(answers.at(-2) ?? '')).toEqual({ count: expect.any(Number) });
+    expect(JSON.parse(answers.at(-1) ?? '')).toEqual({
+      groups: [{ group: {}, figures: { notes: 2, largest: null } }],
+    });
+  },
+);

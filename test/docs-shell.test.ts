@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join, normalize } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { freePort } from '@bundoc/shared/testing/free-port';
+import { needs } from '@bundoc/shared/testing/programs';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -162,21 +163,25 @@ describe('the shell blocks of the documentation', () => {
     expect(reasons.filter((reason) => reason.length < 10)).toEqual([]);
   });
 
-  it.each(pages)('of %s run in order, and every answer has the documented status', async (page) => {
-    const ownServices = page === ONE_MACHINE || beginningOf(page) === ONE_MACHINE;
-    if (!ownServices) await startInstallation(page);
-    const environment: Record<string, string> = ownServices
-      ? {
-          BUNDOC_KMS_URL: `http://127.0.0.1:${ports.BUNKMS_INTERNAL_PORT}`,
-          BUNDOC_URL: `http://127.0.0.1:${ports.BUNDOC_PORT}`,
-        }
-      : { BUNDOC_DATA_DIR: join(folder, 'data') };
-    const { code, stdout, stderr } = await start('bash', ['-c', scriptOf(page)], environment).ended;
-    expect(code, `${stdout}\n${stderr}`).toBe(0);
-    const statuses = [...stderr.matchAll(/^status (\d+) (\S+)$/gm)].filter(
-      ([, , url]) => !url?.endsWith('/ready'),
-    );
-    const refused = statuses.map(([, status]) => Number(status)).filter((status) => status >= 400);
-    expect(refused, `${stdout}\n${stderr}`).toEqual(REFUSALS[page] ?? []);
-  });
+  it.each(pages)(
+    'of %s run in order, and every answer has the documented status',
+    needs('curl'),
+    async (page) => {
+      const ownServices = page === ONE_MACHINE || beginningOf(page) === ONE_MACHINE;
+      if (!ownServices) await startInstallation(page);
+      const environment: Record<string, string> = ownServices
+        ? {
+            BUNDOC_KMS_URL: `http://127.0.0.1:${ports.BUNKMS_INTERNAL_PORT}`,
+            BUNDOC_URL: `http://127.0.0.1:${ports.BUNDOC_PORT}`,
+          }
+        : { BUNDOC_DATA_DIR: join(folder, 'data') };
+      const { code, stdout, stderr } = await start('bash', ['-c', scriptOf(page)], environment).ended;
+      expect(code, `${stdout}\n${stderr}`).toBe(0);
+      const statuses = [...stderr.matchAll(/^status (\d+) (\S+)$/gm)].filter(
+        ([, , url]) => !url?.endsWith('/ready'),
+      );
+      const refused = statuses.map(([, status]) => Number(status)).filter((status) => status >= 400);
+      expect(refused, `${stdout}\n${stderr}`).toEqual(REFUSALS[page] ?? []);
+    },
+  );
 });

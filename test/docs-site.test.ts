@@ -6,11 +6,11 @@ import type { AddressInfo } from 'node:net';
 import { extname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import { needs } from '@bundoc/shared/testing/programs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { siteFaults } from '../site/check.mjs';
 import { sitePages } from '../site/pages.mjs';
 import { TestBrowser, type Theme } from './support/browser.ts';
-import { describeWithChromium } from './support/chromium-tests.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const dist = join(root, 'site/dist');
@@ -70,7 +70,7 @@ describe('the site that npm run docs builds', () => {
   });
 });
 
-describeWithChromium('the site in a browser', () => {
+describe('the site in a browser', needs('chromium'), () => {
   let server: Server;
   let browser: TestBrowser;
   let origin: string;

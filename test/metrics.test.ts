@@ -1,14 +1,11 @@
 import { spawnSync } from 'node:child_process';
+import { needs, pathOf } from '@bundoc/shared/testing/programs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { call, Installation } from './support/installation.ts';
 
-const hasPromtool = spawnSync('promtool', ['--version']).status === 0;
-if (!hasPromtool && process.env['REQUIRE_PROMTOOL'] === '1')
-  throw new Error('REQUIRE_PROMTOOL=1, and promtool is not installed');
-
 /** The report of `promtool check metrics` about a scrape; empty without a fault. */
 function checkMetrics(scrape: string): string {
-  const { status, stdout, stderr } = spawnSync('promtool', ['check', 'metrics'], {
+  const { status, stdout, stderr } = spawnSync(String(pathOf('promtool')), ['check', 'metrics'], {
     input: scrape,
     encoding: 'utf8',
   });
@@ -32,9 +29,7 @@ const scrapes = {
 };
 
 describe.each(Object.entries(scrapes))('the metrics of a running %s', (service, scrape) => {
-  const skipped = hasPromtool ? '' : ' [skipped: promtool is not installed]';
-
-  it.skipIf(!hasPromtool)(`pass promtool check metrics${skipped}`, async () => {
+  it('pass promtool check metrics', needs('promtool'), async () => {
     const text = await scrape();
     expect(text).toMatch(
       new RegExp(`^${service.toLowerCase()}_http_request_duration_seconds_count\\{.+\\} [1-9]`, 'm'),

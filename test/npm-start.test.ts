@@ -1,10 +1,11 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, globSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { freePort } from '@bundoc/shared/testing/free-port';
+import { needs } from '@bundoc/shared/testing/programs';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -34,7 +35,7 @@ afterEach(async () => {
   rmSync(dataDir, { recursive: true, force: true, maxRetries: 10, retryDelay: 200 });
 });
 
-it('starts both services, prints working commands, and stops in order on Ctrl-C', async () => {
+it('prints commands that store a document and read it back', needs('curl'), async () => {
   const start = script('start.mjs');
   await untilWelcome(start);
   const [, token] = /^TOKEN=(\S+)$/m.exec(start.output()) ?? [];
@@ -47,6 +48,11 @@ it('starts both services, prints working commands, and stops in order on Ctrl-C'
   const [stored, read] = printed.toString().trim().split('\n');
   expect(JSON.parse(stored ?? '')).toHaveProperty('_rev');
   expect(JSON.parse(read ?? '')).toMatchObject({ text: 'Hello, Bundoc' });
+});
+
+it('starts both services, and stops in order on Ctrl-C', async () => {
+  const start = script('start.mjs');
+  await untilWelcome(start);
   // In a pipe, the log is JSON. A good start logs no warning, and the commands come last.
   const [log = '', afterwards] = start.output().split('\nBundoc listens on ');
   const lines = log.split('\n').filter((line) => line.startsWith('{'));
@@ -90,7 +96,7 @@ it('keeps its secrets and documents between two runs, and stops on SIGTERM as we
   for (const _ of [1, 2]) {
     const start = script('start.mjs');
     await untilWelcome(start);
-    token.push(execFileSync('cat', [join(dataDir, 'dev', 'kms-token')]).toString());
+    token.push(readFileSync(join(dataDir, 'dev', 'kms-token'), 'utf8'));
     start.child.kill('SIGTERM');
     expect(await start.exit).toMatchObject({ code: 0 });
   }
@@ -173,11 +179,26 @@ interface Process {
 
 /** All processes except zombies. */
 function processes(): Process[] {
+  if (process.platform === 'linux') return processesOfLinux();
   const rows = execFileSync('ps', ['-A', '-o', 'pid=,ppid=,stat=,args=']).toString().trim().split('\n');
   return rows
     .map((row) => row.trim().split(/\s+/))
     .filter(([, , state]) => !state?.startsWith('Z'))
     .map(([pid, parent, , ...args]) => ({ pid: Number(pid), parent: Number(parent), args: args.join(' ') }));
+}
+
+/** A small system has no `ps`. */
+function processesOfLinux(): Process[] {
+  return globSync('/proc/[0-9]*').flatMap((folder) => {
+    try {
+      // The name in brackets may contain spaces.
+      const [, state = '', parent] = /\) (\S) (\d+)/.exec(readFileSync(join(folder, 'stat'), 'utf8')) ?? [];
+      const args = readFileSync(join(folder, 'cmdline'), 'utf8').split('\0').join(' ');
+      return state === 'Z' ? [] : [{ pid: Number(basename(folder)), parent: Number(parent), args }];
+    } catch {
+      return []; // It has ended.
+    }
+  });
 }
 
 /** The processes of both services, by name. */

@@ -1,6 +1,7 @@
 import { execFileSync, spawnSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { needs, pathOf } from '@bundoc/shared/testing/programs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { call, Installation } from './support/installation.ts';
 
@@ -9,19 +10,13 @@ const script = /```python\n([\s\S]*?)```/.exec(
   readFileSync(new URL('../docs/security/open-by-hand.md', import.meta.url), 'utf8'),
 )?.[1];
 
-const python = ['python3', '/usr/bin/python3'].find(
-  (command) => spawnSync(command, ['-c', 'import cryptography']).status === 0,
-);
-if (python === undefined && process.env['CI'] !== undefined)
-  throw new Error('CI needs a Python with the package "cryptography"');
-
 let installation: Installation;
 beforeAll(async () => {
   installation = await Installation.start();
 });
 afterAll(() => installation[Symbol.asyncDispose]());
 
-describe.skipIf(python === undefined)('a document file', () => {
+describe('a document file', needs('python'), () => {
   it('can be opened by hand, with an exported key and the Python of docs/security/open-by-hand.md', async () => {
     const token = await installation.client();
     const path = '/v1/projects/by-hand/collections/notes/documents/a';
@@ -33,11 +28,11 @@ describe.skipIf(python === undefined)('a document file', () => {
     if (document === undefined) throw new Error('a document was expected');
     const file = join(installation.folder, document.name);
     writeFileSync(file, document.sealed);
-    const opened = execFileSync(String(python), ['-c', String(script), file], {
+    const opened = execFileSync(String(pathOf('python')), ['-c', String(script), file], {
       input: exported.text,
     });
     expect(opened.toString()).toBe(expected);
-    const renamed = spawnSync(String(python), ['-c', String(script), installation.tokenFile], {
+    const renamed = spawnSync(String(pathOf('python')), ['-c', String(script), installation.tokenFile], {
       input: exported.text,
     });
     expect(renamed.status).not.toBe(0);

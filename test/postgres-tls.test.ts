@@ -5,13 +5,13 @@ import { join } from 'node:path';
 import { openTestDatabase } from '@bundoc/bundoc/testing/postgres-project';
 import { issueCertificate, makeAuthority } from '@bundoc/bunkms/cli/authority';
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
-import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
+import { needs } from '@bundoc/shared/testing/programs';
 import { PATIENT_MS } from '@bundoc/shared/testing/timing';
-import { expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 
 const DAY_MS = 86_400_000;
 
-describeWithPostgres('a connection of Bundoc to PostgreSQL by TLS', () => {
+describe('a connection of Bundoc to PostgreSQL by TLS', needs('postgresql'), () => {
   it('succeeds only if the certificate names the host, which may be an address', async () => {
     const days = { notBeforeMs: Date.now() - DAY_MS, notAfterMs: Date.now() + DAY_MS };
     const folder = mkdtempSync(join(tmpdir(), 'bundoc-pg-tls-'));

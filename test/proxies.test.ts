@@ -10,10 +10,11 @@ import { WAIT_S_MAX } from '@bundoc/bundoc/http/changes';
 import { HEARTBEAT_MS } from '@bundoc/bundoc/service/change-feed';
 import { ensureCertificates } from '@bundoc/bunkms/cli/certificates';
 import { KEEP_ALIVE_MS, REQUEST_TIMEOUT_MS } from '@bundoc/shared/http/server';
+import { needs } from '@bundoc/shared/testing/programs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { describeWithHaproxy, Haproxy } from './support/haproxy.ts';
+import { Haproxy } from './support/haproxy.ts';
 import { Installation } from './support/installation.ts';
-import { describeWithNginx, Nginx } from './support/nginx.ts';
+import { Nginx } from './support/nginx.ts';
 
 const PAGE = readFileSync(new URL('../docs/how-to/proxy.md', import.meta.url), 'utf8');
 const documented = (language: string) =>
@@ -249,10 +250,10 @@ describe('the timeouts of the page', () => {
   });
 });
 
-describeWithNginx('nginx with the configuration of the page', () => {
+describe('nginx with the configuration of the page', needs('nginx'), () => {
   behaves(() => Nginx.start(folder, documented('nginx'), new URL(installation.url).host));
 });
 
-describeWithHaproxy('HAProxy with the configuration of the page', () => {
+describe('HAProxy with the configuration of the page', needs('haproxy'), () => {
   behaves(() => Haproxy.start(folder, documented('haproxy'), [new URL(installation.url).host]));
 });

@@ -7,12 +7,12 @@ import { withKms } from '@bundoc/bunkms/cli/open-kms';
 import { issueTokenSchema } from '@bundoc/shared/contract/tokens';
 import { freePort } from '@bundoc/shared/testing/free-port';
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
-import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
+import { needs } from '@bundoc/shared/testing/programs';
 import { startInBackground } from '@bundoc/shared/testing/timing';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Server, startServer } from '../packages/bunkms/test/support/process.ts';
 import { type BundocProcess, startBundocProcess } from './support/bundoc-process.ts';
-import { describeWithHaproxy, Haproxy } from './support/haproxy.ts';
+import { Haproxy } from './support/haproxy.ts';
 import { PATIENT_BUNDOC } from './support/installation.ts';
 
 const NODES = 2;
@@ -23,8 +23,8 @@ const DOCUMENTED = /```haproxy\n(.*?)```/s.exec(
   readFileSync(new URL('../docs/operations/scaling.md', import.meta.url), 'utf8'),
 )?.[1];
 
-describeWithHaproxy('a rolling restart of two Bundoc nodes behind HAProxy', () => {
-  describeWithPostgres('on PostgreSQL', () => {
+describe('a rolling restart of two Bundoc nodes behind HAProxy', needs('haproxy'), () => {
+  describe('on PostgreSQL', needs('postgresql'), () => {
     const folder = mkdtempSync(join(tmpdir(), 'bundoc-rolling-'));
     const nodes: BundocProcess[] = [];
     let postgres: PostgresServer;

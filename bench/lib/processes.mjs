@@ -18,6 +18,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { pathOf } from '../../packages/shared/src/testing/programs.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const CLOCK_TICKS_PER_SECOND = 100;
@@ -283,10 +284,8 @@ export async function startPeer(mode, ...args) {
 
 /** PostgreSQL with its defaults, durable. @returns undefined where it is not installed. */
 export async function startPostgres(directory, { connectionsMax = 50 } = {}) {
-  const base = '/usr/lib/postgresql';
-  const newest = existsSync(base) ? readdirSync(base).sort((a, b) => Number(b) - Number(a))[0] : undefined;
-  if (newest === undefined) return undefined;
-  const bin = join(base, newest, 'bin');
+  const bin = pathOf('postgresql');
+  if (bin === undefined) return undefined;
   const data = join(directory, `postgres-${randomBytes(4).toString('hex')}`);
   mkdirSync(data, { recursive: true, mode: 0o700 });
   // PostgreSQL refuses to run as root.

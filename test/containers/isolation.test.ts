@@ -1,7 +1,8 @@
+import { needs } from '@bundoc/shared/testing/programs';
 import { GenericContainer, PullPolicy, type StartedTestContainer } from 'testcontainers';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ask, bundocClient } from './support/client.ts';
-import { describeWithDocker, docker } from './support/docker.ts';
+import { docker } from './support/docker.ts';
 import { type Finding, parseFindings, probeCommand } from './support/probe.ts';
 import { type Stack, startStack } from './support/stack.ts';
 
@@ -9,7 +10,7 @@ const EXPORT = '/v1/export/project-a-dek';
 const API_PORT = 8081;
 const INTERNAL_PORT = 8082;
 
-describeWithDocker('the export of keys', () => {
+describe('the export of keys', needs('docker'), () => {
   let stack: Stack;
   let token: string;
   let pems: { cert: string; key: string };

@@ -1,6 +1,7 @@
-import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
+import { needs } from '@bundoc/shared/testing/programs';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { type Answer, type BundocClient, bundocClient } from './support/client.ts';
-import { describeWithDocker, docker } from './support/docker.ts';
+import { docker } from './support/docker.ts';
 import { eventually, type Stack, startStack, untilHealthy } from './support/stack.ts';
 
 /** The design allows 5 s for an answer about a cold project. The rest is slack for a busy machine. */
@@ -52,7 +53,7 @@ async function atOnce(asked: () => Promise<Answer>, statuses: readonly number[])
   expect(Math.min(...elapsedMs)).toBeLessThan(WARM_ANSWER_MS_MAX);
 }
 
-describeWithDocker('while BunKMS is away', () => {
+describe('while BunKMS is away', needs('docker'), () => {
   let stack: Stack;
   let client: BundocClient;
   let startedAt: string;

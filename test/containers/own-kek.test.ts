@@ -3,9 +3,10 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { needs } from '@bundoc/shared/testing/programs';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { bundocClient } from './support/client.ts';
-import { describeWithDocker, docker, root } from './support/docker.ts';
+import { docker, root } from './support/docker.ts';
 import { type Stack, startStack } from './support/stack.ts';
 
 const run = promisify(execFile);
@@ -14,7 +15,7 @@ const DOCUMENTED = /## Your own KEK in compose.*?```sh\n(.*?)```/s.exec(
   readFileSync(join(root, 'docs/configuration.md'), 'utf8'),
 )?.[1];
 
-describeWithDocker('the compose project, from the development KEK to a KEK of one’s own', () => {
+describe('the compose project, from the development KEK to a KEK of one’s own', needs('docker'), () => {
   let directory: string;
   let stack: Stack;
   let status: string;

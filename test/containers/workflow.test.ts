@@ -4,9 +4,10 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { auditPageSchema } from '@bundoc/shared/contract/audit';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { needs } from '@bundoc/shared/testing/programs';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ask, type BundocClient, bundocClient } from './support/client.ts';
-import { describeWithDocker, docker, dockerBytes, root } from './support/docker.ts';
+import { docker, dockerBytes, root } from './support/docker.ts';
 import { parseFindings, probeCommand } from './support/probe.ts';
 import { eventually, type Stack, startStack } from './support/stack.ts';
 
@@ -21,7 +22,7 @@ const PLANTED = {
 };
 const BODY = `{"${PLANTED.field}": "${PLANTED.value}", "big":12345678901234567890,  "price": 1.10}`;
 
-describeWithDocker('the compose project', () => {
+describe('the compose project', needs('docker'), () => {
   let stack: Stack;
   let client: BundocClient;
 

@@ -1,11 +1,9 @@
-import { existsSync, mkdirSync } from 'node:fs';
+import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
+import { pathOf } from '@bundoc/shared/testing/programs';
 import axe from 'axe-core';
 import { type Browser, type BrowserContext, chromium, type Page } from 'playwright-core';
 import { expect } from 'vitest';
-
-const EXECUTABLE = '/usr/bin/chromium';
-export const hasChromium = existsSync(EXECUTABLE);
 
 /** Records every violation of the page's content security policy from the start. */
 const WATCH = `
@@ -105,7 +103,7 @@ export class TestBrowser implements AsyncDisposable {
   static async launch(): Promise<TestBrowser> {
     return new TestBrowser(
       await chromium.launch({
-        executablePath: EXECUTABLE,
+        executablePath: String(pathOf('chromium')),
         args: [
           '--no-sandbox',
           '--disable-background-networking',

@@ -1,12 +1,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { freePort } from '@bundoc/shared/testing/free-port';
-import { describeWithProxy, ProxyProcess } from './proxy-process.ts';
-
-const PROGRAM = { name: 'haproxy', path: '/usr/sbin/haproxy', variable: 'REQUIRE_HAPROXY' };
-
-export const describeWithHaproxy = (title: string, tests: () => void) =>
-  describeWithProxy(PROGRAM, title, tests);
+import { ProxyProcess } from './proxy-process.ts';
 
 /** HAProxy in front of local servers, with the configuration from a page of the documentation. */
 export class Haproxy implements AsyncDisposable {
@@ -35,7 +30,7 @@ export class Haproxy implements AsyncDisposable {
     const statistics = `\nfrontend statistics\n  bind 127.0.0.1:${statisticsPort}\n  stats enable\n  stats uri /\n`;
     writeFileSync(file, `${configuration}${statistics}`);
     // In the foreground.
-    const process = await ProxyProcess.start(PROGRAM, ['-db', '-f', file], port);
+    const process = await ProxyProcess.start('haproxy', ['-db', '-f', file], port);
     const scheme = /bind \S+ ssl/.test(configuration) ? 'https' : 'http';
     return new Haproxy(process, `${scheme}://127.0.0.1:${port}`, statisticsPort);
   }

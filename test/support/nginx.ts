@@ -1,12 +1,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { freePort } from '@bundoc/shared/testing/free-port';
-import { describeWithProxy, ProxyProcess } from './proxy-process.ts';
-
-const PROGRAM = { name: 'nginx', path: '/usr/sbin/nginx', variable: 'REQUIRE_NGINX' };
-
-export const describeWithNginx = (title: string, tests: () => void) =>
-  describeWithProxy(PROGRAM, title, tests);
+import { ProxyProcess } from './proxy-process.ts';
 
 /**
  * Debian's main configuration around the files of `/etc/nginx/conf.d`, with its folders in a folder of the
@@ -47,7 +42,7 @@ export class Nginx implements AsyncDisposable {
       .replace('127.0.0.1:8080', server);
     writeFileSync(file, around(folder, configuration));
     const args = ['-p', folder, '-e', 'stderr', '-c', file];
-    return new Nginx(await ProxyProcess.start(PROGRAM, args, port), `https://127.0.0.1:${port}`);
+    return new Nginx(await ProxyProcess.start('nginx', args, port), `https://127.0.0.1:${port}`);
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -1,14 +1,14 @@
 import { randomInt } from 'node:crypto';
 import { readdirSync } from 'node:fs';
 import { AppError } from '@bundoc/shared/contract/app-error';
-import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
-import { expect, it, vi } from 'vitest';
+import { needs } from '@bundoc/shared/testing/programs';
+import { describe, expect, it, vi } from 'vitest';
 import type { StorageCalls } from '../src/kms/port.ts';
 import { put } from '../src/testing/writes.ts';
 import { cuts, isLong, markOf, moving, OTHER, useMoves } from './support/moves-with-obstacles.ts';
 import { CutShort, HELD } from './support/moving.ts';
 
-describeWithPostgres('a move', () => {
+describe('a move', needs('postgresql'), () => {
   useMoves();
 
   it.each((['rows', 'files'] as const).flatMap((place) => cuts.map((cut) => [place, cut] as const)))(

@@ -1,13 +1,13 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { systemClock } from '@bundoc/shared/runtime/clock';
-import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
-import { expect, it } from 'vitest';
+import { needs } from '@bundoc/shared/testing/programs';
+import { describe, expect, it } from 'vitest';
 import type { ProjectStore } from '../src/engine/port.ts';
 import { put, ref } from '../src/testing/writes.ts';
 import { markOf, moving, OTHER, useMoves, withCall } from './support/moves-with-obstacles.ts';
 import { HELD, type Place } from './support/moving.ts';
 
-describeWithPostgres('a move', () => {
+describe('a move', needs('postgresql'), () => {
   useMoves();
 
   it.each([['rows'], ['files']] as const)(

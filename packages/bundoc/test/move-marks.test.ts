@@ -2,8 +2,8 @@ import { randomUUID } from 'node:crypto';
 import { copyFileSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { AppError } from '@bundoc/shared/contract/app-error';
-import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
-import { expect, it } from 'vitest';
+import { needs } from '@bundoc/shared/testing/programs';
+import { describe, expect, it } from 'vitest';
 import {
   markOf,
   moving,
@@ -16,7 +16,7 @@ import {
 } from './support/moves-with-obstacles.ts';
 import { HELD } from './support/moving.ts';
 
-describeWithPostgres('a move', () => {
+describe('a move', needs('postgresql'), () => {
   useMoves();
 
   it.each([['rows'], ['files']] as const)(

@@ -1,13 +1,13 @@
 import { randomUUID } from 'node:crypto';
 import { createLogger } from '@bundoc/shared/runtime/logger';
-import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
-import { expect, it, vi } from 'vitest';
+import { needs } from '@bundoc/shared/testing/programs';
+import { describe, expect, it, vi } from 'vitest';
 import { StorageGeneration } from '../src/engine/storage-generation.ts';
 import type { StorageCalls } from '../src/kms/port.ts';
 import { moving, OTHER, useMoves, withCall } from './support/moves-with-obstacles.ts';
 import { HELD } from './support/moving.ts';
 
-describeWithPostgres('a move', () => {
+describe('a move', needs('postgresql'), () => {
   useMoves();
 
   it.each([['rows'], ['files']] as const)(

@@ -4,8 +4,8 @@ import { join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
-import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { needs } from '@bundoc/shared/testing/programs';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { OutcomeUnknown } from '../src/engine/errors.ts';
 import type { Database } from '../src/engine/postgres/database/database.ts';
 import { fenceRows } from '../src/engine/postgres/rows/fence.ts';
@@ -15,7 +15,7 @@ import { put, ref, remove } from '../src/testing/writes.ts';
 import { HELD, Moving, NOT_WATCHED } from './support/moving.ts';
 import { useDatabase } from './support/use-database.ts';
 
-describeWithPostgres('a move of a project', () => {
+describe('a move of a project', needs('postgresql'), () => {
   let server: PostgresServer;
   let database: Database;
   let moving: Moving;

@@ -1,5 +1,5 @@
 import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
-import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
+import { needs } from '@bundoc/shared/testing/programs';
 import { describe, expect, it } from 'vitest';
 import { KeyCache } from '../src/crypto/key-cache.ts';
 import { ProjectExists } from '../src/engine/errors.ts';
@@ -23,7 +23,7 @@ import { useDatabase } from './support/use-database.ts';
 
 const ROOT = '/projects';
 
-describeWithPostgres('backups of projects in PostgreSQL', () => {
+describe('backups of projects in PostgreSQL', needs('postgresql'), () => {
   let server: PostgresServer;
   let database: Database;
   let projects = 0;

@@ -1,6 +1,6 @@
 import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
-import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
-import { expect, it } from 'vitest';
+import { needs } from '@bundoc/shared/testing/programs';
+import { describe, expect, it } from 'vitest';
 import { openDefinedStore } from '../src/collections/defined-store.ts';
 import { definitionRef } from '../src/engine/definition.ts';
 import type { Database } from '../src/engine/postgres/database/database.ts';
@@ -14,7 +14,7 @@ const NONE = { kind: 'none' } as const;
 const SCHEMA = { indexes: [], schema: { properties: { v: { type: 'number' } } } };
 const flip = (column: string) => `${column} = set_byte(${column}, 20, get_byte(${column}, 20) # 1)`;
 
-describeWithPostgres('a damaged definition on PostgreSQL', () => {
+describe('a damaged definition on PostgreSQL', needs('postgresql'), () => {
   let server: PostgresServer;
   let database: Database;
   let newProject: UsedDatabase['newProject'];

@@ -1,5 +1,5 @@
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
-import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
+import { needs } from '@bundoc/shared/testing/programs';
 import { startInBackground } from '@bundoc/shared/testing/timing';
 import { describe, expect, it } from 'vitest';
 import { OutcomeUnknown } from '../src/engine/errors.ts';
@@ -22,7 +22,7 @@ import {
   writeEach,
 } from './support/project-groups.ts';
 
-describeWithPostgres('commits of many projects on PostgreSQL', () => {
+describe('commits of many projects on PostgreSQL', needs('postgresql'), () => {
   useProjectGroups();
 
   it('are refused separately: the refusal of one project does not affect the others in the transaction', async () => {

@@ -3,9 +3,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
-import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
+import { needs } from '@bundoc/shared/testing/programs';
 import { startInBackground } from '@bundoc/shared/testing/timing';
-import { expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { isRegister, type Operation } from '../../../test/support/cluster-load.ts';
 import type { Precondition } from '../src/engine/port.ts';
 import { GroupCommitter } from '../src/engine/postgres/commit/group-commit.ts';
@@ -177,7 +177,7 @@ class Nodes implements AsyncDisposable {
   }
 }
 
-describeWithPostgres('three nodes that write to 200 projects in one PostgreSQL', () => {
+describe('three nodes that write to 200 projects in one PostgreSQL', needs('postgresql'), () => {
   let server: PostgresServer;
   let database: Database;
   let newProject: UsedDatabase['newProject'];

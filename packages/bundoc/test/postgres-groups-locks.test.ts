@@ -1,5 +1,5 @@
 import { systemClock } from '@bundoc/shared/runtime/clock';
-import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
+import { needs } from '@bundoc/shared/testing/programs';
 import { startInBackground } from '@bundoc/shared/testing/timing';
 import { describe, expect, it } from 'vitest';
 import { GroupCommitter } from '../src/engine/postgres/commit/group-commit.ts';
@@ -21,7 +21,7 @@ import {
   withTrigger,
 } from './support/project-groups.ts';
 
-describeWithPostgres('commits of many projects on PostgreSQL', () => {
+describe('commits of many projects on PostgreSQL', needs('postgresql'), () => {
   useProjectGroups();
 
   describe('while others hold heads', () => {

@@ -1,5 +1,5 @@
-import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
-import { expect, it } from 'vitest';
+import { needs } from '@bundoc/shared/testing/programs';
+import { describe, expect, it } from 'vitest';
 import { find } from '../src/engine/indexes/conformance.ts';
 import type { Database, Transaction } from '../src/engine/postgres/database/database.ts';
 import { commitOne, put, ref, remove } from '../src/testing/writes.ts';
@@ -16,7 +16,7 @@ import {
   usePostgresIndexes,
 } from './support/postgres-indexes.ts';
 
-describeWithPostgres('indexes on PostgreSQL', () => {
+describe('indexes on PostgreSQL', needs('postgresql'), () => {
   usePostgresIndexes();
 
   it('limit the entries that one transaction and one commit write', async () => {

@@ -1,5 +1,5 @@
-import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
-import { expect, it } from 'vitest';
+import { needs } from '@bundoc/shared/testing/programs';
+import { describe, expect, it } from 'vitest';
 import type { DefinedStore } from '../src/collections/defined-store.ts';
 import { find } from '../src/engine/indexes/conformance.ts';
 import type { Write } from '../src/engine/port.ts';
@@ -24,7 +24,7 @@ import {
   usePostgresIndexes,
 } from './support/postgres-indexes.ts';
 
-describeWithPostgres('indexes on PostgreSQL', () => {
+describe('indexes on PostgreSQL', needs('postgresql'), () => {
   usePostgresIndexes();
 
   it('include every document, whichever nodes write while others redefine them', async () => {

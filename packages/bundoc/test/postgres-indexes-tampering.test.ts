@@ -1,4 +1,4 @@
-import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
+import { needs } from '@bundoc/shared/testing/programs';
 import { describe, expect, it } from 'vitest';
 import { definitionRef } from '../src/engine/definition.ts';
 import { commitOne, put, ref } from '../src/testing/writes.ts';
@@ -16,7 +16,7 @@ import {
   usePostgresIndexes,
 } from './support/postgres-indexes.ts';
 
-describeWithPostgres('indexes on PostgreSQL', () => {
+describe('indexes on PostgreSQL', needs('postgresql'), () => {
   usePostgresIndexes();
 
   describe('with tampered rows', () => {

@@ -1,5 +1,5 @@
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
-import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
+import { needs } from '@bundoc/shared/testing/programs';
 import { describe, expect, it } from 'vitest';
 import type { Database } from '../src/engine/postgres/database/database.ts';
 import { SNAPSHOT_TRANSACTION, verifyRows } from '../src/engine/postgres/verify/verify-rows.ts';
@@ -13,7 +13,7 @@ import {
   usePostgresEngine,
 } from './support/postgres-engine.ts';
 
-describeWithPostgres('PostgreSQL', () => {
+describe('PostgreSQL', needs('postgresql'), () => {
   usePostgresEngine();
 
   describe('a new version of the key', () => {

@@ -2,8 +2,8 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
 import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
-import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
-import { expect, it } from 'vitest';
+import { needs } from '@bundoc/shared/testing/programs';
+import { describe, expect, it } from 'vitest';
 import type { Database } from '../src/engine/postgres/database/database.ts';
 import { FakeKeyService } from '../src/testing/fake-key-service.ts';
 import { ref } from '../src/testing/writes.ts';
@@ -18,7 +18,7 @@ const gcOf = (): (() => void) => {
 const NONE = { kind: 'none' } as const;
 const NUMBERS = { indexes: [], schema: { properties: { v: { type: 'number' } } } };
 
-describeWithPostgres('many projects of a node on PostgreSQL', () => {
+describe('many projects of a node on PostgreSQL', needs('postgresql'), () => {
   let server: PostgresServer;
   let database: Database;
   useDatabase((used) => {

@@ -1,4 +1,4 @@
-import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
+import { needs } from '@bundoc/shared/testing/programs';
 import { PATIENT_MS, startInBackground } from '@bundoc/shared/testing/timing';
 import { describe, expect, it } from 'vitest';
 import type { ProjectStore } from '../src/engine/port.ts';
@@ -7,7 +7,7 @@ import { testDatabaseOptions } from '../src/testing/postgres-project.ts';
 import { commitOne, put } from '../src/testing/writes.ts';
 import { database, newProject, server, textOf, usePostgresEngine } from './support/postgres-engine.ts';
 
-describeWithPostgres('PostgreSQL', () => {
+describe('PostgreSQL', needs('postgresql'), () => {
   usePostgresEngine();
 
   describe('several nodes of one project', () => {

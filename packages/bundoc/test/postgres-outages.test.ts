@@ -1,5 +1,5 @@
 import { systemClock } from '@bundoc/shared/runtime/clock';
-import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
+import { needs } from '@bundoc/shared/testing/programs';
 import { describe, expect, it } from 'vitest';
 import { openTestDatabase } from '../src/testing/postgres-project.ts';
 import { commitOne, put, ref } from '../src/testing/writes.ts';
@@ -13,7 +13,7 @@ import {
   usePostgresEngine,
 } from './support/postgres-engine.ts';
 
-describeWithPostgres('PostgreSQL in an outage', () => {
+describe('PostgreSQL in an outage', needs('postgresql'), () => {
   usePostgresEngine();
 
   describe('a connection that breaks during the acknowledgement of a commit', () => {

@@ -1,12 +1,12 @@
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
-import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
-import { expect, it } from 'vitest';
+import { needs } from '@bundoc/shared/testing/programs';
+import { describe, expect, it } from 'vitest';
 import type { Database } from '../src/engine/postgres/database/database.ts';
 import { PostgresProjects } from '../src/engine/postgres/projects/postgres-projects.ts';
 import { useDatabase } from './support/use-database.ts';
 
-describeWithPostgres('the projects of a database', () => {
+describe('the projects of a database', needs('postgresql'), () => {
   let server: PostgresServer;
   let database: Database;
   useDatabase((used) => {

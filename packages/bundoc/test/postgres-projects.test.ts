@@ -3,7 +3,7 @@ import { StartRefused } from '@bundoc/shared/runtime/lifecycle';
 import { createLogger } from '@bundoc/shared/runtime/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
-import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
+import { needs } from '@bundoc/shared/testing/programs';
 import { describe, expect, it } from 'vitest';
 import { KeyCache } from '../src/crypto/key-cache.ts';
 import { SWEEP_INTERVAL_MS } from '../src/engine/expiry-marks.ts';
@@ -26,7 +26,7 @@ import { NO_NOTIFICATIONS, openTestDatabase } from '../src/testing/postgres-proj
 import { put, ref } from '../src/testing/writes.ts';
 import { useDatabase } from './support/use-database.ts';
 
-describeWithPostgres('projects in PostgreSQL', () => {
+describe('projects in PostgreSQL', needs('postgresql'), () => {
   let server: PostgresServer;
   let database: Database;
   useDatabase((used) => {

@@ -1,6 +1,6 @@
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
-import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
-import { expect, it } from 'vitest';
+import { needs } from '@bundoc/shared/testing/programs';
+import { describe, expect, it } from 'vitest';
 import { COMMIT_BYTES_MAX } from '../src/engine/port.ts';
 import type { Database, Row } from '../src/engine/postgres/database/database.ts';
 import { migrate } from '../src/engine/postgres/database/migrate.ts';
@@ -27,7 +27,7 @@ const SMALL_PROJECTS = `
   INSERT INTO bundoc.used_keys
   SELECT 'small-' || n, substr(sha256(n::text::bytea), 1, 16), 1, 1, sha256('answer') FROM generate_series(1, 10000) AS n`;
 
-describeWithPostgres('reads of single documents in PostgreSQL', () => {
+describe('reads of single documents in PostgreSQL', needs('postgresql'), () => {
   const readsOf = async (database: Database, ...ids: readonly string[]) => {
     const reads = new SharedReads(database);
     return Promise.all(

@@ -1,11 +1,11 @@
-import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
+import { needs } from '@bundoc/shared/testing/programs';
 import { describe, expect, it } from 'vitest';
 import type { Database } from '../src/engine/postgres/database/database.ts';
 import { migrate, readMigrations, SchemaMismatch } from '../src/engine/postgres/database/migrate.ts';
 import { openTestDatabase } from '../src/testing/postgres-project.ts';
 import { server, usePostgresEngine } from './support/postgres-engine.ts';
 
-describeWithPostgres('PostgreSQL', () => {
+describe('PostgreSQL', needs('postgresql'), () => {
   usePostgresEngine();
 
   describe('the schema', () => {

@@ -1,6 +1,6 @@
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
-import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
-import { expect, it } from 'vitest';
+import { needs } from '@bundoc/shared/testing/programs';
+import { describe, expect, it } from 'vitest';
 import { describeProjectStore } from '../src/engine/conformance.ts';
 import { IDEMPOTENCY_TTL_MS, TOMBSTONE_TTL_MS, TOMBSTONES_MAX } from '../src/engine/port.ts';
 import { SNAPSHOT_TRANSACTION, verifyRows } from '../src/engine/postgres/verify/verify-rows.ts';
@@ -9,7 +9,7 @@ import { openTestDatabase } from '../src/testing/postgres-project.ts';
 import { commitOne, put, remove } from '../src/testing/writes.ts';
 import { database, newProject, server, sql, textOf, usePostgresEngine } from './support/postgres-engine.ts';
 
-describeWithPostgres('PostgreSQL', () => {
+describe('PostgreSQL', needs('postgresql'), () => {
   usePostgresEngine();
 
   describeProjectStore('the PostgreSQL engine', async () => {

@@ -1,9 +1,9 @@
-import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
+import { needs } from '@bundoc/shared/testing/programs';
 import { describe, expect, it } from 'vitest';
 import { commitOne, put, ref, remove } from '../src/testing/writes.ts';
 import { database, newProject, sql, textOf, usePostgresEngine } from './support/postgres-engine.ts';
 
-describeWithPostgres('PostgreSQL', () => {
+describe('PostgreSQL', needs('postgresql'), () => {
   usePostgresEngine();
 
   describe('a tampered row', () => {

@@ -1,9 +1,9 @@
-import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
+import { needs } from '@bundoc/shared/testing/programs';
 import { describe } from 'vitest';
 import { usePostgresStorage } from './support/use-postgres-storage.ts';
 
 /** The unchanged tests of the service, on the PostgreSQL store. */
-describeWithPostgres('BunKMS on PostgreSQL:', () => {
+describe('BunKMS on PostgreSQL:', needs('postgresql'), () => {
   usePostgresStorage();
 
   for (const [name, load] of Object.entries({

@@ -3,10 +3,10 @@ import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import { runOn } from '@bundoc/shared/postgres/run';
 import { checkServer } from '@bundoc/shared/postgres/server-check';
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
-import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
+import { needs } from '@bundoc/shared/testing/programs';
 import { startInBackground } from '@bundoc/shared/testing/timing';
 import pg from 'pg';
-import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { verifyChain } from '../src/records/chain.ts';
 import {
   chainKey,
@@ -33,7 +33,7 @@ const UNAVAILABLE = { code: 'storage_unavailable' };
  */
 const HASTY_MS = 10_000;
 
-describeWithPostgres('a store in PostgreSQL, when something fails,', () => {
+describe('a store in PostgreSQL, when something fails,', needs('postgresql'), () => {
   let databases: PostgresDatabases;
   let place: string;
   let url: string;
@@ -262,7 +262,7 @@ describeWithPostgres('a store in PostgreSQL, when something fails,', () => {
   }
 });
 
-describeWithPostgres('a store in PostgreSQL with a standby', () => {
+describe('a store in PostgreSQL with a standby', needs('postgresql'), () => {
   let primary: PostgresServer;
   let standby: PostgresServer;
   let url: string;

@@ -1,6 +1,6 @@
 import { rmSync } from 'node:fs';
-import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { needs } from '@bundoc/shared/testing/programs';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { CutConnection } from './support/cut-connection.ts';
 import { openEvents } from './support/events.ts';
 import { completed, kekIdOfText, rotateKeks, statusOf } from './support/keks.ts';
@@ -11,7 +11,7 @@ import { useStorage } from './support/storage.ts';
 import { usePostgresStorage } from './support/use-postgres-storage.ts';
 
 /** Two nodes in one process, each with separate connections, caches and timers. */
-describeWithPostgres('two nodes of BunKMS on one database', () => {
+describe('two nodes of BunKMS on one database', needs('postgresql'), () => {
   let databases: PostgresDatabases;
   let dataDir: string;
   const kek = newKek();
@@ -176,7 +176,7 @@ describeWithPostgres('two nodes of BunKMS on one database', () => {
  */
 const HASTY_MS = 10_000;
 
-describeWithPostgres('a node whose database hangs', () => {
+describe('a node whose database hangs', needs('postgresql'), () => {
   it('is alive but not ready, answers 503 with Retry-After, and recovers automatically', async () => {
     await using databases = await PostgresDatabases.start();
     const dataDir = newDataDir();

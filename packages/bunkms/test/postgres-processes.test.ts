@@ -4,11 +4,11 @@ import { join } from 'node:path';
 import { type AuditRecord, auditPageSchema } from '@bundoc/shared/contract/audit';
 import { type ExportedKey, exportedKeySchema } from '@bundoc/shared/contract/keys';
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
-import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
+import { needs } from '@bundoc/shared/testing/programs';
 import { SwitchedAddress } from '@bundoc/shared/testing/switched-address';
 import { startInBackground } from '@bundoc/shared/testing/timing';
 import pg from 'pg';
-import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { bunkms } from './support/command.ts';
 import { type Answer, type Call, call } from './support/http.ts';
 import { kekIdOfText } from './support/keks.ts';
@@ -19,7 +19,7 @@ const SCOPES =
   'kms:create_key kms:export_key kms:rotate_key kms:destroy_key kms:read_key kms:audit kms:admin';
 
 /** Real processes, and a server with a synchronous standby that takes over. */
-describeWithPostgres('nodes of BunKMS as processes, on one database,', () => {
+describe('nodes of BunKMS as processes, on one database,', needs('postgresql'), () => {
   let folder: string;
   let primary: PostgresServer;
   let standby: PostgresServer | undefined;

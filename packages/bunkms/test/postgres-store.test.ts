@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
-import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { needs } from '@bundoc/shared/testing/programs';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { filteredListConformance, NAMES, RECORDS } from '../src/store/conformance/lists.ts';
 import { storeConformance } from '../src/store/conformance/store.ts';
 import { postgresDialect } from '../src/store/postgres/dialect.ts';
@@ -8,7 +8,7 @@ import { openPostgresStore } from '../src/store/postgres/postgres-store.ts';
 import { AuditTable } from '../src/store/sql/audit-table.ts';
 import { PostgresDatabases, settingsOf } from './support/postgres.ts';
 
-describeWithPostgres('a store in PostgreSQL', () => {
+describe('a store in PostgreSQL', needs('postgresql'), () => {
   let databases: PostgresDatabases;
   beforeAll(async () => {
     databases = await PostgresDatabases.start();

@@ -4,8 +4,8 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir, userInfo } from 'node:os';
 import { join } from 'node:path';
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
-import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { needs } from '@bundoc/shared/testing/programs';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { openPostgresStore } from '../src/store/postgres/postgres-store.ts';
 import { bunkms } from './support/command.ts';
 import { newDataDir, startKms, type TestKms } from './support/kms.ts';
@@ -15,7 +15,7 @@ import { type PostgresDatabases, settingsOf } from './support/postgres.ts';
 import { usePostgresStorage } from './support/use-postgres-storage.ts';
 
 /** The abilities of an attacker with the database but without the KEK. */
-describeWithPostgres('an attacker with the database of BunKMS', () => {
+describe('an attacker with the database of BunKMS', needs('postgresql'), () => {
   let databases: PostgresDatabases;
   let dataDir: string;
   let kms: TestKms;
@@ -129,7 +129,7 @@ describeWithPostgres('an attacker with the database of BunKMS', () => {
   });
 });
 
-describeWithPostgres('a connection to PostgreSQL with TLS', () => {
+describe('a connection to PostgreSQL with TLS', needs('postgresql'), () => {
   it('is made only to a server with a certificate for its name', async () => {
     using pki = await TestPki.make();
     const folder = mkdtempSync(join(tmpdir(), 'bunkms-pg-tls-'));
@@ -172,7 +172,7 @@ describeWithPostgres('a connection to PostgreSQL with TLS', () => {
   });
 });
 
-describeWithPostgres('the command line on PostgreSQL', () => {
+describe('the command line on PostgreSQL', needs('postgresql'), () => {
   it('creates, lists, verifies, backs up and restores a store, from one database into another', async () => {
     await using server = await PostgresServer.start();
     const folder = mkdtempSync(join(tmpdir(), 'bunkms-pg-cli-'));

@@ -9,7 +9,7 @@ import { promisify } from 'node:util';
 import { exportedKeySchema } from '@bundoc/shared/contract/keys';
 import type { Finished } from '@bundoc/shared/testing/captured-run';
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
-import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
+import { needs } from '@bundoc/shared/testing/programs';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { bunkms } from './support/command.ts';
 import { newDataDir, newKek, startKms, type TestKms } from './support/kms.ts';
@@ -191,7 +191,7 @@ describe('bunkms storage', () => {
     });
   });
 
-  describeWithPostgres('with the script of the page on recovery', () => {
+  describe('with the script of the page on recovery', needs('postgresql'), () => {
     let server: PostgresServer;
     beforeAll(async () => {
       server = await PostgresServer.start();

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { rmSync } from 'node:fs';
 import { issuedTokenSchema, tokenPageSchema } from '@bundoc/shared/contract/tokens';
-import { describeWithPostgres } from '@bundoc/shared/testing/postgres-tests';
+import { needs } from '@bundoc/shared/testing/programs';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { TokenVerification } from '../src/audit/verify-tokens.ts';
 import { bunkms } from './support/command.ts';
@@ -260,7 +260,7 @@ describe('an attacker with the SQLite database of BunKMS', () => {
   tokenTrust(async () => ({}));
 });
 
-describeWithPostgres('an attacker with the PostgreSQL database of BunKMS', () => {
+describe('an attacker with the PostgreSQL database of BunKMS', needs('postgresql'), () => {
   let databases: PostgresDatabases;
   usePostgresStorage((started) => {
     databases = started;

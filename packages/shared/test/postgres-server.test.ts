@@ -1,8 +1,8 @@
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { PostgresServer } from '../src/testing/postgres-server.ts';
-import { describeWithPostgres } from '../src/testing/postgres-tests.ts';
+import { needs } from '../src/testing/programs.ts';
 
-describeWithPostgres('the PostgreSQL of the tests', () => {
+describe('the PostgreSQL of the tests', needs('postgresql'), () => {
   const servers: PostgresServer[] = [];
   let primary: PostgresServer;
   beforeAll(async () => {

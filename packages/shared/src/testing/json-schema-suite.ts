@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { vectorsAt } from './wycheproof.ts';
+import { vectorsFolder } from './wycheproof.ts';
 
 /** A schema of the JSON Schema Test Suite, with its verdicts on some values. */
 export interface SuiteGroup {
@@ -22,14 +22,12 @@ const FILES_MIN = 46;
  * The required cases of the JSON Schema Test Suite for draft 2020-12, from the folder `json-schema-2020-12`
  * next to the other published vectors.
  *
- * @returns undefined when the folder is missing, so that the caller can visibly skip its tests.
- * @throws when it is missing although `REQUIRE_VECTORS=1`, or has fewer files than the suite.
+ * @returns none without that folder, for tests that are skipped then.
+ * @throws when it has fewer files than the suite.
  */
-export function loadJsonSchemaSuite(
-  environment: Readonly<Record<string, string | undefined>> = process.env,
-): readonly SuiteGroup[] | undefined {
-  const folder = vectorsAt('json-schema-2020-12', environment);
-  if (folder === undefined) return undefined;
+export function loadJsonSchemaSuite(vectors = vectorsFolder()): readonly SuiteGroup[] {
+  if (vectors === undefined) return [];
+  const folder = join(vectors, 'json-schema-2020-12');
   const files = readdirSync(folder).filter((name) => name.endsWith('.json'));
   if (files.length < FILES_MIN) throw new Error(`${folder} has ${files.length} of ${FILES_MIN} files`);
   return files.flatMap((file) => {

@@ -1,15 +1,14 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { chmodSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir, userInfo } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { freePort } from './free-port.ts';
+import { findProgram, PROGRAMS, pathOf } from './programs.ts';
 
 const run = promisify(execFile);
-const INSTALLED = '/usr/lib/postgresql';
-const MAJOR_MIN = 15;
 const START_TIMEOUT_MS = 60_000;
 const OUTPUT_BYTES_MAX = 1_073_741_824;
 const SUPERUSER = 'postgres';
@@ -29,17 +28,6 @@ export interface PostgresDatabase {
   readonly name: string;
   /** `postgres://role:password@127.0.0.1:port/database`. */
   readonly url: string;
-}
-
-/**
- * The folder with the programs of the newest PostgreSQL from Debian packages; undefined when none is new
- * enough.
- */
-export function postgresPrograms(): string | undefined {
-  const majors = existsSync(INSTALLED) ? readdirSync(INSTALLED).map(Number) : [];
-  const newest = Math.max(0, ...majors.filter((major) => Number.isInteger(major)));
-  const programs = join(INSTALLED, String(newest), 'bin');
-  return newest >= MAJOR_MIN && existsSync(join(programs, 'postgres')) ? programs : undefined;
 }
 
 /**
@@ -82,8 +70,8 @@ export class PostgresServer implements AsyncDisposable {
 
   /** Creates a cluster and starts it. @throws when PostgreSQL is not installed, or does not start. */
   static async start(options: PostgresServerOptions = {}): Promise<PostgresServer> {
-    const programs = postgresPrograms();
-    if (programs === undefined) throw new Error(`PostgreSQL ${MAJOR_MIN} or newer is not installed`);
+    const programs = pathOf('postgresql');
+    if (programs === undefined) throw new Error(`${PROGRAMS.postgresql.title} is missing`);
     const folder = await newFolder();
     const initdb = [join(programs, 'initdb'), '-D', join(folder, 'data'), '-U', SUPERUSER, '-E', 'UTF8'];
     const auth = ['--locale=C.UTF-8', '--auth-local=trust', '--auth-host=scram-sha-256', '--no-sync'];
@@ -214,7 +202,9 @@ export class PostgresServer implements AsyncDisposable {
  */
 function asPostgres(command: readonly string[]): string[] {
   const guarded = ['setpriv', '--pdeathsig', 'KILL'];
-  if (userInfo().uid !== 0) return [...guarded, ...command];
+  // Only Linux has it. Elsewhere a test that is killed leaves its server behind.
+  if (userInfo().uid !== 0)
+    return findProgram('setpriv') === undefined ? [...command] : [...guarded, ...command];
   return [...guarded, '--reuid', SUPERUSER, '--regid', SUPERUSER, '--init-groups', ...command];
 }
 

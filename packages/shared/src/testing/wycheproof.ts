@@ -1,5 +1,5 @@
 import { existsSync, readFileSync } from 'node:fs';
-import { resolve } from 'node:path';
+import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 /** The members of every Wycheproof test. `acceptable` does not occur in the files that are used here. */
@@ -17,19 +17,41 @@ const PROJECT_ROOT = fileURLToPath(new URL('../../../../', import.meta.url));
 /** Default of `WYCHEPROOF_DIR`, relative to the root. */
 const DEFAULT_DIR = '../shared/vectors';
 
+/** What tests read of that folder. */
+const NEEDED = [
+  'aes_gcm_test.json',
+  'ed25519_test.json',
+  'hkdf_sha256_test.json',
+  'hmac_sha256_test.json',
+  'json_web_signature_test.json',
+  'json-schema-2020-12',
+];
+
 /**
- * The test groups of a file of published vectors (C2SP/wycheproof, `testvectors_v1`), from `WYCHEPROOF_DIR`
- * or the folder next to the project. The project contains no copy of them.
+ * The folder of published vectors: `WYCHEPROOF_DIR`, or the one next to the project. The project contains no
+ * copy of them.
  *
- * @returns undefined when the file is missing, so that the caller can visibly skip its tests.
- * @throws when it is missing although `REQUIRE_VECTORS=1`, or is not such a file.
+ * @returns undefined when it does not have all files that tests read.
+ */
+export function vectorsFolder(
+  environment: Readonly<Record<string, string | undefined>> = process.env,
+): string | undefined {
+  const folder = resolve(PROJECT_ROOT, environment['WYCHEPROOF_DIR'] || DEFAULT_DIR);
+  return NEEDED.every((name) => existsSync(join(folder, name))) ? folder : undefined;
+}
+
+/**
+ * The test groups of a file of published vectors (C2SP/wycheproof, `testvectors_v1`).
+ *
+ * @returns none without the folder, for tests that are skipped then.
+ * @throws when the file has another number of tests than it announces.
  */
 export function loadWycheproof<Group, Test>(
   fileName: string,
-  environment: Readonly<Record<string, string | undefined>> = process.env,
-): readonly WycheproofGroup<Group, Test>[] | undefined {
-  const path = vectorsAt(fileName, environment);
-  if (path === undefined) return undefined;
+  folder = vectorsFolder(),
+): readonly WycheproofGroup<Group, Test>[] {
+  if (folder === undefined) return [];
+  const path = join(folder, fileName);
   const file = JSON.parse(readFileSync(path, 'utf8')) as {
     numberOfTests: number;
     testGroups: readonly WycheproofGroup<Group, Test>[];
@@ -38,23 +60,6 @@ export function loadWycheproof<Group, Test>(
   if (count === 0 || count !== file.numberOfTests)
     throw new Error(`${path} does not have the number of tests that it announces`);
   return file.testGroups;
-}
-
-/**
- * The path of published vectors: a file or folder in `WYCHEPROOF_DIR`, or in the folder next to the project.
- *
- * @returns undefined when it does not exist, so that the caller can visibly skip its tests.
- * @throws when it does not exist although `REQUIRE_VECTORS=1`.
- */
-export function vectorsAt(
-  name: string,
-  environment: Readonly<Record<string, string | undefined>> = process.env,
-): string | undefined {
-  const path = resolve(PROJECT_ROOT, environment['WYCHEPROOF_DIR'] || DEFAULT_DIR, name);
-  if (existsSync(path)) return path;
-  if (environment['REQUIRE_VECTORS'] === '1')
-    throw new Error(`REQUIRE_VECTORS=1, but the vectors ${path} are missing`);
-  return undefined;
 }
 
 /** Bytes of a hexadecimal member of a vector. */
