@@ -14,6 +14,7 @@ export const PROBLEMS = {
   invalid_cursor: { status: 400, title: 'The cursor belongs to another list' },
   invalid_patch: { status: 400, title: 'The patch is not acceptable' },
   decryption_failed: { status: 400, title: 'The ciphertext does not open' },
+  receipt_invalid: { status: 400, title: 'The receipt is not of this key service' },
   unauthenticated: { status: 401, title: 'A valid bearer token is required' },
   forbidden: { status: 403, title: 'The token does not allow this' },
   key_not_exportable: { status: 403, title: 'The key is not exportable' },
