@@ -36,7 +36,7 @@ beforeAll(async () => {
 
 const fileOf = (route: string) => join(dist, route, route.endsWith('/') ? 'index.html' : '');
 
-describe('the site that npm run docs builds', () => {
+describe('the site that npm run docs builds', needs('registry'), () => {
   const pages = sitePages(root);
 
   it('has every page of the documentation, with its text', () => {
@@ -70,7 +70,7 @@ describe('the site that npm run docs builds', () => {
   });
 });
 
-describe('the site in a browser', needs('chromium'), () => {
+describe('the site in a browser', needs('registry', 'chromium'), () => {
   let server: Server;
   let browser: TestBrowser;
   let origin: string;

@@ -1,10 +1,11 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, globSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { basename, join } from 'node:path';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { freePort } from '@bundoc/shared/testing/free-port';
+import { processes } from '@bundoc/shared/testing/processes';
 import { needs } from '@bundoc/shared/testing/programs';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 
@@ -169,36 +170,6 @@ async function untilWelcome(start: Script): Promise<void> {
     await Promise.race([ended, new Promise((resolve) => setTimeout(resolve, 50))]);
   ended.catch(() => undefined);
   servicesOf(start.child);
-}
-
-interface Process {
-  readonly pid: number;
-  readonly parent: number;
-  readonly args: string;
-}
-
-/** All processes except zombies. */
-function processes(): Process[] {
-  if (process.platform === 'linux') return processesOfLinux();
-  const rows = execFileSync('ps', ['-A', '-o', 'pid=,ppid=,stat=,args=']).toString().trim().split('\n');
-  return rows
-    .map((row) => row.trim().split(/\s+/))
-    .filter(([, , state]) => !state?.startsWith('Z'))
-    .map(([pid, parent, , ...args]) => ({ pid: Number(pid), parent: Number(parent), args: args.join(' ') }));
-}
-
-/** A small system has no `ps`. */
-function processesOfLinux(): Process[] {
-  return globSync('/proc/[0-9]*').flatMap((folder) => {
-    try {
-      // The name in brackets may contain spaces.
-      const [, state = '', parent] = /\) (\S) (\d+)/.exec(readFileSync(join(folder, 'stat'), 'utf8')) ?? [];
-      const args = readFileSync(join(folder, 'cmdline'), 'utf8').split('\0').join(' ');
-      return state === 'Z' ? [] : [{ pid: Number(basename(folder)), parent: Number(parent), args }];
-    } catch {
-      return []; // It has ended.
-    }
-  });
 }
 
 /** The processes of both services, by name. */

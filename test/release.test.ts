@@ -3,6 +3,7 @@ import { appendFileSync, cpSync, globSync, mkdtempSync, readFileSync, rmSync } f
 import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { promisify } from 'node:util';
+import { needs } from '@bundoc/shared/testing/programs';
 import { publint } from 'publint';
 import { formatMessage } from 'publint/utils';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -21,7 +22,7 @@ interface Manifest {
   readonly private?: boolean;
 }
 
-describe('a release', () => {
+describe('a release', needs('registry'), () => {
   const folder = mkdtempSync(join(tmpdir(), 'bundoc-release-test-'));
   const repository = join(folder, 'repository');
   const [dry, real] = [join(folder, 'dry'), join(folder, 'real')];

@@ -128,6 +128,14 @@ export const PROGRAMS = {
     elsewhere: 'a folder with the testvectors_v1 of C2SP/wycheproof, and json-schema-2020-12 beside them',
     find: vectorsFolder,
   },
+  registry: {
+    title: 'the npm registry',
+    tests: 'a release, and the site of the documentation: both install packages',
+    variable: 'REQUIRE_REGISTRY',
+    debian: '',
+    elsewhere: 'connect to the network',
+    find: findRegistry,
+  },
   mount: {
     title: 'the right to mount a file system',
     tests: 'a full disk',
@@ -172,13 +180,14 @@ function isHidden(name: ProgramName): boolean {
 }
 
 /**
- * Options of a `describe` or `it` that needs a program. Without the program its tests are skipped, and the
- * end of the run names the program.
+ * Options of a `describe` or `it` that needs programs. Without one its tests are skipped, and the end of the
+ * run names it.
  *
- * @throws when it is missing although its `REQUIRE_…` variable is 1.
+ * @throws when one is missing although its `REQUIRE_…` variable is 1.
  */
-export function needs(name: ProgramName): { skip: boolean; meta: { missing?: ProgramName } } {
-  if (pathOf(name) !== undefined) return { skip: false, meta: {} };
+export function needs(...names: readonly ProgramName[]): { skip: boolean; meta: { missing?: ProgramName } } {
+  const name = names.find((one) => pathOf(one) === undefined);
+  if (name === undefined) return { skip: false, meta: {} };
   if (process.env[PROGRAMS[name].variable] === '1')
     throw new Error(`${PROGRAMS[name].variable}=1, but this is missing: ${howToGet(name)}`);
   return { skip: true, meta: { missing: name } };
@@ -247,6 +256,14 @@ function findPython(): string | undefined {
   return candidates.find(
     (python) => python !== undefined && spawnSync(python, ['-c', 'import cryptography']).status === 0,
   );
+}
+
+/** Whether npm gets an answer. @returns npm's path. */
+function findRegistry(): string | undefined {
+  const npm = findProgram('npm');
+  if (npm === undefined) return undefined;
+  const args = ['view', 'pnpm', 'version', '--fetch-retries=0', `--fetch-timeout=${ANSWERS_WITHIN_MS / 2}`];
+  return spawnSync(npm, args, { timeout: ANSWERS_WITHIN_MS }).status === 0 ? npm : undefined;
 }
 
 function findMount(): string | undefined {

@@ -1,22 +1,14 @@
-import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { processes } from '@bundoc/shared/testing/processes';
 import { describe, expect, it } from 'vitest';
 import { SyncHelper } from './sync-helper.ts';
 
-function processes(): { readonly pid: string; readonly parent: string; readonly args: string }[] {
-  const text = execFileSync('ps', ['-o', 'pid=,ppid=,args=', '-e'], { encoding: 'utf8' });
-  return text.split('\n').flatMap((line) => {
-    const [, pid, parent, args] = /^\s*(\d+)\s+(\d+)\s+(.*)$/.exec(line) ?? [];
-    return pid === undefined || parent === undefined || args === undefined ? [] : [{ pid, parent, args }];
-  });
-}
-
 /** Sync processes that this one has started. */
-function children(): string[] {
+function children(): number[] {
   return processes()
-    .filter(({ parent, args }) => parent === String(process.pid) && args.includes('IFS= read'))
+    .filter(({ parent, args }) => parent === process.pid && args.includes('IFS= read'))
     .map(({ pid }) => pid);
 }
 
@@ -34,7 +26,7 @@ describe('the process that syncs file systems', () => {
       await helper.sync(folder);
       await helper.sync(folder);
       expect(children()).not.toContain(first);
-      for (const pid of children()) process.kill(Number(pid), 'SIGKILL');
+      for (const pid of children()) process.kill(pid, 'SIGKILL');
     } finally {
       rmSync(folder, { recursive: true });
     }
@@ -52,7 +44,7 @@ describe('the process that syncs file systems', () => {
       const sync = helper.sync(bin);
       await expect.poll(() => processes().filter(({ args }) => args === own).length).toBe(1);
       const [sleeping] = processes().filter(({ args }) => args === own);
-      for (const pid of children()) process.kill(Number(pid), 'SIGKILL');
+      for (const pid of children()) process.kill(pid, 'SIGKILL');
       process.kill(Number(sleeping?.pid), 'SIGKILL');
       await expect(sync).rejects.toThrow('the process that syncs has ended during a sync');
     } finally {
@@ -66,6 +58,6 @@ describe('the process that syncs file systems', () => {
     await expect(helper.sync(join(tmpdir(), 'bundoc-no-such-folder'))).rejects.toThrow(
       /^failed .*no-such-folder/,
     );
-    for (const pid of children()) process.kill(Number(pid), 'SIGKILL');
+    for (const pid of children()) process.kill(pid, 'SIGKILL');
   });
 });
