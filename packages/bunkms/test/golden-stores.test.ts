@@ -62,7 +62,7 @@ describe('a store of schema 7', () => {
   it('gets the present schema and is intact', async () => {
     await (await open())[Symbol.asyncDispose]();
     expect(readDatabase((database) => database.prepare('PRAGMA user_version').get())).toEqual({
-      user_version: 8,
+      user_version: 9,
     });
     expect(readDatabase((database) => database.prepare('PRAGMA integrity_check').get())).toEqual({
       integrity_check: 'ok',

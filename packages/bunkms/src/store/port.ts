@@ -6,6 +6,7 @@ import type { KeyStore } from './keys.ts';
 import type { StorageStore } from './storages.ts';
 import type { TokenStore } from './tokens.ts';
 import type { TransferStore } from './transfer.ts';
+import type { TrustStore } from './trust.ts';
 
 /**
  * Everything that BunKMS stores. `store/conformance/` checks every implementation against this text.
@@ -19,7 +20,8 @@ import type { TransferStore } from './transfer.ts';
  *
  * **Errors** of every method: AppError `storage_unavailable` when the storage fails, does not answer in time
  * or is closed, `disk_full`, and `overloaded` when too many calls wait already. A write that failed with
- * `storage_unavailable` may nevertheless have happened.
+ * `storage_unavailable` may nevertheless have happened. A write fails with `sealed`, and is rolled back, when
+ * a row was not written, a trigger or view would run, or the chain lacks a record that this process knows.
  */
 export interface KmsStore
   extends InstallationStore,
@@ -30,6 +32,7 @@ export interface KmsStore
     StorageStore,
     ClusterStore,
     TransferStore,
+    TrustStore,
     AsyncDisposable {
   /** How many keys and tokens there are. */
   counts(): Promise<{ readonly keys: number; readonly tokens: number }>;

@@ -48,6 +48,11 @@ export class BufferedChain implements ChainWriter {
     return this.#first;
   }
 
+  /** The place of the last record of this write; undefined while it has none. */
+  get head(): ChainHead | undefined {
+    return this.#first === undefined ? undefined : this.#head;
+  }
+
   append(draft: AuditDraft): AuditReceipt {
     const record = nextRecord(this.chainKey, this.#head, draft);
     this.take(record);

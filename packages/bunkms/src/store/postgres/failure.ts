@@ -1,6 +1,7 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { isConnectionState, isDiskFull, sqlStateOf } from '@bundoc/shared/postgres/errors';
 import { DatabaseError } from 'pg';
+import { Untrusted } from '../trust.ts';
 
 /** This server is a standby, or became one: its data may be stale. */
 export class NotPrimary extends Error {
@@ -16,6 +17,7 @@ export class NotPrimary extends Error {
  */
 export function storageError(error: unknown): AppError {
   if (error instanceof AppError) return error;
+  if (error instanceof Untrusted) return new AppError('sealed', { cause: error });
   if (!(error instanceof DatabaseError)) return new AppError('storage_unavailable', { cause: error });
   const cause = new Error(`PostgreSQL ${error.code ?? ''}: ${error.message}`);
   return new AppError(isDiskFull(error) ? 'disk_full' : 'storage_unavailable', { cause });
@@ -26,7 +28,7 @@ export function storageError(error: unknown): AppError {
  * opened.
  */
 export function isConnectionFailure(error: unknown): boolean {
-  if (error instanceof AppError) return false;
+  if (error instanceof AppError || error instanceof Untrusted) return false;
   return sqlStateOf(error) === undefined || isConnectionState(error);
 }
 

@@ -10,6 +10,7 @@ import type { Repository } from '../sql/repository.ts';
 import type { Sql } from '../sql/statement.ts';
 import { BatchedRead } from './batched-read.ts';
 import type { Pools } from './pools.ts';
+import { foreignObjects } from './schema-check.ts';
 import { scrub } from './scrub.ts';
 import type { Writer } from './writer.ts';
 
@@ -56,6 +57,8 @@ export function postgresOperations(repository: Repository, pools: Pools, writer:
     },
     unlock: async (chainKey) => writer.unlock(chainKey),
     scrub: () => scrub(pools),
+    foreignObjects: () => pools.snapshot(foreignObjects()),
+    expectHead: async (head) => writer.expectHead(head),
     // Concurrent calls share one statement.
     findKey: async (name, choice) => {
       if (choice === 'all') return await pools.snapshot(snapshots.findKey(name, choice));

@@ -1,6 +1,6 @@
 import type { ClientBase, QueryResult } from 'pg';
 import type { Row } from '../sql/row-records.ts';
-import { runAsync, type Sql, type SqlValue, type Statement } from '../sql/statement.ts';
+import { requireWritten, runAsync, type Sql, type SqlValue, type Statement } from '../sql/statement.ts';
 
 /** Runs statements of a repository, one after another, on one connection. */
 export interface Session {
@@ -20,7 +20,14 @@ export function runOn<T>(session: Session, work: Sql<T>): Promise<T> {
 
 /** A session in which each statement with parameters is parsed and planned once per connection. */
 export function sessionOf(client: ClientBase): Session {
-  return { execute: async (statement) => answerOf(statement, await query(client, ...textOf(statement))) };
+  return {
+    execute: async (statement) => {
+      const result = await query(client, ...textOf(statement));
+      if (statement.kind === 'insert')
+        requireWritten(result.rowCount ?? 0, statement.tuples.length, statement.query.sql);
+      return answerOf(statement, result);
+    },
+  };
 }
 
 function query(client: ClientBase, text: string, values: readonly unknown[]): Promise<QueryResult<Row>> {

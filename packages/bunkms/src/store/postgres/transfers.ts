@@ -1,17 +1,15 @@
 import assert from 'node:assert/strict';
 import { type KeyObject, randomUUID } from 'node:crypto';
 import type { PoolClient } from 'pg';
-import { headOf } from '../sql/audit-table.ts';
 import { EntryReader, isEmpty, putEntries } from '../sql/entries.ts';
 import { readInstallation } from '../sql/installation-table.ts';
 import type { Repository } from '../sql/repository.ts';
-import type { Row } from '../sql/row-records.ts';
 import type { LoadEntry, StoreEntry } from '../transfer.ts';
 import { BufferedChain } from './chain.ts';
 import { storageError } from './failure.ts';
 import type { Pools } from './pools.ts';
 import { runOn, type Session, sessionOf } from './session.ts';
-import { BEGIN_WRITE, commit } from './writer.ts';
+import { beginWrite, commit } from './writer.ts';
 
 /** How long a transfer of a whole store may pause between statements, milliseconds. */
 const IDLE_MS = 600_000;
@@ -78,10 +76,8 @@ async function begin(
   repository: Repository,
   chainKey: KeyObject,
 ): Promise<BufferedChain | undefined> {
-  const [, , heads] = (await client.query<Row>(`${BEGIN_WRITE}; ${BE_PATIENT}`)) as unknown as {
-    rows: Row[];
-  }[];
-  const chain = new BufferedChain(sessionOf(client), chainKey, headOf(heads?.rows[0]), randomUUID());
+  const head = await beginWrite(client, chainKey, undefined, `; ${BE_PATIENT}`);
+  const chain = new BufferedChain(sessionOf(client), chainKey, head, randomUUID());
   return (await chain.run(isEmpty(repository))) ? chain : undefined;
 }
 

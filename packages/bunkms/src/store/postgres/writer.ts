@@ -5,10 +5,11 @@ import { backoffMs } from '@bundoc/shared/runtime/backoff';
 import { Batcher } from '@bundoc/shared/runtime/batcher';
 import type { PoolClient } from 'pg';
 import type { ChainHead } from '../../records/chain.ts';
-import { HEAD, headOf } from '../sql/audit-table.ts';
+import { headForWrite, LAST_RECORD } from '../sql/audit-table.ts';
 import { COUNT_PROBE } from '../sql/operations.ts';
 import type { Row } from '../sql/row-records.ts';
 import { row, run, type Sql } from '../sql/statement.ts';
+import { Untrusted } from '../trust.ts';
 import { BufferedChain } from './chain.ts';
 import { isConnectionFailure, locked, storageError } from './failure.ts';
 import { closed, type Pools } from './pools.ts';
@@ -26,8 +27,8 @@ const CHAIN_LOCK = BigInt('0x62756e6b6d7302');
 /**
  * Each statement sees the commits before it, so the head is that of the moment when the lock was acquired.
  */
-export const BEGIN_WRITE = `BEGIN ISOLATION LEVEL READ COMMITTED;
-  SELECT pg_advisory_xact_lock(${CHAIN_LOCK}); ${HEAD}`;
+const BEGIN_WRITE = `BEGIN ISOLATION LEVEL READ COMMITTED;
+  SELECT pg_advisory_xact_lock(${CHAIN_LOCK}); ${LAST_RECORD}`;
 
 interface Job {
   readonly action: (chain: BufferedChain) => Sql<unknown>;
@@ -51,13 +52,14 @@ type Result = { readonly value: unknown } | { readonly refusal?: AppError };
  * the connection broke during the commit.
  */
 type Outcome =
-  | { readonly kind: 'committed'; readonly results: readonly Result[] }
+  | { readonly kind: 'committed'; readonly results: readonly Result[]; readonly head: ChainHead | undefined }
   | { readonly kind: 'failed' | 'broken' | 'undurable'; readonly error: unknown }
   | {
       readonly kind: 'unknown';
       readonly error: unknown;
       readonly results: readonly Result[];
       readonly first: ChainHead;
+      readonly head: ChainHead;
       readonly writeId: string;
     };
 
@@ -69,12 +71,16 @@ type Outcome =
  * No write is answered before it is durable, and none with an unknown outcome is answered. After a lost
  * connection, the outcome of a transaction is looked up by the id that is stored with its records. If it was
  * not committed, it is retried until its deadline.
+ *
+ * One class, because the queue, the key and the known head of the chain belong to one transaction at a time.
  */
 export class Writer {
   readonly #pools: Pick<Pools, 'connectToWrite'>;
   readonly #deadlineMs: number;
   readonly #batcher = new Batcher<Job>({ queue: BATCH_MAX, run: (batch) => this.#writeAll(batch) });
   #chainKey: KeyObject | undefined;
+  /** A record that the chain must contain. */
+  #known: ChainHead | undefined;
   #isClosed = false;
 
   constructor(pools: Pick<Pools, 'connectToWrite'>, deadlineMs: number) {
@@ -84,6 +90,11 @@ export class Writer {
 
   unlock(chainKey: KeyObject): void {
     this.#chainKey = chainKey;
+  }
+
+  /** See `TrustStore.expectHead`. */
+  expectHead(head: ChainHead | undefined): void {
+    this.#known = head;
   }
 
   /** @throws AppError `storage_unavailable` before {@link unlock}. */
@@ -154,7 +165,8 @@ export class Writer {
     } catch (error) {
       return { kind: 'broken', error };
     }
-    const outcome = await attempt(client, jobs, this.#chainKey);
+    const outcome = await attempt(client, jobs, this.#chainKey, this.#known);
+    if (outcome.kind === 'committed') this.#known = outcome.head ?? this.#known;
     client.release(outcome.kind === 'broken' || outcome.kind === 'unknown');
     return outcome;
   }
@@ -162,10 +174,13 @@ export class Writer {
   /** Looks up the outcome of a transaction after a lost connection, as long as a caller waits for it. */
   async #resolved(outcome: Outcome, jobs: readonly Job[]): Promise<Exclude<Outcome, { kind: 'unknown' }>> {
     if (outcome.kind !== 'unknown') return outcome;
-    const { error, results, first, writeId } = outcome;
+    const { error, results, first, head, writeId } = outcome;
     for (let failures = 1; ; failures++) {
       const happened = await this.#isThere(first, writeId).catch(() => undefined);
-      if (happened === true) return { kind: 'committed', results };
+      if (happened === true) {
+        this.#known = head;
+        return { kind: 'committed', results, head };
+      }
       if (happened === false) return { kind: 'broken', error };
       const pauseMs = backoffMs(BACKOFF, failures);
       if (isOver(jobs, pauseMs)) return { kind: 'undurable', error };
@@ -208,13 +223,19 @@ async function attempt(
   client: PoolClient,
   jobs: readonly Job[],
   chainKey: KeyObject | undefined,
+  known: ChainHead | undefined,
 ): Promise<Outcome> {
   const writeId = randomUUID();
   let chain: BufferedChain;
   try {
-    const [, , heads] = (await client.query<Row>(BEGIN_WRITE)) as unknown as { rows: Row[] }[];
-    chain = new BufferedChain(sessionOf(client), chainKey, headOf(heads?.rows[0]), writeId);
+    chain = new BufferedChain(
+      sessionOf(client),
+      chainKey,
+      await beginWrite(client, chainKey, known),
+      writeId,
+    );
   } catch (error) {
+    if (error instanceof Untrusted) return { kind: await rolledBack(client), error };
     // Others held the lock for too long, or the connection is unusable: the jobs are not at fault.
     return { kind: 'broken', error };
   }
@@ -224,23 +245,46 @@ async function attempt(
     await chain.flush();
   } catch (error) {
     if (isConnectionFailure(error)) return { kind: 'broken', error };
-    const isCleared = await client.query('ROLLBACK').then(
-      () => true,
-      () => false,
-    );
-    return { kind: isCleared ? 'failed' : 'broken', error };
+    return { kind: await rolledBack(client), error };
   }
   try {
     await commit(client);
-    return { kind: 'committed', results };
+    return { kind: 'committed', results, head: chain.head };
   } catch (error) {
     if (error instanceof NotReplicated) return { kind: 'undurable', error };
-    const { first } = chain;
+    const { first, head } = chain;
     // Without a record, the transaction may safely be repeated.
-    return first === undefined
+    return first === undefined || head === undefined
       ? { kind: 'broken', error }
-      : { kind: 'unknown', error, results, first, writeId };
+      : { kind: 'unknown', error, results, first, head, writeId };
   }
+}
+
+/**
+ * Begins a transaction that holds the lock of the chain.
+ *
+ * @param more statements that follow.
+ * @returns the place that it continues.
+ * @throws Untrusted: see `headForWrite`.
+ */
+export async function beginWrite(
+  client: PoolClient,
+  chainKey: KeyObject | undefined,
+  known?: ChainHead,
+  more = '',
+): Promise<ChainHead> {
+  // A number, so it needs no parameter, which several statements at once cannot have.
+  const hashAt = known === undefined ? '' : `; SELECT hash FROM audit WHERE seq = ${known.seq}`;
+  const results = (await client.query<Row>(`${BEGIN_WRITE}${hashAt}${more}`)) as unknown as { rows: Row[] }[];
+  return headForWrite(results[2]?.rows[0], known, results[3]?.rows[0]?.['hash'], chainKey);
+}
+
+/** `failed` once the transaction is rolled back, `broken` when the connection is unusable. */
+function rolledBack(client: PoolClient): Promise<'failed' | 'broken'> {
+  return client.query('ROLLBACK').then(
+    () => 'failed',
+    () => 'broken',
+  );
 }
 
 async function resultOf(action: Job['action'], chain: BufferedChain): Promise<Result> {

@@ -10,13 +10,23 @@ import type { Sql } from './statement.ts';
 export function auditReads({ audit }: Repository) {
   return {
     auditHead: () => audit.head(),
+    recordsAt: (seqs) => audit.at(seqs),
+    latestRestore: () => audit.latestRestore(),
     listAudit: (query) => audit.list(query),
     listExports: (key, from, page) => audit.exportsOf(key, from, page),
     listStorageExports: (storage, from, page) => audit.exportsToStorage(storage, from, page),
     *storageRecord(id) {
       return (yield* audit.storageRecords([id])).get(id);
     },
-  } satisfies ReadBodies<'auditHead' | 'listAudit' | 'listExports' | 'listStorageExports' | 'storageRecord'>;
+  } satisfies ReadBodies<
+    | 'auditHead'
+    | 'recordsAt'
+    | 'latestRestore'
+    | 'listAudit'
+    | 'listExports'
+    | 'listStorageExports'
+    | 'storageRecord'
+  >;
 }
 
 export function auditWrites(repository: Repository) {

@@ -1,15 +1,18 @@
+import type { KeyObject } from 'node:crypto';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import { type AuditDraft, type ChainHead, GENESIS } from '../../records/chain.ts';
+import { isGenuine } from '../../records/chain-walk.ts';
 import { KEK_ACTIONS } from '../../records/kek-state.ts';
 import { STORAGE_ACTIONS } from '../../records/storage-record.ts';
 import { type AuditQuery, BULK_ACTIONS, type ReleasePageQuery, USE_ACTIONS } from '../audit.ts';
 import type { BackwardPage, FilteredPage } from '../page.ts';
 import type { StorageStamp } from '../storages.ts';
+import { CHAIN_RESTORED, Untrusted } from '../trust.ts';
 import type { Dialect } from './dialect.ts';
 import { pageOf } from './page-of.ts';
 import { auditRecordIn, auditRecordOf, detailText, parseDetail, type Row } from './row-records.ts';
-import { firstOfEach, row, rows, type Sql, type SqlValue } from './statement.ts';
+import { each, firstOfEach, row, rows, type Sql, type SqlValue } from './statement.ts';
 
 /** Columns of the table, in order. */
 export const AUDIT_COLUMNS = [
@@ -59,10 +62,39 @@ export function joinedRecordOf(joined: Row): AuditRecord | undefined {
   return joined['a_seq'] === null ? undefined : auditRecordIn(joined, 'a_');
 }
 
-export const HEAD = 'SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1';
+const HEAD = 'SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1';
+/** The last record: see {@link headForWrite}. */
+export const LAST_RECORD = 'SELECT * FROM audit ORDER BY seq DESC LIMIT 1';
+/** The hash of the record with a number. */
+export const HASH_AT = 'SELECT hash FROM audit WHERE seq = $1';
 
-export function headOf(last: Row | undefined): ChainHead {
+function headOf(last: Row | undefined): ChainHead {
   return last === undefined ? GENESIS : placeOf(last);
+}
+
+/**
+ * The place that a write continues, from {@link LAST_RECORD}.
+ *
+ * @param known a record that the chain must contain, and `hash` what {@link HASH_AT} found there.
+ * @param chainKey undefined before the chain begins.
+ * @throws Untrusted when the chain lacks that record, or its last record is not genuine.
+ */
+export function headForWrite(
+  last: Row | undefined,
+  known: ChainHead | undefined,
+  hash: unknown,
+  chainKey: KeyObject | undefined,
+): ChainHead {
+  const head = headOf(last);
+  if (known !== undefined && head.seq === known.seq && head.hash === known.hash) return head;
+  if (known !== undefined && hash !== known.hash) throw missingRecord(known.seq);
+  if (last !== undefined && chainKey !== undefined && !isGenuine(chainKey, auditRecordOf(last)))
+    throw new Untrusted(`record ${head.seq}, the last one of the audit chain, is not genuine`);
+  return head;
+}
+
+function missingRecord(seq: number): Untrusted {
+  return new Untrusted(`the audit chain lacks its record ${seq}`);
 }
 
 /** Exactly the conditions of the indexes: otherwise the indexes are not used. */
@@ -94,6 +126,7 @@ export class AuditTable {
   readonly #placeOfLastChange: string;
   readonly #storageRecords;
   readonly #storagePlaces;
+  readonly #at;
 
   constructor(dialect: Dialect) {
     this.#dialect = dialect;
@@ -103,6 +136,7 @@ export class AuditTable {
     this.#placeOfLastChange = this.latestChangeOf('$1', 'seq, hash');
     this.#storageRecords = forEach(['text'], (id) => this.latestOfStorage(id));
     this.#storagePlaces = forEach(['text'], (id) => this.latestOfStorage(id, 'seq'));
+    this.#at = forEach(['bigint'], (seq) => `SELECT * FROM audit WHERE seq = ${seq}`);
   }
 
   /**
@@ -124,6 +158,23 @@ export class AuditTable {
 
   *head(): Sql<ChainHead> {
     return headOf(yield* row(HEAD));
+  }
+
+  /** Records by their numbers. */
+  *at(seqs: readonly number[]): Sql<AuditRecord[]> {
+    const found = yield* each(
+      this.#at,
+      seqs.map((seq) => [seq]),
+    );
+    return found.flat().map(auditRecordOf);
+  }
+
+  *latestRestore(): Sql<AuditRecord | undefined> {
+    const { indexedBy, newestFirst } = this.#dialect;
+    const latest = yield* row(
+      `SELECT * FROM audit ${indexedBy('audit_restores')} WHERE action = '${CHAIN_RESTORED}' ORDER BY ${newestFirst('seq')} LIMIT 1`,
+    );
+    return latest && auditRecordOf(latest);
   }
 
   /** Whether a record without a key and with the same action and detail exists. */

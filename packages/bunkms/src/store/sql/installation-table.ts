@@ -1,5 +1,5 @@
 import type { Installation, KnownKek, PublicJwk, WrappedSecrets } from '../../records/installation.ts';
-import { rows, run, type Sql } from './statement.ts';
+import { rows, run, runOne, type Sql } from './statement.ts';
 
 /** One statement, so that both tables are from one snapshot. */
 export function* readInstallation(): Sql<Installation | undefined> {
@@ -21,7 +21,7 @@ export function* readInstallation(): Sql<Installation | undefined> {
 
 /** Inside a write that found no installation. */
 export function* insertInstallation(installation: Installation): Sql<void> {
-  yield* run(
+  yield* runOne(
     `INSERT INTO installation (id, created_at, chain_key_wrapped, signing_seed_wrapped, signing_key)
        VALUES (1, $1, $2, $3, $4)`,
     installation.createdAt,

@@ -8,7 +8,7 @@ import type { Dialect } from './dialect.ts';
 import { globRanges } from './glob-ranges.ts';
 import { pageOf } from './page-of.ts';
 import { keyRecordOf, keyValuesOf, keyVersionIn, keyVersionOf, type Row } from './row-records.ts';
-import { each, firstOfEach, insert, row, rows, run, type Sql } from './statement.ts';
+import { each, firstOfEach, insert, row, rows, run, runOne, type Sql } from './statement.ts';
 
 const VERSION_COLUMNS = [
   ['key_id', 'text'],
@@ -87,7 +87,7 @@ export class KeyTable {
 
   /** Inside a write. No key with that name or id may exist. */
   *put(record: KeyRecord): Sql<void> {
-    yield* run(
+    yield* runOne(
       `INSERT INTO keys (name, type, state, version, revision, exportable, rotate_after_days, due_at, created_at, destroyed_at,
          kek_ids, idempotency_key, idempotency_request, version_digests, holder, offered_to, move, offer_generation, intended_at, id)
        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)`,

@@ -1,3 +1,4 @@
+import { Untrusted } from '../trust.ts';
 import type { Row } from './row-records.ts';
 
 /** A parameter of a statement. */
@@ -44,6 +45,18 @@ export function* row(sql: string, ...values: readonly SqlValue[]): Sql<Row | und
 /** @returns the number of changed rows. */
 export function* run(sql: string, ...values: readonly SqlValue[]): Sql<number> {
   return (yield { kind: 'run', sql, values }) as number;
+}
+
+/** Runs a statement that changes one row. @throws Untrusted when it changes none, or several. */
+export function* runOne(sql: string, ...values: readonly SqlValue[]): Sql<void> {
+  requireWritten(yield* run(sql, ...values), 1, sql);
+}
+
+/** @throws Untrusted when a statement has not written all its rows: something in the schema dropped them. */
+export function requireWritten(written: number, rows: number, sql: string): void {
+  if (written === rows) return;
+  const [, table] = /^\s*(?:INSERT INTO|UPDATE)\s+(\w+)/.exec(sql) ?? [];
+  throw new Untrusted(`the database wrote ${written} of ${rows} rows into ${table}`);
 }
 
 /** @returns the rows of each tuple, in the order of the tuples. Without tuples no statement runs. */

@@ -6,7 +6,7 @@ import type { IssuePlace, RevocationPlace } from '../tokens.ts';
 import type { Dialect } from './dialect.ts';
 import { pageOf } from './page-of.ts';
 import { auditRecordOf, TOKEN_COLUMNS, tokenOf, tokenValuesOf } from './row-records.ts';
-import { type EachQuery, each, firstOfEach, row, rows, run, type Sql } from './statement.ts';
+import { type EachQuery, each, firstOfEach, row, rows, run, runOne, type Sql } from './statement.ts';
 
 /** Exactly the conditions of the indexes: otherwise the indexes are not used. */
 const ISSUES = `action IN (${TOKEN_ACTIONS.map((action) => `'${action}'`).join(', ')})`;
@@ -58,7 +58,7 @@ export class TokenTable {
 
   /** Inside a write. */
   *insert(token: TokenInfo): Sql<void> {
-    yield* run(`INSERT INTO tokens (${TOKEN_COLUMNS}) VALUES (${PLACEHOLDERS})`, ...tokenValuesOf(token));
+    yield* runOne(`INSERT INTO tokens (${TOKEN_COLUMNS}) VALUES (${PLACEHOLDERS})`, ...tokenValuesOf(token));
   }
 
   /** Consistent only inside a snapshot. */

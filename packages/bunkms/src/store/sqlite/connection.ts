@@ -1,9 +1,10 @@
 import { type BigIntStats, closeSync, mkdirSync, openSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlite';
+import { constants, DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlite';
 import type { Row } from '../sql/row-records.ts';
-import type { SqlValue, Statement } from '../sql/statement.ts';
+import { requireWritten, type SqlValue, type Statement } from '../sql/statement.ts';
 import { migrate } from './schema.ts';
+import { SchemaCheck } from './schema-check.ts';
 
 const SQLITE_BUSY = 5;
 /**
@@ -25,6 +26,7 @@ export class Connection {
   readonly #file: BigIntStats;
   readonly #database: DatabaseSync;
   readonly #busyTimeoutMs: number;
+  readonly #schema: SchemaCheck;
   readonly #statements = new Map<string, StatementSync>();
 
   /**
@@ -46,6 +48,8 @@ export class Connection {
     // Overwrites deleted and replaced data with zeros, so that no destroyed key remains in free pages.
     this.#database.exec('PRAGMA secure_delete = ON');
     this.write(() => migrate(this.#database));
+    this.#schema = new SchemaCheck(this.#database);
+    this.#database.setAuthorizer(denyForeignCode);
   }
 
   /** Runs one statement of a repository. */
@@ -62,7 +66,10 @@ export class Connection {
         return tuples.map((tuple) => this.#all(query.sql, [...tuple, ...more]));
       }
       case 'insert':
-        for (const tuple of statement.tuples) this.run(statement.query.sql, ...tuple, ...statement.more);
+        for (const tuple of statement.tuples) {
+          const { sql } = statement.query;
+          requireWritten(this.run(sql, ...tuple, ...statement.more), 1, sql);
+        }
         return [];
     }
   }
@@ -73,6 +80,11 @@ export class Connection {
 
   #all(sql: string, values: readonly SqlValue[]): Row[] {
     return this.#prepare(sql).all(...values.map(inputOf));
+  }
+
+  /** What the schema has beside or in place of that of this release: see `TrustStore.foreignObjects`. */
+  foreignObjects(): readonly string[] {
+    return this.#schema.foreign();
   }
 
   /** A number that changes once any other connection, in any process, has committed a change. */
@@ -178,6 +190,20 @@ export class Connection {
       }
     }
   }
+}
+
+/**
+ * Denies everything that a trigger or a view would do: BunKMS has none. SQLite asks when it prepares a
+ * statement, and prepares a known statement again after each change of the schema.
+ */
+function denyForeignCode(
+  _action: number,
+  _first: string | null,
+  _second: string | null,
+  _database: string | null,
+  triggerOrView: string | null,
+): number {
+  return triggerOrView === null ? constants.SQLITE_OK : constants.SQLITE_DENY;
 }
 
 /** Converts a value for SQLite, which has no booleans. */

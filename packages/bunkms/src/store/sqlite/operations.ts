@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import type { KeyObject } from 'node:crypto';
+import type { ChainHead } from '../../records/chain.ts';
 import { REVOCATION } from '../../records/token-record.ts';
 import type { StoreOperations } from '../port.ts';
 import { bindBodies } from '../sql/bodies.ts';
@@ -17,14 +18,15 @@ import { SQLITE } from './dialect.ts';
  */
 export function sqliteOperations(connection: Connection): StoreOperations {
   let unlockedKey: KeyObject | undefined;
+  let known: ChainHead | undefined;
   const chainKey = () => {
     assert(unlockedKey !== undefined, 'the audit chain is locked');
     return unlockedKey;
   };
   const repository = createRepository(SQLITE, chainKey);
   const families = new ActiveFamilies(connection, repository.activeFamilies);
-  const known = { ...repository, activeFamilies: (jtis: readonly string[]) => families.of(jtis) };
-  const { reads, snapshots, writes, unauditedWrites } = operationsOf(known);
+  const cached = { ...repository, activeFamilies: (jtis: readonly string[]) => families.of(jtis) };
+  const { reads, snapshots, writes, unauditedWrites } = operationsOf(cached);
 
   const run = <T>(work: Sql<T>): T => runSync(work, (statement) => connection.execute(statement));
   const write = <T>(change: (chain: SqliteChain) => Sql<T>): T => {
@@ -32,8 +34,11 @@ export function sqliteOperations(connection: Connection): StoreOperations {
       // An issue needs no `forget`, because inactive tokens are not cached.
       if (action === REVOCATION) families.forget();
     };
+    const chain = new SqliteChain(connection, unlockedKey, onInsert, known);
     try {
-      return connection.write(() => run(change(new SqliteChain(connection, unlockedKey, onInsert))));
+      const result = connection.write(() => run(change(chain)));
+      known = chain.head ?? known;
+      return result;
     } catch (error) {
       // Cached results may depend on the write that was rolled back.
       families.forget();
@@ -63,5 +68,9 @@ export function sqliteOperations(connection: Connection): StoreOperations {
       return write((chain) => writes.pruneTokens(chain, ...args));
     },
     scrub: () => connection.truncateLog(),
+    foreignObjects: () => connection.foreignObjects(),
+    expectHead: (head) => {
+      known = head;
+    },
   };
 }

@@ -138,6 +138,10 @@ const MIGRATIONS: readonly string[] = [
   CREATE INDEX audit_but_bulk ON audit (seq)
     WHERE action NOT IN ('key.export', 'key.encrypt', 'key.decrypt', 'key.rewrap', 'kek.rewrap', 'key.read', 'key.list', 'key.leases');
   `,
+  // The latest restore is looked up each second.
+  `
+  CREATE INDEX audit_restores ON audit (seq) WHERE action = 'chain.restored';
+  `,
 ];
 
 /** The schema version of this release. */

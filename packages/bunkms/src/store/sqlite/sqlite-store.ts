@@ -113,6 +113,10 @@ function remoteStore(rpc: WorkerRpc): KmsStore {
     countDeletions: remote('countDeletions'),
     listStaleCopies: remote('listStaleCopies'),
     auditHead: remote('auditHead'),
+    recordsAt: remote('recordsAt'),
+    latestRestore: remote('latestRestore'),
+    foreignObjects: remote('foreignObjects'),
+    expectHead: remote('expectHead'),
     readAll: () => readAll(transfer),
     load: async (entries, chainKey) => {
       if (!(await load(transfer, entries, chainKey))) return false;

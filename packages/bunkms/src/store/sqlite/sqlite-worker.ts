@@ -6,6 +6,7 @@ import assert from 'node:assert/strict';
 import { isMainThread, parentPort, workerData } from 'node:worker_threads';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import type { StoreOperations } from '../port.ts';
+import { Untrusted } from '../trust.ts';
 import { Connection } from './connection.ts';
 import { sqliteOperations } from './operations.ts';
 import { type TransferOperations, transferOperations } from './transfers.ts';
@@ -17,6 +18,8 @@ export interface SqliteWorkerData {
 }
 
 const SQLITE_FULL = 13;
+const SQLITE_AUTH = 23;
+const TRIGGER_DENIED = 'a trigger or view in the database would have run';
 /**
  * Look-ups that take microseconds. Their answers share one message, because a message costs more than a
  * look-up.
@@ -59,6 +62,8 @@ function serve(request: WorkerRequest): unknown {
 function failureOf(error: unknown): WorkerFailure {
   if (error instanceof AppError) return { code: error.code, message: error.message };
   const { errcode, message } = error as { errcode?: number; message?: string };
+  if (error instanceof Untrusted || errcode === SQLITE_AUTH)
+    return { code: 'sealed', message: error instanceof Untrusted ? error.message : TRIGGER_DENIED };
   return { code: errcode === SQLITE_FULL ? 'disk_full' : 'storage_unavailable', message: String(message) };
 }
 

@@ -1,0 +1,41 @@
+import type { AuditRecord } from '@bundoc/shared/contract/audit';
+import type { ChainHead } from '../records/chain.ts';
+
+/** The action of a record that ends earlier receipts: records before it may be lost. */
+export const CHAIN_RESTORED = 'chain.restored';
+
+/**
+ * The chain or the database contradicts what this process knows. A write that meets it is rolled back. The
+ * message is for the operator.
+ */
+export class Untrusted extends Error {
+  override readonly name = 'Untrusted';
+}
+
+/**
+ * What a process needs to notice that somebody else changes the database. Every method can be relied on as
+ * far as the server's program and its extensions are honest. Errors of every method: see `KmsStore`.
+ */
+export interface TrustStore {
+  /** The records with these numbers, in any order. Not authenticated. */
+  recordsAt(seqs: readonly number[]): Promise<readonly AuditRecord[]>;
+
+  /** The latest record with the action {@link CHAIN_RESTORED}, found by an index. Not authenticated. */
+  latestRestore(): Promise<AuditRecord | undefined>;
+
+  /**
+   * Compares the schema with the one that this release makes. Statistics, grants, publications and plain
+   * indexes of operators are ignored.
+   *
+   * @returns a text for each difference, as in "trigger drop_audit on audit", in order.
+   */
+  foreignObjects(): Promise<readonly string[]>;
+
+  /**
+   * From now on, each write of this process requires that record in the chain, until it has written a later
+   * one.
+   *
+   * @param head undefined to require none.
+   */
+  expectHead(head: ChainHead | undefined): Promise<void>;
+}
