@@ -18,6 +18,8 @@ import { createMetrics, type Metrics } from './metrics.ts';
 import { openStore } from './open-store.ts';
 import { neededKeks } from './records/kek-state.ts';
 import type { KmsStore } from './store/port.ts';
+import { StoreTrust } from './trust/store-trust.ts';
+import { trustedStore } from './trust/trusted-store.ts';
 import { kekProviderOf } from './vault/kek-provider.ts';
 import { type Unsealed, unseal } from './vault/unseal.ts';
 import { Vault } from './vault/vault.ts';
@@ -74,10 +76,15 @@ export async function startBunkms(
   const provider = kekProviderOf(config.kek, (message) => logger.warn(message));
   const stamp = provider.stamp();
   const vault = new Vault(await provider.load());
-  const store = opened.use(await (dependencies.openStore ?? openWatchedStore)(config, logger));
+  const database = opened.use(await (dependencies.openStore ?? openWatchedStore)(config, logger));
+  const trust = new StoreTrust({ store: database, logger, metrics });
+  const store = trustedStore(database, trust);
+  await trust.check();
   const state = await unseal(vault, store, clock, 'system');
+  // Again, with the chain.
+  await trust.check();
 
-  metrics.sealed.set(state.kind === 'sealed' ? 1 : 0);
+  metrics.sealed.set(state.kind === 'sealed' || trust.isSealed ? 1 : 0);
   if (state.kind === 'sealed')
     logger.error(
       { reason: state.reason },
@@ -94,15 +101,15 @@ export async function startBunkms(
       ? undefined
       : createServices({
           ...{ config, state, vault, provider, stamp, store },
-          ...{ audit, recorders, exports, clock, logger, metrics },
+          ...{ audit, recorders, exports, clock, logger, metrics, trust },
         });
   if (services !== undefined)
-    await startUpkeep(services, { config, vault, store, clock, logger, metrics }, opened);
+    await startUpkeep(services, { config, vault, store, clock, logger, metrics, trust }, opened);
 
   const drain = new Drain(config.drainMs);
   const { api, internal } = await createListeners(
     {
-      ...{ config, clock, logger, metrics, recorders, exports, services, drain, apiTls, internalTls },
+      ...{ config, clock, logger, metrics, recorders, exports, services, trust, drain, apiTls, internalTls },
       publicKey: state.publicKey,
       requestTimeoutMs: dependencies.requestTimeoutMs,
     },

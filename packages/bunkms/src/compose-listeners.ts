@@ -24,7 +24,7 @@ import { createReadiness } from './http/readiness.ts';
 import type { ServiceGate, Services } from './http/services.ts';
 import type { Metrics } from './metrics.ts';
 
-interface ListenerDeps extends ProblemDeps, Pick<ServiceDeps, 'config' | 'logger'> {
+interface ListenerDeps extends ProblemDeps, Pick<ServiceDeps, 'config' | 'logger' | 'trust'> {
   /** Absent while the service is sealed. */
   readonly services: Services | undefined;
   readonly publicKey: ListenerOptions['publicKey'];
@@ -39,9 +39,10 @@ export async function createListeners(
   deps: ListenerDeps,
   opened: AsyncDisposableStack,
 ): Promise<{ readonly api: FastifyInstance; readonly internal: FastifyInstance }> {
-  const { config, clock, logger, metrics, services, publicKey, drain } = deps;
+  const { config, clock, logger, metrics, services, trust, publicKey, drain } = deps;
   const { apiTls, internalTls, requestTimeoutMs } = deps;
-  const gate = gateOf(services);
+  const isSealed = () => services === undefined || trust.isSealed;
+  const gate = gateOf(services, trust);
   const descriptorsMax = Math.floor(descriptorLimit() / 2);
   const shares = createHttpShares({ ...config.shares, descriptorsMax }, clock);
   // Separate shares: strangers who fill the API listener must not block Bundoc's requests for keys.
@@ -61,9 +62,14 @@ export async function createListeners(
     metrics,
     console: { version: VERSION, site },
     publicKey,
-    sealed: services === undefined,
+    isSealed,
     services: gate,
-    readiness: createReadiness(services === undefined ? undefined : gate, clock),
+    readiness: createReadiness({
+      services: services === undefined ? undefined : gate,
+      isSealed,
+      faults: () => trust.faults,
+      clock,
+    }),
     requestTimeoutMs,
   };
   const { onApiProblem, onInternalProblem } = problemHooks(deps);
@@ -132,8 +138,9 @@ function countHolderRefusal(metrics: Metrics, error: AppError): void {
     metrics.holderRefusals.inc({ code: error.code });
 }
 
-function gateOf(services: Services | undefined): ServiceGate {
+function gateOf(services: Services | undefined, trust: ServiceDeps['trust']): ServiceGate {
   return () => {
+    trust.require();
     if (services === undefined) throw new AppError('sealed');
     return services;
   };

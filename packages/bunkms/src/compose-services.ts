@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
+import { hasCode } from '@bundoc/shared/contract/app-error';
 import { type Clock, every } from '@bundoc/shared/runtime/clock';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { ExportRecorder } from './audit/export-recorder.ts';
@@ -26,12 +27,16 @@ import type { KmsStore } from './store/port.ts';
 import type { TokenStore } from './store/tokens.ts';
 import { pruneTokens } from './tokens/prune-tokens.ts';
 import { TokenService } from './tokens/token-service.ts';
+import { Receipts } from './trust/receipts.ts';
+import type { StoreTrust } from './trust/store-trust.ts';
 import type { KekProvider } from './vault/kek-provider.ts';
 import { Keks } from './vault/keks.ts';
 import type { Unsealed } from './vault/unseal.ts';
 import type { Vault } from './vault/vault.ts';
 
 const PRUNE_MS = 3_600_000;
+/** Interval between checks of the schema and of the chain, milliseconds. */
+const WATCH_MS = 1_000;
 /** Interval between checks of the KEK ring and of changes of the KEKs by other processes, milliseconds. */
 const KEK_UPKEEP_MS = 5_000;
 /** Interval between sweeps for keys whose deletion or rotation is due, milliseconds. */
@@ -53,6 +58,7 @@ export interface ServiceDeps {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly metrics: Metrics;
+  readonly trust: StoreTrust;
 }
 
 /** The services of an unsealed BunKMS. */
@@ -63,6 +69,7 @@ export function createServices({
   exports,
   provider,
   stamp,
+  trust,
   ...deps
 }: ServiceDeps): Services {
   const { vault, store, audit, clock, logger, metrics } = deps;
@@ -87,6 +94,7 @@ export function createServices({
     limits: new Limits(config.limits, clock),
     work: new StoreWork(clock, metrics),
     events: new EventFeed({ store, clock, logger, metrics }),
+    receipts: new Receipts({ chainKey, trust, metrics }),
   };
 }
 
@@ -100,22 +108,26 @@ function startKeySweep(sweep: KeySweep, opened: AsyncDisposableStack): void {
   void sweep.run();
 }
 
-type UpkeepDeps = Pick<ServiceDeps, 'config' | 'vault' | 'store' | 'clock' | 'logger' | 'metrics'>;
+type UpkeepDeps = Pick<ServiceDeps, 'config' | 'vault' | 'store' | 'clock' | 'logger' | 'metrics' | 'trust'>;
 
 /** Starts the periodic work of an unsealed service, until it closes. */
 export async function startUpkeep(
   services: Services,
-  { config, vault, store, clock, logger, metrics }: UpkeepDeps,
+  { config, vault, store, clock, logger, metrics, trust }: UpkeepDeps,
   opened: AsyncDisposableStack,
 ): Promise<void> {
+  startWatch(trust, logger, opened);
   await startKekUpkeep(services.kek.upkeep, logger, opened);
   metrics.observeDeletions(() => store.countDeletions().catch(() => undefined));
   metrics.observeRewrap(() => store.countNotWrappedBy(vault.currentKekId).catch(() => undefined));
-  await adoptSealedRefusals(config.dataDir, store, clock);
+  await adoptSealedRefusals(config.dataDir, store, clock).catch((error: unknown) => {
+    // The file stays until a start at which the database is trusted.
+    if (!hasCode(error, 'sealed')) throw error;
+  });
   startKeySweep(new KeySweep(services.keys), opened);
   opened.use(every(SWEEP_MS, () => services.crypto.opened.sweep()));
   if (config.auditShip !== undefined)
-    opened.use(createShipper(config.auditShip, config.dataDir, { store, logger, metrics }));
+    opened.use(createShipper(config.auditShip, config.dataDir, { store, logger, metrics, trust }));
   opened.use(every(PRUNE_MS, () => prune(store, clock, logger)));
 }
 
@@ -136,6 +148,27 @@ async function startKekUpkeep(
   void upkeep.run();
 }
 
+/** Checks each second whether the database is still trusted. */
+function startWatch(trust: StoreTrust, logger: Logger, opened: AsyncDisposableStack): void {
+  let running: Promise<void> | undefined;
+  const look = () =>
+    trust
+      .check()
+      // The store is away: requests say so.
+      .catch((error: unknown) => logger.debug({ err: error }, 'the database cannot be checked'))
+      .finally(() => {
+        running = undefined;
+      });
+  const timer = every(WATCH_MS, () => {
+    running ??= look();
+  });
+  // Runs before the store closes.
+  opened.defer(async () => {
+    timer[Symbol.dispose]();
+    await running;
+  });
+}
+
 function prune(store: TokenStore, clock: Clock, logger: Logger): void {
   pruneTokens(store, clock).then(
     (count) => count > 0 && logger.info({ count }, 'removed tokens that expired long ago'),
@@ -143,7 +176,7 @@ function prune(store: TokenStore, clock: Clock, logger: Logger): void {
   );
 }
 
-type ShipperDeps = Pick<ServiceDeps, 'store' | 'logger' | 'metrics'>;
+type ShipperDeps = Pick<ServiceDeps, 'store' | 'logger' | 'metrics' | 'trust'>;
 
 function createShipper(target: ShipTarget, dataDir: string, deps: ShipperDeps): AuditShipper {
   const sink = target.kind === 'stdout' ? outputSink() : fileSink(target.path);

@@ -75,6 +75,17 @@ export function createMetrics() {
       help: 'Services that receive events of keys and tokens.',
       registers,
     }),
+    storeFaults: new Gauge({
+      name: 'bunkms_store_fault',
+      help: '1 for each object or record for which BunKMS does not trust its database.',
+      labelNames: ['fault'],
+      registers,
+    }),
+    invalidReceipts: new Counter({
+      name: 'bunkms_invalid_receipts_total',
+      help: 'Requests with a receipt that BunKMS did not make.',
+      registers,
+    }),
     sealed: new Gauge({ name: 'bunkms_sealed', help: '1 while the service is sealed.', registers }),
   };
 }

@@ -43,7 +43,7 @@ describe('authorisation', () => {
       metrics: createMetrics(),
       console: { version: '0.1.0', site: undefined },
       publicKey,
-      sealed: false,
+      isSealed: () => false,
       services: refuse,
       readiness: refuse,
     };

@@ -341,7 +341,7 @@ describe('export', () => {
         metrics,
         console: { version: '0.1.0', site: undefined },
         publicKey: (await kms.secrets()).publicKey,
-        sealed: false,
+        isSealed: () => false,
         services: refuse,
         readiness: refuse,
       },

@@ -12,7 +12,7 @@ import { completed } from './support/keks.ts';
 import { newDataDir, startKms } from './support/kms.ts';
 import { KeyCalls } from './support/lifecycle.ts';
 
-it.each([5, 6])(
+it.each([5, 6, 7])(
   'a store of an earlier build prevents the start, says what to do, and is not changed: schema %d',
   async (schema) => {
     const dataDir = newDataDir();
@@ -46,8 +46,8 @@ interface GoldenStore {
   }[];
 }
 
-describe('a store of schema 7', () => {
-  const file = golden('store-7') as GoldenStore;
+describe('a store of schema 9', () => {
+  const file = golden('store-9') as GoldenStore;
   let dataDir: string;
   // At a time when no key is due.
   const clock = new FakeClock();
@@ -55,7 +55,7 @@ describe('a store of schema 7', () => {
   const readDatabase = <T>(read: (database: DatabaseSync) => T): T => withDatabase(dataDir, read);
   beforeEach(() => {
     dataDir = newDataDir();
-    copyFileSync(new URL('golden/store-7.golden.sqlite', import.meta.url), databasePathOf(dataDir));
+    copyFileSync(new URL('golden/store-9.golden.sqlite', import.meta.url), databasePathOf(dataDir));
   });
   afterEach(() => rmSync(dataDir, { recursive: true }));
 
@@ -124,9 +124,9 @@ describe('a store of schema 7', () => {
 });
 
 it('a store in the middle of a rotation of the KEK is finished, with every key unchanged', async () => {
-  const file = golden('store-7-rotating') as { keks: string[]; current: string; keys: GoldenStore['keys'] };
+  const file = golden('store-9-rotating') as { keks: string[]; current: string; keys: GoldenStore['keys'] };
   const dataDir = newDataDir();
-  copyFileSync(new URL('golden/store-7-rotating.golden.sqlite', import.meta.url), databasePathOf(dataDir));
+  copyFileSync(new URL('golden/store-9-rotating.golden.sqlite', import.meta.url), databasePathOf(dataDir));
   const kek = file.keks.map((one) => hex(one).toString('base64')).join('\n');
   {
     await using kms = await startKms({ dataDir, kek, clock: new FakeClock() });
@@ -144,14 +144,14 @@ it('a store in the middle of a rotation of the KEK is finished, with every key u
   rmSync(dataDir, { recursive: true });
 });
 
-it('a store of schema 7 keeps the states, the policies and the holders of its keys', async () => {
-  const file = golden('store-7') as GoldenStore & {
+it('a store of schema 9 keeps the states, the policies and the holders of its keys', async () => {
+  const file = golden('store-9') as GoldenStore & {
     readonly states: Record<string, string>;
     readonly rotation: string;
     readonly holders: readonly object[];
   };
   const dataDir = newDataDir();
-  copyFileSync(new URL('golden/store-7.golden.sqlite', import.meta.url), databasePathOf(dataDir));
+  copyFileSync(new URL('golden/store-9.golden.sqlite', import.meta.url), databasePathOf(dataDir));
   const clock = new FakeClock();
   {
     await using kms = await startKms({ dataDir, kek: hex(file.kek).toString('base64'), clock });

@@ -190,7 +190,7 @@ describe('a node whose database hangs', needs('postgresql'), () => {
         connectTimeoutMs: HASTY_MS - 500,
       },
     });
-    useStorage({ ...unused, of: async () => ({ kind: 'postgres', settings }) });
+    useStorage({ kind: 'postgres', ...unused, of: async () => ({ kind: 'postgres', settings }) });
     try {
       await using kms = await startKms({ dataDir });
       const keys = await KeyCalls.of(kms);

@@ -1,4 +1,4 @@
-import { AppError } from '@bundoc/shared/contract/app-error';
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import type { ProblemCode } from '@bundoc/shared/contract/problem';
 import { Batcher } from '@bundoc/shared/runtime/batcher';
@@ -54,8 +54,8 @@ export class AuditLog {
   /**
    * @param condition what must hold for the action that the record permits.
    * @returns the record's place in the chain, once it is durable.
-   * @throws AppError `audit_unavailable`: the record may still be in the chain. With every other error the
-   *   record is not in the chain: `unauthenticated` when the token was revoked, `precondition_failed` when
+   * @throws AppError `audit_unavailable` and `sealed`: the record may still be in the chain. With every other
+   *   error the record is not in the chain: `unauthenticated` when the token was revoked, `precondition_failed` when
    *   the key, the storage or the KEKs have changed, and those of the condition.
    */
   append(draft: AuditDraft, condition?: AuditCondition): Promise<AuditReceipt> {
@@ -111,7 +111,8 @@ export class AuditLog {
       }
     } catch (error) {
       this.#failing = true;
-      for (const { reject } of batch) reject(new AppError('audit_unavailable', { cause: error }));
+      const code = hasCode(error, 'sealed') ? 'sealed' : 'audit_unavailable';
+      for (const { reject } of batch) reject(new AppError(code, { cause: error }));
     }
   }
 }

@@ -1,4 +1,5 @@
 import { exportedKeySchema, keyVersionParamSchema } from '@bundoc/shared/contract/keys';
+import { RECEIPT_HEADER } from '@bundoc/shared/contract/kms-receipt';
 import { generationSchema, storageIdSchema } from '@bundoc/shared/contract/storages';
 import { encodeExportedKey } from '@bundoc/shared/crypto/exported-key';
 import { validate } from '@bundoc/shared/http/validate';
@@ -40,7 +41,13 @@ export function registerExportRoute(app: FastifyInstance, guards: Guards, servic
         access: { kind: 'token', scopes: ['kms:export_key'], serviceOnly: true, grant: 'key' },
         params: keyParamsSchema,
         query: exportQuery,
-        answers: { 200: { description: 'The key', schema: exportedKeySchema } },
+        answers: {
+          200: {
+            description: 'The key',
+            schema: exportedKeySchema,
+            headers: { 'bunkms-receipt': 'A receipt of the audit chain: send it with later requests' },
+          },
+        },
         refusals: [
           ...KEY_REFUSALS,
           'key_not_exportable',
@@ -69,7 +76,7 @@ export function registerExportRoute(app: FastifyInstance, guards: Guards, servic
       const { version, storage, generation } = validate(exportQuery, request.query, 'query');
       const acting = storage === undefined || generation === undefined ? undefined : { storage, generation };
       const { name } = validate(keyParamsSchema, request.params, 'params');
-      const { keys, limits } = services();
+      const { keys, limits, receipts } = services();
       limits.takeExport(subjectOf(request), name);
       const { dek, facts } = await exportKey(keys, { name, version, acting }, callerOf(request));
       let body: Buffer;
@@ -86,6 +93,7 @@ export function registerExportRoute(app: FastifyInstance, guards: Guards, servic
       }
       // Emitted when the last byte is passed to the system, or the connection closes before that.
       response.once('close', () => body.fill(0));
+      reply.header(RECEIPT_HEADER, receipts.make(facts.audit));
       return reply.type('application/json; charset=utf-8').send(body);
     },
   );

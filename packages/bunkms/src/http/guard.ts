@@ -7,6 +7,7 @@ import {
   requireService,
   requireServiceWithAny,
 } from '@bundoc/shared/contract/grants';
+import { RECEIPT_HEADER } from '@bundoc/shared/contract/kms-receipt';
 import type { Claims, Scope } from '@bundoc/shared/contract/tokens';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { claimsOf, createGuard, type Guard } from '@bundoc/shared/http/guard';
@@ -15,6 +16,7 @@ import { shareKeyOf } from '@bundoc/shared/shares/share-key';
 import type { FastifyRequest } from 'fastify';
 import type { Caller } from '../records/caller.ts';
 import type { TokenStore } from '../store/tokens.ts';
+import type { Receipts } from '../trust/receipts.ts';
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -56,18 +58,23 @@ export interface Guards {
   serviceForStorage(scope: Scope): Guard;
 }
 
-/** @param tokens returns the token store, or throws `sealed`. */
-export function createGuards(
-  auth: BearerAuth,
-  tokens: () => Pick<TokenStore, 'findActiveTokenFamily'>,
-): Guards {
+/** What the guards need of the services. */
+export interface GuardServices {
+  readonly store: Pick<TokenStore, 'findActiveTokenFamily'>;
+  readonly receipts: Pick<Receipts, 'require'>;
+}
+
+/** @param services returns them, or throws `sealed`. */
+export function createGuards(auth: BearerAuth, services: () => GuardServices): Guards {
   const authenticate = async (request: FastifyRequest): Promise<Claims> => {
     const claims = await auth.authenticate(request);
     request.identity = { claims, confirmed: false };
     // Checked on every request, so that a revocation by any process takes effect at once.
-    const family = await tokens().findActiveTokenFamily(claims.jti);
+    const { store, receipts } = services();
+    const family = await store.findActiveTokenFamily(claims.jti);
     if (family === undefined) throw new AppError('unauthenticated', { tokenFault: 'revoked or unknown' });
     request.identity = { claims, confirmed: true, family };
+    await receipts.require(request.headers[RECEIPT_HEADER]);
     return claims;
   };
   const guard = (authorize: (claims: Claims, request: FastifyRequest) => void): Guard =>

@@ -44,7 +44,8 @@ export interface ListenerOptions {
   /** The console of the API listener. */
   readonly console: { readonly version: string; readonly site: Site | undefined };
   readonly publicKey: PublicJwk;
-  readonly sealed: boolean;
+  /** Asked at each request. */
+  readonly isSealed: () => boolean;
   /** Shared by both listeners, except their connections; separate for each when absent. */
   readonly shares?: HttpShares;
   readonly services: ServiceGate;
@@ -93,7 +94,7 @@ async function createListener(
   app.decorateRequest('identity', null);
   metrics.measureRequests(app, listener);
   watchHttpShares(metrics, app, shares);
-  if (options.sealed) refuseWhileSealed(app);
+  refuseWhileSealed(app, options.isSealed);
 
   const pem = pemOf(publicKey);
   const isCurrent = (kid: string) => kid === publicKey.kid;
@@ -103,7 +104,7 @@ async function createListener(
     keys: { isCurrent, find: async (kid) => (isCurrent(kid) ? pem : undefined) },
   });
   await auth.register(app);
-  const guards = createGuards(auth, () => services().store);
+  const guards = createGuards(auth, services);
 
   registerPublicRoutes(app, {
     ...{ readiness: options.readiness, drain: options.drain },

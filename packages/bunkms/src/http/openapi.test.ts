@@ -25,7 +25,7 @@ function listenerOf(kind: 'api' | 'internal', sealed = false) {
       x: 'A'.repeat(43),
     } as const,
     console: { version: '0.1.0', site: undefined },
-    sealed,
+    isSealed: () => sealed,
     services: refuse,
     readiness: refuse,
   };

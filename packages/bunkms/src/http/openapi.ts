@@ -47,6 +47,6 @@ export function bunkmsApi(listener: 'api' | 'internal'): ServiceDescription {
       AuditVerification: auditVerificationSchema,
       ...(listener === 'internal' ? { ExportedKey: exportedKeySchema } : {}),
     },
-    refusals: { always: [], authenticated: ['sealed', 'storage_unavailable'] },
+    refusals: { always: [], authenticated: ['receipt_invalid', 'sealed', 'storage_unavailable'] },
   };
 }

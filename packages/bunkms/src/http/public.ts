@@ -16,6 +16,10 @@ export interface PublicDeps {
 const readinessSchema = z.object({
   status: z.enum(['ready', 'sealed', 'unavailable', 'draining']),
   checks: z.object({ unsealed: z.boolean(), store: z.boolean(), audit: z.boolean() }),
+  faults: z
+    .array(z.string())
+    .optional()
+    .describe('Objects in the database, or records, for which BunKMS does not trust it'),
 });
 
 /**

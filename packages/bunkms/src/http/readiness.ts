@@ -5,6 +5,17 @@ import type { ServiceGate } from './services.ts';
 export interface Readiness {
   readonly status: 'ready' | 'sealed' | 'unavailable';
   readonly checks: { readonly unsealed: boolean; readonly store: boolean; readonly audit: boolean };
+  /** Why the database is not trusted. */
+  readonly faults?: readonly string[];
+}
+
+export interface ReadinessDeps {
+  /** Undefined when the KEK does not fit. */
+  readonly services: ServiceGate | undefined;
+  readonly isSealed: () => boolean;
+  /** Why the database is not trusted. */
+  readonly faults: () => readonly string[];
+  readonly clock: Clock;
 }
 
 /** How long an answer is cached, so that requests cannot be used to overload the disk. */
@@ -13,16 +24,16 @@ const FRESH_MS = 1_000;
 /**
  * Checks whether the service is ready: it is unsealed, the store accepts a durable write, and audit records
  * can be written. Concurrent calls share one check.
- *
- * @param services undefined while sealed.
  */
-export function createReadiness(services: ServiceGate | undefined, clock: Clock): () => Promise<Readiness> {
-  return cachedCheck(clock, FRESH_MS, () => look(services, clock));
+export function createReadiness(deps: ReadinessDeps): () => Promise<Readiness> {
+  return cachedCheck(deps.clock, FRESH_MS, () => look(deps));
 }
 
-async function look(services: ServiceGate | undefined, clock: Clock): Promise<Readiness> {
-  if (services === undefined)
-    return { status: 'sealed', checks: { unsealed: false, store: false, audit: false } };
+async function look({ services, isSealed, faults, clock }: ReadinessDeps): Promise<Readiness> {
+  if (services === undefined || isSealed()) {
+    const checks = { unsealed: false, store: false, audit: false };
+    return { status: 'sealed', checks, ...(faults().length === 0 ? {} : { faults: faults() }) };
+  }
   const { store, audit } = services();
   const works = (attempt: Promise<unknown>) =>
     attempt.then(

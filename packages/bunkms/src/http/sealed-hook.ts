@@ -11,9 +11,9 @@ declare module 'fastify' {
 /** `config` of the few routes that a sealed service answers. */
 export const OPEN_WHILE_SEALED = { openWhileSealed: true } as const;
 
-/** Makes all other routes answer 503 `sealed`, before authentication. */
-export function refuseWhileSealed(app: FastifyInstance): void {
+/** Makes all other routes answer 503 `sealed` while the service is sealed, before authentication. */
+export function refuseWhileSealed(app: FastifyInstance, isSealed: () => boolean): void {
   app.addHook('onRequest', async (request) => {
-    if (request.routeOptions.config.openWhileSealed !== true) throw new AppError('sealed');
+    if (isSealed() && request.routeOptions.config.openWhileSealed !== true) throw new AppError('sealed');
   });
 }

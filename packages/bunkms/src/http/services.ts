@@ -8,6 +8,7 @@ import type { AuditStore } from '../store/audit.ts';
 import type { KmsStore } from '../store/port.ts';
 import type { TokenStore } from '../store/tokens.ts';
 import type { TokenService } from '../tokens/token-service.ts';
+import type { Receipts } from '../trust/receipts.ts';
 import type { Limits } from './limits.ts';
 import type { StoreWork } from './store-work.ts';
 
@@ -22,6 +23,7 @@ export interface Services {
   readonly limits: Limits;
   readonly work: StoreWork;
   readonly events: EventFeed;
+  readonly receipts: Receipts;
 }
 
 /** Returns the services. @throws AppError `sealed` while there are none. */

@@ -1,9 +1,6 @@
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { ChainHead } from '../records/chain.ts';
 
-/** The action of a record that ends earlier receipts: records before it may be lost. */
-export const CHAIN_RESTORED = 'chain.restored';
-
 /**
  * The chain or the database contradicts what this process knows. A write that meets it is rolled back. The
  * message is for the operator.
@@ -20,7 +17,7 @@ export interface TrustStore {
   /** The records with these numbers, in any order. Not authenticated. */
   recordsAt(seqs: readonly number[]): Promise<readonly AuditRecord[]>;
 
-  /** The latest record with the action {@link CHAIN_RESTORED}, found by an index. Not authenticated. */
+  /** The latest record with the action `chain.restored`, found by an index. Not authenticated. */
   latestRestore(): Promise<AuditRecord | undefined>;
 
   /**

@@ -180,19 +180,20 @@ export async function startKms(options: KmsOptions = {}): Promise<TestKms> {
   };
 }
 
-/** Tracks the running writes of audit records in `appends`. */
-function watchAppends(store: KmsStore, appends: Set<Promise<unknown>>): KmsStore {
+/** Tracks the running writes of audit records, and what is read back of them, in `running`. */
+function watchAppends(store: KmsStore, running: Set<Promise<unknown>>): KmsStore {
+  const tracked = <T>(call: Promise<T>): Promise<T> => {
+    const watched: Promise<unknown> = call.then(
+      () => running.delete(watched),
+      () => running.delete(watched),
+    );
+    running.add(watched);
+    return call;
+  };
   return {
     ...store,
-    appendAudit: (...args) => {
-      const append = store.appendAudit(...args);
-      const watched: Promise<unknown> = append.then(
-        () => appends.delete(watched),
-        () => appends.delete(watched),
-      );
-      appends.add(watched);
-      return append;
-    },
+    appendAudit: (...args) => tracked(store.appendAudit(...args)),
+    listAudit: (...args) => tracked(store.listAudit(...args)),
   };
 }
 

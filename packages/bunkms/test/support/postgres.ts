@@ -37,6 +37,7 @@ const EMPTY = `SET search_path = bunkms; DELETE FROM key_versions; DELETE FROM k
  * Databases of one server, one per data folder. They are emptied and reused, because creating one takes long.
  */
 export class PostgresDatabases implements TestStorage, AsyncDisposable {
+  readonly kind = 'postgres';
   readonly server: PostgresServer;
   readonly #urls = new Map<string, string>();
   readonly #free: string[] = [];

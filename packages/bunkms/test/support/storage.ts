@@ -11,6 +11,7 @@ export const PATIENT_SQLITE: StorageConfig = { kind: 'sqlite', deadlineMs: PATIE
 
 /** The kind of storage that test services use for their stores, by data folder. */
 export interface TestStorage {
+  readonly kind: 'sqlite' | 'postgres';
   of(dataDir: string): Promise<StorageConfig>;
   /** Whether bytes occur anywhere in the storage of that store. */
   holds(dataDir: string, bytes: Buffer): Promise<boolean>;
@@ -24,6 +25,7 @@ export interface TestStorage {
 }
 
 const sqlite: TestStorage = {
+  kind: 'sqlite',
   of: () => Promise.resolve(PATIENT_SQLITE),
   holds: async (dataDir, bytes) =>
     readdirSync(dataDir).some((file) => readFileSync(join(dataDir, file)).includes(bytes)),

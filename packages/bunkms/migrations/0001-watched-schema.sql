@@ -1,3 +1,4 @@
+-- schema.txt lists what this makes, line by line: BunKMS compares each database with it.
 -- Texts compare by their bytes, as they do elsewhere in the service.
 
 CREATE TABLE installation (
@@ -97,7 +98,8 @@ CREATE INDEX audit_by_key ON audit (key, seq);
 CREATE INDEX audit_by_actor ON audit (actor, seq);
 CREATE INDEX audit_by_time ON audit (time);
 CREATE INDEX audit_but_bulk ON audit (seq)
-  WHERE action NOT IN ('key.export', 'key.encrypt', 'key.decrypt', 'key.rewrap', 'kek.rewrap');
+  WHERE action NOT IN ('key.export', 'key.encrypt', 'key.decrypt', 'key.rewrap', 'kek.rewrap', 'key.read', 'key.list', 'key.leases');
+CREATE INDEX audit_restores ON audit ((-seq)) WHERE action = 'chain.restored';
 CREATE INDEX audit_keks ON audit (seq)
   WHERE action IN ('vault.initialised', 'kek.added', 'kek.stage', 'kek.rotate', 'kek.rewrapped', 'kek.retire');
 -- The latest change of a key, and the latest state of a storage. Ordered by a number that no other index has: by "seq" itself the planner may rather walk

@@ -1,0 +1,93 @@
+import type { KeyObject } from 'node:crypto';
+import type { AuditRecord } from '@bundoc/shared/contract/audit';
+import { LRUCache } from 'lru-cache';
+import type { ChainHead } from '../records/chain.ts';
+import { isGenuine } from '../records/chain-walk.ts';
+import { STORAGE_ACTIONS } from '../records/storage-record.ts';
+import { REVOCATION } from '../records/token-record.ts';
+
+/** How many of its latest receipts a process keeps. */
+const RECEIPTS_MAX = 64;
+/** How many subjects a process remembers: keys and storages it has read, and families it saw revoked. */
+const SUBJECTS_MAX = 65_536;
+
+/** The subject of a key, and of a storage. */
+export const ofKey = (name: string) => `key ${name}`;
+export const ofStorage = (id: string) => `storage ${id}`;
+
+/**
+ * What a process knows of the chain: its latest receipts, the latest change of each key and storage that it
+ * read, and the families that it saw revoked. So nobody can take back in the database what this process has
+ * seen, however old the record is.
+ *
+ * Bounded: the oldest are forgotten. `bunkms audit verify` finds what a process no longer knows.
+ */
+export class ChainMemory {
+  readonly #receipts = new Map<number, string>();
+  readonly #latest = new LRUCache<string, ChainHead>({ max: SUBJECTS_MAX });
+  readonly #revoked = new LRUCache<string, ChainHead>({ max: SUBJECTS_MAX });
+
+  #revocations = 0;
+
+  /** Remembers a record that was in the chain. */
+  keep({ seq, hash }: ChainHead): void {
+    this.#receipts.delete(seq);
+    this.#receipts.set(seq, hash);
+    for (const oldest of this.#receipts.keys()) {
+      if (this.#receipts.size <= RECEIPTS_MAX) break;
+      this.#receipts.delete(oldest);
+    }
+  }
+
+  /** Whether that record is one of the latest. */
+  knows({ seq, hash }: ChainHead): boolean {
+    return this.#receipts.get(seq) === hash;
+  }
+
+  /** The kept receipts. */
+  get receipts(): ChainHead[] {
+    return [...this.#receipts].map(([seq, hash]) => ({ seq, hash }));
+  }
+
+  /** The latest record of a subject that was seen. */
+  latestOf(subject: string): ChainHead | undefined {
+    return this.#latest.get(subject);
+  }
+
+  /** Remembers the latest record of a subject, if it is later than the known one and genuine. */
+  see(subject: string, latest: AuditRecord, chainKey: KeyObject): void {
+    const known = this.#latest.get(subject);
+    if (known !== undefined && latest.seq <= known.seq) return;
+    // A planted record must not be missed once it is gone.
+    if (isGenuine(chainKey, latest)) this.#latest.set(subject, { seq: latest.seq, hash: latest.hash });
+  }
+
+  /** Remembers a genuine record: the revocation of a family, or the latest change of a key or storage. */
+  note({ seq, hash, action, key, detail = {} }: AuditRecord): void {
+    const { family, storage, revision } = detail;
+    if (action === REVOCATION) {
+      this.#revoked.set(String(family), { seq, hash });
+      this.#revocations = Math.max(this.#revocations, seq);
+    }
+    if (STORAGE_ACTIONS.includes(action)) this.#latest.set(ofStorage(String(storage)), { seq, hash });
+    else if (key !== undefined && revision !== undefined) this.#latest.set(ofKey(key), { seq, hash });
+  }
+
+  /** Number of the latest revocation that was seen. */
+  get revocations(): number {
+    return this.#revocations;
+  }
+
+  /** The record that revoked a family, if it was seen. */
+  revocationOf(family: string): ChainHead | undefined {
+    return this.#revoked.get(family);
+  }
+
+  /** Forgets everything, after a restore of the chain. */
+  clear(): void {
+    this.#receipts.clear();
+    this.#latest.clear();
+    this.#revoked.clear();
+    this.#revocations = 0;
+  }
+}

@@ -1,0 +1,225 @@
+import assert from 'node:assert/strict';
+import type { KeyObject } from 'node:crypto';
+import { AppError } from '@bundoc/shared/contract/app-error';
+import type { AuditRecord } from '@bundoc/shared/contract/audit';
+import type { Logger } from '@bundoc/shared/runtime/logger';
+import { type ChainHead, GENESIS } from '../records/chain.ts';
+import { ChainWalk, isGenuine } from '../records/chain-walk.ts';
+import { epochOf } from '../records/restore-record.ts';
+import type { KmsStore } from '../store/port.ts';
+import { ChainMemory } from './chain-memory.ts';
+
+/** What one check of the chain reads at most: several nodes may write more between two checks. */
+const PAGE = 1_000;
+const PAGES_MAX = 10;
+/** How far before its end the chain is verified at the start. */
+const TAIL = 1_000;
+
+export interface StoreTrustOptions {
+  /** The store itself, without read-back. */
+  readonly store: KmsStore;
+  readonly logger: Logger;
+  readonly metrics: {
+    readonly sealed: { set(value: number): void };
+    readonly storeFaults: { reset(): void; set(labels: { readonly fault: string }, value: number): void };
+  };
+}
+
+/** The most faults that a metric and `/ready` name. */
+const NAMED_MAX = 20;
+
+/**
+ * Whether this process trusts its database. It does not, from the moment that something contradicts what it
+ * knows, until a {@link check} finds the schema as this release makes it and every known record in the chain.
+ *
+ * The states: trusted; sealed with one or more faults. Each check replaces the faults of the schema and of
+ * the chain by those that it finds, and ends that of a write which came before it.
+ *
+ * One class, because every fault decides the same state.
+ */
+export class StoreTrust {
+  readonly #options: StoreTrustOptions;
+  readonly memory = new ChainMemory();
+  #chainKey: KeyObject | undefined;
+  #epoch = 0;
+  /** Up to here the chain was verified. */
+  #verified: ChainHead | undefined;
+  #schema: readonly string[] = [];
+  #chain: readonly string[] = [];
+  /** Records that were missed, by number. */
+  readonly #missing = new Map<number, string>();
+  #unbelieved: readonly string[] = [];
+  #isSealed = false;
+  #checking: Promise<unknown> = Promise.resolve();
+
+  constructor(options: StoreTrustOptions) {
+    this.#options = options;
+  }
+
+  /** Called with the key of the chain, before anything is written with it. */
+  unlock(chainKey: KeyObject): void {
+    this.#chainKey = chainKey;
+  }
+
+  /** The key of the chain; undefined before {@link unlock}. */
+  get chainKey(): KeyObject | undefined {
+    return this.#chainKey;
+  }
+
+  /** When the chain was last restored, milliseconds; 0 if never. Receipts from before it prove nothing. */
+  get epoch(): number {
+    return this.#epoch;
+  }
+
+  /** Why the database is not trusted, for the operator: a text for each object or record. */
+  get faults(): readonly string[] {
+    return [...this.#places, ...this.#unbelieved].slice(0, NAMED_MAX);
+  }
+
+  /** Objects and records. */
+  get #places(): readonly string[] {
+    const missing = [...this.#missing.keys()].map((seq) => `the audit chain lacks its record ${seq}`);
+    return [...this.#schema, ...missing, ...this.#chain];
+  }
+
+  get isSealed(): boolean {
+    return this.#isSealed;
+  }
+
+  /** @throws AppError `sealed` while the database is not trusted. */
+  require(): void {
+    if (this.#isSealed) throw this.#refusal();
+  }
+
+  /** Ends the trust after a write that the database reported as done, and that is not there. @returns the error. */
+  disbelieve(what: string): AppError {
+    this.#unbelieved = [what];
+    this.#settle();
+    return this.#refusal();
+  }
+
+  /** Ends the trust, because the chain lacks a record that it had. @returns the error. */
+  lacks({ seq, hash }: ChainHead): AppError {
+    this.#missing.set(seq, hash);
+    this.#settle();
+    return this.#refusal();
+  }
+
+  /**
+   * Whether the chain has a record.
+   *
+   * @throws AppError of the store.
+   */
+  async has(place: ChainHead): Promise<boolean> {
+    if (place.seq === GENESIS.seq || this.memory.knows(place)) return true;
+    const [found] = await this.#options.store.recordsAt([place.seq]);
+    return found !== undefined && found.hash === place.hash && this.#isGenuine(found);
+  }
+
+  /**
+   * Looks at the schema and the chain. A call while another one runs looks again after that.
+   *
+   * @throws AppError of the store; then nothing changes.
+   */
+  check(): Promise<void> {
+    const next = this.#checking.catch(() => undefined).then(() => this.#check());
+    this.#checking = next;
+    return next;
+  }
+
+  async #check(): Promise<void> {
+    const before = this.#unbelieved;
+    const schema = await this.#options.store.foreignObjects();
+    const chain = this.#chainKey === undefined ? [] : await this.#checkChain();
+    this.#schema = schema;
+    this.#chain = chain;
+    // Another write may have failed meanwhile: the next check decides about that.
+    if (this.#unbelieved === before) this.#unbelieved = [];
+    this.#settle();
+  }
+
+  /** Takes up the latest restore: everything that was known before it may be lost. */
+  async #adoptRestore(): Promise<void> {
+    const latest = await this.#options.store.latestRestore();
+    const epoch = epochOf(latest);
+    if (latest === undefined || epoch <= this.#epoch || !this.#isGenuine(latest)) return;
+    this.#epoch = epoch;
+    this.memory.clear();
+    this.#missing.clear();
+    const place = { seq: latest.seq, hash: latest.hash };
+    if (this.#verified !== undefined) this.#verified = place;
+    await this.#options.store.expectHead(place);
+  }
+
+  /** @returns the faults of the chain that are not missing records. */
+  async #checkChain(): Promise<readonly string[]> {
+    const { store } = this.#options;
+    await this.#adoptRestore();
+    const known = [...this.memory.receipts, ...[...this.#missing].map(([seq, hash]) => ({ seq, hash }))];
+    const found = new Map((await store.recordsAt(known.map(({ seq }) => seq))).map((one) => [one.seq, one]));
+    for (const { seq, hash } of known) {
+      const record = found.get(seq);
+      if (record?.hash === hash && this.#isGenuine(record)) this.#missing.delete(seq);
+      else this.#missing.set(seq, hash);
+    }
+    return await this.#verifyNew();
+  }
+
+  /** Verifies what was added to the chain since the last check, by any process. */
+  async #verifyNew(): Promise<readonly string[]> {
+    const { store } = this.#options;
+    this.#verified ??= await this.#firstPlace();
+    for (let pages = 0; pages < PAGES_MAX; pages++) {
+      const walk = new ChainWalk(this.#key(), this.#verified);
+      const { items, more } = await store.listAudit({ after: this.#verified.seq, limit: PAGE });
+      for (const record of items) walk.take(record);
+      const { fault } = walk;
+      if (fault !== undefined) return [`record ${fault.seq} of the audit chain is ${fault.reason}`];
+      for (const record of items) this.memory.note(record);
+      this.#verified = walk.head;
+      if (items.length > 0) this.memory.keep(walk.head);
+      if (!more) {
+        await store.expectHead(this.#verified);
+        break;
+      }
+    }
+    return [];
+  }
+
+  /** A genuine record near the end of the chain. */
+  async #firstPlace(): Promise<ChainHead> {
+    const { store } = this.#options;
+    const head = await store.auditHead();
+    if (head.seq <= TAIL) return GENESIS;
+    const [first] = await store.recordsAt([head.seq - TAIL]);
+    return first !== undefined && this.#isGenuine(first) ? { seq: first.seq, hash: first.hash } : GENESIS;
+  }
+
+  #isGenuine(record: AuditRecord): boolean {
+    return isGenuine(this.#key(), record);
+  }
+
+  #key(): KeyObject {
+    assert(this.#chainKey !== undefined, 'the audit chain is unlocked');
+    return this.#chainKey;
+  }
+
+  #refusal(): AppError {
+    return new AppError('sealed', { retryAfterS: 1, cause: new Error(this.faults.join('; ')) });
+  }
+
+  #settle(): void {
+    const { logger, metrics } = this.#options;
+    metrics.storeFaults.reset();
+    // The text of a write may name a key, which no metric does.
+    const named = this.#unbelieved.length > 0 ? ['a write'] : [];
+    for (const fault of [...this.#places.slice(0, NAMED_MAX), ...named])
+      metrics.storeFaults.set({ fault }, 1);
+    const isSealed = this.faults.length > 0;
+    if (isSealed === this.#isSealed) return;
+    this.#isSealed = isSealed;
+    metrics.sealed.set(isSealed ? 1 : 0);
+    if (isSealed) logger.error({ faults: this.faults }, 'sealed: the database is not trusted');
+    else logger.warn('unsealed: the database is as it should be again');
+  }
+}

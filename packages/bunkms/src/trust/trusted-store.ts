@@ -1,0 +1,289 @@
+import type { KeyObject } from 'node:crypto';
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
+import type { AuditRecord } from '@bundoc/shared/contract/audit';
+import type { AuditReceipt } from '@bundoc/shared/contract/keys';
+import type { AuditDraft, ChainHead } from '../records/chain.ts';
+import { isGenuine } from '../records/chain-walk.ts';
+import { isGenuineVersion, type KeyVersionRecord, keyFault } from '../records/key-record.ts';
+import { authenticToken } from '../records/token-record.ts';
+import type { KeyChange, VersionChoice } from '../store/keys.ts';
+import type { KmsStore } from '../store/port.ts';
+import { ofKey, ofStorage } from './chain-memory.ts';
+import type { StoreTrust } from './store-trust.ts';
+
+/**
+ * A store that believes a write only once it was read back, after the commit and in a statement of its own:
+ * the record of the audit chain, and the changed row. While the database is not trusted, every write fails
+ * with `sealed`.
+ *
+ * What another process changed in between is accepted when a later genuine record says so.
+ *
+ * Claims, presences, probes, and the removal of expired tokens are not read back: nothing follows from them.
+ */
+export function trustedStore(store: KmsStore, trust: StoreTrust): KmsStore {
+  return {
+    ...store,
+    ...keyMethods(store, trust),
+    ...tokenMethods(store, trust),
+    ...chainMethods(store, trust),
+  };
+}
+
+function keyMethods(store: KmsStore, trust: StoreTrust) {
+  const readBack = new ReadBack(store, trust);
+  return {
+    insertKey: (key, since) =>
+      guarded(trust, async () => {
+        const present = await store.insertKey(key, since);
+        if (present === undefined) await readBack.key(key);
+        return present;
+      }),
+    updateKey: (change) =>
+      guarded(trust, async () => {
+        const receipt = await store.updateKey(change);
+        if (receipt !== undefined) await readBack.changes([[change, receipt]]);
+        return receipt;
+      }),
+    updateKeys: (changes) =>
+      guarded(trust, async () => {
+        const receipts = await store.updateKeys(changes);
+        await readBack.changes(
+          changes.flatMap((change, at) => {
+            const receipt = receipts[at];
+            return receipt === undefined ? [] : [[change, receipt] as const];
+          }),
+        );
+        return receipts;
+      }),
+    replaceKey: (change, lastChange) =>
+      guarded(trust, async () => {
+        const receipt = await store.replaceKey(change, lastChange);
+        if (receipt !== undefined) await readBack.changes([[change, receipt]]);
+        return receipt;
+      }),
+    findKey: async (name, versions) => {
+      const seen = trust.memory.latestOf(ofKey(name));
+      const stored = await store.findKey(name, versions);
+      noteLatest(trust, ofKey(name), seen, stored?.lastChange);
+      return stored;
+    },
+    lastChange: async (name) => {
+      const seen = trust.memory.latestOf(ofKey(name));
+      const place = await store.lastChange(name);
+      requireSeen(trust, seen, place?.seq);
+      return place;
+    },
+    storageRecord: async (id) => {
+      const seen = trust.memory.latestOf(ofStorage(id));
+      const record = await store.storageRecord(id);
+      noteLatest(trust, ofStorage(id), seen, record);
+      return record;
+    },
+  } satisfies Partial<KmsStore>;
+}
+
+function tokenMethods(store: KmsStore, trust: StoreTrust) {
+  const readBack = new ReadBack(store, trust);
+  return {
+    insertToken: (token, record) =>
+      guarded(trust, async () => {
+        const isStored = await store.insertToken(token, record);
+        if (isStored) await readBack.token(token.jti);
+        return isStored;
+      }),
+    renewToken: (parent, token, record) =>
+      guarded(trust, async () => {
+        const isStored = await store.renewToken(parent, token, record);
+        if (isStored) await readBack.token(token.jti);
+        return isStored;
+      }),
+    revokeFamilies: (records) =>
+      guarded(trust, async () => {
+        const count = await store.revokeFamilies(records);
+        await Promise.all(records.map((record) => readBack.revocation(record)));
+        return count;
+      }),
+    findActiveTokenFamily: async (jti) => {
+      const seen = trust.memory.revocations;
+      const family = await store.findActiveTokenFamily(jti);
+      const revocation = family === undefined ? undefined : trust.memory.revocationOf(family);
+      // One that came during the read may be later than that.
+      if (revocation !== undefined && revocation.seq <= seen) throw trust.lacks(revocation);
+      return family;
+    },
+    pruneTokens: (...args) => guarded(trust, () => store.pruneTokens(...args)),
+  } satisfies Partial<KmsStore>;
+}
+
+function chainMethods(store: KmsStore, trust: StoreTrust) {
+  const readBack = new ReadBack(store, trust);
+  return {
+    unlock: async (chainKey) => {
+      trust.unlock(chainKey);
+      await store.unlock(chainKey);
+    },
+    initialise: (installation, chainKey, record) =>
+      guarded(trust, async () => {
+        const isMade = await store.initialise(installation, chainKey, record);
+        if (isMade) trust.unlock(chainKey);
+        return isMade;
+      }),
+    addKek: (kek, record) =>
+      guarded(trust, async () => {
+        const isAdded = await store.addKek(kek, record);
+        const stored = isAdded ? (await store.readInstallation())?.keks : [];
+        if (
+          isAdded &&
+          stored?.some(({ id, checkValue }) => id === kek.id && checkValue === kek.checkValue) !== true
+        )
+          throw trust.disbelieve(`the KEK ${kek.id} was not stored`);
+        return isAdded;
+      }),
+    replaceSecrets: (secrets, previous, record) =>
+      guarded(trust, async () => {
+        const isReplaced = await store.replaceSecrets(secrets, previous, record);
+        if (isReplaced) await readBack.secrets(secrets.chainKeyWrapped);
+        return isReplaced;
+      }),
+    appendAudit: (records, conditions) =>
+      guarded(trust, async () => {
+        const results = await store.appendAudit(records, conditions);
+        await readBack.records(results.filter((result) => typeof result !== 'string'));
+        return results;
+      }),
+    appendAuditOnce: (record) => guarded(trust, () => store.appendAuditOnce(record)),
+  } satisfies Partial<KmsStore>;
+}
+
+/** Runs a write unless the database is not trusted; one that the store itself refused to believe ends the trust. */
+async function guarded<T>(trust: StoreTrust, write: () => Promise<T>): Promise<T> {
+  trust.require();
+  try {
+    return await write();
+  } catch (error) {
+    if (hasCode(error, 'sealed') && !trust.isSealed) throw trust.disbelieve(messageOf(error));
+    throw error;
+  }
+}
+
+function messageOf(error: AppError): string {
+  return error.cause instanceof Error ? error.cause.message : error.message;
+}
+
+/**
+ * @param seen the latest record of the subject that was seen before the read: a concurrent read may have seen
+ *   a later one.
+ * @throws AppError `sealed` when the database has an older one.
+ */
+function requireSeen(trust: StoreTrust, seen: ChainHead | undefined, latest: number | undefined): void {
+  if (seen !== undefined && (latest ?? 0) < seen.seq) throw trust.lacks(seen);
+}
+
+/** {@link requireSeen}, and remembers a later one. */
+function noteLatest(
+  trust: StoreTrust,
+  subject: string,
+  seen: ChainHead | undefined,
+  latest: AuditRecord | undefined,
+): void {
+  requireSeen(trust, seen, latest?.seq);
+  const { chainKey, memory } = trust;
+  if (latest !== undefined && chainKey !== undefined) memory.see(subject, latest, chainKey);
+}
+
+/** Reads what was written. Each method throws AppError `sealed`, and ends the trust, when it is not there. */
+class ReadBack {
+  readonly #store: KmsStore;
+  readonly #trust: StoreTrust;
+
+  constructor(store: KmsStore, trust: StoreTrust) {
+    this.#store = store;
+    this.#trust = trust;
+  }
+
+  /** Records of one write: exactly those, and the one before the first. */
+  async records(receipts: readonly AuditReceipt[]): Promise<void> {
+    const [first, last] = [receipts[0], receipts.at(-1)];
+    if (first === undefined || last === undefined) return;
+    // With the record before, so that it is noticed when that one is cut off meanwhile.
+    const after = first.seq - 2;
+    const { items } = await this.#store.listAudit({ after, limit: last.seq - after });
+    const bySeq = new Map(items.map((record) => [record.seq, record]));
+    for (const receipt of receipts) {
+      const record = bySeq.get(receipt.seq);
+      if (record?.hash !== receipt.hash || !this.#isGenuine(record))
+        throw this.#trust.disbelieve(`record ${receipt.seq} of the audit chain was not stored`);
+    }
+    if (first.seq > 1 && bySeq.get(first.seq - 1)?.hash !== bySeq.get(first.seq)?.prev_hash)
+      throw this.#trust.disbelieve(`record ${first.seq - 1} of the audit chain is gone`);
+    this.#trust.memory.keep(last);
+  }
+
+  async changes(changes: readonly (readonly [KeyChange, AuditReceipt])[]): Promise<void> {
+    await Promise.all([
+      ...changes.map(([change, receipt]) => this.key(change, receipt)),
+      ...changes.map(([, receipt]) => this.records([receipt])),
+    ]);
+  }
+
+  /**
+   * A key and its changed versions, or a later state of both that the chain knows.
+   *
+   * @param receipt of the record of the change; undefined for a new key.
+   */
+  async key({ record, versions }: KeyChange, receipt?: AuditReceipt): Promise<void> {
+    const stored = await this.#store.findKey(record.name, choiceOf(versions));
+    const fault = stored === undefined ? 'lost' : keyFault(this.#key, record.name, stored);
+    const now = stored?.record;
+    const isLater = (stored?.lastChange?.seq ?? 0) >= (receipt?.seq ?? 0);
+    const isThere =
+      fault === undefined && now?.id === record.id && now.revision >= record.revision && isLater;
+    const isWhole = versions.every(({ version }) =>
+      stored?.versions.some(
+        (one) => one.version === version && now !== undefined && isGenuineVersion(now, one),
+      ),
+    );
+    if (!isThere || !isWhole)
+      throw this.#trust.disbelieve(`the change of the key ${record.name} was not stored`);
+    if (stored?.lastChange !== undefined)
+      this.#trust.memory.see(ofKey(record.name), stored.lastChange, this.#key);
+  }
+
+  async token(jti: string): Promise<void> {
+    const stored = await this.#store.findToken(jti);
+    if (stored === undefined || authenticToken(this.#key, stored) === undefined)
+      throw this.#trust.disbelieve(`the token ${jti} was not stored`);
+  }
+
+  async revocation({ detail }: AuditDraft): Promise<void> {
+    const [jti, family] = [String(detail?.['token']), String(detail?.['family'])];
+    const { row, revoked } = (await this.#store.findToken(jti)) ?? {};
+    const isMarked = row === undefined || row.family !== family || row.revoked_at !== undefined;
+    if (revoked?.detail?.['family'] !== family || !this.#isGenuine(revoked) || !isMarked)
+      throw this.#trust.disbelieve(`the revocation of the token ${jti} was not stored`);
+    this.#trust.memory.note(revoked);
+  }
+
+  async secrets(chainKeyWrapped: Uint8Array): Promise<void> {
+    const stored = await this.#store.readInstallation();
+    if (stored === undefined || !Buffer.from(stored.chainKeyWrapped).equals(chainKeyWrapped))
+      throw this.#trust.disbelieve('the rewrapped secrets of the service were not stored');
+  }
+
+  get #key(): KeyObject {
+    const { chainKey } = this.#trust;
+    if (chainKey === undefined) throw new AppError('sealed');
+    return chainKey;
+  }
+
+  #isGenuine(record: AuditRecord): boolean {
+    return isGenuine(this.#key, record);
+  }
+}
+
+/** The versions to read for those that were changed. */
+function choiceOf(versions: readonly KeyVersionRecord[]): VersionChoice {
+  const [first, ...others] = versions;
+  if (first === undefined) return 'current';
+  return others.length === 0 ? first.version : 'all';
+}
