@@ -35,7 +35,15 @@ describe('the console of BunKMS', needs('chromium'), () => {
     token = await installation.issue({
       sub: 'operator',
       typ: 'service',
-      scope: ['kms:read_key', 'kms:rotate_key', 'kms:manage_key', 'kms:audit', 'kms:admin', 'kms:metrics'],
+      scope: [
+        'kms:read_key',
+        'kms:rotate_key',
+        'kms:manage_key',
+        'kms:manage_kek',
+        'kms:audit',
+        'kms:admin',
+        'kms:metrics',
+      ],
       keys: ['*'],
       ttl_s: 3_600,
       may_issue: { scopes: ['docs:read', 'docs:write'], projects: ['*'], keys: [], ttl_s: 86_400 },
@@ -215,6 +223,18 @@ describe('the console of BunKMS', needs('chromium'), () => {
     await expect
       .poll(() => page.getByRole('row').getByRole('link').allTextContents())
       .toEqual(['initech-dek', 'umbrella-dek']);
+  });
+
+  it('shows the KEKs, but no change of them, to a token without kms:manage_kek', async () => {
+    await using visitor = await browser.visit();
+    const { page } = visitor;
+    await visitor.signIn(
+      installation.kms.apiUrl,
+      await installation.issue({ sub: 'reader', typ: 'service', scope: ['kms:admin'] }),
+    );
+    await visitor.open('/console/kek');
+    await page.getByRole('row', { name: /staged/ }).waitFor();
+    expect(await page.getByRole('button', { name: 'Rotate' }).count()).toBe(0);
   });
 
   it('rotates the KEK with its progress, and names the keys that no holder has fetched since', async () => {
