@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
+import { scopeSchema } from '@bundoc/shared/contract/tokens';
 import { needs } from '@bundoc/shared/testing/programs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { bunkms } from '../packages/bunkms/test/support/command.ts';
@@ -46,7 +47,8 @@ describe('the console of BunKMS', needs('chromium'), () => {
       ],
       keys: ['*'],
       ttl_s: 3_600,
-      may_issue: { scopes: ['docs:read', 'docs:write'], projects: ['*'], keys: [], ttl_s: 86_400 },
+      // Everything: a narrow one would list and revoke only what it has issued.
+      may_issue: { scopes: [...scopeSchema.options], projects: ['*'], keys: ['*'], ttl_s: 86_400 },
     });
     auditor = await installation.issue({ sub: 'auditor', typ: 'client', scope: ['kms:audit'] });
     browser = await TestBrowser.launch();

@@ -32,7 +32,7 @@ const RIGHTS: Readonly<Record<string, string>> = {
   'kms:metrics': 'read the metrics of BunKMS',
   'kms:issue_client': 'issue client tokens',
   'kms:manage_kek': 'rotate, verify and retire KEKs',
-  'kms:admin': 'list, issue and revoke tokens, see the state of KEKs',
+  'kms:admin': 'issue tokens, list and revoke those in its reach, see the state of KEKs',
   'docs:read': 'read documents',
   'docs:write': 'write documents',
   'docs:admin': 'define collections, back up, move and delete projects',
