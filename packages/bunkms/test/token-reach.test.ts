@@ -121,6 +121,21 @@ describe('what a token with kms:admin lists and revokes', () => {
     expect(await isLive(deputyNow)).toBe(false);
   });
 
+  it('includes what issuers have issued that were removed from the store, and what applications issue', async () => {
+    const grant = { ...LIMIT, scopes: [...LIMIT.scopes, 'kms:issue_client'] } satisfies MayIssue;
+    const mine = await tenant(grant);
+    const app = await issued(mine, {
+      ...{ typ: 'service', scope: ['kms:issue_client'], ttl_s: 600 },
+      may_issue: { ...LIMIT, scopes: ['docs:read'] },
+    });
+    const user = await issued(app);
+    expect(await seenBy(mine)).toEqual([app.jti, user.jti]);
+    await testStorage().edit(kms.dataDir, `DELETE FROM tokens WHERE jti = '${app.jti}'`);
+    expect(await seenBy(mine)).toEqual([user.jti]);
+    expect((await revoke(mine, user.jti)).status).toBe(204);
+    expect(await isLive(user)).toBe(false);
+  });
+
   it('ends with cascade at what it has issued, and the rest stays live', async () => {
     const { mine, other, first, foreign, deputy, second, ofDeputy } = await tenants();
     expect((await revoke(mine, deputy.jti, '?cascade=true')).status).toBe(204);
