@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
+import { scopeSchema } from '@bundoc/shared/contract/tokens';
 import { needs } from '@bundoc/shared/testing/programs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { bunkms } from '../packages/bunkms/test/support/command.ts';
@@ -35,10 +36,19 @@ describe('the console of BunKMS', needs('chromium'), () => {
     token = await installation.issue({
       sub: 'operator',
       typ: 'service',
-      scope: ['kms:read_key', 'kms:rotate_key', 'kms:manage_key', 'kms:audit', 'kms:admin', 'kms:metrics'],
+      scope: [
+        'kms:read_key',
+        'kms:rotate_key',
+        'kms:manage_key',
+        'kms:manage_kek',
+        'kms:audit',
+        'kms:admin',
+        'kms:metrics',
+      ],
       keys: ['*'],
       ttl_s: 3_600,
-      may_issue: { scopes: ['docs:read', 'docs:write'], projects: ['*'], keys: [], ttl_s: 86_400 },
+      // Everything: a narrow one would list and revoke only what it has issued.
+      may_issue: { scopes: [...scopeSchema.options], projects: ['*'], keys: ['*'], ttl_s: 86_400 },
     });
     auditor = await installation.issue({ sub: 'auditor', typ: 'client', scope: ['kms:audit'] });
     browser = await TestBrowser.launch();
@@ -215,6 +225,18 @@ describe('the console of BunKMS', needs('chromium'), () => {
     await expect
       .poll(() => page.getByRole('row').getByRole('link').allTextContents())
       .toEqual(['initech-dek', 'umbrella-dek']);
+  });
+
+  it('shows the KEKs, but no change of them, to a token without kms:manage_kek', async () => {
+    await using visitor = await browser.visit();
+    const { page } = visitor;
+    await visitor.signIn(
+      installation.kms.apiUrl,
+      await installation.issue({ sub: 'reader', typ: 'service', scope: ['kms:admin'] }),
+    );
+    await visitor.open('/console/kek');
+    await page.getByRole('row', { name: /staged/ }).waitFor();
+    expect(await page.getByRole('button', { name: 'Rotate' }).count()).toBe(0);
   });
 
   it('rotates the KEK with its progress, and names the keys that no holder has fetched since', async () => {

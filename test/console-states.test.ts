@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { scopeSchema } from '@bundoc/shared/contract/tokens';
 import { freePort } from '@bundoc/shared/testing/free-port';
 import { needs } from '@bundoc/shared/testing/programs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -235,7 +236,8 @@ describe('the states of the consoles’ views', needs('chromium'), () => {
           ...(['kms:read_key', 'kms:rotate_key', 'kms:manage_key', 'kms:destroy_key'] as const),
           ...(['kms:audit', 'kms:admin'] as const),
         ],
-        may_issue: { scopes: ['docs:read', 'docs:write'], projects: ['*'], keys: [], ttl_s: 86_400 },
+        // Everything: a narrow one would list and revoke only what it has issued.
+        may_issue: { scopes: [...scopeSchema.options], projects: ['*'], keys: ['*'], ttl_s: 86_400 },
       });
       await visitor.signIn(apiUrl, operator);
       await page.getByLabel('Names from').fill('zzz');

@@ -179,6 +179,7 @@ describe('a copy of a storage', () => {
     const copy = await installation.stored.clone(join(installation.folder, 'copy'));
     await installation.startBundoc();
     expect(facts(await read('p'))).toEqual(SERVED);
+    const logged = installation.log.text.length;
     const url = await startOn(copy);
     for (const answer of [await read('p', url), await write('p', url), await write('new', url)])
       expect(facts(answer)).toEqual(SUPERSEDED);
@@ -186,7 +187,9 @@ describe('a copy of a storage', () => {
     expect([await changesOf('p'), await changesOf('new')]).toEqual([['key.create'], []]);
     expect(facts(await read('p'))).toEqual(SERVED);
 
-    const generation = /--generation ([0-9a-f-]{36})/.exec((await read('p', url)).text)?.[1] as string;
+    const generation = /--generation ([0-9a-f-]{36})/.exec(
+      installation.log.text.slice(logged),
+    )?.[1] as string;
     const early = await takeOver(id, '--generation', generation);
     expect([early.code, early.stderr]).toEqual([5, expect.stringContaining('lease_live')]);
     expect((await takeOver(id, '--generation', generation, '--force')).code).toBe(0);

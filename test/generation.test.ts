@@ -10,6 +10,7 @@ let clock: MovedClock;
 let installation: Installation;
 let token: string;
 let admin: string;
+let monitor: string;
 beforeEach(async () => {
   clock = new MovedClock();
   installation = await Installation.start({ clock, checkGenerationEveryMs: CHECK_MS });
@@ -17,11 +18,13 @@ beforeEach(async () => {
   token = await installation.issue({
     ...{ sub: 'app', typ: 'client', scope: [...scope], projects: ['*'], ttl_s: 24 * HOUR_S },
   });
+  monitor = await installation.issue({ sub: 'monitor', typ: 'service', scope: ['docs:metrics'] });
   admin = await installation.issue({ sub: 'ops', typ: 'service', scope: ['kms:read_key'], keys: ['*'] });
 });
 afterEach(() => installation[Symbol.asyncDispose]());
 
-const generation = async () => String((await call(installation.url, '/ready')).json()['generation']);
+const generation = async () =>
+  String((await call(installation.url, '/ready', { token: monitor })).json()['generation']);
 /** The generation that BunKMS has confirmed. */
 const confirmed = async () => {
   const path = `/v1/storages/${await installation.storageId()}`;
@@ -37,6 +40,31 @@ const pass = async (seconds: number) => {
 };
 
 describe('the generation of a storage in use', () => {
+  it('is in /ready only for service tokens with docs:metrics; other tokens, valid or not, change nothing there', async () => {
+    const ask = async (headers: Record<string, string>) => {
+      const answer = await call(installation.url, '/ready', { headers });
+      return { status: answer.status, body: answer.json() };
+    };
+    const bearer = (of: string) => ({ authorization: `Bearer ${of}` });
+    const open = await ask({});
+    expect(open.status).toBe(200);
+    expect(open.body).not.toHaveProperty('generation');
+    const all = ['docs:read', 'docs:write', 'docs:admin'] as const;
+    const others = [
+      token,
+      admin,
+      await installation.issue({ sub: 'x', typ: 'service', scope: [...all], projects: ['*'] }),
+      await installation.issue({ sub: 'x', typ: 'client', scope: ['docs:metrics'] }),
+      `${monitor.slice(0, -8)}AAAAAAAA`,
+      'nonsense',
+    ];
+    for (const other of others) expect(await ask(bearer(other))).toEqual(open);
+    expect(await ask(bearer(monitor))).toEqual({
+      status: 200,
+      body: { ...open.body, generation: await confirmed() },
+    });
+  });
+
   it('advances once it is an hour old, so that an older copy is refused, and no request fails', async () => {
     expect((await write(0)).status).toBe(201);
     let former = await generation();

@@ -15,7 +15,7 @@ beforeAll(async () => {
   admin = await installation.issue({
     sub: 'ops',
     typ: 'service',
-    scope: ['kms:admin', 'kms:rotate_key'],
+    scope: ['kms:manage_kek', 'kms:rotate_key'],
     keys: ['*'],
   });
 });

@@ -158,7 +158,7 @@ export async function keysTarget({ report, installation }) {
 /** A rotation of the KEK over all keys of the previous case, while keys are exported. */
 export async function kekTarget({ report, installation }) {
   const { kms } = installation;
-  const token = installation.issueToken('service', 'kms:admin kms:create_key kms:export_key');
+  const token = installation.issueToken('service', 'kms:manage_kek kms:create_key kms:export_key');
   const load = {
     url: kms.internalUrl,
     method: 'GET',

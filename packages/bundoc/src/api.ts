@@ -142,7 +142,7 @@ async function registerRoutes(app: FastifyInstance, auth: BearerAuth, parts: Api
   registerChanges(app, feed, auth, serviceShares.streamBytes, scheduler);
   registerBackup(app, new Backups({ instances, clock }, serviceShares.backups), auth);
   registerMoves(app, moves, auth);
-  registerHealth(app, readinessOf(parts), parts.drain);
+  registerHealth(app, readinessOf(parts), auth, parts.drain);
 }
 
 /** Returns the check behind `/ready`. */

@@ -84,7 +84,7 @@ describe('KmsClient', () => {
     expect(
       seen.map(({ method, url, body }) => [`${method} ${url}`, body === '' ? undefined : JSON.parse(body)]),
     ).toEqual([
-      ['POST /v1/keys', { name: 'p-dek', type: 'aes-256', storage }],
+      ['POST /v1/keys', { name: 'p-dek', type: 'aes-256', storage, generation }],
       [`GET /v1/export/p-dek?storage=${storage}&generation=${generation}&version=1`, undefined],
       [key('claim'), { storage, generation }],
       [key('deletion-intent'), { storage, generation }],

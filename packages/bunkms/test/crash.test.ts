@@ -128,7 +128,7 @@ it('after kill -9 during rotations of the KEK every key opens, and the next star
   const { BUNKMS_KEK: _, ...rest } = { ...environment, BUNKMS_KEK_FILE: ring, BUNKMS_LOG_LEVEL: 'info' };
   expect((await bunkms(rest, 'init')).code).toBe(0);
   const issue = ['token', 'issue', '--typ', 'service', '--sub', 'x', '--keys', '*'];
-  const scopes = ['--scope', 'kms:create_key kms:export_key kms:admin'];
+  const scopes = ['--scope', 'kms:create_key kms:export_key kms:manage_kek'];
   const token = (await bunkms(rest, ...issue, ...scopes)).stdout.trim();
   const names = Array.from({ length: 600 }, (_unused, number) => `k${number}`);
   const made = new Map<string, string>();

@@ -1,6 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import { HOLDER_UNKNOWN } from '@bundoc/shared/contract/keys';
+import type { IssueToken } from '@bundoc/shared/contract/tokens';
 import { describe, expect, it } from 'vitest';
+import { FaultyStore } from './support/faulty-store.ts';
 import {
   admin,
   clock,
@@ -17,6 +19,7 @@ import {
   USE_MS,
   useHolders,
 } from './support/holders.ts';
+import { startKms } from './support/kms.ts';
 import { testStorage } from './support/storage.ts';
 import { keyIn, setKey, TestStorageNode } from './support/storages.ts';
 
@@ -71,6 +74,70 @@ describe('a key that a storage holds', () => {
     await keys.post(NAME, 'disable');
     await keys.post(NAME, 'enable');
     expect((await keys.read(NAME)).json()).toMatchObject({ holder: s.id, offered_to: t.id, move });
+  });
+
+  it('is created only by a service that names the present generation of the storage, or with kms:manage_key', async () => {
+    const create = async (token: string, more: object) =>
+      await kms.api('/v1/keys', { token, body: { name: NAME, type: 'aes-256', ...more } });
+    const issue = async (typ: 'service' | 'client', ...scope: IssueToken['scope']) =>
+      (await kms.issue({ typ, scope, keys: ['*'] })).token;
+    const creator = await issue('service', 'kms:create_key');
+    const { generation } = s;
+    const before = await kms.store.auditHead();
+    expectRefused(await create(creator, { storage: s.id }), 403, 'forbidden');
+    for (const unknown of [t.generation, randomUUID()])
+      expectRefused(await create(creator, { storage: s.id, generation: unknown }), 409, 'storage_superseded');
+    expectRefused(await create(creator, { storage: randomUUID(), generation }), 409, 'storage_superseded');
+    for (const scope of [['kms:create_key'], ['kms:create_key', 'kms:manage_key']] as const)
+      expectRefused(
+        await create(await issue('client', ...scope), { storage: s.id, generation }),
+        403,
+        'forbidden',
+      );
+    expectRefused(await create(creator, { generation }), 400, 'invalid_request');
+    expect(await kms.store.findKey(NAME, 'current')).toBeUndefined();
+    expect((await kms.records()).filter(({ seq, key }) => seq > before.seq && key === NAME)).toEqual([]);
+
+    expect((await create(creator, { storage: s.id, generation })).status).toBe(201);
+    const administrator = await issue('client', 'kms:create_key', 'kms:manage_key');
+    const another = await create(administrator, { name: 'other-dek', storage: t.id });
+    expect([another.status, another.json().holder]).toEqual([201, t.id]);
+  });
+
+  it('is not created by a superseded copy of the storage, whether or not it is a repetition', async () => {
+    const copy = s.copy();
+    expect((await s.create(NAME)).status).toBe(201);
+    await s.advance();
+    for (const name of [NAME, 'new-dek']) expectRefused(await copy.create(name), 409, 'storage_superseded');
+    expect(await kms.store.findKey('new-dek', 'current')).toBeUndefined();
+  });
+
+  it('is not created when the storage advances between the check and the write', async () => {
+    const faulty = new FaultyStore();
+    await using other = await startKms({ decorate: faulty.decorate });
+    const storage = await TestStorageNode.of(other);
+    const copy = storage.copy();
+    faulty.replaced.insertKey = async (real, ...args) => {
+      delete faulty.replaced.insertKey;
+      await storage.advance();
+      return await real(...args);
+    };
+    expectRefused(await copy.create(NAME), 409, 'storage_superseded');
+    expect(await other.store.findKey(NAME, 'current')).toBeUndefined();
+  });
+
+  it('is created once for a repeated request, also after the storage has advanced', async () => {
+    const creator = (await kms.issue({ scope: ['kms:create_key'], keys: ['*'] })).token;
+    const create = async () =>
+      await kms.api('/v1/keys', {
+        token: creator,
+        headers: { 'idempotency-key': 'one' },
+        body: { name: NAME, type: 'aes-256', ...s.acting },
+      });
+    const first = await create();
+    await s.advance();
+    const second = await create();
+    expect([first.status, second.status, second.json()]).toEqual([201, 201, first.json()]);
   });
 
   it('is not created twice with one idempotency key for two storages', async () => {

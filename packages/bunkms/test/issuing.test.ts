@@ -154,10 +154,11 @@ describe('tokens that issue others', () => {
     expect(grown.may_issue).toBeUndefined();
   });
 
-  it('must be service tokens: a client token has neither kms:admin nor may_issue', async () => {
+  it('must be service tokens: a client token has neither kms:admin, kms:manage_kek nor may_issue', async () => {
     const token = await issuer(MAY_ISSUE_ALL);
     for (const body of [
       { typ: 'client', scope: ['kms:admin'] },
+      { typ: 'client', scope: ['kms:manage_kek'] },
       { typ: 'client', scope: ['docs:read'], may_issue: LIMIT },
       { typ: 'service', scope: ['kms:read_key'], may_issue: LIMIT },
     ])

@@ -1,5 +1,6 @@
 import { appendFileSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { defined } from '@bundoc/shared/contract/defined';
 import { describe, expect, it } from 'vitest';
 import { kekIdOf } from '../src/records/wrapped-key.ts';
 import {
@@ -153,6 +154,33 @@ describe('a rotation of the KEK', () => {
     await using without = await start(`${old}\n${further}`);
     const answer = await without.api('/v1/kek/rotate', { token, body: { kek_id: kekIdOfText(third) } });
     expect(answer.json()).toMatchObject({ status: 409, detail: 'the ring lacks the KEK' });
+  });
+
+  it('needs kms:manage_kek, as do verification and retirement: kms:admin only reads the state of KEKs', async () => {
+    await using kms = await startBoth();
+    const { token: admin } = await kms.issue({ scope: ['kms:admin'] });
+    const { token: manager } = await kms.issue({ scope: ['kms:manage_kek'] });
+    const { current } = await statusOf(kms);
+    const changes = [
+      ['/v1/kek/rotate', {}],
+      ['/v1/kek/verify', undefined],
+      ['/v1/kek/retire', { kek_id: current }],
+    ] as const;
+    const statuses = async (token: string) => {
+      const answers = [];
+      for (const [path, body] of changes)
+        answers.push((await kms.api(path, { method: 'POST', token, ...defined({ body }) })).status);
+      return answers;
+    };
+    expect(await statuses(admin)).toEqual([403, 403, 403]);
+    expect((await statusOf(kms)).current).toBe(current);
+    for (const token of [admin, manager])
+      for (const path of ['/v1/kek', `/v1/kek/${current}/unfetched`])
+        expect((await kms.api(path, { token })).status).toBe(200);
+    expect((await kms.api('/v1/tokens', { token: manager })).status).toBe(403);
+    const [rotated, verified, retired] = await statuses(manager);
+    expect([rotated, verified]).toEqual([202, 200]);
+    expect([200, 409]).toContain(retired);
   });
 
   it('is visible in a metric', async () => {

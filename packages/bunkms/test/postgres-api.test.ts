@@ -25,6 +25,7 @@ describe('BunKMS on PostgreSQL:', needs('postgresql'), () => {
     sweep: () => import('./sweep.test.ts'),
     tokens: () => import('./tokens.test.ts'),
     'tokens that issue others': () => import('./issuing.test.ts'),
+    'the reach of administrators': () => import('./token-reach.test.ts'),
   }))
     describe(name, async () => {
       await load();

@@ -16,7 +16,7 @@ import { newKek } from './support/kms.ts';
 import { PATIENT_POSTGRES, type Server, startServer } from './support/process.ts';
 
 const SCOPES =
-  'kms:create_key kms:export_key kms:rotate_key kms:destroy_key kms:read_key kms:audit kms:admin';
+  'kms:create_key kms:export_key kms:rotate_key kms:destroy_key kms:read_key kms:audit kms:manage_kek kms:admin';
 
 /** Real processes, and a server with a synchronous standby that takes over. */
 describe('nodes of BunKMS as processes, on one database,', needs('postgresql'), () => {

@@ -112,7 +112,7 @@ describe('rate limits', () => {
     const receipts = new Map<string, object>();
     for (let n = 0; n < 12; n++) {
       const name = `s${n}-dek`;
-      await post('/v1/keys', { name, type: 'aes-256', storage: acting.storage });
+      await post('/v1/keys', { name, type: 'aes-256', ...acting });
       receipts.set(name, (await post(`/v1/keys/${name}/deletion-intent`, acting)).json().receipt);
     }
     const shred = (name: string) =>

@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { Writable } from 'node:stream';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { createLogger } from '@bundoc/shared/runtime/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
@@ -47,10 +48,17 @@ class SteppedIdentity implements StorageIdentity {
 function startOn(identity: StorageIdentity, id: string, service: FakeKeyService) {
   const pauses: { ms: number; over: () => void }[] = [];
   const told = { confirmed: 0, superseded: 0 };
+  const lines: string[] = [];
+  const destination = new Writable({
+    write: (chunk, _encoding, done) => {
+      lines.push(String(chunk));
+      done();
+    },
+  });
   const generation = new StorageGeneration({
     ...{ id, identity, calls: service },
     isUp: async () => service.failure === undefined,
-    logger: createLogger({ service: 'bundoc', level: 'silent' }),
+    logger: createLogger({ service: 'bundoc', level: 'error', destination }),
     onConfirmed: () => told.confirmed++,
     onSuperseded: () => told.superseded++,
     pause: (ms, signal) =>
@@ -71,7 +79,7 @@ function startOn(identity: StorageIdentity, id: string, service: FakeKeyService)
     pauses.at(-1)?.over();
     await settle();
   };
-  return { generation, pauses, told, codeOf, goOn };
+  return { generation, pauses, told, codeOf, goOn, logged: () => lines.join('') };
 }
 const settle = async () => {
   for (let turn = 0; turn < 50; turn++) await new Promise((resolve) => setImmediate(resolve));
@@ -195,7 +203,9 @@ describe('the generation of a storage', () => {
     } catch (error) {
       ({ detail } = error as AppError);
     }
-    expect(detail).toContain(`bunkms storage take-over ${restored.id} --generation ${candidate}`);
+    expect(detail).toContain('let an administrator take over (the log has the command)');
+    expect(detail).not.toContain(candidate);
+    expect(restored.logged()).toContain(`bunkms storage take-over ${restored.id} --generation ${candidate}`);
     service.takeOverStorage(restored.id, candidate);
     await restored.goOn();
     expect([restored.codeOf(), restored.generation.takeOvers]).toEqual(['served', 1]);

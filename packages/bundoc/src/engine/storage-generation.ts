@@ -121,7 +121,9 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
       throw new AppError('storage_superseded', {
         storage: id,
         retryAfterS: RETRY_AFTER_S.superseded,
-        detail: `another copy of this storage is in use: ${this.#remedy}`,
+        // Clients with any token read this, so it does not name the generation.
+        detail:
+          'another copy of this storage is in use: stop it, then let an administrator take over (the log has the command)',
       });
     throw new AppError('kms_unavailable', {
       retryAfterS: RETRY_AFTER_S.unconfirmed,

@@ -1,3 +1,4 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { collectionNameSchema, documentIdSchema, projectIdSchema } from '@bundoc/shared/contract/documents';
 import { requireProject, requireScope, requireService } from '@bundoc/shared/contract/grants';
 import type { Claims, Scope } from '@bundoc/shared/contract/tokens';
@@ -61,6 +62,25 @@ export const guardService = (auth: BearerAuth, scope: Scope): Guard =>
       return undefined;
     },
   );
+/**
+ * Whether {@link guardService} would let a request pass. For public routes that tell such callers more.
+ *
+ * Never rejects because of the token: a request with an invalid one counts as one without.
+ */
+export async function isFromService(
+  auth: BearerAuth,
+  request: FastifyRequest,
+  scope: Scope,
+): Promise<boolean> {
+  if (request.headers.authorization === undefined) return false;
+  try {
+    requireService(await auth.authenticate(request), scope);
+    return true;
+  } catch (error) {
+    if (error instanceof AppError) return false;
+    throw error;
+  }
+}
 /** For a route without a project; its handler checks which projects the token is for. */
 export const guardToken = (auth: BearerAuth, scope: Scope, query?: z.ZodType) =>
   guard(auth, scope, undefined, query);

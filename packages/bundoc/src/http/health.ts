@@ -1,9 +1,12 @@
+import { defined } from '@bundoc/shared/contract/defined';
 import { generationSchema, storageIdSchema } from '@bundoc/shared/contract/storages';
+import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { registerHealthRoute } from '@bundoc/shared/http/service-routes';
 import { describe, PUBLIC } from '@bundoc/shared/openapi/description';
 import type { Drain } from '@bundoc/shared/runtime/drain';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
+import { isFromService } from './access.ts';
 
 /**
  * The answer of `/ready`. Once a generation is confirmed, `kms` and its events are informational: warm
@@ -12,7 +15,7 @@ import { z } from 'zod';
 const readinessSchema = z.object({
   storage: z.enum(['ok', 'failing']),
   storage_id: storageIdSchema,
-  /** The confirmed generation. */
+  /** The confirmed generation. Only for service tokens with `docs:metrics`. */
   generation: generationSchema.optional(),
   /** Why documents cannot be stored. `kms_unavailable`: BunKMS has not confirmed a generation yet. */
   reason: z.enum(['storage_unavailable', 'kms_unavailable', 'storage_superseded']).optional(),
@@ -28,11 +31,12 @@ const readySchema = z.object({
 
 /**
  * `/health`: the process is alive. `/ready`: it can store documents. Both need no token and reveal nothing
- * else.
+ * else, except for the generation of the storage: who knows it can act as the storage with a stolen token.
  */
 export function registerHealth(
   app: FastifyInstance,
   readiness: () => Promise<Readiness>,
+  auth: BearerAuth,
   drain: Drain,
 ): void {
   registerHealthRoute(app);
@@ -42,7 +46,7 @@ export function registerHealth(
     tag: 'service',
     summary: 'Whether documents can be stored',
     description:
-      'BunKMS decides until it has confirmed the generation of the storage. Later it is shown, but does not decide: projects whose key is cached work without it.',
+      'BunKMS decides until it has confirmed the generation of the storage. Later it is shown, but does not decide: projects whose key is cached work without it. `generation` is only for a service token with the scope `docs:metrics`. Any other token has no effect.',
     access: PUBLIC,
     answers: {
       200: { description: 'They can', schema: readySchema },
@@ -57,15 +61,19 @@ export function registerHealth(
         answer: {
           ...{ status: 'ready', storage: 'ok', kms: 'up', kms_events: 'live' },
           storage_id: '3c0e2b62-8f5c-4c0e-9a55-0f8f0c9d5a01',
-          generation: 'b6f7a1de-4f0e-4b0a-8e0b-5b6b0b1f4c11',
         },
       },
     },
   });
-  app.get('/ready', { config: ready }, async (_request, reply) => {
-    const state = await readiness();
+  app.get('/ready', { config: ready }, async (request, reply) => {
+    const [{ generation, ...state }, isMonitor] = await Promise.all([
+      readiness(),
+      isFromService(auth, request, 'docs:metrics'),
+    ]);
     const able = state.reason === undefined ? 'ready' : 'not ready';
     const status = drain.isDraining ? 'draining' : able;
-    return reply.code(status === 'ready' ? 200 : 503).send({ status, ...state });
+    return reply
+      .code(status === 'ready' ? 200 : 503)
+      .send({ status, ...state, ...(isMonitor ? defined({ generation }) : {}) });
   });
 }

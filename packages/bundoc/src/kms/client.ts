@@ -1,5 +1,4 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
-import { defined } from '@bundoc/shared/contract/defined';
 import {
   type AuditReceipt,
   type CreateKeyInput,
@@ -70,7 +69,7 @@ export class KmsClient implements StorageCalls {
     const key: CreateKeyInput = {
       name,
       type: 'aes-256',
-      ...defined({ storage: acting?.storage }),
+      ...acting,
     };
     const { status } = await this.#transport.call('POST', '/v1/keys', [201, 'key_exists'], key);
     return status === 201;

@@ -136,6 +136,7 @@ export class FakeKeyService implements StorageCalls {
   async createKey(name: string, acting?: ActingStorage): Promise<boolean> {
     this.creations++;
     if (this.failure !== undefined) throw this.failure;
+    if (acting !== undefined) this.#requireCurrent(acting);
     if (this.destroyed.has(name)) throw new AppError('project_destroyed');
     this.beforeCreate?.(name);
     if (this.keys.has(name)) return false;

@@ -131,7 +131,10 @@ function registerTokenCommands(program: Command, environment: Environment): void
     .option('--project <ids>', 'projects that it is for', collect, [])
     .option('--projects <ids>', 'the same as --project', collect, [])
     .option('--ttl <duration>', 'how long it is valid, such as 15m or 30d', parseDuration)
-    .option('--may-issue-scope <scopes>', 'scopes of the tokens that it may issue, separated by spaces')
+    .option(
+      '--may-issue-scope <scopes>',
+      'scopes of the tokens that it may issue, separated by spaces; unless it may issue everything, kms:admin then reaches only those tokens',
+    )
     .option('--may-issue-keys <globs>', 'key names that those may be for', collect, [])
     .option('--may-issue-project <ids>', 'projects that those may be for', collect, [])
     .option('--may-issue-ttl <duration>', 'how long those may be valid at most', parseDuration)

@@ -22,14 +22,16 @@ import type { ServiceGate } from './services.ts';
 const kekParamsSchema = z.object({ kek_id: kekIdSchema });
 const namesQuery = z.strictObject(pageQuery(keyNameSchema));
 
-const ACCESS = { kind: 'token', scopes: ['kms:admin'], serviceOnly: true } as const;
+const READERS = ['kms:manage_kek', 'kms:admin'] as const;
+const READ = { kind: 'token', anyScope: READERS, serviceOnly: true } as const;
+const CHANGE = { kind: 'token', scopes: ['kms:manage_kek'], serviceOnly: true } as const;
 const UNKNOWN_KEK = '0123456789abcdef';
 
 const STATUS = describe({
   id: 'readKeks',
   tag: 'kek',
   summary: 'The KEKs by id, what is wrapped with each, and the progress of a rotation',
-  access: ACCESS,
+  access: READ,
   answers: { 200: { description: 'The states of the KEKs', schema: kekStatusSchema } },
   examples: { read: { status: 200 } },
 });
@@ -39,7 +41,7 @@ const ROTATION = describe({
   tag: 'kek',
   summary: 'Make a KEK the current one',
   description: 'The staged one, unless another is named. Everything is rewrapped with it in the background.',
-  access: ACCESS,
+  access: CHANGE,
   body: jsonBody(rotateKekSchema, { optional: true }),
   answers: { 202: { description: 'Begun', schema: kekStatusSchema } },
   refusals: ['kek_unusable', 'kek_not_found', 'disk_full'],
@@ -53,7 +55,7 @@ const VERIFICATION = describe({
   id: 'verifyWrapping',
   tag: 'kek',
   summary: 'Unwrap the versions of a page of keys, and name the keys that do not open',
-  access: ACCESS,
+  access: CHANGE,
   query: namesQuery,
   answers: { 200: { description: 'What was found', schema: kekVerificationSchema } },
   refusals: ['disk_full'],
@@ -64,7 +66,7 @@ const RETIREMENT = describe({
   id: 'retireKek',
   tag: 'kek',
   summary: 'Retire a KEK with which nothing is wrapped',
-  access: ACCESS,
+  access: CHANGE,
   body: jsonBody(retireKekSchema),
   answers: { 200: { description: 'Retired', schema: retiredKekSchema } },
   refusals: ['kek_not_found', 'kek_in_use', 'kek_unfetched', 'disk_full'],
@@ -75,7 +77,7 @@ const UNFETCHED = describe({
   id: 'listUnfetched',
   tag: 'kek',
   summary: 'Keys whose holders may have copies only under this KEK or older ones',
-  access: ACCESS,
+  access: READ,
   params: kekParamsSchema,
   query: namesQuery,
   answers: { 200: { description: 'A page', schema: unfetchedPageSchema } },
@@ -85,14 +87,15 @@ const UNFETCHED = describe({
 
 /** The key encryption keys: their states and their rotation. No route accepts or shows a KEK. */
 export function registerKekRoutes(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
-  const onRequest = guards.service('kms:admin');
+  const read = guards.serviceWithAny(READERS);
+  const change = guards.service('kms:manage_kek');
 
-  app.get('/v1/kek', { onRequest, config: STATUS }, async (request) => {
+  app.get('/v1/kek', { onRequest: read, config: STATUS }, async (request) => {
     validate(noQuery, request.query, 'query');
     return kekStatus(services().kek.deps);
   });
 
-  app.post<BodyRoute>('/v1/kek/rotate', { onRequest, config: ROTATION }, async (request, reply) => {
+  app.post<BodyRoute>('/v1/kek/rotate', { onRequest: change, config: ROTATION }, async (request, reply) => {
     validate(noQuery, request.query, 'query');
     const body = (request.body?.length ?? 0) === 0 ? {} : parseJsonObject(request.body).value;
     const wanted = validate(rotateKekSchema, body, 'body');
@@ -103,19 +106,19 @@ export function registerKekRoutes(app: FastifyInstance, guards: Guards, services
     return reply.code(202).send(await kekStatus(deps));
   });
 
-  app.post<BodyRoute>('/v1/kek/verify', { onRequest, config: VERIFICATION }, async (request) => {
+  app.post<BodyRoute>('/v1/kek/verify', { onRequest: change, config: VERIFICATION }, async (request) => {
     const { limit, cursor } = validate(namesQuery, request.query, 'query');
     refuseBody(request);
     return verifyWrapping(services().kek.deps, { limit, after: cursor }, callerOf(request));
   });
 
-  app.post<BodyRoute>('/v1/kek/retire', { onRequest, config: RETIREMENT }, async (request) => {
+  app.post<BodyRoute>('/v1/kek/retire', { onRequest: change, config: RETIREMENT }, async (request) => {
     validate(noQuery, request.query, 'query');
     const wanted = validate(retireKekSchema, parseJsonObject(request.body).value, 'body');
     return retireKek(services().kek.deps, wanted, callerOf(request));
   });
 
-  app.get('/v1/kek/:kek_id/unfetched', { onRequest, config: UNFETCHED }, async (request) => {
+  app.get('/v1/kek/:kek_id/unfetched', { onRequest: read, config: UNFETCHED }, async (request) => {
     const { limit, cursor } = validate(namesQuery, request.query, 'query');
     const { kek_id: kekId } = validate(kekParamsSchema, request.params, 'params');
     return listStaleCopies(services().kek.deps, kekId, { limit, after: cursor });

@@ -1,4 +1,3 @@
-import { AppError } from '@bundoc/shared/contract/app-error';
 import { defined } from '@bundoc/shared/contract/defined';
 import { destroyReceiptSchema, keyInfoSchema } from '@bundoc/shared/contract/keys';
 import type { ProblemCode } from '@bundoc/shared/contract/problem';
@@ -31,6 +30,7 @@ import {
   KEY_REFUSALS,
   keyAccess,
   keyParamsSchema,
+  requireStorageOrAdministrator,
 } from './key-requests.ts';
 import type { ServiceGate } from './services.ts';
 
@@ -85,14 +85,7 @@ function registerHolding(app: FastifyInstance, guards: Guards, services: Service
       superseded: { body: EXAMPLE_STORAGE, status: 409 },
     },
     act: async (wanted, request, reply) => {
-      const claims = claimsOf(request);
-      const isAdministrator = claims.scope.includes('kms:manage_key');
-      if (wanted.generation !== undefined && claims.typ !== 'service')
-        throw new AppError('forbidden', { detail: 'a request with a generation needs a service token' });
-      if (wanted.generation === undefined && !isAdministrator)
-        throw new AppError('forbidden', {
-          detail: 'a request without a generation needs the scope kms:manage_key',
-        });
+      const isAdministrator = requireStorageOrAdministrator(claimsOf(request), wanted.generation);
       return sendKey(reply, await claimKey(services().keys, wanted, isAdministrator, callerOf(request)));
     },
   });

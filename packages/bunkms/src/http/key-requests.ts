@@ -1,7 +1,7 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { keyNameSchema } from '@bundoc/shared/contract/keys';
 import type { ProblemCode } from '@bundoc/shared/contract/problem';
-import type { Scope } from '@bundoc/shared/contract/tokens';
+import type { Claims, Scope } from '@bundoc/shared/contract/tokens';
 import { validate } from '@bundoc/shared/http/validate';
 import type { RouteAccess } from '@bundoc/shared/openapi/description';
 import type { FastifyRequest } from 'fastify';
@@ -67,6 +67,24 @@ export const EXAMPLE_KEY = {
 export function keyRequestOf(request: FastifyRequest): KeyRequest {
   const { name } = validate(keyParamsSchema, request.params, 'params');
   return { name, ifMatch: ifMatchOf(request) };
+}
+
+/**
+ * Requires that the caller may let a storage hold a key: as the storage, a service with its generation, or as
+ * an administrator with `kms:manage_key`. The generation itself is checked later.
+ *
+ * @returns whether the caller is an administrator.
+ * @throws AppError `forbidden`.
+ */
+export function requireStorageOrAdministrator(claims: Claims, generation: string | undefined): boolean {
+  const isAdministrator = claims.scope.includes('kms:manage_key');
+  if (generation !== undefined && claims.typ !== 'service')
+    throw new AppError('forbidden', { detail: 'a request with a generation needs a service token' });
+  if (generation === undefined && !isAdministrator)
+    throw new AppError('forbidden', {
+      detail: 'a request for a storage without its generation needs the scope kms:manage_key',
+    });
+  return isAdministrator;
 }
 
 /** @throws AppError `invalid_request` for a request with a body. */

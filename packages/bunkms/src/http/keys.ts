@@ -32,6 +32,7 @@ import {
   keyAccess,
   keyParamsSchema,
   keyRequestOf,
+  requireStorageOrAdministrator,
 } from './key-requests.ts';
 import type { ServiceGate } from './services.ts';
 
@@ -54,6 +55,8 @@ function registerCreation(app: FastifyInstance, guards: Guards, services: Servic
     id: 'createKey',
     tag: 'keys',
     summary: 'Make a key',
+    description:
+      'With `storage`, that storage holds the key. As the storage, a service token names its present `generation`. Without it, the scope `kms:manage_key` is needed as well.',
     access: keyAccess('kms:create_key'),
     headers: createHeaders,
     body: jsonBody(createKeySchema),
@@ -68,7 +71,9 @@ function registerCreation(app: FastifyInstance, guards: Guards, services: Servic
       'key_exists',
       'key_destroyed',
       'key_damaged',
+      'storage_superseded',
       'idempotency_mismatch',
+      'integrity_error',
       'rate_limited',
       'disk_full',
     ],
@@ -85,9 +90,14 @@ function registerCreation(app: FastifyInstance, guards: Guards, services: Servic
         status: 201,
       },
       held: {
-        summary: 'For a storage of Bundoc, which becomes its holder',
+        summary: 'By an administrator, for a storage of Bundoc, which becomes its holder',
         body: { name: 'project-c-dek', type: 'aes-256', storage: EXAMPLE_STORAGE.storage },
         status: 201,
+      },
+      superseded: {
+        summary: 'Refused, because the storage has another generation',
+        body: { name: 'project-d-dek', type: 'aes-256', ...EXAMPLE_STORAGE },
+        status: 409,
       },
       exists: { body: { name: 'project-a-dek', type: 'aes-256' }, status: 409 },
       badName: { body: { name: 'Project A', type: 'aes-256' }, status: 400 },
@@ -102,6 +112,7 @@ function registerCreation(app: FastifyInstance, guards: Guards, services: Servic
       // The name is in the body, so this is the earliest check. The store has not been read yet.
       const claims = claimsOf(request);
       requireKey(claims, wanted.name);
+      if (wanted.storage !== undefined) requireStorageOrAdministrator(claims, wanted.generation);
       const key = idempotencyKeyOf(request);
       const idempotency =
         key === undefined ? undefined : { root: subjectOf(request), subject: claims.sub, key };

@@ -5,10 +5,11 @@ import { claimsOf } from '@bundoc/shared/http/guard';
 import { validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
 import { describe, jsonBody } from '@bundoc/shared/openapi/description';
-import type { FastifyInstance } from 'fastify';
+import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import { noQuery, pageQuery } from '../http/query.ts';
-import { callerOf, type Guards, subjectOf } from './guard.ts';
+import { reachesAll } from '../tokens/may-issue.ts';
+import { callerOf, familyOf, type Guards, subjectOf } from './guard.ts';
 import { type BodyRoute, refuseBody } from './key-requests.ts';
 import type { ServiceGate } from './services.ts';
 
@@ -23,6 +24,8 @@ const revokeQuery = z.strictObject({
 const ISSUED_BYTES_MAX = 65_536;
 const ISSUERS = ['kms:admin', 'kms:issue_client'] as const;
 const ADMIN = { kind: 'token', scopes: ['kms:admin'], serviceOnly: true } as const;
+const REACH =
+  "With a `may_issue` that does not allow everything, the caller reaches only the tokens that its token, or another one of that token's family, has issued, directly or indirectly. It does not reach its own family.";
 
 export function registerTokenRoutes(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
   registerIssuing(app, guards, services);
@@ -98,17 +101,18 @@ function registerListing(app: FastifyInstance, guards: Guards, services: Service
     id: 'listTokens',
     tag: 'tokens',
     summary: 'List issued tokens, without the tokens themselves',
+    description: `${REACH} All tokens are in the order of their issue. Otherwise each token is followed by those that it has issued. A page may be short or empty and still have a \`next_cursor\`.`,
     access: ADMIN,
     query: listQuery,
     answers: { 200: { description: 'A page', schema: tokenPageSchema } },
-    refusals: ['rate_limited'],
+    refusals: ['rate_limited', 'integrity_error'],
     examples: { firstPage: { query: { limit: '20' }, status: 200 } },
   });
   app.get('/v1/tokens', { onRequest: guards.service('kms:admin'), config: listing }, async (request) => {
     const { limit, cursor } = validate(listQuery, request.query, 'query');
     const { tokens: issued, limits, work } = services();
     limits.takeRead(subjectOf(request), limit);
-    const page = () => issued.list({ limit, after: cursor });
+    const page = () => issued.list({ limit, after: cursor }, limitOf(request));
     const { tokens, damaged, next } = await work.page(request, page);
     return {
       tokens,
@@ -123,8 +127,7 @@ function registerRevocation(app: FastifyInstance, guards: Guards, services: Serv
     id: 'revokeToken',
     tag: 'tokens',
     summary: 'Revoke a token and its family',
-    description:
-      'With `cascade=true`, repeat the request after a failure to revoke the rest. `integrity_error`: the audit record of a token was changed; all tokens that are found without it are revoked.',
+    description: `${REACH} For any other token the answer is \`token_not_found\`, as for one that does not exist. With \`cascade=true\`, repeat the request after a failure to revoke the rest. \`integrity_error\`: the audit record of a token was changed; all tokens that are found without it are revoked.`,
     access: ADMIN,
     params: jtiParamsSchema,
     query: revokeQuery,
@@ -138,8 +141,14 @@ function registerRevocation(app: FastifyInstance, guards: Guards, services: Serv
     async (request, reply) => {
       const { cascade } = validate(revokeQuery, request.query, 'query');
       const { jti } = validate(jtiParamsSchema, request.params, 'params');
-      await services().tokens.revoke(jti, callerOf(request), { cascade: cascade === 'true' });
+      const options = { cascade: cascade === 'true', within: limitOf(request) };
+      await services().tokens.revoke(jti, callerOf(request), options);
       return reply.code(204).send();
     },
   );
+}
+
+/** The family whose issued tokens are all that the caller reaches; undefined when it reaches every token. */
+function limitOf(request: FastifyRequest): string | undefined {
+  return reachesAll(claimsOf(request)) ? undefined : familyOf(request);
 }

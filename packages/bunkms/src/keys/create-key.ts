@@ -13,6 +13,7 @@ import {
 } from '../records/key-record.ts';
 import type { KeyChange } from '../store/keys.ts';
 import { infoOf, nextRotationAt } from './key-state.ts';
+import { requireCurrent } from './storages.ts';
 import { authenticate, type KeyDeps, readStoredKey, versionOf } from './stored-key.ts';
 
 /** The `Idempotency-Key` of a create request, and who sends it. */
@@ -26,10 +27,10 @@ export interface Idempotency {
 /**
  * Creates a DEK and stores it wrapped, together with its audit record. For {@link IDEMPOTENCY_MS}, a repeated
  * request with the same idempotency key, subject and root gets the same answer and creates nothing. Later
- * changes of the key do not matter.
+ * changes of the key do not matter. With a generation, the storage must have it at that moment.
  *
- * @throws AppError `key_exists`, also when the stored key with that name is damaged; `key_destroyed`;
- *   `idempotency_mismatch`. Neither a damaged nor a destroyed key is replaced.
+ * @throws AppError `storage_superseded`; `key_exists`, also when the stored key with that name is damaged;
+ *   `key_destroyed`; `idempotency_mismatch`. Neither a damaged nor a destroyed key is replaced.
  */
 export async function createKey(
   deps: KeyDeps,
@@ -37,9 +38,12 @@ export async function createKey(
   caller: Caller,
   idempotency?: Idempotency,
 ): Promise<KeyInfo> {
+  const { storage, generation } = wanted;
+  const acting = storage === undefined || generation === undefined ? undefined : { storage, generation };
   for (let round = 0; round < ROUNDS_MAX; round++) {
     const dek = randomBytes(KEY_BYTES);
     try {
+      const storages = acting === undefined ? [] : [await requireCurrent(deps, acting)];
       const nowMs = deps.clock.now();
       const { change, first } = newKey(deps, dek, wanted, {
         caller,
@@ -47,9 +51,9 @@ export async function createKey(
         idempotency: idempotency === undefined ? null : hashesOf(idempotency, wanted),
       });
       const since = idempotency === undefined ? undefined : new Date(nowMs - IDEMPOTENCY_MS).toISOString();
-      const before = await insert(deps, change, since);
+      const before = await insert(deps, { ...change, storages }, since);
       if (before === undefined) return infoOf(change.record, first);
-      if (before !== 'keks_changed') return replay(deps, before, change.record);
+      if (before !== 'outdated') return replay(deps, before, change.record);
     } finally {
       dek.fill(0);
     }
@@ -58,7 +62,7 @@ export async function createKey(
   throw new AppError('overloaded');
 }
 
-/** Maximum retries after rotations of the KEK during one request. */
+/** Maximum retries after rotations of the KEK, or advances of the storage, during one request. */
 const ROUNDS_MAX = 8;
 
 interface Origin {
@@ -118,7 +122,7 @@ async function insert(
   deps: KeyDeps,
   change: KeyChange,
   since: string | undefined,
-): Promise<StoredKey | 'keks_changed' | undefined> {
+): Promise<StoredKey | 'outdated' | undefined> {
   try {
     return await deps.store.insertKey(change, since);
   } catch (error) {
@@ -139,7 +143,10 @@ function replay(deps: KeyDeps, stored: StoredKey, asked: KeyRecord): KeyInfo {
   return infoOf({ ...asked, id, createdAt, dueAt }, versionOf(key, 1, deps.logger));
 }
 
-/** Hashes, so that the store contains neither idempotency keys nor their subjects. */
+/**
+ * Hashes, so that the store contains neither idempotency keys nor their subjects. The generation is left out:
+ * a storage may advance between a request and its repetition.
+ */
 function hashesOf({ root, subject, key }: Idempotency, wanted: CreateKey): { key: string; request: string } {
   const { name, type, exportable, rotate_after_days: days, storage = null } = wanted;
   const request = JSON.stringify(['bunkms/create-key/v2', name, type, exportable, days, storage]);

@@ -12,6 +12,8 @@ export interface KeyChange {
   readonly record: KeyRecord;
   readonly versions: readonly KeyVersionRecord[];
   readonly audit: AuditDraft;
+  /** Storages that must be as they were read. */
+  readonly storages?: readonly StorageStamp[] | undefined;
   /** The `jti` of the token of the request, which must be active at that moment (`findActiveTokenFamily`). */
   readonly jti?: string | undefined;
 }
@@ -25,8 +27,6 @@ export type KeyVersionStamp = Pick<KeyRecord, 'id' | 'revision' | 'versionDigest
  */
 export interface KeyUpdate extends KeyChange {
   readonly previous: KeyVersionStamp;
-  /** Storages that must be as they were read. */
-  readonly storages?: readonly StorageStamp[] | undefined;
   /** After this record, the key must not have been released. */
   readonly unreleasedSince?: number | undefined;
 }
@@ -41,12 +41,12 @@ export interface KeyStore {
    * @param idempotentSince with an idempotency key: a key that the same idempotency key made at this time
    *   or later counts.
    * @returns undefined when the key was stored. Otherwise nothing was written, and it is the key that the
-   *   same idempotency key made, with its first version. It is `keks_changed` when the new key is wrapped
-   *   with another KEK than the current one.
+   *   same idempotency key made, with its first version. It is `outdated` when the new key is wrapped
+   *   with another KEK than the current one, or a storage has changed since it was read.
    * @throws AppError `key_exists` when the name is or was in use; `unauthenticated` when its token is not
    *   active; `storage_unavailable` before `unlock`. Nothing is written then.
    */
-  insertKey(key: KeyChange, idempotentSince?: string): Promise<StoredKey | 'keks_changed' | undefined>;
+  insertKey(key: KeyChange, idempotentSince?: string): Promise<StoredKey | 'outdated' | undefined>;
 
   /**
    * The key stored under a name, read in one snapshot; undefined if there never was one. Not authenticated.

@@ -43,6 +43,9 @@ export interface TokenStore {
    */
   findToken(jti: string): Promise<StoredToken | undefined>;
 
+  /** {@link findToken} for many tokens, from one snapshot, in this order, without those that do not exist. */
+  findTokens(jtis: readonly string[]): Promise<readonly StoredToken[]>;
+
   /**
    * The family of an active token, by the record of its issue; undefined for any other token. It is cheap,
    * because every request calls it.

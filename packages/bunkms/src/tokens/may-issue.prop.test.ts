@@ -3,7 +3,7 @@ import { globMatches } from '@bundoc/shared/contract/grants';
 import { type MayIssue, scopeSchema } from '@bundoc/shared/contract/tokens';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { requireIssuer, requireMayIssue, type SizedRequest } from './may-issue.ts';
+import { reachesAll, requireIssuer, requireMayIssue, type SizedRequest } from './may-issue.ts';
 
 /** Few names, globs and scopes, so that many pairs match. */
 const scope = fc.constantFrom(...scopeSchema.options.slice(0, 4), 'kms:admin' as const);
@@ -65,6 +65,31 @@ describe('may_issue of a token', () => {
       ),
       { numRuns: 2_000 },
     );
+  });
+
+  it('never lets a token that does not reach every token issue one that does', () => {
+    const most: fc.Arbitrary<MayIssue> = fc.record({
+      scopes: fc.constantFrom<MayIssue['scopes'][]>([...scopeSchema.options], scopeSchema.options.slice(1), [
+        'kms:admin',
+      ]),
+      projects: fc.constantFrom<string[][]>(['*'], ['p']),
+      keys: fc.array(glob, { maxLength: 3 }),
+      ttl_s: fc.constant(10),
+    });
+    let issued = 0;
+    fc.assert(
+      fc.property(most, fc.option(most, { nil: undefined }), (issuer, further) => {
+        const wanted: SizedRequest = {
+          ...{ sub: 'x', typ: 'service', scope: ['kms:admin'], keys: [], projects: [], ttl_s: 10 },
+          ...(further === undefined ? {} : { may_issue: further }),
+        };
+        if (!isAllowed(issuer, wanted)) return;
+        if (reachesAll(wanted)) expect(reachesAll({ may_issue: issuer })).toBe(true);
+        else issued++;
+      }),
+      { numRuns: 2_000 },
+    );
+    expect(issued).toBeGreaterThan(0);
   });
 
   it('allows itself, and anything with less in one respect', () => {

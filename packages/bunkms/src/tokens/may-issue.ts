@@ -1,6 +1,6 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { globCovers } from '@bundoc/shared/contract/grants';
-import type { Claims, IssueToken, MayIssue } from '@bundoc/shared/contract/tokens';
+import { type Claims, type IssueToken, type MayIssue, scopeSchema } from '@bundoc/shared/contract/tokens';
 
 /** A request with the life of the token. */
 export type SizedRequest = IssueToken & { readonly ttl_s: number };
@@ -8,6 +8,19 @@ export type SizedRequest = IssueToken & { readonly ttl_s: number };
 /** Whether a token issues only client tokens: it has `kms:issue_client` but not `kms:admin`. */
 export function issuesClientsAlone({ scope }: Pick<Claims, 'scope'>): boolean {
   return !scope.includes('kms:admin');
+}
+
+/**
+ * Whether a token with `kms:admin` lists and revokes every token, and not only those that it has issued. It
+ * does when it issues none, and when it may issue everything.
+ */
+export function reachesAll({ may_issue: limit }: Pick<Claims, 'may_issue'>): boolean {
+  if (limit === undefined) return true;
+  return (
+    scopeSchema.options.every((scope) => limit.scopes.includes(scope)) &&
+    limit.keys.some((glob) => globCovers(glob, '*')) &&
+    limit.projects.includes('*')
+  );
 }
 
 /**
@@ -32,6 +45,11 @@ export function requireMayIssue(limit: MayIssue | undefined, request: SizedReque
   const { scope: scopes, keys, projects, ttl_s, may_issue: further } = request;
   requireWithin(limit, { scopes, keys, projects, ttl_s }, 'may_issue allows no');
   if (further !== undefined) requireWithin(limit, further, 'may_issue lets nobody pass on');
+  else if (scopes.includes('kms:admin') && !reachesAll({ may_issue: limit }))
+    throw new AppError('forbidden', {
+      detail:
+        'may_issue allows kms:admin only with a may_issue: without one, it lists and revokes every token',
+    });
 }
 
 function requireWithin(limit: MayIssue, wanted: MayIssue, words: string): void {

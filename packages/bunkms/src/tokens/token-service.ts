@@ -28,6 +28,7 @@ import {
 import type { PageQuery } from '../store/page.ts';
 import type { TokenStore } from '../store/tokens.ts';
 import { IssuedFamilies } from './issued-families.ts';
+import { countIssuers, ISSUERS_MAX, type IssuedPage, isIssuedBy, listIssued } from './issued-tokens.ts';
 import { issuesClientsAlone, requireIssuer } from './may-issue.ts';
 
 export interface TokenServiceOptions {
@@ -78,7 +79,10 @@ export class TokenService {
     if (firstScope === undefined) throw new AppError('invalid_request');
     const lifeS = request.ttl_s ?? defaultLifeS(request, issuer);
     const nowS = Math.floor(this.#options.clock.now() / 1000);
-    if (issuer !== undefined) requireIssuer(issuer, { ...request, ttl_s: lifeS });
+    if (issuer !== undefined) {
+      requireIssuer(issuer, { ...request, ttl_s: lifeS });
+      if (request.may_issue !== undefined) await this.#requireShortLine(issuer);
+    }
     const jti = randomUUID();
     const { token, info } = await this.#make({
       jti,
@@ -139,15 +143,24 @@ export class TokenService {
    * With `cascade`, also all tokens that those issued, directly or indirectly, in batches. The token itself
    * is revoked first, so no new token escapes. After an interruption, another call revokes the rest.
    *
+   * @param options.within the family of a caller that may revoke only what it has issued, directly or
+   *   indirectly.
    * @returns how many further families were revoked.
-   * @throws AppError `token_not_found`, also for a token whose audit record was changed: such a token is
-   *   refused anyway. `integrity_error` when the record of an issued token was changed; then all tokens that
-   *   are found without that record are revoked.
+   * @throws AppError `token_not_found`, also for a token that is not `within`, and for one whose audit record
+   *   was changed: such a token is refused anyway. `integrity_error` when the record of an issued token was
+   *   changed; then all tokens that are found without that record are revoked.
    */
-  async revoke(jti: string, caller: Caller, options: { readonly cascade?: boolean } = {}): Promise<number> {
+  async revoke(
+    jti: string,
+    caller: Caller,
+    options: { readonly cascade?: boolean; readonly within?: string | undefined } = {},
+  ): Promise<number> {
     const { store, chainKey } = this.#options;
     const issued = (await store.findToken(jti))?.issued;
     if (issued === undefined || familyOfIssue(chainKey, jti, issued) === undefined)
+      throw new AppError('token_not_found');
+    const { within } = options;
+    if (within !== undefined && !(await isIssuedBy(this.#options, within, jti)))
       throw new AppError('token_not_found');
     const root = namedBy(issued);
     const time = this.#now();
@@ -162,9 +175,15 @@ export class TokenService {
     return count;
   }
 
-  /** Tokens in the order of their issue, including expired and revoked ones. */
-  async list(page: PageQuery<string>): Promise<TokenList> {
-    const { items, more } = await this.#options.store.listTokens(page);
+  /**
+   * Tokens, including expired and revoked ones: all in the order of their issue, or those that a family has
+   * issued, directly or indirectly, each followed by those that it has issued.
+   *
+   * @param within that family.
+   */
+  async list(page: PageQuery<string>, within?: string): Promise<TokenList> {
+    const { items, next } =
+      within === undefined ? await this.#listAll(page) : await listIssued(this.#options, within, page);
     const tokens: TokenInfo[] = [];
     const damaged: string[] = [];
     for (const item of items) {
@@ -172,7 +191,20 @@ export class TokenService {
       if (token === undefined) damaged.push(item.jti);
       else tokens.push(token);
     }
-    return { tokens, damaged, next: more ? items.at(-1)?.jti : undefined };
+    return { tokens, damaged, next };
+  }
+
+  async #listAll(page: PageQuery<string>): Promise<IssuedPage> {
+    const { items, more } = await this.#options.store.listTokens(page);
+    return { items, next: more ? items.at(-1)?.jti : undefined };
+  }
+
+  /** @throws AppError `forbidden` when too many issuers are above a token that would issue others. */
+  async #requireShortLine({ jti }: Claims): Promise<void> {
+    if ((await countIssuers(this.#options, jti)) + 1 > ISSUERS_MAX)
+      throw new AppError('forbidden', {
+        detail: `a token that issues others has at most ${ISSUERS_MAX} issuers above it`,
+      });
   }
 
   /** @returns undefined, and logs why, when the row must not be trusted. */

@@ -115,7 +115,7 @@ export async function makeCallers(kms: TestKms): Promise<Caller[]> {
     await honest('a client with all it may have', {
       typ: 'client',
       scope: KMS_SCOPES.filter(
-        (scope) => !['kms:export_key', 'kms:issue_client', 'kms:admin'].includes(scope),
+        (scope) => !['kms:export_key', 'kms:issue_client', 'kms:manage_kek', 'kms:admin'].includes(scope),
       ),
       keys: ['*'],
     }),

@@ -277,13 +277,20 @@ export const ROUTES: readonly Route[] = [
     need: { scope: 'kms:shred_key', serviceOnly: true },
     ok: 409,
   },
-  { listeners: BOTH, method: 'GET', url: '/v1/kek', path: '/v1/kek', need: { scope: 'kms:admin' }, ok: 200 },
+  {
+    listeners: BOTH,
+    method: 'GET',
+    url: '/v1/kek',
+    path: '/v1/kek',
+    need: { scope: 'kms:manage_kek', or: 'kms:admin' },
+    ok: 200,
+  },
   {
     listeners: BOTH,
     method: 'POST',
     url: '/v1/kek/rotate',
     path: '/v1/kek/rotate',
-    need: { scope: 'kms:admin' },
+    need: { scope: 'kms:manage_kek' },
     ok: 409,
   },
   {
@@ -291,7 +298,7 @@ export const ROUTES: readonly Route[] = [
     method: 'POST',
     url: '/v1/kek/verify',
     path: '/v1/kek/verify?limit=1',
-    need: { scope: 'kms:admin' },
+    need: { scope: 'kms:manage_kek' },
     ok: 200,
   },
   {
@@ -300,7 +307,7 @@ export const ROUTES: readonly Route[] = [
     url: '/v1/kek/retire',
     path: '/v1/kek/retire',
     body: { kek_id: '0123456789abcdef' },
-    need: { scope: 'kms:admin' },
+    need: { scope: 'kms:manage_kek' },
     ok: 404,
   },
   {
@@ -308,7 +315,7 @@ export const ROUTES: readonly Route[] = [
     method: 'GET',
     url: '/v1/kek/:kek_id/unfetched',
     path: '/v1/kek/0123456789abcdef/unfetched',
-    need: { scope: 'kms:admin' },
+    need: { scope: 'kms:manage_kek', or: 'kms:admin' },
     ok: 404,
   },
   {

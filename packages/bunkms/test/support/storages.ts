@@ -65,7 +65,7 @@ export class TestStorageNode {
   }
 
   create(name: string): Promise<Answer> {
-    return this.#post('/v1/keys', { name, type: 'aes-256', storage: this.id });
+    return this.#post('/v1/keys', { name, type: 'aes-256', ...this.acting });
   }
 
   export(name: string): Promise<Answer> {

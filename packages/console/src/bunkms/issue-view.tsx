@@ -33,6 +33,7 @@ const DAY_S = 86_400;
 /** For service tokens alone. */
 const OF_SERVICES: ReadonlySet<string> = new Set([
   'kms:export_key',
+  'kms:manage_kek',
   'kms:admin',
   'docs:metrics',
   'kms:metrics',

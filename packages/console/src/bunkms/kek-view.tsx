@@ -6,6 +6,7 @@ import { count, plural, time } from '../parts/format.ts';
 import { useAction } from '../parts/use-action.ts';
 import { useRequest } from '../parts/use-request.ts';
 import { api, getJson, path } from '../shell/api.ts';
+import { mayAsService } from '../shell/session.ts';
 
 const EVERY_MS = 3_000;
 const STATES: Readonly<Record<string, 'good' | 'warn' | 'bad' | 'plain' | 'accent'>> = {
@@ -41,9 +42,16 @@ export function KekView() {
         title="KEK"
         lead="Keys are wrapped with the current key encryption key. A KEK never leaves the ring."
         actions={
-          <button type="button" class="primary" disabled={staged === undefined} onClick={() => ask('rotate')}>
-            Rotate
-          </button>
+          mayAsService('kms:manage_kek') ? (
+            <button
+              type="button"
+              class="primary"
+              disabled={staged === undefined}
+              onClick={() => ask('rotate')}
+            >
+              Rotate
+            </button>
+          ) : null
         }
       />
       <Loaded request={keks} what="the KEKs">
@@ -108,7 +116,7 @@ function Status({
             <td>{inRing ? 'yes' : <Badge kind={versions + secrets > 0 ? 'bad' : 'plain'}>no</Badge>}</td>
             <td class="number">{count(versions)}</td>
             <td class="action">
-              {state === 'previous' ? (
+              {state === 'previous' && mayAsService('kms:manage_kek') ? (
                 <button type="button" class="small" onClick={() => onRetire(id)}>
                   Retire
                 </button>

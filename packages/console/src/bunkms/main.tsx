@@ -25,12 +25,10 @@ function nav(): readonly NavItem[] {
         ]
       : []),
     ...(may('kms:audit') ? [{ href: places.audit(), name: 'Audit' }] : []),
-    ...(mayAsService('kms:admin')
-      ? [
-          { href: places.tokens(), name: 'Tokens', below: '/console/tokens' },
-          { href: places.kek(), name: 'KEK' },
-        ]
-      : [{ href: places.inspect(), name: 'Inspect a token' }]),
+    mayAsService('kms:admin')
+      ? { href: places.tokens(), name: 'Tokens', below: '/console/tokens' }
+      : { href: places.inspect(), name: 'Inspect a token' },
+    ...(seesKeks() ? [{ href: places.kek(), name: 'KEK' }] : []),
     { href: places.state(), name: 'State' },
   ];
 }
@@ -38,7 +36,12 @@ function nav(): readonly NavItem[] {
 function first() {
   if (may('kms:read_key')) return KeysView;
   if (may('kms:audit')) return AuditView;
-  return mayAsService('kms:admin') ? TokensView : BunkmsStateView;
+  if (mayAsService('kms:admin')) return TokensView;
+  return seesKeks() ? KekView : BunkmsStateView;
+}
+
+function seesKeks(): boolean {
+  return mayAsService('kms:manage_kek') || mayAsService('kms:admin');
 }
 
 function Console() {

@@ -20,7 +20,7 @@ interface TokenPage {
 
 const PAGE = 100;
 
-/** The issued tokens, without the tokens themselves. */
+/** The issued tokens that the session reaches, without the tokens themselves. */
 export function TokensView() {
   const pages = usePages();
   const { cursor } = pages;
@@ -32,7 +32,7 @@ export function TokensView() {
     <>
       <Head
         title="Tokens"
-        lead="All issued tokens. A token itself is shown only once, when it is issued."
+        lead="The tokens that this session may revoke. A token itself is shown only once, when it is issued."
         actions={
           <>
             <a class="button" href={places.inspect()}>

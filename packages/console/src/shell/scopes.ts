@@ -18,7 +18,8 @@ export const SCOPES: Readonly<Record<Scope, string>> = {
   'kms:audit': 'read and verify the audit chain',
   'kms:metrics': 'read the metrics of BunKMS',
   'kms:issue_client': 'issue client tokens for an application',
-  'kms:admin': 'issue and revoke tokens, rotate the KEK',
+  'kms:manage_kek': 'rotate, verify and retire KEKs',
+  'kms:admin': 'issue and revoke tokens, see the state of KEKs',
 };
 
 /** What a scope allows. The claims of a token may name any. */
@@ -33,6 +34,7 @@ export const GRAVE: ReadonlySet<string> = new Set([
   'kms:shred_key',
   'kms:export_key',
   'kms:issue_client',
+  'kms:manage_kek',
   'kms:admin',
 ]);
 

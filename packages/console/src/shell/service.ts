@@ -29,6 +29,6 @@ export const BUNKMS: Service = {
     'It releases keys only to trusted services, and records each release in a tamper-evident chain.',
   ],
   tokenCommand:
-    'npm run -s token -- --typ service --sub me --scope "kms:read_key kms:rotate_key kms:manage_key kms:audit kms:admin" --keys "*" --ttl 1h',
+    'npm run -s token -- --typ service --sub me --scope "kms:read_key kms:rotate_key kms:manage_key kms:manage_kek kms:audit kms:admin" --keys "*" --ttl 1h',
   other: 'This is a token for Bundoc. Paste it into Bundoc’s console.',
 };

@@ -17,15 +17,22 @@ export const ROTATE_AFTER_DAYS_MAX = 3_650;
 export const rotateAfterDaysSchema = z.int().min(1).max(ROTATE_AFTER_DAYS_MAX).nullable();
 
 /** The body of `POST /v1/keys`. */
-export const createKeySchema = z.strictObject({
-  name: keyNameSchema,
-  type: keyTypeSchema,
-  /** Whether the raw key may leave the service. It may change from true to false, but never back. */
-  exportable: z.boolean().default(true),
-  rotate_after_days: rotateAfterDaysSchema.default(null),
-  /** The storage of Bundoc that holds the key; none by default. */
-  storage: z.uuid().optional(),
-});
+export const createKeySchema = z
+  .strictObject({
+    name: keyNameSchema,
+    type: keyTypeSchema,
+    /** Whether the raw key may leave the service. It may change from true to false, but never back. */
+    exportable: z.boolean().default(true),
+    rotate_after_days: rotateAfterDaysSchema.default(null),
+    /** The storage of Bundoc that holds the key; none by default. */
+    storage: z.uuid().optional(),
+    /** The present generation of the storage. An administrator's request has none. */
+    generation: z.uuid().optional(),
+  })
+  .refine(({ storage, generation }) => storage !== undefined || generation === undefined, {
+    path: ['generation'],
+    message: 'needs storage: the generation is that of a storage',
+  });
 export type CreateKey = z.infer<typeof createKeySchema>;
 export type CreateKeyInput = z.input<typeof createKeySchema>;
 

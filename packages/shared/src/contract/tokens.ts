@@ -19,6 +19,7 @@ const SCOPES = [
   'kms:audit',
   'kms:metrics',
   'kms:issue_client',
+  'kms:manage_kek',
   'kms:admin',
   'docs:read',
   'docs:write',
@@ -89,6 +90,13 @@ export const claimsSchema = z.object({
 });
 export type Claims = z.infer<typeof claimsSchema>;
 
+/** Scopes that administer BunKMS, which client tokens do not have. */
+const ADMINISTRATION = [
+  'kms:admin',
+  'kms:manage_kek',
+  'kms:issue_client',
+] as const satisfies readonly Scope[];
+
 /** The input of `POST /v1/tokens` and `bunkms token issue`. The audience follows from the scopes. */
 export const issueTokenSchema = z
   .strictObject({
@@ -107,11 +115,10 @@ export const issueTokenSchema = z
       fault('scope', 'kms and docs scopes need separate tokens: a token is for one service');
     if (request.typ === 'client' && request.scope.includes('kms:export_key'))
       fault('scope', 'only service tokens may export keys');
-    if (request.typ === 'client' && request.scope.includes('kms:admin'))
-      fault('scope', 'only service tokens may have kms:admin');
+    for (const scope of ADMINISTRATION)
+      if (request.typ === 'client' && request.scope.includes(scope))
+        fault('scope', `only service tokens may have ${scope}`);
     const issuesClients = request.scope.includes('kms:issue_client');
-    if (request.typ === 'client' && issuesClients)
-      fault('scope', 'only service tokens may have kms:issue_client');
     if (issuesClients && request.may_issue === undefined)
       fault('may_issue', 'is required with kms:issue_client: what the client tokens may be for');
     if (request.may_issue !== undefined && !issuesClients && !request.scope.includes('kms:admin'))

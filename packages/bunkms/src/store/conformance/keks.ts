@@ -58,12 +58,12 @@ export function kekConformance(name: string, makePlace: MakePlace): void {
       const other = key('b-dek');
       const foreign: KeyChange = rewrapped(other, other.versions, OTHER_KEK);
       const before = await store.auditHead();
-      expect(await store.insertKey(foreign)).toBe('keks_changed');
+      expect(await store.insertKey(foreign)).toBe('outdated');
       expect(await store.auditHead()).toEqual(before);
       expect(await store.findKey('b-dek', 'all')).toBeUndefined();
       await store.insertKey(first);
       await rotateKek(OTHER_KEK);
-      expect(await store.insertKey(key('c-dek'))).toBe('keks_changed');
+      expect(await store.insertKey(key('c-dek'))).toBe('outdated');
       expect(await store.updateKey(rotated(first))).toBeUndefined();
       expect(await store.insertKey(foreign)).toBeUndefined();
       // A change without wrapped bytes does not depend on the KEK.

@@ -110,6 +110,21 @@ export function storageConformance(name: string, makePlace: MakePlace): void {
       expect(await store.updateKey({ ...next, storages: [{ id: storage, seq: before.seq }] })).toBeDefined();
     });
 
+    it('stores no new key for a storage that has advanced', async () => {
+      await advance(storage, randomUUID(), undefined);
+      const mark = { id: storage, seq: 2 };
+      expect(
+        await store.insertKey({ ...key('a-dek', { holder: storage }), storages: [mark] }),
+      ).toBeUndefined();
+      await advance(storage, randomUUID(), 2);
+      const before = await store.auditHead();
+      expect(await store.insertKey({ ...key('b-dek', { holder: storage }), storages: [mark] })).toBe(
+        'outdated',
+      );
+      expect(await store.findKey('b-dek', 'all')).toBeUndefined();
+      expect(await store.auditHead()).toEqual(before);
+    });
+
     it('changes no key that was released after a record, and takes over no storage with such a release', async () => {
       await advance(storage, randomUUID(), undefined);
       const made = key('a-dek', { holder: storage });

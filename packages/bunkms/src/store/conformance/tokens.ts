@@ -37,6 +37,10 @@ export function tokenConformance(name: string, makePlace: MakePlace): void {
       });
       expect(await store.listTokens({ after: randomUUID(), limit: 2 })).toEqual({ items: [], more: false });
       expect(await store.findToken(randomUUID())).toBeUndefined();
+      expect(await store.findTokens([all[1].jti, randomUUID(), all[0].jti])).toEqual([
+        asStored(all[1]),
+        asStored(all[0]),
+      ]);
     });
 
     it('revokes a whole family once, and no other family', async () => {

@@ -42,7 +42,8 @@ export function keyWrites(repository: Repository) {
       const [present] = yield* keys.findStored([[name, null]]);
       if (present?.record !== undefined || present?.lastChange !== undefined)
         throw new AppError('key_exists');
-      if (!isWrappedWith(key.versions, yield* audit.currentKek())) return 'keks_changed';
+      if (!isWrappedWith(key.versions, yield* audit.currentKek())) return 'outdated';
+      if (!(yield* areAsRead(repository, key.storages))) return 'outdated';
       yield* keys.insert(key);
       chain.append(key.audit);
       return undefined;
@@ -70,6 +71,13 @@ function* requireActiveToken({ activeFamilies }: Repository, { jti }: KeyChange)
   if (jti !== undefined && !(yield* activeFamilies([jti])).has(jti)) throw new AppError('unauthenticated');
 }
 
+/** Whether no storage has changed since it was read. */
+function* areAsRead({ audit }: Repository, storages: KeyChange['storages'] = []): Sql<boolean> {
+  const places = yield* audit.storagePlaces(storages.map(({ id }) => id));
+  for (const storage of storages) if (!(yield* audit.isStorageAsRead(storage, places))) return false;
+  return true;
+}
+
 /**
  * @returns undefined, with nothing written, when the key, a storage or the current KEK has changed, or the
  *   key was released.
@@ -81,11 +89,10 @@ function* update(
   kekId: string | undefined,
 ): Sql<AuditReceipt | undefined> {
   const { audit, keys } = repository;
-  const { storages = [], unreleasedSince, record } = change;
+  const { storages, unreleasedSince, record } = change;
   yield* requireActiveToken(repository, change);
   if (!isWrappedWith(change.versions, kekId)) return undefined;
-  const places = yield* audit.storagePlaces(storages.map(({ id }) => id));
-  for (const storage of storages) if (!(yield* audit.isStorageAsRead(storage, places))) return undefined;
+  if (!(yield* areAsRead(repository, storages))) return undefined;
   if (unreleasedSince !== undefined && (yield* audit.isReleasedSince(record.name, unreleasedSince)))
     return undefined;
   return (yield* keys.update(change)) ? chain.append(change.audit) : undefined;

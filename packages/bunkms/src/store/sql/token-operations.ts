@@ -5,9 +5,12 @@ import type { Repository } from './repository.ts';
 
 export function tokenSnapshots({ tokens }: Repository) {
   return {
-    findToken: (jti) => tokens.find(jti),
+    *findToken(jti) {
+      return (yield* tokens.find([jti]))[0];
+    },
+    findTokens: (jtis) => tokens.find(jtis),
     listTokens: (page) => tokens.list(page),
-  } satisfies ReadBodies<'findToken' | 'listTokens'>;
+  } satisfies ReadBodies<'findToken' | 'findTokens' | 'listTokens'>;
 }
 
 export function tokenReads({ tokens, activeFamilies }: Repository) {

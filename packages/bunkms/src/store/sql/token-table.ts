@@ -6,7 +6,7 @@ import type { IssuePlace, RevocationPlace } from '../tokens.ts';
 import type { Dialect } from './dialect.ts';
 import { pageOf } from './page-of.ts';
 import { auditRecordOf, TOKEN_COLUMNS, tokenOf, tokenValuesOf } from './row-records.ts';
-import { type EachQuery, each, firstOfEach, row, rows, run, runOne, type Sql } from './statement.ts';
+import { type EachQuery, each, firstOfEach, rows, run, runOne, type Sql } from './statement.ts';
 
 /** Exactly the conditions of the indexes: otherwise the indexes are not used. */
 const ISSUES = `action IN (${TOKEN_ACTIONS.map((action) => `'${action}'`).join(', ')})`;
@@ -23,6 +23,7 @@ const PLACEHOLDERS = TOKEN_COLUMNS.split(', ')
  */
 export class TokenTable {
   readonly #dialect: Dialect;
+  readonly #rows: EachQuery;
   readonly #issues: EachQuery;
   readonly #revocations: EachQuery;
   readonly #issuesOfActive: EachQuery;
@@ -36,6 +37,7 @@ export class TokenTable {
       `SELECT i.* FROM audit AS i ${indexedBy('audit_tokens')} WHERE i.${member('token', jti)} ORDER BY i.seq LIMIT 1`;
     const revocation = (family: string) =>
       `SELECT r.* FROM ${this.#revocationsOf(family)} ORDER BY r.seq LIMIT 1`;
+    this.#rows = forEach(['text'], (jti) => `SELECT * FROM tokens WHERE jti = ${jti}`);
     this.#issues = forEach(['text'], (jti) => issue(jti));
     this.#revocations = forEach(['text'], (family) => revocation(family));
     this.#issuesOfActive = forEach(
@@ -62,10 +64,15 @@ export class TokenTable {
   }
 
   /** Consistent only inside a snapshot. */
-  *find(jti: string): Sql<StoredToken | undefined> {
-    const found = yield* row('SELECT * FROM tokens WHERE jti = $1', jti);
-    const [stored] = yield* this.#stored([{ jti, row: found && tokenOf(found) }]);
-    return stored?.row === undefined && stored?.issued === undefined ? undefined : stored;
+  *find(jtis: readonly string[]): Sql<StoredToken[]> {
+    const found = yield* firstOfEach(this.#rows, jtis);
+    const stored = yield* this.#stored(
+      jtis.map((jti) => {
+        const row = found.get(jti);
+        return { jti, row: row && tokenOf(row) };
+      }),
+    );
+    return stored.filter(({ row, issued }) => row !== undefined || issued !== undefined);
   }
 
   /** The records of issue, by token, of those tokens that have a row and whose family is not revoked. */

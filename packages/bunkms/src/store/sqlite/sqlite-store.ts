@@ -97,6 +97,7 @@ function remoteStore(rpc: WorkerRpc): KmsStore {
     insertToken: remote('insertToken'),
     renewToken: remote('renewToken'),
     findToken: remote('findToken'),
+    findTokens: remote('findTokens'),
     findActiveTokenFamily: remote('findActiveTokenFamily'),
     listTokens: remote('listTokens'),
     revokeFamilies: remote('revokeFamilies'),
