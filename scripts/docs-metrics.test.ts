@@ -23,6 +23,7 @@ function namesOfBundoc(): string[] {
     ...{ projectsOpen: zero, keysCached: zero, changeFollowers: zero, pendingReencryption: zero },
     ...{ openBytes: zero, openingsWaiting: zero, keyFetchesWaiting: zero },
     ...{ eventsLive: zero, tokensRevoked: zero, tokenExpiryS: zero, storageSuperseded: zero },
+    ...{ receiptSeq: zero },
     ...{ workWaiting: zero, largeWorkWaiting: zero },
   });
   metrics.observeWork(new Scheduler());

@@ -21,6 +21,7 @@ import { dirname, join, relative } from 'node:path';
 /** Files that a data folder may have, whether or not they exist; `*` is a project. */
 const KNOWN = [
   'storage.json',
+  'kms-receipts.json',
   'lock.sqlite',
   'lock.sqlite-journal',
   'lock.sqlite-wal',

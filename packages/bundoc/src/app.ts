@@ -26,6 +26,7 @@ import { StorageGeneration } from './engine/storage-generation.ts';
 import { BURST_S } from './http/processor-time.ts';
 import { KmsClient } from './kms/client.ts';
 import { KmsEvents } from './kms/events.ts';
+import { Receipts } from './kms/receipts.ts';
 import { RevokedTokens } from './kms/revoked-tokens.ts';
 import { ServiceToken } from './kms/service-token.ts';
 import { StorageKeys } from './kms/storage-keys.ts';
@@ -95,9 +96,9 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     await openStorage(config, { clock, logger, quota: config.quota }, parts.wrapDisk),
   );
   const metrics = createBundocMetrics();
-  const { limit, scheduler, shares, ofWork } = divideWork(config, { clock, metrics, logger }, stack);
-  stack.use(scheduler);
-  const { kms, token, listenerTls } = connect(config, { clock, logger, metrics, parts }, stack);
+  const ports = { clock, logger, metrics, storage, parts };
+  const { limit, scheduler, shares, ofWork } = divideWork(config, ports, stack);
+  const { kms, receipts, token, listenerTls } = await connect(config, ports, stack);
   const { id } = await storage.identity.read();
   const generation = new StorageGeneration({
     ...{ id, identity: storage.identity, calls: kms, logger },
@@ -141,7 +142,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     logger,
   });
   stack.use(events);
-  observe({ metrics, storage, generation, scheduler, instances, keys, feed, events, revoked, token });
+  observe({ ...ports, generation, scheduler, instances, keys, feed, events, revoked, token, receipts });
   startUpkeep({ storage, generation, instances, rotations, revoked, feed, logger }, stack);
   const tokenKeys = new TokenKeys({ fetchJwks: () => kms.fetchJwks(), clock });
   stack.use(every(TOKEN_KEYS_EVERY_MS, () => void tokenKeys.refresh()));
@@ -173,10 +174,10 @@ function reportSetAside(metrics: BundocMetrics, logger: Logger): OnSetAside {
   };
 }
 
-/** Opens the listener's certificate and the connection to BunKMS. */
-function connect(
+/** Opens the listener's certificate and the connection to BunKMS, with the receipts that are stored. */
+async function connect(
   config: BundocConfig,
-  { clock, logger, metrics, parts }: Connected,
+  { clock, logger, metrics, storage, parts }: Connected,
   stack: AsyncDisposableStack,
 ) {
   const token = new ServiceToken({ path: config.kms.tokenFile, clock, logger });
@@ -185,18 +186,21 @@ function connect(
   stack.use(listenerTls?.tls);
   const kmsTls = openKmsTls(config, tlsPorts);
   stack.use(kmsTls);
+  // Closed after the connection: the last answers count.
+  const receipts = stack.use(await Receipts.load({ store: storage.receipts, clock, logger }));
   const kms = new KmsClient({
     url: config.kms.url,
     tls: kmsTls,
     deadlineMs: config.kms.deadlineMs,
     token: () => token.current(),
+    receipts,
     clock,
     logger,
   });
   stack.defer(() => kms.close());
   token.keepRenewed(() => kms.renewToken());
   stack.defer(() => token.stop());
-  return { kms, token, listenerTls };
+  return { kms, receipts, token, listenerTls };
 }
 
 /** Creates the limits on processor time and memory. */
@@ -217,13 +221,14 @@ function divideWork(
       if (key.subject !== '') limit?.charge(key.project, us / 1_000);
     },
   });
+  stack.use(scheduler);
   const shares = createServiceShares(config.shares, clock);
   const ofWork = [...Object.values(shares), memory, places];
   metrics.watchShares(ofWork);
   return { limit, scheduler, shares, ofWork };
 }
 
-interface Connected extends Pick<Composition, 'clock' | 'logger' | 'metrics'> {
+interface Connected extends Pick<Composition, 'clock' | 'logger' | 'metrics' | 'storage'> {
   readonly parts: BundocParts;
 }
 
@@ -234,11 +239,13 @@ interface Observed extends Pick<Composition, 'metrics' | 'storage' | 'generation
   readonly events: KmsEvents;
   readonly revoked: RevokedTokens;
   readonly token: ServiceToken;
+  readonly receipts: Receipts;
 }
 
 /** Registers what the metrics measure on each scrape. */
 function observe(observed: Observed): void {
-  const { metrics, storage, generation, scheduler, instances, keys, feed, events, revoked, token } = observed;
+  const { metrics, storage, generation, scheduler, instances, keys, feed, events, revoked, token, receipts } =
+    observed;
   metrics.observe({
     projectsOpen: () => instances.size,
     openBytes: () => instances.bytes,
@@ -253,6 +260,7 @@ function observe(observed: Observed): void {
     storageSuperseded: () => (generation.state === 'superseded' ? 1 : 0),
     workWaiting: () => scheduler.waiting,
     largeWorkWaiting: () => scheduler.large.waiting,
+    receiptSeq: () => receipts.seq ?? Number.NaN,
     tokenExpiryS: () => (token.expiresAtMs ?? Number.NaN) / 1_000,
   });
   metrics.observeWork(scheduler);

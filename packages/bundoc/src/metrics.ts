@@ -16,6 +16,10 @@ const SERVICE_GAUGES = {
   changeFollowers: ['bundoc_change_followers', 'Streams and long polls that wait for changes.'],
   eventsLive: ['bundoc_kms_events_live', '1 while events arrive from BunKMS.'],
   tokensRevoked: ['bundoc_tokens_revoked', 'Revoked tokens that are refused.'],
+  receiptSeq: [
+    'bundoc_kms_receipt_seq',
+    "The newest record of BunKMS's audit chain that Bundoc has a receipt of.",
+  ],
   tokenExpiryS: [
     'bundoc_kms_token_expiry_timestamp_seconds',
     'When the service token for BunKMS ends, seconds since 1970.',

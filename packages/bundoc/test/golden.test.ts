@@ -10,6 +10,7 @@ import { MemoryIndex } from '../src/engine/indexes/memory-index.ts';
 import { MARK_KEY, openMoveMark } from '../src/engine/move-mark.ts';
 import { formatProjectFile, openCipher, parseProjectFile } from '../src/engine/project-file.ts';
 import { formatStorageFile, parseStorageFile } from '../src/engine/storage-file.ts';
+import { formatReceipts, parseReceiptsText } from '../src/kms/receipts-text.ts';
 import { checkBackup, openBackup } from '../src/operations/read-backup.ts';
 import { SimulatedDisk } from '../src/testing/simulated-disk.ts';
 import { openTestStore } from '../src/testing/test-engine.ts';
@@ -43,6 +44,16 @@ describe('the golden files of format 1', () => {
     const read = parseStorageFile('storage.json', content);
     expect(read).toMatchObject({ id: '3c0e2b62-8f5c-4c0e-9a55-0f8f0c9d5a01', takeOvers: 3 });
     expect(formatStorageFile(read)).toBe(content);
+  });
+
+  it('include receipts of BunKMS that are written back unchanged', () => {
+    const content = golden('kms-receipts-v1.golden.json').toString();
+    const receipts = parseReceiptsText(content);
+    expect(receipts).toMatchObject([
+      { installation: '8ea96fbb31a92033', epoch: 0, seq: 41 },
+      { installation: 'd8dfb3296832ce3c', epoch: 1_767_225_600_000, seq: 1_207 },
+    ]);
+    expect(formatReceipts(receipts)).toBe(content);
   });
 
   it('include a document file that opens to the exact text', () => {

@@ -190,7 +190,11 @@ async function checkUnsealed(checkup: Checkup, url: string, trust: Trust): Promi
   const answer = await checkup.try('kek', 'ask again', () => askService(below(url, '/ready'), trust));
   if (answer?.body['status'] === 'ready') checkup.ok('kek', 'BunKMS is unsealed');
   else if (answer?.body['status'] === 'sealed')
-    checkup.fail('kek', 'BunKMS is sealed: its KEK does not fit', 'run "bunkms doctor" where it runs');
+    checkup.fail(
+      'kek',
+      'BunKMS is sealed: its KEK does not fit, or it does not trust its database',
+      'run "bunkms doctor" where it runs',
+    );
   else if (answer !== undefined)
     checkup.fail('kek', 'BunKMS is not ready', 'check its disk or database; its log says what fails');
 }

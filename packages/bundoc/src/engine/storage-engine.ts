@@ -1,6 +1,7 @@
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { KeyCache } from '../crypto/key-cache.ts';
+import type { ReceiptStore } from '../kms/receipt-store.ts';
 import type { OwnWork } from '../work/work.ts';
 import type { ExpiryMarks } from './expiry-marks.ts';
 import type { SettleMove } from './judge-move-mark.ts';
@@ -36,6 +37,8 @@ export interface StorageEngine extends AsyncDisposable {
   /** Its name in the log. */
   readonly place: string;
   readonly identity: StorageIdentity;
+  /** The receipts of BunKMS. */
+  readonly receipts: ReceiptStore;
   /** Whether other processes write to it as well. */
   readonly isShared: boolean;
   /** Its gauges for the metrics. */

@@ -3,6 +3,7 @@ import type { SecureContextOptions } from 'node:tls';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { defined } from '@bundoc/shared/contract/defined';
 import { HEARTBEAT_MS } from '@bundoc/shared/contract/events';
+import { parseReceipts, RECEIPT_HEADER } from '@bundoc/shared/contract/kms-receipt';
 import type { ProblemCode } from '@bundoc/shared/contract/problem';
 import { backoffMs } from '@bundoc/shared/runtime/backoff';
 import type { Clock } from '@bundoc/shared/runtime/clock';
@@ -11,6 +12,7 @@ import { TLS_VERSION_MIN, type WatchedTls } from '@bundoc/shared/tls/watched-tls
 import { Agent, buildConnector, type Dispatcher, request } from 'undici';
 import { z } from 'zod';
 import { KeyRefused } from './port.ts';
+import { type Receipts, recordsOf } from './receipts.ts';
 
 export interface KmsTransportOptions {
   /** BunKMS's internal listener. */
@@ -19,6 +21,8 @@ export interface KmsTransportOptions {
   readonly tls?: WatchedTls | undefined;
   /** Returns the current service token. */
   readonly token: () => string;
+  /** Takes the receipts of answers, and returns them with later requests; commands have none. */
+  readonly receipts?: Receipts | undefined;
   readonly clock: Clock;
   readonly logger: Logger;
   /** Source of jitter, 0 to 1. */
@@ -78,6 +82,15 @@ interface Answer {
   readonly body: Buffer;
 }
 
+/** What BunKMS answered to one request. */
+interface Reply<T> {
+  readonly status: number;
+  readonly headers: Dispatcher.ResponseData['headers'];
+  readonly body: T;
+  /** In the body of a refusal that the caller does not expect. */
+  readonly refusal?: Refusal | undefined;
+}
+
 /** The final refusals of BunKMS, and the code that callers of the project get. Another try would not help. */
 const VERDICTS: Readonly<Record<string, ProblemCode>> = {
   key_not_found: 'key_not_found',
@@ -108,6 +121,9 @@ type Refusal = z.infer<typeof refusalSchema>;
  * 503 and 504, but not after `sealed`, and not if the caller wants no retries. Retries have exponential
  * backoff and full jitter, and honour `Retry-After` up to the deadline.
  * One deadline covers all tries, so a frozen server cannot delay a caller longer.
+ *
+ * Every call carries the kept receipts, the stream of events included, but not {@link isUp}: that is a probe
+ * without a token, which planted receipts must not fail.
  */
 export class KmsTransport {
   readonly #options: KmsTransportOptions;
@@ -165,16 +181,20 @@ export class KmsTransport {
    * @throws Error when the first try cannot open it.
    */
   async openEvents(lastEventId: string | undefined, signal: AbortSignal): Promise<AsyncIterable<Uint8Array>> {
-    const { statusCode, body } = await request(new URL('/v1/events', this.#options.url), {
-      dispatcher: this.#streamAgent,
-      signal,
-      headers: {
-        authorization: `Bearer ${this.#options.token()}`,
-        ...defined({ 'last-event-id': lastEventId }),
-      },
+    const { status, body, refusal, receipts } = await this.#withReceipts(async (sent) => {
+      const { statusCode, headers, body } = await request(new URL('/v1/events', this.#options.url), {
+        dispatcher: this.#streamAgent,
+        signal,
+        headers: {
+          authorization: `Bearer ${this.#options.token()}`,
+          ...defined({ 'last-event-id': lastEventId, [RECEIPT_HEADER]: sent }),
+        },
+      });
+      const refusal = statusCode === 200 ? undefined : refusalIn(await takeBytes(body));
+      return { status: statusCode, headers, body, refusal };
     });
-    if (statusCode === 200) return body;
-    throw new Error(answerLine(statusCode, refusalIn(await takeBytes(body))?.code));
+    if (status === 200) return body;
+    throw new Error(answerLine(status, refusal?.code, receipts));
   }
 
   /** Aborts the running calls. Resolves once they have ended. */
@@ -247,28 +267,11 @@ export class KmsTransport {
     body: unknown,
     signal: AbortSignal,
   ): Promise<Answer> {
-    let response: Dispatcher.ResponseData;
-    let bytes: Buffer;
-    try {
-      response = await request(new URL(path, this.#options.url), {
-        dispatcher: this.#agent,
-        method,
-        signal,
-        headers: {
-          authorization: `Bearer ${this.#options.token()}`,
-          ...(body === undefined ? {} : { 'content-type': 'application/json' }),
-        },
-        body: body === undefined ? null : JSON.stringify(body),
-      });
-      bytes = await takeBytes(response.body);
-    } catch (error) {
-      throw new TryFailed('no answer', true, { cause: error });
-    }
-    const status = response.statusCode;
-    if (expected.includes(status)) return { status, body: bytes };
-    const refusal = refusalIn(bytes);
+    const reply = await this.#withReceipts((sent) => this.#send(method, path, expected, body, signal, sent));
+    const { status, refusal } = reply;
     const code = refusal?.code;
-    if (code !== undefined && expected.includes(code as ProblemCode)) return { status, body: bytes };
+    if (expected.includes(status) || (code !== undefined && expected.includes(code as ProblemCode)))
+      return reply;
     const verdict = code === undefined ? undefined : VERDICTS[code];
     if (verdict !== undefined)
       throw new AppError(verdict, {
@@ -278,10 +281,60 @@ export class KmsTransport {
       });
     // A sealed service needs its operator, so it does not recover within the deadline.
     const retryable = [429, 502, 503, 504].includes(status) && code !== 'sealed';
-    throw new TryFailed(answerLine(status, code), retryable, {
-      retryAfterS: retryAfterOf(response.headers['retry-after']),
+    throw new TryFailed(answerLine(status, code, reply.receipts), retryable, {
+      retryAfterS: retryAfterOf(reply.headers['retry-after']),
       isRefusal: code !== undefined && REFUSALS.has(status),
     });
+  }
+
+  /** @param receipts the header to send. @throws TryFailed without an answer. */
+  async #send(
+    method: Method,
+    path: string,
+    expected: readonly Expected[],
+    body: unknown,
+    signal: AbortSignal,
+    receipts: string | undefined,
+  ): Promise<Reply<Buffer>> {
+    try {
+      const response = await request(new URL(path, this.#options.url), {
+        dispatcher: this.#agent,
+        method,
+        signal,
+        headers: {
+          authorization: `Bearer ${this.#options.token()}`,
+          ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+          ...defined({ [RECEIPT_HEADER]: receipts }),
+        },
+        body: body === undefined ? null : JSON.stringify(body),
+      });
+      const { statusCode: status, headers } = response;
+      const bytes = await takeBytes(response.body);
+      // An expected answer may hold a key, which must not become a string.
+      if (!expected.includes(status)) return { status, headers, body: bytes, refusal: refusalIn(bytes) };
+      this.#options.receipts?.take(headers[RECEIPT_HEADER]);
+      return { status, headers, body: bytes };
+    } catch (error) {
+      throw new TryFailed('no answer', true, { cause: error });
+    }
+  }
+
+  /**
+   * Sends a request with the kept receipts. If BunKMS refuses these, they are forgotten, and the request is
+   * sent once more without them: BunKMS has done nothing yet.
+   *
+   * @param send gets the header to send.
+   * @returns the reply, and the header that it answers.
+   */
+  async #withReceipts<T>(
+    send: (sent: string | undefined) => Promise<Reply<T>>,
+  ): Promise<Reply<T> & { readonly receipts: string | undefined }> {
+    const { receipts: kept } = this.#options;
+    const sent = kept?.header();
+    const reply = await send(sent);
+    if (sent === undefined || reply.refusal?.code !== 'receipt_invalid') return { ...reply, receipts: sent };
+    kept?.forget(sent);
+    return { ...(await send(undefined)), receipts: undefined };
   }
 }
 
@@ -298,10 +351,16 @@ function connectorOf(context: SecureContextOptions, timeoutMs: number): buildCon
   });
 }
 
-/** The answer of BunKMS as a message, with what to do if another try would not help. */
-function answerLine(status: number, code: string | undefined): string {
+/**
+ * The answer of BunKMS as a message, with what to do if another try would not help.
+ *
+ * @param receipts those that BunKMS was sent.
+ */
+function answerLine(status: number, code: string | undefined, receipts: string | undefined): string {
   const remedy = REMEDIES[`${status} ${code}`];
-  return `BunKMS answered ${status}${code === undefined ? '' : ` ${code}`}${remedy === undefined ? '' : `: ${remedy}`}`;
+  const line = `BunKMS answered ${status}${code === undefined ? '' : ` ${code}`}${remedy === undefined ? '' : `: ${remedy}`}`;
+  const sent = code === 'sealed' && receipts !== undefined ? parseReceipts(receipts) : undefined;
+  return sent === undefined ? line : `${line}; Bundoc has receipts of ${recordsOf(sent)}`;
 }
 
 const REMEDIES: Readonly<Record<string, string>> = {
@@ -311,7 +370,7 @@ const REMEDIES: Readonly<Record<string, string>> = {
     "the service token is not for this key, or lacks a scope; BUNDOC_KMS_TOKEN_FILE must hold Bundoc's (bunkms init --service-token)",
   '404 not_found': 'BUNDOC_KMS_URL must be the internal listener of BunKMS',
   '503 sealed':
-    'BunKMS was started with another KEK than its store was made with; its log says which one it needs',
+    'BunKMS was started with another KEK than its store was made with, or does not trust its database; its /ready and its log name the reason',
 };
 
 /** The whole body in one new buffer. The received chunks are wiped, since they may contain a key. */

@@ -2,6 +2,7 @@ import { createSecretKey, randomBytes, randomUUID } from 'node:crypto';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { Writable } from 'node:stream';
+import { RECEIPT_HEADER } from '@bundoc/shared/contract/kms-receipt';
 import { keyCheckValue } from '@bundoc/shared/crypto/aead';
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import { createLogger } from '@bundoc/shared/runtime/logger';
@@ -10,15 +11,24 @@ import { KmsClient } from '../../src/kms/client.ts';
 import type { KmsTransportOptions } from '../../src/kms/transport.ts';
 
 export type Script = (request: IncomingMessage, response: ServerResponse, call: number) => void;
+/** A request that the server got. */
+interface Seen {
+  readonly method: string;
+  readonly url: string;
+  readonly authorization: string | undefined;
+  readonly receipts: string | string[] | undefined;
+  readonly body: string;
+}
+
 export const cleanups: (() => Promise<void>)[] = [];
 
 /** A server with scripted answers, and a client of it. */
 export async function startScripted(
   script: Script,
-  options: Pick<KmsTransportOptions, 'streamSilentMs'> = {},
+  options: Pick<KmsTransportOptions, 'streamSilentMs' | 'receipts'> = {},
 ) {
   let calls = 0;
-  const seen: { method: string; url: string; authorization: string | undefined; body: string }[] = [];
+  const seen: Seen[] = [];
   const server = createServer((request, response) => {
     const call = ++calls;
     let body = '';
@@ -30,6 +40,7 @@ export async function startScripted(
         method: String(request.method),
         url: String(request.url),
         authorization: request.headers.authorization,
+        receipts: request.headers[RECEIPT_HEADER],
         body,
       });
       script(request, response, call);
@@ -43,8 +54,9 @@ export async function startScripted(
       done();
     },
   });
+  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
   const client = new KmsClient({
-    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    url,
     token: () => 'the-service-token',
     clock: systemClock,
     logger: createLogger({ service: 'bundoc', level: 'debug', destination }),
@@ -56,7 +68,7 @@ export async function startScripted(
     server.closeAllConnections();
     await new Promise((resolve) => server.close(resolve));
   });
-  return { client, seen, lines, calls: () => calls };
+  return { client, url, seen, lines, calls: () => calls };
 }
 
 export const dek = createSecretKey(randomBytes(32));

@@ -17,6 +17,7 @@ import type { LogObserver } from './log/ports.ts';
 import { ExpiryMarksInFolders } from './projects/expiry-marks.ts';
 import { FileProjects } from './projects/file-projects.ts';
 import { MOVED_FOLDER } from './projects/moved-folder.ts';
+import { receiptsInFolder } from './receipts-in-folder.ts';
 import { openFolder } from './storage-folder.ts';
 import { FilesMoveSource } from './transfer/move-source.ts';
 
@@ -62,6 +63,7 @@ export async function openFileStorage(
   return {
     place: dataDir,
     identity,
+    receipts: receiptsInFolder(disk, dataDir, tmp),
     isShared: false,
     counts: { backlogBytes: () => backlog.bytes, ...countsOf(engine, log.syncSeconds) },
     isReady: async () => !engine.stats.writesStopped && (await canWrite(disk, tmp)),

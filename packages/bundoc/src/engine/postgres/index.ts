@@ -20,6 +20,7 @@ import { PostgresProjects, whyGone } from './projects/postgres-projects.ts';
 import { SharedReads } from './reads/shared-reads.ts';
 import { SharedStates } from './reads/shared-states.ts';
 import { identifyDatabase } from './rows/identity-in-rows.ts';
+import { receiptsInRow } from './rows/receipts-in-row.ts';
 import { moveTargetIn } from './transfer/move-target.ts';
 
 /** Maximum wait of a start for a server that is unavailable. */
@@ -52,6 +53,7 @@ export async function openPostgresStorage(
   return {
     place: placeOf(config.address),
     identity,
+    receipts: receiptsInRow(database, clock),
     isShared: true,
     counts: { databaseConnections: () => database.connections, databaseWaiting: () => database.waiting },
     isReady: () => Promise.race([acceptsWrites(database), sleep(READY_WITHIN_MS, false, { ref: false })]),
