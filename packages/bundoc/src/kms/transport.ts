@@ -76,6 +76,8 @@ type Expected = number | ProblemCode;
 interface Answer {
   readonly status: number;
   readonly body: Buffer;
+  /** When the caller may retry, if BunKMS says so. */
+  readonly retryAfterS: number | undefined;
 }
 
 /** The final refusals of BunKMS, and the code that callers of the project get. Another try would not help. */
@@ -265,10 +267,12 @@ export class KmsTransport {
       throw new TryFailed('no answer', true, { cause: error });
     }
     const status = response.statusCode;
-    if (expected.includes(status)) return { status, body: bytes };
+    const retryAfterS = retryAfterOf(response.headers['retry-after']);
+    if (expected.includes(status)) return { status, body: bytes, retryAfterS };
     const refusal = refusalIn(bytes);
     const code = refusal?.code;
-    if (code !== undefined && expected.includes(code as ProblemCode)) return { status, body: bytes };
+    if (code !== undefined && expected.includes(code as ProblemCode))
+      return { status, body: bytes, retryAfterS };
     const verdict = code === undefined ? undefined : VERDICTS[code];
     if (verdict !== undefined)
       throw new AppError(verdict, {
@@ -279,7 +283,7 @@ export class KmsTransport {
     // A sealed service needs its operator, so it does not recover within the deadline.
     const retryable = [429, 502, 503, 504].includes(status) && code !== 'sealed';
     throw new TryFailed(answerLine(status, code), retryable, {
-      retryAfterS: retryAfterOf(response.headers['retry-after']),
+      retryAfterS,
       isRefusal: code !== undefined && REFUSALS.has(status),
     });
   }
