@@ -12,7 +12,6 @@ describe('the deletions of one token', () => {
     installation = await Installation.start({
       // Time stands still, so that no part of a rate comes back meanwhile.
       clock: { now: () => systemClock.now(), monotonic: () => movedMs },
-      environment: { BUNDOC_KMS_DEADLINE_MS: '2000' },
     });
   });
   afterAll(() => installation[Symbol.asyncDispose]());
@@ -43,5 +42,11 @@ describe('the deletions of one token', () => {
     expect((await remove(other, 'other')).status).toBe(200);
     movedMs += 1_000;
     expect((await remove(one, late)).status).toBe(200);
+  });
+
+  it('are a share in the metrics', async () => {
+    const metrics = await installation.metrics();
+    expect(metrics).toContain('bundoc_share_capacity{share="deletions"} 8');
+    expect(metrics).toContain('bundoc_share_refusals_total{share="deletions",code="rate_limited"} 0');
   });
 });

@@ -96,7 +96,7 @@ describe('the deletion of a project', () => {
     },
   );
 
-  it('of one subject has two places, so that a burst neither delays others nor fills the queues of BunKMS', async () => {
+  it('of another subject passes a burst of one, of which two run and the others wait or get rate_limited with a time', async () => {
     const { clock, deletion, service, share, write } = startProcess();
     const names = Array.from({ length: 20 }, (_, n) => `p${n}`);
     for (const name of [...names, 'other']) await write(name);

@@ -53,20 +53,8 @@ export function startProcess(left?: SimulatedDisk, known?: FakeKeyService) {
     }
   };
   const seen = { ended, forgotten, outOfUse, settled };
-  return {
-    clock,
-    service,
-    share,
-    keys,
-    disk,
-    projects,
-    instances,
-    deletion,
-    write,
-    stateOf,
-    setAside,
-    ...seen,
-  };
+  const parts = { clock, service, share, keys, disk, projects, instances, deletion };
+  return { ...parts, write, stateOf, setAside, ...seen };
 }
 
 /** The files of a disk, except those of the log: it belongs to no project. */
