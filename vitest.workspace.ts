@@ -46,6 +46,7 @@ const API = [
   'client',
   'client-tour',
   'collections',
+  'deletion-shares',
   'events',
   'forged-storage',
   'generation',

@@ -1,6 +1,6 @@
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { globSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
+import { copyFileSync, globSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, normalize } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -64,6 +64,7 @@ curl() {
 }
 `;
 
+/** A git work tree, as a clone is. The blocks of the page run in it. */
 let folder: string;
 let ports: Record<'BUNDOC_PORT' | 'BUNKMS_PORT' | 'BUNKMS_INTERNAL_PORT', string>;
 /** The port of the application that a page may start, in place of 3000. */
@@ -74,6 +75,9 @@ beforeEach(async () => {
   folder = mkdtempSync(join(tmpdir(), 'bundoc-docs-'));
   for (const name of ['packages', 'scripts', 'node_modules', 'package.json'])
     symlinkSync(join(root, name), join(folder, name));
+  copyFileSync(join(root, '.gitignore'), join(folder, '.gitignore'));
+  git('init', '--quiet');
+  git('add', '--all');
   const [bundoc, bunkms, internal] = [await freePort(), await freePort(), await freePort()];
   applicationPort = await freePort();
   ports = {
@@ -87,6 +91,18 @@ afterEach(async () => {
   await Promise.all([...running].map((child) => once(child, 'close')));
   rmSync(folder, { recursive: true, force: true, maxRetries: 10, retryDelay: 200 });
 });
+
+/** Runs git in the folder, regardless of the settings of this machine, and of a hook that runs the tests. */
+function git(...args: string[]): string {
+  const env = { PATH: process.env['PATH'], GIT_CONFIG_GLOBAL: '/dev/null', GIT_CONFIG_SYSTEM: '/dev/null' };
+  return execFileSync('git', args, { cwd: folder, env, encoding: 'utf8' });
+}
+
+/** The files in the folder that `git add .` would add. */
+function filesForGit(): string[] {
+  const lines = git('status', '--porcelain', '--untracked-files=all').split('\n');
+  return lines.filter((line) => line.startsWith('??')).map((line) => line.slice(3));
+}
 
 interface Ended {
   readonly code: number | null;
@@ -164,7 +180,7 @@ describe('the shell blocks of the documentation', () => {
   });
 
   it.each(pages)(
-    'of %s run in order, and every answer has the documented status',
+    'of %s run in order, every answer has the documented status, and git sees no file that they make',
     needs('curl'),
     async (page) => {
       const ownServices = page === ONE_MACHINE || beginningOf(page) === ONE_MACHINE;
@@ -182,6 +198,7 @@ describe('the shell blocks of the documentation', () => {
       );
       const refused = statuses.map(([, status]) => Number(status)).filter((status) => status >= 400);
       expect(refused, `${stdout}\n${stderr}`).toEqual(REFUSALS[page] ?? []);
+      expect(filesForGit()).toEqual([]);
     },
   );
 });

@@ -64,7 +64,7 @@ describe('the compose project, from the development KEK to a KEK of one’s own'
         Source: string;
         RW: boolean;
       }[];
-    const isFolder = ({ Source }: { Source: string }) => Source === join(directory, 'kek');
+    const isFolder = ({ Source }: { Source: string }) => Source === join(directory, 'run', 'kek');
     expect((await mountsOf('bunkms')).filter(isFolder)).toMatchObject([{ RW: false }]);
     expect((await mountsOf('bundoc')).filter(isFolder)).toEqual([]);
   });

@@ -123,6 +123,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   const deletion = new ProjectDeletion({
     ...{ projects, instances, keys, service, feed, clock, logger },
     settleDoubt: () => generation.advance(),
+    share: shares.deletions,
   });
   const moves = new Moves({
     ...{ instances, keys, feed, logger, onSetAside, from },

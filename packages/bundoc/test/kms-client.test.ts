@@ -73,7 +73,7 @@ describe('KmsClient', () => {
     await client.createKey('p-dek', ACTING);
     await client.exportKey('p-dek', 1, ACTING);
     await client.claimKey('p-dek', ACTING);
-    expect(await client.intendDeletion('p-dek', ACTING)).toEqual(intent);
+    expect(await client.intendDeletion('p-dek', 'root-1', ACTING)).toEqual(intent);
     expect(await client.shredKey('p-dek', receipt, ACTING)).toEqual(destroyed);
     await client.contentRemoved('p-dek', ACTING);
     await client.offerKey('p-dek', OTHER, MOVE, ACTING);
@@ -87,7 +87,7 @@ describe('KmsClient', () => {
       ['POST /v1/keys', { name: 'p-dek', type: 'aes-256', storage, generation }],
       [`GET /v1/export/p-dek?storage=${storage}&generation=${generation}&version=1`, undefined],
       [key('claim'), { storage, generation }],
-      [key('deletion-intent'), { storage, generation }],
+      [key('deletion-intent'), { storage, generation, client: 'root-1' }],
       [key('shred'), { storage, generation, receipt }],
       [key('content-removed'), { storage, generation }],
       [key('offer'), { storage, generation, to: OTHER, move: MOVE }],
@@ -134,16 +134,31 @@ describe('KmsClient', () => {
 
   it('sends an intent once, because an abandoned attempt could arrive after its cancellation', async () => {
     const { client, calls } = await startScripted((_request, response) =>
-      problem(response, 503, 'overloaded'),
+      problem(response, 503, 'storage_unavailable'),
     );
-    await expect(client.intendDeletion('p-dek', ACTING)).rejects.toMatchObject({ code: 'kms_unavailable' });
+    await expect(client.intendDeletion('p-dek', 'root-1', ACTING)).rejects.toMatchObject({
+      code: 'kms_unavailable',
+    });
+    expect(calls()).toBe(1);
+  });
+
+  it.each([
+    [429, 'rate_limited', 'your share of deletions is in use'],
+    [503, 'overloaded', 'the service has no deletions to spare'],
+  ])('passes on that an intent is refused with %s %s, with its time', async (status, code, detail) => {
+    const { client, calls } = await startScripted((_request, response) =>
+      problem(response, status, code, { 'retry-after': '7' }),
+    );
+    await expect(client.intendDeletion('p-dek', 'root-1', ACTING)).rejects.toMatchObject({
+      ...{ code, detail, retryAfterS: 7 },
+    });
     expect(calls()).toBe(1);
   });
 
   it('reports the missing scope of its token for destroying keys', async () => {
     const { client } = await startScripted((_request, response) => problem(response, 403, 'forbidden'));
     for (const refused of [
-      client.intendDeletion('p-dek', ACTING),
+      client.intendDeletion('p-dek', 'root-1', ACTING),
       client.shredKey('p-dek', { seq: 1, hash: 'ab' }, ACTING),
       client.unfinishedDeletions(ACTING),
     ])

@@ -108,7 +108,7 @@ describe('KmsClient', () => {
       honest((_request, response, call) => answer(response, 200, exported(), withReceipt(call))),
       new ReceiptsInMemory(forged),
     );
-    await client.intendDeletion('p-dek', ACTING).catch(() => undefined);
+    await client.intendDeletion('p-dek', 'root-1', ACTING).catch(() => undefined);
     expect(seen.map((call) => call.receipts)).toEqual([formatReceipt(forged), undefined]);
     expect(receipts.header()).toBe(receiptText(2));
     await client.exportKey('p-dek');

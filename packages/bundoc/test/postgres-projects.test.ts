@@ -24,6 +24,7 @@ import { InstanceManager } from '../src/projects/instance-manager.ts';
 import { FakeKeyService } from '../src/testing/fake-key-service.ts';
 import { NO_NOTIFICATIONS, openTestDatabase } from '../src/testing/postgres-project.ts';
 import { put, ref } from '../src/testing/writes.ts';
+import { createServiceShares } from '../src/work/service-shares.ts';
 import { useDatabase } from './support/use-database.ts';
 
 describe('projects in PostgreSQL', needs('postgresql'), () => {
@@ -175,6 +176,7 @@ describe('projects in PostgreSQL', needs('postgresql'), () => {
       const deletion = new ProjectDeletion({
         ...{ projects, instances, keys, service: service.held, feed, clock, logger },
         settleDoubt: async () => undefined,
+        share: createServiceShares().deletions,
       });
       const write = async (id: string) => {
         using lease = await instances.acquire('deleted', 'create');
@@ -203,11 +205,11 @@ describe('projects in PostgreSQL', needs('postgresql'), () => {
     const readers = questions.map((question) => [question, managed()] as const);
     for (const [question, node] of readers) await node.ask(question);
     // The deletion is interrupted after its intent is recorded and before its key is destroyed.
-    service.isRateLimited = true;
+    service.shredsFail = true;
     await expect(here.deletion.delete('deleted')).rejects.toMatchObject({ code: 'kms_unavailable' });
     for (const node of [here, managed()])
       await expect(node.write('c')).rejects.toMatchObject({ code: 'project_deleting' });
-    service.isRateLimited = false;
+    service.shredsFail = false;
     there.deletion.requestCheck();
     await there.deletion.resume();
     await expect.poll(() => service.changes.at(-1)?.kind).toBe('removed');

@@ -100,44 +100,50 @@ describe('rate limits', () => {
     expect((await kms.api('/v1/keys/k11-dek', { token: admin })).json()).toMatchObject({ state: 'enabled' });
   });
 
-  it('limit shredding together with destructions, but not the intent', async () => {
+  /** A key of a storage, whose intent each call repeats for a client of that storage. */
+  async function startShredding() {
     await start({ destructionsPerToken: 1 });
-    const { token } = await kms.issue({
-      scope: ['kms:create_key', 'kms:shred_key', 'kms:destroy_key'],
-      keys: ['*'],
-    });
+    const { token } = await kms.issue({ scope: ['kms:create_key', 'kms:shred_key'], keys: ['*'] });
     const acting = { storage: randomUUID(), generation: randomUUID() };
     const post = (path: string, body: object) => kms.internal(path, { token, body });
     await post(`/v1/storages/${acting.storage}/advance`, { from: [], to: acting.generation });
-    const receipts = new Map<string, object>();
-    for (let n = 0; n < 12; n++) {
-      const name = `s${n}-dek`;
-      await post('/v1/keys', { name, type: 'aes-256', ...acting });
-      receipts.set(name, (await post(`/v1/keys/${name}/deletion-intent`, acting)).json().receipt);
-    }
-    const shred = (name: string) =>
-      post(`/v1/keys/${name}/shred`, { ...acting, receipt: receipts.get(name) });
-    const names = [...receipts.keys()];
-    const answers: number[] = [];
-    for (const name of names.slice(0, 10)) answers.push((await shred(name)).status);
-    expect(answers).toEqual(times(10, 200));
-    const late = await shred('s10-dek');
+    await post('/v1/keys', { name: 's-dek', type: 'aes-256', ...acting });
+    const intend = (client: string) => post('/v1/keys/s-dek/deletion-intent', { ...acting, client });
+    const intents = async (clients: readonly string[]) => {
+      const answers: number[] = [];
+      for (const client of clients) answers.push((await intend(client)).status);
+      return answers;
+    };
+    const shred = (receipt: object) => post('/v1/keys/s-dek/shred', { ...acting, receipt });
+    return { intend, intents, shred };
+  }
+
+  it('limit intents to shred by the client that the storage names, and not what follows them', async () => {
+    const { intend, intents, shred } = await startShredding();
+    expect(await intents(times(10, 'one'))).toEqual(times(10, 200));
+    const late = await intend('one');
     expect([late.status, late.headers['retry-after'], late.json().code]).toEqual([429, '1', 'rate_limited']);
-    const destroyed = await kms.api('/v1/keys/a-dek?pending_days=0&confirm=a-dek', {
-      method: 'DELETE',
-      token,
-    });
-    expect(destroyed.status).toBe(429);
-    const { deletions } = (
-      await kms.internal(`/v1/storages/${acting.storage}/deletions?generation=${acting.generation}`, {
-        token,
-      })
-    ).json();
-    const unfinished = deletions.filter(({ state }: { state: string }) => state === 'pending_deletion');
-    expect(unfinished.map(({ name }: { name: string }) => name)).toEqual(['s10-dek', 's11-dek']);
+    const other = await intend('other');
+    expect(other.status).toBe(200);
     clock.advance(1_000);
-    expect((await shred('s10-dek')).status).toBe(200);
-    expect((await shred('s11-dek')).status).toBe(429);
+    expect(await intents(['one', 'one'])).toEqual([200, 429]);
+    for (let n = 0; n < 50; n++) expect((await shred(other.json().receipt)).status).toBe(200);
+  });
+
+  it('limit all clients of a storage to four times the rate of one: then one within its own gets 503', async () => {
+    const { intend, intents } = await startShredding();
+    for (const client of ['a', 'b', 'c', 'd'])
+      expect(await intents(times(10, client))).toEqual(times(10, 200));
+    const full = await intend('e');
+    expect([full.status, full.headers['retry-after'], full.json()]).toMatchObject([
+      ...[503, '1', { code: 'overloaded', detail: 'the storage has no deletions to spare' }],
+    ]);
+    expect(await intents(['a'])).toEqual([429]);
+    clock.advance(250);
+    // A refused intent counts for nobody.
+    expect(await intents(['e', 'e'])).toEqual([200, 503]);
+    clock.advance(60_000);
+    expect(await intents(times(11, 'e'))).toEqual([...times(10, 200), 429]);
   });
 
   it('limit the exports of one key for all callers', async () => {

@@ -283,10 +283,10 @@ describe('the generation of a storage', () => {
     service.put('p-dek', id);
     const former = generation.acting();
     await generation.advance();
-    await expect(service.intendDeletion('p-dek', former)).rejects.toMatchObject({
+    await expect(service.intendDeletion('p-dek', '', former)).rejects.toMatchObject({
       code: 'storage_superseded',
     });
-    expect(await new StorageKeys(service, generation).intendDeletion('p-dek')).toMatchObject({
+    expect(await new StorageKeys(service, generation).intendDeletion('p-dek', '')).toMatchObject({
       name: 'p-dek',
     });
   });

@@ -5,12 +5,14 @@ import {
   type DestroyReceipt,
   destroyReceiptSchema,
 } from '@bundoc/shared/contract/keys';
+import { PROBLEMS } from '@bundoc/shared/contract/problem';
 import {
   type AdvanceStorage,
   type DeletionIntent,
   deletionIntentSchema,
   deletionPageSchema,
   type HolderOfKey,
+  type IntendDeletion,
   type MoveOfKey,
   type OfferKey,
   type ShredKey,
@@ -83,9 +85,22 @@ export class KmsClient implements StorageCalls {
     await this.#transport.call('POST', `/v1/keys/${name}/rotate?expected_version=${version}`, [200]);
   }
 
-  async intendDeletion(name: string, acting: ActingStorage): Promise<DeletionIntent> {
-    const intend = this.#change(name, 'deletion-intent', { ...acting } satisfies HolderOfKey, 0);
-    return readAnswer(deletionIntentSchema, await withShredDetail(intend));
+  async intendDeletion(name: string, client: string, acting: ActingStorage): Promise<DeletionIntent> {
+    const { status, body, retryAfterS } = await withShredDetail(
+      this.#transport.call(
+        'POST',
+        `/v1/keys/${name}/deletion-intent`,
+        [200, 'rate_limited', 'overloaded'],
+        { ...acting, client } satisfies IntendDeletion,
+        0,
+      ),
+    );
+    if (status === 200) return readAnswer(deletionIntentSchema, body);
+    const isOwn = status === PROBLEMS.rate_limited.status;
+    throw new AppError(isOwn ? 'rate_limited' : 'overloaded', {
+      detail: isOwn ? 'your share of deletions is in use' : 'the service has no deletions to spare',
+      retryAfterS: retryAfterS ?? RETRY_AFTER_S,
+    });
   }
 
   async shredKey(name: string, receipt: AuditReceipt, acting: ActingStorage): Promise<DestroyReceipt> {
@@ -163,8 +178,8 @@ export class KmsClient implements StorageCalls {
   }
 
   /** Changes a key on behalf of a storage. */
-  async #change(name: string, change: string, body: unknown, retries?: number): Promise<Buffer> {
-    return (await this.#transport.call('POST', `/v1/keys/${name}/${change}`, [200], body, retries)).body;
+  async #change(name: string, change: string, body: unknown): Promise<Buffer> {
+    return (await this.#transport.call('POST', `/v1/keys/${name}/${change}`, [200], body)).body;
   }
 }
 

@@ -82,10 +82,12 @@ export interface KeyShredder {
    * Records that the key will be destroyed; from then on it is not released. The receipt names that record.
    * It is sent once: of two attempts, the first might be handled after the deletion was taken back.
    *
-   * @throws AppError `key_not_found`; `kms_unavailable`, with the cause {@link KeyRefused} when nothing was
-   *   recorded, without it when that is unknown.
+   * @param client who asks for the deletion: the root of the token. BunKMS bounds the rate of each client.
+   * @throws AppError `key_not_found`; `rate_limited`, `overloaded` when the share of the client or of all
+   *   clients is in use: this call has recorded nothing; `kms_unavailable`, with the cause {@link KeyRefused}
+   *   when nothing was recorded, without it when that is unknown.
    */
-  intendDeletion(name: string): Promise<DeletionIntent>;
+  intendDeletion(name: string, client: string): Promise<DeletionIntent>;
   /**
    * Destroys all versions of a key for good. @throws AppError `precondition_failed` unless the key's latest
    * change is the one of `receipt`.
@@ -122,7 +124,7 @@ export interface StorageCalls {
   createKey(name: string, acting?: ActingStorage): Promise<boolean>;
   claimKey(name: string, acting: ActingStorage): Promise<void>;
   rotateKey(name: string, version: number): Promise<void>;
-  intendDeletion(name: string, acting: ActingStorage): Promise<DeletionIntent>;
+  intendDeletion(name: string, client: string, acting: ActingStorage): Promise<DeletionIntent>;
   shredKey(name: string, receipt: AuditReceipt, acting: ActingStorage): Promise<DestroyReceipt>;
   contentRemoved(name: string, acting: ActingStorage): Promise<void>;
   unfinishedDeletions(acting: ActingStorage): Promise<readonly UnfinishedDeletion[]>;

@@ -52,8 +52,8 @@ export class StorageKeys implements KeyService, KeyShredder, KeyHandover {
     return this.#act(() => this.#calls.rotateKey(name, version));
   }
 
-  intendDeletion(name: string): Promise<DeletionIntent> {
-    return this.#act((acting) => this.#calls.intendDeletion(name, acting));
+  intendDeletion(name: string, client: string): Promise<DeletionIntent> {
+    return this.#act((acting) => this.#calls.intendDeletion(name, client, acting));
   }
 
   shredKey(name: string, receipt: AuditReceipt): Promise<DestroyReceipt> {

@@ -80,6 +80,8 @@ type Expected = number | ProblemCode;
 interface Answer {
   readonly status: number;
   readonly body: Buffer;
+  /** When the caller may retry, if BunKMS says so. */
+  readonly retryAfterS: number | undefined;
 }
 
 /** What BunKMS answered to one request. */
@@ -269,9 +271,10 @@ export class KmsTransport {
   ): Promise<Answer> {
     const reply = await this.#withReceipts((sent) => this.#send(method, path, expected, body, signal, sent));
     const { status, refusal } = reply;
+    const retryAfterS = retryAfterOf(reply.headers['retry-after']);
     const code = refusal?.code;
     if (expected.includes(status) || (code !== undefined && expected.includes(code as ProblemCode)))
-      return reply;
+      return { status, body: reply.body, retryAfterS };
     const verdict = code === undefined ? undefined : VERDICTS[code];
     if (verdict !== undefined)
       throw new AppError(verdict, {
@@ -282,7 +285,7 @@ export class KmsTransport {
     // A sealed service needs its operator, so it does not recover within the deadline.
     const retryable = [429, 502, 503, 504].includes(status) && code !== 'sealed';
     throw new TryFailed(answerLine(status, code, reply.receipts), retryable, {
-      retryAfterS: retryAfterOf(reply.headers['retry-after']),
+      retryAfterS,
       isRefusal: code !== undefined && REFUSALS.has(status),
     });
   }

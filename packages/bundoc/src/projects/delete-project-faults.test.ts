@@ -1,3 +1,4 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { describe, expect, it } from 'vitest';
 import { DOWN, filesOf, MARK, startProcess } from '../testing/project-deletions.ts';
 import type { Survival } from '../testing/simulated-file.ts';
@@ -11,6 +12,22 @@ describe('a deletion', () => {
     expect(settled).toEqual([2]);
     expect(service.changes.map(({ kind }) => kind)).toEqual(['create', 'intend', 'destroy', 'removed']);
   });
+
+  it.each(['rate_limited', 'overloaded'] as const)(
+    'whose intent took effect without an answer is not reported as refused when the next one is %s',
+    async (code) => {
+      const { deletion, disk, service, write } = startProcess();
+      await write();
+      service.unanswered.add('intendDeletion');
+      service.onIntent = async () => {
+        if (service.unanswered.size === 0) service.intentRefusal = new AppError(code, { retryAfterS: 7 });
+      };
+      await expect(deletion.delete('p')).rejects.toMatchObject({ code: 'kms_unavailable', retryAfterS: 7 });
+      expect(service.changes.map(({ kind }) => kind)).toEqual(['create', 'intend']);
+      await deletion.resume();
+      expect([service.destructions, filesOf(disk)]).toEqual([1, [MARK]]);
+    },
+  );
 
   it('whose intent got no answer is looked up only when that intent can no longer take effect late', async () => {
     const { deletion, service, settled, stateOf, write } = startProcess();
@@ -41,10 +58,10 @@ describe('a deletion', () => {
   it('that an administrator cancels before the key is destroyed leaves the project unchanged', async () => {
     const { deletion, service, stateOf, write, keys } = startProcess();
     await write();
-    service.isRateLimited = true;
+    service.shredsFail = true;
     await expect(deletion.delete('p')).rejects.toMatchObject({ code: 'kms_unavailable' });
     service.restore('p-dek');
-    service.isRateLimited = false;
+    service.shredsFail = false;
     await deletion.resume();
     keys.evict('p');
     expect([service.destructions, await stateOf()]).toEqual([0, 'open']);
@@ -53,9 +70,9 @@ describe('a deletion', () => {
   it('whose key changes after it was listed is finished in the next round', async () => {
     const { deletion, disk, service, stateOf, write } = startProcess();
     await write();
-    service.isRateLimited = true;
+    service.shredsFail = true;
     await expect(deletion.delete('p')).rejects.toMatchObject({ code: 'kms_unavailable' });
-    service.isRateLimited = false;
+    service.shredsFail = false;
     const { unfinishedDeletions } = service;
     service.unfinishedDeletions = async (acting) => {
       const found = await unfinishedDeletions.call(service, acting);
@@ -74,10 +91,10 @@ describe('a deletion', () => {
       const { deletion, service, stateOf, write } = startProcess();
       await write();
       const { intendDeletion } = service;
-      service.intendDeletion = async (name, acting) => {
-        const intent = await intendDeletion.call(service, name, acting);
-        if (what === 'changed') await service.rotateKey(name, 1);
-        else service.restore(name);
+      service.intendDeletion = async (...args) => {
+        const intent = await intendDeletion.call(service, ...args);
+        if (what === 'changed') await service.rotateKey('p-dek', 1);
+        else service.restore('p-dek');
         return intent;
       };
       await expect(deletion.delete('p')).rejects.toMatchObject({
@@ -103,11 +120,11 @@ describe('a deletion', () => {
     };
     await deletion.resume();
     expect(asked).toBe(0);
-    service.isRateLimited = true;
+    service.shredsFail = true;
     await deletion.delete('p').catch(() => undefined);
     for (let n = 0; n < 3; n++) await deletion.resume();
     expect(asked).toBe(3);
-    service.isRateLimited = false;
+    service.shredsFail = false;
     for (let n = 0; n < 5; n++) await deletion.resume();
     // Once to finish it, and not again: nothing is left.
     expect(asked).toBe(4);
@@ -124,9 +141,9 @@ describe('a deletion', () => {
       await over.promise;
       return found;
     };
-    service.isRateLimited = true;
+    service.shredsFail = true;
     await deletion.delete('p').catch(() => undefined);
-    service.isRateLimited = false;
+    service.shredsFail = false;
     const late = deletion.resume();
     await listed.promise;
     const answer = await deletion.delete('p');

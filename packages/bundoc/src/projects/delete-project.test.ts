@@ -1,4 +1,5 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
+import { runInShare } from '@bundoc/shared/shares/share-key';
 import { describe, expect, it } from 'vitest';
 import { DOWN, filesOf, MARK, OTHER, startProcess } from '../testing/project-deletions.ts';
 import { put } from '../testing/writes.ts';
@@ -79,10 +80,54 @@ describe('the deletion of a project', () => {
     expect([filesOf(disk), service.destructions]).toEqual([before, 0]);
   });
 
-  it('continues in the background when keys are destroyed too fast: until then clients get project_deleting', async () => {
+  it.each(['rate_limited', 'overloaded'] as const)(
+    'is refused with the time of BunKMS while it answers %s, and changes nothing',
+    async (code) => {
+      const { deletion, disk, ended, service, stateOf, write } = startProcess();
+      await write();
+      const before = filesOf(disk);
+      service.intentRefusal = new AppError(code, { retryAfterS: 7 });
+      await expect(deletion.delete('p')).rejects.toMatchObject({ code, retryAfterS: 7 });
+      await deletion.resume();
+      expect([filesOf(disk), ended, service.changes.map(({ kind }) => kind)]).toEqual([
+        ...[before, [], ['create']],
+      ]);
+      expect(await stateOf()).toBe('open');
+    },
+  );
+
+  it('of another subject passes a burst of one, of which two run and the others wait or get rate_limited with a time', async () => {
+    const { clock, deletion, service, share, write } = startProcess();
+    const names = Array.from({ length: 20 }, (_, n) => `p${n}`);
+    for (const name of [...names, 'other']) await write(name);
+    const gate = Promise.withResolvers<void>();
+    const full = Promise.withResolvers<void>();
+    const asked: string[] = [];
+    service.onIntent = async (_name, client) => {
+      if (asked.push(client) === 2) full.resolve();
+      if (client === 'one') await gate.promise;
+    };
+    const burst = names.map((name) =>
+      runInShare({ subject: 'one', project: '' }, () => deletion.delete(name)),
+    );
+    const results = Promise.allSettled(burst);
+    await full.promise;
+    await runInShare({ subject: 'other', project: '' }, () => deletion.delete('other'));
+    expect(asked).toEqual(['one', 'one', 'other']);
+    clock.advance(5_000);
+    share.sweep();
+    gate.resolve();
+    const refused = (await results).flatMap((one) => (one.status === 'rejected' ? [one.reason] : []));
+    expect(refused.map(({ code, retryAfterS }) => [code, retryAfterS >= 1])).toEqual(
+      Array.from({ length: 18 }, () => ['rate_limited', true]),
+    );
+    expect([service.destructions, share.held]).toEqual([3, 0]);
+  });
+
+  it('continues in the background when BunKMS goes away before the key is destroyed: until then clients get project_deleting', async () => {
     const { deletion, disk, service, stateOf, write } = startProcess();
     await write();
-    service.isRateLimited = true;
+    service.shredsFail = true;
     await expect(deletion.delete('p')).rejects.toMatchObject({
       code: 'kms_unavailable',
       detail: 'the deletion is on record, and is finished in the background',
@@ -90,7 +135,7 @@ describe('the deletion of a project', () => {
     expect([await stateOf(), service.destructions]).toEqual(['project_deleting', 0]);
     await deletion.resume();
     expect(service.destructions).toBe(0);
-    service.isRateLimited = false;
+    service.shredsFail = false;
     await deletion.resume();
     expect([service.destructions, filesOf(disk), await stateOf()]).toEqual([1, [MARK], 'project_destroyed']);
   });

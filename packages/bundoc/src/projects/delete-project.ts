@@ -7,6 +7,8 @@ import type { DeletionIntent, UnfinishedDeletion } from '@bundoc/shared/contract
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import { lineOf } from '@bundoc/shared/runtime/error-line';
 import type { Logger } from '@bundoc/shared/runtime/logger';
+import type { Share } from '@bundoc/shared/shares/share';
+import { currentShare, shareIn } from '@bundoc/shared/shares/share-key';
 import type { KeyCache } from '../crypto/key-cache.ts';
 import type { DeletableProjects, Projects } from '../engine/projects.ts';
 import { KeyRefused, type KeyShredder } from '../kms/port.ts';
@@ -23,6 +25,8 @@ export interface ProjectDeletionOptions {
   readonly feed: { end(project: string): void };
   readonly clock: Clock;
   readonly logger: Logger;
+  /** The places of deletions that clients ask for. */
+  readonly share: Share;
 }
 
 /**
@@ -54,12 +58,16 @@ export class ProjectDeletion {
    * Deletes a project, or returns the earlier deletion. Once resolved, only the marker is left.
    *
    * @throws AppError `project_not_found`; `kms_unavailable`, also when this service may not destroy keys;
-   *   `key_missing`, `project_elsewhere`, `project_unclaimed`: nothing has changed then. `kms_unavailable`
-   *   after the intent was recorded, `overloaded` while requests do not end, and those of the storage: the
-   *   deletion is finished in the background.
+   *   `key_missing`, `project_elsewhere`, `project_unclaimed`; `rate_limited`, `overloaded` when the share of
+   *   the caller or of all is in use: nothing has changed then. `kms_unavailable` after the intent was
+   *   recorded, `overloaded` while requests do not end, and those of the storage: the deletion is finished in
+   *   the background.
    */
   async delete(project: string): Promise<DeletedProject> {
-    const mark = await this.#options.instances.exclusively(project, (close) => this.#delete(project, close));
+    const { instances, share } = this.#options;
+    const mark = await share.run(shareIn(project), () =>
+      instances.exclusively(project, (close) => this.#delete(project, close)),
+    );
     const { finishedAt, since, receipt } = mark;
     return { project, deleted_at: finishedAt ?? since, ...defined({ key: receipt }) };
   }
@@ -144,8 +152,10 @@ export class ProjectDeletion {
     const { service } = this.#options;
     for (let tries = 0; ; tries++) {
       try {
-        return await service.intendDeletion(name);
+        return await service.intendDeletion(name, currentShare().subject);
       } catch (error) {
+        // The first one may have been recorded.
+        if (tries > 0 && hasCode(error, 'rate_limited', 'overloaded')) throw unanswered(error);
         const isAnswered = !hasCode(error, 'kms_unavailable') || error.cause instanceof KeyRefused;
         if (isAnswered) throw error;
         this.#isDue = true;
@@ -243,6 +253,10 @@ export class ProjectDeletion {
   #now(): string {
     return new Date(this.#options.clock.now()).toISOString();
   }
+}
+
+function unanswered(cause: AppError): AppError {
+  return new AppError('kms_unavailable', { cause, retryAfterS: cause.retryAfterS ?? 1 });
 }
 
 /** Adds to the error of a step that the deletion is recorded and continues. */

@@ -63,8 +63,12 @@ export class FakeKeyService implements StorageCalls {
   readonly destroyed = new Set<string>();
   /** When false, this service may not shred keys. */
   mayShred = true;
-  /** When true, keys are destroyed too fast. */
-  isRateLimited = false;
+  /** When true, shreds are not answered. */
+  shredsFail = false;
+  /** When set, intents are refused with it. */
+  intentRefusal: AppError | undefined;
+  /** Called when an intent is asked for; it waits for the result. */
+  onIntent: ((name: string, client: string) => Promise<void> | undefined) | undefined;
   /** Called when a key was destroyed, before that is answered. */
   onDestroyed: (() => void) | undefined;
   ttlMs = 900_000;
@@ -178,8 +182,10 @@ export class FakeKeyService implements StorageCalls {
     this.#changed('rotate', name);
   }
 
-  async intendDeletion(name: string, acting: ActingStorage): Promise<DeletionIntent> {
+  async intendDeletion(name: string, client: string, acting: ActingStorage): Promise<DeletionIntent> {
     this.#requireShredding();
+    await this.onIntent?.(name, client);
+    if (this.intentRefusal !== undefined) throw this.intentRefusal;
     this.#begin(name, acting);
     this.#requireHolder(name, acting);
     const standing = this.#standingOf(name);
@@ -201,7 +207,7 @@ export class FakeKeyService implements StorageCalls {
     const standing = this.#standingOf(name);
     if (standing.intendedAt === undefined || standing.latest.seq !== receipt.seq)
       throw new AppError('precondition_failed');
-    if (this.isRateLimited) throw new AppError('kms_unavailable', { retryAfterS: 1 });
+    if (this.shredsFail) throw new AppError('kms_unavailable', { retryAfterS: 1 });
     standing.shredded = this.destroy(name);
     this.onDestroyed?.();
     this.#answer('shredKey');

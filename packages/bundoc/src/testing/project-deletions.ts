@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { ProjectDeletion } from '../projects/delete-project.ts';
+import { createServiceShares } from '../work/service-shares.ts';
 import type { FakeKeyService } from './fake-key-service.ts';
 import { newPlace, openInstances } from './open-instances.ts';
 import type { SimulatedDisk } from './simulated-disk.ts';
@@ -28,6 +29,7 @@ export function startProcess(left?: SimulatedDisk, known?: FakeKeyService) {
       outOfUse.resolve();
     },
   };
+  const share = createServiceShares({}, clock).deletions;
   const deletion = new ProjectDeletion({
     projects,
     instances,
@@ -40,6 +42,7 @@ export function startProcess(left?: SimulatedDisk, known?: FakeKeyService) {
     feed,
     clock,
     logger,
+    share,
   });
   const stateOf = async (project = 'p') => {
     try {
@@ -50,7 +53,8 @@ export function startProcess(left?: SimulatedDisk, known?: FakeKeyService) {
     }
   };
   const seen = { ended, forgotten, outOfUse, settled };
-  return { clock, service, keys, disk, projects, instances, deletion, write, stateOf, setAside, ...seen };
+  const parts = { clock, service, share, keys, disk, projects, instances, deletion };
+  return { ...parts, write, stateOf, setAside, ...seen };
 }
 
 /** The files of a disk, except those of the log: it belongs to no project. */

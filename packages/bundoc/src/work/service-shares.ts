@@ -22,6 +22,8 @@ export interface ServiceShares {
   readonly backups: Share;
   /** Running moves. Each reads a whole project, and has separate connections. */
   readonly moves: Share;
+  /** Deletions of projects in progress. Each makes some calls to BunKMS, one after another. */
+  readonly deletions: Share;
   /** Lookups of projects. Each asks the storage, and the key service for a missing key. */
   readonly lookups: Share;
   /** Projects whose stores are being opened. */
@@ -47,6 +49,8 @@ export function defaultStreamBytes(limitBytes?: number): number {
 
 const LOOKUPS_MAX = 100;
 const PAGE_READS_MAX = 8;
+/** Half of the connections to BunKMS, so that calls for keys have the others. */
+const DELETIONS_MAX = 8;
 
 export function createServiceShares(
   sizes: Partial<ServiceShareSizes> = {},
@@ -68,6 +72,13 @@ export function createServiceShares(
     streamBytes: long('stream bytes', streamBytes),
     backups: long('backups', backups),
     moves: long('moves', moves),
+    // So few of one subject that it does not fill the queues of BunKMS and of the storage.
+    deletions: new Share({
+      name: 'deletions',
+      capacity: DELETIONS_MAX,
+      subjectMax: DELETIONS_MAX / 4,
+      clock,
+    }),
     lookups: short('project lookups', LOOKUPS_MAX),
     // A page that waits for the processor keeps its place; the shares leave places for other subjects.
     pageReads: new Share({

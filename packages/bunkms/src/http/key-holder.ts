@@ -5,6 +5,7 @@ import {
   claimKeySchema,
   deletionIntentSchema,
   holderOfKeySchema,
+  intendDeletionSchema,
   moveOfKeySchema,
   offerKeySchema,
   shredKeySchema,
@@ -158,13 +159,16 @@ function registerDeletion(app: FastifyInstance, guards: Guards, services: Servic
     id: 'intendDeletion',
     summary: 'Record that a key will be shredded, as its holder',
     description:
-      'The key is no longer released. Its destruction must name `receipt`, which is valid until the key changes again.',
+      'The key is no longer released. Its destruction must name `receipt`, which is valid until the key changes again. It counts as a destruction by `client`.',
     scope: 'kms:shred_key',
-    body: holderOfKeySchema,
+    body: intendDeletionSchema,
     answer: { description: 'The intent', schema: deletionIntentSchema },
-    refusals: REFUSALS,
+    refusals: [...REFUSALS, 'rate_limited'],
     examples: { superseded: { body: EXAMPLE_STORAGE, status: 409 } },
-    act: (wanted, request) => intendDeletion(services().keys, wanted, callerOf(request)),
+    act: ({ client, ...wanted }, request) => {
+      services().limits.takeShred(subjectOf(request), client);
+      return intendDeletion(services().keys, wanted, callerOf(request));
+    },
   });
   post(app, guards, {
     action: 'shred',
@@ -175,12 +179,10 @@ function registerDeletion(app: FastifyInstance, guards: Guards, services: Servic
     scope: 'kms:shred_key',
     body: shredKeySchema,
     answer: { description: 'Destroyed, for ever', schema: destroyReceiptSchema, headers: KEY_HEADERS },
-    refusals: [...REFUSALS, 'precondition_failed', 'rate_limited'],
+    refusals: [...REFUSALS, 'precondition_failed'],
     examples: { superseded: { body: { ...EXAMPLE_STORAGE, receipt: EXAMPLE_RECEIPT }, status: 409 } },
-    act: async (wanted, request, reply) => {
-      services().limits.takeDestruction(subjectOf(request));
-      return sendKey(reply, await shredKey(services().keys, wanted, callerOf(request)));
-    },
+    act: async (wanted, request, reply) =>
+      sendKey(reply, await shredKey(services().keys, wanted, callerOf(request))),
   });
   post(app, guards, {
     action: 'content-removed',
@@ -191,7 +193,7 @@ function registerDeletion(app: FastifyInstance, guards: Guards, services: Servic
     scope: 'kms:shred_key',
     body: holderOfKeySchema,
     answer: KEY,
-    refusals: [...REFUSALS, 'precondition_failed', 'rate_limited'],
+    refusals: [...REFUSALS, 'precondition_failed'],
     examples: { superseded: { body: EXAMPLE_STORAGE, status: 409 } },
     act: async (wanted, request, reply) =>
       sendKey(reply, await finishDeletion(services().keys, wanted, callerOf(request))),

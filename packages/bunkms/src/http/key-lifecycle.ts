@@ -156,7 +156,7 @@ function registerDeletion(app: FastifyInstance, guards: Guards, services: Servic
         headers: KEY_HEADERS,
       },
     },
-    refusals: CHANGE_REFUSALS,
+    refusals: [...CHANGE_REFUSALS, 'rate_limited'],
     examples: {
       schedule: { params: EXAMPLE_PARAMS, query: { pending_days: '30' }, status: 202 },
       now: { params: EXAMPLE_PARAMS, query: { pending_days: '0', confirm: 'project-a-dek' }, status: 200 },

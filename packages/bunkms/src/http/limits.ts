@@ -1,3 +1,4 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import { RateLimit, takeFromAll } from '@bundoc/shared/runtime/rate-limit';
 
@@ -14,7 +15,10 @@ export interface LimitRates {
   readonly cryptoPerToken: number;
   /** The same under one key, for all callers. */
   readonly cryptoPerKey: number;
-  /** Destructions of keys and versions per second, and scheduled deletions, of one subject (see above). */
+  /**
+   * Destructions of keys and versions per second, scheduled deletions and intents to shred, of one subject
+   * (see above). The subject of an intent is the client for which the storage shreds.
+   */
   readonly destructionsPerToken: number;
   /** Renewals per minute of one subject (see above). */
   readonly renewalsPerMinute: number;
@@ -36,6 +40,11 @@ const ITEMS_OF_READ = 50;
 const BURST_S = 5;
 /** The same for destructions. */
 const DESTRUCTION_BURST_S = 10;
+/**
+ * How many times the rate of one subject all clients of a storage may use together. It bounds a stolen
+ * service token, which can name any client.
+ */
+const CLIENTS_OF_STORAGE = 4;
 /**
  * Rate at which one subject may open event streams: each is recorded, and may begin with all revoked tokens.
  */
@@ -63,6 +72,8 @@ export class Limits {
   readonly #reads: RateLimit;
   readonly #creations: RateLimit;
   readonly #destructions: RateLimit;
+  /** The destructions for all clients of a storage, by its service token. */
+  readonly #shreds: RateLimit;
   readonly #streams: RateLimit;
   readonly #advances: RateLimit;
 
@@ -83,11 +94,10 @@ export class Limits {
       burst: Math.max(1, renewalsPerMinute),
     });
     const { destructionsPerToken } = rates;
-    this.#destructions = new RateLimit({
-      clock,
-      perSecond: destructionsPerToken,
-      burst: Math.max(1, destructionsPerToken * DESTRUCTION_BURST_S),
-    });
+    const destructions = (perSecond: number) =>
+      new RateLimit({ clock, perSecond, burst: Math.max(1, perSecond * DESTRUCTION_BURST_S) });
+    this.#destructions = destructions(destructionsPerToken);
+    this.#shreds = destructions(destructionsPerToken * CLIENTS_OF_STORAGE);
     this.#streams = new RateLimit({ clock, ...STREAMS });
     this.#advances = new RateLimit({ clock, ...ADVANCES });
   }
@@ -107,6 +117,25 @@ export class Limits {
   /** @param subject the root of the token. @throws AppError `rate_limited`. */
   takeDestruction(subject: string): void {
     this.#destructions.take(subject);
+  }
+
+  /**
+   * Counts the intent to shred a key, before it is recorded: a deletion that has begun is never refused.
+   *
+   * @param subject the root of the storage's token. @param client who asks the storage for the deletion.
+   * @throws AppError `rate_limited` when the client's share is in use, `overloaded` when that of all clients
+   *   of the storage is.
+   */
+  takeShred(subject: string, client: string): void {
+    const one = `${subject} ${client}`;
+    const waitMs = this.#shreds.waitMs(subject);
+    if (waitMs > 0 && this.#destructions.waitMs(one) <= 0)
+      throw new AppError('overloaded', {
+        detail: 'the storage has no deletions to spare',
+        retryAfterS: waitMs / 1_000,
+      });
+    this.#destructions.take(one);
+    this.#shreds.charge(subject, 1);
   }
 
   /** @param subject the root of the token. @throws AppError `rate_limited`. */

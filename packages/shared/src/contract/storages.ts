@@ -41,9 +41,19 @@ export type OfferKey = z.infer<typeof offerKeySchema>;
 export const moveOfKeySchema = z.strictObject({ ...actingStorage, move: z.uuid() });
 export type MoveOfKey = z.infer<typeof moveOfKeySchema>;
 
-/** The body of `POST /v1/keys/{name}/deletion-intent` and `…/content-removed`. */
+/** The body of `POST /v1/keys/{name}/content-removed`. */
 export const holderOfKeySchema = z.strictObject(actingStorage);
 export type HolderOfKey = z.infer<typeof holderOfKeySchema>;
+
+/**
+ * The body of `POST /v1/keys/{name}/deletion-intent`. `client` is who asks the storage for the deletion, as
+ * the root of its token. The intent counts in its share.
+ */
+export const intendDeletionSchema = z.strictObject({
+  ...actingStorage,
+  client: z.string().max(64).default(''),
+});
+export type IntendDeletion = z.infer<typeof intendDeletionSchema>;
 
 /** The body of `POST /v1/keys/{name}/shred`: the receipt is that of the intent. */
 export const shredKeySchema = z.strictObject({ ...actingStorage, receipt: auditReceiptSchema });

@@ -101,7 +101,7 @@ describe('the key of a project', () => {
   it('reports a running deletion while it is about to be destroyed', async () => {
     const { disk, service, write } = start();
     await write('a', '{}');
-    await service.held.intendDeletion('p-dek');
+    await service.held.intendDeletion('p-dek', '');
     await expect(start(disk, service).write('b', '{}')).rejects.toMatchObject({ code: 'project_deleting' });
   });
 });
