@@ -115,7 +115,7 @@ export async function verifyCopy(
 }
 
 /** The differences of the schema, for the operator. */
-export function foreignLine(foreign: readonly string[]): string {
+function foreignLine(foreign: readonly string[]): string {
   return `the schema is not the one that this release makes: ${foreign.join('; ')}`;
 }
 
