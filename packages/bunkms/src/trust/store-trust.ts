@@ -42,6 +42,7 @@ export class StoreTrust {
   readonly memory = new ChainMemory();
   #chainKey: KeyObject | undefined;
   #epoch = 0;
+  #restored: ChainHead = GENESIS;
   /** Up to here the chain was verified. */
   #verified: ChainHead | undefined;
   #schema: readonly string[] = [];
@@ -91,14 +92,14 @@ export class StoreTrust {
     if (this.#isSealed) throw this.#refusal();
   }
 
-  /** Ends the trust after a write that the database reported as done, and that is not there. @returns the error. */
+  /** Ends the trust after a write that the database reported as done, and that is not there. */
   disbelieve(what: string): AppError {
     this.#unbelieved = [what];
     this.#settle();
     return this.#refusal();
   }
 
-  /** Ends the trust, because the chain lacks a record that it had. @returns the error. */
+  /** Ends the trust, because the chain lacks a record that it had. */
   lacks({ seq, hash }: ChainHead): AppError {
     this.#missing.set(seq, hash);
     this.#settle();
@@ -146,9 +147,9 @@ export class StoreTrust {
     this.#epoch = epoch;
     this.memory.clear();
     this.#missing.clear();
-    const place = { seq: latest.seq, hash: latest.hash };
-    if (this.#verified !== undefined) this.#verified = place;
-    await this.#options.store.expectHead(place);
+    this.#restored = { seq: latest.seq, hash: latest.hash };
+    if (this.#verified !== undefined) this.#verified = this.#restored;
+    await this.#options.store.expectHead(this.#restored);
   }
 
   /** @returns the faults of the chain that are not missing records. */
@@ -186,11 +187,11 @@ export class StoreTrust {
     return [];
   }
 
-  /** A genuine record near the end of the chain. */
+  /** A genuine record near the end of the chain, or the latest restore: what was before it is accepted. */
   async #firstPlace(): Promise<ChainHead> {
     const { store } = this.#options;
     const head = await store.auditHead();
-    if (head.seq <= TAIL) return GENESIS;
+    if (this.#restored.seq > head.seq - TAIL) return this.#restored;
     const [first] = await store.recordsAt([head.seq - TAIL]);
     return first !== undefined && this.#isGenuine(first) ? { seq: first.seq, hash: first.hash } : GENESIS;
   }

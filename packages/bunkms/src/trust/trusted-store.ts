@@ -99,9 +99,10 @@ function tokenMethods(store: KmsStore, trust: StoreTrust) {
       }),
     revokeFamilies: (records) =>
       guarded(trust, async () => {
-        const count = await store.revokeFamilies(records);
+        const receipts = await store.revokeFamilies(records);
+        await readBack.records(receipts);
         await Promise.all(records.map((record) => readBack.revocation(record)));
-        return count;
+        return receipts;
       }),
     findActiveTokenFamily: async (jti) => {
       const seen = trust.memory.revocations;
@@ -155,7 +156,7 @@ function chainMethods(store: KmsStore, trust: StoreTrust) {
   } satisfies Partial<KmsStore>;
 }
 
-/** Runs a write unless the database is not trusted; one that the store itself refused to believe ends the trust. */
+/** Runs a write while the database is trusted. One that the store itself does not believe ends the trust. */
 async function guarded<T>(trust: StoreTrust, write: () => Promise<T>): Promise<T> {
   trust.require();
   try {
@@ -213,6 +214,7 @@ class ReadBack {
       const record = bySeq.get(receipt.seq);
       if (record?.hash !== receipt.hash || !this.#isGenuine(record))
         throw this.#trust.disbelieve(`record ${receipt.seq} of the audit chain was not stored`);
+      this.#trust.memory.note(record);
     }
     if (first.seq > 1 && bySeq.get(first.seq - 1)?.hash !== bySeq.get(first.seq)?.prev_hash)
       throw this.#trust.disbelieve(`record ${first.seq - 1} of the audit chain is gone`);
@@ -255,13 +257,13 @@ class ReadBack {
       throw this.#trust.disbelieve(`the token ${jti} was not stored`);
   }
 
+  /** A token that ends, whether by this revocation or by an earlier one. */
   async revocation({ detail }: AuditDraft): Promise<void> {
     const [jti, family] = [String(detail?.['token']), String(detail?.['family'])];
-    const { row, revoked } = (await this.#store.findToken(jti)) ?? {};
+    const row = (await this.#store.findToken(jti))?.row;
     const isMarked = row === undefined || row.family !== family || row.revoked_at !== undefined;
-    if (revoked?.detail?.['family'] !== family || !this.#isGenuine(revoked) || !isMarked)
+    if (!isMarked || (await this.#store.findActiveTokenFamily(jti)) !== undefined)
       throw this.#trust.disbelieve(`the revocation of the token ${jti} was not stored`);
-    this.#trust.memory.note(revoked);
   }
 
   async secrets(chainKeyWrapped: Uint8Array): Promise<void> {
