@@ -158,10 +158,8 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   });
   stack.defer(() => app.close());
   const url = await listen(app, config);
-  logger.info(
-    { ...{ url, version: VERSION, storage: storage.place, storageId: id }, kmsUrl: config.kms.url },
-    'Bundoc is listening',
-  );
+  const facts = { url, version: VERSION, storage: storage.place, storageId: id, kmsUrl: config.kms.url };
+  logger.info(facts, 'Bundoc is listening');
 
   const running = stack.move();
   const held = [...ofWork, httpShares.bodies, httpShares.answers, httpShares.connections.forwarded];

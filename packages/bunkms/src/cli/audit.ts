@@ -134,6 +134,7 @@ export async function acceptLoss(environment: Environment, options: { json?: tru
     if (appended === undefined || typeof appended === 'string')
       throw new CliFailure('the record was rejected');
     await trust.check();
+    if (trust.epoch !== draft.detail?.['epoch']) throw new CliFailure('the record was not stored');
     if (trust.isSealed) throw new CliFailure(`the database is still not trusted: ${trust.faults.join('; ')}`);
     return appended;
   });

@@ -40,8 +40,8 @@ const CLOSE_MS = 2_000;
  *
  * Delivery is at least once: records that were copied before a crash, but not saved as copied, are copied
  * again. Readers drop duplicates by their place. Each batch is read together with the record before it. If
- * that is not the last copied record, the store was rolled back or replaced. Then a fatal line is logged, and
- * the chain is copied again from its start.
+ * that is not the last copied record, the store was rolled back or replaced. Unless a restore did that, the
+ * service is sealed. After a restore the chain is copied again from its start.
  */
 export class AuditShipper implements AsyncDisposable {
   readonly #options: ShipperOptions;
