@@ -46,6 +46,7 @@ const API = [
   'client',
   'client-tour',
   'collections',
+  'cut-chain',
   'deletion-shares',
   'events',
   'forged-storage',

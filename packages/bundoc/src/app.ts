@@ -132,8 +132,8 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   });
   stack.use(every(RESUME_EVERY_MS, () => void deletion.resume()));
   stack.use(generation);
-  const { checkGenerationEveryMs = GENERATION_CHECK_MS } = parts;
-  stack.use(every(checkGenerationEveryMs, () => void advanceOld(storage, generation, logger)));
+  const ageMs = parts.checkGenerationEveryMs ?? GENERATION_CHECK_MS;
+  stack.use(every(ageMs, () => void advanceOld(storage, generation, logger)));
   const confirmed = generation.start();
   const revoked = new RevokedTokens(clock);
   const events = new KmsEvents({
@@ -158,10 +158,8 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   });
   stack.defer(() => app.close());
   const url = await listen(app, config);
-  logger.info(
-    { ...{ url, version: VERSION, storage: storage.place, storageId: id }, kmsUrl: config.kms.url },
-    'Bundoc is listening',
-  );
+  const facts = { url, version: VERSION, storage: storage.place, storageId: id, kmsUrl: config.kms.url };
+  logger.info(facts, 'Bundoc is listening');
 
   const running = stack.move();
   const held = [...ofWork, httpShares.bodies, httpShares.answers, httpShares.connections.forwarded];

@@ -67,7 +67,7 @@ export async function createListeners(
     readiness: createReadiness({
       services: services === undefined ? undefined : gate,
       isSealed,
-      faults: () => trust.faults,
+      faults: () => trust.publicFaults,
       clock,
     }),
     requestTimeoutMs,

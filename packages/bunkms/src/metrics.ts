@@ -1,5 +1,5 @@
 import { createServiceMetrics } from '@bundoc/shared/metrics/metrics';
-import { Counter, Gauge } from '@prometheus-io/client';
+import { Counter, Gauge, type Registry } from '@prometheus-io/client';
 
 /**
  * The metrics of the service, in a separate registry. No label is ever a key name, a subject or an address.
@@ -75,6 +75,13 @@ export function createMetrics() {
       help: 'Services that receive events of keys and tokens.',
       registers,
     }),
+    ...trustMetrics(registers),
+  };
+}
+
+/** Whether the service is sealed, and why. */
+function trustMetrics(registers: Registry[]) {
+  return {
     storeFaults: new Gauge({
       name: 'bunkms_store_fault',
       help: '1 for each object or record for which BunKMS does not trust its database.',

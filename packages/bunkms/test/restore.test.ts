@@ -1,4 +1,5 @@
-import { existsSync } from 'node:fs';
+import { existsSync, rmSync } from 'node:fs';
+import { parseReceipt, RECEIPT_HEADER } from '@bundoc/shared/contract/kms-receipt';
 import { describe, expect, it } from 'vitest';
 import { verifyChain } from '../src/records/chain.ts';
 import { evidenceOfInventory, requireReceipts } from '../src/recovery/evidence.ts';
@@ -172,6 +173,32 @@ describe('a backup', () => {
     expect(() => requireReceipts(knowledge, [{ ...inventory.audit, hash: '0'.repeat(64) }], true)).toThrow(
       /to another history/,
     );
+  });
+
+  it('that is restored ends all receipts from before, also when it is restored twice', async () => {
+    await keys.make('a-dek', 'enabled');
+    const { archive } = await backupOf(kms);
+    const receiptOf = async (of: KeyCalls) => String((await of.export('a-dek')).headers[RECEIPT_HEADER]);
+    const receipts = [await receiptOf(keys)];
+    for (let time = 0; time < 2; time++) {
+      await restoreHere({ archive, acceptResurrection: true });
+      await using restored = await openRestored();
+      const calls = await KeyCalls.of(restored);
+      await calls.post('a-dek', 'enable');
+      const token = await restored.fullToken();
+      for (const receipt of receipts) {
+        const headers = { [RECEIPT_HEADER]: receipt };
+        expect((await restored.internal('/v1/export/a-dek', { token, headers })).status).toBe(200);
+      }
+      receipts.push(await receiptOf(calls));
+      const [last] = (await restored.records()).filter(({ action }) => action === 'chain.restored');
+      expect(last).toMatchObject({ severity: 'CRITICAL', detail: { epoch: expect.any(Number) } });
+      await restored.running.close();
+      rmSync(dataDir, { recursive: true });
+    }
+    const epochs = receipts.map((receipt) => parseReceipt(receipt)?.epoch ?? Number.NaN);
+    expect(epochs).toEqual([...epochs].sort((one, other) => one - other));
+    expect(new Set(epochs).size).toBe(3);
   });
 
   it('is never restored over an existing store, even while its service runs', async () => {

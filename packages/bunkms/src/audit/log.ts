@@ -54,9 +54,9 @@ export class AuditLog {
   /**
    * @param condition what must hold for the action that the record permits.
    * @returns the record's place in the chain, once it is durable.
-   * @throws AppError `audit_unavailable` and `sealed`: the record may still be in the chain. With every other
-   *   error the record is not in the chain: `unauthenticated` when the token was revoked, `precondition_failed` when
-   *   the key, the storage or the KEKs have changed, and those of the condition.
+   * @throws AppError `audit_unavailable` and `sealed`: the record may still be in the chain. With every
+   *   other error the record is not in the chain: `unauthenticated` when the token was revoked,
+   *   `precondition_failed` when the key, the storage or the KEKs have changed, and those of the condition.
    */
   append(draft: AuditDraft, condition?: AuditCondition): Promise<AuditReceipt> {
     if (this.#batcher.waiting >= WAITING_MAX) {

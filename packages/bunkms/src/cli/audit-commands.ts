@@ -3,7 +3,7 @@ import { type AuditReceipt, keyNameSchema } from '@bundoc/shared/contract/keys';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import type { Command } from 'commander';
 import { z } from 'zod';
-import { auditHead, type ListOptions, listAudit, verifyAudit, verifyCopy } from './audit.ts';
+import { acceptLoss, auditHead, type ListOptions, listAudit, verifyAudit, verifyCopy } from './audit.ts';
 import type { JsonOption } from './key.ts';
 import { collectReceipt, parserOf, wholeNumber } from './option-parsers.ts';
 
@@ -41,6 +41,11 @@ export function registerAuditCommands(program: Command, environment: Environment
     .option('--receipt <seq:hash>', 'a record that must be in the chain; may be repeated', collectReceipt, [])
     .option('--json', 'print JSON')
     .action((options: { receipt: AuditReceipt[]; json?: true }) => verifyAudit(environment, options));
+  audit
+    .command('accept-loss')
+    .description('accepts that the chain has lost records: earlier receipts prove nothing any more')
+    .option('--json', 'print JSON')
+    .action((options: JsonOption) => acceptLoss(environment, options));
   audit
     .command('verify-copy')
     .description('compares a copy of the chain (BUNKMS_AUDIT_SHIP) with the store')

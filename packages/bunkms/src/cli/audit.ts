@@ -6,7 +6,9 @@ import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import { KeyVerification } from '../audit/verify-keys.ts';
 import { TokenVerification } from '../audit/verify-tokens.ts';
+import { CLI_CALLER } from '../records/caller.ts';
 import { type ChainHead, GENESIS, verifyChain } from '../records/chain.ts';
+import { restoreDraft } from '../records/restore-record.ts';
 import { readAuditCopy, startOfCopy } from '../recovery/audit-copy.ts';
 import { DamagedFile } from '../recovery/errors.ts';
 import type { AuditQuery } from '../store/audit.ts';
@@ -38,9 +40,10 @@ export async function verifyAudit(
   environment: Environment,
   options: { receipt: readonly AuditReceipt[]; json?: true },
 ): Promise<void> {
-  const { verdict, keys, tokens, escaped } = await withKms(
+  const { verdict, keys, tokens, escaped, foreign } = await withKms(
     environment,
     async ({ store, state: { chainKey } }) => {
+      const schema = await store.foreignObjects();
       const ofKeys = new KeyVerification();
       const ofTokens = new TokenVerification();
       const note = (record: AuditRecord) => {
@@ -50,13 +53,14 @@ export async function verifyAudit(
       using progress = createProgress('{bar} {value}/{total} records, {eta_formatted} left');
       progress.start((await store.auditHead()).seq);
       const chain = await verifyChain(chainKey, allRecords(store, note, progress), options.receipt);
-      if (!chain.intact) return { verdict: chain, keys: [], tokens: [], escaped: [] };
+      if (!chain.intact) return { verdict: chain, keys: [], tokens: [], escaped: [], foreign: schema };
       const forgottenBefore = new Date(Date.now() - KEPT_AFTER_EXPIRY_MS).toISOString();
       return {
         verdict: chain,
         keys: await ofKeys.damagedKeys(store, chainKey),
         tokens: await ofTokens.damagedTokens(store, chainKey, forgottenBefore),
         escaped: ofTokens.escapedTokens(new Date().toISOString()),
+        foreign: schema,
       };
     },
   );
@@ -67,6 +71,7 @@ export async function verifyAudit(
         ...(keys.length === 0 ? {} : { damaged_keys: keys }),
         ...(tokens.length === 0 ? {} : { damaged_tokens: tokens }),
         ...(escaped.length === 0 ? {} : { escaped_tokens: escaped }),
+        ...(foreign.length === 0 ? {} : { foreign_objects: foreign }),
       }),
     );
   if (!verdict.intact)
@@ -78,6 +83,7 @@ export async function verifyAudit(
     ...(escaped.length === 0
       ? []
       : [`tokens outlive a revocation with cascade; repeat the revocation: ${escaped.join(', ')}`]),
+    ...(foreign.length === 0 ? [] : [foreignLine(foreign)]),
   ];
   if (damaged.length > 0) throw new CliFailure(damaged.join('; '));
 }
@@ -106,6 +112,34 @@ export async function verifyCopy(
     console.log(
       `records ${facts.first} to ${head.seq}, intact; in the store alone: ${counted(facts.missing, 'newer one')}`,
     );
+}
+
+/** The differences of the schema, for the operator. */
+function foreignLine(foreign: readonly string[]): string {
+  return `the schema is not the one that this release makes: ${foreign.join('; ')}`;
+}
+
+/**
+ * Accepts that the chain lacks records that it had, such as after a failover that lost commits. A CRITICAL
+ * record says so, and receipts from before it prove nothing any more.
+ *
+ * @throws CliFailure while the schema has foreign objects: they could drop that record, too.
+ */
+export async function acceptLoss(environment: Environment, options: { json?: true }): Promise<void> {
+  const receipt = await withKms(environment, async ({ database, trust }) => {
+    const foreign = await database.foreignObjects();
+    if (foreign.length > 0) throw new CliFailure(foreignLine(foreign));
+    const draft = restoreDraft(CLI_CALLER, Date.now(), [trust.epoch], { accepted: 'loss' });
+    const [appended] = await database.appendAudit([draft]);
+    if (appended === undefined || typeof appended === 'string')
+      throw new CliFailure('the record was rejected');
+    await trust.check();
+    if (trust.epoch !== draft.detail?.['epoch']) throw new CliFailure('the record was not stored');
+    if (trust.isSealed) throw new CliFailure(`the database is still not trusted: ${trust.faults.join('; ')}`);
+    return appended;
+  });
+  if (options.json) console.log(JSON.stringify(receipt));
+  else console.log(`accepted: record ${receipt.seq} ends all earlier receipts`);
 }
 
 /** @throws CliFailure unless the store's chain contains exactly that record. */

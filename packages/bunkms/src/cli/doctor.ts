@@ -102,6 +102,17 @@ async function checkInstallation(
         'kek',
         `the KEK ${kms.vault.currentKekId} opens the installation, which has ${counted(keys, 'key')}`,
       );
+      if (kms.trust.isSealed)
+        checkup.fail(
+          'database',
+          kms.trust.faults.join('; '),
+          'see "BunKMS is sealed" in docs/operations/alerts.md',
+        );
+      else
+        checkup.ok(
+          'database',
+          'the schema is the one of this release, and the end of the audit chain is whole',
+        );
       const tokens = await allTokens(kms.tokens);
       checkTokens(checkup, tokens.tokens, tokens.damaged);
       if (options.tokenFile !== undefined) await checkTokenFile(checkup, kms, options.tokenFile);

@@ -11,6 +11,8 @@ import { CLI_CALLER } from '../records/caller.ts';
 import type { KmsStore } from '../store/port.ts';
 import { databasePathOf } from '../store/sqlite/sqlite-store.ts';
 import { TokenService } from '../tokens/token-service.ts';
+import { StoreTrust } from '../trust/store-trust.ts';
+import { trustedStore } from '../trust/trusted-store.ts';
 import { kekProviderOf } from '../vault/kek-provider.ts';
 import { Keks } from '../vault/keks.ts';
 import { type Unsealed, unseal } from '../vault/unseal.ts';
@@ -20,10 +22,14 @@ import { CliFailure } from './errors.ts';
 /** The installation that a command works on. It shares the store with a running server. */
 export interface CliKms {
   readonly store: KmsStore;
+  /** The store itself, without read-back: for the commands that mend it. */
+  readonly database: KmsStore;
   readonly vault: Vault;
   readonly keks: Keks;
   readonly state: Unsealed;
   readonly tokens: TokenService;
+  /** Whether the database is as it should be. While it is not, every write fails with `sealed`. */
+  readonly trust: StoreTrust;
 }
 
 /**
@@ -54,7 +60,10 @@ export function withKms<T>(environment: Environment, action: (kms: CliKms) => Pr
  * Creates the installation if it does not exist. @throws CliFailure when the KEK does not fit an existing
  * one.
  */
-export async function unsealStore(environment: Environment, store: KmsStore): Promise<CliKms> {
+export async function unsealStore(environment: Environment, database: KmsStore): Promise<CliKms> {
+  const trust = new StoreTrust({ store: database, logger: silentLogger(), metrics: createMetrics() });
+  const store = trustedStore(database, trust);
+  await trust.check();
   const config = readConfig(environment);
   const warn = (message: string) => console.error(`bunkms: warning: ${message}`);
   const provider = kekProviderOf(config.kek, warn);
@@ -62,6 +71,7 @@ export async function unsealStore(environment: Environment, store: KmsStore): Pr
   const vault = new Vault(await provider.load());
   const state = await unseal(vault, store, systemClock, 'cli');
   if (state.kind === 'sealed') throw new CliFailure(`sealed: ${state.reason}`);
+  await trust.check();
   const { signingKey, publicKey, chainKey } = state;
   const tokens = new TokenService({
     store,
@@ -78,7 +88,7 @@ export async function unsealStore(environment: Environment, store: KmsStore): Pr
     logger: silentLogger(),
     caller: CLI_CALLER,
   });
-  return { store, vault, keks, state, tokens };
+  return { store, database, vault, keks, state, tokens, trust };
 }
 
 /** A logger without output: commands report errors themselves. */

@@ -6,6 +6,7 @@ import type { ByteSource } from '@bundoc/shared/files/file-source';
 import type { AuditDraft } from '../records/chain.ts';
 import type { Installation } from '../records/installation.ts';
 import { foldKekRecords, isKekRecord } from '../records/kek-state.ts';
+import { CHAIN_RESTORED, epochOf, restoreDraft } from '../records/restore-record.ts';
 import { kekIdOf } from '../records/wrapped-key.ts';
 import type { LoadEntry } from '../store/transfer.ts';
 import { publicJwkOf, signingKeyOf } from '../vault/signing-key.ts';
@@ -46,6 +47,7 @@ export class RestoreRun {
   readonly #parts: RestoreParts;
   readonly #tokens: RestoredTokens;
   readonly #keys: RestoredKeys;
+  readonly #epochs: number[] = [];
   #signingKid: string;
 
   constructor(parts: RestoreParts) {
@@ -89,7 +91,7 @@ export class RestoreRun {
           yield { kind: 'installation', installation: this.#installation(item.installation) };
           break;
         case 'record':
-          this.#tokens.note(item.record);
+          this.#note(item.record);
           yield item;
           break;
         case 'key':
@@ -103,6 +105,7 @@ export class RestoreRun {
           yield* this.#keys.lost();
           yield* this.#tokens.newer();
           yield { kind: 'new-record', draft: this.#restored() };
+          yield { kind: 'new-record', draft: this.#newEpoch() };
       }
     }
   }
@@ -154,7 +157,7 @@ export class RestoreRun {
     const kekRecords = [...this.#parts.survey.kekRecords];
     for await (const record of this.#parts.evidence.records()) {
       if (isKekRecord(record)) kekRecords.push(record);
-      this.#tokens.note(record);
+      this.#note(record);
       yield { kind: 'record', record };
     }
     const { head, end } = this.#parts.survey;
@@ -184,6 +187,17 @@ export class RestoreRun {
     if (!('keks' in state) || this.#parts.vault.holds(state.current)) return;
     const detail = { kek_id: this.#kekOfSecrets(), from: state.current };
     yield { kind: 'new-record', draft: draftOf(this.#parts, 'kek.rotate', detail) };
+  }
+
+  #note(record: AuditRecord): void {
+    this.#tokens.note(record);
+    if (record.action === CHAIN_RESTORED) this.#epochs.push(epochOf(record));
+  }
+
+  /** The last record: receipts of what was lost are older than it. */
+  #newEpoch(): AuditDraft {
+    const { caller, time, survey } = this.#parts;
+    return restoreDraft(caller, Date.parse(time), this.#epochs, { archive: survey.head.id });
   }
 
   #restored(): AuditDraft {

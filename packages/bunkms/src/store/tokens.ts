@@ -1,4 +1,5 @@
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
+import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import type { TokenInfo } from '@bundoc/shared/contract/tokens';
 import type { AuditDraft } from '../records/chain.ts';
 import type { StoredToken } from '../records/token-record.ts';
@@ -65,9 +66,9 @@ export interface TokenStore {
    * out families that a genuine record revokes already, unless the new record is the first that says
    * `cascade: true`. From then on every process sees the revocation.
    *
-   * @returns how many were appended.
+   * @returns the places of the appended records.
    */
-  revokeFamilies(records: readonly AuditDraft[]): Promise<number>;
+  revokeFamilies(records: readonly AuditDraft[]): Promise<readonly AuditReceipt[]>;
 
   /**
    * Records of the issue of tokens, found by their family or their issuer. Not authenticated.

@@ -1,6 +1,9 @@
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { ChainHead } from '../records/chain.ts';
 
+/** The most records that {@link TrustStore.brokenLink} compares at once: other calls wait. */
+export const LINKS_MAX = 10_000;
+
 /**
  * The chain or the database contradicts what this process knows. A write that meets it is rolled back. The
  * message is for the operator.
@@ -10,12 +13,20 @@ export class Untrusted extends Error {
 }
 
 /**
- * What a process needs to notice that somebody else changes the database. Every method can be relied on as
- * far as the server's program and its extensions are honest. Errors of every method: see `KmsStore`.
+ * What a process needs to notice that somebody else changes the database, as far as the server's program and
+ * its extensions are honest. Errors of every method: see `KmsStore`.
  */
 export interface TrustStore {
   /** The records with these numbers, in any order. Not authenticated. */
   recordsAt(seqs: readonly number[]): Promise<readonly AuditRecord[]>;
+
+  /**
+   * The first record after `after`, up to `upTo`, that does not name the hash of the record before it, or
+   * whose predecessor is missing; undefined when there is none. The database compares them itself.
+   *
+   * @param after at least 0. @param upTo at most {@link LINKS_MAX} later.
+   */
+  brokenLink(after: number, upTo: number): Promise<number | undefined>;
 
   /** The latest record with the action `chain.restored`, found by an index. Not authenticated. */
   latestRestore(): Promise<AuditRecord | undefined>;

@@ -85,7 +85,7 @@ export class IssuedFamilies {
       );
       for (const [family] of live) revoked.add(family);
       if (live.length > 0)
-        ended += await this.#deps.store.revokeFamilies(live.map(([, issue]) => draftOf(issue)));
+        ended += (await this.#deps.store.revokeFamilies(live.map(([, issue]) => draftOf(issue)))).length;
     }
   }
 

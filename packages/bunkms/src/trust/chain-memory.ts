@@ -56,21 +56,25 @@ export class ChainMemory {
 
   /** Remembers the latest record of a subject, if it is later than the known one and genuine. */
   see(subject: string, latest: AuditRecord, chainKey: KeyObject): void {
-    const known = this.#latest.get(subject);
-    if (known !== undefined && latest.seq <= known.seq) return;
+    if ((this.#latest.get(subject)?.seq ?? 0) >= latest.seq) return;
     // A planted record must not be missed once it is gone.
-    if (isGenuine(chainKey, latest)) this.#latest.set(subject, { seq: latest.seq, hash: latest.hash });
+    if (isGenuine(chainKey, latest)) this.#raise(subject, { seq: latest.seq, hash: latest.hash });
   }
 
   /** Remembers a genuine record: the revocation of a family, or the latest change of a key or storage. */
   note({ seq, hash, action, key, detail = {} }: AuditRecord): void {
     const { family, storage, revision } = detail;
+    const place = { seq, hash };
     if (action === REVOCATION) {
-      this.#revoked.set(String(family), { seq, hash });
+      this.#revoked.set(String(family), place);
       this.#revocations = Math.max(this.#revocations, seq);
     }
-    if (STORAGE_ACTIONS.includes(action)) this.#latest.set(ofStorage(String(storage)), { seq, hash });
-    else if (key !== undefined && revision !== undefined) this.#latest.set(ofKey(key), { seq, hash });
+    if (STORAGE_ACTIONS.includes(action)) this.#raise(ofStorage(String(storage)), place);
+    else if (key !== undefined && revision !== undefined) this.#raise(ofKey(key), place);
+  }
+
+  #raise(subject: string, place: ChainHead): void {
+    if ((this.#latest.get(subject)?.seq ?? 0) < place.seq) this.#latest.set(subject, place);
   }
 
   /** Number of the latest revocation that was seen. */

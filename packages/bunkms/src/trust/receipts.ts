@@ -13,8 +13,8 @@ export interface ReceiptsOptions {
 
 /**
  * Makes receipts of records, and requires the records of those that come back (docs/formats/kms-receipts.md).
- * A receipt is authenticated with a key that is derived from the key of the chain, so a client can only return
- * what BunKMS has given out.
+ * A receipt is authenticated with a key that is derived from the key of the chain. So a client can only
+ * return what BunKMS has given out.
  */
 export class Receipts {
   readonly #options: ReceiptsOptions;

@@ -4,14 +4,14 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import { type ChainHead, GENESIS } from '../records/chain.ts';
-import { ChainWalk, isGenuine } from '../records/chain-walk.ts';
+import { isGenuine } from '../records/chain-walk.ts';
 import { epochOf } from '../records/restore-record.ts';
 import type { KmsStore } from '../store/port.ts';
+import { LINKS_MAX } from '../store/trust.ts';
 import { ChainMemory } from './chain-memory.ts';
 
-/** What one check of the chain reads at most: several nodes may write more between two checks. */
-const PAGE = 1_000;
-const PAGES_MAX = 10;
+/** How many changes a check reads at once. */
+const PAGE = 500;
 /** How far before its end the chain is verified at the start. */
 const TAIL = 1_000;
 
@@ -42,6 +42,7 @@ export class StoreTrust {
   readonly memory = new ChainMemory();
   #chainKey: KeyObject | undefined;
   #epoch = 0;
+  #restored: ChainHead = GENESIS;
   /** Up to here the chain was verified. */
   #verified: ChainHead | undefined;
   #schema: readonly string[] = [];
@@ -71,9 +72,15 @@ export class StoreTrust {
     return this.#epoch;
   }
 
-  /** Why the database is not trusted, for the operator: a text for each object or record. */
+  /** Why the database is not trusted, for the operator's log: it may name a key or a token. */
   get faults(): readonly string[] {
     return [...this.#places, ...this.#unbelieved].slice(0, NAMED_MAX);
+  }
+
+  /** As {@link faults}, for everybody: a text for each object or record. */
+  get publicFaults(): readonly string[] {
+    const write = this.#unbelieved.length > 0 ? ['a write was not stored'] : [];
+    return [...this.#places, ...write].slice(0, NAMED_MAX);
   }
 
   /** Objects and records. */
@@ -91,14 +98,14 @@ export class StoreTrust {
     if (this.#isSealed) throw this.#refusal();
   }
 
-  /** Ends the trust after a write that the database reported as done, and that is not there. @returns the error. */
+  /** Ends the trust after a write that the database reported as done, and that is not there. */
   disbelieve(what: string): AppError {
     this.#unbelieved = [what];
     this.#settle();
     return this.#refusal();
   }
 
-  /** Ends the trust, because the chain lacks a record that it had. @returns the error. */
+  /** Ends the trust, because the chain lacks a record that it had. */
   lacks({ seq, hash }: ChainHead): AppError {
     this.#missing.set(seq, hash);
     this.#settle();
@@ -146,9 +153,9 @@ export class StoreTrust {
     this.#epoch = epoch;
     this.memory.clear();
     this.#missing.clear();
-    const place = { seq: latest.seq, hash: latest.hash };
-    if (this.#verified !== undefined) this.#verified = place;
-    await this.#options.store.expectHead(place);
+    this.#restored = { seq: latest.seq, hash: latest.hash };
+    if (this.#verified !== undefined) this.#verified = this.#restored;
+    await this.#options.store.expectHead(this.#restored);
   }
 
   /** @returns the faults of the chain that are not missing records. */
@@ -165,32 +172,51 @@ export class StoreTrust {
     return await this.#verifyNew();
   }
 
-  /** Verifies what was added to the chain since the last check, by any process. */
+  /**
+   * Verifies what was added to the chain since the last check, by any process: that each record continues the
+   * one before, and that the changes of keys, tokens and storages are genuine. Releases and uses are genuine
+   * as read back by the process that wrote them; there may be thousands a second.
+   */
   async #verifyNew(): Promise<readonly string[]> {
     const { store } = this.#options;
     this.#verified ??= await this.#firstPlace();
-    for (let pages = 0; pages < PAGES_MAX; pages++) {
-      const walk = new ChainWalk(this.#key(), this.#verified);
-      const { items, more } = await store.listAudit({ after: this.#verified.seq, limit: PAGE });
-      for (const record of items) walk.take(record);
-      const { fault } = walk;
-      if (fault !== undefined) return [`record ${fault.seq} of the audit chain is ${fault.reason}`];
-      for (const record of items) this.memory.note(record);
-      this.#verified = walk.head;
-      if (items.length > 0) this.memory.keep(walk.head);
-      if (!more) {
-        await store.expectHead(this.#verified);
-        break;
-      }
-    }
+    const { seq: after } = this.#verified;
+    const head = await store.auditHead();
+    const upTo = Math.min(head.seq, after + LINKS_MAX);
+    if (upTo <= after) return [];
+    const broken = await store.brokenLink(after, upTo);
+    if (broken !== undefined)
+      return [`record ${broken} of the audit chain does not continue the one before it`];
+    const [last] = upTo === head.seq ? [head] : await store.recordsAt([upTo]);
+    const fault = await this.#noteChanges(after, upTo);
+    if (fault !== undefined || last === undefined)
+      return [fault ?? `record ${upTo} of the audit chain is missing`];
+    this.#verified = { seq: upTo, hash: last.hash };
+    this.memory.keep(this.#verified);
+    if (upTo === head.seq) await store.expectHead(this.#verified);
     return [];
   }
 
-  /** A genuine record near the end of the chain. */
+  /** Remembers changes in a part of the chain. @returns the first fault. */
+  async #noteChanges(after: number, upTo: number): Promise<string | undefined> {
+    for (let from = after; from < upTo; ) {
+      const { items, more } = await this.#options.store.listAudit({ after: from, limit: PAGE, bulk: false });
+      for (const record of items) {
+        if (record.seq > upTo) return undefined;
+        if (!this.#isGenuine(record)) return `record ${record.seq} of the audit chain is changed`;
+        this.memory.note(record);
+      }
+      if (!more) return undefined;
+      from = items.at(-1)?.seq ?? upTo;
+    }
+    return undefined;
+  }
+
+  /** A genuine record near the end of the chain, or the latest restore: what was before it is accepted. */
   async #firstPlace(): Promise<ChainHead> {
     const { store } = this.#options;
     const head = await store.auditHead();
-    if (head.seq <= TAIL) return GENESIS;
+    if (this.#restored.seq > head.seq - TAIL) return this.#restored;
     const [first] = await store.recordsAt([head.seq - TAIL]);
     return first !== undefined && this.#isGenuine(first) ? { seq: first.seq, hash: first.hash } : GENESIS;
   }
@@ -211,10 +237,7 @@ export class StoreTrust {
   #settle(): void {
     const { logger, metrics } = this.#options;
     metrics.storeFaults.reset();
-    // The text of a write may name a key, which no metric does.
-    const named = this.#unbelieved.length > 0 ? ['a write'] : [];
-    for (const fault of [...this.#places.slice(0, NAMED_MAX), ...named])
-      metrics.storeFaults.set({ fault }, 1);
+    for (const fault of this.publicFaults) metrics.storeFaults.set({ fault }, 1);
     const isSealed = this.faults.length > 0;
     if (isSealed === this.#isSealed) return;
     this.#isSealed = isSealed;

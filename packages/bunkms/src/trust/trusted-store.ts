@@ -12,9 +12,9 @@ import { ofKey, ofStorage } from './chain-memory.ts';
 import type { StoreTrust } from './store-trust.ts';
 
 /**
- * A store that believes a write only once it was read back, after the commit and in a statement of its own:
- * the record of the audit chain, and the changed row. While the database is not trusted, every write fails
- * with `sealed`.
+ * A store that believes a write only once it was read back, after the commit and in a statement of its own.
+ * The store itself reads the records of the audit chain, and this reads the changed row. While the database
+ * is not trusted, every write fails with `sealed`.
  *
  * What another process changed in between is accepted when a later genuine record says so.
  *
@@ -99,9 +99,10 @@ function tokenMethods(store: KmsStore, trust: StoreTrust) {
       }),
     revokeFamilies: (records) =>
       guarded(trust, async () => {
-        const count = await store.revokeFamilies(records);
+        const receipts = await store.revokeFamilies(records);
+        await readBack.note(receipts);
         await Promise.all(records.map((record) => readBack.revocation(record)));
-        return count;
+        return receipts;
       }),
     findActiveTokenFamily: async (jti) => {
       const seen = trust.memory.revocations;
@@ -148,14 +149,15 @@ function chainMethods(store: KmsStore, trust: StoreTrust) {
     appendAudit: (records, conditions) =>
       guarded(trust, async () => {
         const results = await store.appendAudit(records, conditions);
-        await readBack.records(results.filter((result) => typeof result !== 'string'));
+        // The store itself has read them back.
+        for (const result of results) if (typeof result !== 'string') trust.memory.keep(result);
         return results;
       }),
     appendAuditOnce: (record) => guarded(trust, () => store.appendAuditOnce(record)),
   } satisfies Partial<KmsStore>;
 }
 
-/** Runs a write unless the database is not trusted; one that the store itself refused to believe ends the trust. */
+/** Runs a write while the database is trusted. One that the store itself does not believe ends the trust. */
 async function guarded<T>(trust: StoreTrust, write: () => Promise<T>): Promise<T> {
   trust.require();
   try {
@@ -201,29 +203,14 @@ class ReadBack {
     this.#trust = trust;
   }
 
-  /** Records of one write: exactly those, and the one before the first. */
-  async records(receipts: readonly AuditReceipt[]): Promise<void> {
-    const [first, last] = [receipts[0], receipts.at(-1)];
-    if (first === undefined || last === undefined) return;
-    // With the record before, so that it is noticed when that one is cut off meanwhile.
-    const after = first.seq - 2;
-    const { items } = await this.#store.listAudit({ after, limit: last.seq - after });
-    const bySeq = new Map(items.map((record) => [record.seq, record]));
-    for (const receipt of receipts) {
-      const record = bySeq.get(receipt.seq);
-      if (record?.hash !== receipt.hash || !this.#isGenuine(record))
-        throw this.#trust.disbelieve(`record ${receipt.seq} of the audit chain was not stored`);
-    }
-    if (first.seq > 1 && bySeq.get(first.seq - 1)?.hash !== bySeq.get(first.seq)?.prev_hash)
-      throw this.#trust.disbelieve(`record ${first.seq - 1} of the audit chain is gone`);
-    this.#trust.memory.keep(last);
+  /** Remembers the records of one write, which the store itself has read back. */
+  async note(receipts: readonly AuditReceipt[]): Promise<void> {
+    for (const record of await this.#store.recordsAt(receipts.map(({ seq }) => seq)))
+      if (this.#isGenuine(record)) this.#trust.memory.note(record);
   }
 
   async changes(changes: readonly (readonly [KeyChange, AuditReceipt])[]): Promise<void> {
-    await Promise.all([
-      ...changes.map(([change, receipt]) => this.key(change, receipt)),
-      ...changes.map(([, receipt]) => this.records([receipt])),
-    ]);
+    await Promise.all(changes.map(([change, receipt]) => this.key(change, receipt)));
   }
 
   /**
@@ -255,13 +242,13 @@ class ReadBack {
       throw this.#trust.disbelieve(`the token ${jti} was not stored`);
   }
 
+  /** A token that ends, whether by this revocation or by an earlier one. */
   async revocation({ detail }: AuditDraft): Promise<void> {
     const [jti, family] = [String(detail?.['token']), String(detail?.['family'])];
-    const { row, revoked } = (await this.#store.findToken(jti)) ?? {};
+    const row = (await this.#store.findToken(jti))?.row;
     const isMarked = row === undefined || row.family !== family || row.revoked_at !== undefined;
-    if (revoked?.detail?.['family'] !== family || !this.#isGenuine(revoked) || !isMarked)
+    if (!isMarked || (await this.#store.findActiveTokenFamily(jti)) !== undefined)
       throw this.#trust.disbelieve(`the revocation of the token ${jti} was not stored`);
-    this.#trust.memory.note(revoked);
   }
 
   async secrets(chainKeyWrapped: Uint8Array): Promise<void> {

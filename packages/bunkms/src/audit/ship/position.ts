@@ -4,11 +4,18 @@ import { z } from 'zod';
 import { type ChainHead, GENESIS } from '../../records/chain.ts';
 
 const positionSchema = z.strictObject({
-  format: z.literal(1),
+  format: z.literal(2),
   target: z.string(),
   seq: z.int().nonnegative(),
   hash: z.string().regex(/^[0-9a-f]{64}$/),
+  /** When the chain was last restored, milliseconds. */
+  epoch: z.int().nonnegative(),
 });
+
+/** A place in the copy, with the epoch of the chain when it was copied. */
+export interface CopiedPlace extends ChainHead {
+  readonly epoch: number;
+}
 
 /** The position up to which the chain was copied to a target. */
 export interface Position {
@@ -16,9 +23,9 @@ export interface Position {
    * The last place that is known to be copied. It is the start of the chain for a new target, or when the
    * file is missing or unreadable.
    */
-  read(): Promise<ChainHead>;
+  read(): Promise<CopiedPlace>;
   /** Resolves once the place is durable. */
-  write(place: ChainHead): Promise<void>;
+  write(place: CopiedPlace): Promise<void>;
 }
 
 /**
@@ -33,14 +40,15 @@ export function positionFile(path: string, target: string): Position {
         throw error;
       });
       const position = positionSchema.safeParse(parsed(text));
-      if (!position.success || position.data.target !== target) return GENESIS;
-      return { seq: position.data.seq, hash: position.data.hash };
+      if (!position.success || position.data.target !== target) return { ...GENESIS, epoch: 0 };
+      const { seq, hash, epoch } = position.data;
+      return { seq, hash, epoch };
     },
-    write: async ({ seq, hash }) => {
+    write: async ({ seq, hash, epoch }) => {
       const temporary = `${path}.new`;
       {
         await using file = await open(temporary, 'w', 0o600);
-        await file.writeFile(`${JSON.stringify({ format: 1, target, seq, hash })}\n`);
+        await file.writeFile(`${JSON.stringify({ format: 2, target, seq, hash, epoch })}\n`);
         await file.sync();
       }
       await rename(temporary, path);

@@ -3,12 +3,14 @@ import { mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'no
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Writable } from 'node:stream';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { type AuditRecord, auditRecordSchema } from '@bundoc/shared/contract/audit';
 import { createLogger } from '@bundoc/shared/runtime/logger';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { z } from 'zod';
 import { createMetrics } from '../../metrics.ts';
 import { type AuditDraft, type ChainHead, GENESIS, nextRecord, verifyChain } from '../../records/chain.ts';
+import { ChainMemory } from '../../trust/chain-memory.ts';
 import { type Position, positionFile } from './position.ts';
 import { AuditShipper } from './shipper.ts';
 import { fileSink, type ShipSink } from './sinks.ts';
@@ -46,6 +48,13 @@ describe('the copy of the audit chain', () => {
   let chain: MemoryChain;
   let metrics: ReturnType<typeof createMetrics>;
   let lines: { level: string; msg: string }[];
+  let epoch: number;
+  let memory: ChainMemory;
+  const missed: number[] = [];
+  const lacks = ({ seq }: ChainHead) => {
+    missed.push(seq);
+    return new AppError('sealed');
+  };
   const running: AuditShipper[] = [];
   beforeEach(() => {
     folder = mkdtempSync(join(tmpdir(), 'bunkms-ship-'));
@@ -53,6 +62,9 @@ describe('the copy of the audit chain', () => {
     chain = new MemoryChain();
     metrics = createMetrics();
     lines = [];
+    epoch = 0;
+    memory = new ChainMemory();
+    missed.length = 0;
   });
   afterEach(async () => {
     for (const shipper of running.splice(0)) await shipper[Symbol.asyncDispose]();
@@ -76,6 +88,7 @@ describe('the copy of the audit chain', () => {
       store: chain,
       sink,
       position: kept,
+      trust: { epoch, memory, lacks },
       logger: createLogger({ service: 'bunkms', level: 'info', destination }),
       metrics,
       pause: () => new Promise((resolve) => setTimeout(resolve, 1)),
@@ -185,7 +198,23 @@ describe('the copy of the audit chain', () => {
     await shipper[Symbol.asyncDispose]();
   });
 
-  it('starts again, and logs that, when the chain was rolled back or replaced', async () => {
+  it('stops, and the service is sealed, while the chain lacks what was copied', async () => {
+    chain.add(10);
+    const first = start();
+    await caughtUp(first);
+    await first[Symbol.asyncDispose]();
+    expect(memory.receipts.at(-1)).toMatchObject({ seq: 10 });
+    const cut = chain.records.splice(5);
+    const second = start();
+    await expect.poll(() => missed.at(-1)).toBe(10);
+    expect(copied()).toHaveLength(10);
+    chain.records.push(...cut);
+    chain.add(1);
+    await caughtUp(second);
+    expect(copied()).toEqual(chain.records);
+  });
+
+  it('starts again, and logs that, after a restore of the chain', async () => {
     chain.add(10);
     const first = start();
     await caughtUp(first);
@@ -193,6 +222,7 @@ describe('the copy of the audit chain', () => {
     const before = copied();
     for (const change of [() => chain.records.splice(5), () => chain.add(9, 'other')]) {
       change();
+      epoch++;
       const next = start();
       await caughtUp(next);
       await next[Symbol.asyncDispose]();
@@ -203,8 +233,8 @@ describe('the copy of the audit chain', () => {
   });
 
   it.each([
-    ['damaged', '{"format":1'],
-    ['of another target', `{"format":1,"target":"stdout","seq":3,"hash":"${'0'.repeat(64)}"}`],
+    ['damaged', '{"format":2'],
+    ['of another target', `{"format":2,"target":"stdout","seq":3,"hash":"${'0'.repeat(64)}","epoch":0}`],
   ])('starts at the start of the chain when its position is %s', async (_what, text) => {
     writeFileSync(join(folder, 'position.json'), text);
     chain.add(5);

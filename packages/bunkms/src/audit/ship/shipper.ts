@@ -2,15 +2,17 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import { backoffMs } from '@bundoc/shared/runtime/backoff';
 import type { Logger } from '@bundoc/shared/runtime/logger';
-import { type ChainHead, GENESIS } from '../../records/chain.ts';
+import { GENESIS } from '../../records/chain.ts';
 import type { AuditStore } from '../../store/audit.ts';
-import type { Position } from './position.ts';
+import type { StoreTrust } from '../../trust/store-trust.ts';
+import type { CopiedPlace, Position } from './position.ts';
 import type { ShipSink } from './sinks.ts';
 
 export interface ShipperOptions {
   readonly store: Pick<AuditStore, 'listAudit' | 'auditHead'>;
   readonly sink: ShipSink;
   readonly position: Position;
+  readonly trust: Pick<StoreTrust, 'epoch' | 'lacks' | 'memory'>;
   readonly logger: Logger;
   readonly metrics: Readonly<
     Record<'auditShipped' | 'auditShipFailures' | 'auditShipBreaks', { inc(count?: number): void }>
@@ -38,15 +40,15 @@ const CLOSE_MS = 2_000;
  *
  * Delivery is at least once: records that were copied before a crash, but not saved as copied, are copied
  * again. Readers drop duplicates by their place. Each batch is read together with the record before it. If
- * that is not the last copied record, the store was rolled back or replaced. Then a fatal line is logged, and
- * the chain is copied again from its start.
+ * that is not the last copied record, the store was rolled back or replaced. Unless a restore did that, the
+ * service is sealed. After a restore the chain is copied again from its start.
  */
 export class AuditShipper implements AsyncDisposable {
   readonly #options: ShipperOptions;
   readonly #stopping = new AbortController();
   readonly #running: Promise<void>;
   /** Undefined until it has been read. */
-  #place: ChainHead | undefined;
+  #place: CopiedPlace | undefined;
   #failures = 0;
 
   constructor(options: ShipperOptions) {
@@ -99,19 +101,24 @@ export class AuditShipper implements AsyncDisposable {
 
   /** @returns whether there may be more. */
   async #shipSome(signal: AbortSignal): Promise<boolean> {
-    const { store, position, metrics } = this.#options;
+    const { store, position, metrics, trust } = this.#options;
     this.#place ??= await position.read();
     const place = this.#place;
     const hasBefore = place.seq > GENESIS.seq;
     const page = await store.listAudit({ after: hasBefore ? place.seq - 1 : 0, limit: BATCH + 1 });
     const [before] = page.items;
-    if (hasBefore && (before?.seq !== place.seq || before.hash !== place.hash)) return this.#restart(place);
+    if (hasBefore && (before?.seq !== place.seq || before.hash !== place.hash)) {
+      // Only a restore may take back what was copied.
+      if (place.epoch >= trust.epoch) throw trust.lacks(place);
+      return this.#restart(place);
+    }
     const records = hasBefore ? page.items.slice(1) : page.items;
     const last = records.at(-1);
     if (last === undefined) return false;
     await this.#append(records.map(lineOf), signal);
-    const copied = { seq: last.seq, hash: last.hash };
+    const copied = { seq: last.seq, hash: last.hash, epoch: trust.epoch };
     await position.write(copied);
+    trust.memory.keep(copied);
     this.#place = copied;
     metrics.auditShipped.inc(records.length);
     return page.more;
@@ -127,13 +134,13 @@ export class AuditShipper implements AsyncDisposable {
     }
   }
 
-  #restart({ seq }: ChainHead): true {
+  #restart({ seq }: CopiedPlace): true {
     this.#options.metrics.auditShipBreaks.inc();
     this.#options.logger.error(
       { seq },
       'the audit chain lacks the last copied record: it was rolled back or replaced; copying it again from its start',
     );
-    this.#place = GENESIS;
+    this.#place = { ...GENESIS, epoch: this.#options.trust.epoch };
     return true;
   }
 }

@@ -5,7 +5,7 @@ import { backoffMs } from '@bundoc/shared/runtime/backoff';
 import { Batcher } from '@bundoc/shared/runtime/batcher';
 import type { PoolClient } from 'pg';
 import type { ChainHead } from '../../records/chain.ts';
-import { headForWrite, LAST_RECORD } from '../sql/audit-table.ts';
+import { headForWrite, LAST_RECORD, requireStored } from '../sql/audit-table.ts';
 import { COUNT_PROBE } from '../sql/operations.ts';
 import type { Row } from '../sql/row-records.ts';
 import { row, run, type Sql } from '../sql/statement.ts';
@@ -46,20 +46,32 @@ interface Job {
  */
 type Result = { readonly value: unknown } | { readonly refusal?: AppError };
 
+interface Committed {
+  readonly kind: 'committed';
+  readonly results: readonly Result[];
+  readonly records: WrittenRecords | undefined;
+}
+
+/** The places of the first and the last record of a transaction, and the key of their chain. */
+interface WrittenRecords {
+  readonly first: ChainHead;
+  readonly last: ChainHead;
+  readonly chainKey: KeyObject;
+}
+
 /**
  * The outcome of a transaction. `failed`: the database refused it. `broken`: there was no connection, or it
  * broke. In both cases nothing was written. `undurable`: it was written, but may still be lost. `unknown`:
  * the connection broke during the commit.
  */
 type Outcome =
-  | { readonly kind: 'committed'; readonly results: readonly Result[]; readonly head: ChainHead | undefined }
+  | Committed
   | { readonly kind: 'failed' | 'broken' | 'undurable'; readonly error: unknown }
   | {
       readonly kind: 'unknown';
       readonly error: unknown;
       readonly results: readonly Result[];
-      readonly first: ChainHead;
-      readonly head: ChainHead;
+      readonly records: WrittenRecords;
       readonly writeId: string;
     };
 
@@ -144,7 +156,7 @@ export class Writer {
       const jobs = batch.filter(({ isSettled }) => !isSettled);
       if (jobs.length === 0) return;
       const outcome = await this.#resolved(await this.#attempt(jobs), jobs);
-      if (outcome.kind === 'committed') return answer(jobs, outcome.results);
+      if (outcome.kind === 'committed') return await this.#believe(outcome, jobs);
       if (outcome.kind === 'undurable') return refuse(jobs, outcome.error);
       if (outcome.kind === 'failed') {
         // One job is at fault; run each alone, so that the others succeed.
@@ -158,6 +170,29 @@ export class Writer {
     }
   }
 
+  /** Answers once the records were read, in a statement of its own. */
+  async #believe({ results, records }: Committed, jobs: readonly Job[]): Promise<void> {
+    try {
+      if (records !== undefined) await this.#requireStored(records);
+    } catch (error) {
+      return refuse(jobs, error);
+    }
+    answer(jobs, results);
+  }
+
+  async #requireStored({ first, last, chainKey }: WrittenRecords): Promise<void> {
+    const client = await this.#pools.connectToWrite();
+    let failure: unknown;
+    try {
+      await runOn(sessionOf(client), requireStored(chainKey, first, last));
+    } catch (error) {
+      failure = error;
+      throw error;
+    } finally {
+      client.release(failure !== undefined);
+    }
+  }
+
   async #attempt(jobs: readonly Job[]): Promise<Outcome> {
     let client: PoolClient;
     try {
@@ -166,7 +201,7 @@ export class Writer {
       return { kind: 'broken', error };
     }
     const outcome = await attempt(client, jobs, this.#chainKey, this.#known);
-    if (outcome.kind === 'committed') this.#known = outcome.head ?? this.#known;
+    if (outcome.kind === 'committed') this.#known = outcome.records?.last ?? this.#known;
     client.release(outcome.kind === 'broken' || outcome.kind === 'unknown');
     return outcome;
   }
@@ -174,12 +209,12 @@ export class Writer {
   /** Looks up the outcome of a transaction after a lost connection, as long as a caller waits for it. */
   async #resolved(outcome: Outcome, jobs: readonly Job[]): Promise<Exclude<Outcome, { kind: 'unknown' }>> {
     if (outcome.kind !== 'unknown') return outcome;
-    const { error, results, first, head, writeId } = outcome;
+    const { error, results, records, writeId } = outcome;
     for (let failures = 1; ; failures++) {
-      const happened = await this.#isThere(first, writeId).catch(() => undefined);
+      const happened = await this.#isThere(records.first, writeId).catch(() => undefined);
       if (happened === true) {
-        this.#known = head;
-        return { kind: 'committed', results, head };
+        this.#known = records.last;
+        return { kind: 'committed', results, records };
       }
       if (happened === false) return { kind: 'broken', error };
       const pauseMs = backoffMs(BACKOFF, failures);
@@ -249,15 +284,20 @@ async function attempt(
   }
   try {
     await commit(client);
-    return { kind: 'committed', results, head: chain.head };
+    return { kind: 'committed', results, records: writtenOf(chain) };
   } catch (error) {
     if (error instanceof NotReplicated) return { kind: 'undurable', error };
-    const { first, head } = chain;
+    const records = writtenOf(chain);
     // Without a record, the transaction may safely be repeated.
-    return first === undefined || head === undefined
+    return records === undefined
       ? { kind: 'broken', error }
-      : { kind: 'unknown', error, results, first, head, writeId };
+      : { kind: 'unknown', error, results, records, writeId };
   }
+}
+
+function writtenOf(chain: BufferedChain): WrittenRecords | undefined {
+  const { first, head: last } = chain;
+  return first === undefined || last === undefined ? undefined : { first, last, chainKey: chain.chainKey };
 }
 
 /**

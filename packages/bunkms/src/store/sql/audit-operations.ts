@@ -12,6 +12,7 @@ export function auditReads({ audit }: Repository) {
     auditHead: () => audit.head(),
     recordsAt: (seqs) => audit.at(seqs),
     latestRestore: () => audit.latestRestore(),
+    brokenLink: (after, upTo) => audit.brokenLink(after, upTo),
     listAudit: (query) => audit.list(query),
     listExports: (key, from, page) => audit.exportsOf(key, from, page),
     listStorageExports: (storage, from, page) => audit.exportsToStorage(storage, from, page),
@@ -22,6 +23,7 @@ export function auditReads({ audit }: Repository) {
     | 'auditHead'
     | 'recordsAt'
     | 'latestRestore'
+    | 'brokenLink'
     | 'listAudit'
     | 'listExports'
     | 'listStorageExports'

@@ -2,7 +2,7 @@ import type { KeyObject } from 'node:crypto';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import { type AuditDraft, type ChainHead, GENESIS } from '../../records/chain.ts';
-import { isGenuine } from '../../records/chain-walk.ts';
+import { ChainWalk, isGenuine } from '../../records/chain-walk.ts';
 import { KEK_ACTIONS } from '../../records/kek-state.ts';
 import { CHAIN_RESTORED } from '../../records/restore-record.ts';
 import { STORAGE_ACTIONS } from '../../records/storage-record.ts';
@@ -94,6 +94,23 @@ export function headForWrite(
   return head;
 }
 
+/**
+ * Reads the records of a write after its commit, with the record before them.
+ *
+ * @param first of its records.
+ * @param last what the write has appended last.
+ * @throws Untrusted when they are not exactly those, in one chain.
+ */
+export function* requireStored(chainKey: KeyObject, first: ChainHead, last: ChainHead): Sql<void> {
+  const sql = 'SELECT * FROM audit WHERE seq >= $1 AND seq <= $2 ORDER BY seq';
+  const found = (yield* rows(sql, first.seq - 1, last.seq)).map(auditRecordOf);
+  const before = first.seq === 1 ? GENESIS : found.shift();
+  const walk = new ChainWalk(chainKey, before ?? GENESIS);
+  for (const record of found) walk.take(record);
+  if (walk.fault !== undefined) throw missingRecord(walk.fault.seq);
+  if (walk.head.seq !== last.seq || walk.head.hash !== last.hash) throw missingRecord(last.seq);
+}
+
 function missingRecord(seq: number): Untrusted {
   return new Untrusted(`the audit chain lacks its record ${seq}`);
 }
@@ -168,6 +185,17 @@ export class AuditTable {
       seqs.map((seq) => [seq]),
     );
     return found.flat().map(auditRecordOf);
+  }
+
+  /** The first record in a range that does not continue the one before it. */
+  *brokenLink(after: number, upTo: number): Sql<number | undefined> {
+    const found = yield* row(
+      `SELECT a.seq FROM audit AS a LEFT JOIN audit AS b ON b.seq = a.seq - 1 AND b.hash = a.prev_hash
+        WHERE a.seq > $1 AND a.seq <= $2 AND a.seq > 1 AND b.seq IS NULL ORDER BY a.seq LIMIT 1`,
+      after,
+      upTo,
+    );
+    return found?.['seq'] as number | undefined;
   }
 
   *latestRestore(): Sql<AuditRecord | undefined> {

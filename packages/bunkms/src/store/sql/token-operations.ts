@@ -1,3 +1,4 @@
+import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import type { AuditDraft } from '../../records/chain.ts';
 import { matchesRecord } from '../../records/token-record.ts';
 import type { ReadBodies, WriteBodies } from './bodies.ts';
@@ -39,15 +40,14 @@ export function tokenWrites({ tokens, activeFamilies }: Repository) {
       return true;
     },
     *revokeFamilies(chain, records) {
-      let count = 0;
+      const receipts: AuditReceipt[] = [];
       for (const [family, record] of byFamily(records)) {
         const revocations = yield* tokens.revocationsOf(family);
         if (revocations.some((revocation) => matchesRecord(chain.chainKey, record, revocation))) continue;
         yield* tokens.markRevoked(family, record.time);
-        chain.append(record);
-        count++;
+        receipts.push(chain.append(record));
       }
-      return count;
+      return receipts;
     },
     *pruneTokens(chain, time, limit, record) {
       const count = yield* tokens.prune(time, limit);

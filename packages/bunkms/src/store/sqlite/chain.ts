@@ -18,6 +18,7 @@ export class SqliteChain implements ChainWriter {
   #chainKey: KeyObject | undefined;
   readonly #known: ChainHead | undefined;
   #head: ChainHead | undefined;
+  #first: ChainHead | undefined;
 
   /**
    * @param onInsert called with the action of each written record.
@@ -61,9 +62,15 @@ export class SqliteChain implements ChainWriter {
     return headForWrite(this.#connection.row(LAST_RECORD), known, hash, this.#chainKey);
   }
 
+  /** The place of the first record of this write; undefined while it has none. */
+  get first(): ChainHead | undefined {
+    return this.#first;
+  }
+
   take(record: AuditRecord): void {
     requireWritten(this.#connection.run(INSERT, ...auditValuesOf(record)), 1, INSERT);
     this.#head = { seq: record.seq, hash: record.hash };
+    this.#first ??= this.#head;
     this.#onInsert(record.action);
   }
 }

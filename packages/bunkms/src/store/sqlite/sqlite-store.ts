@@ -116,6 +116,7 @@ function remoteStore(rpc: WorkerRpc): KmsStore {
     auditHead: remote('auditHead'),
     recordsAt: remote('recordsAt'),
     latestRestore: remote('latestRestore'),
+    brokenLink: remote('brokenLink'),
     foreignObjects: remote('foreignObjects'),
     expectHead: remote('expectHead'),
     readAll: () => readAll(transfer),
