@@ -223,7 +223,7 @@ export class HostileRun implements AsyncDisposable {
       await this.#traffic.probe();
       await this.#judgeMissing();
     }
-    const hasForked = await this.#operator.undo();
+    const hasForked = await this.#operator.undo(this.#draw);
     this.told.push(`undone${hasForked ? ', forked' : ''}`);
     const begin = performance.now();
     if (hasForked) await this.#leaveFork();
@@ -243,6 +243,7 @@ export class HostileRun implements AsyncDisposable {
     this.#totals.forks++;
     await this.#installation.stopBundoc();
     rmSync(join(this.#installation.dataDir, 'kms-receipts.json'), { force: true });
+    this.#traffic.forgetReceipts(await this.#operator.chain());
     await this.#again();
     await this.#installation.startBundoc();
   }

@@ -142,10 +142,11 @@ export class KmsOperator {
 
   /**
    * Takes back every act, the latest first, in one transaction. Rows get the values back that the acts changed.
+   * Records that a trigger took away at the end of the chain may stay away: nobody was answered because of them.
    *
    * @returns whether BunKMS had continued a shortened chain meanwhile: then what it wrote there is gone.
    */
-  async undo(): Promise<boolean> {
+  async undo(draw: Draw): Promise<boolean> {
     const acts = this.#acts.splice(0).reverse();
     return await this.database.change(true, async (change) => {
       for (const act of acts) if (act.kind === 'schema') await this.#undoSchema(change, act);
@@ -153,8 +154,7 @@ export class KmsOperator {
       const to = copyOf(from);
       let forkedAt: number | undefined;
       for (const act of acts)
-        if (act.kind === 'schema')
-          for (const [table, cells] of act.taken ?? []) to[table].set(idOf(table, cells), cells);
+        if (act.kind === 'schema') restoreTaken(to, act.taken ?? [], draw.chance(0.5));
         else if (undoRows(to, act.changed)) forkedAt = act.head;
       if (forkedAt !== undefined)
         for (const [id, { seq }] of to.audit) if (numberOf(seq) > forkedAt) to.audit.delete(id);
@@ -222,6 +222,18 @@ function withFormer(now: Cells, before: Cells, after: Cells): Cells {
     ([column, value]) => after[column] !== value && now[column] === after[column],
   );
   return { ...now, ...Object.fromEntries(former) };
+}
+
+/** @param isEndLost whether records after the end of the chain stay away. */
+function restoreTaken(
+  content: Content,
+  taken: readonly (readonly [TableName, Cells])[],
+  isEndLost: boolean,
+): void {
+  const head = Math.max(0, ...hashesOf(content).keys());
+  for (const [table, cells] of taken)
+    if (!isEndLost || table !== 'audit' || numberOf(cells['seq']) <= head)
+      content[table].set(idOf(table, cells), cells);
 }
 
 async function takenIn({ rows }: KmsChange, name: string): Promise<(readonly [TableName, Cells])[]> {

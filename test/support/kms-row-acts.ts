@@ -148,6 +148,15 @@ const ROW_ACTS: Readonly<Record<string, Act>> = {
     put(content, 'audit', { ...cells, seq: literal(seq, cells['seq']) });
     return `${seqOf(cells)} as ${seq}`;
   },
+  'a record disguised': (content, { draw }) => {
+    const record = draw.maybeOf(
+      chainOf(content).filter((cells) => isChange(cells) || cells['action'] === "'token.revoke'"),
+    );
+    if (record === undefined) return '';
+    // The links of the chain stay.
+    put(content, 'audit', { ...record, action: "'key.export'", detail: "'{}'" });
+    return String(seqOf(record));
+  },
   'a revoked token back': (content, { draw }) => {
     const record = draw.maybeOf(chainOf(content).filter(({ action }) => action === "'token.revoke'"));
     if (record === undefined) return '';

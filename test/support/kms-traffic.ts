@@ -70,7 +70,7 @@ export class KmsTraffic {
   readonly tokens: TestToken[] = [];
   /** Ends of token families. */
   readonly revoked = new Map<string, Ended>();
-  readonly #receipts: string[] = [];
+  #receipts: string[] = [];
   #made = 0;
 
   constructor(options: TrafficOptions, draw: Draw) {
@@ -128,6 +128,14 @@ export class KmsTraffic {
     const scope = ['kms:export_key'];
     const answer = await this.#send('POST', '/v1/tokens', { sub: 'x', typ: 'service', scope, keys: ['*'] });
     if (answer.status === 201) this.#take(answer);
+  }
+
+  /** Forgets the receipts of records that are not in the chain any more. */
+  forgetReceipts(chain: ReadonlyMap<number, string>): void {
+    this.#receipts = this.#receipts.filter((text) => {
+      const receipt = parseReceipt(text);
+      return receipt !== undefined && chain.get(receipt.seq) === receipt.hash;
+    });
   }
 
   /** A new key is released to a new token. */

@@ -155,6 +155,7 @@ export class StoreTrust {
     this.#missing.clear();
     this.#restored = { seq: latest.seq, hash: latest.hash };
     if (this.#verified !== undefined) this.#verified = this.#restored;
+    await this.#options.store.expectHead(undefined);
     await this.#options.store.expectHead(this.#restored);
   }
 
