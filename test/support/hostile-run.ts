@@ -60,7 +60,7 @@ export class HostileRun implements AsyncDisposable {
   readonly #draw: Draw;
   readonly #totals: RunTotals;
   readonly #isPeaceful: boolean;
-  readonly #releases: Release[] = [];
+  readonly #releases: (RecordPlace & { readonly start: number })[] = [];
   readonly told: string[] = [];
   #isRunning = true;
   /** The chain when the running BunKMS started, and where its log begins. */
@@ -166,7 +166,6 @@ export class HostileRun implements AsyncDisposable {
 
   /** Restarts BunKMS, perhaps with an older copy of its whole store. */
   async #restart(isOlder: boolean): Promise<void> {
-    this.#totals.restarts++;
     await this.#installation.stopKms();
     if (isOlder) this.told.push(await this.#operator.goBack(this.#draw));
     this.told.push('a restart');
@@ -179,6 +178,7 @@ export class HostileRun implements AsyncDisposable {
     const chain = await this.#operator.chain();
     this.#logAt = this.#installation.log.text.length;
     this.#chainAtStart = chain;
+    this.#totals.restarts++;
     try {
       await this.#installation.startKms();
       this.#isRunning = true;
@@ -262,8 +262,8 @@ export class HostileRun implements AsyncDisposable {
 
   async #judge(release: Release): Promise<void> {
     this.#totals.released++;
-    this.#releases.push(release);
     const { key, token, seq, hash, ended } = release;
+    this.#releases.push({ seq, hash, start: this.#totals.restarts });
     this.#totals.unknown += ended.filter(({ isUnknown }) => isUnknown).length;
     const known = ended.filter(({ isUnknown }) => !isUnknown);
     if (known.length > 0)
@@ -302,21 +302,23 @@ export class HostileRun implements AsyncDisposable {
       this.#totals.holes++;
       return;
     }
-    const untold = missing.filter(
-      ({ seq, hash }) =>
-        this.#chainAtStart.get(seq) === hash || seq > Math.max(...this.#chainAtStart.keys(), 0),
-    );
+    const untold = missing.filter(({ isKnown }) => isKnown);
     if (untold.length > 0)
       throw new Error(`nothing tells that these records are gone: ${JSON.stringify(untold)}`);
   }
 
-  async #missing(): Promise<RecordPlace[]> {
+  /** The records of releases and ends that the chain lacks, and whether the running BunKMS knows of them. */
+  async #missing(): Promise<(RecordPlace & { readonly isKnown: boolean })[]> {
     const chain = await this.#operator.chain();
-    const ends = await Promise.all(this.#traffic.ended.map(({ record }) => record));
-    return [...this.#releases, ...ends]
-      .filter((place) => place !== undefined)
-      .filter(({ seq, hash }) => chain.get(seq) !== hash)
-      .map(({ seq, hash }) => ({ seq, hash }));
+    const places = this.#releases.map(({ seq, hash, start }) => {
+      const isKnown = start === this.#totals.restarts || this.#chainAtStart.get(seq) === hash;
+      return { seq, hash, isKnown };
+    });
+    for (const { record, isUnknown } of this.#traffic.ended) {
+      const place = await record;
+      if (place !== undefined) places.push({ ...place, isKnown: !isUnknown });
+    }
+    return places.filter(({ seq, hash }) => chain.get(seq) !== hash);
   }
 
   /** As `bunkms audit verify` finds the chain. */

@@ -55,6 +55,15 @@ function checksBesideWrites(): void {
   afterEach(() => kms[Symbol.asyncDispose]());
 
   const edit = (sql: string) => testStorage().edit(kms.dataDir, sql);
+  const untilChecked = (times: number) =>
+    new Promise<void>((resolve) => {
+      let checks = 0;
+      hooks = {
+        onHead: () => {
+          if (++checks === times) resolve();
+        },
+      };
+    });
   const release = async () => {
     const answer = await keys.export(NAME);
     expect(answer.status, answer.text).toBe(200);
@@ -76,12 +85,21 @@ function checksBesideWrites(): void {
     expect((await keys.export(NAME)).status).toBe(503);
   });
 
+  it('find at the start that a revocation became another record, although the links of the chain hold', async () => {
+    const { jti, token } = await kms.issue({ scope: ['kms:export_key'], keys: ['*'] });
+    const { status } = await kms.api(`/v1/tokens/${jti}`, { method: 'DELETE', token: await kms.fullToken() });
+    expect(status).toBe(204);
+    await kms.running.close();
+    await edit(`UPDATE audit SET action = 'key.export', detail = '{}' WHERE action = 'token.revoke'`);
+    await using again = await startKms({ dataDir: kms.dataDir, kek: kms.kek, decorate });
+    expect((await again.internal(`/v1/export/${NAME}`, { token })).status).toBe(503);
+    await untilChecked(3);
+    expect((await again.internal(`/v1/export/${NAME}`, { token })).status).toBe(503);
+  });
+
   it('let BunKMS continue after a lost write, although they found no new record since', async () => {
     // After the second one, everything so far was verified.
-    let checks = 0;
-    const { promise: verified, resolve } = Promise.withResolvers<void>();
-    hooks = { onHead: () => ++checks === 3 && resolve() };
-    await verified;
+    await untilChecked(3);
     const of = "NEW.action = 'key.export'";
     const remove = await plant(kms.dataDir, { table: 'audit', event: 'INSERT', when: 'deferred', of });
     expect((await keys.export(NAME)).status).toBe(503);
