@@ -5,10 +5,30 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { HostileRun, type RunTotals } from './support/hostile-run.ts';
 import { type KmsDatabase, PostgresKmsDatabase, SqliteKmsDatabase } from './support/kms-database.ts';
 
+/**
+ * The counterpart of `hostile-storage.test.ts`: its operator has BunKMS's database, not Bundoc's storage.
+ *
+ * BunKMS promises what `HostileRun` judges. It does not promise the following, so nothing here judges it:
+ *
+ * 1. An end (a revocation, a disabled or destroyed key) whose record was away when the running BunKMS
+ *    started. It is judged again after the acts are undone. If Bundoc has stored the receipt of a lost
+ *    record, its next request must seal BunKMS.
+ * 2. A record of a release that was taken out of the middle of the chain after the answer. Then BunKMS is
+ *    sealed, or `bunkms audit verify` finds the chain broken. An end of the chain that is cut off must seal a
+ *    BunKMS that ran before the cut.
+ * 3. After a start with a shortened chain that BunKMS then continued, two ends of the chain exist. The
+ *    operator decides for the first one and restarts BunKMS. Receipts of the other one would rightly seal it.
+ * 4. A BunKMS that started without the installation or the KEK which it needs, or did not start, unseals by a
+ *    restart only.
+ * 5. A row of a key or token that a trigger kept from changing stays damaged, unless undoing brings it back.
+ *    BunKMS then refuses that key or token.
+ * 6. Claims, presences, scrubs, the probe, and the table of migrations: no key depends on them.
+ */
+
 /** The time of all sequences on one store; their number depends on the machine. */
-const RUN_MS = Number(
-  process.env['HOSTILE_RUN_MS'] ?? (process.env['LONG_TESTS'] === '1' ? 1_800_000 : 12_000),
-);
+const RUN_MS = process.env['LONG_TESTS'] === '1' ? 1_800_000 : 10_000;
+/** As many are enough to see both a release and a sealed BunKMS. */
+const SEQUENCES_MIN = 50;
 /** Repeats one sequence, with the seed that a failure names. */
 const SEED = process.env['BUNDOC_HOSTILE_SEED'];
 
@@ -51,7 +71,7 @@ async function runSequences(store: string, open: () => Promise<KmsDatabase>): Pr
     codes: {},
   };
   const begin = Date.now();
-  for (const seed of seedsFor(store, begin)) {
+  for (const seed of seedsFor(store, () => Date.now() - begin < RUN_MS || isOneSided(totals))) {
     await using run = await HostileRun.start(seed, open, totals);
     try {
       await run.all();
@@ -67,12 +87,17 @@ async function runSequences(store: string, open: () => Promise<KmsDatabase>): Pr
   if (SEED === undefined) expect([totals.released > 0, totals.sealed > 0]).toEqual([true, true]);
 }
 
-function* seedsFor(store: string, begin: number): Generator<number> {
+/** Whether the test has shown nothing yet. Nearly every sequence seals BunKMS. */
+function isOneSided({ sequences, released, sealed }: RunTotals): boolean {
+  return sequences < SEQUENCES_MIN && (released === 0 || sealed === 0);
+}
+
+function* seedsFor(store: string, goesOn: () => boolean): Generator<number> {
   if (SEED !== undefined) {
     yield Number(SEED);
     return;
   }
   const first = randomBytes(4).readUInt32BE();
   process.stdout.write(`hostile database on ${store}: seeds from ${first}\n`);
-  for (let at = 0; Date.now() - begin < RUN_MS; at++) yield (first + at) >>> 0;
+  for (let at = 0; goesOn(); at++) yield (first + at) >>> 0;
 }

@@ -141,8 +141,8 @@ export class KmsOperator {
   }
 
   /**
-   * Takes back every act, the latest first, in one transaction. Rows get the values back that the acts changed.
-   * Records that a trigger took away at the end of the chain may stay away: nobody was answered because of them.
+   * Takes back every act, the latest first, in one transaction. Rows get the values back that the acts
+   * changed. Records that a trigger took away at the end of the chain may stay away: they allowed no answer.
    *
    * @returns whether BunKMS had continued a shortened chain meanwhile: then what it wrote there is gone.
    */
@@ -230,10 +230,25 @@ function restoreTaken(
   taken: readonly (readonly [TableName, Cells])[],
   isEndLost: boolean,
 ): void {
-  const head = Math.max(0, ...hashesOf(content).keys());
-  for (const [table, cells] of taken)
-    if (!isEndLost || table !== 'audit' || numberOf(cells['seq']) <= head)
-      content[table].set(idOf(table, cells), cells);
+  for (const [table, cells] of taken) if (table !== 'audit') content[table].set(idOf(table, cells), cells);
+  const bySeq = new Map([...content.audit.values()].map((cells) => [numberOf(cells['seq']), cells]));
+  const put = (cells: Cells) => {
+    bySeq.set(numberOf(cells['seq']), cells);
+    content.audit.set(idOf('audit', cells), cells);
+  };
+  const records = taken.filter(([table]) => table === 'audit').map(([, cells]) => cells);
+  records.sort((one, other) => numberOf(one['seq']) - numberOf(other['seq']));
+  // Those that a present record follows. BunKMS may have written others in place of the rest.
+  for (const cells of records.toReversed())
+    if (bySeq.get(numberOf(cells['seq']) + 1)?.['prev_hash'] === cells['hash']) put(cells);
+  if (isEndLost) return;
+  const head = Math.max(0, ...bySeq.keys());
+  for (const cells of records)
+    if (
+      numberOf(cells['seq']) > head &&
+      bySeq.get(numberOf(cells['seq']) - 1)?.['hash'] === cells['prev_hash']
+    )
+      put(cells);
 }
 
 async function takenIn({ rows }: KmsChange, name: string): Promise<(readonly [TableName, Cells])[]> {
