@@ -4,6 +4,7 @@ import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import type { AuditDraft, ChainHead } from '../records/chain.ts';
 import { isGenuine } from '../records/chain-walk.ts';
+import type { WrappedSecrets } from '../records/installation.ts';
 import { isGenuineVersion, type KeyVersionRecord, keyFault } from '../records/key-record.ts';
 import { authenticToken } from '../records/token-record.ts';
 import type { KeyChange, VersionChoice } from '../store/keys.ts';
@@ -143,7 +144,7 @@ function chainMethods(store: KmsStore, trust: StoreTrust) {
     replaceSecrets: (secrets, previous, record) =>
       guarded(trust, async () => {
         const isReplaced = await store.replaceSecrets(secrets, previous, record);
-        if (isReplaced) await readBack.secrets(secrets.chainKeyWrapped);
+        if (isReplaced) await readBack.secrets(secrets);
         return isReplaced;
       }),
     appendAudit: (records, conditions) =>
@@ -251,9 +252,14 @@ class ReadBack {
       throw this.#trust.disbelieve(`the revocation of the token ${jti} was not stored`);
   }
 
-  async secrets(chainKeyWrapped: Uint8Array): Promise<void> {
+  async secrets({ chainKeyWrapped, signingSeedWrapped }: WrappedSecrets): Promise<void> {
     const stored = await this.#store.readInstallation();
-    if (stored === undefined || !Buffer.from(stored.chainKeyWrapped).equals(chainKeyWrapped))
+    const isSame = (one: Uint8Array | undefined, other: Uint8Array) =>
+      one !== undefined && Buffer.from(one).equals(other);
+    if (
+      !isSame(stored?.chainKeyWrapped, chainKeyWrapped) ||
+      !isSame(stored?.signingSeedWrapped, signingSeedWrapped)
+    )
       throw this.#trust.disbelieve('the rewrapped secrets of the service were not stored');
   }
 
