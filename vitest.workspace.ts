@@ -35,7 +35,8 @@ const waiting = { maxWorkers: cores + 2 };
  * whose counterparts for rows are in `packages/bundoc/test/postgres-*` and the test of the cluster; `cors`,
  * `key-in-heap`, `memory-exposure`, `npm-start` and `tls` are about processes and connections, and ask
  * nothing of a storage; `bundoc-data`, `completion` and `doctor` are about commands that work through the
- * services, or without them; `proxies` is about what stands before Bundoc.
+ * services, or without them; `proxies` is about what stands before Bundoc;
+ * `hostile-kms-database` is about the store of BunKMS.
  */
 const API = [
   'access',

@@ -41,7 +41,7 @@ export interface TrustStore {
 
   /**
    * From now on, each write of this process requires that record in the chain, until it has written a later
-   * one.
+   * one. Without effect while it requires a later one already: a check may end after a write that began later.
    *
    * @param head undefined to require none.
    */

@@ -45,6 +45,8 @@ export class StoreTrust {
   #restored: ChainHead = GENESIS;
   /** Up to here the chain was verified. */
   #verified: ChainHead | undefined;
+  /** Whether what was written before the start of this process is verified. */
+  #hasStarted = false;
   #schema: readonly string[] = [];
   #chain: readonly string[] = [];
   /** Records that were missed, by number. */
@@ -155,6 +157,7 @@ export class StoreTrust {
     this.#missing.clear();
     this.#restored = { seq: latest.seq, hash: latest.hash };
     if (this.#verified !== undefined) this.#verified = this.#restored;
+    await this.#options.store.expectHead(undefined);
     await this.#options.store.expectHead(this.#restored);
   }
 
@@ -193,14 +196,24 @@ export class StoreTrust {
       return [fault ?? `record ${upTo} of the audit chain is missing`];
     this.#verified = { seq: upTo, hash: last.hash };
     this.memory.keep(this.#verified);
-    if (upTo === head.seq) await store.expectHead(this.#verified);
+    if (upTo < head.seq) return [];
+    this.#hasStarted = true;
+    await store.expectHead(this.#verified);
     return [];
   }
 
-  /** Remembers changes in a part of the chain. @returns the first fault. */
+  /**
+   * Remembers changes in a part of the chain. What was written before the start must be genuine altogether: a
+   * change that somebody made look like a release would not be remembered.
+   *
+   * @returns the first fault.
+   */
   async #noteChanges(after: number, upTo: number): Promise<string | undefined> {
     for (let from = after; from < upTo; ) {
-      const { items, more } = await this.#options.store.listAudit({ after: from, limit: PAGE, bulk: false });
+      const page = { after: from, limit: PAGE };
+      const { items, more } = await this.#options.store.listAudit(
+        this.#hasStarted ? { ...page, bulk: false } : page,
+      );
       for (const record of items) {
         if (record.seq > upTo) return undefined;
         if (!this.#isGenuine(record)) return `record ${record.seq} of the audit chain is changed`;

@@ -206,8 +206,14 @@ class ReadBack {
 
   /** Remembers the records of one write, which the store itself has read back. */
   async note(receipts: readonly AuditReceipt[]): Promise<void> {
-    for (const record of await this.#store.recordsAt(receipts.map(({ seq }) => seq)))
-      if (this.#isGenuine(record)) this.#trust.memory.note(record);
+    const found = await this.#store.recordsAt(receipts.map(({ seq }) => seq));
+    for (const receipt of receipts) {
+      const record = found.find(({ seq, hash }) => seq === receipt.seq && hash === receipt.hash);
+      if (record === undefined || !this.#isGenuine(record))
+        throw this.#trust.disbelieve(`record ${receipt.seq} of the audit chain was not stored`);
+      this.#trust.memory.note(record);
+      this.#trust.memory.keep(receipt);
+    }
   }
 
   async changes(changes: readonly (readonly [KeyChange, AuditReceipt])[]): Promise<void> {
@@ -233,23 +239,28 @@ class ReadBack {
     );
     if (!isThere || !isWhole)
       throw this.#trust.disbelieve(`the change of the key ${record.name} was not stored`);
-    if (stored?.lastChange !== undefined)
-      this.#trust.memory.see(ofKey(record.name), stored.lastChange, this.#key);
+    const lastChange = stored?.lastChange;
+    if (lastChange === undefined) return;
+    this.#trust.memory.see(ofKey(record.name), lastChange, this.#key);
+    this.#trust.memory.keep(lastChange);
   }
 
   async token(jti: string): Promise<void> {
     const stored = await this.#store.findToken(jti);
-    if (stored === undefined || authenticToken(this.#key, stored) === undefined)
+    if (stored?.issued === undefined || authenticToken(this.#key, stored) === undefined)
       throw this.#trust.disbelieve(`the token ${jti} was not stored`);
+    this.#trust.memory.keep(stored.issued);
   }
 
   /** A token that ends, whether by this revocation or by an earlier one. */
   async revocation({ detail }: AuditDraft): Promise<void> {
     const [jti, family] = [String(detail?.['token']), String(detail?.['family'])];
-    const row = (await this.#store.findToken(jti))?.row;
+    const { row, revoked } = (await this.#store.findToken(jti)) ?? {};
     const isMarked = row === undefined || row.family !== family || row.revoked_at !== undefined;
     if (!isMarked || (await this.#store.findActiveTokenFamily(jti)) !== undefined)
       throw this.#trust.disbelieve(`the revocation of the token ${jti} was not stored`);
+    // An earlier one may be older than what this process has verified.
+    if (revoked !== undefined && this.#isGenuine(revoked)) this.#trust.memory.note(revoked);
   }
 
   async secrets({ chainKeyWrapped, signingSeedWrapped }: WrappedSecrets): Promise<void> {

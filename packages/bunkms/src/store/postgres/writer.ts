@@ -5,7 +5,7 @@ import { backoffMs } from '@bundoc/shared/runtime/backoff';
 import { Batcher } from '@bundoc/shared/runtime/batcher';
 import type { PoolClient } from 'pg';
 import type { ChainHead } from '../../records/chain.ts';
-import { headForWrite, LAST_RECORD, requireStored } from '../sql/audit-table.ts';
+import { headForWrite, LAST_RECORD, laterHead, requireStored } from '../sql/audit-table.ts';
 import { COUNT_PROBE } from '../sql/operations.ts';
 import type { Row } from '../sql/row-records.ts';
 import { row, run, type Sql } from '../sql/statement.ts';
@@ -106,7 +106,7 @@ export class Writer {
 
   /** See `TrustStore.expectHead`. */
   expectHead(head: ChainHead | undefined): void {
-    this.#known = head;
+    this.#known = laterHead(this.#known, head);
   }
 
   /** @throws AppError `storage_unavailable` before {@link unlock}. */
@@ -174,6 +174,8 @@ export class Writer {
   async #believe({ results, records }: Committed, jobs: readonly Job[]): Promise<void> {
     try {
       if (records !== undefined) await this.#requireStored(records);
+      // Nothing may require a record that was lost before it was answered.
+      this.#known = records?.last ?? this.#known;
     } catch (error) {
       return refuse(jobs, error);
     }
@@ -201,7 +203,6 @@ export class Writer {
       return { kind: 'broken', error };
     }
     const outcome = await attempt(client, jobs, this.#chainKey, this.#known);
-    if (outcome.kind === 'committed') this.#known = outcome.records?.last ?? this.#known;
     client.release(outcome.kind === 'broken' || outcome.kind === 'unknown');
     return outcome;
   }
@@ -212,10 +213,7 @@ export class Writer {
     const { error, results, records, writeId } = outcome;
     for (let failures = 1; ; failures++) {
       const happened = await this.#isThere(records.first, writeId).catch(() => undefined);
-      if (happened === true) {
-        this.#known = records.last;
-        return { kind: 'committed', results, records };
-      }
+      if (happened === true) return { kind: 'committed', results, records };
       if (happened === false) return { kind: 'broken', error };
       const pauseMs = backoffMs(BACKOFF, failures);
       if (isOver(jobs, pauseMs)) return { kind: 'undurable', error };

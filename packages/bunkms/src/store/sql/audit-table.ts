@@ -111,6 +111,11 @@ export function* requireStored(chainKey: KeyObject, first: ChainHead, last: Chai
   if (walk.head.seq !== last.seq || walk.head.hash !== last.hash) throw missingRecord(last.seq);
 }
 
+/** The known head after `TrustStore.expectHead`. */
+export function laterHead(known: ChainHead | undefined, head: ChainHead | undefined): ChainHead | undefined {
+  return head !== undefined && known !== undefined && known.seq > head.seq ? known : head;
+}
+
 function missingRecord(seq: number): Untrusted {
   return new Untrusted(`the audit chain lacks its record ${seq}`);
 }

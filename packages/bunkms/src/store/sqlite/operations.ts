@@ -3,7 +3,7 @@ import type { KeyObject } from 'node:crypto';
 import type { ChainHead } from '../../records/chain.ts';
 import { REVOCATION } from '../../records/token-record.ts';
 import type { StoreOperations } from '../port.ts';
-import { requireStored } from '../sql/audit-table.ts';
+import { laterHead, requireStored } from '../sql/audit-table.ts';
 import { bindBodies } from '../sql/bodies.ts';
 import { operationsOf } from '../sql/operations.ts';
 import { createRepository } from '../sql/repository.ts';
@@ -38,10 +38,11 @@ export function sqliteOperations(connection: Connection): StoreOperations {
     const chain = new SqliteChain(connection, unlockedKey, onInsert, known);
     try {
       const result = connection.write(() => run(change(chain)));
-      known = chain.head ?? known;
       // In a statement of its own: a commit that reports success may have lost them.
       if (chain.first !== undefined && chain.head !== undefined)
         run(requireStored(chain.chainKey, chain.first, chain.head));
+      // Nothing may require a record that was lost before it was answered.
+      known = chain.head ?? known;
       return result;
     } catch (error) {
       // Cached results may depend on the write that was rolled back.
@@ -74,7 +75,7 @@ export function sqliteOperations(connection: Connection): StoreOperations {
     scrub: () => connection.truncateLog(),
     foreignObjects: () => connection.foreignObjects(),
     expectHead: (head) => {
-      known = head;
+      known = laterHead(known, head);
     },
   };
 }
