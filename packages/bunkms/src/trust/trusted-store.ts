@@ -12,6 +12,9 @@ import type { KmsStore } from '../store/port.ts';
 import { ofKey, ofStorage } from './chain-memory.ts';
 import type { StoreTrust } from './store-trust.ts';
 
+/** How many tokens are looked up at once: other calls wait. */
+const TOKENS_AT_ONCE = 128;
+
 /**
  * A store that believes a write only once it was read back, after the commit and in a statement of its own.
  * The store itself reads the records of the audit chain, and this reads the changed row. While the database
@@ -102,7 +105,7 @@ function tokenMethods(store: KmsStore, trust: StoreTrust) {
       guarded(trust, async () => {
         const receipts = await store.revokeFamilies(records);
         await readBack.note(receipts);
-        await Promise.all(records.map((record) => readBack.revocation(record)));
+        await readBack.revocations(records);
         return receipts;
       }),
     findActiveTokenFamily: async (jti) => {
@@ -252,15 +255,19 @@ class ReadBack {
     this.#trust.memory.keep(stored.issued);
   }
 
-  /** A token that ends, whether by this revocation or by an earlier one. */
-  async revocation({ detail }: AuditDraft): Promise<void> {
-    const [jti, family] = [String(detail?.['token']), String(detail?.['family'])];
-    const { row, revoked } = (await this.#store.findToken(jti)) ?? {};
-    const isMarked = row === undefined || row.family !== family || row.revoked_at !== undefined;
-    if (!isMarked || (await this.#store.findActiveTokenFamily(jti)) !== undefined)
-      throw this.#trust.disbelieve(`the revocation of the token ${jti} was not stored`);
-    // An earlier one may be older than what this process has verified.
-    if (revoked !== undefined && this.#isGenuine(revoked)) this.#trust.memory.note(revoked);
+  /**
+   * Tokens that end, whether by these revocations or by earlier ones. The records decide about that; the rows
+   * only show it.
+   */
+  async revocations(records: readonly AuditDraft[]): Promise<void> {
+    const jtis = records.map(({ detail }) => String(detail?.['token']));
+    for (let from = 0; from < jtis.length; from += TOKENS_AT_ONCE) {
+      const some = jtis.slice(from, from + TOKENS_AT_ONCE);
+      const families = await Promise.all(some.map((jti) => this.#store.findActiveTokenFamily(jti)));
+      const alive = some.find((_, at) => families[at] !== undefined);
+      if (alive !== undefined)
+        throw this.#trust.disbelieve(`the revocation of the token ${alive} was not stored`);
+    }
   }
 
   async secrets({ chainKeyWrapped, signingSeedWrapped }: WrappedSecrets): Promise<void> {
