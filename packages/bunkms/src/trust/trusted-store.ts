@@ -66,19 +66,19 @@ function keyMethods(store: KmsStore, trust: StoreTrust) {
         return receipt;
       }),
     findKey: async (name, versions) => {
-      const seen = trust.memory.latestOf(ofKey(name));
+      const seen = seenOf(trust, ofKey(name));
       const stored = await store.findKey(name, versions);
       noteLatest(trust, ofKey(name), seen, stored?.lastChange);
       return stored;
     },
     lastChange: async (name) => {
-      const seen = trust.memory.latestOf(ofKey(name));
+      const seen = seenOf(trust, ofKey(name));
       const place = await store.lastChange(name);
       requireSeen(trust, seen, place?.seq);
       return place;
     },
     storageRecord: async (id) => {
-      const seen = trust.memory.latestOf(ofStorage(id));
+      const seen = seenOf(trust, ofStorage(id));
       const record = await store.storageRecord(id);
       noteLatest(trust, ofStorage(id), seen, record);
       return record;
@@ -103,17 +103,18 @@ function tokenMethods(store: KmsStore, trust: StoreTrust) {
       }),
     revokeFamilies: (records) =>
       guarded(trust, async () => {
-        const receipts = await store.revokeFamilies(records);
-        await readBack.note(receipts);
+        const revoked = await store.revokeFamilies(records);
+        await readBack.note(revoked.map(({ place }) => place));
         await readBack.revocations(records);
-        return receipts;
+        return revoked;
       }),
     findActiveTokenFamily: async (jti) => {
+      const { epoch } = trust;
       const seen = trust.memory.revocations;
       const family = await store.findActiveTokenFamily(jti);
       const revocation = family === undefined ? undefined : trust.memory.revocationOf(family);
       // One that came during the read may be later than that.
-      if (revocation !== undefined && revocation.seq <= seen) throw trust.lacks(revocation);
+      if (revocation !== undefined && revocation.seq <= seen) throw trust.lacks(revocation, epoch);
       return family;
     },
     pruneTokens: (...args) => guarded(trust, () => store.pruneTokens(...args)),
@@ -158,6 +159,7 @@ function chainMethods(store: KmsStore, trust: StoreTrust) {
         return results;
       }),
     appendAuditOnce: (record) => guarded(trust, () => store.appendAuditOnce(record)),
+    probe: () => guarded(trust, () => store.probe()),
   } satisfies Partial<KmsStore>;
 }
 
@@ -176,25 +178,28 @@ function messageOf(error: AppError): string {
   return error.cause instanceof Error ? error.cause.message : error.message;
 }
 
-/**
- * @param seen the latest record of the subject that was seen before the read: a concurrent read may have seen
- *   a later one.
- * @throws AppError `sealed` when the database has an older one.
- */
-function requireSeen(trust: StoreTrust, seen: ChainHead | undefined, latest: number | undefined): void {
-  if (seen !== undefined && (latest ?? 0) < seen.seq) throw trust.lacks(seen);
+/** What is known of a subject before it is read: a concurrent read may see a later record. */
+interface Seen {
+  readonly latest: ChainHead | undefined;
+  /** A restore of the chain since then ends what was known. */
+  readonly epoch: number;
+}
+
+function seenOf({ memory, epoch }: StoreTrust, subject: string): Seen {
+  return { latest: memory.latestOf(subject), epoch };
+}
+
+/** @throws AppError `sealed` when the database has an older record than was seen before the read. */
+function requireSeen(trust: StoreTrust, { latest, epoch }: Seen, found: number | undefined): void {
+  if (latest !== undefined && (found ?? 0) < latest.seq) throw trust.lacks(latest, epoch);
 }
 
 /** {@link requireSeen}, and remembers a later one. */
-function noteLatest(
-  trust: StoreTrust,
-  subject: string,
-  seen: ChainHead | undefined,
-  latest: AuditRecord | undefined,
-): void {
-  requireSeen(trust, seen, latest?.seq);
-  const { chainKey, memory } = trust;
-  if (latest !== undefined && chainKey !== undefined) memory.see(subject, latest, chainKey);
+function noteLatest(trust: StoreTrust, subject: string, seen: Seen, found: AuditRecord | undefined): void {
+  requireSeen(trust, seen, found?.seq);
+  const { chainKey, memory, epoch } = trust;
+  if (found !== undefined && chainKey !== undefined && epoch === seen.epoch)
+    memory.see(subject, found, chainKey);
 }
 
 /** Reads what was written. Each method throws AppError `sealed`, and ends the trust, when it is not there. */
