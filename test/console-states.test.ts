@@ -234,7 +234,7 @@ describe('the states of the consoles’ views', needs('chromium'), () => {
         ...{ sub: 'operator', typ: 'service', keys: ['*'], ttl_s: 3_600 },
         scope: [
           ...(['kms:read_key', 'kms:rotate_key', 'kms:manage_key', 'kms:destroy_key'] as const),
-          ...(['kms:audit', 'kms:admin'] as const),
+          ...(['kms:audit', 'kms:admin', 'kms:manage_kek'] as const),
         ],
         // Everything: a narrow one would list and revoke only what it has issued.
         may_issue: { scopes: [...scopeSchema.options], projects: ['*'], keys: ['*'], ttl_s: 86_400 },

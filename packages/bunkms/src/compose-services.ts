@@ -93,7 +93,7 @@ export function createServices({
     tokens: new TokenService({ store, clock, logger, signingKey, kid: publicKey.kid, chainKey }),
     limits: new Limits(config.limits, clock),
     work: new StoreWork(clock, metrics),
-    events: new EventFeed({ store, clock, logger, metrics }),
+    events: new EventFeed({ store, chainKey, isSealed: () => trust.isSealed, clock, logger, metrics }),
     receipts: new Receipts({ chainKey, trust, metrics }),
   };
 }

@@ -75,6 +75,9 @@ function canBeAccepted(storageOf: (dataDir: string) => Promise<Record<string, st
     await using again = await startKms({ dataDir: kms.dataDir, kek: kms.kek });
     const headers = { [RECEIPT_HEADER]: newer };
     expect((await again.internal(`/v1/export/${NAME}`, { token, headers })).json().code).toBe('sealed');
+    await expect
+      .poll(async () => (await again.api('/ready')).json().faults)
+      .toEqual([expect.stringMatching(/^the audit chain lacks the restore of 20\d\d-/)]);
     expect(receipt).not.toBe(newer);
   });
 

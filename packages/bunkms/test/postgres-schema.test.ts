@@ -35,6 +35,20 @@ describe('the schema in PostgreSQL', needs('postgresql'), () => {
     expect(readFileSync(FILE, 'utf8').trimEnd().split('\n')).toEqual(lines);
   });
 
+  it('is the same while indexes are rebuilt', async () => {
+    const { name, url } = await server.createDatabase('rebuilt');
+    await using store = await openPostgresStore({ settings: settingsOf(url), warn: () => undefined });
+    let isDone = false;
+    const rebuilt = (async () => {
+      for (let n = 0; n < 5; n++) await server.sql('REINDEX SCHEMA CONCURRENTLY bunkms', name);
+      isDone = true;
+    })();
+    const seen = new Set<string>();
+    while (!isDone) for (const line of await store.foreignObjects()) seen.add(line);
+    await rebuilt;
+    expect([...seen]).toEqual([]);
+  });
+
   it('may have statistics, grants, publications, plain indexes and an index that is being rebuilt', async () => {
     expect(
       await after(

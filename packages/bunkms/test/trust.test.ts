@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { formatReceipt, parseReceipt, RECEIPT_HEADER } from '@bundoc/shared/contract/kms-receipt';
 import { needs } from '@bundoc/shared/testing/programs';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -178,6 +179,29 @@ function believesWhatItReadBack(): void {
     await untilSealed('record 9000|is missing');
     await edit('DELETE FROM audit WHERE seq = 9000');
     await untilReady();
+  });
+
+  it('sends no event of a planted record, and ends the streams while it is sealed', async () => {
+    const { jti } = await kms.issue({ scope: ['kms:read_key'], keys: ['*'] });
+    const { token: reader } = await kms.issue({ scope: ['kms:export_key'], keys: ['*'] });
+    const stream = await fetch(`${kms.running.internalUrl}/v1/events`, {
+      headers: { authorization: `Bearer ${reader}`, accept: 'text/event-stream' },
+    });
+    expect(stream.status).toBe(200);
+    expect((await kms.api(`/v1/tokens/${jti}`, { method: 'DELETE', token })).status).toBe(204);
+    const head = (await kms.store.auditHead()).seq;
+    const columns = `time, severity, action, outcome, actor, jti, key, version, source, request_id, code,
+      replace(detail, '${jti}', '${randomUUID()}'), prev_hash, hash`;
+    const more = testStorage().kind === 'sqlite' ? '' : ', write_id';
+    await edit(
+      `INSERT INTO audit SELECT ${head + 1}, ${columns}${more} FROM audit WHERE action = 'token.revoke'`,
+    );
+    // The stream ends once the service is sealed.
+    const text = await stream.text();
+    expect(new Set(Array.from(text.matchAll(/"jti":"([^"]+)"/g), ([, revoked]) => revoked))).toEqual(
+      new Set([jti]),
+    );
+    await untilSealed(`record ${head + 1} of the audit chain`);
   });
 
   describe('a receipt that a client returns', () => {

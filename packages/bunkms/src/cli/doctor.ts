@@ -228,6 +228,12 @@ async function checkServer(checkup: Checkup, config: BunkmsConfig, options: Doct
   );
   const status = answer?.body['status'];
   if (status === 'ready') checkup.ok('ready', 'the server is unsealed, and its store is writable');
+  else if (status === 'sealed' && answer?.body['faults'] !== undefined)
+    checkup.fail(
+      'ready',
+      `the server does not trust its database: ${String(answer.body['faults'])}`,
+      'see "BunKMS is sealed" in docs/operations/alerts.md; do not restart it',
+    );
   else if (status === 'sealed')
     checkup.fail(
       'ready',

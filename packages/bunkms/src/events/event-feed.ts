@@ -1,3 +1,5 @@
+import type { KeyObject } from 'node:crypto';
+import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import { HEARTBEAT_MS, type KmsEvent } from '@bundoc/shared/contract/events';
 import { mayUseKey } from '@bundoc/shared/contract/grants';
 import { LEASE_TTL_MS } from '@bundoc/shared/contract/keys';
@@ -8,12 +10,17 @@ import type { Logger } from '@bundoc/shared/runtime/logger';
 import { Mutex } from '@bundoc/shared/runtime/mutex';
 import { Share } from '@bundoc/shared/shares/share';
 import type { ChainHead } from '../records/chain.ts';
+import { isGenuine } from '../records/chain-walk.ts';
 import type { AuditStore } from '../store/audit.ts';
 import type { RevocationPlace, TokenStore } from '../store/tokens.ts';
 import { blockOf, eventOf, placeOf } from './record-events.ts';
 
 export interface EventFeedOptions {
   readonly store: AuditStore & TokenStore;
+  /** Key of the audit chain: only genuine records are events. */
+  readonly chainKey: KeyObject;
+  /** While it is true, no subscriber gets events from the database. */
+  readonly isSealed: () => boolean;
   readonly clock: Clock;
   readonly logger: Logger;
   readonly metrics: {
@@ -151,13 +158,15 @@ export class EventFeed {
   }
 
   async #sendNew(): Promise<void> {
+    // Subscribers come back, and get what they missed, once the service answers again.
+    if (this.#options.isSealed()) for (const { sink } of this.#subscribers) sink.end();
     this.#dropEnded();
     for (let more = true; more && this.#position !== undefined; ) {
       const { seq } = this.#position;
       const page = await this.#options.store.listAudit({ after: seq, bulk: false, limit: PAGE });
       for (const record of page.items) {
         this.#position = { seq: record.seq, hash: record.hash };
-        const event = eventOf(record);
+        const event = this.#eventOf(record);
         if (event !== undefined) this.#send(event, this.#position);
       }
       more = page.more;
@@ -168,6 +177,11 @@ export class EventFeed {
     this.#heartbeatAtMs = nowMs;
     for (const { sink, isComplete } of this.#subscribers)
       sink.send(blockOf({ type: 'heartbeat' }, isComplete ? this.#position : undefined));
+  }
+
+  /** The event of a record; undefined for one that somebody has planted or changed. */
+  #eventOf(record: AuditRecord): KmsEvent | undefined {
+    return isGenuine(this.#options.chainKey, record) ? eventOf(record) : undefined;
   }
 
   #send(event: KmsEvent, place: ChainHead): void {
@@ -205,7 +219,7 @@ export class EventFeed {
     if (missed.more) return false;
     for (const { seq, hash, ...record } of missed.items) {
       if (seq > position.seq) break;
-      const event = eventOf({ seq, hash, ...record });
+      const event = this.#eventOf({ seq, hash, ...record });
       if (event !== undefined && concerns(event, subscriber))
         subscriber.sink.send(blockOf(event, { seq, hash }));
     }
@@ -224,7 +238,7 @@ export class EventFeed {
       const page = await store.listAudit({ after, bulk: false, limit: PAGE });
       for (const record of page.items) {
         after = record.seq;
-        const event = eventOf(record);
+        const event = this.#eventOf(record);
         if (event === undefined || !('name' in event) || HARMLESS.has(event.type)) continue;
         if (record.seq <= until && concerns(event, subscriber)) sink.send(blockOf(event));
       }
@@ -252,7 +266,7 @@ export class EventFeed {
     for (let after: RevocationPlace | undefined, more = true; more && !sink.isClosed; ) {
       const page = await this.#options.store.listRevoked(now, { after, limit: PAGE });
       for (const record of page.items) {
-        const event = eventOf(record);
+        const event = this.#eventOf(record);
         if (event !== undefined) sink.send(blockOf(event));
         after = { expiresAt: String(record.detail?.['expires_at']), seq: record.seq };
       }

@@ -11,6 +11,12 @@ export interface IssuePlace {
   readonly after: number;
 }
 
+/** The place of the record that revokes a family, and whether this call has appended it. */
+export interface RevokedFamily {
+  readonly place: AuditReceipt;
+  readonly isNew: boolean;
+}
+
 /** A position among the revocations, which are ordered by the expiry of what they revoke. */
 export interface RevocationPlace {
   readonly expiresAt: string;
@@ -66,9 +72,9 @@ export interface TokenStore {
    * out families that a genuine record revokes already, unless the new record is the first that says
    * `cascade: true`. From then on every process sees the revocation.
    *
-   * @returns the places of the appended records.
+   * @returns for each family the record that revokes it.
    */
-  revokeFamilies(records: readonly AuditDraft[]): Promise<readonly AuditReceipt[]>;
+  revokeFamilies(records: readonly AuditDraft[]): Promise<readonly RevokedFamily[]>;
 
   /**
    * Records of the issue of tokens, found by their family or their issuer. Not authenticated.

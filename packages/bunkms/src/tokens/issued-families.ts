@@ -2,7 +2,7 @@ import type { KeyObject } from 'node:crypto';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { AuditDraft } from '../records/chain.ts';
 import { isGenuine } from '../records/chain-walk.ts';
-import type { TokenStore } from '../store/tokens.ts';
+import type { RevokedFamily, TokenStore } from '../store/tokens.ts';
 
 /** Maximum places per call of the store, and records per place: other calls wait. */
 const PLACES = 50;
@@ -85,7 +85,7 @@ export class IssuedFamilies {
       );
       for (const [family] of live) revoked.add(family);
       if (live.length > 0)
-        ended += (await this.#deps.store.revokeFamilies(live.map(([, issue]) => draftOf(issue)))).length;
+        ended += newOf(await this.#deps.store.revokeFamilies(live.map(([, issue]) => draftOf(issue))));
     }
   }
 
@@ -114,4 +114,8 @@ export class IssuedFamilies {
 
 function textIn({ detail = {} }: AuditRecord, member: string): string {
   return String(detail[member]);
+}
+
+function newOf(families: readonly RevokedFamily[]): number {
+  return families.filter(({ isNew }) => isNew).length;
 }

@@ -7,7 +7,7 @@ import type { StoreTrust } from './store-trust.ts';
 
 export interface ReceiptsOptions {
   readonly chainKey: KeyObject;
-  readonly trust: Pick<StoreTrust, 'epoch' | 'has' | 'lacks' | 'check'>;
+  readonly trust: Pick<StoreTrust, 'epoch' | 'has' | 'lacks' | 'lacksRestore' | 'check'>;
   readonly metrics: { readonly invalidReceipts: { inc(): void } };
 }
 
@@ -55,7 +55,8 @@ export class Receipts {
     // Another process may just have restored the chain, or accepted a loss.
     if (receipt.epoch > trust.epoch) await trust.check();
     if (receipt.epoch < trust.epoch) return;
-    if (receipt.epoch > trust.epoch || !(await trust.has(receipt))) throw trust.lacks(receipt);
+    if (receipt.epoch > trust.epoch) throw trust.lacksRestore(receipt.epoch);
+    if (!(await trust.has(receipt))) throw trust.lacks(receipt, receipt.epoch);
   }
 
   #macOf({ installation, epoch, seq, hash }: Omit<KmsReceipt, 'mac'>): string {

@@ -43,6 +43,8 @@ export class StoreTrust {
   #chainKey: KeyObject | undefined;
   #epoch = 0;
   #restored: ChainHead = GENESIS;
+  /** The latest epoch that a client knows. */
+  #awaitedEpoch = 0;
   /** Up to here the chain was verified. */
   #verified: ChainHead | undefined;
   /** Whether what was written before the start of this process is verified. */
@@ -88,7 +90,11 @@ export class StoreTrust {
   /** Objects and records. */
   get #places(): readonly string[] {
     const missing = [...this.#missing.keys()].map((seq) => `the audit chain lacks its record ${seq}`);
-    return [...this.#schema, ...missing, ...this.#chain];
+    const restore =
+      this.#awaitedEpoch > this.#epoch
+        ? [`the audit chain lacks the restore of ${new Date(this.#awaitedEpoch).toISOString()}`]
+        : [];
+    return [...this.#schema, ...missing, ...restore, ...this.#chain];
   }
 
   get isSealed(): boolean {
@@ -107,9 +113,25 @@ export class StoreTrust {
     return this.#refusal();
   }
 
-  /** Ends the trust, because the chain lacks a record that it had. */
-  lacks({ seq, hash }: ChainHead): AppError {
+  /**
+   * Ends the trust, because the chain lacks a record that it had.
+   *
+   * @param epoch of the chain when the record was known. A restore since then has ended it: then the caller
+   *   tries again.
+   */
+  lacks({ seq, hash }: ChainHead, epoch = this.#epoch): AppError {
+    if (epoch < this.#epoch) return new AppError('sealed', { retryAfterS: 1 });
     this.#missing.set(seq, hash);
+    this.#settle();
+    return this.#refusal();
+  }
+
+  /**
+   * Ends the trust, because a client knows a later restore: this database is older, or the client has asked
+   * another copy of the installation.
+   */
+  lacksRestore(epoch: number): AppError {
+    this.#awaitedEpoch = Math.max(this.#awaitedEpoch, epoch);
     this.#settle();
     return this.#refusal();
   }

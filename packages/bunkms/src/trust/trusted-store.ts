@@ -4,12 +4,16 @@ import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import type { AuditDraft, ChainHead } from '../records/chain.ts';
 import { isGenuine } from '../records/chain-walk.ts';
+import type { WrappedSecrets } from '../records/installation.ts';
 import { isGenuineVersion, type KeyVersionRecord, keyFault } from '../records/key-record.ts';
 import { authenticToken } from '../records/token-record.ts';
 import type { KeyChange, VersionChoice } from '../store/keys.ts';
 import type { KmsStore } from '../store/port.ts';
 import { ofKey, ofStorage } from './chain-memory.ts';
 import type { StoreTrust } from './store-trust.ts';
+
+/** How many tokens are looked up at once: other calls wait. */
+const TOKENS_AT_ONCE = 128;
 
 /**
  * A store that believes a write only once it was read back, after the commit and in a statement of its own.
@@ -62,19 +66,19 @@ function keyMethods(store: KmsStore, trust: StoreTrust) {
         return receipt;
       }),
     findKey: async (name, versions) => {
-      const seen = trust.memory.latestOf(ofKey(name));
+      const seen = seenOf(trust, ofKey(name));
       const stored = await store.findKey(name, versions);
       noteLatest(trust, ofKey(name), seen, stored?.lastChange);
       return stored;
     },
     lastChange: async (name) => {
-      const seen = trust.memory.latestOf(ofKey(name));
+      const seen = seenOf(trust, ofKey(name));
       const place = await store.lastChange(name);
       requireSeen(trust, seen, place?.seq);
       return place;
     },
     storageRecord: async (id) => {
-      const seen = trust.memory.latestOf(ofStorage(id));
+      const seen = seenOf(trust, ofStorage(id));
       const record = await store.storageRecord(id);
       noteLatest(trust, ofStorage(id), seen, record);
       return record;
@@ -99,17 +103,18 @@ function tokenMethods(store: KmsStore, trust: StoreTrust) {
       }),
     revokeFamilies: (records) =>
       guarded(trust, async () => {
-        const receipts = await store.revokeFamilies(records);
-        await readBack.note(receipts);
-        await Promise.all(records.map((record) => readBack.revocation(record)));
-        return receipts;
+        const revoked = await store.revokeFamilies(records);
+        await readBack.note(revoked.map(({ place }) => place));
+        await readBack.revocations(records);
+        return revoked;
       }),
     findActiveTokenFamily: async (jti) => {
+      const { epoch } = trust;
       const seen = trust.memory.revocations;
       const family = await store.findActiveTokenFamily(jti);
       const revocation = family === undefined ? undefined : trust.memory.revocationOf(family);
       // One that came during the read may be later than that.
-      if (revocation !== undefined && revocation.seq <= seen) throw trust.lacks(revocation);
+      if (revocation !== undefined && revocation.seq <= seen) throw trust.lacks(revocation, epoch);
       return family;
     },
     pruneTokens: (...args) => guarded(trust, () => store.pruneTokens(...args)),
@@ -143,7 +148,7 @@ function chainMethods(store: KmsStore, trust: StoreTrust) {
     replaceSecrets: (secrets, previous, record) =>
       guarded(trust, async () => {
         const isReplaced = await store.replaceSecrets(secrets, previous, record);
-        if (isReplaced) await readBack.secrets(secrets.chainKeyWrapped);
+        if (isReplaced) await readBack.secrets(secrets);
         return isReplaced;
       }),
     appendAudit: (records, conditions) =>
@@ -154,6 +159,7 @@ function chainMethods(store: KmsStore, trust: StoreTrust) {
         return results;
       }),
     appendAuditOnce: (record) => guarded(trust, () => store.appendAuditOnce(record)),
+    probe: () => guarded(trust, () => store.probe()),
   } satisfies Partial<KmsStore>;
 }
 
@@ -172,25 +178,28 @@ function messageOf(error: AppError): string {
   return error.cause instanceof Error ? error.cause.message : error.message;
 }
 
-/**
- * @param seen the latest record of the subject that was seen before the read: a concurrent read may have seen
- *   a later one.
- * @throws AppError `sealed` when the database has an older one.
- */
-function requireSeen(trust: StoreTrust, seen: ChainHead | undefined, latest: number | undefined): void {
-  if (seen !== undefined && (latest ?? 0) < seen.seq) throw trust.lacks(seen);
+/** What is known of a subject before it is read: a concurrent read may see a later record. */
+interface Seen {
+  readonly latest: ChainHead | undefined;
+  /** A restore of the chain since then ends what was known. */
+  readonly epoch: number;
+}
+
+function seenOf({ memory, epoch }: StoreTrust, subject: string): Seen {
+  return { latest: memory.latestOf(subject), epoch };
+}
+
+/** @throws AppError `sealed` when the database has an older record than was seen before the read. */
+function requireSeen(trust: StoreTrust, { latest, epoch }: Seen, found: number | undefined): void {
+  if (latest !== undefined && (found ?? 0) < latest.seq) throw trust.lacks(latest, epoch);
 }
 
 /** {@link requireSeen}, and remembers a later one. */
-function noteLatest(
-  trust: StoreTrust,
-  subject: string,
-  seen: ChainHead | undefined,
-  latest: AuditRecord | undefined,
-): void {
-  requireSeen(trust, seen, latest?.seq);
-  const { chainKey, memory } = trust;
-  if (latest !== undefined && chainKey !== undefined) memory.see(subject, latest, chainKey);
+function noteLatest(trust: StoreTrust, subject: string, seen: Seen, found: AuditRecord | undefined): void {
+  requireSeen(trust, seen, found?.seq);
+  const { chainKey, memory, epoch } = trust;
+  if (found !== undefined && chainKey !== undefined && epoch === seen.epoch)
+    memory.see(subject, found, chainKey);
 }
 
 /** Reads what was written. Each method throws AppError `sealed`, and ends the trust, when it is not there. */
@@ -251,20 +260,29 @@ class ReadBack {
     this.#trust.memory.keep(stored.issued);
   }
 
-  /** A token that ends, whether by this revocation or by an earlier one. */
-  async revocation({ detail }: AuditDraft): Promise<void> {
-    const [jti, family] = [String(detail?.['token']), String(detail?.['family'])];
-    const { row, revoked } = (await this.#store.findToken(jti)) ?? {};
-    const isMarked = row === undefined || row.family !== family || row.revoked_at !== undefined;
-    if (!isMarked || (await this.#store.findActiveTokenFamily(jti)) !== undefined)
-      throw this.#trust.disbelieve(`the revocation of the token ${jti} was not stored`);
-    // An earlier one may be older than what this process has verified.
-    if (revoked !== undefined && this.#isGenuine(revoked)) this.#trust.memory.note(revoked);
+  /**
+   * Tokens that end, whether by these revocations or by earlier ones. The records decide about that; the rows
+   * only show it.
+   */
+  async revocations(records: readonly AuditDraft[]): Promise<void> {
+    const jtis = records.map(({ detail }) => String(detail?.['token']));
+    for (let from = 0; from < jtis.length; from += TOKENS_AT_ONCE) {
+      const some = jtis.slice(from, from + TOKENS_AT_ONCE);
+      const families = await Promise.all(some.map((jti) => this.#store.findActiveTokenFamily(jti)));
+      const alive = some.find((_, at) => families[at] !== undefined);
+      if (alive !== undefined)
+        throw this.#trust.disbelieve(`the revocation of the token ${alive} was not stored`);
+    }
   }
 
-  async secrets(chainKeyWrapped: Uint8Array): Promise<void> {
+  async secrets({ chainKeyWrapped, signingSeedWrapped }: WrappedSecrets): Promise<void> {
     const stored = await this.#store.readInstallation();
-    if (stored === undefined || !Buffer.from(stored.chainKeyWrapped).equals(chainKeyWrapped))
+    const isSame = (one: Uint8Array | undefined, other: Uint8Array) =>
+      one !== undefined && Buffer.from(one).equals(other);
+    if (
+      !isSame(stored?.chainKeyWrapped, chainKeyWrapped) ||
+      !isSame(stored?.signingSeedWrapped, signingSeedWrapped)
+    )
       throw this.#trust.disbelieve('the rewrapped secrets of the service were not stored');
   }
 

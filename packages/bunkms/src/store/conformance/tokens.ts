@@ -49,7 +49,9 @@ export function tokenConformance(name: string, makePlace: MakePlace): void {
       await store.insertToken(root, issueOf(root));
       await store.insertToken(other, issueOf(other));
       expect(await store.renewToken(root.jti, child, issueOf(child, 'token.renew'))).toBe(true);
-      expect(await store.revokeFamilies([revocationOf(root), revocationOf(child, LATER)])).toHaveLength(1);
+      expect(await store.revokeFamilies([revocationOf(root), revocationOf(child, LATER)])).toMatchObject([
+        { isNew: true },
+      ]);
       const head = await store.auditHead();
       for (const { jti } of [root, child]) {
         const stored = await store.findToken(jti);
@@ -57,7 +59,7 @@ export function tokenConformance(name: string, makePlace: MakePlace): void {
         expect(stored?.revoked).toMatchObject(revocationOf(root));
       }
       expect(await store.findToken(other.jti)).toMatchObject({ row: other, revoked: undefined });
-      expect(await store.revokeFamilies([revocationOf(root, LATER)])).toEqual([]);
+      expect(await store.revokeFamilies([revocationOf(root, LATER)])).toMatchObject([{ isNew: false }]);
       expect(await store.auditHead()).toEqual(head);
       expect((await store.findToken(root.jti))?.row?.revoked_at).toBe(TIME);
     });

@@ -1,5 +1,6 @@
 import type { Dialect } from '../sql/dialect.ts';
 import { row } from '../sql/statement.ts';
+import { AUDIT } from './pools.ts';
 
 /** How long a measured clock difference is used, milliseconds. */
 const MEASURED_FOR_MS = 60_000;
@@ -11,6 +12,7 @@ const MEASURED_FOR_MS = 60_000;
 export function postgresDialect(): Dialect {
   const clock = { aheadMs: 0, measuredAtMs: Number.NEGATIVE_INFINITY };
   return {
+    auditTable: AUDIT,
     indexedBy: () => '',
     unindexed: (column) => column,
     contains: (column, text) => `strpos(${column}, ${text}) > 0`,

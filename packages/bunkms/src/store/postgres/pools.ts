@@ -8,6 +8,10 @@ import type { PostgresSettings } from './settings.ts';
 
 /** The schema that all tables are in. */
 export const SCHEMA = 'bunkms';
+/** Tables of a session come last: otherwise PostgreSQL looks for them first. */
+export const PATH = `${SCHEMA}, pg_temp`;
+/** The table of the audit chain, whatever the path. */
+export const AUDIT = `${SCHEMA}.audit`;
 
 /** Maximum waiting calls. Beyond it `overloaded`. */
 const PENDING_MAX = 1_024;
@@ -120,19 +124,20 @@ async function prepare(client: pg.ClientBase, settings: PostgresSettings): Promi
   // compilation costs more than any statement here.
   const { rows } = await client.query<{ standby: boolean }>(
     `SELECT pg_is_in_recovery() AS standby,
-       set_config('search_path', $1, false), set_config('statement_timeout', $2, false),
-       set_config('lock_timeout', $3, false), set_config('idle_in_transaction_session_timeout', $4, false),
+       set_config('statement_timeout', $1, false), set_config('quote_all_identifiers', 'off', false),
+       set_config('lock_timeout', $2, false), set_config('idle_in_transaction_session_timeout', $3, false),
        set_config('enable_seqscan', 'off', false), set_config('jit', 'off', false),
        set_config('synchronous_commit',
          CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, false)`,
     [
-      SCHEMA,
       String(settings.statementTimeoutMs),
       String(settings.lockTimeoutMs),
       String(settings.idleInTransactionTimeoutMs),
     ],
   );
   if (rows[0]?.standby !== false) throw new NotPrimary();
+  // Last, and by a command that no function can stand in for.
+  await client.query(`SET search_path = ${PATH}`);
 }
 
 const INT8 = 20;

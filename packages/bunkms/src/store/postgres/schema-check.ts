@@ -15,6 +15,9 @@ const EXPECTED_INDEXES = new Set(
 /** The first id of an object that somebody made after the server's own. */
 const FIRST_OWN_OID = 16_384;
 
+/** No transaction of the creation of a cluster has a higher number; later ones have, but for the very first. */
+const LAST_OF_INITDB = 2_000;
+
 const TABLES = `SELECT c.oid, c.relname, c.relkind, c.relpersistence, c.relrowsecurity, c.relforcerowsecurity
   FROM pg_class AS c WHERE c.relnamespace = 'bunkms'::regnamespace AND c.relkind NOT IN ('i', 'I', 'S', 't', 'c')`;
 
@@ -39,6 +42,7 @@ UNION ALL SELECT 'constraint ' || c.conname || ' on ' || t.relname || ': ' || pg
 UNION ALL SELECT 'index ' || i.relname || ' on ' || t.relname || ': '
     || regexp_replace(pg_get_indexdef(x.indexrelid, 0, true), '^CREATE (UNIQUE )?INDEX .* ON (ONLY )?\\S+ ', '\\1')
     || CASE WHEN x.indisexclusion THEN ' exclusion' ELSE '' END
+    || CASE WHEN x.indisvalid AND x.indisready AND x.indislive THEN '' ELSE ' invalid' END
     || CASE WHEN x.indexprs IS NULL AND x.indpred IS NULL AND NOT x.indisunique
         AND NOT EXISTS (SELECT 1 FROM unnest(x.indclass::oid[]) AS o (id) WHERE o.id >= ${FIRST_OWN_OID}) THEN ' [plain]' ELSE '' END
   FROM t JOIN pg_index AS x ON x.indrelid = t.oid JOIN pg_class AS i ON i.oid = x.indexrelid
@@ -50,7 +54,11 @@ UNION ALL SELECT 'trigger ' || g.tgname || ' on ' || t.relname || ' is disabled'
 UNION ALL SELECT 'rule ' || r.rulename || ' on ' || t.relname FROM t JOIN pg_rewrite AS r ON r.ev_class = t.oid
 UNION ALL SELECT 'policy ' || p.polname || ' on ' || t.relname FROM t JOIN pg_policy AS p ON p.polrelid = t.oid
 UNION ALL SELECT 'inheritance of ' || t.relname FROM t JOIN pg_inherits AS h ON t.oid IN (h.inhrelid, h.inhparent)
-UNION ALL SELECT 'event trigger ' || evtname FROM pg_event_trigger WHERE evtenabled <> 'D'
+UNION ALL SELECT 'event trigger ' || e.evtname FROM pg_event_trigger AS e JOIN pg_proc AS p ON p.oid = e.evtfoid
+    JOIN pg_language AS l ON l.oid = p.prolang
+  WHERE e.evtenabled <> 'D' AND (l.lanname <> 'c' OR e.evtevent = 'login')
+UNION ALL SELECT 'replaced function ' || proname FROM pg_proc JOIN pg_language AS l ON l.oid = prolang
+  WHERE pg_proc.oid < ${FIRST_OWN_OID} AND l.lanname NOT IN ('internal', 'c') AND pg_proc.xmin::text::bigint > ${LAST_OF_INITDB}
 UNION ALL SELECT kind || ' ' || name FROM (
     SELECT 'pg_proc'::regclass AS class, oid, 'function' AS kind, proname::text AS name, pronamespace AS namespace FROM pg_proc
     UNION ALL SELECT 'pg_operator'::regclass, oid, 'operator', oprname::text, oprnamespace FROM pg_operator
@@ -63,7 +71,7 @@ UNION ALL SELECT kind || ' ' || name FROM (
 
 /** The lines of the schema, in order. */
 export function* readSchema(): Sql<readonly string[]> {
-  return (yield* rows(SCHEMA)).map(({ line }) => String(line)).sort();
+  return (yield* rows(SCHEMA)).flatMap(({ line }) => (line === null ? [] : [String(line)])).sort();
 }
 
 /**
@@ -72,6 +80,15 @@ export function* readSchema(): Sql<readonly string[]> {
  * while an operator rebuilds that one.
  */
 export function* foreignObjects(): Sql<readonly string[]> {
+  const first = yield* differences();
+  if (first.length === 0) return [];
+  // Definitions come from the present catalog, and names from the snapshot of the statement. So an index that
+  // a rebuild has just replaced differs once.
+  const again = new Set(yield* differences());
+  return first.filter((line) => again.has(line));
+}
+
+function* differences(): Sql<readonly string[]> {
   const found = yield* readSchema();
   const lines = new Set(found);
   return [
@@ -84,7 +101,7 @@ function isAllowedIndex(line: string): boolean {
   return line.startsWith('index ') && (line.endsWith(' [plain]') || EXPECTED_INDEXES.has(definitionOf(line)));
 }
 
-/** An index without its name. */
+/** An index without its name. One that is being built is not valid yet. */
 function definitionOf(line: string): string {
-  return line.slice(line.indexOf(' on '));
+  return line.slice(line.indexOf(' on ')).replace(' invalid', '');
 }

@@ -1,6 +1,6 @@
 import { type KeyObject, randomUUID } from 'node:crypto';
 import { setTimeout as pause } from 'node:timers/promises';
-import { AppError } from '@bundoc/shared/contract/app-error';
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { backoffMs } from '@bundoc/shared/runtime/backoff';
 import { Batcher } from '@bundoc/shared/runtime/batcher';
 import type { PoolClient } from 'pg';
@@ -12,7 +12,7 @@ import { row, run, type Sql } from '../sql/statement.ts';
 import { Untrusted } from '../trust.ts';
 import { BufferedChain } from './chain.ts';
 import { isConnectionFailure, locked, storageError } from './failure.ts';
-import { closed, type Pools } from './pools.ts';
+import { AUDIT, closed, PATH, type Pools } from './pools.ts';
 import { runOn, sessionOf } from './session.ts';
 
 /** Maximum waiting writes. Beyond it `overloaded`. */
@@ -27,7 +27,7 @@ const CHAIN_LOCK = BigInt('0x62756e6b6d7302');
 /**
  * Each statement sees the commits before it, so the head is that of the moment when the lock was acquired.
  */
-const BEGIN_WRITE = `BEGIN ISOLATION LEVEL READ COMMITTED;
+const BEGIN_WRITE = `BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL search_path = ${PATH};
   SELECT pg_advisory_xact_lock(${CHAIN_LOCK}); ${LAST_RECORD}`;
 
 interface Job {
@@ -87,7 +87,7 @@ type Outcome =
  * One class, because the queue, the key and the known head of the chain belong to one transaction at a time.
  */
 export class Writer {
-  readonly #pools: Pick<Pools, 'connectToWrite'>;
+  readonly #pools: Pick<Pools, 'connectToWrite' | 'read'>;
   readonly #deadlineMs: number;
   readonly #batcher = new Batcher<Job>({ queue: BATCH_MAX, run: (batch) => this.#writeAll(batch) });
   #chainKey: KeyObject | undefined;
@@ -95,7 +95,7 @@ export class Writer {
   #known: ChainHead | undefined;
   #isClosed = false;
 
-  constructor(pools: Pick<Pools, 'connectToWrite'>, deadlineMs: number) {
+  constructor(pools: Pick<Pools, 'connectToWrite' | 'read'>, deadlineMs: number) {
     this.#pools = pools;
     this.#deadlineMs = deadlineMs;
   }
@@ -170,29 +170,25 @@ export class Writer {
     }
   }
 
-  /** Answers once the records were read, in a statement of its own. */
+  /**
+   * Answers once the records were read, in a statement of its own and on another connection: what ran in the
+   * transaction may have changed the settings of that one.
+   */
   async #believe({ results, records }: Committed, jobs: readonly Job[]): Promise<void> {
-    try {
-      if (records !== undefined) await this.#requireStored(records);
-      // Nothing may require a record that was lost before it was answered.
-      this.#known = records?.last ?? this.#known;
-    } catch (error) {
-      return refuse(jobs, error);
+    for (let failures = 1; records !== undefined; failures++) {
+      const { first, last, chainKey } = records;
+      try {
+        await this.#pools.read(requireStored(chainKey, first, last, AUDIT));
+        // Nothing may require a record that was lost before it was answered.
+        this.#known = last;
+        break;
+      } catch (error) {
+        const pauseMs = backoffMs(BACKOFF, failures);
+        if (hasCode(error, 'sealed') || isOver(jobs, pauseMs)) return refuse(jobs, error);
+        await pause(pauseMs);
+      }
     }
     answer(jobs, results);
-  }
-
-  async #requireStored({ first, last, chainKey }: WrittenRecords): Promise<void> {
-    const client = await this.#pools.connectToWrite();
-    let failure: unknown;
-    try {
-      await runOn(sessionOf(client), requireStored(chainKey, first, last));
-    } catch (error) {
-      failure = error;
-      throw error;
-    } finally {
-      client.release(failure !== undefined);
-    }
   }
 
   async #attempt(jobs: readonly Job[]): Promise<Outcome> {
@@ -314,7 +310,7 @@ export async function beginWrite(
   // A number, so it needs no parameter, which several statements at once cannot have.
   const hashAt = known === undefined ? '' : `; SELECT hash FROM audit WHERE seq = ${known.seq}`;
   const results = (await client.query<Row>(`${BEGIN_WRITE}${hashAt}${more}`)) as unknown as { rows: Row[] }[];
-  return headForWrite(results[2]?.rows[0], known, results[3]?.rows[0]?.['hash'], chainKey);
+  return headForWrite(results[3]?.rows[0], known, results[4]?.rows[0]?.['hash'], chainKey);
 }
 
 /** `failed` once the transaction is rolled back, `broken` when the connection is unusable. */

@@ -63,7 +63,6 @@ export function joinedRecordOf(joined: Row): AuditRecord | undefined {
   return joined['a_seq'] === null ? undefined : auditRecordIn(joined, 'a_');
 }
 
-const HEAD = 'SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1';
 /** The last record: see {@link headForWrite}. */
 export const LAST_RECORD = 'SELECT * FROM audit ORDER BY seq DESC LIMIT 1';
 /** The hash of the record with a number. */
@@ -99,10 +98,16 @@ export function headForWrite(
  *
  * @param first of its records.
  * @param last what the write has appended last.
+ * @param table the table of the chain.
  * @throws Untrusted when they are not exactly those, in one chain.
  */
-export function* requireStored(chainKey: KeyObject, first: ChainHead, last: ChainHead): Sql<void> {
-  const sql = 'SELECT * FROM audit WHERE seq >= $1 AND seq <= $2 ORDER BY seq';
+export function* requireStored(
+  chainKey: KeyObject,
+  first: ChainHead,
+  last: ChainHead,
+  table = 'audit',
+): Sql<void> {
+  const sql = `SELECT * FROM ${table} WHERE seq >= $1 AND seq <= $2 ORDER BY seq`;
   const found = (yield* rows(sql, first.seq - 1, last.seq)).map(auditRecordOf);
   const before = first.seq === 1 ? GENESIS : found.shift();
   const walk = new ChainWalk(chainKey, before ?? GENESIS);
@@ -159,7 +164,7 @@ export class AuditTable {
     this.#placeOfLastChange = this.latestChangeOf('$1', 'seq, hash');
     this.#storageRecords = forEach(['text'], (id) => this.latestOfStorage(id));
     this.#storagePlaces = forEach(['text'], (id) => this.latestOfStorage(id, 'seq'));
-    this.#at = forEach(['bigint'], (seq) => `SELECT * FROM audit WHERE seq = ${seq}`);
+    this.#at = forEach(['bigint'], (seq) => `SELECT * FROM ${dialect.auditTable} WHERE seq = ${seq}`);
   }
 
   /**
@@ -180,7 +185,7 @@ export class AuditTable {
   }
 
   *head(): Sql<ChainHead> {
-    return headOf(yield* row(HEAD));
+    return headOf(yield* row(`SELECT seq, hash FROM ${this.#dialect.auditTable} ORDER BY seq DESC LIMIT 1`));
   }
 
   /** Records by their numbers. */
@@ -194,8 +199,9 @@ export class AuditTable {
 
   /** The first record in a range that does not continue the one before it. */
   *brokenLink(after: number, upTo: number): Sql<number | undefined> {
+    const { auditTable } = this.#dialect;
     const found = yield* row(
-      `SELECT a.seq FROM audit AS a LEFT JOIN audit AS b ON b.seq = a.seq - 1 AND b.hash = a.prev_hash
+      `SELECT a.seq FROM ${auditTable} AS a LEFT JOIN ${auditTable} AS b ON b.seq = a.seq - 1 AND b.hash = a.prev_hash
         WHERE a.seq > $1 AND a.seq <= $2 AND a.seq > 1 AND b.seq IS NULL ORDER BY a.seq LIMIT 1`,
       after,
       upTo,
@@ -204,9 +210,9 @@ export class AuditTable {
   }
 
   *latestRestore(): Sql<AuditRecord | undefined> {
-    const { indexedBy, newestFirst } = this.#dialect;
+    const { auditTable, indexedBy, newestFirst } = this.#dialect;
     const latest = yield* row(
-      `SELECT * FROM audit ${indexedBy('audit_restores')} WHERE action = '${CHAIN_RESTORED}' ORDER BY ${newestFirst('seq')} LIMIT 1`,
+      `SELECT * FROM ${auditTable} ${indexedBy('audit_restores')} WHERE action = '${CHAIN_RESTORED}' ORDER BY ${newestFirst('seq')} LIMIT 1`,
     );
     return latest && auditRecordOf(latest);
   }

@@ -8,6 +8,8 @@ export type SqlType = 'text' | 'integer' | 'bigint' | 'bytea';
  * the indexes exactly: otherwise the engine does not use them.
  */
 export interface Dialect {
+  /** The table of the audit chain, for reads that must not depend on settings of the session. */
+  readonly auditTable: string;
   /** A clause after the name of a table that makes SQLite use an index. PostgreSQL needs none. */
   indexedBy(index: string): string;
   /** An expression for a column that prevents the use of an index. */

@@ -1,6 +1,6 @@
-import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import type { AuditDraft } from '../../records/chain.ts';
 import { matchesRecord } from '../../records/token-record.ts';
+import type { RevokedFamily } from '../tokens.ts';
 import type { ReadBodies, WriteBodies } from './bodies.ts';
 import type { Repository } from './repository.ts';
 
@@ -40,14 +40,18 @@ export function tokenWrites({ tokens, activeFamilies }: Repository) {
       return true;
     },
     *revokeFamilies(chain, records) {
-      const receipts: AuditReceipt[] = [];
+      const places: RevokedFamily[] = [];
       for (const [family, record] of byFamily(records)) {
         const revocations = yield* tokens.revocationsOf(family);
-        if (revocations.some((revocation) => matchesRecord(chain.chainKey, record, revocation))) continue;
+        const earlier = revocations.find((one) => matchesRecord(chain.chainKey, record, one));
+        if (earlier !== undefined) {
+          places.push({ place: { seq: earlier.seq, hash: earlier.hash }, isNew: false });
+          continue;
+        }
         yield* tokens.markRevoked(family, record.time);
-        receipts.push(chain.append(record));
+        places.push({ place: chain.append(record), isNew: true });
       }
-      return receipts;
+      return places;
     },
     *pruneTokens(chain, time, limit, record) {
       const count = yield* tokens.prune(time, limit);

@@ -2,6 +2,7 @@ import type { Dialect } from '../sql/dialect.ts';
 
 /** The SQLite dialect. Without `INDEXED BY`, SQLite might scan a table. */
 export const SQLITE: Dialect = {
+  auditTable: 'audit',
   indexedBy: (index) => `INDEXED BY ${index}`,
   // The sign makes it an expression without an index.
   unindexed: (column) => `+${column}`,
