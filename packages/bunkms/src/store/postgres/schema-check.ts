@@ -15,7 +15,7 @@ const EXPECTED_INDEXES = new Set(
 /** The first id of an object that somebody made after the server's own. */
 const FIRST_OWN_OID = 16_384;
 
-/** No transaction of the creation of a cluster has a higher number; later ones have, but for the very first. */
+/** The creation of a cluster uses lower transaction numbers; later changes have higher ones. */
 const LAST_OF_INITDB = 2_000;
 
 const TABLES = `SELECT c.oid, c.relname, c.relkind, c.relpersistence, c.relrowsecurity, c.relforcerowsecurity
