@@ -262,7 +262,8 @@ function findPython(): string | undefined {
 function findRegistry(): string | undefined {
   const npm = findProgram('npm');
   if (npm === undefined) return undefined;
-  const args = ['view', 'pnpm', 'version', '--fetch-retries=0', `--fetch-timeout=${ANSWERS_WITHIN_MS / 2}`];
+  // Unlike "npm view", this needs the network: nothing of it is cached.
+  const args = ['ping', '--fetch-retries=0', `--fetch-timeout=${ANSWERS_WITHIN_MS / 2}`];
   return spawnSync(npm, args, { timeout: ANSWERS_WITHIN_MS }).status === 0 ? npm : undefined;
 }
 
