@@ -192,8 +192,9 @@ export class PostgresKmsDatabase implements KmsDatabase {
   change<T>(isExclusive: boolean, work: (change: KmsChange) => Promise<T>): Promise<T> {
     const client = this.#client;
     return this.#turns.take(async () => {
-      await client.query(`BEGIN${isExclusive ? `; SELECT pg_advisory_xact_lock(${CHAIN_LOCK})` : ''}`);
       try {
+        // A wait for the lock may end in an error, within the transaction.
+        await client.query(`BEGIN${isExclusive ? `; SELECT pg_advisory_xact_lock(${CHAIN_LOCK})` : ''}`);
         const result = await work({
           run: async (sql) => void (await client.query(sql)),
           rows: async (sql) => (await client.query<Record<string, unknown>>(sql)).rows,

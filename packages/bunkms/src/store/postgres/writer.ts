@@ -199,7 +199,9 @@ export class Writer {
       return { kind: 'broken', error };
     }
     const outcome = await attempt(client, jobs, this.#chainKey, this.#known);
-    client.release(outcome.kind === 'broken' || outcome.kind === 'unknown');
+    // PostgreSQL keeps a statement that a rule has made do nothing, also when the rule is gone.
+    const isMisled = 'error' in outcome && outcome.error instanceof Untrusted;
+    client.release(isMisled || outcome.kind === 'broken' || outcome.kind === 'unknown');
     return outcome;
   }
 
