@@ -5,7 +5,7 @@ import { capturedRun } from '@bundoc/shared/testing/captured-run';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { call, Installation } from './support/installation.ts';
 
-/** One step at the end of the chain, as whoever writes BunKMS's database makes it. */
+/** Cuts the last record off the chain. */
 const CUT = 'DELETE FROM audit WHERE seq > (SELECT max(seq) FROM audit) - 1';
 
 let installation: Installation;
