@@ -204,9 +204,10 @@ export class StoreTrust {
    */
   async #verifyNew(): Promise<readonly string[]> {
     const { store } = this.#options;
-    this.#verified ??= await this.#firstPlace();
-    const { seq: after } = this.#verified;
     const head = await store.auditHead();
+    this.#verified ??= await this.#firstPlace(head);
+    if (this.#verified === undefined) return [`record ${head.seq - TAIL} of the audit chain is changed`];
+    const { seq: after } = this.#verified;
     const upTo = Math.min(head.seq, after + LINKS_MAX);
     if (upTo <= after) return [];
     const broken = await store.brokenLink(after, upTo);
@@ -247,13 +248,15 @@ export class StoreTrust {
     return undefined;
   }
 
-  /** A genuine record near the end of the chain, or the latest restore: what was before it is accepted. */
-  async #firstPlace(): Promise<ChainHead> {
-    const { store } = this.#options;
-    const head = await store.auditHead();
-    if (this.#restored.seq > head.seq - TAIL) return this.#restored;
-    const [first] = await store.recordsAt([head.seq - TAIL]);
-    return first !== undefined && this.#isGenuine(first) ? { seq: first.seq, hash: first.hash } : GENESIS;
+  /**
+   * A genuine record near the end of the chain, or the latest restore: what was before it is accepted.
+   *
+   * @returns undefined if the record there is changed or missing.
+   */
+  async #firstPlace(head: ChainHead): Promise<ChainHead | undefined> {
+    if (this.#restored.seq >= head.seq - TAIL) return this.#restored;
+    const [first] = await this.#options.store.recordsAt([head.seq - TAIL]);
+    return first !== undefined && this.#isGenuine(first) ? { seq: first.seq, hash: first.hash } : undefined;
   }
 
   #isGenuine(record: AuditRecord): boolean {
