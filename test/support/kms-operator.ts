@@ -48,6 +48,8 @@ export class KmsOperator {
   readonly #acts: Act[] = [];
   /** The hashes of records that acts on rows have taken away. */
   readonly removed = new Set<string>();
+  /** The hashes of records that BunKMS wrote at an end of the chain which was then given up. */
+  readonly #givenUp = new Set<string>();
   #made = 0;
 
   constructor(database: KmsDatabase) {
@@ -144,7 +146,8 @@ export class KmsOperator {
    * Takes back every act, the latest first, in one transaction. Rows get the values back that the acts
    * changed. Records that a trigger took away at the end of the chain may stay away: they allowed no answer.
    *
-   * @returns whether BunKMS had continued a shortened chain meanwhile: then what it wrote there is gone.
+   * @returns whether there were two ends of the chain: BunKMS had continued a shortened chain meanwhile, or an
+   *   act had put back an end that was given up. Only the first end is left then.
    */
   async undo(draw: Draw): Promise<boolean> {
     const acts = this.#acts.splice(0).reverse();
@@ -155,9 +158,12 @@ export class KmsOperator {
       let forkedAt: number | undefined;
       for (const act of acts)
         if (act.kind === 'schema') restoreTaken(to, act.taken ?? [], draw.chance(0.5));
-        else if (undoRows(to, act.changed)) forkedAt = act.head;
-      if (forkedAt !== undefined)
+        else if (undoRows(to, act.changed, this.#givenUp)) forkedAt = act.head;
+      if (forkedAt !== undefined) {
         for (const [id, { seq }] of to.audit) if (numberOf(seq) > forkedAt) to.audit.delete(id);
+        const left = new Set(hashesOf(to).values());
+        for (const hash of hashesOf(from).values()) if (!left.has(hash)) this.#givenUp.add(hash);
+      }
       await writeContent(this.database, change, from, to);
       return forkedAt !== undefined;
     });
@@ -200,11 +206,12 @@ function changesBetween(before: Content, after: Content): Changed[] {
   );
 }
 
-/** @returns whether BunKMS has used the number of a record that was taken away. */
-function undoRows(content: Content, changed: readonly Changed[]): boolean {
+/** @returns whether BunKMS has used the number of a record that was taken away, or saw an end given up. */
+function undoRows(content: Content, changed: readonly Changed[], givenUp: ReadonlySet<string>): boolean {
   let isForked = false;
   for (const { table, id, before, after } of changed) {
     const now = content[table].get(id);
+    if (table === 'audit' && after !== undefined && givenUp.has(hashOf(after))) isForked = true;
     if (before === undefined) {
       // What BunKMS wrote there since is its own.
       if (isSameRow(now, after)) content[table].delete(id);
