@@ -162,7 +162,8 @@ export class KmsOperator {
       if (forkedAt !== undefined) {
         for (const [id, { seq }] of to.audit) if (numberOf(seq) > forkedAt) to.audit.delete(id);
         const left = new Set(hashesOf(to).values());
-        for (const hash of hashesOf(from).values()) if (!left.has(hash)) this.#givenUp.add(hash);
+        for (const hash of [...hashesOf(from).values(), ...acts.flatMap(hashesIn)])
+          if (!left.has(hash)) this.#givenUp.add(hash);
       }
       await writeContent(this.database, change, from, to);
       return forkedAt !== undefined;
@@ -196,6 +197,14 @@ function numberOf(cell: string | undefined): number {
 
 function hashesOf(content: Content): Map<number, string> {
   return new Map([...content.audit.values()].map((cells) => [numberOf(cells['seq']), hashOf(cells)]));
+}
+
+/** The hashes of records that an act took away or put in their place. */
+function hashesIn(act: Act): string[] {
+  if (act.kind === 'schema') return [];
+  return act.changed
+    .filter(({ table }) => table === 'audit')
+    .flatMap(({ before, after }) => [before, after].flatMap((cells) => (cells ? [hashOf(cells)] : [])));
 }
 
 function changesBetween(before: Content, after: Content): Changed[] {
