@@ -188,6 +188,8 @@ export class HostileRun implements AsyncDisposable {
       this.told.push(`no start: ${(error as Error).message}`);
     }
     const ready = this.#isRunning ? await this.#ready() : { status: 'down' };
+    // What `/ready` names, for the message of a failure.
+    if (!isActing && ready.status !== 'ready') this.told.push(JSON.stringify(ready));
     if (!isActing) expect(ready).toMatchObject({ status: 'ready' });
     await this.#reckon(chain, ready.status === 'ready');
   }

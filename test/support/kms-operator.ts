@@ -24,7 +24,7 @@ interface Changed {
 
 type Act =
   | { readonly kind: 'schema'; readonly act: SchemaAct; taken?: readonly (readonly [TableName, Cells])[] }
-  | { readonly kind: 'rows'; readonly changed: readonly Changed[]; readonly head: number };
+  | { readonly kind: 'rows'; readonly changed: readonly Changed[] };
 
 /** The place of a record in the chain. */
 export interface RecordPlace {
@@ -120,8 +120,7 @@ export class KmsOperator {
       // A trigger of SQLite may have changed more, or less.
       const changed = changesBetween(before, await change.content());
       return () => {
-        const head = Math.max(0, ...hashesOf(before).keys());
-        if (changed.length > 0) this.#acts.push({ kind: 'rows', changed, head });
+        if (changed.length > 0) this.#acts.push({ kind: 'rows', changed });
         for (const { table, before: gone } of changed)
           if (table === 'audit' && gone !== undefined) this.removed.add(hashOf(gone));
         return told;
@@ -146,8 +145,8 @@ export class KmsOperator {
    * Takes back every act, the latest first, in one transaction. Rows get the values back that the acts
    * changed. Records that a trigger took away at the end of the chain may stay away: they allowed no answer.
    *
-   * @returns whether there were two ends of the chain: BunKMS had continued a shortened chain meanwhile, or an
-   *   act had put back an end that was given up. Only the first end is left then.
+   * @returns whether there were two ends of the chain: BunKMS had continued a shortened chain meanwhile, or
+   *   an act had put back an end that was given up. Only the first end is left then.
    */
   async undo(draw: Draw): Promise<boolean> {
     const acts = this.#acts.splice(0).reverse();
@@ -155,18 +154,18 @@ export class KmsOperator {
       for (const act of acts) if (act.kind === 'schema') await this.#undoSchema(change, act);
       const from = await change.content();
       const to = copyOf(from);
-      let forkedAt: number | undefined;
+      let hasForked = false;
       for (const act of acts)
         if (act.kind === 'schema') restoreTaken(to, act.taken ?? [], draw.chance(0.5));
-        else if (undoRows(to, act.changed, this.#givenUp)) forkedAt = act.head;
-      if (forkedAt !== undefined) {
-        for (const [id, { seq }] of to.audit) if (numberOf(seq) > forkedAt) to.audit.delete(id);
+        else if (undoRows(to, act.changed, this.#givenUp)) hasForked = true;
+      if (hasForked) {
+        dropUnlinked(to);
         const left = new Set(hashesOf(to).values());
         for (const hash of [...hashesOf(from).values(), ...acts.flatMap(hashesIn)])
           if (!left.has(hash)) this.#givenUp.add(hash);
       }
       await writeContent(this.database, change, from, to);
-      return forkedAt !== undefined;
+      return hasForked;
     });
   }
 
@@ -213,6 +212,18 @@ function changesBetween(before: Content, after: Content): Changed[] {
       .map((id) => ({ table, id, before: before[table].get(id), after: after[table].get(id) }))
       .filter((one) => !isSameRow(one.before, one.after)),
   );
+}
+
+/** Removes the records from the first one on that does not continue the one before it. */
+function dropUnlinked({ audit }: Content): void {
+  let before: Cells | undefined;
+  let isLinked = true;
+  const records = [...audit].sort(([, one], [, other]) => numberOf(one['seq']) - numberOf(other['seq']));
+  for (const [id, cells] of records) {
+    isLinked &&= before === undefined || cells['prev_hash'] === before['hash'];
+    if (!isLinked) audit.delete(id);
+    before = cells;
+  }
 }
 
 /** @returns whether BunKMS has used the number of a record that was taken away, or saw an end given up. */

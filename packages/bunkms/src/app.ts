@@ -9,7 +9,7 @@ import { openServerTls } from '@bundoc/shared/tls/server-tls';
 import { ExportRecorder } from './audit/export-recorder.ts';
 import { AuditLog } from './audit/log.ts';
 import { AuditRecorders, type ExportRefusalSink } from './audit/recorders.ts';
-import { SealedRefusals } from './audit/sealed-refusals.ts';
+import { SealedRecords } from './audit/sealed-records.ts';
 import { createListeners, guardInternal } from './compose-listeners.ts';
 import { createServices, startUpkeep } from './compose-services.ts';
 import type { BunkmsConfig } from './config.ts';
@@ -91,11 +91,11 @@ export async function startBunkms(
       'sealed: the KEK does not fit the store; add the right KEK to the ring and restart BunKMS',
     );
   else tellOfFaults(state, vault, logger);
-  const audit = new AuditLog({ store, logger, metrics });
+  const sealed = opened.use(new SealedRecords({ dataDir: config.dataDir, clock, logger }));
+  const audit = new AuditLog({ store, logger, metrics, sealed });
   const recorders = state.kind === 'sealed' ? undefined : startRecorders(audit, clock, opened);
-  const exportSink =
-    recorders?.exports ?? sealedSink(opened.use(await SealedRefusals.open(config.dataDir, logger)));
-  const exports = new ExportRecorder({ audit, refusals: exportSink, metrics, clock, logger });
+  const refusals = recorders?.exports ?? sealedSink(sealed);
+  const exports = new ExportRecorder({ audit, refusals, metrics, clock, logger });
   const services =
     state.kind === 'sealed' || recorders === undefined
       ? undefined
@@ -104,7 +104,7 @@ export async function startBunkms(
           ...{ audit, recorders, exports, clock, logger, metrics, trust },
         });
   if (services !== undefined)
-    await startUpkeep(services, { config, vault, store, clock, logger, metrics, trust }, opened);
+    await startUpkeep(services, { config, vault, store, sealed, logger, metrics, clock, trust }, opened);
 
   const drain = new Drain(config.drainMs);
   const { api, internal } = await createListeners(
@@ -173,12 +173,12 @@ function startRecorders(audit: AuditLog, clock: Clock, opened: AsyncDisposableSt
 }
 
 /** Records wait in a file until the service is unsealed; its size is bounded for all callers together. */
-function sealedSink(refusals: SealedRefusals): ExportRefusalSink {
+function sealedSink(sealed: SealedRecords): ExportRefusalSink {
   return {
     named: (record) => {
-      refusals.record(record);
+      sealed.record(record);
       return undefined;
     },
-    anonymous: (_network, record) => refusals.record(record),
+    anonymous: (_network, record) => sealed.record(record),
   };
 }

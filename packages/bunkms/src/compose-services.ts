@@ -1,12 +1,11 @@
 import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
-import { hasCode } from '@bundoc/shared/contract/app-error';
 import { type Clock, every } from '@bundoc/shared/runtime/clock';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { ExportRecorder } from './audit/export-recorder.ts';
 import type { AuditLog } from './audit/log.ts';
 import type { AuditRecorders } from './audit/recorders.ts';
-import { adoptSealedRefusals } from './audit/sealed-refusals.ts';
+import type { SealedRecords } from './audit/sealed-records.ts';
 import { positionFile } from './audit/ship/position.ts';
 import { AuditShipper } from './audit/ship/shipper.ts';
 import { fileSink, outputSink } from './audit/ship/sinks.ts';
@@ -108,22 +107,22 @@ function startKeySweep(sweep: KeySweep, opened: AsyncDisposableStack): void {
   void sweep.run();
 }
 
-type UpkeepDeps = Pick<ServiceDeps, 'config' | 'vault' | 'store' | 'clock' | 'logger' | 'metrics' | 'trust'>;
+type UpkeepDeps = Pick<
+  ServiceDeps,
+  'config' | 'vault' | 'store' | 'clock' | 'logger' | 'metrics' | 'trust'
+> & { readonly sealed: SealedRecords };
 
 /** Starts the periodic work of an unsealed service, until it closes. */
 export async function startUpkeep(
   services: Services,
-  { config, vault, store, clock, logger, metrics, trust }: UpkeepDeps,
+  { config, vault, store, sealed, clock, logger, metrics, trust }: UpkeepDeps,
   opened: AsyncDisposableStack,
 ): Promise<void> {
-  startWatch(trust, logger, opened);
+  startWatch({ trust, sealed, store, logger }, opened);
   await startKekUpkeep(services.kek.upkeep, logger, opened);
   metrics.observeDeletions(() => store.countDeletions().catch(() => undefined));
   metrics.observeRewrap(() => store.countNotWrappedBy(vault.currentKekId).catch(() => undefined));
-  await adoptSealedRefusals(config.dataDir, store, clock).catch((error: unknown) => {
-    // The file stays until a start at which the database is trusted.
-    if (!hasCode(error, 'sealed')) throw error;
-  });
+  await sealed.adopt(store);
   startKeySweep(new KeySweep(services.keys), opened);
   opened.use(every(SWEEP_MS, () => services.crypto.opened.sweep()));
   if (config.auditShip !== undefined)
@@ -148,12 +147,16 @@ async function startKekUpkeep(
   void upkeep.run();
 }
 
-/** Checks each second whether the database is still trusted. */
-function startWatch(trust: StoreTrust, logger: Logger, opened: AsyncDisposableStack): void {
+/** Checks each second whether the database is still trusted, or trusted again. */
+function startWatch(
+  { trust, sealed, store, logger }: Pick<UpkeepDeps, 'trust' | 'sealed' | 'store' | 'logger'>,
+  opened: AsyncDisposableStack,
+): void {
   let running: Promise<void> | undefined;
   const look = () =>
     trust
       .check()
+      .then(() => (trust.isSealed ? undefined : sealed.adopt(store)))
       // The store is away: requests say so.
       .catch((error: unknown) => logger.debug({ err: error }, 'the database cannot be checked'))
       .finally(() => {

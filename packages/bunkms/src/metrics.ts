@@ -90,7 +90,8 @@ function trustMetrics(registers: Registry[]) {
     }),
     invalidReceipts: new Counter({
       name: 'bunkms_invalid_receipts_total',
-      help: 'Requests with a receipt that BunKMS did not make.',
+      help: 'Requests with a receipt that BunKMS did not make, or with no receipt in that header.',
+      labelNames: ['reason'],
       registers,
     }),
     sealed: new Gauge({ name: 'bunkms_sealed', help: '1 while the service is sealed.', registers }),

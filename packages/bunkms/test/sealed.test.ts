@@ -76,7 +76,7 @@ describe('a service with another KEK than that of its store', () => {
       await kms.internal('/v1/export/%zz');
       await kms.api('/v1/export/a-dek', { token });
     }
-    const file = readFileSync(join(dataDir, 'sealed-refusals.jsonl'));
+    const file = readFileSync(join(dataDir, 'sealed-records.jsonl'));
     const lines = file.toString().trim().split('\n').slice(1);
     expect(lines.map((line) => JSON.parse(line))).toMatchObject(
       [0, 1].flatMap(() => [
@@ -96,14 +96,14 @@ describe('a service with another KEK than that of its store', () => {
     const sha256 = createHash('sha256').update(file).digest('hex');
     for (let start = 0; start < 2; start++) {
       await using kms = await startKms({ dataDir, kek });
-      const adopted = (await kms.records()).filter(({ code }) => code === 'sealed');
+      const adopted = (await kms.records()).filter(({ action }) => action === 'records.adopted');
       expect(adopted).toMatchObject([
-        { severity: 'CRITICAL', outcome: 'failed', detail: { sha256, lines: 6, dropped: 0 } },
+        { severity: 'CRITICAL', outcome: 'allowed', detail: { sha256, lines: 6, dropped: 0 } },
       ]);
       expect(await kms.verify()).toMatchObject({ intact: true });
     }
-    expect(readdirSync(dataDir)).toContain(`sealed-refusals-${sha256}.jsonl`);
-    expect(readdirSync(dataDir)).not.toContain('sealed-refusals.jsonl');
+    expect(readdirSync(dataDir)).toContain(`sealed-records-${sha256}.jsonl`);
+    expect(readdirSync(dataDir)).not.toContain('sealed-records.jsonl');
   });
 
   it('stays unsealed when another KEK is added first, and keeps wrapping with the recorded one', async () => {

@@ -163,7 +163,7 @@ it('no KEK, no DEK, no token and no signing seed is in any log line, error, metr
     ...readdirSync(kms.dataDir).map((name) => ({ name, bytes: readFileSync(join(kms.dataDir, name)) })),
   );
   expect(files.map(({ name }) => name)).toEqual(
-    expect.arrayContaining(['bunkms.sqlite-wal', 'sealed-refusals.jsonl']),
+    expect.arrayContaining(['bunkms.sqlite-wal', 'sealed-records.jsonl']),
   );
   expect(kms.logs.length).toBeGreaterThan(20);
 

@@ -69,6 +69,19 @@ describe('what a token with kms:admin lists and revokes', () => {
     expect(await seenBy(await tenant())).toEqual([]);
   });
 
+  it('includes nothing about KEKs, whose keys are those of everyone, if its may_issue is narrow', async () => {
+    const [narrow, whole] = [await tenant(), await tenant(MAY_ISSUE_ALL)];
+    const read = async ({ token }: Token) => (await kms.api('/v1/kek', { token })).json();
+    const { current } = await read(whole);
+    const unfetched = async ({ token }: Token) =>
+      (await kms.api(`/v1/kek/${current}/unfetched`, { token })).status;
+    expect([await read(narrow), await unfetched(narrow), await unfetched(whole)]).toMatchObject([
+      { code: 'forbidden' },
+      403,
+      200,
+    ]);
+  });
+
   it('is everything without may_issue, and with one that allows everything', async () => {
     const { mine, foreign, ofDeputy } = await tenants();
     for (const more of [{}, { may_issue: { ...MAY_ISSUE_ALL, keys: ['**'], ttl_s: 60 } }]) {

@@ -1,6 +1,8 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { needs } from '@bundoc/shared/testing/programs';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { KmsStore } from '../src/store/port.ts';
+import { FaultyStore } from './support/faulty-store.ts';
 import { startKms, type TestKms } from './support/kms.ts';
 import { KeyCalls } from './support/lifecycle.ts';
 import { plant } from './support/planted-trigger.ts';
@@ -30,8 +32,9 @@ function checksBesideWrites(): void {
   let kms: TestKms;
   let keys: KeyCalls;
   let hooks: Hooks;
+  let faulty: FaultyStore;
   const decorate = (store: KmsStore): KmsStore => ({
-    ...store,
+    ...faulty.decorate(store),
     auditHead: async () => {
       const { before, after } = hooks;
       hooks = { ...hooks, before: async () => undefined, after: async () => undefined };
@@ -48,6 +51,7 @@ function checksBesideWrites(): void {
   });
   beforeEach(async () => {
     hooks = {};
+    faulty = new FaultyStore();
     kms = await startKms({ decorate });
     keys = await KeyCalls.of(kms);
     expect((await keys.create(NAME)).status).toBe(201);
@@ -95,6 +99,18 @@ function checksBesideWrites(): void {
     expect((await again.internal(`/v1/export/${NAME}`, { token })).status).toBe(503);
     await untilChecked(3);
     expect((await again.internal(`/v1/export/${NAME}`, { token })).status).toBe(503);
+  });
+
+  it('do not say that nothing has changed when a change is stored, and too many calls wait to read it', async () => {
+    faulty.replaced.updateKey = async (update: KmsStore['updateKey'], change) => {
+      const receipt = await update(change);
+      faulty.replaced.findKey = () => Promise.reject(new AppError('overloaded'));
+      return receipt;
+    };
+    const answer = await keys.post(NAME, 'disable');
+    expect([answer.status, answer.json().code]).toEqual([503, 'storage_unavailable']);
+    faulty.replaced.findKey = (find, ...args) => find(...args);
+    expect((await keys.export(NAME)).json().code).toBe('key_disabled');
   });
 
   it('let BunKMS continue after a lost write, although they found no new record since', async () => {

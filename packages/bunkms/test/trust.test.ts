@@ -1,4 +1,6 @@
 import { randomUUID } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { formatReceipt, parseReceipt, RECEIPT_HEADER } from '@bundoc/shared/contract/kms-receipt';
 import { needs } from '@bundoc/shared/testing/programs';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -106,6 +108,33 @@ function believesWhatItReadBack(): void {
       });
     },
   );
+
+  it('keeps each refused access to a key while it is sealed, and adds them to the chain afterwards', async () => {
+    const of = "NEW.action = 'key.export'";
+    const remove = await plant(kms.dataDir, { table: 'audit', event: 'INSERT', when: 'before', of });
+    for (let request = 0; request < 3; request++) expect((await keys.export(NAME)).status).toBe(503);
+    await untilSealed('trigger planted on audit');
+    await remove();
+    await untilReady();
+    const adopted = async () => (await kms.records()).filter(({ action }) => action === 'records.adopted');
+    await expect
+      .poll(adopted)
+      .toMatchObject([{ severity: 'CRITICAL', outcome: 'allowed', detail: { lines: 3, dropped: 0 } }]);
+    const [{ detail } = {}] = await adopted();
+    const file = readFileSync(join(kms.dataDir, `sealed-records-${detail?.['sha256']}.jsonl`), 'utf8');
+    expect(file.match(/"action":"key.export","outcome":"failed"/g)).toHaveLength(3);
+    expect((await kms.internal('/metrics')).text).toContain('bunkms_audit_records_lost_total 0');
+  });
+
+  it('makes no new installation in a database from which somebody removed it', async () => {
+    await kms.running.close();
+    await edit('CREATE TABLE kept AS SELECT * FROM installation; DELETE FROM installation');
+    await expect(startKms({ dataDir: kms.dataDir, kek: kms.kek })).rejects.toMatchObject({ code: 'sealed' });
+    await edit('INSERT INTO installation SELECT * FROM kept; DROP TABLE kept');
+    await using again = await startKms({ dataDir: kms.dataDir, kek: kms.kek });
+    expect((await again.internal(`/v1/export/${NAME}`, { token })).status).toBe(200);
+    expect(await again.verify()).toMatchObject({ intact: true });
+  });
 
   describe('when the end of the chain is cut off', () => {
     /** The database as it is now: all rows of the chain, keys and tokens. */
@@ -236,9 +265,9 @@ function believesWhatItReadBack(): void {
         const answer = await withReceipt(value);
         expect([answer.status, answer.json().code]).toEqual([400, 'receipt_invalid']);
       }
-      expect((await kms.internal('/metrics')).text).toContain(
-        `bunkms_invalid_receipts_total ${forged.length}`,
-      );
+      const metrics = (await kms.internal('/metrics')).text;
+      expect(metrics).toContain('bunkms_invalid_receipts_total{reason="forged"} 4');
+      expect(metrics).toContain('bunkms_invalid_receipts_total{reason="malformed"} 2');
       expect((await ready()).status).toBe('ready');
     });
 

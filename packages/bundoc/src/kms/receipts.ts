@@ -1,3 +1,4 @@
+import { setTimeout } from 'node:timers/promises';
 import {
   formatReceipt,
   isNewer,
@@ -20,6 +21,8 @@ export interface ReceiptsOptions {
 
 /** Interval of the writes to the storage, milliseconds. */
 const SAVE_EVERY_MS = 1_000;
+/** How long closing waits for the last write, milliseconds. */
+const LAST_SAVE_MS = 2_000;
 /** Refused receipts that are remembered. */
 const REFUSED_MAX = 16;
 
@@ -31,11 +34,16 @@ type Newest = Map<KmsReceipt['installation'], KmsReceipt>;
  * notices when its audit chain no longer holds such a record.
  *
  * The storage gets them at most once a second, and when this is disposed of. No request waits for that. The
- * storage is untrusted: this reads it at the start only, and BunKMS judges what it holds.
+ * storage is untrusted: BunKMS judges what it holds. A newer receipt that another node has stored is sent
+ * with the next requests, and replaces the own one only as long as BunKMS accepts it.
+ *
+ * One class, because what is sent and what is stored are the same receipts.
  */
 export class Receipts implements AsyncDisposable {
   readonly #options: ReceiptsOptions;
   readonly #newest: Newest = new Map();
+  /** The own receipts, where a stored one is newer. */
+  readonly #own: Newest = new Map();
   /** Texts that BunKMS refused. Another node may store one again before BunKMS refuses it there. */
   #refused: readonly string[] = [];
   readonly #reportForgotten: (records: string) => void;
@@ -88,7 +96,13 @@ export class Receipts implements AsyncDisposable {
       this.#options.logger.warn({ err }, 'the receipt in an answer of BunKMS is ignored');
       return;
     }
-    if (!keepNewest(this.#newest, receipt)) return;
+    const { installation } = receipt;
+    const own = this.#own.get(installation);
+    if (!keepNewest(this.#newest, receipt)) {
+      if (own !== undefined && isNewer(receipt, own)) this.#own.set(installation, receipt);
+      return;
+    }
+    this.#own.delete(installation);
     this.#isUnsaved = true;
     const [first] = this.#newest.keys();
     if (this.#newest.size > RECEIPTS_MAX && first !== undefined) this.#newest.delete(first);
@@ -99,13 +113,18 @@ export class Receipts implements AsyncDisposable {
     return this.#newest.size === 0 ? undefined : [...this.#newest.values()].map(formatReceipt).join(',');
   }
 
-  /** Forgets the receipts of a header that BunKMS refused. Newer ones stay. */
+  /** Forgets the receipts of a header that BunKMS refused. Newer ones stay, and own ones are back. */
   forget(header: string): void {
     const sent = (parseReceipts(header) ?? []).map(formatReceipt);
     this.#refused = [...new Set([...this.#refused, ...sent])].slice(-REFUSED_MAX);
     const forgotten = [...this.#newest.values()].filter((known) => sent.includes(formatReceipt(known)));
     if (forgotten.length === 0) return;
-    for (const { installation } of forgotten) this.#newest.delete(installation);
+    for (const { installation } of forgotten) {
+      const own = this.#own.get(installation);
+      this.#own.delete(installation);
+      if (own === undefined) this.#newest.delete(installation);
+      else this.#newest.set(installation, own);
+    }
     this.#isUnsaved = true;
     this.#reportForgotten(recordsOf(forgotten));
   }
@@ -119,23 +138,37 @@ export class Receipts implements AsyncDisposable {
     return this.#saving ?? Promise.resolve();
   }
 
-  /** Writes the last receipts. */
+  /** Writes the last receipts, unless the storage does not answer. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#timer[Symbol.dispose]();
-    await this.#saving;
-    await this.save();
+    const saved = (async () => {
+      await this.#saving;
+      await this.save();
+    })();
+    await Promise.race([saved, setTimeout(LAST_SAVE_MS, undefined, { ref: false })]);
   }
 
   async #save(): Promise<void> {
     try {
       await this.#options.store.write((present) => {
         this.#isUnsaved = false;
-        return formatReceipts(newestOf(present, this.#refused, this.#newest));
+        const newest = newestOf(present, this.#refused, this.#newest);
+        for (const receipt of newest) this.#takeUp(receipt);
+        return formatReceipts(newest);
       });
     } catch (error) {
       this.#isUnsaved = true;
       this.#options.logger.warn({ err: error }, 'the receipts of BunKMS were not written; trying again');
     }
+  }
+
+  /** Sends a stored receipt that is newer than the own one of its installation. */
+  #takeUp(stored: KmsReceipt): void {
+    const { installation } = stored;
+    const known = this.#newest.get(installation);
+    if (known === undefined || !isNewer(stored, known)) return;
+    if (!this.#own.has(installation)) this.#own.set(installation, known);
+    this.#newest.set(installation, stored);
   }
 }
 

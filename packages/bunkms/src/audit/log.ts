@@ -5,11 +5,14 @@ import { Batcher } from '@bundoc/shared/runtime/batcher';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { AuditDraft } from '../records/chain.ts';
 import type { AuditCondition, AuditStore, RejectReason } from '../store/audit.ts';
+import type { SealedRecords } from './sealed-records.ts';
 
 export interface AuditLogOptions {
   readonly store: Pick<AuditStore, 'appendAudit'>;
   readonly logger: Logger;
   readonly metrics: { readonly auditRecordsLost: { inc(): void } };
+  /** Keeps records while the service is sealed. Without it they are only in the log. */
+  readonly sealed?: Pick<SealedRecords, 'record'>;
 }
 
 /** Maximum waiting records. Beyond it an append fails at once. */
@@ -71,13 +74,15 @@ export class AuditLog {
    * waits before it answers has one record in the queue at most. So callers who repeat requests cannot fill
    * the queue faster than the chain is written.
    *
-   * If the record cannot be written, a log line replaces it and a metric counts it, so that it is never lost
-   * silently. Never rejects.
+   * While the service is sealed, the record waits in a file. If it cannot be written for another reason, a
+   * log line replaces it and a metric counts it, so that it is never lost silently. Never rejects.
    */
   async record(draft: AuditDraft): Promise<void> {
     try {
       await this.append(draft);
     } catch (error) {
+      const { sealed } = this.#options;
+      if (sealed !== undefined && hasCode(error, 'sealed')) return sealed.record(draft);
       this.#options.metrics.auditRecordsLost.inc();
       // The logger redacts members named "key", but this one is only the name of a key.
       const { key: keyName, ...record } = draft;

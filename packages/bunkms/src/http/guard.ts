@@ -16,6 +16,7 @@ import { shareKeyOf } from '@bundoc/shared/shares/share-key';
 import type { FastifyRequest } from 'fastify';
 import type { Caller } from '../records/caller.ts';
 import type { TokenStore } from '../store/tokens.ts';
+import { reachesAll } from '../tokens/may-issue.ts';
 import type { Receipts } from '../trust/receipts.ts';
 
 declare module 'fastify' {
@@ -44,6 +45,11 @@ export interface Guards {
   scope(scope: Scope): Guard;
   /** Requires the scope and a service token. */
   service(scope: Scope): Guard;
+  /**
+   * {@link serviceWithAny} of {@link KEK_READERS}. Not `kms:admin` with a narrow `may_issue`: the answers are
+   * about the keys of everyone.
+   */
+  readonly readKeks: Guard;
   /** {@link service} with at least one of the scopes. */
   serviceWithAny(scopes: readonly [Scope, ...Scope[]]): Guard;
   /** Requires the scope, and a glob for the key in the path. Decides before anything is looked up. */
@@ -57,6 +63,9 @@ export interface Guards {
   /** {@link storage} for service tokens only. */
   serviceForStorage(scope: Scope): Guard;
 }
+
+/** The scopes that read the states of KEKs. */
+export const KEK_READERS = ['kms:manage_kek', 'kms:admin'] as const;
 
 /** What the guards need of the services. */
 export interface GuardServices {
@@ -86,6 +95,11 @@ export function createGuards(auth: BearerAuth, services: () => GuardServices): G
     token: guard(() => undefined),
     scope: (scope) => guard((claims) => requireScope(claims, scope)),
     service: (scope) => guard((claims) => requireService(claims, scope)),
+    readKeks: guard((claims) => {
+      requireServiceWithAny(claims, KEK_READERS);
+      if (!claims.scope.includes('kms:manage_kek') && !reachesAll(claims))
+        throw new AppError('forbidden', { detail: 'kms:admin reads KEKs only without a narrow may_issue' });
+    }),
     serviceWithAny: (scopes) => guard((claims) => requireServiceWithAny(claims, scopes)),
     keyInPath: (scope) =>
       guard((claims, request) => {

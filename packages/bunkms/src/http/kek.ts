@@ -14,7 +14,7 @@ import { describe, jsonBody } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
 import { kekStatus, listStaleCopies, retireKek, rotateKek, verifyWrapping } from '../kek/kek-rotation.ts';
-import { callerOf, type Guards } from './guard.ts';
+import { callerOf, type Guards, KEK_READERS, subjectOf } from './guard.ts';
 import { type BodyRoute, refuseBody } from './key-requests.ts';
 import { noQuery, pageQuery } from './query.ts';
 import type { ServiceGate } from './services.ts';
@@ -22,8 +22,7 @@ import type { ServiceGate } from './services.ts';
 const kekParamsSchema = z.object({ kek_id: kekIdSchema });
 const namesQuery = z.strictObject(pageQuery(keyNameSchema));
 
-const READERS = ['kms:manage_kek', 'kms:admin'] as const;
-const READ = { kind: 'token', anyScope: READERS, serviceOnly: true } as const;
+const READ = { kind: 'token', anyScope: KEK_READERS, serviceOnly: true } as const;
 const CHANGE = { kind: 'token', scopes: ['kms:manage_kek'], serviceOnly: true } as const;
 const UNKNOWN_KEK = '0123456789abcdef';
 
@@ -33,6 +32,7 @@ const STATUS = describe({
   summary: 'The KEKs by id, what is wrapped with each, and the progress of a rotation',
   access: READ,
   answers: { 200: { description: 'The states of the KEKs', schema: kekStatusSchema } },
+  refusals: ['rate_limited'],
   examples: { read: { status: 200 } },
 });
 
@@ -81,18 +81,20 @@ const UNFETCHED = describe({
   params: kekParamsSchema,
   query: namesQuery,
   answers: { 200: { description: 'A page', schema: unfetchedPageSchema } },
-  refusals: ['kek_not_found'],
+  refusals: ['kek_not_found', 'rate_limited'],
   examples: { unknown: { params: { kek_id: UNKNOWN_KEK }, status: 404 } },
 });
 
 /** The key encryption keys: their states and their rotation. No route accepts or shows a KEK. */
 export function registerKekRoutes(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
-  const read = guards.serviceWithAny(READERS);
+  const read = guards.readKeks;
   const change = guards.service('kms:manage_kek');
 
   app.get('/v1/kek', { onRequest: read, config: STATUS }, async (request) => {
     validate(noQuery, request.query, 'query');
-    return kekStatus(services().kek.deps);
+    const { kek, limits } = services();
+    limits.takeRead(subjectOf(request));
+    return kekStatus(kek.deps);
   });
 
   app.post<BodyRoute>('/v1/kek/rotate', { onRequest: change, config: ROTATION }, async (request, reply) => {
@@ -121,6 +123,8 @@ export function registerKekRoutes(app: FastifyInstance, guards: Guards, services
   app.get('/v1/kek/:kek_id/unfetched', { onRequest: read, config: UNFETCHED }, async (request) => {
     const { limit, cursor } = validate(namesQuery, request.query, 'query');
     const { kek_id: kekId } = validate(kekParamsSchema, request.params, 'params');
-    return listStaleCopies(services().kek.deps, kekId, { limit, after: cursor });
+    const { kek, limits } = services();
+    limits.takeRead(subjectOf(request), limit);
+    return listStaleCopies(kek.deps, kekId, { limit, after: cursor });
   });
 }

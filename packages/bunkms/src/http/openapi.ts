@@ -7,6 +7,7 @@ import {
   keyInfoSchema,
   keyPageSchema,
 } from '@bundoc/shared/contract/keys';
+import { RECEIPT_HEADER, RECEIPTS_MAX } from '@bundoc/shared/contract/kms-receipt';
 import {
   deletionIntentSchema,
   deletionPageSchema,
@@ -14,6 +15,16 @@ import {
 } from '@bundoc/shared/contract/storages';
 import { issuedTokenSchema, tokenPageSchema } from '@bundoc/shared/contract/tokens';
 import type { ServiceDescription } from '@bundoc/shared/openapi/document';
+import { z } from 'zod';
+
+const receiptHeaders = z.object({
+  [RECEIPT_HEADER]: z
+    .string()
+    .optional()
+    .describe(
+      `Receipts of earlier answers, at most ${RECEIPTS_MAX}, separated by commas. Refused when this service has not made one of them; with \`sealed\` when its audit chain lacks the record of one`,
+    ),
+});
 
 /** The OpenAPI document of a listener, without its routes, which describe themselves. */
 export function bunkmsApi(listener: 'api' | 'internal'): ServiceDescription {
@@ -48,5 +59,6 @@ export function bunkmsApi(listener: 'api' | 'internal'): ServiceDescription {
       ...(listener === 'internal' ? { ExportedKey: exportedKeySchema } : {}),
     },
     refusals: { always: [], authenticated: ['receipt_invalid', 'sealed', 'storage_unavailable'] },
+    headers: receiptHeaders,
   };
 }

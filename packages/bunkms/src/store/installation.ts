@@ -12,6 +12,7 @@ export interface InstallationStore {
    * store with `chainKey`.
    *
    * @returns false, with nothing written, when another process was first.
+   * @throws AppError `sealed` when there is no installation, but something else: somebody removed it.
    */
   initialise(installation: Installation, chainKey: KeyObject, record: AuditDraft): Promise<boolean>;
 

@@ -5,10 +5,16 @@ import { deriveKey } from '@bundoc/shared/crypto/aead';
 import type { ChainHead } from '../records/chain.ts';
 import type { StoreTrust } from './store-trust.ts';
 
+/** Why a header is refused. */
+const REASONS = ['malformed', 'forged'] as const;
+type Reason = (typeof REASONS)[number];
+
 export interface ReceiptsOptions {
   readonly chainKey: KeyObject;
   readonly trust: Pick<StoreTrust, 'epoch' | 'has' | 'lacks' | 'lacksRestore' | 'check'>;
-  readonly metrics: { readonly invalidReceipts: { inc(): void } };
+  readonly metrics: {
+    readonly invalidReceipts: { inc(labels: { readonly reason: Reason }, by?: number): void };
+  };
 }
 
 /**
@@ -23,6 +29,8 @@ export class Receipts {
 
   constructor(options: ReceiptsOptions) {
     this.#options = options;
+    // An alert does not notice that a counter begins with 1.
+    for (const reason of REASONS) options.metrics.invalidReceipts.inc({ reason }, 0);
     this.#key = deriveKey(options.chainKey, 'bunkms/receipt/v1');
     this.#installation = createHmac('sha256', this.#key).update('installation').digest('hex').slice(0, 16);
   }
@@ -44,14 +52,15 @@ export class Receipts {
   async require(header: string | string[] | undefined): Promise<void> {
     if (header === undefined) return;
     const receipts = parseReceipts(String(header));
-    if (receipts === undefined) throw this.#invalid();
+    if (receipts === undefined) throw this.#invalid('malformed');
     for (const receipt of receipts)
       if (receipt.installation === this.#installation) await this.#requireOwn(receipt);
   }
 
   async #requireOwn(receipt: KmsReceipt): Promise<void> {
     const { trust } = this.#options;
-    if (!timingSafeEqual(Buffer.from(receipt.mac), Buffer.from(this.#macOf(receipt)))) throw this.#invalid();
+    if (!timingSafeEqual(Buffer.from(receipt.mac), Buffer.from(this.#macOf(receipt))))
+      throw this.#invalid('forged');
     // Another process may just have restored the chain, or accepted a loss.
     if (receipt.epoch > trust.epoch) await trust.check();
     if (receipt.epoch < trust.epoch) return;
@@ -65,8 +74,8 @@ export class Receipts {
       .digest('base64url');
   }
 
-  #invalid(): AppError {
-    this.#options.metrics.invalidReceipts.inc();
+  #invalid(reason: Reason): AppError {
+    this.#options.metrics.invalidReceipts.inc({ reason });
     return new AppError('receipt_invalid');
   }
 }

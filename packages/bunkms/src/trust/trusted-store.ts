@@ -4,7 +4,7 @@ import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import type { AuditDraft, ChainHead } from '../records/chain.ts';
 import { isGenuine } from '../records/chain-walk.ts';
-import type { WrappedSecrets } from '../records/installation.ts';
+import type { KnownKek, WrappedSecrets } from '../records/installation.ts';
 import { isGenuineVersion, type KeyVersionRecord, keyFault } from '../records/key-record.ts';
 import { authenticToken } from '../records/token-record.ts';
 import type { KeyChange, VersionChoice } from '../store/keys.ts';
@@ -35,36 +35,33 @@ export function trustedStore(store: KmsStore, trust: StoreTrust): KmsStore {
 
 function keyMethods(store: KmsStore, trust: StoreTrust) {
   const readBack = new ReadBack(store, trust);
+  const changed = async (change: KeyChange, receipt: AuditReceipt | undefined) =>
+    receipt === undefined ? undefined : readBack.key(change, receipt);
   return {
     insertKey: (key, since) =>
-      guarded(trust, async () => {
-        const present = await store.insertKey(key, since);
-        if (present === undefined) await readBack.key(key);
-        return present;
-      }),
+      believed(
+        trust,
+        () => store.insertKey(key, since),
+        (present) => (present === undefined ? readBack.key(key) : undefined),
+      ),
     updateKey: (change) =>
-      guarded(trust, async () => {
-        const receipt = await store.updateKey(change);
-        if (receipt !== undefined) await readBack.changes([[change, receipt]]);
-        return receipt;
-      }),
+      believed(
+        trust,
+        () => store.updateKey(change),
+        (receipt) => changed(change, receipt),
+      ),
     updateKeys: (changes) =>
-      guarded(trust, async () => {
-        const receipts = await store.updateKeys(changes);
-        await readBack.changes(
-          changes.flatMap((change, at) => {
-            const receipt = receipts[at];
-            return receipt === undefined ? [] : [[change, receipt] as const];
-          }),
-        );
-        return receipts;
-      }),
+      believed(
+        trust,
+        () => store.updateKeys(changes),
+        (receipts) => Promise.all(changes.map((change, at) => changed(change, receipts[at]))),
+      ),
     replaceKey: (change, lastChange) =>
-      guarded(trust, async () => {
-        const receipt = await store.replaceKey(change, lastChange);
-        if (receipt !== undefined) await readBack.changes([[change, receipt]]);
-        return receipt;
-      }),
+      believed(
+        trust,
+        () => store.replaceKey(change, lastChange),
+        (receipt) => changed(change, receipt),
+      ),
     findKey: async (name, versions) => {
       const seen = seenOf(trust, ofKey(name));
       const stored = await store.findKey(name, versions);
@@ -90,24 +87,26 @@ function tokenMethods(store: KmsStore, trust: StoreTrust) {
   const readBack = new ReadBack(store, trust);
   return {
     insertToken: (token, record) =>
-      guarded(trust, async () => {
-        const isStored = await store.insertToken(token, record);
-        if (isStored) await readBack.token(token.jti);
-        return isStored;
-      }),
+      believed(
+        trust,
+        () => store.insertToken(token, record),
+        (isStored) => (isStored ? readBack.token(token.jti) : undefined),
+      ),
     renewToken: (parent, token, record) =>
-      guarded(trust, async () => {
-        const isStored = await store.renewToken(parent, token, record);
-        if (isStored) await readBack.token(token.jti);
-        return isStored;
-      }),
+      believed(
+        trust,
+        () => store.renewToken(parent, token, record),
+        (isStored) => (isStored ? readBack.token(token.jti) : undefined),
+      ),
     revokeFamilies: (records) =>
-      guarded(trust, async () => {
-        const revoked = await store.revokeFamilies(records);
-        await readBack.note(revoked.map(({ place }) => place));
-        await readBack.revocations(records);
-        return revoked;
-      }),
+      believed(
+        trust,
+        () => store.revokeFamilies(records),
+        async (revoked) => {
+          await readBack.note(revoked.map(({ place }) => place));
+          await readBack.revocations(records);
+        },
+      ),
     findActiveTokenFamily: async (jti) => {
       const { epoch } = trust;
       const seen = trust.memory.revocations;
@@ -117,7 +116,7 @@ function tokenMethods(store: KmsStore, trust: StoreTrust) {
       if (revocation !== undefined && revocation.seq <= seen) throw trust.lacks(revocation, epoch);
       return family;
     },
-    pruneTokens: (...args) => guarded(trust, () => store.pruneTokens(...args)),
+    pruneTokens: (...args) => believed(trust, () => store.pruneTokens(...args)),
   } satisfies Partial<KmsStore>;
 }
 
@@ -129,48 +128,60 @@ function chainMethods(store: KmsStore, trust: StoreTrust) {
       await store.unlock(chainKey);
     },
     initialise: (installation, chainKey, record) =>
-      guarded(trust, async () => {
-        const isMade = await store.initialise(installation, chainKey, record);
-        if (isMade) trust.unlock(chainKey);
-        return isMade;
-      }),
+      believed(
+        trust,
+        () => store.initialise(installation, chainKey, record),
+        (isMade) => (isMade ? trust.unlock(chainKey) : undefined),
+      ),
     addKek: (kek, record) =>
-      guarded(trust, async () => {
-        const isAdded = await store.addKek(kek, record);
-        const stored = isAdded ? (await store.readInstallation())?.keks : [];
-        if (
-          isAdded &&
-          stored?.some(({ id, checkValue }) => id === kek.id && checkValue === kek.checkValue) !== true
-        )
-          throw trust.disbelieve(`the KEK ${kek.id} was not stored`);
-        return isAdded;
-      }),
+      believed(
+        trust,
+        () => store.addKek(kek, record),
+        (isAdded) => (isAdded ? readBack.kek(kek) : undefined),
+      ),
     replaceSecrets: (secrets, previous, record) =>
-      guarded(trust, async () => {
-        const isReplaced = await store.replaceSecrets(secrets, previous, record);
-        if (isReplaced) await readBack.secrets(secrets);
-        return isReplaced;
-      }),
+      believed(
+        trust,
+        () => store.replaceSecrets(secrets, previous, record),
+        (isReplaced) => (isReplaced ? readBack.secrets(secrets) : undefined),
+      ),
     appendAudit: (records, conditions) =>
-      guarded(trust, async () => {
-        const results = await store.appendAudit(records, conditions);
-        // The store itself has read them back.
-        for (const result of results) if (typeof result !== 'string') trust.memory.keep(result);
-        return results;
-      }),
-    appendAuditOnce: (record) => guarded(trust, () => store.appendAuditOnce(record)),
-    probe: () => guarded(trust, () => store.probe()),
+      believed(
+        trust,
+        () => store.appendAudit(records, conditions),
+        (results) => {
+          // The store itself has read them back.
+          for (const result of results) if (typeof result !== 'string') trust.memory.keep(result);
+        },
+      ),
+    appendAuditOnce: (record) => believed(trust, () => store.appendAuditOnce(record)),
+    probe: () => believed(trust, () => store.probe()),
   } satisfies Partial<KmsStore>;
 }
 
-/** Runs a write while the database is trusted. One that the store itself does not believe ends the trust. */
-async function guarded<T>(trust: StoreTrust, write: () => Promise<T>): Promise<T> {
+/**
+ * Runs a write while the database is trusted, then reads it back. A write that the store itself does not
+ * believe ends the trust.
+ *
+ * @throws AppError of the write; `sealed`; and `storage_unavailable` when it could not be read back: it may
+ *   have happened.
+ */
+async function believed<T>(
+  trust: StoreTrust,
+  write: () => Promise<T>,
+  readBack: (result: T) => unknown = () => undefined,
+): Promise<T> {
   trust.require();
+  let isWritten = false;
   try {
-    return await write();
+    const result = await write();
+    isWritten = true;
+    await readBack(result);
+    return result;
   } catch (error) {
-    if (hasCode(error, 'sealed') && !trust.isSealed) throw trust.disbelieve(messageOf(error));
-    throw error;
+    if (hasCode(error, 'sealed')) throw trust.isSealed ? error : trust.disbelieve(messageOf(error));
+    // Among others `overloaded` says that nothing has changed.
+    throw isWritten ? new AppError('storage_unavailable', { cause: error }) : error;
   }
 }
 
@@ -224,10 +235,6 @@ class ReadBack {
     }
   }
 
-  async changes(changes: readonly (readonly [KeyChange, AuditReceipt])[]): Promise<void> {
-    await Promise.all(changes.map(([change, receipt]) => this.key(change, receipt)));
-  }
-
   /**
    * A key and its changed versions, or a later state of both that the chain knows.
    *
@@ -273,6 +280,12 @@ class ReadBack {
       if (alive !== undefined)
         throw this.#trust.disbelieve(`the revocation of the token ${alive} was not stored`);
     }
+  }
+
+  async kek({ id, checkValue }: KnownKek): Promise<void> {
+    const stored = await this.#store.readInstallation();
+    if (stored?.keks.some((kek) => kek.id === id && kek.checkValue === checkValue) !== true)
+      throw this.#trust.disbelieve(`the KEK ${id} was not stored`);
   }
 
   async secrets({ chainKeyWrapped, signingSeedWrapped }: WrappedSecrets): Promise<void> {

@@ -24,6 +24,8 @@ export interface ServiceDescription {
   /** Schemas with a name in the document. Bodies and answers without one are named after their operation. */
   readonly schemas: Readonly<Record<string, z.ZodType>>;
   readonly refusals: ServiceRefusals;
+  /** Headers of every route that checks a token. */
+  readonly headers?: z.ZodObject;
 }
 
 const OF_EVERY_SERVICE =
@@ -55,7 +57,7 @@ export function buildDocument(
     const path = url.replace(/:([A-Za-z_]+)/g, '{$1}');
     const operation = {
       operationId: operationId(method, description),
-      ...operationOf(method, description, schemas, service.refusals),
+      ...operationOf(method, description, schemas, service),
     };
     paths[path] = { ...paths[path], [method.toLowerCase()]: operation };
   }
@@ -120,7 +122,7 @@ function operationOf(
   method: string,
   description: RouteDescription,
   schemas: DocumentSchemas,
-  service: ServiceRefusals,
+  service: ServiceDescription,
 ): object {
   const { tag, summary, access, params, query, headers, body } = description;
   const { examples, refused } = sorted(description.examples);
@@ -136,6 +138,7 @@ function operationOf(
       ...parametersOf('path', params, examples, schemas),
       ...parametersOf('query', query, examples, schemas),
       ...parametersOf('header', headers, examples, schemas),
+      ...parametersOf('header', token && service.headers, examples, schemas),
     ],
     ...(body === undefined
       ? {}
@@ -157,7 +160,7 @@ function operationOf(
         }),
     responses: {
       ...answersOf(method, description, schemas),
-      ...refusalResponses(refusalsOf(method, description, service)),
+      ...refusalResponses(refusalsOf(method, description, service.refusals)),
     },
     // The examples with one name make up a request; this is its expected status.
     'x-example-status': Object.fromEntries(

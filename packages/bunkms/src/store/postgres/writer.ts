@@ -184,7 +184,9 @@ export class Writer {
         break;
       } catch (error) {
         const pauseMs = backoffMs(BACKOFF, failures);
-        if (hasCode(error, 'sealed') || isOver(jobs, pauseMs)) return refuse(jobs, error);
+        if (hasCode(error, 'sealed')) return refuse(jobs, error);
+        // Also when the read was `overloaded`, which says that nothing has changed.
+        if (isOver(jobs, pauseMs)) return refuse(jobs, unknownOutcome(error));
         await pause(pauseMs);
       }
     }
@@ -380,6 +382,11 @@ function settle(job: Job, how: () => void): void {
   job.isSettled = true;
   clearTimeout(job.timer);
   how();
+}
+
+/** The write may have happened. */
+function unknownOutcome(cause: unknown): AppError {
+  return new AppError('storage_unavailable', { cause });
 }
 
 function late(deadlineMs: number): AppError {

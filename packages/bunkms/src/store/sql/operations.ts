@@ -1,5 +1,7 @@
+import { Untrusted } from '../trust.ts';
 import { auditReads, auditWrites } from './audit-operations.ts';
 import type { ReadBodies, WriteBodies } from './bodies.ts';
+import { isEmpty } from './entries.ts';
 import { insertInstallation, readInstallation } from './installation-table.ts';
 import { kekReads, kekSnapshots, kekWrites } from './kek-operations.ts';
 import { keyReads, keySnapshots, keyWrites } from './key-operations.ts';
@@ -43,10 +45,13 @@ export function operationsOf(repository: Repository) {
 }
 
 /** Writes without a record, or that begin the chain: they need no chain key. */
-function unauditedWrites({ cluster }: Repository) {
+function unauditedWrites(repository: Repository) {
+  const { cluster } = repository;
   return {
     *initialise(chain, installation, chainKey, record) {
       if ((yield* readInstallation()) !== undefined) return false;
+      if (!(yield* isEmpty(repository)))
+        throw new Untrusted('the database has keys, tokens or audit records, but no installation');
       chain.unlock(chainKey);
       yield* insertInstallation(installation);
       chain.append(record);

@@ -2,21 +2,24 @@ import { createHash } from 'node:crypto';
 import {
   appendFileSync,
   existsSync,
+  mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
+  rmdirSync,
   rmSync,
   statSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { createLogger } from '@bundoc/shared/runtime/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { AuditDraft } from '../records/chain.ts';
 import type { KmsStore } from '../store/port.ts';
-import { adoptSealedRefusals, SEALED_FILE_BYTES_MAX, SealedRefusals } from './sealed-refusals.ts';
+import { SEALED_FILE_BYTES_MAX, SealedRecords } from './sealed-records.ts';
 
 const logger = createLogger({ service: 'bunkms', level: 'silent' });
 const clock = new FakeClock();
@@ -43,20 +46,25 @@ class Chain {
   }
 }
 
-describe('refusals while sealed', () => {
+describe('records while sealed', () => {
   let folder: string;
   let path: string;
   let chain: Chain;
   beforeEach(() => {
     folder = mkdtempSync(join(tmpdir(), 'bunkms-sealed-'));
-    path = join(folder, 'sealed-refusals.jsonl');
+    path = join(folder, 'sealed-records.jsonl');
     chain = new Chain();
   });
   afterEach(() => rmSync(folder, { recursive: true }));
 
+  const open = () => new SealedRecords({ dataDir: folder, clock, logger });
+  async function adopt(): Promise<void> {
+    await using sealed = open();
+    await sealed.adopt(chain.store);
+  }
   async function refuse(times: number, record: AuditDraft = draft): Promise<void> {
-    await using refusals = await SealedRefusals.open(folder, logger);
-    for (let time = 0; time < times; time++) refusals.record(record);
+    await using sealed = open();
+    for (let time = 0; time < times; time++) sealed.record(record);
   }
   const sha256 = () => createHash('sha256').update(readFileSync(path)).digest('hex');
 
@@ -73,18 +81,18 @@ describe('refusals while sealed', () => {
         .slice(1)
         .map((line) => JSON.parse(line) as unknown),
     ).toEqual(Array(5).fill(draft));
-    await adoptSealedRefusals(folder, chain.store, clock);
+    await adopt();
     expect(chain.records).toMatchObject([
       {
         severity: 'CRITICAL',
-        action: 'key.export',
-        outcome: 'failed',
+        action: 'records.adopted',
+        outcome: 'allowed',
         detail: { sha256: hash, lines: 5, dropped: 0 },
       },
     ]);
-    expect(readdirSync(folder)).toEqual([`sealed-refusals-${hash}.jsonl`]);
-    expect(readFileSync(join(folder, `sealed-refusals-${hash}.jsonl`), 'utf8')).toBe(content);
-    await adoptSealedRefusals(folder, chain.store, clock);
+    expect(readdirSync(folder)).toEqual([`sealed-records-${hash}.jsonl`]);
+    expect(readFileSync(join(folder, `sealed-records-${hash}.jsonl`), 'utf8')).toBe(content);
+    await adopt();
     expect(chain.records).toHaveLength(1);
   });
 
@@ -94,7 +102,7 @@ describe('refusals while sealed', () => {
     await refuse(600, long);
     const size = statSync(path).size;
     expect(size).toBeLessThanOrEqual(SEALED_FILE_BYTES_MAX);
-    await adoptSealedRefusals(folder, chain.store, clock);
+    await adopt();
     const detail = chain.records[0]?.detail;
     expect(Number(detail?.['dropped'])).toBeGreaterThan(0);
     expect(Number(detail?.['lines']) + Number(detail?.['dropped'])).toBe(1_200);
@@ -103,17 +111,18 @@ describe('refusals while sealed', () => {
   it('are not lost when the chain cannot be written', async () => {
     await refuse(1);
     chain.failNext = true;
-    await expect(adoptSealedRefusals(folder, chain.store, clock)).rejects.toThrow();
+    await adopt();
+    expect(chain.records).toEqual([]);
     expect(existsSync(path)).toBe(true);
   });
 
   it('enter the chain once when the process dies between the record and the rename', async () => {
     await refuse(2);
     const before = readFileSync(path);
-    await adoptSealedRefusals(folder, chain.store, clock);
+    await adopt();
     for (const name of readdirSync(folder)) rmSync(join(folder, name));
     writeFileSync(path, before);
-    await adoptSealedRefusals(folder, chain.store, clock);
+    await adopt();
     expect(chain.records).toHaveLength(1);
     expect(existsSync(path)).toBe(false);
   });
@@ -126,15 +135,64 @@ describe('refusals while sealed', () => {
     expect(lines).toHaveLength(4);
     expect(JSON.parse(String(lines[3]))).toEqual(draft);
     appendFileSync(path, '{');
-    await adoptSealedRefusals(folder, chain.store, clock);
+    await adopt();
     expect(chain.records[0]?.detail).toMatchObject({ lines: 4 });
+  });
+
+  it('of a second sealed period get a file and a record of their own, without a restart', async () => {
+    await using sealed = open();
+    for (const period of [1, 2]) {
+      for (let time = 0; time < period; time++) sealed.record(draft);
+      // Adopts what is written by then, and the rest with the next call.
+      await expect
+        .poll(async () => {
+          await sealed.adopt(chain.store);
+          return chain.records.length;
+        })
+        .toBe(period);
+      expect(chain.records.at(-1)).toMatchObject({ detail: { lines: period, dropped: 0 } });
+    }
+    expect(readdirSync(folder)).toHaveLength(2);
+  });
+
+  it('are counted while their file cannot be made, and kept again later', async () => {
+    mkdirSync(path);
+    await refuse(2);
+    await using sealed = open();
+    sealed.record(draft);
+    await sealed.adopt(chain.store);
+    rmdirSync(path);
+    sealed.record(draft);
+    await expect
+      .poll(async () => {
+        await sealed.adopt(chain.store);
+        return chain.records.map(({ detail }) => detail);
+      })
+      .toMatchObject([{ lines: 1, dropped: 1 }]);
+  });
+
+  it('stay in their file while the database is not trusted', async () => {
+    await refuse(1);
+    const sealedStore = {
+      appendAuditOnce: () => Promise.reject(new AppError('sealed')),
+    } as unknown as KmsStore;
+    await using sealed = open();
+    await sealed.adopt(sealedStore);
+    sealed.record(draft);
+    await sealed.adopt(chain.store);
+    await expect
+      .poll(async () => {
+        await sealed.adopt(chain.store);
+        return chain.records.map(({ detail }) => detail?.['lines']);
+      })
+      .toEqual([2]);
   });
 
   it('leave no record in the chain when there are none', async () => {
     await refuse(0);
-    await adoptSealedRefusals(folder, chain.store, clock);
+    await adopt();
     expect(chain.records).toEqual([]);
     expect(readdirSync(folder)).toEqual([]);
-    await adoptSealedRefusals(folder, chain.store, clock);
+    await adopt();
   });
 });
