@@ -200,6 +200,8 @@ const CHANGED: Readonly<Record<Target, readonly string[]>> = {
 function planted(place: Place, when: 'BEFORE' | 'AFTER' | 'DEFERRED', body: string): Planned {
   const { name, table } = place;
   const { event, of } = triggerOf(place);
+  // What a deferred trigger undoes at the commit runs it again, at the same depth: without end.
+  const isOwn = `TG_OP = 'UPDATE' AND EXISTS (SELECT FROM public.${name}_taken WHERE taken = to_jsonb(OLD))`;
   const keep = `INSERT INTO public.${name}_taken (of, taken) VALUES ('${table}', to_jsonb(NEW));`;
   const kind =
     when === 'DEFERRED'
@@ -210,7 +212,7 @@ function planted(place: Place, when: 'BEFORE' | 'AFTER' | 'DEFERRED', body: stri
       `CREATE TABLE public.${name}_taken (at serial, of text, taken jsonb)`,
       `GRANT ALL ON public.${name}_taken, public.${name}_taken_at_seq TO public`,
       `CREATE FUNCTION public.${name}() RETURNS trigger LANGUAGE plpgsql AS
-       $$BEGIN IF pg_trigger_depth() < 2 AND ${of} THEN ${keep} ${body} END IF; RETURN NEW; END$$`,
+       $$BEGIN IF pg_trigger_depth() < 2 AND ${of} AND NOT (${isOwn}) THEN ${keep} ${body} END IF; RETURN NEW; END$$`,
       `${kind} FOR EACH ROW EXECUTE FUNCTION public.${name}()`,
     ],
     undo: [`DROP TRIGGER ${name} ON ${table}`, `DROP FUNCTION public.${name}`],
