@@ -265,9 +265,13 @@ function restoreTaken(
   };
   const records = taken.filter(([table]) => table === 'audit').map(([, cells]) => cells);
   records.sort((one, other) => numberOf(one['seq']) - numberOf(other['seq']));
-  // Those that a present record follows. BunKMS may have written others in place of the rest.
-  for (const cells of records.toReversed())
-    if (bySeq.get(numberOf(cells['seq']) + 1)?.['prev_hash'] === cells['hash']) put(cells);
+  // Those that are there and were changed, and those that a present record follows. BunKMS may have written
+  // others in place of the rest.
+  for (const cells of records.toReversed()) {
+    const seq = numberOf(cells['seq']);
+    const isThere = bySeq.get(seq)?.['hash'] === cells['hash'];
+    if (isThere || bySeq.get(seq + 1)?.['prev_hash'] === cells['hash']) put(cells);
+  }
   if (isEndLost) return;
   const head = Math.max(0, ...bySeq.keys());
   for (const cells of records)
