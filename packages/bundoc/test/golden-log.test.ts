@@ -22,10 +22,10 @@ const OF_A = ['first', 'second', 'x'.repeat(9_000), ...FILLERS, 'last'];
  * Two segments of two handles, of which the second one is gone, and the carried file of the first handle from
  * the first segment. Never regenerated.
  */
-describe('the golden files of log format 1', () => {
+describe('the golden files of log format 2', () => {
   const dek = createSecretKey(Buffer.from(dekHex, 'hex'));
   const keys = partKeysOf(new Map([[1, dek]]));
-  const segments = golden('log-v1.golden.bin');
+  const segments = golden('log-v2.golden.bin');
 
   function newDisk(): SimulatedDisk {
     const disk = new SimulatedDisk('/', '/log');
@@ -76,12 +76,12 @@ describe('the golden files of log format 1', () => {
     const disk = newDisk();
     const { live, index } = await scanLog(disk, '/log', STORAGE_ID, SEGMENT_BYTES);
     const second = live.filter(({ number }) => number === 2).map((one) => [2, one] as const);
-    await using reader = new PartReader(disk, new Map(second), 2);
+    await using reader = new PartReader(disk, new Map(second));
     expect(await textsOf(reader, index.newest(A), [golden('carried-v1.golden.bin')])).toEqual(OF_A);
   });
 
   it('carry parts that open in another data folder, with the storage id of the carried file', async () => {
-    await using reader = new PartReader(newDisk(), new Map(), 1);
+    await using reader = new PartReader(newDisk(), new Map());
     const covered = { segment: 40, frame: 2, tag: Buffer.alloc(16) };
     const wanted = { handle: A, newest: undefined, carried: [golden('carried-v1.golden.bin')] };
     const texts: string[] = [];
@@ -91,9 +91,31 @@ describe('the golden files of log format 1', () => {
     expect(texts.length).toBeGreaterThan(1);
     expect(texts).toEqual(OF_A.slice(0, texts.length));
     // A snapshot that covers all of them names a place that only the other log knows.
-    const first = (isCopy: boolean) => partsBehind(reader, { ...wanted, covered, isCopy }).next();
-    expect(await first(true)).toEqual({ done: true, value: undefined });
-    await expect(first(false)).rejects.toThrow('do not follow');
+    await expect(partsBehind(reader, { ...wanted, covered }).next()).rejects.toThrow('do not follow');
+  });
+
+  it('include handles that an emptied log remembers, as its byte table alone can decode them', async () => {
+    const bytes = golden('log-emptied-v2.golden.bin');
+    expect([bytes.toString('latin1', 0, 8), bytes.readUInt32BE(100), bytes.readUInt32BE(132)]).toEqual([
+      'BUNDOCL2',
+      0,
+      34,
+    ]);
+    const entry = bytes.subarray(4_096, 4_130);
+    expect(hash('sha256', entry, 'buffer').subarray(0, 16)).toEqual(bytes.subarray(136, 152));
+    const last = { segment: entry.readUIntBE(8, 6), frame: entry.readUInt32BE(14), tag: entry.subarray(18) };
+    const disk = new SimulatedDisk('/', '/log');
+    disk.tamper('/log/00000000', Buffer.concat([bytes, Buffer.alloc(SEGMENT_BYTES)]));
+    const { index } = await scanLog(disk, '/log', bytes.subarray(8, 24), SEGMENT_BYTES);
+    expect(index.newest(entry.toString('hex', 0, 8))).toEqual(last);
+  });
+
+  it('of format 1 are refused by their name', async () => {
+    const disk = new SimulatedDisk('/', '/log');
+    disk.tamper('/log/00000000', golden('log-v1.golden.bin').subarray(0, SEGMENT_BYTES));
+    await expect(scanLog(disk, '/log', STORAGE_ID, SEGMENT_BYTES)).rejects.toThrow(
+      'is a log of an earlier release',
+    );
   });
 
   it('include a carried file that its byte table alone can decode', () => {

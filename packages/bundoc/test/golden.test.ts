@@ -90,7 +90,7 @@ describe('the golden files of format 1', () => {
   function folderWith(catalog: Buffer): SimulatedDisk {
     const disk = new SimulatedDisk('/', '/log', '/projects', '/projects/golden', '/projects/golden/carried');
     const segment = Buffer.alloc(65_536);
-    golden('log-emptied-v1.golden.bin').copy(segment);
+    golden('log-emptied-v2.golden.bin').copy(segment);
     disk.tamper('/log/00000002', segment);
     disk.tamper('/projects/golden/catalog', catalog);
     disk.tamper('/projects/golden/carried/2', golden('project-carried-v1.golden.bin'));

@@ -23,10 +23,10 @@ const SEGMENT_ID = Buffer.alloc(16, 7);
 /** The first block of a segment, as `docs/formats/log.md` has it. */
 function segmentHeader(number: number): Buffer {
   const block = Buffer.alloc(4_096);
-  block.write('BUNDOCL1', 'latin1');
+  block.write('BUNDOCL2', 'latin1');
   block.writeBigUInt64BE(BigInt(number), 24);
   SEGMENT_ID.copy(block, 32);
-  hash('sha256', block.subarray(0, 132), 'buffer').copy(block, 132, 0, 16);
+  hash('sha256', block.subarray(0, 152), 'buffer').copy(block, 152, 0, 16);
   return block;
 }
 

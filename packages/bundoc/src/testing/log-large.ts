@@ -30,9 +30,8 @@ export function writeLargeLog(
     const id = randomBytes(16);
     const file = openSync(join(directory, String(number).padStart(8, '0')), 'wx', 0o600);
     ftruncateSync(file, SEGMENT_BYTES);
-    const header = encodeHeader({ storageId, number, id, firstLive: 1, cut, hole: undefined }, [
-      ...index.values(),
-    ]);
+    const first = { storageId, number, id, firstLive: 1, cut, hole: undefined, forgotten: 0 };
+    const header = encodeHeader(first, [...index.values()], Buffer.alloc(0));
     writeSync(file, header, 0, header.length, 0);
     index = new Map();
     let before = {

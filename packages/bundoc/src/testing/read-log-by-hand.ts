@@ -19,7 +19,7 @@ export function readLogByHand(
   storageId: Buffer,
   keyOf: (handle: string, version: number) => { readonly dek: KeyObject; readonly project: string },
 ): PartByHand[] {
-  const segments = [...files].filter((file) => file.toString('latin1', 0, 8) === 'BUNDOCL1');
+  const segments = [...files].filter((file) => file.toString('latin1', 0, 8) === 'BUNDOCL2');
   const numberOf = (file: Buffer) => Number(file.readBigUInt64BE(24));
   const idOf = (file: Buffer) => file.subarray(32, 48);
   segments.sort((a, b) => numberOf(a) - numberOf(b));
@@ -36,7 +36,7 @@ export function readLogByHand(
   }
   const parts: PartByHand[] = [];
   for (const { file, lastFrame } of chain) {
-    let block = 1 + Math.ceil(file.readUInt32BE(100) / 4_096);
+    let block = 1 + Math.ceil((file.readUInt32BE(100) + file.readUInt32BE(132)) / 4_096);
     while (block <= (lastFrame ?? Number.POSITIVE_INFINITY) && isFrame(file, block)) {
       const start = block * 4_096;
       const count = file.readUInt16BE(start + 56);

@@ -18,7 +18,7 @@ function blockOf(...uses: readonly (SegmentUse | undefined)[]): Buffer {
     const use = uses[Math.min(at, uses.length - 1)];
     if (use === undefined) continue;
     const end = start + HEADER_COPY_BYTES;
-    block.write('BUNDOCL1', start, 'latin1');
+    block.write('BUNDOCL2', start, 'latin1');
     block.writeBigUInt64BE(BigInt(use.number), start + 24);
     use.id.copy(block, start + 32);
     hash('sha256', block.subarray(start, end), 'buffer').copy(block, end, 0, 16);

@@ -6,12 +6,14 @@ export const LOG_FOLDER = 'log';
 /** In that folder. It names the newest segment at a moment when every project's folder was durable. */
 export const SETTLED_FILE = 'settled';
 
-export const SEGMENT_MAGIC = 'BUNDOCL1';
+export const SEGMENT_MAGIC = 'BUNDOCL2';
+/** The magic of the log of an earlier release. */
+export const FORMER_SEGMENT_MAGIC = 'BUNDOCL1';
 /** The first block of a segment, which has two copies of its header. */
 export const HEADER_BLOCK_BYTES = 4_096;
 export const HEADER_COPIES = [0, HEADER_BLOCK_BYTES / 2] as const;
 /** Bytes of a copy, before its hash. */
-export const HEADER_COPY_BYTES = 132;
+export const HEADER_COPY_BYTES = 152;
 export const SEGMENT_NUMBER_START = 24;
 export const SEGMENT_ID_START = 32;
 const SEGMENT_ID_BYTES = 16;

@@ -264,13 +264,16 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
   }
 
   /**
-   * Registers a project that arrived with a new handle. If the log has lost frames of unknown projects, an
-   * empty part after them proves that they did not belong to this project.
+   * Registers a project that arrived with a new handle: the log gets an empty part of it. So it knows every
+   * project, and frames that it has lost before that part did not belong to this one. What an arrival that
+   * was cut short has left of the project ends.
    */
   async arrived(project: string, handle: string, keys: BirthKeys): Promise<void> {
-    if (this.#log.stats.holes === 0) return;
+    await this.scanned;
+    const former = [...this.#projectOf].filter(([known, of]) => of === project && known !== handle);
     this.#projectOf.set(handle, project);
     await writePart(this.#log, { handle, project, keys }, { kind: 'data', keyVersion: keys.version });
+    for (const [known] of former) await this.drop(project, known);
   }
 
   /**

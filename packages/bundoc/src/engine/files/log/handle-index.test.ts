@@ -46,8 +46,41 @@ describe('HandleIndex', () => {
     index.remove('b');
     expect(index.isPinned(2)).toBe(false);
     expect(index.uncoveredBytes).toBe(0);
-    index.forgetBefore(3);
-    expect(index.size).toBe(0);
+    expect([...index.handlesFrom(2)]).toEqual(['a']);
+    expect([...index.handlesFrom(3)]).toEqual([]);
+  });
+
+  it('remembers the newest part of a handle, also in the next header once that of another segment is gone', () => {
+    const index = new HandleIndex();
+    const A = '00000000000000a1';
+    const last = { segment: 1, frame: 5, tag: tag(2) };
+    index.append(A, last, 10);
+    index.cover(A, last, 10);
+    const unremembered = (firstLive: number, until: number) =>
+      index.unremembered(firstLive, until, 10).bytes.toString('hex');
+    const entry = `${A}000000000001${'00000005'}${'02'.repeat(16)}`;
+    expect(unremembered(1, 9)).toBe('');
+    expect(unremembered(2, 9)).toBe(entry);
+    expect([index.anchored(1), index.unrememberedBefore(2)]).toEqual([1, 1]);
+    index.remembered(index.unremembered(2, 9, 10), 4);
+    expect([index.anchored(1), index.anchored(4), index.unrememberedBefore(4)]).toEqual([0, 1, 0]);
+    expect(unremembered(2, 9)).toBe('');
+    expect(unremembered(4, 4)).toBe('');
+    // The header was freed, or its segment is left out because it has no frame.
+    expect(unremembered(5, 9)).toBe(entry);
+    expect(unremembered(2, 3)).toBe(entry);
+    // A start reads it again.
+    const read = new HandleIndex();
+    read.remember(Buffer.from(entry, 'hex'), 4);
+    expect([read.newest(A), read.anchored(4)]).toEqual([last, 1]);
+    // A later part takes its place.
+    index.append(A, { segment: 6, frame: 1, tag: tag(3) }, 10);
+    expect(unremembered(5, 9)).toBe('');
+    expect(unremembered(7, 9)).toBe(`${A}000000000006${'00000001'}${'03'.repeat(16)}`);
+    index.remove(A);
+    expect([index.anchored(6), unremembered(7, 9)]).toEqual([0, '']);
+    for (let at = 0; at < 3; at++) index.append(`0${at}`.repeat(8), last, 10);
+    expect(index.unremembered(7, 9, 2)).toMatchObject({ isComplete: false, rows: [expect.anything(), 48] });
   });
 
   it('reuses the row of a removed handle, without any trace of it', () => {

@@ -1,29 +1,41 @@
-import { comparePlaces, type FramePlace, type Place, TAG_BYTES } from './layout.ts';
-import type { SegmentIndexEntry } from './segment-header.ts';
+import { comparePlaces, type FramePlace, HANDLE_BYTES, type Place, TAG_BYTES } from './layout.ts';
+import { REMEMBERED_BYTES, type SegmentIndexEntry } from './segment-header.ts';
 
 /**
  * `segment(6) | frame(4) | tag(16)` of the newest part, `segment(6) | frame(4)` of the oldest uncovered,
- * `bytes(6)`.
+ * `bytes(6)`, `segment(6)` whose header remembers the newest part.
  */
-const ROW_BYTES = 42;
+const ROW_BYTES = 48;
 const NEWEST_FRAME = 6;
 const NEWEST_TAG = 10;
 const OLDEST = NEWEST_TAG + TAG_BYTES;
 const OLDEST_FRAME = OLDEST + 6;
 const UNCOVERED_BYTES = OLDEST_FRAME + 4;
+const REMEMBERED_IN = UNCOVERED_BYTES + 6;
 const ROWS_AT_FIRST = 64;
+
+/** Handles for the next header, as it has them. */
+export interface Unremembered {
+  readonly bytes: Buffer;
+  /** Whether these are all. */
+  readonly isComplete: boolean;
+  readonly rows: readonly number[];
+}
 
 /**
  * The places of the newest and the oldest uncovered part of each handle. This is all that the log keeps of a
- * project in memory, about 120 bytes. Walking back through the entries finds all parts between the two.
+ * project in memory, about 120 bytes. Walking back through the entries finds all parts between the two. The
+ * place of the newest part stays when its segment is freed, so that no older folder passes for the present.
  *
- * One class, because the places of a handle, its pins and the sum of bytes change together.
+ * One class, because the places of a handle, the counts by segment, and the sum of bytes change together.
  */
 export class HandleIndex {
   readonly #rows = new Map<string, number>();
   readonly #unused: number[] = [];
   /** The number of handles whose oldest uncovered part is in a segment. */
   readonly #pins = new Map<number, number>();
+  /** The number of handles whose newest part is known from a segment: it has the part, or remembers it. */
+  readonly #anchors = new Map<number, number>();
   #table = Buffer.alloc(ROWS_AT_FIRST * ROW_BYTES);
   #uncoveredBytes = 0;
 
@@ -37,8 +49,10 @@ export class HandleIndex {
     return this.#uncoveredBytes;
   }
 
-  handles(): IterableIterator<string> {
-    return this.#rows.keys();
+  /** Handles with an uncovered part, or one in this segment or a later one. */
+  *handlesFrom(segment: number): Generator<string> {
+    for (const [handle, row] of this.#rows)
+      if (this.#oldestOf(row) !== undefined || this.#table.readUIntBE(row, 6) >= segment) yield handle;
   }
 
   newest(handle: string): Place | undefined {
@@ -120,6 +134,7 @@ export class HandleIndex {
     if (row === undefined) return;
     this.#setOldest(row, undefined);
     this.#addBytes(row, -this.#table.readUIntBE(row + UNCOVERED_BYTES, 6));
+    this.#anchor(row, -1);
     this.#table.fill(0, row, row + ROW_BYTES);
     this.#rows.delete(handle);
     this.#unused.push(row);
@@ -139,10 +154,65 @@ export class HandleIndex {
     return handles;
   }
 
-  /** Drops handles whose parts are all covered and before a segment: no walk can lead there. */
-  forgetBefore(segment: number): void {
-    for (const [handle, row] of this.#rows)
-      if (this.#oldestOf(row) === undefined && this.#table.readUIntBE(row, 6) < segment) this.remove(handle);
+  /** Records the newest parts of handles, as the header of a live segment remembers them. */
+  remember(entries: Buffer, segment: number): void {
+    for (let at = 0; at < entries.length; at += REMEMBERED_BYTES) {
+      const row = this.#rowOf(entries.toString('hex', at, at + HANDLE_BYTES));
+      this.#anchor(row, -1);
+      entries.copy(this.#table, row, at + HANDLE_BYTES, at + REMEMBERED_BYTES);
+      this.#table.writeUIntBE(segment, row + REMEMBERED_IN, 6);
+      this.#anchor(row, 1);
+    }
+  }
+
+  /** The number of handles whose newest part is known from this segment. */
+  anchored(segment: number): number {
+    return this.#anchors.get(segment) ?? 0;
+  }
+
+  /** The number of handles that the next header must remember, because they are known from freed segments. */
+  unrememberedBefore(firstLive: number): number {
+    let sum = 0;
+    for (const [segment, count] of this.#anchors) if (segment < firstLive) sum += count;
+    return sum;
+  }
+
+  /**
+   * Handles that the next header must remember: their newest part is freed, and no header from `firstLive` to
+   * `last` remembers it.
+   *
+   * @param most the number of handles that fit.
+   */
+  unremembered(firstLive: number, last: number, most: number): Unremembered {
+    const found: [handle: string, row: number][] = [];
+    // Nearly always, nothing is: then the rows need not be read.
+    let isAny = false;
+    for (const segment of this.#anchors.keys()) isAny ||= segment < firstLive || segment > last;
+    if (!isAny) return { bytes: Buffer.alloc(0), isComplete: true, rows: [] };
+    for (const one of this.#rows) {
+      const [, row] = one;
+      if (this.#table.readUIntBE(row, 6) >= firstLive) continue;
+      const rememberedIn = this.#table.readUIntBE(row + REMEMBERED_IN, 6);
+      if (rememberedIn < firstLive || rememberedIn > last) found.push(one);
+    }
+    const taken = found.slice(0, most);
+    const bytes = Buffer.allocUnsafe(taken.length * REMEMBERED_BYTES);
+    let at = 0;
+    for (const [handle, row] of taken) {
+      bytes.write(handle, at, 'hex');
+      this.#table.copy(bytes, at + HANDLE_BYTES, row, row + OLDEST);
+      at += REMEMBERED_BYTES;
+    }
+    return { bytes, isComplete: taken.length === found.length, rows: taken.map(([, row]) => row) };
+  }
+
+  /** The header of this segment remembers these handles now. */
+  remembered({ rows }: Unremembered, segment: number): void {
+    for (const row of rows) {
+      this.#anchor(row, -1);
+      this.#table.writeUIntBE(segment, row + REMEMBERED_IN, 6);
+      this.#anchor(row, 1);
+    }
   }
 
   #oldestOf(row: number): FramePlace | undefined {
@@ -151,9 +221,18 @@ export class HandleIndex {
   }
 
   #setNewest(row: number, { segment, frame, tag }: Place): void {
+    this.#anchor(row, -1);
     this.#table.writeUIntBE(segment, row, 6);
     this.#table.writeUInt32BE(frame, row + NEWEST_FRAME);
     tag.copy(this.#table, row + NEWEST_TAG);
+    this.#table.writeUIntBE(0, row + REMEMBERED_IN, 6);
+    this.#anchor(row, 1);
+  }
+
+  /** Counts a handle for the segment from which its newest part is known. */
+  #anchor(row: number, by: 1 | -1): void {
+    const rememberedIn = this.#table.readUIntBE(row + REMEMBERED_IN, 6);
+    count(this.#anchors, rememberedIn === 0 ? this.#table.readUIntBE(row, 6) : rememberedIn, by);
   }
 
   #setOldest(row: number, place: FramePlace | undefined): void {
@@ -162,14 +241,8 @@ export class HandleIndex {
     this.#table.writeUIntBE(now, row + OLDEST, 6);
     this.#table.writeUInt32BE(place?.frame ?? 0, row + OLDEST_FRAME);
     if (before === now) return;
-    if (before !== 0) this.#pin(before, -1);
-    if (now !== 0) this.#pin(now, 1);
-  }
-
-  #pin(segment: number, by: 1 | -1): void {
-    const pins = (this.#pins.get(segment) ?? 0) + by;
-    if (pins === 0) this.#pins.delete(segment);
-    else this.#pins.set(segment, pins);
+    count(this.#pins, before, -1);
+    count(this.#pins, now, 1);
   }
 
   #addBytes(row: number, bytes: number): void {
@@ -190,4 +263,12 @@ export class HandleIndex {
     this.#rows.set(handle, row);
     return row;
   }
+}
+
+/** Segment 0 stands for none. */
+function count(counts: Map<number, number>, segment: number, by: 1 | -1): void {
+  if (segment === 0) return;
+  const sum = (counts.get(segment) ?? 0) + by;
+  if (sum === 0) counts.delete(segment);
+  else counts.set(segment, sum);
 }

@@ -26,6 +26,8 @@ export class LogContent {
   readonly births: Map<string, FramePlace>;
   /** The last lost frame whose handles are unknown. */
   hole: FramePlace | undefined;
+  /** Segments whose headers have lost the handles that they remembered. */
+  readonly lostLists: readonly number[];
   /** Damaged frames. */
   readonly suspects: readonly SuspectFrame[];
   readonly #segments: SegmentsToRead;
@@ -34,6 +36,7 @@ export class LogContent {
     this.index = scan.index;
     this.births = new Map(scan.births);
     this.hole = scan.hole;
+    this.lostLists = scan.lostLists;
     this.suspects = scan.suspects;
     this.#segments = segments;
   }

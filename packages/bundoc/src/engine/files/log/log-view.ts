@@ -37,7 +37,7 @@ export async function readLog(options: LogViewOptions): Promise<LogView> {
   if (options.mustExist === true && scan.nextNumber === 1) throw lostLog(directory);
   const segments = new Map(scan.live.map((segment) => [segment.number, segment]));
   const firstLive = scan.live[0]?.number ?? scan.nextNumber;
-  const reader = () => new PartReader(disk, segments, firstLive);
+  const reader = () => new PartReader(disk, segments);
   const content = new LogContent(scan, { at: (number) => segments.get(number), reader });
   const stuck = await listStuck(disk, directory);
   return new LogView(content, { live: scan.live, firstLive, lastNumber: scan.nextNumber - 1, reader }, stuck);
@@ -76,7 +76,7 @@ export class LogView implements ReadableLog {
   }
 
   get handles(): IterableIterator<string> {
-    return this.#content.index.handles();
+    return this.#content.index.handlesFrom(this.firstLive);
   }
 
   /** Damaged frames, and the handles with parts in them. */
@@ -86,13 +86,18 @@ export class LogView implements ReadableLog {
 
   /** A sentence for each damaged frame, and one for lost frames of unknown projects. */
   get damage(): readonly string[] {
-    const { hole, suspects } = this.#content;
-    const sentences = suspects
+    const { hole, lostLists, suspects } = this.#content;
+    const lists = lostLists.map(
+      (segment) =>
+        `segment ${segment} of the log has lost the last commits that it remembered: projects without a later one are damaged`,
+    );
+    const frames = suspects
       .filter(({ handles }) => handles.length > 0)
       .map(
         ({ segment, frame, handles }) =>
           `segment ${segment}, frame ${frame} of the log is damaged; it has parts of ${formatHandles(handles)}`,
       );
+    const sentences = [...lists, ...frames];
     if (hole === undefined) return sentences;
     return [
       ...sentences,

@@ -107,13 +107,13 @@ export class Log implements ReadableLog, AsyncDisposable {
       handles: this.#content.index.size,
       stuckHandles: this.#stuck.handles.size,
       suspectFrames: this.#content.suspects.length,
-      holes: this.#content.hole === undefined ? 0 : 1,
+      holes: (this.#content.hole === undefined ? 0 : 1) + this.#content.lostLists.length,
       writesStopped: this.#writer.isStopped,
     };
   }
 
   get handles(): IterableIterator<string> {
-    return this.#content.index.handles();
+    return this.#content.index.handlesFrom(this.firstLive);
   }
 
   get stuck(): StuckParts {

@@ -14,18 +14,13 @@ export class PartReader implements AsyncDisposable {
   readonly #segments: ReadonlyMap<number, LiveSegment>;
   readonly #files = new Map<number, LogFile>();
   readonly #onEnd: () => void;
-  /** Segments before this one were freed. */
-  readonly firstLive: number;
-
   constructor(
     disk: Pick<ReadableLogDisk, 'openLogFile'>,
     segments: ReadonlyMap<number, LiveSegment>,
-    firstLive: number,
     onEnd: () => void = () => undefined,
   ) {
     this.#disk = disk;
     this.#segments = segments;
-    this.firstLive = firstLive;
     this.#onEnd = onEnd;
   }
 
@@ -172,13 +167,6 @@ export interface PartsWanted {
   readonly covered: Place | undefined;
   /** Files of parts that were carried from the log, in any order. */
   readonly carried: readonly Buffer[];
-  /**
-   * True when `covered` is a place in the log of another data folder, from which the project's folder was
-   * copied. Then this log does not have it.
-   */
-  readonly isCopy?: boolean;
-  /** The oldest segment with parts when `newest` was read; that of the reader by default. */
-  readonly firstLive?: number;
 }
 
 /**
@@ -223,11 +211,7 @@ export async function* partsBehind(reader: PartReader, wanted: PartsWanted): Asy
   }
   const leadsBack =
     place === undefined || covered === undefined ? place === covered : isSamePlace(place, covered);
-  // Without a part newer than the covered one, the log may have freed that one's segment.
-  const isCoveredGone = place === undefined && newest === undefined && covered !== undefined;
-  const mayBeGone =
-    isCoveredGone && (wanted.isCopy === true || covered.segment < (wanted.firstLive ?? reader.firstLive));
-  if (!leadsBack && !mayBeGone)
+  if (!leadsBack)
     throw new PartsDamaged(
       covered === undefined
         ? 'parts lie before the first one'

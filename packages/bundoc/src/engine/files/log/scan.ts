@@ -1,11 +1,11 @@
 import { join } from 'node:path';
-import { isSegmentFile } from '@bundoc/shared/contract/log-folder';
+import { FORMER_SEGMENT_MAGIC, isSegmentFile } from '@bundoc/shared/contract/log-folder';
 import { decodeHead } from './frame.ts';
 import { HandleIndex } from './handle-index.ts';
 import { BLOCK_BYTES, comparePlaces, type FramePlace } from './layout.ts';
 import type { LogFile, ReadableLogDisk } from './ports.ts';
 import { type SegmentIndex, type SuspectFrame, scanFrames } from './scan-frames.ts';
-import { type Cut, decodeHeader, decodeIndex, type FoundHeader } from './segment-header.ts';
+import { type Cut, decodeHeader, decodeIndex, type FoundHeader, isRemembered } from './segment-header.ts';
 
 /** The log cannot be opened: some of it is lost, and writing must not hide that. */
 export class LogDamaged extends Error {
@@ -46,6 +46,8 @@ export interface LogScan {
    */
   readonly unsure: { readonly path: string; readonly offset: number; readonly bytes: Buffer } | undefined;
   readonly hole: FramePlace | undefined;
+  /** Segments whose headers have lost the handles that they remembered: these are unknown. */
+  readonly lostLists: readonly number[];
   readonly suspects: readonly SuspectFrame[];
   /** The smallest unused segment number. */
   readonly nextNumber: number;
@@ -78,7 +80,10 @@ export async function scanLog(
     const path = join(directory, name);
     const file = await disk.openLogFile(path);
     try {
-      const header = decodeHeader(await file.read(0, BLOCK_BYTES));
+      const block = await file.read(0, BLOCK_BYTES);
+      const header = decodeHeader(block);
+      if (header === undefined && block.toString('latin1', 0, 8) === FORMER_SEGMENT_MAGIC)
+        throw new LogDamaged(`${path} is a log of an earlier release, which this one cannot read`);
       if (header === undefined && file.bytes < segmentBytes) truncated.push(path);
       else files.push({ path, header });
     } finally {
@@ -168,7 +173,7 @@ async function readWhole(disk: ReadableLogDisk, path: string): Promise<Buffer> {
   }
 }
 
-type ScannedChain = Pick<LogScan, 'index' | 'births' | 'tail' | 'unsure' | 'hole' | 'suspects'>;
+type ScannedChain = Pick<LogScan, 'index' | 'births' | 'tail' | 'unsure' | 'hole' | 'lostLists' | 'suspects'>;
 
 async function scanChain(
   disk: ReadableLogDisk,
@@ -177,6 +182,7 @@ async function scanChain(
 ): Promise<ScannedChain> {
   const index = new HandleIndex();
   const births = new Map<string, FramePlace>();
+  const lostLists: number[] = [];
   let hole = chain.at(-1)?.header.hole;
   let tail: LogScan['tail'];
   let unsure: LogScan['unsure'];
@@ -184,6 +190,9 @@ async function scanChain(
   for (const [at, { path, header }] of chain.entries()) {
     const successor = chain[at + 1];
     const cut = successor?.header.cut;
+    const remembered = await rememberedIn(disk, { path, header });
+    if (remembered === undefined) lostLists.push(header.number);
+    else index.remember(remembered, header.number);
     let parts = successor === undefined ? undefined : await indexIn(disk, successor);
     if (parts === undefined) {
       const bytes = await readWhole(disk, path);
@@ -211,12 +220,24 @@ async function scanChain(
     }
   }
   tail ??= chain[0]?.header.cut && { cut: chain[0].header.cut, index: new Map() };
-  return { index, births, tail, unsure, hole, suspects };
+  return { index, births, tail, unsure, hole, lostLists, suspects };
 }
 
 function later(a: FramePlace | undefined, b: FramePlace | undefined): FramePlace | undefined {
   if (a === undefined || b === undefined) return a ?? b;
   return comparePlaces(a, b) > 0 ? a : b;
+}
+
+/** The handles that a header remembers; undefined when they are damaged. */
+async function rememberedIn(disk: ReadableLogDisk, { path, header }: Link): Promise<Buffer | undefined> {
+  if (header.rememberedBytes === 0) return Buffer.alloc(0);
+  const file: LogFile = await disk.openLogFile(path);
+  try {
+    const bytes = await file.read(BLOCK_BYTES + header.indexBytes, header.rememberedBytes);
+    return isRemembered(header, bytes) ? bytes : undefined;
+  } finally {
+    await file.close();
+  }
 }
 
 /** The index of the previous segment, which follows a header; undefined when it is damaged. */

@@ -20,6 +20,8 @@ import {
 } from './layout.ts';
 
 const INDEX_ENTRY_BYTES = HANDLE_BYTES + 1 + 4 + 4 + TAG_BYTES + 6;
+/** A handle, and the segment, frame and tag of its last part, which was freed. */
+export const REMEMBERED_BYTES = HANDLE_BYTES + 6 + 4 + TAG_BYTES;
 const BORN = 1;
 const GONE = 2;
 
@@ -64,23 +66,41 @@ export interface SegmentIndexEntry {
 export interface FoundHeader extends SegmentHeader {
   readonly indexBytes: number;
   readonly indexHash: Buffer;
+  readonly rememberedBytes: number;
+  readonly rememberedHash: Buffer;
   /** The block of the first frame. */
   readonly firstFrame: number;
 }
 
-/** The blocks at the start of a segment: the header, and the index of the segment that its cut names. */
-export function encodeHeader(header: SegmentHeader, index: readonly SegmentIndexEntry[]): Buffer {
+/**
+ * The blocks at the start of a segment: the header, the index of the segment that its cut names, and the
+ * handles that the log remembers from here on.
+ *
+ * @param remembered entries of {@link REMEMBERED_BYTES}.
+ */
+export function encodeHeader(
+  header: SegmentHeader,
+  index: readonly SegmentIndexEntry[],
+  remembered: Buffer,
+): Buffer {
   const indexBytes = index.length * INDEX_ENTRY_BYTES;
-  const blocks = Buffer.alloc(BLOCK_BYTES * (1 + blocksOf(indexBytes)));
+  const rememberedBytes = remembered.length;
+  const blocks = Buffer.alloc(BLOCK_BYTES * (1 + blocksOf(indexBytes + rememberedBytes)));
+  const indexEnd = BLOCK_BYTES + indexBytes;
   for (const [at, entry] of index.entries())
     writeIndexEntry(blocks, BLOCK_BYTES + at * INDEX_ENTRY_BYTES, entry);
-  const indexHash = shortHash(blocks.subarray(BLOCK_BYTES, BLOCK_BYTES + indexBytes));
-  const copy = encodeCopy(header, indexBytes, indexHash);
+  remembered.copy(blocks, indexEnd);
+  const copy = encodeCopy(header, {
+    ...{ indexBytes, indexHash: shortHash(blocks.subarray(BLOCK_BYTES, indexEnd)) },
+    ...{ rememberedBytes, rememberedHash: shortHash(remembered) },
+  });
   for (const start of HEADER_COPIES) copy.copy(blocks, start);
   return blocks;
 }
 
-function encodeCopy(header: SegmentHeader, indexBytes: number, indexHash: Buffer): Buffer {
+type Tables = Pick<FoundHeader, 'indexBytes' | 'indexHash' | 'rememberedBytes' | 'rememberedHash'>;
+
+function encodeCopy(header: SegmentHeader, tables: Tables): Buffer {
   const bytes = Buffer.alloc(HEADER_COPY_BYTES + HASH_BYTES);
   bytes.write(SEGMENT_MAGIC, 'latin1');
   header.storageId.copy(bytes, 8);
@@ -93,12 +113,14 @@ function encodeCopy(header: SegmentHeader, indexBytes: number, indexHash: Buffer
     bytes.writeUInt32BE(header.cut.frame, 80);
     header.cut.hash.copy(bytes, 84);
   }
-  bytes.writeUInt32BE(indexBytes, 100);
-  indexHash.copy(bytes, 104);
+  bytes.writeUInt32BE(tables.indexBytes, 100);
+  tables.indexHash.copy(bytes, 104);
   if (header.hole !== undefined) {
     bytes.writeBigUInt64BE(BigInt(header.hole.segment), 120);
     bytes.writeUInt32BE(header.hole.frame, 128);
   }
+  bytes.writeUInt32BE(tables.rememberedBytes, 132);
+  tables.rememberedHash.copy(bytes, 136);
   shortHash(bytes.subarray(0, HEADER_COPY_BYTES)).copy(bytes, HEADER_COPY_BYTES);
   return bytes;
 }
@@ -115,6 +137,7 @@ function decodeCopy(block: Buffer, start: number): FoundHeader | undefined {
   if (!isHeaderCopy(copy, 0)) return undefined;
   const cutSegment = Number(copy.readBigUInt64BE(56));
   const indexBytes = copy.readUInt32BE(100);
+  const rememberedBytes = copy.readUInt32BE(132);
   const holeSegment = Number(copy.readBigUInt64BE(120));
   return {
     storageId: Buffer.from(copy.subarray(8, 24)),
@@ -133,7 +156,9 @@ function decodeCopy(block: Buffer, start: number): FoundHeader | undefined {
     hole: holeSegment === 0 ? undefined : { segment: holeSegment, frame: copy.readUInt32BE(128) },
     indexBytes,
     indexHash: Buffer.from(copy.subarray(104, 120)),
-    firstFrame: 1 + blocksOf(indexBytes),
+    rememberedBytes,
+    rememberedHash: Buffer.from(copy.subarray(136, 152)),
+    firstFrame: 1 + blocksOf(indexBytes + rememberedBytes),
   };
 }
 
@@ -144,6 +169,15 @@ function writeIndexEntry(target: Buffer, start: number, entry: SegmentIndexEntry
   target.writeUInt32BE(entry.last.frame, start + 13);
   entry.last.tag.copy(target, start + 17);
   target.writeUIntBE(entry.bytes, start + 33, 6);
+}
+
+/** Whether the bytes after the index are the handles that the header remembers. */
+export function isRemembered({ rememberedBytes, rememberedHash }: FoundHeader, bytes: Buffer): boolean {
+  return (
+    bytes.length === rememberedBytes &&
+    rememberedBytes % REMEMBERED_BYTES === 0 &&
+    shortHash(bytes).equals(rememberedHash)
+  );
 }
 
 /**

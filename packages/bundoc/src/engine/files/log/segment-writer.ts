@@ -1,6 +1,8 @@
 import { randomBytes } from 'node:crypto';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import type { SegmentUse } from '@bundoc/shared/contract/log-folder';
 import { frameBytes, type Repeat } from './frame.ts';
+import type { Unremembered } from './handle-index.ts';
 import { BLOCK_BYTES, blocksOf, ID_BYTES } from './layout.ts';
 import type { LogOptions } from './log-api.ts';
 import type { LogContent } from './log-content.ts';
@@ -9,8 +11,16 @@ import type { LogFile } from './ports.ts';
 import type { LogScan } from './scan.ts';
 import type { SegmentIndex } from './scan-frames.ts';
 import { NO_HASH, type SealedFrame, sealFrame } from './seal-frame.ts';
-import { type Cut, encodeHeader } from './segment-header.ts';
+import { type Cut, encodeHeader, REMEMBERED_BYTES } from './segment-header.ts';
 import type { Segments } from './segments.ts';
+
+/**
+ * Handles that the next header remembers at once, if that is enough to free a segment: the work holds up
+ * other requests.
+ */
+const REMEMBERED_AT_ONCE = 32_768;
+/** The part of a segment that remembered handles may take. */
+const REMEMBERED_PART = 0.75;
 
 /** The current segment. */
 export interface ActiveSegment {
@@ -166,7 +176,6 @@ export class SegmentWriter {
   async begin(path: string, isReserve: boolean): Promise<void> {
     await this.#requireOwn();
     const { disk, storageId } = this.#options;
-    const { hole } = this.#content;
     const segments = this.#segments;
     const firstLive = segments.firstLive;
     const number = segments.takeNumber();
@@ -174,16 +183,22 @@ export class SegmentWriter {
     const cut = this.#tail?.cut;
     const isCutLive = cut !== undefined && cut.segment >= firstLive;
     const index = isCutLive ? [...(this.#tail?.index.values() ?? [])] : [];
+    const remembered = this.#unremembered(firstLive, isCutLive ? cut.segment : 0);
+    const { hole } = this.#content;
     const header = { storageId, number, id, firstLive: Math.min(firstLive, number), cut, hole };
-    const blocks = encodeHeader(header, index);
+    const blocks = encodeHeader(header, index, remembered.bytes);
     const file = await disk.openLogFile(path);
     try {
-      await file.writeDurably(0, blocks);
+      // A header whose index is torn is complete, and the index can be made again. What it remembers cannot.
+      const first = remembered.rows.length === 0 ? blocks.length : BLOCK_BYTES;
+      if (first < blocks.length) await file.writeDurably(first, blocks.subarray(first));
+      await file.writeDurably(0, blocks.subarray(0, first));
     } catch (error) {
       await file.close().catch(() => undefined);
       throw error;
     }
     const firstFrame = blocks.length / BLOCK_BYTES;
+    this.#content.index.remembered(remembered, number);
     segments.add({ number, id, path, firstFrame, end: undefined }, cut);
     this.#newest = { number, id };
     this.#active = {
@@ -204,6 +219,21 @@ export class SegmentWriter {
     if (this.shouldFree) this.#options.observer?.onPressure?.(undefined);
   }
 
+  /** @throws AppError `storage_unavailable` when they do not fit: then the header would forget some. */
+  #unremembered(firstLive: number, last: number): Unremembered {
+    const found = this.#content.index.unremembered(firstLive, last, this.#rememberedMost);
+    if (!found.isComplete)
+      throw new AppError('storage_unavailable', {
+        cause: new Error('a segment cannot remember the last commits of so many projects'),
+      });
+    return found;
+  }
+
+  /** How many handles the header of a segment can remember. */
+  get #rememberedMost(): number {
+    return Math.floor((this.#options.limits.segmentBytes * REMEMBERED_PART) / REMEMBERED_BYTES);
+  }
+
   /** @throws the error of `beforeSegment`; then nothing may be written any more. */
   async #requireOwn(): Promise<void> {
     try {
@@ -215,7 +245,10 @@ export class SegmentWriter {
     }
   }
 
-  /** Frees the oldest segments as long as they are not needed. */
+  /**
+   * Frees the oldest segments as long as they are not needed, and the next header can remember what is known
+   * from them.
+   */
   release(): void {
     const segments = this.#segments;
     const { index, births } = this.#content;
@@ -224,11 +257,13 @@ export class SegmentWriter {
       const oldest = segments.firstLive;
       const isInUse = oldest === this.#active?.number || segments.at(oldest) === undefined;
       if (isInUse || index.isPinned(oldest)) break;
+      const waiting = index.unrememberedBefore(oldest);
+      const most = waiting === 0 ? this.#rememberedMost : REMEMBERED_AT_ONCE;
+      if (waiting + index.anchored(oldest) > most) break;
       segments.release(oldest);
       isAnyFree = true;
     }
     if (!isAnyFree) return;
-    index.forgetBefore(segments.firstLive);
     for (const [handle, { segment }] of births) if (segment < segments.firstLive) births.delete(handle);
     this.#events.onFreed();
   }

@@ -194,7 +194,7 @@ export class Segments {
   reader(): PartReader {
     const reading: Reading = { segments: new Map(this.#live) };
     this.#readers.add(reading);
-    return new PartReader(this.#reads, reading.segments, this.firstLive, () => {
+    return new PartReader(this.#reads, reading.segments, () => {
       this.#readers.delete(reading);
       if (this.#free.some(({ readers }) => readers.includes(reading))) this.#onUsable();
     });

@@ -217,7 +217,6 @@ export async function replayParts(
   // Synchronous, and before the carried files are read: by then a part is either in the log or in one of
   // them.
   const newest = log.newest(handle);
-  const { firstLive } = log;
   const isCarried = mayHaveCarried || log.hasCarried(handle);
   const carried = isCarried ? await readCarried(disk, directory) : [];
   const beside = [...carried, ...(await log.stuckOf(handle))];
@@ -229,12 +228,16 @@ export async function replayParts(
   let last = covered;
   let isBorn = false;
   let bytes = 0;
-  // A live segment's part would be the log's newest. A place that the log does not lead to would not be
-  // replayed.
-  if (newest === undefined && elsewhere !== undefined && elsewhere.segment >= firstLive)
-    throw new PartsDamaged(`${nameOfPlace(elsewhere)}: the log has nothing of the project there`);
+  // The log remembers the last part of every project, and each arrival of a project leaves one. An older
+  // folder has a handle that has ended, or none of the later parts.
+  if (newest === undefined)
+    throw new PartsDamaged(
+      elsewhere === undefined
+        ? 'the log does not know the project in this folder'
+        : `${nameOfPlace(elsewhere)}: the log has nothing of the project there`,
+    );
   let keyVersion = 0;
-  const wanted = { handle, newest, covered, carried: beside, firstLive };
+  const wanted = { handle, newest, covered, carried: beside };
   const sealed = noting(partsBehind(reader, wanted), (part) => {
     keyVersion = part.entry.keyVersion;
     last = part.place;

@@ -171,7 +171,8 @@ async function handlesLeft(
   const claimed = new Set(carried.map(({ handle }) => handle));
   const start = await readCatalogStart(disk, dirname(directory), project);
   for (const handle of [start?.handle, log.handleOf(project)])
-    if (handle !== undefined && log.handles.has(handle)) claimed.add(handle);
+    if (handle !== undefined && (log.handles.has(handle) || log.newest(handle) !== undefined))
+      claimed.add(handle);
   let isAnyUnread = false;
   await using reader = log.reader();
   for (const handle of log.handles) {
