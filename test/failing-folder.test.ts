@@ -22,6 +22,10 @@ function failingIn(project: string, isFailing: () => boolean): (own: Disk) => Di
       guard(path);
       return own.read(path, bytesMax);
     },
+    openToRead: async (path, bytesMax) => {
+      guard(path);
+      return own.openToRead(path, bytesMax);
+    },
     readStart: async (path, bytes) => {
       guard(path);
       return own.readStart(path, bytes);

@@ -1,6 +1,7 @@
 import { defaultAnswerBytes, defaultBodyBytes } from '@bundoc/shared/http/http-shares';
 import { describe, expect, it } from 'vitest';
 import { readConfig } from './config.ts';
+import { GroupQuota } from './engine/quota.ts';
 import { defaultCacheBytes, defaultOpenBytes } from './process-limits.ts';
 import { defaultStreamBytes } from './work/service-shares.ts';
 
@@ -21,7 +22,7 @@ describe('the configuration', () => {
       logBytes: 268_435_456,
       openBytes: defaultOpenBytes(),
       processorMsPerProject: 0,
-      quota: undefined,
+      quota: { documentsMax: 0, bytesMax: 10_737_418_240 },
       shares: {
         ...{ bodyBytes: defaultBodyBytes(), answerBytes: defaultAnswerBytes() },
         ...{ connectionsMax: 4_096, connectionsOfAddressMax: 256, streamBytes: defaultStreamBytes() },
@@ -111,11 +112,24 @@ describe('the configuration', () => {
       expect(isProxy?.(address), address).toBe(false);
   });
 
+  const quotaOf = (environment: Record<string, string>) =>
+    readConfig({ BUNDOC_KMS_TOKEN_FILE: '/run/token', ...environment }).quota;
+
+  it('limits the bytes of each project unless 0 switches that off', () => {
+    const usual = quotaOf({});
+    const full = new GroupQuota(usual!, { documents: 1, bytes: 10 * 1_073_741_824 });
+    expect(() => full.admit({ documents: 0, bytes: 1 })).toThrow('quota_exceeded');
+    full.admit({ documents: -1, bytes: -1_000 });
+    full.admit({ documents: 1, bytes: 1_000 });
+    expect(quotaOf({ BUNDOC_PROJECT_BYTES_MAX: '' })).toEqual(usual);
+    expect(quotaOf({ BUNDOC_PROJECT_BYTES_MAX: '0' })).toBeUndefined();
+  });
+
   it('accepts a quota of either kind alone', () => {
-    const quotaOf = (environment: Record<string, string>) =>
-      readConfig({ BUNDOC_KMS_TOKEN_FILE: '/run/token', ...environment }).quota;
     expect(quotaOf({ BUNDOC_PROJECT_DOCUMENTS_MAX: '0', BUNDOC_PROJECT_BYTES_MAX: '0' })).toBeUndefined();
-    expect(quotaOf({ BUNDOC_PROJECT_DOCUMENTS_MAX: '7' })).toEqual({ documentsMax: 7, bytesMax: 0 });
+    expect(quotaOf({ BUNDOC_PROJECT_DOCUMENTS_MAX: '7', BUNDOC_PROJECT_BYTES_MAX: '0' })).toEqual({
+      ...{ documentsMax: 7, bytesMax: 0 },
+    });
     expect(quotaOf({ BUNDOC_PROJECT_BYTES_MAX: '9' })).toEqual({ documentsMax: 0, bytesMax: 9 });
   });
 

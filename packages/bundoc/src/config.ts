@@ -31,6 +31,11 @@ import { defaultStreamBytes, SERVICE_SHARE_DEFAULTS, type ServiceShareSizes } fr
 
 const MIB = 1_048_576;
 const BYTES_MAX = 1_099_511_627_776;
+/**
+ * A million documents of 10 KiB. A project with more of them is one that its operator knows of, since its
+ * catalog alone takes over 100 MB of memory; and one tenant's mistake does not fill a usual disk.
+ */
+const PROJECT_BYTES_MAX = 10_240 * MIB;
 
 const OWN_TLS = ['BUNDOC_TLS_CERT_FILE', 'BUNDOC_TLS_KEY_FILE'] as const;
 const KMS_CLIENT = ['BUNDOC_KMS_CLIENT_CERT_FILE', 'BUNDOC_KMS_CLIENT_KEY_FILE'] as const;
@@ -67,7 +72,7 @@ const variables = z.object({
   BUNDOC_LOG_BYTES: wholeNumber(64 * MIB, BYTES_MAX).default(256 * MIB),
   BUNDOC_PROCESSOR_MS_PER_PROJECT: wholeNumber(0, 1_000).default(0),
   BUNDOC_PROJECT_DOCUMENTS_MAX: wholeNumber(0, 1_000_000_000_000).default(0),
-  BUNDOC_PROJECT_BYTES_MAX: wholeNumber(0, 999_999_999_999_999).default(0),
+  BUNDOC_PROJECT_BYTES_MAX: wholeNumber(0, 999_999_999_999_999).default(PROJECT_BYTES_MAX),
   BUNDOC_BODY_BYTES: wholeNumber(MIB, BYTES_MAX).optional(),
   // A page may have 16 MiB, in addition to the reserve for small answers.
   BUNDOC_ANSWER_BYTES: wholeNumber(32 * MIB, BYTES_MAX).optional(),

@@ -4,7 +4,7 @@ import { deriveKey } from '@bundoc/shared/crypto/aead';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { describe, expect, it } from 'vitest';
 import { readStoredMetadata } from '../src/crypto/stored-text.ts';
-import { decodeIndexes } from '../src/engine/files/catalog/index-file.ts';
+import { readIndexes } from '../src/engine/files/catalog/index-file.ts';
 import type { IndexSpec } from '../src/engine/index-port.ts';
 import { MemoryIndex } from '../src/engine/indexes/memory-index.ts';
 import { MARK_KEY, openMoveMark } from '../src/engine/move-mark.ts';
@@ -12,6 +12,7 @@ import { formatProjectFile, openCipher, parseProjectFile } from '../src/engine/p
 import { formatStorageFile, parseStorageFile } from '../src/engine/storage-file.ts';
 import { formatReceipts, parseReceiptsText } from '../src/kms/receipts-text.ts';
 import { checkBackup, openBackup } from '../src/operations/read-backup.ts';
+import { fileInMemory } from '../src/testing/file-in-memory.ts';
 import { SimulatedDisk } from '../src/testing/simulated-disk.ts';
 import { openTestStore } from '../src/testing/test-engine.ts';
 import { readValue } from '../src/values/value.ts';
@@ -189,8 +190,9 @@ describe('the golden files of format 1', () => {
     }
   });
 
-  it('include a file of indexes that opens to the original entries', () => {
-    const stored = decodeIndexes('golden', openCipher(file, [key]), golden('indexes-v1.golden.bin'));
+  it('include a file of indexes that opens to the original entries', async () => {
+    const sealed = fileInMemory(golden('indexes-v1.golden.bin'));
+    const stored = await readIndexes('golden', openCipher(file, [key]), sealed);
     const of = (spec: IndexSpec) => {
       const index = new MemoryIndex(spec);
       const texts = {

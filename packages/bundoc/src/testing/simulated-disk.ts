@@ -6,8 +6,10 @@ import {
   type FileChange,
   type FileContent,
   piecesOf,
+  type ReadableFile,
 } from '../engine/files/disk/disk.ts';
 import type { LogDisk, LogFile } from '../engine/files/log/ports.ts';
+import { fileInMemory } from './file-in-memory.ts';
 import {
   type Entries,
   type Entry,
@@ -136,6 +138,11 @@ export class SimulatedDisk implements Disk, LogDisk {
     if (node?.kind === 'directory' || (node?.content.length ?? 0) > bytesMax)
       throw new AppError('project_damaged');
     return node?.kind === 'file' ? Buffer.from(node.content) : undefined;
+  }
+
+  async openToRead(path: string, bytesMax: number): Promise<ReadableFile | undefined> {
+    const content = await this.read(path, bytesMax);
+    return content && fileInMemory(content, () => this.#requireReadable(path));
   }
 
   async readStart(path: string, bytes: number): Promise<Buffer | undefined> {

@@ -12,9 +12,18 @@ function sealAll(plaintexts: readonly Uint8Array[], ...context: readonly string[
   return plaintexts.map((plaintext, at) => stream.seal(plaintext, at === plaintexts.length - 1));
 }
 
-const openAll = (bytes: Buffer, ...context: readonly string[]) => [
-  ...new SealedStream(key, ...context).openAll(bytes),
-];
+/** Opens chunk by chunk up to the end of the bytes, as the formats' readers do. */
+function openAll(bytes: Buffer, ...context: readonly string[]): Buffer[] {
+  const stream = new SealedStream(key, ...context);
+  const opened: Buffer[] = [];
+  for (let at = 0, end = -1; end !== bytes.length; at = end) {
+    if (at + LENGTH_BYTES > bytes.length) throw new OpenError();
+    end = at + LENGTH_BYTES + bytes.readUInt32BE(at);
+    if (end > bytes.length) throw new OpenError();
+    opened.push(stream.open(bytes.subarray(at + LENGTH_BYTES, end), end === bytes.length));
+  }
+  return opened;
+}
 
 describe('a sealed stream', () => {
   it('returns the chunks that were sealed', () => {

@@ -1,5 +1,5 @@
 import type { KeyObject } from 'node:crypto';
-import { aadOf, OpenError, open, SEAL_OVERHEAD_BYTES, sealInto } from './aead.ts';
+import { aadOf, open, SEAL_OVERHEAD_BYTES, sealInto } from './aead.ts';
 
 /**
  * A stream of sealed chunks: for each chunk its length in 4 bytes, then its sealed bytes. The AAD binds each
@@ -40,22 +40,6 @@ export class SealedStream {
    */
   open(sealed: Uint8Array, isLast: boolean): Buffer {
     return open(this.#key, sealed, this.#nextAad(isLast));
-  }
-
-  /**
-   * Opens all chunks in memory, one by one. The last one ends where the bytes end.
-   *
-   * @throws OpenError for anything but a complete stream. The chunks that were yielded before are authentic.
-   */
-  *openAll(bytes: Buffer): Generator<Buffer> {
-    for (let at = 0, isLast = false; !isLast; ) {
-      const length = at + LENGTH_BYTES <= bytes.length ? bytes.readUInt32BE(at) : 0;
-      const end = at + LENGTH_BYTES + length;
-      if (end > bytes.length) throw new OpenError();
-      isLast = end === bytes.length;
-      yield this.open(bytes.subarray(at + LENGTH_BYTES, end), isLast);
-      at = end;
-    }
   }
 
   #nextAad(isLast: boolean): Buffer {

@@ -1,12 +1,16 @@
+import assert from 'node:assert/strict';
 import { type KeyObject, randomBytes } from 'node:crypto';
 import { OpenError } from '@bundoc/shared/crypto/aead';
-import { CHUNK_BYTES, SealedStream } from '@bundoc/shared/crypto/sealed-stream';
+import { CHUNK_BYTES, LENGTH_BYTES, SealedStream } from '@bundoc/shared/crypto/sealed-stream';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
 import { ownWork } from '../../../work/scheduler.ts';
 import type { OwnWork } from '../../../work/work.ts';
 import { ByteReader, ByteWriter } from '../../bytes.ts';
 import type { IndexSpec } from '../../index-port.ts';
 import type { IndexedDocument, MemoryIndex } from '../../indexes/memory-index.ts';
+import type { ReadableFile } from '../disk/disk.ts';
+import { FileWindow } from '../disk/file-window.ts';
+import { takeChunk } from './sealed-chunks.ts';
 
 /**
  * Entries of a project's indexes, beside its catalog. When the file is missing or invalid, the indexes are
@@ -30,6 +34,11 @@ export interface StoredIndexes {
 const MAGIC = Buffer.from('BUNDOCI1', 'latin1');
 const ID_BYTES = 16;
 const HEAD_BYTES = MAGIC.length + 4 + ID_BYTES;
+/**
+ * Maximum bytes of a sealed chunk: {@link CHUNK_BYTES} and one entry. A document has up to 1,000 keys and as
+ * many complete ones, each of four parts of some 530 bytes at most.
+ */
+const CHUNK_BYTES_MAX = 8_388_608;
 const INDEX = 1;
 const DOCUMENT = 2;
 
@@ -62,6 +71,7 @@ export async function* encodeIndexes(
     const chunk = stream.seal(writer.finish(), isLast);
     writer = new ByteWriter(CHUNK_BYTES + 2_048);
     work.leave();
+    assert(chunk.length - LENGTH_BYTES <= CHUNK_BYTES_MAX, 'a chunk can be read');
     return chunk;
   };
   for (const [collection, index] of indexes) {
@@ -88,34 +98,41 @@ function writeDocument(writer: ByteWriter, { id, position, keys }: IndexedDocume
 }
 
 /**
- * Decodes the output of {@link encodeIndexes}; undefined for anything but a complete, authentic file of this
- * project under a live key version.
+ * Reads the output of {@link encodeIndexes}, chunk by chunk; undefined for anything but a complete, authentic
+ * file of this project under a live key version. A file of any size and content costs the memory of one
+ * chunk more than its authentic entries.
  */
-export function decodeIndexes(
+export async function readIndexes(
   project: string,
   cipher: ProjectCipher,
-  bytes: Buffer,
-): StoredIndexes | undefined {
-  if (bytes.length < HEAD_BYTES || !bytes.subarray(0, MAGIC.length).equals(MAGIC)) return undefined;
-  const id = bytes.subarray(MAGIC.length + 4, HEAD_BYTES);
-  const key = cipher.indexesKey(bytes.readUInt32BE(MAGIC.length), id);
+  file: ReadableFile,
+): Promise<StoredIndexes | undefined> {
+  using window = new FileWindow(file);
+  // A copy: the window goes on.
+  const head = Buffer.from(await window.peek(HEAD_BYTES));
+  if (head.length < HEAD_BYTES || !head.subarray(0, MAGIC.length).equals(MAGIC)) return undefined;
+  window.skip(HEAD_BYTES);
+  const id = head.subarray(MAGIC.length + 4);
+  const key = cipher.indexesKey(head.readUInt32BE(MAGIC.length), id);
   if (key === undefined) return undefined;
+  const stream = streamOf(key, project, id);
   const indexes: { collection: string; spec: IndexSpec; documents: IndexedDocument[] }[] = [];
   let asOf: number | undefined;
   try {
-    for (const chunk of streamOf(key, project, id).openAll(bytes.subarray(HEAD_BYTES))) {
-      const reader = new ByteReader(chunk);
+    for (;;) {
+      const { sealed, isLast } = await takeChunk(window, CHUNK_BYTES_MAX);
+      const reader = new ByteReader(stream.open(sealed, isLast));
       asOf ??= reader.u48();
       while (!reader.done) {
         if (reader.u8() === INDEX) indexes.push({ ...readIndex(reader), documents: [] });
         else indexes.at(-1)?.documents.push(readDocument(reader));
       }
+      if (isLast) return { asOf, indexes };
     }
   } catch (error) {
     if (error instanceof OpenError) return undefined;
     throw error;
   }
-  return asOf === undefined ? undefined : { asOf, indexes };
 }
 
 function readIndex(reader: ByteReader): { collection: string; spec: IndexSpec } {

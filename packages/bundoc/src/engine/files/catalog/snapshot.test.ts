@@ -2,9 +2,12 @@ import { createSecretKey, randomBytes } from 'node:crypto';
 import { parseCatalogHead } from '@bundoc/shared/contract/catalog-head';
 import { expect, it } from 'vitest';
 import { callsOfSteps } from '../../../testing/counted-calls.ts';
+import { fileInMemory } from '../../../testing/file-in-memory.ts';
 import { ownWork } from '../../../work/scheduler.ts';
+import { FileWindow } from '../disk/file-window.ts';
 import { Catalog } from './catalog.ts';
-import { decodeSnapshot, encodeSnapshot } from './snapshot.ts';
+import { takeChunk } from './sealed-chunks.ts';
+import { CATALOG_CHUNK_BYTES_MAX, encodeSnapshot, SnapshotDecoder } from './snapshot.ts';
 
 const key = createSecretKey(randomBytes(32));
 const keys = { version: 1, snapshotKey: () => key };
@@ -46,11 +49,17 @@ it('a snapshot that is too large to be read is not written to its end', async ()
 
 it('a snapshot is read in short steps', async () => {
   const bytes = await encoded(catalogOf(4_000));
-  expect(parseCatalogHead(bytes)?.documents).toBe(2_000);
   let states = 0;
   const sink = { state: () => states++, idempotencyRecord: () => undefined };
-  const steps = decodeSnapshot('p', keys, bytes, sink);
-  const calls = callsOfSteps({ next: () => ({ ...steps.next(), value: undefined }) }, 'src/engine');
+  const clear = parseCatalogHead(bytes)!;
+  expect(clear.documents).toBe(2_000);
+  const decoder = new SnapshotDecoder('p', keys, clear, bytes.subarray(0, clear.end), sink);
+  using window = new FileWindow(fileInMemory(bytes.subarray(clear.end)));
+  const calls: number[] = [];
+  while (window.left > 0) {
+    const steps = decoder.take(await takeChunk(window, CATALOG_CHUNK_BYTES_MAX));
+    calls.push(...callsOfSteps({ next: () => ({ ...steps.next(), value: undefined }) }, 'src/engine'));
+  }
   expect(states).toBe(4_000);
   expect(calls.length).toBeGreaterThan(7);
   expect(Math.max(...calls)).toBeLessThan(30_000);

@@ -1,14 +1,9 @@
 import assert from 'node:assert/strict';
 import { hash, type KeyObject, randomBytes } from 'node:crypto';
 import { AppError } from '@bundoc/shared/contract/app-error';
-import {
-  type CatalogHead,
-  type CoveredPlace,
-  encodeCatalogHead,
-  parseCatalogHead,
-} from '@bundoc/shared/contract/catalog-head';
-import { OpenError } from '@bundoc/shared/crypto/aead';
-import { CHUNK_BYTES, SealedStream } from '@bundoc/shared/crypto/sealed-stream';
+import { type CatalogHead, type CoveredPlace, encodeCatalogHead } from '@bundoc/shared/contract/catalog-head';
+import { CHUNK_BYTES, LENGTH_BYTES, SealedStream } from '@bundoc/shared/crypto/sealed-stream';
+import { freeMemory } from '@bundoc/shared/runtime/free-memory';
 import { ownWork } from '../../../work/scheduler.ts';
 import type { OwnWork } from '../../../work/work.ts';
 import { ByteReader, ByteWriter } from '../../bytes.ts';
@@ -24,6 +19,7 @@ import {
 } from '../../state.ts';
 import { LARGE_FILE_BYTES_MAX } from '../disk/disk.ts';
 import type { Catalog } from './catalog.ts';
+import type { SealedChunk } from './sealed-chunks.ts';
 
 /** The catalog file is undecryptable or inconsistent. */
 export class CatalogDamaged extends Error {
@@ -50,6 +46,13 @@ export interface SnapshotKeys {
 }
 
 const ID_BYTES = 16;
+
+/**
+ * Maximum bytes of a sealed chunk. A writer ends a chunk at {@link CHUNK_BYTES}, so it is longer by one entry
+ * at most: a used idempotency key whose answer lists a batch of 500 documents has some 700,000 bytes, a state
+ * fewer than 132,000. The first chunk has ten bytes for each of 1,000 key versions.
+ */
+export const CATALOG_CHUNK_BYTES_MAX = 2_097_152;
 
 /**
  * Encodes the catalog as a file, piece by piece: a clear head, then sealed chunks, each bound to its place
@@ -95,6 +98,7 @@ async function* piecesOf(
   const sealChunk = (writer: ByteWriter, isLast: boolean): Buffer => {
     const chunk = stream.seal(writer.finish(), isLast);
     work.leave();
+    assert(chunk.length - LENGTH_BYTES <= CATALOG_CHUNK_BYTES_MAX, 'a chunk can be read');
     bytes += chunk.length;
     // Before the file takes the place of one that can be read.
     if (bytes > bytesMax)
@@ -133,41 +137,51 @@ const USED_KEY = 2;
 /** Entries that are read before other work gets its turn. */
 const STEP_ENTRIES = 512;
 
-/**
- * Reads a catalog file, in steps.
- *
- * @throws CatalogDamaged for anything but a complete, authentic one of this project.
- */
-export function* decodeSnapshot(
-  project: string,
-  keys: SnapshotKeys,
-  bytes: Buffer,
-  sink: { state(state: DocumentState): void; idempotencyRecord(used: IdempotencyRecord): void },
-): Generator<void, SnapshotHead> {
-  const clear = parseCatalogHead(bytes);
-  if (clear === undefined) throw new CatalogDamaged('it is no catalog of a known format');
-  const key = keys.snapshotKey(clear.keyVersion, clear.id);
-  if (key === undefined) throw new CatalogDamaged('there is no key of its version');
-  const stream = streamOf(key, project, bytes.subarray(0, clear.end));
-  let head: SnapshotHead | undefined;
-  let entries = 0;
-  try {
-    for (const chunk of stream.openAll(bytes.subarray(clear.end))) {
-      yield;
-      const reader = new ByteReader(chunk);
-      head ??= readHead(reader, clear);
-      while (!reader.done) {
-        if (reader.u8() === STATE) sink.state(readState(reader));
-        else sink.idempotencyRecord(readIdempotencyRecord(reader));
-        if (++entries % STEP_ENTRIES === 0) yield;
-      }
-    }
-  } catch (error) {
-    if (error instanceof OpenError) throw new CatalogDamaged('it does not open');
-    throw error;
+/** Receives what a snapshot has. Buffers are views that are valid during the call. */
+export interface SnapshotSink {
+  state(state: DocumentState): void;
+  idempotencyRecord(used: IdempotencyRecord): void;
+}
+
+/** Decodes one catalog file, chunk by chunk. */
+export class SnapshotDecoder {
+  readonly #clear: CatalogHead;
+  readonly #stream: SealedStream;
+  readonly #sink: SnapshotSink;
+  #head: SnapshotHead | undefined;
+  #entries = 0;
+
+  /**
+   * @param clear the head of the file, and the bytes of that.
+   * @throws CatalogDamaged when the keys have none for it.
+   */
+  constructor(project: string, keys: SnapshotKeys, clear: CatalogHead, bytes: Buffer, sink: SnapshotSink) {
+    const key = keys.snapshotKey(clear.keyVersion, clear.id);
+    if (key === undefined) throw new CatalogDamaged('there is no key of its version');
+    this.#clear = clear;
+    this.#stream = streamOf(key, project, bytes);
+    this.#sink = sink;
   }
-  assert(head !== undefined, 'a stream has a chunk');
-  return head;
+
+  /**
+   * Opens the next chunk and gives its entries to the sink, in steps.
+   *
+   * @returns what the first chunk has besides entries.
+   * @throws OpenError for anything but the next chunk of this catalog.
+   */
+  *take({ sealed, isLast }: SealedChunk): Generator<void, SnapshotHead> {
+    const chunk = this.#stream.open(sealed, isLast);
+    yield;
+    const reader = new ByteReader(chunk);
+    this.#head ??= readHead(reader, this.#clear);
+    while (!reader.done) {
+      if (reader.u8() === STATE) this.#sink.state(readState(reader));
+      else this.#sink.idempotencyRecord(readIdempotencyRecord(reader));
+      if (++this.#entries % STEP_ENTRIES === 0) yield;
+    }
+    freeMemory(chunk);
+    return this.#head;
+  }
 }
 
 function readHead(reader: ByteReader, { handle, covered, projectFile }: CatalogHead): SnapshotHead {

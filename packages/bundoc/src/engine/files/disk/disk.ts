@@ -20,6 +20,12 @@ export interface Disk {
    * @param bytesMax maximum size of this kind of file; a larger one is damage, and is not read.
    */
   read(path: string, bytesMax: number): Promise<Buffer | undefined>;
+  /**
+   * Opens a file that is read in pieces; undefined when there is none. The caller disposes of it.
+   *
+   * @param bytesMax maximum size of this kind of file; a larger one is damage, and is not read.
+   */
+  openToRead(path: string, bytesMax: number): Promise<ReadableFile | undefined>;
   /** The first bytes of a file, fewer if it is shorter; undefined when there is none. */
   readStart(path: string, bytes: number): Promise<Buffer | undefined>;
   /** The size of a file in bytes; undefined when there is none. */
@@ -80,6 +86,18 @@ export type FileContent = Buffer | AsyncIterable<Buffer>;
 export async function* piecesOf(content: FileContent): AsyncGenerator<Buffer> {
   if (Buffer.isBuffer(content)) yield content;
   else yield* content;
+}
+
+/** An open file that is only read. Not for concurrent use. */
+export interface ReadableFile extends Disposable {
+  /** Its size when it was opened. */
+  readonly bytes: number;
+  /**
+   * Fills the target with the bytes from `offset` on.
+   *
+   * @returns how many it has read: fewer than the target holds only at the end of the file.
+   */
+  readInto(target: Buffer, offset: number): Promise<number>;
 }
 
 /** An open file. Not for concurrent use. */

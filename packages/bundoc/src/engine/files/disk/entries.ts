@@ -26,7 +26,7 @@ import {
   UnsafeEntry,
 } from '@bundoc/shared/files/data-folder';
 import { forEachConcurrently } from '@bundoc/shared/runtime/concurrently';
-import { AT_ONCE } from './disk.ts';
+import { AT_ONCE, type ReadableFile } from './disk.ts';
 
 /**
  * Maximum size of a folder that is listed: on ext4, some four million of the longest names that Bundoc uses.
@@ -98,6 +98,19 @@ export class Entries {
           ? this.#atPlace(descriptor, below, READ_FLAGS)
           : this.#instead(below, READ_FLAGS, error);
       opened.then(readFrom, done);
+    });
+  }
+
+  /** Uses callbacks, as {@link read} does: every catalog is read here. */
+  openToRead(below: string, bytesMax: number): Promise<ReadableFile> {
+    return new Promise((resolve, reject) => {
+      openCallback(this.#folder.pathOf(below), READ_FLAGS, (error, descriptor) => {
+        const opened =
+          error === null
+            ? this.#atPlace(descriptor, below, READ_FLAGS)
+            : this.#instead(below, READ_FLAGS, error);
+        opened.then((file) => resolve(readableFile(file, below, bytesMax))).catch(reject);
+      });
     });
   }
 
@@ -253,15 +266,52 @@ function readWhole(file: number, below: string, bytesMax: number, done: Read): v
     done(error);
     return;
   }
+  readFully(file, content, 0, (error, bytes) => {
+    // Fewer when the file was truncated during the read.
+    if (bytes === undefined) done(error);
+    else done(null, bytes === content.length ? content : content.subarray(0, bytes));
+  });
+}
+
+/** Takes over the descriptor. */
+function readableFile(file: number, below: string, bytesMax: number): ReadableFile {
+  try {
+    // The open has just loaded the inode, so this does not block.
+    const stats = fstatSync(file);
+    requireFile(below, stats, bytesMax);
+    return {
+      bytes: stats.size,
+      readInto: (target, offset) =>
+        new Promise((resolve, reject) => {
+          readFully(file, target, offset, (error, bytes) => {
+            if (bytes === undefined) reject(diskError(error));
+            else resolve(bytes);
+          });
+        }),
+      // The file was only read, so closing it does not block.
+      [Symbol.dispose]: () => closeSync(file),
+    };
+  } catch (error) {
+    closeSync(file);
+    throw error;
+  }
+}
+
+/** Reads until the target is full or the file ends. */
+function readFully(
+  file: number,
+  target: Buffer,
+  offset: number,
+  done: (error: unknown, bytes?: number) => void,
+): void {
   const readRest = (at: number): void => {
-    if (at === content.length) {
-      done(null, content);
+    if (at === target.length) {
+      done(null, at);
       return;
     }
-    readCallback(file, content, at, content.length - at, at, (failure, bytesRead) => {
+    readCallback(file, target, at, target.length - at, offset + at, (failure, bytesRead) => {
       if (failure !== null) done(failure);
-      // The file was truncated during the read.
-      else if (bytesRead === 0) done(null, content.subarray(0, at));
+      else if (bytesRead === 0) done(null, at);
       else readRest(at + bytesRead);
     });
   };

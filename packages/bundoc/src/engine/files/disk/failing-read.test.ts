@@ -35,10 +35,14 @@ it('a file that the disk gives out in pieces is read whole, and one that fails i
   try {
     expect(`${await nodeDisk.read(join(root, 'p/doc'), 1_000)}`).toBe(CONTENT);
     expect(pieces).toBe(3);
+    using file = await nodeDisk.openToRead(join(root, 'p/doc'), 1_000);
+    const target = Buffer.alloc(CONTENT.length);
+    expect([await file?.readInto(target, 0), `${target}`]).toEqual([CONTENT.length, CONTENT]);
     [pieces, fails] = [0, true];
-    await expect(nodeDisk.read(join(root, 'p/doc'), 1_000)).rejects.toMatchObject({
-      code: 'storage_unavailable',
-    });
+    const unavailable = { code: 'storage_unavailable' };
+    await expect(nodeDisk.read(join(root, 'p/doc'), 1_000)).rejects.toMatchObject(unavailable);
+    pieces = 0;
+    await expect(file?.readInto(target, 0)).rejects.toMatchObject(unavailable);
   } finally {
     disk.read = undefined;
     await nodeDisk[Symbol.asyncDispose]();

@@ -78,6 +78,7 @@ describe.each<Containment>(['descriptors', 'paths'])('the real disk, contained b
     const path = join(root, 'p/file');
     await plant(path, outside);
     await expect(disk.read(path, BYTES_MAX)).rejects.toEqual(damaged(what));
+    await expect(disk.openToRead(path, BYTES_MAX)).rejects.toEqual(damaged(what));
     await expect(disk.openFile(path)).rejects.toEqual(damaged(what));
     await expect(disk.syncFiles([path])).rejects.toEqual(damaged(what));
     const [failure, other] = await disk.writeFiles([
@@ -95,13 +96,33 @@ describe.each<Containment>(['descriptors', 'paths'])('the real disk, contained b
     writeFileSync(path, Buffer.alloc(BYTES_MAX, 1));
     expect(await disk.read(path, BYTES_MAX)).toEqual(Buffer.alloc(BYTES_MAX, 1));
     truncateSync(path, 10 * 1_073_741_824);
-    await expect(disk.read(path, BYTES_MAX)).rejects.toEqual(
-      damaged(/^p\/file has 10737418240 bytes, and at most 1000 are expected$/),
-    );
+    const tooLarge = damaged(/^p\/file has 10737418240 bytes, and at most 1000 are expected$/);
+    await expect(disk.read(path, BYTES_MAX)).rejects.toEqual(tooLarge);
+    await expect(disk.openToRead(path, BYTES_MAX)).rejects.toEqual(tooLarge);
+  });
+
+  it('reads a file in pieces from where the caller wants, also one that was replaced meanwhile', async () => {
+    const { root, disk } = start(containment);
+    const path = join(root, 'p/file');
+    writeFileSync(path, 'ten bytes.');
+    expect(await disk.openToRead(join(root, 'p/none'), BYTES_MAX)).toBeUndefined();
+    using file = await disk.openToRead(path, BYTES_MAX);
+    expect(file?.bytes).toBe(10);
+    rmSync(path);
+    writeFileSync(path, 'another');
+    const target = Buffer.alloc(6);
+    expect([await file?.readInto(target, 4), target.toString()]).toEqual([6, 'bytes.']);
+    expect([await file?.readInto(target, 8), target.toString('latin1', 0, 2)]).toEqual([2, 's.']);
+    expect(await file?.readInto(target, 10)).toBe(0);
   });
 
   const operations: readonly [string, (disk: Disk, root: string) => Promise<unknown>][] = [
     ['read', (disk, root) => disk.read(join(root, 'p/docs/canary'), BYTES_MAX)],
+    ['openToRead', (disk, root) => disk.openToRead(join(root, 'p/docs/canary'), BYTES_MAX)],
+    [
+      'openToRead of what is absent there',
+      (disk, root) => disk.openToRead(join(root, 'p/docs/none'), BYTES_MAX),
+    ],
     ['read of what is absent there', (disk, root) => disk.read(join(root, 'p/docs/none'), BYTES_MAX)],
     ['list', (disk, root) => disk.list(join(root, 'p/docs'))],
     ['list of what is absent there', (disk, root) => disk.list(join(root, 'p/docs/none'))],

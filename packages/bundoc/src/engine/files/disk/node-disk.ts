@@ -44,6 +44,9 @@ export function openNodeDisk(directory: string, containment?: Containment): Node
   return {
     read: (path, bytesMax) => guarded(() => absentAs(undefined, entries.read(folder.below(path), bytesMax))),
 
+    openToRead: (path, bytesMax) =>
+      guarded(() => absentAs(undefined, entries.openToRead(folder.below(path), bytesMax))),
+
     readStart: (path, bytes) =>
       guarded(() => absentAs(undefined, entries.readStart(folder.below(path), bytes))),
 

@@ -3,7 +3,7 @@ import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { inSteps } from '../../../work/in-steps.ts';
 import { ownWork } from '../../../work/scheduler.ts';
 import { SealBudget } from '../../seal-budget.ts';
-import { decodeIndexes, INDEX_FILE, type StoredIndexes } from '../catalog/index-file.ts';
+import { INDEX_FILE, readIndexes, type StoredIndexes } from '../catalog/index-file.ts';
 import { CatalogDamaged } from '../catalog/snapshot.ts';
 import type { Disk } from '../disk/disk.ts';
 import { LARGE_FILE_BYTES_MAX } from '../disk/disk.ts';
@@ -65,11 +65,12 @@ async function loadIndexes(
   { disk, directory, project, cipher }: StoreOptions,
   lastSeq: number,
 ): Promise<StoredIndexes | undefined> {
-  const file = await disk.read(join(directory, INDEX_FILE), LARGE_FILE_BYTES_MAX).catch((error: unknown) => {
+  const path = join(directory, INDEX_FILE);
+  using file = await disk.openToRead(path, LARGE_FILE_BYTES_MAX).catch((error: unknown) => {
     if (hasCode(error, 'project_damaged')) return undefined;
     throw error;
   });
-  const stored = file && decodeIndexes(project, cipher, file);
+  const stored = file && (await readIndexes(project, cipher, file));
   // Indexes ahead of the catalog belong to another history.
   return stored !== undefined && stored.asOf <= lastSeq ? stored : undefined;
 }

@@ -1,7 +1,5 @@
 import { join } from 'node:path';
-import { hasCode } from '@bundoc/shared/contract/app-error';
-import { CATALOG_FILE, parseCatalogHead } from '@bundoc/shared/contract/catalog-head';
-import { lineOf } from '@bundoc/shared/runtime/error-line';
+import { CATALOG_FILE } from '@bundoc/shared/contract/catalog-head';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
 import { inSteps } from '../../../work/in-steps.ts';
 import { ownWork } from '../../../work/scheduler.ts';
@@ -10,9 +8,10 @@ import { IdempotencyRecords } from '../../idempotency-records.ts';
 import type { SealCount } from '../../seal-budget.ts';
 import { readRecords } from '../../state.ts';
 import { Catalog } from '../catalog/catalog.ts';
+import { openCatalog, readCatalog } from '../catalog/catalog-file.ts';
 import { INDEX_FILE } from '../catalog/index-file.ts';
-import { CatalogDamaged, decodeSnapshot, type SnapshotHead } from '../catalog/snapshot.ts';
-import { type Disk, LARGE_FILE_BYTES_MAX } from '../disk/disk.ts';
+import { CatalogDamaged, type SnapshotHead, type SnapshotSink } from '../catalog/snapshot.ts';
+import type { Disk } from '../disk/disk.ts';
 import { decodeCarried } from '../log/carried-file.ts';
 import { comparePlaces, type FramePlace, type Place } from '../log/layout.ts';
 import { decodeBirth } from '../log/part-seal.ts';
@@ -100,27 +99,17 @@ export async function loadSnapshot({
 }: Omit<StorePlace, 'log'>): Promise<
   { readonly store: LoadedStore; readonly head: SnapshotHead; readonly keyVersion: number } | undefined
 > {
-  const snapshot = await readCatalog(disk, directory);
-  if (snapshot === undefined) return undefined;
+  using file = await openCatalog(disk, directory);
+  if (file === undefined) return undefined;
   const store = new LoadedStore();
-  const steps = decodeSnapshot(project, cipher, snapshot, {
+  const sink: SnapshotSink = {
     state: (state) => store.catalog.apply(state),
     idempotencyRecord: (used) => store.idempotencyRecords.add(used),
-  });
-  using work = own('snapshot');
-  const head = await inSteps(steps, work);
+  };
+  const { head, keyVersion } = await readCatalog(project, cipher, file, sink, own);
   store.sealCounts.push(...head.seals);
   store.catalog.restore(Math.max(head.lastSeq, store.catalog.lastSeq), head.purgedSeq);
-  return { store, head, keyVersion: parseCatalogHead(snapshot)?.keyVersion ?? 0 };
-}
-
-async function readCatalog(disk: Pick<Disk, 'read'>, directory: string): Promise<Buffer | undefined> {
-  try {
-    return await disk.read(join(directory, CATALOG_FILE), LARGE_FILE_BYTES_MAX);
-  } catch (error) {
-    if (hasCode(error, 'project_damaged')) throw new CatalogDamaged(lineOf(error.cause));
-    throw error;
-  }
+  return { store, head, keyVersion };
 }
 
 /** A store as of its last acknowledged commit. */

@@ -12,6 +12,7 @@ import { type DocumentState, readRecords } from '../../state.ts';
 import { INDEX_FILE } from '../catalog/index-file.ts';
 import { CatalogDamaged, encodeSnapshot } from '../catalog/snapshot.ts';
 import { type FileChange, LARGE_FILE_BYTES_MAX, makeDirectoryDurably, replaceFile } from '../disk/disk.ts';
+import { contentOf } from '../disk/file-window.ts';
 import { DOCS_FOLDER, documentPath, nameOf } from '../documents/document-files.ts';
 import { HANDLE_BYTES } from '../log/layout.ts';
 import { PartsDamaged } from '../log/sealed-part.ts';
@@ -176,9 +177,9 @@ export async function keepCopy(
 ): Promise<void> {
   const [path, kept] = [join(directory, name), join(directory, `${name}${suffix}`)];
   try {
-    const content = await disk.read(path, LARGE_FILE_BYTES_MAX);
-    if (content === undefined) return;
-    await disk.createFile(kept, content);
+    using file = await disk.openToRead(path, LARGE_FILE_BYTES_MAX);
+    if (file === undefined) return;
+    await disk.createFile(kept, contentOf(file));
   } catch (error) {
     // What cannot be copied is moved: it is no file of a project.
     if (!hasCode(error, 'project_damaged')) throw error;
