@@ -57,6 +57,7 @@ const API = [
   'kek-rotation',
   'key-state',
   'lists',
+  'lost-projects',
   'open-by-hand',
   'openapi',
   'outage',

@@ -13,7 +13,7 @@ function namesOfBundoc(): string[] {
   const zero = () => 0;
   // The compiler requires all of them.
   const storage: Readonly<Record<StorageCount, () => number>> = {
-    ...{ backlogBytes: zero, databaseConnections: zero, databaseWaiting: zero },
+    ...{ lostProjects: zero, backlogBytes: zero, databaseConnections: zero, databaseWaiting: zero },
     ...{ logSegmentsLive: zero, logSegmentsFree: zero, logUncoveredBytes: zero, logFrames: zero },
     ...{ logCommits: zero, logSyncSeconds: zero, logCarries: zero, logCuts: zero },
     ...{ logStuckHandles: zero, logSuspects: zero, logHoles: zero, logWritesStopped: zero },

@@ -22,6 +22,7 @@ import { dirname, join, relative } from 'node:path';
 const KNOWN = [
   'storage.json',
   'kms-receipts.json',
+  'lost-projects.json',
   'lock.sqlite',
   'lock.sqlite-journal',
   'lock.sqlite-wal',

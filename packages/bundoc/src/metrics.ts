@@ -50,6 +50,10 @@ type Observed = keyof typeof SERVICE_GAUGES;
 type Observations = Readonly<Record<Observed, () => number> & Partial<Record<StorageCount, () => number>>>;
 
 const STORAGE_COUNTS: Readonly<Record<StorageCount, readonly [name: string, help: string]>> = {
+  lostProjects: [
+    'bundoc_lost_projects',
+    'Projects that are refused because a copy of the storage without them took over.',
+  ],
   backlogBytes: [
     'bundoc_backlog_bytes',
     'Sealed documents that are durable in the log and wait for their files, in bytes.',

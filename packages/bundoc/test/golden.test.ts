@@ -7,6 +7,7 @@ import { readStoredMetadata } from '../src/crypto/stored-text.ts';
 import { readIndexes } from '../src/engine/files/catalog/index-file.ts';
 import type { IndexSpec } from '../src/engine/index-port.ts';
 import { MemoryIndex } from '../src/engine/indexes/memory-index.ts';
+import { formatLost, parseLost } from '../src/engine/lost-projects.ts';
 import { MARK_KEY, openMoveMark } from '../src/engine/move-mark.ts';
 import { formatProjectFile, openCipher, parseProjectFile } from '../src/engine/project-file.ts';
 import { formatStorageFile, parseStorageFile } from '../src/engine/storage-file.ts';
@@ -45,6 +46,13 @@ describe('the golden files of format 1', () => {
     const read = parseStorageFile('storage.json', content);
     expect(read).toMatchObject({ id: '3c0e2b62-8f5c-4c0e-9a55-0f8f0c9d5a01', takeOvers: 3 });
     expect(formatStorageFile(read)).toBe(content);
+  });
+
+  it('include lost projects that are written back unchanged', () => {
+    const content = golden('lost-projects-v1.golden.json').toString();
+    const projects = parseLost('lost-projects.json', content);
+    expect(projects).toEqual(['acme', 'project-b', 'zoo']);
+    expect(formatLost(projects.toReversed())).toBe(content);
   });
 
   it('include receipts of BunKMS that are written back unchanged', () => {

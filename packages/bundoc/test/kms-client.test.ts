@@ -113,6 +113,38 @@ describe('KmsClient', () => {
     expect(seen.map(({ url }) => url)).toEqual([path, `${path}&cursor=a+b`]);
   });
 
+  it('lists the projects whose keys a storage holds, page after page, without deleted ones', async () => {
+    const key = (name: string, more: object = {}) => ({
+      ...{ id: OTHER, name, type: 'aes-256', state: 'enabled', version: 1, revision: 1, exportable: true },
+      ...{ rotate_after_days: null, kcv: '', created_at: '2026-01-01T00:00:00.000Z' },
+      ...{ holder: ACTING.storage, ...more },
+    });
+    const pages = [
+      [key('a-dek'), key('b-dek', { holder: OTHER }), key('c-dek', { holder: undefined }), key('other')],
+      [key('d-dek', { holder: 'unknown' }), key('e-dek', { state: 'destroyed' })],
+      [
+        key('f-dek', { state: 'pending_deletion', deletion_intended_at: '2026-01-01T00:00:00.000Z' }),
+        key('g-dek', { state: 'disabled' }),
+        key('h-dek', { state: 'pending_deletion' }),
+      ],
+    ];
+    const { client, seen } = await startScripted((_request, response, call) =>
+      answer(response, 200, {
+        keys: pages[call - 1],
+        damaged: ['x-dek'],
+        ...(call < 3 ? { next_cursor: `p${call}` } : {}),
+      }),
+    );
+    const found: (readonly string[])[] = [];
+    for await (const page of client.heldProjects(ACTING.storage)) found.push(page);
+    expect(found).toEqual([['a'], [], ['g', 'h']]);
+    expect(seen.map(({ url }) => url)).toEqual([
+      '/v1/keys?limit=50',
+      '/v1/keys?limit=50&cursor=p1',
+      '/v1/keys?limit=50&cursor=p2',
+    ]);
+  });
+
   it('advances a storage from the generations that it may have', async () => {
     const info = {
       id: ACTING.storage,

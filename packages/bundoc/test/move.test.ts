@@ -3,12 +3,14 @@ import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
+import { systemClock } from '@bundoc/shared/runtime/clock';
 import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { needs } from '@bundoc/shared/testing/programs';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { OutcomeUnknown } from '../src/engine/errors.ts';
 import type { Database } from '../src/engine/postgres/database/database.ts';
 import { fenceRows } from '../src/engine/postgres/rows/fence.ts';
+import { LostInRows } from '../src/engine/postgres/rows/lost-in-rows.ts';
 import type { MoveWatch } from '../src/operations/move-project.ts';
 import type { InstanceManager } from '../src/projects/instance-manager.ts';
 import { put, ref, remove } from '../src/testing/writes.ts';
@@ -120,6 +122,17 @@ describe('a move of a project', needs('postgresql'), () => {
       });
     },
   );
+
+  it('into a database that has lost the project ends that, so that it can move away again', async () => {
+    const node = await moving.node('files');
+    await moving.withStore(node, (store) => store.commit([put('a', '{}')]));
+    const lost = new LostInRows(database, systemClock);
+    await lost.mark([moving.project, `${moving.project}-other`]);
+    await moving.toDatabase(node);
+    const marks = await server.sql('SELECT project FROM bundoc.lost_projects', 'bundoc');
+    expect(marks).toBe(`${moving.project}-other`);
+    await lost.accept([`${moving.project}-other`]);
+  });
 
   it('follows a rotation of the key during the copy', async () => {
     const node = await moving.node('rows');

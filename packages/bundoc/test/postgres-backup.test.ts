@@ -114,7 +114,9 @@ describe('backups of projects in PostgreSQL', needs('postgresql'), () => {
     expect(turn).toBeGreaterThan(8);
     for (const { store } of [here, there]) await store[Symbol.asyncDispose]();
     await forget(project);
+    await server.sql(`INSERT INTO bundoc.lost_projects VALUES ('${project.project}')`, 'bundoc');
     const end = await restoreProjectInRows({ ...(await sourceOf(project, bytes)), database });
+    expect(await server.sql('SELECT count(*) FROM bundoc.lost_projects', 'bundoc')).toBe('0');
     const restored = await openRows(project);
     expect(await contentOf(restored.store)).toEqual(content);
     // The earlier feed is not part of it, and the key must be rotated.

@@ -46,10 +46,10 @@ describe('many projects of a node on PostgreSQL', needs('postgresql'), () => {
       await maker.statementsOf(async () =>
         (await maker.instances.acquire('made', 'create'))[Symbol.dispose](),
       ),
-    ).toEqual(['bundoc-read-projects-1', 'bundoc-make-project-1']);
+    ).toEqual(['bundoc-read-projects-2', 'bundoc-make-project-1']);
     await maker.write('made');
     expect(await opener.statementsOf(() => opener.read('made'))).toEqual([
-      'bundoc-read-projects-1',
+      'bundoc-read-projects-2',
       'bundoc-read-2',
     ]);
     // It was only read.
@@ -73,7 +73,7 @@ describe('many projects of a node on PostgreSQL', needs('postgresql'), () => {
         }),
       ),
     );
-    expect(asked.filter((name) => name === 'bundoc-read-projects-1').length).toBeLessThanOrEqual(6);
+    expect(asked.filter((name) => name === 'bundoc-read-projects-2').length).toBeLessThanOrEqual(6);
   });
 
   it('share the statements that read their changes', async () => {

@@ -21,6 +21,7 @@ describe('BunKMS on PostgreSQL:', needs('postgresql'), () => {
     leases: () => import('./leases.test.ts'),
     lifecycle: () => import('./lifecycle.test.ts'),
     linearizability: () => import('./linearizability.test.ts'),
+    'storages after a restore': () => import('./restored-storages.test.ts'),
     rotation: () => import('./rotation.test.ts'),
     sweep: () => import('./sweep.test.ts'),
     tokens: () => import('./tokens.test.ts'),

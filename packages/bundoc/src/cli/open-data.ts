@@ -19,7 +19,7 @@ import { openNodeDisk } from '../engine/files/disk/node-disk.ts';
 import { type FilesEngine, TMP_FOLDER } from '../engine/files/files-engine.ts';
 import { identifyFolder } from '../engine/files/identity-in-folder.ts';
 import type { ProjectPlace } from '../engine/files/projects/project-reader.ts';
-import { openFolder, viewFolder } from '../engine/files/storage-folder.ts';
+import { type OpenFolder, openFolder, viewFolder } from '../engine/files/storage-folder.ts';
 import type { ProjectInRows } from '../engine/postgres/projects/admin.ts';
 import { identifyDatabase } from '../engine/postgres/rows/identity-in-rows.ts';
 import type { PostgresConfig } from '../engine/storage-config.ts';
@@ -149,13 +149,13 @@ export async function withEmptyPlace<T>(
 }
 
 /**
- * Runs `action` with the engine of the data folder, held exclusively, without any key.
+ * Runs `action` with the open data folder, held exclusively, without any key.
  *
  * @throws CommandError when there is no such folder, or a service uses it.
  */
-export async function withEngine<T>(
+export async function withFolder<T>(
   environment: Environment,
-  action: (engine: FilesEngine) => Promise<T>,
+  action: (open: OpenFolder) => Promise<T>,
 ): Promise<T> {
   const config = readConfig(environment);
   const dataDir = filesOf(config);
@@ -163,7 +163,7 @@ export async function withEngine<T>(
   using held = lock(dataDir);
   await using disk = openNodeDisk(dataDir);
   await using open = await openFolder({ dataDir, folder, disk, lock: held }, config);
-  return await action(open.engine);
+  return await action(open);
 }
 
 /** The data folder. @throws CommandError when the projects are not in files. */

@@ -4,6 +4,7 @@ import { lineOf } from '@bundoc/shared/runtime/error-line';
 import { guardMemory } from '@bundoc/shared/runtime/memory-exposure';
 import { VERSION } from '@bundoc/shared/runtime/version';
 import { Argument, Command, CommanderError } from 'commander';
+import { type AcceptLossOptions, acceptLoss } from './accept-loss.ts';
 import { backupCommand, restoreCommand, verifyBackupCommand } from './backup.ts';
 import { type ExportCommandOptions, exportCommand } from './bulk-export.ts';
 import { type ImportCommandOptions, importCommand } from './bulk-import.ts';
@@ -172,6 +173,18 @@ function registerFolderCommands(program: Command, environment: Environment, onFa
     .action(async (options: SettleOptions) => {
       if (!(await settle(environment, options))) onFault();
     });
+
+  program
+    .command('accept-loss')
+    .description(
+      'lists the projects that a copy of the storage lacks since it took over, or accepts their loss, so that they can be created again',
+    )
+    .argument('[project]', 'a project of the list')
+    .option('--all', 'accept the loss of all of them')
+    .option('--json', 'print JSON')
+    .action((project: string | undefined, options: AcceptLossOptions) =>
+      acceptLoss(environment, project, options),
+    );
 
   program
     .command('restore')

@@ -1,5 +1,5 @@
 import type { Environment } from '@bundoc/shared/runtime/config';
-import { withEngine } from './open-data.ts';
+import { withFolder } from './open-data.ts';
 
 export interface SettleOptions {
   readonly all?: true;
@@ -14,7 +14,7 @@ export interface SettleOptions {
  * @returns true when all writes reached every project's folder.
  */
 export async function settle(environment: Environment, options: SettleOptions): Promise<boolean> {
-  const stuck = await withEngine(environment, async (engine) => {
+  const stuck = await withFolder(environment, async ({ engine }) => {
     if (options.acceptLoss) await engine.acceptLoss();
     if (options.all) return await engine.carryAll();
     await engine.markSettled();

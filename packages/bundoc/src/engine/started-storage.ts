@@ -47,8 +47,9 @@ export async function advanceStorage(
     const file = await identity.change((present) => withCandidate(present, generation));
     const from = generationsOf(file).filter((known) => known !== generation);
     try {
-      const { take_overs: takeOvers } = await calls.advanceStorage(id, from, generation);
-      await identity.change((present) => withConfirmed(present, generation, takeOvers));
+      await calls.advanceStorage(id, from, generation);
+      // The count of take-overs stays: the next start of the service still looks for lost projects.
+      await identity.change((present) => withConfirmed(present, generation));
       return { storage: id, generation };
     } catch (error) {
       if (!hasCode(error, 'storage_superseded') || tries === ADVANCE_TRIES_MAX) throw error;

@@ -5,6 +5,7 @@ import type { ReceiptStore } from '../kms/receipt-store.ts';
 import type { OwnWork } from '../work/work.ts';
 import type { ExpiryMarks } from './expiry-marks.ts';
 import type { SettleMove } from './judge-move-mark.ts';
+import type { LostProjects } from './lost-projects.ts';
 import type { ProjectStore } from './port.ts';
 import type { TakenOver } from './project-file.ts';
 import type { OpenedProject, Projects } from './projects.ts';
@@ -39,6 +40,8 @@ export interface StorageEngine extends AsyncDisposable {
   readonly identity: StorageIdentity;
   /** The receipts of BunKMS. */
   readonly receipts: ReceiptStore;
+  /** Projects that an older copy of the storage lacks. */
+  readonly lost: LostProjects;
   /** Whether other processes write to it as well. */
   readonly isShared: boolean;
   /** Its gauges for the metrics. */
@@ -66,7 +69,12 @@ export interface StorageEngine extends AsyncDisposable {
   readonly moveSource?: (project: string, instances: UsedProjects) => MoveSource;
 }
 
-export type StorageCount = 'backlogBytes' | 'databaseConnections' | 'databaseWaiting' | keyof LogCounts;
+export type StorageCount =
+  | 'lostProjects'
+  | 'backlogBytes'
+  | 'databaseConnections'
+  | 'databaseWaiting'
+  | keyof LogCounts;
 
 /** Gauges of a data folder's log. */
 export interface LogCounts {

@@ -17,6 +17,7 @@ const storageFileSchema = z.strictObject({
   generation: generationSchema.optional(),
   /** Generations that BunKMS may have instead, oldest first. */
   candidates: z.array(generationSchema).max(CANDIDATES_MAX),
+  /** BunKMS's count of take-overs when lost projects were last looked for. */
   takeOvers: z.int().nonnegative(),
   /** Only in files: the log was created, so a missing one was lost. */
   log: z.literal(true).optional(),
@@ -108,9 +109,8 @@ export function withCandidate(file: StorageFile, candidate: string): StorageFile
  * Records that BunKMS had `generation` at some time. This ends all earlier generations, unless `generation`
  * has already ended.
  */
-export function withConfirmed(file: StorageFile, generation: string, takeOvers: number): StorageFile {
-  const counted = { ...file, takeOvers };
+export function withConfirmed(file: StorageFile, generation: string): StorageFile {
   const at = file.candidates.indexOf(generation);
-  if (at === -1) return counted;
-  return { ...counted, generation, candidates: file.candidates.slice(at + 1) };
+  if (at === -1) return file;
+  return { ...file, generation, candidates: file.candidates.slice(at + 1) };
 }

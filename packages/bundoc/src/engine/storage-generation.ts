@@ -27,6 +27,11 @@ export interface StorageGenerationOptions {
   /** Whether BunKMS is reachable. */
   readonly isUp: () => Promise<boolean>;
   readonly logger: Logger;
+  /**
+   * Marks the projects that this copy of the storage lacks. Called when BunKMS has counted take-overs that
+   * the storage does not know, before the generation is confirmed. A failure is retried.
+   */
+  readonly markLost?: (takeOvers: number) => Promise<void>;
   /** Called when a generation was confirmed, so that waiting work can continue. */
   readonly onConfirmed?: () => void;
   /** Called when this storage must not be served any more. */
@@ -293,9 +298,12 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
         const noted = generationsOf(file);
         const from = noted.slice(0, noted.indexOf(candidate));
         const info = await calls.advanceStorage(this.id, from, candidate);
-        const confirmed = await identity.change((present) =>
-          withConfirmed(present, candidate, info.take_overs),
-        );
+        // Durable before the count is: after a crash in between, the next start does it again.
+        if (info.take_overs !== file.takeOvers) await this.#options.markLost?.(info.take_overs);
+        const confirmed = await identity.change((present) => ({
+          ...withConfirmed(present, candidate),
+          takeOvers: info.take_overs,
+        }));
         this.#candidate = undefined;
         if (epoch === this.#epoch) this.#take(confirmed);
         this.#takeOvers = info.take_overs;

@@ -4,6 +4,9 @@ import {
   type CreateKeyInput,
   type DestroyReceipt,
   destroyReceiptSchema,
+  type KeyInfo,
+  keyPageSchema,
+  projectOfDek,
 } from '@bundoc/shared/contract/keys';
 import { PROBLEMS } from '@bundoc/shared/contract/problem';
 import {
@@ -30,6 +33,8 @@ import { KmsTransport, type KmsTransportOptions, RETRY_AFTER_S } from './transpo
 
 /** Unfinished deletions in one page, so that it stays below the maximum size of an answer. */
 const DELETIONS_AT_ONCE = 100;
+/** Keys in one page, for the same reason. BunKMS counts such a page as one read. */
+const KEYS_AT_ONCE = 50;
 /** The time to retry when an operator must replace the service token first. */
 const RETRY_AFTER_REFUSED_S = 60;
 
@@ -127,6 +132,17 @@ export class KmsClient implements StorageCalls {
     return found;
   }
 
+  async *heldProjects(storage: string): AsyncGenerator<readonly string[]> {
+    for (let cursor: string | undefined, isFirst = true; isFirst || cursor !== undefined; isFirst = false) {
+      const query = new URLSearchParams({ limit: String(KEYS_AT_ONCE) });
+      if (cursor !== undefined) query.set('cursor', cursor);
+      const { body } = await this.#transport.call('GET', `/v1/keys?${query}`, [200]);
+      const page = readAnswer(keyPageSchema, body);
+      yield page.keys.filter((key) => isHeldBy(storage, key)).flatMap(({ name }) => projectOfDek(name) ?? []);
+      cursor = page.next_cursor;
+    }
+  }
+
   async offerKey(name: string, to: string, move: string, acting: ActingStorage): Promise<void> {
     await this.#change(name, 'offer', { ...acting, to, move } satisfies OfferKey);
   }
@@ -181,6 +197,10 @@ export class KmsClient implements StorageCalls {
   async #change(name: string, change: string, body: unknown): Promise<Buffer> {
     return (await this.#transport.call('POST', `/v1/keys/${name}/${change}`, [200], body)).body;
   }
+}
+
+function isHeldBy(storage: string, key: KeyInfo): boolean {
+  return key.holder === storage && key.state !== 'destroyed' && key.deletion_intended_at === undefined;
 }
 
 /** Says what to do when BunKMS does not let this service shred a key. */

@@ -128,6 +128,11 @@ export interface StorageCalls {
   shredKey(name: string, receipt: AuditReceipt, acting: ActingStorage): Promise<DestroyReceipt>;
   contentRemoved(name: string, acting: ActingStorage): Promise<void>;
   unfinishedDeletions(acting: ActingStorage): Promise<readonly UnfinishedDeletion[]>;
+  /**
+   * Projects whose keys a storage holds, in pages, without deleted ones and those whose deletion it intends.
+   * Leaves out keys whose state BunKMS does not know, and keys that this service may not read.
+   */
+  heldProjects(storage: string): AsyncIterable<readonly string[]>;
   offerKey(name: string, to: string, move: string, acting: ActingStorage): Promise<void>;
   withdrawOffer(name: string, move: string, acting: ActingStorage): Promise<void>;
   acceptKey(name: string, move: string, acting: ActingStorage): Promise<void>;

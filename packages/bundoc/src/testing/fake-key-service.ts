@@ -1,7 +1,7 @@
 import { createSecretKey, type KeyObject, randomBytes, randomUUID } from 'node:crypto';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { defined } from '@bundoc/shared/contract/defined';
-import type { AuditReceipt, DestroyReceipt } from '@bundoc/shared/contract/keys';
+import { type AuditReceipt, type DestroyReceipt, projectOfDek } from '@bundoc/shared/contract/keys';
 import type { DeletionIntent, StorageInfo, UnfinishedDeletion } from '@bundoc/shared/contract/storages';
 import { keyCheckValue } from '@bundoc/shared/crypto/aead';
 import { type Clock, instant } from '@bundoc/shared/runtime/clock';
@@ -56,6 +56,10 @@ export class FakeKeyService implements StorageCalls {
   /** The same storage, as project files name it. */
   readonly storage = { id: this.acting.storage, takeOvers: 0 };
   exports = 0;
+  /** Listings of held keys. */
+  listings = 0;
+  /** When set, listings end after it. */
+  afterListing: Promise<void> | undefined;
   creations = 0;
   rotations = 0;
   destructions = 0;
@@ -261,6 +265,16 @@ export class FakeKeyService implements StorageCalls {
             },
           ],
     );
+  }
+
+  async *heldProjects(storage: string): AsyncGenerator<readonly string[]> {
+    this.listings++;
+    if (this.failure !== undefined) throw this.failure;
+    for (const name of this.keys.keys()) {
+      const { holder, intendedAt } = this.#standingOf(name);
+      if (holder === storage && intendedAt === undefined) yield [projectOfDek(name) ?? name];
+    }
+    await this.afterListing;
   }
 
   /** An administrator takes an intent back. */

@@ -110,6 +110,8 @@ function print(report: RestoreReport, { chainFault }: Survey, options: RestoreCl
     `restored ${counted(report.keys, 'key')} and ${counted(report.tokens, 'token')} of ${report.archive_created_at}`,
   );
   console.log(`known up to record ${asOf.seq} (${report.knowledge})`);
+  if (report.storages > 0)
+    console.log(`raised the take-overs of ${counted(report.storages, 'storage')}, some of which may be lost`);
   if (destroyed.length > 0) console.log(`destroyed since the backup: ${listOf(destroyed)}`);
   if (held.length > 0) console.log(`disabled, because their later state is unknown: ${listOf(held)}`);
   if (incomplete.length > 0)

@@ -6,12 +6,18 @@ import { type AuditDraft, recordHash } from './chain.ts';
 /** Actions of the records of Bundoc's storages. The latest record of a storage has its complete state. */
 export const STORAGE_ACTIONS: readonly string[] = ['storage.advance', 'storage.take_over'];
 
+/** What a restore adds to each count of take-overs at least: more than are lost with the end of a chain. */
+export const TAKE_OVERS_ADDED_MIN = 1_000;
+
 /** The state of a storage. */
 export interface StorageState {
   readonly id: string;
   /** Null after a take-over without a generation: the next start is accepted. */
   readonly generation: string | null;
-  /** How often an administrator has taken the storage over. */
+  /**
+   * How often an administrator has taken the storage over, raised after each loss of records. It exceeds
+   * every count that a Bundoc has seen.
+   */
   readonly takeOvers: number;
 }
 

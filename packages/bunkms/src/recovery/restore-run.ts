@@ -15,6 +15,7 @@ import type { PostBackupEvidence } from './evidence.ts';
 import { readArchive } from './read-archive.ts';
 import { draftOf, keepsSigningKey, type RestoreParts } from './restore-parts.ts';
 import { RestoredKeys } from './restored-keys.ts';
+import { RestoredStorages } from './restored-storages.ts';
 import { RestoredTokens } from './restored-tokens.ts';
 
 /** The result of a restore. Names are in order. */
@@ -38,15 +39,22 @@ export interface RestoreReport {
   readonly damaged: readonly string[];
   readonly tokens: number;
   readonly tokens_revoked: number;
+  /** Storages of Bundoc whose count of take-overs was raised. */
+  readonly storages: number;
   /** False when earlier tokens are signed with a key that is no longer used. */
   readonly signing_key_kept: boolean;
 }
 
-/** Generates the content of the store for one restore. */
+/**
+ * Generates the content of the store for one restore.
+ *
+ * One class, because what comes last depends on all that came before it in the archive.
+ */
 export class RestoreRun {
   readonly #parts: RestoreParts;
   readonly #tokens: RestoredTokens;
   readonly #keys: RestoredKeys;
+  readonly #storages: RestoredStorages;
   readonly #epochs: number[] = [];
   #signingKid: string;
 
@@ -54,6 +62,7 @@ export class RestoreRun {
     this.#parts = parts;
     this.#tokens = new RestoredTokens(parts);
     this.#keys = new RestoredKeys(parts);
+    this.#storages = new RestoredStorages(parts);
     this.#signingKid = parts.survey.secrets.publicKey.kid;
   }
 
@@ -104,6 +113,7 @@ export class RestoreRun {
           yield* this.#keys.newer();
           yield* this.#keys.lost();
           yield* this.#tokens.newer();
+          yield* this.#storages.raised();
           yield { kind: 'new-record', draft: this.#restored() };
           yield { kind: 'new-record', draft: this.#newEpoch() };
       }
@@ -126,6 +136,7 @@ export class RestoreRun {
       damaged: this.#keys.damaged.sort(),
       tokens: this.#tokens.count,
       tokens_revoked: this.#tokens.revokedCount,
+      storages: this.#storages.count,
       signing_key_kept: this.#signingKid === secrets.publicKey.kid,
     };
   }
@@ -191,6 +202,7 @@ export class RestoreRun {
 
   #note(record: AuditRecord): void {
     this.#tokens.note(record);
+    this.#storages.note(record);
     if (record.action === CHAIN_RESTORED) this.#epochs.push(epochOf(record));
   }
 
@@ -210,6 +222,7 @@ export class RestoreRun {
       damaged: this.#keys.damaged.length,
       tokens: this.#tokens.count,
       tokens_revoked: this.#tokens.revokedCount,
+      storages: this.#storages.count,
     });
   }
 }

@@ -3,9 +3,8 @@ import { join } from 'node:path';
 import { encodeCatalogHead } from '@bundoc/shared/contract/catalog-head';
 import type { ExportedKey } from '@bundoc/shared/contract/keys';
 import type { ByteSource } from '@bundoc/shared/files/file-source';
-import { systemClock } from '@bundoc/shared/runtime/clock';
+import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
 import { createLogger } from '@bundoc/shared/runtime/logger';
-import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 import { lineOf } from '../../src/audit/ship/shipper.ts';
 import { readAuditCopy } from '../../src/recovery/audit-copy.ts';
 import { EvidenceOfCopy, evidenceOfInventory, noEvidence } from '../../src/recovery/evidence.ts';
@@ -15,10 +14,10 @@ import { restore } from '../../src/recovery/restore.ts';
 import type { RestoreReport } from '../../src/recovery/restore-run.ts';
 import { surveyArchive } from '../../src/recovery/survey.ts';
 import { type BackupFacts, createBackup } from '../../src/recovery/write-backup.ts';
-import { openSqliteStore } from '../../src/store/sqlite/sqlite-store.ts';
 import { parseKekRing } from '../../src/vault/kek-provider.ts';
 import { Vault } from '../../src/vault/vault.ts';
 import type { TestKms } from './kms.ts';
+import { openTestStore } from './storage.ts';
 
 const CALLER = { actor: 'tester' };
 
@@ -31,9 +30,12 @@ export function sourceOf(bytes: Buffer): ByteSource {
 }
 
 /** A backup of the store of a running service. */
-export async function backupOf(kms: TestKms): Promise<{ archive: Buffer; facts: BackupFacts }> {
+export async function backupOf(
+  kms: TestKms,
+  clock: Clock = systemClock,
+): Promise<{ archive: Buffer; facts: BackupFacts }> {
   const { chainKey } = await kms.secrets();
-  const deps = { store: kms.store, vault: vaultOf(kms.kek), chainKey, clock: systemClock };
+  const deps = { store: kms.store, vault: vaultOf(kms.kek), chainKey, clock };
   const backup = await createBackup(deps, CALLER, () => undefined);
   const pieces: Buffer[] = [];
   for await (const piece of backup.bytes) pieces.push(piece);
@@ -59,6 +61,7 @@ export interface RestoreFrom {
   readonly inventory?: Inventory;
   readonly auditCopy?: string;
   readonly acceptResurrection?: boolean;
+  readonly clock?: Clock;
 }
 
 export async function restoreInto(from: RestoreFrom): Promise<RestoreReport> {
@@ -74,9 +77,9 @@ export async function restoreInto(from: RestoreFrom): Promise<RestoreReport> {
             survey,
           )
         : noEvidence(survey);
-  const openStore = () =>
-    openSqliteStore({ dataDir: from.dataDir, onCrash: () => undefined, deadlineMs: PATIENT_MS });
-  return restore({ vault, openStore, clock: systemClock, caller: CALLER }, source, survey, knowledge, {
+  const openStore = () => openTestStore(from.dataDir);
+  const { clock = systemClock } = from;
+  return restore({ vault, openStore, clock, caller: CALLER }, source, survey, knowledge, {
     acceptResurrection: from.acceptResurrection ?? false,
   });
 }

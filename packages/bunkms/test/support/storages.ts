@@ -32,17 +32,23 @@ export class TestStorageNode {
 
   /** Creates a registered storage. */
   static async of(kms: TestKms): Promise<TestStorageNode> {
-    const token = (
-      await kms.issue({
-        sub: 'bundoc',
-        scope: ['kms:create_key', 'kms:read_key', 'kms:export_key', 'kms:shred_key'],
-        keys: ['*'],
-        ttl_s: 86_400,
-      })
-    ).token;
-    const storage = new TestStorageNode(kms, token, randomUUID(), randomUUID());
+    const storage = await TestStorageNode.at(kms, { storage: randomUUID(), generation: randomUUID() });
     expect((await storage.advance([], storage.#generation)).status).toBe(200);
     return storage;
+  }
+
+  /** A storage that uses this BunKMS, with a generation that it had at another. */
+  static async at(
+    kms: TestKms,
+    { storage, generation }: TestStorageNode['acting'],
+  ): Promise<TestStorageNode> {
+    const { token } = await kms.issue({
+      sub: 'bundoc',
+      scope: ['kms:create_key', 'kms:read_key', 'kms:export_key', 'kms:shred_key'],
+      keys: ['*'],
+      ttl_s: 86_400,
+    });
+    return new TestStorageNode(kms, token, storage, generation);
   }
 
   get generation(): string {

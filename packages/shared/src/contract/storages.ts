@@ -109,7 +109,7 @@ export const storageInfoSchema = z.object({
   generation: generationSchema.optional(),
   /**
    * How often an administrator has taken it over. The number of seals by its earlier copies is unknown, so
-   * each counts as many.
+   * each counts as many. A restore of BunKMS adds 1,000 or more, for those that it has lost.
    */
   take_overs: z.int().nonnegative(),
   advanced_at: z.iso.datetime(),

@@ -15,7 +15,7 @@ import { createSealedCache } from './documents/sealed-cache.ts';
 import { type FilesEngine, TMP_FOLDER } from './files-engine.ts';
 import type { LogObserver } from './log/ports.ts';
 import { ExpiryMarksInFolders } from './projects/expiry-marks.ts';
-import { FileProjects } from './projects/file-projects.ts';
+import { FileProjects, type FolderEngine } from './projects/file-projects.ts';
 import { MOVED_FOLDER } from './projects/moved-folder.ts';
 import { receiptsInFolder } from './receipts-in-folder.ts';
 import { openFolder } from './storage-folder.ts';
@@ -44,7 +44,7 @@ export async function openFileStorage(
   const lock = stack.use(lockDataFolder(dataDir));
   const disk = wrapDisk(stack.use(openNodeDisk(dataDir)));
   const log = watchLog(logger);
-  const { identity, engine, backlog, projectsDir } = stack.use(
+  const { identity, engine, backlog, projectsDir, lost } = stack.use(
     await openFolder(
       { dataDir, folder, disk, lock, clock },
       {
@@ -65,7 +65,12 @@ export async function openFileStorage(
     identity,
     receipts: receiptsInFolder(disk, dataDir, tmp),
     isShared: false,
-    counts: { backlogBytes: () => backlog.bytes, ...countsOf(engine, log.syncSeconds) },
+    lost,
+    counts: {
+      lostProjects: () => lost.count,
+      backlogBytes: () => backlog.bytes,
+      ...countsOf(engine, log.syncSeconds),
+    },
     isReady: async () => !engine.stats.writesStopped && (await canWrite(disk, tmp)),
     projects: (keys, storage, onSetAside, settle) =>
       new FileProjects({
@@ -78,12 +83,8 @@ export async function openFileStorage(
         setAside: join(dataDir, SET_ASIDE_FOLDER),
         onSetAside,
         settle,
-        engine: {
-          create: (...project) => engine.create(...project),
-          writeBirth: (...project) => engine.writeBirth(...project),
-          syncBirth: (project) => engine.syncBirth(project),
-          forget,
-        },
+        isLost: (project) => lost.has(project),
+        engine: folderEngine(engine, forget),
       }),
     expiry: new ExpiryMarksInFolders({ disk, directory: projectsDir, clock }),
     openStore: (project, { cipher, file, entries }, watch, unknownSealers) =>
@@ -109,6 +110,15 @@ export async function openFileStorage(
       return new FilesMoveSource({ project, place, instances });
     },
     [Symbol.asyncDispose]: () => running.disposeAsync(),
+  };
+}
+
+function folderEngine(engine: FilesEngine, forget: FolderEngine['forget']): FolderEngine {
+  return {
+    create: (...project) => engine.create(...project),
+    writeBirth: (...project) => engine.writeBirth(...project),
+    syncBirth: (project) => engine.syncBirth(project),
+    forget,
   };
 }
 

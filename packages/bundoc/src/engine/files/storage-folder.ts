@@ -7,12 +7,13 @@ import { createdByEarlierBuild, type StorageIdentity } from '../storage-file.ts'
 import type { HeldLock } from './data-lock.ts';
 import { type Disk, makeDirectoryDurably } from './disk/disk.ts';
 import { Backlog } from './documents/backlog.ts';
-import { FilesEngine, LOG_FOLDER } from './files-engine.ts';
+import { FilesEngine, LOG_FOLDER, TMP_FOLDER } from './files-engine.ts';
 import { identifyFolder } from './identity-in-folder.ts';
 import { logLimits } from './log/log-api.ts';
 import { readLog } from './log/log-view.ts';
 import { NodeLogDisk } from './log/node-log-disk.ts';
 import type { LogObserver } from './log/ports.ts';
+import { LostInFolder } from './lost-in-folder.ts';
 import { ViewedLog } from './store/viewed-log.ts';
 
 const MIB = 1_048_576;
@@ -52,6 +53,7 @@ export interface OpenFolder extends AsyncDisposable {
   readonly engine: FilesEngine;
   readonly backlog: Backlog;
   readonly projectsDir: string;
+  readonly lost: LostInFolder;
 }
 
 /**
@@ -82,10 +84,21 @@ export async function openFolder(
       checkpointBytes: CHECKPOINT_BYTES,
     }),
   );
+  const lost = await LostInFolder.open({
+    ...{ disk, dataDir, projectsDir, tmp: join(dataDir, TMP_FOLDER) },
+    isBorn: (project) => engine.handleOf(project) !== undefined,
+  });
   // From here on, a missing log was lost.
   if (log !== true) await identity.change((file) => ({ ...file, log: true }));
   const running = stack.move();
-  return { identity, engine, backlog, projectsDir, [Symbol.asyncDispose]: () => running.disposeAsync() };
+  return {
+    identity,
+    engine,
+    backlog,
+    projectsDir,
+    lost,
+    [Symbol.asyncDispose]: () => running.disposeAsync(),
+  };
 }
 
 /**

@@ -3,7 +3,7 @@ import { hasCode } from '@bundoc/shared/contract/app-error';
 import { isThisMachine, placeOf } from '@bundoc/shared/postgres/address';
 import { usesTls } from '@bundoc/shared/postgres/connection';
 import { checkServer } from '@bundoc/shared/postgres/server-check';
-import { ageMs, instant } from '@bundoc/shared/runtime/clock';
+import { ageMs, every, instant } from '@bundoc/shared/runtime/clock';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import { MoveFailed } from '../errors.ts';
 import { limitsAfter, SEAL_LIMITS } from '../seal-budget.ts';
@@ -20,6 +20,7 @@ import { PostgresProjects, whyGone } from './projects/postgres-projects.ts';
 import { SharedReads } from './reads/shared-reads.ts';
 import { SharedStates } from './reads/shared-states.ts';
 import { identifyDatabase } from './rows/identity-in-rows.ts';
+import { LostInRows } from './rows/lost-in-rows.ts';
 import { receiptsInRow } from './rows/receipts-in-row.ts';
 import { moveTargetIn } from './transfer/move-target.ts';
 
@@ -28,6 +29,8 @@ const START_RETRY_FOR_MS = 30_000;
 const START_PAUSE_MS = 500;
 /** Maximum wait of a readiness check for the server. */
 const READY_WITHIN_MS = 2_000;
+/** Interval of counts of lost projects: a command accepts their loss beside the nodes. */
+const COUNT_LOST_MS = 15_000;
 
 /**
  * The part of the composition root for storage in PostgreSQL. Migrates the schema.
@@ -49,13 +52,21 @@ export async function openPostgresStorage(
   const states = new SharedStates(database);
   const news = stack.use(new CommitNotifications({ database, connection: options, logger }));
   const committer = new GroupCommitter({ database, clock });
+  const lost = new LostInRows(database, clock);
+  await lost.refresh();
+  stack.use(every(COUNT_LOST_MS, () => void lost.refresh().catch(() => undefined)));
   const running = stack.move();
   return {
     place: placeOf(config.address),
     identity,
     receipts: receiptsInRow(database, clock),
+    lost,
     isShared: true,
-    counts: { databaseConnections: () => database.connections, databaseWaiting: () => database.waiting },
+    counts: {
+      lostProjects: () => lost.count,
+      databaseConnections: () => database.connections,
+      databaseWaiting: () => database.waiting,
+    },
     isReady: () => Promise.race([acceptsWrites(database), sleep(READY_WITHIN_MS, false, { ref: false })]),
     projects: (keys, storage, onSetAside, settle) =>
       new PostgresProjects({ database, keys, clock, storage, onSetAside, settle }),

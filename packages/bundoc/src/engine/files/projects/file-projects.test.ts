@@ -24,6 +24,7 @@ function start(disk = new SimulatedDisk('/', ROOT), service?: FakeKeyService) {
   const keyService = service ?? new FakeKeyService(clock);
   const keys = new KeyCache({ keys: keyService.held, clock, ttlMs: 900_000 });
   const setAside: MarkSetAside[] = [];
+  const lost = new Set<string>();
   const folders = new FileProjects({
     disk,
     directory: ROOT,
@@ -34,6 +35,7 @@ function start(disk = new SimulatedDisk('/', ROOT), service?: FakeKeyService) {
     settle: async () => undefined,
     onSetAside: (mark) => setAside.push(mark),
     tmp: '/tmp',
+    isLost: (project) => lost.has(project),
     engine: {
       create: async (...args) => (await engineOn(disk, { clock })).create(...args),
       writeBirth: async (...args) => (await engineOn(disk, { clock })).writeBirth(...args),
@@ -51,8 +53,29 @@ function start(disk = new SimulatedDisk('/', ROOT), service?: FakeKeyService) {
     await store.commit([put(id, json)]);
     return store;
   };
-  return { clock, disk, service: keyService, keys, folders, write, setAside };
+  return { clock, disk, service: keyService, keys, folders, write, setAside, lost };
 }
+
+describe('a lost project', () => {
+  it('is refused in all ways while the storage has nothing of it, and BunKMS is not asked', async () => {
+    const { disk, folders, service, lost, write } = start();
+    lost.add('p');
+    service.put('p-dek', service.acting.storage);
+    const refused = { code: 'project_damaged', detail: expect.stringContaining('bundoc accept-loss') };
+    for (const what of [folders.open('p'), folders.openOrCreate('p'), folders.exists('p')])
+      await expect(what).rejects.toMatchObject(refused);
+    expect([await folders.open('q'), service.exports, service.creations]).toEqual([undefined, 0, 0]);
+    // An interrupted creation left this.
+    await disk.makeDirectory(`${ROOT}/p`);
+    await disk.makeDirectory(`${ROOT}/p/docs`);
+    await expect(folders.openOrCreate('p')).rejects.toMatchObject(refused);
+    lost.delete('p');
+    await write('a', '{}');
+    // A mark of a project that is there has no effect.
+    lost.add('p');
+    expect([(await folders.open('p')) !== undefined, await folders.exists('p')]).toEqual([true, true]);
+  });
+});
 
 describe('the key of a project', () => {
   const OTHER = randomUUID();

@@ -13,6 +13,7 @@ import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
 import type { LeasedKey } from '../../../kms/port.ts';
 import { formatDeletionMark, readDeletionMark } from '../../deletion-mark.ts';
 import { judgeMoveMark, mayBeRemoved, type SettleMove } from '../../judge-move-mark.ts';
+import { projectLost } from '../../lost-projects.ts';
 import {
   formatProjectFile,
   type LeasedKeys,
@@ -52,6 +53,8 @@ export interface FileProjectsOptions {
   /** An existing folder for temporary files, on the same file system. */
   readonly tmp: string;
   readonly engine: FolderEngine;
+  /** Whether the storage has lost the project. Matters only while it has nothing of it. */
+  readonly isLost?: (project: string) => boolean;
 }
 
 /** The engine's part in creating and removing projects. */
@@ -96,13 +99,13 @@ export class FileProjects implements Projects {
     const directory = join(this.#options.directory, project);
     await this.#options.engine.writeBirth(project, directory);
     const names = (await this.#options.disk.list(directory)) ?? [];
-    if (names.length === 0) return undefined;
+    if (names.length === 0) return this.#absent(project);
     if (names.includes(DELETION_FILE)) await this.#requireNotDeleted(project, directory);
     if (names.includes(MOVE_FILE)) await this.#requireHere(project, directory);
     const content = await this.#options.disk.read(join(directory, PROJECT_FILE), SMALL_FILE_BYTES_MAX);
     if (content === undefined) {
       await this.#requireEmpty(directory);
-      return undefined;
+      return this.#absent(project);
     }
     const file = parseProjectFile(project, content);
     const keys = await keysOfFile(this.#options.keys, project, file);
@@ -186,7 +189,9 @@ export class FileProjects implements Projects {
     if (text !== undefined && (await mayBeRemoved(project, text, names.includes(PROJECT_FILE), keys)))
       return true;
     await this.#requireHere(project, directory);
-    return !(await isWithoutContent(disk, directory));
+    if (!(await isWithoutContent(disk, directory))) return true;
+    this.#absent(project);
+    return false;
   }
 
   async deletionOf(project: string): Promise<DeletionMark | undefined> {
@@ -240,6 +245,11 @@ export class FileProjects implements Projects {
     if ((await judgeMoveMark(project, text, hasContent, this.#options)) === 'over')
       await removeMoveMark(disk, directory);
     else onSetAside?.(await setFileAside(disk, setAside, directory, MOVE_FILE, project));
+  }
+
+  /** @throws AppError `project_damaged` when the storage has lost the project. */
+  #absent(project: string): undefined {
+    if (this.#options.isLost?.(project)) throw projectLost();
   }
 
   /** Updates the file with a new key version and with the current wrappings of the key's versions. */

@@ -7,6 +7,7 @@ import type { LeasedKey } from '../../../kms/port.ts';
 import { formatDeletionMark, projectDestroyed, readDeletionMark } from '../../deletion-mark.ts';
 import { OutcomeUnknown } from '../../errors.ts';
 import { judgeMoveMark, mayBeRemoved, type SettleMove } from '../../judge-move-mark.ts';
+import { projectLost } from '../../lost-projects.ts';
 import { MOVE_MARK_BEGINS } from '../../move-mark.ts';
 import {
   formatProjectFile,
@@ -165,7 +166,9 @@ export class PostgresProjects implements Projects {
       if (await mayBeRemoved(project, row.marker, row.text !== undefined, this.#options.keys)) return true;
       await this.#requireHere(project, row.marker, row.text);
     }
-    return row.text !== undefined || row.head !== undefined;
+    const hasContent = row.text !== undefined || row.head !== undefined;
+    if (!hasContent && row.isLost) throw projectLost();
+    return hasContent;
   }
 
   async deletionOf(project: string): Promise<DeletionMark | undefined> {
@@ -187,14 +190,14 @@ export class PostgresProjects implements Projects {
   }
 
   /**
-   * @throws AppError `project_damaged` for content without a file; `project_destroyed` as
-   * {@link requireNotDestroyed}.
+   * @throws AppError `project_damaged` for content without a file, and for a lost project;
+   *   `project_destroyed` as {@link requireNotDestroyed}.
    */
   async #read(project: string): Promise<Pick<FileRow, 'text'> & { readonly head: DatedHead | undefined }> {
     const { clock } = this.#options;
     for (let tries = 0; tries < TRIES_MAX; tries++) {
       const asOfMs = clock.monotonic();
-      const { text, marker, head } = await retryUnavailable(clock, () => this.#openings.ask(project));
+      const { text, marker, head, isLost } = await retryUnavailable(clock, () => this.#openings.ask(project));
       if (marker?.startsWith(MOVE_MARK_BEGINS)) {
         await this.#requireHere(project, marker, text);
         continue;
@@ -202,6 +205,7 @@ export class PostgresProjects implements Projects {
       if (marker !== undefined) await this.#requireNotDeleted(project, marker);
       if (text === undefined && head !== undefined)
         throw new AppError('project_damaged', { cause: new Error('rows without a project file') });
+      if (text === undefined && isLost) throw projectLost();
       return { text, head: head && { ...head, asOfMs } };
     }
     // The mark stays; the loop ends so that BunKMS is not asked forever.

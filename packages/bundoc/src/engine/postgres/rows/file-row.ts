@@ -20,7 +20,7 @@ const NAMED_MAX = 64;
 const TOKEN_BYTES_MAX = 64;
 /** Everything that most openings of projects need, in one snapshot, in the order of the questions. */
 const READ: Statement = {
-  name: 'bundoc-read-projects-1',
+  name: 'bundoc-read-projects-2',
   text: `
 SELECT p.file, p.marker, head.seq, head.index_version, (
   SELECT string_agg(version || ' ' || documents, ',') FROM (
@@ -30,7 +30,7 @@ SELECT p.file, p.marker, head.seq, head.index_version, (
   SELECT string_agg(encode(substr(token, 1, ${TOKEN_BYTES_MAX}), 'hex'), ',') FROM (
     SELECT token FROM bundoc.collections WHERE collections.project = wanted.project LIMIT ${NAMED_MAX + 1}
   ) AS c
-)
+), EXISTS (SELECT FROM bundoc.lost_projects AS lost WHERE lost.project = wanted.project)
 FROM unnest((SELECT $1::text[])) WITH ORDINALITY AS wanted (project, place)
 LEFT JOIN LATERAL (
   SELECT ${FILE} AS file, ${MARKER} AS marker FROM bundoc.projects WHERE projects.project = wanted.project LIMIT 1
@@ -68,6 +68,8 @@ export interface FileRow {
   readonly marker: string | undefined;
   /** Undefined without rows of content. */
   readonly head: FoundHead | undefined;
+  /** Whether the database has lost the project. Matters only while it has nothing of it. */
+  readonly isLost: boolean;
 }
 
 /** Reads one snapshot. @throws AppError of the database, like all of these. */
@@ -85,7 +87,7 @@ export async function readFileRows(
 }
 
 function fileRowOf(row: Row): FileRow {
-  const [text, marker, seq, indexVersion, documents, collections] = row as unknown as ReadRow;
+  const [text, marker, seq, indexVersion, documents, collections, isLost] = row as unknown as ReadRow;
   const head =
     seq === null
       ? undefined
@@ -95,7 +97,7 @@ function fileRowOf(row: Row): FileRow {
           documents: namesOf(documents, (names) => new Map(names.map(versionOf))),
           collections: namesOf(collections, (names) => new Set(names)),
         };
-  return { text: text ?? undefined, marker: marker ?? undefined, head };
+  return { text: text ?? undefined, marker: marker ?? undefined, head, isLost };
 }
 
 type ReadRow = readonly [
@@ -105,6 +107,7 @@ type ReadRow = readonly [
   indexVersion: number | null,
   documents: string | null,
   collections: string | null,
+  isLost: boolean,
 ];
 
 function namesOf<T>(text: string | null, of: (names: readonly string[]) => T): T | undefined {
@@ -121,7 +124,7 @@ function versionOf(text: string): [version: number, documents: number] {
 export async function lockRow(
   transaction: Transaction,
   project: string,
-): Promise<Omit<FileRow, 'head'> | undefined> {
+): Promise<Pick<FileRow, 'text' | 'marker'> | undefined> {
   const [row] = await transaction.query(LOCK_ROW, [project]);
   if (row === undefined) return undefined;
   const [text, marker] = row as unknown as [string | null, string | null];

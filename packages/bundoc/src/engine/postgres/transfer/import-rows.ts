@@ -4,6 +4,7 @@ import type { ProjectContents, StoredEntry } from '../../project-contents.ts';
 import type { DocumentState, IdempotencyRecord } from '../../state.ts';
 import { writeOfGroup } from '../commit/write-group.ts';
 import type { Statement, Transaction } from '../database/database.ts';
+import { endMark } from '../rows/lost-in-rows.ts';
 import { insertProjectRows, raiseKeyVersion } from '../rows/project-rows.ts';
 import { RowCipher } from '../rows/row-cipher.ts';
 import { eachByName, ROW_COLUMNS, readStateRow } from '../rows/rows.ts';
@@ -53,6 +54,7 @@ export async function importProject(
 ): Promise<boolean> {
   const inserted = await transaction.query(INSERT_FILE, [project, file]);
   if (inserted.length === 0) return false;
+  await endMark(transaction, project);
   await insertProjectRows(transaction, project, cipher.version);
   for (const version of cipher.versions) await raiseKeyVersion(transaction, project, version);
   const { lastSeq: seq, idempotencyRecords } = contents;

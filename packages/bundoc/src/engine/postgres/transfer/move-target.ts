@@ -13,6 +13,7 @@ import { clearRows } from '../rows/clear-rows.ts';
 import { fenceHead, inFence, removeRows, unfenceRows } from '../rows/fence.ts';
 import { MARKER, readFileRow } from '../rows/file-row.ts';
 import { identifyDatabase } from '../rows/identity-in-rows.ts';
+import { endMark } from '../rows/lost-in-rows.ts';
 import { insertProjectRows, raiseKeyVersion } from '../rows/project-rows.ts';
 import { countsOfRows } from '../rows/store-metadata.ts';
 import { writeSealed, writeStoreMetadata } from './import-rows.ts';
@@ -104,6 +105,7 @@ class PostgresMoveTarget implements MoveTarget {
     const counts = await this.#transact(async (transaction) => {
       await writeStoreMetadata(transaction, { project, cipher: this.#options.cipher() }, last);
       await transaction.query(SET_FILE, [project, file, mark]);
+      await endMark(transaction, project);
       return await countsOfRows(transaction, project);
     });
     this.#mark = mark;

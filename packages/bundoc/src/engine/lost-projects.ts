@@ -1,0 +1,113 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
+import { projectIdSchema } from '@bundoc/shared/contract/documents';
+import { StartRefused } from '@bundoc/shared/runtime/lifecycle';
+import type { Logger } from '@bundoc/shared/runtime/logger';
+import { z } from 'zod';
+import type { StorageCalls } from '../kms/port.ts';
+import type { StorageIdentity } from './storage-file.ts';
+
+/**
+ * Lost projects: this storage holds their keys and not their content, because an older copy of the storage
+ * has taken over. Each has a mark until an administrator accepts the loss, or the project arrives again.
+ *
+ * Nothing authenticates a mark. It can only refuse a project that the storage does not have.
+ */
+export interface LostProjects {
+  /** The number of marks, as last read. */
+  readonly count: number;
+  /** Those of `projects` of which the storage has nothing: no content, no birth, no other mark. */
+  absent(projects: readonly string[]): Promise<readonly string[]>;
+  /** Marks these projects, durably. Earlier marks stay. */
+  mark(projects: readonly string[]): Promise<void>;
+  /** The marked projects that are still absent, by name. */
+  list(): Promise<readonly string[]>;
+  /** Removes these marks, durably. */
+  accept(projects: readonly string[]): Promise<void>;
+}
+
+/** Below the data folder. */
+export const LOST_FILE = 'lost-projects.json';
+/** Maximum number of marks. */
+export const LOST_MAX = 400_000;
+/** Maximum size of the file: that many of the longest ids. */
+export const LOST_BYTES_MAX = 33_554_432;
+
+const FORMAT = 1;
+const lostFileSchema = z.strictObject({
+  format: z.literal(FORMAT),
+  projects: z.array(projectIdSchema).max(LOST_MAX),
+});
+
+export function formatLost(projects: Iterable<string>): string {
+  return `${JSON.stringify({ format: FORMAT, projects: [...projects].sort() })}\n`;
+}
+
+/** @param place its name for the operator. @throws StartRefused for any other content. */
+export function parseLost(place: string, content: string): readonly string[] {
+  try {
+    return lostFileSchema.parse(JSON.parse(content)).projects;
+  } catch (error) {
+    throw lostDamaged(place, error);
+  }
+}
+
+export function lostDamaged(place: string, cause: unknown): StartRefused {
+  return new StartRefused(
+    `${place} is damaged. It names the projects that a restore has lost: restore it from a backup, or remove it, which accepts their loss`,
+    { cause },
+  );
+}
+
+/** The refusal of a lost project. Clients with any token read it. */
+export function projectLost(): AppError {
+  return new AppError('project_damaged', {
+    detail:
+      'the project is lost: it is newer than the copy of the storage that took over. Restore it, or let an administrator accept the loss (bundoc accept-loss)',
+    cause: new Error('the project is lost since a take-over of the storage'),
+  });
+}
+
+export interface LostProjectsDeps {
+  readonly storage: { readonly lost: LostProjects; readonly identity: Pick<StorageIdentity, 'read'> };
+  readonly calls: Pick<StorageCalls, 'heldProjects'>;
+  /** The id of the storage. */
+  readonly id: string;
+  readonly logger: Logger;
+}
+
+/**
+ * Marks every project whose key the storage holds and of which it has nothing. May be repeated.
+ *
+ * @param takeOvers BunKMS's count of take-overs of the storage.
+ * @throws AppError of the key service and of the storage: nothing is marked then, and the caller repeats it.
+ */
+export async function markLost(deps: LostProjectsDeps, takeOvers: number): Promise<void> {
+  const { lost, identity } = deps.storage;
+  const found: string[] = [];
+  // The keys first: a project that is created in the meantime is not absent.
+  for await (const projects of deps.calls.heldProjects(deps.id)) {
+    found.push(...(await lost.absent(projects)));
+    if (found.length > LOST_MAX)
+      throw new AppError('storage_unavailable', { cause: new Error(`more than ${LOST_MAX} lost projects`) });
+  }
+  if (found.length === 0) return;
+  // Another node has done it in the meantime, so losses may be accepted already.
+  if ((await identity.read()).takeOvers === takeOvers) return;
+  await lost.mark(found);
+  reportLost(deps);
+}
+
+/** Logs the lost projects of earlier starts. @returns marks those of a take-over, as {@link markLost}. */
+export function watchLost(deps: LostProjectsDeps): (takeOvers: number) => Promise<void> {
+  reportLost(deps);
+  return (takeOvers) => markLost(deps, takeOvers);
+}
+
+function reportLost({ storage, logger }: Pick<LostProjectsDeps, 'storage' | 'logger'>): void {
+  const { count: projects } = storage.lost;
+  if (projects === 0) return;
+  logger.error(
+    { projects },
+    'projects are lost: the copy of the storage that took over lacks them, so they answer project_damaged; "bundoc accept-loss" lists them',
+  );
+}

@@ -1,0 +1,52 @@
+import type { AuditRecord } from '@bundoc/shared/contract/audit';
+import { STORAGE_ACTIONS, storageDraft, storageIn, TAKE_OVERS_ADDED_MIN } from '../records/storage-record.ts';
+import type { LoadEntry } from '../store/transfer.ts';
+import type { RestoreParts } from './restore-parts.ts';
+
+/**
+ * The storages of a restored store. The restore may have lost take-overs, so it raises every count of them
+ * above each one that a Bundoc may have seen. Generations stay, so a running Bundoc continues.
+ */
+export class RestoredStorages {
+  /** Storages whose counts were raised. */
+  count = 0;
+  readonly #parts: RestoreParts;
+  /** The latest record of each storage. */
+  readonly #latest = new Map<string, AuditRecord>();
+
+  constructor(parts: RestoreParts) {
+    this.#parts = parts;
+  }
+
+  /** A record of the restored chain, in its order. */
+  note(record: AuditRecord): void {
+    const { action, detail } = record;
+    if (STORAGE_ACTIONS.includes(action)) this.#latest.set(String(detail?.['storage']), record);
+  }
+
+  /**
+   * A record with the raised count of each storage. A storage whose latest record was changed gets none: it
+   * stays as refused as it was.
+   */
+  *raised(): Generator<LoadEntry> {
+    const { caller, time, survey } = this.#parts;
+    const added = takeOversAdded(survey.head.created_at, time);
+    for (const [id, record] of this.#latest) {
+      const state = storageIn(survey.secrets.chainKey, id, record);
+      if (state === undefined) continue;
+      this.count++;
+      const takeOvers = state.takeOvers + added;
+      const draft = storageDraft({ caller, time }, 'storage.take_over', { ...state, takeOvers });
+      yield { kind: 'new-record', draft };
+    }
+  }
+}
+
+/**
+ * More take-overs than can have been lost: also one for each second since the backup. So a second restore of
+ * the same backup exceeds the counts of the first one, whose own records it loses.
+ */
+function takeOversAdded(backedUpAt: string, restoredAt: string): number {
+  const seconds = Math.floor((Date.parse(restoredAt) - Date.parse(backedUpAt)) / 1_000);
+  return TAKE_OVERS_ADDED_MIN + Math.max(0, seconds);
+}

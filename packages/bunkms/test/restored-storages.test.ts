@@ -1,0 +1,167 @@
+import { randomUUID } from 'node:crypto';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { storageInfoSchema } from '@bundoc/shared/contract/storages';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { storageDraft } from '../src/records/storage-record.ts';
+import {
+  clock,
+  expectRefused,
+  kms,
+  NAME,
+  s,
+  storageOf,
+  t,
+  takeOverStorage,
+  useHolders,
+} from './support/holders.ts';
+import { startKms, type TestKms } from './support/kms.ts';
+import { auditCopyOf, backupOf, type RestoreFrom, restoreInto } from './support/recovery.ts';
+import { testStorage } from './support/storage.ts';
+import { TestStorageNode } from './support/storages.ts';
+
+useHolders();
+
+let folder: string;
+const opened: TestKms[] = [];
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'bunkms-restored-storages-'));
+});
+afterEach(async () => {
+  for (const one of opened.splice(0)) {
+    await one[Symbol.asyncDispose]();
+    await testStorage().forget(one.dataDir);
+  }
+  rmSync(folder, { recursive: true });
+});
+
+/** Restores a backup into a new store, and starts a service on it. */
+async function restored(from: Omit<RestoreFrom, 'kek' | 'dataDir'>) {
+  const dataDir = join(folder, randomUUID());
+  const report = await restoreInto({ kek: kms.kek, dataDir, clock, acceptResurrection: true, ...from });
+  const service = await startKms({ dataDir, kek: kms.kek, clock });
+  opened.push(service);
+  return { service, report };
+}
+
+async function infoAt(service: TestKms, id: string) {
+  const answer = await service.api(`/v1/storages/${id}`, { token: await service.fullToken() });
+  expect(answer.status, answer.text).toBe(200);
+  return storageInfoSchema.strict().parse(answer.json());
+}
+
+const takeOverAt = async (service: TestKms, id: string) =>
+  service.api(`/v1/storages/${id}/take-over`, { token: await service.fullToken(), body: { force: true } });
+
+/** Takes the storage over, starts the next copy, and says how many take-overs that copy has seen. */
+async function takenOver(): Promise<number> {
+  expect((await takeOverStorage(s.id, { force: true })).status).toBe(200);
+  return (await s.advance()).json().take_overs;
+}
+
+describe('a restore from a backup that is older than two take-overs', () => {
+  it('leaves the storage a count that exceeds each one that a Bundoc has seen, and its generation', async () => {
+    await takenOver();
+    const { archive } = await backupOf(kms, clock);
+    const atBackup = s.acting;
+    const seen = [await takenOver(), await takenOver()];
+    expect(seen).toEqual([2, 3]);
+
+    const { service, report } = await restored({ archive });
+    expect(report).toMatchObject({ storages: 2 });
+    const info = await infoAt(service, s.id);
+    expect(info).toMatchObject({ generation: atBackup.generation, take_overs: 1_001 });
+    expect((await infoAt(service, t.id)).take_overs).toBe(1_000);
+    // A Bundoc with the generation of the backup continues without a take-over.
+    const running = await TestStorageNode.at(service, atBackup);
+    expect((await running.create(NAME)).status).toBe(201);
+    expect((await running.advance()).json()).toMatchObject({ take_overs: 1_001 });
+    // A later one needs a take-over, as before, and that has a count of its own.
+    const later = await TestStorageNode.at(service, s.acting);
+    expectRefused(await later.advance(), 409, 'storage_superseded');
+    await takeOverAt(service, s.id);
+    expect((await later.advance()).json()).toMatchObject({ take_overs: 1_002 });
+  });
+
+  it('that is made twice from the same backup does not repeat a count of the first', async () => {
+    await takenOver();
+    const { archive } = await backupOf(kms, clock);
+    clock.advance(60_000);
+    const first = (await restored({ archive })).service;
+    expect((await takeOverAt(first, s.id)).json()).toMatchObject({ take_overs: 1_062 });
+    clock.advance(2_000);
+    const second = (await restored({ archive })).service;
+    expect((await infoAt(second, s.id)).take_overs).toBe(1_063);
+  });
+
+  it('counts from the copy of the audit chain where there is one, and ends with the new epoch', async () => {
+    await takenOver();
+    const { archive } = await backupOf(kms, clock);
+    await takenOver();
+    const auditCopy = await auditCopyOf(kms, join(folder, 'copy'));
+    const { service } = await restored({ archive, auditCopy });
+    expect(await infoAt(service, s.id)).toMatchObject({ generation: s.generation, take_overs: 1_002 });
+    const records = await service.records();
+    const end = records.findIndex(({ action }) => action === 'chain.restored');
+    const raised = records.slice(0, end).filter(({ detail }) => Number(detail?.['take_overs']) >= 1_000);
+    expect(raised).toMatchObject([
+      { action: 'storage.take_over', severity: 'CRITICAL', detail: { storage: s.id } },
+      { action: 'storage.take_over', severity: 'CRITICAL', detail: { storage: t.id } },
+    ]);
+    expect(records[end - 1]).toMatchObject({ action: 'store.restored', detail: { storages: 2 } });
+    expect(await service.verify()).toMatchObject({ intact: true });
+  });
+
+  it('keeps the next start accepted, and a changed record refused', async () => {
+    await takeOverStorage(t.id, { force: true });
+    await testStorage().edit(
+      kms.dataDir,
+      `UPDATE audit SET detail = replace(detail, '"take_overs":0', '"take_overs":7') WHERE detail LIKE '%${s.id}%'`,
+    );
+    const { archive } = await backupOf(kms, clock);
+    const { service, report } = await restored({ archive });
+    expect(report).toMatchObject({ storages: 1 });
+    expect(await infoAt(service, t.id)).not.toHaveProperty('generation');
+    expect((await infoAt(service, t.id)).take_overs).toBe(1_001);
+    const changed = await service.api(`/v1/storages/${s.id}`, { token: await service.fullToken() });
+    expectRefused(changed, 500, 'integrity_error');
+    // Its count is unknown from then on, so it begins above every other.
+    const taken = (await takeOverAt(service, s.id)).json();
+    expect(taken.take_overs).toBeGreaterThan(clock.now() / 1_000);
+  });
+
+  it('of 10,000 storages makes one record of each, and no more', async () => {
+    const time = new Date(clock.now()).toISOString();
+    const ids = Array.from({ length: 10_000 }, () => randomUUID());
+    const drafts = ids.map((id) =>
+      storageDraft({ caller: { actor: 'test' }, time }, 'storage.advance', {
+        ...{ id, generation: randomUUID(), takeOvers: 3 },
+      }),
+    );
+    for (let at = 0; at < drafts.length; at += 1_000)
+      await kms.store.appendAudit(drafts.slice(at, at + 1_000));
+    const { archive, facts } = await backupOf(kms, clock);
+    const { service, report } = await restored({ archive });
+    expect(report).toMatchObject({ storages: 10_002 });
+    expect(report.audit.seq - facts.audit.seq).toBeLessThan(10_020);
+    expect((await infoAt(service, ids[9_999] ?? '')).take_overs).toBe(1_003);
+  });
+});
+
+describe('a storage that BunKMS does not know', () => {
+  it('has no take-overs when it is new', async () => {
+    expect((await storageOf(s.id)).take_overs).toBe(0);
+  });
+
+  it('begins above every count of a store that is lost, if it has had a generation', async () => {
+    await takenOver();
+    const fresh = await startKms({ kek: kms.kek, clock });
+    opened.push(fresh);
+    const known = await TestStorageNode.at(fresh, s.acting);
+    const seconds = Math.floor(clock.now() / 1_000);
+    expect((await known.advance()).json()).toMatchObject({ take_overs: seconds });
+    expect((await known.advance()).json()).toMatchObject({ take_overs: seconds });
+    expect((await takeOverAt(fresh, s.id)).json()).toMatchObject({ take_overs: seconds + 1 });
+  });
+});
