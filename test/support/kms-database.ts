@@ -227,8 +227,9 @@ export class PostgresKmsDatabase implements KmsDatabase {
     return contentOf((table) => found.get(table) ?? []);
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#client.end();
+  /** After the changes that still wait for their turn. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#turns.take(() => this.#client.end());
   }
 }
 
