@@ -309,7 +309,8 @@ export async function startPostgres(directory, { connectionsMax = 50 } = {}) {
     if (!postgres.running || Date.now() > deadline) throw new Error(`PostgreSQL: ${postgres.output}`);
     await sleep(100);
   }
-  postgres.version = newest;
+  const told = spawnSync(join(bin, 'postgres'), ['--version'], { encoding: 'utf8' }).stdout;
+  postgres.version = /\) (\d+)/.exec(told)?.[1] ?? told;
   postgres.connectionString = `postgres://bench@127.0.0.1:${port}/postgres`;
   return postgres;
 }
