@@ -120,7 +120,15 @@ describe('KmsClient', () => {
       ...{ holder: ACTING.storage, ...more },
     });
     const pages = [
-      [key('a-dek'), key('b-dek', { holder: OTHER }), key('c-dek', { holder: undefined }), key('other')],
+      [
+        key('a-dek'),
+        key('b-dek', { holder: OTHER }),
+        key('c-dek', { holder: undefined }),
+        key('other'),
+      ].concat(
+        // Names that no project can have.
+        ['a_b-dek', 'a.b-dek', `${'x'.repeat(70)}-dek`].map((name) => key(name)),
+      ),
       [key('d-dek', { holder: 'unknown' }), key('e-dek', { state: 'destroyed' })],
       [
         key('f-dek', { state: 'pending_deletion', deletion_intended_at: '2026-01-01T00:00:00.000Z' }),

@@ -31,7 +31,7 @@ describe('PostgreSQL', needs('postgresql'), () => {
     const generation = new StorageGeneration({
       ...{ id, identity, calls: service, logger },
       isUp: async () => true,
-      markLost: (takeOvers) => markLost({ storage, calls: service, id, logger }, takeOvers),
+      markLost: (before, signal) => markLost({ storage, calls: service, id, logger }, before, signal),
       pause: (_ms, signal) =>
         new Promise((_resolve, reject) => {
           signal.addEventListener('abort', reject);

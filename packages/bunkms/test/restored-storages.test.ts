@@ -71,17 +71,18 @@ describe('a restore from a backup that is older than two take-overs', () => {
     const { service, report } = await restored({ archive });
     expect(report).toMatchObject({ storages: 2 });
     const info = await infoAt(service, s.id);
-    expect(info).toMatchObject({ generation: atBackup.generation, take_overs: 1_001 });
-    expect((await infoAt(service, t.id)).take_overs).toBe(1_000);
+    const raised = clock.now();
+    expect(info).toMatchObject({ generation: atBackup.generation, take_overs: raised });
+    expect((await infoAt(service, t.id)).take_overs).toBe(raised);
     // A Bundoc with the generation of the backup continues without a take-over.
     const running = await TestStorageNode.at(service, atBackup);
     expect((await running.create(NAME)).status).toBe(201);
-    expect((await running.advance()).json()).toMatchObject({ take_overs: 1_001 });
+    expect((await running.advance()).json()).toMatchObject({ take_overs: raised });
     // A later one needs a take-over, as before, and that has a count of its own.
     const later = await TestStorageNode.at(service, s.acting);
     expectRefused(await later.advance(), 409, 'storage_superseded');
     await takeOverAt(service, s.id);
-    expect((await later.advance()).json()).toMatchObject({ take_overs: 1_002 });
+    expect((await later.advance()).json()).toMatchObject({ take_overs: raised + 1 });
   });
 
   it('that is made twice from the same backup does not repeat a count of the first', async () => {
@@ -89,10 +90,33 @@ describe('a restore from a backup that is older than two take-overs', () => {
     const { archive } = await backupOf(kms, clock);
     clock.advance(60_000);
     const first = (await restored({ archive })).service;
-    expect((await takeOverAt(first, s.id)).json()).toMatchObject({ take_overs: 1_062 });
+    const seen = (await takeOverAt(first, s.id)).json().take_overs;
     clock.advance(2_000);
     const second = (await restored({ archive })).service;
-    expect((await infoAt(second, s.id)).take_overs).toBe(1_063);
+    expect((await infoAt(second, s.id)).take_overs).toBeGreaterThan(seen);
+  });
+
+  it('exceeds a count that began anew after a changed record, and those of restores in between', async () => {
+    const { archive: first } = await backupOf(kms, clock);
+    clock.advance(300_000);
+    const between = (await restored({ archive: first })).service;
+    const { archive: second } = await backupOf(between, clock);
+    clock.advance(300_000);
+    const seen = (await infoAt((await restored({ archive: second })).service, s.id)).take_overs;
+    clock.advance(300_000);
+    expect((await infoAt((await restored({ archive: first })).service, s.id)).take_overs).toBeGreaterThan(
+      seen,
+    );
+
+    await testStorage().edit(
+      kms.dataDir,
+      `UPDATE audit SET detail = replace(detail, '"take_overs":0', '"take_overs":7') WHERE detail LIKE '%${s.id}%'`,
+    );
+    const anew = (await takeOverAt(kms, s.id)).json().take_overs;
+    clock.advance(3_600_000);
+    expect((await infoAt((await restored({ archive: first })).service, s.id)).take_overs).toBeGreaterThan(
+      anew,
+    );
   });
 
   it('counts from the copy of the audit chain where there is one, and ends with the new epoch', async () => {
@@ -101,7 +125,7 @@ describe('a restore from a backup that is older than two take-overs', () => {
     await takenOver();
     const auditCopy = await auditCopyOf(kms, join(folder, 'copy'));
     const { service } = await restored({ archive, auditCopy });
-    expect(await infoAt(service, s.id)).toMatchObject({ generation: s.generation, take_overs: 1_002 });
+    expect(await infoAt(service, s.id)).toMatchObject({ generation: s.generation, take_overs: clock.now() });
     const records = await service.records();
     const end = records.findIndex(({ action }) => action === 'chain.restored');
     const raised = records.slice(0, end).filter(({ detail }) => Number(detail?.['take_overs']) >= 1_000);
@@ -123,12 +147,12 @@ describe('a restore from a backup that is older than two take-overs', () => {
     const { service, report } = await restored({ archive });
     expect(report).toMatchObject({ storages: 1 });
     expect(await infoAt(service, t.id)).not.toHaveProperty('generation');
-    expect((await infoAt(service, t.id)).take_overs).toBe(1_001);
+    expect((await infoAt(service, t.id)).take_overs).toBe(clock.now());
     const changed = await service.api(`/v1/storages/${s.id}`, { token: await service.fullToken() });
     expectRefused(changed, 500, 'integrity_error');
     // Its count is unknown from then on, so it begins above every other.
     const taken = (await takeOverAt(service, s.id)).json();
-    expect(taken.take_overs).toBeGreaterThan(clock.now() / 1_000);
+    expect(taken.take_overs).toBeGreaterThan(clock.now());
   });
 
   it('of 10,000 storages makes one record of each, and no more', async () => {
@@ -145,7 +169,7 @@ describe('a restore from a backup that is older than two take-overs', () => {
     const { service, report } = await restored({ archive });
     expect(report).toMatchObject({ storages: 10_002 });
     expect(report.audit.seq - facts.audit.seq).toBeLessThan(10_020);
-    expect((await infoAt(service, ids[9_999] ?? '')).take_overs).toBe(1_003);
+    expect((await infoAt(service, ids[9_999] ?? '')).take_overs).toBe(clock.now());
   });
 });
 
@@ -159,9 +183,9 @@ describe('a storage that BunKMS does not know', () => {
     const fresh = await startKms({ kek: kms.kek, clock });
     opened.push(fresh);
     const known = await TestStorageNode.at(fresh, s.acting);
-    const seconds = Math.floor(clock.now() / 1_000);
-    expect((await known.advance()).json()).toMatchObject({ take_overs: seconds });
-    expect((await known.advance()).json()).toMatchObject({ take_overs: seconds });
-    expect((await takeOverAt(fresh, s.id)).json()).toMatchObject({ take_overs: seconds + 1 });
+    const now = clock.now();
+    expect((await known.advance()).json()).toMatchObject({ take_overs: now });
+    expect((await known.advance()).json()).toMatchObject({ take_overs: now });
+    expect((await takeOverAt(fresh, s.id)).json()).toMatchObject({ take_overs: now + 1 });
   });
 });

@@ -49,7 +49,8 @@ async function startOn(disk: SimulatedDisk, service: FakeKeyService) {
   const generation = new StorageGeneration({
     ...{ id, identity, calls: service, logger },
     isUp: async () => service.failure === undefined,
-    markLost: (takeOvers) => markLost({ storage: { lost, identity }, calls: service, id, logger }, takeOvers),
+    markLost: (before, signal) =>
+      markLost({ storage: { lost, identity }, calls: service, id, logger }, before, signal),
     pause: (_ms, signal) =>
       new Promise((_resolve, reject) => {
         signal.addEventListener('abort', reject);
@@ -82,6 +83,15 @@ async function taken() {
 }
 
 describe('the first start after a take-over', () => {
+  it('leaves a project out whose folder cannot be read, and does not wait for it', async () => {
+    const { disk, service } = await taken();
+    disk.failing = (operation) => (operation === 'read /data/projects/b' ? 'before' : undefined);
+    const { generation, lost } = await startOn(disk, service);
+    await generation.start();
+    disk.failing = undefined;
+    expect([generation.state, await lost.list()]).toEqual(['confirmed', ['c']]);
+  });
+
   it('marks the projects whose keys the storage holds and that it lacks, before it is confirmed', async () => {
     const { disk, service } = await taken();
     const gate = Promise.withResolvers<void>();

@@ -62,7 +62,7 @@ export function lostDamaged(place: string, cause: unknown): StartRefused {
 export function projectLost(): AppError {
   return new AppError('project_damaged', {
     detail:
-      'the project is lost: it is newer than the copy of the storage that took over. Restore it, or let an administrator accept the loss (bundoc accept-loss)',
+      'the storage holds the key of this project and has nothing of it: a take-over has lost it, or it was never written. Restore it, or let an administrator accept the loss (bundoc accept-loss)',
     cause: new Error('the project is lost since a take-over of the storage'),
   });
 }
@@ -78,29 +78,31 @@ export interface LostProjectsDeps {
 /**
  * Marks every project whose key the storage holds and of which it has nothing. May be repeated.
  *
- * @param takeOvers BunKMS's count of take-overs of the storage.
+ * @param before the count of take-overs that was stored when this began.
+ * @param signal ends it.
  * @throws AppError of the key service and of the storage: nothing is marked then, and the caller repeats it.
  */
-export async function markLost(deps: LostProjectsDeps, takeOvers: number): Promise<void> {
+export async function markLost(deps: LostProjectsDeps, before: number, signal: AbortSignal): Promise<void> {
   const { lost, identity } = deps.storage;
   const found: string[] = [];
   // The keys first: a project that is created in the meantime is not absent.
   for await (const projects of deps.calls.heldProjects(deps.id)) {
+    if (signal.aborted) throw new AppError('storage_unavailable', { cause: signal.reason });
     found.push(...(await lost.absent(projects)));
     if (found.length > LOST_MAX)
       throw new AppError('storage_unavailable', { cause: new Error(`more than ${LOST_MAX} lost projects`) });
   }
   if (found.length === 0) return;
   // Another node has done it in the meantime, so losses may be accepted already.
-  if ((await identity.read()).takeOvers === takeOvers) return;
+  if ((await identity.read()).takeOvers !== before) return;
   await lost.mark(found);
   reportLost(deps);
 }
 
 /** Logs the lost projects of earlier starts. @returns marks those of a take-over, as {@link markLost}. */
-export function watchLost(deps: LostProjectsDeps): (takeOvers: number) => Promise<void> {
+export function watchLost(deps: LostProjectsDeps): (before: number, signal: AbortSignal) => Promise<void> {
   reportLost(deps);
-  return (takeOvers) => markLost(deps, takeOvers);
+  return (before, signal) => markLost(deps, before, signal);
 }
 
 function reportLost({ storage, logger }: Pick<LostProjectsDeps, 'storage' | 'logger'>): void {

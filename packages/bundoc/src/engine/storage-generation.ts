@@ -30,8 +30,10 @@ export interface StorageGenerationOptions {
   /**
    * Marks the projects that this copy of the storage lacks. Called when BunKMS has counted take-overs that
    * the storage does not know, before the generation is confirmed. A failure is retried.
+   *
+   * @param before the count that the storage knows.
    */
-  readonly markLost?: (takeOvers: number) => Promise<void>;
+  readonly markLost?: (before: number, signal: AbortSignal) => Promise<void>;
   /** Called when a generation was confirmed, so that waiting work can continue. */
   readonly onConfirmed?: () => void;
   /** Called when this storage must not be served any more. */
@@ -299,10 +301,12 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
         const from = noted.slice(0, noted.indexOf(candidate));
         const info = await calls.advanceStorage(this.id, from, candidate);
         // Durable before the count is: after a crash in between, the next start does it again.
-        if (info.take_overs !== file.takeOvers) await this.#options.markLost?.(info.take_overs);
+        if (info.take_overs !== file.takeOvers)
+          await this.#options.markLost?.(file.takeOvers, this.#stopping.signal);
         const confirmed = await identity.change((present) => ({
           ...withConfirmed(present, candidate),
-          takeOvers: info.take_overs,
+          // A count that differs now is that of another node, which may be later.
+          takeOvers: present.takeOvers === file.takeOvers ? info.take_overs : present.takeOvers,
         }));
         this.#candidate = undefined;
         if (epoch === this.#epoch) this.#take(confirmed);

@@ -8,6 +8,7 @@ import {
   keyPageSchema,
   projectOfDek,
 } from '@bundoc/shared/contract/keys';
+import { projectIdSchema } from '@bundoc/shared/contract/documents';
 import { PROBLEMS } from '@bundoc/shared/contract/problem';
 import {
   type AdvanceStorage,
@@ -138,7 +139,12 @@ export class KmsClient implements StorageCalls {
       if (cursor !== undefined) query.set('cursor', cursor);
       const { body } = await this.#transport.call('GET', `/v1/keys?${query}`, [200]);
       const page = readAnswer(keyPageSchema, body);
-      yield page.keys.filter((key) => isHeldBy(storage, key)).flatMap(({ name }) => projectOfDek(name) ?? []);
+      // A key may have a name that no project can have.
+      yield page.keys
+        .filter((key) => isHeldBy(storage, key))
+        .map(({ name }) => projectOfDek(name))
+        .filter((project) => project !== undefined)
+        .filter((project) => projectIdSchema.safeParse(project).data === project);
       cursor = page.next_cursor;
     }
   }

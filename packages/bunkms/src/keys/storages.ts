@@ -1,13 +1,12 @@
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { AdvanceStorage, StorageInfo, TakeOverStorage } from '@bundoc/shared/contract/storages';
-import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { Caller } from '../records/caller.ts';
 import {
   type RecordedStorage,
   type StorageState,
   storageDraft,
   storageIn,
-  TAKE_OVERS_ADDED_MIN,
+  takeOversAfterLoss,
 } from '../records/storage-record.ts';
 import type { StorageStamp } from '../store/storages.ts';
 import { leaseLive, liveUntil } from './leases.ts';
@@ -64,14 +63,6 @@ export async function storageInfo(deps: KeyDeps, id: string): Promise<StorageInf
 }
 
 /**
- * More take-overs than a storage can have had: the seconds since 1970. Every later such number is larger, so
- * it also exceeds one that was lost.
- */
-function takeOversUnknown(clock: Clock): number {
-  return Math.floor(clock.now() / 1_000);
-}
-
-/**
  * Advances a storage from one of the generations that it may have to a new one. Registers an unknown storage.
  * One that has had generations was in a store that is lost, so its count of take-overs is unknown. May be
  * repeated.
@@ -90,7 +81,7 @@ export async function advanceStorage(
     if (state?.generation === to) return { present: state };
     if (typeof state?.generation === 'string' && !from.includes(state.generation))
       throw new AppError('storage_superseded');
-    const takeOvers = state?.takeOvers ?? (from.length === 0 ? 0 : takeOversUnknown(deps.clock));
+    const takeOvers = state?.takeOvers ?? (from.length === 0 ? 0 : takeOversAfterLoss(0, deps.clock.now()));
     return { before: state, next: { id, generation: to, takeOvers } };
   });
 }
@@ -133,9 +124,8 @@ async function stateToTakeOver(
   } catch (error) {
     const record = await deps.store.storageRecord(id);
     if (!force || !hasCode(error, 'integrity_error') || record === undefined) throw error;
-    // Each earlier record has raised the count by at most one, or by what a restore adds.
-    const takeOvers = takeOversUnknown(deps.clock) + TAKE_OVERS_ADDED_MIN + record.seq;
-    return { takeOvers, seq: record.seq };
+    // The number of take-overs is unknown, but it is below the number of earlier records, or the time.
+    return { takeOvers: takeOversAfterLoss(record.seq, deps.clock.now()), seq: record.seq };
   }
   throw new AppError('storage_not_found');
 }

@@ -6,8 +6,13 @@ import { type AuditDraft, recordHash } from './chain.ts';
 /** Actions of the records of Bundoc's storages. The latest record of a storage has its complete state. */
 export const STORAGE_ACTIONS: readonly string[] = ['storage.advance', 'storage.take_over'];
 
-/** What a restore adds to each count of take-overs at least: more than are lost with the end of a chain. */
-export const TAKE_OVERS_ADDED_MIN = 1_000;
+/**
+ * A count of take-overs above each one that may be lost: the time, in milliseconds since 1970. Every later
+ * such count is larger, if the clock has not been set back.
+ */
+export function takeOversAfterLoss(known: number, nowMs: number): number {
+  return Math.max(known + 1, nowMs);
+}
 
 /** The state of a storage. */
 export interface StorageState {

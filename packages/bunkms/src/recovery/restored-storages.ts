@@ -1,5 +1,5 @@
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
-import { STORAGE_ACTIONS, storageDraft, storageIn, TAKE_OVERS_ADDED_MIN } from '../records/storage-record.ts';
+import { STORAGE_ACTIONS, storageDraft, storageIn, takeOversAfterLoss } from '../records/storage-record.ts';
 import type { LoadEntry } from '../store/transfer.ts';
 import type { RestoreParts } from './restore-parts.ts';
 
@@ -30,23 +30,13 @@ export class RestoredStorages {
    */
   *raised(): Generator<LoadEntry> {
     const { caller, time, survey } = this.#parts;
-    const added = takeOversAdded(survey.head.created_at, time);
     for (const [id, record] of this.#latest) {
       const state = storageIn(survey.secrets.chainKey, id, record);
       if (state === undefined) continue;
       this.count++;
-      const takeOvers = state.takeOvers + added;
+      const takeOvers = takeOversAfterLoss(state.takeOvers, Date.parse(time));
       const draft = storageDraft({ caller, time }, 'storage.take_over', { ...state, takeOvers });
       yield { kind: 'new-record', draft };
     }
   }
-}
-
-/**
- * More take-overs than can have been lost: also one for each second since the backup. So a second restore of
- * the same backup exceeds the counts of the first one, whose own records it loses.
- */
-function takeOversAdded(backedUpAt: string, restoredAt: string): number {
-  const seconds = Math.floor((Date.parse(restoredAt) - Date.parse(backedUpAt)) / 1_000);
-  return TAKE_OVERS_ADDED_MIN + Math.max(0, seconds);
 }

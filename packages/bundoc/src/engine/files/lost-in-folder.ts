@@ -108,15 +108,18 @@ async function readMarks({ disk, dataDir }: LostInFolderOptions): Promise<readon
   }
 }
 
-/** Any mark in the folder says more of the project than its absence does. */
+/**
+ * Any mark in the folder says more of the project than its absence does. A folder that cannot be read is not
+ * absent: its project is refused as long as that lasts.
+ */
 async function isEmpty(disk: Disk, directory: string): Promise<boolean> {
   try {
     const names = (await disk.list(directory)) ?? [];
     if (names.length === 0) return true;
     return names.every((name) => name === DOCS_FOLDER) && (await isWithoutContent(disk, directory));
   } catch (error) {
-    // It is no folder, so something else is there.
-    if (hasCode(error, 'project_damaged')) return false;
+    // Or it is no folder, so something else is there.
+    if (hasCode(error, 'project_damaged', 'storage_unavailable')) return false;
     throw error;
   }
 }
