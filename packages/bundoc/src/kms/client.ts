@@ -1,4 +1,5 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
+import { projectIdSchema } from '@bundoc/shared/contract/documents';
 import {
   type AuditReceipt,
   type CreateKeyInput,
@@ -8,7 +9,6 @@ import {
   keyPageSchema,
   projectOfDek,
 } from '@bundoc/shared/contract/keys';
-import { projectIdSchema } from '@bundoc/shared/contract/documents';
 import { PROBLEMS } from '@bundoc/shared/contract/problem';
 import {
   type AdvanceStorage,
