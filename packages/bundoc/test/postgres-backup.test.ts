@@ -18,6 +18,7 @@ import { checkBackup, cipherOf, restoreSource } from '../src/operations/read-bac
 import { createBackup } from '../src/operations/write-backup.ts';
 import { CliProject } from '../src/testing/cli-project.ts';
 import { NO_NOTIFICATIONS } from '../src/testing/postgres-project.ts';
+import { closeEngine, engineOn } from '../src/testing/test-engine.ts';
 import { commitOne, put, remove } from '../src/testing/writes.ts';
 import { useDatabase } from './support/use-database.ts';
 
@@ -142,13 +143,13 @@ describe('backups of projects in PostgreSQL', needs('postgresql'), () => {
     const back = await backUp(project, rows);
     await rows.store[Symbol.asyncDispose]();
     const other = CliProject.disk();
+    const source = await sourceOf(project, back.bytes);
+    const engine = await engineOn(other, { clock: project.clock });
     await restoreProject({
-      ...(await sourceOf(project, back.bytes)),
-      disk: other,
-      projectsDirectory: ROOT,
-      tmp: '/tmp',
-      arrived: async () => undefined,
+      ...{ ...source, disk: other, projectsDirectory: ROOT, tmp: '/tmp' },
+      arrived: (handle) => engine.arrived(project.project, handle, source.cipher),
     });
+    await closeEngine(other);
     expect((await verifyProject(await project.place(other), () => undefined)).findings).toEqual([]);
     const again = await project.open(other);
     expect(await contentOf(again)).toEqual(back.content);
