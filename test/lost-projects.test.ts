@@ -77,16 +77,25 @@ const lostNow = async () => JSON.parse((await command('accept-loss', '--json')).
 
 /** Creates `a`, copies the storage, creates the others, and starts the copy after a take-over. */
 async function restoreToBefore(...later: string[]): Promise<void> {
+  await keepMoment();
+  for (const project of later) expect((await write(project)).status).toBe(201);
+  await letCopyTakeOver();
+  await start(restored);
+}
+
+/** Keeps a copy of the storage with the project `a`, and goes on. */
+async function keepMoment(): Promise<void> {
   ({ url } = installation);
   expect((await write('a')).status).toBe(201);
   await installation.stopBundoc();
   restored = await installation.stored.clone(join(installation.folder, 'restored'));
   await installation.startBundoc();
   ({ url } = installation);
-  for (const project of later) expect((await write(project)).status).toBe(201);
+}
+
+async function letCopyTakeOver(): Promise<void> {
   await installation.stopBundoc();
   expect((await takeOver()).code).toBe(0);
-  await start(restored);
 }
 
 describe('after a restore to an earlier moment, a project that was created later', () => {
@@ -143,18 +152,12 @@ describe('after a restore to an earlier moment, a project that was created later
   });
 
   it('stays refused by each later start, and comes back whole by a restore from its backup', async () => {
-    ({ url } = installation);
-    expect((await write('a')).status).toBe(201);
-    await installation.stopBundoc();
-    restored = await installation.stored.clone(join(installation.folder, 'restored'));
-    await installation.startBundoc();
-    ({ url } = installation);
+    await keepMoment();
     expect((await write('b', '{"n":7}')).status).toBe(201);
     const file = join(installation.folder, 'b.backup');
     const backup = await bundocCommand({ BUNDOC_URL: url, BUNDOC_TOKEN: token }, ['backup', 'b', file]);
     expect(backup.code, backup.stderr).toBe(0);
-    await installation.stopBundoc();
-    expect((await takeOver()).code).toBe(0);
+    await letCopyTakeOver();
     for (let n = 0; n < 2; n++) {
       await start(restored);
       expect(facts(await write('b'))).toEqual(LOST);
@@ -168,16 +171,10 @@ describe('after a restore to an earlier moment, a project that was created later
   });
 
   it('is not refused when it was deleted since, and its name stays used', async () => {
-    ({ url } = installation);
-    expect((await write('a')).status).toBe(201);
-    await installation.stopBundoc();
-    restored = await installation.stored.clone(join(installation.folder, 'restored'));
-    await installation.startBundoc();
-    ({ url } = installation);
+    await keepMoment();
     expect((await write('d')).status).toBe(201);
     expect((await ask('d', '?confirm=d', 'DELETE')).status).toBe(200);
-    await installation.stopBundoc();
-    expect((await takeOver()).code).toBe(0);
+    await letCopyTakeOver();
     await start(restored);
     expect(facts(await write('d'))).toEqual([410, 'project_destroyed']);
     await stop();

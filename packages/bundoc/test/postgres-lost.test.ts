@@ -82,7 +82,7 @@ describe('PostgreSQL', needs('postgresql'), () => {
       void cut.generation.start();
       await broken.promise;
       expect([await cut.lost.list(), (await first.identity.read()).takeOvers]).toEqual([['lost-h'], before]);
-      // Whoever removes the marks before the count is stored gets them again.
+      // Marks that are removed before the count is stored come back.
       await cut.lost.accept(['lost-h']);
       const next = await start(service);
       await next.generation.start();

@@ -96,7 +96,7 @@ describe('a restore from a backup that is older than two take-overs', () => {
     expect((await infoAt(second, s.id)).take_overs).toBeGreaterThan(seen);
   });
 
-  it('exceeds a count that began anew after a changed record, and those of restores in between', async () => {
+  it('exceeds a count that was set after a changed record, and those of earlier restores', async () => {
     const { archive: first } = await backupOf(kms, clock);
     clock.advance(300_000);
     const between = (await restored({ archive: first })).service;
@@ -112,10 +112,10 @@ describe('a restore from a backup that is older than two take-overs', () => {
       kms.dataDir,
       `UPDATE audit SET detail = replace(detail, '"take_overs":0', '"take_overs":7') WHERE detail LIKE '%${s.id}%'`,
     );
-    const anew = (await takeOverAt(kms, s.id)).json().take_overs;
+    const afterChange = (await takeOverAt(kms, s.id)).json().take_overs;
     clock.advance(3_600_000);
     expect((await infoAt((await restored({ archive: first })).service, s.id)).take_overs).toBeGreaterThan(
-      anew,
+      afterChange,
     );
   });
 

@@ -19,7 +19,7 @@ import {
   TAG_BYTES,
 } from './layout.ts';
 
-const INDEX_ENTRY_BYTES = HANDLE_BYTES + 1 + 4 + 4 + TAG_BYTES + 6;
+export const INDEX_ENTRY_BYTES = HANDLE_BYTES + 1 + 4 + 4 + TAG_BYTES + 6;
 /** A handle, and the segment, frame and tag of its last part, which was freed. */
 export const REMEMBERED_BYTES = HANDLE_BYTES + 6 + 4 + TAG_BYTES;
 const BORN = 1;

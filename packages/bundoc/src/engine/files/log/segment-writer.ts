@@ -11,7 +11,7 @@ import type { LogFile } from './ports.ts';
 import type { LogScan } from './scan.ts';
 import type { SegmentIndex } from './scan-frames.ts';
 import { NO_HASH, type SealedFrame, sealFrame } from './seal-frame.ts';
-import { type Cut, encodeHeader, REMEMBERED_BYTES } from './segment-header.ts';
+import { type Cut, encodeHeader, INDEX_ENTRY_BYTES, REMEMBERED_BYTES } from './segment-header.ts';
 import type { Segments } from './segments.ts';
 
 /**
@@ -19,8 +19,8 @@ import type { Segments } from './segments.ts';
  * other requests.
  */
 const REMEMBERED_AT_ONCE = 32_768;
-/** The part of a segment that remembered handles may take. */
-const REMEMBERED_PART = 0.75;
+/** The part of a segment that they take at most. Together with the largest index, a frame still fits. */
+const REMEMBERED_PART = 0.4;
 
 /** The current segment. */
 export interface ActiveSegment {
@@ -183,7 +183,8 @@ export class SegmentWriter {
     const cut = this.#tail?.cut;
     const isCutLive = cut !== undefined && cut.segment >= firstLive;
     const index = isCutLive ? [...(this.#tail?.index.values() ?? [])] : [];
-    const remembered = this.#unremembered(firstLive, isCutLive ? cut.segment : 0);
+    const room = this.#blocksAfter(index.length) * BLOCK_BYTES - this.#options.limits.frameBytes;
+    const remembered = this.#unremembered(firstLive, isCutLive ? cut.segment : 0, room);
     const { hole } = this.#content;
     const header = { storageId, number, id, firstLive: Math.min(firstLive, number), cut, hole };
     const blocks = encodeHeader(header, index, remembered.bytes);
@@ -219,19 +220,21 @@ export class SegmentWriter {
     if (this.shouldFree) this.#options.observer?.onPressure?.(undefined);
   }
 
+  /** Blocks of a segment behind its header and an index of this length. */
+  #blocksAfter(entries: number): number {
+    const { segmentBytes } = this.#options.limits;
+    return segmentBytes / BLOCK_BYTES - 2 - blocksOf(entries * INDEX_ENTRY_BYTES);
+  }
+
   /** @throws AppError `storage_unavailable` when they do not fit: then the header would forget some. */
-  #unremembered(firstLive: number, last: number): Unremembered {
-    const found = this.#content.index.unremembered(firstLive, last, this.#rememberedMost);
+  #unremembered(firstLive: number, last: number, room: number): Unremembered {
+    const most = Math.max(0, Math.floor(room / REMEMBERED_BYTES));
+    const found = this.#content.index.unremembered(firstLive, last, most);
     if (!found.isComplete)
       throw new AppError('storage_unavailable', {
         cause: new Error('a segment cannot remember the last commits of so many projects'),
       });
     return found;
-  }
-
-  /** How many handles the header of a segment can remember. */
-  get #rememberedMost(): number {
-    return Math.floor((this.#options.limits.segmentBytes * REMEMBERED_PART) / REMEMBERED_BYTES);
   }
 
   /** @throws the error of `beforeSegment`; then nothing may be written any more. */
@@ -252,13 +255,14 @@ export class SegmentWriter {
   release(): void {
     const segments = this.#segments;
     const { index, births } = this.#content;
+    const atMost = Math.floor((this.#options.limits.segmentBytes * REMEMBERED_PART) / REMEMBERED_BYTES);
     let isAnyFree = false;
     for (;;) {
       const oldest = segments.firstLive;
       const isInUse = oldest === this.#active?.number || segments.at(oldest) === undefined;
       if (isInUse || index.isPinned(oldest)) break;
       const waiting = index.unrememberedBefore(oldest);
-      const most = waiting === 0 ? this.#rememberedMost : REMEMBERED_AT_ONCE;
+      const most = waiting === 0 ? atMost : Math.min(atMost, REMEMBERED_AT_ONCE);
       if (waiting + index.anchored(oldest) > most) break;
       segments.release(oldest);
       isAnyFree = true;
