@@ -19,6 +19,7 @@ export interface Unremembered {
   readonly bytes: Buffer;
   /** Whether these are all. */
   readonly isComplete: boolean;
+  /** Where the index has them, until a handle is added or removed. */
   readonly rows: readonly number[];
 }
 
