@@ -379,9 +379,9 @@ export function forgedStorage(text: string, random: () => number): string {
     { generation: randomUUID() },
     { generation: undefined },
     { candidates: [randomUUID(), file['generation']] },
-    { takeOvers: Number.MAX_SAFE_INTEGER },
+    { takenOverMs: Number.MAX_SAFE_INTEGER },
     { log: undefined },
-    { id: randomUUID(), generation: undefined, candidates: [], takeOvers: 7 },
+    { id: randomUUID(), generation: undefined, candidates: [], takenOverMs: 7 },
   ];
   return `${JSON.stringify({ ...file, ...forgeries[Math.floor(random() * forgeries.length)] })}\n`;
 }

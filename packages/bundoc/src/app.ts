@@ -18,7 +18,7 @@ import type { KeyCache } from './crypto/key-cache.ts';
 import type { Disk } from './engine/files/disk/disk.ts';
 import { openFileStorage } from './engine/files/index.ts';
 import { settleMove } from './engine/judge-move-mark.ts';
-import { watchLost } from './engine/lost-projects.ts';
+import { watchTakeOvers } from './engine/lost-projects.ts';
 import { openMoveTarget, openPostgresStorage, warnOfPlaintext } from './engine/postgres/index.ts';
 import type { OnSetAside } from './engine/set-aside.ts';
 import { runningStorage } from './engine/started-storage.ts';
@@ -103,7 +103,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   const { id } = await storage.identity.read();
   const generation = new StorageGeneration({
     ...{ id, identity: storage.identity, calls: kms, logger },
-    markLost: watchLost({ storage, calls: kms, id, logger }),
+    onTakenOver: watchTakeOvers({ storage, calls: kms, id, logger }),
     isUp: () => kms.isUp(),
     onConfirmed: () => deletion.requestCheck(),
     onSuperseded: () => {

@@ -5,6 +5,7 @@ import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { BundocConfig } from './config.ts';
 import { KeyCache } from './crypto/key-cache.ts';
 import type { SettleMove } from './engine/judge-move-mark.ts';
+import { positionAt } from './engine/positions.ts';
 import { unknownSealers } from './engine/project-file.ts';
 import type { Projects } from './engine/projects.ts';
 import type { OnSetAside } from './engine/set-aside.ts';
@@ -58,6 +59,7 @@ export function composeInstances(composition: Composition): {
       scheduler.background(project, kind);
   const watch = (project: string): StoreWatch => ({
     ownWork: ownWork(project),
+    positionFloor: () => positionAt(generation.takenOverMs),
     onRotationDue: (version) => rotations.due(project, version),
     onIntegrityError: (file) => {
       metrics.integrityError();

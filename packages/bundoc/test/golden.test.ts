@@ -42,9 +42,12 @@ describe('the golden files of format 1', () => {
   });
 
   it('include a storage.json that is written back unchanged', () => {
-    const content = golden('storage-v1.golden.json').toString();
+    const content = golden('storage-v2.golden.json').toString();
     const read = parseStorageFile('storage.json', content);
-    expect(read).toMatchObject({ id: '3c0e2b62-8f5c-4c0e-9a55-0f8f0c9d5a01', takeOvers: 3 });
+    expect(read).toMatchObject({
+      id: '3c0e2b62-8f5c-4c0e-9a55-0f8f0c9d5a01',
+      takenOverMs: 1_767_225_600_000,
+    });
     expect(formatStorageFile(read)).toBe(content);
   });
 

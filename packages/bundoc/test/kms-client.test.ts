@@ -157,7 +157,7 @@ describe('KmsClient', () => {
     const info = {
       id: ACTING.storage,
       generation: OTHER,
-      take_overs: 2,
+      taken_over_ms: 2,
       advanced_at: '2026-01-01T00:00:00.000Z',
     };
     const { client, seen } = await startScripted((_request, response, call) =>

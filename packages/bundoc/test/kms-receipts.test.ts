@@ -161,7 +161,7 @@ describe('KmsClient', () => {
 });
 
 describe('Bundoc on a data folder', () => {
-  const confirmed = { id: randomUUID(), take_overs: 0, advanced_at: '2026-01-01T00:00:00.000Z' };
+  const confirmed = { id: randomUUID(), taken_over_ms: 0, advanced_at: '2026-01-01T00:00:00.000Z' };
 
   /** A BunKMS that confirms the storage with the receipt of record `seq`. */
   const confirming =

@@ -116,7 +116,11 @@ describe('backups of projects in PostgreSQL', needs('postgresql'), () => {
     for (const { store } of [here, there]) await store[Symbol.asyncDispose]();
     await forget(project);
     await server.sql(`INSERT INTO bundoc.lost_projects VALUES ('${project.project}')`, 'bundoc');
-    const end = await restoreProjectInRows({ ...(await sourceOf(project, bytes)), database });
+    const end = await restoreProjectInRows({
+      ...(await sourceOf(project, bytes)),
+      database,
+      clock: project.clock,
+    });
     expect(await server.sql('SELECT count(*) FROM bundoc.lost_projects', 'bundoc')).toBe('0');
     const restored = await openRows(project);
     expect(await contentOf(restored.store)).toEqual(content);
@@ -136,7 +140,7 @@ describe('backups of projects in PostgreSQL', needs('postgresql'), () => {
     const { file, place } = await readProject(await project.place(disk));
     const made = await backUp(project, { store: files, file, cipher: place.cipher });
     await files[Symbol.asyncDispose]();
-    await restoreProjectInRows({ ...(await sourceOf(project, made.bytes)), database });
+    await restoreProjectInRows({ ...(await sourceOf(project, made.bytes)), database, clock: project.clock });
     const rows = await openRows(project);
     expect(await contentOf(rows.store)).toEqual(made.content);
     await commitOne(rows.store, put('d5', '{"made":"there"}'));
@@ -146,7 +150,7 @@ describe('backups of projects in PostgreSQL', needs('postgresql'), () => {
     const source = await sourceOf(project, back.bytes);
     const engine = await engineOn(other, { clock: project.clock });
     await restoreProject({
-      ...{ ...source, disk: other, projectsDirectory: ROOT, tmp: '/tmp' },
+      ...{ ...source, disk: other, clock: project.clock, projectsDirectory: ROOT, tmp: '/tmp' },
       arrived: (handle) => engine.arrived(project.project, handle, source.cipher),
     });
     await closeEngine(other);
@@ -164,10 +168,14 @@ describe('backups of projects in PostgreSQL', needs('postgresql'), () => {
       const { bytes } = await backUp(project, opened);
       await opened.store[Symbol.asyncDispose]();
       const source = await sourceOf(project, bytes);
-      await expect(restoreProjectInRows({ ...source, database })).rejects.toBeInstanceOf(ProjectExists);
+      await expect(
+        restoreProjectInRows({ ...source, database, clock: project.clock }),
+      ).rejects.toBeInstanceOf(ProjectExists);
       const since = new Date().toISOString();
       await rowsOf(project).remove(project.project, { deleted: project.project, format: 1, since });
-      await expect(restoreProjectInRows({ ...source, database })).rejects.toBeInstanceOf(ProjectExists);
+      await expect(
+        restoreProjectInRows({ ...source, database, clock: project.clock }),
+      ).rejects.toBeInstanceOf(ProjectExists);
     });
 
     it('from a forged or truncated one, and leave no row', async () => {
@@ -186,7 +194,9 @@ describe('backups of projects in PostgreSQL', needs('postgresql'), () => {
           yield reads++ === 0 ? bytes : broken;
         };
         const source = await sourceOf(project, bytes, open);
-        await expect(restoreProjectInRows({ ...source, database })).rejects.toThrow('backup');
+        await expect(restoreProjectInRows({ ...source, database, clock: project.clock })).rejects.toThrow(
+          'backup',
+        );
         expect(reads).toBe(2);
         expect(await rowsLeft(project)).toBe('0');
       }

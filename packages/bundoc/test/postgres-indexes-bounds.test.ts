@@ -1,7 +1,9 @@
 import { needs } from '@bundoc/shared/testing/programs';
 import { describe, expect, it } from 'vitest';
 import { find } from '../src/engine/indexes/conformance.ts';
+import { positionAt } from '../src/engine/positions.ts';
 import type { Database, Transaction } from '../src/engine/postgres/database/database.ts';
+import { skipPositions } from '../src/engine/postgres/rows/skip-positions.ts';
 import { commitOne, put, ref, remove } from '../src/testing/writes.ts';
 import {
   blind,
@@ -30,6 +32,20 @@ describe('indexes on PostgreSQL', needs('postgresql'), () => {
     const writes = Array.from({ length: 55 }, (_, n) => put(`e${n}`, many(n)));
     await expect(store.commit(writes)).rejects.toMatchObject({ code: 'payload_too_large' });
     expect(await store.get(ref('e0'))).toBeUndefined();
+    expect(await findings(project)).toEqual([]);
+    await close(store);
+  });
+
+  it('stay as they are over a take-over, after which the project continues at a later position', async () => {
+    const project = await newProject();
+    const store = await openOn(project);
+    await store.define('notes', { indexes: [blind('g')] }, NONE);
+    await settled(store);
+    await commitOne(store, put('a', '{"g":1}'));
+    await skipPositions(database, positionAt(1_000));
+    await commitOne(store, put('b', '{"g":1}'));
+    expect(await store.position()).toBe(positionAt(1_000) + 1);
+    expect(await find(store, '{"g":1}')).toMatchObject({ ids: ['a', 'b'], scanned: 2 });
     expect(await findings(project)).toEqual([]);
     await close(store);
   });

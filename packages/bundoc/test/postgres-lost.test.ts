@@ -31,7 +31,8 @@ describe('PostgreSQL', needs('postgresql'), () => {
     const generation = new StorageGeneration({
       ...{ id, identity, calls: service, logger },
       isUp: async () => true,
-      markLost: (before, signal) => markLost({ storage, calls: service, id, logger }, before, signal),
+      onTakenOver: (before, _takenOverMs, signal) =>
+        markLost({ storage, calls: service, id, logger }, before, signal),
       pause: (_ms, signal) =>
         new Promise((_resolve, reject) => {
           signal.addEventListener('abort', reject);
@@ -60,11 +61,11 @@ describe('PostgreSQL', needs('postgresql'), () => {
       expect(service.listings).toBe(listings);
     });
 
-    it('stay marked when the count of the take-over was not stored, and are marked by the next node', async () => {
+    it('stay marked when the time of the take-over was not stored, and are marked by the next node', async () => {
       const service = new FakeKeyService(systemClock);
       const first = await start(service);
       await first.generation.start();
-      const before = (await first.identity.read()).takeOvers;
+      const before = (await first.identity.read()).takenOverMs;
       service.put('lost-h-dek', first.id);
       service.takeOverStorage(first.id);
       const broken = Promise.withResolvers<void>();
@@ -74,15 +75,18 @@ describe('PostgreSQL', needs('postgresql'), () => {
         change: (change) =>
           identity.change((present) => {
             const next = change(present);
-            if (next.takeOvers === present.takeOvers) return next;
+            if (next.takenOverMs === present.takenOverMs) return next;
             broken.resolve();
             throw new AppError('storage_unavailable');
           }),
       }));
       void cut.generation.start();
       await broken.promise;
-      expect([await cut.lost.list(), (await first.identity.read()).takeOvers]).toEqual([['lost-h'], before]);
-      // Marks that are removed before the count is stored come back.
+      expect([await cut.lost.list(), (await first.identity.read()).takenOverMs]).toEqual([
+        ['lost-h'],
+        before,
+      ]);
+      // Marks that are removed before the time is stored come back.
       await cut.lost.accept(['lost-h']);
       const next = await start(service);
       await next.generation.start();

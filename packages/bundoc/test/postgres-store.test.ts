@@ -3,8 +3,11 @@ import { needs } from '@bundoc/shared/testing/programs';
 import { describe, expect, it } from 'vitest';
 import { describeProjectStore } from '../src/engine/conformance.ts';
 import { IDEMPOTENCY_TTL_MS, TOMBSTONE_TTL_MS, TOMBSTONES_MAX } from '../src/engine/port.ts';
+import { positionAt } from '../src/engine/positions.ts';
+import { skipPositions } from '../src/engine/postgres/rows/skip-positions.ts';
 import { SNAPSHOT_TRANSACTION, verifyRows } from '../src/engine/postgres/verify/verify-rows.ts';
 import { describeQuota } from '../src/engine/quota-conformance.ts';
+import { describeTakeOvers } from '../src/engine/take-over-conformance.ts';
 import { openTestDatabase } from '../src/testing/postgres-project.ts';
 import { commitOne, put, remove } from '../src/testing/writes.ts';
 import { database, newProject, server, sql, textOf, usePostgresEngine } from './support/postgres-engine.ts';
@@ -15,6 +18,15 @@ describe('PostgreSQL', needs('postgresql'), () => {
   describeProjectStore('the PostgreSQL engine', async () => {
     const project = await newProject();
     return { store: await project.open(database), reopen: () => project.open(database) };
+  });
+
+  describeTakeOvers('the PostgreSQL engine', async () => {
+    const project = await newProject();
+    return {
+      store: await project.open(database),
+      reopen: () => project.open(database),
+      takeOver: (takenOverMs) => skipPositions(database, positionAt(takenOverMs)),
+    };
   });
 
   describeQuota('the PostgreSQL engine', async (quota) => (await newProject({ quota })).open(database));

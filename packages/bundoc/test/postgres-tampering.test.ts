@@ -68,5 +68,21 @@ describe('PostgreSQL', needs('postgresql'), () => {
       );
       await expect(store.get(ref('b'))).rejects.toMatchObject({ code: 'integrity_error' });
     });
+
+    it('is noticed by writes and feeds when an older head was put back', async () => {
+      const project = await newProject();
+      const store = await project.open(database);
+      for (const id of ['a', 'b', 'c']) await commitOne(store, put(id, '{"v":1}'));
+      await sql(`UPDATE bundoc.heads SET seq = 1 WHERE project = '${project.project}'`);
+      const older = { code: 'integrity_error' };
+      await expect(store.changes(1, 10)).rejects.toMatchObject(older);
+      await expect(store.sealedChanges(0, { limit: 10, bytesMax: 1e6 })).rejects.toMatchObject(older);
+      await expect(commitOne(store, put('b', '{"v":2}'))).rejects.toMatchObject(older);
+      await expect(commitOne(store, remove('c'))).rejects.toMatchObject(older);
+      // Its position would be that of `b`.
+      await expect(commitOne(store, put('new', '{}'))).rejects.toMatchObject(older);
+      expect(await textOf(store, 'b')).toContain('"v":1');
+      expect(await store.get(ref('new'))).toBeUndefined();
+    });
   });
 });

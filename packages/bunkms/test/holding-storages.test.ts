@@ -29,7 +29,7 @@ describe('a storage', () => {
     expect(await storageOf(s.id)).toEqual({
       id: s.id,
       generation: s.generation,
-      take_overs: 0,
+      taken_over_ms: 0,
       advanced_at: new Date(clock.now()).toISOString(),
     });
     const [former, next] = [s.generation, randomUUID()];
@@ -90,7 +90,7 @@ describe('a storage', () => {
       expectRefused(answer, 500, 'integrity_error');
     expect(await kms.verify()).toMatchObject({ intact: false, fault: { reason: 'changed' } });
     const taken = await takeOverStorage(s.id, { force: true });
-    expect(taken.json().take_overs).toBeGreaterThan(0);
+    expect(taken.json().taken_over_ms).toBeGreaterThan(0);
     expect((await s.advance()).status).toBe(200);
     expect((await s.export(NAME)).status).toBe(200);
   });
@@ -113,29 +113,37 @@ describe('a storage that is lost', () => {
   it('can be taken over for the next start, or for a given generation', async () => {
     const lost = s.copy();
     await s.advance();
+    const first = clock.now();
     expect((await takeOverStorage(s.id)).json()).toEqual({
       id: s.id,
-      take_overs: 1,
+      taken_over_ms: first,
       advanced_at: new Date(clock.now()).toISOString(),
     });
     expect(await latest('storage.take_over')).toMatchObject({
       severity: 'CRITICAL',
-      detail: { storage: s.id, take_overs: 1 },
+      detail: { storage: s.id, taken_over_ms: first },
     });
     // No copy is current until one has advanced.
     await keys.create(NAME);
     expectRefused(await s.act('claim', NAME), 409, 'storage_superseded');
-    expect((await lost.advance()).json()).toMatchObject({ take_overs: 1, generation: lost.generation });
+    expect((await lost.advance()).json()).toMatchObject({
+      taken_over_ms: first,
+      generation: lost.generation,
+    });
     expect((await lost.act('claim', NAME)).status).toBe(200);
     const generation = randomUUID();
-    expect((await takeOverStorage(s.id, { generation })).json()).toMatchObject({ generation, take_overs: 2 });
+    expect((await takeOverStorage(s.id, { generation })).json()).toMatchObject({
+      generation,
+      taken_over_ms: first + 1,
+    });
     expectRefused(await lost.advance(), 409, 'storage_superseded');
-    expect((await s.advance([generation])).json()).toMatchObject({ take_overs: 2 });
+    expect((await s.advance([generation])).json()).toMatchObject({ taken_over_ms: first + 1 });
     expectRefused(await takeOverStorage(randomUUID()), 404, 'storage_not_found');
   });
 
   it('is taken over once by a repeated call', async () => {
     const generation = randomUUID();
+    const begin = clock.now();
     for (const body of [{ generation }, {}]) {
       const first = (await takeOverStorage(s.id, body)).json();
       const { seq } = await kms.store.auditHead();
@@ -144,9 +152,9 @@ describe('a storage that is lost', () => {
         expect((await takeOverStorage(s.id, { ...body, ...more })).json()).toEqual(first);
       expect((await kms.store.auditHead()).seq).toBe(seq);
     }
-    expect((await s.advance()).json()).toMatchObject({ take_overs: 2 });
+    expect((await s.advance()).json()).toMatchObject({ taken_over_ms: begin + 1_000 });
     // A call after the accepted start is another take-over.
-    expect((await takeOverStorage(s.id)).json()).toMatchObject({ take_overs: 3 });
+    expect((await takeOverStorage(s.id)).json()).toMatchObject({ taken_over_ms: begin + 2_000 });
   });
 
   it('cannot be taken over while a key that was released to it may be in use, unless that is forced', async () => {
@@ -157,12 +165,20 @@ describe('a storage that is lost', () => {
     expectRefused(await takeOverStorage(s.id), 409, 'lease_live', { until });
     expect((await s.export(NAME)).status).toBe(200);
     expect((await takeOverStorage(t.id)).status).toBe(200);
-    expect((await takeOverStorage(s.id, { force: true })).json()).toMatchObject({ take_overs: 1 });
+    const forced = clock.now();
+    expect((await takeOverStorage(s.id, { force: true })).json()).toMatchObject({ taken_over_ms: forced });
     expectRefused(await s.export(NAME), 409, 'storage_superseded');
     await s.advance();
     await s.export(NAME);
     clock.advance(USE_MS);
-    expect((await takeOverStorage(s.id)).json()).toMatchObject({ take_overs: 2 });
+    expect((await takeOverStorage(s.id)).json()).toMatchObject({ taken_over_ms: forced + USE_MS });
+  });
+
+  it('is taken over later each time, although the clock goes back', async () => {
+    const first = (await takeOverStorage(s.id)).json().taken_over_ms;
+    clock.advance(-60_000);
+    await s.advance();
+    expect((await takeOverStorage(s.id)).json()).toMatchObject({ taken_over_ms: first + 1 });
   });
 });
 

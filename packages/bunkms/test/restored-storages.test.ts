@@ -54,67 +54,68 @@ async function infoAt(service: TestKms, id: string) {
 const takeOverAt = async (service: TestKms, id: string) =>
   service.api(`/v1/storages/${id}/take-over`, { token: await service.fullToken(), body: { force: true } });
 
-/** Takes the storage over, starts the next copy, and says how many take-overs that copy has seen. */
+/** Takes the storage over, starts the next copy, and returns the take-over that this copy knows of. */
 async function takenOver(): Promise<number> {
   expect((await takeOverStorage(s.id, { force: true })).status).toBe(200);
-  return (await s.advance()).json().take_overs;
+  return (await s.advance()).json().taken_over_ms;
 }
 
 describe('a restore from a backup that is older than two take-overs', () => {
-  it('leaves the storage a count that exceeds each one that a Bundoc has seen, and its generation', async () => {
+  it('counts as a take-over later than each one that a Bundoc has seen, and leaves the generation', async () => {
     await takenOver();
     const { archive } = await backupOf(kms, clock);
     const atBackup = s.acting;
     const seen = [await takenOver(), await takenOver()];
-    expect(seen).toEqual([2, 3]);
+    expect(seen).toEqual([clock.now() + 1, clock.now() + 2]);
+    clock.advance(1_000);
 
     const { service, report } = await restored({ archive });
     expect(report).toMatchObject({ storages: 2 });
     const info = await infoAt(service, s.id);
     const raised = clock.now();
-    expect(info).toMatchObject({ generation: atBackup.generation, take_overs: raised });
-    expect((await infoAt(service, t.id)).take_overs).toBe(raised);
+    expect(info).toMatchObject({ generation: atBackup.generation, taken_over_ms: raised });
+    expect((await infoAt(service, t.id)).taken_over_ms).toBe(raised);
     // A Bundoc with the generation of the backup continues without a take-over.
     const running = await TestStorageNode.at(service, atBackup);
     expect((await running.create(NAME)).status).toBe(201);
-    expect((await running.advance()).json()).toMatchObject({ take_overs: raised });
-    // A later one needs a take-over, as before, and that has a count of its own.
+    expect((await running.advance()).json()).toMatchObject({ taken_over_ms: raised });
+    // A later one needs a take-over, as before, and that has a later time.
     const later = await TestStorageNode.at(service, s.acting);
     expectRefused(await later.advance(), 409, 'storage_superseded');
     await takeOverAt(service, s.id);
-    expect((await later.advance()).json()).toMatchObject({ take_overs: raised + 1 });
+    expect((await later.advance()).json()).toMatchObject({ taken_over_ms: raised + 1 });
   });
 
-  it('that is made twice from the same backup does not repeat a count of the first', async () => {
+  it('that is made twice from the same backup does not repeat a take-over of the first', async () => {
     await takenOver();
     const { archive } = await backupOf(kms, clock);
     clock.advance(60_000);
     const first = (await restored({ archive })).service;
-    const seen = (await takeOverAt(first, s.id)).json().take_overs;
+    const seen = (await takeOverAt(first, s.id)).json().taken_over_ms;
     clock.advance(2_000);
     const second = (await restored({ archive })).service;
-    expect((await infoAt(second, s.id)).take_overs).toBeGreaterThan(seen);
+    expect((await infoAt(second, s.id)).taken_over_ms).toBeGreaterThan(seen);
   });
 
-  it('exceeds a count that was set after a changed record, and those of earlier restores', async () => {
+  it('counts as later than a take-over after a changed record, and than earlier restores', async () => {
     const { archive: first } = await backupOf(kms, clock);
     clock.advance(300_000);
     const between = (await restored({ archive: first })).service;
     const { archive: second } = await backupOf(between, clock);
     clock.advance(300_000);
-    const seen = (await infoAt((await restored({ archive: second })).service, s.id)).take_overs;
+    const seen = (await infoAt((await restored({ archive: second })).service, s.id)).taken_over_ms;
     clock.advance(300_000);
-    expect((await infoAt((await restored({ archive: first })).service, s.id)).take_overs).toBeGreaterThan(
+    expect((await infoAt((await restored({ archive: first })).service, s.id)).taken_over_ms).toBeGreaterThan(
       seen,
     );
 
     await testStorage().edit(
       kms.dataDir,
-      `UPDATE audit SET detail = replace(detail, '"take_overs":0', '"take_overs":7') WHERE detail LIKE '%${s.id}%'`,
+      `UPDATE audit SET detail = replace(detail, '"taken_over_ms":0', '"taken_over_ms":7') WHERE detail LIKE '%${s.id}%'`,
     );
-    const afterChange = (await takeOverAt(kms, s.id)).json().take_overs;
+    const afterChange = (await takeOverAt(kms, s.id)).json().taken_over_ms;
     clock.advance(3_600_000);
-    expect((await infoAt((await restored({ archive: first })).service, s.id)).take_overs).toBeGreaterThan(
+    expect((await infoAt((await restored({ archive: first })).service, s.id)).taken_over_ms).toBeGreaterThan(
       afterChange,
     );
   });
@@ -124,11 +125,17 @@ describe('a restore from a backup that is older than two take-overs', () => {
     const { archive } = await backupOf(kms, clock);
     await takenOver();
     const auditCopy = await auditCopyOf(kms, join(folder, 'copy'));
+    clock.advance(1_000);
     const { service } = await restored({ archive, auditCopy });
-    expect(await infoAt(service, s.id)).toMatchObject({ generation: s.generation, take_overs: clock.now() });
+    expect(await infoAt(service, s.id)).toMatchObject({
+      generation: s.generation,
+      taken_over_ms: clock.now(),
+    });
     const records = await service.records();
     const end = records.findIndex(({ action }) => action === 'chain.restored');
-    const raised = records.slice(0, end).filter(({ detail }) => Number(detail?.['take_overs']) >= 1_000);
+    const raised = records
+      .slice(0, end)
+      .filter(({ detail }) => Number(detail?.['taken_over_ms']) >= clock.now());
     expect(raised).toMatchObject([
       { action: 'storage.take_over', severity: 'CRITICAL', detail: { storage: s.id } },
       { action: 'storage.take_over', severity: 'CRITICAL', detail: { storage: t.id } },
@@ -141,18 +148,19 @@ describe('a restore from a backup that is older than two take-overs', () => {
     await takeOverStorage(t.id, { force: true });
     await testStorage().edit(
       kms.dataDir,
-      `UPDATE audit SET detail = replace(detail, '"take_overs":0', '"take_overs":7') WHERE detail LIKE '%${s.id}%'`,
+      `UPDATE audit SET detail = replace(detail, '"taken_over_ms":0', '"taken_over_ms":7') WHERE detail LIKE '%${s.id}%'`,
     );
     const { archive } = await backupOf(kms, clock);
+    clock.advance(1_000);
     const { service, report } = await restored({ archive });
     expect(report).toMatchObject({ storages: 1 });
     expect(await infoAt(service, t.id)).not.toHaveProperty('generation');
-    expect((await infoAt(service, t.id)).take_overs).toBe(clock.now());
+    expect((await infoAt(service, t.id)).taken_over_ms).toBe(clock.now());
     const changed = await service.api(`/v1/storages/${s.id}`, { token: await service.fullToken() });
     expectRefused(changed, 500, 'integrity_error');
-    // Its count is unknown from then on, so it begins above every other.
+    // The former time is unknown from then on.
     const taken = (await takeOverAt(service, s.id)).json();
-    expect(taken.take_overs).toBeGreaterThan(clock.now());
+    expect(taken.taken_over_ms).toBeGreaterThan(clock.now());
   });
 
   it('of 10,000 storages makes one record of each, and no more', async () => {
@@ -160,7 +168,7 @@ describe('a restore from a backup that is older than two take-overs', () => {
     const ids = Array.from({ length: 10_000 }, () => randomUUID());
     const drafts = ids.map((id) =>
       storageDraft({ caller: { actor: 'test' }, time }, 'storage.advance', {
-        ...{ id, generation: randomUUID(), takeOvers: 3 },
+        ...{ id, generation: randomUUID(), takenOverMs: 3 },
       }),
     );
     for (let at = 0; at < drafts.length; at += 1_000)
@@ -169,23 +177,23 @@ describe('a restore from a backup that is older than two take-overs', () => {
     const { service, report } = await restored({ archive });
     expect(report).toMatchObject({ storages: 10_002 });
     expect(report.audit.seq - facts.audit.seq).toBeLessThan(10_020);
-    expect((await infoAt(service, ids[9_999] ?? '')).take_overs).toBe(clock.now());
+    expect((await infoAt(service, ids[9_999] ?? '')).taken_over_ms).toBe(clock.now());
   });
 });
 
 describe('a storage that BunKMS does not know', () => {
   it('has no take-overs when it is new', async () => {
-    expect((await storageOf(s.id)).take_overs).toBe(0);
+    expect((await storageOf(s.id)).taken_over_ms).toBe(0);
   });
 
-  it('begins above every count of a store that is lost, if it has had a generation', async () => {
+  it('counts as taken over at that moment, if it has had a generation', async () => {
     await takenOver();
     const fresh = await startKms({ kek: kms.kek, clock });
     opened.push(fresh);
     const known = await TestStorageNode.at(fresh, s.acting);
     const now = clock.now();
-    expect((await known.advance()).json()).toMatchObject({ take_overs: now });
-    expect((await known.advance()).json()).toMatchObject({ take_overs: now });
-    expect((await takeOverAt(fresh, s.id)).json()).toMatchObject({ take_overs: now + 1 });
+    expect((await known.advance()).json()).toMatchObject({ taken_over_ms: now });
+    expect((await known.advance()).json()).toMatchObject({ taken_over_ms: now });
+    expect((await takeOverAt(fresh, s.id)).json()).toMatchObject({ taken_over_ms: now + 1 });
   });
 });

@@ -147,7 +147,7 @@ export async function restoreCommand(environment: Environment, path: string, opt
             ...{ keptIn: join(dataDir, MOVED_FOLDER), setAside: join(dataDir, SET_ASIDE_FOLDER) },
           });
           return restoreProject({
-            ...{ ...from, disk, projectsDirectory, tmp, onProgress },
+            ...{ ...from, disk, clock: systemClock, projectsDirectory, tmp, onProgress },
             arrived: (handle) => engine.arrived(project, handle, from.cipher),
           });
         })
@@ -155,7 +155,7 @@ export async function restoreCommand(environment: Environment, path: string, opt
           withStorageKeys(environment, await identifyDatabase(database, systemClock), async (keys) => {
             const from = await source(keys);
             await clearRows(database, marked(keys));
-            return restoreProjectInRows({ ...from, database, onProgress });
+            return restoreProjectInRows({ ...from, database, clock: systemClock, onProgress });
           }),
         );
   bar[Symbol.dispose]();

@@ -19,7 +19,7 @@ async function offering(overtakes: number) {
   let left = overtakes;
   const advanceOnce = () => {
     const generation = randomUUID();
-    service.storages.set(storage, { generation, takeOvers: 0 });
+    service.storages.set(storage, { generation, takenOverMs: 0 });
     return { storage, generation };
   };
   const advance = async () => {

@@ -4,7 +4,10 @@ import { StartRefused } from '@bundoc/shared/runtime/lifecycle';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import { z } from 'zod';
 import type { StorageCalls } from '../kms/port.ts';
+import { positionAt } from './positions.ts';
+import type { StorageEngine } from './storage-engine.ts';
 import type { StorageIdentity } from './storage-file.ts';
+import type { StorageGenerationOptions } from './storage-generation.ts';
 
 /**
  * Lost projects: this storage holds their keys and not their content, because an older copy of the storage
@@ -78,7 +81,7 @@ export interface LostProjectsDeps {
 /**
  * Marks every project whose key the storage holds and of which it has nothing. May be repeated.
  *
- * @param before the count of take-overs that was stored when this began.
+ * @param before the last take-over that was stored when this began.
  * @param signal ends it.
  * @throws AppError of the key service and of the storage: nothing is marked then, and the caller repeats it.
  */
@@ -94,15 +97,23 @@ export async function markLost(deps: LostProjectsDeps, before: number, signal: A
   }
   if (found.length === 0) return;
   // Another node has done it in the meantime, so losses may be accepted already.
-  if ((await identity.read()).takeOvers !== before) return;
+  if ((await identity.read()).takenOverMs !== before) return;
   await lost.mark(found);
   reportLost(deps);
 }
 
-/** Logs the lost projects of earlier starts. @returns marks those of a take-over, as {@link markLost}. */
-export function watchLost(deps: LostProjectsDeps): (before: number, signal: AbortSignal) => Promise<void> {
+/**
+ * Logs the lost projects of earlier starts. @returns what a take-over needs before the storage is served:
+ * that positions do not repeat, and {@link markLost}.
+ */
+export function watchTakeOvers(
+  deps: LostProjectsDeps & { readonly storage: Pick<StorageEngine, 'skipPositions'> },
+): NonNullable<StorageGenerationOptions['onTakenOver']> {
   reportLost(deps);
-  return (before, signal) => markLost(deps, before, signal);
+  return async (before, takenOverMs, signal) => {
+    await deps.storage.skipPositions?.(positionAt(takenOverMs));
+    await markLost(deps, before, signal);
+  };
 }
 
 function reportLost({ storage, logger }: Pick<LostProjectsDeps, 'storage' | 'logger'>): void {

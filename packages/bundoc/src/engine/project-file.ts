@@ -27,25 +27,25 @@ export function formatProjectFile(file: ProjectFile): Buffer {
   return Buffer.from(`${JSON.stringify(file, null, 2)}\n`);
 }
 
-/** A storage, and how often an administrator has let a copy of it take over. */
+/** A storage, and when an administrator last let a copy of it take over. */
 export interface TakenOver {
   readonly id: string;
-  readonly takeOvers: number;
+  /** As of BunKMS, which raises it with each take-over and each restore of its own; 0 for never. */
+  readonly takenOverMs: number;
 }
 
 /**
- * The number of unknown others that may have sealed under this key version. A copy of the storage counts for
- * each take-over since the version was first used in it. An owner of the key from before the project counts
- * as well.
+ * The unknown others that may have sealed under this key version: copies of the storage, if it was taken over
+ * since the version was first used in it; and an owner of the key from before the project.
  */
 export function unknownSealers(
   file: ProjectFile,
   version: number,
-  { id, takeOvers }: TakenOver,
+  { id, takenOverMs }: TakenOver,
 ): UnknownSealers {
   const known = file.versions.find((entry) => entry.version === version);
-  const counted = known?.takeOvers?.storage === id ? known.takeOvers.count : 0;
-  return { takenOver: Math.max(0, takeOvers - counted), missing: known?.adopted ? 1 : 0 };
+  const usedSince = known?.takenOver?.storage === id ? known.takenOver.ms : 0;
+  return { takenOver: takenOverMs > usedSince, missing: known?.adopted === true };
 }
 
 /** The file of a new project, with a new name key. @param isAdopted whether the key already existed. */
@@ -136,15 +136,15 @@ type VersionEntry = ProjectFile['versions'][number];
  * The facts that may trigger a rotation. They are authenticated with the sealed name key, which prevents
  * anyone from adding or removing them. Empty for a version without any.
  */
-function authenticatedFacts({ adopted, takeOvers }: VersionEntry): string[] {
+function authenticatedFacts({ adopted, takenOver }: VersionEntry): string[] {
   return [
     ...(adopted === undefined ? [] : ['adopted']),
-    ...(takeOvers === undefined ? [] : [takeOvers.storage, String(takeOvers.count)]),
+    ...(takenOver === undefined ? [] : [takenOver.storage, String(takenOver.ms)]),
   ];
 }
 
-function versionOf({ version, kcv, wrapped }: LeasedKey, { id, takeOvers: count }: TakenOver): VersionEntry {
-  return { version, kcv, wrapped, ...(count === 0 ? {} : { takeOvers: { storage: id, count } }) };
+function versionOf({ version, kcv, wrapped }: LeasedKey, { id, takenOverMs: ms }: TakenOver): VersionEntry {
+  return { version, kcv, wrapped, ...(ms === 0 ? {} : { takenOver: { storage: id, ms } }) };
 }
 
 function sealedNameKeyOf(

@@ -17,25 +17,22 @@ export const SEAL_LIMITS: SealLimits = { reserve: 2 ** 20, rotateAt: 2 ** 30, ma
 
 /** Unknown others that may have sealed under a key version. */
 export interface UnknownSealers {
-  /** Known from BunKMS: copies of the storage that took over. */
-  readonly takenOver: number;
+  /** Known from BunKMS: other copies of the storage, any number of them. */
+  readonly takenOver: boolean;
   /** Inferred from a gap in the storage: the key existed before the project. */
-  readonly missing: number;
+  readonly missing: boolean;
 }
 
 /**
- * The limits left when others may have sealed under the key version. Each counts as many seals as a key makes
- * until its rotation. A gap in the storage only lowers the maximum, and does not trigger a rotation, because
- * anyone can remove data from the storage.
+ * The limits left when others may have sealed under the key version. After a take-over, the key is rotated at
+ * once. A gap in the storage counts as many seals as a key makes until its rotation. It only lowers the
+ * maximum, because anyone can remove data from the storage.
  */
 export function limitsAfter(limits: SealLimits, { takenOver, missing }: UnknownSealers): SealLimits {
-  // Leaves some seals in any case.
-  const unknown = (sealers: number) => Math.min(sealers * limits.rotateAt, limits.max - limits.rotateAt);
-  return {
-    ...limits,
-    rotateAt: limits.rotateAt - unknown(takenOver),
-    max: limits.max - unknown(takenOver + missing),
-  };
+  const { rotateAt, max } = limits;
+  // Leaves some seals until the rotation.
+  if (takenOver) return { ...limits, rotateAt: 0, max: Math.min(max, rotateAt) };
+  return missing ? { ...limits, max: max - Math.min(rotateAt, max - rotateAt) } : limits;
 }
 
 /**

@@ -48,7 +48,7 @@ export async function advanceStorage(
     const from = generationsOf(file).filter((known) => known !== generation);
     try {
       await calls.advanceStorage(id, from, generation);
-      // The count of take-overs stays: the next start of the service still looks for lost projects.
+      // The last known take-over stays: the next start of the service still looks for lost projects.
       await identity.change((present) => withConfirmed(present, generation));
       return { storage: id, generation };
     } catch (error) {

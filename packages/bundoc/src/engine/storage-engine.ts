@@ -6,7 +6,7 @@ import type { OwnWork } from '../work/work.ts';
 import type { ExpiryMarks } from './expiry-marks.ts';
 import type { SettleMove } from './judge-move-mark.ts';
 import type { LostProjects } from './lost-projects.ts';
-import type { ProjectStore } from './port.ts';
+import type { Position, ProjectStore } from './port.ts';
 import type { TakenOver } from './project-file.ts';
 import type { OpenedProject, Projects } from './projects.ts';
 import type { Quota } from './quota.ts';
@@ -22,9 +22,11 @@ export interface EngineDeps {
   readonly quota?: Quota | undefined;
 }
 
-/** Events of a store that need the service. */
+/** What a store needs from the service. */
 export interface StoreWatch {
   readonly ownWork: OwnWork;
+  /** The position of the last take-over of the storage. */
+  readonly positionFloor: () => Position;
   /** A document is undecryptable; its opaque name. */
   readonly onIntegrityError: (name: string) => void;
   /** The store must be reopened. */
@@ -50,6 +52,11 @@ export interface StorageEngine extends AsyncDisposable {
   isReady(): Promise<boolean>;
   /** @param storage this one. @param settle finishes an interrupted move out of it. */
   projects(keys: KeyCache, storage: TakenOver, onSetAside: OnSetAside, settle: SettleMove): Projects;
+  /**
+   * On a shared storage: lets all projects continue after a position, durably. Elsewhere each open project
+   * reads {@link StoreWatch.positionFloor}.
+   */
+  readonly skipPositions?: (to: Position) => Promise<void>;
   readonly expiry: ExpiryMarks;
   /** @param unknownSealers under the current version of the key. */
   openStore(

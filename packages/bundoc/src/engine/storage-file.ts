@@ -8,7 +8,7 @@ export const STORAGE_FILE = 'storage.json';
 /** Its length with few candidates: a sector, which disks write atomically. */
 export const STORAGE_FILE_BYTES = 512;
 
-const FORMAT = 1;
+const FORMAT = 2;
 
 const storageFileSchema = z.strictObject({
   format: z.literal(FORMAT),
@@ -17,8 +17,8 @@ const storageFileSchema = z.strictObject({
   generation: generationSchema.optional(),
   /** Generations that BunKMS may have instead, oldest first. */
   candidates: z.array(generationSchema).max(CANDIDATES_MAX),
-  /** BunKMS's count of take-overs when lost projects were last looked for. */
-  takeOvers: z.int().nonnegative(),
+  /** The last take-over, as of BunKMS, when lost projects were last looked for; 0 for none. */
+  takenOverMs: z.int().nonnegative(),
   /** Only in files: the log was created, so a missing one was lost. */
   log: z.literal(true).optional(),
 });
@@ -29,7 +29,7 @@ const storageFileSchema = z.strictObject({
 export type StorageFile = z.infer<typeof storageFileSchema>;
 
 export function newStorageFile(): StorageFile {
-  return { format: FORMAT, id: randomUUID(), candidates: [], takeOvers: 0 };
+  return { format: FORMAT, id: randomUUID(), candidates: [], takenOverMs: 0 };
 }
 
 /** One line, padded to a sector if it fits, so that it can be overwritten in place. */
@@ -37,7 +37,7 @@ export function formatStorageFile(file: StorageFile): string {
   return `${JSON.stringify(storageFileSchema.parse(file)).padEnd(STORAGE_FILE_BYTES - 1)}\n`;
 }
 
-const laterFormatSchema = z.object({ format: z.int().gt(FORMAT) });
+const otherFormatSchema = z.object({ format: z.int().positive() });
 
 /** @param place its name for the operator. @throws StartRefused for any other content. */
 export function parseStorageFile(place: string, content: string): StorageFile {
@@ -46,12 +46,14 @@ export function parseStorageFile(place: string, content: string): StorageFile {
     parsed = JSON.parse(content);
     return storageFileSchema.parse(parsed);
   } catch (error) {
-    const later = laterFormatSchema.safeParse(parsed);
-    if (later.success)
+    const other = otherFormatSchema.safeParse(parsed);
+    if (other.success && other.data.format !== FORMAT) {
+      const { format } = other.data;
       throw new StartRefused(
-        `${place} has the format ${later.data.format} of a later release, which this one does not read: start that release, or restore a backup that this one wrote into an empty storage`,
+        `${place} has the format ${format} of ${format > FORMAT ? 'a later' : 'an earlier'} release, which this one does not read: start that release, or restore a backup that this one reads into an empty storage`,
         { cause: error },
       );
+    }
     throw new StartRefused(
       `${place} is damaged. It says which storage this is, so it is not made again: restore it from a backup of this storage`,
       { cause: error },

@@ -28,12 +28,12 @@ export interface StorageGenerationOptions {
   readonly isUp: () => Promise<boolean>;
   readonly logger: Logger;
   /**
-   * Marks the projects that this copy of the storage lacks. Called when BunKMS has counted take-overs that
-   * the storage does not know, before the generation is confirmed. A failure is retried.
+   * Called when BunKMS knows of a take-over that the storage does not know, before the generation is
+   * confirmed. A failure is retried.
    *
-   * @param before the count that the storage knows.
+   * @param before the last one that the storage knows. @param takenOverMs the last one.
    */
-  readonly markLost?: (before: number, signal: AbortSignal) => Promise<void>;
+  readonly onTakenOver?: (before: number, takenOverMs: number, signal: AbortSignal) => Promise<void>;
   /** Called when a generation was confirmed, so that waiting work can continue. */
   readonly onConfirmed?: () => void;
   /** Called when this storage must not be served any more. */
@@ -71,8 +71,8 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
   readonly #stopping = new AbortController();
   #state: GenerationState = 'unconfirmed';
   #confirmed: string | undefined;
-  /** From BunKMS: the storage cannot trigger rotations of keys. */
-  #takeOvers = 0;
+  /** From BunKMS: the storage can neither trigger rotations of keys nor hide a take-over. */
+  #takenOverMs = 0;
   /** Recorded, and not confirmed yet. */
   #candidate: string | undefined;
   #advancing: Promise<void> | undefined;
@@ -102,9 +102,9 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
     return this.#state === 'confirmed' ? this.#confirmed : undefined;
   }
 
-  /** How often an administrator has let a copy of this storage take over. */
-  get takeOvers(): number {
-    return this.#takeOvers;
+  /** When an administrator last let a copy of this storage take over; 0 for never. */
+  get takenOverMs(): number {
+    return this.#takenOverMs;
   }
 
   /** Resolves when BunKMS is reachable for the first time. */
@@ -300,17 +300,17 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
         const noted = generationsOf(file);
         const from = noted.slice(0, noted.indexOf(candidate));
         const info = await calls.advanceStorage(this.id, from, candidate);
-        // Durable before the count is: after a crash in between, the next start does it again.
-        if (info.take_overs !== file.takeOvers)
-          await this.#options.markLost?.(file.takeOvers, this.#stopping.signal);
+        // Durable before the time is: after a crash in between, the next start does it again.
+        if (info.taken_over_ms !== file.takenOverMs)
+          await this.#options.onTakenOver?.(file.takenOverMs, info.taken_over_ms, this.#stopping.signal);
         const confirmed = await identity.change((present) => ({
           ...withConfirmed(present, candidate),
-          // A count that differs now is that of another node, which may be later.
-          takeOvers: present.takeOvers === file.takeOvers ? info.take_overs : present.takeOvers,
+          // A time that differs now is that of another node, which may be later.
+          takenOverMs: present.takenOverMs === file.takenOverMs ? info.taken_over_ms : present.takenOverMs,
         }));
         this.#candidate = undefined;
         if (epoch === this.#epoch) this.#take(confirmed);
-        this.#takeOvers = info.take_overs;
+        this.#takenOverMs = info.taken_over_ms;
         return;
       } catch (error) {
         if (!hasCode(error, 'storage_superseded') || tries === ADVANCE_TRIES_MAX) throw error;

@@ -101,12 +101,6 @@ export interface BackupEnd {
   readonly createdMs: number;
 }
 
-/**
- * The number of positions that a restored project skips. A reader with a cursor from after the backup must
- * not mistake new commits for those it has seen.
- */
-export const SKIPPED_SEQS = 2 ** 32;
-
 /** The source of a restored project: a complete backup. */
 export interface RestoreSource {
   readonly file: ProjectFile;

@@ -37,7 +37,7 @@ describe('rotations of keys that have sealed many times', () => {
       openStore: async (project, { cipher, file }) => {
         versions.set(project, cipher.version);
         // A copy of the storage may have sealed under the version from before the take-over.
-        const takenOver = cipher.version === 1 ? 1 : 0;
+        const takenOver = cipher.version === 1;
         return (await engineOn(disk, { clock })).openStore({
           ...{ project, directory: `/projects/${project}`, disk, cipher, clock },
           projectFile: Buffer.from(JSON.stringify(file)),
@@ -45,7 +45,7 @@ describe('rotations of keys that have sealed many times', () => {
           onIntegrityError: () => undefined,
           onFailure: () => undefined,
           onRotationDue: (version) => rotations.due(project, version),
-          sealLimits: limitsAfter(SEAL_LIMITS, { takenOver, missing: 0 }),
+          sealLimits: limitsAfter(SEAL_LIMITS, { takenOver, missing: false }),
         });
       },
     });

@@ -47,14 +47,14 @@ export class FakeKeyService implements StorageCalls {
   #seq = 0;
   readonly keys = new Map<string, CachedKey>();
   readonly standings = new Map<string, Standing>();
-  readonly storages = new Map<string, { generation: string | undefined; takeOvers: number }>();
+  readonly storages = new Map<string, { generation: string | undefined; takenOverMs: number }>();
   /** All that was changed, in order. */
   readonly changes: FakeChange[] = [];
   /** Who the tests of one storage act as, and what that storage asks with. */
   readonly acting: ActingStorage = { storage: randomUUID(), generation: randomUUID() };
   readonly held: StorageKeys;
   /** The same storage, as project files name it. */
-  readonly storage = { id: this.acting.storage, takeOvers: 0 };
+  readonly storage = { id: this.acting.storage, takenOverMs: 0 };
   exports = 0;
   /** Listings of held keys. */
   listings = 0;
@@ -100,7 +100,7 @@ export class FakeKeyService implements StorageCalls {
   /** What a storage asks with; one that is not known is registered. */
   as(acting: ActingStorage): StorageKeys {
     if (!this.storages.has(acting.storage))
-      this.storages.set(acting.storage, { generation: acting.generation, takeOvers: 0 });
+      this.storages.set(acting.storage, { generation: acting.generation, takenOverMs: 0 });
     return new StorageKeys(this, {
       acting: () => acting,
       refused: () => Promise.reject(new AppError('storage_superseded')),
@@ -314,21 +314,21 @@ export class FakeKeyService implements StorageCalls {
 
   async advanceStorage(id: string, from: readonly string[], to: string): Promise<StorageInfo> {
     if (this.failure !== undefined) throw this.failure;
-    const known = this.storages.get(id) ?? { generation: undefined, takeOvers: 0 };
+    const known = this.storages.get(id) ?? { generation: undefined, takenOverMs: 0 };
     const { generation } = known;
     if (generation !== undefined && generation !== to && !from.includes(generation))
       throw new AppError('storage_superseded');
     this.storages.set(id, { ...known, generation: to });
     this.#answer('advanceStorage');
-    return { id, generation: to, take_overs: known.takeOvers, advanced_at: this.#now() };
+    return { id, generation: to, taken_over_ms: known.takenOverMs, advanced_at: this.#now() };
   }
 
   async storageInfo(id: string): Promise<StorageInfo> {
     if (this.failure !== undefined) throw this.failure;
     const known = this.storages.get(id);
     if (known === undefined) throw new AppError('storage_not_found');
-    const { generation, takeOvers: take_overs } = known;
-    return { id, ...defined({ generation }), take_overs, advanced_at: this.#now() };
+    const { generation, takenOverMs: taken_over_ms } = known;
+    return { id, ...defined({ generation }), taken_over_ms, advanced_at: this.#now() };
   }
 
   /**
@@ -336,7 +336,8 @@ export class FakeKeyService implements StorageCalls {
    * next that asks.
    */
   takeOverStorage(id: string, generation?: string): void {
-    this.storages.set(id, { generation, takeOvers: (this.storages.get(id)?.takeOvers ?? 0) + 1 });
+    const former = this.storages.get(id)?.takenOverMs ?? 0;
+    this.storages.set(id, { generation, takenOverMs: Math.max(former + 1, Date.parse(this.#now())) });
   }
 
   /**

@@ -8,6 +8,7 @@ import type { Disk } from '../engine/files/disk/disk.ts';
 import { createSealedCache, type SealedCache } from '../engine/files/documents/sealed-cache.ts';
 import type { FilesEngine } from '../engine/files/files-engine.ts';
 import type { FileStore } from '../engine/files/store/file-store.ts';
+import { positionAt } from '../engine/positions.ts';
 import type { Quota } from '../engine/quota.ts';
 import { SEAL_LIMITS, type SealLimits } from '../engine/seal-budget.ts';
 import { ownWork } from '../work/scheduler.ts';
@@ -30,6 +31,8 @@ export class ProjectInFiles {
   readonly limits: EngineLimits;
   readonly sealLimits: SealLimits;
   readonly quota: Quota | undefined;
+  /** The last take-over of the storage. */
+  takenOverMs = 0;
   readonly #backlogBytesMax: number | undefined;
   readonly #ownWork: OwnWork;
   readonly #catalogLimits: { readonly tombstonesMax?: number; readonly catalogBytesMax?: number };
@@ -103,6 +106,7 @@ export class ProjectInFiles {
       onRotationDue: (version) => this.rotationsDue.push(version),
       ownWork: this.#ownWork,
       sealLimits: this.sealLimits,
+      positionFloor: () => positionAt(this.takenOverMs),
       quota: this.quota,
       tombstonesMax: this.#catalogLimits.tombstonesMax,
       catalogBytesMax: this.#catalogLimits.catalogBytesMax,

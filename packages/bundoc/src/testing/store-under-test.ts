@@ -8,9 +8,9 @@ export interface StoreUnderTest {
 }
 
 /** Opens stores for the tests of a suite. Those in `open` are closed after each test. */
-export function openStores(make: () => Promise<StoreUnderTest>) {
+export function openStores<S extends StoreUnderTest>(make: () => Promise<S>) {
   const open: ProjectStore[] = [];
-  const start = async (): Promise<StoreUnderTest> => {
+  const start = async (): Promise<S> => {
     const made = await make();
     open.push(made.store);
     return made;

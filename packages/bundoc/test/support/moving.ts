@@ -119,9 +119,9 @@ export class Moving implements AsyncDisposable {
 
   async projects(place: Place, storage: StartedStorage, keys?: KeyCache, clock = LATER): Promise<Projects> {
     const { database, disk, folder } = this;
-    const { id, takeOvers } = await (await this.identity(place)).read();
+    const { id, takenOverMs } = await (await this.identity(place)).read();
     const options = {
-      ...{ clock, storage: { id, takeOvers }, keys: keys ?? (await this.#keysOf(place, storage)) },
+      ...{ clock, storage: { id, takenOverMs }, keys: keys ?? (await this.#keysOf(place, storage)) },
       settle: (of: string, move: string) => settleMove(storage, of, move),
       onSetAside: this.#onSetAside,
     };

@@ -111,7 +111,9 @@ function print(report: RestoreReport, { chainFault }: Survey, options: RestoreCl
   );
   console.log(`known up to record ${asOf.seq} (${report.knowledge})`);
   if (report.storages > 0)
-    console.log(`raised the take-overs of ${counted(report.storages, 'storage')}, some of which may be lost`);
+    console.log(
+      `counted as a take-over of ${counted(report.storages, 'storage')}, because later ones may be lost`,
+    );
   if (destroyed.length > 0) console.log(`destroyed since the backup: ${listOf(destroyed)}`);
   if (held.length > 0) console.log(`disabled, because their later state is unknown: ${listOf(held)}`);
   if (incomplete.length > 0)

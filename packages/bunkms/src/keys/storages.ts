@@ -6,7 +6,7 @@ import {
   type StorageState,
   storageDraft,
   storageIn,
-  takeOversAfterLoss,
+  takeOverTime,
 } from '../records/storage-record.ts';
 import type { StorageStamp } from '../store/storages.ts';
 import { leaseLive, liveUntil } from './leases.ts';
@@ -64,7 +64,7 @@ export async function storageInfo(deps: KeyDeps, id: string): Promise<StorageInf
 
 /**
  * Advances a storage from one of the generations that it may have to a new one. Registers an unknown storage.
- * One that has had generations was in a store that is lost, so its count of take-overs is unknown. May be
+ * One that has had generations was in a store that is lost, so its last take-over is unknown. May be
  * repeated.
  *
  * @throws AppError `storage_superseded` when its generation is another one; `unauthenticated` when the
@@ -81,8 +81,8 @@ export async function advanceStorage(
     if (state?.generation === to) return { present: state };
     if (typeof state?.generation === 'string' && !from.includes(state.generation))
       throw new AppError('storage_superseded');
-    const takeOvers = state?.takeOvers ?? (from.length === 0 ? 0 : takeOversAfterLoss(0, deps.clock.now()));
-    return { before: state, next: { id, generation: to, takeOvers } };
+    const takenOverMs = state?.takenOverMs ?? (from.length === 0 ? 0 : takeOverTime(0, deps.clock.now()));
+    return { before: state, next: { id, generation: to, takenOverMs } };
   });
 }
 
@@ -105,10 +105,11 @@ export async function takeOverStorage(
     const before = await stateToTakeOver(deps, id, force);
     if ('generation' in before && before.generation === (generation ?? null)) return { present: before };
     const unreleasedSince = force ? undefined : await requireUnreleased(deps, id);
+    const takenOverMs = takeOverTime(before.takenOverMs, deps.clock.now());
     return {
       before,
       unreleasedSince,
-      next: { id, generation: generation ?? null, takeOvers: before.takeOvers + 1 },
+      next: { id, generation: generation ?? null, takenOverMs },
     };
   });
 }
@@ -117,15 +118,15 @@ async function stateToTakeOver(
   deps: KeyDeps,
   id: string,
   force: boolean,
-): Promise<RecordedStorage | Pick<RecordedStorage, 'takeOvers' | 'seq'>> {
+): Promise<RecordedStorage | Pick<RecordedStorage, 'takenOverMs' | 'seq'>> {
   try {
     const state = await readStorage(deps, id);
     if (state !== undefined) return state;
   } catch (error) {
     const record = await deps.store.storageRecord(id);
     if (!force || !hasCode(error, 'integrity_error') || record === undefined) throw error;
-    // The number of take-overs is unknown, but it is below the number of earlier records, or the time.
-    return { takeOvers: takeOversAfterLoss(record.seq, deps.clock.now()), seq: record.seq };
+    // The former time is unknown, and was not later.
+    return { takenOverMs: deps.clock.now(), seq: record.seq };
   }
   throw new AppError('storage_not_found');
 }
@@ -179,11 +180,11 @@ async function change(
   throw new AppError('overloaded');
 }
 
-function infoOf({ id, generation, takeOvers }: StorageState, advancedAt: string): StorageInfo {
+function infoOf({ id, generation, takenOverMs }: StorageState, advancedAt: string): StorageInfo {
   return {
     id,
     ...(generation === null ? {} : { generation }),
-    take_overs: takeOvers,
+    taken_over_ms: takenOverMs,
     advanced_at: advancedAt,
   };
 }

@@ -7,11 +7,11 @@ import { type AuditDraft, recordHash } from './chain.ts';
 export const STORAGE_ACTIONS: readonly string[] = ['storage.advance', 'storage.take_over'];
 
 /**
- * A count of take-overs above each one that may be lost: the time, in milliseconds since 1970. Every later
- * such count is larger, if the clock has not been set back.
+ * The time of a take-over, in milliseconds since 1970: later than the `former` one, and than each that is
+ * lost, unless the clock was set back.
  */
-export function takeOversAfterLoss(known: number, nowMs: number): number {
-  return Math.max(known + 1, nowMs);
+export function takeOverTime(former: number, nowMs: number): number {
+  return Math.max(former + 1, nowMs);
 }
 
 /** The state of a storage. */
@@ -20,10 +20,10 @@ export interface StorageState {
   /** Null after a take-over without a generation: the next start is accepted. */
   readonly generation: string | null;
   /**
-   * How often an administrator has taken the storage over, raised after each loss of records. It exceeds
-   * every count that a Bundoc has seen.
+   * When an administrator last let a copy of the storage take over, or records of that may have been lost, in
+   * milliseconds since 1970; 0 for never.
    */
-  readonly takeOvers: number;
+  readonly takenOverMs: number;
 }
 
 /** A storage with the place of its record. */
@@ -37,7 +37,7 @@ export interface RecordedStorage extends StorageState {
 export function storageDraft(
   { caller, time }: { readonly caller: Caller; readonly time: string },
   action: 'storage.advance' | 'storage.take_over',
-  { id, generation, takeOvers }: StorageState,
+  { id, generation, takenOverMs }: StorageState,
 ): AuditDraft {
   return {
     ...caller,
@@ -45,7 +45,7 @@ export function storageDraft(
     severity: action === 'storage.take_over' ? 'CRITICAL' : 'INFO',
     action,
     outcome: 'allowed',
-    detail: { storage: id, ...(generation === null ? {} : { generation }), take_overs: takeOvers },
+    detail: { storage: id, ...(generation === null ? {} : { generation }), taken_over_ms: takenOverMs },
   };
 }
 
@@ -54,9 +54,11 @@ export function storageDraft(
  */
 export function storageIn(chainKey: KeyObject, id: string, record: AuditRecord): RecordedStorage | undefined {
   const { seq, prev_hash: previous, hash, action, time, detail = {} } = record;
-  const { storage, generation = null, take_overs: takeOvers } = detail;
+  // Records of earlier builds have a count, which is below every time.
+  const { storage, generation = null, taken_over_ms: takenOverMs = detail['take_overs'] } = detail;
   if (recordHash(chainKey, previous, seq, record) !== hash) return undefined;
-  if (!STORAGE_ACTIONS.includes(action) || storage !== id || typeof takeOvers !== 'number') return undefined;
+  if (!STORAGE_ACTIONS.includes(action) || storage !== id || typeof takenOverMs !== 'number')
+    return undefined;
   if (generation !== null && typeof generation !== 'string') return undefined;
-  return { id, generation, takeOvers, seq, changedAt: time };
+  return { id, generation, takenOverMs, seq, changedAt: time };
 }

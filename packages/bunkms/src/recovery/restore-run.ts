@@ -39,7 +39,7 @@ export interface RestoreReport {
   readonly damaged: readonly string[];
   readonly tokens: number;
   readonly tokens_revoked: number;
-  /** Storages of Bundoc whose count of take-overs was raised. */
+  /** Storages of Bundoc. The restore counts as a take-over of each. */
   readonly storages: number;
   /** False when earlier tokens are signed with a key that is no longer used. */
   readonly signing_key_kept: boolean;

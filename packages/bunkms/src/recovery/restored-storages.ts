@@ -1,14 +1,14 @@
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
-import { STORAGE_ACTIONS, storageDraft, storageIn, takeOversAfterLoss } from '../records/storage-record.ts';
+import { STORAGE_ACTIONS, storageDraft, storageIn, takeOverTime } from '../records/storage-record.ts';
 import type { LoadEntry } from '../store/transfer.ts';
 import type { RestoreParts } from './restore-parts.ts';
 
 /**
- * The storages of a restored store. The restore may have lost take-overs, so it raises every count of them
- * above each one that a Bundoc may have seen. Generations stay, so a running Bundoc continues.
+ * The storages of a restored store. The restore may have lost take-overs, so it counts as one of each
+ * storage, later than any that a Bundoc may have seen. Generations stay, so a running Bundoc continues.
  */
 export class RestoredStorages {
-  /** Storages whose counts were raised. */
+  /** The number of these storages. */
   count = 0;
   readonly #parts: RestoreParts;
   /** The latest record of each storage. */
@@ -25,7 +25,7 @@ export class RestoredStorages {
   }
 
   /**
-   * A record with the raised count of each storage. A storage whose latest record was changed gets none: it
+   * A record of each storage with a new take-over. A storage whose latest record was changed gets none: it
    * stays as refused as it was.
    */
   *raised(): Generator<LoadEntry> {
@@ -34,8 +34,8 @@ export class RestoredStorages {
       const state = storageIn(survey.secrets.chainKey, id, record);
       if (state === undefined) continue;
       this.count++;
-      const takeOvers = takeOversAfterLoss(state.takeOvers, Date.parse(time));
-      const draft = storageDraft({ caller, time }, 'storage.take_over', { ...state, takeOvers });
+      const takenOverMs = takeOverTime(state.takenOverMs, Date.parse(time));
+      const draft = storageDraft({ caller, time }, 'storage.take_over', { ...state, takenOverMs });
       yield { kind: 'new-record', draft };
     }
   }

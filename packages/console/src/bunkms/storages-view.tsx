@@ -5,7 +5,7 @@ import { useState } from 'preact/hooks';
 import { Badge, Empty, Head, Loaded, Table } from '../parts/basics.tsx';
 import { Confirmation } from '../parts/dialogs.tsx';
 import { Check } from '../parts/fields.tsx';
-import { count, plural, time } from '../parts/format.ts';
+import { count, time } from '../parts/format.ts';
 import { useAction } from '../parts/use-action.ts';
 import { useRequest } from '../parts/use-request.ts';
 import { api, getJson, path } from '../shell/api.ts';
@@ -119,10 +119,10 @@ function Storages({
           <td>
             {info === undefined ? (
               '–'
-            ) : info.take_overs === 0 ? (
+            ) : info.taken_over_ms === 0 ? (
               <span class="muted">never</span>
             ) : (
-              <Badge kind="warn">{plural(info.take_overs, 'time')}</Badge>
+              <Badge kind="warn">{time(new Date(info.taken_over_ms).toISOString())}</Badge>
             )}
           </td>
           {mayManage ? (

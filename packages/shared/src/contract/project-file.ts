@@ -34,7 +34,7 @@ export const projectFileSchema = z.strictObject({
         /** Whether the key existed before the project: others may have sealed under it. */
         adopted: z.literal(true).optional(),
         /** How often the storage had been taken over when the version was first used there; absent for 0. */
-        takeOvers: z.strictObject({ storage: storageIdSchema, count: z.int().positive() }).optional(),
+        takenOver: z.strictObject({ storage: storageIdSchema, ms: z.int().positive() }).optional(),
       }),
     )
     .min(1)

@@ -102,16 +102,19 @@ export const takeOverStorageSchema = z.strictObject({
 });
 export type TakeOverStorage = z.infer<typeof takeOverStorageSchema>;
 
+/** The year 2109. Bundoc derives positions of 48 bits from such times. */
+const TAKEN_OVER_MS_MAX = 2 ** 42 - 2 ** 32;
+
 /** What BunKMS knows of a storage. */
 export const storageInfoSchema = z.object({
   id: storageIdSchema,
   /** Absent after a take-over that named none, until the next start. */
   generation: generationSchema.optional(),
   /**
-   * How often an administrator has taken it over. The number of seals by its earlier copies is unknown, so
-   * each counts as many. A restore of BunKMS adds 1,000 or more, for those that it has lost.
+   * When an administrator last let a copy of it take over, in milliseconds since 1970; 0 for never. A restore
+   * of BunKMS counts as a take-over of every storage. Each one has a later time, whatever the clock says.
    */
-  take_overs: z.int().nonnegative(),
+  taken_over_ms: z.int().nonnegative().max(TAKEN_OVER_MS_MAX),
   advanced_at: z.iso.datetime(),
 });
 export type StorageInfo = z.infer<typeof storageInfoSchema>;

@@ -16,7 +16,7 @@ describe('the identity of a data folder', () => {
     await later.makeDirectory('/data/projects');
     await later.makeDirectory('/data/projects/p');
     expect(await (await identifyFolder(later, '/data')).read()).toEqual({
-      ...{ format: 1, id, candidates: [], takeOvers: 0 },
+      ...{ format: 2, id, candidates: [], takenOverMs: 0 },
     });
     expect((await (await identifyFolder(newDisk(), '/data')).read()).id).not.toBe(id);
   });
@@ -34,12 +34,17 @@ describe('the identity of a data folder', () => {
     },
   );
 
-  it('of a later release is refused, with the remedy, and kept', async () => {
+  it.each([
+    ['a later', 3],
+    ['an earlier', 1],
+  ])('of %s release is refused, with the remedy, and kept', async (release, format) => {
     const disk = newDisk();
-    const text = '{"format":2,"whatever":true}';
+    const text = `{"format":${format},"whatever":true}`;
     await disk.createFile(FILE, Buffer.from(text));
     await expect(identifyFolder(disk, '/data')).rejects.toBeInstanceOf(StartRefused);
-    await expect(identifyFolder(disk, '/data')).rejects.toThrow(/format 2 of a later release.*start that/);
+    await expect(identifyFolder(disk, '/data')).rejects.toThrow(
+      new RegExp(`format ${format} of ${release} release.*start that`),
+    );
     expect(disk.files().get(FILE)?.toString()).toBe(text);
   });
 

@@ -14,6 +14,7 @@ import { GroupCommitter } from './commit/group-commit.ts';
 import { CommitNotifications } from './commit-notifications.ts';
 import { Database } from './database/database.ts';
 import { migrate, SchemaMismatch } from './database/migrate.ts';
+import { retryUnavailable } from './database/retry-unavailable.ts';
 import { PostgresStore } from './postgres-store.ts';
 import { ExpiryMarksInRows } from './projects/expiry-rows.ts';
 import { PostgresProjects, whyGone } from './projects/postgres-projects.ts';
@@ -22,6 +23,7 @@ import { SharedStates } from './reads/shared-states.ts';
 import { identifyDatabase } from './rows/identity-in-rows.ts';
 import { LostInRows } from './rows/lost-in-rows.ts';
 import { receiptsInRow } from './rows/receipts-in-row.ts';
+import { skipPositions } from './rows/skip-positions.ts';
 import { moveTargetIn } from './transfer/move-target.ts';
 
 /** Maximum wait of a start for a server that is unavailable. */
@@ -70,6 +72,7 @@ export async function openPostgresStorage(
     isReady: () => Promise.race([acceptsWrites(database), sleep(READY_WITHIN_MS, false, { ref: false })]),
     projects: (keys, storage, onSetAside, settle) =>
       new PostgresProjects({ database, keys, clock, storage, onSetAside, settle }),
+    skipPositions: (to) => retryUnavailable(clock, () => skipPositions(database, to)),
     expiry: new ExpiryMarksInRows({ database, clock }),
     statesOf: (projects) => states.of(projects),
     openStore: (project, { cipher, head }, watch, unknownSealers) =>

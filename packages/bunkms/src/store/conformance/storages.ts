@@ -25,7 +25,7 @@ export function storageConformance(name: string, makePlace: MakePlace): void {
           storageDraft({ caller: {}, time: TIME }, 'storage.advance', {
             id,
             generation,
-            takeOvers: 0,
+            takenOverMs: 0,
           }),
         ],
         [{ storage: { id, seq, unreleasedSince } }],
@@ -55,7 +55,7 @@ export function storageConformance(name: string, makePlace: MakePlace): void {
       expect(await advance(storage, second, 2)).toMatchObject([{ seq: 3 }]);
       expect(await advance(other, theirs, undefined)).toMatchObject([{ seq: 4 }]);
       await store.appendAudit([
-        draft('storage.something', { detail: { storage, generation: first, take_overs: 9 } }),
+        draft('storage.something', { detail: { storage, generation: first, taken_over_ms: 9 } }),
         released('a-dek', storage),
       ]);
       await store.close();
@@ -76,7 +76,7 @@ export function storageConformance(name: string, makePlace: MakePlace): void {
           storageDraft({ caller: {}, time: TIME }, 'storage.advance', {
             id: storage,
             generation,
-            takeOvers: 0,
+            takenOverMs: 0,
           });
         const condition = { storage: { id: storage, seq: 2 } };
         const results = await Promise.all([

@@ -133,39 +133,36 @@ describe('a storage after a take-over', () => {
   it('counts the possible seals of its copies against each key version until the key is rotated', async () => {
     const { disk, service, folders } = start();
     const { file } = await folders.openOrCreate('p');
-    const after = (takeOvers: number) => ({ ...service.storage, takeOvers });
+    const after = (takenOverMs: number) => ({ ...service.storage, takenOverMs });
     const takenOver = (...of: Parameters<typeof unknownSealers>) => unknownSealers(...of).takenOver;
-    expect([0, 1, 3].map((count) => takenOver(file, 1, after(count)))).toEqual([0, 1, 3]);
-    // For another storage, the number of earlier take-overs is unknown.
-    expect(takenOver(file, 1, { id: randomUUID(), takeOvers: 2 })).toBe(2);
-    service.storage.takeOvers = 3;
+    expect([0, 1, 3].map((ms) => takenOver(file, 1, after(ms)))).toEqual([false, true, true]);
+    // The version is of another storage.
+    expect(takenOver(file, 1, { id: randomUUID(), takenOverMs: 2 })).toBe(true);
+    service.storage.takenOverMs = 3;
     await service.rotateKey('p-dek', 1);
     const rotated = await start(disk, service).folders.open('p');
-    expect([1, 2].map((version) => takenOver(rotated!.file, version, after(3)))).toEqual([3, 0]);
-    expect(takenOver(rotated!.file, 2, after(4))).toBe(1);
+    expect([1, 2].map((version) => takenOver(rotated!.file, version, after(3)))).toEqual([true, false]);
+    expect(takenOver(rotated!.file, 2, after(4))).toBe(true);
     const kept = await folders.keepWrappings('p', rotated!.file, [{ ...rotated!.keys[0], wrapped: 'bmV3' }]);
-    expect(takenOver(kept, 2, after(3))).toBe(0);
+    expect(takenOver(kept, 2, after(3))).toBe(false);
   });
 
   it('counts those of a key that existed before the project, too', async () => {
     const { service, folders } = start();
     service.put('p-dek');
     const { file } = await folders.openOrCreate('p');
-    expect(unknownSealers(file, 1, service.storage)).toEqual({ takenOver: 0, missing: 1 });
+    expect(unknownSealers(file, 1, service.storage)).toEqual({ takenOver: false, missing: true });
     service.put('q-dek', null);
     for (const project of ['q', 'r'])
       expect(unknownSealers((await folders.openOrCreate(project)).file, 1, service.storage)).toEqual({
-        takenOver: 0,
-        missing: 0,
+        takenOver: false,
+        missing: false,
       });
   });
 
   it.each([
     ['adds that the key was adopted', (entry: Entry): Entry => ({ ...entry, adopted: true })],
-    [
-      'adds take-overs',
-      (entry: Entry): Entry => ({ ...entry, takeOvers: { storage: randomUUID(), count: 7 } }),
-    ],
+    ['adds take-overs', (entry: Entry): Entry => ({ ...entry, takenOver: { storage: randomUUID(), ms: 7 } })],
   ])('does not rotate a key because someone %s in the file', async (_what, edit) => {
     const { disk, service, folders } = start();
     const { file } = await folders.openOrCreate('p');
@@ -176,22 +173,23 @@ describe('a storage after a take-over', () => {
   });
 
   it('rotates a key with its next seals, and is never left without any', () => {
-    for (const takenOver of [1, 2, 5]) {
-      const limits = limitsAfter(SEAL_LIMITS, { takenOver, missing: 0 });
-      const budget = new SealBudget(limits, 1, [{ version: 1, count: 100 }]);
-      expect(budget.rotationDue).toBe(true);
-      expect(() => budget.planFor(1_000)).not.toThrow();
+    for (const missing of [false, true]) {
+      const limits = limitsAfter(SEAL_LIMITS, { takenOver: true, missing });
+      expect(limits.max).toBe(2 ** 30);
+      for (const count of [0, 100]) {
+        const budget = new SealBudget(limits, 1, [{ version: 1, count }]);
+        expect(budget.rotationDue).toBe(true);
+        expect(() => budget.planFor(1_000)).not.toThrow();
+      }
     }
-    expect(limitsAfter(SEAL_LIMITS, { takenOver: 0, missing: 0 })).toEqual(SEAL_LIMITS);
-    expect(limitsAfter(SEAL_LIMITS, { takenOver: 1, missing: 0 }).max).toBe(2 ** 32 - 2 ** 30);
+    expect(limitsAfter(SEAL_LIMITS, { takenOver: false, missing: false })).toEqual(SEAL_LIMITS);
   });
 
   it('does not rotate a key because its project was missing; the key may seal less, and rotates by later counts', () => {
-    const limits = limitsAfter(SEAL_LIMITS, { takenOver: 0, missing: 1 });
+    const limits = limitsAfter(SEAL_LIMITS, { takenOver: false, missing: true });
     expect(limits).toEqual({ ...SEAL_LIMITS, max: 2 ** 32 - 2 ** 30 });
     const dueAfter = (count: number) => new SealBudget(limits, 1, [{ version: 1, count }]).rotationDue;
     expect([0, 2 ** 30 - 1, 2 ** 30].map(dueAfter)).toEqual([false, false, true]);
-    expect(limitsAfter(SEAL_LIMITS, { takenOver: 2, missing: 5 }).max).toBe(2 ** 30);
   });
 });
 

@@ -91,10 +91,11 @@ describe('a project whose catalog is lost after any history and power cut', () =
           expect(await project.findings(cut)).toEqual([]);
           const store = await project.open(cut);
           expect(await documentsOf(store)).toEqual(expected);
-          const rebuilt = (await store.changes(0, 100)).position;
-          expect(rebuilt).toBeGreaterThanOrEqual(last);
+          const rebuilt = await store.changes(0, 100);
+          expect(await store.position()).toBeGreaterThanOrEqual(last);
           await store.commit([put('new', '{}')]);
-          expect((await store.changes(rebuilt, 100)).changes).toMatchObject([{ ref: { id: 'new' } }]);
+          const next = await store.changes(rebuilt.position, 100, rebuilt.horizon);
+          expect(next.changes).toMatchObject([{ ref: { id: 'new' } }]);
           await close(cut, store);
         },
       ),

@@ -1,22 +1,20 @@
 import type { DocumentMetadata } from '@bundoc/shared/contract/documents';
 import type { Clock } from '@bundoc/shared/runtime/clock';
+import type { Position } from '../../port.ts';
+import { positionAfterLoss } from '../../positions.ts';
 import type { DocumentState } from '../../state.ts';
 import { nameOf } from '../documents/document-files.ts';
 import type { FoundFile, RemainsPlace, SalvageScan } from './salvage-scan.ts';
 
-/** More sequence numbers than one segment of the log has room for. */
-const SEQS_IN_SEGMENT_MAX = 524_288;
-/** More documents than a rebuild can open, and so renumber, in a millisecond. */
-const SEQS_IN_MS_MAX = 50;
-
 /**
  * Adds to the catalog what only files know. Their documents come last in the change feed, where no
- * follower misses them. In lists they stand before what the log has, in the order of their creation.
+ * follower misses them. In lists they stand before what the log has, in the order of their creation. If
+ * anything may be lost, followers must restart: nothing says which of them have seen it.
  *
  * @returns the names of the files.
  */
 export function adoptFiles(
-  { cipher, log }: RemainsPlace,
+  { cipher }: Pick<RemainsPlace, 'cipher'>,
   remains: SalvageScan,
   found: ReadonlyMap<string, FoundFile>,
   clock: Clock,
@@ -27,7 +25,8 @@ export function adoptFiles(
   const later = [...found.values()]
     .filter((file) => isLater(remains, known.get(file.fileName), file))
     .sort((a, b) => order(a.metadata, b.metadata));
-  const base = seqBase(remains, log.lastNumber, clock);
+  const isWhole = !isRebuilt && !remains.endIsUnknown && remains.lostSeqs.length === 0;
+  const base = seqBase(remains, isWhole, clock.now());
   const places = isRebuilt ? placesAmong(known.values(), later, remains.firstSeq ?? base + 1) : undefined;
   let seq = base;
   for (const { metadata, fileName, size } of later) {
@@ -47,26 +46,15 @@ export function adoptFiles(
       deletedMs: 0,
     });
   }
-  // Deletions from before what the log has are forgotten with the catalog: a reader of the feed from there
-  // must start again.
-  const forgotten = remains.firstSeq === undefined ? base : remains.firstSeq - 1;
-  catalog.restore(seq, isRebuilt ? forgotten : catalog.purgedSeq);
+  // Without the catalog, nothing says whether a file or a deletion is missing.
+  catalog.restore(seq, isWhole ? catalog.purgedSeq : base);
   return later.map(({ fileName }) => fileName);
 }
 
-/**
- * The sequence number behind which new ones begin, so that none is ever given twice. Where the latest commits
- * may be missing, it is above all that can have been given: by the time and the segments there were, however
- * often this has been done before.
- */
-function seqBase(
-  { store, lostSeqs, catalogFault, firstSeq, endIsUnknown }: SalvageScan,
-  segments: number,
-  clock: Clock,
-): number {
+/** The position after which new ones begin, so that none is ever given twice. */
+function seqBase({ store, lostSeqs }: SalvageScan, isWhole: boolean, nowMs: number): Position {
   const highest = Math.max(store.catalog.lastSeq, ...lostSeqs.map(({ to }) => to ?? 0));
-  const isKnown = !endIsUnknown && (catalogFault === undefined || firstSeq !== undefined);
-  return isKnown ? highest : Math.max(highest, clock.now() * SEQS_IN_MS_MAX + segments * SEQS_IN_SEGMENT_MAX);
+  return isWhole ? highest : positionAfterLoss(highest, nowMs);
 }
 
 /**

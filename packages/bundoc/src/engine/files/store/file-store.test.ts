@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { afterAll } from 'vitest';
 import { ProjectInFiles } from '../../../testing/project-in-files.ts';
 import { describeProjectStore } from '../../conformance.ts';
+import { describeTakeOvers } from '../../take-over-conformance.ts';
 import { openNodeDisk } from '../disk/node-disk.ts';
 
 const folders: string[] = [];
@@ -22,6 +23,19 @@ for (const cacheBytes of [0, 1_000_000]) {
     };
   });
 }
+
+describeTakeOvers('FileStore on a simulated disk', async () => {
+  const project = new ProjectInFiles();
+  const disk = ProjectInFiles.disk();
+  await project.create(disk);
+  return {
+    store: await project.open(disk),
+    reopen: () => project.open(disk.powerCut('synced only')),
+    takeOver: async (takenOverMs) => {
+      project.takenOverMs = Math.max(project.takenOverMs, takenOverMs);
+    },
+  };
+});
 
 describeProjectStore('FileStore on the real disk', async () => {
   const dataDir = mkdtempSync(join(tmpdir(), 'bundoc-engine-'));

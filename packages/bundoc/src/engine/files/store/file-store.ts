@@ -160,10 +160,11 @@ export class FileStore implements ProjectStore, CheckpointSource {
     );
     this.indexState = { isThere: parts.indexes !== undefined, writtenFrom: undefined };
     const { cipher, clock, quota } = options;
+    const position = () => this.#reader.lastSeq;
     files.onFailure = (error) => this.fail(error);
     this.#queue = new CommitQueue({
       ...{ ...options, ...parts, ownWork: this.ownWork },
-      preparer: new GroupPreparer({ ...parts, indexes: this.#indexes, cipher, clock, quota }),
+      preparer: new GroupPreparer({ ...parts, indexes: this.#indexes, cipher, clock, quota, position }),
       attach: (source) => engine.attach(source, parts.last),
       publish: (changes) => this.#publish(changes),
       fail: (error) => this.fail(error),
@@ -218,7 +219,8 @@ export class FileStore implements ProjectStore, CheckpointSource {
 
   async metadata(): Promise<StoreMetadata> {
     const { catalog, seals, idempotencyRecords } = this.#parts;
-    const { lastSeq, purgedSeq, size } = catalog;
+    const { lastSeq, purgedSeq } = this.#reader;
+    const { size } = catalog;
     return {
       ...{ lastSeq, purgedSeq, size, ...catalog.usage },
       seals: seals.durable,
@@ -285,11 +287,11 @@ export class FileStore implements ProjectStore, CheckpointSource {
   }
 
   async position(): Promise<Position> {
-    return this.#parts.catalog.lastSeq;
+    return this.#reader.lastSeq;
   }
 
   async waitForChange(after: Position, signal: AbortSignal): Promise<Position | undefined> {
-    const { lastSeq } = this.#parts.catalog;
+    const { lastSeq } = this.#reader;
     return lastSeq > after ? lastSeq : this.#waiters.wait(after, signal);
   }
 

@@ -6,7 +6,7 @@ import { ByteWriter } from '../../bytes.ts';
 import type { PlanContext, PlannedWrite } from '../../commit-plan.ts';
 import { draftsOf, planCommits } from '../../commit-plan.ts';
 import type { IdempotencyRecords } from '../../idempotency-records.ts';
-import type { WaitingCommit, Write, WriteResult } from '../../port.ts';
+import type { Position, WaitingCommit, Write, WriteResult } from '../../port.ts';
 import type { Quota } from '../../quota.ts';
 import type { SealBudget } from '../../seal-budget.ts';
 import {
@@ -91,6 +91,8 @@ export interface GroupPreparerOptions {
   readonly cipher: ProjectCipher;
   readonly clock: Clock;
   readonly quota?: Quota | undefined;
+  /** The position after which the next commit comes. */
+  readonly position: () => Position;
 }
 
 /** Approximate bytes of a record in a frame without its sealed bytes. */
@@ -124,8 +126,10 @@ export class GroupPreparer {
   readonly #cipher: ProjectCipher;
   readonly #clock: Clock;
   readonly #quota: Quota | undefined;
+  readonly #position: () => Position;
 
-  constructor({ catalog, idempotencyRecords, seals, indexes, cipher, clock, quota }: GroupPreparerOptions) {
+  constructor(options: GroupPreparerOptions) {
+    const { catalog, idempotencyRecords, seals, indexes, cipher, clock, quota, position } = options;
     this.#catalog = catalog;
     this.#idempotencyRecords = idempotencyRecords;
     this.#seals = seals;
@@ -133,6 +137,7 @@ export class GroupPreparer {
     this.#cipher = cipher;
     this.#clock = clock;
     this.#quota = quota;
+    this.#position = position;
   }
 
   prepare(group: readonly Waiting[]): PreparedGroup {
@@ -169,7 +174,7 @@ export class GroupPreparer {
   #context(): PlanContext<Waiting, DocumentKeys> {
     const catalog = this.#catalog;
     return {
-      seq: catalog.lastSeq,
+      seq: this.#position(),
       keyVersion: this.#cipher.version,
       sealsLeft: Number.POSITIVE_INFINITY,
       quota: this.#quota,

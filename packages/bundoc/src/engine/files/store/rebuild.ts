@@ -129,7 +129,7 @@ export async function rebuildStore(place: RemainsPlace, options: RebuildOptions)
   done.push(
     catalogFault === undefined
       ? 'wrote a new catalog'
-      : 'rebuilt the catalog from the log and the document files',
+      : 'rebuilt the catalog from the log and the document files: nothing says whether a file is missing',
   );
   await setCarriedAside(place, suffix, done);
   const formerHandles = [...remains.parts.handles];

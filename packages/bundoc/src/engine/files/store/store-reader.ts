@@ -39,6 +39,11 @@ export interface StoreReaderOptions {
   readonly cache: SealedCache;
   /** Called with the opaque name of every undecryptable document file. */
   readonly onIntegrityError: (fileName: string) => void;
+  /**
+   * The position of the last take-over of the storage; 0 when absent. The project continues after it, and
+   * change feeds cannot resume from an earlier one. Nothing is written for that: BunKMS knows of it.
+   */
+  readonly positionFloor?: (() => Position) | undefined;
 }
 
 /**
@@ -57,6 +62,20 @@ export class StoreReader {
     this.#options = options;
     this.#catalog = catalog;
     this.#writer = writer;
+  }
+
+  /** The position of the last commit. */
+  get lastSeq(): Position {
+    return Math.max(this.#catalog.lastSeq, this.#floor);
+  }
+
+  /** The position from which a change feed can resume. */
+  get purgedSeq(): Position {
+    return Math.max(this.#catalog.purgedSeq, this.#floor);
+  }
+
+  get #floor(): Position {
+    return this.#options.positionFloor?.() ?? 0;
   }
 
   /** A document whose bytes are in memory; undefined means "unknown", not "absent". */
@@ -160,13 +179,12 @@ export class StoreReader {
 
   /** As {@link ProjectStore.changes}. */
   changes(after: Position, limit: number, horizon: Position = 0): ChangePage {
-    const catalog = this.#catalog;
+    const { lastSeq, purgedSeq } = this;
     // A reader that starts from zero cannot have missed a purged tombstone.
-    const known = after === 0 ? catalog.purgedSeq : horizon;
+    const known = after === 0 ? purgedSeq : horizon;
     // A position after the last commit is of another history: that of a later copy, or of another project.
-    if (catalog.purgedSeq > Math.max(after, known) || after > catalog.lastSeq)
-      throw new AppError('position_gone');
-    const states = catalog.changes(after).take(limit).toArray();
+    if (purgedSeq > Math.max(after, known) || after > lastSeq) throw new AppError('position_gone');
+    const states = this.#catalog.changes(after).take(limit).toArray();
     return {
       changes: states.map((state) => ({
         ref: { collection: state.collection, id: state.id },
@@ -174,16 +192,15 @@ export class StoreReader {
         deleted: state.deletedMs !== 0,
         position: state.seq,
       })),
-      position: states.at(-1)?.seq ?? Math.max(after, catalog.lastSeq),
+      position: states.at(-1)?.seq ?? Math.max(after, lastSeq),
       horizon: known,
     };
   }
 
   /** As {@link ProjectStore.sealedChanges}. */
   async sealedChanges(after: Position, { limit, bytesMax }: SealedPageLimits): Promise<SealedPage> {
-    const catalog = this.#catalog;
-    const { lastSeq, purgedSeq: forgotten } = catalog;
-    const states = catalog.changes(after).take(limit).toArray();
+    const { lastSeq, purgedSeq: forgotten } = this;
+    const states = this.#catalog.changes(after).take(limit).toArray();
     const changes: SealedChange[] = [];
     let isComplete = states.length < limit;
     let position = after;

@@ -1,8 +1,10 @@
 import { join } from 'node:path';
+import type { Clock } from '@bundoc/shared/runtime/clock';
 import { ProjectExists } from '../../errors.ts';
+import { positionAfterLoss } from '../../positions.ts';
 import { formatProjectFile } from '../../project-file.ts';
 import { SEAL_LIMITS } from '../../seal-budget.ts';
-import { type BackupEnd, type RestoreSource, SKIPPED_SEQS, takeAll } from '../../transfer-port.ts';
+import { type BackupEnd, type RestoreSource, takeAll } from '../../transfer-port.ts';
 import { type Disk, makeDirectoryDurably, replaceFile } from '../disk/disk.ts';
 import { DOCS_FOLDER, listDocumentFiles } from '../documents/document-files.ts';
 import { writeProjectFile } from '../projects/file-projects.ts';
@@ -13,6 +15,7 @@ const RESTORING_FILE = 'restoring';
 
 export interface RestoreOptions extends RestoreSource {
   readonly disk: Disk;
+  readonly clock: Clock;
   /** `<data>/projects`; exists. */
   readonly projectsDirectory: string;
   /** An existing folder for unfinished files, on the same file system. */
@@ -38,6 +41,7 @@ export async function restoreProject(options: RestoreOptions): Promise<BackupEnd
     projectsDirectory,
     tmp,
     arrived,
+    clock,
     onProgress = () => undefined,
   } = options;
   const { project } = file;
@@ -57,7 +61,7 @@ export async function restoreProject(options: RestoreOptions): Promise<BackupEnd
     entries += some.length;
     onProgress(entries);
   });
-  const lastSeq = end.lastSeq + SKIPPED_SEQS;
+  const lastSeq = positionAfterLoss(end.lastSeq, clock.now());
   const seals = [{ version: cipher.version, count: SEAL_LIMITS.rotateAt }];
   const rest = { lastSeq, purgedSeq: lastSeq, seals, idempotencyRecords: [] };
   const { handle } = await folder.finish(cipher, rest, formatProjectFile(file));

@@ -8,7 +8,7 @@ import type { DocumentState, IdempotencyRecord } from '../../state.ts';
 import type { BoundStatement, Row, Statement } from '../database/database.ts';
 import { numberArray, textArray } from '../database/parameters.ts';
 import type { RowCipher } from '../rows/row-cipher.ts';
-import { clearStateOf, orUndefined, ROW_COLUMNS, readStateRow } from '../rows/rows.ts';
+import { clearStateOf, orUndefined, ROW_COLUMNS, readStateRow, requireUpTo } from '../rows/rows.ts';
 import { SEALED_COUNT, type SealCounter } from '../rows/seal-counter.ts';
 import { MustReopen } from './must-reopen.ts';
 import type { PreState, QueuedCommit } from './plan-commits.ts';
@@ -194,7 +194,7 @@ export function foundRows(
  * clear columns then stand for its state. An undecryptable idempotency key counts as forgotten.
  *
  * @throws VersionUnknown; MustReopen when a later version of the key is in use; OpenError for an
- *   undecryptable count of seals; AppError `integrity_error` for an impossible head.
+ *   undecryptable count of seals; AppError `integrity_error` for an impossible head, and an older one.
  */
 export function openPreState(
   { project, commits }: GroupMember,
@@ -222,6 +222,7 @@ export function openPreState(
     const name = (row[0] as Buffer).toString('hex');
     const state = orUndefined(() => readStateRow(row, rows));
     if (state === undefined) onIntegrityError(name);
+    else requireUpTo(seq, state);
     known.states.set(name, state ?? clearStateOf(row, refOf(commits, name), clock.now()));
   }
   for (const [key, row] of idempotencyRecords) {

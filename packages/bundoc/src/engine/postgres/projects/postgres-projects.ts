@@ -9,6 +9,7 @@ import { OutcomeUnknown } from '../../errors.ts';
 import { judgeMoveMark, mayBeRemoved, type SettleMove } from '../../judge-move-mark.ts';
 import { projectLost } from '../../lost-projects.ts';
 import { MOVE_MARK_BEGINS } from '../../move-mark.ts';
+import { positionAt } from '../../positions.ts';
 import {
   formatProjectFile,
   newProjectFile,
@@ -115,7 +116,7 @@ export class PostgresProjects implements Projects {
     // A retry after a broken connection finds the row of the first attempt.
     const asOfMs = clock.monotonic();
     const found = await retryUnavailable(clock, () =>
-      makeProject(database, project, textOf(file), made.key.version),
+      makeProject(database, project, textOf(file), made.key.version, positionAt(storage.takenOverMs)),
     );
     const head = found && { ...found, asOfMs };
     if (head !== undefined) return { file, keys: [made.key], cipher: openCipher(file, [made.key]), head };

@@ -18,7 +18,7 @@ import { ProjectGone } from '../commit/must-reopen.ts';
 import type { Queryable, Row, Statement } from '../database/database.ts';
 import { retryUnavailable } from '../database/retry-unavailable.ts';
 import { type RowCipher, versionMissing } from '../rows/row-cipher.ts';
-import { orUndefined, ROW_COLUMNS, readStateRow, SEALED } from '../rows/rows.ts';
+import { orUndefined, ROW_COLUMNS, readStateRow, requireUpTo, SEALED } from '../rows/rows.ts';
 import type { SealedRow, SharedReads } from './shared-reads.ts';
 
 /**
@@ -179,6 +179,7 @@ export class RowReader {
     // A position after the last commit is of another history: that of a later copy, or of another project.
     if (purgedSeq > Math.max(after, known) || after > seq) throw new AppError('position_gone');
     const states = rows.map((row) => this.#requiredState(row));
+    for (const state of states) requireUpTo(seq, state);
     return {
       changes: states.map((state) => ({
         ref: { collection: state.collection, id: state.id },
@@ -201,6 +202,7 @@ export class RowReader {
     if (head === undefined) throw projectGone();
     const [seq, forgotten] = head as unknown as [number, number];
     const changes = rows.filter(([, , name]) => name !== null).map(([, , ...row]) => this.#sealedChange(row));
+    for (const { state } of changes) requireUpTo(seq, state);
     const total = Number(head.at(-1) ?? 0);
     const isComplete = changes.length === total && total < limit;
     const position = isComplete ? seq : (changes.at(-1)?.state.seq ?? after);

@@ -1,3 +1,4 @@
+import type { Position } from '../../port.ts';
 import type { FoundHead } from '../../projects.ts';
 import type { Queryable, Statement, Transaction } from '../database/database.ts';
 
@@ -26,7 +27,7 @@ const RAISE_VERSION: Statement = {
 
 /** The same in one statement, if there is no file yet. */
 const MAKE: Statement = {
-  name: 'bundoc-make-project-1',
+  name: 'bundoc-make-project-2',
   text: `
 WITH made AS (
   INSERT INTO bundoc.projects (project, file) VALUES ($1, $2) ON CONFLICT (project) DO NOTHING RETURNING project
@@ -35,7 +36,7 @@ WITH made AS (
 ), indexes AS (
   DELETE FROM bundoc.blind_indexes WHERE project = $1 AND EXISTS (SELECT FROM made)
 ), head AS (
-  INSERT INTO bundoc.heads (project, key_version) SELECT project, $3 FROM made ON CONFLICT (project) DO NOTHING
+  INSERT INTO bundoc.heads (project, key_version, seq, purged_seq) SELECT project, $3, $4, $4 FROM made ON CONFLICT (project) DO NOTHING
 ), version AS (
   INSERT INTO bundoc.key_versions (project, version, documents) SELECT project, $3, 0 FROM made ON CONFLICT (project, version) DO NOTHING
 )
@@ -109,6 +110,7 @@ export async function insertProjectRows(
  * Creates an empty project, durably, in one round trip.
  *
  * @param file its text.
+ * @param seq the position that its first commit exceeds.
  * @returns the state of its new rows; undefined when there is already a file or a mark.
  */
 export async function makeProject(
@@ -116,10 +118,11 @@ export async function makeProject(
   project: string,
   file: string,
   keyVersion: number,
+  seq: Position,
 ): Promise<FoundHead | undefined> {
-  const made = await queryable.query(MAKE, [project, file, keyVersion]);
+  const made = await queryable.query(MAKE, [project, file, keyVersion, seq]);
   if (made.length === 0) return undefined;
-  return { seq: 0, indexVersion: 0, documents: new Map(), collections: new Set() };
+  return { seq, indexVersion: 0, documents: new Map(), collections: new Set() };
 }
 
 /** Without its head, no node commits to a project or reads from it. */

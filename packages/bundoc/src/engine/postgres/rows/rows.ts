@@ -1,3 +1,4 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { OpenError } from '@bundoc/shared/crypto/aead';
 import type { DocumentRef } from '../../../crypto/stored-text.ts';
 import { COMMIT_BYTES_MAX } from '../../port.ts';
@@ -79,6 +80,19 @@ export function readStateRow(row: Row, rows: RowCipher): DocumentState {
     rows.collectionToken(state.collection).equals(collection);
   if (!isAsSealed) throw new OpenError();
   return state;
+}
+
+/**
+ * Requires that a document is not later than its project's head, as the same transaction or statement sees
+ * both. Otherwise the head is an older one, and its next positions would repeat.
+ *
+ * @throws AppError `integrity_error`.
+ */
+export function requireUpTo(headSeq: number, { seq }: Pick<DocumentState, 'seq'>): void {
+  if (seq > headSeq)
+    throw new AppError('integrity_error', {
+      cause: new Error(`heads.seq is ${headSeq}, and a document has the later position ${seq}`),
+    });
 }
 
 /**

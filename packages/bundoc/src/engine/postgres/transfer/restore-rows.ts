@@ -1,8 +1,10 @@
+import type { Clock } from '@bundoc/shared/runtime/clock';
 import { BackupDamaged, ProjectExists } from '../../errors.ts';
+import { positionAfterLoss } from '../../positions.ts';
 import type { ProjectContents } from '../../project-contents.ts';
 import { formatProjectFile } from '../../project-file.ts';
 import { SEAL_LIMITS } from '../../seal-budget.ts';
-import { type BackupEnd, type RestoreSource, SKIPPED_SEQS, takeAll } from '../../transfer-port.ts';
+import { type BackupEnd, type RestoreSource, takeAll } from '../../transfer-port.ts';
 import type { Database, Queryable } from '../database/database.ts';
 import { readFileRow } from '../rows/file-row.ts';
 import { verifyRows } from '../verify/verify-rows.ts';
@@ -13,6 +15,7 @@ const NO_IDLE_TIMEOUT = 'SET LOCAL idle_in_transaction_session_timeout = 0';
 
 export interface RestoreRowsOptions extends RestoreSource {
   readonly database: Database;
+  readonly clock: Clock;
 }
 
 /**
@@ -23,7 +26,7 @@ export interface RestoreRowsOptions extends RestoreSource {
  *   all of it or nothing exists.
  */
 export async function restoreProjectInRows(options: RestoreRowsOptions): Promise<BackupEnd> {
-  const { file, cipher, changes, database, onProgress = () => undefined } = options;
+  const { file, cipher, changes, database, clock, onProgress = () => undefined } = options;
   const { project } = file;
   await requireFreeRows(database, project);
   // Before the database is changed, authenticates the whole backup and finds the last state of each document.
@@ -31,7 +34,7 @@ export async function restoreProjectInRows(options: RestoreRowsOptions): Promise
   const end = await takeAll(changes(), async (some) => {
     for (const { state } of some) last.set(state.fileName.toString('hex'), state.seq);
   });
-  const lastSeq = end.lastSeq + SKIPPED_SEQS;
+  const lastSeq = positionAfterLoss(end.lastSeq, clock.now());
   const contents: ProjectContents = {
     lastSeq,
     purgedSeq: lastSeq,

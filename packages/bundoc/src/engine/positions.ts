@@ -1,0 +1,18 @@
+import type { Position } from './port.ts';
+
+/** More positions than a project uses in a millisecond, on average over its life. */
+const POSITIONS_IN_MS = 64;
+
+/**
+ * A position that exceeds each one that was in use at a time, in any copy of a storage. So when commits are
+ * lost, a project continues after the position of that moment, and repeats none, however often the same copy
+ * is put back. Assumes that clocks are not set back by longer than the project lasts.
+ */
+export function positionAt(timeMs: number): Position {
+  return timeMs * POSITIONS_IN_MS;
+}
+
+/** The position after which a project continues whose commits after `last` may be lost. */
+export function positionAfterLoss(last: Position, nowMs: number): Position {
+  return Math.max(last + 1, positionAt(nowMs));
+}

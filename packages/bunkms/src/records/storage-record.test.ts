@@ -1,0 +1,20 @@
+import { createSecretKey, randomBytes, randomUUID } from 'node:crypto';
+import { describe, expect, it } from 'vitest';
+import { recordHash } from './chain.ts';
+import { storageIn, takeOverTime } from './storage-record.ts';
+
+describe('the record of a storage', () => {
+  it('of an earlier build has a count of take-overs, which is below every time', () => {
+    const chainKey = createSecretKey(randomBytes(32));
+    const id = randomUUID();
+    const record = {
+      ...{ seq: 7, prev_hash: '0'.repeat(64), time: '2026-01-01T00:00:00.000Z', actor: 'admin' },
+      ...({ severity: 'CRITICAL', action: 'storage.take_over', outcome: 'allowed' } as const),
+      detail: { storage: id, take_overs: 3 },
+    };
+    const hash = recordHash(chainKey, record.prev_hash, record.seq, record);
+    const state = storageIn(chainKey, id, { ...record, hash });
+    expect(state).toMatchObject({ id, generation: null, takenOverMs: 3 });
+    expect(takeOverTime(3, 1_000)).toBe(1_000);
+  });
+});
