@@ -182,6 +182,38 @@ describe('after a restore to an earlier moment, a project that was created later
   });
 });
 
+describe('a follower of changes, over take-overs by the same copy', () => {
+  const note = (id: string) => ask('a', `/collections/notes/documents/${id}`, 'PUT', '{"n":1}');
+  const changesSince = (since?: string) =>
+    ask('a', `/changes${since === undefined ? '' : `?since=${encodeURIComponent(since)}`}`);
+  const idsIn = (answer: Answer) =>
+    (answer.json()['changes'] as { _id: string }[]).map(({ _id }) => _id).sort();
+
+  it('restarts each time, and misses no change', async () => {
+    await keepMoment();
+    const again = await restored.clone(join(installation.folder, 'again'));
+    const early = (await changesSince()).json()['since'];
+    for (const id of ['lost-1', 'lost-2']) expect((await note(id)).status).toBe(201);
+    let late = (await changesSince(early)).json()['since'];
+    await installation.stopBundoc();
+    for (const [round, copy] of [restored, again].entries()) {
+      expect((await takeOver()).code).toBe(0);
+      await start(copy);
+      for (const since of [early, late])
+        expect(facts(await changesSince(since))).toEqual([410, 'position_gone']);
+      const fresh = await changesSince();
+      expect(idsIn(fresh)).toEqual(['a']);
+      // As many as the lost ones, so that positions which began at the copy would repeat.
+      for (const n of [1, 2]) expect((await note(`new-${round}-${n}`)).status).toBe(201);
+      const next = await changesSince(fresh.json()['since']);
+      expect(idsIn(next)).toEqual([`new-${round}-1`, `new-${round}-2`]);
+      expect(facts(await changesSince(late))).toEqual([410, 'position_gone']);
+      late = next.json()['since'];
+      await stop();
+    }
+  });
+});
+
 describe('a take-over of a storage that lacks nothing', () => {
   it('refuses no project, also one that a crash leaves with a key and without content afterwards', async () => {
     await restoreToBefore();
