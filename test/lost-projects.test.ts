@@ -186,15 +186,16 @@ describe('a follower of changes, over take-overs by the same copy', () => {
   const note = (id: string) => ask('a', `/collections/notes/documents/${id}`, 'PUT', '{"n":1}');
   const changesSince = (since?: string) =>
     ask('a', `/changes${since === undefined ? '' : `?since=${encodeURIComponent(since)}`}`);
+  const sinceOf = (answer: Answer) => String(answer.json()['since']);
   const idsIn = (answer: Answer) =>
     (answer.json()['changes'] as { _id: string }[]).map(({ _id }) => _id).sort();
 
   it('restarts each time, and misses no change', async () => {
     await keepMoment();
     const again = await restored.clone(join(installation.folder, 'again'));
-    const early = (await changesSince()).json()['since'];
+    const early = sinceOf(await changesSince());
     for (const id of ['lost-1', 'lost-2']) expect((await note(id)).status).toBe(201);
-    let late = (await changesSince(early)).json()['since'];
+    let late = sinceOf(await changesSince(early));
     await installation.stopBundoc();
     for (const [round, copy] of [restored, again].entries()) {
       expect((await takeOver()).code).toBe(0);
@@ -205,10 +206,10 @@ describe('a follower of changes, over take-overs by the same copy', () => {
       expect(idsIn(fresh)).toEqual(['a']);
       // As many as the lost ones, so that positions which began at the copy would repeat.
       for (const n of [1, 2]) expect((await note(`new-${round}-${n}`)).status).toBe(201);
-      const next = await changesSince(fresh.json()['since']);
+      const next = await changesSince(sinceOf(fresh));
       expect(idsIn(next)).toEqual([`new-${round}-1`, `new-${round}-2`]);
       expect(facts(await changesSince(late))).toEqual([410, 'position_gone']);
-      late = next.json()['since'];
+      late = sinceOf(next);
       await stop();
     }
   });
