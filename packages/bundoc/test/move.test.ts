@@ -8,6 +8,7 @@ import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { needs } from '@bundoc/shared/testing/programs';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { OutcomeUnknown } from '../src/engine/errors.ts';
+import { positionAt } from '../src/engine/positions.ts';
 import type { Database } from '../src/engine/postgres/database/database.ts';
 import { fenceRows } from '../src/engine/postgres/rows/fence.ts';
 import { LostInRows } from '../src/engine/postgres/rows/lost-in-rows.ts';
@@ -196,6 +197,19 @@ describe('a move of a project', needs('postgresql'), () => {
       }
     },
   );
+
+  it('from PostgreSQL continues after a take-over that no node has heard of', async () => {
+    await moving.fill('rows');
+    const { id } = await (await moving.identity('rows')).read();
+    moving.service.takeOverStorage(id);
+    const { takenOverMs } = moving.service.storages.get(id)!;
+    await moving.toFolder();
+    await moving.withStore(await moving.node('files'), async (store) => {
+      await store.commit([put('a', '{}')]);
+      expect(await store.position()).toBe(positionAt(takenOverMs) + 1);
+      await expect(store.changes(1, 10)).rejects.toMatchObject({ code: 'position_gone' });
+    });
+  });
 
   it('lets the project be neither deleted nor listed at the former storage', async () => {
     await moving.fill('rows');

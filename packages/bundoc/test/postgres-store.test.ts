@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { describeProjectStore } from '../src/engine/conformance.ts';
 import { IDEMPOTENCY_TTL_MS, TOMBSTONE_TTL_MS, TOMBSTONES_MAX } from '../src/engine/port.ts';
 import { positionAt } from '../src/engine/positions.ts';
+import { fenceHead } from '../src/engine/postgres/rows/fence.ts';
 import { skipPositions } from '../src/engine/postgres/rows/skip-positions.ts';
 import { SNAPSHOT_TRANSACTION, verifyRows } from '../src/engine/postgres/verify/verify-rows.ts';
 import { describeQuota } from '../src/engine/quota-conformance.ts';
@@ -27,6 +28,45 @@ describe('PostgreSQL', needs('postgresql'), () => {
       reopen: () => project.open(database),
       takeOver: (takenOverMs) => skipPositions(database, positionAt(takenOverMs)),
     };
+  });
+
+  it('lets commits of other projects pass while a take-over waits for one head, and misses no head', async () => {
+    const [held, other] = [await newProject(), await newProject()];
+    const stores = await Promise.all([held, other].map((project) => project.open(database)));
+    for (const store of stores) await commitOne(store, put('a', '{}'));
+    const release = Promise.withResolvers<void>();
+    const locked = Promise.withResolvers<void>();
+    const holding = database.transaction('', async (transaction) => {
+      await transaction.run(`SELECT FROM bundoc.heads WHERE project = '${held.project}' FOR UPDATE`);
+      locked.resolve();
+      await release.promise;
+      await fenceHead(transaction, held.project);
+      return true;
+    });
+    await locked.promise;
+    let isSkipped = false;
+    const skipped = skipPositions(database, positionAt(9_000)).then(() => {
+      isSkipped = true;
+    });
+    await expect.poll(() => stores[1]!.position()).toBe(positionAt(9_000));
+    await commitOne(stores[1]!, put('b', '{}'));
+    expect(isSkipped).toBe(false);
+    release.resolve();
+    await Promise.all([holding, skipped]);
+    const fenced = `SELECT seq FROM bundoc.fenced_heads WHERE project = '${held.project}'`;
+    expect(await sql(fenced)).toBe(String(positionAt(9_000)));
+    await sql(`DELETE FROM bundoc.fenced_heads WHERE project = '${held.project}'`);
+    for (const store of stores) await store[Symbol.asyncDispose]();
+  });
+
+  it('moves thousands of heads in steps', async () => {
+    await sql(
+      `INSERT INTO bundoc.heads (project, key_version) SELECT 'many-' || n, 1 FROM generate_series(1, 2500) AS n`,
+    );
+    await skipPositions(database, positionAt(12_000));
+    const behind = `SELECT count(*) FROM bundoc.heads WHERE project LIKE 'many-%' AND seq <> ${positionAt(12_000)}`;
+    expect(await sql(behind)).toBe('0');
+    await sql(`DELETE FROM bundoc.heads WHERE project LIKE 'many-%'`);
   });
 
   describeQuota('the PostgreSQL engine', async (quota) => (await newProject({ quota })).open(database));

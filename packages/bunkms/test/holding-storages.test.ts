@@ -134,10 +134,10 @@ describe('a storage that is lost', () => {
     const generation = randomUUID();
     expect((await takeOverStorage(s.id, { generation })).json()).toMatchObject({
       generation,
-      taken_over_ms: first + 1,
+      taken_over_ms: first + 60_000,
     });
     expectRefused(await lost.advance(), 409, 'storage_superseded');
-    expect((await s.advance([generation])).json()).toMatchObject({ taken_over_ms: first + 1 });
+    expect((await s.advance([generation])).json()).toMatchObject({ taken_over_ms: first + 60_000 });
     expectRefused(await takeOverStorage(randomUUID()), 404, 'storage_not_found');
   });
 
@@ -174,11 +174,22 @@ describe('a storage that is lost', () => {
     expect((await takeOverStorage(s.id)).json()).toMatchObject({ taken_over_ms: forced + USE_MS });
   });
 
+  it('is also taken over by its present generation, which a copy of it may have', async () => {
+    const { generation } = s;
+    const before = (await storageOf(s.id)).taken_over_ms;
+    const taken = (await takeOverStorage(s.id, { generation })).json();
+    expect(taken).toMatchObject({ generation });
+    expect(taken.taken_over_ms).toBeGreaterThan(before);
+    clock.advance(1_000);
+    expect((await takeOverStorage(s.id, { generation })).json()).toEqual(taken);
+    expect((await s.advance()).json()).toMatchObject({ taken_over_ms: taken.taken_over_ms });
+  });
+
   it('is taken over later each time, although the clock goes back', async () => {
     const first = (await takeOverStorage(s.id)).json().taken_over_ms;
     clock.advance(-60_000);
     await s.advance();
-    expect((await takeOverStorage(s.id)).json()).toMatchObject({ taken_over_ms: first + 1 });
+    expect((await takeOverStorage(s.id)).json()).toMatchObject({ taken_over_ms: first + 60_000 });
   });
 });
 

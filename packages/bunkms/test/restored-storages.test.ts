@@ -51,6 +51,9 @@ async function infoAt(service: TestKms, id: string) {
   return storageInfoSchema.strict().parse(answer.json());
 }
 
+/** By how much a take-over is later than one that the clock has not passed. */
+const MINUTE_MS = 60_000;
+
 const takeOverAt = async (service: TestKms, id: string) =>
   service.api(`/v1/storages/${id}/take-over`, { token: await service.fullToken(), body: { force: true } });
 
@@ -66,8 +69,8 @@ describe('a restore from a backup that is older than two take-overs', () => {
     const { archive } = await backupOf(kms, clock);
     const atBackup = s.acting;
     const seen = [await takenOver(), await takenOver()];
-    expect(seen).toEqual([clock.now() + 1, clock.now() + 2]);
-    clock.advance(1_000);
+    expect(seen).toEqual([clock.now() + MINUTE_MS, clock.now() + 2 * MINUTE_MS]);
+    clock.advance(3 * MINUTE_MS);
 
     const { service, report } = await restored({ archive });
     expect(report).toMatchObject({ storages: 2 });
@@ -83,7 +86,7 @@ describe('a restore from a backup that is older than two take-overs', () => {
     const later = await TestStorageNode.at(service, s.acting);
     expectRefused(await later.advance(), 409, 'storage_superseded');
     await takeOverAt(service, s.id);
-    expect((await later.advance()).json()).toMatchObject({ taken_over_ms: raised + 1 });
+    expect((await later.advance()).json()).toMatchObject({ taken_over_ms: raised + MINUTE_MS });
   });
 
   it('that is made twice from the same backup does not repeat a take-over of the first', async () => {
@@ -91,6 +94,7 @@ describe('a restore from a backup that is older than two take-overs', () => {
     const { archive } = await backupOf(kms, clock);
     clock.advance(60_000);
     const first = (await restored({ archive })).service;
+    clock.advance(1);
     const seen = (await takeOverAt(first, s.id)).json().taken_over_ms;
     clock.advance(2_000);
     const second = (await restored({ archive })).service;
@@ -113,6 +117,7 @@ describe('a restore from a backup that is older than two take-overs', () => {
       kms.dataDir,
       `UPDATE audit SET detail = replace(detail, '"taken_over_ms":0', '"taken_over_ms":7') WHERE detail LIKE '%${s.id}%'`,
     );
+    clock.advance(60_000);
     const afterChange = (await takeOverAt(kms, s.id)).json().taken_over_ms;
     clock.advance(3_600_000);
     expect((await infoAt((await restored({ archive: first })).service, s.id)).taken_over_ms).toBeGreaterThan(
@@ -125,7 +130,7 @@ describe('a restore from a backup that is older than two take-overs', () => {
     const { archive } = await backupOf(kms, clock);
     await takenOver();
     const auditCopy = await auditCopyOf(kms, join(folder, 'copy'));
-    clock.advance(1_000);
+    clock.advance(2 * MINUTE_MS);
     const { service } = await restored({ archive, auditCopy });
     expect(await infoAt(service, s.id)).toMatchObject({
       generation: s.generation,
@@ -151,7 +156,7 @@ describe('a restore from a backup that is older than two take-overs', () => {
       `UPDATE audit SET detail = replace(detail, '"taken_over_ms":0', '"taken_over_ms":7') WHERE detail LIKE '%${s.id}%'`,
     );
     const { archive } = await backupOf(kms, clock);
-    clock.advance(1_000);
+    clock.advance(2 * MINUTE_MS);
     const { service, report } = await restored({ archive });
     expect(report).toMatchObject({ storages: 1 });
     expect(await infoAt(service, t.id)).not.toHaveProperty('generation');
@@ -194,6 +199,6 @@ describe('a storage that BunKMS does not know', () => {
     const now = clock.now();
     expect((await known.advance()).json()).toMatchObject({ taken_over_ms: now });
     expect((await known.advance()).json()).toMatchObject({ taken_over_ms: now });
-    expect((await takeOverAt(fresh, s.id)).json()).toMatchObject({ taken_over_ms: now + 1 });
+    expect((await takeOverAt(fresh, s.id)).json()).toMatchObject({ taken_over_ms: now + MINUTE_MS });
   });
 });

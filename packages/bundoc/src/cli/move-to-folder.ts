@@ -8,9 +8,11 @@ import type { FilesEngine } from '../engine/files/files-engine.ts';
 import { MOVED_FOLDER } from '../engine/files/projects/moved-folder.ts';
 import { FilesMoveTarget } from '../engine/files/transfer/move-target.ts';
 import { settleMove } from '../engine/judge-move-mark.ts';
+import { positionAt } from '../engine/positions.ts';
 import type { Database } from '../engine/postgres/database/database.ts';
 import { PostgresProjects } from '../engine/postgres/projects/postgres-projects.ts';
 import { identifyDatabase } from '../engine/postgres/rows/identity-in-rows.ts';
+import { skipPositions } from '../engine/postgres/rows/skip-positions.ts';
 import { PostgresMoveSource } from '../engine/postgres/transfer/move-source.ts';
 import { type OnSetAside, SET_ASIDE_FOLDER } from '../engine/set-aside.ts';
 import { startStorage } from '../engine/started-storage.ts';
@@ -53,6 +55,8 @@ export async function moveToFolder(
 ): Promise<string> {
   const identity = await identifyDatabase(database, systemClock);
   const from = await startStorage(identity, calls);
+  // No node may have started since.
+  await skipPositions(database, positionAt(from.takenOverMs));
   const to = await startStorage(open.identity, calls);
   const keys = new StorageKeys(calls, { acting: from.acting, refused: from.advance });
   const directory = join(open.projectsDir, project);

@@ -1,3 +1,4 @@
+import { systemClock } from '@bundoc/shared/runtime/clock';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import { withFolder } from './open-data.ts';
 
@@ -14,8 +15,12 @@ export interface SettleOptions {
  * @returns true when all writes reached every project's folder.
  */
 export async function settle(environment: Environment, options: SettleOptions): Promise<boolean> {
-  const stuck = await withFolder(environment, async ({ engine }) => {
-    if (options.acceptLoss) await engine.acceptLoss();
+  const stuck = await withFolder(environment, async ({ engine, identity }) => {
+    if (options.acceptLoss) {
+      // First: afterwards, projects open, and must not repeat the positions of lost commits.
+      await identity.change((file) => ({ ...file, lossAcceptedMs: systemClock.now() }));
+      await engine.acceptLoss();
+    }
     if (options.all) return await engine.carryAll();
     await engine.markSettled();
     return [];

@@ -10,6 +10,11 @@ import {
 } from './storage-file.ts';
 import type { StorageGeneration } from './storage-generation.ts';
 
+/** A storage in its current generation, and its last take-over. */
+interface AdvancedStorage extends ActingStorage {
+  readonly takenOverMs: number;
+}
+
 /** A storage on whose behalf this process calls BunKMS. */
 export interface StartedStorage {
   readonly id: string;
@@ -40,17 +45,17 @@ export function runningStorage(generation: StorageGeneration, calls: StorageCall
 export async function advanceStorage(
   identity: StorageIdentity,
   calls: Pick<StorageCalls, 'advanceStorage'>,
-): Promise<ActingStorage> {
+): Promise<AdvancedStorage> {
   const { id } = await identity.read();
   for (let tries = 1; ; tries++) {
     const generation = randomUUID();
     const file = await identity.change((present) => withCandidate(present, generation));
     const from = generationsOf(file).filter((known) => known !== generation);
     try {
-      await calls.advanceStorage(id, from, generation);
+      const { taken_over_ms: takenOverMs } = await calls.advanceStorage(id, from, generation);
       // The last known take-over stays: the next start of the service still looks for lost projects.
       await identity.change((present) => withConfirmed(present, generation));
-      return { storage: id, generation };
+      return { storage: id, generation, takenOverMs };
     } catch (error) {
       if (!hasCode(error, 'storage_superseded') || tries === ADVANCE_TRIES_MAX) throw error;
       // A generation is recorded before BunKMS has it, and this call named all earlier ones.
@@ -64,9 +69,14 @@ export async function advanceStorage(
  * Returns a storage whose generation this process advances, also beside running nodes: a move counts as a
  * start of its storages.
  */
-export async function startStorage(identity: StorageIdentity, calls: StorageCalls): Promise<StartedStorage> {
-  let acting = await advanceStorage(identity, calls);
+export async function startStorage(
+  identity: StorageIdentity,
+  calls: StorageCalls,
+): Promise<StartedStorage & Pick<AdvancedStorage, 'takenOverMs'>> {
+  const { takenOverMs, ...started } = await advanceStorage(identity, calls);
+  let acting: ActingStorage = started;
   return {
+    takenOverMs,
     id: acting.storage,
     calls,
     acting: () => acting,

@@ -19,6 +19,8 @@ const storageFileSchema = z.strictObject({
   candidates: z.array(generationSchema).max(CANDIDATES_MAX),
   /** The last take-over, as of BunKMS, when lost projects were last looked for; 0 for none. */
   takenOverMs: z.int().nonnegative(),
+  /** Only in files: when an administrator last accepted the loss of frames of unknown projects. */
+  lossAcceptedMs: z.int().nonnegative().optional(),
   /** Only in files: the log was created, so a missing one was lost. */
   log: z.literal(true).optional(),
 });

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
+import type { StorageInfo } from '@bundoc/shared/contract/storages';
 import { StartRefused } from '@bundoc/shared/runtime/lifecycle';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { ActingStorage, StorageCalls } from '../kms/port.ts';
@@ -310,7 +311,7 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
         }));
         this.#candidate = undefined;
         if (epoch === this.#epoch) this.#take(confirmed);
-        this.#takenOverMs = info.taken_over_ms;
+        this.#learn(info);
         return;
       } catch (error) {
         if (!hasCode(error, 'storage_superseded') || tries === ADVANCE_TRIES_MAX) throw error;
@@ -329,7 +330,9 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
   async #isNoted(before: StorageFile, ...own: readonly (string | undefined)[]): Promise<boolean> {
     const { identity, calls } = this.#options;
     for (let former = before; ; ) {
-      const { generation } = await calls.storageInfo(this.id);
+      const info = await calls.storageInfo(this.id);
+      this.#learn(info);
+      const { generation } = info;
       if (generation === undefined) return false;
       const present = await identity.read();
       // A generation is recorded before BunKMS has it, and stays until a later one is confirmed.
@@ -348,7 +351,11 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
     for (let waitedMs = 0; ; waitedMs += OTHER_NODE_PAUSE_MS) {
       const file = await identity.read();
       if (this.#state !== 'confirmed') return;
-      if (file.generation !== undefined && file.generation !== generation) return this.#take(file);
+      if (file.generation !== undefined && file.generation !== generation) {
+        // The other node may know of a take-over.
+        this.#learn(await this.#options.calls.storageInfo(this.id));
+        return this.#take(file);
+      }
       // Without candidates, no other node is advancing: another copy of the storage is in use.
       if (file.candidates.length === 0) return this.#supersede();
       if (waitedMs >= OTHER_NODE_MS) break;
@@ -361,6 +368,10 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
       if (!hasCode(error, 'storage_superseded')) throw error;
       this.#supersede();
     }
+  }
+
+  #learn({ taken_over_ms: takenOverMs }: StorageInfo): void {
+    this.#takenOverMs = Math.max(this.#takenOverMs, takenOverMs);
   }
 
   #take({ generation }: StorageFile): void {

@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
 import { openStores, type StoreUnderTest } from '../testing/store-under-test.ts';
 import { commitOne, put, remove } from '../testing/writes.ts';
@@ -75,6 +76,34 @@ export function describeTakeOvers(name: string, make: () => Promise<TakenOverSto
         expect(await idsAfter(from, positionAt(5_000))).toEqual(['a', 'c']);
       });
     });
+
+    it.each([
+      [10, 0],
+      [10, 1],
+      [900_000, 1],
+      [900_000, 5],
+    ])(
+      'sends a commit of %i bytes, under way for %i turns, to a reader that begins then',
+      async (bytes, turns) => {
+        const under = await start();
+        const { store } = under;
+        await commitOne(store, put('a', '{}'));
+        const writes = ['b', 'c', 'd', 'e'].map((id) => put(id, `{"pad":"${'x'.repeat(bytes)}"}`));
+        let isDone = false;
+        const committed = store.commit(writes).then(() => {
+          isDone = true;
+        });
+        for (let turn = 0; turn < turns; turn++) await setImmediate();
+        await under.takeOver(1_000);
+        const wasDone = isDone;
+        const now = await store.position();
+        await committed;
+        const seen = await store.changes(now, 10, now).catch((error: unknown) => error);
+        if (seen instanceof Error) expect(seen).toMatchObject(GONE);
+        else if (!wasDone) expect(seen).toMatchObject({ changes: [{}, {}, {}, {}] });
+        expect(await idsAfter(store, 0)).toEqual(['a', 'b', 'c', 'd', 'e']);
+      },
+    );
 
     it('continues where it is when it has heard of the take-over before', async () => {
       const under = await start();

@@ -44,6 +44,7 @@ describe('rotations of keys that have sealed many times', () => {
           cache: createSealedCache(0),
           onIntegrityError: () => undefined,
           onFailure: () => undefined,
+          positionFloor: () => 0,
           onRotationDue: (version) => rotations.due(project, version),
           sealLimits: limitsAfter(SEAL_LIMITS, { takenOver, missing: false }),
         });

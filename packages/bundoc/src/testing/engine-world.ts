@@ -147,6 +147,7 @@ export class EngineWorld {
       cache: createSealedCache(0),
       onIntegrityError: (fileName) => this.unexplained.push(`${name}: ${fileName} does not open`),
       onFailure: () => undefined,
+      positionFloor: () => 0,
       onRotationDue: () => undefined,
       sealLimits: SEAL_LIMITS,
     });

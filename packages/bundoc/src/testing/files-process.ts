@@ -66,6 +66,7 @@ export class Process {
       ...{ cipher: this.keys.of(project), clock: new FakeClock(), cache: createSealedCache(0) },
       onIntegrityError: (fileName) => this.failures.push(fileName),
       onFailure: (error) => this.failures.push(error),
+      positionFloor: () => 0,
       onRotationDue: () => undefined,
       sealLimits: SEAL_LIMITS,
       entries,

@@ -108,6 +108,13 @@ export class HistoryWorld {
     return new Map(this.service.storages);
   }
 
+  /** BunKMS is restored while the service runs, which learns of it when it next advances its generation. */
+  async restoreKmsBeside(): Promise<void> {
+    const { generation } = await this.#serve();
+    this.service.takeOverStorage(generation.id, generation.generation);
+    await generation.advance();
+  }
+
   /** As `bunkms restore` does, which counts as a take-over. The keys come from the shipped chain. */
   async restoreKms(backup: ReturnType<HistoryWorld['kmsBackup']>): Promise<void> {
     for (const [id, { generation }] of backup) this.service.takeOverStorage(id, generation);

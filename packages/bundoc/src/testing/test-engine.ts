@@ -132,6 +132,7 @@ export async function openTestStore(
     cache: createSealedCache(0),
     onIntegrityError: () => undefined,
     onFailure: () => undefined,
+    positionFloor: () => 0,
     onRotationDue: () => undefined,
     sealLimits: SEAL_LIMITS,
   });

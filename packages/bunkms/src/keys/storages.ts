@@ -103,7 +103,9 @@ export async function takeOverStorage(
 ): Promise<StorageInfo> {
   return change(deps, id, caller, 'storage.take_over', async () => {
     const before = await stateToTakeOver(deps, id, force);
-    if ('generation' in before && before.generation === (generation ?? null)) return { present: before };
+    // With its present generation, too: a copy that has it may be older than the lost one.
+    if ('generation' in before && before.isTakenOver && before.generation === (generation ?? null))
+      return { present: before };
     const unreleasedSince = force ? undefined : await requireUnreleased(deps, id);
     const takenOverMs = takeOverTime(before.takenOverMs, deps.clock.now());
     return {

@@ -4,7 +4,7 @@ import { recordHash } from './chain.ts';
 import { storageIn, takeOverTime } from './storage-record.ts';
 
 describe('the record of a storage', () => {
-  it('of an earlier build has a count of take-overs, which is below every time', () => {
+  it('of an earlier build has a count of take-overs in place of a time', () => {
     const chainKey = createSecretKey(randomBytes(32));
     const id = randomUUID();
     const record = {
@@ -16,5 +16,6 @@ describe('the record of a storage', () => {
     const state = storageIn(chainKey, id, { ...record, hash });
     expect(state).toMatchObject({ id, generation: null, takenOverMs: 3 });
     expect(takeOverTime(3, 1_000)).toBe(1_000);
+    expect(takeOverTime(1_000, 3)).toBeGreaterThan(1_000);
   });
 });

@@ -1,17 +1,21 @@
 import type { KeyObject } from 'node:crypto';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
+import { TAKEN_OVER_MS_MAX } from '@bundoc/shared/contract/storages';
 import type { Caller } from './caller.ts';
 import { type AuditDraft, recordHash } from './chain.ts';
 
 /** Actions of the records of Bundoc's storages. The latest record of a storage has its complete state. */
 export const STORAGE_ACTIONS: readonly string[] = ['storage.advance', 'storage.take_over'];
 
+/** By how much a take-over is later than the former one where the clock was set back. */
+const LATER_MS = 60_000;
+
 /**
  * The time of a take-over, in milliseconds since 1970: later than the `former` one, and than each that is
  * lost, unless the clock was set back.
  */
 export function takeOverTime(former: number, nowMs: number): number {
-  return Math.max(former + 1, nowMs);
+  return Math.min(nowMs > former ? nowMs : former + LATER_MS, TAKEN_OVER_MS_MAX);
 }
 
 /** The state of a storage. */
@@ -28,6 +32,8 @@ export interface StorageState {
 
 /** A storage with the place of its record. */
 export interface RecordedStorage extends StorageState {
+  /** Whether the record is of a take-over, and the storage has not advanced since. */
+  readonly isTakenOver: boolean;
   /** Number and time of the record. */
   readonly seq: number;
   readonly changedAt: string;
@@ -54,11 +60,12 @@ export function storageDraft(
  */
 export function storageIn(chainKey: KeyObject, id: string, record: AuditRecord): RecordedStorage | undefined {
   const { seq, prev_hash: previous, hash, action, time, detail = {} } = record;
-  // Records of earlier builds have a count, which is below every time.
+  // Records of earlier builds have a count instead, or a time.
   const { storage, generation = null, taken_over_ms: takenOverMs = detail['take_overs'] } = detail;
   if (recordHash(chainKey, previous, seq, record) !== hash) return undefined;
   if (!STORAGE_ACTIONS.includes(action) || storage !== id || typeof takenOverMs !== 'number')
     return undefined;
   if (generation !== null && typeof generation !== 'string') return undefined;
-  return { id, generation, takenOverMs, seq, changedAt: time };
+  const isTakenOver = action === 'storage.take_over';
+  return { id, generation, takenOverMs, isTakenOver, seq, changedAt: time };
 }

@@ -113,7 +113,7 @@ export class RestoreRun {
           yield* this.#keys.newer();
           yield* this.#keys.lost();
           yield* this.#tokens.newer();
-          yield* this.#storages.raised();
+          yield* this.#storages.takenOver();
           yield { kind: 'new-record', draft: this.#restored() };
           yield { kind: 'new-record', draft: this.#newEpoch() };
       }

@@ -28,7 +28,7 @@ export class RestoredStorages {
    * A record of each storage with a new take-over. A storage whose latest record was changed gets none: it
    * stays as refused as it was.
    */
-  *raised(): Generator<LoadEntry> {
+  *takenOver(): Generator<LoadEntry> {
     const { caller, time, survey } = this.#parts;
     for (const [id, record] of this.#latest) {
       const state = storageIn(survey.secrets.chainKey, id, record);

@@ -33,7 +33,7 @@ export const projectFileSchema = z.strictObject({
         wrapped: z.base64(),
         /** Whether the key existed before the project: others may have sealed under it. */
         adopted: z.literal(true).optional(),
-        /** How often the storage had been taken over when the version was first used there; absent for 0. */
+        /** The last take-over of the storage when the version was first used there; absent for none. */
         takenOver: z.strictObject({ storage: storageIdSchema, ms: z.int().positive() }).optional(),
       }),
     )

@@ -103,7 +103,7 @@ export const takeOverStorageSchema = z.strictObject({
 export type TakeOverStorage = z.infer<typeof takeOverStorageSchema>;
 
 /** The year 2109. Bundoc derives positions of 48 bits from such times. */
-const TAKEN_OVER_MS_MAX = 2 ** 42 - 2 ** 32;
+export const TAKEN_OVER_MS_MAX = 2 ** 42 - 2 ** 32;
 
 /** What BunKMS knows of a storage. */
 export const storageInfoSchema = z.object({

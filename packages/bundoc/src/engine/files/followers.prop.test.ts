@@ -1,5 +1,6 @@
 import { randomInt } from 'node:crypto';
 import { join } from 'node:path';
+import { setImmediate } from 'node:timers/promises';
 import { hasCode } from '@bundoc/shared/contract/app-error';
 import fc from 'fast-check';
 import { beforeEach, describe, expect, it } from 'vitest';
@@ -47,6 +48,12 @@ const step = fc.oneof(
     nth,
   }),
   fc.record({ kind: fc.constantFrom('back up' as const, 'restore' as const), project, nth }),
+  fc.record({
+    kind: fc.constant('restore BunKMS beside a commit' as const),
+    project,
+    nth,
+    isLarge: fc.boolean(),
+  }),
   { weight: 2, arbitrary: fc.record({ kind: fc.constantFrom('copy' as const, 'put back' as const), nth }) },
   fc.record({
     kind: fc.constantFrom(...(['stop', 'crash', 'lose power', 'back up BunKMS', 'restore BunKMS'] as const)),
@@ -65,8 +72,8 @@ class Follower {
   mayRepeat = false;
   restarts = 0;
 
-  /** Reads some pages. @returns whether it has read all. */
-  async read(store: ProjectStore, pages: number): Promise<boolean> {
+  /** Reads some pages. @param isAlone whether nothing is written. @returns whether it has read all. */
+  async read(store: ProjectStore, pages: number, isAlone = true): Promise<boolean> {
     for (let page = 0; page < pages; page++) {
       const { position, horizon } = this.#place;
       const found = await store.changes(position, PAGE, horizon).catch((error: unknown) => {
@@ -87,6 +94,7 @@ class Follower {
       }
       this.#place = { position: found.position, horizon: found.horizon };
       if (found.changes.length === PAGE) continue;
+      if (!isAlone) return true;
       const listed = await store.list({ collection: 'notes', after: 0, limit: 100, bytesMax: 1e9 });
       const present = listed.documents.map(({ metadata: { _id, _rev } }) => [_id, _rev]);
       expect([...this.#docs].sort()).toEqual(present.sort());
@@ -126,6 +134,21 @@ class History {
       case 'follow': {
         const all = this.followers.get(one.project)!;
         await all[one.nth % all.length]!.read(await this.#open(one.project), one.pages);
+        return;
+      }
+      case 'restore BunKMS beside a commit': {
+        const store = await this.#open(one.project);
+        const pad = 'x'.repeat(one.isLarge ? 600_000 : 10);
+        const writes = ['v', 'w', 'x'].map((id) => put(id, `{"n":${this.#value++},"pad":"${pad}"}`));
+        const committed = store.commit(writes);
+        const isTaken = await Promise.race([setImmediate(true), committed.then(() => false)]);
+        this.#lost(PROJECTS);
+        await world.restoreKmsBeside();
+        const [follower, other] = this.followers.get(one.project)!;
+        // Both read while the commit may be decided and not readable.
+        if (isTaken) await follower!.read(store, 20, false);
+        await committed;
+        await other!.read(store, 20);
         return;
       }
       case 'checkpoint':

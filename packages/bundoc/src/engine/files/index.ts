@@ -3,6 +3,7 @@ import { join, resolve } from 'node:path';
 import { CATALOG_FILE } from '@bundoc/shared/contract/catalog-head';
 import { DataFolder } from '@bundoc/shared/files/data-folder';
 import type { Logger } from '@bundoc/shared/runtime/logger';
+import { positionAt } from '../positions.ts';
 import { formatProjectFile } from '../project-file.ts';
 import { limitsAfter, SEAL_LIMITS } from '../seal-budget.ts';
 import { SET_ASIDE_FOLDER } from '../set-aside.ts';
@@ -45,14 +46,9 @@ export async function openFileStorage(
   const disk = wrapDisk(stack.use(openNodeDisk(dataDir)));
   const log = watchLog(logger);
   const { identity, engine, backlog, projectsDir, lost } = stack.use(
-    await openFolder(
-      { dataDir, folder, disk, lock, clock },
-      {
-        logBytes: config.logBytes,
-        ...log.watch,
-      },
-    ),
+    await openFolder({ dataDir, folder, disk, lock, clock }, { logBytes: config.logBytes, ...log.watch }),
   );
+  const { lossAcceptedMs = 0 } = await identity.read();
   const cache = createSealedCache(config.cacheBytes);
   const forget = async (project: string) => {
     cache.deleteAll(project);
@@ -90,6 +86,7 @@ export async function openFileStorage(
     openStore: (project, { cipher, file, entries }, watch, unknownSealers) =>
       engine.openStore({
         ...watch,
+        positionFloor: () => Math.max(watch.positionFloor(), positionAt(lossAcceptedMs)),
         onIndexFailure: (error) => logger.warn({ err: error, project }, 'building an index failed'),
         entries,
         project,

@@ -73,6 +73,8 @@ export class CommitQueue implements PartSource {
   #waiting: Waiting[] = [];
   #waitingBytes = 0;
   #partsBeingWritten = 0;
+  /** Of these, the parts whose changes are not readable yet. */
+  #unpublished = 0;
   /** Callers that wait until this many parts are done. They resolve in order. */
   #partWaits: { left: number; readonly done: () => void }[] | undefined;
   #next: NextPart | undefined;
@@ -93,6 +95,11 @@ export class CommitQueue implements PartSource {
   /** The load of waiting commits. */
   get load(): { readonly commits: number; readonly bytes: number } {
     return { commits: this.#waiting.length, bytes: this.#waitingBytes };
+  }
+
+  /** Whether commits have positions and are not readable yet. */
+  get hasUnpublished(): boolean {
+    return this.#unpublished > 0;
   }
 
   enqueue(commit: Omit<Waiting, 'done'>): Promise<readonly WriteResult[]> {
@@ -250,7 +257,14 @@ export class CommitQueue implements PartSource {
     reservation: SealCount | undefined,
   ): TakenPart {
     this.#partsBeingWritten++;
+    this.#unpublished++;
+    let isPublished = false;
+    const published = () => {
+      if (!isPublished) this.#unpublished--;
+      isPublished = true;
+    };
     const refuse = (error: AppError) => {
+      published();
       for (const { waiting } of commits) waiting.done.reject(error);
       this.#partIsOver();
     };
@@ -262,6 +276,7 @@ export class CommitQueue implements PartSource {
       durable: () => {
         if (reservation !== undefined) this.#reserved(reservation);
         this.#options.publish(changes);
+        published();
       },
       answer: () => {
         for (const commit of commits) answerTo(commit);

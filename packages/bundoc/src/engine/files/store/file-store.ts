@@ -129,6 +129,7 @@ export class FileStore implements ProjectStore, CheckpointSource {
   readonly ownWork: OwnWork;
   readonly #reader: StoreReader;
   readonly #waiters = new CommitNotifier();
+  #floor: Position = 0;
   #failed = false;
   #fences = 0;
   #covered: Place | undefined;
@@ -141,7 +142,7 @@ export class FileStore implements ProjectStore, CheckpointSource {
     this.handle = parts.handle;
     this.#covered = parts.covered;
     const { catalog, files } = parts;
-    this.#reader = new StoreReader(options, catalog, files);
+    this.#reader = new StoreReader({ ...options, positionFloor: () => this.#raisedFloor() }, catalog, files);
     this.ownWork = options.ownWork ?? ownWork(options.project);
     this.#indexes = new CollectionIndexes(
       {
@@ -178,6 +179,15 @@ export class FileStore implements ProjectStore, CheckpointSource {
       checkpoint: () => this.checkpoint(),
       isFenced: () => this.#fences > 0,
     });
+  }
+
+  /**
+   * The position of the last take-over, once no commit can get an earlier position: a reader that continues
+   * from here must not miss a commit that was planned before it heard of the take-over.
+   */
+  #raisedFloor(): Position {
+    if (!this.#queue.hasUnpublished) this.#floor = Math.max(this.#floor, this.#options.positionFloor());
+    return this.#floor;
   }
 
   get project(): string {

@@ -40,10 +40,10 @@ export interface StoreReaderOptions {
   /** Called with the opaque name of every undecryptable document file. */
   readonly onIntegrityError: (fileName: string) => void;
   /**
-   * The position of the last take-over of the storage; 0 when absent. The project continues after it, and
-   * change feeds cannot resume from an earlier one. Nothing is written for that: BunKMS knows of it.
+   * The position of the last take-over of the storage. The project continues after it, and change feeds
+   * cannot resume from an earlier one. Nothing is written for that: BunKMS knows of it.
    */
-  readonly positionFloor?: (() => Position) | undefined;
+  readonly positionFloor: () => Position;
 }
 
 /**
@@ -66,16 +66,12 @@ export class StoreReader {
 
   /** The position of the last commit. */
   get lastSeq(): Position {
-    return Math.max(this.#catalog.lastSeq, this.#floor);
+    return Math.max(this.#catalog.lastSeq, this.#options.positionFloor());
   }
 
   /** The position from which a change feed can resume. */
   get purgedSeq(): Position {
-    return Math.max(this.#catalog.purgedSeq, this.#floor);
-  }
-
-  get #floor(): Position {
-    return this.#options.positionFloor?.() ?? 0;
+    return Math.max(this.#catalog.purgedSeq, this.#options.positionFloor());
   }
 
   /** A document whose bytes are in memory; undefined means "unknown", not "absent". */
