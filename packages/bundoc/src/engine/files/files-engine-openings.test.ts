@@ -171,6 +171,25 @@ describe('an older copy of a project’s folder that is put back', () => {
   });
 });
 
+describe('an older copy of the log that is put back', () => {
+  it('is damage for a project whose catalog is later', async () => {
+    const process = new Process();
+    await process.write('p', put('a', '{}'));
+    await process.write('q', put('a', '{}'));
+    const older = await process.restarted();
+    const { disk } = older.after('everything');
+    const store = await older.open('p');
+    await store.commit([put('b', '{}')]);
+    await store.checkpoint();
+    await store[Symbol.asyncDispose]();
+    await closeEngine(older.disk);
+    const now = new Process(older.disk.powerCut('everything'), process.keys);
+    for (const path of now.namesIn('/log')) now.disk.tamper(path, undefined);
+    for (const [path, bytes] of disk.files()) if (path.startsWith('/log/')) now.disk.tamper(path, bytes);
+    expect([await now.read('p'), await now.read('q')]).toEqual(['project_damaged', 'a']);
+  });
+});
+
 describe('a project that is gone', () => {
   it('is not made again by a start, though the log has its birth', async () => {
     const process = new Process();

@@ -225,8 +225,6 @@ export async function replayParts(
         ? 'the log does not know the project in this folder'
         : `${nameOfPlace(elsewhere)}: the log has nothing of the project there`,
     );
-  if (elsewhere !== undefined && comparePlaces(newest, elsewhere) < 0)
-    throw new PartsDamaged(`${nameOfPlace(elsewhere)}: the log is older than the project in this folder`);
   let keyVersion = 0;
   const wanted = { handle, newest, covered, carried: beside };
   const sealed = noting(partsBehind(reader, wanted), (part) => {
