@@ -28,7 +28,7 @@ export async function storageExporter(
     const file = await identity.read();
     const isUsable = file.generation !== undefined && file.generation !== refused;
     if (isUsable) return { storage: id, generation: String(file.generation) };
-    return await advanceStorage(identity, kms);
+    return (await advanceStorage(identity, kms)).acting;
   };
   return {
     storage: { id, generation },

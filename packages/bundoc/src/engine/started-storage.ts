@@ -11,7 +11,8 @@ import {
 import type { StorageGeneration } from './storage-generation.ts';
 
 /** A storage in its current generation, and its last take-over. */
-interface AdvancedStorage extends ActingStorage {
+interface AdvancedStorage {
+  readonly acting: ActingStorage;
   readonly takenOverMs: number;
 }
 
@@ -55,7 +56,7 @@ export async function advanceStorage(
       const { taken_over_ms: takenOverMs } = await calls.advanceStorage(id, from, generation);
       // The last known take-over stays: the next start of the service still looks for lost projects.
       await identity.change((present) => withConfirmed(present, generation));
-      return { storage: id, generation, takenOverMs };
+      return { acting: { storage: id, generation }, takenOverMs };
     } catch (error) {
       if (!hasCode(error, 'storage_superseded') || tries === ADVANCE_TRIES_MAX) throw error;
       // A generation is recorded before BunKMS has it, and this call named all earlier ones.
@@ -74,14 +75,14 @@ export async function startStorage(
   calls: StorageCalls,
 ): Promise<StartedStorage & Pick<AdvancedStorage, 'takenOverMs'>> {
   const { takenOverMs, ...started } = await advanceStorage(identity, calls);
-  let acting: ActingStorage = started;
+  let { acting } = started;
   return {
     takenOverMs,
     id: acting.storage,
     calls,
     acting: () => acting,
     advance: async () => {
-      acting = await advanceStorage(identity, calls);
+      ({ acting } = await advanceStorage(identity, calls));
       return acting;
     },
   };

@@ -319,7 +319,7 @@ describe('the generation that several nodes share', () => {
     };
     const copied = new SharedIdentity();
     copied.file = identity.file;
-    const acting = await advanceStorage(identity, calls);
+    const { acting } = await advanceStorage(identity, calls);
     expect([overtaken, acting.generation]).toEqual([-1, identity.file.generation]);
     expect(service.storages.get(acting.storage)?.generation).toBe(acting.generation);
     await expect(advanceStorage(copied, service)).rejects.toMatchObject({ code: 'storage_superseded' });
