@@ -249,7 +249,7 @@ describe('an answer', () => {
     }
   });
 
-  it('is logged with the root of its token and its project, one line for each root, which names other projects', async () => {
+  it('is logged with the root of its token, its project and the bound, one line for each root, which names other projects', async () => {
     const guard = createGuard(
       (request) => {
         const { jti } = request.query as { readonly jti?: string };
@@ -258,13 +258,13 @@ describe('an answer', () => {
       },
       (_claims, request) => {
         const { project } = request.query as { readonly project?: string };
-        if (project === undefined) throw new AppError('forbidden');
+        if (project === undefined) throw new AppError('forbidden', { detail: 'of the request' });
         return project;
       },
     );
     await using own = await start({}, (app) =>
       app.get('/limited', { onRequest: guard }, async () => {
-        throw new AppError('rate_limited');
+        throw new AppError('rate_limited', { detail: 'your share of answers is in use' });
       }),
     );
     for (const query of ['jti=a&project=p', 'jti=b&project=q', 'jti=other&project=r', 'jti=a', ''])
@@ -275,13 +275,14 @@ describe('an answer', () => {
       .split('\n')
       .filter((line) => line.includes('"code"') || line.includes('"kind"'))
       .map((line) => JSON.parse(line) as Record<string, unknown>);
-    expect(lines.map(({ code, subject, project }) => [code, subject, project])).toEqual([
-      ['rate_limited', 'root-1', 'p'],
-      ['rate_limited', 'other', 'r'],
-      ['forbidden', 'root-1', undefined],
-      ['unauthenticated', undefined, undefined],
+    const share = 'your share of answers is in use';
+    expect(lines.map(({ code, subject, project, detail }) => [code, subject, project, detail])).toEqual([
+      ['rate_limited', 'root-1', 'p', share],
+      ['rate_limited', 'other', 'r', share],
+      ['forbidden', 'root-1', undefined, undefined],
+      ['unauthenticated', undefined, undefined, undefined],
       // The second refusal of the same root.
-      [undefined, undefined, undefined],
+      [undefined, undefined, undefined, undefined],
     ]);
     expect(lines.at(-1)).toMatchObject({ client: 'root-1', kind: 'rate_limited', count: 1, projects: ['q'] });
   });

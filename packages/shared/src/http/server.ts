@@ -94,6 +94,8 @@ const HEADER_BYTES_MAX = 16_384;
 /** Decoded characters of one path parameter. The schemas have tighter limits in bytes. */
 const PARAM_LENGTH_MAX = 1_024;
 
+/** Refusals whose detail names the bound that was reached, and nothing of the request. */
+const LOGGED_WITH_DETAIL: ReadonlySet<ProblemCode> = new Set(['rate_limited', 'overloaded']);
 /** Failures of this service whose cause is logged nowhere else. */
 const LOGGED_WITH_CAUSE: ReadonlySet<ProblemCode> = new Set([
   'internal_error',
@@ -328,7 +330,7 @@ function logRefusal(
   const line = {
     ...lineOf(request, reply),
     code,
-    ...defined({ tokenFault, ...caller }),
+    ...defined({ tokenFault, ...caller, detail: LOGGED_WITH_DETAIL.has(code) ? error.detail : undefined }),
     ...before,
   };
   if (LOGGED_WITH_CAUSE.has(code)) logger.error({ ...line, err: error.cause ?? error }, 'request failed');
