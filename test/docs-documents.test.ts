@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { SERVER_WAITING_BYTES_MAX, WAITING_BYTES_MAX } from '@bundoc/shared/http/read-ahead';
+import { DROPPED_MAX } from '@bundoc/shared/http/connection';
 import { OpenapiReader } from '@bundoc/shared/testing/openapi';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { HEARTBEAT_MS, STALLED_BYTES, STALLED_MS } from '../packages/bundoc/src/service/change-feed.ts';
@@ -261,8 +261,7 @@ describe('the limits in docs/documents.md', () => {
   });
 
   it('match the configuration of the server where they concern memory', () => {
-    expect(numberIn(/Up to (\d+) KiB of them wait on a connection/) * 1_024).toBe(WAITING_BYTES_MAX);
-    expect(numberIn(/and (\d+) MiB on the server/) * MIB).toBe(SERVER_WAITING_BYTES_MAX);
+    expect(numberIn(/More than (\d+) such requests close the connection/)).toBe(DROPPED_MAX);
     expect(numberIn(/at most (\d+) streams and long polls per project/)).toBe(
       SERVICE_SHARE_DEFAULTS.streams / 8,
     );

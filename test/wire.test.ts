@@ -32,14 +32,14 @@ const whole = () => 1;
 describe('requests on one connection', () => {
   it('that create, read, delete and read a document take effect in order', async () => {
     const path = `${DOCUMENTS}/piped`;
-    const bytes = raw('PUT', path, '{}') + raw('GET', path) + raw('DELETE', path) + raw('GET', path);
-    const answers = await exchange(portOf(installation.url), bytes, whole);
+    const requests = [raw('PUT', path, '{}'), raw('GET', path), raw('DELETE', path), raw('GET', path)];
+    const answers = await exchange(portOf(installation.url), requests, '', whole);
     expect(answers.map(({ status }) => status)).toEqual([201, 200, 204, 404]);
   });
 
   it('keep their answers when invalid HTTP follows: 201, then 400', async () => {
-    const bytes = `${raw('PUT', `${DOCUMENTS}/surplus`, '{}')}surplus\r\n\r\n`;
-    const answers = await exchange(portOf(installation.url), bytes, whole);
+    const requests = [raw('PUT', `${DOCUMENTS}/surplus`, '{}')];
+    const answers = await exchange(portOf(installation.url), requests, 'surplus\r\n\r\n', whole);
     expect(answers.map(({ status }) => status)).toEqual([201, 400]);
     expect(answers[1]?.headers['connection']).toBe('close');
     expect((await call(installation.url, `${DOCUMENTS}/surplus`, { token })).status).toBe(200);

@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { connect } from 'node:net';
+import { connect, type Socket } from 'node:net';
 
 /** Seeded random integers from 0 up to, but not including, `below` (mulberry32). */
 export function randomsOf(seed: number): (below: number) => number {
@@ -133,36 +133,92 @@ export interface RawAnswer {
   readonly body: string;
 }
 
-/** Sends bytes up to `stalledAt`, and the rest only once the server has ended its half of the connection. */
-export async function exchangeStalled(port: number, bytes: string, stalledAt: number): Promise<RawAnswer[]> {
-  const socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true });
-  const chunks: Buffer[] = [];
-  socket.on('data', (chunk) => chunks.push(chunk));
-  socket.on('error', () => undefined);
-  const isClosed = once(socket, 'close', { signal: AbortSignal.timeout(60_000) });
-  socket.write(Buffer.from(bytes.slice(0, stalledAt), 'latin1'));
-  await Promise.race([once(socket, 'end', { signal: AbortSignal.timeout(60_000) }), isClosed]);
-  socket.end(Buffer.from(bytes.slice(stalledAt), 'latin1'));
-  await isClosed;
-  return answersIn(Buffer.concat(chunks).toString('latin1'));
+/** A connection, and what it has received. */
+class RawConnection {
+  readonly socket: Socket;
+  readonly #chunks: Buffer[] = [];
+  readonly #closed: Promise<unknown>;
+  readonly #ended: Promise<void>;
+
+  constructor(port: number) {
+    this.socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true });
+    this.socket.on('data', (chunk) => this.#chunks.push(chunk));
+    this.socket.on('error', () => undefined);
+    this.socket.setNoDelay(true);
+    this.#closed = once(this.socket, 'close', { signal: AbortSignal.timeout(60_000) });
+    this.#ended = new Promise((resolve) => {
+      this.socket.once('end', resolve);
+      this.socket.once('close', () => resolve());
+    });
+  }
+
+  /** Sends each request once the one before it is answered. */
+  async sendAll(requests: readonly string[]): Promise<void> {
+    for (const [at, request] of requests.entries()) {
+      this.socket.write(Buffer.from(request, 'latin1'));
+      while (this.#answers() <= at) await Promise.race([once(this.socket, 'data'), this.whenEnded()]);
+    }
+  }
+
+  /** Resolves when the server has ended its half, or the connection is closed. */
+  whenEnded(): Promise<unknown> {
+    return Promise.race([this.#ended, this.#closed]);
+  }
+
+  whenClosed(): Promise<unknown> {
+    return this.#closed;
+  }
+
+  get text(): string {
+    return Buffer.concat(this.#chunks).toString('latin1');
+  }
+
+  /** The number of complete answers. */
+  #answers(): number {
+    try {
+      return answersIn(this.text).length;
+    } catch (error) {
+      if (this.socket.readableEnded || this.socket.destroyed) throw error;
+      return 0;
+    }
+  }
 }
 
 /**
- * Sends bytes in pieces, ends its half of the connection, and reads until the server ends the other half.
+ * Sends requests one after the other, then bytes up to `stalledAt`, and the rest only once the server has
+ * ended its half of the connection.
+ */
+export async function exchangeStalled(
+  port: number,
+  before: readonly string[],
+  bytes: string,
+  stalledAt: number,
+): Promise<RawAnswer[]> {
+  const connection = new RawConnection(port);
+  const { socket } = connection;
+  await connection.sendAll(before);
+  socket.write(Buffer.from(bytes.slice(0, stalledAt), 'latin1'));
+  await connection.whenEnded();
+  socket.end(Buffer.from(bytes.slice(stalledAt), 'latin1'));
+  await connection.whenClosed();
+  return answersIn(connection.text);
+}
+
+/**
+ * Sends requests one after the other, then bytes in pieces, ends its half of the connection, and reads until
+ * the server ends the other half.
  *
  * @throws Error when the server does not end the connection in time, or sends something other than answers.
  */
-export async function exchange(port: number, bytes: string, random: Random): Promise<RawAnswer[]> {
-  const socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true });
-  const chunks: Buffer[] = [];
-  socket.on('data', (chunk) => chunks.push(chunk));
-  socket.on('error', () => undefined);
-  const isClosed = once(socket, 'close', { signal: AbortSignal.timeout(60_000) });
-  const isEnded = new Promise<void>((resolve) => {
-    socket.once('end', resolve);
-    socket.once('close', () => resolve());
-  });
-  socket.setNoDelay(true);
+export async function exchange(
+  port: number,
+  before: readonly string[],
+  bytes: string,
+  random: Random,
+): Promise<RawAnswer[]> {
+  const connection = new RawConnection(port);
+  const { socket } = connection;
+  await connection.sendAll(before);
   let sent = 0;
   while (sent < bytes.length && socket.writable) {
     const size = random(3) === 0 ? 1 + random(20) : bytes.length;
@@ -171,9 +227,9 @@ export async function exchange(port: number, bytes: string, random: Random): Pro
     await new Promise(setImmediate);
   }
   socket.end();
-  await Promise.race([isEnded, isClosed]);
+  await connection.whenEnded();
   socket.destroy();
-  return answersIn(Buffer.concat(chunks).toString('latin1'));
+  return answersIn(connection.text);
 }
 
 function answersIn(text: string): RawAnswer[] {

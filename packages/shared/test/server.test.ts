@@ -146,12 +146,6 @@ describe('a request that the HTTP parser refuses gets a problem document too', (
   });
 });
 
-function openAndWrite(bytes: string) {
-  const socket = openRaw(running.port);
-  socket.write(bytes);
-  return socket;
-}
-
 describe('an answer', () => {
   it('names in Allow all methods of a path', async () => {
     await using both = await start({}, (app) => {
@@ -347,11 +341,14 @@ describe('a connection', () => {
   });
 
   it('serves several requests with separate answers', async () => {
-    const keep = get('/items/a').replace('Connection: close\r\n', '');
-    const text = await readAll(
-      openAndWrite(keep + get('/nowhere').replace('Connection: close\r\n', '') + get('/items/b')),
-    );
-    const answers = text.split(/(?=HTTP\/1\.1 )/).map(parseAnswer);
+    const socket = openRaw(running.port);
+    const text = readAll(socket);
+    for (const path of ['/items/a', '/nowhere']) {
+      socket.write(get(path).replace('Connection: close\r\n', ''));
+      await once(socket, 'data');
+    }
+    socket.write(get('/items/b'));
+    const answers = (await text).split(/(?=HTTP\/1\.1 )/).map(parseAnswer);
     expect(answers.map((answer) => answer.status)).toEqual([200, 404, 200]);
     expect(running.seen).toHaveLength(1);
   });

@@ -4,8 +4,7 @@ import type { FastifyInstance } from 'fastify';
 import { AppError } from '../contract/app-error.ts';
 import { PROBLEM_CONTENT_TYPE, problemOf } from '../contract/problem-reply.ts';
 import { callerNetwork } from '../runtime/addresses.ts';
-import { endSoon, isHeldUp, type ServedSocket, whenItsTurn } from './connection.ts';
-import { keepUnparsed } from './read-ahead.ts';
+import { atFault, endSoon, type ServedSocket } from './connection.ts';
 import type { RefusalTurns } from './refusal-turns.ts';
 
 /** An error of Node's HTTP parser, with the bytes that caused it. */
@@ -34,14 +33,9 @@ export function answerClientError(error: ClientError, socket: Socket, ports: Cli
     socket.destroy();
     return;
   }
-  if (error.code === 'HPE_PAUSED' && Buffer.isBuffer(error.rawPacket)) {
-    keepUnparsed(socket, error.rawPacket, error.bytesParsed ?? 0);
-    return;
-  }
   // The bytes follow the last request: its answer ends the connection.
   if (error.code === 'HPE_CLOSED_CONNECTION') return;
-  if (error.code === 'ERR_HTTP_REQUEST_TIMEOUT' && isHeldUp(socket)) return;
-  whenItsTurn(socket, () => refuse(socket, refusalOf(error, ports), ports));
+  atFault(socket, () => refuse(socket, refusalOf(error, ports), ports));
 }
 
 /** Refuses at a bounded rate, as the requests that reach Fastify. */
@@ -63,7 +57,7 @@ export function refuseConnect(app: FastifyInstance, ports: ClientErrorPorts): vo
     socket.on('error', () => undefined);
     socket.resume();
     const error = otherMethod(request.url ?? '', ports);
-    whenItsTurn(socket, () => refuse(socket, error, ports));
+    atFault(socket, () => refuse(socket, error, ports));
   });
 }
 

@@ -1,7 +1,6 @@
 import { EventEmitter, once } from 'node:events';
 import { connect } from 'node:net';
 import { expect, it, vi } from 'vitest';
-import { AppError } from '../contract/app-error.ts';
 import { createLogger } from '../runtime/logger.ts';
 import { FakeClock } from '../testing/fake-clock.ts';
 import { RefusalTurns } from './refusal-turns.ts';
@@ -72,35 +71,6 @@ it('answers of allowed requests never wait, and nothing waits once the server cl
   await Promise.resolve();
   refuse('late');
   expect([sent.length, turns.waiting]).toEqual([201, 0]);
-});
-
-it('pipelined requests keep their order while refusals among them wait', async () => {
-  await using app = createHttpServer({
-    logger: createLogger({ service: 'bundoc', level: 'silent' }),
-    bodyBytesMax: 1_000,
-  });
-  app.get('/refused/:n', () => {
-    throw new AppError('overloaded');
-  });
-  app.get('/there/:n', async ({ params }) => params);
-  await app.listen({ host: '127.0.0.1', port: 0 });
-  const { port } = app.server.address() as { port: number };
-  const socket = connect(port, '127.0.0.1');
-  const COUNT = 300;
-  const requests = Array.from({ length: COUNT }, (_, n) => {
-    const close = n === COUNT - 1 ? 'Connection: close\r\n' : '';
-    return `GET /${n % 3 === 0 ? 'there' : 'refused'}/${n} HTTP/1.1\r\nHost: x\r\n${close}\r\n`;
-  });
-  let text = '';
-  socket.on('data', (bytes) => {
-    text += bytes;
-  });
-  socket.write(requests.join(''));
-  await once(socket, 'close');
-  const statuses = Array.from(text.matchAll(/HTTP\/1\.1 (\d+)/g), ([, status]) => Number(status));
-  expect(statuses).toEqual(Array.from({ length: COUNT }, (_, n) => (n % 3 === 0 ? 200 : 503)));
-  const ids = Array.from(text.matchAll(/\{"n":"(\d+)"\}/g), ([, id]) => Number(id));
-  expect(ids).toEqual(Array.from({ length: COUNT / 3 }, (_, n) => n * 3));
 });
 
 it('bytes that are not HTTP are answered when it is their turn', async () => {

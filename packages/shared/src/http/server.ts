@@ -22,13 +22,12 @@ import { limitBufferedAnswers } from './answer-buffer-budget.ts';
 import { type BodyDone, limitBufferedBodies, readBody } from './body-buffer-budget.ts';
 import { answerClientError, endWithProblem, refuseConnect } from './client-errors.ts';
 import { coalesceWrites } from './coalesce-writes.ts';
-import { beginInOrder, lingerBehindAnswer } from './connection.ts';
+import { beginOneAtATime, lingerBehindAnswer } from './connection.ts';
 import { FIRST_BYTE_MS, limitConnections } from './connection-limit.ts';
 import { awaitsContinue, continueWhenRead } from './expectation.ts';
 import { createHttpShares, type HttpShares } from './http-shares.ts';
 import { LoopTurns } from './loop-turns.ts';
 import { isUtf8Type } from './media-type.ts';
-import { SERVER_WAITING_BYTES_MAX } from './read-ahead.ts';
 import { RefusalLog } from './refusal-log.ts';
 import { RefusalTurns } from './refusal-turns.ts';
 import { requestFault } from './request-fault.ts';
@@ -66,8 +65,6 @@ export interface HttpServerOptions {
   readonly refusalDelayMs?: number;
   /** The resources that its requests share with those of other listeners of the process. */
   readonly shares?: HttpShares;
-  /** {@link SERVER_WAITING_BYTES_MAX} unless a test sets it. */
-  readonly waitingBytesMax?: number;
 }
 
 /** How long an idle connection stays open, milliseconds. It is longer than proxies keep theirs. */
@@ -139,8 +136,7 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
   if (options.tls !== undefined)
     guardTls(app, options.tls, (socket) => endWithProblem(socket, plainHttp(), newRequestId()));
   const loopTurns = new LoopTurns();
-  beginInOrder(app.server, {
-    waitingBytesMax: options.waitingBytesMax ?? SERVER_WAITING_BYTES_MAX,
+  beginOneAtATime(app.server, {
     turns: loopTurns,
     turnOf: (socket) => shares.connections.turnOf(socket),
   });
@@ -164,7 +160,7 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
   app.setErrorHandler((thrown, request, reply) => {
     const failure = fail(thrown, request);
     const { code } = failure.error;
-    if (code === 'payload_too_large' && !request.raw.complete) lingerBehindAnswer(request.raw.socket);
+    if (code === 'payload_too_large' && !request.raw.complete) lingerBehindAnswer(request.raw);
     if (code !== 'rate_limited') return refuse(failure, request, reply);
     return sleep(refusalDelayMs).then(() => refuse(failure, request, reply));
   });
