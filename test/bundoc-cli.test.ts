@@ -112,6 +112,24 @@ describe('bundoc on the command line', () => {
     expect((await bundoc(['verify'])).stderr).toBe('bundoc: 4 documents in 2 projects: all good\n');
   });
 
+  it('lets followers restart, and repeats no position, once the loss of unknown commits is accepted', async () => {
+    const changes = (since = '') =>
+      call(installation.url, `/v1/projects/project-b/changes${since === '' ? '' : `?since=${since}`}`, {
+        token,
+      });
+    await installation.startBundoc();
+    const since = encodeURIComponent(String((await changes()).json()['since']));
+    expect((await changes(since)).status).toBe(200);
+    await installation.stopBundoc();
+    expect((await bundoc(['settle', '--accept-loss'])).code).toBe(0);
+    const { lossAcceptedMs } = JSON.parse(readFileSync(join(installation.dataDir, 'storage.json'), 'utf8'));
+    expect(Date.now() - lossAcceptedMs).toBeLessThan(600_000);
+    await installation.startBundoc();
+    expect((await changes(since)).json()).toMatchObject({ code: 'position_gone' });
+    expect((await changes()).json()['changes']).toHaveLength(2);
+    await installation.stopBundoc();
+  });
+
   it('finds damage, continues with the other projects, and repairs it so that the service can start', async () => {
     await installation.startBundoc();
     const read = (id: string) =>

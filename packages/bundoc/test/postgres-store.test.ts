@@ -59,6 +59,22 @@ describe('PostgreSQL', needs('postgresql'), () => {
     for (const store of stores) await store[Symbol.asyncDispose]();
   });
 
+  it('gives a take-over up when someone undoes it, so that no node stays in it', async () => {
+    const project = await newProject();
+    const store = await project.open(database);
+    await commitOne(store, put('a', '{}'));
+    await sql(
+      `CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+       CREATE TRIGGER kept BEFORE UPDATE ON bundoc.heads FOR EACH ROW WHEN (OLD.project = '${project.project}') EXECUTE FUNCTION keep()`,
+    );
+    const skipped = skipPositions(database, positionAt(10_000));
+    await expect(skipped).rejects.toMatchObject({ code: 'storage_unavailable' });
+    await sql('DROP TRIGGER kept ON bundoc.heads; DROP FUNCTION keep()');
+    await skipPositions(database, positionAt(10_000));
+    expect(await store.position()).toBe(positionAt(10_000));
+    await store[Symbol.asyncDispose]();
+  });
+
   it('moves thousands of heads in steps', async () => {
     await sql(
       `INSERT INTO bundoc.heads (project, key_version) SELECT 'many-' || n, 1 FROM generate_series(1, 2500) AS n`,

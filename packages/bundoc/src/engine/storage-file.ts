@@ -1,5 +1,10 @@
 import { randomUUID } from 'node:crypto';
-import { CANDIDATES_MAX, generationSchema, storageIdSchema } from '@bundoc/shared/contract/storages';
+import {
+  CANDIDATES_MAX,
+  generationSchema,
+  storageIdSchema,
+  TAKEN_OVER_MS_MAX,
+} from '@bundoc/shared/contract/storages';
 import { StartRefused } from '@bundoc/shared/runtime/lifecycle';
 import { z } from 'zod';
 
@@ -20,7 +25,7 @@ const storageFileSchema = z.strictObject({
   /** The last take-over, as of BunKMS, when lost projects were last looked for; 0 for none. */
   takenOverMs: z.int().nonnegative(),
   /** Only in files: when an administrator last accepted the loss of frames of unknown projects. */
-  lossAcceptedMs: z.int().nonnegative().optional(),
+  lossAcceptedMs: z.int().nonnegative().max(TAKEN_OVER_MS_MAX).optional(),
   /** Only in files: the log was created, so a missing one was lost. */
   log: z.literal(true).optional(),
 });

@@ -326,6 +326,20 @@ describe('the generation that several nodes share', () => {
     expect(service.storages.get(acting.storage)?.generation).toBe(acting.generation);
   });
 
+  it('is followed together with a take-over that only one of them has heard of', async () => {
+    const service = newService();
+    const { identity, nodes } = nodesOf(service, 2);
+    service.put('p-dek', identity.file.id);
+    for (const { generation } of nodes) await generation.start();
+    const [first, second] = nodes;
+    service.takeOverStorage(identity.file.id, identity.file.generation);
+    await first!.generation.advance();
+    const { takenOverMs } = service.storages.get(identity.file.id)!;
+    expect(takenOverMs).toBeGreaterThan(0);
+    await serves(service, second!);
+    expect(nodes.map(({ generation }) => generation.takenOverMs)).toEqual([takenOverMs, takenOverMs]);
+  });
+
   it('is advanced by each that starts, together or one after another, and all go on', async () => {
     const service = newService();
     const { identity, nodes } = nodesOf(service, 5);

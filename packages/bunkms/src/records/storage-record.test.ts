@@ -1,4 +1,5 @@
 import { createSecretKey, randomBytes, randomUUID } from 'node:crypto';
+import { TAKEN_OVER_MS_MAX } from '@bundoc/shared/contract/storages';
 import { describe, expect, it } from 'vitest';
 import { recordHash } from './chain.ts';
 import { storageIn, takeOverTime } from './storage-record.ts';
@@ -17,5 +18,7 @@ describe('the record of a storage', () => {
     expect(state).toMatchObject({ id, generation: null, takenOverMs: 3 });
     expect(takeOverTime(3, 1_000)).toBe(1_000);
     expect(takeOverTime(1_000, 3)).toBeGreaterThan(1_000);
+    // A later one would be refused by every Bundoc, for good.
+    expect(takeOverTime(0, Number.MAX_SAFE_INTEGER)).toBe(TAKEN_OVER_MS_MAX);
   });
 });

@@ -48,7 +48,7 @@ export async function openFileStorage(
   const { identity, engine, backlog, projectsDir, lost } = stack.use(
     await openFolder({ dataDir, folder, disk, lock, clock }, { logBytes: config.logBytes, ...log.watch }),
   );
-  const { lossAcceptedMs = 0 } = await identity.read();
+  const floor = positionAt((await identity.read()).lossAcceptedMs ?? 0);
   const cache = createSealedCache(config.cacheBytes);
   const forget = async (project: string) => {
     cache.deleteAll(project);
@@ -86,7 +86,7 @@ export async function openFileStorage(
     openStore: (project, { cipher, file, entries }, watch, unknownSealers) =>
       engine.openStore({
         ...watch,
-        positionFloor: () => Math.max(watch.positionFloor(), positionAt(lossAcceptedMs)),
+        positionFloor: () => Math.max(watch.positionFloor(), floor),
         onIndexFailure: (error) => logger.warn({ err: error, project }, 'building an index failed'),
         entries,
         project,

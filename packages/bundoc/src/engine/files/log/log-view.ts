@@ -40,7 +40,7 @@ export async function readLog(options: LogViewOptions): Promise<LogView> {
   const reader = () => new PartReader(disk, segments);
   const content = new LogContent(scan, { at: (number) => segments.get(number), reader });
   const stuck = await listStuck(disk, directory);
-  return new LogView(content, { live: scan.live, firstLive, lastNumber: scan.nextNumber - 1, reader }, stuck);
+  return new LogView(content, { live: scan.live, firstLive, reader }, stuck);
 }
 
 interface ViewedSegments {
@@ -48,8 +48,6 @@ interface ViewedSegments {
   readonly live: readonly LiveSegment[];
   /** Segments before this one were freed. */
   readonly firstLive: number;
-  /** The highest segment number ever used. */
-  readonly lastNumber: number;
   reader(): PartReader;
 }
 
@@ -68,11 +66,6 @@ export class LogView implements ReadableLog {
   /** Segments before this one were freed. */
   get firstLive(): number {
     return this.#segments.firstLive;
-  }
-
-  /** The highest segment number ever used. */
-  get lastNumber(): number {
-    return this.#segments.lastNumber;
   }
 
   get handles(): IterableIterator<string> {

@@ -51,10 +51,6 @@ export class ViewedLog implements LogOfProjects {
     return false;
   }
 
-  get lastNumber(): number {
-    return this.#view.lastNumber;
-  }
-
   /** {@link LogView.partsOf} */
   partsOf(handles: ReadonlySet<string>): AsyncGenerator<SealedPart> {
     return this.#view.partsOf(handles);

@@ -1,8 +1,11 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
 import type { Position } from '../../port.ts';
 import type { Database, Statement } from '../database/database.ts';
 
 /** Heads that one transaction moves. */
 const AT_ONCE = 1_000;
+/** Looks for heads that are left: each finds those that a fence has moved since the one before. */
+const LOOKS_MAX = 8;
 /** Fenced projects too: a move may end with the project here. */
 const TABLES = ['heads', 'fenced_heads'] as const;
 
@@ -36,8 +39,9 @@ const LEFT: Statement = {
  * Lets all projects continue after this position, durably, and their followers restart. May be repeated. Each
  * node reads the position of a project under the lock of its head, so none continues from an earlier one.
  *
- * @throws AppError of the database, also while a transaction holds a head for longer than a statement may
- *   take: then some projects may continue from there already.
+ * @throws AppError `storage_unavailable` when heads stay, because someone undoes it or there are too many;
+ *   those of the database, also while a transaction holds a head for longer than a statement may take. Then
+ *   some projects may continue from there already.
  */
 export async function skipPositions(database: Pick<Database, 'query'>, to: Position): Promise<void> {
   for (const statement of SKIP_FREE)
@@ -45,10 +49,13 @@ export async function skipPositions(database: Pick<Database, 'query'>, to: Posit
       const [row] = await database.query(statement, [to, after]);
       [after, moved] = row as unknown as [string, number];
     }
-  for (;;) {
+  for (let look = 0; look < LOOKS_MAX; look++) {
     const left = await database.query(LEFT, [to]);
     if (left.length === 0) return;
     for (const [project] of left)
       for (const statement of SKIP_ONE) await database.query(statement, [to, project]);
   }
+  throw new AppError('storage_unavailable', {
+    cause: new Error('heads stay at positions from before a take-over'),
+  });
 }
