@@ -165,6 +165,10 @@ export class OpenLogProject implements PartSource {
     return done.promise;
   }
 
+  get nextBytes(): number | undefined {
+    return this.#waiting[0]?.bytes.length;
+  }
+
   take(bytesMax: number, onlyMakingRoom: boolean): TakenPart | undefined {
     const taken: WaitingCommit[] = [];
     let bytes = 0;

@@ -14,6 +14,7 @@ export async function writePart(
   const source: PartSource = {
     ...of,
     makesRoom: part.kind === 'gone',
+    nextBytes: 0,
     take: () => {
       if (isTaken) return undefined;
       isTaken = true;

@@ -44,8 +44,8 @@ export interface LogOptions {
   readonly beforeSegment?: () => Promise<void>;
   readonly clock?: Clock;
   /**
-   * Returns the subject that writes; called whenever a project has something to write. Turns are shared by
-   * subject, then by project.
+   * Returns the subject that writes; called whenever a project has something to write. It shares a nearly
+   * full log with other subjects.
    */
   readonly writer?: () => string;
   /** Resolves after this many milliseconds; rejects when the signal aborts. */
@@ -124,6 +124,8 @@ export interface PartSource {
   readonly keys: PartKeys;
   /** True while a commit waits that frees space: one with only deletes. */
   readonly makesRoom: boolean;
+  /** Approximate bytes of the commit that {@link take} takes first; undefined when it can take none. */
+  readonly nextBytes: number | undefined;
   /**
    * Plans and seals waiting commits as one part of the next frame: at least one commit, and more only within
    * `bytesMax`.

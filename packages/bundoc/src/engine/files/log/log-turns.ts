@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
-import { FairQueue } from './fair-queue.ts';
 import { ENTRY_BYTES, type Entry, REPEAT_BYTES } from './frame.ts';
 import type { HandleIndex } from './handle-index.ts';
 import { FRAME_PARTS_MAX, type Place } from './layout.ts';
@@ -11,7 +10,10 @@ import { encodeBirth, type PartSeal } from './part-seal.ts';
 import type { LogObserver } from './ports.ts';
 import type { Segments } from './segments.ts';
 
-const SHARE_BYTES_MIN = 16_384;
+/** Commits up to this part of a chunk, 16 KiB, have half of each frame. */
+const SMALL_PER_CHUNK = 16;
+/** Of a part in a frame, besides its body. */
+const OVERHEAD_BYTES = ENTRY_BYTES + REPEAT_BYTES;
 /** For sources that have waited for space in vain: a segment will soon be free. */
 const RETRY_AFTER_S = 1;
 
@@ -29,7 +31,7 @@ interface Large {
 /** A project that writes. */
 export interface Attached {
   readonly source: PartSource;
-  /** The subject of the last write, whose turn the project takes. */
+  /** The subject of the last write, whose share of the log the project uses. */
   subject: string;
   newest: Place | undefined;
   seal: { readonly segmentId: Buffer; readonly version: number; readonly seal: PartSeal } | undefined;
@@ -54,7 +56,9 @@ export interface Sending {
 }
 
 /**
- * The ready sources, the order of their turns, and the held ones.
+ * The ready sources, and the held ones. Sources whose next commit is small have half of each frame, and the
+ * others have the other half. Both are served in the order of arrival, and a half that one kind leaves is for
+ * the other. So a large commit delays small ones by one frame at most.
  *
  * One class, because each turn, wait and refusal of a source changes the same sums.
  */
@@ -62,7 +66,9 @@ export class LogTurns {
   readonly #limits: LogLimits;
   readonly #observer: LogObserver | undefined;
   readonly #index: HandleIndex;
-  readonly #queue = new FairQueue<Attached>(SHARE_BYTES_MIN, ({ subject }) => subject);
+  /** Ready sources in the order of arrival; each is in one of both. */
+  readonly #small = new Set<Attached>();
+  readonly #large = new Set<Attached>();
   /** Sources that must wait until a segment is free or their own parts are covered. */
   readonly #held = new Set<Attached>();
   readonly #attached = new Map<string, Attached>();
@@ -78,7 +84,7 @@ export class LogTurns {
   }
 
   get isAnyoneWaiting(): boolean {
-    return this.#queue.size > 0;
+    return this.#small.size + this.#large.size > 0;
   }
 
   attach(source: PartSource, after: Place | undefined): Attached {
@@ -96,7 +102,7 @@ export class LogTurns {
   detach(attached: Attached): void {
     assert(attached.large === undefined, 'nothing is on its way');
     this.#attached.delete(attached.source.handle);
-    this.#queue.remove(attached);
+    this.#leave(attached);
     this.#held.delete(attached);
   }
 
@@ -117,8 +123,23 @@ export class LogTurns {
       if (!attached.source.makesRoom) return false;
       this.#held.delete(attached);
     }
-    this.#queue.add(attached);
+    this.#enqueue(attached);
     return true;
+  }
+
+  /** Appends a source with something to take, unless it already waits. */
+  #enqueue(attached: Attached): void {
+    if (this.#small.has(attached) || this.#large.has(attached)) return;
+    const { source, large } = attached;
+    const isInChunks = large?.isEnding === false;
+    const bytes = isInChunks ? Number.POSITIVE_INFINITY : source.nextBytes;
+    if (bytes === undefined) attached.held = undefined;
+    else (bytes > this.#limits.chunkBytes / SMALL_PER_CHUNK ? this.#large : this.#small).add(attached);
+  }
+
+  #leave(attached: Attached): void {
+    this.#small.delete(attached);
+    this.#large.delete(attached);
   }
 
   /** Releases a project whose own parts were covered. @returns it if it was held. */
@@ -132,7 +153,7 @@ export class LogTurns {
     if (this.#held.size === 0) return false;
     const held = [...this.#held];
     this.#held.clear();
-    for (const attached of held) this.#queue.add(attached);
+    for (const attached of held) this.#enqueue(attached);
     return true;
   }
 
@@ -178,28 +199,34 @@ export class LogTurns {
   }
 
   /**
-   * Asks the ready sources, in turn, for their parts of the next frame.
+   * Asks the ready sources for their parts of the next frame, each for one at most.
    *
    * @param bytesMax of their bodies and entries.
    * @param isReserve whether the frame goes into a segment of the reserve.
    */
   take(bytesMax: number, isReserve: boolean): Sending[] {
     const { chunkBytes } = this.#limits;
+    const smallBytes = chunkBytes / SMALL_PER_CHUNK;
     const group: Sending[] = [];
     let left = bytesMax;
     this.#shares.beginFrame();
-    this.#queue.round(
-      left,
-      () => left < chunkBytes || group.length >= FRAME_PARTS_MAX,
-      (attached, max) => {
-        const sending = this.#takeFrom(attached, Math.min(max, left), isReserve);
-        if (sending === undefined) return undefined;
+    const ask = (queue: Set<Attached>, partBytes: number, reserved: number) => {
+      const share = Math.max(partBytes, Math.floor((left - reserved) / queue.size));
+      for (const attached of queue) {
+        // A part has at most a chunk, whatever its source has announced.
+        if (left < Math.max(chunkBytes, reserved + partBytes) || group.length >= FRAME_PARTS_MAX) return;
+        queue.delete(attached);
+        const sending = this.#takeFrom(attached, Math.min(share, left - reserved), isReserve);
+        if (sending === undefined) continue;
         group.push(sending);
-        const taken = sending.bytes + ENTRY_BYTES + REPEAT_BYTES;
-        left -= taken;
-        return taken;
-      },
-    );
+        left -= sending.bytes + OVERHEAD_BYTES;
+      }
+    };
+    const half = Math.min(2 * (chunkBytes + OVERHEAD_BYTES), Math.floor(bytesMax / 2));
+    ask(this.#small, smallBytes, this.#large.size > 0 ? half : 0);
+    ask(this.#large, chunkBytes, 0);
+    ask(this.#small, smallBytes, 0);
+    for (const { attached } of group) this.#enqueue(attached);
     return group;
   }
 
@@ -279,16 +306,16 @@ export class LogTurns {
    * held otherwise.
    */
   holdOrRefuse(full: AppError | undefined): void {
-    this.#queue.keep((attached) => {
+    for (const attached of [...this.#small, ...this.#large]) {
       if (full !== undefined) attached.source.refuse(full);
-      if (attached.source.makesRoom) return true;
+      if (attached.source.makesRoom) continue;
+      this.#leave(attached);
       if (full === undefined) this.#hold(attached);
       else {
         attached.held = undefined;
         this.#refuseLarge(attached, full);
       }
-      return false;
-    });
+    }
   }
 
   /** Refuses sources that are held for a segment. @returns those that still have commits that free space. */
@@ -304,9 +331,8 @@ export class LogTurns {
   }
 
   refuseAll(error: AppError): void {
-    const waiting = [...this.#queue.items(), ...this.#held];
-    this.#queue.keep(() => false);
-    this.#held.clear();
+    const waiting = [...this.#small, ...this.#large, ...this.#held];
+    for (const queue of [this.#small, this.#large, this.#held]) queue.clear();
     for (const attached of waiting) {
       attached.source.refuse(error);
       this.#refuseLarge(attached, error);

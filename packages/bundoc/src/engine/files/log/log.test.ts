@@ -306,6 +306,7 @@ function goneFor(log: Log, { handle, name, keys }: LogProject): Promise<void> {
         project: name,
         keys,
         makesRoom: true,
+        nextBytes: 0,
         take: () => {
           if (isTaken) return undefined;
           isTaken = true;

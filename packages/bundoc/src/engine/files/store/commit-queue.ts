@@ -132,6 +132,12 @@ export class CommitQueue implements PartSource {
     return this.#next === undefined && first !== undefined && onlyDeletes(first);
   }
 
+  get nextBytes(): number | undefined {
+    if (this.#next !== undefined) return this.#next.isSealed ? SEAL_AT_ONCE_BYTES : undefined;
+    const [first] = this.#waiting;
+    return first && estimatedBytes(first);
+  }
+
   take(bytesMax: number, onlyMakingRoom: boolean): TakenPart | undefined {
     if (this.#next !== undefined) return this.#takeNext(onlyMakingRoom);
     const { files } = this.#options;
