@@ -5,7 +5,8 @@ import { COMMIT_BYTES_MAX } from '../src/engine/port.ts';
 import type { Database, Row } from '../src/engine/postgres/database/database.ts';
 import { migrate } from '../src/engine/postgres/database/migrate.ts';
 import type { PostgresStore } from '../src/engine/postgres/postgres-store.ts';
-import { INLINE_BYTES_MAX, LARGE_BYTES_MAX, SharedReads } from '../src/engine/postgres/reads/shared-reads.ts';
+import { LARGE_BYTES_MAX } from '../src/engine/postgres/reads/large-reads.ts';
+import { INLINE_BYTES_MAX, SharedReads } from '../src/engine/postgres/reads/shared-reads.ts';
 import { NO_NOTIFICATIONS, openTestDatabase, PostgresProject } from '../src/testing/postgres-project.ts';
 import { commitOne, put, ref } from '../src/testing/writes.ts';
 

@@ -220,7 +220,6 @@ export class CommitLanes<P extends object, C extends LaneCommit> {
       taken.set(queue, at + 1);
       return true;
     });
-    this.#ready[kind].remove(taken.keys());
     return Array.from(taken, ([queue, count]) => {
       queue.isRunning = true;
       return { project: queue.project, commits: queue.commits.splice(0, count) };

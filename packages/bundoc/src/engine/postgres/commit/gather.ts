@@ -1,13 +1,9 @@
 import { hasCode } from '@bundoc/shared/contract/app-error';
 import { Batcher } from '@bundoc/shared/runtime/batcher';
-import { type ShareKey, shareIn } from '@bundoc/shared/shares/share-key';
-import { FairBatches } from './fair-batches.ts';
 
 export interface GatherOptions<Question, Answer> {
   /** Answers all questions with one statement, in order. */
   readonly ask: (questions: readonly Question[]) => Promise<readonly Answer[]>;
-  /** The project of a question. */
-  readonly projectOf: (question: Question) => string;
   /** Maximum number of concurrent statements, and of questions in each. */
   readonly statementsMax: number;
   readonly questionsMax: number;
@@ -15,26 +11,23 @@ export interface GatherOptions<Question, Answer> {
 
 interface Waiting<Question, Answer> {
   readonly question: Question;
-  readonly share: ShareKey;
   readonly done: PromiseWithResolvers<Answer>;
 }
 
 /**
- * Gathers questions into statements, fairly by subject, then by project. A running statement accepts no
- * further questions, so each answer is from after its question.
+ * Gathers questions into statements, in the order of arrival. A running statement accepts no further
+ * questions, so each answer is from after its question.
  */
 export class Gather<Question, Answer> {
   readonly #batcher: Batcher<Waiting<Question, Answer>>;
-  readonly #projectOf: (question: Question) => string;
 
-  constructor({ ask, projectOf, statementsMax, questionsMax }: GatherOptions<Question, Answer>) {
-    this.#projectOf = projectOf;
+  constructor({ ask, statementsMax, questionsMax }: GatherOptions<Question, Answer>) {
     const answer = async (some: readonly Waiting<Question, Answer>[]) => {
       const answers = await ask(some.map(({ question }) => question));
       for (const [at, { done }] of some.entries()) done.resolve(answers[at] as Answer);
     };
     this.#batcher = new Batcher({
-      queue: new FairBatches({ itemsMax: questionsMax }),
+      queue: questionsMax,
       batchesMax: statementsMax,
       isGathering: true,
       run: (batch) => inHalves(batch, answer, ({ done }, error) => done.reject(error)),
@@ -43,7 +36,7 @@ export class Gather<Question, Answer> {
 
   ask(question: Question): Promise<Answer> {
     const done = Promise.withResolvers<Answer>();
-    this.#batcher.add({ question, share: shareIn(this.#projectOf(question)), done });
+    this.#batcher.add({ question, done });
     return done.promise;
   }
 }

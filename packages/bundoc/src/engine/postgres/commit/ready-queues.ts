@@ -2,7 +2,7 @@ interface Ready {
   readonly subject: string;
 }
 
-/** Queues that wait for a transaction. Subjects take turns, as do the queues of a subject. */
+/** Queues that wait for a transaction or a statement. Subjects take turns, as do the queues of a subject. */
 export class ReadyQueues<Q extends Ready> {
   /** By subject; the next subject and its next queue come first. */
   #subjects = new Map<string, Set<Q>>();
@@ -45,19 +45,26 @@ export class ReadyQueues<Q extends Ready> {
   }
 
   /**
-   * Offers one queue of each subject in turn, round after round. Within its subject, an offered queue goes to
-   * the end.
+   * Offers one queue of each subject in turn, round after round, and removes those that something was taken
+   * from.
    *
    * @param max queues of a subject that are offered.
    * @param takes whether something was taken from a queue, so that it is offered again.
+   * @returns the removed ones.
    */
-  inTurn(max: number, takes: (queue: Q) => boolean): void {
+  inTurn(max: number, takes: (queue: Q) => boolean): Set<Q> {
+    const taken = new Set<Q>();
     const rings = Array.from(this.#subjects.values(), (queues) => [...queues.values().take(max)]);
     for (let left = rings; left.length > 0; )
       left = left.filter((ring) => {
         const queue = ring.shift();
-        if (queue !== undefined && takes(queue)) ring.push(queue);
+        if (queue !== undefined && takes(queue)) {
+          taken.add(queue);
+          ring.push(queue);
+        }
         return ring.length > 0;
       });
+    this.remove(taken);
+    return taken;
   }
 }

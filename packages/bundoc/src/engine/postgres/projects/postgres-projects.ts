@@ -75,7 +75,6 @@ export class PostgresProjects implements Projects {
     this.#options = options;
     this.#openings = new Gather({
       ask: (projects) => readFileRows(options.database, projects),
-      projectOf: (project) => project,
       statementsMax: OPENING_STATEMENTS_MAX,
       questionsMax: OPENINGS_OF_STATEMENT_MAX,
     });

@@ -1,10 +1,10 @@
-import { Batcher, type BatchQueue } from '@bundoc/shared/runtime/batcher';
+import { Batcher, type BatcherOptions } from '@bundoc/shared/runtime/batcher';
 import { type ShareKey, shareIn } from '@bundoc/shared/shares/share-key';
 import { COMMIT_BYTES_MAX, type Position } from '../../port.ts';
-import { FairBatches } from '../commit/fair-batches.ts';
 import { Gather, inHalves } from '../commit/gather.ts';
 import type { Queryable, Row, Statement } from '../database/database.ts';
 import { ROW_COLUMNS, small } from '../rows/rows.ts';
+import { LargeReads } from './large-reads.ts';
 
 /** Concurrent statements for small documents, and documents in each. */
 const SMALL_STATEMENTS_MAX = 4;
@@ -16,12 +16,6 @@ const SMALL_DOCUMENTS_MAX = 128;
 export const INLINE_BYTES_MAX = 65_536;
 /** The same for large documents. */
 const LARGE_STATEMENTS_MAX = 2;
-const LARGE_DOCUMENTS_MAX = 32;
-/**
- * Maximum sealed bytes that a statement for large documents returns, unless a single document has more. On
- * the wire, and while the client parses them, they take a few times as much.
- */
-export const LARGE_BYTES_MAX = 4_194_304;
 
 /**
  * Returns two kinds of rows. One kind is for each existing document, with its index in the arrays. The other
@@ -116,18 +110,16 @@ interface Wanted {
  * Gathers the most frequent reads of all projects of a node into statements. A running statement accepts no
  * further reads, so each caller sees every commit that was acknowledged before its call.
  *
- * Subjects take turns, then the projects of a subject, one document each. Large documents have separate
- * statements, so that they do not delay small ones. Heads and pages of changes are gathered in the same way.
+ * Reads are served in the order of arrival. Large documents have separate statements, so that they do not
+ * delay small ones; subjects take turns there. Heads and pages of changes are gathered like small documents.
  *
  * One class, because each kind of read has its batcher and its statement here.
  */
 export class SharedReads {
   readonly #database: Queryable;
   /** Documents of unknown size. */
-  readonly #small = new Waiting(SMALL_DOCUMENTS_MAX, Number.POSITIVE_INFINITY);
-  readonly #large = new Waiting(LARGE_DOCUMENTS_MAX, LARGE_BYTES_MAX);
-  readonly #smallReads = this.#batcherOf(this.#small, SMALL_STATEMENTS_MAX);
-  readonly #largeReads = this.#batcherOf(this.#large, LARGE_STATEMENTS_MAX);
+  readonly #small = this.#lane(SMALL_DOCUMENTS_MAX, SMALL_STATEMENTS_MAX);
+  readonly #large = this.#lane(new LargeReads<Wanted>(), LARGE_STATEMENTS_MAX);
   readonly #positions: Gather<string, Position | undefined>;
   readonly #changes: Gather<WantedChanges, FoundChanges | undefined>;
 
@@ -136,12 +128,10 @@ export class SharedReads {
     const statementsMax = CHANGE_STATEMENTS_MAX;
     this.#positions = new Gather({
       ask: (projects) => this.#readPositions(projects),
-      projectOf: (project) => project,
       ...{ statementsMax, questionsMax: POSITIONS_OF_STATEMENT_MAX },
     });
     this.#changes = new Gather({
       ask: (wanted) => this.#readChanges(wanted),
-      projectOf: ({ project }) => project,
       ...{ statementsMax, questionsMax: CHANGES_OF_STATEMENT_MAX },
     });
   }
@@ -163,12 +153,9 @@ export class SharedReads {
   get(project: string, name: string): Promise<FoundRow> {
     const waiting = this.#small.find(project, name);
     if (waiting !== undefined) return waiting.done.promise;
-    const wanted = {
-      ...{ share: shareIn(project), project, name },
-      ...{ size: INLINE_BYTES_MAX, done: Promise.withResolvers<FoundRow>() },
-    };
-    this.#smallReads.add(wanted);
-    return wanted.done.promise;
+    const done = Promise.withResolvers<FoundRow>();
+    this.#small.add({ share: shareIn(project), project, name, size: INLINE_BYTES_MAX, done });
+    return done.promise;
   }
 
   async #readPositions(projects: readonly string[]): Promise<(Position | undefined)[]> {
@@ -193,8 +180,25 @@ export class SharedReads {
     });
   }
 
-  #batcherOf(queue: Waiting, batchesMax: number): Batcher<Wanted> {
-    return new Batcher({ queue, batchesMax, isGathering: true, run: (wanted) => this.#read(wanted) });
+  /** Documents that wait for a statement, each only once. */
+  #lane(queue: BatcherOptions<Wanted>['queue'], batchesMax: number) {
+    const waiting = new Map<string, Wanted>();
+    const run = (all: readonly Wanted[]) => {
+      for (const { project, name } of all) waiting.delete(placeOf(project, name));
+      return inHalves(
+        all,
+        (some) => this.#readAll(some),
+        ({ done }, error) => done.reject(error),
+      );
+    };
+    const batcher = new Batcher<Wanted>({ queue, batchesMax, isGathering: true, run });
+    return {
+      find: (project: string, name: string) => waiting.get(placeOf(project, name)),
+      add: (wanted: Wanted) => {
+        waiting.set(placeOf(wanted.project, wanted.name), wanted);
+        batcher.add(wanted);
+      },
+    };
   }
 
   #readLater(wanted: Wanted): void {
@@ -204,16 +208,7 @@ export class SharedReads {
       waiting.done.promise.then(wanted.done.resolve, wanted.done.reject);
       return;
     }
-    this.#largeReads.add(wanted);
-  }
-
-  /** Never rejects. */
-  #read(all: readonly Wanted[]): Promise<void> {
-    return inHalves(
-      all,
-      (some) => this.#readAll(some),
-      ({ done }, error) => done.reject(error),
-    );
+    this.#large.add(wanted);
   }
 
   async #readAll(all: readonly Wanted[]): Promise<void> {
@@ -248,36 +243,6 @@ export class SharedReads {
     }
     // An undecryptable document: the row has no bytes, or more than any document.
     else wanted.done.resolve({ keyVersion, rev, sealed: sealed ?? Buffer.alloc(0) });
-  }
-}
-
-/** Documents waiting for a statement, each only once. */
-class Waiting implements BatchQueue<Wanted> {
-  readonly #batches: FairBatches<Wanted>;
-  readonly #found = new Map<string, Wanted>();
-
-  /** @param bytesMax of all documents that are taken at once; the first may exceed it. */
-  constructor(itemsMax: number, bytesMax: number) {
-    this.#batches = new FairBatches({ itemsMax, bytesMax, bytesOf: ({ size }) => size });
-  }
-
-  get size(): number {
-    return this.#batches.size;
-  }
-
-  find(project: string, name: string): Wanted | undefined {
-    return this.#found.get(placeOf(project, name));
-  }
-
-  add(wanted: Wanted): void {
-    this.#found.set(placeOf(wanted.project, wanted.name), wanted);
-    this.#batches.add(wanted);
-  }
-
-  take(): Wanted[] {
-    const taken = this.#batches.take();
-    for (const { project, name } of taken) this.#found.delete(placeOf(project, name));
-    return taken;
   }
 }
 
