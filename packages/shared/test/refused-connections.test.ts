@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
-import { expect, it } from 'vitest';
+import { expect, it, vi } from 'vitest';
 import { createHttpShares } from '../src/http/http-shares.ts';
 import { start } from './started-server.ts';
 
@@ -10,21 +10,20 @@ it('a connection beyond the limit of its address is not read, and closes after a
   const shares = createHttpShares({ connectionsOfAddressMax: 1 });
   // The reserve is for this machine.
   await using server = await start({ shares });
-  const accepted: Socket[] = [];
-  server.app.server.on('connection', (socket: Socket) => accepted.push(socket));
+  const accept = vi.spyOn(shares.connections, 'accept');
   const clients = Array.from({ length: 66 }, () => connect(server.port, '127.0.0.1'));
-  await expect.poll(() => accepted.length).toBe(clients.length);
-  const refused = accepted.at(-1);
+  await expect.poll(() => accept.mock.calls.length).toBe(clients.length);
+  expect(accept.mock.results.map(({ value }) => value).indexOf(false)).toBe(clients.length - 1);
+  const [refused] = accept.mock.lastCall ?? [];
   const client = clients.find(({ localPort }) => localPort === refused?.remotePort);
   client?.write(REQUEST + 'x'.repeat(200_000));
   // Another one is answered: by then, what arrived was read.
   clients[0]?.write(REQUEST);
   const [answer] = await once(clients[0] as Socket, 'data');
   expect(`${answer}`).toMatch(/^HTTP\/1\.1 200 /);
-  expect([refused?.bytesRead, refused?.readableLength, shares.connections.refused.held]).toEqual([0, 0, 1]);
+  expect([refused?.bytesRead, refused?.readableLength, refused?.destroyed]).toEqual([0, 0, false]);
   client?.on('error', () => undefined);
   await new Promise((resolve) => client?.once('close', resolve));
-  expect(shares.connections.refused.held).toBe(0);
   for (const one of clients) one.destroy();
 });
 

@@ -1,6 +1,7 @@
 import type { Socket } from 'node:net';
 import type { SecureContextOptions, TLSSocket, TlsOptions } from 'node:tls';
 import type { FastifyInstance } from 'fastify';
+import { placeOf } from '../http/connection-place.ts';
 import type { ServiceMetrics } from '../metrics/metrics.ts';
 import { boundedWarner } from '../runtime/bounded-warner.ts';
 import type { Clock } from '../runtime/clock.ts';
@@ -90,9 +91,9 @@ export function guardTls(
   // Node would turn these into HTTP client errors and write an answer to a connection that does not speak
   // HTTP.
   server.removeAllListeners('tlsClientError');
-  const connections = isMutual ? new Map<string, Socket>() : connectionsByPeer(server);
   server.on('tlsClientError', (error: NodeJS.ErrnoException, socket: TLSSocket) => {
-    const plain = error.code === 'ERR_SSL_HTTP_REQUEST' ? connections.get(peerOf(socket)) : undefined;
+    const isPlain = error.code === 'ERR_SSL_HTTP_REQUEST' && !isMutual;
+    const plain = isPlain ? placeOf(socket)?.socket : undefined;
     if (plain === undefined) socket.destroy();
     else answerPlain(plain);
     // A certificate that fails verification closes the connection without a separate error.
@@ -105,23 +106,6 @@ export function guardTls(
     socket.destroy();
     onRefused('CLIENT_NAME_NOT_ALLOWED');
   });
-}
-
-/** The raw connections below TLS, which Node does not expose, by the peer's address and port. */
-function connectionsByPeer(server: FastifyInstance['server']): Map<string, Socket> {
-  const connections = new Map<string, Socket>();
-  server.on('connection', (socket: Socket) => {
-    const peer = peerOf(socket);
-    connections.set(peer, socket);
-    socket.once('close', () => {
-      if (connections.get(peer) === socket) connections.delete(peer);
-    });
-  });
-  return connections;
-}
-
-function peerOf({ remoteAddress, remotePort }: Socket): string {
-  return `${remoteAddress} ${remotePort}`;
 }
 
 function hasName(socket: TLSSocket, allowed: readonly string[]): boolean {
