@@ -37,6 +37,8 @@ export interface ConnectionsOptions {
 /**
  * Limits the connections of one or more listeners. The subject of the share is the address, because no token
  * is known yet.
+ *
+ * One class, because the place of a connection, its silence and its right to stay end together.
  */
 export class Connections {
   readonly share: Share;

@@ -42,9 +42,9 @@ export interface FrontOptions {
 }
 
 /**
- * Puts listeners in front of an HTTP or HTTPS server. They accept its connections and pass them on, so `listen`,
- * `address` and `close` of the server are theirs. On Linux, several sockets share the port (`SO_REUSEPORT`),
- * and the system distributes connections among them.
+ * Puts listeners in front of an HTTP or HTTPS server. They accept its connections and pass them on, so
+ * `listen`, `address` and `close` of the server are theirs. On Linux, several sockets share the port
+ * (`SO_REUSEPORT`), and the system distributes connections among them.
  */
 export function listenInFront(server: Server, { allowHalfOpen, accept }: FrontOptions): void {
   const listeners: Listener[] = [];

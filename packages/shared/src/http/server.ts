@@ -25,6 +25,7 @@ import { answerClientError, endWithProblem, refuseConnect } from './client-error
 import { coalesceWrites } from './coalesce-writes.ts';
 import { type Begin, lingerBehindAnswer, oneAtATime } from './connection.ts';
 import { FIRST_BYTE_MS, limitForwarded } from './connection-limit.ts';
+import { placeOf } from './connection-place.ts';
 import { awaitsContinue, continueWhenRead } from './expectation.ts';
 import { createHttpShares, type HttpShares } from './http-shares.ts';
 import { listenInFront } from './listen.ts';
@@ -134,7 +135,10 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
   }) as unknown as FastifyInstance;
 
   if (options.tls !== undefined)
-    guardTls(app, options.tls, (socket) => endWithProblem(socket, plainHttp(), newRequestId()));
+    guardTls(app, options.tls, (socket) => {
+      // What was written to the TLS connection would be encrypted.
+      endWithProblem(placeOf(socket)?.socket ?? socket, plainHttp(), newRequestId());
+    });
   continueWhenRead(app.server);
   refuseConnect(app, clientErrorPorts);
   limitForwarded(app, shares.connections);

@@ -1,7 +1,5 @@
-import type { Socket } from 'node:net';
 import type { SecureContextOptions, TLSSocket, TlsOptions } from 'node:tls';
 import type { FastifyInstance } from 'fastify';
-import { placeOf } from '../http/connection-place.ts';
 import type { ServiceMetrics } from '../metrics/metrics.ts';
 import { boundedWarner } from '../runtime/bounded-warner.ts';
 import type { Clock } from '../runtime/clock.ts';
@@ -82,7 +80,7 @@ export function tlsOptionsOf({ tls, isMutual }: ServerTls): TlsOptions & SecureC
 export function guardTls(
   app: FastifyInstance,
   { tls, isMutual, clientNames, onRefused }: ServerTls,
-  answerPlain: (socket: Socket) => void,
+  answerPlain: (socket: TLSSocket) => void,
 ): void {
   const server = app.server as typeof app.server & {
     setSecureContext(context: SecureContextOptions): void;
@@ -92,10 +90,8 @@ export function guardTls(
   // HTTP.
   server.removeAllListeners('tlsClientError');
   server.on('tlsClientError', (error: NodeJS.ErrnoException, socket: TLSSocket) => {
-    const isPlain = error.code === 'ERR_SSL_HTTP_REQUEST' && !isMutual;
-    const plain = isPlain ? placeOf(socket)?.socket : undefined;
-    if (plain === undefined) socket.destroy();
-    else answerPlain(plain);
+    if (error.code === 'ERR_SSL_HTTP_REQUEST' && !isMutual) answerPlain(socket);
+    else socket.destroy();
     // A certificate that fails verification closes the connection without a separate error.
     onRefused(String(socket.authorizationError ?? error.code));
   });
