@@ -1,12 +1,16 @@
+import { once } from 'node:events';
 import { copyFileSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { get } from 'node:https';
-import type { AddressInfo } from 'node:net';
+import { type AddressInfo, connect as connectPlain } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { connect } from 'node:tls';
 import { ensureCertificates } from '@bundoc/bunkms/cli/certificates';
-import { createHttpServer } from '@bundoc/shared/http/server';
+import type { Claims } from '@bundoc/shared/contract/tokens';
+import { createGuard } from '@bundoc/shared/http/guard';
+import { createHttpShares } from '@bundoc/shared/http/http-shares';
+import { createHttpServer, type HttpServerOptions } from '@bundoc/shared/http/server';
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import { createLogger } from '@bundoc/shared/runtime/logger';
 import { WatchedTls } from '@bundoc/shared/tls/watched-tls';
@@ -194,18 +198,20 @@ describe('NODE_TLS_REJECT_UNAUTHORIZED=0', () => {
   });
 });
 
-describe('requests over TLS that do not wait for the answer before them', () => {
-  it('are dropped, and that answer ends the connection', async () => {
+describe('a server over TLS', () => {
+  async function create(options: Pick<HttpServerOptions, 'shares'> = {}) {
     await makeCertificates();
     const logger = createLogger({ service: 'bundoc', level: 'silent' });
     const named = (file: string) => ({ variable: file, path: pems('bunkms')(file) });
     const files = { cert: named('cert'), key: named('key') };
-    using tls = new WatchedTls({ files, use: 'api', clock: systemClock, logger });
-    const app = createHttpServer({
-      logger,
-      bodyBytesMax: 100,
-      tls: { tls, isMutual: false, onRefused: () => undefined },
-    });
+    const tls = new WatchedTls({ files, use: 'api', clock: systemClock, logger });
+    onTestFinished(() => tls[Symbol.dispose]());
+    const serverTls = { tls, isMutual: false, onRefused: () => undefined };
+    return createHttpServer({ logger, bodyBytesMax: 100, tls: serverTls, ...options });
+  }
+
+  it('drops requests that do not wait for the answer before them, and that answer ends the connection', async () => {
+    await using app = await create();
     const [begun, released] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
     app.get('/slow', async () => {
       begun.resolve();
@@ -225,7 +231,29 @@ describe('requests over TLS that do not wait for the answer before them', () => 
     const answers = await text(socket);
     expect(answers.match(/HTTP\/1\.1 200/g)).toHaveLength(1);
     expect(answers).toMatch(/connection: close.*slow$/isu);
-    await app.close();
+  });
+
+  it('keeps a connection whose request was authorized, while silent ones make room for others', async () => {
+    await using app = await create({ shares: createHttpShares({ connectionsMax: 8 }) });
+    const guard = createGuard(
+      () => ({ jti: 'a', projects: [] }) as unknown as Claims,
+      () => undefined,
+    );
+    app.get('/guarded', { onRequest: guard }, async () => ({}));
+    const port = Number(new URL(await app.listen({ port: 0, host: '127.0.0.1' })).port);
+    const passed = connect({ port, host: '127.0.0.1', ca: readFileSync(pems('bunkms')('ca')) });
+    const ask = async () => {
+      passed.write('GET /guarded HTTP/1.1\r\nHost: x\r\n\r\n');
+      return `${(await once(passed, 'data'))[0]}`.slice(0, 12);
+    };
+    expect(await ask()).toBe('HTTP/1.1 200');
+    const silent = Array.from({ length: 20 }, () =>
+      connectPlain(port, '127.0.0.1').on('error', () => undefined),
+    );
+    await Promise.all(silent.map((one) => once(one, 'connect')));
+    await expect.poll(() => silent.filter(({ closed }) => closed).length).toBeGreaterThan(10);
+    expect(await ask()).toBe('HTTP/1.1 200');
+    for (const one of [passed, ...silent]) one.destroy();
   });
 });
 

@@ -133,7 +133,9 @@ export interface RawAnswer {
   readonly body: string;
 }
 
-/** A connection, and what it has received. */
+let connections = 0;
+
+/** A connection, and what it has received. Its address is its own: refusals of one address are delayed. */
 class RawConnection {
   readonly socket: Socket;
   readonly #chunks: Buffer[] = [];
@@ -141,7 +143,8 @@ class RawConnection {
   readonly #ended: Promise<void>;
 
   constructor(port: number) {
-    this.socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true });
+    const localAddress = process.platform === 'linux' ? `127.0.1.${++connections % 256}` : '127.0.0.1';
+    this.socket = connect({ port, host: '127.0.0.1', localAddress, allowHalfOpen: true });
     this.socket.on('data', (chunk) => this.#chunks.push(chunk));
     this.socket.on('error', () => undefined);
     this.socket.setNoDelay(true);

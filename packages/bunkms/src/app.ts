@@ -10,7 +10,7 @@ import { ExportRecorder } from './audit/export-recorder.ts';
 import { AuditLog } from './audit/log.ts';
 import { AuditRecorders, type ExportRefusalSink } from './audit/recorders.ts';
 import { SealedRecords } from './audit/sealed-records.ts';
-import { createListeners, guardInternal } from './compose-listeners.ts';
+import { createListeners } from './compose-listeners.ts';
 import { createServices, startUpkeep } from './compose-services.ts';
 import type { BunkmsConfig } from './config.ts';
 import { peersOf, resolveInternalAddress, watchAddress } from './http/internal-network.ts';
@@ -110,12 +110,12 @@ export async function startBunkms(
   const { api, internal } = await createListeners(
     {
       ...{ config, clock, logger, metrics, recorders, exports, services, trust, drain, apiTls, internalTls },
+      isPeer,
       publicKey: state.publicKey,
       requestTimeoutMs: dependencies.requestTimeoutMs,
     },
     opened,
   );
-  guardInternal(internal, isPeer, { clock, logger, metrics });
 
   const internalUrl = await listen(internal, { host: internalAddress, port: config.internalPort });
   const onGone = () => end(new Error('the address of the internal listener is gone'));

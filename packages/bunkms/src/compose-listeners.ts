@@ -1,10 +1,10 @@
+import type { Socket } from 'node:net';
 import { CONSOLE_FOLDER } from '@bundoc/console/folder';
 import { readSite } from '@bundoc/shared/console/site';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { Connections } from '@bundoc/shared/http/connection-limit';
 import { createHttpShares } from '@bundoc/shared/http/http-shares';
 import { boundedWarner } from '@bundoc/shared/runtime/bounded-warner';
-import { descriptorLimit } from '@bundoc/shared/runtime/descriptor-limit';
 import type { Drain } from '@bundoc/shared/runtime/drain';
 import { VERSION } from '@bundoc/shared/runtime/version';
 import type { ServerTls } from '@bundoc/shared/tls/server-tls';
@@ -32,6 +32,8 @@ interface ListenerDeps extends ProblemDeps, Pick<ServiceDeps, 'config' | 'logger
   readonly apiTls: ServerTls | undefined;
   readonly internalTls: ServerTls | undefined;
   readonly requestTimeoutMs: number | undefined;
+  /** Identifies peers of the internal network. */
+  readonly isPeer: (address: string) => boolean;
 }
 
 /** Creates both listeners. They do not listen yet. */
@@ -43,12 +45,11 @@ export async function createListeners(
   const { apiTls, internalTls, requestTimeoutMs } = deps;
   const isSealed = () => services === undefined || trust.isSealed;
   const gate = gateOf(services, trust);
-  const descriptorsMax = Math.floor(descriptorLimit() / 2);
-  const shares = createHttpShares({ ...config.shares, descriptorsMax }, clock);
+  const shares = createHttpShares(config.shares, clock);
   // Separate shares: strangers who fill the API listener must not block Bundoc's requests for keys.
   const { connectionsMax: max, connectionsOfAddressMax: ofAddressMax, isProxy } = config.shares;
   const internalConnections = new Connections({
-    ...{ prefix: 'internal ', clock, max, ofAddressMax, isProxy, descriptorsMax },
+    ...{ prefix: 'internal ', clock, max, ofAddressMax, isProxy },
   });
   for (const connections of [shares.connections, internalConnections])
     metrics.watchCuts(connections.share, () => connections.cuts);
@@ -78,7 +79,11 @@ export async function createListeners(
   );
   const internal = opened.adopt(
     await createInternalListener(
-      { ...listenerOptions, shares: { ...shares, connections: internalConnections } },
+      {
+        ...listenerOptions,
+        shares: { ...shares, connections: internalConnections },
+        admit: admitPeers(deps),
+      },
       internalTls,
       onInternalProblem,
     ),
@@ -117,16 +122,12 @@ function problemHooks({ recorders, exports, metrics, clock }: ProblemDeps): {
 }
 
 /** Admits only peers from the internal network. */
-export function guardInternal(
-  internal: FastifyInstance,
-  isPeer: (address: string) => boolean,
-  { clock, logger, metrics }: Pick<ServiceDeps, 'clock' | 'logger' | 'metrics'>,
-): void {
+function admitPeers({ isPeer, clock, logger, metrics }: ListenerDeps): (socket: Socket) => boolean {
   const warn = boundedWarner(
     (peer, count) => logger.warn({ peer, count }, 'refused connections from outside the internal network'),
     () => clock.monotonic(),
   );
-  guardPeers(internal.server, isPeer, (peer) => {
+  return guardPeers(isPeer, (peer) => {
     metrics.peersRefused.inc();
     warn(peer);
   });

@@ -1,10 +1,11 @@
 import { once } from 'node:events';
 import { rmSync } from 'node:fs';
-import { createServer } from 'node:http';
 import { connect } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { AppError } from '@bundoc/shared/contract/app-error';
+import { createHttpServer } from '@bundoc/shared/http/server';
 import { ConfigError } from '@bundoc/shared/runtime/config';
+import { createLogger } from '@bundoc/shared/runtime/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { describe, expect, it } from 'vitest';
 import { startBunkms } from '../src/app.ts';
@@ -157,28 +158,23 @@ describe('the listeners', () => {
 
   it('refuse a connection from outside the subnet before they read any byte of it', async () => {
     const refused: string[] = [];
-    let requests = 0;
-    const server = createServer((_request, response) => {
-      requests++;
-      response.end();
-    });
     let isPeer = false;
-    guardPeers(
-      server,
+    const admit = guardPeers(
       () => isPeer,
       (peer) => refused.push(peer),
     );
-    server.listen(0, '127.0.0.1');
-    await once(server, 'listening');
-    const { port } = server.address() as { port: number };
-    const socket = connect(port, '127.0.0.1');
+    const logger = createLogger({ service: 'bunkms', level: 'silent' });
+    await using app = createHttpServer({ logger, bodyBytesMax: 1_000, admit });
+    const requests: string[] = [];
+    app.get('/', async () => requests.push('/'));
+    const url = await app.listen({ port: 0, host: '127.0.0.1' });
+    const socket = connect(Number(new URL(url).port), '127.0.0.1');
     socket.on('error', () => undefined);
     socket.write('GET / HTTP/1.1\r\nHost: x\r\n\r\n');
     await once(socket, 'close');
-    expect([refused, requests]).toEqual([['127.0.0.1'], 0]);
+    expect([refused, requests]).toEqual([['127.0.0.1'], []]);
     isPeer = true;
-    expect((await call(`http://127.0.0.1:${port}`, '/')).status).toBe(200);
-    server.close();
+    expect((await call(url, '/')).status).toBe(200);
   });
 
   const outside = Object.values(networkInterfaces())

@@ -12,16 +12,16 @@ import { get, start } from './started-server.ts';
 describe('a server with several listening sockets', () => {
   it('answers on the connections of all of them', async () => {
     await using server = await start();
-    const own: number[] = [];
-    server.app.server.on('connection', (socket: Socket & { readonly _server?: unknown }) => {
-      if (socket._server === server.app.server) own.push(1);
-    });
+    const listeners = new Set<unknown>();
+    server.app.server.on('connection', (socket: Socket & { readonly _server?: unknown }) =>
+      listeners.add(socket._server),
+    );
     const answers = await Promise.all(
       Array.from({ length: 60 }, (_, n) => sendRaw(server.port, get(`/items/${n}`))),
     );
     expect(answers.map(({ body }) => body)).toEqual(answers.map((_, n) => JSON.stringify({ id: `${n}` })));
-    // Chance decides which socket gets a connection.
-    expect(own.length).toBeLessThan(60);
+    // Chance decides which one gets a connection.
+    expect(listeners.size).toBeGreaterThan(1);
   });
 
   it('does not listen on a port that is in use, although its own sockets share one', async () => {

@@ -1,5 +1,5 @@
 import { lookup } from 'node:dns/promises';
-import { BlockList, isIPv6, type Server, type Socket } from 'node:net';
+import { BlockList, isIPv6, type Socket } from 'node:net';
 import type { NetworkInterfaceInfo } from 'node:os';
 import { canonicalAddress } from '@bundoc/shared/runtime/addresses';
 import { ConfigError } from '@bundoc/shared/runtime/config';
@@ -103,23 +103,20 @@ function contains(subnet: BlockList, address: string): boolean {
 }
 
 /**
- * Closes every connection from other networks before any byte of it is read, and calls `onRefused`. It runs
- * before all other connection listeners, TLS included. Call it once the server is complete.
+ * Closes every connection from other networks before any byte of it is read, TLS included, and calls
+ * `onRefused`.
+ *
+ * @returns whether a connection may go on.
  */
 export function guardPeers(
-  server: Server,
   isPeer: (peer: string) => boolean,
   onRefused: (peer: string) => void,
-): void {
-  const accept = server.listeners('connection');
-  server.removeAllListeners('connection');
-  server.on('connection', (socket: Socket) => {
+): (socket: Socket) => boolean {
+  return (socket) => {
     const peer = socket.remoteAddress;
-    if (peer !== undefined && isPeer(peer)) {
-      for (const listener of accept) listener.call(server, socket);
-      return;
-    }
+    if (peer !== undefined && isPeer(peer)) return true;
     socket.destroy();
     onRefused(peer ?? 'unknown');
-  });
+    return false;
+  };
 }

@@ -1,3 +1,4 @@
+import type { Socket } from 'node:net';
 import { registerConsole } from '@bundoc/shared/console/routes';
 import type { Site } from '@bundoc/shared/console/site';
 import type { AppError } from '@bundoc/shared/contract/app-error';
@@ -52,6 +53,8 @@ export interface ListenerOptions {
   readonly readiness: () => Promise<Readiness>;
   /** Longest time to receive a whole request, milliseconds. */
   readonly requestTimeoutMs?: number | undefined;
+  /** Called for each connection. @returns false when it closed it. */
+  readonly admit?: (socket: Socket) => boolean;
 }
 
 /** Called for every refused or failed request before its answer is sent. The answer waits for the promise. */
@@ -89,7 +92,7 @@ async function createListener(
     onProblem,
     shares,
     drain: options.drain,
-    ...defined({ requestTimeoutMs: options.requestTimeoutMs }),
+    ...defined({ requestTimeoutMs: options.requestTimeoutMs, admit: options.admit }),
   });
   app.decorateRequest('identity', null);
   metrics.measureRequests(app, listener);

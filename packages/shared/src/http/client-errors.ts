@@ -3,9 +3,8 @@ import type { Socket } from 'node:net';
 import type { FastifyInstance } from 'fastify';
 import { AppError } from '../contract/app-error.ts';
 import { PROBLEM_CONTENT_TYPE, problemOf } from '../contract/problem-reply.ts';
-import { callerNetwork } from '../runtime/addresses.ts';
 import { atFault, endSoon, type ServedSocket } from './connection.ts';
-import type { RefusalTurns } from './refusal-turns.ts';
+import type { RefusalDelay } from './refusal-delay.ts';
 
 /** An error of Node's HTTP parser, with the bytes that caused it. */
 export interface ClientError extends NodeJS.ErrnoException {
@@ -19,8 +18,7 @@ export interface ClientErrorPorts {
   readonly newRequestId: () => string;
   /** Methods of the path of a request target; undefined for a path without an endpoint. */
   readonly allowedAt: (target: string) => readonly string[] | undefined;
-  /** The turns in which refusals are sent. */
-  readonly turns: RefusalTurns;
+  readonly delay: RefusalDelay;
 }
 
 /**
@@ -38,14 +36,14 @@ export function answerClientError(error: ClientError, socket: Socket, ports: Cli
   atFault(socket, () => refuse(socket, refusalOf(error, ports), ports));
 }
 
-/** Refuses at a bounded rate, as the requests that reach Fastify. */
-function refuse(socket: Socket, error: AppError, { turns, newRequestId }: ClientErrorPorts): void {
+/** Refuses with the same delay as requests that reach Fastify. */
+function refuse(socket: Socket, error: AppError, { delay, newRequestId }: ClientErrorPorts): void {
   const end = () => {
     if (socket.writable) endWithProblem(socket, error, newRequestId());
   };
-  const turn = turns.takeAny(callerNetwork(socket.remoteAddress), socket);
-  if (turn === undefined) end();
-  else void turn.then(end);
+  const wait = delay.of(undefined, socket.remoteAddress);
+  if (wait === undefined) end();
+  else void wait.then(end);
 }
 
 /**

@@ -1,19 +1,19 @@
 import { EventEmitter } from 'node:events';
 import type { Socket } from 'node:net';
-import Fastify, { type FastifyReply, type FastifyRequest } from 'fastify';
-import { expect, it, vi } from 'vitest';
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import { FakeClock } from '../testing/fake-clock.ts';
 import {
   Connections,
   type ConnectionsOptions,
   FIRST_BYTE_MS,
-  limitConnections,
-  REFUSED_IN_CROWD_MS,
+  REFUSED_MAX,
   REFUSED_MS,
-  REFUSED_OF_CROWDED_SWEEP,
-  REFUSED_OF_SWEEP,
 } from './connection-limit.ts';
-import type { LoopTurns } from './loop-turns.ts';
+import { notePassed, placeOf } from './connection-place.ts';
+
+beforeEach(() => void vi.useFakeTimers());
+afterEach(() => void vi.useRealTimers());
 
 let ports = 0;
 
@@ -37,21 +37,19 @@ class FakeSocket extends EventEmitter {
 }
 
 function connectionsOf(options: Partial<ConnectionsOptions> = {}) {
-  const clock = new FakeClock();
   const connections = new Connections({
-    ...{ clock, max: 80, ofAddressMax: 10, descriptorsMax: 10_000 },
+    ...{ clock: new FakeClock(), max: 80, ofAddressMax: 10 },
     ...options,
   });
   const open = (address: string, count: number) =>
     Array.from({ length: count }, () => {
       const socket = new FakeSocket(address);
       socket.isAccepted = connections.accept(socket as unknown as Socket);
-      if (socket.isAccepted) connections.begin(socket as unknown as Socket);
       return socket;
     });
   const opened = (sockets: readonly FakeSocket[]) =>
     sockets.filter(({ isAccepted, destroyed }) => isAccepted && !destroyed).length;
-  return { clock, connections, open, opened };
+  return { connections, open, opened };
 }
 
 it('each address (IPv6: each /64) has a limited number of connections, independent of the others', () => {
@@ -68,31 +66,34 @@ it('each address (IPv6: each /64) has a limited number of connections, independe
 
 it('the last connections are reserved for this machine', () => {
   const { connections, open, opened } = connectionsOf();
-  const strangers = Array.from({ length: 90 }, (_, n) => open(`192.0.2.${n}`, 1)).flat();
+  const strangers = Array.from({ length: 7 }, (_, n) => open(`192.0.2.${n}`, 20)).flat();
   expect(opened(strangers)).toBe(70);
+  for (const socket of strangers) notePassed(socket as unknown as Socket);
   expect(opened([...open('127.0.0.1', 5), ...open('::1', 5)])).toBe(10);
   expect(opened(open('127.0.0.2', 1))).toBe(0);
   for (const socket of strangers) socket.destroy();
   expect(connections.share.held).toBe(10);
 });
 
-it('many addresses together leave others some connections: of those with most, the latest are closed', () => {
+it('silent connections lock nobody out: the oldest of which no request was authorized makes room', () => {
   const { connections, open, opened } = connectionsOf();
-  const flood = Array.from({ length: 7 }, (_, n) => open(`192.0.2.${n}`, 10));
-  const modest = open('198.51.100.1', 3);
-  expect([opened(modest), flood.map(opened)]).toEqual([3, [9, 9, 9, 10, 10, 10, 10]]);
-  expect(flood[0]?.at(-1)?.destroyed).toBe(true);
-  // It gets none of an address that has hardly more.
-  expect(opened([...modest, ...open('198.51.100.1', 7)])).toBe(4);
-  expect([connections.share.held, flood.flat().filter(({ destroyed }) => destroyed).length]).toEqual([70, 4]);
-  for (const socket of [...flood.flat(), ...modest]) socket.destroy();
-  expect(connections.share.held).toBe(1);
+  const [passed] = open('198.51.100.1', 1);
+  if (passed !== undefined) notePassed(passed as unknown as Socket);
+  const flood = Array.from({ length: 69 }, (_, n) => open(`2001:db8:0:${n}::1`, 1)).flat();
+  const late = open('198.51.100.2', 2);
+  expect(opened(late)).toBe(2);
+  expect(flood.map(({ destroyed }) => destroyed).lastIndexOf(true)).toBe(1);
+  expect([passed?.destroyed, connections.share.held]).toEqual([false, 70]);
+  // An address beyond its own limit gets none of others.
+  expect(opened(open('198.51.100.2', 20))).toBe(8);
 });
 
-it('many addresses with a few connections each keep no other one out', () => {
-  const { open, opened } = connectionsOf();
-  for (let n = 0; n < 24; n++) open(`192.0.2.${n}`, 3);
-  expect(opened(open('198.51.100.1', 3))).toBe(1);
+it('a connection is refused when requests of all others were authorized', () => {
+  const { connections, open, opened } = connectionsOf();
+  const all = Array.from({ length: 70 }, (_, n) => open(`192.0.2.${n}`, 1)).flat();
+  for (const socket of all) notePassed(socket as unknown as Socket);
+  expect([opened(open('198.51.100.1', 1)), opened(all)]).toEqual([0, 70]);
+  expect(connections.share.refusals).toEqual({ rate_limited: 0, overloaded: 1 });
 });
 
 it('connections of a trusted proxy are not closed for others', () => {
@@ -147,104 +148,44 @@ it.each([
 );
 
 it('a connection that sends nothing is closed after five seconds', () => {
-  const { clock, connections, open, opened } = connectionsOf();
+  const { connections, open, opened } = connectionsOf();
   const [silent] = open('192.0.2.1', 1);
   const [talking] = open('192.0.2.1', 1);
   if (talking !== undefined) talking.bytesRead = 1;
-  clock.advance(FIRST_BYTE_MS - 1);
+  vi.advanceTimersByTime(FIRST_BYTE_MS - 1);
   const late = open('192.0.2.1', 1);
-  connections.sweep();
   expect(silent?.destroyed).toBe(false);
-  clock.advance(1);
-  connections.sweep();
+  vi.advanceTimersByTime(1);
   expect([silent?.destroyed, talking?.destroyed, opened(late)]).toEqual([true, false, 1]);
   expect([connections.cuts, connections.share.held]).toEqual([1, 2]);
 });
 
 it('a refused connection closes after a second, so that a client gains nothing by connecting again at once', () => {
-  const { clock, connections, open } = connectionsOf();
+  const { connections, open } = connectionsOf();
   open('192.0.2.1', 10);
   const refused = open('192.0.2.1', 1);
-  clock.advance(REFUSED_MS - 1);
+  vi.advanceTimersByTime(REFUSED_MS - 1);
   const later = open('192.0.2.1', 1);
-  connections.sweep();
   const closed = () => [...refused, ...later].map(({ destroyed }) => destroyed);
   expect(closed()).toEqual([false, false]);
-  clock.advance(1);
-  connections.sweep();
+  vi.advanceTimersByTime(1);
   expect(closed()).toEqual([true, false]);
   connections.closeRefused();
   expect([closed(), connections.cuts]).toEqual([[true, true], 0]);
 });
 
-it('many refused connections close little by little, so that their clients do not connect again together', () => {
-  const { clock, connections, open } = connectionsOf({ max: 800 });
-  const refused = open('192.0.2.1', 10 + REFUSED_OF_SWEEP + 1).slice(10);
-  const closed = () => refused.filter(({ destroyed }) => destroyed).length;
-  clock.advance(REFUSED_MS);
-  connections.sweep();
-  expect(closed()).toBe(REFUSED_OF_SWEEP);
-  connections.sweep();
-  expect(closed()).toBe(REFUSED_OF_SWEEP + 1);
-});
-
-it('while others wait to be accepted, fewer refused connections close, and after some seconds all of them', () => {
-  const { clock, connections, open } = connectionsOf({ max: 800 });
-  const refused = open('192.0.2.1', 10 + REFUSED_OF_SWEEP).slice(10);
-  const closed = () => refused.filter(({ destroyed }) => destroyed).length;
-  clock.advance(REFUSED_MS);
-  connections.sweep(true);
-  expect(closed()).toBe(REFUSED_OF_CROWDED_SWEEP);
-  clock.advance(REFUSED_IN_CROWD_MS - REFUSED_MS - 1);
-  connections.sweep(true);
-  expect(closed()).toBe(2 * REFUSED_OF_CROWDED_SWEEP);
-  clock.advance(1);
-  connections.sweep(true);
-  expect(closed()).toBe(REFUSED_OF_SWEEP);
-});
-
-it('of one address, only a part of the refused connections stays open: others have some too', () => {
-  const { connections, open } = connectionsOf();
-  const stillOpen = (address: string) =>
-    open(address, 10 + 60)
-      .slice(10)
-      .filter(({ destroyed }) => !destroyed).length;
-  expect(['192.0.2.1', '192.0.2.2', '192.0.2.3', '192.0.2.4', '192.0.2.5'].map(stillOpen)).toEqual([
-    40, 40, 40, 40, 0,
-  ]);
-  connections.closeRefused();
-  expect([connections.refused.held, stillOpen('192.0.2.6')]).toEqual([0, 40]);
-});
-
-it('no refused connection stays open where descriptors are few', () => {
-  const { open } = connectionsOf({ descriptorsMax: 1_024 });
-  expect(open('192.0.2.1', 11).at(-1)?.destroyed).toBe(true);
-});
-
-it('a refused connection that its client closes frees its place at once', () => {
-  const { connections, open } = connectionsOf();
-  const refused = open('192.0.2.1', 11).at(-1);
-  expect(connections.refused.held).toBe(1);
-  refused?.destroy();
-  expect(connections.refused.held).toBe(0);
+it('only so many refused connections stay open, and one that its client closes frees its place', () => {
+  const { open } = connectionsOf();
+  open('192.0.2.1', 10);
+  const refused = open('192.0.2.1', REFUSED_MAX + 1);
+  expect(refused.map(({ destroyed }) => destroyed).indexOf(true)).toBe(REFUSED_MAX);
+  refused[0]?.destroy();
+  expect(open('192.0.2.1', 2).map(({ destroyed }) => destroyed)).toEqual([false, true]);
 });
 
 it('connections of a trusted proxy each have a turn of their own, because they are of many clients', () => {
-  const { connections, open } = connectionsOf({ isProxy: (address) => address === '192.0.2.1' });
+  const { open } = connectionsOf({ isProxy: (address) => address === '192.0.2.1' });
   const turnsOf = (address: string) =>
-    new Set(open(address, 3).map((socket) => connections.turnOf(socket as unknown as Socket)));
+    new Set(open(address, 3).map((socket) => placeOf(socket as unknown as Socket)?.turn));
   expect([turnsOf('192.0.2.1').size, turnsOf('198.51.100.1')]).toEqual([3, new Set(['198.51.100.1'])]);
-});
-
-it('a server closes refused connections by whether it is crowded at that time', async () => {
-  const { connections } = connectionsOf();
-  const app = Fastify();
-  const turns = { isCrowded: true };
-  limitConnections(app, connections, turns as LoopTurns);
-  await app.ready();
-  const sweeps = vi.spyOn(connections, 'sweep');
-  await expect.poll(() => sweeps.mock.calls).toContainEqual([true]);
-  turns.isCrowded = false;
-  await expect.poll(() => sweeps.mock.calls).toContainEqual([false]);
-  await app.close();
 });

@@ -1,5 +1,6 @@
-import type { IncomingMessage, Server, ServerResponse } from 'node:http';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
+import { placeOf } from './connection-place.ts';
 import type { LoopTurns } from './loop-turns.ts';
 
 /** How long a connection stays open after we ended it, so that our last bytes can arrive, milliseconds. */
@@ -36,34 +37,18 @@ interface ServedRequest extends IncomingMessage {
   [FAULTY]?: boolean;
 }
 
-type Begin = (request: IncomingMessage, response: ServerResponse) => void;
-
-/** What {@link beginOneAtATime} needs beside the server. */
-export interface BeginPorts {
-  /** Requests of all connections begin in these turns. */
-  readonly turns: LoopTurns;
-  /** The name by which the requests of a connection take turns with others. */
-  readonly turnOf: (socket: Socket) => string;
-}
+/** A listener of a server's requests. */
+export type Begin = (request: IncomingMessage, response: ServerResponse) => void;
 
 /**
  * Begins one request of a connection at a time. A request that arrives before the previous answer has ended
  * is dropped, and that answer ends the connection. So a pipelining client repeats what was not answered (RFC
  * 9112, section 9.3.2). Node alone would begin all of them at once and only order their answers.
  *
- * A client may end its half of the connection after its request and still gets the answer.
- *
- * Call it while the server has exactly one `request` listener, the one that begins requests. Listeners that
- * are added later see each request when it arrives.
+ * @param turns those in which requests of all connections begin.
  */
-export function beginOneAtATime(server: Server, { turns, turnOf }: BeginPorts): void {
-  const [begin, ...others] = server.listeners('request') as Begin[];
-  if (begin === undefined || others.length > 0)
-    throw new Error('exactly one listener must begin the requests');
-  server.removeAllListeners('request');
-  // Otherwise Node would end our half too, and lose the answer that is not written yet.
-  (server as Server & { httpAllowHalfOpen: boolean }).httpAllowHalfOpen = true;
-  server.on('request', (request: IncomingMessage, response: ServerResponse) => {
+export function oneAtATime(begin: Begin, turns: LoopTurns): Begin {
+  return (request, response) => {
     const socket = request.socket as ServedSocket;
     const before = socket[LATEST];
     if (before?.writableEnded === false || socket[FAULTY] === true || socket.writableEnded) {
@@ -80,11 +65,11 @@ export function beginOneAtATime(server: Server, { turns, turnOf }: BeginPorts): 
     const beginHeld = (): void => {
       if (!socket.destroyed && (request as ServedRequest)[FAULTY] !== true) begin(request, response);
     };
-    const awaitTurn = (): void => turns.begin(turnOf(socket), beginHeld);
+    const awaitTurn = (): void => turns.begin(placeOf(socket)?.turn ?? '', beginHeld);
     if (isNext) awaitTurn();
     // Node flushes the response later in this turn.
     else response.once('socket', () => process.nextTick(awaitTurn));
-  });
+  };
 }
 
 /** Reads the body of a request in vain, if there is one. @param before the latest answer. */

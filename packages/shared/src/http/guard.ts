@@ -1,6 +1,7 @@
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Claims } from '../contract/tokens.ts';
 import { rootOf, shareKeyOf } from '../shares/share-key.ts';
+import { notePassed } from './connection-place.ts';
 import { assignShare, nameCaller } from './request-share.ts';
 
 const CLAIMS = Symbol('claims');
@@ -30,6 +31,7 @@ export function createGuard(
     const project = authorize(claims, request);
     request[CLAIMS] = claims;
     assignShare(request, shareKeyOf(claims, project));
+    notePassed(request.raw.socket);
   };
   return (request, _reply, done) => {
     try {

@@ -1,5 +1,4 @@
 import type { FastifyInstance } from 'fastify';
-import { defined } from '../contract/defined.ts';
 import type { ServiceMetrics } from '../metrics/metrics.ts';
 import { type Clock, systemClock } from '../runtime/clock.ts';
 import { memoryLimit } from '../runtime/memory-limit.ts';
@@ -26,8 +25,6 @@ export interface HttpShareSizes {
   readonly connectionsMax: number;
   readonly connectionsOfAddressMax: number;
   readonly isProxy: ((address: string) => boolean) | undefined;
-  /** Descriptors for connections; those of the process by default. */
-  readonly descriptorsMax?: number;
 }
 
 /** Part of the capacity that is reserved for requests of at most 64 KiB. */
@@ -76,7 +73,6 @@ export function createHttpShares(
       max: sizes.connectionsMax ?? CONNECTIONS_MAX,
       ofAddressMax: sizes.connectionsOfAddressMax ?? CONNECTIONS_OF_ADDRESS_MAX,
       isProxy: sizes.isProxy,
-      ...defined({ descriptorsMax: sizes.descriptorsMax }),
     }),
   };
 }
@@ -87,7 +83,7 @@ export function watchHttpShares(
   app: FastifyInstance,
   { bodies, answers, connections }: HttpShares,
 ): void {
-  metrics.watchShares([bodies, answers, connections.share, connections.refused, connections.forwarded]);
+  metrics.watchShares([bodies, answers, connections.share, connections.forwarded]);
   metrics.watchCuts(bodies, () => bodyBudgetOf(app).cuts);
   metrics.watchCuts(answers, () => answerBudgetOf(app).cuts);
 }

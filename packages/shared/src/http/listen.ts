@@ -1,5 +1,6 @@
 import { lookup } from 'node:dns/promises';
-import { createServer, type Server, type Socket } from 'node:net';
+import type { Server } from 'node:http';
+import { type AddressInfo, createServer, type Server as Listener, type Socket } from 'node:net';
 import type { FastifyInstance } from 'fastify';
 
 /**
@@ -20,63 +21,92 @@ export interface ListenOptions {
 }
 
 /**
- * Listens on a port of one address. On Linux, several sockets share the port (`SO_REUSEPORT`), and the system
- * distributes connections among them.
+ * Listens on a port of one address.
  *
  * @returns the URL, with the actual port.
  * @throws the system's error, such as `EADDRINUSE`. Two processes of one user that begin to listen within
  *   milliseconds may miss it.
  */
 export async function listen(app: FastifyInstance, { host, port }: ListenOptions): Promise<string> {
-  // For a name with two addresses, Fastify would open a second server, without the limits of the first.
-  const { address: first } = await lookup(host);
-  const options = { host: first, port, backlog: BACKLOG * SOCKETS };
-  if (process.platform !== 'linux') return await app.listen(options);
-  await app.ready();
-  // A socket that shares its port would also share that of another process of this user.
-  if (port !== 0) await requireFree(options);
-  const shared = { ...options, backlog: BACKLOG, reusePort: true };
-  const url = await app.listen(shared);
-  // HTTP servers set it, and TLS servers do not.
-  const { allowHalfOpen } = app.server as unknown as { allowHalfOpen: boolean };
-  const more: Server[] = [];
-  closeWith(app.server, more);
-  const address = app.server.address();
-  if (typeof address !== 'object' || address === null) return url;
-  for (let count = 1; count < SOCKETS; count++) {
-    const server = createServer({ allowHalfOpen, noDelay: true, pauseOnConnect: true });
-    server.on('connection', (socket: Socket) => app.server.emit('connection', socket));
-    await listening(server, { ...shared, host: address.address, port: address.port });
-    more.push(server);
-  }
-  return url;
+  // For a name with two addresses, Fastify would open a second server.
+  const { address } = await lookup(host);
+  return await app.listen({ host: address, port });
 }
 
-interface SystemOptions extends ListenOptions {
-  readonly backlog: number;
+/** How connections are accepted. */
+export interface FrontOptions {
+  /** Whether a client may end its half of the connection before the answer. */
+  readonly allowHalfOpen: boolean;
+  /** Whether a connection is served. Otherwise nothing is read from it, and `accept` closes it. */
+  readonly accept: (socket: Socket) => boolean;
 }
 
-async function requireFree(options: SystemOptions): Promise<void> {
-  const server = createServer();
-  await listening(server, options);
-  await new Promise((resolve) => server.close(resolve));
-}
-
-function listening(server: Server, options: SystemOptions): Promise<void> {
-  return new Promise((resolve, reject) => {
-    server.once('error', reject);
-    server.listen(options, () => {
-      server.off('error', reject);
-      resolve();
-    });
-  });
-}
-
-/** Closes a server together with others, whose connections it serves. */
-function closeWith(server: Server, others: readonly Server[]): void {
+/**
+ * Puts listeners in front of an HTTP or HTTPS server. They accept its connections and pass them on, so
+ * `listen`, `address` and `close` of the server are theirs. On Linux, several sockets share the port
+ * (`SO_REUSEPORT`), and the system distributes connections among them.
+ */
+export function listenInFront(server: Server, { allowHalfOpen, accept }: FrontOptions): void {
+  const listeners: Listener[] = [];
+  const serve = (socket: Socket): void => {
+    if (!accept(socket)) return;
+    server.emit('connection', socket);
+    socket.resume();
+  };
+  const create = () => createServer({ allowHalfOpen, noDelay: true, pauseOnConnect: true }, serve);
+  const closeListeners = () =>
+    Promise.all(listeners.splice(0).map((one) => new Promise((resolve) => one.close(resolve))));
+  server.listen = ((options: ListenOptions) => {
+    openAll(listeners, create, options).then(
+      () => server.emit('listening'),
+      (error) => {
+        void closeListeners();
+        server.emit('error', error);
+      },
+    );
+    return server;
+  }) as typeof server.listen;
+  server.address = () => listeners[0]?.address() ?? null;
   const close = server.close.bind(server);
   server.close = (done) => {
-    const closed = others.map((other) => new Promise((resolve) => other.close(resolve)));
-    return close((error) => void Promise.all(closed).then(() => done?.(error)));
+    server.closeIdleConnections();
+    // The server itself does not listen, which would be an error.
+    void closeListeners().then(() => close(() => done?.()));
+    return server;
   };
+}
+
+async function openAll(
+  listeners: Listener[],
+  create: () => Listener,
+  { host, port }: ListenOptions,
+): Promise<void> {
+  if (process.platform !== 'linux') {
+    await open(listeners, create, { host, port, backlog: BACKLOG * SOCKETS });
+    return;
+  }
+  // A socket that shares its port would also share that of another process of this user.
+  if (port !== 0) {
+    const probe: Listener[] = [];
+    await open(probe, createServer, { host, port });
+    await new Promise((resolve) => probe[0]?.close(resolve));
+  }
+  for (let count = 0; count < SOCKETS; count++) {
+    const first = listeners[0]?.address() as AddressInfo | undefined;
+    const options = { host: first?.address ?? host, port: first?.port ?? port };
+    await open(listeners, create, { ...options, backlog: BACKLOG, reusePort: true });
+  }
+}
+
+async function open(
+  listeners: Listener[],
+  create: () => Listener,
+  options: ListenOptions & { readonly backlog?: number; readonly reusePort?: boolean },
+): Promise<void> {
+  const listener = create();
+  await new Promise<void>((resolve, reject) => {
+    listener.once('error', reject);
+    listener.listen(options, resolve);
+  });
+  listeners.push(listener);
 }

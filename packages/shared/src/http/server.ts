@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
-import type { IncomingMessage } from 'node:http';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { createServer, type IncomingMessage, type Server, type ServerOptions } from 'node:http';
+import { createServer as createTlsServer } from 'node:https';
+import type { Socket } from 'node:net';
 import Fastify, {
   type FastifyInstance,
   type FastifyReply,
@@ -22,14 +23,16 @@ import { limitBufferedAnswers } from './answer-buffer-budget.ts';
 import { type BodyDone, limitBufferedBodies, readBody } from './body-buffer-budget.ts';
 import { answerClientError, endWithProblem, refuseConnect } from './client-errors.ts';
 import { coalesceWrites } from './coalesce-writes.ts';
-import { beginOneAtATime, lingerBehindAnswer } from './connection.ts';
-import { FIRST_BYTE_MS, limitConnections } from './connection-limit.ts';
+import { type Begin, lingerBehindAnswer, oneAtATime } from './connection.ts';
+import { FIRST_BYTE_MS, limitForwarded } from './connection-limit.ts';
+import { placeOf } from './connection-place.ts';
 import { awaitsContinue, continueWhenRead } from './expectation.ts';
 import { createHttpShares, type HttpShares } from './http-shares.ts';
+import { listenInFront } from './listen.ts';
 import { LoopTurns } from './loop-turns.ts';
 import { isUtf8Type } from './media-type.ts';
+import { RefusalDelay } from './refusal-delay.ts';
 import { RefusalLog } from './refusal-log.ts';
-import { RefusalTurns } from './refusal-turns.ts';
 import { requestFault } from './request-fault.ts';
 import { callerOf, enterShares } from './request-share.ts';
 
@@ -61,10 +64,12 @@ export interface HttpServerOptions {
   readonly stalledTimeoutMs?: number;
   /** {@link CLOSE_GRACE_MS} unless a test sets it. */
   readonly closeGraceMs?: number;
-  /** {@link REFUSAL_DELAY_MS} unless a test sets it. */
+  /** That of {@link RefusalDelay} unless a test sets it, milliseconds. */
   readonly refusalDelayMs?: number;
   /** The resources that its requests share with those of other listeners of the process. */
   readonly shares?: HttpShares;
+  /** Called for each connection before it is counted. @returns false when it closed it. */
+  readonly admit?: ((socket: Socket) => boolean) | undefined;
 }
 
 /** How long an idle connection stays open, milliseconds. It is longer than proxies keep theirs. */
@@ -82,11 +87,6 @@ export const STALLED_TIMEOUT_MS = 60_000;
  */
 const CLOSE_GRACE_MS = 5_000;
 const CHECKING_INTERVAL_MS = 5_000;
-/**
- * Delay of an answer that refuses a request beyond its share. Otherwise a client that retries at once would
- * keep the event loop busy with refusals. Later requests of the connection wait too.
- */
-const REFUSAL_DELAY_MS = 250;
 const HEADER_BYTES_MAX = 16_384;
 /** Decoded characters of one path parameter. The schemas have tighter limits in bytes. */
 const PARAM_LENGTH_MAX = 1_024;
@@ -119,12 +119,13 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
       ? new AppError('not_found')
       : new AppError('method_not_allowed', { allow });
   };
-  const turns = new RefusalTurns(systemClock);
-  const clientErrorPorts = { newRequestId, allowedAt: (target: string) => allowed?.at(target), turns };
+  const delay = new RefusalDelay(systemClock, options.refusalDelayMs);
+  const clientErrorPorts = { newRequestId, allowedAt: (target: string) => allowed?.at(target), delay };
   const shares = options.shares ?? createHttpShares();
   const { isProxy } = shares.connections;
   const app = Fastify({
     ...fastifyOptions(options),
+    serverFactory: (handler, served) => createServerInFront(handler, served, options, shares),
     genReqId: newRequestId,
     ...defined({ trustProxy: isProxy }),
     frameworkErrors: (error, request, reply) => {
@@ -134,15 +135,13 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
   }) as unknown as FastifyInstance;
 
   if (options.tls !== undefined)
-    guardTls(app, options.tls, (socket) => endWithProblem(socket, plainHttp(), newRequestId()));
-  const loopTurns = new LoopTurns();
-  beginOneAtATime(app.server, {
-    turns: loopTurns,
-    turnOf: (socket) => shares.connections.turnOf(socket),
-  });
+    guardTls(app, options.tls, (socket) => {
+      // What was written to the TLS connection would be encrypted.
+      endWithProblem(placeOf(socket)?.socket ?? socket, plainHttp(), newRequestId());
+    });
   continueWhenRead(app.server);
   refuseConnect(app, clientErrorPorts);
-  limitConnections(app, shares.connections, loopTurns);
+  limitForwarded(app, shares.connections);
   closeInTime(app, options.closeGraceMs ?? CLOSE_GRACE_MS);
   limitBufferedBodies(app, shares.bodies);
   enterShares(app);
@@ -154,15 +153,12 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
   setAnswerHeaders(app, options.drain);
   coalesceWrites(app);
   logRequests(app, options.logger);
-  const { refusalDelayMs = REFUSAL_DELAY_MS } = options;
-  const refuse = refuseInTurn(turns);
-  app.addHook('preClose', async () => turns.close());
+  const refuse = refuseIn(delay);
   app.setErrorHandler((thrown, request, reply) => {
     const failure = fail(thrown, request);
     const { code } = failure.error;
     if (code === 'payload_too_large' && !request.raw.complete) lingerBehindAnswer(request.raw);
-    if (code !== 'rate_limited') return refuse(failure, request, reply);
-    return sleep(refusalDelayMs).then(() => refuse(failure, request, reply));
+    return refuse(failure, request, reply);
   });
   app.setNotFoundHandler((request, reply) => refuse(fail(unrouted(request), request), request, reply));
   allowed = new AllowedMethods(app);
@@ -177,6 +173,8 @@ function fastifyOptions(options: HttpServerOptions) {
   const nodeOptions = {
     maxHeaderSize: HEADER_BYTES_MAX,
     headersTimeout: requestTimeoutMs,
+    requestTimeout: requestTimeoutMs,
+    keepAliveTimeout: KEEP_ALIVE_MS,
     connectionsCheckingInterval: Math.min(CHECKING_INTERVAL_MS, requestTimeoutMs),
     // Node's own answer to a missing Host has no body, so a hook answers instead.
     requireHostHeader: false,
@@ -192,15 +190,34 @@ function fastifyOptions(options: HttpServerOptions) {
     bodyLimit: options.bodyBytesMax,
     routerOptions: { maxParamLength: PARAM_LENGTH_MAX },
     exposeHeadRoutes: true,
-    requestTimeout: requestTimeoutMs,
-    connectionTimeout: options.stalledTimeoutMs ?? STALLED_TIMEOUT_MS,
-    keepAliveTimeout: KEEP_ALIVE_MS,
     forceCloseConnections: 'idle',
     return503OnClosing: false,
     ...(options.tls === undefined
       ? { http: nodeOptions }
       : { https: { ...nodeOptions, ...tlsOptionsOf(options.tls), handshakeTimeout: FIRST_BYTE_MS } }),
   } as const;
+}
+
+/** The server of an instance, behind its listeners. */
+function createServerInFront(
+  handler: Begin,
+  served: { readonly http?: ServerOptions; readonly https?: ServerOptions },
+  { admit, tls, stalledTimeoutMs = STALLED_TIMEOUT_MS }: HttpServerOptions,
+  { connections }: HttpShares,
+): Server {
+  const begin = oneAtATime(handler, new LoopTurns());
+  const server =
+    served.https === undefined
+      ? createServer(served.http ?? {}, begin)
+      : createTlsServer(served.https, begin);
+  server.setTimeout(stalledTimeoutMs);
+  // A client that has ended its half still gets its answer. Node would end our half before it is written.
+  (server as Server & { httpAllowHalfOpen: boolean }).httpAllowHalfOpen = true;
+  listenInFront(server, {
+    allowHalfOpen: tls === undefined,
+    accept: (socket) => (admit?.(socket) ?? true) && connections.accept(socket),
+  });
+  return server;
 }
 
 /** A failure, and when it is reported; undefined when it is already. */
@@ -254,12 +271,12 @@ function refuseFaultyRequests(app: FastifyInstance, unrouted: (request: FastifyR
 
 type Refuse = (failure: Failure, request: FastifyRequest, reply: FastifyReply) => unknown;
 
-/** Sends refusals once they are reported, and at a bounded rate. */
-function refuseInTurn(turns: RefusalTurns): Refuse {
+/** Sends refusals once they are reported, and those of a flood with a delay. */
+function refuseIn(delay: RefusalDelay): Refuse {
   return (failure, request, reply) => {
-    const turn = turns.take(failure.error.code, callerNetwork(request.ip), request.raw.socket);
-    if (turn === undefined) return answer(failure, request, reply);
-    return turn.then(() => answer(failure, request, reply));
+    const wait = delay.of(failure.error.code, request.ip);
+    if (wait === undefined) return answer(failure, request, reply);
+    return wait.then(() => answer(failure, request, reply));
   };
 }
 

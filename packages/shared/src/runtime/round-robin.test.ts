@@ -50,15 +50,6 @@ describe('items that wait by name', () => {
     expect(ofFlood).toBeGreaterThanOrEqual(10);
   });
 
-  it('that are second come behind others of their name, but for each fourth', () => {
-    const items = new RoundRobin<string>();
-    items.add('a', 'late', true);
-    items.add('a', 'later', true);
-    add(items, 'a', 2);
-    items.add('b', 'b0', true);
-    expect(take(items, 6)).toEqual(['a0', 'b0', 'a1', 'late', 'later', undefined]);
-  });
-
   it('become few again as they are taken or removed', () => {
     const items = new RoundRobin<string>();
     add(items, 'a', FEW + 2);
@@ -69,8 +60,8 @@ describe('items that wait by name', () => {
     expect(take(items, 3)).toEqual(['b2', 'b3', 'b4']);
   });
 
-  it('are each taken once or removed, and those of a name in their order, but for second ones', () => {
-    const kinds = fc.constantFrom('add', 'add', 'add', 'second', 'remove', 'next');
+  it('are each taken once or removed, and those of a name in their order', () => {
+    const kinds = fc.constantFrom('add', 'add', 'add', 'remove', 'next');
     const step = fc.tuple(kinds, fc.nat(1), fc.nat(200));
     // Long enough for names with many items, and for some that become few again.
     fc.assert(fc.property(fc.array(step, { minLength: 200, maxLength: 600 }), checkSteps));
@@ -79,27 +70,23 @@ describe('items that wait by name', () => {
 
 function checkSteps(steps: readonly [string, number, number][]): void {
   const items = new RoundRobin<string>();
-  const waiting = new Map<string, { readonly first: string[]; readonly second: string[] }>();
-  const all = () => [...waiting.values()].flatMap(({ first, second }) => [...first, ...second]);
+  const waiting = new Map<string, string[]>();
   for (const [step, of, n] of steps) {
     const name = `${of}`;
-    const own = waiting.get(name) ?? { first: [], second: [] };
+    const own = waiting.get(name) ?? [];
     waiting.set(name, own);
     const item = `${name} ${n}`;
-    const queue = [own.first, own.second].find((some) => some.includes(item));
     if (step === 'remove') {
-      expect(items.remove(name, item)).toBe(queue !== undefined);
-      queue?.splice(queue.indexOf(item), 1);
+      expect(items.remove(name, item)).toBe(own.includes(item));
+      if (own.includes(item)) own.splice(own.indexOf(item), 1);
     } else if (step === 'next') {
       const taken = items.next();
-      const from = waiting.get(taken?.slice(0, 1) ?? '');
-      if (taken === undefined) expect(all()).toEqual([]);
-      else if (from?.first[0] === taken) from.first.shift();
-      else expect(taken).toBe(from?.second.shift());
-    } else if (queue === undefined) {
-      items.add(name, item, step === 'second');
-      (step === 'second' ? own.second : own.first).push(item);
+      if (taken === undefined) expect([...waiting.values()].flat()).toEqual([]);
+      else expect(taken).toBe(waiting.get(taken.slice(0, 1))?.shift());
+    } else if (!own.includes(item)) {
+      items.add(name, item);
+      own.push(item);
     }
-    expect(items.size).toBe(all().length);
+    expect(items.size).toBe([...waiting.values()].flat().length);
   }
 }

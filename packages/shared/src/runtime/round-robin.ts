@@ -1,17 +1,10 @@
 /** Names with up to so many items have equal turns. So have those with up to twice as many, and so on. */
 export const FEW = 4;
-/** Every so many turns, those go first that otherwise come second. So nothing waits for ever. */
-const TURNS_OF_SECOND = 4;
+/** Each turn of this number goes to the name whose last turn was longest ago. So nothing waits for ever. */
+const FOURTH = 4;
 
-/** The items of a name. */
-interface Items<T> {
-  readonly first: Set<T>;
-  readonly second: Set<T>;
-  turns: number;
-}
-
-/** Names in the order of their turns. */
-type Names<T> = Map<string, Items<T>>;
+/** Items by name, in the order of the names' turns. */
+type Names<T> = Map<string, Set<T>>;
 
 /**
  * Items that wait by name. Names take turns; of each, the item that was added first is the first. Names with
@@ -31,12 +24,11 @@ export class RoundRobin<T> {
     return this.#size;
   }
 
-  /** @param isSecond whether most other items of its name go before it. */
-  add(name: string, item: T, isSecond = false): void {
-    const items = this.#names.get(name) ?? { first: new Set<T>(), second: new Set<T>(), turns: 0 };
-    const before = sizeOf(items);
-    (isSecond ? items.second : items.first).add(item);
-    this.#size += sizeOf(items) - before;
+  add(name: string, item: T): void {
+    const items = this.#names.get(name) ?? new Set<T>();
+    const before = items.size;
+    items.add(item);
+    this.#size += items.size - before;
     if (before === 0) this.#names.set(name, items);
     this.#reclass(name, items, before);
   }
@@ -44,10 +36,10 @@ export class RoundRobin<T> {
   /** @returns whether it was there. */
   remove(name: string, item: T): boolean {
     const items = this.#names.get(name);
-    if (items === undefined || !(items.first.delete(item) || items.second.delete(item))) return false;
+    if (items === undefined || !items.delete(item)) return false;
     this.#size--;
-    if (sizeOf(items) === 0) this.#names.delete(name);
-    this.#reclass(name, items, sizeOf(items) + 1);
+    if (items.size === 0) this.#names.delete(name);
+    this.#reclass(name, items, items.size + 1);
     return true;
   }
 
@@ -56,22 +48,21 @@ export class RoundRobin<T> {
     if (this.#size === 0) return undefined;
     this.#turns++;
     const fewest = this.#classes.find((names) => names !== undefined && names.size > 0) ?? this.#names;
-    const [next] = this.#turns % TURNS_OF_SECOND === 0 ? this.#names : fewest;
+    const [next] = this.#turns % FOURTH === 0 ? this.#names : fewest;
     if (next === undefined) return undefined;
     const [name, items] = next;
-    items.turns++;
-    const [item] = choose(items.first, items.second, items.turns);
+    const [item] = items;
     if (item === undefined) return undefined;
     this.remove(name, item);
     // The turn of the next name.
-    for (const names of [this.#names, this.#classes[classOf(sizeOf(items))]])
+    for (const names of [this.#names, this.#classes[classOf(items.size)]])
       if (names?.delete(name) === true) names.set(name, items);
     return item;
   }
 
   /** Its number of items has changed. */
-  #reclass(name: string, items: Items<T>, sizeBefore: number): void {
-    const [from, to] = [classOf(sizeBefore), classOf(sizeOf(items))];
+  #reclass(name: string, items: Set<T>, sizeBefore: number): void {
+    const [from, to] = [classOf(sizeBefore), classOf(items.size)];
     if (from === to) return;
     this.#classes[from]?.delete(name);
     if (to < 0) return;
@@ -83,14 +74,4 @@ export class RoundRobin<T> {
 /** 0 for few items, and one more for each time twice as many; -1 for none. */
 function classOf(size: number): number {
   return size === 0 ? -1 : Math.max(0, Math.ceil(Math.log2(size / FEW)));
-}
-
-/** Whose turn it is, of two that may be empty. */
-function choose<C extends { readonly size: number }>(first: C, second: C, turns: number): C {
-  const isOfSecond = first.size === 0 || (second.size > 0 && turns % TURNS_OF_SECOND === 0);
-  return isOfSecond ? second : first;
-}
-
-function sizeOf({ first, second }: Items<unknown>): number {
-  return first.size + second.size;
 }

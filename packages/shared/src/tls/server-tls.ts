@@ -1,4 +1,3 @@
-import type { Socket } from 'node:net';
 import type { SecureContextOptions, TLSSocket, TlsOptions } from 'node:tls';
 import type { FastifyInstance } from 'fastify';
 import type { ServiceMetrics } from '../metrics/metrics.ts';
@@ -81,7 +80,7 @@ export function tlsOptionsOf({ tls, isMutual }: ServerTls): TlsOptions & SecureC
 export function guardTls(
   app: FastifyInstance,
   { tls, isMutual, clientNames, onRefused }: ServerTls,
-  answerPlain: (socket: Socket) => void,
+  answerPlain: (socket: TLSSocket) => void,
 ): void {
   const server = app.server as typeof app.server & {
     setSecureContext(context: SecureContextOptions): void;
@@ -90,11 +89,9 @@ export function guardTls(
   // Node would turn these into HTTP client errors and write an answer to a connection that does not speak
   // HTTP.
   server.removeAllListeners('tlsClientError');
-  const connections = isMutual ? new Map<string, Socket>() : connectionsByPeer(server);
   server.on('tlsClientError', (error: NodeJS.ErrnoException, socket: TLSSocket) => {
-    const plain = error.code === 'ERR_SSL_HTTP_REQUEST' ? connections.get(peerOf(socket)) : undefined;
-    if (plain === undefined) socket.destroy();
-    else answerPlain(plain);
+    if (error.code === 'ERR_SSL_HTTP_REQUEST' && !isMutual) answerPlain(socket);
+    else socket.destroy();
     // A certificate that fails verification closes the connection without a separate error.
     onRefused(String(socket.authorizationError ?? error.code));
   });
@@ -105,23 +102,6 @@ export function guardTls(
     socket.destroy();
     onRefused('CLIENT_NAME_NOT_ALLOWED');
   });
-}
-
-/** The raw connections below TLS, which Node does not expose, by the peer's address and port. */
-function connectionsByPeer(server: FastifyInstance['server']): Map<string, Socket> {
-  const connections = new Map<string, Socket>();
-  server.on('connection', (socket: Socket) => {
-    const peer = peerOf(socket);
-    connections.set(peer, socket);
-    socket.once('close', () => {
-      if (connections.get(peer) === socket) connections.delete(peer);
-    });
-  });
-  return connections;
-}
-
-function peerOf({ remoteAddress, remotePort }: Socket): string {
-  return `${remoteAddress} ${remotePort}`;
 }
 
 function hasName(socket: TLSSocket, allowed: readonly string[]): boolean {
