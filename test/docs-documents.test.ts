@@ -3,7 +3,7 @@ import { DROPPED_MAX } from '@bundoc/shared/http/connection';
 import { OpenapiReader } from '@bundoc/shared/testing/openapi';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { HEARTBEAT_MS, STALLED_BYTES, STALLED_MS } from '../packages/bundoc/src/service/change-feed.ts';
-import { SERVICE_SHARE_DEFAULTS } from '../packages/bundoc/src/work/service-shares.ts';
+import { STREAMS_MAX } from '../packages/bundoc/src/work/service-shares.ts';
 import { type Answer, type Call, call, Installation } from './support/installation.ts';
 
 const page = readFileSync(new URL('../docs/documents.md', import.meta.url), 'utf8');
@@ -262,11 +262,9 @@ describe('the limits in docs/documents.md', () => {
 
   it('match the configuration of the server where they concern memory', () => {
     expect(numberIn(/More than (\d+) such requests close the connection/)).toBe(DROPPED_MAX);
-    expect(numberIn(/at most (\d+) streams and long polls per project/)).toBe(
-      SERVICE_SHARE_DEFAULTS.streams / 8,
-    );
-    expect(numberIn(/, (\d+) per token/)).toBe(SERVICE_SHARE_DEFAULTS.streams / 4);
-    expect(numberIn(/\(429\) and ([\d,]+) in total/)).toBe(SERVICE_SHARE_DEFAULTS.streams);
+    expect(numberIn(/at most (\d+) streams and long polls per project/)).toBe(STREAMS_MAX / 8);
+    expect(numberIn(/, (\d+) per token/)).toBe(STREAMS_MAX / 4);
+    expect(numberIn(/\(429\) and ([\d,]+) in total/)).toBe(STREAMS_MAX);
     expect(numberIn(/`heartbeat` every (\d+) seconds/) * 1_000).toBe(HEARTBEAT_MS);
     expect(numberIn(/takes less than (\d+) KiB in \d+ seconds/) * 1_024).toBe(STALLED_BYTES);
     expect(numberIn(/takes less than \d+ KiB in (\d+) seconds/) * 1_000).toBe(STALLED_MS);

@@ -17,7 +17,7 @@ it('the write of a large document ends at once when its client leaves, and gives
   expect(first.status).toBe(201);
   const figure = async (name: string) =>
     Number(new RegExp(`^${RegExp.escape(name)} (\\d+)$`, 'm').exec(await installation.metrics())?.[1]);
-  const held = () => figure('bundoc_share_held{share="request_bodies"}');
+  const held = () => figure('bundoc_share_held{share="bytes"}');
   const waiting = async () =>
     (await figure('bundoc_work_waiting')) + (await figure('bundoc_large_work_waiting'));
   const writes = Array.from({ length: WRITES }, (_, n) => {

@@ -1,14 +1,13 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import { call, Installation } from './support/installation.ts';
 
 const MIB = 1_048_576;
 const ATTACK_MS = 3_000;
-/** The budgets for bodies, answers and streams, as with 512 MiB of memory. */
-const ROOM_BYTES = String(32 * MIB);
-const SHARES = ['request_bodies', 'answers', 'streams', 'stream_bytes', 'page_reads'];
+const MEMORY_BYTES = 512 * MIB;
+const SHARES = ['places', 'bytes', 'streams', 'stream_bytes', 'page_reads'];
 
 describe('a neighbour gets no refusal, and no share stays held, during and after an attack with', () => {
   let installation: Installation;
@@ -17,13 +16,8 @@ describe('a neighbour gets no refusal, and no share stays held, during and after
   let attack: ChildProcess | undefined;
 
   beforeAll(async () => {
-    installation = await Installation.start({
-      environment: {
-        BUNDOC_BODY_BYTES: ROOM_BYTES,
-        BUNDOC_ANSWER_BYTES: ROOM_BYTES,
-        BUNDOC_STREAM_BYTES: ROOM_BYTES,
-      },
-    });
+    using _memory = vi.spyOn(process, 'constrainedMemory').mockReturnValue(MEMORY_BYTES);
+    installation = await Installation.start();
     attacker = await installation.client(['attacker']);
     neighbour = await installation.client(['neighbour']);
     const documents = (collection: string) => `/v1/projects/attacker/collections/${collection}/documents`;

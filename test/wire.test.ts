@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { call, Installation } from './support/installation.ts';
 import { bytesOf, exchange } from './support/raw-requests.ts';
 
@@ -173,25 +173,28 @@ describe('HEAD', () => {
 });
 
 describe('a write is answered as done, whatever memory slow readers hold', () => {
-  /** A page reserves 16 MiB before it is read. These documents fill it except for some KiB. */
+  /** These documents fill a page except for some KiB. */
   const PAGE_BYTES = 16_777_216;
   const PAGE = 16;
   const BYTES = PAGE_BYTES / PAGE - 500;
-  /** Room for two pages, in addition to the reserve for answers up to 64 KiB. */
-  const ROOM = Math.ceil((8 / 7) * (2 * PAGE_BYTES + 10_000));
+  const MEMORY_BYTES = 536_870_912;
+  /** They have an eighth of the memory, beside what bodies up to 64 KiB have. */
+  const PAGES = MEMORY_BYTES / 8 / PAGE_BYTES;
+  const OPERATIONS = 500;
 
-  const batch = (count: number, name: string) =>
+  const batch = (name: string, v: string) =>
     JSON.stringify({
-      operations: Array.from({ length: count }, (_, n) => ({
+      operations: Array.from({ length: OPERATIONS }, (_, n) => ({
         op: 'create',
         collection: name,
         id: `${name}-${n}`,
-        document: {},
+        document: { v },
       })),
     });
 
-  it('at once with a small answer, and with a large answer once the readers are disconnected', async () => {
-    await using own = await Installation.start({ environment: { BUNDOC_ANSWER_BYTES: String(ROOM) } });
+  it('at once with a small body, and with a large one once the readers are disconnected', async () => {
+    using _memory = vi.spyOn(process, 'constrainedMemory').mockReturnValue(MEMORY_BYTES);
+    await using own = await Installation.start();
     const client = await own.client(['wire']);
     for (let n = 0; n < PAGE; n++)
       await call(own.url, `${DOCUMENTS}/${n}`, {
@@ -199,9 +202,9 @@ describe('a write is answered as done, whatever memory slow readers hold', () =>
         token: client,
         body: `{"v":"${'x'.repeat(BYTES)}"}`,
       });
-    const held = async () => /^bundoc_share_held\{share="answers"\} (\d+)$/m.exec(await own.metrics())?.[1];
+    const held = async () => /^bundoc_share_held\{share="bytes"\} (\d+)$/m.exec(await own.metrics())?.[1];
     const readers: Socket[] = [];
-    for (let n = 0; n < 2; n++) {
+    for (let n = 0; n < PAGES; n++) {
       const socket = connect({ port: portOf(own.url), host: '127.0.0.1' });
       socket.on('error', () => undefined);
       await once(socket, 'connect');
@@ -209,9 +212,9 @@ describe('a write is answered as done, whatever memory slow readers hold', () =>
       socket.write(`GET ${DOCUMENTS} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${client}\r\n\r\n`);
       readers.push(socket);
     }
-    await expect.poll(async () => Number(await held())).toBeGreaterThan(2 * PAGE * BYTES);
-    const write = (count: number, name: string) =>
-      call(own.url, '/v1/projects/wire/batch', { method: 'POST', token: client, body: batch(count, name) });
+    await expect.poll(async () => Number(await held())).toBeGreaterThan(PAGES * PAGE * BYTES);
+    const write = (name: string, v = '') =>
+      call(own.url, '/v1/projects/wire/batch', { method: 'POST', token: client, body: batch(name, v) });
     const list = async (name: string) =>
       (
         await call(own.url, `/v1/projects/wire/collections/${name}/documents?limit=1`, { token: client })
@@ -220,15 +223,15 @@ describe('a write is answered as done, whatever memory slow readers hold', () =>
     const large = (async () => {
       // A refused write has not begun.
       for (;;) {
-        const { status } = await write(500, 'large');
+        const { status } = await write('large', 'x'.repeat(200));
         if (status !== 429) return status;
         expect(await list('large')).toMatchObject({ documents: [] });
       }
     })().finally(() => {
       isDone = true;
     });
-    const done = await write(100, 'small');
-    expect([done.status, (done.json() as { results: unknown[] }).results.length]).toEqual([200, 100]);
+    const done = await write('small');
+    expect([done.status, (done.json() as { results: unknown[] }).results.length]).toEqual([200, OPERATIONS]);
     expect(isDone).toBe(false);
     expect(await large).toBe(200);
     for (const socket of readers) socket.destroy();

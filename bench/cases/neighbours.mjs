@@ -21,15 +21,7 @@ const RSS_MIB_MAX = 1_200;
 /** Requests of the neighbour that are shown, the slowest last. */
 const SLOWEST = 12;
 /** Shares whose use at the end of an attack is shown. */
-const SHARES = [
-  'request_bodies',
-  'answers',
-  'connections',
-  'project_openings',
-  'page_reads',
-  'waiting_work',
-  'working_memory',
-];
+const SHARES = ['places', 'bytes', 'connections', 'project_openings', 'page_reads'];
 
 /**
  * Every attack by one attacker, by one with four projects, and by 64: its effect on a neighbour, and its

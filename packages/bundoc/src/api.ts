@@ -134,7 +134,7 @@ async function registerRoutes(app: FastifyInstance, auth: BearerAuth, parts: Api
   registerBatch(app, new Batches(instances, config.documentBytesMax), auth, config, scheduler);
   registerLists(app, documents, auth, scheduler, serviceShares.pageReads);
   const requireServed = () => void generation.acting();
-  const directory = new ProjectDirectory(projects, instances, requireServed, serviceShares.lookups);
+  const directory = new ProjectDirectory(projects, instances, requireServed);
   registerProjects(app, directory, auth);
   registerProjectDeletion(app, deletion, auth);
   registerCollections(app, new Collections(instances), auth, scheduler);

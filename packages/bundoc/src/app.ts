@@ -1,3 +1,5 @@
+import type { Pool } from '@bundoc/shared/admission/pool';
+import { REPORT_EVERY_MS, WaitReport } from '@bundoc/shared/admission/wait-report';
 import { createHttpShares } from '@bundoc/shared/http/http-shares';
 import { listen } from '@bundoc/shared/http/listen';
 import { placeOf } from '@bundoc/shared/postgres/address';
@@ -5,10 +7,8 @@ import { type Clock, every, systemClock } from '@bundoc/shared/runtime/clock';
 import { Drain } from '@bundoc/shared/runtime/drain';
 import type { RunningService } from '@bundoc/shared/runtime/lifecycle';
 import { createLogger, type Logger } from '@bundoc/shared/runtime/logger';
-import { memoryLimit } from '@bundoc/shared/runtime/memory-limit';
 import { RateLimit } from '@bundoc/shared/runtime/rate-limit';
 import { VERSION } from '@bundoc/shared/runtime/version';
-import type { Share } from '@bundoc/shared/shares/share';
 import { openServerTls, type ServerTlsPorts } from '@bundoc/shared/tls/server-tls';
 import { WatchedTls } from '@bundoc/shared/tls/watched-tls';
 import { createApi } from './api.ts';
@@ -42,10 +42,8 @@ import { ProjectUpkeep } from './projects/project-upkeep.ts';
 import type { SpreadRotations } from './projects/spread-rotations.ts';
 import { ChangeFeed } from './service/change-feed.ts';
 import { Moves } from './service/moves.ts';
-import { ProcessorUse, USE_EVERY_MS } from './work/processor-use.ts';
 import { Scheduler } from './work/scheduler.ts';
 import { createServiceShares } from './work/service-shares.ts';
-import { requestsMax, waitingWork, workingMemory } from './working-memory.ts';
 
 /** The parts that a test may replace. */
 export interface BundocParts {
@@ -66,7 +64,7 @@ export interface RunningBundoc extends RunningService {
   readonly url: string;
   readonly moves: Moves;
   /** The shared limits of requests, without those of connections. They are all free while no request runs. */
-  readonly shares: readonly Share[];
+  readonly shares: readonly Pool[];
   /** Resolves when BunKMS has confirmed the storage or refused it for the first time. */
   readonly confirmed: Promise<void>;
 }
@@ -98,7 +96,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   );
   const metrics = createBundocMetrics();
   const ports = { clock, logger, metrics, storage, parts };
-  const { limit, scheduler, shares, ofWork } = divideWork(config, ports, stack);
+  const { limit, scheduler, shares, httpShares } = divideWork(config, ports, stack);
   const { kms, receipts, token, listenerTls } = await connect(config, ports, stack);
   const { id } = await storage.identity.read();
   const generation = new StorageGeneration({
@@ -152,7 +150,6 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   void generation.answered.then(() => tokenKeys.refresh());
 
   const drain = new Drain(config.drainMs);
-  const httpShares = createHttpShares(config.shares, clock);
   const app = await createApi({
     ...{ config, clock, logger, metrics, limit, scheduler, storage, generation, kms, events },
     ...{ revoked, tokenKeys, instances, projects, deletion, feed, moves, id, drain },
@@ -164,7 +161,8 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   logger.info(facts, 'Bundoc is listening');
 
   const running = stack.move();
-  const held = [...ofWork, httpShares.bodies, httpShares.answers, httpShares.connections.forwarded];
+  const { gate, connections } = httpShares;
+  const held = [...Object.values(shares), gate.places, gate.bytes, connections.forwarded];
   return { url, moves, confirmed, drain, shares: held, close: () => running.disposeAsync() };
 }
 
@@ -204,29 +202,28 @@ async function connect(
   return { kms, receipts, token, listenerTls };
 }
 
-/** Creates the limits on processor time and memory. */
+/** Creates the gate, and the limits of what is inside. */
 function divideWork(
   config: BundocConfig,
   { clock, metrics, logger }: Pick<Composition, 'clock' | 'metrics' | 'logger'>,
   stack: AsyncDisposableStack,
 ) {
-  const use = new ProcessorUse(logger);
-  stack.use(every(USE_EVERY_MS, () => use.report()));
+  const httpShares = createHttpShares(config.shares, clock);
+  const { accounts, places, bytes } = httpShares.gate;
+  const report = new WaitReport(logger, httpShares.gate);
+  stack.use(every(REPORT_EVERY_MS, () => report.report()));
   const limit = processorLimit(config, clock);
-  const memory = workingMemory(memoryLimit(), config.documentBytesMax, clock);
-  const places = waitingWork(clock);
   const scheduler = new Scheduler({
-    ...{ memory, places, requestsMax: requestsMax(memory.capacity) },
+    ...{ accounts, memory: bytes },
+    isShared: (account) => places.subjects > (places.heldBy(account.subject.id) > 0 ? 1 : 0),
     onUsed: (key, us) => {
-      use.count(key, us);
       if (key.subject !== '') limit?.charge(key.project, us / 1_000);
     },
   });
   stack.use(scheduler);
-  const shares = createServiceShares(config.shares, clock);
-  const ofWork = [...Object.values(shares), memory, places];
-  metrics.watchShares(ofWork);
-  return { limit, scheduler, shares, ofWork };
+  const shares = createServiceShares(clock, accounts);
+  metrics.watchShares(Object.values(shares));
+  return { limit, scheduler, shares, httpShares };
 }
 
 interface Connected extends Pick<Composition, 'clock' | 'logger' | 'metrics' | 'storage'> {

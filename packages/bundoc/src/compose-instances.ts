@@ -47,7 +47,6 @@ export function composeInstances(composition: Composition): {
     clock,
     ttlMs: config.keyTtlMs,
     onFetch: metrics.keyFetch,
-    fetches: shares.keyFetches,
   });
   const rotations = new SpreadRotations({
     ...{ clock, logger },

@@ -1,9 +1,7 @@
-import { defaultAnswerBytes, defaultBodyBytes } from '@bundoc/shared/http/http-shares';
 import { describe, expect, it } from 'vitest';
 import { readConfig } from './config.ts';
 import { GroupQuota } from './engine/quota.ts';
 import { defaultCacheBytes, defaultOpenBytes } from './process-limits.ts';
-import { defaultStreamBytes } from './work/service-shares.ts';
 
 describe('the configuration', () => {
   it('has a default for everything but the service token', () => {
@@ -24,9 +22,8 @@ describe('the configuration', () => {
       processorMsPerProject: 0,
       quota: { documentsMax: 0, bytesMax: 10_737_418_240 },
       shares: {
-        ...{ bodyBytes: defaultBodyBytes(), answerBytes: defaultAnswerBytes() },
-        ...{ connectionsMax: 4_096, connectionsOfAddressMax: 256, streamBytes: defaultStreamBytes() },
-        ...{ streams: 2_048, backups: 8, moves: 4, openings: 16, keyFetches: 32 },
+        connectionsMax: 4_096,
+        connectionsOfAddressMax: 256,
       },
       corsOrigins: [],
       console: true,
@@ -74,21 +71,9 @@ describe('the configuration', () => {
   it('names the variable of a share and its bounds when a value is outside them', () => {
     const faultOf = (name: string, value: string) => () =>
       readConfig({ BUNDOC_KMS_TOKEN_FILE: '/run/token', [name]: value });
-    expect(faultOf('BUNDOC_ANSWER_BYTES', '33554431')).toThrow(
-      'BUNDOC_ANSWER_BYTES: must be a whole number from 33554432 to 1099511627776',
-    );
-    for (const name of ['BUNDOC_BODY_BYTES', 'BUNDOC_STREAM_BYTES'])
-      expect(faultOf(name, '1048575')).toThrow(
-        `${name}: must be a whole number from 1048576 to 1099511627776`,
-      );
     for (const [name, min, max] of [
       ['BUNDOC_CONNECTIONS', 16, 1_000_000],
       ['BUNDOC_CONNECTIONS_PER_ADDRESS', 1, 1_000_000],
-      ['BUNDOC_STREAMS', 8, 1_000_000],
-      ['BUNDOC_BACKUPS', 1, 1_000],
-      ['BUNDOC_MOVES', 1, 100],
-      ['BUNDOC_OPENINGS', 2, 1_000],
-      ['BUNDOC_KEY_FETCHES', 2, 1_000],
       ['BUNDOC_LOG_BYTES', 67_108_864, 1_099_511_627_776],
       ['BUNDOC_OPEN_BYTES', 0, 1_099_511_627_776],
       ['BUNDOC_PROCESSOR_MS_PER_PROJECT', 0, 1_000],

@@ -1,6 +1,6 @@
 import { LEASE_TTL_MS } from '@bundoc/shared/contract/keys';
 import { CONNECTIONS_MAX, CONNECTIONS_OF_ADDRESS_MAX } from '@bundoc/shared/http/connection-limit';
-import { defaultAnswerBytes, defaultBodyBytes, type HttpShareSizes } from '@bundoc/shared/http/http-shares';
+import type { HttpShareSizes } from '@bundoc/shared/http/http-shares';
 import {
   allOrNone,
   always,
@@ -27,7 +27,6 @@ import {
 import { CALL_DEADLINE_MS } from './kms/transport.ts';
 import { defaultCacheBytes, defaultOpenBytes } from './process-limits.ts';
 import { RENAMED_VARIABLES } from './renamed-variables.ts';
-import { defaultStreamBytes, SERVICE_SHARE_DEFAULTS, type ServiceShareSizes } from './work/service-shares.ts';
 
 const MIB = 1_048_576;
 const BYTES_MAX = 1_099_511_627_776;
@@ -73,15 +72,6 @@ const variables = z.object({
   BUNDOC_PROCESSOR_MS_PER_PROJECT: wholeNumber(0, 1_000).default(0),
   BUNDOC_PROJECT_DOCUMENTS_MAX: wholeNumber(0, 1_000_000_000_000).default(0),
   BUNDOC_PROJECT_BYTES_MAX: wholeNumber(0, 999_999_999_999_999).default(PROJECT_BYTES_MAX),
-  BUNDOC_BODY_BYTES: wholeNumber(MIB, BYTES_MAX).optional(),
-  // A page may have 16 MiB, in addition to the reserve for small answers.
-  BUNDOC_ANSWER_BYTES: wholeNumber(32 * MIB, BYTES_MAX).optional(),
-  BUNDOC_STREAMS: wholeNumber(8, 1_000_000).default(SERVICE_SHARE_DEFAULTS.streams),
-  BUNDOC_STREAM_BYTES: wholeNumber(MIB, BYTES_MAX).optional(),
-  BUNDOC_BACKUPS: wholeNumber(1, 1_000).default(SERVICE_SHARE_DEFAULTS.backups),
-  BUNDOC_MOVES: wholeNumber(1, 100).default(SERVICE_SHARE_DEFAULTS.moves),
-  BUNDOC_OPENINGS: wholeNumber(2, 1_000).default(SERVICE_SHARE_DEFAULTS.openings),
-  BUNDOC_KEY_FETCHES: wholeNumber(2, 1_000).default(SERVICE_SHARE_DEFAULTS.keyFetches),
   BUNDOC_CONNECTIONS: wholeNumber(16, 1_000_000).default(CONNECTIONS_MAX),
   BUNDOC_CONNECTIONS_PER_ADDRESS: wholeNumber(1, 1_000_000).default(CONNECTIONS_OF_ADDRESS_MAX),
   BUNDOC_TRUSTED_PROXIES: proxyList.optional(),
@@ -140,7 +130,7 @@ export interface BundocConfig {
   readonly processorMsPerProject: number;
   /** The quota of each project; undefined for no limit. */
   readonly quota: Quota | undefined;
-  readonly shares: HttpShareSizes & ServiceShareSizes;
+  readonly shares: Omit<HttpShareSizes, 'bytes'>;
   /** Origins whose pages may call the API; none by default. */
   readonly corsOrigins: readonly string[];
   /** Whether the console is served. */
@@ -175,14 +165,6 @@ export function readConfig(environment: Environment): BundocConfig {
     processorMsPerProject: values.BUNDOC_PROCESSOR_MS_PER_PROJECT,
     quota: quotaOf(values.BUNDOC_PROJECT_DOCUMENTS_MAX, values.BUNDOC_PROJECT_BYTES_MAX),
     shares: {
-      bodyBytes: values.BUNDOC_BODY_BYTES ?? defaultBodyBytes(),
-      answerBytes: values.BUNDOC_ANSWER_BYTES ?? defaultAnswerBytes(),
-      streams: values.BUNDOC_STREAMS,
-      streamBytes: values.BUNDOC_STREAM_BYTES ?? defaultStreamBytes(),
-      backups: values.BUNDOC_BACKUPS,
-      moves: values.BUNDOC_MOVES,
-      openings: values.BUNDOC_OPENINGS,
-      keyFetches: values.BUNDOC_KEY_FETCHES,
       connectionsMax: values.BUNDOC_CONNECTIONS,
       connectionsOfAddressMax: values.BUNDOC_CONNECTIONS_PER_ADDRESS,
       isProxy: values.BUNDOC_TRUSTED_PROXIES,

@@ -36,7 +36,7 @@ const SERVICE_GAUGES = {
   keysCached: ['bundoc_keys_cached', 'Data encryption keys in memory.'],
   keyFetchesWaiting: [
     'bundoc_key_fetches_waiting',
-    'Keys that wait to be asked for from BunKMS, those included that are fetched again in the background.',
+    'Keys that wait to be fetched again from BunKMS in the background.',
   ],
   pendingReencryption: [
     'bundoc_documents_pending_reencryption',

@@ -1,8 +1,6 @@
-import { defaultAnswerBytes, defaultBodyBytes } from '@bundoc/shared/http/http-shares';
+import { gateBytes } from '@bundoc/shared/admission/gate';
 import { expect, it } from 'vitest';
 import { defaultCacheBytes, defaultOpenBytes, MEMORY_MIN, warnOfLittleMemory } from './process-limits.ts';
-import { defaultStreamBytes } from './work/service-shares.ts';
-import { workingMemoryBytes } from './working-memory.ts';
 
 const MIB = 1_048_576;
 /**
@@ -15,29 +13,16 @@ const OWN_BYTES = 288 * MIB;
 it('the defaults of all shares of memory leave room for the process itself, from the smallest memory on', () => {
   for (let limit = MEMORY_MIN; limit <= 64_000 * MIB; limit += 64 * MIB) {
     const held =
-      defaultBodyBytes(limit) +
-      defaultAnswerBytes(limit) +
-      defaultStreamBytes(limit) +
-      workingMemoryBytes(limit, MIB) +
-      defaultCacheBytes(limit) +
-      defaultOpenBytes(limit, Number.POSITIVE_INFINITY);
+      // Those of streams, and the others, which other subjects take beyond.
+      2.25 * gateBytes(limit) + defaultCacheBytes(limit) + defaultOpenBytes(limit, Number.POSITIVE_INFINITY);
     expect(held + OWN_BYTES, `with ${limit / MIB} MiB`).toBeLessThanOrEqual(limit);
   }
 });
 
 it('every share of memory gets more with more memory, up to a limit', () => {
   const mib = (bytes: number) => bytes / MIB;
-  const rooms = [256, 512, 768, 1_024, 2_048, 8_192].map((limit) =>
-    [defaultBodyBytes, defaultAnswerBytes, defaultStreamBytes].map((bytes) => mib(bytes(limit * MIB))),
-  );
-  expect(rooms).toEqual([
-    [32, 32, 32],
-    [32, 32, 32],
-    [48, 48, 48],
-    [64, 64, 64],
-    [64, 128, 128],
-    [64, 128, 256],
-  ]);
+  const gate = [256, 512, 768, 1_024, 2_048, 8_192].map((limit) => mib(gateBytes(limit * MIB)));
+  expect(gate).toEqual([64, 64, 96, 128, 128, 128]);
   const cache = [256, 512, 2_048, 8_192].map((limit) => mib(defaultCacheBytes(limit * MIB)));
   expect(cache).toEqual([16, 32, 224, 256]);
   const open = [256, 512, 2_048, 8_192].map((limit) => mib(defaultOpenBytes(limit * MIB, 2_048 * MIB)));

@@ -1,6 +1,7 @@
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
+import { runInShare } from '@bundoc/shared/shares/share-key';
 import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { needs } from '@bundoc/shared/testing/programs';
 import { describe, expect, it } from 'vitest';
@@ -66,8 +67,10 @@ describe('many projects of a node on PostgreSQL', needs('postgresql'), () => {
     await using opener = newNode();
     const asked = await opener.statementsOf(() =>
       Promise.all(
+        // Of subjects of their own: one opens eight at a time.
         [...projects, 'absent'].map(async (project) => {
-          using lease = await opener.instances.acquire(project, 'existing');
+          const key = { subject: project, project };
+          using lease = await runInShare(key, () => opener.instances.acquire(project, 'existing'));
           const text = (await lease?.store.get(ref('d')))?.text.toString();
           expect(text && JSON.parse(text).of).toBe(project === 'absent' ? undefined : project);
         }),

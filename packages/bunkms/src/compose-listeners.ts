@@ -1,10 +1,12 @@
 import type { Socket } from 'node:net';
 import { CONSOLE_FOLDER } from '@bundoc/console/folder';
+import { REPORT_EVERY_MS, WaitReport } from '@bundoc/shared/admission/wait-report';
 import { readSite } from '@bundoc/shared/console/site';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { Connections } from '@bundoc/shared/http/connection-limit';
 import { createHttpShares } from '@bundoc/shared/http/http-shares';
 import { boundedWarner } from '@bundoc/shared/runtime/bounded-warner';
+import { every } from '@bundoc/shared/runtime/clock';
 import type { Drain } from '@bundoc/shared/runtime/drain';
 import { VERSION } from '@bundoc/shared/runtime/version';
 import type { ServerTls } from '@bundoc/shared/tls/server-tls';
@@ -46,6 +48,8 @@ export async function createListeners(
   const isSealed = () => services === undefined || trust.isSealed;
   const gate = gateOf(services, trust);
   const shares = createHttpShares(config.shares, clock);
+  const report = new WaitReport(logger, shares.gate);
+  opened.use(every(REPORT_EVERY_MS, () => report.report()));
   // Separate shares: strangers who fill the API listener must not block Bundoc's requests for keys.
   const { connectionsMax: max, connectionsOfAddressMax: ofAddressMax, isProxy } = config.shares;
   const internalConnections = new Connections({

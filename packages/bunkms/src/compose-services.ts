@@ -14,7 +14,6 @@ import { OpenedKeys } from './encryption/opened-keys.ts';
 import { EventFeed } from './events/event-feed.ts';
 import { Limits } from './http/limits.ts';
 import type { Services } from './http/services.ts';
-import { StoreWork } from './http/store-work.ts';
 import type { KekDeps } from './kek/kek-rotation.ts';
 import { KekUpkeep } from './kek/kek-upkeep.ts';
 import { KeyRewrap } from './kek/rewrap-keys.ts';
@@ -91,7 +90,6 @@ export function createServices({
     kek: { deps: kek, upkeep: new KekUpkeep({ ...kek, rewrap, service }) },
     tokens: new TokenService({ store, clock, logger, signingKey, kid: publicKey.kid, chainKey }),
     limits: new Limits(config.limits, clock),
-    work: new StoreWork(clock, metrics),
     events: new EventFeed({ store, chainKey, isSealed: () => trust.isSealed, clock, logger, metrics }),
     receipts: new Receipts({ chainKey, trust, metrics }),
   };

@@ -1,4 +1,3 @@
-import { defaultAnswerBytes, defaultBodyBytes } from '@bundoc/shared/http/http-shares';
 import { ConfigError } from '@bundoc/shared/runtime/config';
 import { describe, expect, it } from 'vitest';
 import { readConfig } from './config.ts';
@@ -32,7 +31,6 @@ it('has the documented defaults', () => {
       creationsPerToken: 1_000,
     },
     shares: {
-      ...{ bodyBytes: defaultBodyBytes(), answerBytes: defaultAnswerBytes() },
       ...{ connectionsMax: 4_096, connectionsOfAddressMax: 256 },
     },
     drainMs: 3_000,
@@ -80,8 +78,6 @@ it('lists all faults at once, and quotes no value', () => {
 });
 
 it.each([
-  ['BUNKMS_BODY_BYTES', 1_048_576, 1_099_511_627_776],
-  ['BUNKMS_ANSWER_BYTES', 1_048_576, 1_099_511_627_776],
   ['BUNKMS_CONNECTIONS', 16, 1_000_000],
   ['BUNKMS_CONNECTIONS_PER_ADDRESS', 1, 1_000_000],
 ])('names %s and its bounds when its value is outside them', (name, min, max) => {

@@ -1,6 +1,6 @@
 import { LEASE_TTL_MS } from '@bundoc/shared/contract/keys';
 import { CONNECTIONS_MAX, CONNECTIONS_OF_ADDRESS_MAX } from '@bundoc/shared/http/connection-limit';
-import { defaultAnswerBytes, defaultBodyBytes, type HttpShareSizes } from '@bundoc/shared/http/http-shares';
+import type { HttpShareSizes } from '@bundoc/shared/http/http-shares';
 import { POSTGRES_URL_FORM, type PostgresAddress, parseAddress } from '@bundoc/shared/postgres/address';
 import {
   allOrNone,
@@ -44,7 +44,7 @@ export interface BunkmsConfig {
   /** How long a holder may keep a released key, milliseconds. */
   readonly leaseTtlMs: number;
   readonly limits: LimitRates;
-  readonly shares: HttpShareSizes;
+  readonly shares: Omit<HttpShareSizes, 'bytes'>;
   /** Whether the API listener serves the console. */
   readonly console: boolean;
   /** How long it keeps serving after SIGTERM. */
@@ -66,8 +66,6 @@ const STORAGE_FORM = `must be "sqlite" or ${POSTGRES_URL_FORM}`;
 const RENAMED = { BUNKMS_POSTGRES_POOL_MAX: 'BUNKMS_POSTGRES_CONNECTIONS' };
 
 const RATE_MAX = 1_000_000;
-const MIB = 1_048_576;
-const BYTES_MAX = 1_099_511_627_776;
 
 const variables = z
   .object({
@@ -113,8 +111,6 @@ const variables = z
     BUNKMS_ISSUES_PER_TOKEN: wholeNumber(0, RATE_MAX).default(20),
     BUNKMS_READS_PER_TOKEN: wholeNumber(0, RATE_MAX).default(100),
     BUNKMS_CREATIONS_PER_TOKEN: wholeNumber(0, RATE_MAX).default(1_000),
-    BUNKMS_BODY_BYTES: wholeNumber(MIB, BYTES_MAX).optional(),
-    BUNKMS_ANSWER_BYTES: wholeNumber(MIB, BYTES_MAX).optional(),
     BUNKMS_CONNECTIONS: wholeNumber(16, 1_000_000).default(CONNECTIONS_MAX),
     BUNKMS_CONNECTIONS_PER_ADDRESS: wholeNumber(1, 1_000_000).default(CONNECTIONS_OF_ADDRESS_MAX),
     BUNKMS_TRUSTED_PROXIES: proxyList.optional(),
@@ -177,8 +173,6 @@ export function readConfig(environment: Environment): BunkmsConfig {
       creationsPerToken: parsed.BUNKMS_CREATIONS_PER_TOKEN,
     },
     shares: {
-      bodyBytes: parsed.BUNKMS_BODY_BYTES ?? defaultBodyBytes(),
-      answerBytes: parsed.BUNKMS_ANSWER_BYTES ?? defaultAnswerBytes(),
       connectionsMax: parsed.BUNKMS_CONNECTIONS,
       connectionsOfAddressMax: parsed.BUNKMS_CONNECTIONS_PER_ADDRESS,
       isProxy: parsed.BUNKMS_TRUSTED_PROXIES,

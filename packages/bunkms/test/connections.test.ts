@@ -4,8 +4,7 @@ import { expect, it } from 'vitest';
 import { startKms } from './support/kms.ts';
 
 it('strangers who use all connections of the API listener do not affect the internal listener', async () => {
-  const room = { bodyBytes: 33_554_432, answerBytes: 33_554_432 };
-  const shares = { ...room, connectionsMax: 16, connectionsOfAddressMax: 16, isProxy: undefined };
+  const shares = { connectionsMax: 16, connectionsOfAddressMax: 16, isProxy: undefined };
   await using kms = await startKms({ config: { shares } });
   const token = (await kms.issue({ scope: ['kms:metrics'] })).token;
   const port = Number(new URL(kms.running.apiUrl).port);

@@ -2,10 +2,11 @@ import { once } from 'node:events';
 import type { Socket } from 'node:net';
 import type { FastifyInstance } from 'fastify';
 import { afterEach, expect, vi } from 'vitest';
+import { createGate } from '../src/admission/gate.ts';
+import { Pool, type PoolOptions } from '../src/admission/pool.ts';
 import { createHttpShares, type HttpShares } from '../src/http/http-shares.ts';
 import { assignShare } from '../src/http/request-share.ts';
 import { systemClock } from '../src/runtime/clock.ts';
-import { Share, type ShareOptions } from '../src/shares/share.ts';
 import { openRaw } from './raw-http.ts';
 import { JSON_TYPE, type Running, start } from './started-server.ts';
 
@@ -13,16 +14,11 @@ export const BODY_BYTES_MAX = 16_000_000;
 export const OTHER = { subject: 'other', project: 'p' };
 export const sockets: Socket[] = [];
 
-export function sharesOf(
-  bodies: Partial<ShareOptions>,
-  answers: Partial<ShareOptions> = { capacity: 1_000_000_000 },
-): HttpShares {
-  const common = { clock: systemClock, capacity: 0 };
-  return {
-    ...createHttpShares(),
-    bodies: new Share({ ...common, name: 'request bodies', ...bodies }),
-    answers: new Share({ ...common, name: 'answers', ...answers }),
-  };
+/** The shares of a server with so many bytes at the gate, and beyond them what the options say. */
+export function sharesOf(options: Partial<PoolOptions> & { readonly capacity: number }): HttpShares {
+  const gate = createGate(systemClock, options.capacity);
+  const bytes = new Pool({ name: 'bytes', clock: systemClock, accounts: gate.accounts, ...options });
+  return { ...createHttpShares(), gate: { ...gate, bytes } };
 }
 
 /** A server whose clients name their share in a header. */
@@ -42,18 +38,25 @@ export const headOf = (bytes: number, subject: string) =>
   `POST /bodies HTTP/1.1\r\nHost: x\r\nConnection: close\r\nSubject: ${subject}\r\nContent-Length: ${bytes}\r\n${JSON_TYPE}\r\n`;
 
 /**
- * Starts a client that announces a body and sends a part of it. Resolves once the server holds room for that.
+ * Starts a client that announces a body and sends a part of it. Resolves once the server holds bytes for it,
+ * or it waits for them.
  */
-export async function begun(server: Running, share: Share, bytes: number, sent: number, subject = 'slow') {
-  const before = share.held + share.waiting;
+export async function begun(
+  server: Running,
+  { gate: { bytes } }: HttpShares,
+  announced: number,
+  sent: number,
+  subject = 'slow',
+) {
+  const before = bytes.held + bytes.waiting;
   const socket = openRaw(server.port);
   sockets.push(socket);
   socket.on('error', () => undefined);
   const met = once(server.app.server, 'request');
-  socket.write(headOf(bytes, subject));
+  socket.write(headOf(announced, subject));
   await met;
   socket.write('x'.repeat(sent));
-  if (sent > 0) await expect.poll(() => share.held + share.waiting).toBeGreaterThan(before);
+  await expect.poll(() => bytes.held + bytes.waiting).toBeGreaterThan(before);
   return socket;
 }
 

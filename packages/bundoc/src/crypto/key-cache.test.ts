@@ -1,8 +1,7 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
-import { runInShare } from '@bundoc/shared/shares/share-key';
 import { nextTurn } from '@bundoc/shared/testing/timing';
 import { describe, expect, it } from 'vitest';
-import { fetchesOf, startCache, TTL_MS } from '../testing/started-key-cache.ts';
+import { startCache, TTL_MS } from '../testing/started-key-cache.ts';
 
 describe('a KeyCache', () => {
   it('requests a key once for many concurrent callers', async () => {
@@ -120,58 +119,6 @@ describe('a KeyCache', () => {
     service.failure = undefined;
     clock.advance(1_000);
     await expect(cache.get('a')).resolves.toBeDefined();
-  });
-
-  it('lets more cold projects than it has capacity for wait, and requests each key once', async () => {
-    const { service, cache } = startCache({ spareKeysMax: 2, fetches: fetchesOf(2) });
-    const projects = Array.from({ length: 20 }, (_, n) => `p${n}`);
-    for (const project of projects) service.put(`${project}-dek`);
-    const gate = Promise.withResolvers<void>();
-    service.gate = gate.promise;
-    const getting = Promise.all(projects.map((project) => cache.get(project)));
-    await nextTurn();
-    expect(service.running).toBe(2);
-    gate.resolve();
-    const keys = await getting;
-    expect(new Set(keys.map(({ keyId }) => keyId)).size).toBe(20);
-    expect(service.exports).toBe(20);
-    expect(service.runningMax).toBe(2);
-    expect(cache.size).toBe(2);
-  });
-
-  it('requests the only key of one subject before the many that another subject waits for', async () => {
-    const { service, cache } = startCache({ fetches: fetchesOf(2) });
-    const cold = Array.from({ length: 100 }, (_, n) => `p${n}`);
-    for (const project of cold) service.put(`${project}-dek`);
-    const gate = Promise.withResolvers<void>();
-    service.gate = gate.promise;
-    const order: string[] = [];
-    const getAs = (subject: string, project: string) =>
-      runInShare({ subject, project }, () => cache.get(project)).then(() => order.push(subject));
-    const flood = cold.map((project) => getAs('flood', project));
-    await nextTurn();
-    const modest = getAs('modest', 'a');
-    gate.resolve();
-    await Promise.all([modest, ...flood]);
-    expect(order.indexOf('modest')).toBeLessThan(5);
-    expect(cache.fetchesWaiting).toBe(0);
-  });
-
-  it('charges background requests to the service itself, not to the request that starts them', async () => {
-    const fetches = fetchesOf(8);
-    const { clock, service, cache } = startCache({ fetches });
-    for (const project of ['a', 'b', 'c']) await cache.get(project);
-    clock.advance(TTL_MS * 0.85);
-    const gate = Promise.withResolvers<void>();
-    service.gate = gate.promise;
-    runInShare({ subject: 'tenant', project: 'a' }, () =>
-      ['a', 'b', 'c'].map((project) => cache.peek(project)),
-    );
-    await nextTurn();
-    expect([fetches.held, fetches.heldBy('tenant'), fetches.heldBy('')]).toEqual([3, 0, 3]);
-    gate.resolve();
-    await nextTurn();
-    expect(fetches.held).toBe(0);
   });
 
   it('drops the least recently used key when there are too many', async () => {

@@ -1,11 +1,9 @@
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { dekNameOf } from '@bundoc/shared/contract/keys';
 import { ageMs, type Clock, type Instant, instant } from '@bundoc/shared/runtime/clock';
-import type { Share } from '@bundoc/shared/shares/share';
-import { runInShare, shareIn } from '@bundoc/shared/shares/share-key';
+import { runInShare } from '@bundoc/shared/shares/share-key';
 import { LRUCache } from 'lru-cache';
 import { KeyRefused, type KeyService, type LeasedKey } from '../kms/port.ts';
-import { createServiceShares } from '../work/service-shares.ts';
 import { type CachedKey, CachedKeys } from './cached-keys.ts';
 import { TokenBucket } from './token-bucket.ts';
 
@@ -19,8 +17,6 @@ export interface KeyCacheOptions {
    * first.
    */
   readonly spareKeysMax?: number;
-  /** Limits concurrent fetches. */
-  readonly fetches?: Share;
   /** Called at the end of every fetch. */
   readonly onFetch?: (outcome: FetchOutcome) => void;
   /** From 0 to 1: draws the moment at which a key in use is refreshed. */
@@ -53,7 +49,9 @@ const REFRESH_TO = 0.9;
 const BACKGROUND_PER_SECOND_MIN = 20;
 /** Time that a failed fetch is cached, to keep an outage from causing a storm of requests. */
 const FAILURE_MEMORY_MS = 1_000;
-/** Maximum number of concurrent background fetches; the rest of the capacity is for cold projects. */
+/** While so many keys are fetched, most of them for projects that are opened, none is in the background. */
+const FETCHES_MAX = 32;
+/** Maximum number of concurrent background fetches. */
 const BACKGROUND_MAX = 8;
 const SPARE_KEYS_MAX = 1_000;
 /** Background fetches count against the service itself, not against the request that starts them. */
@@ -77,8 +75,8 @@ interface Fetch {
  *
  * A key in use is refreshed between 60 % and 90 % of its lifetime. If that fails, the current key stays
  * usable until its end. These fetches share a token bucket with those that follow a gap in the events, and
- * start only when no cold project waits. Fetches in progress are outside the LRU, so they cannot be evicted
- * (ADR 0004).
+ * start only while few keys are fetched for projects that are opened. Fetches in progress are outside the
+ * LRU, so they cannot be evicted (ADR 0004).
  *
  * One class, because each way into the cache and out of it keeps the same bound on time.
  */
@@ -87,7 +85,6 @@ export class KeyCache {
   readonly #cached: CachedKeys;
   readonly #fetching = new Map<string, Fetch>();
   readonly #failures = new LRUCache<string, { error: unknown; at: Instant }>({ max: 1_000 });
-  readonly #fetches: Share;
   /** Keys to fetch in the background, in order of arrival. */
   readonly #background = new Set<string>();
   readonly #tokens: TokenBucket;
@@ -95,7 +92,6 @@ export class KeyCache {
 
   constructor(options: KeyCacheOptions) {
     this.#options = options;
-    this.#fetches = options.fetches ?? createServiceShares().keyFetches;
     this.#cached = new CachedKeys(options.clock, options.spareKeysMax ?? SPARE_KEYS_MAX);
     this.#tokens = new TokenBucket(options.clock);
   }
@@ -105,9 +101,9 @@ export class KeyCache {
     return this.#cached.size;
   }
 
-  /** Fetches that wait for capacity or for their turn in the background. */
+  /** Fetches that wait for their turn in the background. */
   get fetchesWaiting(): number {
-    return this.#fetches.waiting + this.#background.size;
+    return this.#background.size;
   }
 
   /** Keeps all keys of a project in the cache until {@link release}. They still expire. */
@@ -265,11 +261,10 @@ export class KeyCache {
     this.#fetchInBackground();
   }
 
-  /** Starts queued fetches while there are tokens and capacity that no cold project needs. */
+  /** Starts queued fetches while there are tokens, and few others run. */
   #fetchInBackground(): void {
     for (const id of this.#background) {
-      const isRoomy = this.#backgroundRunning < BACKGROUND_MAX && this.#fetches.held < this.#fetches.capacity;
-      if (!isRoomy || this.#fetches.waiting > 0) return;
+      if (this.#backgroundRunning >= BACKGROUND_MAX || this.#fetching.size >= FETCHES_MAX) return;
       const cached = this.#cached.peek(id);
       if (cached === undefined || !this.#isDue(cached)) {
         this.#background.delete(id);
@@ -331,7 +326,6 @@ export class KeyCache {
     version: number | undefined,
     ask: () => Promise<LeasedKey>,
   ): Promise<LeasedKey> {
-    using _place = await this.#fetches.take(shareIn(project), 1);
     const id = idOf(project, version);
     const { clock, random = Math.random, onFetch } = this.#options;
     try {

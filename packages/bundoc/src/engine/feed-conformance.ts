@@ -2,8 +2,7 @@ import { describe, expect, it, vi } from 'vitest';
 import { openStores, type StoreUnderTest } from '../testing/store-under-test.ts';
 import { WorkBench } from '../testing/work-bench.ts';
 import { commitOne, put, ref, remove } from '../testing/writes.ts';
-import { SLICE_US } from '../work/levels.ts';
-import { Scheduler } from '../work/scheduler.ts';
+import { Scheduler, SLICE_US } from '../work/scheduler.ts';
 import type { ProjectStore } from './port.ts';
 
 const ids = (documents: readonly { metadata: { _id: string } }[]) =>

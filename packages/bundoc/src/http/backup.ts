@@ -1,4 +1,5 @@
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
+import { WITHOUT_PLACE } from '@bundoc/shared/http/gate-door';
 import { describe } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
@@ -30,7 +31,7 @@ const DESCRIPTION = describe({
 export function registerBackup(app: FastifyInstance, backups: Backups, auth: BearerAuth): void {
   app.get(
     '/v1/projects/:project/backup',
-    { onRequest: guardProject(auth, 'docs:admin'), config: DESCRIPTION },
+    { onRequest: guardProject(auth, 'docs:admin'), config: { ...WITHOUT_PLACE, ...DESCRIPTION } },
     async (request, reply) => {
       const { project } = projectPath(request);
       const stream = await backups.begin(project);

@@ -2,8 +2,8 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import { type BatchAnswer, batchAnswerSchema, batchSchema } from '@bundoc/shared/contract/batch';
 import { requireScope } from '@bundoc/shared/contract/grants';
 import type { FieldFault } from '@bundoc/shared/contract/problem';
-import { reserveAnswer } from '@bundoc/shared/http/answer-buffer-budget';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
+import { HOLDS_MANY } from '@bundoc/shared/http/gate-door';
 import { claimsOf } from '@bundoc/shared/http/guard';
 import { describe, jsonBody } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance } from 'fastify';
@@ -82,14 +82,17 @@ export function registerBatch(
 ): void {
   app.post(
     BATCH_PATH,
-    { onRequest: guardProject(auth, 'docs:write'), bodyLimit: limits.batchBytesMax, config: DESCRIPTION },
+    {
+      onRequest: guardProject(auth, 'docs:write'),
+      bodyLimit: limits.batchBytesMax,
+      config: { ...HOLDS_MANY, ...DESCRIPTION },
+    },
     async (request, reply): Promise<BatchAnswer> => {
       const { project } = projectPath(request);
       using work = requestWork(scheduler, 'batch', request, reply);
       const operations = await readBatchInTurns(bodyOf(request), limits, ifMatchOfBody, work);
       // Whether a patch applies reveals the content of a document.
       if (operations.some(({ op }) => op === 'patch')) requireScope(claimsOf(request), 'docs:read');
-      await reserveAnswer(request, answerBytesMax(operations));
       try {
         const results = await batches.run(project, operations, await commitOptions(request, work));
         return { results: results.map((result, at) => resultOf(operations[at], result)) };
@@ -99,17 +102,6 @@ export function registerBatch(
         throw new AppError('precondition_failed', { errors, cause: error });
       }
     },
-  );
-}
-
-/** A result's names, revision, times and collection; or the document of a failed precondition. */
-const RESULT_BYTES_MAX = 512;
-
-/** The maximum size of a batch's answer, including refusals. */
-function answerBytesMax(operations: readonly BatchOperation[]): number {
-  return operations.reduce(
-    (bytes, { ref }) => bytes + Buffer.byteLength(JSON.stringify(ref.id)) + RESULT_BYTES_MAX,
-    RESULT_BYTES_MAX,
   );
 }
 

@@ -1,18 +1,20 @@
 import type { OutgoingHttpHeaders } from 'node:http';
+import { HEAVY } from '@bundoc/shared/admission/gate';
+import type { Pool } from '@bundoc/shared/admission/pool';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { cursorSchema } from '@bundoc/shared/contract/cursor';
 import { changePageSchema, collectionNameSchema } from '@bundoc/shared/contract/documents';
 import { preferred } from '@bundoc/shared/http/accept';
-import { freeOnceSent, giveBackReserved, reserveAnotherPage } from '@bundoc/shared/http/answer-buffer-budget';
+import { freeOnceSent } from '@bundoc/shared/http/answer-bytes';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { onceGone } from '@bundoc/shared/http/connection';
 import { varyBy } from '@bundoc/shared/http/cors';
 import { EventStream } from '@bundoc/shared/http/event-stream';
+import { answerByHand, placesOfRequest } from '@bundoc/shared/http/gate-door';
 import { shareOfRequest } from '@bundoc/shared/http/request-share';
 import { StreamBufferBudget } from '@bundoc/shared/http/stream-buffer-budget';
 import { validate } from '@bundoc/shared/http/validate';
 import { describe } from '@bundoc/shared/openapi/description';
-import type { Share } from '@bundoc/shared/shares/share';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import { LIMIT_DEFAULT, limitSchema, PAGE_BYTES_MAX } from '../engine/page-limits.ts';
@@ -104,7 +106,7 @@ export function registerChanges(
   app: FastifyInstance,
   feed: ChangeFeed,
   auth: BearerAuth,
-  streamBytes: Share,
+  streamBytes: Pool,
   scheduler: Scheduler,
 ): void {
   const room = new StreamBufferBudget(streamBytes);
@@ -112,7 +114,7 @@ export function registerChanges(
 
   app.get(
     '/v1/projects/:project/changes',
-    { onRequest: guardProject(auth, 'docs:read', querySchema), config: DESCRIPTION },
+    { onRequest: guardProject(auth, 'docs:read', querySchema), config: { ...DESCRIPTION, places: placesOf } },
     async (request, reply) => {
       const { project } = projectPath(request);
       const query = request.query as Query;
@@ -128,11 +130,7 @@ export function registerChanges(
       }
       const limits = { limit: query.limit ?? LIMIT_DEFAULT, bytesMax: PAGE_BYTES_MAX };
       const since = toSince(query.since);
-      const beforeRead = async (): Promise<void> => {
-        if (filter.documents) await reserveAnotherPage(request, PAGE_BYTES_MAX);
-      };
       const { wait = 0 } = query;
-      if (wait === 0) await beforeRead();
       const page =
         wait === 0
           ? await feed.page(project, since, filter, limits)
@@ -140,15 +138,22 @@ export function registerChanges(
               signal: closedSignal(reply),
               waitMs: wait * 1_000,
               requireAllowed: () => auth.authenticate(request),
-              beforeRead,
-              beforeWait: () => giveBackReserved(request),
+
+              places: placesOfRequest(request),
             });
       using work = requestWork(scheduler, 'changes', request, reply);
+      // The documents, and the page that is made of them.
+      work.hold(2 * page.events.reduce((sum, { text }) => sum + (text?.length ?? 0), 0));
       const text = await (format === 'application/json' ? encodeJson(page, work) : encodeLines(page, work));
       reply.header('cache-control', 'private, no-cache').header('content-type', `${format}; charset=utf-8`);
       return reply.send(freeOnceSent(request, text));
     },
   );
+}
+
+/** A stream holds a page once it has begun, and its reads take turns. */
+function placesOf({ headers }: FastifyRequest): number {
+  return preferred(headers.accept, FORMATS) === 'text/event-stream' ? 1 : HEAVY;
 }
 
 interface StreamDeps {
@@ -171,7 +176,7 @@ async function stream(
   const place = held.use(feed.reserve(project));
   const begin = await feed.begin(project, toSince(since));
   const response = reply.raw;
-  reply.hijack();
+  answerByHand(request, reply);
   if (response.destroyed) return reply;
   const share = shareOfRequest(request);
   const sink = new EventStream(response, {

@@ -9,8 +9,9 @@ import {
   schemaCheckRequestSchema,
 } from '@bundoc/shared/contract/collections';
 import { defined } from '@bundoc/shared/contract/defined';
-import { READ, reserveAnotherPage, reserveAnswer } from '@bundoc/shared/http/answer-buffer-budget';
+import { READ } from '@bundoc/shared/http/answer-bytes';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
+import { HOLDS_MANY } from '@bundoc/shared/http/gate-door';
 import { validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
 import { describe, jsonBody } from '@bundoc/shared/openapi/description';
@@ -34,12 +35,8 @@ import { readHeaders, writeHeaders } from './documents.ts';
 import { commitOptions } from './idempotency.ts';
 import { requestWork } from './request-work.ts';
 
-/** The definition with all defaults, and the public data of the collection. */
-const ANSWER_BYTES_MAX = 2 * DEFINITION_BYTES_MAX;
 /** The request without a schema. */
 const CURSOR_BYTES_MAX = 2_048;
-/** Ids of some hundred documents, and the reasons of twenty. */
-const CHECK_ANSWER_BYTES_MAX = 1_048_576;
 const COLLECTIONS_PATH = '/v1/projects/:project/collections';
 const EXAMPLE_PATH = { project: 'project-a', collection: 'notes' };
 const COLLECTION_PATH = `${COLLECTIONS_PATH}/:collection`;
@@ -205,11 +202,14 @@ export function registerCollections(
 
   app.put(
     COLLECTION_PATH,
-    { onRequest: guardCollection(auth, 'docs:admin'), bodyLimit: DEFINITION_BYTES_MAX, config: DEFINITION },
+    {
+      onRequest: guardCollection(auth, 'docs:admin'),
+      bodyLimit: DEFINITION_BYTES_MAX,
+      config: { ...HOLDS_MANY, ...DEFINITION },
+    },
     async (request, reply) => {
       const { project, collection } = collectionPath(request);
       const precondition = writePrecondition(request.headers);
-      await reserveAnswer(request, ANSWER_BYTES_MAX);
       using work = requestWork(scheduler, 'definition', request, reply);
       const { created, info, existing } = await collections.define(
         project,
@@ -250,12 +250,11 @@ function registerSchemaCheck(
     {
       onRequest: guardCollection(auth, ['docs:read', 'docs:admin']),
       bodyLimit: DEFINITION_BYTES_MAX + CURSOR_BYTES_MAX,
-      config: { ...READ, ...SCHEMA_CHECK },
+      config: { ...READ, ...HOLDS_MANY, ...SCHEMA_CHECK },
     },
     async (request, reply) => {
       const body = readBody(request, schemaCheckRequestSchema);
       using work = requestWork(scheduler, 'query', request, reply);
-      await reserveAnotherPage(request, CHECK_ANSWER_BYTES_MAX);
       const { failures, unreadable, next, ...counts } = await collections.checkSchema({
         ...collectionPath(request),
         ...body,

@@ -5,7 +5,7 @@ import {
   documentSchema,
 } from '@bundoc/shared/contract/documents';
 import { entityTagsSchema } from '@bundoc/shared/contract/headers';
-import { freeOnceSent } from '@bundoc/shared/http/answer-buffer-budget';
+import { freeOnceSent } from '@bundoc/shared/http/answer-bytes';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { describe, jsonBody } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';

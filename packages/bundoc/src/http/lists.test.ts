@@ -1,11 +1,9 @@
+import { Pool } from '@bundoc/shared/admission/pool';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
-import { createHttpShares } from '@bundoc/shared/http/http-shares';
 import { createHttpServer } from '@bundoc/shared/http/server';
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import { createLogger } from '@bundoc/shared/runtime/logger';
-import { Share } from '@bundoc/shared/shares/share';
 import { expect, it } from 'vitest';
-import { PAGE_BYTES_MAX } from '../engine/page-limits.ts';
 import type { InstanceManager } from '../projects/instance-manager.ts';
 import { Documents } from '../service/documents.ts';
 import { ownWork, Scheduler } from '../work/scheduler.ts';
@@ -56,40 +54,9 @@ function documentsOf(store: { readonly list: () => Promise<unknown> }): Document
   return new Documents(instances, { documentBytesMax: 1_000 });
 }
 
-it('concurrent lists of one subject are read only as far as there is memory for their answers', async () => {
-  const { pageReads } = createServiceShares();
-  const answers = new Share({
-    ...{ name: 'answers', capacity: 3 * PAGE_BYTES_MAX, waitMs: 20 },
-    clock: systemClock,
-  });
-  const reading = Promise.withResolvers<void>();
-  let read = 0;
-  const store = {
-    list: async () => {
-      read++;
-      await reading.promise;
-      return { documents: [], unreadable: [], next: undefined };
-    },
-  };
-  await using app = createHttpServer({
-    logger: createLogger({ service: 'bundoc', level: 'silent' }),
-    bodyBytesMax: 1_000,
-    refusalDelayMs: 0,
-    shares: { ...createHttpShares(), answers },
-  });
-  registerLists(app, documentsOf(store), auth, new Scheduler(), pageReads);
-  const list = async () => (await app.inject('/v1/projects/p/collections/notes/documents')).statusCode;
-  const lists = Array.from({ length: 8 }, list);
-  await expect.poll(() => answers.refusals.rate_limited).toBe(5);
-  expect([read, answers.held]).toEqual([3, 3 * PAGE_BYTES_MAX]);
-  reading.resolve();
-  expect((await Promise.all(lists)).toSorted()).toEqual([200, 200, 200, 429, 429, 429, 429, 429]);
-  expect([read, answers.held, pageReads.held]).toEqual([3, 0, 0]);
-});
-
 it('a page whose fields are selected in turns counts as working memory', async () => {
   const { pageReads } = createServiceShares();
-  const memory = new Share({ name: 'memory', capacity: 2 * 1_048_576, waitMs: 0, clock: systemClock });
+  const memory = new Pool({ name: 'memory', capacity: 2 * 1_048_576, waitMs: 0, clock: systemClock });
   using _others = memory.charge({ subject: 'others', project: 'others' }, 2 * 1_048_576);
   const store = {
     list: async () => {

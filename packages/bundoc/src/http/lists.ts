@@ -1,9 +1,10 @@
+import type { Pool } from '@bundoc/shared/admission/pool';
 import { documentPageSchema } from '@bundoc/shared/contract/documents';
-import { freeOnceSent, reserveAnotherPage, reservePageNow } from '@bundoc/shared/http/answer-buffer-budget';
+import { freeOnceSent } from '@bundoc/shared/http/answer-bytes';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
+import { HOLDS_MANY } from '@bundoc/shared/http/gate-door';
 import { shareOfRequest } from '@bundoc/shared/http/request-share';
 import { describe } from '@bundoc/shared/openapi/description';
-import type { Share } from '@bundoc/shared/shares/share';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
 import { fieldsParameterSchema } from '../documents/fields.ts';
@@ -63,19 +64,18 @@ export function registerLists(
   documents: Documents,
   auth: BearerAuth,
   scheduler: Scheduler,
-  pageReads: Share,
+  pageReads: Pool,
 ): void {
   app.get(
     DOCUMENTS_PATH,
     {
       onRequest: guardCollection(auth, 'docs:read', listQuerySchema),
-      config: DESCRIPTION,
+      config: { ...HOLDS_MANY, ...DESCRIPTION },
     },
     async (request, reply) => {
       const { project, collection } = collectionPath(request);
       const { include, ...query } = request.query as z.infer<typeof listQuerySchema>;
       using work = requestWork(scheduler, 'projection', request, reply);
-      await reserveAnotherPage(request, PAGE_BYTES_MAX);
       using places = new DisposableStack();
       const page = await documents.list(project, {
         collection,
@@ -87,15 +87,7 @@ export function registerLists(
         work,
         // Other reads may run while the project is being opened.
         inTurn: async (read) => {
-          const take = async () =>
-            places.use(await work.outside(() => pageReads.take(shareOfRequest(request), 1)));
-          let place = await take();
-          if (!reservePageNow(request, PAGE_BYTES_MAX)) {
-            // Other reads may run while it waits for memory.
-            place[Symbol.dispose]();
-            await work.outside(() => reserveAnotherPage(request, PAGE_BYTES_MAX));
-            place = await take();
-          }
+          const place = places.use(await work.outside(() => pageReads.take(shareOfRequest(request), 1)));
           const page = await read();
           // The page stays in memory until it is joined, but the selection of fields runs in turns that may
           // take long.

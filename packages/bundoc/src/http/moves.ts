@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { problemOf, toAppError } from '@bundoc/shared/contract/problem-reply';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
+import { WITHOUT_PLACE } from '@bundoc/shared/http/gate-door';
 import { describe } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
@@ -41,7 +42,7 @@ export function registerMoves(app: FastifyInstance, moves: Moves, auth: BearerAu
 
   app.post(
     '/v1/projects/:project/move',
-    { onRequest: guardProject(auth, 'docs:admin'), config: DESCRIPTION },
+    { onRequest: guardProject(auth, 'docs:admin'), config: { ...WITHOUT_PLACE, ...DESCRIPTION } },
     async (request, reply) => {
       const { project } = projectPath(request);
       const move = await moves.begin(project);

@@ -1,6 +1,7 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { documentMetadataSchema } from '@bundoc/shared/contract/documents';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
+import { HOLDS_MANY } from '@bundoc/shared/http/gate-door';
 import { essenceOf } from '@bundoc/shared/http/media-type';
 import { readUtf8 } from '@bundoc/shared/http/server';
 import { describe } from '@bundoc/shared/openapi/description';
@@ -91,7 +92,10 @@ export async function registerPatch(
     });
     scope.patch(
       DOCUMENT_PATH,
-      { onRequest: guardDocument(auth, ['docs:write', 'docs:read']), config: DESCRIPTION },
+      {
+        onRequest: guardDocument(auth, ['docs:write', 'docs:read']),
+        config: { ...HOLDS_MANY, ...DESCRIPTION },
+      },
       async (request, reply) => {
         const path = documentPath(request);
         const precondition = writePrecondition(request.headers);

@@ -2,6 +2,7 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
 import { deletedProjectSchema, projectInfoSchema, projectPageSchema } from '@bundoc/shared/contract/projects';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
+import { HOLDS_MANY, WITHOUT_PLACE } from '@bundoc/shared/http/gate-door';
 import { claimsOf } from '@bundoc/shared/http/guard';
 import { describe } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance } from 'fastify';
@@ -32,22 +33,25 @@ export function registerProjects(app: FastifyInstance, directory: ProjectDirecto
     '/v1/projects',
     {
       onRequest: guardToken(auth, 'docs:read', projectsQuerySchema),
-      config: describe({
-        id: 'listProjects',
-        tag: 'projects',
-        summary: 'List projects',
-        description:
-          'Those that the token is for, in the order of their ids. `include=summary` tells what each holds as far as that is known without its key: no project is opened, and no key is fetched.',
-        access: { kind: 'token', scopes: ['docs:read'] },
-        query: projectsQuerySchema,
-        answers: { 200: { description: 'A page', schema: projectPageSchema } },
-        refusals: ['storage_unavailable', 'storage_superseded', 'kms_unavailable'],
-        examples: {
-          firstPage: { query: { limit: '20' }, status: 200 },
-          search: { query: { prefix: 'project-', include: 'summary' }, status: 200 },
-          badCursor: { query: { cursor: '../x' }, status: 400 },
-        },
-      }),
+      config: {
+        ...HOLDS_MANY,
+        ...describe({
+          id: 'listProjects',
+          tag: 'projects',
+          summary: 'List projects',
+          description:
+            'Those that the token is for, in the order of their ids. `include=summary` tells what each holds as far as that is known without its key: no project is opened, and no key is fetched.',
+          access: { kind: 'token', scopes: ['docs:read'] },
+          query: projectsQuerySchema,
+          answers: { 200: { description: 'A page', schema: projectPageSchema } },
+          refusals: ['storage_unavailable', 'storage_superseded', 'kms_unavailable'],
+          examples: {
+            firstPage: { query: { limit: '20' }, status: 200 },
+            search: { query: { prefix: 'project-', include: 'summary' }, status: 200 },
+            badCursor: { query: { cursor: '../x' }, status: 400 },
+          },
+        }),
+      },
     },
     async (request) => {
       const { cursor, limit, prefix, include } = request.query as z.infer<typeof projectsQuerySchema>;
@@ -83,6 +87,37 @@ export function registerProjects(app: FastifyInstance, directory: ProjectDirecto
   );
 }
 
+const DELETION = describe({
+  id: 'deleteProject',
+  tag: 'projects',
+  summary: 'Delete a project and destroy its key, for ever',
+  description:
+    'Once it has begun, every other route of the project answers 410, and the id is not used again. Repeated, it continues with what was cut short, or answers the same once more.',
+  access: projectAccess('docs:admin'),
+  params: projectPathSchema,
+  query: deleteQuerySchema,
+  answers: { 200: { description: 'Deleted', schema: deletedProjectSchema } },
+  refusals: [
+    'project_not_found',
+    'project_damaged',
+    'project_moving',
+    'project_elsewhere',
+    'project_unclaimed',
+    'project_destroyed',
+    'storage_superseded',
+    'key_missing',
+    'key_damaged',
+    'kms_unavailable',
+    'storage_unavailable',
+    'disk_full',
+    'rate_limited',
+  ],
+  examples: {
+    unconfirmed: { params: { project: 'project-a' }, query: { confirm: 'project-b' }, status: 400 },
+    another: { params: { project: 'none' }, query: { confirm: 'none' }, status: 404 },
+  },
+});
+
 /** Deletes a project for good. */
 export function registerProjectDeletion(
   app: FastifyInstance,
@@ -93,36 +128,7 @@ export function registerProjectDeletion(
     '/v1/projects/:project',
     {
       onRequest: guardProject(auth, 'docs:admin', deleteQuerySchema),
-      config: describe({
-        id: 'deleteProject',
-        tag: 'projects',
-        summary: 'Delete a project and destroy its key, for ever',
-        description:
-          'Once it has begun, every other route of the project answers 410, and the id is not used again. Repeated, it continues with what was cut short, or answers the same once more.',
-        access: projectAccess('docs:admin'),
-        params: projectPathSchema,
-        query: deleteQuerySchema,
-        answers: { 200: { description: 'Deleted', schema: deletedProjectSchema } },
-        refusals: [
-          'project_not_found',
-          'project_damaged',
-          'project_moving',
-          'project_elsewhere',
-          'project_unclaimed',
-          'project_destroyed',
-          'storage_superseded',
-          'key_missing',
-          'key_damaged',
-          'kms_unavailable',
-          'storage_unavailable',
-          'disk_full',
-          'rate_limited',
-        ],
-        examples: {
-          unconfirmed: { params: { project: 'project-a' }, query: { confirm: 'project-b' }, status: 400 },
-          another: { params: { project: 'none' }, query: { confirm: 'none' }, status: 404 },
-        },
-      }),
+      config: { ...WITHOUT_PLACE, ...DELETION },
     },
     async (request) => {
       const { project } = projectPath(request);

@@ -9,8 +9,9 @@ import {
   queryAnswerSchema,
   queryRequestSchema,
 } from '@bundoc/shared/contract/query';
-import { freeOnceSent, READ, reserveAnotherPage } from '@bundoc/shared/http/answer-buffer-budget';
+import { freeOnceSent, READ } from '@bundoc/shared/http/answer-bytes';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
+import { HOLDS_MANY } from '@bundoc/shared/http/gate-door';
 import { validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
 import { describe, jsonBody, type RouteDescription } from '@bundoc/shared/openapi/description';
@@ -118,7 +119,7 @@ export function registerQueries(
   const options = { onRequest: guardCollection(auth, 'docs:read'), bodyLimit: QUERY_BYTES_MAX };
   app.post(
     `${COLLECTION_PATH}/query`,
-    { ...options, config: { ...READ, ...QUERY } },
+    { ...options, config: { ...READ, ...HOLDS_MANY, ...QUERY } },
     async (request, reply) => {
       using work = requestWork(scheduler, 'query', request, reply);
       const { body, where, whereText } = await readRequest(request, queryRequestSchema, work);
@@ -126,8 +127,6 @@ export function registerQueries(
       if (typeof fields === 'string')
         throw new AppError('invalid_request', { errors: [{ path: 'body.fields', message: fields }] });
       requirePaths(body.orderBy.map(({ field }, at) => [`orderBy.${at}.field`, field]));
-      work.leave();
-      await reserveAnotherPage(request, PAGE_BYTES_MAX);
       const answer = await queries.query({
         ...collectionPath(request),
         ...body,
@@ -144,7 +143,7 @@ export function registerQueries(
 
   app.post(
     `${COLLECTION_PATH}/count`,
-    { ...options, config: { ...READ, ...COUNT } },
+    { ...options, config: { ...READ, ...HOLDS_MANY, ...COUNT } },
     async (request, reply) => {
       using work = requestWork(scheduler, 'query', request, reply);
       const { body, ...condition } = await readRequest(request, countRequestSchema, work);
@@ -155,7 +154,7 @@ export function registerQueries(
 
   app.post(
     `${COLLECTION_PATH}/aggregate`,
-    { ...options, config: { ...READ, ...AGGREGATION } },
+    { ...options, config: { ...READ, ...HOLDS_MANY, ...AGGREGATION } },
     async (request, reply) => {
       using work = requestWork(scheduler, 'query', request, reply);
       const { body, ...condition } = await readRequest(request, aggregateRequestSchema, work);

@@ -1,3 +1,4 @@
+import type { Pool } from '@bundoc/shared/admission/pool';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { defined } from '@bundoc/shared/contract/defined';
 import type { DeletionMark } from '@bundoc/shared/contract/deletion-mark';
@@ -7,7 +8,6 @@ import type { DeletionIntent, UnfinishedDeletion } from '@bundoc/shared/contract
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import { lineOf } from '@bundoc/shared/runtime/error-line';
 import type { Logger } from '@bundoc/shared/runtime/logger';
-import type { Share } from '@bundoc/shared/shares/share';
 import { currentShare, shareIn } from '@bundoc/shared/shares/share-key';
 import type { KeyCache } from '../crypto/key-cache.ts';
 import type { DeletableProjects, Projects } from '../engine/projects.ts';
@@ -26,7 +26,7 @@ export interface ProjectDeletionOptions {
   readonly clock: Clock;
   readonly logger: Logger;
   /** The places of deletions that clients ask for. */
-  readonly share: Share;
+  readonly share: Pool;
 }
 
 /**

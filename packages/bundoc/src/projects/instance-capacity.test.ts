@@ -1,4 +1,5 @@
-import { runInShare } from '@bundoc/shared/shares/share-key';
+import { createGate } from '@bundoc/shared/admission/gate';
+import { enterShare, runInShare } from '@bundoc/shared/shares/share-key';
 import { nextTurn } from '@bundoc/shared/testing/timing';
 import { describe, expect, it, vi } from 'vitest';
 import { KIB, startManager, startManagerOfMany } from '../testing/managed-instances.ts';
@@ -55,33 +56,56 @@ describe('an InstanceManager that may open a bounded number of projects', () => 
     expect(keys.size).toBeLessThanOrEqual(manager.size + 1_000);
   });
 
-  it('opens 16 projects at a time, in the order of their requests', async () => {
+  it('opens 8 projects of a subject at a time, in the order of their requests', async () => {
     const { manager, use, held, openings, runningMax } = await startManagerOfMany();
     const gate = Promise.withResolvers<void>();
     held.gate = gate.promise;
-    const all = Promise.all(Array.from({ length: 100 }, (_, n) => use(`p${n}`)));
-    await expect.poll(openings).toBe(16);
+    const order: number[] = [];
+    const asked = Array.from({ length: 100 }, (_, n) => n);
+    const all = Promise.all(asked.map((n) => use(`p${n}`).then(() => order.push(n))));
+    await expect.poll(openings).toBe(8);
     await nextTurn();
-    expect([openings(), manager.openingsWaiting]).toEqual([16, 84]);
+    expect([openings(), manager.openingsWaiting]).toEqual([8, 92]);
     gate.resolve();
     await all;
-    expect([openings(), runningMax(), manager.size]).toEqual([100, 16, 100]);
+    expect([openings(), runningMax(), manager.size]).toEqual([100, 8, 100]);
+    expect(order).toEqual(asked);
   });
 
-  it('opens the only project of one subject before the many that another subject waits for', async () => {
-    const { use, held, openings } = await startManagerOfMany();
+  it('opens a project of each further subject at once, up to 64 in all, though no other opening ends', async () => {
+    const { manager, use, held, openings } = await startManagerOfMany();
     const gate = Promise.withResolvers<void>();
     held.gate = gate.promise;
-    const order: string[] = [];
-    const useAs = (subject: string, project: string) =>
-      runInShare({ subject, project }, () => use(project)).then(() => order.push(subject));
-    const flood = Array.from({ length: 100 }, (_, n) => useAs('flood', `p${n}`));
-    await expect.poll(openings).toBe(16);
-    const modest = useAs('modest', 'mine');
+    const useAs = (subject: string, project: string) => runInShare({ subject, project }, () => use(project));
+    const all = Array.from({ length: 100 }, (_, n) => useAs(`flood-${n % 4}`, `p${n}`));
+    await expect.poll(openings).toBe(32);
+    for (let n = 0; n < 33; n++) all.push(useAs(`modest-${n}`, `mine-${n}`));
+    await expect.poll(openings).toBe(64);
     await nextTurn();
+    expect([openings(), manager.openingsWaiting]).toEqual([64, 100 - 32 + 1]);
     gate.resolve();
-    await Promise.all([modest, ...flood]);
-    expect(order.indexOf('modest')).toBeLessThan(2 * 16);
+    await Promise.all(all);
+    expect(manager.size).toBe(133);
+  });
+
+  it('gives the places of a request back while it waits for an opening', async () => {
+    const { clock, use, held, openings } = await startManagerOfMany();
+    await use('open');
+    const { places } = createGate(clock, 1);
+    const gate = Promise.withResolvers<void>();
+    held.gate = gate.promise;
+    const ask = async (project: string) => {
+      const key = { subject: 's', project };
+      using hold = await places.take(key, 8);
+      enterShare(key, { leave: () => hold.resize(0), enter: async () => hold.resize(8) });
+      await use(project);
+      return places.held;
+    };
+    const asked = ask('closed');
+    await expect.poll(openings).toBe(2);
+    expect([places.held, await ask('open')]).toEqual([0, 8]);
+    gate.resolve();
+    expect([await asked, places.held]).toEqual([8, 0]);
   });
 
   it('checks a part of the open projects each second, and all of them within a minute', async () => {

@@ -1,9 +1,9 @@
+import type { Hold, Pool } from '@bundoc/shared/admission/pool';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { type Clock, instant } from '@bundoc/shared/runtime/clock';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import { KeyedMutex } from '@bundoc/shared/runtime/mutex';
-import type { Hold } from '@bundoc/shared/shares/hold';
-import { shareIn } from '@bundoc/shared/shares/share-key';
+import { away, shareIn } from '@bundoc/shared/shares/share-key';
 import { type DefinedStore, openDefinedStore } from '../collections/defined-store.ts';
 import type { CollectionStore } from '../collections/port.ts';
 import type { KeyCache } from '../crypto/key-cache.ts';
@@ -32,7 +32,7 @@ export interface InstanceManagerOptions {
   readonly expiry?: Pick<ExpiryMarks, 'mark' | 'ensureMarked'>;
   /** Maximum memory of open projects, bytes. One project may always be open. */
   readonly openBytesMax?: number;
-  readonly shares?: Pick<ServiceShares, 'lookups' | 'openings'>;
+  readonly shares?: Pick<ServiceShares, 'openings'>;
   /** The stored bytes that an opened project loads into memory; 0 when unknown. */
   readonly storedBytes?: (project: string, entries?: readonly string[]) => Promise<number>;
   /** Time that an unused project stays open, milliseconds. */
@@ -67,17 +67,18 @@ export class InstanceManager implements AsyncDisposable {
   readonly #open: OpenProjects;
   readonly #closing: ClosingProjects;
   readonly #openings = new KeyedMutex();
-  readonly #shares: Pick<ServiceShares, 'lookups' | 'openings'>;
+  readonly #places: Pool;
   readonly #changeWaits: ProjectChangeWaiter;
   #closed = false;
 
   constructor(options: InstanceManagerOptions) {
     this.#options = options;
-    this.#shares = options.shares ?? createServiceShares();
+    this.#places = (options.shares ?? createServiceShares()).openings;
     this.#closing = new ClosingProjects(options.keys, options.logger);
     this.#idleTtlMs = options.idleTtlMs ?? 600_000;
     const bytesMax = options.openBytesMax ?? Number.POSITIVE_INFINITY;
-    this.#open = new OpenProjects(bytesMax, (instance) => this.#retire(instance), options.clock);
+    const turns = { accounts: this.#places.accounts, clock: options.clock };
+    this.#open = new OpenProjects(bytesMax, (instance) => this.#retire(instance), turns);
     this.#changeWaits = new ProjectChangeWaiter(this, options.isShared === true);
   }
 
@@ -91,10 +92,9 @@ export class InstanceManager implements AsyncDisposable {
     return this.#open.slots.bytes;
   }
 
-  /** Projects that wait for their look-up, for memory, or for their opening. */
+  /** Projects that wait for their opening, or for memory. */
   get openingsWaiting(): number {
-    const { lookups, openings } = this.#shares;
-    return lookups.waiting + this.#open.slots.waiting + openings.waiting;
+    return this.#places.waiting + this.#open.slots.waiting;
   }
 
   /**
@@ -107,11 +107,13 @@ export class InstanceManager implements AsyncDisposable {
   async acquire(project: string, mode: 'existing' | 'create'): Promise<InstanceLease | undefined> {
     const hot = this.#usable(project);
     if (hot !== undefined) return this.#lease(hot);
-    return this.#openings.run(project, async () => {
-      this.#options.requireServed?.();
-      const instance = this.#usable(project);
-      return instance === undefined ? this.#openProject(project, mode) : this.#lease(instance);
-    });
+    return away(() =>
+      this.#openings.run(project, async () => {
+        this.#options.requireServed?.();
+        const instance = this.#usable(project);
+        return instance === undefined ? this.#openProject(project, mode) : this.#lease(instance);
+      }),
+    );
   }
 
   /**
@@ -286,20 +288,18 @@ export class InstanceManager implements AsyncDisposable {
   async #openProject(project: string, mode: 'existing' | 'create'): Promise<InstanceLease | undefined> {
     await this.#closing.end(project);
     const { projects, logger, keys } = this.#options;
-    const { lookups, openings } = this.#shares;
     const key = shareIn(project);
     let slot: Hold | undefined;
     let lease: InstanceLease | undefined;
     try {
-      const opened = await lookups.run<OpenedProject | undefined>(key, () =>
-        mode === 'create' ? projects.openOrCreate(project) : projects.open(project),
-      );
+      using _place = await this.#places.take(key, 1);
+      const opened = await (mode === 'create' ? projects.openOrCreate(project) : projects.open(project));
       // It takes no slot and evicts no project.
       if (opened === undefined) return undefined;
       keys.hold(project);
       const taken = await this.#open.slots.acquire(key, await this.#bytesToReserve(project, opened.entries));
       slot = taken;
-      lease = await openings.run(key, () => this.#load(project, opened, taken));
+      lease = await this.#load(project, opened, taken);
       return lease;
     } catch (error) {
       logger.warn({ err: error, project }, 'a project cannot be opened');

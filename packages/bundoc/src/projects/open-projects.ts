@@ -1,3 +1,4 @@
+import type { Accounts } from '@bundoc/shared/admission/account';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { ProjectInstance } from './project-instance.ts';
 import { SegmentedLru } from './segmented-lru.ts';
@@ -36,15 +37,22 @@ export class OpenProjects {
   /** One slot for each project that is open or being opened. */
   readonly slots: SlotPool;
 
-  /** @param retire evicts a project. */
-  constructor(bytesMax: number, retire: (instance: ProjectInstance) => void, clock?: Clock) {
+  /**
+   * @param retire evicts a project.
+   * @param turns whose turn it is when callers wait for memory, and their clock.
+   */
+  constructor(
+    bytesMax: number,
+    retire: (instance: ProjectInstance) => void,
+    turns: { readonly accounts: Accounts; readonly clock: Clock },
+  ) {
     this.#order = new SegmentedLru(bytesMax);
     const evict = () => {
       const unused = this.#order.next(({ users }) => users === 0);
       if (unused !== undefined) retire(unused);
       return unused !== undefined;
     };
-    this.slots = new SlotPool({ bytesMax, slotBytesMin: PROJECT_BYTES, evict, ...(clock && { clock }) });
+    this.slots = new SlotPool({ bytesMax, slotBytesMin: PROJECT_BYTES, evict, ...turns });
   }
 
   get size(): number {

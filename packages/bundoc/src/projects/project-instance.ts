@@ -1,6 +1,6 @@
+import type { Hold } from '@bundoc/shared/admission/pool';
 import type { ProjectFile } from '@bundoc/shared/contract/project-file';
 import { ageMs, type Clock, type Instant, instant } from '@bundoc/shared/runtime/clock';
-import type { Hold } from '@bundoc/shared/shares/hold';
 import type { DefinedStore } from '../collections/defined-store.ts';
 import type { CollectionStore } from '../collections/port.ts';
 import type { KeyCache } from '../crypto/key-cache.ts';

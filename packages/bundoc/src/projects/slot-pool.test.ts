@@ -1,4 +1,6 @@
-import type { Hold } from '@bundoc/shared/shares/hold';
+import { Accounts } from '@bundoc/shared/admission/account';
+import type { Hold } from '@bundoc/shared/admission/pool';
+import type { ShareKey } from '@bundoc/shared/shares/share-key';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { nextTurn } from '@bundoc/shared/testing/timing';
 import { describe, expect, it } from 'vitest';
@@ -70,40 +72,47 @@ describe('slots', () => {
     expect(slots.hasSpare(1_000)).toBe(true);
   });
 
-  it('go to the subject with the fewest, then to the project with the fewest, in any order of arrival', async () => {
-    const slots = new SlotPool({ slotBytesMin: 10, bytesMax: 40, evict: () => false });
+  it('go to the subject that has used least, then to its project that has, in any order of arrival', async () => {
+    const accounts = new Accounts();
+    const slots = new SlotPool({ slotBytesMin: 10, bytesMax: 40, evict: () => false, accounts });
     const held = [];
-    for (const project of ['p', 'p', 'q']) held.push(await slots.acquire({ subject: 'many', project }, 10));
-    held.push(await slots.acquire({ subject: 'few', project: 'p' }, 10));
+    for (let n = 0; n < 4; n++) held.push(await slots.acquire(one, 10));
     const served: string[] = [];
-    const waiting = ['many/p', 'many/q', 'few/p'].map(async (name) => {
+    const keys = ['much/p', 'much/q', 'little/p'].map((name) => {
       const [subject = '', project = ''] = name.split('/');
-      await slots.acquire({ subject, project }, 10);
-      served.push(name);
+      return { subject, project };
+    });
+    const waiting = keys.map(async (key) => {
+      await slots.acquire(key, 10);
+      served.push(`${key.subject}/${key.project}`);
     });
     await nextTurn();
+    for (const [n, us] of [300, 200, 400].entries()) accounts.charge(accounts.of(keys[n] as ShareKey), us);
     for (const slot of held.slice(1)) {
       slots.release(slot);
       await nextTurn();
     }
     await Promise.all(waiting);
-    expect(served).toEqual(['few/p', 'many/q', 'many/p']);
+    expect(served).toEqual(['little/p', 'much/q', 'much/p']);
   });
 
-  it('of small size are available while a large one waits, with a limit for each subject', async () => {
+  it('of small size are available while a large one waits, which they never delay', async () => {
     const slots = new SlotPool({ bytesMax: 64_000, slotBytesMin: 1_000, evict: () => false });
     const held = await slots.acquire(one, 50_000);
-    const large = slots.acquire({ subject: 'large', project: 'p' }, 20_000);
+    let isIn = false;
+    const large = slots.acquire({ subject: 'large', project: 'p' }, 20_000).then(() => {
+      isIn = true;
+    });
     await nextTurn();
     const small = (subject: string) => slots.acquire({ subject, project: 'p' }, 1_000);
-    const others = [await small('a'), await small('b'), await small('a')];
-    expect([slots.waiting, slots.bytes]).toEqual([1, 53_000]);
-    const third = small('a');
+    for (let n = 0; n < 8; n++) await small(n % 2 === 0 ? 'a' : 'b');
+    expect([slots.waiting, slots.bytes]).toEqual([1, 58_000]);
+    const ninth = small('a');
     await nextTurn();
-    expect(slots.waiting).toBe(2);
+    expect([slots.waiting, isIn]).toEqual([2, false]);
     slots.release(held);
-    await Promise.all([large, third]);
-    expect(slots.bytes).toBe(20_000 + 1_000 * (others.length + 1));
+    await Promise.all([large, ninth]);
+    expect(slots.bytes).toBe(29_000);
   });
 
   it('of small size evict others, and use the reserve only if none can be evicted', async () => {

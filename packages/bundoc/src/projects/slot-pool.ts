@@ -1,46 +1,54 @@
+import { Accounts } from '@bundoc/shared/admission/account';
+import type { Hold } from '@bundoc/shared/admission/pool';
+import { Pool } from '@bundoc/shared/admission/pool';
 import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
-import type { Hold } from '@bundoc/shared/shares/hold';
-import { Share } from '@bundoc/shared/shares/share';
 import type { ShareKey } from '@bundoc/shared/shares/share-key';
 
 /** Maximum wait for a slot. */
 const WAIT_FOR_SLOT_MS = 4_500;
 /**
- * The reserve for small slots when nothing can be evicted, and the maximum of a small slot, as fractions of
+ * Further bytes for small slots when nothing can be evicted, and the maximum of a small slot, as fractions of
  * the total.
  */
-const RESERVE_SHARE = 1 / 8;
-const SMALL_SHARE = 1 / 64;
+const EXTRA_PART = 1 / 8;
+const SMALL_PART = 1 / 64;
 
 export interface SlotPoolOptions {
   /** Maximum bytes of all slots together. */
   readonly bytesMax: number;
-  /** Minimum bytes of a slot. If no slot can be small, there is no reserve. */
+  /** Minimum bytes of a slot. If no slot can be small, there are no further bytes. */
   readonly slotBytesMin?: number;
   /** Evicts one slot if possible, and returns whether it did. */
   readonly evict: () => boolean;
   readonly clock?: Clock;
+  /** Whose turn it is. */
+  readonly accounts?: Accounts;
 }
 
 /**
- * Slots with a bounded total size. A caller without space has slots evicted, or waits; subjects take turns,
- * then their projects. One slot is always available, whatever its size. Small slots have an extra reserve, so
+ * Slots with a bounded total size. A caller without space has slots evicted, or waits; the subject that has
+ * used least is next. One slot is always available, whatever its size. Small slots have further bytes, so
  * that they do not wait behind a large one.
  */
 export class SlotPool {
-  readonly #share: Share;
+  readonly #share: Pool;
   readonly #bytesMax: number;
   readonly #evict: () => boolean;
   #taken = 0;
 
-  constructor({ bytesMax, slotBytesMin = 0, evict, clock = systemClock }: SlotPoolOptions) {
-    const smallMax = bytesMax * SMALL_SHARE;
-    const reserve = smallMax < slotBytesMin ? 0 : bytesMax * RESERVE_SHARE;
+  constructor({
+    bytesMax,
+    slotBytesMin = 0,
+    evict,
+    clock = systemClock,
+    accounts = new Accounts(),
+  }: SlotPoolOptions) {
+    const smallMax = bytesMax * SMALL_PART;
+    const extra = smallMax < slotBytesMin ? 0 : bytesMax * EXTRA_PART;
     this.#bytesMax = bytesMax;
-    this.#share = new Share({
-      ...{ name: 'room for open projects', capacity: bytesMax + reserve, reserve, smallMax },
-      waitMs: WAIT_FOR_SLOT_MS,
-      clock,
+    this.#share = new Pool({
+      ...{ name: 'room for open projects', capacity: bytesMax, extra, smallMax },
+      ...{ waitMs: WAIT_FOR_SLOT_MS, clock, accounts },
     });
     this.#evict = evict;
   }
@@ -54,7 +62,7 @@ export class SlotPool {
     return this.#share.waiting;
   }
 
-  /** Whether a slot is available without eviction, without the reserve, and without other waiters. */
+  /** Whether a slot is available without eviction, without the further bytes, and without other waiters. */
   hasSpare(bytes: number): boolean {
     if (this.waiting > 0) return false;
     return this.#taken === 0 || this.bytes + bytes <= this.#bytesMax;

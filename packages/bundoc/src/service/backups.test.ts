@@ -38,7 +38,8 @@ describe('backups', () => {
       for (const n of [1, 2]) streams.push(await begin(subject, `${subject}-${n}`));
     await expect(begin('b', 'a-1')).rejects.toMatchObject({ code: 'rate_limited' });
     await expect(begin('a', 'a-3')).rejects.toMatchObject({
-      ...{ code: 'rate_limited', detail: 'your share of backups is in use' },
+      code: 'rate_limited',
+      detail: 'your share of backups is in use: 2 of 8, 0 of them by this project',
     });
     await expect(begin('e', 'e-1')).rejects.toMatchObject({ code: 'overloaded' });
     const [first] = streams;

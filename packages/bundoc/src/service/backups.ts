@@ -1,6 +1,6 @@
 import { Readable } from 'node:stream';
+import type { Pool } from '@bundoc/shared/admission/pool';
 import { AppError } from '@bundoc/shared/contract/app-error';
-import type { Share } from '@bundoc/shared/shares/share';
 import { shareIn } from '@bundoc/shared/shares/share-key';
 import { type BackupDeps, createBackup } from '../operations/write-backup.ts';
 import { createServiceShares } from '../work/service-shares.ts';
@@ -11,7 +11,7 @@ const WAITING_BYTES_MAX = 1_048_576;
 /** Makes backups of projects in use, one at a time for each project. */
 export class Backups {
   readonly #ports: BackupDeps;
-  readonly #share: Share;
+  readonly #share: Pool;
   readonly #running = new Set<string>();
 
   constructor(ports: BackupDeps, share = createServiceShares().backups) {

@@ -1,3 +1,4 @@
+import { Pool } from '@bundoc/shared/admission/pool';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { createLogger } from '@bundoc/shared/runtime/logger';
 import { runInShare } from '@bundoc/shared/shares/share-key';
@@ -6,7 +7,6 @@ import { nextTurn } from '@bundoc/shared/testing/timing';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import type { ProjectStore } from '../engine/port.ts';
 import { Scheduler } from '../work/scheduler.ts';
-import { createServiceShares } from '../work/service-shares.ts';
 import type { Follower } from './change-broadcast.ts';
 import { ChangeFeed, HEARTBEAT_MS, STALLED_BYTES, STALLED_MS } from './change-feed.ts';
 
@@ -29,7 +29,7 @@ function start() {
     clock,
     logger: createLogger({ service: 'bundoc', level: 'silent' }),
     scheduler: new Scheduler(),
-    streams: createServiceShares({ streams: 32 }, clock).streams,
+    streams: new Pool({ name: 'streams', capacity: 32, subjectMax: 8, projectMax: 4, waitMs: 0, clock }),
   });
   return { clock, feed, store };
 }
@@ -78,7 +78,7 @@ async function startWithSlowReader() {
 const all = { collection: undefined, documents: false };
 const limits = { limit: 10, bytesMax: 1_000 };
 const never = new AbortController().signal;
-const noRoom = { beforeRead: async () => undefined, beforeWait: () => undefined };
+const noRoom = { places: undefined };
 const waitOf = (waitMs: number) => ({ ...noRoom, signal: never, waitMs, requireAllowed: () => undefined });
 
 describe('the feeds of changes', () => {
@@ -98,11 +98,11 @@ describe('the feeds of changes', () => {
     const reserve = (subject: string, project: string) =>
       runInShare({ subject, project }, () => feed.reserve(project));
     const refusal = (code: string, detail: string) => expect.objectContaining({ code, detail });
-    const own = refusal('rate_limited', 'your share of streams is in use');
+    const own = (held: string) => refusal('rate_limited', `your share of streams is in use: ${held}`);
     const places = Array.from({ length: 4 }, () => reserve('a', 'p'));
-    expect(() => reserve('a', 'p')).toThrow(own);
+    expect(() => reserve('a', 'p')).toThrow(own('4 of 32, 4 of them by this project'));
     for (let n = 0; n < 4; n++) places.push(reserve('a', `p-${n}`));
-    expect(() => reserve('a', 'q')).toThrow(own);
+    expect(() => reserve('a', 'q')).toThrow(own('8 of 32, 0 of them by this project'));
     for (const subject of ['b', 'c', 'd'])
       for (let n = 0; n < 8; n++) places.push(reserve(subject, `p-${n}`));
     expect(() => reserve('e', 'p')).toThrow(refusal('overloaded', 'the service has no streams to spare'));

@@ -1,8 +1,8 @@
+import type { Pool } from '@bundoc/shared/admission/pool';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { Logger } from '@bundoc/shared/runtime/logger';
-import type { Share } from '@bundoc/shared/shares/share';
-import { runInShare, shareIn } from '@bundoc/shared/shares/share-key';
+import { type Places, runInShare, shareIn } from '@bundoc/shared/shares/share-key';
 import type { Position, ProjectStore } from '../engine/port.ts';
 import type { InstanceManager } from '../projects/instance-manager.ts';
 import type { Scheduler } from '../work/scheduler.ts';
@@ -24,9 +24,9 @@ export interface ChangeFeedOptions {
   readonly logger: Logger;
   readonly scheduler: Pick<Scheduler, 'work'>;
   /** The places of waiting readers. */
-  readonly streams?: Share;
+  readonly streams?: Pool;
   /** The places of pages being read. */
-  readonly pageReads?: Share;
+  readonly pageReads?: Pool;
 }
 
 /** The start of a reader: after a position, or at new changes only. */
@@ -61,8 +61,8 @@ export class ChangeFeed {
   readonly #projects = new Map<string, ProjectFeed>();
   /** Of readers for whom bytes wait: since when they have taken few. */
   readonly #slowSince = new WeakMap<Follower, { readonly ms: number; readonly sentBytes: number }>();
-  readonly #streams: Share;
-  readonly #pageReads: Share;
+  readonly #streams: Pool;
+  readonly #pageReads: Pool;
   #heartbeatAtMs: number;
   #isClosed = false;
 
@@ -114,7 +114,7 @@ export class ChangeFeed {
    * aborts, or the feed ends.
    *
    * @param requireAllowed throws when the caller may no longer read the changes.
-   * @param beforeRead acquires what a page needs; `beforeWait` releases it during waits.
+   * @param places at the gate, which it gives back during waits.
    * @throws AppError `rate_limited`, `overloaded` when too many wait; and as {@link page}.
    */
   async nextPage(
@@ -126,14 +126,12 @@ export class ChangeFeed {
       signal,
       waitMs,
       requireAllowed,
-      beforeRead,
-      beforeWait,
+      places,
     }: {
       signal: AbortSignal;
       waitMs: number;
       requireAllowed: () => unknown;
-      beforeRead: () => Promise<void>;
-      beforeWait: () => void;
+      places: Places | undefined;
     },
   ): Promise<FeedPage> {
     using place = this.reserve(project);
@@ -144,12 +142,12 @@ export class ChangeFeed {
     if (signal.aborted || place.ending.aborted) abort();
     try {
       for (let from = since; ; ) {
-        await beforeRead();
         const page = await this.page(project, from, filter, limits);
         if (page.events.length > 0 || page.more || stop.signal.aborted) return page;
         from = { position: page.position, horizon: page.horizon };
-        beforeWait();
+        places?.leave();
         await this.#options.instances.waitForChange(project, from.position, stop.signal);
+        await places?.enter();
         await requireAllowed();
       }
     } finally {

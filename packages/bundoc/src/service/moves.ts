@@ -1,7 +1,7 @@
 import type { MovedProject, MoveProgress } from '@bundoc/client';
+import type { Pool } from '@bundoc/shared/admission/pool';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { Logger } from '@bundoc/shared/runtime/logger';
-import type { Share } from '@bundoc/shared/shares/share';
 import { shareIn } from '@bundoc/shared/shares/share-key';
 import type { KeyCache } from '../crypto/key-cache.ts';
 import { MoveFailed, OutcomeUnknown } from '../engine/errors.ts';
@@ -28,7 +28,7 @@ export interface MovesOptions {
     | undefined;
   readonly limits?: MoveLimits;
   /** The places of running moves. */
-  readonly share?: Share;
+  readonly share?: Pool;
 }
 
 /** A storage that projects move to. */
@@ -54,7 +54,7 @@ export interface RunningMove {
 /** Moves projects in use from files into PostgreSQL. */
 export class Moves {
   readonly #options: MovesOptions;
-  readonly #share: Share;
+  readonly #share: Pool;
   /** By project; undefined while a move is starting. */
   readonly #running = new Map<string, RunningMove | undefined>();
   #isClosed = false;

@@ -3,8 +3,6 @@ import { defined } from '@bundoc/shared/contract/defined';
 import type { ProjectFile } from '@bundoc/shared/contract/project-file';
 import type { ProjectInfo, ProjectPage, ProjectSummary } from '@bundoc/shared/contract/projects';
 import type { Claims } from '@bundoc/shared/contract/tokens';
-import type { Share } from '@bundoc/shared/shares/share';
-import { shareKeyOf } from '@bundoc/shared/shares/share-key';
 import type { CollectionSummary } from '../engine/port.ts';
 import type { ProjectExtent, Projects } from '../engine/projects.ts';
 import type { InstanceManager } from '../projects/instance-manager.ts';
@@ -24,32 +22,25 @@ export class ProjectDirectory {
   readonly #projects: Pick<Projects, 'names' | 'extents'>;
   readonly #instances: Pick<InstanceManager, 'acquire' | 'stateOf' | 'instanceIfOpen'>;
 
-  readonly #lookups: Share;
   readonly #requireServed: () => void;
 
   /**
    * @param requireServed throws an AppError while this storage must not be served.
-   * @param lookups limits requests to the storage, because a page asks about many projects.
    */
   constructor(
     projects: Pick<Projects, 'names' | 'extents'>,
     instances: Pick<InstanceManager, 'acquire' | 'stateOf' | 'instanceIfOpen'>,
     requireServed: () => void,
-    lookups: Share,
   ) {
     this.#projects = projects;
     this.#instances = instances;
     this.#requireServed = requireServed;
-    this.#lookups = lookups;
   }
 
   /** Lists the projects that the token may access. It opens none and fetches no key. */
   async list(claims: Claims, query: ProjectListQuery): Promise<ProjectPage> {
     this.#requireServed();
-    return await this.#lookups.run(shareKeyOf(claims), () => this.#page(claims, query));
-  }
-
-  async #page(claims: Claims, { after, prefix, limit, summary }: ProjectListQuery): Promise<ProjectPage> {
+    const { after, prefix, limit, summary } = query;
     const only = claims.projects.includes('*') ? undefined : claims.projects;
     const names = await this.#projects.names(after, limit + 1, only, prefix);
     const page = names.slice(0, limit);

@@ -1,8 +1,8 @@
 import { randomBytes } from 'node:crypto';
 import { setTimeout } from 'node:timers/promises';
+import { WAIT_MS_MAX } from '@bundoc/shared/admission/pool';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { PROJECT_FILE } from '@bundoc/shared/contract/project-file';
-import { WAIT_MS_MAX } from '@bundoc/shared/shares/share';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { expect } from 'vitest';
 import { replaceFile } from '../engine/files/disk/disk.ts';

@@ -29,7 +29,7 @@ export function startProcess(left?: SimulatedDisk, known?: FakeKeyService) {
       outOfUse.resolve();
     },
   };
-  const share = createServiceShares({}, clock).deletions;
+  const share = createServiceShares(clock).deletions;
   const deletion = new ProjectDeletion({
     projects,
     instances,

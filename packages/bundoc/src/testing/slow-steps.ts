@@ -1,17 +1,16 @@
+import type { Hold } from '@bundoc/shared/admission/pool';
+import { Pool } from '@bundoc/shared/admission/pool';
 import { systemClock } from '@bundoc/shared/runtime/clock';
-import type { Hold } from '@bundoc/shared/shares/hold';
-import { Share } from '@bundoc/shared/shares/share';
 import type { ShareKey } from '@bundoc/shared/shares/share-key';
-import { SLICE_US } from '../work/levels.ts';
-import { Scheduler } from '../work/scheduler.ts';
+import { Scheduler, SLICE_US } from '../work/scheduler.ts';
 import type { OwnWork, Work, WorkKind } from '../work/work.ts';
 
 /** Remembers the most that was held. */
-class Peak extends Share {
+class Peak extends Pool {
   most = 0;
 
-  override tryTake(key: ShareKey, units: number): Hold | undefined {
-    const hold = super.tryTake(key, units);
+  override tryTakeMore(key: ShareKey, units: number): Hold | undefined {
+    const hold = super.tryTakeMore(key, units);
     this.most = Math.max(this.most, this.held);
     return hold;
   }

@@ -1,13 +1,10 @@
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { KeyCache, type KeyCacheOptions } from '../crypto/key-cache.ts';
-import { createServiceShares } from '../work/service-shares.ts';
 import { FakeKeyService } from './fake-key-service.ts';
 
 export const TTL_MS = 900_000;
 
-export function startCache(
-  options: Pick<KeyCacheOptions, 'spareKeysMax' | 'fetches' | 'onFetch' | 'random'> = {},
-) {
+export function startCache(options: Pick<KeyCacheOptions, 'spareKeysMax' | 'onFetch' | 'random'> = {}) {
   const clock = new FakeClock();
   const service = new FakeKeyService(clock);
   // The moment of a refresh is drawn: at 80 % of a key's time here.
@@ -16,7 +13,5 @@ export function startCache(
   for (const project of ['a', 'b', 'c', 'd']) service.put(`${project}-dek`);
   return { clock, service, cache };
 }
-
-export const fetchesOf = (keyFetches: number) => createServiceShares({ keyFetches }).keyFetches;
 
 /** Lets the promises that are ready run. */

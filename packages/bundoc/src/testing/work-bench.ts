@@ -7,7 +7,7 @@ export class WorkBench {
   #atTurn = 0;
   #next: (() => void) | undefined;
 
-  readonly ports: SchedulerDeps = {
+  readonly ports: Pick<SchedulerDeps, 'nowMs' | 'nextTurn'> = {
     nowMs: () => this.#us / 1_000,
     nextTurn: (run) => {
       this.#next = run;

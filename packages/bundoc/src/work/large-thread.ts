@@ -1,12 +1,13 @@
 import { extname } from 'node:path';
 import { Worker } from 'node:worker_threads';
+import { type Account, Accounts } from '@bundoc/shared/admission/account';
+import { WAIT_MS_MAX } from '@bundoc/shared/admission/pool';
+import { Turns } from '@bundoc/shared/admission/turns';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { defined } from '@bundoc/shared/contract/defined';
 import type { FieldFault, ProblemCode } from '@bundoc/shared/contract/problem';
 import { workerEnvironment } from '@bundoc/shared/runtime/worker-environment';
-import { WAIT_MS_MAX } from '@bundoc/shared/shares/share';
 import type { ShareKey } from '@bundoc/shared/shares/share-key';
-import { FairTurns } from './fair-turns.ts';
 import type { Job } from './job.ts';
 import { copyOf } from './large-bytes.ts';
 
@@ -28,7 +29,7 @@ export interface LargeAnswer {
 }
 
 interface Waiting {
-  readonly key: ShareKey;
+  readonly account: Account;
   readonly onUsed: LargeRunOptions['onUsed'];
   readonly request: LargeRequest;
   /** Ends the wait for its turn. */
@@ -51,8 +52,6 @@ export interface LargeThreadOptions {
 /** How a job may be given up. */
 export interface LargeRunOptions {
   readonly signal?: AbortSignal | undefined;
-  /** The refusal of a job that has waited too long. */
-  readonly refusal?: () => AppError;
   /** Hears of the job's processor time, microseconds, also when the job was refused or ended. */
   readonly onUsed?: (us: number) => void;
 }
@@ -65,12 +64,10 @@ const OWN = '';
  * trees in values. A thread without memory may end the process.
  */
 const HEAP_MIB = 1_024;
-/** Slice of a job. A job runs to its end; time beyond the slice becomes debt. */
-const SLICE_US = 2_000;
 
 /**
- * Works on large documents in one thread, one job at a time; subjects take turns. A job that takes too long
- * is ended with the thread; the next job starts another thread.
+ * Works on large documents in one thread, one job at a time; the account that has used least is next. A job
+ * that takes too long is ended with the thread; the next job starts another thread.
  *
  * The thread starts with the first job, and keeps the process alive only while there are jobs.
  *
@@ -78,7 +75,8 @@ const SLICE_US = 2_000;
  */
 export class LargeThread implements AsyncDisposable {
   readonly #options: LargeThreadOptions;
-  readonly #waiting = new FairTurns<Waiting>(SLICE_US);
+  readonly #accounts: Accounts;
+  readonly #waiting: Turns<Waiting>;
   #worker: Worker | undefined;
   #running: Waiting | undefined;
   #beganMs = 0;
@@ -88,8 +86,10 @@ export class LargeThread implements AsyncDisposable {
   #isOverdue = false;
   #disposed = false;
 
-  constructor(options: Partial<LargeThreadOptions> = {}) {
+  constructor(options: Partial<LargeThreadOptions> = {}, accounts = new Accounts()) {
     this.#options = { ...OPTIONS, ...options };
+    this.#accounts = accounts;
+    this.#waiting = new Turns(accounts);
   }
 
   /** Number of waiting jobs. */
@@ -101,26 +101,31 @@ export class LargeThread implements AsyncDisposable {
    * Runs a job. Its bytes are copied.
    *
    * @throws AppError of the job; `payload_too_large` for one that takes too long, `rate_limited` for one that
-   *   does so while other subjects wait; the signal's reason; `refusal` when it has waited too long.
+   *   does so while other subjects wait; the signal's reason; `rate_limited` or `overloaded` when
+   *   it has waited too long.
    */
   async run<I, O>(
     key: ShareKey,
     { module, name }: Job<I, O>,
     input: I,
-    { signal, refusal = () => new AppError('overloaded'), onUsed }: LargeRunOptions = {},
+    { signal, onUsed }: LargeRunOptions = {},
   ): Promise<O> {
     signal?.throwIfAborted();
     if (this.#disposed) throw stopping();
+    const account = this.#accounts.of(key);
     const waiting: Waiting = {
-      ...{ key, request: { module, name, input }, onUsed, done: Promise.withResolvers() },
+      ...{ account, request: { module, name, input }, onUsed, done: Promise.withResolvers() },
       timer: undefined,
     };
-    if (key.subject !== OWN)
-      waiting.timer = setTimeout(() => this.#abandon(waiting, refusal()), this.#options.waitMsMax);
+    if (account.subject.id !== OWN)
+      waiting.timer = setTimeout(
+        () => this.#abandon(waiting, this.#tooLate(account)),
+        this.#options.waitMsMax,
+      );
     const onAbort = () => this.#abandon(waiting, signal?.reason);
     signal?.addEventListener('abort', onAbort, { once: true });
     try {
-      this.#waiting.add(key, waiting);
+      this.#waiting.add(account, waiting);
       this.#endOverdue();
       this.#next();
       return (await waiting.done.promise) as O;
@@ -133,18 +138,21 @@ export class LargeThread implements AsyncDisposable {
   /** Ends the thread; waiting jobs are refused. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#disposed = true;
-    for (let job = this.#waiting.next(); job !== undefined; job = this.#waiting.next())
+    for (const job of [...this.#waiting]) {
+      this.#waiting.remove(job.account, job);
       job.done.reject(stopping());
+    }
     await this.#end(stopping());
   }
 
   #next(): void {
     if (this.#running !== undefined) return;
-    const job = this.#waiting.next();
+    const job = this.#waiting.peek();
     if (job === undefined) {
       this.#worker?.unref();
       return;
     }
+    this.#waiting.take(job.account, job);
     clearTimeout(job.timer);
     const moved: ArrayBuffer[] = [];
     let worker: Worker;
@@ -194,11 +202,24 @@ export class LargeThread implements AsyncDisposable {
     this.#next();
   }
 
+  /** The refusal of a job that has waited too long. Its own share is in use if its subject has its part. */
+  #tooLate({ subject }: Account): AppError {
+    const subjects = new Set(Array.from(this.#waiting.accounts, (account) => account.subject));
+    const own = [...this.#waiting].filter(({ account }) => account.subject === subject).length;
+    const isOwn = own > 1 && own >= this.#waiting.size / subjects.size;
+    return new AppError(isOwn ? 'rate_limited' : 'overloaded', {
+      detail: isOwn
+        ? 'your share of the thread for large documents is in use'
+        : 'the service has no time to spare for large documents',
+      retryAfterS: WAIT_MS_MAX / 1_000,
+    });
+  }
+
   /** Ends a job whose caller has left; a running one ends with the thread. */
   #abandon(job: Waiting, reason: unknown): void {
     if (this.#running === job) void this.#end(reason);
     else {
-      this.#waiting.remove(job);
+      this.#waiting.remove(job.account, job);
       job.done.reject(reason);
     }
   }
@@ -208,10 +229,13 @@ export class LargeThread implements AsyncDisposable {
    * end this way nor end others.
    */
   #endOverdue(): void {
-    const subject = this.#running?.key.subject;
+    const subject = this.#running?.account.subject.id;
     if (!this.#isOverdue || subject === undefined || subject === OWN) return;
-    const spared = [subject, OWN].filter((name) => this.#waiting.waits(name)).length;
-    if (this.#waiting.subjects > spared) void this.#end(tooLongForOthers());
+    for (const { subject: other } of this.#waiting.accounts)
+      if (other.id !== subject && other.id !== OWN) {
+        void this.#end(tooLongForOthers());
+        return;
+      }
   }
 
   async #end(reason: unknown): Promise<void> {
@@ -241,7 +265,7 @@ export class LargeThread implements AsyncDisposable {
     const job = this.#running;
     this.#running = undefined;
     if (job === undefined) return;
-    this.#waiting.charge(job.key, owedUs);
+    this.#accounts.charge(job.account, owedUs);
     job.onUsed?.(us);
   }
 }

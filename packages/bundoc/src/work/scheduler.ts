@@ -1,30 +1,24 @@
-import { type Share, WAIT_MS_MAX } from '@bundoc/shared/shares/share';
+import { type Account, Accounts } from '@bundoc/shared/admission/account';
+import type { Pool } from '@bundoc/shared/admission/pool';
+import { Turns } from '@bundoc/shared/admission/turns';
 import type { ShareKey } from '@bundoc/shared/shares/share-key';
-import { Admission } from './admission.ts';
 import { LargeThread } from './large-thread.ts';
-import { Levels, SLICE_US } from './levels.ts';
-import { Loads } from './loads.ts';
 import { type OwnWork, Work, type WorkKind } from './work.ts';
 
+/** Time that all long work of the process takes on the event loop's thread in one turn, at most. */
+export const SLICE_US = 2_000;
+/** The same while others have requests in the service: each of these may need several turns. */
+const SHARED_SLICE_US = SLICE_US / 4;
 /**
- * No step takes longer. What seems to is garbage collection, or other processes. A subject that pays for
- * that would wait for seconds.
+ * No step counts for more. What seems to take longer is garbage collection, or other processes. A subject
+ * that pays for that would wait for seconds.
  */
 const STEP_MAX_US = 5_000;
-
 /**
- * A piece is short if it takes no longer. Short pieces of subjects that have little run so long ahead of the
- * slice of a turn. The slice is shorter by that, but at least half as long.
+ * Work of an account that has used less than all that wait runs so long ahead of their slice. The slice is
+ * shorter by that, but at least half as long.
  */
 export const AHEAD_US = SLICE_US / 2;
-
-/**
- * Slices are shorter for so long after such a piece, because others may follow, and wait for turns of the
- * event loop. A slice takes a quarter of what else the turn before took then, within these bounds.
- */
-const SHORT_MS = 1_000;
-const SHORT_SLICE_US = { min: SLICE_US / 4, max: SLICE_US / 2 };
-
 /** Up to so much is not worth a callback of its own: it is counted in whichever turn comes next. */
 const FORGOTTEN_US = SLICE_US / 10;
 
@@ -33,34 +27,22 @@ export interface SchedulerDeps {
   readonly nowMs: () => number;
   /** Calls back in the next turn of the event loop, after others were served. */
   readonly nextTurn: (run: () => void) => void;
+  /** Whose turn it is. */
+  readonly accounts: Accounts;
   /** Hears of all time that long work takes. */
   readonly onUsed?: (key: ShareKey, us: number) => void;
   /** Bytes of memory that work holds; no bound when it is absent. */
   readonly memory?: Room;
-  /** Places for work that waits; unbounded when absent. */
-  readonly places?: Room;
-  /** Maximum requests of several subjects that run at a time; no bound when it is absent. */
-  readonly requestsMax?: number;
+  /** Whether requests of others than this account's subject are in the service. */
+  readonly isShared?: (account: Account) => boolean;
 }
 
-/** What long work needs of a share, for which it does not wait. */
-export type Room = Pick<
-  Share,
-  'tryTake' | 'charge' | 'held' | 'heldBy' | 'subjects' | 'capacity' | 'refusal'
->;
-
-/** How often work that may not begin yet is checked, milliseconds. */
-const PARKED_CHECK_MS = 1_000;
-
-const systemPorts: SchedulerDeps = {
-  nowMs: () => performance.now(),
-  nextTurn: (run) => setImmediate(run),
-};
+/** What long work needs of a pool, for which it does not wait. */
+export type Room = Pick<Pool, 'tryTakeMore' | 'refusal'>;
 
 /**
  * Shares the event loop's thread among all long work of the process: at most one slice of {@link SLICE_US} a
- * turn, {@link Levels} of work in turn, then subjects, then their projects. Short pieces of subjects that
- * have little run at once, up to {@link AHEAD_US} a turn.
+ * turn, for the account that has used least.
  *
  * Work is charged for the time that it runs on the thread, and waiting costs nothing. The processor time that
  * the system counts for a thread is no measure for slices: it moves by ticks of up to 4 ms.
@@ -70,17 +52,18 @@ const systemPorts: SchedulerDeps = {
  * One class, because each charge of time, and each end of work, may decide whose turn is next.
  */
 export class Scheduler implements AsyncDisposable {
+  readonly accounts: Accounts;
+  /** Works on what is too large for this thread. */
+  readonly large: LargeThread;
   readonly #ports: SchedulerDeps;
   /** Work that waits for its turn. */
-  readonly #levels = new Levels<Work>();
+  readonly #waiting: Turns<Work>;
   readonly #usedUs = new Map<WorkKind, number>();
-  /** What long work has taken of this turn, and how much of that counts for what ran ahead of it. */
+  /** What long work has taken of this turn, and what has run ahead of the next one. */
   #turnUs = 0;
-  #carriedUs = 0;
-  /** What has run ahead of the next turn. */
   #aheadUs = 0;
-  /** When this turn began. */
-  #turnMs = 0;
+  /** What all long work may take in this turn. */
+  #sliceUs: number = SLICE_US;
   #isTurnComing = false;
   #slices = 0;
   /** The task that runs, since when it was charged for nothing, and until when it may run. */
@@ -88,34 +71,23 @@ export class Scheduler implements AsyncDisposable {
   #sinceMs = 0;
   #untilMs = 0;
   #isAhead = false;
-  /** What all long work may take in this turn. */
-  #sliceUs: number = SLICE_US;
-  /** Until when slices are short. */
-  #shortUntilMs = Number.NEGATIVE_INFINITY;
   /** Whose turn it is. */
   #holder: Work | undefined;
   /** The holder, until it pauses or leaves: its time counts from the grant. */
   #resuming: Work | undefined;
-  /** Work that has not begun, first come first, and since when it waits. */
-  readonly #unbegun = new Map<Work, number>();
-  /** What each subject has asked for. */
-  readonly #loads = new Loads();
-  /** Which work may begin. */
-  readonly #admission: Admission;
-  #parkedTimer: NodeJS.Timeout | undefined;
 
-  /** Works on what is too large for this thread. */
-  readonly large: LargeThread;
-
-  constructor(ports: Partial<SchedulerDeps> = {}, large: LargeThread = new LargeThread()) {
-    this.#ports = { ...systemPorts, ...ports };
-    this.large = large;
-    const { requestsMax = Number.POSITIVE_INFINITY } = ports;
-    this.#admission = new Admission(requestsMax, (subject) => this.#loads.hasLittle(subject));
+  constructor(ports: Partial<SchedulerDeps> = {}, large?: LargeThread) {
+    const { accounts = new Accounts() } = ports;
+    this.#ports = {
+      ...{ nowMs: () => performance.now(), nextTurn: (run) => setImmediate(run), ...ports },
+      accounts,
+    };
+    this.accounts = accounts;
+    this.#waiting = new Turns(accounts);
+    this.large = large ?? new LargeThread({}, accounts);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    clearTimeout(this.#parkedTimer);
     await this.large[Symbol.asyncDispose]();
   }
 
@@ -140,7 +112,7 @@ export class Scheduler implements AsyncDisposable {
   }
 
   get waiting(): number {
-    return this.#levels.size + this.#admission.size;
+    return this.#waiting.size;
   }
 
   /** Processor time of a kind of work, seconds. */
@@ -148,10 +120,13 @@ export class Scheduler implements AsyncDisposable {
     return (this.#usedUs.get(kind) ?? 0) / 1e6;
   }
 
+  /** The ports, for {@link Work} alone, as are the methods below. */
+  get ports(): SchedulerDeps {
+    return this.#ports;
+  }
+
   /**
    * Whether a task may run on. It is the one that runs then; what the one before has taken is charged.
-   *
-   * For {@link Work} alone, as are the others below.
    */
   mayRun(work: Work): boolean {
     const nowMs = this.#ports.nowMs();
@@ -159,10 +134,10 @@ export class Scheduler implements AsyncDisposable {
     if (this.#resuming !== undefined && this.#resuming !== work) return false;
     this.#resuming = undefined;
     this.#settle(nowMs);
-    const isNext = this.#holder === work || (this.#levels.size === 0 && !this.#admission.mustPark(work));
+    const isNext = this.#holder === work || this.#waiting.size === 0;
     const ofTurnUs = isNext ? this.#sliceUs - this.#turnUs : 0;
     this.#isAhead = ofTurnUs <= 0;
-    const leftUs = this.#isAhead && this.#mayGoAhead(work, nowMs) ? AHEAD_US - this.#aheadUs : ofTurnUs;
+    const leftUs = this.#isAhead && this.#mayGoAhead(work) ? AHEAD_US - this.#aheadUs : ofTurnUs;
     if (leftUs <= 0) return false;
     this.#running = work;
     this.#sinceMs = nowMs;
@@ -170,15 +145,8 @@ export class Scheduler implements AsyncDisposable {
     return true;
   }
 
-  /**
-   * Whether a task is a short piece of a subject that has little, and would be the next one. Slices are short
-   * for a while if it is such a piece.
-   */
-  #mayGoAhead(work: Work, nowMs: number): boolean {
-    if (!this.isShort(work) || !this.#loads.hasOthers(work.key.subject)) return false;
-    if (this.#admission.mustPark(work)) return false;
-    this.#shortUntilMs = nowMs + SHORT_MS;
-    return this.#levels.wouldBeNext(work);
+  #mayGoAhead({ isOwn, account }: Work): boolean {
+    return !isOwn && this.#waiting.size > 0 && this.#waiting.wouldBeNext(account);
   }
 
   /** The holder goes on. What others did since the grant is of the turn, and not its own. */
@@ -197,79 +165,29 @@ export class Scheduler implements AsyncDisposable {
     if (this.#turnUs < this.#sliceUs) this.#grantNext();
   }
 
-  /** @param hasBegun other work is refused when it has waited too long. */
-  enqueue(work: Work, hasBegun: boolean): void {
-    this.#loads.add(work);
-    if (!hasBegun) this.#unbegun.set(work, this.#ports.nowMs());
-    if (!hasBegun && this.#admission.mustPark(work)) {
-      this.#admission.park(work);
-      this.#checkParked();
-    } else this.#compete(work);
-  }
-
-  /** Whether a subject has much less work than others have. */
-  hasLittle(subject: string): boolean {
-    return this.#loads.hasLittle(subject);
-  }
-
-  /** Whether a task is a short piece, so far, of a subject that has little in short pieces. */
-  isShort(work: Work): boolean {
-    const { isOwn, usedUs, key, isOfLittle } = work;
-    return !isOwn && usedUs <= AHEAD_US && this.#loads.expectedUs(key.subject) <= AHEAD_US && isOfLittle;
-  }
-
-  #compete(work: Work): void {
-    this.#admission.admit(work);
-    this.#levels.add(work);
+  enqueue(work: Work): void {
+    this.#waiting.add(work.account, work);
     this.#awaitTurn();
   }
 
-  /**
-   * Refuses it in time, also while what has begun waits for a disk. Lets it begin when its subject has little
-   * work by now.
-   */
-  #checkParked(): void {
-    this.#parkedTimer ??= setTimeout(() => {
-      this.#parkedTimer = undefined;
-      this.#refuseLate();
-      this.#unpark();
-      if (this.#admission.size > 0) this.#checkParked();
-    }, PARKED_CHECK_MS).unref();
-  }
-
-  /** Lets as much work begin as may. */
-  #unpark(): void {
-    if (this.#admission.size === 0) return;
-    for (let work = this.#admission.next(); work !== undefined; work = this.#admission.next())
-      this.#compete(work);
-  }
-
-  /** It has begun without a wait. */
-  admit(work: Work): void {
-    this.#admission.admit(work);
-  }
-
-  end(work: Work): void {
-    this.#loads.end(work);
-    if (this.#admission.end(work)) this.#unpark();
-  }
-
-  get nowMs(): number {
-    return this.#ports.nowMs();
-  }
-
-  get memory(): Room | undefined {
-    return this.#ports.memory;
-  }
-
-  get places(): Room | undefined {
-    return this.#ports.places;
-  }
-
   dequeue(work: Work): void {
-    this.#unbegun.delete(work);
-    this.#levels.remove(work);
-    this.#admission.remove(work);
+    this.#waiting.remove(work.account, work);
+  }
+
+  /** Whether work would wait for its turn now. */
+  get isBusy(): boolean {
+    return this.#waiting.size > 0 || this.#turnUs >= this.#sliceUs;
+  }
+
+  /** Processor time of this thread that a task took outside of its slices: others have their turns first. */
+  spend(work: Work, us: number): void {
+    this.#charge(work, us);
+  }
+
+  /** Processor time that a task took, in whichever thread. */
+  count({ key, kind }: Work, us: number): void {
+    this.#usedUs.set(kind, (this.#usedUs.get(kind) ?? 0) + us);
+    this.#ports.onUsed?.(key, us);
   }
 
   /** Charges the task that ran, which runs no more. */
@@ -282,42 +200,13 @@ export class Scheduler implements AsyncDisposable {
     this.#charge(work, us, Math.min(us, SLICE_US + STEP_MAX_US));
   }
 
-  /** Whether work would wait for its turn now. */
-  get isBusy(): boolean {
-    return this.#levels.size > 0 || this.#turnUs >= this.#sliceUs;
-  }
-
-  /** Processor time of this thread that a task took outside of its slices: others have their turns first. */
-  spend(work: Work, us: number): void {
-    this.#charge(work, us);
-  }
-
-  /** Processor time that a task took, in whichever thread. */
-  count(work: Work, us: number, usedUs = us): void {
-    const { key, kind } = work;
-    work.usedUs += usedUs;
-    this.#loads.took(work);
-    this.#usedUs.set(kind, (this.#usedUs.get(kind) ?? 0) + us);
-    this.#ports.onUsed?.(key, us);
-  }
-
-  /** @param owedUs of that, what the work has used, and its subject and project owe to others. */
+  /** @param owedUs of that, what its account owes to others. */
   #charge(work: Work, us: number, owedUs = us): void {
     this.#turnUs += us;
-    this.#levels.charge(work, owedUs);
-    this.count(work, us, owedUs);
+    this.accounts.charge(work.account, owedUs);
+    this.count(work, us);
     // So little needs no turn of its own to be forgotten.
     if (this.#turnUs > FORGOTTEN_US) this.#awaitTurn();
-  }
-
-  /** Refuses work that has waited too long for its first slice. */
-  #refuseLate(): void {
-    const beforeMs = this.#ports.nowMs() - WAIT_MS_MAX;
-    for (const [work, sinceMs] of this.#unbegun) {
-      if (sinceMs > beforeMs) return;
-      this.dequeue(work);
-      work.waitedTooLong();
-    }
   }
 
   #awaitTurn(): void {
@@ -325,25 +214,21 @@ export class Scheduler implements AsyncDisposable {
     this.#isTurnComing = true;
     this.#ports.nextTurn(() => {
       this.#isTurnComing = false;
-      const nowMs = this.#ports.nowMs();
       this.#resuming = undefined;
-      if (this.#running !== undefined) this.#settle(nowMs);
-      const restUs = (nowMs - this.#turnMs) * 1_000 - (this.#turnUs - this.#carriedUs);
-      const shortUs = Math.min(Math.max(restUs / 4, SHORT_SLICE_US.min), SHORT_SLICE_US.max);
-      this.#sliceUs = nowMs < this.#shortUntilMs ? shortUs : SLICE_US;
-      this.#carriedUs = this.#levels.size > 0 ? Math.min(this.#aheadUs, this.#sliceUs / 2) : 0;
-      this.#turnUs = this.#carriedUs;
-      this.#turnMs = nowMs;
+      if (this.#running !== undefined) this.#settle(this.#ports.nowMs());
+      const next = this.#waiting.peek();
+      const isShared = next !== undefined && this.#ports.isShared?.(next.account) === true;
+      this.#sliceUs = isShared ? SHARED_SLICE_US : SLICE_US;
+      this.#turnUs = next === undefined ? 0 : Math.min(this.#aheadUs, this.#sliceUs / 2);
       this.#aheadUs = 0;
-      this.#refuseLate();
       this.#grantNext();
     });
   }
 
   #grantNext(): void {
-    this.#holder = this.#levels.next(this.#sliceUs - this.#turnUs);
+    this.#holder = this.#waiting.peek();
     if (this.#holder === undefined) return;
-    this.#unbegun.delete(this.#holder);
+    this.#waiting.take(this.#holder.account, this.#holder);
     this.#slices++;
     // For what it leaves, or if it takes nothing.
     this.#awaitTurn();

@@ -1,4 +1,5 @@
 import type { KeyObject } from 'node:crypto';
+import { Pool } from '@bundoc/shared/admission/pool';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import { HEARTBEAT_MS, type KmsEvent } from '@bundoc/shared/contract/events';
 import { mayUseKey } from '@bundoc/shared/contract/grants';
@@ -8,7 +9,6 @@ import type { EventSink } from '@bundoc/shared/http/event-stream';
 import { type Clock, earlierMs, type Instant, instant } from '@bundoc/shared/runtime/clock';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import { Mutex } from '@bundoc/shared/runtime/mutex';
-import { Share } from '@bundoc/shared/shares/share';
 import type { ChainHead } from '../records/chain.ts';
 import { isGenuine } from '../records/chain-walk.ts';
 import type { AuditStore } from '../store/audit.ts';
@@ -24,7 +24,7 @@ export interface EventFeedOptions {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly metrics: {
-    watchShares(shares: readonly Share[]): void;
+    watchShares(shares: readonly Pool[]): void;
     readonly eventStreams: { set(count: number): void };
   };
 }
@@ -75,7 +75,7 @@ export class EventFeed {
   readonly #options: EventFeedOptions;
   readonly #started: Instant;
   readonly #subscribers = new Set<Subscriber>();
-  readonly #places: Share;
+  readonly #places: Pool;
   /** The place up to which all subscribers have the events; undefined without subscribers. */
   #position: ChainHead | undefined;
   #heartbeatAtMs = 0;
@@ -87,7 +87,7 @@ export class EventFeed {
   constructor(options: EventFeedOptions) {
     this.#options = options;
     this.#started = instant(options.clock);
-    this.#places = new Share({
+    this.#places = new Pool({
       ...{ name: 'event streams', capacity: SUBSCRIBERS_MAX, subjectMax: SUBSCRIBERS_OF_SUBJECT_MAX },
       ...{ clock: options.clock, waitMs: 0 },
     });

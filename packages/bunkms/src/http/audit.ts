@@ -17,6 +17,7 @@ import { verifySlice } from '../audit/verify-slice.ts';
 import { cursorOf } from '../store/page.ts';
 import { type Guards, subjectOf } from './guard.ts';
 import type { BodyRoute } from './key-requests.ts';
+import { OF_ONE, OF_PAGE } from './places.ts';
 import { noQuery, pageQuery, seqCursor } from './query.ts';
 import type { ServiceGate } from './services.ts';
 
@@ -51,14 +52,18 @@ export function registerAuditRoutes(app: FastifyInstance, guards: Guards, servic
       ofAKey: { query: { key: 'project-a-dek', from: '2026-01-01T00:00:00Z' }, status: 200 },
     },
   });
-  app.get('/v1/audit', { onRequest: guards.scope('kms:audit'), config: listing }, async (request) => {
-    const { cursor, ...filter } = validate(listQuery, request.query, 'query');
-    const { store, limits, work } = services();
-    limits.takeRead(subjectOf(request), filter.limit);
-    const page = await work.page(request, () => store.listAudit({ ...filter, after: cursor }));
-    const next = cursorOf(page, ({ seq }) => seq);
-    return { records: page.items, ...defined({ next_cursor: next?.toString() }) };
-  });
+  app.get(
+    '/v1/audit',
+    { onRequest: guards.scope('kms:audit'), config: { ...OF_PAGE, ...listing } },
+    async (request) => {
+      const { cursor, ...filter } = validate(listQuery, request.query, 'query');
+      const { store, limits } = services();
+      limits.takeRead(subjectOf(request), filter.limit);
+      const page = await store.listAudit({ ...filter, after: cursor });
+      const next = cursorOf(page, ({ seq }) => seq);
+      return { records: page.items, ...defined({ next_cursor: next?.toString() }) };
+    },
+  );
 
   const head = describe({
     id: 'readAuditHead',
@@ -71,12 +76,16 @@ export function registerAuditRoutes(app: FastifyInstance, guards: Guards, servic
     refusals: ['rate_limited'],
     examples: { read: { status: 200 } },
   });
-  app.get('/v1/audit/head', { onRequest: guards.scope('kms:audit'), config: head }, async (request) => {
-    validate(noQuery, request.query, 'query');
-    const { store, limits, work } = services();
-    limits.takeRead(subjectOf(request));
-    return work.single(request, () => store.auditHead());
-  });
+  app.get(
+    '/v1/audit/head',
+    { onRequest: guards.scope('kms:audit'), config: { ...OF_ONE, ...head } },
+    async (request) => {
+      validate(noQuery, request.query, 'query');
+      const { store, limits } = services();
+      limits.takeRead(subjectOf(request));
+      return store.auditHead();
+    },
+  );
 
   const verification = describe({
     id: 'verifyAudit',
@@ -95,12 +104,12 @@ export function registerAuditRoutes(app: FastifyInstance, guards: Guards, servic
   });
   app.post<BodyRoute>(
     '/v1/audit/verify',
-    { onRequest: guards.scope('kms:audit'), config: verification },
+    { onRequest: guards.scope('kms:audit'), config: { ...OF_ONE, ...verification } },
     async (request) => {
       validate(noQuery, request.query, 'query');
       const wanted = validate(verifyAuditSchema, parseJsonObject(request.body).value, 'body');
-      const { keys, work } = services();
-      return work.single(request, () => verifySlice(keys, wanted));
+      const { keys } = services();
+      return verifySlice(keys, wanted);
     },
   );
 }

@@ -17,7 +17,7 @@ import {
 import { defined } from '@bundoc/shared/contract/defined';
 import { PROBLEMS } from '@bundoc/shared/contract/problem';
 import type { Scope } from '@bundoc/shared/contract/tokens';
-import { READ } from '@bundoc/shared/http/answer-buffer-budget';
+import { READ } from '@bundoc/shared/http/answer-bytes';
 import { type RequestPart, validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
 import { describe, jsonBody, type RouteDescription } from '@bundoc/shared/openapi/description';

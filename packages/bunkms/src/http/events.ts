@@ -1,4 +1,5 @@
 import { EventStream } from '@bundoc/shared/http/event-stream';
+import { answerByHand } from '@bundoc/shared/http/gate-door';
 import { claimsOf } from '@bundoc/shared/http/guard';
 import { validate } from '@bundoc/shared/http/validate';
 import { describe } from '@bundoc/shared/openapi/description';
@@ -56,9 +57,9 @@ export function registerEventsRoute(app: FastifyInstance, guards: Guards, servic
         { jti: caller.jti },
       );
       const response = reply.raw;
-      if (response.destroyed) return reply.hijack();
+      if (response.destroyed) return answerByHand(request, reply);
 
-      reply.hijack();
+      answerByHand(request, reply);
       const stream = new EventStream(response);
       open.add(stream);
       const place = held.move();

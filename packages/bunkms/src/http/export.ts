@@ -2,6 +2,7 @@ import { exportedKeySchema, keyVersionParamSchema } from '@bundoc/shared/contrac
 import { RECEIPT_HEADER } from '@bundoc/shared/contract/kms-receipt';
 import { generationSchema, storageIdSchema } from '@bundoc/shared/contract/storages';
 import { encodeExportedKey } from '@bundoc/shared/crypto/exported-key';
+import { answerByHand, WITHOUT_PLACE } from '@bundoc/shared/http/gate-door';
 import { validate } from '@bundoc/shared/http/validate';
 import { describe } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance } from 'fastify';
@@ -32,45 +33,48 @@ export function registerExportRoute(app: FastifyInstance, guards: Guards, servic
       // HEAD would record the release of a key that nobody receives.
       exposeHeadRoute: false,
       onRequest: guards.serviceForKeyInPath('kms:export_key'),
-      config: describe({
-        id: 'exportKey',
-        tag: 'export',
-        summary: 'Release a raw key',
-        description:
-          'Writes a durable CRITICAL audit record first, whose receipt is `audit`. The key may be kept for `lease.ttl_ms`. Without `storage`, the holder of the key does not matter.',
-        access: { kind: 'token', scopes: ['kms:export_key'], serviceOnly: true, grant: 'key' },
-        params: keyParamsSchema,
-        query: exportQuery,
-        answers: {
-          200: {
-            description: 'The key',
-            schema: exportedKeySchema,
-            headers: { 'bunkms-receipt': 'A receipt of the audit chain: send it with later requests' },
+      config: {
+        ...WITHOUT_PLACE,
+        ...describe({
+          id: 'exportKey',
+          tag: 'export',
+          summary: 'Release a raw key',
+          description:
+            'Writes a durable CRITICAL audit record first, whose receipt is `audit`. The key may be kept for `lease.ttl_ms`. Without `storage`, the holder of the key does not matter.',
+          access: { kind: 'token', scopes: ['kms:export_key'], serviceOnly: true, grant: 'key' },
+          params: keyParamsSchema,
+          query: exportQuery,
+          answers: {
+            200: {
+              description: 'The key',
+              schema: exportedKeySchema,
+              headers: { 'bunkms-receipt': 'A receipt of the audit chain: send it with later requests' },
+            },
           },
-        },
-        refusals: [
-          ...KEY_REFUSALS,
-          'key_not_exportable',
-          'key_disabled',
-          'key_pending_deletion',
-          'key_version_destroyed',
-          ...HOLDER_REFUSALS,
-          'key_deletion_intended',
-          'rate_limited',
-          'audit_unavailable',
-        ],
-        examples: {
-          current: { params: { name: 'project-a-dek' }, status: 200 },
-          version: { params: { name: 'project-a-dek' }, query: { version: '1' }, status: 200 },
-          another: { params: { name: 'none-dek' }, status: 404 },
-          superseded: {
-            summary: 'Refused, because the storage is unknown',
-            params: { name: 'project-a-dek' },
-            query: { storage: EXAMPLE_STORAGE.storage, generation: EXAMPLE_STORAGE.generation },
-            status: 409,
+          refusals: [
+            ...KEY_REFUSALS,
+            'key_not_exportable',
+            'key_disabled',
+            'key_pending_deletion',
+            'key_version_destroyed',
+            ...HOLDER_REFUSALS,
+            'key_deletion_intended',
+            'rate_limited',
+            'audit_unavailable',
+          ],
+          examples: {
+            current: { params: { name: 'project-a-dek' }, status: 200 },
+            version: { params: { name: 'project-a-dek' }, query: { version: '1' }, status: 200 },
+            another: { params: { name: 'none-dek' }, status: 404 },
+            superseded: {
+              summary: 'Refused, because the storage is unknown',
+              params: { name: 'project-a-dek' },
+              query: { storage: EXAMPLE_STORAGE.storage, generation: EXAMPLE_STORAGE.generation },
+              status: 409,
+            },
           },
-        },
-      }),
+        }),
+      },
     },
     async (request, reply) => {
       const { version, storage, generation } = validate(exportQuery, request.query, 'query');
@@ -89,7 +93,7 @@ export function registerExportRoute(app: FastifyInstance, guards: Guards, servic
       // The client has left before its record was durable, and `close` is over.
       if (response.destroyed) {
         body.fill(0);
-        return reply.hijack();
+        return answerByHand(request, reply);
       }
       // Emitted when the last byte is passed to the system, or the connection closes before that.
       response.once('close', () => body.fill(0));

@@ -34,6 +34,7 @@ import {
   keyRequestOf,
   requireStorageOrAdministrator,
 } from './key-requests.ts';
+import { OF_ONE, OF_PAGE } from './places.ts';
 import type { ServiceGate } from './services.ts';
 
 const listQuery = z.strictObject(pageQuery(keyNameSchema));
@@ -105,7 +106,7 @@ function registerCreation(app: FastifyInstance, guards: Guards, services: Servic
   });
   app.post<BodyRoute>(
     '/v1/keys',
-    { onRequest: guards.scope('kms:create_key'), config: creation },
+    { onRequest: guards.scope('kms:create_key'), config: { ...OF_ONE, ...creation } },
     async (request, reply) => {
       validate(noQuery, request.query, 'query');
       const wanted = validate(createKeySchema, parseJsonObject(request.body).value, 'body');
@@ -116,9 +117,9 @@ function registerCreation(app: FastifyInstance, guards: Guards, services: Servic
       const key = idempotencyKeyOf(request);
       const idempotency =
         key === undefined ? undefined : { root: subjectOf(request), subject: claims.sub, key };
-      const { keys, limits, work } = services();
+      const { keys, limits } = services();
       limits.takeCreation(subjectOf(request));
-      const made = await work.single(request, () => createKey(keys, wanted, callerOf(request), idempotency));
+      const made = await createKey(keys, wanted, callerOf(request), idempotency);
       return reply.code(201).header('location', `/v1/keys/${made.name}`).send(sendKey(reply, made));
     },
   );
@@ -141,13 +142,17 @@ function registerListing(app: FastifyInstance, guards: Guards, services: Service
       tooMany: { query: { limit: '501' }, status: 400 },
     },
   });
-  app.get('/v1/keys', { onRequest: guards.scope('kms:read_key'), config: listing }, async (request) => {
-    const { limit, cursor } = validate(listQuery, request.query, 'query');
-    const { keys: globs } = claimsOf(request);
-    const { keys, limits, work } = services();
-    limits.takeRead(subjectOf(request), limit);
-    return work.page(request, () => listKeys(keys, globs, { limit, after: cursor }, callerOf(request)));
-  });
+  app.get(
+    '/v1/keys',
+    { onRequest: guards.scope('kms:read_key'), config: { ...OF_PAGE, ...listing } },
+    async (request) => {
+      const { limit, cursor } = validate(listQuery, request.query, 'query');
+      const { keys: globs } = claimsOf(request);
+      const { keys, limits } = services();
+      limits.takeRead(subjectOf(request), limit);
+      return listKeys(keys, globs, { limit, after: cursor }, callerOf(request));
+    },
+  );
 }
 
 function registerReading(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
@@ -167,13 +172,13 @@ function registerReading(app: FastifyInstance, guards: Guards, services: Service
   });
   app.get(
     '/v1/keys/:name',
-    { onRequest: guards.keyInPath('kms:read_key'), config: reading },
+    { onRequest: guards.keyInPath('kms:read_key'), config: { ...OF_ONE, ...reading } },
     async (request, reply) => {
       validate(noQuery, request.query, 'query');
       const { name } = validate(keyParamsSchema, request.params, 'params');
-      const { keys, limits, work } = services();
+      const { keys, limits } = services();
       limits.takeRead(subjectOf(request));
-      return sendKey(reply, await work.single(request, () => readKey(keys, name, callerOf(request))));
+      return sendKey(reply, await readKey(keys, name, callerOf(request)));
     },
   );
 }
@@ -193,13 +198,13 @@ function registerLeases(app: FastifyInstance, guards: Guards, services: ServiceG
   });
   app.get(
     '/v1/keys/:name/leases',
-    { onRequest: guards.keyInPath('kms:read_key'), config: leases },
+    { onRequest: guards.keyInPath('kms:read_key'), config: { ...OF_PAGE, ...leases } },
     async (request) => {
       const { limit, cursor: before } = validate(leasesQuery, request.query, 'query');
       const { name } = validate(keyParamsSchema, request.params, 'params');
-      const { keys, limits, work } = services();
+      const { keys, limits } = services();
       limits.takeRead(subjectOf(request), limit);
-      return work.page(request, () => listLeases(keys, name, { limit, before }, callerOf(request)));
+      return listLeases(keys, name, { limit, before }, callerOf(request));
     },
   );
 }

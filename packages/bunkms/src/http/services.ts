@@ -10,7 +10,6 @@ import type { TokenStore } from '../store/tokens.ts';
 import type { TokenService } from '../tokens/token-service.ts';
 import type { Receipts } from '../trust/receipts.ts';
 import type { Limits } from './limits.ts';
-import type { StoreWork } from './store-work.ts';
 
 /** The services of an unsealed process. */
 export interface Services {
@@ -21,7 +20,6 @@ export interface Services {
   readonly kek: { readonly deps: KekDeps; readonly upkeep: KekUpkeep };
   readonly tokens: TokenService;
   readonly limits: Limits;
-  readonly work: StoreWork;
   readonly events: EventFeed;
   readonly receipts: Receipts;
 }

@@ -1,6 +1,5 @@
 import { defined } from '@bundoc/shared/contract/defined';
 import { issuedTokenSchema, issueTokenSchema, tokenPageSchema } from '@bundoc/shared/contract/tokens';
-import { reserveAnswer } from '@bundoc/shared/http/answer-buffer-budget';
 import { claimsOf } from '@bundoc/shared/http/guard';
 import { validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
@@ -11,6 +10,7 @@ import { noQuery, pageQuery } from '../http/query.ts';
 import { reachesAll } from '../tokens/may-issue.ts';
 import { callerOf, familyOf, type Guards, subjectOf } from './guard.ts';
 import { type BodyRoute, refuseBody } from './key-requests.ts';
+import { OF_PAGE } from './places.ts';
 import type { ServiceGate } from './services.ts';
 
 const jtiParamsSchema = z.object({ jti: z.uuid() });
@@ -20,8 +20,6 @@ const revokeQuery = z.strictObject({
     description: 'Whether to also revoke all tokens that the token issued, directly or indirectly',
   }),
 });
-/** A token (`TOKEN_LENGTH_MAX`) with its grants. */
-const ISSUED_BYTES_MAX = 65_536;
 const ISSUERS = ['kms:admin', 'kms:issue_client'] as const;
 const ADMIN = { kind: 'token', scopes: ['kms:admin'], serviceOnly: true } as const;
 const REACH =
@@ -64,7 +62,6 @@ function registerIssuing(app: FastifyInstance, guards: Guards, services: Service
       validate(noQuery, request.query, 'query');
       services().limits.takeIssue(subjectOf(request));
       const wanted = validate(issueTokenSchema, parseJsonObject(request.body).value, 'body');
-      await reserveAnswer(request, ISSUED_BYTES_MAX);
       return reply
         .code(201)
         .send(await services().tokens.issue(wanted, callerOf(request), claimsOf(request)));
@@ -90,7 +87,6 @@ function registerRenewal(app: FastifyInstance, guards: Guards, services: Service
       refuseBody(request);
       const { tokens, limits } = services();
       limits.takeRenewal(subjectOf(request));
-      await reserveAnswer(request, ISSUED_BYTES_MAX);
       return reply.code(201).send(await tokens.renew(claimsOf(request), callerOf(request)));
     },
   );
@@ -108,18 +104,21 @@ function registerListing(app: FastifyInstance, guards: Guards, services: Service
     refusals: ['rate_limited', 'integrity_error'],
     examples: { firstPage: { query: { limit: '20' }, status: 200 } },
   });
-  app.get('/v1/tokens', { onRequest: guards.service('kms:admin'), config: listing }, async (request) => {
-    const { limit, cursor } = validate(listQuery, request.query, 'query');
-    const { tokens: issued, limits, work } = services();
-    limits.takeRead(subjectOf(request), limit);
-    const page = () => issued.list({ limit, after: cursor }, limitOf(request));
-    const { tokens, damaged, next } = await work.page(request, page);
-    return {
-      tokens,
-      ...(damaged.length === 0 ? {} : { damaged }),
-      ...defined({ next_cursor: next }),
-    };
-  });
+  app.get(
+    '/v1/tokens',
+    { onRequest: guards.service('kms:admin'), config: { ...OF_PAGE, ...listing } },
+    async (request) => {
+      const { limit, cursor } = validate(listQuery, request.query, 'query');
+      const { tokens: issued, limits } = services();
+      limits.takeRead(subjectOf(request), limit);
+      const { tokens, damaged, next } = await issued.list({ limit, after: cursor }, limitOf(request));
+      return {
+        tokens,
+        ...(damaged.length === 0 ? {} : { damaged }),
+        ...defined({ next_cursor: next }),
+      };
+    },
+  );
 }
 
 function registerRevocation(app: FastifyInstance, guards: Guards, services: ServiceGate): void {

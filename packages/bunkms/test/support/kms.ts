@@ -25,9 +25,6 @@ import { Vault } from '../../src/vault/vault.ts';
 import { type Answer, type Call, call } from './http.ts';
 import { openTestStore, PATIENT_SQLITE, testStorage } from './storage.ts';
 
-/** Room for bodies and for answers. */
-const ROOM_BYTES = 67_108_864;
-
 export interface KmsOptions {
   readonly clock?: Clock;
   /** The folder of an earlier service; the caller removes it. */
@@ -101,10 +98,7 @@ export function configOf(dataDir: string, kek: string): BunkmsConfig {
       creationsPerToken: 0,
       destructionsPerToken: 0,
     },
-    shares: {
-      ...{ bodyBytes: ROOM_BYTES, answerBytes: ROOM_BYTES, isProxy: undefined },
-      ...{ connectionsMax: 4_096, connectionsOfAddressMax: 4_096 },
-    },
+    shares: { connectionsMax: 4_096, connectionsOfAddressMax: 4_096, isProxy: undefined },
     console: false,
     drainMs: 0,
     logLevel: 'debug',

@@ -1,9 +1,9 @@
 import type { IncomingHttpHeaders } from 'node:http';
 import { BlockList, isIPv6, type Socket } from 'node:net';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import { Pool } from '../admission/pool.ts';
 import { callerNetwork, canonicalAddress } from '../runtime/addresses.ts';
 import type { Clock } from '../runtime/clock.ts';
-import { Share } from '../shares/share.ts';
 import type { ShareKey } from '../shares/share-key.ts';
 import { type PlacedSocket, placeConnection, placeOf } from './connection-place.ts';
 
@@ -41,9 +41,9 @@ export interface ConnectionsOptions {
  * One class, because the place of a connection, its silence and its right to stay end together.
  */
 export class Connections {
-  readonly share: Share;
+  readonly share: Pool;
   /** Open requests from proxies, by the address of the proxy's client. */
-  readonly forwarded: Share;
+  readonly forwarded: Pool;
   /** Whether a peer is a trusted proxy, so that its `X-Forwarded-For` counts; undefined without proxies. */
   readonly isProxy: ((address: string) => boolean) | undefined;
   readonly #ofAddressMax: number;
@@ -57,8 +57,8 @@ export class Connections {
 
   constructor({ prefix = '', clock, max, ofAddressMax, isProxy }: ConnectionsOptions) {
     const common = { capacity: max, subjectMax: ofAddressMax, waitMs: 0, clock };
-    this.share = new Share({ ...common, name: `${prefix}connections` });
-    this.forwarded = new Share({ ...common, name: `${prefix}requests through proxies` });
+    this.share = new Pool({ ...common, name: `${prefix}connections` });
+    this.forwarded = new Pool({ ...common, name: `${prefix}requests through proxies` });
     this.#ofAddressMax = ofAddressMax;
     this.#reserve = Math.min(RESERVE, Math.floor(max / 8));
     this.isProxy = isProxy;
@@ -81,7 +81,7 @@ export class Connections {
     const isWithinMax = isProxy || this.share.heldBy(key.subject) < this.#ofAddressMax;
     const ofReserve = !(isWithinMax && this.#hasRoom()) && this.#mayUseReserve(peer);
     if (!ofReserve && !(isWithinMax && (this.#hasRoom() || this.#makeRoom()))) {
-      this.share.countRefusal(key, 1);
+      this.share.refusal(key, 1);
       this.#refuse(socket);
       return false;
     }

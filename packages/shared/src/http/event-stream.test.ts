@@ -2,8 +2,8 @@ import { once } from 'node:events';
 import { createServer, type ServerResponse } from 'node:http';
 import { type AddressInfo, connect, type Socket } from 'node:net';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { Pool } from '../admission/pool.ts';
 import { systemClock } from '../runtime/clock.ts';
-import { Share } from '../shares/share.ts';
 import { nextTurn } from '../testing/timing.ts';
 import { EventStream } from './event-stream.ts';
 import { COUNTED_WRITE_BYTES_MIN, StreamBufferBudget } from './stream-buffer-budget.ts';
@@ -29,7 +29,7 @@ describe('event streams with a shared buffer budget', () => {
   type Room = ReturnType<typeof roomOf>;
 
   function roomOf(capacity: number) {
-    const share = new Share({ name: 'stream bytes', capacity, clock: systemClock, waitMs: 0 });
+    const share = new Pool({ name: 'stream bytes', capacity, clock: systemClock, waitMs: 0 });
     return { share, of: new StreamBufferBudget(share) };
   }
 

@@ -1,6 +1,6 @@
-import type { FastifyInstance, FastifyRequest } from 'fastify';
+import type { FastifyRequest } from 'fastify';
 import { callerNetwork } from '../runtime/addresses.ts';
-import { enterShare, type ShareKey } from '../shares/share-key.ts';
+import type { ShareKey } from '../shares/share-key.ts';
 
 /** The share key of a request. */
 const SHARE = Symbol('share');
@@ -19,14 +19,9 @@ export function assignShare(request: FastifyRequest, key: ShareKey): void {
   request[SHARE] = key;
 }
 
-/** Charges all work of handlers to the share of their request. */
-export function enterShares(app: FastifyInstance): void {
-  // Not in the guard: the async context that it enters would be lost while the body is read.
-  app.addHook('preHandler', (request, _reply, done) => {
-    const key = request[SHARE];
-    if (key !== undefined) enterShare(key);
-    done();
-  });
+/** The share of an authorized request; undefined for one that needs no authorization. */
+export function authorizedShare(request: FastifyRequest): ShareKey | undefined {
+  return request[SHARE];
 }
 
 /** Records the caller of a request for the log, whether or not it is authorized. The guard calls it. */

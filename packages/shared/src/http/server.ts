@@ -19,14 +19,16 @@ import type { Drain } from '../runtime/drain.ts';
 import type { Logger } from '../runtime/logger.ts';
 import { guardTls, type ServerTls, tlsOptionsOf } from '../tls/server-tls.ts';
 import { AllowedMethods } from './allowed-methods.ts';
-import { limitBufferedAnswers } from './answer-buffer-budget.ts';
-import { type BodyDone, limitBufferedBodies, readBody } from './body-buffer-budget.ts';
+import { limitAnswers } from './answer-bytes.ts';
+import { type BodyDone, giveBackBody, limitBodies, readBody } from './body-bytes.ts';
 import { answerClientError, endWithProblem, refuseConnect } from './client-errors.ts';
 import { coalesceWrites } from './coalesce-writes.ts';
 import { type Begin, lingerBehindAnswer, oneAtATime } from './connection.ts';
 import { FIRST_BYTE_MS, limitForwarded } from './connection-limit.ts';
 import { placeOf } from './connection-place.ts';
+import { cutSlowTransfers } from './cut-offs.ts';
 import { awaitsContinue, continueWhenRead } from './expectation.ts';
+import { giveBackPlaces, passGate } from './gate-door.ts';
 import { createHttpShares, type HttpShares } from './http-shares.ts';
 import { listenInFront } from './listen.ts';
 import { LoopTurns } from './loop-turns.ts';
@@ -34,7 +36,7 @@ import { isUtf8Type } from './media-type.ts';
 import { RefusalDelay } from './refusal-delay.ts';
 import { RefusalLog } from './refusal-log.ts';
 import { requestFault } from './request-fault.ts';
-import { callerOf, enterShares } from './request-share.ts';
+import { callerOf } from './request-share.ts';
 
 /** Why a request is refused. */
 const REFUSAL = Symbol('refusal');
@@ -143,9 +145,10 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
   refuseConnect(app, clientErrorPorts);
   limitForwarded(app, shares.connections);
   closeInTime(app, options.closeGraceMs ?? CLOSE_GRACE_MS);
-  limitBufferedBodies(app, shares.bodies);
-  enterShares(app);
-  limitBufferedAnswers(app, shares.answers);
+  const { bytes } = shares.gate;
+  limitBodies(app, bytes);
+  passGate(app, shares.gate);
+  limitAnswers(app, bytes, cutSlowTransfers(app, bytes));
 
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('application/json', readUtf8);
@@ -158,6 +161,9 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
     const failure = fail(thrown, request);
     const { code } = failure.error;
     if (code === 'payload_too_large' && !request.raw.complete) lingerBehindAnswer(request.raw);
+    // Not only once the refusal is sent: it may be delayed.
+    giveBackPlaces(request);
+    giveBackBody(request);
     return refuse(failure, request, reply);
   });
   app.setNotFoundHandler((request, reply) => refuse(fail(unrouted(request), request), request, reply));

@@ -4,7 +4,8 @@ import { z } from 'zod';
 import { defined } from '../contract/defined.ts';
 import { describe, PUBLIC, type RouteAccess } from '../openapi/description.ts';
 import { VERSION } from '../runtime/version.ts';
-import { FOR_OPERATORS } from './answer-buffer-budget.ts';
+import { FOR_OPERATORS } from './answer-bytes.ts';
+import { WITHOUT_PLACE } from './gate-door.ts';
 import type { Guard } from './guard.ts';
 
 const healthSchema = z.object({ status: z.literal('ok'), version: z.string() });
@@ -59,7 +60,10 @@ export function registerMetricsRoute(
   });
   app.get(
     '/metrics',
-    { config: { ...config, ...description, ...FOR_OPERATORS }, ...defined({ onRequest: guard }) },
+    {
+      config: { ...config, ...description, ...FOR_OPERATORS, ...WITHOUT_PLACE },
+      ...defined({ onRequest: guard }),
+    },
     async (_request, reply) =>
       reply.header('content-type', registry.contentType).send(await registry.metrics()),
   );

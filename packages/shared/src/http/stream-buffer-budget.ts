@@ -1,5 +1,4 @@
-import type { Hold } from '../shares/hold.ts';
-import type { Share } from '../shares/share.ts';
+import type { Hold, Pool } from '../admission/pool.ts';
 import type { ShareKey } from '../shares/share-key.ts';
 
 /**
@@ -13,10 +12,10 @@ export const COUNTED_WRITE_BYTES_MIN = 16_384;
  * in memory once, and count once: for the first stream.
  */
 export class StreamBufferBudget {
-  readonly #share: Share;
+  readonly #share: Pool;
   readonly #holders = new Map<object, { readonly hold: Hold; count: number }>();
 
-  constructor(share: Share) {
+  constructor(share: Pool) {
     this.#share = share;
   }
 
@@ -29,7 +28,7 @@ export class StreamBufferBudget {
    */
   hold(key: ShareKey, memory: object, bytes: number): (() => void) | undefined {
     const known = this.#holders.get(memory);
-    const hold = known?.hold ?? this.#share.tryTake(key, bytes);
+    const hold = known?.hold ?? this.#share.tryTakeMore(key, bytes);
     if (hold === undefined) {
       this.#share.refusal(key, bytes);
       return undefined;

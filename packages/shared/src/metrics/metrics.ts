@@ -1,7 +1,7 @@
-import { Counter, collectDefaultMetrics, Gauge, Registry } from '@prometheus-io/client';
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from '@prometheus-io/client';
 import type { FastifyInstance } from 'fastify';
+import type { Pool } from '../admission/pool.ts';
 import { VERSION } from '../runtime/version.ts';
-import type { Share } from '../shares/share.ts';
 import { RequestTimes } from './request-times.ts';
 
 /** A certificate in use. */
@@ -20,9 +20,9 @@ export interface ServiceMetrics {
   /** Exports when a certificate expires, at each scrape. */
   watchCertificate(use: string, certificate: WatchedCertificate): void;
   /** Exports what is held of shares and what waits, at each scrape. Their names are the labels. */
-  watchShares(shares: readonly Share[]): void;
+  watchShares(shares: readonly Pool[]): void;
   /** Exports how many transfers and connections of a share were cut off because they were too slow. */
-  watchCuts(share: Share, cuts: () => number): void;
+  watchCuts(share: Pool, cuts: () => number): void;
 }
 
 let processRegistry: Registry | undefined;
@@ -112,10 +112,10 @@ export function createServiceMetrics(prefix: string): ServiceMetrics {
 }
 
 function watchShares(prefix: string, registry: Registry): Pick<ServiceMetrics, 'watchShares' | 'watchCuts'> {
-  const watched = new Map<string, Share>();
+  const watched = new Map<string, Pool>();
   const cuts = new Map<string, (() => number)[]>();
   const registers = [registry];
-  const figures: readonly (readonly [string, string, (share: Share) => number])[] = [
+  const figures: readonly (readonly [string, string, (share: Pool) => number])[] = [
     ['capacity', 'Units of a share for the whole process.', ({ capacity }) => capacity],
     ['held', 'Units of a share that are held.', ({ held }) => held],
     ['waiting', 'Requests that wait for a share.', ({ waiting }) => waiting],
@@ -153,15 +153,29 @@ function watchShares(prefix: string, registry: Registry): Pick<ServiceMetrics, '
         );
     },
   });
+  const waits = new Histogram({
+    name: `${prefix}share_wait_seconds`,
+    help: 'Waits for a share by their end: admitted, refused, or left because the client disconnected. No wait is not counted.',
+    labelNames: ['share', 'outcome'],
+    buckets: [0.001, 0.005, 0.025, 0.1, 0.5, 1, 2.5, 5],
+    registers,
+  });
   return {
     watchShares: (shares) => {
-      for (const share of shares) watched.set(labelOf(share), share);
+      for (const share of shares) {
+        // Both listeners of BunKMS have the same gate.
+        if (watched.get(labelOf(share)) === share) continue;
+        watched.set(labelOf(share), share);
+        share.onWait((_account, ms, outcome) =>
+          waits.observe({ share: labelOf(share), outcome }, ms / 1_000),
+        );
+      }
     },
     watchCuts: (share, read) => cuts.set(labelOf(share), [...(cuts.get(labelOf(share)) ?? []), read]),
   };
 }
 
-function labelOf({ name }: Share): string {
+function labelOf({ name }: Pool): string {
   return name.replaceAll(' ', '_');
 }
 

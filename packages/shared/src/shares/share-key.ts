@@ -25,11 +25,42 @@ export function shareKeyOf(claims: Pick<Claims, 'root' | 'jti'>, project = ''): 
 /** The key for the process's internal work. */
 const OWN: ShareKey = { subject: '', project: '' };
 
-const current = new AsyncLocalStorage<ShareKey>();
+/** The places at the gate that a request has. */
+export interface Places {
+  /** Gives them back while the request waits for what other requests can do without. */
+  leave(): void;
+  /** Waits for them after that. @throws AppError `rate_limited`, `overloaded`, `request_timeout`. */
+  enter(): Promise<void>;
+}
 
-/** Charges all further work of this request to a share. */
-export function enterShare(key: ShareKey): void {
-  current.enterWith(key);
+/** The key of a request, and the places that it has. */
+interface Present extends ShareKey {
+  readonly places?: Places | undefined;
+}
+
+const current = new AsyncLocalStorage<Present>();
+
+/** Charges all further work of this request to a share. @param places at the gate that it has. */
+export function enterShare({ subject, project }: ShareKey, places?: Places): void {
+  current.enterWith({ subject, project, places });
+}
+
+/**
+ * Gives the places of the present request back during a wait. What the wait has obtained is disposed of if
+ * there are no places then.
+ */
+export async function away<T extends Disposable | undefined>(wait: () => Promise<T>): Promise<T> {
+  const places = current.getStore()?.places;
+  if (places === undefined) return wait();
+  places.leave();
+  const result = await wait();
+  try {
+    await places.enter();
+  } catch (error) {
+    result?.[Symbol.dispose]();
+    throw error;
+  }
+  return result;
 }
 
 /** Runs an action whose work is charged to a share. */

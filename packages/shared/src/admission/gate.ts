@@ -1,0 +1,53 @@
+import type { Clock } from '../runtime/clock.ts';
+import { Accounts } from './account.ts';
+import { Pool } from './pool.ts';
+
+/** Places at the gate. */
+export const PLACES = 256;
+/** Places of a request that holds many documents. */
+export const HEAVY = 8;
+/** Further places for requests of one document, so that those do not wait behind queries of their project. */
+const FOR_SINGLE = PLACES / 4;
+const WAITING_MAX = 4_096;
+
+const MIB = 1_048_576;
+/** Bodies and answers up to this size have an eighth more than the others. */
+const SMALL_BYTES_MAX = 65_536;
+
+/** What requests wait for. Both are given to the subject that has used least, then its project that has. */
+export interface Gate {
+  readonly accounts: Accounts;
+  /** A request has some from when its body is complete until its answer is ready. */
+  readonly places: Pool;
+  /**
+   * Memory of bodies, of what requests work on, of answers and of what streams have not sent. Only bodies
+   * wait for it.
+   */
+  readonly bytes: Pool;
+}
+
+/** An eighth of the memory, from 64 to 128 MiB. */
+export function gateBytes(memoryBytes: number): number {
+  return Math.floor(Math.min(128 * MIB, Math.max(64 * MIB, memoryBytes / 8)));
+}
+
+/**
+ * A lone subject may have all places, and all bytes. A subject that comes later gets its equal part beyond
+ * them, so it does not wait until the requests of others end. Nobody who has places waits here again, so the
+ * gate cannot deadlock.
+ */
+export function createGate(clock: Clock, bytes: number): Gate {
+  const accounts = new Accounts();
+  return {
+    accounts,
+    places: new Pool({
+      ...{ name: 'places', capacity: PLACES, waitingMax: WAITING_MAX, clock, accounts },
+      ...{ extra: FOR_SINGLE, smallMax: 1, isOwed: true },
+      beyond: { ofSubject: 2, ofProject: 1.5 },
+    }),
+    bytes: new Pool({
+      ...{ name: 'bytes', capacity: bytes, extra: bytes / 8, smallMax: SMALL_BYTES_MAX, clock, accounts },
+      beyond: { ofSubject: 1.25, ofProject: 1 },
+    }),
+  };
+}

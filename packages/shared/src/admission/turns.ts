@@ -1,0 +1,114 @@
+import type { Account, Accounts } from './account.ts';
+
+/** Items of a project that are looked at, where those behind the first count. */
+const DEPTH = 32;
+
+/**
+ * Items that wait for a turn. The next one is of the subject that has used least, then of its project that
+ * has used least, then the one that came first.
+ *
+ * What an item costs is charged to its account afterwards.
+ */
+export class Turns<T> {
+  readonly #all: Account;
+  readonly #isOwed: boolean;
+  /** The waiting items of each project, in order of arrival. */
+  readonly #queues = new Map<Account, Set<T>>();
+  #size = 0;
+
+  /** @param isOwed whether what others use while an item waits counts against them. */
+  constructor(accounts: Accounts, isOwed = true) {
+    this.#all = accounts.all;
+    this.#isOwed = isOwed;
+  }
+
+  /** Number of items. */
+  get size(): number {
+    return this.#size;
+  }
+
+  /** The accounts with items. */
+  get accounts(): Iterable<Account> {
+    return this.#queues.keys();
+  }
+
+  *[Symbol.iterator](): Generator<T> {
+    for (const items of this.#queues.values()) yield* items;
+  }
+
+  add(account: Account, item: T): void {
+    const { subject } = account;
+    for (const one of [subject, account]) one.usedUs = one.usedIfWoken;
+    const queue = this.#queues.get(account);
+    if (queue === undefined) this.#queues.set(account, new Set([item]));
+    else queue.add(item);
+    this.#count(account, 1);
+  }
+
+  /** @returns whether it was there. */
+  remove(account: Account, item: T): boolean {
+    const queue = this.#queues.get(account);
+    if (queue?.delete(item) !== true) return false;
+    if (queue.size === 0) this.#queues.delete(account);
+    this.#count(account, -1);
+    return true;
+  }
+
+  /**
+   * The next item, which stays.
+   *
+   * @param may which items may be next; all by default.
+   * @param isDeep whether some items count that stand behind others of their project which may not.
+   */
+  peek(may: (item: T) => boolean = () => true, isDeep = false): T | undefined {
+    let best: Account | undefined;
+    let next: T | undefined;
+    for (const [account, items] of this.#queues) {
+      if (best !== undefined && !isBefore(account, best)) continue;
+      let left = isDeep ? DEPTH : 1;
+      for (const item of items) {
+        if (may(item)) [best, next] = [account, item];
+        else if (--left > 0) continue;
+        break;
+      }
+    }
+    return next;
+  }
+
+  /** Takes an item for its turn. */
+  take(account: Account, item: T): void {
+    if (!this.remove(account, item)) return;
+    // Behind others that have used as much.
+    const rest = this.#queues.get(account);
+    if (rest !== undefined && this.#queues.delete(account)) this.#queues.set(account, rest);
+    const { subject } = account;
+    subject.floorUs = Math.max(subject.floorUs, account.usedUs);
+    this.#all.floorUs = Math.max(this.#all.floorUs, subject.usedUs);
+  }
+
+  /** Whether an item of an account would be the next one, if it came now. */
+  wouldBeNext(account: Account): boolean {
+    if (this.#queues.has(account)) return false;
+    const { subject } = account;
+    for (const other of this.#queues.keys())
+      if (
+        subject === other.subject
+          ? account.usedIfWoken >= other.usedUs
+          : subject.usedIfWoken >= other.subject.usedUs
+      )
+        return false;
+    return true;
+  }
+
+  #count(account: Account, more: number): void {
+    this.#size += more;
+    account.waiting += more;
+    account.subject.waiting += more;
+    if (this.#isOwed) this.#all.waiting += more;
+  }
+}
+
+function isBefore(one: Account, other: Account): boolean {
+  if (one.subject !== other.subject) return one.subject.usedUs < other.subject.usedUs;
+  return one.usedUs < other.usedUs;
+}

@@ -1,0 +1,55 @@
+import { expect, it } from 'vitest';
+import { FakeClock } from '../testing/fake-clock.ts';
+import { createGate, HEAVY, PLACES } from './gate.ts';
+import { WaitReport } from './wait-report.ts';
+
+const keyOf = (project: string) => ({ subject: 's', project });
+
+function start() {
+  const clock = new FakeClock();
+  const gate = createGate(clock, 1_000);
+  const lines: unknown[] = [];
+  const report = new WaitReport({ info: (...line: unknown[]) => void lines.push(line) }, gate);
+  return { clock, gate, lines, report };
+}
+
+it('who waited at the gate for long is named once a minute, the longest wait first, with what it has and used', async () => {
+  const { clock, gate, lines, report } = start();
+  const all = gate.places.charge(keyOf('busy'), PLACES * 2);
+  const waits = Array.from({ length: 7 }, (_, n) => gate.places.take(keyOf(`p${n}`), HEAVY));
+  clock.advance(99);
+  using bytes = gate.bytes.charge(keyOf('p6'), 300);
+  const last = gate.places.take(keyOf('p6'), HEAVY);
+  clock.advance(1);
+  all[Symbol.dispose]();
+  const holds = await Promise.all([...waits, last]);
+  gate.accounts.charge(gate.accounts.of(keyOf('p6')), 5_000);
+  report.report();
+  const [[line, text]] = lines as [[{ most: readonly Record<string, unknown>[] }, string]];
+  expect(text).toBe('waited at the gate');
+  expect(line.most).toHaveLength(5);
+  expect(line.most[0]).toEqual({
+    subject: 's',
+    project: 'p0',
+    waits: 1,
+    longestMs: 100,
+    usedMs: 0,
+    places: HEAVY,
+    bytes: 0,
+  });
+  report.report();
+  expect(lines).toHaveLength(1);
+  for (const hold of holds) hold[Symbol.dispose]();
+  expect(bytes.units).toBe(300);
+});
+
+it('short waits are not named', async () => {
+  const { clock, gate, lines, report } = start();
+  const all = gate.places.charge(keyOf('busy'), PLACES * 2);
+  const wait = gate.places.take(keyOf('p'), HEAVY);
+  clock.advance(50);
+  all[Symbol.dispose]();
+  (await wait)[Symbol.dispose]();
+  report.report();
+  expect(lines).toEqual([]);
+});

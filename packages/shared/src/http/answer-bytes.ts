@@ -1,0 +1,117 @@
+import type { ServerResponse } from 'node:http';
+import type { FastifyInstance, FastifyRequest } from 'fastify';
+import { BYTE_US } from '../admission/account.ts';
+import type { Hold, Pool } from '../admission/pool.ts';
+import { freeMemory } from '../runtime/free-memory.ts';
+import type { CutOffs, Transfer } from './cut-offs.ts';
+import { shareOfRequest } from './request-share.ts';
+import { SentBytes } from './sent-bytes.ts';
+
+/** A buffer to which nothing but the answer refers. */
+const OWN = Symbol('own buffer');
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    [OWN]?: Buffer;
+  }
+
+  interface FastifyContextConfig {
+    /** A POST that changes nothing. */
+    isRead?: boolean;
+    /** A read that a subject without other unread answers gets, however many bytes are held. */
+    isForOperators?: boolean;
+  }
+}
+
+/** `config` of a POST that changes nothing. */
+export const READ = { isRead: true } as const;
+
+/** `config` of a read whose answer is sent however much others hold, if its subject has no unread one. */
+export const FOR_OPERATORS = { isForOperators: true } as const;
+
+/**
+ * Smaller answers are not counted: Node stops reading from a connection long before many of them wait on it.
+ */
+const COUNTED_BYTES_MIN = 16_384;
+
+/**
+ * Limits the answers that clients of a server have not received. Each holds bytes of the gate until its last
+ * one is passed to the system, or the connection closes. Without room, the answer of a read is replaced by
+ * the refusal. That of a write never is: it has taken effect.
+ */
+export function limitAnswers(app: FastifyInstance, bytes: Pool, cutOffs: CutOffs): void {
+  app.addHook('onSend', (request, reply, payload, done) => {
+    const length = typeof payload === 'string' || Buffer.isBuffer(payload) ? Buffer.byteLength(payload) : 0;
+    if (length < COUNTED_BYTES_MIN || request.raw.socket.destroyed) {
+      done(null, payload);
+      return;
+    }
+    const own = payload === request[OWN] ? request[OWN] : undefined;
+    const key = shareOfRequest(request);
+    bytes.accounts.charge(bytes.accounts.of(key), length * BYTE_US);
+    const hold = mayBeRefused(request, bytes) ? bytes.tryTakeMore(key, length) : bytes.charge(key, length);
+    if (hold === undefined) {
+      if (own !== undefined) freeMemory(own);
+      done(bytes.refusal(key, length));
+      return;
+    }
+    holdUntilSent(request, reply.raw, hold, cutOffs, own);
+    done(null, payload);
+  });
+}
+
+function holdUntilSent(
+  { raw: { socket } }: FastifyRequest,
+  response: ServerResponse,
+  hold: Hold,
+  cutOffs: CutOffs,
+  own: Buffer | undefined,
+): void {
+  const sent = new SentBytes(socket);
+  const end = (): void => {
+    cutOffs.delete(transfer);
+    hold[Symbol.dispose]();
+  };
+  const transfer: Transfer = {
+    hold,
+    moved: () => sent.total,
+    cut: () => {
+      socket.destroy();
+      end();
+    },
+  };
+  const free = (): void => {
+    if (own !== undefined) freeMemory(own);
+  };
+  const onClose = (): void => {
+    end();
+    free();
+  };
+  socket.once('close', onClose);
+  response.once('finish', () => {
+    end();
+    // On a destroyed socket, the event may come before the system has released the bytes.
+    if (socket.destroyed) return;
+    socket.off('close', onClose);
+    free();
+  });
+  cutOffs.add(transfer);
+}
+
+function mayBeRefused(request: FastifyRequest, bytes: Pool): boolean {
+  const { method, routeOptions } = request;
+  const { config } = routeOptions;
+  if (config.isForOperators === true && bytes.heldBy(shareOfRequest(request).subject) === 0) return false;
+  return method === 'GET' || method === 'HEAD' || config.isRead === true;
+}
+
+/**
+ * Frees an answer once the system has its bytes, or the connection is closed. Call it only when nothing but
+ * the answer refers to the buffer.
+ *
+ * @returns the buffer.
+ */
+export function freeOnceSent(request: FastifyRequest, answer: Buffer): Buffer {
+  request[OWN] = answer;
+  return answer;
+}

@@ -1,0 +1,106 @@
+import type { FastifyInstance } from 'fastify';
+import type { Hold, Pool } from '../admission/pool.ts';
+import { sweepUntilClosed } from './sweeps.ts';
+
+/** Seconds over which the pace of a transfer is measured. */
+const WINDOW_S = 5;
+/** Slower transfers are cut off while more than half of the bytes are held, bytes per second. */
+export const PACE_MIN = 16_384;
+/** Wait after which others must make room for a request, milliseconds. It is refused only much later. */
+const MAKE_ROOM_AFTER_MS = 2_000;
+const SWEEP_EVERY_MS = 1_000;
+/** Transfers of the subject that holds most that one sweep cuts off. */
+const CUTS_MAX = 64;
+
+/** A body that arrives, or an answer that is sent. */
+export interface Transfer {
+  readonly hold: Hold;
+  /** Bytes so far. */
+  readonly moved: () => number;
+  /** Ends it, and disposes of its hold at once. */
+  readonly cut: () => void;
+}
+
+/**
+ * Cuts transfers off that hold bytes of the gate: the slow ones while more than half are held, the slowest
+ * first; and while others wait for long, those of the subject that holds most.
+ */
+export class CutOffs {
+  readonly #bytes: Pool;
+  /** The totals of each transfer at the latest seconds; the first is one window old. */
+  readonly #transfers = new Map<Transfer, number[]>();
+  #cuts = 0;
+
+  constructor(bytes: Pool) {
+    this.#bytes = bytes;
+  }
+
+  /** Transfers that were cut off. */
+  get cuts(): number {
+    return this.#cuts;
+  }
+
+  add(transfer: Transfer): void {
+    this.#transfers.set(transfer, [transfer.moved()]);
+  }
+
+  delete(transfer: Transfer): void {
+    this.#transfers.delete(transfer);
+  }
+
+  /** Call it each second. */
+  sweep(): void {
+    for (const [{ moved }, totals] of this.#transfers) {
+      totals.push(moved());
+      if (totals.length > WINDOW_S + 1) totals.shift();
+    }
+    for (const { transfer, pace } of this.#bySpeed()) {
+      if (pace >= PACE_MIN || this.#bytes.held <= this.#bytes.capacity / 2) break;
+      this.#cut(transfer);
+    }
+    const left = this.#bySpeed();
+    for (let cuts = 0; cuts < CUTS_MAX; cuts++) {
+      const subject = this.#bytes.greedySubject(MAKE_ROOM_AFTER_MS);
+      const at = left.findIndex(({ transfer }) => transfer.hold.account.subject.id === subject);
+      const [next] = at < 0 ? [] : left.splice(at, 1);
+      if (next === undefined) return;
+      this.#cut(next.transfer);
+    }
+  }
+
+  #cut(transfer: Transfer): void {
+    this.#cuts++;
+    this.#transfers.delete(transfer);
+    transfer.cut();
+  }
+
+  /** The slowest first; those whose pace is unknown last. */
+  #bySpeed(): { readonly transfer: Transfer; readonly pace: number }[] {
+    return Array.from(this.#transfers, ([transfer, totals]) => ({ transfer, pace: paceOf(totals) })).sort(
+      (one, other) => one.pace - other.pace,
+    );
+  }
+}
+
+/** Bytes per second. */
+function paceOf(totals: readonly number[]): number {
+  if (totals.length <= WINDOW_S) return Number.MAX_VALUE;
+  return ((totals.at(-1) ?? 0) - (totals[0] ?? 0)) / WINDOW_S;
+}
+
+const cutOffs = new WeakMap<object, CutOffs>();
+
+/** Cuts slow transfers of a server off. */
+export function cutSlowTransfers(app: FastifyInstance, bytes: Pool): CutOffs {
+  const all = new CutOffs(bytes);
+  cutOffs.set(app.server, all);
+  sweepUntilClosed(app, SWEEP_EVERY_MS, () => all.sweep());
+  return all;
+}
+
+/** Those of a server. */
+export function cutOffsOf(app: FastifyInstance): CutOffs {
+  const all = cutOffs.get(app.server);
+  if (all === undefined) throw new Error('the server does not limit its transfers');
+  return all;
+}
