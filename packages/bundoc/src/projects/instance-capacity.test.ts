@@ -56,19 +56,19 @@ describe('an InstanceManager that may open a bounded number of projects', () => 
     expect(keys.size).toBeLessThanOrEqual(manager.size + 1_000);
   });
 
-  it('opens 8 projects of a subject at a time, in the order of their requests', async () => {
+  it('opens 32 projects of a lone subject at a time, in the order of their requests', async () => {
     const { manager, use, held, openings, runningMax } = await startManagerOfMany();
     const gate = Promise.withResolvers<void>();
     held.gate = gate.promise;
     const order: number[] = [];
     const asked = Array.from({ length: 100 }, (_, n) => n);
     const all = Promise.all(asked.map((n) => use(`p${n}`).then(() => order.push(n))));
-    await expect.poll(openings).toBe(8);
+    await expect.poll(openings).toBe(32);
     await nextTurn();
-    expect([openings(), manager.openingsWaiting]).toEqual([8, 92]);
+    expect([openings(), manager.openingsWaiting]).toEqual([32, 68]);
     gate.resolve();
     await all;
-    expect([openings(), runningMax(), manager.size]).toEqual([100, 8, 100]);
+    expect([openings(), runningMax(), manager.size]).toEqual([100, 32, 100]);
     expect(order).toEqual(asked);
   });
 

@@ -53,7 +53,7 @@ export function createServiceShares(clock: Clock = systemClock, accounts?: Accou
     // So few of one subject that it does not fill the queues of BunKMS and of the storage.
     deletions: short('deletions', DELETIONS_MAX, 1 / 4),
     // BunKMS may stall: each further subject gets a place beyond them.
-    openings: short('project openings', OPENINGS_MAX, 1 / 4, 2),
+    openings: short('project openings', OPENINGS_MAX, 1, 2),
     // A page that waits for the processor keeps its place.
     pageReads: short('page reads', PAGE_READS_MAX, 1 / 2),
   };

@@ -129,6 +129,20 @@ describe('the bytes at the gate', () => {
     for (let subject = 0; subject < 4; subject++) places.charge(keyOf(subject), 3 * PLACES);
     expect(places.tryTake(keyOf(99), 1)).toBeDefined();
   });
+
+  it('of small requests are no more than the capacity in all, however many subjects there are', () => {
+    const { bytes } = createGate(new FakeClock(), 64 * MIB);
+    bytes.charge(keyOf(0), 64 * MIB);
+    for (let n = 0; n < 5_000; n++) bytes.tryTake(keyOf(1 + (n % 4_000)), 65_536);
+    expect(bytes.held).toBeLessThanOrEqual(2 * 64 * MIB);
+  });
+
+  it('do not count as waited for by processor time', () => {
+    const { bytes, accounts } = createGate(new FakeClock(), 64 * MIB);
+    bytes.charge(keyOf(1), 80 * MIB);
+    void bytes.take(keyOf(1), MIB).catch(() => undefined);
+    expect([bytes.waiting, accounts.all.waiting]).toEqual([1, 0]);
+  });
 });
 
 describe('a pool', () => {

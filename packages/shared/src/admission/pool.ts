@@ -72,10 +72,6 @@ export class Hold implements Disposable {
     return this.#units;
   }
 
-  get isOver(): boolean {
-    return this.#isOver;
-  }
-
   /** Holds so many units from now on, whether or not there are any. */
   resize(units: number): void {
     if (this.#isOver) return;
@@ -130,7 +126,7 @@ export class Pool {
     this.accounts = accounts;
     this.#number = accounts.newPool();
     this.#all = accounts.all;
-    this.#turns = new Turns(accounts, options.isOwed);
+    this.#turns = new Turns(accounts, this.#options.isOwed);
     this.#releases = new ReleaseRate(clock);
   }
 
@@ -260,10 +256,12 @@ export class Pool {
   /** For {@link Hold} alone. */
   changed(account: Account, before: number, after: number): void {
     this.#count(account, after - before, 0);
-    this.#heldBySmall += this.#ofSmall(after) - this.#ofSmall(before);
-    if (after >= before) return;
+    const moreOfSmall = this.#ofSmall(after) - this.#ofSmall(before);
+    this.#heldBySmall += moreOfSmall;
+    if (after >= before && moreOfSmall >= 0) return;
     // Reading the clock for each request would cost more than the rest of this.
-    if (this.#turns.size > 0 || this.#options.waitMs === 0) this.#releases.note(before - after);
+    if (after < before && (this.#turns.size > 0 || this.#options.waitMs === 0))
+      this.#releases.note(before - after);
     this.#serve();
   }
 
@@ -347,8 +345,9 @@ export class Pool {
   /** Whether a request may have units although the capacity is in use. */
   #mayGoBeyond(account: Account, units: number): boolean {
     const { beyond, smallMax } = this.#options;
-    // So little is there for each subject, whatever the others hold.
-    if (beyond.ofSubject > 0 && units <= smallMax && this.#isWithinPart(account.subject, units)) return true;
+    // So little is there for each subject, whatever large requests of others hold.
+    const isSmall = units <= smallMax && this.#heldBySmall + units <= this.capacity;
+    if (beyond.ofSubject > 0 && isSmall && this.#isWithinPart(account.subject, units)) return true;
     const held = this.held + units;
     return (
       (held <= this.capacity * beyond.ofSubject && this.#isWithinPart(account.subject, units)) ||

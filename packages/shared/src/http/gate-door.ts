@@ -29,7 +29,9 @@ export const WITHOUT_PLACE = { places: 0 } as const;
 class RequestPlaces implements Places, Disposable {
   readonly #pool: Pool;
   readonly #hold: Hold;
-  readonly #reply: FastifyReply;
+  /** Until the answer: a context that lives on, of a connection to a database, must not keep its body. */
+  #reply: FastifyReply | undefined;
+  #gone: AbortSignal | undefined;
   readonly #units: number;
   #waits = 0;
 
@@ -46,17 +48,19 @@ class RequestPlaces implements Places, Disposable {
   }
 
   async enter(): Promise<void> {
-    if (--this.#waits > 0 || this.#hold.isOver) return;
+    if (--this.#waits > 0 || this.#reply === undefined) return;
+    this.#gone ??= disconnectSignal(this.#reply);
     const { account } = this.#hold;
     const key = { subject: account.subject.id, project: account.id };
     // Nobody inside waits for a request that has no places, so this cannot deadlock.
     using _taken =
-      this.#pool.tryTake(key, this.#units) ??
-      (await this.#pool.take(key, this.#units, disconnectSignal(this.#reply)));
+      this.#pool.tryTake(key, this.#units) ?? (await this.#pool.take(key, this.#units, this.#gone));
     this.#hold.resize(this.#units);
   }
 
   [Symbol.dispose](): void {
+    this.#reply = undefined;
+    this.#gone = undefined;
     this.#hold[Symbol.dispose]();
   }
 }

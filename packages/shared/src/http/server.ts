@@ -161,9 +161,6 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
     const failure = fail(thrown, request);
     const { code } = failure.error;
     if (code === 'payload_too_large' && !request.raw.complete) lingerBehindAnswer(request.raw);
-    // Not only once the refusal is sent: it may be delayed.
-    giveBackPlaces(request);
-    giveBackBody(request);
     return refuse(failure, request, reply);
   });
   app.setNotFoundHandler((request, reply) => refuse(fail(unrouted(request), request), request, reply));
@@ -280,6 +277,10 @@ type Refuse = (failure: Failure, request: FastifyRequest, reply: FastifyReply) =
 /** Sends refusals once they are reported, and those of a flood with a delay. */
 function refuseIn(delay: RefusalDelay): Refuse {
   return (failure, request, reply) => {
+    // Not only once the refusal is sent: it may be delayed.
+    giveBackPlaces(request);
+    giveBackBody(request);
+    if (failure.reported === undefined) request.body = undefined;
     const wait = delay.of(failure.error.code, request.ip);
     if (wait === undefined) return answer(failure, request, reply);
     return wait.then(() => answer(failure, request, reply));
