@@ -63,7 +63,7 @@ one run mean something. Writes bench/results/latest.{md,json} and prints the tab
 --parts   of ${PARTS.join(', ')}: those of the case "tenants" that are measured, joined by commas; all by default
 --profiles  a folder for a profile of Bundoc's main thread in each load of the case "tenants", or attack of the case "neighbours"; rates are lower by it
 --attacks of the case "neighbours", which is measured by its name alone: ${Object.keys(neighbourCases.ATTACKS).join(', ')}; all by default
---attackers of ${Object.keys(neighbourCases.TEAMS).join(', ')}: those of the case "neighbours"; all by default, with --quick one and four
+--attackers of ${Object.keys(neighbourCases.TEAMS).join(', ')}: those of the case "neighbours"; all by default, with --quick all but many
 --seconds of each attack of the case "neighbours": 10 by default, 30 with --full, 3 with --quick
 --minutes of endurance, which is measured by its name alone: more than 5, 30 by default
 --snapshots  a folder for heap snapshots of Bundoc, after the fifth minute of endurance and at its end: they hold keys, and make what

@@ -15,8 +15,11 @@ import { say } from '../lib/report.mjs';
 export { ATTACKS };
 
 const PER_SECOND = 50;
-/** Projects of attackers: one with one token, four with one token, and 64 with a token each. */
-export const TEAMS = { one: 1, four: 4, many: 64 };
+/**
+ * Projects of attackers: one with one token, one with the token of the neighbour, four with one token, and 64
+ * with a token each.
+ */
+export const TEAMS = { one: 1, same: 1, four: 4, many: 64 };
 const RSS_MIB_MAX = 1_200;
 /** Requests of the neighbour that are shown, the slowest last. */
 const SLOWEST = 12;
@@ -34,7 +37,7 @@ export async function neighboursTarget(bench) {
   const env = { BUNDOC_CONNECTIONS_PER_ADDRESS: '256', ...(isProfiled ? { BENCH_PROFILES: profiles } : {}) };
   const bundoc = await keep(installation.startBundoc(env, isProfiled ? ANSWERS : []));
   const seconds = bench.seconds ?? (full ? 30 : quick ? 3 : 10);
-  const chosen = bench.attackers.length > 0 ? bench.attackers : Object.keys(TEAMS).slice(0, quick ? 2 : 3);
+  const chosen = bench.attackers.length > 0 ? bench.attackers : Object.keys(TEAMS).slice(0, quick ? 3 : 4);
   const names = bench.attacks.length > 0 ? bench.attacks : Object.keys(ATTACKS);
   const hasMany = chosen.includes('many');
   const projects = Array.from({ length: hasMany ? TEAMS.many : TEAMS.four }, (_, n) => `attacker-${n}`);
@@ -43,8 +46,10 @@ export async function neighboursTarget(bench) {
   const [first, ...others] = projects;
   const openings = Array.from({ length: 96 }, (_, n) => `${first}-${n}`);
   const wide = installation.issueToken('client', scopes, [...projects.slice(0, TEAMS.four), ...openings]);
+  const shared = installation.issueToken('client', scopes, ['neighbour', first, ...openings]);
   const teams = {
     one: [{ token: wide, project: first, address: '127.0.1.1' }],
+    same: [{ token: shared, project: first, address: '127.0.1.1' }],
     four: projects.slice(0, TEAMS.four).map((project) => ({ token: wide, project, address: '127.0.1.1' })),
     many: [
       { token: wide, project: first, address: '127.0.1.1' },
@@ -61,17 +66,26 @@ export async function neighboursTarget(bench) {
   if (filling.errors > 0) throw new Error(filling.errorText());
   filling.close();
 
-  const neighbour = new Neighbour(bundoc.url, installation.issueToken('client', scopes, ['neighbour']));
-  await neighbour.measure(3);
-  const alone = await neighbour.measure(10);
+  const apart = new Neighbour(bundoc.url, installation.issueToken('client', scopes, ['neighbour']));
+  const sibling = new Neighbour(bundoc.url, shared);
+  await apart.measure(3);
+  const alone = await apart.measure(10);
   report.note(
     `The neighbour alone: p50 ${ms(alone.p50)}, p99 ${ms(alone.p99)}, at ${PER_SECOND} requests a second.`,
   );
   const metrics = installation.issueToken('service', 'docs:metrics');
-  const worst = { refused: 0, p50: 0, rssMb: 0, left: 0, after: 0, p99: { one: 0, four: 0, many: 0 } };
+  const worst = {
+    refused: 0,
+    p50: 0,
+    rssMb: 0,
+    left: 0,
+    after: 0,
+    p99: { one: 0, same: 0, four: 0, many: 0 },
+  };
   for (const team of chosen)
     for (const name of names) {
       const attackers = teams[team];
+      const neighbour = team === 'same' ? sibling : apart;
       const attack = () => attacked(bundoc, neighbour, { name, attackers, seconds, metrics });
       const { result: seen, profile } = isProfiled
         ? await bundoc.profiled(attack)
@@ -79,7 +93,7 @@ export async function neighboursTarget(bench) {
       await sleep(2_000);
       const left = await heldOf(bundoc.url, metrics);
       const after = await neighbour.measure(2);
-      const of = `${name}, ${attackers.length} attacker${attackers.length > 1 ? 's' : ''}`;
+      const of = `${name}, ${attackers.length} attacker${attackers.length > 1 ? 's' : ''}${team === 'same' ? ' of the same token' : ''}`;
       const row = `${of}: p50 ${ms(seen.p50)}, p99 ${ms(seen.p99)} (${ms(seen.keptP99)} on kept connections), ${seen.refused} of ${seen.requests} refused, at most ${Math.round(seen.rssMb)} MiB, ${seen.cpuS.toFixed(1)} s of processor time, event loop's delay p99 ${ms(seen.delay.p99)}, max ${ms(seen.delay.max)}; 2 s later p50 ${ms(after.p50)}, ${left} holds.`;
       say(row);
       say(`slowest: ${seen.slowest.join('; ')}`);
@@ -94,7 +108,7 @@ export async function neighboursTarget(bench) {
       worst.after = Math.max(worst.after, after.p50 / alone.p50);
       worst.p99[team] = Math.max(worst.p99[team], seen.p99);
     }
-  neighbour.close();
+  for (const one of [apart, sibling]) one.close();
   report.target('neighbour’s requests refused or failed', [worst.refused], 0, 'at most');
   report.target('neighbour’s median in the worst attack, ms', [worst.p50], 2 * alone.p50 + 3, 'at most');
   report.target(
@@ -103,6 +117,8 @@ export async function neighboursTarget(bench) {
     50,
     'at most',
   );
+  if (chosen.includes('same'))
+    report.target('neighbour’s p99, another project of its token, ms', [worst.p99.same], 100, 'at most');
   if (hasMany) report.target('neighbour’s p99, 64 attackers, ms', [worst.p99.many], 100, 'at most');
   report.target('resident memory of Bundoc, MiB', [worst.rssMb], RSS_MIB_MAX, 'at most');
   report.target('units held 2 s after an attack', [worst.left], 0, 'at most');
