@@ -1,9 +1,9 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 
 /** Requests that begin as they arrive in a turn of the event loop. */
-export const AT_ONCE = 32;
+export const AT_ONCE = 64;
 /** Fewer are counted with those of the next turn: a callback at the end of each turn would cost more. */
-const COUNTED_ON = 16;
+const COUNTED_ON = 32;
 /** How long requests that wait begin at the end of a turn, milliseconds. */
 export const WAITING_MS = 4;
 
