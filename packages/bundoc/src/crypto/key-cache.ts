@@ -49,8 +49,6 @@ const REFRESH_TO = 0.9;
 const BACKGROUND_PER_SECOND_MIN = 20;
 /** Time that a failed fetch is cached, to keep an outage from causing a storm of requests. */
 const FAILURE_MEMORY_MS = 1_000;
-/** While so many keys are fetched, most of them for projects that are opened, none is in the background. */
-const FETCHES_MAX = 32;
 /** Maximum number of concurrent background fetches. */
 const BACKGROUND_MAX = 8;
 const SPARE_KEYS_MAX = 1_000;
@@ -75,8 +73,8 @@ interface Fetch {
  *
  * A key in use is refreshed between 60 % and 90 % of its lifetime. If that fails, the current key stays
  * usable until its end. These fetches share a token bucket with those that follow a gap in the events, and
- * start only while few keys are fetched for projects that are opened. Fetches in progress are outside the
- * LRU, so they cannot be evicted (ADR 0004).
+ * few run at a time, so that others can open projects. Fetches in progress are outside the LRU, so they
+ * cannot be evicted (ADR 0004).
  *
  * One class, because each way into the cache and out of it keeps the same bound on time.
  */
@@ -261,10 +259,10 @@ export class KeyCache {
     this.#fetchInBackground();
   }
 
-  /** Starts queued fetches while there are tokens, and few others run. */
+  /** Starts queued fetches while there are tokens, and few run. */
   #fetchInBackground(): void {
     for (const id of this.#background) {
-      if (this.#backgroundRunning >= BACKGROUND_MAX || this.#fetching.size >= FETCHES_MAX) return;
+      if (this.#backgroundRunning >= BACKGROUND_MAX) return;
       const cached = this.#cached.peek(id);
       if (cached === undefined || !this.#isDue(cached)) {
         this.#background.delete(id);

@@ -138,7 +138,6 @@ export function registerChanges(
               signal: closedSignal(reply),
               waitMs: wait * 1_000,
               requireAllowed: () => auth.authenticate(request),
-
               places: placesOfRequest(request),
             });
       using work = requestWork(scheduler, 'changes', request, reply);
@@ -151,7 +150,7 @@ export function registerChanges(
   );
 }
 
-/** A stream holds a page once it has begun, and its reads take turns. */
+/** A stream has one place, and only until it has begun: its reads take turns of their own. */
 function placesOf({ headers }: FastifyRequest): number {
   return preferred(headers.accept, FORMATS) === 'text/event-stream' ? 1 : HEAVY;
 }

@@ -117,9 +117,10 @@ export class Accounts {
   }
 
   #forgetOne(account: Account): void {
-    const { users, waiting, children, usedUs, subject } = account;
-    if (users === 0 && waiting === 0 && children.size === 0 && usedUs <= subject.floorUs)
-      subject.children.delete(account.id);
+    const { users, waiting, children, usedUs } = account;
+    const parent = account.parent as Account;
+    if (users === 0 && waiting === 0 && children.size === 0 && usedUs <= parent.floorUs)
+      parent.children.delete(account.id);
     else this.#count++;
   }
 }

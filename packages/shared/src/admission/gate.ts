@@ -20,7 +20,7 @@ export interface Gate {
   /** A request has some from when its body is complete until its answer is ready. */
   readonly places: Pool;
   /**
-   * Memory of bodies, of what requests work on, of answers and of what streams have not sent. Only bodies
+   * Memory of bodies, of what requests work on, and of answers that clients have not received. Only bodies
    * wait for it.
    */
   readonly bytes: Pool;
@@ -33,8 +33,8 @@ export function gateBytes(memoryBytes: number): number {
 
 /**
  * A lone subject may have all places, and all bytes. A subject that comes later gets its equal part beyond
- * them, so it does not wait until the requests of others end. Nobody who has places waits here again, so the
- * gate cannot deadlock.
+ * them, so it does not wait until the requests of others end. A request that has places gives them back
+ * before it waits for some again, so the gate cannot deadlock.
  */
 export function createGate(clock: Clock, bytes: number): Gate {
   const accounts = new Accounts();

@@ -212,7 +212,7 @@ describe('a pool', () => {
     await Promise.all(refused);
   });
 
-  it('gives a request for more than there is all of it while nobody has any', () => {
+  it('lets a request in that is larger than the capacity while nobody holds any', () => {
     const { pool, enter } = start({ capacity: 8 });
     expect(enter(1, 20)).toBeUndefined();
     expect(pool.held).toBe(20);

@@ -14,7 +14,7 @@ const RETRY_AFTER_S_MAX = 30;
 export interface PoolOptions {
   /** What its units are, in refusals and metrics: `page reads`. */
   readonly name: string;
-  /** Units for the whole process. A request for more gets them while nobody has any. */
+  /** Units for the whole process. A larger request is let in while nobody holds any. */
   readonly capacity: number;
   /**
    * How many times the capacity a subject with at most its equal part may take it to, and a project with at
@@ -35,7 +35,7 @@ export interface PoolOptions {
   /** Most requests that wait. Beyond it, the latest one of the subject with most is refused. */
   readonly waitingMax?: number;
   readonly clock: Clock;
-  /** Whether what others use while a request waits counts, because it waits for that. No by default. */
+  /** Whether what others use while a request waits counts against them; not by default. */
   readonly isOwed?: boolean;
   /** Whose turn it is. Pools of a process have the same. */
   readonly accounts?: Accounts;
@@ -234,6 +234,11 @@ export class Pool {
     return await task();
   }
 
+  /** Counts the refusal of a request without units. */
+  countRefusal(key: ShareKey, units: number): void {
+    this.#countRefusal(this.accounts.of(key), units);
+  }
+
   /** The refusal of a request without units. Counts it. */
   refusal(key: ShareKey, units: number): AppError {
     return this.#refusalOf(this.accounts.of(key), units);
@@ -359,7 +364,7 @@ export class Pool {
   #isWithinPart(account: Account, units: number): boolean {
     const held = this.heldOf(account);
     if (held === 0) return true;
-    const { subject: parent } = account;
+    const parent = account.parent as Account;
     const ofParent = parent === this.#all ? this.capacity : this.capacity / Math.max(1, this.subjects);
     return held + units <= ofParent / Math.max(1, parent.of(this.#number).active);
   }
@@ -385,19 +390,25 @@ export class Pool {
     return latest;
   }
 
-  #refusalOf(account: Account, units: number): AppError {
-    const { name, capacity } = this;
-    const { subject } = account;
+  /** @returns the code of the refusal. */
+  #countRefusal(account: Account, units: number): 'rate_limited' | 'overloaded' {
     const isOwn =
       !this.#isWithinCaps(account, units) ||
-      !this.#isWithinPart(subject, units) ||
+      !this.#isWithinPart(account.subject, units) ||
       !this.#isWithinPart(account, units);
     const code = isOwn ? 'rate_limited' : 'overloaded';
     this.#refusals[code]++;
-    const [ofSubject, ofProject] = [this.heldOf(subject), this.heldOf(account)];
-    const detail = isOwn
-      ? `your share of ${name} is in use: ${ofSubject} of ${capacity}, ${ofProject} of them by this project`
-      : `the service has no ${name} to spare`;
+    return code;
+  }
+
+  #refusalOf(account: Account, units: number): AppError {
+    const { name, capacity } = this;
+    const code = this.#countRefusal(account, units);
+    const [ofSubject, ofProject] = [this.heldOf(account.subject), this.heldOf(account)];
+    const detail =
+      code === 'rate_limited'
+        ? `your share of ${name} is in use: ${ofSubject} of ${capacity}, ${ofProject} of them by this project`
+        : `the service has no ${name} to spare`;
     const afterS = this.#releases.secondsUntil(this.#unitsWaiting + units) ?? WAIT_MS_MAX / 1_000;
     return new AppError(code, {
       detail,

@@ -78,9 +78,12 @@ export class Turns<T> {
   /** Takes an item for its turn. */
   take(account: Account, item: T): void {
     if (!this.remove(account, item)) return;
-    // Behind others that have used as much.
     const rest = this.#queues.get(account);
-    if (rest !== undefined && this.#queues.delete(account)) this.#queues.set(account, rest);
+    if (rest !== undefined) {
+      // Behind others that have used as much.
+      this.#queues.delete(account);
+      this.#queues.set(account, rest);
+    }
     const { subject } = account;
     subject.floorUs = Math.max(subject.floorUs, account.usedUs);
     this.#all.floorUs = Math.max(this.#all.floorUs, subject.usedUs);

@@ -68,7 +68,7 @@ it('the last connections are reserved for this machine', () => {
   const { connections, open, opened } = connectionsOf();
   const strangers = Array.from({ length: 7 }, (_, n) => open(`192.0.2.${n}`, 20)).flat();
   expect(opened(strangers)).toBe(70);
-  for (const socket of strangers) notePassed(socket as unknown as Socket);
+  for (const [n, socket] of strangers.entries()) notePassed(socket as unknown as Socket, `s${n}`);
   expect(opened([...open('127.0.0.1', 5), ...open('::1', 5)])).toBe(10);
   expect(opened(open('127.0.0.2', 1))).toBe(0);
   for (const socket of strangers) socket.destroy();
@@ -78,7 +78,7 @@ it('the last connections are reserved for this machine', () => {
 it('silent connections lock nobody out: the oldest of which no request was authorized makes room', () => {
   const { connections, open, opened } = connectionsOf();
   const [passed] = open('198.51.100.1', 1);
-  if (passed !== undefined) notePassed(passed as unknown as Socket);
+  if (passed !== undefined) notePassed(passed as unknown as Socket, 's');
   const flood = Array.from({ length: 69 }, (_, n) => open(`2001:db8:0:${n}::1`, 1)).flat();
   const late = open('198.51.100.2', 2);
   expect(opened(late)).toBe(2);
@@ -91,9 +91,24 @@ it('silent connections lock nobody out: the oldest of which no request was autho
 it('a connection is refused when requests of all others were authorized', () => {
   const { connections, open, opened } = connectionsOf();
   const all = Array.from({ length: 70 }, (_, n) => open(`192.0.2.${n}`, 1)).flat();
-  for (const socket of all) notePassed(socket as unknown as Socket);
+  for (const [n, socket] of all.entries()) notePassed(socket as unknown as Socket, `s${n}`);
   expect([opened(open('198.51.100.1', 1)), opened(all)]).toEqual([0, 70]);
   expect(connections.share.refusals).toEqual({ rate_limited: 0, overloaded: 1 });
+});
+
+it('one token does not keep others out from many addresses: its oldest connection makes room', () => {
+  const { connections, open, opened } = connectionsOf();
+  const few = open('192.0.2.99', 2);
+  const many = Array.from({ length: 68 }, (_, n) => open(`192.0.2.${n}`, 1)).flat();
+  for (const socket of few) notePassed(socket as unknown as Socket, 'few');
+  for (const socket of many) notePassed(socket as unknown as Socket, 'many');
+  const late = Array.from({ length: 5 }, (_, n) => {
+    const [socket] = open(`198.51.100.${n}`, 1);
+    notePassed(socket as unknown as Socket, `late-${n}`);
+    return socket as FakeSocket;
+  });
+  expect([opened(late), opened(few), connections.share.held]).toEqual([5, 2, 70]);
+  expect(many.map(({ destroyed }) => destroyed).lastIndexOf(true)).toBe(4);
 });
 
 it('connections of a trusted proxy are not closed for others', () => {

@@ -15,6 +15,8 @@ export const CONNECTIONS_OF_ADDRESS_MAX = 256;
  * checks and commands. A proxy on this machine cannot use them for its clients.
  */
 const RESERVE = 64;
+/** The owner of connections of which no request was authorized. */
+const STRANGER = '';
 /** How long a connection may be silent before its first byte. */
 export const FIRST_BYTE_MS = 5_000;
 /**
@@ -49,8 +51,11 @@ export class Connections {
   readonly #ofAddressMax: number;
   readonly #reserve: number;
   #ofReserve = 0;
-  /** Where none may have passed the guard, with what counts them; the oldest first. */
-  readonly #strangers = new Map<PlacedSocket, Disposable>();
+  /**
+   * Connections that may close to make room, with what counts them, the oldest first: by the subject of their
+   * first request, or {@link STRANGER}.
+   */
+  readonly #byOwner = new Map<string, Map<PlacedSocket, Disposable>>();
   /** Connections beyond a limit that are not closed yet. */
   readonly #refused = new Set<Socket>();
   #cuts = 0;
@@ -81,17 +86,24 @@ export class Connections {
     const isWithinMax = isProxy || this.share.heldBy(key.subject) < this.#ofAddressMax;
     const ofReserve = !(isWithinMax && this.#hasRoom()) && this.#mayUseReserve(peer);
     if (!ofReserve && !(isWithinMax && (this.#hasRoom() || this.#makeRoom()))) {
-      this.share.refusal(key, 1);
+      this.share.countRefusal(key, 1);
       this.#refuse(socket);
       return false;
     }
     const hold = this.#hold(key, ofReserve);
     const silence = setTimeout(() => this.#cutIfSilent(socket), FIRST_BYTE_MS).unref();
-    placeConnection(socket, { network: key.subject, isProxy, ofReserve });
-    if (!isProxy && !ofReserve) this.#strangers.set(socket, hold);
+    let owner = STRANGER;
+    const mayClose = !isProxy && !ofReserve;
+    if (mayClose) this.#own(owner, socket, hold);
+    const onPassed = (subject: string): void => {
+      if (!mayClose || !this.#disown(owner, socket)) return;
+      owner = subject;
+      this.#own(owner, socket, hold);
+    };
+    placeConnection(socket, { network: key.subject, isProxy, ofReserve, onPassed });
     socket.once('close', () => {
       clearTimeout(silence);
-      this.#strangers.delete(socket);
+      this.#disown(owner, socket);
       hold[Symbol.dispose]();
     });
     return true;
@@ -140,17 +152,38 @@ export class Connections {
     return holds;
   }
 
-  /** Closes the oldest connection of which no request was authorized. */
+  #own(owner: string, socket: PlacedSocket, hold: Disposable): void {
+    const owned = this.#byOwner.get(owner);
+    if (owned === undefined) this.#byOwner.set(owner, new Map([[socket, hold]]));
+    else owned.set(socket, hold);
+  }
+
+  /** @returns whether it was there. */
+  #disown(owner: string, socket: PlacedSocket): boolean {
+    const owned = this.#byOwner.get(owner);
+    const wasOwned = owned?.delete(socket) === true;
+    if (owned?.size === 0) this.#byOwner.delete(owner);
+    return wasOwned;
+  }
+
+  /**
+   * Closes the oldest connection of which no request was authorized. If there is none, it closes one of the
+   * subject with most, if that has more than an equal part: no token keeps all others out.
+   */
   #makeRoom(): boolean {
-    for (const [socket, hold] of this.#strangers) {
-      this.#strangers.delete(socket);
-      if (placeOf(socket)?.hasPassed === true) continue;
-      // Its place is free now, not once it has closed.
-      hold[Symbol.dispose]();
-      socket.destroy();
-      return true;
+    let owner = STRANGER;
+    if (!this.#byOwner.has(STRANGER)) {
+      let most = Math.max(1, (this.share.capacity - this.#reserve) / (this.#byOwner.size + 1));
+      for (const [subject, { size }] of this.#byOwner) if (size > most) [owner, most] = [subject, size];
     }
-    return false;
+    const [oldest] = this.#byOwner.get(owner) ?? [];
+    if (oldest === undefined) return false;
+    const [socket, hold] = oldest;
+    this.#disown(owner, socket);
+    // Its place is free now, not once it has closed.
+    hold[Symbol.dispose]();
+    socket.destroy();
+    return true;
   }
 
   #cutIfSilent(socket: Socket): void {

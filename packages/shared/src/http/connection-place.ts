@@ -10,6 +10,8 @@ export interface Place {
   readonly isProxy: boolean;
   /** Whether it has one of the last places, which are for this machine. */
   readonly ofReserve: boolean;
+  /** Hears of the subject of the first request that was authorized. */
+  readonly onPassed: (subject: string) => void;
 }
 
 interface Placed extends Place {
@@ -47,10 +49,12 @@ export function placeOf(socket: PlacedSocket): Placed | undefined {
   return socket[PLACE];
 }
 
-/** Notes that a request of the connection was authorized, so that it does not close to make room. */
-export function notePassed(socket: PlacedSocket): void {
+/** Notes that a request of the connection was authorized, for a subject. */
+export function notePassed(socket: PlacedSocket, subject: string): void {
   const place = placeOf(socket);
-  if (place !== undefined) place.hasPassed = true;
+  if (place === undefined || place.hasPassed) return;
+  place.hasPassed = true;
+  place.onPassed(subject);
 }
 
 /** A name that is equal for a TLS connection and the one below it. */

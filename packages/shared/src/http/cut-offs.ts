@@ -14,11 +14,12 @@ const CUTS_MAX = 64;
 
 /** A body that arrives, or an answer that is sent. */
 export interface Transfer {
-  readonly hold: Hold;
+  /** Absent before it begins. */
+  readonly hold: Hold | undefined;
   /** Bytes so far. */
-  readonly moved: () => number;
+  moved(): number;
   /** Ends it, and disposes of its hold at once. */
-  readonly cut: () => void;
+  cut(): void;
 }
 
 /**
@@ -50,8 +51,8 @@ export class CutOffs {
 
   /** Call it each second. */
   sweep(): void {
-    for (const [{ moved }, totals] of this.#transfers) {
-      totals.push(moved());
+    for (const [transfer, totals] of this.#transfers) {
+      totals.push(transfer.moved());
       if (totals.length > WINDOW_S + 1) totals.shift();
     }
     for (const { transfer, pace } of this.#bySpeed()) {
@@ -61,7 +62,7 @@ export class CutOffs {
     const left = this.#bySpeed();
     for (let cuts = 0; cuts < CUTS_MAX; cuts++) {
       const subject = this.#bytes.greedySubject(MAKE_ROOM_AFTER_MS);
-      const at = left.findIndex(({ transfer }) => transfer.hold.account.subject.id === subject);
+      const at = left.findIndex(({ transfer }) => transfer.hold?.account.subject.id === subject);
       const [next] = at < 0 ? [] : left.splice(at, 1);
       if (next === undefined) return;
       this.#cut(next.transfer);

@@ -2,7 +2,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { REQUEST_US } from '../admission/account.ts';
 import { type Gate, HEAVY } from '../admission/gate.ts';
 import type { Hold, Pool } from '../admission/pool.ts';
-import { enterShare, type Places } from '../shares/share-key.ts';
+import { enterShare, type Places, type ShareKey } from '../shares/share-key.ts';
 import { disconnectSignal } from './disconnect-signal.ts';
 import { authorizedShare } from './request-share.ts';
 
@@ -49,13 +49,16 @@ class RequestPlaces implements Places, Disposable {
 
   async enter(): Promise<void> {
     if (--this.#waits > 0 || this.#reply === undefined) return;
-    this.#gone ??= disconnectSignal(this.#reply);
     const { account } = this.#hold;
     const key = { subject: account.subject.id, project: account.id };
     // Nobody inside waits for a request that has no places, so this cannot deadlock.
-    using _taken =
-      this.#pool.tryTake(key, this.#units) ?? (await this.#pool.take(key, this.#units, this.#gone));
+    using _taken = this.#pool.tryTake(key, this.#units) ?? (await this.#take(key, this.#reply));
     this.#hold.resize(this.#units);
+  }
+
+  #take(key: ShareKey, reply: FastifyReply): Promise<Hold> {
+    this.#gone ??= disconnectSignal(reply);
+    return this.#pool.take(key, this.#units, this.#gone);
   }
 
   [Symbol.dispose](): void {

@@ -27,11 +27,12 @@ export function createGuard(
   authorize: (claims: Claims, request: FastifyRequest) => string | undefined,
 ): Guard {
   const admit = (request: FastifyRequest, claims: Claims): void => {
-    nameCaller(request, rootOf(claims));
+    const root = rootOf(claims);
+    nameCaller(request, root);
     const project = authorize(claims, request);
     request[CLAIMS] = claims;
     assignShare(request, shareKeyOf(claims, project));
-    notePassed(request.raw.socket);
+    notePassed(request.raw.socket, root);
   };
   return (request, _reply, done) => {
     try {
