@@ -57,7 +57,7 @@ export function postgresOperations(repository: Repository, pools: Pools, writer:
     },
     unlock: async (chainKey) => writer.unlock(chainKey),
     scrub: () => scrub(pools),
-    foreignObjects: () => pools.read(foreignObjects()),
+    foreignObjects: () => pools.catalog(foreignObjects),
     expectHead: async (head) => writer.expectHead(head),
     // Concurrent calls share one statement.
     findKey: async (name, choice) => {

@@ -1,5 +1,6 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { clientConfig, createPool } from '@bundoc/shared/postgres/connection';
+import { sqlStateOf } from '@bundoc/shared/postgres/errors';
 import pg, { type PoolClient } from 'pg';
 import type { Sql } from '../sql/statement.ts';
 import { NotPrimary, storageError } from './failure.ts';
@@ -20,6 +21,11 @@ const PENDING_MAX = 1_024;
  * server's own error.
  */
 const ANSWER_SLACK_MS = 500;
+
+/** The SQLSTATE of "cache lookup failed". */
+const INTERNAL_ERROR = 'XX000';
+/** Maximum attempts to read the catalog while others change it. */
+const CATALOG_ATTEMPTS = 8;
 
 const BEGIN_SNAPSHOT = 'BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY';
 
@@ -53,6 +59,22 @@ export class Pools {
       const seen = await runOn(sessionOf(client), work);
       await client.query('COMMIT');
       return seen;
+    });
+  }
+
+  /**
+   * Reads the catalog. A function of the catalog fails with an internal error when its object goes away during
+   * the statement, as while an index is rebuilt: then the work runs again.
+   */
+  catalog<T>(work: () => Sql<T>): Promise<T> {
+    return this.#use(this.#reads, async (client) => {
+      for (let attempt = 1; ; attempt++) {
+        try {
+          return await runOn(sessionOf(client), work());
+        } catch (error) {
+          if (attempt === CATALOG_ATTEMPTS || sqlStateOf(error) !== INTERNAL_ERROR) throw error;
+        }
+      }
     });
   }
 
