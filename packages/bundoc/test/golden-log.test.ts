@@ -110,14 +110,6 @@ describe('the golden files of log format 2', () => {
     expect(index.newest(entry.toString('hex', 0, 8))).toEqual(last);
   });
 
-  it('of format 1 are refused by their name', async () => {
-    const disk = new SimulatedDisk('/', '/log');
-    disk.tamper('/log/00000000', golden('log-v1.golden.bin').subarray(0, SEGMENT_BYTES));
-    await expect(scanLog(disk, '/log', STORAGE_ID, SEGMENT_BYTES)).rejects.toThrow(
-      'is a log of an earlier release',
-    );
-  });
-
   it('include a carried file that its byte table alone can decode', () => {
     const file = golden('carried-v1.golden.bin');
     expect(file.toString('latin1', 0, 8)).toBe('BUNDOCP1');

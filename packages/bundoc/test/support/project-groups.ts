@@ -36,9 +36,7 @@ export const nodeOf = async (
   const on = options.on ?? database;
   const committer = options.committer ?? new GroupCommitter({ database: on, clock: systemClock });
   const projects = await Promise.all(Array.from({ length: count }, () => newProject(options.project)));
-  const stores = await Promise.all(
-    projects.map((project) => project.open(on, NO_NOTIFICATIONS, { committer })),
-  );
+  const stores = await Promise.all(projects.map((project) => project.open(on, NO_NOTIFICATIONS, { committer })));
   opened.push(...stores);
   return { projects, stores, names: projects.map(({ project }) => project), committer };
 };

@@ -7,8 +7,6 @@ export const LOG_FOLDER = 'log';
 export const SETTLED_FILE = 'settled';
 
 export const SEGMENT_MAGIC = 'BUNDOCL2';
-/** The magic of the log of an earlier release. */
-export const FORMER_SEGMENT_MAGIC = 'BUNDOCL1';
 /** The first block of a segment, which has two copies of its header. */
 export const HEADER_BLOCK_BYTES = 4_096;
 export const HEADER_COPIES = [0, HEADER_BLOCK_BYTES / 2] as const;

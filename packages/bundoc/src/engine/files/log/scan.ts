@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { FORMER_SEGMENT_MAGIC, isSegmentFile } from '@bundoc/shared/contract/log-folder';
+import { isSegmentFile } from '@bundoc/shared/contract/log-folder';
 import { decodeHead } from './frame.ts';
 import { HandleIndex } from './handle-index.ts';
 import { BLOCK_BYTES, comparePlaces, type FramePlace } from './layout.ts';
@@ -82,8 +82,6 @@ export async function scanLog(
     try {
       const block = await file.read(0, BLOCK_BYTES);
       const header = decodeHeader(block);
-      if (header === undefined && block.toString('latin1', 0, 8) === FORMER_SEGMENT_MAGIC)
-        throw new LogDamaged(`${path} is a log of an earlier release, which this one cannot read`);
       if (header === undefined && file.bytes < segmentBytes) truncated.push(path);
       else files.push({ path, header });
     } finally {
