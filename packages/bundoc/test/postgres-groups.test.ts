@@ -13,7 +13,7 @@ import type { Statement } from '../src/engine/postgres/database/database.ts';
 import { prepareSchema } from '../src/engine/postgres/database/schema.ts';
 import type { PostgresStore } from '../src/engine/postgres/postgres-store.ts';
 import { SharedReads } from '../src/engine/postgres/reads/shared-reads.ts';
-import { NO_NOTIFICATIONS, openTestDatabase, PostgresProject } from '../src/testing/postgres-project.ts';
+import { NO_NEWS, openTestDatabase, PostgresProject } from '../src/testing/postgres-project.ts';
 import { commitOne, put, ref, remove } from '../src/testing/writes.ts';
 import {
   ABSENT,
@@ -201,7 +201,7 @@ describe('commits of many projects on PostgreSQL', needs('postgresql'), () => {
     beforeAll(async () => {
       node = { committer: new Crowded({ database, clock: systemClock }), reads: new SharedReads(database) };
       const made = await Promise.all(Array.from({ length: 499 }, () => newProject()));
-      for (const project of made) others.set(project.project, await project.open(database, NO_NOTIFICATIONS, node));
+      for (const project of made) others.set(project.project, await project.open(database, NO_NEWS, node));
     });
     afterAll(async () => {
       // Each has been committed.
@@ -210,7 +210,7 @@ describe('commits of many projects on PostgreSQL', needs('postgresql'), () => {
     });
     describeProjectStore('the PostgreSQL engine', async () => {
       const project = await newProject();
-      const open = () => project.open(database, NO_NOTIFICATIONS, node);
+      const open = () => project.open(database, NO_NEWS, node);
       return { store: await open(), reopen: open };
     });
   });
@@ -226,7 +226,7 @@ describe('commits of many projects on PostgreSQL', needs('postgresql'), () => {
     for (const name of ['log-one', 'log-two']) {
       const project = new PostgresProject(name);
       await project.create(on);
-      stores.push(await project.open(on, NO_NOTIFICATIONS, { committer }));
+      stores.push(await project.open(on, NO_NEWS, { committer }));
     }
     const words = ['planted-id', 'planted-collection', 'planted-value', randomBytes(8).toString('hex')];
     const [id, collection, value, field] = words as [string, string, string, string];

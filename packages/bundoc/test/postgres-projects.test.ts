@@ -22,7 +22,7 @@ import { ProjectDeletion } from '../src/projects/delete-project.ts';
 import { describeExpiryMarks } from '../src/projects/expiry-conformance.ts';
 import { InstanceManager } from '../src/projects/instance-manager.ts';
 import { FakeKeyService } from '../src/testing/fake-key-service.ts';
-import { NO_NOTIFICATIONS, openTestDatabase } from '../src/testing/postgres-project.ts';
+import { NO_NEWS, openTestDatabase } from '../src/testing/postgres-project.ts';
 import { put, ref } from '../src/testing/writes.ts';
 import { createServiceShares } from '../src/work/service-shares.ts';
 import { useDatabase } from './support/use-database.ts';
@@ -164,7 +164,7 @@ describe('projects in PostgreSQL', needs('postgresql'), () => {
             clock: systemClock,
             sealLimits: SEAL_LIMITS,
             committer,
-            news: NO_NOTIFICATIONS,
+            news: NO_NEWS,
             onIntegrityError: () => undefined,
             onFailure: () => undefined,
             whyGone: () => whyGone({ database, clock: systemClock }, project),

@@ -7,7 +7,7 @@ import { prepareSchema } from '../src/engine/postgres/database/schema.ts';
 import type { PostgresStore } from '../src/engine/postgres/postgres-store.ts';
 import { LARGE_BYTES_MAX } from '../src/engine/postgres/reads/large-reads.ts';
 import { INLINE_BYTES_MAX, SharedReads } from '../src/engine/postgres/reads/shared-reads.ts';
-import { NO_NOTIFICATIONS, openTestDatabase, PostgresProject } from '../src/testing/postgres-project.ts';
+import { NO_NEWS, openTestDatabase, PostgresProject } from '../src/testing/postgres-project.ts';
 import { commitOne, put, ref } from '../src/testing/writes.ts';
 
 const bytesOf = (rows: readonly Row[]) =>
@@ -35,7 +35,7 @@ describe('reads of single documents in PostgreSQL', needs('postgresql'), () => {
       ids.map(async (id) => {
         const project = new PostgresProject(id);
         await project.create(database);
-        return project.open(database, NO_NOTIFICATIONS, { reads });
+        return project.open(database, NO_NEWS, { reads });
       }),
     );
   };

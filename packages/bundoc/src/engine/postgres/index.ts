@@ -11,7 +11,7 @@ import type { PostgresConfig } from '../storage-config.ts';
 import type { EngineDeps, StorageEngine } from '../storage-engine.ts';
 import type { OpenMoveTarget } from '../transfer-port.ts';
 import { GroupCommitter } from './commit/group-commit.ts';
-import { CommitNotifications } from './commit-notifications.ts';
+import { CommitPolls } from './commit-polls.ts';
 import { Database } from './database/database.ts';
 import { retryUnavailable } from './database/retry-unavailable.ts';
 import { prepareSchema, SchemaMismatch } from './database/schema.ts';
@@ -44,15 +44,14 @@ export async function openPostgresStorage(
   config: PostgresConfig,
   { clock, logger, quota }: EngineDeps,
 ): Promise<StorageEngine> {
-  const options = { ...config, logger };
   warnOfPlaintext('BUNDOC_STORAGE', config, logger);
   await using stack = new AsyncDisposableStack();
-  const database = stack.use(new Database(options));
+  const database = stack.use(new Database({ ...config, logger }));
   await retryUntilAvailable({ clock, logger }, () => prepare(database, { clock, logger }));
   const identity = await identifyDatabase(database, clock);
   const reads = new SharedReads(database);
   const states = new SharedStates(database);
-  const news = stack.use(new CommitNotifications({ database, connection: options, logger }));
+  const news = stack.use(new CommitPolls(database, logger));
   const committer = new GroupCommitter({ database, clock });
   const lost = new LostInRows(database, clock);
   await lost.refresh();
