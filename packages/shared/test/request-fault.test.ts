@@ -92,31 +92,36 @@ describe('a faulty request is refused, has no effect, and ends its connection', 
 });
 
 describe('a method that a path does not support', () => {
-  const others = METHODS.filter((method) => !['GET', 'HEAD'].includes(method));
-  it.each([...others, 'GRAB', 'get', 'POSTS', 'M', 'X-1'])(
-    'is refused with 405 and Allow: %s',
-    async (method) => {
-      const answer = await sendRaw(running.port, get('/items/a?b=c').replace('GET', method));
-      expectProblem(answer, 'method_not_allowed');
-      expect(answer.headers['allow']).toBe('GET, HEAD');
-    },
-  );
+  const others = METHODS.filter((method) => !['GET', 'HEAD', 'CONNECT'].includes(method));
+  it.each(others)('is refused with 405 and Allow: %s', async (method) => {
+    const answer = await sendRaw(running.port, get('/items/a?b=c').replace('GET', method));
+    expectProblem(answer, 'method_not_allowed');
+    expect(answer.headers['allow']).toBe('GET, HEAD');
+  });
 
-  it.each(['PROPFIND', 'CONNECT', 'GRAB'])('is 404 on an unknown path: %s', async (method) => {
-    expectProblem(await sendRaw(running.port, get('/none').replace('GET', method)), 'not_found');
+  it('is 404 on an unknown path', async () => {
+    expectProblem(await sendRaw(running.port, get('/none').replace('GET', 'PROPFIND')), 'not_found');
+  });
+
+  it.each(['GRAB', 'get', 'POSTS', 'M', 'X-1'])('is a bad request if it is unknown: %s', async (method) => {
+    const answer = await sendRaw(running.port, get('/items/a').replace('GET', method));
+    expect(expectProblem(answer, 'invalid_request').detail).toBe('the method is unknown');
   });
 
   it('is refused after the answer to the previous request', async () => {
-    const bytes = write('Host: x\r\n').replace('Connection: close\r\n', '');
-    for (const method of ['GRAB', 'CONNECT']) {
-      const socket = openRaw(running.port);
-      const text = readAll(socket);
-      socket.write(bytes);
-      await once(socket, 'data');
-      socket.write(get('/items/a').replace('GET', method));
-      const answers = (await text).split(/(?=HTTP\/1\.1 \d)/).map(parseAnswer);
-      expect(answers.map(({ status }) => status)).toEqual([200, 405]);
-    }
+    const socket = openRaw(running.port);
+    const text = readAll(socket);
+    socket.write(write('Host: x\r\n').replace('Connection: close\r\n', ''));
+    await once(socket, 'data');
+    socket.write(get('/items/a').replace('GET', 'GRAB'));
+    const answers = (await text).split(/(?=HTTP\/1\.1 \d)/).map(parseAnswer);
+    expect(answers.map(({ status }) => status)).toEqual([200, 400]);
+  });
+
+  it('ends a connection that asks for a tunnel', async () => {
+    const socket = openRaw(running.port);
+    socket.write('CONNECT x:1 HTTP/1.1\r\nHost: x:1\r\n\r\n');
+    expect(await readAll(socket)).toBe('');
   });
 });
 

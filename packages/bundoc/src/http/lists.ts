@@ -3,7 +3,7 @@ import { documentPageSchema } from '@bundoc/shared/contract/documents';
 import { freeOnceSent } from '@bundoc/shared/http/answer-bytes';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { HOLDS_MANY } from '@bundoc/shared/http/gate-door';
-import { shareOfRequest } from '@bundoc/shared/http/request-share';
+import { shareOfRequest } from '@bundoc/shared/http/guard';
 import { describe } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';

@@ -4,7 +4,7 @@ import { type Gate, HEAVY } from '../admission/gate.ts';
 import type { Hold, Pool } from '../admission/pool.ts';
 import { enterShare, type Places, type ShareKey } from '../shares/share-key.ts';
 import { disconnectSignal } from './disconnect-signal.ts';
-import { authorizedShare } from './request-share.ts';
+import { authorizedShare } from './guard.ts';
 
 const PLACES = Symbol('places');
 
