@@ -1,3 +1,4 @@
+import { BYTE_US } from '@bundoc/shared/admission/account';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import {
   documentBodySchema,
@@ -13,7 +14,6 @@ import { z } from 'zod';
 import { etagOf, isNotModified, writePrecondition } from '../documents/precondition-headers.ts';
 import type { StoredDocument } from '../engine/port.ts';
 import type { Documents } from '../service/documents.ts';
-import { openingUs } from '../work/opening-time.ts';
 import type { Scheduler } from '../work/scheduler.ts';
 import type { Work } from '../work/work.ts';
 import {
@@ -291,7 +291,7 @@ function registerReads(
 
 /** Processor time that a document takes to open and to send, microseconds; 0 for a small one. */
 function openingCost({ text }: StoredDocument): number {
-  return text.length >= COUNTED_BYTES_MIN ? openingUs(text.length, 1) : 0;
+  return text.length >= COUNTED_BYTES_MIN ? 2 * text.length * BYTE_US : 0;
 }
 
 /**

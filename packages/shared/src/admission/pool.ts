@@ -233,11 +233,6 @@ export class Pool {
     return await task();
   }
 
-  /** Counts the refusal of a request without units. */
-  countRefusal(key: ShareKey, units: number): void {
-    this.#countRefusal(this.accounts.of(key), units);
-  }
-
   /** The refusal of a request without units. Counts it. */
   refusal(key: ShareKey, units: number): AppError {
     return this.#refusalOf(this.accounts.of(key), units);
@@ -383,25 +378,18 @@ export class Pool {
     return latest;
   }
 
-  /** @returns the code of the refusal. */
-  #countRefusal(account: Account, units: number): 'rate_limited' | 'overloaded' {
+  #refusalOf(account: Account, units: number): AppError {
+    const { name, capacity } = this;
     const isOwn =
       !this.#isWithinCaps(account, units) ||
       !this.#isWithinPart(account.subject, units) ||
       !this.#isWithinPart(account, units);
     const code = isOwn ? 'rate_limited' : 'overloaded';
     this.#refusals[code]++;
-    return code;
-  }
-
-  #refusalOf(account: Account, units: number): AppError {
-    const { name, capacity } = this;
-    const code = this.#countRefusal(account, units);
     const [ofSubject, ofProject] = [this.heldOf(account.subject), this.heldOf(account)];
-    const detail =
-      code === 'rate_limited'
-        ? `your share of ${name} is in use: ${ofSubject} of ${capacity}, ${ofProject} of them by this project`
-        : `the service has no ${name} to spare`;
+    const detail = isOwn
+      ? `your share of ${name} is in use: ${ofSubject} of ${capacity}, ${ofProject} of them by this project`
+      : `the service has no ${name} to spare`;
     return new AppError(code, { detail, retryAfterS: RETRY_AFTER_S });
   }
 

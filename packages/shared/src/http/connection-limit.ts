@@ -108,7 +108,8 @@ export class Connections {
     const extra = peer !== undefined && isOfThisMachine(peer) ? OF_THIS_MACHINE : 0;
     const isWithinMax = isProxy || this.share.heldBy(key.subject) < this.#ofAddressMax + extra;
     if (!isWithinMax || (this.share.held >= this.share.capacity + extra && !this.#makeRoom())) {
-      this.share.countRefusal(key, 1);
+      // For the metrics.
+      this.share.refusal(key, 1);
       this.#refuse(socket);
       return false;
     }
