@@ -25,7 +25,6 @@ import { answerClientError, endWithProblem } from './client-errors.ts';
 import { coalesceWrites } from './coalesce-writes.ts';
 import { type Begin, lingerBehindAnswer, oneAtATime } from './connection.ts';
 import { connectionOf, limitForwarded } from './connection-limit.ts';
-import { awaitsContinue, continueWhenRead } from './expectation.ts';
 import { giveBackPlaces, passGate } from './gate-door.ts';
 import { callerOf } from './guard.ts';
 import { createHttpShares, type HttpShares } from './http-shares.ts';
@@ -141,7 +140,6 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
       // What was written to the TLS connection would be encrypted.
       endWithProblem(connectionOf(socket)?.socket ?? socket, plainHttp(), newRequestId());
     });
-  continueWhenRead(app.server);
   limitForwarded(app, shares.connections);
   closeInTime(app, options.closeGraceMs ?? CLOSE_GRACE_MS);
   limitBodies(app, shares);
@@ -212,6 +210,8 @@ function createServerInFront(
       ? createServer(served.http ?? {}, begin)
       : createTlsServer(served.https, begin);
   server.setTimeout(stalledTimeoutMs);
+  // Node would answer an unknown expectation with a bare 417. RFC 9110, section 10.1.1, allows ignoring it.
+  server.on('checkExpectation', begin);
   // A client that has ended its half still gets its answer. Node would end our half before it is written.
   (server as Server & { httpAllowHalfOpen: boolean }).httpAllowHalfOpen = true;
   listenInFront(server, {
@@ -257,10 +257,9 @@ function refuseFaultyRequests(app: FastifyInstance, unrouted: (request: FastifyR
   app.addHook('onRequest', (request, reply, done) => {
     const fault = requestFault(request.raw);
     if (fault === undefined) {
-      // Fastify reads a body, or requires one of a QUERY, before it reports that there is no route.
+      // Fastify requires a body of a QUERY before it reports that there is no route.
       const { raw } = request;
-      const isEarly = (awaitsContinue(raw) || raw.method === 'QUERY') && request.is404;
-      if (isEarly) done(unrouted(request));
+      if (raw.method === 'QUERY' && request.is404) done(unrouted(request));
       else done();
       return;
     }
@@ -286,9 +285,8 @@ function refuseIn(delay: RefusalDelay): Refuse {
 }
 
 function setAnswerHeaders(app: FastifyInstance, drain: Drain | undefined): void {
-  app.addHook('onSend', (request, reply, payload, done) => {
-    // A client that waits for a 100 may or may not send its body now, so the next bytes are ambiguous.
-    if (drain?.isDraining === true || awaitsContinue(request.raw)) reply.header('connection', 'close');
+  app.addHook('onSend', (_request, reply, payload, done) => {
+    if (drain?.isDraining === true) reply.header('connection', 'close');
     reply.header('x-content-type-options', 'nosniff');
     if (!reply.hasHeader('cache-control')) reply.header('cache-control', 'no-store');
     done(null, payload);
