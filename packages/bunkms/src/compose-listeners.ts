@@ -52,11 +52,7 @@ export async function createListeners(
   opened.use(every(REPORT_EVERY_MS, () => report.report()));
   // Separate shares: strangers who fill the API listener must not block Bundoc's requests for keys.
   const { connectionsMax: max, connectionsOfAddressMax: ofAddressMax, isProxy } = config.shares;
-  const internalConnections = new Connections({
-    ...{ prefix: 'internal ', clock, max, ofAddressMax, isProxy },
-  });
-  for (const connections of [shares.connections, internalConnections])
-    metrics.watchCuts(connections.share, () => connections.cuts);
+  const internalConnections = new Connections({ prefix: 'internal ', clock, max, ofAddressMax, isProxy });
   const site = config.console ? readSite(CONSOLE_FOLDER) : undefined;
   if (config.console && site === undefined) logger.warn('the console is not built: it is not served');
   const listenerOptions = {

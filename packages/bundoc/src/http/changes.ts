@@ -10,7 +10,7 @@ import { onceGone } from '@bundoc/shared/http/connection';
 import { varyBy } from '@bundoc/shared/http/cors';
 import { EventStream } from '@bundoc/shared/http/event-stream';
 import { answerByHand, placesOfRequest } from '@bundoc/shared/http/gate-door';
-import { shareOfRequest } from '@bundoc/shared/http/request-share';
+import { shareOfRequest } from '@bundoc/shared/http/guard';
 import { StreamBufferBudget } from '@bundoc/shared/http/stream-buffer-budget';
 import { validate } from '@bundoc/shared/http/validate';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';

@@ -1,3 +1,4 @@
+import { BYTE_US } from '@bundoc/shared/admission/account';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { freeOnceSent } from '@bundoc/shared/http/answer-bytes';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
@@ -5,7 +6,6 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { etagOf, isNotModified, writePrecondition } from '../documents/precondition-headers.ts';
 import type { StoredDocument } from '../engine/port.ts';
 import type { Documents } from '../service/documents.ts';
-import { openingUs } from '../work/opening-time.ts';
 import type { Scheduler } from '../work/scheduler.ts';
 import type { Work } from '../work/work.ts';
 import { collectionPath, type DocumentPath, documentPath, guardCollection, guardDocument } from './access.ts';
@@ -138,7 +138,7 @@ function registerReads(
 
 /** Processor time that a document takes to open and to send, microseconds; 0 for a small one. */
 function openingCost({ text }: StoredDocument): number {
-  return text.length >= COUNTED_BYTES_MIN ? openingUs(text.length, 1) : 0;
+  return text.length >= COUNTED_BYTES_MIN ? 2 * text.length * BYTE_US : 0;
 }
 
 /**

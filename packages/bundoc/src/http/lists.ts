@@ -2,7 +2,7 @@ import type { Pool } from '@bundoc/shared/admission/pool';
 import { freeOnceSent } from '@bundoc/shared/http/answer-bytes';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { HOLDS_MANY } from '@bundoc/shared/http/gate-door';
-import { shareOfRequest } from '@bundoc/shared/http/request-share';
+import { shareOfRequest } from '@bundoc/shared/http/guard';
 import type { FastifyInstance } from 'fastify';
 import type { z } from 'zod';
 import { PAGE_BYTES_MAX } from '../engine/page-limits.ts';

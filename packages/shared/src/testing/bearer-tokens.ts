@@ -45,7 +45,6 @@ export async function build(
       isCurrent: (kid) => published.has(kid),
     },
   });
-  await auth.register(server);
   server.get('/me', async (request) => auth.authenticate(request));
   return server;
 }
