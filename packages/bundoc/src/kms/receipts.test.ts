@@ -267,17 +267,17 @@ describe('the receipts of BunKMS', () => {
     expect([receipts.header(), storedIn(store)]).toEqual([undefined, []]);
   });
 
-  it('that BunKMS refuses again and again are logged once in ten seconds', async () => {
+  it('that BunKMS refuses again and again are logged once a minute', async () => {
     const { receipts, clock, lines } = await load();
     for (let seq = 1; seq <= 100; seq++) {
       receipts.take(receiptText(seq));
       receipts.forget(receiptText(seq));
     }
     expect(lines).toHaveLength(1);
-    clock.advance(10_000);
+    clock.advance(60_000);
     receipts.take(receiptText(101));
     receipts.forget(receiptText(101));
-    expect(lines[1]).toMatchObject({ count: 100 });
+    expect(lines[1]).toMatchObject({ count: 99 });
   });
 });
 
