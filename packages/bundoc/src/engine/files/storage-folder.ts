@@ -84,10 +84,7 @@ export async function openFolder(
       checkpointBytes: CHECKPOINT_BYTES,
     }),
   );
-  const lost = await LostInFolder.open({
-    ...{ disk, dataDir, projectsDir, tmp: join(dataDir, TMP_FOLDER) },
-    isBorn: (project) => engine.handleOf(project) !== undefined,
-  });
+  const lost = await LostInFolder.open({ disk, dataDir, projectsDir, tmp: join(dataDir, TMP_FOLDER) });
   // From here on, a missing log was lost.
   if (log !== true) await identity.change((file) => ({ ...file, log: true }));
   const running = stack.move();
@@ -119,7 +116,7 @@ export async function viewFolder(
     mustExist: log === true,
     everyFrame: true,
   });
-  return ViewedLog.of(storageId, view);
+  return new ViewedLog(storageId, view);
 }
 
 async function requireOwnBuild(disk: Disk, dataDir: string, hasLog: boolean): Promise<void> {
