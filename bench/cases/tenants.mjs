@@ -81,7 +81,7 @@ async function makeTenants({ bench, report, tenants, most }) {
   await quiet(bundoc);
   const before = usageOfFolder(dataDir, { except: ['log'] });
   const made = await tenants.make(`${most} tenants made`);
-  report.target('tenants made a second', [made.perSecond], 400, 'at least');
+  report.target('tenants made a second', [made.perSecond], 150, 'at least');
   await quiet(bundoc);
   const after = usageOfFolder(dataDir, { except: ['log'] });
   report.target(

@@ -101,14 +101,14 @@ describe('the golden files', () => {
     usedKeys: { key: string; request: string; answer: unknown }[];
   };
 
-  /** A settled data folder: a catalog, later parts that were carried from the log, and an empty log. */
+  /** A data folder: a catalog, later parts that were carried from the log, and an empty log. */
   function folderWith(catalog: Buffer): SimulatedDisk {
     const disk = new SimulatedDisk('/', '/log', '/projects', '/projects/golden', '/projects/golden/carried');
     const segment = Buffer.alloc(65_536);
-    golden('log-emptied-v2.golden.bin').copy(segment);
+    golden('log-emptied-v3.golden.bin').copy(segment);
     disk.tamper('/log/00000002', segment);
     disk.tamper('/projects/golden/catalog', catalog);
-    disk.tamper('/projects/golden/carried/2', golden('project-carried-v1.golden.bin'));
+    disk.tamper('/projects/golden/carried/2', golden('project-carried-v2.golden.bin'));
     return disk;
   }
 
@@ -137,7 +137,7 @@ describe('the golden files', () => {
     expect(bytes.readUInt32BE(8)).toBe(1);
     const id = bytes.subarray(12, 28);
     // The carried file names the same handle, and the segment of the covered part.
-    const carried = golden('project-carried-v1.golden.bin');
+    const carried = golden('project-carried-v2.golden.bin');
     expect(carried.includes(bytes.subarray(28, 36))).toBe(true);
     expect([Number(bytes.readBigUInt64BE(36)), bytes.readUInt32BE(44) > 0]).toEqual([2, true]);
     // The first part after the covered one names its tag.

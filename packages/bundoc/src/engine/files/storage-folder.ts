@@ -83,10 +83,7 @@ export async function openFolder(
       checkpointBytes: CHECKPOINT_BYTES,
     }),
   );
-  const lost = await LostInFolder.open({
-    ...{ disk, dataDir, projectsDir, tmp: join(dataDir, TMP_FOLDER) },
-    isBorn: (project) => engine.handleOf(project) !== undefined,
-  });
+  const lost = await LostInFolder.open({ disk, dataDir, projectsDir, tmp: join(dataDir, TMP_FOLDER) });
   // From here on, a missing log was lost.
   if (log !== true) await identity.change((file) => ({ ...file, log: true }));
   const running = stack.move();
@@ -117,7 +114,7 @@ export async function viewFolder(
     mustExist: log === true,
     everyFrame: true,
   });
-  return ViewedLog.of(storageId, view);
+  return new ViewedLog(storageId, view);
 }
 
 function idBytes(id: string): Buffer {

@@ -1,4 +1,3 @@
-import { settledState } from '@bundoc/shared/contract/log-folder';
 import { describe, expect, it } from 'vitest';
 import { check, openAll } from '../../../testing/log-history.ts';
 import { idsOf, LogWorld, SMALL_LIMITS } from '../../../testing/log-projects.ts';
@@ -6,15 +5,6 @@ import { SimulatedDisk } from '../../../testing/simulated-disk.ts';
 import { openParts, PartReader, partsBehind } from './parts.ts';
 
 const newDisk = (world: LogWorld) => new SimulatedDisk(...world.directories());
-
-/** The state of the log as BunKMS reads it. */
-function stateOf(disk: SimulatedDisk): ReturnType<typeof settledState> {
-  const names = [...disk.files().keys()].filter((path) => path.startsWith('/log/'));
-  return settledState({
-    list: () => (names.length === 0 ? undefined : names.map((path) => path.slice('/log/'.length))),
-    readStart: (name, bytes) => disk.files().get(`/log/${name}`)?.subarray(0, bytes),
-  });
-}
 
 describe('carrying everything', () => {
   const world = () => new LogWorld(4, { ...SMALL_LIMITS, segmentsMax: 40 });
@@ -103,74 +93,5 @@ describe('carrying everything', () => {
     const operations = await rehearse(undefined);
     expect(operations).toBeGreaterThan(10);
     for (let operation = 1; operation <= operations; operation++) await rehearse(operation);
-  });
-});
-
-describe('the settled mark of a data folder', () => {
-  it('is valid until a new segment begins, whether it is written at a start or at an end', async () => {
-    const here = new LogWorld(1);
-    const disk = newDisk(here);
-    expect(stateOf(disk)).toBe('no log');
-    const log = await here.openLog(disk);
-    expect(stateOf(disk)).toBe('unsettled');
-    await log.markSettled();
-    expect(stateOf(disk)).toBe('settled');
-    const open = await here.open(log, disk, here.projects[0]!);
-    await open.commit(here.newCommit(), 100);
-    expect(stateOf(disk)).toBe('unsettled');
-    await log.markSettled();
-    await log[Symbol.asyncDispose]();
-    expect(stateOf(disk)).toBe('settled');
-    const again = await here.openLog(disk);
-    // Nothing is written before the first part.
-    expect(stateOf(disk)).toBe('settled');
-    const second = await here.open(again, disk, here.projects[0]!);
-    await second.commit(here.newCommit(), 100);
-    expect(stateOf(disk)).toBe('unsettled');
-    await again.markSettled();
-    await check(here, again, disk);
-    const cut = disk.powerCut('synced only');
-    expect(stateOf(cut)).toBe('settled');
-    await again.carryAll(here.carryTarget(disk));
-    expect(stateOf(disk)).toBe('unsettled');
-    await again.markSettled();
-    expect(stateOf(disk)).toBe('settled');
-  });
-
-  it('is written between two frames while commits never cease', async () => {
-    const here = new LogWorld(3);
-    const disk = newDisk(here);
-    const [log, open] = await openAll(here, disk);
-    let isMarked = false;
-    // Each has a waiting commit whenever a frame ends.
-    const writing = open.flatMap((one) =>
-      Array.from({ length: 3 }, async () => {
-        while (!isMarked) await one.commit(here.newCommit(), 50);
-      }),
-    );
-    await open[0]!.commit(here.newCommit(), 50);
-    await log.markSettled();
-    isMarked = true;
-    await Promise.all(writing);
-    await check(here, log, disk);
-  });
-
-  it('is never present before it is durable, and never names an older segment', async () => {
-    for (let operation = 1; ; operation++) {
-      const here = new LogWorld(1);
-      const disk = newDisk(here);
-      const log = await here.openLog(disk);
-      const open = await here.open(log, disk, here.projects[0]!);
-      await open.commit(here.newCommit(), 100);
-      await log.markSettled();
-      await open.commit(here.newCommit(), 100);
-      disk.failAt({ operation, when: 'before', what: 'crash' });
-      const marking = log.markSettled();
-      const isWhole = await Promise.race([marking.then(() => true), disk.crashes]).catch(() => false);
-      expect(stateOf(disk.powerCut('synced only'))).toBe(isWhole ? 'settled' : 'unsettled');
-      const everything = disk.powerCut('everything');
-      await check(here, await here.openLog(everything), everything);
-      if (isWhole) return;
-    }
   });
 });
