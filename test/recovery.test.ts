@@ -1,11 +1,14 @@
-import { rmSync } from 'node:fs';
+import { randomUUID } from 'node:crypto';
+import { readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { backup } from '@bundoc/bunkms/cli/backup';
 import { init } from '@bundoc/bunkms/cli/init';
-import { writeInventory } from '@bundoc/bunkms/cli/inventory';
 import { change, destroy } from '@bundoc/bunkms/cli/key';
+import { withKms } from '@bundoc/bunkms/cli/open-kms';
 import { type RecoverCliOptions, recover } from '@bundoc/bunkms/cli/recover';
 import { type RestoreCliOptions, restoreBackup } from '@bundoc/bunkms/cli/restore';
+import { review } from '@bundoc/bunkms/cli/review';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { call, Installation } from './support/installation.ts';
 import { MovedClock } from './support/moved-clock.ts';
@@ -13,11 +16,12 @@ import { MovedClock } from './support/moved-clock.ts';
 let clock: MovedClock;
 let installation: Installation;
 let token: string;
+const copy = join(tmpdir(), `bundoc-audit-copy-${randomUUID()}`);
 beforeEach(async () => {
   // Other tests check the output of the commands.
   vi.spyOn(console, 'log').mockReturnValue();
   clock = new MovedClock();
-  installation = await Installation.start({ clock });
+  installation = await Installation.start({ clock, kmsEnvironment: { BUNKMS_AUDIT_SHIP: `file:${copy}` } });
   token = await installation.client();
   for (const project of ['p', 'q'])
     for (const id of ['a', 'b']) expect((await write(project, id)).status).toBe(201);
@@ -25,6 +29,7 @@ beforeEach(async () => {
 afterEach(async () => {
   vi.restoreAllMocks();
   await installation[Symbol.asyncDispose]();
+  rmSync(copy, { force: true });
 });
 
 const pathOf = (project: string, id: string) => `/v1/projects/${project}/collections/notes/documents/${id}`;
@@ -32,8 +37,15 @@ const read = (project: string, id: string) => call(installation.url, pathOf(proj
 const write = (project: string, id: string) =>
   call(installation.url, pathOf(project, id), { method: 'PUT', token, body: `{"is":"${project}/${id}"}` });
 const file = (name: string) => join(installation.folder, name);
-const key = (which: 'enable' | 'rotate', name: string) =>
-  change(installation.kmsEnvironment, which, name, {});
+const rotate = (name: string) => change(installation.kmsEnvironment, 'rotate', name, {});
+/** Waits until the copy has the whole audit chain. */
+const copied = () =>
+  expect
+    .poll(async () => {
+      const head = await withKms(installation.kmsEnvironment, ({ store }) => store.auditHead());
+      return readFileSync(copy, 'utf8').includes(head.hash);
+    })
+    .toBe(true);
 const recoverKeys = async (options: Partial<RecoverCliOptions> = {}) => {
   const from = await installation.stored.projectFilesIn(file('project-files'));
   await recover(installation.kmsEnvironment, { from, ...options });
@@ -72,22 +84,19 @@ async function startAgain(): Promise<void> {
 
 describe('documents', () => {
   it('are readable again once a lost store of BunKMS was rebuilt from the data folder and its keys were enabled', async () => {
-    await key('rotate', 'p-dek');
+    await rotate('p-dek');
     clock.movedMs += 900_000 * 0.85;
     await expect.poll(async () => (await write('p', 'later')).status && versionsOf('p')).toEqual([1, 2]);
     await loseStore();
     await startAgain();
     // Bundoc reports the missing key, and creates none.
     expect((await read('p', 'a')).json()).toMatchObject({ status: 503, code: 'key_missing' });
-    await expect(recoverKeys()).rejects.toMatchObject({ name: 'ResurrectionNotAccepted' });
-    expect((await write('q', 'a')).status).toBe(503);
-    await recoverKeys({ acceptResurrection: true });
+    await recoverKeys();
     // A recovered key has no known holder.
     await expect.poll(async () => (await read('p', 'a')).json()['code']).toBe('project_unclaimed');
-    for (const name of ['p-dek', 'q-dek']) {
-      await key('enable', name);
+    await review(installation.kmsEnvironment, { enable: [], enableAll: true });
+    for (const name of ['p-dek', 'q-dek'])
       await installation.takeOverKey(name, await installation.storageId());
-    }
     for (const project of ['p', 'q'])
       await expect.poll(async () => (await read(project, 'a')).status).toBe(200);
     for (const project of ['p', 'q']) await expectReadable(project);
@@ -99,32 +108,31 @@ describe('documents', () => {
       ({ version }: { version: number }) => version,
     );
 
-  it('of a project whose key was destroyed after the backup stay unreadable after a restore with the inventory', async () => {
+  it('of a project whose key was destroyed after the backup stay unreadable after a restore with the copy of the audit chain', async () => {
     await backup(installation.kmsEnvironment, file('backup'), {});
     await destroy(installation.kmsEnvironment, 'p-dek', { confirm: 'p-dek' });
-    await writeInventory(installation.kmsEnvironment, file('inventory'), {});
+    await copied();
     await loseStore();
-    await expect(restore({})).rejects.toMatchObject({ name: 'ResurrectionNotAccepted' });
-    await restore({ inventory: file('inventory') });
+    await restore({ auditCopy: [copy] });
     await startAgain();
     expect((await read('p', 'a')).json()).toMatchObject({ status: 410, code: 'project_destroyed' });
     await expectReadable('q');
-    await recoverBesideNobody({ acceptResurrection: true });
+    await recoverBesideNobody();
     expect((await read('p', 'a')).json()).toMatchObject({ status: 410, code: 'project_destroyed' });
     await expectReadable('q');
   });
 
-  it('come back only by a decision for each project when a backup is restored without an inventory', async () => {
+  it('come back only by a decision for each project when a backup is restored without a copy of the audit chain', async () => {
     await backup(installation.kmsEnvironment, file('backup'), {});
     await destroy(installation.kmsEnvironment, 'p-dek', { confirm: 'p-dek' });
     await loseStore();
     const before = token;
-    await restore({ acceptResurrection: true });
+    await restore({});
     await startAgain();
     for (const project of ['p', 'q'])
       expect((await read(project, 'a')).json()).toMatchObject({ status: 409, code: 'project_unclaimed' });
     expect((await call(installation.url, pathOf('q', 'a'), { token: before })).status).toBe(401);
-    await key('enable', 'q-dek');
+    await review(installation.kmsEnvironment, { enable: ['q-dek'] });
     for (const name of ['p-dek', 'q-dek'])
       await installation.takeOverKey(name, await installation.storageId());
     await expect.poll(async () => (await read('q', 'a')).status).toBe(200);
@@ -134,11 +142,11 @@ describe('documents', () => {
 
   it('sealed under key versions newer than the backup are readable once those were recovered', async () => {
     await backup(installation.kmsEnvironment, file('backup'), {});
-    await key('rotate', 'p-dek');
+    await rotate('p-dek');
     await expect.poll(async () => (await write('p', 'new')).status && versionsOf('p')).toEqual([1, 2]);
-    await writeInventory(installation.kmsEnvironment, file('inventory'), {});
+    await copied();
     await loseStore();
-    await restore({ inventory: file('inventory') });
+    await restore({ auditCopy: [copy] });
     await startAgain();
     await expectReadable('q');
     expect((await read('p', 'new')).json()).toMatchObject({ status: 503, code: 'key_damaged' });
@@ -147,7 +155,7 @@ describe('documents', () => {
     await expectReadable('p');
     expect((await read('p', 'new')).json()).toMatchObject({ is: 'p/new' });
     // The next rotation continues from the recovered version.
-    await key('rotate', 'p-dek');
+    await rotate('p-dek');
     await expect.poll(async () => (await write('p', 'newer')).status && versionsOf('p')).toEqual([1, 2, 3]);
   });
 });

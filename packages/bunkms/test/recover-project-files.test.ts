@@ -22,7 +22,7 @@ describe('a project file', () => {
     const directory = writeProject(bundoc, 'p', all);
     const service = await newService();
     writeFileSync(join(directory, 'project.json'), '{');
-    expect(await recoverFrom(service, bundoc, { acceptResurrection: true, dryRun: true })).toMatchObject([
+    expect(await recoverFrom(service, bundoc, { dryRun: true })).toMatchObject([
       { outcome: 'recovered', versions: [1, 2] },
     ]);
     // After a crash the file is older than its copy, and the copy has a damaged version.
@@ -33,9 +33,7 @@ describe('a project file', () => {
     const copy = readFileSync(join(directory, 'project.json'), 'utf8');
     writeProject(bundoc, 'p', all.slice(0, 1));
     writeCatalog(directory, copy);
-    expect(await recoverFrom(service, bundoc, { acceptResurrection: true })).toMatchObject([
-      { outcome: 'recovered', versions: [1, 2] },
-    ]);
+    expect(await recoverFrom(service, bundoc)).toMatchObject([{ outcome: 'recovered', versions: [1, 2] }]);
     await (await KeyCalls.of(service)).post(NAME, 'enable');
     await expectWhole(service, all);
   });
@@ -86,7 +84,7 @@ describe('a project file', () => {
     const all = await makeProject('p', 2);
     writeProject(bundoc, 'p', all, change as never);
     const service = await newService();
-    const [found] = await recoverFrom(service, bundoc, { acceptResurrection: true });
+    const [found] = await recoverFrom(service, bundoc);
     expect(found).toMatchObject({ project: 'p', outcome, problem: expect.any(String) });
     expect((await service.store.counts()).keys).toBe(0);
   });
@@ -98,7 +96,7 @@ describe('a project file', () => {
       versions: file.versions.map((one) => (one.version === 2 ? { ...one, wrapped: 'AAAA' } : one)),
     }));
     const service = await newService();
-    expect(await recoverFrom(service, bundoc, { acceptResurrection: true })).toMatchObject([
+    expect(await recoverFrom(service, bundoc)).toMatchObject([
       { outcome: 'recovered', versions: [1, 3], lost_versions: [2] },
     ]);
     const calls = await KeyCalls.of(service);
@@ -123,8 +121,7 @@ describe('a project file in its folder', () => {
       await makeProject('p');
       writeFileSync(path, typeof content === 'string' ? content : JSON.stringify(content));
       const service = await newService();
-      expect(await recoverFrom(service, bundoc)).toMatchObject([{ outcome: 'unaccepted' }]);
-      expect(await recoverFrom(service, bundoc, { acceptResurrection: true })).toMatchObject([
+      expect(await recoverFrom(service, bundoc)).toMatchObject([
         { project: 'p', outcome: 'recovered', state: 'disabled' },
       ]);
       expect((await service.store.findKey(NAME, 'current'))?.record).toMatchObject({ holder: 'unknown' });
@@ -136,7 +133,7 @@ describe('a project file in its folder', () => {
     const keyDestroyedAt = '2026-01-02T00:00:00.000Z';
     const mark = { deleted: 'p', format: 1, since: '2026-01-01T00:00:00.000Z', keyDestroyedAt };
     const service = await newService();
-    await recoverFrom(service, bundoc, { acceptResurrection: true });
+    await recoverFrom(service, bundoc);
     for (const name of ['project.json', 'catalog']) rmSync(join(folder, name));
     writeFileSync(join(folder, 'deleted.json'), JSON.stringify(mark));
     expect(await recoverFrom(service, bundoc)).toEqual([
@@ -168,7 +165,7 @@ describe('a project file in its folder', () => {
     mkdirSync(join(projects, 'empty'));
     mkdirSync(join(projects, 'folder', 'project.json'), { recursive: true });
     const service = await newService();
-    expect(await recoverFrom(service, bundoc, { acceptResurrection: true })).toEqual([
+    expect(await recoverFrom(service, bundoc)).toEqual([
       {
         project: 'empty',
         outcome: 'unreadable',

@@ -22,6 +22,7 @@ import {
   takeOver,
 } from './key.ts';
 import { parserOf, wholeNumber } from './option-parsers.ts';
+import { type ReviewOptions, review } from './review.ts';
 
 const PLAIN: Record<PlainChange, string> = {
   rotate: 'mints the next version of a key and makes it the current one',
@@ -88,10 +89,23 @@ export function registerKeyCommands(program: Command, environment: Environment):
     show(environment, name, options),
   );
   key
+    .command('review')
+    .description(
+      'lists the keys that a restore or a recovery disabled because their later state is unknown, and enables those you choose',
+    )
+    .option('--enable <names>', 'enable these keys; may be repeated', collectKeys, [])
+    .option('--enable-all', 'enable all of them, except those that were disabled or about to be deleted')
+    .option('--json', 'print JSON')
+    .action((options: ReviewOptions) => review(environment, options));
+  key
     .command('list')
     .description('all keys, by name')
     .option('--json', 'print JSON')
     .action((options: JsonOption) => list(environment, options));
+}
+
+function collectKeys(text: string, earlier: readonly string[]): string[] {
+  return [...earlier, ...text.split(',').map(parserOf(keyNameSchema))];
 }
 
 function daysOrNever(text: string): number | 'never' {
