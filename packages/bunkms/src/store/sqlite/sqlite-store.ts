@@ -1,12 +1,11 @@
 import type { KeyObject } from 'node:crypto';
 import { join } from 'node:path';
-import { Worker } from 'node:worker_threads';
-import { workerEnvironment } from '@bundoc/shared/runtime/worker-environment';
+import { AppError } from '@bundoc/shared/contract/app-error';
+import { Thread, ThreadFailed } from '@bundoc/shared/threads/thread';
 import type { KmsStore, StoreOperations } from '../port.ts';
 import type { LoadEntry, StoreEntry } from '../transfer.ts';
-import type { SqliteWorkerData } from './sqlite-worker.ts';
+import type { SqliteOperations, SqliteWorkerData } from './sqlite-worker.ts';
 import type { TransferOperations } from './transfers.ts';
-import { WorkerRpc } from './worker-rpc.ts';
 
 export interface SqliteStoreOptions {
   /** The folder of the database. Created with mode 0700 if it does not exist. */
@@ -40,37 +39,57 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<KmsS
     path: databasePathOf(options.dataDir),
     busyTimeoutMs: Math.floor(deadlineMs * 0.75),
   };
-  const fromSource = import.meta.url.endsWith('.ts');
-  const worker = new Worker(new URL(`./sqlite-worker.${fromSource ? 'ts' : 'js'}`, import.meta.url), {
+  const thread = new Thread<SqliteOperations>({
     name: 'bunkms-sqlite',
+    from: import.meta.url,
+    module: './sqlite-worker',
     workerData,
-    // The thread needs no variables of the process, and they may contain the KEK.
-    env: workerEnvironment(),
-    execArgv: fromSource ? ['--conditions=@bundoc/source', '--disable-warning=ExperimentalWarning'] : [],
+    onCrash: options.onCrash,
   });
-  const rpc = new WorkerRpc(worker, { deadlineMs, pendingMax: PENDING_MAX, onCrash: options.onCrash });
+  const store = remoteStore(thread, deadlineMs);
   try {
-    await rpc.call('probe', [], OPEN_DEADLINE_MS);
+    await callStore(thread, 'probe', [], OPEN_DEADLINE_MS);
   } catch (error) {
-    await rpc.close();
+    await store.close();
     throw error;
   }
-  return remoteStore(rpc);
+  return store;
 }
 
-function remoteStore(rpc: WorkerRpc): KmsStore {
+/**
+ * Calls a function in the thread of the store. After the deadline the thread continues, so the outcome of a
+ * write is unknown.
+ *
+ * @throws AppError as the thread reports it, or `storage_unavailable`, `overloaded`.
+ */
+async function callStore(
+  thread: Thread<SqliteOperations>,
+  name: keyof SqliteOperations,
+  args: readonly unknown[],
+  deadlineMs: number,
+): Promise<unknown> {
+  if (thread.pending >= PENDING_MAX) throw new AppError('overloaded');
+  try {
+    return await thread.call(name, args as never, { deadlineMs });
+  } catch (error) {
+    if (error instanceof ThreadFailed) throw new AppError('storage_unavailable', { cause: error });
+    throw error;
+  }
+}
+
+function remoteStore(thread: Thread<SqliteOperations>, deadlineMs: number): KmsStore {
   /**
    * Both sides have the types of the port: `sqlite/operations.ts` implements it, and this forwards calls to
    * it.
    */
   const remote =
-    <Name extends keyof StoreOperations>(name: Name, deadlineMs?: number) =>
+    <Name extends keyof StoreOperations>(name: Name) =>
     (...args: Parameters<KmsStore[Name]>) =>
-      rpc.call(name, args, deadlineMs) as ReturnType<KmsStore[Name]>;
+      callStore(thread, name, args, deadlineMs) as ReturnType<KmsStore[Name]>;
   const transfer: Transfer =
-    (name, deadlineMs) =>
+    (name, ownDeadlineMs = deadlineMs) =>
     (...args) =>
-      rpc.call(name, args, deadlineMs) as never;
+      callStore(thread, name, args, ownDeadlineMs) as never;
   return {
     readInstallation: remote('readInstallation'),
     initialise: remote('initialise'),
@@ -122,13 +141,13 @@ function remoteStore(rpc: WorkerRpc): KmsStore {
     readAll: () => readAll(transfer),
     load: async (entries, chainKey) => {
       if (!(await load(transfer, entries, chainKey))) return false;
-      await rpc.call('unlock', [chainKey]);
+      await callStore(thread, 'unlock', [chainKey], deadlineMs);
       return true;
     },
     counts: remote('counts'),
     probe: remote('probe'),
-    close: () => rpc.close(),
-    [Symbol.asyncDispose]: () => rpc.close(),
+    close: () => thread.close(deadlineMs),
+    [Symbol.asyncDispose]: () => thread.close(deadlineMs),
   };
 }
 
