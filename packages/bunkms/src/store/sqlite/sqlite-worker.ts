@@ -12,7 +12,10 @@ import { sqliteOperations } from './operations.ts';
 import { type TransferOperations, transferOperations } from './transfers.ts';
 
 /** The functions that the thread serves. */
-export type SqliteOperations = StoreOperations & TransferOperations;
+export interface SqliteOperations extends StoreOperations, TransferOperations {
+  /** The names of all functions, of which the caller's side is made. */
+  names(): readonly string[];
+}
 
 export interface SqliteWorkerData {
   readonly path: string;
@@ -41,6 +44,7 @@ function opened(): SqliteOperations {
   operations ??= {
     ...sqliteOperations(connection),
     ...transferOperations(() => new Connection(path, busyTimeoutMs)),
+    names: () => Object.keys(opened()),
   };
   return operations;
 }
