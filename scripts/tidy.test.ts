@@ -50,7 +50,7 @@ const composesEngines = (path: string) => /^packages\/bundoc\/src\/(app\.ts$|cli
 const LOG = 'packages/bundoc/src/engine/files/log/';
 /** Packages and parts of shared that the log may import. */
 const OF_THE_LOG =
-  /^(node:|@bundoc\/shared\/(crypto\/aead|runtime\/(clock|worker-environment)|files\/data-folder|contract\/app-error|crypto\/random|shares\/share-key)$)/;
+  /^(node:|@bundoc\/shared\/(crypto\/aead|runtime\/clock|threads\/start-thread|files\/data-folder|contract\/app-error|crypto\/random|shares\/share-key)$)/;
 
 /** The forbidden imports of a source, with a sentence for each. */
 function forbiddenImports(source: Source): string[] {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { type Coding, preferredCoding } from './accept-encoding.ts';
+import { type Coding, preferredCoding } from './accept.ts';
 
 const both = () => true;
 const only = (kept: Coding) => (coding: Coding) => coding === kept;
