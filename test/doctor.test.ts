@@ -150,8 +150,8 @@ describe('bundoc doctor', () => {
   });
 
   it('reports faults in the variables, the folder and the token of the service', async () => {
-    const config = await bundoc({ ...service(), BUNDOC_CACHE_BYTES: 'much' });
-    expect([config.code, config.of['config']]).toEqual([1, expect.stringContaining('BUNDOC_CACHE_BYTES')]);
+    const config = await bundoc({ ...service(), BUNDOC_LOG_BYTES: 'much' });
+    expect([config.code, config.of['config']]).toEqual([1, expect.stringContaining('BUNDOC_LOG_BYTES')]);
     const disk = await bundoc({ ...service(), BUNDOC_DATA_DIR: file('nowhere') });
     expect([disk.code, disk.of['disk']]).toEqual([1, expect.stringContaining('there is no folder')]);
     writeFileSync(file('not-kms'), token);

@@ -107,6 +107,7 @@ export async function createApi(parts: ApiParts): Promise<FastifyInstance> {
     clock,
     isRevoked: (claims) => revoked.has(claims),
   });
+  await auth.register(app);
   metrics.measureRequests(app, 'api');
   if (limit !== undefined) limitProcessorTime(app, limit, metrics.rateLimited);
   metrics.watchShares(poolsOf(shares));

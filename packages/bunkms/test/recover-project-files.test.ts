@@ -1,8 +1,6 @@
 import { execFileSync } from 'node:child_process';
-import { hash } from 'node:crypto';
 import { mkdirSync, readFileSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { encodeSettled } from '@bundoc/shared/contract/log-folder';
 import { describe, expect, it } from 'vitest';
 import { KeyCalls } from './support/lifecycle.ts';
 import {
@@ -17,18 +15,6 @@ import {
 import { recoverFrom, writeCatalog, writeProject } from './support/recovery.ts';
 
 useRecovery();
-
-const SEGMENT_ID = Buffer.alloc(16, 7);
-
-/** The first block of a segment, as `docs/formats/log.md` has it. */
-function segmentHeader(number: number): Buffer {
-  const block = Buffer.alloc(4_096);
-  block.write('BUNDOCL2', 'latin1');
-  block.writeBigUInt64BE(BigInt(number), 24);
-  SEGMENT_ID.copy(block, 32);
-  hash('sha256', block.subarray(0, 152), 'buffer').copy(block, 152, 0, 16);
-  return block;
-}
 
 describe('a project file', () => {
   it('whose copy alone is intact is read from the copy, and the versions of both are combined', async () => {
@@ -220,30 +206,5 @@ describe('a project file in its folder', () => {
     await expect(recoverFrom(service, join(bundoc, 'projects'))).rejects.toMatchObject({
       name: 'NoDataFolder',
     });
-  });
-
-  it('is not read while the log may have projects without a folder, and nothing changes', async () => {
-    await makeProject('p');
-    const service = await newService();
-    const before = await service.records();
-    const refused = { name: 'DataFolderUnsettled', message: expect.stringContaining('run `bundoc settle`') };
-    const log = join(bundoc, 'log');
-    mkdirSync(log);
-    writeFileSync(join(log, '00000000'), segmentHeader(1));
-    for (const dryRun of [false, true])
-      await expect(recoverFrom(service, bundoc, { dryRun })).rejects.toMatchObject(refused);
-    writeFileSync(join(log, 'settled'), encodeSettled({ number: 1, id: SEGMENT_ID }));
-    // A newer segment makes the marker stale.
-    writeFileSync(join(log, '00000001'), segmentHeader(2));
-    await expect(recoverFrom(service, bundoc)).rejects.toMatchObject(refused);
-    // An unreadable log may contain anything.
-    rmSync(join(log, '00000001'));
-    symlinkSync(join(log, '00000000'), join(log, '00000001'));
-    await expect(recoverFrom(service, bundoc)).rejects.toMatchObject(refused);
-    expect(await service.records()).toEqual(before);
-    rmSync(join(log, '00000001'));
-    expect(await recoverFrom(service, bundoc, { acceptResurrection: true })).toMatchObject([
-      { project: 'p', outcome: 'recovered' },
-    ]);
   });
 });

@@ -1,6 +1,5 @@
 import {
   existsSync,
-  mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -172,11 +171,6 @@ describe('bunkms backup, inventory, restore and recover', () => {
     });
     await expectFailure(2, /is not a data folder of Bundoc/, 'recover', '--from', folder);
     await expectFailure(2, /required option/, 'recover');
-    // A log without a marker that it is settled.
-    mkdirSync(join(at('bundoc'), 'log'));
-    writeFileSync(join(at('bundoc'), 'log', '00000000'), Buffer.alloc(4_096));
-    await expectFailure(1, /is not settled: .*run `bundoc settle`/, ...recover('--dry-run'));
-    rmSync(join(at('bundoc'), 'log'), { recursive: true });
     expect(
       await expectFailure(
         9,

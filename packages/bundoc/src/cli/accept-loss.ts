@@ -11,13 +11,15 @@ import { withDatabase } from './open-database.ts';
 
 export interface AcceptLossOptions {
   readonly all?: true;
+  /** Accepts damaged frames of the log instead of lost projects. */
+  readonly frames?: true;
   readonly json?: true;
 }
 
 /**
  * Lists the lost projects, or accepts the loss of one or all of them. Afterwards such a project can be
  * created again, under its present key. On files, the service is stopped; nodes on PostgreSQL may run. Needs
- * no key.
+ * no key. With `frames`, it accepts that frames of the log are lost whose projects are unknown.
  *
  * @throws CommandError when the project is not lost.
  */
@@ -28,10 +30,25 @@ export async function acceptLoss(
 ): Promise<void> {
   if (named !== undefined && options.all) throw new CommandError('give a project or --all, not both');
   const project = named === undefined ? undefined : parseProjectId(named);
+  if (options.frames) {
+    if (named !== undefined || options.all) throw new CommandError('--frames concerns all projects');
+    await acceptFrames(environment, options);
+    return;
+  }
   const { storage } = readConfig(environment);
   const run = (lost: LostProjects) => listOrAccept(lost, project, options);
   if (storage.kind === 'files') await withFolder(environment, ({ lost }) => run(lost));
   else await withDatabase(storage, (database) => run(new LostInRows(database, systemClock)));
+}
+
+async function acceptFrames(environment: Environment, { json }: AcceptLossOptions): Promise<void> {
+  await withFolder(environment, async ({ engine, identity }) => {
+    // First: afterwards, projects open, and must not repeat the positions of lost commits.
+    await identity.change((file) => ({ ...file, lossAcceptedMs: systemClock.now() }));
+    await engine.acceptLoss();
+  });
+  if (json) console.log(JSON.stringify({ accepted: 'frames' }));
+  else console.error('bundoc: accepted the loss of damaged frames of the log');
 }
 
 async function listOrAccept(

@@ -8,6 +8,7 @@ import { type AcceptLossOptions, acceptLoss } from './accept-loss.ts';
 import { backupCommand, restoreCommand, verifyBackupCommand } from './backup.ts';
 import { type ExportCommandOptions, exportCommand } from './bulk-export.ts';
 import { type ImportCommandOptions, importCommand } from './bulk-import.ts';
+import { carry } from './carry.ts';
 import { registerDataCommands } from './data-commands.ts';
 import { doctorCommand } from './doctor.ts';
 import { exitCodeOf, remedyOf } from './errors.ts';
@@ -16,7 +17,6 @@ import { OutputClosed } from './output.ts';
 import { repair } from './repair.ts';
 import type { ServiceOptions } from './service-client.ts';
 import { serviceOptions as service } from './service-options.ts';
-import { type SettleOptions, settle } from './settle.ts';
 import { stats } from './stats.ts';
 import { verify } from './verify.ts';
 
@@ -162,16 +162,11 @@ function registerFolderCommands(program: Command, environment: Environment, onFa
     );
 
   program
-    .command('settle')
-    .description('makes the folder of every project durable, without any key')
-    .option(
-      '--all',
-      'also copy commits that only the log has into each folder, so that each folder is complete',
-    )
-    .option('--accept-loss', 'accept the loss of damaged frames for all projects')
+    .command('carry')
+    .description("copies the commits that only the log has into their projects' folders, without any key")
     .option('--json', 'print JSON')
-    .action(async (options: SettleOptions) => {
-      if (!(await settle(environment, options))) onFault();
+    .action(async (options: { json?: true }) => {
+      if (!(await carry(environment, options))) onFault();
     });
 
   program
@@ -181,6 +176,7 @@ function registerFolderCommands(program: Command, environment: Environment, onFa
     )
     .argument('[project]', 'a project of the list')
     .option('--all', 'accept the loss of all of them')
+    .option('--frames', 'accept the loss of damaged frames of the log, for all projects')
     .option('--json', 'print JSON')
     .action((project: string | undefined, options: AcceptLossOptions) =>
       acceptLoss(environment, project, options),

@@ -168,9 +168,7 @@ export class SimulatedDisk implements Disk, LogDisk {
     if (this.#current.has(path)) return false;
     return this.#change(`mkdir ${path}`, () => {
       this.#requireDirectory(dirname(path));
-      // What was not synced in a folder that was removed here is not of this one.
-      const isWithin = ({ directory }: NameChange) => directory === path || directory.startsWith(`${path}/`);
-      this.#unsynced = this.#unsynced.filter((change) => !isWithin(change));
+      this.#forgetUnsynced(path);
       this.#put(path, { kind: 'directory' });
       return true;
     });
@@ -263,10 +261,20 @@ export class SimulatedDisk implements Disk, LogDisk {
       const node = this.#node(from);
       if (node === undefined) throw new AppError('storage_unavailable');
       this.#requireDirectory(dirname(to));
+      const within = (folder: string, path: string) => path.startsWith(`${folder}/`);
+      if ([...this.#current.keys()].some((path) => within(to, path)))
+        throw new AppError('storage_unavailable');
+      if (node.kind === 'directory') this.#forgetUnsynced(to);
       const entry: Entry = { node, folder: this.#node(dirname(to)) };
       this.#name(to, (entries) => {
         entries.delete(from);
         entries.set(to, entry);
+        // The content of a folder goes with it, as far as its names are there.
+        for (const [path, one] of [...entries])
+          if (within(from, path)) {
+            entries.delete(path);
+            entries.set(to + path.slice(from.length), one);
+          }
       });
     });
   }
@@ -322,6 +330,12 @@ export class SimulatedDisk implements Disk, LogDisk {
       else left.push(change);
     }
     this.#unsynced = left;
+  }
+
+  /** What was not synced in a folder that was removed here is not of the one that takes its place. */
+  #forgetUnsynced(path: string): void {
+    const isWithin = ({ directory }: NameChange) => directory === path || directory.startsWith(`${path}/`);
+    this.#unsynced = this.#unsynced.filter((change) => !isWithin(change));
   }
 
   #node(path: string): Node | undefined {

@@ -105,7 +105,7 @@ export async function viewLog(disk: Disk, dataDir = '/'): Promise<ViewedLog> {
     segmentBytes: SMALL_LIMITS.log.segmentBytes,
     everyFrame: true,
   });
-  return ViewedLog.of(storageIdOf(disk), view);
+  return new ViewedLog(storageIdOf(disk), view);
 }
 
 function logDiskOf(disk: Disk, dataDir: string, stack: AsyncDisposableStack): LogDisk {

@@ -5,7 +5,6 @@ import { CLI_CALLER } from '../records/caller.ts';
 import { listOf, ResurrectionNotAccepted } from '../recovery/errors.ts';
 import { NoDataFolder } from '../recovery/project-keys.ts';
 import { type RecoveredProject, recoverKeys } from '../recovery/recover.ts';
-import { DataFolderUnsettled } from '../recovery/settled-folder.ts';
 import { CliFailure, UsageError } from './errors.ts';
 import { loadVault, silentLogger, withKms } from './open-kms.ts';
 import { readInventory } from './restore.ts';
@@ -44,7 +43,6 @@ export async function recover(environment: Environment, options: RecoverCliOptio
       }))
         all.push(project);
     } catch (error) {
-      if (error instanceof DataFolderUnsettled) throw new CliFailure(error.message);
       throw error instanceof NoDataFolder ? new UsageError(error.message) : error;
     }
     return all;

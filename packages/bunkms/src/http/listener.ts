@@ -106,6 +106,7 @@ async function createListener(
     clock,
     keys: { isCurrent, find: async (kid) => (isCurrent(kid) ? pem : undefined) },
   });
+  await auth.register(app);
   const guards = createGuards(auth, services);
 
   registerPublicRoutes(app, {

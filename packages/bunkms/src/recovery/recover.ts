@@ -22,7 +22,6 @@ import {
   projectsIn,
   readProjectKey,
 } from './project-keys.ts';
-import { requireSettled } from './settled-folder.ts';
 
 export interface RecoverDeps {
   readonly store: KeyStore & AuditStore;
@@ -76,7 +75,7 @@ const PAGE = 1_000;
  *
  * @param dataDir Bundoc's data folder.
  * @returns the result for each project's key, one by one.
- * @throws NoDataFolder, DataFolderUnsettled, ChainBroken, AppError of the store.
+ * @throws NoDataFolder, ChainBroken, AppError of the store.
  */
 export async function* recoverKeys(
   deps: RecoverDeps,
@@ -85,7 +84,6 @@ export async function* recoverKeys(
 ): AsyncGenerator<RecoveredProject> {
   using folder = openDataFolder(dataDir);
   const projects = projectsIn(folder);
-  requireSettled(folder);
   const history = await walkChain(deps, options);
   const inventory = options.inventory && new ListedKeys(options.inventory);
   if (!options.dryRun) await recordRun(deps, options);

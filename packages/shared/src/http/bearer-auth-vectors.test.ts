@@ -1,4 +1,5 @@
 import { createPublicKey, sign, verify } from 'node:crypto';
+import { createRequire } from 'node:module';
 import { describe, expect, it } from 'vitest';
 import {
   expectRefused,
@@ -57,14 +58,17 @@ interface EddsaGroup {
 const eddsa = loadWycheproof<EddsaGroup, { readonly msg: string; readonly sig: string }>('ed25519_test.json');
 
 describe('Ed25519, published vectors', needs('vectors'), () => {
-  it('get the right verdict from WebCrypto, which checks the signatures of tokens', async () => {
-    const { subtle } = globalThis.crypto;
+  type VerifySignature = (alg: string, pem: Buffer, input: Buffer, signature: string) => boolean;
+  const jwt = createRequire(createRequire(import.meta.url).resolve('@fastify/jwt'));
+  const { verifySignature } = jwt('fast-jwt/src/crypto.js') as { verifySignature: VerifySignature };
+
+  it('get the right verdict from the signature check of the token plugin, in the encoding of tokens', () => {
     let accepted = 0;
     let refused = 0;
     for (const group of eddsa) {
-      const key = createPublicKey(group.publicKeyPem).toCryptoKey('Ed25519', true, ['verify']);
       for (const test of group.tests) {
-        const isValid = await subtle.verify('Ed25519', key, unhex(test.sig), unhex(test.msg));
+        const signature = unhex(test.sig).toString('base64url');
+        const isValid = verifySignature('EdDSA', Buffer.from(group.publicKeyPem), unhex(test.msg), signature);
         expect(isValid, `tcId ${test.tcId} ${test.comment}`).toBe(test.result === 'valid');
         expect(verify(null, unhex(test.msg), group.publicKeyPem, unhex(test.sig))).toBe(isValid);
         if (isValid) accepted++;

@@ -67,6 +67,7 @@ describe('a good token', () => {
       clock,
       keys: { find: async (kid) => published.get(kid), isCurrent: (kid) => published.has(kid) },
     });
+    await auth.register(server);
     server.get('/me', async (request) => {
       taken.push(await auth.authenticate(request));
       return {};

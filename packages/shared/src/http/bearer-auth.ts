@@ -1,6 +1,6 @@
-import { createPublicKey } from 'node:crypto';
-import type { FastifyRequest } from 'fastify';
-import { compactVerify, errors } from 'jose';
+import { createPublicKey, verify } from 'node:crypto';
+import fastifyJwt from '@fastify/jwt';
+import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { LRUCache } from 'lru-cache';
 import { AppError, type TokenFault } from '../contract/app-error.ts';
 import {
@@ -43,12 +43,12 @@ interface Verified {
   readonly kid: string;
 }
 
-/** The former name of the one algorithm, and that of RFC 9864. */
-const ALGORITHMS = ['EdDSA', 'Ed25519'];
-
 /**
- * Checks bearer tokens: Ed25519 signature, then the claims. Verified signatures are cached. Expiry,
- * revocation and the withdrawal of keys are checked on every request.
+ * Checks bearer tokens: Ed25519 signature by `@fastify/jwt`, then the claims. `@fastify/jwt` knows the
+ * algorithm by its former name, `EdDSA`; a token that names it `Ed25519` (RFC 9864) is verified here.
+ * Verified signatures are cached. Expiry, revocation and the withdrawal of keys are checked on every request.
+ *
+ * Register {@link BearerAuth.register} on the app before its routes are called.
  */
 export class BearerAuth {
   readonly #options: BearerAuthOptions;
@@ -59,47 +59,81 @@ export class BearerAuth {
     this.#options = options;
   }
 
+  async register(app: FastifyInstance): Promise<void> {
+    await app.register(fastifyJwt, {
+      secret: async (_request: FastifyRequest, token: unknown) => {
+        const kid = kidOf(token);
+        const pem = kid === undefined ? undefined : await this.#findKey(kid);
+        if (pem === undefined) throw refused('unknown signing key');
+        return pem;
+      },
+      decode: { complete: true },
+      verify: {
+        algorithms: ['EdDSA'],
+        allowedIss: TOKEN_ISSUER,
+        allowedAud: this.#options.audience,
+        requiredClaims: ['iss', 'aud', 'sub', 'jti', 'iat', 'exp'],
+        // Times are checked below against the injected clock, for cached and new tokens.
+        ignoreExpiration: true,
+        ignoreNotBefore: true,
+        // The look-up of the key and the check parse the header in the same way.
+        extractToken: bearerToken,
+        cache: false,
+      },
+    });
+  }
+
   /**
    * @returns the claims of the request's token; synchronously for a cached token.
    * @throws AppError `unauthenticated` for any fault of the token, or what `keys.find` throws.
    */
   authenticate(request: FastifyRequest): Claims | Promise<Claims> {
-    const { authorization = '' } = request.headers;
-    const known = this.#verified.get(authorization);
-    return known === undefined ? this.#verify(authorization) : this.#checked(known);
+    const known = this.#verified.get(request.headers.authorization ?? '');
+    return known === undefined ? this.#verify(request) : this.#checked(known);
   }
 
-  async #verify(header: string): Promise<Claims> {
-    const token = bearerToken(header);
+  /** A defect of the key source is not a fault of the token, so it must not become a 401. */
+  async #findKey(kid: string): Promise<string | undefined> {
+    try {
+      return await this.#options.keys.find(kid);
+    } catch (error) {
+      throw error instanceof AppError ? error : new AppError('internal_error', { cause: error });
+    }
+  }
+
+  async #verify(request: FastifyRequest): Promise<Claims> {
+    const token = bearerToken(request);
     if (!isCanonical(token)) throw refused('malformed');
-    const { payload, protectedHeader } = await compactVerify(token, ({ kid }) => this.#findKey(kid), {
-      algorithms: ALGORITHMS,
-    }).catch((error) => {
-      throw error instanceof AppError ? error : refused(faultOf(error), error);
-    });
-    const content = jsonOf(payload);
-    const { iss } = Object(content) as { readonly iss?: unknown };
-    if (typeof iss === 'string' && iss !== TOKEN_ISSUER) throw refused('wrong issuer');
-    const claims = claimsSchema.safeParse(content);
+    const header = headerOf(token);
+    const kid = kidOf({ header });
+    if (kid === undefined) throw refused(header === undefined ? 'malformed' : 'unknown signing key');
+    const payload =
+      header?.['alg'] === ED25519
+        ? await this.#verifyEd25519(token, header, kid)
+        : await verifyWithPlugin(request);
+    const claims = claimsSchema.safeParse(payload);
     if (!claims.success) throw refused('claims missing or invalid', claims.error);
     if (claims.data.aud !== this.#options.audience) throw refused('wrong audience');
-    const verified = { claims: frozen(claims.data), kid: String(protectedHeader.kid) };
+    const verified = { claims: frozen(claims.data), kid };
     const result = this.#checked(verified);
-    this.#verified.set(header, verified);
+    this.#verified.set(request.headers.authorization as string, verified);
     return result;
   }
 
-  async #findKey(kid: unknown) {
-    const isName = typeof kid === 'string' && kid !== '' && kid.length <= KID_LENGTH_MAX;
-    let pem: string | undefined;
-    try {
-      if (isName) pem = await this.#options.keys.find(kid);
-    } catch (error) {
-      // A defect of the key source is not a fault of the token, so it must not become a 401.
-      throw error instanceof AppError ? error : new AppError('internal_error', { cause: error });
-    }
+  /** @returns the payload, of any shape. */
+  async #verifyEd25519(token: string, header: Header, kid: string): Promise<unknown> {
+    // No critical extension is supported (RFC 7515, section 4.1.11).
+    if (header['crit'] !== undefined) throw refused('malformed');
+    const pem = await this.#findKey(kid);
     if (pem === undefined) throw refused('unknown signing key');
-    return createPublicKey(pem);
+    const key = createPublicKey(pem);
+    const at = token.lastIndexOf('.');
+    const signature = Buffer.from(token.slice(at + 1), 'base64url');
+    if (key.asymmetricKeyType !== 'ed25519') throw refused('algorithm not allowed');
+    if (!verify(null, Buffer.from(token.slice(0, at)), key, signature)) throw refused('bad signature');
+    const payload = jsonOf(token.slice(token.indexOf('.') + 1, at));
+    if ((payload as { iss?: unknown } | undefined)?.iss !== TOKEN_ISSUER) throw refused('wrong issuer');
+    return payload;
   }
 
   #checked({ claims, kid }: Verified): Claims {
@@ -113,29 +147,59 @@ export class BearerAuth {
   }
 }
 
+const ED25519 = 'Ed25519';
+
+type Header = Readonly<Record<string, unknown>>;
+
 function refused(tokenFault: TokenFault, cause?: unknown): AppError {
   return new AppError('unauthenticated', { tokenFault, cause });
 }
 
-function faultOf(error: unknown): TokenFault {
-  if (error instanceof errors.JWSSignatureVerificationFailed) return 'bad signature';
-  return error instanceof errors.JOSEAlgNotAllowed ? 'algorithm not allowed' : 'malformed';
+async function verifyWithPlugin(request: FastifyRequest): Promise<unknown> {
+  try {
+    return await request.jwtVerify();
+  } catch (error) {
+    throw error instanceof AppError ? error : refused(faultOf(error), error);
+  }
 }
 
-function jsonOf(payload: Uint8Array): unknown {
+/** Patterns of fast-jwt's messages: `@fastify/jwt` passes on nothing else of its errors. A test pins each. */
+const FAULTS: readonly (readonly [RegExp, TokenFault])[] = [
+  [/ signature is /, 'bad signature'],
+  [/ algorithm is /, 'algorithm not allowed'],
+  [/The aud claim value /, 'wrong audience'],
+  [/The iss claim value /, 'wrong issuer'],
+  [/ claim /, 'claims missing or invalid'],
+];
+
+/** The fault that `@fastify/jwt` found in a token. */
+function faultOf(error: unknown): TokenFault {
+  const message = error instanceof Error ? error.message : '';
+  return FAULTS.find(([words]) => words.test(message))?.[1] ?? 'malformed';
+}
+
+function jsonOf(part: string): unknown {
   try {
-    return JSON.parse(Buffer.from(payload).toString('utf8'));
+    return JSON.parse(Buffer.from(part, 'base64url').toString('utf8'));
   } catch {
     return undefined;
   }
 }
 
+function headerOf(token: string): Header | undefined {
+  const header = jsonOf(token.slice(0, token.indexOf('.')));
+  return typeof header === 'object' && header !== null ? (header as Header) : undefined;
+}
+
 /** The scheme is case-insensitive (RFC 9110, section 11.1). One space separates it from the token. */
 const BEARER = /^bearer ([A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+)$/i;
 
-function bearerToken(header: string): string {
-  const token = header.length > TOKEN_LENGTH_MAX + 7 ? undefined : BEARER.exec(header)?.[1];
-  if (token === undefined) throw refused(/^bearer\b/i.test(header) ? 'malformed' : 'absent');
+function bearerToken(request: FastifyRequest): string {
+  const header = request.headers.authorization;
+  const token =
+    header === undefined || header.length > TOKEN_LENGTH_MAX + 7 ? undefined : BEARER.exec(header)?.[1];
+  if (token === undefined)
+    throw refused(header !== undefined && /^bearer\b/i.test(header) ? 'malformed' : 'absent');
   return token;
 }
 
@@ -146,6 +210,11 @@ function bearerToken(header: string): string {
 function isCanonical(token: string): boolean {
   const signature = token.slice(token.lastIndexOf('.') + 1);
   return Buffer.from(signature, 'base64url').toString('base64url') === signature;
+}
+
+function kidOf(decoded: unknown): string | undefined {
+  const kid = (decoded as { header?: { kid?: unknown } } | null)?.header?.kid;
+  return typeof kid === 'string' && kid !== '' && kid.length <= KID_LENGTH_MAX ? kid : undefined;
 }
 
 /** All requests with a token share its cached claims, so none of them may change them. */

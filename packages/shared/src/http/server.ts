@@ -15,6 +15,7 @@ import { replyProblem, toAppError } from '../contract/problem-reply.ts';
 import { rememberRoutes } from '../openapi/registered-routes.ts';
 import { callerNetwork } from '../runtime/addresses.ts';
 import { systemClock } from '../runtime/clock.ts';
+import { type Counted, CountedLines } from '../runtime/counted-lines.ts';
 import type { Drain } from '../runtime/drain.ts';
 import type { Logger } from '../runtime/logger.ts';
 import { guardTls, type ServerTls, tlsOptionsOf } from '../tls/server-tls.ts';
@@ -32,7 +33,6 @@ import { listenInFront } from './listen.ts';
 import { LoopTurns } from './loop-turns.ts';
 import { isUtf8Type } from './media-type.ts';
 import { RefusalDelay } from './refusal-delay.ts';
-import { RefusalLog } from './refusal-log.ts';
 import { requestFault } from './request-fault.ts';
 
 /** Why a request is refused. */
@@ -295,8 +295,8 @@ function setAnswerHeaders(app: FastifyInstance, drain: Drain | undefined): void 
 
 function logRequests(app: FastifyInstance, logger: Logger): void {
   // Addresses without number must not take the lines of tokens.
-  const strangers = new RefusalLog(logger, systemClock);
-  const callers = new RefusalLog(logger, systemClock);
+  const strangers = new CountedLines();
+  const callers = new CountedLines();
   app.addHook('onResponse', (request, reply, done) => {
     const error = request[REFUSAL];
     if (error !== undefined) {
@@ -306,8 +306,8 @@ function logRequests(app: FastifyInstance, logger: Logger): void {
     done();
   });
   app.addHook('onClose', async () => {
-    strangers.close();
-    callers.close();
+    strangers[Symbol.dispose]();
+    callers[Symbol.dispose]();
   });
 }
 
@@ -331,7 +331,7 @@ export function readUtf8(request: FastifyRequest, payload: IncomingMessage, done
  */
 function logRefusal(
   logger: Logger,
-  refusals: RefusalLog,
+  refusals: CountedLines,
   request: FastifyRequest,
   reply: FastifyReply,
   error: AppError,
@@ -341,16 +341,24 @@ function logRefusal(
   const { code, tokenFault } = error;
   const kind = tokenFault === undefined ? code : `${code}: ${tokenFault}`;
   const caller = callerOf(request);
-  const before = refusals.take(caller.subject ?? callerNetwork(request.ip), kind, level, caller.project);
-  if (before === undefined) return;
+  const client = caller.subject ?? callerNetwork(request.ip);
+  const tellLater = (counted: Counted) =>
+    logger[level]({ client, kind, ...refusalsIn(counted) }, 'more refusals, not logged one by one');
+  const counted = refusals.take(client, kind, tellLater, caller.project);
+  if (counted === undefined) return;
   const line = {
     ...lineOf(request, reply),
     code,
     ...defined({ tokenFault, ...caller, detail: LOGGED_WITH_DETAIL.has(code) ? error.detail : undefined }),
-    ...before,
+    ...refusalsIn(counted),
   };
   if (LOGGED_WITH_CAUSE.has(code)) logger.error({ ...line, err: error.cause ?? error }, 'request failed');
   else logger[level](line, 'request');
+}
+
+/** The members of a line for refusals that had none. */
+function refusalsIn({ count, examples: projects, owner: client }: Counted) {
+  return defined({ count, projects, client });
 }
 
 function lineOf(request: FastifyRequest, reply: FastifyReply) {

@@ -45,6 +45,7 @@ export async function build(
       isCurrent: (kid) => published.has(kid),
     },
   });
+  await auth.register(server);
   server.get('/me', async (request) => auth.authenticate(request));
   return server;
 }

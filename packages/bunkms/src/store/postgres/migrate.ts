@@ -1,36 +1,34 @@
-import { fileURLToPath } from 'node:url';
-import { type MigrationLedger, migrate, readMigrations } from '@bundoc/shared/postgres/migrate';
+import { readFileSync } from 'node:fs';
+import { createSchema } from '@bundoc/shared/postgres/create-schema';
 import type { Run } from '@bundoc/shared/postgres/run';
 import { earlierBuildError } from '../earlier-build.ts';
 import { SCHEMA } from './pools.ts';
 
-/** The same path from `src` and from `dist`. */
-const FOLDER = fileURLToPath(new URL('../../../migrations/', import.meta.url));
-/** Key of the advisory lock that nodes take to migrate ("bunkms" and 1, in hex). */
-const LOCK = BigInt('0x62756e6b6d7301');
+const NAME = '0001-watched-schema.sql';
 const TABLE = `${SCHEMA}.migrations`;
 
 /**
- * Migrates the schema. Several nodes may start at once.
+ * Creates the schema in an empty database. Several nodes may start at once.
  *
  * @throws Error when a newer release or an earlier build has written to this database.
  */
 export async function migrateStore(run: Run): Promise<void> {
-  const migrations = readMigrations(FOLDER);
-  const ledger: MigrationLedger<(typeof migrations)[number]> = {
+  await createSchema(run, {
     table: TABLE,
-    create: `CREATE SCHEMA IF NOT EXISTS ${SCHEMA};
+    createTable: `CREATE SCHEMA IF NOT EXISTS ${SCHEMA};
       CREATE TABLE IF NOT EXISTS ${TABLE} (number integer PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())`,
-    insert: ({ version, name }) => `INSERT INTO ${TABLE} (number, name) VALUES (${version}, '${name}')`,
-    appliedVersion: async () => {
-      const applied = await run(`SELECT number, name FROM ${TABLE} ORDER BY number`);
-      const foreign = applied.find(([, name], at) => at < migrations.length && name !== migrations[at]?.name);
-      if (foreign !== undefined) throw earlierBuildError(`migration ${String(foreign[1])}`);
-      const latest = Number(applied.at(-1)?.[0] ?? 0);
-      if (latest > migrations.length)
-        throw new Error(`the database has schema ${latest}, this release knows ${migrations.length}`);
-      return latest;
+    // The same path from `src` and from `dist`.
+    create: `${readFileSync(new URL(`../../../migrations/${NAME}`, import.meta.url), 'utf8')}
+      INSERT INTO ${TABLE} (number, name) VALUES (1, '${NAME}')`,
+    /** "bunkms" and 1, in hex. */
+    lock: BigInt('0x62756e6b6d7301'),
+    isCreated: async () => {
+      const [first, ...later] = await run(`SELECT number, name FROM ${TABLE} ORDER BY number`);
+      if (first !== undefined && first[1] !== NAME) throw earlierBuildError(`migration ${String(first[1])}`);
+      const latest = later.at(-1)?.[0];
+      if (latest !== undefined)
+        throw new Error(`the database has schema ${String(latest)}, this release knows 1`);
+      return first !== undefined;
     },
-  };
-  await migrate(run, ledger, migrations, LOCK);
+  });
 }

@@ -38,8 +38,6 @@ function start(disk = new SimulatedDisk('/', ROOT), service?: FakeKeyService) {
     isLost: (project) => lost.has(project),
     engine: {
       create: async (...args) => (await engineOn(disk, { clock })).create(...args),
-      writeBirth: async (...args) => (await engineOn(disk, { clock })).writeBirth(...args),
-      syncBirth: async (...args) => (await engineOn(disk, { clock })).syncBirth(...args),
       forget: async (...args) => (await engineOn(disk, { clock })).forget(...args),
     },
   });
