@@ -6,8 +6,8 @@ import { cursorSchema } from '@bundoc/shared/contract/cursor';
 import { preferred } from '@bundoc/shared/http/accept';
 import { freeOnceSent } from '@bundoc/shared/http/answer-bytes';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
-import { onceGone } from '@bundoc/shared/http/connection';
 import { varyBy } from '@bundoc/shared/http/cors';
+import { disconnectSignal } from '@bundoc/shared/http/disconnect-signal';
 import { EventStream } from '@bundoc/shared/http/event-stream';
 import { answerByHand, placesOfRequest } from '@bundoc/shared/http/gate-door';
 import { shareOfRequest } from '@bundoc/shared/http/guard';
@@ -72,7 +72,7 @@ export function registerChanges(
         wait === 0
           ? await feed.page(project, since, filter, limits)
           : await feed.nextPage(project, since, filter, limits, {
-              signal: closedSignal(reply),
+              signal: disconnectSignal(reply),
               waitMs: wait * 1_000,
               requireAllowed: () => auth.authenticate(request),
               places: placesOfRequest(request),
@@ -177,13 +177,6 @@ function refuseForStream(query: Query): void {
         errors: [{ path: `query.${name}`, message: 'has no meaning for a stream of events' }],
       });
   }
-}
-
-/** Aborted when the client has disconnected. */
-function closedSignal(reply: FastifyReply): AbortSignal {
-  const closed = new AbortController();
-  onceGone(reply.raw, () => closed.abort());
-  return closed.signal;
 }
 
 /** `{"changes":[…],"since":"…","more":true}`; `more` only if an immediate request may return more. */

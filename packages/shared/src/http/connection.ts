@@ -152,21 +152,3 @@ export function lingerBehindAnswer(request: IncomingMessage): void {
     socket.once('close', () => clearTimeout(timer));
   };
 }
-
-/**
- * Calls `onGone` once the client of an endless answer has gone: the connection has closed, or the client has
- * ended its half.
- */
-export function onceGone(response: ServerResponse, onGone: () => void): void {
-  const { socket } = response.req;
-  let isTold = false;
-  const tell = (): void => {
-    if (isTold) return;
-    isTold = true;
-    socket.off('end', tell);
-    onGone();
-  };
-  response.once('close', tell);
-  socket.once('end', tell);
-  if (socket.readableEnded || response.destroyed) tell();
-}

@@ -1,7 +1,6 @@
 import type { OutgoingHttpHeaders, ServerResponse } from 'node:http';
 import { TLSSocket } from 'node:tls';
 import type { ShareKey } from '../shares/share-key.ts';
-import { onceGone } from './connection.ts';
 import { SentBytes } from './sent-bytes.ts';
 import { COUNTED_WRITE_BYTES_MIN, type StreamBufferBudget } from './stream-buffer-budget.ts';
 
@@ -36,6 +35,7 @@ export class EventStream {
 
   constructor(response: ServerResponse, options: EventStreamOptions = {}) {
     this.#response = response;
+    const cut = () => this.cut();
     this.#sent = response.socket === null ? undefined : new SentBytes(response.socket);
     this.#waitingBytesMax = options.waitingBytesMax ?? WAITING_BYTES_MAX;
     this.#room = options.room;
@@ -50,8 +50,11 @@ export class EventStream {
       'x-content-type-options': 'nosniff',
     });
     response.flushHeaders();
-    // The stream is endless, so nobody waits for its end.
-    onceGone(response, () => response.destroy());
+    // The stream is endless: a client that has ended its half waits for nothing.
+    const { socket } = response.req;
+    socket.once('end', cut);
+    response.once('close', () => socket.off('end', cut));
+    if (socket.readableEnded) cut();
   }
 
   get isClosed(): boolean {

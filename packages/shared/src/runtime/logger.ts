@@ -84,8 +84,8 @@ export function createLogger(options: LoggerOptions): Logger {
       flushSync: () => output.flushSync?.(),
       flush: () => {
         repeated.flush();
-        output.flush?.();
+        output.flushSync?.();
       },
-    } as LogOutput,
+    } as DestinationStream,
   );
 }
