@@ -1,36 +1,33 @@
+import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { type MigrationLedger, migrate, readMigrations } from '@bundoc/shared/postgres/migrate';
+import { type Migration, type MigrationLedger, migrate } from '@bundoc/shared/postgres/migrate';
 import type { Run } from '@bundoc/shared/postgres/run';
-import { earlierBuildError } from '../earlier-build.ts';
+import { requireSchema, SCHEMA_VERSION } from '../schema-version.ts';
 import { SCHEMA } from './pools.ts';
 
 /** The same path from `src` and from `dist`. */
-const FOLDER = fileURLToPath(new URL('../../../migrations/', import.meta.url));
-/** Key of the advisory lock that nodes take to migrate ("bunkms" and 1, in hex). */
+const FILE = fileURLToPath(new URL('../../../migrations/schema.sql', import.meta.url));
+/** Key of the advisory lock that nodes take to create the schema ("bunkms" and 1, in hex). */
 const LOCK = BigInt('0x62756e6b6d7301');
 const TABLE = `${SCHEMA}.migrations`;
 
 /**
- * Migrates the schema. Several nodes may start at once.
+ * Creates the schema in an empty database. Several nodes may start at once.
  *
- * @throws Error when a newer release or an earlier build has written to this database.
+ * @throws Error when the database has another schema.
  */
-export async function migrateStore(run: Run): Promise<void> {
-  const migrations = readMigrations(FOLDER);
-  const ledger: MigrationLedger<(typeof migrations)[number]> = {
+export async function createSchema(run: Run): Promise<void> {
+  const ledger: MigrationLedger<Migration> = {
     table: TABLE,
     create: `CREATE SCHEMA IF NOT EXISTS ${SCHEMA};
-      CREATE TABLE IF NOT EXISTS ${TABLE} (number integer PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())`,
-    insert: ({ version, name }) => `INSERT INTO ${TABLE} (number, name) VALUES (${version}, '${name}')`,
+      CREATE TABLE IF NOT EXISTS ${TABLE} (number integer PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())`,
+    insert: ({ version }) => `INSERT INTO ${TABLE} (number) VALUES (${version})`,
     appliedVersion: async () => {
-      const applied = await run(`SELECT number, name FROM ${TABLE} ORDER BY number`);
-      const foreign = applied.find(([, name], at) => at < migrations.length && name !== migrations[at]?.name);
-      if (foreign !== undefined) throw earlierBuildError(`migration ${String(foreign[1])}`);
-      const latest = Number(applied.at(-1)?.[0] ?? 0);
-      if (latest > migrations.length)
-        throw new Error(`the database has schema ${latest}, this release knows ${migrations.length}`);
-      return latest;
+      const [row] = await run(`SELECT coalesce(max(number), 0) FROM ${TABLE}`);
+      const version = Number(row?.[0]);
+      if (version !== 0) requireSchema(version);
+      return version;
     },
   };
-  await migrate(run, ledger, migrations, LOCK);
+  await migrate(run, ledger, [{ version: SCHEMA_VERSION, text: readFileSync(FILE, 'utf8') }], LOCK);
 }
