@@ -101,7 +101,7 @@ CREATE INDEX audit_but_bulk ON audit (seq)
   WHERE action NOT IN ('key.export', 'key.encrypt', 'key.decrypt', 'key.rewrap', 'kek.rewrap', 'key.read', 'key.list', 'key.leases');
 CREATE INDEX audit_restores ON audit ((-seq)) WHERE action = 'chain.restored';
 CREATE INDEX audit_keks ON audit (seq)
-  WHERE action IN ('vault.initialised', 'kek.added', 'kek.stage', 'kek.rotate', 'kek.rewrapped', 'kek.retire');
+  WHERE action IN ('vault.initialised', 'kek.stage', 'kek.rotate', 'kek.rewrapped', 'kek.retire');
 -- The latest change of a key, and the latest state of a storage. Ordered by a number that no other index has: by "seq" itself the planner may rather walk
 -- the whole chain backwards from its end, and does when there are few keys.
 CREATE INDEX audit_last_changes ON audit (key, (-seq)) WHERE strpos(detail, '"revision":') > 0;
@@ -111,11 +111,11 @@ CREATE INDEX audit_storage_exports ON audit ((detail::jsonb ->> 'storage'), (-se
   WHERE action = 'key.export' AND strpos(detail, '"storage":') > 0;
 -- Whether a token is live is asked with each request. Members of "detail" are found by their text: in JSON no string can pass for one.
 CREATE INDEX audit_tokens ON audit (substring(detail from '"token":"([^"]*)"'))
-  WHERE action IN ('token.issue', 'token.renew', 'token.restore');
+  WHERE action IN ('token.issue', 'token.renew');
 CREATE INDEX audit_token_families ON audit (substring(detail from '"family":"([^"]*)"'), (-seq))
-  WHERE action IN ('token.issue', 'token.renew', 'token.restore');
+  WHERE action IN ('token.issue', 'token.renew');
 CREATE INDEX audit_token_issuers ON audit (substring(detail from '"issuer":"([^"]*)"'), (-seq))
-  WHERE action IN ('token.issue', 'token.renew', 'token.restore');
+  WHERE action IN ('token.issue', 'token.renew');
 CREATE INDEX audit_revocations ON audit (substring(detail from '"family":"([^"]*)"')) WHERE action = 'token.revoke';
 CREATE INDEX audit_revocations_by_end ON audit (substring(detail from '"expires_at":"([^"]*)"'), seq)
   WHERE action = 'token.revoke';
