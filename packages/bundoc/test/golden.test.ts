@@ -117,9 +117,8 @@ describe('the golden files', () => {
       'golden',
       '/projects/golden',
       disk,
-      openCipher(file, [key]),
+      { file, cipher: openCipher(file, [key]) },
       new FakeClock(),
-      golden('project-v1.golden.json'),
     );
 
   it('include a catalog, and later parts of the log, that open to the original state', async () => {

@@ -52,7 +52,7 @@ export function openInstances(
     keys,
     clock,
     logger,
-    openStore: (project, { cipher }) => openTestStore(project, `/projects/${project}`, disk, cipher, clock),
+    openStore: (project, opening) => openTestStore(project, `/projects/${project}`, disk, opening, clock),
     ...others,
   });
   const write = async (project = 'p', id = 'a') => {

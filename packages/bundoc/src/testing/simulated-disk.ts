@@ -261,22 +261,27 @@ export class SimulatedDisk implements Disk, LogDisk {
       const node = this.#node(from);
       if (node === undefined) throw new AppError('storage_unavailable');
       this.#requireDirectory(dirname(to));
-      const within = (folder: string, path: string) => path.startsWith(`${folder}/`);
-      if ([...this.#current.keys()].some((path) => within(to, path)))
-        throw new AppError('storage_unavailable');
-      if (node.kind === 'directory') this.#forgetUnsynced(to);
+      const moved = node.kind === 'directory' ? this.#pathsWithin(from) : [];
+      if (node.kind === 'directory') {
+        if (this.#pathsWithin(to).length > 0) throw new AppError('storage_unavailable');
+        this.#forgetUnsynced(to);
+      }
       const entry: Entry = { node, folder: this.#node(dirname(to)) };
       this.#name(to, (entries) => {
         entries.delete(from);
         entries.set(to, entry);
-        // The content of a folder goes with it, as far as its names are there.
-        for (const [path, one] of [...entries])
-          if (within(from, path)) {
-            entries.delete(path);
-            entries.set(to + path.slice(from.length), one);
-          }
+        // Its content goes with a folder, as far as its names are there.
+        for (const path of moved) {
+          const one = entries.get(path);
+          entries.delete(path);
+          if (one !== undefined) entries.set(to + path.slice(from.length), one);
+        }
       });
     });
+  }
+
+  #pathsWithin(folder: string): string[] {
+    return [...this.#current.keys()].filter((path) => path.startsWith(`${folder}/`));
   }
 
   async remove(path: string): Promise<boolean> {

@@ -166,7 +166,7 @@ export class Moving implements AsyncDisposable {
       openStore: async (of, opened) =>
         place === 'rows'
           ? onRows(of, opened)
-          : openTestStore(of, join(this.#projectsDir, of), disk, opened.cipher, systemClock),
+          : openTestStore(of, join(this.#projectsDir, of), disk, opened, systemClock),
     });
     this.#nodes.push({ place, node });
     return node;

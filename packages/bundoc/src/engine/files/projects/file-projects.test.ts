@@ -47,7 +47,7 @@ function start(disk = new SimulatedDisk('/', ROOT), service?: FakeKeyService) {
     await store?.[Symbol.asyncDispose]();
     store = undefined;
     const opened = await folders.openOrCreate('p');
-    store = await openTestStore('p', opened.directory, disk, opened.cipher, clock);
+    store = await openTestStore('p', opened.directory, disk, opened, clock);
     await store.commit([put(id, json)]);
     return store;
   };
