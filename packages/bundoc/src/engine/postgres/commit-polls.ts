@@ -11,7 +11,7 @@ export interface CommitChannel {
 
 const POLL_EVERY_MS = 50;
 /** Minimum pause after a poll, in relation to its duration, which grows with the number of projects. */
-const PAUSE_TIMES = 9;
+const PAUSE_TIMES = 2;
 
 const POLL: Statement = {
   name: 'bundoc-poll-1',
