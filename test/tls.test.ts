@@ -234,7 +234,7 @@ describe('a server over TLS', () => {
   });
 
   it('keeps a connection whose request was authorized, while silent ones make room for others', async () => {
-    await using app = await create({ shares: createHttpShares({ connectionsMax: 8 }) });
+    await using app = await create({ shares: createHttpShares({ max: 8 }) });
     const guard = createGuard(
       () => ({ jti: 'a', projects: [] }) as unknown as Claims,
       () => undefined,

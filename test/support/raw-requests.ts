@@ -42,7 +42,7 @@ const CODINGS = [
 ];
 const HOSTS = ['', 'Host: x\r\nHost: y', 'Host: a b', 'Host:', 'Host : x', 'Host: x/y', '\tHost: x'];
 const VERSIONS = ['HTTP/2.0', 'HTTP/0.9', 'HTTP/1.2', 'HTTP/11', 'http/1.1', 'HTTP/1.0', ''];
-const METHODS = ['GRAB', 'PROPFIND', 'put', 'TRACE', 'CONNECT', 'OPTIONS', 'PUTT', 'P'];
+const METHODS = ['GRAB', 'PROPFIND', 'put', 'TRACE', 'OPTIONS', 'PUTT', 'P'];
 const LENGTHS = [
   '-1',
   '+2',

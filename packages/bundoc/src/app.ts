@@ -208,7 +208,7 @@ function divideWork(
   { clock, metrics, logger }: Pick<Composition, 'clock' | 'metrics' | 'logger'>,
   stack: AsyncDisposableStack,
 ) {
-  const httpShares = createHttpShares(config.shares, clock);
+  const httpShares = createHttpShares({ ...config.shares, clock });
   const { accounts, places, bytes } = httpShares.gate;
   stack.use(reportWaits(httpShares.gate, { clock, logger }));
   const limit = processorLimit(config, clock);

@@ -22,8 +22,7 @@ describe('the configuration', () => {
       processorMsPerProject: 0,
       quota: { documentsMax: 0, bytesMax: 10_737_418_240 },
       shares: {
-        connectionsMax: 4_096,
-        connectionsOfAddressMax: 256,
+        ofAddressMax: 256,
       },
       corsOrigins: [],
       console: true,

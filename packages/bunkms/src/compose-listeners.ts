@@ -46,11 +46,10 @@ export async function createListeners(
   const { apiTls, internalTls, requestTimeoutMs } = deps;
   const isSealed = () => services === undefined || trust.isSealed;
   const gate = gateOf(services, trust);
-  const shares = createHttpShares(config.shares, clock);
+  const shares = createHttpShares({ ...config.shares, clock });
   opened.use(reportWaits(shares.gate, { clock, logger }));
   // Separate shares: strangers who fill the API listener must not block Bundoc's requests for keys.
-  const { connectionsMax: max, connectionsOfAddressMax: ofAddressMax, isProxy } = config.shares;
-  const internalConnections = new Connections({ prefix: 'internal ', clock, max, ofAddressMax, isProxy });
+  const internalConnections = new Connections({ ...config.shares, prefix: 'internal ', clock });
   const site = config.console ? readSite(CONSOLE_FOLDER) : undefined;
   if (config.console && site === undefined) logger.warn('the console is not built: it is not served');
   const listenerOptions = {

@@ -4,7 +4,7 @@ import { expect, it } from 'vitest';
 import { startKms } from './support/kms.ts';
 
 it('strangers who use all connections of the API listener do not affect the internal listener', async () => {
-  const shares = { connectionsMax: 16, connectionsOfAddressMax: 16, isProxy: undefined };
+  const shares = { max: 16, ofAddressMax: 16 };
   await using kms = await startKms({ config: { shares } });
   const token = (await kms.issue({ scope: ['kms:metrics'] })).token;
   const port = Number(new URL(kms.running.apiUrl).port);

@@ -220,7 +220,7 @@ describe('requests from a trusted proxy', () => {
       });
     const ask = (server: Running, path: string, address: string) =>
       sendRaw(server.port, get(path, `X-Forwarded-For: ${address}\r\n`));
-    const shares = createHttpShares({ connectionsOfAddressMax: 2, isProxy: (peer) => peer === '127.0.0.1' });
+    const shares = createHttpShares({ ofAddressMax: 2, isProxy: (peer) => peer === '127.0.0.1' });
     const { forwarded } = shares.connections;
     await using server = await startWith(shares, hold);
     const held = [ask(server, '/hold', '192.0.2.1'), ask(server, '/hold', '192.0.2.1')];

@@ -9,7 +9,7 @@ import { start } from './started-server.ts';
 const REQUEST = 'GET /items/1 HTTP/1.1\r\nHost: x\r\n\r\n';
 
 it('a connection beyond the limit of its address is not read, and closes after a second', async () => {
-  const shares = createHttpShares({ connectionsOfAddressMax: 1 });
+  const shares = createHttpShares({ ofAddressMax: 1 });
   // 64 more are for this machine.
   await using server = await start({ shares });
   const accept = vi.spyOn(shares.connections, 'accept');
@@ -34,7 +34,7 @@ it('silent connections make room for others, and one whose request was authorize
     () => ({ jti: 'a', projects: [] }) as unknown as Claims,
     () => undefined,
   );
-  await using server = await start({ shares: createHttpShares({ connectionsMax: 8 }) }, (app) =>
+  await using server = await start({ shares: createHttpShares({ max: 8 }) }, (app) =>
     app.get('/guarded', { onRequest: guard }, async () => ({})),
   );
   const open = async () => {

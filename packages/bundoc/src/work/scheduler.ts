@@ -179,11 +179,6 @@ export class Scheduler implements AsyncDisposable {
     return this.#waiting.size > 0 || this.#turnUs >= this.#sliceUs;
   }
 
-  /** Processor time of this thread that a task took outside of its slices: others have their turns first. */
-  spend(work: Work, us: number): void {
-    this.#charge(work, us);
-  }
-
   /** Processor time that a task took, in whichever thread. */
   count({ key, kind }: Work, us: number): void {
     this.#usedUs.set(kind, (this.#usedUs.get(kind) ?? 0) + us);
@@ -197,11 +192,15 @@ export class Scheduler implements AsyncDisposable {
     if (work === undefined) return;
     const us = (nowMs - this.#sinceMs) * 1_000;
     if (this.#isAhead) this.#aheadUs += us;
-    this.#charge(work, us, Math.min(us, SLICE_US + STEP_MAX_US));
+    this.spend(work, us, Math.min(us, SLICE_US + STEP_MAX_US));
   }
 
-  /** @param owedUs of that, what its account owes to others. */
-  #charge(work: Work, us: number, owedUs = us): void {
+  /**
+   * Charges processor time of this thread, also outside of the slices of a task.
+   *
+   * @param owedUs of that, what its account owes to others.
+   */
+  spend(work: Work, us: number, owedUs = us): void {
     this.#turnUs += us;
     this.accounts.charge(work.account, owedUs);
     this.count(work, us);

@@ -98,7 +98,7 @@ export function configOf(dataDir: string, kek: string): BunkmsConfig {
       creationsPerToken: 0,
       destructionsPerToken: 0,
     },
-    shares: { connectionsMax: 4_096, connectionsOfAddressMax: 4_096, isProxy: undefined },
+    shares: { ofAddressMax: 4_096 },
     console: false,
     drainMs: 0,
     logLevel: 'debug',

@@ -1,11 +1,12 @@
-import { BlockList, isIPv6, type Socket } from 'node:net';
+import type { Socket } from 'node:net';
 import type { FastifyInstance } from 'fastify';
 import { type Hold, Pool } from '../admission/pool.ts';
 import { callerNetwork, canonicalAddress } from '../runtime/addresses.ts';
-import type { Clock } from '../runtime/clock.ts';
+import { type Clock, systemClock } from '../runtime/clock.ts';
+import { memberOf } from '../runtime/config.ts';
 
 /** Maximum connections of a process, and of one address (IPv6: /64). */
-export const CONNECTIONS_MAX = 4_096;
+const CONNECTIONS_MAX = 4_096;
 export const CONNECTIONS_OF_ADDRESS_MAX = 256;
 /** Connections beyond both, which only this machine may have: for health checks and commands. */
 export const OF_THIS_MACHINE = 64;
@@ -17,6 +18,8 @@ const STRANGER = '';
  */
 export const REFUSED_MS = 1_000;
 export const REFUSED_MAX = 1_024;
+
+const isOfThisMachine = memberOf(['127.0.0.0/8', '::1']);
 
 const CONNECTION = Symbol('connection');
 
@@ -65,9 +68,11 @@ export function notePassed(socket: Socket, subject: string): void {
 export interface ConnectionsOptions {
   /** Prefix of the names of its shares, when a process has several instances. */
   readonly prefix?: string;
-  readonly clock: Clock;
-  readonly max: number;
-  readonly ofAddressMax: number;
+  readonly clock?: Clock;
+  /** {@link CONNECTIONS_MAX} unless a test sets it. */
+  readonly max?: number;
+  /** {@link CONNECTIONS_OF_ADDRESS_MAX} by default. */
+  readonly ofAddressMax?: number;
   /** Identifies trusted proxies, whose connections are not limited by address. */
   readonly isProxy?: ((address: string) => boolean) | undefined;
 }
@@ -88,7 +93,9 @@ export class Connections {
   /** Number of connections beyond a limit that are not closed yet. */
   #refused = 0;
 
-  constructor({ prefix = '', clock, max, ofAddressMax, isProxy }: ConnectionsOptions) {
+  constructor(options: ConnectionsOptions) {
+    const { prefix = '', clock = systemClock, max = CONNECTIONS_MAX, isProxy } = options;
+    const { ofAddressMax = CONNECTIONS_OF_ADDRESS_MAX } = options;
     const common = { capacity: max, subjectMax: ofAddressMax, waitMs: 0, clock };
     this.share = new Pool({ ...common, name: `${prefix}connections` });
     this.forwarded = new Pool({ ...common, name: `${prefix}requests through proxies` });
@@ -188,12 +195,4 @@ export function limitForwarded(app: FastifyInstance, { forwarded }: Connections)
     if (hold === undefined) done(forwarded.refusal(key, 1));
     else done();
   });
-}
-
-const LOOPBACK = new BlockList();
-LOOPBACK.addSubnet('127.0.0.0', 8, 'ipv4');
-LOOPBACK.addAddress('::1', 'ipv6');
-
-function isOfThisMachine(address: string): boolean {
-  return LOOPBACK.check(address, isIPv6(address) ? 'ipv6' : 'ipv4');
 }

@@ -1,8 +1,8 @@
 import { createGate, type Gate, gateBytes } from '../admission/gate.ts';
 import type { Pool } from '../admission/pool.ts';
-import { type Clock, systemClock } from '../runtime/clock.ts';
+import { systemClock } from '../runtime/clock.ts';
 import { memoryLimit } from '../runtime/memory-limit.ts';
-import { CONNECTIONS_MAX, CONNECTIONS_OF_ADDRESS_MAX, Connections } from './connection-limit.ts';
+import { Connections, type ConnectionsOptions } from './connection-limit.ts';
 import { CutOffs } from './cut-offs.ts';
 
 /** The resources that all listeners of a process share. */
@@ -13,30 +13,9 @@ export interface HttpShares {
   readonly cutOffs: CutOffs;
 }
 
-/** Settings of {@link HttpShares}. */
-export interface HttpShareSizes {
-  /** Bytes of the gate; an eighth of the memory by default. */
-  readonly bytes: number;
-  readonly connectionsMax: number;
-  readonly connectionsOfAddressMax: number;
-  readonly isProxy: ((address: string) => boolean) | undefined;
-}
-
-export function createHttpShares(
-  sizes: Partial<HttpShareSizes> = {},
-  clock: Clock = systemClock,
-): HttpShares {
-  const gate = createGate(clock, sizes.bytes ?? gateBytes(memoryLimit()));
-  return {
-    gate,
-    cutOffs: new CutOffs(gate.bytes),
-    connections: new Connections({
-      clock,
-      max: sizes.connectionsMax ?? CONNECTIONS_MAX,
-      ofAddressMax: sizes.connectionsOfAddressMax ?? CONNECTIONS_OF_ADDRESS_MAX,
-      isProxy: sizes.isProxy,
-    }),
-  };
+export function createHttpShares(options: ConnectionsOptions = {}): HttpShares {
+  const gate = createGate(options.clock ?? systemClock, gateBytes(memoryLimit()));
+  return { gate, connections: new Connections(options), cutOffs: new CutOffs(gate.bytes) };
 }
 
 /** All that the metrics show of them. */

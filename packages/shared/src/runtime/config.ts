@@ -114,7 +114,8 @@ function isAddressOrSubnet(text: string): boolean {
   );
 }
 
-function memberOf(places: readonly string[]): (address: string) => boolean {
+/** @returns whether an address is among these addresses and subnets. */
+export function memberOf(places: readonly string[]): (address: string) => boolean {
   const list = new BlockList();
   for (const place of places) {
     const [address = '', prefix] = place.split('/');
