@@ -83,7 +83,7 @@ describe('`bunkms init`', () => {
     expect(claimsOf(readFileSync(tokenFile, 'utf8').trim())).toMatchObject({ sub: 'bundoc' });
   });
 
-  it('replaces a service token of an earlier release, which may not shred, without revoking it', async () => {
+  it('replaces a service token that may not shred, without revoking it', async () => {
     await init();
     const earlier = await run(
       ...['token', 'issue', '--typ', 'service', '--sub', 'bundoc', '--keys', '*-dek'],

@@ -92,7 +92,7 @@ it('after kill -9 at any moment of a restore there is no store or a complete one
   }
   expect(await bunkms(restored, ...restore)).toMatchObject({ code: 5 });
   expect(await bunkms(restored, 'audit', 'verify')).toMatchObject({ code: 0, stderr: '' });
-  expect((await bunkms(restored, 'key', 'list')).stdout).toMatch(/^a-dek {2}enabled {2}2 /);
+  expect((await bunkms(restored, 'key', 'list')).stdout).toMatch(/^a-dek {2}disabled {2}2 /);
 });
 
 it('after kill -9 at any moment of a backup no file has its name, and the store is not damaged', async () => {

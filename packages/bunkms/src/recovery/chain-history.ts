@@ -20,14 +20,10 @@ export class ChainHistory {
 
   /** Adds a record of the walk. Call it for all records, in order. */
   note(record: AuditRecord): void {
-    const { key, action, outcome, version, detail, seq } = record;
-    if (
-      key === undefined ||
-      (detail?.['revision'] === undefined && action !== 'key.create' && action !== 'key.rotate')
-    )
-      return;
+    const { key, outcome, version, detail, seq } = record;
+    if (key === undefined || detail?.['revision'] === undefined) return;
     const before = this.#byName.get(key);
-    const kcv = outcome === 'allowed' ? detail?.['kcv'] : undefined;
+    const kcv = outcome === 'allowed' ? detail['kcv'] : undefined;
     const isMade = typeof kcv === 'string' && version !== undefined;
     this.#byName.set(key, {
       snapshot: afterChange(before?.snapshot, record),

@@ -27,8 +27,8 @@ const WITHDRAWALS: readonly string[] = [
  */
 export class EvidenceOfCopy {
   readonly copy: AuditCopy;
-  /** The `kid` of the signing key. */
-  readonly kid: string;
+  /** The `kid` of the signing key; undefined when a lost end of the chain had replaced it. */
+  readonly kid: string | undefined;
   /** If one token of a family is revoked, all are. */
   readonly revokedFamilies = new Set<string>();
   readonly #changes = new Map<string, AuditRecord[]>();
@@ -38,8 +38,9 @@ export class EvidenceOfCopy {
 
   constructor(copy: AuditCopy, { secrets }: Pick<Survey, 'secrets'>) {
     this.copy = copy;
-    const restore = copy.notable.findLast(({ action }) => action === 'store.restore');
-    this.kid = String(restore?.detail?.['kid'] ?? secrets.publicKey.kid);
+    const kid = copy.notable.reduce(kidAfter, secrets.publicKey.kid);
+    const wasReplaced = copy.lost.some(({ record }) => kidAfter(kid, record) !== kid);
+    this.kid = wasReplaced ? undefined : kid;
     for (const record of copy.notable) this.#note(record);
     for (const { record, lostFrom } of copy.lost) this.#noteLost(record, lostFrom);
   }
@@ -95,6 +96,11 @@ export class EvidenceOfCopy {
     for (const [jti, token] of this.#tokens)
       if (token.family === family) this.#tokens.set(jti, { ...token, revoked_at: time });
   }
+}
+
+/** The `kid` of the signing key after a record. */
+function kidAfter(kid: string, { action, detail }: AuditRecord): string {
+  return action === 'store.restore' ? String(detail?.['kid']) : kid;
 }
 
 /**

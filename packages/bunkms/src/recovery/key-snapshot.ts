@@ -1,11 +1,5 @@
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
-import {
-  HOLDER_UNKNOWN,
-  keyNameSchema,
-  keyStateSchema,
-  keyTypeSchema,
-  rotateAfterDaysSchema,
-} from '@bundoc/shared/contract/keys';
+import { HOLDER_UNKNOWN, keyStateSchema } from '@bundoc/shared/contract/keys';
 import { z } from 'zod';
 import type { KeyRecord, KeyVersionRecord } from '../records/key-record.ts';
 
@@ -13,31 +7,30 @@ export const holderSchema = z.union([z.uuid(), z.literal(HOLDER_UNKNOWN)]);
 export const offerSchema = z.strictObject({ to: z.uuid(), move: z.uuid(), generation: z.uuid() });
 
 /** The state of a key: all its facts except the key material. */
-export const keySnapshotSchema = z.strictObject({
-  name: keyNameSchema,
-  id: z.uuid(),
-  type: keyTypeSchema,
-  state: keyStateSchema,
+export interface KeySnapshot {
+  readonly name: string;
+  readonly id: string;
+  readonly type: KeyRecord['type'];
+  readonly state: KeyRecord['state'];
   /** The current version. */
-  version: z.int().positive(),
+  readonly version: number;
   /** Versions that were destroyed individually, ascending; not those that were destroyed with their key. */
-  destroyed_versions: z.array(z.int().positive()).readonly(),
-  revision: z.int().nonnegative(),
-  exportable: z.boolean(),
-  rotate_after_days: rotateAfterDaysSchema,
+  readonly destroyed_versions: readonly number[];
+  readonly revision: number;
+  readonly exportable: boolean;
+  readonly rotate_after_days: number | null;
   /** When a key that is pending deletion is destroyed. */
-  deletion_at: z.iso.datetime().nullable(),
-  created_at: z.iso.datetime(),
-  destroyed_at: z.iso.datetime().nullable(),
+  readonly deletion_at: string | null;
+  readonly created_at: string;
+  readonly destroyed_at: string | null;
   /** All KEKs that are known to have wrapped a copy. */
-  kek_ids: z.array(z.string().regex(/^[0-9a-f]{16}$/)).readonly(),
+  readonly kek_ids: readonly string[];
   /** The storage that holds the key. */
-  holder: holderSchema.nullable(),
-  offer: offerSchema.nullable(),
+  readonly holder: string | null;
+  readonly offer: KeyRecord['offer'];
   /** When its holder recorded a deletion intent. */
-  intended_at: z.iso.datetime().nullable(),
-});
-export type KeySnapshot = z.infer<typeof keySnapshotSchema>;
+  readonly intended_at: string | null;
+}
 
 /** @param versions the genuine ones. */
 export function snapshotOf(record: KeyRecord, versions: readonly KeyVersionRecord[]): KeySnapshot {
@@ -58,7 +51,7 @@ export function snapshotOf(record: KeyRecord, versions: readonly KeyVersionRecor
     created_at: record.createdAt,
     destroyed_at: record.destroyedAt,
     kek_ids: record.kekIds,
-    holder: holderSchema.nullable().parse(record.holder),
+    holder: record.holder,
     offer: record.offer,
     intended_at: record.intendedAt,
   };
@@ -213,7 +206,7 @@ function recoveredOf(
   };
 }
 
-function holderOr<T>(value: unknown, otherwise: T): z.infer<typeof holderSchema> | T {
+function holderOr<T>(value: unknown, otherwise: T): string | T {
   return holderSchema.safeParse(value).data ?? otherwise;
 }
 
