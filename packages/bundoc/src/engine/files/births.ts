@@ -120,7 +120,7 @@ export class Births {
 
   /** Writes and syncs new folders together, and gives them their names. Never rejects. */
   async #place(births: readonly Birth[]): Promise<void> {
-    const { disk } = this.#options;
+    const { disk, projectsDir } = this.#options;
     try {
       const outcomes = await disk.writeFiles(births.flatMap(({ files }) => files));
       const whole = births.filter(({ done }, at) => {
@@ -130,8 +130,12 @@ export class Births {
       });
       await disk.syncFiles(whole.flatMap(({ files }) => files.map(({ path }) => path)));
       await forEachConcurrently(whole, AT_ONCE, (birth) => this.#name(birth));
-      this.#named = undefined;
-      await this.ensureNamed();
+      // Not by `ensureNamed`: the opening of another project need not wait for it.
+      await disk.syncDirectory(projectsDir).catch((error: unknown) => {
+        this.#named = undefined;
+        throw error;
+      });
+      this.#named ??= Promise.resolve();
       for (const { done } of whole) done.resolve();
     } catch (error) {
       for (const { done } of births) done.reject(error);
