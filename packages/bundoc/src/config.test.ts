@@ -22,7 +22,6 @@ describe('the configuration', () => {
       processorMsPerProject: 0,
       quota: { documentsMax: 0, bytesMax: 10_737_418_240 },
       shares: {
-        connectionsMax: 4_096,
         connectionsOfAddressMax: 256,
       },
       corsOrigins: [],

@@ -1,5 +1,5 @@
 import { LEASE_TTL_MS } from '@bundoc/shared/contract/keys';
-import { CONNECTIONS_MAX, CONNECTIONS_OF_ADDRESS_MAX } from '@bundoc/shared/http/connection-limit';
+import { CONNECTIONS_OF_ADDRESS_MAX } from '@bundoc/shared/http/connection-limit';
 import type { HttpShareSizes } from '@bundoc/shared/http/http-shares';
 import {
   allOrNone,
@@ -126,7 +126,7 @@ export interface BundocConfig {
   readonly processorMsPerProject: number;
   /** The quota of each project; undefined for no limit. */
   readonly quota: Quota | undefined;
-  readonly shares: Omit<HttpShareSizes, 'bytes'>;
+  readonly shares: HttpShareSizes;
   /** Origins whose pages may call the API; none by default. */
   readonly corsOrigins: readonly string[];
   /** Whether the console is served. */
@@ -161,7 +161,6 @@ export function readConfig(environment: Environment): BundocConfig {
     processorMsPerProject: values.BUNDOC_PROCESSOR_MS_PER_PROJECT,
     quota: quotaOf(values.BUNDOC_PROJECT_DOCUMENTS_MAX, values.BUNDOC_PROJECT_BYTES_MAX),
     shares: {
-      connectionsMax: CONNECTIONS_MAX,
       connectionsOfAddressMax: values.BUNDOC_CONNECTIONS_PER_ADDRESS,
       isProxy: values.BUNDOC_TRUSTED_PROXIES,
     },

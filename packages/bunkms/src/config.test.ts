@@ -30,9 +30,7 @@ it('has the documented defaults', () => {
       readsPerToken: 100,
       creationsPerToken: 1_000,
     },
-    shares: {
-      ...{ connectionsMax: 4_096, connectionsOfAddressMax: 256 },
-    },
+    shares: {},
     drainMs: 3_000,
     logLevel: 'info',
   });

@@ -1,5 +1,4 @@
 import { LEASE_TTL_MS } from '@bundoc/shared/contract/keys';
-import { CONNECTIONS_MAX, CONNECTIONS_OF_ADDRESS_MAX } from '@bundoc/shared/http/connection-limit';
 import type { HttpShareSizes } from '@bundoc/shared/http/http-shares';
 import { POSTGRES_URL_FORM, type PostgresAddress, parseAddress } from '@bundoc/shared/postgres/address';
 import {
@@ -44,7 +43,7 @@ export interface BunkmsConfig {
   /** How long a holder may keep a released key, milliseconds. */
   readonly leaseTtlMs: number;
   readonly limits: LimitRates;
-  readonly shares: Omit<HttpShareSizes, 'bytes'>;
+  readonly shares: HttpShareSizes;
   /** Whether the API listener serves the console. */
   readonly console: boolean;
   /** How long it keeps serving after SIGTERM. */
@@ -169,11 +168,7 @@ export function readConfig(environment: Environment): BunkmsConfig {
       readsPerToken: parsed.BUNKMS_READS_PER_TOKEN,
       creationsPerToken: parsed.BUNKMS_CREATIONS_PER_TOKEN,
     },
-    shares: {
-      connectionsMax: CONNECTIONS_MAX,
-      connectionsOfAddressMax: CONNECTIONS_OF_ADDRESS_MAX,
-      isProxy: parsed.BUNKMS_TRUSTED_PROXIES,
-    },
+    shares: { isProxy: parsed.BUNKMS_TRUSTED_PROXIES },
     console: parsed.BUNKMS_CONSOLE === 'on',
     drainMs: parsed.BUNKMS_DRAIN_MS,
     logLevel: parsed.BUNKMS_LOG_LEVEL,

@@ -8,7 +8,7 @@ import type { ShareKey } from '../shares/share-key.ts';
 import { type PlacedSocket, placeConnection, placeOf } from './connection-place.ts';
 
 /** Maximum connections of a process, and of one address (IPv6: /64). */
-export const CONNECTIONS_MAX = 4_096;
+const CONNECTIONS_MAX = 4_096;
 export const CONNECTIONS_OF_ADDRESS_MAX = 256;
 /**
  * The last connections, which only this machine may use, beyond the limit per address. They are for health
@@ -30,8 +30,10 @@ export interface ConnectionsOptions {
   /** Prefix of the names of its shares, when a process has several instances. */
   readonly prefix?: string;
   readonly clock: Clock;
-  readonly max: number;
-  readonly ofAddressMax: number;
+  /** {@link CONNECTIONS_MAX} by default. */
+  readonly max?: number | undefined;
+  /** {@link CONNECTIONS_OF_ADDRESS_MAX} by default. */
+  readonly ofAddressMax?: number | undefined;
   /** Identifies trusted proxies, whose connections are not limited by address. */
   readonly isProxy?: ((address: string) => boolean) | undefined;
 }
@@ -60,7 +62,9 @@ export class Connections {
   readonly #refused = new Set<Socket>();
   #cuts = 0;
 
-  constructor({ prefix = '', clock, max, ofAddressMax, isProxy }: ConnectionsOptions) {
+  constructor(options: ConnectionsOptions) {
+    const { prefix = '', clock, isProxy } = options;
+    const { max = CONNECTIONS_MAX, ofAddressMax = CONNECTIONS_OF_ADDRESS_MAX } = options;
     const common = { capacity: max, subjectMax: ofAddressMax, waitMs: 0, clock };
     this.share = new Pool({ ...common, name: `${prefix}connections` });
     this.forwarded = new Pool({ ...common, name: `${prefix}requests through proxies` });

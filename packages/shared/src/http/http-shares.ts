@@ -3,7 +3,7 @@ import { createGate, type Gate, gateBytes } from '../admission/gate.ts';
 import type { ServiceMetrics } from '../metrics/metrics.ts';
 import { type Clock, systemClock } from '../runtime/clock.ts';
 import { memoryLimit } from '../runtime/memory-limit.ts';
-import { CONNECTIONS_MAX, CONNECTIONS_OF_ADDRESS_MAX, Connections } from './connection-limit.ts';
+import { Connections } from './connection-limit.ts';
 import { cutOffsOf } from './cut-offs.ts';
 
 /** The resources that all listeners of a process share. */
@@ -15,23 +15,20 @@ export interface HttpShares {
 /** Settings of {@link HttpShares}. */
 export interface HttpShareSizes {
   /** Bytes of the gate; an eighth of the memory by default. */
-  readonly bytes: number;
-  readonly connectionsMax: number;
-  readonly connectionsOfAddressMax: number;
-  readonly isProxy: ((address: string) => boolean) | undefined;
+  readonly bytes?: number;
+  readonly connectionsMax?: number;
+  readonly connectionsOfAddressMax?: number;
+  readonly isProxy?: ((address: string) => boolean) | undefined;
 }
 
-export function createHttpShares(
-  sizes: Partial<HttpShareSizes> = {},
-  clock: Clock = systemClock,
-): HttpShares {
+export function createHttpShares(sizes: HttpShareSizes = {}, clock: Clock = systemClock): HttpShares {
   const gate = createGate(clock, sizes.bytes ?? gateBytes(memoryLimit()));
   return {
     gate,
     connections: new Connections({
       clock,
-      max: sizes.connectionsMax ?? CONNECTIONS_MAX,
-      ofAddressMax: sizes.connectionsOfAddressMax ?? CONNECTIONS_OF_ADDRESS_MAX,
+      max: sizes.connectionsMax,
+      ofAddressMax: sizes.connectionsOfAddressMax,
       isProxy: sizes.isProxy,
     }),
   };
