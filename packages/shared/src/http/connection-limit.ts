@@ -72,7 +72,7 @@ export interface ConnectionsOptions {
   /** {@link CONNECTIONS_MAX} unless a test sets it. */
   readonly max?: number;
   /** {@link CONNECTIONS_OF_ADDRESS_MAX} by default. */
-  readonly ofAddressMax?: number;
+  readonly ofAddressMax?: number | undefined;
   /** Identifies trusted proxies, whose connections are not limited by address. */
   readonly isProxy?: ((address: string) => boolean) | undefined;
 }
