@@ -17,7 +17,7 @@ import { parseJsonObject } from '@bundoc/shared/json/parse';
 import { describe, jsonBody } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { z } from 'zod';
-import { requireExactNumbers } from '../collections/definition-schema.ts';
+import { requireExactNumbers } from '../collections/exact-numbers.ts';
 import { etagOf, isNotModified, writePrecondition } from '../documents/precondition-headers.ts';
 import type { CollectionInfo, Collections } from '../service/collections.ts';
 import { faultOfPath } from '../values/path.ts';
