@@ -1,94 +1,24 @@
-import { Decimal, decimalOf, toDouble } from '@bundoc/shared/json/decimal';
-import { readJson } from '@bundoc/shared/json/read';
-import { isArray, readValue, typeOf, type Value } from '../values/value.ts';
-
-/** A document for Ajv, whose numbers are doubles, and the exact values that doubles cannot represent. */
-export interface ReadDocument {
-  readonly document: unknown;
-  /** Absent if every number is a double of at most 15 digits, which represents exactly one such number. */
-  readonly numbers?: ExactNumbers;
-  /** The length of its text, if known. */
-  readonly length?: number;
-}
+import { AppError } from '@bundoc/shared/contract/app-error';
+import { Decimal, decimalOf } from '@bundoc/shared/json/decimal';
+import { isObject, readValue, type Value } from '../values/value.ts';
 
 /**
- * Matches numbers that `JSON.parse` may round: those with an exponent, or of 16 characters. It also matches
- * inside strings, which only costs time.
+ * Requires every number in the text of a schema to be a double of at most 15 digits. A definition keeps
+ * doubles, so any other number would silently change.
+ *
+ * @throws AppError `invalid_request`.
  */
-const MAY_BE_ROUNDED = /[:[,]\s*-?\d(?:[\d.]{15}|[\d.]*[eE])/;
-
-/** @param text the JSON of a stored or new document, without its metadata. */
-export function readForSchema(text: string): ReadDocument {
-  if (MAY_BE_ROUNDED.test(text)) return withDoubles(readValue(text));
-  // V8 may misread escaped names, see `json/read.ts` of shared.
-  return { document: text.includes('\\') ? readJson(text) : JSON.parse(text), length: text.length };
-}
-
-/** @param value owned by this function, which replaces its numbers in place. */
-function withDoubles(value: Value): ReadDocument {
-  const numbers = new ExactNumbers();
-  const document = numbers.replaceIn(value, undefined, '');
-  return numbers.isEmpty ? { document } : { document, numbers };
-}
-
-/**
- * The exact values of a document's numbers that a double cannot represent, by location. The document has the
- * nearest finite doubles.
- */
-export class ExactNumbers {
-  readonly #byHolder = new Map<unknown, Map<string, Decimal>>();
-
-  get isEmpty(): boolean {
-    return this.#byHolder.size === 0;
-  }
-
-  /** The sum over all numbers of their digits divided by `count`, rounded down. */
-  timesDigits(count: number): number {
-    let times = 0;
-    for (const byName of this.#byHolder.values())
-      for (const number of byName.values()) times += Math.floor(number.digits.length / count);
-    return times;
-  }
-
-  /** @param holder the object or array that contains the number; undefined for a whole document. */
-  at(number: number, holder: unknown, name: string | number | undefined): number | Decimal {
-    return this.#byHolder.get(holder)?.get(String(name ?? '')) ?? number;
-  }
-
-  /** A part of the document with its exact numbers. */
-  exactly(value: unknown, holder: unknown, name: string | number | undefined): Value {
-    if (typeof value === 'number') return this.at(value, holder, name);
-    if (typeof value !== 'object' || value === null) return value as Value;
-    if (Array.isArray(value)) return value.map((one, at) => this.exactly(one, value, at));
-    return Object.fromEntries(
-      Object.entries(value).map(([member, one]) => [member, this.exactly(one, value, member)]),
-    );
-  }
-
-  /**
-   * Records the numbers that doubles cannot represent, and replaces them with doubles. @returns the changed
-   * value.
-   */
-  replaceIn(value: Value, holder: unknown, name: string): unknown {
-    if (value instanceof Decimal) {
-      const byName = this.#byHolder.get(holder) ?? new Map<string, Decimal>();
-      this.#byHolder.set(holder, byName.set(name, value));
-      return nearestDouble(value);
-    }
-    if (isArray(value)) {
-      const elements = value as unknown[];
-      for (let at = 0; at < elements.length; at++)
-        elements[at] = this.replaceIn(elements[at] as Value, value, String(at));
-    } else if (typeOf(value) === 'object') {
-      const members = value as Record<string, unknown>;
-      for (const member in members) members[member] = this.replaceIn(members[member] as Value, value, member);
-    }
-    return value;
-  }
+export function requireExactNumbers(definition: string): void {
+  const value = readValue(definition);
+  const place =
+    isObject(value) && value['schema'] !== undefined ? placeOfInexact(value['schema']) : undefined;
+  if (place === undefined) return;
+  const message = 'must be a number of at most 15 significant digits, between 1e-290 and 1e290';
+  throw new AppError('invalid_request', { errors: [{ path: ['body.schema', ...place].join('.'), message }] });
 }
 
 /** The path of a number that is not a double of at most 15 digits; undefined for none. */
-export function placeOfInexact(value: Value, place: readonly string[] = []): readonly string[] | undefined {
+function placeOfInexact(value: Value, place: readonly string[] = []): readonly string[] | undefined {
   if (value instanceof Decimal) return place;
   if (typeof value !== 'object' || value === null) return undefined;
   for (const [name, one] of Object.entries(value)) {
@@ -98,16 +28,14 @@ export function placeOfInexact(value: Value, place: readonly string[] = []): rea
   return undefined;
 }
 
-/** Finite, because Ajv does not treat an infinite value as a number. */
-function nearestDouble(number: Decimal): number {
-  return Math.max(-Number.MAX_VALUE, Math.min(Number.MAX_VALUE, toDouble(number)));
-}
-
 export function isInteger(number: number | Decimal): boolean {
   return typeof number === 'number' ? Number.isInteger(number) : number.point >= number.digits.length;
 }
 
-/** Digits divided at a time. */
+/** Largest integer, and power of ten, up to which doubles have all integers and powers of 15 digits. */
+const EXACT_MAX = 1e15;
+const SCALE_MAX = 22;
+/** Digits divided at a time: a large integer of all digits would take the square of their number. */
 const CHUNK = 15;
 /** More factors of 2 or 5 than a divisor of so few digits can have. */
 const TENS_MAX = 1_100;
@@ -120,9 +48,15 @@ export function multiplesOf(divisor: number): (number: number | Decimal) => bool
   const { digits, point } = decimalOf(divisor);
   const by = BigInt(digits);
   const exponent = point - digits.length;
-  const isWhole = Number.isSafeInteger(divisor);
+  // A double of at most 15 digits is this decimal exactly if the division gives it back.
+  const scale = 10 ** Math.min(SCALE_MAX, Math.max(0, -exponent));
+  const scaled = Math.round(divisor * scale);
+  const isScaled = scaled <= EXACT_MAX && scaled / scale === divisor;
   return (number) => {
-    if (isWhole && typeof number === 'number' && Number.isSafeInteger(number)) return number % divisor === 0;
+    if (isScaled && typeof number === 'number') {
+      const count = Math.round(number * scale);
+      if (Math.abs(count) <= EXACT_MAX && count / scale === number) return count % scaled === 0;
+    }
     const { digits: dividend, point: place } = decimalOf(number);
     if (dividend === '') return true;
     // The digits do not end in zero, so no power of ten divides them.

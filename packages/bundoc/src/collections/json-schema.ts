@@ -1,318 +1,170 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
+import type { CollectionDefinition } from '@bundoc/shared/contract/collections';
 import type { FieldFault } from '@bundoc/shared/contract/problem';
-import { Ajv2020, type ErrorObject, type ValidateFunction } from 'ajv/dist/2020.js';
-import { addExactKeywords, type Numbers, withExactTypes } from './exact-keywords.ts';
-import { ExactNumbers, type ReadDocument } from './exact-numbers.ts';
-import { faultOfCombinations, faultOfKeywords, lengthOfPlaces, walkSchemas } from './schema-keywords.ts';
-import {
-  CHARACTERS_OF_ONE_VALUE,
-  hasMoreValuesThan,
-  repeatedAlternatives,
-  resolvePointer,
-  walksOverOneValue,
-} from './schema-work.ts';
-import { fixTuples } from './tuple-keyword.ts';
-import { fixUnevaluated } from './unevaluated-keywords.ts';
+import { type ObjectValue, TYPE_NAMES, type TypeName, type Value, weightOf } from '../values/value.ts';
+import { type Assertion, Evaluation, type Subschema, TooLong } from './schema-evaluation.ts';
+import type { KeywordPlace } from './schema-forms.ts';
+import { KEYWORDS, REFUSED_KEYWORDS } from './schema-keywords.ts';
 
-type Schema = Readonly<Record<string, unknown>>;
+export type Schema = NonNullable<CollectionDefinition['schema']>;
 
-/** Finds the faults of a document; an empty list for none. */
-export type SchemaCheck = (read: ReadDocument) => readonly FieldFault[];
-
-/** Keywords of Ajv that no version accepts. */
-const NEVER_ACCEPTED = [
-  'pattern',
-  'patternProperties',
-  '$id',
-  '$anchor',
-  '$dynamicRef',
-  '$dynamicAnchor',
-  '$recursiveRef',
-  '$recursiveAnchor',
-];
 /**
- * Maximum number of values in a schema, where each reference counts its target again. Bounds the work of
- * checking one document.
+ * Finds the faults of a document, at most `faultsMax`; an empty list for none. Undefined when that takes more
+ * than `stepsMax`.
  */
+export type SchemaCheck = (
+  document: Value,
+  stepsMax: number,
+  faultsMax: number,
+) => readonly FieldFault[] | undefined;
+
+/** Maximum number of values in a schema, long texts by their length. Bounds the time to compile it. */
 export const SCHEMA_SIZE_MAX = 5_000;
-const TOO_LARGE = `must have at most ${SCHEMA_SIZE_MAX} values, references followed`;
-/**
- * Maximum total length of the pointers to all subschemas. Ajv takes part of a second for as many characters.
- */
-export const PLACES_MAX = 4_000_000;
-/**
- * Maximum number of alternatives that a new schema may try on each element of an array or member of an
- * object, in total.
- */
-export const ALTERNATIVES_MAX = 100;
-/** Maximum number of visits to values of a document in one check; each may take microseconds. */
-export const WORK_MAX = 1_000_000;
-/**
- * Maximum number of faults in one answer, and the document size in bytes up to which a check looks for more
- * than the first.
- */
-const FAULTS_MAX = 20;
-const ALL_FAULTS_BYTES_MAX = 65_536;
+/** Maximum number of schemas that apply to one value within each other. */
+export const IN_PLACE_DEPTH_MAX = 100;
+const TOO_DEEP = `must not apply more than ${IN_PLACE_DEPTH_MAX} schemas to one value within each other; a "$ref" must not lead back to itself for the same value`;
+const NO_TARGET = 'must be a pointer to a schema in this schema, "#/$defs/…"';
+const ORDER = [...KEYWORDS.keys()];
+/** Keywords that need to know what the others evaluate. */
+const UNEVALUATED = ['unevaluatedItems', 'unevaluatedProperties'];
 
 /**
- * Compiles the check of a JSON Schema (draft 2020-12, strict mode of Ajv, no remote references).
+ * Compiles the check of a JSON Schema (draft 2020-12). It becomes functions that call each other; no code is
+ * generated.
  *
  * @throws AppError `invalid_request` for an unacceptable schema.
  */
 export function compileSchema(schema: Schema): SchemaCheck {
-  const fault =
-    faultOfOwnSize(schema) ?? faultOfForm(schema) ?? faultOfPlaces(schema) ?? faultOfReferences(schema);
-  if (fault !== undefined) throw refused(fault);
-  const ofDoubles = new CompiledSchema(schema, undefined);
-  let exact: CompiledSchema | undefined;
-  let numbers: ExactNumbers | undefined;
-  const present = (): ExactNumbers => {
-    if (numbers === undefined) throw new Error('no document is being checked');
-    return numbers;
-  };
-  const looks = repeatedAlternatives(schema) + walksOverOneValue(schema);
-  return ({ document, numbers: exactNumbers, length = Number.POSITIVE_INFINITY }) => {
-    // A value's text is at least as long as its cost, so the length is an upper bound.
-    const fault = length * looks <= WORK_MAX ? undefined : faultOfSize(document, looks);
-    if (fault !== undefined) return [fault];
-    if (exactNumbers === undefined) return ofDoubles.faultsOf(document);
-    const faultOfNumbers = faultOfLongNumbers(schema, document, exactNumbers);
-    if (faultOfNumbers !== undefined) return [faultOfNumbers];
-    // Compiled on first use: few documents have such numbers.
-    exact ??= new CompiledSchema(schema, present);
-    numbers = exactNumbers;
+  if (weightOf(schema as ObjectValue) > SCHEMA_SIZE_MAX)
+    throw refused([], `must have at most ${SCHEMA_SIZE_MAX} values`);
+  const root = new SchemaCompiler(schema).compile();
+  return (document, stepsMax, faultsMax) => {
     try {
-      return exact.faultsOf(document);
-    } finally {
-      numbers = undefined;
+      // Most documents have no fault, and a verdict alone takes less time.
+      if (new Evaluation(stepsMax, 0).meets(root, document)) return [];
+      const evaluation = new Evaluation(stepsMax, faultsMax);
+      evaluation.meets(root, document);
+      return evaluation.faults;
+    } catch (error) {
+      if (error instanceof TooLong) return undefined;
+      throw error;
     }
   };
 }
 
-/** Two compiled checks: one stops at the first fault, the other finds all. */
-class CompiledSchema {
-  readonly #schema: Schema;
-  readonly #numbers: Numbers | undefined;
-  readonly #first: ValidateFunction;
-  #all: ValidateFunction | undefined;
+/** Compiles a schema and all schemas in it, each of them once. */
+class SchemaCompiler {
+  readonly #root: Schema;
+  readonly #compiled = new Map<unknown, Subschema>();
+  /** What is left to compile. A queue, because references may nest deeper than the stack. */
+  readonly #queue: (() => void)[] = [];
+  /** The schemas that each one applies to its own value. */
+  readonly #inPlace = new Map<Subschema, Subschema[]>();
+  readonly #depths = new Map<Subschema, number>();
 
-  constructor(schema: Schema, numbers: Numbers | undefined) {
-    this.#schema = schema;
-    this.#numbers = numbers;
-    this.#first = compile(schema, numbers, false);
+  constructor(root: Schema) {
+    this.#root = root;
   }
 
-  faultsOf(document: unknown): FieldFault[] {
-    if (this.#first(document)) return [];
-    if (JSON.stringify(document).length > ALL_FAULTS_BYTES_MAX) return faultsOf(this.#first.errors);
-    // Compiled when the first document is refused, which most collections never need.
-    this.#all ??= compile(this.#schema, this.#numbers, true);
-    this.#all(document);
-    return faultsOf(this.#all.errors ?? this.#first.errors);
+  compile(): Subschema {
+    const root = this.#subschema(this.#root, []);
+    for (let next = this.#queue.pop(); next !== undefined; next = this.#queue.pop()) next();
+    for (const one of this.#compiled.values())
+      if (this.#depthOf(one) > IN_PLACE_DEPTH_MAX) throw refused([], TOO_DEEP);
+    return root;
   }
-}
 
-function faultOfSize(document: unknown, looks: number, longNumbers = 0): FieldFault | undefined {
-  const valuesMax = Math.floor(WORK_MAX / looks);
-  if (looks === 0 || !hasMoreValuesThan(document, valuesMax - longNumbers)) return undefined;
-  const message = `must have at most ${valuesMax} values: the schema may look at each ${Math.ceil(looks)} times`;
-  return { path: '', message };
-}
-
-/** Counts numbers with many digits as several values, because comparing their digits costs as much. */
-function faultOfLongNumbers(
-  schema: Schema,
-  document: unknown,
-  numbers: ExactNumbers,
-): FieldFault | undefined {
-  const more = numbers.timesDigits(CHARACTERS_OF_ONE_VALUE);
-  if (more === 0) return undefined;
-  return faultOfSize(document, repeatedAlternatives(schema) + walksOverOneValue(schema, true), more);
-}
-
-/**
- * Requires that a new schema has no refused keyword. Schemas that an earlier version accepted stay valid.
- *
- * @throws AppError `invalid_request`.
- */
-export function requireKeywords(schema: Schema): void {
-  const fault =
-    faultOfOwnSize(schema) ??
-    faultOfForm(schema) ??
-    faultOfPlaces(schema) ??
-    faultOfKeywords(schema) ??
-    faultOfReferences(schema) ??
-    faultOfCombinations(schema);
-  if (fault === undefined) return;
-  throw typeof fault === 'string' ? refused(fault) : refused(fault.message, undefined, fault.path);
-}
-
-/**
- * Bounds the alternatives of a new schema. Existing schemas stay valid. @throws AppError `invalid_request`.
- */
-export function requireFewAlternatives(schema: Schema): void {
-  if (repeatedAlternatives(schema) > ALTERNATIVES_MAX)
-    throw refused(
-      `must try at most ${ALTERNATIVES_MAX} alternatives on elements and members, references followed`,
-    );
-}
-
-/** Maximum call depth of a write when it runs a check. */
-const DEPTH_OF_A_WRITE = 200;
-const TOO_MANY_KEYWORDS = 'has too many keywords';
-
-/**
- * Runs the check of a new schema once. V8 compiles it on its first run, which needs stack for each keyword.
- * Without this run, the stack could overflow in every write instead of in the definition.
- *
- * @throws AppError `invalid_request`.
- */
-export function requireRunnable(check: SchemaCheck): void {
-  try {
-    runDeeper(DEPTH_OF_A_WRITE, () => check({ document: {} }));
-    runDeeper(DEPTH_OF_A_WRITE, () => check({ document: {}, numbers: new ExactNumbers() }));
-  } catch (error) {
-    if (!(error instanceof RangeError)) throw error;
-    throw refused(TOO_MANY_KEYWORDS, error);
+  #subschema(schema: unknown, path: readonly string[]): Subschema {
+    const known = this.#compiled.get(schema);
+    if (known !== undefined) return known;
+    if (!isSchema(schema)) throw refused(path, 'must be a schema: an object or a boolean');
+    const asksForEvaluated = UNEVALUATED.some((keyword) => Object.hasOwn(Object(schema), keyword));
+    const compiled: Subschema = { assertions: {}, asksForEvaluated };
+    this.#compiled.set(schema, compiled);
+    if (schema === false) addAssertion(compiled, (_value, one) => one.fail('is not allowed here'));
+    else if (schema !== true) this.#queue.push(() => this.#fill(compiled, schema, path));
+    return compiled;
   }
-}
 
-function runDeeper(calls: number, run: () => unknown): void {
-  if (calls === 0) run();
-  else runDeeper(calls - 1, run);
-}
-
-const DRAFT = 'https://json-schema.org/draft/2020-12/schema';
-/** Validates schemas against the meta-schema, which needs all keywords itself. */
-const metaSchemas = new Ajv2020({ strict: true, logger: false, validateFormats: false });
-
-function faultOfForm(schema: Schema): string | undefined {
-  const { $schema = DRAFT } = schema;
-  if ($schema !== DRAFT) return `$schema: must be ${DRAFT}, or absent`;
-  if (metaSchemas.validateSchema(schema) === true) return undefined;
-  const [first] = metaSchemas.errors ?? [];
-  return `is no JSON Schema: ${first?.instancePath ?? ''} ${first?.message ?? ''}`;
-}
-
-function compile(schema: Schema, numbers: Numbers | undefined, allErrors: boolean): ValidateFunction {
-  const ajv = new Ajv2020({
-    strict: true,
-    strictTypes: false,
-    strictTuples: false,
-    strictRequired: false,
-    // Without it, every object has a member `constructor`; with it, each member access takes longer.
-    ownProperties: namesInherited(schema),
-    // Formats are annotations, as in the draft: checking them would run regular expressions.
-    validateFormats: false,
-    validateSchema: false,
-    addUsedSchema: false,
-    logger: false,
-    allErrors,
-    // Ajv's optimizer is quadratic in the size of the schema: 6 s for 1,600 properties, half a second without
-    // it.
-    code: { optimize: false },
-  });
-  for (const keyword of NEVER_ACCEPTED) ajv.removeKeyword(keyword);
-  addExactKeywords(ajv, numbers);
-  fixTuples(ajv);
-  // Otherwise Ajv would track evaluated members for every schema.
-  if (hasUnevaluated(schema)) fixUnevaluated(ajv);
-  else ajv.opts.unevaluated = false;
-  try {
-    return ajv.compile(numbers === undefined ? schema : withExactTypes(schema));
-  } catch (error) {
-    if (error instanceof RangeError) throw refused(TOO_MANY_KEYWORDS, error);
-    throw refused(error instanceof Error ? error.message.slice(0, 200) : 'is no JSON Schema', error);
-  }
-}
-
-/** Whether a schema may name a member that JavaScript objects inherit. */
-function namesInherited(schema: Schema): boolean {
-  const text = JSON.stringify(schema);
-  return INHERITED.some((name) => text.includes(`"${name}"`));
-}
-
-const INHERITED = Object.getOwnPropertyNames(Object.prototype);
-
-function hasUnevaluated(schema: Schema): boolean {
-  let found = false;
-  walkSchemas(schema, (one) => {
-    if (typeof one === 'object' && one !== null)
-      found ||= 'unevaluatedItems' in one || 'unevaluatedProperties' in one;
-  });
-  return found;
-}
-
-/**
- * Pointers that Ajv and {@link resolvePointer} resolve alike. Ajv first reads a reference as a URI: it
- * decodes percent-encoded names, drops an empty end and `#`, and fails on line separators. With other
- * pointers, Ajv would compile another schema than the one that was counted.
- */
-const POINTER = /^#\/[^%#\u2028\u2029]+$/;
-
-/** Refuses a schema that is too large even without its references. */
-function faultOfOwnSize(schema: Schema): string | undefined {
-  let size = 0;
-  const isTooLarge = (node: unknown): boolean => {
-    if (++size > SCHEMA_SIZE_MAX) return true;
-    return typeof node === 'object' && node !== null && Object.values(node).some(isTooLarge);
-  };
-  return isTooLarge(schema) ? TOO_LARGE : undefined;
-}
-
-/** A long name counts once for each schema below it. */
-function faultOfPlaces(schema: Schema): string | undefined {
-  if (lengthOfPlaces(schema) <= PLACES_MAX) return undefined;
-  return `must have at most ${PLACES_MAX} characters in the places of all its schemas`;
-}
-
-/**
- * Walks the schema along its references. Otherwise a reference cycle would never end, and nested pairs of
- * references could take exponential time.
- */
-function faultOfReferences(schema: Schema): string | undefined {
-  const following = new Set<string>();
-  let size = 0;
-  const visit = (node: unknown): string | undefined => {
-    size++;
-    if (size > SCHEMA_SIZE_MAX) return TOO_LARGE;
-    if (typeof node !== 'object' || node === null) return undefined;
-    for (const [name, member] of Object.entries(node)) {
-      const fault = name === '$ref' && typeof member === 'string' ? follow(member) : visit(member);
-      if (fault !== undefined) return fault;
+  #fill(compiled: Subschema, schema: Schema, path: readonly string[]): void {
+    for (const keyword of Object.keys(schema).sort((a, b) => ORDER.indexOf(a) - ORDER.indexOf(b))) {
+      const known = KEYWORDS.get(keyword);
+      if (known === undefined)
+        throw refused(path, `${keyword}: ${REFUSED_KEYWORDS.get(keyword) ?? 'unknown keyword'}`);
+      const assertion = known.compile(schema[keyword], this.#place(compiled, schema, path, keyword));
+      if (assertion !== undefined) addAssertion(compiled, assertion, known.type);
     }
+  }
+
+  #place(compiled: Subschema, schema: Schema, path: readonly string[], keyword: string): KeywordPlace {
+    const noted = (one: Subschema) => {
+      const others = this.#inPlace.get(compiled);
+      if (others === undefined) this.#inPlace.set(compiled, [one]);
+      else others.push(one);
+      return one;
+    };
+    const subschema: KeywordPlace['subschema'] = (one, ...names) =>
+      this.#subschema(one, [...path, keyword, ...names]);
+    const refuse = (reason: string): never => {
+      throw refused(path, `${keyword}: ${reason}`);
+    };
+    return {
+      schema,
+      subschema,
+      inPlace: (one, ...names) => noted(subschema(one, ...names)),
+      target: (pointer) => {
+        const names = namesOf(pointer) ?? refuse(NO_TARGET);
+        const target = names.reduce<unknown>(memberOf, this.#root);
+        return isSchema(target) ? noted(this.#subschema(target, names)) : refuse(NO_TARGET);
+      },
+      refuse,
+    };
+  }
+
+  /** The number of schemas that apply to one value within each other; infinite for too many or a circle. */
+  #depthOf(schema: Subschema, above = 0): number {
+    const known = this.#depths.get(schema);
+    if (known !== undefined) return known;
+    this.#depths.set(schema, Number.POSITIVE_INFINITY);
+    if (above >= IN_PLACE_DEPTH_MAX) return Number.POSITIVE_INFINITY;
+    let depth = 1;
+    for (const one of this.#inPlace.get(schema) ?? [])
+      depth = Math.max(depth, 1 + this.#depthOf(one, above + 1));
+    this.#depths.set(schema, depth);
+    return depth;
+  }
+}
+
+/** @param type of the values that it is for; undefined for all. */
+function addAssertion({ assertions }: Subschema, assertion: Assertion, type?: TypeName): void {
+  for (const name of type === undefined ? TYPE_NAMES : [type]) {
+    assertions[name] ??= [];
+    assertions[name].push(assertion);
+  }
+}
+
+/** The names along a pointer `#/…`; undefined for any other reference. */
+function namesOf(pointer: string): string[] | undefined {
+  if (pointer === '#') return [];
+  if (!pointer.startsWith('#/') || pointer.includes('#', 1)) return undefined;
+  try {
+    const names = decodeURIComponent(pointer).slice(2).split('/');
+    return names.map((name) => name.replaceAll('~1', '/').replaceAll('~0', '~'));
+  } catch {
     return undefined;
-  };
-  const follow = (pointer: string): string | undefined => {
-    if (!POINTER.test(pointer))
-      return '$ref: must be a pointer into the schema, "#/$defs/…", without "%" and another "#"';
-    if (following.has(pointer)) return '$ref: must not lead back to itself';
-    const target = resolvePointer(schema, pointer);
-    if (target === undefined) return '$ref: leads nowhere';
-    following.add(pointer);
-    const fault = visit(target);
-    following.delete(pointer);
-    return fault;
-  };
-  return visit(schema);
+  }
 }
 
-function faultsOf(errors: readonly ErrorObject[] | null | undefined): FieldFault[] {
-  return (errors ?? [])
-    .slice(0, FAULTS_MAX)
-    .map(({ instancePath, keyword, params, message = 'is not valid' }) => ({
-      path:
-        keyword === 'additionalProperties'
-          ? `${instancePath}/${pointerPart(params['additionalProperty'])}`
-          : instancePath,
-      message: keyword === 'additionalProperties' ? 'is not allowed here' : message,
-    }));
+function memberOf(node: unknown, name: string): unknown {
+  const isHolder = typeof node === 'object' && node !== null && Object.hasOwn(node, name);
+  return isHolder ? (node as Record<string, unknown>)[name] : undefined;
 }
 
-function pointerPart(name: unknown): string {
-  return String(name).replaceAll('~', '~0').replaceAll('/', '~1');
+function isSchema(value: unknown): value is boolean | Schema {
+  return typeof value === 'boolean' || (typeof value === 'object' && value !== null && !Array.isArray(value));
 }
 
-function refused(message: string, cause?: unknown, path = 'body.schema'): AppError {
-  return new AppError('invalid_request', { errors: [{ path, message }], cause });
+function refused(path: readonly string[], message: string): AppError {
+  const errors = [{ path: ['body.schema', ...path].join('.'), message }];
+  return new AppError('invalid_request', { errors });
 }

@@ -54,11 +54,7 @@ export class KnownDefinitions {
    */
   constructor(store: ProjectStore, ownWork: OwnWork, beforeExpiring: () => Promise<void>) {
     this.#store = store;
-    this.schemas = new KnownSchemas({
-      ownWork,
-      of: (collection) => this.of(collection),
-      onRefused: (collection) => this.#damaged.add(collection),
-    });
+    this.schemas = new KnownSchemas((collection) => this.of(collection), ownWork);
     this.#beforeExpiring = beforeExpiring;
   }
 
@@ -217,16 +213,13 @@ export class KnownDefinitions {
       throw new AppError('invalid_request', {
         detail: `a project has at most ${DEFINITIONS_MAX} definitions`,
       });
-    const check = await this.schemas.accept(definition, options);
     const kept = this.#store.indexes?.isBlind === true ? withTokens(definition) : definition;
     const content = contentOfDefinition(kept);
     if (definition.ttl !== undefined) await this.#beforeExpiring();
     const [result] = await this.#store.commit([{ kind: 'put', ref, content, precondition }], options);
     if (result?.metadata === undefined) throw new Error('a put has no metadata');
     const rev = result.metadata._rev;
-    const known = { definition: kept, rev };
-    await this.#relearn(collection, known);
-    if (check !== undefined) this.schemas.keep(known, check);
+    await this.#relearn(collection, { definition: kept, rev });
     await this.#store.indexes?.keep?.();
     return { created: result.created, rev };
   }

@@ -15,9 +15,10 @@ export interface CollectionStore extends ProjectStore {
    * write obeys it. A repetition under an idempotency key returns the first result and leaves the current
    * definition alone.
    *
+   * @param definition has an accepted schema.
    * @returns its revision; undefined once it is removed.
    * @throws AppError `precondition_failed`; `collection_not_found` when there is none to remove;
-   *   `invalid_request` for an unacceptable schema or too many definitions; and those of commits.
+   *   `invalid_request` for too many definitions; and those of commits.
    */
   define(
     collection: string,

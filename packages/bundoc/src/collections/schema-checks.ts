@@ -1,40 +1,30 @@
-import type { CollectionDefinition } from '@bundoc/shared/contract/collections';
 import type { FieldFault } from '@bundoc/shared/contract/problem';
 import type { DocumentContent } from '../crypto/stored-text.ts';
+import { readValue } from '../values/value.ts';
 import { defineJobs } from '../work/job.ts';
 import { bufferOf, TREE_BYTES_MAX } from '../work/large-bytes.ts';
 import type { Work } from '../work/work.ts';
-import {
-  acceptSchema,
-  acceptSchemaSteps,
-  type ContentCheck,
-  checkOf,
-  contentCheckOf,
-} from './definition-schema.ts';
-import { repeatedAlternatives, valuesOfSchema, walksOverOneValue } from './schema-work.ts';
+import { compileSchema, type Schema, type SchemaCheck } from './json-schema.ts';
 
-type Schema = NonNullable<CollectionDefinition['schema']>;
+/** Steps of a check on the event loop's thread, some 2 ms. A longer one is repeated in the thread. */
+const STEPS_AT_ONCE_MAX = 50_000;
+/** Maximum number of steps of a check, some 0.5 s. */
+export const STEPS_MAX = 10_000_000;
+/** Maximum number of faults in one answer; of documents above this size one, since paths may be long. */
+const FAULTS_MAX = 20;
 
-/** Values of a schema, references followed, up to which the event loop compiles it; that takes some 5 ms. */
-const SCHEMA_AT_ONCE_MAX = 128;
-/**
- * Document bytes times visits per value up to which the event loop checks a document; a visit may take
- * microseconds.
- */
-const VISITS_AT_ONCE_MAX = 20_000;
+const TOO_LONG: readonly FieldFault[] = [
+  { path: '', message: `takes more than ${STEPS_MAX} steps to check against the schema` },
+];
 
 /** The last used schema: most documents of a batch share one. */
-let checked: { readonly schema: string; readonly check: ContentCheck } | undefined;
+let last: { readonly text: string; readonly check: SchemaCheck } | undefined;
 
-/** @public The thread for large documents visits it up by name. */
+/** @public The thread for large documents imports it by name. */
 export const JOBS = defineJobs(import.meta.url, {
   check({ schema, bytes }: { readonly schema: string; readonly bytes: Uint8Array }): readonly FieldFault[] {
-    if (checked?.schema !== schema) checked = { schema, check: checkOf(JSON.parse(schema)) };
-    return checked.check({ bytes: bufferOf(bytes), hasMembers: true });
-  },
-
-  accept({ schema }: { readonly schema: string }): void {
-    acceptSchema(JSON.parse(schema));
+    if (last?.text !== schema) last = { text: schema, check: compileSchema(JSON.parse(schema)) };
+    return faultsOf(last.check, bufferOf(bytes), STEPS_MAX) ?? TOO_LONG;
   },
 });
 
@@ -45,52 +35,26 @@ export type CheckInTurns = (
 ) => readonly FieldFault[] | Promise<readonly FieldFault[]>;
 
 /**
- * Returns the check of an accepted schema. The thread for large documents compiles large schemas and runs
- * long checks, with the same results.
+ * Returns the check of a schema. The thread for large documents runs long checks.
  *
- * @throws AppError `invalid_request` for a schema that is no longer accepted; the check may also reject with
- *   it.
+ * @throws AppError `invalid_request` for an unacceptable schema.
  */
 export function checkInTurnsOf(schema: Schema): CheckInTurns {
-  return isLarge(schema) ? checkElsewhere(schema) : checkHere(schema, checkOf(schema));
+  const check = compileSchema(schema);
+  return ({ bytes }, work) =>
+    (bytes.length <= TREE_BYTES_MAX ? faultsOf(check, bytes, STEPS_AT_ONCE_MAX) : undefined) ??
+    work.elsewhere(JOBS.check, { schema: JSON.stringify(schema), bytes });
 }
 
-/**
- * Returns the check of a new schema.
- *
- * @throws AppError `invalid_request` for an unacceptable one.
- */
+/** {@link checkInTurnsOf} for a new schema, which may take some milliseconds. */
 export async function acceptInTurns(schema: Schema, work: Work): Promise<CheckInTurns> {
-  if (isLarge(schema)) {
-    await work.elsewhere(JOBS.accept, { schema: JSON.stringify(schema) });
-    work.leave();
-    return checkElsewhere(schema);
-  }
-  const steps = acceptSchemaSteps(schema);
-  for (;;) {
-    await work.pause();
-    const step = steps.next();
-    if (step.done !== true) continue;
-    work.leave();
-    return checkHere(schema, contentCheckOf(step.value));
-  }
+  await work.pause();
+  const check = checkInTurnsOf(schema);
+  work.leave();
+  return check;
 }
 
-function checkElsewhere(schema: Schema): CheckInTurns {
-  const text = JSON.stringify(schema);
-  return ({ bytes }, work) => work.elsewhere(JOBS.check, { schema: text, bytes });
-}
-
-/** Long checks still run in the thread. */
-function checkHere(schema: Schema, check: ContentCheck): CheckInTurns {
-  const visits = repeatedAlternatives(schema) + walksOverOneValue(schema);
-  const bytesAtOnceMax = Math.min(TREE_BYTES_MAX, VISITS_AT_ONCE_MAX / visits);
-  const elsewhere = checkElsewhere(schema);
-  return (content, work) =>
-    content.bytes.length <= bytesAtOnceMax ? check(content) : elsewhere(content, work);
-}
-
-/** Also safe for a schema that was not validated yet. */
-function isLarge(schema: Schema): boolean {
-  return valuesOfSchema(schema, SCHEMA_AT_ONCE_MAX) > SCHEMA_AT_ONCE_MAX;
+function faultsOf(check: SchemaCheck, bytes: Buffer, stepsMax: number): readonly FieldFault[] | undefined {
+  const faultsMax = bytes.length <= TREE_BYTES_MAX ? FAULTS_MAX : 1;
+  return check(readValue(`{${bytes.toString()}}`), stepsMax, faultsMax);
 }

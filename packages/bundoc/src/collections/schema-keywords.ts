@@ -1,194 +1,326 @@
-import type { FieldFault } from '@bundoc/shared/contract/problem';
-import { pointerParts, resolvePointer } from './schema-work.ts';
+import { compareNumbers, type Decimal } from '@bundoc/shared/json/decimal';
+import { encodeExactly } from '../values/key.ts';
+import { type ObjectValue, type TypeName, typeOf, type Value, weightOf } from '../values/value.ts';
+import { isInteger, multiplesOf } from './exact-numbers.ts';
+import type { Assertion, EvaluatedParts, Evaluation } from './schema-evaluation.ts';
+import type { Form, KeywordPlace } from './schema-forms.ts';
+import * as forms from './schema-forms.ts';
 
-/** Keywords whose value is one schema. */
-const ONE_SCHEMA: ReadonlySet<string> = new Set([
-  ...['items', 'contains', 'additionalProperties', 'propertyNames', 'unevaluatedItems'],
-  ...['unevaluatedProperties', 'not', 'if', 'then', 'else', 'contentSchema'],
-]);
-/** Keywords whose value is a list of schemas. */
-const SCHEMA_LISTS: ReadonlySet<string> = new Set(['allOf', 'anyOf', 'oneOf', 'prefixItems']);
-/** Keywords whose value is an object of schemas by name. */
-const SCHEMA_MAPS: ReadonlySet<string> = new Set([
-  ...['properties', 'dependentSchemas', '$defs', 'definitions'],
-]);
-/** Keywords whose value contains no schema. */
-const PLAIN: ReadonlySet<string> = new Set([
-  ...['$schema', '$ref', '$comment', 'title', 'description', 'default', 'examples', 'deprecated'],
-  ...['readOnly', 'writeOnly', 'format', 'contentEncoding', 'contentMediaType', 'type', 'enum', 'const'],
-  ...['multipleOf', 'minimum', 'maximum', 'exclusiveMinimum', 'exclusiveMaximum', 'minLength', 'maxLength'],
-  ...['minItems', 'maxItems', 'uniqueItems', 'minContains', 'maxContains', 'minProperties', 'maxProperties'],
-  ...['required', 'dependentRequired'],
-]);
-
-const NO_EXPRESSIONS = 'regular expressions are not supported';
-const NO_NAMES = 'names of schemas are not supported; refer to a place, "$ref": "#/$defs/…"';
-const NO_DYNAMIC = 'dynamic references are not supported; use "$ref": "#/$defs/…"';
-/** Refused keywords, with the reason. docs/collections.md gives the reasons; a test keeps the two equal. */
-export const REFUSED_KEYWORDS: ReadonlyMap<string, string> = new Map([
-  // The text of a document would decide how long an expression runs.
-  ['pattern', NO_EXPRESSIONS],
-  ['patternProperties', NO_EXPRESSIONS],
-  // Keywords that identify schemas by names that cannot be bounded before resolution.
-  ['$id', NO_NAMES],
-  ['$anchor', NO_NAMES],
-  ['$dynamicRef', NO_DYNAMIC],
-  ['$dynamicAnchor', NO_DYNAMIC],
-  ['$recursiveRef', NO_DYNAMIC],
-  ['$recursiveAnchor', NO_DYNAMIC],
-  ['$vocabulary', 'other vocabularies than those of draft 2020-12 are not supported'],
-  // Keywords of earlier drafts and of OpenAPI 3.0.
-  ['id', 'is no keyword of draft 2020-12; names of schemas are not supported'],
-  ['additionalItems', 'is no keyword of draft 2020-12; use "items" beside "prefixItems"'],
-  ['dependencies', 'is no keyword of draft 2020-12; use "dependentRequired" or "dependentSchemas"'],
-  ['nullable', 'is no keyword of JSON Schema; add "null" to "type"'],
-]);
-
-type Node = Readonly<Record<string, unknown>>;
-
-function isNode(value: unknown): value is Node {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
+export interface Keyword {
+  /** Values of other types meet it. Undefined for every type. */
+  readonly type?: TypeName | undefined;
+  /** @returns undefined for an annotation, or a keyword that another one reads. */
+  readonly compile: (value: unknown, place: KeywordPlace) => Assertion | undefined;
 }
 
-/** The schemas in a keyword's value, each with its pointer. */
-function schemasOf(
-  keyword: string,
-  value: unknown,
-): (readonly [place: readonly string[], schema: unknown])[] {
-  if (ONE_SCHEMA.has(keyword)) return [[[], value]];
-  if (SCHEMA_LISTS.has(keyword) && Array.isArray(value))
-    return value.map((schema, at) => [[String(at)], schema]);
-  if (SCHEMA_MAPS.has(keyword) && isNode(value))
-    return Object.entries(value).map(([name, schema]) => [[name], schema]);
-  return [];
+/** @param holds receives the keyword's prepared value and the value that it is applied to. */
+function keyword<P, T>(
+  type: TypeName | undefined,
+  form: Form<P>,
+  holds: (prepared: P, value: T, evaluation: Evaluation, evaluated: EvaluatedParts | undefined) => boolean,
+): Keyword {
+  return {
+    type,
+    compile: (value, place) => {
+      const prepared = form(value, place);
+      return (one, evaluation, evaluated) => holds(prepared, one as T, evaluation, evaluated);
+    },
+  };
 }
 
-/**
- * Calls back for the schema and every subschema; references are not followed.
- *
- * @param place the same array in each call, valid during the call: copy it to keep it.
- */
-export function walkSchemas(
-  schema: unknown,
-  visit: (schema: unknown, place: readonly string[]) => void,
-  place: string[] = [],
-): void {
-  visit(schema, place);
-  if (!isNode(schema)) return;
-  const { length } = place;
-  for (const [keyword, value] of Object.entries(schema))
-    for (const [at, one] of schemasOf(keyword, value)) {
-      place.push(keyword, ...at);
-      walkSchemas(one, visit, place);
-      place.length = length;
-    }
+type Holds<P, T> = Parameters<typeof keyword<P, T>>[2];
+const onAll = <P>(form: Form<P>, holds: Holds<P, Value>) => keyword(undefined, form, holds);
+const onNumbers = <P>(form: Form<P>, holds: Holds<P, number | Decimal>) => keyword('number', form, holds);
+const onArrays = <P>(form: Form<P>, holds: Holds<P, readonly Value[]>) => keyword('array', form, holds);
+const onObjects = <P>(form: Form<P>, holds: Holds<P, ObjectValue>) => keyword('object', form, holds);
+
+/** Keywords that assert nothing themselves. */
+function annotations(form: Form<unknown>, ...names: string[]): (readonly [string, Keyword])[] {
+  return names.map((name) => [name, { compile: (value, place) => void form(value, place) }]);
 }
 
-/** Total length of the pointers to all subschemas, which Ajv writes down one by one. */
-export function lengthOfPlaces(schema: Node): number {
-  let length = 0;
-  walkSchemas(schema, (_one, place) => {
-    for (const part of place) length += part.length + 1;
-  });
-  return length;
-}
-
-/**
- * Finds a keyword that is refused or unknown, or a reference to something other than a schema. The form of
- * the schema was checked before.
- */
-export function faultOfKeywords(schema: Node): FieldFault | undefined {
-  return firstFault(schema, (one) => faultOfNames(one) ?? faultOfTarget(one, schema));
-}
-
-/** Finds keywords that conflict. The schema's references end and resolve. */
-export function faultOfCombinations(schema: Node): FieldFault | undefined {
-  return firstFault(schema, (one) => faultOfCombination(one, schema));
-}
-
-function firstFault(schema: Node, faultOf: (one: Node) => string | undefined): FieldFault | undefined {
-  let fault: FieldFault | undefined;
-  walkSchemas(schema, (one, place) => {
-    const message = fault === undefined && isNode(one) ? faultOf(one) : undefined;
-    if (message !== undefined) fault = { path: ['body.schema', ...place].join('.'), message };
-  });
-  return fault;
-}
-
-function faultOfNames(schema: Node): string | undefined {
-  for (const keyword of Object.keys(schema)) {
-    const reason = REFUSED_KEYWORDS.get(keyword);
-    if (reason !== undefined) return `${keyword}: ${reason}`;
-    const sets = [PLAIN, ONE_SCHEMA, SCHEMA_LISTS, SCHEMA_MAPS];
-    if (!sets.some((known) => known.has(keyword))) return `${keyword}: unknown keyword`;
-    if (SCHEMA_MAPS.has(keyword) && Object.hasOwn(schema[keyword] as object, '__proto__'))
-      return `${keyword}: must not name "__proto__", which no document has`;
-  }
-  return undefined;
-}
-
-/**
- * Keywords that have no effect without another one. A schema with one of them alone is a mistake of its
- * author.
- */
-const COMPANIONS: readonly (readonly [keyword: string, ...companions: string[]])[] = [
-  ['if', 'then', 'else'],
-  ['then', 'if'],
-  ['else', 'if'],
-  ['minContains', 'contains'],
-  ['maxContains', 'contains'],
-];
-
-function faultOfCombination(schema: Node, root: Node): string | undefined {
-  for (const [keyword, ...companions] of COMPANIONS)
-    if (keyword in schema && !companions.some((companion) => companion in schema))
-      return `${keyword}: has no effect without ${companions.map((name) => `"${name}"`).join(' or ')}`;
-  const { minContains, maxContains } = schema;
-  if (minContains === 0 && maxContains === undefined)
-    return 'minContains: 0 without "maxContains" leaves "contains" without effect';
-  if (Number(minContains ?? 1) > Number(maxContains)) return 'minContains: is more than "maxContains"';
-  if ('unevaluatedItems' in schema && appliesContains(schema, root))
-    return 'unevaluatedItems: is not supported beside "contains" for the same array';
-  return undefined;
-}
-
-/** Keywords whose schemas apply to the same value and pass on which parts they have evaluated. */
-const IN_PLACE = ['allOf', 'anyOf', 'oneOf', 'if', 'then', 'else', 'dependentSchemas'] as const;
-
-/** Whether `contains` applies to the schema's own value, references followed. */
-function appliesContains(schema: unknown, root: Node): boolean {
-  if (!isNode(schema)) return false;
-  if ('contains' in schema) return true;
-  const { $ref } = schema;
-  if (typeof $ref === 'string' && appliesContains(resolvePointer(root, $ref), root)) return true;
-  return IN_PLACE.some((keyword) =>
-    schemasOf(keyword, schema[keyword]).some(([, one]) => appliesContains(one, root)),
+function limit(sign: string, holds: (order: number) => boolean): Keyword {
+  return onNumbers(
+    forms.aNumber,
+    (bound, number, evaluation) =>
+      holds(compareNumbers(number, bound)) || evaluation.fail(`must be ${sign} ${bound}`),
   );
 }
 
-/** Ignores pointers that leave the schema or do not resolve: the walk along references finds those. */
-function faultOfTarget({ $ref }: Node, root: Node): string | undefined {
-  if (typeof $ref !== 'string' || !$ref.startsWith('#/') || $ref.includes('%')) return undefined;
-  return leadsToSchema($ref, root) ? undefined : '$ref: must lead to a schema';
+/** A lower and an upper bound on the length of something. */
+function bounds<T>(
+  [min, max]: readonly [string, string],
+  type: TypeName,
+  unit: string,
+  lengthOf: (value: T, evaluation: Evaluation) => number,
+): (readonly [string, Keyword])[] {
+  const bound = (words: string, holds: (length: number, count: number) => boolean) =>
+    keyword<number, T>(
+      type,
+      forms.aCount,
+      (count, value, evaluation) =>
+        holds(lengthOf(value, evaluation), count) || evaluation.fail(`must have ${words} ${count} ${unit}`),
+    );
+  return [
+    [min, bound('at least', (length, count) => length >= count)],
+    [max, bound('at most', (length, count) => length <= count)],
+  ];
 }
 
-/**
- * Follows the pointer through keywords that contain only schemas. Listing all pointers instead could take the
- * square of the schema's size.
- */
-function leadsToSchema(pointer: string, root: Node): boolean {
-  const parts = pointerParts(pointer);
-  let node: unknown = root;
-  for (let at = 0; at < parts.length; at++) {
-    const keyword = parts[at] ?? '';
-    if (!isNode(node) || !Object.hasOwn(node, keyword)) return false;
-    node = node[keyword];
-    if (ONE_SCHEMA.has(keyword)) continue;
-    if (!SCHEMA_LISTS.has(keyword) && !SCHEMA_MAPS.has(keyword)) return false;
-    const name = parts[++at];
-    if (name === undefined || !Object.hasOwn(node as object, name)) return false;
-    node = (node as Record<string, unknown>)[name];
-  }
-  // Rejects other values, such as the length of a list.
-  return isNode(node) || typeof node === 'boolean';
+/** The number of code points. */
+function codePointsOf(text: string): number {
+  let { length } = text;
+  for (let at = 1; at < text.length; at++)
+    if ((text.charCodeAt(at) & 0xfc00) === 0xdc00 && (text.charCodeAt(at - 1) & 0xfc00) === 0xd800) length--;
+  return length;
 }
+
+function countMembers(object: ObjectValue, evaluation: Evaluation): number {
+  const { length } = Object.keys(object);
+  evaluation.count(length);
+  return length;
+}
+
+/** Steps for each value that is encoded. */
+const STEPS_OF_ENCODING = 8;
+
+/** Equal values have equal texts. */
+function encode(value: Value, evaluation: Evaluation): string {
+  evaluation.count(weightOf(value) * STEPS_OF_ENCODING);
+  return encodeExactly(value);
+}
+
+/** Values that are equal exactly if JavaScript says so. All other numbers are objects. */
+function isPlain(value: Value): boolean {
+  return typeof value !== 'object' || value === null;
+}
+
+/** Looks values up instead of comparing them with each constant. */
+function equality(form: Form<readonly Value[]>, fault: string): Keyword {
+  const prepare = (value: unknown, place: KeywordPlace) => {
+    const constants = form(value, place);
+    const others = constants.filter((constant) => !isPlain(constant));
+    return { plain: new Set(constants), encoded: new Set(others.map(encodeExactly)) };
+  };
+  return onAll(prepare, ({ plain, encoded }, value, evaluation) => {
+    const isOne = isPlain(value)
+      ? plain.has(value)
+      : encoded.size > 0 && encoded.has(encode(value, evaluation));
+    return isOne || evaluation.fail(fault);
+  });
+}
+
+function areUnique(elements: readonly Value[], evaluation: Evaluation): boolean {
+  evaluation.count(elements.length * STEPS_OF_ENCODING);
+  const plain = elements.filter(isPlain);
+  const others = elements.filter((element) => !isPlain(element));
+  const encoded = new Set(others.map((element) => encode(element, evaluation)));
+  return new Set(plain).size + encoded.size === elements.length;
+}
+
+function isOf(types: readonly string[], value: Value): boolean {
+  const type = typeOf(value);
+  if (types.includes(type)) return true;
+  return type === 'number' && types.includes('integer') && isInteger(value as number | Decimal);
+}
+
+type Passes<K> = (place: KeywordPlace) => (key: K, evaluated?: EvaluatedParts) => boolean;
+
+/** A schema for the elements or members that another keyword does not leave out. */
+function rest<K>(passes: Passes<K>) {
+  return (value: unknown, place: KeywordPlace) => ({
+    schema: place.subschema(value),
+    isPassed: passes(place),
+  });
+}
+
+function ofElements(passes: Passes<number>): Keyword {
+  return onArrays(rest(passes), ({ schema, isPassed }, elements, evaluation, evaluated) =>
+    evaluation.each(
+      elements,
+      (element, at) => isPassed(at, evaluated) || evaluation.partMeets(schema, element, at, evaluated),
+    ),
+  );
+}
+
+function ofMembers(passes: Passes<string>): Keyword {
+  return onObjects(rest(passes), ({ schema, isPassed }, object, evaluation, evaluated) =>
+    evaluation.each(
+      Object.keys(object),
+      (name) =>
+        isPassed(name, evaluated) || evaluation.partMeets(schema, object[name] as Value, name, evaluated),
+    ),
+  );
+}
+
+const unlessEvaluated: Passes<string | number> = () => (key, evaluated) => evaluated?.has(key) === true;
+
+/** @param decided the number of schemas met after which the others no longer matter. */
+function choice(decided: number, fault: string, holds: (met: number) => boolean): Keyword {
+  return onAll(forms.schemasInPlace, (schemas, value, evaluation, evaluated) => {
+    let met = 0;
+    for (const schema of schemas) {
+      if (met === decided && evaluated === undefined) break;
+      if (evaluation.wouldMeet(schema, value, evaluated)) met++;
+    }
+    if (holds(met)) return true;
+    // Evaluates them again for their faults, if those are wanted.
+    if (met === 0 && !evaluation.hasEnough) for (const schema of schemas) evaluation.meets(schema, value);
+    return evaluation.fail(fault);
+  });
+}
+
+/** In the order of their application. */
+export const KEYWORDS: ReadonlyMap<string, Keyword> = new Map<string, Keyword>([
+  ...annotations(forms.aDraft, '$schema'),
+  ...annotations(
+    forms.aString,
+    '$comment',
+    'title',
+    'description',
+    'format',
+    'contentEncoding',
+    'contentMediaType',
+  ),
+  ...annotations(forms.aBoolean, 'deprecated', 'readOnly', 'writeOnly'),
+  ...annotations(forms.anArray, 'examples'),
+  ...annotations(() => undefined, 'default'),
+  ...annotations(forms.aCount, 'minContains', 'maxContains'),
+  ...annotations(forms.schema, 'contentSchema'),
+  ...annotations(forms.namedSchemas, '$defs', 'definitions'),
+  ...annotations(forms.schemaInPlace, 'then', 'else'),
+  ...bounds(['minLength', 'maxLength'], 'string', 'characters', codePointsOf),
+  ...bounds(['minItems', 'maxItems'], 'array', 'elements', ({ length }: readonly Value[]) => length),
+  ...bounds(['minProperties', 'maxProperties'], 'object', 'members', countMembers),
+  ...Object.entries({
+    type: onAll(
+      forms.types,
+      (types, value, evaluation) => isOf(types, value) || evaluation.fail(`must be ${types.join(' or ')}`),
+    ),
+    const: equality((value) => [value as Value], 'must be equal to constant'),
+    enum: equality(forms.anArray, 'must be equal to one of the allowed values'),
+    minimum: limit('>=', (order) => order >= 0),
+    maximum: limit('<=', (order) => order <= 0),
+    exclusiveMinimum: limit('>', (order) => order > 0),
+    exclusiveMaximum: limit('<', (order) => order < 0),
+    multipleOf: onNumbers(
+      (value, place) => {
+        const divisor = forms.aDivisor(value, place);
+        return { divisor, isMultiple: multiplesOf(divisor) };
+      },
+      ({ divisor, isMultiple }, number, evaluation) =>
+        isMultiple(number) || evaluation.fail(`must be multiple of ${divisor}`),
+    ),
+    uniqueItems: onArrays(
+      forms.aBoolean,
+      (isWanted, elements, evaluation) =>
+        !isWanted || areUnique(elements, evaluation) || evaluation.fail('must not have duplicate elements'),
+    ),
+    required: onObjects(forms.names, (names, object, evaluation) =>
+      evaluation.each(
+        names,
+        (name) => Object.hasOwn(object, name) || evaluation.fail(`must have the member ${name}`),
+      ),
+    ),
+    dependentRequired: onObjects(forms.dependencies, (pairs, object, evaluation) =>
+      evaluation.each(
+        pairs,
+        ([name, other]) =>
+          !Object.hasOwn(object, name) ||
+          Object.hasOwn(object, other) ||
+          evaluation.fail(`must have the member ${other} beside ${name}`),
+      ),
+    ),
+
+    $ref: onAll(forms.reference, (schema, value, evaluation, evaluated) =>
+      evaluation.meets(schema, value, evaluated),
+    ),
+    properties: onObjects(forms.namedSchemas, (schemas, object, evaluation, evaluated) =>
+      evaluation.each(
+        schemas,
+        ([name, schema]) =>
+          !Object.hasOwn(object, name) ||
+          evaluation.partMeets(schema, object[name] as Value, name, evaluated),
+      ),
+    ),
+    additionalProperties: ofMembers(({ schema }) => {
+      const known = new Set(Object.keys(schema['properties'] ?? {}));
+      return (name) => known.has(name);
+    }),
+    propertyNames: onObjects(forms.schema, (schema, object, evaluation) =>
+      evaluation.each(Object.keys(object), (name) => evaluation.partMeets(schema, name, name)),
+    ),
+    prefixItems: onArrays(forms.schemas, (schemas, elements, evaluation, evaluated) =>
+      evaluation.each(schemas.slice(0, elements.length), (schema, at) =>
+        evaluation.partMeets(schema, elements[at] as Value, at, evaluated),
+      ),
+    ),
+    items: ofElements(({ schema: { prefixItems } }) => {
+      const first = Array.isArray(prefixItems) ? prefixItems.length : 0;
+      return (at) => at < first;
+    }),
+    contains: onArrays(
+      (value, place) => {
+        const { minContains: min = 1, maxContains: max = Number.POSITIVE_INFINITY } = place.schema;
+        return { schema: place.subschema(value), min: Number(min), max: Number(max) };
+      },
+      ({ schema, min, max }, elements, evaluation, evaluated) => {
+        let found = 0;
+        elements.forEach((element, at) => {
+          if (!evaluation.wouldMeet(schema, element)) return;
+          found++;
+          evaluated?.add(at);
+        });
+        const range = max < Number.POSITIVE_INFINITY ? `${min} to ${max}` : `at least ${min}`;
+        const isMet = found >= min && found <= max;
+        return isMet || evaluation.fail(`must have ${range} elements that meet the schema of "contains"`);
+      },
+    ),
+    allOf: onAll(forms.schemasInPlace, (schemas, value, evaluation, evaluated) =>
+      evaluation.each(schemas, (schema) => evaluation.meets(schema, value, evaluated)),
+    ),
+    anyOf: choice(1, 'must meet at least one schema of "anyOf"', (met) => met > 0),
+    oneOf: choice(2, 'must meet exactly one schema of "oneOf"', (met) => met === 1),
+    not: onAll(
+      forms.schemaInPlace,
+      (schema, value, evaluation) =>
+        !evaluation.wouldMeet(schema, value) || evaluation.fail('must not meet the schema of "not"'),
+    ),
+    if: onAll(
+      (value, { inPlace, schema }) => {
+        const branches = { met: inPlace(schema['then'] ?? true), unmet: inPlace(schema['else'] ?? true) };
+        return { condition: inPlace(value), ...branches };
+      },
+      ({ condition, met, unmet }, value, evaluation, evaluated) =>
+        evaluation.meets(evaluation.wouldMeet(condition, value, evaluated) ? met : unmet, value, evaluated),
+    ),
+    dependentSchemas: onObjects(forms.namedSchemasInPlace, (schemas, object, evaluation, evaluated) =>
+      evaluation.each(
+        schemas,
+        ([name, schema]) => !Object.hasOwn(object, name) || evaluation.meets(schema, object, evaluated),
+      ),
+    ),
+    // After all others, which evaluate what these must not.
+    unevaluatedItems: ofElements(unlessEvaluated),
+    unevaluatedProperties: ofMembers(unlessEvaluated),
+  }),
+]);
+
+const NO_NAMES = 'names of schemas are not supported; refer to a place, "$ref": "#/$defs/…"';
+const NO_DYNAMIC = 'dynamic references are not supported; use "$ref": "#/$defs/…"';
+const REFUSED: readonly (readonly [reason: string, ...names: string[]])[] = [
+  // One application may take any time.
+  ['regular expressions are not supported', 'pattern', 'patternProperties'],
+  [NO_NAMES, '$id', '$anchor'],
+  [NO_DYNAMIC, '$dynamicRef', '$dynamicAnchor', '$recursiveRef', '$recursiveAnchor'],
+  ['other vocabularies than those of draft 2020-12 are not supported', '$vocabulary'],
+  // Keywords of earlier drafts and of OpenAPI 3.0.
+  ['is no keyword of draft 2020-12; names of schemas are not supported', 'id'],
+  ['is no keyword of draft 2020-12; use "items" beside "prefixItems"', 'additionalItems'],
+  ['is no keyword of draft 2020-12; use "dependentRequired" or "dependentSchemas"', 'dependencies'],
+  ['is no keyword of JSON Schema; add "null" to "type"', 'nullable'],
+];
+/** Refused keywords, with the reason. docs/collections.md gives the reasons; a test keeps the two equal. */
+export const REFUSED_KEYWORDS: ReadonlyMap<string, string> = new Map(
+  REFUSED.flatMap(([reason, ...names]) => names.map((name) => [name, reason] as const)),
+);

@@ -12,7 +12,7 @@ import { validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { z } from 'zod';
-import { requireExactNumbers } from '../collections/definition-schema.ts';
+import { requireExactNumbers } from '../collections/exact-numbers.ts';
 import { etagOf, isNotModified, writePrecondition } from '../documents/precondition-headers.ts';
 import type { CollectionInfo, Collections } from '../service/collections.ts';
 import { faultOfPath } from '../values/path.ts';

@@ -1,6 +1,5 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
-import { Ajv2020 } from 'ajv/dist/2020.js';
 import { afterEach, expect, it, vi } from 'vitest';
 import { openDefinedStore, SKIPPED_MAX } from '../collections/defined-store.ts';
 import { ProjectInFiles } from '../testing/project-in-files.ts';
@@ -8,42 +7,9 @@ import { put } from '../testing/writes.ts';
 import { ownWork, Scheduler } from '../work/scheduler.ts';
 import { Collections } from './collections.ts';
 
-const DOCUMENTS = 1_000;
 const OPTIONS = { work: ownWork('p')('definition') };
 
 afterEach(() => void vi.restoreAllMocks());
-
-it('a definition compiles its schema no more often when more documents are checked', async () => {
-  expect(await compilationsFor(DOCUMENTS)).toBe(await compilationsFor(2));
-});
-
-/**
- * The number of compilations of a schema that is defined for this many documents. Every second document
- * violates it.
- */
-async function compilationsFor(documents: number): Promise<number> {
-  const project = new ProjectInFiles();
-  const disk = ProjectInFiles.disk();
-  await project.create(disk);
-  await using store = await openDefinedStore(await project.open(disk), new FakeClock());
-  await store.commit(Array.from({ length: documents }, (_, n) => put(`doc-${n}`, `{"v":${n % 2}}`)));
-  const lease = { store, [Symbol.dispose]: () => undefined };
-  const collections = new Collections({ acquire: async () => lease } as never);
-  const compile = vi.spyOn(Ajv2020.prototype, 'compile');
-  const schema = { properties: { v: { const: 1 } } };
-  const { existing } = await collections.define(
-    'p',
-    'notes',
-    { indexes: [], schema },
-    { kind: 'none' },
-    OPTIONS,
-  );
-  expect(existing).toEqual({ checked: documents, failing: documents / 2, complete: true });
-  const { length } = compile.mock.calls;
-  compile.mockRestore();
-  expect(length).toBeGreaterThan(0);
-  return length;
-}
 
 it('the check of existing documents visits a bounded number of expired ones, and reports that', async () => {
   const project = new ProjectInFiles();
@@ -85,33 +51,17 @@ it('a dry run of a schema ends when its caller leaves, before another page is re
   expect(lists).toHaveBeenCalledTimes(1);
 });
 
-it('a schema that is compiled in the thread gives the same results, and a bad one is refused there', async () => {
+it('a definition counts the existing documents that its schema refuses', async () => {
   const project = new ProjectInFiles();
   const disk = ProjectInFiles.disk();
   await project.create(disk);
   await using store = await openDefinedStore(await project.open(disk), new FakeClock());
-  await store.commit(Array.from({ length: 4 }, (_, n) => put(`doc-${n}`, `{"v":${n % 2}}`)));
-  const collections = new Collections({
-    acquire: async () => ({ store, [Symbol.dispose]: () => undefined }),
-  } as never);
-  await using scheduler = new Scheduler();
-  const work = scheduler.work({ subject: 's', project: 'p' }, 'definition');
-  const compile = vi.spyOn(Ajv2020.prototype, 'compile');
-  const many = Object.fromEntries(Array.from({ length: 100 }, (_, n) => [`p${n}`, { type: 'string' }]));
-  const define = (schema: Record<string, unknown>) =>
-    collections.define('p', 'notes', { indexes: [], schema }, { kind: 'none' }, { work });
-  const { existing } = await define({ properties: { ...many, v: { const: 1 } } });
-  expect(existing).toEqual({ checked: 4, failing: 2, complete: true });
-  await expect(store.commit([put('next', '{"v":2}')], { work })).rejects.toMatchObject({
-    code: 'schema_violation',
-    errors: [{ path: '/v', message: 'must be equal to constant' }],
-  });
-  await store.commit([put('next', '{"v":1}')], { work });
-  await expect(define({ properties: { ...many, v: { pattern: 'a' } } })).rejects.toMatchObject({
-    code: 'invalid_request',
-    errors: [{ path: 'body.schema.properties.v' }],
-  });
-  expect(compile).not.toHaveBeenCalled();
+  await store.commit(Array.from({ length: 1_000 }, (_, n) => put(`doc-${n}`, `{"v":${n % 2}}`)));
+  const lease = { store, [Symbol.dispose]: () => undefined };
+  const collections = new Collections({ acquire: async () => lease } as never);
+  const definition = { indexes: [], schema: { properties: { v: { const: 1 } } } };
+  const { existing } = await collections.define('p', 'notes', definition, { kind: 'none' }, OPTIONS);
+  expect(existing).toEqual({ checked: 1_000, failing: 500, complete: true });
 });
 
 it.each(['rate_limited', 'overloaded', 'payload_too_large'] as const)(

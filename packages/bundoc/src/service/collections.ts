@@ -1,7 +1,7 @@
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { CollectionDefinition } from '@bundoc/shared/contract/collections';
 import type { CollectionStore } from '../collections/port.ts';
-import { acceptInTurns, checkInTurnsOf } from '../collections/schema-checks.ts';
+import { acceptInTurns, type CheckInTurns } from '../collections/schema-checks.ts';
 import type { IndexStatus } from '../engine/index-port.ts';
 import type { CollectionSummary, CommitOptions, Precondition } from '../engine/port.ts';
 import { shortHash } from '../engine/short-hash.ts';
@@ -100,7 +100,8 @@ export class Collections {
     options: WorkOptions,
   ): Promise<{ created: boolean; info: CollectionInfo; existing: ExistingSummary }> {
     // Before a project would be created for it.
-    if (definition.schema !== undefined) await acceptInTurns(definition.schema, options.work);
+    const { schema } = definition;
+    const check = schema === undefined ? undefined : await acceptInTurns(schema, options.work);
     const needsDefinition = precondition.kind === 'present' || precondition.kind === 'revision';
     using lease = needsDefinition
       ? await this.#instances.acquire(project, 'existing')
@@ -117,7 +118,7 @@ export class Collections {
         collection,
         stored !== undefined && stored.rev === rev ? stored : { definition, rev },
       ),
-      existing: await summarizeExisting(store, collection, definition, options.work),
+      existing: await summarizeExisting(store, collection, check, options.work),
     };
   }
 
@@ -194,13 +195,12 @@ function isDefined(store: CollectionStore, collection: string): boolean {
 async function summarizeExisting(
   store: CollectionStore,
   collection: string,
-  definition: CollectionDefinition,
+  check: CheckInTurns | undefined,
   work: Work,
 ): Promise<ExistingSummary> {
-  if (definition.schema === undefined) return { checked: 0, failing: 0, complete: true };
+  if (check === undefined) return { checked: 0, failing: 0, complete: true };
   const existing = new ExistingDocuments({
-    ...{ collection, work, after: 0, documentsMax: CHECKED_MAX },
-    check: checkInTurnsOf(definition.schema),
+    ...{ collection, check, work, after: 0, documentsMax: CHECKED_MAX },
     list: async (query) => store.list(query),
   });
   try {
