@@ -119,7 +119,6 @@ function longComments({ path, text }: Source): string[] {
 
 const CLASS_LINES_MAX = 250;
 const CLASS_MEMBERS_MAX = 15;
-const FUNCTION_LINES_MAX = 80;
 /** How a sentence of the comment above a large class begins. The rest of it is the reason. */
 const REASON = 'One class, because ';
 
@@ -141,29 +140,20 @@ function docOf(start: number, text: string, comments: ParseResult['comments']): 
   return isDoc ? above.value.replaceAll(/\s*\n\s*\*?\s*/g, ' ') : '';
 }
 
-/** Large classes that give no reason, and long functions, with their sizes. */
+/** Large classes that give no reason, with their sizes. */
 function oversized({ path, text }: Source): string[] {
   const { program, comments } = parseSync(path, text);
   const found: string[] = [];
-  const sizeOf = ({ start, end }: ESTree.Span) => text.slice(start, end).split('\n').length;
-  const at = ({ start }: ESTree.Span) => `${path}:${text.slice(0, start).split('\n').length}`;
   const visitClass = (node: ESTree.Class) => {
-    const [lines, members] = [sizeOf(node), membersOf(node, text).size];
+    const lines = text.slice(node.start, node.end).split('\n').length;
+    const members = membersOf(node, text).size;
     const isLarge = lines > CLASS_LINES_MAX || members > CLASS_MEMBERS_MAX;
     if (isLarge && !docOf(node.start, text, comments).includes(REASON))
-      found.push(`${at(node)}: a class of ${lines} lines and ${members} members`);
+      found.push(
+        `${path}:${text.slice(0, node.start).split('\n').length}: a class of ${lines} lines and ${members} members`,
+      );
   };
-  const visitFunction = (node: ESTree.Function | ESTree.ArrowFunctionExpression) => {
-    const lines = sizeOf(node);
-    if (lines > FUNCTION_LINES_MAX) found.push(`${at(node)}: a function of ${lines} lines`);
-  };
-  new Visitor({
-    ClassDeclaration: visitClass,
-    ClassExpression: visitClass,
-    FunctionDeclaration: visitFunction,
-    FunctionExpression: visitFunction,
-    ArrowFunctionExpression: visitFunction,
-  }).visit(program);
+  new Visitor({ ClassDeclaration: visitClass, ClassExpression: visitClass }).visit(program);
   return found;
 }
 
@@ -256,7 +246,7 @@ describe('comments', () => {
   });
 });
 
-describe('classes and functions', () => {
+describe('classes', () => {
   it('are short, or a class says why it is not', () => {
     const sources = sourcesOf('packages/*/src/**/*.{ts,tsx}').filter(({ path }) => !isTest(path));
     expect(sources.length).toBeGreaterThan(500);
@@ -278,15 +268,6 @@ describe('classes and functions', () => {
   it('are seen to have too many lines', () => {
     expect(oversized(classOf('\n'.repeat(248)))).toHaveLength(1);
     expect(oversized(classOf('\n'.repeat(247)))).toEqual([]);
-    for (const begin of ['function f() {', 'const f = () => {', 'class A { f() {'])
-      for (const [blank, hits] of [
-        [78, 0],
-        [79, 1],
-      ] as const) {
-        const end = begin.startsWith('class') ? '}}' : '}';
-        const source = planted('a.tsx', `${begin}${'\n'.repeat(blank)}\n${end}`);
-        expect(oversized(source)).toHaveLength(hits);
-      }
   });
 
   it('give their reason in the comment right above, in the agreed words', () => {

@@ -12,6 +12,8 @@ export interface ThreadOptions extends Pick<WorkerOptions, 'workerData' | 'resou
   readonly name: string;
   /** Called once when the thread ends unexpectedly. */
   readonly onCrash?: (error: Error) => void;
+  /** What calls throw instead of a {@link ThreadFailed}. */
+  readonly toFailure?: (failed: ThreadFailed) => Error;
 }
 
 export interface CallOptions {
@@ -54,7 +56,7 @@ const TERMINATE_MS = 500;
  * only while calls wait for their answers.
  */
 export class Thread<Served extends object> {
-  readonly #name: string;
+  readonly #fail: (what: string, cause?: Error) => Error;
   readonly #worker: Worker;
   readonly #pending = new Map<number, PendingCall>();
   /** Calls of this turn of the event loop, sent as one message: a message costs as much as a short call. */
@@ -64,8 +66,11 @@ export class Thread<Served extends object> {
   #ended: unknown;
   #closing: Promise<void> | undefined;
 
-  constructor({ from, module, name, onCrash, ...options }: ThreadOptions) {
-    this.#name = `the thread "${name}"`;
+  constructor({ from, module, name, onCrash, toFailure, ...options }: ThreadOptions) {
+    this.#fail = (what, cause) => {
+      const failed = new ThreadFailed(`the thread "${name}" ${what}`, { cause });
+      return toFailure?.(failed) ?? failed;
+    };
     this.#worker = startThread(from, module, { name, ...options });
     this.#worker.unref();
     this.#worker.on('message', (answers: readonly Answer[]) => {
@@ -75,11 +80,11 @@ export class Thread<Served extends object> {
     });
     const crashed = (error: Error): void => {
       if (this.#ended !== undefined) return;
-      this.#end(new ThreadFailed(`${this.#name} has ended`, { cause: error }));
+      this.#end(this.#fail('has ended', error));
       if (this.#closing === undefined) onCrash?.(error);
     };
     this.#worker.on('error', (error) => crashed(error instanceof Error ? error : new Error(String(error))));
-    this.#worker.on('exit', (code) => crashed(new Error(`${this.#name} exited with code ${code}`)));
+    this.#worker.on('exit', (code) => crashed(new Error(`the thread "${name}" exited with code ${code}`)));
   }
 
   /** Number of calls that wait for their answers. */
@@ -100,12 +105,12 @@ export class Thread<Served extends object> {
     args: Arguments<Served[Name]>,
     { deadlineMs, transfer = [] }: CallOptions = {},
   ): Promise<Result<Served[Name]>> {
-    if (this.#closing !== undefined) return Promise.reject(new ThreadFailed(`${this.#name} is closed`));
+    if (this.#closing !== undefined) return Promise.reject(this.#fail('is closed'));
     if (this.#ended !== undefined) return Promise.reject(this.#ended);
     const { promise, resolve, reject } = Promise.withResolvers<unknown>();
     const id = ++this.#lastId;
     const expire = (): void => {
-      this.#take(id)?.reject(new ThreadFailed(`${this.#name} did not answer ${name} in ${deadlineMs} ms`));
+      this.#take(id)?.reject(this.#fail(`did not answer ${name} in ${deadlineMs} ms`));
     };
     const timer = deadlineMs === undefined ? undefined : setTimeout(expire, deadlineMs);
     if (this.#pending.size === 0) this.#worker.ref();

@@ -1,7 +1,7 @@
 import type { KeyObject } from 'node:crypto';
 import { join } from 'node:path';
 import { AppError } from '@bundoc/shared/contract/app-error';
-import { Thread, ThreadFailed } from '@bundoc/shared/threads/thread';
+import { Thread } from '@bundoc/shared/threads/thread';
 import type { KmsStore } from '../port.ts';
 import type { LoadEntry, StoreEntry } from '../transfer.ts';
 import type { SqliteOperations, SqliteWorkerData } from './sqlite-worker.ts';
@@ -44,6 +44,7 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<KmsS
     module: './sqlite-worker',
     workerData,
     onCrash: options.onCrash,
+    toFailure: (cause) => new AppError('storage_unavailable', { cause }),
   });
   const close = (): Promise<void> => thread.close(deadlineMs);
   try {
@@ -90,19 +91,14 @@ function remoteOperations(
  *
  * @throws AppError as the thread reports it, or `storage_unavailable`, `overloaded`.
  */
-async function callStore(
+function callStore(
   thread: Thread<SqliteOperations>,
   name: keyof SqliteOperations,
   args: readonly unknown[],
   deadlineMs: number,
 ): Promise<unknown> {
-  if (thread.pending >= PENDING_MAX) throw new AppError('overloaded');
-  try {
-    return await thread.call(name, args as never, { deadlineMs });
-  } catch (error) {
-    if (error instanceof ThreadFailed) throw new AppError('storage_unavailable', { cause: error });
-    throw error;
-  }
+  if (thread.pending >= PENDING_MAX) return Promise.reject(new AppError('overloaded'));
+  return thread.call(name, args as never, { deadlineMs });
 }
 
 async function* readAll(remote: RemoteOperations): AsyncGenerator<readonly StoreEntry[]> {
