@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { backup } from '@bundoc/bunkms/cli/backup';
 import { init } from '@bundoc/bunkms/cli/init';
 import { writeInventory } from '@bundoc/bunkms/cli/inventory';
-import { change, destroy } from '@bundoc/bunkms/cli/key';
+import { runBunkms } from '@bundoc/bunkms/cli/program';
 import { type RecoverCliOptions, recover } from '@bundoc/bunkms/cli/recover';
 import { type RestoreCliOptions, restoreBackup } from '@bundoc/bunkms/cli/restore';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
@@ -32,8 +32,8 @@ const read = (project: string, id: string) => call(installation.url, pathOf(proj
 const write = (project: string, id: string) =>
   call(installation.url, pathOf(project, id), { method: 'PUT', token, body: `{"is":"${project}/${id}"}` });
 const file = (name: string) => join(installation.folder, name);
-const key = (which: 'enable' | 'rotate', name: string) =>
-  change(installation.kmsEnvironment, which, name, {});
+const key = async (...args: string[]) =>
+  expect(await runBunkms(['key', ...args], { NODE_ENV: 'test', ...installation.kmsEnvironment })).toBe(0);
 const recoverKeys = async (options: Partial<RecoverCliOptions> = {}) => {
   const from = await installation.stored.projectFilesIn(file('project-files'));
   await recover(installation.kmsEnvironment, { from, ...options });
@@ -101,7 +101,7 @@ describe('documents', () => {
 
   it('of a project whose key was destroyed after the backup stay unreadable after a restore with the inventory', async () => {
     await backup(installation.kmsEnvironment, file('backup'), {});
-    await destroy(installation.kmsEnvironment, 'p-dek', { confirm: 'p-dek' });
+    await key('destroy', 'p-dek', '--confirm', 'p-dek');
     await writeInventory(installation.kmsEnvironment, file('inventory'), {});
     await loseStore();
     await expect(restore({})).rejects.toMatchObject({ name: 'ResurrectionNotAccepted' });
@@ -116,7 +116,7 @@ describe('documents', () => {
 
   it('come back only by a decision for each project when a backup is restored without an inventory', async () => {
     await backup(installation.kmsEnvironment, file('backup'), {});
-    await destroy(installation.kmsEnvironment, 'p-dek', { confirm: 'p-dek' });
+    await key('destroy', 'p-dek', '--confirm', 'p-dek');
     await loseStore();
     const before = token;
     await restore({ acceptResurrection: true });
