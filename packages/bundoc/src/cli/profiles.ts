@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { CommandError } from '@bundoc/shared/cli/errors';
 import { TOKEN_LENGTH_MAX } from '@bundoc/shared/contract/tokens';
 import { replacePrivateFile } from '@bundoc/shared/files/private-file';
+import { parseJson } from '@bundoc/shared/json/parse-json';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import { z } from 'zod';
 
@@ -51,7 +52,7 @@ export async function readProfiles(environment: Environment): Promise<ReadonlyMa
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return new Map();
     throw error;
   }
-  const file = fileSchema.safeParse(parse(text));
+  const file = fileSchema.safeParse(parseJson(text));
   if (!file.success) throw new CommandError(`${path} cannot be read: remove it, and run "bundoc login"`);
   return new Map(Object.entries(file.data.profiles));
 }
@@ -63,12 +64,4 @@ export async function writeProfiles(
 ): Promise<void> {
   const file = { format: 1, profiles: Object.fromEntries(profiles) };
   await replacePrivateFile(profilesFile(environment), `${JSON.stringify(file, undefined, 2)}\n`);
-}
-
-function parse(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }

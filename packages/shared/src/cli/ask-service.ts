@@ -2,6 +2,7 @@ import { once } from 'node:events';
 import { request as httpRequest, type IncomingMessage } from 'node:http';
 import { request as httpsRequest } from 'node:https';
 import type { TLSSocket } from 'node:tls';
+import { parseJson } from '../json/parse-json.ts';
 
 /** The TLS material of a command's requests; PEM. */
 export interface Trust {
@@ -52,7 +53,9 @@ export async function askService(
   }
   const { statusCode: status = 0, headers } = response;
   const certificateEndsMs = end === undefined ? undefined : Date.parse(end);
-  return { status, date: headers.date, body: objectOf(text), certificateEndsMs, beforeMs, afterMs };
+  const value = parseJson(text);
+  const body = typeof value === 'object' && value !== null ? { ...value } : {};
+  return { status, date: headers.date, body, certificateEndsMs, beforeMs, afterMs };
 }
 
 /** A path of a service below its URL. */
@@ -72,13 +75,4 @@ export function ownUrl(listener: {
   const reached = host === '0.0.0.0' || host === '::' ? '127.0.0.1' : host;
   const name = reached.includes(':') ? `[${reached}]` : reached;
   return `${tls === undefined ? 'http' : 'https'}://${name}:${port}`;
-}
-
-function objectOf(text: string): Readonly<Record<string, unknown>> {
-  try {
-    const value: unknown = JSON.parse(text);
-    return typeof value === 'object' && value !== null ? { ...value } : {};
-  } catch {
-    return {};
-  }
 }

@@ -7,6 +7,7 @@ import {
   type MayIssue,
   TOKEN_LENGTH_MAX,
 } from '../contract/tokens.ts';
+import { parseJson } from '../json/parse-json.ts';
 import { printable } from '../runtime/printable.ts';
 import { counted } from './counted.ts';
 import { CommandError } from './errors.ts';
@@ -161,22 +162,14 @@ function check(token: string, kid: string, { keys }: Jwks): SignatureState {
 
 /** @throws NotAToken */
 function objectOf(part: string | undefined, what: string): Record<string, unknown> {
-  const value = parse(Buffer.from(part ?? '', 'base64url').toString('utf8'));
+  const value = parseJson(Buffer.from(part ?? '', 'base64url').toString());
   if (typeof value === 'object' && value !== null && !Array.isArray(value)) return { ...value };
   throw new NotAToken(`the ${what} of the token is not JSON: is it cut off?`);
 }
 
 /** @throws NotAToken */
 function readKeySet(text: string): Jwks {
-  const keys = jwksSchema.safeParse(parse(text));
+  const keys = jwksSchema.safeParse(parseJson(text));
   if (!keys.success) throw new NotAToken('the key set is not from BunKMS: save /.well-known/jwks.json');
   return keys.data;
-}
-
-function parse(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }
