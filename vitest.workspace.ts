@@ -105,7 +105,7 @@ const ISOLATION = ['test/containers/isolation.test.ts'];
 export default defineConfig({
   ...shared,
   test: {
-    reporters: ['default', './scripts/count-reporter.mjs'],
+    reporters: ['./scripts/stage-reporter.mjs', './scripts/count-reporter.mjs'],
     sequence: { sequencer: LongestFirst },
     tags: [{ name: ON_POSTGRES, ...needs('postgresql') }],
     projects: [

@@ -23,6 +23,7 @@ const ALLOWED: Readonly<Record<string, string>> = {
     'the disk module of the log: reads and closes descriptors that the data folder opened',
   'packages/bundoc/src/engine/files/log/log-worker.ts':
     'the disk module of the log: the thread that writes to these descriptors',
+  'packages/bundoc/src/engine/postgres/database/schema.ts': 'the schema of this build',
   'packages/bundoc/src/kms/service-token.ts': 'the file of the service token, which the administrator names',
   'packages/bundoc/src/cli/backup.ts': 'backups that the user of the command names',
   'packages/bundoc/src/cli/bulk-export.ts': 'exports that the user of the command names',

@@ -1,6 +1,7 @@
 // npm test: installs, builds, checks, and runs every test, as in CI. Further arguments go to Vitest. With
-// LONG_TESTS=1 and no further arguments, mutation testing measures the tests at the end. Its last line is "N
-// passed, N failed, N skipped", even when it stops before the first test.
+// --quick, it runs the unit tests alone, without the checks. With LONG_TESTS=1 and no further arguments,
+// mutation testing measures the tests at the end. Its last line is "N passed, N failed, N skipped", even when
+// it stops before the first test.
 
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -33,9 +34,11 @@ await runScript('npm test', async () => {
         signal: stop,
       });
     };
-    const checked = await script('check', []);
+    const given = process.argv.slice(2);
+    const quick = given[0] === '--quick';
+    const checked = quick ? 0 : await script('check', []);
     if (checked !== 0) return checked;
-    const args = process.argv.slice(2);
+    const args = quick ? ['--project', 'unit', ...given.slice(1)] : given;
     const tested = await script('vitest', args, { TEST_COUNT_FILE: countFile });
     if (tested !== 0 || process.env.LONG_TESTS !== '1' || args.length > 0) return tested;
     return await script('mutants', ['--seed', '1', '--count', '300']);

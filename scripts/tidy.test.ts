@@ -5,7 +5,7 @@ import { type ESTree, type ParseResult, parseSync, Visitor } from 'vite';
 import { describe, expect, it } from 'vitest';
 
 const root = join(import.meta.dirname, '..');
-const PACKAGES = ['bundoc', 'bunkms', 'client', 'shared'];
+const PACKAGES = ['bundoc', 'bunkms', 'client', 'console', 'shared'];
 /** The width that the formatter uses. */
 const WIDTH = (JSON.parse(readFileSync(join(root, 'biome.json'), 'utf8')) as Biome).formatter.lineWidth;
 interface Biome {
@@ -50,7 +50,7 @@ const composesEngines = (path: string) => /^packages\/bundoc\/src\/(app\.ts$|cli
 const LOG = 'packages/bundoc/src/engine/files/log/';
 /** Packages and parts of shared that the log may import. */
 const OF_THE_LOG =
-  /^(node:|@bundoc\/shared\/(crypto\/aead|runtime\/(clock|worker-environment)|contract\/log-folder|files\/data-folder|contract\/app-error|crypto\/random|shares\/share-key)$)/;
+  /^(node:|@bundoc\/shared\/(crypto\/aead|runtime\/clock|threads\/start-thread|files\/data-folder|contract\/app-error|crypto\/random|shares\/share-key)$)/;
 
 /** The forbidden imports of a source, with a sentence for each. */
 function forbiddenImports(source: Source): string[] {
@@ -170,7 +170,7 @@ function oversized({ path, text }: Source): string[] {
 const planted = (path: string, text: string): Source => ({ path: normalize(path), text });
 
 describe('imports', () => {
-  const sources = sourcesOf('packages/*/{src,test}/**/*.ts');
+  const sources = sourcesOf('packages/*/{src,test}/**/*.{ts,tsx}');
 
   it('of both engines and both services are checked', () => {
     for (const part of ['bundoc/src/engine/files', 'bundoc/src/engine/postgres', 'bunkms/src', 'shared/src'])
@@ -210,7 +210,7 @@ describe('imports', () => {
 
 describe('folders', () => {
   it.each(PACKAGES)('of %s have no circular imports', (name) => {
-    expect(circlesOf(sourcesOf(`packages/${name}/src/**/*.ts`))).toEqual([]);
+    expect(circlesOf(sourcesOf(`packages/${name}/src/**/*.{ts,tsx}`))).toEqual([]);
   });
 
   it('are reported when three of them form a circle', () => {
@@ -229,7 +229,7 @@ describe('folders', () => {
 
 describe('exported types', () => {
   it.each(PACKAGES)('of %s have unique names', (name) => {
-    expect(namesTwice(sourcesOf(`packages/${name}/src/**/*.ts`))).toEqual([]);
+    expect(namesTwice(sourcesOf(`packages/${name}/src/**/*.{ts,tsx}`))).toEqual([]);
   });
 
   it('are reported when they share a name', () => {

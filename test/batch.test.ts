@@ -6,7 +6,8 @@ let installation: Installation;
 let token: string;
 beforeAll(async () => {
   installation = await Installation.start({
-    environment: { BUNDOC_MAX_DOCUMENT_BYTES: '4096', BUNDOC_MAX_BATCH_BYTES: '65536' },
+    environment: { BUNDOC_MAX_DOCUMENT_BYTES: '4096' },
+    settings: { batchBytesMax: 65_536 },
   });
   token = await installation.client();
 });

@@ -36,7 +36,7 @@ const projectFiles = () =>
     .map((path) => [path, readFileSync(path).toString('base64'), statSync(path).mtimeMs]);
 
 describe('bundoc on the command line', () => {
-  it.each([['verify'], ['stats'], ['repair', 'project-a'], ['settle']])(
+  it.each([['verify'], ['stats'], ['repair', 'project-a'], ['carry']])(
     '%s cannot run while the service runs: it exits with code 2 and names the process',
     async (...args) => {
       const { code, stdout, stderr } = await bundoc(args);
@@ -100,13 +100,14 @@ describe('bundoc on the command line', () => {
     expect(stdout).toBe('project-b  key  kms_unavailable\n');
   });
 
-  it('settles the data folder without a key', async () => {
-    const plain = await bundoc(['settle'], 'http://127.0.0.1:1');
-    expect(plain).toMatchObject({ code: 0, stdout: '' });
-    expect(plain.stderr).toBe('bundoc: settled: every folder of a project is durable\n');
-    expect(readdirSync(join(installation.dataDir, 'log'))).toContain('settled');
-    const all = await bundoc(['settle', '--all', '--json'], 'http://127.0.0.1:1');
-    expect(all).toMatchObject({ code: 0, stdout: '{"stuck":[]}\n' });
+  it('copies the commits of the log into the folders without a key', async () => {
+    expect(await bundoc(['carry', '--json'], 'http://127.0.0.1:1')).toMatchObject({
+      code: 0,
+      stdout: '{"stuck":[]}\n',
+    });
+    expect(await bundoc(['carry'], 'http://127.0.0.1:1')).toMatchObject({
+      ...{ code: 0, stdout: '', stderr: 'bundoc: every folder of a project is complete\n' },
+    });
     for (const project of ['project-a', 'project-b'])
       expect(readdirSync(join(installation.dataDir, 'projects', project, 'carried'))).toHaveLength(1);
     expect((await bundoc(['verify'])).stderr).toBe('bundoc: 4 documents in 2 projects: all good\n');
@@ -121,7 +122,8 @@ describe('bundoc on the command line', () => {
     const since = encodeURIComponent(String((await changes()).json()['since']));
     expect((await changes(since)).status).toBe(200);
     await installation.stopBundoc();
-    expect((await bundoc(['settle', '--accept-loss'])).code).toBe(0);
+    expect((await bundoc(['accept-loss', 'project-b', '--frames'])).code).toBe(2);
+    expect((await bundoc(['accept-loss', '--frames'])).code).toBe(0);
     const { lossAcceptedMs } = JSON.parse(readFileSync(join(installation.dataDir, 'storage.json'), 'utf8'));
     expect(Date.now() - lossAcceptedMs).toBeLessThan(600_000);
     await installation.startBundoc();
@@ -142,18 +144,19 @@ describe('bundoc on the command line', () => {
     });
     await installation.stopBundoc();
     const whole = readFileSync(projectFile('project.json'));
-    writeFileSync(projectFile('catalog'), 'no catalog');
     writeFileSync(projectFile('project.json'), '{');
+    const restored = await bundoc(['repair', 'project-a']);
+    expect(restored).toMatchObject({ code: 0, stderr: '' });
+    expect(restored.stdout).toMatch(/restored project.json from the copy of project.json in catalog/);
+    expect(readFileSync(projectFile('project.json'))).toEqual(whole);
+    writeFileSync(projectFile('catalog'), 'no catalog');
     const found = await bundoc(['verify']);
     expect(found.code).toBe(1);
-    expect(found.stdout).toBe(
-      'project-a  project.json  is no project file of this project\nproject-a  catalog  it is no catalog of a known format\n',
-    );
-    expect(found.stderr).toContain('2 documents in 2 projects: 2 findings');
+    expect(found.stdout).toBe('project-a  catalog  it is no catalog of a known format\n');
+    expect(found.stderr).toContain('2 documents in 2 projects: 1 finding');
 
     const repaired = await bundoc(['repair', 'project-a']);
     expect(repaired).toMatchObject({ code: 0, stderr: '' });
-    expect(repaired.stdout).toMatch(/restored project.json from the copy of project.json in carried/);
     expect(repaired.stdout).toMatch(/rebuilt the catalog/);
     expect(readFileSync(projectFile('project.json'))).toEqual(whole);
     expect((await bundoc(['verify'])).code).toBe(0);
@@ -171,8 +174,9 @@ describe('bundoc on the command line', () => {
     const made = { method: 'POST', token, body: JSON.stringify({ _id: 'one', of: 'project-c' }) };
     expect((await call(installation.url, documents, made)).status).toBe(201);
     await installation.stopBundoc();
-    expect((await bundoc(['settle', '--all'], 'http://127.0.0.1:1')).code).toBe(0);
-    rmSync(projectFile('..', 'project-c', 'carried'), { recursive: true });
+    expect((await bundoc(['carry'], 'http://127.0.0.1:1')).code).toBe(0);
+    for (const name of ['carried', 'catalog'])
+      rmSync(projectFile('..', 'project-c', name), { recursive: true });
     expect((await bundoc(['repair', 'project-c'])).stdout).toMatch(/^done: took 1 document from the files$/m);
     await installation.startBundoc();
     const found = await call(installation.url, `${documents}/one`, { token });

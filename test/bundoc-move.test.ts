@@ -2,7 +2,7 @@ import { readdirSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { needs } from '@bundoc/shared/testing/programs';
-import { startInBackground } from '@bundoc/shared/testing/timing';
+import { patientUrl, startInBackground } from '@bundoc/shared/testing/timing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { bundocCommand } from './support/bundoc-command.ts';
 import { startBundocProcess } from './support/bundoc-process.ts';
@@ -19,7 +19,7 @@ describe('bundoc move', needs('postgresql'), () => {
   let onPostgres: string;
   beforeAll(async () => {
     server = await PostgresServer.start();
-    onPostgres = (await server.createDatabase('bundoc')).url;
+    onPostgres = patientUrl((await server.createDatabase('bundoc')).url);
     installation = await Installation.start();
     token = await installation.client();
   });

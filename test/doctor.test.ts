@@ -120,7 +120,7 @@ describe('bundoc doctor', () => {
     ['a text that is no token', () => withToken('nonsense'), 1, 'token', /^fail: .*three parts/],
     ['a missing token', none, 1, 'token', /run "bundoc login"/],
     ['a URL that works without a token', none, 1, 'url', /^ok/],
-    ['a variable', () => ({ ...service(), BUNDOC_CACHE_BYTES: 'much' }), 1, 'config', /BUNDOC_CACHE_BYTES/],
+    ['a variable', () => ({ ...service(), BUNDOC_LOG_BYTES: 'much' }), 1, 'config', /BUNDOC_LOG_BYTES/],
     ['a folder', () => ({ ...service(), BUNDOC_DATA_DIR: file('no') }), 1, 'disk', /there is no folder/],
     ['a client token for BunKMS', otherToken, 1, 'service token', /a client token for bundoc/],
     [

@@ -129,7 +129,7 @@ describe.each([
 
 describe('documents that do not fit into the cache together', () => {
   it('are returned whole by concurrent reads, lists, queries and feeds while others replace them', async () => {
-    await using installation = await Installation.start({ environment: { BUNDOC_CACHE_BYTES: '1000000' } });
+    await using installation = await Installation.start({ settings: { cacheBytes: 1_000_000 } });
     const token = await installation.client();
     const collection = '/v1/projects/project-a/collections/large';
     const send = (method: string, path: string, body?: string) =>

@@ -113,7 +113,7 @@ class World implements AsyncDisposable {
 
   static async start(): Promise<World> {
     const installation = await Installation.start({
-      environment: { BUNDOC_CACHE_BYTES: '0' },
+      settings: { cacheBytes: 0 },
     });
     const token = await installation.client(['*'], ['docs:read', 'docs:write', 'docs:admin']);
     const world = new World(installation, token);

@@ -7,7 +7,7 @@ let installation: Installation;
 let token: string;
 beforeAll(async () => {
   // Without a cache, every read comes from the files that the tests tamper with.
-  installation = await Installation.start({ environment: { BUNDOC_CACHE_BYTES: '0' } });
+  installation = await Installation.start({ settings: { cacheBytes: 0 } });
   token = await installation.client();
 });
 afterAll(() => installation[Symbol.asyncDispose]());

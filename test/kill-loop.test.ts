@@ -321,10 +321,7 @@ it(`killed at least ${KILLS_MIN} times under load, Bundoc keeps every acknowledg
   process.stdout.write(`kill loop: KILL_SEED=${SEED}\n`);
   const goal = Date.now() + TIME_GOAL_MS;
   for (let round = 0; figures.kills < KILLS_MIN || (figures.kills < KILLS && Date.now() < goal); round++) {
-    await using bundoc = await startBundocProcess({
-      ...environment,
-      BUNDOC_CACHE_BYTES: round % 2 === 0 ? '0' : '16777216',
-    });
+    await using bundoc = await startBundocProcess(environment);
     // Every third process is killed during its recovery. The next round checks its content.
     const isKilledEarly = round % 3 === 2;
     if (!isKilledEarly) {

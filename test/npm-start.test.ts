@@ -123,10 +123,10 @@ it.each(['bunkms', 'bundoc'] as const)('says so and stops the other service when
 });
 
 it('names a service that cannot start, and the reason', async () => {
-  const { code, stderr } = await script('start.mjs', { BUNDOC_KEY_TTL_MS: '0' }).exit;
+  const { code, stderr } = await script('start.mjs', { BUNDOC_KMS_DEADLINE_MS: '0' }).exit;
   expect(code).toBe(1);
   expect(stderr).toMatch(
-    /^npm start: bundoc exited unexpectedly: the configuration is not valid: BUNDOC_KEY_TTL_MS: .*$/m,
+    /^npm start: bundoc exited unexpectedly: the configuration is not valid: BUNDOC_KMS_DEADLINE_MS: .*$/m,
   );
   await expectAllStopped();
 });

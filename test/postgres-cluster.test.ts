@@ -12,9 +12,9 @@ import { freePort } from '@bundoc/shared/testing/free-port';
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { needs } from '@bundoc/shared/testing/programs';
 import { SwitchedAddress } from '@bundoc/shared/testing/switched-address';
-import { startInBackground } from '@bundoc/shared/testing/timing';
+import { patientUrl, startInBackground } from '@bundoc/shared/testing/timing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { PATIENT_POSTGRES, type Server, startServer } from '../packages/bunkms/test/support/process.ts';
+import { type Server, startServer } from '../packages/bunkms/test/support/process.ts';
 import { type BundocProcess, startBundocProcess } from './support/bundoc-process.ts';
 import { isRegister, type Operation, RoundRobin } from './support/cluster-load.ts';
 import { call, PATIENT_BUNDOC } from './support/installation.ts';
@@ -105,8 +105,7 @@ describe(
       folder = mkdtempSync(join(tmpdir(), 'bundoc-cluster-'));
       const tokenFile = join(folder, 'kms-token');
       kmsEnvironment = {
-        ...PATIENT_POSTGRES,
-        BUNKMS_STORAGE: first.urlOf('bunkms', primary.port),
+        BUNKMS_STORAGE: patientUrl(first.urlOf('bunkms', primary.port)),
         BUNKMS_DATA_DIR: join(folder, 'kms-cli'),
         BUNKMS_KEK: randomBytes(32).toString('hex'),
         // The three Bundoc nodes share one token, and create projects faster than in production.
@@ -124,7 +123,7 @@ describe(
       token = await client();
       environment = {
         ...PATIENT_BUNDOC,
-        BUNDOC_STORAGE: first.urlOf('bundoc', primary.port),
+        BUNDOC_STORAGE: patientUrl(first.urlOf('bundoc', primary.port)),
         BUNDOC_KMS_URL: `http://127.0.0.1:${balancer.port}`,
         BUNDOC_KMS_TOKEN_FILE: tokenFile,
       };

@@ -6,7 +6,7 @@ import { request as httpsRequest } from 'node:https';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
-import { WAIT_S_MAX } from '@bundoc/bundoc/http/changes';
+import { WAIT_S_MAX } from '@bundoc/bundoc/http/changes.openapi';
 import { HEARTBEAT_MS } from '@bundoc/bundoc/service/change-feed';
 import { ensureCertificates } from '@bundoc/bunkms/cli/certificates';
 import { KEEP_ALIVE_MS, REQUEST_TIMEOUT_MS } from '@bundoc/shared/http/server';

@@ -1,11 +1,14 @@
-import { rmSync } from 'node:fs';
+import { randomUUID } from 'node:crypto';
+import { readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { backup } from '@bundoc/bunkms/cli/backup';
 import { init } from '@bundoc/bunkms/cli/init';
-import { writeInventory } from '@bundoc/bunkms/cli/inventory';
+import { withKms } from '@bundoc/bunkms/cli/open-kms';
 import { runBunkms } from '@bundoc/bunkms/cli/program';
 import { type RecoverCliOptions, recover } from '@bundoc/bunkms/cli/recover';
 import { type RestoreCliOptions, restoreBackup } from '@bundoc/bunkms/cli/restore';
+import { review } from '@bundoc/bunkms/cli/review';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { call, Installation } from './support/installation.ts';
 import { MovedClock } from './support/moved-clock.ts';
@@ -13,11 +16,12 @@ import { MovedClock } from './support/moved-clock.ts';
 let clock: MovedClock;
 let installation: Installation;
 let token: string;
+const copy = join(tmpdir(), `bundoc-audit-copy-${randomUUID()}`);
 beforeEach(async () => {
   // Other tests check the output of the commands.
   vi.spyOn(console, 'log').mockReturnValue();
   clock = new MovedClock();
-  installation = await Installation.start({ clock });
+  installation = await Installation.start({ clock, kmsEnvironment: { BUNKMS_AUDIT_SHIP: `file:${copy}` } });
   token = await installation.client();
   for (const project of ['p', 'q'])
     for (const id of ['a', 'b']) expect((await write(project, id)).status).toBe(201);
@@ -25,6 +29,7 @@ beforeEach(async () => {
 afterEach(async () => {
   vi.restoreAllMocks();
   await installation[Symbol.asyncDispose]();
+  rmSync(copy, { force: true });
 });
 
 const pathOf = (project: string, id: string) => `/v1/projects/${project}/collections/notes/documents/${id}`;
@@ -34,6 +39,14 @@ const write = (project: string, id: string) =>
 const file = (name: string) => join(installation.folder, name);
 const key = async (...args: string[]) =>
   expect(await runBunkms(['key', ...args], { NODE_ENV: 'test', ...installation.kmsEnvironment })).toBe(0);
+/** Waits until the copy has the whole audit chain. */
+const copied = () =>
+  expect
+    .poll(async () => {
+      const head = await withKms(installation.kmsEnvironment, ({ store }) => store.auditHead());
+      return readFileSync(copy, 'utf8').includes(head.hash);
+    })
+    .toBe(true);
 const recoverKeys = async (options: Partial<RecoverCliOptions> = {}) => {
   const from = await installation.stored.projectFilesIn(file('project-files'));
   await recover(installation.kmsEnvironment, { from, ...options });
@@ -79,15 +92,12 @@ describe('documents', () => {
     await startAgain();
     // Bundoc reports the missing key, and creates none.
     expect((await read('p', 'a')).json()).toMatchObject({ status: 503, code: 'key_missing' });
-    await expect(recoverKeys()).rejects.toMatchObject({ name: 'ResurrectionNotAccepted' });
-    expect((await write('q', 'a')).status).toBe(503);
-    await recoverKeys({ acceptResurrection: true });
+    await recoverKeys();
     // A recovered key has no known holder.
     await expect.poll(async () => (await read('p', 'a')).json()['code']).toBe('project_unclaimed');
-    for (const name of ['p-dek', 'q-dek']) {
-      await key('enable', name);
+    await review(installation.kmsEnvironment, { enable: [], enableAll: true });
+    for (const name of ['p-dek', 'q-dek'])
       await installation.takeOverKey(name, await installation.storageId());
-    }
     for (const project of ['p', 'q'])
       await expect.poll(async () => (await read(project, 'a')).status).toBe(200);
     for (const project of ['p', 'q']) await expectReadable(project);
@@ -99,32 +109,31 @@ describe('documents', () => {
       ({ version }: { version: number }) => version,
     );
 
-  it('of a project whose key was destroyed after the backup stay unreadable after a restore with the inventory', async () => {
+  it('of a project whose key was destroyed after the backup stay unreadable after a restore with the copy of the audit chain', async () => {
     await backup(installation.kmsEnvironment, file('backup'), {});
     await key('destroy', 'p-dek', '--confirm', 'p-dek');
-    await writeInventory(installation.kmsEnvironment, file('inventory'), {});
+    await copied();
     await loseStore();
-    await expect(restore({})).rejects.toMatchObject({ name: 'ResurrectionNotAccepted' });
-    await restore({ inventory: file('inventory') });
+    await restore({ auditCopy: [copy] });
     await startAgain();
     expect((await read('p', 'a')).json()).toMatchObject({ status: 410, code: 'project_destroyed' });
     await expectReadable('q');
-    await recoverBesideNobody({ acceptResurrection: true });
+    await recoverBesideNobody();
     expect((await read('p', 'a')).json()).toMatchObject({ status: 410, code: 'project_destroyed' });
     await expectReadable('q');
   });
 
-  it('come back only by a decision for each project when a backup is restored without an inventory', async () => {
+  it('come back only by a decision for each project when a backup is restored without a copy of the audit chain', async () => {
     await backup(installation.kmsEnvironment, file('backup'), {});
     await key('destroy', 'p-dek', '--confirm', 'p-dek');
     await loseStore();
     const before = token;
-    await restore({ acceptResurrection: true });
+    await restore({});
     await startAgain();
     for (const project of ['p', 'q'])
       expect((await read(project, 'a')).json()).toMatchObject({ status: 409, code: 'project_unclaimed' });
     expect((await call(installation.url, pathOf('q', 'a'), { token: before })).status).toBe(401);
-    await key('enable', 'q-dek');
+    await review(installation.kmsEnvironment, { enable: ['q-dek'] });
     for (const name of ['p-dek', 'q-dek'])
       await installation.takeOverKey(name, await installation.storageId());
     await expect.poll(async () => (await read('q', 'a')).status).toBe(200);
@@ -136,9 +145,9 @@ describe('documents', () => {
     await backup(installation.kmsEnvironment, file('backup'), {});
     await key('rotate', 'p-dek');
     await expect.poll(async () => (await write('p', 'new')).status && versionsOf('p')).toEqual([1, 2]);
-    await writeInventory(installation.kmsEnvironment, file('inventory'), {});
+    await copied();
     await loseStore();
-    await restore({ inventory: file('inventory') });
+    await restore({ auditCopy: [copy] });
     await startAgain();
     await expectReadable('q');
     expect((await read('p', 'new')).json()).toMatchObject({ status: 503, code: 'key_damaged' });

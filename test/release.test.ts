@@ -137,7 +137,9 @@ describe('a release', needs('registry'), () => {
         expect(entries).toEqual(expect.arrayContaining(['LICENSE', 'README.md', 'package.json']));
         const strange = entries.filter(
           (path) =>
-            !/^(dist|migrations)\/|^(LICENSE|README\.md|package\.json|folder\.(js|d\.ts))$/.test(path),
+            !/^(dist|migrations)\/|^(LICENSE|README\.md|schema\.sql|package\.json|folder\.(js|d\.ts))$/.test(
+              path,
+            ),
         );
         expect(strange).toEqual([]);
         expect(entries.filter((path) => /tsbuildinfo|\.test\.|conformance|\/testing\//.test(path))).toEqual(

@@ -8,7 +8,7 @@ import { issueTokenSchema } from '@bundoc/shared/contract/tokens';
 import { freePort } from '@bundoc/shared/testing/free-port';
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { needs } from '@bundoc/shared/testing/programs';
-import { startInBackground } from '@bundoc/shared/testing/timing';
+import { patientUrl, startInBackground } from '@bundoc/shared/testing/timing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Server, startServer } from '../packages/bunkms/test/support/process.ts';
 import { type BundocProcess, startBundocProcess } from './support/bundoc-process.ts';
@@ -52,7 +52,7 @@ describe('a rolling restart of two Bundoc nodes behind HAProxy', needs('haproxy'
       environments = ports.map((port) => ({
         ...PATIENT_BUNDOC,
         BUNDOC_PORT: String(port),
-        BUNDOC_STORAGE: postgres.urlOf('bundoc'),
+        BUNDOC_STORAGE: patientUrl(postgres.urlOf('bundoc')),
         BUNDOC_KMS_URL: kms.internalUrl,
         BUNDOC_KMS_TOKEN_FILE: tokenFile,
         // The default, which other tests turn off.

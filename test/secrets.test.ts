@@ -12,7 +12,7 @@ const answers: string[] = [];
 const secrets = new Map<string, string | Buffer>();
 
 beforeAll(async () => {
-  installation = await Installation.start({ environment: { BUNDOC_CACHE_BYTES: '0' } });
+  installation = await Installation.start({ settings: { cacheBytes: 0 } });
   const token = await installation.client(['*'], ['docs:read', 'docs:write', 'docs:admin']);
   const service = installation.read('kms-token').toString().trim();
   const keep = async (promise: ReturnType<typeof call>) => {

@@ -170,12 +170,12 @@ describe('a storage', () => {
     await expect.poll(async () => facts(await read(installation.url, 'p'))).toEqual([200, 1]);
   });
 
-  it('of an earlier build, or without its file, does not start, and the error says what to do', async () => {
+  it('without its file does not start, and the error says what to do', async () => {
     expect((await write(installation.url, 'p')).status).toBe(201);
     await installation.stopBundoc();
     const file = join(installation.dataDir, 'storage.json');
     renameSync(file, `${file}.lost`);
-    await expect(installation.startBundoc()).rejects.toThrow(/storage\.json is missing.*bundoc export/);
+    await expect(installation.startBundoc()).rejects.toThrow(/storage\.json is missing.*Restore it/);
     renameSync(`${file}.lost`, file);
     await installation.startBundoc();
     expect(facts(await read(installation.url, 'p'))).toEqual([200, 1]);

@@ -247,7 +247,7 @@ describe('a server over TLS', () => {
       return `${(await once(passed, 'data'))[0]}`.slice(0, 12);
     };
     expect(await ask()).toBe('HTTP/1.1 200');
-    const silent = Array.from({ length: 20 }, () =>
+    const silent = Array.from({ length: 90 }, () =>
       connectPlain(port, '127.0.0.1').on('error', () => undefined),
     );
     await Promise.all(silent.map((one) => once(one, 'connect')));

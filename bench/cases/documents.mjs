@@ -174,7 +174,7 @@ export async function allCases(bench) {
   });
 
   await bundoc.stop();
-  const cold = await keep(installation.startBundoc({ BUNDOC_CACHE_BYTES: '0' }));
+  const cold = await keep(installation.startBundoc({}, [], { cacheBytes: 0 }));
   for (const [size, kib] of [
     ['p1', 1],
     ['p16', 16],

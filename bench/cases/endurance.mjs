@@ -44,10 +44,10 @@ export async function enduranceTarget({ report, directory, keep, minutes, bundoc
   const folder = join(directory, 'endurance');
   mkdirSync(folder);
   const env = snapshots === '' ? {} : { BENCH_SNAPSHOTS: snapshots, NODE_ENV: 'development' };
-  const installation = await keep(Installation.start(folder, {}, ANSWERS));
-  const bundoc = await keep(
-    installation.startBundoc({ BUNDOC_KEY_TTL_MS: String(KEY_TTL_MS), ...env }, ANSWERS),
+  const installation = await keep(
+    Installation.start(folder, { BUNKMS_LEASE_TTL_MS: String(KEY_TTL_MS) }, ANSWERS),
   );
+  const bundoc = await keep(installation.startBundoc(env, ANSWERS));
   const client = new Client(
     bundoc.url,
     installation.issueToken('client', 'docs:read docs:write docs:admin'),

@@ -26,7 +26,7 @@ export async function limitedDiskTarget(bench, most) {
   await disk.idle();
 
   const made = await counted(report, disk, () => tenants.make(`limited disk: ${most} tenants made`));
-  report.target('limited disk: tenants made a second', [made.limited], 150, 'at least');
+  report.target('limited disk: tenants made a second', [made.limited], 50, 'at least');
   await disk.idle();
   const once = await counted(report, disk, () =>
     tenants.createEach(`limited disk: create, ${most} tenants once each`, most),

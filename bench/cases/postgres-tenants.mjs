@@ -122,7 +122,7 @@ async function startWithTenants({ report, tenants, most }) {
     await quiet(tenants.bundoc);
     await tenants.bundoc.stop('SIGKILL');
     const begun = performance.now();
-    await tenants.restart({}, { nodeArgs: [] });
+    await tenants.restart(undefined, { nodeArgs: [] });
     times.push((performance.now() - begun) / 1_000);
   }
   report.target(`PostgreSQL: start of a node with ${most} tenants until /ready, s`, times, 3, 'at most');

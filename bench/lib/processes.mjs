@@ -181,10 +181,7 @@ export class Installation {
       BUNKMS_EXPORTS_PER_TOKEN: '0',
       BUNKMS_READS_PER_TOKEN: '0',
       BUNKMS_CREATIONS_PER_TOKEN: '0',
-      BUNKMS_EXPORTS_PER_KEY: '0',
-      BUNKMS_CRYPTO_PER_TOKEN: '0',
-      BUNKMS_CRYPTO_PER_KEY: '0',
-      BUNKMS_CONNECTIONS_PER_ADDRESS: '4096',
+      BUNKMS_CRYPTO_PER_SECOND: '0',
       ...env,
     };
     this.addKek();
@@ -240,10 +237,13 @@ export class Installation {
     return stdout.trim();
   }
 
-  /** Starts Bundoc. @param {NodeJS.ProcessEnv} env @param {string[]} nodeArgs */
-  async startBundoc(env = {}, nodeArgs = []) {
+  /**
+   * Starts Bundoc. @param {NodeJS.ProcessEnv} env @param {string[]} nodeArgs @param {object} [settings] that
+   * have no variable.
+   */
+  async startBundoc(env = {}, nodeArgs = [], settings = undefined) {
     const port = await freePort();
-    const main = join(root, 'packages/bundoc/dist/main.js');
+    const main = join(root, settings ? 'bench/servers/bundoc.mjs' : 'packages/bundoc/dist/main.js');
     const bundoc = new Service('Bundoc', process.execPath, [...nodeArgs, main], {
       env: {
         ...process.env,
@@ -253,6 +253,7 @@ export class Installation {
         BUNDOC_KMS_TOKEN_FILE: this.tokenFile,
         // All clients of the load generator have the same address.
         BUNDOC_CONNECTIONS_PER_ADDRESS: '4096',
+        ...(settings && { BENCH_SETTINGS: JSON.stringify(settings) }),
         ...env,
       },
     });

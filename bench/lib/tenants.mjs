@@ -50,11 +50,11 @@ export class Tenants {
   }
 
   /** Restarts the service. @param {NodeJS.Signals} [signal] for the stop */
-  async restart(env = {}, { signal = 'SIGTERM', nodeArgs = ANSWERS } = {}) {
+  async restart(settings = undefined, { signal = 'SIGTERM', nodeArgs = ANSWERS } = {}) {
     await this.bundoc?.stop(signal);
     const { profiles } = this.#bench;
-    const full = { ...this.#env, ...env, ...(profiles === '' ? {} : { BENCH_PROFILES: profiles }) };
-    this.bundoc = await this.#bench.keep(this.#installation.startBundoc(full, nodeArgs));
+    const full = { ...this.#env, ...(profiles === '' ? {} : { BENCH_PROFILES: profiles }) };
+    this.bundoc = await this.#bench.keep(this.#installation.startBundoc(full, nodeArgs, settings));
     this.bundoc.database = this.#database;
     return this.bundoc;
   }

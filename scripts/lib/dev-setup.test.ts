@@ -33,14 +33,14 @@ describe('the dev setup', () => {
     const setup = devSetup(root, {
       BUNDOC_PORT: '9080',
       BUNDOC_DATA_DIR: '/mnt/data',
-      BUNDOC_KEY_TTL_MS: '1000',
+      BUNDOC_KMS_DEADLINE_MS: '1000',
       BUNKMS_INTERNAL_PORT: '9082',
       BUNKMS_HOST: '',
     });
     expect(setup.bundocEnv).toMatchObject({
       BUNDOC_PORT: '9080',
       BUNDOC_DATA_DIR: '/mnt/data',
-      BUNDOC_KEY_TTL_MS: '1000',
+      BUNDOC_KMS_DEADLINE_MS: '1000',
       BUNDOC_KMS_URL: 'http://127.0.0.1:9082',
     });
     expect(setup.bunkmsEnv).toMatchObject({ BUNKMS_HOST: '127.0.0.1', BUNKMS_DATA_DIR: '/mnt/data/kms' });

@@ -7,20 +7,21 @@ import { UserError } from './root.mjs';
  *
  * @param {string} command
  * @param {readonly string[]} args
- * @param {{ cwd: string, env: NodeJS.ProcessEnv, stdout?: 'inherit' | 'stderr', signal?: AbortSignal }}
- *   options `stdout: 'stderr'` (the default) keeps standard output free for the output of the script.
+ * @param {{ cwd: string, env: NodeJS.ProcessEnv, stdout?: 'inherit' | 'stderr' | 'ignore',
+ *   signal?: AbortSignal, killSignal?: NodeJS.Signals }} options `stdout: 'stderr'` (the default) keeps
+ *   standard output free for the output of the script; `'ignore'` drops all output.
  * @returns {Promise<number>} 128 + n for a tool that was killed, as in a shell.
  */
-export function run(command, args, { cwd, env, stdout = 'stderr', signal }) {
+export function run(command, args, { cwd, env, stdout = 'stderr', signal, killSignal = 'SIGTERM' }) {
   return new Promise((resolve, reject) => {
     if (signal?.aborted) return reject(signal.reason);
     const child = spawn(command, args, {
       cwd,
       env,
-      stdio: ['ignore', stdout === 'inherit' ? 'inherit' : 2, 'inherit'],
+      stdio: ['ignore', stdout === 'stderr' ? 2 : stdout, stdout === 'ignore' ? 'ignore' : 'inherit'],
       detached: true,
     });
-    const stop = () => killGroup(child, 'SIGTERM');
+    const stop = () => killGroup(child, killSignal);
     signal?.addEventListener('abort', stop, { once: true });
     child.once('error', (error) => {
       signal?.removeEventListener('abort', stop);

@@ -47,9 +47,10 @@ const CHECKED_MS = 1_200;
 const WRONG_KEK = 'the KEK does not fit the store';
 
 const UNLIMITED = Object.fromEntries(
-  ['EXPORTS_PER_TOKEN', 'EXPORTS_PER_KEY', 'DESTRUCTIONS_PER_TOKEN', 'RENEWALS_PER_MINUTE']
-    .concat('ISSUES_PER_TOKEN', 'READS_PER_TOKEN', 'CREATIONS_PER_TOKEN')
-    .map((name) => [`BUNKMS_${name}`, '0']),
+  ['EXPORTS', 'DESTRUCTIONS', 'ISSUES', 'READS', 'CREATIONS'].map((name) => [
+    `BUNKMS_${name}_PER_TOKEN`,
+    '0',
+  ]),
 );
 
 /** One sequence: an installation, its traffic, and the operator of the database. */
@@ -99,7 +100,8 @@ export class HostileRun implements AsyncDisposable {
     const installation = await Installation.start({
       isOnFiles: true,
       // Nearly every request finds its key cold.
-      environment: { BUNDOC_KEY_TTL_MS: '20', BUNDOC_KMS_DEADLINE_MS: '1000' },
+      environment: { BUNDOC_KMS_DEADLINE_MS: '1000' },
+      settings: { keyTtlMs: 20 },
       kmsEnvironment: {
         ...UNLIMITED,
         ...database.environment,

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Writable } from 'node:stream';
 import { type BundocParts, type RunningBundoc, startBundoc } from '@bundoc/bundoc/app';
-import { readConfig as readBundocConfig } from '@bundoc/bundoc/config';
+import { type BundocConfig, readConfig as readBundocConfig } from '@bundoc/bundoc/config';
 import { type RunningBunkms, startBunkms } from '@bundoc/bunkms/app';
 import { init } from '@bundoc/bunkms/cli/init';
 import { type CliKms, withKms } from '@bundoc/bunkms/cli/open-kms';
@@ -108,9 +108,6 @@ function callAlone(baseUrl: string, path: string, options: Call = {}): Promise<A
 /** Makes Bundoc tolerate a busy machine. Not for tests in which other services do not answer. */
 export const PATIENT_BUNDOC = {
   BUNDOC_KMS_DEADLINE_MS: String(PATIENT_MS),
-  BUNDOC_POSTGRES_CONNECT_TIMEOUT_MS: String(PATIENT_MS),
-  BUNDOC_POSTGRES_STATEMENT_TIMEOUT_MS: String(PATIENT_MS),
-  BUNDOC_POSTGRES_IDLE_IN_TRANSACTION_TIMEOUT_MS: String(PATIENT_MS),
 };
 
 /** Settings of both services in a test. */
@@ -120,6 +117,8 @@ export type InstallationParts = Pick<
 > & {
   /** Variables for Bundoc. */
   readonly environment?: Readonly<Record<string, string>>;
+  /** Settings of Bundoc that have no variable. */
+  readonly settings?: Partial<BundocConfig>;
   /** Variables for BunKMS. */
   readonly kmsEnvironment?: Readonly<Record<string, string>>;
   /** Stores in files regardless of the storage of this test run: for a process outside Vitest. */
@@ -235,13 +234,17 @@ export class Installation implements AsyncDisposable {
       BUNDOC_PORT: '0',
       ...PATIENT_BUNDOC,
       ...this.stored.environment,
-      // One project is open at a time, so that each request of another project closes the previous one.
-      ...(this.#others > 0 ? { BUNDOC_OPEN_BYTES: '0' } : {}),
       BUNDOC_KMS_URL: this.kms.internalUrl,
       BUNDOC_KMS_TOKEN_FILE: this.tokenFile,
       ...this.#parts.environment,
     });
-    this.#bundoc = await startBundoc(config, { ...this.#parts, logger: this.log.logger('bundoc') });
+    const settings = {
+      ...config,
+      // One project is open at a time, so that each request of another project closes the previous one.
+      ...(this.#others > 0 ? { openBytes: 0 } : {}),
+      ...this.#parts.settings,
+    };
+    this.#bundoc = await startBundoc(settings, { ...this.#parts, logger: this.log.logger('bundoc') });
     await untilConfirmed(this.#bundoc.url);
     runningInstallations.add(this);
     if (this.#others > 0) await this.#takeTurns(this.#bundoc.url);

@@ -53,7 +53,6 @@ const KNOWN = [
   'log/a',
   'log/stuck',
   'log/stuck/00112233445566778899aabb-1',
-  'log/settled',
 ];
 
 /** Large enough to copy and change a segment of the log. */

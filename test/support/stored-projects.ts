@@ -10,7 +10,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
-import { PATIENT_MS } from '@bundoc/shared/testing/timing';
+import { PATIENT_MS, patientUrl } from '@bundoc/shared/testing/timing';
 import pg from 'pg';
 import { inject } from 'vitest';
 
@@ -178,7 +178,7 @@ class StoredRows implements StoredProjects {
 
   private constructor(url: string, unusedFolder: string) {
     this.#url = url;
-    this.environment = { BUNDOC_STORAGE: url, BUNDOC_DATA_DIR: unusedFolder };
+    this.environment = { BUNDOC_STORAGE: patientUrl(url), BUNDOC_DATA_DIR: unusedFolder };
   }
 
   /** @param template the database to copy; by default the new one is empty. */

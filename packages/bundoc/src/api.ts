@@ -4,7 +4,7 @@ import { readSite } from '@bundoc/shared/console/site';
 import { defined } from '@bundoc/shared/contract/defined';
 import { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { allowOrigins } from '@bundoc/shared/http/cors';
-import { type HttpShares, watchHttpShares } from '@bundoc/shared/http/http-shares';
+import { type HttpShares, poolsOf } from '@bundoc/shared/http/http-shares';
 import { createHttpServer, refuseOtherMethods } from '@bundoc/shared/http/server';
 import { registerMetricsRoute } from '@bundoc/shared/http/service-routes';
 import { registerOpenapi } from '@bundoc/shared/openapi/routes';
@@ -110,8 +110,7 @@ export async function createApi(parts: ApiParts): Promise<FastifyInstance> {
   await auth.register(app);
   metrics.measureRequests(app, 'api');
   if (limit !== undefined) limitProcessorTime(app, limit, metrics.rateLimited);
-  watchHttpShares(metrics, app, shares);
-  metrics.watchCuts(shares.connections.share, () => shares.connections.cuts);
+  metrics.watchShares(poolsOf(shares));
   await registerRoutes(app, auth, parts);
   registerMetricsRoute(app, metrics.registry, {
     access: { kind: 'token', scopes: ['docs:metrics'], serviceOnly: true },

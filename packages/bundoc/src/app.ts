@@ -1,5 +1,5 @@
 import type { Pool } from '@bundoc/shared/admission/pool';
-import { REPORT_EVERY_MS, WaitReport } from '@bundoc/shared/admission/wait-report';
+import { reportWaits } from '@bundoc/shared/admission/wait-report';
 import { createHttpShares } from '@bundoc/shared/http/http-shares';
 import { listen } from '@bundoc/shared/http/listen';
 import { placeOf } from '@bundoc/shared/postgres/address';
@@ -210,8 +210,7 @@ function divideWork(
 ) {
   const httpShares = createHttpShares(config.shares, clock);
   const { accounts, places, bytes } = httpShares.gate;
-  const report = new WaitReport(logger, httpShares.gate);
-  stack.use(every(REPORT_EVERY_MS, () => report.report()));
+  stack.use(reportWaits(httpShares.gate, { clock, logger }));
   const limit = processorLimit(config, clock);
   const scheduler = new Scheduler({
     ...{ accounts, memory: bytes },

@@ -44,7 +44,6 @@ describe('the configuration', () => {
   it('lists every fault at once and repeats no value', () => {
     const environment = {
       BUNDOC_PORT: '70000',
-      BUNDOC_KEY_TTL_MS: '900001',
       BUNDOC_MAX_DOCUMENT_BYTES: 'planted',
       BUNDOC_KMS_URL: 'file:///planted',
       BUNDOC_STORAGE: 'planted',
@@ -72,10 +71,8 @@ describe('the configuration', () => {
     const faultOf = (name: string, value: string) => () =>
       readConfig({ BUNDOC_KMS_TOKEN_FILE: '/run/token', [name]: value });
     for (const [name, min, max] of [
-      ['BUNDOC_CONNECTIONS', 16, 1_000_000],
       ['BUNDOC_CONNECTIONS_PER_ADDRESS', 1, 1_000_000],
       ['BUNDOC_LOG_BYTES', 67_108_864, 1_099_511_627_776],
-      ['BUNDOC_OPEN_BYTES', 0, 1_099_511_627_776],
       ['BUNDOC_PROCESSOR_MS_PER_PROJECT', 0, 1_000],
     ] as const)
       for (const value of [min - 1, max + 1])
@@ -159,10 +156,17 @@ describe('the configuration', () => {
     });
   });
 
-  it('refuses the former name of a variable, and names the current one', () => {
-    expect(() => storageOf({ BUNDOC_POSTGRES_IDLE_TIMEOUT_MS: '5000' })).toThrow(
-      'BUNDOC_POSTGRES_IDLE_TIMEOUT_MS: is now BUNDOC_POSTGRES_IDLE_IN_TRANSACTION_TIMEOUT_MS',
-    );
+  it('takes connections, timeouts and a pooler from the URL', () => {
+    const place = 'postgres://app@db.example/bundoc';
+    expect(storageOf({ BUNDOC_STORAGE: place })).toMatchObject({
+      ...{ connectionsMax: 20, isPooled: false },
+      ...{ connectTimeoutMs: 3_000, statementTimeoutMs: 5_000, idleInTransactionTimeoutMs: 5_000 },
+    });
+    const parameters = 'connections=30&timeout_ms=10000&pooler=transaction';
+    expect(storageOf({ BUNDOC_STORAGE: `${place}?${parameters}` })).toMatchObject({
+      ...{ connectionsMax: 30, isPooled: true },
+      ...{ connectTimeoutMs: 6_000, statementTimeoutMs: 10_000, idleInTransactionTimeoutMs: 10_000 },
+    });
   });
 
   it('refuses a URL that is not for PostgreSQL, or would connect differently than it seems', () => {

@@ -26,9 +26,9 @@ import {
 } from './engine/storage-config.ts';
 import { CALL_DEADLINE_MS } from './kms/transport.ts';
 import { defaultCacheBytes, defaultOpenBytes } from './process-limits.ts';
-import { RENAMED_VARIABLES } from './renamed-variables.ts';
 
 const MIB = 1_048_576;
+const BATCH_BYTES_MAX = 16 * MIB;
 const BYTES_MAX = 1_099_511_627_776;
 /**
  * A million documents of 10 KiB. A project with more of them is one that its operator knows of, since its
@@ -63,16 +63,11 @@ const variables = z.object({
   BUNDOC_KMS_CLIENT_CERT_FILE: z.string().optional(),
   BUNDOC_KMS_CLIENT_KEY_FILE: z.string().optional(),
   BUNDOC_KMS_DEADLINE_MS: wholeNumber(100, 60_000).default(CALL_DEADLINE_MS),
-  BUNDOC_KEY_TTL_MS: wholeNumber(1, LEASE_TTL_MS).default(LEASE_TTL_MS),
   BUNDOC_MAX_DOCUMENT_BYTES: wholeNumber(1, 16 * MIB).default(MIB),
-  BUNDOC_MAX_BATCH_BYTES: wholeNumber(1, 30 * MIB).default(16 * MIB),
-  BUNDOC_CACHE_BYTES: wholeNumber(0, BYTES_MAX).optional(),
-  BUNDOC_OPEN_BYTES: wholeNumber(0, BYTES_MAX).optional(),
   BUNDOC_LOG_BYTES: wholeNumber(64 * MIB, BYTES_MAX).default(256 * MIB),
   BUNDOC_PROCESSOR_MS_PER_PROJECT: wholeNumber(0, 1_000).default(0),
   BUNDOC_PROJECT_DOCUMENTS_MAX: wholeNumber(0, 1_000_000_000_000).default(0),
   BUNDOC_PROJECT_BYTES_MAX: wholeNumber(0, 999_999_999_999_999).default(PROJECT_BYTES_MAX),
-  BUNDOC_CONNECTIONS: wholeNumber(16, 1_000_000).default(CONNECTIONS_MAX),
   BUNDOC_CONNECTIONS_PER_ADDRESS: wholeNumber(1, 1_000_000).default(CONNECTIONS_OF_ADDRESS_MAX),
   BUNDOC_TRUSTED_PROXIES: proxyList.optional(),
   BUNDOC_CORS_ORIGINS: originList.default([]),
@@ -100,6 +95,7 @@ const environmentSchema = allOrNone(allOrNone(variables, OWN_TLS), KMS_CLIENT)
     { path: ['BUNDOC_KMS_URL'], message: `must be https with any of ${KMS_TLS.join(', ')}`, when: always },
   );
 
+/** Some members have no variable: a test or a measurement sets them. */
 export interface BundocConfig {
   readonly host: string;
   readonly port: number;
@@ -142,7 +138,7 @@ export interface BundocConfig {
 
 /** @throws ConfigError that lists all faults. */
 export function readConfig(environment: Environment): BundocConfig {
-  const values = parseEnvironment(environmentSchema, environment, RENAMED_VARIABLES);
+  const values = parseEnvironment(environmentSchema, environment);
   return {
     host: values.BUNDOC_HOST,
     port: values.BUNDOC_PORT,
@@ -156,16 +152,16 @@ export function readConfig(environment: Environment): BundocConfig {
       tls: tlsFilesOf(values, KMS_TLS),
       deadlineMs: values.BUNDOC_KMS_DEADLINE_MS,
     },
-    keyTtlMs: values.BUNDOC_KEY_TTL_MS,
+    keyTtlMs: LEASE_TTL_MS,
     documentBytesMax: values.BUNDOC_MAX_DOCUMENT_BYTES,
-    batchBytesMax: values.BUNDOC_MAX_BATCH_BYTES,
-    cacheBytes: values.BUNDOC_CACHE_BYTES ?? defaultCacheBytes(),
-    openBytes: values.BUNDOC_OPEN_BYTES ?? defaultOpenBytes(),
+    batchBytesMax: BATCH_BYTES_MAX,
+    cacheBytes: defaultCacheBytes(),
+    openBytes: defaultOpenBytes(),
     logBytes: values.BUNDOC_LOG_BYTES,
     processorMsPerProject: values.BUNDOC_PROCESSOR_MS_PER_PROJECT,
     quota: quotaOf(values.BUNDOC_PROJECT_DOCUMENTS_MAX, values.BUNDOC_PROJECT_BYTES_MAX),
     shares: {
-      connectionsMax: values.BUNDOC_CONNECTIONS,
+      connectionsMax: CONNECTIONS_MAX,
       connectionsOfAddressMax: values.BUNDOC_CONNECTIONS_PER_ADDRESS,
       isProxy: values.BUNDOC_TRUSTED_PROXIES,
     },

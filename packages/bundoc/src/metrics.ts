@@ -27,7 +27,7 @@ const SERVICE_GAUGES = {
   projectsOpen: ['bundoc_projects_open', 'Projects that are open.'],
   openBytes: [
     'bundoc_open_bytes',
-    'Bytes of memory that open projects are taken to need; BUNDOC_OPEN_BYTES bounds them.',
+    'Bytes of memory that open projects are taken to need; the memory limit bounds them.',
   ],
   openingsWaiting: [
     'bundoc_openings_waiting',

@@ -1,6 +1,5 @@
 import { createSecretKey, hash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { decodeSettled, encodeSettled, settledState } from '@bundoc/shared/contract/log-folder';
 import { describe, expect, it } from 'vitest';
 import { Log } from '../src/engine/files/log/log.ts';
 import { partKeysOf } from '../src/engine/files/log/part-seal.ts';
@@ -22,10 +21,10 @@ const OF_A = ['first', 'second', 'x'.repeat(9_000), ...FILLERS, 'last'];
  * Two segments of two handles, of which the second one is gone, and the carried file of the first handle from
  * the first segment. Never regenerated.
  */
-describe('the golden files of log format 2', () => {
+describe('the golden files of log format 3', () => {
   const dek = createSecretKey(Buffer.from(dekHex, 'hex'));
   const keys = partKeysOf(new Map([[1, dek]]));
-  const segments = golden('log-v2.golden.bin');
+  const segments = golden('log-v3.golden.bin');
 
   function newDisk(): SimulatedDisk {
     const disk = new SimulatedDisk('/', '/log');
@@ -46,7 +45,7 @@ describe('the golden files of log format 2', () => {
     return texts;
   }
 
-  it('open to what was written, with births in the clear', async () => {
+  it('open to what was written', async () => {
     const limits = {
       segmentBytes: SEGMENT_BYTES,
       segmentsMin: 4,
@@ -62,12 +61,6 @@ describe('the golden files of log format 2', () => {
       mustExist: true,
     });
     expect([...log.handles]).toEqual([A]);
-    for await (const birth of log.births())
-      expect(birth).toEqual({
-        handle: A,
-        project: 'golden',
-        projectFile: Buffer.from('{"format":"bundoc/project/1"}\n'),
-      });
     await using reader = log.reader();
     expect(await textsOf(reader, log.newest(A), [])).toEqual(OF_A);
   });
@@ -77,13 +70,13 @@ describe('the golden files of log format 2', () => {
     const { live, index } = await scanLog(disk, '/log', STORAGE_ID, SEGMENT_BYTES);
     const second = live.filter(({ number }) => number === 2).map((one) => [2, one] as const);
     await using reader = new PartReader(disk, new Map(second));
-    expect(await textsOf(reader, index.newest(A), [golden('carried-v1.golden.bin')])).toEqual(OF_A);
+    expect(await textsOf(reader, index.newest(A), [golden('carried-v2.golden.bin')])).toEqual(OF_A);
   });
 
   it('carry parts that open in another data folder, with the storage id of the carried file', async () => {
     await using reader = new PartReader(newDisk(), new Map());
     const covered = { segment: 40, frame: 2, tag: Buffer.alloc(16) };
-    const wanted = { handle: A, newest: undefined, carried: [golden('carried-v1.golden.bin')] };
+    const wanted = { handle: A, newest: undefined, carried: [golden('carried-v2.golden.bin')] };
     const texts: string[] = [];
     const parts = partsBehind(reader, { ...wanted, covered: undefined });
     for await (const { plaintext } of openParts('golden', Buffer.alloc(16, 0xee), keys, parts))
@@ -95,9 +88,9 @@ describe('the golden files of log format 2', () => {
   });
 
   it('include handles that an emptied log remembers, as its byte table alone can decode them', async () => {
-    const bytes = golden('log-emptied-v2.golden.bin');
+    const bytes = golden('log-emptied-v3.golden.bin');
     expect([bytes.toString('latin1', 0, 8), bytes.readUInt32BE(100), bytes.readUInt32BE(132)]).toEqual([
-      'BUNDOCL2',
+      'BUNDOCL3',
       0,
       34,
     ]);
@@ -110,17 +103,19 @@ describe('the golden files of log format 2', () => {
     expect(index.newest(entry.toString('hex', 0, 8))).toEqual(last);
   });
 
-  it('of format 1 are refused by their name', async () => {
+  it.each([1, 2])('are refused by their name in format %i', async (format) => {
     const disk = new SimulatedDisk('/', '/log');
-    disk.tamper('/log/00000000', golden('log-v1.golden.bin').subarray(0, SEGMENT_BYTES));
+    const former = Buffer.from(segments.subarray(0, SEGMENT_BYTES));
+    for (const copy of [0, 2_048]) former.write(`BUNDOCL${format}`, copy, 'latin1');
+    disk.tamper('/log/00000000', former);
     await expect(scanLog(disk, '/log', STORAGE_ID, SEGMENT_BYTES)).rejects.toThrow(
       'is a log of an earlier release',
     );
   });
 
   it('include a carried file that its byte table alone can decode', () => {
-    const file = golden('carried-v1.golden.bin');
-    expect(file.toString('latin1', 0, 8)).toBe('BUNDOCP1');
+    const file = golden('carried-v2.golden.bin');
+    expect(file.toString('latin1', 0, 8)).toBe('BUNDOCP2');
     expect(file.subarray(8, 24)).toEqual(STORAGE_ID);
     expect(file.toString('hex', 24, 32)).toBe(A);
     expect(file.readBigUInt64BE(32)).toBe(1n);
@@ -140,20 +135,6 @@ describe('the golden files of log format 2', () => {
     expect(file.subarray(at)).toEqual(hash('sha256', file.subarray(0, at), 'buffer').subarray(0, 16));
   });
 
-  it('include a settled mark that names the newest segment', () => {
-    const mark = golden('settled-v1.golden.bin');
-    const use = { number: 2, id: segments.subarray(SEGMENT_BYTES + 32, SEGMENT_BYTES + 48) };
-    expect(decodeSettled(mark)).toEqual(use);
-    expect(encodeSettled(use)).toEqual(mark);
-    const files = new Map([
-      ['00000000', segments.subarray(0, SEGMENT_BYTES)],
-      ['00000001', segments.subarray(SEGMENT_BYTES)],
-      ['settled', mark],
-    ]);
-    const readStart = (name: string, bytes: number) => files.get(name)?.subarray(0, bytes);
-    expect(settledState({ list: () => [...files.keys()], readStart })).toBe('settled');
-  });
-
   it('can be decoded with the byte tables alone', () => {
     const files = [segments.subarray(0, SEGMENT_BYTES), segments.subarray(SEGMENT_BYTES)];
     const parts = readLogByHand(files, STORAGE_ID, () => ({ dek, project: 'golden' }));
@@ -161,6 +142,6 @@ describe('the golden files of log format 2', () => {
     expect(texts.join('|')).toBe(
       OF_A.join('|').replace(/x{9000}/, 'x'.repeat(9_000).replaceAll(/x{2048}/g, '$&|')),
     );
-    expect(parts.map(({ kind }) => kind)).toEqual([3, 3, 1, 2, 2, 2, 2, 1, 1, 1, 1, 1, 1, 4, 1]);
+    expect(parts.map(({ kind }) => kind)).toEqual([1, 1, 1, 2, 2, 2, 2, 1, 1, 1, 1, 1, 1, 4, 1]);
   });
 });

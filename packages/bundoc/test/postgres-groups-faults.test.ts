@@ -12,7 +12,7 @@ import { GroupCommitter } from '../src/engine/postgres/commit/group-commit.ts';
 import type { Database } from '../src/engine/postgres/database/database.ts';
 import type { PostgresStore } from '../src/engine/postgres/postgres-store.ts';
 import { fenceRows, removeRows, unfenceRows } from '../src/engine/postgres/rows/fence.ts';
-import { NO_NOTIFICATIONS, openTestDatabase, type PostgresProject } from '../src/testing/postgres-project.ts';
+import { NO_NEWS, openTestDatabase, type PostgresProject } from '../src/testing/postgres-project.ts';
 import { commitOne, put, ref } from '../src/testing/writes.ts';
 import { COMMIT_MESSAGE, CuttingProxy } from './support/cutting-proxy.ts';
 import { type UsedDatabase, useDatabase } from './support/use-database.ts';
@@ -101,7 +101,7 @@ class Nodes implements AsyncDisposable {
 
   #open({ project }: Watched, at: number): Promise<PostgresStore> {
     const { database, committer } = this.#nodes[at] as Node;
-    return project.open(database, NO_NOTIFICATIONS, { committer });
+    return project.open(database, NO_NEWS, { committer });
   }
 
   async read(watched: Watched) {

@@ -5,7 +5,7 @@ import { describe, expect, it } from 'vitest';
 import { GroupCommitter } from '../src/engine/postgres/commit/group-commit.ts';
 import type { PostgresStore } from '../src/engine/postgres/postgres-store.ts';
 import { fenceRows, unfenceRows } from '../src/engine/postgres/rows/fence.ts';
-import { NO_NOTIFICATIONS } from '../src/testing/postgres-project.ts';
+import { NO_NEWS } from '../src/testing/postgres-project.ts';
 import { commitOne, put } from '../src/testing/writes.ts';
 import {
   ABSENT,
@@ -51,7 +51,7 @@ describe('commits of many projects on PostgreSQL', needs('postgresql'), () => {
       const here = await nodeOf(40);
       const committer = new GroupCommitter({ database, clock: systemClock });
       const there = await Promise.all(
-        here.projects.map((project) => project.open(database, NO_NOTIFICATIONS, { committer })),
+        here.projects.map((project) => project.open(database, NO_NEWS, { committer })),
       );
       opened.push(...there);
       await Promise.all(
@@ -129,7 +129,7 @@ describe('commits of many projects on PostgreSQL', needs('postgresql'), () => {
           const { code } = error as { code?: string };
           if (code === 'project_destroyed') return;
           expect(code).toMatch(/^(storage_unavailable|project_moving)$/);
-          store = await project.open(database, NO_NOTIFICATIONS, { committer });
+          store = await project.open(database, NO_NEWS, { committer });
           opened.push(store);
         }
     });

@@ -10,10 +10,10 @@ import { openDefinedStore } from '../src/collections/defined-store.ts';
 import { describeProjectStore } from '../src/engine/conformance.ts';
 import { GroupCommitter } from '../src/engine/postgres/commit/group-commit.ts';
 import type { Statement } from '../src/engine/postgres/database/database.ts';
-import { migrate, readMigrations } from '../src/engine/postgres/database/migrate.ts';
+import { prepareSchema } from '../src/engine/postgres/database/schema.ts';
 import type { PostgresStore } from '../src/engine/postgres/postgres-store.ts';
 import { SharedReads } from '../src/engine/postgres/reads/shared-reads.ts';
-import { NO_NOTIFICATIONS, openTestDatabase, PostgresProject } from '../src/testing/postgres-project.ts';
+import { NO_NEWS, openTestDatabase, PostgresProject } from '../src/testing/postgres-project.ts';
 import { commitOne, put, ref, remove } from '../src/testing/writes.ts';
 import {
   ABSENT,
@@ -23,7 +23,6 @@ import {
   nodeOf,
   nth,
   opened,
-  server,
   sql,
   transactions,
   useProjectGroups,
@@ -175,22 +174,6 @@ describe('commits of many projects on PostgreSQL', needs('postgresql'), () => {
     }
   });
 
-  it('migrate a database of the previous schema with its projects and their reservations', async () => {
-    await using former = openTestDatabase((await server.createDatabase('schema7')).url);
-    await migrate(
-      former,
-      readMigrations().filter(({ version }) => version < 8),
-    );
-    const project = new PostgresProject('p', { sealLimits: { rotateAt: 100, max: 4 } });
-    await project.create(former);
-    await former.run("INSERT INTO bundoc.commits (project, id) VALUES ('p', gen_random_uuid())");
-    await migrate(former);
-    const store = await project.open(former);
-    expect((await commitOne(store, put('a', '{}'))).created).toBe(true);
-    expect(await server.sql('SELECT count(*) FROM bundoc.group_commits', 'schema7')).toBe('1');
-    await store[Symbol.asyncDispose]();
-  });
-
   describe('with 500 projects that take turns', () => {
     const others = new Map<string, PostgresStore>();
     const waiting = new Set<Promise<unknown>>();
@@ -218,8 +201,7 @@ describe('commits of many projects on PostgreSQL', needs('postgresql'), () => {
     beforeAll(async () => {
       node = { committer: new Crowded({ database, clock: systemClock }), reads: new SharedReads(database) };
       const made = await Promise.all(Array.from({ length: 499 }, () => newProject()));
-      for (const project of made)
-        others.set(project.project, await project.open(database, NO_NOTIFICATIONS, node));
+      for (const project of made) others.set(project.project, await project.open(database, NO_NEWS, node));
     });
     afterAll(async () => {
       // Each has been committed.
@@ -228,7 +210,7 @@ describe('commits of many projects on PostgreSQL', needs('postgresql'), () => {
     });
     describeProjectStore('the PostgreSQL engine', async () => {
       const project = await newProject();
-      const open = () => project.open(database, NO_NOTIFICATIONS, node);
+      const open = () => project.open(database, NO_NEWS, node);
       return { store: await open(), reopen: open };
     });
   });
@@ -238,13 +220,13 @@ describe('commits of many projects on PostgreSQL', needs('postgresql'), () => {
       settings: { log_statement: 'all', log_min_duration_statement: '0' },
     });
     await using on = openTestDatabase((await logging.createDatabase('bundoc')).url);
-    await migrate(on);
+    await prepareSchema(on);
     const committer = new GroupCommitter({ database: on, clock: systemClock });
     const stores: PostgresStore[] = [];
     for (const name of ['log-one', 'log-two']) {
       const project = new PostgresProject(name);
       await project.create(on);
-      stores.push(await project.open(on, NO_NOTIFICATIONS, { committer }));
+      stores.push(await project.open(on, NO_NEWS, { committer }));
     }
     const words = ['planted-id', 'planted-collection', 'planted-value', randomBytes(8).toString('hex')];
     const [id, collection, value, field] = words as [string, string, string, string];

@@ -151,7 +151,7 @@ describe('indexes on PostgreSQL', needs('postgresql'), () => {
     await using behind = openTestDatabase(server.urlOf('bundoc', proxy.port));
     const store = await openOn(project, behind);
     await commitOne(store, put('a', '{"u":1}'));
-    proxy.cutAt('bundoc-blind-indexes-changed-1', 'before the answer');
+    proxy.cutAt('bundoc-blind-indexes-changed-2', 'before the answer');
     await store.define('notes', { indexes: [unique('u')] }, NONE);
     expect(proxy.cuts).toBe(1);
     await settled(store);

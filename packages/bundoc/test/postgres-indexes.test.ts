@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import type { DefinedStore } from '../src/collections/defined-store.ts';
 import { cursorsOf } from '../src/crypto/sealed-cursor.ts';
 import { describeIndexes, find } from '../src/engine/indexes/conformance.ts';
-import { openTestDatabase, type PostgresProject } from '../src/testing/postgres-project.ts';
+import { openTestDatabase } from '../src/testing/postgres-project.ts';
 import { assertQueriesAreRight, type CrashingProject } from '../src/testing/queries-property.ts';
 import { commitOne, put } from '../src/testing/writes.ts';
 import { CuttingProxy } from './support/cutting-proxy.ts';
@@ -70,20 +70,6 @@ describe('indexes on PostgreSQL', needs('postgresql'), () => {
     };
     const { found } = await assertQueriesAreRight(makeProject, RUNS);
     expect(found).toBeGreaterThan(0);
-  });
-
-  it('block writes by a build that does not know them, in projects that have some', async () => {
-    const [project, plain] = [await newProject(), await newProject()];
-    const stores = [await openOn(project), await openOn(plain)] as const;
-    for (const store of stores) await commitOne(store, put('a', '{"g":1}'));
-    await stores[0].define('notes', { indexes: [blind('g')] }, NONE);
-    const formerCommit = (of: PostgresProject) =>
-      sql(`UPDATE bundoc.heads SET seq = seq + 1 WHERE project = '${of.project}'`);
-    await expect(formerCommit(project)).rejects.toThrow('heads_entries_are_kept');
-    await commitOne(stores[0], put('a', '{"g":2}'));
-    await formerCommit(plain);
-    await commitOne(stores[1], put('a', '{"g":2}'));
-    await close(...stores);
   });
 
   it('are unaffected by a new version of the key', async () => {

@@ -47,7 +47,7 @@ describe('many projects of a node on PostgreSQL', needs('postgresql'), () => {
       await maker.statementsOf(async () =>
         (await maker.instances.acquire('made', 'create'))[Symbol.dispose](),
       ),
-    ).toEqual(['bundoc-read-projects-2', 'bundoc-make-project-2']);
+    ).toEqual(['bundoc-read-projects-2', 'bundoc-make-project-3']);
     await maker.write('made');
     expect(await opener.statementsOf(() => opener.read('made'))).toEqual([
       'bundoc-read-projects-2',

@@ -1,11 +1,11 @@
+import { createLogger } from '@bundoc/shared/runtime/logger';
 import { needs } from '@bundoc/shared/testing/programs';
 import { PATIENT_MS, startInBackground } from '@bundoc/shared/testing/timing';
 import { describe, expect, it } from 'vitest';
 import type { ProjectStore } from '../src/engine/port.ts';
-import { CommitNotifications } from '../src/engine/postgres/commit-notifications.ts';
-import { testDatabaseOptions } from '../src/testing/postgres-project.ts';
+import { CommitPolls } from '../src/engine/postgres/commit-polls.ts';
 import { commitOne, put } from '../src/testing/writes.ts';
-import { database, newProject, server, textOf, usePostgresEngine } from './support/postgres-engine.ts';
+import { database, newProject, textOf, usePostgresEngine } from './support/postgres-engine.ts';
 
 describe('PostgreSQL', needs('postgresql'), () => {
   usePostgresEngine();
@@ -85,31 +85,16 @@ describe('PostgreSQL', needs('postgresql'), () => {
     });
   });
 
-  describe('a waiter for a change', () => {
-    const timing = { notifyEveryMs: 5, pollEveryMs: 3_600_000, pollAloneEveryMs: 5 };
-    const newsOf = (isListening: boolean) => {
-      const connection = testDatabaseOptions(server.urlOf('bundoc'), { isPooled: !isListening });
-      return new CommitNotifications({
-        database,
-        connection,
-        logger: connection.logger,
-        timing: isListening ? timing : { ...timing, notifyEveryMs: 3_600_000 },
-      });
-    };
-    for (const isListening of [true, false])
-      it(`notices a commit of another node ${isListening ? 'by a notification' : 'behind a pooler, by polling'}`, async () => {
-        const project = await newProject();
-        await using here = newsOf(isListening);
-        await using there = newsOf(isListening);
-        await here.ready;
-        const [reader, writer] = [await project.open(database, here), await project.open(database, there)];
-        const signal = AbortSignal.timeout(PATIENT_MS);
-        for (let n = 1; n <= 5; n++) {
-          const waiting = reader.waitForChange(n - 1, signal);
-          await commitOne(writer, put('a', `{"n":${n}}`));
-          expect(await waiting).toBe(n);
-        }
-        for (const store of [reader, writer]) await store[Symbol.asyncDispose]();
-      });
+  it('notices a commit of another node while it waits for a change', async () => {
+    const project = await newProject();
+    await using news = new CommitPolls(database, createLogger({ service: 'bundoc', level: 'silent' }));
+    const [reader, writer] = [await project.open(database, news), await project.open(database)];
+    const signal = AbortSignal.timeout(PATIENT_MS);
+    for (let n = 1; n <= 3; n++) {
+      const waiting = reader.waitForChange(n - 1, signal);
+      await commitOne(writer, put('a', `{"n":${n}}`));
+      expect(await waiting).toBe(n);
+    }
+    for (const store of [reader, writer]) await store[Symbol.asyncDispose]();
   });
 });

@@ -9,7 +9,7 @@ import { KeyCache } from '../src/crypto/key-cache.ts';
 import { SWEEP_INTERVAL_MS } from '../src/engine/expiry-marks.ts';
 import { GroupCommitter } from '../src/engine/postgres/commit/group-commit.ts';
 import type { Database } from '../src/engine/postgres/database/database.ts';
-import { migrate } from '../src/engine/postgres/database/migrate.ts';
+import { prepareSchema } from '../src/engine/postgres/database/schema.ts';
 import { PostgresStore } from '../src/engine/postgres/postgres-store.ts';
 import { ExpiryMarksInRows } from '../src/engine/postgres/projects/expiry-rows.ts';
 import { PostgresProjects, whyGone } from '../src/engine/postgres/projects/postgres-projects.ts';
@@ -22,7 +22,7 @@ import { ProjectDeletion } from '../src/projects/delete-project.ts';
 import { describeExpiryMarks } from '../src/projects/expiry-conformance.ts';
 import { InstanceManager } from '../src/projects/instance-manager.ts';
 import { FakeKeyService } from '../src/testing/fake-key-service.ts';
-import { NO_NOTIFICATIONS, openTestDatabase } from '../src/testing/postgres-project.ts';
+import { NO_NEWS, openTestDatabase } from '../src/testing/postgres-project.ts';
 import { put, ref } from '../src/testing/writes.ts';
 import { createServiceShares } from '../src/work/service-shares.ts';
 import { useDatabase } from './support/use-database.ts';
@@ -59,7 +59,7 @@ describe('projects in PostgreSQL', needs('postgresql'), () => {
   it('are in a storage that is damaged by a row of excessive length, which is not read', async () => {
     const name = 'long_storage';
     await using own = openTestDatabase((await server.createDatabase(name)).url);
-    await migrate(own);
+    await prepareSchema(own);
     const identity = await identifyDatabase(own, systemClock);
     await server.sql('ALTER TABLE bundoc.storage DROP CONSTRAINT IF EXISTS storage_file_is_bounded', name);
     await server.sql("UPDATE bundoc.storage SET file = file || repeat(' ', 30000000)", name);
@@ -164,7 +164,7 @@ describe('projects in PostgreSQL', needs('postgresql'), () => {
             clock: systemClock,
             sealLimits: SEAL_LIMITS,
             committer,
-            news: NO_NOTIFICATIONS,
+            news: NO_NEWS,
             onIntegrityError: () => undefined,
             onFailure: () => undefined,
             whyGone: () => whyGone({ database, clock: systemClock }, project),

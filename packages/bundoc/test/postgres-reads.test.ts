@@ -3,11 +3,11 @@ import { needs } from '@bundoc/shared/testing/programs';
 import { describe, expect, it } from 'vitest';
 import { COMMIT_BYTES_MAX } from '../src/engine/port.ts';
 import type { Database, Row } from '../src/engine/postgres/database/database.ts';
-import { migrate } from '../src/engine/postgres/database/migrate.ts';
+import { prepareSchema } from '../src/engine/postgres/database/schema.ts';
 import type { PostgresStore } from '../src/engine/postgres/postgres-store.ts';
 import { LARGE_BYTES_MAX } from '../src/engine/postgres/reads/large-reads.ts';
 import { INLINE_BYTES_MAX, SharedReads } from '../src/engine/postgres/reads/shared-reads.ts';
-import { NO_NOTIFICATIONS, openTestDatabase, PostgresProject } from '../src/testing/postgres-project.ts';
+import { NO_NEWS, openTestDatabase, PostgresProject } from '../src/testing/postgres-project.ts';
 import { commitOne, put, ref } from '../src/testing/writes.ts';
 
 const bytesOf = (rows: readonly Row[]) =>
@@ -35,7 +35,7 @@ describe('reads of single documents in PostgreSQL', needs('postgresql'), () => {
       ids.map(async (id) => {
         const project = new PostgresProject(id);
         await project.create(database);
-        return project.open(database, NO_NOTIFICATIONS, { reads });
+        return project.open(database, NO_NEWS, { reads });
       }),
     );
   };
@@ -59,7 +59,7 @@ describe('reads of single documents in PostgreSQL', needs('postgresql'), () => {
   it('share statements of bounded size for any documents, and distinguish absent documents from those without space', async () => {
     await using server = await PostgresServer.start();
     await using database = openTestDatabase((await server.createDatabase('bundoc')).url);
-    await migrate(database);
+    await prepareSchema(database);
     const [store] = await readsOf(database, 'p');
     await using one = store as PostgresStore;
     const contentOf = (n: number, bytes: number) => `{"n":${n},"text":"${'x'.repeat(bytes)}"}`;
@@ -91,7 +91,7 @@ describe('reads of single documents in PostgreSQL', needs('postgresql'), () => {
   it('of many projects share a statement of at most 128 documents, each under its own key', async () => {
     await using server = await PostgresServer.start();
     await using database = openTestDatabase((await server.createDatabase('bundoc')).url);
-    await migrate(database);
+    await prepareSchema(database);
     const names = Array.from({ length: 100 }, (_, n) => `tenant-${n}`);
     const stores = await readsOf(database, ...names);
     await using _stack = stackOf(stores);
@@ -110,7 +110,7 @@ describe('reads of single documents in PostgreSQL', needs('postgresql'), () => {
   it('of small documents are answered while large ones of another project are being read', async () => {
     await using server = await PostgresServer.start();
     await using database = openTestDatabase((await server.createDatabase('bundoc')).url);
-    await migrate(database);
+    await prepareSchema(database);
     const stores = await readsOf(database, 'large', 'small');
     await using _stack = stackOf(stores);
     const [large, small] = stores as [PostgresStore, PostgresStore];
@@ -144,7 +144,7 @@ describe('reads of single documents in PostgreSQL', needs('postgresql'), () => {
   it('of large documents take turns among projects', async () => {
     await using server = await PostgresServer.start();
     await using database = openTestDatabase((await server.createDatabase('bundoc')).url);
-    await migrate(database);
+    await prepareSchema(database);
     const stores = await readsOf(database, 'busy', 'other');
     await using _stack = stackOf(stores);
     const [busy, other] = stores as [PostgresStore, PostgresStore];
@@ -164,7 +164,7 @@ describe('reads of single documents in PostgreSQL', needs('postgresql'), () => {
   it('return a document that has grown since its size was read', async () => {
     await using server = await PostgresServer.start();
     await using database = openTestDatabase((await server.createDatabase('bundoc')).url);
-    await migrate(database);
+    await prepareSchema(database);
     const [store] = await readsOf(database, 'p');
     await using one = store as PostgresStore;
     const contentOf = (bytes: number) => `{"text":"${'x'.repeat(bytes)}"}`;
@@ -183,7 +183,7 @@ describe('reads of single documents in PostgreSQL', needs('postgresql'), () => {
   it("never report a document as absent while a fence briefly hides its project's head", async () => {
     await using server = await PostgresServer.start();
     await using database = openTestDatabase((await server.createDatabase('bundoc')).url);
-    await migrate(database);
+    await prepareSchema(database);
     const project = new PostgresProject('p');
     await project.create(database);
     await using first = await project.open(database);
@@ -220,7 +220,7 @@ describe('reads of single documents in PostgreSQL', needs('postgresql'), () => {
   it('of a document that the server cannot read fail alone', async () => {
     await using server = await PostgresServer.start();
     await using database = openTestDatabase((await server.createDatabase('bundoc')).url);
-    await migrate(database);
+    await prepareSchema(database);
     const stores = await readsOf(database, 'damaged', 'whole');
     await using _stack = stackOf(stores);
     const [damaged, whole] = stores as [PostgresStore, PostgresStore];
@@ -250,7 +250,7 @@ describe('reads of single documents in PostgreSQL', needs('postgresql'), () => {
   ])('end without loading anything huge, where someone has planted a row with %s', async (_what, edit) => {
     await using server = await PostgresServer.start();
     await using database = openTestDatabase((await server.createDatabase('bundoc')).url);
-    await migrate(database);
+    await prepareSchema(database);
     const project = new PostgresProject('p');
     await project.create(database);
     await using store = await project.open(database);
@@ -288,7 +288,7 @@ describe('reads of single documents in PostgreSQL', needs('postgresql'), () => {
   ])('use the index that fits, also when the planner %s', async (_, others) => {
     await using server = await PostgresServer.start({ settings: { autovacuum: 'off' } });
     await using database = openTestDatabase((await server.createDatabase('bundoc')).url);
-    await migrate(database);
+    await prepareSchema(database);
     if (others !== '') await server.sql(`${others}; ANALYZE`, 'bundoc');
     const project = new PostgresProject('p');
     await project.create(database);
@@ -342,7 +342,7 @@ describe('reads of single documents in PostgreSQL', needs('postgresql'), () => {
     await using server = await PostgresServer.start({ settings: { autovacuum: 'off' } });
     const { url } = await server.createDatabase('bundoc');
     await using database = openTestDatabase(url, { connectionsMax: 1 });
-    await migrate(database);
+    await prepareSchema(database);
     const [store] = await readsOf(database, 'p');
     await using one = store as PostgresStore;
     for (const id of ['a', 'b', 'c']) await commitOne(one, put(id, '{}'));

@@ -1,9 +1,8 @@
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DataFolder } from '@bundoc/shared/files/data-folder';
 import { systemClock } from '@bundoc/shared/runtime/clock';
-import { StartRefused } from '@bundoc/shared/runtime/lifecycle';
 import { createLogger } from '@bundoc/shared/runtime/logger';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { lockDataFolder } from '../src/engine/files/data-lock.ts';
@@ -11,7 +10,6 @@ import { openNodeDisk } from '../src/engine/files/disk/node-disk.ts';
 import { identifyFolder } from '../src/engine/files/identity-in-folder.ts';
 import { openFileStorage } from '../src/engine/files/index.ts';
 import { openFolder, viewFolder } from '../src/engine/files/storage-folder.ts';
-import { formatStorageFile, newStorageFile } from '../src/engine/storage-file.ts';
 
 const LOG_BYTES = 67_108_864;
 
@@ -33,8 +31,6 @@ function start() {
   return { dataDir, open, view };
 }
 
-const tree = (directory: string) => readdirSync(directory, { recursive: true }).map(String).sort();
-
 describe('a data folder', () => {
   it('tells how much a project has to load when it opens: the bytes of its catalog and of its indexes', async () => {
     const dataDir = mkdtempSync(join(tmpdir(), 'bundoc-folder-'));
@@ -51,21 +47,6 @@ describe('a data folder', () => {
     expect(await storage.storedBytes?.('p')).toBe(1_234);
     // A listing of the folder saves looks at files that do not exist.
     expect(await storage.storedBytes?.('p', ['project.json', 'catalog'])).toBe(1_000);
-  });
-
-  it('of an earlier version is refused by the service and by commands, with the remedy, and stays unchanged', async () => {
-    const { dataDir, open, view } = start();
-    const { log: _log, ...earlier } = newStorageFile();
-    writeFileSync(join(dataDir, 'storage.json'), formatStorageFile(earlier));
-    mkdirSync(join(dataDir, 'projects/p/journal'), { recursive: true });
-    writeFileSync(join(dataDir, 'projects/p/journal/00000000'), 'BUNDOCJ1');
-    const before = tree(dataDir);
-    for (const action of [open, view]) {
-      const refused = action();
-      await expect(refused).rejects.toBeInstanceOf(StartRefused);
-      await expect(refused).rejects.toThrow(/earlier build.*bundoc export.*empty storage.*import or restore/);
-    }
-    expect(tree(dataDir)).toEqual(before);
   });
 
   it('records that it has a log from its first start on, and does not start without that one', async () => {

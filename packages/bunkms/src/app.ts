@@ -1,6 +1,6 @@
 import { networkInterfaces } from 'node:os';
 import { listen } from '@bundoc/shared/http/listen';
-import { type Clock, every, systemClock } from '@bundoc/shared/runtime/clock';
+import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
 import { Drain } from '@bundoc/shared/runtime/drain';
 import type { RunningService } from '@bundoc/shared/runtime/lifecycle';
 import { createLogger, type Logger } from '@bundoc/shared/runtime/logger';
@@ -44,9 +44,6 @@ export interface RunningBunkms extends RunningService {
   /** Ends running requests, writes the waiting audit records, then closes the store. Idempotent. */
   close(): Promise<void>;
 }
-
-/** Interval between sweeps of counted minutes and of cached keys, milliseconds. */
-const SWEEP_MS = 5_000;
 
 /**
  * Starts the key service: composes it, opens its store, unseals it if the KEK fits, and listens. With another
@@ -162,10 +159,8 @@ function tellOfFaults({ keks }: Unsealed, vault: Vault, logger: Logger): void {
 
 function startRecorders(audit: AuditLog, clock: Clock, opened: AsyncDisposableStack): AuditRecorders {
   const recorders = new AuditRecorders(audit, clock);
-  const timer = every(SWEEP_MS, () => recorders.sweep());
   // Runs after the listeners have closed and before the store does.
   opened.defer(async () => {
-    timer[Symbol.dispose]();
     recorders.flush();
     await audit.drain();
   });

@@ -1,12 +1,11 @@
 import type { Socket } from 'node:net';
 import { CONSOLE_FOLDER } from '@bundoc/console/folder';
-import { REPORT_EVERY_MS, WaitReport } from '@bundoc/shared/admission/wait-report';
+import { reportWaits } from '@bundoc/shared/admission/wait-report';
 import { readSite } from '@bundoc/shared/console/site';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { Connections } from '@bundoc/shared/http/connection-limit';
 import { createHttpShares } from '@bundoc/shared/http/http-shares';
-import { boundedWarner } from '@bundoc/shared/runtime/bounded-warner';
-import { every } from '@bundoc/shared/runtime/clock';
+import { CountedLines } from '@bundoc/shared/runtime/counted-lines';
 import type { Drain } from '@bundoc/shared/runtime/drain';
 import { VERSION } from '@bundoc/shared/runtime/version';
 import type { ServerTls } from '@bundoc/shared/tls/server-tls';
@@ -48,15 +47,10 @@ export async function createListeners(
   const isSealed = () => services === undefined || trust.isSealed;
   const gate = gateOf(services, trust);
   const shares = createHttpShares(config.shares, clock);
-  const report = new WaitReport(logger, shares.gate);
-  opened.use(every(REPORT_EVERY_MS, () => report.report()));
+  opened.use(reportWaits(shares.gate, { clock, logger }));
   // Separate shares: strangers who fill the API listener must not block Bundoc's requests for keys.
   const { connectionsMax: max, connectionsOfAddressMax: ofAddressMax, isProxy } = config.shares;
-  const internalConnections = new Connections({
-    ...{ prefix: 'internal ', clock, max, ofAddressMax, isProxy },
-  });
-  for (const connections of [shares.connections, internalConnections])
-    metrics.watchCuts(connections.share, () => connections.cuts);
+  const internalConnections = new Connections({ prefix: 'internal ', clock, max, ofAddressMax, isProxy });
   const site = config.console ? readSite(CONSOLE_FOLDER) : undefined;
   if (config.console && site === undefined) logger.warn('the console is not built: it is not served');
   const listenerOptions = {
@@ -127,13 +121,12 @@ function problemHooks({ recorders, exports, metrics, clock }: ProblemDeps): {
 
 /** Admits only peers from the internal network. */
 function admitPeers({ isPeer, clock, logger, metrics }: ListenerDeps): (socket: Socket) => boolean {
-  const warn = boundedWarner(
-    (peer, count) => logger.warn({ peer, count }, 'refused connections from outside the internal network'),
-    () => clock.monotonic(),
-  );
+  const lines = new CountedLines({ clock });
   return guardPeers(isPeer, (peer) => {
     metrics.peersRefused.inc();
-    warn(peer);
+    lines.say('', '', (counted) =>
+      logger.warn({ peer, ...counted }, 'refused connections from outside the internal network'),
+    );
   });
 }
 

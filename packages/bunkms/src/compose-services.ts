@@ -39,7 +39,7 @@ const WATCH_MS = 1_000;
 const KEK_UPKEEP_MS = 5_000;
 /** Interval between sweeps for keys whose deletion or rotation is due, milliseconds. */
 const KEY_SWEEP_MS = 15_000;
-/** Interval between sweeps of counted minutes and of cached keys, milliseconds. */
+/** Interval between sweeps of cached keys, milliseconds. */
 const SWEEP_MS = 5_000;
 
 export interface ServiceDeps {

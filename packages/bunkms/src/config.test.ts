@@ -78,8 +78,8 @@ it('lists all faults at once, and quotes no value', () => {
 });
 
 it.each([
-  ['BUNKMS_CONNECTIONS', 16, 1_000_000],
-  ['BUNKMS_CONNECTIONS_PER_ADDRESS', 1, 1_000_000],
+  ['BUNKMS_SQLITE_DEADLINE_MS', 200, 60_000],
+  ['BUNKMS_CRYPTO_PER_SECOND', 0, 1_000_000],
 ])('names %s and its bounds when its value is outside them', (name, min, max) => {
   for (const value of [min - 1, max + 1])
     expect(() => readConfig({ BUNKMS_KEK: KEK, [name]: String(value) })).toThrow(
@@ -168,7 +168,7 @@ describe('a store in PostgreSQL', () => {
       settings: {
         address: {
           ...{ host: 'db.example', port: 5_432, database: 'keys', user: 'kms', password: 'p@ss' },
-          sslMode: undefined,
+          isPooled: false,
         },
         connectionsMax: 10,
         connectTimeoutMs: 2_000,
@@ -189,35 +189,20 @@ describe('a store in PostgreSQL', () => {
     });
   });
 
-  it('gets its limits and files from variables', () => {
+  it('gets its files from variables, and its limits from the URL', () => {
     const more = {
       BUNKMS_POSTGRES_PASSWORD_FILE: '/run/secrets/pg',
       BUNKMS_POSTGRES_CA_FILE: '/etc/pg-ca.pem',
-      BUNKMS_POSTGRES_CONNECTIONS: '5',
-      BUNKMS_POSTGRES_CONNECT_TIMEOUT_MS: '1000',
-      BUNKMS_POSTGRES_STATEMENT_TIMEOUT_MS: '1001',
-      BUNKMS_POSTGRES_LOCK_TIMEOUT_MS: '1002',
-      BUNKMS_POSTGRES_IDLE_IN_TRANSACTION_TIMEOUT_MS: '1003',
-      BUNKMS_POSTGRES_DEADLINE_MS: '1004',
     };
-    expect(storageOf('postgres://kms@db/keys', more)).toMatchObject({
+    expect(storageOf('postgres://kms@db/keys?connections=5&timeout_ms=6000', more)).toMatchObject({
       settings: {
         passwordFile: { variable: 'BUNKMS_POSTGRES_PASSWORD_FILE', path: '/run/secrets/pg' },
         caFile: { variable: 'BUNKMS_POSTGRES_CA_FILE', path: '/etc/pg-ca.pem' },
         connectionsMax: 5,
-        connectTimeoutMs: 1_000,
-        statementTimeoutMs: 1_001,
-        lockTimeoutMs: 1_002,
-        idleInTransactionTimeoutMs: 1_003,
-        deadlineMs: 1_004,
+        ...{ connectTimeoutMs: 4_000, statementTimeoutMs: 4_000, lockTimeoutMs: 3_000 },
+        ...{ idleInTransactionTimeoutMs: 6_000, deadlineMs: 6_000 },
       },
     });
-  });
-
-  it('refuses renamed variables, and names the new ones', () => {
-    expect(() => storageOf('sqlite', { BUNKMS_POSTGRES_POOL_MAX: '5' })).toThrow(
-      'BUNKMS_POSTGRES_POOL_MAX: is now BUNKMS_POSTGRES_CONNECTIONS',
-    );
   });
 
   it.each([
@@ -230,6 +215,7 @@ describe('a store in PostgreSQL', () => {
     'postgres://secret@db.example/a/b',
     'postgres://kms:secret@db.example/keys?sslmode=require',
     'postgres://kms:secret@db.example/keys?host=/tmp',
+    'postgres://kms:secret@db.example/keys?pooler=transaction',
     'postgres://kms:secret@db.example/keys#fragment',
     'postgres://kms:%zzsecret@/keys',
     'mysql://kms:secret@db.example/keys',

@@ -62,10 +62,18 @@ const INTERNAL_TLS = [
 
 const STORAGE_FORM = `must be "sqlite" or ${POSTGRES_URL_FORM}`;
 
-/** Renamed variables: former name → present name. */
-const RENAMED = { BUNKMS_POSTGRES_POOL_MAX: 'BUNKMS_POSTGRES_CONNECTIONS' };
-
 const RATE_MAX = 1_000_000;
+/** Rates for which nobody needs another value. */
+const EXPORTS_PER_KEY = 200;
+const RENEWALS_PER_MINUTE = 30;
+
+/** The defaults of the parameters of a PostgreSQL URL. */
+const POSTGRES_CONNECTIONS_MAX = 10;
+const POSTGRES_DEADLINE_MS = 3_000;
+/** Parts of the deadline. So one operation can try another connection, or tell why a lock was not free. */
+const CONNECT_PART = 2 / 3;
+const STATEMENT_PART = 2 / 3;
+const LOCK_PART = 1 / 2;
 
 const variables = z
   .object({
@@ -83,17 +91,11 @@ const variables = z
     BUNKMS_STORAGE: z
       .string()
       .transform((text) => (text === 'sqlite' ? text : parseAddress(text)))
-      .refine((place) => place !== undefined, STORAGE_FORM)
+      .refine((place) => place !== undefined && (place === 'sqlite' || !place.isPooled), STORAGE_FORM)
       .prefault('sqlite'),
     BUNKMS_SQLITE_DEADLINE_MS: wholeNumber(200, 60_000).default(2_000),
     BUNKMS_POSTGRES_PASSWORD_FILE: z.string().optional(),
     BUNKMS_POSTGRES_CA_FILE: z.string().optional(),
-    BUNKMS_POSTGRES_CONNECTIONS: wholeNumber(3, 200).default(10),
-    BUNKMS_POSTGRES_CONNECT_TIMEOUT_MS: wholeNumber(100, 60_000).default(2_000),
-    BUNKMS_POSTGRES_STATEMENT_TIMEOUT_MS: wholeNumber(100, 60_000).default(2_000),
-    BUNKMS_POSTGRES_LOCK_TIMEOUT_MS: wholeNumber(100, 60_000).default(1_500),
-    BUNKMS_POSTGRES_IDLE_IN_TRANSACTION_TIMEOUT_MS: wholeNumber(100, 60_000).default(3_000),
-    BUNKMS_POSTGRES_DEADLINE_MS: wholeNumber(200, 60_000).default(3_000),
     BUNKMS_KEK_FILE: z.string().optional(),
     BUNKMS_KEK: z.string().optional(),
     BUNKMS_AUDIT_SHIP: z
@@ -103,16 +105,11 @@ const variables = z
       .optional(),
     BUNKMS_LEASE_TTL_MS: wholeNumber(1_000, LEASE_TTL_MS).default(LEASE_TTL_MS),
     BUNKMS_EXPORTS_PER_TOKEN: wholeNumber(0, RATE_MAX).default(2_000),
-    BUNKMS_EXPORTS_PER_KEY: wholeNumber(0, RATE_MAX).default(200),
-    BUNKMS_CRYPTO_PER_TOKEN: wholeNumber(0, RATE_MAX).default(5_000),
-    BUNKMS_CRYPTO_PER_KEY: wholeNumber(0, RATE_MAX).default(5_000),
+    BUNKMS_CRYPTO_PER_SECOND: wholeNumber(0, RATE_MAX).default(5_000),
     BUNKMS_DESTRUCTIONS_PER_TOKEN: wholeNumber(0, RATE_MAX).default(1),
-    BUNKMS_RENEWALS_PER_MINUTE: wholeNumber(0, RATE_MAX).default(30),
     BUNKMS_ISSUES_PER_TOKEN: wholeNumber(0, RATE_MAX).default(20),
     BUNKMS_READS_PER_TOKEN: wholeNumber(0, RATE_MAX).default(100),
     BUNKMS_CREATIONS_PER_TOKEN: wholeNumber(0, RATE_MAX).default(1_000),
-    BUNKMS_CONNECTIONS: wholeNumber(16, 1_000_000).default(CONNECTIONS_MAX),
-    BUNKMS_CONNECTIONS_PER_ADDRESS: wholeNumber(1, 1_000_000).default(CONNECTIONS_OF_ADDRESS_MAX),
     BUNKMS_TRUSTED_PROXIES: proxyList.optional(),
     BUNKMS_CONSOLE: onOrOff.default('on'),
     BUNKMS_DRAIN_MS: drainMs,
@@ -147,7 +144,7 @@ const environmentSchema = allOrNone(allOrNone(variables, API_TLS), INTERNAL_TLS)
 
 /** @throws ConfigError with all faults at once. */
 export function readConfig(environment: Environment): BunkmsConfig {
-  const parsed = parseEnvironment(environmentSchema, environment, RENAMED);
+  const parsed = parseEnvironment(environmentSchema, environment);
   return {
     host: parsed.BUNKMS_HOST,
     port: parsed.BUNKMS_PORT,
@@ -163,18 +160,18 @@ export function readConfig(environment: Environment): BunkmsConfig {
     leaseTtlMs: parsed.BUNKMS_LEASE_TTL_MS,
     limits: {
       exportsPerToken: parsed.BUNKMS_EXPORTS_PER_TOKEN,
-      exportsPerKey: parsed.BUNKMS_EXPORTS_PER_KEY,
-      cryptoPerToken: parsed.BUNKMS_CRYPTO_PER_TOKEN,
-      cryptoPerKey: parsed.BUNKMS_CRYPTO_PER_KEY,
+      exportsPerKey: EXPORTS_PER_KEY,
+      cryptoPerToken: parsed.BUNKMS_CRYPTO_PER_SECOND,
+      cryptoPerKey: parsed.BUNKMS_CRYPTO_PER_SECOND,
       destructionsPerToken: parsed.BUNKMS_DESTRUCTIONS_PER_TOKEN,
-      renewalsPerMinute: parsed.BUNKMS_RENEWALS_PER_MINUTE,
+      renewalsPerMinute: RENEWALS_PER_MINUTE,
       issuesPerToken: parsed.BUNKMS_ISSUES_PER_TOKEN,
       readsPerToken: parsed.BUNKMS_READS_PER_TOKEN,
       creationsPerToken: parsed.BUNKMS_CREATIONS_PER_TOKEN,
     },
     shares: {
-      connectionsMax: parsed.BUNKMS_CONNECTIONS,
-      connectionsOfAddressMax: parsed.BUNKMS_CONNECTIONS_PER_ADDRESS,
+      connectionsMax: CONNECTIONS_MAX,
+      connectionsOfAddressMax: CONNECTIONS_OF_ADDRESS_MAX,
       isProxy: parsed.BUNKMS_TRUSTED_PROXIES,
     },
     console: parsed.BUNKMS_CONSOLE === 'on',
@@ -187,18 +184,19 @@ function storageOf(parsed: z.infer<typeof variables>): StorageConfig {
   const address: 'sqlite' | PostgresAddress | undefined = parsed.BUNKMS_STORAGE;
   if (address === undefined || address === 'sqlite')
     return { kind: 'sqlite', deadlineMs: parsed.BUNKMS_SQLITE_DEADLINE_MS };
+  const deadlineMs = address.timeoutMs ?? POSTGRES_DEADLINE_MS;
   return {
     kind: 'postgres',
     settings: {
       address,
       passwordFile: namedFile('BUNKMS_POSTGRES_PASSWORD_FILE', parsed),
       caFile: namedFile('BUNKMS_POSTGRES_CA_FILE', parsed),
-      connectionsMax: parsed.BUNKMS_POSTGRES_CONNECTIONS,
-      connectTimeoutMs: parsed.BUNKMS_POSTGRES_CONNECT_TIMEOUT_MS,
-      statementTimeoutMs: parsed.BUNKMS_POSTGRES_STATEMENT_TIMEOUT_MS,
-      lockTimeoutMs: parsed.BUNKMS_POSTGRES_LOCK_TIMEOUT_MS,
-      idleInTransactionTimeoutMs: parsed.BUNKMS_POSTGRES_IDLE_IN_TRANSACTION_TIMEOUT_MS,
-      deadlineMs: parsed.BUNKMS_POSTGRES_DEADLINE_MS,
+      connectionsMax: address.connectionsMax ?? POSTGRES_CONNECTIONS_MAX,
+      connectTimeoutMs: Math.round(deadlineMs * CONNECT_PART),
+      statementTimeoutMs: Math.round(deadlineMs * STATEMENT_PART),
+      lockTimeoutMs: Math.round(deadlineMs * LOCK_PART),
+      idleInTransactionTimeoutMs: deadlineMs,
+      deadlineMs,
     },
   };
 }

@@ -37,7 +37,7 @@ describe('a backup', () => {
 
   it('is recorded before it is made, so it contains that record', async () => {
     const { archive, facts } = await backupOf(kms);
-    await restoreHere({ archive, acceptResurrection: true });
+    await restoreHere({ archive });
     await using restored = await openRestored();
     const { token } = await restored.issue({ scope: ['kms:audit'] });
     const page = auditPageSchema.parse((await restored.api('/v1/audit?limit=500', { token })).json());
@@ -57,7 +57,7 @@ describe('a backup', () => {
     await keys.shred('planted-dek');
     const { archive } = await backupOf(kms);
     for (const text of ['planted-dek', 'key.create', 'aes-256']) expect(archive.includes(text)).toBe(false);
-    await restoreHere({ archive, acceptResurrection: true });
+    await restoreHere({ archive });
     expect(existsSync(databasePathOf(dataDir))).toBe(true);
     for (const file of readdirSync(dataDir))
       expect(readFileSync(join(dataDir, file)).includes(wrapped)).toBe(false);

@@ -1,10 +1,11 @@
-import { createDecipheriv, createHash, createHmac } from 'node:crypto';
+import { createDecipheriv, createHash } from 'node:crypto';
 import { readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { keyPageSchema } from '@bundoc/shared/contract/keys';
+import { createLogger } from '@bundoc/shared/runtime/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { expect, it } from 'vitest';
-import { parseInventory } from '../src/recovery/inventory.ts';
+import { decodeLine } from '../src/recovery/archive-entry.ts';
+import { keysToReview } from '../src/recovery/keys-to-review.ts';
 import { surveyArchive } from '../src/recovery/survey.ts';
 import { newDataDir, startKms } from './support/kms.ts';
 import { KeyCalls } from './support/lifecycle.ts';
@@ -12,7 +13,6 @@ import { restoreInto, sourceOf, vaultOf } from './support/recovery.ts';
 
 const golden = (name: string) => readFileSync(new URL(`golden/${name}`, import.meta.url));
 const archive = golden('backup-2.golden.bin');
-const inventoryFile = golden('key-inventory.golden.json');
 const file = JSON.parse(golden('backup-2.golden.json').toString());
 const kek = Buffer.from(file.kek, 'hex');
 const hex = (text: string) => Buffer.from(text, 'hex');
@@ -71,51 +71,36 @@ it('docs/formats/backup.md suffices to open a backup without this code', () => {
       );
 });
 
-it('this release reads docs/formats/key-inventory.md, which suffices to verify an inventory without this code', () => {
-  const inventory = parseInventory(vaultOf(file.kek), inventoryFile);
-  const raw = JSON.parse(inventoryFile.toString());
-  expect(inventory).toEqual(raw.inventory);
-  expect(Object.fromEntries(inventory.keys.map(({ name, state }) => [name, state]))).toEqual(file.states);
-  const mac = createHmac('sha256', unwrap(Buffer.from(raw.key_wrapped, 'base64'), 'inventory-key'))
-    .update(`${raw.format}\0${JSON.stringify(raw.inventory)}`)
-    .digest('hex');
-  expect(raw.mac).toBe(mac);
-});
-
-it('a backup of format 2 is restored with its keys, in the states of its inventory', async () => {
+it('a backup of format 2 is restored: its keys wait for a review, and are unchanged once enabled', async () => {
   const dataDir = join(newDataDir(), 'kms');
-  const inventory = parseInventory(vaultOf(file.kek), inventoryFile);
-  expect(await restoreInto({ archive, kek: file.kek, dataDir, inventory })).toMatchObject({
-    held: [],
-    destroyed: [],
-    incomplete: [],
-  });
+  const report = await restoreInto({ archive, kek: file.kek, dataDir });
+  expect(report).toMatchObject({ destroyed: [], incomplete: ['damaged-dek'] });
   {
     // At a time when no key is due.
     await using kms = await startKms({ dataDir, kek: kek.toString('base64'), clock: new FakeClock() });
     const calls = await KeyCalls.of(kms);
-    const list = keyPageSchema.parse((await calls.list()).json());
-    expect(Object.fromEntries(list.keys.map(({ name, state }) => [name, state]))).toEqual(file.states);
-    // An offer does not come back, because it may have been withdrawn since.
-    for (const [name, { offered_to: _to, move: _move, ...facts }] of Object.entries<Record<string, unknown>>(
-      file.holders,
-    ))
-      expect([name, list.keys.find((one) => one.name === name)]).toMatchObject([name, facts]);
-    expect(list.keys.filter((one) => one.offered_to !== undefined || one.move !== undefined)).toEqual([]);
-    for (const { name, versions } of file.keys)
+    const { chainKey } = await kms.secrets();
+    const logger = createLogger({ service: 'bunkms', level: 'silent' });
+    const waiting = await keysToReview({ store: kms.store, chainKey, logger });
+    expect(Object.fromEntries(waiting.map(({ name, was }) => [name, was]))).toEqual(
+      Object.fromEntries(Object.entries(file.states).filter(([, state]) => state !== 'destroyed')),
+    );
+    expect(report.held).toEqual(waiting.map(({ name }) => name));
+    for (const { name, versions } of file.keys) {
+      await calls.post(name, 'enable');
       for (const { version, kcv, material } of versions)
         expect((await calls.export(name, version)).json()).toMatchObject({
           kcv,
           key_material_b64: hex(material).toString('base64'),
         });
+    }
     expect(await kms.verify()).toMatchObject({ intact: true });
   }
   rmSync(join(dataDir, '..'), { recursive: true });
 });
 
-it('a backup of format 1, of an earlier build, is refused with that reason', async () => {
-  const { kek: text } = file;
-  await expect(surveyArchive(vaultOf(text), sourceOf(golden('backup-1.golden.bin')))).rejects.toThrow(
-    'the backup is of format 1: only the build that wrote it restores it',
+it('a backup of another format is refused, and the error says what to do', () => {
+  expect(() => decodeLine(JSON.stringify(['archive', { ...file.facts, format: 1 }]))).toThrow(
+    /restore it with the release that wrote it$/,
   );
 });

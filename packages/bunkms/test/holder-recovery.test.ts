@@ -9,7 +9,6 @@ import { KeyCalls } from './support/lifecycle.ts';
 import {
   auditCopyOf,
   backupOf,
-  inventoryOf,
   type RestoreFrom,
   recoverFrom,
   restoreInto,
@@ -63,43 +62,26 @@ describe('after the restore of a backup', () => {
     return startKms({ dataDir, kek: kms.kek });
   }
 
-  it.each([
-    ['an inventory', async () => ({ inventory: await inventoryOf(kms) }), (): object | null => null],
-    [
-      'a copy of the audit chain',
-      async () => ({ auditCopy: await auditCopyOf(kms, join(folder, 'copy')) }),
-      (): object => ({ to: t.id, move, generation: s.generation }),
-    ],
-  ] as const)(
-    'keys have the holders and intents in %s, and offers only from the chain',
-    async (_what, knowledge, offer) => {
-      const { archive, intendedAt } = await makeKeys();
-      await using again = await restored({ archive, ...(await knowledge()) });
-      expect(await snapshotOf(again, 'held-dek')).toEqual(['enabled', s.id, null, null]);
-      expect(await snapshotOf(again, 'offered-dek')).toEqual(['enabled', s.id, offer(), null]);
-      expect(await snapshotOf(again, 'moved-dek')).toEqual(['enabled', t.id, null, null]);
-      expect(await snapshotOf(again, 'intended-dek')).toEqual(['pending_deletion', s.id, null, intendedAt]);
-      expect(await snapshotOf(again, 'shredded-dek')).toMatchObject(['destroyed', s.id, null, {}]);
-      expect(await snapshotOf(again, 'free-dek')).toEqual(['enabled', t.id, null, null]);
-      expect(await again.verify()).toMatchObject({ intact: true });
-    },
-  );
-
-  it('an offer that its holder has voided since is not accepted after a restore with an inventory', async () => {
-    for (const name of ['before-dek', 'after-dek']) await s.create(name);
-    await s.act('offer', 'before-dek', { to: t.id, move });
-    const { archive } = await backupOf(kms);
-    await s.act('offer', 'after-dek', { to: t.id, move });
-    await s.advance();
-    await using again = await restored({ archive, inventory: await inventoryOf(kms) });
-    for (const name of ['before-dek', 'after-dek'])
-      expect(await snapshotOf(again, name)).toEqual(['enabled', s.id, null, null]);
+  it('keys have the holders, offers and intents in the copy of the audit chain', async () => {
+    const { archive, intendedAt } = await makeKeys();
+    await using again = await restored({ archive, auditCopy: await auditCopyOf(kms) });
+    expect(await snapshotOf(again, 'held-dek')).toEqual(['enabled', s.id, null, null]);
+    expect(await snapshotOf(again, 'offered-dek')).toEqual([
+      'enabled',
+      s.id,
+      { to: t.id, move, generation: s.generation },
+      null,
+    ]);
+    expect(await snapshotOf(again, 'moved-dek')).toEqual(['enabled', t.id, null, null]);
+    expect(await snapshotOf(again, 'intended-dek')).toEqual(['pending_deletion', s.id, null, intendedAt]);
+    expect(await snapshotOf(again, 'shredded-dek')).toMatchObject(['destroyed', s.id, null, {}]);
+    expect(await snapshotOf(again, 'free-dek')).toEqual(['enabled', t.id, null, null]);
     expect(await again.verify()).toMatchObject({ intact: true });
   });
 
   it('a key without later evidence has an unknown holder, and no offer or intent', async () => {
     const { archive } = await makeKeys();
-    await using again = await restored({ archive, acceptResurrection: true });
+    await using again = await restored({ archive });
     for (const name of ['held-dek', 'offered-dek', 'moved-dek', 'intended-dek', 'free-dek'])
       expect([name, await snapshotOf(again, name)]).toEqual([name, ['disabled', 'unknown', null, null]]);
     const keys = await KeyCalls.of(again);
@@ -112,17 +94,11 @@ describe('after the restore of a backup', () => {
 });
 
 describe('a key that is rebuilt from a project file', () => {
-  it('is held by the storage in the inventory, or has an unknown holder', async () => {
+  it('has an unknown holder', async () => {
     await s.create('p-dek');
     writeProject(folder, 'p', [exportedKeySchema.parse((await s.export('p-dek')).json())]);
-    const inventory = await inventoryOf(kms);
-    for (const [more, expected] of [
-      [{ inventory }, ['enabled', s.id, null, null]],
-      [{ acceptResurrection: true }, ['disabled', 'unknown', null, null]],
-    ] as const) {
-      await using service = await startKms({ kek: kms.kek });
-      expect(await recoverFrom(service, folder, more)).toMatchObject([{ outcome: 'recovered' }]);
-      expect(await snapshotOf(service, 'p-dek')).toEqual(expected);
-    }
+    await using service = await startKms({ kek: kms.kek });
+    expect(await recoverFrom(service, folder)).toMatchObject([{ outcome: 'recovered' }]);
+    expect(await snapshotOf(service, 'p-dek')).toEqual(['disabled', 'unknown', null, null]);
   });
 });

@@ -5,14 +5,7 @@ import { kekIdOf } from '../src/records/wrapped-key.ts';
 import { completed, kekIdOfText, rotateKeks, statusOf } from './support/keks.ts';
 import { newDataDir, newKek, startKms, type TestKms } from './support/kms.ts';
 import { edit, KeyCalls } from './support/lifecycle.ts';
-import {
-  auditCopyOf,
-  backupOf,
-  inventoryOf,
-  recoverFrom,
-  restoreInto,
-  writeProject,
-} from './support/recovery.ts';
+import { auditCopyOf, backupOf, recoverFrom, restoreInto, writeProject } from './support/recovery.ts';
 import { expectSound } from './support/soundness.ts';
 
 const NAME = 'p-dek';
@@ -45,18 +38,13 @@ const materialsOf = (exported: { key_material_b64: string }[]) =>
   exported.map(({ key_material_b64 }) => key_material_b64);
 
 describe('a backup from before a rotation of the KEK', () => {
-  it.each(['audit-copy', 'inventory', 'none'] as const)(
+  it.each(['audit-copy', 'none'] as const)(
     'that is restored with %s has every key, rewrapped with the current KEK of its chain',
     async (source) => {
       const before = await exportAll(keys);
       const { archive } = await backupOf(kms);
       await rotateKeks(kms);
-      const knowledge =
-        source === 'audit-copy'
-          ? { auditCopy: await auditCopyOf(kms, join(kms.dataDir, 'copy')) }
-          : source === 'inventory'
-            ? { inventory: await inventoryOf(kms) }
-            : { acceptResurrection: true };
+      const knowledge = source === 'none' ? {} : { auditCopy: await auditCopyOf(kms) };
       await restoreInto({ archive, kek: ring, dataDir, ...knowledge });
       await using restored = await startKms({ dataDir, kek: ring });
       const calls = await KeyCalls.of(restored);
@@ -84,7 +72,7 @@ describe('a backup from before a rotation of the KEK', () => {
     const retirement = { kek_id: kekIdOfText(old), accept_unfetched: true };
     const retired = await kms.api('/v1/kek/retire', { token: await kms.fullToken(), body: retirement });
     expect(retired.status).toBe(200);
-    const auditCopy = await auditCopyOf(kms, join(kms.dataDir, 'copy'));
+    const auditCopy = await auditCopyOf(kms);
     await restoreInto({ archive, kek: old, dataDir, auditCopy });
     await using restored = await startKms({ dataDir, kek: old });
     const calls = await KeyCalls.of(restored);
@@ -105,7 +93,7 @@ describe('a backup from before a rotation of the KEK', () => {
     const before = await exportAll(keys);
     const { archive } = await backupOf(kms);
     await rotateKeks(kms, kekIdOfText(old));
-    const auditCopy = await auditCopyOf(kms, join(kms.dataDir, 'copy'));
+    const auditCopy = await auditCopyOf(kms);
     await restoreInto({ archive, kek: ring, dataDir, auditCopy });
     await using restored = await startKms({ dataDir, kek: ring });
     expect(materialsOf(await exportAll(await KeyCalls.of(restored)))).toEqual(materialsOf(before));
@@ -114,7 +102,7 @@ describe('a backup from before a rotation of the KEK', () => {
 
   it('gets a new signing key wrapped with the KEK of its chain, whatever the first KEK of the ring', async () => {
     const { archive } = await backupOf(kms);
-    await restoreInto({ archive, kek: `${further}\n${old}`, dataDir, acceptResurrection: true });
+    await restoreInto({ archive, kek: `${further}\n${old}`, dataDir });
     await using restored = await startKms({ dataDir, kek: old });
     expect(await restored.store.kekUses()).toEqual([{ kekId: kekIdOfText(old), versions: 2, secrets: 2 }]);
   });
@@ -127,9 +115,7 @@ describe('a recovery from project files', () => {
     writeProject(bundoc, 'p', before);
     await using fresh = await startKms({ dataDir, kek: ring });
     await rotateKeks(fresh);
-    expect(await recoverFrom(fresh, bundoc, { acceptResurrection: true })).toMatchObject([
-      { outcome: 'recovered', versions: [1, 2] },
-    ]);
+    expect(await recoverFrom(fresh, bundoc)).toMatchObject([{ outcome: 'recovered', versions: [1, 2] }]);
     const calls = await KeyCalls.of(fresh);
     await calls.post(NAME, 'enable');
     const after = await exportAll(calls);

@@ -105,34 +105,6 @@ describe('a rotation of the KEK with several services', () => {
 });
 
 describe('a rotation of the KEK among other changes', () => {
-  it('does not touch keys that an earlier release wrapped with several KEKs before a rotation is requested', async () => {
-    await using kms = await startBoth();
-    const keys = await KeyCalls.of(kms);
-    await keys.create('a-dek');
-    const added = { kek_id: kekIdOfText(further) };
-    await kms.store.appendAudit([
-      {
-        time: '2026-01-01T00:00:00.000Z',
-        severity: 'INFO',
-        action: 'kek.added',
-        outcome: 'allowed',
-        detail: added,
-      },
-    ]);
-    await keys.create('b-dek');
-    await using bare = await openUnsealed({ dataDir, ring: `${old}\n${further}` });
-    expect(await bare.rewrap.run()).toBe('nothing to do');
-    expect((await statusOf(kms)).keks).toMatchObject([
-      { state: 'previous', versions: 1, secrets: 2 },
-      { state: 'current', versions: 1, secrets: 0 },
-    ]);
-    const status = await rotateKeks(kms, kekIdOfText(further));
-    expect(status.keks).toMatchObject([
-      { versions: 0, secrets: 0 },
-      { versions: 2, secrets: 2 },
-    ]);
-  });
-
   it('runs concurrently with every kind of change, none of which is lost or undone', async () => {
     await using kms = await startBoth();
     const keys = await KeyCalls.of(kms);

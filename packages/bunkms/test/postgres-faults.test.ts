@@ -189,10 +189,10 @@ describe('a store in PostgreSQL, when something fails,', needs('postgresql'), ()
   });
 
   it('refuses a schema of a newer release', async () => {
-    await databases.edit(place, `INSERT INTO migrations (number, name) VALUES (9999, 'later')`);
+    await databases.edit(place, `INSERT INTO migrations (number) VALUES (9999)`);
     await expect(open()).rejects.toMatchObject({
       ...UNAVAILABLE,
-      cause: { message: expect.stringContaining('schema 9999') as string },
+      cause: { message: expect.stringMatching(/schema 9999, .*bundoc export/) as string },
     });
     await databases.edit(place, 'DELETE FROM migrations WHERE number = 9999');
     await (await open()).close();

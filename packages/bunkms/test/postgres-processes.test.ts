@@ -6,14 +6,14 @@ import { type ExportedKey, exportedKeySchema } from '@bundoc/shared/contract/key
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { needs } from '@bundoc/shared/testing/programs';
 import { SwitchedAddress } from '@bundoc/shared/testing/switched-address';
-import { startInBackground } from '@bundoc/shared/testing/timing';
+import { patientUrl, startInBackground } from '@bundoc/shared/testing/timing';
 import pg from 'pg';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { bunkms } from './support/command.ts';
 import { type Answer, type Call, call } from './support/http.ts';
 import { kekIdOfText } from './support/keks.ts';
 import { newKek } from './support/kms.ts';
-import { PATIENT_POSTGRES, type Server, startServer } from './support/process.ts';
+import { type Server, startServer } from './support/process.ts';
 
 const SCOPES =
   'kms:create_key kms:export_key kms:rotate_key kms:destroy_key kms:read_key kms:audit kms:manage_kek kms:admin';
@@ -51,7 +51,6 @@ describe('nodes of BunKMS as processes, on one database,', needs('postgresql'), 
       BUNKMS_READS_PER_TOKEN: '0',
       BUNKMS_CREATIONS_PER_TOKEN: '0',
       BUNKMS_DESTRUCTIONS_PER_TOKEN: '0',
-      BUNKMS_EXPORTS_PER_KEY: '0',
     };
     expect((await bunkms(environment, 'init')).code).toBe(0);
     const issue = ['token', 'issue', '--typ', 'service', '--sub', 'x', '--keys', '*', '--scope', SCOPES];
@@ -61,6 +60,7 @@ describe('nodes of BunKMS as processes, on one database,', needs('postgresql'), 
 
   const start = (name: string, more: Record<string, string> = {}) =>
     startServer({ ...environment, BUNKMS_DATA_DIR: join(folder, name), ...more });
+  const patient = () => ({ BUNKMS_STORAGE: patientUrl(String(environment['BUNKMS_STORAGE'])) });
   const ask = (url: string, path: string, options: Call = {}) => call(url, path, { token, ...options });
   const create = (node: Server, name: string, headers = {}) =>
     ask(node.apiUrl, '/v1/keys', { body: { name, type: 'aes-256' }, headers });
@@ -90,10 +90,7 @@ describe('nodes of BunKMS as processes, on one database,', needs('postgresql'), 
   }
 
   it('keep serving when one of them is killed under load: nothing fails at the other one, and the chain is intact', async () => {
-    const [victim, survivor] = await Promise.all([
-      start('a', PATIENT_POSTGRES),
-      start('b', PATIENT_POSTGRES),
-    ]);
+    const [victim, survivor] = await Promise.all([start('a', patient()), start('b', patient())]);
     await using _survivor = survivor;
     const released: ExportedKey[] = [];
     const created = new Set<string>();
@@ -137,14 +134,14 @@ describe('nodes of BunKMS as processes, on one database,', needs('postgresql'), 
     const names = Array.from({ length: 300 }, (_, number) => `k${number}`);
     const further = newKek();
     {
-      await using node = await start('a', PATIENT_POSTGRES);
+      await using node = await start('a', patient());
       // An address may have 256 connections.
       for (let from = 0; from < names.length; from += 100)
         for (const made of await Promise.all(names.slice(from, from + 100).map((name) => create(node, name))))
           expect(made.status, made.text).toBe(201);
     }
     writeFileSync(String(environment['BUNKMS_KEK_FILE']), `\n${further}`, { flag: 'a' });
-    const [first, second] = await Promise.all([start('a', PATIENT_POSTGRES), start('b', PATIENT_POSTGRES)]);
+    const [first, second] = await Promise.all([start('a', patient()), start('b', patient())]);
     await using _second = second;
     const statusOf = async (node: Server) => (await ask(node.apiUrl, '/v1/kek')).json();
     // Keys are rewrapped in the order of their ids, so the rotation reaches the locked last one and cannot

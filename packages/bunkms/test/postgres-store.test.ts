@@ -86,21 +86,6 @@ describe('a store in PostgreSQL', needs('postgresql'), () => {
     await databases.forget(place);
   });
 
-  it('refuses a database of an earlier build, and says what to do', async () => {
-    const place = randomUUID();
-    const settings = settingsOf(await databases.url(place));
-    await (await openPostgresStore({ settings, warn: () => undefined })).close();
-    await databases.edit(place, `UPDATE migrations SET name = '0001-initial.sql' WHERE number = 1`);
-    await expect(openPostgresStore({ settings, warn: () => undefined })).rejects.toMatchObject({
-      code: 'storage_unavailable',
-      cause: {
-        message: expect.stringMatching(/earlier build \(migration 0001-initial.sql\).*empty store/) as string,
-      },
-    });
-    await databases.edit(place, `UPDATE migrations SET name = '0001-holders.sql' WHERE number = 1`);
-    await databases.forget(place);
-  });
-
   filteredListConformance('PostgreSQL', async () => {
     const place = randomUUID();
     const settings = settingsOf(await databases.url(place));

@@ -1,7 +1,7 @@
 import { type ExportedKey, keyDetailSchema } from '@bundoc/shared/contract/keys';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { hideChanges } from './support/database.ts';
-import { startKms } from './support/kms.ts';
+import { startKms, type TestKms } from './support/kms.ts';
 import { edit, KeyCalls } from './support/lifecycle.ts';
 import {
   bundoc,
@@ -18,7 +18,7 @@ import {
   useRecovery,
   withoutForeignKeys,
 } from './support/recovered-stores.ts';
-import { inventoryOf, recoverFrom, writeProject } from './support/recovery.ts';
+import { recoverFrom, writeProject } from './support/recovery.ts';
 
 useRecovery();
 
@@ -31,9 +31,7 @@ describe('a key in a store', () => {
 
   it('that is sound is not changed', async () => {
     const before = await kms.store.findKey(NAME, 'all');
-    expect(await recoverFrom(kms, bundoc, { acceptResurrection: true })).toEqual([
-      { project: 'p', key: NAME, outcome: 'sound' },
-    ]);
+    expect(await recoverFrom(kms, bundoc)).toEqual([{ project: 'p', key: NAME, outcome: 'sound' }]);
     expect(await kms.store.findKey(NAME, 'all')).toMatchObject({
       record: before?.record,
       versions: before?.versions,
@@ -84,9 +82,7 @@ describe('a key in a store', () => {
       else await keys.delete(NAME);
       withoutForeignKeys(`DELETE FROM keys WHERE name = '${NAME}'`);
       const state = how === 'disable' ? 'disabled' : 'pending_deletion';
-      expect(await recoverFrom(kms, bundoc, { acceptResurrection: true })).toMatchObject([
-        { outcome: 'recovered', state },
-      ]);
+      expect(await recoverFrom(kms, bundoc)).toMatchObject([{ outcome: 'recovered', state }]);
       expect(keyDetailSchema.parse((await keys.read(NAME)).json())).toMatchObject({ state });
       await expectNoDamage(kms);
     },
@@ -97,7 +93,7 @@ describe('a key in a store', () => {
     const calls = await KeyCalls.of(other);
     await calls.create(NAME);
     const before = await other.store.findKey(NAME, 'all');
-    expect(await recoverFrom(other, bundoc, { acceptResurrection: true })).toEqual([
+    expect(await recoverFrom(other, bundoc)).toEqual([
       { project: 'p', key: NAME, outcome: 'conflict', problem: 'another key has that name' },
     ]);
     expect(await other.store.findKey(NAME, 'all')).toMatchObject({ record: before?.record });
@@ -109,7 +105,7 @@ describe('a key in a store', () => {
       kms,
       `PRAGMA foreign_keys = OFF; DELETE FROM keys WHERE name = '${NAME}'; DELETE FROM audit WHERE seq = 3`,
     );
-    await expect(recoverFrom(kms, bundoc, { acceptResurrection: true })).rejects.toMatchObject({
+    await expect(recoverFrom(kms, bundoc)).rejects.toMatchObject({
       name: 'ChainBroken',
       message: expect.stringMatching(/record 3 is missing/),
     });
@@ -129,13 +125,9 @@ describe('a destroyed key', () => {
     ],
     ['whose row was edited', `UPDATE keys SET state = 'enabled', destroyed_at = NULL WHERE name = '${NAME}'`],
   ])('is never restored, %s', async (_what, sql) => {
-    const inventory = await inventoryOf(kms);
     await keys.shred(NAME);
     withoutForeignKeys(sql);
-    for (const options of [{}, { acceptResurrection: true }, { inventory }])
-      expect(await recoverFrom(kms, bundoc, options)).toEqual([
-        { project: 'p', key: NAME, outcome: 'destroyed' },
-      ]);
+    expect(await recoverFrom(kms, bundoc)).toEqual([{ project: 'p', key: NAME, outcome: 'destroyed' }]);
     expect(await codeOf(keys, NAME)).toBeOneOf(['key_destroyed', 'key_damaged']);
   });
 
@@ -157,9 +149,7 @@ describe('a destroyed key', () => {
     const again = await startKms({ dataDir: kms.dataDir, kek: kms.kek });
     services.push(again);
     expect((await (await KeyCalls.of(again)).export(NAME)).json()).toMatchObject({ code: 'sealed' });
-    expect(await recoverFrom(again, bundoc, { acceptResurrection: true })).toMatchObject([
-      { outcome: 'destroyed' },
-    ]);
+    expect(await recoverFrom(again, bundoc)).toMatchObject([{ outcome: 'destroyed' }]);
   });
 
   it('has no destroyed version restored, whatever happened to the row of that version', async () => {
@@ -171,7 +161,7 @@ describe('a destroyed key', () => {
       `DELETE FROM keys WHERE name = '${NAME}'`,
     ]) {
       withoutForeignKeys(sql);
-      await recoverFrom(kms, bundoc, { acceptResurrection: true });
+      await recoverFrom(kms, bundoc);
       expect(await codeOf(keys, NAME, 2), sql).toBeOneOf(['key_version_destroyed', 'key_damaged']);
       for (const version of [1, 3]) expect((await keys.export(NAME, version)).status, sql).toBe(200);
     }
@@ -181,29 +171,31 @@ describe('a destroyed key', () => {
 });
 
 describe('a key in a row', () => {
-  it('that somebody inserted into the store without records is not restored unless that is accepted', async () => {
+  it('that somebody inserted into the store without records comes back disabled', async () => {
     const [first] = await makeProject('p');
     const { record, versions } = (await kms.store.findKey(NAME, 'all')) ?? {};
     await keys.shred(NAME);
-    const service = await newService();
-    edit(service, (database) => {
-      database
-        .prepare(
-          `INSERT INTO keys (id, name, type, state, version, created_at, revision, exportable, kek_ids, version_digests)
-             VALUES (?, ?, 'aes-256', 'enabled', 1, ?, 1, 1, '', x'')`,
-        )
-        .run(String(record?.id), NAME, String(record?.createdAt));
-      for (const { keyId, version, kcv, createdAt, wrapped } of versions ?? [])
+    const insertInto = (service: TestKms) =>
+      edit(service, (database) => {
         database
           .prepare(
-            "INSERT INTO key_versions (key_id, version, kcv, state, created_at, wrapped) VALUES (?, ?, ?, 'available', ?, ?)",
+            `INSERT INTO keys (id, name, type, state, version, created_at, revision, exportable, kek_ids, version_digests)
+             VALUES (?, ?, 'aes-256', 'enabled', 1, ?, 1, 1, '', x'')`,
           )
-          .run(keyId, version, kcv, createdAt, wrapped);
-    });
+          .run(String(record?.id), NAME, String(record?.createdAt));
+        for (const { keyId, version, kcv, createdAt, wrapped } of versions ?? [])
+          database
+            .prepare(
+              "INSERT INTO key_versions (key_id, version, kcv, state, created_at, wrapped) VALUES (?, ?, ?, 'available', ?, ?)",
+            )
+            .run(keyId, version, kcv, createdAt, wrapped);
+      });
     // With a version that is in the project's file, and with one that is not.
     for (const version of [1, 1_001]) {
+      const service = await newService();
+      insertInto(service);
       writeProject(bundoc, 'p', [{ ...first!, version }]);
-      expect(await recoverFrom(service, bundoc)).toMatchObject([{ outcome: 'unaccepted' }]);
+      expect(await recoverFrom(service, bundoc)).toMatchObject([{ outcome: 'recovered', state: 'disabled' }]);
     }
   });
 });

@@ -1,8 +1,6 @@
 import { execFileSync } from 'node:child_process';
-import { hash } from 'node:crypto';
 import { mkdirSync, readFileSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { encodeSettled } from '@bundoc/shared/contract/log-folder';
 import { describe, expect, it } from 'vitest';
 import { KeyCalls } from './support/lifecycle.ts';
 import {
@@ -18,25 +16,13 @@ import { recoverFrom, writeCatalog, writeProject } from './support/recovery.ts';
 
 useRecovery();
 
-const SEGMENT_ID = Buffer.alloc(16, 7);
-
-/** The first block of a segment, as `docs/formats/log.md` has it. */
-function segmentHeader(number: number): Buffer {
-  const block = Buffer.alloc(4_096);
-  block.write('BUNDOCL2', 'latin1');
-  block.writeBigUInt64BE(BigInt(number), 24);
-  SEGMENT_ID.copy(block, 32);
-  hash('sha256', block.subarray(0, 152), 'buffer').copy(block, 152, 0, 16);
-  return block;
-}
-
 describe('a project file', () => {
   it('whose copy alone is intact is read from the copy, and the versions of both are combined', async () => {
     const all = await makeProject('p', 2);
     const directory = writeProject(bundoc, 'p', all);
     const service = await newService();
     writeFileSync(join(directory, 'project.json'), '{');
-    expect(await recoverFrom(service, bundoc, { acceptResurrection: true, dryRun: true })).toMatchObject([
+    expect(await recoverFrom(service, bundoc, { dryRun: true })).toMatchObject([
       { outcome: 'recovered', versions: [1, 2] },
     ]);
     // After a crash the file is older than its copy, and the copy has a damaged version.
@@ -47,9 +33,7 @@ describe('a project file', () => {
     const copy = readFileSync(join(directory, 'project.json'), 'utf8');
     writeProject(bundoc, 'p', all.slice(0, 1));
     writeCatalog(directory, copy);
-    expect(await recoverFrom(service, bundoc, { acceptResurrection: true })).toMatchObject([
-      { outcome: 'recovered', versions: [1, 2] },
-    ]);
+    expect(await recoverFrom(service, bundoc)).toMatchObject([{ outcome: 'recovered', versions: [1, 2] }]);
     await (await KeyCalls.of(service)).post(NAME, 'enable');
     await expectWhole(service, all);
   });
@@ -100,7 +84,7 @@ describe('a project file', () => {
     const all = await makeProject('p', 2);
     writeProject(bundoc, 'p', all, change as never);
     const service = await newService();
-    const [found] = await recoverFrom(service, bundoc, { acceptResurrection: true });
+    const [found] = await recoverFrom(service, bundoc);
     expect(found).toMatchObject({ project: 'p', outcome, problem: expect.any(String) });
     expect((await service.store.counts()).keys).toBe(0);
   });
@@ -112,7 +96,7 @@ describe('a project file', () => {
       versions: file.versions.map((one) => (one.version === 2 ? { ...one, wrapped: 'AAAA' } : one)),
     }));
     const service = await newService();
-    expect(await recoverFrom(service, bundoc, { acceptResurrection: true })).toMatchObject([
+    expect(await recoverFrom(service, bundoc)).toMatchObject([
       { outcome: 'recovered', versions: [1, 3], lost_versions: [2] },
     ]);
     const calls = await KeyCalls.of(service);
@@ -137,8 +121,7 @@ describe('a project file in its folder', () => {
       await makeProject('p');
       writeFileSync(path, typeof content === 'string' ? content : JSON.stringify(content));
       const service = await newService();
-      expect(await recoverFrom(service, bundoc)).toMatchObject([{ outcome: 'unaccepted' }]);
-      expect(await recoverFrom(service, bundoc, { acceptResurrection: true })).toMatchObject([
+      expect(await recoverFrom(service, bundoc)).toMatchObject([
         { project: 'p', outcome: 'recovered', state: 'disabled' },
       ]);
       expect((await service.store.findKey(NAME, 'current'))?.record).toMatchObject({ holder: 'unknown' });
@@ -150,7 +133,7 @@ describe('a project file in its folder', () => {
     const keyDestroyedAt = '2026-01-02T00:00:00.000Z';
     const mark = { deleted: 'p', format: 1, since: '2026-01-01T00:00:00.000Z', keyDestroyedAt };
     const service = await newService();
-    await recoverFrom(service, bundoc, { acceptResurrection: true });
+    await recoverFrom(service, bundoc);
     for (const name of ['project.json', 'catalog']) rmSync(join(folder, name));
     writeFileSync(join(folder, 'deleted.json'), JSON.stringify(mark));
     expect(await recoverFrom(service, bundoc)).toEqual([
@@ -182,7 +165,7 @@ describe('a project file in its folder', () => {
     mkdirSync(join(projects, 'empty'));
     mkdirSync(join(projects, 'folder', 'project.json'), { recursive: true });
     const service = await newService();
-    expect(await recoverFrom(service, bundoc, { acceptResurrection: true })).toEqual([
+    expect(await recoverFrom(service, bundoc)).toEqual([
       {
         project: 'empty',
         outcome: 'unreadable',
@@ -220,30 +203,5 @@ describe('a project file in its folder', () => {
     await expect(recoverFrom(service, join(bundoc, 'projects'))).rejects.toMatchObject({
       name: 'NoDataFolder',
     });
-  });
-
-  it('is not read while the log may have projects without a folder, and nothing changes', async () => {
-    await makeProject('p');
-    const service = await newService();
-    const before = await service.records();
-    const refused = { name: 'DataFolderUnsettled', message: expect.stringContaining('run `bundoc settle`') };
-    const log = join(bundoc, 'log');
-    mkdirSync(log);
-    writeFileSync(join(log, '00000000'), segmentHeader(1));
-    for (const dryRun of [false, true])
-      await expect(recoverFrom(service, bundoc, { dryRun })).rejects.toMatchObject(refused);
-    writeFileSync(join(log, 'settled'), encodeSettled({ number: 1, id: SEGMENT_ID }));
-    // A newer segment makes the marker stale.
-    writeFileSync(join(log, '00000001'), segmentHeader(2));
-    await expect(recoverFrom(service, bundoc)).rejects.toMatchObject(refused);
-    // An unreadable log may contain anything.
-    rmSync(join(log, '00000001'));
-    symlinkSync(join(log, '00000000'), join(log, '00000001'));
-    await expect(recoverFrom(service, bundoc)).rejects.toMatchObject(refused);
-    expect(await service.records()).toEqual(before);
-    rmSync(join(log, '00000001'));
-    expect(await recoverFrom(service, bundoc, { acceptResurrection: true })).toMatchObject([
-      { project: 'p', outcome: 'recovered' },
-    ]);
   });
 });

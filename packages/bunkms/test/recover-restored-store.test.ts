@@ -1,7 +1,6 @@
 import { join } from 'node:path';
 import type { ExportedKey } from '@bundoc/shared/contract/keys';
 import { beforeEach, describe, expect, it } from 'vitest';
-import type { Inventory } from '../src/recovery/inventory.ts';
 import { newDataDir, startKms, type TestKms } from './support/kms.ts';
 import { edit, KeyCalls } from './support/lifecycle.ts';
 import {
@@ -19,23 +18,18 @@ import {
   services,
   useRecovery,
 } from './support/recovered-stores.ts';
-import { backupOf, inventoryOf, recoverFrom, restoreInto, writeProject } from './support/recovery.ts';
+import { auditCopyOf, backupOf, recoverFrom, restoreInto, writeProject } from './support/recovery.ts';
 
 useRecovery();
 
 describe('a store that was restored from before a rotation', () => {
   let all: ExportedKey[];
   let restored: TestKms;
-  const restoreWith = async (inventory?: Inventory) => {
+  const restoreWith = async (auditCopy?: string) => {
     const { archive } = backup;
     const dataDir = join(newDataDir(), 'kms');
     folders.push(join(dataDir, '..'));
-    await restoreInto({
-      archive,
-      kek: kms.kek,
-      dataDir,
-      ...(inventory === undefined ? { acceptResurrection: true } : { inventory }),
-    });
+    await restoreInto({ archive, kek: kms.kek, dataDir, ...(auditCopy && { auditCopy }) });
     restored = await startKms({ dataDir, kek: kms.kek });
     services.push(restored);
     return KeyCalls.of(restored);
@@ -50,8 +44,8 @@ describe('a store that was restored from before a rotation', () => {
     writeProject(bundoc, 'p', all);
   });
 
-  it('with an inventory gets the newer versions from the project, and works at once', async () => {
-    const calls = await restoreWith(await inventoryOf(kms));
+  it('with a copy of the audit chain gets the newer versions from the project, and works at once', async () => {
+    const calls = await restoreWith(await auditCopyOf(kms));
     expect(await codeOf(calls, NAME)).toBe('key_damaged');
     expect(await recoverFrom(restored, bundoc)).toEqual([
       { project: 'p', key: NAME, outcome: 'recovered', state: 'enabled', versions: [2, 3] },
@@ -61,10 +55,9 @@ describe('a store that was restored from before a rotation', () => {
     expect((await calls.post(NAME, 'rotate')).json()).toMatchObject({ version: 4 });
   });
 
-  it('without an inventory gets them only if that is accepted, and stays disabled', async () => {
+  it('without a copy gets them too, and stays disabled', async () => {
     const calls = await restoreWith();
-    expect(await recoverFrom(restored, bundoc)).toMatchObject([{ outcome: 'unaccepted' }]);
-    expect(await recoverFrom(restored, bundoc, { acceptResurrection: true })).toEqual([
+    expect(await recoverFrom(restored, bundoc)).toEqual([
       { project: 'p', key: NAME, outcome: 'recovered', state: 'disabled', versions: [2, 3] },
     ]);
     expect((await calls.post(NAME, 'enable')).status).toBe(200);
@@ -77,14 +70,12 @@ describe('a store that was restored from before a rotation', () => {
     await calls.post(NAME, 'enable');
     await calls.post(NAME, 'rotate');
     const made = await exported(calls, NAME, 2);
-    expect(await recoverFrom(restored, bundoc, { acceptResurrection: true })).toMatchObject([
+    expect(await recoverFrom(restored, bundoc)).toMatchObject([
       { outcome: 'conflict', problem: 'version 2 of the project is another key than version 2 in the store' },
     ]);
     expect(essenceOf(await exported(calls, NAME, 2))).toEqual(essenceOf(made));
     withoutRow(restored);
-    expect(await recoverFrom(restored, bundoc, { acceptResurrection: true })).toMatchObject([
-      { outcome: 'conflict' },
-    ]);
+    expect(await recoverFrom(restored, bundoc)).toMatchObject([{ outcome: 'conflict' }]);
   });
   it('accepts no other genuine version from a row that somebody inserted than the one that was created there', async () => {
     const calls = await restoreWith();
@@ -109,7 +100,7 @@ describe('a store that was restored from before a rotation', () => {
     edit(at, `PRAGMA foreign_keys = OFF; DELETE FROM key_versions WHERE version = 2`);
 
   it('keeps the number of a version that is lost everywhere', async () => {
-    const calls = await restoreWith(await inventoryOf(kms));
+    const calls = await restoreWith(await auditCopyOf(kms));
     writeProject(bundoc, 'p', all.slice(0, 1));
     expect(await recoverFrom(restored, bundoc)).toEqual([
       { project: 'p', key: NAME, outcome: 'sound', lost_versions: [2, 3] },

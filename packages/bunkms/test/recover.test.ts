@@ -39,12 +39,12 @@ describe('a recovery', () => {
           if (isLast) throw new Error('injected');
           return true;
         };
-      const failing = recoverFrom({ ...service, store }, bundoc, { acceptResurrection: true });
+      const failing = recoverFrom({ ...service, store }, bundoc);
       const outcome = await failing.then(
         () => 'done',
         (error: Error) => error.message,
       );
-      const again = await recoverFrom(service, bundoc, { acceptResurrection: true });
+      const again = await recoverFrom(service, bundoc);
       expect(again.every(({ outcome: one }) => one === 'recovered' || one === 'sound')).toBe(true);
       const calls = await KeyCalls.of(service);
       for (const project of ['p', 'q', 'r']) await calls.post(`${project}-dek`, 'enable');
@@ -93,9 +93,7 @@ describe('a recovery', () => {
       return real(name, versions);
     };
     const store = faulty.decorate(kms.store);
-    expect(await recoverFrom({ ...kms, store }, bundoc, { acceptResurrection: true })).toMatchObject([
-      { outcome: 'destroyed' },
-    ]);
+    expect(await recoverFrom({ ...kms, store }, bundoc)).toMatchObject([{ outcome: 'destroyed' }]);
     expect(isRaced).toBe(true);
   });
 
@@ -118,7 +116,7 @@ describe('a recovery', () => {
         readFileSync(join(bundoc, 'projects', 'p', name), 'utf8'),
       ]);
     const before = filesOf();
-    await recoverFrom(await newService(), bundoc, { acceptResurrection: true });
+    await recoverFrom(await newService(), bundoc);
     expect(filesOf()).toEqual(before);
   });
 });

@@ -1,6 +1,5 @@
 import {
   existsSync,
-  mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -58,6 +57,16 @@ async function expectFailure(code: number, message: RegExp, ...args: string[]): 
   return finished.stdout;
 }
 
+/** Runs the server until the shipped copy has the whole chain. */
+async function ship(): Promise<void> {
+  await using _server = await startServer(environment);
+  await expect
+    .poll(
+      async () => existsSync(at('shipped')) && (await json('audit', 'verify-copy', at('shipped'))).missing,
+    )
+    .toBe(0);
+}
+
 const SERVICE = ['token', 'issue', '--typ', 'service', '--sub', 'x', '--keys', '*', '--scope'];
 
 async function exportAll(token: string, name: string, versions: number): Promise<ExportedKey[]> {
@@ -70,7 +79,7 @@ async function exportAll(token: string, name: string, versions: number): Promise
   return all;
 }
 
-describe('bunkms backup, inventory, restore and recover', () => {
+describe('bunkms backup, restore and recover', () => {
   it('restore what was lost, and exit with the codes in docs/keys.md', async () => {
     await run('init', '--create-kek');
     await ok('key', 'create', 'p-dek');
@@ -98,55 +107,40 @@ describe('bunkms backup, inventory, restore and recover', () => {
     );
     await ok('key', 'destroy', 'gone-dek', '--confirm', 'gone-dek');
     await ok('key', 'rotate', 'p-dek');
-    expect(await json('inventory', at('inventory'))).toMatchObject({ keys: 2, damaged: [] });
-    expect(statSync(at('inventory')).mode & 0o777).toBe(0o600);
     const receipt = (await ok('audit', 'head')).trim();
-    await expectFailure(5, /a store exists already/, 'restore', at('backup'), '--accept-resurrection');
+    await ship();
+    await expectFailure(5, /a store exists already/, 'restore', at('backup'));
 
     renameSync(at('kms'), at('lost'));
     const restore = (...more: string[]) => ['restore', at('backup'), ...more];
-    await expectFailure(9, /--accept-resurrection/, ...restore());
     await expectFailure(
       9,
       /a record \d+ existed/,
-      ...restore('--inventory', at('inventory'), '--receipt', `9999:${'0'.repeat(64)}`),
+      ...restore('--audit-copy', at('shipped'), '--receipt', `9999:${'0'.repeat(64)}`),
     );
-    await expectFailure(
-      2,
-      /not both/,
-      ...restore('--inventory', at('inventory'), '--audit-copy', at('shipped')),
-    );
+    await expectFailure(9, /a record \d+ existed/, ...restore('--receipt', receipt));
     const damaged = readFileSync(at('backup'));
     writeFileSync(at('cut'), damaged.subarray(0, 500));
-    await expectFailure(8, /cut short or damaged/, 'restore', at('cut'), '--accept-resurrection');
+    await expectFailure(8, /cut short or damaged/, 'restore', at('cut'));
     await expectFailure(8, /cut short or damaged/, 'backup', 'verify', at('cut'));
-    writeFileSync(at('odd'), readFileSync(at('inventory'), 'utf8').replace('gone-dek', 'gone-dec'));
-    await expectFailure(8, /was changed/, ...restore('--inventory', at('odd')));
-    await expectFailure(1, /no such file/, 'restore', at('nothing'), '--accept-resurrection');
+    await expectFailure(1, /no such file/, 'restore', at('nothing'));
     const kek = readFileSync(at('kek'));
     writeFileSync(at('kek'), `${newKek()}\n`);
-    await expectFailure(
-      7,
-      /under the KEK [0-9a-f]{16}, which the ring lacks/,
-      ...restore('--accept-resurrection'),
-    );
+    await expectFailure(7, /under the KEK [0-9a-f]{16}, which the ring lacks/, ...restore());
     await expectFailure(7, /the ring lacks/, 'backup', 'verify', at('backup'));
     writeFileSync(at('kek'), kek);
     expect(existsSync(at('kms'))).toBe(false);
 
-    const restored = await json(
-      ...restore('--inventory', at('inventory'), '--receipt', `${written.audit.seq}:${written.audit.hash}`),
-    );
+    const restored = await json(...restore('--audit-copy', at('shipped'), '--receipt', receipt));
     expect(restored).toMatchObject({ destroyed: ['gone-dek'], incomplete: ['p-dek'], held: [] });
-    await expectFailure(
-      1,
-      /not the record of the receipt|is missing/,
+    await ok(
       'audit',
       'verify',
       '--receipt',
       receipt,
+      '--receipt',
+      `${restored.audit.seq}:${restored.audit.hash}`,
     );
-    await ok('audit', 'verify', '--receipt', `${restored.audit.seq}:${restored.audit.hash}`);
     await expectFailure(4, /key_destroyed/, 'key', 'show', 'gone-dek');
     await expectFailure(6, /key_damaged/, 'key', 'rotate', 'p-dek');
     // The project never had that version, so it is lost, and its number stays unused.
@@ -172,30 +166,15 @@ describe('bunkms backup, inventory, restore and recover', () => {
     });
     await expectFailure(2, /is not a data folder of Bundoc/, 'recover', '--from', folder);
     await expectFailure(2, /required option/, 'recover');
-    // A log without a marker that it is settled.
-    mkdirSync(join(at('bundoc'), 'log'));
-    writeFileSync(join(at('bundoc'), 'log', '00000000'), Buffer.alloc(4_096));
-    await expectFailure(1, /is not settled: .*run `bundoc settle`/, ...recover('--dry-run'));
-    rmSync(join(at('bundoc'), 'log'), { recursive: true });
-    expect(
-      await expectFailure(
-        9,
-        /destroyed since: p; give a newer inventory, or use --accept-resurrection/,
-        ...recover(),
-      ),
-    ).toBe('p  p-dek  unaccepted\n');
-    expect(await json(...recover('--accept-resurrection', '--dry-run'))).toEqual({
+    expect(await json(...recover('--dry-run'))).toEqual({
       dry_run: true,
       projects: [{ project: 'p', key: 'p-dek', outcome: 'recovered', state: 'disabled', versions: [1, 2] }],
     });
-    expect(await ok(...recover('--accept-resurrection', '--dry-run'))).toBe(
-      'p  p-dek  would recover  disabled  versions 1,2\n',
-    );
+    expect(await ok(...recover('--dry-run'))).toBe('p  p-dek  would recover  disabled  versions 1,2\n');
     await expectFailure(3, /key_not_found/, 'key', 'show', 'p-dek');
-    expect(await ok(...recover('--accept-resurrection'))).toBe(
-      'p  p-dek  recovered  disabled  versions 1,2\n',
-    );
-    await ok('key', 'enable', 'p-dek');
+    expect(await ok(...recover())).toBe('p  p-dek  recovered  disabled  versions 1,2\n');
+    expect(await ok('key', 'review')).toMatch(/^p-dek {2}disabled {2}2 {2}was unknown {2}\S+\n$/);
+    expect(await ok('key', 'review', '--enable', 'p-dek')).toBe('p-dek  enabled\n');
     const again = (await ok(...SERVICE, 'kms:export_key')).trim();
     const recovered = await exportAll(again, 'p-dek', 2);
     expect(recovered.map(({ key_material_b64 }) => key_material_b64)).toEqual(
@@ -265,7 +244,7 @@ describe('bunkms backup, inventory, restore and recover', () => {
     ]);
     await expectFailure(4, /key_destroyed/, 'key', 'show', 'gone-dek');
     rmSync(at('kms'), { recursive: true });
-    await ok('restore', at('backup'), '--accept-resurrection');
+    await ok('restore', at('backup'));
     // The copy has more records than this store.
     await expectFailure(1, /belongs to another history/, 'audit', 'verify-copy', first, second);
   });
@@ -280,15 +259,14 @@ describe('bunkms backup, inventory, restore and recover', () => {
       const name = (what: string) => at(`${what}${options.length}`);
       await run('backup', name('backup'), ...options);
       await run('backup', 'verify', name('backup'), ...options);
-      await run('inventory', name('inventory'), ...options);
       await run('recover', '--from', at('bundoc'), ...options);
       renameSync(at('kms'), name('kms'));
-      await run('restore', name('backup'), '--inventory', name('inventory'), ...options);
+      await run('restore', name('backup'), ...options);
       await run('recover', '--from', at('bundoc'), ...options);
     }
     rmSync(at('kms'), { recursive: true });
     await run('init');
-    await run('recover', '--from', at('bundoc'), '--accept-resurrection');
+    await run('recover', '--from', at('bundoc'));
     const secrets = [
       readFileSync(at('kek'), 'utf8').trim(),
       readFileSync(at('token'), 'utf8').trim().split('.')[2]!,
@@ -307,7 +285,7 @@ describe('bunkms backup, inventory, restore and recover', () => {
     // The wrapped keys are sealed in the archive, and in no output.
     for (const { wrapped_b64 } of all) {
       expect(shown).not.toContain(wrapped_b64.slice(0, 40));
-      for (const name of ['backup0', 'backup1', 'inventory0'])
+      for (const name of ['backup0', 'backup1'])
         for (const form of [Buffer.from(wrapped_b64), Buffer.from(wrapped_b64, 'base64')])
           expect(readFileSync(at(name)).includes(form)).toBe(false);
     }

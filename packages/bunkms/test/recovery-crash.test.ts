@@ -39,7 +39,6 @@ beforeAll(async () => {
   } as const;
   for (let n = 0; n < RECORDS; n += 500) await store.appendAudit(Array.from({ length: 500 }, () => filler));
   expect((await bunkms(original, 'backup', join(folder, 'backup'))).code).toBe(0);
-  expect((await bunkms(original, 'inventory', join(folder, 'inventory'))).code).toBe(0);
 });
 afterAll(() => rmSync(folder, { recursive: true }));
 
@@ -66,7 +65,7 @@ const sizeOf = (path: string) => () => statSync(path, { throwIfNoEntry: false })
 
 it('after kill -9 at any moment of a restore there is no store or a complete one, and it can be run again', async () => {
   const restored = environmentOf('restored');
-  const restore = ['restore', join(folder, 'backup'), '--inventory', join(folder, 'inventory')];
+  const restore = ['restore', join(folder, 'backup')];
   const log = sizeOf(`${databasePathOf(restored.BUNKMS_DATA_DIR)}-wal`);
   let kills = 0;
   let isWhole = false;
@@ -128,12 +127,7 @@ it('after kill -9 at any moment of a backup no file has its name, and the store 
 it('a process that starts during a restore does not create a separate installation', async () => {
   const beside = environmentOf('beside');
   const log = `${databasePathOf(beside.BUNKMS_DATA_DIR)}-wal`;
-  const restore = spawnBunkms(beside, [
-    'restore',
-    join(folder, 'backup'),
-    '--inventory',
-    join(folder, 'inventory'),
-  ]);
+  const restore = spawnBunkms(beside, ['restore', join(folder, 'backup')]);
   const restored = once(restore, 'exit');
   while (restore.exitCode === null && sizeOf(log)() < 3_000_000) await delay(POLL_MS);
   // It waits for the restore, or gives up and finds no store.

@@ -4,7 +4,6 @@ import { exportedKeySchema } from '@bundoc/shared/contract/keys';
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 import { describe, expect, it } from 'vitest';
-import { noEvidence } from '../src/recovery/evidence.ts';
 import { restore } from '../src/recovery/restore.ts';
 import { surveyArchive } from '../src/recovery/survey.ts';
 import { openSqliteStore } from '../src/store/sqlite/sqlite-store.ts';
@@ -13,7 +12,6 @@ import { edit, KeyCalls } from './support/lifecycle.ts';
 import {
   auditCopyOf,
   backupOf,
-  inventoryOf,
   recoverFrom,
   restoreInto,
   sourceOf,
@@ -41,12 +39,12 @@ describe('a damaged backup', () => {
     const changed = Buffer.from(archive);
     changed[archive.length - 1] = (changed[archive.length - 1] ?? 0) ^ 1;
     for (const bad of [changed, archive.subarray(0, -1), Buffer.alloc(0)])
-      await expect(restoreHere({ archive: bad, acceptResurrection: true })).rejects.toMatchObject({
+      await expect(restoreHere({ archive: bad })).rejects.toMatchObject({
         name: 'DamagedFile',
       });
-    await expect(
-      restoreInto({ archive, kek: newKek(), dataDir, acceptResurrection: true }),
-    ).rejects.toMatchObject({ name: 'MissingKek' });
+    await expect(restoreInto({ archive, kek: newKek(), dataDir })).rejects.toMatchObject({
+      name: 'MissingKek',
+    });
     expect(existsSync(dataDir)).toBe(false);
   });
 
@@ -62,9 +60,7 @@ describe('a damaged backup', () => {
       clock: systemClock,
       caller: {},
     };
-    await expect(
-      restore(deps, other, survey, noEvidence(survey), { acceptResurrection: true }),
-    ).rejects.toThrow(/has changed since it was checked/);
+    await expect(restore(deps, other, survey, undefined)).rejects.toThrow(/has changed since it was checked/);
     await using store = await openStore();
     expect(await store.readInstallation()).toBeUndefined();
     expect((await store.auditHead()).seq).toBe(0);
@@ -92,7 +88,7 @@ describe('a damaged backup', () => {
     ]);
     const report = await restoreHere({
       archive,
-      auditCopy: await auditCopyOf(kms, join(kms.dataDir, 'copy')),
+      auditCopy: await auditCopyOf(kms),
     });
     expect(report.damaged).toEqual(['edited-dek', 'lost-dek', 'odd-dek']);
     await using restored = await openRestored();
@@ -106,18 +102,19 @@ describe('a damaged backup', () => {
     expect((await calls.export('sound-dek')).status).toBe(200);
   });
 
-  it('with a damaged key restores that key when its state is known', async () => {
-    await keys.make('a-dek', 'enabled');
-    const before = [await materialOf(keys, 'a-dek', 1), await materialOf(keys, 'a-dek', 2)];
+  it('with a damaged key restores that key when it was repaired since', async () => {
+    const bundoc = join(dataDir, '..', 'bundoc');
+    await keys.create('a-dek');
+    writeProject(bundoc, 'a', [exportedKeySchema.parse((await keys.export('a-dek')).json())]);
+    const before = await materialOf(keys, 'a-dek');
     edit(kms, `UPDATE keys SET exportable = 0`);
     const { archive } = await backupOf(kms);
-    edit(kms, `UPDATE keys SET exportable = 1`);
-    const inventory = await inventoryOf(kms);
-    expect(await restoreHere({ archive, inventory })).toMatchObject({ keys: 1, damaged: [], incomplete: [] });
+    expect(await recoverFrom(kms, bundoc)).toMatchObject([{ outcome: 'recovered', state: 'enabled' }]);
+    const auditCopy = await auditCopyOf(kms);
+    expect(await restoreHere({ archive, auditCopy })).toMatchObject({ keys: 1, damaged: [], incomplete: [] });
     await using restored = await openRestored();
     await expectSound(restored);
-    const calls = await KeyCalls.of(restored);
-    expect([await materialOf(calls, 'a-dek', 1), await materialOf(calls, 'a-dek', 2)]).toEqual(before);
+    expect(await materialOf(await KeyCalls.of(restored), 'a-dek')).toBe(before);
   });
 
   it('that is restored without evidence lets its damaged or lost keys be recovered later only as disabled', async () => {
@@ -132,7 +129,7 @@ describe('a damaged backup', () => {
       `PRAGMA foreign_keys = OFF; UPDATE keys SET exportable = 0 WHERE name = 'a-dek'; DELETE FROM keys WHERE name <> 'a-dek'`,
     );
     const { archive } = await backupOf(kms);
-    const report = await restoreHere({ archive, acceptResurrection: true });
+    const report = await restoreHere({ archive });
     expect(report).toMatchObject({ keys: 0, damaged: ['a-dek', 'b-dek', 'c-dek'] });
     await using restored = await openRestored();
     expect(await recoverFrom(restored, bundoc)).toMatchObject([
@@ -150,7 +147,7 @@ describe('a damaged backup', () => {
     const fault = { seq: 3, reason: 'missing' };
     expect(facts.chain_fault).toEqual(fault);
     expect((await surveyArchive(vaultOf(kms.kek), sourceOf(archive))).chainFault).toEqual(fault);
-    await restoreHere({ archive, acceptResurrection: true });
+    await restoreHere({ archive });
     await using restored = await openRestored();
     expect(await restored.verify()).toEqual({ intact: false, fault });
     expect(await statesOf(restored)).toEqual({ 'a-dek': 'disabled' });

@@ -1,11 +1,12 @@
-import { existsSync, rmSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import { parseReceipt, RECEIPT_HEADER } from '@bundoc/shared/contract/kms-receipt';
 import { describe, expect, it } from 'vitest';
 import { verifyChain } from '../src/records/chain.ts';
-import { evidenceOfInventory, requireReceipts } from '../src/recovery/evidence.ts';
+import { readAuditCopy } from '../src/recovery/audit-copy.ts';
+import { EvidenceOfCopy, requireReceipts } from '../src/recovery/evidence.ts';
 import { surveyArchive } from '../src/recovery/survey.ts';
-import { edit, KeyCalls } from './support/lifecycle.ts';
-import { backupOf, inventoryOf, restoreInto, sourceOf, vaultOf } from './support/recovery.ts';
+import { KeyCalls } from './support/lifecycle.ts';
+import { auditCopyOf, backupOf, restoreInto, sourceOf, vaultOf } from './support/recovery.ts';
 import {
   dataDir,
   keys,
@@ -21,14 +22,7 @@ import { expectSound } from './support/soundness.ts';
 useRestores();
 
 describe('a backup', () => {
-  it('without any later evidence is refused before its restore creates anything', async () => {
-    await keys.make('a-dek', 'enabled');
-    const { archive } = await backupOf(kms);
-    await expect(restoreHere({ archive })).rejects.toMatchObject({ name: 'ResurrectionNotAccepted' });
-    expect(existsSync(dataDir)).toBe(false);
-  });
-
-  it('that is restored with accepted resurrection has all keys disabled and no valid token, and records that in the chain', async () => {
+  it('that is restored without later evidence has all keys disabled and no valid token, and records that in the chain', async () => {
     for (const state of ['enabled', 'disabled', 'pending_deletion', 'destroyed'] as const)
       await keys.make(`${state.replace('_', '-')}-dek`, state);
     const before = await materialOf(keys, 'enabled-dek', 1);
@@ -37,7 +31,7 @@ describe('a backup', () => {
     await keys.export('enabled-dek');
     const later = await kms.store.auditHead();
 
-    const report = await restoreHere({ archive, acceptResurrection: true });
+    const report = await restoreHere({ archive });
     expect(report).toMatchObject({
       archive: facts.id,
       backup_audit: facts.audit,
@@ -69,15 +63,16 @@ describe('a backup', () => {
         backup_seq: facts.audit.seq,
         backup_hash: facts.audit.hash,
         knowledge: 'none',
-        accepted_resurrection: true,
       },
     });
     const recovered = records.filter(({ action }) => action === 'key.recover');
-    expect(recovered.map(({ key, severity, detail }) => [key, severity, detail?.['state']])).toEqual([
-      ['disabled-dek', 'CRITICAL', 'disabled'],
-      ['enabled-dek', 'CRITICAL', 'disabled'],
-      ['pending-deletion-dek', 'CRITICAL', 'disabled'],
-    ]);
+    expect(recovered.map(({ key, severity, detail }) => [key, severity, detail])).toEqual(
+      ['disabled-dek', 'enabled-dek', 'pending-deletion-dek'].map((name) => [
+        name,
+        'CRITICAL',
+        expect.objectContaining({ state: 'disabled', later_state: 'unknown' }),
+      ]),
+    );
     expect(records.find(({ action }) => action === 'store.restored')).toMatchObject({ detail: { held: 3 } });
     // A receipt from after the backup no longer matches; one from before does, and that of the restore.
     const { chainKey } = await restored.secrets();
@@ -94,14 +89,13 @@ describe('a backup', () => {
     expect((await calls.create('destroyed-dek')).json()).toMatchObject({ code: 'key_destroyed' });
   });
 
-  it('is restored unchanged when an inventory shows no later changes', async () => {
+  it('is restored unchanged when a copy of the chain has no later changes', async () => {
     for (const state of ['enabled', 'disabled', 'pending_deletion', 'destroyed'] as const)
       await keys.make(`${state.replace('_', '-')}-dek`, state);
     const { token } = await kms.issue({ scope: ['kms:read_key'], keys: ['*'] });
     const { archive } = await backupOf(kms);
-    const inventory = await inventoryOf(kms);
     const before = await statesOf(kms);
-    const report = await restoreHere({ archive, inventory });
+    const report = await restoreHere({ archive, auditCopy: await auditCopyOf(kms) });
     expect(report).toMatchObject({
       held: [],
       destroyed: [],
@@ -116,46 +110,12 @@ describe('a backup', () => {
     expect((await restored.api('/v1/keys', { token })).status).toBe(200);
   });
 
-  it('restores a key that is not in the inventory only if that is accepted, and then only that key is disabled', async () => {
-    for (const name of ['a-dek', 'b-dek']) await keys.make(name, 'enabled');
-    const { archive } = await backupOf(kms);
-    edit(kms, `UPDATE keys SET exportable = 0 WHERE name = 'b-dek'`);
-    const inventory = await inventoryOf(kms);
-    expect(inventory.damaged).toEqual(['b-dek']);
-    await expect(restoreHere({ archive, inventory })).rejects.toThrow(
-      /lacks b-dek; use --accept-resurrection/,
-    );
-    expect(await restoreHere({ archive, inventory, acceptResurrection: true })).toMatchObject({
-      held: ['b-dek'],
-    });
-    await using restored = await openRestored();
-    expect(await statesOf(restored)).toEqual({ 'a-dek': 'enabled', 'b-dek': 'disabled' });
-    await expectSound(restored);
-  });
-
-  it('is not restored with an inventory that is older or from another installation', async () => {
-    await keys.make('a-dek', 'enabled');
-    const early = await inventoryOf(kms);
-    const { archive, facts } = await backupOf(kms);
-    await expect(restoreHere({ archive, inventory: early })).rejects.toMatchObject({
-      name: 'ResurrectionNotAccepted',
-      message: expect.stringMatching(/is older than the backup/),
-    });
-    const other = {
-      ...early,
-      created_at: '2099-01-01T00:00:00.000Z',
-      audit: { seq: facts.audit.seq, hash: '0'.repeat(64) },
-    };
-    await expect(restoreHere({ archive, inventory: other })).rejects.toMatchObject({ name: 'DamagedFile' });
-    const setBack = { ...early, audit: { seq: 1_000, hash: '0'.repeat(64) } };
-    await expect(restoreHere({ archive, inventory: setBack })).rejects.toThrow(/is older than the backup/);
-    expect(existsSync(dataDir)).toBe(false);
-  });
-
   it('is checked against receipts: of another history, or beyond the evidence', async () => {
     await keys.make('a-dek', 'enabled');
     const { archive, facts } = await backupOf(kms);
-    const inventory = await inventoryOf(kms);
+    await keys.export('a-dek');
+    const copied = await kms.store.auditHead();
+    const auditCopy = await auditCopyOf(kms);
     await keys.export('a-dek');
     const later = await kms.store.auditHead();
     const survey = await surveyArchive(vaultOf(kms.kek), sourceOf(archive), {
@@ -166,11 +126,16 @@ describe('a backup', () => {
         receipts: [{ ...facts.audit, hash: '0'.repeat(64) }],
       }),
     ).rejects.toMatchObject({ name: 'DamagedFile' });
-    const knowledge = evidenceOfInventory(inventory, survey);
-    requireReceipts(knowledge, [facts.audit, inventory.audit], false);
-    requireReceipts(knowledge, [later], true);
-    expect(() => requireReceipts(knowledge, [later], false)).toThrow(/nothing is known after/);
-    expect(() => requireReceipts(knowledge, [{ ...inventory.audit, hash: '0'.repeat(64) }], true)).toThrow(
+    const copy = await readAuditCopy([auditCopy], survey.secrets.chainKey, survey.end.audit);
+    const evidence = new EvidenceOfCopy(copy, survey);
+    requireReceipts(survey, evidence, [facts.audit, copied]);
+    requireReceipts(survey, undefined, [facts.audit]);
+    for (const [known, receipt] of [
+      [evidence, later],
+      [undefined, copied],
+    ] as const)
+      expect(() => requireReceipts(survey, known, [receipt])).toThrow(/nothing is known after/);
+    expect(() => requireReceipts(survey, evidence, [{ ...copied, hash: '0'.repeat(64) }])).toThrow(
       /to another history/,
     );
   });
@@ -181,7 +146,7 @@ describe('a backup', () => {
     const receiptOf = async (of: KeyCalls) => String((await of.export('a-dek')).headers[RECEIPT_HEADER]);
     const receipts = [await receiptOf(keys)];
     for (let time = 0; time < 2; time++) {
-      await restoreHere({ archive, acceptResurrection: true });
+      await restoreHere({ archive });
       await using restored = await openRestored();
       const calls = await KeyCalls.of(restored);
       await calls.post('a-dek', 'enable');
@@ -206,9 +171,9 @@ describe('a backup', () => {
     const { archive } = await backupOf(kms);
     await keys.make('b-dek', 'enabled');
     const head = await kms.store.auditHead();
-    await expect(
-      restoreInto({ archive, kek: kms.kek, dataDir: kms.dataDir, acceptResurrection: true }),
-    ).rejects.toMatchObject({ name: 'StoreNotEmpty' });
+    await expect(restoreInto({ archive, kek: kms.kek, dataDir: kms.dataDir })).rejects.toMatchObject({
+      name: 'StoreNotEmpty',
+    });
     expect(await kms.store.auditHead()).toEqual(head);
     expect((await keys.export('b-dek')).status).toBe(200);
   });

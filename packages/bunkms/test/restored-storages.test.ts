@@ -39,7 +39,7 @@ afterEach(async () => {
 /** Restores a backup into a new store, and starts a service on it. */
 async function restored(from: Omit<RestoreFrom, 'kek' | 'dataDir'>) {
   const dataDir = join(folder, randomUUID());
-  const report = await restoreInto({ kek: kms.kek, dataDir, clock, acceptResurrection: true, ...from });
+  const report = await restoreInto({ kek: kms.kek, dataDir, clock, ...from });
   const service = await startKms({ dataDir, kek: kms.kek, clock });
   opened.push(service);
   return { service, report };

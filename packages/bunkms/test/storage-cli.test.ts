@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -196,10 +196,9 @@ describe('bunkms storage', () => {
 
     it('claims the keys of the projects of a database, except those with a marker, which it lists', async () => {
       const { url } = await server.createDatabase('bundoc');
-      const migrations = fileURLToPath(new URL('../../bundoc/migrations/', import.meta.url));
       await server.sql('CREATE SCHEMA bundoc AUTHORIZATION bundoc', 'bundoc');
-      for (const file of readdirSync(migrations).sort())
-        await server.sql(`SET ROLE bundoc;\n${readFileSync(join(migrations, file), 'utf8')}`, 'bundoc');
+      const schema = readFileSync(new URL('../../bundoc/schema.sql', import.meta.url), 'utf8');
+      await server.sql(`SET ROLE bundoc;\n${schema}`, 'bundoc');
       const rows = ["('free', '{}', NULL)", "('moving', '{}', 'a mark')", "('deleted', NULL, 'a mark')"];
       await server.sql(
         `INSERT INTO bundoc.projects (project, file, marker) VALUES ${rows.join(', ')}`,

@@ -5,7 +5,7 @@ import type { FastifyInstance } from 'fastify';
 import { describe, expect, it, vi } from 'vitest';
 import type { Pool } from '../src/admission/pool.ts';
 import { freeOnceSent, READ } from '../src/http/answer-bytes.ts';
-import { cutOffsOf, PACE_MIN } from '../src/http/cut-offs.ts';
+import { PACE_MIN } from '../src/http/cut-offs.ts';
 import { registerMetricsRoute } from '../src/http/service-routes.ts';
 import { PUBLIC } from '../src/openapi/description.ts';
 import { OTHER, sharesOf, sockets, startWith, useBufferBudgets } from './buffering-server.ts';
@@ -145,14 +145,14 @@ describe('answers', () => {
     vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
     const shares = sharesOf({ capacity: 3 * BIG });
     await using server = await startWith(shares, big);
-    const room = cutOffsOf(server.app);
+    const { bytes } = shares.gate;
     const [stalled] = await acceptedReader(server, shares.gate.bytes);
     const [reading, client] = await acceptedReader(server, shares.gate.bytes);
     // More than half of the room is in use even without the first one.
     using _rest = shares.gate.bytes.charge(OTHER, BIG);
     // Its answers exceed whatever the sockets buffer.
     let asked = 1;
-    while (room.cuts === 0) {
+    while (bytes.cuts === 0) {
       // Nobody reads the first one. The other is read faster than the minimum pace.
       const before = unsentBytes(reading);
       while (Math.abs(unsentBytes(reading) - before) < 10 * PACE_MIN) {
@@ -162,10 +162,10 @@ describe('answers', () => {
         }
         await read(client, 1);
       }
-      room.sweep();
+      shares.cutOffs.sweep();
     }
-    for (let second = 0; second < 3; second++) room.sweep();
-    expect([room.cuts, stalled.destroyed, reading.destroyed]).toEqual([1, true, false]);
+    for (let second = 0; second < 3; second++) shares.cutOffs.sweep();
+    expect([bytes.cuts, stalled.destroyed, reading.destroyed]).toEqual([1, true, false]);
     await expect.poll(() => shares.gate.bytes.held).toBe(2 * BIG);
   });
 });

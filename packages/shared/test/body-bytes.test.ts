@@ -4,7 +4,6 @@ import type { Socket } from 'node:net';
 import { setImmediate } from 'node:timers/promises';
 import type { FastifyInstance } from 'fastify';
 import { describe, expect, it, vi } from 'vitest';
-import { cutOffsOf } from '../src/http/cut-offs.ts';
 import { createHttpShares } from '../src/http/http-shares.ts';
 import { FakeClock } from '../src/testing/fake-clock.ts';
 import {
@@ -104,7 +103,7 @@ describe('bodies', () => {
     const slowest = await begun(server, shares, 200_000, 1);
     const slow = await begun(server, shares, 200_000, 1);
     const fast = await begun(server, shares, 200_000, 1);
-    const cutOffs = cutOffsOf(server.app);
+    const { cutOffs } = shares;
     await expect.poll(() => shares.gate.bytes.held).toBe(600_000);
     // Less than 16 KiB in each of five seconds, but for the fast one.
     slowest.write('x'.repeat(1_000));
@@ -115,7 +114,7 @@ describe('bodies', () => {
       .toBeGreaterThan(191_000);
     for (let second = 0; second < 5; second++) cutOffs.sweep();
     expectProblem(await readAnswer(slowest), 'request_timeout');
-    expect([cutOffs.cuts, shares.gate.bytes.held]).toEqual([1, 400_000]);
+    expect([shares.gate.bytes.cuts, shares.gate.bytes.held]).toEqual([1, 400_000]);
     slow.write('x'.repeat(159_999));
     fast.write('x'.repeat(49_999));
     for (const socket of [slow, fast]) expect((await readAnswer(socket)).status).toBe(200);
@@ -128,15 +127,15 @@ describe('bodies', () => {
     const shares = sharesOf({ capacity: 1_000_000, clock });
     const { bytes } = shares.gate;
     await using server = await startWith(shares);
-    const cutOffs = cutOffsOf(server.app);
+    const { cutOffs } = shares;
     for (let n = 0; n < 3; n++) await begun(server, shares, 330_000, 250_000, 'greedy');
     const modest = await begun(server, shares, 300_000, 300_000, 'modest');
     expect(bytes.waiting).toBe(1);
     cutOffs.sweep();
-    expect([cutOffs.cuts, bytes.waiting]).toEqual([0, 1]);
+    expect([bytes.cuts, bytes.waiting]).toEqual([0, 1]);
     clock.advance(MAKE_ROOM_AFTER_MS);
     cutOffs.sweep();
-    expect([cutOffs.cuts, bytes.waiting]).toEqual([1, 0]);
+    expect([bytes.cuts, bytes.waiting]).toEqual([1, 0]);
     expect(JSON.parse((await readAnswer(modest)).body)).toEqual({ bytes: 300_000 });
   });
 
@@ -144,7 +143,7 @@ describe('bodies', () => {
     const shares = sharesOf({ capacity: 1_000_000 });
     await using server = await startWith(shares);
     const socket = await begun(server, shares, 400_000, 1_000);
-    for (let second = 0; second < 60; second++) cutOffsOf(server.app).sweep();
+    for (let second = 0; second < 60; second++) shares.cutOffs.sweep();
     socket.write('x'.repeat(399_000));
     expect((await readAnswer(socket)).status).toBe(200);
   });

@@ -4,8 +4,9 @@ import type { FastifyInstance } from 'fastify';
 import { afterEach, expect, vi } from 'vitest';
 import { createGate } from '../src/admission/gate.ts';
 import { Pool, type PoolOptions } from '../src/admission/pool.ts';
+import { CutOffs } from '../src/http/cut-offs.ts';
+import { assignShare } from '../src/http/guard.ts';
 import { createHttpShares, type HttpShares } from '../src/http/http-shares.ts';
-import { assignShare } from '../src/http/request-share.ts';
 import { systemClock } from '../src/runtime/clock.ts';
 import { openRaw } from './raw-http.ts';
 import { JSON_TYPE, type Running, start } from './started-server.ts';
@@ -18,7 +19,7 @@ export const sockets: Socket[] = [];
 export function sharesOf(options: Partial<PoolOptions> & { readonly capacity: number }): HttpShares {
   const gate = createGate(systemClock, options.capacity);
   const bytes = new Pool({ name: 'bytes', clock: systemClock, accounts: gate.accounts, ...options });
-  return { ...createHttpShares(), gate: { ...gate, bytes } };
+  return { ...createHttpShares(), gate: { ...gate, bytes }, cutOffs: new CutOffs(bytes) };
 }
 
 /** A server whose clients name their share in a header. */

@@ -1,4 +1,5 @@
 import { hash } from 'node:crypto';
+import { globSync } from 'node:fs';
 import { parseSync } from 'vite';
 
 /**
@@ -25,6 +26,9 @@ const COMPARISONS = {
 const ARITHMETIC = { '+': '-', '-': '+' };
 const LOGICAL = { '&&': '||', '||': '&&' };
 
+/** Files with only texts for people or only types. */
+const LEFT_OUT =
+  /\.test\.ts$|\/testing\/|conformance|\.d\.ts$|\/openapi\/|-(?:text|help|docs)\.ts$|\/describe/;
 /** Members with text for people or descriptions of routes. */
 const TEXT_MEMBERS =
   /^(?:description|summary|title|detail|message|msg|help|hint|examples?|usage|docs|event)$/;
@@ -34,6 +38,12 @@ const TUNING =
 /** Calls that only report, unref timers, or check invariants that no caller can break. */
 const SILENT_CALLS =
   /^(?:assert|super|describe)$|(?:^|\.)(?:log|logger|console|metrics?|assert)\.|\.(?:describe|unref|meta|info|warn|debug|trace|assert)$/;
+
+/** The sources of the product, which are mutated. */
+export function productFiles(root) {
+  const files = globSync('packages/{bundoc,bunkms,client,shared}/src/**/*.ts', { cwd: root });
+  return files.filter((file) => !LEFT_OUT.test(file)).sort();
+}
 
 /**
  * All mutants of a TypeScript source, in the order of their places.
@@ -50,16 +60,8 @@ export function mutantsOf(source, file) {
   const add = (operator, start, end, after) => {
     const line = lineStarts.findLastIndex((one) => one <= start);
     const lineText = source.slice(lineStarts[line], lineStarts[line + 1]).trim();
-    mutants.push({
-      file,
-      line: line + 1,
-      lineText,
-      operator,
-      start,
-      end,
-      before: source.slice(start, end),
-      after,
-    });
+    const before = source.slice(start, end);
+    mutants.push({ file, line: line + 1, lineText, operator, start, end, before, after });
   };
   visit(program, undefined, source, add);
   return mutants.sort((a, b) => a.start - b.start || a.end - b.end || (a.after < b.after ? -1 : 1));
@@ -151,9 +153,9 @@ const OPERATORS = {
     if (call.type === 'CallExpression' && !isSkipped(call, source))
       add('call removed', node.start, node.end, ';');
   },
-  IfStatement(node, _parent, source, add) {
-    const { test, consequent } = node;
-    add('condition negated', test.start, test.end, `!(${source.slice(test.start, test.end)})`);
+  IfStatement(node, parent, source, add) {
+    const { consequent } = node;
+    OPERATORS.ConditionalExpression(node, parent, source, add);
     const only = consequent.type === 'BlockStatement' ? consequent.body.at(-1) : consequent;
     if (node.alternate === null && /^(?:Return|Throw|Continue|Break)Statement$/.test(only?.type ?? ''))
       add('exit removed', only.start, only.end, ';');

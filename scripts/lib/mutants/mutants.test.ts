@@ -2,18 +2,16 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { expect, it, onTestFinished } from 'vitest';
-import { copyRepository } from './copy.mjs';
-import { productFiles } from './files.mjs';
-import { judge, type TestRun } from './judge.mjs';
-import { type Mutant, mutantsOf, mutate, sample } from './make.mjs';
+import { copyRepository, judge } from './judge.mjs';
+import { type Mutant, mutantsOf, mutate, productFiles, sample } from './make.mjs';
 import { relatedTests } from './related.mjs';
-import { countVerdicts, reasonOf } from './report.mjs';
 
 const FILE = 'packages/bundoc/src/a.ts';
 
 /** The sources with each mutant of a source. */
 const changed = (source: string) => mutantsOf(source, FILE).map((mutant) => mutate(source, mutant));
 const signal = new AbortController().signal;
+const TESTS = ['packages/bundoc/src/a.test.ts', 'test/a.test.ts', 'test/containers/a.test.ts'] as const;
 
 /** A folder with these files, until the end of the test. */
 function folderOf(files: Readonly<Record<string, string>>): string {
@@ -110,7 +108,7 @@ it('the tests of a file are those that import it directly or indirectly, the nea
     'test/types.test.ts': "import type { A } from '@bundoc/shared/a';",
     'test/other.test.ts': '',
   };
-  const testsOf = relatedTests(folderOf(files), Object.keys(files));
+  const testsOf = relatedTests(folderOf(files));
   expect(testsOf('packages/shared/src/a.ts')).toEqual([
     'packages/shared/src/a.test.ts',
     'packages/bundoc/src/b.test.ts',
@@ -123,57 +121,42 @@ it('the tests of a file are those that import it directly or indirectly, the nea
   ]);
 });
 
-it('a mutant is only in the copy and only while its tests run, even when they throw', async () => {
+it('a mutant is only in the copy, and only while its tests run, even when they throw', async () => {
   const source = 'export const a = b < c;\n';
   const root = folderOf({ [FILE]: source, 'node_modules/.pnpm/x': 'x' });
   const [mutant] = mutantsOf(source, FILE) as [Mutant];
   using copy = copyRepository(root);
   const read = (folder: string) => readFileSync(join(folder, FILE), 'utf8');
-  const work = copy.withMutant(mutant, async () => {
+  const judged = judge(copy.root, mutant, TESTS, signal, async () => {
     expect(read(copy.root)).toBe('export const a = b <= c;\n');
     expect(read(root)).toBe(source);
     throw new Error('stopped');
   });
-  await expect(work).rejects.toThrow('stopped');
+  await expect(judged).rejects.toThrow('stopped');
   expect(read(copy.root)).toBe(source);
   expect(readFileSync(join(copy.root, 'node_modules/.pnpm/x'), 'utf8')).toBe('x');
 });
 
-it('a mutant is caught by a failing test, or by tests that pass only without it', async () => {
+it('a mutant is caught by what fails with it and passes without it', async () => {
   const source = 'export const a = b < c;\n';
-  using copy = copyRepository(folderOf({ [FILE]: source }));
+  const root = folderOf({ [FILE]: source });
   const [mutant] = mutantsOf(source, FILE) as [Mutant];
-  const tests = ['packages/bundoc/src/a.test.ts', 'test/a.test.ts', 'test/containers/a.test.ts'];
-  const isMutated = () => readFileSync(join(copy.root, FILE), 'utf8') !== source;
   const ran: string[] = [];
-  /** Runs with these outcomes with and without the mutant. */
-  const judged = (mutated: TestRun['outcome'], unmutated: TestRun['outcome'], file?: string) =>
-    judge(copy, mutant, tests, signal, async (_root, files) => {
+  /** The verdict when these files fail, or hang, with and without the mutant. */
+  const judged = (mutated: readonly string[], unmutated: readonly string[], hangs = false) =>
+    judge(root, mutant, TESTS, signal, async (_root, files) => {
       ran.push(...files);
-      return { outcome: isMutated() ? mutated : unmutated, by: 'why', file };
+      const failing = readFileSync(join(root, FILE), 'utf8') === source ? unmutated : mutated;
+      const file = files.find((one) => failing.includes(one));
+      if (file === undefined) return undefined;
+      return hangs ? { by: 'tests do not end' } : { by: `${file}: why`, file };
     });
-  expect(await judged('passed', 'passed')).toEqual({ caught: false });
-  expect(ran).toEqual(['packages/bundoc/src/a.test.ts', 'test/a.test.ts']);
-  expect(await judged('failed', 'passed', 'a.test.ts')).toEqual({
-    caught: true,
-    by: 'why',
-    test: 'a.test.ts',
-  });
-  for (const outcome of ['too long', 'failed'] as const) {
-    expect(await judged(outcome, 'passed')).toMatchObject({ caught: true });
-    expect(await judged(outcome, outcome)).toEqual({ caught: false });
-  }
-});
-
-it('the percentage counts mutants that change behaviour, and a listed reason applies to one place', () => {
-  const [first, second] = mutantsOf('a < b;', FILE) as [Mutant, Mutant];
-  const known = [{ file: FILE, line: 'a < b;', before: '<', after: '<=', reason: 'never equal' }];
-  expect(reasonOf(first, known)).toBe('never equal');
-  expect(reasonOf(second, known)).toBeUndefined();
-  const verdicts = [
-    { mutant: first, verdict: { caught: false, reason: 'never equal' } },
-    { mutant: second, verdict: { caught: false } },
-    { mutant: first, verdict: { caught: true } },
-  ];
-  expect(countVerdicts(verdicts)).toEqual({ caught: 1, unchanged: 1, survivors: [second], percent: 50 });
+  const [unit, integration] = TESTS;
+  expect(await judged([], [])).toBeUndefined();
+  expect(ran).toEqual([unit, integration]);
+  expect(await judged([unit], [])).toBe(`${unit}: why`);
+  expect(await judged([unit], [unit])).toBeUndefined();
+  expect(await judged(TESTS, [unit])).toBe(`${integration}: why`);
+  expect(await judged([integration], [], true)).toBe('tests do not end');
+  expect(await judged([integration], [integration], true)).toBeUndefined();
 });

@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { globSync, readFileSync } from 'node:fs';
 import { posix } from 'node:path';
 
 /** Type-only imports have no effect at run time. */
@@ -9,16 +9,15 @@ const WORKER = /new URL\(\s*[`'](\.\.?\/[\w./-]+)/g;
 /**
  * Finds the tests that import a file, directly or indirectly.
  * @param {string} root
- * @param {readonly string[]} files of TypeScript, relative to the root.
  * @returns {(file: string) => string[]} the tests of a file, ordered by the number of imports in between. A
  * word that both paths have counts like an import less.
  */
-export function relatedTests(root, files) {
-  const known = new Set(files);
-  const importers = new Map(files.map((file) => [file, []]));
+export function relatedTests(root) {
+  const files = globSync(['packages/*/{src,test}/**/*.ts', 'test/**/*.ts', 'scripts/**/*.ts'], { cwd: root });
+  const importers = new Map(files.sort().map((file) => [file, []]));
   for (const file of files)
     for (const imported of importsOf(file, readFileSync(posix.join(root, file), 'utf8')))
-      if (known.has(imported)) importers.get(imported).push(file);
+      importers.get(imported)?.push(file);
   return (file) => {
     const distances = new Map([[file, 0]]);
     for (const [reached, distance] of distances)

@@ -31,21 +31,17 @@ export interface Stack extends AsyncDisposable {
   token(...options: string[]): Promise<string>;
 }
 
-export interface StackOptions {
-  readonly env?: Readonly<Record<string, string>>;
-}
-
 /**
  * Builds the images (from the build cache after the first time) and starts the project. Disposal removes
  * everything.
  */
-export async function startStack(options: StackOptions = {}): Promise<Stack> {
+export async function startStack(): Promise<Stack> {
   const name = `test-${randomBytes(4).toString('hex')}`;
   const project = `bundoc-${name}`;
   // With port 0, the engine chooses a free port.
   const environment = {
     ...{ COMPOSE_PROJECT_NAME: project, COMPOSE_FILE: join(root, 'docker-compose.yml') },
-    ...{ BUNDOC_TAG: name, BUNDOC_PORT: '0', BUNKMS_PORT: '0', BUNDOC_KMS_DEADLINE_MS, ...options.env },
+    ...{ BUNDOC_TAG: name, BUNDOC_PORT: '0', BUNKMS_PORT: '0', BUNDOC_KMS_DEADLINE_MS },
   };
   const compose = (...args: string[]) =>
     docker(['compose', ...args], { env: environment, timeoutMs: 400_000 });
@@ -96,7 +92,7 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
 }
 
 /** Waits until the container's own health check passes. */
-export async function untilHealthy(container: string, timeoutMs = 120_000): Promise<void> {
+async function untilHealthy(container: string, timeoutMs = 120_000): Promise<void> {
   await eventually(async () => {
     const health = await docker(['inspect', '--format', '{{.State.Health.Status}}', container]);
     if (health !== 'healthy') throw new Error(`${container} is ${health}`);

@@ -1,8 +1,9 @@
 import { type AddCommands, command } from '@bundoc/shared/cli/command';
 import { counted } from '@bundoc/shared/cli/counted';
 import { CommandError } from '@bundoc/shared/cli/errors';
-import { print } from '@bundoc/shared/cli/print';
+import { type JsonOption, print } from '@bundoc/shared/cli/print';
 import { systemClock } from '@bundoc/shared/runtime/clock';
+import type { Environment } from '@bundoc/shared/runtime/config';
 import { readConfig } from '../config.ts';
 import type { LostProjects } from '../engine/lost-projects.ts';
 import { LostInRows } from '../engine/postgres/rows/lost-in-rows.ts';
@@ -13,7 +14,8 @@ import { projectId } from './service-client.ts';
 /**
  * `bundoc accept-loss`: lists the lost projects, or accepts the loss of one or all of them. Afterwards such a
  * project can be created again, under its present key. On files, the service is stopped; nodes on PostgreSQL
- * may run. Needs no key.
+ * may run. Needs no key. With `--frames`, it accepts that frames of the log are lost whose projects are
+ * unknown.
  */
 export const addAcceptLossCommand: AddCommands = (program, environment) => {
   command(
@@ -23,8 +25,13 @@ export const addAcceptLossCommand: AddCommands = (program, environment) => {
   )
     .argument('[project]', 'a project of the list', projectId)
     .option('--all', 'accept the loss of all of them')
-    .action(async (project, { all, ...options }) => {
+    .option('--frames', 'accept the loss of damaged frames of the log, for all projects')
+    .action(async (project, { all, frames, ...options }) => {
       if (project !== undefined && all) throw new CommandError('give a project or --all, not both');
+      if (frames) {
+        if (project !== undefined || all) throw new CommandError('--frames concerns all projects');
+        return acceptFrames(environment, options);
+      }
       const { storage } = readConfig(environment);
       const isListing = project === undefined && !all;
       const run = async (lost: LostProjects) => {
@@ -48,3 +55,13 @@ export const addAcceptLossCommand: AddCommands = (program, environment) => {
       );
     });
 };
+
+async function acceptFrames(environment: Environment, options: JsonOption): Promise<void> {
+  await withFolder(environment, async ({ engine, identity }) => {
+    // First: afterwards, projects open, and must not repeat the positions of lost commits.
+    await identity.change((file) => ({ ...file, lossAcceptedMs: systemClock.now() }));
+    await engine.acceptLoss();
+  });
+  if (options.json) print(options, { accepted: 'frames' }, () => []);
+  else console.error('bundoc: accepted the loss of damaged frames of the log');
+}

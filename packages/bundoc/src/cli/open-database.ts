@@ -3,13 +3,13 @@ import { hasCode } from '@bundoc/shared/contract/app-error';
 import { placeOf } from '@bundoc/shared/postgres/address';
 import { createLogger } from '@bundoc/shared/runtime/logger';
 import { Database } from '../engine/postgres/database/database.ts';
-import { migrate } from '../engine/postgres/database/migrate.ts';
+import { prepareSchema } from '../engine/postgres/database/schema.ts';
 import { IS_PROJECT } from '../engine/postgres/projects/postgres-projects.ts';
 import type { PostgresConfig } from '../engine/storage-config.ts';
 
 /**
- * Runs `action` with connections to the database, after migrating its schema as a node would. @throws
- * CommandError when it does not answer.
+ * Runs `action` with connections to the database, after creating the schema in an empty one, as a node would.
+ * @throws CommandError when it does not answer.
  */
 export async function withDatabase<T>(
   config: PostgresConfig,
@@ -18,7 +18,7 @@ export async function withDatabase<T>(
   const logger = createLogger({ service: 'bundoc', level: 'silent' });
   await using database = new Database({ ...config, logger });
   try {
-    await migrate(database);
+    await prepareSchema(database);
   } catch (error) {
     if (!hasCode(error, 'storage_unavailable')) throw error;
     throw new CommandError(`PostgreSQL does not answer at ${placeOf(config.address)}`, { cause: error });

@@ -1,10 +1,10 @@
-import { type AddCommands, command, runProgram } from '@bundoc/shared/cli/command';
-import { faultFound } from '@bundoc/shared/cli/errors';
+import { type AddCommands, runProgram } from '@bundoc/shared/cli/command';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import { addAcceptLossCommand } from './accept-loss.ts';
 import { addBackupCommands } from './backup.ts';
 import { addExportCommand } from './bulk-export.ts';
 import { addImportCommand } from './bulk-import.ts';
+import { addCarryCommand } from './carry.ts';
 import { addChangesCommand } from './changes.ts';
 import { addDoctorCommand } from './doctor.ts';
 import { addDocumentCommands } from './documents.ts';
@@ -14,21 +14,8 @@ import { addTokenCommands } from './login.ts';
 import { addMoveCommand } from './move.ts';
 import { addQueryCommand } from './query.ts';
 import { addRepairCommand } from './repair.ts';
-import { settle } from './settle.ts';
 import { addStatsCommand } from './stats.ts';
 import { addVerifyCommand } from './verify.ts';
-
-const addSettleCommand: AddCommands = (program, environment) => {
-  command(program, 'settle', 'makes the folder of every project durable, without any key')
-    .option(
-      '--all',
-      'also copy commits that only the log has into each folder, so that each folder is complete',
-    )
-    .option('--accept-loss', 'accept the loss of damaged frames for all projects')
-    .action(async (options) => {
-      if (!(await settle(environment, options))) throw faultFound();
-    });
-};
 
 const COMMANDS: readonly AddCommands[] = [
   addTokenCommands,
@@ -42,7 +29,7 @@ const COMMANDS: readonly AddCommands[] = [
   addVerifyCommand,
   addStatsCommand,
   addRepairCommand,
-  addSettleCommand,
+  addCarryCommand,
   addAcceptLossCommand,
   addBackupCommands,
   addDoctorCommand,

@@ -20,12 +20,8 @@ export function definitionRef(collection: string): DocumentRef {
   return { collection: DEFINITIONS, id: collection };
 }
 
-/** Omits members that were not requested, so that earlier versions can still read the definition. */
 export function contentOfDefinition(definition: CollectionDefinition): DocumentContent {
-  const indexes = definition.indexes.map(({ blind, ...index }) =>
-    blind === true ? { ...index, blind } : index,
-  );
-  return { bytes: Buffer.from(JSON.stringify({ ...definition, indexes }).slice(1, -1)), hasMembers: true };
+  return { bytes: Buffer.from(JSON.stringify(definition).slice(1, -1)), hasMembers: true };
 }
 
 /** @throws ZodError or SyntaxError for a text that is not a definition. */

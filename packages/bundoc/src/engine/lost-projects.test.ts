@@ -36,7 +36,6 @@ async function startOn(disk: SimulatedDisk, service: FakeKeyService) {
   const { id } = await identity.read();
   const lost = await LostInFolder.open({
     ...{ disk, dataDir: '/data', projectsDir: '/data/projects', tmp: '/data/tmp' },
-    isBorn: (project) => project === 'born',
   });
   const lines: string[] = [];
   const destination = new Writable({
@@ -130,10 +129,9 @@ describe('the first start after a take-over', () => {
     expect([service.listings, [...disk.files().keys()].includes(FILE)]).toEqual([1, false]);
   });
 
-  it('leaves out deleted and moved projects, new ones in the log, and those with anything in their folder', async () => {
+  it('leaves out deleted and moved projects, and those with anything in their folder', async () => {
     const { disk, service, id } = await taken();
-    for (const name of ['born', 'intended', 'shredded', 'moved', 'marked', 'other'])
-      service.put(`${name}-dek`, id);
+    for (const name of ['intended', 'shredded', 'moved', 'marked', 'other']) service.put(`${name}-dek`, id);
     const acting = { storage: id, generation: '00000000-0000-4000-8000-000000000000' };
     service.storages.set(id, { generation: acting.generation, takenOverMs: 0 });
     await service.intendDeletion('intended-dek', '', acting);
@@ -222,7 +220,6 @@ describe('the lost projects of a data folder', () => {
   const open = (disk: SimulatedDisk) =>
     LostInFolder.open({
       ...{ disk, dataDir: '/data', projectsDir: '/data/projects', tmp: '/data/tmp' },
-      isBorn: () => false,
     });
 
   it('end when they are accepted, durably, and when they arrive', async () => {

@@ -18,7 +18,7 @@ import type { StorageGenerationOptions } from './storage-generation.ts';
 export interface LostProjects {
   /** The number of marks, as last read. */
   readonly count: number;
-  /** Those of `projects` of which the storage has nothing: no content, no birth, no other mark. */
+  /** Those of `projects` of which the storage has nothing: no content, no other mark. */
   absent(projects: readonly string[]): Promise<readonly string[]>;
   /** Marks these projects, durably. Earlier marks stay. */
   mark(projects: readonly string[]): Promise<void>;

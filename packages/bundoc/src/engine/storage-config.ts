@@ -1,5 +1,4 @@
 import { POSTGRES_URL_FORM, type PostgresAddress, parseAddress } from '@bundoc/shared/postgres/address';
-import { wholeNumber } from '@bundoc/shared/runtime/config';
 import { type NamedFile, namedFile } from '@bundoc/shared/tls/files';
 import { z } from 'zod';
 
@@ -20,6 +19,12 @@ export interface PostgresConfig {
   readonly idleInTransactionTimeoutMs: number;
 }
 
+/** The defaults of the URL's parameters. */
+const CONNECTIONS_MAX = 20;
+const TIMEOUT_MS = 5_000;
+/** How long to wait for a connection, as a part of the time that a statement may take. */
+const CONNECT_PART = 0.6;
+
 /** The variables of the storage. */
 export const storageVariables = {
   BUNDOC_STORAGE: z
@@ -34,11 +39,6 @@ export const storageVariables = {
     .optional(),
   BUNDOC_POSTGRES_PASSWORD_FILE: z.string().optional(),
   BUNDOC_POSTGRES_CA_FILE: z.string().optional(),
-  BUNDOC_POSTGRES_POOLER: z.enum(['none', 'transaction']).default('none'),
-  BUNDOC_POSTGRES_CONNECTIONS: wholeNumber(2, 500).default(20),
-  BUNDOC_POSTGRES_CONNECT_TIMEOUT_MS: wholeNumber(100, 60_000).default(3_000),
-  BUNDOC_POSTGRES_STATEMENT_TIMEOUT_MS: wholeNumber(100, 600_000).default(5_000),
-  BUNDOC_POSTGRES_IDLE_IN_TRANSACTION_TIMEOUT_MS: wholeNumber(100, 600_000).default(5_000),
 };
 
 type StorageValues = z.infer<z.ZodObject<typeof storageVariables>>;
@@ -55,14 +55,15 @@ export function moveTargetOf(values: StorageValues): PostgresConfig | undefined 
 }
 
 function postgresOf(values: StorageValues, address: PostgresAddress): PostgresConfig {
+  const timeoutMs = address.timeoutMs ?? TIMEOUT_MS;
   return {
     address,
     passwordFile: namedFile('BUNDOC_POSTGRES_PASSWORD_FILE', values),
     caFile: namedFile('BUNDOC_POSTGRES_CA_FILE', values),
-    isPooled: values.BUNDOC_POSTGRES_POOLER === 'transaction',
-    connectionsMax: values.BUNDOC_POSTGRES_CONNECTIONS,
-    connectTimeoutMs: values.BUNDOC_POSTGRES_CONNECT_TIMEOUT_MS,
-    statementTimeoutMs: values.BUNDOC_POSTGRES_STATEMENT_TIMEOUT_MS,
-    idleInTransactionTimeoutMs: values.BUNDOC_POSTGRES_IDLE_IN_TRANSACTION_TIMEOUT_MS,
+    isPooled: address.isPooled,
+    connectionsMax: address.connectionsMax ?? CONNECTIONS_MAX,
+    connectTimeoutMs: timeoutMs * CONNECT_PART,
+    statementTimeoutMs: timeoutMs,
+    idleInTransactionTimeoutMs: timeoutMs,
   };
 }

@@ -55,9 +55,8 @@ export function parseStorageFile(place: string, content: string): StorageFile {
   } catch (error) {
     const other = otherFormatSchema.safeParse(parsed);
     if (other.success && other.data.format !== FORMAT) {
-      const { format } = other.data;
       throw new StartRefused(
-        `${place} has the format ${format} of ${format > FORMAT ? 'a later' : 'an earlier'} release, which this one does not read: start that release, or restore a backup that this one reads into an empty storage`,
+        `${place} has the format ${other.data.format} of another version: export its projects with that version by bundoc export, start with an empty storage, and import them`,
         { cause: error },
       );
     }
@@ -71,14 +70,7 @@ export function parseStorageFile(place: string, content: string): StorageFile {
 /** The refusal of a storage with projects and without an identity. */
 export function storageIdMissing(place: string): StartRefused {
   return new StartRefused(
-    `${place} is missing, and there are projects. If it was lost, restore it from a backup of this storage. If an earlier build wrote the projects, export them with that build (bundoc export), start with an empty storage, and import them`,
-  );
-}
-
-/** The refusal of a data folder from an earlier version, which had no common log. */
-export function createdByEarlierBuild(dataDir: string): StartRefused {
-  return new StartRefused(
-    `${dataDir} was written by an earlier build, which this one does not read. Export the projects with that build (bundoc export, or bundoc backup), start with an empty storage, and import or restore them`,
+    `${place} is missing, and there are projects. Restore it from a backup of this storage`,
   );
 }
 

@@ -1,11 +1,10 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
-import { type BatchAnswer, batchAnswerSchema, batchSchema } from '@bundoc/shared/contract/batch';
+import type { BatchAnswer } from '@bundoc/shared/contract/batch';
 import { requireScope } from '@bundoc/shared/contract/grants';
 import type { FieldFault } from '@bundoc/shared/contract/problem';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { HOLDS_MANY } from '@bundoc/shared/http/gate-door';
 import { claimsOf } from '@bundoc/shared/http/guard';
-import { describe, jsonBody } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance } from 'fastify';
 import { readBatchInTurns } from '../documents/large-content.ts';
 import type { BatchOperation } from '../documents/operation.ts';
@@ -15,62 +14,18 @@ import type { WriteResult } from '../engine/port.ts';
 import { type FailedWrite, PreconditionsFailed } from '../engine/precondition.ts';
 import type { Batches } from '../service/batches.ts';
 import type { Scheduler } from '../work/scheduler.ts';
-import { guardProject, projectPath, projectPathSchema } from './access.ts';
+import { guardProject, projectPath } from './access.ts';
+import { DESCRIPTION } from './batch.openapi.ts';
 import { bodyOf } from './body.ts';
-import { projectAccess, WRITE_REFUSALS } from './descriptions.ts';
-import { commitOptions, idempotencyHeaders } from './idempotency.ts';
+import { commitOptions } from './idempotency.ts';
 import { requestWork } from './request-work.ts';
 
-const EXAMPLE_PATH = { project: 'project-a' };
 const BATCH_PATH = '/v1/projects/:project/batch';
 
 export interface BatchRouteLimits extends BatchLimits {
   /** Maximum bytes of a batch. */
   readonly batchBytesMax: number;
 }
-
-const DESCRIPTION = describe({
-  id: 'writeBatch',
-  tag: 'documents',
-  summary: 'Write several documents, all or none',
-  description:
-    'Each operation is on a document of its own. When any precondition does not hold, `errors` of the refusal lists every one that does not, with the `etag` that the document has. ' +
-    'A `patch` needs `docs:read` as well.',
-  access: projectAccess('docs:write'),
-  params: projectPathSchema,
-  headers: idempotencyHeaders,
-  body: jsonBody(batchSchema),
-  answers: { 200: { description: 'Written; a result for each operation', schema: batchAnswerSchema } },
-  refusals: [
-    ...WRITE_REFUSALS,
-    ...(['precondition_failed', 'invalid_patch', 'patch_test_failed', 'patch_inapplicable'] as const),
-  ],
-  examples: {
-    several: {
-      params: EXAMPLE_PATH,
-      body: {
-        operations: [
-          { op: 'create', collection: 'notes', document: { title: 'Hello' } },
-          { op: 'put', collection: 'drafts', id: 'first', document: { title: 'Hello' } },
-          { op: 'patch', collection: 'notes', id: 'first', merge: { title: 'Hello again' }, if_match: '*' },
-        ],
-      },
-      status: 200,
-    },
-    refused: {
-      summary: 'One of the documents exists, so none is written',
-      params: EXAMPLE_PATH,
-      body: {
-        operations: [
-          { op: 'create', collection: 'notes', id: 'first', document: { title: 'Hello' } },
-          { op: 'put', collection: 'notes', id: 'second', document: { title: 'Hello' } },
-        ],
-      },
-      status: 412,
-    },
-    nothing: { params: EXAMPLE_PATH, body: { operations: [] }, status: 400 },
-  },
-});
 
 /** Several writes to a project, all or none. */
 export function registerBatch(

@@ -9,7 +9,8 @@ import { expect, it } from 'vitest';
 import { ChangeFeed, HEARTBEAT_MS } from '../service/change-feed.ts';
 import { Scheduler } from '../work/scheduler.ts';
 import { createServiceShares } from '../work/service-shares.ts';
-import { registerChanges, WAIT_S_MAX } from './changes.ts';
+import { WAIT_S_MAX } from './changes.openapi.ts';
+import { registerChanges } from './changes.ts';
 
 it("nothing that waits for changes is silent for as long as its connection's idle timeout", () => {
   expect(WAIT_S_MAX * 1_000).toBeLessThan(STALLED_TIMEOUT_MS - 5_000);

@@ -3,98 +3,35 @@ import { HEAVY } from '@bundoc/shared/admission/gate';
 import type { Pool } from '@bundoc/shared/admission/pool';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { cursorSchema } from '@bundoc/shared/contract/cursor';
-import { changePageSchema, collectionNameSchema } from '@bundoc/shared/contract/documents';
 import { preferred } from '@bundoc/shared/http/accept';
 import { freeOnceSent } from '@bundoc/shared/http/answer-bytes';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
-import { onceGone } from '@bundoc/shared/http/connection';
 import { varyBy } from '@bundoc/shared/http/cors';
+import { disconnectSignal } from '@bundoc/shared/http/disconnect-signal';
 import { EventStream } from '@bundoc/shared/http/event-stream';
 import { answerByHand, placesOfRequest } from '@bundoc/shared/http/gate-door';
-import { shareOfRequest } from '@bundoc/shared/http/request-share';
+import { shareOfRequest } from '@bundoc/shared/http/guard';
 import { StreamBufferBudget } from '@bundoc/shared/http/stream-buffer-budget';
 import { validate } from '@bundoc/shared/http/validate';
-import { describe } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
-import { LIMIT_DEFAULT, limitSchema, PAGE_BYTES_MAX } from '../engine/page-limits.ts';
+import { LIMIT_DEFAULT, PAGE_BYTES_MAX } from '../engine/page-limits.ts';
 import type { ChangeFeed, Since } from '../service/change-feed.ts';
 import { changeTexts, cursorOf } from '../service/change-text.ts';
 import type { FeedFilter, FeedPage } from '../service/read-changes.ts';
 import type { Scheduler } from '../work/scheduler.ts';
 import type { Work } from '../work/work.ts';
-import { guardProject, projectPath, projectPathSchema } from './access.ts';
-import { PROJECT_REFUSALS, projectAccess } from './descriptions.ts';
+import { guardProject, projectPath } from './access.ts';
+import { DESCRIPTION, FORMATS, querySchema } from './changes.openapi.ts';
 import { requestWork } from './request-work.ts';
 
-/** Maximum long poll, seconds: shorter than the timeout of idle connections. */
-export const WAIT_S_MAX = 50;
 /**
  * Maximum bytes that wait for a stream's reader. They never exceed one batch or one document; more is a
  * defect.
  */
 const STREAM_BYTES_MAX = 67_108_864;
 
-const sinceSchema = z.union([z.literal('now'), cursorSchema('changes')], {
-  error: 'must be "now" or one that an earlier answer gave',
-});
-const querySchema = z.strictObject({
-  limit: limitSchema.optional(),
-  since: sinceSchema.optional(),
-  collection: collectionNameSchema.optional(),
-  include: z.literal('doc', 'must be "doc"').optional(),
-  wait: z
-    .string()
-    .regex(/^\d{1,2}$/, `must be a whole number from 0 to ${WAIT_S_MAX}`)
-    .transform(Number)
-    .pipe(z.number().max(WAIT_S_MAX))
-    .meta({
-      type: 'integer',
-      minimum: 0,
-      maximum: WAIT_S_MAX,
-      description: 'Longest wait for a change, seconds',
-    })
-    .optional(),
-});
 type Query = z.infer<typeof querySchema>;
-
-const FORMATS = ['application/json', 'application/x-ndjson', 'text/event-stream'] as const;
-
-const EXAMPLE_PARAMS = { project: 'project-a' };
-const DESCRIPTION = describe({
-  id: 'listChanges',
-  tag: 'changes',
-  summary: 'What changed in a project',
-  description:
-    'Each document once, at its last change; deletions for seven days. `since` of an answer goes on from there. `Accept` asks for a ' +
-    'page as JSON or as lines, or for a stream of server-sent events, which does not end and takes neither `limit` nor `wait`.',
-  access: projectAccess('docs:read'),
-  params: projectPathSchema,
-  query: querySchema,
-  headers: z.object({
-    accept: z.enum(FORMATS).optional(),
-    'last-event-id': z
-      .string()
-      .max(256)
-      .optional()
-      .describe('Of a stream: the last `id` that was seen, to go on behind it'),
-  }),
-  answers: {
-    200: {
-      description: 'A page, or a stream',
-      schema: changePageSchema,
-      also: { 'application/x-ndjson': z.string(), 'text/event-stream': z.string() },
-    },
-  },
-  refusals: [...PROJECT_REFUSALS, 'position_gone'],
-  examples: {
-    fromTheStart: { params: EXAMPLE_PARAMS, query: { limit: '100' }, status: 200 },
-    withDocuments: { params: EXAMPLE_PARAMS, query: { include: 'doc', collection: 'notes' }, status: 200 },
-    fromNow: { params: EXAMPLE_PARAMS, query: { since: 'now' }, status: 200 },
-    asLines: { params: EXAMPLE_PARAMS, headers: { accept: 'application/x-ndjson' }, status: 200 },
-    noProject: { params: { project: 'none' }, status: 404 },
-  },
-});
 
 /**
  * The change feed of a project: a page, a long poll, or a stream of server-sent events.
@@ -135,7 +72,7 @@ export function registerChanges(
         wait === 0
           ? await feed.page(project, since, filter, limits)
           : await feed.nextPage(project, since, filter, limits, {
-              signal: closedSignal(reply),
+              signal: disconnectSignal(reply),
               waitMs: wait * 1_000,
               requireAllowed: () => auth.authenticate(request),
               places: placesOfRequest(request),
@@ -240,13 +177,6 @@ function refuseForStream(query: Query): void {
         errors: [{ path: `query.${name}`, message: 'has no meaning for a stream of events' }],
       });
   }
-}
-
-/** Aborted when the client has disconnected. */
-function closedSignal(reply: FastifyReply): AbortSignal {
-  const closed = new AbortController();
-  onceGone(reply.raw, () => closed.abort());
-  return closed.signal;
 }
 
 /** `{"changes":[…],"since":"…","more":true}`; `more` only if an immediate request may return more. */

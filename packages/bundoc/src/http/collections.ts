@@ -1,11 +1,7 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import {
   collectionDefinitionSchema,
-  collectionListSchema,
-  collectionSchema,
   DEFINITION_BYTES_MAX,
-  definedCollectionSchema,
-  schemaCheckAnswerSchema,
   schemaCheckRequestSchema,
 } from '@bundoc/shared/contract/collections';
 import { defined } from '@bundoc/shared/contract/defined';
@@ -14,7 +10,6 @@ import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { HOLDS_MANY } from '@bundoc/shared/http/gate-door';
 import { validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
-import { describe, jsonBody } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { z } from 'zod';
 import { requireExactNumbers } from '../collections/definition-schema.ts';
@@ -22,148 +17,15 @@ import { etagOf, isNotModified, writePrecondition } from '../documents/precondit
 import type { CollectionInfo, Collections } from '../service/collections.ts';
 import { faultOfPath } from '../values/path.ts';
 import type { Scheduler } from '../work/scheduler.ts';
-import {
-  collectionPath,
-  collectionPathSchema,
-  guardCollection,
-  guardProject,
-  projectPath,
-  projectPathSchema,
-} from './access.ts';
-import { DEFINITION_REFUSALS, PROJECT_REFUSALS, projectAccess } from './descriptions.ts';
-import { readHeaders, writeHeaders } from './documents.ts';
+import { collectionPath, guardCollection, guardProject, projectPath } from './access.ts';
+import { DEFINITION, LIST, READING, REMOVAL, SCHEMA_CHECK } from './collections.openapi.ts';
 import { commitOptions } from './idempotency.ts';
 import { requestWork } from './request-work.ts';
 
 /** The request without a schema. */
 const CURSOR_BYTES_MAX = 2_048;
 const COLLECTIONS_PATH = '/v1/projects/:project/collections';
-const EXAMPLE_PATH = { project: 'project-a', collection: 'notes' };
 const COLLECTION_PATH = `${COLLECTIONS_PATH}/:collection`;
-
-const LIST = describe({
-  id: 'listCollections',
-  tag: 'collections',
-  summary: 'List the collections of a project',
-  description: 'Those that hold a document or are defined, by name.',
-  access: projectAccess('docs:read'),
-  params: projectPathSchema,
-  answers: { 200: { description: 'The collections', schema: collectionListSchema } },
-  refusals: PROJECT_REFUSALS,
-  examples: {
-    list: { params: { project: 'project-a' }, status: 200 },
-    noProject: { params: { project: 'none' }, status: 404 },
-  },
-});
-
-const READING = describe({
-  id: 'getCollection',
-  tag: 'collections',
-  summary: 'A collection and its definition',
-  access: projectAccess('docs:read'),
-  params: collectionPathSchema,
-  headers: readHeaders,
-  answers: {
-    200: {
-      description: 'The collection; `ETag` is of its definition',
-      schema: collectionSchema,
-      headers: { ETag: 'Of the definition, where there is one' },
-    },
-    304: { description: 'The definition has not changed' },
-  },
-  refusals: [...PROJECT_REFUSALS, 'collection_not_found', 'precondition_failed'],
-  examples: {
-    get: { params: EXAMPLE_PATH, status: 200 },
-    none: { params: { project: 'project-a', collection: 'none' }, status: 404 },
-  },
-});
-
-const DEFINED = {
-  description: 'Defined',
-  schema: definedCollectionSchema,
-  headers: { ETag: 'Of the definition' },
-};
-
-const DEFINITION = describe({
-  id: 'defineCollection',
-  tag: 'collections',
-  summary: 'Define a collection',
-  description:
-    'Replaces the whole definition. `existing` tells how many of the documents that are there would be refused now; they stay as they are. ' +
-    'May make the project.',
-  access: projectAccess('docs:admin'),
-  params: collectionPathSchema,
-  headers: writeHeaders,
-  body: jsonBody(collectionDefinitionSchema),
-  answers: { 200: DEFINED, 201: { ...DEFINED, description: 'Defined for the first time' } },
-  refusals: DEFINITION_REFUSALS,
-  examples: {
-    define: {
-      params: { ...EXAMPLE_PATH, collection: 'tasks' },
-      body: {
-        indexes: [{ fields: ['priority', 'title'] }, { name: 'by-owner', fields: ['owner'] }],
-        schema: {
-          type: 'object',
-          required: ['title'],
-          properties: { title: { type: 'string', maxLength: 200 } },
-        },
-        ttl: { field: 'expires_at', seconds: 3_600 },
-      },
-      status: 201,
-    },
-    pattern: {
-      summary: 'Regular expressions are refused',
-      params: { ...EXAMPLE_PATH, collection: 'tasks' },
-      body: { schema: { properties: { title: { pattern: '^(a+)+$' } } } },
-      status: 400,
-    },
-  },
-});
-
-const REMOVAL = describe({
-  id: 'undefineCollection',
-  tag: 'collections',
-  summary: 'Remove the definition of a collection',
-  description: 'Its documents stay.',
-  access: projectAccess('docs:admin'),
-  params: collectionPathSchema,
-  headers: writeHeaders,
-  answers: { 204: { description: 'Removed' } },
-  refusals: [
-    ...PROJECT_REFUSALS,
-    ...(['key_exhausted', 'collection_not_found', 'precondition_failed', 'idempotency_mismatch'] as const),
-  ],
-  examples: { none: { params: { project: 'project-a', collection: 'none' }, status: 404 } },
-});
-
-const SCHEMA_CHECK = describe({
-  id: 'checkSchema',
-  tag: 'collections',
-  summary: 'How many documents a schema would refuse',
-  description:
-    'A dry run: nothing is changed, and the schema need not be defined. It looks at `limit` documents, in the order of creation. ' +
-    '`next_cursor` is the `cursor` of the next request, with the same schema.',
-  access: projectAccess('docs:read', 'docs:admin'),
-  params: collectionPathSchema,
-  body: jsonBody(schemaCheckRequestSchema),
-  answers: { 200: { description: 'What was found', schema: schemaCheckAnswerSchema } },
-  refusals: [...PROJECT_REFUSALS, 'invalid_cursor'],
-  examples: {
-    check: {
-      params: EXAMPLE_PATH,
-      body: { schema: { required: ['title'], properties: { title: { type: 'string' } } }, limit: 500 },
-      status: 200,
-    },
-    badCursor: { params: EXAMPLE_PATH, body: { schema: {}, cursor: 'made-up' }, status: 400 },
-    pattern: {
-      summary: 'Regular expressions are refused',
-      params: EXAMPLE_PATH,
-      body: { schema: { properties: { title: { pattern: '^(a+)+$' } } } },
-      status: 400,
-    },
-    noProject: { params: { ...EXAMPLE_PATH, project: 'none' }, body: { schema: {} }, status: 404 },
-  },
-});
 
 /** Collections and their definitions (docs/collections.md). */
 export function registerCollections(

@@ -1,75 +1,20 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
-import { documentMetadataSchema } from '@bundoc/shared/contract/documents';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { HOLDS_MANY } from '@bundoc/shared/http/gate-door';
 import { essenceOf } from '@bundoc/shared/http/media-type';
 import { readUtf8 } from '@bundoc/shared/http/server';
-import { describe } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
-import {
-  mergePatchSchema,
-  operationsSchema,
-  PATCH_TYPES,
-  type PatchKind,
-} from '../documents/patch/read-patch.ts';
+import { PATCH_TYPES, type PatchKind } from '../documents/patch/read-patch.ts';
 import { etagOf, writePrecondition } from '../documents/precondition-headers.ts';
 import type { Documents } from '../service/documents.ts';
 import type { Scheduler } from '../work/scheduler.ts';
-import { documentPath, documentPathSchema, guardDocument } from './access.ts';
-import { projectAccess, WRITE_REFUSALS } from './descriptions.ts';
-import { DOCUMENT_PATH, writeHeaders } from './documents.ts';
+import { documentPath, guardDocument } from './access.ts';
+import { DOCUMENT_PATH } from './documents.ts';
 import { commitOptions } from './idempotency.ts';
+import { DESCRIPTION } from './patch.openapi.ts';
 import { requestWork } from './request-work.ts';
 
 const ACCEPT_PATCH = Object.keys(PATCH_TYPES).join(', ');
-const EXAMPLE_PATH = { project: 'project-a', collection: 'notes', id: 'first' };
-const DESCRIPTION = describe({
-  id: 'patchDocument',
-  tag: 'documents',
-  summary: 'Change a document in part',
-  description:
-    'By a merge patch (RFC 7396) or a JSON Patch (RFC 6902); what it does not touch stays as it was written.',
-  access: projectAccess('docs:write', 'docs:read'),
-  params: documentPathSchema,
-  headers: writeHeaders,
-  body: {
-    content: {
-      'application/merge-patch+json': mergePatchSchema,
-      'application/json-patch+json': operationsSchema,
-    },
-  },
-  answers: {
-    200: {
-      description: 'Changed; the metadata of the document',
-      schema: documentMetadataSchema,
-      headers: { ETag: 'Of the revision' },
-    },
-  },
-  refusals: [
-    ...WRITE_REFUSALS,
-    ...(['project_not_found', 'document_not_found', 'precondition_failed', 'invalid_patch'] as const),
-    ...(['patch_test_failed', 'patch_inapplicable'] as const),
-  ],
-  examples: {
-    merge: { params: EXAMPLE_PATH, body: { title: 'Hello again', amount: null }, status: 200 },
-    tested: {
-      params: EXAMPLE_PATH,
-      contentType: 'application/json-patch+json',
-      body: [
-        { op: 'test', path: '/title', value: 'Hello' },
-        { op: 'add', path: '/tags', value: ['a'] },
-      ],
-      status: 200,
-    },
-    testFails: {
-      params: EXAMPLE_PATH,
-      contentType: 'application/json-patch+json',
-      body: [{ op: 'test', path: '/title', value: 'Bye' }],
-      status: 409,
-    },
-    another: { params: { ...EXAMPLE_PATH, id: 'none' }, body: { title: 'Hello again' }, status: 404 },
-  },
-});
 
 /**
  * `PATCH` of a document (RFC 5789). It also needs `docs:read`: whether a patch applies reveals the document's

@@ -1,6 +1,6 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
-import { deletedProjectSchema, projectInfoSchema, projectPageSchema } from '@bundoc/shared/contract/projects';
+import { projectInfoSchema, projectPageSchema } from '@bundoc/shared/contract/projects';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { HOLDS_MANY, WITHOUT_PLACE } from '@bundoc/shared/http/gate-door';
 import { claimsOf } from '@bundoc/shared/http/guard';
@@ -12,6 +12,7 @@ import type { ProjectDeletion } from '../projects/delete-project.ts';
 import type { ProjectDirectory } from '../service/project-directory.ts';
 import { guardProject, guardToken, projectPath, projectPathSchema } from './access.ts';
 import { PROJECT_REFUSALS, projectAccess } from './descriptions.ts';
+import { DELETION, deleteQuerySchema } from './projects.openapi.ts';
 
 const projectsQuerySchema = z.strictObject({
   limit: limitSchema.default(LIMIT_DEFAULT),
@@ -20,11 +21,6 @@ const projectsQuerySchema = z.strictObject({
   /** The prefix of the ids. */
   prefix: projectIdSchema.optional(),
   include: z.literal('summary', 'must be "summary"').optional(),
-});
-
-const deleteQuerySchema = z.strictObject({
-  /** Repeats the project's id. */
-  confirm: projectIdSchema.optional(),
 });
 
 /** The projects and the totals of each. */
@@ -86,37 +82,6 @@ export function registerProjects(app: FastifyInstance, directory: ProjectDirecto
     async (request) => directory.describe(projectPath(request).project),
   );
 }
-
-const DELETION = describe({
-  id: 'deleteProject',
-  tag: 'projects',
-  summary: 'Delete a project and destroy its key, for ever',
-  description:
-    'Once it has begun, every other route of the project answers 410, and the id is not used again. Repeated, it continues with what was cut short, or answers the same once more.',
-  access: projectAccess('docs:admin'),
-  params: projectPathSchema,
-  query: deleteQuerySchema,
-  answers: { 200: { description: 'Deleted', schema: deletedProjectSchema } },
-  refusals: [
-    'project_not_found',
-    'project_damaged',
-    'project_moving',
-    'project_elsewhere',
-    'project_unclaimed',
-    'project_destroyed',
-    'storage_superseded',
-    'key_missing',
-    'key_damaged',
-    'kms_unavailable',
-    'storage_unavailable',
-    'disk_full',
-    'rate_limited',
-  ],
-  examples: {
-    unconfirmed: { params: { project: 'project-a' }, query: { confirm: 'project-b' }, status: 400 },
-    another: { params: { project: 'none' }, query: { confirm: 'none' }, status: 404 },
-  },
-});
 
 /** Deletes a project for good. */
 export function registerProjectDeletion(

@@ -1,12 +1,9 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import {
-  aggregateAnswerSchema,
   aggregateRequestSchema,
-  countAnswerSchema,
   countRequestSchema,
   type Explanation,
   QUERY_BYTES_MAX,
-  queryAnswerSchema,
   queryRequestSchema,
 } from '@bundoc/shared/contract/query';
 import { freeOnceSent, READ } from '@bundoc/shared/http/answer-bytes';
@@ -14,7 +11,6 @@ import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { HOLDS_MANY } from '@bundoc/shared/http/gate-door';
 import { validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
-import { describe, jsonBody, type RouteDescription } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { z } from 'zod';
 import { type Fields, readFields } from '../documents/fields.ts';
@@ -29,85 +25,12 @@ import { writeValue } from '../values/write-value.ts';
 import { joinInSteps } from '../work/join-in-steps.ts';
 import type { Scheduler } from '../work/scheduler.ts';
 import type { Work } from '../work/work.ts';
-import { collectionPath, collectionPathSchema, guardCollection } from './access.ts';
+import { collectionPath, guardCollection } from './access.ts';
 import { bodyOf } from './body.ts';
-import { PROJECT_REFUSALS, projectAccess } from './descriptions.ts';
+import { AGGREGATION, COUNT, QUERY } from './queries.openapi.ts';
 import { requestWork } from './request-work.ts';
 
-const EXAMPLE_PATH = { project: 'project-a', collection: 'notes' };
 const COLLECTION_PATH = '/v1/projects/:project/collections/:collection';
-
-const COMMON = {
-  tag: 'queries',
-  access: projectAccess('docs:read'),
-  params: collectionPathSchema,
-  refusals: [...PROJECT_REFUSALS, 'query_too_expensive', 'invalid_cursor'],
-} as const satisfies Partial<RouteDescription>;
-
-const QUERY = describe({
-  ...COMMON,
-  id: 'queryDocuments',
-  summary: 'Find documents by what is in them',
-  description:
-    'In any order, page by page. The condition is in the manner of MongoDB; docs/query.md says how it is understood.',
-  body: jsonBody(queryRequestSchema),
-  answers: { 200: { description: 'A page', schema: queryAnswerSchema } },
-  examples: {
-    everything: { params: EXAMPLE_PATH, body: {}, status: 200 },
-    inOrder: {
-      params: EXAMPLE_PATH,
-      body: {
-        where: { priority: { $gte: 3 }, tags: 'draft' },
-        orderBy: [{ field: 'priority', direction: 'desc' }],
-        limit: 20,
-        fields: ['title', 'priority'],
-        explain: true,
-      },
-      status: 200,
-    },
-    unknownOperator: { params: EXAMPLE_PATH, body: { where: { title: { $regex: 'H.*' } } }, status: 400 },
-    badCursor: { params: EXAMPLE_PATH, body: { cursor: 'made-up' }, status: 400 },
-    noProject: { params: { ...EXAMPLE_PATH, project: 'none' }, body: {}, status: 404 },
-  },
-});
-
-const COUNT = describe({
-  ...COMMON,
-  id: 'countDocuments',
-  summary: 'Count documents by what is in them',
-  body: jsonBody(countRequestSchema),
-  answers: { 200: { description: 'How many there are', schema: countAnswerSchema } },
-  examples: {
-    count: { params: EXAMPLE_PATH, body: { where: { title: 'Hello' } }, status: 200, answer: { count: 1 } },
-    notAllowed: { params: EXAMPLE_PATH, body: { limit: 1 }, status: 400 },
-  },
-});
-
-const AGGREGATION = describe({
-  ...COMMON,
-  id: 'aggregateDocuments',
-  summary: 'Figures of documents, by group',
-  description: 'Sums and averages are of doubles; `min` and `max` are exact.',
-  body: jsonBody(aggregateRequestSchema),
-  answers: {
-    200: { description: 'The groups, in the order of their values', schema: aggregateAnswerSchema },
-  },
-  examples: {
-    byGroup: {
-      params: EXAMPLE_PATH,
-      body: {
-        groupBy: ['country'],
-        figures: { documents: { op: 'count' }, total: { op: 'sum', field: 'amount' } },
-      },
-      status: 200,
-    },
-    unknownFigure: {
-      params: EXAMPLE_PATH,
-      body: { figures: { x: { op: 'median', field: 'a' } } },
-      status: 400,
-    },
-  },
-});
 
 /** Queries over the content of documents (docs/query.md). */
 export function registerQueries(

@@ -1,5 +1,5 @@
 import { disconnectSignal } from '@bundoc/shared/http/disconnect-signal';
-import { shareOfRequest } from '@bundoc/shared/http/request-share';
+import { shareOfRequest } from '@bundoc/shared/http/guard';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Scheduler } from '../work/scheduler.ts';
 import type { Work, WorkKind } from '../work/work.ts';

@@ -99,22 +99,6 @@ export interface KeyShredder {
   unfinishedDeletions(): Promise<readonly UnfinishedDeletion[]>;
 }
 
-/** The part of a key service that moves need; errors as of {@link KeyService}. Every step may be repeated. */
-export interface KeyHandover {
-  /** Offers the key to the storage `to`; replaces an earlier offer. */
-  offerKey(name: string, to: string, move: string): Promise<void>;
-  /**
-   * Withdraws the offer of this move, if it exists. @throws AppError `project_elsewhere` once it was
-   * accepted.
-   */
-  withdrawOffer(name: string, move: string): Promise<void>;
-  /**
-   * Makes this storage the holder of a key that was offered to it in this move. @throws AppError
-   * `key_not_offered`.
-   */
-  acceptKey(name: string, move: string): Promise<void>;
-}
-
 /**
  * The same calls for the storage that `acting` names. Without it, a created key has no holder, and an export
  * ignores who holds the key.
@@ -133,8 +117,17 @@ export interface StorageCalls {
    * Leaves out keys whose state BunKMS does not know, and keys that this service may not read.
    */
   heldProjects(storage: string): AsyncIterable<readonly string[]>;
+  /** Offers the key to the storage `to`; replaces an earlier offer. May be repeated, like the next two. */
   offerKey(name: string, to: string, move: string, acting: ActingStorage): Promise<void>;
+  /**
+   * Withdraws the offer of this move, if it exists. @throws AppError `project_elsewhere` once it was
+   * accepted.
+   */
   withdrawOffer(name: string, move: string, acting: ActingStorage): Promise<void>;
+  /**
+   * Makes this storage the holder of a key that was offered to it in this move. @throws AppError
+   * `key_not_offered`.
+   */
   acceptKey(name: string, move: string, acting: ActingStorage): Promise<void>;
   /**
    * Advances a storage from one of the generations that it may have to a new one. May be repeated with the

@@ -16,9 +16,7 @@ const receiptsSchema = z.strictObject({
   receipts: z.array(receiptTextSchema).max(RECEIPTS_MAX),
 });
 
-const laterFormatSchema = z.object({ format: z.int().gt(FORMAT) });
-
-/** The kept receipts have another form than that of this release. */
+/** The kept receipts are none of this version's format. */
 export class ReceiptsUnreadable extends Error {
   override readonly name = 'ReceiptsUnreadable';
 }
@@ -38,8 +36,5 @@ export function parseReceiptsText(text: string): readonly KmsReceipt[] {
   }
   const { data } = receiptsSchema.safeParse(parsed);
   if (data !== undefined) return data.receipts.flatMap((receipt) => parseReceipt(receipt) ?? []);
-  const later = laterFormatSchema.safeParse(parsed).data;
-  throw new ReceiptsUnreadable(
-    later === undefined ? 'they are damaged' : `they have the format ${later.format} of a later release`,
-  );
+  throw new ReceiptsUnreadable('they are damaged');
 }

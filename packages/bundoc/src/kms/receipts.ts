@@ -7,8 +7,8 @@ import {
   parseReceipts,
   RECEIPTS_MAX,
 } from '@bundoc/shared/contract/kms-receipt';
-import { boundedWarner } from '@bundoc/shared/runtime/bounded-warner';
 import { type Clock, every } from '@bundoc/shared/runtime/clock';
+import { CountedLines } from '@bundoc/shared/runtime/counted-lines';
 import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { ReceiptStore } from './receipt-store.ts';
 import { formatReceipts, parseReceiptsText, ReceiptsUnreadable } from './receipts-text.ts';
@@ -46,23 +46,15 @@ export class Receipts implements AsyncDisposable {
   readonly #own: Newest = new Map();
   /** Texts that BunKMS refused. Another node may store one again before BunKMS refuses it there. */
   #refused: readonly string[] = [];
-  readonly #reportForgotten: (records: string) => void;
+  readonly #lines: CountedLines;
   readonly #timer: Disposable;
   /** Whether the storage may lack a change. */
   #isUnsaved = false;
   #saving: Promise<void> | undefined;
 
   private constructor(options: ReceiptsOptions) {
-    const { clock, logger } = options;
     this.#options = options;
-    this.#reportForgotten = boundedWarner(
-      (records, count) =>
-        logger.error(
-          { records, count },
-          'BunKMS refuses receipts that Bundoc kept, and Bundoc forgets them: someone may have planted them in the storage',
-        ),
-      () => clock.monotonic(),
-    );
+    this.#lines = new CountedLines(options);
     this.#timer = every(SAVE_EVERY_MS, () => void this.save());
   }
 
@@ -126,7 +118,13 @@ export class Receipts implements AsyncDisposable {
       else this.#newest.set(installation, own);
     }
     this.#isUnsaved = true;
-    this.#reportForgotten(recordsOf(forgotten));
+    const records = recordsOf(forgotten);
+    this.#lines.say('', '', (counted) =>
+      this.#options.logger.error(
+        { records, ...counted },
+        'BunKMS refuses receipts that Bundoc kept, and Bundoc forgets them: someone may have planted them in the storage',
+      ),
+    );
   }
 
   /** Writes what is new to the storage. Never rejects: a failure is logged, and the next call tries again. */

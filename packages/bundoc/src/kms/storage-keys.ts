@@ -1,7 +1,7 @@
 import { hasCode } from '@bundoc/shared/contract/app-error';
 import type { AuditReceipt, DestroyReceipt } from '@bundoc/shared/contract/keys';
 import type { DeletionIntent, UnfinishedDeletion } from '@bundoc/shared/contract/storages';
-import type { ActingStorage, KeyHandover, KeyService, KeyShredder, LeasedKey, StorageCalls } from './port.ts';
+import type { ActingStorage, KeyService, KeyShredder, LeasedKey, StorageCalls } from './port.ts';
 
 /** The identity of this storage, and its confirmed generation. */
 export interface ConfirmedGeneration {
@@ -26,7 +26,7 @@ export interface ConfirmedGeneration {
 const CATCH_UPS_MAX = 2;
 
 /** BunKMS on behalf of one storage, in its current generation. */
-export class StorageKeys implements KeyService, KeyShredder, KeyHandover {
+export class StorageKeys implements KeyService, KeyShredder {
   readonly #calls: StorageCalls;
   readonly #generation: ConfirmedGeneration;
 
@@ -66,18 +66,6 @@ export class StorageKeys implements KeyService, KeyShredder, KeyHandover {
 
   unfinishedDeletions(): Promise<readonly UnfinishedDeletion[]> {
     return this.#act((acting) => this.#calls.unfinishedDeletions(acting));
-  }
-
-  offerKey(name: string, to: string, move: string): Promise<void> {
-    return this.#act((acting) => this.#calls.offerKey(name, to, move, acting));
-  }
-
-  withdrawOffer(name: string, move: string): Promise<void> {
-    return this.#act((acting) => this.#calls.withdrawOffer(name, move, acting));
-  }
-
-  acceptKey(name: string, move: string): Promise<void> {
-    return this.#act((acting) => this.#calls.acceptKey(name, move, acting));
   }
 
   async #act<T>(call: (acting: ActingStorage) => Promise<T>): Promise<T> {

@@ -18,8 +18,8 @@ function start(options: Partial<ProjectUpkeepOptions> = {}) {
   const steps: { beforeLook: (project: string) => Promise<void> } = { beforeLook: async () => undefined };
   const opened = openInstances(place, {
     idleTtlMs: 1_000,
-    openStore: async (project, { cipher }) => {
-      const store: ProjectStore = await openTestStore(project, `/projects/${project}`, disk, cipher, clock);
+    openStore: async (project, opening) => {
+      const store: ProjectStore = await openTestStore(project, `/projects/${project}`, disk, opening, clock);
       const { list } = store;
       const close = store[Symbol.asyncDispose];
       return Object.assign(store, {

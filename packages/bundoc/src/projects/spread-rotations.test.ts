@@ -3,6 +3,7 @@ import { createLogger } from '@bundoc/shared/runtime/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { describe, expect, it } from 'vitest';
 import { createSealedCache } from '../engine/files/documents/sealed-cache.ts';
+import { formatProjectFile } from '../engine/project-file.ts';
 import { limitsAfter, SEAL_LIMITS } from '../engine/seal-budget.ts';
 import { newPlace, openInstances } from '../testing/open-instances.ts';
 import { engineOn } from '../testing/test-engine.ts';
@@ -40,7 +41,7 @@ describe('rotations of keys that have sealed many times', () => {
         const takenOver = cipher.version === 1;
         return (await engineOn(disk, { clock })).openStore({
           ...{ project, directory: `/projects/${project}`, disk, cipher, clock },
-          projectFile: Buffer.from(JSON.stringify(file)),
+          projectFile: formatProjectFile(file),
           cache: createSealedCache(0),
           onIntegrityError: () => undefined,
           onFailure: () => undefined,

@@ -1,8 +1,8 @@
+import { BYTE_US } from '@bundoc/shared/admission/account';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { IndexEntry, KeyRange } from '../engine/index-port.ts';
 import type { ProjectStore } from '../engine/port.ts';
 import { earlierKey, invertOrder, laterKey, positionOf } from '../values/key.ts';
-import { openingUs } from '../work/opening-time.ts';
 import type { RangePlan } from './plan.ts';
 import { Candidate, type Scan } from './scan.ts';
 
@@ -107,7 +107,7 @@ async function* read(scan: Scan, entries: readonly IndexEntry[]): AsyncGenerator
     );
     const found = read.filter((candidate) => candidate !== undefined);
     for (const { document } of found) scan.budget.spend(document.text.length);
-    scan.work.spend(openingUs(found.reduce((sum, { document }) => sum + document.text.length, 0)));
+    scan.work.spend(BYTE_US * found.reduce((sum, { document }) => sum + document.text.length, 0));
     // Documents that are gone, such as expired ones, count as visited.
     scan.budget.spend(0, read.length - found.length);
     if (found.length > 0) yield found;

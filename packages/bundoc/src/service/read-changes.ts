@@ -1,6 +1,6 @@
+import { BYTE_US } from '@bundoc/shared/admission/account';
 import { hasCode } from '@bundoc/shared/contract/app-error';
 import type { Awaitable, Change, Position, ProjectStore, StoredDocument } from '../engine/port.ts';
-import { openingUs } from '../work/opening-time.ts';
 import type { Work } from '../work/work.ts';
 
 /** A position in the feed. */
@@ -131,7 +131,7 @@ async function eventsWithDocuments(
   }
   if (reading.length > 0) {
     await work.outside(() => Promise.all(reading));
-    work.spend(openingUs(events.reduce((sum, event) => sum + (event?.text?.length ?? 0), 0)));
+    work.spend(BYTE_US * events.reduce((sum, event) => sum + (event?.text?.length ?? 0), 0));
   }
   return events;
 }

@@ -8,7 +8,6 @@ import type { ProjectPlace } from '../engine/files/projects/project-reader.ts';
 import { type RepairedProject, repairProject } from '../engine/files/projects/repair-project.ts';
 import { verifyProject } from '../engine/files/projects/verify-project.ts';
 import type { FileStore } from '../engine/files/store/file-store.ts';
-import { formatProjectFile } from '../engine/project-file.ts';
 import type { Finding } from '../engine/reports.ts';
 import { FakeKeyService } from './fake-key-service.ts';
 import { SimulatedDisk } from './simulated-disk.ts';
@@ -48,8 +47,8 @@ export class CliProject {
       setAside: '/set-aside',
       engine,
     });
-    const { directory, cipher, file } = await folders.openOrCreate(this.project);
-    return openTestStore(this.project, directory, disk, cipher, this.clock, formatProjectFile(file));
+    const opened = await folders.openOrCreate(this.project);
+    return openTestStore(this.project, opened.directory, disk, opened, this.clock);
   }
 
   /** As a command finds it. The engine of the disk is closed. */

@@ -16,7 +16,7 @@ export type EngineStep =
     }
   | { readonly kind: 'folder fails' | 'folder works'; readonly project: number }
   | { readonly kind: 'log fails'; readonly writes: number; readonly when: 'before' | 'after' }
-  | { readonly kind: 'restart' | 'settle' };
+  | { readonly kind: 'restart' | 'carry all' };
 interface CommitStep {
   readonly project: number;
   readonly ops: readonly Op[];
@@ -59,5 +59,5 @@ export const engineStep: fc.Arbitrary<EngineStep> = fc.oneof(
       when: fc.constantFrom('before', 'after'),
     }),
   },
-  { weight: 2, arbitrary: fc.constantFrom({ kind: 'restart' } as const, { kind: 'settle' } as const) },
+  { weight: 2, arbitrary: fc.constantFrom({ kind: 'restart' } as const, { kind: 'carry all' } as const) },
 );

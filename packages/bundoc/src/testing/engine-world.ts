@@ -134,12 +134,11 @@ export class EngineWorld {
     if (known !== undefined) await this.#close(one);
     const { engine, disk, clock } = this;
     const { name, directory, cipher } = one;
-    await engine.writeBirth(name, directory);
     const names = (await disk.list(directory)) ?? [];
     if (!names.includes(PROJECT_FILE)) {
       expect(one.isThere, `${name} was there`).not.toBe(true);
       one.isThere = undefined;
-      await engine.create(name, directory, cipher, one.projectFile);
+      await engine.create(name, cipher, one.projectFile);
       one.isThere = true;
     }
     const store = await engine.openStore({
@@ -227,8 +226,8 @@ export class EngineWorld {
         this.#faults.log = { writes: step.writes, when: step.when };
         break;
       case 'restart':
-      case 'settle':
-        await this.#restart(step.kind === 'settle');
+      case 'carry all':
+        await this.#restart(step.kind === 'carry all');
         break;
       default:
         await this.#ofProject(step.kind, this.#at(step.project));
@@ -239,7 +238,7 @@ export class EngineWorld {
     return this.projects[at % this.projects.length] as EngineProject;
   }
 
-  async #restart(isSettled: boolean): Promise<void> {
+  async #restart(isCarried: boolean): Promise<void> {
     const hadUnsure = this.#faults.isUnsure;
     await this.stop();
     // A log that cannot be written prevents the start; the supervisor tries again.
@@ -251,7 +250,7 @@ export class EngineWorld {
         if (!(error instanceof AppError) || attempt === 10) throw error;
         if (this.#faults.log === undefined && !hadUnsure && !this.#faults.isUnsure) throw error;
       }
-    if (!isSettled) return;
+    if (!isCarried) return;
     try {
       await this.engine.carryAll();
     } catch (error) {
@@ -304,9 +303,7 @@ export class EngineWorld {
 
   async #rotate(one: EngineProject): Promise<void> {
     await this.#close(one);
-    const { disk, engine } = this;
-    await engine.syncBirth(one.name);
-    await replaceFile(disk, '/tmp', `${one.directory}/${PROJECT_FILE}`, one.projectFile);
+    await replaceFile(this.disk, '/tmp', `${one.directory}/${PROJECT_FILE}`, one.projectFile);
     one.rotate();
     const store = await this.open(one);
     while (store.pendingReencryption > 0 && (await store.reseal(2)).goesOn);
@@ -379,7 +376,6 @@ export class EngineWorld {
     const contents = new Map<string, Model>();
     this.#allWorks();
     for (const one of this.projects) {
-      await this.engine.writeBirth(one.name, one.directory);
       const isThere = (await this.disk.list(one.directory))?.includes(PROJECT_FILE) === true;
       if (one.isThere !== undefined) expect(isThere, `${one.name} is there`).toBe(one.isThere);
       if (!isThere) {

@@ -51,7 +51,7 @@ export class Process {
 
   async create(project: string): Promise<void> {
     const engine = await this.engine;
-    await engine.create(project, folderOf(project), this.keys.of(project), fileOf(project));
+    await engine.create(project, this.keys.of(project), fileOf(project));
   }
 
   async open(
@@ -60,7 +60,6 @@ export class Process {
     entries?: readonly string[],
   ): Promise<FileStore> {
     const engine = await this.engine;
-    await engine.writeBirth(project, folderOf(project));
     return engine.openStore({
       ...{ project, directory: folderOf(project), projectFile, disk: this.disk },
       ...{ cipher: this.keys.of(project), clock: new FakeClock(), cache: createSealedCache(0) },

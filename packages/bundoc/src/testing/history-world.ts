@@ -138,8 +138,6 @@ export class HistoryWorld {
   async restore(project: string, backup: Buffer): Promise<void> {
     await this.stop();
     const { keys, engine } = await this.#serve();
-    // Otherwise a birth in the log makes the folder again.
-    await engine.writeBirth(project, join(ROOT, project));
     await this.disk.removeTree(join(ROOT, project));
     const once = async function* () {
       yield backup;
@@ -185,10 +183,7 @@ export class HistoryWorld {
     const engine = await engineOn(disk, { clock });
     await engine.scanned;
     const place = { disk, dataDir: '/', projectsDir: ROOT, tmp: '/tmp' };
-    const lost = await LostInFolder.open({
-      ...place,
-      isBorn: (project) => engine.handleOf(project) !== undefined,
-    });
+    const lost = await LostInFolder.open(place);
     const generation = (await this.#confirmed(lost)) ?? (await this.#confirmed(lost));
     if (generation === undefined) throw new Error('the storage was not confirmed');
     const keys = new StorageKeys(service, generation);

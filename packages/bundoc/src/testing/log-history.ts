@@ -9,7 +9,7 @@ import { Crash, type SimulatedDisk } from './simulated-disk.ts';
 export type Step =
   | { readonly kind: 'commits'; readonly commits: readonly Given[] }
   | { readonly kind: 'checkpoint'; readonly project: number }
-  | { readonly kind: 'free' | 'free beside' | 'carry all' | 'settle' | 'reopen' };
+  | { readonly kind: 'free' | 'free beside' | 'carry all' | 'reopen' };
 interface Given {
   readonly project: number;
   readonly bytes: number;
@@ -37,10 +37,7 @@ export const step: fc.Arbitrary<Step> = fc.oneof(
       .map((project) => ({ kind: 'checkpoint', project }) as const),
   },
   { weight: 1, arbitrary: fc.constantFrom({ kind: 'free' } as const, { kind: 'free beside' } as const) },
-  {
-    weight: 1,
-    arbitrary: fc.constantFrom({ kind: 'carry all' } as const, { kind: 'settle' } as const),
-  },
+  { weight: 1, arbitrary: fc.constant({ kind: 'carry all' } as const) },
   { weight: 1, arbitrary: fc.constant({ kind: 'reopen' } as const) },
 );
 
@@ -75,9 +72,6 @@ export async function run(world: LogWorld, disk: SimulatedDisk, steps: readonly 
       case 'carry all':
         await log.carryAll(world.carryTarget(disk));
         expect(log.stats.uncoveredBytes).toBe(0);
-        break;
-      case 'settle':
-        await log.markSettled();
         break;
       case 'reopen':
         await log[Symbol.asyncDispose]();

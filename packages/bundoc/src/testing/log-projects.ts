@@ -30,8 +30,6 @@ export const SMALL_LIMITS: LogLimits = {
   chunkBytes: 4_096,
 };
 
-const BIRTH_BYTES_MAX = 2_000;
-
 export type Fate = 'waiting' | 'acknowledged' | 'refused' | 'unknown';
 
 /** A commit that was given to the log, and what was said of it. */
@@ -118,12 +116,10 @@ export class OpenLogProject implements PartSource {
   durableFault: Error | undefined;
   /** What the log said of its failures. */
   readonly failures: unknown[] = [];
-  #isBorn: boolean;
 
   constructor(log: Log, project: LogProject, ids: readonly number[], last: Place | undefined) {
     this.#project = project;
     this.ids = [...ids];
-    this.#isBorn = last !== undefined;
     this.#attached = log.attach(this, last);
   }
 
@@ -141,10 +137,6 @@ export class OpenLogProject implements PartSource {
 
   get makesRoom(): boolean {
     return this.#waiting.some(({ makesRoom }) => makesRoom);
-  }
-
-  get isBorn(): boolean {
-    return this.#isBorn;
   }
 
   mark(): LogMark | undefined {
@@ -172,29 +164,23 @@ export class OpenLogProject implements PartSource {
   take(bytesMax: number, onlyMakingRoom: boolean): TakenPart | undefined {
     const taken: WaitingCommit[] = [];
     let bytes = 0;
-    const isBirth = !this.#isBorn;
     for (const waiting of this.#waiting) {
       if (onlyMakingRoom && !waiting.makesRoom) break;
       if (taken.length > 0 && bytes + waiting.bytes.length > bytesMax) break;
-      // A birth has at most a small first commit; a large one follows it.
-      if (isBirth && bytes + waiting.bytes.length > BIRTH_BYTES_MAX) break;
       bytes += waiting.bytes.length + 8;
       taken.push(waiting);
     }
-    if (taken.length === 0 && !(isBirth && this.#waiting.length > 0)) return undefined;
+    if (taken.length === 0) return undefined;
     this.#waiting.splice(0, taken.length);
-    const projectFile = Buffer.from(`{"project":"${this.project}"}`);
     return {
-      kind: isBirth ? 'birth' : 'data',
+      kind: 'data',
       plaintext: taken.map(encodeCommit),
       keyVersion: 1,
-      ...(isBirth ? { birth: { project: this.project, projectFile } } : {}),
       commits: taken.length,
       durable: () => {
         const fault = this.durableFault;
         this.durableFault = undefined;
         if (fault !== undefined) throw fault;
-        this.#isBorn = true;
         this.ids.push(...taken.map(({ given }) => given.id));
       },
       answer: () => this.#end(taken, 'acknowledged'),

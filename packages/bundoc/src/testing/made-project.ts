@@ -11,7 +11,7 @@ const P = '/projects/p/';
 export const EXPECTED: Record<string, string> = { a: 'old a', b: 'new b', e: 'e', f: 'f' };
 
 /** Documents in files alone, in both, and in the log alone; deletions before and after the checkpoint. */
-export async function made({ isBirthFreed = true } = {}) {
+export async function made({ isStartFreed = true } = {}) {
   const project = new CliProject();
   const disk = CliProject.disk();
   let store = await project.open(disk);
@@ -20,7 +20,7 @@ export async function made({ isBirthFreed = true } = {}) {
     project.clock.advance(5);
   }
   await store.commit([remove('d')]);
-  if (isBirthFreed) {
+  if (isStartFreed) {
     await store.checkpoint();
     await store[Symbol.asyncDispose]();
     await closeEngine(disk);

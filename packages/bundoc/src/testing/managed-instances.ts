@@ -20,10 +20,10 @@ export function startManager(options: Partial<InstanceManagerOptions> = {}) {
     logger: silent,
     ...others
   } = openInstances(place, {
-    openStore: async (project, { cipher }) => {
+    openStore: async (project, opening) => {
       openings++;
       opened.set(project, (opened.get(project) ?? 0) + 1);
-      const store = await openTestStore(project, `/projects/${project}`, disk, cipher, clock);
+      const store = await openTestStore(project, `/projects/${project}`, disk, opening, clock);
       if (isListBroken) store.list = () => Promise.reject(new AppError('storage_unavailable'));
       const close = store[Symbol.asyncDispose].bind(store);
       store[Symbol.asyncDispose] = async () => {

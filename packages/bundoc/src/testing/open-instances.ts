@@ -41,8 +41,6 @@ export function openInstances(
     onSetAside: (mark) => setAside.push(mark),
     engine: {
       create: async (...args) => (await engine()).create(...args),
-      writeBirth: async (...args) => (await engine()).writeBirth(...args),
-      syncBirth: async (...args) => (await engine()).syncBirth(...args),
       forget: async (project) => {
         onContentRemoved?.(project);
         await (await engine()).forget(project);
@@ -54,7 +52,7 @@ export function openInstances(
     keys,
     clock,
     logger,
-    openStore: (project, { cipher }) => openTestStore(project, `/projects/${project}`, disk, cipher, clock),
+    openStore: (project, opening) => openTestStore(project, `/projects/${project}`, disk, opening, clock),
     ...others,
   });
   const write = async (project = 'p', id = 'a') => {

@@ -5,7 +5,7 @@ import { createLogger } from '@bundoc/shared/runtime/logger';
 import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 import { type DekVersion, ProjectCipher } from '../crypto/project-cipher.ts';
 import { GroupCommitter } from '../engine/postgres/commit/group-commit.ts';
-import type { CommitChannel } from '../engine/postgres/commit-notifications.ts';
+import type { CommitChannel } from '../engine/postgres/commit-polls.ts';
 import { Database, type DatabaseOptions } from '../engine/postgres/database/database.ts';
 import { PostgresStore, type PostgresStoreOptions } from '../engine/postgres/postgres-store.ts';
 import { whyGone } from '../engine/postgres/projects/postgres-projects.ts';
@@ -15,7 +15,7 @@ import type { Quota } from '../engine/quota.ts';
 import { SEAL_LIMITS } from '../engine/seal-budget.ts';
 
 /** How a test connects to its database. */
-export function testDatabaseOptions(url: string, options: Partial<DatabaseOptions> = {}): DatabaseOptions {
+function testDatabaseOptions(url: string, options: Partial<DatabaseOptions> = {}): DatabaseOptions {
   const address = parseAddress(url);
   if (address === undefined) throw new Error(`no URL of a database: ${url}`);
   return {
@@ -36,11 +36,7 @@ export function openTestDatabase(url: string, options: Partial<DatabaseOptions> 
 }
 
 /** No news from other nodes. */
-export const NO_NOTIFICATIONS: CommitChannel = {
-  watch: () => undefined,
-  unwatch: () => undefined,
-  committed: () => undefined,
-};
+export const NO_NEWS: CommitChannel = { watch: () => undefined, unwatch: () => undefined };
 
 /** A project of the PostgreSQL engine in a test, and what opens it. The schema is there already. */
 export class PostgresProject {
@@ -100,7 +96,7 @@ export class PostgresProject {
   /** @param node what its projects share; by default this is the only one. */
   open(
     database: Database,
-    news: CommitChannel = NO_NOTIFICATIONS,
+    news: CommitChannel = NO_NEWS,
     node: Partial<Pick<PostgresStoreOptions, 'reads' | 'committer'>> = {},
   ): Promise<PostgresStore> {
     return new PostgresStore({

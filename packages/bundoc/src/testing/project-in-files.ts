@@ -88,7 +88,7 @@ export class ProjectInFiles {
 
   async create(disk: Disk): Promise<void> {
     const engine = await this.engine(disk);
-    await engine.create('p', this.directory, this.cipher, PROJECT_FILE);
+    await engine.create('p', this.cipher, PROJECT_FILE);
   }
 
   async open(disk: Disk, cache: number | SealedCache = 0): Promise<FileStore> {

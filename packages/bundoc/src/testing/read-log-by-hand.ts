@@ -19,7 +19,7 @@ export function readLogByHand(
   storageId: Buffer,
   keyOf: (handle: string, version: number) => { readonly dek: KeyObject; readonly project: string },
 ): PartByHand[] {
-  const segments = [...files].filter((file) => file.toString('latin1', 0, 8) === 'BUNDOCL2');
+  const segments = [...files].filter((file) => file.toString('latin1', 0, 8) === 'BUNDOCL3');
   const numberOf = (file: Buffer) => Number(file.readBigUInt64BE(24));
   const idOf = (file: Buffer) => file.subarray(32, 48);
   segments.sort((a, b) => numberOf(a) - numberOf(b));
@@ -82,8 +82,6 @@ function openByHand(
   const nonce = Buffer.alloc(12);
   nonce.writeUInt32BE(frame, 8);
   const number = nonce.subarray(8);
-  const idBytes = kind === 3 ? body.readUInt16BE(0) : 0;
-  const clearBytes = kind === 3 ? 6 + idBytes + body.readUInt32BE(2 + idBytes) : 0;
   const decipher = createDecipheriv('aes-256-gcm', key, nonce);
   const aad = [
     Buffer.from(`bundoc/log/v1\0${project}\0`),
@@ -91,9 +89,8 @@ function openByHand(
     segmentId,
     entry.subarray(0, 48),
     number,
-    body.subarray(0, clearBytes),
   ];
   decipher.setAAD(Buffer.concat(aad)).setAuthTag(entry.subarray(48, 64));
-  const plaintext = Buffer.concat([decipher.update(body.subarray(clearBytes)), decipher.final()]);
+  const plaintext = Buffer.concat([decipher.update(body), decipher.final()]);
   return { handle, kind, chunks, plaintext };
 }

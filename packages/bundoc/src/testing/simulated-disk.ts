@@ -168,9 +168,7 @@ export class SimulatedDisk implements Disk, LogDisk {
     if (this.#current.has(path)) return false;
     return this.#change(`mkdir ${path}`, () => {
       this.#requireDirectory(dirname(path));
-      // What was not synced in a folder that was removed here is not of this one.
-      const isWithin = ({ directory }: NameChange) => directory === path || directory.startsWith(`${path}/`);
-      this.#unsynced = this.#unsynced.filter((change) => !isWithin(change));
+      this.#forgetUnsynced(path);
       this.#put(path, { kind: 'directory' });
       return true;
     });
@@ -263,12 +261,27 @@ export class SimulatedDisk implements Disk, LogDisk {
       const node = this.#node(from);
       if (node === undefined) throw new AppError('storage_unavailable');
       this.#requireDirectory(dirname(to));
+      const moved = node.kind === 'directory' ? this.#pathsWithin(from) : [];
+      if (node.kind === 'directory') {
+        if (this.#pathsWithin(to).length > 0) throw new AppError('storage_unavailable');
+        this.#forgetUnsynced(to);
+      }
       const entry: Entry = { node, folder: this.#node(dirname(to)) };
       this.#name(to, (entries) => {
         entries.delete(from);
         entries.set(to, entry);
+        // Its content goes with a folder, as far as its names are there.
+        for (const path of moved) {
+          const one = entries.get(path);
+          entries.delete(path);
+          if (one !== undefined) entries.set(to + path.slice(from.length), one);
+        }
       });
     });
+  }
+
+  #pathsWithin(folder: string): string[] {
+    return [...this.#current.keys()].filter((path) => path.startsWith(`${folder}/`));
   }
 
   async remove(path: string): Promise<boolean> {
@@ -322,6 +335,12 @@ export class SimulatedDisk implements Disk, LogDisk {
       else left.push(change);
     }
     this.#unsynced = left;
+  }
+
+  /** What was not synced in a folder that was removed here is not of the one that takes its place. */
+  #forgetUnsynced(path: string): void {
+    const isWithin = ({ directory }: NameChange) => directory === path || directory.startsWith(`${path}/`);
+    this.#unsynced = this.#unsynced.filter((change) => !isWithin(change));
   }
 
   #node(path: string): Node | undefined {

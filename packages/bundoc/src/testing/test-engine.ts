@@ -1,4 +1,5 @@
 import { defined } from '@bundoc/shared/contract/defined';
+import type { ProjectFile } from '@bundoc/shared/contract/project-file';
 import { DataFolder } from '@bundoc/shared/files/data-folder';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { ProjectCipher } from '../crypto/project-cipher.ts';
@@ -12,6 +13,7 @@ import { NodeLogDisk } from '../engine/files/log/node-log-disk.ts';
 import type { LogDisk } from '../engine/files/log/ports.ts';
 import type { FileStore } from '../engine/files/store/file-store.ts';
 import { ViewedLog } from '../engine/files/store/viewed-log.ts';
+import { formatProjectFile } from '../engine/project-file.ts';
 import { SEAL_LIMITS } from '../engine/seal-budget.ts';
 
 /** Small enough that a short history fills segments and begins checkpoints by itself. */
@@ -105,7 +107,7 @@ export async function viewLog(disk: Disk, dataDir = '/'): Promise<ViewedLog> {
     segmentBytes: SMALL_LIMITS.log.segmentBytes,
     everyFrame: true,
   });
-  return ViewedLog.of(storageIdOf(disk), view);
+  return new ViewedLog(storageIdOf(disk), view);
 }
 
 function logDiskOf(disk: Disk, dataDir: string, stack: AsyncDisposableStack): LogDisk {
@@ -122,13 +124,12 @@ export async function openTestStore(
   project: string,
   directory: string,
   disk: Disk,
-  cipher: ProjectCipher,
+  { cipher, file }: { readonly cipher: ProjectCipher; readonly file: ProjectFile },
   clock: Clock,
-  projectFile: Buffer = Buffer.from('{}'),
 ): Promise<FileStore> {
   const engine = await engineOn(disk, { clock });
   return engine.openStore({
-    ...{ project, directory, disk, cipher, clock, projectFile },
+    ...{ project, directory, disk, cipher, clock, projectFile: formatProjectFile(file) },
     cache: createSealedCache(0),
     onIntegrityError: () => undefined,
     onFailure: () => undefined,

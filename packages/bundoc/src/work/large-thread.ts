@@ -1,13 +1,10 @@
-import { extname } from 'node:path';
-import { Worker } from 'node:worker_threads';
 import { type Account, Accounts } from '@bundoc/shared/admission/account';
 import { WAIT_MS_MAX } from '@bundoc/shared/admission/pool';
 import { Turns } from '@bundoc/shared/admission/turns';
 import { AppError } from '@bundoc/shared/contract/app-error';
-import { defined } from '@bundoc/shared/contract/defined';
-import type { FieldFault, ProblemCode } from '@bundoc/shared/contract/problem';
-import { workerEnvironment } from '@bundoc/shared/runtime/worker-environment';
 import type { ShareKey } from '@bundoc/shared/shares/share-key';
+import { receivedError, type SentError } from '@bundoc/shared/threads/calls';
+import { Thread } from '@bundoc/shared/threads/thread';
 import type { Job } from './job.ts';
 import { copyOf } from './large-bytes.ts';
 
@@ -18,14 +15,15 @@ export interface LargeRequest extends Omit<Job<unknown, unknown>, 'run'> {
 
 export interface LargeAnswer {
   readonly output?: unknown;
-  readonly refused?: {
-    readonly code: ProblemCode;
-    readonly detail: string | undefined;
-    readonly errors: readonly FieldFault[] | undefined;
-  };
-  readonly defect?: unknown;
+  /** Why there is no output. */
+  readonly error?: SentError;
   /** Its processor time, microseconds. */
   readonly us: number;
+}
+
+/** The functions that the thread serves. */
+export interface LargeJobs {
+  run(request: LargeRequest): Promise<LargeAnswer>;
 }
 
 interface Waiting {
@@ -69,7 +67,7 @@ const HEAP_MIB = 1_024;
  * Works on large documents in one thread, one job at a time; the account that has used least is next. A job
  * that takes too long is ended with the thread; the next job starts another thread.
  *
- * The thread starts with the first job, and keeps the process alive only while there are jobs.
+ * The thread starts with the first job.
  *
  * One class, because the queue, the running job and the thread change together.
  */
@@ -77,9 +75,8 @@ export class LargeThread implements AsyncDisposable {
   readonly #options: LargeThreadOptions;
   readonly #accounts: Accounts;
   readonly #waiting: Turns<Waiting>;
-  #worker: Worker | undefined;
+  #thread: Thread<LargeJobs> | undefined;
   #running: Waiting | undefined;
-  #beganMs = 0;
   #timer: NodeJS.Timeout | undefined;
   #sharedTimer: NodeJS.Timeout | undefined;
   /** Whether the running job has used the time that it may take while others wait. */
@@ -142,64 +139,53 @@ export class LargeThread implements AsyncDisposable {
       this.#waiting.remove(job.account, job);
       job.done.reject(stopping());
     }
-    await this.#end(stopping());
+    await this.#thread?.terminate(stopping());
   }
 
   #next(): void {
     if (this.#running !== undefined) return;
     const job = this.#waiting.peek();
-    if (job === undefined) {
-      this.#worker?.unref();
-      return;
-    }
+    if (job === undefined) return;
     this.#waiting.take(job.account, job);
     clearTimeout(job.timer);
-    const moved: ArrayBuffer[] = [];
-    let worker: Worker;
-    try {
-      const request: LargeRequest = { ...job.request, input: withOwnBytes(job.request.input, moved) };
-      worker = this.#start();
-      worker.postMessage(request, moved);
-    } catch (error) {
-      // There is no memory for a copy, no thread, or the input cannot be cloned.
-      job.done.reject(error);
-      this.#next();
-      return;
-    }
     this.#running = job;
-    this.#beganMs = performance.now();
-    worker.ref();
-    this.#timer = setTimeout(() => void this.#end(tooLong()), this.#options.jobMsMax);
+    this.#timer = setTimeout(() => this.#end(tooLong()), this.#options.jobMsMax);
     this.#sharedTimer = setTimeout(() => {
       this.#isOverdue = true;
       this.#endOverdue();
     }, this.#options.sharedJobMsMax);
+    void this.#perform(job);
   }
 
-  #start(): Worker {
-    if (this.#worker !== undefined) return this.#worker;
-    const extension = extname(import.meta.url);
-    const worker = new Worker(new URL(`./large-worker${extension}`, import.meta.url), {
-      name: 'large documents',
-      env: workerEnvironment(),
-      execArgv: extension === '.ts' ? ['--conditions=@bundoc/source'] : [],
-      resourceLimits: { maxOldGenerationSizeMb: HEAP_MIB },
-    });
-    worker.on('message', (answer: LargeAnswer) => this.#answered(worker, answer));
-    worker.on('error', (error) => this.#ended(worker, error));
-    worker.on('exit', () => this.#ended(worker, stopping()));
-    this.#worker = worker;
-    return worker;
-  }
-
-  #answered(worker: Worker, { output, refused, defect, us }: LargeAnswer): void {
-    const job = this.#running;
-    if (worker !== this.#worker || job === undefined) return;
-    this.#finish(us);
-    if (refused !== undefined) job.done.reject(new AppError(refused.code, defined(refused)));
-    else if (defect !== undefined) job.done.reject(defect);
-    else job.done.resolve(output);
+  async #perform({ request, done }: Waiting): Promise<void> {
+    const beganMs = performance.now();
+    try {
+      const transfer: ArrayBuffer[] = [];
+      const input = withOwnBytes(request.input, transfer);
+      const { output, error, us } = await this.#started().call('run', [{ ...request, input }], { transfer });
+      this.#finish(us);
+      if (error === undefined) done.resolve(output);
+      else done.reject(receivedError(error));
+    } catch (error) {
+      // The job could not be sent, or the thread has ended. An ended thread cannot report its processor time.
+      // Another one must start: the subject waits as if for the longest job.
+      const hasEnded = this.#thread?.hasEnded === true;
+      const us = (performance.now() - beganMs) * 1_000;
+      this.#finish(us, hasEnded ? this.#options.jobMsMax * 1_000 : us);
+      done.reject(error);
+    }
     this.#next();
+  }
+
+  #started(): Thread<LargeJobs> {
+    if (this.#thread === undefined || this.#thread.hasEnded)
+      this.#thread = new Thread({
+        name: 'large documents',
+        from: import.meta.url,
+        module: './large-worker',
+        resourceLimits: { maxOldGenerationSizeMb: HEAP_MIB },
+      });
+    return this.#thread;
   }
 
   /** The refusal of a job that has waited too long. Its own share is in use if its subject has its part. */
@@ -217,7 +203,7 @@ export class LargeThread implements AsyncDisposable {
 
   /** Ends a job whose caller has left; a running one ends with the thread. */
   #abandon(job: Waiting, reason: unknown): void {
-    if (this.#running === job) void this.#end(reason);
+    if (this.#running === job) this.#end(reason);
     else {
       this.#waiting.remove(job.account, job);
       job.done.reject(reason);
@@ -233,28 +219,14 @@ export class LargeThread implements AsyncDisposable {
     if (!this.#isOverdue || subject === undefined || subject === OWN) return;
     for (const { subject: other } of this.#waiting.accounts)
       if (other.id !== subject && other.id !== OWN) {
-        void this.#end(tooLongForOthers());
+        this.#end(tooLongForOthers());
         return;
       }
   }
 
-  async #end(reason: unknown): Promise<void> {
-    const worker = this.#worker;
-    if (worker === undefined) return;
-    this.#ended(worker, reason);
-    await worker.terminate();
-  }
-
-  #ended(worker: Worker, reason: unknown): void {
-    if (worker !== this.#worker) return;
-    this.#worker = undefined;
-    const job = this.#running;
-    if (job === undefined) return;
-    // An ended thread cannot report its processor time. Another one must start: the subject waits as if for
-    // the longest job.
-    this.#finish((performance.now() - this.#beganMs) * 1_000, this.#options.jobMsMax * 1_000);
-    job.done.reject(reason);
-    this.#next();
+  /** Ends the running job, with the thread. */
+  #end(reason: unknown): void {
+    void this.#thread?.terminate(reason);
   }
 
   /** @param owedUs what its subject owes to others. */

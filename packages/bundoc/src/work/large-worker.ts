@@ -1,17 +1,19 @@
-import { parentPort } from 'node:worker_threads';
-import { AppError } from '@bundoc/shared/contract/app-error';
 import { freeMemory } from '@bundoc/shared/runtime/free-memory';
 import { yieldToOthers } from '@bundoc/shared/runtime/thread-priority';
+import { sentError } from '@bundoc/shared/threads/calls';
+import { serveCalls } from '@bundoc/shared/threads/serve-calls';
 import type { Job } from './job.ts';
-import type { LargeAnswer, LargeRequest } from './large-thread.ts';
+import type { LargeAnswer, LargeJobs, LargeRequest } from './large-thread.ts';
 
 // The thread of `large-thread.ts`: one job after another, without state between them.
 
 // The thread of the event loop goes first.
 yieldToOthers();
 
-/** Runs a job. An AppError is an answer; any other error is a defect. */
-async function runJob({ module, name, input }: LargeRequest): Promise<LargeAnswer> {
+const jobs: LargeJobs = { run };
+serveCalls(() => jobs);
+
+async function run({ module, name, input }: LargeRequest): Promise<LargeAnswer> {
   const { JOBS } = (await import(module)) as { JOBS: Readonly<Record<string, Job<unknown, unknown>>> };
   const before = process.threadCpuUsage();
   const answer = outcomeOf(() => JOBS[name]?.run(input));
@@ -30,10 +32,6 @@ function outcomeOf(run: () => unknown): Omit<LargeAnswer, 'us'> {
   try {
     return { output: run() };
   } catch (error) {
-    if (!(error instanceof AppError)) return { defect: error };
-    const { code, detail, errors } = error;
-    return { refused: { code, detail, errors } };
+    return { error: sentError(error) };
   }
 }
-
-parentPort?.on('message', async (request: LargeRequest) => parentPort?.postMessage(await runJob(request)));

@@ -31,7 +31,7 @@ import { StorageKeys } from '../../src/kms/storage-keys.ts';
 import { InstanceManager } from '../../src/projects/instance-manager.ts';
 import { Moves, type MovesOptions } from '../../src/service/moves.ts';
 import { FakeKeyService } from '../../src/testing/fake-key-service.ts';
-import { NO_NOTIFICATIONS } from '../../src/testing/postgres-project.ts';
+import { NO_NEWS } from '../../src/testing/postgres-project.ts';
 import { closeEngine, engineOn, openTestStore } from '../../src/testing/test-engine.ts';
 import { put, ref, remove } from '../../src/testing/writes.ts';
 
@@ -153,7 +153,7 @@ export class Moving implements AsyncDisposable {
     const reads = new SharedReads(database);
     const onRows = (of: string, { cipher }: OpenedProject) =>
       new PostgresStore({
-        ...{ project: of, database, reads, cipher, clock: systemClock, news: NO_NOTIFICATIONS },
+        ...{ project: of, database, reads, cipher, clock: systemClock, news: NO_NEWS },
         sealLimits: SEAL_LIMITS,
         committer,
         onIntegrityError: () => undefined,
@@ -166,7 +166,7 @@ export class Moving implements AsyncDisposable {
       openStore: async (of, opened) =>
         place === 'rows'
           ? onRows(of, opened)
-          : openTestStore(of, join(this.#projectsDir, of), disk, opened.cipher, systemClock),
+          : openTestStore(of, join(this.#projectsDir, of), disk, opened, systemClock),
     });
     this.#nodes.push({ place, node });
     return node;

@@ -11,7 +11,7 @@ import { SEAL_LIMITS } from '../../src/engine/seal-budget.ts';
 import { InstanceManager } from '../../src/projects/instance-manager.ts';
 import { ProjectUpkeep } from '../../src/projects/project-upkeep.ts';
 import type { FakeKeyService } from '../../src/testing/fake-key-service.ts';
-import { NO_NOTIFICATIONS } from '../../src/testing/postgres-project.ts';
+import { NO_NEWS } from '../../src/testing/postgres-project.ts';
 import { put, ref } from '../../src/testing/writes.ts';
 
 /** The projects of a node on PostgreSQL, and its statements outside transactions. */
@@ -53,7 +53,7 @@ export class PostgresNode {
       ...{ projects, keys, clock, logger, isShared: true },
       openStore: (project, { cipher, head }) =>
         new PostgresStore({
-          ...{ project, database, reads, states, committer, cipher, clock, news: NO_NOTIFICATIONS },
+          ...{ project, database, reads, states, committer, cipher, clock, news: NO_NEWS },
           sealLimits: SEAL_LIMITS,
           onIntegrityError: (name) => this.damaged.push(name),
           onFailure: () => undefined,

@@ -7,7 +7,7 @@ import type { Database } from '../../src/engine/postgres/database/database.ts';
 import type { PostgresStore } from '../../src/engine/postgres/postgres-store.ts';
 import { removeRows } from '../../src/engine/postgres/rows/fence.ts';
 import { lockOf } from '../../src/engine/postgres/rows/project-rows.ts';
-import { NO_NOTIFICATIONS, type PostgresProject } from '../../src/testing/postgres-project.ts';
+import { NO_NEWS, type PostgresProject } from '../../src/testing/postgres-project.ts';
 import { commitOne, put } from '../../src/testing/writes.ts';
 import { type UsedDatabase, useDatabase } from './use-database.ts';
 
@@ -36,9 +36,7 @@ export const nodeOf = async (
   const on = options.on ?? database;
   const committer = options.committer ?? new GroupCommitter({ database: on, clock: systemClock });
   const projects = await Promise.all(Array.from({ length: count }, () => newProject(options.project)));
-  const stores = await Promise.all(
-    projects.map((project) => project.open(on, NO_NOTIFICATIONS, { committer })),
-  );
+  const stores = await Promise.all(projects.map((project) => project.open(on, NO_NEWS, { committer })));
   opened.push(...stores);
   return { projects, stores, names: projects.map(({ project }) => project), committer };
 };

@@ -1,7 +1,7 @@
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { afterAll, beforeAll } from 'vitest';
 import type { Database, DatabaseOptions } from '../../src/engine/postgres/database/database.ts';
-import { migrate } from '../../src/engine/postgres/database/migrate.ts';
+import { prepareSchema } from '../../src/engine/postgres/database/schema.ts';
 import { openTestDatabase, PostgresProject } from '../../src/testing/postgres-project.ts';
 
 /** A server for the tests of a `describe`, and its database `bundoc`, which has the schema. */
@@ -22,7 +22,7 @@ export function useDatabase(
   beforeAll(async () => {
     const server = stack.use(await PostgresServer.start());
     const database = stack.use(openTestDatabase((await server.createDatabase('bundoc')).url, options));
-    await migrate(database);
+    await prepareSchema(database);
     onStarted({
       server,
       database,

@@ -78,7 +78,7 @@ describe('uses of keys', () => {
       },
     ]);
     clock.advance(60_000);
-    uses.sweep();
+    uses.minutes.sweep();
     expect(log.detached).toMatchObject([
       { action: 'key.encrypt', actor: 'app', jti: 'j', key: 'a-dek', version: 1, detail: { count: 9 } },
     ]);
@@ -93,7 +93,7 @@ describe('uses of keys', () => {
     for (const one of waiting) await expect(one).rejects.toMatchObject({ code: 'audit_unavailable' });
     await covered(2);
     expect(log.appended.map(({ draft }) => draft.detail?.['count'])).toEqual([1, 2]);
-    uses.flush();
+    uses.minutes.flush();
     expect(log.detached).toEqual([]);
   });
 
@@ -118,20 +118,25 @@ describe('uses of keys', () => {
     log.commit();
     await new Promise(setImmediate);
     for (let version = 1; version <= 4_096; version++) expect(record(version, { version })).toBeUndefined();
+    // A token with all the room gets a record for each further use.
     await covered(1, { version: 5_000 });
+    await covered(1, { version: 5_000 });
+    expect([log.appended.length, counts()]).toEqual([4_098, []]);
+    // Another one gets room from it.
+    const other = { caller: { actor: 'other', jti: 'k' } };
+    await covered(1, other);
     expect(counts()).toEqual([1]);
-    await covered(1, { version: 1 });
-    expect(counts()).toEqual([1, 2]);
-    uses.flush();
+    expect(record(1, other)).toBeUndefined();
+    uses.minutes.flush();
     const recorded = log.appended.map(({ draft }) => draft).concat(log.detached);
     const sum = recorded.reduce((all, { detail }) => all + Number(detail?.['count']), 0);
-    expect(sum).toBe(4_096 + (4_096 * 4_097) / 2 + 2);
+    expect(sum).toBe(4_096 + (4_096 * 4_097) / 2 + 4);
   });
 
   it('that wait for a record of a kind that is evicted in the meantime are counted in a new one', async () => {
     const first = record(1);
     const second = record(2);
-    uses.flush();
+    uses.minutes.flush();
     log.commit();
     await first;
     await new Promise(setImmediate);

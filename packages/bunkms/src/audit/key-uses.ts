@@ -1,5 +1,6 @@
 import { defined } from '@bundoc/shared/contract/defined';
 import type { Clock } from '@bundoc/shared/runtime/clock';
+import { type Minute, Minutes } from '@bundoc/shared/runtime/minutes';
 import type { Caller } from '../records/caller.ts';
 import type { AuditDraft } from '../records/chain.ts';
 import type { AuditCondition } from '../store/audit.ts';
@@ -19,18 +20,11 @@ export interface KeyUsesOptions {
   readonly clock: Clock;
 }
 
-/** How long uses of one kind share a record, milliseconds. */
-const USE_WINDOW_MS = 60_000;
-/**
- * Kinds of uses that are counted at the same time. A further kind evicts the oldest, which is recorded with
- * its count.
- */
-const WINDOWS_MAX = 4_096;
+/** Kinds of uses that are counted at the same time. */
+const KINDS_MAX = 4_096;
 
-interface Window {
+interface Uses {
   readonly use: KeyUse;
-  readonly startMonotonicMs: number;
-  readonly startTime: string;
   /** Pending while the first record is written; undefined afterwards. */
   opening: Promise<void> | undefined;
   /** Uses since the first record. */
@@ -42,14 +36,18 @@ interface Window {
  * version within a minute share two records. The first is durable before the first use is answered, so nobody
  * uses a key without a trace, even in a crash. The second counts the further uses; a crash loses only this
  * number. If the chain cannot be written, no new minute begins and the use fails.
+ *
+ * Memory is bounded: without room in {@link Minutes}, each use has its own durable record.
  */
 export class KeyUses {
   readonly #options: KeyUsesOptions;
-  /** In the order of their start. */
-  readonly #windows = new Map<string, Window>();
+  /** They close by themselves. A shutdown flushes them, so that it loses no count. */
+  readonly minutes: Minutes<Uses>;
 
   constructor(options: KeyUsesOptions) {
     this.#options = options;
+    const { clock } = options;
+    this.minutes = new Minutes({ clock, max: KINDS_MAX, onEnd: (minute) => this.#count(minute) });
   }
 
   /**
@@ -58,66 +56,45 @@ export class KeyUses {
    *   it does, and rejects as `AuditLog.append` does.
    */
   record(use: KeyUse, count: number, condition: AuditCondition): Promise<void> | undefined {
-    const place = `${use.caller.jti} ${use.action} ${use.keyId} ${use.version}`;
-    const present = this.#windows.get(place);
-    if (present === undefined) return this.#open(place, use, count, condition);
-    if (this.#isOver(present)) {
-      this.#end(place, present);
-      return this.#open(place, use, count, condition);
-    }
-    if (present.opening === undefined) {
-      present.count += count;
+    const uses = this.minutes.get(String(use.caller.jti), nameOf(use));
+    if (uses === undefined) return this.#open(use, count, condition);
+    if (uses.opening === undefined) {
+      uses.count += count;
       return undefined;
     }
-    // The window may be gone by then: the use is counted in whichever window exists.
-    return present.opening.then(() => this.record(use, count, condition));
+    // The minute may be over by then: the use is counted in whichever there is.
+    return uses.opening.then(() => this.record(use, count, condition));
   }
 
-  /** Closes the minutes that have passed. Call it every few seconds. */
-  sweep(): void {
-    for (const [place, window] of this.#windows) if (this.#isOver(window)) this.#end(place, window);
-  }
-
-  /** Closes all minutes now, so that a shutdown loses no count. */
-  flush(): void {
-    for (const [place, window] of this.#windows) this.#end(place, window);
-  }
-
-  #open(place: string, use: KeyUse, count: number, condition: AuditCondition): Promise<void> {
-    if (this.#windows.size >= WINDOWS_MAX) {
-      const [oldest] = this.#windows;
-      if (oldest !== undefined) this.#end(...oldest);
-    }
+  #open(use: KeyUse, count: number, condition: AuditCondition): Promise<void> {
+    const [owner, name] = [String(use.caller.jti), nameOf(use)];
     const { audit, clock } = this.#options;
-    const startTime = new Date(clock.now()).toISOString();
-    const first: AuditDraft = { ...use.caller, ...draftOf(use, startTime, { count }) };
-    const opening = audit.append(first, condition).then(
+    const time = new Date(clock.now()).toISOString();
+    const opening = audit.append({ ...use.caller, ...draftOf(use, time, { count }) }, condition).then(
       () => {
-        window.opening = undefined;
+        uses.opening = undefined;
       },
       (error: unknown) => {
-        if (this.#windows.get(place) === window) this.#windows.delete(place);
+        if (this.minutes.get(owner, name) === uses) this.minutes.delete(owner, name);
         throw error;
       },
     );
-    const window: Window = { use, startMonotonicMs: clock.monotonic(), startTime, opening, count: 0 };
-    this.#windows.set(place, window);
+    const uses: Uses = { use, opening, count: 0 };
+    this.minutes.begin(owner, name, uses);
     return opening;
   }
 
-  #isOver({ startMonotonicMs }: Window): boolean {
-    return this.#options.clock.monotonic() - startMonotonicMs >= USE_WINDOW_MS;
-  }
-
-  #end(place: string, { use, count, startTime }: Window): void {
-    this.#windows.delete(place);
+  #count({ value: { use, count }, since }: Minute<Uses>): void {
     if (count === 0) return;
     const { audit, clock } = this.#options;
     const { actor, jti } = use.caller;
-    const who = defined({ actor, jti });
     const time = new Date(clock.now()).toISOString();
-    audit.appendInBackground({ ...who, ...draftOf(use, time, { count, since: startTime }) });
+    audit.appendInBackground({ ...defined({ actor, jti }), ...draftOf(use, time, { count, since }) });
   }
+}
+
+function nameOf({ action, keyId, version }: KeyUse): string {
+  return `${action} ${keyId} ${version}`;
 }
 
 function draftOf(

@@ -30,7 +30,7 @@ export class AuditRecorders {
   readonly exports: ExportRefusalSink;
   /** For encryption: failures are cheap to cause there, so callers with a valid token are counted too. */
   readonly crypto: RefusalSink;
-  readonly #counts: readonly (KeyUses | BoundedRefusals | StrangerRefusals)[];
+  readonly #minutes: readonly Pick<KeyUses['minutes'], 'flush'>[];
 
   constructor(audit: AuditLog, clock: Clock) {
     const write = audit.appendInBackground.bind(audit);
@@ -50,16 +50,11 @@ export class AuditRecorders {
       // Strangers use at most half of the single records here, so that half remain for exports.
       anonymous: (network, record) => strangers.record(network, record, SINGLY_MAX / 2),
     };
-    this.#counts = [this.uses, strangers, cryptoCallers];
-  }
-
-  /** Closes the minutes that have passed. Call it every few seconds. */
-  sweep(): void {
-    for (const count of this.#counts) count.sweep();
+    this.#minutes = [this.uses.minutes, strangers.minutes, cryptoCallers.minutes];
   }
 
   /** Closes all minutes now, so that a shutdown loses no count. */
   flush(): void {
-    for (const count of this.#counts) count.flush();
+    for (const minutes of this.#minutes) minutes.flush();
   }
 }

@@ -33,10 +33,10 @@ describe('refusals of callers with a valid token', () => {
     refuse('token-1', 35);
     expect(written).toHaveLength(10);
     clock.advance(59_999);
-    refusals.sweep();
+    refusals.minutes.sweep();
     expect(written).toHaveLength(10);
     clock.advance(1);
-    refusals.sweep();
+    refusals.minutes.sweep();
     expect(written).toHaveLength(11);
     expect(written.at(-1)).toMatchObject({
       severity: 'CRITICAL',
@@ -44,7 +44,7 @@ describe('refusals of callers with a valid token', () => {
       jti: 'token-1',
       detail: { count: 25, since: '2026-01-01T00:00:00.000Z' },
     });
-    refusals.sweep();
+    refusals.minutes.sweep();
     expect(written).toHaveLength(11);
   });
 
@@ -65,14 +65,14 @@ describe('refusals of callers with a valid token', () => {
   it('leave no count record when there is nothing to count', () => {
     refuse('token-1', 10);
     clock.advance(60_000);
-    refusals.sweep();
+    refusals.minutes.sweep();
     expect(written).toHaveLength(10);
   });
 
   it('are all recorded at a shutdown', () => {
     refuse('token-1', 17);
     refuse('token-2', 11);
-    refusals.flush();
+    refusals.minutes.flush();
     expect(counts()).toEqual([
       ['token-1', 7],
       ['token-2', 1],
@@ -84,7 +84,7 @@ describe('refusals of callers with a valid token', () => {
     written.length = 0;
     for (let number = 0; number < 500; number++) refuse(`10.9.${number >> 8}.${number & 255}`, 1);
     expect(written).toHaveLength(10);
-    refusals.flush();
+    refusals.minutes.flush();
     expect(counts()).toEqual([['others', 490]]);
   });
 

@@ -31,10 +31,10 @@ describe('refusals of strangers', () => {
     refuse('192.0.2.2', 3);
     expect(written).toEqual(Array.from({ length: 13 }, () => single));
     clock.advance(59_999);
-    refusals.sweep();
+    refusals.minutes.sweep();
     expect(written).toHaveLength(13);
     clock.advance(1);
-    refusals.sweep();
+    refusals.minutes.sweep();
     expect(written.slice(13)).toEqual([
       {
         time: '2026-01-01T00:01:00.000Z',
@@ -50,14 +50,14 @@ describe('refusals of strangers', () => {
         },
       },
     ]);
-    refusals.sweep();
+    refusals.minutes.sweep();
     expect(written).toHaveLength(14);
   });
 
   it('are recorded singly up to a hundred per minute for all addresses, and the rest in one record', () => {
     for (let number = 0; number < 1_500; number++) refuse(addressOf(number), number < 1_000 ? 6 : 8);
     expect(written).toHaveLength(100);
-    refusals.flush();
+    refusals.minutes.flush();
     expect(written).toHaveLength(101);
     expect(written[100]?.detail).toMatchObject({ count: 9_900, 'key.export unauthenticated': 9_900 });
   });
@@ -66,7 +66,7 @@ describe('refusals of strangers', () => {
     refuse('192.0.2.254', 100);
     for (let number = 1; number <= 30; number++) refuse(addressOf(number), 100 + number);
     refuse('192.0.2.254', 7, { action: 'key.encrypt', severity: 'INFO', code: 'not_found' });
-    refusals.flush();
+    refusals.minutes.flush();
     const { count, busiest, ...reasons } = written.at(-1)?.detail ?? {};
     expect(count).toBe(30 * 100 + (30 * 31) / 2 + 107 - 100);
     expect(reasons).toMatchObject({
@@ -84,7 +84,7 @@ describe('refusals of strangers', () => {
       refuse(addressOf(number), 1);
       refuse('192.0.2.1', 1);
     }
-    refusals.flush();
+    refusals.minutes.flush();
     expect(String(written.at(-1)?.detail?.['busiest'])).toMatch(/^192\.0\.2\.1=\d+/);
   });
 
@@ -105,8 +105,8 @@ describe('refusals of strangers', () => {
 
   it('leave no count record when there is nothing to count', () => {
     refuse('192.0.2.1', 10);
-    refusals.flush();
-    refusals.flush();
+    refusals.minutes.flush();
+    refusals.minutes.flush();
     expect(written).toHaveLength(10);
   });
 });

@@ -1,13 +1,12 @@
+import { type Minute, Minutes, OTHERS } from '@bundoc/shared/runtime/minutes';
 import type { AuditDraft } from '../records/chain.ts';
 import type { RefusalsOptions } from './refusals.ts';
 
-const WINDOW_MS = 60_000;
 /** Refusals of one address within a minute that get separate records. */
 const SINGLY_OF_ADDRESS_MAX = 10;
 /** Maximum addresses that are counted separately, and that the record of a minute names. */
 const ADDRESSES_MAX = 4_096;
 const ADDRESSES_NAMED = 20;
-const OTHERS = 'others';
 
 /** Action of the record that counts a minute's refusals. */
 const REFUSALS_COUNTED = 'refusals.counted';
@@ -15,9 +14,7 @@ const REFUSALS_COUNTED = 'refusals.counted';
 /** Maximum records of single refusals within a minute, for all addresses together. */
 export const SINGLY_MAX = 100;
 
-interface Window {
-  readonly startMonotonicMs: number;
-  readonly startTime: string;
+interface Refusals {
   readonly singlyByAddress: Map<string, number>;
   readonly byReason: Map<string, number>;
   readonly addresses: BusiestAddresses;
@@ -36,10 +33,12 @@ interface Window {
  */
 export class StrangerRefusals {
   readonly #options: RefusalsOptions;
-  #window: Window | undefined;
+  /** They close by themselves. A shutdown flushes them, so that it loses no count. */
+  readonly minutes: Minutes<Refusals>;
 
   constructor(options: RefusalsOptions) {
     this.#options = options;
+    this.minutes = new Minutes({ clock: options.clock, onEnd: (minute) => this.#count(minute) });
   }
 
   /**
@@ -48,53 +47,37 @@ export class StrangerRefusals {
    *   another.
    */
   record(network: string, draft: AuditDraft, singlyMax = SINGLY_MAX): void {
-    const window = this.#current();
-    const singly = window.singlyByAddress.get(network) ?? 0;
-    if (singly < SINGLY_OF_ADDRESS_MAX && window.singly < Math.min(singlyMax, SINGLY_MAX)) {
-      window.singlyByAddress.set(network, singly + 1);
-      window.singly++;
+    const refusals = this.#current();
+    const singly = refusals.singlyByAddress.get(network) ?? 0;
+    if (singly < SINGLY_OF_ADDRESS_MAX && refusals.singly < Math.min(singlyMax, SINGLY_MAX)) {
+      refusals.singlyByAddress.set(network, singly + 1);
+      refusals.singly++;
       this.#options.write(draft);
       return;
     }
-    window.counted++;
-    window.isCritical ||= draft.severity === 'CRITICAL';
+    refusals.counted++;
+    refusals.isCritical ||= draft.severity === 'CRITICAL';
     const reason = `${draft.action} ${draft.code ?? draft.outcome}`;
-    window.byReason.set(reason, (window.byReason.get(reason) ?? 0) + 1);
-    window.addresses.add(network);
+    refusals.byReason.set(reason, (refusals.byReason.get(reason) ?? 0) + 1);
+    refusals.addresses.add(network);
   }
 
-  /** Closes the minute if it has passed. Call it every few seconds. */
-  sweep(): void {
-    if (this.#window !== undefined && this.#isOver(this.#window)) this.#end(this.#window);
-  }
-
-  /** Closes the minute now, so that a shutdown loses no count. */
-  flush(): void {
-    if (this.#window !== undefined) this.#end(this.#window);
-  }
-
-  #current(): Window {
-    this.sweep();
-    const { clock } = this.#options;
-    this.#window ??= {
-      startMonotonicMs: clock.monotonic(),
-      startTime: new Date(clock.now()).toISOString(),
-      singlyByAddress: new Map(),
-      byReason: new Map(),
+  #current(): Refusals {
+    const running = this.minutes.get('', '');
+    if (running !== undefined) return running;
+    const refusals = {
+      singlyByAddress: new Map<string, number>(),
+      byReason: new Map<string, number>(),
       addresses: new BusiestAddresses(),
       singly: 0,
       counted: 0,
       isCritical: false,
     };
-    return this.#window;
+    this.minutes.begin('', '', refusals);
+    return refusals;
   }
 
-  #isOver({ startMonotonicMs }: Window): boolean {
-    return this.#options.clock.monotonic() - startMonotonicMs >= WINDOW_MS;
-  }
-
-  #end({ counted, isCritical, startTime, byReason, addresses }: Window): void {
-    this.#window = undefined;
+  #count({ value: { counted, isCritical, byReason, addresses }, since }: Minute<Refusals>): void {
     if (counted === 0) return;
     this.#options.write({
       source: OTHERS,
@@ -104,7 +87,7 @@ export class StrangerRefusals {
       outcome: 'refused',
       detail: {
         count: counted,
-        since: startTime,
+        since,
         ...Object.fromEntries(byReason),
         busiest: addresses.top(ADDRESSES_NAMED).join(', '),
       },

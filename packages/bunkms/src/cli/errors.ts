@@ -2,7 +2,7 @@ import { CommandError } from '@bundoc/shared/cli/errors';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { PROBLEMS } from '@bundoc/shared/contract/problem';
 import { ConfigError } from '@bundoc/shared/runtime/config';
-import { DamagedFile, MissingKek, ResurrectionNotAccepted } from '../recovery/errors.ts';
+import { DamagedFile, EvidenceTooOld, MissingKek } from '../recovery/errors.ts';
 
 /** The command was not understood. */
 export class UsageError extends CommandError {
@@ -26,14 +26,12 @@ export const EXIT = {
   conflict: 5,
   /** The store does not answer, or the key is damaged. */
   unavailable: 6,
-  /** A backup or an inventory needs a KEK that the ring lacks. */
+  /** A backup needs a KEK that the ring lacks. */
   kekLacking: 7,
-  /**
-   * A backup, an inventory or a copy of the audit chain is damaged, truncated, or from another installation.
-   */
+  /** A backup or a copy of the audit chain is damaged, truncated, or from another installation. */
   damagedFile: 8,
-  /** Something may come back that was destroyed since, and `--accept-resurrection` was not given. */
-  resurrection: 9,
+  /** A copy of the audit chain ends before the backup, or before the record of a receipt. */
+  evidenceTooOld: 9,
 } as const;
 
 /** The command was understood but failed, or found a fault. */
@@ -50,7 +48,7 @@ export function exitCodeOf(error: unknown): number {
   if (error instanceof ConfigError) return EXIT.usage;
   if (error instanceof MissingKek) return EXIT.kekLacking;
   if (error instanceof DamagedFile) return EXIT.damagedFile;
-  if (error instanceof ResurrectionNotAccepted) return EXIT.resurrection;
+  if (error instanceof EvidenceTooOld) return EXIT.evidenceTooOld;
   if (!(error instanceof AppError)) return EXIT.failure;
   const { status } = PROBLEMS[error.code];
   if (status === 400 || status === 422) return EXIT.usage;

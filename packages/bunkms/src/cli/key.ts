@@ -30,6 +30,7 @@ import { rotateKey } from '../keys/rotate-key.ts';
 import { CLI_CALLER } from '../records/caller.ts';
 import { UsageError } from './errors.ts';
 import { type CliDeps, pagesOf, withKeys } from './open-kms.ts';
+import { addReviewCommand } from './review.ts';
 
 const PAGE = 500;
 const days = wholeNumber(1, ROTATE_AFTER_DAYS_MAX);
@@ -73,6 +74,7 @@ export const addKeyCommands: AddCommands = (program, environment) => {
     const key = await withKeys(environment, (deps) => readKey(deps, name, CLI_CALLER));
     print(options, key, () => detailLines(key));
   });
+  addReviewCommand(commands.group, environment);
   command(commands.group, 'list', 'all keys, by name').action(async (options) => {
     const keys: KeyInfo[] = [];
     const damaged: string[] = [];

@@ -2,19 +2,15 @@ import { createProgress } from '@bundoc/shared/cli/progress';
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import { CLI_CALLER } from '../records/caller.ts';
-import { listOf, ResurrectionNotAccepted } from '../recovery/errors.ts';
+import { listOf } from '../recovery/errors.ts';
 import { NoDataFolder } from '../recovery/project-keys.ts';
 import { type RecoveredProject, recoverKeys } from '../recovery/recover.ts';
-import { DataFolderUnsettled } from '../recovery/settled-folder.ts';
 import { CliFailure, UsageError } from './errors.ts';
-import { loadVault, silentLogger, withKms } from './open-kms.ts';
-import { readInventory } from './restore.ts';
+import { silentLogger, withKms } from './open-kms.ts';
 
 export interface RecoverCliOptions {
   /** Bundoc's data folder. */
   readonly from: string;
-  readonly inventory?: string;
-  readonly acceptResurrection?: true;
   readonly dryRun?: true;
   readonly json?: true;
 }
@@ -22,13 +18,9 @@ export interface RecoverCliOptions {
 /**
  * Rebuilds lost keys from the project files in Bundoc's data folder. The services may run.
  *
- * @throws ResurrectionNotAccepted; CliFailure when some keys were not changed, after recovering all others.
+ * @throws CliFailure when some keys were not changed, after recovering all others.
  */
 export async function recover(environment: Environment, options: RecoverCliOptions): Promise<void> {
-  const inventory =
-    options.inventory === undefined
-      ? undefined
-      : await readInventory(await loadVault(environment), options.inventory);
   const projects = await withKms(environment, async ({ store, vault, keks, state: { chainKey } }) => {
     using progress = createProgress('{bar} {value}/{total}, {eta_formatted} left');
     // The report replaces the log.
@@ -38,13 +30,10 @@ export async function recover(environment: Environment, options: RecoverCliOptio
     try {
       for await (const project of recoverKeys(deps, options.from, {
         dryRun: options.dryRun === true,
-        acceptResurrection: options.acceptResurrection === true,
-        inventory,
         onProgress: (done, total) => progress.show(done, total),
       }))
         all.push(project);
     } catch (error) {
-      if (error instanceof DataFolderUnsettled) throw new CliFailure(error.message);
       throw error instanceof NoDataFolder ? new UsageError(error.message) : error;
     }
     return all;
@@ -78,11 +67,6 @@ function fail(projects: readonly RecoveredProject[]): void {
     );
   const of = (...outcomes: RecoveredProject['outcome'][]) =>
     projects.filter(({ outcome }) => outcomes.includes(outcome)).map(({ project }) => project);
-  const unaccepted = of('unaccepted');
-  if (unaccepted.length > 0)
-    throw new ResurrectionNotAccepted(
-      `the keys of these projects may have been destroyed since: ${listOf(unaccepted)}; give a newer inventory, or use --accept-resurrection to get them back disabled`,
-    );
   const others = of('conflict', 'unreadable');
   if (others.length > 0)
     throw new CliFailure(`the keys of these projects are not recovered: ${listOf(others)}`);

@@ -2,7 +2,6 @@ import { type Command, collect, each } from '@bundoc/shared/cli/command';
 import type { JsonOption } from '@bundoc/shared/cli/print';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import { backup, verifyBackup } from './backup.ts';
-import { writeInventory } from './inventory.ts';
 import { receipt } from './open-kms.ts';
 import { type RecoverCliOptions, recover } from './recover.ts';
 import { type RestoreCliOptions, restoreBackup } from './restore.ts';
@@ -23,29 +22,19 @@ export function registerRecoveryCommands(program: Command, environment: Environm
     .option('--json', 'print JSON')
     .action((file: string, options: JsonOption) => verifyBackup(environment, file, options));
   program
-    .command('inventory')
+    .command('restore')
     .description(
-      'writes the state of every key and token to a file, for a later restore; the service may run',
+      'restores a backup into an empty data folder; without a copy of the audit chain, its keys come back disabled',
     )
     .argument('<file>')
-    .option('--json', 'print JSON')
-    .action((file: string, options: JsonOption) => writeInventory(environment, file, options));
-  program
-    .command('restore')
-    .description('restores a backup into an empty data folder')
-    .argument('<file>')
-    .option('--inventory <file>', 'an inventory from after the backup')
     .option('--audit-copy <files>', 'the copy of the audit chain, its files in their order', collect, [])
     .option('--receipt <seq:hash>', 'a record that the restore must know; may be repeated', each(receipt), [])
-    .option('--accept-resurrection', 'allow keys that were destroyed since to come back, disabled')
     .option('--json', 'print JSON')
     .action((file: string, options: RestoreCliOptions) => restoreBackup(environment, file, options));
   program
     .command('recover')
     .description("rebuilds lost keys from the project files in Bundoc's data folder; both services may run")
     .requiredOption('--from <folder>', "Bundoc's data folder")
-    .option('--inventory <file>', 'an inventory of any earlier time')
-    .option('--accept-resurrection', 'allow destroyed keys to come back, disabled')
     .option('--dry-run', 'say what would be done, and change nothing')
     .option('--json', 'print JSON')
     .action((options: RecoverCliOptions) => recover(environment, options));

@@ -1,4 +1,3 @@
-import { readFile, stat } from 'node:fs/promises';
 import { counted } from '@bundoc/shared/cli/counted';
 import { createProgress } from '@bundoc/shared/cli/progress';
 import { defined } from '@bundoc/shared/contract/defined';
@@ -9,43 +8,31 @@ import type { Environment } from '@bundoc/shared/runtime/config';
 import { readConfig } from '../config.ts';
 import { CLI_CALLER } from '../records/caller.ts';
 import { readAuditCopy } from '../recovery/audit-copy.ts';
-import { DamagedFile, listOf } from '../recovery/errors.ts';
-import {
-  EvidenceOfCopy,
-  evidenceOfInventory,
-  noEvidence,
-  type PostBackupEvidence,
-  requireReceipts,
-} from '../recovery/evidence.ts';
-import { type Inventory, parseInventory } from '../recovery/inventory.ts';
+import { listOf } from '../recovery/errors.ts';
+import { EvidenceOfCopy, requireReceipts } from '../recovery/evidence.ts';
 import { restore, StoreNotEmpty } from '../recovery/restore.ts';
 import type { RestoreReport } from '../recovery/restore-run.ts';
 import { type Survey, surveyArchive } from '../recovery/survey.ts';
-import type { Vault } from '../vault/vault.ts';
-import { CliFailure, EXIT, UsageError } from './errors.ts';
+import { CliFailure, EXIT } from './errors.ts';
 import { hasStore, loadVault, openCliStore } from './open-kms.ts';
 
 export interface RestoreCliOptions {
-  readonly inventory?: string;
   readonly auditCopy: readonly string[];
   readonly receipt: readonly AuditReceipt[];
-  readonly acceptResurrection?: true;
   readonly json?: true;
 }
 
 /**
- * Restores a backup into an empty data folder. The backup, and the evidence from after it, are checked
- * completely before anything is written.
+ * Restores a backup into an empty data folder. The backup, and the copy of the audit chain from after it, are
+ * checked completely before anything is written.
  *
- * @throws CliFailure when a store exists; DamagedFile, MissingKek, ResurrectionNotAccepted.
+ * @throws CliFailure when a store exists; DamagedFile, MissingKek, EvidenceTooOld.
  */
 export async function restoreBackup(
   environment: Environment,
   file: string,
   options: RestoreCliOptions,
 ): Promise<void> {
-  if (options.inventory !== undefined && options.auditCopy.length > 0)
-    throw new UsageError('give --inventory or --audit-copy, not both');
   const location = readConfig(environment);
   if (await hasStore(location)) throw thereIsAStore();
   const vault = await loadVault(environment);
@@ -57,13 +44,12 @@ export async function restoreBackup(
     receipts: options.receipt,
     onProgress: (bytes) => progress.update(bytes),
   });
-  const evidence = await gatherEvidence(vault, survey, options);
-  requireReceipts(evidence, options.receipt, options.acceptResurrection === true);
+  const evidence = await evidenceAfter(survey, options);
+  requireReceipts(survey, evidence, options.receipt);
   const openStore = () => openCliStore(location);
   const deps = { vault, openStore, clock: systemClock, caller: CLI_CALLER };
   try {
     const report = await restore(deps, source, survey, evidence, {
-      acceptResurrection: options.acceptResurrection === true,
       onProgress: (bytes) => progress.update(source.sizeBytes + bytes),
     });
     print(report, survey, options);
@@ -79,25 +65,13 @@ function thereIsAStore(): CliFailure {
   );
 }
 
-async function gatherEvidence(
-  vault: Vault,
+async function evidenceAfter(
   survey: Survey,
-  options: RestoreCliOptions,
-): Promise<PostBackupEvidence> {
-  if (options.inventory !== undefined)
-    return evidenceOfInventory(await readInventory(vault, options.inventory), survey);
-  if (options.auditCopy.length === 0) return noEvidence(survey);
-  const copy = await readAuditCopy(options.auditCopy, survey.secrets.chainKey, survey.end.audit);
+  { auditCopy }: RestoreCliOptions,
+): Promise<EvidenceOfCopy | undefined> {
+  if (auditCopy.length === 0) return undefined;
+  const copy = await readAuditCopy(auditCopy, survey.secrets.chainKey, survey.end.audit);
   return new EvidenceOfCopy(copy, survey);
-}
-
-/** Maximum bytes of an inventory: some 500,000 keys. */
-const INVENTORY_BYTES_MAX = 268_435_456;
-
-/** @throws DamagedFile, MissingKek. */
-export async function readInventory(vault: Vault, path: string): Promise<Inventory> {
-  if ((await stat(path)).size > INVENTORY_BYTES_MAX) throw new DamagedFile('the inventory is too large');
-  return parseInventory(vault, await readFile(path));
 }
 
 function print(report: RestoreReport, { chainFault }: Survey, options: RestoreCliOptions): void {
@@ -115,7 +89,8 @@ function print(report: RestoreReport, { chainFault }: Survey, options: RestoreCl
       `counted as a take-over of ${counted(report.storages, 'storage')}, because later ones may be lost`,
     );
   if (destroyed.length > 0) console.log(`destroyed since the backup: ${listOf(destroyed)}`);
-  if (held.length > 0) console.log(`disabled, because their later state is unknown: ${listOf(held)}`);
+  if (held.length > 0)
+    console.log(`disabled, because their later state is unknown; run "bunkms key review": ${listOf(held)}`);
   if (incomplete.length > 0)
     console.log(`without versions newer than the backup; run "bunkms recover": ${listOf(incomplete)}`);
   if (damaged.length > 0) console.log(`damaged in the backup: ${listOf(damaged)}`);

@@ -1,5 +1,4 @@
 import type { NetworkInterfaceInfo } from 'node:os';
-import { boundedWarner } from '@bundoc/shared/runtime/bounded-warner';
 import { ConfigError } from '@bundoc/shared/runtime/config';
 import { describe, expect, it } from 'vitest';
 import { peersOf, resolveInternalAddress, watchAddress } from './internal-network.ts';
@@ -104,20 +103,4 @@ it('the loss of the address by its interface is logged once', async () => {
   );
   await gone.promise;
   expect([asked, reported]).toEqual([3, 1]);
-});
-
-it('refused peers cause one log line per ten seconds, with their number', () => {
-  let nowMs = 1_000_000;
-  const lines: [string, number][] = [];
-  const onRefused = boundedWarner(
-    (peer, count) => lines.push([peer, count]),
-    () => nowMs,
-  );
-  for (let time = 0; time < 5; time++) onRefused('10.0.0.1');
-  nowMs += 10_000;
-  onRefused('10.0.0.2');
-  expect(lines).toEqual([
-    ['10.0.0.1', 1],
-    ['10.0.0.2', 5],
-  ]);
 });

@@ -4,7 +4,7 @@ import type { Site } from '@bundoc/shared/console/site';
 import type { AppError } from '@bundoc/shared/contract/app-error';
 import { defined } from '@bundoc/shared/contract/defined';
 import { BearerAuth } from '@bundoc/shared/http/bearer-auth';
-import { createHttpShares, type HttpShares, watchHttpShares } from '@bundoc/shared/http/http-shares';
+import { createHttpShares, type HttpShares, poolsOf } from '@bundoc/shared/http/http-shares';
 import { createHttpServer, refuseOtherMethods } from '@bundoc/shared/http/server';
 import { registerMetricsRoute } from '@bundoc/shared/http/service-routes';
 import type { ServiceMetrics } from '@bundoc/shared/metrics/metrics';
@@ -96,7 +96,7 @@ async function createListener(
   });
   app.decorateRequest('identity', null);
   metrics.measureRequests(app, listener);
-  watchHttpShares(metrics, app, shares);
+  metrics.watchShares(poolsOf(shares));
   refuseWhileSealed(app, options.isSealed);
 
   const pem = pemOf(publicKey);

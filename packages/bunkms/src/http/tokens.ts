@@ -1,29 +1,25 @@
 import { defined } from '@bundoc/shared/contract/defined';
-import { issuedTokenSchema, issueTokenSchema, tokenPageSchema } from '@bundoc/shared/contract/tokens';
+import { issueTokenSchema } from '@bundoc/shared/contract/tokens';
 import { claimsOf } from '@bundoc/shared/http/guard';
 import { validate } from '@bundoc/shared/http/validate';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
-import { describe, jsonBody } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
-import { z } from 'zod';
-import { noQuery, pageQuery } from '../http/query.ts';
+import { noQuery } from '../http/query.ts';
 import { reachesAll } from '../tokens/may-issue.ts';
 import { callerOf, familyOf, type Guards, subjectOf } from './guard.ts';
 import { type BodyRoute, refuseBody } from './key-requests.ts';
 import { OF_PAGE } from './places.ts';
 import type { ServiceGate } from './services.ts';
-
-const jtiParamsSchema = z.object({ jti: z.uuid() });
-const listQuery = z.strictObject(pageQuery(z.uuid()));
-const revokeQuery = z.strictObject({
-  cascade: z.enum(['true', 'false']).default('false').meta({
-    description: 'Whether to also revoke all tokens that the token issued, directly or indirectly',
-  }),
-});
-const ISSUERS = ['kms:admin', 'kms:issue_client'] as const;
-const ADMIN = { kind: 'token', scopes: ['kms:admin'], serviceOnly: true } as const;
-const REACH =
-  "With a `may_issue` that does not allow everything, the caller reaches only the tokens that its token, or another one of that token's family, has issued, directly or indirectly. It does not reach its own family.";
+import {
+  ISSUE,
+  ISSUERS,
+  jtiParamsSchema,
+  LISTING,
+  listQuery,
+  RENEWAL,
+  REVOCATION,
+  revokeQuery,
+} from './tokens.openapi.ts';
 
 export function registerTokenRoutes(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
   registerIssuing(app, guards, services);
@@ -33,31 +29,9 @@ export function registerTokenRoutes(app: FastifyInstance, guards: Guards, servic
 }
 
 function registerIssuing(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
-  const issue = describe({
-    id: 'issueToken',
-    tag: 'tokens',
-    summary: 'Issue a token',
-    description:
-      "The token is for the service of its scopes. No other answer shows it. It must be within the caller's `may_issue`. A caller with `kms:issue_client` but without `kms:admin` can issue only client tokens. These expire with the caller's token at the latest: see `expires_at`.",
-    access: { kind: 'token', anyScope: ISSUERS, serviceOnly: true },
-    body: jsonBody(issueTokenSchema),
-    answers: { 201: { description: 'Issued', schema: issuedTokenSchema } },
-    refusals: ['rate_limited', 'disk_full'],
-    examples: {
-      forAnApp: {
-        body: { sub: 'app', typ: 'client', scope: ['docs:read', 'docs:write'], projects: ['project-a'] },
-        status: 201,
-      },
-      forAnAdministrator: {
-        body: { sub: 'ops', typ: 'client', scope: ['kms:read_key'], keys: ['*'], ttl_s: 600 },
-        status: 201,
-      },
-      forBoth: { body: { sub: 'app', typ: 'client', scope: ['docs:read', 'kms:audit'] }, status: 400 },
-    },
-  });
   app.post<BodyRoute>(
     '/v1/tokens',
-    { onRequest: guards.serviceWithAny(ISSUERS), config: issue },
+    { onRequest: guards.serviceWithAny(ISSUERS), config: ISSUE },
     async (request, reply) => {
       validate(noQuery, request.query, 'query');
       services().limits.takeIssue(subjectOf(request));
@@ -70,18 +44,9 @@ function registerIssuing(app: FastifyInstance, guards: Guards, services: Service
 }
 
 function registerRenewal(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
-  const renewal = describe({
-    id: 'renewToken',
-    tag: 'tokens',
-    summary: 'The same rights for another lifetime',
-    access: { kind: 'token', serviceOnly: true },
-    answers: { 201: { description: 'Renewed', schema: issuedTokenSchema } },
-    refusals: ['rate_limited', 'disk_full'],
-    examples: { renew: { status: 201 } },
-  });
   app.post<BodyRoute>(
     '/v1/tokens/renew',
-    { onRequest: guards.token, config: renewal },
+    { onRequest: guards.token, config: RENEWAL },
     async (request, reply) => {
       validate(noQuery, request.query, 'query');
       refuseBody(request);
@@ -93,20 +58,9 @@ function registerRenewal(app: FastifyInstance, guards: Guards, services: Service
 }
 
 function registerListing(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
-  const listing = describe({
-    id: 'listTokens',
-    tag: 'tokens',
-    summary: 'List issued tokens, without the tokens themselves',
-    description: `${REACH} All tokens are in the order of their issue. Otherwise each token is followed by those that it has issued. A page may be short or empty and still have a \`next_cursor\`.`,
-    access: ADMIN,
-    query: listQuery,
-    answers: { 200: { description: 'A page', schema: tokenPageSchema } },
-    refusals: ['rate_limited', 'integrity_error'],
-    examples: { firstPage: { query: { limit: '20' }, status: 200 } },
-  });
   app.get(
     '/v1/tokens',
-    { onRequest: guards.service('kms:admin'), config: { ...OF_PAGE, ...listing } },
+    { onRequest: guards.service('kms:admin'), config: { ...OF_PAGE, ...LISTING } },
     async (request) => {
       const { limit, cursor } = validate(listQuery, request.query, 'query');
       const { tokens: issued, limits } = services();
@@ -122,21 +76,9 @@ function registerListing(app: FastifyInstance, guards: Guards, services: Service
 }
 
 function registerRevocation(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
-  const revocation = describe({
-    id: 'revokeToken',
-    tag: 'tokens',
-    summary: 'Revoke a token and its family',
-    description: `${REACH} For any other token the answer is \`token_not_found\`, as for one that does not exist. With \`cascade=true\`, repeat the request after a failure to revoke the rest. \`integrity_error\`: the audit record of a token was changed; all tokens that are found without it are revoked.`,
-    access: ADMIN,
-    params: jtiParamsSchema,
-    query: revokeQuery,
-    answers: { 204: { description: 'Revoked' } },
-    refusals: ['token_not_found', 'integrity_error', 'disk_full'],
-    examples: { unknown: { params: { jti: '0b6f4a0e-6b0c-4b8e-9a53-3c1d2f7e8a90' }, status: 404 } },
-  });
   app.delete(
     '/v1/tokens/:jti',
-    { onRequest: guards.service('kms:admin'), config: revocation },
+    { onRequest: guards.service('kms:admin'), config: REVOCATION },
     async (request, reply) => {
       const { cascade } = validate(revokeQuery, request.query, 'query');
       const { jti } = validate(jtiParamsSchema, request.params, 'params');

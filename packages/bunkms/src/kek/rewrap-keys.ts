@@ -99,8 +99,6 @@ export class KeyRewrap {
   async #hasWork(): Promise<boolean> {
     const { store, keks } = this.#deps;
     const { rotation, current } = await keks.refresh();
-    // Without a rotation, keys under several KEKs come from an earlier release, and nobody has asked to
-    // rewrap them.
     if (rotation === undefined) return false;
     if (rotation.completedAt === undefined) return true;
     const left = await store.countNotWrappedBy(current);

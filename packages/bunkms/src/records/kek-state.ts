@@ -40,13 +40,9 @@ export interface KekRecordFault {
   readonly seq: number;
 }
 
-/**
- * Actions of the records of the KEKs. `kek.added` comes from earlier releases, which made the first KEK of
- * the ring current at each start.
- */
+/** Actions of the records of the KEKs. */
 export const KEK_ACTIONS: readonly string[] = [
   'vault.initialised',
-  'kek.added',
   'kek.stage',
   'kek.rotate',
   'kek.rewrapped',
@@ -81,7 +77,6 @@ export function foldKekRecords(
     const kekId = String(detail?.['kek_id']);
     switch (action) {
       case 'vault.initialised':
-      case 'kek.added':
         makeCurrent(kekId, time);
         break;
       case 'kek.stage':

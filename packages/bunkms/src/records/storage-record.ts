@@ -60,8 +60,7 @@ export function storageDraft(
  */
 export function storageIn(chainKey: KeyObject, id: string, record: AuditRecord): RecordedStorage | undefined {
   const { seq, prev_hash: previous, hash, action, time, detail = {} } = record;
-  // Records of earlier builds have a count instead, or a time.
-  const { storage, generation = null, taken_over_ms: takenOverMs = detail['take_overs'] } = detail;
+  const { storage, generation = null, taken_over_ms: takenOverMs } = detail;
   if (recordHash(chainKey, previous, seq, record) !== hash) return undefined;
   if (!STORAGE_ACTIONS.includes(action) || storage !== id || typeof takenOverMs !== 'number')
     return undefined;

@@ -10,7 +10,7 @@ import { isGenuine } from './chain-walk.ts';
  * Actions of records that introduce a token; each names it as `detail.token` and its family as
  * `detail.family`.
  */
-export const TOKEN_ACTIONS = ['token.issue', 'token.renew', 'token.restore'] as const;
+export const TOKEN_ACTIONS = ['token.issue', 'token.renew'] as const;
 
 /** Action of a record that revokes the family in `detail.family`, until `detail.expires_at`. */
 export const REVOCATION = 'token.revoke';

@@ -102,10 +102,9 @@ export function decodeLine(text: string): ArchiveLine {
   try {
     return z.decode(lineSchema, JSON.parse(text));
   } catch (error) {
-    if (text.startsWith('["archive",{"format":1,'))
-      throw new DamagedFile('the backup is of format 1: only the build that wrote it restores it', {
-        cause: error,
-      });
-    throw new DamagedFile('the backup has a line that is unknown to this release', { cause: error });
+    throw new DamagedFile(
+      'the backup has a line that this release does not know: restore it with the release that wrote it',
+      { cause: error },
+    );
   }
 }

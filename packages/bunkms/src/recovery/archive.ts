@@ -80,23 +80,13 @@ async function readKey(vault: Vault, source: ByteSource): Promise<KeyObject> {
   if (!hash('sha256', head.subarray(0, SUM_AT), 'buffer').equals(head.subarray(SUM_AT)))
     throw new DamagedFile('the head of the backup is damaged');
   const wrapped = head.subarray(WRAPPED_AT, SUM_AT);
-  return unwrapOwnKey(vault, wrapped, 'backup-key', 'the backup');
-}
-
-/** The key that a file contains. @throws MissingKek, DamagedFile. */
-export function unwrapOwnKey(
-  vault: Vault,
-  wrapped: Uint8Array,
-  name: 'backup-key' | 'inventory-key',
-  what: string,
-): KeyObject {
   const kekId = kekIdOf(wrapped);
-  if (kekId === undefined) throw new DamagedFile(`${what} is damaged`);
-  if (vault.checkValueOf(kekId) === undefined) throw new MissingKek(what, kekId);
+  if (kekId === undefined) throw new DamagedFile('the backup is damaged');
+  if (vault.checkValueOf(kekId) === undefined) throw new MissingKek('the backup', kekId);
   try {
-    return takeKey(vault.unwrapSecret(wrapped, name));
+    return takeKey(vault.unwrapSecret(wrapped, 'backup-key'));
   } catch (error) {
-    if (error instanceof OpenError) throw new DamagedFile(`${what} is damaged`, { cause: error });
+    if (error instanceof OpenError) throw new DamagedFile('the backup is damaged', { cause: error });
     throw error;
   }
 }

@@ -177,7 +177,7 @@ describe('a copy of the audit chain', () => {
     const lines = records.map(lineOf);
     await expect(read([fileOf(lines.slice(0, 9))], base)).rejects.toEqual(
       expect.objectContaining({
-        name: 'ResurrectionNotAccepted',
+        name: 'EvidenceTooOld',
         message: expect.stringMatching(/ends with record 9 and is older than record 10/),
       }),
     );

@@ -6,7 +6,7 @@ import { z } from 'zod';
 import type { ChainHead } from '../records/chain.ts';
 import { isGenuine } from '../records/chain-walk.ts';
 import { USE_ACTIONS } from '../store/audit.ts';
-import { DamagedFile, ResurrectionNotAccepted } from './errors.ts';
+import { DamagedFile, EvidenceTooOld } from './errors.ts';
 
 /** The records of a copy of the audit chain (`BUNKMS_AUDIT_SHIP`) after a known record. */
 export interface AuditCopy {
@@ -14,6 +14,11 @@ export interface AuditCopy {
   readonly head: ChainHead;
   /** Those records after the known one that are not mere uses of keys, in order. */
   readonly notable: readonly AuditRecord[];
+  /**
+   * Such records of other ends of the chain, which the store has lost since. `lostFrom` is the number of the
+   * first lost record.
+   */
+  readonly lost: readonly { readonly record: AuditRecord; readonly lostFrom: number }[];
   /** The hash of a record after the known one; undefined for others. */
   hashAt(seq: number): string | undefined;
   /**
@@ -37,7 +42,7 @@ const lineSchema = z.strictObject({ format: z.literal('bunkms/audit/v1'), ...aud
  *
  * @param paths its files in the order of writing.
  * @param base the last record of the chain that the copy must extend.
- * @throws DamagedFile, also when the copy does not continue from `base`; ResurrectionNotAccepted when it
+ * @throws DamagedFile, also when the copy does not continue from `base`; EvidenceTooOld when it
  *   ends before.
  */
 export async function readAuditCopy(
@@ -47,6 +52,7 @@ export async function readAuditCopy(
 ): Promise<AuditCopy> {
   const hashes: string[] = [];
   const notable: AuditRecord[] = [];
+  const lost: { record: AuditRecord; lostFrom: number }[] = [];
   let place: ChainHead | undefined;
   let isOfBase = false;
   for await (const { record, where } of recordsOf(paths)) {
@@ -57,14 +63,15 @@ export async function readAuditCopy(
     if (behind > 0 && isOfBase && hashes[behind - 1] !== record.hash) {
       // This is another end of the chain.
       hashes.length = behind - 1;
-      while ((notable.at(-1)?.seq ?? 0) >= record.seq) notable.pop();
+      const kept = notable.findLastIndex(({ seq }) => seq < record.seq) + 1;
+      for (const former of notable.splice(kept)) lost.push({ record: former, lostFrom: record.seq });
       hashes.push(record.hash);
       if (!USE_ACTIONS.includes(record.action)) notable.push(record);
     }
     place = { seq: record.seq, hash: record.hash };
   }
   if (!isOfBase && place !== undefined && place.seq < base.seq)
-    throw new ResurrectionNotAccepted(
+    throw new EvidenceTooOld(
       `the audit copy ends with record ${place.seq} and is older than record ${base.seq}: it says nothing of the time after`,
     );
   if (!isOfBase)
@@ -73,7 +80,7 @@ export async function readAuditCopy(
     );
   const head = { seq: base.seq + hashes.length, hash: hashes.at(-1) ?? base.hash };
   const hashAt = (seq: number) => hashes[seq - base.seq - 1];
-  return { head, notable, hashAt, records: () => selected(paths, chainKey, base, hashes) };
+  return { head, notable, lost, hashAt, records: () => selected(paths, chainKey, base, hashes) };
 }
 
 /**

@@ -11,9 +11,9 @@ export class MissingKek extends Error {
   }
 }
 
-/** Something would come back that may have been destroyed, disabled or revoked since. */
-export class ResurrectionNotAccepted extends Error {
-  override readonly name = 'ResurrectionNotAccepted';
+/** A copy of the audit chain ends before something that happened. */
+export class EvidenceTooOld extends Error {
+  override readonly name = 'EvidenceTooOld';
 }
 
 const LISTED_MAX = 10;

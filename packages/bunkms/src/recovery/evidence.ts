@@ -3,136 +3,69 @@ import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import type { TokenInfo } from '@bundoc/shared/contract/tokens';
 import { isIssue, REVOCATION } from '../records/token-record.ts';
 import type { AuditCopy } from './audit-copy.ts';
-import { DamagedFile, ResurrectionNotAccepted } from './errors.ts';
-import type { Inventory } from './inventory.ts';
+import { DamagedFile, EvidenceTooOld } from './errors.ts';
 import { afterChange, type KeySnapshot } from './key-snapshot.ts';
 import type { Survey } from './survey.ts';
 import { tokenOfIssue } from './token-of-issue.ts';
 
-/** Knowledge about the time after a backup. */
-export interface PostBackupEvidence {
-  readonly source: 'inventory' | 'audit-copy' | 'none';
-  /** The last record up to which everything is known; that of the backup without later knowledge. */
-  readonly asOf: AuditReceipt;
-  /** The `kid` of the signing key; undefined when unknown. */
-  readonly kid: string | undefined;
-  /** The hash of a record after the backup; undefined when unknown. */
-  hashAt(seq: number): string | undefined;
-  /** Records of the audit chain that follow those of the backup. */
-  records(): AsyncIterable<AuditRecord>;
-  /** The state of a key, if it is known to have changed since the backup. */
-  snapshot(name: string, inBackup: KeySnapshot | undefined): KeySnapshot | undefined;
-  /** Whether the later state of a key in the backup is known. */
-  covers(name: string, id: string): boolean;
-  /** Names of the known keys, including those in the backup. */
-  names(): Iterable<string>;
-  /** Known tokens, including revoked ones. If one token of a family is revoked, all are. */
-  tokens(): Iterable<TokenInfo>;
-  readonly revokedFamilies: ReadonlySet<string>;
-}
-
-async function* none(): AsyncGenerator<never> {}
-
-/** No later knowledge: everything may have been destroyed or revoked since. */
-export function noEvidence({ end }: Pick<Survey, 'end'>): PostBackupEvidence {
-  return {
-    source: 'none',
-    asOf: end.audit,
-    kid: undefined,
-    hashAt: () => undefined,
-    records: none,
-    snapshot: () => undefined,
-    covers: () => false,
-    names: () => [],
-    tokens: () => [],
-    revokedFamilies: new Set(),
-  };
-}
+/** Changes after which a key, or one of its versions, is not released as before. */
+const WITHDRAWALS: readonly string[] = [
+  'key.destroy',
+  'key.destroy_version',
+  'key.disable',
+  'key.schedule_deletion',
+  'key.deletion_intent',
+  'key.update',
+];
 
 /**
- * The evidence of an inventory. It must not be older than the backup, neither by its place in the audit chain
- * nor by its time.
+ * What happened after a backup, from a copy of the audit chain that continues the backup's chain without
+ * gaps. It is complete up to the end of the copy.
  *
- * @throws ResurrectionNotAccepted when it is older.
+ * If the store was rolled back at some time, the copy has another end of the chain, too. Nothing that such an
+ * end withdrew comes back by the rollback alone: its revocations count, and {@link covers} has its keys.
  */
-export function evidenceOfInventory(
-  inventory: Inventory,
-  { head, end }: Pick<Survey, 'head' | 'end'>,
-): PostBackupEvidence {
-  const { audit, created_at, kid, keys, tokens } = inventory;
-  if (audit.seq < end.audit.seq || created_at < head.created_at)
-    throw new ResurrectionNotAccepted(
-      `the inventory of ${created_at}, as of record ${audit.seq}, is older than the backup of ${head.created_at}, as of record ${end.audit.seq}: it says nothing of the time after`,
-    );
-  if (audit.seq === end.audit.seq && audit.hash !== end.audit.hash)
-    throw new DamagedFile('the inventory and the backup are from different installations');
-  const byName = new Map(keys.map((key) => [key.name, key]));
-  return {
-    source: 'inventory',
-    asOf: audit,
-    kid,
-    hashAt: (seq) => (seq === audit.seq ? audit.hash : undefined),
-    records: none,
-    snapshot: (name) => {
-      const known = byName.get(name);
-      return known && { ...known, offer: null };
-    },
-    covers: (name, id) => byName.get(name)?.id === id,
-    names: () => byName.keys(),
-    tokens: () => tokens,
-    revokedFamilies: new Set(
-      tokens.filter(({ revoked_at }) => revoked_at !== undefined).map(({ family }) => family),
-    ),
-  };
-}
-
-/**
- * The evidence of a copy of the audit chain that continues the backup's chain without gaps.
- *
- * One class, because it has the members of its port, and one pass over the records fills them all.
- */
-export class EvidenceOfCopy implements PostBackupEvidence {
-  readonly source = 'audit-copy';
-  readonly asOf: AuditReceipt;
+export class EvidenceOfCopy {
+  readonly copy: AuditCopy;
+  /** The `kid` of the signing key. */
+  readonly kid: string;
+  /** If one token of a family is revoked, all are. */
   readonly revokedFamilies = new Set<string>();
-  readonly #copy: AuditCopy;
   readonly #changes = new Map<string, AuditRecord[]>();
   readonly #tokens = new Map<string, TokenInfo>();
-  #kid: string;
+  /** Keys with a withdrawal in a lost end, and where that end began. */
+  readonly #lostWithdrawals = new Map<string, number>();
 
   constructor(copy: AuditCopy, { secrets }: Pick<Survey, 'secrets'>) {
-    this.#copy = copy;
-    this.asOf = copy.head;
-    this.#kid = secrets.publicKey.kid;
+    this.copy = copy;
+    const restore = copy.notable.findLast(({ action }) => action === 'store.restore');
+    this.kid = String(restore?.detail?.['kid'] ?? secrets.publicKey.kid);
     for (const record of copy.notable) this.#note(record);
+    for (const { record, lostFrom } of copy.lost) this.#noteLost(record, lostFrom);
   }
 
-  get kid(): string {
-    return this.#kid;
-  }
-
-  hashAt(seq: number): string | undefined {
-    return this.#copy.hashAt(seq);
-  }
-
-  records(): AsyncGenerator<AuditRecord> {
-    return this.#copy.records();
-  }
-
+  /** The state of a key, if it has changed since the backup. */
   snapshot(name: string, inBackup: KeySnapshot | undefined): KeySnapshot | undefined {
-    const changes = this.#changes.get(name);
-    return changes?.reduce(afterChange, inBackup);
+    return this.#changes.get(name)?.reduce(afterChange, inBackup);
   }
 
-  /** The chain has every change of every key. */
-  covers(): boolean {
-    return true;
+  /**
+   * Whether the state of a key is certain. It is not if a lost end of the chain withdrew the key, unless
+   * somebody has enabled it after that end was lost.
+   */
+  covers(name: string): boolean {
+    const lostFrom = this.#lostWithdrawals.get(name);
+    if (lostFrom === undefined) return true;
+    const changes = this.#changes.get(name) ?? [];
+    return changes.some(({ action, seq }) => action === 'key.enable' && seq >= lostFrom);
   }
 
+  /** Names of the keys that have changed since the backup. */
   names(): Iterable<string> {
     return this.#changes.keys();
   }
 
+  /** Tokens that were issued after the backup, including revoked ones. */
   tokens(): Iterable<TokenInfo> {
     return this.#tokens.values();
   }
@@ -145,14 +78,16 @@ export class EvidenceOfCopy implements PostBackupEvidence {
       else changes.push(record);
     }
     if (outcome !== 'allowed') return;
-    if (isIssue(record)) this.#noteToken(record);
+    const token = isIssue(record) ? tokenOfIssue(record) : undefined;
+    if (token !== undefined) this.#tokens.set(token.jti, token);
     if (action === REVOCATION) this.#revoke(String(detail['family']), time);
-    if (action === 'store.restore') this.#kid = String(detail['kid']);
   }
 
-  #noteToken(record: AuditRecord): void {
-    const token = tokenOfIssue(record);
-    if (token !== undefined) this.#tokens.set(token.jti, token);
+  #noteLost(record: AuditRecord, lostFrom: number): void {
+    const { action, outcome, key, time, detail } = record;
+    if (outcome !== 'allowed') return;
+    if (key !== undefined && WITHDRAWALS.includes(action)) this.#lostWithdrawals.set(key, lostFrom);
+    if (action === REVOCATION) this.#revoke(String(detail?.['family']), time);
   }
 
   #revoke(family: string, time: string): void {
@@ -163,24 +98,25 @@ export class EvidenceOfCopy implements PostBackupEvidence {
 }
 
 /**
- * Checks receipts of the caller against the evidence.
+ * Checks receipts of the caller against what is known.
  *
- * @throws DamagedFile for a record other than that of a receipt; ResurrectionNotAccepted for a receipt
- *   beyond the evidence, unless that is accepted.
+ * @param evidence undefined when nothing is known of the time after the backup.
+ * @throws DamagedFile for a record other than that of a receipt; EvidenceTooOld for a receipt of a later
+ *   record.
  */
 export function requireReceipts(
-  evidence: Pick<PostBackupEvidence, 'asOf' | 'hashAt'>,
+  { end }: Pick<Survey, 'end'>,
+  evidence: Pick<EvidenceOfCopy, 'copy'> | undefined,
   receipts: readonly AuditReceipt[],
-  acceptResurrection: boolean,
 ): void {
+  const last = evidence?.copy.head.seq ?? end.audit.seq;
   for (const { seq, hash } of receipts) {
-    const known = evidence.hashAt(seq);
+    const known = evidence?.copy.hashAt(seq);
     if (known !== undefined && known !== hash)
       throw new DamagedFile(`record ${seq} is not that of the receipt: it belongs to another history`);
-    const { asOf } = evidence;
-    if (seq > asOf.seq && !acceptResurrection)
-      throw new ResurrectionNotAccepted(
-        `a record ${seq} existed, but nothing is known after record ${asOf.seq}; give newer evidence, or use --accept-resurrection`,
+    if (seq > last)
+      throw new EvidenceTooOld(
+        `a record ${seq} existed, but nothing is known after record ${last}: give a copy of the audit chain that has it, or leave out its --receipt`,
       );
   }
 }

@@ -124,17 +124,12 @@ describe('the state of a key', () => {
     await fc.assert(
       fc.asyncProperty(policies, changes, fc.boolean(), async (policy, through, isCovered) => {
         const { record, versions } = await readStoredKey(deps, await lead(policy, through), 'all');
-        const lost = knownKey(snapshotOf(record, versions), [], recovery);
+        const lost = knownKey(snapshotOf(record, versions), [], true, recovery);
         expect(afterChange(undefined, { ...lost.audit, ...place })).toEqual(
           snapshotOf(lost.record, lost.versions),
         );
         const archived = { kind: 'key', key: record, versions } as const;
-        const change = restoredKey(
-          archived,
-          undefined,
-          { isCovered, isOnRecord: false, keepsOffers: true },
-          recovery,
-        );
+        const change = restoredKey(archived, undefined, isCovered, recovery);
         if (isCovered || record.state === 'destroyed') expect(change).toBeUndefined();
         else
           expect(change && afterChange(undefined, { ...change.audit, ...place })).toEqual({

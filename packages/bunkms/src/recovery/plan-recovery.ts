@@ -6,7 +6,6 @@ import { kekIdOf } from '../records/wrapped-key.ts';
 import type { KeyChange } from '../store/keys.ts';
 import type { Vault } from '../vault/vault.ts';
 import type { KeyHistory } from './chain-history.ts';
-import type { Inventory } from './inventory.ts';
 import { forceDisabled, type KeySnapshot, newSnapshot, snapshotOf } from './key-snapshot.ts';
 import type { ProjectKey } from './project-keys.ts';
 import { type Recovery, recoveredKey } from './recovered-key.ts';
@@ -22,13 +21,9 @@ export type Plan =
       readonly change: KeyChange;
       readonly added: readonly number[];
       readonly lost: readonly number[];
-      /** False when its later state is unknown: then it comes back disabled. */
-      readonly isCovered: boolean;
     }
   /** It was destroyed, and stays so. */
   | { readonly outcome: 'destroyed' }
-  /** It may have been destroyed, and that is not accepted. */
-  | { readonly outcome: 'unaccepted' }
   /** Nothing is done, and an operator must look. */
   | { readonly outcome: 'conflict' | 'unreadable'; readonly problem: string };
 
@@ -39,55 +34,24 @@ export interface Evidence {
   readonly stored: StoredKey | undefined;
   readonly authentic: AuthenticKey | undefined;
   readonly history: KeyHistory | undefined;
-  readonly inventory: ListedKeys | undefined;
-}
-
-/** The keys in an inventory. */
-export class ListedKeys {
-  readonly #byName: ReadonlyMap<string, KeySnapshot>;
-  readonly #destroyedIds: ReadonlySet<string>;
-
-  constructor({ keys }: Inventory) {
-    this.#byName = new Map(keys.map((key) => [key.name, key]));
-    this.#destroyedIds = new Set(keys.filter(({ state }) => state === 'destroyed').map(({ id }) => id));
-  }
-
-  snapshot(name: string): KeySnapshot | undefined {
-    return this.#byName.get(name);
-  }
-
-  isDestroyed(id: string): boolean {
-    return this.#destroyedIds.has(id);
-  }
 }
 
 /**
  * Decides what to do with the key of a project. From a project's file, only keys that unwrap under their
  * name, id and version are trusted. Only a BunKMS with the KEK can have wrapped them. The file cannot show
- * whether the key was destroyed since.
- *
- * @param acceptResurrection whether a key may come back whose later state neither the store nor the
- *   inventory knows.
+ * whether the key was destroyed since: a key whose later state the store does not know comes back disabled.
  */
-export function planRecovery(
-  vault: Vault,
-  evidence: Evidence,
-  acceptResurrection: boolean,
-  recovery: Recovery,
-): Plan {
-  const { projectKey, authentic, history, inventory } = evidence;
+export function planRecovery(vault: Vault, evidence: Evidence, recovery: Recovery): Plan {
+  const { projectKey, authentic, history } = evidence;
   const { name, id } = projectKey;
-  const inStore =
+  const known =
     authentic === undefined ? history?.snapshot : snapshotOf(authentic.record, authentic.versions);
-  const inList = inventory?.snapshot(name);
-  if (inStore?.state === 'destroyed' || inList?.state === 'destroyed' || inventory?.isDestroyed(id) === true)
-    return { outcome: 'destroyed' };
-  if ([inStore, inList].some((snapshot) => snapshot !== undefined && snapshot.id !== id))
+  if (known?.state === 'destroyed') return { outcome: 'destroyed' };
+  if (known !== undefined && known.id !== id)
     return { outcome: 'conflict', problem: 'another key has that name' };
-  const known = inStore ?? inList;
   // The chain also covers versions whose record is lost.
   const destroyedVersions = [
-    ...new Set([inStore, history?.snapshot, inList].flatMap((one) => one?.destroyed_versions ?? [])),
+    ...new Set([known, history?.snapshot].flatMap((one) => one?.destroyed_versions ?? [])),
   ];
 
   const present = presentVersions(vault, evidence, destroyedVersions, recovery.time);
@@ -107,8 +71,7 @@ export function planRecovery(
   );
   if (authentic !== undefined && added.length === 0) return { outcome: 'sound', lost };
 
-  const isCovered = known !== undefined && newest <= Math.max(known.version, inList?.version ?? 0);
-  if (!isCovered && !acceptResurrection) return { outcome: 'unaccepted' };
+  const isCovered = known !== undefined && newest <= known.version;
   const base = known ?? unknownKey(projectKey);
   const snapshot: KeySnapshot = {
     ...(isCovered || base.state !== 'enabled' ? base : forceDisabled(base)),
@@ -124,10 +87,11 @@ export function planRecovery(
       [...rows.values()].map((row) => underCurrentKek(vault, name, row)),
       recovery.time,
     ),
-    { ...recovery, detail: { accepted_resurrection: !isCovered } },
+    isCovered,
+    recovery,
     authentic?.record.idempotency,
   );
-  return { outcome: 'recover', change, added, lost, isCovered };
+  return { outcome: 'recover', change, added, lost };
 }
 
 type Versions = ReadonlyMap<number, KeyVersionRecord>;

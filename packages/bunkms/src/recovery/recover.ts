@@ -13,8 +13,7 @@ import type { KeyChange, KeyStore } from '../store/keys.ts';
 import type { Keks } from '../vault/keks.ts';
 import type { Vault } from '../vault/vault.ts';
 import { ChainHistory } from './chain-history.ts';
-import type { Inventory } from './inventory.ts';
-import { type Evidence, ListedKeys, type Plan, planRecovery } from './plan-recovery.ts';
+import { type Evidence, type Plan, planRecovery } from './plan-recovery.ts';
 import {
   type DeletedProject,
   openDataFolder,
@@ -22,7 +21,6 @@ import {
   projectsIn,
   readProjectKey,
 } from './project-keys.ts';
-import { requireSettled } from './settled-folder.ts';
 
 export interface RecoverDeps {
   readonly store: KeyStore & AuditStore;
@@ -38,8 +36,6 @@ export interface RecoverDeps {
 export interface RecoverOptions {
   /** Reports what would be done, and changes nothing. */
   readonly dryRun: boolean;
-  readonly acceptResurrection: boolean;
-  readonly inventory: Inventory | undefined;
   readonly onProgress?: (done: number, total: number) => void;
 }
 
@@ -70,13 +66,13 @@ const PAGE = 1_000;
  * one write with its CRITICAL audit record. So it may be interrupted and run again at any time, even while
  * the service runs.
  *
- * It never overwrites keys that match the audit chain. It never restores keys that the store or the inventory
- * knows as destroyed. A key whose later state neither knows comes back only if that is accepted, disabled,
- * and with an unknown holder. A deletion marker in a folder is not trusted.
+ * It never overwrites keys that match the audit chain, and never restores keys that the chain knows as
+ * destroyed. A key whose later state the chain does not know comes back disabled, and with an unknown holder.
+ * A deletion marker in a folder is not trusted.
  *
  * @param dataDir Bundoc's data folder.
  * @returns the result for each project's key, one by one.
- * @throws NoDataFolder, DataFolderUnsettled, ChainBroken, AppError of the store.
+ * @throws NoDataFolder, ChainBroken, AppError of the store.
  */
 export async function* recoverKeys(
   deps: RecoverDeps,
@@ -85,15 +81,13 @@ export async function* recoverKeys(
 ): AsyncGenerator<RecoveredProject> {
   using folder = openDataFolder(dataDir);
   const projects = projectsIn(folder);
-  requireSettled(folder);
   const history = await walkChain(deps, options);
-  const inventory = options.inventory && new ListedKeys(options.inventory);
-  if (!options.dryRun) await recordRun(deps, options);
+  if (!options.dryRun) await recordRun(deps);
   for (const [index, project] of projects.entries()) {
     const projectKey = readProjectKey(folder, project);
     if ('problem' in projectKey) yield { project, outcome: 'unreadable', problem: projectKey.problem };
     else if ('keyDestroyedAt' in projectKey) yield await reportDeleted(deps, projectKey);
-    else yield await recoverKey(deps, projectKey, history, inventory, options);
+    else yield await recoverKey(deps, projectKey, history, options);
     options.onProgress?.(index + 1, projects.length);
   }
 }
@@ -126,14 +120,13 @@ async function recoverKey(
   deps: RecoverDeps,
   projectKey: ProjectKey,
   chain: ChainHistory,
-  inventory: ListedKeys | undefined,
-  { dryRun, acceptResurrection }: RecoverOptions,
+  { dryRun }: RecoverOptions,
 ): Promise<RecoveredProject> {
   const { store, vault, clock, caller } = deps;
   for (let round = 0; round < ROUNDS_MAX; round++) {
-    const evidence = await evidenceOf(deps, projectKey, chain, inventory);
+    const evidence = await evidenceOf(deps, projectKey, chain);
     const time = new Date(clock.now()).toISOString();
-    const plan = planRecovery(vault, evidence, acceptResurrection, { caller, time, source: 'project-file' });
+    const plan = planRecovery(vault, evidence, { caller, time, source: 'project-file' });
     if (dryRun) return reportOf(projectKey, plan);
     if (plan.outcome === 'recover') {
       if (await put(deps, plan.change, evidence)) return reportOf(projectKey, plan);
@@ -167,19 +160,14 @@ async function reportDeleted(
   };
 }
 
-async function evidenceOf(
-  deps: RecoverDeps,
-  projectKey: ProjectKey,
-  chain: ChainHistory,
-  inventory: ListedKeys | undefined,
-): Promise<Evidence> {
+async function evidenceOf(deps: RecoverDeps, projectKey: ProjectKey, chain: ChainHistory): Promise<Evidence> {
   const { name } = projectKey;
   const stored = await deps.store.findKey(name, 'all');
   // The store finds the latest change by an index; the walk sees the records themselves.
   const isLatest = (stored?.lastChange?.seq ?? 0) >= (chain.of(name)?.lastChange ?? 0);
   const authentic = stored !== undefined && isLatest ? authenticate(deps, name, stored) : undefined;
   await followChanges(deps, name, stored, chain);
-  return { projectKey, stored, authentic, history: chain.of(name), inventory };
+  return { projectKey, stored, authentic, history: chain.of(name) };
 }
 
 /** Continues the walk up to the state of a key that was read: others may have changed it since. */
@@ -212,10 +200,7 @@ async function put(
   return receipt !== undefined;
 }
 
-async function recordRun(
-  { store, clock, caller }: RecoverDeps,
-  { acceptResurrection, inventory }: RecoverOptions,
-): Promise<void> {
+async function recordRun({ store, clock, caller }: RecoverDeps): Promise<void> {
   await store.appendAudit([
     {
       ...caller,
@@ -223,19 +208,12 @@ async function recordRun(
       severity: 'CRITICAL',
       action: 'store.recover',
       outcome: 'allowed',
-      detail: {
-        accepted_resurrection: acceptResurrection,
-        ...(inventory === undefined
-          ? {}
-          : { inventory_seq: inventory.audit.seq, inventory_hash: inventory.audit.hash }),
-      },
     },
   ]);
 }
 
 const REFUSALS = {
   destroyed: 'key_destroyed',
-  unaccepted: 'resurrection_not_accepted',
   conflict: 'key_conflict',
   unreadable: 'key_unreadable',
 } as const;

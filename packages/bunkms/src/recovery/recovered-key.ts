@@ -16,8 +16,6 @@ export interface Recovery {
   readonly time: string;
   /** The source, for the audit record. */
   readonly source: 'backup' | 'project-file';
-  /** Further details for the audit record. */
-  readonly detail?: Readonly<Record<string, string | number | boolean>>;
 }
 
 /**
@@ -25,12 +23,14 @@ export interface Recovery {
  * recovered.
  *
  * @param snapshot with the new revision.
+ * @param isCovered false when it is disabled because its later state is unknown (`keys-to-review.ts`).
  * @param idempotency of the former key, if known.
  */
 export function recoveredKey(
   snapshot: KeySnapshot,
   versions: readonly KeyVersionRecord[],
-  { caller, time, source, detail }: Recovery,
+  isCovered: boolean,
+  { caller, time, source }: Recovery,
   idempotency: KeyRecord['idempotency'] = null,
 ): KeyChange {
   const current = versions.find(({ version }) => version === snapshot.version);
@@ -63,7 +63,7 @@ export function recoveredKey(
     detail: {
       ...detailOfSnapshot(snapshot),
       source,
-      ...detail,
+      ...(isCovered ? {} : { later_state: 'unknown' }),
       ...(current === undefined || current.kcv === '' ? {} : { kcv: current.kcv }),
       ...(lost === 0 ? {} : { lost_versions: lost }),
     },

@@ -1,12 +1,10 @@
 import type { Caller } from '../records/caller.ts';
 import type { AuditDraft } from '../records/chain.ts';
 import type { Vault } from '../vault/vault.ts';
-import type { PostBackupEvidence } from './evidence.ts';
+import type { EvidenceOfCopy } from './evidence.ts';
 import type { Survey } from './survey.ts';
 
 export interface RestoreOptions {
-  /** Accepts that keys with an unknown later state come back; they are disabled. */
-  readonly acceptResurrection: boolean;
   /** Called with the number of restored bytes of the archive. */
   readonly onProgress?: (bytes: number) => void;
 }
@@ -15,7 +13,8 @@ export interface RestoreParts {
   readonly vault: Vault;
   /** The survey of the restored archive. */
   readonly survey: Survey;
-  readonly evidence: PostBackupEvidence;
+  /** Undefined when nothing is known of the time after the backup. */
+  readonly evidence: EvidenceOfCopy | undefined;
   readonly options: RestoreOptions;
   readonly caller: Caller;
   readonly time: string;
@@ -23,7 +22,7 @@ export interface RestoreParts {
 
 /** Whether tokens from before the restore stay signed with a key that is in use. */
 export function keepsSigningKey({ evidence, survey }: RestoreParts): boolean {
-  return evidence.kid === survey.secrets.publicKey.kid;
+  return evidence?.kid === survey.secrets.publicKey.kid;
 }
 
 export function draftOf(

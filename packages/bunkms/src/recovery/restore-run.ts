@@ -10,8 +10,7 @@ import { CHAIN_RESTORED, epochOf, restoreDraft } from '../records/restore-record
 import { kekIdOf } from '../records/wrapped-key.ts';
 import type { LoadEntry } from '../store/transfer.ts';
 import { publicJwkOf, signingKeyOf } from '../vault/signing-key.ts';
-import { DamagedFile, listOf, ResurrectionNotAccepted } from './errors.ts';
-import type { PostBackupEvidence } from './evidence.ts';
+import { DamagedFile } from './errors.ts';
 import { readArchive } from './read-archive.ts';
 import { draftOf, keepsSigningKey, type RestoreParts } from './restore-parts.ts';
 import { RestoredKeys } from './restored-keys.ts';
@@ -22,9 +21,9 @@ import { RestoredTokens } from './restored-tokens.ts';
 export interface RestoreReport {
   readonly archive: string;
   readonly archive_created_at: string;
-  /** The last audit record of the backup, and the last one that the evidence covers. */
+  /** The last audit record of the backup, and the last one up to which everything is known. */
   readonly backup_audit: AuditReceipt;
-  readonly knowledge: PostBackupEvidence['source'];
+  readonly knowledge: 'audit-copy' | 'none';
   readonly as_of: AuditReceipt;
   /** The last audit record of the restored store: a receipt. */
   readonly audit: AuditReceipt;
@@ -64,24 +63,6 @@ export class RestoreRun {
     this.#keys = new RestoredKeys(parts);
     this.#storages = new RestoredStorages(parts);
     this.#signingKid = parts.survey.secrets.publicKey.kid;
-  }
-
-  /**
-   * @throws ResurrectionNotAccepted when something that was destroyed may come back, unless that is accepted.
-   */
-  requireAcceptance(): void {
-    if (this.#parts.options.acceptResurrection) return;
-    if (this.#parts.evidence.source === 'none')
-      throw new ResurrectionNotAccepted(
-        'nothing is known of the time after the backup: keys may have been destroyed or disabled and tokens revoked since; give an inventory or a copy of the audit chain, or use --accept-resurrection',
-      );
-    const uncovered = [...this.#parts.survey.soundKeys]
-      .filter(([name, { id, state }]) => state !== 'destroyed' && !this.#parts.evidence.covers(name, id))
-      .map(([name]) => name);
-    if (uncovered.length > 0)
-      throw new ResurrectionNotAccepted(
-        `the inventory lacks ${listOf(uncovered)}; use --accept-resurrection to get them back disabled`,
-      );
   }
 
   async *entries(source: ByteSource): AsyncGenerator<LoadEntry> {
@@ -126,11 +107,11 @@ export class RestoreRun {
       archive: head.id,
       archive_created_at: head.created_at,
       backup_audit: end.audit,
-      knowledge: this.#parts.evidence.source,
-      as_of: this.#parts.evidence.asOf,
+      knowledge: this.#knowledge,
+      as_of: this.#asOf,
       audit,
       keys: this.#keys.count,
-      held: this.#keys.held,
+      held: this.#keys.held.sort(),
       destroyed: this.#keys.destroyed.sort(),
       incomplete: this.#keys.incomplete.sort(),
       damaged: this.#keys.damaged.sort(),
@@ -139,6 +120,14 @@ export class RestoreRun {
       storages: this.#storages.count,
       signing_key_kept: this.#signingKid === secrets.publicKey.kid,
     };
+  }
+
+  get #knowledge(): RestoreReport['knowledge'] {
+    return this.#parts.evidence === undefined ? 'none' : 'audit-copy';
+  }
+
+  get #asOf(): AuditReceipt {
+    return this.#parts.evidence?.copy.head ?? this.#parts.survey.end.audit;
   }
 
   /** The installation, with a new signing key unless that of the backup is known to be the latest. */
@@ -166,23 +155,21 @@ export class RestoreRun {
 
   async *#continueChain(): AsyncGenerator<LoadEntry> {
     const kekRecords = [...this.#parts.survey.kekRecords];
-    for await (const record of this.#parts.evidence.records()) {
+    for await (const record of this.#parts.evidence?.copy.records() ?? []) {
       if (isKekRecord(record)) kekRecords.push(record);
       this.#note(record);
       yield { kind: 'record', record };
     }
     const { head, end } = this.#parts.survey;
-    const { source, asOf } = this.#parts.evidence;
     yield {
       kind: 'new-record',
       draft: draftOf(this.#parts, 'store.restore', {
         archive: head.id,
         backup_seq: end.audit.seq,
         backup_hash: end.audit.hash,
-        knowledge: source,
-        known_seq: asOf.seq,
-        known_hash: asOf.hash,
-        accepted_resurrection: this.#parts.options.acceptResurrection,
+        knowledge: this.#knowledge,
+        known_seq: this.#asOf.seq,
+        known_hash: this.#asOf.hash,
         kid: this.#signingKid,
       }),
     };

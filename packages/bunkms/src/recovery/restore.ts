@@ -4,7 +4,7 @@ import type { Caller } from '../records/caller.ts';
 import type { KmsStore } from '../store/port.ts';
 import type { LoadEntry } from '../store/transfer.ts';
 import type { Vault } from '../vault/vault.ts';
-import type { PostBackupEvidence } from './evidence.ts';
+import type { EvidenceOfCopy } from './evidence.ts';
 import type { RestoreOptions } from './restore-parts.ts';
 import { type RestoreReport, RestoreRun } from './restore-run.ts';
 import type { Survey } from './survey.ts';
@@ -29,25 +29,23 @@ const BATCH = 500;
  * continues that of the backup. It gets a CRITICAL record of the restore, and one for each key that comes
  * back changed.
  *
- * With evidence of later changes, keys and tokens come back in their last known state. Keys without evidence
- * must be accepted, and are then disabled. Without any evidence all tokens are revoked and the signing key is
- * replaced. Otherwise, tokens that were issued and revoked after the backup would be valid again.
+ * With evidence of later changes, keys and tokens come back in their last known state. Without evidence, keys
+ * come back disabled, all tokens are revoked and the signing key is replaced. Otherwise, what was destroyed,
+ * disabled or revoked after the backup would work again.
  *
  * @param survey of exactly this archive.
- * @throws ResurrectionNotAccepted, StoreNotEmpty, DamagedFile; AppError of the store. Then nothing is
- *   restored.
+ * @throws StoreNotEmpty, DamagedFile; AppError of the store. Then nothing is restored.
  */
 export async function restore(
   deps: RestoreDeps,
   source: ByteSource,
   survey: Survey,
-  evidence: PostBackupEvidence,
-  options: RestoreOptions,
+  evidence: EvidenceOfCopy | undefined,
+  options: RestoreOptions = {},
 ): Promise<RestoreReport> {
   const { vault, caller } = deps;
   const time = new Date(deps.clock.now()).toISOString();
   const run = new RestoreRun({ vault, survey, evidence, options, caller, time });
-  run.requireAcceptance();
   await using store = await deps.openStore();
   if (!(await store.load(batched(run.entries(source)), survey.secrets.chainKey)))
     throw new StoreNotEmpty('a store exists already');

@@ -34,14 +34,8 @@ export class RestoredKeys {
       yield* this.#damagedKey(archived);
       return;
     }
-    const isCovered = this.#parts.evidence.covers(name, key.id);
-    const known = this.#parts.evidence.snapshot(name, archivedSnapshot(archived));
-    // The records of an audit copy are also restored.
-    const isOnRecord = this.#parts.evidence.source === 'audit-copy' && known !== undefined;
-    // An inventory lacks the generations of storages: an offer in it may be void.
-    const keepsOffers = this.#parts.evidence.source !== 'inventory';
-    const change = restoredKey(archived, known, { isCovered, isOnRecord, keepsOffers }, this.#recovery);
-    if (!isCovered && key.state !== 'destroyed') this.held.push(name);
+    const known = this.#parts.evidence?.snapshot(name, archivedSnapshot(archived));
+    const change = restoredKey(archived, known, this.#isCovered(name), this.#recovery);
     if (change !== undefined) yield* this.#changed(change);
     else {
       this.count++;
@@ -56,7 +50,7 @@ export class RestoredKeys {
    * it.
    */
   *#damagedKey({ key, versions }: ArchivedKey): Generator<LoadEntry> {
-    const known = this.#parts.evidence.snapshot(key.name, undefined);
+    const known = this.#parts.evidence?.snapshot(key.name, undefined);
     if (known === undefined) {
       this.damaged.push(key.name);
       return;
@@ -64,7 +58,7 @@ export class RestoredKeys {
     const own = versions.filter(
       (version) => version.keyId === known.id && opens(this.#parts.vault, key.name, version),
     );
-    yield* this.#changed(knownKey(known, own, this.#recovery));
+    yield* this.#changed(knownKey(known, own, this.#isCovered(key.name), this.#recovery));
   }
 
   *#changed({ record, versions, audit }: KeyChange): Generator<LoadEntry> {
@@ -73,16 +67,22 @@ export class RestoredKeys {
     for (const version of versions) yield { kind: 'version', version };
     yield { kind: 'new-record', draft: audit };
     if (record.state === 'destroyed') this.destroyed.push(record.name);
+    else if (!this.#isCovered(record.name)) this.held.push(record.name);
     if (versions.length < record.version) this.incomplete.push(record.name);
   }
 
   /** Keys that were created after the backup. Their material is not available, but their names stay taken. */
   *newer(): Generator<LoadEntry> {
-    for (const name of this.#parts.evidence.names()) {
+    for (const name of this.#parts.evidence?.names() ?? []) {
       if (this.#names.has(name)) continue;
-      const known = this.#parts.evidence.snapshot(name, undefined);
-      if (known !== undefined) yield* this.#changed(knownKey(known, [], this.#recovery));
+      const known = this.#parts.evidence?.snapshot(name, undefined);
+      if (known !== undefined)
+        yield* this.#changed(knownKey(known, [], this.#isCovered(name), this.#recovery));
     }
+  }
+
+  #isCovered(name: string): boolean {
+    return this.#parts.evidence?.covers(name) === true;
   }
 
   /**
@@ -93,9 +93,9 @@ export class RestoredKeys {
     const damaged = new Set(this.damaged);
     for (const name of this.#parts.survey.changes.names()) {
       if (this.#names.has(name) && !damaged.has(name)) continue;
-      if (this.#parts.evidence.snapshot(name, undefined) !== undefined) continue;
+      if (this.#parts.evidence?.snapshot(name, undefined) !== undefined) continue;
       if (!damaged.has(name)) this.damaged.push(name);
-      if (this.#parts.evidence.source === 'audit-copy') continue;
+      if (this.#isCovered(name)) continue;
       const draft = draftOf(this.#parts, 'key.recover', { revision: 0, source: 'backup' });
       yield { kind: 'new-record', draft: { ...draft, outcome: 'failed', key: name, code: 'key_damaged' } };
     }

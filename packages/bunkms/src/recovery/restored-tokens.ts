@@ -1,6 +1,6 @@
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { TokenInfo } from '@bundoc/shared/contract/tokens';
-import { REVOCATION, revocationDraft, tokenIssueDraft } from '../records/token-record.ts';
+import { REVOCATION, revocationDraft } from '../records/token-record.ts';
 import type { LoadEntry } from '../store/transfer.ts';
 import { keepsSigningKey, type RestoreParts } from './restore-parts.ts';
 
@@ -30,7 +30,7 @@ export class RestoredTokens {
     const { family, revoked_at: revokedAt } = token;
     const isRevoked =
       !keepsSigningKey(this.#parts) ||
-      this.#parts.evidence.revokedFamilies.has(family) ||
+      this.#parts.evidence?.revokedFamilies.has(family) === true ||
       this.#revokedInChain.has(family);
     if (!isRevoked && revokedAt === undefined) {
       yield* this.#counted(token);
@@ -47,16 +47,8 @@ export class RestoredTokens {
 
   /** Tokens that were issued after the backup. They stay valid, and the revoked ones stay revoked. */
   *newer(): Generator<LoadEntry> {
-    const { caller, time } = this.#parts;
-    for (const token of this.#parts.evidence.tokens()) {
-      if (this.#jtis.has(token.jti)) continue;
-      if (this.#parts.evidence.source === 'inventory')
-        yield {
-          kind: 'new-record',
-          draft: tokenIssueDraft({ caller, time, action: 'token.restore' }, token),
-        };
-      yield* this.archived(token);
-    }
+    for (const token of this.#parts.evidence?.tokens() ?? [])
+      if (!this.#jtis.has(token.jti)) yield* this.archived(token);
   }
 
   *#counted(token: TokenInfo): Generator<LoadEntry> {

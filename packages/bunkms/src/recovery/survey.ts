@@ -36,8 +36,6 @@ export interface Survey {
   readonly findings: readonly KeyFinding[];
   /** The latest change of each key in the audit chain. */
   readonly changes: LatestChanges;
-  /** The keys that match the chain, by name. */
-  readonly soundKeys: ReadonlyMap<string, Pick<KeyRecord, 'id' | 'state'>>;
   /** The records of the KEKs in the audit chain. */
   readonly kekRecords: readonly AuditRecord[];
 }
@@ -67,7 +65,6 @@ export async function surveyArchive(
   const changes = new LatestChanges();
   const names = new Set<string>();
   const kekIds = new Set<string>();
-  const soundKeys = new Map<string, Pick<KeyRecord, 'id' | 'state'>>();
   const findings: KeyFinding[] = [];
   const kekRecords: AuditRecord[] = [];
   const expected = new Map(receipts.map(({ seq, hash }) => [seq, hash]));
@@ -90,8 +87,6 @@ export async function surveyArchive(
         names.add(item.key.name);
         for (const { wrapped } of item.versions) for (const id of idOf(wrapped)) kekIds.add(id);
         findings.push(...findingsOf(vault, changes, item));
-        if (changes.faultOf(item.key) === undefined)
-          soundKeys.set(item.key.name, { id: item.key.id, state: item.key.state });
         break;
       case 'token':
         break;
@@ -114,7 +109,6 @@ export async function surveyArchive(
     kekIds: [...kekIds].sort(),
     findings,
     changes,
-    soundKeys,
     kekRecords,
   };
 }

@@ -72,11 +72,11 @@ describe('unsealing', () => {
     expect((await store.auditHead()).seq).toBe(1);
   });
 
-  it('continues with the KEK that an earlier release wrapped with last, and is refused without it', async () => {
+  it('continues with the KEK of the latest rotation, and is refused without it', async () => {
     await unseal(new Vault([kek]), store, clock, 'system');
     const added = new Vault([otherKek]).currentKekId;
     const time = new Date(clock.now()).toISOString();
-    const record = { time, severity: 'INFO', action: 'kek.added', outcome: 'allowed' } as const;
+    const record = { time, severity: 'INFO', action: 'kek.rotate', outcome: 'allowed' } as const;
     await store.addKek({ id: added, checkValue: 'x' }, { ...record, detail: { kek_id: added } });
     const ring = new Vault([kek, otherKek]);
     expect(await unseal(ring, store, clock, 'system')).toMatchObject({ keks: { current: added } });

@@ -8,15 +8,6 @@ const source = (path: string) => fileURLToPath(new URL(`../../src/${path}`, impo
 /** Timeouts that tolerate a stalled disk. */
 export const PATIENT = { BUNKMS_SQLITE_DEADLINE_MS: String(PATIENT_MS) };
 
-/** Timeouts that tolerate a slow database; not for tests of its failure. */
-export const PATIENT_POSTGRES = {
-  BUNKMS_POSTGRES_CONNECT_TIMEOUT_MS: String(PATIENT_MS / 2),
-  BUNKMS_POSTGRES_STATEMENT_TIMEOUT_MS: String(PATIENT_MS / 2),
-  BUNKMS_POSTGRES_LOCK_TIMEOUT_MS: String(PATIENT_MS / 2),
-  BUNKMS_POSTGRES_IDLE_IN_TRANSACTION_TIMEOUT_MS: String(PATIENT_MS / 2),
-  BUNKMS_POSTGRES_DEADLINE_MS: String(PATIENT_MS),
-};
-
 /** Starts `bunkms` with arguments, like an operator. */
 export function spawnBunkms(environment: Record<string, string>, args: readonly string[]) {
   return spawnNode([source('cli/main.ts'), ...args], { ...PATIENT, ...environment });

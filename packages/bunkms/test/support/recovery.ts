@@ -7,8 +7,7 @@ import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
 import { createLogger } from '@bundoc/shared/runtime/logger';
 import { lineOf } from '../../src/audit/ship/shipper.ts';
 import { readAuditCopy } from '../../src/recovery/audit-copy.ts';
-import { EvidenceOfCopy, evidenceOfInventory, noEvidence } from '../../src/recovery/evidence.ts';
-import { type Inventory, takeInventory } from '../../src/recovery/inventory.ts';
+import { EvidenceOfCopy } from '../../src/recovery/evidence.ts';
 import { type RecoveredProject, type RecoverOptions, recoverKeys } from '../../src/recovery/recover.ts';
 import { restore } from '../../src/recovery/restore.ts';
 import type { RestoreReport } from '../../src/recovery/restore-run.ts';
@@ -42,14 +41,8 @@ export async function backupOf(
   return { archive: Buffer.concat(pieces), facts: backup.facts() };
 }
 
-export async function inventoryOf(kms: TestKms): Promise<Inventory> {
-  const state = await kms.secrets();
-  const logger = createLogger({ service: 'bunkms', level: 'silent' });
-  return takeInventory({ store: kms.store, state, clock: systemClock, logger }, CALLER);
-}
-
 /** A copy of the chain like that of `BUNKMS_AUDIT_SHIP`, in a file. */
-export async function auditCopyOf(kms: TestKms, path: string): Promise<string> {
+export async function auditCopyOf(kms: TestKms, path = join(kms.dataDir, 'copy')): Promise<string> {
   writeFileSync(path, (await kms.records()).map(lineOf).join(''));
   return path;
 }
@@ -58,9 +51,7 @@ export interface RestoreFrom {
   readonly archive: Buffer;
   readonly kek: string;
   readonly dataDir: string;
-  readonly inventory?: Inventory;
   readonly auditCopy?: string;
-  readonly acceptResurrection?: boolean;
   readonly clock?: Clock;
 }
 
@@ -68,20 +59,15 @@ export async function restoreInto(from: RestoreFrom): Promise<RestoreReport> {
   const vault = vaultOf(from.kek);
   const source = sourceOf(from.archive);
   const survey = await surveyArchive(vault, source);
-  const knowledge =
-    from.inventory !== undefined
-      ? evidenceOfInventory(from.inventory, survey)
-      : from.auditCopy !== undefined
-        ? new EvidenceOfCopy(
-            await readAuditCopy([from.auditCopy], survey.secrets.chainKey, survey.end.audit),
-            survey,
-          )
-        : noEvidence(survey);
+  const { auditCopy } = from;
+  const { chainKey } = survey.secrets;
+  const evidence =
+    auditCopy === undefined
+      ? undefined
+      : new EvidenceOfCopy(await readAuditCopy([auditCopy], chainKey, survey.end.audit), survey);
   const openStore = () => openTestStore(from.dataDir);
   const { clock = systemClock } = from;
-  return restore({ vault, openStore, clock, caller: CALLER }, source, survey, knowledge, {
-    acceptResurrection: from.acceptResurrection ?? false,
-  });
+  return restore({ vault, openStore, clock, caller: CALLER }, source, survey, evidence);
 }
 
 export async function recoverFrom(
@@ -96,7 +82,7 @@ export async function recoverFrom(
   const keks = { refresh: async () => state };
   const deps = { store: kms.store, vault, keks, chainKey, clock: systemClock, logger, caller: CALLER };
   const projects: RecoveredProject[] = [];
-  const all = { dryRun: false, acceptResurrection: false, inventory: undefined, ...options };
+  const all = { dryRun: false, ...options };
   for await (const project of recoverKeys(deps, bundocDir, all)) projects.push(project);
   return projects;
 }

@@ -4,7 +4,8 @@ import { useEffect, useRef, useState } from 'preact/hooks';
 import { Badge, Empty, Fault, Head, Name, Table } from '../parts/basics.tsx';
 import { TextField } from '../parts/fields.tsx';
 import { time } from '../parts/format.ts';
-import { bundoc, isReachable } from '../shell/api.ts';
+import { isReachable } from '../parts/use-request.ts';
+import { bundoc } from '../shell/api.ts';
 import { places } from './places.ts';
 import { ProjectFrame } from './project-frame.tsx';
 

@@ -29,12 +29,9 @@ export interface EditorOptions {
 }
 
 export interface MountedEditor {
-  /** The exact text. */
-  text(): string;
   setText(text: string): void;
   /** Marks lines, numbered from 1. */
   markLines(lines: readonly number[]): void;
-  focus(): void;
   destroy(): void;
 }
 
@@ -161,10 +158,8 @@ export function mountEditor(options: EditorOptions): MountedEditor {
     });
   const view = new EditorView({ state: stateOf(text), parent: root, root });
   return {
-    text: () => view.state.sliceDoc(),
     setText: (next) => view.setState(stateOf(next)),
     markLines: (lines) => view.dispatch({ effects: setMarks.of(lines) }),
-    focus: () => view.focus(),
     destroy: () => view.destroy(),
   };
 }

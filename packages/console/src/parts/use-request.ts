@@ -1,5 +1,8 @@
+import { signal } from '@preact/signals';
 import { useCallback, useEffect, useRef, useState } from 'preact/hooks';
-import { isReachable } from '../shell/api.ts';
+
+/** Whether the service answered the last request. */
+export const isReachable = signal(true);
 
 export interface Requested<T> {
   /** The last answer. It is kept until the next one arrives. */

@@ -20,8 +20,11 @@ function clock(seconds: number): string {
 
 /** Draws a plot of lines over time in the colours of the page. */
 export function draw(host: HTMLElement, names: readonly string[], unit: string): Plot {
-  const styles = getComputedStyle(document.documentElement);
-  const colour = (name: string) => styles.getPropertyValue(name).trim();
+  // The computed value, because a canvas knows neither variables nor the theme.
+  const colour = (name: string) => {
+    host.style.color = `var(${name})`;
+    return getComputedStyle(host).color;
+  };
   const strokes = [colour('--accent'), colour('--json-number')];
   const axis = {
     stroke: colour('--muted'),
@@ -29,6 +32,7 @@ export function draw(host: HTMLElement, names: readonly string[], unit: string):
     ticks: { show: false },
     font: '11px system-ui',
   };
+  host.style.color = '';
   let last = Date.now() / 1_000;
   const plot = new uPlot(
     {

@@ -2,6 +2,7 @@ import { Bundoc } from '@bundoc/client';
 import { BundocError, errorOf } from '@bundoc/client/error';
 import { Transport } from '@bundoc/client/transport';
 import { computed, effect, signal } from '@preact/signals';
+import { isReachable } from '../parts/use-request.ts';
 import { nowMs, onSignOut, refused, session } from './session.ts';
 
 /** A sent request, which the user can see and repeat. */
@@ -27,8 +28,6 @@ export const requests = signal<readonly SentRequest[]>([]);
 onSignOut(() => {
   requests.value = [];
 });
-/** Whether the last request got an answer. */
-export const isReachable = signal(true);
 const PROBE_EVERY_MS = 2_000;
 /** While the service does not answer, polls until it does. */
 effect(() => {

@@ -1,7 +1,8 @@
 import type { ComponentChildren } from 'preact';
 import { useEffect, useRef } from 'preact/hooks';
 import { LocationProvider, useLocation } from 'preact-iso';
-import { isReachable, isSlow } from './api.ts';
+import { isReachable } from '../parts/use-request.ts';
+import { isSlow } from './api.ts';
 import { RequestLog } from './request-log.tsx';
 import type { Service } from './service.ts';
 import { session } from './session.ts';

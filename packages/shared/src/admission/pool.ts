@@ -2,14 +2,14 @@ import { AppError } from '../contract/app-error.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { ShareKey } from '../shares/share-key.ts';
 import { type Account, Accounts } from './account.ts';
-import { ReleaseRate } from './release-rate.ts';
 import { Turns } from './turns.ts';
 
 /** Longest wait, milliseconds. */
 export const WAIT_MS_MAX = 5_000;
 /** Most requests that wait for a pool. */
 const WAITING_MAX = 1_024;
-const RETRY_AFTER_S_MAX = 30;
+/** When a refused request may be repeated. Those before it have waited as long. */
+const RETRY_AFTER_S = WAIT_MS_MAX / 1_000;
 
 export interface PoolOptions {
   /** What its units are, in refusals and metrics: `page reads`. */
@@ -102,20 +102,20 @@ export class Pool {
   readonly name: string;
   readonly capacity: number;
   readonly accounts: Accounts;
+  /** Holds that were cut off so far. */
+  cuts = 0;
   readonly #options: Required<PoolOptions>;
   readonly #number: number;
   readonly #all: Account;
   readonly #turns: Turns<Waiter>;
-  readonly #releases: ReleaseRate;
   readonly #refusals = { rate_limited: 0, overloaded: 0 };
   readonly #onWait: WaitListener[] = [];
   /** What small requests hold. */
   #heldBySmall = 0;
-  #unitsWaiting = 0;
   #timer: NodeJS.Timeout | undefined;
 
   constructor(options: PoolOptions) {
-    const { name, capacity, clock, accounts = new Accounts() } = options;
+    const { name, capacity, accounts = new Accounts() } = options;
     this.#options = {
       ...{ beyond: { ofSubject: 0, ofProject: 0 }, extra: 0, smallMax: 0 },
       ...{ subjectMax: Number.POSITIVE_INFINITY, projectMax: Number.POSITIVE_INFINITY },
@@ -127,7 +127,6 @@ export class Pool {
     this.#number = accounts.newPool();
     this.#all = accounts.all;
     this.#turns = new Turns(accounts, this.#options.isOwed);
-    this.#releases = new ReleaseRate(clock);
   }
 
   /** All held units. */
@@ -234,11 +233,6 @@ export class Pool {
     return await task();
   }
 
-  /** Counts the refusal of a request without units. */
-  countRefusal(key: ShareKey, units: number): void {
-    this.#countRefusal(this.accounts.of(key), units);
-  }
-
   /** The refusal of a request without units. Counts it. */
   refusal(key: ShareKey, units: number): AppError {
     return this.#refusalOf(this.accounts.of(key), units);
@@ -263,11 +257,7 @@ export class Pool {
     this.#count(account, after - before, 0);
     const moreOfSmall = this.#ofSmall(after) - this.#ofSmall(before);
     this.#heldBySmall += moreOfSmall;
-    if (after >= before && moreOfSmall >= 0) return;
-    // Reading the clock for each request would cost more than the rest of this.
-    if (after < before && (this.#turns.size > 0 || this.#options.waitMs === 0))
-      this.#releases.note(before - after);
-    this.#serve();
+    if (after < before || moreOfSmall < 0) this.#serve();
   }
 
   #ofSmall(units: number): number {
@@ -291,7 +281,6 @@ export class Pool {
     const { waitMs, waitingMax } = this.#options;
     this.#turns.add(waiter.account, waiter);
     this.#count(waiter.account, 0, 1);
-    this.#unitsWaiting += waiter.units;
     this.#serve();
     if (this.#turns.size > waitingMax) this.#reject(this.#latest());
     if (this.#turns.size > 0 && this.#timer === undefined) this.#sweepIn(waitMs);
@@ -304,9 +293,8 @@ export class Pool {
     return true;
   }
 
-  #forget({ account, units, sinceMs }: Waiter, outcome: WaitOutcome): void {
+  #forget({ account, sinceMs }: Waiter, outcome: WaitOutcome): void {
     this.#count(account, 0, -1);
-    this.#unitsWaiting -= units;
     const ms = this.#options.clock.monotonic() - sinceMs;
     for (const listener of this.#onWait) listener(account, ms, outcome);
   }
@@ -390,30 +378,19 @@ export class Pool {
     return latest;
   }
 
-  /** @returns the code of the refusal. */
-  #countRefusal(account: Account, units: number): 'rate_limited' | 'overloaded' {
+  #refusalOf(account: Account, units: number): AppError {
+    const { name, capacity } = this;
     const isOwn =
       !this.#isWithinCaps(account, units) ||
       !this.#isWithinPart(account.subject, units) ||
       !this.#isWithinPart(account, units);
     const code = isOwn ? 'rate_limited' : 'overloaded';
     this.#refusals[code]++;
-    return code;
-  }
-
-  #refusalOf(account: Account, units: number): AppError {
-    const { name, capacity } = this;
-    const code = this.#countRefusal(account, units);
     const [ofSubject, ofProject] = [this.heldOf(account.subject), this.heldOf(account)];
-    const detail =
-      code === 'rate_limited'
-        ? `your share of ${name} is in use: ${ofSubject} of ${capacity}, ${ofProject} of them by this project`
-        : `the service has no ${name} to spare`;
-    const afterS = this.#releases.secondsUntil(this.#unitsWaiting + units) ?? WAIT_MS_MAX / 1_000;
-    return new AppError(code, {
-      detail,
-      retryAfterS: Math.min(RETRY_AFTER_S_MAX, Math.max(1, Math.ceil(afterS))),
-    });
+    const detail = isOwn
+      ? `your share of ${name} is in use: ${ofSubject} of ${capacity}, ${ofProject} of them by this project`
+      : `the service has no ${name} to spare`;
+    return new AppError(code, { detail, retryAfterS: RETRY_AFTER_S });
   }
 
   #sweepIn(ms: number): void {

@@ -1,7 +1,7 @@
 import { expect, it } from 'vitest';
 import { FakeClock } from '../testing/fake-clock.ts';
 import { createGate, HEAVY, PLACES } from './gate.ts';
-import { WaitReport } from './wait-report.ts';
+import { reportWaits } from './wait-report.ts';
 
 const keyOf = (project: string) => ({ subject: 's', project });
 
@@ -9,7 +9,8 @@ function start() {
   const clock = new FakeClock();
   const gate = createGate(clock, 1_000);
   const lines: unknown[] = [];
-  const report = new WaitReport({ info: (...line: unknown[]) => void lines.push(line) }, gate);
+  const logger = { info: (...line: unknown[]) => void lines.push(line) };
+  const report = reportWaits(gate, { clock, logger });
   return { clock, gate, lines, report };
 }
 
@@ -24,7 +25,8 @@ it('who waited at the gate for long is named once a minute, the longest wait fir
   all[Symbol.dispose]();
   const holds = await Promise.all([...waits, last]);
   gate.accounts.charge(gate.accounts.of(keyOf('p6')), 5_000);
-  report.report();
+  clock.advance(60_000);
+  report.sweep();
   const [[line, text]] = lines as [[{ most: readonly Record<string, unknown>[] }, string]];
   expect(text).toBe('waited at the gate');
   expect(line.most).toHaveLength(5);
@@ -37,7 +39,8 @@ it('who waited at the gate for long is named once a minute, the longest wait fir
     places: HEAVY,
     bytes: 0,
   });
-  report.report();
+  clock.advance(60_000);
+  report.sweep();
   expect(lines).toHaveLength(1);
   for (const hold of holds) hold[Symbol.dispose]();
   expect(bytes.units).toBe(300);
@@ -50,6 +53,7 @@ it('short waits are not named', async () => {
   clock.advance(50);
   all[Symbol.dispose]();
   (await wait)[Symbol.dispose]();
-  report.report();
+  clock.advance(60_000);
+  report.sweep();
   expect(lines).toEqual([]);
 });

@@ -2,12 +2,11 @@ import type { FastifyContextConfig, FastifyInstance, FastifyReply, FastifyReques
 import { z } from 'zod';
 import { AppError } from '../contract/app-error.ts';
 import { type ServiceInfo, serviceInfoSchema } from '../contract/service-info.ts';
-import { preferred } from '../http/accept.ts';
+import { preferred, preferredCoding } from '../http/accept.ts';
 import { varyBy } from '../http/cors.ts';
 import { describe, PUBLIC, type RouteDescription } from '../openapi/description.ts';
 import { boundDocs } from '../openapi/docs-bounds.ts';
 import type { Clock } from '../runtime/clock.ts';
-import { preferredCoding } from './accept-encoding.ts';
 import type { Site, SiteFile } from './site.ts';
 
 export interface ConsoleOptions {

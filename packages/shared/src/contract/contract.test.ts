@@ -87,15 +87,6 @@ describe('toAppError', () => {
     expect(hasCode(error, 'not_found', 'forbidden')).toBe(true);
     expect(hasCode({ code: 'forbidden' }, 'forbidden')).toBe(false);
   });
-
-  it.each(['FAST_JWT_INVALID_ALGORITHM', 'FAST_JWT_INACTIVE', 'FST_JWT_BAD_REQUEST'])(
-    'treats %s as a bad token',
-    (code) => {
-      expect(toAppError(Object.assign(new Error('x'), { code, statusCode: 500 })).code).toBe(
-        'unauthenticated',
-      );
-    },
-  );
 });
 
 describe('a document id', () => {

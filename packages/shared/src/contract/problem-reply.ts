@@ -5,9 +5,8 @@ import { PROBLEMS, type Problem } from './problem.ts';
 
 export const PROBLEM_CONTENT_TYPE = 'application/problem+json; charset=utf-8';
 
-/** Fastify's own errors, by code. Those of the token plugin all mean `unauthenticated`. */
+/** Fastify's own errors, by code. */
 function fromFramework(code: string, request: FastifyRequest | undefined): AppError | undefined {
-  if (code.startsWith('FAST_JWT_') || code.startsWith('FST_JWT_')) return new AppError('unauthenticated');
   switch (code) {
     case 'FST_ERR_CTP_BODY_TOO_LARGE':
       return new AppError('payload_too_large');

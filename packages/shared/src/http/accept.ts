@@ -1,15 +1,12 @@
-/** A media range of an `Accept` header, with its quality. */
-interface Range {
-  readonly type: string;
-  readonly quality: number;
-}
+import Negotiator from 'negotiator';
 
-const QUALITY = /^q=(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)$/;
+/** Parameters of a media range other than its quality. */
+const PARAMETERS = /;(?!\s*q\s*=)[^;,]*/gi;
 
 /**
  * The media type of `offered` that an `Accept` header prefers (RFC 9110, section 12.5.1). Quality decides,
  * then how exactly the type is named, then its place in the header, then the order of `offered`. Parameters
- * other than `q`, and ranges that are malformed, are ignored.
+ * other than `q` are ignored. `negotiator` is what Express and `@fastify/accepts` read these headers with.
  *
  * @returns undefined when the header accepts none of them, or there is no header.
  */
@@ -18,46 +15,25 @@ export function preferred<T extends string>(
   offered: readonly T[],
 ): T | undefined {
   if (accept === undefined) return undefined;
-  const ranges = accept.split(',').flatMap((text) => rangeOf(text) ?? []);
-  let best: (Weight & { readonly type: T }) | undefined;
-  for (const type of offered) {
-    const weight = weigh(type, ranges);
-    if (weight !== undefined && weight.quality > 0 && (best === undefined || outweighs(weight, best)))
-      best = { type, ...weight };
-  }
-  return best?.type;
+  const negotiator = new Negotiator({ headers: { accept: accept.replace(PARAMETERS, '') } });
+  return negotiator.mediaType(offered) as T | undefined;
 }
 
-interface Weight {
-  readonly quality: number;
-  /** 2 for a full type, 1 for `type/*`, 0 for `*\/*`. */
-  readonly precision: number;
-  /** The position of the range in the header. */
-  readonly place: number;
-}
+/** Content codings in which the console is stored, the smallest first. */
+const CODINGS = ['br', 'gzip'] as const;
+export type Coding = (typeof CODINGS)[number];
 
-function outweighs(one: Weight, other: Weight): boolean {
-  if (one.quality !== other.quality) return one.quality > other.quality;
-  if (one.precision !== other.precision) return one.precision > other.precision;
-  return one.place < other.place;
-}
-
-/** The quality of a type, from the most specific range that matches it; undefined when none does. */
-function weigh(type: string, ranges: readonly Range[]): Weight | undefined {
-  const names = ['*/*', `${type.slice(0, type.indexOf('/'))}/*`, type];
-  for (let precision = names.length - 1; precision >= 0; precision--) {
-    const place = ranges.findIndex((range) => range.type === names[precision]);
-    const range = ranges[place];
-    if (range !== undefined) return { quality: range.quality, precision, place };
-  }
-  return undefined;
-}
-
-function rangeOf(text: string): Range | undefined {
-  const [type = '', ...parameters] = text.split(';').map((part) => part.trim().toLowerCase());
-  if (type === '') return undefined;
-  const weight = parameters.find((parameter) => parameter.startsWith('q='));
-  if (weight === undefined) return { type, quality: 1 };
-  const quality = QUALITY.exec(weight)?.[1];
-  return quality === undefined ? undefined : { type, quality: Number(quality) };
+/**
+ * The best coding of a file that an `Accept-Encoding` header accepts (RFC 9110, section 12.5.3).
+ *
+ * @param has the codings in which the file is stored.
+ * @returns undefined to send the file without a coding, which every client accepts.
+ */
+export function preferredCoding(
+  header: string | undefined,
+  has: (coding: Coding) => boolean,
+): Coding | undefined {
+  if (header === undefined) return undefined;
+  const accepted = new Negotiator({ headers: { 'accept-encoding': header } }).encodings([...CODINGS]);
+  return CODINGS.find((coding) => has(coding) && accepted.includes(coding));
 }

@@ -4,7 +4,8 @@ import { BYTE_US } from '../admission/account.ts';
 import type { Hold, Pool } from '../admission/pool.ts';
 import { freeMemory } from '../runtime/free-memory.ts';
 import type { CutOffs, Transfer } from './cut-offs.ts';
-import { shareOfRequest } from './request-share.ts';
+import { shareOfRequest } from './guard.ts';
+import type { HttpShares } from './http-shares.ts';
 import { SentBytes } from './sent-bytes.ts';
 
 /** A buffer to which nothing but the answer refers. */
@@ -39,7 +40,7 @@ const COUNTED_BYTES_MIN = 16_384;
  * one is passed to the system, or the connection closes. Without room, the answer of a read is replaced by
  * the refusal. That of a write never is: it has taken effect.
  */
-export function limitAnswers(app: FastifyInstance, bytes: Pool, cutOffs: CutOffs): void {
+export function limitAnswers(app: FastifyInstance, { gate: { bytes }, cutOffs }: HttpShares): void {
   app.addHook('onSend', (request, reply, payload, done) => {
     const length = typeof payload === 'string' || Buffer.isBuffer(payload) ? Buffer.byteLength(payload) : 0;
     if (length < COUNTED_BYTES_MIN || request.raw.socket.destroyed) {
@@ -55,18 +56,18 @@ export function limitAnswers(app: FastifyInstance, bytes: Pool, cutOffs: CutOffs
       done(bytes.refusal(key, length));
       return;
     }
-    holdUntilSent(request, reply.raw, hold, cutOffs, own);
+    holdUntilSent(reply.raw, hold, cutOffs, own);
     done(null, payload);
   });
 }
 
 function holdUntilSent(
-  { raw: { socket } }: FastifyRequest,
   response: ServerResponse,
   hold: Hold,
   cutOffs: CutOffs,
   own: Buffer | undefined,
 ): void {
+  const { socket } = response.req;
   const sent = new SentBytes(socket);
   const end = (): void => {
     cutOffs.delete(transfer);
@@ -80,20 +81,16 @@ function holdUntilSent(
       end();
     },
   };
-  const free = (): void => {
-    if (own !== undefined) freeMemory(own);
-  };
   const onClose = (): void => {
     end();
-    free();
+    if (own !== undefined) freeMemory(own);
   };
   socket.once('close', onClose);
   response.once('finish', () => {
-    end();
     // On a destroyed socket, the event may come before the system has released the bytes.
     if (socket.destroyed) return;
     socket.off('close', onClose);
-    free();
+    onClose();
   });
   cutOffs.add(transfer);
 }

@@ -73,6 +73,7 @@ describe('every refused token gets the same 401', () => {
     ],
     ['alg None', () => `Bearer ${token({ header: { ...HEADER, alg: 'None' } })}`],
     ['alg eddsa', () => `Bearer ${token({ header: { ...HEADER, alg: 'eddsa' } })}`],
+    ['alg Ed25519', () => `Bearer ${token({ header: { ...HEADER, alg: 'Ed25519' } })}`],
     ['no alg', () => `Bearer ${token({ header: { kid: KID } })}`],
     ['a list of algs', () => `Bearer ${token({ header: { ...HEADER, alg: ['EdDSA'] } })}`],
     ['HS256 with the public key as secret', () => `Bearer ${token(hs256(pemOf(issuer.publicKey)))}`],

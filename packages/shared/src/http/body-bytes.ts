@@ -1,15 +1,16 @@
 import type { IncomingMessage } from 'node:http';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
-import { type Accounts, BYTE_US } from '../admission/account.ts';
+import { BYTE_US } from '../admission/account.ts';
 import type { Hold, Pool } from '../admission/pool.ts';
 import { AppError } from '../contract/app-error.ts';
+import { freeMemory } from '../runtime/free-memory.ts';
 import type { ShareKey } from '../shares/share-key.ts';
-import { type CutOffs, cutOffsOf, type Transfer } from './cut-offs.ts';
-import { GatheredBody } from './gathered-body.ts';
-import { shareOfRequest } from './request-share.ts';
+import type { CutOffs, Transfer } from './cut-offs.ts';
+import { shareOfRequest } from './guard.ts';
+import type { HttpShares } from './http-shares.ts';
 
 const BODY = Symbol('body');
-const POOL = Symbol('bytes of bodies');
+const SHARES = Symbol('shares of bodies');
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -17,8 +18,13 @@ declare module 'fastify' {
   }
 
   interface FastifyInstance {
-    [POOL]?: Pool;
+    [SHARES]?: BodyShares;
   }
+}
+
+interface BodyShares {
+  readonly bytes: Pool;
+  readonly cutOffs: CutOffs;
 }
 
 export type BodyDone = (error: AppError | null, body?: Buffer) => void;
@@ -28,8 +34,8 @@ export type BodyDone = (error: AppError | null, body?: Buffer) => void;
  * longest body of its route, before anything of it is read, until its request is answered. Until then, TCP
  * makes the client wait.
  */
-export function limitBodies(app: FastifyInstance, bytes: Pool): void {
-  app.decorate(POOL, bytes);
+export function limitBodies(app: FastifyInstance, { gate: { bytes }, cutOffs }: HttpShares): void {
+  app.decorate(SHARES, { bytes, cutOffs });
   app.addHook('onSend', (request, reply, payload, done) => {
     const body = request[BODY];
     if (body !== undefined) {
@@ -57,19 +63,18 @@ export function readBody(request: FastifyRequest, payload: IncomingMessage, done
   // Its client has gone during the check of its token.
   else if (payload.destroyed) done(new AppError('invalid_request'));
   else {
-    const { server } = request;
-    const body = new IncomingBody(payload, { announced, bodyLimit, done, cutOffs: cutOffsOf(server) });
+    const shares = request.server[SHARES] as BodyShares;
+    const body = new IncomingBody(payload, { ...shares, announced, bodyLimit, done });
     request[BODY] = body;
-    body.read(server[POOL] as Pool, shareOfRequest(request));
+    body.read(shareOfRequest(request));
   }
 }
 
-interface BodyOptions {
+interface BodyOptions extends BodyShares {
   /** Undefined when the length is unknown. */
   readonly announced: number | undefined;
   readonly bodyLimit: number;
   readonly done: BodyDone;
-  readonly cutOffs: CutOffs;
 }
 
 /**
@@ -81,8 +86,10 @@ class IncomingBody implements Transfer, Disposable {
   hold: Hold | undefined;
   readonly #payload: IncomingMessage;
   readonly #options: BodyOptions;
-  readonly #body: GatheredBody;
-  #accounts: Accounts | undefined;
+  /** Memory of the announced length; copying 16 MiB at the end would block the event loop. */
+  #whole: Buffer | undefined;
+  /** A body of unknown length. */
+  #chunks: Buffer[] = [];
   #received = 0;
   #isOver = false;
   /** Ends the wait for bytes. */
@@ -91,21 +98,19 @@ class IncomingBody implements Transfer, Disposable {
   constructor(payload: IncomingMessage, options: BodyOptions) {
     this.#payload = payload;
     this.#options = options;
-    this.#body = new GatheredBody(options.announced);
     payload.once('close', this.#onClose);
   }
 
-  read(pool: Pool, key: ShareKey): void {
-    this.#accounts = pool.accounts;
-    const { announced, bodyLimit } = this.#options;
+  read(key: ShareKey): void {
+    const { bytes, announced, bodyLimit } = this.#options;
     const units = announced ?? bodyLimit;
-    const hold = pool.tryTake(key, units);
+    const hold = bytes.tryTake(key, units);
     if (hold !== undefined) {
       this.#begin(hold);
       return;
     }
     this.#waiting = new AbortController();
-    void pool.take(key, units, this.#waiting.signal).then(
+    void bytes.take(key, units, this.#waiting.signal).then(
       (taken) => this.#begin(taken),
       (error) => this.#end(error),
     );
@@ -124,7 +129,7 @@ class IncomingBody implements Transfer, Disposable {
 
   /** Stops reading, if it has not ended, and gives its bytes back. */
   [Symbol.dispose](): void {
-    if (this.#leave()) this.#body.discard();
+    if (this.#leave()) this.#discard();
     this.hold?.[Symbol.dispose]();
   }
 
@@ -135,23 +140,29 @@ class IncomingBody implements Transfer, Disposable {
       return;
     }
     this.hold = hold;
-    this.#options.cutOffs.add(this);
+    const { announced, cutOffs } = this.#options;
+    // Pages that were never written take no physical memory.
+    if (announced !== undefined) this.#whole = Buffer.allocUnsafe(announced);
+    cutOffs.add(this);
     this.#payload.on('data', this.#onData).on('end', this.#onEnd).on('error', this.#onError);
     this.#payload.resume();
   }
 
   readonly #onData = (chunk: Buffer): void => {
+    const at = this.#received;
     this.#received += chunk.length;
     if (this.#received > this.#options.bodyLimit) this.#end(new AppError('payload_too_large'));
-    else this.#body.add(chunk);
+    else if (this.#whole === undefined) this.#chunks.push(chunk);
+    else chunk.copy(this.#whole, at);
   };
 
   readonly #onEnd = (): void => {
     const { hold } = this;
+    const { bytes, done } = this.#options;
     hold?.resize(this.#received);
-    if (hold !== undefined) this.#accounts?.charge(hold.account, this.#received * BYTE_US);
-    const whole = this.#body.take();
-    if (this.#leave()) this.#options.done(null, whole);
+    if (hold !== undefined) bytes.accounts.charge(hold.account, this.#received * BYTE_US);
+    const whole = this.#whole ?? Buffer.concat(this.#chunks);
+    if (this.#leave()) done(null, whole);
   };
 
   readonly #onError = (cause: Error): void => this.#end(new AppError('invalid_request', { cause }));
@@ -161,8 +172,14 @@ class IncomingBody implements Transfer, Disposable {
 
   #end(error: AppError): void {
     if (!this.#leave()) return;
-    this.#body.discard();
+    this.#discard();
     this.#options.done(error);
+  }
+
+  #discard(): void {
+    if (this.#whole !== undefined) freeMemory(this.#whole);
+    this.#whole = undefined;
+    this.#chunks = [];
   }
 
   /** @returns false when it was over. */

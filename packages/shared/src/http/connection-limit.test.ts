@@ -1,16 +1,16 @@
 import { EventEmitter } from 'node:events';
 import type { Socket } from 'node:net';
-import type { FastifyReply, FastifyRequest } from 'fastify';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import { FakeClock } from '../testing/fake-clock.ts';
 import {
   Connections,
   type ConnectionsOptions,
-  FIRST_BYTE_MS,
+  connectionOf,
+  notePassed,
+  OF_THIS_MACHINE,
   REFUSED_MAX,
   REFUSED_MS,
 } from './connection-limit.ts';
-import { notePassed, placeOf } from './connection-place.ts';
 
 beforeEach(() => void vi.useFakeTimers());
 afterEach(() => void vi.useRealTimers());
@@ -18,7 +18,6 @@ afterEach(() => void vi.useRealTimers());
 let ports = 0;
 
 class FakeSocket extends EventEmitter {
-  bytesRead = 0;
   destroyed = false;
   isAccepted = false;
   readonly remoteAddress: string;
@@ -38,7 +37,7 @@ class FakeSocket extends EventEmitter {
 
 function connectionsOf(options: Partial<ConnectionsOptions> = {}) {
   const connections = new Connections({
-    ...{ clock: new FakeClock(), max: 80, ofAddressMax: 10 },
+    ...{ clock: new FakeClock(), max: 70, ofAddressMax: 10 },
     ...options,
   });
   const open = (address: string, count: number) =>
@@ -64,15 +63,16 @@ it('each address (IPv6: each /64) has a limited number of connections, independe
   expect(opened(open('192.0.2.1', 1))).toBe(1);
 });
 
-it('the last connections are reserved for this machine', () => {
-  const { connections, open, opened } = connectionsOf();
-  const strangers = Array.from({ length: 7 }, (_, n) => open(`192.0.2.${n}`, 20)).flat();
-  expect(opened(strangers)).toBe(70);
-  for (const [n, socket] of strangers.entries()) notePassed(socket as unknown as Socket, `s${n}`);
-  expect(opened([...open('127.0.0.1', 5), ...open('::1', 5)])).toBe(10);
+it('this machine has further connections, for health checks, when all others are taken', () => {
+  const { connections, open, opened } = connectionsOf({ isProxy: (address) => address === '192.0.2.1' });
+  const others = open('192.0.2.1', 80);
+  expect(opened(others)).toBe(70);
+  const own = [...open('127.0.0.1', OF_THIS_MACHINE / 2), ...open('::1', OF_THIS_MACHINE / 2)];
+  expect(opened(own)).toBe(OF_THIS_MACHINE);
+  for (const [n, socket] of own.entries()) notePassed(socket as unknown as Socket, `s${n}`);
   expect(opened(open('127.0.0.2', 1))).toBe(0);
-  for (const socket of strangers) socket.destroy();
-  expect(connections.share.held).toBe(10);
+  for (const socket of [...others, ...own]) socket.destroy();
+  expect(connections.share.held).toBe(0);
 });
 
 it('silent connections lock nobody out: the oldest of which no request was authorized makes room', () => {
@@ -122,61 +122,8 @@ it('a trusted proxy is limited only by the total number of connections', () => {
   expect(opened(open('192.0.2.1', 100))).toBe(70);
 });
 
-it.each([
-  ['trusted', 70],
-  ['not trusted', 10],
-])(
-  'a proxy on this machine, %s, cannot forward requests on reserved connections, but health checks are served',
-  (kind, full) => {
-    const isProxy = kind === 'trusted' ? (address: string) => address === '127.0.0.1' : undefined;
-    const { connections, open, opened } = connectionsOf({ isProxy });
-    const proxied = open('127.0.0.1', full);
-    expect(opened(proxied)).toBe(full);
-    const [last] = open('127.0.0.1', 1);
-    const headersOfAnswer: string[][] = [];
-    const ask = (socket: FakeSocket | undefined, headers: Record<string, string>) => {
-      const ip = kind === 'trusted' ? (headers['x-forwarded-for'] ?? '127.0.0.1') : '127.0.0.1';
-      const raw = new EventEmitter();
-      const reply = { raw, header: (...header: string[]) => headersOfAnswer.push(header) };
-      connections.acceptForwarded(
-        { raw: { socket }, ip, headers } as unknown as FastifyRequest,
-        reply as unknown as FastifyReply,
-      );
-      raw.emit('close');
-    };
-    expect(last?.isAccepted).toBe(true);
-    ask(last, {});
-    ask(proxied[0], { 'x-forwarded-for': '192.0.2.1' });
-    expect(headersOfAnswer).toEqual([]);
-    for (const header of ['x-forwarded-for', 'forwarded'])
-      expect(() => ask(last, { [header]: '192.0.2.1' })).toThrow(/in use|to spare/);
-    expect(headersOfAnswer).toEqual([
-      ['connection', 'close'],
-      ['connection', 'close'],
-    ]);
-    // This frees its connection for the next one.
-    last?.destroy();
-    expect(opened(open('127.0.0.1', 20))).toBe(10);
-    for (const socket of proxied) socket.destroy();
-    expect(opened(open('192.0.2.1', 1))).toBe(1);
-  },
-);
-
-it('a connection that sends nothing is closed after five seconds', () => {
-  const { connections, open, opened } = connectionsOf();
-  const [silent] = open('192.0.2.1', 1);
-  const [talking] = open('192.0.2.1', 1);
-  if (talking !== undefined) talking.bytesRead = 1;
-  vi.advanceTimersByTime(FIRST_BYTE_MS - 1);
-  const late = open('192.0.2.1', 1);
-  expect(silent?.destroyed).toBe(false);
-  vi.advanceTimersByTime(1);
-  expect([silent?.destroyed, talking?.destroyed, opened(late)]).toEqual([true, false, 1]);
-  expect([connections.cuts, connections.share.held]).toEqual([1, 2]);
-});
-
 it('a refused connection closes after a second, so that a client gains nothing by connecting again at once', () => {
-  const { connections, open } = connectionsOf();
+  const { open } = connectionsOf();
   open('192.0.2.1', 10);
   const refused = open('192.0.2.1', 1);
   vi.advanceTimersByTime(REFUSED_MS - 1);
@@ -185,8 +132,6 @@ it('a refused connection closes after a second, so that a client gains nothing b
   expect(closed()).toEqual([false, false]);
   vi.advanceTimersByTime(1);
   expect(closed()).toEqual([true, false]);
-  connections.closeRefused();
-  expect([closed(), connections.cuts]).toEqual([[true, true], 0]);
 });
 
 it('only so many refused connections stay open, and one that its client closes frees its place', () => {
@@ -201,6 +146,6 @@ it('only so many refused connections stay open, and one that its client closes f
 it('connections of a trusted proxy each have a turn of their own, because they are of many clients', () => {
   const { open } = connectionsOf({ isProxy: (address) => address === '192.0.2.1' });
   const turnsOf = (address: string) =>
-    new Set(open(address, 3).map((socket) => placeOf(socket as unknown as Socket)?.turn));
+    new Set(open(address, 3).map((socket) => connectionOf(socket as unknown as Socket)?.turn));
   expect([turnsOf('192.0.2.1').size, turnsOf('198.51.100.1')]).toEqual([3, new Set(['198.51.100.1'])]);
 });

@@ -1,6 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
-import { placeOf } from './connection-place.ts';
+import { connectionOf } from './connection-limit.ts';
 import type { LoopTurns } from './loop-turns.ts';
 
 /** How long a connection stays open after we ended it, so that our last bytes can arrive, milliseconds. */
@@ -65,7 +65,7 @@ export function oneAtATime(begin: Begin, turns: LoopTurns): Begin {
     const beginHeld = (): void => {
       if (!socket.destroyed && (request as ServedRequest)[FAULTY] !== true) begin(request, response);
     };
-    const awaitTurn = (): void => turns.begin(placeOf(socket)?.turn ?? '', beginHeld);
+    const awaitTurn = (): void => turns.begin(connectionOf(socket)?.turn ?? '', beginHeld);
     if (isNext) awaitTurn();
     // Node flushes the response later in this turn.
     else response.once('socket', () => process.nextTick(awaitTurn));
@@ -151,22 +151,4 @@ export function lingerBehindAnswer(request: IncomingMessage): void {
     const timer = setTimeout(() => socket.destroy(), REFUSED_LINGER_MS).unref();
     socket.once('close', () => clearTimeout(timer));
   };
-}
-
-/**
- * Calls `onGone` once the client of an endless answer has gone: the connection has closed, or the client has
- * ended its half.
- */
-export function onceGone(response: ServerResponse, onGone: () => void): void {
-  const { socket } = response.req;
-  let isTold = false;
-  const tell = (): void => {
-    if (isTold) return;
-    isTold = true;
-    socket.off('end', tell);
-    onGone();
-  };
-  response.once('close', tell);
-  socket.once('end', tell);
-  if (socket.readableEnded || response.destroyed) tell();
 }

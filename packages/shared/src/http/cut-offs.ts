@@ -1,6 +1,4 @@
-import type { FastifyInstance } from 'fastify';
 import type { Hold, Pool } from '../admission/pool.ts';
-import { sweepUntilClosed } from './sweeps.ts';
 
 /** Seconds over which the pace of a transfer is measured. */
 const WINDOW_S = 5;
@@ -30,27 +28,27 @@ export class CutOffs {
   readonly #bytes: Pool;
   /** The totals of each transfer at the latest seconds; the first is one window old. */
   readonly #transfers = new Map<Transfer, number[]>();
-  #cuts = 0;
+  #timer: NodeJS.Timeout | undefined;
 
   constructor(bytes: Pool) {
     this.#bytes = bytes;
   }
 
-  /** Transfers that were cut off. */
-  get cuts(): number {
-    return this.#cuts;
-  }
-
   add(transfer: Transfer): void {
     this.#transfers.set(transfer, [transfer.moved()]);
+    this.#timer ??= setInterval(() => this.sweep(), SWEEP_EVERY_MS).unref();
   }
 
   delete(transfer: Transfer): void {
     this.#transfers.delete(transfer);
   }
 
-  /** Call it each second. */
+  /** A timer calls it each second, while there are transfers. */
   sweep(): void {
+    if (this.#transfers.size === 0) {
+      clearInterval(this.#timer);
+      this.#timer = undefined;
+    }
     for (const [transfer, totals] of this.#transfers) {
       totals.push(transfer.moved());
       if (totals.length > WINDOW_S + 1) totals.shift();
@@ -70,7 +68,7 @@ export class CutOffs {
   }
 
   #cut(transfer: Transfer): void {
-    this.#cuts++;
+    this.#bytes.cuts++;
     this.#transfers.delete(transfer);
     transfer.cut();
   }
@@ -87,21 +85,4 @@ export class CutOffs {
 function paceOf(totals: readonly number[]): number {
   if (totals.length <= WINDOW_S) return Number.MAX_VALUE;
   return ((totals.at(-1) ?? 0) - (totals[0] ?? 0)) / WINDOW_S;
-}
-
-const cutOffs = new WeakMap<object, CutOffs>();
-
-/** Cuts slow transfers of a server off. */
-export function cutSlowTransfers(app: FastifyInstance, bytes: Pool): CutOffs {
-  const all = new CutOffs(bytes);
-  cutOffs.set(app.server, all);
-  sweepUntilClosed(app, SWEEP_EVERY_MS, () => all.sweep());
-  return all;
-}
-
-/** Those of a server. */
-export function cutOffsOf(app: FastifyInstance): CutOffs {
-  const all = cutOffs.get(app.server);
-  if (all === undefined) throw new Error('the server does not limit its transfers');
-  return all;
 }

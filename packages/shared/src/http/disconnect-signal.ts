@@ -3,8 +3,21 @@ import { AppError } from '../contract/app-error.ts';
 
 const PROBE_EVERY_MS = 250;
 
+const SIGNAL = Symbol('signal');
+
+declare module 'fastify' {
+  interface FastifyReply {
+    [SIGNAL]?: AbortSignal;
+  }
+}
+
 /** Aborts when the client disconnects before it was answered. */
 export function disconnectSignal(reply: FastifyReply): AbortSignal {
+  reply[SIGNAL] ??= watch(reply);
+  return reply[SIGNAL];
+}
+
+function watch(reply: FastifyReply): AbortSignal {
   const controller = new AbortController();
   const { raw, request } = reply;
   const { socket } = request.raw;

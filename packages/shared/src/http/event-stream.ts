@@ -1,8 +1,6 @@
-import { once } from 'node:events';
 import type { OutgoingHttpHeaders, ServerResponse } from 'node:http';
 import { TLSSocket } from 'node:tls';
 import type { ShareKey } from '../shares/share-key.ts';
-import { onceGone } from './connection.ts';
 import { SentBytes } from './sent-bytes.ts';
 import { COUNTED_WRITE_BYTES_MIN, type StreamBufferBudget } from './stream-buffer-budget.ts';
 
@@ -10,21 +8,10 @@ import { COUNTED_WRITE_BYTES_MIN, type StreamBufferBudget } from './stream-buffe
 const WAITING_BYTES_MAX = 262_144;
 
 /** Receives the events for one reader. */
-export interface EventSink {
-  /** Never blocks. A stream with a reader that is too slow is closed automatically. */
-  send(blocks: string | Buffer): void;
-  /** True while sent bytes wait for the reader. */
-  readonly needsDrain: boolean;
-  /** Bytes that the system has accepted since the stream began. */
-  readonly sentBytes: number;
-  /** Resolves when all sent bytes are passed to the system, or the sink is closed. */
-  drained(): Promise<void>;
-  readonly isClosed: boolean;
-  /** Ends the stream gracefully: sent events still arrive. */
-  end(): void;
-  /** Cuts the stream off at once. */
-  cut(): void;
-}
+export type EventSink = Pick<
+  EventStream,
+  'send' | 'needsDrain' | 'sentBytes' | 'drained' | 'isClosed' | 'end' | 'cut'
+>;
 
 export interface EventStreamOptions {
   /** Additional headers of the answer. */
@@ -39,7 +26,7 @@ export interface EventStreamOptions {
  * A stream of server-sent events over a hijacked answer. A reader is cut off once more than `waitingBytesMax`
  * bytes wait for it, and may resume from its last event.
  */
-export class EventStream implements EventSink {
+export class EventStream {
   readonly #response: ServerResponse;
   readonly #waitingBytesMax: number;
   readonly #room: EventStreamOptions['room'];
@@ -48,16 +35,14 @@ export class EventStream implements EventSink {
 
   constructor(response: ServerResponse, options: EventStreamOptions = {}) {
     this.#response = response;
+    const cut = () => this.cut();
     this.#sent = response.socket === null ? undefined : new SentBytes(response.socket);
     this.#waitingBytesMax = options.waitingBytesMax ?? WAITING_BYTES_MAX;
     this.#room = options.room;
-    if (this.#room !== undefined) {
-      const release = () => {
-        for (const giveBack of this.#held.splice(0)) giveBack();
-      };
-      response.on('drain', release);
-      response.once('close', release);
-    }
+    const release = () => {
+      for (const giveBack of this.#held.splice(0)) giveBack();
+    };
+    response.on('drain', release).once('close', release);
     response.writeHead(200, {
       ...options.headers,
       'content-type': 'text/event-stream',
@@ -65,22 +50,28 @@ export class EventStream implements EventSink {
       'x-content-type-options': 'nosniff',
     });
     response.flushHeaders();
-    // The stream is endless, so nobody waits for its end.
-    onceGone(response, () => response.destroy());
+    // The stream is endless: a client that has ended its half waits for nothing.
+    const { socket } = response.req;
+    socket.once('end', cut);
+    response.once('close', () => socket.off('end', cut));
+    if (socket.readableEnded) cut();
   }
 
   get isClosed(): boolean {
     return this.#response.destroyed || this.#response.writableEnded;
   }
 
+  /** True while sent bytes wait for the reader. */
   get needsDrain(): boolean {
     return this.#response.writableNeedDrain;
   }
 
+  /** Bytes that the system has accepted since the stream began. */
   get sentBytes(): number {
     return this.#sent?.total ?? 0;
   }
 
+  /** Never blocks. A reader that is too slow is cut off. */
   send(blocks: string | Buffer): void {
     if (this.isClosed) return;
     this.#response.write(blocks);
@@ -101,20 +92,21 @@ export class EventStream implements EventSink {
     return true;
   }
 
+  /** Resolves when all sent bytes are passed to the system, or the sink is closed. */
   async drained(): Promise<void> {
     if (this.isClosed || !this.#response.writableNeedDrain) return;
-    const either = new AbortController();
-    await Promise.race([
-      once(this.#response, 'drain', { signal: either.signal }),
-      once(this.#response, 'close', { signal: either.signal }),
-    ]);
-    either.abort();
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const response = this.#response.once('drain', resolve).once('close', resolve);
+    await promise;
+    response.off('drain', resolve).off('close', resolve);
   }
 
+  /** Ends the stream gracefully: sent events still arrive. */
   end(): void {
     if (!this.isClosed) this.#response.end();
   }
 
+  /** Cuts the stream off at once. */
   cut(): void {
     this.#response.destroy();
   }

@@ -2,9 +2,9 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { REQUEST_US } from '../admission/account.ts';
 import { type Gate, HEAVY } from '../admission/gate.ts';
 import type { Hold, Pool } from '../admission/pool.ts';
-import { enterShare, type Places, type ShareKey } from '../shares/share-key.ts';
+import { enterShare, type Places } from '../shares/share-key.ts';
 import { disconnectSignal } from './disconnect-signal.ts';
-import { authorizedShare } from './request-share.ts';
+import { authorizedShare } from './guard.ts';
 
 const PLACES = Symbol('places');
 
@@ -31,7 +31,6 @@ class RequestPlaces implements Places, Disposable {
   readonly #hold: Hold;
   /** Until the answer: a context that lives on, of a connection to a database, must not keep its body. */
   #reply: FastifyReply | undefined;
-  #gone: AbortSignal | undefined;
   readonly #units: number;
   #waits = 0;
 
@@ -52,18 +51,12 @@ class RequestPlaces implements Places, Disposable {
     const { account } = this.#hold;
     const key = { subject: account.subject.id, project: account.id };
     // Nobody inside waits for a request that has no places, so this cannot deadlock.
-    using _taken = this.#pool.tryTake(key, this.#units) ?? (await this.#take(key, this.#reply));
+    using _taken = await this.#pool.take(key, this.#units, disconnectSignal(this.#reply));
     this.#hold.resize(this.#units);
-  }
-
-  #take(key: ShareKey, reply: FastifyReply): Promise<Hold> {
-    this.#gone ??= disconnectSignal(reply);
-    return this.#pool.take(key, this.#units, this.#gone);
   }
 
   [Symbol.dispose](): void {
     this.#reply = undefined;
-    this.#gone = undefined;
     this.#hold[Symbol.dispose]();
   }
 }

@@ -1,14 +1,18 @@
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Claims } from '../contract/tokens.ts';
-import { rootOf, shareKeyOf } from '../shares/share-key.ts';
-import { notePassed } from './connection-place.ts';
-import { assignShare, nameCaller } from './request-share.ts';
+import { callerNetwork } from '../runtime/addresses.ts';
+import { rootOf, type ShareKey, shareKeyOf } from '../shares/share-key.ts';
+import { notePassed } from './connection-limit.ts';
 
+/** The claims of its token, from when that is verified. */
 const CLAIMS = Symbol('claims');
+/** Its share, from when it is authorized. */
+const SHARE = Symbol('share');
 
 declare module 'fastify' {
   interface FastifyRequest {
     [CLAIMS]?: Claims;
+    [SHARE]?: ShareKey;
   }
 }
 
@@ -27,12 +31,11 @@ export function createGuard(
   authorize: (claims: Claims, request: FastifyRequest) => string | undefined,
 ): Guard {
   const admit = (request: FastifyRequest, claims: Claims): void => {
-    const root = rootOf(claims);
-    nameCaller(request, root);
-    const project = authorize(claims, request);
+    // The log names the caller of a refused request, too.
     request[CLAIMS] = claims;
-    assignShare(request, shareKeyOf(claims, project));
-    notePassed(request.raw.socket, root);
+    const key = shareKeyOf(claims, authorize(claims, request));
+    assignShare(request, key);
+    notePassed(request.raw.socket, key.subject);
   };
   return (request, _reply, done) => {
     try {
@@ -55,4 +58,27 @@ export function claimsOf(request: FastifyRequest): Claims {
   const claims = request[CLAIMS];
   if (claims === undefined) throw new Error('the route has no guard');
   return claims;
+}
+
+/** Assigns a share to a request. {@link createGuard} does it. */
+export function assignShare(request: FastifyRequest, key: ShareKey): void {
+  request[SHARE] = key;
+}
+
+/** The share of an authorized request; undefined for one that needs no authorization. */
+export function authorizedShare(request: FastifyRequest): ShareKey | undefined {
+  return request[SHARE];
+}
+
+/** Who is refused: the root of a verified token, and the project of an authorized request, if it has one. */
+export function callerOf({ [CLAIMS]: claims, [SHARE]: share }: FastifyRequest): {
+  readonly subject: string | undefined;
+  readonly project: string | undefined;
+} {
+  return { subject: claims && rootOf(claims), project: share?.project || undefined };
+}
+
+/** The share that a request uses: that of its token, or of its address until it is authorized. */
+export function shareOfRequest(request: FastifyRequest): ShareKey {
+  return request[SHARE] ?? { subject: `address ${callerNetwork(request.ip)}`, project: '' };
 }

@@ -1,15 +1,16 @@
-import type { FastifyInstance } from 'fastify';
 import { createGate, type Gate, gateBytes } from '../admission/gate.ts';
-import type { ServiceMetrics } from '../metrics/metrics.ts';
+import type { Pool } from '../admission/pool.ts';
 import { type Clock, systemClock } from '../runtime/clock.ts';
 import { memoryLimit } from '../runtime/memory-limit.ts';
 import { CONNECTIONS_MAX, CONNECTIONS_OF_ADDRESS_MAX, Connections } from './connection-limit.ts';
-import { cutOffsOf } from './cut-offs.ts';
+import { CutOffs } from './cut-offs.ts';
 
 /** The resources that all listeners of a process share. */
 export interface HttpShares {
   readonly gate: Gate;
   readonly connections: Connections;
+  /** Those of transfers, which hold bytes of the gate. */
+  readonly cutOffs: CutOffs;
 }
 
 /** Settings of {@link HttpShares}. */
@@ -28,6 +29,7 @@ export function createHttpShares(
   const gate = createGate(clock, sizes.bytes ?? gateBytes(memoryLimit()));
   return {
     gate,
+    cutOffs: new CutOffs(gate.bytes),
     connections: new Connections({
       clock,
       max: sizes.connectionsMax ?? CONNECTIONS_MAX,
@@ -37,12 +39,7 @@ export function createHttpShares(
   };
 }
 
-/** Shows the shares of a server. */
-export function watchHttpShares(
-  metrics: Pick<ServiceMetrics, 'watchShares' | 'watchCuts'>,
-  app: FastifyInstance,
-  { gate: { places, bytes }, connections }: HttpShares,
-): void {
-  metrics.watchShares([places, bytes, connections.share, connections.forwarded]);
-  metrics.watchCuts(bytes, () => cutOffsOf(app).cuts);
+/** All that the metrics show of them. */
+export function poolsOf({ gate: { places, bytes }, connections }: HttpShares): readonly Pool[] {
+  return [places, bytes, connections.share, connections.forwarded];
 }

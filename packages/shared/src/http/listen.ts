@@ -1,18 +1,25 @@
 import { lookup } from 'node:dns/promises';
+import { once } from 'node:events';
 import type { Server } from 'node:http';
-import { type AddressInfo, createServer, type Server as Listener, type Socket } from 'node:net';
+import {
+  type AddressInfo,
+  createServer,
+  type Server as Listener,
+  type ListenOptions as NetListenOptions,
+  type Socket,
+} from 'node:net';
 import type { FastifyInstance } from 'fastify';
 
 /**
  * Sockets that listen on a port. In one turn of the event loop, Node accepts one connection of each. With one
  * socket, a client would wait for as many turns as there are connections before its own.
  */
-const SOCKETS = 32;
+const SOCKETS = process.platform === 'linux' ? 32 : 1;
 /**
  * Connections that the system completes for each socket before the process accepts them. Beyond it, a client
  * repeats its first packet only after a second.
  */
-const BACKLOG = 256;
+const BACKLOG = 8_192 / SOCKETS;
 
 export interface ListenOptions {
   readonly host: string;
@@ -54,8 +61,7 @@ export function listenInFront(server: Server, { allowHalfOpen, accept }: FrontOp
     socket.resume();
   };
   const create = () => createServer({ allowHalfOpen, noDelay: true, pauseOnConnect: true }, serve);
-  const closeListeners = () =>
-    Promise.all(listeners.splice(0).map((one) => new Promise((resolve) => one.close(resolve))));
+  const closeListeners = () => Promise.all(listeners.splice(0).map((one) => one[Symbol.asyncDispose]()));
   server.listen = ((options: ListenOptions) => {
     openAll(listeners, create, options).then(
       () => server.emit('listening'),
@@ -81,32 +87,20 @@ async function openAll(
   create: () => Listener,
   { host, port }: ListenOptions,
 ): Promise<void> {
-  if (process.platform !== 'linux') {
-    await open(listeners, create, { host, port, backlog: BACKLOG * SOCKETS });
-    return;
-  }
-  // A socket that shares its port would also share that of another process of this user.
-  if (port !== 0) {
-    const probe: Listener[] = [];
-    await open(probe, createServer, { host, port });
-    await new Promise((resolve) => probe[0]?.close(resolve));
+  const reusePort = SOCKETS > 1;
+  if (reusePort && port !== 0) {
+    // A socket that shares its port would also share that of another process of this user.
+    await using _probe = await open(createServer(), { host, port });
   }
   for (let count = 0; count < SOCKETS; count++) {
     const first = listeners[0]?.address() as AddressInfo | undefined;
     const options = { host: first?.address ?? host, port: first?.port ?? port };
-    await open(listeners, create, { ...options, backlog: BACKLOG, reusePort: true });
+    listeners.push(await open(create(), { ...options, backlog: BACKLOG, reusePort }));
   }
 }
 
-async function open(
-  listeners: Listener[],
-  create: () => Listener,
-  options: ListenOptions & { readonly backlog?: number; readonly reusePort?: boolean },
-): Promise<void> {
-  const listener = create();
-  await new Promise<void>((resolve, reject) => {
-    listener.once('error', reject);
-    listener.listen(options, resolve);
-  });
-  listeners.push(listener);
+async function open(listener: Listener, options: NetListenOptions): Promise<Listener> {
+  listener.listen(options);
+  await once(listener, 'listening');
+  return listener;
 }

@@ -15,28 +15,25 @@ import { replyProblem, toAppError } from '../contract/problem-reply.ts';
 import { rememberRoutes } from '../openapi/registered-routes.ts';
 import { callerNetwork } from '../runtime/addresses.ts';
 import { systemClock } from '../runtime/clock.ts';
+import { type Counted, CountedLines } from '../runtime/counted-lines.ts';
 import type { Drain } from '../runtime/drain.ts';
 import type { Logger } from '../runtime/logger.ts';
 import { guardTls, type ServerTls, tlsOptionsOf } from '../tls/server-tls.ts';
 import { AllowedMethods } from './allowed-methods.ts';
 import { limitAnswers } from './answer-bytes.ts';
 import { type BodyDone, giveBackBody, limitBodies, readBody } from './body-bytes.ts';
-import { answerClientError, endWithProblem, refuseConnect } from './client-errors.ts';
+import { answerClientError, endWithProblem } from './client-errors.ts';
 import { coalesceWrites } from './coalesce-writes.ts';
 import { type Begin, lingerBehindAnswer, oneAtATime } from './connection.ts';
-import { FIRST_BYTE_MS, limitForwarded } from './connection-limit.ts';
-import { placeOf } from './connection-place.ts';
-import { cutSlowTransfers } from './cut-offs.ts';
-import { awaitsContinue, continueWhenRead } from './expectation.ts';
+import { connectionOf, limitForwarded } from './connection-limit.ts';
 import { giveBackPlaces, passGate } from './gate-door.ts';
+import { callerOf } from './guard.ts';
 import { createHttpShares, type HttpShares } from './http-shares.ts';
 import { listenInFront } from './listen.ts';
 import { LoopTurns } from './loop-turns.ts';
 import { isUtf8Type } from './media-type.ts';
 import { RefusalDelay } from './refusal-delay.ts';
-import { RefusalLog } from './refusal-log.ts';
 import { requestFault } from './request-fault.ts';
-import { callerOf } from './request-share.ts';
 
 /** Why a request is refused. */
 const REFUSAL = Symbol('refusal');
@@ -76,7 +73,9 @@ export interface HttpServerOptions {
 
 /** How long an idle connection stays open, milliseconds. It is longer than proxies keep theirs. */
 export const KEEP_ALIVE_MS = 65_000;
-/** Longest time to receive a whole request, milliseconds. */
+/** Longest time of a TLS handshake, milliseconds. */
+const HANDSHAKE_MS = 5_000;
+/** Longest time to receive a whole request, also of a silent connection, milliseconds. */
 export const REQUEST_TIMEOUT_MS = 30_000;
 /**
  * Longest time without progress during a request or its answer, milliseconds. Without it, an answer that
@@ -122,7 +121,7 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
       : new AppError('method_not_allowed', { allow });
   };
   const delay = new RefusalDelay(systemClock, options.refusalDelayMs);
-  const clientErrorPorts = { newRequestId, allowedAt: (target: string) => allowed?.at(target), delay };
+  const clientErrorPorts = { newRequestId, delay };
   const shares = options.shares ?? createHttpShares();
   const { isProxy } = shares.connections;
   const app = Fastify({
@@ -139,16 +138,13 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
   if (options.tls !== undefined)
     guardTls(app, options.tls, (socket) => {
       // What was written to the TLS connection would be encrypted.
-      endWithProblem(placeOf(socket)?.socket ?? socket, plainHttp(), newRequestId());
+      endWithProblem(connectionOf(socket)?.socket ?? socket, plainHttp(), newRequestId());
     });
-  continueWhenRead(app.server);
-  refuseConnect(app, clientErrorPorts);
   limitForwarded(app, shares.connections);
   closeInTime(app, options.closeGraceMs ?? CLOSE_GRACE_MS);
-  const { bytes } = shares.gate;
-  limitBodies(app, bytes);
+  limitBodies(app, shares);
   passGate(app, shares.gate);
-  limitAnswers(app, bytes, cutSlowTransfers(app, bytes));
+  limitAnswers(app, shares);
 
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('application/json', readUtf8);
@@ -197,7 +193,7 @@ function fastifyOptions(options: HttpServerOptions) {
     return503OnClosing: false,
     ...(options.tls === undefined
       ? { http: nodeOptions }
-      : { https: { ...nodeOptions, ...tlsOptionsOf(options.tls), handshakeTimeout: FIRST_BYTE_MS } }),
+      : { https: { ...nodeOptions, ...tlsOptionsOf(options.tls), handshakeTimeout: HANDSHAKE_MS } }),
   } as const;
 }
 
@@ -214,6 +210,8 @@ function createServerInFront(
       ? createServer(served.http ?? {}, begin)
       : createTlsServer(served.https, begin);
   server.setTimeout(stalledTimeoutMs);
+  // Node would answer an unknown expectation with a bare 417. RFC 9110, section 10.1.1, allows ignoring it.
+  server.on('checkExpectation', begin);
   // A client that has ended its half still gets its answer. Node would end our half before it is written.
   (server as Server & { httpAllowHalfOpen: boolean }).httpAllowHalfOpen = true;
   listenInFront(server, {
@@ -259,10 +257,9 @@ function refuseFaultyRequests(app: FastifyInstance, unrouted: (request: FastifyR
   app.addHook('onRequest', (request, reply, done) => {
     const fault = requestFault(request.raw);
     if (fault === undefined) {
-      // Fastify reads a body, or requires one of a QUERY, before it reports that there is no route.
+      // Fastify requires a body of a QUERY before it reports that there is no route.
       const { raw } = request;
-      const isEarly = (awaitsContinue(raw) || raw.method === 'QUERY') && request.is404;
-      if (isEarly) done(unrouted(request));
+      if (raw.method === 'QUERY' && request.is404) done(unrouted(request));
       else done();
       return;
     }
@@ -288,9 +285,8 @@ function refuseIn(delay: RefusalDelay): Refuse {
 }
 
 function setAnswerHeaders(app: FastifyInstance, drain: Drain | undefined): void {
-  app.addHook('onSend', (request, reply, payload, done) => {
-    // A client that waits for a 100 may or may not send its body now, so the next bytes are ambiguous.
-    if (drain?.isDraining === true || awaitsContinue(request.raw)) reply.header('connection', 'close');
+  app.addHook('onSend', (_request, reply, payload, done) => {
+    if (drain?.isDraining === true) reply.header('connection', 'close');
     reply.header('x-content-type-options', 'nosniff');
     if (!reply.hasHeader('cache-control')) reply.header('cache-control', 'no-store');
     done(null, payload);
@@ -299,8 +295,8 @@ function setAnswerHeaders(app: FastifyInstance, drain: Drain | undefined): void 
 
 function logRequests(app: FastifyInstance, logger: Logger): void {
   // Addresses without number must not take the lines of tokens.
-  const strangers = new RefusalLog(logger, systemClock);
-  const callers = new RefusalLog(logger, systemClock);
+  const strangers = new CountedLines();
+  const callers = new CountedLines();
   app.addHook('onResponse', (request, reply, done) => {
     const error = request[REFUSAL];
     if (error !== undefined) {
@@ -310,8 +306,8 @@ function logRequests(app: FastifyInstance, logger: Logger): void {
     done();
   });
   app.addHook('onClose', async () => {
-    strangers.close();
-    callers.close();
+    strangers[Symbol.dispose]();
+    callers[Symbol.dispose]();
   });
 }
 
@@ -335,7 +331,7 @@ export function readUtf8(request: FastifyRequest, payload: IncomingMessage, done
  */
 function logRefusal(
   logger: Logger,
-  refusals: RefusalLog,
+  refusals: CountedLines,
   request: FastifyRequest,
   reply: FastifyReply,
   error: AppError,
@@ -345,16 +341,24 @@ function logRefusal(
   const { code, tokenFault } = error;
   const kind = tokenFault === undefined ? code : `${code}: ${tokenFault}`;
   const caller = callerOf(request);
-  const before = refusals.take(caller.subject ?? callerNetwork(request.ip), kind, level, caller.project);
-  if (before === undefined) return;
+  const client = caller.subject ?? callerNetwork(request.ip);
+  const tellLater = (counted: Counted) =>
+    logger[level]({ client, kind, ...refusalsIn(counted) }, 'more refusals, not logged one by one');
+  const counted = refusals.take(client, kind, tellLater, caller.project);
+  if (counted === undefined) return;
   const line = {
     ...lineOf(request, reply),
     code,
     ...defined({ tokenFault, ...caller, detail: LOGGED_WITH_DETAIL.has(code) ? error.detail : undefined }),
-    ...before,
+    ...refusalsIn(counted),
   };
   if (LOGGED_WITH_CAUSE.has(code)) logger.error({ ...line, err: error.cause ?? error }, 'request failed');
   else logger[level](line, 'request');
+}
+
+/** The members of a line for refusals that had none. */
+function refusalsIn({ count, examples: projects, owner: client }: Counted) {
+  return defined({ count, projects, client });
 }
 
 function lineOf(request: FastifyRequest, reply: FastifyReply) {

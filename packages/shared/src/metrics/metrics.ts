@@ -21,8 +21,6 @@ export interface ServiceMetrics {
   watchCertificate(use: string, certificate: WatchedCertificate): void;
   /** Exports what is held of shares and what waits, at each scrape. Their names are the labels. */
   watchShares(shares: readonly Pool[]): void;
-  /** Exports how many transfers and connections of a share were cut off because they were too slow. */
-  watchCuts(share: Pool, cuts: () => number): void;
 }
 
 let processRegistry: Registry | undefined;
@@ -111,9 +109,8 @@ export function createServiceMetrics(prefix: string): ServiceMetrics {
   };
 }
 
-function watchShares(prefix: string, registry: Registry): Pick<ServiceMetrics, 'watchShares' | 'watchCuts'> {
+function watchShares(prefix: string, registry: Registry): Pick<ServiceMetrics, 'watchShares'> {
   const watched = new Map<string, Pool>();
-  const cuts = new Map<string, (() => number)[]>();
   const registers = [registry];
   const figures: readonly (readonly [string, string, (share: Pool) => number])[] = [
     ['capacity', 'Units of a share for the whole process.', ({ capacity }) => capacity],
@@ -141,16 +138,12 @@ function watchShares(prefix: string, registry: Registry): Pick<ServiceMetrics, '
   });
   new Counter({
     name: `${prefix}share_cuts_total`,
-    help: 'Bodies, answers and connections that were closed because they were too slow.',
+    help: 'Bodies and answers that were cut off because they were too slow, or held most.',
     labelNames: ['share'],
     registers,
     collect() {
       this.reset();
-      for (const [share, all] of cuts)
-        this.inc(
-          { share },
-          all.reduce((sum, read) => sum + read(), 0),
-        );
+      for (const [share, { cuts }] of watched) this.inc({ share }, cuts);
     },
   });
   const waits = new Histogram({
@@ -171,7 +164,6 @@ function watchShares(prefix: string, registry: Registry): Pick<ServiceMetrics, '
         );
       }
     },
-    watchCuts: (share, read) => cuts.set(labelOf(share), [...(cuts.get(labelOf(share)) ?? []), read]),
   };
 }
 

@@ -1,4 +1,7 @@
-/** A database and the user that connects to it. */
+import { z } from 'zod';
+import { wholeNumber } from '../runtime/config.ts';
+
+/** A database, the user that connects to it, and the parameters of the connection. */
 export interface PostgresAddress {
   /** A host name or an IP address. */
   readonly host: string;
@@ -8,13 +11,27 @@ export interface PostgresAddress {
   readonly password: string | undefined;
   /** `sslmode` of the URL; undefined when it has none. */
   readonly sslMode: 'disable' | 'verify-full' | undefined;
+  /** `pooler=transaction`: each transaction may get another connection. */
+  readonly isPooled: boolean;
+  /** `connections`, the most of one process; undefined when the URL has none. */
+  readonly connectionsMax: number | undefined;
+  /** `timeout_ms`, from which a service derives its timeouts; undefined when the URL has none. */
+  readonly timeoutMs: number | undefined;
 }
 
 /** The form of the URLs that {@link parseAddress} accepts, for messages. */
 export const POSTGRES_URL_FORM =
-  'postgres://user[:password]@host[:port]/database[?sslmode=verify-full|disable]';
+  'postgres://user[:password]@host[:port]/database, with no parameters but sslmode (verify-full, disable), ' +
+  'pooler (transaction), connections (3 to 500) and timeout_ms (200 to 60000)';
 
 const PORT = 5_432;
+
+const parameters = z.strictObject({
+  sslmode: z.enum(['disable', 'verify-full']).optional(),
+  pooler: z.literal('transaction').optional(),
+  connections: wholeNumber(3, 500).optional(),
+  timeout_ms: wholeNumber(200, 60_000).optional(),
+});
 
 /** Reads a URL of the form {@link POSTGRES_URL_FORM}. @returns undefined for any other text. */
 export function parseAddress(text: string): PostgresAddress | undefined {
@@ -24,16 +41,18 @@ export function parseAddress(text: string): PostgresAddress | undefined {
   const host = url.hostname.replace(/^\[(.*)\]$/, '$1');
   const [user, password, database] = [url.username, url.password, url.pathname.slice(1)].map(decoded);
   if (!host || !user || !database || database.includes('/')) return undefined;
-  const { sslmode: sslMode, ...others } = Object.fromEntries(url.searchParams);
-  if (Object.keys(others).length > 0) return undefined;
-  if (sslMode !== undefined && sslMode !== 'disable' && sslMode !== 'verify-full') return undefined;
+  const { data } = parameters.safeParse(Object.fromEntries(url.searchParams));
+  if (data === undefined) return undefined;
   return {
     host,
     port: url.port === '' ? PORT : Number(url.port),
     database,
     user,
     password: password || undefined,
-    sslMode,
+    sslMode: data.sslmode,
+    isPooled: data.pooler !== undefined,
+    connectionsMax: data.connections,
+    timeoutMs: data.timeout_ms,
   };
 }
 

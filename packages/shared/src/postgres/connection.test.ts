@@ -12,14 +12,18 @@ const settings = (text: string) => ({
 });
 
 describe('the URL of a PostgreSQL', () => {
-  it('names host, port, database, user and password, and nothing else', () => {
+  it('names host, port, database, user, password and known parameters, and nothing else', () => {
     expect(at('postgres://kms:p%40ss@db.example:6543/keys?sslmode=disable')).toEqual({
       ...{ host: 'db.example', port: 6_543, database: 'keys', user: 'kms', password: 'p@ss' },
-      sslMode: 'disable',
+      ...{ sslMode: 'disable', isPooled: false },
     });
     expect(at('postgresql://kms@[::1]/keys')).toEqual({
       ...{ host: '::1', port: 5_432, database: 'keys', user: 'kms', password: undefined },
-      sslMode: undefined,
+      isPooled: false,
+    });
+    const parameters = 'pooler=transaction&connections=30&timeout_ms=9000';
+    expect(at(`postgres://kms@db.example/keys?${parameters}`)).toMatchObject({
+      ...{ isPooled: true, connectionsMax: 30, timeoutMs: 9_000 },
     });
   });
 
@@ -30,6 +34,9 @@ describe('the URL of a PostgreSQL', () => {
     'postgres://kms@db.example/a/b',
     'postgres://kms@db.example/keys?sslmode=require',
     'postgres://kms@db.example/keys?host=/tmp',
+    'postgres://kms@db.example/keys?pooler=session',
+    'postgres://kms@db.example/keys?connections=2',
+    'postgres://kms@db.example/keys?timeout_ms=1h',
     'postgres://kms@db.example/keys#fragment',
     'postgres://kms:%zz@db.example/keys%zz',
     'mysql://kms@db.example/keys',

@@ -47,14 +47,14 @@ describe('warnOfUnknown', () => {
       },
     });
     const logger = createLogger({ service: 'bundoc', level: 'info', destination });
-    warnOfUnknown('BUNDOC_', ['BUNDOC_PORT', 'BUNDOC_KEY_TTL_MS'], environment, logger);
+    warnOfUnknown('BUNDOC_', ['BUNDOC_PORT', 'BUNDOC_LOG_BYTES'], environment, logger);
     return lines;
   };
 
   it('names a misspelt variable, and quotes no value', () => {
-    const lines = warned({ BUNDOC_PORT: '1', BUNDOC_KEY_TTL: SECRET, BUNKMS_ELSE: SECRET, PATH: SECRET });
+    const lines = warned({ BUNDOC_PORT: '1', BUNDOC_LOG_BYTE: SECRET, BUNKMS_ELSE: SECRET, PATH: SECRET });
     expect(lines.map((line) => (JSON.parse(line) as { variables: unknown }).variables)).toEqual([
-      ['BUNDOC_KEY_TTL'],
+      ['BUNDOC_LOG_BYTE'],
     ]);
     expect(lines.join('')).not.toContain(SECRET);
   });

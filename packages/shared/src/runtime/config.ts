@@ -24,19 +24,11 @@ export type Environment = Readonly<Record<string, string | undefined>>;
  *
  * @throws ConfigError with all faults at once.
  */
-export function parseEnvironment<S extends z.ZodType>(
-  schema: S,
-  environment: Environment,
-  renamed: Readonly<Record<string, string>> = {},
-): z.infer<S> {
+export function parseEnvironment<S extends z.ZodType>(schema: S, environment: Environment): z.infer<S> {
   const present = Object.fromEntries(Object.entries(environment).filter(([, value]) => value));
-  const faults = Object.entries(renamed).flatMap(([former, name]) =>
-    present[former] === undefined ? [] : [`${former}: is now ${name}`],
-  );
   const result = schema.safeParse(present);
-  if (result.success && faults.length === 0) return result.data;
-  for (const issue of result.error?.issues ?? []) faults.push(`${issue.path.join('.')}: ${issue.message}`);
-  throw new ConfigError(faults);
+  if (result.success) return result.data;
+  throw new ConfigError(result.error.issues.map(({ path, message }) => `${path.join('.')}: ${message}`));
 }
 
 /**

@@ -2,12 +2,9 @@ import { isatty } from 'node:tty';
 import { type DestinationStream, pino } from 'pino';
 import { terminalLine } from './terminal-line.ts';
 
-/**
- * Takes complete lines. {@link LogOutput.flushSync}, which pino calls for fatal lines, writes those that are
- * still buffered.
- */
+/** Takes complete lines. */
 export interface LogOutput extends DestinationStream {
-  flush(): void;
+  /** Writes lines that are still buffered. Pino calls it for fatal ones. */
   flushSync(): void;
 }
 
@@ -35,7 +32,6 @@ export function standardOutput(): LogOutput {
       if (lines === '') setImmediate(flushSync);
       lines += isTerminal ? `${terminalLine(line.trimEnd(), hasColours)}\n` : line;
     },
-    flush: flushSync,
     flushSync,
   };
 }

@@ -95,14 +95,16 @@ describe('a fault', () => {
     expect(last()['msg']).toBe('no connection: ECONNREFUSED');
   });
 
-  it('that is repeated gets one line, and then its count per minute', () => {
+  it('that is repeated gets one line a minute, with its count, and its last count by itself', () => {
     vi.useFakeTimers();
     try {
       for (let n = 0; n < 10; n++) logger.warn({ err: refused(), project: 'a' }, 'it failed');
       logger.warn({ err: refused(), project: 'b' }, 'it failed');
       expect(lines).toHaveLength(2);
       vi.advanceTimersByTime(60_000);
-      expect(lines).toHaveLength(3);
+      logger.warn({ err: refused(), project: 'b' }, 'it failed');
+      vi.advanceTimersByTime(60_000);
+      expect(lines).toHaveLength(4);
       expect(last()).toMatchObject({
         ...{ level: 'warn', project: 'a', count: 9 },
         msg: 'it failed: connect ECONNREFUSED 10.0.0.1:5432 (repeated)',

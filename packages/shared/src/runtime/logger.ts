@@ -1,7 +1,7 @@
 import { type DestinationStream, type Logger, type LoggerOptions as LoggerOptionsOfPino, pino } from 'pino';
+import { type Counted, CountedLines } from './counted-lines.ts';
 import { reasonOf, serializeError } from './log-error.ts';
 import { type LogOutput, standardOutput } from './log-output.ts';
-import { RepeatedFaults } from './repeated-faults.ts';
 
 export type { Logger } from 'pino';
 
@@ -24,10 +24,10 @@ function errorOf(args: readonly unknown[]): unknown {
 
 /**
  * Puts the reason of a fault into its message. A repeated fault, with the same message and members, is logged
- * once. Its repetitions are counted each minute.
+ * once a minute. Its repetitions are counted.
  */
 function explainFaults(
-  repeated: RepeatedFaults,
+  repeated: CountedLines,
 ): NonNullable<NonNullable<LoggerOptionsOfPino['hooks']>['logMethod']> {
   return function (args, method, level) {
     const error = errorOf(args);
@@ -36,12 +36,12 @@ function explainFaults(
     const msg = event === undefined ? reasonOf(error) : `${event}: ${reasonOf(error)}`;
     const { err: _, ...members } = first instanceof Error ? { err: first } : (first as { err: unknown });
     const write = (more: object, text: string) => method.call(this, { ...members, ...more }, text);
-    const report = (count: number) => write({ count }, `${msg} (repeated)`);
+    const tellLater = (counted: Counted) => write(counted, `${msg} (repeated)`);
     // Omitted messages may stand for different faults.
     const { type, code } = serializeError(error, 0);
     const key = JSON.stringify([msg, type, code, members]);
-    const isNew = !REPEATED_LEVELS.has(level) || repeated.take(key, report);
-    if (isNew) write({ err: error }, msg);
+    const counted = REPEATED_LEVELS.has(level) ? repeated.take(key, '', tellLater) : {};
+    if (counted !== undefined) write({ err: error, ...counted }, msg);
   };
 }
 
@@ -52,7 +52,7 @@ function explainFaults(
  */
 export function createLogger(options: LoggerOptions): Logger {
   const output: DestinationStream & Partial<LogOutput> = options.destination ?? standardOutput();
-  const repeated = new RepeatedFaults();
+  const repeated = new CountedLines();
   return pino(
     {
       level: options.level,
@@ -84,8 +84,8 @@ export function createLogger(options: LoggerOptions): Logger {
       flushSync: () => output.flushSync?.(),
       flush: () => {
         repeated.flush();
-        output.flush?.();
+        output.flushSync?.();
       },
-    } as LogOutput,
+    } as DestinationStream,
   );
 }

@@ -28,3 +28,10 @@ export function cpuMsOf(work: () => void): number {
 export function nextTurn(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));
 }
+
+/** The URL of a PostgreSQL that may be slow; not for tests of its failure. */
+export function patientUrl(url: string): string {
+  const patient = new URL(url);
+  patient.searchParams.set('timeout_ms', String(PATIENT_MS));
+  return patient.href;
+}

@@ -1,8 +1,8 @@
 import type { SecureContextOptions, TLSSocket, TlsOptions } from 'node:tls';
 import type { FastifyInstance } from 'fastify';
 import type { ServiceMetrics } from '../metrics/metrics.ts';
-import { boundedWarner } from '../runtime/bounded-warner.ts';
 import type { Clock } from '../runtime/clock.ts';
+import { CountedLines } from '../runtime/counted-lines.ts';
 import type { Logger } from '../runtime/logger.ts';
 import type { TlsFiles } from './files.ts';
 import { WatchedTls } from './watched-tls.ts';
@@ -41,17 +41,16 @@ export function openServerTls(
   if (files === undefined) return undefined;
   const tls = new WatchedTls({ files, use: listener, clock, logger, checkEveryMs });
   metrics.watchCertificate(listener, tls);
-  const warn = boundedWarner(
-    (reason, count) => logger.warn({ listener, reason, count }, 'TLS refused connections'),
-    () => clock.monotonic(),
-  );
+  const lines = new CountedLines({ clock });
   return {
     tls,
     isMutual: files.ca !== undefined,
     clientNames,
     onRefused: (reason) => {
       metrics.tlsRefused(listener);
-      warn(reason);
+      lines.say('', '', (counted) =>
+        logger.warn({ listener, reason, ...counted }, 'TLS refused connections'),
+      );
     },
   };
 }

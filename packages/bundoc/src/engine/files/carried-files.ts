@@ -2,7 +2,6 @@ import { randomBytes } from 'node:crypto';
 import { dirname, join } from 'node:path';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { KeyedMutex } from '@bundoc/shared/runtime/mutex';
-import type { Births } from './births.ts';
 import type { Disk } from './disk/disk.ts';
 import type { DocumentWriter } from './documents/document-writer.ts';
 import { isCarriedUpTo } from './log/carried-file.ts';
@@ -29,7 +28,6 @@ interface Placed {
 export interface CarriedFilesOptions {
   readonly disk: Disk;
   readonly log: Log;
-  readonly births: Births;
   readonly writer: DocumentWriter;
   /** A folder for temporary files, on the same file system. */
   readonly tmp: string;
@@ -89,14 +87,12 @@ export class CarriedFiles {
 
   /** Writes files of carried parts into the folders of their projects, with a few syncs in total. */
   async #place(contents: readonly CarriedContent[]): Promise<readonly (AppError | undefined)[]> {
-    const { births, disk, isOpen, projectOf, projectsDir, tmp: tmpDir, writer } = this.#options;
+    const { disk, isOpen, projectOf, projectsDir, tmp: tmpDir, writer } = this.#options;
     const outcomes: (AppError | undefined)[] = contents.map(() => undefined);
     const files: Placed[] = [];
-    const unsafe = await births.syncSome(contents.map(({ handle }) => projectOf.get(handle)));
     for (const [at, { handle, segment }] of contents.entries()) {
       const project = projectOf.get(handle);
       if (project === undefined) outcomes[at] = new AppError('project_not_found');
-      else if (unsafe.has(project)) outcomes[at] = unsafe.get(project);
       else {
         const to = join(projectsDir, project, CARRIED_FOLDER, String(segment));
         files.push({ at, tmp: join(tmpDir, randomBytes(12).toString('hex')), to, isFolderNew: false });

@@ -1,7 +1,6 @@
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import { KeyedMutex } from '@bundoc/shared/runtime/mutex';
 import { inSteps } from '../../work/in-steps.ts';
-import type { Births } from './births.ts';
 import type { CarriedFiles } from './carried-files.ts';
 import type { Disk } from './disk/disk.ts';
 import type { Log } from './log/log.ts';
@@ -23,7 +22,6 @@ export interface CheckpointTurnsOptions {
   readonly tmp: string;
   readonly log: Log;
   readonly logOfProjects: LogOfProjects;
-  readonly births: Births;
   readonly carried: CarriedFiles;
   /** Open stores by their handles. */
   readonly stores: ReadonlyMap<string, FileStore>;
@@ -91,19 +89,17 @@ export class CheckpointTurns {
   }
 
   get #ports(): CheckpointDeps {
-    const { births, clock, disk, tmp } = this.#options;
+    const { clock, disk, tmp } = this.#options;
     return {
       ...{ clock, disk, tmp },
-      unsyncedBirth: (project) => births.unsynced(project),
       writeAgain: (source) => this.#writeAgain(source),
       done: (source, mark) => this.#markCovered(source, mark),
     };
   }
 
   async #markCovered(source: CheckpointSource, mark: LogMark | undefined): Promise<void> {
-    const { births, carried, log } = this.#options;
-    const { handle, project, directory } = source;
-    births.forget(project);
+    const { carried, log } = this.#options;
+    const { handle, directory } = source;
     if (mark === undefined) return;
     log.cover(handle, mark);
     await carried.removeUpTo(handle, directory, mark.place);
@@ -113,9 +109,8 @@ export class CheckpointTurns {
    * Rewrites every document file that the log still has, because a failed sync leaves their content unknown.
    */
   async #writeAgain(source: CheckpointSource): Promise<void> {
-    const { births, disk, logOfProjects } = this.#options;
+    const { disk, logOfProjects } = this.#options;
     const { project, directory, cipher, handle, covered, files, catalog, ownWork } = source;
-    await births.replace(project);
     const loaded = new LoadedStore();
     await using reader = logOfProjects.reader();
     using work = ownWork('snapshot');

@@ -197,6 +197,7 @@ describe('a checkpoint', () => {
       for (const project of projects) await process.create(project);
       const stores = await Promise.all(projects.map((project) => process.open(project)));
       for (const store of stores) await store.commit([put('a', '{}')]);
+      const before = stores.map(({ covered }) => covered);
       const { syncFiles } = disk;
       let shared = 0;
       disk.syncFiles = async (paths, folders) => {
@@ -208,7 +209,7 @@ describe('a checkpoint', () => {
       const engine = await process.engine;
       for (const { handle } of stores) engine.freeSegments(handle);
       await expect
-        .poll(() => stores.map(({ covered, failed }) => covered !== undefined || failed))
+        .poll(() => stores.map(({ covered, failed }, at) => covered !== before[at] || failed))
         .toEqual([true, true]);
       expect([shared, stores.map(({ failed }) => failed), process.failures]).toEqual([
         number,

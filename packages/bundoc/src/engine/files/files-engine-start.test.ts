@@ -5,46 +5,52 @@ import { put, ref, remove } from '../../testing/writes.ts';
 import { Backlog } from './documents/backlog.ts';
 import { FilesEngine } from './files-engine.ts';
 
+/** The temporary name of a new folder. */
+const NEW = '/tmp/[0-9a-f]{24}';
+
 describe('a new project', () => {
-  it('costs its folder, project.json and its documents, and no sync but those of the log', async () => {
+  it('costs a synced folder with its two files, and a part of the log', async () => {
     const process = new Process();
     const { disk } = process;
     await process.engine;
     const before = disk.trace.length;
     await process.write('p', put('a', '{}'), put('b', '{}'));
-    await expect.poll(() => process.namesIn(folderOf('p')).length).toBe(3);
+    await expect.poll(() => process.namesIn(folderOf('p')).length).toBe(4);
     const lines = disk.trace.slice(before);
     const outsideOfLog = lines.filter((line) => !line.includes('/log/'));
     expect(outsideOfLog).toEqual([
-      'mkdir /projects/p',
-      'write /projects/p/project.json',
+      expect.stringMatching(`^mkdir ${NEW}$`),
+      expect.stringMatching(`^write ${NEW}/project.json$`),
+      expect.stringMatching(`^write ${NEW}/catalog$`),
+      expect.stringMatching(`^fsync ${NEW}/project.json$`),
+      expect.stringMatching(`^fsync ${NEW}/catalog$`),
+      expect.stringMatching(`^sync ${NEW}$`),
+      expect.stringMatching(`^rename ${NEW} /projects/p$`),
+      'sync /projects',
       'mkdir /projects/p/docs',
       expect.stringMatching(/^write \/projects\/p\/docs\/[0-9a-f]{32}$/),
       expect.stringMatching(/^write \/projects\/p\/docs\/[0-9a-f]{32}$/),
     ]);
-    // The birth and two commits; what is at the beginning of a segment is its header.
+    // The empty part and two commits; what is at the beginning of a segment is its header.
     expect(lines.filter((line) => /^write \/log\/\d+ [1-9]/.test(line))).toHaveLength(3);
+    expect((await process.engine).stats).toMatchObject({ handles: 1, stuckHandles: 0 });
   });
 
-  it('is opened the first time without a look at its folder or the log, and every other time with one', async () => {
+  it('shares its syncs with others that are created at the same time', async () => {
     const process = new Process();
     const { disk } = process;
-    await process.create('p');
-    const asked: string[] = [];
-    disk.failing = (operation) => {
-      asked.push(operation);
-      return undefined;
-    };
-    const first = await process.open('p');
-    expect(asked).toEqual([]);
-    await first.commit([put('a', '{}')]);
-    await first[Symbol.asyncDispose]();
-    asked.length = 0;
-    expect(await process.read('p')).toBe('a');
-    expect(asked.filter((operation) => operation.startsWith('read'))).not.toEqual([]);
+    await process.engine;
+    const names = Array.from({ length: 64 }, (_, n) => `p${n}`);
+    const before = disk.trace.length;
+    await Promise.all(names.map((name) => process.create(name)));
+    const lines = disk.trace.slice(before);
+    expect(lines.filter((line) => line.startsWith('rename'))).toHaveLength(64);
+    expect(lines.filter((line) => line === 'sync /projects').length).toBeLessThanOrEqual(2);
+    const later = process.after('synced only');
+    for (const name of names) expect(await later.read(name)).toBe('');
   });
 
-  it('is there with its project.json and its first acknowledged write, or not at all, whatever moment the process ends at', async () => {
+  it('is complete with its first acknowledged write, or not there at all, whatever moment the process ends at', async () => {
     const make = async (process: Process) => {
       await process.create('p');
       const store = await process.open('p');
@@ -55,7 +61,7 @@ describe('a new project', () => {
     const started = whole.disk.operations;
     await make(whole);
     const operations = whole.disk.operations - started;
-    expect(operations).toBeGreaterThan(5);
+    expect(operations).toBeGreaterThan(10);
     const outcomes = new Set<string>();
     for (let operation = 1; operation <= operations; operation++)
       for (const when of ['before', 'after'] as const)
@@ -70,67 +76,100 @@ describe('a new project', () => {
             );
             let next = first.after(end);
             if (again !== undefined) {
-              // The start that comes then ends early, too.
+              // The process that comes then ends early, too.
               next.disk.failAt({ operation: again, when, what: 'crash' });
-              await Promise.race([next.engine, next.disk.crashes]).catch(() => undefined);
+              await Promise.race([next.read('p'), next.disk.crashes]).catch(() => undefined);
               next = next.after(end);
             }
-            // A start makes durable what there is, without a key.
-            const isThere = (await next.engine).handleOf('p') !== undefined;
-            const left = next.after('synced only');
-            expect(left.has('/projects/p/project.json')).toBe(isThere);
-            if (isThere) expect(left.disk.files().get('/projects/p/project.json')).toEqual(fileOf('p'));
-            const content = isThere ? await left.read('p') : 'none';
+            // BunKMS reads the folders while no process has looked at the log.
+            const isThere = next.has('/projects/p/project.json');
+            expect(next.has('/projects/p/catalog')).toBe(isThere);
+            if (isThere) expect(next.disk.files().get('/projects/p/project.json')).toEqual(fileOf('p'));
+            const content = isThere ? await next.read('p') : 'none';
             outcomes.add(content);
             if (isAcknowledged) expect(content).toBe('a');
+            // What the next process builds on it is durable.
+            await next.write('p', put('b', '{}'));
+            const left = next.after('synced only');
+            expect(await left.read('p')).toBe(content === 'a' ? 'ab' : 'b');
+            await (await left.engine).scanned;
+            expect(left.namesIn('/tmp')).toEqual([]);
           }
     expect([...outcomes].sort()).toEqual(['', 'a', 'none']);
   });
 
-  it('whose folder could not be written is written at its next opening', async () => {
-    const process = new Process();
-    const { disk } = process;
-    await process.engine;
-    const { writeFiles } = disk;
-    disk.writeFiles = async (files) => {
-      disk.full = true;
-      return writeFiles.call(disk, files).finally(() => (disk.full = false));
-    };
-    await expect(process.create('p')).rejects.toMatchObject({ code: 'disk_full' });
-    disk.writeFiles = writeFiles;
-    expect(process.has('/projects/p/project.json')).toBe(false);
-    expect(await process.read('p')).toBe('');
-    expect(process.has('/projects/p/project.json')).toBe(true);
+  it.each<[string, RegExp]>([
+    ['project.json', new RegExp(`^write ${NEW}/project.json`)],
+    ['the catalog', new RegExp(`^write ${NEW}/catalog`)],
+    ['their sync', new RegExp(`^fsync ${NEW}`)],
+    ['the name', /^rename/],
+    ['the sync of the name', /^sync \/projects$/],
+  ])('is created or opened by the next attempt after %s has failed, and is durable then', async (_, line) => {
+    for (const when of ['before', 'after'] as const) {
+      const process = new Process();
+      const { disk } = process;
+      await process.write('other', put('a', '{}'));
+      const { handles } = (await process.engine).stats;
+      let failures = 0;
+      disk.failing = (operation) => {
+        if (!line.test(operation)) return undefined;
+        failures++;
+        return when;
+      };
+      for (let attempt = 0; attempt < 3; attempt++) {
+        if (process.has('/projects/p/project.json'))
+          expect(['', 'storage_unavailable']).toContain(await process.read('p'));
+        else await expect(process.create('p')).rejects.toMatchObject({ code: 'storage_unavailable' });
+      }
+      expect(failures).toBeGreaterThan(0);
+      disk.failing = undefined;
+      await process.write('p', put('a', '{}'));
+      // Failed attempts leave at most one handle.
+      expect((await process.engine).stats.handles).toBeLessThanOrEqual(handles + 2);
+      expect(process.namesIn('/tmp')).toEqual([]);
+      for (const one of [process, process.after('synced only')])
+        for (const name of ['p', 'other']) expect(await one.read(name)).toBe('a');
+    }
   });
 
-  it('whose project.json can be parsed keeps it, and one that a crash tore is written again', async () => {
+  it('does not fail with another one whose folder cannot get its name', async () => {
     const process = new Process();
-    await process.write('p', put('a', '{}'));
-    await process.write('q', put('a', '{}'));
-    process.disk.tamper('/projects/p/project.json', Buffer.from('{"rotated":true}'));
-    process.disk.tamper('/projects/q/project.json', Buffer.from('{"pro'));
-    const next = process.after('kill -9');
-    await next.engine;
-    expect(String(next.disk.files().get('/projects/p/project.json'))).toBe('{"rotated":true}');
-    expect(next.disk.files().get('/projects/q/project.json')).toEqual(fileOf('q'));
+    await process.engine;
+    process.disk.failing = (operation) =>
+      /^rename .* \/projects\/p$/.test(operation) ? 'before' : undefined;
+    const [p, q] = await Promise.allSettled([process.create('p'), process.create('q')]);
+    expect([p?.status, q?.status]).toEqual(['rejected', 'fulfilled']);
+    process.disk.failing = undefined;
+    expect(await process.after('synced only').read('q')).toBe('');
+  });
+
+  it('that a crash has cut short leaves nothing in the log that keeps a segment', async () => {
+    const before = new Process();
+    await before.engine;
+    before.disk.failAtLine(new RegExp(`^mkdir ${NEW}`), 'before');
+    await Promise.race([before.create('p'), before.disk.crashes]).catch(() => undefined);
+    const process = before.after('kill -9');
+    const engine = await process.engine;
+    await engine.scanned;
+    expect(engine.stats.handles).toBe(1);
+    await process.create('busy');
+    const busy = await process.open('busy');
+    for (let n = 0; n < 2; n++) await process.turnOver(busy);
+    expect(engine.stats).toMatchObject({ stuckHandles: 0, writesStopped: false });
   });
 });
 
 describe('a start', () => {
-  it('does not make a project again whose folder somebody has removed since it was durable', async () => {
+  it('does not make a project again whose folder somebody has removed', async () => {
     const before = new Process();
     await before.write('p', put('a', '{}'));
-    const process = await before.restarted();
-    await process.engine;
-    await process.write('q', put('a', '{}'));
-    const later = process.after('kill -9');
-    for (const project of ['p', 'q'])
-      await later.disk.removeTree(folderOf(project)).then(() => later.disk.syncDirectory('/projects'));
-    // Of the second one it is not known whether it ever was.
-    expect([await later.read('q'), later.namesIn('/projects/p')]).toEqual(['a', []]);
-    expect((await later.engine).handleOf('p')).toBeUndefined();
-    await later.write('p', put('b', '{}'));
-    for (const one of [later, later.after('synced only')]) expect(await one.read('p')).toBe('b');
+    const process = before.after('kill -9');
+    await process.disk.removeTree(folderOf('p'));
+    await process.disk.syncDirectory('/projects');
+    await (await process.engine).scanned;
+    expect(process.namesIn('/projects/p')).toEqual([]);
+    await process.write('p', put('b', '{}'));
+    for (const one of [process, process.after('synced only')]) expect(await one.read('p')).toBe('b');
   });
 
   it('without keys reaches the same state as one with keys', async () => {

@@ -2,7 +2,8 @@ import { join } from 'node:path';
 import { defined } from '@bundoc/shared/contract/defined';
 import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
 import { currentShare } from '@bundoc/shared/shares/share-key';
-import { type BirthKeys, Births } from './births.ts';
+import type { ProjectCipher } from '../../crypto/project-cipher.ts';
+import { Births } from './births.ts';
 import { CarriedFiles } from './carried-files.ts';
 import { readCatalogStart } from './catalog/catalog-start.ts';
 import { coverFromCatalogs } from './catalog-scan.ts';
@@ -90,12 +91,12 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     this.storageId = options.storageId;
     this.scanned = this.#scanEnded.promise;
     const place = { disk, log, projectsDir, projectOf: this.#projectOf, tmp: join(dataDir, TMP_FOLDER) };
-    const births = new Births(place);
+    const births = new Births({ ...place, drop: (project, handle) => this.drop(project, handle) });
     const isOpen = (handle: string) => this.#stores.has(handle);
-    const carried = new CarriedFiles({ ...place, births, isOpen, writer: this.#writer });
+    const carried = new CarriedFiles({ ...place, isOpen, writer: this.#writer });
     const { tmp } = place;
     const checkpoints = new CheckpointTurns({
-      ...{ disk, clock, tmp, log, births, carried },
+      ...{ disk, clock, tmp, log, carried },
       logOfProjects: this,
       stores: this.#stores,
     });
@@ -105,7 +106,7 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
   }
 
   /**
-   * Opens the log, without any key, and restores the folders of new projects that a crash left unwritten.
+   * Opens the log, without any key.
    *
    * @throws LogDamaged; AppError of the disk.
    */
@@ -124,12 +125,6 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
       observer: { ...observer, onPressure: (handle) => engine?.freeSegments(handle) },
     });
     engine = new FilesEngine(options, log);
-    try {
-      await engine.#births.restore();
-    } catch (error) {
-      await log[Symbol.asyncDispose]();
-      throw error;
-    }
     engine.#scan();
     // Before anything is written, because freed space becomes available with the next segment.
     if (log.shouldFree) engine.freeSegments(undefined);
@@ -160,10 +155,6 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
 
   // Reading the log.
 
-  handleOf(project: string): string | undefined {
-    return this.#births.handleOf(project);
-  }
-
   newest(handle: string): Place | undefined {
     return this.#log.newest(handle);
   }
@@ -191,35 +182,21 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
   // Projects.
 
   /** As {@link Births.create}. */
-  create(project: string, directory: string, keys: BirthKeys, projectFile: Buffer): Promise<void> {
-    return this.#births.create(project, directory, keys, projectFile);
-  }
-
-  /** Writes the `project.json` of a new project, if that has not succeeded yet. */
-  writeBirth(project: string, directory: string): Promise<void> {
-    return this.#births.write(project, directory);
-  }
-
-  /** Syncs the folder of a new project. Required before a file in it is replaced. */
-  syncBirth(project: string): Promise<void> {
-    return this.#births.sync(project);
+  create(project: string, cipher: ProjectCipher, projectFile: Buffer): Promise<void> {
+    return this.#births.create(project, cipher, projectFile);
   }
 
   /** @throws AppError `project_damaged`, and those of the disk. */
   async openStore(options: StoreOptions): Promise<FileStore> {
-    const known = this.#births.takeUnopened(options.project);
-    const on = { log: this, writer: this.#writer, engine: this, known };
-    const { store, loaded } = await openStore(options, on);
+    await this.#births.ensureNamed();
+    const { store, loaded } = await openStore(options, { log: this, writer: this.#writer, engine: this });
     const { handle, projectFile } = loaded;
     this.#stores.set(handle, store);
     this.#projectOf.set(handle, options.project);
     this.#carried.found(handle, loaded.carriedFiles);
     if (this.#carried.areMany(handle)) void this.checkpoint(store).catch(() => undefined);
-    const isCopied =
-      projectFile?.equals(options.projectFile) ??
-      loaded.versions.values().every((version) => version === options.cipher.version);
-    if (isCopied) return store;
     // The catalog's copy of `project.json` must include every key version that seals something.
+    if (projectFile.equals(options.projectFile)) return store;
     const [failure] = await this.#checkpoints.together([store], true);
     if (failure === undefined) return store;
     await store[Symbol.asyncDispose]();
@@ -230,8 +207,6 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
   async forget(project: string): Promise<void> {
     await this.#writer.drop(project);
     for (const handle of await this.#findHandles(project)) await this.drop(project, handle);
-    // Last, because a repetition after a failure must find the handle.
-    this.#births.forget(project);
   }
 
   /** Every handle that the log or a carried file may use for the project. */
@@ -239,11 +214,10 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     const { disk, projectsDir } = this.#options;
     const handles = new Set<string>();
     for (const [handle, of] of this.#projectOf) if (of === project) handles.add(handle);
-    const born = this.#births.handleOf(project);
     const start = (await readCatalogStart(disk, projectsDir, project))?.handle;
-    for (const handle of [born, start]) if (handle !== undefined) handles.add(handle);
+    if (start !== undefined) handles.add(start);
     if (handles.size > 0) return handles;
-    // Parts from before this start may have been carried before the project had a catalog.
+    // The catalog is damaged.
     const carried = await readCarried(disk, join(projectsDir, project)).catch(() => []);
     for (const file of carried) {
       const handle = handleIn(file);
@@ -268,20 +242,12 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
    * project, and frames that it has lost before that part did not belong to this one. What an arrival that
    * was cut short has left of the project ends.
    */
-  async arrived(project: string, handle: string, keys: BirthKeys): Promise<void> {
+  async arrived(project: string, handle: string, keys: ProjectCipher): Promise<void> {
     await this.scanned;
     const former = [...this.#projectOf].filter(([known, of]) => of === project && known !== handle);
     this.#projectOf.set(handle, project);
     await writePart(this.#log, { handle, project, keys }, { kind: 'data', keyVersion: keys.version });
     for (const [known] of former) await this.drop(project, known);
-  }
-
-  /**
-   * Marks the data folder as settled, durably: the start has synced the folder of every project. No one else
-   * may write.
-   */
-  markSettled(): Promise<void> {
-    return this.#log.markSettled();
   }
 
   /**
@@ -294,7 +260,6 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
   async carryAll(): Promise<readonly string[]> {
     await this.scanned;
     const stuck = await this.#log.carryAll(this.#carried);
-    await this.#log.markSettled();
     return stuck.map((handle) => this.#projectOf.get(handle) ?? handle);
   }
 
@@ -309,8 +274,7 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     await this.#freeing.stop();
     await this.#checkpoints.drained();
     await this.#writer.stop();
-    // A failure is harmless: the next start does it.
-    await this.#births.syncAll().catch(() => undefined);
+    await this.#births.settled();
     await this.#log[Symbol.asyncDispose]();
   }
 

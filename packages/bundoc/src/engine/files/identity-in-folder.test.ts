@@ -29,21 +29,18 @@ describe('the identity of a data folder', () => {
       await disk.makeDirectory(`/data/${folder}`);
       await disk.makeDirectory(`/data/${folder}/${name}`);
       await expect(identifyFolder(disk, '/data')).rejects.toBeInstanceOf(StartRefused);
-      await expect(identifyFolder(disk, '/data')).rejects.toThrow(/storage\.json is missing.*bundoc export/);
+      await expect(identifyFolder(disk, '/data')).rejects.toThrow(/storage\.json is missing.*Restore it/);
       expect(disk.files().has(FILE)).toBe(false);
     },
   );
 
-  it.each([
-    ['a later', 3],
-    ['an earlier', 1],
-  ])('of %s release is refused, with the remedy, and kept', async (release, format) => {
+  it.each([1, 3])('of another version is refused, with the remedy, and kept: format %i', async (format) => {
     const disk = newDisk();
     const text = `{"format":${format},"whatever":true}`;
     await disk.createFile(FILE, Buffer.from(text));
     await expect(identifyFolder(disk, '/data')).rejects.toBeInstanceOf(StartRefused);
     await expect(identifyFolder(disk, '/data')).rejects.toThrow(
-      new RegExp(`format ${format} of ${release} release.*start that`),
+      new RegExp(`format ${format} of another version: export.*by bundoc export`),
     );
     expect(disk.files().get(FILE)?.toString()).toBe(text);
   });

@@ -16,7 +16,7 @@ import { createSealedCache } from './documents/sealed-cache.ts';
 import { type FilesEngine, TMP_FOLDER } from './files-engine.ts';
 import type { LogObserver } from './log/ports.ts';
 import { ExpiryMarksInFolders } from './projects/expiry-marks.ts';
-import { FileProjects, type FolderEngine } from './projects/file-projects.ts';
+import { FileProjects } from './projects/file-projects.ts';
 import { MOVED_FOLDER } from './projects/moved-folder.ts';
 import { receiptsInFolder } from './receipts-in-folder.ts';
 import { openFolder } from './storage-folder.ts';
@@ -80,7 +80,7 @@ export async function openFileStorage(
         onSetAside,
         settle,
         isLost: (project) => lost.has(project),
-        engine: folderEngine(engine, forget),
+        engine: { create: (...project) => engine.create(...project), forget },
       }),
     expiry: new ExpiryMarksInFolders({ disk, directory: projectsDir, clock }),
     openStore: (project, { cipher, file, entries }, watch, unknownSealers) =>
@@ -107,15 +107,6 @@ export async function openFileStorage(
       return new FilesMoveSource({ project, place, instances });
     },
     [Symbol.asyncDispose]: () => running.disposeAsync(),
-  };
-}
-
-function folderEngine(engine: FilesEngine, forget: FolderEngine['forget']): FolderEngine {
-  return {
-    create: (...project) => engine.create(...project),
-    writeBirth: (...project) => engine.writeBirth(...project),
-    syncBirth: (project) => engine.syncBirth(project),
-    forget,
   };
 }
 

@@ -23,8 +23,6 @@ export interface LostInFolderOptions {
   readonly projectsDir: string;
   /** The folder for unfinished files, which each start empties. */
   readonly tmp: string;
-  /** Whether the log has the birth of a project, whose folder may not be written yet. */
-  readonly isBorn: (project: string) => boolean;
 }
 
 /** The lost projects of a data folder that one process holds exclusively. */
@@ -60,13 +58,11 @@ export class LostInFolder implements LostProjects {
   }
 
   async absent(projects: readonly string[]): Promise<readonly string[]> {
-    const { disk, projectsDir, isBorn } = this.#options;
-    const isAbsent = async (project: string) =>
-      !isBorn(project) && (await isEmpty(disk, join(projectsDir, project)));
+    const { disk, projectsDir } = this.#options;
     const absent: string[] = [];
     for (let at = 0; at < projects.length; at += LOOKS_AT_ONCE) {
       const some = projects.slice(at, at + LOOKS_AT_ONCE);
-      const found = await Promise.all(some.map(isAbsent));
+      const found = await Promise.all(some.map((project) => isEmpty(disk, join(projectsDir, project))));
       absent.push(...some.filter((_, n) => found[n]));
     }
     return absent;

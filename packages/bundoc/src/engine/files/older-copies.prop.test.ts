@@ -20,7 +20,7 @@ beforeEach(() => {
 /** Without slow and unrelated steps. */
 const KINDS: ReadonlySet<EngineStep['kind']> = new Set<EngineStep['kind']>([
   ...(['commits', 'checkpoint', 'checkpoint beside', 'close'] as const),
-  ...(['away and back', 'rotate', 'restart', 'settle'] as const),
+  ...(['away and back', 'rotate', 'restart', 'carry all'] as const),
 ]);
 const steps = fc.array(
   engineStep.filter(({ kind }) => KINDS.has(kind)),

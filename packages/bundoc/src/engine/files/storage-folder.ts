@@ -3,7 +3,7 @@ import { defined } from '@bundoc/shared/contract/defined';
 import { PROJECTS_FOLDER } from '@bundoc/shared/contract/project-file';
 import type { DataFolder } from '@bundoc/shared/files/data-folder';
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import { createdByEarlierBuild, type StorageIdentity } from '../storage-file.ts';
+import type { StorageIdentity } from '../storage-file.ts';
 import type { HeldLock } from './data-lock.ts';
 import { type Disk, makeDirectoryDurably } from './disk/disk.ts';
 import { Backlog } from './documents/backlog.ts';
@@ -59,7 +59,7 @@ export interface OpenFolder extends AsyncDisposable {
 /**
  * Opens the engine of a data folder, and initializes an empty folder.
  *
- * @throws StartRefused for a folder of an earlier version; LogDamaged; AppError of the disk.
+ * @throws StartRefused for a folder of another version; LogDamaged; AppError of the disk.
  */
 export async function openFolder(
   { dataDir, folder, disk, lock, clock }: HeldFolder,
@@ -68,7 +68,6 @@ export async function openFolder(
   const identity = await identifyFolder(disk, dataDir, clock);
   const projectsDir = join(dataDir, PROJECTS_FOLDER);
   const { id, log } = await identity.read();
-  await requireOwnBuild(disk, dataDir, log === true);
   await makeDirectoryDurably(disk, projectsDir);
   await using stack = new AsyncDisposableStack();
   const logDisk = stack.use(new NodeLogDisk(disk, folder));
@@ -84,10 +83,7 @@ export async function openFolder(
       checkpointBytes: CHECKPOINT_BYTES,
     }),
   );
-  const lost = await LostInFolder.open({
-    ...{ disk, dataDir, projectsDir, tmp: join(dataDir, TMP_FOLDER) },
-    isBorn: (project) => engine.handleOf(project) !== undefined,
-  });
+  const lost = await LostInFolder.open({ disk, dataDir, projectsDir, tmp: join(dataDir, TMP_FOLDER) });
   // From here on, a missing log was lost.
   if (log !== true) await identity.change((file) => ({ ...file, log: true }));
   const running = stack.move();
@@ -104,14 +100,13 @@ export async function openFolder(
 /**
  * Reads the log of a data folder, and changes nothing.
  *
- * @throws StartRefused for a folder of an earlier version; LogDamaged; AppError of the disk.
+ * @throws StartRefused for a folder of another version; LogDamaged; AppError of the disk.
  */
 export async function viewFolder(
   { dataDir, folder, disk }: Omit<HeldFolder, 'lock'>,
   identity: StorageIdentity,
 ): Promise<ViewedLog> {
   const { id, log } = await identity.read();
-  await requireOwnBuild(disk, dataDir, log === true);
   const storageId = idBytes(id);
   const directory = join(dataDir, LOG_FOLDER);
   const view = await readLog({
@@ -119,13 +114,7 @@ export async function viewFolder(
     mustExist: log === true,
     everyFrame: true,
   });
-  return ViewedLog.of(storageId, view);
-}
-
-async function requireOwnBuild(disk: Disk, dataDir: string, hasLog: boolean): Promise<void> {
-  if (hasLog) return;
-  const projects = (await disk.list(join(dataDir, PROJECTS_FOLDER))) ?? [];
-  if (projects.length > 0) throw createdByEarlierBuild(dataDir);
+  return new ViewedLog(storageId, view);
 }
 
 function idBytes(id: string): Buffer {

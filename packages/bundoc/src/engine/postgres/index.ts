@@ -11,10 +11,10 @@ import type { PostgresConfig } from '../storage-config.ts';
 import type { EngineDeps, StorageEngine } from '../storage-engine.ts';
 import type { OpenMoveTarget } from '../transfer-port.ts';
 import { GroupCommitter } from './commit/group-commit.ts';
-import { CommitNotifications } from './commit-notifications.ts';
+import { CommitPolls } from './commit-polls.ts';
 import { Database } from './database/database.ts';
-import { migrate, SchemaMismatch } from './database/migrate.ts';
 import { retryUnavailable } from './database/retry-unavailable.ts';
+import { prepareSchema, SchemaMismatch } from './database/schema.ts';
 import { PostgresStore } from './postgres-store.ts';
 import { ExpiryMarksInRows } from './projects/expiry-rows.ts';
 import { PostgresProjects, whyGone } from './projects/postgres-projects.ts';
@@ -35,7 +35,7 @@ const READY_WITHIN_MS = 2_000;
 const COUNT_LOST_MS = 15_000;
 
 /**
- * The part of the composition root for storage in PostgreSQL. Migrates the schema.
+ * The part of the composition root for storage in PostgreSQL. Creates the schema in an empty database.
  *
  * @throws ConfigError, SchemaMismatch, StartRefused; AppError `storage_unavailable` when the server is
  *   unavailable for half a minute.
@@ -44,15 +44,14 @@ export async function openPostgresStorage(
   config: PostgresConfig,
   { clock, logger, quota }: EngineDeps,
 ): Promise<StorageEngine> {
-  const options = { ...config, logger };
   warnOfPlaintext('BUNDOC_STORAGE', config, logger);
   await using stack = new AsyncDisposableStack();
-  const database = stack.use(new Database(options));
+  const database = stack.use(new Database({ ...config, logger }));
   await retryUntilAvailable({ clock, logger }, () => prepare(database, { clock, logger }));
   const identity = await identifyDatabase(database, clock);
   const reads = new SharedReads(database);
   const states = new SharedStates(database);
-  const news = stack.use(new CommitNotifications({ database, connection: options, logger }));
+  const news = stack.use(new CommitPolls(database, logger));
   const committer = new GroupCommitter({ database, clock });
   const lost = new LostInRows(database, clock);
   await lost.refresh();
@@ -95,9 +94,9 @@ export async function openPostgresStorage(
 }
 
 /**
- * A database that projects are moved to. Migrates the schema, as a node would.
+ * A database that projects are moved to. Creates the schema in an empty one, as a node would.
  *
- * @throws ConfigError; MoveFailed for a schema of another build; AppError `storage_unavailable`.
+ * @throws ConfigError; MoveFailed for the schema of another version; AppError `storage_unavailable`.
  */
 export async function openMoveTarget(
   config: PostgresConfig,
@@ -125,7 +124,7 @@ async function prepare(
 ): Promise<void> {
   const warnings = await database.withConnection((run) => checkServer(run, 'BUNDOC_STORAGE', clock.now()));
   for (const warning of warnings) logger.warn(warning);
-  await migrate(database);
+  await prepareSchema(database);
 }
 
 /** Whether the server accepts writes: it is reachable and the primary. */

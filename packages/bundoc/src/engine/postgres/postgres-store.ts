@@ -30,7 +30,7 @@ import type { CommittingProject } from './commit/attempt.ts';
 import type { GroupCommitter } from './commit/group-commit.ts';
 import { MustReopen, ProjectGone } from './commit/must-reopen.ts';
 import type { QueuedCommit } from './commit/plan-commits.ts';
-import type { CommitChannel } from './commit-notifications.ts';
+import type { CommitChannel } from './commit-polls.ts';
 import type { Database, Transaction } from './database/database.ts';
 import { searchedTokens } from './indexes/blind-index.ts';
 import { BlindIndexing } from './indexes/blind-indexing.ts';
@@ -53,7 +53,7 @@ export interface PostgresStoreOptions {
   readonly sealLimits: Pick<SealLimits, 'rotateAt' | 'max'>;
   /** Shared by all projects of this node. */
   readonly committer: GroupCommitter;
-  /** Reports commits of all nodes. */
+  /** Tells of commits by other nodes. */
   readonly news: CommitChannel;
   /** Called with the opaque name of every undecryptable document. */
   readonly onIntegrityError: (name: string) => void;
@@ -253,7 +253,6 @@ export class PostgresStore implements ProjectStore {
   }
 
   #committed(seq: Position): void {
-    this.#options.news.committed(this.#options.project, seq);
     this.#heard(seq);
     this.#pruneNowAndThen();
   }

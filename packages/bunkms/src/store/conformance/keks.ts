@@ -211,8 +211,8 @@ export function kekConformance(name: string, makePlace: MakePlace): void {
 
     it('remembers a further KEK once', async () => {
       const kek = { id: '8899aabbccddeeff', checkValue: 'cd' };
-      expect(await store.addKek(kek, draft('kek.added'))).toBe(true);
-      expect(await store.addKek(kek, draft('kek.added'))).toBe(false);
+      expect(await store.addKek(kek, draft('kek.stage'))).toBe(true);
+      expect(await store.addKek(kek, draft('kek.stage'))).toBe(false);
       expect((await store.readInstallation())?.keks).toEqual([...installation(1).keks, kek]);
       expect(await allRecords(store)).toHaveLength(2);
     });

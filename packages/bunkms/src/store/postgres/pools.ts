@@ -63,8 +63,8 @@ export class Pools {
   }
 
   /**
-   * Reads the catalog. A function of the catalog fails with an internal error when its object goes away during
-   * the statement, as while an index is rebuilt: then the work runs again.
+   * Reads the catalog. A function of the catalog fails with an internal error when its object goes away
+   * during the statement, as while an index is rebuilt: then the work runs again.
    */
   catalog<T>(work: () => Sql<T>): Promise<T> {
     return this.#use(this.#reads, async (client) => {

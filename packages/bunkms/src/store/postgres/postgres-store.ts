@@ -5,9 +5,9 @@ import type { KmsStore } from '../port.ts';
 import { createRepository } from '../sql/repository.ts';
 import { postgresDialect } from './dialect.ts';
 import { storageError } from './failure.ts';
-import { migrateStore } from './migrate.ts';
 import { type PostgresOperations, postgresOperations } from './operations.ts';
 import { closed, Pools } from './pools.ts';
+import { prepareSchema } from './schema.ts';
 import type { PostgresSettings } from './settings.ts';
 import { load, readAll } from './transfers.ts';
 import { Writer } from './writer.ts';
@@ -33,7 +33,7 @@ export async function openPostgresStore({ settings, warn }: PostgresStoreOptions
     const client = await pools.borrow();
     try {
       const run = runOn(client);
-      await migrateStore(run);
+      await prepareSchema(run);
       for (const warning of await checkServer(run, 'BUNKMS_STORAGE', Date.now())) warn(warning);
     } finally {
       client.release(true);

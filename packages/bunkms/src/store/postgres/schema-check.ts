@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { rows, type Sql } from '../sql/statement.ts';
 
-/** The same path from `src` and from `dist`. One line for each object that the migrations make. */
+/** The same path from `src` and from `dist`. One line for each object that `schema.sql` makes. */
 const EXPECTED = new Set(
   readFileSync(fileURLToPath(new URL('../../../migrations/schema.txt', import.meta.url)), 'utf8')
     .split('\n')
@@ -75,9 +75,9 @@ export function* readSchema(): Sql<readonly string[]> {
 }
 
 /**
- * The differences between the schema and the one that the migrations make. Statistics, grants, publications
- * and plain indexes are allowed, and so is an index like one of the migrations under another name: it is made
- * while an operator rebuilds that one.
+ * The differences between the schema and that of this release. Statistics, grants, publications and plain
+ * indexes are allowed, and so is an index like one of the release under another name: it is made while an
+ * operator rebuilds that one.
  */
 export function* foreignObjects(): Sql<readonly string[]> {
   const first = yield* differences();

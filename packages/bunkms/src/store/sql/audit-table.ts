@@ -263,7 +263,7 @@ export class AuditTable {
   /** Id of the current KEK, from the latest record that made one current. */
   *currentKek(): Sql<string | undefined> {
     const latest = yield* row(
-      `SELECT detail FROM ${this.#ofKeks} AND action IN ('vault.initialised', 'kek.added', 'kek.rotate')
+      `SELECT detail FROM ${this.#ofKeks} AND action IN ('vault.initialised', 'kek.rotate')
         ORDER BY seq DESC LIMIT 1`,
     );
     const kekId = latest === undefined ? undefined : parseDetail(String(latest['detail']))['kek_id'];

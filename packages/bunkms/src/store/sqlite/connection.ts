@@ -3,7 +3,7 @@ import { dirname } from 'node:path';
 import { constants, DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlite';
 import type { Row } from '../sql/row-records.ts';
 import { requireWritten, type SqlValue, type Statement } from '../sql/statement.ts';
-import { migrate } from './schema.ts';
+import { createSchema } from './schema.ts';
 import { SchemaCheck } from './schema-check.ts';
 
 const SQLITE_BUSY = 5;
@@ -47,7 +47,7 @@ export class Connection {
     this.#database.exec('PRAGMA synchronous = FULL');
     // Overwrites deleted and replaced data with zeros, so that no destroyed key remains in free pages.
     this.#database.exec('PRAGMA secure_delete = ON');
-    this.write(() => migrate(this.#database));
+    this.write(() => createSchema(this.#database));
     this.#schema = new SchemaCheck(this.#database);
     this.#database.setAuthorizer(denyForeignCode);
   }

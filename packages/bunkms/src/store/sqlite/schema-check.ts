@@ -1,5 +1,5 @@
 import { DatabaseSync } from 'node:sqlite';
-import { migrate } from './schema.ts';
+import { createSchema } from './schema.ts';
 
 interface SchemaObject {
   readonly type: string;
@@ -21,12 +21,12 @@ export class SchemaCheck {
   #version: unknown;
   #foreign: readonly string[] = [];
 
-  /** @param database migrated, and without an authorizer yet. */
+  /** @param database with the schema, and without an authorizer yet. */
   constructor(database: DatabaseSync) {
     this.#database = database;
     const own = new DatabaseSync(':memory:');
     try {
-      migrate(own);
+      createSchema(own);
       this.#expected = new Map(objectsOf(own).map((object) => [keyOf(object), object]));
     } finally {
       own.close();

@@ -1,18 +1,8 @@
 import type { DatabaseSync } from 'node:sqlite';
-import { earlierBuildError } from '../earlier-build.ts';
+import { requireSchema, SCHEMA_VERSION } from '../schema-version.ts';
 
-/**
- * The first schema that every database has word for word, so that differences are noticed. Databases of
- * earlier builds have a lower one.
- */
-const FIRST = 9;
-
-/**
- * Each entry migrates the schema from version {@link FIRST} - 1 + its index to the next. Released entries are
- * never changed; new ones are appended.
- */
-const MIGRATIONS: readonly string[] = [
-  `
+/** Every database has these statements word for word, so that differences are noticed. */
+const SCHEMA = `
   CREATE TABLE installation (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     created_at TEXT NOT NULL,
@@ -109,7 +99,7 @@ const MIGRATIONS: readonly string[] = [
     WHERE action NOT IN ('key.export', 'key.encrypt', 'key.decrypt', 'key.rewrap', 'kek.rewrap', 'key.read', 'key.list', 'key.leases');
   CREATE INDEX audit_restores ON audit (seq) WHERE action = 'chain.restored';
   CREATE INDEX audit_keks ON audit (seq)
-    WHERE action IN ('vault.initialised', 'kek.added', 'kek.stage', 'kek.rotate', 'kek.rewrapped', 'kek.retire');
+    WHERE action IN ('vault.initialised', 'kek.stage', 'kek.rotate', 'kek.rewrapped', 'kek.retire');
   CREATE INDEX audit_key_changes ON audit (key, seq) WHERE instr(detail, '"revision":') > 0;
   CREATE INDEX audit_storages ON audit (detail ->> '$.storage', seq)
     WHERE action IN ('storage.advance', 'storage.take_over');
@@ -117,11 +107,11 @@ const MIGRATIONS: readonly string[] = [
     WHERE action = 'key.export' AND instr(detail, '"storage":') > 0;
   -- A detail that somebody changed to no JSON must not stand in the way of the walk that finds it.
   CREATE INDEX audit_tokens ON audit ((CASE WHEN json_valid(detail) THEN json_extract(detail, '$.token') END))
-    WHERE action IN ('token.issue', 'token.renew', 'token.restore');
+    WHERE action IN ('token.issue', 'token.renew');
   CREATE INDEX audit_token_families ON audit ((CASE WHEN json_valid(detail) THEN json_extract(detail, '$.family') END))
-    WHERE action IN ('token.issue', 'token.renew', 'token.restore');
+    WHERE action IN ('token.issue', 'token.renew');
   CREATE INDEX audit_token_issuers ON audit ((CASE WHEN json_valid(detail) THEN json_extract(detail, '$.issuer') END))
-    WHERE action IN ('token.issue', 'token.renew', 'token.restore');
+    WHERE action IN ('token.issue', 'token.renew');
   CREATE INDEX audit_revocations ON audit ((CASE WHEN json_valid(detail) THEN json_extract(detail, '$.family') END))
     WHERE action = 'token.revoke';
   CREATE INDEX audit_revocations_by_end ON audit ((CASE WHEN json_valid(detail) THEN json_extract(detail, '$.expires_at') END), seq)
@@ -132,22 +122,20 @@ const MIGRATIONS: readonly string[] = [
 
   CREATE TABLE probe (id INTEGER PRIMARY KEY CHECK (id = 1), count INTEGER NOT NULL) STRICT;
   INSERT INTO probe VALUES (1, 0);
-  `,
-];
-
-/** The schema version of this release. */
-const CURRENT = FIRST - 1 + MIGRATIONS.length;
+`;
 
 /**
- * Migrates the schema. Several processes may try at once. Call it inside a write transaction.
+ * Creates the schema in an empty database. Several processes may try at once. Call it inside a write
+ * transaction.
  *
- * @throws Error when a newer release or an earlier build has written to this database.
+ * @throws Error when the database has another schema.
  */
-export function migrate(database: DatabaseSync): void {
-  const row = database.prepare('PRAGMA user_version').get();
-  const version = Number(row?.['user_version']);
-  if (version > CURRENT) throw new Error(`the database has schema ${version}, this release knows ${CURRENT}`);
-  if (version > 0 && version < FIRST) throw earlierBuildError(`schema ${version}`);
-  for (const migration of MIGRATIONS.slice(Math.max(0, version - FIRST + 1))) database.exec(migration);
-  database.exec(`PRAGMA user_version = ${CURRENT}`);
+export function createSchema(database: DatabaseSync): void {
+  const version = Number(database.prepare('PRAGMA user_version').get()?.['user_version']);
+  if (version !== 0) {
+    requireSchema(version);
+    return;
+  }
+  database.exec(SCHEMA);
+  database.exec(`PRAGMA user_version = ${SCHEMA_VERSION}`);
 }

@@ -1,12 +1,10 @@
 import type { KeyObject } from 'node:crypto';
 import { join } from 'node:path';
-import { Worker } from 'node:worker_threads';
-import { workerEnvironment } from '@bundoc/shared/runtime/worker-environment';
-import type { KmsStore, StoreOperations } from '../port.ts';
+import { AppError } from '@bundoc/shared/contract/app-error';
+import { Thread, ThreadFailed } from '@bundoc/shared/threads/thread';
+import type { KmsStore } from '../port.ts';
 import type { LoadEntry, StoreEntry } from '../transfer.ts';
-import type { SqliteWorkerData } from './sqlite-worker.ts';
-import type { TransferOperations } from './transfers.ts';
-import { WorkerRpc } from './worker-rpc.ts';
+import type { SqliteOperations, SqliteWorkerData } from './sqlite-worker.ts';
 
 export interface SqliteStoreOptions {
   /** The folder of the database. Created with mode 0700 if it does not exist. */
@@ -40,129 +38,99 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<KmsS
     path: databasePathOf(options.dataDir),
     busyTimeoutMs: Math.floor(deadlineMs * 0.75),
   };
-  const fromSource = import.meta.url.endsWith('.ts');
-  const worker = new Worker(new URL(`./sqlite-worker.${fromSource ? 'ts' : 'js'}`, import.meta.url), {
+  const thread = new Thread<SqliteOperations>({
     name: 'bunkms-sqlite',
+    from: import.meta.url,
+    module: './sqlite-worker',
     workerData,
-    // The thread needs no variables of the process, and they may contain the KEK.
-    env: workerEnvironment(),
-    execArgv: fromSource ? ['--conditions=@bundoc/source', '--disable-warning=ExperimentalWarning'] : [],
+    onCrash: options.onCrash,
   });
-  const rpc = new WorkerRpc(worker, { deadlineMs, pendingMax: PENDING_MAX, onCrash: options.onCrash });
+  const close = (): Promise<void> => thread.close(deadlineMs);
   try {
-    await rpc.call('probe', [], OPEN_DEADLINE_MS);
+    const names = await callStore(thread, 'names', [], OPEN_DEADLINE_MS);
+    const remote = remoteOperations(thread, names as SqliteNames, deadlineMs);
+    await callStore(thread, 'probe', [], OPEN_DEADLINE_MS);
+    return {
+      ...remote,
+      readAll: () => readAll(remote),
+      load: (entries, chainKey) => load(remote, entries, chainKey),
+      close,
+      [Symbol.asyncDispose]: close,
+    };
   } catch (error) {
-    await rpc.close();
+    await close();
     throw error;
   }
-  return remoteStore(rpc);
 }
 
-function remoteStore(rpc: WorkerRpc): KmsStore {
-  /**
-   * Both sides have the types of the port: `sqlite/operations.ts` implements it, and this forwards calls to
-   * it.
-   */
-  const remote =
-    <Name extends keyof StoreOperations>(name: Name, deadlineMs?: number) =>
-    (...args: Parameters<KmsStore[Name]>) =>
-      rpc.call(name, args, deadlineMs) as ReturnType<KmsStore[Name]>;
-  const transfer: Transfer =
-    (name, deadlineMs) =>
-    (...args) =>
-      rpc.call(name, args, deadlineMs) as never;
-  return {
-    readInstallation: remote('readInstallation'),
-    initialise: remote('initialise'),
-    unlock: remote('unlock'),
-    addKek: remote('addKek'),
-    kekRecords: remote('kekRecords'),
-    kekUses: remote('kekUses'),
-    countNotWrappedBy: remote('countNotWrappedBy'),
-    listWrapped: remote('listWrapped'),
-    replaceSecrets: remote('replaceSecrets'),
-    claim: remote('claim'),
-    announce: remote('announce'),
-    withdraw: remote('withdraw'),
-    release: remote('release'),
-    insertKey: remote('insertKey'),
-    findKey: remote('findKey'),
-    lastChange: remote('lastChange'),
-    updateKey: remote('updateKey'),
-    updateKeys: remote('updateKeys'),
-    replaceKey: remote('replaceKey'),
-    listKeys: remote('listKeys'),
-    listDueKeys: remote('listDueKeys'),
-    scrub: remote('scrub'),
-    insertToken: remote('insertToken'),
-    renewToken: remote('renewToken'),
-    findToken: remote('findToken'),
-    findTokens: remote('findTokens'),
-    findActiveTokenFamily: remote('findActiveTokenFamily'),
-    listTokens: remote('listTokens'),
-    revokeFamilies: remote('revokeFamilies'),
-    listIssues: remote('listIssues'),
-    listRevoked: remote('listRevoked'),
-    pruneTokens: remote('pruneTokens'),
-    appendAudit: remote('appendAudit'),
-    appendAuditOnce: remote('appendAuditOnce'),
-    listAudit: remote('listAudit'),
-    listExports: remote('listExports'),
-    listStorageExports: remote('listStorageExports'),
-    storageRecord: remote('storageRecord'),
-    listDeletions: remote('listDeletions'),
-    countDeletions: remote('countDeletions'),
-    listStaleCopies: remote('listStaleCopies'),
-    auditHead: remote('auditHead'),
-    recordsAt: remote('recordsAt'),
-    latestRestore: remote('latestRestore'),
-    brokenLink: remote('brokenLink'),
-    foreignObjects: remote('foreignObjects'),
-    expectHead: remote('expectHead'),
-    readAll: () => readAll(transfer),
-    load: async (entries, chainKey) => {
-      if (!(await load(transfer, entries, chainKey))) return false;
-      await rpc.call('unlock', [chainKey]);
-      return true;
-    },
-    counts: remote('counts'),
-    probe: remote('probe'),
-    close: () => rpc.close(),
-    [Symbol.asyncDispose]: () => rpc.close(),
+type SqliteNames = readonly (keyof SqliteOperations)[];
+
+/** The functions of the thread, as its caller sees them. */
+type RemoteOperations = {
+  readonly [Name in keyof SqliteOperations]: (
+    ...args: Parameters<SqliteOperations[Name]>
+  ) => Promise<ReturnType<SqliteOperations[Name]>>;
+};
+
+function remoteOperations(
+  thread: Thread<SqliteOperations>,
+  names: SqliteNames,
+  deadlineMs: number,
+): RemoteOperations {
+  const remote = (name: keyof SqliteOperations) => {
+    const ownMs = name === 'commitLoad' ? COMMIT_LOAD_DEADLINE_MS : deadlineMs;
+    return (...args: readonly unknown[]) => callStore(thread, name, args, ownMs);
   };
+  return Object.fromEntries(names.map((name) => [name, remote(name)])) as unknown as RemoteOperations;
 }
 
-/** Calls a {@link TransferOperations} method in the thread of the store. */
-type Transfer = <Name extends keyof TransferOperations>(
-  name: Name,
-  deadlineMs?: number,
-) => (...args: Parameters<TransferOperations[Name]>) => Promise<ReturnType<TransferOperations[Name]>>;
+/**
+ * Calls a function in the thread of the store. After the deadline the thread continues, so the outcome of a
+ * write is unknown.
+ *
+ * @throws AppError as the thread reports it, or `storage_unavailable`, `overloaded`.
+ */
+async function callStore(
+  thread: Thread<SqliteOperations>,
+  name: keyof SqliteOperations,
+  args: readonly unknown[],
+  deadlineMs: number,
+): Promise<unknown> {
+  if (thread.pending >= PENDING_MAX) throw new AppError('overloaded');
+  try {
+    return await thread.call(name, args as never, { deadlineMs });
+  } catch (error) {
+    if (error instanceof ThreadFailed) throw new AppError('storage_unavailable', { cause: error });
+    throw error;
+  }
+}
 
-async function* readAll(call: Transfer): AsyncGenerator<readonly StoreEntry[]> {
-  const transfer = await call('beginReadAll')();
+async function* readAll(remote: RemoteOperations): AsyncGenerator<readonly StoreEntry[]> {
+  const transfer = await remote.beginReadAll();
   try {
     for (;;) {
-      const batch = await call('readMore')(transfer);
+      const batch = await remote.readMore(transfer);
       if (batch.length === 0) return;
       yield batch;
     }
   } finally {
-    await call('endTransfer')(transfer).catch(() => undefined);
+    await remote.endTransfer(transfer).catch(() => undefined);
   }
 }
 
 async function load(
-  call: Transfer,
+  remote: RemoteOperations,
   entries: AsyncIterable<readonly LoadEntry[]>,
   chainKey: KeyObject,
 ): Promise<boolean> {
-  const transfer = await call('beginLoad')(chainKey);
+  const transfer = await remote.beginLoad(chainKey);
   if (transfer === undefined) return false;
   try {
-    for await (const batch of entries) await call('loadMore')(transfer, batch);
-    await call('commitLoad', COMMIT_LOAD_DEADLINE_MS)(transfer);
-    return true;
+    for await (const batch of entries) await remote.loadMore(transfer, batch);
+    await remote.commitLoad(transfer);
   } finally {
-    await call('endTransfer')(transfer).catch(() => undefined);
+    await remote.endTransfer(transfer).catch(() => undefined);
   }
+  await remote.unlock(chainKey);
+  return true;
 }

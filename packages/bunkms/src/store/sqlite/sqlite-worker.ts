@@ -2,15 +2,20 @@
  * The thread that owns the database connection. SQLite blocks, and a hung disk must not block the thread that
  * answers requests. Requests are served one at a time, in order of arrival.
  */
-import assert from 'node:assert/strict';
-import { isMainThread, parentPort, workerData } from 'node:worker_threads';
+import { workerData } from 'node:worker_threads';
 import { AppError } from '@bundoc/shared/contract/app-error';
+import { serveCalls } from '@bundoc/shared/threads/serve-calls';
 import type { StoreOperations } from '../port.ts';
 import { Untrusted } from '../trust.ts';
 import { Connection } from './connection.ts';
 import { sqliteOperations } from './operations.ts';
 import { type TransferOperations, transferOperations } from './transfers.ts';
-import type { WorkerFailure, WorkerReply, WorkerRequest } from './worker-rpc.ts';
+
+/** The functions that the thread serves. */
+export interface SqliteOperations extends StoreOperations, TransferOperations {
+  /** The names of all functions, of which the caller's side is made. */
+  names(): readonly string[];
+}
 
 export interface SqliteWorkerData {
   readonly path: string;
@@ -20,75 +25,37 @@ export interface SqliteWorkerData {
 const SQLITE_FULL = 13;
 const SQLITE_AUTH = 23;
 const TRIGGER_DENIED = 'a trigger or view in the database would have run';
-/**
- * Look-ups that take microseconds. Their answers share one message, because a message costs more than a
- * look-up.
- */
+/** Look-ups that take microseconds. */
 const QUICK: ReadonlySet<string> = new Set<keyof StoreOperations>([
   'findActiveTokenFamily',
   'findKey',
   'lastChange',
 ]);
 
-assert(!isMainThread && parentPort !== null, 'this module runs in a worker');
-const port = parentPort;
 const { path, busyTimeoutMs } = workerData as SqliteWorkerData;
 let connection: Connection | undefined;
-let operations: (StoreOperations & TransferOperations) | undefined;
+let operations: SqliteOperations | undefined;
 
-/** Opens the store at the first request, so that a failure to open can be reported to a request. */
-function opened(): StoreOperations & TransferOperations {
+serveCalls(opened, { quick: QUICK, toError: refusalOf, onClose: () => connection?.close() });
+
+/** Opens the store at the first call, so that a failure to open is its answer. */
+function opened(): SqliteOperations {
   connection ??= new Connection(path, busyTimeoutMs);
   operations ??= {
     ...sqliteOperations(connection),
     ...transferOperations(() => new Connection(path, busyTimeoutMs)),
+    names: () => Object.keys(opened()),
   };
   return operations;
 }
 
-function serve(request: WorkerRequest): unknown {
-  if (request.operation === 'close') {
-    connection?.close();
-    return undefined;
-  }
-  // Nobody waits for it any more, so it must not take effect now.
-  if (process.hrtime.bigint() > request.expiresAtNs) throw new AppError('storage_unavailable');
-  const operation = opened()[request.operation as keyof ReturnType<typeof opened>] as (
-    ...args: unknown[]
-  ) => unknown;
-  return operation(...request.args);
-}
-
-function failureOf(error: unknown): WorkerFailure {
-  if (error instanceof AppError) return { code: error.code, message: error.message };
+function refusalOf(error: unknown): AppError {
+  if (error instanceof AppError) return error;
   const { errcode, message } = error as { errcode?: number; message?: string };
+  const code = errcode === SQLITE_FULL ? 'disk_full' : 'storage_unavailable';
   if (error instanceof Untrusted || errcode === SQLITE_AUTH)
-    return { code: 'sealed', message: error instanceof Untrusted ? error.message : TRIGGER_DENIED };
-  return { code: errcode === SQLITE_FULL ? 'disk_full' : 'storage_unavailable', message: String(message) };
-}
-
-port.on('message', (requests: readonly WorkerRequest[]) => {
-  let replies: WorkerReply[] = [];
-  const post = (): void => {
-    if (replies.length > 0) port.postMessage(replies);
-    replies = [];
-  };
-  for (const request of requests) {
-    // Send the answers before longer work.
-    if (!QUICK.has(request.operation)) post();
-    replies.push(replyTo(request));
-    if (request.operation === 'close') {
-      post();
-      port.close();
-    }
-  }
-  post();
-});
-
-function replyTo(request: WorkerRequest): WorkerReply {
-  try {
-    return { id: request.id, value: serve(request) };
-  } catch (error) {
-    return { id: request.id, failure: failureOf(error) };
-  }
+    return new AppError('sealed', {
+      cause: error instanceof Untrusted ? error : new Error(TRIGGER_DENIED),
+    });
+  return new AppError(code, { cause: new Error(String(message)) });
 }

@@ -1,6 +1,7 @@
 import type { SharedFolder } from '@bundoc/shared/files/data-folder';
+import type { SentError } from '@bundoc/shared/threads/calls';
 
-// Messages between the main thread and the thread that writes document files.
+// What the main thread and the thread that writes document files send each other.
 
 /**
  * Files to write in full, or to remove. Names and contents are each one buffer, which costs a tenth of
@@ -10,8 +11,8 @@ export interface FilesToWrite {
   /** Paths below the data folder, joined by NUL. */
   readonly paths: string;
   /** The length of each content; {@link REMOVED} for a file to remove. */
-  readonly bytes: Float64Array;
-  readonly contents: Uint8Array;
+  readonly bytes: Float64Array<ArrayBuffer>;
+  readonly contents: Uint8Array<ArrayBuffer>;
   /** Whether folders were removed or renamed since the last message. */
   readonly forgetFolders: boolean;
 }
@@ -25,12 +26,13 @@ export interface WritePlace {
   readonly directoryMode: number;
 }
 
-/** Tells the thread to close its folders and end. */
-export const END = 'end';
-
-/** A failed write: the index of its file, and the error's code and message. */
+/** A failed write: the index of its file, and its error. */
 export interface WriteFailure {
   readonly at: number;
-  readonly code: string | undefined;
-  readonly message: string;
+  readonly error: SentError;
+}
+
+/** The functions that the thread serves. */
+export interface FileWrites {
+  write(files: FilesToWrite): readonly WriteFailure[];
 }

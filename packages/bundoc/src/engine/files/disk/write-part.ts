@@ -3,11 +3,11 @@ import type { Log } from '../log/log.ts';
 import type { PartSource, TakenPart } from '../log/log-api.ts';
 import type { PartKeys } from '../log/part-seal.ts';
 
-/** Writes a part of a closed project. @returns its place, once it is durable. */
+/** Writes an empty part of a closed project. @returns its place, once it is durable. */
 export async function writePart(
   log: Log,
   of: { readonly handle: string; readonly project: string; readonly keys: PartKeys },
-  part: Pick<TakenPart, 'kind' | 'keyVersion' | 'birth'>,
+  part: Pick<TakenPart, 'kind' | 'keyVersion'>,
 ): Promise<Place> {
   const done = Promise.withResolvers<Place>();
   let isTaken = false;

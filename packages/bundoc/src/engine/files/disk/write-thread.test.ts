@@ -64,9 +64,11 @@ describe('WriteThread', () => {
   it('fails the requests of a thread that ends, and writes again with another thread', async () => {
     const thread = newThread();
     await thread.write([file('first', Buffer.from('1'))]);
-    const lost = thread.write([file('lost', Buffer.from('2'))]);
+    const many = Array.from({ length: 5_000 }, (_, at) => file(`lost-${at}`, Buffer.from('2')));
+    const lost = thread.write(many);
+    await expect.poll(() => existsSync(join(directory, 'lost-0'))).toBe(true);
     await thread.terminate();
-    expect(await lost).toEqual([new Error('the thread that writes files has ended')]);
+    expect(await lost).toEqual(many.map(() => new Error('the thread that writes files has ended')));
     await thread.write([file('again', Buffer.from('3'))]);
     expect(readFileSync(join(directory, 'again'), 'utf8')).toBe('3');
   });

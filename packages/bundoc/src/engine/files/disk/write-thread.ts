@@ -1,16 +1,15 @@
-import { once } from 'node:events';
-import { extname } from 'node:path';
-import { Worker } from 'node:worker_threads';
-import { workerEnvironment } from '@bundoc/shared/runtime/worker-environment';
+import { Batcher } from '@bundoc/shared/runtime/batcher';
+import { receivedError } from '@bundoc/shared/threads/calls';
+import { Thread } from '@bundoc/shared/threads/thread';
 import type { FileChange } from './disk.ts';
-import { END, type FilesToWrite, REMOVED, type WriteFailure, type WritePlace } from './files-to-write.ts';
+import { type FilesToWrite, type FileWrites, REMOVED, type WritePlace } from './files-to-write.ts';
 
 /** The error of a file; undefined when it was written. */
 export type WriteOutcome = Error | undefined;
 
 interface Asked {
   readonly files: readonly FileChange[];
-  readonly done: PromiseWithResolvers<readonly WriteOutcome[]>;
+  readonly settle: (outcomes: readonly WriteOutcome[]) => void;
 }
 
 /**
@@ -18,14 +17,16 @@ interface Asked {
  * three tasks in libuv's pool that delay reads. One message carries all requests of a turn of the event loop,
  * or those that arrive while the thread is busy. The thread has a lower priority than the others.
  *
- * The thread starts with the first file and keeps the process alive only while files are being written.
+ * The thread starts with the first file.
  */
 export class WriteThread implements AsyncDisposable {
   readonly #place: WritePlace;
-  #worker: Worker | undefined;
-  #asked: Asked[] = [];
-  #sent: Asked[] = [];
-  #scheduled = false;
+  readonly #batcher = new Batcher<Asked>({
+    run: (batch) => this.#write(batch),
+    queue: Number.POSITIVE_INFINITY,
+    isGathering: true,
+  });
+  #thread: Thread<FileWrites> | undefined;
   #forgetFolders = false;
 
   /** @param place its folder stays open until the thread has ended. */
@@ -40,13 +41,9 @@ export class WriteThread implements AsyncDisposable {
    * @returns the outcome of each file; an error has the `code` of the system's error.
    */
   write(files: readonly FileChange[]): Promise<readonly WriteOutcome[]> {
-    const done = Promise.withResolvers<readonly WriteOutcome[]>();
-    this.#asked.push({ files, done });
-    if (!this.#scheduled && this.#sent.length === 0) {
-      this.#scheduled = true;
-      setImmediate(() => this.#send());
-    }
-    return done.promise;
+    const { promise, resolve } = Promise.withResolvers<readonly WriteOutcome[]>();
+    this.#batcher.add({ files, settle: resolve });
+    return promise;
   }
 
   /**
@@ -58,70 +55,49 @@ export class WriteThread implements AsyncDisposable {
 
   /** Ends the thread after its pending writes. It accepts no further requests. */
   async [Symbol.asyncDispose](): Promise<void> {
-    const worker = this.#worker;
-    if (worker === undefined) return;
-    this.#worker = undefined;
-    const ended = once(worker, 'exit');
-    worker.ref();
-    worker.postMessage(END);
-    await ended;
+    await this.#batcher.settled();
+    await this.#thread?.close();
   }
 
   /** Ends the thread at once; its pending writes fail. The next file starts another thread. */
   async terminate(): Promise<void> {
-    await this.#worker?.terminate();
+    await this.#thread?.terminate(new Error('the thread that writes files has ended'));
   }
 
-  #send(): void {
-    this.#scheduled = false;
-    if (this.#asked.length === 0) return;
-    this.#sent = this.#asked;
-    this.#asked = [];
-    this.#worker ??= this.#start();
-    this.#worker.ref();
-    const message = {
-      ...messageOf(this.#sent.flatMap(({ files }) => files)),
-      forgetFolders: this.#forgetFolders,
-    };
-    this.#forgetFolders = false;
-    this.#worker.postMessage(message, [message.bytes.buffer, message.contents.buffer]);
+  async #write(batch: readonly Asked[]): Promise<void> {
+    let errorAt: (at: number) => WriteOutcome;
+    try {
+      const files = batch.flatMap((asked) => asked.files);
+      const message = messageOf(files, this.#forgetFolders);
+      this.#forgetFolders = false;
+      const transfer = [message.bytes.buffer, message.contents.buffer];
+      const failures = await this.#started().call('write', [message], { transfer });
+      const errors = new Map(failures.map(({ at, error }) => [at, receivedError(error)]));
+      errorAt = (at) => errors.get(at);
+    } catch (error) {
+      errorAt = () => error as Error;
+    }
+    let start = 0;
+    for (const { files, settle } of batch) {
+      const before = start;
+      settle(files.map((_, at) => errorAt(before + at)));
+      start += files.length;
+    }
   }
 
-  #start(): Worker {
-    // Works from `dist` and from the sources, whose types Node strips.
-    const extension = extname(import.meta.url);
-    const worker = new Worker(new URL(`./write-worker${extension}`, import.meta.url), {
-      env: workerEnvironment(),
-      execArgv: extension === '.ts' ? ['--conditions=@bundoc/source'] : [],
-      workerData: this.#place,
-    });
-    worker.on('message', (failures: readonly WriteFailure[]) => {
-      const sent = this.#sent;
-      this.#sent = [];
-      worker.unref();
-      settle(sent, failures);
-      this.#send();
-    });
-    worker.on('error', (error) => this.#died(worker, error));
-    worker.on('exit', () => this.#died(worker, new Error('the thread that writes files has ended')));
-    return worker;
-  }
-
-  #died(worker: Worker, error: unknown): void {
-    if (this.#worker !== worker) return;
-    this.#worker = undefined;
-    const lost = [...this.#sent, ...this.#asked];
-    this.#sent = [];
-    this.#asked = [];
-    const failure = error instanceof Error ? error : new Error(String(error));
-    for (const { files, done } of lost) done.resolve(files.map(() => failure));
+  #started(): Thread<FileWrites> {
+    if (this.#thread === undefined || this.#thread.hasEnded)
+      this.#thread = new Thread({
+        name: 'document files',
+        from: import.meta.url,
+        module: './write-worker',
+        workerData: this.#place,
+      });
+    return this.#thread;
   }
 }
 
-function messageOf(files: readonly FileChange[]): Omit<FilesToWrite, 'forgetFolders'> & {
-  readonly bytes: Float64Array<ArrayBuffer>;
-  readonly contents: Uint8Array<ArrayBuffer>;
-} {
+function messageOf(files: readonly FileChange[], forgetFolders: boolean): FilesToWrite {
   const contents = new Uint8Array(files.reduce((sum, { content }) => sum + (content?.length ?? 0), 0));
   const bytes = new Float64Array(files.length);
   let end = 0;
@@ -131,18 +107,5 @@ function messageOf(files: readonly FileChange[]): Omit<FilesToWrite, 'forgetFold
     contents.set(content, end);
     end += content.length;
   }
-  return { paths: files.map(({ path }) => path).join('\0'), bytes, contents };
-}
-
-/** Returns to each caller the outcomes of its files. */
-function settle(sent: readonly Asked[], failures: readonly WriteFailure[]): void {
-  const failed = new Map(
-    failures.map(({ at, code, message }) => [at, Object.assign(new Error(message), { code })]),
-  );
-  let before = 0;
-  for (const { files, done } of sent) {
-    const start = before;
-    done.resolve(files.map((_, at) => failed.get(start + at)));
-    before += files.length;
-  }
+  return { paths: files.map(({ path }) => path).join('\0'), bytes, contents, forgetFolders };
 }

@@ -8,7 +8,7 @@ import {
   unlinkSync,
   writeSync,
 } from 'node:fs';
-import { parentPort, workerData } from 'node:worker_threads';
+import { workerData } from 'node:worker_threads';
 import {
   codeOf,
   DataFolder,
@@ -18,7 +18,15 @@ import {
   SAFE_FLAGS,
 } from '@bundoc/shared/files/data-folder';
 import { yieldToOthers } from '@bundoc/shared/runtime/thread-priority';
-import { END, type FilesToWrite, REMOVED, type WriteFailure, type WritePlace } from './files-to-write.ts';
+import { sentError } from '@bundoc/shared/threads/calls';
+import { serveCalls } from '@bundoc/shared/threads/serve-calls';
+import {
+  type FilesToWrite,
+  type FileWrites,
+  REMOVED,
+  type WriteFailure,
+  type WritePlace,
+} from './files-to-write.ts';
 import { OpenFolders } from './open-folders.ts';
 
 // The thread of `write-thread.ts`: writes files one by one, synchronously. It imports no library, so that it
@@ -32,13 +40,10 @@ const folders = new OpenFolders(folder);
 // Commits are durable without these files, so requests with waiting clients go first.
 yieldToOthers();
 
-parentPort?.on('message', (message: FilesToWrite | typeof END) => {
-  if (message === END) {
-    folders[Symbol.dispose]();
-    parentPort?.close();
-    return;
-  }
-  const { paths, bytes, contents, forgetFolders } = message;
+const writes: FileWrites = { write: writeAll };
+serveCalls(() => writes, { onClose: () => folders[Symbol.dispose]() });
+
+function writeAll({ paths, bytes, contents, forgetFolders }: FilesToWrite): readonly WriteFailure[] {
   const failures: WriteFailure[] = [];
   let end = 0;
   if (forgetFolders) folders[Symbol.dispose]();
@@ -52,12 +57,11 @@ parentPort?.on('message', (message: FilesToWrite | typeof END) => {
       end += length;
       writeOne(path, contents.subarray(end - length, end));
     } catch (error) {
-      const { code, message: reason } = error as NodeJS.ErrnoException;
-      failures.push({ at, code, message: reason });
+      failures.push({ at, error: sentError(error) });
     }
   }
-  parentPort?.postMessage(failures);
-});
+  return failures;
+}
 
 function writeOne(path: string, content: Uint8Array): void {
   const file = openOne(path);

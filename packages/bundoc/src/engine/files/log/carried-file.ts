@@ -12,14 +12,12 @@ import {
 } from './layout.ts';
 import { PartsDamaged, type SealedPart } from './sealed-part.ts';
 
-const MAGIC = Buffer.from('BUNDOCP1', 'latin1');
+const MAGIC = Buffer.from('BUNDOCP2', 'latin1');
 const HANDLE_START = MAGIC.length + ID_BYTES;
 const SEGMENT_START = HANDLE_START + HANDLE_BYTES;
 const SEGMENT_ID_START = SEGMENT_START + 8;
 const NEWEST_START = SEGMENT_ID_START + ID_BYTES;
 const COUNT_START = NEWEST_START + 4 + TAG_BYTES;
-/** Length of a carried file's start that identifies its handle: {@link handleInStart}. */
-export const CARRIED_START_BYTES = SEGMENT_START;
 const HEAD_BYTES = COUNT_START + 4;
 
 /** Parts of one handle from one segment, with their seals unchanged. Byte table: docs/formats/log.md. */
@@ -53,12 +51,6 @@ export function encodeCarried({ storageId, handle, segment, segmentId, newest, p
   }
   shortHash(file.subarray(0, at)).copy(file, at);
   return file;
-}
-
-/** The handle in the first bytes of a carried file; undefined for any other file. */
-export function handleInStart(start: Buffer): string | undefined {
-  if (start.length < CARRIED_START_BYTES || !start.subarray(0, MAGIC.length).equals(MAGIC)) return undefined;
-  return start.toString('hex', HANDLE_START, SEGMENT_START);
 }
 
 /**

@@ -108,8 +108,7 @@ export class Carrier {
       const { handle } = file;
       if (outcomes[at] === undefined || !this.#content.isUncovered(handle)) continue;
       await this.#stuck.put(file);
-      // The project may have ended in the meantime: a birth that stayed here would recreate it at the next
-      // start.
+      // The project may have ended in the meantime.
       if (this.#content.isUncovered(handle)) failed.push(handle);
       else await this.#stuck.remove(handle);
     }

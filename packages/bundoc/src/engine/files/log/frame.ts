@@ -17,8 +17,10 @@ export const ENTRY_BYTES = 64;
 const ENTRY_TAG_START = ENTRY_BYTES - TAG_BYTES;
 export const REPEAT_BYTES = HANDLE_BYTES + TAG_BYTES;
 
-export type PartKind = 'data' | 'chunk' | 'birth' | 'gone';
-const KINDS: readonly PartKind[] = ['data', 'chunk', 'birth', 'gone'];
+const PART_KINDS = ['data', 'chunk', 'gone'] as const;
+export type PartKind = (typeof PART_KINDS)[number];
+/** The numbers of the kinds. No single changed bit turns a part with content into `gone`. */
+const KINDS: Readonly<Record<PartKind, number>> = { data: 1, chunk: 2, gone: 4 };
 
 /** A part's entry in the directory of a frame. */
 export interface Entry {
@@ -28,7 +30,7 @@ export interface Entry {
   readonly chunks: number;
   /** The version of the DEK that seals it; 0 for `gone`, which is not sealed. */
   readonly keyVersion: number;
-  /** The length of the body, which equals that of the plaintext plus a birth's clear content. */
+  /** The length of the body, which equals that of the plaintext. */
   readonly bytes: number;
   /** The handle's previous part; undefined for its first. */
   readonly previous: Place | undefined;
@@ -155,7 +157,7 @@ function writeFixed(buffer: Buffer, start: FrameStart, bytes: number, parts: num
 /** Writes an entry up to its tag, in the form that its seal authenticates. */
 function writeEntry(buffer: Buffer, start: number, entry: Entry): void {
   buffer.write(entry.handle, start, 'hex');
-  buffer.writeUInt8(KINDS.indexOf(entry.kind) + 1, start + 8);
+  buffer.writeUInt8(KINDS[entry.kind], start + 8);
   buffer.writeUInt8(0, start + 9);
   buffer.writeUInt16BE(entry.chunks, start + 10);
   buffer.writeUInt32BE(entry.keyVersion, start + 12);
@@ -169,7 +171,8 @@ function writeEntry(buffer: Buffer, start: number, entry: Entry): void {
 
 /** @returns undefined unless it is a valid entry. */
 export function readEntry(buffer: Buffer, start: number): SealedEntry | undefined {
-  const kind = KINDS[buffer.readUInt8(start + 8) - 1];
+  const number = buffer.readUInt8(start + 8);
+  const kind = PART_KINDS.find((one) => KINDS[one] === number);
   if (kind === undefined) return undefined;
   const segment = readU64(buffer, start + 20);
   return {

@@ -1,8 +1,7 @@
 import type { AppError } from '@bundoc/shared/contract/app-error';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import { CHUNK_BYTES, FRAME_BODY_BYTES_MAX, type FramePlace, type Place } from './layout.ts';
-import type { FoundBirth } from './log-content.ts';
-import type { BirthText, PartKeys } from './part-seal.ts';
+import type { PartKeys } from './part-seal.ts';
 import type { PartReader } from './parts.ts';
 import type { LogDisk, LogObserver } from './ports.ts';
 import type { SegmentLimits } from './segments.ts';
@@ -71,11 +70,6 @@ export interface ReadableLog {
   isDoubtful(handle: string, covered: FramePlace | undefined): boolean;
   /** Reads parts. Dispose of it soon, because it keeps freed segments from being reused. */
   reader(): PartReader;
-  /**
-   * The births in the log, with their clear content. An unreadable birth is omitted: its handle fails at its
-   * opening.
-   */
-  births(): AsyncGenerator<FoundBirth>;
 }
 
 /** Carried files in the log's own folder. */
@@ -88,12 +82,11 @@ export interface StuckFiles {
 
 /** A project's part of the next frame. */
 export interface TakenPart {
-  readonly kind: 'data' | 'birth' | 'gone';
-  /** At most `chunkBytes` for a birth; empty for `gone`. */
+  readonly kind: 'data' | 'gone';
+  /** Empty for `gone`. */
   readonly plaintext: readonly Buffer[];
   /** The version of the DEK that seals it; 0 for `gone`. */
   readonly keyVersion: number;
-  readonly birth?: BirthText;
   readonly commits: number;
   /**
    * The part is durable. Called synchronously when that is known, before anything else is taken from any

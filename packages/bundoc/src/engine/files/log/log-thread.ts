@@ -1,6 +1,5 @@
-import { extname } from 'node:path';
-import { Worker } from 'node:worker_threads';
-import { workerEnvironment } from '@bundoc/shared/runtime/worker-environment';
+import type { Worker } from 'node:worker_threads';
+import { startThread } from '@bundoc/shared/threads/start-thread';
 import {
   ASKED,
   BYTES,
@@ -36,9 +35,7 @@ export class LogThread {
     };
     this.buffer = Buffer.from(shared.bytes);
     this.#words = new Int32Array(shared.words);
-    // Works from `dist` and from the sources, whose types Node strips.
-    const file = new URL(`./log-worker${extname(import.meta.url)}`, import.meta.url);
-    this.#worker = new Worker(file, { env: workerEnvironment(), execArgv: [], workerData: shared });
+    this.#worker = startThread(import.meta.url, './log-worker', { name: 'log', workerData: shared });
     this.#worker.unref();
     this.#worker.on('message', (failure: LogWriteFailure) => this.#settle(failure));
     this.#worker.on('error', (error) => this.#died(error));

@@ -6,7 +6,7 @@ import type { HandleIndex } from './handle-index.ts';
 import { FRAME_PARTS_MAX, type Place } from './layout.ts';
 import type { LogLimits, LogMark, LogOptions, PartSource, TakenPart } from './log-api.ts';
 import { LogShares } from './log-shares.ts';
-import { encodeBirth, type PartSeal } from './part-seal.ts';
+import type { PartSeal } from './part-seal.ts';
 import type { LogObserver } from './ports.ts';
 import type { Segments } from './segments.ts';
 
@@ -48,7 +48,6 @@ export interface Sending {
   readonly part: TakenPart;
   readonly kind: Entry['kind'];
   readonly chunks: number;
-  readonly clear: Buffer | undefined;
   readonly plaintext: readonly Buffer[];
   readonly bytes: number;
   /** Whether this frame makes the part durable, rather than a later chunk. */
@@ -262,8 +261,7 @@ export class LogTurns {
       return undefined;
     }
     attached.held = undefined;
-    const clear = part.birth && encodeBirth(part.birth);
-    const bytes = part.plaintext.reduce((sum, piece) => sum + piece.length, clear?.length ?? 0);
+    const bytes = part.plaintext.reduce((sum, piece) => sum + piece.length, 0);
     if (bytes > Math.max(bytesMax, this.#limits.chunkBytes)) {
       assert(part.kind === 'data', 'only data comes in chunks');
       const [whole] = part.plaintext;
@@ -274,7 +272,7 @@ export class LogTurns {
       return this.#nextChunk(attached, attached.large);
     }
     const { kind, plaintext } = part;
-    return { attached, part, kind, chunks: 0, clear, plaintext, bytes, isLast: true };
+    return { attached, part, kind, chunks: 0, plaintext, bytes, isLast: true };
   }
 
   #nextChunk(attached: Attached, large: Large): Sending {
@@ -287,7 +285,6 @@ export class LogTurns {
       part,
       kind: isLast ? 'data' : 'chunk',
       chunks: isLast ? chunks : 0,
-      clear: undefined,
       plaintext: [piece],
       bytes: piece.length,
       isLast,

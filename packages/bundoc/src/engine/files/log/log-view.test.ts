@@ -25,8 +25,6 @@ function view(world: LogWorld, disk: SimulatedDisk, everyFrame = false): Promise
 
 /** The content of each project, and the facts about its handle. */
 async function stateOf(world: LogWorld, log: ReadableLog, disk: SimulatedDisk) {
-  const births: unknown[] = [];
-  for await (const birth of log.births()) births.push(birth);
   const projects: unknown[] = [];
   for (const project of world.projects) {
     const { handle } = project;
@@ -37,7 +35,7 @@ async function stateOf(world: LogWorld, log: ReadableLog, disk: SimulatedDisk) {
       stuck: await log.stuck.read(handle),
     });
   }
-  return { births, projects, handles: [...log.handles], stuck: log.stuck.handles };
+  return { projects, handles: [...log.handles], stuck: log.stuck.handles };
 }
 
 /** A closed log of several segments, with a snapshot, carried parts and stuck ones. */
@@ -92,7 +90,6 @@ describe('a view of a log', () => {
     expect(none.damage).toEqual([]);
     expect(none.newest('00'.repeat(8))).toBeUndefined();
     expect(await none.stuck.read('00'.repeat(8))).toEqual([]);
-    for await (const birth of none.births()) expect(birth).toBeUndefined();
     const lost = readLog({ disk, directory: '/log', storageId: world.storageId, mustExist: true });
     await expect(lost).rejects.toThrow(LogDamaged);
     expect(disk.operations).toBe(0);

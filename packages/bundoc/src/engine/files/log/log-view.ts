@@ -1,13 +1,13 @@
 import { beginsAt } from './frame.ts';
 import { BLOCK_BYTES, type FramePlace, type Place } from './layout.ts';
 import { type ReadableLog, SEGMENT_BYTES, type StuckFiles } from './log-api.ts';
-import { type FoundBirth, LogContent } from './log-content.ts';
+import { LogContent } from './log-content.ts';
 import { PartReader } from './parts.ts';
 import type { ReadableLogDisk } from './ports.ts';
 import { type LiveSegment, lostLog, scanLog } from './scan.ts';
 import type { SuspectFrame } from './scan-frames.ts';
 import type { SealedPart } from './sealed-part.ts';
-import { birthsIn, listStuck } from './stuck-parts.ts';
+import { listStuck } from './stuck-parts.ts';
 
 export interface LogViewOptions {
   readonly disk: ReadableLogDisk;
@@ -38,7 +38,7 @@ export async function readLog(options: LogViewOptions): Promise<LogView> {
   const segments = new Map(scan.live.map((segment) => [segment.number, segment]));
   const firstLive = scan.live[0]?.number ?? scan.nextNumber;
   const reader = () => new PartReader(disk, segments);
-  const content = new LogContent(scan, { at: (number) => segments.get(number), reader });
+  const content = new LogContent(scan);
   const stuck = await listStuck(disk, directory);
   return new LogView(content, { live: scan.live, firstLive, reader }, stuck);
 }
@@ -112,11 +112,6 @@ export class LogView implements ReadableLog {
 
   reader(): PartReader {
     return this.#segments.reader();
-  }
-
-  async *births(): AsyncGenerator<FoundBirth> {
-    yield* this.#content.readBirths();
-    yield* birthsIn(this.stuck);
   }
 
   /**

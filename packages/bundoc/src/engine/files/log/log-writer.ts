@@ -253,18 +253,15 @@ export class LogWriter {
   }
 
   #publish(active: ActiveSegment, frame: number, group: readonly Sending[], tags: readonly Buffer[]): number {
-    const { index, births } = this.#content;
+    const { index } = this.#content;
     let commits = 0;
     for (const [at, { attached, part, kind, bytes, plaintext, isLast }] of group.entries()) {
       const { handle } = attached.source;
       const place = { segment: active.number, frame, tag: tags[at] as Buffer };
       withPart(active.index, { handle, kind, bytes }, place);
       attached.newest = place;
-      if (kind === 'gone') {
-        index.remove(handle);
-        births.delete(handle);
-      } else index.append(handle, place, bytes);
-      if (kind === 'birth') births.set(handle, place);
+      if (kind === 'gone') index.remove(handle);
+      else index.append(handle, place, bytes);
       if (active.isReserve) attached.reserveBytes += bytes;
       if (!isLast) {
         this.turns.sent(attached, plaintext[0]?.length ?? 0);

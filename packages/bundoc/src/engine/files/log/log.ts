@@ -13,13 +13,12 @@ import type {
   PartSource,
   ReadableLog,
 } from './log-api.ts';
-import { type FoundBirth, LogContent } from './log-content.ts';
+import { LogContent } from './log-content.ts';
 import { LogWriter } from './log-writer.ts';
 import type { PartReader } from './parts.ts';
 import { type LogScan, lostLog, scanLog } from './scan.ts';
 import { isFull, Segments, SPARSE_SEGMENTS_MAX } from './segments.ts';
-import { readSettled, writeSettled } from './settled-mark.ts';
-import { birthsIn, StuckParts } from './stuck-parts.ts';
+import { StuckParts } from './stuck-parts.ts';
 
 /**
  * The log of a data folder. Concurrent commits of all projects share a frame, with one write and one sync.
@@ -34,8 +33,6 @@ export class Log implements ReadableLog, AsyncDisposable {
   readonly #writer: LogWriter;
   readonly #carrier: Carrier;
   readonly #stuck: StuckParts;
-  /** Births up to this segment had durable folders when the log was opened. */
-  #settled = 0;
   #carrying: Promise<readonly string[]> | undefined;
   /** The number of segments freed by carrying since the newest one began. */
   #freed: { readonly behind: number | undefined; readonly count: number } = { behind: undefined, count: 0 };
@@ -44,7 +41,7 @@ export class Log implements ReadableLog, AsyncDisposable {
     const { disk, directory, limits } = options;
     this.#options = options;
     this.#segments = new Segments(disk, directory, limits, scan, () => this.#writer.retryHeld());
-    this.#content = new LogContent(scan, this.#segments);
+    this.#content = new LogContent(scan);
     this.#writer = new LogWriter(options, buffer, scan, this.#segments, this.#content);
     this.#stuck = stuck;
     this.#carrier = new Carrier(options, this.#segments, this.#content, stuck);
@@ -78,8 +75,6 @@ export class Log implements ReadableLog, AsyncDisposable {
     // Also makes the names of segments durable: later writes to them must be found again.
     await disk.syncDirectory(directory);
     const log = new Log(options, buffer, scan, await StuckParts.open(disk, directory));
-    const settled = await readSettled(disk, directory);
-    if (settled < scan.nextNumber) log.#settled = settled;
     try {
       await log.#segments.makeFirst();
     } catch (error) {
@@ -136,17 +131,6 @@ export class Log implements ReadableLog, AsyncDisposable {
     return this.#segments.reader();
   }
 
-  /** Whether the project of a birth has had a durable folder: a missing one was removed. */
-  hadFolder(handle: string): boolean {
-    const birth = this.#content.births.get(handle);
-    return birth !== undefined && birth.segment <= this.#settled;
-  }
-
-  async *births(): AsyncGenerator<FoundBirth> {
-    yield* this.#content.readBirths();
-    yield* birthsIn(this.stuck);
-  }
-
   /**
    * Accepts, as an administrator, the parts that a hole has lost. Durable with the next segment, which begins
    * at once.
@@ -190,10 +174,17 @@ export class Log implements ReadableLog, AsyncDisposable {
     if (attached !== undefined) this.#writer.ready(attached);
   }
 
-  /** {@link cover} from a catalog, right after the log was opened. */
+  /** {@link cover} for a handle that is not attached: from a catalog, or because the part is empty. */
   coverTo(handle: string, place: FramePlace): void {
     this.#content.index.cover(handle, place, 0);
     this.#writer.segment.release();
+  }
+
+  /** {@link coverTo} for all parts of a handle, if none has content. */
+  coverEmpty(handle: string): void {
+    const newest = this.newest(handle);
+    if (newest !== undefined && this.#content.index.uncoveredBytesOf(handle) === 0)
+      this.coverTo(handle, newest);
   }
 
   /** The number of the oldest live segment. */
@@ -246,7 +237,7 @@ export class Log implements ReadableLog, AsyncDisposable {
    */
   async #keepFreed(): Promise<void> {
     const { segment } = this.#writer;
-    const newest = segment.newest?.number;
+    const { newest } = segment;
     const count = this.#freed.behind === newest ? this.#freed.count + 1 : 1;
     this.#freed = { behind: newest, count };
     if (count <= SPARSE_SEGMENTS_MAX || !this.#segments.hasUnreserved) return;
@@ -263,7 +254,7 @@ export class Log implements ReadableLog, AsyncDisposable {
   /**
    * Carries all uncovered parts, including those of the current segment. Afterwards nothing is uncovered,
    * every segment but the new one is free, and each project's folder is complete. Parts in the log's own
-   * folder are moved back first. Writes wait for the end. The folders of all births must already be durable.
+   * folder are moved back first. Writes wait for the end.
    *
    * @returns handles whose folders failed: their parts are in the log's own folder.
    * @throws when that folder fails, too, or no segment can begin.
@@ -289,23 +280,6 @@ export class Log implements ReadableLog, AsyncDisposable {
     // Its header durably records that the segments are free.
     if (await segment.beginSomewhere()) return [...failed];
     throw new AppError('storage_unavailable');
-  }
-
-  /**
-   * Durably records that the folders of all births are durable. The caller has synced them, and no birth is
-   * in progress: at a start, at an orderly end, or without writers. The next part begins a new segment, which
-   * invalidates the mark.
-   *
-   * @throws AppError `storage_unavailable`, `disk_full`
-   */
-  async markSettled(): Promise<void> {
-    const { disk, directory } = this.#options;
-    const { segment } = this.#writer;
-    await this.#writer.exclusively(async () => {
-      await segment.end();
-      assert(segment.newest !== undefined, 'an open log has a segment');
-      await writeSettled(disk, directory, segment.newest);
-    });
   }
 
   /** Refuses sources that wait for a segment, because none can be freed. */

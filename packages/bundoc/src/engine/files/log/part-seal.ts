@@ -50,21 +50,18 @@ export interface PartSeal {
  * a use of a segment. So no key uses a nonce twice.
  *
  * @param head the entry without its tag, as in the frame.
- * @param clear the clear content of a birth, before the sealed bytes; authenticated with them.
  */
 export function sealPart(
   seal: PartSeal,
   frame: number,
   head: Buffer,
   plaintext: readonly Buffer[],
-  clear: Buffer | undefined,
   target: { readonly tag: Buffer; readonly body: Buffer },
 ): void {
   const cipher = createCipheriv(CIPHER, seal.key, nonceOf(frame), { authTagLength: TAG_BYTES });
-  cipher.setAAD(aadOfPart(seal.aad, head, frame, clear));
-  const start = clear?.copy(target.body, 0) ?? 0;
-  const whole = gather(plaintext, target.body, start);
-  if (whole.length > 0) moveTo(target.body, start, cipher.update(whole));
+  cipher.setAAD(aadOfPart(seal.aad, head, frame));
+  const whole = gather(plaintext, target.body);
+  if (whole.length > 0) moveTo(target.body, 0, cipher.update(whole));
   cipher.final();
   cipher.getAuthTag().copy(target.tag);
 }
@@ -73,12 +70,12 @@ export function sealPart(
  * Joins the plaintext at the place of the sealed bytes: an extra call of the cipher costs more than sealing a
  * document.
  */
-function gather(pieces: readonly Buffer[], body: Buffer, start: number): Buffer {
+function gather(pieces: readonly Buffer[], body: Buffer): Buffer {
   const [first] = pieces;
   if (first !== undefined && pieces.length === 1) return first;
-  let end = start;
+  let end = 0;
   for (const piece of pieces) end += piece.copy(body, end);
-  return body.subarray(start, end);
+  return body.subarray(0, end);
 }
 
 /** @throws OpenError for a part that was changed, moved, or sealed for another project, segment or key. */
@@ -88,10 +85,9 @@ export function openPart(
   head: Buffer,
   tag: Buffer,
   sealed: Buffer,
-  clear: Buffer | undefined,
 ): Buffer {
   const decipher = createDecipheriv(CIPHER, seal.key, nonceOf(place.frame), { authTagLength: TAG_BYTES });
-  decipher.setAAD(aadOfPart(seal.aad, head, place.frame, clear));
+  decipher.setAAD(aadOfPart(seal.aad, head, place.frame));
   decipher.setAuthTag(tag);
   return decrypted(decipher, sealed);
 }
@@ -107,44 +103,10 @@ function nonceOf(frame: number): Buffer {
   return nonce;
 }
 
-function aadOfPart(start: Buffer, head: Buffer, frame: number, clear: Buffer | undefined): Buffer {
-  const clearBytes = clear?.length ?? 0;
-  const aad = Buffer.allocUnsafe(start.length + head.length + 4 + clearBytes);
+function aadOfPart(start: Buffer, head: Buffer, frame: number): Buffer {
+  const aad = Buffer.allocUnsafe(start.length + head.length + 4);
   let at = start.copy(aad, 0);
   at += head.copy(aad, at);
-  at = aad.writeUInt32BE(frame, at);
-  clear?.copy(aad, at);
+  aad.writeUInt32BE(frame, at);
   return aad;
-}
-
-/** The clear content of a birth: the project id, and the text of `project.json`. */
-export interface BirthText {
-  readonly project: string;
-  readonly projectFile: Buffer;
-}
-
-/** `length(2) | project id | length(4) | text`. */
-export function encodeBirth({ project, projectFile }: BirthText): Buffer {
-  const id = Buffer.from(project, 'latin1');
-  const clear = Buffer.allocUnsafeSlow(6 + id.length + projectFile.length);
-  clear.writeUInt16BE(id.length, 0);
-  id.copy(clear, 2);
-  clear.writeUInt32BE(projectFile.length, 2 + id.length);
-  projectFile.copy(clear, 6 + id.length);
-  return clear;
-}
-
-/** @returns undefined unless the bytes are a birth. */
-export function decodeBirth(body: Buffer): (BirthText & { readonly bytes: number }) | undefined {
-  if (body.length < 6) return undefined;
-  const idBytes = body.readUInt16BE(0);
-  if (body.length < 6 + idBytes) return undefined;
-  const textBytes = body.readUInt32BE(2 + idBytes);
-  const bytes = 6 + idBytes + textBytes;
-  if (body.length < bytes) return undefined;
-  return {
-    project: body.toString('latin1', 2, 2 + idBytes),
-    projectFile: Buffer.from(body.subarray(6 + idBytes, bytes)),
-    bytes,
-  };
 }

@@ -3,7 +3,7 @@ import { OpenError } from '@bundoc/shared/crypto/aead';
 import { decodeCarried } from './carried-file.ts';
 import { ENTRY_BYTES, findPart, headBytesAt, readEntry, type SealedEntry } from './frame.ts';
 import { BLOCK_BYTES, comparePlaces, type FramePlace, isSamePlace, type Place, TAG_BYTES } from './layout.ts';
-import { aadStart, decodeBirth, openPart, type PartKeys, type PartSeal, partKey } from './part-seal.ts';
+import { aadStart, openPart, type PartKeys, type PartSeal, partKey } from './part-seal.ts';
 import type { LogFile, ReadableLogDisk } from './ports.ts';
 import type { LiveSegment } from './scan.ts';
 import { PartsDamaged, type SealedPart } from './sealed-part.ts';
@@ -241,7 +241,7 @@ export function nameOfPlace({ segment, frame }: FramePlace): string {
 
 /** The plaintext of one or several commits of a frame. */
 export interface OpenedPart {
-  readonly kind: 'data' | 'birth' | 'gone';
+  readonly kind: 'data' | 'gone';
   readonly place: Place;
   readonly plaintext: Buffer;
 }
@@ -326,19 +326,8 @@ function openOne(seals: PartSeals, part: SealedPart): Buffer {
   const seal = seals.of(part);
   if (seal === undefined)
     throw new PartsDamaged(`${nameOfPlace(place)}: there is no key of version ${entry.keyVersion}`);
-  const birth = entry.kind === 'birth' ? decodeBirth(body) : undefined;
-  if (entry.kind === 'birth' && birth === undefined)
-    throw new PartsDamaged(`${nameOfPlace(place)}: a birth is damaged`);
-  const clearBytes = birth?.bytes ?? 0;
   try {
-    return openPart(
-      seal,
-      place,
-      head.subarray(0, ENTRY_BYTES - TAG_BYTES),
-      entry.tag,
-      body.subarray(clearBytes),
-      birth && body.subarray(0, clearBytes),
-    );
+    return openPart(seal, place, head.subarray(0, ENTRY_BYTES - TAG_BYTES), entry.tag, body);
   } catch (error) {
     if (!(error instanceof OpenError)) throw error;
     throw new PartsDamaged(`${nameOfPlace(place)}: a part does not open`, { cause: error });

@@ -91,7 +91,6 @@ export function withPart(
   const known = index.get(handle);
   index.set(handle, {
     handle,
-    isBorn: known?.isBorn ?? kind === 'birth',
     isGone: kind === 'gone',
     firstFrame: known?.firstFrame ?? place.frame,
     last: place,

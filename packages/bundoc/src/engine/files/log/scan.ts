@@ -1,16 +1,25 @@
 import { join } from 'node:path';
-import { FORMER_SEGMENT_MAGIC, isSegmentFile } from '@bundoc/shared/contract/log-folder';
 import { decodeHead } from './frame.ts';
 import { HandleIndex } from './handle-index.ts';
 import { BLOCK_BYTES, comparePlaces, type FramePlace } from './layout.ts';
 import type { LogFile, ReadableLogDisk } from './ports.ts';
 import { type SegmentIndex, type SuspectFrame, scanFrames } from './scan-frames.ts';
-import { type Cut, decodeHeader, decodeIndex, type FoundHeader, isRemembered } from './segment-header.ts';
+import {
+  type Cut,
+  decodeHeader,
+  decodeIndex,
+  type FoundHeader,
+  isFormerSegment,
+  isRemembered,
+} from './segment-header.ts';
 
 /** The log cannot be opened: some of it is lost, and writing must not hide that. */
 export class LogDamaged extends Error {
   override readonly name = 'LogDamaged';
 }
+
+/** The name of a segment's file. */
+const SEGMENT_FILE = /^\d{8}$/;
 
 /** The storage has had a log, and it is missing. */
 export function lostLog(directory: string): LogDamaged {
@@ -36,8 +45,6 @@ export interface LogScan {
   /** Files that are too short because their creation was interrupted. */
   readonly truncated: readonly string[];
   readonly index: HandleIndex;
-  /** The place of each birth in the log, by handle. */
-  readonly births: ReadonlyMap<string, FramePlace>;
   /** The last valid frame, and the index of its segment. */
   readonly tail: { readonly cut: Cut; readonly index: SegmentIndex } | undefined;
   /**
@@ -73,7 +80,7 @@ export async function scanLog(
   segmentBytes: number,
   everyFrame = false,
 ): Promise<LogScan> {
-  const names = ((await disk.list(directory)) ?? []).filter(isSegmentFile).sort();
+  const names = ((await disk.list(directory)) ?? []).filter((name) => SEGMENT_FILE.test(name)).sort();
   const files: FileOnDisk[] = [];
   const truncated: string[] = [];
   for (const name of names) {
@@ -82,7 +89,7 @@ export async function scanLog(
     try {
       const block = await file.read(0, BLOCK_BYTES);
       const header = decodeHeader(block);
-      if (header === undefined && block.toString('latin1', 0, 8) === FORMER_SEGMENT_MAGIC)
+      if (header === undefined && isFormerSegment(block))
         throw new LogDamaged(`${path} is a log of an earlier release, which this one cannot read`);
       if (header === undefined && file.bytes < segmentBytes) truncated.push(path);
       else files.push({ path, header });
@@ -173,7 +180,7 @@ async function readWhole(disk: ReadableLogDisk, path: string): Promise<Buffer> {
   }
 }
 
-type ScannedChain = Pick<LogScan, 'index' | 'births' | 'tail' | 'unsure' | 'hole' | 'lostLists' | 'suspects'>;
+type ScannedChain = Pick<LogScan, 'index' | 'tail' | 'unsure' | 'hole' | 'lostLists' | 'suspects'>;
 
 async function scanChain(
   disk: ReadableLogDisk,
@@ -181,7 +188,6 @@ async function scanChain(
   everyFrame: boolean,
 ): Promise<ScannedChain> {
   const index = new HandleIndex();
-  const births = new Map<string, FramePlace>();
   const lostLists: number[] = [];
   let hole = chain.at(-1)?.header.hole;
   let tail: LogScan['tail'];
@@ -212,15 +218,12 @@ async function scanChain(
     // Holds until a later segment has frames: the next header names the same frame as this one.
     if (cut !== undefined) tail = { cut, index: parts };
     for (const entry of parts.values()) {
-      if (entry.isBorn) births.set(entry.handle, { segment: header.number, frame: entry.firstFrame });
-      if (entry.isGone) {
-        births.delete(entry.handle);
-        index.remove(entry.handle);
-      } else index.add(entry);
+      if (entry.isGone) index.remove(entry.handle);
+      else index.add(entry);
     }
   }
   tail ??= chain[0]?.header.cut && { cut: chain[0].header.cut, index: new Map() };
-  return { index, births, tail, unsure, hole, lostLists, suspects };
+  return { index, tail, unsure, hole, lostLists, suspects };
 }
 
 function later(a: FramePlace | undefined, b: FramePlace | undefined): FramePlace | undefined {

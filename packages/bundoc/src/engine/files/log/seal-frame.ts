@@ -47,14 +47,14 @@ export function sealFrame(
 }
 
 function sealOne(writer: FrameWriter, active: ActiveSegment, storageId: Buffer, sending: Sending): Buffer {
-  const { attached, part, kind, chunks, clear, plaintext, bytes } = sending;
+  const { attached, part, kind, chunks, plaintext, bytes } = sending;
   const { handle } = attached.source;
   const { keyVersion } = part;
   const room = writer.part({ handle, kind, chunks, keyVersion, bytes, previous: attached.newest });
   if (kind === 'gone') NO_TAG.copy(room.tag);
   else {
     const seal = sealOf(active, storageId, attached, keyVersion);
-    sealPart(seal, active.block, room.head, plaintext, clear, room);
+    sealPart(seal, active.block, room.head, plaintext, room);
   }
   return Buffer.from(room.tag);
 }

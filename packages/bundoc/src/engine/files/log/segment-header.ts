@@ -1,13 +1,5 @@
 import assert from 'node:assert/strict';
 import {
-  HEADER_COPIES,
-  HEADER_COPY_BYTES,
-  isHeaderCopy,
-  SEGMENT_ID_START,
-  SEGMENT_MAGIC,
-  SEGMENT_NUMBER_START,
-} from '@bundoc/shared/contract/log-folder';
-import {
   BLOCK_BYTES,
   blocksOf,
   type FramePlace,
@@ -22,8 +14,17 @@ import {
 export const INDEX_ENTRY_BYTES = HANDLE_BYTES + 1 + 4 + 4 + TAG_BYTES + 6;
 /** A handle, and the segment, frame and tag of its last part, which was freed. */
 export const REMEMBERED_BYTES = HANDLE_BYTES + 6 + 4 + TAG_BYTES;
-const BORN = 1;
-const GONE = 2;
+const GONE = 1;
+
+const MAGIC = 'BUNDOCL3';
+/** Of the logs of earlier builds. */
+const FORMER_MAGIC = /^BUNDOCL[12]$/;
+/** The header's block has two copies. */
+const COPIES = [0, BLOCK_BYTES / 2] as const;
+/** Bytes of a copy, before its hash. */
+const COPY_BYTES = 152;
+const NUMBER_START = 24;
+const ID_START = 32;
 
 /** The last valid frame before a segment; later frames of the previous segment never happened. */
 export interface Cut extends FramePlace {
@@ -52,8 +53,6 @@ export interface SegmentHeader {
 /** The parts of one handle in one segment. */
 export interface SegmentIndexEntry {
   readonly handle: string;
-  /** Whether its first part here is its birth. */
-  readonly isBorn: boolean;
   /** Whether its last part here ends it. */
   readonly isGone: boolean;
   readonly firstFrame: number;
@@ -94,18 +93,18 @@ export function encodeHeader(
     ...{ indexBytes, indexHash: shortHash(blocks.subarray(BLOCK_BYTES, indexEnd)) },
     ...{ rememberedBytes, rememberedHash: shortHash(remembered) },
   });
-  for (const start of HEADER_COPIES) copy.copy(blocks, start);
+  for (const start of COPIES) copy.copy(blocks, start);
   return blocks;
 }
 
 type Tables = Pick<FoundHeader, 'indexBytes' | 'indexHash' | 'rememberedBytes' | 'rememberedHash'>;
 
 function encodeCopy(header: SegmentHeader, tables: Tables): Buffer {
-  const bytes = Buffer.alloc(HEADER_COPY_BYTES + HASH_BYTES);
-  bytes.write(SEGMENT_MAGIC, 'latin1');
+  const bytes = Buffer.alloc(COPY_BYTES + HASH_BYTES);
+  bytes.write(MAGIC, 'latin1');
   header.storageId.copy(bytes, 8);
-  bytes.writeBigUInt64BE(BigInt(header.number), SEGMENT_NUMBER_START);
-  header.id.copy(bytes, SEGMENT_ID_START);
+  bytes.writeBigUInt64BE(BigInt(header.number), NUMBER_START);
+  header.id.copy(bytes, ID_START);
   bytes.writeBigUInt64BE(BigInt(header.firstLive), 48);
   if (header.cut !== undefined) {
     bytes.writeBigUInt64BE(BigInt(header.cut.segment), 56);
@@ -121,28 +120,35 @@ function encodeCopy(header: SegmentHeader, tables: Tables): Buffer {
   }
   bytes.writeUInt32BE(tables.rememberedBytes, 132);
   tables.rememberedHash.copy(bytes, 136);
-  shortHash(bytes.subarray(0, HEADER_COPY_BYTES)).copy(bytes, HEADER_COPY_BYTES);
+  shortHash(bytes.subarray(0, COPY_BYTES)).copy(bytes, COPY_BYTES);
   return bytes;
+}
+
+/** Whether the first block of a file is that of a log that an earlier build wrote. */
+export function isFormerSegment(block: Buffer): boolean {
+  return FORMER_MAGIC.test(block.toString('latin1', 0, MAGIC.length));
 }
 
 /** Decodes the header of a segment; undefined when both copies are damaged. */
 export function decodeHeader(block: Buffer): FoundHeader | undefined {
-  const copies = HEADER_COPIES.map((start) => decodeCopy(block, start)).filter((copy) => copy !== undefined);
+  const copies = COPIES.map((start) => decodeCopy(block, start)).filter((copy) => copy !== undefined);
   // A crash may leave one copy from the file's previous use: the later one wins.
   return copies.sort((a, b) => b.number - a.number)[0];
 }
 
 function decodeCopy(block: Buffer, start: number): FoundHeader | undefined {
   const copy = block.subarray(start, start + BLOCK_BYTES / 2);
-  if (!isHeaderCopy(copy, 0)) return undefined;
+  if (copy.toString('latin1', 0, MAGIC.length) !== MAGIC) return undefined;
+  if (!shortHash(copy.subarray(0, COPY_BYTES)).equals(copy.subarray(COPY_BYTES, COPY_BYTES + HASH_BYTES)))
+    return undefined;
   const cutSegment = Number(copy.readBigUInt64BE(56));
   const indexBytes = copy.readUInt32BE(100);
   const rememberedBytes = copy.readUInt32BE(132);
   const holeSegment = Number(copy.readBigUInt64BE(120));
   return {
     storageId: Buffer.from(copy.subarray(8, 24)),
-    number: Number(copy.readBigUInt64BE(SEGMENT_NUMBER_START)),
-    id: Buffer.from(copy.subarray(SEGMENT_ID_START, SEGMENT_ID_START + ID_BYTES)),
+    number: Number(copy.readBigUInt64BE(NUMBER_START)),
+    id: Buffer.from(copy.subarray(ID_START, ID_START + ID_BYTES)),
     firstLive: Number(copy.readBigUInt64BE(48)),
     cut:
       cutSegment === 0
@@ -164,7 +170,7 @@ function decodeCopy(block: Buffer, start: number): FoundHeader | undefined {
 
 function writeIndexEntry(target: Buffer, start: number, entry: SegmentIndexEntry): void {
   target.write(entry.handle, start, 'hex');
-  target.writeUInt8((entry.isBorn ? BORN : 0) | (entry.isGone ? GONE : 0), start + 8);
+  target.writeUInt8(entry.isGone ? GONE : 0, start + 8);
   target.writeUInt32BE(entry.firstFrame, start + 9);
   target.writeUInt32BE(entry.last.frame, start + 13);
   entry.last.tag.copy(target, start + 17);
@@ -195,8 +201,7 @@ export function decodeIndex(header: FoundHeader, bytes: Buffer): SegmentIndexEnt
   for (let at = 0; at < indexBytes; at += INDEX_ENTRY_BYTES) {
     entries.push({
       handle: index.toString('hex', at, at + HANDLE_BYTES),
-      isBorn: (index.readUInt8(at + 8) & BORN) !== 0,
-      isGone: (index.readUInt8(at + 8) & GONE) !== 0,
+      isGone: index.readUInt8(at + 8) === GONE,
       firstFrame: index.readUInt32BE(at + 9),
       last: {
         segment: cut.segment,

@@ -1,6 +1,5 @@
 import { randomBytes } from 'node:crypto';
 import { AppError } from '@bundoc/shared/contract/app-error';
-import type { SegmentUse } from '@bundoc/shared/contract/log-folder';
 import { frameBytes, type Repeat } from './frame.ts';
 import type { Unremembered } from './handle-index.ts';
 import { BLOCK_BYTES, blocksOf, ID_BYTES } from './layout.ts';
@@ -59,7 +58,7 @@ export class SegmentWriter {
   /** The last valid frame, and the index of its segment. */
   #tail: LogScan['tail'];
   #active: ActiveSegment | undefined;
-  #newest: SegmentUse | undefined;
+  #newest: number | undefined;
   #isLost = false;
 
   /** @param buffer in which frames are composed. */
@@ -74,7 +73,7 @@ export class SegmentWriter {
     this.#options = options;
     this.#buffer = buffer;
     this.#tail = tail;
-    this.#newest = live.at(-1);
+    this.#newest = live.at(-1)?.number;
     this.#segments = segments;
     this.#content = content;
     this.#events = events;
@@ -84,8 +83,8 @@ export class SegmentWriter {
     return this.#active;
   }
 
-  /** The last begun segment, in this process or before; undefined for a new log. */
-  get newest(): SegmentUse | undefined {
+  /** The number of the last begun segment, in this process or before; undefined for a new log. */
+  get newest(): number | undefined {
     return this.#newest;
   }
 
@@ -201,7 +200,7 @@ export class SegmentWriter {
     const firstFrame = blocks.length / BLOCK_BYTES;
     this.#content.index.remembered(remembered, number);
     segments.add({ number, id, path, firstFrame, end: undefined }, cut);
-    this.#newest = { number, id };
+    this.#newest = number;
     this.#active = {
       number,
       id,
@@ -254,7 +253,7 @@ export class SegmentWriter {
    */
   release(): void {
     const segments = this.#segments;
-    const { index, births } = this.#content;
+    const { index } = this.#content;
     const atMost = Math.floor((this.#options.limits.segmentBytes * REMEMBERED_PART) / REMEMBERED_BYTES);
     let isAnyFree = false;
     for (;;) {
@@ -267,8 +266,6 @@ export class SegmentWriter {
       segments.release(oldest);
       isAnyFree = true;
     }
-    if (!isAnyFree) return;
-    for (const [handle, { segment }] of births) if (segment < segments.firstLive) births.delete(handle);
-    this.#events.onFreed();
+    if (isAnyFree) this.#events.onFreed();
   }
 }

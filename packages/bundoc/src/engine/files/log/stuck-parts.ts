@@ -1,11 +1,8 @@
 import { dirname, join } from 'node:path';
-import { decodeCarried, isCarriedUpTo } from './carried-file.ts';
+import { isCarriedUpTo } from './carried-file.ts';
 import type { FramePlace } from './layout.ts';
 import type { StuckFiles } from './log-api.ts';
-import type { FoundBirth } from './log-content.ts';
-import { type BirthText, decodeBirth } from './part-seal.ts';
 import type { LogDisk, ReadableLogDisk } from './ports.ts';
-import { PartsDamaged } from './sealed-part.ts';
 
 const FOLDER = 'stuck';
 const TEMPORARY = '.tmp';
@@ -43,26 +40,6 @@ class StuckFolder implements StuckFiles {
       }
     }
     return files;
-  }
-}
-
-/** Births in the log's own folder, which are in no segment any more. */
-export async function* birthsIn(stuck: StuckFiles): AsyncGenerator<FoundBirth> {
-  for (const handle of stuck.handles)
-    for (const file of await stuck.read(handle)) {
-      const birth = birthIn(file);
-      if (birth !== undefined) yield { handle, project: birth.project, projectFile: birth.projectFile };
-    }
-}
-
-function birthIn(file: Buffer): BirthText | undefined {
-  try {
-    const part = decodeCarried(file).parts.find(({ entry }) => entry.kind === 'birth');
-    return part && decodeBirth(part.body);
-  } catch (error) {
-    // The handle fails at its opening.
-    if (error instanceof PartsDamaged) return undefined;
-    throw error;
   }
 }
 

@@ -38,8 +38,6 @@ function start(disk = new SimulatedDisk('/', ROOT), service?: FakeKeyService) {
     isLost: (project) => lost.has(project),
     engine: {
       create: async (...args) => (await engineOn(disk, { clock })).create(...args),
-      writeBirth: async (...args) => (await engineOn(disk, { clock })).writeBirth(...args),
-      syncBirth: async (...args) => (await engineOn(disk, { clock })).syncBirth(...args),
       forget: async (...args) => (await engineOn(disk, { clock })).forget(...args),
     },
   });
@@ -49,7 +47,7 @@ function start(disk = new SimulatedDisk('/', ROOT), service?: FakeKeyService) {
     await store?.[Symbol.asyncDispose]();
     store = undefined;
     const opened = await folders.openOrCreate('p');
-    store = await openTestStore('p', opened.directory, disk, opened.cipher, clock);
+    store = await openTestStore('p', opened.directory, disk, opened, clock);
     await store.commit([put(id, json)]);
     return store;
   };

@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
+import { CATALOG_FILE } from '@bundoc/shared/contract/catalog-head';
 import type { DeletionMark } from '@bundoc/shared/contract/deletion-mark';
 import {
   DELETION_FILE,
@@ -59,12 +60,8 @@ export interface FileProjectsOptions {
 
 /** The engine's part in creating and removing projects. */
 export interface FolderEngine {
-  /** Creates a project with its folder and `project.json`. Once resolved, it is durable. */
-  create(project: string, directory: string, cipher: ProjectCipher, projectFile: Buffer): Promise<void>;
-  /** Writes the folder of a new project after an earlier failure. */
-  writeBirth(project: string, directory: string): Promise<void>;
-  /** Makes the folder of a new project durable, before a file in it is replaced. */
-  syncBirth(project: string): Promise<void>;
+  /** Creates a project with its folder, `project.json` and catalog. Once resolved, it is durable. */
+  create(project: string, cipher: ProjectCipher, projectFile: Buffer): Promise<void>;
   /** Drops all data of a project from the log and memory, before its folder is removed. */
   forget(project: string): Promise<void>;
 }
@@ -97,7 +94,6 @@ export class FileProjects implements Projects {
    */
   async open(project: string): Promise<OpenedFolder | undefined> {
     const directory = join(this.#options.directory, project);
-    await this.#options.engine.writeBirth(project, directory);
     const names = (await this.#options.disk.list(directory)) ?? [];
     if (names.length === 0) return this.#absent(project);
     if (names.includes(DELETION_FILE)) await this.#requireNotDeleted(project, directory);
@@ -115,23 +111,26 @@ export class FileProjects implements Projects {
   /**
    * Opens a project, or creates it. Once resolved, its folder is durable.
    *
-   * The order matters. First comes the check that the folder is empty, then the key. The project's birth in
-   * the log follows, then the folder and the first document. After a crash before the birth, the next call
-   * adopts the key; after a crash later, the project exists.
+   * The order matters. First comes the check that the folder is empty, then the key. The complete folder
+   * follows, then the first document. After a crash before the folder is there, the next call adopts the key;
+   * after a crash later, the project exists.
    *
    * @throws AppError as {@link open}.
    */
   async openOrCreate(project: string): Promise<OpenedFolder> {
     const existing = await this.open(project);
     if (existing !== undefined) return existing;
-    const { clock, storage } = this.#options;
+    const { clock, disk, engine, storage } = this.#options;
     const made = await mintOrAdopt(this.#options.keys, project);
     const directory = join(this.#options.directory, project);
     const file = newProjectFile(project, made, new Date(clock.now()), storage);
     const keys: LeasedKeys = [made.key];
     const cipher = openCipher(file, keys);
-    await this.#options.engine.create(project, directory, cipher, formatProjectFile(file));
-    return { directory, file, keys, cipher, entries: [PROJECT_FILE] };
+    // What an arrival that was cut short has left: the new folder replaces an empty one only.
+    if ((await disk.list(directory))?.includes(DOCS_FOLDER) === true)
+      await disk.removeTree(join(directory, DOCS_FOLDER));
+    await engine.create(project, cipher, formatProjectFile(file));
+    return { directory, file, keys, cipher, entries: [PROJECT_FILE, CATALOG_FILE] };
   }
 
   async names(
@@ -177,7 +176,7 @@ export class FileProjects implements Projects {
     const directory = join(this.#options.directory, project);
     const names = (await this.#options.disk.list(directory)) ?? [];
     if (!names.includes(PROJECT_FILE) || names.includes(MOVE_FILE)) return file;
-    await this.#write(project, directory, changed);
+    await this.#write(directory, changed);
     return changed;
   }
 
@@ -257,13 +256,13 @@ export class FileProjects implements Projects {
     const [current] = keys;
     if (file.versions.every(({ version }) => version !== current.version)) {
       const withNew = withNewVersion(withWrappings(file, keys) ?? file, keys, this.#options.storage);
-      await this.#write(file.project, directory, withNew);
+      await this.#write(directory, withNew);
       return { directory, file: withNew, keys, cipher: openCipher(withNew, keys) };
     }
     // Proves that the key belongs to the project before anything about it is written.
     const cipher = openCipher(file, keys);
     const rewrapped = withWrappings(file, keys);
-    if (rewrapped !== undefined) await this.#write(file.project, directory, rewrapped);
+    if (rewrapped !== undefined) await this.#write(directory, rewrapped);
     return { directory, file: rewrapped ?? file, keys, cipher };
   }
 
@@ -276,10 +275,8 @@ export class FileProjects implements Projects {
   }
 
   /** After an unknown outcome, the next call reads the file and continues from there. */
-  async #write(project: string, directory: string, file: ProjectFile): Promise<void> {
-    const { disk, tmp, engine } = this.#options;
-    await engine.syncBirth(project);
-    await writeProjectFile(disk, tmp, directory, file);
+  async #write(directory: string, file: ProjectFile): Promise<void> {
+    await writeProjectFile(this.#options.disk, this.#options.tmp, directory, file);
   }
 }
 

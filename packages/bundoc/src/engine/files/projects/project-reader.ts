@@ -8,13 +8,7 @@ import { openCipher, parseProjectFile, SMALL_FILE_BYTES_MAX } from '../../projec
 import { leasing } from '../../project-keys.ts';
 import type { Finding } from '../../reports.ts';
 import type { Disk } from '../disk/disk.ts';
-import {
-  birthIn,
-  CARRIED_FOLDER,
-  PartsDamaged,
-  readCarried,
-  type StorePlace,
-} from '../store/project-loader.ts';
+import type { StorePlace } from '../store/project-loader.ts';
 import type { ViewedLog } from '../store/viewed-log.ts';
 
 /** What a tool needs to work on a project without the service. */
@@ -42,7 +36,7 @@ export interface ReadProject {
 
 /**
  * Opens a project's metadata from `project.json`. If that is missing or damaged, it uses the copy in the
- * catalog or in the log. Changes nothing.
+ * catalog. Changes nothing.
  *
  * @throws AppError the error of the key service (`key_not_found` for a missing key); ProjectFilesUnreadable
  *   when no copy is usable.
@@ -62,8 +56,6 @@ export async function readProject({
   const sources: readonly [name: string, read: () => Promise<Buffer | undefined>][] = [
     [PROJECT_FILE, () => disk.read(join(directory, PROJECT_FILE), SMALL_FILE_BYTES_MAX)],
     [`the copy of ${PROJECT_FILE} in ${CATALOG_FILE}`, () => copyInCatalog(disk, directory)],
-    [`the copy of ${PROJECT_FILE} in the log`, async () => log.births.get(project)?.projectFile],
-    [`the copy of ${PROJECT_FILE} in ${CARRIED_FOLDER}`, () => copyInBirth(disk, directory)],
   ];
   for (const [name, readOne] of sources) {
     try {
@@ -95,17 +87,6 @@ const MISSING = 'is missing';
 async function copyInCatalog(disk: Disk, directory: string): Promise<Buffer | undefined> {
   const start = await disk.readStart(join(directory, CATALOG_FILE), CATALOG_HEAD_BYTES_MAX);
   return start && parseCatalogHead(start)?.projectFile;
-}
-
-/** For a project whose birth was carried from the log before it had a catalog. */
-async function copyInBirth(disk: Disk, directory: string): Promise<Buffer | undefined> {
-  try {
-    return birthIn(await readCarried(disk, directory))?.projectFile;
-  } catch (error) {
-    // The check of the parts reports it.
-    if (error instanceof PartsDamaged) return undefined;
-    throw error;
-  }
 }
 
 /** Neither `project.json` nor a copy of it is usable. */

@@ -58,10 +58,6 @@ export interface CheckpointDeps {
   /** A folder for temporary files, on the same file system. */
   readonly tmp: string;
   readonly clock: Clock;
-  /** Files of a new project that are not durable yet, and folders with undurable names. */
-  readonly unsyncedBirth: (
-    project: string,
-  ) => Promise<{ readonly files: string[]; readonly folders: string[] }>;
   /**
    * Rewrites every document file that the log still has, because a failed sync leaves their content unknown.
    */
@@ -162,9 +158,9 @@ function begin(source: CheckpointSource, force: boolean): Step | undefined {
 
 type Failed = (source: CheckpointSource, error: unknown) => void;
 
-/** Syncs document files, and the files and folders of new projects. */
+/** Syncs document files, and the folders that are new. */
 async function syncDocuments(steps: readonly Step[], ports: CheckpointDeps, failed: Failed): Promise<void> {
-  const { disk, unsyncedBirth, writeAgain } = ports;
+  const { disk, writeAgain } = ports;
   const written: {
     readonly source: CheckpointSource;
     readonly paths: string[];
@@ -174,12 +170,9 @@ async function syncDocuments(steps: readonly Step[], ports: CheckpointDeps, fail
     steps.map(async ({ source }) => {
       try {
         await source.files.whenWritten();
-        const birth = await unsyncedBirth(source.project);
-        const documents = source.files.takeUnsynced();
+        const paths = source.files.takeUnsynced();
         // The folder of the documents may be new, and must be durable before the catalog.
-        const own = documents.length > 0 ? [source.directory] : [];
-        const paths = [...documents, ...birth.files];
-        written.push({ source, paths, folders: [...own, ...birth.folders] });
+        written.push({ source, paths, folders: paths.length > 0 ? [source.directory] : [] });
       } catch (error) {
         failed(source, error);
       }

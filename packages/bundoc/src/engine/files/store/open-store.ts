@@ -20,8 +20,6 @@ export interface StoreOptions extends FileStoreOptions {
 
 /** The dependencies of a store. */
 export interface OpenOn {
-  /** The loaded folder of the project, if known; it is read otherwise. */
-  readonly known?: LoadedFolder | undefined;
   readonly log: LogOfProjects;
   readonly writer: DocumentWriter;
   readonly engine: EnginePort;
@@ -36,10 +34,10 @@ export interface OpenOn {
  */
 export async function openStore(
   options: StoreOptions,
-  { log, writer, engine, known }: OpenOn,
+  { log, writer, engine }: OpenOn,
 ): Promise<{ readonly store: FileStore; readonly loaded: LoadedFolder }> {
   const { project, directory, cipher } = options;
-  const loaded = known ?? (await load({ ...options, log }));
+  const loaded = await load({ ...options, log });
   const { catalog, idempotencyRecords, sealedByFile, sealCounts } = loaded.store;
   using work = (options.ownWork ?? ownWork(project))('snapshot');
   await inSteps(catalog.finishLoading(), work);

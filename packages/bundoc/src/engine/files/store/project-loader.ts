@@ -14,7 +14,6 @@ import { CatalogDamaged, type SnapshotHead, type SnapshotSink } from '../catalog
 import type { Disk } from '../disk/disk.ts';
 import { decodeCarried } from '../log/carried-file.ts';
 import { comparePlaces, type FramePlace, type Place } from '../log/layout.ts';
-import { decodeBirth } from '../log/part-seal.ts';
 import { lastCarried, nameOfPlace, openParts, type PartReader, partsBehind } from '../log/parts.ts';
 import { PartsDamaged, type SealedPart } from '../log/sealed-part.ts';
 
@@ -31,8 +30,6 @@ const STEP_RECORDS = 512;
 /** The log as the store of a project reads it: that of the running engine, or a read-only view. */
 export interface LogOfProjects {
   readonly storageId: Buffer;
-  /** The handle of a project that has no catalog yet. */
-  handleOf(project: string): string | undefined;
   newest(handle: string): Place | undefined;
   isDoubtful(handle: string, covered: FramePlace | undefined): boolean;
   /** The oldest live segment. */
@@ -116,8 +113,8 @@ export async function loadSnapshot({
 export interface LoadedFolder {
   readonly store: LoadedStore;
   readonly handle: string;
-  /** The copy of `project.json` in the catalog; undefined without a catalog. */
-  readonly projectFile: Buffer | undefined;
+  /** The copy of `project.json` in the catalog. */
+  readonly projectFile: Buffer;
   /** The last part that the catalog covers. */
   readonly covered: Place | undefined;
   /** The last part; `covered` when there is no later one. */
@@ -145,33 +142,18 @@ export async function loadProject(place: StorePlace): Promise<LoadedFolder> {
   const names = place.entries ?? (await place.disk.list(place.directory)) ?? [];
   const snapshot = names.includes(CATALOG_FILE) ? await loadSnapshot(place) : undefined;
   const mayHaveCarried = names.includes(CARRIED_FOLDER);
-  const handle = snapshot?.head.handle ?? log.handleOf(project) ?? (await carriedHandle(place));
-  if (handle === undefined) throw new CatalogDamaged('the catalog is missing');
-  const store = snapshot?.store ?? new LoadedStore();
-  const covered = snapshot?.head.covered;
-  const versions = new Set(snapshot === undefined ? [] : [snapshot.keyVersion]);
+  if (snapshot === undefined) throw new CatalogDamaged('the catalog is missing');
+  const { store, keyVersion } = snapshot;
+  const { handle, covered, projectFile } = snapshot.head;
+  const versions = new Set([keyVersion]);
   const wanted = { reader, handle, covered, mayHaveCarried };
   using work = (place.ownWork ?? ownWork(project))('snapshot');
-  const { last, isBorn, bytes, carriedFiles } = await replayParts(place, wanted, async (part) => {
+  const { last, bytes, carriedFiles } = await replayParts(place, wanted, async (part) => {
     if (part.kind !== 'gone') versions.add(part.keyVersion);
     await inSteps(store.replay(part.plaintext), work);
   });
-  if (snapshot === undefined && !isBorn) throw new CatalogDamaged('the catalog is missing');
-  const projectFile = snapshot?.head.projectFile;
   const hasIndexes = names.includes(INDEX_FILE);
   return { store, handle, projectFile, covered, last, versions, carriedFiles, hasIndexes, logBytes: bytes };
-}
-
-/** A project that this process has created and not opened yet: the log has only its birth. */
-export function newborn(handle: string, birth: Place, keyVersion: number): LoadedFolder {
-  const nothing = {
-    projectFile: undefined,
-    covered: undefined,
-    carriedFiles: 0,
-    hasIndexes: false,
-    logBytes: 0,
-  };
-  return { ...nothing, store: new LoadedStore(), handle, last: birth, versions: new Set([keyVersion]) };
 }
 
 /** Which parts of a project to replay. */
@@ -185,14 +167,13 @@ export interface PartsOfProject {
 }
 
 interface ReplayedPart {
-  readonly kind: 'data' | 'birth' | 'gone';
+  readonly kind: 'data' | 'gone';
   readonly keyVersion: number;
   readonly plaintext: Buffer;
 }
 
 interface Replayed {
   readonly last: Place | undefined;
-  readonly isBorn: boolean;
   readonly bytes: number;
   readonly carriedFiles: number;
 }
@@ -215,7 +196,6 @@ export async function replayParts(
   if (log.isDoubtful(handle, elsewhere))
     throw new PartsDamaged('frames of the log are lost, and nothing later is known of the project');
   let last = covered;
-  let isBorn = false;
   let bytes = 0;
   // The log remembers the last part of every project, and each arrival of a project leaves one. An older
   // folder has a handle that has ended, or none of the later parts.
@@ -234,10 +214,9 @@ export async function replayParts(
   });
   for await (const part of openParts(project, log.storageId, cipher, sealed)) {
     if (part.kind === 'gone') throw new PartsDamaged('the log says that the project is gone');
-    isBorn ||= part.kind === 'birth';
     await onPart({ kind: part.kind, keyVersion, plaintext: part.plaintext });
   }
-  return { last, isBorn, bytes, carriedFiles: beside.length };
+  return { last, bytes, carriedFiles: beside.length };
 }
 
 /** The folder is a copy from another data folder, so its places mean nothing in this log. Nothing is lost. */
@@ -271,11 +250,6 @@ export function handleIn(file: Buffer): string | undefined {
   }
 }
 
-/** The handle of a project whose birth is only among its carried files. */
-async function carriedHandle({ disk, directory }: StorePlace): Promise<string | undefined> {
-  return birthIn(await readCarried(disk, directory))?.handle;
-}
-
 /** The carried files in a project's folder. */
 export async function readCarried(disk: Pick<Disk, 'list' | 'read'>, directory: string): Promise<Buffer[]> {
   const folder = join(directory, CARRIED_FOLDER);
@@ -285,26 +259,4 @@ export async function readCarried(disk: Pick<Disk, 'list' | 'read'>, directory: 
     if (file !== undefined) files.push(file);
   }
   return files;
-}
-
-/**
- * The birth of a project among its carried parts, if it had no catalog when they were carried.
- *
- * @throws PartsDamaged.
- */
-export function birthIn(carried: readonly Buffer[]):
-  | {
-      readonly handle: string;
-      readonly project: string | undefined;
-      readonly projectFile: Buffer | undefined;
-    }
-  | undefined {
-  for (const file of carried) {
-    const { handle, parts } = decodeCarried(file);
-    const birth = parts.find(({ entry }) => entry.kind === 'birth');
-    if (birth === undefined) continue;
-    const text = decodeBirth(birth.body);
-    return { handle, project: text?.project, projectFile: text?.projectFile };
-  }
-  return undefined;
 }

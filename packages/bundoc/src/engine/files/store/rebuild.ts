@@ -3,7 +3,6 @@ import { basename, dirname, join } from 'node:path';
 import { counted } from '@bundoc/shared/cli/counted';
 import { hasCode } from '@bundoc/shared/contract/app-error';
 import { CATALOG_FILE } from '@bundoc/shared/contract/catalog-head';
-import { PROJECT_FILE } from '@bundoc/shared/contract/project-file';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import { openOwnDocument } from '../../open-document.ts';
 import type { OnProgress } from '../../reports.ts';
@@ -120,8 +119,7 @@ export async function rebuildStore(place: RemainsPlace, options: RebuildOptions)
   const seals = sealsAfterRepair(place, store.sealCounts);
   const head = { handle, covered: undefined, projectFile: options.projectFile, lastSeq, purgedSeq, seals };
   const snapshot = encodeSnapshot(place.project, place.cipher, head, idempotencyRecords, catalog);
-  // So far the log alone may have made them durable.
-  await disk.syncFiles([join(directory, PROJECT_FILE)]);
+  // The folder may come from a process that was killed before its name was durable.
   await disk.syncDirectory(dirname(directory));
   // It is of the history before; places in this one may be others.
   await disk.remove(join(directory, INDEX_FILE));

@@ -160,8 +160,8 @@ function addCarried(files: CarriedFiles, file: Buffer, name: string, faults: str
 }
 
 /**
- * The handles of a project without a catalog in the log. They come from the rest of the catalog, from the
- * birth, and from carried files. Other parts are tried: only the project's own ones can be decrypted.
+ * The handles of a project without a catalog in the log. They come from the rest of the catalog and from
+ * carried files. Other parts are tried: only the project's own ones can be decrypted.
  */
 async function handlesLeft(
   { project, directory, disk, cipher, log }: RemainsPlace,
@@ -170,9 +170,8 @@ async function handlesLeft(
 ): Promise<Set<string>> {
   const claimed = new Set(carried.map(({ handle }) => handle));
   const start = await readCatalogStart(disk, dirname(directory), project);
-  for (const handle of [start?.handle, log.handleOf(project)])
-    if (handle !== undefined && (log.handles.has(handle) || log.newest(handle) !== undefined))
-      claimed.add(handle);
+  if (start !== undefined && (log.handles.has(start.handle) || log.newest(start.handle) !== undefined))
+    claimed.add(start.handle);
   let isAnyUnread = false;
   await using reader = log.reader();
   for (const handle of log.handles) {

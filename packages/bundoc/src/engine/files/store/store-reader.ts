@@ -1,10 +1,10 @@
+import { BYTE_US } from '@bundoc/shared/admission/account';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { OpenError } from '@bundoc/shared/crypto/aead';
 import { freeMemory } from '@bundoc/shared/runtime/free-memory';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
 import { type DocumentRef, readStoredMetadata } from '../../../crypto/stored-text.ts';
 import { copyOf } from '../../../work/large-bytes.ts';
-import { openingUs } from '../../../work/opening-time.ts';
 import type { Work } from '../../../work/work.ts';
 import type {
   Awaitable,
@@ -155,7 +155,7 @@ export class StoreReader {
       }
       if (reading.length === 0) return;
       await Promise.all(reading);
-      work?.spend(openingUs(bytes));
+      work?.spend(bytes * BYTE_US);
       const turn = at < places.length ? work?.pause() : undefined;
       if (turn !== undefined) await turn;
       work?.leave();

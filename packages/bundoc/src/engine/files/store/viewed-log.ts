@@ -12,29 +12,15 @@ import type { LogOfProjects } from './project-loader.ts';
 export class ViewedLog implements LogOfProjects {
   readonly storageId: Buffer;
   readonly #view: LogView;
-  readonly #births: ReadonlyMap<string, Birth>;
 
-  private constructor(storageId: Buffer, view: LogView, births: ReadonlyMap<string, Birth>) {
+  constructor(storageId: Buffer, view: LogView) {
     this.storageId = storageId;
     this.#view = view;
-    this.#births = births;
-  }
-
-  static async of(storageId: Buffer, view: LogView): Promise<ViewedLog> {
-    const births = new Map<string, Birth>();
-    for await (const { project, handle, projectFile } of view.births())
-      births.set(project, { handle, projectFile });
-    return new ViewedLog(storageId, view, births);
   }
 
   /** The damage, a sentence for each place. */
   get damage(): readonly string[] {
     return this.#view.damage;
-  }
-
-  /** Projects with a birth in the log, and their first `project.json`. */
-  get births(): ReadonlyMap<string, Birth> {
-    return this.#births;
   }
 
   /** Handles with parts in the segments or in the folder of stuck parts. */
@@ -56,10 +42,6 @@ export class ViewedLog implements LogOfProjects {
     return this.#view.partsOf(handles);
   }
 
-  handleOf(project: string): string | undefined {
-    return this.#births.get(project)?.handle;
-  }
-
   newest(handle: string): Place | undefined {
     return this.#view.newest(handle);
   }
@@ -75,9 +57,4 @@ export class ViewedLog implements LogOfProjects {
   stuckOf(handle: string): Promise<readonly Buffer[]> {
     return this.#view.stuck.read(handle);
   }
-}
-
-export interface Birth {
-  readonly handle: string;
-  readonly projectFile: Buffer;
 }

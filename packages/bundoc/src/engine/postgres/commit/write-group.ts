@@ -126,13 +126,13 @@ WITH document AS (
 ), committed AS (
   INSERT INTO bundoc.group_commits (id) SELECT ${COMMIT_ID} WHERE ${COMMIT_ID} IS NOT NULL
 )${more}
-INSERT INTO bundoc.heads AS h (project, key_version, seq) SELECT r.* FROM ${HEADS.unnest}
-ON CONFLICT (project) DO UPDATE SET seq = excluded.seq, index_seq = CASE WHEN h.index_seq IS NOT NULL THEN excluded.seq END`,
+INSERT INTO bundoc.heads (project, key_version, seq) SELECT r.* FROM ${HEADS.unnest}
+ON CONFLICT (project) DO UPDATE SET seq = excluded.seq`,
   };
 }
 
-const WRITE_GROUP = writeGroup('bundoc-write-group-3', '');
-const WRITE_INDEXED_GROUP = writeGroup('bundoc-write-indexed-group-3', WRITE_ENTRIES);
+const WRITE_GROUP = writeGroup('bundoc-write-group-4', '');
+const WRITE_INDEXED_GROUP = writeGroup('bundoc-write-indexed-group-4', WRITE_ENTRIES);
 
 /** Sealed names of collections, kept while the project is open so that each is sealed once. */
 export type SealedNames = Map<string, Buffer>;

@@ -10,8 +10,8 @@ export interface DatabaseOptions extends Omit<ConnectionSettings, 'answerSlackMs
   /** Time after which the server ends an idle transaction and frees its locks, milliseconds. */
   readonly idleInTransactionTimeoutMs: number;
   /**
-   * Whether a pooler may give each transaction another connection. Then statements are not prepared, nothing
-   * listens for notifications, and the role's own settings limit statements and transactions.
+   * Whether a pooler may give each transaction another connection. Then statements are not prepared, and
+   * the role's own settings limit statements and transactions.
    */
   readonly isPooled: boolean;
   readonly logger: Logger;
@@ -225,8 +225,8 @@ export class Database implements AsyncDisposable {
 /** The operations of a {@link Database}. */
 export type Connections = Pick<Database, 'query' | 'run' | 'transaction'>;
 
-/** The settings of one connection, in the pool or for listening. */
-export function configOf(options: DatabaseOptions): pg.ClientConfig {
+/** The settings of one connection. */
+function configOf(options: DatabaseOptions): pg.ClientConfig {
   const settings = {
     statement_timeout: options.statementTimeoutMs,
     idle_in_transaction_session_timeout: options.idleInTransactionTimeoutMs,

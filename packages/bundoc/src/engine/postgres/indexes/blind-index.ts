@@ -65,8 +65,8 @@ FROM bundoc.heads AS h LEFT JOIN bundoc.blind_indexes AS i ON i.project = h.proj
 
 /** After this statement, every committing node must write entries. */
 export const CHANGED: Statement = {
-  name: 'bundoc-blind-indexes-changed-1',
-  text: 'UPDATE bundoc.heads SET index_version = $2, index_seq = seq WHERE project = $1',
+  name: 'bundoc-blind-indexes-changed-2',
+  text: 'UPDATE bundoc.heads SET index_version = $2 WHERE project = $1',
 };
 
 /** Reads the blind indexes of a project. @throws VersionUnknown, and those of the database. */

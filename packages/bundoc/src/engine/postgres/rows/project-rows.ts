@@ -15,11 +15,6 @@ const ADD_VERSION: Statement = {
   text: `INSERT INTO bundoc.key_versions (project, version, documents) VALUES ($1, $2, 0)
          ON CONFLICT (project, version) DO NOTHING`,
 };
-/** A build from before blind indexes may have left the indexes of a removed project with this id. */
-const NO_INDEXES: Statement = {
-  name: 'bundoc-no-blind-indexes-1',
-  text: `WITH entries AS (DELETE FROM bundoc.blind_entries WHERE project = $1) DELETE FROM bundoc.blind_indexes WHERE project = $1`,
-};
 const RAISE_VERSION: Statement = {
   name: 'bundoc-raise-version-1',
   text: 'UPDATE bundoc.heads SET key_version = greatest(key_version, $2) WHERE project = $1',
@@ -27,14 +22,10 @@ const RAISE_VERSION: Statement = {
 
 /** The same in one statement, if there is no file yet. */
 const MAKE: Statement = {
-  name: 'bundoc-make-project-2',
+  name: 'bundoc-make-project-3',
   text: `
 WITH made AS (
   INSERT INTO bundoc.projects (project, file) VALUES ($1, $2) ON CONFLICT (project) DO NOTHING RETURNING project
-), entries AS (
-  DELETE FROM bundoc.blind_entries WHERE project = $1 AND EXISTS (SELECT FROM made)
-), indexes AS (
-  DELETE FROM bundoc.blind_indexes WHERE project = $1 AND EXISTS (SELECT FROM made)
 ), head AS (
   INSERT INTO bundoc.heads (project, key_version, seq, purged_seq) SELECT project, $3, $4, $4 FROM made ON CONFLICT (project) DO NOTHING
 ), version AS (
@@ -101,7 +92,6 @@ export async function insertProjectRows(
   project: string,
   keyVersion: number,
 ): Promise<void> {
-  await transaction.query(NO_INDEXES, [project]);
   await transaction.query(INSERT_HEAD, [project, keyVersion]);
   await transaction.query(ADD_VERSION, [project, keyVersion]);
 }

@@ -9,13 +9,12 @@ const LOOKS_MAX = 8;
 /** Fenced projects too: a move may end with the project here. */
 const TABLES = ['heads', 'fenced_heads'] as const;
 
-const MOVE =
-  'seq = $1, purged_seq = $1, index_seq = CASE WHEN h.index_seq = h.seq THEN $1 ELSE h.index_seq END';
+const MOVE = 'seq = $1, purged_seq = $1';
 
 /** Passes over heads that other transactions hold: nobody waits for a commit of another project. */
 const SKIP_FREE = TABLES.map(
   (table): Statement => ({
-    name: `bundoc-skip-free-${table}-1`,
+    name: `bundoc-skip-free-${table}-2`,
     text: `
 WITH free AS (
   SELECT project FROM bundoc.${table} WHERE project > $2 AND seq < $1 ORDER BY project LIMIT ${AT_ONCE} FOR UPDATE SKIP LOCKED
@@ -25,8 +24,8 @@ SELECT max(project), count(*) FROM moved`,
 );
 const SKIP_ONE = TABLES.map(
   (table): Statement => ({
-    name: `bundoc-skip-one-${table}-1`,
-    text: `UPDATE bundoc.${table} AS h SET ${MOVE} WHERE project = $2 AND seq < $1`,
+    name: `bundoc-skip-one-${table}-2`,
+    text: `UPDATE bundoc.${table} SET ${MOVE} WHERE project = $2 AND seq < $1`,
   }),
 );
 /** One snapshot of both tables, because a fence moves a head from one to the other. */

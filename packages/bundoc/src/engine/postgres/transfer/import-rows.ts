@@ -1,19 +1,11 @@
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
-import type { Position } from '../../port.ts';
-import type { ProjectContents, StoredEntry } from '../../project-contents.ts';
+import type { Position, SealedChange, StoreMetadata } from '../../port.ts';
 import type { DocumentState, IdempotencyRecord } from '../../state.ts';
 import { writeOfGroup } from '../commit/write-group.ts';
 import type { Statement, Transaction } from '../database/database.ts';
-import { endMark } from '../rows/lost-in-rows.ts';
-import { insertProjectRows, raiseKeyVersion } from '../rows/project-rows.ts';
 import { RowCipher } from '../rows/row-cipher.ts';
 import { eachByName, ROW_COLUMNS, readStateRow } from '../rows/rows.ts';
 
-const INSERT_FILE: Statement = {
-  name: 'bundoc-import-file-1',
-  text: `INSERT INTO bundoc.projects (project, file) SELECT $1, $2
-         WHERE NOT EXISTS (SELECT FROM bundoc.heads WHERE project = $1) ON CONFLICT (project) DO NOTHING RETURNING 1`,
-};
 const FORMER: Statement = {
   name: 'bundoc-import-former-1',
   text: eachByName(
@@ -30,46 +22,9 @@ const SET_PURGED: Statement = {
   text: 'UPDATE bundoc.heads SET purged_seq = $2 WHERE project = $1',
 };
 
-/** Rows of one statement, and the sealed bytes after which it takes no more. */
-const ROWS_MAX = 500;
-const BYTES_MAX = 4_194_304;
-
-export interface ImportedProject {
+interface Place {
   readonly project: string;
-  /** The text of its project file. */
-  readonly file: string;
   readonly cipher: ProjectCipher;
-  readonly contents: ProjectContents;
-}
-
-/**
- * Imports a project with its sealed bytes unchanged, in one transaction.
- *
- * @returns false when the database already has it; nothing was changed then.
- */
-export async function importProject(
-  transaction: Transaction,
-  { project, file, cipher, contents }: ImportedProject,
-  onProgress: (done: number, total: number) => void,
-): Promise<boolean> {
-  const inserted = await transaction.query(INSERT_FILE, [project, file]);
-  if (inserted.length === 0) return false;
-  await endMark(transaction, project);
-  await insertProjectRows(transaction, project, cipher.version);
-  for (const version of cipher.versions) await raiseKeyVersion(transaction, project, version);
-  const { lastSeq: seq, idempotencyRecords } = contents;
-  let [batch, bytes, done]: [StoredEntry[], number, number] = [[], 0, 0];
-  for await (const entry of contents.entries()) {
-    batch.push(entry);
-    bytes += entry.state.size;
-    onProgress(++done, contents.size);
-    if (batch.length < ROWS_MAX && bytes < BYTES_MAX) continue;
-    await writeSealed(transaction, { project, cipher }, { changes: batch, idempotencyRecords: [], seq });
-    [batch, bytes] = [[], 0];
-  }
-  await writeSealed(transaction, { project, cipher }, { changes: batch, idempotencyRecords, seq });
-  await writeStoreMetadata(transaction, { project, cipher }, contents);
-  return true;
 }
 
 /**
@@ -79,9 +34,9 @@ export async function importProject(
  */
 export async function writeSealed(
   transaction: Transaction,
-  { project, cipher }: Pick<ImportedProject, 'project' | 'cipher'>,
+  { project, cipher }: Place,
   written: {
-    readonly changes: readonly StoredEntry[];
+    readonly changes: readonly SealedChange[];
     readonly idempotencyRecords: readonly IdempotencyRecord[];
     readonly seq: Position;
     readonly isUpdate?: boolean;
@@ -112,8 +67,8 @@ export async function writeSealed(
 /** The current states of these documents, so that the counts stay right. */
 async function readFormerStates(
   transaction: Transaction,
-  { project, cipher }: Pick<ImportedProject, 'project' | 'cipher'>,
-  changes: readonly StoredEntry[],
+  { project, cipher }: Place,
+  changes: readonly SealedChange[],
 ): Promise<ReadonlyMap<string, DocumentState>> {
   if (changes.length === 0) return new Map();
   const found = await transaction.query(FORMER, [project, changes.map(({ state }) => state.fileName)]);
@@ -124,8 +79,8 @@ async function readFormerStates(
 /** Writes the part of a project besides its documents and its idempotency keys. */
 export async function writeStoreMetadata(
   transaction: Transaction,
-  { project, cipher }: Pick<ImportedProject, 'project' | 'cipher'>,
-  { seals, purgedSeq }: Pick<ProjectContents, 'seals' | 'purgedSeq'>,
+  { project, cipher }: Place,
+  { seals, purgedSeq }: Pick<StoreMetadata, 'seals' | 'purgedSeq'>,
 ): Promise<void> {
   // The count of a dead version no longer matters.
   for (const { version, count } of seals.filter((one) => cipher.hasVersion(one.version))) {

@@ -1,15 +1,21 @@
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import { BackupDamaged, ProjectExists } from '../../errors.ts';
 import { positionAfterLoss } from '../../positions.ts';
-import type { ProjectContents } from '../../project-contents.ts';
 import { formatProjectFile } from '../../project-file.ts';
 import { SEAL_LIMITS } from '../../seal-budget.ts';
 import { type BackupEnd, type RestoreSource, takeAll } from '../../transfer-port.ts';
-import type { Database, Queryable } from '../database/database.ts';
+import type { Database, Queryable, Statement } from '../database/database.ts';
 import { readFileRow } from '../rows/file-row.ts';
+import { endMark } from '../rows/lost-in-rows.ts';
+import { insertProjectRows, raiseKeyVersion } from '../rows/project-rows.ts';
 import { verifyRows } from '../verify/verify-rows.ts';
-import { importProject } from './import-rows.ts';
+import { writeSealed, writeStoreMetadata } from './import-rows.ts';
 
+const INSERT_FILE: Statement = {
+  name: 'bundoc-import-file-1',
+  text: `INSERT INTO bundoc.projects (project, file) SELECT $1, $2
+         WHERE NOT EXISTS (SELECT FROM bundoc.heads WHERE project = $1) ON CONFLICT (project) DO NOTHING RETURNING 1`,
+};
 /** A restore may take long, and the project is invisible to others before the commit. */
 const NO_IDLE_TIMEOUT = 'SET LOCAL idle_in_transaction_session_timeout = 0';
 
@@ -26,37 +32,33 @@ export interface RestoreRowsOptions extends RestoreSource {
  *   all of it or nothing exists.
  */
 export async function restoreProjectInRows(options: RestoreRowsOptions): Promise<BackupEnd> {
-  const { file, cipher, changes, database, clock, onProgress = () => undefined } = options;
+  const { file, cipher, changes, database, clock, onProgress } = options;
   const { project } = file;
+  const place = { project, cipher };
   await requireFreeRows(database, project);
-  // Before the database is changed, authenticates the whole backup and finds the last state of each document.
-  const last = new Map<string, number>();
-  const end = await takeAll(changes(), async (some) => {
-    for (const { state } of some) last.set(state.fileName.toString('hex'), state.seq);
-  });
-  const lastSeq = positionAfterLoss(end.lastSeq, clock.now());
-  const contents: ProjectContents = {
-    lastSeq,
-    purgedSeq: lastSeq,
-    seals: [{ version: cipher.version, count: SEAL_LIMITS.rotateAt }],
-    idempotencyRecords: [],
-    size: last.size,
-    async *entries() {
-      for await (const some of changes())
-        for (const change of some)
-          if (last.get(change.state.fileName.toString('hex')) === change.state.seq) yield change;
-    },
-  };
-  const text = formatProjectFile(file).toString();
-  await database.transaction(NO_IDLE_TIMEOUT, async (transaction) => {
-    const imported = await importProject(transaction, { project, file: text, cipher, contents }, onProgress);
-    if (!imported) throw new ProjectExists(`${project} is in the database already`);
+  const restored = await database.transaction(NO_IDLE_TIMEOUT, async (transaction) => {
+    const inserted = await transaction.query(INSERT_FILE, [project, formatProjectFile(file).toString()]);
+    if (inserted.length === 0) throw new ProjectExists(`${project} is in the database already`);
+    await endMark(transaction, project);
+    await insertProjectRows(transaction, project, cipher.version);
+    for (const version of cipher.versions) await raiseKeyVersion(transaction, project, version);
+    let done = 0;
+    const end = await takeAll(changes(), async (some) => {
+      const written = { changes: some, idempotencyRecords: [], seq: 0, isUpdate: true };
+      await writeSealed(transaction, place, written);
+      done += some.length;
+      onProgress?.(done);
+    });
+    const seq = positionAfterLoss(end.lastSeq, clock.now());
+    await writeSealed(transaction, place, { changes: [], idempotencyRecords: [], seq });
+    const seals = [{ version: cipher.version, count: SEAL_LIMITS.rotateAt }];
+    await writeStoreMetadata(transaction, place, { seals, purgedSeq: seq });
     const { findings } = await verifyRows(transaction, project, cipher, () => undefined);
     const [wrong] = findings;
     if (wrong !== undefined) throw new BackupDamaged(`the backup does not hold together: ${wrong.problem}`);
-    return true;
+    return end;
   });
-  return end;
+  return restored as BackupEnd;
 }
 
 /** Requires that the database has room for the project. Marks are removed before, as in a folder. */

@@ -1,0 +1,46 @@
+import { documentPageSchema } from '@bundoc/shared/contract/documents';
+import { describe } from '@bundoc/shared/openapi/description';
+import { z } from 'zod';
+import { fieldsParameterSchema } from '../documents/fields.ts';
+import { LIMIT_DEFAULT, limitSchema } from '../engine/page-limits.ts';
+import { collectionPathSchema } from './access.ts';
+import { PROJECT_REFUSALS, projectAccess } from './descriptions.ts';
+
+export const listQuerySchema = z.strictObject({
+  limit: limitSchema.default(LIMIT_DEFAULT),
+  cursor: z.string().min(1).max(1_024).optional(),
+  fields: fieldsParameterSchema.optional(),
+  include: z.literal('total', 'must be "total"').optional(),
+});
+
+export const DESCRIPTION = describe({
+  id: 'listDocuments',
+  tag: 'documents',
+  summary: 'List a collection',
+  description:
+    'In the order of creation. `next_cursor`, while there may be more (also after a page that is short, or empty), is the `cursor` of ' +
+    'the next page; it belongs to the collection and the `fields`. `include=total` counts the documents of the collection.',
+  access: projectAccess('docs:read'),
+  params: collectionPathSchema,
+  query: listQuerySchema,
+  answers: { 200: { description: 'A page', schema: documentPageSchema } },
+  refusals: [...PROJECT_REFUSALS, 'invalid_cursor'],
+  examples: {
+    firstPage: {
+      params: { project: 'project-a', collection: 'notes' },
+      query: { limit: '20' },
+      status: 200,
+    },
+    someFields: {
+      params: { project: 'project-a', collection: 'notes' },
+      query: { fields: 'title,author.name', include: 'total' },
+      status: 200,
+    },
+    noProject: { params: { project: 'none', collection: 'notes' }, status: 404 },
+    badCursor: {
+      params: { project: 'project-a', collection: 'notes' },
+      query: { cursor: 'made-up' },
+      status: 400,
+    },
+  },
+});
