@@ -29,8 +29,6 @@ const ALLOWED: Readonly<Record<string, string>> = {
   'packages/bundoc/src/cli/bulk-export.ts': 'exports that the user of the command names',
   'packages/bundoc/src/cli/bulk-import.ts': 'imports that the user of the command names',
   'packages/bundoc/src/cli/profiles.ts': 'the profiles of the user of the command',
-  'packages/bundoc/src/cli/read-text.ts':
-    'documents, tokens and certificates in files that the user of the command names',
   'packages/bundoc/src/operations/resume-file.ts':
     'a file beside an import that the user of the command names',
 };

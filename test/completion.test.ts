@@ -28,19 +28,28 @@ function run(shell: string, args: readonly string[]): string[] {
     .split('\n');
 }
 
-it('bash completes a sub-command and its options', () => {
+/** What a shell must complete to which word. The last one is a file. */
+const COMPLETED: readonly [line: string, word: string][] = [
+  ['bundoc col', 'collections'],
+  ['bundoc query project notes --wh', '--where'],
+  ['bunkms key cr', 'create'],
+  ['bundoc restore sa', 'saved.backup'],
+];
+const LINES = COMPLETED.map(([line]) => line);
+
+it('bash completes sub-commands and options of both commands', () => {
   const script = `
     source <(bundoc completion bash)
-    offer() {
-      COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _bundoc; echo "\${COMPREPLY[*]}"
-    }
+    source <(bunkms completion bash)
     complete -p bundoc
-    offer bundoc col
-    offer bundoc query project notes --wh`;
-  expect(run('bash', ['--norc', '-c', script])).toEqual([
+    for line; do
+      COMP_WORDS=($line); COMP_CWORD=$((\${#COMP_WORDS[@]} - 1)); _\${COMP_WORDS[0]}; echo "\${COMPREPLY[*]}"
+    done`;
+  // The function leaves files to the shell, and the last line of the output is empty for them.
+  const words = COMPLETED.slice(0, -1).map(([, word]) => word);
+  expect(run('bash', ['--norc', '-c', script, 'bash', ...LINES])).toEqual([
     'complete -o bashdefault -o default -F _bundoc bundoc',
-    'collections',
-    '--where',
+    ...words,
   ]);
 });
 
@@ -69,42 +78,18 @@ describe('zsh', needs('zsh'), () => {
     return run(String(pathOf('zsh')), ['-f', '-c', script]);
   };
 
-  it('completes sub-commands and options of both commands, and file names', () => {
-    const lines = ['bundoc col', 'bundoc query project notes --wh', 'bunkms key cr', 'bundoc restore sa'];
-    expect(typed(lines)).toEqual([
-      'bundoc collections ',
-      'bundoc query project notes --where ',
-      'bunkms key create ',
-      'bundoc restore saved.backup ',
-    ]);
-  });
-
-  it('leaves a word unchanged when no command begins with it', () => {
-    expect(typed(['bunkms key nothing'])).toEqual(['bunkms key nothing']);
+  it('completes sub-commands, options and file names, and leaves other words unchanged', () => {
+    const completed = COMPLETED.map(([line, word]) => `${line.replace(/\S+$/, word)} `);
+    expect(typed([...LINES, 'bunkms key nothing'])).toEqual([...completed, 'bunkms key nothing']);
   });
 });
 
 describe('fish', needs('fish'), () => {
-  /** The completions offered for each line, without descriptions. */
-  const offered = (...lines: string[]) => {
-    const asked = lines.map((line) => `complete -C '${line}'; echo ==`).join('\n');
-    const sources = 'bundoc completion fish | source\nbunkms completion fish | source';
-    const printed = run(String(pathOf('fish')), ['--no-config', '-c', `${sources}\n${asked}`]);
-    const groups = printed.join('\n').split(/^==$/m).slice(0, lines.length);
-    return groups.map((group) => group.split('\n').flatMap((line) => line.split('\t')[0] || []));
-  };
-
-  it('completes sub-commands and options of both commands, and file names', () => {
-    expect(
-      offered('bundoc col', 'bunkms ke', 'bunkms key cr', 'bundoc restore sa').map((words) =>
-        words.toSorted(),
-      ),
-    ).toEqual([['collections'], ['kek', 'key'], ['create'], ['saved.backup']]);
-    const [described] = run(String(pathOf('fish')), [
-      '--no-config',
-      '-c',
-      'bundoc completion fish | source; complete -C "bundoc query project notes --wh"',
-    ]);
-    expect(described).toMatch(/^--where\tthe condition/);
+  it('completes sub-commands, options and file names, and shows descriptions', () => {
+    const asked = LINES.map((line) => `complete -C '${line}'`).join('\n');
+    const script = `bundoc completion fish | source\nbunkms completion fish | source\n${asked}`;
+    const offered = run(String(pathOf('fish')), ['--no-config', '-c', script]);
+    expect(offered.map((line) => line.split('\t')[0])).toEqual(COMPLETED.map(([, word]) => word));
+    expect(offered[1]).toMatch(/^--where\tthe condition/);
   });
 });

@@ -90,7 +90,10 @@ describe('bunkms kek retire --fetch', () => {
   it('requires a readable token and a valid URL', async () => {
     const { current } = await keks();
     const unread = await bunkms('kek', 'retire', current, '--fetch', '--token-file', '/nowhere');
-    expect([unread.code, unread.stderr]).toEqual([2, expect.stringContaining('/nowhere cannot be read')]);
+    expect([unread.code, unread.stderr]).toEqual([
+      2,
+      expect.stringContaining('there is no file at /nowhere'),
+    ]);
     const away = await bunkms('kek', 'retire', current, '--fetch', '--url', 'ftp://x');
     expect([away.code, away.stderr]).toEqual([2, expect.stringContaining('is not an http or https URL')]);
   });

@@ -4,8 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { backup } from '@bundoc/bunkms/cli/backup';
 import { init } from '@bundoc/bunkms/cli/init';
-import { change, destroy } from '@bundoc/bunkms/cli/key';
 import { withKms } from '@bundoc/bunkms/cli/open-kms';
+import { runBunkms } from '@bundoc/bunkms/cli/program';
 import { type RecoverCliOptions, recover } from '@bundoc/bunkms/cli/recover';
 import { type RestoreCliOptions, restoreBackup } from '@bundoc/bunkms/cli/restore';
 import { review } from '@bundoc/bunkms/cli/review';
@@ -37,7 +37,8 @@ const read = (project: string, id: string) => call(installation.url, pathOf(proj
 const write = (project: string, id: string) =>
   call(installation.url, pathOf(project, id), { method: 'PUT', token, body: `{"is":"${project}/${id}"}` });
 const file = (name: string) => join(installation.folder, name);
-const rotate = (name: string) => change(installation.kmsEnvironment, 'rotate', name, {});
+const key = async (...args: string[]) =>
+  expect(await runBunkms(['key', ...args], { NODE_ENV: 'test', ...installation.kmsEnvironment })).toBe(0);
 /** Waits until the copy has the whole audit chain. */
 const copied = () =>
   expect
@@ -84,7 +85,7 @@ async function startAgain(): Promise<void> {
 
 describe('documents', () => {
   it('are readable again once a lost store of BunKMS was rebuilt from the data folder and its keys were enabled', async () => {
-    await rotate('p-dek');
+    await key('rotate', 'p-dek');
     clock.movedMs += 900_000 * 0.85;
     await expect.poll(async () => (await write('p', 'later')).status && versionsOf('p')).toEqual([1, 2]);
     await loseStore();
@@ -110,7 +111,7 @@ describe('documents', () => {
 
   it('of a project whose key was destroyed after the backup stay unreadable after a restore with the copy of the audit chain', async () => {
     await backup(installation.kmsEnvironment, file('backup'), {});
-    await destroy(installation.kmsEnvironment, 'p-dek', { confirm: 'p-dek' });
+    await key('destroy', 'p-dek', '--confirm', 'p-dek');
     await copied();
     await loseStore();
     await restore({ auditCopy: [copy] });
@@ -124,7 +125,7 @@ describe('documents', () => {
 
   it('come back only by a decision for each project when a backup is restored without a copy of the audit chain', async () => {
     await backup(installation.kmsEnvironment, file('backup'), {});
-    await destroy(installation.kmsEnvironment, 'p-dek', { confirm: 'p-dek' });
+    await key('destroy', 'p-dek', '--confirm', 'p-dek');
     await loseStore();
     const before = token;
     await restore({});
@@ -142,7 +143,7 @@ describe('documents', () => {
 
   it('sealed under key versions newer than the backup are readable once those were recovered', async () => {
     await backup(installation.kmsEnvironment, file('backup'), {});
-    await rotate('p-dek');
+    await key('rotate', 'p-dek');
     await expect.poll(async () => (await write('p', 'new')).status && versionsOf('p')).toEqual([1, 2]);
     await copied();
     await loseStore();
@@ -155,7 +156,7 @@ describe('documents', () => {
     await expectReadable('p');
     expect((await read('p', 'new')).json()).toMatchObject({ is: 'p/new' });
     // The next rotation continues from the recovered version.
-    await rotate('p-dek');
+    await key('rotate', 'p-dek');
     await expect.poll(async () => (await write('p', 'newer')).status && versionsOf('p')).toEqual([1, 2, 3]);
   });
 });

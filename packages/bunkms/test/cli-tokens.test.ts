@@ -1,6 +1,6 @@
 import { exportedKeySchema } from '@bundoc/shared/contract/keys';
 import { describe, expect, it } from 'vitest';
-import { claimsOf, environment, expectFailure, init, run, useCommandLine } from './support/command-line.ts';
+import { claimsOf, environment, init, run, useCommandLine } from './support/command-line.ts';
 import { call } from './support/http.ts';
 import { startServer } from './support/process.ts';
 
@@ -48,21 +48,6 @@ describe('`bunkms token`', () => {
     const { tokens } = JSON.parse((await run('token', 'list', '--json')).stdout);
     const listed = tokens.find((one: { jti: string }) => one.jti === jti);
     expect(listed).toMatchObject({ issuer: claimsOf(issuer).jti, revoked_at: expect.any(String) });
-  });
-
-  it('refuses incomplete may-issue options', async () => {
-    await init();
-    const half = ['token', 'issue', '--typ', 'service', '--sub', 'ops', '--scope', 'kms:admin'];
-    expectFailure(
-      await run(...half, '--may-issue-scope', 'kms:read_key'),
-      2,
-      /--may-issue-ttl: is required with the other options/,
-    );
-    expectFailure(
-      await run(...half, '--may-issue-ttl', '2h'),
-      2,
-      /--may-issue-scope: is required with the other options/,
-    );
   });
 
   it('issues tokens that a running server accepts, and revokes them at once', async () => {

@@ -1,13 +1,12 @@
-import { execFile, spawn } from 'node:child_process';
+import { execFile } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { text } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { exportedKeySchema } from '@bundoc/shared/contract/keys';
-import type { Finished } from '@bundoc/shared/testing/captured-run';
+import { runNode } from '@bundoc/shared/testing/node-process';
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { needs } from '@bundoc/shared/testing/programs';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
@@ -52,15 +51,8 @@ async function makeProject(project: string, holder: string | null): Promise<void
 }
 
 /** Runs the command as a process that reads names from standard input. */
-async function withInput(input: string, ...args: string[]): Promise<Finished> {
-  const child = spawn(process.execPath, ['--conditions=@bundoc/source', MAIN, ...args], {
-    env: { ...environment, NODE_ENV: 'test', NODE_NO_WARNINGS: '1' },
-  });
-  child.stdin.end(input);
-  const ended = new Promise<number | null>((resolve) => child.once('close', resolve));
-  const [stdout, stderr, code] = await Promise.all([text(child.stdout), text(child.stderr), ended]);
-  return { code, stdout, stderr };
-}
+const withInput = (input: string, ...args: string[]) =>
+  runNode([MAIN, ...args], { ...environment, NODE_ENV: 'test', NODE_NO_WARNINGS: '1' }, input);
 
 describe('bunkms key', () => {
   it('claims a key without a holder permanently, but no key of another storage', async () => {

@@ -1,72 +1,67 @@
+import { type AddCommands, command } from '@bundoc/shared/cli/command';
 import { counted } from '@bundoc/shared/cli/counted';
+import { CommandError } from '@bundoc/shared/cli/errors';
+import { type JsonOption, print } from '@bundoc/shared/cli/print';
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import { readConfig } from '../config.ts';
 import type { LostProjects } from '../engine/lost-projects.ts';
 import { LostInRows } from '../engine/postgres/rows/lost-in-rows.ts';
-import { CommandError } from './errors.ts';
-import { parseProjectId } from './names.ts';
 import { withFolder } from './open-data.ts';
 import { withDatabase } from './open-database.ts';
-
-export interface AcceptLossOptions {
-  readonly all?: true;
-  /** Accepts damaged frames of the log instead of lost projects. */
-  readonly frames?: true;
-  readonly json?: true;
-}
+import { projectId } from './service-client.ts';
 
 /**
- * Lists the lost projects, or accepts the loss of one or all of them. Afterwards such a project can be
- * created again, under its present key. On files, the service is stopped; nodes on PostgreSQL may run. Needs
- * no key. With `frames`, it accepts that frames of the log are lost whose projects are unknown.
- *
- * @throws CommandError when the project is not lost.
+ * `bundoc accept-loss`: lists the lost projects, or accepts the loss of one or all of them. Afterwards such a
+ * project can be created again, under its present key. On files, the service is stopped; nodes on PostgreSQL
+ * may run. Needs no key. With `--frames`, it accepts that frames of the log are lost whose projects are
+ * unknown.
  */
-export async function acceptLoss(
-  environment: Environment,
-  named: string | undefined,
-  options: AcceptLossOptions,
-): Promise<void> {
-  if (named !== undefined && options.all) throw new CommandError('give a project or --all, not both');
-  const project = named === undefined ? undefined : parseProjectId(named);
-  if (options.frames) {
-    if (named !== undefined || options.all) throw new CommandError('--frames concerns all projects');
-    await acceptFrames(environment, options);
-    return;
-  }
-  const { storage } = readConfig(environment);
-  const run = (lost: LostProjects) => listOrAccept(lost, project, options);
-  if (storage.kind === 'files') await withFolder(environment, ({ lost }) => run(lost));
-  else await withDatabase(storage, (database) => run(new LostInRows(database, systemClock)));
-}
+export const addAcceptLossCommand: AddCommands = (program, environment) => {
+  command(
+    program,
+    'accept-loss',
+    'lists the projects that a copy of the storage lacks since it took over, or accepts their loss, so that they can be created again',
+  )
+    .argument('[project]', 'a project of the list', projectId)
+    .option('--all', 'accept the loss of all of them')
+    .option('--frames', 'accept the loss of damaged frames of the log, for all projects')
+    .action(async (project, { all, frames, ...options }) => {
+      if (project !== undefined && all) throw new CommandError('give a project or --all, not both');
+      if (frames) {
+        if (project !== undefined || all) throw new CommandError('--frames concerns all projects');
+        return acceptFrames(environment, options);
+      }
+      const { storage } = readConfig(environment);
+      const isListing = project === undefined && !all;
+      const run = async (lost: LostProjects) => {
+        const listed = await lost.list();
+        if (project !== undefined && !listed.includes(project))
+          throw new CommandError(`${project} is not lost`);
+        const named = project === undefined ? listed : [project];
+        if (!isListing) await lost.accept(named);
+        return named;
+      };
+      const named = await (storage.kind === 'files'
+        ? withFolder(environment, ({ lost }) => run(lost))
+        : withDatabase(storage, (database) => run(new LostInRows(database, systemClock))));
+      print(options, isListing ? { lost: named } : { accepted: named }, () => named);
+      if (options.json) return;
+      const what = counted(named.length, 'project');
+      console.error(
+        isListing
+          ? `bundoc: ${what} lost`
+          : `bundoc: accepted the loss of ${what}; a write creates one again`,
+      );
+    });
+};
 
-async function acceptFrames(environment: Environment, { json }: AcceptLossOptions): Promise<void> {
+async function acceptFrames(environment: Environment, options: JsonOption): Promise<void> {
   await withFolder(environment, async ({ engine, identity }) => {
     // First: afterwards, projects open, and must not repeat the positions of lost commits.
     await identity.change((file) => ({ ...file, lossAcceptedMs: systemClock.now() }));
     await engine.acceptLoss();
   });
-  if (json) console.log(JSON.stringify({ accepted: 'frames' }));
+  if (options.json) print(options, { accepted: 'frames' }, () => []);
   else console.error('bundoc: accepted the loss of damaged frames of the log');
-}
-
-async function listOrAccept(
-  lost: LostProjects,
-  project: string | undefined,
-  { all, json }: AcceptLossOptions,
-): Promise<void> {
-  const listed = await lost.list();
-  if (project !== undefined && !listed.includes(project)) throw new CommandError(`${project} is not lost`);
-  const accepted = project === undefined ? listed : [project];
-  const isListing = project === undefined && !all;
-  if (!isListing) await lost.accept(accepted);
-  if (json) console.log(JSON.stringify(isListing ? { lost: listed } : { accepted }));
-  else {
-    for (const one of accepted) console.log(one);
-    const what = counted(accepted.length, 'project');
-    console.error(
-      isListing ? `bundoc: ${what} lost` : `bundoc: accepted the loss of ${what}; a write creates one again`,
-    );
-  }
 }

@@ -1,5 +1,8 @@
 import { createReadStream, existsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import { type AddCommands, command } from '@bundoc/shared/cli/command';
+import { CommandError } from '@bundoc/shared/cli/errors';
+import type { JsonOption } from '@bundoc/shared/cli/print';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { dekNameOf } from '@bundoc/shared/contract/keys';
 import { createPrivateFile } from '@bundoc/shared/files/private-file';
@@ -24,46 +27,73 @@ import {
   openBackup,
   restoreSource,
 } from '../operations/read-backup.ts';
-import { CommandError } from './errors.ts';
-import { parseProjectId } from './names.ts';
-import { withEmptyPlace, withKeys, withStorageKeys } from './open-data.ts';
+import { withKeys, withMadeFolder, withStorageKeys } from './open-data.ts';
 import { withDatabase } from './open-database.ts';
 import { isTerminal, write } from './output.ts';
-import { type ServiceOptions, serviceClient, stopSignal } from './service-client.ts';
+import { onProject, openProject, type ServiceOptions, stopSignal } from './service-client.ts';
 import { printSetAside } from './set-aside.ts';
 import type { StorageExporter } from './storage-exporter.ts';
 import { createTransferBar } from './transfer-bar.ts';
 
-interface Output {
-  readonly json?: true;
-}
+/** `bundoc backup|verify-backup|restore`: a project as one sealed file. */
+export const addBackupCommands: AddCommands = (program, environment) => {
+  onProject(
+    program,
+    'backup',
+    'backs up a project of the running service, while it is in use, as one sealed file',
+  )
+    .argument('<file>', '- for standard output')
+    .action((project, file, options) => backup(environment, project, file, options));
+  command(
+    program,
+    'verify-backup',
+    'checks that a backup is complete and unchanged, without a key; needs neither service nor data folder',
+  )
+    .argument('<file>')
+    .option('--with-key', 'fetch the key, and check that every document in it is authentic')
+    .action(async (path, { withKey, ...options }) => {
+      const facts = await check(path);
+      if (!withKey) return printFacts(facts, options);
+      // Needs only the key: a backup can be checked on any machine, whichever storage holds the project.
+      const end = await withKeys(readConfig(environment), async (kms) => {
+        const cipher = await cipherFor(facts, kms);
+        return openBackup(createReadStream(path), cipher, async () => undefined);
+      });
+      printFacts(facts, options, end);
+    });
+  command(
+    program,
+    'restore',
+    'restores a project from a backup; needs its key, and refuses if the project exists',
+  )
+    .argument('<file>')
+    .action((file, options) => restore(environment, file, options));
+};
 
 /**
  * Backs up a project of a running service. The file appears only when the backup is complete, checked and
  * durable. For `-`, it writes to standard output; then only the exit code says whether the backup is
  * complete.
  */
-export async function backupCommand(
+async function backup(
   environment: Environment,
-  named: string,
+  id: string,
   path: string,
-  options: ServiceOptions & Output,
+  options: ServiceOptions & JsonOption,
 ): Promise<void> {
   const toOutput = path === '-';
   if (toOutput && isTerminal())
     throw new CommandError('a backup is binary: redirect standard output, or name a file');
   if (!toOutput && existsSync(path)) throw new CommandError(`${path} already exists`);
-  const project = parseProjectId(named);
   const signal = stopSignal();
-  const bundoc = await serviceClient(environment, options);
-  const stream = await bundoc.project(project).backup({ signal });
+  const project = await openProject(environment, options, id);
+  const stream = await project.backup({ signal });
   using bar = createTransferBar(undefined);
   const take = toOutput ? writeAll : (pieces: AsyncIterable<Uint8Array>) => makeFile(path, pieces);
   const facts = await writeChecked(stream, take, (bytes) => bar.update(bytes, 0));
   bar[Symbol.dispose]();
-  if (facts.head.project !== project)
-    throw new CommandError('the service has sent the backup of another project');
-  print(facts, options, {}, toOutput ? console.error : console.log);
+  if (facts.head.project !== id) throw new CommandError('the service has sent the backup of another project');
+  printFacts(facts, options, undefined, toOutput ? console.error : console.log);
 }
 
 async function makeFile(path: string, pieces: AsyncIterable<Uint8Array>): Promise<void> {
@@ -101,65 +131,53 @@ async function writeChecked(
 }
 
 /**
- * Checks a backup. Without a key, it checks that the backup is complete and unaltered; with `withKey`, it
- * also authenticates each document.
- */
-export async function verifyBackupCommand(
-  environment: Environment,
-  path: string,
-  options: Output & { readonly withKey?: true },
-): Promise<void> {
-  const facts = await check(path);
-  if (options.withKey !== true) return print(facts, options);
-  // Needs only the key: a backup can be checked on any machine, whichever storage holds the project.
-  const end = await withKeys(environment, async (kms) => {
-    const cipher = await cipherFor(facts, kms);
-    return openBackup(createReadStream(path), cipher, async () => undefined);
-  });
-  print(facts, options, { entries: end.entries, complete_at: new Date(end.createdMs).toISOString() });
-}
-
-/**
  * Restores a project from a backup, into the data folder of a stopped service or into PostgreSQL beside
  * running nodes.
  */
-export async function restoreCommand(environment: Environment, path: string, options: Output): Promise<void> {
+async function restore(environment: Environment, path: string, options: JsonOption): Promise<void> {
   const facts = await check(path);
-  const { storage } = readConfig(environment);
+  const config = readConfig(environment);
+  const { storage } = config;
   const { project } = facts.head;
   const source = async (keys: StorageExporter) =>
     restoreSource(facts, () => createReadStream(path), await cipherFor(facts, keys, keys.storage.id));
   // Judges markers only after BunKMS has released the key to this storage.
   const marked = (keys: StorageExporter) => ({
-    ...{ project, onSetAside: printSetAside },
+    project,
+    onSetAside: printSetAside,
     isLeftOver: (mark: string, hasFile: boolean) =>
       isLeftOver(project, mark, hasFile, (version) => keys.exportKey(dekNameOf(project), version)),
   });
   using bar = createTransferBar(undefined);
   const onProgress = (entries: number) => bar.update(0, entries);
-  const end =
-    storage.kind === 'files'
-      ? await withEmptyPlace(environment, async ({ dataDir, projectsDirectory, tmp, disk, keys, engine }) => {
+  const restored = async () => {
+    if (storage.kind === 'postgres')
+      return withDatabase(storage, async (database) =>
+        withStorageKeys(config, await identifyDatabase(database, systemClock), async (keys) => {
           const from = await source(keys);
-          await clearFolder({
-            ...marked(keys),
-            ...{ directory: join(projectsDirectory, project), disk },
-            ...{ keptIn: join(dataDir, MOVED_FOLDER), setAside: join(dataDir, SET_ASIDE_FOLDER) },
-          });
-          return restoreProject({
-            ...{ ...from, disk, clock: systemClock, projectsDirectory, tmp, onProgress },
-            arrived: (handle) => engine.arrived(project, handle, from.cipher),
-          });
-        })
-      : await withDatabase(storage, async (database) =>
-          withStorageKeys(environment, await identifyDatabase(database, systemClock), async (keys) => {
-            const from = await source(keys);
-            await clearRows(database, marked(keys));
-            return restoreProjectInRows({ ...from, database, clock: systemClock, onProgress });
-          }),
-        );
+          await clearRows(database, marked(keys));
+          return restoreProjectInRows({ ...from, database, clock: systemClock, onProgress });
+        }),
+      );
+    return withMadeFolder(config, ({ dataDir, projectsDir, tmp, disk, identity, engine }) =>
+      withStorageKeys(config, identity, async (keys) => {
+        const from = await source(keys);
+        await clearFolder({
+          ...marked(keys),
+          directory: join(projectsDir, project),
+          disk,
+          keptIn: join(dataDir, MOVED_FOLDER),
+          setAside: join(dataDir, SET_ASIDE_FOLDER),
+        });
+        const arrived = (handle: string) => engine.arrived(project, handle, from.cipher);
+        const place = { projectsDirectory: projectsDir, tmp, disk, arrived };
+        return restoreProject({ ...from, ...place, clock: systemClock, onProgress });
+      }),
+    );
+  };
+  const end = await restored();
   bar[Symbol.dispose]();
-  print(facts, options, { entries: end.entries, complete_at: new Date(end.createdMs).toISOString() });
+  printFacts(facts, options, end);
 }
 
 async function check(path: string): Promise<BackupFacts> {
@@ -172,17 +190,17 @@ async function check(path: string): Promise<BackupFacts> {
 async function cipherFor(facts: BackupFacts, keys: KeyExporter, storage?: string): Promise<ProjectCipher> {
   try {
     return await cipherOf(facts, keys);
-  } catch (error) {
-    throw new CommandError(explainMissingKey(error, facts.head.project, storage) ?? lineOf(error), {
-      cause: error,
-    });
+  } catch (cause) {
+    const why = explainMissingKey(cause, facts.head.project, storage);
+    throw new CommandError(why ?? lineOf(cause), { cause });
   }
 }
 
-function print(
+/** @param end what is known of a backup once all of it has been opened. */
+function printFacts(
   { head, bytes, blocks, file }: BackupFacts,
-  { json }: Output,
-  more: Readonly<Record<string, unknown>> = {},
+  { json }: JsonOption,
+  end?: { readonly entries: number; readonly createdMs: number },
   tell: (line: string) => void = console.log,
 ): void {
   const facts = {
@@ -191,15 +209,10 @@ function print(
     bytes,
     blocks,
     key_versions: file.versions.map(({ version }) => version),
-    ...more,
+    ...(end && { entries: end.entries, complete_at: new Date(end.createdMs).toISOString() }),
   };
-  if (json) tell(JSON.stringify(facts));
-  else
-    tell(
-      Object.entries(facts)
-        .map(([name, value]) => `${name} ${String(value)}`)
-        .join(', '),
-    );
+  const words = Object.entries(facts).map(([name, value]) => `${name} ${String(value)}`);
+  tell(json ? JSON.stringify(facts) : words.join(', '));
 }
 
 /**

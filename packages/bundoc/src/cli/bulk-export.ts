@@ -1,23 +1,15 @@
 import { existsSync } from 'node:fs';
 import { open, rename } from 'node:fs/promises';
+import type { AddCommands } from '@bundoc/shared/cli/command';
 import { counted } from '@bundoc/shared/cli/counted';
+import { CommandError, faultFound } from '@bundoc/shared/cli/errors';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
-import type { Environment } from '@bundoc/shared/runtime/config';
 import { z } from 'zod';
 import { type ExportOptions, type ExportProgress, exportDocuments } from '../operations/export-documents.ts';
 import { ResumeFile } from '../operations/resume-file.ts';
-import { CommandError } from './errors.ts';
-import { parseOptionalCollection, parseProjectId } from './names.ts';
 import { write as writeOut } from './output.ts';
-import { type ServiceOptions, serviceClient, stopSignal } from './service-client.ts';
+import { collectionName, onProject, serviceClient, stopSignal } from './service-client.ts';
 import { createTransferBar } from './transfer-bar.ts';
-
-export interface ExportCommandOptions extends ServiceOptions {
-  readonly collection?: string;
-  readonly since?: string;
-  readonly deletions?: true;
-  readonly json?: true;
-}
 
 const stateSchema = z.strictObject({
   format: z.literal(1),
@@ -35,49 +27,44 @@ const stateSchema = z.strictObject({
 });
 
 /**
- * Writes a project's documents as NDJSON into a file, or to standard output for `-`. The file gets its name
- * once it is complete. A repeated command resumes an interrupted export.
- *
- * @returns true when every document was readable.
+ * `bundoc export`: writes a project's documents as NDJSON into a file, or to standard output for `-`. The
+ * file gets its name once it is complete. A repeated command resumes an interrupted export.
  */
-export async function exportCommand(
-  environment: Environment,
-  named: string,
-  path: string,
-  options: ExportCommandOptions,
-): Promise<boolean> {
-  const about = {
-    project: parseProjectId(named),
-    collection: parseOptionalCollection(options.collection),
-    since: options.since,
-    deletions: options.deletions === true,
-    signal: stopSignal(),
-  };
-  const bundoc = await serviceClient(environment, options);
-  using bar = createTransferBar(undefined);
-  let bytes = 0;
-  const tell = ({ documents }: ExportProgress, more: number) => {
-    bytes += more;
-    bar.update(bytes, documents);
-  };
-  const run = (from: Partial<ExportOptions>, write: ExportOptions['write']) =>
-    exportDocuments(bundoc, {
-      ...about,
-      ...from,
-      write: async (lines, progress) => {
-        await write(lines, progress);
-        tell(progress, lines.length);
-      },
+export const addExportCommand: AddCommands = (program, environment) => {
+  onProject(
+    program,
+    'export',
+    'writes the documents of a project as NDJSON; run it again to continue an interrupted export',
+  )
+    .argument('<file>', '- for standard output')
+    .option('--collection <name>', 'only this collection; by default all', collectionName)
+    .option('--since <position>', 'changes since an earlier export, which printed this position')
+    .option('--deletions', 'write deletions, too, as {"_id":…,"_collection":…,"_deleted":true}')
+    .action(async (project, path, options) => {
+      const { collection, since: from, deletions: withDeletions = false } = options;
+      const about = { project, collection, since: from, deletions: withDeletions, signal: stopSignal() };
+      const bundoc = await serviceClient(environment, options);
+      using bar = createTransferBar(undefined);
+      let bytes = 0;
+      const run = (from: Partial<ExportOptions>, write: ExportOptions['write']) =>
+        exportDocuments(bundoc, {
+          ...about,
+          ...from,
+          write: async (lines, progress) => {
+            await write(lines, progress);
+            bytes += lines.length;
+            bar.update(bytes, progress.documents);
+          },
+        });
+      const end = await (path === '-' ? run({}, (lines) => writeOut(lines)) : toFile(path, about, run));
+      bar[Symbol.dispose]();
+      const { documents, deletions, since, unreadable } = end;
+      if (options.json) console.error(JSON.stringify({ project, documents, deletions, since, unreadable }));
+      else console.error(`${counted(documents, 'document')}; what comes behind them: --since ${since}`);
+      for (const name of unreadable) console.error(`does not open: ${name}`);
+      if (unreadable.length > 0) throw faultFound();
     });
-  const end = await (path === '-' ? run({}, (lines) => writeOut(lines)) : toFile(path, about, run));
-  bar[Symbol.dispose]();
-  const { documents, deletions, since, unreadable } = end;
-  if (options.json)
-    console.error(JSON.stringify({ project: about.project, documents, deletions, since, unreadable }));
-  else console.error(`${counted(documents, 'document')}; what comes behind them: --since ${since}`);
-  for (const name of unreadable) console.error(`does not open: ${name}`);
-  return unreadable.length === 0;
-}
+};
 
 async function toFile(
   path: string,

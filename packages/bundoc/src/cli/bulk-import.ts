@@ -1,23 +1,24 @@
 import { randomUUID } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { stat } from 'node:fs/promises';
+import type { AddCommands } from '@bundoc/shared/cli/command';
 import { counted } from '@bundoc/shared/cli/counted';
+import { CommandError } from '@bundoc/shared/cli/errors';
+import { type JsonOption, print } from '@bundoc/shared/cli/print';
 import { collectionNameSchema, projectIdSchema } from '@bundoc/shared/contract/documents';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import { z } from 'zod';
 import { type ImportProgress, importDocuments } from '../operations/import-documents.ts';
 import { linesOf } from '../operations/ndjson.ts';
 import { ResumeFile } from '../operations/resume-file.ts';
-import { CommandError } from './errors.ts';
-import { parseOptionalCollection, parseProjectId } from './names.ts';
-import { type ServiceOptions, serviceClient, stopSignal } from './service-client.ts';
+import {
+  collectionName,
+  onProject,
+  type ServiceOptions,
+  serviceClient,
+  stopSignal,
+} from './service-client.ts';
 import { createTransferBar } from './transfer-bar.ts';
-
-export interface ImportCommandOptions extends ServiceOptions {
-  readonly collection?: string;
-  readonly state?: string;
-  readonly json?: true;
-}
 
 const BATCHES_AT_ONCE = 4;
 const SAVE_EVERY_MS = 1_000;
@@ -33,16 +34,31 @@ const stateSchema = z.strictObject({
 });
 
 /**
- * Imports NDJSON documents from a file, or from standard input for `-`, into a project of a running service.
+ * `bundoc import`: imports NDJSON documents from a file, or from standard input for `-`, into a project of a
+ * running service.
  */
-export async function importCommand(
+export const addImportCommand: AddCommands = (program, environment) => {
+  onProject(
+    program,
+    'import',
+    'writes the documents of an NDJSON file into a project; an interrupted run continues',
+  )
+    .argument('<file>', '- for standard input')
+    .option('--collection <name>', 'the target; by default the _collection of each line', collectionName)
+    .option(
+      '--state <file>',
+      'where to keep how far it is; <file>.import-state by default, none for standard input',
+    )
+    .action((project, file, options) => importFile(environment, project, file, options));
+};
+
+async function importFile(
   environment: Environment,
-  named: string,
+  project: string,
   path: string,
-  options: ImportCommandOptions,
+  options: ServiceOptions & JsonOption & { readonly collection?: string; readonly state?: string },
 ): Promise<void> {
-  const project = parseProjectId(named);
-  const collection = parseOptionalCollection(options.collection);
+  const { collection } = options;
   const bundoc = await serviceClient(environment, options);
   const signal = stopSignal();
   const isFile = path !== '-';
@@ -91,9 +107,10 @@ export async function importCommand(
   }
   await resume?.remove();
   bar[Symbol.dispose]();
-  if (options.json)
-    console.log(JSON.stringify({ project, documents: latest.documents, lines: latest.lines }));
-  else console.log(`${counted(latest.documents, 'document')} written to ${project}`);
+  const { documents, lines } = latest;
+  print(options, { project, documents, lines }, () => [
+    `${counted(documents, 'document')} written to ${project}`,
+  ]);
 }
 
 /** Describes an import by its state: the target and the progress. */

@@ -1,121 +1,83 @@
-import type { Collection, WriteOptions } from '@bundoc/client/collection';
+import type { Collection } from '@bundoc/client/collection';
 import { JsonText, type Metadata, withoutMetadata } from '@bundoc/client/document';
 import { hasCode } from '@bundoc/client/error';
-import type { Environment } from '@bundoc/shared/runtime/config';
-import { parseCollectionName, parseProjectId } from './names.ts';
+import type { AddCommands, Command } from '@bundoc/shared/cli/command';
+import { CommandError } from '@bundoc/shared/cli/errors';
+import type { JsonOption } from '@bundoc/shared/cli/print';
+import { readText } from '@bundoc/shared/cli/read-text';
 import { rowWriter, writeText } from './output.ts';
-import { readText } from './read-text.ts';
-import { type ServiceOptions, serviceClient, stopSignal } from './service-client.ts';
+import { collectionName, onProject, openProject, stopSignal } from './service-client.ts';
 
-export interface DataOptions extends ServiceOptions {
-  readonly json?: true;
+const FILE = 'a file; - for standard input';
+const IF_MATCH = 'only if this is its revision';
+
+/** `bundoc get|put|create|patch|delete`: reads or writes one document. */
+export const addDocumentCommands: AddCommands = (program, environment) => {
+  onDocument(program, 'get', 'prints a document byte for byte; exit code 1 if it does not exist')
+    .option('--content', 'without the metadata: as it was written')
+    .action(async (project, name, id, options) => {
+      const collection = (await openProject(environment, options, project)).collection(name);
+      const document = await collection.get(id, { signal: stopSignal() });
+      if (document === undefined) throw noDocument(id, collection);
+      await writeText(options.content ? withoutMetadata(document.text) : document.text);
+    });
+  onDocument(program, 'put', 'makes or replaces a document by the text of a file, to the byte')
+    .argument('[file]', FILE, '-')
+    .option('--if-match <revision>', IF_MATCH)
+    .option('--if-none-match', 'only if it does not exist')
+    .action(async (project, name, id, file, options) => {
+      const collection = (await openProject(environment, options, project)).collection(name);
+      const { ifMatch, ifNoneMatch } = options;
+      const conditions = { ifMatch, ...(ifNoneMatch ? { ifNoneMatch: '*' as const } : {}) };
+      const content = new JsonText(await readText(file));
+      const write = { ...conditions, signal: stopSignal() };
+      await printMetadata(await collection.put(id, content, write), options);
+    });
+  onProject(program, 'create', 'makes a document under its _id, or under a new one')
+    .argument('<collection>', 'its name', collectionName)
+    .argument('[file]', FILE, '-')
+    .action(async (project, name, file, options) => {
+      const collection = (await openProject(environment, options, project)).collection(name);
+      const content = new JsonText(await readText(file));
+      await printMetadata(await collection.create(content, { signal: stopSignal() }), options);
+    });
+  onDocument(
+    program,
+    'patch',
+    'changes parts of a document: an object is a merge patch, an array a JSON Patch',
+  )
+    .argument('[file]', FILE, '-')
+    .option('--if-match <revision>', IF_MATCH)
+    .action(async (project, name, id, file, options) => {
+      const collection = (await openProject(environment, options, project)).collection(name);
+      const patch = new JsonText(await readText(file));
+      const write = { ifMatch: options.ifMatch, signal: stopSignal() };
+      await printMetadata(await collection.patch(id, patch, write), options);
+    });
+  onDocument(program, 'delete', 'deletes a document; exit code 1 when there is none')
+    .option('--if-match <revision>', IF_MATCH)
+    .action(async (project, name, id, options) => {
+      const collection = (await openProject(environment, options, project)).collection(name);
+      try {
+        await collection.delete(id, { ifMatch: options.ifMatch, signal: stopSignal() });
+      } catch (error) {
+        throw hasCode(error, 'document_not_found', 'project_not_found') ? noDocument(id, collection) : error;
+      }
+    });
+};
+
+function onDocument(program: Command, name: string, description: string) {
+  return onProject(program, name, description)
+    .argument('<collection>', 'its name', collectionName)
+    .argument('<id>');
 }
 
-export interface WriteCommandOptions extends DataOptions {
-  readonly ifMatch?: string;
-  readonly ifNoneMatch?: true;
-}
-
-/** The address of a document, as typed. */
-export interface DocumentPlace {
-  readonly project: string;
-  readonly collection: string;
-  readonly id: string;
-}
-
-/** A collection of a running service. */
-async function collectionAt(
-  environment: Environment,
-  place: Pick<DocumentPlace, 'project' | 'collection'>,
-  options: ServiceOptions,
-): Promise<Collection> {
-  const bundoc = await serviceClient(environment, options);
-  return bundoc.project(parseProjectId(place.project)).collection(parseCollectionName(place.collection));
-}
-
-/** Prints a stored document unchanged. @returns false when there is none. */
-export async function getCommand(
-  environment: Environment,
-  place: DocumentPlace,
-  options: DataOptions & { readonly content?: true },
-): Promise<boolean> {
-  const collection = await collectionAt(environment, place, options);
-  const document = await collection.get(place.id, { signal: stopSignal() });
-  if (document === undefined) {
-    console.error(`bundoc: there is no document ${JSON.stringify(place.id)} in ${collection.name}`);
-    return false;
-  }
-  await writeText(options.content ? withoutMetadata(document.text) : document.text);
-  return true;
-}
-
-/** Creates or replaces a document with the text of a file, byte for byte. */
-export async function putCommand(
-  environment: Environment,
-  place: DocumentPlace,
-  file: string,
-  options: WriteCommandOptions,
-): Promise<void> {
-  const collection = await collectionAt(environment, place, options);
-  const content = new JsonText(await readText(file));
-  const conditions = {
-    ifMatch: options.ifMatch,
-    ...(options.ifNoneMatch ? { ifNoneMatch: '*' as const } : {}),
-  };
-  await printMetadata(
-    await collection.put(place.id, content, { ...conditions, signal: stopSignal() }),
-    options,
-  );
-}
-
-/** Creates a document under the `_id` of its text, or under a new one. */
-export async function createCommand(
-  environment: Environment,
-  place: Pick<DocumentPlace, 'project' | 'collection'>,
-  file: string,
-  options: DataOptions,
-): Promise<void> {
-  const collection = await collectionAt(environment, place, options);
-  const content = new JsonText(await readText(file));
-  await printMetadata(await collection.create(content, { signal: stopSignal() }), options);
-}
-
-/** Patches a document with the text of a merge patch (an object) or a JSON Patch (an array). */
-export async function patchCommand(
-  environment: Environment,
-  place: DocumentPlace,
-  file: string,
-  options: WriteCommandOptions,
-): Promise<void> {
-  const collection = await collectionAt(environment, place, options);
-  const patch = new JsonText(await readText(file));
-  const write = { ifMatch: options.ifMatch, signal: stopSignal() };
-  await printMetadata(await collection.patch(place.id, patch, write), options);
-}
-
-/** @returns false when there is no document. */
-export async function deleteCommand(
-  environment: Environment,
-  place: DocumentPlace,
-  options: WriteCommandOptions,
-): Promise<boolean> {
-  const collection = await collectionAt(environment, place, options);
-  const write: WriteOptions & { ifMatch: string | undefined } = {
-    ifMatch: options.ifMatch,
-    signal: stopSignal(),
-  };
-  try {
-    await collection.delete(place.id, write);
-    return true;
-  } catch (error) {
-    if (!hasCode(error, 'document_not_found', 'project_not_found')) throw error;
-    console.error(`bundoc: there is no document ${JSON.stringify(place.id)} in ${collection.name}`);
-    return false;
-  }
+function noDocument(id: string, { name }: Collection): CommandError {
+  return new CommandError(`there is no document ${JSON.stringify(id)} in ${name}`, { exitCode: 1 });
 }
 
 /** Prints the metadata that a write returned. */
-async function printMetadata(metadata: Metadata, options: DataOptions): Promise<void> {
+async function printMetadata(metadata: Metadata, options: JsonOption): Promise<void> {
   const write = rowWriter<Metadata>(
     {
       columns: [

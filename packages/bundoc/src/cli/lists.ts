@@ -1,78 +1,77 @@
 import type { CollectionSummary } from '@bundoc/client/definition';
-import type { Environment } from '@bundoc/shared/runtime/config';
-import type { DataOptions } from './documents.ts';
-import { CommandError } from './errors.ts';
-import { parseCollectionName, parseProjectId } from './names.ts';
-import { rowWriter, write } from './output.ts';
-import { serviceClient, stopSignal } from './service-client.ts';
+import type { AddCommands } from '@bundoc/shared/cli/command';
+import { CommandError } from '@bundoc/shared/cli/errors';
+import type { JsonOption } from '@bundoc/shared/cli/print';
+import { isTerminal, rowWriter, write } from './output.ts';
+import {
+  collectionName,
+  onProject,
+  openProject,
+  projectId,
+  serviceClient,
+  serviceCommand,
+  stopSignal,
+} from './service-client.ts';
 
-/** Prints the projects that the token may access, or the totals of one of them. */
-export async function projectsCommand(
-  environment: Environment,
-  named: string | undefined,
-  options: DataOptions,
-): Promise<void> {
-  const bundoc = await serviceClient(environment, options);
-  const signal = stopSignal();
-  if (named !== undefined) {
-    const id = parseProjectId(named);
-    const info = await bundoc.project(id).info({ signal });
-    if (info === undefined) throw new CommandError(`there is no project ${id}`);
-    return writeFacts(info, options);
-  }
-  const print = rowWriter<string>(
-    { columns: [{ head: 'project', cell: (id) => id }], json: (project) => JSON.stringify({ project }) },
-    options,
-  );
-  let cursor: string | undefined;
-  do {
-    const page = await bundoc.projectsPage({ cursor, signal });
-    await print(page.projects);
-    cursor = page.nextCursor;
-  } while (cursor !== undefined);
-}
+/** `bundoc collections|projects`: lists them, or prints the figures of one. */
+export const addListCommands: AddCommands = (program, environment) => {
+  onProject(program, 'collections', 'prints the collections of a project, or how one of them is defined')
+    .argument('[collection]', 'its name', collectionName)
+    .action(async (id, name, options) => {
+      const project = await openProject(environment, options, id);
+      const signal = stopSignal();
+      if (name === undefined) return rowWriter(COLLECTIONS, options)(await project.collections({ signal }));
+      const info = await project.collection(name).info({ signal });
+      if (info === undefined) throw new CommandError(`there is no collection ${name} in ${id}`);
+      return writeFacts(info, options);
+    });
+  serviceCommand(program, 'projects', 'prints the projects that the token is for, or what one of them holds')
+    .argument('[project]', 'its id', projectId)
+    .action(async (id, options) => {
+      const bundoc = await serviceClient(environment, options);
+      const signal = stopSignal();
+      if (id !== undefined) {
+        const info = await bundoc.project(id).info({ signal });
+        if (info === undefined) throw new CommandError(`there is no project ${id}`);
+        return writeFacts(info, options);
+      }
+      const print = rowWriter(PROJECTS, options);
+      let cursor: string | undefined;
+      do {
+        const page = await bundoc.projectsPage({ cursor, signal });
+        await print(page.projects);
+        cursor = page.nextCursor;
+      } while (cursor !== undefined);
+    });
+};
 
-/** Prints the collections of a project, or the definition of one of them. */
-export async function collectionsCommand(
-  environment: Environment,
-  place: { readonly project: string; readonly collection: string | undefined },
-  options: DataOptions,
-): Promise<void> {
-  const project = (await serviceClient(environment, options)).project(parseProjectId(place.project));
-  const signal = stopSignal();
-  if (place.collection !== undefined) {
-    const name = parseCollectionName(place.collection);
-    const info = await project.collection(name).info({ signal });
-    if (info === undefined) throw new CommandError(`there is no collection ${name} in ${project.id}`);
-    return writeFacts(info, options);
-  }
-  const print = rowWriter<CollectionSummary>(
+const PROJECTS = {
+  columns: [{ head: 'project', cell: (id: string) => id }],
+  json: (project: string) => JSON.stringify({ project }),
+};
+const COLLECTIONS = {
+  columns: [
+    { head: 'collection', cell: ({ name }: CollectionSummary) => name },
+    { head: 'documents', cell: ({ documents }: CollectionSummary) => String(documents), align: 'right' },
+    { head: 'bytes', cell: ({ bytes }: CollectionSummary) => String(bytes), align: 'right' },
+    { head: 'defined', cell: ({ defined }: CollectionSummary) => (defined ? 'yes' : 'no') },
+  ],
+  json: (row: CollectionSummary) => JSON.stringify(row),
+} as const;
+const FACTS = {
+  columns: [
+    { head: 'what', cell: ([name]: readonly [string, unknown]) => name },
     {
-      columns: [
-        { head: 'collection', cell: ({ name }) => name },
-        { head: 'documents', cell: ({ documents }) => String(documents), align: 'right' },
-        { head: 'bytes', cell: ({ bytes }) => String(bytes), align: 'right' },
-        { head: 'defined', cell: ({ defined }) => (defined ? 'yes' : 'no') },
-      ],
-      json: (row) => JSON.stringify(row),
+      head: 'value',
+      cell: ([, value]: readonly [string, unknown]) =>
+        typeof value === 'string' ? value : JSON.stringify(value),
     },
-    options,
-  );
-  await print(await project.collections({ signal }));
-}
+  ],
+  json: () => '',
+};
 
 /** Prints one object: a line for each fact on a terminal, otherwise JSON. */
-async function writeFacts(facts: object, options: DataOptions): Promise<void> {
-  const print = rowWriter<readonly [string, unknown]>(
-    {
-      columns: [
-        { head: 'what', cell: ([name]) => name },
-        { head: 'value', cell: ([, value]) => (typeof value === 'string' ? value : JSON.stringify(value)) },
-      ],
-      json: () => '',
-    },
-    {},
-  );
-  if (options.json || process.stdout.isTTY !== true) await write(`${JSON.stringify(facts)}\n`);
-  else await print(Object.entries(facts).filter(([, value]) => value !== undefined));
+async function writeFacts(facts: object, options: JsonOption): Promise<void> {
+  if (options.json || !isTerminal()) await write(`${JSON.stringify(facts)}\n`);
+  else await rowWriter(FACTS, {})(Object.entries(facts).filter(([, value]) => value !== undefined));
 }

@@ -1,55 +1,71 @@
 import { resolve } from 'node:path';
 import { hasCode } from '@bundoc/client/error';
-import { inspectToken, NotAToken } from '@bundoc/shared/cli/explain-token';
+import { BUNDOC_URL_DEFAULT, bundocAccess, tokenText } from '@bundoc/shared/cli/bundoc-access';
+import { type AddCommands, command } from '@bundoc/shared/cli/command';
+import { CommandError } from '@bundoc/shared/cli/errors';
+import { inspectToken, NotAToken, printToken } from '@bundoc/shared/cli/explain-token';
+import { readText } from '@bundoc/shared/cli/read-text';
 import { defined } from '@bundoc/shared/contract/defined';
 import type { Environment } from '@bundoc/shared/runtime/config';
-import { CommandError } from './errors.ts';
+import { profileName, profileSchema, profilesFile, readProfiles, writeProfiles } from './profiles.ts';
 import {
-  DEFAULT_PROFILE,
-  profileName,
-  profileSchema,
-  profilesFile,
-  readProfiles,
-  writeProfiles,
-} from './profiles.ts';
-import { readText } from './read-text.ts';
-import { clientOf, type ServiceOptions, urlOf } from './service-client.ts';
+  clientOf,
+  type ServiceAccess,
+  type ServiceOptions,
+  serviceAccess,
+  serviceCommand,
+} from './service-client.ts';
+
+/** `bundoc login|logout|token`: the URL of a service and the token for it. */
+export const addTokenCommands: AddCommands = (program, environment) => {
+  serviceCommand(
+    program,
+    'login',
+    'keeps the URL of a service and a token for it; the token comes from --token-file or standard input',
+  ).action((options) => login(environment, options));
+  command(program, 'logout', 'removes a profile that "bundoc login" saved')
+    .option('--profile <name>', 'BUNDOC_PROFILE, or "default"')
+    .action(async (options) => {
+      const name = profileName(environment, options);
+      const profiles = new Map(await readProfiles(environment));
+      if (!profiles.delete(name)) throw new CommandError(`there is no profile "${name}"`);
+      await writeProfiles(environment, profiles);
+      console.error(
+        `bundoc: profile "${name}" is removed; its token is valid until it expires or is revoked`,
+      );
+    });
+  serviceCommand(
+    program,
+    'token',
+    'explains what a token is for, what it may do and when it expires; works offline',
+  )
+    .argument('[token]', '- for standard input; by default the token that commands use')
+    .option('--jwks <file>', 'check its signature with these keys, as BunKMS publishes them')
+    .action(async (given, options) => {
+      const used = async () => tokenText((await serviceAccess(environment, options)).token);
+      const text = given === undefined ? await used() : given === '-' ? await readText('-') : given;
+      await printToken(text, options);
+    });
+};
 
 /**
  * Saves the URL of a service and a token as a profile, once the service has accepted the token. The token
  * comes from `--token-file` or standard input, never from the command line, which other users can see.
  */
-export async function loginCommand(environment: Environment, options: ServiceOptions): Promise<void> {
-  const name = profileName(options.profile ?? (environment['BUNDOC_PROFILE'] || DEFAULT_PROFILE));
-  const url = urlOf(environment, options);
-  const given = options.caFile ?? (environment['BUNDOC_CA_FILE'] || undefined);
+async function login(environment: Environment, options: ServiceOptions): Promise<void> {
+  const name = profileName(environment, options);
+  const { url = BUNDOC_URL_DEFAULT, caFile: given } = bundocAccess(environment, options);
   const caFile = given === undefined ? undefined : resolve(given);
-  const token = (await tokenText(options.tokenFile)).trim();
+  const token = (await givenToken(options.tokenFile)).trim();
   requireUsable(token);
   await requireAccepted({ url, token, caFile });
-  const profile = profileSchema.safeParse({
-    url,
-    token,
-    ...defined({ ca_file: caFile }),
-  });
+  const profile = profileSchema.safeParse({ url, token, ...defined({ ca_file: caFile }) });
   if (!profile.success) throw new CommandError(`"${url}" is not an http or https URL`);
   await writeProfiles(environment, new Map([...(await readProfiles(environment)), [name, profile.data]]));
   console.error(`bundoc: profile "${name}" is for ${url}; it is in ${profilesFile(environment)}`);
 }
 
-/** Removes a profile. */
-export async function logoutCommand(
-  environment: Environment,
-  options: Pick<ServiceOptions, 'profile'>,
-): Promise<void> {
-  const name = profileName(options.profile ?? (environment['BUNDOC_PROFILE'] || DEFAULT_PROFILE));
-  const profiles = new Map(await readProfiles(environment));
-  if (!profiles.delete(name)) throw new CommandError(`there is no profile "${name}"`);
-  await writeProfiles(environment, profiles);
-  console.error(`bundoc: profile "${name}" is removed; its token is valid until it expires or is revoked`);
-}
-
-function tokenText(file = '-'): Promise<string> {
+function givenToken(file = '-'): Promise<string> {
   return file === '-' && process.stdin.isTTY ? typedToken() : readText(file);
 }
 
@@ -89,7 +105,7 @@ function requireUsable(token: string): void {
 }
 
 /** @throws BundocError when the service refuses the token. */
-async function requireAccepted(access: Parameters<typeof clientOf>[0]): Promise<void> {
+async function requireAccepted(access: ServiceAccess): Promise<void> {
   const bundoc = await clientOf(access);
   try {
     await bundoc.projectsPage({ limit: 1 });

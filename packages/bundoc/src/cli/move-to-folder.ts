@@ -68,7 +68,9 @@ export async function moveToFolder(
   const places = { directory, tmp, keptIn, setAside };
   const target = new FilesMoveTarget({ project, ...places, onSetAside, disk, cipher, arrived });
   const rows = new PostgresProjects({
-    ...{ database, clock: systemClock, storage: await identity.read() },
+    database,
+    clock: systemClock,
+    storage: await identity.read(),
     keys: new KeyCache({ keys, clock: systemClock, ttlMs: KEYS_TTL_MS }),
     onSetAside,
     settle: (_project, move) => settleMove(from, project, move),

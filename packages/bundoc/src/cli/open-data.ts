@@ -1,4 +1,5 @@
 import { join, resolve } from 'node:path';
+import { CommandError } from '@bundoc/shared/cli/errors';
 import { CATALOG_FILE } from '@bundoc/shared/contract/catalog-head';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
 import {
@@ -19,81 +20,71 @@ import { openNodeDisk } from '../engine/files/disk/node-disk.ts';
 import { type FilesEngine, TMP_FOLDER } from '../engine/files/files-engine.ts';
 import { identifyFolder } from '../engine/files/identity-in-folder.ts';
 import type { ProjectPlace } from '../engine/files/projects/project-reader.ts';
-import { type OpenFolder, openFolder, viewFolder } from '../engine/files/storage-folder.ts';
+import { type HeldFolder, type OpenFolder, openFolder, viewFolder } from '../engine/files/storage-folder.ts';
 import type { ProjectInRows } from '../engine/postgres/projects/admin.ts';
 import { identifyDatabase } from '../engine/postgres/rows/identity-in-rows.ts';
 import type { PostgresConfig } from '../engine/storage-config.ts';
 import type { StorageIdentity } from '../engine/storage-file.ts';
 import { KmsClient } from '../kms/client.ts';
 import { ServiceToken } from '../kms/service-token.ts';
-import { CommandError } from './errors.ts';
-import { parseProjectId } from './names.ts';
 import { projectsInRows, withDatabase } from './open-database.ts';
 import { type StorageExporter, type StorageShown, storageExporter } from './storage-exporter.ts';
 
-/** A free place for a project, in a data folder that this process holds. */
-export interface EmptyPlace {
-  readonly dataDir: string;
-  readonly projectsDirectory: string;
+/** A data folder that this process holds while a command runs. */
+export interface Held extends HeldFolder {
+  readonly projectsDir: string;
   /** The folder for unfinished files. */
   readonly tmp: string;
-  readonly disk: Disk;
-  readonly keys: StorageExporter;
-  readonly engine: FilesEngine;
 }
 
-/** The data folder, held by this process while a command runs. */
-export interface OpenData {
+/** The projects that a command works on. */
+interface InspectedProjects<Place> {
   /** Every project in order, or only the one that was named. */
-  readonly projects: readonly ProjectPlace[];
+  readonly projects: readonly Place[];
+  readonly storage: StorageShown;
   /** The damage in the log, a sentence each. */
   readonly logDamage: readonly string[];
-  readonly storage: StorageShown;
+}
+
+/** The projects of a data folder. */
+export interface OpenData extends InspectedProjects<ProjectPlace> {
   /** Runs `work` with the engine of the folder, then closes it. */
   readonly withEngine: (work: (engine: FilesEngine) => Promise<void>) => Promise<void>;
 }
 
 /**
- * Runs `action` with exclusive use of the data folder, and with access to BunKMS. The service token is used
- * as it is, and not renewed.
+ * Runs `action` with exclusive use of the data folder, and with access to BunKMS.
  *
  * @param named the project to work on; all when undefined.
  * @throws CommandError when there is no such folder or project, or a service uses it.
  */
 export async function withData<T>(
-  environment: Environment,
+  config: BundocConfig,
   named: string | undefined,
   action: (data: OpenData) => Promise<T>,
 ): Promise<T> {
-  const config = readConfig(environment);
-  const dataDir = filesOf(config);
-  const projectsDir = join(dataDir, PROJECTS_FOLDER);
-  using folder = openDataFolder(dataDir);
-  await using disk = openNodeDisk(dataDir);
-  if ((await disk.list(projectsDir)) === undefined) throw noDataFolder(dataDir);
-  using held = lock(dataDir);
-  const names = named === undefined ? await projectsIn(disk, projectsDir) : [parseProjectId(named)];
-  if (named !== undefined) await requirePresent(disk, projectsDir, parseProjectId(named));
-  const identity = await identifyFolder(disk, dataDir);
-  const log = await viewFolder({ dataDir, folder, disk }, identity);
-  return await withStorageKeys(environment, identity, (keys) =>
-    action({
-      storage: keys.storage,
-      logDamage: log.damage,
-      withEngine: async (work) => {
-        await using open = await openFolder({ dataDir, folder, disk, lock: held }, config);
-        await work(open.engine);
-      },
-      projects: names.map((project) => ({
-        project,
-        directory: join(projectsDir, project),
-        tmp: join(dataDir, TMP_FOLDER),
-        disk,
-        keys,
-        log,
-      })),
-    }),
-  );
+  requireFiles(config);
+  return await hold(config, 'found', async (held) => {
+    const { dataDir, disk, projectsDir, tmp } = held;
+    const names = named === undefined ? await projectsIn(disk, projectsDir) : [named];
+    if (named !== undefined) await requirePresent(disk, projectsDir, named);
+    const identity = await identifyFolder(disk, dataDir);
+    const log = await viewFolder(held, identity);
+    return await withStorageKeys(config, identity, (keys) =>
+      action({
+        storage: keys.storage,
+        logDamage: log.damage,
+        withEngine: async (work) => {
+          await using open = await openFolder(held, config);
+          await work(open.engine);
+        },
+        projects: names.map((project) => {
+          const directory = join(projectsDir, project);
+          return { project, directory, tmp, disk, keys, log };
+        }),
+      }),
+    );
+  });
 }
 
 /**
@@ -102,50 +93,56 @@ export async function withData<T>(
  * @param named the project to work on; all when undefined.
  * @throws CommandError when there is no such project, or the database does not answer.
  */
-export async function withRows<T>(
-  environment: Environment,
+async function withRows<T>(
+  config: BundocConfig,
   storage: PostgresConfig,
   named: string | undefined,
-  action: (places: readonly ProjectInRows[], storage: StorageShown) => Promise<T>,
+  action: (rows: InspectedProjects<ProjectInRows>) => Promise<T>,
 ): Promise<T> {
   return withDatabase(storage, async (database) => {
     const all = await projectsInRows(database);
-    const project = named === undefined ? undefined : parseProjectId(named);
-    if (project !== undefined && !all.includes(project))
-      throw new CommandError(`there is no project ${project}`);
-    const names = project === undefined ? all : [project];
+    if (named !== undefined && !all.includes(named)) throw new CommandError(`there is no project ${named}`);
     const identity = await identifyDatabase(database, systemClock);
-    return await withStorageKeys(environment, identity, (keys) =>
-      action(
-        names.map((name) => ({ project: name, database, keys })),
-        keys.storage,
-      ),
+    return await withStorageKeys(config, identity, (keys) =>
+      action({
+        storage: keys.storage,
+        logDamage: [],
+        projects: (named === undefined ? all : [named]).map((project) => ({ project, database, keys })),
+      }),
     );
   });
 }
 
+/** Inspects one project after the other, or only the one that is named, in files or in rows. */
+export async function eachProject<T>(
+  environment: Environment,
+  named: string | undefined,
+  inFiles: (place: ProjectPlace) => Promise<T>,
+  inRows: (place: ProjectInRows) => Promise<T>,
+): Promise<InspectedProjects<T>> {
+  const config = readConfig(environment);
+  const { storage } = config;
+  const through = async <Place>(found: InspectedProjects<Place>, inspect: (place: Place) => Promise<T>) => {
+    const projects: T[] = [];
+    for (const place of found.projects) projects.push(await inspect(place));
+    return { ...found, projects };
+  };
+  return storage.kind === 'files'
+    ? await withData(config, named, (data) => through(data, inFiles))
+    : await withRows(config, storage, named, (rows) => through(rows, inRows));
+}
+
 /**
- * Runs `action` with exclusive use of the data folder, which is created if necessary, and a place in it for a
- * project.
+ * Runs `action` with exclusive use of the data folder, which is created if necessary.
  *
  * @throws CommandError when a service uses the folder.
  */
-export async function withEmptyPlace<T>(
-  environment: Environment,
-  action: (place: EmptyPlace) => Promise<T>,
+export async function withMadeFolder<T>(
+  config: BundocConfig,
+  action: (open: OpenFolder & Held) => Promise<T>,
 ): Promise<T> {
-  const config = readConfig(environment);
-  const dataDir = resolve(config.dataDir);
-  using folder = DataFolder.make(dataDir);
-  using held = lock(dataDir);
-  await using disk = openNodeDisk(dataDir);
   // Opening also reads the log: a crash can leave a project only there, so its place is not free.
-  await using open = await openFolder({ dataDir, folder, disk, lock: held }, config);
-  const { identity, projectsDir, engine } = open;
-  const tmp = join(dataDir, TMP_FOLDER);
-  return await withStorageKeys(environment, identity, (keys) =>
-    action({ dataDir, projectsDirectory: projectsDir, tmp, disk, keys, engine }),
-  );
+  return await hold(config, 'made', (held) => withEngineOf(held, config, action));
 }
 
 /**
@@ -158,28 +155,60 @@ export async function withFolder<T>(
   action: (open: OpenFolder) => Promise<T>,
 ): Promise<T> {
   const config = readConfig(environment);
-  const dataDir = filesOf(config);
-  using folder = openDataFolder(dataDir);
-  using held = lock(dataDir);
-  await using disk = openNodeDisk(dataDir);
-  await using open = await openFolder({ dataDir, folder, disk, lock: held }, config);
-  return await action(open);
+  requireFiles(config);
+  return await hold(config, 'found', (held) => withEngineOf(held, config, action));
 }
 
-/** The data folder. @throws CommandError when the projects are not in files. */
-function filesOf({ storage, dataDir }: BundocConfig): string {
+async function withEngineOf<T>(
+  held: Held,
+  { logBytes }: BundocConfig,
+  action: (open: OpenFolder & Held) => Promise<T>,
+): Promise<T> {
+  await using open = await openFolder(held, { logBytes });
+  return await action({ ...held, ...open });
+}
+
+/** @throws CommandError when the folder is not found, or another process uses it. */
+async function hold<T>(
+  config: BundocConfig,
+  how: 'found' | 'made',
+  action: (held: Held) => Promise<T>,
+): Promise<T> {
+  const dataDir = resolve(config.dataDir);
+  const projectsDir = join(dataDir, PROJECTS_FOLDER);
+  using folder = how === 'made' ? DataFolder.make(dataDir) : openFound(dataDir);
+  await using disk = openNodeDisk(dataDir);
+  if (how === 'found' && (await disk.list(projectsDir)) === undefined) throw noDataFolder(dataDir);
+  using lock = lockFolder(dataDir);
+  return await action({ dataDir, folder, disk, lock, projectsDir, tmp: join(dataDir, TMP_FOLDER) });
+}
+
+/** @throws CommandError when there is no such folder. */
+function openFound(dataDir: string): DataFolder {
+  try {
+    return DataFolder.open(dataDir);
+  } catch (error) {
+    throw codeOf(error) === 'ENOENT' ? noDataFolder(dataDir) : error;
+  }
+}
+
+function noDataFolder(dataDir: string): CommandError {
+  return new CommandError(`there is no data folder at ${dataDir}`);
+}
+
+/** @throws CommandError when the projects are not in files. */
+function requireFiles({ storage }: BundocConfig): void {
   if (storage.kind !== 'files')
     throw new CommandError('BUNDOC_STORAGE is not a data folder: this command works on files only');
-  return resolve(dataDir);
 }
 
 /** Runs `action` with access to BunKMS on behalf of the storage. */
 export function withStorageKeys<T>(
-  environment: Environment,
+  config: BundocConfig,
   identity: StorageIdentity,
   action: (keys: StorageExporter) => Promise<T>,
 ): Promise<T> {
-  return withKeys(environment, async (kms) => action(await storageExporter(identity, kms)));
+  return withKeys(config, async (kms) => action(await storageExporter(identity, kms)));
 }
 
 /**
@@ -187,22 +216,13 @@ export function withStorageKeys<T>(
  * renewed.
  */
 export async function withKeys<T>(
-  environment: Environment,
+  { kms: { url, deadlineMs, tokenFile, tls: files } }: BundocConfig,
   action: (kms: KmsClient) => Promise<T>,
 ): Promise<T> {
-  const { kms: config } = readConfig(environment);
-  const logger = createLogger({ service: 'bundoc', level: 'silent' });
-  const token = new ServiceToken({ path: config.tokenFile, clock: systemClock, logger });
-  const { url, tls: files, deadlineMs } = config;
-  using tls = files && new WatchedTls({ files, use: 'client', clock: systemClock, logger });
-  const kms = new KmsClient({
-    url,
-    tls,
-    deadlineMs,
-    token: () => token.current(),
-    clock: systemClock,
-    logger,
-  });
+  const ports = { clock: systemClock, logger: createLogger({ service: 'bundoc', level: 'silent' }) };
+  const token = new ServiceToken({ path: tokenFile, ...ports });
+  using tls = files && new WatchedTls({ files, use: 'client', ...ports });
+  const kms = new KmsClient({ url, tls, deadlineMs, token: () => token.current(), ...ports });
   try {
     return await action(kms);
   } finally {
@@ -211,27 +231,12 @@ export async function withKeys<T>(
 }
 
 /** @throws CommandError while another process uses the folder. */
-export function lock(dataDir: string): HeldLock {
+function lockFolder(dataDir: string): HeldLock {
   try {
     return lockDataFolder(dataDir);
-  } catch (error) {
-    if (error instanceof DataFolderInUse) throw new CommandError(error.message, { cause: error });
-    throw error;
+  } catch (cause) {
+    throw cause instanceof DataFolderInUse ? new CommandError(cause.message, { cause }) : cause;
   }
-}
-
-/** @throws CommandError when there is no such folder. */
-function openDataFolder(dataDir: string): DataFolder {
-  try {
-    return DataFolder.open(dataDir);
-  } catch (error) {
-    if (codeOf(error) === 'ENOENT') throw noDataFolder(dataDir);
-    throw error;
-  }
-}
-
-function noDataFolder(dataDir: string): CommandError {
-  return new CommandError(`there is no data folder at ${dataDir}`);
 }
 
 /** @throws CommandError unless the project is here. */

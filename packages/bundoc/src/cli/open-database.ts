@@ -1,3 +1,4 @@
+import { CommandError } from '@bundoc/shared/cli/errors';
 import { hasCode } from '@bundoc/shared/contract/app-error';
 import { placeOf } from '@bundoc/shared/postgres/address';
 import { createLogger } from '@bundoc/shared/runtime/logger';
@@ -5,7 +6,6 @@ import { Database } from '../engine/postgres/database/database.ts';
 import { prepareSchema } from '../engine/postgres/database/schema.ts';
 import { IS_PROJECT } from '../engine/postgres/projects/postgres-projects.ts';
 import type { PostgresConfig } from '../engine/storage-config.ts';
-import { CommandError } from './errors.ts';
 
 /**
  * Runs `action` with connections to the database, after creating the schema in an empty one, as a node would.

@@ -1,10 +1,7 @@
+import { CommandError } from '@bundoc/shared/cli/errors';
+import type { JsonOption } from '@bundoc/shared/cli/print';
 import { type Column, Table } from '@bundoc/shared/cli/table';
 import { printable } from '@bundoc/shared/runtime/printable';
-
-/** The reader of standard output has closed it, as `head` does. The command ends without an error. */
-export class OutputClosed extends Error {
-  override readonly name = 'OutputClosed';
-}
 
 const WIDTH_DEFAULT = 80;
 let isHeard = false;
@@ -14,7 +11,11 @@ export function isTerminal(): boolean {
   return process.stdout.isTTY === true;
 }
 
-/** Writes to standard output; resolves once it has accepted the content. @throws OutputClosed */
+/**
+ * Writes to standard output; resolves once it has accepted the content.
+ *
+ * @throws CommandError with exit code 0 when the reader has closed it, as `head` does.
+ */
 export async function write(content: string | Uint8Array): Promise<void> {
   if (content.length === 0) return;
   if (!isHeard) {
@@ -26,7 +27,7 @@ export async function write(content: string | Uint8Array): Promise<void> {
     process.stdout.write(content, (error) => {
       if (error === undefined || error === null) resolve();
       else if ((error as NodeJS.ErrnoException).code === 'EPIPE')
-        reject(new OutputClosed('', { cause: error }));
+        reject(new CommandError('', { exitCode: 0, cause: error }));
       else reject(error);
     });
   });
@@ -57,7 +58,7 @@ export interface Listing<T> {
  */
 export function rowWriter<T>(
   { columns, json }: Listing<T>,
-  options: { readonly json?: true },
+  options: JsonOption,
 ): (rows: readonly T[]) => Promise<void> {
   if (options.json || !isTerminal()) return (rows) => write(rows.map((row) => `${json(row)}\n`).join(''));
   const table = new Table(columns, process.stdout.columns ?? WIDTH_DEFAULT);

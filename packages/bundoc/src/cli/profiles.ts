@@ -1,13 +1,12 @@
 import { readFile, stat } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
+import { CommandError } from '@bundoc/shared/cli/errors';
 import { TOKEN_LENGTH_MAX } from '@bundoc/shared/contract/tokens';
 import { replacePrivateFile } from '@bundoc/shared/files/private-file';
+import { parseJson } from '@bundoc/shared/json/parse-json';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import { z } from 'zod';
-import { CommandError } from './errors.ts';
-
-export const DEFAULT_PROFILE = 'default';
 
 /** A service, and the token to use there and nowhere else. */
 export const profileSchema = z.strictObject({
@@ -28,11 +27,12 @@ export function profilesFile({ XDG_CONFIG_HOME, APPDATA, HOME }: Environment): s
   return join(settings, 'bundoc', 'profiles.json');
 }
 
-/** @throws CommandError unless it is a profile name. */
-export function profileName(text: string): string {
-  if (!nameSchema.safeParse(text).success)
-    throw new CommandError(`"${text}" is not a profile name: use 1 to 64 of A-Z a-z 0-9 _ -`);
-  return text;
+/** The name of the profile to use. @throws CommandError when it is not one. */
+export function profileName(environment: Environment, options: { readonly profile?: string }): string {
+  const name = options.profile ?? (environment['BUNDOC_PROFILE'] || 'default');
+  if (!nameSchema.safeParse(name).success)
+    throw new CommandError(`"${name}" is not a profile name: use 1 to 64 of A-Z a-z 0-9 _ -`);
+  return name;
 }
 
 /**
@@ -52,7 +52,7 @@ export async function readProfiles(environment: Environment): Promise<ReadonlyMa
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return new Map();
     throw error;
   }
-  const file = fileSchema.safeParse(parse(text));
+  const file = fileSchema.safeParse(parseJson(text));
   if (!file.success) throw new CommandError(`${path} cannot be read: remove it, and run "bundoc login"`);
   return new Map(Object.entries(file.data.profiles));
 }
@@ -64,12 +64,4 @@ export async function writeProfiles(
 ): Promise<void> {
   const file = { format: 1, profiles: Object.fromEntries(profiles) };
   await replacePrivateFile(profilesFile(environment), `${JSON.stringify(file, undefined, 2)}\n`);
-}
-
-function parse(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }

@@ -1,91 +1,95 @@
 import { type Document, JsonText, withoutMetadata } from '@bundoc/client/document';
 import type { OrderBy } from '@bundoc/client/query';
+import { type AddCommands, collect, each, parserFor, wholeNumber } from '@bundoc/shared/cli/command';
 import { counted } from '@bundoc/shared/cli/counted';
-import type { Environment } from '@bundoc/shared/runtime/config';
-import type { DataOptions, DocumentPlace } from './documents.ts';
-import { CommandError } from './errors.ts';
-import { parseCollectionName, parseProjectId } from './names.ts';
+import { CommandError, faultFound } from '@bundoc/shared/cli/errors';
+import { readText } from '@bundoc/shared/cli/read-text';
 import { onOneLine, rowWriter, write } from './output.ts';
-import { readText } from './read-text.ts';
-import { serviceClient, stopSignal } from './service-client.ts';
-
-export interface QueryCommandOptions extends DataOptions {
-  readonly where?: string;
-  readonly order: readonly OrderBy[];
-  readonly fields: readonly string[];
-  readonly limit?: number;
-  readonly count?: true;
-  readonly explain?: true;
-}
+import { collectionName, onProject, openProject, stopSignal } from './service-client.ts';
 
 const PAGE = 1_000;
 
-/**
- * Prints the documents that match a condition, or their number.
- *
- * @returns true when every document was readable.
- */
-export async function queryCommand(
-  environment: Environment,
-  place: Pick<DocumentPlace, 'project' | 'collection'>,
-  options: QueryCommandOptions,
-): Promise<boolean> {
-  const where = await readCondition(options.where);
-  const bundoc = await serviceClient(environment, options);
-  const collection = bundoc
-    .project(parseProjectId(place.project))
-    .collection(parseCollectionName(place.collection));
-  const signal = stopSignal();
-  const unreadable: string[] = [];
-  if (options.count) {
-    const count = await collection.count(where, {
-      signal,
-      onUnreadable: (ids) => unreadable.push(...ids),
-      ...(options.explain ? { onExplained: explain } : {}),
+const orderBy = parserFor('a field, or field:desc', (text): OrderBy | undefined => {
+  const [, field, direction] = /^([^:]+?)(?::(asc|desc))?$/.exec(text) ?? [];
+  if (field === undefined) return undefined;
+  return { field, ...(direction === undefined ? {} : { direction: direction as 'asc' | 'desc' }) };
+});
+
+/** `bundoc query`: prints the documents that match a condition, or their number. */
+export const addQueryCommand: AddCommands = (program, environment) => {
+  onProject(
+    program,
+    'query',
+    'prints the documents that a condition holds for; all of a collection without one',
+  )
+    .argument('<collection>', 'its name', collectionName)
+    .option('--where <json>', 'the condition (docs/query.md); - for standard input, @file for a file')
+    .option('--order <field[:desc]>', 'may be repeated', each(orderBy), [])
+    .option('--fields <paths>', 'the only members to print, separated by commas', collect, [])
+    .option('--limit <count>', 'how many at most', wholeNumber(1, Number.MAX_SAFE_INTEGER))
+    .option('--count', 'print how many there are')
+    .option('--explain', 'say on standard error how the answer was found')
+    .action(async (project, name, options) => {
+      const where = await readCondition(options.where);
+      const collection = (await openProject(environment, options, project)).collection(name);
+      const signal = stopSignal();
+      const unreadable: string[] = [];
+      if (options.count) {
+        const count = await collection.count(where, {
+          signal,
+          onUnreadable: (ids) => unreadable.push(...ids),
+          ...(options.explain ? { onExplained: explain } : {}),
+        });
+        await write(options.json ? `${JSON.stringify({ count })}\n` : `${count}\n`);
+        return requireWhole(unreadable);
+      }
+      const query = { where, fields: orNone(options.fields), orderBy: orNone(options.order) };
+      const print = rowWriter(DOCUMENTS, options);
+      let left = options.limit ?? Number.POSITIVE_INFINITY;
+      let cursor: string | undefined;
+      let asksWhy = options.explain === true;
+      do {
+        const page = await collection.queryPage(
+          { ...query, cursor, limit: Math.min(PAGE, left), explain: asksWhy || undefined },
+          { signal },
+        );
+        if (page.explain !== undefined) explain(page.explain);
+        asksWhy = false;
+        await print(page.documents);
+        unreadable.push(...page.unreadable);
+        left -= page.documents.length;
+        cursor = page.nextCursor;
+      } while (cursor !== undefined && left > 0);
+      if (cursor !== undefined)
+        console.error(
+          `bundoc: there are more than ${counted(options.limit ?? 0, 'document')}: raise --limit`,
+        );
+      requireWhole(unreadable);
     });
-    await write(options.json ? `${JSON.stringify({ count })}\n` : `${count}\n`);
-    return isWhole(unreadable);
-  }
-  const fields = options.fields.length === 0 ? undefined : options.fields;
-  const orderBy = options.order.length === 0 ? undefined : options.order;
-  const print = rowWriter<Document<Record<string, unknown>>>(
-    {
-      columns: [
-        { head: 'id', cell: ({ id }) => id },
-        { head: 'updated', cell: ({ value }) => value._updated },
-        { head: 'document', cell: ({ text }) => onOneLine(withoutMetadata(text)) },
-      ],
-      json: ({ text }) => onOneLine(text),
-    },
-    options,
-  );
-  let left = options.limit ?? Number.POSITIVE_INFINITY;
-  let cursor: string | undefined;
-  let asksWhy = options.explain === true;
-  do {
-    const page = await collection.queryPage(
-      { where, fields, orderBy, cursor, limit: Math.min(PAGE, left), explain: asksWhy || undefined },
-      { signal },
-    );
-    if (page.explain !== undefined) explain(page.explain);
-    asksWhy = false;
-    await print(page.documents);
-    unreadable.push(...page.unreadable);
-    left -= page.documents.length;
-    cursor = page.nextCursor;
-  } while (cursor !== undefined && left > 0);
-  if (cursor !== undefined)
-    console.error(`bundoc: there are more than ${counted(options.limit ?? 0, 'document')}: raise --limit`);
-  return isWhole(unreadable);
+};
+
+type Row = Document<Record<string, unknown>>;
+const DOCUMENTS = {
+  columns: [
+    { head: 'id', cell: ({ id }: Row) => id },
+    { head: 'updated', cell: ({ value }: Row) => value._updated },
+    { head: 'document', cell: ({ text }: Row) => onOneLine(withoutMetadata(text)) },
+  ],
+  json: ({ text }: Row) => onOneLine(text),
+};
+
+function orNone<T>(list: readonly T[]): readonly T[] | undefined {
+  return list.length === 0 ? undefined : list;
 }
 
 function explain(how: object): void {
   console.error(JSON.stringify(how));
 }
 
-function isWhole(unreadable: readonly string[]): boolean {
+/** @throws CommandError when documents do not open, after naming them. */
+function requireWhole(unreadable: readonly string[]): void {
   for (const id of unreadable) console.error(`does not open: ${id}`);
-  return unreadable.length === 0;
+  if (unreadable.length > 0) throw faultFound();
 }
 
 /**
@@ -99,8 +103,8 @@ async function readCondition(given: string | undefined): Promise<JsonText | unde
     given === '-' ? await readText('-') : given.startsWith('@') ? await readText(given.slice(1)) : given;
   try {
     JSON.parse(text);
-  } catch (error) {
-    throw new CommandError(`--where is not JSON: ${(error as Error).message}`, { cause: error });
+  } catch (cause) {
+    throw new CommandError(`--where is not JSON: ${(cause as Error).message}`, { cause });
   }
   return new JsonText(text);
 }

@@ -1,38 +1,51 @@
-import { Bundoc } from '@bundoc/client';
+import { Bundoc, type Project } from '@bundoc/client';
+import {
+  BUNDOC_URL_DEFAULT,
+  type BundocOptions,
+  bundocAccess,
+  type TokenSource,
+} from '@bundoc/shared/cli/bundoc-access';
+import { bundocCommand, type Command, parserOf } from '@bundoc/shared/cli/command';
+import { CommandError } from '@bundoc/shared/cli/errors';
+import { readText } from '@bundoc/shared/cli/read-text';
 import { defined } from '@bundoc/shared/contract/defined';
+import { collectionNameSchema, projectIdSchema } from '@bundoc/shared/contract/documents';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import { Agent, type RequestInit, fetch as undiciFetch } from 'undici';
-import { CommandError } from './errors.ts';
-import { DEFAULT_PROFILE, profileName, readProfiles } from './profiles.ts';
-import { readText } from './read-text.ts';
+import { profileName, readProfiles } from './profiles.ts';
 
 /** The options that select a running service. */
-export interface ServiceOptions {
-  readonly url?: string;
-  readonly tokenFile?: string;
+export interface ServiceOptions extends BundocOptions {
   readonly profile?: string;
-  readonly caFile?: string;
 }
 
 /** A service and the credentials for it. */
 export interface ServiceAccess {
   readonly url: string;
-  readonly token: string | (() => Promise<string>);
+  readonly token: TokenSource;
   /** The file of its certificate authorities; those of the system when undefined. */
   readonly caFile: string | undefined;
 }
 
-const URL_DEFAULT = 'http://127.0.0.1:8080';
+export const projectId = parserOf(projectIdSchema);
+export const collectionName = parserOf(collectionNameSchema);
 
-/** The URL from the options or the environment, without a profile. */
-export function urlOf(environment: Environment, { url }: ServiceOptions): string {
-  return url ?? (environment['BUNDOC_URL'] || URL_DEFAULT);
+/** A command that works through a running service. */
+export function serviceCommand(program: Command, name: string, description: string) {
+  return bundocCommand(program, name, description).option(
+    '--profile <name>',
+    'URL and token of a profile of "bundoc login"; BUNDOC_PROFILE, or "default"',
+  );
+}
+
+/** A command that works on a project of a running service. */
+export function onProject(program: Command, name: string, description: string) {
+  return serviceCommand(program, name, description).argument('<project>', 'its id', projectId);
 }
 
 /**
  * Selects the service from the options, else from the environment, else from a profile. The token of a
- * profile is only sent to the URL of that profile. A token file is read whenever the client needs a token, so
- * a replaced file takes effect.
+ * profile is only sent to the URL of that profile.
  *
  * @throws CommandError
  */
@@ -41,13 +54,12 @@ export async function serviceAccess(
   options: ServiceOptions,
 ): Promise<ServiceAccess> {
   const isNamed = options.profile !== undefined;
-  const file = options.tokenFile ?? (isNamed ? undefined : environment['BUNDOC_TOKEN_FILE'] || undefined);
-  const token = isNamed ? undefined : environment['BUNDOC_TOKEN'] || undefined;
-  const caFile = options.caFile ?? (environment['BUNDOC_CA_FILE'] || undefined);
-  const own = file === undefined ? token : async () => (await readText(file)).trim();
-  if (own !== undefined && !isNamed) return { url: urlOf(environment, options), token: own, caFile };
+  const { BUNDOC_CA_FILE } = environment;
+  // A named profile counts more than the environment.
+  const { url, token, caFile } = bundocAccess(isNamed ? { BUNDOC_CA_FILE } : environment, options);
+  if (token !== undefined && !isNamed) return { url: url ?? BUNDOC_URL_DEFAULT, token, caFile };
 
-  const name = profileName(options.profile ?? (environment['BUNDOC_PROFILE'] || DEFAULT_PROFILE));
+  const name = profileName(environment, options);
   const profile = (await readProfiles(environment)).get(name);
   if (profile === undefined && (isNamed || environment['BUNDOC_PROFILE']))
     throw new CommandError(`there is no profile "${name}": create it with "bundoc login --profile ${name}"`);
@@ -55,12 +67,11 @@ export async function serviceAccess(
     throw new CommandError(
       'a token is needed: run "bundoc login", or give --token-file, BUNDOC_TOKEN_FILE or BUNDOC_TOKEN',
     );
-  const wanted = options.url ?? (isNamed ? undefined : environment['BUNDOC_URL'] || undefined);
-  if (own === undefined && wanted !== undefined && !isSame(wanted, profile.url))
+  if (token === undefined && url !== undefined && !isSame(url, profile.url))
     throw new CommandError(
-      `the token of profile "${name}" is for ${profile.url}, not for ${wanted}: give --token-file, or log in there`,
+      `the token of profile "${name}" is for ${profile.url}, not for ${url}: give --token-file, or log in there`,
     );
-  return { url: wanted ?? profile.url, token: own ?? profile.token, caFile: caFile ?? profile.ca_file };
+  return { url: url ?? profile.url, token: token ?? profile.token, caFile: caFile ?? profile.ca_file };
 }
 
 /** A client of the service. @throws CommandError */
@@ -68,13 +79,22 @@ export async function serviceClient(environment: Environment, options: ServiceOp
   return clientOf(await serviceAccess(environment, options));
 }
 
+/** A project of the service. @throws CommandError */
+export async function openProject(
+  environment: Environment,
+  options: ServiceOptions,
+  id: string,
+): Promise<Project> {
+  return (await serviceClient(environment, options)).project(id);
+}
+
 /** @throws CommandError */
 export async function clientOf({ url, token, caFile }: ServiceAccess): Promise<Bundoc> {
   const ca = caFile === undefined ? undefined : await readText(caFile);
   try {
     return new Bundoc({ url, fetch: checkedFetch(ca), token });
-  } catch (error) {
-    throw new CommandError(`"${url}" is not the URL of a service`, { cause: error });
+  } catch (cause) {
+    throw new CommandError(`"${url}" is not the URL of a service`, { cause });
   }
 }
 

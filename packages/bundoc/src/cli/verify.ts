@@ -1,55 +1,46 @@
+import { type AddCommands, command } from '@bundoc/shared/cli/command';
 import { counted } from '@bundoc/shared/cli/counted';
+import { faultFound } from '@bundoc/shared/cli/errors';
+import { print } from '@bundoc/shared/cli/print';
 import { createProgress } from '@bundoc/shared/cli/progress';
-import type { Environment } from '@bundoc/shared/runtime/config';
-import { readConfig } from '../config.ts';
 import { verifyProject } from '../engine/files/projects/verify-project.ts';
 import { verifyProjectInRows } from '../engine/postgres/projects/admin.ts';
-import type { OnProgress, VerifiedProject } from '../engine/reports.ts';
 import { DOCUMENTS_FORMAT } from './move-bar.ts';
-import { withData, withRows } from './open-data.ts';
+import { eachProject } from './open-data.ts';
+import { projectId } from './service-client.ts';
 
-/** Checks one project, or all. @returns true when all are intact. */
-export async function verify(
-  environment: Environment,
-  named: string | undefined,
-  options: { readonly json?: true },
-): Promise<boolean> {
-  const { storage } = readConfig(environment);
-  const { projects, log } =
-    storage.kind === 'files'
-      ? await withData(environment, named, async (data) => ({
-          projects: await inTurn(data.projects, verifyProject),
-          log: data.logDamage,
-        }))
-      : await withRows(environment, storage, named, async (places) => ({
-          projects: await inTurn(places, verifyProjectInRows),
-          log: [],
-        }));
-  const ok = log.length === 0 && projects.every(({ findings }) => findings.length === 0);
-  if (options.json) console.log(JSON.stringify({ ok, projects, log }));
-  else print(projects, log);
-  return ok;
-}
-
-async function inTurn<P extends { readonly project: string }>(
-  places: readonly P[],
-  check: (place: P, onProgress: OnProgress) => Promise<VerifiedProject>,
-): Promise<readonly VerifiedProject[]> {
-  using progress = createProgress(DOCUMENTS_FORMAT);
-  const verified: VerifiedProject[] = [];
-  for (const place of places)
-    verified.push(await check(place, (done, total) => progress.show(done, total, place.project)));
-  return verified;
-}
-
-function print(projects: readonly VerifiedProject[], log: readonly string[]): void {
-  for (const problem of log) console.log(`log  ${problem}`);
-  for (const { project, findings } of projects)
-    for (const { part, problem } of findings) console.log(`${project}  ${part}  ${problem}`);
-  const documents = projects.reduce((sum, project) => sum + project.documents, 0);
-  const findings = projects.reduce((sum, project) => sum + project.findings.length, log.length);
-  const outcome = findings === 0 ? 'all good' : counted(findings, 'finding');
-  console.error(
-    `bundoc: ${counted(documents, 'document')} in ${counted(projects.length, 'project')}: ${outcome}`,
-  );
-}
+/** `bundoc verify`: checks one project, or all. */
+export const addVerifyCommand: AddCommands = (program, environment) => {
+  command(
+    program,
+    'verify',
+    'opens and checks every document; changes nothing; exit code 1 when something is wrong',
+  )
+    .argument('[project]', 'one project; by default all', projectId)
+    .action(async (named, options) => {
+      using progress = createProgress(DOCUMENTS_FORMAT);
+      const tell = (project: string) => (done: number, total: number) => progress.show(done, total, project);
+      const { projects, logDamage: log } = await eachProject(
+        environment,
+        named,
+        (place) => verifyProject(place, tell(place.project)),
+        (place) => verifyProjectInRows(place, tell(place.project)),
+      );
+      const lines = [
+        ...log.map((problem) => `log  ${problem}`),
+        ...projects.flatMap(({ project, findings }) =>
+          findings.map(({ part, problem }) => `${project}  ${part}  ${problem}`),
+        ),
+      ];
+      const ok = lines.length === 0;
+      print(options, { ok, projects, log }, () => lines);
+      const documents = counted(
+        projects.reduce((sum, project) => sum + project.documents, 0),
+        'document',
+      );
+      const outcome = ok ? 'all good' : counted(lines.length, 'finding');
+      if (!options.json)
+        console.error(`bundoc: ${documents} in ${counted(projects.length, 'project')}: ${outcome}`);
+      if (!ok) throw faultFound();
+    });
+};

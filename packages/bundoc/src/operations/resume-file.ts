@@ -1,4 +1,5 @@
 import { open, readFile, rename, rm } from 'node:fs/promises';
+import { parseJson } from '@bundoc/shared/json/parse-json';
 import type { z } from 'zod';
 
 /** Stores the progress of a transfer, so that the next run can resume. The whole file is replaced. */
@@ -20,7 +21,7 @@ export class ResumeFile<S extends z.ZodType> {
       if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
       throw error;
     }
-    const state = this.#schema.safeParse(parse(text));
+    const state = this.#schema.safeParse(parseJson(text));
     if (!state.success) throw new Error(`${this.path} cannot be read: remove it to begin again`);
     return state.data;
   }
@@ -40,13 +41,5 @@ export class ResumeFile<S extends z.ZodType> {
 
   async remove(): Promise<void> {
     await rm(this.path, { force: true });
-  }
-}
-
-function parse(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
   }
 }

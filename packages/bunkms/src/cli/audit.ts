@@ -1,9 +1,12 @@
+import { type AddCommands, command, each, parserOf, wholeNumber } from '@bundoc/shared/cli/command';
 import { counted } from '@bundoc/shared/cli/counted';
+import { type JsonOption, print, rowLine } from '@bundoc/shared/cli/print';
 import { createProgress, type Progress } from '@bundoc/shared/cli/progress';
-import type { AuditRecord } from '@bundoc/shared/contract/audit';
+import { type AuditRecord, auditSeveritySchema } from '@bundoc/shared/contract/audit';
 import { defined } from '@bundoc/shared/contract/defined';
-import type { AuditReceipt } from '@bundoc/shared/contract/keys';
+import { type AuditReceipt, keyNameSchema } from '@bundoc/shared/contract/keys';
 import type { Environment } from '@bundoc/shared/runtime/config';
+import { z } from 'zod';
 import { KeyVerification } from '../audit/verify-keys.ts';
 import { TokenVerification } from '../audit/verify-tokens.ts';
 import { CLI_CALLER } from '../records/caller.ts';
@@ -16,18 +19,53 @@ import { cursorOf } from '../store/page.ts';
 import type { KmsStore } from '../store/port.ts';
 import { KEPT_AFTER_EXPIRY_MS } from '../tokens/prune-tokens.ts';
 import { CliFailure } from './errors.ts';
-import { withKms, withStore } from './open-kms.ts';
+import { receipt, withKms, withStore } from './open-kms.ts';
 
 const PAGE = 1_000;
 
-/**
- * Prints the place of the last record as a receipt for {@link verifyAudit}. Needs no KEK: the receipt alone
- * proves nothing.
- */
-export async function auditHead(environment: Environment, options: { json?: true }): Promise<void> {
-  const head = await withStore(environment, (store) => store.auditHead());
-  console.log(options.json ? JSON.stringify(head) : `${head.seq}:${head.hash}`);
-}
+const LIST_MAX = 10_000;
+/** Stored times are UTC with milliseconds and are compared as text. */
+const time = parserOf(
+  z.iso
+    .datetime({ offset: true, error: 'must be a time such as 2026-11-25T03:00:00Z' })
+    .transform((text) => new Date(text).toISOString()),
+);
+
+/** `bunkms audit …`: the audit chain and its copy. `head` and `list` verify nothing, and need no KEK. */
+export const addAuditCommands: AddCommands = (program, environment) => {
+  const group = program.command('audit').description('the audit chain');
+  command(group, 'head', 'prints seq:hash of the last record: a receipt to keep elsewhere').action(
+    async (options) => {
+      const head = await withStore(environment, (store) => store.auditHead());
+      print(options, head, () => [`${head.seq}:${head.hash}`]);
+    },
+  );
+  command(group, 'list', 'prints records, the oldest first')
+    .option('--after <seq>', 'only records after this one', wholeNumber(0, Number.MAX_SAFE_INTEGER))
+    .option('--limit <count>', 'how many at most', wholeNumber(1, LIST_MAX), 100)
+    .option('--severity <severity>', 'INFO or CRITICAL', parserOf(auditSeveritySchema))
+    .option('--key <name>', 'only of this key', parserOf(keyNameSchema))
+    .option('--actor <subject>', 'only of this caller')
+    .option('--from <time>', 'not before this time', time)
+    .option('--to <time>', 'before this time', time)
+    .action(async (options) => {
+      const { json, ...query } = options;
+      const { items, next } = await withStore(environment, (store) => recordsOf(store, query));
+      print(options, { records: items, ...defined({ next_after: next }) }, () => items.map(recordLine));
+      if (next !== undefined && !json) console.error(`bunkms: there are more: --after ${next}`);
+    });
+  command(group, 'verify', 'walks the chain; exit code 1 names the first broken record')
+    .option('--receipt <seq:hash>', 'a record that must be in the chain; may be repeated', each(receipt), [])
+    .action(({ receipt: receipts, ...options }) => verifyAudit(environment, receipts, options));
+  command(
+    group,
+    'accept-loss',
+    'accepts that the chain has lost records: earlier receipts prove nothing any more',
+  ).action((options) => acceptLoss(environment, options));
+  command(group, 'verify-copy', 'compares a copy of the chain (BUNKMS_AUDIT_SHIP) with the store')
+    .argument('<files...>', 'its files, in the order in which they were written')
+    .action((files, options) => verifyCopy(environment, files, options));
+};
 
 /**
  * Walks the complete audit chain, which must contain the record of each receipt, and compares every key and
@@ -36,9 +74,10 @@ export async function auditHead(environment: Environment, options: { json?: true
  * @throws CliFailure naming the first broken record, or damaged keys and tokens, or tokens that outlive a
  *   revocation with cascade.
  */
-export async function verifyAudit(
+async function verifyAudit(
   environment: Environment,
-  options: { receipt: readonly AuditReceipt[]; json?: true },
+  receipts: readonly AuditReceipt[],
+  options: JsonOption,
 ): Promise<void> {
   const { verdict, keys, tokens, escaped, foreign } = await withKms(
     environment,
@@ -52,7 +91,7 @@ export async function verifyAudit(
       };
       using progress = createProgress('{bar} {value}/{total} records, {eta_formatted} left');
       progress.start((await store.auditHead()).seq);
-      const chain = await verifyChain(chainKey, allRecords(store, note, progress), options.receipt);
+      const chain = await verifyChain(chainKey, allRecords(store, note, progress), receipts);
       if (!chain.intact) return { verdict: chain, keys: [], tokens: [], escaped: [], foreign: schema };
       const forgottenBefore = new Date(Date.now() - KEPT_AFTER_EXPIRY_MS).toISOString();
       return {
@@ -64,29 +103,29 @@ export async function verifyAudit(
       };
     },
   );
-  if (options.json)
-    console.log(
-      JSON.stringify({
-        ...verdict,
-        ...(keys.length === 0 ? {} : { damaged_keys: keys }),
-        ...(tokens.length === 0 ? {} : { damaged_tokens: tokens }),
-        ...(escaped.length === 0 ? {} : { escaped_tokens: escaped }),
-        ...(foreign.length === 0 ? {} : { foreign_objects: foreign }),
-      }),
-    );
+  const lists = {
+    damaged_keys: keys,
+    damaged_tokens: tokens,
+    escaped_tokens: escaped,
+    foreign_objects: foreign,
+  };
+  const found = Object.fromEntries(Object.entries(lists).filter(([, list]) => list.length > 0));
+  print(options, { ...verdict, ...found }, () =>
+    verdict.intact ? [`${counted(verdict.head.seq, 'record')}, intact, head ${verdict.head.hash}`] : [],
+  );
   if (!verdict.intact)
     throw new CliFailure(`the audit chain is broken: record ${verdict.fault.seq} is ${verdict.fault.reason}`);
-  if (!options.json) console.log(`${counted(verdict.head.seq, 'record')}, intact, head ${verdict.head.hash}`);
-  const damaged = [
-    ...(keys.length === 0 ? [] : [`keys contradict the audit chain: ${keys.join(', ')}`]),
-    ...(tokens.length === 0 ? [] : [`tokens contradict the audit chain: ${tokens.join(', ')}`]),
-    ...(escaped.length === 0
-      ? []
-      : [`tokens outlive a revocation with cascade; repeat the revocation: ${escaped.join(', ')}`]),
-    ...(foreign.length === 0 ? [] : [foreignLine(foreign)]),
-  ];
-  if (damaged.length > 0) throw new CliFailure(damaged.join('; '));
+  const faults = Object.entries(found).map(([list, names]) =>
+    list === 'foreign_objects' ? foreignLine(names) : `${FAULTS[list]}: ${names.join(', ')}`,
+  );
+  if (faults.length > 0) throw new CliFailure(faults.join('; '));
 }
+
+const FAULTS: Readonly<Record<string, string>> = {
+  damaged_keys: 'keys contradict the audit chain',
+  damaged_tokens: 'tokens contradict the audit chain',
+  escaped_tokens: 'tokens outlive a revocation with cascade; repeat the revocation',
+};
 
 /**
  * Verifies a copy of the audit chain, from its first record to its last, and compares it with the chain in
@@ -94,10 +133,10 @@ export async function verifyAudit(
  *
  * @throws CliFailure when the store has another chain; DamagedFile.
  */
-export async function verifyCopy(
+async function verifyCopy(
   environment: Environment,
   paths: readonly string[],
-  options: { readonly json?: true },
+  options: JsonOption,
 ): Promise<void> {
   const start = await startOfCopy(paths);
   if (start === undefined) throw new DamagedFile('the audit copy contains no record');
@@ -107,11 +146,10 @@ export async function verifyCopy(
     return { head: copy.head, store: await store.auditHead() };
   });
   const facts = { first: start.seq + 1, last: head, missing: storeHead.seq - head.seq };
-  if (options.json) console.log(JSON.stringify(facts));
-  else
-    console.log(
-      `records ${facts.first} to ${head.seq}, intact; in the store alone: ${counted(facts.missing, 'newer one')}`,
-    );
+  const newer = counted(facts.missing, 'newer one');
+  print(options, facts, () => [
+    `records ${facts.first} to ${head.seq}, intact; in the store alone: ${newer}`,
+  ]);
 }
 
 /** The differences of the schema, for the operator. */
@@ -125,8 +163,8 @@ function foreignLine(foreign: readonly string[]): string {
  *
  * @throws CliFailure while the schema has foreign objects: they could drop that record, too.
  */
-export async function acceptLoss(environment: Environment, options: { json?: true }): Promise<void> {
-  const receipt = await withKms(environment, async ({ database, trust }) => {
+async function acceptLoss(environment: Environment, options: JsonOption): Promise<void> {
+  const accepted = await withKms(environment, async ({ database, trust }) => {
     const foreign = await database.foreignObjects();
     if (foreign.length > 0) throw new CliFailure(foreignLine(foreign));
     const draft = restoreDraft(CLI_CALLER, Date.now(), [trust.epoch], { accepted: 'loss' });
@@ -138,8 +176,7 @@ export async function acceptLoss(environment: Environment, options: { json?: tru
     if (trust.isSealed) throw new CliFailure(`the database is still not trusted: ${trust.faults.join('; ')}`);
     return appended;
   });
-  if (options.json) console.log(JSON.stringify(receipt));
-  else console.log(`accepted: record ${receipt.seq} ends all earlier receipts`);
+  print(options, accepted, () => [`accepted: record ${accepted.seq} ends all earlier receipts`]);
 }
 
 /** @throws CliFailure unless the store's chain contains exactly that record. */
@@ -152,31 +189,8 @@ async function requireInChain(store: KmsStore, { seq, hash }: ChainHead): Promis
     );
 }
 
-export interface ListOptions {
-  readonly after?: number;
-  readonly limit: number;
-  readonly severity?: AuditRecord['severity'];
-  readonly key?: string;
-  readonly actor?: string;
-  readonly from?: string;
-  readonly to?: string;
-  readonly json?: true;
-}
-
-/** Prints records of the audit chain, the oldest first. Needs no KEK, because it does not verify them. */
-export async function listAudit(environment: Environment, options: ListOptions): Promise<void> {
-  const { json, ...query } = options;
-  const { items, next } = await withStore(environment, (store) => collect(store, query));
-  if (json) {
-    console.log(JSON.stringify({ records: items, ...defined({ next_after: next }) }));
-    return;
-  }
-  for (const record of items) console.log(lineOf(record));
-  if (next !== undefined) console.error(`bunkms: there are more: --after ${next}`);
-}
-
 /** The requested number of records, from as many pages of the store as needed. */
-async function collect(
+async function recordsOf(
   store: KmsStore,
   query: AuditQuery,
 ): Promise<{ readonly items: AuditRecord[]; readonly next: number | undefined }> {
@@ -189,7 +203,7 @@ async function collect(
   }
 }
 
-function lineOf({
+function recordLine({
   seq,
   time,
   severity,
@@ -201,9 +215,8 @@ function lineOf({
   code,
   detail,
 }: AuditRecord): string {
-  const what = [key, version, code].filter((word) => word !== undefined);
-  const facts = detail === undefined ? [] : [JSON.stringify(detail)];
-  return [seq, time, severity, action, outcome, actor ?? '-', ...what, ...facts].join('  ');
+  const facts = detail && JSON.stringify(detail);
+  return rowLine(seq, time, severity, action, outcome, actor ?? '-', key, version, code, facts);
 }
 
 async function* allRecords(

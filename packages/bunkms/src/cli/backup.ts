@@ -1,5 +1,6 @@
 import { existsSync, statSync } from 'node:fs';
 import { counted } from '@bundoc/shared/cli/counted';
+import { type JsonOption, print } from '@bundoc/shared/cli/print';
 import { createProgress } from '@bundoc/shared/cli/progress';
 import { defined } from '@bundoc/shared/contract/defined';
 import { openFileSource } from '@bundoc/shared/files/file-source';
@@ -19,11 +20,7 @@ import { loadVault, withKms } from './open-kms.ts';
  * @throws CliFailure when the file exists already, or, after writing the file, when something in the store
  *   is damaged.
  */
-export async function backup(
-  environment: Environment,
-  file: string,
-  options: { readonly json?: true },
-): Promise<void> {
+export async function backup(environment: Environment, file: string, options: JsonOption): Promise<void> {
   if (existsSync(file)) throw fileExists(file);
   const facts = await withKms(environment, async ({ store, vault, state: { chainKey } }) => {
     using progress = createProgress('{bar} {value}/{total} entries, {eta_formatted} left');
@@ -35,11 +32,10 @@ export async function backup(
     return made.facts();
   });
   const { audit, records, keys, tokens, chain_fault: fault, left_out: leftOut } = facts;
-  if (options.json) console.log(JSON.stringify({ file, bytes: statSync(file).size, ...facts }));
-  else {
-    console.log(`${file}: ${contentOf({ keys, tokens, records })}`);
-    console.log(`audit: ${audit.seq}:${audit.hash}`);
-  }
+  print(options, { file, bytes: statSync(file).size, ...facts }, () => [
+    `${file}: ${contentOf({ keys, tokens, records })}`,
+    `audit: ${audit.seq}:${audit.hash}`,
+  ]);
   if (leftOut.length > 0)
     throw new CliFailure(`written, without the damaged parts of the store: ${leftOut.join(', ')}`);
   if (fault !== undefined)
@@ -62,31 +58,23 @@ function fileExists(file: string): CliFailure {
 export async function verifyBackup(
   environment: Environment,
   file: string,
-  options: { readonly json?: true },
+  options: JsonOption,
 ): Promise<void> {
   const survey = await surveyFile(environment, file);
   const { head, end, chainFault, kekIds, findings } = survey;
-  if (options.json)
-    console.log(
-      JSON.stringify({
-        ok: isSound(survey),
-        id: head.id,
-        created_at: head.created_at,
-        ...end,
-        kek_ids: kekIds,
-        ...defined({ chain_fault: chainFault }),
-        findings,
-      }),
-    );
-  else {
-    for (const { key, version, problem } of findings)
-      console.log(`${key}${version === undefined ? '' : ` version ${version}`} ${problem}`);
-    if (chainFault !== undefined)
-      console.log(`the audit chain is broken: record ${chainFault.seq} is ${chainFault.reason}`);
-    console.log(`${contentOf(end)} of ${head.created_at}`);
-    console.log(`audit: ${end.audit.seq}:${end.audit.hash}`);
-    console.log(`KEKs: ${kekIds.join(' ')}`);
-  }
+  const { id, created_at } = head;
+  const facts = { ok: isSound(survey), id, created_at, ...end, kek_ids: kekIds };
+  print(options, { ...facts, ...defined({ chain_fault: chainFault }), findings }, () => [
+    ...findings.map(
+      ({ key, version, problem }) => `${key}${version === undefined ? '' : ` version ${version}`} ${problem}`,
+    ),
+    ...(chainFault === undefined
+      ? []
+      : [`the audit chain is broken: record ${chainFault.seq} is ${chainFault.reason}`]),
+    `${contentOf(end)} of ${created_at}`,
+    `audit: ${end.audit.seq}:${end.audit.hash}`,
+    `KEKs: ${kekIds.join(' ')}`,
+  ]);
   if (!isSound(survey))
     throw new CliFailure('the backup file is intact, but something in it is damaged or cannot be opened');
 }

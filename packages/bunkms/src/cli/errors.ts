@@ -1,10 +1,11 @@
+import { CommandError } from '@bundoc/shared/cli/errors';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { PROBLEMS } from '@bundoc/shared/contract/problem';
 import { ConfigError } from '@bundoc/shared/runtime/config';
 import { DamagedFile, EvidenceTooOld, MissingKek } from '../recovery/errors.ts';
 
 /** The command was not understood. */
-export class UsageError extends Error {
+export class UsageError extends CommandError {
   override readonly name = 'UsageError';
 }
 
@@ -34,19 +35,17 @@ export const EXIT = {
 } as const;
 
 /** The command was understood but failed, or found a fault. */
-export class CliFailure extends Error {
+export class CliFailure extends CommandError {
   override readonly name = 'CliFailure';
-  readonly exitCode: number;
 
   constructor(message: string, exitCode: number = EXIT.failure) {
-    super(message);
-    this.exitCode = exitCode;
+    super(message, { exitCode });
   }
 }
 
+/** The exit code for an error of the service. */
 export function exitCodeOf(error: unknown): number {
-  if (error instanceof UsageError || error instanceof ConfigError) return EXIT.usage;
-  if (error instanceof CliFailure) return error.exitCode;
+  if (error instanceof ConfigError) return EXIT.usage;
   if (error instanceof MissingKek) return EXIT.kekLacking;
   if (error instanceof DamagedFile) return EXIT.damagedFile;
   if (error instanceof EvidenceTooOld) return EXIT.evidenceTooOld;

@@ -1,18 +1,18 @@
-import { readFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { askService, below, type Trust } from '@bundoc/shared/cli/ask-service';
+import {
+  BUNDOC_URL_DEFAULT,
+  type BundocOptions,
+  bundocAccess,
+  tokenText,
+} from '@bundoc/shared/cli/bundoc-access';
 import { counted } from '@bundoc/shared/cli/counted';
 import { createProgress } from '@bundoc/shared/cli/progress';
+import { readText } from '@bundoc/shared/cli/read-text';
 import { LEASE_TTL_MS, projectOfDek } from '@bundoc/shared/contract/keys';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import { lineOf } from '@bundoc/shared/runtime/error-line';
 import { CliFailure, UsageError } from './errors.ts';
-
-export interface BundocOptions {
-  readonly url?: string;
-  readonly tokenFile?: string;
-  readonly caFile?: string;
-}
 
 /** A running Bundoc, with the token and trust for requests. */
 interface Bundoc {
@@ -21,7 +21,6 @@ interface Bundoc {
   readonly trust: Trust;
 }
 
-const URL_DEFAULT = 'http://127.0.0.1:8080';
 /** An open project has its key for at most a lease, and adopts the new wrapping before the lease ends. */
 const FETCHED_WITHIN_MS = LEASE_TTL_MS;
 const POLL_MS = 5_000;
@@ -39,21 +38,15 @@ const PASSING: ReadonlySet<string> = new Set([
 
 /** @throws UsageError without a usable URL or token. */
 export async function bundocOf(environment: Environment, options: BundocOptions): Promise<Bundoc> {
-  const text = options.url ?? (environment['BUNDOC_URL'] || URL_DEFAULT);
-  if (!URL.canParse(text) || !/^https?:/.test(text))
-    throw new UsageError(`"${text}" is not an http or https URL of Bundoc`);
-  const file = options.tokenFile ?? (environment['BUNDOC_TOKEN_FILE'] || undefined);
-  const token = file === undefined ? environment['BUNDOC_TOKEN'] : await contentOf(file);
+  const { url = BUNDOC_URL_DEFAULT, token, caFile } = bundocAccess(environment, options);
+  if (!URL.canParse(url) || !/^https?:/.test(url))
+    throw new UsageError(`"${url}" is not an http or https URL of Bundoc`);
   if (!token)
     throw new UsageError(
       '--fetch needs a token for Bundoc with docs:read: --token-file, BUNDOC_TOKEN_FILE or BUNDOC_TOKEN',
     );
-  const caFile = options.caFile ?? (environment['BUNDOC_CA_FILE'] || undefined);
-  return {
-    url: new URL(text),
-    token: token.trim(),
-    trust: caFile === undefined ? {} : { ca: await contentOf(caFile) },
-  };
+  const trust = caFile === undefined ? {} : { ca: await readText(caFile) };
+  return { url: new URL(url), token: await tokenText(token), trust };
 }
 
 /**
@@ -114,12 +107,4 @@ async function open({ url, token, trust }: Bundoc, key: string): Promise<string 
     throw new CliFailure('the token may not open every project: it needs docs:read for projects "*"');
   const isPassing = answer.status === 200 || PASSING.has(String(answer.body['code']));
   return isPassing ? undefined : String(answer.body['title'] ?? `Bundoc answers ${answer.status}`);
-}
-
-async function contentOf(path: string): Promise<string> {
-  try {
-    return await readFile(path, 'utf8');
-  } catch (error) {
-    throw new UsageError(`${path} cannot be read (${(error as NodeJS.ErrnoException).code})`);
-  }
 }

@@ -1,5 +1,7 @@
 import { createPublicKey, type KeyObject, randomBytes } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
+import { type AddCommands, command, each, parserFor } from '@bundoc/shared/cli/command';
+import { type JsonOption, print } from '@bundoc/shared/cli/print';
 import { type Claims, claimsSchema, type IssueToken } from '@bundoc/shared/contract/tokens';
 import { KEY_BYTES } from '@bundoc/shared/crypto/aead';
 import { KEY_TEXT_BYTES, writeKeyText } from '@bundoc/shared/crypto/key-text';
@@ -13,15 +15,37 @@ import type { CertificateRequest } from './certificates.ts';
 import { CliFailure, UsageError } from './errors.ts';
 import { type CliKms, hasStore, openCliStore, unsealStore } from './open-kms.ts';
 
-export interface InitOptions {
+export interface InitOptions extends JsonOption {
   readonly createKek?: true;
   /** The file for Bundoc's service token. */
   readonly serviceToken?: string;
   /** The folder of the authority that issues certificates. */
   readonly authority?: string;
   readonly certificate?: readonly CertificateRequest[];
-  readonly json?: true;
 }
+
+/** `folder=name,name`: the certificate for the folder. */
+const certificate = parserFor('folder=name,name', (text): CertificateRequest | undefined => {
+  const [directory, list = '', ...rest] = text.split('=');
+  const names = list.split(',');
+  const isValid = rest.length === 0 && names.every((name) => /^[a-z0-9._:-]{1,253}$/.test(name));
+  return directory && isValid ? { directory, names } : undefined;
+});
+
+/** `bunkms init`: creates what is missing of an installation. */
+export const addInitCommand: AddCommands = (program, environment) => {
+  command(program, 'init', 'creates the missing parts of an installation')
+    .option('--create-kek', 'create the KEK file if it does not exist')
+    .option('--service-token <file>', 'keep a valid token for Bundoc in this file')
+    .option('--authority <folder>', 'keep a private authority for certificates in this folder')
+    .option(
+      '--certificate <folder=names>',
+      'keep a certificate for these names in this folder',
+      each(certificate),
+      [],
+    )
+    .action((options) => init(environment, options));
+};
 
 /**
  * Bundoc's rights: create, read, fetch and rotate the keys of projects, and destroy the key of a deleted
@@ -44,8 +68,8 @@ const REMAINING_S_MIN = 3_600;
 export async function init(environment: Environment, options: InitOptions): Promise<void> {
   const config = readConfig(environment);
   const { kek } = config;
-  const { authority, certificate = [] } = options;
-  if ((authority === undefined) !== (certificate.length === 0))
+  const { authority, certificate: certificates = [] } = options;
+  if ((authority === undefined) !== (certificates.length === 0))
     throw new UsageError('--authority and --certificate go together');
   if (options.createKek === true) {
     if (kek.kind !== 'file') throw new UsageError('--create-kek needs BUNKMS_KEK_FILE');
@@ -59,10 +83,9 @@ export async function init(environment: Environment, options: InitOptions): Prom
   if (authority !== undefined) {
     // Loaded only when a certificate is needed.
     const { ensureCertificates } = await import('./certificates.ts');
-    await ensureCertificates(authority, certificate);
+    await ensureCertificates(authority, certificates);
   }
-  if (options.json)
-    console.log(JSON.stringify({ kek_id: kms.vault.currentKekId, kid: kms.state.publicKey.kid }));
+  print(options, { kek_id: kms.vault.currentKekId, kid: kms.state.publicKey.kid }, () => []);
 }
 
 async function ensureKekFile(path: string, location: StoreLocation): Promise<void> {

@@ -1,10 +1,13 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { BundocOptions } from '@bundoc/shared/cli/bundoc-access';
+import { type AddCommands, bundocCommand, command, parserOf } from '@bundoc/shared/cli/command';
 import { counted } from '@bundoc/shared/cli/counted';
+import { type JsonOption, print, rowLine } from '@bundoc/shared/cli/print';
 import { createProgress } from '@bundoc/shared/cli/progress';
 import { hasCode } from '@bundoc/shared/contract/app-error';
 import { defined } from '@bundoc/shared/contract/defined';
-import type { KekInfo, KekStatus, RetireKek } from '@bundoc/shared/contract/kek';
+import { type KekInfo, type KekStatus, kekIdSchema, type RetireKek } from '@bundoc/shared/contract/kek';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import {
   type KekDeps,
@@ -17,12 +20,8 @@ import {
 import { KeyRewrap } from '../kek/rewrap-keys.ts';
 import { CLI_CALLER } from '../records/caller.ts';
 import { CliFailure } from './errors.ts';
-import { type BundocOptions, bundocOf, fetchWrappings } from './fetch-wrappings.ts';
-import { type CliDeps, withKeys } from './open-kms.ts';
-
-interface JsonOption {
-  readonly json?: true;
-}
+import { bundocOf, fetchWrappings } from './fetch-wrappings.ts';
+import { type CliDeps, pagesOf, withKeys } from './open-kms.ts';
 
 const PAGE = 500;
 /** How often to poll the progress of a rotation, milliseconds. */
@@ -43,38 +42,50 @@ function withKeks<T>(environment: Environment, action: (deps: CliDeps) => Promis
   });
 }
 
-/** Prints the KEKs and the progress of the latest rotation. */
-export async function kekShow(environment: Environment, options: JsonOption): Promise<void> {
-  const status = await withKeks(environment, kekStatus);
-  if (options.json) console.log(JSON.stringify(status));
-  else print(status);
-}
-
-/** Prints the KEKs, one per line. */
-export async function kekList(environment: Environment, options: JsonOption): Promise<void> {
-  const { keks } = await withKeks(environment, kekStatus);
-  if (options.json) console.log(JSON.stringify({ keks }));
-  else for (const kek of keks) console.log(lineOf(kek));
-}
-
-/**
- * Makes a KEK the current one and waits until everything is wrapped with it. With `wait` false, it leaves
- * that to the running server. Either this process or a server does the work; the other one watches. Before
- * that, it waits for running services that have not read the KEK from their ring yet.
- */
-export async function kekRotate(
-  environment: Environment,
-  kekId: string | undefined,
-  options: JsonOption & { readonly wait: boolean },
-): Promise<void> {
-  const status = await withKeks(environment, async (deps) => {
-    await rotateKek(deps, defined({ kek_id: kekId }), CLI_CALLER, HELD_WAIT_MS);
-    return options.wait ? rewrapAll(deps) : kekStatus(deps);
+/** `bunkms kek …`: the key encryption keys and their rotation. No command accepts or shows a KEK. */
+export const addKekCommands: AddCommands = (program, environment) => {
+  const group = program.command('kek').description('key encryption keys; named by their ids');
+  const kekId = parserOf(kekIdSchema);
+  command(group, 'status', 'shows the current KEK and the progress of a rotation').action(async (options) => {
+    const status = await withKeks(environment, kekStatus);
+    print(options, status, () => statusLines(status));
   });
-  if (options.json) console.log(JSON.stringify(status));
-  else print(status);
-}
+  command(group, 'list', 'all KEKs, and what is wrapped with each').action(async (options) => {
+    const { keks } = await withKeks(environment, kekStatus);
+    print(options, { keks }, () => keks.map(kekLine));
+  });
+  // It waits for running services that have not read the KEK from their ring yet.
+  command(group, 'rotate', 'makes the staged or the named KEK current, and wraps everything with it')
+    .argument('[kek-id]', 'a KEK of the ring', kekId)
+    .option('--no-wait', 'leave the wrapping to the running server')
+    .action(async (id, options) => {
+      const status = await withKeks(environment, async (deps) => {
+        await rotateKek(deps, defined({ kek_id: id }), CLI_CALLER, HELD_WAIT_MS);
+        return options.wait ? rewrapAll(deps) : kekStatus(deps);
+      });
+      print(options, status, () => statusLines(status));
+    });
+  command(group, 'verify', 'unwraps every version of every key; exit code 1 names what does not open').action(
+    (options) => kekVerify(environment, options),
+  );
+  command(group, 'unfetched', 'lists keys whose holders may have copies that only a former KEK opens')
+    .argument('<kek-id>', 'that KEK', kekId)
+    .action(async (id, options) => {
+      const keys = await withKeks(environment, (deps) => allUnfetched(deps, id));
+      print(options, { keys }, () => keys);
+    });
+  bundocCommand(group, 'retire', 'retires a KEK, once nothing is wrapped with it')
+    .argument('<kek-id>', 'that KEK', kekId)
+    .option(
+      '--fetch',
+      'first have Bundoc open the projects of those keys to fetch the new wrappings; takes 15 minutes at most',
+    )
+    .option('--accept-unfetched', 'even if "kek unfetched" lists keys')
+    .option('--accept-damaged', 'even if damaged versions are wrapped with it')
+    .action((id, options) => kekRetire(environment, id, options));
+};
 
+/** Wraps everything with the current KEK. Either this process or a server does it; the other one watches. */
 async function rewrapAll(deps: KekDeps): Promise<KekStatus> {
   const rewrap = new KeyRewrap({ ...deps, caller: CLI_CALLER, holder: randomUUID() });
   using progress = createProgress('{bar} {value}/{total} versions, {eta_formatted} left');
@@ -101,34 +112,32 @@ async function rewrapAll(deps: KekDeps): Promise<KekStatus> {
  *
  * @throws CliFailure when a version does not open, or is wrapped with a KEK that is not current.
  */
-export async function kekVerify(environment: Environment, options: JsonOption): Promise<void> {
+async function kekVerify(environment: Environment, options: JsonOption): Promise<void> {
   const found = await withKeks(environment, async (deps) => {
     using progress = createProgress('{bar} {value}/{total} keys, {eta_formatted} left');
     const { keys } = await deps.store.counts();
     progress.start(keys);
+    let done = 0;
     const sum = { checked: 0, under_others: 0, damaged: [] as string[] };
-    for (let after: string | undefined, done = 0; ; done += PAGE) {
-      const page = await verifyWrapping(deps, { after, limit: PAGE }, CLI_CALLER);
+    for await (const page of pagesOf((after) => verifyWrapping(deps, { after, limit: PAGE }, CLI_CALLER))) {
       sum.checked += page.checked;
       sum.under_others += page.under_others;
       sum.damaged.push(...page.damaged);
-      progress.update(Math.min(done + PAGE, keys));
-      after = page.next_cursor;
-      if (after === undefined) return { current: deps.vault.currentKekId, ...sum };
+      done = Math.min(done + PAGE, keys);
+      progress.update(done);
     }
+    return { current: deps.vault.currentKekId, ...sum };
   });
   const { checked, under_others: underOthers, damaged, current } = found;
-  if (options.json) console.log(JSON.stringify(found));
-  else
-    console.log(
-      `open: ${counted(checked, 'version')}, ${checked - underOthers} with the current KEK ${current}`,
-    );
+  print(options, found, () => [
+    `open: ${counted(checked, 'version')}, ${checked - underOthers} with the current KEK ${current}`,
+  ]);
   if (damaged.length > 0) throw new CliFailure(`keys do not open: ${damaged.join(', ')}`);
   if (underOthers > 0) throw new CliFailure(`wrapped with another KEK: ${counted(underOthers, 'version')}`);
 }
 
 /** Retires a KEK that is no longer needed, or lists the reasons against it. */
-export async function kekRetire(
+async function kekRetire(
   environment: Environment,
   kekId: string,
   options: JsonOption &
@@ -145,53 +154,34 @@ export async function kekRetire(
     try {
       return await retireKek(deps, wanted, CLI_CALLER);
     } catch (error) {
-      if (hasCode(error, 'kek_unfetched')) printNames(await allUnfetched(deps, kekId), options);
+      if (!hasCode(error, 'kek_unfetched')) throw error;
+      const keys = await allUnfetched(deps, kekId);
+      print(options, { keys }, () => keys);
       throw error;
     }
   });
-  if (options.json) console.log(JSON.stringify(retired));
-  else
-    console.log(
-      `${retired.id} is retired; it may leave the ring. audit: ${retired.audit.seq}:${retired.audit.hash}`,
-    );
+  print(options, retired, () => [
+    `${retired.id} is retired; it may leave the ring. audit: ${retired.audit.seq}:${retired.audit.hash}`,
+  ]);
 }
 
-/** Lists keys whose holders may have copies only under that KEK or older ones. */
-export async function kekUnfetched(
-  environment: Environment,
-  kekId: string,
-  options: JsonOption,
-): Promise<void> {
-  printNames(await withKeks(environment, (deps) => allUnfetched(deps, kekId)), options);
-}
-
+/** Keys whose holders may have copies only under that KEK or older ones. */
 async function allUnfetched(deps: KekDeps, kekId: string): Promise<string[]> {
   const names: string[] = [];
-  for (let after: string | undefined, more = true; more; ) {
-    const page = await listStaleCopies(deps, kekId, { after, limit: PAGE });
-    names.push(...page.keys);
-    after = page.next_cursor;
-    more = after !== undefined;
-  }
+  for await (const { keys } of pagesOf((after) => listStaleCopies(deps, kekId, { after, limit: PAGE })))
+    names.push(...keys);
   return names;
 }
 
-function printNames(keys: readonly string[], options: JsonOption): void {
-  if (options.json) console.log(JSON.stringify({ keys }));
-  else for (const name of keys) console.log(name);
-}
-
-function print({ current, keks, rotation }: KekStatus): void {
-  console.log(`current: ${current}`);
-  for (const kek of keks) console.log(lineOf(kek));
-  if (rotation === undefined) return;
+function statusLines({ current, keks, rotation }: KekStatus): string[] {
+  const lines = [`current: ${current}`, ...keks.map(kekLine)];
+  if (rotation === undefined) return lines;
   const { from, started_at: startedAt, completed_at: completedAt, total, done } = rotation;
   const end = completedAt === undefined ? 'not complete' : `complete since ${completedAt}`;
-  console.log(`rotation from ${from}, ${startedAt}: ${done} of ${counted(total, 'version')}, ${end}`);
+  return [...lines, `rotation from ${from}, ${startedAt}: ${done} of ${counted(total, 'version')}, ${end}`];
 }
 
-function lineOf({ id, state, in_ring: inRing, versions, secrets, since }: KekInfo): string {
+function kekLine({ id, state, in_ring: inRing, versions, secrets, since }: KekInfo): string {
   const ring = inRing ? 'in the ring' : 'not in the ring';
-  const uses = [counted(versions, 'version'), counted(secrets, 'secret')];
-  return [id, state, ring, ...uses, since ?? ''].join('  ').trimEnd();
+  return rowLine(id, state, ring, counted(versions, 'version'), counted(secrets, 'secret'), since);
 }

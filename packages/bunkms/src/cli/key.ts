@@ -1,198 +1,177 @@
 import {
+  type AddCommands,
+  type Command,
+  command,
+  parsed,
+  parserOf,
+  wholeNumber,
+} from '@bundoc/shared/cli/command';
+import { factLines, type JsonOption, print, rowLine } from '@bundoc/shared/cli/print';
+import { defined } from '@bundoc/shared/contract/defined';
+import {
   createKeySchema,
   type DestroyReceipt,
   type KeyDetail,
   type KeyInfo,
-  type UpdateKey,
+  keyNameSchema,
+  keyVersionParamSchema,
+  PENDING_DAYS,
+  ROTATE_AFTER_DAYS_MAX,
   updateKeySchema,
 } from '@bundoc/shared/contract/keys';
+import { storageIdSchema } from '@bundoc/shared/contract/storages';
 import type { Environment } from '@bundoc/shared/runtime/config';
-import type { z } from 'zod';
-import type { KeyRequest } from '../keys/change-key.ts';
 import { createKey } from '../keys/create-key.ts';
 import { destroyKey, destroyVersion } from '../keys/destroy-key.ts';
 import { claimKey, takeOverKey } from '../keys/key-holder.ts';
-import * as lifecycle from '../keys/key-lifecycle.ts';
+import { disableKey, enableKey, restoreKey, scheduleDeletion, updateKey } from '../keys/key-lifecycle.ts';
 import { listKeys, readKey } from '../keys/read-keys.ts';
 import { rotateKey } from '../keys/rotate-key.ts';
-import type { KeyDeps } from '../keys/stored-key.ts';
 import { CLI_CALLER } from '../records/caller.ts';
 import { UsageError } from './errors.ts';
-import { withKeys } from './open-kms.ts';
-
-export interface JsonOption {
-  readonly json?: true;
-}
-
-export async function create(
-  environment: Environment,
-  name: string,
-  options: JsonOption & { readonly exportable: boolean; readonly rotateAfterDays?: number },
-): Promise<void> {
-  const { exportable, rotateAfterDays: rotate_after_days = null } = options;
-  const wanted = parsed(createKeySchema, { name, type: 'aes-256', exportable, rotate_after_days });
-  printKey(await withKeys(environment, (deps) => createKey(deps, wanted, CLI_CALLER)), options);
-}
-
-export async function claim(
-  environment: Environment,
-  name: string,
-  options: JsonOption & { readonly storage: string },
-): Promise<void> {
-  const { storage } = options;
-  printKey(
-    await withKeys(environment, (deps) => claimKey(deps, { name, storage }, true, CLI_CALLER)),
-    options,
-  );
-}
-
-/** A running Bundoc that held the key drops it within a second, because BunKMS notifies it. */
-export async function takeOver(
-  environment: Environment,
-  name: string,
-  options: JsonOption & { readonly storage: string; readonly force?: true },
-): Promise<void> {
-  const { storage, force = false } = options;
-  printKey(
-    await withKeys(environment, (deps) => takeOverKey(deps, { name, storage, force }, CLI_CALLER)),
-    options,
-  );
-}
-
-/** Changes that need only the name of the key. */
-export type PlainChange = 'rotate' | 'enable' | 'disable' | 'restore';
-
-/** Options of a change. */
-export interface ChangeOptions extends JsonOption {
-  /** For a rotation: gives up a current version that does not open. */
-  readonly acceptLoss?: true;
-}
-
-type Change = (deps: KeyDeps, request: KeyRequest, options: ChangeOptions) => Promise<KeyInfo>;
-
-const PLAIN_CHANGES: Record<PlainChange, Change> = {
-  rotate: (deps, request, { acceptLoss = false }) => rotateKey(deps, { ...request, acceptLoss }, CLI_CALLER),
-  enable: (deps, request) => lifecycle.enableKey(deps, request, CLI_CALLER),
-  disable: (deps, request) => lifecycle.disableKey(deps, request, CLI_CALLER),
-  restore: (deps, request) => lifecycle.restoreKey(deps, request, CLI_CALLER),
-};
-
-/** Changes a key. A running server uses the changed key from its next request on. */
-export async function change(
-  environment: Environment,
-  which: PlainChange,
-  name: string,
-  options: ChangeOptions,
-): Promise<void> {
-  printKey(await withKeys(environment, (deps) => PLAIN_CHANGES[which](deps, { name }, options)), options);
-}
-
-export async function set(
-  environment: Environment,
-  name: string,
-  options: JsonOption & { readonly exportable: boolean; readonly rotateAfterDays?: number | 'never' },
-): Promise<void> {
-  const { exportable, rotateAfterDays } = options;
-  const update: UpdateKey = parsed(updateKeySchema, {
-    // Without --no-exportable the option is true, which means no change.
-    ...(exportable ? {} : { exportable: false }),
-    ...(rotateAfterDays === undefined
-      ? {}
-      : { rotate_after_days: rotateAfterDays === 'never' ? null : rotateAfterDays }),
-  });
-  printKey(
-    await withKeys(environment, (deps) => lifecycle.updateKey(deps, { name, update }, CLI_CALLER)),
-    options,
-  );
-}
-
-export async function scheduleDeletion(
-  environment: Environment,
-  name: string,
-  options: JsonOption & { readonly pendingDays: number },
-): Promise<void> {
-  const { pendingDays } = options;
-  printKey(
-    await withKeys(environment, (deps) =>
-      lifecycle.scheduleDeletion(deps, { name, pendingDays }, CLI_CALLER),
-    ),
-    options,
-  );
-}
-
-export async function destroy(
-  environment: Environment,
-  name: string,
-  options: JsonOption & { readonly confirm: string; readonly version?: number },
-): Promise<void> {
-  const { confirm, version } = options;
-  if (confirm !== name) throw new UsageError('--confirm must repeat the name of the key');
-  const receipt = await withKeys(environment, (deps) =>
-    version === undefined
-      ? destroyKey(deps, { name }, CLI_CALLER)
-      : destroyVersion(deps, { name, version }, CLI_CALLER),
-  );
-  if (options.json) console.log(JSON.stringify(receipt));
-  else printReceipt(receipt);
-}
+import { type CliDeps, pagesOf, withKeys } from './open-kms.ts';
+import { addReviewCommand } from './review.ts';
 
 const PAGE = 500;
+const days = wholeNumber(1, ROTATE_AFTER_DAYS_MAX);
+const daysOrNever = (text: string) => (text === 'never' ? text : days(text));
+const storageId = parserOf(storageIdSchema);
 
-export async function list(environment: Environment, options: JsonOption): Promise<void> {
-  const { keys, damaged } = await withKeys(environment, async (deps) => {
-    const all: KeyInfo[] = [];
-    const faulty: string[] = [];
-    for (let after: string | undefined, more = true; more; ) {
-      const page = await listKeys(deps, ['*'], { after, limit: PAGE }, CLI_CALLER);
-      all.push(...page.keys);
-      faulty.push(...(page.damaged ?? []));
-      after = page.next_cursor;
-      more = after !== undefined;
-    }
-    return { keys: all, damaged: faulty };
+/** What the commands on a key have in common. */
+function keyCommands(program: Command, environment: Environment) {
+  const group = program.command('key').description('data encryption keys; shows none of their material');
+  return {
+    group,
+    onKey: (name: string, description: string) =>
+      command(group, name, description).argument('<name>', 'the key', parserOf(keyNameSchema)),
+    /** Changes a key, and prints it. */
+    change: async (options: JsonOption, act: (deps: CliDeps) => Promise<KeyInfo>) => {
+      const key = await withKeys(environment, act);
+      print(options, key, () => [keyLine(key)]);
+    },
+    destroy: async (
+      options: JsonOption & { readonly confirm: string },
+      name: string,
+      act: (deps: CliDeps) => Promise<DestroyReceipt>,
+    ) => {
+      if (options.confirm !== name) throw new UsageError('--confirm must repeat the name of the key');
+      const receipt = await withKeys(environment, act);
+      print(options, receipt, () => receiptLines(receipt));
+    },
+  };
+}
+type KeyCommands = ReturnType<typeof keyCommands>;
+
+/**
+ * `bunkms key …`: the life cycle of keys. No command shows key material. A running server uses a changed key
+ * from its next request on, and a running Bundoc that held it drops it within a second.
+ */
+export const addKeyCommands: AddCommands = (program, environment) => {
+  const commands = keyCommands(program, environment);
+  addChanges(commands);
+  addEnds(commands);
+  commands.onKey('show', 'the key and its versions').action(async (name, options) => {
+    const key = await withKeys(environment, (deps) => readKey(deps, name, CLI_CALLER));
+    print(options, key, () => detailLines(key));
   });
-  if (options.json) {
-    console.log(JSON.stringify({ keys, ...(damaged.length === 0 ? {} : { damaged }) }));
-    return;
-  }
-  for (const key of keys) console.log(lineOf(key));
-  for (const name of damaged) console.log(`${name}  damaged`);
+  addReviewCommand(commands.group, environment);
+  command(commands.group, 'list', 'all keys, by name').action(async (options) => {
+    const keys: KeyInfo[] = [];
+    const damaged: string[] = [];
+    await withKeys(environment, async (deps) => {
+      const read = (after?: string) => listKeys(deps, ['*'], { after, limit: PAGE }, CLI_CALLER);
+      for await (const page of pagesOf(read)) {
+        keys.push(...page.keys);
+        damaged.push(...(page.damaged ?? []));
+      }
+    });
+    print(options, { keys, ...(damaged.length === 0 ? {} : { damaged }) }, () => [
+      ...keys.map(keyLine),
+      ...damaged.map((name) => rowLine(name, 'damaged')),
+    ]);
+  });
+};
+
+function addChanges({ onKey, change }: KeyCommands): void {
+  onKey('create', 'makes a key')
+    .option('--no-exportable', 'never let the raw key leave the service')
+    .option('--rotate-after-days <days>', 'rotate automatically', days)
+    .action((name, { exportable, rotateAfterDays: rotate_after_days = null, ...options }) => {
+      const wanted = parsed(createKeySchema, { name, type: 'aes-256', exportable, rotate_after_days });
+      return change(options, (deps) => createKey(deps, wanted, CLI_CALLER));
+    });
+  onKey('rotate', 'mints the next version of a key and makes it the current one')
+    .option('--accept-loss', 'give up the current version if it does not open')
+    .action((name, { acceptLoss = false, ...options }) =>
+      change(options, (deps) => rotateKey(deps, { name, acceptLoss }, CLI_CALLER)),
+    );
+  for (const [which, act, description] of [
+    ['enable', enableKey, 'lets a disabled key be used again'],
+    ['disable', disableKey, 'ends the use of a key until it is enabled again'],
+    ['restore', restoreKey, 'takes back the deletion of a key; it is disabled then'],
+  ] as const)
+    onKey(which, description).action((name, options) =>
+      change(options, (deps) => act(deps, { name }, CLI_CALLER)),
+    );
+  onKey('claim', 'makes a storage the holder of a key without a holder')
+    .requiredOption('--storage <id>', 'the storage, as Bundoc shows it', storageId)
+    .action((name, { storage, ...options }) =>
+      change(options, (deps) => claimKey(deps, { name, storage }, true, CLI_CALLER)),
+    );
+  onKey('take-over', 'makes a storage the holder of a key, whatever its holder')
+    .requiredOption('--storage <id>', 'the storage, as Bundoc shows it', storageId)
+    .option('--force', 'do not wait for the leases of the former holder')
+    .action((name, { storage, force = false, ...options }) =>
+      change(options, (deps) => takeOverKey(deps, { name, storage, force }, CLI_CALLER)),
+    );
+  onKey('set', 'changes the policies of a key')
+    .option('--no-exportable', 'never let the raw key leave the service again; cannot be undone')
+    .option('--rotate-after-days <days>', 'rotate automatically, or "never"', daysOrNever)
+    .action((name, { exportable, rotateAfterDays, ...options }) => {
+      const rotate_after_days = rotateAfterDays === 'never' ? null : rotateAfterDays;
+      // Without --no-exportable the option is true, which means no change.
+      const asked = { exportable: exportable ? undefined : false, rotate_after_days };
+      const update = parsed(updateKeySchema, defined(asked));
+      return change(options, (deps) => updateKey(deps, { name, update }, CLI_CALLER));
+    });
 }
 
-/** Prints the key and its versions, without key material. */
-export async function show(environment: Environment, name: string, options: JsonOption): Promise<void> {
-  const key = await withKeys(environment, (deps) => readKey(deps, name, CLI_CALLER));
-  if (options.json) console.log(JSON.stringify(key));
-  else printDetail(key);
+function addEnds({ onKey, change, destroy }: KeyCommands): void {
+  onKey('delete', 'schedules the destruction of a key')
+    .option(
+      '--pending-days <days>',
+      'how long it can be restored',
+      wholeNumber(PENDING_DAYS.min, PENDING_DAYS.max),
+      PENDING_DAYS.default,
+    )
+    .action((name, { pendingDays, ...options }) =>
+      change(options, (deps) => scheduleDeletion(deps, { name, pendingDays }, CLI_CALLER)),
+    );
+  onKey('destroy', 'destroys a key at once and permanently; its name is never used again')
+    .requiredOption('--confirm <name>', 'the name again')
+    .action((name, options) => destroy(options, name, (deps) => destroyKey(deps, { name }, CLI_CALLER)));
+  onKey('destroy-version', 'permanently destroys one older version of a key')
+    .argument('<version>', 'its number', parserOf(keyVersionParamSchema))
+    .requiredOption('--confirm <name>', 'the name again')
+    .action((name, version, options) =>
+      destroy(options, name, (deps) => destroyVersion(deps, { name, version }, CLI_CALLER)),
+    );
 }
 
-function printDetail({ versions, damaged_versions: damaged = [], ...facts }: KeyDetail): void {
-  for (const [fact, value] of Object.entries(facts)) console.log(`${fact}: ${value ?? 'never'}`);
-  for (const { version, state, kcv, created_at } of versions)
-    console.log(['version', version, state, kcv, created_at].join('  '));
-  for (const version of damaged) console.log(`version  ${version}  damaged`);
+function detailLines({ versions, damaged_versions: damaged = [], ...facts }: KeyDetail): string[] {
+  return [
+    ...Object.entries(facts).map(([fact, value]) => `${fact}: ${value ?? 'never'}`),
+    ...versions.map(({ version, state, kcv, created_at }) =>
+      rowLine('version', version, state, kcv, created_at),
+    ),
+    ...damaged.map((version) => rowLine('version', version, 'damaged')),
+  ];
 }
 
-function printReceipt({ audit, kek_ids, ...facts }: DestroyReceipt): void {
-  for (const [fact, value] of Object.entries(facts)) console.log(`${fact}: ${value}`);
-  console.log(`kek_ids: ${kek_ids.join(' ')}`);
-  console.log(`audit: ${audit.seq}:${audit.hash}`);
+function receiptLines({ audit, kek_ids, ...facts }: DestroyReceipt): string[] {
+  return factLines({ ...facts, kek_ids: kek_ids.join(' '), audit: `${audit.seq}:${audit.hash}` });
 }
 
-function printKey(key: KeyInfo, options: JsonOption): void {
-  console.log(options.json ? JSON.stringify(key) : lineOf(key));
-}
-
-function lineOf({ name, state, version, kcv, created_at, holder }: KeyInfo): string {
-  return [name, state, version, kcv, created_at, ...(holder === undefined ? [] : [holder])].join('  ');
-}
-
-function parsed<S extends z.ZodType>(schema: S, input: unknown): z.infer<S> {
-  const result = schema.safeParse(input);
-  if (result.success) return result.data;
-  throw new UsageError(
-    result.error.issues
-      .map(({ path, message }) => [path.join('.'), message].filter(Boolean).join(': '))
-      .join('; '),
-  );
+function keyLine({ name, state, version, kcv, created_at, holder }: KeyInfo): string {
+  return rowLine(name, state, version, kcv, created_at, holder);
 }

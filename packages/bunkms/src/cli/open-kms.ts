@@ -1,4 +1,6 @@
 import { existsSync } from 'node:fs';
+import { parserFor } from '@bundoc/shared/cli/command';
+import { auditReceiptSchema } from '@bundoc/shared/contract/keys';
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import { createLogger, type Logger } from '@bundoc/shared/runtime/logger';
@@ -13,7 +15,7 @@ import { databasePathOf } from '../store/sqlite/sqlite-store.ts';
 import { TokenService } from '../tokens/token-service.ts';
 import { StoreTrust } from '../trust/store-trust.ts';
 import { trustedStore } from '../trust/trusted-store.ts';
-import { kekProviderOf } from '../vault/kek-provider.ts';
+import { type KekProvider, kekProviderOf } from '../vault/kek-provider.ts';
 import { Keks } from '../vault/keks.ts';
 import { type Unsealed, unseal } from '../vault/unseal.ts';
 import { Vault } from '../vault/vault.ts';
@@ -33,8 +35,9 @@ export interface CliKms {
 }
 
 /**
- * Runs `action` on the store of the configured installation, and closes it. @throws CliFailure when no
- * installation exists.
+ * Runs `action` on the store of the configured installation, and closes it.
+ *
+ * @throws CliFailure when no installation exists.
  */
 export async function withStore<T>(
   environment: Environment,
@@ -61,33 +64,20 @@ export function withKms<T>(environment: Environment, action: (kms: CliKms) => Pr
  * one.
  */
 export async function unsealStore(environment: Environment, database: KmsStore): Promise<CliKms> {
-  const trust = new StoreTrust({ store: database, logger: silentLogger(), metrics: createMetrics() });
+  const ports = { clock: systemClock, logger: silentLogger() };
+  const trust = new StoreTrust({ store: database, logger: ports.logger, metrics: createMetrics() });
   const store = trustedStore(database, trust);
   await trust.check();
-  const config = readConfig(environment);
-  const warn = (message: string) => console.error(`bunkms: warning: ${message}`);
-  const provider = kekProviderOf(config.kek, warn);
+  const provider = ringOf(environment);
   const stamp = provider.stamp();
   const vault = new Vault(await provider.load());
   const state = await unseal(vault, store, systemClock, 'cli');
   if (state.kind === 'sealed') throw new CliFailure(`sealed: ${state.reason}`);
   await trust.check();
-  const { signingKey, publicKey, chainKey } = state;
-  const tokens = new TokenService({
-    store,
-    clock: systemClock,
-    logger: silentLogger(),
-    signingKey,
-    kid: publicKey.kid,
-    chainKey,
-  });
-  const keks = new Keks({
-    ...{ vault, provider, stamp, store, chainKey },
-    state: state.keks,
-    clock: systemClock,
-    logger: silentLogger(),
-    caller: CLI_CALLER,
-  });
+  const { signingKey, publicKey, chainKey, keks: known } = state;
+  const tokens = new TokenService({ store, ...ports, signingKey, kid: publicKey.kid, chainKey });
+  const ring = { vault, provider, stamp, store, chainKey };
+  const keks = new Keks({ ...ring, ...ports, state: known, caller: CLI_CALLER });
   return { store, database, vault, keks, state, tokens, trust };
 }
 
@@ -106,23 +96,32 @@ export interface CliDeps extends KekDeps {
  * this resolves.
  */
 export function withKeys<T>(environment: Environment, action: (deps: CliDeps) => Promise<T>): Promise<T> {
-  return withKms(environment, async ({ store, vault, keks, state }) => {
+  return withKms(environment, async ({ store, vault, keks, state: { chainKey } }) => {
     const logger = silentLogger();
     const audit = new AuditLog({ store, logger, metrics: createMetrics() });
     try {
-      return await action({
-        store,
-        vault,
-        keks,
-        chainKey: state.chainKey,
-        audit,
-        clock: systemClock,
-        logger,
-      });
+      return await action({ store, vault, keks, chainKey, audit, clock: systemClock, logger });
     } finally {
       await audit.drain();
     }
   });
+}
+
+/** `42:9f3a…`: a receipt from an export or `audit head`. */
+export const receipt = parserFor('seq:hash, as in the answer of an export', (text) => {
+  const [seq, hash] = text.split(':');
+  return auditReceiptSchema.safeParse({ seq: Number(seq), hash }).data;
+});
+
+/** The pages of a list, each read after the cursor of the one before. */
+export async function* pagesOf<Page extends { readonly next_cursor?: string | undefined }>(
+  read: (after: string | undefined) => Promise<Page>,
+): AsyncGenerator<Page> {
+  for (let after: string | undefined, more = true; more; more = after !== undefined) {
+    const page = await read(after);
+    yield page;
+    after = page.next_cursor;
+  }
 }
 
 /** Whether an installation exists. Never creates one. */
@@ -134,8 +133,12 @@ export async function hasStore(location: StoreLocation): Promise<boolean> {
 
 /** The KEK ring of the configuration. */
 export async function loadVault(environment: Environment): Promise<Vault> {
+  return new Vault(await ringOf(environment).load());
+}
+
+function ringOf(environment: Environment): KekProvider {
   const warn = (message: string) => console.error(`bunkms: warning: ${message}`);
-  return new Vault(await kekProviderOf(readConfig(environment).kek, warn).load());
+  return kekProviderOf(readConfig(environment).kek, warn);
 }
 
 /** False when opening the store would create an empty one. */

@@ -1,8 +1,8 @@
+import { type Command, collect, each } from '@bundoc/shared/cli/command';
+import type { JsonOption } from '@bundoc/shared/cli/print';
 import type { Environment } from '@bundoc/shared/runtime/config';
-import type { Command } from 'commander';
 import { backup, verifyBackup } from './backup.ts';
-import type { JsonOption } from './key.ts';
-import { collect, collectReceipt } from './option-parsers.ts';
+import { receipt } from './open-kms.ts';
 import { type RecoverCliOptions, recover } from './recover.ts';
 import { type RestoreCliOptions, restoreBackup } from './restore.ts';
 
@@ -28,12 +28,7 @@ export function registerRecoveryCommands(program: Command, environment: Environm
     )
     .argument('<file>')
     .option('--audit-copy <files>', 'the copy of the audit chain, its files in their order', collect, [])
-    .option(
-      '--receipt <seq:hash>',
-      'a record that the restore must know; may be repeated',
-      collectReceipt,
-      [],
-    )
+    .option('--receipt <seq:hash>', 'a record that the restore must know; may be repeated', each(receipt), [])
     .option('--json', 'print JSON')
     .action((file: string, options: RestoreCliOptions) => restoreBackup(environment, file, options));
   program

@@ -1,3 +1,6 @@
+import { type Command, command, parserOf } from '@bundoc/shared/cli/command';
+import { type JsonOption, print, rowLine } from '@bundoc/shared/cli/print';
+import { keyNameSchema } from '@bundoc/shared/contract/keys';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import { lineOf } from '@bundoc/shared/runtime/error-line';
 import { enableKey } from '../keys/key-lifecycle.ts';
@@ -5,13 +8,30 @@ import { CLI_CALLER } from '../records/caller.ts';
 import { listOf } from '../recovery/errors.ts';
 import { type KeyToReview, keysToReview } from '../recovery/keys-to-review.ts';
 import { CliFailure, EXIT, UsageError } from './errors.ts';
-import type { JsonOption } from './key.ts';
 import { type CliDeps, withKeys } from './open-kms.ts';
 
-export interface ReviewOptions extends JsonOption {
+interface ReviewOptions extends JsonOption {
   /** Names of keys to enable. */
   readonly enable: readonly string[];
   readonly enableAll?: true;
+}
+
+/** `bunkms key review`. */
+export function addReviewCommand(group: Command, environment: Environment): void {
+  const parse = parserOf(keyNameSchema);
+  command(
+    group,
+    'review',
+    'lists the keys that a restore or a recovery disabled because their later state is unknown, and enables those you choose',
+  )
+    .option(
+      '--enable <names>',
+      'enable these keys; may be repeated',
+      (text, earlier: readonly string[]) => [...earlier, ...text.split(',').map(parse)],
+      [],
+    )
+    .option('--enable-all', 'enable all of them, except those that were disabled or about to be deleted')
+    .action((options) => review(environment, options));
 }
 
 /**
@@ -22,7 +42,7 @@ export interface ReviewOptions extends JsonOption {
  *   after enabling the others when a key cannot be enabled.
  */
 export async function review(environment: Environment, options: ReviewOptions): Promise<void> {
-  const { enable, enableAll, json } = options;
+  const { enable, enableAll } = options;
   if (enableAll && enable.length > 0) throw new UsageError('give --enable or --enable-all, not both');
   const { waiting, enabled, problems } = await withKeys(environment, async (deps) => {
     const keys = await keysToReview(deps);
@@ -31,12 +51,10 @@ export async function review(environment: Environment, options: ReviewOptions): 
     return { waiting: keys, ...(await enableKeys(deps, names)) };
   });
   const left = waiting.filter(({ name }) => !enabled.includes(name));
-  if (json) console.log(JSON.stringify({ keys: left, enabled }));
-  else {
-    for (const name of enabled) console.log(`${name}  enabled`);
-    for (const { name, was, since, version } of left)
-      console.log([name, 'disabled', version, `was ${was}`, since].join('  '));
-  }
+  print(options, { keys: left, enabled }, () => [
+    ...enabled.map((name) => rowLine(name, 'enabled')),
+    ...left.map(({ name, was, since, version }) => rowLine(name, 'disabled', version, `was ${was}`, since)),
+  ]);
   if (problems.length > 0) throw new CliFailure(`not enabled: ${listOf(problems)}`);
 }
 

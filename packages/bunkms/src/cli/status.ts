@@ -1,3 +1,5 @@
+import { type AddCommands, command } from '@bundoc/shared/cli/command';
+import { factLines, type JsonOption, print } from '@bundoc/shared/cli/print';
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import { readConfig } from '../config.ts';
@@ -7,12 +9,15 @@ import { Vault } from '../vault/vault.ts';
 import { CliFailure } from './errors.ts';
 import { withStore } from './open-kms.ts';
 
-/**
- * Prints the state of the installation from its store. Does not check whether a server runs.
- *
- * @throws CliFailure when it is sealed.
- */
-export async function status(environment: Environment, options: { json?: true }): Promise<void> {
+/** `bunkms status`: the state of the installation in its store. Does not check whether a server runs. */
+export const addStatusCommand: AddCommands = (program, environment) => {
+  command(program, 'status', 'shows the state of the installation; exit code 1 when it is sealed').action(
+    (options) => status(environment, options),
+  );
+};
+
+/** @throws CliFailure when it is sealed. */
+async function status(environment: Environment, options: JsonOption): Promise<void> {
   const config = readConfig(environment);
   const { facts, state } = await withStore(environment, async (store) => {
     const vault = new Vault(await kekProviderOf(config.kek, () => undefined).load());
@@ -36,7 +41,6 @@ export async function status(environment: Environment, options: { json?: true })
       },
     };
   });
-  if (options.json) console.log(JSON.stringify(facts));
-  else for (const [name, value] of Object.entries(facts)) console.log(`${name}: ${String(value)}`);
+  print(options, facts, () => factLines(facts));
   if (state.kind === 'sealed') throw new CliFailure(`sealed: ${state.reason}`);
 }

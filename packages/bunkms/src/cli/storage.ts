@@ -1,7 +1,9 @@
 import { createInterface } from 'node:readline';
+import { type AddCommands, command, parserOf } from '@bundoc/shared/cli/command';
+import { factLines, type JsonOption, print, rowLine } from '@bundoc/shared/cli/print';
 import { defined } from '@bundoc/shared/contract/defined';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
-import type { StorageInfo } from '@bundoc/shared/contract/storages';
+import { generationSchema, type StorageInfo, storageIdSchema } from '@bundoc/shared/contract/storages';
 import type { DataFolder } from '@bundoc/shared/files/data-folder';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import { storageInfo, takeOverStorage } from '../keys/storages.ts';
@@ -16,57 +18,74 @@ import {
 import { listOf } from '../recovery/errors.ts';
 import { NoDataFolder, openDataFolder, projectsIn } from '../recovery/project-keys.ts';
 import { CliFailure, UsageError } from './errors.ts';
-import type { JsonOption } from './key.ts';
-import { withKeys } from './open-kms.ts';
+import { type CliDeps, withKeys } from './open-kms.ts';
 
-export async function showStorage(environment: Environment, id: string, options: JsonOption): Promise<void> {
-  print(await withKeys(environment, (deps) => storageInfo(deps, id)), options);
-}
+/** `bunkms storage …`: the storages of Bundoc that hold keys. */
+export const addStorageCommands: AddCommands = (program, environment) => {
+  const group = program.command('storage').description('storages of Bundoc, which hold keys');
+  const onStorage = (name: string, description: string) =>
+    command(group, name, description).argument(
+      '<id>',
+      'the storage, as Bundoc shows it',
+      parserOf(storageIdSchema),
+    );
+  const show = async (options: JsonOption, read: (deps: CliDeps) => Promise<StorageInfo>) => {
+    const storage = await withKeys(environment, read);
+    print(options, storage, () => factLines(storage));
+  };
 
-/** A running Bundoc with the former copy stops within a second, because BunKMS notifies it. */
-export async function takeOver(
-  environment: Environment,
-  id: string,
-  options: JsonOption & { readonly generation?: string; readonly force?: true },
-): Promise<void> {
-  const { generation, force = false } = options;
-  const wanted = { force, ...defined({ generation }) };
-  print(await withKeys(environment, (deps) => takeOverStorage(deps, id, wanted, CLI_CALLER)), options);
-}
-
-export interface ClaimAllOptions extends JsonOption {
-  /** Bundoc's data folder. Without it, standard input has the names of projects, one per line. */
-  readonly from?: string;
-}
+  onStorage('show', 'shows the generation of a storage').action((id, options) =>
+    show(options, (deps) => storageInfo(deps, id)),
+  );
+  // A running Bundoc with the former copy stops within a second, because BunKMS notifies it.
+  onStorage('take-over', 'lets another copy of a storage take its place; the former one stops')
+    .option(
+      '--generation <id>',
+      'the copy with this generation; by default the next one that starts',
+      parserOf(generationSchema),
+    )
+    .option('--force', 'do not wait until the leases of the storage have ended')
+    .action((id, { generation, force = false, ...options }) =>
+      show(options, (deps) => takeOverStorage(deps, id, { force, ...defined({ generation }) }, CLI_CALLER)),
+    );
+  onStorage('claim-all', 'claims the keys of all projects that have content in a storage')
+    .option(
+      '--from <folder>',
+      "Bundoc's data folder; by default, reads names of projects from standard input, one per line",
+    )
+    .action((id, { from, ...options }) => claimAll(environment, id, from, options));
+};
 
 /**
  * Claims the keys of all projects with content in a storage.
  *
+ * @param from Bundoc's data folder. Without it, standard input has the names of projects, one per line.
  * @throws UsageError when the folder belongs to another storage, or there are no names. CliFailure when
  *   other storages hold keys or keys could not be claimed, after claiming all others.
  */
-export async function claimAll(
+async function claimAll(
   environment: Environment,
   id: string,
-  options: ClaimAllOptions,
+  from: string | undefined,
+  options: JsonOption,
 ): Promise<void> {
-  const { from } = options;
   using folder = from === undefined ? undefined : openFolder(from);
   const found = folder && storageOfFolder(folder);
   if (found !== undefined && found !== id) throw new UsageError(`${from} is the storage ${found}, not ${id}`);
   const projects = await withKeys(environment, async (deps) => {
     const all: ClaimedKey[] = [];
     const content = folder === undefined ? contentOfNames(process.stdin) : contentOfFolder(folder);
-    for await (const project of claimKeys(deps, id, content, CLI_CALLER)) {
-      all.push(project);
-      if (!options.json) console.log(lineOf(project));
+    for await (const claimed of claimKeys(deps, id, content, CLI_CALLER)) {
+      all.push(claimed);
+      const { project, key, outcome, holder, problem } = claimed;
+      if (!options.json) console.log(rowLine(project, key, outcome, holder, problem || undefined));
     }
     return all;
   });
   // A failing query before the pipe also leads to no names.
   if (folder === undefined && projects.length === 0)
     throw new UsageError('standard input names no project: give the names, one per line, or --from');
-  if (options.json) console.log(JSON.stringify({ storage: id, projects }));
+  print(options, { storage: id, projects }, () => []);
   fail(projects);
 }
 
@@ -95,36 +114,17 @@ async function* contentOfNames(input: NodeJS.ReadableStream): AsyncGenerator<Con
 }
 
 function fail(projects: readonly ClaimedKey[]): void {
-  const of = (...outcomes: ClaimedKey['outcome'][]) =>
-    projects.filter(({ outcome }) => outcomes.includes(outcome)).map(({ project }) => project);
-  const elsewhere = of('elsewhere');
-  const moving = of('moving');
-  const others = of('missing', 'damaged', 'another-key', 'unreadable');
+  const fault = (why: string, ...outcomes: ClaimedKey['outcome'][]) => {
+    const names = projects.filter(({ outcome }) => outcomes.includes(outcome)).map(({ project }) => project);
+    return names.length === 0 ? [] : [`${why}: ${listOf(names)}`];
+  };
   const faults = [
-    ...(elsewhere.length === 0
-      ? []
-      : [`other storages hold the keys of these projects: ${listOf(elsewhere)}`]),
-    ...(moving.length === 0
-      ? []
-      : [
-          `these projects have the marker of a move; claim each key for the storage that has it: ${listOf(moving)}`,
-        ]),
-    ...(others.length === 0 ? [] : [`the keys of these projects are not claimed: ${listOf(others)}`]),
+    ...fault('other storages hold the keys of these projects', 'elsewhere'),
+    ...fault(
+      'these projects have the marker of a move; claim each key for the storage that has it',
+      'moving',
+    ),
+    ...fault('the keys of these projects are not claimed', 'missing', 'damaged', 'another-key', 'unreadable'),
   ];
   if (faults.length > 0) throw new CliFailure(faults.join('; '));
-}
-
-function lineOf({ project, key, outcome, holder, problem }: ClaimedKey): string {
-  return [
-    project,
-    key,
-    outcome,
-    ...(holder === undefined ? [] : [holder]),
-    ...(problem ? [problem] : []),
-  ].join('  ');
-}
-
-function print(storage: StorageInfo, options: JsonOption): void {
-  if (options.json) console.log(JSON.stringify(storage));
-  else for (const [fact, value] of Object.entries(storage)) console.log(`${fact}: ${value}`);
 }

@@ -1,6 +1,22 @@
+import {
+  type AddCommands,
+  type Command,
+  collect,
+  command,
+  Option,
+  parserFor,
+} from '@bundoc/shared/cli/command';
 import { counted } from '@bundoc/shared/cli/counted';
+import { printToken } from '@bundoc/shared/cli/explain-token';
+import { type JsonOption, print, rowLine } from '@bundoc/shared/cli/print';
+import { readText } from '@bundoc/shared/cli/read-text';
 import { type Column, Table } from '@bundoc/shared/cli/table';
-import { issueTokenSchema, type TokenInfo } from '@bundoc/shared/contract/tokens';
+import {
+  issueTokenSchema,
+  scopeSchema,
+  type TokenInfo,
+  tokenTypeSchema,
+} from '@bundoc/shared/contract/tokens';
 import { WORDS } from '@bundoc/shared/http/validate';
 import type { Environment } from '@bundoc/shared/runtime/config';
 import { CLI_CALLER } from '../records/caller.ts';
@@ -8,7 +24,65 @@ import type { TokenList, TokenService } from '../tokens/token-service.ts';
 import { UsageError } from './errors.ts';
 import { withKms } from './open-kms.ts';
 
-export interface IssueOptions {
+const duration = parserFor('90s, 15m, 1h or 30d', (text) => {
+  const [, amount, unit] = /^(\d{1,9})([smhd])$/.exec(text) ?? [];
+  return amount === undefined ? undefined : Number(amount) * SECONDS[unit as keyof typeof SECONDS];
+});
+const SECONDS = { s: 1, m: 60, h: 3_600, d: 86_400 } as const;
+const TOKEN_STATES = ['valid', 'expired', 'revoked'] as const;
+
+/** `bunkms token …`: service and client tokens. */
+export const addTokenCommands: AddCommands = (program, environment) => {
+  const group = program.command('token').description('service and client tokens');
+  addIssue(group, environment);
+  command(
+    group,
+    'list',
+    'lists issued tokens: subject, scopes, issuer and expiry; never the tokens themselves',
+  )
+    .option('--sub <subject>', 'for one subject')
+    .addOption(new Option('--typ <type>', 'of one type').choices(tokenTypeSchema.options))
+    .addOption(new Option('--scope <scope>', 'with this scope').choices(scopeSchema.options))
+    .option('--project <id>', 'that are valid for this project')
+    .option('--issuer <jti>', 'issued by this token; "cli" for the command line')
+    .addOption(new Option('--state <state>', 'in one state').choices(TOKEN_STATES))
+    .action((options) => listTokens(environment, options));
+  command(group, 'inspect', 'explains what a token is for, what it may do and when it expires; works offline')
+    .argument('[token]', '- or nothing: standard input', '-')
+    .option('--jwks <file>', 'check its signature with these keys, as in /.well-known/jwks.json')
+    .action(async (text, options) => printToken(text === '-' ? await readText(text) : text, options));
+  // A running server refuses them from its next request on.
+  command(group, 'revoke', 'revokes a token and its renewals')
+    .argument('<jti>', 'the token')
+    .option('--cascade', 'also revoke the tokens that it issued, directly or indirectly')
+    .action(async (jti, { cascade = false, ...options }) => {
+      const issued = await withKms(environment, ({ tokens }) => tokens.revoke(jti, CLI_CALLER, { cascade }));
+      print(options, { jti, revoked: true, ...(cascade ? { issued } : {}) }, () =>
+        cascade ? [`revoked, with ${counted(issued, 'token')} that it issued`] : [],
+      );
+    });
+};
+
+function addIssue(group: Command, environment: Environment): void {
+  command(group, 'issue', 'prints a new token; with --json, also its claims')
+    .requiredOption('--typ <type>', 'service or client')
+    .requiredOption('--sub <subject>', 'who the token is for')
+    .requiredOption('--scope <scopes>', 'separated by spaces')
+    .option('--keys <globs>', 'key names that it is for', collect, [])
+    .option('--project <ids>', 'projects that it is for', collect, [])
+    .option('--projects <ids>', 'the same as --project', collect, [])
+    .option('--ttl <duration>', 'how long it is valid, such as 15m or 30d', duration)
+    .option(
+      '--may-issue-scope <scopes>',
+      'scopes of the tokens that it may issue, separated by spaces; unless it may issue everything, kms:admin then reaches only those tokens',
+    )
+    .option('--may-issue-keys <globs>', 'key names that those may be for', collect, [])
+    .option('--may-issue-project <ids>', 'projects that those may be for', collect, [])
+    .option('--may-issue-ttl <duration>', 'how long those may be valid at most', duration)
+    .action((options) => issueToken(environment, options));
+}
+
+interface IssueOptions extends JsonOption {
   readonly typ: string;
   readonly sub: string;
   readonly scope: string;
@@ -22,11 +96,10 @@ export interface IssueOptions {
   readonly mayIssueProject: readonly string[];
   /** Seconds. */
   readonly mayIssueTtl?: number;
-  readonly json?: true;
 }
 
 /** Prints a new token, and nothing else, so that it can be captured. */
-export async function issueToken(environment: Environment, options: IssueOptions): Promise<void> {
+async function issueToken(environment: Environment, options: IssueOptions): Promise<void> {
   const input = {
     sub: options.sub,
     typ: options.typ,
@@ -46,7 +119,7 @@ export async function issueToken(environment: Environment, options: IssueOptions
         .join('; '),
     );
   const issued = await withKms(environment, ({ tokens }) => tokens.issue(request.data, CLI_CALLER));
-  console.log(options.json ? JSON.stringify(issued) : issued.token);
+  print(options, issued, () => [issued.token]);
 }
 
 const FLAGS: Readonly<Record<string, string>> = {
@@ -111,15 +184,14 @@ function wordsOf(text: string): string[] {
 
 const PAGE = 500;
 
-export interface TokenFilter {
+interface TokenFilter extends JsonOption {
   readonly sub?: string;
   readonly typ?: TokenInfo['typ'];
   readonly scope?: string;
   readonly project?: string;
   /** The token that issued it; `cli` for the command line. */
   readonly issuer?: string;
-  readonly state?: TokenState;
-  readonly json?: true;
+  readonly state?: (typeof TOKEN_STATES)[number];
 }
 
 const COLUMNS: readonly Column<TokenInfo>[] = [
@@ -135,17 +207,15 @@ const COLUMNS: readonly Column<TokenInfo>[] = [
 ];
 
 /** Prints the tokens that pass every filter: their purpose, issuer and expiry. */
-export async function listTokens(environment: Environment, filter: TokenFilter): Promise<void> {
+async function listTokens(environment: Environment, filter: TokenFilter): Promise<void> {
   const all = await withKms(environment, (kms) => allTokens(kms.tokens));
   const tokens = all.tokens.filter((token) => passes(token, filter));
   // Nothing is known of damaged tokens, so filters do not apply and they are always reported.
   const { damaged } = all;
-  if (filter.json) {
-    console.log(JSON.stringify({ tokens, ...(damaged.length === 0 ? {} : { damaged }) }));
-    return;
-  }
-  for (const line of new Table(COLUMNS).lines(tokens)) console.log(line);
-  for (const jti of damaged) console.log([jti, 'damaged'].join('  '));
+  print(filter, { tokens, ...(damaged.length === 0 ? {} : { damaged }) }, () => [
+    ...new Table(COLUMNS).lines(tokens),
+    ...damaged.map((jti) => rowLine(jti, 'damaged')),
+  ]);
 }
 
 function passes(token: TokenInfo, { sub, typ, scope, project, issuer, state }: TokenFilter): boolean {
@@ -173,25 +243,7 @@ export async function allTokens(service: TokenService): Promise<Omit<TokenList, 
   return { tokens, damaged };
 }
 
-/**
- * Revokes the token and its family; with `cascade` also the tokens that they issued. A running server refuses
- * them from its next request on.
- */
-export async function revokeToken(
-  environment: Environment,
-  jti: string,
-  options: { cascade?: true; json?: true },
-): Promise<void> {
-  const cascade = options.cascade === true;
-  const issued = await withKms(environment, ({ tokens }) => tokens.revoke(jti, CLI_CALLER, { cascade }));
-  if (options.json) console.log(JSON.stringify({ jti, revoked: true, ...(cascade ? { issued } : {}) }));
-  else if (cascade) console.log(`revoked, with ${counted(issued, 'token')} that it issued`);
-}
-
-export const TOKEN_STATES = ['valid', 'expired', 'revoked'] as const;
-type TokenState = (typeof TOKEN_STATES)[number];
-
-function stateOf(token: TokenInfo): TokenState {
+function stateOf(token: TokenInfo): (typeof TOKEN_STATES)[number] {
   if (token.revoked_at !== undefined) return 'revoked';
   return Date.parse(token.expires_at) <= Date.now() ? 'expired' : 'valid';
 }

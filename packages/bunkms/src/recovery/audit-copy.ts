@@ -1,6 +1,7 @@
 import type { KeyObject } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { type AuditRecord, auditRecordSchema } from '@bundoc/shared/contract/audit';
+import { parseJson } from '@bundoc/shared/json/parse-json';
 import { z } from 'zod';
 import type { ChainHead } from '../records/chain.ts';
 import { isGenuine } from '../records/chain-walk.ts';
@@ -152,7 +153,7 @@ async function* recordsOf(paths: readonly string[]): AsyncGenerator<CopiedRecord
     let number = 0;
     for await (const text of linesOf(path)) {
       const where = `line ${++number} of ${path}`;
-      const value = parsed(text);
+      const value = parseJson(text);
       // A line that a crash cut short, or a line of the log.
       if (!isRecordLine(value)) continue;
       const line = lineSchema.safeParse(value);
@@ -187,12 +188,4 @@ async function* linesOf(path: string): AsyncGenerator<string> {
       throw new DamagedFile(`${path} is not an audit copy: a line is too long`);
   }
   if (rest.length > 0) yield rest.toString('utf8');
-}
-
-function parsed(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }

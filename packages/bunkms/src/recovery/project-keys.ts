@@ -12,6 +12,7 @@ import {
 } from '@bundoc/shared/contract/project-file';
 import { codeOf, DataFolder, UnsafeEntry } from '@bundoc/shared/files/data-folder';
 import { listSync, readSmallSync, readStartSync } from '@bundoc/shared/files/small-files';
+import { parseJson } from '@bundoc/shared/json/parse-json';
 
 /** A wrapped key version from a project's file. It is not trusted before it is unwrapped. */
 export interface WrappedVersion {
@@ -127,7 +128,7 @@ export function readProjectKey(
 function projectFileOf(project: string, content: Buffer | string | undefined): ProjectFile | string {
   if (content === undefined) return 'is missing';
   if (typeof content === 'string') return content;
-  const file = projectFileSchema.safeParse(parsed(content));
+  const file = projectFileSchema.safeParse(parseJson(content.toString()));
   const isOfProject = file.data?.project === project && file.data.key.name === dekNameOf(project);
   return file.success && isOfProject ? file.data : 'is not a project file of this project';
 }
@@ -147,7 +148,7 @@ function readCopy(folder: DataFolder, path: string): Buffer | string | undefined
 function readDeletionMark(folder: DataFolder, project: string, path: string): DeletionMark | undefined {
   const content = readSmallFile(folder, path);
   if (!Buffer.isBuffer(content)) return undefined;
-  const mark = deletionMarkSchema.safeParse(parsed(content)).data;
+  const mark = deletionMarkSchema.safeParse(parseJson(content.toString())).data;
   return mark?.deleted === project ? mark : undefined;
 }
 
@@ -165,13 +166,5 @@ export function readSmallFile(folder: DataFolder, path: string): Buffer | string
     return readSmallSync(folder, path, FILE_BYTES_MAX);
   } catch (error) {
     return error instanceof UnsafeEntry ? error.problem : `cannot be read (${codeOf(error)})`;
-  }
-}
-
-function parsed(content: Buffer): unknown {
-  try {
-    return JSON.parse(content.toString('utf8'));
-  } catch {
-    return undefined;
   }
 }

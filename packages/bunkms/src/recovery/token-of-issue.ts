@@ -1,5 +1,6 @@
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import { type TokenInfo, tokenInfoSchema } from '@bundoc/shared/contract/tokens';
+import { parseJson } from '@bundoc/shared/json/parse-json';
 import { digestOfToken } from '../records/token-record.ts';
 
 /** The token in the record of its issue, as not revoked; undefined for a record of another form. */
@@ -15,15 +16,7 @@ export function tokenOfIssue({ detail = {} }: AuditRecord): TokenInfo | undefine
     scope: words('scope'),
     keys: words('keys'),
     projects: words('projects'),
-    ...(limit === undefined ? {} : { may_issue: readMayIssue(String(limit)) }),
+    ...(limit === undefined ? {} : { may_issue: parseJson(String(limit)) }),
   }).data;
   return token !== undefined && digestOfToken(token) === record ? token : undefined;
-}
-
-function readMayIssue(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }

@@ -1,6 +1,9 @@
-import { access, constants, stat, statfs } from 'node:fs/promises';
+import { access, constants, statfs } from 'node:fs/promises';
+import { ConfigError } from '../runtime/config.ts';
 import { lineOf } from '../runtime/error-line.ts';
 import { printable } from '../runtime/printable.ts';
+import { CommandError } from './errors.ts';
+import { type JsonOption, print } from './print.ts';
 
 /** The result of a check of `doctor`. `warn`: it works, but not for everyone, or not for long. */
 export type Verdict = 'ok' | 'warn' | 'fail';
@@ -16,26 +19,18 @@ export interface Finding {
 
 /** The findings of `doctor`, one per line. */
 export class Checkup {
-  readonly #findings: Finding[] = [];
-
-  get findings(): readonly Finding[] {
-    return this.#findings;
-  }
-
-  get hasFailed(): boolean {
-    return this.#findings.some(({ verdict }) => verdict === 'fail');
-  }
+  readonly findings: Finding[] = [];
 
   ok(check: string, found: string): void {
-    this.#findings.push({ check, verdict: 'ok', found });
+    this.findings.push({ check, verdict: 'ok', found });
   }
 
   warn(check: string, found: string, remedy: string): void {
-    this.#findings.push({ check, verdict: 'warn', found, remedy });
+    this.findings.push({ check, verdict: 'warn', found, remedy });
   }
 
   fail(check: string, found: string, remedy: string): void {
-    this.#findings.push({ check, verdict: 'fail', found, remedy });
+    this.findings.push({ check, verdict: 'fail', found, remedy });
   }
 
   /** Runs one check; an error becomes its finding. @returns undefined when it threw. */
@@ -48,13 +43,34 @@ export class Checkup {
     }
   }
 
+  /** Reads the configuration; each fault becomes a finding. */
+  config<T>(read: () => T): T | undefined {
+    try {
+      const config = read();
+      this.ok('config', 'the variables are valid');
+      return config;
+    } catch (error) {
+      if (!(error instanceof ConfigError)) throw error;
+      for (const fault of error.faults)
+        this.fail('config', fault, 'correct the variable (docs/configuration.md)');
+      return undefined;
+    }
+  }
+
+  /** Prints the findings. @throws CommandError when a check has failed. */
+  print(options: JsonOption): void {
+    const hasFailed = this.findings.some(({ verdict }) => verdict === 'fail');
+    print(options, { ok: !hasFailed, findings: this.findings }, () => this.lines());
+    if (hasFailed)
+      throw new CommandError('some checks failed: see the lines that begin with "fail"', { exitCode: 1 });
+  }
+
   lines(): string[] {
-    const width = Math.max(0, ...this.#findings.map(({ check }) => check.length));
-    return this.#findings.map(({ check, verdict, found, remedy }) =>
-      printable(
-        `${verdict.padEnd(4)}  ${check.padEnd(width)}  ${found}${remedy === undefined ? '' : `. To do: ${remedy}`}`,
-      ),
-    );
+    const width = Math.max(0, ...this.findings.map(({ check }) => check.length));
+    return this.findings.map(({ check, verdict, found, remedy }) => {
+      const todo = remedy === undefined ? '' : `. To do: ${remedy}`;
+      return printable(`${verdict.padEnd(4)}  ${check.padEnd(width)}  ${found}${todo}`);
+    });
   }
 }
 
@@ -66,28 +82,17 @@ const FREE_FAIL_BYTES = 128 * MIB;
 /** Checks that a folder exists, is writable and has free space. */
 export async function checkDisk(checkup: Checkup, folder: string, variable: string): Promise<void> {
   try {
-    if (!(await stat(folder)).isDirectory()) {
-      checkup.fail('disk', `${folder} is not a folder`, `name the data folder in ${variable}`);
-      return;
-    }
-    await access(folder, constants.R_OK | constants.W_OK | constants.X_OK);
+    await access(`${folder}/.`, constants.R_OK | constants.W_OK | constants.X_OK);
     const { bavail, bsize } = await statfs(folder);
     checkFree(checkup, folder, bavail * bsize);
   } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code === 'ENOENT')
-      checkup.fail(
-        'disk',
-        `there is no folder ${folder}`,
-        `name the data folder in ${variable}, or start the service once`,
-      );
-    else if (code === 'EACCES')
-      checkup.fail(
-        'disk',
-        `${folder} is not writable`,
-        'run as the user of the service, or give that user the folder',
-      );
-    else checkup.fail('disk', lineOf(error), `check ${folder} (${variable})`);
+    const faults: Record<string, string> = {
+      ENOENT: `there is no folder ${folder}`,
+      ENOTDIR: `${folder} is not a folder`,
+      EACCES: `${folder} is not writable`,
+    };
+    const found = faults[(error as NodeJS.ErrnoException).code ?? ''] ?? lineOf(error);
+    checkup.fail('disk', found, `name a folder that the user of the service may write in ${variable}`);
   }
 }
 
@@ -108,9 +113,9 @@ const SKEW_WARN_S = 5;
 export function checkClock(
   checkup: Checkup,
   name: string,
-  dates: { readonly service: string | undefined; readonly beforeMs: number; readonly afterMs: number },
+  dates: { readonly date: string | undefined; readonly beforeMs: number; readonly afterMs: number },
 ): void {
-  const serviceMs = Date.parse(dates.service ?? '');
+  const serviceMs = Date.parse(dates.date ?? '');
   if (Number.isNaN(serviceMs)) {
     checkup.warn('clock', `${name} sends no date`, 'ask the service itself, not a proxy');
     return;
@@ -127,25 +132,23 @@ export function checkClock(
   else checkup.ok('clock', found);
 }
 
-/**
- * Compares the versions of two sides.
- *
- * @param theirs undefined when a service does not report it.
- */
-export function checkVersions(
-  checkup: Checkup,
-  ours: { readonly name: string; readonly version: string },
-  theirs: { readonly name: string; readonly version: string | undefined },
-): void {
-  const remedy = `upgrade both to the same version`;
-  if (theirs.version === undefined)
-    checkup.warn(
-      'version',
-      `${ours.name} is ${ours.version}; ${theirs.name} does not report its version`,
-      remedy,
-    );
-  else if (theirs.version === ours.version)
-    checkup.ok('version', `${ours.name} and ${theirs.name} are ${ours.version}`);
+/** Compares the version of this command with that of a service; `theirs` is what it reports. */
+export function checkVersions(checkup: Checkup, ours: string, name: string, theirs: unknown): void {
+  const other = theirs === undefined ? 'does not report its version' : `is ${String(theirs)}`;
+  if (theirs === ours) checkup.ok('version', `this command and ${name} are ${ours}`);
   else
-    checkup.warn('version', `${ours.name} is ${ours.version}, ${theirs.name} is ${theirs.version}`, remedy);
+    checkup.warn('version', `this command is ${ours}, ${name} ${other}`, 'upgrade both to the same version');
+}
+
+/** How long before its expiry a certificate becomes a warning. */
+const CERTIFICATE_WARN_MS = 14 * 86_400_000;
+
+/** Judges when a certificate expires. */
+export function checkCertificate(checkup: Checkup, check: string, certificate: string, endsMs: number): void {
+  const day = new Date(endsMs).toISOString().slice(0, 10);
+  const remedy = 'renew it; the service reads new files automatically';
+  const leftMs = endsMs - Date.now();
+  if (leftMs <= 0) checkup.fail(check, `${certificate} expired on ${day}`, remedy);
+  else if (leftMs < CERTIFICATE_WARN_MS) checkup.warn(check, `${certificate} expires on ${day}`, remedy);
+  else checkup.ok(check, `${certificate} is valid until ${day}`);
 }

@@ -1,50 +1,44 @@
 import { execFileSync } from 'node:child_process';
-import { describe, expect, it } from 'vitest';
-import { type CommandNode, completionScript } from './completion.ts';
+import { Command } from '@commander-js/extra-typings';
+import { expect, it } from 'vitest';
+import { completionScript } from './completion.ts';
 
-function node(name: string, commands: CommandNode[] = [], options: string[] = []): CommandNode {
-  return {
-    name: () => name,
-    description: () => `what the key's ${name}: does`,
-    commands,
-    options: options.map((long) => ({ long, description: 'it is', required: true, optional: false })),
-  };
-}
-const TREE = node('tool', [
-  node('key', [node('create', [], ['--storage', '--json']), node('list')]),
-  node('kek', [node('create')]),
-  node('status', [], ['--json']),
-]);
+const tool = new Command('tool');
+const key = tool.command('key').description("what the key's does");
+key.command('create').option('--storage <id>', 'the storage').option('--json', 'print JSON');
+key.command('list');
+tool.command('kek').command('create');
 
-/** What bash offers after these words, with this script alone. */
-function offered(...words: string[]): string[] {
-  const probe = `
-    COMP_WORDS=("$@")
-    COMP_CWORD=$((\${#COMP_WORDS[@]} - 1))
+it.each([
+  [
+    ['tool', ''],
+    ['key', 'kek'],
+  ],
+  [
+    ['tool', 'ke'],
+    ['key', 'kek'],
+  ],
+  [
+    ['tool', 'key', ''],
+    ['create', 'list'],
+  ],
+  [
+    ['tool', 'key', 'create', '--'],
+    ['--storage', '--json', '--help'],
+  ],
+  [['tool', 'key', 'create', '--storage', 'x', '--j'], ['--json']],
+  [['tool', 'kek', 'create', ''], []],
+])('bash completes %j to %j', (words, offered) => {
+  const probe = `${completionScript('bash', tool)}
+    COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
     _tool
     printf '%s\\n' "\${COMPREPLY[@]}"`;
-  const script = `${completionScript('bash', TREE)}\n${probe}`;
-  const answer = execFileSync('bash', ['--norc', '-c', script, 'bash', ...words], { encoding: 'utf8' });
-  return answer.split('\n').filter((word) => word !== '');
-}
+  const answer = execFileSync('bash', ['--norc', '-c', probe, 'bash', ...words], { encoding: 'utf8' });
+  expect(answer.split('\n').filter(Boolean)).toEqual(offered);
+});
 
-describe('the completion', () => {
-  it('for bash offers the subcommands and options of the typed command', () => {
-    expect(offered('tool', '')).toEqual(['key', 'kek', 'status']);
-    expect(offered('tool', 'ke')).toEqual(['key', 'kek']);
-    expect(offered('tool', 'key', '')).toEqual(['create', 'list']);
-    expect(offered('tool', 'key', 'create', '--')).toEqual(['--storage', '--json', '--help']);
-    expect(offered('tool', 'key', 'create', '--storage', 'x', '--j')).toEqual(['--json']);
-    expect(offered('tool', 'kek', 'create', '')).toEqual([]);
-  });
-
-  it.each(['zsh', 'fish'] as const)(
-    'for %s names every command and option, and quotes their descriptions',
-    (shell) => {
-      const script = completionScript(shell, TREE);
-      for (const word of ['key', 'kek', 'status', 'create', 'list', 'storage', 'json'])
-        expect(script).toContain(word);
-      expect(script).toContain(String.raw`the key'\''s create`);
-    },
-  );
+it('fish gets every command and option, with quoted descriptions', () => {
+  const script = completionScript('fish', tool);
+  for (const word of ['-a kek', '-a create', '-l storage -r', String.raw`-d 'what the key'\''s does'`])
+    expect(script).toContain(word);
 });

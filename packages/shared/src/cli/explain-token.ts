@@ -1,10 +1,21 @@
 import { createPublicKey, verify } from 'node:crypto';
-import { type Claims, claimsSchema, type Jwks, type MayIssue, TOKEN_LENGTH_MAX } from '../contract/tokens.ts';
+import {
+  type Claims,
+  claimsSchema,
+  type Jwks,
+  jwksSchema,
+  type MayIssue,
+  TOKEN_LENGTH_MAX,
+} from '../contract/tokens.ts';
+import { parseJson } from '../json/parse-json.ts';
 import { printable } from '../runtime/printable.ts';
 import { counted } from './counted.ts';
+import { CommandError } from './errors.ts';
+import { type JsonOption, print } from './print.ts';
+import { readText } from './read-text.ts';
 
 /** A text that is not a token of BunKMS; the message says why. */
-export class NotAToken extends Error {
+export class NotAToken extends CommandError {
   override readonly name = 'NotAToken';
 }
 
@@ -38,6 +49,24 @@ const RIGHTS: Readonly<Record<string, string>> = {
   'docs:admin': 'define collections, back up, move and delete projects',
   'docs:metrics': 'read the metrics of Bundoc',
 };
+
+/**
+ * Prints what a token says, without any request.
+ *
+ * @param options `jwks` is a file with the keys that BunKMS publishes at `/.well-known/jwks.json`.
+ * @throws NotAToken; CommandError when its signature is checked and invalid.
+ */
+export async function printToken(
+  text: string,
+  options: JsonOption & { readonly jwks?: string },
+): Promise<void> {
+  const keys = options.jwks === undefined ? undefined : readKeySet(await readText(options.jwks));
+  const inspected = inspectToken(text, keys);
+  const { claims, kid, signature } = inspected;
+  print(options, { ...claims, kid, signature }, () => explainToken(inspected, Date.now()));
+  if (keys !== undefined && signature !== 'good')
+    throw new CommandError(`the signature is ${signature}: do not trust the token`, { exitCode: 1 });
+}
 
 /**
  * Reads a token locally. Without `keys` nothing is verified: anybody could have written it.
@@ -133,11 +162,14 @@ function check(token: string, kid: string, { keys }: Jwks): SignatureState {
 
 /** @throws NotAToken */
 function objectOf(part: string | undefined, what: string): Record<string, unknown> {
-  try {
-    const value: unknown = JSON.parse(Buffer.from(part ?? '', 'base64url').toString('utf8'));
-    if (typeof value === 'object' && value !== null && !Array.isArray(value)) return { ...value };
-  } catch {
-    // Reported below.
-  }
+  const value = parseJson(Buffer.from(part ?? '', 'base64url').toString());
+  if (typeof value === 'object' && value !== null && !Array.isArray(value)) return { ...value };
   throw new NotAToken(`the ${what} of the token is not JSON: is it cut off?`);
+}
+
+/** @throws NotAToken */
+function readKeySet(text: string): Jwks {
+  const keys = jwksSchema.safeParse(parseJson(text));
+  if (!keys.success) throw new NotAToken('the key set is not from BunKMS: save /.well-known/jwks.json');
+  return keys.data;
 }

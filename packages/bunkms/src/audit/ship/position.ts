@@ -1,5 +1,6 @@
 import { open, readFile, rename } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { parseJson } from '@bundoc/shared/json/parse-json';
 import { z } from 'zod';
 import { type ChainHead, GENESIS } from '../../records/chain.ts';
 
@@ -39,7 +40,7 @@ export function positionFile(path: string, target: string): Position {
         if (error.code === 'ENOENT') return '';
         throw error;
       });
-      const position = positionSchema.safeParse(parsed(text));
+      const position = positionSchema.safeParse(parseJson(text));
       if (!position.success || position.data.target !== target) return { ...GENESIS, epoch: 0 };
       const { seq, hash, epoch } = position.data;
       return { seq, hash, epoch };
@@ -56,12 +57,4 @@ export function positionFile(path: string, target: string): Position {
       await folder.sync();
     },
   };
-}
-
-function parsed(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }

@@ -1,0 +1,114 @@
+import { Argument, Command, CommanderError, InvalidArgumentError, Option } from '@commander-js/extra-typings';
+import type { z } from 'zod';
+import type { Environment } from '../runtime/config.ts';
+import { lineOf } from '../runtime/error-line.ts';
+import { guardMemory } from '../runtime/memory-exposure.ts';
+import { VERSION } from '../runtime/version.ts';
+import { completionScript, SHELLS } from './completion.ts';
+import { CommandError } from './errors.ts';
+
+export { type Command, Option };
+
+/** Adds commands to a program. The types of their arguments and options follow from how they are declared. */
+export type AddCommands = (program: Command, environment: Environment) => void;
+
+export interface ProgramSpec {
+  readonly name: string;
+  readonly description: string;
+  readonly commands: readonly AddCommands[];
+  /** The exit code for an error that is no {@link CommandError}. */
+  readonly exitCodeOf: (error: unknown) => number;
+  /** What to do about an error, if its message does not say it. */
+  readonly remedyOf?: (error: unknown) => string | undefined;
+}
+
+/**
+ * Runs a program with these arguments. Commands print their results to the console; an error is one line.
+ *
+ * @returns the exit code: 0 for success, 2 for arguments that are not understood, else that of the error.
+ */
+export async function runProgram(
+  { name, description, commands, exitCodeOf, remedyOf }: ProgramSpec,
+  args: readonly string[],
+  environment: Environment,
+): Promise<number> {
+  try {
+    // Like the service, commands handle keys.
+    guardMemory(environment);
+    const program: Command = new Command(name).description(description).version(VERSION);
+    // Options follow their command, so that a command and its subcommand may have an option of the same name.
+    program.enablePositionalOptions().exitOverride();
+    for (const add of commands) add(program, environment);
+    program
+      .command('completion')
+      .description(`prints a script that completes commands and options: source <(${name} completion bash)`)
+      .addArgument(new Argument('<shell>').choices(SHELLS))
+      .action((shell) => console.log(completionScript(shell, program)));
+    await program.parseAsync(args, { from: 'user' });
+    return 0;
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+    const line = lineOf(error);
+    const remedy = remedyOf?.(error);
+    if (line !== '') console.error(`${name}: ${line}${remedy === undefined ? '' : `; ${remedy}`}`);
+    return error instanceof CommandError ? error.exitCode : exitCodeOf(error);
+  }
+}
+
+/** Adds a command. Every command has `--json`. */
+export function command(parent: Command, name: string, description: string) {
+  return parent.command(name).description(description).option('--json', 'print JSON');
+}
+
+/** The options that select a running Bundoc. */
+export function bundocCommand(parent: Command, name: string, description: string) {
+  return command(parent, name, description)
+    .option('--url <url>', 'URL of Bundoc; BUNDOC_URL, or http://127.0.0.1:8080')
+    .option('--token-file <file>', 'a token for it; BUNDOC_TOKEN_FILE, or the token itself in BUNDOC_TOKEN')
+    .option('--ca-file <file>', 'the authority of its certificate; BUNDOC_CA_FILE, or those of the system');
+}
+
+/** A parser of an argument or option from a schema. */
+export function parserOf<S extends z.ZodType>(schema: S): (text: string) => z.infer<S> {
+  return (text) => {
+    const result = schema.safeParse(text);
+    if (!result.success) throw new InvalidArgumentError(String(result.error.issues[0]?.message));
+    return result.data;
+  };
+}
+
+/** Parses the input of a command. @throws CommandError with every fault. */
+export function parsed<S extends z.ZodType>(schema: S, input: unknown): z.infer<S> {
+  const result = schema.safeParse(input);
+  if (result.success) return result.data;
+  const faults = result.error.issues.map(({ path, message }) =>
+    [path.join('.'), message].filter(Boolean).join(': '),
+  );
+  throw new CommandError(faults.join('; '));
+}
+
+/** A parser that tells what is expected when `parse` returns undefined. */
+export function parserFor<T>(expected: string, parse: (text: string) => T | undefined): (text: string) => T {
+  return (text) => {
+    const value = parse(text);
+    if (value === undefined) throw new InvalidArgumentError(`give ${expected}`);
+    return value;
+  };
+}
+
+/** A parser of an option that may be repeated. */
+export function each<T>(parse: (text: string) => T): (text: string, earlier: readonly T[]) => readonly T[] {
+  return (text, earlier) => [...earlier, parse(text)];
+}
+
+/** For lists with commas, with repeated options, or both. */
+export function collect(text: string, earlier: readonly string[]): readonly string[] {
+  return [...earlier, ...text.split(',').filter((word) => word !== '')];
+}
+
+export function wholeNumber(min: number, max: number): (text: string) => number {
+  return parserFor(`a whole number from ${min} to ${max}`, (text) => {
+    const count = Number(text);
+    return /^\d{1,16}$/.test(text) && count >= min && count <= max ? count : undefined;
+  });
+}
