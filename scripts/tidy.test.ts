@@ -175,11 +175,11 @@ describe('imports', () => {
     ['engine/postgres/rows.ts', '../files/log/log.ts', 'an engine knows no other'],
     ['engine/files/store.ts', '../postgres/rows.ts', 'an engine knows no other'],
     ['service/queries.ts', '../engine/files/log/log.ts', 'only the composition root and the commands'],
-    ['engine/port.ts', './files/log/log.ts', 'only the composition root and the commands'],
+    ['engine/port/port.ts', '../files/log/log.ts', 'only the composition root and the commands'],
     ['engine/files/log/log.ts', '../../../service/queries.ts', 'the log stands by itself'],
     ['engine/files/log/log.ts', 'fastify', 'the log stands by itself'],
     ['engine/files/log/log.ts', '../../../testing/simulated-disk.ts', 'does not import its tests'],
-    ['engine/index-port.ts', './indexes/conformance.ts', 'does not import its tests'],
+    ['engine/port/index-port.ts', './indexes/conformance.ts', 'does not import its tests'],
     ['http/guard.ts', '@bundoc/shared/testing/postgres', 'does not import its tests'],
     ['http/guard.ts', '@bundoc/bunkms/http/guard', 'the two services share no code'],
     ['http/guard.ts', '../../../bunkms/src/http/guard.ts', 'the two services share no code'],
@@ -285,7 +285,7 @@ it('only errors that end the process are logged as fatal', () => {
   expect(callers.sort()).toEqual([
     'packages/bundoc/src/engine/files/index.ts',
     'packages/bunkms/src/app.ts',
-    'packages/shared/src/runtime/lifecycle.ts',
+    'packages/shared/src/process/lifecycle.ts',
   ]);
 });
 

@@ -10,7 +10,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { MARK_KEY, sealMoveMark } from '@bundoc/bundoc/engine/move-mark';
+import { MARK_KEY, sealMoveMark } from '@bundoc/bundoc/engine/moves/move-mark';
 import { withStore } from '@bundoc/bunkms/cli/open-kms';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import { dekNameOf } from '@bundoc/shared/contract/keys';

@@ -1,8 +1,8 @@
 // Bundoc with settings of its configuration that have no variable, from BENCH_SETTINGS.
 
 import '@bundoc/bundoc/thread-pool';
-import { runService } from '@bundoc/shared/runtime/lifecycle';
-import { createLogger } from '@bundoc/shared/runtime/logger';
+import { createLogger } from '@bundoc/shared/logs/logger';
+import { runService } from '@bundoc/shared/process/lifecycle';
 
 const logger = createLogger({ service: 'bundoc', level: 'info' });
 

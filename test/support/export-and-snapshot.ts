@@ -8,8 +8,8 @@ import { join } from 'node:path';
 import { writeHeapSnapshot } from 'node:v8';
 import { KmsClient } from '@bundoc/bundoc/kms/client';
 import { KEY_TEXT_BYTES, writeKeyText } from '@bundoc/shared/crypto/key-text';
+import { createLogger } from '@bundoc/shared/logs/logger';
 import { systemClock } from '@bundoc/shared/runtime/clock';
-import { createLogger } from '@bundoc/shared/runtime/logger';
 import { call, Installation } from './installation.ts';
 
 const folder = String(process.argv[2]);

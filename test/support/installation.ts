@@ -11,7 +11,7 @@ import { init } from '@bundoc/bunkms/cli/init';
 import { type CliKms, withKms } from '@bundoc/bunkms/cli/open-kms';
 import { readConfig as readBunkmsConfig } from '@bundoc/bunkms/config';
 import { type IssueToken, type IssueTokenInput, issueTokenSchema } from '@bundoc/shared/contract/tokens';
-import { createLogger, type Logger } from '@bundoc/shared/runtime/logger';
+import { createLogger, type Logger } from '@bundoc/shared/logs/logger';
 import { freePort } from '@bundoc/shared/testing/free-port';
 import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 import { inject } from 'vitest';

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { readConfig } from './config.ts';
-import { GroupQuota } from './engine/quota.ts';
+import { GroupQuota } from './engine/commit/quota.ts';
 import { defaultCacheBytes, defaultOpenBytes } from './process-limits.ts';
 
 describe('the configuration', () => {

@@ -11,11 +11,11 @@ import {
   portNumber,
   proxyList,
   wholeNumber,
-} from '@bundoc/shared/runtime/config';
-import { drainMs } from '@bundoc/shared/runtime/drain';
+} from '@bundoc/shared/process/config';
+import { drainMs } from '@bundoc/shared/process/drain';
 import { type TlsFiles, tlsFilesOf } from '@bundoc/shared/tls/files';
 import { z } from 'zod';
-import type { Quota } from './engine/quota.ts';
+import type { Quota } from './engine/commit/quota.ts';
 import {
   moveTargetOf,
   type PostgresConfig,

@@ -1,9 +1,9 @@
 import './thread-pool.ts';
-import { ConfigError, logLevel, warnOfUnknown } from '@bundoc/shared/runtime/config';
-import { runService } from '@bundoc/shared/runtime/lifecycle';
-import { createLogger } from '@bundoc/shared/runtime/logger';
-import { guardMemory } from '@bundoc/shared/runtime/memory-exposure';
-import { nodeFault } from '@bundoc/shared/runtime/node-version';
+import { createLogger } from '@bundoc/shared/logs/logger';
+import { ConfigError, logLevel, warnOfUnknown } from '@bundoc/shared/process/config';
+import { runService } from '@bundoc/shared/process/lifecycle';
+import { guardMemory } from '@bundoc/shared/process/memory-exposure';
+import { nodeFault } from '@bundoc/shared/process/node-version';
 
 /** `readConfig` reports a wrong level, so a logger must exist before. */
 const level = logLevel.catch('info').parse(process.env['BUNDOC_LOG_LEVEL']);

@@ -1,6 +1,6 @@
 import { getHeapStatistics } from 'node:v8';
-import type { Logger } from '@bundoc/shared/runtime/logger';
-import { memoryLimit } from '@bundoc/shared/runtime/memory-limit';
+import type { Logger } from '@bundoc/shared/logs/logger';
+import { memoryLimit } from '@bundoc/shared/process/memory-limit';
 
 const MIB = 1_048_576;
 /**

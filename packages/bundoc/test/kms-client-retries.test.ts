@@ -1,5 +1,5 @@
+import { createLogger } from '@bundoc/shared/logs/logger';
 import { systemClock } from '@bundoc/shared/runtime/clock';
-import { createLogger } from '@bundoc/shared/runtime/logger';
 import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 import { describe, expect, it } from 'vitest';
 import { KmsClient } from '../src/kms/client.ts';

@@ -2,7 +2,7 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import { needs } from '@bundoc/shared/testing/programs';
 import { describe, expect, it } from 'vitest';
-import type { ProjectStore } from '../src/engine/port.ts';
+import type { ProjectStore } from '../src/engine/port/port.ts';
 import { put, ref } from '../src/testing/writes.ts';
 import { markOf, moving, OTHER, useMoves, withCall } from './support/moves-with-obstacles.ts';
 import { HELD, type Place } from './support/moving.ts';

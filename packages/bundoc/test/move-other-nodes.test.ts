@@ -1,8 +1,8 @@
 import { randomUUID } from 'node:crypto';
-import { createLogger } from '@bundoc/shared/runtime/logger';
+import { createLogger } from '@bundoc/shared/logs/logger';
 import { needs } from '@bundoc/shared/testing/programs';
 import { describe, expect, it, vi } from 'vitest';
-import { StorageGeneration } from '../src/engine/storage-generation.ts';
+import { StorageGeneration } from '../src/engine/identity/storage-generation.ts';
 import type { StorageCalls } from '../src/kms/port.ts';
 import { moving, OTHER, useMoves, withCall } from './support/moves-with-obstacles.ts';
 import { HELD } from './support/moving.ts';

@@ -2,7 +2,7 @@ import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { needs } from '@bundoc/shared/testing/programs';
 import { describe, expect, it } from 'vitest';
 import { openDefinedStore } from '../src/collections/defined-store.ts';
-import { definitionRef } from '../src/engine/definition.ts';
+import { definitionRef } from '../src/engine/port/definition.ts';
 import type { Database } from '../src/engine/postgres/database/database.ts';
 import { Collections } from '../src/service/collections.ts';
 import type { PostgresProject } from '../src/testing/postgres-project.ts';

@@ -2,7 +2,7 @@ import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { needs } from '@bundoc/shared/testing/programs';
 import { startInBackground } from '@bundoc/shared/testing/timing';
 import { describe, expect, it } from 'vitest';
-import { OutcomeUnknown } from '../src/engine/errors.ts';
+import { OutcomeUnknown } from '../src/engine/port/errors.ts';
 import { GroupCommitter } from '../src/engine/postgres/commit/group-commit.ts';
 import { openTestDatabase } from '../src/testing/postgres-project.ts';
 import { commitOne, put, ref } from '../src/testing/writes.ts';

@@ -7,7 +7,7 @@ import { needs } from '@bundoc/shared/testing/programs';
 import { startInBackground } from '@bundoc/shared/testing/timing';
 import { describe, expect, it } from 'vitest';
 import { isRegister, type Operation } from '../../../test/support/cluster-load.ts';
-import type { Precondition } from '../src/engine/port.ts';
+import type { Precondition } from '../src/engine/port/port.ts';
 import { GroupCommitter } from '../src/engine/postgres/commit/group-commit.ts';
 import type { Database } from '../src/engine/postgres/database/database.ts';
 import type { PostgresStore } from '../src/engine/postgres/postgres-store.ts';

@@ -7,7 +7,7 @@ import { startInBackground } from '@bundoc/shared/testing/timing';
 import { v7 as uuidv7 } from 'uuid';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { openDefinedStore } from '../src/collections/defined-store.ts';
-import { describeProjectStore } from '../src/engine/conformance.ts';
+import { describeProjectStore } from '../src/engine/conformance/conformance.ts';
 import { GroupCommitter } from '../src/engine/postgres/commit/group-commit.ts';
 import type { Statement } from '../src/engine/postgres/database/database.ts';
 import { prepareSchema } from '../src/engine/postgres/database/schema.ts';

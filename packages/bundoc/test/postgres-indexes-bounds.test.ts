@@ -1,7 +1,7 @@
 import { needs } from '@bundoc/shared/testing/programs';
 import { describe, expect, it } from 'vitest';
 import { find } from '../src/engine/indexes/conformance.ts';
-import { positionAt } from '../src/engine/positions.ts';
+import { positionAt } from '../src/engine/port/positions.ts';
 import type { Database, Transaction } from '../src/engine/postgres/database/database.ts';
 import { skipPositions } from '../src/engine/postgres/rows/skip-positions.ts';
 import { commitOne, put, ref, remove } from '../src/testing/writes.ts';

@@ -2,7 +2,7 @@ import { needs } from '@bundoc/shared/testing/programs';
 import { describe, expect, it } from 'vitest';
 import type { DefinedStore } from '../src/collections/defined-store.ts';
 import { find } from '../src/engine/indexes/conformance.ts';
-import type { Write } from '../src/engine/port.ts';
+import type { Write } from '../src/engine/port/port.ts';
 import { LOOK_UPS_MAX } from '../src/engine/postgres/commit/attempt.ts';
 import type { Database, Transaction } from '../src/engine/postgres/database/database.ts';
 import { openTestDatabase } from '../src/testing/postgres-project.ts';

@@ -1,6 +1,6 @@
 import { needs } from '@bundoc/shared/testing/programs';
 import { describe, expect, it } from 'vitest';
-import { definitionRef } from '../src/engine/definition.ts';
+import { definitionRef } from '../src/engine/port/definition.ts';
 import { commitOne, put, ref } from '../src/testing/writes.ts';
 import {
   blind,

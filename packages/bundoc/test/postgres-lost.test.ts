@@ -1,13 +1,13 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
+import { createLogger } from '@bundoc/shared/logs/logger';
 import { systemClock } from '@bundoc/shared/runtime/clock';
-import { createLogger } from '@bundoc/shared/runtime/logger';
 import { needs } from '@bundoc/shared/testing/programs';
 import { beforeEach, describe, expect, it } from 'vitest';
+import type { StorageIdentity } from '../src/engine/identity/storage-file.ts';
+import { StorageGeneration } from '../src/engine/identity/storage-generation.ts';
 import { markLost } from '../src/engine/lost-projects.ts';
 import { identifyDatabase } from '../src/engine/postgres/rows/identity-in-rows.ts';
 import { endMark, LostInRows } from '../src/engine/postgres/rows/lost-in-rows.ts';
-import type { StorageIdentity } from '../src/engine/storage-file.ts';
-import { StorageGeneration } from '../src/engine/storage-generation.ts';
 import { FakeKeyService } from '../src/testing/fake-key-service.ts';
 import { database, sql, usePostgresEngine } from './support/postgres-engine.ts';
 import { PostgresNode } from './support/postgres-node.ts';

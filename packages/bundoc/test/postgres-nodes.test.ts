@@ -1,8 +1,8 @@
-import { createLogger } from '@bundoc/shared/runtime/logger';
+import { createLogger } from '@bundoc/shared/logs/logger';
 import { needs } from '@bundoc/shared/testing/programs';
 import { PATIENT_MS, startInBackground } from '@bundoc/shared/testing/timing';
 import { describe, expect, it } from 'vitest';
-import type { ProjectStore } from '../src/engine/port.ts';
+import type { ProjectStore } from '../src/engine/port/port.ts';
 import { CommitPolls } from '../src/engine/postgres/commit-polls.ts';
 import { commitOne, put } from '../src/testing/writes.ts';
 import { database, newProject, textOf, usePostgresEngine } from './support/postgres-engine.ts';

@@ -1,12 +1,13 @@
+import { createLogger } from '@bundoc/shared/logs/logger';
+import { StartRefused } from '@bundoc/shared/process/lifecycle';
 import { systemClock } from '@bundoc/shared/runtime/clock';
-import { StartRefused } from '@bundoc/shared/runtime/lifecycle';
-import { createLogger } from '@bundoc/shared/runtime/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { needs } from '@bundoc/shared/testing/programs';
 import { describe, expect, it } from 'vitest';
 import { KeyCache } from '../src/crypto/key-cache.ts';
-import { SWEEP_INTERVAL_MS } from '../src/engine/expiry-marks.ts';
+import type { MarkSetAside } from '../src/engine/moves/set-aside.ts';
+import { SEAL_LIMITS } from '../src/engine/port/seal-budget.ts';
 import { GroupCommitter } from '../src/engine/postgres/commit/group-commit.ts';
 import type { Database } from '../src/engine/postgres/database/database.ts';
 import { prepareSchema } from '../src/engine/postgres/database/schema.ts';
@@ -16,8 +17,7 @@ import { PostgresProjects, whyGone } from '../src/engine/postgres/projects/postg
 import { SharedReads } from '../src/engine/postgres/reads/shared-reads.ts';
 import { lockRow, readFileRow } from '../src/engine/postgres/rows/file-row.ts';
 import { identifyDatabase } from '../src/engine/postgres/rows/identity-in-rows.ts';
-import { SEAL_LIMITS } from '../src/engine/seal-budget.ts';
-import type { MarkSetAside } from '../src/engine/set-aside.ts';
+import { SWEEP_INTERVAL_MS } from '../src/engine/projects/expiry-marks.ts';
 import { ProjectDeletion } from '../src/projects/delete-project.ts';
 import { describeExpiryMarks } from '../src/projects/expiry-conformance.ts';
 import { InstanceManager } from '../src/projects/instance-manager.ts';

@@ -1,7 +1,7 @@
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { needs } from '@bundoc/shared/testing/programs';
 import { describe, expect, it } from 'vitest';
-import { COMMIT_BYTES_MAX } from '../src/engine/port.ts';
+import { COMMIT_BYTES_MAX } from '../src/engine/port/port.ts';
 import type { Database, Row } from '../src/engine/postgres/database/database.ts';
 import { prepareSchema } from '../src/engine/postgres/database/schema.ts';
 import type { PostgresStore } from '../src/engine/postgres/postgres-store.ts';

@@ -1,5 +1,5 @@
+import { createLogger } from '@bundoc/shared/logs/logger';
 import { systemClock } from '@bundoc/shared/runtime/clock';
-import { createLogger } from '@bundoc/shared/runtime/logger';
 import { needs } from '@bundoc/shared/testing/programs';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { receiptsInRow } from '../src/engine/postgres/rows/receipts-in-row.ts';

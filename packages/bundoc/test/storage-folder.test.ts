@@ -2,8 +2,8 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DataFolder } from '@bundoc/shared/files/data-folder';
+import { createLogger } from '@bundoc/shared/logs/logger';
 import { systemClock } from '@bundoc/shared/runtime/clock';
-import { createLogger } from '@bundoc/shared/runtime/logger';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { lockDataFolder } from '../src/engine/files/data-lock.ts';
 import { openNodeDisk } from '../src/engine/files/disk/node-disk.ts';

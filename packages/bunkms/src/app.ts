@@ -1,10 +1,10 @@
 import { networkInterfaces } from 'node:os';
 import { listen } from '@bundoc/shared/http/listen';
+import { createLogger, type Logger } from '@bundoc/shared/logs/logger';
+import { Drain } from '@bundoc/shared/process/drain';
+import type { RunningService } from '@bundoc/shared/process/lifecycle';
+import { VERSION } from '@bundoc/shared/process/version';
 import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
-import { Drain } from '@bundoc/shared/runtime/drain';
-import type { RunningService } from '@bundoc/shared/runtime/lifecycle';
-import { createLogger, type Logger } from '@bundoc/shared/runtime/logger';
-import { VERSION } from '@bundoc/shared/runtime/version';
 import { openServerTls } from '@bundoc/shared/tls/server-tls';
 import { ExportRecorder } from './audit/export-recorder.ts';
 import { AuditLog } from './audit/log.ts';

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
+import type { Logger } from '@bundoc/shared/logs/logger';
 import { type Clock, every } from '@bundoc/shared/runtime/clock';
-import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { ExportRecorder } from './audit/export-recorder.ts';
 import type { AuditLog } from './audit/log.ts';
 import type { AuditRecorders } from './audit/recorders.ts';

@@ -1,4 +1,4 @@
-import { ConfigError } from '@bundoc/shared/runtime/config';
+import { ConfigError } from '@bundoc/shared/process/config';
 import { describe, expect, it } from 'vitest';
 import { readConfig } from './config.ts';
 

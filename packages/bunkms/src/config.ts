@@ -12,8 +12,8 @@ import {
   portNumber,
   proxyList,
   wholeNumber,
-} from '@bundoc/shared/runtime/config';
-import { drainMs } from '@bundoc/shared/runtime/drain';
+} from '@bundoc/shared/process/config';
+import { drainMs } from '@bundoc/shared/process/drain';
 import { namedFile, type TlsFiles, tlsFilesOf } from '@bundoc/shared/tls/files';
 import { z } from 'zod';
 import type { LimitRates } from './http/limits.ts';

@@ -1,8 +1,8 @@
-import { ConfigError, logLevel, warnOfUnknown } from '@bundoc/shared/runtime/config';
-import { runService } from '@bundoc/shared/runtime/lifecycle';
-import { createLogger } from '@bundoc/shared/runtime/logger';
-import { guardMemory } from '@bundoc/shared/runtime/memory-exposure';
-import { nodeFault } from '@bundoc/shared/runtime/node-version';
+import { createLogger } from '@bundoc/shared/logs/logger';
+import { ConfigError, logLevel, warnOfUnknown } from '@bundoc/shared/process/config';
+import { runService } from '@bundoc/shared/process/lifecycle';
+import { guardMemory } from '@bundoc/shared/process/memory-exposure';
+import { nodeFault } from '@bundoc/shared/process/node-version';
 
 // An invalid level is a configuration fault, but reporting it needs a logger.
 const level = logLevel.catch('info').parse(process.env['BUNKMS_LOG_LEVEL']);

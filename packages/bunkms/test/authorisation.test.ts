@@ -29,8 +29,8 @@ describe('authorisation', () => {
   it('covers every route of both listeners', async () => {
     const { createApiListener, createInternalListener } = await import('../src/http/listener.ts');
     const { createMetrics } = await import('../src/metrics.ts');
-    const { createLogger } = await import('@bundoc/shared/runtime/logger');
-    const { Drain } = await import('@bundoc/shared/runtime/drain');
+    const { createLogger } = await import('@bundoc/shared/logs/logger');
+    const { Drain } = await import('@bundoc/shared/process/drain');
     const { FakeClock } = await import('@bundoc/shared/testing/fake-clock');
     const { publicKey } = await kms.secrets();
     const refuse = () => {

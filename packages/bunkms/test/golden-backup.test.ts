@@ -1,7 +1,7 @@
 import { createDecipheriv, createHash } from 'node:crypto';
 import { readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { createLogger } from '@bundoc/shared/runtime/logger';
+import { createLogger } from '@bundoc/shared/logs/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { expect, it } from 'vitest';
 import { decodeLine } from '../src/recovery/archive-entry.ts';

@@ -1,6 +1,6 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { KEY_VERSIONS_MAX } from '@bundoc/shared/contract/keys';
-import { createLogger } from '@bundoc/shared/runtime/logger';
+import { createLogger } from '@bundoc/shared/logs/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { AuditLog } from '../src/audit/log.ts';

@@ -1,5 +1,5 @@
 import { Writable } from 'node:stream';
-import { createLogger } from '@bundoc/shared/runtime/logger';
+import { createLogger } from '@bundoc/shared/logs/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { WatchedTls } from '@bundoc/shared/tls/watched-tls';
 import { afterAll, beforeAll, expect, it } from 'vitest';

@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { AppError } from '../src/contract/app-error.ts';
 import { allowOrigins, varyBy } from '../src/http/cors.ts';
 import { createHttpServer, refuseOtherMethods } from '../src/http/server.ts';
-import { createLogger } from '../src/runtime/logger.ts';
+import { createLogger } from '../src/logs/logger.ts';
 import { type RawAnswer, sendRaw } from './raw-http.ts';
 
 const ORIGIN = 'https://app.example';

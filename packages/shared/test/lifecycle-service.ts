@@ -4,10 +4,10 @@
  */
 import { createServer } from 'node:net';
 import process from 'node:process';
-import { ConfigError } from '../src/runtime/config.ts';
-import { Drain } from '../src/runtime/drain.ts';
-import { runService } from '../src/runtime/lifecycle.ts';
-import { createLogger } from '../src/runtime/logger.ts';
+import { createLogger } from '../src/logs/logger.ts';
+import { ConfigError } from '../src/process/config.ts';
+import { Drain } from '../src/process/drain.ts';
+import { runService } from '../src/process/lifecycle.ts';
 
 const behaviour = process.argv[2];
 const say = (word: string) => process.stderr.write(`${word}\n`);

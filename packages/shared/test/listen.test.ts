@@ -5,7 +5,7 @@ import { describe, expect, it } from 'vitest';
 import { listen } from '../src/http/listen.ts';
 import { AT_ONCE } from '../src/http/loop-turns.ts';
 import { createHttpServer } from '../src/http/server.ts';
-import { createLogger } from '../src/runtime/logger.ts';
+import { createLogger } from '../src/logs/logger.ts';
 import { openRaw, readAnswer, sendRaw } from './raw-http.ts';
 import { get, start } from './started-server.ts';
 

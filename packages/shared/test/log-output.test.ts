@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 
-const logger = fileURLToPath(new URL('../src/runtime/logger.ts', import.meta.url));
+const logger = fileURLToPath(new URL('../src/logs/logger.ts', import.meta.url));
 
 /** The output of a script with a `logger` on a terminal, which `script` of util-linux provides. */
 function atTerminal(script: string, environment: Record<string, string> = {}): string {

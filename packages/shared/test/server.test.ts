@@ -6,7 +6,7 @@ import type { ProblemCode } from '../src/contract/problem.ts';
 import type { Claims } from '../src/contract/tokens.ts';
 import { createGuard } from '../src/http/guard.ts';
 import { REQUEST_TIMEOUT_MS } from '../src/http/server.ts';
-import { createLogger } from '../src/runtime/logger.ts';
+import { createLogger } from '../src/logs/logger.ts';
 import { openRaw, parseAnswer, readAll, sendRaw } from './raw-http.ts';
 import {
   BODY_BYTES_MAX,

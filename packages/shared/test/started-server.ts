@@ -5,7 +5,7 @@ import { AppError } from '../src/contract/app-error.ts';
 import { PROBLEMS, type ProblemCode, problemSchema } from '../src/contract/problem.ts';
 import { listen } from '../src/http/listen.ts';
 import { createHttpServer, type HttpServerOptions, refuseOtherMethods } from '../src/http/server.ts';
-import { createLogger } from '../src/runtime/logger.ts';
+import { createLogger } from '../src/logs/logger.ts';
 import type { RawAnswer } from './raw-http.ts';
 
 export const BODY_BYTES_MAX = 1_000;

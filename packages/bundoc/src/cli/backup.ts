@@ -6,20 +6,20 @@ import type { JsonOption } from '@bundoc/shared/cli/print';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { dekNameOf } from '@bundoc/shared/contract/keys';
 import { createPrivateFile } from '@bundoc/shared/files/private-file';
+import { lineOf } from '@bundoc/shared/logs/error-line';
+import type { Environment } from '@bundoc/shared/process/config';
 import { systemClock } from '@bundoc/shared/runtime/clock';
-import type { Environment } from '@bundoc/shared/runtime/config';
-import { lineOf } from '@bundoc/shared/runtime/error-line';
 import { readConfig } from '../config.ts';
 import type { ProjectCipher } from '../crypto/project-cipher.ts';
 import { clearFolder } from '../engine/files/projects/clear-folder.ts';
 import { MOVED_FOLDER } from '../engine/files/projects/moved-folder.ts';
 import { restoreProject } from '../engine/files/transfer/restore-project.ts';
-import { isLeftOver } from '../engine/judge-move-mark.ts';
+import { isLeftOver } from '../engine/moves/judge-move-mark.ts';
+import { SET_ASIDE_FOLDER } from '../engine/moves/set-aside.ts';
 import { clearRows } from '../engine/postgres/rows/clear-rows.ts';
 import { identifyDatabase } from '../engine/postgres/rows/identity-in-rows.ts';
 import { restoreProjectInRows } from '../engine/postgres/transfer/restore-rows.ts';
-import type { KeyExporter } from '../engine/project-keys.ts';
-import { SET_ASIDE_FOLDER } from '../engine/set-aside.ts';
+import type { KeyExporter } from '../engine/projects/project-keys.ts';
 import {
   type BackupFacts,
   checkBackup,

@@ -6,7 +6,7 @@ import { counted } from '@bundoc/shared/cli/counted';
 import { CommandError } from '@bundoc/shared/cli/errors';
 import { type JsonOption, print } from '@bundoc/shared/cli/print';
 import { collectionNameSchema, projectIdSchema } from '@bundoc/shared/contract/documents';
-import type { Environment } from '@bundoc/shared/runtime/config';
+import type { Environment } from '@bundoc/shared/process/config';
 import { z } from 'zod';
 import { type ImportProgress, importDocuments } from '../operations/import-documents.ts';
 import { linesOf } from '../operations/ndjson.ts';

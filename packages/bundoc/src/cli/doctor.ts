@@ -5,7 +5,7 @@ import { checkService, checkToken, isTokenAccepted, judgeBunkms } from '@bundoc/
 import { Checkup, checkDisk } from '@bundoc/shared/cli/checkup';
 import type { AddCommands } from '@bundoc/shared/cli/command';
 import { readText } from '@bundoc/shared/cli/read-text';
-import { lineOf } from '@bundoc/shared/runtime/error-line';
+import { lineOf } from '@bundoc/shared/logs/error-line';
 import { type BundocConfig, readConfig } from '../config.ts';
 import { type ServiceAccess, serviceAccess, serviceCommand } from './service-client.ts';
 

@@ -6,7 +6,7 @@ import { CommandError } from '@bundoc/shared/cli/errors';
 import { inspectToken, NotAToken, printToken } from '@bundoc/shared/cli/explain-token';
 import { readText } from '@bundoc/shared/cli/read-text';
 import { defined } from '@bundoc/shared/contract/defined';
-import type { Environment } from '@bundoc/shared/runtime/config';
+import type { Environment } from '@bundoc/shared/process/config';
 import { profileName, profileSchema, profilesFile, readProfiles, writeProfiles } from './profiles.ts';
 import {
   clientOf,

@@ -9,9 +9,9 @@ import {
   PROJECTS_FOLDER,
 } from '@bundoc/shared/contract/project-file';
 import { codeOf, DataFolder } from '@bundoc/shared/files/data-folder';
+import { createLogger } from '@bundoc/shared/logs/logger';
+import type { Environment } from '@bundoc/shared/process/config';
 import { systemClock } from '@bundoc/shared/runtime/clock';
-import type { Environment } from '@bundoc/shared/runtime/config';
-import { createLogger } from '@bundoc/shared/runtime/logger';
 import { WatchedTls } from '@bundoc/shared/tls/watched-tls';
 import { type BundocConfig, readConfig } from '../config.ts';
 import { DataFolderInUse, type HeldLock, lockDataFolder } from '../engine/files/data-lock.ts';
@@ -21,10 +21,10 @@ import { type FilesEngine, TMP_FOLDER } from '../engine/files/files-engine.ts';
 import { identifyFolder } from '../engine/files/identity-in-folder.ts';
 import type { ProjectPlace } from '../engine/files/projects/project-reader.ts';
 import { type HeldFolder, type OpenFolder, openFolder, viewFolder } from '../engine/files/storage-folder.ts';
+import type { StorageIdentity } from '../engine/identity/storage-file.ts';
 import type { ProjectInRows } from '../engine/postgres/projects/admin.ts';
 import { identifyDatabase } from '../engine/postgres/rows/identity-in-rows.ts';
 import type { PostgresConfig } from '../engine/storage-config.ts';
-import type { StorageIdentity } from '../engine/storage-file.ts';
 import { KmsClient } from '../kms/client.ts';
 import { ServiceToken } from '../kms/service-token.ts';
 import { projectsInRows, withDatabase } from './open-database.ts';

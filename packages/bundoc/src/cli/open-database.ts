@@ -1,7 +1,7 @@
 import { CommandError } from '@bundoc/shared/cli/errors';
 import { hasCode } from '@bundoc/shared/contract/app-error';
+import { createLogger } from '@bundoc/shared/logs/logger';
 import { placeOf } from '@bundoc/shared/postgres/address';
-import { createLogger } from '@bundoc/shared/runtime/logger';
 import { Database } from '../engine/postgres/database/database.ts';
 import { prepareSchema } from '../engine/postgres/database/schema.ts';
 import { IS_PROJECT } from '../engine/postgres/projects/postgres-projects.ts';

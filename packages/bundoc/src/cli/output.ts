@@ -1,7 +1,7 @@
 import { CommandError } from '@bundoc/shared/cli/errors';
 import type { JsonOption } from '@bundoc/shared/cli/print';
 import { type Column, Table } from '@bundoc/shared/cli/table';
-import { printable } from '@bundoc/shared/runtime/printable';
+import { printable } from '@bundoc/shared/logs/printable';
 
 const WIDTH_DEFAULT = 80;
 let isHeard = false;

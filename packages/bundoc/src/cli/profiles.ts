@@ -5,7 +5,7 @@ import { CommandError } from '@bundoc/shared/cli/errors';
 import { TOKEN_LENGTH_MAX } from '@bundoc/shared/contract/tokens';
 import { replacePrivateFile } from '@bundoc/shared/files/private-file';
 import { parseJson } from '@bundoc/shared/json/parse-json';
-import type { Environment } from '@bundoc/shared/runtime/config';
+import type { Environment } from '@bundoc/shared/process/config';
 import { z } from 'zod';
 
 /** A service, and the token to use there and nowhere else. */

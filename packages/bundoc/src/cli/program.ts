@@ -1,5 +1,5 @@
 import { type AddCommands, runProgram } from '@bundoc/shared/cli/command';
-import type { Environment } from '@bundoc/shared/runtime/config';
+import type { Environment } from '@bundoc/shared/process/config';
 import { addAcceptLossCommand } from './accept-loss.ts';
 import { addBackupCommands } from './backup.ts';
 import { addExportCommand } from './bulk-export.ts';

@@ -10,7 +10,7 @@ import { CommandError } from '@bundoc/shared/cli/errors';
 import { readText } from '@bundoc/shared/cli/read-text';
 import { defined } from '@bundoc/shared/contract/defined';
 import { collectionNameSchema, projectIdSchema } from '@bundoc/shared/contract/documents';
-import type { Environment } from '@bundoc/shared/runtime/config';
+import type { Environment } from '@bundoc/shared/process/config';
 import { Agent, type RequestInit, fetch as undiciFetch } from 'undici';
 import { profileName, readProfiles } from './profiles.ts';
 

@@ -1,4 +1,4 @@
-import type { MarkSetAside } from '../engine/set-aside.ts';
+import type { MarkSetAside } from '../engine/moves/set-aside.ts';
 
 /** Reports the file or the text of a marker that a command has set aside. */
 export function printSetAside({ project, file, text }: MarkSetAside): void {

@@ -3,8 +3,8 @@ import { faultFound } from '@bundoc/shared/cli/errors';
 import { print } from '@bundoc/shared/cli/print';
 import { type Column, Table } from '@bundoc/shared/cli/table';
 import { statsOfProject } from '../engine/files/projects/project-stats.ts';
+import type { StatsOutcome } from '../engine/port/reports.ts';
 import { statsOfProjectInRows } from '../engine/postgres/projects/admin.ts';
-import type { StatsOutcome } from '../engine/reports.ts';
 import { eachProject } from './open-data.ts';
 import { projectId } from './service-client.ts';
 

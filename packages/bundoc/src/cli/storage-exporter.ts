@@ -1,6 +1,6 @@
 import { hasCode } from '@bundoc/shared/contract/app-error';
-import { advanceStorage } from '../engine/started-storage.ts';
-import type { StorageIdentity } from '../engine/storage-file.ts';
+import { advanceStorage } from '../engine/identity/started-storage.ts';
+import type { StorageIdentity } from '../engine/identity/storage-file.ts';
 import type { KeyService, StorageCalls } from '../kms/port.ts';
 
 /** The part of BunKMS that a command needs, called on behalf of the storage that the command works on. */

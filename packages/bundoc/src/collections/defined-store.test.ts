@@ -1,7 +1,7 @@
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { afterEach, describe, expect, it, vi } from 'vitest';
-import { describeProjectStore } from '../engine/conformance.ts';
-import { DEFINITIONS } from '../engine/definition.ts';
+import { describeProjectStore } from '../engine/conformance/conformance.ts';
+import { DEFINITIONS } from '../engine/port/definition.ts';
 import { ProjectInFiles } from '../testing/project-in-files.ts';
 import type { SimulatedDisk } from '../testing/simulated-disk.ts';
 import { commitOne, put, ref, remove } from '../testing/writes.ts';

@@ -2,9 +2,9 @@ import { hasCode } from '@bundoc/shared/contract/app-error';
 import type { CollectionDefinition, Ttl } from '@bundoc/shared/contract/collections';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { DocumentRef } from '../crypto/stored-text.ts';
-import { DEFINITIONS, type StoredDefinition } from '../engine/definition.ts';
-import { definitionsState } from '../engine/definitions-state.ts';
-import type { EngineIndexes } from '../engine/index-port.ts';
+import { DEFINITIONS, type StoredDefinition } from '../engine/port/definition.ts';
+import { definitionsState } from '../engine/port/definitions-state.ts';
+import type { EngineIndexes } from '../engine/port/index-port.ts';
 import type {
   Awaitable,
   Change,
@@ -24,7 +24,7 @@ import type {
   StoredDocument,
   Write,
   WriteResult,
-} from '../engine/port.ts';
+} from '../engine/port/port.ts';
 import { ownWork } from '../work/scheduler.ts';
 import type { OwnWork, Work } from '../work/work.ts';
 import { isExpired } from './expiry.ts';

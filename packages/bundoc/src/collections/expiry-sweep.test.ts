@@ -1,6 +1,6 @@
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { describe, expect, it } from 'vitest';
-import type { DocumentPage, ListedDocument, ListQuery, Write } from '../engine/port.ts';
+import type { DocumentPage, ListedDocument, ListQuery, Write } from '../engine/port/port.ts';
 import { ownWork } from '../work/scheduler.ts';
 import { ExpirySweep, ROUND_PAGES_MAX } from './expiry-sweep.ts';
 

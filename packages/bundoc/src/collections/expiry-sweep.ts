@@ -1,6 +1,6 @@
 import type { Ttl } from '@bundoc/shared/contract/collections';
 import { type Clock, earlierMs, type Instant, instant } from '@bundoc/shared/runtime/clock';
-import type { ListedDocument, Position, ProjectStore } from '../engine/port.ts';
+import type { ListedDocument, Position, ProjectStore } from '../engine/port/port.ts';
 import type { OwnWork } from '../work/work.ts';
 import { isExpired } from './expiry.ts';
 import { removeStates } from './remove-states.ts';

@@ -8,9 +8,9 @@ import {
   definitionRef,
   readDefinition,
   type StoredDefinition,
-} from '../engine/definition.ts';
-import { digestOfRevs, NO_DEFINITIONS } from '../engine/definitions-state.ts';
-import type { IndexSpec } from '../engine/index-port.ts';
+} from '../engine/port/definition.ts';
+import { digestOfRevs, NO_DEFINITIONS } from '../engine/port/definitions-state.ts';
+import type { IndexSpec } from '../engine/port/index-port.ts';
 import type {
   CommitOptions,
   DocumentPage,
@@ -18,7 +18,7 @@ import type {
   Precondition,
   ProjectStore,
   StoredDocument,
-} from '../engine/port.ts';
+} from '../engine/port/port.ts';
 import type { OwnWork } from '../work/work.ts';
 import { KnownSchemas } from './known-schemas.ts';
 

@@ -1,7 +1,7 @@
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { LRUCache } from 'lru-cache';
-import type { StoredDefinition } from '../engine/definition.ts';
-import type { CommitOptions, Write } from '../engine/port.ts';
+import type { StoredDefinition } from '../engine/port/definition.ts';
+import type { CommitOptions, Write } from '../engine/port/port.ts';
 import type { OwnWork, Work } from '../work/work.ts';
 import type { Schema } from './json-schema.ts';
 import { type CheckInTurns, checkInTurnsOf } from './schema-checks.ts';

@@ -1,6 +1,6 @@
 import type { CollectionDefinition } from '@bundoc/shared/contract/collections';
-import type { StoredDefinition } from '../engine/definition.ts';
-import type { CommitOptions, Precondition, ProjectStore } from '../engine/port.ts';
+import type { StoredDefinition } from '../engine/port/definition.ts';
+import type { CommitOptions, Precondition, ProjectStore } from '../engine/port/port.ts';
 
 /** A project's storage that enforces the definitions of its collections on reads and writes. */
 export interface CollectionStore extends ProjectStore {

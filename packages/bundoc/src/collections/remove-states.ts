@@ -1,5 +1,5 @@
 import { hasCode } from '@bundoc/shared/contract/app-error';
-import type { ProjectStore, StoredDocument, Write } from '../engine/port.ts';
+import type { ProjectStore, StoredDocument, Write } from '../engine/port/port.ts';
 
 /**
  * Removes documents in exactly these states. It takes one commit unless another writer was faster or the

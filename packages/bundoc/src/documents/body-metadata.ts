@@ -1,5 +1,5 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
-import type { Precondition } from '../engine/port.ts';
+import type { Precondition } from '../engine/port/port.ts';
 
 /**
  * The precondition of a write whose body has a `_rev`. It works like `If-Match`, unless the write can only

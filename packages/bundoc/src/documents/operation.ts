@@ -1,5 +1,5 @@
 import type { DocumentContent, DocumentRef } from '../crypto/stored-text.ts';
-import type { Precondition } from '../engine/port.ts';
+import type { Precondition } from '../engine/port/port.ts';
 import type { Patch } from './patch/read-patch.ts';
 
 /** One valid operation of a batch. */

@@ -6,7 +6,7 @@ import {
   parseEntityTags,
   strongTags,
 } from '@bundoc/shared/contract/headers';
-import type { Precondition } from '../engine/port.ts';
+import type { Precondition } from '../engine/port/port.ts';
 
 /** The strong entity tag of a revision (RFC 9110, section 8.8.3). */
 export function etagOf(rev: string): string {

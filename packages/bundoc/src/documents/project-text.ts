@@ -8,9 +8,9 @@ import {
   parseTree,
   treeText,
 } from '@bundoc/shared/json/tree';
-import { freeMemory } from '@bundoc/shared/runtime/free-memory';
+import { freeMemory } from '@bundoc/shared/process/free-memory';
 import { composeStoredText, ownContentOf } from '../crypto/stored-text.ts';
-import type { StoredDocument } from '../engine/port.ts';
+import type { StoredDocument } from '../engine/port/port.ts';
 import { defineJobs } from '../work/job.ts';
 import { bufferOf, copyOf, TREE_BYTES_MAX } from '../work/large-bytes.ts';
 import type { Work } from '../work/work.ts';

@@ -6,7 +6,7 @@ import { parseJsonObject } from '@bundoc/shared/json/parse';
 import { JSON_DEPTH_MAX, type LocatedMember, locateObjects, valueStartOf } from '@bundoc/shared/json/scan';
 import { parseTree } from '@bundoc/shared/json/tree';
 import { documentBodyOf } from '../crypto/stored-text.ts';
-import type { Precondition } from '../engine/port.ts';
+import type { Precondition } from '../engine/port/port.ts';
 import { copyOf, TREE_BYTES_MAX } from '../work/large-bytes.ts';
 import { requireSame, withRevision } from './body-metadata.ts';
 import { documentIdOfBody, newDocumentId } from './document-id.ts';

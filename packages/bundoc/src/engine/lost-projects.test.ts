@@ -1,15 +1,15 @@
 import { Writable } from 'node:stream';
 import { AppError } from '@bundoc/shared/contract/app-error';
-import { createLogger } from '@bundoc/shared/runtime/logger';
+import { createLogger } from '@bundoc/shared/logs/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { describe, expect, it } from 'vitest';
 import { FakeKeyService } from '../testing/fake-key-service.ts';
 import { SimulatedDisk } from '../testing/simulated-disk.ts';
 import { identifyFolder } from './files/identity-in-folder.ts';
 import { LostInFolder } from './files/lost-in-folder.ts';
+import { startStorage } from './identity/started-storage.ts';
+import { StorageGeneration } from './identity/storage-generation.ts';
 import { LOST_FILE, markLost } from './lost-projects.ts';
-import { startStorage } from './started-storage.ts';
-import { StorageGeneration } from './storage-generation.ts';
 
 const FILE = `/data/${LOST_FILE}`;
 const newService = () => new FakeKeyService(new FakeClock());

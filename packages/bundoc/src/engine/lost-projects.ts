@@ -1,13 +1,13 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
-import { StartRefused } from '@bundoc/shared/runtime/lifecycle';
-import type { Logger } from '@bundoc/shared/runtime/logger';
+import type { Logger } from '@bundoc/shared/logs/logger';
+import { StartRefused } from '@bundoc/shared/process/lifecycle';
 import { z } from 'zod';
 import type { StorageCalls } from '../kms/port.ts';
-import { positionAt } from './positions.ts';
+import type { StorageIdentity } from './identity/storage-file.ts';
+import type { StorageGenerationOptions } from './identity/storage-generation.ts';
+import { positionAt } from './port/positions.ts';
 import type { StorageEngine } from './storage-engine.ts';
-import type { StorageIdentity } from './storage-file.ts';
-import type { StorageGenerationOptions } from './storage-generation.ts';
 
 /**
  * Lost projects: this storage holds their keys and not their content, because an older copy of the storage

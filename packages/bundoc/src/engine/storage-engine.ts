@@ -1,19 +1,19 @@
+import type { Logger } from '@bundoc/shared/logs/logger';
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { KeyCache } from '../crypto/key-cache.ts';
 import type { ReceiptStore } from '../kms/receipt-store.ts';
 import type { OwnWork } from '../work/work.ts';
-import type { ExpiryMarks } from './expiry-marks.ts';
-import type { SettleMove } from './judge-move-mark.ts';
+import type { Quota } from './commit/quota.ts';
+import type { StorageIdentity } from './identity/storage-file.ts';
 import type { LostProjects } from './lost-projects.ts';
-import type { Position, ProjectStore } from './port.ts';
-import type { TakenOver } from './project-file.ts';
-import type { OpenedProject, Projects } from './projects.ts';
-import type { Quota } from './quota.ts';
-import type { UnknownSealers } from './seal-budget.ts';
-import type { OnSetAside } from './set-aside.ts';
-import type { StorageIdentity } from './storage-file.ts';
-import type { MoveSource, UsedProjects } from './transfer-port.ts';
+import type { SettleMove } from './moves/judge-move-mark.ts';
+import type { OnSetAside } from './moves/set-aside.ts';
+import type { MoveSource, UsedProjects } from './moves/transfer-port.ts';
+import type { Position, ProjectStore } from './port/port.ts';
+import type { UnknownSealers } from './port/seal-budget.ts';
+import type { ExpiryMarks } from './projects/expiry-marks.ts';
+import type { TakenOver } from './projects/project-file.ts';
+import type { OpenedProject, Projects } from './projects/projects.ts';
 
 export interface EngineDeps {
   readonly clock: Clock;

@@ -2,7 +2,7 @@ import { cursorSchema } from '@bundoc/shared/contract/cursor';
 import { changePageSchema, collectionNameSchema } from '@bundoc/shared/contract/documents';
 import { describe } from '@bundoc/shared/openapi/description';
 import { z } from 'zod';
-import { limitSchema } from '../engine/page-limits.ts';
+import { limitSchema } from '../engine/port/page-limits.ts';
 import { projectPathSchema } from './access.ts';
 import { PROJECT_REFUSALS, projectAccess } from './descriptions.ts';
 

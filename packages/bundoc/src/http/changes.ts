@@ -15,7 +15,7 @@ import { StreamBufferBudget } from '@bundoc/shared/http/stream-buffer-budget';
 import { validate } from '@bundoc/shared/http/validate';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
-import { LIMIT_DEFAULT, PAGE_BYTES_MAX } from '../engine/page-limits.ts';
+import { LIMIT_DEFAULT, PAGE_BYTES_MAX } from '../engine/port/page-limits.ts';
 import type { ChangeFeed, Since } from '../service/change-feed.ts';
 import { changeTexts, cursorOf } from '../service/change-text.ts';
 import type { FeedFilter, FeedPage } from '../service/read-changes.ts';

@@ -1,6 +1,6 @@
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { createHttpServer } from '@bundoc/shared/http/server';
-import { createLogger } from '@bundoc/shared/runtime/logger';
+import { createLogger } from '@bundoc/shared/logs/logger';
 import { expect, it } from 'vitest';
 import type { Documents } from '../service/documents.ts';
 import { WorkBench } from '../testing/work-bench.ts';

@@ -4,7 +4,7 @@ import { freeOnceSent } from '@bundoc/shared/http/answer-bytes';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { etagOf, isNotModified, writePrecondition } from '../documents/precondition-headers.ts';
-import type { StoredDocument } from '../engine/port.ts';
+import type { StoredDocument } from '../engine/port/port.ts';
 import type { Documents } from '../service/documents.ts';
 import type { Scheduler } from '../work/scheduler.ts';
 import type { Work } from '../work/work.ts';

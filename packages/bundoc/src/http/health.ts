@@ -3,7 +3,7 @@ import { generationSchema, storageIdSchema } from '@bundoc/shared/contract/stora
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { registerHealthRoute } from '@bundoc/shared/http/service-routes';
 import { describe, PUBLIC } from '@bundoc/shared/openapi/description';
-import type { Drain } from '@bundoc/shared/runtime/drain';
+import type { Drain } from '@bundoc/shared/process/drain';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
 import { isFromService } from './access.ts';

@@ -5,7 +5,7 @@ import { claimsOf } from '@bundoc/shared/http/guard';
 import type { FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import { digestInTurns } from '../documents/large-content.ts';
-import { shortHash } from '../engine/short-hash.ts';
+import { shortHash } from '../engine/port/short-hash.ts';
 import type { WorkOptions } from '../service/documents.ts';
 import type { Work } from '../work/work.ts';
 

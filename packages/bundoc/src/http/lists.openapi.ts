@@ -2,7 +2,7 @@ import { documentPageSchema } from '@bundoc/shared/contract/documents';
 import { describe } from '@bundoc/shared/openapi/description';
 import { z } from 'zod';
 import { fieldsParameterSchema } from '../documents/fields.ts';
-import { LIMIT_DEFAULT, limitSchema } from '../engine/page-limits.ts';
+import { LIMIT_DEFAULT, limitSchema } from '../engine/port/page-limits.ts';
 import { collectionPathSchema } from './access.ts';
 import { PROJECT_REFUSALS, projectAccess } from './descriptions.ts';
 

@@ -1,8 +1,8 @@
 import { Pool } from '@bundoc/shared/admission/pool';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { createHttpServer } from '@bundoc/shared/http/server';
+import { createLogger } from '@bundoc/shared/logs/logger';
 import { systemClock } from '@bundoc/shared/runtime/clock';
-import { createLogger } from '@bundoc/shared/runtime/logger';
 import { expect, it } from 'vitest';
 import type { InstanceManager } from '../projects/instance-manager.ts';
 import { Documents } from '../service/documents.ts';

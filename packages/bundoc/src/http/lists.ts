@@ -5,7 +5,7 @@ import { HOLDS_MANY } from '@bundoc/shared/http/gate-door';
 import { shareOfRequest } from '@bundoc/shared/http/guard';
 import type { FastifyInstance } from 'fastify';
 import type { z } from 'zod';
-import { PAGE_BYTES_MAX } from '../engine/page-limits.ts';
+import { PAGE_BYTES_MAX } from '../engine/port/page-limits.ts';
 import type { Documents, ListPage } from '../service/documents.ts';
 import { joinInSteps } from '../work/join-in-steps.ts';
 import { textBytes } from '../work/large-bytes.ts';

@@ -1,7 +1,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { createLogger } from '@bundoc/shared/runtime/logger';
+import { createLogger } from '@bundoc/shared/logs/logger';
 import { type Json, OpenapiReader } from '@bundoc/shared/testing/openapi';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type RunningBundoc, startBundoc } from '../app.ts';

@@ -7,7 +7,7 @@ import { claimsOf } from '@bundoc/shared/http/guard';
 import { describe } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
-import { LIMIT_DEFAULT, limitSchema } from '../engine/page-limits.ts';
+import { LIMIT_DEFAULT, limitSchema } from '../engine/port/page-limits.ts';
 import type { ProjectDeletion } from '../projects/delete-project.ts';
 import type { ProjectDirectory } from '../service/project-directory.ts';
 import { guardProject, guardToken, projectPath, projectPathSchema } from './access.ts';

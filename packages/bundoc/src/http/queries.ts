@@ -15,7 +15,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { z } from 'zod';
 import { type Fields, readFields } from '../documents/fields.ts';
 import { projectInTurns } from '../documents/project-text.ts';
-import { PAGE_BYTES_MAX } from '../engine/page-limits.ts';
+import { PAGE_BYTES_MAX } from '../engine/port/page-limits.ts';
 import type { ExecutionStats } from '../queries/execution.ts';
 import { ANY_DOCUMENT, type Where, whereSchema } from '../queries/where.ts';
 import type { Queries, QueryAnswer } from '../service/queries.ts';

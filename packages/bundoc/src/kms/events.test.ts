@@ -1,7 +1,7 @@
 import { EventEmitter, on } from 'node:events';
 import { Writable } from 'node:stream';
 import type { KmsEvent } from '@bundoc/shared/contract/events';
-import { createLogger } from '@bundoc/shared/runtime/logger';
+import { createLogger } from '@bundoc/shared/logs/logger';
 import { nextTurn } from '@bundoc/shared/testing/timing';
 import { afterEach, describe, expect, it } from 'vitest';
 import { KmsEvents } from './events.ts';

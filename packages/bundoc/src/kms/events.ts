@@ -1,8 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { type KmsEvent, kmsEventSchema } from '@bundoc/shared/contract/events';
+import { lineOf } from '@bundoc/shared/logs/error-line';
+import type { Logger } from '@bundoc/shared/logs/logger';
 import { backoffMs } from '@bundoc/shared/runtime/backoff';
-import { lineOf } from '@bundoc/shared/runtime/error-line';
-import type { Logger } from '@bundoc/shared/runtime/logger';
 import { createParser, type EventSourceMessage } from 'eventsource-parser';
 
 export interface KmsEventsOptions {

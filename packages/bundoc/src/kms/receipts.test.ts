@@ -1,6 +1,6 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { RECEIPTS_MAX } from '@bundoc/shared/contract/kms-receipt';
-import { createLogger } from '@bundoc/shared/runtime/logger';
+import { createLogger } from '@bundoc/shared/logs/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { ReceiptsInMemory, receiptOf, receiptText } from '../testing/kms-receipts.ts';

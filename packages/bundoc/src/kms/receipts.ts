@@ -7,9 +7,9 @@ import {
   parseReceipts,
   RECEIPTS_MAX,
 } from '@bundoc/shared/contract/kms-receipt';
+import { CountedLines } from '@bundoc/shared/logs/counted-lines';
+import type { Logger } from '@bundoc/shared/logs/logger';
 import { type Clock, every } from '@bundoc/shared/runtime/clock';
-import { CountedLines } from '@bundoc/shared/runtime/counted-lines';
-import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { ReceiptStore } from './receipt-store.ts';
 import { formatReceipts, parseReceiptsText, ReceiptsUnreadable } from './receipts-text.ts';
 

@@ -2,10 +2,10 @@ import { randomBytes } from 'node:crypto';
 import { renameSync, rmSync, statSync } from 'node:fs';
 import { open, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import type { Logger } from '@bundoc/shared/logs/logger';
+import { readSecretFile } from '@bundoc/shared/process/config';
 import { backoffMs } from '@bundoc/shared/runtime/backoff';
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import { readSecretFile } from '@bundoc/shared/runtime/config';
-import type { Logger } from '@bundoc/shared/runtime/logger';
 import { z } from 'zod';
 
 export interface ServiceTokenOptions {

@@ -1,7 +1,7 @@
 import { hash, type KeyObject } from 'node:crypto';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
 import { aadOf, OpenError, open, SEAL_OVERHEAD_BYTES, seal } from '@bundoc/shared/crypto/aead';
-import { BackupDamaged } from '../engine/errors.ts';
+import { BackupDamaged } from '../engine/port/errors.ts';
 import { ExactReader } from './exact-reader.ts';
 
 /**

@@ -2,13 +2,18 @@ import { randomUUID } from 'node:crypto';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { dekNameOf } from '@bundoc/shared/contract/keys';
 import { deriveKey } from '@bundoc/shared/crypto/aead';
-import { MoveFailed } from '../engine/errors.ts';
-import { settleMove } from '../engine/judge-move-mark.ts';
-import { MARK_KEY, type MoveMark, openMoveMark, sealMoveMark } from '../engine/move-mark.ts';
-import type { Position, SealedPageLimits } from '../engine/port.ts';
-import type { OnProgress } from '../engine/reports.ts';
-import type { StartedStorage } from '../engine/started-storage.ts';
-import type { FencedSource, MoveSource, MoveTarget, ReadSealedChanges } from '../engine/transfer-port.ts';
+import type { StartedStorage } from '../engine/identity/started-storage.ts';
+import { settleMove } from '../engine/moves/judge-move-mark.ts';
+import { MARK_KEY, type MoveMark, openMoveMark, sealMoveMark } from '../engine/moves/move-mark.ts';
+import type {
+  FencedSource,
+  MoveSource,
+  MoveTarget,
+  ReadSealedChanges,
+} from '../engine/moves/transfer-port.ts';
+import { MoveFailed } from '../engine/port/errors.ts';
+import type { Position, SealedPageLimits } from '../engine/port/port.ts';
+import type { OnProgress } from '../engine/port/reports.ts';
 
 /**
  * Receives the progress of a move, and when writes stop. An error that it throws ends the move between two

@@ -2,13 +2,13 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import type { ProjectFile } from '@bundoc/shared/contract/project-file';
 import type { ProjectCipher } from '../crypto/project-cipher.ts';
 import { readStoredMetadata } from '../crypto/stored-text.ts';
-import { ByteReader } from '../engine/bytes.ts';
-import { BackupDamaged } from '../engine/errors.ts';
-import type { SealedChange } from '../engine/port.ts';
-import { openCipher, parseProjectFile } from '../engine/project-file.ts';
-import { type KeyExporter, leasing } from '../engine/project-keys.ts';
-import { readState } from '../engine/state.ts';
-import { type BackupEnd, type RestoreSource, takeAll } from '../engine/transfer-port.ts';
+import { type BackupEnd, type RestoreSource, takeAll } from '../engine/moves/transfer-port.ts';
+import { ByteReader } from '../engine/port/bytes.ts';
+import { BackupDamaged } from '../engine/port/errors.ts';
+import type { SealedChange } from '../engine/port/port.ts';
+import { readState } from '../engine/port/state.ts';
+import { openCipher, parseProjectFile } from '../engine/projects/project-file.ts';
+import { type KeyExporter, leasing } from '../engine/projects/project-keys.ts';
 import { type ArchiveHead, type Block, openBlock, readArchive } from './archive.ts';
 
 /** The clear facts of a complete backup. */

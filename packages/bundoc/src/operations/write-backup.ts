@@ -1,9 +1,9 @@
 import { randomBytes } from 'node:crypto';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import { ByteWriter } from '../engine/bytes.ts';
-import { formatProjectFile } from '../engine/project-file.ts';
-import { writeState } from '../engine/state.ts';
+import { ByteWriter } from '../engine/port/bytes.ts';
+import { writeState } from '../engine/port/state.ts';
+import { formatProjectFile } from '../engine/projects/project-file.ts';
 import type { InstanceManager } from '../projects/instance-manager.ts';
 import { ARCHIVE_ID_BYTES, type ArchiveHead, ArchiveWriter } from './archive.ts';
 

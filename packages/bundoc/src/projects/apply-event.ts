@@ -1,7 +1,7 @@
 import type { KmsEvent } from '@bundoc/shared/contract/events';
 import { projectOfDek } from '@bundoc/shared/contract/keys';
 import type { KeyCache } from '../crypto/key-cache.ts';
-import type { StorageGeneration } from '../engine/storage-generation.ts';
+import type { StorageGeneration } from '../engine/identity/storage-generation.ts';
 import type { RevokedTokens } from '../kms/revoked-tokens.ts';
 import type { InstanceManager } from './instance-manager.ts';
 

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { AppError } from '@bundoc/shared/contract/app-error';
-import type { Logger } from '@bundoc/shared/runtime/logger';
+import type { Logger } from '@bundoc/shared/logs/logger';
 import type { KeyCache } from '../crypto/key-cache.ts';
 import type { ProjectInstance } from './project-instance.ts';
 

@@ -5,12 +5,12 @@ import type { DeletionMark } from '@bundoc/shared/contract/deletion-mark';
 import { type DestroyReceipt, dekNameOf, projectOfDek } from '@bundoc/shared/contract/keys';
 import type { DeletedProject } from '@bundoc/shared/contract/projects';
 import type { DeletionIntent, UnfinishedDeletion } from '@bundoc/shared/contract/storages';
+import { lineOf } from '@bundoc/shared/logs/error-line';
+import type { Logger } from '@bundoc/shared/logs/logger';
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import { lineOf } from '@bundoc/shared/runtime/error-line';
-import type { Logger } from '@bundoc/shared/runtime/logger';
 import { currentShare, shareIn } from '@bundoc/shared/shares/share-key';
 import type { KeyCache } from '../crypto/key-cache.ts';
-import type { DeletableProjects, Projects } from '../engine/projects.ts';
+import type { DeletableProjects, Projects } from '../engine/projects/projects.ts';
 import { KeyRefused, type KeyShredder } from '../kms/port.ts';
 import type { InstanceManager } from './instance-manager.ts';
 

@@ -1,6 +1,6 @@
 import type { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { expect, it } from 'vitest';
-import { type ExpiryMarks, SWEEP_INTERVAL_MS } from '../engine/expiry-marks.ts';
+import { type ExpiryMarks, SWEEP_INTERVAL_MS } from '../engine/projects/expiry-marks.ts';
 
 /** An empty place for markers, with the projects `a`, `b` and `c`. */
 export interface MarksPlace {

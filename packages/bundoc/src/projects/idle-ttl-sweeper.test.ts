@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { CollectionStore } from '../collections/port.ts';
-import { SWEEP_INTERVAL_MS } from '../engine/expiry-marks.ts';
 import { ExpiryMarksInFolders } from '../engine/files/projects/expiry-marks.ts';
+import { SWEEP_INTERVAL_MS } from '../engine/projects/expiry-marks.ts';
 import { newPlace, openInstances } from '../testing/open-instances.ts';
 import { put } from '../testing/writes.ts';
 import { IdleTtlSweeper } from './idle-ttl-sweeper.ts';

@@ -1,7 +1,7 @@
 import { hasCode } from '@bundoc/shared/contract/app-error';
-import type { Logger } from '@bundoc/shared/runtime/logger';
+import type { Logger } from '@bundoc/shared/logs/logger';
 import type { SweepPlace } from '../collections/expiry-sweep.ts';
-import type { DueProject, ExpiryMarks } from '../engine/expiry-marks.ts';
+import type { DueProject, ExpiryMarks } from '../engine/projects/expiry-marks.ts';
 import type { InstanceManager } from './instance-manager.ts';
 
 const PAGES_MAX = 100;

@@ -1,6 +1,6 @@
 import { nextTurn } from '@bundoc/shared/testing/timing';
 import { describe, expect, it } from 'vitest';
-import { CommitNotifier } from '../engine/commit-notifier.ts';
+import { CommitNotifier } from '../engine/commit/commit-notifier.ts';
 import { ProjectChangeWaiter } from './project-change-waiter.ts';
 
 const never = new AbortController().signal;

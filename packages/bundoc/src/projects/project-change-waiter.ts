@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import { AppError } from '@bundoc/shared/contract/app-error';
-import type { Position, ProjectStore } from '../engine/port.ts';
+import type { Position, ProjectStore } from '../engine/port/port.ts';
 
 /** Time that a project which others may write to stays closed while someone waits for its changes. */
 const REOPEN_MS = 1_000;

@@ -6,8 +6,8 @@ import type { CollectionStore } from '../collections/port.ts';
 import type { KeyCache } from '../crypto/key-cache.ts';
 import type { ProjectCipher } from '../crypto/project-cipher.ts';
 import { type Cursors, cursorsOf } from '../crypto/sealed-cursor.ts';
-import type { LeasedKeys } from '../engine/project-file.ts';
-import type { OpenedProject } from '../engine/projects.ts';
+import type { LeasedKeys } from '../engine/projects/project-file.ts';
+import type { OpenedProject } from '../engine/projects/projects.ts';
 import type { LeasedKey } from '../kms/port.ts';
 
 /** An open project, held until disposed: `using lease = await manager.acquire(…)`. */

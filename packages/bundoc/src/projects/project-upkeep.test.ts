@@ -1,7 +1,7 @@
 import { nextTurn } from '@bundoc/shared/testing/timing';
 import { describe, expect, it } from 'vitest';
-import { definitionsState, digestOfRevs, NO_DEFINITIONS } from '../engine/definitions-state.ts';
-import type { ProjectStore } from '../engine/port.ts';
+import { definitionsState, digestOfRevs, NO_DEFINITIONS } from '../engine/port/definitions-state.ts';
+import type { ProjectStore } from '../engine/port/port.ts';
 import { newPlace, openInstances } from '../testing/open-instances.ts';
 import { openTestStore } from '../testing/test-engine.ts';
 import { ASKED_TOGETHER, ProjectUpkeep, type ProjectUpkeepOptions, SWEPT_MAX } from './project-upkeep.ts';

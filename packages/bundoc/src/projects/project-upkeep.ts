@@ -1,4 +1,4 @@
-import type { Logger } from '@bundoc/shared/runtime/logger';
+import type { Logger } from '@bundoc/shared/logs/logger';
 import type { DefinedStore } from '../collections/defined-store.ts';
 import type { InstanceManager } from './instance-manager.ts';
 import type { Need } from './open-projects.ts';

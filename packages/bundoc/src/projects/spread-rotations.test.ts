@@ -1,10 +1,10 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
-import { createLogger } from '@bundoc/shared/runtime/logger';
+import { createLogger } from '@bundoc/shared/logs/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { describe, expect, it } from 'vitest';
 import { createSealedCache } from '../engine/files/documents/sealed-cache.ts';
-import { formatProjectFile } from '../engine/project-file.ts';
-import { limitsAfter, SEAL_LIMITS } from '../engine/seal-budget.ts';
+import { limitsAfter, SEAL_LIMITS } from '../engine/port/seal-budget.ts';
+import { formatProjectFile } from '../engine/projects/project-file.ts';
 import { newPlace, openInstances } from '../testing/open-instances.ts';
 import { engineOn } from '../testing/test-engine.ts';
 import { ProjectUpkeep } from './project-upkeep.ts';

@@ -1,6 +1,6 @@
 import { hasCode } from '@bundoc/shared/contract/app-error';
+import type { Logger } from '@bundoc/shared/logs/logger';
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import type { Logger } from '@bundoc/shared/runtime/logger';
 
 export interface SpreadRotationsOptions {
   /** Rotates a project's key at the key service. */

@@ -1,4 +1,4 @@
-import type { FoundBy, IndexRef, KeyRange, UsableIndex } from '../engine/index-port.ts';
+import type { FoundBy, IndexRef, KeyRange, UsableIndex } from '../engine/port/index-port.ts';
 import {
   earlierKey,
   encodeExactly,

@@ -1,6 +1,6 @@
-import { freeMemory } from '@bundoc/shared/runtime/free-memory';
-import type { FoundBy } from '../engine/index-port.ts';
-import type { DocumentPage, ListQuery, Position, ProjectStore, StoredDocument } from '../engine/port.ts';
+import { freeMemory } from '@bundoc/shared/process/free-memory';
+import type { FoundBy } from '../engine/port/index-port.ts';
+import type { DocumentPage, ListQuery, Position, ProjectStore, StoredDocument } from '../engine/port/port.ts';
 import { type Path, valueAt } from '../values/path.ts';
 import { readValue, type Value } from '../values/value.ts';
 import type { Work } from '../work/work.ts';

@@ -1,7 +1,7 @@
 import { BYTE_US } from '@bundoc/shared/admission/account';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
-import type { IndexEntry, KeyRange } from '../engine/index-port.ts';
-import type { ProjectStore } from '../engine/port.ts';
+import type { IndexEntry, KeyRange } from '../engine/port/index-port.ts';
+import type { ProjectStore } from '../engine/port/port.ts';
 import { earlierKey, invertOrder, laterKey, positionOf } from '../values/key.ts';
 import type { RangePlan } from './plan.ts';
 import { Candidate, type Scan } from './scan.ts';

@@ -2,7 +2,7 @@ import { parseTree } from '@bundoc/shared/json/tree';
 import { expect, it } from 'vitest';
 import type { BatchOperation } from '../documents/operation.ts';
 import { mergePatchOf, type Patch } from '../documents/patch/read-patch.ts';
-import { COMMIT_BYTES_MAX, type StoredDocument, type Write } from '../engine/port.ts';
+import { COMMIT_BYTES_MAX, type StoredDocument, type Write } from '../engine/port/port.ts';
 import { SlowSteps } from '../testing/slow-steps.ts';
 import { Batches } from './batches.ts';
 

@@ -9,8 +9,8 @@ import {
   type StoredDocument,
   type Write,
   type WriteResult,
-} from '../engine/port.ts';
-import { type FailedWrite, PreconditionsFailed, preconditionHolds } from '../engine/precondition.ts';
+} from '../engine/port/port.ts';
+import { type FailedWrite, PreconditionsFailed, preconditionHolds } from '../engine/port/precondition.ts';
 import type { InstanceManager } from '../projects/instance-manager.ts';
 import type { InstanceLease } from '../projects/project-instance.ts';
 import type { Work } from '../work/work.ts';

@@ -1,11 +1,11 @@
 import { Pool } from '@bundoc/shared/admission/pool';
 import { AppError } from '@bundoc/shared/contract/app-error';
-import { createLogger } from '@bundoc/shared/runtime/logger';
+import { createLogger } from '@bundoc/shared/logs/logger';
 import { runInShare } from '@bundoc/shared/shares/share-key';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { nextTurn } from '@bundoc/shared/testing/timing';
 import { describe, expect, it, onTestFinished } from 'vitest';
-import type { ProjectStore } from '../engine/port.ts';
+import type { ProjectStore } from '../engine/port/port.ts';
 import { Scheduler } from '../work/scheduler.ts';
 import type { Follower } from './change-broadcast.ts';
 import { ChangeFeed, HEARTBEAT_MS, STALLED_BYTES, STALLED_MS } from './change-feed.ts';

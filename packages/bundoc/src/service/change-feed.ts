@@ -1,9 +1,9 @@
 import type { Pool } from '@bundoc/shared/admission/pool';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
+import type { Logger } from '@bundoc/shared/logs/logger';
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import type { Logger } from '@bundoc/shared/runtime/logger';
 import { type Places, runInShare, shareIn } from '@bundoc/shared/shares/share-key';
-import type { Position, ProjectStore } from '../engine/port.ts';
+import type { Position, ProjectStore } from '../engine/port/port.ts';
 import type { InstanceManager } from '../projects/instance-manager.ts';
 import type { Scheduler } from '../work/scheduler.ts';
 import { createServiceShares } from '../work/service-shares.ts';

@@ -1,5 +1,5 @@
 import { encodeCursor } from '@bundoc/shared/contract/cursor';
-import type { Position } from '../engine/port.ts';
+import type { Position } from '../engine/port/port.ts';
 import type { Work } from '../work/work.ts';
 import type { FeedEvent, FeedPage, FeedPlace } from './read-changes.ts';
 

@@ -1,7 +1,7 @@
 import { setImmediate } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
 import { readDocumentBody } from '../crypto/stored-text.ts';
-import type { ProjectStore } from '../engine/port.ts';
+import type { ProjectStore } from '../engine/port/port.ts';
 import { ProjectInFiles } from '../testing/project-in-files.ts';
 import { ownWork } from '../work/scheduler.ts';
 import { Documents } from './documents.ts';

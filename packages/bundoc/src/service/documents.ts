@@ -16,8 +16,8 @@ import type {
   StoredDocument,
   Write,
   WriteResult,
-} from '../engine/port.ts';
-import { shortHash } from '../engine/short-hash.ts';
+} from '../engine/port/port.ts';
+import { shortHash } from '../engine/port/short-hash.ts';
 import type { InstanceManager } from '../projects/instance-manager.ts';
 import type { Work } from '../work/work.ts';
 import { openPositionCursor, sealPositionCursor } from './page-cursor.ts';

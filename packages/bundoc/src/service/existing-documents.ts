@@ -1,7 +1,7 @@
 import type { FieldFault } from '@bundoc/shared/contract/problem';
 import type { CheckInTurns } from '../collections/schema-checks.ts';
 import { ownContentOf } from '../crypto/stored-text.ts';
-import type { DocumentPage, ListQuery, Position } from '../engine/port.ts';
+import type { DocumentPage, ListQuery, Position } from '../engine/port/port.ts';
 import { textBytes } from '../work/large-bytes.ts';
 import type { Work } from '../work/work.ts';
 

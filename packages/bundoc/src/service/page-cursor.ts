@@ -1,6 +1,6 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import type { Cursors } from '../crypto/sealed-cursor.ts';
-import type { Position } from '../engine/port.ts';
+import type { Position } from '../engine/port/port.ts';
 
 /**
  * Opens the cursor of a page.

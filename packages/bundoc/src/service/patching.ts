@@ -2,8 +2,8 @@ import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { type DocumentRef, ownContentOf } from '../crypto/stored-text.ts';
 import { patchContentInTurns } from '../documents/patch/patch-content.ts';
 import type { Patch } from '../documents/patch/read-patch.ts';
-import type { CommitOptions, Precondition, ProjectStore, Write, WriteResult } from '../engine/port.ts';
-import { requirePrecondition } from '../engine/precondition.ts';
+import type { CommitOptions, Precondition, ProjectStore, Write, WriteResult } from '../engine/port/port.ts';
+import { requirePrecondition } from '../engine/port/precondition.ts';
 import type { Work } from '../work/work.ts';
 
 /** Maximum attempts of a patch without a precondition, if the document keeps changing. */

@@ -3,8 +3,8 @@ import { defined } from '@bundoc/shared/contract/defined';
 import type { ProjectFile } from '@bundoc/shared/contract/project-file';
 import type { ProjectInfo, ProjectPage, ProjectSummary } from '@bundoc/shared/contract/projects';
 import type { Claims } from '@bundoc/shared/contract/tokens';
-import type { CollectionSummary } from '../engine/port.ts';
-import type { ProjectExtent, Projects } from '../engine/projects.ts';
+import type { CollectionSummary } from '../engine/port/port.ts';
+import type { ProjectExtent, Projects } from '../engine/projects/projects.ts';
 import type { InstanceManager } from '../projects/instance-manager.ts';
 
 export interface ProjectListQuery {

@@ -2,7 +2,7 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import { describe, expect, it, vi } from 'vitest';
 import { openDefinedStore } from '../collections/defined-store.ts';
 import { cursorsOf } from '../crypto/sealed-cursor.ts';
-import type { DocumentPage } from '../engine/port.ts';
+import type { DocumentPage } from '../engine/port/port.ts';
 import { SCAN_LIMITS, type ScanLimits } from '../queries/scan-budget.ts';
 import { type Where, whereSchema } from '../queries/where.ts';
 import { ProjectInFiles } from '../testing/project-in-files.ts';

@@ -1,7 +1,7 @@
 import type { Figure, OrderBy } from '@bundoc/shared/contract/query';
-import { freeMemory } from '@bundoc/shared/runtime/free-memory';
-import type { StoredDocument } from '../engine/port.ts';
-import { shortHash } from '../engine/short-hash.ts';
+import { freeMemory } from '@bundoc/shared/process/free-memory';
+import type { StoredDocument } from '../engine/port/port.ts';
+import { shortHash } from '../engine/port/short-hash.ts';
 import { HeldLease } from '../projects/held-lease.ts';
 import type { InstanceLease } from '../projects/project-instance.ts';
 import { Aggregation, type GroupResult } from '../queries/aggregate.ts';

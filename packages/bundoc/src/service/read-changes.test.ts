@@ -1,6 +1,6 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { describe, expect, it } from 'vitest';
-import type { Change, StoredDocument } from '../engine/port.ts';
+import type { Change, StoredDocument } from '../engine/port/port.ts';
 import { SlowSteps } from '../testing/slow-steps.ts';
 import { ownWork } from '../work/scheduler.ts';
 import { changeTexts } from './change-text.ts';

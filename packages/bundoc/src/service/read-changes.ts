@@ -1,6 +1,6 @@
 import { BYTE_US } from '@bundoc/shared/admission/account';
 import { hasCode } from '@bundoc/shared/contract/app-error';
-import type { Awaitable, Change, Position, ProjectStore, StoredDocument } from '../engine/port.ts';
+import type { Awaitable, Change, Position, ProjectStore, StoredDocument } from '../engine/port/port.ts';
 import type { Work } from '../work/work.ts';
 
 /** A position in the feed. */

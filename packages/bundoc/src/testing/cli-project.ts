@@ -8,7 +8,7 @@ import type { ProjectPlace } from '../engine/files/projects/project-reader.ts';
 import { type RepairedProject, repairProject } from '../engine/files/projects/repair-project.ts';
 import { verifyProject } from '../engine/files/projects/verify-project.ts';
 import type { FileStore } from '../engine/files/store/file-store.ts';
-import type { Finding } from '../engine/reports.ts';
+import type { Finding } from '../engine/port/reports.ts';
 import { FakeKeyService } from './fake-key-service.ts';
 import { SimulatedDisk } from './simulated-disk.ts';
 import { closeEngine, engineOn, openTestStore, viewLog } from './test-engine.ts';

@@ -7,7 +7,7 @@ import { makeDirectoryDurably, replaceFile } from '../engine/files/disk/disk.ts'
 import type { FilesEngine } from '../engine/files/files-engine.ts';
 import { SealedFolder } from '../engine/files/projects/sealed-folder.ts';
 import type { FileStore } from '../engine/files/store/file-store.ts';
-import type { SealedChange, StoreMetadata, Write } from '../engine/port.ts';
+import type { SealedChange, StoreMetadata, Write } from '../engine/port/port.ts';
 import { IDS, type Op } from './engine-steps.ts';
 import type { SimulatedDisk } from './simulated-disk.ts';
 

@@ -11,7 +11,7 @@ import { createSealedCache } from '../engine/files/documents/sealed-cache.ts';
 import { FilesEngine } from '../engine/files/files-engine.ts';
 import type { LogLimits } from '../engine/files/log/log-api.ts';
 import type { FileStore } from '../engine/files/store/file-store.ts';
-import { SEAL_LIMITS } from '../engine/seal-budget.ts';
+import { SEAL_LIMITS } from '../engine/port/seal-budget.ts';
 import { EngineFaults } from './engine-faults.ts';
 import { inTime, isOfTheDead, runIn } from './engine-process.ts';
 import {

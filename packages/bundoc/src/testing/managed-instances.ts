@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { AppError } from '@bundoc/shared/contract/app-error';
-import type { Logger } from '@bundoc/shared/runtime/logger';
-import type { ProjectStore } from '../engine/port.ts';
-import type { Projects } from '../engine/projects.ts';
+import type { Logger } from '@bundoc/shared/logs/logger';
+import type { ProjectStore } from '../engine/port/port.ts';
+import type { Projects } from '../engine/projects/projects.ts';
 import type { InstanceManagerOptions } from '../projects/instance-manager.ts';
 import { newPlace, openInstances } from './open-instances.ts';
 import { openTestStore } from './test-engine.ts';

@@ -1,8 +1,8 @@
-import { createLogger, type Logger } from '@bundoc/shared/runtime/logger';
+import { createLogger, type Logger } from '@bundoc/shared/logs/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { KeyCache } from '../crypto/key-cache.ts';
 import { FileProjects } from '../engine/files/projects/file-projects.ts';
-import type { MarkSetAside } from '../engine/set-aside.ts';
+import type { MarkSetAside } from '../engine/moves/set-aside.ts';
 import { InstanceManager, type InstanceManagerOptions } from '../projects/instance-manager.ts';
 import { FakeKeyService } from './fake-key-service.ts';
 import { SimulatedDisk } from './simulated-disk.ts';

@@ -1,9 +1,11 @@
 import { createSecretKey, randomBytes } from 'node:crypto';
+import { createLogger } from '@bundoc/shared/logs/logger';
 import { parseAddress } from '@bundoc/shared/postgres/address';
 import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
-import { createLogger } from '@bundoc/shared/runtime/logger';
 import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 import { type DekVersion, ProjectCipher } from '../crypto/project-cipher.ts';
+import type { Quota } from '../engine/commit/quota.ts';
+import { SEAL_LIMITS } from '../engine/port/seal-budget.ts';
 import { GroupCommitter } from '../engine/postgres/commit/group-commit.ts';
 import type { CommitChannel } from '../engine/postgres/commit-polls.ts';
 import { Database, type DatabaseOptions } from '../engine/postgres/database/database.ts';
@@ -11,8 +13,6 @@ import { PostgresStore, type PostgresStoreOptions } from '../engine/postgres/pos
 import { whyGone } from '../engine/postgres/projects/postgres-projects.ts';
 import { SharedReads } from '../engine/postgres/reads/shared-reads.ts';
 import { insertProjectRows, raiseKeyVersion } from '../engine/postgres/rows/project-rows.ts';
-import type { Quota } from '../engine/quota.ts';
-import { SEAL_LIMITS } from '../engine/seal-budget.ts';
 
 /** How a test connects to its database. */
 function testDatabaseOptions(url: string, options: Partial<DatabaseOptions> = {}): DatabaseOptions {

@@ -1,5 +1,5 @@
 import { afterEach } from 'vitest';
-import type { ProjectStore } from '../engine/port.ts';
+import type { ProjectStore } from '../engine/port/port.ts';
 
 export interface StoreUnderTest {
   readonly store: ProjectStore;

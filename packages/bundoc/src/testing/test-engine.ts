@@ -13,8 +13,8 @@ import { NodeLogDisk } from '../engine/files/log/node-log-disk.ts';
 import type { LogDisk } from '../engine/files/log/ports.ts';
 import type { FileStore } from '../engine/files/store/file-store.ts';
 import { ViewedLog } from '../engine/files/store/viewed-log.ts';
-import { formatProjectFile } from '../engine/project-file.ts';
-import { SEAL_LIMITS } from '../engine/seal-budget.ts';
+import { SEAL_LIMITS } from '../engine/port/seal-budget.ts';
+import { formatProjectFile } from '../engine/projects/project-file.ts';
 
 /** Small enough that a short history fills segments and begins checkpoints by itself. */
 export interface EngineLimits {

@@ -1,5 +1,5 @@
 import { readDocumentBody } from '../crypto/stored-text.ts';
-import type { Precondition, ProjectStore, Write, WriteResult } from '../engine/port.ts';
+import type { Precondition, ProjectStore, Write, WriteResult } from '../engine/port/port.ts';
 
 export const ref = (id: string, collection = 'notes') => ({ collection, id });
 

@@ -1,4 +1,4 @@
-import { freeMemory } from '@bundoc/shared/runtime/free-memory';
+import { freeMemory } from '@bundoc/shared/process/free-memory';
 import type { Work } from './work.ts';
 
 /** Bytes copied before other work gets its turn. */

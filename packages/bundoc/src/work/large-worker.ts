@@ -1,5 +1,5 @@
-import { freeMemory } from '@bundoc/shared/runtime/free-memory';
-import { yieldToOthers } from '@bundoc/shared/runtime/thread-priority';
+import { freeMemory } from '@bundoc/shared/process/free-memory';
+import { yieldToOthers } from '@bundoc/shared/process/thread-priority';
 import { sentError } from '@bundoc/shared/threads/calls';
 import { serveCalls } from '@bundoc/shared/threads/serve-calls';
 import type { Job } from './job.ts';

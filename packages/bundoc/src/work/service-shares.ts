@@ -1,8 +1,8 @@
 import type { Accounts } from '@bundoc/shared/admission/account';
 import { gateBytes } from '@bundoc/shared/admission/gate';
 import { Pool } from '@bundoc/shared/admission/pool';
+import { memoryLimit } from '@bundoc/shared/process/memory-limit';
 import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
-import { memoryLimit } from '@bundoc/shared/runtime/memory-limit';
 
 /** The bounds of a process that requests share once they are inside the gate. */
 export interface ServiceShares {

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { deriveKey } from '@bundoc/shared/crypto/aead';
 import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { afterEach, beforeEach } from 'vitest';
-import { MARK_KEY, type MoveMark, openMoveMark, sealMoveMark } from '../../src/engine/move-mark.ts';
+import { MARK_KEY, type MoveMark, openMoveMark, sealMoveMark } from '../../src/engine/moves/move-mark.ts';
 import type { Database } from '../../src/engine/postgres/database/database.ts';
 import type { StorageCalls } from '../../src/kms/port.ts';
 import { type Cut, Moving, type Place } from './moving.ts';

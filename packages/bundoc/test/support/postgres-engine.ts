@@ -1,5 +1,5 @@
 import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
-import type { ProjectStore } from '../../src/engine/port.ts';
+import type { ProjectStore } from '../../src/engine/port/port.ts';
 import type { Database } from '../../src/engine/postgres/database/database.ts';
 import { ref } from '../../src/testing/writes.ts';
 import { type UsedDatabase, useDatabase } from './use-database.ts';

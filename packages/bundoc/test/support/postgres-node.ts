@@ -1,13 +1,13 @@
+import { createLogger } from '@bundoc/shared/logs/logger';
 import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
-import { createLogger } from '@bundoc/shared/runtime/logger';
 import { KeyCache } from '../../src/crypto/key-cache.ts';
+import { SEAL_LIMITS } from '../../src/engine/port/seal-budget.ts';
 import { GroupCommitter } from '../../src/engine/postgres/commit/group-commit.ts';
 import type { Database } from '../../src/engine/postgres/database/database.ts';
 import { PostgresStore } from '../../src/engine/postgres/postgres-store.ts';
 import { PostgresProjects, whyGone } from '../../src/engine/postgres/projects/postgres-projects.ts';
 import { SharedReads } from '../../src/engine/postgres/reads/shared-reads.ts';
 import { SharedStates } from '../../src/engine/postgres/reads/shared-states.ts';
-import { SEAL_LIMITS } from '../../src/engine/seal-budget.ts';
 import { InstanceManager } from '../../src/projects/instance-manager.ts';
 import { ProjectUpkeep } from '../../src/projects/project-upkeep.ts';
 import type { FakeKeyService } from '../../src/testing/fake-key-service.ts';

@@ -1,7 +1,7 @@
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { afterEach } from 'vitest';
-import type { WriteResult } from '../../src/engine/port.ts';
+import type { WriteResult } from '../../src/engine/port/port.ts';
 import { GroupCommitter } from '../../src/engine/postgres/commit/group-commit.ts';
 import type { Database } from '../../src/engine/postgres/database/database.ts';
 import type { PostgresStore } from '../../src/engine/postgres/postgres-store.ts';

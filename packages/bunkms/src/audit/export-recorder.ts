@@ -1,8 +1,8 @@
 import { defined } from '@bundoc/shared/contract/defined';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import { PROBLEMS, type ProblemCode } from '@bundoc/shared/contract/problem';
+import type { Logger } from '@bundoc/shared/logs/logger';
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { Caller } from '../records/caller.ts';
 import type { AuditDraft } from '../records/chain.ts';
 import type { AuditCondition } from '../store/audit.ts';

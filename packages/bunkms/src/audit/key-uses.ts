@@ -1,6 +1,6 @@
 import { defined } from '@bundoc/shared/contract/defined';
+import { type Minute, Minutes } from '@bundoc/shared/logs/minutes';
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import { type Minute, Minutes } from '@bundoc/shared/runtime/minutes';
 import type { Caller } from '../records/caller.ts';
 import type { AuditDraft } from '../records/chain.ts';
 import type { AuditCondition } from '../store/audit.ts';

@@ -1,6 +1,6 @@
 import { Writable } from 'node:stream';
 import { AppError } from '@bundoc/shared/contract/app-error';
-import { createLogger } from '@bundoc/shared/runtime/logger';
+import { createLogger } from '@bundoc/shared/logs/logger';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { createMetrics } from '../metrics.ts';
 import type { AuditDraft } from '../records/chain.ts';

@@ -1,8 +1,8 @@
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import type { ProblemCode } from '@bundoc/shared/contract/problem';
+import type { Logger } from '@bundoc/shared/logs/logger';
 import { Batcher } from '@bundoc/shared/runtime/batcher';
-import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { AuditDraft } from '../records/chain.ts';
 import type { AuditCondition, AuditStore, RejectReason } from '../store/audit.ts';
 import type { SealedRecords } from './sealed-records.ts';

@@ -1,5 +1,5 @@
+import { type Minute, Minutes, OTHERS } from '@bundoc/shared/logs/minutes';
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import { type Minute, Minutes, OTHERS } from '@bundoc/shared/runtime/minutes';
 import type { AuditDraft } from '../records/chain.ts';
 
 export interface RefusalsOptions {

@@ -14,7 +14,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { AppError } from '@bundoc/shared/contract/app-error';
-import { createLogger } from '@bundoc/shared/runtime/logger';
+import { createLogger } from '@bundoc/shared/logs/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { AuditDraft } from '../records/chain.ts';

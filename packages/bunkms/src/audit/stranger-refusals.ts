@@ -1,4 +1,4 @@
-import { type Minute, Minutes, OTHERS } from '@bundoc/shared/runtime/minutes';
+import { type Minute, Minutes, OTHERS } from '@bundoc/shared/logs/minutes';
 import type { AuditDraft } from '../records/chain.ts';
 import type { RefusalsOptions } from './refusals.ts';
 

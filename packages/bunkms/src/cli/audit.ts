@@ -5,7 +5,7 @@ import { createProgress, type Progress } from '@bundoc/shared/cli/progress';
 import { type AuditRecord, auditSeveritySchema } from '@bundoc/shared/contract/audit';
 import { defined } from '@bundoc/shared/contract/defined';
 import { type AuditReceipt, keyNameSchema } from '@bundoc/shared/contract/keys';
-import type { Environment } from '@bundoc/shared/runtime/config';
+import type { Environment } from '@bundoc/shared/process/config';
 import { z } from 'zod';
 import { KeyVerification } from '../audit/verify-keys.ts';
 import { TokenVerification } from '../audit/verify-tokens.ts';

@@ -7,7 +7,7 @@ import { type AddCommands, command } from '@bundoc/shared/cli/command';
 import { counted } from '@bundoc/shared/cli/counted';
 import { readText } from '@bundoc/shared/cli/read-text';
 import type { TokenInfo } from '@bundoc/shared/contract/tokens';
-import type { Environment } from '@bundoc/shared/runtime/config';
+import type { Environment } from '@bundoc/shared/process/config';
 import { readTlsMaterial } from '@bundoc/shared/tls/files';
 import { type BunkmsConfig, readConfig } from '../config.ts';
 import { kekProviderOf } from '../vault/kek-provider.ts';

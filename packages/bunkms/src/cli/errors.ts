@@ -1,7 +1,7 @@
 import { CommandError } from '@bundoc/shared/cli/errors';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { PROBLEMS } from '@bundoc/shared/contract/problem';
-import { ConfigError } from '@bundoc/shared/runtime/config';
+import { ConfigError } from '@bundoc/shared/process/config';
 import { DamagedFile, EvidenceTooOld, MissingKek } from '../recovery/errors.ts';
 
 /** The command was not understood. */

@@ -10,8 +10,8 @@ import { counted } from '@bundoc/shared/cli/counted';
 import { createProgress } from '@bundoc/shared/cli/progress';
 import { readText } from '@bundoc/shared/cli/read-text';
 import { LEASE_TTL_MS, projectOfDek } from '@bundoc/shared/contract/keys';
-import type { Environment } from '@bundoc/shared/runtime/config';
-import { lineOf } from '@bundoc/shared/runtime/error-line';
+import { lineOf } from '@bundoc/shared/logs/error-line';
+import type { Environment } from '@bundoc/shared/process/config';
 import { CliFailure, UsageError } from './errors.ts';
 
 /** A running Bundoc, with the token and trust for requests. */

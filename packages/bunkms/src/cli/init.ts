@@ -6,7 +6,7 @@ import { type Claims, claimsSchema, type IssueToken } from '@bundoc/shared/contr
 import { KEY_BYTES } from '@bundoc/shared/crypto/aead';
 import { KEY_TEXT_BYTES, writeKeyText } from '@bundoc/shared/crypto/key-text';
 import { createPrivateFile, replacePrivateFile } from '@bundoc/shared/files/private-file';
-import type { Environment } from '@bundoc/shared/runtime/config';
+import type { Environment } from '@bundoc/shared/process/config';
 import { jwtVerify } from 'jose';
 import { readConfig } from '../config.ts';
 import type { StoreLocation } from '../open-store.ts';

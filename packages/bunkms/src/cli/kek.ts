@@ -8,7 +8,7 @@ import { createProgress } from '@bundoc/shared/cli/progress';
 import { hasCode } from '@bundoc/shared/contract/app-error';
 import { defined } from '@bundoc/shared/contract/defined';
 import { type KekInfo, type KekStatus, kekIdSchema, type RetireKek } from '@bundoc/shared/contract/kek';
-import type { Environment } from '@bundoc/shared/runtime/config';
+import type { Environment } from '@bundoc/shared/process/config';
 import {
   type KekDeps,
   kekStatus,

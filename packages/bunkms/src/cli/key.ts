@@ -20,7 +20,7 @@ import {
   updateKeySchema,
 } from '@bundoc/shared/contract/keys';
 import { storageIdSchema } from '@bundoc/shared/contract/storages';
-import type { Environment } from '@bundoc/shared/runtime/config';
+import type { Environment } from '@bundoc/shared/process/config';
 import { createKey } from '../keys/create-key.ts';
 import { destroyKey, destroyVersion } from '../keys/destroy-key.ts';
 import { claimKey, takeOverKey } from '../keys/key-holder.ts';

@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-import { nodeFault } from '@bundoc/shared/runtime/node-version';
+import { nodeFault } from '@bundoc/shared/process/node-version';
 
 const fault = nodeFault();
 if (fault === undefined) {

@@ -1,9 +1,9 @@
 import { existsSync } from 'node:fs';
 import { parserFor } from '@bundoc/shared/cli/command';
 import { auditReceiptSchema } from '@bundoc/shared/contract/keys';
+import { createLogger, type Logger } from '@bundoc/shared/logs/logger';
+import type { Environment } from '@bundoc/shared/process/config';
 import { systemClock } from '@bundoc/shared/runtime/clock';
-import type { Environment } from '@bundoc/shared/runtime/config';
-import { createLogger, type Logger } from '@bundoc/shared/runtime/logger';
 import { AuditLog } from '../audit/log.ts';
 import { readConfig } from '../config.ts';
 import type { KekDeps } from '../kek/kek-rotation.ts';

@@ -1,5 +1,5 @@
 import { type AddCommands, runProgram } from '@bundoc/shared/cli/command';
-import type { Environment } from '@bundoc/shared/runtime/config';
+import type { Environment } from '@bundoc/shared/process/config';
 import { addAuditCommands } from './audit.ts';
 import { addDoctorCommand } from './doctor.ts';
 import { exitCodeOf } from './errors.ts';

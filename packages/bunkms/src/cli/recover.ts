@@ -1,6 +1,6 @@
 import { createProgress } from '@bundoc/shared/cli/progress';
+import type { Environment } from '@bundoc/shared/process/config';
 import { systemClock } from '@bundoc/shared/runtime/clock';
-import type { Environment } from '@bundoc/shared/runtime/config';
 import { CLI_CALLER } from '../records/caller.ts';
 import { listOf } from '../recovery/errors.ts';
 import { NoDataFolder } from '../recovery/project-keys.ts';

@@ -1,6 +1,6 @@
 import { type Command, collect, each } from '@bundoc/shared/cli/command';
 import type { JsonOption } from '@bundoc/shared/cli/print';
-import type { Environment } from '@bundoc/shared/runtime/config';
+import type { Environment } from '@bundoc/shared/process/config';
 import { backup, verifyBackup } from './backup.ts';
 import { receipt } from './open-kms.ts';
 import { type RecoverCliOptions, recover } from './recover.ts';

@@ -1,8 +1,8 @@
 import { type Command, command, parserOf } from '@bundoc/shared/cli/command';
 import { type JsonOption, print, rowLine } from '@bundoc/shared/cli/print';
 import { keyNameSchema } from '@bundoc/shared/contract/keys';
-import type { Environment } from '@bundoc/shared/runtime/config';
-import { lineOf } from '@bundoc/shared/runtime/error-line';
+import { lineOf } from '@bundoc/shared/logs/error-line';
+import type { Environment } from '@bundoc/shared/process/config';
 import { enableKey } from '../keys/key-lifecycle.ts';
 import { CLI_CALLER } from '../records/caller.ts';
 import { listOf } from '../recovery/errors.ts';

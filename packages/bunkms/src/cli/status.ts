@@ -1,7 +1,7 @@
 import { type AddCommands, command } from '@bundoc/shared/cli/command';
 import { factLines, type JsonOption, print } from '@bundoc/shared/cli/print';
+import type { Environment } from '@bundoc/shared/process/config';
 import { systemClock } from '@bundoc/shared/runtime/clock';
-import type { Environment } from '@bundoc/shared/runtime/config';
 import { readConfig } from '../config.ts';
 import { kekProviderOf } from '../vault/kek-provider.ts';
 import { unseal } from '../vault/unseal.ts';

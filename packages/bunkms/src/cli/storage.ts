@@ -5,7 +5,7 @@ import { defined } from '@bundoc/shared/contract/defined';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
 import { generationSchema, type StorageInfo, storageIdSchema } from '@bundoc/shared/contract/storages';
 import type { DataFolder } from '@bundoc/shared/files/data-folder';
-import type { Environment } from '@bundoc/shared/runtime/config';
+import type { Environment } from '@bundoc/shared/process/config';
 import { storageInfo, takeOverStorage } from '../keys/storages.ts';
 import { CLI_CALLER } from '../records/caller.ts';
 import {

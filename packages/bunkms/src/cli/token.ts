@@ -18,7 +18,7 @@ import {
   tokenTypeSchema,
 } from '@bundoc/shared/contract/tokens';
 import { WORDS } from '@bundoc/shared/http/validate';
-import type { Environment } from '@bundoc/shared/runtime/config';
+import type { Environment } from '@bundoc/shared/process/config';
 import { CLI_CALLER } from '../records/caller.ts';
 import type { TokenList, TokenService } from '../tokens/token-service.ts';
 import { UsageError } from './errors.ts';

@@ -1,5 +1,5 @@
 import type { NetworkInterfaceInfo } from 'node:os';
-import { ConfigError } from '@bundoc/shared/runtime/config';
+import { ConfigError } from '@bundoc/shared/process/config';
 import { describe, expect, it } from 'vitest';
 import { peersOf, resolveInternalAddress, watchAddress } from './internal-network.ts';
 

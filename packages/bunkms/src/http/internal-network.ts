@@ -1,8 +1,8 @@
 import { lookup } from 'node:dns/promises';
 import { BlockList, isIPv6, type Socket } from 'node:net';
 import type { NetworkInterfaceInfo } from 'node:os';
+import { ConfigError } from '@bundoc/shared/process/config';
 import { canonicalAddress } from '@bundoc/shared/runtime/addresses';
-import { ConfigError } from '@bundoc/shared/runtime/config';
 
 const WILDCARDS: readonly string[] = ['0.0.0.0', '::'];
 

@@ -1,5 +1,5 @@
-import { Drain } from '@bundoc/shared/runtime/drain';
-import { createLogger } from '@bundoc/shared/runtime/logger';
+import { createLogger } from '@bundoc/shared/logs/logger';
+import { Drain } from '@bundoc/shared/process/drain';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { OpenapiReader } from '@bundoc/shared/testing/openapi';
 import { describe, expect, it } from 'vitest';

@@ -1,7 +1,7 @@
 import { type Jwks, jwksSchema } from '@bundoc/shared/contract/tokens';
 import { registerHealthRoute } from '@bundoc/shared/http/service-routes';
 import { describe, PUBLIC } from '@bundoc/shared/openapi/description';
-import type { Drain } from '@bundoc/shared/runtime/drain';
+import type { Drain } from '@bundoc/shared/process/drain';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
 import type { Readiness } from './readiness.ts';

@@ -1,7 +1,7 @@
 import { createSecretKey } from 'node:crypto';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { keyCheckValue, OpenError } from '@bundoc/shared/crypto/aead';
-import type { Logger } from '@bundoc/shared/runtime/logger';
+import type { Logger } from '@bundoc/shared/logs/logger';
 import type { KeyVersionRecord } from '../records/key-record.ts';
 import { kekIdOf } from '../records/wrapped-key.ts';
 import type { Vault } from '../vault/vault.ts';

@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import type { KeyObject } from 'node:crypto';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
+import type { Logger } from '@bundoc/shared/logs/logger';
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { AuditLog } from '../audit/log.ts';
 import {
   isGenuineVersion,

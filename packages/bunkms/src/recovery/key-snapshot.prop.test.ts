@@ -2,7 +2,7 @@ import { createSecretKey, randomBytes } from 'node:crypto';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { createLogger } from '@bundoc/shared/runtime/logger';
+import { createLogger } from '@bundoc/shared/logs/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 import fc from 'fast-check';

@@ -1,8 +1,8 @@
 import type { KeyObject } from 'node:crypto';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import type { KeyInfo } from '@bundoc/shared/contract/keys';
+import type { Logger } from '@bundoc/shared/logs/logger';
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import type { Logger } from '@bundoc/shared/runtime/logger';
 import { authenticate, stampOf } from '../keys/stored-key.ts';
 import type { Caller } from '../records/caller.ts';
 import type { AuditDraft } from '../records/chain.ts';

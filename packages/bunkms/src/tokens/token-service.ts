@@ -12,8 +12,8 @@ import {
   TOKEN_TTL_S_DEFAULT,
   type TokenInfo,
 } from '@bundoc/shared/contract/tokens';
+import type { Logger } from '@bundoc/shared/logs/logger';
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import type { Logger } from '@bundoc/shared/runtime/logger';
 import { shareKeyOf } from '@bundoc/shared/shares/share-key';
 import { SignJWT } from 'jose';
 import type { Caller } from '../records/caller.ts';

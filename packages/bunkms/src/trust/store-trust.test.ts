@@ -1,5 +1,5 @@
 import { createSecretKey, randomBytes } from 'node:crypto';
-import { createLogger } from '@bundoc/shared/runtime/logger';
+import { createLogger } from '@bundoc/shared/logs/logger';
 import { describe, expect, it } from 'vitest';
 import { GENESIS, nextRecord } from '../records/chain.ts';
 import type { KmsStore } from '../store/port.ts';

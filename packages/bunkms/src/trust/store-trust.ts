@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import type { KeyObject } from 'node:crypto';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
-import type { Logger } from '@bundoc/shared/runtime/logger';
+import type { Logger } from '@bundoc/shared/logs/logger';
 import { type ChainHead, GENESIS } from '../records/chain.ts';
 import { isGenuine } from '../records/chain-walk.ts';
 import { epochOf } from '../records/restore-record.ts';

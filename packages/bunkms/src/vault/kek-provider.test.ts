@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { ConfigError } from '@bundoc/shared/runtime/config';
+import { ConfigError } from '@bundoc/shared/process/config';
 import { afterAll, describe, expect, it } from 'vitest';
 import { fileKekProvider, inlineKekProvider, parseKekRing } from './kek-provider.ts';
 

@@ -3,7 +3,7 @@ import { readFileSync, statSync } from 'node:fs';
 import { takeKey } from '@bundoc/shared/crypto/aead';
 import { readKeyHex, readKeyText } from '@bundoc/shared/crypto/key-text';
 import { stampOf } from '@bundoc/shared/files/file-stamp';
-import { ConfigError } from '@bundoc/shared/runtime/config';
+import { ConfigError } from '@bundoc/shared/process/config';
 
 /** Maximum keys of a ring. A longer ring means that rotations were never finished. */
 const KEKS_MAX = 8;

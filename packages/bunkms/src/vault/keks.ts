@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import type { KeyObject } from 'node:crypto';
 import { AppError } from '@bundoc/shared/contract/app-error';
+import type { Logger } from '@bundoc/shared/logs/logger';
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import type { Logger } from '@bundoc/shared/runtime/logger';
 import type { Caller } from '../records/caller.ts';
 import { foldKekRecords, type KekState, neededKeks } from '../records/kek-state.ts';
 import type { KekStore } from '../store/kek.ts';

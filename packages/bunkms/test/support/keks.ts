@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { type KekStatus, kekStatusSchema } from '@bundoc/shared/contract/kek';
-import { createLogger } from '@bundoc/shared/runtime/logger';
+import { createLogger } from '@bundoc/shared/logs/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { expect } from 'vitest';
 import { AuditLog } from '../../src/audit/log.ts';

@@ -12,8 +12,8 @@ import {
   scopeSchema,
   TOKEN_TTL_S_MAX,
 } from '@bundoc/shared/contract/tokens';
+import { createLogger } from '@bundoc/shared/logs/logger';
 import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
-import { createLogger } from '@bundoc/shared/runtime/logger';
 import { type RunningBunkms, startBunkms } from '../../src/app.ts';
 import type { BunkmsConfig } from '../../src/config.ts';
 import { type ChainVerdict, verifyChain } from '../../src/records/chain.ts';

@@ -1,6 +1,6 @@
+import type { Logger } from '../logs/logger.ts';
+import { Minutes } from '../logs/minutes.ts';
 import type { Clock } from '../runtime/clock.ts';
-import type { Logger } from '../runtime/logger.ts';
-import { Minutes } from '../runtime/minutes.ts';
 import type { Account } from './account.ts';
 import type { Gate } from './gate.ts';
 

@@ -1,4 +1,4 @@
-import type { Environment } from '../runtime/config.ts';
+import type { Environment } from '../process/config.ts';
 import { readText } from './read-text.ts';
 
 /** The options that select a running Bundoc. */

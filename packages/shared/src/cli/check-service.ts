@@ -1,6 +1,6 @@
 import { isIP } from 'node:net';
 import type { Claims, Jwks } from '../contract/tokens.ts';
-import { VERSION } from '../runtime/version.ts';
+import { VERSION } from '../process/version.ts';
 import { askService, below, type ServiceAnswer, type Trust } from './ask-service.ts';
 import { type Checkup, checkCertificate, checkClock, checkVersions } from './checkup.ts';
 import { inspectToken } from './explain-token.ts';

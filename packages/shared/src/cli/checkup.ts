@@ -1,7 +1,7 @@
 import { access, constants, statfs } from 'node:fs/promises';
-import { ConfigError } from '../runtime/config.ts';
-import { lineOf } from '../runtime/error-line.ts';
-import { printable } from '../runtime/printable.ts';
+import { lineOf } from '../logs/error-line.ts';
+import { printable } from '../logs/printable.ts';
+import { ConfigError } from '../process/config.ts';
 import { CommandError } from './errors.ts';
 import { type JsonOption, print } from './print.ts';
 

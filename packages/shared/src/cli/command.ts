@@ -1,9 +1,9 @@
 import { Argument, Command, CommanderError, InvalidArgumentError, Option } from '@commander-js/extra-typings';
 import type { z } from 'zod';
-import type { Environment } from '../runtime/config.ts';
-import { lineOf } from '../runtime/error-line.ts';
-import { guardMemory } from '../runtime/memory-exposure.ts';
-import { VERSION } from '../runtime/version.ts';
+import { lineOf } from '../logs/error-line.ts';
+import type { Environment } from '../process/config.ts';
+import { guardMemory } from '../process/memory-exposure.ts';
+import { VERSION } from '../process/version.ts';
 import { completionScript, SHELLS } from './completion.ts';
 import { CommandError } from './errors.ts';
 

@@ -8,7 +8,7 @@ import {
   TOKEN_LENGTH_MAX,
 } from '../contract/tokens.ts';
 import { parseJson } from '../json/parse-json.ts';
-import { printable } from '../runtime/printable.ts';
+import { printable } from '../logs/printable.ts';
 import { counted } from './counted.ts';
 import { CommandError } from './errors.ts';
 import { type JsonOption, print } from './print.ts';

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { printable } from '../runtime/printable.ts';
+import { printable } from '../logs/printable.ts';
 import { type Column, Table } from './table.ts';
 
 const COLUMNS: readonly Column<readonly [string, number]>[] = [

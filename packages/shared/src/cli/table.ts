@@ -1,4 +1,4 @@
-import { printable } from '../runtime/printable.ts';
+import { printable } from '../logs/printable.ts';
 /** A column of a table. */
 export interface Column<T> {
   readonly head: string;

@@ -5,8 +5,8 @@ import { brotliCompressSync, brotliDecompressSync, gunzipSync, gzipSync } from '
 import type { FastifyInstance } from 'fastify';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { createHttpServer, refuseOtherMethods } from '../http/server.ts';
+import { createLogger } from '../logs/logger.ts';
 import { DOCS_PER_WINDOW_MAX } from '../openapi/docs-bounds.ts';
-import { createLogger } from '../runtime/logger.ts';
 import { FakeClock } from '../testing/fake-clock.ts';
 import { CONSOLE_CSP, registerConsole } from './routes.ts';
 import { MANIFEST_FILE, readSite, type Site } from './site.ts';

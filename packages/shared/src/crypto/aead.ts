@@ -7,7 +7,7 @@ import {
   hkdfSync,
   type KeyObject,
 } from 'node:crypto';
-import { freeMemory } from '../runtime/free-memory.ts';
+import { freeMemory } from '../process/free-memory.ts';
 import { fillRandom } from './random.ts';
 
 /** Bytes of an AES-256 key. */

@@ -2,7 +2,7 @@ import type { ServerResponse } from 'node:http';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { BYTE_US } from '../admission/account.ts';
 import type { Hold, Pool } from '../admission/pool.ts';
-import { freeMemory } from '../runtime/free-memory.ts';
+import { freeMemory } from '../process/free-memory.ts';
 import type { CutOffs, Transfer } from './cut-offs.ts';
 import { shareOfRequest } from './guard.ts';
 import type { HttpShares } from './http-shares.ts';

@@ -3,7 +3,7 @@ import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { BYTE_US } from '../admission/account.ts';
 import type { Hold, Pool } from '../admission/pool.ts';
 import { AppError } from '../contract/app-error.ts';
-import { freeMemory } from '../runtime/free-memory.ts';
+import { freeMemory } from '../process/free-memory.ts';
 import type { ShareKey } from '../shares/share-key.ts';
 import type { CutOffs, Transfer } from './cut-offs.ts';
 import { shareOfRequest } from './guard.ts';

@@ -1,9 +1,9 @@
 import type { Socket } from 'node:net';
 import type { FastifyInstance } from 'fastify';
 import { type Hold, Pool } from '../admission/pool.ts';
+import { memberOf } from '../process/config.ts';
 import { callerNetwork, canonicalAddress } from '../runtime/addresses.ts';
 import { type Clock, systemClock } from '../runtime/clock.ts';
-import { memberOf } from '../runtime/config.ts';
 
 /** Maximum connections of a process, and of one address (IPv6: /64). */
 const CONNECTIONS_MAX = 4_096;

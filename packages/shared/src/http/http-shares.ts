@@ -1,7 +1,7 @@
 import { createGate, type Gate, gateBytes } from '../admission/gate.ts';
 import type { Pool } from '../admission/pool.ts';
+import { memoryLimit } from '../process/memory-limit.ts';
 import { systemClock } from '../runtime/clock.ts';
-import { memoryLimit } from '../runtime/memory-limit.ts';
 import { Connections, type ConnectionsOptions } from './connection-limit.ts';
 import { CutOffs } from './cut-offs.ts';
 

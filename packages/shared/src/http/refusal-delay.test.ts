@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { connect } from 'node:net';
 import { expect, it, vi } from 'vitest';
 import { AppError } from '../contract/app-error.ts';
-import { createLogger } from '../runtime/logger.ts';
+import { createLogger } from '../logs/logger.ts';
 import { FakeClock } from '../testing/fake-clock.ts';
 import { REFUSALS_PER_SECOND, RefusalDelay } from './refusal-delay.ts';
 import { createHttpServer } from './server.ts';

@@ -3,7 +3,7 @@ import type { FastifyContextConfig, FastifyInstance } from 'fastify';
 import { z } from 'zod';
 import { defined } from '../contract/defined.ts';
 import { describe, PUBLIC, type RouteAccess } from '../openapi/description.ts';
-import { VERSION } from '../runtime/version.ts';
+import { VERSION } from '../process/version.ts';
 import { FOR_OPERATORS } from './answer-bytes.ts';
 import { WITHOUT_PLACE } from './gate-door.ts';
 import type { Guard } from './guard.ts';

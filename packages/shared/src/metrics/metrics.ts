@@ -1,7 +1,7 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from '@prometheus-io/client';
 import type { FastifyInstance } from 'fastify';
 import type { Pool } from '../admission/pool.ts';
-import { VERSION } from '../runtime/version.ts';
+import { VERSION } from '../process/version.ts';
 import { RequestTimes } from './request-times.ts';
 
 /** A certificate in use. */

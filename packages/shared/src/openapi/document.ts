@@ -2,7 +2,7 @@ import type { z } from 'zod';
 import { defined } from '../contract/defined.ts';
 import { DocumentSchemas, type JsonSchema } from '../contract/json-schema.ts';
 import { fieldFaultSchema, problemSchema } from '../contract/problem.ts';
-import { VERSION } from '../runtime/version.ts';
+import { VERSION } from '../process/version.ts';
 import type { RouteAnswer, RouteDescription, RouteExample } from './description.ts';
 import {
   headersOf,

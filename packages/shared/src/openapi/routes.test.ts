@@ -1,4 +1,4 @@
-import { createLogger } from '@bundoc/shared/runtime/logger';
+import { createLogger } from '@bundoc/shared/logs/logger';
 import type { FastifyInstance } from 'fastify';
 import { expect, describe as group, it } from 'vitest';
 import { z } from 'zod';

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { wholeNumber } from '../runtime/config.ts';
+import { wholeNumber } from '../process/config.ts';
 
 /** A database, the user that connects to it, and the parameters of the connection. */
 export interface PostgresAddress {

@@ -1,7 +1,7 @@
 import { checkServerIdentity } from 'node:tls';
 import pg from 'pg';
 import { defined } from '../contract/defined.ts';
-import { ConfigError, readSecretFile } from '../runtime/config.ts';
+import { ConfigError, readSecretFile } from '../process/config.ts';
 import { type NamedFile, readTlsMaterial } from '../tls/files.ts';
 import { isThisMachine, type PostgresAddress } from './address.ts';
 

@@ -1,4 +1,4 @@
-import { ConfigError } from '../runtime/config.ts';
+import { ConfigError } from '../process/config.ts';
 import type { Run } from './run.ts';
 
 const MAJOR_MIN = 15;

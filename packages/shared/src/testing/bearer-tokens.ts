@@ -5,7 +5,7 @@ import { defined } from '../contract/defined.ts';
 import type { Claims } from '../contract/tokens.ts';
 import { BearerAuth } from '../http/bearer-auth.ts';
 import { createHttpServer } from '../http/server.ts';
-import { createLogger } from '../runtime/logger.ts';
+import { createLogger } from '../logs/logger.ts';
 import { FakeClock } from './fake-clock.ts';
 
 export const issuer = generateKeyPairSync('ed25519');

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { createSecureContext } from 'node:tls';
 import { defined } from '../contract/defined.ts';
 import { stampOf } from '../files/file-stamp.ts';
-import { ConfigError } from '../runtime/config.ts';
+import { ConfigError } from '../process/config.ts';
 
 /** A file, and the variable that names it, for messages. */
 export interface NamedFile {

@@ -1,9 +1,9 @@
 import type { SecureContextOptions, TLSSocket, TlsOptions } from 'node:tls';
 import type { FastifyInstance } from 'fastify';
+import { CountedLines } from '../logs/counted-lines.ts';
+import type { Logger } from '../logs/logger.ts';
 import type { ServiceMetrics } from '../metrics/metrics.ts';
 import type { Clock } from '../runtime/clock.ts';
-import { CountedLines } from '../runtime/counted-lines.ts';
-import type { Logger } from '../runtime/logger.ts';
 import type { TlsFiles } from './files.ts';
 import { WatchedTls } from './watched-tls.ts';
 

@@ -1,6 +1,6 @@
 import type { SecureContextOptions } from 'node:tls';
+import type { Logger } from '../logs/logger.ts';
 import { type Clock, every } from '../runtime/clock.ts';
-import type { Logger } from '../runtime/logger.ts';
 import { readTlsMaterial, stampOfTlsFiles, type TlsFiles, type TlsMaterial } from './files.ts';
 
 export interface WatchedTlsOptions {

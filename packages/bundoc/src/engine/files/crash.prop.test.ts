@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { ProjectInFiles } from '../../testing/project-in-files.ts';
 import type { SimulatedDisk } from '../../testing/simulated-disk.ts';
 import { put, ref, remove } from '../../testing/writes.ts';
-import type { Write } from '../port.ts';
+import type { Write } from '../port/port.ts';
 import type { FileStore } from './store/file-store.ts';
 
 /** Groups of concurrent commits, and the events between them. */

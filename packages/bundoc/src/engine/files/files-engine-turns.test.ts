@@ -2,7 +2,7 @@ import { setImmediate } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
 import { Process } from '../../testing/files-process.ts';
 import { put, ref } from '../../testing/writes.ts';
-import { describeProjectStore } from '../conformance.ts';
+import { describeProjectStore } from '../conformance/conformance.ts';
 import type { FileStore } from './store/file-store.ts';
 
 describe('projects that take turns', () => {

@@ -7,7 +7,7 @@ import { beforeEach, describe, expect, it } from 'vitest';
 import { HistoryWorld, isDamaged } from '../../testing/history-world.ts';
 import type { SimulatedDisk } from '../../testing/simulated-disk.ts';
 import { put, remove } from '../../testing/writes.ts';
-import type { ProjectStore } from '../port.ts';
+import type { ProjectStore } from '../port/port.ts';
 
 const isLong = process.env['LONG_TESTS'] === '1';
 const RUNS = Number(process.env['CRASH_RUNS'] ?? (isLong ? 3_000 : 60));

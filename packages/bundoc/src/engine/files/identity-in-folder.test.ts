@@ -1,7 +1,7 @@
-import { StartRefused } from '@bundoc/shared/runtime/lifecycle';
+import { StartRefused } from '@bundoc/shared/process/lifecycle';
 import { describe, expect, it } from 'vitest';
 import { SimulatedDisk } from '../../testing/simulated-disk.ts';
-import { generationsOf, withCandidate } from '../storage-file.ts';
+import { generationsOf, withCandidate } from '../identity/storage-file.ts';
 import { identifyFolder } from './identity-in-folder.ts';
 
 const FILE = '/data/storage.json';

@@ -2,7 +2,6 @@ import { join } from 'node:path';
 import { type AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { ageMs, type Clock, type Instant, instant, systemClock } from '@bundoc/shared/runtime/clock';
 import { Mutex } from '@bundoc/shared/runtime/mutex';
-import { SMALL_FILE_BYTES_MAX } from '../project-file.ts';
 import {
   formatStorageFile,
   newStorageFile,
@@ -12,7 +11,8 @@ import {
   type StorageFile,
   type StorageIdentity,
   storageIdMissing,
-} from '../storage-file.ts';
+} from '../identity/storage-file.ts';
+import { SMALL_FILE_BYTES_MAX } from '../projects/project-file.ts';
 import { type Disk, replaceFile } from './disk/disk.ts';
 
 /**

@@ -3,7 +3,7 @@ import { defined } from '@bundoc/shared/contract/defined';
 import { PROJECTS_FOLDER } from '@bundoc/shared/contract/project-file';
 import type { DataFolder } from '@bundoc/shared/files/data-folder';
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import type { StorageIdentity } from '../storage-file.ts';
+import type { StorageIdentity } from '../identity/storage-file.ts';
 import type { HeldLock } from './data-lock.ts';
 import { type Disk, makeDirectoryDurably } from './disk/disk.ts';
 import { Backlog } from './documents/backlog.ts';

@@ -2,7 +2,7 @@ import { createRequire } from 'node:module';
 import { encodePosition, POSITION_BYTES, positionOf } from '../../values/key.ts';
 import { type Path, pathOf } from '../../values/path.ts';
 import type { Value } from '../../values/value.ts';
-import type { IndexEntry, IndexSpec, IndexState, KeyRange } from '../index-port.ts';
+import type { IndexEntry, IndexSpec, IndexState, KeyRange } from '../port/index-port.ts';
 import { type IndexKeys, indexKeysOf } from './index-keys.ts';
 
 /** Sorts after every key with the same start: keys consist of units up to 0xff. */

@@ -1,5 +1,5 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
-import type { IndexSpec } from '../index-port.ts';
+import type { IndexSpec } from '../port/index-port.ts';
 
 /** The documents with a key of a unique index, without the group's changes. */
 export type HoldersOf<I> = (index: I, key: string) => Iterable<string>;

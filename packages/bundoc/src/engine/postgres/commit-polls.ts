@@ -1,5 +1,5 @@
-import type { Logger } from '@bundoc/shared/runtime/logger';
-import type { Position } from '../port.ts';
+import type { Logger } from '@bundoc/shared/logs/logger';
+import type { Position } from '../port/port.ts';
 import type { Database, Statement } from './database/database.ts';
 
 /** The interface for stores. */

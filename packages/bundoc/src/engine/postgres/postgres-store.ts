@@ -4,10 +4,11 @@ import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { ProjectCipher } from '../../crypto/project-cipher.ts';
 import type { DocumentRef } from '../../crypto/stored-text.ts';
 import type { OwnWork } from '../../work/work.ts';
-import { CommitNotifier } from '../commit-notifier.ts';
-import { admit } from '../commit-plan.ts';
-import { DEFINITIONS } from '../definition.ts';
-import type { EngineIndexes } from '../index-port.ts';
+import { CommitNotifier } from '../commit/commit-notifier.ts';
+import { admit } from '../commit/commit-plan.ts';
+import type { Quota } from '../commit/quota.ts';
+import { DEFINITIONS } from '../port/definition.ts';
+import type { EngineIndexes } from '../port/index-port.ts';
 import type {
   ChangePage,
   CollectionSummary,
@@ -22,10 +23,9 @@ import type {
   StoredDocument,
   Write,
   WriteResult,
-} from '../port.ts';
-import type { DatedHead } from '../projects.ts';
-import type { Quota } from '../quota.ts';
-import type { SealLimits } from '../seal-budget.ts';
+} from '../port/port.ts';
+import type { SealLimits } from '../port/seal-budget.ts';
+import type { DatedHead } from '../projects/projects.ts';
 import type { CommittingProject } from './commit/attempt.ts';
 import type { GroupCommitter } from './commit/group-commit.ts';
 import { MustReopen, ProjectGone } from './commit/must-reopen.ts';

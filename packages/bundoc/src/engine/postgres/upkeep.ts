@@ -7,7 +7,7 @@ import {
   type Resealed,
   TOMBSTONE_TTL_MS,
   TOMBSTONES_MAX,
-} from '../port.ts';
+} from '../port/port.ts';
 import { ResealPasses } from '../reseal-passes.ts';
 import type { Database, Row, Statement, Transaction } from './database/database.ts';
 import { lockOf } from './rows/project-rows.ts';

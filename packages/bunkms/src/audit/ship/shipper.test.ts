@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { Writable } from 'node:stream';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { type AuditRecord, auditRecordSchema } from '@bundoc/shared/contract/audit';
-import { createLogger } from '@bundoc/shared/runtime/logger';
+import { createLogger } from '@bundoc/shared/logs/logger';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { z } from 'zod';
 import { createMetrics } from '../../metrics.ts';

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
+import type { Logger } from '@bundoc/shared/logs/logger';
 import { backoffMs } from '@bundoc/shared/runtime/backoff';
-import type { Logger } from '@bundoc/shared/runtime/logger';
 import { GENESIS } from '../../records/chain.ts';
 import type { AuditStore } from '../../store/audit.ts';
 import type { StoreTrust } from '../../trust/store-trust.ts';

@@ -7,7 +7,7 @@ import {
   parseCatalogHead,
 } from '@bundoc/shared/contract/catalog-head';
 import { OpenError } from '@bundoc/shared/crypto/aead';
-import { lineOf } from '@bundoc/shared/runtime/error-line';
+import { lineOf } from '@bundoc/shared/logs/error-line';
 import { inSteps } from '../../../work/in-steps.ts';
 import type { OwnWork } from '../../../work/work.ts';
 import { type Disk, LARGE_FILE_BYTES_MAX, type ReadableFile } from '../disk/disk.ts';

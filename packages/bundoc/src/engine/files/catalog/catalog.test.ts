@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
 import { callsOf, callsOfSteps } from '../../../testing/counted-calls.ts';
-import type { DocumentState } from '../../state.ts';
+import type { DocumentState } from '../../port/state.ts';
 import { Catalog } from './catalog.ts';
 
 const FILE_NAME = randomBytes(16);

@@ -1,8 +1,8 @@
 import type { DocumentRef } from '../../../crypto/stored-text.ts';
-import type { ByteWriter } from '../../bytes.ts';
-import type { CollectionSummary } from '../../port.ts';
-import type { Usage } from '../../quota.ts';
-import { type DocumentState, FILE_NAME_BYTES, REV_BYTES, writeStateOf } from '../../state.ts';
+import type { Usage } from '../../commit/quota.ts';
+import type { ByteWriter } from '../../port/bytes.ts';
+import type { CollectionSummary } from '../../port/port.ts';
+import { type DocumentState, FILE_NAME_BYTES, REV_BYTES, writeStateOf } from '../../port/state.ts';
 import { SeqIndex } from './seq-index.ts';
 import { sortedPlaces } from './sorted-places.ts';
 

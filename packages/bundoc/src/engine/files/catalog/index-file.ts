@@ -5,9 +5,9 @@ import { CHUNK_BYTES, LENGTH_BYTES, SealedStream } from '@bundoc/shared/crypto/s
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
 import { ownWork } from '../../../work/scheduler.ts';
 import type { OwnWork } from '../../../work/work.ts';
-import { ByteReader, ByteWriter } from '../../bytes.ts';
-import type { IndexSpec } from '../../index-port.ts';
 import type { IndexedDocument, MemoryIndex } from '../../indexes/memory-index.ts';
+import { ByteReader, ByteWriter } from '../../port/bytes.ts';
+import type { IndexSpec } from '../../port/index-port.ts';
 import type { ReadableFile } from '../disk/disk.ts';
 import { FileWindow } from '../disk/file-window.ts';
 import { takeChunk } from './sealed-chunks.ts';

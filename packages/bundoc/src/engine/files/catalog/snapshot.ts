@@ -3,11 +3,11 @@ import { hash, type KeyObject, randomBytes } from 'node:crypto';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { type CatalogHead, type CoveredPlace, encodeCatalogHead } from '@bundoc/shared/contract/catalog-head';
 import { CHUNK_BYTES, LENGTH_BYTES, SealedStream } from '@bundoc/shared/crypto/sealed-stream';
-import { freeMemory } from '@bundoc/shared/runtime/free-memory';
+import { freeMemory } from '@bundoc/shared/process/free-memory';
 import { ownWork } from '../../../work/scheduler.ts';
 import type { OwnWork } from '../../../work/work.ts';
-import { ByteReader, ByteWriter } from '../../bytes.ts';
-import type { SealCount } from '../../seal-budget.ts';
+import { ByteReader, ByteWriter } from '../../port/bytes.ts';
+import type { SealCount } from '../../port/seal-budget.ts';
 import {
   type DocumentState,
   type IdempotencyRecord,
@@ -16,7 +16,7 @@ import {
   readState,
   writeIdempotencyRecord,
   writeSeals,
-} from '../../state.ts';
+} from '../../port/state.ts';
 import { LARGE_FILE_BYTES_MAX } from '../disk/disk.ts';
 import type { Catalog } from './catalog.ts';
 import type { SealedChunk } from './sealed-chunks.ts';

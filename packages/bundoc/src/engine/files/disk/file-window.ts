@@ -1,4 +1,4 @@
-import { freeMemory } from '@bundoc/shared/runtime/free-memory';
+import { freeMemory } from '@bundoc/shared/process/free-memory';
 import type { ReadableFile } from './disk.ts';
 
 /** Bytes that are read at once: most catalogs are shorter, so that one read suffices. */

@@ -17,7 +17,7 @@ import {
   requireFile,
   SAFE_FLAGS,
 } from '@bundoc/shared/files/data-folder';
-import { yieldToOthers } from '@bundoc/shared/runtime/thread-priority';
+import { yieldToOthers } from '@bundoc/shared/process/thread-priority';
 import { sentError } from '@bundoc/shared/threads/calls';
 import { serveCalls } from '@bundoc/shared/threads/serve-calls';
 import {

@@ -1,8 +1,8 @@
 import { join } from 'node:path';
 import { hasCode } from '@bundoc/shared/contract/app-error';
-import { COMMIT_BYTES_MAX, type SealedChange } from '../../port.ts';
-import type { OnProgress } from '../../reports.ts';
-import type { DocumentState } from '../../state.ts';
+import { COMMIT_BYTES_MAX, type SealedChange } from '../../port/port.ts';
+import type { OnProgress } from '../../port/reports.ts';
+import type { DocumentState } from '../../port/state.ts';
 import type { Disk } from '../disk/disk.ts';
 
 export const DOCS_FOLDER = 'docs';

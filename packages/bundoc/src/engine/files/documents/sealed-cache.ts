@@ -1,4 +1,4 @@
-import { freeMemory } from '@bundoc/shared/runtime/free-memory';
+import { freeMemory } from '@bundoc/shared/process/free-memory';
 import { LRUCache } from 'lru-cache';
 import { copyOf } from '../../../work/large-bytes.ts';
 

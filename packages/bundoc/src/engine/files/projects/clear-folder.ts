@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { DELETION_FILE, MOVE_FILE, PROJECT_FILE } from '@bundoc/shared/contract/project-file';
-import type { MarkedPlace } from '../../set-aside.ts';
+import type { MarkedPlace } from '../../moves/set-aside.ts';
 import type { Disk } from '../disk/disk.ts';
 import { readMoveMark, removeMoveMark, setMovedAside } from './moved-folder.ts';
 import { setFileAside } from './set-file-aside.ts';

@@ -2,7 +2,7 @@ import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { describe, expect, it } from 'vitest';
 import { describeExpiryMarks } from '../../../projects/expiry-conformance.ts';
 import { SimulatedDisk } from '../../../testing/simulated-disk.ts';
-import { SWEEP_INTERVAL_MS } from '../../expiry-marks.ts';
+import { SWEEP_INTERVAL_MS } from '../../projects/expiry-marks.ts';
 import { ExpiryMarksInFolders } from './expiry-marks.ts';
 
 async function newPlace() {

@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import { KeyedMutex } from '@bundoc/shared/runtime/mutex';
-import { type DueProject, type ExpiryMarks, SWEEP_INTERVAL_MS } from '../../expiry-marks.ts';
+import { type DueProject, type ExpiryMarks, SWEEP_INTERVAL_MS } from '../../projects/expiry-marks.ts';
 import type { Disk } from '../disk/disk.ts';
 
 /** An empty file in the project's folder (docs/formats/expiry-mark.md). */

@@ -8,9 +8,9 @@ import { SimulatedDisk } from '../../../testing/simulated-disk.ts';
 import type { Survival } from '../../../testing/simulated-file.ts';
 import { engineOn, openTestStore } from '../../../testing/test-engine.ts';
 import { put, ref } from '../../../testing/writes.ts';
-import { formatProjectFile, unknownSealers } from '../../project-file.ts';
-import { limitsAfter, SEAL_LIMITS, SealBudget } from '../../seal-budget.ts';
-import type { MarkSetAside } from '../../set-aside.ts';
+import type { MarkSetAside } from '../../moves/set-aside.ts';
+import { limitsAfter, SEAL_LIMITS, SealBudget } from '../../port/seal-budget.ts';
+import { formatProjectFile, unknownSealers } from '../../projects/project-file.ts';
 import type { FileStore } from '../store/file-store.ts';
 import { FileProjects } from './file-projects.ts';
 

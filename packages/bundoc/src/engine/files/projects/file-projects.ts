@@ -12,9 +12,10 @@ import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { KeyCache } from '../../../crypto/key-cache.ts';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
 import type { LeasedKey } from '../../../kms/port.ts';
-import { formatDeletionMark, readDeletionMark } from '../../deletion-mark.ts';
-import { judgeMoveMark, mayBeRemoved, type SettleMove } from '../../judge-move-mark.ts';
 import { projectLost } from '../../lost-projects.ts';
+import { judgeMoveMark, mayBeRemoved, type SettleMove } from '../../moves/judge-move-mark.ts';
+import type { OnSetAside } from '../../moves/set-aside.ts';
+import { formatDeletionMark, readDeletionMark } from '../../projects/deletion-mark.ts';
 import {
   formatProjectFile,
   type LeasedKeys,
@@ -25,10 +26,9 @@ import {
   type TakenOver,
   withNewVersion,
   withWrappings,
-} from '../../project-file.ts';
-import { keysOfFile, mintOrAdopt, requireNotDestroyed } from '../../project-keys.ts';
-import type { OpenedProject, ProjectExtent, Projects } from '../../projects.ts';
-import type { OnSetAside } from '../../set-aside.ts';
+} from '../../projects/project-file.ts';
+import { keysOfFile, mintOrAdopt, requireNotDestroyed } from '../../projects/project-keys.ts';
+import type { OpenedProject, ProjectExtent, Projects } from '../../projects/projects.ts';
 import { readCatalogStart } from '../catalog/catalog-start.ts';
 import { type Disk, makeDirectoryDurably, replaceFile } from '../disk/disk.ts';
 import { DOCS_FOLDER } from '../documents/document-files.ts';

@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { hasCode } from '@bundoc/shared/contract/app-error';
 import { MOVE_FILE } from '@bundoc/shared/contract/project-file';
-import { MOVE_MARK_BYTES_MAX } from '../../move-mark.ts';
+import { MOVE_MARK_BYTES_MAX } from '../../moves/move-mark.ts';
 import { type Disk, makeDirectoryDurably, replaceFile } from '../disk/disk.ts';
 
 /** The folder for the content of moved projects, below the data folder. The service ignores it. */

@@ -4,9 +4,9 @@ import { CATALOG_FILE, CATALOG_HEAD_BYTES_MAX, parseCatalogHead } from '@bundoc/
 import { dekNameOf } from '@bundoc/shared/contract/keys';
 import { PROJECT_FILE, type ProjectFile } from '@bundoc/shared/contract/project-file';
 import type { KeyService } from '../../../kms/port.ts';
-import { openCipher, parseProjectFile, SMALL_FILE_BYTES_MAX } from '../../project-file.ts';
-import { leasing } from '../../project-keys.ts';
-import type { Finding } from '../../reports.ts';
+import type { Finding } from '../../port/reports.ts';
+import { openCipher, parseProjectFile, SMALL_FILE_BYTES_MAX } from '../../projects/project-file.ts';
+import { leasing } from '../../projects/project-keys.ts';
 import type { Disk } from '../disk/disk.ts';
 import type { StorePlace } from '../store/project-loader.ts';
 import type { ViewedLog } from '../store/viewed-log.ts';

@@ -1,5 +1,5 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
-import type { ProjectStats, StatsOutcome } from '../../reports.ts';
+import type { ProjectStats, StatsOutcome } from '../../port/reports.ts';
 import { CatalogDamaged } from '../catalog/snapshot.ts';
 import { loadProject, PartsDamaged } from '../store/project-loader.ts';
 import { ProjectFilesUnreadable, type ProjectPlace, readProject } from './project-reader.ts';

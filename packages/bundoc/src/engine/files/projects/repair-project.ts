@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { PROJECT_FILE } from '@bundoc/shared/contract/project-file';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
-import type { OnProgress } from '../../reports.ts';
+import type { OnProgress } from '../../port/reports.ts';
 import { makeDirectoryDurably, replaceFile } from '../disk/disk.ts';
 import { keepCopy, type Rebuilt, rebuildStore } from '../store/rebuild.ts';
 import { type ProjectPlace, readProject } from './project-reader.ts';

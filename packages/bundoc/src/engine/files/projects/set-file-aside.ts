@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
-import type { MarkSetAside } from '../../set-aside.ts';
+import type { MarkSetAside } from '../../moves/set-aside.ts';
 import { type Disk, makeDirectoryDurably } from '../disk/disk.ts';
 
 /**

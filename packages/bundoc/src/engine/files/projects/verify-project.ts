@@ -1,9 +1,9 @@
 import { join } from 'node:path';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { PROJECT_FILE } from '@bundoc/shared/contract/project-file';
-import { SMALL_FILE_BYTES_MAX } from '../../project-file.ts';
-import type { OnProgress, VerifiedProject } from '../../reports.ts';
-import { findingOf } from '../../reports.ts';
+import type { OnProgress, VerifiedProject } from '../../port/reports.ts';
+import { findingOf } from '../../port/reports.ts';
+import { SMALL_FILE_BYTES_MAX } from '../../projects/project-file.ts';
 import { isWithoutContent } from './file-projects.ts';
 import { ProjectFilesUnreadable, type ProjectPlace, readProject } from './project-reader.ts';
 import { verifyStore } from './verify.ts';

@@ -1,7 +1,7 @@
 import { CATALOG_FILE } from '@bundoc/shared/contract/catalog-head';
 import { openOwnDocument } from '../../open-document.ts';
-import type { Finding, OnProgress, VerifiedStore } from '../../reports.ts';
-import type { DocumentState } from '../../state.ts';
+import type { Finding, OnProgress, VerifiedStore } from '../../port/reports.ts';
+import type { DocumentState } from '../../port/state.ts';
 import { CatalogDamaged } from '../catalog/snapshot.ts';
 import {
   documentPath,

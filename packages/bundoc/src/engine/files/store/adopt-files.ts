@@ -1,8 +1,8 @@
 import type { DocumentMetadata } from '@bundoc/shared/contract/documents';
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import type { Position } from '../../port.ts';
-import { positionAfterLoss } from '../../positions.ts';
-import type { DocumentState } from '../../state.ts';
+import type { Position } from '../../port/port.ts';
+import { positionAfterLoss } from '../../port/positions.ts';
+import type { DocumentState } from '../../port/state.ts';
 import { nameOf } from '../documents/document-files.ts';
 import type { FoundFile, RemainsPlace, SalvageScan } from './salvage-scan.ts';
 

@@ -3,7 +3,11 @@ import type { DocumentContent, DocumentRef } from '../../../crypto/stored-text.t
 import { readValue } from '../../../values/value.ts';
 import { TREE_BYTES_MAX } from '../../../work/large-bytes.ts';
 import type { OwnWork, Work } from '../../../work/work.ts';
-import type { PlanIndexing } from '../../commit-plan.ts';
+import type { PlanIndexing } from '../../commit/commit-plan.ts';
+import { CommitEntries } from '../../indexes/commit-entries.ts';
+import { type IndexKeys, JOBS } from '../../indexes/index-keys.ts';
+import { MemoryIndex } from '../../indexes/memory-index.ts';
+import { GroupUniqueness } from '../../indexes/uniqueness.ts';
 import {
   type DefinedBy,
   type EngineIndexes,
@@ -15,13 +19,9 @@ import {
   isSameSpec,
   type KeyRange,
   type UsableIndex,
-} from '../../index-port.ts';
-import { CommitEntries } from '../../indexes/commit-entries.ts';
-import { type IndexKeys, JOBS } from '../../indexes/index-keys.ts';
-import { MemoryIndex } from '../../indexes/memory-index.ts';
-import { GroupUniqueness } from '../../indexes/uniqueness.ts';
-import type { DocumentPage, ListQuery, StoredDocument, Write } from '../../port.ts';
-import type { DocumentState } from '../../state.ts';
+} from '../../port/index-port.ts';
+import type { DocumentPage, ListQuery, StoredDocument, Write } from '../../port/port.ts';
+import type { DocumentState } from '../../port/state.ts';
 import type { StoredIndex, StoredIndexes } from '../catalog/index-file.ts';
 
 /**

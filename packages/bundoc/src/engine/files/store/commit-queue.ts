@@ -1,10 +1,10 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
 import type { OwnWork } from '../../../work/work.ts';
-import { ByteWriter } from '../../bytes.ts';
-import type { WriteResult } from '../../port.ts';
-import type { SealBudget, SealCount } from '../../seal-budget.ts';
-import { writeSealsRecord } from '../../state.ts';
+import { ByteWriter } from '../../port/bytes.ts';
+import type { WriteResult } from '../../port/port.ts';
+import type { SealBudget, SealCount } from '../../port/seal-budget.ts';
+import { writeSealsRecord } from '../../port/state.ts';
 import type { ProjectFiles } from '../documents/project-files.ts';
 import type { AttachedHandle, PartSource, TakenPart } from '../log/log-api.ts';
 import {

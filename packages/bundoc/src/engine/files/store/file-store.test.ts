@@ -3,8 +3,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll } from 'vitest';
 import { ProjectInFiles } from '../../../testing/project-in-files.ts';
-import { describeProjectStore } from '../../conformance.ts';
-import { describeTakeOvers } from '../../take-over-conformance.ts';
+import { describeProjectStore } from '../../conformance/conformance.ts';
+import { describeTakeOvers } from '../../conformance/take-over-conformance.ts';
 import { openNodeDisk } from '../disk/node-disk.ts';
 
 const folders: string[] = [];

@@ -3,10 +3,11 @@ import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { DocumentRef } from '../../../crypto/stored-text.ts';
 import { ownWork } from '../../../work/scheduler.ts';
 import type { OwnWork } from '../../../work/work.ts';
-import { CommitNotifier } from '../../commit-notifier.ts';
-import { admit } from '../../commit-plan.ts';
-import type { IdempotencyRecords } from '../../idempotency-records.ts';
-import type { EngineIndexes } from '../../index-port.ts';
+import { CommitNotifier } from '../../commit/commit-notifier.ts';
+import { admit } from '../../commit/commit-plan.ts';
+import type { IdempotencyRecords } from '../../commit/idempotency-records.ts';
+import type { Quota } from '../../commit/quota.ts';
+import type { EngineIndexes } from '../../port/index-port.ts';
 import {
   type Awaitable,
   type ChangePage,
@@ -25,9 +26,8 @@ import {
   TOMBSTONES_MAX,
   type Write,
   type WriteResult,
-} from '../../port.ts';
-import type { Quota } from '../../quota.ts';
-import type { SealBudget, SealLimits } from '../../seal-budget.ts';
+} from '../../port/port.ts';
+import type { SealBudget, SealLimits } from '../../port/seal-budget.ts';
 import type { Catalog } from '../catalog/catalog.ts';
 import type { StoredIndexes } from '../catalog/index-file.ts';
 import type { SnapshotHead } from '../catalog/snapshot.ts';

@@ -2,19 +2,19 @@ import { SEAL_OVERHEAD_BYTES } from '@bundoc/shared/crypto/aead';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
 import type { DocumentRef } from '../../../crypto/stored-text.ts';
-import { ByteWriter } from '../../bytes.ts';
-import type { PlanContext, PlannedWrite } from '../../commit-plan.ts';
-import { draftsOf, planCommits } from '../../commit-plan.ts';
-import type { IdempotencyRecords } from '../../idempotency-records.ts';
-import type { Position, WaitingCommit, Write, WriteResult } from '../../port.ts';
-import type { Quota } from '../../quota.ts';
-import type { SealBudget } from '../../seal-budget.ts';
+import type { PlanContext, PlannedWrite } from '../../commit/commit-plan.ts';
+import { draftsOf, planCommits } from '../../commit/commit-plan.ts';
+import type { IdempotencyRecords } from '../../commit/idempotency-records.ts';
+import type { Quota } from '../../commit/quota.ts';
+import { ByteWriter } from '../../port/bytes.ts';
+import type { Position, WaitingCommit, Write, WriteResult } from '../../port/port.ts';
+import type { SealBudget } from '../../port/seal-budget.ts';
 import {
   appendIdempotencyRecord,
   type DocumentState,
   type IdempotencyRecord,
   writeDocument,
-} from '../../state.ts';
+} from '../../port/state.ts';
 import type { Catalog } from '../catalog/catalog.ts';
 import { type CollectionIndexes, type DocumentKeys, planIndexing } from './collection-indexes.ts';
 

@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { inSteps } from '../../../work/in-steps.ts';
 import { ownWork } from '../../../work/scheduler.ts';
-import { SealBudget } from '../../seal-budget.ts';
+import { SealBudget } from '../../port/seal-budget.ts';
 import { INDEX_FILE, readIndexes, type StoredIndexes } from '../catalog/index-file.ts';
 import { CatalogDamaged } from '../catalog/snapshot.ts';
 import type { Disk } from '../disk/disk.ts';

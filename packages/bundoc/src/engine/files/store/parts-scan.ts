@@ -1,6 +1,6 @@
 import { openOwnDocument } from '../../open-document.ts';
-import type { DocumentState } from '../../state.ts';
-import { readRecords } from '../../state.ts';
+import type { DocumentState } from '../../port/state.ts';
+import { readRecords } from '../../port/state.ts';
 import { nameOf } from '../documents/document-files.ts';
 import type { Place } from '../log/layout.ts';
 import { comparePlaces, isSamePlace } from '../log/layout.ts';

@@ -1,8 +1,8 @@
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import { WRITE_OVERHEAD_BYTES } from '../../commit-plan.ts';
-import type { Resealed, StoredDocument } from '../../port.ts';
+import { WRITE_OVERHEAD_BYTES } from '../../commit/commit-plan.ts';
+import type { Resealed, StoredDocument } from '../../port/port.ts';
+import type { DocumentState } from '../../port/state.ts';
 import { ResealPasses } from '../../reseal-passes.ts';
-import type { DocumentState } from '../../state.ts';
 import type { Catalog } from '../catalog/catalog.ts';
 import type { CommitQueue } from './commit-queue.ts';
 import type { Unsealed } from './group-preparer.ts';

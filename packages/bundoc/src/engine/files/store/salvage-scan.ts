@@ -3,7 +3,7 @@ import { hasCode } from '@bundoc/shared/contract/app-error';
 import { CATALOG_FILE } from '@bundoc/shared/contract/catalog-head';
 import type { DocumentMetadata } from '@bundoc/shared/contract/documents';
 import { openOwnDocument } from '../../open-document.ts';
-import type { OnProgress } from '../../reports.ts';
+import type { OnProgress } from '../../port/reports.ts';
 import { readCatalogStart } from '../catalog/catalog-start.ts';
 import { CatalogDamaged } from '../catalog/snapshot.ts';
 import { documentPath, inTurns, listDocumentFiles, readDocumentFile } from '../documents/document-files.ts';

@@ -8,7 +8,7 @@ import { logFiles, started } from '../../../testing/started-store.ts';
 import { SMALL_LIMITS } from '../../../testing/test-engine.ts';
 import { commitOne, put, ref, remove } from '../../../testing/writes.ts';
 import type { OwnWork } from '../../../work/work.ts';
-import { TOMBSTONE_TTL_MS } from '../../port.ts';
+import { TOMBSTONE_TTL_MS } from '../../port/port.ts';
 
 describe('the log', () => {
   it('is used again after checkpoints and does not grow', async () => {

@@ -6,7 +6,7 @@ import { SlowSteps } from '../../../testing/slow-steps.ts';
 import { LARGE_LIMITS, started } from '../../../testing/started-store.ts';
 import { SMALL_LIMITS } from '../../../testing/test-engine.ts';
 import { commitOne, put, ref, remove } from '../../../testing/writes.ts';
-import { COMMITS_WAITING_MAX } from '../../port.ts';
+import { COMMITS_WAITING_MAX } from '../../port/port.ts';
 import { createSealedCache } from '../documents/sealed-cache.ts';
 
 describe('a commit', () => {

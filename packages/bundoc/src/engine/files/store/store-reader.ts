@@ -1,7 +1,7 @@
 import { BYTE_US } from '@bundoc/shared/admission/account';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { OpenError } from '@bundoc/shared/crypto/aead';
-import { freeMemory } from '@bundoc/shared/runtime/free-memory';
+import { freeMemory } from '@bundoc/shared/process/free-memory';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
 import { type DocumentRef, readStoredMetadata } from '../../../crypto/stored-text.ts';
 import { copyOf } from '../../../work/large-bytes.ts';
@@ -17,8 +17,8 @@ import type {
   SealedPage,
   SealedPageLimits,
   StoredDocument,
-} from '../../port.ts';
-import type { DocumentState } from '../../state.ts';
+} from '../../port/port.ts';
+import type { DocumentState } from '../../port/state.ts';
 import type { Catalog, ListedPlace, LivingDocument } from '../catalog/catalog.ts';
 import type { Disk } from '../disk/disk.ts';
 import { documentPath, readDocumentFile } from '../documents/document-files.ts';

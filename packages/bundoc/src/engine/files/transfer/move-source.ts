@@ -1,16 +1,16 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
-import { cutOver } from '../../cut-over.ts';
-import { MoveFailed } from '../../errors.ts';
-import type { Position, StoreMetadata } from '../../port.ts';
-import { formatProjectFile } from '../../project-file.ts';
+import { cutOver } from '../../moves/cut-over.ts';
 import type {
   FencedSource,
   MoveSource,
   ReadSealedChanges,
   UsedProject,
   UsedProjects,
-} from '../../transfer-port.ts';
+} from '../../moves/transfer-port.ts';
+import { MoveFailed } from '../../port/errors.ts';
+import type { Position, StoreMetadata } from '../../port/port.ts';
+import { formatProjectFile } from '../../projects/project-file.ts';
 import type { Disk } from '../disk/disk.ts';
 import { readMoveMark, removeMoveMark, setMovedAside, writeMoveMark } from '../projects/moved-folder.ts';
 

@@ -1,10 +1,10 @@
 import { join } from 'node:path';
 import { PROJECT_FILE } from '@bundoc/shared/contract/project-file';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
-import { MoveFailed } from '../../errors.ts';
-import type { Position, SealedChange } from '../../port.ts';
-import type { OnProgress } from '../../reports.ts';
-import type { FinalState, MoveCounts, MoveTarget } from '../../transfer-port.ts';
+import type { FinalState, MoveCounts, MoveTarget } from '../../moves/transfer-port.ts';
+import { MoveFailed } from '../../port/errors.ts';
+import type { Position, SealedChange } from '../../port/port.ts';
+import type { OnProgress } from '../../port/reports.ts';
 import { makeDirectoryDurably, replaceFile } from '../disk/disk.ts';
 import { DOCS_FOLDER } from '../documents/document-files.ts';
 import { clearFolder, type MarkedFolder } from '../projects/clear-folder.ts';

@@ -1,10 +1,10 @@
 import { join } from 'node:path';
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import { ProjectExists } from '../../errors.ts';
-import { positionAfterLoss } from '../../positions.ts';
-import { formatProjectFile } from '../../project-file.ts';
-import { SEAL_LIMITS } from '../../seal-budget.ts';
-import { type BackupEnd, type RestoreSource, takeAll } from '../../transfer-port.ts';
+import { type BackupEnd, type RestoreSource, takeAll } from '../../moves/transfer-port.ts';
+import { ProjectExists } from '../../port/errors.ts';
+import { positionAfterLoss } from '../../port/positions.ts';
+import { SEAL_LIMITS } from '../../port/seal-budget.ts';
+import { formatProjectFile } from '../../projects/project-file.ts';
 import { type Disk, makeDirectoryDurably, replaceFile } from '../disk/disk.ts';
 import { DOCS_FOLDER, listDocumentFiles } from '../documents/document-files.ts';
 import { writeProjectFile } from '../projects/file-projects.ts';

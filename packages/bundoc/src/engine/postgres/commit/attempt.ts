@@ -1,6 +1,6 @@
 import { v7 as uuidv7 } from 'uuid';
-import { type CommitDraft, draftsOf } from '../../commit-plan.ts';
-import type { Position } from '../../port.ts';
+import { type CommitDraft, draftsOf } from '../../commit/commit-plan.ts';
+import type { Position } from '../../port/port.ts';
 import type { Database, Transaction } from '../database/database.ts';
 import { isOfDatabase } from '../database/database-error.ts';
 import { textArray } from '../database/parameters.ts';

@@ -3,7 +3,7 @@ import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import { currentShare } from '@bundoc/shared/shares/share-key';
 import { v7 as uuidv7 } from 'uuid';
-import { OutcomeUnknown } from '../../errors.ts';
+import { OutcomeUnknown } from '../../port/errors.ts';
 import type { Database, Statement } from '../database/database.ts';
 import { isOfStatement } from '../database/database-error.ts';
 import { textArray } from '../database/parameters.ts';

@@ -1,8 +1,8 @@
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
-import { type CommitDraft, type CommitOutcome, planCommits } from '../../commit-plan.ts';
-import type { WaitingCommit } from '../../port.ts';
-import type { Quota, Usage } from '../../quota.ts';
-import type { DocumentState, IdempotencyRecord } from '../../state.ts';
+import { type CommitDraft, type CommitOutcome, planCommits } from '../../commit/commit-plan.ts';
+import type { Quota, Usage } from '../../commit/quota.ts';
+import type { WaitingCommit } from '../../port/port.ts';
+import type { DocumentState, IdempotencyRecord } from '../../port/state.ts';
 import type { BlindEntries } from '../indexes/blind-index.ts';
 import type { GroupIndexContext } from '../indexes/group-index-context.ts';
 

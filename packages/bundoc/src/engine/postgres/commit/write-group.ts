@@ -1,6 +1,6 @@
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
-import { ByteWriter } from '../../bytes.ts';
-import type { IdempotencyRecord } from '../../state.ts';
+import { ByteWriter } from '../../port/bytes.ts';
+import type { IdempotencyRecord } from '../../port/state.ts';
 import type { BoundStatement, Statement } from '../database/database.ts';
 import { RowParameters } from '../database/parameters.ts';
 import { tokensOf } from '../indexes/blind-index.ts';

@@ -1,8 +1,8 @@
+import type { Logger } from '@bundoc/shared/logs/logger';
 import { type ConnectionSettings, clientConfig, createPool } from '@bundoc/shared/postgres/connection';
 import { type Run, runOn as runOnDriver } from '@bundoc/shared/postgres/run';
-import type { Logger } from '@bundoc/shared/runtime/logger';
 import pg from 'pg';
-import { OutcomeUnknown } from '../../errors.ts';
+import { OutcomeUnknown } from '../../port/errors.ts';
 import { ConnectionTrouble, storageErrorOf } from './database-error.ts';
 
 export interface DatabaseOptions extends Omit<ConnectionSettings, 'answerSlackMs' | 'applicationName'> {

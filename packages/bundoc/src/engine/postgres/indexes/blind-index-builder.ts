@@ -1,7 +1,7 @@
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
 import { ownWork } from '../../../work/scheduler.ts';
 import type { OwnWork } from '../../../work/work.ts';
-import type { DocumentPage, ListedDocument, ListQuery } from '../../port.ts';
+import type { DocumentPage, ListedDocument, ListQuery } from '../../port/port.ts';
 import type { Database, Row, Statement } from '../database/database.ts';
 import { lockOf } from '../rows/project-rows.ts';
 import type { RowCipher } from '../rows/row-cipher.ts';

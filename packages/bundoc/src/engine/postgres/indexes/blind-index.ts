@@ -1,7 +1,7 @@
 import { type Path, pathOf } from '../../../values/path.ts';
 import { readValue } from '../../../values/value.ts';
-import type { IndexSpec, IndexState } from '../../index-port.ts';
 import { indexKeysOf } from '../../indexes/index-keys.ts';
+import type { IndexSpec, IndexState } from '../../port/index-port.ts';
 import type { Queryable, Statement } from '../database/database.ts';
 import type { RowCipher } from '../rows/row-cipher.ts';
 import { orUndefined } from '../rows/rows.ts';

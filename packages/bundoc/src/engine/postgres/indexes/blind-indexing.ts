@@ -1,7 +1,7 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import { definitionRef } from '../../definition.ts';
-import { OutcomeUnknown } from '../../errors.ts';
+import { definitionRef } from '../../port/definition.ts';
+import { OutcomeUnknown } from '../../port/errors.ts';
 import {
   type DefinedBy,
   type EngineIndexes,
@@ -11,7 +11,7 @@ import {
   isRefTo,
   isSameSpec,
   type UsableIndex,
-} from '../../index-port.ts';
+} from '../../port/index-port.ts';
 import type { Row, Statement, Transaction } from '../database/database.ts';
 import { retryUnavailable } from '../database/retry-unavailable.ts';
 import type { RowCipher } from '../rows/row-cipher.ts';

@@ -1,10 +1,10 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
-import type { PlanIndexing, PlannedWrite } from '../../commit-plan.ts';
+import type { PlanIndexing, PlannedWrite } from '../../commit/commit-plan.ts';
 import { COMMIT_ENTRIES_MAX, CommitEntries } from '../../indexes/commit-entries.ts';
 import { ENTRIES_OF_DOCUMENT_MAX } from '../../indexes/index-keys.ts';
 import { GroupUniqueness } from '../../indexes/uniqueness.ts';
-import type { Write } from '../../port.ts';
-import type { DocumentState } from '../../state.ts';
+import type { Write } from '../../port/port.ts';
+import type { DocumentState } from '../../port/state.ts';
 import type { Statement, Transaction } from '../database/database.ts';
 import { byteaArray, numberArray, textArray } from '../database/parameters.ts';
 import type { RowCipher } from '../rows/row-cipher.ts';

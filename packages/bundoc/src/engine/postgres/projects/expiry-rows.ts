@@ -1,5 +1,5 @@
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import { type DueProject, type ExpiryMarks, SWEEP_INTERVAL_MS } from '../../expiry-marks.ts';
+import { type DueProject, type ExpiryMarks, SWEEP_INTERVAL_MS } from '../../projects/expiry-marks.ts';
 import type { Database, Statement } from '../database/database.ts';
 import { retryUnavailable } from '../database/retry-unavailable.ts';
 

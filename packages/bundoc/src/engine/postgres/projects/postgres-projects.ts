@@ -4,12 +4,13 @@ import type { ProjectFile } from '@bundoc/shared/contract/project-file';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { KeyCache } from '../../../crypto/key-cache.ts';
 import type { LeasedKey } from '../../../kms/port.ts';
-import { formatDeletionMark, projectDestroyed, readDeletionMark } from '../../deletion-mark.ts';
-import { OutcomeUnknown } from '../../errors.ts';
-import { judgeMoveMark, mayBeRemoved, type SettleMove } from '../../judge-move-mark.ts';
 import { projectLost } from '../../lost-projects.ts';
-import { MOVE_MARK_BEGINS } from '../../move-mark.ts';
-import { positionAt } from '../../positions.ts';
+import { judgeMoveMark, mayBeRemoved, type SettleMove } from '../../moves/judge-move-mark.ts';
+import { MOVE_MARK_BEGINS } from '../../moves/move-mark.ts';
+import { loggable, type OnSetAside } from '../../moves/set-aside.ts';
+import { OutcomeUnknown } from '../../port/errors.ts';
+import { positionAt } from '../../port/positions.ts';
+import { formatDeletionMark, projectDestroyed, readDeletionMark } from '../../projects/deletion-mark.ts';
 import {
   formatProjectFile,
   newProjectFile,
@@ -18,10 +19,9 @@ import {
   type TakenOver,
   withNewVersion,
   withWrappings,
-} from '../../project-file.ts';
-import { keysOfFile, mintOrAdopt, requireNotDestroyed } from '../../project-keys.ts';
-import type { DatedHead, OpenedProject, ProjectExtent, Projects } from '../../projects.ts';
-import { loggable, type OnSetAside } from '../../set-aside.ts';
+} from '../../projects/project-file.ts';
+import { keysOfFile, mintOrAdopt, requireNotDestroyed } from '../../projects/project-keys.ts';
+import type { DatedHead, OpenedProject, ProjectExtent, Projects } from '../../projects/projects.ts';
 import { Gather } from '../commit/gather.ts';
 import type { Database, Statement, Transaction } from '../database/database.ts';
 import { retryUnavailable } from '../database/retry-unavailable.ts';

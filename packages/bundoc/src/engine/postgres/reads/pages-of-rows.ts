@@ -1,6 +1,6 @@
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
-import type { ProjectStore } from '../../port.ts';
+import type { ProjectStore } from '../../port/port.ts';
 import type { Queryable } from '../database/database.ts';
 import { RowCipher } from '../rows/row-cipher.ts';
 import { RowReader } from './row-reader.ts';

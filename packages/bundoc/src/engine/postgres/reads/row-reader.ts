@@ -13,7 +13,7 @@ import type {
   SealedPage,
   SealedPageLimits,
   StoredDocument,
-} from '../../port.ts';
+} from '../../port/port.ts';
 import { ProjectGone } from '../commit/must-reopen.ts';
 import type { Queryable, Row, Statement } from '../database/database.ts';
 import { retryUnavailable } from '../database/retry-unavailable.ts';

@@ -1,6 +1,6 @@
 import { Batcher, type BatcherOptions } from '@bundoc/shared/runtime/batcher';
 import { type ShareKey, shareIn } from '@bundoc/shared/shares/share-key';
-import { COMMIT_BYTES_MAX, type Position } from '../../port.ts';
+import { COMMIT_BYTES_MAX, type Position } from '../../port/port.ts';
 import { Gather, inHalves } from '../commit/gather.ts';
 import type { Queryable, Row, Statement } from '../database/database.ts';
 import { ROW_COLUMNS, small } from '../rows/rows.ts';

@@ -1,5 +1,5 @@
-import { definitionsState, NO_DEFINITIONS } from '../../definitions-state.ts';
-import type { FoundHead } from '../../projects.ts';
+import { definitionsState, NO_DEFINITIONS } from '../../port/definitions-state.ts';
+import type { FoundHead } from '../../projects/projects.ts';
 import type { Queryable, Statement } from '../database/database.ts';
 
 /** Longer than any revision. */

@@ -1,4 +1,4 @@
-import { loggable, type MarkedPlace } from '../../set-aside.ts';
+import { loggable, type MarkedPlace } from '../../moves/set-aside.ts';
 import type { Connections, Transaction } from '../database/database.ts';
 import { removeRows, unfenceRows } from './fence.ts';
 import { type FileRow, lockRow, readFileRow } from './file-row.ts';

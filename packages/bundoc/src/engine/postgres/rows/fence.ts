@@ -1,5 +1,5 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
-import { OutcomeUnknown } from '../../errors.ts';
+import { OutcomeUnknown } from '../../port/errors.ts';
 import type { Connections, Statement, Transaction } from '../database/database.ts';
 import { changeMarker, leaveMarker, lockRow } from './file-row.ts';
 import { deleteContentRows, deleteHead, lockOf } from './project-rows.ts';

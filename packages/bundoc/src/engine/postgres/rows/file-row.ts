@@ -1,5 +1,5 @@
-import { SMALL_FILE_BYTES_MAX } from '../../project-file.ts';
-import type { FoundHead } from '../../projects.ts';
+import { SMALL_FILE_BYTES_MAX } from '../../projects/project-file.ts';
+import type { FoundHead } from '../../projects/projects.ts';
 import type { Queryable, Row, Statement, Transaction } from '../database/database.ts';
 
 /** Maximum length of a mark that is read, in characters: more than any genuine one has. */

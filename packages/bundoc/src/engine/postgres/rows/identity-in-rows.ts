@@ -1,6 +1,5 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import { OutcomeUnknown } from '../../errors.ts';
 import {
   formatStorageFile,
   newStorageFile,
@@ -8,7 +7,8 @@ import {
   type StorageFile,
   type StorageIdentity,
   storageIdMissing,
-} from '../../storage-file.ts';
+} from '../../identity/storage-file.ts';
+import { OutcomeUnknown } from '../../port/errors.ts';
 import type { Database, Statement } from '../database/database.ts';
 import { retryUnavailable } from '../database/retry-unavailable.ts';
 

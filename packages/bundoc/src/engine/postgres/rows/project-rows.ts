@@ -1,5 +1,5 @@
-import type { Position } from '../../port.ts';
-import type { FoundHead } from '../../projects.ts';
+import type { Position } from '../../port/port.ts';
+import type { FoundHead } from '../../projects/projects.ts';
 import type { Queryable, Statement, Transaction } from '../database/database.ts';
 
 const INSERT_HEAD: Statement = {

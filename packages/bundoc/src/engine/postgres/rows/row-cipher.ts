@@ -1,8 +1,8 @@
 import { createHmac, type KeyObject } from 'node:crypto';
 import { aadOf, OpenError, open, seal } from '@bundoc/shared/crypto/aead';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
-import { ByteReader, ByteWriter } from '../../bytes.ts';
-import { type DocumentState, type IdempotencyRecord, readState, writeState } from '../../state.ts';
+import { ByteReader, ByteWriter } from '../../port/bytes.ts';
+import { type DocumentState, type IdempotencyRecord, readState, writeState } from '../../port/state.ts';
 
 /** Bytes of a token: the same part of an HMAC as for a document's name. */
 const TOKEN_BYTES = 16;

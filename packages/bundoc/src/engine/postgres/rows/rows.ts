@@ -1,8 +1,8 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { OpenError } from '@bundoc/shared/crypto/aead';
 import type { DocumentRef } from '../../../crypto/stored-text.ts';
-import { COMMIT_BYTES_MAX } from '../../port.ts';
-import { type DocumentState, FILE_NAME_BYTES, REV_BYTES } from '../../state.ts';
+import { COMMIT_BYTES_MAX } from '../../port/port.ts';
+import { type DocumentState, FILE_NAME_BYTES, REV_BYTES } from '../../port/state.ts';
 import type { Row } from '../database/database.ts';
 import type { RowCipher } from './row-cipher.ts';
 

@@ -1,5 +1,5 @@
 import { OpenError } from '@bundoc/shared/crypto/aead';
-import type { SealLimits } from '../../seal-budget.ts';
+import type { SealLimits } from '../../port/seal-budget.ts';
 import type { RowCipher } from './row-cipher.ts';
 
 /** Longer than any sealed count: a longer value is truncated and therefore undecryptable. */

@@ -1,5 +1,5 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
-import type { Position } from '../../port.ts';
+import type { Position } from '../../port/port.ts';
 import type { Database, Statement } from '../database/database.ts';
 
 /** Heads that one transaction moves. */

@@ -1,8 +1,8 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { OpenError } from '@bundoc/shared/crypto/aead';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
-import type { StoreMetadata } from '../../port.ts';
-import type { IdempotencyRecord } from '../../state.ts';
+import type { StoreMetadata } from '../../port/port.ts';
+import type { IdempotencyRecord } from '../../port/state.ts';
 import type { Row, Statement, Transaction } from '../database/database.ts';
 import { RowCipher } from './row-cipher.ts';
 import { ROW_COLUMNS, SEALED } from './rows.ts';

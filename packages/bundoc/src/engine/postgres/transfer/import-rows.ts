@@ -1,6 +1,6 @@
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
-import type { Position, SealedChange, StoreMetadata } from '../../port.ts';
-import type { DocumentState, IdempotencyRecord } from '../../state.ts';
+import type { Position, SealedChange, StoreMetadata } from '../../port/port.ts';
+import type { DocumentState, IdempotencyRecord } from '../../port/state.ts';
 import { writeOfGroup } from '../commit/write-group.ts';
 import type { Statement, Transaction } from '../database/database.ts';
 import { RowCipher } from '../rows/row-cipher.ts';

@@ -1,7 +1,7 @@
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
-import type { Position } from '../../port.ts';
-import type { FencedSource, MoveSource, ReadSealedChanges } from '../../transfer-port.ts';
+import type { FencedSource, MoveSource, ReadSealedChanges } from '../../moves/transfer-port.ts';
+import type { Position } from '../../port/port.ts';
 import type { Queryable } from '../database/database.ts';
 import { type ProjectInRows, readProjectRow } from '../projects/admin.ts';
 import { pagesOfRows } from '../reads/pages-of-rows.ts';

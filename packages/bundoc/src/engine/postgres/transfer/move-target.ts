@@ -1,12 +1,12 @@
 import { hasCode } from '@bundoc/shared/contract/app-error';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
-import { MoveFailed } from '../../errors.ts';
-import type { Position, SealedChange } from '../../port.ts';
-import type { OnProgress } from '../../reports.ts';
-import type { OnSetAside } from '../../set-aside.ts';
-import type { IdempotencyRecord } from '../../state.ts';
-import type { FinalState, MoveCounts, MoveTarget, OpenMoveTarget } from '../../transfer-port.ts';
+import type { OnSetAside } from '../../moves/set-aside.ts';
+import type { FinalState, MoveCounts, MoveTarget, OpenMoveTarget } from '../../moves/transfer-port.ts';
+import { MoveFailed } from '../../port/errors.ts';
+import type { Position, SealedChange } from '../../port/port.ts';
+import type { OnProgress } from '../../port/reports.ts';
+import type { IdempotencyRecord } from '../../port/state.ts';
 import type { Connections, Database, Statement, Transaction } from '../database/database.ts';
 import { pagesOfRows } from '../reads/pages-of-rows.ts';
 import { clearRows } from '../rows/clear-rows.ts';

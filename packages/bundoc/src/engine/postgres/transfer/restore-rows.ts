@@ -1,9 +1,9 @@
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import { BackupDamaged, ProjectExists } from '../../errors.ts';
-import { positionAfterLoss } from '../../positions.ts';
-import { formatProjectFile } from '../../project-file.ts';
-import { SEAL_LIMITS } from '../../seal-budget.ts';
-import { type BackupEnd, type RestoreSource, takeAll } from '../../transfer-port.ts';
+import { type BackupEnd, type RestoreSource, takeAll } from '../../moves/transfer-port.ts';
+import { BackupDamaged, ProjectExists } from '../../port/errors.ts';
+import { positionAfterLoss } from '../../port/positions.ts';
+import { SEAL_LIMITS } from '../../port/seal-budget.ts';
+import { formatProjectFile } from '../../projects/project-file.ts';
 import type { Database, Queryable, Statement } from '../database/database.ts';
 import { readFileRow } from '../rows/file-row.ts';
 import { endMark } from '../rows/lost-in-rows.ts';

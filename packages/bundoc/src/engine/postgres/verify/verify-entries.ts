@@ -1,5 +1,5 @@
-import type { Finding } from '../../reports.ts';
-import type { DocumentState } from '../../state.ts';
+import type { Finding } from '../../port/reports.ts';
+import type { DocumentState } from '../../port/state.ts';
 import type { Queryable, Statement } from '../database/database.ts';
 import { type BlindIndexes, entriesOf, readBlindIndexes, tokensOf } from '../indexes/blind-index.ts';
 import type { RowCipher } from '../rows/row-cipher.ts';

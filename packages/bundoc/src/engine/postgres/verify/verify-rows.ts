@@ -1,8 +1,8 @@
 import { OpenError } from '@bundoc/shared/crypto/aead';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
 import { openOwnDocument } from '../../open-document.ts';
-import type { Finding, OnProgress, VerifiedStore } from '../../reports.ts';
-import type { DocumentState } from '../../state.ts';
+import type { Finding, OnProgress, VerifiedStore } from '../../port/reports.ts';
+import type { DocumentState } from '../../port/state.ts';
 import type { Queryable, Row, Statement } from '../database/database.ts';
 import { RowCipher, VersionUnknown } from '../rows/row-cipher.ts';
 import { orUndefined, readStateRow } from '../rows/rows.ts';

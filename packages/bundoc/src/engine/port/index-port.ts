@@ -1,0 +1,125 @@
+import type { Work } from '../../work/work.ts';
+import type { Write } from './port.ts';
+
+/** The definition of one index. */
+export interface IndexSpec {
+  readonly name: string;
+  /** Dotted paths, most significant first. */
+  readonly fields: readonly string[];
+  readonly unique: boolean;
+  /** Whether tokens of its values may be stored in a database. Engines with indexes in memory ignore it. */
+  readonly blind?: boolean;
+}
+
+export type IndexState =
+  | { readonly state: 'building'; readonly indexed: number; readonly total: number }
+  | { readonly state: 'ready' }
+  /**
+   * Existing documents have equal values in a unique index. It enforces nothing, and serves queries like any
+   * other.
+   */
+  | { readonly state: 'duplicates'; readonly duplicates: number };
+
+export type IndexStatus = IndexSpec & IndexState;
+
+export function isSameSpec(a: IndexSpec, b: IndexSpec): boolean {
+  return isRefTo(a, b) && a.unique === b.unique;
+}
+
+/** The definition that a collection's indexes come from. */
+export interface DefinedBy {
+  /** Its revision; undefined after its removal. */
+  readonly rev: string | undefined;
+  /**
+   * Whether it was in effect when the store was last closed. A unique index must then keep enforcing, so
+   * writes to the collection wait until it is ready.
+   */
+  readonly wasDefined: boolean;
+}
+
+/** An index that a caller knows. When it is used, another index may already have its name. */
+export interface IndexRef {
+  readonly name: string;
+  readonly fields: readonly string[];
+}
+
+export function isRefTo({ name, fields }: IndexSpec, ref: IndexRef): boolean {
+  return name === ref.name && fields.join('\0') === ref.fields.join('\0');
+}
+
+/** An index with all decryptable documents of its collection. */
+export interface UsableIndex extends IndexRef {
+  /** A document may have several entries, one for each combination of its values. */
+  readonly isMultiple: boolean;
+  /** Only finds documents with exact values in all fields: {@link FoundBy} in lists, and no search. */
+  readonly isBlind?: boolean;
+}
+
+/** The documents that a blind index finds. */
+export interface FoundBy {
+  readonly index: IndexRef;
+  /** Concatenated key parts of all fields (`values/key.ts`); a found document has one of them. */
+  readonly keys: readonly string[];
+}
+
+/** A range of an index by keys (`values/key.ts`): includes `low`, excludes `high`. */
+export interface KeyRange {
+  readonly low: string;
+  readonly high: string;
+}
+
+export interface IndexEntry {
+  /** Key parts of the fields, followed by the creation position. */
+  readonly key: string;
+  readonly id: string;
+}
+
+/** Indexes of an engine. */
+export interface EngineIndexes {
+  /** Values are found by tokens, for indexes that allow those; `search` and `always` find nothing. */
+  readonly isBlind?: boolean;
+
+  /** Computes index keys before the commit is put in order, yielding in between. */
+  prepare?(writes: readonly Write[], work: Work): Promise<void>;
+  /**
+   * Sets the indexes of a collection. Existing ones stay unchanged; new ones are built in the background. On
+   * a shared storage, only {@link keep} makes the change effective.
+   */
+  define(collection: string, specs: readonly IndexSpec[], by: DefinedBy): void;
+
+  /**
+   * Makes the storage keep the defined indexes, and learns changes by other nodes. Call it after definitions
+   * have changed, and about once a second.
+   *
+   * @throws AppError of the storage; the next call continues.
+   */
+  keep?(): Promise<void>;
+
+  /** Counts changes to the set of indexes, where other processes also make them. */
+  readonly version?: number;
+
+  /** Absent or true: {@link keep} has nothing to do until something changes. */
+  readonly isSettled?: boolean;
+
+  status(collection: string): readonly IndexStatus[];
+
+  usable(collection: string): readonly UsableIndex[];
+
+  /**
+   * Up to `limit` entries of a range, from its start or backwards from its end. Undefined for an index that
+   * does not exist or is not ready.
+   */
+  search?(
+    collection: string,
+    index: IndexRef,
+    range: KeyRange,
+    backwards: boolean,
+    limit: number,
+  ): readonly IndexEntry[] | undefined;
+
+  /** Documents with too many keys for an index, which every search must also check. */
+  always?(collection: string, index: IndexRef): readonly IndexEntry[] | undefined;
+
+  /** Resolves once no index is being built. */
+  built(): Promise<void>;
+}

@@ -1,0 +1,167 @@
+import { readFileSync } from 'node:fs';
+import { BlockList, isIP, isIPv6 } from 'node:net';
+import { z } from 'zod';
+import type { Logger } from '../logs/logger.ts';
+import { canonicalAddress } from '../runtime/addresses.ts';
+
+/** The environment is invalid. The message lists every fault in a separate line, and quotes no value. */
+export class ConfigError extends Error {
+  override readonly name = 'ConfigError';
+  /** One line for each fault. */
+  readonly faults: readonly string[];
+  constructor(faults: readonly string[]) {
+    super(['the configuration is not valid:', ...faults.map((fault) => `  ${fault}`)].join('\n'));
+    this.faults = faults;
+  }
+}
+
+/** The environment: `process.env` in `main.ts`, a literal in tests. */
+export type Environment = Readonly<Record<string, string | undefined>>;
+
+/**
+ * Parses the environment by a schema with variables as members. Empty variables count as absent, because
+ * compose files and shells pass unset variables as empty.
+ *
+ * @throws ConfigError with all faults at once.
+ */
+export function parseEnvironment<S extends z.ZodType>(schema: S, environment: Environment): z.infer<S> {
+  const present = Object.fromEntries(Object.entries(environment).filter(([, value]) => value));
+  const result = schema.safeParse(present);
+  if (result.success) return result.data;
+  throw new ConfigError(result.error.issues.map(({ path, message }) => `${path.join('.')}: ${message}`));
+}
+
+/**
+ * Warns of unknown variables with the prefix of the service: the setting of a misspelt variable silently
+ * keeps its default.
+ *
+ * @param prefix of the service's variables, with its underscore.
+ * @param known the variables of the service and of its command line, which may be in the same environment.
+ */
+export function warnOfUnknown(
+  prefix: string,
+  known: readonly string[],
+  environment: Environment,
+  logger: Logger,
+): void {
+  const unknown = Object.keys(environment).filter((name) => name.startsWith(prefix) && !known.includes(name));
+  if (unknown.length > 0)
+    logger.warn({ variables: unknown.sort() }, 'unknown variables are ignored: check their spelling');
+}
+
+/** Makes a refinement run even if a member is invalid, so that all faults are listed at once. */
+export const always = () => true;
+
+/** Refuses a partly set group of variables, which is certainly a mistake. */
+export function allOrNone<S extends z.ZodType<Record<string, unknown>>>(
+  schema: S,
+  names: readonly string[],
+): S {
+  return names.reduce(
+    (refined, name) =>
+      refined.refine(
+        (values) => values[name] !== undefined || names.every((other) => values[other] === undefined),
+        {
+          path: [name],
+          message: `goes together with ${names.filter((other) => other !== name).join(' and ')}`,
+          when: always,
+        },
+      ),
+    schema,
+  );
+}
+
+/** One or more names separated by commas. */
+export const nameList = z
+  .string()
+  .transform((text) => text.split(',').map((name) => name.trim()))
+  .pipe(z.array(z.string().min(1, 'must be names separated by commas')));
+
+/**
+ * Origins of pages (RFC 6454) separated by commas, each exactly as a browser sends it: no path, no wildcard,
+ * no `null`.
+ */
+export const originList = nameList.pipe(
+  z
+    .array(
+      z.string().refine(isWebOrigin, 'must be origins separated by commas, such as https://app.example:8443'),
+    )
+    .max(100, 'must be 100 origins at most'),
+);
+
+function isWebOrigin(text: string): boolean {
+  return /^https?:[^*]+$/.test(text) && URL.canParse(text) && new URL(text).origin === text;
+}
+
+/**
+ * Addresses and subnets of proxies, separated by commas: `10.0.0.7,fd00:1::/64`. Parses to a function that
+ * says whether an address is among them.
+ */
+export const proxyList = nameList
+  .pipe(
+    z
+      .array(z.string().refine(isAddressOrSubnet, 'must be IP addresses or subnets separated by commas'))
+      .max(100, 'must be 100 addresses at most'),
+  )
+  .transform(memberOf);
+
+function isAddressOrSubnet(text: string): boolean {
+  const [address = '', prefix, ...more] = text.split('/');
+  const bits = { 0: -1, 4: 32, 6: 128 }[isIP(address)] ?? -1;
+  return (
+    more.length === 0 &&
+    (prefix === undefined ? bits > 0 : /^\d{1,3}$/.test(prefix) && Number(prefix) <= bits)
+  );
+}
+
+/** @returns whether an address is among these addresses and subnets. */
+export function memberOf(places: readonly string[]): (address: string) => boolean {
+  const list = new BlockList();
+  for (const place of places) {
+    const [address = '', prefix] = place.split('/');
+    const family = isIPv6(address) ? 'ipv6' : 'ipv4';
+    if (prefix === undefined) list.addAddress(address, family);
+    else list.addSubnet(address, Number(prefix), family);
+  }
+  return (address) => {
+    const canonical = canonicalAddress(address);
+    return canonical !== undefined && list.check(canonical, isIPv6(canonical) ? 'ipv6' : 'ipv4');
+  };
+}
+
+/** A variable with a whole number. */
+export function wholeNumber(min: number, max: number) {
+  const message = `must be a whole number from ${min} to ${max}`;
+  return z
+    .string()
+    .regex(/^\d{1,15}$/, message)
+    .transform(Number)
+    .pipe(z.number().min(min, message).max(max, message));
+}
+
+/** A TCP port; with 0 the system chooses, for tests. */
+export const portNumber = wholeNumber(0, 65_535);
+
+/** A variable with `on` or `off`. */
+export const onOrOff = z.enum(['on', 'off'], 'must be "on" or "off"');
+
+export const logLevel = z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']);
+
+/**
+ * Reads a small secret file, without the white space at its end. An empty file is an error: an interrupted
+ * setup leaves one behind.
+ *
+ * @throws ConfigError that names the variable and the reason, never the content.
+ */
+export function readSecretFile(variable: string, path: string): string {
+  let secret: string;
+  try {
+    secret = readFileSync(path, 'utf8').trimEnd();
+  } catch (error) {
+    throw new ConfigError([
+      `${variable}: the file cannot be read (${(error as NodeJS.ErrnoException).code})`,
+    ]);
+  }
+  if (secret === '') throw new ConfigError([`${variable}: the file is empty`]);
+  return secret;
+}
