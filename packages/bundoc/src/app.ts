@@ -3,7 +3,7 @@ import { reportWaits } from '@bundoc/shared/admission/wait-report';
 import { createHttpShares } from '@bundoc/shared/http/http-shares';
 import { listen } from '@bundoc/shared/http/listen';
 import { createLogger, type Logger } from '@bundoc/shared/logs/logger';
-import { placeOf } from '@bundoc/shared/postgres/address';
+import { formatAddress } from '@bundoc/shared/postgres/address';
 import { Drain } from '@bundoc/shared/process/drain';
 import type { RunningService } from '@bundoc/shared/process/lifecycle';
 import { VERSION } from '@bundoc/shared/process/version';
@@ -323,7 +323,7 @@ function openKmsTls(
 function moveEnds({ moveSource: source }: StorageEngine, { moveTo }: BundocConfig, ports: EngineDeps) {
   if (moveTo === undefined) return undefined;
   warnOfPlaintext('BUNDOC_MOVE_TO', moveTo, ports.logger);
-  const target = { place: placeOf(moveTo.address), open: () => openMoveTarget(moveTo, ports) };
+  const target = { place: formatAddress(moveTo.address), open: () => openMoveTarget(moveTo, ports) };
   return source && { source, target };
 }
 

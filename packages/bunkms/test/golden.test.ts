@@ -10,9 +10,9 @@ import { readFileSync } from 'node:fs';
 import { type AuditRecord, auditRecordSchema } from '@bundoc/shared/contract/audit';
 import { kmsEventSchema } from '@bundoc/shared/contract/events';
 import { describe, expect, it } from 'vitest';
-import { lineOf } from '../src/audit/ship/shipper.ts';
+import { formatLine } from '../src/audit/ship/shipper.ts';
 import { ciphertextKeyOf, decryptFrom, encryptionKeyOf } from '../src/encryption/ciphertext.ts';
-import { blockOf, placeOf } from '../src/events/record-events.ts';
+import { blockOf, parsePlace } from '../src/events/record-events.ts';
 import { verifyChain } from '../src/records/chain.ts';
 import { foldKekRecords } from '../src/records/kek-state.ts';
 import {
@@ -192,7 +192,7 @@ describe('docs/formats/shipped-audit.md', () => {
   const file = golden('audit-chain') as { chainKey: string; records: AuditRecord[] };
 
   it('describes what this release writes, and contains the chain', async () => {
-    expect(file.records.map(lineOf).join('')).toBe(text);
+    expect(file.records.map(formatLine).join('')).toBe(text);
     const records = text
       .trimEnd()
       .split('\n')
@@ -213,7 +213,7 @@ describe('docs/formats/events.md', () => {
     const written = blocks.map((block) => {
       const field = (name: string) => new RegExp(`^${name}: (.*)$`, 'm').exec(block)?.[1];
       const event = kmsEventSchema.parse({ ...JSON.parse(String(field('data'))), type: field('event') });
-      return blockOf(event, placeOf(field('id')));
+      return blockOf(event, parsePlace(field('id')));
     });
     expect(written.join('')).toBe(text);
   });

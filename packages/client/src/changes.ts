@@ -96,7 +96,7 @@ export class ChangesReader<T> {
     return new Following<T>((place) => this.#follow(options, place));
   }
 
-  async *#follow(options: FollowOptions, place: Place): AsyncGenerator<Change<T>, void, void> {
+  async *#follow(options: FollowOptions, place: FeedPosition): AsyncGenerator<Change<T>, void, void> {
     const { until = 'stream', signal, since, ...about } = options;
     place.since = since;
     if (until === 'stream') yield* this.#stream(about, place, signal);
@@ -105,7 +105,7 @@ export class ChangesReader<T> {
 
   async *#pages(
     about: ChangesOptions,
-    place: Place,
+    place: FeedPosition,
     signal: AbortSignal | undefined,
     until: 'poll' | 'end',
   ): AsyncGenerator<Change<T>, void, void> {
@@ -122,7 +122,7 @@ export class ChangesReader<T> {
   /** Reconnects whenever the stream ends, with growing pauses, and resumes behind the last event. */
   async *#stream(
     about: ChangesOptions,
-    place: Place,
+    place: FeedPosition,
     signal: AbortSignal | undefined,
   ): AsyncGenerator<Change<T>, void, void> {
     for (let failures = 0; ; ) {
@@ -192,10 +192,10 @@ export class ChangesReader<T> {
  * consumed or, with pages, behind the last whole page.
  */
 export class Following<T> implements AsyncIterable<Change<T>> {
-  readonly #place: Place = { since: undefined };
-  readonly #begin: (place: Place) => AsyncGenerator<Change<T>, void, void>;
+  readonly #place: FeedPosition = { since: undefined };
+  readonly #begin: (place: FeedPosition) => AsyncGenerator<Change<T>, void, void>;
 
-  constructor(begin: (place: Place) => AsyncGenerator<Change<T>, void, void>) {
+  constructor(begin: (place: FeedPosition) => AsyncGenerator<Change<T>, void, void>) {
     this.#begin = begin;
   }
 
@@ -208,7 +208,7 @@ export class Following<T> implements AsyncIterable<Change<T>> {
   }
 }
 
-interface Place {
+interface FeedPosition {
   since: string | undefined;
 }
 

@@ -35,7 +35,7 @@ export async function readMove(
     const lines = (rest + decoder.decode(value, { stream: true })).split('\n');
     rest = lines.pop() ?? '';
     for (const line of lines) {
-      const parsed = lineOf(line);
+      const parsed = parseLine(line);
       if ('step' in parsed) onProgress(parsed);
       else if ('moved' in parsed) return parsed;
       else throw errorOf(Number(parsed.problem['status']), new Headers(), JSON.stringify(parsed.problem));
@@ -43,7 +43,7 @@ export async function readMove(
   }
 }
 
-function lineOf(line: string): MoveLine {
+function parseLine(line: string): MoveLine {
   try {
     return JSON.parse(line) as MoveLine;
   } catch (cause) {

@@ -6,7 +6,7 @@ import type { JsonOption } from '@bundoc/shared/cli/print';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { dekNameOf } from '@bundoc/shared/contract/keys';
 import { createPrivateFile } from '@bundoc/shared/files/private-file';
-import { lineOf } from '@bundoc/shared/logs/error-line';
+import { formatError } from '@bundoc/shared/logs/error-line';
 import type { Environment } from '@bundoc/shared/process/config';
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import { readConfig } from '../config.ts';
@@ -192,7 +192,7 @@ async function cipherFor(facts: BackupFacts, keys: KeyExporter, storage?: string
     return await cipherOf(facts, keys);
   } catch (cause) {
     const why = explainMissingKey(cause, facts.head.project, storage);
-    throw new CommandError(why ?? lineOf(cause), { cause });
+    throw new CommandError(why ?? formatError(cause), { cause });
   }
 }
 

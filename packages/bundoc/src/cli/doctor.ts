@@ -5,7 +5,7 @@ import { checkService, checkToken, isTokenAccepted, judgeBunkms } from '@bundoc/
 import { Checkup, checkDisk } from '@bundoc/shared/cli/checkup';
 import type { AddCommands } from '@bundoc/shared/cli/command';
 import { readText } from '@bundoc/shared/cli/read-text';
-import { lineOf } from '@bundoc/shared/logs/error-line';
+import { formatError } from '@bundoc/shared/logs/error-line';
 import { type BundocConfig, readConfig } from '../config.ts';
 import { type ServiceAccess, serviceAccess, serviceCommand } from './service-client.ts';
 
@@ -24,8 +24,8 @@ export const addDoctorCommand: AddCommands = (program, environment) => {
     const config = isOwn ? checkup.config(() => readConfig(environment)) : undefined;
     const access = await serviceAccess(environment, options).catch((error: unknown) => {
       // On the service's own machine, a client token is optional.
-      if (isOwn) checkup.warn('token', 'there is no client token to try', lineOf(error));
-      else checkup.fail('token', lineOf(error), 'ask the operator of the service for a token');
+      if (isOwn) checkup.warn('token', 'there is no client token to try', formatError(error));
+      else checkup.fail('token', formatError(error), 'ask the operator of the service for a token');
       return undefined;
     });
     const named = access ?? bundocAccess(environment, options);

@@ -1,7 +1,7 @@
 import { CommandError } from '@bundoc/shared/cli/errors';
 import { hasCode } from '@bundoc/shared/contract/app-error';
 import { createLogger } from '@bundoc/shared/logs/logger';
-import { placeOf } from '@bundoc/shared/postgres/address';
+import { formatAddress } from '@bundoc/shared/postgres/address';
 import { Database } from '../engine/postgres/database/database.ts';
 import { prepareSchema } from '../engine/postgres/database/schema.ts';
 import { IS_PROJECT } from '../engine/postgres/projects/postgres-projects.ts';
@@ -21,7 +21,9 @@ export async function withDatabase<T>(
     await prepareSchema(database);
   } catch (error) {
     if (!hasCode(error, 'storage_unavailable')) throw error;
-    throw new CommandError(`PostgreSQL does not answer at ${placeOf(config.address)}`, { cause: error });
+    throw new CommandError(`PostgreSQL does not answer at ${formatAddress(config.address)}`, {
+      cause: error,
+    });
   }
   return await action(database);
 }

@@ -3,7 +3,7 @@ import { counted } from '@bundoc/shared/cli/counted';
 import { CommandError } from '@bundoc/shared/cli/errors';
 import { print } from '@bundoc/shared/cli/print';
 import { createProgress } from '@bundoc/shared/cli/progress';
-import { lineOf } from '@bundoc/shared/logs/error-line';
+import { formatError } from '@bundoc/shared/logs/error-line';
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import { readConfig } from '../config.ts';
 import { type RepairedProject, repairProject } from '../engine/files/projects/repair-project.ts';
@@ -32,7 +32,7 @@ export const addRepairCommand: AddCommands = (program, environment) => {
             cause instanceof LossNotAccepted
               ? '; to continue without them, repair it with --accept-loss'
               : '';
-          throw new CommandError(`${lineOf(cause)}${hint}`, { exitCode: 1, cause });
+          throw new CommandError(`${formatError(cause)}${hint}`, { exitCode: 1, cause });
         }
       });
     });

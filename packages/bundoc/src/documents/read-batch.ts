@@ -58,7 +58,7 @@ export function readBatch(
   });
 }
 
-interface Place {
+interface OperationPart {
   readonly bytes: Buffer;
   readonly input: BatchOperationInput;
   readonly members: readonly LocatedMember[];
@@ -67,7 +67,7 @@ interface Place {
   readonly readIfMatch: ReadIfMatch;
 }
 
-function readOperation(place: Place): BatchOperation {
+function readOperation(place: OperationPart): BatchOperation {
   const { input, path, readIfMatch } = place;
   const { collection } = input;
   const ifMatch = 'if_match' in input ? input.if_match : undefined;
@@ -108,7 +108,7 @@ function putPrecondition(asked: Precondition, ifNoneMatch: '*' | undefined, path
   });
 }
 
-function readDocument(place: Place, value: unknown, id: string | undefined) {
+function readDocument(place: OperationPart, value: unknown, id: string | undefined) {
   const { bytes, input, limits } = place;
   const { inner } = memberOf(place, 'document', limits.documentBytesMax);
   if (inner === undefined) throw new AppError('invalid_document', { detail: 'a document must be an object' });
@@ -118,7 +118,7 @@ function readDocument(place: Place, value: unknown, id: string | undefined) {
   return body;
 }
 
-function readPatchOf(place: Place, input: Extract<BatchOperationInput, { op: 'patch' }>): Patch {
+function readPatchOf(place: OperationPart, input: Extract<BatchOperationInput, { op: 'patch' }>): Patch {
   const { bytes, path, limits } = place;
   const kinds = (['merge', 'json'] as const).filter((kind) => input[kind] !== undefined);
   const [kind] = kinds;
@@ -137,7 +137,7 @@ function readPatchOf(place: Place, input: Extract<BatchOperationInput, { op: 'pa
 }
 
 /** @throws AppError `invalid_request` for an absent member; `payload_too_large`. */
-function memberOf({ members, path }: Place, name: string, bytesMax: number): LocatedMember {
+function memberOf({ members, path }: OperationPart, name: string, bytesMax: number): LocatedMember {
   const member = members.find((one) => one.name === name);
   if (member === undefined)
     throw new AppError('invalid_request', { errors: [{ path: `${path}.${name}`, message: 'is required' }] });

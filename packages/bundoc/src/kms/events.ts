@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { type KmsEvent, kmsEventSchema } from '@bundoc/shared/contract/events';
-import { lineOf } from '@bundoc/shared/logs/error-line';
+import { formatError } from '@bundoc/shared/logs/error-line';
 import type { Logger } from '@bundoc/shared/logs/logger';
 import { backoffMs } from '@bundoc/shared/runtime/backoff';
 import { createParser, type EventSourceMessage } from 'eventsource-parser';
@@ -74,7 +74,7 @@ export class KmsEvents implements AsyncDisposable {
       }
       this.#isLive = false;
       if (signal.aborted) return;
-      const line = lineOf(reason);
+      const line = formatError(reason);
       if (!this.#loggedReasons.has(line) && this.#loggedReasons.size < REASONS_LOGGED_MAX)
         logger.warn(
           { err: reason },

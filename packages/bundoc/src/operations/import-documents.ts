@@ -111,7 +111,7 @@ export async function importDocuments(
         continue;
       }
       // A batch has at most one operation for each document; a later line starts another batch.
-      if (imported.op === 'put' && batch.ids.has(nameOf(imported))) {
+      if (imported.op === 'put' && batch.ids.has(toName(imported))) {
         await begin(batch);
         batch = emptyBatch(batch.end);
       }
@@ -159,7 +159,7 @@ function add(batch: Batch, imported: Exclude<Imported, { op: 'delete' }>, line: 
   if (imported.op === 'create') batch.operations.push({ op: 'create', collection, document });
   else {
     batch.operations.push({ op: 'put', collection, id: imported.id, document });
-    batch.ids.add(nameOf(imported));
+    batch.ids.add(toName(imported));
   }
   if (batch.firstLine === 0) batch.firstLine = line;
   batch.lastLine = line;
@@ -167,7 +167,7 @@ function add(batch: Batch, imported: Exclude<Imported, { op: 'delete' }>, line: 
   batch.end = end;
 }
 
-function nameOf({ collection, id }: { readonly collection: string; readonly id: string }): string {
+function toName({ collection, id }: { readonly collection: string; readonly id: string }): string {
   return `${collection}/${id}`;
 }
 

@@ -5,7 +5,7 @@ import type { DeletionMark } from '@bundoc/shared/contract/deletion-mark';
 import { type DestroyReceipt, dekNameOf, projectOfDek } from '@bundoc/shared/contract/keys';
 import type { DeletedProject } from '@bundoc/shared/contract/projects';
 import type { DeletionIntent, UnfinishedDeletion } from '@bundoc/shared/contract/storages';
-import { lineOf } from '@bundoc/shared/logs/error-line';
+import { formatError } from '@bundoc/shared/logs/error-line';
 import type { Logger } from '@bundoc/shared/logs/logger';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import { currentShare, shareIn } from '@bundoc/shared/shares/share-key';
@@ -245,7 +245,7 @@ export class ProjectDeletion {
     this.#isDue = true;
     // The client logs that itself, and before the storage is confirmed it is no fault.
     if (project === undefined && hasCode(error, 'kms_unavailable')) return;
-    const line = `${project} ${lineOf(error)}`;
+    const line = `${project} ${formatError(error)}`;
     if (line !== this.#logged) this.#options.logger.warn({ err: error, project }, event);
     this.#logged = line;
   }

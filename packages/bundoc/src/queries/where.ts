@@ -41,7 +41,7 @@ export const whereSchema = z.unknown().transform((input, context): Where => {
   return parser.failed ? z.NEVER : where;
 });
 
-type Place = readonly (string | number)[];
+type ValuePath = readonly (string | number)[];
 
 const COMPARISONS: ReadonlySet<string> = new Set(['$eq', '$ne', '$gt', '$gte', '$lt', '$lte']);
 const LOGICAL: ReadonlySet<string> = new Set(['$and', '$or', '$nor']);
@@ -56,7 +56,7 @@ class WhereParser {
     this.#report = report;
   }
 
-  where(input: Value, place: Place, depth: number): Where {
+  where(input: Value, place: ValuePath, depth: number): Where {
     if (!isObject(input)) return this.#fault(place, 'must be an object', ANY_DOCUMENT);
     if (depth > WHERE_DEPTH_MAX)
       return this.#fault(place, `must not nest deeper than ${WHERE_DEPTH_MAX}`, ANY_DOCUMENT);
@@ -69,7 +69,7 @@ class WhereParser {
     return clauses.length === 1 && only !== undefined ? only : { kind: 'and', clauses };
   }
 
-  #clause(name: string, operand: Value, place: Place, depth: number): Where {
+  #clause(name: string, operand: Value, place: ValuePath, depth: number): Where {
     if (LOGICAL.has(name)) {
       this.#count(place);
       const kind = name.slice(1) as 'and' | 'or' | 'nor';
@@ -83,7 +83,7 @@ class WhereParser {
   }
 
   /** The operand of a path: operators, or a value for equality. */
-  #condition(operand: Value, place: Place, depth: number): Test[] {
+  #condition(operand: Value, place: ValuePath, depth: number): Test[] {
     if (isObject(operand)) {
       const names = Object.keys(operand);
       if (names.length > 0 && names.every((name) => name.startsWith('$')))
@@ -95,7 +95,7 @@ class WhereParser {
     return [{ op: '$eq', value: operand }];
   }
 
-  #tests(operators: Value, place: Place, depth: number): Test[] {
+  #tests(operators: Value, place: ValuePath, depth: number): Test[] {
     if (!isObject(operators) || Object.keys(operators).length === 0)
       return this.#fault(place, 'must be an object of operators, not empty', []);
     if (depth > WHERE_DEPTH_MAX)
@@ -105,7 +105,7 @@ class WhereParser {
     );
   }
 
-  #test(op: string, operand: Value, place: Place, depth: number): Test | undefined {
+  #test(op: string, operand: Value, place: ValuePath, depth: number): Test | undefined {
     this.#count(place);
     if (COMPARISONS.has(op)) return { op: op as Comparison, value: operand };
     switch (op) {
@@ -135,14 +135,14 @@ class WhereParser {
     }
   }
 
-  #elemMatch(operand: Value, place: Place, depth: number): Test {
+  #elemMatch(operand: Value, place: ValuePath, depth: number): Test {
     const onElement =
       isObject(operand) && Object.keys(operand).some((name) => name.startsWith('$') && !LOGICAL.has(name));
     if (onElement) return { op: '$elemMatch', tests: this.#tests(operand, place, depth + 1) };
     return { op: '$elemMatch', where: this.where(operand, place, depth + 1) };
   }
 
-  #values(operand: Value, place: Place): readonly Value[] {
+  #values(operand: Value, place: ValuePath): readonly Value[] {
     if (!isArray(operand)) return this.#fault(place, 'must be an array', []);
     this.#listed += operand.length;
     if (this.#listed > LISTED_VALUES_MAX)
@@ -150,7 +150,7 @@ class WhereParser {
     return operand;
   }
 
-  #types(operand: Value, place: Place): TypeName[] {
+  #types(operand: Value, place: ValuePath): TypeName[] {
     const names = isArray(operand) ? operand : [operand];
     const known: readonly unknown[] = TYPE_NAMES;
     if (names.length === 0 || !names.every((name) => known.includes(name)))
@@ -158,13 +158,13 @@ class WhereParser {
     return names as TypeName[];
   }
 
-  #count(place: Place): void {
+  #count(place: ValuePath): void {
     this.#operators++;
     if (this.#operators === OPERATORS_MAX + 1)
       this.#fault(place, `a query has at most ${OPERATORS_MAX} operators`, undefined);
   }
 
-  #fault<T>(place: Place, message: string, instead: T): T {
+  #fault<T>(place: ValuePath, message: string, instead: T): T {
     this.failed = true;
     this.#report(place.map(String), message);
     return instead;

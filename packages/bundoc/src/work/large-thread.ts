@@ -26,7 +26,7 @@ export interface LargeJobs {
   run(request: LargeRequest): Promise<LargeAnswer>;
 }
 
-interface Waiting {
+interface QueuedJob {
   readonly account: Account;
   readonly onUsed: LargeRunOptions['onUsed'];
   readonly request: LargeRequest;
@@ -74,9 +74,9 @@ const HEAP_MIB = 1_024;
 export class LargeThread implements AsyncDisposable {
   readonly #options: LargeThreadOptions;
   readonly #accounts: Accounts;
-  readonly #waiting: Turns<Waiting>;
+  readonly #waiting: Turns<QueuedJob>;
   #thread: Thread<LargeJobs> | undefined;
-  #running: Waiting | undefined;
+  #running: QueuedJob | undefined;
   #timer: NodeJS.Timeout | undefined;
   #sharedTimer: NodeJS.Timeout | undefined;
   /** Whether the running job has used the time that it may take while others wait. */
@@ -110,7 +110,7 @@ export class LargeThread implements AsyncDisposable {
     signal?.throwIfAborted();
     if (this.#disposed) throw stopping();
     const account = this.#accounts.of(key);
-    const waiting: Waiting = {
+    const waiting: QueuedJob = {
       ...{ account, request: { module, name, input }, onUsed, done: Promise.withResolvers() },
       timer: undefined,
     };
@@ -157,7 +157,7 @@ export class LargeThread implements AsyncDisposable {
     void this.#perform(job);
   }
 
-  async #perform({ request, done }: Waiting): Promise<void> {
+  async #perform({ request, done }: QueuedJob): Promise<void> {
     const beganMs = performance.now();
     try {
       const transfer: ArrayBuffer[] = [];
@@ -202,7 +202,7 @@ export class LargeThread implements AsyncDisposable {
   }
 
   /** Ends a job whose caller has left; a running one ends with the thread. */
-  #abandon(job: Waiting, reason: unknown): void {
+  #abandon(job: QueuedJob, reason: unknown): void {
     if (this.#running === job) this.#end(reason);
     else {
       this.#waiting.remove(job.account, job);

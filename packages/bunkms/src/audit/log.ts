@@ -29,7 +29,7 @@ const CODES: Readonly<Record<RejectReason, ProblemCode>> = {
   kek_not_held: 'kek_unusable',
 };
 
-interface Waiting {
+interface QueuedRecord {
   readonly draft: AuditDraft;
   readonly condition: AuditCondition | undefined;
   readonly resolve: (receipt: AuditReceipt) => void;
@@ -42,7 +42,10 @@ interface Waiting {
  */
 export class AuditLog {
   readonly #options: AuditLogOptions;
-  readonly #batcher = new Batcher<Waiting>({ queue: BATCH_MAX, run: (batch) => this.#writeBatch(batch) });
+  readonly #batcher = new Batcher<QueuedRecord>({
+    queue: BATCH_MAX,
+    run: (batch) => this.#writeBatch(batch),
+  });
   #failing = false;
 
   constructor(options: AuditLogOptions) {
@@ -101,7 +104,7 @@ export class AuditLog {
     return this.#batcher.settled();
   }
 
-  async #writeBatch(batch: readonly Waiting[]): Promise<void> {
+  async #writeBatch(batch: readonly QueuedRecord[]): Promise<void> {
     try {
       const receipts = await this.#options.store.appendAudit(
         batch.map(({ draft }) => draft),

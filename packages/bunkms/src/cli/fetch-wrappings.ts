@@ -10,7 +10,7 @@ import { counted } from '@bundoc/shared/cli/counted';
 import { createProgress } from '@bundoc/shared/cli/progress';
 import { readText } from '@bundoc/shared/cli/read-text';
 import { LEASE_TTL_MS, projectOfDek } from '@bundoc/shared/contract/keys';
-import { lineOf } from '@bundoc/shared/logs/error-line';
+import { formatError } from '@bundoc/shared/logs/error-line';
 import type { Environment } from '@bundoc/shared/process/config';
 import { CliFailure, UsageError } from './errors.ts';
 
@@ -99,7 +99,7 @@ async function open({ url, token, trust }: Bundoc, key: string): Promise<string 
     { authorization: `Bearer ${token}` },
     OPENED_WITHIN_MS,
   ).catch((error: unknown) => {
-    throw new CliFailure(`Bundoc does not answer at ${url.origin}: ${lineOf(error)}`);
+    throw new CliFailure(`Bundoc does not answer at ${url.origin}: ${formatError(error)}`);
   });
   if (answer.status === 401)
     throw new CliFailure('Bundoc refuses the token: "bunkms token inspect" explains it');

@@ -39,11 +39,11 @@ export async function recover(environment: Environment, options: RecoverCliOptio
     return all;
   });
   if (options.json) console.log(JSON.stringify({ dry_run: options.dryRun === true, projects }));
-  else for (const project of projects) console.log(lineOf(project, options.dryRun === true));
+  else for (const project of projects) console.log(formatLine(project, options.dryRun === true));
   fail(projects);
 }
 
-function lineOf(
+function formatLine(
   { project, key = '', outcome, state, versions = [], lost_versions: lost = [], problem }: RecoveredProject,
   isDryRun: boolean,
 ): string {

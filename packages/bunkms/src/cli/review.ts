@@ -1,7 +1,7 @@
 import { type Command, command, parserOf } from '@bundoc/shared/cli/command';
 import { type JsonOption, print, rowLine } from '@bundoc/shared/cli/print';
 import { keyNameSchema } from '@bundoc/shared/contract/keys';
-import { lineOf } from '@bundoc/shared/logs/error-line';
+import { formatError } from '@bundoc/shared/logs/error-line';
 import type { Environment } from '@bundoc/shared/process/config';
 import { enableKey } from '../keys/key-lifecycle.ts';
 import { CLI_CALLER } from '../records/caller.ts';
@@ -83,7 +83,7 @@ async function enableKeys(
       await enableKey(deps, { name }, CLI_CALLER);
       enabled.push(name);
     } catch (error) {
-      problems.push(`${name} (${lineOf(error)})`);
+      problems.push(`${name} (${formatError(error)})`);
     }
   }
   return { enabled, problems };

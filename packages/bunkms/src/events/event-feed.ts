@@ -13,7 +13,7 @@ import type { ChainHead } from '../records/chain.ts';
 import { isGenuine } from '../records/chain-walk.ts';
 import type { AuditStore } from '../store/audit.ts';
 import type { RevocationPlace, TokenStore } from '../store/tokens.ts';
-import { blockOf, eventOf, placeOf } from './record-events.ts';
+import { blockOf, eventOf, parsePlace } from './record-events.ts';
 
 export interface EventFeedOptions {
   readonly store: AuditStore & TokenStore;
@@ -210,7 +210,7 @@ export class EventFeed {
   /** @returns false when the subscriber's place is unknown or too old. */
   async #replay(subscriber: Subscriber, position: ChainHead): Promise<boolean> {
     const { store } = this.#options;
-    const place = placeOf(subscriber.lastEventId);
+    const place = parsePlace(subscriber.lastEventId);
     if (place === undefined || place.seq > position.seq) return false;
     // The hash shows that the place belongs to this chain, and not to one that a backup has replaced.
     const [record] = (await store.listAudit({ after: place.seq - 1, limit: 1 })).items;

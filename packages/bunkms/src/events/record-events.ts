@@ -30,7 +30,7 @@ export function blockOf({ type, ...data }: KmsEvent, place?: ChainHead): string 
 }
 
 /** The place that an id names; undefined for an invalid id. */
-export function placeOf(id: string | undefined): ChainHead | undefined {
+export function parsePlace(id: string | undefined): ChainHead | undefined {
   const [, seq, hash] = /^(\d{1,15}):([0-9a-f]{64})$/.exec(id ?? '') ?? [];
   return seq === undefined || hash === undefined ? undefined : { seq: Number(seq), hash };
 }

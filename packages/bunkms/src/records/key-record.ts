@@ -129,7 +129,7 @@ export function withDigests(digests: Uint8Array, versions: readonly KeyVersionRe
   const count = Math.max(digests.length / DIGEST_BYTES, ...versions.map(({ version }) => version));
   const next = new Uint8Array(count * DIGEST_BYTES);
   next.set(digests);
-  for (const version of versions) next.set(digestOfVersion(version), placeOf(version.version));
+  for (const version of versions) next.set(digestOfVersion(version), digestOffset(version.version));
   return next;
 }
 
@@ -190,11 +190,11 @@ export function keyFault(chainKey: KeyObject, name: string, stored: StoredKey): 
 /** Whether `version` matches its digest in the key, which must be authenticated already. */
 export function isGenuineVersion(record: KeyRecord, version: KeyVersionRecord): boolean {
   assert(version.version >= 1);
-  const at = placeOf(version.version);
+  const at = digestOffset(version.version);
   return digestOfVersion(version).equals(record.versionDigests.subarray(at, at + DIGEST_BYTES));
 }
 
-function placeOf(version: number): number {
+function digestOffset(version: number): number {
   return (version - 1) * DIGEST_BYTES;
 }
 

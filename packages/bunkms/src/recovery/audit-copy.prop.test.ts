@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import fc from 'fast-check';
 import { afterAll, describe, expect, it } from 'vitest';
-import { lineOf } from '../audit/ship/shipper.ts';
+import { formatLine } from '../audit/ship/shipper.ts';
 import { type ChainHead, GENESIS, nextRecord } from '../records/chain.ts';
 import { readAuditCopy } from './audit-copy.ts';
 import { DamagedFile } from './errors.ts';
@@ -83,7 +83,7 @@ describe('a copy of the audit chain', () => {
           let place = start;
           // After a crash the last records are repeated.
           for (const [forward, back] of [...crashes, [24, 0] as const]) {
-            lines.push(...records.slice(place, place + forward).map(lineOf));
+            lines.push(...records.slice(place, place + forward).map(formatLine));
             place = Math.max(start, Math.min(24, place + forward) - back);
           }
           for (const [at, text] of noises) lines = lines.toSpliced(at, 0, text);
@@ -97,11 +97,11 @@ describe('a copy of the audit chain', () => {
   });
 
   it('that is changed after it was checked gives no changed record', async () => {
-    const lines = records.map(lineOf);
+    const lines = records.map(formatLine);
     for (const at of [10, 15, 23]) {
       const path = fileOf(lines);
       const copy = await readAuditCopy([path], chainKey, base);
-      writeFileSync(path, lines.with(at, lineOf({ ...records[at]!, key: 'other' })).join(''));
+      writeFileSync(path, lines.with(at, formatLine({ ...records[at]!, key: 'other' })).join(''));
       const seen: AuditRecord[] = [];
       const reading = (async () => {
         for await (const record of copy.records()) seen.push(record);
@@ -113,18 +113,18 @@ describe('a copy of the audit chain', () => {
 
   it('that was cut off ends earlier, and a torn last line is ignored', async () => {
     for (let count = 10; count <= 24; count++) {
-      const whole = records.slice(0, count).map(lineOf);
+      const whole = records.slice(0, count).map(formatLine);
       expect(await read([fileOf(whole)], base)).toEqual(records.slice(10, count));
       const torn = records
         .slice(count, count + 1)
-        .map((record) => lineOf(record).slice(0, -20))
+        .map((record) => formatLine(record).slice(0, -20))
         .join('');
       expect(await read([fileOf([...whole, torn])], base)).toEqual(records.slice(10, count));
     }
   });
 
   it('without one of the records after the backup, or with any changed record, is refused', async () => {
-    const lines = records.map(lineOf);
+    const lines = records.map(formatLine);
     for (let at = 10; at < 23; at++)
       await expect(read([fileOf(lines.toSpliced(at, 1))], base), `without ${at}`).rejects.toEqual(
         refusal(/has a gap: line \d+/),
@@ -146,7 +146,7 @@ describe('a copy of the audit chain', () => {
             prev_hash: `${'0'.repeat(63)}1`,
             seq: 99,
           };
-          const changed = lineOf({ ...records[at]!, [member]: changes[member as keyof AuditRecord] });
+          const changed = formatLine({ ...records[at]!, [member]: changes[member as keyof AuditRecord] });
           await expect(read([fileOf(lines.with(at, changed))], base)).rejects.toEqual(
             refusal(new RegExp(`line ${at + 1} of .* was changed`)),
           );
@@ -157,7 +157,7 @@ describe('a copy of the audit chain', () => {
   });
 
   it('with a record of an unknown form, or an endless line, is refused', async () => {
-    const line = lineOf(records[0]!);
+    const line = formatLine(records[0]!);
     await expect(read([fileOf([line.replace('"INFO"', '"LOUD"')])], GENESIS)).rejects.toEqual(
       refusal(/line 1 of .* is not an audit record/),
     );
@@ -165,16 +165,16 @@ describe('a copy of the audit chain', () => {
   });
 
   it('of another installation is refused', async () => {
-    const copy = await readAuditCopy([fileOf(records.map(lineOf))], chainKey, base);
+    const copy = await readAuditCopy([fileOf(records.map(formatLine))], chainKey, base);
     expect(copy.head.seq).toBe(24);
     const otherKey = createSecretKey(randomBytes(32));
-    await expect(readAuditCopy([fileOf(records.map(lineOf))], otherKey, base)).rejects.toEqual(
+    await expect(readAuditCopy([fileOf(records.map(formatLine))], otherKey, base)).rejects.toEqual(
       refusal(/was changed/),
     );
   });
 
   it('that is older than the backup, begins after it, or belongs to another history is refused', async () => {
-    const lines = records.map(lineOf);
+    const lines = records.map(formatLine);
     await expect(read([fileOf(lines.slice(0, 9))], base)).rejects.toEqual(
       expect.objectContaining({
         name: 'EvidenceTooOld',
@@ -186,7 +186,7 @@ describe('a copy of the audit chain', () => {
       refusal(/begins with record 12, after record 10: give its earlier files/),
     );
     const fork = [...records.slice(0, 5), ...chain(12, records[4], 'fork')];
-    await expect(read([fileOf(fork.map(lineOf))], base)).rejects.toEqual(refusal(/to another history/));
+    await expect(read([fileOf(fork.map(formatLine))], base)).rejects.toEqual(refusal(/to another history/));
   });
 
   it('that contains the chain again with another end gives the last end', async () => {
@@ -197,7 +197,7 @@ describe('a copy of the audit chain', () => {
         async (at, count) => {
           // The store was rolled back to record `at`, continued from there, and was copied again.
           const newer = [...records.slice(0, at), ...chain(count, records[at - 1], 'newer')];
-          const paths = [fileOf(records.map(lineOf)), fileOf(newer.map(lineOf))];
+          const paths = [fileOf(records.map(formatLine)), fileOf(newer.map(formatLine))];
           expect(await read(paths, base)).toEqual(newer.slice(10));
         },
       ),
@@ -206,27 +206,27 @@ describe('a copy of the audit chain', () => {
   });
 
   it('whose last end does not contain the chain of the backup is refused', async () => {
-    const newer = [...records.slice(0, 5), ...chain(30, records[4], 'newer')].map(lineOf);
+    const newer = [...records.slice(0, 5), ...chain(30, records[4], 'newer')].map(formatLine);
     for (const count of [3, 8, 20, 35])
-      await expect(read([fileOf([...records.map(lineOf), ...newer.slice(0, count)])], base)).rejects.toThrow(
-        /is older than|to another history/,
-      );
+      await expect(
+        read([fileOf([...records.map(formatLine), ...newer.slice(0, count)])], base),
+      ).rejects.toThrow(/is older than|to another history/);
   });
 
   it('does not mistake a record of an abandoned end for one of the last end', async () => {
     const newer = [...records.slice(0, 15), ...chain(9, records[14], 'newer')];
-    const lines = [...records, ...newer].map(lineOf);
+    const lines = [...records, ...newer].map(formatLine);
     // Inserted after the newer end: genuine and with the next number, but it does not follow.
-    await expect(read([fileOf([...lines, lineOf(records[20]!)])], base)).rejects.toThrow(DamagedFile);
-    await expect(read([fileOf([...lines.slice(0, -3), lineOf(records[21]!)])], base)).rejects.toThrow(
+    await expect(read([fileOf([...lines, formatLine(records[20]!)])], base)).rejects.toThrow(DamagedFile);
+    await expect(read([fileOf([...lines.slice(0, -3), formatLine(records[21]!)])], base)).rejects.toThrow(
       DamagedFile,
     );
   });
 
   it('that is replaced while it is read is detected', async () => {
-    const path = fileOf(records.map(lineOf));
+    const path = fileOf(records.map(formatLine));
     const copy = await readAuditCopy([path], chainKey, base);
-    writeFileSync(path, records.slice(0, 20).map(lineOf).join(''));
+    writeFileSync(path, records.slice(0, 20).map(formatLine).join(''));
     const reading = async () => {
       for await (const record of copy.records()) expect(record.seq).toBeLessThan(21);
     };

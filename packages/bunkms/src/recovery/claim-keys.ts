@@ -64,7 +64,7 @@ export function storageOfFolder(folder: DataFolder): string | undefined {
 export async function* contentOfFolder(folder: DataFolder): AsyncGenerator<ContentOf> {
   for (const project of projectsIn(folder)) {
     const key = readProjectKey(folder, project);
-    const entries = entriesOf(folder, project);
+    const entries = listEntries(folder, project);
     if (entries.some((name) => MOVE_MARKS.includes(name))) yield { project, isMarked: true };
     else if ('id' in key) yield { project, keyId: key.id };
     else if ('problem' in key && entries.some((name) => name !== DELETION_FILE))
@@ -73,7 +73,7 @@ export async function* contentOfFolder(folder: DataFolder): AsyncGenerator<Conte
 }
 
 /** The entries of a project's folder. A folder that cannot be listed counts as content. */
-function entriesOf(folder: DataFolder, project: string): readonly string[] {
+function listEntries(folder: DataFolder, project: string): readonly string[] {
   try {
     return listSync(folder, join(PROJECTS_FOLDER, project));
   } catch {

@@ -52,7 +52,7 @@ export async function* readArchive(
     }
     if (pending !== undefined) yield pending;
     pending = undefined;
-    place = placeOf(kind, place);
+    place = nextPlace(kind, place);
     switch (kind) {
       case 'archive':
         yield { kind: 'head', head: value };
@@ -84,7 +84,7 @@ export async function* readArchive(
  * The position of a kind in the order. Head, installation and end occur once; the head is first, and nothing
  * follows the end.
  */
-function placeOf(kind: ArchiveLine[0], before: number): number {
+function nextPlace(kind: ArchiveLine[0], before: number): number {
   const place = ORDER.indexOf(kind);
   const mayRepeat = kind === 'record' || kind === 'key' || kind === 'token';
   const isFirst = before < 0 ? place === 0 : place > before && (before > 0 || place === 1);

@@ -82,14 +82,14 @@ export async function createBackup(
       for (const entry of batch) {
         if (entry.kind === 'record') walk.take(entry.record);
         const isOrphan = entry.kind === 'version' && entry.version.keyId !== keyId;
-        const line = isOrphan ? undefined : encodeLine(lineOf(entry));
+        const line = isOrphan ? undefined : encodeLine(toLine(entry));
         // Without the installation nothing opens. A service on such a store is sealed.
         if (entry.kind === 'installation' && line === undefined)
           throw new Error('the installation is damaged, so nothing can be backed up');
         if (entry.kind === 'key') keyId = line === undefined ? undefined : entry.key.id;
         if (line !== undefined) yield line;
         if (entry.kind === 'installation') continue;
-        if (line === undefined) leftOut.push(nameOf(entry));
+        if (line === undefined) leftOut.push(toName(entry));
         else counts[entry.kind]++;
       }
       entries += batch.length;
@@ -110,7 +110,7 @@ export async function createBackup(
   };
 }
 
-function lineOf(entry: StoreEntry): ArchiveLine {
+function toLine(entry: StoreEntry): ArchiveLine {
   switch (entry.kind) {
     case 'installation':
       return ['installation', entry.installation];
@@ -131,7 +131,7 @@ function encoded(line: ArchiveLine): string {
   return text;
 }
 
-function nameOf(entry: Exclude<StoreEntry, { kind: 'installation' }>): string {
+function toName(entry: Exclude<StoreEntry, { kind: 'installation' }>): string {
   switch (entry.kind) {
     case 'record':
       return `audit record ${entry.record.seq}`;

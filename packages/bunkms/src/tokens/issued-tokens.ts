@@ -34,7 +34,7 @@ export interface IssuedPage {
 
 /** How many issuers are above a token. @returns 0 for a token from the command line. */
 export async function countIssuers(ports: Ports, jti: string): Promise<number> {
-  return (await lineOf(ports, jti)).length - 1;
+  return (await findAncestors(ports, jti)).length - 1;
 }
 
 /** Whether a token of the family has issued this one, directly or indirectly. */
@@ -80,7 +80,7 @@ export async function listIssued(
 }
 
 /** A place of the walk: the records of a family, or by an issuer, behind `after`. */
-interface Place {
+interface TreePosition {
   readonly by: 'family' | 'issuer';
   readonly of: string;
   after: number;
@@ -89,7 +89,7 @@ interface Place {
   hasMore: boolean;
 }
 
-function placeAt(by: Place['by'], of: string, visited?: AuditRecord): Place {
+function placeAt(by: TreePosition['by'], of: string, visited?: AuditRecord): TreePosition {
   return { by, of, after: visited?.seq ?? 0, unvisited: [], hasMore: true };
 }
 
@@ -98,7 +98,7 @@ function placeAt(by: Place['by'], of: string, visited?: AuditRecord): Place {
  *
  * @returns undefined for a record that was changed. `isBelow` is false for the tokens of the family itself.
  */
-async function* descend({ store, chainKey }: Ports, places: Place[]) {
+async function* descend({ store, chainKey }: Ports, places: TreePosition[]) {
   for (let place = places.at(-1); place !== undefined; place = places.at(-1)) {
     const { by, of } = place;
     const record = place.unvisited.shift();
@@ -118,13 +118,13 @@ async function* descend({ store, chainKey }: Ports, places: Place[]) {
 
 /** The records from a token of the family down to this one; undefined when it is not in the tree. */
 async function pathTo(ports: Ports, family: string, jti: string): Promise<AuditRecord[] | undefined> {
-  const line = await lineOf(ports, jti);
+  const line = await findAncestors(ports, jti);
   const at = line.findIndex(({ detail }) => detail?.['family'] === family);
   return at === -1 ? undefined : line.slice(0, at + 1).reverse();
 }
 
 /** The records of a token and its issuers, upwards, as far as they are genuine. */
-async function lineOf({ store, chainKey }: Ports, jti: string): Promise<AuditRecord[]> {
+async function findAncestors({ store, chainKey }: Ports, jti: string): Promise<AuditRecord[]> {
   const line: AuditRecord[] = [];
   for (let token: unknown = jti; typeof token === 'string' && line.length < LINE_MAX; ) {
     const issued = (await store.findToken(token))?.issued;

@@ -5,7 +5,7 @@ import type { ExportedKey } from '@bundoc/shared/contract/keys';
 import type { ByteSource } from '@bundoc/shared/files/file-source';
 import { createLogger } from '@bundoc/shared/logs/logger';
 import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
-import { lineOf } from '../../src/audit/ship/shipper.ts';
+import { formatLine } from '../../src/audit/ship/shipper.ts';
 import { readAuditCopy } from '../../src/recovery/audit-copy.ts';
 import { EvidenceOfCopy } from '../../src/recovery/evidence.ts';
 import { type RecoveredProject, type RecoverOptions, recoverKeys } from '../../src/recovery/recover.ts';
@@ -43,7 +43,7 @@ export async function backupOf(
 
 /** A copy of the chain like that of `BUNKMS_AUDIT_SHIP`, in a file. */
 export async function auditCopyOf(kms: TestKms, path = join(kms.dataDir, 'copy')): Promise<string> {
-  writeFileSync(path, (await kms.records()).map(lineOf).join(''));
+  writeFileSync(path, (await kms.records()).map(formatLine).join(''));
   return path;
 }
 

@@ -42,7 +42,7 @@ function isOfRecords({ status, code }: BundocError): boolean {
   return OF_RECORDS.has(status) && !OF_PROJECT.test(code);
 }
 
-interface Place {
+interface ImportTarget {
   readonly project: string;
   readonly collection: string;
 }
@@ -66,7 +66,7 @@ interface Accepted {
  */
 export async function importFile(
   file: Blob,
-  place: Place,
+  place: ImportTarget,
   done: ImportProgress,
   signal: AbortSignal,
   onProgress: (progress: ImportProgress) => void,
@@ -115,7 +115,7 @@ export async function importFile(
 }
 
 /** @returns the operation, or why the record cannot be sent. */
-async function accept(record: ImportRecord, place: Place): Promise<Accepted | string> {
+async function accept(record: ImportRecord, place: ImportTarget): Promise<Accepted | string> {
   const { text } = record;
   if (text.length > RECORD_CHARS_MAX) return 'longer than any document';
   let value: unknown;
@@ -143,7 +143,7 @@ async function accept(record: ImportRecord, place: Place): Promise<Accepted | st
  * Writes records as one batch. When it is refused, it is split in halves until the refused records are found.
  */
 async function write(
-  place: Place,
+  place: ImportTarget,
   batch: readonly Accepted[],
   signal: AbortSignal,
   onRefused: (refusal: Refusal) => void,
@@ -177,7 +177,7 @@ function reasonOf({ code, detail, errors }: BundocError): string {
  * Undefined in a page over plain HTTP, which has no digest: then a repeated import duplicates the document.
  */
 async function idOf(
-  { project, collection }: Place,
+  { project, collection }: ImportTarget,
   { number, text }: ImportRecord,
 ): Promise<string | undefined> {
   if (!globalThis.isSecureContext) return undefined;

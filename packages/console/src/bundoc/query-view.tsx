@@ -34,7 +34,7 @@ const WORDS = [...MEMBERS, ...OPERATORS];
 const typed = new Map<string, string>();
 onSignOut(() => typed.clear());
 
-export function QueryView({ project = '', collection = '' }: Partial<Place>) {
+export function QueryView({ project = '', collection = '' }: Partial<CollectionPath>) {
   return (
     <CollectionFrame project={project} collection={collection} here="Query">
       {() => <Asked key={`${project}/${collection}`} project={project} collection={collection} />}
@@ -42,7 +42,7 @@ export function QueryView({ project = '', collection = '' }: Partial<Place>) {
   );
 }
 
-interface Place {
+interface CollectionPath {
   readonly project: string;
   readonly collection: string;
 }
@@ -68,7 +68,7 @@ async function readAnswer(kind: Kind, text: string, ms: number, signal: AbortSig
 }
 
 /** What is asked of a collection, as it is typed, and the last answer. */
-function useQuery({ project, collection }: Place) {
+function useQuery({ project, collection }: CollectionPath) {
   const [kind, setKind] = useState<Kind>('query');
   const place = (of: Kind) => `${project}/${collection}/${of}`;
   const textOf = (of: Kind) => typed.get(place(of)) ?? BEGIN[of];
@@ -108,7 +108,7 @@ function useQuery({ project, collection }: Place) {
   };
 }
 
-function Asked({ project, collection }: Place) {
+function Asked({ project, collection }: CollectionPath) {
   const { kind, text, answer, isBusy, error, send, fault, ask, choose, change } = useQuery({
     project,
     collection,
@@ -171,7 +171,7 @@ function Answered({
   collection,
   answer,
   more,
-}: Place & {
+}: CollectionPath & {
   readonly answer: Answer;
   readonly more: (cursor: string) => void;
 }) {
@@ -201,7 +201,7 @@ function Answered({
   );
 }
 
-function AnswerTable({ project, collection, answer }: Place & { readonly answer: Answer }) {
+function AnswerTable({ project, collection, answer }: CollectionPath & { readonly answer: Answer }) {
   if (answer.kind === 'count')
     return (
       <dl class="figures">

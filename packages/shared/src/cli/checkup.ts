@@ -1,5 +1,5 @@
 import { access, constants, statfs } from 'node:fs/promises';
-import { lineOf } from '../logs/error-line.ts';
+import { formatError } from '../logs/error-line.ts';
 import { printable } from '../logs/printable.ts';
 import { ConfigError } from '../process/config.ts';
 import { CommandError } from './errors.ts';
@@ -38,7 +38,7 @@ export class Checkup {
     try {
       return await look();
     } catch (error) {
-      this.fail(check, lineOf(error), remedy);
+      this.fail(check, formatError(error), remedy);
       return undefined;
     }
   }
@@ -91,7 +91,7 @@ export async function checkDisk(checkup: Checkup, folder: string, variable: stri
       ENOTDIR: `${folder} is not a folder`,
       EACCES: `${folder} is not writable`,
     };
-    const found = faults[(error as NodeJS.ErrnoException).code ?? ''] ?? lineOf(error);
+    const found = faults[(error as NodeJS.ErrnoException).code ?? ''] ?? formatError(error);
     checkup.fail('disk', found, `name a folder that the user of the service may write in ${variable}`);
   }
 }

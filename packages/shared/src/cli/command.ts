@@ -1,6 +1,6 @@
 import { Argument, Command, CommanderError, InvalidArgumentError, Option } from '@commander-js/extra-typings';
 import type { z } from 'zod';
-import { lineOf } from '../logs/error-line.ts';
+import { formatError } from '../logs/error-line.ts';
 import type { Environment } from '../process/config.ts';
 import { guardMemory } from '../process/memory-exposure.ts';
 import { VERSION } from '../process/version.ts';
@@ -48,7 +48,7 @@ export async function runProgram(
     return 0;
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
-    const line = lineOf(error);
+    const line = formatError(error);
     const remedy = remedyOf?.(error);
     if (line !== '') console.error(`${name}: ${line}${remedy === undefined ? '' : `; ${remedy}`}`);
     return error instanceof CommandError ? error.exitCode : exitCodeOf(error);

@@ -4,7 +4,7 @@ export const SHELLS = ['bash', 'zsh', 'fish'] as const;
 export type Shell = (typeof SHELLS)[number];
 
 /** A command by its full name, `bunkms key create`, and the words that may follow it. */
-interface Place {
+interface WordPosition {
   readonly path: string;
   readonly commands: readonly CommandUnknownOpts[];
   readonly options: readonly Option[];
@@ -18,7 +18,7 @@ export function completionScript(shell: Shell, program: CommandUnknownOpts): str
   return shell === 'zsh' ? `autoload -U +X bashcompinit && bashcompinit\n${script}` : script;
 }
 
-function placesOf(command: CommandUnknownOpts, path: string): Place[] {
+function placesOf(command: CommandUnknownOpts, path: string): WordPosition[] {
   const help = new Option('--help', 'print help');
   return [
     { path, commands: command.commands, options: [...command.options, help] },
@@ -26,7 +26,7 @@ function placesOf(command: CommandUnknownOpts, path: string): Place[] {
   ];
 }
 
-function bash(name: string, places: readonly Place[]): string {
+function bash(name: string, places: readonly WordPosition[]): string {
   const cases = places.map(({ path, commands, options }) => {
     const words = commands.map((one) => one.name()).join(' ');
     return `    '${path}') commands='${words}' options='${options.map(({ long }) => long).join(' ')}' ;;`;
@@ -51,7 +51,7 @@ complete -o bashdefault -o default -F _${name} ${name}
 `;
 }
 
-function fish(name: string, places: readonly Place[]): string {
+function fish(name: string, places: readonly WordPosition[]): string {
   const lines = places.flatMap(({ path, commands, options }) => {
     const here = `complete -c ${name} -n ${quoted(`__${name}_at ${path}`)}`;
     return [
@@ -76,7 +76,7 @@ ${lines.join('\n')}
 }
 
 /** All commands except the program itself, as patterns of a case. */
-function subcommandsOf(places: readonly Place[]): string[] {
+function subcommandsOf(places: readonly WordPosition[]): string[] {
   return places.slice(1).map(({ path }) => quoted(path));
 }
 

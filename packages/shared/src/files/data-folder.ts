@@ -283,7 +283,7 @@ export function parentOf(below: string): string {
 }
 
 /** The name of an entry in its folder. */
-export function nameOf(below: string): string {
+export function getName(below: string): string {
   return below.slice(below.lastIndexOf(sep) + 1);
 }
 

@@ -302,7 +302,7 @@ function logRequests(app: FastifyInstance, logger: Logger): void {
     if (error !== undefined) {
       const refusals = callerOf(request).subject === undefined ? strangers : callers;
       logRefusal(logger, refusals, request, reply, error);
-    } else if (logger.isLevelEnabled('debug')) logger.debug(lineOf(request, reply), 'request');
+    } else if (logger.isLevelEnabled('debug')) logger.debug(toLogLine(request, reply), 'request');
     done();
   });
   app.addHook('onClose', async () => {
@@ -347,7 +347,7 @@ function logRefusal(
   const counted = refusals.take(client, kind, tellLater, caller.project);
   if (counted === undefined) return;
   const line = {
-    ...lineOf(request, reply),
+    ...toLogLine(request, reply),
     code,
     ...defined({ tokenFault, ...caller, detail: LOGGED_WITH_DETAIL.has(code) ? error.detail : undefined }),
     ...refusalsIn(counted),
@@ -361,7 +361,7 @@ function refusalsIn({ count, examples: projects, owner: client }: Counted) {
   return defined({ count, projects, client });
 }
 
-function lineOf(request: FastifyRequest, reply: FastifyReply) {
+function toLogLine(request: FastifyRequest, reply: FastifyReply) {
   return {
     reqId: request.id,
     method: request.method,

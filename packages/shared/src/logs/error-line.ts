@@ -2,7 +2,7 @@ import { AppError } from '../contract/app-error.ts';
 import { PROBLEMS } from '../contract/problem.ts';
 
 /** An error as one line for a person; no stack. */
-export function lineOf(error: unknown): string {
+export function formatError(error: unknown): string {
   return reasonsOf(error).join(': ').replace(/\s+/g, ' ');
 }
 

@@ -213,11 +213,11 @@ function rights({ access }: RouteDescription): string {
   return `Needs ${needs.join(', ')}.`;
 }
 
-type Place = 'path' | 'query' | 'header';
+type ParameterLocation = 'path' | 'query' | 'header';
 const MEMBER_OF = { path: 'params', query: 'query', header: 'headers' } as const;
 
 function parametersOf(
-  place: Place,
+  place: ParameterLocation,
   schema: z.ZodObject | undefined,
   examples: RouteDescription['examples'],
   schemas: DocumentSchemas,

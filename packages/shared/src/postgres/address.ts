@@ -62,7 +62,7 @@ export function isThisMachine(host: string): boolean {
 }
 
 /** Host, port and database, for the log: without user and password. */
-export function placeOf({ host, port, database }: PostgresAddress): string {
+export function formatAddress({ host, port, database }: PostgresAddress): string {
   return `${host.includes(':') ? `[${host}]` : host}:${port}/${database}`;
 }
 

@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { type PostgresAddress, parseAddress, placeOf } from './address.ts';
+import { formatAddress, type PostgresAddress, parseAddress } from './address.ts';
 import { clientConfig, usesTls } from './connection.ts';
 
 const at = (text: string) => parseAddress(text) as PostgresAddress;
@@ -45,8 +45,8 @@ describe('the URL of a PostgreSQL', () => {
   });
 
   it('appears in the log as host, port and database, without user and password', () => {
-    expect(placeOf(at('postgres://kms:secret@db.example/keys'))).toBe('db.example:5432/keys');
-    expect(placeOf(at('postgres://kms:secret@[::1]/keys'))).toBe('[::1]:5432/keys');
+    expect(formatAddress(at('postgres://kms:secret@db.example/keys'))).toBe('db.example:5432/keys');
+    expect(formatAddress(at('postgres://kms:secret@[::1]/keys'))).toBe('[::1]:5432/keys');
   });
 });
 

@@ -43,10 +43,10 @@ const DEVELOPMENT: readonly (string | undefined)[] = ['development', 'test'];
 export function refuseMemoryExposure(facts: ProcessFacts): void {
   if (DEVELOPMENT.includes(facts.environment['NODE_ENV'])) return;
   const faults = [
-    ...facts.execArgv.filter(isExposing).map((option) => `${nameOf(option)}: not in production`),
+    ...facts.execArgv.filter(isExposing).map((option) => `${parseName(option)}: not in production`),
     ...optionsIn(facts.environment['NODE_OPTIONS'])
       .filter(isExposing)
-      .map((option) => `NODE_OPTIONS: ${nameOf(option)}: not in production`),
+      .map((option) => `NODE_OPTIONS: ${parseName(option)}: not in production`),
   ];
   // Whatever enabled them.
   if (faults.length === 0 && facts.inspectorUrl !== undefined)
@@ -73,13 +73,13 @@ export function guardMemory(environment: ProcessFacts['environment']): void {
 }
 
 function isExposing(option: string): boolean {
-  return EXPOSING.some((beginning) => nameOf(option).startsWith(beginning));
+  return EXPOSING.some((beginning) => parseName(option).startsWith(beginning));
 }
 
 /**
  * The name of an option, without its value, which must not be in messages. Node treats underscores as dashes.
  */
-function nameOf(option: string): string {
+function parseName(option: string): string {
   return (option.split('=')[0] ?? '').replaceAll('_', '-');
 }
 

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { hasCode } from '@bundoc/shared/contract/app-error';
 import type { Logger } from '@bundoc/shared/logs/logger';
-import { isThisMachine, placeOf } from '@bundoc/shared/postgres/address';
+import { formatAddress, isThisMachine } from '@bundoc/shared/postgres/address';
 import { usesTls } from '@bundoc/shared/postgres/connection';
 import { checkServer } from '@bundoc/shared/postgres/server-check';
 import { ageMs, every, instant } from '@bundoc/shared/runtime/clock';
@@ -58,7 +58,7 @@ export async function openPostgresStorage(
   stack.use(every(COUNT_LOST_MS, () => void lost.refresh().catch(() => undefined)));
   const running = stack.move();
   return {
-    place: placeOf(config.address),
+    place: formatAddress(config.address),
     identity,
     receipts: receiptsInRow(database, clock),
     lost,

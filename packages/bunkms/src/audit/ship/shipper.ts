@@ -115,7 +115,7 @@ export class AuditShipper implements AsyncDisposable {
     const records = hasBefore ? page.items.slice(1) : page.items;
     const last = records.at(-1);
     if (last === undefined) return false;
-    await this.#append(records.map(lineOf), signal);
+    await this.#append(records.map(formatLine), signal);
     const copied = { seq: last.seq, hash: last.hash, epoch: trust.epoch };
     await position.write(copied);
     trust.memory.keep(copied);
@@ -150,7 +150,7 @@ function wait(ms: number, signal: AbortSignal): Promise<void> {
 }
 
 /** The line of a copied record: the name of the format, then the record (`docs/formats/shipped-audit.md`). */
-export function lineOf(record: AuditRecord): string {
+export function formatLine(record: AuditRecord): string {
   const { seq, prev_hash: previousHash, hash, ...rest } = record;
   return `${JSON.stringify({ format: 'bunkms/audit/v1', seq, ...rest, prev_hash: previousHash, hash })}\n`;
 }

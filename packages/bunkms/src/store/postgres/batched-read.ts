@@ -9,7 +9,7 @@ const UNDER_WAY_MAX = 2;
 const BATCH_MAX = 128;
 const WAITING_MAX = 1_024;
 
-interface Waiting<Answer> {
+interface QueuedRead<Answer> {
   readonly id: string;
   readonly resolve: (answer: Answer) => void;
   readonly reject: (error: unknown) => void;
@@ -23,7 +23,7 @@ export class BatchedRead<Answer> {
   readonly #pools: Pick<Pools, 'read'>;
   readonly #read: (ids: readonly string[]) => Sql<ReadonlyMap<string, Answer>>;
   readonly #absent: Answer;
-  readonly #batcher = new Batcher<Waiting<Answer>>({
+  readonly #batcher = new Batcher<QueuedRead<Answer>>({
     queue: BATCH_MAX,
     batchesMax: UNDER_WAY_MAX,
     run: (batch) => this.#answer(batch),
@@ -46,7 +46,7 @@ export class BatchedRead<Answer> {
     return new Promise((resolve, reject) => this.#batcher.add({ id, resolve, reject }));
   }
 
-  async #answer(batch: readonly Waiting<Answer>[]): Promise<void> {
+  async #answer(batch: readonly QueuedRead<Answer>[]): Promise<void> {
     try {
       const ids = [...new Set(batch.map(({ id }) => id))];
       const answers = await this.#pools.read(this.#read(ids));

@@ -31,7 +31,7 @@ export function sessionOf(client: ClientBase): Session {
 }
 
 function query(client: ClientBase, text: string, values: readonly unknown[]): Promise<QueryResult<Row>> {
-  return client.query<Row>({ name: nameOf(text), text, values: [...values] });
+  return client.query<Row>({ name: getStatementName(text), text, values: [...values] });
 }
 
 function textOf(statement: Statement): [text: string, values: readonly unknown[]] {
@@ -71,7 +71,7 @@ function columnsOf(tuples: readonly (readonly SqlValue[])[]): SqlValue[][] {
   );
 }
 
-function nameOf(sql: string): string {
+function getStatementName(sql: string): string {
   const known = names.get(sql);
   if (known !== undefined) return known;
   const name = `bunkms_${names.size}`;

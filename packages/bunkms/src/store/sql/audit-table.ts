@@ -69,7 +69,7 @@ export const LAST_RECORD = 'SELECT * FROM audit ORDER BY seq DESC LIMIT 1';
 export const HASH_AT = 'SELECT hash FROM audit WHERE seq = $1';
 
 function headOf(last: Row | undefined): ChainHead {
-  return last === undefined ? GENESIS : placeOf(last);
+  return last === undefined ? GENESIS : toReceipt(last);
 }
 
 /**
@@ -235,12 +235,12 @@ export class AuditTable {
   /** The place of the latest change of a key. */
   *placeOfLastChange(key: string): Sql<AuditReceipt | undefined> {
     const found = yield* row(this.#placeOfLastChange, key);
-    return found && placeOf(found);
+    return found && toReceipt(found);
   }
 
   /** The places of the latest changes of keys, by name. */
   *placesOfLastChanges(keys: readonly string[]): Sql<Map<string, AuditReceipt>> {
-    return mapOf(yield* firstOfEach(this.#placesOfLastChanges, keys), placeOf);
+    return mapOf(yield* firstOfEach(this.#placesOfLastChanges, keys), toReceipt);
   }
 
   /** Number of the record of the latest rewrap of a key. */
@@ -401,7 +401,7 @@ function* releases(
   return { items, next: before };
 }
 
-function placeOf(found: Row): AuditReceipt {
+function toReceipt(found: Row): AuditReceipt {
   return { seq: found['seq'] as number, hash: found['hash'] as string };
 }
 

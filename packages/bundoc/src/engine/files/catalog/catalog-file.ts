@@ -7,7 +7,7 @@ import {
   parseCatalogHead,
 } from '@bundoc/shared/contract/catalog-head';
 import { OpenError } from '@bundoc/shared/crypto/aead';
-import { lineOf } from '@bundoc/shared/logs/error-line';
+import { formatError } from '@bundoc/shared/logs/error-line';
 import { inSteps } from '../../../work/in-steps.ts';
 import type { OwnWork } from '../../../work/work.ts';
 import { type Disk, LARGE_FILE_BYTES_MAX, type ReadableFile } from '../disk/disk.ts';
@@ -30,7 +30,7 @@ export async function openCatalog(
   try {
     return await disk.openToRead(join(directory, CATALOG_FILE), LARGE_FILE_BYTES_MAX);
   } catch (error) {
-    if (hasCode(error, 'project_damaged')) throw new CatalogDamaged(lineOf(error.cause));
+    if (hasCode(error, 'project_damaged')) throw new CatalogDamaged(formatError(error.cause));
     throw error;
   }
 }

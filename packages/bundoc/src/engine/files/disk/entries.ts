@@ -18,7 +18,7 @@ import {
   codeOf,
   type DataFolder,
   FOLDER_FLAGS,
-  nameOf,
+  getName,
   parentOf,
   requireFile,
   SAFE_FLAGS,
@@ -145,7 +145,7 @@ export class Entries {
     if (below === '') throw new UnsafeEntry(below, 'is no entry of itself');
     const parent = parentOf(below);
     return this.withFolder(parent, (descriptor) =>
-      action(`${this.#folder.entriesOf(descriptor, parent)}/${nameOf(below)}`, below),
+      action(`${this.#folder.entriesOf(descriptor, parent)}/${getName(below)}`, below),
     );
   }
 
@@ -177,7 +177,7 @@ export class Entries {
     return this.withFolder(parent, async (folder) => {
       const entries = this.#folder.entriesOf(folder, parent);
       for (const below of files)
-        await absentAs(undefined, this.#syncFile(`${entries}/${nameOf(below)}`, below));
+        await absentAs(undefined, this.#syncFile(`${entries}/${getName(below)}`, below));
       await fsync(folder);
     });
   }

@@ -14,7 +14,7 @@ const SCRIPT = `while IFS= read -r folder; do
   if said=$(sync -f -- "$folder" 2>&1); then echo ok; else printf 'failed %s\\n' "$(printf %s "$said" | tr '\\n' ' ')"; fi
 done`;
 
-interface Asked {
+interface PendingSync {
   hasBegun: boolean;
   /** Undefined means that the sync did not start. */
   readonly settle: (said: string | undefined) => void;
@@ -31,7 +31,7 @@ type Helper = ChildProcessByStdio<Writable, Readable, null>;
 export class SyncHelper {
   #helper: Helper | undefined;
   /** The requested syncs, in order. */
-  readonly #asked: Asked[] = [];
+  readonly #asked: PendingSync[] = [];
 
   /** Starts the process, which ends with this one. Call it while this process is small. */
   start(): void {

@@ -7,7 +7,7 @@ import { type FilesToWrite, type FileWrites, REMOVED, type WritePlace } from './
 /** The error of a file; undefined when it was written. */
 export type WriteOutcome = Error | undefined;
 
-interface Asked {
+interface PendingCall {
   readonly files: readonly FileChange[];
   readonly settle: (outcomes: readonly WriteOutcome[]) => void;
 }
@@ -21,7 +21,7 @@ interface Asked {
  */
 export class WriteThread implements AsyncDisposable {
   readonly #place: WritePlace;
-  readonly #batcher = new Batcher<Asked>({
+  readonly #batcher = new Batcher<PendingCall>({
     run: (batch) => this.#write(batch),
     queue: Number.POSITIVE_INFINITY,
     isGathering: true,
@@ -64,7 +64,7 @@ export class WriteThread implements AsyncDisposable {
     await this.#thread?.terminate(new Error('the thread that writes files has ended'));
   }
 
-  async #write(batch: readonly Asked[]): Promise<void> {
+  async #write(batch: readonly PendingCall[]): Promise<void> {
     let errorAt: (at: number) => WriteOutcome;
     try {
       const files = batch.flatMap((asked) => asked.files);

@@ -12,7 +12,7 @@ import { workerData } from 'node:worker_threads';
 import {
   codeOf,
   DataFolder,
-  nameOf,
+  getName,
   parentOf,
   requireFile,
   SAFE_FLAGS,
@@ -79,7 +79,7 @@ function writeOne(path: string, content: Uint8Array): void {
 
 function openOne(path: string): number {
   const flags = constants.O_WRONLY | constants.O_CREAT | SAFE_FLAGS;
-  const entry = `${entriesOf(parentOf(path))}/${nameOf(path)}`;
+  const entry = `${openEntries(parentOf(path))}/${getName(path)}`;
   try {
     return openSync(entry, flags, fileMode);
   } catch (error) {
@@ -88,19 +88,19 @@ function openOne(path: string): number {
 }
 
 /** Opens the folder of a file, and creates it if necessary. */
-function entriesOf(below: string): string {
+function openEntries(below: string): string {
   try {
     return folders.entriesOf(below);
   } catch (error) {
     if (codeOf(error) !== 'ENOENT' || below === '') throw error;
-    mkdirSync(`${folders.entriesOf(parentOf(below))}/${nameOf(below)}`, { mode: directoryMode });
+    mkdirSync(`${folders.entriesOf(parentOf(below))}/${getName(below)}`, { mode: directoryMode });
     return folders.entriesOf(below);
   }
 }
 
 function removeOne(path: string): void {
   try {
-    unlinkSync(`${folders.entriesOf(parentOf(path))}/${nameOf(path)}`);
+    unlinkSync(`${folders.entriesOf(parentOf(path))}/${getName(path)}`);
   } catch (error) {
     if (codeOf(error) !== 'ENOENT') throw error;
   }

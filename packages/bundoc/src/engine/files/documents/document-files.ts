@@ -8,7 +8,7 @@ import type { Disk } from '../disk/disk.ts';
 export const DOCS_FOLDER = 'docs';
 
 /** The name of a document's file. */
-export function nameOf({ fileName }: DocumentState): string {
+export function getFileName({ fileName }: DocumentState): string {
   return fileName.toString('hex');
 }
 

@@ -11,8 +11,8 @@ import { type Disk, replaceFile } from '../disk/disk.ts';
 import {
   DOCS_FOLDER,
   documentPath,
+  getFileName,
   inTurns,
-  nameOf,
   putDocuments,
   readDocumentFile,
 } from '../documents/document-files.ts';
@@ -60,7 +60,7 @@ export class SealedFolder {
     const states = [...this.#catalog.states()].filter(({ seq, deletedMs }) => seq > after && deletedMs === 0);
     let wrong: string | undefined;
     await inTurns(states, onProgress, async (state) => {
-      const name = nameOf(state);
+      const name = getFileName(state);
       const path = documentPath(name);
       const sealed = await readDocumentFile(this.#disk, this.#directory, path, state.size);
       const opened = Buffer.isBuffer(sealed) ? openOwnDocument(cipher, name, sealed) : undefined;

@@ -5,9 +5,9 @@ import type { DocumentState } from '../../port/state.ts';
 import { CatalogDamaged } from '../catalog/snapshot.ts';
 import {
   documentPath,
+  getFileName,
   inTurns,
   listDocumentFiles,
-  nameOf,
   readDocumentFile,
 } from '../documents/document-files.ts';
 import { PartsDamaged } from '../log/sealed-part.ts';
@@ -31,9 +31,9 @@ export async function verifyStore(place: StorePlace, onProgress: OnProgress): Pr
   const living = [...loaded.catalog.states()].filter(({ deletedMs }) => deletedMs === 0);
   await inTurns(living, onProgress, async (state) => {
     const problem = await checkDocument(place, state, loaded);
-    if (problem !== undefined) findings.push({ part: documentPath(nameOf(state)), problem });
+    if (problem !== undefined) findings.push({ part: documentPath(getFileName(state)), problem });
   });
-  const known = new Set(living.map((state) => documentPath(nameOf(state))));
+  const known = new Set(living.map((state) => documentPath(getFileName(state))));
   for (const [fileName, sealed] of loaded.sealedByFile)
     if (sealed === undefined) known.add(documentPath(fileName));
   for (const path of paths)
@@ -61,7 +61,7 @@ async function checkDocument(
   state: DocumentState,
   { sealedByFile }: LoadedStore,
 ): Promise<string | undefined> {
-  const fileName = nameOf(state);
+  const fileName = getFileName(state);
   if (fileName !== cipher.fileName(state)) return 'the catalog has the document under another name';
   const inFile = await readDocumentFile(disk, directory, documentPath(fileName));
   const problem =

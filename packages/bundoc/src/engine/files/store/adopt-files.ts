@@ -3,7 +3,7 @@ import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { Position } from '../../port/port.ts';
 import { positionAfterLoss } from '../../port/positions.ts';
 import type { DocumentState } from '../../port/state.ts';
-import { nameOf } from '../documents/document-files.ts';
+import { getFileName } from '../documents/document-files.ts';
 import type { FoundFile, RemainsPlace, SalvageScan } from './salvage-scan.ts';
 
 /**
@@ -21,7 +21,7 @@ export function adoptFiles(
 ): string[] {
   const { catalog } = remains.store;
   const isRebuilt = remains.catalogFault !== undefined;
-  const known = new Map([...catalog.states()].map((state) => [nameOf(state), state]));
+  const known = new Map([...catalog.states()].map((state) => [getFileName(state), state]));
   const later = [...found.values()]
     .filter((file) => isLater(remains, known.get(file.fileName), file))
     .sort((a, b) => order(a.metadata, b.metadata));

@@ -1,7 +1,7 @@
 import { openOwnDocument } from '../../open-document.ts';
 import type { DocumentState } from '../../port/state.ts';
 import { readRecords } from '../../port/state.ts';
-import { nameOf } from '../documents/document-files.ts';
+import { getFileName } from '../documents/document-files.ts';
 import type { Place } from '../log/layout.ts';
 import { comparePlaces, isSamePlace } from '../log/layout.ts';
 import { nameOfPlace } from '../log/parts.ts';
@@ -83,8 +83,8 @@ export class PartsScan {
   }
 
   #know(state: DocumentState): void {
-    const revs = this.knownRevs.get(nameOf(state)) ?? new Set();
-    this.knownRevs.set(nameOf(state), revs.add(state.rev.toString('hex')));
+    const revs = this.knownRevs.get(getFileName(state)) ?? new Set();
+    this.knownRevs.set(getFileName(state), revs.add(state.rev.toString('hex')));
   }
 
   /** Records a document that the repair restores. */
@@ -96,8 +96,8 @@ export class PartsScan {
       this.#seqBefore = state.seq;
     }
     this.firstSeq = Math.min(this.firstSeq ?? state.seq, state.seq);
-    if (state.deletedMs === 0) this.deleted.delete(nameOf(state));
-    else this.deleted.add(nameOf(state));
+    if (state.deletedMs === 0) this.deleted.delete(getFileName(state));
+    else this.deleted.add(getFileName(state));
     this.#noteUpdate(state, sealed);
   }
 
@@ -112,7 +112,7 @@ export class PartsScan {
 
   #noteUpdate(state: DocumentState, sealed: Buffer): void {
     const { found, cipher } = this.#options;
-    const fileName = nameOf(state);
+    const fileName = getFileName(state);
     const inFile = found.get(fileName)?.metadata._rev;
     if (state.deletedMs !== 0 || inFile === undefined || inFile === state.rev.toString('hex')) {
       this.updatedMs.delete(fileName);

@@ -12,7 +12,7 @@ import { INDEX_FILE } from '../catalog/index-file.ts';
 import { CatalogDamaged, encodeSnapshot } from '../catalog/snapshot.ts';
 import { type FileChange, LARGE_FILE_BYTES_MAX, makeDirectoryDurably, replaceFile } from '../disk/disk.ts';
 import { contentOf } from '../disk/file-window.ts';
-import { DOCS_FOLDER, documentPath, nameOf } from '../documents/document-files.ts';
+import { DOCS_FOLDER, documentPath, getFileName } from '../documents/document-files.ts';
 import { HANDLE_BYTES } from '../log/layout.ts';
 import { PartsDamaged } from '../log/sealed-part.ts';
 import { adoptFiles } from './adopt-files.ts';
@@ -104,7 +104,7 @@ export async function rebuildStore(place: RemainsPlace, options: RebuildOptions)
   await writeFromLog(place, remains, whole);
   const lost = tombstoneMissing(remains, whole, clock);
   const { catalog, idempotencyRecords } = store;
-  const living = new Set([...catalog.states()].filter(({ deletedMs }) => deletedMs === 0).map(nameOf));
+  const living = new Set([...catalog.states()].filter(({ deletedMs }) => deletedMs === 0).map(getFileName));
   const stray = [...whole.keys()].filter((fileName) => !living.has(fileName)).map(documentPath);
   await quarantine(place, stray, aside);
   const kept = [...bad, ...stray];
@@ -219,7 +219,7 @@ async function writeFromLog(
   const { catalog } = store;
   const removed: string[] = [];
   for (const state of catalog.states()) {
-    const fileName = nameOf(state);
+    const fileName = getFileName(state);
     if (state.deletedMs === 0 || !deleted.has(fileName)) continue;
     const path = join(directory, documentPath(fileName));
     if (await disk.remove(path)) removed.push(path);
@@ -230,7 +230,7 @@ async function writeFromLog(
     const files = new Map<string, FileChange>();
     for (const record of readRecords(plaintext)) {
       if (record.kind !== 'document' || !isLatest(record.state)) continue;
-      const fileName = nameOf(record.state);
+      const fileName = getFileName(record.state);
       const opened = openOwnDocument(cipher, fileName, record.sealed);
       const rev = record.state.rev.toString('hex');
       if ('fault' in opened || opened.metadata._rev !== rev) continue;
@@ -266,8 +266,8 @@ function tombstoneMissing(
   const { catalog } = store;
   const lost: LostDocument[] = [];
   for (const state of [...catalog.states()]) {
-    if (state.deletedMs !== 0 || whole.get(nameOf(state)) === state.rev.toString('hex')) continue;
-    lost.push({ file: documentPath(nameOf(state)), collection: state.collection, id: state.id });
+    if (state.deletedMs !== 0 || whole.get(getFileName(state)) === state.rev.toString('hex')) continue;
+    lost.push({ file: documentPath(getFileName(state)), collection: state.collection, id: state.id });
     catalog.apply({ ...state, seq: catalog.lastSeq + 1, size: 0, deletedMs: Math.max(1, clock.now()) });
   }
   return lost;

@@ -9,7 +9,7 @@ export interface GatherOptions<Question, Answer> {
   readonly questionsMax: number;
 }
 
-interface Waiting<Question, Answer> {
+interface AskedQuestion<Question, Answer> {
   readonly question: Question;
   readonly done: PromiseWithResolvers<Answer>;
 }
@@ -19,10 +19,10 @@ interface Waiting<Question, Answer> {
  * questions, so each answer is from after its question.
  */
 export class Gather<Question, Answer> {
-  readonly #batcher: Batcher<Waiting<Question, Answer>>;
+  readonly #batcher: Batcher<AskedQuestion<Question, Answer>>;
 
   constructor({ ask, statementsMax, questionsMax }: GatherOptions<Question, Answer>) {
-    const answer = async (some: readonly Waiting<Question, Answer>[]) => {
+    const answer = async (some: readonly AskedQuestion<Question, Answer>[]) => {
       const answers = await ask(some.map(({ question }) => question));
       for (const [at, { done }] of some.entries()) done.resolve(answers[at] as Answer);
     };

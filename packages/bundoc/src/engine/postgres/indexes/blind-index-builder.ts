@@ -11,7 +11,7 @@ import {
   type BlindIndex,
   type BlindIndexes,
   CHANGED,
-  entriesOf,
+  toEntries,
   tokensOf,
 } from './blind-index.ts';
 
@@ -192,7 +192,7 @@ export class BlindIndexBuilder {
     for (const { metadata, text, position } of documents) {
       const ref = { collection: metadata._collection, id: metadata._id };
       const name = this.#options.cipher.fileName(ref);
-      for (const of of entriesOf(indexes, text, this.#rows))
+      for (const of of toEntries(indexes, text, this.#rows))
         entries.push(...this.#entriesOf(of, name, metadata._rev));
       count++;
       if (entries.length < ENTRIES_AT_ONCE || position === end) {

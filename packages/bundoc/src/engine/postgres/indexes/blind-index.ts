@@ -156,7 +156,7 @@ export function isEnforced({ spec, duplicates }: BlindIndex): boolean {
 }
 
 /** The entries of a document in some indexes of its collection. @param text of the stored document. */
-export function entriesOf(indexes: readonly BlindIndex[], text: Buffer, rows: RowCipher): BlindEntries[] {
+export function toEntries(indexes: readonly BlindIndex[], text: Buffer, rows: RowCipher): BlindEntries[] {
   const value = readValue(text.toString());
   return indexes.map((index) => {
     const { complete, tooMany } = indexKeysOf(index.paths, value);

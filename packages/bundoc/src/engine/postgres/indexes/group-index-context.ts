@@ -13,8 +13,8 @@ import {
   type BlindEntries,
   type BlindIndex,
   type BlindIndexes,
-  entriesOf,
   isEnforced,
+  toEntries,
 } from './blind-index.ts';
 
 /**
@@ -140,7 +140,7 @@ export class GroupIndexContext implements PlanIndexing<readonly BlindEntries[]> 
     if (text === undefined) return indexes.map((index) => ({ index, tokens: [], always: false }));
     let made = this.#made.get(rev);
     if (made?.text.equals(text) !== true) {
-      made = { text, entries: entriesOf(indexes, text, this.#rows) };
+      made = { text, entries: toEntries(indexes, text, this.#rows) };
       this.#made.set(rev, made);
     }
     this.#count(sumOf(made.entries.map(({ tokens }) => tokens.length)));
@@ -182,11 +182,11 @@ export class GroupIndexContext implements PlanIndexing<readonly BlindEntries[]> 
 
   /** Answers one question of {@link takeAsked}. */
   answer({ index, token }: Asked, holders: readonly string[]): void {
-    this.#holders.set(placeOf(index.id, token), holders);
+    this.#holders.set(toPlace(index.id, token), holders);
   }
 
   #holdersOf(index: BlindIndex, token: string): readonly string[] {
-    const place = placeOf(index.id, token);
+    const place = toPlace(index.id, token);
     const known = this.#holders.get(place);
     if (known !== undefined) return known;
     if (!this.#mayAsk) {
@@ -239,6 +239,6 @@ function enforcedEntries(entries: readonly BlindEntries[]): (readonly [BlindInde
   return entries.flatMap(({ index, tokens }) => (isEnforced(index) ? [[index, tokens] as const] : []));
 }
 
-function placeOf(id: number, token: string): string {
+function toPlace(id: number, token: string): string {
   return `${id} ${token}`;
 }

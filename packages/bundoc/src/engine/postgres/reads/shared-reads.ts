@@ -184,7 +184,7 @@ export class SharedReads {
   #lane(queue: BatcherOptions<Wanted>['queue'], batchesMax: number) {
     const waiting = new Map<string, Wanted>();
     const run = (all: readonly Wanted[]) => {
-      for (const { project, name } of all) waiting.delete(placeOf(project, name));
+      for (const { project, name } of all) waiting.delete(toReadKey(project, name));
       return inHalves(
         all,
         (some) => this.#readAll(some),
@@ -193,9 +193,9 @@ export class SharedReads {
     };
     const batcher = new Batcher<Wanted>({ queue, batchesMax, isGathering: true, run });
     return {
-      find: (project: string, name: string) => waiting.get(placeOf(project, name)),
+      find: (project: string, name: string) => waiting.get(toReadKey(project, name)),
       add: (wanted: Wanted) => {
-        waiting.set(placeOf(wanted.project, wanted.name), wanted);
+        waiting.set(toReadKey(wanted.project, wanted.name), wanted);
         batcher.add(wanted);
       },
     };
@@ -246,6 +246,6 @@ export class SharedReads {
   }
 }
 
-function placeOf(project: string, name: string): string {
+function toReadKey(project: string, name: string): string {
   return `${project}\0${name}`;
 }

@@ -115,23 +115,23 @@ export class RowCipher {
   }
 
   sealIndexSpec(id: number, text: string): Buffer {
-    return this.#seal('index', placeOf(id), Buffer.from(text));
+    return this.#seal('index', encodePlace(id), Buffer.from(text));
   }
 
   /** @throws OpenError, VersionUnknown. */
   openIndexSpec(id: number, version: number, sealed: Buffer): string {
-    return this.#open('index', placeOf(id), version, sealed).toString();
+    return this.#open('index', encodePlace(id), version, sealed).toString();
   }
 
   /** Seals the number of seals of the current version. */
   sealCount(count: number): Buffer {
-    return this.#seal('seals', placeOf(this.version), placeOf(count));
+    return this.#seal('seals', encodePlace(this.version), encodePlace(count));
   }
 
   /** 0 for a version that has not sealed yet. @throws OpenError, VersionUnknown. */
   openCount(version: number, sealed: Buffer | null): number {
     if (sealed === null) return 0;
-    return Number(this.#open('seals', placeOf(version), version, sealed).readBigUInt64BE());
+    return Number(this.#open('seals', encodePlace(version), version, sealed).readBigUInt64BE());
   }
 
   #seal(purpose: Purpose, place: Buffer, plaintext: Buffer): Buffer {
@@ -171,7 +171,7 @@ export class RowCipher {
 }
 
 /** The number of an index or a version as 8 bytes. */
-function placeOf(id: number): Buffer {
+function encodePlace(id: number): Buffer {
   const place = Buffer.alloc(ID_BYTES);
   place.writeBigUInt64BE(BigInt(id));
   return place;

@@ -1,7 +1,7 @@
 import type { Finding } from '../../port/reports.ts';
 import type { DocumentState } from '../../port/state.ts';
 import type { Queryable, Statement } from '../database/database.ts';
-import { type BlindIndexes, entriesOf, readBlindIndexes, tokensOf } from '../indexes/blind-index.ts';
+import { type BlindIndexes, readBlindIndexes, toEntries, tokensOf } from '../indexes/blind-index.ts';
 import type { RowCipher } from '../rows/row-cipher.ts';
 import { entriesByName } from '../rows/rows.ts';
 
@@ -91,7 +91,7 @@ export class EntriesCheck {
     const indexes = (this.#indexes.byCollection.get(collection) ?? []).filter(({ id }) =>
       this.#ids.includes(id),
     );
-    const entries = text === undefined ? [] : entriesOf(indexes, text, this.#rows);
+    const entries = text === undefined ? [] : toEntries(indexes, text, this.#rows);
     return new Set(
       entries.flatMap((entry) =>
         tokensOf(entry, this.#rows).map((token) => `${entry.index.id} ${token} ${createdSeq}`),
