@@ -20,9 +20,9 @@ export type SchemaCheck = (
 
 /** Maximum number of values in a schema, long texts by their length. Bounds the time to compile it. */
 export const SCHEMA_SIZE_MAX = 5_000;
-/** Maximum number of schemas that apply to one value within each other. */
-export const IN_PLACE_DEPTH_MAX = 100;
-const TOO_DEEP = `must not apply more than ${IN_PLACE_DEPTH_MAX} schemas to one value within each other; a "$ref" must not lead back to itself for the same value`;
+/** Steps that the smallest document may take; references in a circle take any number. */
+const TRIAL_STEPS_MAX = 50_000;
+const NO_END = 'takes too many steps: a "$ref" must not lead back to itself for the same value';
 const NO_TARGET = 'must be a pointer to a schema in this schema, "#/$defs/…"';
 const ORDER = [...KEYWORDS.keys()];
 /** Keywords that need to know what the others evaluate. */
@@ -38,7 +38,7 @@ export function compileSchema(schema: Schema): SchemaCheck {
   if (weightOf(schema as ObjectValue) > SCHEMA_SIZE_MAX)
     throw refused([], `must have at most ${SCHEMA_SIZE_MAX} values`);
   const root = new SchemaCompiler(schema).compile();
-  return (document, stepsMax, faultsMax) => {
+  const check: SchemaCheck = (document, stepsMax, faultsMax) => {
     try {
       // Most documents have no fault, and a verdict alone takes less time.
       if (new Evaluation(stepsMax, 0).meets(root, document)) return [];
@@ -50,6 +50,8 @@ export function compileSchema(schema: Schema): SchemaCheck {
       throw error;
     }
   };
+  if (check({}, TRIAL_STEPS_MAX, 0) === undefined) throw refused([], NO_END);
+  return check;
 }
 
 /** Compiles a schema and all schemas in it, each of them once. */
@@ -58,9 +60,6 @@ class SchemaCompiler {
   readonly #compiled = new Map<unknown, Subschema>();
   /** What is left to compile. A queue, because references may nest deeper than the stack. */
   readonly #queue: (() => void)[] = [];
-  /** The schemas that each one applies to its own value. */
-  readonly #inPlace = new Map<Subschema, Subschema[]>();
-  readonly #depths = new Map<Subschema, number>();
 
   constructor(root: Schema) {
     this.#root = root;
@@ -69,8 +68,6 @@ class SchemaCompiler {
   compile(): Subschema {
     const root = this.#subschema(this.#root, []);
     for (let next = this.#queue.pop(); next !== undefined; next = this.#queue.pop()) next();
-    for (const one of this.#compiled.values())
-      if (this.#depthOf(one) > IN_PLACE_DEPTH_MAX) throw refused([], TOO_DEEP);
     return root;
   }
 
@@ -91,47 +88,25 @@ class SchemaCompiler {
       const known = KEYWORDS.get(keyword);
       if (known === undefined)
         throw refused(path, `${keyword}: ${REFUSED_KEYWORDS.get(keyword) ?? 'unknown keyword'}`);
-      const assertion = known.compile(schema[keyword], this.#place(compiled, schema, path, keyword));
+      const assertion = known.compile(schema[keyword], this.#place(schema, path, keyword));
       if (assertion !== undefined) addAssertion(compiled, assertion, known.type);
     }
   }
 
-  #place(compiled: Subschema, schema: Schema, path: readonly string[], keyword: string): KeywordPlace {
-    const noted = (one: Subschema) => {
-      const others = this.#inPlace.get(compiled);
-      if (others === undefined) this.#inPlace.set(compiled, [one]);
-      else others.push(one);
-      return one;
-    };
-    const subschema: KeywordPlace['subschema'] = (one, ...names) =>
-      this.#subschema(one, [...path, keyword, ...names]);
+  #place(schema: Schema, path: readonly string[], keyword: string): KeywordPlace {
     const refuse = (reason: string): never => {
       throw refused(path, `${keyword}: ${reason}`);
     };
     return {
       schema,
-      subschema,
-      inPlace: (one, ...names) => noted(subschema(one, ...names)),
+      refuse,
+      subschema: (one, ...names) => this.#subschema(one, [...path, keyword, ...names]),
       target: (pointer) => {
         const names = namesOf(pointer) ?? refuse(NO_TARGET);
         const target = names.reduce<unknown>(memberOf, this.#root);
-        return isSchema(target) ? noted(this.#subschema(target, names)) : refuse(NO_TARGET);
+        return isSchema(target) ? this.#subschema(target, names) : refuse(NO_TARGET);
       },
-      refuse,
     };
-  }
-
-  /** The number of schemas that apply to one value within each other; infinite for too many or a circle. */
-  #depthOf(schema: Subschema, above = 0): number {
-    const known = this.#depths.get(schema);
-    if (known !== undefined) return known;
-    this.#depths.set(schema, Number.POSITIVE_INFINITY);
-    if (above >= IN_PLACE_DEPTH_MAX) return Number.POSITIVE_INFINITY;
-    let depth = 1;
-    for (const one of this.#inPlace.get(schema) ?? [])
-      depth = Math.max(depth, 1 + this.#depthOf(one, above + 1));
-    this.#depths.set(schema, depth);
-    return depth;
   }
 }
 

@@ -5,6 +5,7 @@ import { defineJobs } from '../work/job.ts';
 import { bufferOf, TREE_BYTES_MAX } from '../work/large-bytes.ts';
 import type { Work } from '../work/work.ts';
 import { compileSchema, type Schema, type SchemaCheck } from './json-schema.ts';
+import { APPLIED_DEPTH_MAX } from './schema-evaluation.ts';
 
 /** Steps of a check on the event loop's thread, some 2 ms. A longer one is repeated in the thread. */
 const STEPS_AT_ONCE_MAX = 50_000;
@@ -13,9 +14,7 @@ export const STEPS_MAX = 10_000_000;
 /** Maximum number of faults in one answer; of documents above this size one, since paths may be long. */
 const FAULTS_MAX = 20;
 
-const TOO_LONG: readonly FieldFault[] = [
-  { path: '', message: `takes more than ${STEPS_MAX} steps to check against the schema` },
-];
+const TOO_LONG = `takes more than ${STEPS_MAX} steps to check, or ${APPLIED_DEPTH_MAX} schemas within each other`;
 
 /** The last used schema: most documents of a batch share one. */
 let last: { readonly text: string; readonly check: SchemaCheck } | undefined;
@@ -24,7 +23,7 @@ let last: { readonly text: string; readonly check: SchemaCheck } | undefined;
 export const JOBS = defineJobs(import.meta.url, {
   check({ schema, bytes }: { readonly schema: string; readonly bytes: Uint8Array }): readonly FieldFault[] {
     if (last?.text !== schema) last = { text: schema, check: compileSchema(JSON.parse(schema)) };
-    return faultsOf(last.check, bufferOf(bytes), STEPS_MAX) ?? TOO_LONG;
+    return faultsOf(last.check, bufferOf(bytes), STEPS_MAX) ?? [{ path: '', message: TOO_LONG }];
   },
 });
 

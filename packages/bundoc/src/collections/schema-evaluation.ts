@@ -26,7 +26,7 @@ export interface Subschema {
 const NO_ASSERTIONS: readonly Assertion[] = [];
 
 /** Maximum of schemas that are applied within each other. Each needs stack. */
-const APPLIED_DEPTH_MAX = 1_000;
+export const APPLIED_DEPTH_MAX = 500;
 /** Characters of a string, or digits of a number, that cost as much as one more application of a keyword. */
 const CHARACTERS_OF_A_STEP = 64;
 const DIGITS_OF_A_STEP = 4;

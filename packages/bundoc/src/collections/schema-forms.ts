@@ -7,9 +7,7 @@ export interface KeywordPlace {
   readonly schema: Readonly<Record<string, unknown>>;
   /** Compiles a schema in the keyword's value. @param names its place there. */
   readonly subschema: (schema: unknown, ...names: string[]) => Subschema;
-  /** {@link subschema} for a schema that applies to the same value as the keyword. */
-  readonly inPlace: KeywordPlace['subschema'];
-  /** {@link inPlace} for the schema that a reference leads to. */
+  /** Compiles the schema that a reference leads to. */
   readonly target: (pointer: string) => Subschema;
   /** @throws AppError `invalid_request`. */
   readonly refuse: (reason: string) => never;
@@ -62,23 +60,13 @@ export const dependencies: Form<readonly (readonly [name: string, other: string]
   );
 
 export const schema: Form<Subschema> = (value, { subschema }) => subschema(value);
-export const schemaInPlace: Form<Subschema> = (value, { inPlace }) => inPlace(value);
-export const schemas = listOf('subschema');
-export const schemasInPlace = listOf('inPlace');
-export const namedSchemas = mapOf('subschema');
-export const namedSchemasInPlace = mapOf('inPlace');
+
+export const schemas: Form<readonly Subschema[]> = (value, { subschema, refuse }) =>
+  Array.isArray(value) && value.length > 0
+    ? value.map((one, at) => subschema(one, String(at)))
+    : refuse('must be an array of at least one schema');
+
+export const namedSchemas: Form<readonly (readonly [string, Subschema])[]> = (value, place) =>
+  Object.entries(anObject(value, place)).map(([name, one]) => [name, place.subschema(one, name)] as const);
+
 export const reference: Form<Subschema> = (value, place) => place.target(aString(value, place));
-
-function listOf(compile: 'subschema' | 'inPlace'): Form<readonly Subschema[]> {
-  return (value, place) => {
-    const all = anArray(value, place);
-    return all.length > 0
-      ? all.map((one, at) => place[compile](one, String(at)))
-      : place.refuse('must have at least one schema');
-  };
-}
-
-function mapOf(compile: 'subschema' | 'inPlace'): Form<readonly (readonly [string, Subschema])[]> {
-  return (value, place) =>
-    Object.entries(anObject(value, place)).map(([name, one]) => [name, place[compile](one, name)] as const);
-}

@@ -157,7 +157,7 @@ const unlessEvaluated: Passes<string | number> = () => (key, evaluated) => evalu
 
 /** @param decided the number of schemas met after which the others no longer matter. */
 function choice(decided: number, fault: string, holds: (met: number) => boolean): Keyword {
-  return onAll(forms.schemasInPlace, (schemas, value, evaluation, evaluated) => {
+  return onAll(forms.schemas, (schemas, value, evaluation, evaluated) => {
     let met = 0;
     for (const schema of schemas) {
       if (met === decided && evaluated === undefined) break;
@@ -186,9 +186,8 @@ export const KEYWORDS: ReadonlyMap<string, Keyword> = new Map<string, Keyword>([
   ...annotations(forms.anArray, 'examples'),
   ...annotations(() => undefined, 'default'),
   ...annotations(forms.aCount, 'minContains', 'maxContains'),
-  ...annotations(forms.schema, 'contentSchema'),
+  ...annotations(forms.schema, 'contentSchema', 'then', 'else'),
   ...annotations(forms.namedSchemas, '$defs', 'definitions'),
-  ...annotations(forms.schemaInPlace, 'then', 'else'),
   ...bounds(['minLength', 'maxLength'], 'string', 'characters', codePointsOf),
   ...bounds(['minItems', 'maxItems'], 'array', 'elements', ({ length }: readonly Value[]) => length),
   ...bounds(['minProperties', 'maxProperties'], 'object', 'members', countMembers),
@@ -276,25 +275,26 @@ export const KEYWORDS: ReadonlyMap<string, Keyword> = new Map<string, Keyword>([
         return isMet || evaluation.fail(`must have ${range} elements that meet the schema of "contains"`);
       },
     ),
-    allOf: onAll(forms.schemasInPlace, (schemas, value, evaluation, evaluated) =>
+    allOf: onAll(forms.schemas, (schemas, value, evaluation, evaluated) =>
       evaluation.each(schemas, (schema) => evaluation.meets(schema, value, evaluated)),
     ),
     anyOf: choice(1, 'must meet at least one schema of "anyOf"', (met) => met > 0),
     oneOf: choice(2, 'must meet exactly one schema of "oneOf"', (met) => met === 1),
     not: onAll(
-      forms.schemaInPlace,
+      forms.schema,
       (schema, value, evaluation) =>
         !evaluation.wouldMeet(schema, value) || evaluation.fail('must not meet the schema of "not"'),
     ),
     if: onAll(
-      (value, { inPlace, schema }) => {
-        const branches = { met: inPlace(schema['then'] ?? true), unmet: inPlace(schema['else'] ?? true) };
-        return { condition: inPlace(value), ...branches };
-      },
+      (value, { subschema, schema }) => ({
+        condition: subschema(value),
+        met: subschema(schema['then'] ?? true),
+        unmet: subschema(schema['else'] ?? true),
+      }),
       ({ condition, met, unmet }, value, evaluation, evaluated) =>
         evaluation.meets(evaluation.wouldMeet(condition, value, evaluated) ? met : unmet, value, evaluated),
     ),
-    dependentSchemas: onObjects(forms.namedSchemasInPlace, (schemas, object, evaluation, evaluated) =>
+    dependentSchemas: onObjects(forms.namedSchemas, (schemas, object, evaluation, evaluated) =>
       evaluation.each(
         schemas,
         ([name, schema]) => !Object.hasOwn(object, name) || evaluation.meets(schema, object, evaluated),
