@@ -59,7 +59,7 @@ const INTERNAL_TLS = [
   'BUNKMS_INTERNAL_CLIENT_CA_FILE',
 ] as const;
 
-const STORAGE_FORM = `must be "sqlite" or ${POSTGRES_URL_FORM}`;
+const STORAGE_FORM = `must be "sqlite" or ${POSTGRES_URL_FORM}; BunKMS takes no pooler`;
 
 const RATE_MAX = 1_000_000;
 /** Rates for which nobody needs another value. */

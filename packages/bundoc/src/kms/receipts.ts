@@ -139,6 +139,7 @@ export class Receipts implements AsyncDisposable {
   /** Writes the last receipts, unless the storage does not answer. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#timer[Symbol.dispose]();
+    this.#lines[Symbol.dispose]();
     const saved = (async () => {
       await this.#saving;
       await this.save();

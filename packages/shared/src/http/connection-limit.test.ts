@@ -1,11 +1,13 @@
 import { EventEmitter } from 'node:events';
 import type { Socket } from 'node:net';
+import type { FastifyInstance } from 'fastify';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import { FakeClock } from '../testing/fake-clock.ts';
 import {
   Connections,
   type ConnectionsOptions,
   connectionOf,
+  limitForwarded,
   notePassed,
   OF_THIS_MACHINE,
   REFUSED_MAX,
@@ -111,6 +113,17 @@ it('one token does not keep others out from many addresses: its oldest connectio
   expect(many.map(({ destroyed }) => destroyed).lastIndexOf(true)).toBe(4);
 });
 
+it('a token with all connections does not close new ones before their first request by connecting again', () => {
+  const { open, opened } = connectionsOf();
+  const many = Array.from({ length: 70 }, (_, n) => open(`192.0.2.${n}`, 1)).flat();
+  for (const socket of many) notePassed(socket as unknown as Socket, 'many');
+  const newcomers = [...open('198.51.100.1', 1), ...open('127.0.0.1', 1)];
+  for (let n = 0; n < 3; n++) open(`203.0.113.${n}`, 1);
+  expect(opened(newcomers)).toBe(2);
+  for (let n = 3; n < 20; n++) open(`203.0.113.${n}`, 1);
+  expect(newcomers.map(({ destroyed }) => destroyed)).toEqual([true, false]);
+});
+
 it('connections of a trusted proxy are not closed for others', () => {
   const { open, opened } = connectionsOf({ isProxy: (address) => address === '192.0.2.1' });
   const proxied = open('192.0.2.1', 70);
@@ -148,4 +161,25 @@ it('connections of a trusted proxy each have a turn of their own, because they a
   const turnsOf = (address: string) =>
     new Set(open(address, 3).map((socket) => connectionOf(socket as unknown as Socket)?.turn));
   expect([turnsOf('192.0.2.1').size, turnsOf('198.51.100.1')]).toEqual([3, new Set(['198.51.100.1'])]);
+});
+
+it('connections of this machine beyond a limit serve its health checks, and no clients of a proxy on it', () => {
+  const { connections, open } = connectionsOf();
+  type Hook = (request: object, reply: object, done: (error?: Error) => void) => void;
+  let limit: Hook = () => undefined;
+  const addHook = (_name: string, hook: Hook): void => {
+    limit = hook;
+  };
+  limitForwarded({ addHook } as unknown as FastifyInstance, connections);
+  const sockets = open('127.0.0.1', 11);
+  const answerTo = (at: number, headers: Record<string, string>) => {
+    const raw = Object.assign(new EventEmitter(), { socket: sockets[at] });
+    const done = vi.fn();
+    limit({ raw, headers, ip: '192.0.2.9' }, { raw, header: () => undefined }, done);
+    return done.mock.lastCall?.[0] as Error | undefined;
+  };
+  expect(answerTo(10, {})).toBe(undefined);
+  expect(answerTo(9, { 'x-forwarded-for': '192.0.2.9' })).toBe(undefined);
+  for (const name of ['x-forwarded-for', 'forwarded'])
+    expect(answerTo(10, { [name]: '192.0.2.9' })).toMatchObject({ name: 'AppError' });
 });

@@ -1,3 +1,4 @@
+import type { IncomingHttpHeaders } from 'node:http';
 import type { Socket } from 'node:net';
 import type { FastifyInstance } from 'fastify';
 import { type Hold, Pool } from '../admission/pool.ts';
@@ -10,6 +11,11 @@ const CONNECTIONS_MAX = 4_096;
 export const CONNECTIONS_OF_ADDRESS_MAX = 256;
 /** Connections beyond both, which only this machine may have: for health checks and commands. */
 export const OF_THIS_MACHINE = 64;
+/**
+ * The part of all connections that may wait for their first authorized request before they close for others.
+ * Otherwise a token with nearly all connections would close each new one by connecting again at once.
+ */
+const NEWCOMERS_PART = 1 / 16;
 /** The owner of connections of which no request was authorized. */
 const STRANGER = '';
 /**
@@ -30,6 +36,8 @@ interface Connection {
   readonly hold: Hold;
   /** Whether the peer is a trusted proxy. */
   readonly isProxy: boolean;
+  /** Whether it is beyond a limit, as only those of this machine may be. */
+  readonly isExtra: boolean;
   /** The name by which its requests take turns with others: connections of a proxy are of many clients. */
   readonly turn: string;
   /**
@@ -113,8 +121,12 @@ export class Connections {
     const key = { subject: callerNetwork(peer), project: '' };
     const isProxy = peer !== undefined && this.isProxy?.(peer) === true;
     const extra = peer !== undefined && isOfThisMachine(peer) ? OF_THIS_MACHINE : 0;
-    const isWithinMax = isProxy || this.share.heldBy(key.subject) < this.#ofAddressMax + extra;
-    if (!isWithinMax || (this.share.held >= this.share.capacity + extra && !this.#makeRoom())) {
+    const { held, capacity } = this.share;
+    const ofAddress = isProxy ? 0 : this.share.heldBy(key.subject);
+    const isWithinMax = ofAddress < this.#ofAddressMax + extra;
+    // One beyond a limit does not close for others: it is for a health check.
+    const isExtra = held < capacity + extra && (held >= capacity || ofAddress >= this.#ofAddressMax);
+    if (!isWithinMax || (held >= capacity + extra && !this.#makeRoom())) {
       // For the metrics.
       this.share.refusal(key, 1);
       this.#refuse(socket);
@@ -122,13 +134,13 @@ export class Connections {
     }
     const name = nameOf(socket);
     const connection: Connection = {
-      ...{ socket, hold: this.share.charge(key, 1), isProxy, owner: undefined },
+      ...{ socket, hold: this.share.charge(key, 1), isProxy, isExtra, owner: undefined },
       turn: isProxy ? name : key.subject,
       pass: (subject) => this.#setOwner(connection, subject),
     };
     socket[CONNECTION] = connection;
     byName.set(name, connection);
-    if (!isProxy) this.#setOwner(connection, STRANGER);
+    if (!isProxy && !isExtra) this.#setOwner(connection, STRANGER);
     socket.once('close', () => {
       if (byName.get(name) === connection) byName.delete(name);
       this.#setOwner(connection, undefined);
@@ -150,14 +162,17 @@ export class Connections {
   }
 
   /**
-   * Closes the oldest connection of which no request was authorized. If there is none, it closes one of the
+   * Closes the oldest connection of which no request was authorized. If there are few, it closes one of the
    * subject with most, if that has more than an equal part: no token keeps all others out.
    */
   #makeRoom(): boolean {
     let owner = STRANGER;
-    if (!this.#byOwner.has(STRANGER)) {
-      let most = Math.max(1, this.share.capacity / (this.#byOwner.size + 1));
-      for (const [subject, { size }] of this.#byOwner) if (size > most) [owner, most] = [subject, size];
+    const strangers = this.#byOwner.get(STRANGER)?.size ?? 0;
+    if (strangers <= this.share.capacity * NEWCOMERS_PART) {
+      const subjects = this.#byOwner.size - Number(strangers > 0);
+      let most = Math.max(1, this.share.capacity / (subjects + 1));
+      for (const [subject, { size }] of this.#byOwner)
+        if (subject !== STRANGER && size > most) [owner, most] = [subject, size];
     }
     const [oldest] = this.#byOwner.get(owner) ?? [];
     if (oldest === undefined) return false;
@@ -182,17 +197,31 @@ export class Connections {
   }
 }
 
-/** Counts the requests from proxies, and refuses those beyond a limit. */
-export function limitForwarded(app: FastifyInstance, { forwarded }: Connections): void {
+/**
+ * Counts the requests from proxies, and refuses those beyond a limit. On a connection beyond the limits, it
+ * refuses each request that a proxy forwards: a proxy on this machine must leave them to health checks.
+ */
+export function limitForwarded(app: FastifyInstance, { forwarded, share }: Connections): void {
   app.addHook('onRequest', (request, reply, done) => {
-    if (connectionOf(request.raw.socket)?.isProxy !== true) {
+    const connection = connectionOf(request.raw.socket);
+    const key = { subject: callerNetwork(request.ip), project: '' };
+    if (connection?.isExtra === true && isForwarded(request.headers)) {
+      reply.header('connection', 'close');
+      done(share.refusal(key, 1));
+      return;
+    }
+    if (connection?.isProxy !== true) {
       done();
       return;
     }
-    const key = { subject: callerNetwork(request.ip), project: '' };
     const hold = forwarded.tryTake(key, 1);
     reply.raw.once('close', () => hold?.[Symbol.dispose]());
     if (hold === undefined) done(forwarded.refusal(key, 1));
     else done();
   });
+}
+
+/** Whether a proxy sends it for a client; health checks of proxies have no such header. */
+function isForwarded(headers: IncomingHttpHeaders): boolean {
+  return headers['x-forwarded-for'] !== undefined || headers.forwarded !== undefined;
 }

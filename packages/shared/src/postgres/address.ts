@@ -41,8 +41,10 @@ export function parseAddress(text: string): PostgresAddress | undefined {
   const host = url.hostname.replace(/^\[(.*)\]$/, '$1');
   const [user, password, database] = [url.username, url.password, url.pathname.slice(1)].map(decoded);
   if (!host || !user || !database || database.includes('/')) return undefined;
-  const { data } = parameters.safeParse(Object.fromEntries(url.searchParams));
-  if (data === undefined) return undefined;
+  const given = Object.fromEntries(url.searchParams);
+  const { data } = parameters.safeParse(given);
+  // Of a doubled parameter, it would be unclear which one counts.
+  if (data === undefined || Object.keys(given).length < url.searchParams.size) return undefined;
   return {
     host,
     port: url.port === '' ? PORT : Number(url.port),

@@ -35,6 +35,7 @@ describe('the URL of a PostgreSQL', () => {
     'postgres://kms@db.example/keys?sslmode=require',
     'postgres://kms@db.example/keys?host=/tmp',
     'postgres://kms@db.example/keys?pooler=session',
+    'postgres://kms@db.example/keys?sslmode=verify-full&sslmode=disable',
     'postgres://kms@db.example/keys?connections=2',
     'postgres://kms@db.example/keys?timeout_ms=1h',
     'postgres://kms@db.example/keys#fragment',

@@ -18,10 +18,15 @@ const operations = {
   refuse: () => {
     throw new AppError('key_exists', { detail: 'what', retryAfterS: 2, cause: new Error('why') });
   },
+  uncopied: (isError: boolean): unknown => {
+    const part = { part: () => undefined };
+    if (isError) throw Object.assign(new Error('why'), part);
+    return part;
+  },
   fail: () => {
     throw Object.assign(new Error('why'), { code: 'ENOSPC' });
   },
 };
 export type EchoOperations = typeof operations;
 
-serveCalls(() => operations, { quick: new Set(['echo']) });
+serveCalls(() => operations, { quick: new Set(['echo', 'uncopied']) });

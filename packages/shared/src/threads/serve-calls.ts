@@ -24,9 +24,21 @@ export function serveCalls(operations: () => object, options: ServeOptions = {})
   assert(parentPort !== null, 'a thread serves calls');
   const port = parentPort;
   let answers: Answer[] = [];
+  const send = (some: readonly Answer[]): void => {
+    try {
+      port.postMessage(some);
+    } catch (error) {
+      // An answer that cannot be copied fails alone.
+      const [one] = some;
+      if (some.length === 1 && one !== undefined)
+        port.postMessage([{ id: one.id, error: { message: String(error), reason: undefined } }]);
+      else for (const each of some) send([each]);
+    }
+  };
   const post = (): void => {
-    if (answers.length > 0) port.postMessage(answers);
+    const some = answers;
     answers = [];
+    if (some.length > 0) send(some);
   };
   const failure = (id: number, error: unknown): Answer => ({ id, error: sentError(toError(error)) });
   const serve = ({ id, name, args }: Call): void => {
@@ -39,7 +51,7 @@ export function serveCalls(operations: () => object, options: ServeOptions = {})
             (done: unknown): Answer => ({ id, value: done }),
             (error: unknown) => failure(id, error),
           )
-          .then((answer) => port.postMessage([answer]));
+          .then((answer) => send([answer]));
       else answers.push({ id, value });
     } catch (error) {
       answers.push(failure(id, error));

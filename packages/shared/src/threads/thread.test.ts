@@ -56,6 +56,20 @@ describe('a call of a thread', () => {
     ]);
   });
 
+  it('fails alone when its answer or its error cannot be copied', async () => {
+    await using echo = echoThread();
+    const { thread } = echo;
+    const calls = [
+      thread.call('echo', [1]),
+      ...[false, true].map((isError) => thread.call('uncopied', [isError])),
+    ];
+    expect((await Promise.allSettled(calls)).map(({ status }) => status)).toEqual([
+      ...['fulfilled', 'rejected', 'rejected'],
+    ]);
+    expect(await thread.call('echo', [2])).toEqual([2]);
+    expect(echo.crashes).toEqual([]);
+  });
+
   it('moves the memory that it transfers, and copies all other', async () => {
     await using echo = echoThread();
     const [moved, copied] = [new Uint8Array(3).fill(1), new Uint8Array(3).fill(2)];

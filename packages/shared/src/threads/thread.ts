@@ -189,7 +189,7 @@ function send(worker: Worker, unsent: readonly Unsent[]): void {
 
 /** The time of `process.hrtime` after some milliseconds. */
 function nsAfter(ms: number): bigint {
-  return process.hrtime.bigint() + BigInt(ms) * 1_000_000n;
+  return process.hrtime.bigint() + BigInt(Math.ceil(ms * 1_000_000));
 }
 
 function patience(ms: number): Promise<void> {

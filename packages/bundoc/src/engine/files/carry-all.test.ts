@@ -43,7 +43,7 @@ async function idsOf(project: CliProject, disk: SimulatedDisk): Promise<string[]
 
 const IDS = [['a'], ['a', 'b'], ['a']];
 
-describe('bundoc settle --all', () => {
+describe('bundoc carry', () => {
   it("leaves nothing in the log that the projects' folders lack, without a key", async () => {
     const { disk, projects } = await made();
     expect(await settleAll(disk)).toEqual([]);

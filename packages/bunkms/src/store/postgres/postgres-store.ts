@@ -22,7 +22,7 @@ export interface PostgresStoreOptions {
 const SCRUB_DEADLINE_MS = 70_000;
 
 /**
- * Opens the store in PostgreSQL (15 or newer), and migrates its schema. Any number of nodes may have it open.
+ * Opens the store in PostgreSQL (15 or newer), and creates its schema. Any number of nodes may have it open.
  *
  * @throws AppError `storage_unavailable` when it cannot be opened: also for a standby, and for a schema of
  *   a newer release.

@@ -30,7 +30,7 @@ export class Connection {
   readonly #statements = new Map<string, StatementSync>();
 
   /**
-   * Opens the file, creates it (mode 0600, its folder 0700) if it does not exist, and migrates its schema.
+   * Opens the file, creates it (mode 0600, its folder 0700) if it does not exist, and creates its schema.
    *
    * @param busyTimeoutMs how long a statement waits for another process's transaction.
    */

@@ -15,7 +15,7 @@ export interface SqliteStoreOptions {
   readonly deadlineMs: number;
 }
 
-/** Opening starts a thread, may migrate the schema, and may replay a write-ahead log. */
+/** Opening starts a thread, may create the schema, and may replay a write-ahead log. */
 const OPEN_DEADLINE_MS = 15_000;
 /** Deadline for the commit of a load, which writes everything to the disk. */
 const COMMIT_LOAD_DEADLINE_MS = 600_000;
