@@ -37,8 +37,8 @@ const EXACT_MAX = 1e15;
 const SCALE_MAX = 22;
 /** Digits divided at a time: a large integer of all digits would take the square of their number. */
 const CHUNK = 15;
-/** More factors of 2 or 5 than a divisor of so few digits can have. */
-const TENS_MAX = 1_100;
+/** More factors of 2 or 5 than a divisor of at most 17 digits can have. */
+const TENS_MAX = 60;
 
 /**
  * Returns a test for multiples of a number, including zero, in decimal arithmetic (JSON Schema, validation,

@@ -96,8 +96,19 @@ describe('a schema', () => {
     [{ contains: { type: 'integer' } }, `["",${LARGE}]`, true],
     [{ multipleOf: 3 }, '12345678901234567890', true],
     [{ multipleOf: 3 }, LARGE, false],
+    [{ multipleOf: 2 ** 49 }, '1e48', false],
+    [{ multipleOf: 2 ** 49 }, '1e49', true],
+    [{ multipleOf: 2 ** 49 }, '1e99999', true],
+    [{ multipleOf: 3e-290 }, '1e99999', false],
   ])('compares numbers beyond double precision exactly: %j says of %s: %s', (schema, number, isMet) => {
     expect(meets(schema, number)).toBe(isMet);
+  });
+
+  it('tells long texts apart by all of their characters', () => {
+    const [a, b] = ['a', 'b'].map((end) => `"${'x'.repeat(20_000)}${end}"`);
+    expect(meets({ uniqueItems: true }, `[${a},${b},"a",1,[${a}],[${b}]]`)).toBe(true);
+    expect(meets({ uniqueItems: true }, `[${a},${b},${a}]`)).toBe(false);
+    expect(meets({ uniqueItems: true }, `[[${a}],[${b}],[${a}]]`)).toBe(false);
   });
 
   it('treats a format as an annotation', () => {
@@ -131,8 +142,8 @@ describe('the check of a new schema', () => {
     [{ enum: 1 }, 'enum: must be an array', ''],
     [{ maximum: '1' }, 'maximum: must be a number', ''],
     [{ multipleOf: 0 }, 'multipleOf: must be a number above 0', ''],
-    [{ minLength: 0.5 }, 'minLength: must be an integer of at least 0', ''],
-    [{ maxContains: -1 }, 'maxContains: must be an integer of at least 0', ''],
+    [{ minLength: 0.5 }, 'minLength: must be an integer from 0 to 9007199254740991', ''],
+    [{ maxContains: -1 }, 'maxContains: must be an integer from 0 to 9007199254740991', ''],
     [{ uniqueItems: 1 }, 'uniqueItems: must be a boolean', ''],
     [{ title: 1 }, 'title: must be a string', ''],
     [{ anyOf: [] }, 'anyOf: must be an array of at least one schema', ''],

@@ -7,11 +7,11 @@ import type { Schema } from './json-schema.ts';
 import { type CheckInTurns, checkInTurnsOf } from './schema-checks.ts';
 
 /**
- * Maximum characters of the schemas that a project keeps compiled. Compiled schemas take up to fifty times as
+ * Maximum characters of the schemas that a project keeps compiled. Compiled schemas take up to ninety times as
  * much memory, and a project may have a thousand of 64 KiB.
  */
-const COMPILED_LENGTH_MAX = 1_048_576;
-const COMPILED_TO_LENGTH = 50;
+const COMPILED_LENGTH_MAX = 524_288;
+const COMPILED_TO_LENGTH = 90;
 
 /** The schemas of a project's definitions, as checks of documents. */
 export class KnownSchemas {

@@ -7,9 +7,9 @@ import type { Work } from '../work/work.ts';
 import { compileSchema, type Schema, type SchemaCheck } from './json-schema.ts';
 import { APPLIED_DEPTH_MAX } from './schema-evaluation.ts';
 
-/** Steps of a check on the event loop's thread, some 2 ms. A longer one is repeated in the thread. */
+/** Steps of a check on the event loop's thread, some milliseconds. A longer one is repeated in the thread. */
 const STEPS_AT_ONCE_MAX = 50_000;
-/** Maximum number of steps of a check, some 0.5 s. */
+/** Maximum number of steps of a check, some 0.2 s and at most a second. */
 export const STEPS_MAX = 10_000_000;
 /** Maximum number of faults in one answer; of documents above this size one, since paths may be long. */
 const FAULTS_MAX = 20;

@@ -32,7 +32,7 @@ export const aDivisor = form(
   (value): value is number => typeof value === 'number' && value > 0,
 );
 export const aCount = form(
-  'an integer of at least 0',
+  'an integer from 0 to 9007199254740991',
   (value): value is number => Number.isSafeInteger(value) && Number(value) >= 0,
 );
 export const anArray = form('an array', (value): value is readonly Value[] => Array.isArray(value));

@@ -104,11 +104,27 @@ export function encodePrefix(prefix: string): string {
 function utf8Of(text: string): string {
   if (Buffer.byteLength(text) === text.length) return text;
   if (text.isWellFormed()) return Buffer.from(text).toString('latin1');
-  return Array.from(text, (character) => {
-    const code = character.codePointAt(0) as number;
-    if (code < 0xd800 || code > 0xdfff) return Buffer.from(character).toString('latin1');
-    return String.fromCharCode(0xe0 | (code >> 12), 0x80 | ((code >> 6) & 0x3f), 0x80 | (code & 0x3f));
-  }).join('');
+  // Has the three bytes of U+FFFD for a lone surrogate.
+  const bytes = Buffer.from(text);
+  let end = 0;
+  for (let at = 0; at < text.length; at++) {
+    const code = text.codePointAt(at) as number;
+    end += bytesOf(code);
+    if (code > 0xffff) at++;
+    else if ((code & 0xf800) === 0xd800) {
+      bytes[end - 3] = 0xe0 | (code >> 12);
+      bytes[end - 2] = 0x80 | ((code >> 6) & 0x3f);
+      bytes[end - 1] = 0x80 | (code & 0x3f);
+    }
+  }
+  return bytes.toString('latin1');
+}
+
+/** Length of a code point in UTF-8. */
+function bytesOf(code: number): number {
+  if (code < 0x80) return 1;
+  if (code < 0x800) return 2;
+  return code > 0xffff ? 4 : 3;
 }
 
 function encodeMembers(object: ObjectValue): string {

@@ -31,14 +31,17 @@ export function isObject(value: Value): value is ObjectValue {
 const CHARACTERS_OF_ONE_VALUE = 64;
 
 /**
- * The number of values in a value: itself, elements and members; long strings and numbers by their length.
+ * The number of values in a value: itself, elements and members; long strings, names and numbers by their
+ * length.
  */
 export function weightOf(value: Value): number {
   if (typeof value === 'string') return 1 + Math.floor(value.length / CHARACTERS_OF_ONE_VALUE);
   if (value instanceof Decimal) return 1 + Math.floor(value.digits.length / CHARACTERS_OF_ONE_VALUE);
   let weight = 1;
   if (isArray(value)) for (const element of value) weight += weightOf(element);
-  else if (isObject(value)) for (const name in value) weight += weightOf(value[name] as Value);
+  else if (isObject(value))
+    for (const name in value)
+      weight += Math.floor(name.length / CHARACTERS_OF_ONE_VALUE) + weightOf(value[name] as Value);
   return weight;
 }
 
