@@ -7,8 +7,8 @@ import type { Schema } from './json-schema.ts';
 import { type CheckInTurns, checkInTurnsOf } from './schema-checks.ts';
 
 /**
- * Maximum characters of the schemas that a project keeps compiled. Compiled schemas take up to ninety times as
- * much memory, and a project may have a thousand of 64 KiB.
+ * Maximum characters of the schemas that a project keeps compiled. Compiled schemas take up to ninety times
+ * as much memory, and a project may have a thousand of 64 KiB.
  */
 const COMPILED_LENGTH_MAX = 524_288;
 const COMPILED_TO_LENGTH = 90;

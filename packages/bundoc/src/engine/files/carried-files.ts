@@ -22,7 +22,6 @@ interface Placed {
   readonly at: number;
   readonly tmp: string;
   readonly to: string;
-  isFolderNew: boolean;
 }
 
 export interface CarriedFilesOptions {
@@ -95,7 +94,7 @@ export class CarriedFiles {
       if (project === undefined) outcomes[at] = new AppError('project_not_found');
       else {
         const to = join(projectsDir, project, CARRIED_FOLDER, String(segment));
-        files.push({ at, tmp: join(tmpDir, randomBytes(12).toString('hex')), to, isFolderNew: false });
+        files.push({ at, tmp: join(tmpDir, randomBytes(12).toString('hex')), to });
       }
     }
     const failed = (at: number, error: unknown) => {
@@ -112,7 +111,7 @@ export class CarriedFiles {
       const placed: Placed[] = [];
       for (const file of files)
         try {
-          file.isFolderNew = await disk.makeDirectory(dirname(file.to));
+          await disk.makeDirectory(dirname(file.to));
           await disk.rename(file.tmp, file.to);
           placed.push(file);
         } catch (error) {
@@ -131,13 +130,17 @@ export class CarriedFiles {
     return outcomes;
   }
 
-  /** Syncs the files, and the names of new folders. */
+  /**
+   * Syncs the files and the names of their folders, also of those that exist: an attempt that failed, or a
+   * process that was killed, may have made them and not synced.
+   */
   async #syncPlaced(placed: readonly Placed[], failed: (at: number, error: unknown) => void): Promise<void> {
     const { disk } = this.#options;
-    const sync = async (some: readonly Placed[]) => {
-      await disk.syncFiles(some.map(({ to }) => to));
-      for (const { to, isFolderNew } of some) if (isFolderNew) await disk.syncDirectory(dirname(dirname(to)));
-    };
+    const sync = (some: readonly Placed[]) =>
+      disk.syncFiles(
+        some.map(({ to }) => to),
+        some.map(({ to }) => dirname(dirname(to))),
+      );
     try {
       await sync(placed);
     } catch {

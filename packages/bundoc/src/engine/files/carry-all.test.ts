@@ -6,9 +6,7 @@ import { closeEngine, engineOn, setStorageId, viewLog } from '../../testing/test
 import { put, ref } from '../../testing/writes.ts';
 import { LossNotAccepted } from './store/rebuild.ts';
 
-/**
- * One without a catalog, one with commits after its catalog, and one with a catalog that covers everything.
- */
+/** One without a checkpoint, one with commits after its checkpoint, one whose checkpoint covers everything. */
 const KINDS = ['new', 'behind', 'covered'] as const;
 
 async function made() {
@@ -25,7 +23,7 @@ async function made() {
   return { disk, projects };
 }
 
-async function settleAll(disk: SimulatedDisk): Promise<readonly string[]> {
+async function carryAll(disk: SimulatedDisk): Promise<readonly string[]> {
   const stuck = await (await engineOn(disk)).carryAll();
   await closeEngine(disk);
   return stuck;
@@ -46,7 +44,7 @@ const IDS = [['a'], ['a', 'b'], ['a']];
 describe('bundoc carry', () => {
   it("leaves nothing in the log that the projects' folders lack, without a key", async () => {
     const { disk, projects } = await made();
-    expect(await settleAll(disk)).toEqual([]);
+    expect(await carryAll(disk)).toEqual([]);
     const view = await viewLog(disk);
     expect([...view.handles]).toEqual([]);
     expect(framesOn(disk).filter(({ segment }) => segment >= view.firstLive)).toEqual([]);
@@ -57,18 +55,18 @@ describe('bundoc carry', () => {
     }
   });
 
-  it('names the project whose folder fails, and settles the others', async () => {
+  it('names the project whose folder fails, and carries the others', async () => {
     const { disk, projects } = await made();
     disk.tamper('/projects/behind/carried', Buffer.from('a file'));
-    expect(await settleAll(disk)).toEqual(['behind']);
+    expect(await carryAll(disk)).toEqual(['behind']);
     disk.tamper('/projects/behind/carried', undefined);
-    expect(await settleAll(disk)).toEqual([]);
+    expect(await carryAll(disk)).toEqual([]);
     for (const [at, project] of projects.entries()) expect(await idsOf(project, disk)).toEqual(IDS[at]);
   });
 
   it.each(KINDS)('makes a folder that repair accepts in another data folder: %s', async (kind) => {
     const { disk, projects } = await made();
-    await settleAll(disk);
+    await carryAll(disk);
     const other = CliProject.disk();
     setStorageId(other, Buffer.alloc(16, 8));
     await other.makeDirectory(`/projects/${kind}`);

@@ -34,11 +34,15 @@ export async function coverFromCatalogs(scan: CatalogScan): Promise<void> {
   if (handles.size === 0) return;
   const names = ((await disk.list(projectsDir)) ?? []).values();
   const known: KnownCatalog[] = [];
+  let isEveryRead = true;
   const readSome = async () => {
     for (const project of names) {
       if (scan.isEnded()) return;
       if (projectIdSchema.safeParse(project).data !== project) continue;
-      const start = await readCatalogStart(disk, projectsDir, project).catch(() => undefined);
+      const start = await readCatalogStart(disk, projectsDir, project).catch(() => {
+        isEveryRead = false;
+        return undefined;
+      });
       // The store of an open project has already reported it.
       if (start === undefined || !handles.has(start.handle) || isOpen(start.handle)) continue;
       projectOf.set(start.handle, project);
@@ -50,8 +54,9 @@ export async function coverFromCatalogs(scan: CatalogScan): Promise<void> {
   // A process may have died between the rename of a catalog and its sync, so the catalogs are synced before
   // the log is freed.
   for (const { handle, covered } of await syncCatalogs(disk, known)) log.coverTo(handle, covered);
-  // What a creation that was cut short has left in the log: nothing of it could be lost.
-  if (scan.isEnded()) return;
+  // What a creation that was cut short has left in the log: nothing of it could be lost. But the empty part
+  // of an arrival must be kept, and a catalog that cannot be read now may be the one that needs it.
+  if (scan.isEnded() || !isEveryRead) return;
   for (const handle of handles) if (!projectOf.has(handle)) log.coverEmpty(handle);
 }
 

@@ -32,6 +32,27 @@ describe('the log is freed', () => {
     expect(await later.read('open')).toBe('a');
   });
 
+  it('by carrying into a folder whose name is durable, although an earlier attempt made it and was cut short', async () => {
+    const before = new Process();
+    for (const name of ['p', 'q']) await before.write(name, put('a', '{}'));
+    const process = await before.restarted();
+    const engine = await process.engine;
+    await engine.scanned;
+    const { disk } = process;
+    const { rename } = disk;
+    disk.rename = async (from, to) => {
+      if (to.startsWith('/projects/q/carried/')) throw new AppError('disk_full');
+      return rename.call(disk, from, to);
+    };
+    await expect(engine.carryAll()).rejects.toMatchObject({ code: 'disk_full' });
+    disk.rename = rename;
+    expect(await engine.carryAll()).toEqual([]);
+    await process.create('busy');
+    await process.turnOver(await process.open('busy'));
+    const later = process.after('synced only');
+    for (const name of ['p', 'q']) expect(await later.read(name)).toBe('a');
+  });
+
   it('by carrying no commit that was refused because its write failed, although its bytes are in the log', async () => {
     const process = new Process();
     const { disk } = process;

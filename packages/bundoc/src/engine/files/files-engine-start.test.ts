@@ -2,8 +2,10 @@ import { describe, expect, it } from 'vitest';
 import { fileOf, folderOf, Process } from '../../testing/files-process.ts';
 import { SMALL_LIMITS, STORAGE_ID } from '../../testing/test-engine.ts';
 import { put, ref, remove } from '../../testing/writes.ts';
+import { makeDirectoryDurably, replaceFile } from './disk/disk.ts';
 import { Backlog } from './documents/backlog.ts';
 import { FilesEngine } from './files-engine.ts';
+import { SealedFolder } from './projects/sealed-folder.ts';
 
 /** The temporary name of a new folder. */
 const NEW = '/tmp/[0-9a-f]{24}';
@@ -199,6 +201,31 @@ describe('a start', () => {
         expect(texts[0]?.text).toEqual(texts[1]?.text);
       }
     }
+  });
+
+  it('that cannot read a catalog keeps the empty part of a project that has arrived', async () => {
+    const source = new Process();
+    await source.write('p', put('a', '{}'));
+    const store = await source.open('p');
+    const { changes } = await store.sealedChanges(0, { limit: 100, bytesMax: 1_000_000 });
+    const rest = await store.metadata();
+    const first = new Process(undefined, source.keys);
+    const { disk } = first;
+    const engine = await first.engine;
+    for (const directory of [folderOf('p'), `${folderOf('p')}/docs`])
+      await makeDirectoryDurably(disk, directory);
+    const folder = new SealedFolder({ disk, directory: folderOf('p'), tmp: '/tmp', project: 'p' });
+    await folder.put(changes);
+    const cipher = first.keys.of('p');
+    const { handle } = await folder.finish(cipher, rest, fileOf('p'));
+    await engine.arrived('p', handle, cipher);
+    await replaceFile(disk, '/tmp', `${folderOf('p')}/project.json`, fileOf('p'));
+    const process = await first.restarted();
+    process.disk.failing = (operation) => (operation === 'read /projects/p/catalog' ? 'before' : undefined);
+    await (await process.engine).scanned;
+    process.disk.failing = undefined;
+    expect(await process.read('p')).toBe('a');
+    expect(await (await process.restarted()).read('p')).toBe('a');
   });
 
   it('is refused when the log that the storage had is gone', async () => {

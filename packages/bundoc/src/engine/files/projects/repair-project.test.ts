@@ -85,7 +85,7 @@ describe('repair', () => {
     }
   });
 
-  it('takes the log alone for the truth while it has the first part', async () => {
+  it('takes each document from the log while that has the first part', async () => {
     const missing = await made({ isStartFreed: false });
     expect(await repair(missing)).toMatchObject({ faults: [], done: [] });
     const store = await missing.project.open(missing.disk);
