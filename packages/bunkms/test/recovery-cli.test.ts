@@ -124,6 +124,10 @@ describe('bunkms backup, restore and recover', () => {
     await expectFailure(8, /cut short or damaged/, 'restore', at('cut'));
     await expectFailure(8, /cut short or damaged/, 'backup', 'verify', at('cut'));
     await expectFailure(1, /no such file/, 'restore', at('nothing'));
+    writeFileSync(at('empty'), '');
+    await expectFailure(8, /the audit copy contains no record/, ...restore('--audit-copy', at('empty')));
+    // As from an unset variable: it must not restore without the copy.
+    await expectFailure(2, /--audit-copy <files>/, ...restore('--audit-copy', ''));
     const kek = readFileSync(at('kek'));
     writeFileSync(at('kek'), `${newKek()}\n`);
     await expectFailure(7, /under the KEK [0-9a-f]{16}, which the ring lacks/, ...restore());

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { exportedKeySchema, keyDetailSchema, leasePageSchema } from '@bundoc/shared/contract/keys';
 import { describe, expect, it } from 'vitest';
 import { verifyChain } from '../src/records/chain.ts';
+import { bunkms } from './support/command.ts';
 import { MAY_ISSUE_ALL } from './support/kms.ts';
 import { KeyCalls } from './support/lifecycle.ts';
 import { auditCopyOf, backupOf } from './support/recovery.ts';
@@ -128,6 +129,9 @@ describe('a backup with later evidence', () => {
     await keys.patch('kept-dek', { rotate_after_days: 30 });
     const { token } = await kms.issue({ scope: ['kms:admin'], may_issue: MAY_ISSUE_ALL });
     await kms.api(`/v1/tokens/${revoked.jti}`, { method: 'DELETE', token });
+    // Issued and revoked in the end that is lost: the store never hears of it, but Bundoc would accept it.
+    const short = await kms.issue({ typ: 'client', scope: ['docs:read'], projects: ['p'] });
+    await kms.api(`/v1/tokens/${short.jti}`, { method: 'DELETE', token });
     const lost = await readFile(await auditCopyOf(kms));
 
     // As after a rollback: the chain continues from the backup, and everything works again.
@@ -145,6 +149,19 @@ describe('a backup with later evidence', () => {
 
     const report = await restoreHere({ archive, auditCopy: copy });
     expect(report).toMatchObject({ held: ['gone-dek', 'held-dek', 'kept-dek', 'secret-dek', 'worn-dek'] });
+    // What the lost end did is shown, and all of them at once are not enabled.
+    const review = { BUNKMS_DATA_DIR: dataDir, BUNKMS_KEK: kms.kek };
+    const { stdout } = await bunkms(review, 'key', 'review', '--enable-all', '--json');
+    expect(JSON.parse(stdout)).toMatchObject({
+      enabled: [],
+      keys: [
+        { name: 'gone-dek', was: 'enabled', lost_withdrawal: 'key.destroy' },
+        { name: 'held-dek', was: 'enabled', lost_withdrawal: 'key.disable' },
+        { name: 'kept-dek', was: 'enabled', lost_withdrawal: 'key.update' },
+        { name: 'secret-dek', was: 'enabled', lost_withdrawal: 'key.update' },
+        { name: 'worn-dek', was: 'enabled', lost_withdrawal: 'key.destroy_version' },
+      ],
+    });
     await using restored = await openRestored();
     expect(await statesOf(restored)).toEqual({
       'chosen-dek': 'enabled',
@@ -155,6 +172,8 @@ describe('a backup with later evidence', () => {
       'worn-dek': 'disabled',
     });
     expect((await restored.api('/v1/keys', { token: revoked.token })).status).toBe(401);
+    const events = (await restored.store.listRevoked('2020-01-01T00:00:00.000Z', { limit: 100 })).items;
+    expect(new Set(events.map(({ detail }) => detail?.['token']))).toEqual(new Set([revoked.jti, short.jti]));
     await expectSound(restored);
   });
 });

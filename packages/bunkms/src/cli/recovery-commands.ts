@@ -1,10 +1,14 @@
-import { type Command, collect, each } from '@bundoc/shared/cli/command';
+import { type Command, collect, each, parserFor } from '@bundoc/shared/cli/command';
 import type { JsonOption } from '@bundoc/shared/cli/print';
 import type { Environment } from '@bundoc/shared/process/config';
 import { backup, verifyBackup } from './backup.ts';
 import { receipt } from './open-kms.ts';
 import { type RecoverCliOptions, recover } from './recover.ts';
 import { type RestoreCliOptions, restoreBackup } from './restore.ts';
+
+/** An empty name, as from an unset variable, must not restore without evidence. */
+const auditFile = parserFor('the names of files', (text) => (text === '' ? undefined : text));
+const auditFiles = (text: string, earlier: readonly string[]) => collect(auditFile(text), earlier);
 
 /** `bunkms backup` and the commands for recovery. */
 export function registerRecoveryCommands(program: Command, environment: Environment): void {
@@ -27,7 +31,7 @@ export function registerRecoveryCommands(program: Command, environment: Environm
       'restores a backup into an empty data folder; without a copy of the audit chain, its keys come back disabled',
     )
     .argument('<file>')
-    .option('--audit-copy <files>', 'the copy of the audit chain, its files in their order', collect, [])
+    .option('--audit-copy <files>', 'the copy of the audit chain, its files in their order', auditFiles, [])
     .option('--receipt <seq:hash>', 'a record that the restore must know; may be repeated', each(receipt), [])
     .option('--json', 'print JSON')
     .action((file: string, options: RestoreCliOptions) => restoreBackup(environment, file, options));

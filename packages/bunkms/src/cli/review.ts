@@ -30,13 +30,14 @@ export function addReviewCommand(group: Command, environment: Environment): void
       (text, earlier: readonly string[]) => [...earlier, ...text.split(',').map(parse)],
       [],
     )
-    .option('--enable-all', 'enable all of them, except those that were disabled or about to be deleted')
+    .option('--enable-all', 'enable all of them, except those that were withdrawn before')
     .action((options) => review(environment, options));
 }
 
 /**
  * Lists the keys that a restore or a recovery has disabled because nothing shows their state since, and
- * enables the chosen ones. All of them: without those that were known to be disabled or about to be deleted.
+ * enables the chosen ones. All of them: without those that were known to be disabled or about to be
+ * deleted, and those that an end of the chain had withdrawn that a rollback has lost.
  *
  * @throws UsageError; CliFailure, with nothing enabled, for a key that does not wait for a review; CliFailure
  *   after enabling the others when a key cannot be enabled.
@@ -53,13 +54,15 @@ export async function review(environment: Environment, options: ReviewOptions): 
   const left = waiting.filter(({ name }) => !enabled.includes(name));
   print(options, { keys: left, enabled }, () => [
     ...enabled.map((name) => rowLine(name, 'enabled')),
-    ...left.map(({ name, was, since, version }) => rowLine(name, 'disabled', version, `was ${was}`, since)),
+    ...left.map(({ name, was, lost_withdrawal: lost, since, version }) =>
+      rowLine(name, 'disabled', version, `was ${was}`, since, lost && `a rollback has lost its ${lost}`),
+    ),
   ]);
   if (problems.length > 0) throw new CliFailure(`not enabled: ${listOf(problems)}`);
 }
 
-function isPlain({ was }: KeyToReview): boolean {
-  return was === 'enabled' || was === 'unknown';
+function isPlain({ was, lost_withdrawal: lost }: KeyToReview): boolean {
+  return lost === undefined && (was === 'enabled' || was === 'unknown');
 }
 
 function requireWaiting(keys: readonly KeyToReview[], names: readonly string[]): void {

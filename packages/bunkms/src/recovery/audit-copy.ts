@@ -70,7 +70,8 @@ export async function readAuditCopy(
     }
     place = { seq: record.seq, hash: record.hash };
   }
-  if (!isOfBase && place !== undefined && place.seq < base.seq)
+  if (place === undefined) throw new DamagedFile('the audit copy contains no record');
+  if (!isOfBase && place.seq < base.seq)
     throw new EvidenceTooOld(
       `the audit copy ends with record ${place.seq} and is older than record ${base.seq}: it says nothing of the time after`,
     );

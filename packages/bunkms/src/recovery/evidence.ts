@@ -16,6 +16,8 @@ const WITHDRAWALS: readonly string[] = [
   'key.schedule_deletion',
   'key.deletion_intent',
   'key.update',
+  'key.take_over',
+  'key.accept',
 ];
 
 /**
@@ -23,7 +25,8 @@ const WITHDRAWALS: readonly string[] = [
  * gaps. It is complete up to the end of the copy.
  *
  * If the store was rolled back at some time, the copy has another end of the chain, too. Nothing that such an
- * end withdrew comes back by the rollback alone: its revocations count, and {@link covers} has its keys.
+ * end withdrew comes back by the rollback alone: its revocations count, and {@link lostWithdrawal} has its
+ * keys.
  */
 export class EvidenceOfCopy {
   readonly copy: AuditCopy;
@@ -31,10 +34,12 @@ export class EvidenceOfCopy {
   readonly kid: string | undefined;
   /** If one token of a family is revoked, all are. */
   readonly revokedFamilies = new Set<string>();
+  /** Revocations of lost ends, by family. The tokens may be unknown here, and valid in Bundoc. */
+  readonly lostRevocations = new Map<string, AuditRecord>();
   readonly #changes = new Map<string, AuditRecord[]>();
   readonly #tokens = new Map<string, TokenInfo>();
-  /** Keys with a withdrawal in a lost end, and where that end began. */
-  readonly #lostWithdrawals = new Map<string, number>();
+  /** Keys with a withdrawal in a lost end: its action, and where that end began. */
+  readonly #lostWithdrawals = new Map<string, { readonly action: string; readonly lostFrom: number }>();
 
   constructor(copy: AuditCopy, { secrets }: Pick<Survey, 'secrets'>) {
     this.copy = copy;
@@ -51,14 +56,20 @@ export class EvidenceOfCopy {
   }
 
   /**
-   * Whether the state of a key is certain. It is not if a lost end of the chain withdrew the key, unless
-   * somebody has enabled it after that end was lost.
+   * What a lost end of the chain did to withdraw a key; undefined if none did, or if somebody has enabled the
+   * key after that end was lost.
    */
-  covers(name: string): boolean {
-    const lostFrom = this.#lostWithdrawals.get(name);
-    if (lostFrom === undefined) return true;
+  lostWithdrawal(name: string): string | undefined {
+    const lost = this.#lostWithdrawals.get(name);
+    if (lost === undefined) return undefined;
     const changes = this.#changes.get(name) ?? [];
-    return changes.some(({ action, seq }) => action === 'key.enable' && seq >= lostFrom);
+    const isAllowed = changes.some(({ action, seq }) => action === 'key.enable' && seq >= lost.lostFrom);
+    return isAllowed ? undefined : lost.action;
+  }
+
+  /** Whether the state of a key is certain. */
+  covers(name: string): boolean {
+    return this.lostWithdrawal(name) === undefined;
   }
 
   /** Names of the keys that have changed since the backup. */
@@ -87,8 +98,13 @@ export class EvidenceOfCopy {
   #noteLost(record: AuditRecord, lostFrom: number): void {
     const { action, outcome, key, time, detail } = record;
     if (outcome !== 'allowed') return;
-    if (key !== undefined && WITHDRAWALS.includes(action)) this.#lostWithdrawals.set(key, lostFrom);
-    if (action === REVOCATION) this.#revoke(String(detail?.['family']), time);
+    if (key !== undefined && WITHDRAWALS.includes(action)) {
+      const isDestroyed = this.#lostWithdrawals.get(key)?.action === 'key.destroy';
+      this.#lostWithdrawals.set(key, { action: isDestroyed ? 'key.destroy' : action, lostFrom });
+    }
+    if (action !== REVOCATION) return;
+    this.lostRevocations.set(String(detail?.['family']), record);
+    this.#revoke(String(detail?.['family']), time);
   }
 
   #revoke(family: string, time: string): void {

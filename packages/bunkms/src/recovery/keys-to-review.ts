@@ -10,6 +10,8 @@ export interface KeyToReview {
   readonly name: string;
   /** Its last known state before. */
   readonly was: KeyInfo['state'] | 'unknown';
+  /** What an end of the chain that a rollback has lost did to it, such as `key.destroy`. */
+  readonly lost_withdrawal?: string;
   /** When it came back. */
   readonly since: string;
   readonly version: number;
@@ -42,12 +44,15 @@ async function reviewOf(
   const record = authenticate(deps, name, item)?.record;
   if (record?.state !== 'disabled') return undefined;
   let snapshot: KeySnapshot | undefined;
-  let waiting: Pick<KeyToReview, 'was' | 'since'> | undefined;
+  let waiting: Omit<KeyToReview, 'name' | 'version'> | undefined;
   for (let after: number | undefined, more = true; more; ) {
     const page = await deps.store.listAudit({ key: name, uses: false, after, limit: PAGE });
     for (const change of page.items.filter((one) => isGenuine(deps.chainKey, one))) {
-      if (hasUnknownState(change)) waiting ??= { was: snapshot?.state ?? 'unknown', since: change.time };
-      else if (change.action === 'key.enable' && change.outcome === 'allowed') waiting = undefined;
+      if (hasUnknownState(change)) {
+        waiting ??= { was: snapshot?.state ?? 'unknown', since: change.time };
+        const lost = change.detail?.['lost_withdrawal'];
+        if (typeof lost === 'string') waiting = { ...waiting, lost_withdrawal: lost };
+      } else if (change.action === 'key.enable' && change.outcome === 'allowed') waiting = undefined;
       snapshot = afterChange(snapshot, change);
     }
     after = page.items.at(-1)?.seq;

@@ -1,3 +1,4 @@
+import { defined } from '@bundoc/shared/contract/defined';
 import type { KeyChange } from '../store/keys.ts';
 import type { LoadEntry } from '../store/transfer.ts';
 import type { ArchivedKey } from './read-archive.ts';
@@ -65,7 +66,8 @@ export class RestoredKeys {
     this.count++;
     yield { kind: 'key', key: record };
     for (const version of versions) yield { kind: 'version', version };
-    yield { kind: 'new-record', draft: audit };
+    const withdrawn = this.#withdrawalIn(record.name);
+    yield { kind: 'new-record', draft: { ...audit, detail: { ...audit.detail, ...withdrawn } } };
     if (record.state === 'destroyed') this.destroyed.push(record.name);
     else if (!this.#isCovered(record.name)) this.held.push(record.name);
     if (versions.length < record.version) this.incomplete.push(record.name);
@@ -85,6 +87,11 @@ export class RestoredKeys {
     return this.#parts.evidence?.covers(name) === true;
   }
 
+  /** The detail that shows to an administrator who reviews the key what a lost end of the chain did to it. */
+  #withdrawalIn(name: string): { readonly lost_withdrawal?: string } {
+    return defined({ lost_withdrawal: this.#parts.evidence?.lostWithdrawal(name) });
+  }
+
   /**
    * Names in the chain of the backup without a record. They stay damaged. A later recovery restores them
    * disabled, unless their state is fully known.
@@ -96,7 +103,11 @@ export class RestoredKeys {
       if (this.#parts.evidence?.snapshot(name, undefined) !== undefined) continue;
       if (!damaged.has(name)) this.damaged.push(name);
       if (this.#isCovered(name)) continue;
-      const draft = draftOf(this.#parts, 'key.recover', { revision: 0, source: 'backup' });
+      const draft = draftOf(this.#parts, 'key.recover', {
+        revision: 0,
+        source: 'backup',
+        ...this.#withdrawalIn(name),
+      });
       yield { kind: 'new-record', draft: { ...draft, outcome: 'failed', key: name, code: 'key_damaged' } };
     }
   }

@@ -49,6 +49,19 @@ export class RestoredTokens {
   *newer(): Generator<LoadEntry> {
     for (const token of this.#parts.evidence?.tokens() ?? [])
       if (!this.#jtis.has(token.jti)) yield* this.archived(token);
+    yield* this.#lost();
+  }
+
+  /** Revocations of tokens of a lost end of the chain, too: Bundoc knows them by these records. */
+  *#lost(): Generator<LoadEntry> {
+    const { caller, time, evidence } = this.#parts;
+    for (const [family, { detail = {} }] of evidence?.lostRevocations ?? []) {
+      if (this.#revokedInChain.has(family)) continue;
+      this.#revokedInChain.add(family);
+      const text = (name: string) => String(detail[name]);
+      const token = { jti: text('token'), family, sub: text('sub'), expires_at: text('expires_at') };
+      yield { kind: 'new-record', draft: revocationDraft(caller, time, token, { source: 'backup' }) };
+    }
   }
 
   *#counted(token: TokenInfo): Generator<LoadEntry> {

@@ -42,3 +42,9 @@ it('fish gets every command and option, with quoted descriptions', () => {
   for (const word of ['-a kek', '-a create', '-l storage -r', String.raw`-d 'what the key'\''s does'`])
     expect(script).toContain(word);
 });
+
+it('zsh can also read it from a folder of fpath', () => {
+  const script = completionScript('zsh', tool);
+  expect(script).toMatch(/^#compdef tool\n/);
+  expect(script).toMatch(/_bash_complete [^\n]*-F _tool; fi\n$/);
+});

@@ -15,7 +15,12 @@ export function completionScript(shell: Shell, program: CommandUnknownOpts): str
   const name = program.name();
   const places = placesOf(program, name);
   const script = shell === 'fish' ? fish(name, places) : bash(name, places);
-  return shell === 'zsh' ? `autoload -U +X bashcompinit && bashcompinit\n${script}` : script;
+  if (shell !== 'zsh') return script;
+  // In a folder of `fpath`, zsh reads it as the body of the function at the first Tab.
+  return `#compdef ${name}
+autoload -U +X bashcompinit && bashcompinit
+${script}if [[ $funcstack[1] == _${name} ]]; then _bash_complete -o bashdefault -o default -F _${name}; fi
+`;
 }
 
 function placesOf(command: CommandUnknownOpts, path: string): WordPosition[] {

@@ -6,7 +6,7 @@ import { closeEngine, engineOn, setStorageId, viewLog } from '../../testing/test
 import { put, ref } from '../../testing/writes.ts';
 import { LossNotAccepted } from './store/rebuild.ts';
 
-/** One without a checkpoint, one with commits after its checkpoint, one whose checkpoint covers everything. */
+/** One without a checkpoint, one with commits after it, and one whose checkpoint covers everything. */
 const KINDS = ['new', 'behind', 'covered'] as const;
 
 async function made() {
