@@ -91,7 +91,7 @@ export function fatalMessage(line) {
  */
 export async function presenter(root) {
   if (!isatty(1)) return (line) => line;
-  const module = join(root, 'packages', 'shared', 'dist', 'runtime', 'terminal-line.js');
+  const module = join(root, 'packages', 'shared', 'dist', 'logs', 'terminal-line.js');
   const { terminalLine } = await import(pathToFileURL(module).href);
   return (line) => terminalLine(line, !process.env.NO_COLOR);
 }

@@ -4,12 +4,12 @@ import { describe, expect, it } from 'vitest';
 
 const run = promisify(execFile);
 
-const urlOf = (name: string) => new URL(`../src/runtime/${name}.ts`, import.meta.url).href;
+const urlOf = (name: string) => new URL(`../src/${name}.ts`, import.meta.url).href;
 
 /** A service that has started. */
 const SERVICE = `
-  import { runService } from '${urlOf('lifecycle')}';
-  import { createLogger } from '${urlOf('logger')}';
+  import { runService } from '${urlOf('process/lifecycle')}';
+  import { createLogger } from '${urlOf('logs/logger')}';
   const logger = createLogger({ service: 'bundoc', level: 'silent' });
   await runService(logger, async () => ({ close: async () => undefined }));
 `;
