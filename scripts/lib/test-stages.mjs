@@ -15,7 +15,7 @@ export const LISTED_MIN = 5;
  * beyond one for each processor, and what a file takes that is not listed, seconds.
  */
 const STAGES = [
-  { title: 'unit tests', more: 0, usual: 0.6 },
+  { title: 'unit tests', more: 0, usual: 1.5 },
   { title: 'running services', more: 2, usual: 2 },
   { title: 'containers', more: 0, usual: 30 },
   { title: 'networks of containers', more: 0, usual: 30 },
@@ -85,7 +85,7 @@ export class Stages {
     const many = this.#processors === 1 ? 'one processor' : `${this.#processors} processors`;
     return [
       `${files.length} files of tests, about ${minutes(this.#expected(files))} on ${many}.`,
-      'A part of them: npm run test:quick (unit tests, about a minute), or npm run test:one -- <file or folder>',
+      'A part of them: npm run test:quick (the unit tests), or npm run test:one -- <file or folder>',
     ].join('\n');
   }
 

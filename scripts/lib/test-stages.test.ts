@@ -22,7 +22,7 @@ describe('a run of many files', () => {
 
   it('takes less with more processors', () => {
     expect(stagesOf(SLOW, 8).stages.announcement()).toContain('about 3 minutes on 8 processors');
-    expect(stagesOf({}, 1).stages.announcement()).toContain('about 10 seconds on one processor');
+    expect(stagesOf({}, 1).stages.announcement()).toContain('about 20 seconds on one processor');
   });
 
   it('says which stage it is in, what has ended, and about how long is left', () => {
@@ -37,7 +37,7 @@ describe('a run of many files', () => {
       'stage 1 of 2, unit tests: all 10 files, 2 passed, 1 failed, 1 skipped',
     );
     expect(stages.progress()).toContain('stage 2 of 2, running services: 0 of 4 files');
-    expect(stages.progress()).toContain('about 5 minutes left');
+    expect(stages.progress()).toContain('about 6 minutes left');
   });
 
   it('expects the rest at its own pace', () => {
