@@ -53,8 +53,6 @@ interface ProjectFeed {
 /**
  * The change feeds of all projects: pages, long polls and streams. Readers do not keep a project open: while
  * it is closed, they wait until someone opens it.
- *
- * One class, because pages and streams share the places of a project, and end together.
  */
 export class ChangeFeed {
   readonly #options: ChangeFeedOptions;

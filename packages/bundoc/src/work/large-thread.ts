@@ -68,8 +68,6 @@ const HEAP_MIB = 1_024;
  * that takes too long is ended with the thread; the next job starts another thread.
  *
  * The thread starts with the first job.
- *
- * One class, because the queue, the running job and the thread change together.
  */
 export class LargeThread implements AsyncDisposable {
   readonly #options: LargeThreadOptions;

@@ -48,11 +48,8 @@ export type Room = Pick<Pool, 'tryTakeMore' | 'refusal'>;
  * the system counts for a thread is no measure for slices: it moves by ticks of up to 4 ms.
  *
  * Work that fits into what is left of the slice, while nobody waits, runs at once.
- *
- * One class, because each charge of time, and each end of work, may decide whose turn is next.
  */
 export class Scheduler implements AsyncDisposable {
-  readonly accounts: Accounts;
   /** Works on what is too large for this thread. */
   readonly large: LargeThread;
   readonly #ports: SchedulerDeps;
@@ -82,7 +79,6 @@ export class Scheduler implements AsyncDisposable {
       ...{ nowMs: () => performance.now(), nextTurn: (run) => setImmediate(run), ...ports },
       accounts,
     };
-    this.accounts = accounts;
     this.#waiting = new Turns(accounts);
     this.large = large ?? new LargeThread({}, accounts);
   }
@@ -202,7 +198,7 @@ export class Scheduler implements AsyncDisposable {
    */
   spend(work: Work, us: number, owedUs = us): void {
     this.#turnUs += us;
-    this.accounts.charge(work.account, owedUs);
+    this.#ports.accounts.charge(work.account, owedUs);
     this.count(work, us);
     // So little needs no turn of its own to be forgotten.
     if (this.#turnUs > FORGOTTEN_US) this.#awaitTurn();

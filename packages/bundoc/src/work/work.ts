@@ -34,8 +34,6 @@ const COUNTED_BYTES = 1_048_576;
 
 /**
  * One task that may take long. From a {@link pause} to its next call it runs without others.
- *
- * One class, because the turn and the memory of a task end together.
  */
 export class Work implements Disposable {
   readonly key: ShareKey;
@@ -52,7 +50,7 @@ export class Work implements Disposable {
   constructor(scheduler: Scheduler, key: ShareKey, kind: WorkKind, signal: AbortSignal | undefined) {
     this.#scheduler = scheduler;
     this.key = key;
-    this.account = scheduler.accounts.of(key);
+    this.account = scheduler.ports.accounts.of(key);
     this.account.users++;
     this.kind = kind;
     this.#signal = signal;

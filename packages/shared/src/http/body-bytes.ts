@@ -77,11 +77,7 @@ interface BodyOptions extends BodyShares {
   readonly done: BodyDone;
 }
 
-/**
- * The body of a request, until the request is answered.
- *
- * One class, because its wait for bytes, its reading and its hold end together.
- */
+/** The body of a request, until the request is answered. */
 class IncomingBody implements Transfer, Disposable {
   hold: Hold | undefined;
   readonly #payload: IncomingMessage;

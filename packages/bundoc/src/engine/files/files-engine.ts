@@ -58,8 +58,6 @@ export const TMP_FOLDER = 'tmp';
  *
  * A project has a folder, `project.json`, a catalog, and its document files. A closed project takes about 200
  * bytes of memory in the log and the engine.
- *
- * One class, because it joins the log, the writer, births and checkpoints, and keeps the order among them.
  */
 export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
   readonly checkpointBytes: CheckpointBytes;

@@ -83,8 +83,6 @@ type Outcome =
  * No write is answered before it is durable, and none with an unknown outcome is answered. After a lost
  * connection, the outcome of a transaction is looked up by the id that is stored with its records. If it was
  * not committed, it is retried until its deadline.
- *
- * One class, because the queue, the key and the known head of the chain belong to one transaction at a time.
  */
 export class Writer {
   readonly #pools: Pick<Pools, 'connectToWrite' | 'read'>;

@@ -27,8 +27,6 @@ const FULL_RETRY_MS = 500;
  * file that a crash tears is written again from the log. Projects take turns.
  *
  * It outlives the stores: it still writes what a closed project left, so the next opening need not.
- *
- * One class, because rounds, turns and retries choose from the same projects.
  */
 export class DocumentWriter {
   readonly #options: DocumentWriterOptions;

@@ -26,11 +26,7 @@ export interface WritingPort {
 /** Memory that a file's name takes until a sync. */
 const UNSYNCED_NAME_BYTES = 64;
 
-/**
- * The document files of one project that are behind the log, or not durable yet.
- *
- * One class, because the writes that stores queue and the writer takes are one list, with one failure.
- */
+/** The document files of one project that are behind the log, or not durable yet. */
 export class ProjectFiles {
   /** The latest content of each file that is not on the disk yet, by file name. For the writer. */
   readonly pendingWrites = new Map<string, PendingWrite>();

@@ -27,8 +27,6 @@ export interface Unremembered {
  * The places of the newest and the oldest uncovered part of each handle. This is all that the log keeps of a
  * project in memory, about 120 bytes. Walking back through the entries finds all parts between the two. The
  * place of the newest part stays when its segment is freed, so that no older folder passes for the present.
- *
- * One class, because the places of a handle, the counts by segment, and the sum of bytes change together.
  */
 export class HandleIndex {
   readonly #rows = new Map<string, number>();

@@ -23,8 +23,6 @@ import { StuckParts } from './stuck-parts.ts';
 /**
  * The log of a data folder. Concurrent commits of all projects share a frame, with one write and one sync.
  * docs/adr/0027-one-log.md gives the reasons; docs/formats/log.md has the bytes.
- *
- * One class, because it is the whole interface of the log; its parts do the work.
  */
 export class Log implements ReadableLog, AsyncDisposable {
   readonly #options: LogOptions;

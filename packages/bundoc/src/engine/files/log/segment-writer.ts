@@ -44,11 +44,7 @@ export interface SegmentEvents {
   readonly onLost: (error: unknown) => void;
 }
 
-/**
- * Begins, writes, ends and frees segments, and tracks the end of the log.
- *
- * One class, because each step begins where the last one left the end of the log.
- */
+/** Begins, writes, ends and frees segments, and tracks the end of the log. */
 export class SegmentWriter {
   readonly #options: LogOptions;
   readonly #segments: Segments;

@@ -101,8 +101,6 @@ export interface RowReaderOptions {
  * Reads of one project. Clear columns are compared with the sealed ones. A read without a result checks that
  * the project exists, because another node deletes one by removing its head first. Errors of every method:
  * VersionUnknown, ProjectGone, and those of the database.
- *
- * One class, because it has a method for each kind of read, and all judge a row in the same way.
  */
 export class RowReader {
   readonly #options: RowReaderOptions;
