@@ -106,7 +106,7 @@ export class PartsScan {
     if (previous === undefined) return before === undefined && covered === undefined;
     if (before !== undefined && isSamePlace(previous, before)) return true;
     if (covered !== undefined) return isSamePlace(previous, covered);
-    // A catalog has covered what was freed, so it is in the document files.
+    // A catalog has covered the freed parts, so their documents are in files.
     return before === undefined && catalogFault !== undefined && previous.segment < log.firstLive;
   }
 
