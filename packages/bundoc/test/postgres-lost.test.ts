@@ -108,7 +108,7 @@ describe('PostgreSQL', needs('postgresql'), () => {
       expect([await node.read('lost-d'), await lost.list(), lost.count]).toEqual([true, ['lost-e'], 1]);
     });
 
-    it('that have rows are served, are not listed, and end their mark when they arrive', async () => {
+    it('lost projects with rows are served, are not listed, and lose their mark when they arrive', async () => {
       const service = new FakeKeyService(systemClock);
       await using node = newNode(service);
       const lost = lostHere();

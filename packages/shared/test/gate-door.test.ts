@@ -39,7 +39,7 @@ describe('a request', () => {
     await expect.poll(() => seen).toEqual([1, 0]);
   });
 
-  it('with many documents has eight, also one that asks for fields', async () => {
+  it('a request for many documents has eight places, and so has one that asks for fields', async () => {
     const seen: number[] = [];
     const { places, start } = startWithPlaces((app) => {
       const count = async () => void seen.push(places.held);
@@ -112,7 +112,7 @@ describe('a request', () => {
     await expect.poll(() => places.held).toBe(0);
   });
 
-  it('that is answered by hand gives its places back, also when it disconnects later', async () => {
+  it('a request that is answered by hand gives its places back, even if it disconnects later', async () => {
     const { places, start } = startWithPlaces((app) => {
       app.get('/stream', async (request, reply) => {
         answerByHand(request, reply).raw.writeHead(200).write('begun');

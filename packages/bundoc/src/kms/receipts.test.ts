@@ -178,7 +178,7 @@ describe('the receipts of BunKMS', () => {
     expect(storedIn(store)).toEqual([receiptOf(8)]);
   });
 
-  it('of another node are sent, and stay when BunKMS accepts them', async () => {
+  it('the receipts of another node are sent, and are kept when BunKMS accepts them', async () => {
     const { receipts, store } = await load();
     receipts.take(receiptText(7));
     store.text = formatReceipts([receiptOf(9)]);
@@ -260,14 +260,14 @@ describe('the receipts of BunKMS', () => {
     expect(storedIn(store)).toEqual([receiptOf(5, OTHER), receiptOf(1)]);
   });
 
-  it('that BunKMS refuses leave the storage, though no other receipt follows', async () => {
+  it('receipts that BunKMS refuses are removed from the storage, even if no other receipt follows', async () => {
     const { receipts, store } = await load(new ReceiptsInMemory(receiptOf(7)));
     receipts.forget(String(receipts.header()));
     await nextSecond();
     expect([receipts.header(), storedIn(store)]).toEqual([undefined, []]);
   });
 
-  it('that BunKMS refuses again and again are logged once a minute', async () => {
+  it('receipts that BunKMS refuses repeatedly are logged once a minute', async () => {
     const { receipts, clock, lines } = await load();
     for (let seq = 1; seq <= 100; seq++) {
       receipts.take(receiptText(seq));

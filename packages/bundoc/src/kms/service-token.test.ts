@@ -99,7 +99,7 @@ describe('ServiceToken', () => {
     expect(readdirSync(folder)).toEqual(['kms-token']);
   });
 
-  it('that an operator replaces during a renewal is kept, in the file and in memory', async () => {
+  it('a service token that an operator replaces during a renewal is kept, in the file and in memory', async () => {
     const replaced = tokenOf(600, 5000, 'of another family');
     for (const isReadMeanwhile of [false, true]) {
       const { folder, path, clock, token, logged } = start();

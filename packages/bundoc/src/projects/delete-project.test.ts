@@ -96,7 +96,7 @@ describe('the deletion of a project', () => {
     },
   );
 
-  it('of another subject passes a burst of one, of which two run and the others wait or get rate_limited with a time', async () => {
+  it('the deletion of a project waits only briefly for a burst of another subject, of which two run at once', async () => {
     const { clock, deletion, service, share, write } = startProcess();
     const names = Array.from({ length: 20 }, (_, n) => `p${n}`);
     for (const name of [...names, 'other']) await write(name);

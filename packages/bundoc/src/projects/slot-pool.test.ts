@@ -96,7 +96,7 @@ describe('slots', () => {
     expect(served).toEqual(['little/p', 'much/q', 'much/p']);
   });
 
-  it('of small size are available while a large one waits, which they never delay', async () => {
+  it('small slots are available while a large one waits, and never delay it', async () => {
     const slots = new SlotPool({ bytesMax: 64_000, slotBytesMin: 1_000, evict: () => false });
     const held = await slots.acquire(one, 50_000);
     let isIn = false;
@@ -115,7 +115,7 @@ describe('slots', () => {
     expect(slots.bytes).toBe(29_000);
   });
 
-  it('of small size evict others, and use the reserve only if none can be evicted', async () => {
+  it('small slots evict others, and use the reserve only if none can be evicted', async () => {
     const evicted: Hold[] = [];
     const taken: Hold[] = [];
     const slots = new SlotPool({

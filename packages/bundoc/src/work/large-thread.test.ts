@@ -180,7 +180,7 @@ describe('a large body', () => {
     expect(scheduler.usedS('write')).toBeGreaterThanOrEqual(reportedUs / 1e6);
   });
 
-  it('of a document, a batch or a patch is parsed like a small one', async () => {
+  it('a large body of a document, a batch or a patch is parsed like a small one', async () => {
     await using scheduler = new Scheduler();
     using work = scheduler.work(key('s'), 'batch');
     const document = body(LARGE_BYTES);

@@ -96,7 +96,7 @@ describe('long work', () => {
     await Promise.all(short);
   });
 
-  it('of a subject waits for at most one piece of each of 64 subjects that have just begun', async () => {
+  it('long work of a subject waits for at most one piece of each of 64 subjects that have just begun', async () => {
     const { bench, scheduler } = startBusy();
     const run = async (subject: number, steps: number) => {
       using work = scheduler.work(key(subject), 'query');
@@ -125,7 +125,7 @@ describe('long work', () => {
     expect(scheduler.waiting).toBe(0);
   });
 
-  it('of a subject that has used least runs ahead of waiting work, for up to half a slice a turn', async () => {
+  it('long work of a subject that has used least runs ahead of waiting work, for up to half a slice a turn', async () => {
     const { bench, scheduler } = startBusy();
     let isOver = false;
     const long = (async () => {
@@ -158,7 +158,7 @@ describe('long work', () => {
     await long;
   });
 
-  it('of the subject that has used least comes first, and subjects with equal use get equal parts', async () => {
+  it('long work of the subject that has used least comes first, and subjects with equal use get equal parts', async () => {
     const { bench, scheduler } = startBusy();
     const taken = new Map<string, number>();
     let isOver = false;
@@ -246,7 +246,7 @@ describe('long work', () => {
     expect(scheduler.usedS('query')).toBeCloseTo(0.000_1, 9);
   });
 
-  it("of a request is refused after its maximum time, and the service's own work is not", async () => {
+  it('long work of a request is refused after its maximum time, and work of the service itself is not', async () => {
     const tooLong = { code: 'overloaded', detail: 'the request took too long' };
     const bench = new WorkBench();
     const scheduler = new Scheduler(bench.ports);

@@ -67,7 +67,7 @@ describe('the places at the gate', () => {
     expect(inside.filter(({ name }) => name === 's1 p1')).toHaveLength(1);
   });
 
-  it('for single documents are free even when queries of the same project hold all others', () => {
+  it('places for single documents are free even when queries of the same project hold all others', () => {
     const { pool, enter, fill } = start();
     fill();
     for (let n = 0; n < PLACES / 4; n++) expect(enter(1)).toBeUndefined();
@@ -130,7 +130,7 @@ describe('the bytes at the gate', () => {
     expect(places.tryTake(keyOf(99), 1)).toBeDefined();
   });
 
-  it('for small requests are at most the capacity for all subjects together', () => {
+  it('bytes for small requests are at most the capacity for all subjects together', () => {
     const { bytes } = createGate(new FakeClock(), 64 * MIB);
     bytes.charge(keyOf(0), 64 * MIB);
     for (let n = 0; n < 5_000; n++) bytes.tryTake(keyOf(1 + (n % 4_000)), 65_536);

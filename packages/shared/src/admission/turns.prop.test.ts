@@ -119,7 +119,7 @@ describe('turns', () => {
     expect(next()).toBe(0);
   });
 
-  it('of one project are in order of arrival', () => {
+  it('turns of one project come in the order of arrival', () => {
     const tasks = Array.from({ length: 20 }, () => ({ subject: 0, project: 0, us: 1 }));
     const { add, next } = start(tasks);
     for (const n of tasks.keys()) add(n);

@@ -9,7 +9,7 @@ import { put } from '../../testing/writes.ts';
 
 describe('an opening', () => {
   it.each(['with a checkpoint', 'that has none yet'])(
-    'of a project %s finds what is carried out of the log after its folder was listed',
+    'an opening of a project %s finds parts that are carried after its folder was listed',
     async (kind) => {
       const process = new Process();
       await process.write('p', put('a', '{}'));
@@ -203,7 +203,7 @@ describe('a project that is gone', () => {
     }
   });
 
-  it('and comes back within one segment has nothing from before, and a copy of its former folder is damage', async () => {
+  it('a project that is created again within one segment is empty, and a copy of its former folder is damage', async () => {
     const process = new Process();
     await process.write('p', put('a', '{}'));
     const store = await process.open('p');
@@ -249,7 +249,7 @@ describe('the copy of project.json in the catalog', () => {
     parseCatalogHead(disk.files().get('/projects/p/catalog') ?? Buffer.alloc(0))?.projectFile;
 
   it.each(['with a checkpoint', 'that has none yet'])(
-    'of a project %s is never older than a key version that something is sealed under',
+    'the copy of project.json in the catalog of a project %s has every key version that seals something',
     async (kind) => {
       const process = new Process();
       await process.write('p', put('a', '{}'));

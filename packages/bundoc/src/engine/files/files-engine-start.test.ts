@@ -145,7 +145,7 @@ describe('a new project', () => {
     expect(await process.after('synced only').read('q')).toBe('');
   });
 
-  it('that a crash has cut short leaves nothing in the log that keeps a segment', async () => {
+  it('a creation that a crash has cut short leaves nothing in the log that keeps a segment', async () => {
     const before = new Process();
     await before.engine;
     before.disk.failAtLine(new RegExp(`^mkdir ${NEW}`), 'before');
@@ -174,7 +174,7 @@ describe('a start', () => {
     for (const one of [process, process.after('synced only')]) expect(await one.read('p')).toBe('b');
   });
 
-  it('without keys reaches the same state as one with keys', async () => {
+  it('a start without keys reaches the same state as one with keys', async () => {
     for (const end of ['everything', 'synced only'] as const) {
       const process = new Process();
       await process.write('new', put('a', '{}'));
@@ -203,7 +203,7 @@ describe('a start', () => {
     }
   });
 
-  it('that cannot read a catalog keeps the empty part of a project that has arrived', async () => {
+  it('a start that cannot read a catalog keeps the empty part of a project that has arrived', async () => {
     const source = new Process();
     await source.write('p', put('a', '{}'));
     const store = await source.open('p');

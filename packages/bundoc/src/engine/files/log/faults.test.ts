@@ -111,7 +111,7 @@ describe('a log on a failing disk', () => {
     expect((await world.contentOf(await world.openLog(cut), cut, world.projects[0]!)).ids).toEqual(seen.ids);
   });
 
-  it('while it is stopped, allows reads, refuses commits, and answers no commit of the failed frame', async () => {
+  it('a stopped log allows reads, refuses commits, and answers no commit of the failed frame', async () => {
     const world = new LogWorld(2);
     const disk = newDisk(world);
     const retries: (() => void)[] = [];

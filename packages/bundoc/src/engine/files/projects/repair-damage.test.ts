@@ -102,7 +102,7 @@ describe('damaged parts of the log', () => {
     await expect(repair(all)).rejects.toThrow(/parts before this one are damaged or missing.*may be lost/);
   });
 
-  it('at its end are given up only with --accept-loss, and later commits get other numbers', async () => {
+  it('damaged parts at the end of the log are given up only with --accept-loss, and numbers are not reused', async () => {
     const all = await made();
     damageBody(all.disk, framesOn(all.disk).at(-1)!);
     await expect(repair(all)).rejects.toThrow(
@@ -118,7 +118,7 @@ describe('damaged parts of the log', () => {
     await close(all, store);
   });
 
-  it('of a large commit lose this whole commit and no other one', async () => {
+  it('damaged parts of a large commit lose this whole commit and no other one', async () => {
     const all = await made();
     const store = await all.project.open(all.disk);
     await store.commit([put('g', JSON.stringify({ v: 'g'.repeat(20_000) }))]);
@@ -239,7 +239,7 @@ describe('a crash at any operation of a repair', () => {
     ],
     ['parts of the log', ({ disk }) => damageBody(disk, framesOn(disk).at(-2)!), true],
   ])(
-    'of %s leaves a project that a second repair restores to the same documents',
+    'a crash during a repair of %s leaves a project that a second repair restores to the same documents',
     async (_what, damage, acceptLoss) => {
       const whole = await made();
       damage(whole);

@@ -32,7 +32,7 @@ describe('the log', () => {
     expect(disk.trace.some((line) => line.endsWith(' /p/catalog'))).toBe(true);
   });
 
-  it('that lost a part of the project keeps it from being opened, and the cause says which', async () => {
+  it('a log that has lost a part of a project prevents its opening, and the cause names the part', async () => {
     const { project, disk, store } = await started();
     for (let n = 0; n < 3; n++) await commitOne(store, put(`d${n}`, '{}'));
     await store[Symbol.asyncDispose]();
@@ -166,7 +166,7 @@ describe('the catalog', () => {
     await expect(project.open(disk)).rejects.toMatchObject({ code: 'project_damaged' });
   });
 
-  it('that ends at a chunk before its last one is damage', async () => {
+  it('a catalog that ends at a chunk before its last one is damage', async () => {
     const { project, disk, store } = await started();
     await commitOne(store, put('a', '{}'));
     await store.checkpoint();

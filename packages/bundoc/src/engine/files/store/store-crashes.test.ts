@@ -40,7 +40,7 @@ describe('what one process wrote and did not sync', () => {
     },
   );
 
-  it('of a removed document file is made durable too: it does not come back', async () => {
+  it('a removal that one process did not sync is made durable by the next, so no document comes back', async () => {
     const { project, disk, store } = await started();
     await commitOne(store, put('a', '{}'));
     await store.checkpoint();
@@ -69,7 +69,7 @@ describe('what one process wrote and did not sync', () => {
     }
   });
 
-  it('of a document file whose sync failed is written again from the log', async () => {
+  it('a document file whose sync failed is written again from the log', async () => {
     for (let operation = 1; operation < 12; operation++) {
       const { project, disk, store } = await started();
       await commitOne(store, put('a', '{"v":1}'));

@@ -56,7 +56,7 @@ describe('the cache', () => {
     expect((await store.get(ref('a')))?.text.toString()).toContain('"v":2');
   });
 
-  it('that has older bytes than the disk does not keep a document from being read', async () => {
+  it('a cache with older bytes than the disk does not prevent the reading of a document', async () => {
     const { project, disk, store: first } = await started();
     await first[Symbol.asyncDispose]();
     const cache = createSealedCache(1_000_000);
@@ -103,7 +103,7 @@ describe('a document file', () => {
     expect((await store.get(ref('b')))?.text.toString()).toContain('fine');
   });
 
-  it('that is damaged does not keep the others from being listed', async () => {
+  it('a damaged document file does not prevent the listing of other documents', async () => {
     const { project, disk, store } = await checkpointed();
     disk.tamper(pathOf(project, 'a'), Buffer.from('x'));
     const page = await store.list({ collection: 'notes', after: 0, limit: 10, bytesMax: 1_000_000 });
@@ -111,13 +111,13 @@ describe('a document file', () => {
     expect(page.unreadable).toEqual(['a']);
   });
 
-  it('of an older revision put back is an integrity error', async () => {
+  it('a document file of an older revision that is put back is an integrity error', async () => {
     const { project, disk, store, old } = await checkpointed();
     disk.tamper(pathOf(project, 'a'), old);
     await expect(store.get(ref('a'))).rejects.toMatchObject({ code: 'integrity_error' });
   });
 
-  it('that is damaged can be replaced and deleted', async () => {
+  it('a damaged document file can be replaced and deleted', async () => {
     const { project, disk, store } = await checkpointed();
     disk.tamper(pathOf(project, 'a'), Buffer.from('x'));
     disk.tamper(pathOf(project, 'b'), Buffer.from('x'));
