@@ -34,7 +34,7 @@ export type Since = FeedPlace | 'now';
 
 /** Interval of heartbeats in a stream, milliseconds. */
 export const HEARTBEAT_MS = 15_000;
-/** A reader that takes fewer bytes in so many milliseconds, although more wait for it, is cut off. */
+/** A reader that takes fewer bytes in this many milliseconds while more wait for it is cut off. */
 export const STALLED_MS = 30_000;
 export const STALLED_BYTES = 32_768;
 const RESTART_HINT = 'read everything again without "since", and forget the documents that do not come';

@@ -56,7 +56,7 @@ export class EvidenceOfCopy {
   }
 
   /**
-   * What a lost end of the chain did to withdraw a key; undefined if none did, or if somebody has enabled the
+   * How a lost end of the chain withdrew a key; undefined if none did, or if somebody has enabled the
    * key after that end was lost.
    */
   lostWithdrawal(name: string): string | undefined {

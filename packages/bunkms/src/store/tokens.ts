@@ -91,9 +91,9 @@ export interface TokenStore {
   listRevoked(time: string, page: PageQuery<RevocationPlace>): Promise<Page<AuditRecord>>;
 
   /**
-   * Removes at most `limit` tokens that expired before `time`, of families of which every token did: a family
-   * stays revocable by any of its tokens. The record is appended with their number as `detail.count`, unless
-   * there are none.
+   * Removes at most `limit` tokens that expired before `time`, from families whose tokens have all expired:
+   * until then, a family stays revocable by any of its tokens. Unless there are none, it appends the record,
+   * with their number as `detail.count`.
    *
    * @returns how many.
    */

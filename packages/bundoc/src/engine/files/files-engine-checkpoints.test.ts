@@ -157,7 +157,7 @@ describe('a checkpoint', () => {
     expect((await later.get(ref('a')))?.text.toString()).toContain('"_id":"a"');
   });
 
-  it('waits for the one that is under way, and is shared by all who ask meanwhile', async () => {
+  it('waits for a running one, and is shared by all callers that ask meanwhile', async () => {
     const process = new Process();
     await process.create('p');
     const { disk } = process;

@@ -217,7 +217,7 @@ describe('the log is freed', () => {
     for (const project of ['p', 'q']) expect(await process.read(project)).toBe('a');
   });
 
-  it('not while a segment cannot be opened: what is in it is not known', async () => {
+  it('is not freed while a segment cannot be opened, because its parts are unknown', async () => {
     const before = new Process();
     await before.write('p', put('a', '{}'));
     const store = await before.open('p');

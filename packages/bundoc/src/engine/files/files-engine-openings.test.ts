@@ -29,7 +29,7 @@ describe('an opening', () => {
     },
   );
 
-  it('has what is carried out of the log while it reads the folder', async () => {
+  it('finds parts that are carried out of the log while it reads the folder', async () => {
     const process = new Process();
     await process.write('p', put('a', '{}'));
     const { disk } = process;
@@ -46,7 +46,7 @@ describe('an opening', () => {
     expect(process.namesIn('/projects/p/carried')).toHaveLength(1);
   });
 
-  it('has what is carried out of the log, and written over there, after it has asked the log for the newest part', async () => {
+  it('finds parts that are carried out of the log and overwritten there after it has read the newest part', async () => {
     const process = new Process();
     await process.write('p', put('a', '{}'));
     const engine = await process.engine;
@@ -138,7 +138,7 @@ describe('a copy of a project’s folder under another name', () => {
 });
 
 describe('an older copy of a project’s folder that is put back', () => {
-  it('is brought forward by what the log has behind it', async () => {
+  it('opens with all commits if the log still has the parts after it', async () => {
     const process = new Process();
     await process.write('p', put('a', '{}'));
     const store = await process.open('p');
@@ -153,7 +153,7 @@ describe('an older copy of a project’s folder that is put back', () => {
     expect([await later.read('p'), next.disk === process.disk]).toEqual(['ab', false]);
   });
 
-  it('is damage when the log has freed what is behind it', async () => {
+  it('is damage if the log has freed the parts after it', async () => {
     const process = new Process();
     await process.write('p', put('a', '{}'));
     const store = await process.open('p');
@@ -191,7 +191,7 @@ describe('an older copy of the log that is put back', () => {
 });
 
 describe('a project that is gone', () => {
-  it('is not made again by a start', async () => {
+  it('is not created again by a start', async () => {
     const process = new Process();
     await process.write('p', put('a', '{}'));
     await (await process.engine).forget('p');
@@ -223,7 +223,7 @@ describe('a project that is gone', () => {
     expect(await new Process(process.disk.restart(), process.keys).read('p')).toBe('project_damaged');
   });
 
-  it('leaves nothing in the log, though a former process carried its first parts out of it', async () => {
+  it('leaves nothing in the log, even if a former process carried its first parts out', async () => {
     const before = new Process();
     await before.write('p', put('a', '{}'));
     await (await before.engine).carryAll();

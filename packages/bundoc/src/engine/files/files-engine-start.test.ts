@@ -52,7 +52,7 @@ describe('a new project', () => {
     for (const name of names) expect(await later.read(name)).toBe('');
   });
 
-  it('is complete with its first acknowledged write, or not there at all, whatever moment the process ends at', async () => {
+  it('is complete with its first acknowledged write or does not exist, whenever the process ends', async () => {
     const make = async (process: Process) => {
       await process.create('p');
       const store = await process.open('p');
@@ -134,7 +134,7 @@ describe('a new project', () => {
     }
   });
 
-  it('does not fail with another one whose folder cannot get its name', async () => {
+  it('is created even if another one fails because its folder cannot get its name', async () => {
     const process = new Process();
     await process.engine;
     process.disk.failing = (operation) =>
@@ -162,7 +162,7 @@ describe('a new project', () => {
 });
 
 describe('a start', () => {
-  it('does not make a project again whose folder somebody has removed', async () => {
+  it('does not create a project again whose folder was removed', async () => {
     const before = new Process();
     await before.write('p', put('a', '{}'));
     const process = before.after('kill -9');
@@ -228,7 +228,7 @@ describe('a start', () => {
     expect(await (await process.restarted()).read('p')).toBe('a');
   });
 
-  it('is refused when the log that the storage had is gone', async () => {
+  it('is refused when the log of the storage is missing', async () => {
     const process = new Process();
     await process.write('p', put('a', '{}'));
     const { disk } = await process.restarted();

@@ -10,7 +10,7 @@ import { COMMITS_WAITING_MAX } from '../../port/port.ts';
 import { createSealedCache } from '../documents/sealed-cache.ts';
 
 describe('a commit', () => {
-  it('shares one sync with all that wait', async () => {
+  it('shares one sync with all waiting commits', async () => {
     const { disk, store } = await started();
     await commitOne(store, put('first', '{}'));
     const before = disk.trace.filter((line) => line.startsWith('fdatasync')).length;
@@ -40,7 +40,7 @@ describe('a commit', () => {
     expect(answers).toMatchObject([{ code: 'precondition_failed' }]);
   });
 
-  it('shows nothing readable on the disk: neither ids nor collections nor members', async () => {
+  it('leaves no readable id, collection or member on the disk', async () => {
     const { disk, store } = await started();
     await store.commit([
       { ...put('planted-id', '{"planted-member":"planted-value"}'), ref: ref('planted-id', 'planted_c') },
@@ -112,7 +112,7 @@ describe('a commit', () => {
     expect(refused[0]?.reason).toMatchObject({ code: 'overloaded' });
   });
 
-  it('is refused when documents have waited for the disk for 5 seconds, and not before', async () => {
+  it('is refused only when documents have waited for the disk for 5 seconds', async () => {
     const { disk, store } = await started();
     await commitOne(store, put('first', '{}'));
     const { promise: isBack, resolve: comeBack } = Promise.withResolvers<void>();
@@ -256,7 +256,7 @@ describe('a fence', () => {
 });
 
 describe('opening, writing and closing a store', () => {
-  it('costs few seals beyond those that it makes', async () => {
+  it('counts only a few more seals than it makes', async () => {
     const { project, disk, store } = await started();
     await store[Symbol.asyncDispose]();
     for (let cycle = 1; cycle <= 10; cycle++) {

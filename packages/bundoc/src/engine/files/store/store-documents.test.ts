@@ -5,7 +5,7 @@ import { commitOne, put, ref, remove } from '../../../testing/writes.ts';
 import { createSealedCache } from '../documents/sealed-cache.ts';
 
 describe('the cache', () => {
-  it('has the latest bytes of a document, and none of a deleted one', async () => {
+  it('has the latest bytes of a document, and no bytes of a deleted one', async () => {
     const { project, disk, store: first } = await started();
     await first[Symbol.asyncDispose]();
     const cache = createSealedCache(1_000_000);
@@ -22,7 +22,7 @@ describe('the cache', () => {
     expect(cache.get('p', name)).toBeUndefined();
   });
 
-  it('can give up a document whose sealed bytes a backup still has', async () => {
+  it('can drop a document while a backup still uses its sealed bytes', async () => {
     const { project, disk, store: first } = await started();
     await first[Symbol.asyncDispose]();
     const cache = createSealedCache(1_000_000);
@@ -38,7 +38,7 @@ describe('the cache', () => {
     expect(project.cipher.openDocument(name, changes[0]?.sealed as Buffer).toString()).toContain(text);
   });
 
-  it('takes in a document that is read before its file is written, and no document that is only written', async () => {
+  it('keeps a document that is read before its file is written, but none that is only written', async () => {
     const { project, disk, store: first } = await started();
     await first[Symbol.asyncDispose]();
     const cache = createSealedCache(1_000_000);
