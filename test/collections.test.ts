@@ -454,7 +454,7 @@ describe('a time to live', () => {
     expect(again.status).toBe(201);
   });
 
-  it('removes an expired document although no request opens its project, also after a restart', async () => {
+  it('removes an expired document although no request opens its project, even after a restart', async () => {
     const clock = new MovedClock();
     await using own = await Installation.start({ clock });
     const token = await own.client(['p'], ['docs:write', 'docs:admin']);

@@ -124,7 +124,7 @@ describe('a move of a project', needs('postgresql'), () => {
     },
   );
 
-  it('into a database that has lost the project ends that, so that it can move away again', async () => {
+  it('a move into a database that has lost the project ends the loss, so it can move away again', async () => {
     const node = await moving.node('files');
     await moving.withStore(node, (store) => store.commit([put('a', '{}')]));
     const lost = new LostInRows(database, systemClock);

@@ -94,7 +94,7 @@ describe('PostgreSQL', needs('postgresql'), () => {
       await cut.generation[Symbol.asyncDispose]();
     });
 
-    it('are refused in all ways, in the statement that looks for the project, until the loss is accepted', async () => {
+    it('are refused for every use until the loss is accepted, by the statement that looks for the project', async () => {
       const service = new FakeKeyService(systemClock);
       await using node = newNode(service);
       const lost = lostHere();

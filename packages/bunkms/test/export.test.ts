@@ -37,7 +37,7 @@ describe('export', () => {
   const accesses = async () => (await kms.records()).filter(({ action }) => action === 'key.export');
   const damage = (sql: string) => testStorage().edit(kms.dataDir, sql);
 
-  it('returns the created key, always the same, also after a restart', async () => {
+  it('returns the created key, always the same, even after a restart', async () => {
     const created = await create('a-dek');
     expect(created.status).toBe(201);
     expect(created.headers['location']).toBe('/v1/keys/a-dek');

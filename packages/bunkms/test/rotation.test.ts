@@ -59,7 +59,7 @@ describe('rotation', () => {
     expect(vault.unwrapDek(Buffer.from(key.wrapped_b64, 'base64'), identity)).toEqual(dekOf(key));
   };
 
-  it('creates a new current version and does not change the older one, also after a restart', async () => {
+  it('creates a new current version and does not change the older one, even after a restart', async () => {
     const first = await exported();
     const info = await rotated();
     expect(info).toMatchObject({ id: first.key_id, name: NAME, state: 'enabled', version: 2 });

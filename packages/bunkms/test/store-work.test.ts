@@ -100,7 +100,7 @@ describe('reads of one token', () => {
     expect(new Set(await Promise.all(answers))).toEqual(new Set([200]));
   });
 
-  it('have each their record before they are answered, and few of these wait at a time', async () => {
+  it('each have a record before they are answered, and few of these records wait at a time', async () => {
     const token = await reader();
     const gate = new Gate();
     faulty.replaced.appendAudit = gate.pass;

@@ -144,7 +144,7 @@ describe('a request', () => {
     expect(requests).toHaveLength(3);
   });
 
-  it('is abandoned when its signal is aborted, also in a pause, with the reason of the signal', async () => {
+  it('is abandoned when its signal is aborted, even in a pause, with the reason of the signal', async () => {
     const stop = new AbortController();
     const reason = new Error('enough');
     const { transport, requests } = start([problem(503, 'overloaded'), ok()], {

@@ -211,7 +211,7 @@ describe('bodies', () => {
 });
 
 describe('requests from a trusted proxy', () => {
-  it('count by the address of the client behind the proxy, and other senders of that header are not believed', async () => {
+  it('count by the address of the client behind the proxy, and only trusted proxies may name that address', async () => {
     const { promise: end, resolve } = Promise.withResolvers<void>();
     const hold = (app: FastifyInstance) =>
       app.get('/hold', async (request) => {

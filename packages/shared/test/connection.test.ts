@@ -98,7 +98,7 @@ describe('a client that ends its half of the connection', () => {
 });
 
 describe('a request that does not arrive in time', () => {
-  it('a request that does not arrive in time but is answered ends the connection, even if the client keeps sending', async () => {
+  it('a late request that is answered already ends the connection, even if the client keeps sending', async () => {
     await using own = await start({ requestTimeoutMs: 50 });
     const accepted = once(own.app.server, 'connection') as Promise<[Socket]>;
     const socket = connect({ port: own.port, host: '127.0.0.1', allowHalfOpen: true });

@@ -51,7 +51,7 @@ describe('a request', () => {
     expect(seen).toEqual([8, 8, 1]);
   });
 
-  it('waits while there are none, and is refused with the holder of them', async () => {
+  it('waits while there are no places, and is refused with the number that its subject holds', async () => {
     const { places, start } = startWithPlaces(undefined, 20);
     await using server = await start();
     {
@@ -77,7 +77,7 @@ describe('a request', () => {
     expect([places.refusals, places.subjects]).toEqual([{ rate_limited: 0, overloaded: 0 }, 1]);
   });
 
-  it('has none while it waits away from the gate, and waits for them again after that', async () => {
+  it('has no places while it is away, and waits for places again afterwards', async () => {
     const back = Promise.withResolvers<void>();
     let waiting = 0;
     const wait = () => {

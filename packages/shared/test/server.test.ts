@@ -28,7 +28,7 @@ afterEach(() => {
   running.seen.length = 0;
 });
 
-it('a body over the limit is read and discarded after its answer, so that the client gets the answer, and later bytes have no effect', async () => {
+it('a body over the limit is discarded after its answer, so that the client gets it, without further effect', async () => {
   const socket = connect({ port: running.port, host: '127.0.0.1', allowHalfOpen: true });
   const body = Buffer.alloc(32 * 1_048_576, 'x');
   const faults: Error[] = [];
@@ -243,7 +243,7 @@ describe('an answer', () => {
     }
   });
 
-  it('is logged with the root of its token, its project and the bound, one line for each root, which names other projects', async () => {
+  it('is logged with the root of its token, its project and the bound, in one line for each root', async () => {
     const guard = createGuard(
       (request) => {
         const { jti } = request.query as { readonly jti?: string };

@@ -103,7 +103,7 @@ describe('the receipts of BunKMS', () => {
     expect(storedIn(store)).toEqual([receiptOf(51)]);
   });
 
-  it('wait for no write, and a write that is slow is the only one', async () => {
+  it('do not wait for a write to the storage, and at most one write runs at a time', async () => {
     const { receipts, store } = await load();
     const slow = Promise.withResolvers<void>();
     store.beforeStored = () => slow.promise;
@@ -134,7 +134,7 @@ describe('the receipts of BunKMS', () => {
     expect([store.writes, storedIn(store)]).toEqual([6, [receiptOf(1)]]);
   });
 
-  it('are written when the service closes, also during a write, and not later', async () => {
+  it('are written when the service closes, even during a write, and not later', async () => {
     const { receipts, store } = await load();
     const slow = Promise.withResolvers<void>();
     store.beforeStored = () => slow.promise;
@@ -227,7 +227,7 @@ describe('the receipts of BunKMS', () => {
     expect(storedIn(store)).toEqual([receiptOf(1)]);
   });
 
-  it('are none while the storage cannot be read, and what it holds stays', async () => {
+  it('are none while the storage cannot be read, and the stored ones stay', async () => {
     const store = new ReceiptsInMemory(receiptOf(9));
     store.read = () => Promise.reject(new AppError('storage_unavailable'));
     const { receipts, lines } = await load(store);
@@ -237,7 +237,7 @@ describe('the receipts of BunKMS', () => {
     expect(storedIn(store)).toEqual([receiptOf(9)]);
   });
 
-  it('are forgotten, also in the storage, when BunKMS refuses them, except for newer ones', async () => {
+  it('are forgotten, in the storage as well, when BunKMS refuses them, except for newer ones', async () => {
     const forged = receiptOf(Number.MAX_SAFE_INTEGER);
     const { receipts, store, lines } = await load(new ReceiptsInMemory(forged, receiptOf(4, OTHER)));
     const sent = String(receipts.header());
@@ -282,7 +282,7 @@ describe('the receipts of BunKMS', () => {
 });
 
 describe('the receipts of nodes that share a storage', () => {
-  it('are the newest of all nodes, also when a node with older ones writes last', async () => {
+  it('are the newest of all nodes, even when a node with older ones writes last', async () => {
     const store = new ReceiptsInMemory();
     const [one, other] = [await load(store), await load(store)];
     other.receipts.take(receiptText(9));

@@ -115,7 +115,7 @@ describe('ServiceToken', () => {
     }
   });
 
-  it('does not replace an empty file, which a command may be about to fill, and takes what it fills in', async () => {
+  it('does not replace an empty file, which a command may be about to fill, and uses the token from then on', async () => {
     const { folder, path, clock, token } = start();
     clock.advance(600_000);
     const filling = openSync(path, 'w');

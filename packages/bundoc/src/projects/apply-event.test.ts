@@ -51,7 +51,7 @@ describe('an event of BunKMS', () => {
     expect(effectsOf({ type: 'key.deletion_intent', name: 'p-dek', holder: HERE })).toContain('evict p');
   });
 
-  it('about a take-over concerns only the storage that it names', () => {
+  it('an event about a take-over concerns only the storage that it names', () => {
     const generation = THERE;
     expect(effectsOf({ type: 'storage.take_over', storage: HERE, generation })).toEqual([
       `taken over ${generation}`,

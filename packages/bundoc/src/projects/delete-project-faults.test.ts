@@ -109,7 +109,7 @@ describe('a deletion', () => {
     },
   );
 
-  it('makes the process ask BunKMS for it only while something is unfinished', async () => {
+  it('makes the process ask BunKMS for unfinished deletions only while there are any', async () => {
     const { deletion, service, write } = startProcess();
     await write();
     let asked = 0;

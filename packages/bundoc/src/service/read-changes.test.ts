@@ -73,7 +73,7 @@ describe('a page of the feed', () => {
     expect([page.position, page.more]).toEqual([3, true]);
   });
 
-  it('ends when its documents are large, and always has one', async () => {
+  it('ends early when its documents are large, but always has at least one', async () => {
     const changes = [1, 2, 3].map((position) => change(position));
     const store = storeOf(changes, (one) => document(one, 'x'.repeat(100)));
     const filter = { collection: undefined, documents: true };

@@ -35,7 +35,7 @@ function chainOf(all: readonly AuditDraft[]): AuditRecord[] {
 }
 
 describe('a chain', () => {
-  it('a chain without changes is intact, also with the receipt of any of its records', async () => {
+  it('a chain without changes is intact, even with the receipt of any of its records', async () => {
     await fc.assert(
       fc.asyncProperty(drafts, fc.nat(), async (all, pick) => {
         const chain = chainOf(all);

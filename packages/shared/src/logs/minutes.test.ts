@@ -55,7 +55,7 @@ describe('minutes', () => {
     expect(begun).toEqual(['2026-01-01T00:00:01.000Z']);
   });
 
-  it('end by themselves, and leave no timer behind', () => {
+  it('end without a caller, and leave no timer behind', () => {
     vi.useFakeTimers();
     try {
       minutes = new Minutes({ clock: systemClock, onEnd: say });
@@ -72,7 +72,7 @@ describe('minutes', () => {
     }
   });
 
-  it('end although one cannot be said', () => {
+  it('end even if the report of one of them fails', () => {
     minutes = new Minutes({
       clock,
       onEnd: (minute) => {

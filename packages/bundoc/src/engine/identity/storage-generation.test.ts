@@ -96,7 +96,7 @@ const newGate = () => Promise.withResolvers<void>();
 const newService = () => new FakeKeyService(new FakeClock());
 
 describe('the generation of a storage', () => {
-  it('is a fresh one for each start, which BunKMS confirms before anything is served', async () => {
+  it('is new for each start, and BunKMS confirms it before anything is served', async () => {
     const [disk, service] = [newDisk(), newService()];
     const seen = new Set<string>();
     for (let n = 0; n < 3; n++) {
@@ -112,7 +112,7 @@ describe('the generation of a storage', () => {
     expect(seen.size).toBe(3);
   });
 
-  it('is waited for while BunKMS is away, whichever service starts first', async () => {
+  it('is confirmed as soon as BunKMS answers, whichever service starts first', async () => {
     const service = newService();
     service.failure = DOWN;
     const { generation, codeOf, goOn, identity } = await startOnFolder(newDisk(), service);
@@ -144,7 +144,7 @@ describe('the generation of a storage', () => {
     expect(third.codeOf()).not.toBe('served');
   });
 
-  it('is durable before BunKMS hears of it: a power cut at any step leaves a storage that starts again', async () => {
+  it('is durable before BunKMS gets it, so a storage starts again after a power cut at any step', async () => {
     for (let operation = 1; ; operation++)
       for (const when of ['before', 'after'] as const) {
         const [disk, service] = [newDisk(), newService()];
@@ -348,7 +348,7 @@ describe('the generation that several nodes share', () => {
     for (const { generation } of nodes.slice(3)) await generation.start();
     for (const node of nodes) await serves(service, node);
     await nodes[0]?.generation.advance();
-    // Each hears of it, and finds it noted.
+    // Each node learns of it, and finds it recorded.
     for (const { generation } of nodes) generation.tookOver(identity.file.generation);
     await settle();
     for (const node of nodes) await serves(service, node);
@@ -418,7 +418,7 @@ describe('the generation that several nodes share', () => {
     for (let n = 0; n < 20; n++) for (const { goOn } of refused) await goOn();
     expect(refused.map(({ codeOf }) => codeOf())).toEqual(['storage_superseded', 'storage_superseded']);
     expect(copy.file.candidates).toHaveLength(2);
-    // Whichever of the two an administrator names, both go on.
+    // Both continue, whichever of the two an administrator names.
     service.takeOverStorage(copy.file.id, copy.file.candidates[1]);
     for (const { goOn } of refused) await goOn();
     expect(refused.map(({ codeOf }) => codeOf())).toEqual(['served', 'served']);
