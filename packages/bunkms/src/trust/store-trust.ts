@@ -279,6 +279,6 @@ export class StoreTrust {
     this.#isSealed = isSealed;
     metrics.sealed.set(isSealed ? 1 : 0);
     if (isSealed) logger.error({ faults: this.faults }, 'sealed: the database is not trusted');
-    else logger.warn('unsealed: the database is as it should be again');
+    else logger.warn('unsealed: the database is trusted again');
   }
 }

@@ -127,7 +127,7 @@ describe('a view of a log', () => {
     const found = await view(world, disk);
     expect(found.damage).toEqual([
       `segment 1, frame ${third} of the log is damaged; it has parts of handle ${first.handle}`,
-      `segment 1 of the log has lost frames up to frame ${second}, and nothing says whose parts they had`,
+      `segment 1 of the log has lost frames up to frame ${second}; their projects are unknown`,
     ]);
     expect(found.isDoubtful(world.projects[1]!.handle, undefined)).toBe(true);
     expect(found.isDoubtful(first.handle, undefined)).toBe(false);

@@ -201,7 +201,7 @@ describe('a hole in the log of unknown projects', () => {
     ]);
     await expect(repair(all)).rejects.toThrow(LossNotAccepted);
     expect(await repair(all, true)).toMatchObject({ lost: [], lostSeqs: [{ from: 10 }] });
-    expect((await viewLog(all.disk)).damage.join()).toMatch(/nothing says whose parts/);
+    expect((await viewLog(all.disk)).damage.join()).toMatch(/their projects are unknown/);
     const { store, content } = await reopened(all);
     expect(content).toEqual(EXPECTED);
     await store.commit([put('g', '{"v":"g"}')]);

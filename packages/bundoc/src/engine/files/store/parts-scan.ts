@@ -66,7 +66,7 @@ export class PartsScan {
     for (const one of handles) {
       const newest = parts.newest.get(one);
       const reached = this.#last.get(one) ?? covered;
-      if (parts.doubtful.has(one)) partFaults.push('frames of the log are lost, and nothing says whose');
+      if (parts.doubtful.has(one)) partFaults.push('frames of unknown projects are lost in the log');
       else if (newest === undefined || (covered !== undefined && comparePlaces(newest, covered) <= 0))
         continue;
       else if (reached !== undefined && isSamePlace(reached, newest)) continue;
@@ -74,7 +74,7 @@ export class PartsScan {
       endIsUnknown = true;
     }
     if (handles.size === 0 && log.isDoubtful('', undefined))
-      partFaults.push('frames of the log are lost, and nothing says whose');
+      partFaults.push('frames of unknown projects are lost in the log');
     if (partFaults.length === 0 && damage !== undefined) partFaults.push(damage.message);
     // Also for damage of unknown extent.
     endIsUnknown ||= partFaults.length > 0 && this.lostSeqs.length === 0;

@@ -127,7 +127,7 @@ export async function rebuildStore(place: RemainsPlace, options: RebuildOptions)
   done.push(
     catalogFault === undefined
       ? 'wrote a new catalog'
-      : 'rebuilt the catalog from the log and the document files: nothing says whether a file is missing',
+      : 'rebuilt the catalog from the log and the document files; missing files cannot be detected',
   );
   await setCarriedAside(place, suffix, done);
   const formerHandles = [...remains.parts.handles];

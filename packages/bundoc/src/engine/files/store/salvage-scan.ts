@@ -183,7 +183,7 @@ async function handlesLeft(
     if (isOwn) claimed.add(handle);
   }
   if (claimed.size === 0 && isAnyUnread)
-    faults.push('parts in the log are damaged, and nothing says whether they are of this project');
+    faults.push('parts in the log are damaged, and may belong to this project');
   return claimed;
 
   function opened(part: SealedPart): Buffer | undefined {
