@@ -57,7 +57,7 @@ interface ProjectFeed {
 export class ChangeFeed {
   readonly #options: ChangeFeedOptions;
   readonly #projects = new Map<string, ProjectFeed>();
-  /** Of readers for whom bytes wait: since when they have taken few. */
+  /** For readers with waiting bytes: when they began to take few. */
   readonly #slowSince = new WeakMap<Follower, { readonly ms: number; readonly sentBytes: number }>();
   readonly #streams: Pool;
   readonly #pageReads: Pool;

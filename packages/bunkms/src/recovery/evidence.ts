@@ -21,8 +21,8 @@ const WITHDRAWALS: readonly string[] = [
 ];
 
 /**
- * What happened after a backup, from a copy of the audit chain that continues the backup's chain without
- * gaps. It is complete up to the end of the copy.
+ * The changes after a backup, from a copy of the audit chain that continues the backup's chain without gaps.
+ * They are complete up to the end of the copy.
  *
  * If the store was rolled back at some time, the copy has another end of the chain, too. Nothing that such an
  * end withdrew comes back by the rollback alone: its revocations count, and {@link lostWithdrawal} has its
@@ -120,9 +120,9 @@ function kidAfter(kid: string, { action, detail }: AuditRecord): string {
 }
 
 /**
- * Checks receipts of the caller against what is known.
+ * Checks receipts of the caller against the backup and the evidence.
  *
- * @param evidence undefined when nothing is known of the time after the backup.
+ * @param evidence undefined when nothing is known about the time after the backup.
  * @throws DamagedFile for a record other than that of a receipt; EvidenceTooOld for a receipt of a later
  *   record.
  */

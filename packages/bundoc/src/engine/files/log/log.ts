@@ -56,7 +56,7 @@ export class Log implements ReadableLog, AsyncDisposable {
     const most = blocksOf(frameBytes(FRAME_PARTS_MAX, FRAME_PARTS_MAX, limits.frameBytes)) * BLOCK_BYTES;
     const buffer = disk.frameBuffer(Math.min(limits.segmentBytes, most));
     await disk.makeDirectory(directory);
-    // Also for an existing folder: a process may have died between creating and syncing it.
+    // Even for an existing folder, because a process may have died between creating and syncing it.
     await disk.syncDirectory(dirname(directory));
     const scan = await scanLog(disk, directory, storageId, limits.segmentBytes);
     if (mustExist && scan.nextNumber === 1) throw lostLog(directory);

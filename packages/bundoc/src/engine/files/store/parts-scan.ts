@@ -76,7 +76,7 @@ export class PartsScan {
     if (handles.size === 0 && log.isDoubtful('', undefined))
       partFaults.push('frames of unknown projects are lost in the log');
     if (partFaults.length === 0 && damage !== undefined) partFaults.push(damage.message);
-    // Also for damage of unknown extent.
+    // Damage of unknown extent, too.
     endIsUnknown ||= partFaults.length > 0 && this.lostSeqs.length === 0;
     if (endIsUnknown && partFaults.length > 0) this.lostSeqs.push({ from: this.#seqBefore + 1 });
     return endIsUnknown;
