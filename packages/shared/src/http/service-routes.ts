@@ -21,7 +21,7 @@ export function registerHealthRoute(app: FastifyInstance, config: FastifyContext
     tag: 'service',
     summary: 'Whether the process is alive',
     access: PUBLIC,
-    answers: { 200: { description: 'It does', schema: healthSchema } },
+    answers: { 200: { description: 'The process is alive', schema: healthSchema } },
     examples: { ask: { status: 200, answer: { status: 'ok', version: VERSION } } },
   });
   app.get('/health', { config: { ...config, ...description } }, async () => ({
