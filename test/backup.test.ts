@@ -85,7 +85,7 @@ describe('a backup of a project', () => {
     expect((await put('new', 1)).status).toBe(201);
   });
 
-  it('that was changed is refused, and restores nothing', async () => {
+  it('a changed backup is refused, and restores nothing', async () => {
     const bytes = readFileSync(file('quiet'));
     bytes[bytes.length >> 1] = (bytes[bytes.length >> 1] as number) ^ 1;
     writeFileSync(file('changed'), bytes);
@@ -103,7 +103,7 @@ describe('a backup of a project', () => {
     expect([again.code, again.stderr]).toEqual([2, expect.stringContaining('already exists')]);
   });
 
-  it('of a deleted project is refused permanently, with or without its deletion marker', async () => {
+  it('a backup of a deleted project is refused permanently, with or without its deletion marker', async () => {
     const gone = '/v1/projects/gone/collections/notes/documents/a';
     const owner = await installation.client(['gone'], ['docs:write', 'docs:admin']);
     await call(installation.url, gone, { method: 'PUT', token: owner, body: '{}' });

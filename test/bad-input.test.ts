@@ -83,7 +83,7 @@ describe('a body is refused, and nothing is written,', () => {
     await expectRefused(`${COLLECTION}/a`, { method: 'PUT', body, headers }, code);
   });
 
-  it('of an unsupported type, and the refusal names the supported ones', async () => {
+  it('a body of an unsupported type is refused, and the refusal names the supported ones', async () => {
     const detailOf = async (method: string, type: string) => {
       const headers = { 'content-type': type };
       const answer = await call(installation.url, `${COLLECTION}/a`, { method, token, headers, body: '{}' });
@@ -102,11 +102,11 @@ describe('a body is refused, and nothing is written,', () => {
     ['nothing', '{"_id":""}'],
     ['513 bytes', `{"_id":"${'x'.repeat(513)}"}`],
     ['half a surrogate pair', '{"_id":"\\ud800"}'],
-  ])('of a POST whose _id is %s', async (_name, body) => {
+  ])('a body of a POST whose _id is %s is refused', async (_name, body) => {
     await expectRefused(COLLECTION, { method: 'POST', body }, 'invalid_document');
   });
 
-  it('of a POST with a precondition', async () => {
+  it('a POST with a precondition is refused', async () => {
     await expectRefused(
       COLLECTION,
       { method: 'POST', body: '{}', headers: { 'if-none-match': '*' } },
@@ -196,7 +196,7 @@ describe('a path is refused, and nothing is written,', () => {
     ['raw non-ASCII characters', `PUT ${COLLECTION}/\xe9 HTTP/1.1\r\nHost: x\r\n\r\n`, 400],
     ['an unknown method', `BREW ${COLLECTION}/a HTTP/1.1\r\nHost: x\r\n\r\n`, 400],
     ['headers of 20 KiB', `GET / HTTP/1.1\r\nHost: x\r\nx-long: ${'x'.repeat(20_000)}\r\n\r\n`, 431],
-  ])('with %s', async (_name, raw, status) => {
+  ])('a path with %s is refused, and nothing is written', async (_name, raw, status) => {
     const { hostname, port } = new URL(installation.url);
     const text = await new Promise<string>((resolve, reject) => {
       const socket = connect(Number(port), hostname, () => socket.write(raw, 'latin1'));

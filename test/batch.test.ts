@@ -76,7 +76,7 @@ describe('a batch', () => {
     expect(own((await get('bytes', 'a')).text)).toBe(', "x" : [ 1.0 ,{"_id":1}] , "é":"😀" }');
   });
 
-  it('that is refused writes nothing, and lists every precondition that failed with the current ETag', async () => {
+  it('a batch that is refused writes nothing, and lists every precondition that failed with the current ETag', async () => {
     const a = String((await put('refused', 'a')).json()['_rev']);
     const b = String((await put('refused', 'b')).json()['_rev']);
     const answer = await batch(
@@ -150,7 +150,7 @@ describe('a batch', () => {
     expect((await get('spelled', 'a')).json()['_rev']).toBe(_rev);
   });
 
-  it('with a patch that does not apply writes nothing, and names that patch', async () => {
+  it('a batch with a patch that does not apply writes nothing, and names that patch', async () => {
     await put('patches', 'a');
     const failing = operations(
       PUT('new'),

@@ -38,7 +38,7 @@ interface Page {
 }
 
 describe('a page of changes', () => {
-  it('of one collection advances past any number of changes in other collections', async () => {
+  it('a page of changes of one collection advances past any number of changes in other collections', async () => {
     for (let n = 0; n < 5; n++) await put('one', `other-${n}`, '{}', 'other');
     await put('one', 'a');
     const first = await page('one', '?collection=notes&limit=1');
@@ -68,7 +68,7 @@ describe('a page of changes', () => {
     ]);
   });
 
-  it('as NDJSON has one change a line, and the position to continue from at the end', async () => {
+  it('a page of changes as NDJSON has one change a line, and ends with the position to continue from', async () => {
     for (const id of ['a', 'b']) await put('lines', id);
     const answer = await get(changesPath('lines'), { accept: 'application/x-ndjson' });
     expect(answer.headers['content-type']).toBe('application/x-ndjson; charset=utf-8');
@@ -170,7 +170,7 @@ describe('a stream of changes', () => {
     expect(idsOf(second.changes)).toEqual(['c']);
   });
 
-  it('of one collection sends no other changes, and its heartbeats carry the position', async () => {
+  it('a stream of changes of one collection sends no other changes, and its heartbeats carry the position', async () => {
     await put('filter', 'x', '{}', 'other');
     using reader = await follow('filter', '?collection=notes');
     await reader.until(() => reader.events.length > 0);
@@ -263,7 +263,7 @@ describe('a stream of changes', () => {
     );
   });
 
-  it('of a project that does not exist is 404, and of a project that the token is not for 403', async () => {
+  it('a stream of a missing project is 404, and of a project that the token does not cover 403', async () => {
     await expect(follow('nowhere')).rejects.toThrow('project_not_found');
     const other = await installation.client(['other']);
     await expect(follow('stream', '', {}, other)).rejects.toThrow('forbidden');

@@ -123,7 +123,7 @@ describe('the client', () => {
     expect(lost).toBe(2);
   });
 
-  it('changes a definition once although its answer was lost, also with a required revision', async () => {
+  it('changes a definition once although its answer was lost, even with a required revision', async () => {
     const token = await installation.client(['once'], ['docs:admin']);
     let tries = 0;
     const unlucky = unluckyClient(token, () => tries++ % 2 === 0);

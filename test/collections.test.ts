@@ -233,7 +233,7 @@ describe('a dry run of a schema', () => {
 });
 
 describe.runIf(onPostgres)('an index on PostgreSQL', () => {
-  it('without blind tokens changes no answer: queries scan, and explain says so', async () => {
+  it('an index on PostgreSQL without blind tokens changes no answer, because queries scan, and explain says so', async () => {
     for (const [id, n] of [
       ['a', 2],
       ['b', 1],
@@ -308,7 +308,7 @@ describe('an index', () => {
     });
   });
 
-  it('that is unique refuses a second document with an equal value by every write, also after a restart', async () => {
+  it('a unique index refuses a second document with an equal value by every write, even after a restart', async () => {
     const refusals = async () => {
       const documents = `${collection('equal')}/documents`;
       const again = '{"mail":"m1@example.org"}';
@@ -356,7 +356,7 @@ describe('an index', () => {
     expect((await put('equal', 'again', '{"mail":"m1@example.org"}')).status).toBe(201);
   });
 
-  it('that is defined unique over existing duplicates reports their number, and is not enforced until it is defined again', async () => {
+  it('an index that is defined unique over duplicates reports their number, and is not enforced until redefined', async () => {
     for (const id of ['a', 'b', 'c']) await put('doubled', id, '{"mail":"x"}');
     const unique = '{"indexes":[{"fields":["mail"],"unique":true}]}';
     const indexes = async () => (await get(collection('doubled'))).json()['indexes'];
@@ -373,7 +373,7 @@ describe('an index', () => {
     expect((await put('doubled', 'b', '{"mail":"x"}')).status).toBe(409);
   });
 
-  it.runIf(!onPostgres)('in files serves ranges, prefixes and order as well', async () => {
+  it.runIf(!onPostgres)('an index in files serves ranges, prefixes and order as well', async () => {
     for (let n = 0; n < 60; n++)
       await put('indexed', `d${n}`, `{"owner":"o${n % 3}","n":${n},"mail":"m${n}@example.org"}`);
     await define(
@@ -454,7 +454,7 @@ describe('a time to live', () => {
     expect(again.status).toBe(201);
   });
 
-  it('removes an expired document although no request opens its project, also after a restart', async () => {
+  it('removes an expired document although no request opens its project, even after a restart', async () => {
     const clock = new MovedClock();
     await using own = await Installation.start({ clock });
     const token = await own.client(['p'], ['docs:write', 'docs:admin']);

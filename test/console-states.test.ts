@@ -34,7 +34,7 @@ describe('the states of the consoles’ views', needs('chromium'), () => {
     });
     afterAll(() => installation?.[Symbol.asyncDispose]());
 
-    it('of Bundoc’s console have no axe violation and no overflow', async () => {
+    it('the views of Bundoc’s console have no axe violation and no overflow in any state', async () => {
       await using visitor = await browser.visit({ theme, width });
       const { page } = visitor;
       const look = (name: string) => visitor.look(`bundoc-${name}`);
@@ -218,7 +218,7 @@ describe('the states of the consoles’ views', needs('chromium'), () => {
       await page.getByLabel('Token', { exact: true }).waitFor();
     });
 
-    it('of BunKMS’s console have no axe violation and no overflow', async () => {
+    it('the views of BunKMS’s console have no axe violation and no overflow in any state', async () => {
       await using visitor = await browser.visit({ theme, width });
       const { page } = visitor;
       const { apiUrl } = installation.kms;

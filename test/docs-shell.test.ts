@@ -180,7 +180,7 @@ describe('the shell blocks of the documentation', () => {
   });
 
   it.each(pages)(
-    'of %s run in order, every answer has the documented status, and git sees no file that they make',
+    'the shell blocks of %s run in order, every answer has the documented status, and git sees no file of theirs',
     needs('curl'),
     async (page) => {
       const ownServices = page === ONE_MACHINE || beginningOf(page) === ONE_MACHINE;

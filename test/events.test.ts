@@ -40,7 +40,7 @@ const versions = async () =>
   ).versions.map(({ version }) => version);
 
 describe('a change in BunKMS takes effect in Bundoc', () => {
-  it('at once for a revoked token, whichever process revoked it, and for no other token', async () => {
+  it('a revocation of a token takes effect in Bundoc at once, whichever process revoked it, for no other token', async () => {
     await put('a');
     const [one, other] = [await installation.client(), await installation.client()];
     expect([await read(one), await read(other)]).toEqual([200, 200]);
@@ -51,7 +51,7 @@ describe('a change in BunKMS takes effect in Bundoc', () => {
     expect(await read(token)).toBe(200);
   });
 
-  it('at once for a stream of changes whose token is revoked, and for one whose project’s key is disabled', async () => {
+  it('a revoked token, or a disabled key of its project, ends a stream of changes at once', async () => {
     await put('a');
     const one = await installation.client();
     const url = `${installation.url}/v1/projects/p/changes`;
@@ -66,7 +66,7 @@ describe('a change in BunKMS takes effect in Bundoc', () => {
     await expect(EventReader.open(url, token)).rejects.toThrow('project_disabled');
   });
 
-  it('at once for a rotated key, without a refused request', async () => {
+  it('a rotation of a key takes effect in Bundoc at once, without a refused request', async () => {
     await put('a');
     expect(await versions()).toEqual([1]);
     expect((await rotate()).status).toBe(200);
@@ -80,7 +80,7 @@ describe('a change in BunKMS takes effect in Bundoc', () => {
     expect(await read(token)).toBe(200);
   });
 
-  it('after an outage for every change during it, and each reason of the outage is logged once', async () => {
+  it('after an outage, every change during it takes effect, and each reason of the outage is logged once', async () => {
     await put('a');
     const revoked = await installation.client();
     expect(await read(revoked)).toBe(200);
@@ -99,7 +99,7 @@ describe('a change in BunKMS takes effect in Bundoc', () => {
     expect(new Set(reasons).size).toBe(reasons.length);
   });
 
-  it('after a restart of Bundoc: a token that was revoked before stays refused', async () => {
+  it('after a restart of Bundoc, a token that was revoked before stays refused', async () => {
     await put('a');
     const revoked = await installation.client();
     await revoke(revoked);
@@ -109,7 +109,7 @@ describe('a change in BunKMS takes effect in Bundoc', () => {
     expect([await read(revoked), await read(token)]).toEqual([401, 200]);
   });
 
-  it('after a gap in the events: all keys are fetched again', async () => {
+  it('after a gap in the events, Bundoc fetches all keys again', async () => {
     await put('a');
     await installation.stopKms();
     await events('down');

@@ -89,7 +89,7 @@ describe('a planted deletion marker', () => {
     ['finished', markOf],
     ['begun', bare],
     ['of nothing', () => 'no mark'],
-  ])('on an existing project destroys nothing, and the project is served (%s)', async (_name, textOf) => {
+  ])('a planted deletion marker destroys nothing of a project (%s)', async (_name, textOf) => {
     expect((await write('p')).status).toBe(201);
     await installation.stopBundoc();
     await installation.stored.plantMark('deleted.json', 'p', textOf('p'));
@@ -102,7 +102,7 @@ describe('a planted deletion marker', () => {
     expect(await installation.metrics()).toMatch(/^bundoc_unconfirmed_markers_total 1$/m);
   });
 
-  it('on an open project destroys nothing, and is set aside when the project is next opened', async () => {
+  it('a planted deletion marker on an open project destroys nothing, and the next opening sets it aside', async () => {
     expect((await write('p')).status).toBe(201);
     await installation.stored.plantMark('deleted.json', 'p', markOf('p'));
     expect(facts(await read('p'))).toEqual(SERVED);
@@ -112,7 +112,7 @@ describe('a planted deletion marker', () => {
     expect(await changesOf('p')).toEqual(['key.create']);
   });
 
-  it('on unused ids destroys and creates nothing: they are not found, and can be created', async () => {
+  it('a planted deletion marker on unused ids destroys and creates nothing: they are not found, and can be created', async () => {
     await installation.stopBundoc();
     for (const project of ['never', 'not'])
       await installation.stored.plantMark('deleted.json', project, markOf(project));
@@ -125,7 +125,7 @@ describe('a planted deletion marker', () => {
     expect([facts(await read('never')), await changesOf('never')]).toEqual([SERVED, ['key.create']]);
   });
 
-  it('in place of the whole project destroys no key: the project is empty, under the same key', async () => {
+  it('a planted deletion marker in place of the whole project destroys no key: the project is empty, under the same key', async () => {
     expect((await write('p')).status).toBe(201);
     await installation.stopBundoc();
     await installation.stored.remove('p');
@@ -172,7 +172,7 @@ describe('a planted move marker', () => {
 });
 
 describe('a copy of a storage', () => {
-  it('that starts while the original runs is refused until an administrator lets it take over', async () => {
+  it('a copy of a storage that starts while the original runs is refused until an administrator lets it take over', async () => {
     for (const project of ['p', 'q']) expect((await write(project)).status).toBe(201);
     const id = await installation.storageId();
     await installation.stopBundoc();
@@ -198,7 +198,7 @@ describe('a copy of a storage', () => {
     expect(facts(await write('q'))).toEqual(SUPERSEDED);
   });
 
-  it('that starts after the original has stopped is served, and the original is refused from then on', async () => {
+  it('a copy of a storage that starts after the original has stopped is served, and the original is refused from then on', async () => {
     expect((await write('p')).status).toBe(201);
     const id = await installation.storageId();
     await installation.stopBundoc();
@@ -217,7 +217,7 @@ describe('a copy of a storage', () => {
     await expect.poll(async () => facts(await read('p'))).toEqual(SERVED);
   });
 
-  it('with the identity of another storage holds nothing: no project is served, made or deleted', async () => {
+  it('a copy of a storage with the identity of another storage holds nothing: no project is served, made or deleted', async () => {
     expect((await write('p')).status).toBe(201);
     const holder = await installation.storageId();
     const twin = await newStorage(join(installation.folder, 'twin'));

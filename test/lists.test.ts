@@ -210,7 +210,7 @@ describe('Idempotency-Key', () => {
     expect((await post('{"v":3}', 'key-2', somebody)).status).toBe(201);
   });
 
-  it('of a tenant is separate from those of others, whatever subjects it issues tokens for', async () => {
+  it('an Idempotency-Key of a tenant is separate from those of others, whatever subjects it issues tokens for', async () => {
     const tenant = async () => {
       const may_issue = { scopes: ['docs:write' as const], projects: ['once'], keys: [], ttl_s: 600 };
       const grant = { typ: 'service' as const, scope: ['kms:issue_client' as const], may_issue };

@@ -216,7 +216,7 @@ describe('a follower of changes, over take-overs by the same copy', () => {
 });
 
 describe('a take-over of a storage that lacks nothing', () => {
-  it('refuses no project, also one that a crash leaves with a key and without content afterwards', async () => {
+  it('refuses no project, even one that a crash leaves with a key and without content afterwards', async () => {
     await restoreToBefore();
     await createKeyOnly('crashed');
     // Later starts do not look again.

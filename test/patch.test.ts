@@ -89,7 +89,7 @@ describe('PATCH', () => {
     for (let n = 0; n < 40; n++) expect(members[`m${n}`]).toBe(n);
   });
 
-  it('that fails changes nothing', async () => {
+  it('a PATCH that fails changes nothing', async () => {
     await put('fails', '{"a":1}');
     const before = await get('fails');
     const failing = (value: string) =>
@@ -130,7 +130,7 @@ describe('PATCH', () => {
     expect(await get('bad')).toBe(before);
   });
 
-  it('without a body or a type is 415', async () => {
+  it('a PATCH without a body or a type is 415', async () => {
     const answer = await call(installation.url, path('bad'), { method: 'PATCH', token });
     expectProblem(answer, 'unsupported_media_type');
   });
@@ -143,7 +143,7 @@ describe('PATCH', () => {
     }
   });
 
-  it('of a missing document is 404, and creates nothing', async () => {
+  it('a PATCH of a missing document is 404, and creates nothing', async () => {
     await put('exists', '{}');
     expectProblem(await patch('absent', MERGE, '{"a":1}'), 'document_not_found');
     const elsewhere = await call(installation.url, path('a', 'never'), {

@@ -238,7 +238,7 @@ describe('the timeouts of the page', () => {
     ['haproxy', 'timeout client'],
     ['haproxy', 'timeout server'],
   ])(
-    'of %s: %s exceeds the silence of Bundoc and the time that a request may take to arrive',
+    'the timeout of %s exceeds the silence of Bundoc and the time that a request may take to arrive: %s',
     (of, setting) => {
       const silentMs = Math.max(WAIT_S_MAX * 1_000, HEARTBEAT_MS, REQUEST_TIMEOUT_MS);
       expect(secondsOf(of, setting) * 1_000).toBeGreaterThan(silentMs);

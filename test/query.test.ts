@@ -47,7 +47,7 @@ describe('POST …/query', () => {
     expect(idsOf(await query('exact', '{"where":{"n":{"$gt":12345678901234567890}}}'))).toEqual(['b']);
   });
 
-  it('without a condition lists everything in the order of creation, and can also filter by metadata', async () => {
+  it('a query without a condition lists everything in the order of creation, and can filter by metadata', async () => {
     await fill('all', { c: '{}', a: '{}', b: '{}' });
     expect(idsOf(await query('all', '{}'))).toEqual(['c', 'a', 'b']);
     expect(

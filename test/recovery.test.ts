@@ -109,7 +109,7 @@ describe('documents', () => {
       ({ version }: { version: number }) => version,
     );
 
-  it('of a project whose key was destroyed after the backup stay unreadable after a restore with the copy of the audit chain', async () => {
+  it('documents whose key was destroyed after the backup stay unreadable after a restore with the chain copy', async () => {
     await backup(installation.kmsEnvironment, file('backup'), {});
     await key('destroy', 'p-dek', '--confirm', 'p-dek');
     await copied();

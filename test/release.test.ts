@@ -57,7 +57,7 @@ describe('a release', needs('registry'), () => {
   });
   afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-  it('as a dry run leaves the repository unchanged', () => {
+  it('a dry run of a release leaves the repository unchanged', () => {
     expect([git('rev-parse', 'HEAD'), git('status', '--porcelain'), git('tag', '--list')]).toEqual([
       head,
       '',

@@ -108,7 +108,7 @@ describe('a storage', () => {
     expect(facts(await read(installation.url, 'p'))).toEqual([200, 1]);
   });
 
-  it('that is an older copy is refused until an administrator takes it over, and then the former one stops', async () => {
+  it('an older copy of a storage is refused until an administrator takes it over, and then the former one stops', async () => {
     for (const project of ['p', 'q']) expect((await write(installation.url, project)).status).toBe(201);
     await installation.stopBundoc();
     const copy = join(installation.folder, 'copy');
@@ -142,7 +142,7 @@ describe('a storage', () => {
     expect(metrics.text).toMatch(/^bundoc_storage_superseded 1$/m);
   });
 
-  it('that loses a key stops serving its project, and serves it again once it has the key back', async () => {
+  it('a storage that loses a key stops serving its project, and serves it again once it has the key back', async () => {
     for (const project of ['p', 'q']) expect((await write(installation.url, project)).status).toBe(201);
     const other = await startOn(join(installation.folder, 'other'));
     const [here, there] = [await installation.storageId(), String((await ready(other))['storage_id'])];
@@ -170,7 +170,7 @@ describe('a storage', () => {
     await expect.poll(async () => facts(await read(installation.url, 'p'))).toEqual([200, 1]);
   });
 
-  it('without its file does not start, and the error says what to do', async () => {
+  it('a storage without its file does not start, and the error says what to do', async () => {
     expect((await write(installation.url, 'p')).status).toBe(201);
     await installation.stopBundoc();
     const file = join(installation.dataDir, 'storage.json');

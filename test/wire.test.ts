@@ -30,7 +30,7 @@ const raw = (method: string, path: string, body?: string) =>
 const whole = () => 1;
 
 describe('requests on one connection', () => {
-  it('that create, read, delete and read a document take effect in order', async () => {
+  it('requests on one connection that create, read, delete and read a document take effect in order', async () => {
     const path = `${DOCUMENTS}/piped`;
     const requests = [raw('PUT', path, '{}'), raw('GET', path), raw('DELETE', path), raw('GET', path)];
     const answers = await exchange(portOf(installation.url), requests, '', whole);
@@ -47,7 +47,7 @@ describe('requests on one connection', () => {
 });
 
 describe('If-Match compares strongly', () => {
-  it('to the document: the weak tag of the current revision is 412, and nothing is written', async () => {
+  it('If-Match with the weak tag of the current revision of a document is 412, and nothing is written', async () => {
     const path = `${DOCUMENTS}/first`;
     const { headers, text } = await call(installation.url, path, { token });
     const etag = String(headers['etag']);
@@ -68,7 +68,7 @@ describe('If-Match compares strongly', () => {
     ).toBe(304);
   });
 
-  it('to the key', async () => {
+  it('If-Match with the weak tag of the current revision of a key is 412', async () => {
     const admin = await installation.issue({
       sub: 'admin',
       typ: 'client',
@@ -192,7 +192,7 @@ describe('a write is answered as done, whatever memory slow readers hold', () =>
       })),
     });
 
-  it('at once with a small body, and with a large one once the readers are disconnected', async () => {
+  it('a write is answered as done at once with a small body, and with a large one once the readers are cut off', async () => {
     using _memory = vi.spyOn(process, 'constrainedMemory').mockReturnValue(MEMORY_BYTES);
     await using own = await Installation.start();
     const client = await own.client(['wire']);

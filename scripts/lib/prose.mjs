@@ -21,6 +21,8 @@ const FORBIDDEN = [
   /\bof before\b(?!\))/gi,
   /\b(?:not|no longer) taken here\b/gi,
   /\bso be it\b/gi,
+  /\bnothing says\b/gi,
+  /\bin vain\b/gi,
 ];
 
 /** @typedef {{ line: number, text: string }} Remark */

@@ -115,7 +115,7 @@ describe('KmsClient', () => {
     expect(seen[2]?.receipts).toBe(receiptText(2));
   });
 
-  it('opens the stream of events though the receipts are refused', async () => {
+  it('opens the stream of events even if the receipts are refused', async () => {
     const { client, seen } = await start(
       honest((_request, response) => response.end('event: reset\n')),
       new ReceiptsInMemory(forged),

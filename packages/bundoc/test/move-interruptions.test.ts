@@ -12,7 +12,7 @@ describe('a move', needs('postgresql'), () => {
   useMoves();
 
   it.each((['rows', 'files'] as const).flatMap((place) => cuts.map((cut) => [place, cut] as const)))(
-    'from %s interrupted at any step (%s) leaves the project complete in one place, and succeeds when it is repeated',
+    'a move from %s interrupted at any step (%s) leaves the project complete in one place, and can be repeated',
     async (place, cut) => {
       // A step at which a process dies takes seconds, so each run tests an eighth of them.
       const stride = isLong || cut.startsWith('BunKMS') ? 1 : 8;
@@ -42,7 +42,7 @@ describe('a move', needs('postgresql'), () => {
   );
 
   it.each([['rows'], ['files']] as const)(
-    'from %s keeps the fence while BunKMS does not say who holds the key, and allows writes again once it does',
+    'a move from %s keeps the fence until BunKMS says who holds the key, and then allows writes again',
     async (place) => {
       await moving.fill(place);
       let isAway = false;

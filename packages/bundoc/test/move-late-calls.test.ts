@@ -11,7 +11,7 @@ describe('a move', needs('postgresql'), () => {
   useMoves();
 
   it.each([['rows'], ['files']] as const)(
-    'from %s refuses an acceptance that arrives after the source has allowed writes again',
+    'a move from %s refuses an acceptance that arrives after the source has allowed writes again',
     async (place) => {
       await moving.fill(place);
       let late: (() => Promise<void>) | undefined;
@@ -32,7 +32,7 @@ describe('a move', needs('postgresql'), () => {
   );
 
   it.each([['rows'], ['files']] as const)(
-    'from %s refuses an offer that arrives after the source has allowed writes again',
+    'a move from %s refuses an offer that arrives after the source has allowed writes again',
     async (place) => {
       await moving.fill(place);
       let late: (() => Promise<void>) | undefined;
@@ -49,7 +49,7 @@ describe('a move', needs('postgresql'), () => {
   );
 
   it.each([['rows'], ['files']] as const)(
-    "from %s ends at once for the project's users when BunKMS refuses the acceptance",
+    "a move from %s ends at once for the project's users when BunKMS refuses the acceptance",
     async (place) => {
       await moving.fill(place);
       const calls = withCall('acceptKey', () => Promise.reject(new AppError('key_not_offered')));
@@ -64,7 +64,7 @@ describe('a move', needs('postgresql'), () => {
   );
 
   it.each([['rows'], ['files']] as const)(
-    'from %s is not disturbed by users of the project during the cut-over',
+    'a move from %s is not disturbed by users of the project during the cut-over',
     async (place) => {
       await moving.fill(place);
       const seen: unknown[] = [];

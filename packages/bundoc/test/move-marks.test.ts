@@ -20,7 +20,7 @@ describe('a move', needs('postgresql'), () => {
   useMoves();
 
   it.each([['rows'], ['files']] as const)(
-    "from %s keeps the source's content while the target's project is incomplete",
+    "a move from %s keeps the source's content while the target's project is incomplete",
     async (place) => {
       await moving.fill(place);
       const calls = withCall('acceptKey', async (...args) => {
@@ -67,7 +67,7 @@ describe('a move', needs('postgresql'), () => {
   );
 
   it.each([['rows'], ['files']] as const)(
-    'from %s sets aside forged marks at the target that claim a deletion or a project',
+    'a move from %s sets aside forged marks at the target that claim a deletion or a project',
     async (place) => {
       await moving.fill(place);
       const other = await moving.identity(OTHER[place]);

@@ -11,7 +11,7 @@ describe('a move', needs('postgresql'), () => {
   useMoves();
 
   it.each([['rows'], ['files']] as const)(
-    'from %s succeeds when other nodes advance the database during the copy',
+    'a move from %s succeeds when other nodes advance the database during the copy',
     async (place) => {
       await moving.fill(place);
       let nodes = 0;
@@ -35,7 +35,7 @@ describe('a move', needs('postgresql'), () => {
   );
 
   it.each([['rows'], ['files']] as const)(
-    'from %s succeeds beside a node that advances the database at every step, and that node continues',
+    'a move from %s succeeds beside a node that advances the database at every step, and that node continues',
     async (place) => {
       await moving.fill(place);
       const identity = await moving.identity('rows');
@@ -84,7 +84,7 @@ describe('a move', needs('postgresql'), () => {
     },
   );
 
-  it('from files succeeds when another node advances the database between the offer and the acceptance', async () => {
+  it('a move from files succeeds when another node advances the database between the offer and the acceptance', async () => {
     await moving.fill('files');
     const calls = withCall('offerKey', async (...args) => {
       await moving.service.offerKey(...args);
@@ -94,7 +94,7 @@ describe('a move', needs('postgresql'), () => {
     expect([await moving.held('files'), await moving.held('rows')]).toEqual(['project_elsewhere', HELD]);
   });
 
-  it('from files fails when another copy of the database took over before the acceptance', async () => {
+  it('a move from files fails when another copy of the database took over before the acceptance', async () => {
     await moving.fill('files');
     const { id } = await (await moving.identity('rows')).read();
     const calls = withCall('offerKey', async (...args) => {

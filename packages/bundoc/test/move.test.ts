@@ -35,7 +35,7 @@ describe('a move of a project', needs('postgresql'), () => {
   afterEach(() => moving[Symbol.asyncDispose]());
 
   it.each([['rows'], ['files']] as const)(
-    'from %s allows reads and writes until the cut-over, and loses nothing that was acknowledged',
+    'a move of a project from %s allows reads and writes until the cut-over, and loses nothing that was acknowledged',
     async (place) => {
       const isOut = place === 'rows';
       const storage = await moving.start(place);
@@ -124,7 +124,7 @@ describe('a move of a project', needs('postgresql'), () => {
     },
   );
 
-  it('into a database that has lost the project ends that, so that it can move away again', async () => {
+  it('a move into a database that has lost the project ends the loss, so it can move away again', async () => {
     const node = await moving.node('files');
     await moving.withStore(node, (store) => store.commit([put('a', '{}')]));
     const lost = new LostInRows(database, systemClock);
@@ -179,7 +179,7 @@ describe('a move of a project', needs('postgresql'), () => {
   });
 
   it.each([['rows'], ['files']] as const)(
-    'from %s can go back and forth repeatedly, and each storage names the other in between',
+    'a move of a project from %s can go back and forth repeatedly, and each storage names the other in between',
     async (first) => {
       const second = first === 'rows' ? 'files' : 'rows';
       await moving.fill(first);
@@ -198,7 +198,7 @@ describe('a move of a project', needs('postgresql'), () => {
     },
   );
 
-  it('from PostgreSQL continues after a take-over that no node has heard of', async () => {
+  it('a move of a project from PostgreSQL continues after a take-over that no node knows of', async () => {
     await moving.fill('rows');
     const { id } = await (await moving.identity('rows')).read();
     moving.service.takeOverStorage(id);
@@ -222,7 +222,7 @@ describe('a move of a project', needs('postgresql'), () => {
     ]);
   });
 
-  it('from PostgreSQL keeps the fence when the answer to its commit is lost', async () => {
+  it('a move of a project from PostgreSQL keeps the fence when the answer to its commit is lost', async () => {
     await moving.fill('rows');
     let unknown = 0;
     const answerless = new Proxy(database, {
@@ -243,7 +243,7 @@ describe('a move of a project', needs('postgresql'), () => {
     expect([await moving.held('files'), await moving.held('rows')]).toEqual([HELD, 'project_elsewhere']);
   });
 
-  it('from PostgreSQL loses the fence through the server when the mover falls silent', async () => {
+  it('a move of a project from PostgreSQL loses the fence through the server when the mover falls silent', async () => {
     await moving.fill('rows');
     const names = ['idle_in_transaction_session_timeout', 'tcp_keepalives_idle', 'tcp_user_timeout'];
     let bounds: unknown;
@@ -259,7 +259,7 @@ describe('a move of a project', needs('postgresql'), () => {
     expect(await moving.held('rows')).toEqual(HELD);
   });
 
-  it('by a service stops on request without traces at the target, runs once at a time, and repeats its answer', async () => {
+  it('a move by a service stops on request without traces at the target, runs once at a time, and repeats its answer', async () => {
     await moving.fill('files');
     const from = await moving.start('files');
     const node = await moving.node('files', from);

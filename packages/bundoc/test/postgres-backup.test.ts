@@ -161,7 +161,7 @@ describe('backups of projects in PostgreSQL', needs('postgresql'), () => {
   });
 
   describe('refuse a restore', () => {
-    it('where a project or a mark exists', async () => {
+    it('a restore into PostgreSQL is refused where a project or a mark exists', async () => {
       const project = newProject();
       const opened = await openRows(project);
       await commitOne(opened.store, put('a', '{}'));
@@ -178,7 +178,7 @@ describe('backups of projects in PostgreSQL', needs('postgresql'), () => {
       ).rejects.toBeInstanceOf(ProjectExists);
     });
 
-    it('from a forged or truncated one, and leave no row', async () => {
+    it('a restore into PostgreSQL from a forged or truncated backup is refused and leaves no row', async () => {
       const project = newProject();
       const opened = await openRows(project);
       for (let n = 0; n < 30; n++) await commitOne(opened.store, put(`d${n}`, `{"n":${n}}`));
@@ -199,7 +199,7 @@ describe('backups of projects in PostgreSQL', needs('postgresql'), () => {
       }
     });
 
-    it('with an undecryptable document', async () => {
+    it('a restore into PostgreSQL with an undecryptable document is refused', async () => {
       const project = newProject();
       const opened = await openRows(project);
       for (const id of ['a', 'b']) await commitOne(opened.store, put(id, '{}'));

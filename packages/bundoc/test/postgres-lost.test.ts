@@ -94,7 +94,7 @@ describe('PostgreSQL', needs('postgresql'), () => {
       await cut.generation[Symbol.asyncDispose]();
     });
 
-    it('are refused in all ways, in the statement that looks for the project, until the loss is accepted', async () => {
+    it('are refused for every use until the loss is accepted, by the statement that looks for the project', async () => {
       const service = new FakeKeyService(systemClock);
       await using node = newNode(service);
       const lost = lostHere();
@@ -108,7 +108,7 @@ describe('PostgreSQL', needs('postgresql'), () => {
       expect([await node.read('lost-d'), await lost.list(), lost.count]).toEqual([true, ['lost-e'], 1]);
     });
 
-    it('that have rows are served, are not listed, and end their mark when they arrive', async () => {
+    it('lost projects with rows are served, are not listed, and lose their mark when they arrive', async () => {
       const service = new FakeKeyService(systemClock);
       await using node = newNode(service);
       const lost = lostHere();

@@ -88,7 +88,7 @@ describe('reads of single documents in PostgreSQL', needs('postgresql'), () => {
     expect(asked.map(documentsOf)).toEqual([3]);
   });
 
-  it('of many projects share a statement of at most 128 documents, each under its own key', async () => {
+  it('reads in PostgreSQL of many projects share a statement of at most 128 documents, each under its own key', async () => {
     await using server = await PostgresServer.start();
     await using database = openTestDatabase((await server.createDatabase('bundoc')).url);
     await prepareSchema(database);
@@ -107,7 +107,7 @@ describe('reads of single documents in PostgreSQL', needs('postgresql'), () => {
     expect(asked.map(documentsOf)).toEqual([128, 128, 128, 16]);
   });
 
-  it('of small documents are answered while large ones of another project are being read', async () => {
+  it('reads of small documents in PostgreSQL are answered while large ones of another project are read', async () => {
     await using server = await PostgresServer.start();
     await using database = openTestDatabase((await server.createDatabase('bundoc')).url);
     await prepareSchema(database);
@@ -141,7 +141,7 @@ describe('reads of single documents in PostgreSQL', needs('postgresql'), () => {
     expect(order.slice(ids.length)).toEqual(ids.map(() => 'large'));
   });
 
-  it('of large documents take turns among projects', async () => {
+  it('reads of large documents in PostgreSQL take turns among projects', async () => {
     await using server = await PostgresServer.start();
     await using database = openTestDatabase((await server.createDatabase('bundoc')).url);
     await prepareSchema(database);
@@ -217,7 +217,7 @@ describe('reads of single documents in PostgreSQL', needs('postgresql'), () => {
     }
   });
 
-  it('of a document that the server cannot read fail alone', async () => {
+  it('a document that the PostgreSQL server cannot read makes only its own reads fail', async () => {
     await using server = await PostgresServer.start();
     await using database = openTestDatabase((await server.createDatabase('bundoc')).url);
     await prepareSchema(database);

@@ -13,7 +13,7 @@ describe('the schema in PostgreSQL', needs('postgresql'), () => {
     expect(await server.sql('SELECT count(*) FROM bundoc.migrations', 'together')).toBe('1');
   });
 
-  it('of another version is refused with the remedy, and left unchanged', async () => {
+  it('a schema of another version in PostgreSQL is refused with the remedy, and left unchanged', async () => {
     await using other = openTestDatabase((await server.createDatabase('other')).url);
     await other.run(
       'CREATE SCHEMA bundoc; CREATE TABLE bundoc.migrations (version integer, works_from integer)',

@@ -153,7 +153,7 @@ describe('a store in PostgreSQL', () => {
   const storageOf = (BUNKMS_STORAGE: string, more = {}) =>
     readConfig({ BUNKMS_KEK: KEK, BUNKMS_STORAGE, ...more }).storage;
 
-  it('in SQLite gets its deadline from a variable', () => {
+  it('a store in SQLite gets its deadline from a variable', () => {
     expect(storageOf('sqlite', { BUNKMS_SQLITE_DEADLINE_MS: '7000' })).toEqual({
       kind: 'sqlite',
       deadlineMs: 7_000,

@@ -39,7 +39,7 @@ describe('a genuine backup', () => {
     expect(new Set(kinds).size).toBe(7);
   });
 
-  it('with one line in a place of another kind is refused', async () => {
+  it('a genuine backup with one line in a place of another kind is refused', async () => {
     await fc.assert(
       fc.asyncProperty(place, place, async (from, to) => {
         const moved = lines.toSpliced(from, 1).toSpliced(to, 0, String(lines[from]));
@@ -50,7 +50,7 @@ describe('a genuine backup', () => {
     );
   });
 
-  it('with one line left out or repeated is refused', async () => {
+  it('a genuine backup with one line left out or repeated is refused', async () => {
     for (const [at, text] of lines.entries())
       for (const changed of [lines.toSpliced(at, 1), lines.toSpliced(at, 0, text)])
         await expect(kindsIn(changed), `${at}: ${kindOf(text)}`).rejects.toBeInstanceOf(DamagedFile);

@@ -12,7 +12,7 @@ import { dataDir, keys, kms, openRestored, restoreHere, useRestores } from './su
 useRestores();
 
 describe('a backup', () => {
-  it('that is made during changes of keys is always a consistent snapshot', async () => {
+  it('a backup that is made during changes of keys is always a consistent snapshot', async () => {
     let isDone = false;
     const work = async (worker: number): Promise<void> => {
       for (let n = 0; !isDone; n++) {

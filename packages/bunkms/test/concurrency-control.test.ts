@@ -63,13 +63,13 @@ describe('If-Match', () => {
     },
   );
 
-  it.each(CHANGES)('of "*" lets %s take effect on any state of a key', async (_what, change, prepare) => {
+  it.each(CHANGES)('If-Match: * lets %s take effect on any key', async (_what, change, prepare) => {
     await prepare?.();
     expect((await change({ 'if-match': '*' })).status).toBeLessThan(300);
   });
 
   it.each(['', 'x', '"a" "b"', '"a', Array.from({ length: 33 }, () => '"a"').join()])(
-    'of %j is refused as invalid',
+    'If-Match: %j is refused as invalid',
     async (value) => {
       const answer = await keys.post(NAME, 'disable', { 'if-match': value });
       expect(answer.json()).toMatchObject({ status: 400, errors: [{ path: 'headers.If-Match' }] });
@@ -136,7 +136,7 @@ describe('an Idempotency-Key', () => {
     expect(await creations()).toHaveLength(1);
   });
 
-  it('on two concurrent requests creates one key', async () => {
+  it('an Idempotency-Key on two concurrent requests creates one key', async () => {
     const answers = await Promise.all(['a-dek', 'b-dek', 'c-dek'].map((name) => create('k', {}, name)));
     expect(answers.map(({ status }) => status).sort()).toEqual([201, 422, 422]);
     expect(await creations()).toHaveLength(1);

@@ -215,7 +215,7 @@ describe('a deletion that others interfere with', () => {
     expectRefused(await t.act('shred', NAME, { receipt }), 412, 'precondition_failed');
   });
 
-  it('of a destroyed key is finished by the storage that takes the key over', async () => {
+  it('the deletion of a destroyed key is finished by the storage that takes the key over', async () => {
     await s.create(NAME);
     await s.intend(NAME);
     await keys.shred(NAME);
@@ -241,7 +241,7 @@ describe('a deletion that others interfere with', () => {
     },
   );
 
-  it('that an administrator completes leaves the content for the storage to remove', async () => {
+  it('a deletion that an administrator completes leaves the content for the storage to remove', async () => {
     await s.create(NAME);
     const { receipt } = await s.intend(NAME);
     await keys.shred(NAME);

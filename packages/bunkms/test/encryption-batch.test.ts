@@ -71,7 +71,7 @@ describe('a batch', () => {
     }
   });
 
-  it('of plaintexts is encrypted item by item', async () => {
+  it('a batch of plaintexts is encrypted item by item', async () => {
     const items = [
       { plaintext_b64: SECRET },
       { plaintext_b64: '?' },

@@ -37,7 +37,7 @@ describe('export', () => {
   const accesses = async () => (await kms.records()).filter(({ action }) => action === 'key.export');
   const damage = (sql: string) => testStorage().edit(kms.dataDir, sql);
 
-  it('returns the created key, always the same, also after a restart', async () => {
+  it('returns the created key, always the same, even after a restart', async () => {
     const created = await create('a-dek');
     expect(created.status).toBe(201);
     expect(created.headers['location']).toBe('/v1/keys/a-dek');
@@ -166,7 +166,7 @@ describe('export', () => {
     expect(await kms.verify()).toMatchObject({ intact: true });
   });
 
-  it('of a key that does not exist is 404, and recorded as a failed access', async () => {
+  it('an export of a missing key is 404, and recorded as a failed access', async () => {
     const answer = await kms.internal('/v1/export/none-dek', { token });
     expect(answer.json()).toMatchObject({ status: 404, code: 'key_not_found' });
     expect(await accesses()).toMatchObject([
@@ -197,7 +197,7 @@ describe('export', () => {
       `UPDATE keys SET name = 'x' WHERE name = 'bad-dek'; UPDATE keys SET name = 'bad-dek' WHERE name = 'third-dek'`,
     ],
   ])(
-    'of a record %s is key_damaged, keeps the name taken, and does not affect other keys',
+    'an export of a record %s is key_damaged, keeps the name taken, and does not affect other keys',
     async (_what, sql) => {
       for (const name of ['good-dek', 'bad-dek', 'third-dek']) await create(name);
       await damage(sql);
@@ -318,7 +318,7 @@ describe('export', () => {
     expect(await again.verify()).toMatchObject({ intact: true });
   });
 
-  it('of 10,000 strangers from 1,500 addresses in a minute adds less than 200 KiB to the store', async () => {
+  it('exports by 10,000 strangers from 1,500 addresses in a minute add less than 200 KiB to the store', async () => {
     const bytes = () =>
       withDatabase(kms.dataDir, (database) => {
         const [pages, size] = ['page_count', 'page_size'].map((name) =>
@@ -364,7 +364,7 @@ describe('export', () => {
     expect(await kms.verify()).toMatchObject({ intact: true });
   });
 
-  it('by a service with a valid token is recorded every time', async () => {
+  it('every export by a service with a valid token is recorded', async () => {
     for (let time = 0; time < 25; time++) await kms.internal('/v1/export/none', { token });
     expect(await accesses()).toHaveLength(25);
   });

@@ -126,7 +126,7 @@ describe('a key that a storage holds', () => {
     expect(await other.store.findKey(NAME, 'current')).toBeUndefined();
   });
 
-  it('is created once for a repeated request, also after the storage has advanced', async () => {
+  it('is created once for a repeated request, even after the storage has advanced', async () => {
     const creator = (await kms.issue({ scope: ['kms:create_key'], keys: ['*'] })).token;
     const create = async () =>
       await kms.api('/v1/keys', {

@@ -45,7 +45,7 @@ describe('a storage', () => {
     });
   });
 
-  it('whose copy has started first is superseded in all requests', async () => {
+  it('a storage is superseded in all requests when a copy of it has started first', async () => {
     await s.create(NAME);
     const intent = await s.intend(NAME);
     const copy = s.copy();
@@ -70,14 +70,14 @@ describe('a storage', () => {
     expect(await recordOf()).toEqual(before);
   });
 
-  it('with many copies that start at once has only one that advances', async () => {
+  it('a storage with many copies that start at once lets only one of them advance', async () => {
     const copies = Array.from({ length: 6 }, () => s.copy());
     const answers = await Promise.all(copies.map((copy) => copy.advance()));
     const won = copies.filter((_, at) => answers[at]?.status === 200);
     expect(won.map(({ generation }) => generation)).toEqual([(await storageOf(s.id)).generation]);
   });
 
-  it('whose state is edited in the database is refused, found by a walk, and can be taken over only by force', async () => {
+  it('a storage whose state is edited in the database is refused, and only force can take it over', async () => {
     const former = s.generation;
     await s.create(NAME);
     await s.advance();
@@ -95,7 +95,7 @@ describe('a storage', () => {
     expect((await s.export(NAME)).status).toBe(200);
   });
 
-  it('whose latest record is hidden by another spelling is found by a walk of the chain', async () => {
+  it('a storage whose latest record is hidden by another spelling is found by a walk of the chain', async () => {
     await s.advance();
     for (const [from, to] of [
       ['"storage":', '"storage": '],

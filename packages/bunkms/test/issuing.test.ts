@@ -259,7 +259,7 @@ describe('tokens that issue others', () => {
     const revoke = async (jti: string, query = '?cascade=true') =>
       (await kms.api(`/v1/tokens/${jti}${query}`, { method: 'DELETE', token: await kms.fullToken() })).status;
 
-    it('with cascade covers all issued tokens over three generations and renewals, and sends an event for each', async () => {
+    it('a revocation with cascade covers all issued tokens over three generations and renewals, each with an event', async () => {
       const { root, child, grandchild, renewed, great, sibling } = await families();
       const stranger = await leaf(await issuer());
       const bundoc = await kms.issue({ scope: ['kms:export_key'], keys: ['*'] });
@@ -282,7 +282,7 @@ describe('tokens that issue others', () => {
       expect((await kms.records()).filter(({ action }) => action === 'token.revoke')).toHaveLength(3);
     });
 
-    it('without cascade does not affect issued tokens', async () => {
+    it('a revocation without cascade does not affect issued tokens', async () => {
       const { root, child } = await families();
       expect(await revoke(root.jti, '')).toBe(204);
       expect([await works(root.token), await works(child.token)]).toEqual([false, true]);
@@ -290,7 +290,7 @@ describe('tokens that issue others', () => {
       expect(await works(child.token)).toBe(false);
     });
 
-    it('with cascade that is interrupted is completed by a repeated call, and nothing is issued in between', async () => {
+    it('a revocation with cascade that is interrupted is completed by a repeated call, and blocks issues meanwhile', async () => {
       const { root, child, great } = await families();
       faulty.replaced.listIssues = () => Promise.reject(new Error('cut'));
       expect(await revoke(root.jti)).toBe(500);
@@ -301,7 +301,7 @@ describe('tokens that issue others', () => {
       expect([await works(child.token), await works(great.token)]).toEqual([false, false]);
     });
 
-    it('with cascade covers thousands of tokens in bounded steps, and visits each family once', async () => {
+    it('a revocation with cascade covers thousands of tokens in bounded steps, and visits each family once', async () => {
       const { root } = await families();
       const { family: _, jti: __, ...like } = await leaf(root.token);
       const many = Array.from({ length: 3_000 }, () => {

@@ -39,7 +39,7 @@ const materialsOf = (exported: { key_material_b64: string }[]) =>
 
 describe('a backup from before a rotation of the KEK', () => {
   it.each(['audit-copy', 'none'] as const)(
-    'that is restored with %s has every key, rewrapped with the current KEK of its chain',
+    'a restore with %s of a backup from before a KEK rotation rewraps every key with the current KEK',
     async (source) => {
       const before = await exportAll(keys);
       const { archive } = await backupOf(kms);
@@ -109,7 +109,7 @@ describe('a backup from before a rotation of the KEK', () => {
 });
 
 describe('a recovery from project files', () => {
-  it('that were not rewritten since a rotation of the KEK rewraps their keys with the current one', async () => {
+  it('a recovery from project files that are older than a KEK rotation rewraps their keys with the current KEK', async () => {
     const before = await exportAll(keys);
     const bundoc = join(dataDir, '..', 'bundoc');
     writeProject(bundoc, 'p', before);

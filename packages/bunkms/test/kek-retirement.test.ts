@@ -76,7 +76,7 @@ describe('damaged keys', () => {
     expect(await again.verify()).toMatchObject({ intact: true });
   });
 
-  it('that open again later are then rewrapped with the current KEK', async () => {
+  it('damaged keys that open again later are then rewrapped with the current KEK', async () => {
     await using kms = await startBoth();
     const keys = await KeyCalls.of(kms);
     await keys.make('a-dek', 'enabled');

@@ -78,7 +78,7 @@ describe('the leases of a key', () => {
     expect((await leases('a-dek')).leases.map(({ id }) => id)).toEqual([long.lease.id]);
   });
 
-  it('of a key that does not exist are 404, and each request is recorded', async () => {
+  it('requests for leases of a missing key are 404, and each is recorded', async () => {
     expect((await kms.api('/v1/keys/none-dek/leases', { token })).json()).toMatchObject({
       code: 'key_not_found',
     });

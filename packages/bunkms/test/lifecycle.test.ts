@@ -233,7 +233,7 @@ describe('the deletion of a key', () => {
     },
   );
 
-  it('with another time, or without the right confirmation, is refused', async () => {
+  it('the deletion of a key with a different time, or without the right confirmation, is refused', async () => {
     for (const query of [
       '?pending_days=1',
       '?pending_days=6',
@@ -252,7 +252,7 @@ describe('the deletion of a key', () => {
     }
   });
 
-  it('that is canceled leaves the key disabled, and the same when it is enabled', async () => {
+  it('the deletion of a key that is canceled leaves the key disabled, and the same after it is enabled', async () => {
     await keys.delete(NAME);
     expect(infoIn(await keys.post(NAME, 'restore'))).toMatchObject({ state: 'disabled' });
     expect((await keys.export(NAME)).json()).toMatchObject({ code: 'key_disabled' });
@@ -260,7 +260,7 @@ describe('the deletion of a key', () => {
     expect((await keys.export(NAME)).json()).toMatchObject({ version: 2 });
   });
 
-  it('at once returns a receipt that names the record and every KEK that wrapped a copy', async () => {
+  it('the deletion of a key at once returns a receipt that names the record and every KEK that wrapped a copy', async () => {
     await kms.running.close();
     const further = newKek();
     await using ring = await startKms({ dataDir: kms.dataDir, kek: `${further}\n${kms.kek}`, clock });
@@ -311,7 +311,7 @@ describe('the deletion of a key', () => {
     expect(await found(kept)).toBe(true);
   });
 
-  it('of one version is permanent and does not affect the others', async () => {
+  it('the deletion of one version of a key is permanent and does not affect the others', async () => {
     const bytes = Buffer.from((await keys.export(NAME, 1)).json().wrapped_b64, 'base64');
     const second = (await keys.export(NAME)).json();
     const receipt = destroyReceiptSchema.strict().parse((await keys.destroyVersion(NAME, 1)).json());
@@ -333,7 +333,7 @@ describe('the deletion of a key', () => {
     expect((await keys.post(NAME, 'rotate')).json()).toMatchObject({ version: 3 });
   });
 
-  it('of one version needs the name of the key as confirmation', async () => {
+  it('the deletion of one version of a key needs the name of the key as confirmation', async () => {
     for (const query of ['', '?confirm=b-dek', '?confirm='])
       expect((await keys.delete(`${NAME}/versions/1`, query)).json()).toMatchObject({
         code: 'invalid_request',
@@ -343,7 +343,7 @@ describe('the deletion of a key', () => {
 });
 
 describe('the export of a key', () => {
-  it('that is not exportable is refused to all callers, and that cannot be undone', async () => {
+  it('the export of a key that is not exportable is refused to all callers, permanently', async () => {
     await using kms = await startKms();
     const keys = await KeyCalls.of(kms);
     expect(infoIn(await keys.create('kept-dek', { exportable: false }))).toMatchObject({ exportable: false });

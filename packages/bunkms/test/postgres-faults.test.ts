@@ -146,7 +146,7 @@ describe('a store in PostgreSQL, when something fails,', needs('postgresql'), ()
     expect(transactions.size).toBeLessThan(10);
   });
 
-  it('answers within its deadline when the database hangs, also during a commit', async () => {
+  it('answers within its deadline when the database hangs, even during a commit', async () => {
     await store.close();
     store = await open({ port: cut.port, deadlineMs: HASTY_MS, statementTimeoutMs: HASTY_MS - 500 });
     await store.unlock(chainKey);

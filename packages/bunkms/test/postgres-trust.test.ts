@@ -73,7 +73,7 @@ describe('an attacker with the database of BunKMS', needs('postgresql'), () => {
     ['changes a policy', 'UPDATE keys SET exportable = false', 'id'],
     ['makes it an older one', 'UPDATE keys SET version = 1', 'id'],
     ['changes a check value', `UPDATE key_versions SET kcv = repeat('0', 32)`],
-  ])('who %s damages that key, and no other', async (_what, sql, column = 'key_id') => {
+  ])('an attacker who %s damages only that key', async (_what, sql, column = 'key_id') => {
     await edit(`${sql.replace('$B', of('b-dek'))} WHERE ${column} = ${of('a-dek')}`);
     expect((await keys.export('a-dek')).json()).toMatchObject({ status: 503, code: 'key_damaged' });
     expect((await keys.create('a-dek')).json()).toMatchObject({ code: 'key_exists' });
@@ -106,7 +106,7 @@ describe('an attacker with the database of BunKMS', needs('postgresql'), () => {
       'makes a record',
       `INSERT INTO audit SELECT (SELECT max(seq) + 1 FROM audit), time, severity, action, outcome, actor, jti, key, version, source, request_id, code, detail, prev_hash, hash, write_id FROM audit WHERE seq = 4`,
     ],
-  ])('who %s of the chain is detected', async (_what, sql) => {
+  ])('an attacker who %s of the chain is detected', async (_what, sql) => {
     expect(await kms.verify()).toMatchObject({ intact: true });
     await edit(sql);
     expect(await kms.verify()).toMatchObject({ intact: false });

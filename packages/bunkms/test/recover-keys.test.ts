@@ -29,7 +29,7 @@ describe('a key in a store', () => {
     all = await makeProject('p', 3);
   });
 
-  it('that is sound is not changed', async () => {
+  it('an intact key is not changed by a recovery', async () => {
     const before = await kms.store.findKey(NAME, 'all');
     expect(await recoverFrom(kms, bundoc)).toEqual([{ project: 'p', key: NAME, outcome: 'sound' }]);
     expect(await kms.store.findKey(NAME, 'all')).toMatchObject({
@@ -76,7 +76,7 @@ describe('a key in a store', () => {
   });
 
   it.each(['disable', 'delete'] as const)(
-    'that is withdrawn by %s is repaired and stays withdrawn',
+    'a key that is withdrawn by %s is repaired and stays withdrawn',
     async (how) => {
       if (how === 'disable') await keys.post(NAME, 'disable');
       else await keys.delete(NAME);
@@ -88,7 +88,7 @@ describe('a key in a store', () => {
     },
   );
 
-  it('that is a different one with the same name is left unchanged', async () => {
+  it('a different key with the same name is left unchanged', async () => {
     const other = await newService();
     const calls = await KeyCalls.of(other);
     await calls.create(NAME);
@@ -171,7 +171,7 @@ describe('a destroyed key', () => {
 });
 
 describe('a key in a row', () => {
-  it('that somebody inserted into the store without records comes back disabled', async () => {
+  it('a key in a row that somebody inserted without records comes back disabled', async () => {
     const [first] = await makeProject('p');
     const { record, versions } = (await kms.store.findKey(NAME, 'all')) ?? {};
     await keys.shred(NAME);

@@ -17,7 +17,7 @@ import { recoverFrom, writeCatalog, writeProject } from './support/recovery.ts';
 useRecovery();
 
 describe('a project file', () => {
-  it('whose copy alone is intact is read from the copy, and the versions of both are combined', async () => {
+  it('a project file whose copy alone is intact is read from the copy, and the versions of both are combined', async () => {
     const all = await makeProject('p', 2);
     const directory = writeProject(bundoc, 'p', all);
     const service = await newService();
@@ -89,7 +89,7 @@ describe('a project file', () => {
     expect((await service.store.counts()).keys).toBe(0);
   });
 
-  it('with an older version that does not open gives the others', async () => {
+  it('a project file with an older version that does not open gives its other versions', async () => {
     const all = await makeProject('p', 3);
     writeProject(bundoc, 'p', all, (file) => ({
       ...file,

@@ -44,7 +44,7 @@ describe('a store that was restored from before a rotation', () => {
     writeProject(bundoc, 'p', all);
   });
 
-  it('with a copy of the audit chain gets the newer versions from the project, and works at once', async () => {
+  it('a store from before a rotation gets newer versions from the project, and works at once with a chain copy', async () => {
     const calls = await restoreWith(await auditCopyOf(kms));
     expect(await codeOf(calls, NAME)).toBe('key_damaged');
     expect(await recoverFrom(restored, bundoc)).toEqual([
@@ -55,7 +55,7 @@ describe('a store that was restored from before a rotation', () => {
     expect((await calls.post(NAME, 'rotate')).json()).toMatchObject({ version: 4 });
   });
 
-  it('without a copy gets them too, and stays disabled', async () => {
+  it('a store from before a rotation gets newer versions without a copy of the chain, but stays disabled', async () => {
     const calls = await restoreWith();
     expect(await recoverFrom(restored, bundoc)).toEqual([
       { project: 'p', key: NAME, outcome: 'recovered', state: 'disabled', versions: [2, 3] },
@@ -65,7 +65,7 @@ describe('a store that was restored from before a rotation', () => {
     await expectNoDamage(restored);
   });
 
-  it('and has been rotated differently since keeps its versions, and reports a conflict', async () => {
+  it('a store from before a rotation that has been rotated differently keeps its versions, and reports a conflict', async () => {
     const calls = await restoreWith();
     await calls.post(NAME, 'enable');
     await calls.post(NAME, 'rotate');

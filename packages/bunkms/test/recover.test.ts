@@ -22,7 +22,7 @@ import { recoverFrom } from './support/recovery.ts';
 useRecovery();
 
 describe('a recovery', () => {
-  it('that fails at any write can be run again, and ends with every key restored', async () => {
+  it('a recovery that fails at any write can be run again, and ends with every key restored', async () => {
     const all: ExportedKey[] = [];
     for (const project of ['p', 'q', 'r']) all.push(...(await makeProject(project, 2)));
     let failAt = 1;
@@ -97,7 +97,7 @@ describe('a recovery', () => {
     expect(isRaced).toBe(true);
   });
 
-  it('that runs many times at once beside the service recovers each key once', async () => {
+  it('a recovery that runs many times at once beside the service recovers each key once', async () => {
     const all = await makeProject('p', 3);
     withoutForeignKeys(`DELETE FROM keys WHERE name = '${NAME}'`);
     const runs = await Promise.all(Array.from({ length: 5 }, () => recoverFrom(kms, bundoc)));

@@ -33,7 +33,7 @@ import { expectSound } from './support/soundness.ts';
 useRestores();
 
 describe('a damaged backup', () => {
-  it('that has changed bytes, is truncated or is under another KEK leaves nothing behind when it is refused', async () => {
+  it('a backup that is changed, truncated or under another KEK leaves nothing behind when it is refused', async () => {
     await keys.make('a-dek', 'enabled');
     const { archive } = await backupOf(kms);
     const changed = Buffer.from(archive);
@@ -48,7 +48,7 @@ describe('a damaged backup', () => {
     expect(existsSync(dataDir)).toBe(false);
   });
 
-  it('that replaces a sound one between its check and its restore is detected, and leaves no store', async () => {
+  it('a damaged backup that replaces an intact one after its check is detected, and leaves no store', async () => {
     await keys.make('a-dek', 'enabled');
     const [first, second] = [await backupOf(kms), await backupOf(kms)];
     const [one, other] = [sourceOf(first.archive), sourceOf(second.archive)];
@@ -66,7 +66,7 @@ describe('a damaged backup', () => {
     expect((await store.auditHead()).seq).toBe(0);
   });
 
-  it('of a damaged store confines the damage to the damaged entries', async () => {
+  it('a backup of a damaged store confines the damage to the damaged entries', async () => {
     for (const name of ['sound-dek', 'edited-dek', 'lost-dek', 'torn-dek', 'odd-dek'])
       await keys.make(name, 'enabled');
     edit(kms, (database) => {
@@ -102,7 +102,7 @@ describe('a damaged backup', () => {
     expect((await calls.export('sound-dek')).status).toBe(200);
   });
 
-  it('with a damaged key restores that key when it was repaired since', async () => {
+  it('a damaged backup restores a damaged key if the key was repaired since', async () => {
     const bundoc = join(dataDir, '..', 'bundoc');
     await keys.create('a-dek');
     writeProject(bundoc, 'a', [exportedKeySchema.parse((await keys.export('a-dek')).json())]);
@@ -117,7 +117,7 @@ describe('a damaged backup', () => {
     expect(await materialOf(await KeyCalls.of(restored), 'a-dek')).toBe(before);
   });
 
-  it('that is restored without evidence lets its damaged or lost keys be recovered later only as disabled', async () => {
+  it('after a restore of a damaged backup without evidence, damaged or lost keys are recovered only as disabled', async () => {
     const bundoc = join(dataDir, '..', 'bundoc');
     for (const project of ['a', 'b', 'c']) {
       await keys.create(`${project}-dek`);
@@ -139,7 +139,7 @@ describe('a damaged backup', () => {
     ]);
   });
 
-  it('of a store with a broken audit chain reports the place, and so does the restored store', async () => {
+  it('a backup of a store with a broken audit chain reports the place, and so does the restored store', async () => {
     await keys.make('a-dek', 'enabled');
     await kms.records();
     edit(kms, 'DELETE FROM audit WHERE seq = 3');

@@ -116,7 +116,7 @@ describe('a backup with later evidence', () => {
     expect(leases.leases.map(({ id }) => id)).toContain(released.lease.id);
   });
 
-  it('brings nothing back that only a rollback of the store had brought back, without an explicit act', async () => {
+  it('restores nothing that only a rollback of the store had brought back, unless somebody enables it', async () => {
     const names = ['gone', 'held', 'secret', 'worn', 'kept', 'chosen'];
     for (const name of names) await keys.make(`${name}-dek`, 'enabled');
     const revoked = await kms.issue({ scope: ['kms:read_key'], keys: ['*'] });

@@ -22,7 +22,7 @@ import { expectSound } from './support/soundness.ts';
 useRestores();
 
 describe('a backup', () => {
-  it('that is restored without later evidence has all keys disabled and no valid token, and records that in the chain', async () => {
+  it('a restore without later evidence disables all keys, revokes all tokens, and records this in the chain', async () => {
     for (const state of ['enabled', 'disabled', 'pending_deletion', 'destroyed'] as const)
       await keys.make(`${state.replace('_', '-')}-dek`, state);
     const before = await materialOf(keys, 'enabled-dek', 1);
@@ -140,7 +140,7 @@ describe('a backup', () => {
     );
   });
 
-  it('that is restored ends all receipts from before, also when it is restored twice', async () => {
+  it('a backup that is restored ends all receipts from before, even when it is restored twice', async () => {
     await keys.make('a-dek', 'enabled');
     const { archive } = await backupOf(kms);
     const receiptOf = async (of: KeyCalls) => String((await of.export('a-dek')).headers[RECEIPT_HEADER]);

@@ -89,7 +89,7 @@ describe('a restore from a backup that is older than two take-overs', () => {
     expect((await later.advance()).json()).toMatchObject({ taken_over_ms: raised + MINUTE_MS });
   });
 
-  it('that is made twice from the same backup does not repeat a take-over of the first', async () => {
+  it('a second restore from the same old backup does not repeat a take-over of the first', async () => {
     await takenOver();
     const { archive } = await backupOf(kms, clock);
     clock.advance(60_000);
@@ -168,7 +168,7 @@ describe('a restore from a backup that is older than two take-overs', () => {
     expect(taken.taken_over_ms).toBeGreaterThan(clock.now());
   });
 
-  it('of 10,000 storages makes one record of each, and no more', async () => {
+  it('a restore from an old backup makes one record for each of 10,000 storages, and no more', async () => {
     const time = new Date(clock.now()).toISOString();
     const ids = Array.from({ length: 10_000 }, () => randomUUID());
     const drafts = ids.map((id) =>

@@ -59,7 +59,7 @@ describe('rotation', () => {
     expect(vault.unwrapDek(Buffer.from(key.wrapped_b64, 'base64'), identity)).toEqual(dekOf(key));
   };
 
-  it('creates a new current version and does not change the older one, also after a restart', async () => {
+  it('creates a new current version and does not change the older one, even after a restart', async () => {
     const first = await exported();
     const info = await rotated();
     expect(info).toMatchObject({ id: first.key_id, name: NAME, state: 'enabled', version: 2 });
@@ -133,7 +133,7 @@ describe('rotation', () => {
     expect(await kms.verify()).toMatchObject({ intact: true });
   });
 
-  it('with an expected version happens only if that is current, and the audit shows it', async () => {
+  it('a rotation with an expected version happens only if this version is current, and is recorded', async () => {
     expect(await rotated('?expected_version=1')).toMatchObject({ version: 2 });
     const present = await exported();
     for (const expected of [1, 3, 1_000])
@@ -151,7 +151,7 @@ describe('rotation', () => {
     );
   });
 
-  it('that is requested concurrently with the same expected version happens once, across processes', async () => {
+  it('concurrent rotations with the same expected version happen once, across processes', async () => {
     await using other = await startKms({ dataDir: kms.dataDir, kek: kms.kek });
     const answers = await Promise.all(
       Array.from({ length: 30 }, (_, number) =>
@@ -166,7 +166,7 @@ describe('rotation', () => {
     expect(await kms.verify()).toMatchObject({ intact: true });
   });
 
-  it('that is requested concurrently gives each caller a version from after its request, without gaps', async () => {
+  it('concurrent rotations give each caller a version from after its request, without gaps', async () => {
     await using other = await startKms({ dataDir: kms.dataDir, kek: kms.kek });
     const answers = await Promise.all(
       Array.from({ length: 30 }, (_, number) => rotated('', number % 2 === 0 ? kms : other)),
@@ -187,7 +187,7 @@ describe('rotation', () => {
     expect(await kms.verify()).toMatchObject({ intact: true });
   });
 
-  it('that is repeated gives a new version each time', async () => {
+  it('a repeated rotation gives a new version each time', async () => {
     for (let version = 2; version < 6; version++) expect((await rotated()).version).toBe(version);
   });
 
@@ -229,7 +229,7 @@ describe('rotation', () => {
     expect(await kms.verify()).toMatchObject({ intact: true });
   });
 
-  it('of a key that does not exist is 404, and so is the export of a version that never existed', async () => {
+  it('a rotation of a missing key is 404, and so is the export of a version that never existed', async () => {
     const answer = await kms.api('/v1/keys/none-dek/rotate', { method: 'POST', token });
     expect(answer.json()).toMatchObject({ status: 404, code: 'key_not_found' });
     expect(await codeOf('?version=2')).toBe('key_not_found');
@@ -306,7 +306,7 @@ describe('rotation', () => {
     ['before it is written', false, 1],
     ['after it was written', true, 2],
   ])(
-    'that fails %s can be repeated with the expected version, and happens once',
+    'a rotation that fails %s can be repeated with the expected version, and happens once',
     async (_when, isWritten, version) => {
       faulty.replaced.updateKey = async (real, ...args) => {
         if (isWritten) await real(...args);

@@ -85,7 +85,7 @@ describe('reads of one token', () => {
     expect(new Set(await Promise.all([other, ...answers]))).toEqual(new Set([200]));
   });
 
-  it('of so many tokens that they have all places, also those beyond them, do not delay exports', async () => {
+  it('reads by more tokens than there are places do not delay exports', async () => {
     const { token: exporter } = await kms.issue({ scope: ['kms:export_key'], keys: ['*'] });
     const gate = new Gate();
     faulty.replaced.listKeys = gate.pass;
@@ -100,7 +100,7 @@ describe('reads of one token', () => {
     expect(new Set(await Promise.all(answers))).toEqual(new Set([200]));
   });
 
-  it('have each their record before they are answered, and few of these wait at a time', async () => {
+  it('each have a record before they are answered, and few of these records wait at a time', async () => {
     const token = await reader();
     const gate = new Gate();
     faulty.replaced.appendAudit = gate.pass;

@@ -230,7 +230,7 @@ describe('an interrupted destruction', () => {
   );
 
   it.each(CUTS)(
-    'by a caller, %s, can be repeated, and happens at most once',
+    'an interrupted destruction by a caller, %s, can be repeated, and happens at most once',
     async (_when, cut, isWritten) => {
       await using other = await startKms({
         dataDir: kms.dataDir,
@@ -289,7 +289,7 @@ describe('a rotation policy', () => {
     expect(await versionOf()).toBe(3);
   });
 
-  it('that is set later counts from the current version, and its removal ends it', async () => {
+  it('a rotation policy that is set later counts from the current version, and its removal ends it', async () => {
     await keys.create(NAME);
     clock.advance(40 * DAY_MS);
     const sweep = await newSweep();

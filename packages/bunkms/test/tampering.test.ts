@@ -102,24 +102,24 @@ describe('a key whose record was changed in the database', () => {
       'the time of its audit record',
       `UPDATE audit SET time = '2020-01-01T00:00:00.000Z' WHERE key = '${NAME}'`,
     ],
-  ])('in %s is damaged and cannot be used, unlike other keys', async (_what, sql) => {
+  ])('a record that was changed in %s makes only its key damaged and unusable', async (_what, sql) => {
     edit(kms, sql);
     await expectDamaged();
   });
 
-  it('in its id is damaged', async () => {
+  it('a key whose id was changed in the database is damaged', async () => {
     withoutForeignKeys(kms, (database) => database.exec(`UPDATE keys SET id = 'x' ${OF_A}`));
     await expectDamaged();
   });
 
-  it('by removal together with its versions is damaged, not unknown', async () => {
+  it('a key whose record and versions were removed from the database is damaged, not unknown', async () => {
     withoutForeignKeys(kms, (database) =>
       database.exec(`DELETE FROM key_versions WHERE key_id = ${ID_OF_A}; DELETE FROM keys ${OF_A}`),
     );
     await expectDamaged(false);
   });
 
-  it('by renaming is damaged under both names', async () => {
+  it('a key that was renamed in the database is damaged under both names', async () => {
     edit(kms, `UPDATE keys SET name = 'c-dek' ${OF_A}`);
     for (const name of [NAME, 'c-dek']) {
       expect((await keys.export(name)).json()).toMatchObject({ code: 'key_damaged' });
@@ -128,7 +128,7 @@ describe('a key whose record was changed in the database', () => {
     expect(keyPageSchema.parse((await keys.list()).json()).damaged).toEqual(['c-dek']);
   });
 
-  it('by a swap of names with another key is damaged, and so is the other', async () => {
+  it('two keys that swapped names in the database are both damaged', async () => {
     edit(
       kms,
       `UPDATE keys SET name = 'x' ${OF_A}; UPDATE keys SET name = '${NAME}' WHERE name = '${OTHER}';
@@ -138,7 +138,7 @@ describe('a key whose record was changed in the database', () => {
       expect((await keys.export(name)).json()).toMatchObject({ code: 'key_damaged' });
   });
 
-  it('to a genuine older row with its genuine older versions is damaged, also after a restart', async () => {
+  it('a key whose rows were replaced by genuine older ones is damaged, even after a restart', async () => {
     const older = rowsOf(kms);
     await keys.post(NAME, 'disable');
     putBack(kms, older);
@@ -154,7 +154,7 @@ describe('a key whose record was changed in the database', () => {
     await expectDamaged();
   });
 
-  it('and rolled back together with its audit record is found by the verification of the chain', async () => {
+  it('a key that was rolled back together with its audit record is found by the verification of the chain', async () => {
     const older = rowsOf(kms);
     await keys.post(NAME, 'disable');
     const { seq } = await kms.store.auditHead();
@@ -164,7 +164,7 @@ describe('a key whose record was changed in the database', () => {
     expect(await kms.verify()).toMatchObject({ intact: false, fault: { seq, reason: 'missing' } });
   });
 
-  it('and rolled back while the index of changes hides the latest change is not used by a process that has read that change', async () => {
+  it('a key that was rolled back with its latest change hidden is not used by a process that has read that change', async () => {
     const older = rowsOf(kms);
     await keys.post(NAME, 'disable');
     expect(await damagedKeys(kms)).toEqual([]);
@@ -189,7 +189,7 @@ describe('a key whose record was changed in the database', () => {
       'the bytes of another key',
       `wrapped = (SELECT wrapped FROM key_versions WHERE key_id <> ${ID_OF_A} AND version = 1)`,
     ],
-  ])('in one version by %s is damaged only in that version', async (_what, set) => {
+  ])('a key whose version was changed by %s is damaged only in that version', async (_what, set) => {
     edit(kms, `UPDATE key_versions SET ${set} WHERE key_id = ${ID_OF_A} AND version = 1`);
     expect((await keys.export(NAME, 1)).json()).toMatchObject({ code: 'key_damaged' });
     expect((await keys.destroyVersion(NAME, 1)).json()).toMatchObject({ code: 'key_damaged' });
@@ -202,7 +202,7 @@ describe('a key whose record was changed in the database', () => {
     expect((await keys.shred(NAME)).status).toBe(200);
   });
 
-  it('in a destroyed version whose bytes were restored is damaged in that version', async () => {
+  it('a key whose destroyed version got its bytes back is damaged in that version', async () => {
     const older = rowsOf(kms);
     await keys.destroyVersion(NAME, 1);
     const [first] = older.key_versions;
@@ -217,7 +217,7 @@ describe('a key whose record was changed in the database', () => {
     expect((await keys.export(NAME)).status).toBe(200);
   });
 
-  it('by an added version does not get that version', async () => {
+  it('a key does not get a version that was added in the database', async () => {
     edit(
       kms,
       `INSERT INTO key_versions (key_id, version, kcv, state, created_at, wrapped)

@@ -19,7 +19,7 @@ const LIMIT: MayIssue = {
 };
 const LEAF = { typ: 'client', scope: ['docs:read'] };
 
-describe('what a token with kms:admin lists and revokes', () => {
+describe('the reach of a token with kms:admin', () => {
   const faulty = new FaultyStore();
   let kms: TestKms;
   beforeEach(async () => {
@@ -61,7 +61,7 @@ describe('what a token with kms:admin lists and revokes', () => {
     return { mine, other, first, foreign, deputy, second, ofDeputy: await issued(deputy) };
   };
 
-  it('is what it has issued, directly or indirectly, if its may_issue is narrow, each token before those that it has issued', async () => {
+  it('is all tokens that it has issued, directly or indirectly, in order, if its may_issue is narrow', async () => {
     const { mine, other, first, foreign, deputy, second, ofDeputy } = await tenants();
     expect(await seenBy(mine)).toEqual([first.jti, deputy.jti, ofDeputy.jti, second.jti]);
     expect(await seenBy(deputy)).toEqual([ofDeputy.jti]);
@@ -69,7 +69,7 @@ describe('what a token with kms:admin lists and revokes', () => {
     expect(await seenBy(await tenant())).toEqual([]);
   });
 
-  it('includes nothing about KEKs, whose keys are those of everyone, if its may_issue is narrow', async () => {
+  it('excludes KEKs, which wrap the keys of everyone, if its may_issue is narrow', async () => {
     const [narrow, whole] = [await tenant(), await tenant(MAY_ISSUE_ALL)];
     const read = async ({ token }: Token) => (await kms.api('/v1/kek', { token })).json();
     const { current } = await read(whole);
@@ -107,7 +107,7 @@ describe('what a token with kms:admin lists and revokes', () => {
     },
   );
 
-  it('includes what earlier and later tokens of its family have issued, and renewals of those', async () => {
+  it('includes tokens that earlier and later tokens of its family have issued, with their renewals', async () => {
     const mine = await tenant();
     const early = await issued(mine, { typ: 'service', scope: ['kms:read_key'], keys: ['a-x'] });
     const mineNow = await renewed(mine);
@@ -134,7 +134,7 @@ describe('what a token with kms:admin lists and revokes', () => {
     expect(await isLive(deputyNow)).toBe(false);
   });
 
-  it('includes what issuers have issued that were removed from the store, and what applications issue', async () => {
+  it('includes tokens of issuers that were removed from the store, and tokens that applications issue', async () => {
     const grant = { ...LIMIT, scopes: [...LIMIT.scopes, 'kms:issue_client'] } satisfies MayIssue;
     const mine = await tenant(grant);
     const app = await issued(mine, {
@@ -149,14 +149,14 @@ describe('what a token with kms:admin lists and revokes', () => {
     expect(await isLive(user)).toBe(false);
   });
 
-  it('ends with cascade at what it has issued, and the rest stays live', async () => {
+  it('bounds a cascade to tokens that it has issued, and all others stay live', async () => {
     const { mine, other, first, foreign, deputy, second, ofDeputy } = await tenants();
     expect((await revoke(mine, deputy.jti, '?cascade=true')).status).toBe(204);
     for (const token of [deputy, ofDeputy]) expect(await isLive(token)).toBe(false);
     for (const token of [mine, other, first, foreign, second]) expect(await isLive(token)).toBe(true);
   });
 
-  it('has no difference between an unknown token and one out of reach, and a refusal writes nothing', async () => {
+  it('hides whether a token is unknown or out of reach, and a refusal writes nothing', async () => {
     const { mine, other, first, foreign, deputy, second } = await tenants();
     const admin = await kms.issue({ scope: ['kms:admin'] });
     const before = await kms.store.auditHead();

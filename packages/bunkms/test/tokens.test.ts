@@ -70,7 +70,7 @@ describe('tokens', () => {
     expect(await other.verify()).toMatchObject({ intact: true });
   });
 
-  it('of a service can be renewed for as long as it runs', async () => {
+  it('tokens of a service can be renewed for as long as it runs', async () => {
     const first = await kms.issue({ scope: ['kms:read_key'], keys: ['*-dek'], ttl_s: 600 });
     let { token } = first;
     for (let step = 0; step < 5; step++) {
@@ -94,7 +94,7 @@ describe('tokens', () => {
     expect((await renew(token)).status).toBe(401);
   });
 
-  it('of a client cannot be renewed', async () => {
+  it('tokens of a client cannot be renewed', async () => {
     const { token } = await kms.issue({ typ: 'client', scope: ['kms:read_key'], keys: ['*'] });
     expect((await renew(token)).json()).toMatchObject({ status: 403, code: 'forbidden' });
   });

@@ -101,7 +101,7 @@ function checksBesideWrites(): void {
     expect((await again.internal(`/v1/export/${NAME}`, { token })).status).toBe(503);
   });
 
-  it('do not say that nothing has changed when a change is stored, and too many calls wait to read it', async () => {
+  it('do not deny a stored change when too many calls wait to read it', async () => {
     faulty.replaced.updateKey = async (update: KmsStore['updateKey'], change) => {
       const receipt = await update(change);
       faulty.replaced.findKey = () => Promise.reject(new AppError('overloaded'));

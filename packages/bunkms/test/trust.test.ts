@@ -243,14 +243,14 @@ function believesWhatItReadBack(): void {
       expect((await withReceipt(`${receipt},${receipt}`)).status).toBe(200);
     });
 
-    it('of another installation says nothing', async () => {
+    it('a receipt of another installation says nothing', async () => {
       const receipt = parseReceipt(await receiptOf());
       if (receipt === undefined) throw new Error('there is a receipt');
       const other = formatReceipt({ ...receipt, installation: '0'.repeat(16), seq: 9_999 });
       expect((await withReceipt(other)).status).toBe(200);
     });
 
-    it('that was changed is 400, counted, and seals nothing', async () => {
+    it('a receipt that was changed is 400, counted, and does not seal BunKMS', async () => {
       const receipt = parseReceipt(await receiptOf());
       if (receipt === undefined) throw new Error('there is a receipt');
       const forged = [

@@ -177,7 +177,7 @@ export class Bundoc {
       readonly cursor?: string | undefined;
       /** Prefix of their ids. */
       readonly prefix?: string | undefined;
-      /** Whether to add to each what is known without its key. Opens no project. */
+      /** Whether to add the summary of each project that needs no key. Opens no project. */
       readonly summary?: boolean | undefined;
     } = {},
   ): Promise<ProjectPage> {

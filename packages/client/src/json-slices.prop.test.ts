@@ -31,7 +31,7 @@ const { json } = fc.letrec<{ json: string; array: string; object: string }>((tie
 }));
 
 describe('the values of a JSON text', () => {
-  it('of an array keep their exact texts', () => {
+  it('the values of a JSON array keep their exact texts', () => {
     fc.assert(
       fc.property(fc.array(json), space, (all, s) => {
         expect(elementTexts(`${s}[${s}${all.join(`${s},${s}`)}${s}]${s}`)).toEqual(all);
@@ -39,7 +39,7 @@ describe('the values of a JSON text', () => {
     );
   });
 
-  it('of an object are found by name and keep their exact texts', () => {
+  it('the values of a JSON object are found by name and keep their exact texts', () => {
     fc.assert(
       fc.property(fc.array(fc.tuple(fc.string(), json)), space, (all, s) => {
         const members = all.map(([name, value]) => `${JSON.stringify(name)}${s}:${s}${value}`);
@@ -49,7 +49,7 @@ describe('the values of a JSON text', () => {
     );
   });
 
-  it('of a text that is cut short are refused with an error', () => {
+  it('the values of a JSON text that is cut short are refused with an error', () => {
     for (const text of ['[{"a":1', '["a', '{"a":[1,2']) {
       expect(() => (text[0] === '[' ? elementTexts(text) : memberTexts(text))).toThrow(SyntaxError);
     }

@@ -1,4 +1,4 @@
-/** What a project holds. */
+/** The content of a project, in figures. */
 export interface ProjectInfo {
   readonly project: string;
   /** RFC 3339, UTC. */
@@ -19,7 +19,7 @@ export interface ProjectInfo {
   readonly cache: { readonly open: boolean; readonly key_cached: boolean };
 }
 
-/** What is known of a project without its key. */
+/** The figures of a project that need no key. */
 export interface ProjectSummary {
   /** Absent before the first checkpoint of a project in files that is not open. */
   readonly documents?: number;

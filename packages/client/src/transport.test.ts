@@ -54,20 +54,20 @@ describe('a request', () => {
     expect(new Headers(requests[0]?.init.headers).get('authorization')).toBe('Bearer secret');
   });
 
-  it('that fails names the service when there was no answer, and says when the answer was cut short', async () => {
+  it('a request that fails names the service when there was no answer, and says when the answer was cut short', async () => {
     const { transport } = start([new Error('refused')], { triesMax: 1 });
     await expect(transport.send(get)).rejects.toThrow('there is no answer from https://docs.example.org');
     await expect(start([cutShort()], { triesMax: 1 }).transport.send(get)).rejects.toThrow('was cut short');
   });
 
-  it('that a proxy answers with a page is refused as such, and is not retried', async () => {
+  it('a request that a proxy answers with a page is refused as such, and is not retried', async () => {
     const page = new Response('<html>Sign in</html>', { headers: { 'content-type': 'text/html' } });
     const { transport, requests } = start([page]);
     await expect(transport.send(get)).rejects.toMatchObject({ code: 'unexpected_answer', status: 200 });
     expect(requests).toHaveLength(1);
   });
 
-  it('without content is answered without a content type', async () => {
+  it('a request without content is answered without a content type', async () => {
     const { transport } = start([new Response(null, { status: 204 })]);
     expect(await transport.send(get)).toMatchObject({ status: 204, text: '' });
   });
@@ -144,7 +144,7 @@ describe('a request', () => {
     expect(requests).toHaveLength(3);
   });
 
-  it('is abandoned when its signal is aborted, also in a pause, with the reason of the signal', async () => {
+  it('is abandoned when its signal is aborted, even in a pause, with the reason of the signal', async () => {
     const stop = new AbortController();
     const reason = new Error('enough');
     const { transport, requests } = start([problem(503, 'overloaded'), ok()], {

@@ -41,7 +41,7 @@ describe('the records of a file', () => {
     ['[{"a":1}', 'ends within its array'],
     ['[{"a":1}] {"b":2}', 'Something follows the array'],
     ['[1][2]', 'Something follows the array'],
-  ])('of %j are refused at the end', async (text, message) => {
+  ])('the records of a file of %j are refused at the end', async (text, message) => {
     await expect(recordsIn(text)).rejects.toThrow(message);
   });
 

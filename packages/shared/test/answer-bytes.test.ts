@@ -71,7 +71,7 @@ describe('answers', () => {
     await expect.poll(() => [shares.gate.bytes.held, shares.gate.bytes.subjects]).toEqual([0, 0]);
   });
 
-  it('with metrics are sent one at a time to each caller, however much others hold', async () => {
+  it('answers with metrics are sent one at a time to each caller, even when others hold all bytes', async () => {
     // The greedy reader is not cut off.
     vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
     const registry = new Registry();
@@ -109,7 +109,7 @@ describe('answers', () => {
     expect(peer.listenerCount('close')).toBeLessThanOrEqual(before + 2);
   });
 
-  it('that are refused give the memory of their buffers back at once', async () => {
+  it('answers that are refused return the memory of their buffers at once', async () => {
     const made: Buffer[] = [];
     const shares = sharesOf({ capacity: BIG, waitMs: 20 });
     await using server = await startWith(shares, (app) => {
@@ -125,7 +125,7 @@ describe('answers', () => {
     expect(made.map(({ length }) => length)).toEqual([0]);
   });
 
-  it('of writes are never refused, though they have no room', async () => {
+  it('answers to writes are never refused, even without room', async () => {
     const shares = sharesOf({ capacity: 2 * BIG, waitMs: 20 });
     await using server = await startWith(shares, (app) => {
       big(app);
@@ -140,7 +140,7 @@ describe('answers', () => {
     await expect.poll(() => shares.gate.bytes.held).toBe(0);
   });
 
-  it('that are read too slowly are cut off while more than half of the room is in use, and no others', async () => {
+  it('only answers that are read too slowly are cut off, while more than half of the bytes are held', async () => {
     // Only the test advances the seconds.
     vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
     const shares = sharesOf({ capacity: 3 * BIG });

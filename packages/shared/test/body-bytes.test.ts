@@ -41,14 +41,14 @@ describe('bodies', () => {
     await expect.poll(() => [bytes.held, bytes.subjects]).toEqual([0, 0]);
   });
 
-  it('that are small have further bytes while large ones hold all', async () => {
+  it('small bodies have further bytes while large ones hold all', async () => {
     const shares = sharesOf({ capacity: 1_000_000, ...SMALL });
     await using server = await startWith(shares);
     using _all = shares.gate.bytes.charge(OTHER, 1_000_000);
     for (const bytes of [1, 20_000, 65_536]) expect((await whole(server, bytes, 'small')).status).toBe(200);
   });
 
-  it('without room are not read, and are refused with the holder of it before anything begins', async () => {
+  it('bodies without room are not read, and are refused before anything begins', async () => {
     const shares = sharesOf({ capacity: 1_000_000, waitMs: 20 });
     let isBegun = false;
     await using server = await startWith(shares, (app) => {
@@ -84,7 +84,7 @@ describe('bodies', () => {
     expect(JSON.parse((await readAnswer(socket)).body)).toEqual({ bytes: 60_000 });
   });
 
-  it('of a subject with less than its part are read beyond what a stalled subject holds', async () => {
+  it('bodies of a subject with less than its part are read even when a stalled subject holds all bytes', async () => {
     const shares = sharesOf({ capacity: 1_000_000, beyond: { ofSubject: 1.25, ofProject: 1.25 } });
     await using server = await startWith(shares);
     for (let n = 0; n < 5; n++) await begun(server, shares, 200_000, 1);
@@ -94,7 +94,7 @@ describe('bodies', () => {
     more.destroy();
   });
 
-  it('that arrive too slowly are refused while more than half of the bytes are held, the slowest first', async () => {
+  it('bodies that arrive too slowly are refused while more than half of the bytes are held, the slowest first', async () => {
     vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
     const shares = sharesOf({ capacity: 1_000_000 });
     await using server = await startWith(shares);
@@ -121,7 +121,7 @@ describe('bodies', () => {
     await expect.poll(() => shares.gate.bytes.held).toBe(0);
   });
 
-  it('of the subject that holds most are refused at any pace when another subject waits', async () => {
+  it('bodies of the subject that holds most are refused at any pace when another subject waits', async () => {
     vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
     const clock = new FakeClock();
     const shares = sharesOf({ capacity: 1_000_000, clock });
@@ -139,7 +139,7 @@ describe('bodies', () => {
     expect(JSON.parse((await readAnswer(modest)).body)).toEqual({ bytes: 300_000 });
   });
 
-  it('that arrive slowly are read while there is room', async () => {
+  it('bodies that arrive slowly are read while there is room', async () => {
     const shares = sharesOf({ capacity: 1_000_000 });
     await using server = await startWith(shares);
     const socket = await begun(server, shares, 400_000, 1_000);
@@ -189,7 +189,7 @@ describe('bodies', () => {
     expect([shares.gate.bytes.held, shares.gate.bytes.waiting]).toEqual([0, 0]);
   });
 
-  it('of unknown length hold the longest of their route while they arrive, and are refused beyond it', async () => {
+  it('bodies of unknown length hold the longest of their route while they arrive, and are refused beyond it', async () => {
     const shares = sharesOf({ capacity: 20_000_000 });
     await using server = await startWith(shares, (app: FastifyInstance) => {
       app.post('/small', { bodyLimit: 1_000 }, async () => 'ok');
@@ -202,7 +202,7 @@ describe('bodies', () => {
     await expect.poll(() => shares.gate.bytes.held).toBe(0);
   });
 
-  it('of a request without one need no bytes', async () => {
+  it('requests without a body need no bytes', async () => {
     const shares = sharesOf({ capacity: 1 });
     await using server = await startWith(shares);
     using _all = shares.gate.bytes.charge(OTHER, 1);
@@ -211,7 +211,7 @@ describe('bodies', () => {
 });
 
 describe('requests from a trusted proxy', () => {
-  it('count by the address of the client behind the proxy, and other senders of that header are not believed', async () => {
+  it('count by the address of the client behind the proxy, and only trusted proxies may name that address', async () => {
     const { promise: end, resolve } = Promise.withResolvers<void>();
     const hold = (app: FastifyInstance) =>
       app.get('/hold', async (request) => {

@@ -52,7 +52,7 @@ describe('bytes after a request that are not HTTP', () => {
     expect(statusesOf(await answersOf(socket))).toEqual([201]);
   });
 
-  it('in the body of a request make it fail without effect', async () => {
+  it('bytes in the body of a request that are not HTTP make it fail without effect', async () => {
     await using own = await startStore();
     const chunked = `PUT /store/e HTTP/1.1\r\nHost: x\r\n${JSON_TYPE}Transfer-Encoding: chunked\r\n\r\nzz\r\n`;
     const answers = await answersOf(send(own.port, chunked));
@@ -88,7 +88,7 @@ describe('a client that ends its half of the connection', () => {
     expect(statusesOf(await answersOf(socket))).toEqual([201]);
   });
 
-  it('in the middle of a body gets 400, and the request has no effect', async () => {
+  it('a client that ends its half of the connection in the middle of a body gets 400, without an effect', async () => {
     const socket = send(server.port, put('f').slice(0, -1));
     socket.end();
     const answers = await answersOf(socket);
@@ -98,7 +98,7 @@ describe('a client that ends its half of the connection', () => {
 });
 
 describe('a request that does not arrive in time', () => {
-  it('but has its answer already ends the connection, even if the client keeps sending and does not close its half', async () => {
+  it('a late request that is answered already ends the connection, even if the client keeps sending', async () => {
     await using own = await start({ requestTimeoutMs: 50 });
     const accepted = once(own.app.server, 'connection') as Promise<[Socket]>;
     const socket = connect({ port: own.port, host: '127.0.0.1', allowHalfOpen: true });

@@ -39,7 +39,7 @@ describe('a request', () => {
     await expect.poll(() => seen).toEqual([1, 0]);
   });
 
-  it('with many documents has eight, also one that asks for fields', async () => {
+  it('a request for many documents has eight places, and so has one that asks for fields', async () => {
     const seen: number[] = [];
     const { places, start } = startWithPlaces((app) => {
       const count = async () => void seen.push(places.held);
@@ -51,7 +51,7 @@ describe('a request', () => {
     expect(seen).toEqual([8, 8, 1]);
   });
 
-  it('waits while there are none, and is refused with the holder of them', async () => {
+  it('waits while there are no places, and is refused with the number that its subject holds', async () => {
     const { places, start } = startWithPlaces(undefined, 20);
     await using server = await start();
     {
@@ -77,7 +77,7 @@ describe('a request', () => {
     expect([places.refusals, places.subjects]).toEqual([{ rate_limited: 0, overloaded: 0 }, 1]);
   });
 
-  it('has none while it waits away from the gate, and waits for them again after that', async () => {
+  it('has no places while it is away, and waits for places again afterwards', async () => {
     const back = Promise.withResolvers<void>();
     let waiting = 0;
     const wait = () => {
@@ -112,7 +112,7 @@ describe('a request', () => {
     await expect.poll(() => places.held).toBe(0);
   });
 
-  it('that is answered by hand gives its places back, also when it disconnects later', async () => {
+  it('a request that is answered by hand gives its places back, even if it disconnects later', async () => {
     const { places, start } = startWithPlaces((app) => {
       app.get('/stream', async (request, reply) => {
         answerByHand(request, reply).raw.writeHead(200).write('begun');

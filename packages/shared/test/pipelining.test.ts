@@ -106,7 +106,7 @@ describe('requests that do not wait for the answer before them', () => {
     own.release();
   });
 
-  it('let an answer end that has begun, and the connection with it', async () => {
+  it('let a started answer end, which then closes the connection', async () => {
     const [begun, rest] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
     await using own = await startStore({}, (app) => {
       app.get('/stream', async (_request, reply) =>

@@ -28,7 +28,7 @@ afterEach(() => {
   running.seen.length = 0;
 });
 
-it('a body over the limit is read and discarded after its answer, so that the client gets the answer, and later bytes have no effect', async () => {
+it('a body over the limit is discarded after its answer, so that the client gets it, without further effect', async () => {
   const socket = connect({ port: running.port, host: '127.0.0.1', allowHalfOpen: true });
   const body = Buffer.alloc(32 * 1_048_576, 'x');
   const faults: Error[] = [];
@@ -157,7 +157,7 @@ describe('an answer', () => {
     expect(answer.headers['allow']).toBe('GET, HEAD, PUT');
   });
 
-  it('to a request beyond the body limit ends the connection', async () => {
+  it('an answer to a request beyond the body limit ends the connection', async () => {
     const bytes = post('x'.repeat(BODY_BYTES_MAX + 1), JSON_TYPE).replace('Connection: close\r\n', '');
     expect((await sendRaw(running.port, bytes)).headers['connection']).toBe('close');
   });
@@ -168,7 +168,7 @@ describe('an answer', () => {
     expect(answer.headers['retry-after']).toBe('3');
   });
 
-  it('to HEAD has the status and no body', async () => {
+  it('an answer to HEAD has the status and no body', async () => {
     const answer = await sendRaw(running.port, get('/nowhere').replace('GET', 'HEAD'));
     expect(answer.status).toBe(404);
     expect(answer.body).toBe('');
@@ -223,7 +223,7 @@ describe('an answer', () => {
     expect(line).toContain(SECRET);
   });
 
-  it('that repeats a refusal of the same client is counted in the log, not logged again', async () => {
+  it('an answer that repeats a refusal of the same client is counted in the log, not logged again', async () => {
     await using own = await start();
     for (let n = 0; n < 20; n++) await sendRaw(own.port, get('/throws'));
     for (let n = 0; n < 20; n++) await sendRaw(own.port, get('/nowhere'));
@@ -243,7 +243,7 @@ describe('an answer', () => {
     }
   });
 
-  it('is logged with the root of its token, its project and the bound, one line for each root, which names other projects', async () => {
+  it('is logged with the root of its token, its project and the bound, in one line for each root', async () => {
     const guard = createGuard(
       (request) => {
         const { jti } = request.query as { readonly jti?: string };
@@ -281,7 +281,7 @@ describe('an answer', () => {
     expect(lines.at(-1)).toMatchObject({ client: 'root-1', kind: 'rate_limited', count: 1, projects: ['q'] });
   });
 
-  it('that keeps failing logs one line for each kind at level error, and counts the rest', async () => {
+  it('an answer that keeps failing logs one line for each kind at level error, and counts the rest', async () => {
     const written: string[] = [];
     const destination = { write: (line: string) => void written.push(line) };
     const logger = createLogger({ service: 'bundoc', level: 'error', destination });
@@ -320,7 +320,7 @@ describe('an answer', () => {
 });
 
 describe('a connection', () => {
-  it('whose request does not arrive in time gets 408 and is closed', async () => {
+  it('a connection whose request does not arrive in time gets 408 and is closed', async () => {
     await using hurried = await start({ requestTimeoutMs: 50 });
     for (const bytes of [
       'GET /items/a HTTP/1.1\r\nHost:',
@@ -331,7 +331,7 @@ describe('a connection', () => {
     expect(hurried.seen.length).toBeLessThanOrEqual(1);
   });
 
-  it('that is refused closes even if the client never closes its side', async () => {
+  it('a connection that is refused closes even if the client never closes its side', async () => {
     const accepted = once(running.app.server, 'connection') as Promise<[Socket]>;
     const socket = connect({ port: running.port, host: '127.0.0.1', allowHalfOpen: true });
     socket.write('garbage\r\n\r\n');
@@ -353,7 +353,7 @@ describe('a connection', () => {
     expect(running.seen).toHaveLength(1);
   });
 
-  it('that the client drops in the middle of a body does not affect others', async () => {
+  it('a connection that the client drops in the middle of a body does not affect others', async () => {
     const socket = openRaw(running.port);
     await once(socket, 'connect');
     socket.write(`POST /items HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n${JSON_TYPE}\r\n{`);

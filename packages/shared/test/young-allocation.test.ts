@@ -33,7 +33,7 @@ async function notes(before: string): Promise<readonly string[]> {
 }
 
 describe('a service', () => {
-  it('allocates in the young generation, however many objects of a place in the code have survived', async () => {
+  it('allocates in the young generation, however many objects of the same code have survived', async () => {
     expect(await notes('')).not.toEqual([]);
     expect(await notes(SERVICE)).toEqual([]);
   });

@@ -12,7 +12,7 @@ import { DOCUMENTS_FORMAT } from './move-bar.ts';
 import { withData } from './open-data.ts';
 import { projectId } from './service-client.ts';
 
-/** `bundoc repair`: repairs one project. When it cannot, it names `--accept-loss` if that helps. */
+/** `bundoc repair`: repairs one project. If `--accept-loss` would help, the error says so. */
 export const addRepairCommand: AddCommands = (program, environment) => {
   command(program, 'repair', 'repairs a project that answers project_damaged; deletes nothing')
     .argument('<project>', 'its id', projectId)

@@ -225,7 +225,7 @@ describe('the estimated memory of an open project', () => {
 });
 
 describe('a schema', () => {
-  it('refuses invalid documents, also in a batch, and then nothing is written', async () => {
+  it('refuses invalid documents, even in a batch, and then nothing is written', async () => {
     const { store } = await start();
     await store.define('notes', SCHEMA, NONE);
     await commitOne(store, put('a', '{"v":1}'));

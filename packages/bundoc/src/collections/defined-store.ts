@@ -65,8 +65,6 @@ export async function openDefinedStore(
  *
  * Works on any store. Each store has one instance, so its view of the definitions is always current. A
  * collection without a definition costs one lookup in a map.
- *
- * One class, because it has the members of its port; most pass a call on to the store below.
  */
 export class DefinedStore implements CollectionStore {
   readonly #store: ProjectStore;

@@ -30,8 +30,6 @@ const DEFINITION_PAGE = { limit: 100, bytesMax: 8_388_608 };
 /**
  * The definitions of a project's collections: read from the store, kept in memory, and applied to its
  * indexes. Each store has one instance, so its view is always current.
- *
- * One class, because reading, changing and applying definitions share one map and one mutex.
  */
 export class KnownDefinitions {
   readonly #store: ProjectStore;

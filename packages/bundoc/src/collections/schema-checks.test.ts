@@ -118,7 +118,7 @@ describe('the check of a document', () => {
     expect(user).toBeLessThan(5_000_000);
   });
 
-  it('stays within the stack, also deep in a call', () => {
+  it('stays within the stack, even deep in a call', () => {
     const chain = numbers(1_000).map((n) => [n, { allOf: [{ $ref: `#/$defs/${n + 1}` }] }]);
     const $defs = { ...Object.fromEntries(chain), 1000: {} };
     const check = compileSchema({ properties: { n: { $ref: '#/$defs/0' } }, $defs });

@@ -25,8 +25,6 @@ const S = 1_000;
 /**
  * The keys of the cache: all keys of projects in use, and a bounded number of others, evicted least recently
  * used first. It indexes keys by the second of their expiry, so that no sweep visits all of them.
- *
- * One class, because a key that comes, or ends, enters or leaves all lists of keys at once.
  */
 export class CachedKeys {
   readonly #clock: Clock;

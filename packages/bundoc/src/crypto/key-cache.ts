@@ -75,8 +75,6 @@ interface Fetch {
  * usable until its end. These fetches share a token bucket with those that follow a gap in the events, and
  * few run at a time, so that others can open projects. Fetches in progress are outside the LRU, so they
  * cannot be evicted (ADR 0004).
- *
- * One class, because each way into the cache and out of it keeps the same bound on time.
  */
 export class KeyCache {
   readonly #options: KeyCacheOptions;

@@ -31,8 +31,6 @@ export const documentCounts = { sealed: 0, opened: 0 };
  *
  * Document files are sealed under the DEK itself, so that anyone who holds it can open one with ten lines of
  * any language. Everything else uses a separate subkey (ADR 0003).
- *
- * One class, because everything that a DEK of the project seals, names or derives is here, and nowhere else.
  */
 export class ProjectCipher {
   /** AAD of every document file, up to the file name: ASCII, as project ids are. */

@@ -52,7 +52,7 @@ function naively(node: unknown, paths: readonly (readonly string[])[]): unknown 
 }
 
 describe('a selection of fields', () => {
-  it('keeps what a naive evaluation of its paths keeps, after the metadata', () => {
+  it('keeps the same members as a naive evaluation of its paths, after the metadata', () => {
     fc.assert(
       fc.property(document, fc.array(path, { minLength: 1, maxLength: 4 }), (target, paths) => {
         expect(project(target, paths)).toEqual({

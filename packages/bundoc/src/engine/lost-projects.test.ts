@@ -82,7 +82,7 @@ async function taken() {
 }
 
 describe('the first start after a take-over', () => {
-  it('leaves a project out whose folder cannot be read, and does not wait for it', async () => {
+  it('skips a project whose folder cannot be read, and does not wait for it', async () => {
     const { disk, service } = await taken();
     disk.failing = (operation) => (operation === 'read /data/projects/b' ? 'before' : undefined);
     const { generation, lost } = await startOn(disk, service);
@@ -91,7 +91,7 @@ describe('the first start after a take-over', () => {
     expect([generation.state, await lost.list()]).toEqual(['confirmed', ['c']]);
   });
 
-  it('marks the projects whose keys the storage holds and that it lacks, before it is confirmed', async () => {
+  it('marks the projects that the storage lacks but whose keys it holds, before it is confirmed', async () => {
     const { disk, service } = await taken();
     const gate = Promise.withResolvers<void>();
     service.afterListing = gate.promise;
@@ -108,7 +108,7 @@ describe('the first start after a take-over', () => {
     expect(disk.files().get(FILE)?.toString()).toBe('{"format":1,"projects":["b","c"]}\n');
   });
 
-  it('is the only one that looks: a key that a later crash leaves without content is adopted', async () => {
+  it('is the only start that looks, so a key that a later crash leaves without content is adopted', async () => {
     const { disk, service, id } = await taken();
     await (await startOn(disk, service)).generation.start();
     service.put('later-dek', id);
@@ -168,7 +168,7 @@ describe('the first start after a take-over', () => {
     expect([next.generation.state, await next.lost.list()]).toEqual(['confirmed', ['b', 'c']]);
   });
 
-  it('is also the first one of the service after a command that acted for the storage', async () => {
+  it('is also the first start of the service after a command that acted for the storage', async () => {
     const { disk, service } = await taken();
     await startStorage(await identifyFolder(disk, '/data'), service);
     const { generation, lost } = await startOn(disk, service);
@@ -176,7 +176,7 @@ describe('the first start after a take-over', () => {
     expect([generation.state, await lost.list()]).toEqual(['confirmed', ['b', 'c']]);
   });
 
-  it('loses no mark to a power cut at any step: what is confirmed has its marks', async () => {
+  it('is confirmed only after its marks are durable, whenever the power is cut', async () => {
     for (let operation = 1; ; operation++)
       for (const when of ['before', 'after'] as const)
         for (const survival of ['synced only', 'everything'] as const) {
@@ -237,7 +237,7 @@ describe('the lost projects of a data folder', () => {
     expect((await open(later)).has('b')).toBe(false);
   });
 
-  it('are those before or after a change, whenever the power is cut', async () => {
+  it('are the ones from before or after a change, whenever the power is cut', async () => {
     for (let operation = 1; ; operation++) {
       const disk = await newDisk();
       const lost = await open(disk);

@@ -18,7 +18,7 @@ import type { StorageEngine } from './storage-engine.ts';
 export interface LostProjects {
   /** The number of marks, as last read. */
   readonly count: number;
-  /** Those of `projects` of which the storage has nothing: no content, no other mark. */
+  /** Returns those of `projects` that have no content and no other mark in the storage. */
   absent(projects: readonly string[]): Promise<readonly string[]>;
   /** Marks these projects, durably. Earlier marks stay. */
   mark(projects: readonly string[]): Promise<void>;
@@ -79,7 +79,7 @@ export interface LostProjectsDeps {
 }
 
 /**
- * Marks every project whose key the storage holds and of which it has nothing. May be repeated.
+ * Marks every project whose key the storage holds but whose content it lacks. May be repeated.
  *
  * @param before the last take-over that was stored when this began.
  * @param signal ends it.
@@ -88,7 +88,7 @@ export interface LostProjectsDeps {
 export async function markLost(deps: LostProjectsDeps, before: number, signal: AbortSignal): Promise<void> {
   const { lost, identity } = deps.storage;
   const found: string[] = [];
-  // The keys first: a project that is created in the meantime is not absent.
+  // The keys are listed first, so that a project that is created meanwhile is not absent.
   for await (const projects of deps.calls.heldProjects(deps.id)) {
     if (signal.aborted) throw new AppError('storage_unavailable', { cause: signal.reason });
     found.push(...(await lost.absent(projects)));
@@ -96,7 +96,7 @@ export async function markLost(deps: LostProjectsDeps, before: number, signal: A
       throw new AppError('storage_unavailable', { cause: new Error(`more than ${LOST_MAX} lost projects`) });
   }
   if (found.length === 0) return;
-  // Another node has done it in the meantime, so losses may be accepted already.
+  // Another node has marked them meanwhile, so an administrator may have accepted losses already.
   if ((await identity.read()).takenOverMs !== before) return;
   await lost.mark(found);
   reportLost(deps);

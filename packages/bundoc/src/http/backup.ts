@@ -39,7 +39,7 @@ export function registerBackup(app: FastifyInstance, backups: Backups, auth: Bea
         .header('content-type', OCTETS)
         .header('content-disposition', `attachment; filename="${project}.bundoc-backup"`);
       if (request.method !== 'HEAD') return reply.send(stream);
-      // Nobody reads the stream any more, so the backup stops.
+      // Nobody reads the stream any longer, so the backup stops.
       stream.destroy();
       return reply.send();
     },

@@ -9,10 +9,10 @@ const EXAMPLE_PATH = { project: 'project-a' };
 export const DESCRIPTION = describe({
   id: 'writeBatch',
   tag: 'documents',
-  summary: 'Write several documents, all or none',
+  summary: 'Write several documents, all or none of them',
   description:
-    'Each operation is on a document of its own. When any precondition does not hold, `errors` of the refusal lists every one that does not, with the `etag` that the document has. ' +
-    'A `patch` needs `docs:read` as well.',
+    'Each operation must be on a different document. If a precondition fails, `errors` of the refusal lists every failed one with the current `etag` of its document. ' +
+    'A `patch` also needs `docs:read`.',
   access: projectAccess('docs:write'),
   params: projectPathSchema,
   headers: idempotencyHeaders,

@@ -37,10 +37,10 @@ const EXAMPLE_PARAMS = { project: 'project-a' };
 export const DESCRIPTION = describe({
   id: 'listChanges',
   tag: 'changes',
-  summary: 'What changed in a project',
+  summary: 'List the changes in a project',
   description:
-    'Each document once, at its last change; deletions for seven days. `since` of an answer goes on from there. `Accept` asks for a ' +
-    'page as JSON or as lines, or for a stream of server-sent events, which does not end and takes neither `limit` nor `wait`.',
+    'Each document once, at its last change; deletions for seven days. The next request continues from `since` of the answer. `Accept` selects ' +
+    'a page as JSON or as lines, or a stream of server-sent events. A stream does not end, and takes neither `limit` nor `wait`.',
   access: projectAccess('docs:read'),
   params: projectPathSchema,
   query: querySchema,
@@ -50,7 +50,7 @@ export const DESCRIPTION = describe({
       .string()
       .max(256)
       .optional()
-      .describe('Of a stream: the last `id` that was seen, to go on behind it'),
+      .describe('For a stream: the last `id` that the client received, to resume after it'),
   }),
   answers: {
     200: {

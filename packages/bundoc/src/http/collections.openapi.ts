@@ -17,7 +17,7 @@ export const LIST = describe({
   id: 'listCollections',
   tag: 'collections',
   summary: 'List the collections of a project',
-  description: 'Those that hold a document or are defined, by name.',
+  description: 'All collections with a document or a definition, by name.',
   access: projectAccess('docs:read'),
   params: projectPathSchema,
   answers: { 200: { description: 'The collections', schema: collectionListSchema } },
@@ -37,9 +37,9 @@ export const READING = describe({
   headers: readHeaders,
   answers: {
     200: {
-      description: 'The collection; `ETag` is of its definition',
+      description: 'The collection; `ETag` is that of its definition',
       schema: collectionSchema,
-      headers: { ETag: 'Of the definition, where there is one' },
+      headers: { ETag: 'The entity tag of the definition, if there is one' },
     },
     304: { description: 'The definition has not changed' },
   },
@@ -53,7 +53,7 @@ export const READING = describe({
 const DEFINED = {
   description: 'Defined',
   schema: definedCollectionSchema,
-  headers: { ETag: 'Of the definition' },
+  headers: { ETag: 'The entity tag of the definition' },
 };
 
 export const DEFINITION = describe({
@@ -61,8 +61,8 @@ export const DEFINITION = describe({
   tag: 'collections',
   summary: 'Define a collection',
   description:
-    'Replaces the whole definition. `existing` tells how many of the documents that are there would be refused now; they stay as they are. ' +
-    'May make the project.',
+    'Replaces the whole definition. `existing` says how many existing documents the schema would refuse; they do not change. ' +
+    'Creates the project if necessary.',
   access: projectAccess('docs:admin'),
   params: collectionPathSchema,
   headers: writeHeaders,
@@ -111,14 +111,14 @@ export const REMOVAL = describe({
 export const SCHEMA_CHECK = describe({
   id: 'checkSchema',
   tag: 'collections',
-  summary: 'How many documents a schema would refuse',
+  summary: 'Count the documents that a schema would refuse',
   description:
-    'A dry run: nothing is changed, and the schema need not be defined. It looks at `limit` documents, in the order of creation. ' +
+    'A dry run: it changes nothing, and the schema need not be defined. It checks `limit` documents in the order of creation. ' +
     '`next_cursor` is the `cursor` of the next request, with the same schema.',
   access: projectAccess('docs:read', 'docs:admin'),
   params: collectionPathSchema,
   body: jsonBody(schemaCheckRequestSchema),
-  answers: { 200: { description: 'What was found', schema: schemaCheckAnswerSchema } },
+  answers: { 200: { description: 'The counts', schema: schemaCheckAnswerSchema } },
   refusals: [...PROJECT_REFUSALS, 'invalid_cursor'],
   examples: {
     check: {

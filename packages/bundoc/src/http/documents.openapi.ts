@@ -20,7 +20,7 @@ const EXAMPLE_METADATA = {
   _created: '2026-11-25T08:00:00.000Z',
   _updated: '2026-11-25T08:00:00.000Z',
 };
-const TAG_HEADERS = { ETag: 'Of the revision' };
+const TAG_HEADERS = { ETag: 'The entity tag of the revision' };
 const CREATED = {
   description: 'Created; the metadata of the document',
   schema: documentMetadataSchema,
@@ -39,13 +39,13 @@ export const READING = describe({
   id: 'readDocument',
   tag: 'documents',
   summary: 'Read a document',
-  description: 'The text that was written, behind the metadata.',
+  description: 'The text that was written, after the metadata.',
   access: projectAccess('docs:read'),
   params: documentPathSchema,
   headers: readHeaders,
   answers: {
     200: { description: 'The document', schema: documentSchema, headers: TAG_HEADERS },
-    304: { description: '`If-None-Match` names the present revision', headers: TAG_HEADERS },
+    304: { description: '`If-None-Match` names the current revision', headers: TAG_HEADERS },
   },
   refusals: [...PROJECT_REFUSALS, 'document_not_found', 'precondition_failed'],
   examples: {
@@ -70,7 +70,7 @@ export const CREATION = describe({
   tag: 'documents',
   summary: 'Create a document',
   description:
-    'Under `_id` of the body, or a new id that sorts by time. The first document makes the project.',
+    'Under the `_id` of the body, or under a new id that sorts by time. The first document creates the project.',
   access: projectAccess('docs:write'),
   params: collectionPathSchema,
   headers: idempotencyHeaders,
@@ -95,7 +95,7 @@ export const REPLACEMENT = describe({
   tag: 'documents',
   summary: 'Create or replace a document',
   description:
-    '`If-None-Match: *` only creates, `If-Match` only replaces; `_rev` of the body acts as `If-Match`.',
+    '`If-None-Match: *` only creates, `If-Match` only replaces. `_rev` in the body acts as `If-Match`.',
   access: projectAccess('docs:write'),
   params: documentPathSchema,
   headers: writeHeaders,

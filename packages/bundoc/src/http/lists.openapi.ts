@@ -18,8 +18,8 @@ export const DESCRIPTION = describe({
   tag: 'documents',
   summary: 'List a collection',
   description:
-    'In the order of creation. `next_cursor`, while there may be more (also after a page that is short, or empty), is the `cursor` of ' +
-    'the next page; it belongs to the collection and the `fields`. `include=total` counts the documents of the collection.',
+    'In the order of creation. `next_cursor` is the `cursor` of the next page. It is there while more may follow, even after a short or empty page. ' +
+    'It is valid for the same collection and `fields`. `include=total` counts the documents of the collection.',
   access: projectAccess('docs:read'),
   params: collectionPathSchema,
   query: listQuerySchema,

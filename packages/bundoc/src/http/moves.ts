@@ -12,7 +12,7 @@ import { guardProject, projectPath, projectPathSchema } from './access.ts';
 import { PROJECT_REFUSALS, projectAccess } from './descriptions.ts';
 
 const NDJSON = 'application/x-ndjson';
-/** Interval of progress lines, also without progress, so that the connection does not look dead. */
+/** Interval of progress lines. They are sent even without progress, so that the connection looks alive. */
 const PROGRESS_EVERY_MS = 500;
 
 const DESCRIPTION = describe({
@@ -47,7 +47,7 @@ export function registerMoves(app: FastifyInstance, moves: Moves, auth: BearerAu
       const { project } = projectPath(request);
       const move = await moves.begin(project);
       const stream = Readable.from(linesOf(project, move, request.id), { objectMode: false });
-      // Also when nobody has read a line of it.
+      // Even if nobody has read a line of it.
       stream.once('close', () =>
         move.stop(new AppError('overloaded', { detail: 'the client disconnected' })),
       );

@@ -64,11 +64,11 @@ export const BUNDOC_API: ServiceDescription = {
     'A document store that seals every document with the key of its project before it touches a disk.',
   tags: [
     { name: 'documents', description: 'Documents of a collection' },
-    { name: 'collections', description: 'What collections there are, and how they are defined' },
-    { name: 'queries', description: 'Documents by what is in them' },
-    { name: 'changes', description: 'What changed in a project' },
+    { name: 'collections', description: 'Collections and their definitions' },
+    { name: 'queries', description: 'Documents by their content' },
+    { name: 'changes', description: 'Changes in a project' },
     { name: 'projects', description: 'Projects as a whole' },
-    { name: 'service', description: 'About the process' },
+    { name: 'service', description: 'The process' },
   ],
   schemas: {
     Document: documentSchema,

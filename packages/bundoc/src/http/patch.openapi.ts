@@ -9,9 +9,9 @@ const EXAMPLE_PATH = { project: 'project-a', collection: 'notes', id: 'first' };
 export const DESCRIPTION = describe({
   id: 'patchDocument',
   tag: 'documents',
-  summary: 'Change a document in part',
+  summary: 'Change parts of a document',
   description:
-    'By a merge patch (RFC 7396) or a JSON Patch (RFC 6902); what it does not touch stays as it was written.',
+    'With a merge patch (RFC 7396) or a JSON Patch (RFC 6902). All other parts keep their exact text.',
   access: projectAccess('docs:write', 'docs:read'),
   params: documentPathSchema,
   headers: writeHeaders,
@@ -25,7 +25,7 @@ export const DESCRIPTION = describe({
     200: {
       description: 'Changed; the metadata of the document',
       schema: documentMetadataSchema,
-      headers: { ETag: 'Of the revision' },
+      headers: { ETag: 'The entity tag of the revision' },
     },
   },
   refusals: [

@@ -13,9 +13,9 @@ export const deleteQuerySchema = z.strictObject({
 export const DELETION = describe({
   id: 'deleteProject',
   tag: 'projects',
-  summary: 'Delete a project and destroy its key, for ever',
+  summary: 'Delete a project permanently, and destroy its key',
   description:
-    'Once it has begun, every other route of the project answers 410, and the id is not used again. Repeated, it continues with what was cut short, or answers the same once more.',
+    'From its beginning, every other route of the project answers 409, and afterwards 410. The id is never used again. A repeated request finishes an interrupted deletion, or gets the same answer.',
   access: projectAccess('docs:admin'),
   params: projectPathSchema,
   query: deleteQuerySchema,

@@ -22,9 +22,9 @@ const COMMON = {
 export const QUERY = describe({
   ...COMMON,
   id: 'queryDocuments',
-  summary: 'Find documents by what is in them',
+  summary: 'Find documents by their content',
   description:
-    'In any order, page by page. The condition is in the manner of MongoDB; docs/query.md says how it is understood.',
+    'In any order, page by page. Conditions are like those of MongoDB; docs/query.md defines them.',
   body: jsonBody(queryRequestSchema),
   answers: { 200: { description: 'A page', schema: queryAnswerSchema } },
   examples: {
@@ -49,9 +49,9 @@ export const QUERY = describe({
 export const COUNT = describe({
   ...COMMON,
   id: 'countDocuments',
-  summary: 'Count documents by what is in them',
+  summary: 'Count documents by their content',
   body: jsonBody(countRequestSchema),
-  answers: { 200: { description: 'How many there are', schema: countAnswerSchema } },
+  answers: { 200: { description: 'The number of documents', schema: countAnswerSchema } },
   examples: {
     count: { params: EXAMPLE_PATH, body: { where: { title: 'Hello' } }, status: 200, answer: { count: 1 } },
     notAllowed: { params: EXAMPLE_PATH, body: { limit: 1 }, status: 400 },
@@ -61,8 +61,8 @@ export const COUNT = describe({
 export const AGGREGATION = describe({
   ...COMMON,
   id: 'aggregateDocuments',
-  summary: 'Figures of documents, by group',
-  description: 'Sums and averages are of doubles; `min` and `max` are exact.',
+  summary: 'Compute figures of documents by group',
+  description: 'Sums and averages use doubles; `min` and `max` are exact.',
   body: jsonBody(aggregateRequestSchema),
   answers: {
     200: { description: 'The groups, in the order of their values', schema: aggregateAnswerSchema },

@@ -39,11 +39,7 @@ const KEYS_AT_ONCE = 50;
 /** The time to retry when an operator must replace the service token first. */
 const RETRY_AFTER_REFUSED_S = 60;
 
-/**
- * The calls of BunKMS's internal interface.
- *
- * One class, because it has a method for each call.
- */
+/** The calls of BunKMS's internal interface. */
 export class KmsClient implements StorageCalls {
   readonly #clock: Clock;
   readonly #transport: KmsTransport;

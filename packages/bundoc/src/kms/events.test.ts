@@ -132,7 +132,7 @@ describe('the events of BunKMS', () => {
     expect(streams.openedWith).toEqual([undefined, '9:b', undefined]);
   });
 
-  it('of an unknown kind are skipped, and their position counts', async () => {
+  it('events of an unknown kind are skipped, and their position counts', async () => {
     const { streams, seen, say, end, goOn } = start();
     await say('id: 5:a\nevent: key.sung\ndata: {"name":"x"}\n\n', 'colour: blue\n\n', rotate('6:b'));
     expect(seen).toHaveLength(1);

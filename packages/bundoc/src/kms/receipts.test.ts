@@ -103,7 +103,7 @@ describe('the receipts of BunKMS', () => {
     expect(storedIn(store)).toEqual([receiptOf(51)]);
   });
 
-  it('wait for no write, and a write that is slow is the only one', async () => {
+  it('do not wait for a write to the storage, and at most one write runs at a time', async () => {
     const { receipts, store } = await load();
     const slow = Promise.withResolvers<void>();
     store.beforeStored = () => slow.promise;
@@ -134,7 +134,7 @@ describe('the receipts of BunKMS', () => {
     expect([store.writes, storedIn(store)]).toEqual([6, [receiptOf(1)]]);
   });
 
-  it('are written when the service closes, also during a write, and not later', async () => {
+  it('are written when the service closes, even during a write, and not later', async () => {
     const { receipts, store } = await load();
     const slow = Promise.withResolvers<void>();
     store.beforeStored = () => slow.promise;
@@ -178,7 +178,7 @@ describe('the receipts of BunKMS', () => {
     expect(storedIn(store)).toEqual([receiptOf(8)]);
   });
 
-  it('of another node are sent, and stay when BunKMS accepts them', async () => {
+  it('the receipts of another node are sent, and are kept when BunKMS accepts them', async () => {
     const { receipts, store } = await load();
     receipts.take(receiptText(7));
     store.text = formatReceipts([receiptOf(9)]);
@@ -227,7 +227,7 @@ describe('the receipts of BunKMS', () => {
     expect(storedIn(store)).toEqual([receiptOf(1)]);
   });
 
-  it('are none while the storage cannot be read, and what it holds stays', async () => {
+  it('are none while the storage cannot be read, and the stored ones stay', async () => {
     const store = new ReceiptsInMemory(receiptOf(9));
     store.read = () => Promise.reject(new AppError('storage_unavailable'));
     const { receipts, lines } = await load(store);
@@ -237,7 +237,7 @@ describe('the receipts of BunKMS', () => {
     expect(storedIn(store)).toEqual([receiptOf(9)]);
   });
 
-  it('are forgotten, also in the storage, when BunKMS refuses them, except for newer ones', async () => {
+  it('are forgotten, in the storage as well, when BunKMS refuses them, except for newer ones', async () => {
     const forged = receiptOf(Number.MAX_SAFE_INTEGER);
     const { receipts, store, lines } = await load(new ReceiptsInMemory(forged, receiptOf(4, OTHER)));
     const sent = String(receipts.header());
@@ -260,14 +260,14 @@ describe('the receipts of BunKMS', () => {
     expect(storedIn(store)).toEqual([receiptOf(5, OTHER), receiptOf(1)]);
   });
 
-  it('that BunKMS refuses leave the storage, though no other receipt follows', async () => {
+  it('receipts that BunKMS refuses are removed from the storage, even if no other receipt follows', async () => {
     const { receipts, store } = await load(new ReceiptsInMemory(receiptOf(7)));
     receipts.forget(String(receipts.header()));
     await nextSecond();
     expect([receipts.header(), storedIn(store)]).toEqual([undefined, []]);
   });
 
-  it('that BunKMS refuses again and again are logged once a minute', async () => {
+  it('receipts that BunKMS refuses repeatedly are logged once a minute', async () => {
     const { receipts, clock, lines } = await load();
     for (let seq = 1; seq <= 100; seq++) {
       receipts.take(receiptText(seq));
@@ -282,7 +282,7 @@ describe('the receipts of BunKMS', () => {
 });
 
 describe('the receipts of nodes that share a storage', () => {
-  it('are the newest of all nodes, also when a node with older ones writes last', async () => {
+  it('are the newest of all nodes, even when a node with older ones writes last', async () => {
     const store = new ReceiptsInMemory();
     const [one, other] = [await load(store), await load(store)];
     other.receipts.take(receiptText(9));

@@ -36,8 +36,6 @@ type Newest = Map<KmsReceipt['installation'], KmsReceipt>;
  * The storage gets them at most once a second, and when this is disposed of. No request waits for that. The
  * storage is untrusted: BunKMS judges what it holds. A newer receipt that another node has stored is sent
  * with the next requests, and replaces the own one only as long as BunKMS accepts it.
- *
- * One class, because what is sent and what is stored are the same receipts.
  */
 export class Receipts implements AsyncDisposable {
   readonly #options: ReceiptsOptions;

@@ -99,7 +99,7 @@ describe('ServiceToken', () => {
     expect(readdirSync(folder)).toEqual(['kms-token']);
   });
 
-  it('that an operator replaces during a renewal is kept, in the file and in memory', async () => {
+  it('a service token that an operator replaces during a renewal is kept, in the file and in memory', async () => {
     const replaced = tokenOf(600, 5000, 'of another family');
     for (const isReadMeanwhile of [false, true]) {
       const { folder, path, clock, token, logged } = start();
@@ -115,7 +115,7 @@ describe('ServiceToken', () => {
     }
   });
 
-  it('does not replace an empty file, which a command may be about to fill, and takes what it fills in', async () => {
+  it('does not replace an empty file, which a command may be about to fill, and uses the token from then on', async () => {
     const { folder, path, clock, token } = start();
     clock.advance(600_000);
     const filling = openSync(path, 'w');

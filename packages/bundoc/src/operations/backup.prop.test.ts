@@ -190,7 +190,7 @@ describe('a backup', () => {
     await store[Symbol.asyncDispose]();
   });
 
-  it('of a project that does not exist is refused before its first byte, and ends when the project goes away', async () => {
+  it('a backup of a missing project is refused before its first byte, and ends when the project disappears', async () => {
     const project = new CliProject();
     const disk = CliProject.disk();
     const store = await project.open(disk);

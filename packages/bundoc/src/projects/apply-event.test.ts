@@ -23,7 +23,7 @@ const [HERE, THERE] = ['3c0e2b62-8f5c-4c0e-9a55-0f8f0c9d5a01', 'b6f7a1de-4f0e-4b
 const CHECKS = ['check for deletions'];
 
 describe('an event of BunKMS', () => {
-  it.each(KEY_EVENTS)("of the type %s takes effect on the key's project", (type) => {
+  it.each(KEY_EVENTS)("an event of BunKMS of the type %s takes effect on the key's project", (type) => {
     const effects =
       type === 'key.rotate'
         ? ['revalidate p']
@@ -35,7 +35,7 @@ describe('an event of BunKMS', () => {
   });
 
   it.each(['key.accept', 'key.take_over'] as const)(
-    'of the type %s closes the project unless this storage is now the holder',
+    'an event of BunKMS of the type %s closes the project unless this storage is now the holder',
     (type) => {
       expect(effectsOf({ type, name: 'p-dek', holder: HERE })).not.toContain('evict p');
       expect(effectsOf({ type, name: 'p-dek', holder: THERE })).toContain('evict p');
@@ -51,7 +51,7 @@ describe('an event of BunKMS', () => {
     expect(effectsOf({ type: 'key.deletion_intent', name: 'p-dek', holder: HERE })).toContain('evict p');
   });
 
-  it('about a take-over concerns only the storage that it names', () => {
+  it('an event about a take-over concerns only the storage that it names', () => {
     const generation = THERE;
     expect(effectsOf({ type: 'storage.take_over', storage: HERE, generation })).toEqual([
       `taken over ${generation}`,
@@ -59,7 +59,7 @@ describe('an event of BunKMS', () => {
     expect(effectsOf({ type: 'storage.take_over', storage: THERE })).toEqual([]);
   });
 
-  it('of any other kind has its own effect', () => {
+  it('an event of BunKMS of any other kind has its own effect', () => {
     expect(effectsOf({ type: 'reset' })).toEqual(['revalidate all', ...CHECKS]);
     expect(effectsOf({ type: 'heartbeat' })).toEqual([]);
     expect(effectsOf({ type: 'token.revoke', jti: 'a', family: 'b' })).toEqual(['revoke']);

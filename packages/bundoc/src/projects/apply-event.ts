@@ -36,7 +36,7 @@ export function applyEvent(event: KmsEvent, targets: EventTargets): void {
     case 'heartbeat':
     case 'key.enable': // The key was dropped when it was disabled.
       break;
-    // Each other event of a key may withdraw it, also one that is added later.
+    // Any other event of a key may withdraw it, including events that are added later.
     default: {
       const project = projectOfDek(event.name);
       if (project === undefined) break;

@@ -4,7 +4,7 @@ import { DOWN, filesOf, MARK, startProcess } from '../testing/project-deletions.
 import type { Survival } from '../testing/simulated-file.ts';
 
 describe('a deletion', () => {
-  it('whose intent gets no answer sends it once more, when the first can no longer take effect late', async () => {
+  it('a deletion sends its intent again when it got no answer and the first one can no longer take effect', async () => {
     const { deletion, service, settled, write } = startProcess();
     await write();
     service.unanswered.add('intendDeletion');
@@ -14,7 +14,7 @@ describe('a deletion', () => {
   });
 
   it.each(['rate_limited', 'overloaded'] as const)(
-    'whose intent took effect without an answer is not reported as refused when the next one is %s',
+    'a deletion whose intent took effect without an answer is not reported as refused when the next is %s',
     async (code) => {
       const { deletion, disk, service, write } = startProcess();
       await write();
@@ -29,7 +29,7 @@ describe('a deletion', () => {
     },
   );
 
-  it('whose intent got no answer is looked up only when that intent can no longer take effect late', async () => {
+  it('a deletion looks up an unanswered intent only when that can no longer take effect', async () => {
     const { deletion, service, settled, stateOf, write } = startProcess();
     await write();
     service.failure = DOWN;
@@ -42,7 +42,7 @@ describe('a deletion', () => {
   });
 
   it.each(['shredKey', 'contentRemoved'] as const)(
-    'whose answer to %s is lost is finished in the background',
+    'a deletion whose answer to %s is lost is finished in the background',
     async (call) => {
       const { deletion, disk, service, stateOf, write } = startProcess();
       await write();
@@ -55,7 +55,7 @@ describe('a deletion', () => {
     },
   );
 
-  it('that an administrator cancels before the key is destroyed leaves the project unchanged', async () => {
+  it('a deletion that an administrator cancels before the key is destroyed leaves the project unchanged', async () => {
     const { deletion, service, stateOf, write, keys } = startProcess();
     await write();
     service.shredsFail = true;
@@ -67,7 +67,7 @@ describe('a deletion', () => {
     expect([service.destructions, await stateOf()]).toEqual([0, 'open']);
   });
 
-  it('whose key changes after it was listed is finished in the next round', async () => {
+  it('a deletion whose key changes after it was listed is finished in the next round', async () => {
     const { deletion, disk, service, stateOf, write } = startProcess();
     await write();
     service.shredsFail = true;
@@ -86,7 +86,7 @@ describe('a deletion', () => {
   });
 
   it.each(['changed', 'taken back'])(
-    'whose key is %s before it is destroyed does not promise an end',
+    'a deletion whose key is %s before it is destroyed does not promise an end',
     async (what) => {
       const { deletion, service, stateOf, write } = startProcess();
       await write();
@@ -109,7 +109,7 @@ describe('a deletion', () => {
     },
   );
 
-  it('makes the process ask BunKMS for it only while something is unfinished', async () => {
+  it('makes the process ask BunKMS for unfinished deletions only while there are any', async () => {
     const { deletion, service, write } = startProcess();
     await write();
     let asked = 0;
@@ -130,7 +130,7 @@ describe('a deletion', () => {
     expect(asked).toBe(4);
   });
 
-  it('that another node has finished in the meantime keeps the receipt', async () => {
+  it('a deletion that another node has finished in the meantime keeps the receipt', async () => {
     const { deletion, projects, service, write } = startProcess();
     await write();
     const { unfinishedDeletions } = service;
@@ -153,7 +153,7 @@ describe('a deletion', () => {
     expect((await projects.deletionOf('p'))?.receipt).toEqual(answer.key);
   });
 
-  it('whose key BunKMS does not know is not reported as destroyed', async () => {
+  it('a deletion whose key BunKMS does not know is not reported as destroyed', async () => {
     const { deletion, service, write } = startProcess();
     await write();
     const key = service.keys.get('p-dek')!;
@@ -163,7 +163,7 @@ describe('a deletion', () => {
     expect(await deletion.delete('p')).toMatchObject({ key: { id: key.keyId } });
   });
 
-  it('whose key an administrator has already destroyed removes the content, and has no receipt', async () => {
+  it('a deletion whose key an administrator has already destroyed removes the content, and has no receipt', async () => {
     const { deletion, disk, service, write } = startProcess();
     await write();
     service.destroy('p-dek');
@@ -171,7 +171,7 @@ describe('a deletion', () => {
     expect(filesOf(disk)).toEqual([MARK]);
   });
 
-  it('that a crash interrupts at any step is finished by the next process, or had not begun', {
+  it('a deletion that a crash interrupts at any step is finished by the next process, or had not begun', {
     timeout: 60_000,
   }, async () => {
     const whole = startProcess();

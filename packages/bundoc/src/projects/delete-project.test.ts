@@ -18,7 +18,7 @@ describe('the deletion of a project', () => {
     expect(await stateOf('q')).toBe('open');
   });
 
-  it('has BunKMS record the intent before anything changes, and the end when no content is left', async () => {
+  it('makes BunKMS record the intent before anything changes, and the end when no content is left', async () => {
     const { deletion, service, write } = startProcess();
     await write();
     await deletion.delete('p');
@@ -36,7 +36,7 @@ describe('the deletion of a project', () => {
     }
   });
 
-  it('repeats its answer when somebody has planted the marker of a move since', async () => {
+  it('repeats its answer even if somebody has planted the marker of a move since', async () => {
     const { deletion, disk, service, write } = startProcess();
     await write();
     const answer = await deletion.delete('p');
@@ -96,7 +96,7 @@ describe('the deletion of a project', () => {
     },
   );
 
-  it('of another subject passes a burst of one, of which two run and the others wait or get rate_limited with a time', async () => {
+  it('the deletion of a project waits only briefly for a burst of another subject, of which two run at once', async () => {
     const { clock, deletion, service, share, write } = startProcess();
     const names = Array.from({ length: 20 }, (_, n) => `p${n}`);
     for (const name of [...names, 'other']) await write(name);
@@ -124,7 +124,7 @@ describe('the deletion of a project', () => {
     expect([service.destructions, share.held]).toEqual([3, 0]);
   });
 
-  it('continues in the background when BunKMS goes away before the key is destroyed: until then clients get project_deleting', async () => {
+  it('continues in the background when BunKMS goes away, and clients get project_deleting until its end', async () => {
     const { deletion, disk, service, stateOf, write } = startProcess();
     await write();
     service.shredsFail = true;

@@ -37,8 +37,6 @@ export interface ProjectDeletionOptions {
  * unfinished deletions are read from BunKMS, never from the storage. The key is destroyed when the last user
  * has left. Then the content is removed, a marker is written, and BunKMS records the end. Every step is
  * idempotent.
- *
- * One class, because a deletion that begins and one that is resumed take the same steps in the same order.
  */
 export class ProjectDeletion {
   readonly #options: ProjectDeletionOptions;

@@ -33,7 +33,7 @@ describe('a deletion marker that BunKMS does not confirm', () => {
   });
 
   it.each(texts)(
-    'for an id that was never used destroys nothing, and the id can be used (%s)',
+    'an unconfirmed deletion marker for an unused id destroys nothing, and the id can be used (%s)',
     async (text) => {
       const { deletion, disk, service, setAside, stateOf, write } = startProcess();
       await plant(disk, 'p', text);
@@ -46,7 +46,7 @@ describe('a deletion marker that BunKMS does not confirm', () => {
     },
   );
 
-  it('for a project that another storage holds destroys nothing there, and stays', async () => {
+  it('an unconfirmed deletion marker for a project of another storage destroys nothing there, and stays', async () => {
     const { deletion, disk, service, setAside, stateOf } = startProcess();
     service.put('p-dek', OTHER);
     await plant(disk, 'p', texts[0]!);

@@ -36,7 +36,7 @@ function start(
   return { clock, disk, service, instances, sweeper, using, fill, counted };
 }
 describe('expired documents of a project that is not open', () => {
-  it('are removed within the hour, also after a restart, and the project is closed again', async () => {
+  it('are removed within the hour, even after a restart, and the project is closed again', async () => {
     const place = newPlace();
     const first = start(place);
     await first.fill('p', 3);
@@ -53,7 +53,7 @@ describe('expired documents of a project that is not open', () => {
     expect(await next.counted('p')).toBe(0);
   });
 
-  it('stay while there is no space, until an attempt a minute later', async () => {
+  it('stay on a full disk, and are removed by an attempt a minute later', async () => {
     const { clock, instances, sweeper, fill, counted } = start(newPlace(), { openBytesMax: 1 });
     await fill('p', 3);
     clock.advance(SWEEP_INTERVAL_MS);

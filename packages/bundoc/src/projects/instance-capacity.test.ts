@@ -72,7 +72,7 @@ describe('an InstanceManager that may open a bounded number of projects', () => 
     expect(order).toEqual(asked);
   });
 
-  it('opens a project of each further subject at once, up to 64 in all, though no other opening ends', async () => {
+  it('opens a project of each further subject at once, up to 64 in all, even if no other opening ends', async () => {
     const { manager, use, held, openings } = await startManagerOfMany();
     const gate = Promise.withResolvers<void>();
     held.gate = gate.promise;

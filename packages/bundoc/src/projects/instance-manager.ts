@@ -317,8 +317,8 @@ export class InstanceManager implements AsyncDisposable {
   /** Opens the store of an existing project. */
   async #load(project: string, opened: OpenedProject, slot: Hold): Promise<InstanceLease> {
     const { clock, openStore, expiry, ownWork } = this.#options;
-    // Until it belongs to an instance: a store that nobody closes would keep its files, and its writer, for
-    // good.
+    // Closes the store after a failure, until it belongs to an instance. Otherwise it would keep its files
+    // and its writer forever.
     await using stack = new AsyncDisposableStack();
     const beforeExpiring = async () => {
       await expiry?.mark(project);

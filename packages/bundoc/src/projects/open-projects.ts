@@ -15,12 +15,7 @@ const CHECKS_PER_SWEEP_MIN = 16;
 /** The kinds of upkeep that open projects may need. */
 export type Need = 'reseal' | 'definitions' | 'expiry';
 
-/**
- * The open projects: their memory, the order of their eviction, and their needs.
- *
- * One class, because a project that opens, grows or closes changes the memory, the order and the needs at
- * once.
- */
+/** The open projects: their memory, the order of their eviction, and their needs. */
 export class OpenProjects {
   readonly #instances = new Map<string, ProjectInstance>();
   /** The order of eviction. */

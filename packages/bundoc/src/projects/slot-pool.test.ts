@@ -25,7 +25,7 @@ describe('slots', () => {
     expect([slots.hasSpare(10), slots.bytes, slots.waiting]).toEqual([false, 20, 0]);
   });
 
-  it('are evicted for new callers, also once another one becomes evictable', async () => {
+  it('are evicted for new callers, even if they become evictable only later', async () => {
     let canSpare = false;
     const slots: SlotPool = new SlotPool({
       slotBytesMin: 10,
@@ -72,7 +72,7 @@ describe('slots', () => {
     expect(slots.hasSpare(1_000)).toBe(true);
   });
 
-  it('go to the subject that has used least, then to its project that has, in any order of arrival', async () => {
+  it('go to the subject that has used least, there to the project that has used least', async () => {
     const accounts = new Accounts();
     const slots = new SlotPool({ slotBytesMin: 10, bytesMax: 40, evict: () => false, accounts });
     const held = [];
@@ -96,7 +96,7 @@ describe('slots', () => {
     expect(served).toEqual(['little/p', 'much/q', 'much/p']);
   });
 
-  it('of small size are available while a large one waits, which they never delay', async () => {
+  it('small slots are available while a large one waits, and never delay it', async () => {
     const slots = new SlotPool({ bytesMax: 64_000, slotBytesMin: 1_000, evict: () => false });
     const held = await slots.acquire(one, 50_000);
     let isIn = false;
@@ -115,7 +115,7 @@ describe('slots', () => {
     expect(slots.bytes).toBe(29_000);
   });
 
-  it('of small size evict others, and use the reserve only if none can be evicted', async () => {
+  it('small slots evict others, and use the reserve only if none can be evicted', async () => {
     const evicted: Hold[] = [];
     const taken: Hold[] = [];
     const slots = new SlotPool({
@@ -136,7 +136,7 @@ describe('slots', () => {
     expect(slots.bytes).toBe(65_000);
   });
 
-  it('are not waited for forever', async () => {
+  it('are refused to a caller that has waited too long', async () => {
     const clock = new FakeClock();
     const slots = new SlotPool({ slotBytesMin: 10, bytesMax: 10, evict: () => false, clock });
     await slots.acquire(one, 10);

@@ -21,7 +21,7 @@ export interface SlotPoolOptions {
   /** Evicts one slot if possible, and returns whether it did. */
   readonly evict: () => boolean;
   readonly clock?: Clock;
-  /** Whose turn it is. */
+  /** They decide whose turn is next. */
   readonly accounts?: Accounts;
 }
 

@@ -36,7 +36,7 @@ describe('conditions', () => {
 });
 
 describe('the order of values', () => {
-  it('is the documented total order, and that of their keys', () => {
+  it('is the documented total order, and equals the order of their keys', () => {
     fc.assert(
       fc.property(valueText, valueText, (a, b) => {
         const expected = naiveCompare(naiveOf(a), naiveOf(b));

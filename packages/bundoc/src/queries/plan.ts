@@ -166,7 +166,7 @@ function planWith(
   return { plan: { kind: 'ranges', ...plan }, worth };
 }
 
-/** Key parts of which a document must have one; undefined without such a test. */
+/** Key parts, one of which a document must have; undefined without such a test. */
 function equalParts(tests: readonly Test[]): string[] | undefined {
   for (const test of tests) {
     if (test.op === '$eq') return [encodeKeyPart(test.value)];

@@ -83,7 +83,7 @@ export interface Scan {
 /** Documents and bytes read, and held, at a time. */
 const PAGE_DOCUMENTS = 100;
 const PAGE_BYTES = 1_048_576;
-/** Bytes of the first page. Each further one is twice as large, so that a short scan opens little in vain. */
+/** Bytes of the first page. Each further page is twice as large, so that a short scan opens few documents. */
 const FIRST_PAGE_BYTES = 131_072;
 
 /**

@@ -5,8 +5,8 @@ export interface Sortable {
 }
 
 /**
- * The first of many items by their keys, up to a number and a size, but at least one. It holds no more than
- * those and the one being added.
+ * The first of many items by their keys, up to a number and a size, but at least one. It holds only these
+ * items and the one being added.
  */
 export class TopK<T extends Sortable> {
   readonly #limit: number;

@@ -48,7 +48,7 @@ describe('backups', () => {
     for (const stream of streams) stream.destroy();
   });
 
-  it('return their place when nobody reads them, and when they cannot start', async () => {
+  it('return their place when no client reads them, and when they cannot start', async () => {
     const { backups, withdraw } = await start();
     for (let n = 0; n < 10; n++) {
       const stream = await backups.begin('a');

@@ -38,7 +38,7 @@ export class Backups {
     const pieces = await createBackup(project, this.#ports);
     const stream = Readable.from(pieces, { objectMode: false, highWaterMark: WAITING_BYTES_MAX });
     const all = held.move();
-    // Also when nobody has read a byte, so that the generator never started.
+    // Even if nobody has read a byte, so that the generator never started.
     stream.once('close', () => all.dispose());
     return stream;
   }

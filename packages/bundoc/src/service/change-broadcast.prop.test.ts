@@ -159,7 +159,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
 );
 
 describe('a broadcast of changes', () => {
-  it('brings every reader each change after its position once, in order, however it reads and whenever it joins', async () => {
+  it('sends every reader each change after its position once and in order, whenever it reads or joins', async () => {
     await fc.assert(
       fc.asyncProperty(fc.array(step, { maxLength: 60 }), fc.boolean(), async (steps, isHurried) => {
         const feed = new Feed(isHurried ? hurried() : unhurried);
@@ -246,7 +246,7 @@ describe('a broadcast of changes', () => {
     broadcast.end();
   });
 
-  it('has readers pay in turn for shared pages, and each subject for what is sent to it', async () => {
+  it('charges readers in turn for shared pages, and each subject for the bytes that it gets', async () => {
     const feed = new Feed();
     const broadcast = new ChangeBroadcast(feed, () => undefined, nextTurn);
     const subjects = ['a', 'b', 'a', 'c'];

@@ -62,8 +62,6 @@ const TURNS_MS_MAX = 1_000;
  *
  * Sending is charged to the reader's share, in its turn of the processor. Readers take turns to pay for the
  * shared batches.
- *
- * One class, because a reader moves between the shared batches and pages of its own.
  */
 export class ChangeBroadcast {
   readonly #source: ChangeSource;

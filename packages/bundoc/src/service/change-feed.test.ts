@@ -93,7 +93,7 @@ describe('the feeds of changes', () => {
       });
   });
 
-  it('have places for an eighth to a project, a quarter to a subject, and a fixed number in total', () => {
+  it('have a fixed number of places, of which a subject gets a quarter and a project an eighth', () => {
     const { feed } = start();
     const reserve = (subject: string, project: string) =>
       runInShare({ subject, project }, () => feed.reserve(project));
@@ -143,7 +143,7 @@ describe('the feeds of changes', () => {
     expect(states).toEqual(['cut']);
   });
 
-  it('do not cut off a reader that is behind and goes on, however often bytes wait for it', async () => {
+  it('do not cut off a slow reader that keeps reading, however often bytes wait for it', async () => {
     const { clock, feed, states, state } = await startWithSlowReader();
     for (let n = 0; n < 5; n++) {
       feed.tick();
@@ -187,7 +187,7 @@ describe('the feeds of changes', () => {
     expect(await poll).toMatchObject({ events: [], position: 7 });
   });
 
-  it('end with their project also when another reader of it has left before', () => {
+  it('end with their project even if another reader of it has left before', () => {
     const { feed } = start();
     const places = [feed.reserve('p'), feed.reserve('p')];
     places[0]?.[Symbol.dispose]();

@@ -34,7 +34,7 @@ export type Since = FeedPlace | 'now';
 
 /** Interval of heartbeats in a stream, milliseconds. */
 export const HEARTBEAT_MS = 15_000;
-/** A reader that takes fewer bytes in so many milliseconds, although more wait for it, is cut off. */
+/** A reader that takes fewer bytes in this many milliseconds while more wait for it is cut off. */
 export const STALLED_MS = 30_000;
 export const STALLED_BYTES = 32_768;
 const RESTART_HINT = 'read everything again without "since", and forget the documents that do not come';
@@ -53,13 +53,11 @@ interface ProjectFeed {
 /**
  * The change feeds of all projects: pages, long polls and streams. Readers do not keep a project open: while
  * it is closed, they wait until someone opens it.
- *
- * One class, because pages and streams share the places of a project, and end together.
  */
 export class ChangeFeed {
   readonly #options: ChangeFeedOptions;
   readonly #projects = new Map<string, ProjectFeed>();
-  /** Of readers for whom bytes wait: since when they have taken few. */
+  /** For readers with waiting bytes: when they began to take few. */
   readonly #slowSince = new WeakMap<Follower, { readonly ms: number; readonly sentBytes: number }>();
   readonly #streams: Pool;
   readonly #pageReads: Pool;

@@ -45,7 +45,7 @@ async function withRivals(overwrites: number) {
 }
 
 describe('a patch without a precondition', () => {
-  it('is retried on what another writer has committed in the meantime', async () => {
+  it('is applied again to the revision that another writer has committed meanwhile', async () => {
     await using rivals = await withRivals(3);
     await rivals.documents.patch('p', REF, MERGE, { kind: 'none' }, OPTIONS);
     expect((await rivals.store.get(REF))?.text.toString()).toMatch(/,"n":3,"patched":true\}$/);

@@ -97,7 +97,7 @@ export class Moves {
     }
   }
 
-  /** Ends all moves at their next step, and starts no more. */
+  /** Ends all moves at their next step, and starts no others. */
   async close(): Promise<void> {
     this.#isClosed = true;
     const running = [...this.#running.values()].filter((move) => move !== undefined);

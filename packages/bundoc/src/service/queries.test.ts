@@ -164,7 +164,7 @@ describe('the cost of one request', () => {
     await expect(queries.count(selection('{}'))).rejects.toMatchObject({ code: 'query_too_expensive' });
   });
 
-  it('includes what a page visits, and not what precedes its cursor', async () => {
+  it('includes the documents that a page visits, and not those before its cursor', async () => {
     const { store, queries } = await start({ documentsMax: 4, bytesMax: 1_000_000 });
     for (let n = 0; n < 10; n++) await commitOne(store, put(`d${n}`, '{}'));
     const ids: string[] = [];
@@ -179,7 +179,7 @@ describe('the cost of one request', () => {
 });
 
 describe('a scan', () => {
-  it('opens a few documents first, and more as it goes on', async () => {
+  it('opens a few documents first, and more later', async () => {
     const { store, queries } = await start({});
     for (let n = 0; n < 30; n++)
       await commitOne(store, put(`d${n}`, `{"n":1,"pad":"${'x'.repeat(60_000)}"}`));
@@ -207,7 +207,7 @@ describe('a document that is undecryptable', () => {
     }
   });
 
-  it('is no reason to hide that the storage fails', async () => {
+  it('does not hide a failure of the storage', async () => {
     const { store, queries } = await start({});
     await commitOne(store, put('a', '{"g":1}'));
     await store.define('notes', { indexes: [{ fields: ['g'], unique: false }] }, { kind: 'none' });

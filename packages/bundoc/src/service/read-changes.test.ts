@@ -44,7 +44,7 @@ const all = { collection: undefined, documents: false };
 const limits = { limit: 100, bytesMax: 1_000_000 };
 
 describe('a page of the feed', () => {
-  it('of a rare collection ends after a bounded number of changes, at a position that makes progress', async () => {
+  it('a page of changes in a rare collection ends after a bounded number of changes, at a position that makes progress', async () => {
     const others = Array.from({ length: 25_000 }, (_, n) => change(n + 1, 'other'));
     const store = storeOf([...others, change(25_001)]);
     const found: number[] = [];
@@ -73,7 +73,7 @@ describe('a page of the feed', () => {
     expect([page.position, page.more]).toEqual([3, true]);
   });
 
-  it('ends when its documents are large, and always has one', async () => {
+  it('ends early when its documents are large, but always has at least one', async () => {
     const changes = [1, 2, 3].map((position) => change(position));
     const store = storeOf(changes, (one) => document(one, 'x'.repeat(100)));
     const filter = { collection: undefined, documents: true };

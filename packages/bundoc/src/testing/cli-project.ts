@@ -15,7 +15,7 @@ import { closeEngine, engineOn, openTestStore, viewLog } from './test-engine.ts'
 
 const ROOT = '/projects';
 
-/** A whole project, with its key service, for tests of what works on it without the service. */
+/** A project with its key service, for tests of commands that work without the service. */
 export class CliProject {
   readonly project: string;
   readonly directory: string;
@@ -31,10 +31,10 @@ export class CliProject {
     return new SimulatedDisk('/', ROOT, '/tmp');
   }
 
-  /** Opens the project as the service does, and makes it when it is not there. */
+  /** Opens the project as the service does, and creates it if it is missing. */
   async open(disk: Disk): Promise<FileStore> {
     const engine = await engineOn(disk, { clock: this.clock });
-    // What catalogs cover is not needed any more: the log frees it.
+    // The log frees the parts that catalogs cover.
     await engine.scanned;
     const folders = new FileProjects({
       disk,
@@ -51,7 +51,7 @@ export class CliProject {
     return openTestStore(this.project, opened.directory, disk, opened, this.clock);
   }
 
-  /** As a command finds it. The engine of the disk is closed. */
+  /** The project as a command finds it. The engine of the disk is closed. */
   async place(disk: Disk): Promise<ProjectPlace> {
     const log = await viewLog(disk);
     return {
@@ -77,12 +77,12 @@ export class CliProject {
     });
   }
 
-  /** What `verify` finds. The engine of the disk is closed. */
+  /** The findings of `verify`. The engine of the disk is closed. */
   async findings(disk: Disk): Promise<readonly Finding[]> {
     return (await verifyProject(await this.place(disk), () => undefined)).findings;
   }
 
-  /** Takes the key away. */
+  /** Removes the key. */
   loseKey(): void {
     this.service.keys.delete(dekNameOf(this.project));
   }

@@ -11,13 +11,13 @@ import type { SealedChange, StoreMetadata, Write } from '../engine/port/port.ts'
 import { IDS, type Op } from './engine-steps.ts';
 import type { SimulatedDisk } from './simulated-disk.ts';
 
-/** What the documents should be: the value of each, by id. */
+/** The expected documents: the value of each, by id. */
 export type Model = ReadonlyMap<string, number>;
 
 export interface Given {
   readonly ops: readonly Op[];
   readonly values: readonly number[];
-  /** While nothing is known, it may have taken effect. */
+  /** An `unknown` commit may have taken effect. */
   fate: 'unknown' | 'acknowledged' | 'refused';
 }
 
@@ -28,15 +28,15 @@ export class EngineProject {
   #nameKey: KeyObject = createSecretKey(randomBytes(32));
   #versions: [DekVersion, ...DekVersion[]] = [{ version: 1, dek: createSecretKey(randomBytes(32)) }];
   cipher: ProjectCipher;
-  /** Whether it is there; undefined when a crash left that open. */
+  /** Whether it exists; undefined after a crash that left this open. */
   isThere: boolean | undefined = false;
-  /** What was there before {@link given}. */
+  /** The documents before {@link given}. */
   base: Model = new Map();
   given: Given[] = [];
-  /** What another storage has of it while it is away. */
+  /** Its content in another storage while it is moved away. */
   away: { readonly changes: SealedChange[]; readonly rest: StoreMetadata } | undefined;
   isBeingDeleted = false;
-  /** Every state that it has had, or may have had, as {@link sorted} gives it. */
+  /** Every state that it has had or may have had, in the form of {@link sorted}. */
   readonly states = new Set<string>();
 
   constructor(name: string) {
@@ -49,7 +49,7 @@ export class EngineProject {
     return Buffer.from(JSON.stringify({ project: this.name, versions: this.#versions.length }));
   }
 
-  /** The same project, as somebody knows it who has a copy of its keys. */
+  /** The same project with a copy of its keys. */
   fork(): EngineProject {
     const forked = new EngineProject(this.name);
     forked.#nameKey = this.#nameKey;
@@ -71,7 +71,7 @@ export class EngineProject {
     this.cipher = new ProjectCipher(this.name, this.#versions, this.#nameKey);
   }
 
-  /** Its key is destroyed: a new project of that name gets another key. */
+  /** Destroys its key. A new project of that name gets another key. */
   forget(): void {
     this.#nameKey = createSecretKey(randomBytes(32));
     this.#versions = [{ version: 1, dek: createSecretKey(randomBytes(32)) }];
@@ -80,8 +80,8 @@ export class EngineProject {
   }
 
   /**
-   * What may be there: the state after the last commit that was acknowledged, and after each behind it whose
-   * fate is not known.
+   * The allowed states: the one after the last acknowledged commit, and those after each later commit whose
+   * fate is unknown.
    */
   get allowed(): Model[] {
     let model = this.base;
@@ -101,7 +101,7 @@ export class EngineProject {
     return allowed;
   }
 
-  /** What was seen once stays. */
+  /** Records the content that was read: it must not change without a commit. */
   fix(content: Model): void {
     this.base = content;
     this.given = [];
@@ -109,7 +109,7 @@ export class EngineProject {
   }
 }
 
-/** The model after a commit, or undefined when the store must refuse it: a delete of what is not there. */
+/** The model after a commit; undefined when the store must refuse it, for a delete of a missing document. */
 function applied(model: Model, ops: readonly Op[], values: readonly number[]): Model | undefined {
   const next = new Map(model);
   for (const [at, { id, pad }] of ops.entries()) {
@@ -129,7 +129,7 @@ export function writeOf({ id, pad }: Op, value: number): Write {
 
 export const sorted = (model: Model) => JSON.stringify([...model].sort());
 
-/** What a project has, by reads, by the list, and by the changes. */
+/** The content of a project. Reads, the list and the changes must agree. */
 export async function contentOf(store: FileStore): Promise<Model> {
   const content = new Map<string, number>();
   for (const id of IDS) {
@@ -156,7 +156,7 @@ export async function removeProject(one: EngineProject, { engine, disk }: Runnin
   one.forget();
 }
 
-/** Takes a project back that is away, as a move does. */
+/** Brings a project back that was moved away, as a move does. */
 export async function bringBack(one: EngineProject, { engine, disk }: Running): Promise<void> {
   const { away, name, directory, cipher, projectFile } = one;
   if (away === undefined) return;

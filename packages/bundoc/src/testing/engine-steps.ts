@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 
-/** What a step does with a document. */
+/** A change of a document in a step. */
 export interface Op {
   readonly id: string;
   /** Undefined deletes. */

@@ -40,8 +40,7 @@ const LIMITS: LogLimits = {
 const PAGE = { limit: 10_000, bytesMax: Number.POSITIVE_INFINITY };
 
 /**
- * A data folder with many projects, what its users know of them, and one process after the other that serves
- * it.
+ * A data folder with many projects, and what their users know. One process after another serves it.
  */
 export class EngineWorld {
   readonly projects: readonly EngineProject[];
@@ -54,7 +53,7 @@ export class EngineWorld {
   #disk: SimulatedDisk | undefined;
   #engine: FilesEngine | undefined;
   #hadLog = false;
-  /** Refusals that nothing explains. */
+  /** Refusals without an explanation. */
   readonly unexplained: unknown[] = [];
   readonly stuck: string[] = [];
 
@@ -73,8 +72,7 @@ export class EngineWorld {
   }
 
   /**
-   * A world that knows what this one knows, for a copy of its disk. Keys are the same; what happens in it is
-   * its own.
+   * A world with the same knowledge and keys, for a copy of the disk. Later changes do not affect this one.
    */
   fork(): EngineWorld {
     const forked = new EngineWorld(0);
@@ -87,7 +85,7 @@ export class EngineWorld {
     return forked;
   }
 
-  /** Runs something in the process; it ends when the process does, too. */
+  /** Runs work in the process. It ends early when the process dies. */
   async until(work: () => Promise<void>): Promise<'done' | 'crashed'> {
     const outcome = await runIn(this.#process, this.disk, work);
     if (outcome === 'crashed') this.#die();
@@ -101,7 +99,7 @@ export class EngineWorld {
     this.#beside.length = 0;
   }
 
-  /** Every present user of the disk dies. */
+  /** Starts a new process on a disk. The former process dies. */
   boot(disk: SimulatedDisk): void {
     this.#die();
     this.#process = { isDead: false };
@@ -110,7 +108,7 @@ export class EngineWorld {
     this.#faults.boot();
   }
 
-  /** Opens the engine, and completes what a crash has cut short as the service does by what BunKMS knows. */
+  /** Opens the engine, and completes interrupted work as the service does with what BunKMS knows. */
   async start(): Promise<void> {
     const { disk } = this;
     this.#engine = await FilesEngine.open({
@@ -127,7 +125,7 @@ export class EngineWorld {
     }
   }
 
-  /** The store of a project, which is made when it is not there. */
+  /** Opens the store of a project, and creates the project if it is missing. */
   async open(one: EngineProject): Promise<FileStore> {
     const known = this.#open.get(one);
     if (known !== undefined && !known.failed) return known;
@@ -160,7 +158,7 @@ export class EngineWorld {
     await store?.[Symbol.asyncDispose]();
   }
 
-  /** Ends the process in order. */
+  /** Stops the process gracefully. */
   async stop(): Promise<void> {
     await Promise.allSettled(this.#beside.splice(0));
     for (const one of [...this.#open.keys()]) await this.#close(one);
@@ -172,14 +170,14 @@ export class EngineWorld {
   async run(steps: readonly EngineStep[]): Promise<void> {
     for (const step of steps) {
       await inTime(step, this.#step(step));
-      // What a process that has died would do next is nothing to the disk of the next one.
+      // A dead process must not change the disk of the next one.
       if (isOfTheDead()) await new Promise(() => undefined);
     }
     this.#allWorks();
     await this.#goesOn();
   }
 
-  /** Everything works again: then each project can be written to, soon. */
+  /** Ends all faults, and requires that each project soon accepts writes. */
   async #goesOn(): Promise<void> {
     for (const one of this.projects)
       for (let attempt = 0; ; attempt++) {
@@ -241,7 +239,7 @@ export class EngineWorld {
   async #restart(isCarried: boolean): Promise<void> {
     const hadUnsure = this.#faults.isUnsure;
     await this.stop();
-    // A log that cannot be written prevents the start; the supervisor tries again.
+    // A log that cannot be written prevents the start, so a supervisor would try again.
     for (let attempt = 0; ; attempt++)
       try {
         await this.start();
@@ -279,7 +277,7 @@ export class EngineWorld {
       }
     } catch (error) {
       this.#mayBe(error, one);
-      // What was begun is ended as soon as it can be: the service asks BunKMS what is unfinished.
+      // The service asks BunKMS for unfinished work, and finishes it as soon as possible.
       for (let attempt = 0; one.isBeingDeleted || one.away !== undefined; attempt++) {
         this.#faults.folders.delete(one);
         await setTimeout(500);
@@ -295,7 +293,7 @@ export class EngineWorld {
 
   /** An error that a project may give while something fails. */
   #mayBe(error: unknown, one: EngineProject, wasFailing = this.#faults.folders.has(one)): void {
-    // A process that has died says nothing.
+    // A dead process reports nothing.
     if (!(error instanceof AppError) || isOfTheDead() || this.disk.crashed) throw error;
     if (error.code === 'project_damaged') this.unexplained.push(error.cause ?? error);
     else if (!wasFailing && !this.#faults.isUnsure) this.unexplained.push(error);
@@ -309,7 +307,7 @@ export class EngineWorld {
     while (store.pendingReencryption > 0 && (await store.reseal(2)).goesOn);
   }
 
-  /** As a move does: what it is is known elsewhere before it is gone here. */
+  /** Moves a project away and back. As in a move, another storage has its content before it is gone here. */
   async #moveAwayAndBack(one: EngineProject): Promise<void> {
     const store = await this.open(one);
     using _ = await store.fence();
@@ -368,9 +366,9 @@ export class EngineWorld {
   }
 
   /**
-   * Each project is one of the states that it may be in, and agrees with itself.
+   * Requires that each project has one of its allowed states, and that all reads agree.
    *
-   * @returns what is there.
+   * @returns the content of each project.
    */
   async check(): Promise<Map<string, Model>> {
     const contents = new Map<string, Model>();
@@ -390,7 +388,7 @@ export class EngineWorld {
     return contents;
   }
 
-  /** What was seen stays. */
+  /** Records the content that was read: it must not change without a commit. */
   fix(contents: ReadonlyMap<string, Model>): void {
     for (const one of this.projects) {
       const content = contents.get(one.name);

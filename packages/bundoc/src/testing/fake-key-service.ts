@@ -18,10 +18,10 @@ interface CachedKey {
   readonly before?: readonly CachedKey[];
 }
 
-/** What is known of a key beside its material. */
+/** The facts about a key besides its material. */
 interface Standing {
   holder?: string | undefined;
-  /** With the generation of the holder that made it: it ends with that. */
+  /** With the generation of the holder that made the offer. The offer ends with this generation. */
   offer?: { readonly to: string; readonly move: string; readonly generation: string } | undefined;
   intendedAt?: string | undefined;
   /** The place of the key's latest change. */
@@ -30,7 +30,7 @@ interface Standing {
   shredded?: DestroyReceipt;
 }
 
-/** A change of who holds a key, or of whether there is one. */
+/** A change of a key's holder or of its existence. */
 export interface FakeChange {
   readonly kind: 'create' | 'claim' | 'take_over' | 'accept' | 'intend' | 'destroy' | 'removed' | 'rotate';
   readonly name: string;
@@ -39,7 +39,7 @@ export interface FakeChange {
 type Call = keyof StorageCalls;
 
 /**
- * A key service in memory: it counts its calls, fails on command, and knows who holds each key, as BunKMS
+ * A key service in memory. It counts its calls, fails on command, and knows the holder of each key, as BunKMS
  * does (`docs/keys.md`).
  */
 export class FakeKeyService implements StorageCalls {
@@ -48,7 +48,7 @@ export class FakeKeyService implements StorageCalls {
   readonly keys = new Map<string, CachedKey>();
   readonly standings = new Map<string, Standing>();
   readonly storages = new Map<string, { generation: string | undefined; takenOverMs: number }>();
-  /** All that was changed, in order. */
+  /** All changes, in order. */
   readonly changes: FakeChange[] = [];
   /** Who the tests of one storage act as, and what that storage asks with. */
   readonly acting: ActingStorage = { storage: randomUUID(), generation: randomUUID() };
@@ -58,7 +58,7 @@ export class FakeKeyService implements StorageCalls {
   exports = 0;
   /** Listings of held keys. */
   listings = 0;
-  /** When set, listings end after it. */
+  /** When set, listings wait for it before they end. */
   afterListing: Promise<void> | undefined;
   creations = 0;
   rotations = 0;
@@ -71,25 +71,25 @@ export class FakeKeyService implements StorageCalls {
   shredsFail = false;
   /** When set, intents are refused with it. */
   intentRefusal: AppError | undefined;
-  /** Called when an intent is asked for; it waits for the result. */
+  /** Called when an intent is requested. The intent waits for the result. */
   onIntent: ((name: string, client: string) => Promise<void> | undefined) | undefined;
   /** Called when a key was destroyed, before that is answered. */
   onDestroyed: (() => void) | undefined;
   ttlMs = 900_000;
   /** When set, every call fails with it. */
   failure: AppError | undefined;
-  /** Calls of which the next one takes effect, and is not answered. */
+  /** Kinds of calls whose next one takes effect but gets no answer. */
   readonly unanswered = new Set<Call>();
   /** When set, exports wait for it. */
   gate: Promise<void> | undefined;
   /** When set, answers of exports arrive after it. */
   afterExport: Promise<void> | undefined;
-  /** Called when an export is asked for. */
+  /** Called when an export is requested. */
   onExport: (() => void) | undefined;
-  /** Exports under way, now and at most so far. */
+  /** Number of running exports, now and at its maximum so far. */
   running = 0;
   runningMax = 0;
-  /** Called before a key is made: another node may come first here. */
+  /** Called before a key is created, so that another node can be first. */
   beforeCreate: ((name: string) => void) | undefined;
 
   constructor(clock: Clock) {
@@ -163,7 +163,7 @@ export class FakeKeyService implements StorageCalls {
     this.#answer('claimKey');
   }
 
-  /** An administrator makes a storage the holder of a key. */
+  /** Makes a storage the holder of a key, as an administrator. */
   takeOverKey(name: string, storage: string): void {
     const standing = this.#standingOf(name);
     standing.holder = storage;
@@ -277,7 +277,7 @@ export class FakeKeyService implements StorageCalls {
     await this.afterListing;
   }
 
-  /** An administrator takes an intent back. */
+  /** Cancels an intent, as an administrator. */
   restore(name: string): void {
     this.#standingOf(name).intendedAt = undefined;
     this.#standingOf(name).latest = this.#receipt();

@@ -34,7 +34,7 @@ export const fileOf = (project: string, version = 1) => Buffer.from(JSON.stringi
 export const folderOf = (project: string) => `/projects/${project}`;
 const pad = (n: number) => `{"v":${n},"pad":"${'x'.repeat(2_000)}"}`;
 
-/** A process, which has a data folder to itself. */
+/** A process with its own data folder. */
 export class Process {
   readonly disk: SimulatedDisk;
   readonly keys: Keys;
@@ -72,7 +72,7 @@ export class Process {
     });
   }
 
-  /** Writes into a project, which is made if need be, and leaves it closed. */
+  /** Writes into a project, creates it if it is missing, and closes it. */
   async write(project: string, ...writes: Write[]): Promise<void> {
     if (!this.has(`${folderOf(project)}/project.json`)) await this.create(project);
     const store = await this.open(project);
@@ -80,7 +80,7 @@ export class Process {
     await store[Symbol.asyncDispose]();
   }
 
-  /** What a project has of the ids `a` to `e`, and the code of the error when it does not open. */
+  /** Which of the ids `a` to `e` a project has; the code of the error when it does not open. */
   async read(project: string): Promise<string> {
     let store: FileStore;
     try {
@@ -107,7 +107,7 @@ export class Process {
     return [...this.disk.files().keys()].filter((path) => path.startsWith(`${directory}/`));
   }
 
-  /** Copies a project's folder as it is now. @returns what puts the copy in the place of what is there. */
+  /** Copies the current folder of a project. @returns a function that restores the copy. */
   copyOf(project: string): () => void {
     const paths = this.namesIn(folderOf(project));
     const copy = paths.map((path) => [path, Buffer.from(this.disk.files().get(path) as Buffer)] as const);

@@ -70,7 +70,7 @@ export class HistoryWorld {
     await (await this.#serve()).lost.accept([project]);
   }
 
-  /** Ends in order. */
+  /** Stops gracefully. */
   async stop(): Promise<void> {
     const serving = this.#serving;
     this.#serving = undefined;
@@ -80,7 +80,7 @@ export class HistoryWorld {
     await closeEngine(this.disk);
   }
 
-  /** Ends in order, and everything is durable, so that files can be exchanged by hand. */
+  /** Stops gracefully with everything durable, so that files can be exchanged by hand. */
   async halt(): Promise<SimulatedDisk> {
     await this.stop();
     this.disk = this.disk.powerCut('everything');
@@ -95,7 +95,7 @@ export class HistoryWorld {
     this.disk = after;
   }
 
-  /** An operator puts a copy of the data folder back: with a take-over, as the page on backups says. */
+  /** An operator restores a copy of the data folder, with a take-over, as the page on backups says. */
   async putBack(copy: SimulatedDisk): Promise<void> {
     await this.stop();
     this.disk = copy.powerCut('everything');
@@ -103,19 +103,19 @@ export class HistoryWorld {
     this.service.takeOverStorage(id);
   }
 
-  /** What a backup of BunKMS has of the storages. */
+  /** The storages in a backup of BunKMS. */
   kmsBackup(): ReadonlyMap<string, { generation: string | undefined; takenOverMs: number }> {
     return new Map(this.service.storages);
   }
 
-  /** BunKMS is restored while the service runs, which learns of it when it next advances its generation. */
+  /** Restores BunKMS while the service runs. It learns of this when it next advances its generation. */
   async restoreKmsBeside(): Promise<void> {
     const { generation } = await this.#serve();
     this.service.takeOverStorage(generation.id, generation.generation);
     await generation.advance();
   }
 
-  /** As `bunkms restore` does, which counts as a take-over. The keys come from the shipped chain. */
+  /** Restores as `bunkms restore` does, which counts as a take-over. The keys come from the shipped chain. */
   async restoreKms(backup: ReturnType<HistoryWorld['kmsBackup']>): Promise<void> {
     for (const [id, { generation }] of backup) this.service.takeOverStorage(id, generation);
     await this.stop();

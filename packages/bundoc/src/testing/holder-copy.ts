@@ -42,16 +42,16 @@ export type Answer =
   | 'precondition'
   | { readonly state: Key['state']; readonly receipt: number };
 
-/** What a storage has on its disk, or in its rows; a backup or a clone is a copy of it. */
+/** The durable state of a storage. A backup or a clone copies it. */
 export interface Durable {
   confirmed: number | undefined;
   candidates: readonly number[];
   content: Content | undefined;
-  /** Of a source. */
+  /** The mark of a move out of this storage. */
   mark: { readonly move: number; readonly state: 'leaving' | 'moved'; readonly to: StorageId } | undefined;
-  /** Of a target. */
+  /** The move into this storage. */
   incoming: { readonly move: number; readonly isWhole: boolean } | undefined;
-  /** Content of projects that moved away: out of sight. */
+  /** Content of projects that moved away. It is not served. */
   putAway: readonly Content[];
 }
 
@@ -59,7 +59,7 @@ export interface Move {
   readonly id: number;
   readonly target: Copy;
   step: 'copied' | 'fenced' | 'whole' | 'offered' | 'accepted' | 'in doubt';
-  /** The source's, as of the fence. */
+  /** The generation of the source when it was fenced. */
   generation: number;
   isTargetStarted: boolean;
 }
@@ -69,14 +69,14 @@ export class Copy {
   readonly id: StorageId;
   readonly durable: Durable;
   isRunning = false;
-  /** Confirmed by this process. */
+  /** The generation that this process has confirmed. */
   generation: number | undefined;
-  /** It writes while this is in the future. */
+  /** It may write until this time. */
   leaseUntil = Number.NEGATIVE_INFINITY;
   isOpen = false;
   move: Move | undefined;
   deletion: { step: 'asked' | 'closed' | 'destroyed' | 'emptied'; receipt: number } | undefined;
-  /** A call that may yet take effect has no answer. */
+  /** Whether a call without an answer may still take effect. */
   isInDoubt = false;
 
   constructor(id: StorageId, durable: Durable) {

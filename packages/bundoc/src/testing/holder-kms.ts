@@ -9,7 +9,7 @@ import {
 } from './holder-copy.ts';
 import type { HolderState } from './holder-state.ts';
 
-/** BunKMS in a model of holders, and the calls that are on their way to it. */
+/** BunKMS in a model of holders, with the calls that have not arrived yet. */
 export class HolderKms {
   readonly #state: HolderState;
   #late: Call[] = [];
@@ -24,14 +24,14 @@ export class HolderKms {
     if (call !== undefined) this.#handle(call);
   }
 
-  /** Connections end: nothing that is late arrives. */
+  /** Ends all connections, so that no late call arrives. */
   cut(): void {
     this.#late = [];
   }
 
   call(call: Call, fate: Fate): Answer | undefined {
-    // An intent is tried once: the late one of two tries would undo what an administrator did after the
-    // other.
+    // An intent is sent only once. A late second one would undo an act of an administrator that came after
+    // the first.
     const isTriedOnce = call.op === 'intent' && this.#state.rules.intentIsTriedOnce;
     if (fate === 'late' || (fate === 'doubled' && !isTriedOnce)) this.#late.push(call);
     if (fate === 'late' || fate === 'request lost') return undefined;
@@ -119,7 +119,7 @@ export class HolderKms {
     const former = typeof current === 'number' ? this.#state.owners.get(current) : undefined;
     const copy = this.#state.owners.get(to);
     this.#state.generations.set(storage, to);
-    // A copy that is younger than the last advance: nobody can tell it from its original.
+    // A copy that was made after the last advance cannot be distinguished from its original.
     if (copy !== undefined && former !== undefined && former !== copy) {
       this.#state.excusedUntil.set(former, this.#state.now + LEASE);
       if (this.#state.key?.holder === storage) this.#state.giveUpFor(copy);

@@ -44,7 +44,7 @@ export class World {
     return this.#state.kept;
   }
 
-  // What happens to a storage.
+  // Events of a storage.
 
   start(copy: Copy): void {
     if (copy.isRunning) return;
@@ -65,7 +65,7 @@ export class World {
     this.#kms.deliver(index);
   }
 
-  // What clients do.
+  // Acts of clients.
 
   write(copy: Copy): void {
     if (!this.#serves(copy)) return;
@@ -89,7 +89,7 @@ export class World {
     copy.deletion ??= { step: 'asked', receipt: 0 };
   }
 
-  // What a process does next; one call at most.
+  // The next step of a process, with at most one call.
 
   proceed(copy: Copy, fate: Fate): void {
     if (!copy.isRunning) return;
@@ -118,7 +118,7 @@ export class World {
     } else if (!copy.isInDoubt) this.#settle(copy, fate);
   }
 
-  // What administrators do.
+  // Acts of administrators.
 
   takeOverStorage(copy: Copy): void {
     const candidate = copy.durable.candidates.at(-1);
@@ -157,7 +157,7 @@ export class World {
     this.#backup = this.#state.key && { ...this.#state.key };
   }
 
-  /** From the backup, and by recovery from project files. Connections of the former process are gone. */
+  /** Restores BunKMS from the backup, and from project files. Connections of the former process end. */
   restoreKms(): void {
     if (this.#state.key === undefined || this.#state.key.state !== 'enabled') return;
     this.#kms.cut();
@@ -166,7 +166,7 @@ export class World {
     this.#state.key = { holder: 'unknown', offer: undefined, state: 'enabled', receipt: receipt + 1_000 };
   }
 
-  // What must hold at any time.
+  // Invariants.
 
   requireWhole(): void {
     if (this.#state.kept.size === 0) return;
@@ -184,7 +184,7 @@ export class World {
   }
 
   /**
-   * An administrator ends what only an administrator may: superseded copies and keys without a known holder.
+   * Resolves, as an administrator, superseded copies and keys without a known holder.
    */
   resolve(): void {
     const hasAll = ({ content }: Durable) =>
@@ -228,7 +228,7 @@ export class World {
     Object.assign(durable, { confirmed: to, candidates: [] });
     copy.generation = to;
     if (copy.isInDoubt && copy.deletion?.step === 'asked') {
-      // Answered 503: nothing changed, or the deletion is on record and is found by the sweep.
+      // Answered 503: nothing has changed, or BunKMS has recorded the deletion and the sweep finds it.
       copy.deletion = undefined;
       if (this.#state.key?.state === 'enabled') this.#state.isDeletionAsked = false;
     }
@@ -302,7 +302,7 @@ export class World {
     if (!this.#serves(copy) || copy.durable.content === undefined || copy.deletion !== undefined) return;
     if (target.id === copy.id || durable.confirmed === undefined || target.move !== undefined) return;
     if (durable.incoming === undefined && durable.content !== undefined) return;
-    // The mover reads the key as the source, which is the holder: so markers of earlier moves have no effect.
+    // The mover reads the key as the source, which holds it, so marks of earlier moves have no effect.
     const id = ++this.#state.serial;
     Object.assign(durable, { content: undefined, mark: undefined, incoming: { move: id, isWhole: false } });
     Object.assign(target, { isOpen: false });
@@ -317,7 +317,7 @@ export class World {
     } else this.#startTarget(move, fate);
   }
 
-  /** @returns false when the move is cut short. */
+  /** @returns false when the move is interrupted. */
   #cutOver(copy: Copy, move: Move, fate: Fate): boolean {
     const { id, target, generation } = move;
     if (move.step !== 'whole' && target.durable.incoming?.move !== id) return false;
@@ -334,7 +334,7 @@ export class World {
       move.step = 'offered';
       return this.#kms.call(call, fate) === 'ok';
     }
-    // Confirmed to the mover itself: what stands in the storage may be a copy's.
+    // The mover has confirmed it itself, because the one in the storage may belong to a copy.
     const confirmed = this.#state.rules.moverStartsTarget ? target.generation : target.durable.confirmed;
     if (confirmed === undefined) return false;
     move.step = 'accepted';

@@ -1,24 +1,24 @@
 import { type Copy, emptyCopy, isSubset, type Key, LEASE, type StorageId, Violation } from './holder-copy.ts';
 
 export const RULES = {
-  /** `accept` takes an offer only if it was made under the present generation of the holder. */
+  /** `accept` takes an offer only if it was made under the current generation of the holder. */
   offersEndWithGeneration: true,
-  /** Every call of a storage names the present generation. */
+  /** Every call of a storage names its current generation. */
   callsNameGeneration: true,
-  /** A source in doubt advances its generation before it withdraws. */
+  /** A source that does not know the outcome advances its generation before it withdraws. */
   doubtAdvances: true,
-  /** A target neither accepts by itself nor gives whole content up. */
+  /** A target does not accept by itself, and does not discard complete content. */
   targetKeepsWhole: true,
   /** The mover advances the generation of the target before the target accepts. */
   moverStartsTarget: true,
-  /** The client sends an intent once. Without an answer the storage advances before it asks again. */
+  /** The client sends an intent once. Without an answer, the storage advances before it asks again. */
   intentIsTriedOnce: true,
   /** A take-over waits for the leases of the former holder. */
   takeOverWaits: true,
 };
 export type Rules = typeof RULES;
 
-/** What is so in a model of holders, known or not. */
+/** The true state of a model of holders, whether a party knows it or not. */
 export class HolderState {
   readonly rules: Rules;
   readonly copies: Copy[] = [emptyCopy('s'), emptyCopy('t')];
@@ -28,18 +28,18 @@ export class HolderState {
   readonly owners = new Map<number, Copy>();
   readonly releases = new Map<StorageId, number>();
   serial = 0;
-  /** Acknowledged, and neither deleted on request nor given up on record. */
+  /** Acknowledged writes that were not deleted on request, and whose loss nobody has accepted. */
   kept = new Set<number>();
-  /** Somebody asked for the deletion, and nobody took that back. */
+  /** Whether a deletion was requested and not canceled. */
   isDeletionAsked = false;
-  /** Until when a copy that was superseded beside its running original may write: the documented limit. */
+  /** Until when a copy may write after it was superseded by its running original: the documented limit. */
   readonly excusedUntil = new Map<Copy, number>();
 
   constructor(rules: Rules) {
     this.rules = rules;
   }
 
-  // What is known of them all.
+  // Facts about all copies.
 
   isCurrent(copy: Copy): boolean {
     const generation = this.generations.get(copy.id);
@@ -58,7 +58,7 @@ export class HolderState {
     for (const copy of this.copies) if (copy.id === id) this.excusedUntil.set(copy, this.now + LEASE);
   }
 
-  /** On record: what this copy does not have is given up. */
+  /** Accepts the loss of all writes that this copy lacks. */
   giveUpFor({ durable: { content } }: Copy): void {
     this.kept = new Set([...this.kept].filter((write) => content?.writes.has(write) === true));
   }

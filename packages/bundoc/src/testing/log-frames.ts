@@ -8,13 +8,12 @@ export interface FrameOnDisk {
   readonly segment: number;
   readonly frame: number;
   readonly handles: readonly string[];
-  /** Of its last body. */
+  /** The offset of the last byte of its last body. */
   readonly lastByte: number;
 }
 
 /**
- * Frames with parts that the files of a log have, in the order in which they were written; also those that
- * the log has freed.
+ * Frames with parts in the files of a log, in the order of their writes. Freed frames are included.
  */
 export function framesOn(disk: SimulatedDisk, directory = '/log'): FrameOnDisk[] {
   const frames: FrameOnDisk[] = [];

@@ -83,8 +83,7 @@ export async function run(world: LogWorld, disk: SimulatedDisk, steps: readonly 
 }
 
 /**
- * What each project has is what it was given, in order; with all that was acknowledged, and nothing that was
- * refused.
+ * Requires that each project has its commits in order, with all acknowledged ones and without refused ones.
  */
 export async function check(
   world: LogWorld,
@@ -105,8 +104,8 @@ export async function check(
 }
 
 /**
- * What was seen once stays: what was waiting when the process ended, and is there, counts as acknowledged
- * from now on.
+ * Records the commits that were read. Those of unknown fate that were found count as acknowledged from now
+ * on.
  */
 export function fix(contents: ReadonlyMap<LogProject, readonly number[]>): void {
   for (const [project, ids] of contents)
@@ -114,7 +113,7 @@ export function fix(contents: ReadonlyMap<LogProject, readonly number[]>): void 
       if (given.fate !== 'acknowledged') given.fate = ids.includes(given.id) ? 'acknowledged' : 'refused';
 }
 
-/** Nothing that is under way settles after a crash, so its steps are left behind. */
+/** Runs steps until a crash. Steps that are running then never settle, and are abandoned. */
 export async function runUntilCrash(
   world: LogWorld,
   disk: SimulatedDisk,

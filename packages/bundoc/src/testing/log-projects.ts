@@ -32,22 +32,21 @@ export const SMALL_LIMITS: LogLimits = {
 
 export type Fate = 'waiting' | 'acknowledged' | 'refused' | 'unknown';
 
-/** A commit that was given to the log, and what was said of it. */
+/** A commit that was given to the log, and its known fate. */
 export interface GivenCommit {
   readonly id: number;
   fate: Fate;
 }
 
 /**
- * A project as a test has it: a list of numbers, in the place of documents. It outlives the log and its
- * processes.
+ * A project in a test: a list of numbers instead of documents. It outlives the log and its processes.
  */
 export class LogProject {
   readonly name: string;
   readonly handle = randomBytes(8).toString('hex');
   readonly dek = takeKey(randomBytes(32));
   readonly keys: PartKeys = keptKeys(partKeysOf(new Map([[1, this.dek]])));
-  /** All that were ever given, in their order. */
+  /** All commits that were ever given to the log, in order. */
   readonly given: GivenCommit[] = [];
 
   constructor(name: string) {
@@ -95,7 +94,7 @@ export function idsOf(plaintext: Buffer): number[] {
   return ids;
 }
 
-/** What a project's folder holds of a snapshot. */
+/** The snapshot in a project's folder. */
 interface Catalog {
   readonly covered: { segment: number; frame: number; tag: string } | undefined;
   readonly ids: readonly number[];
@@ -104,17 +103,17 @@ interface Catalog {
 const placeOf = ({ covered }: Catalog): Place | undefined =>
   covered && { ...covered, tag: Buffer.from(covered.tag, 'hex') };
 
-/** A project that is open: a narrow stand-in for the engine. */
+/** An open project. It stands in for the engine. */
 export class OpenLogProject implements PartSource {
   readonly #project: LogProject;
   readonly #attached: AttachedHandle;
   readonly #waiting: WaitingCommit[] = [];
   readonly #settle = new Map<GivenCommit, PromiseWithResolvers<void>>();
-  /** What the project has, the commits that are durable in their order. */
+  /** The durable commits of the project, in order. */
   readonly ids: number[];
   /** Thrown when the next part is durable. */
   durableFault: Error | undefined;
-  /** What the log said of its failures. */
+  /** The failures that the log has reported. */
   readonly failures: unknown[] = [];
 
   constructor(log: Log, project: LogProject, ids: readonly number[], last: Place | undefined) {
@@ -246,7 +245,7 @@ export class LogWorld {
       limits,
       mustExist: this.#hadLog,
       observer: { onPressure },
-      // After a crash nothing goes on.
+      // After a crash, nothing continues.
       wait: () => (disk.crashed ? new Promise(() => undefined) : setImmediate()),
       ...options,
     });
@@ -258,7 +257,7 @@ export class LogWorld {
     return log;
   }
 
-  /** What the engine does when the log fills. */
+  /** Frees segments as the engine does when the log fills. */
   async #freeSome(log: Log, disk: SimulatedDisk): Promise<void> {
     if (this.#freeing.has(log)) return;
     this.#freeing.add(log);
@@ -294,7 +293,7 @@ export class LogWorld {
       last = part.place;
       parts++;
     }
-    // A chunk that no end follows is the last part all the same.
+    // A chunk without an end is the last part, too.
     return { ids, last: log.newest(handle) ?? last, parts };
   }
 
@@ -327,7 +326,7 @@ export class LogWorld {
     return new OpenLogProject(log, project, ids, last);
   }
 
-  /** Makes a snapshot durable, and gives back what it covers. */
+  /** Makes a snapshot durable, and tells the log which parts it covers. */
   async checkpoint(log: Log, disk: SimulatedDisk, open: OpenLogProject): Promise<void> {
     const mark = open.mark();
     if (mark === undefined) return;

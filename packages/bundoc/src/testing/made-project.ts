@@ -10,7 +10,7 @@ const P = '/projects/p/';
 /** The expected content of the documents of {@link made}. */
 export const EXPECTED: Record<string, string> = { a: 'old a', b: 'new b', e: 'e', f: 'f' };
 
-/** Documents in files alone, in both, and in the log alone; deletions before and after the checkpoint. */
+/** A project with documents only in files, only in the log and in both, and deletions around a checkpoint. */
 export async function made({ isStartFreed = true } = {}) {
   const project = new CliProject();
   const disk = CliProject.disk();
@@ -49,7 +49,7 @@ async function contentOf(store: FileStore): Promise<Record<string, string>> {
   return content;
 }
 
-/** Verifies, opens as the service does, and gives what is there. */
+/** Verifies the project, opens it as the service does, and reads its content. */
 export async function reopened({ project, disk }: Made) {
   expect(await project.findings(disk)).toEqual([]);
   const store = await project.open(disk);
@@ -61,7 +61,7 @@ export async function close({ disk }: Made, store: FileStore): Promise<void> {
   await closeEngine(disk);
 }
 
-/** {@link reopened}, and closed again. */
+/** The content by {@link reopened}, after which the project is closed. */
 export async function contentAfter(made: Made): Promise<Record<string, string>> {
   const { store, content } = await reopened(made);
   await close(made, store);

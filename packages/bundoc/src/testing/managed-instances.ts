@@ -10,7 +10,7 @@ import { openTestStore } from './test-engine.ts';
 export function startManager(options: Partial<InstanceManagerOptions> = {}) {
   const place = newPlace();
   const { clock, disk } = place;
-  /** Stores that are open now, by project, to see that there is never more than one of a project. */
+  /** Number of open stores by project, to check that no project has more than one. */
   const opened = new Map<string, number>();
   let openings = 0;
   let closings = 0;
@@ -50,7 +50,7 @@ export function startManager(options: Partial<InstanceManagerOptions> = {}) {
   };
 }
 
-/** As many projects as are asked for, each with a key and a store that holds nothing but takes memory. */
+/** Any number of projects, each with a key and an empty store that counts with some memory. */
 export async function startManagerOfMany(options: Partial<InstanceManagerOptions> = {}) {
   const place = newPlace();
   const seed = openInstances(place);

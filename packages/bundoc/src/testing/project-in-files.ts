@@ -18,7 +18,7 @@ import { type EngineLimits, engineOn, SMALL_LIMITS } from './test-engine.ts';
 
 const PROJECT_FILE = Buffer.from('{"project":"p"}');
 
-/** A project of the files engine in a test: where it lies, and what opens it. */
+/** A project of the files engine in a test: its place, and the keys that open it. */
 export class ProjectInFiles {
   readonly #nameKey = createSecretKey(randomBytes(32));
   #versions: [DekVersion, ...DekVersion[]] = [{ version: 1, dek: createSecretKey(randomBytes(32)) }];
@@ -60,7 +60,7 @@ export class ProjectInFiles {
     this.sealLimits = options.sealLimits ?? SEAL_LIMITS;
   }
 
-  /** Makes a new version of the DEK the current one; the former stay live. The store must be opened again. */
+  /** Creates a new current version of the DEK; former ones stay live. The store must be opened again. */
   rotate(): void {
     const version = this.#versions[0].version + 1;
     this.#versions = [{ version, dek: createSecretKey(randomBytes(32)) }, ...this.#versions];

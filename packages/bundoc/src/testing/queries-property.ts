@@ -18,7 +18,7 @@ const write = fc.record({
   id: fc.constantFrom(...IDS),
   text: fc.option(documentText, { nil: undefined, freq: 5 }),
 });
-/** Fields that both indexes and conditions are of. */
+/** Fields of both indexes and conditions. */
 const near = fc.constantFrom('a', 'b', 'c', 'a.b');
 const indexes = fc.uniqueArray(fc.uniqueArray(near, { minLength: 1, maxLength: 2 }), {
   minLength: 1,
@@ -41,11 +41,11 @@ const step = fc.oneof(
     }),
   },
 );
-/** Queries of any condition, order and page size. */
+/** Queries with any condition, order and page size. */
 export const asked = fc.record({
   where: fc.oneof(
     { weight: 2, arbitrary: whereText },
-    // Conditions that an index is made for.
+    // Conditions that an index can answer.
     {
       weight: 3,
       arbitrary: fc
@@ -87,7 +87,7 @@ interface Known {
   readonly value: Naive;
 }
 
-/** Ids in the order that a query must have them in, by the naive evaluator. */
+/** Ids in the order of the naive evaluator, which a query must have, too. */
 function expectedIds(
   all: readonly Known[],
   { where, orderBy }: { where: string; orderBy: readonly { field: string; direction: 'asc' | 'desc' }[] },
@@ -119,14 +119,14 @@ async function contentOf(store: DefinedStore): Promise<Known[]> {
 /** A project whose process may crash. */
 export interface CrashingProject {
   open(): Promise<DefinedStore>;
-  /** A new version of the key, for what is opened from then on. */
+  /** Rotates the key. Stores that are opened later use the new version. */
   rotate(): Promise<void>;
-  /** Makes the process crash behind so many operations of its storage. */
+  /** Makes the process crash after this many operations of its storage. */
   crashBehind(operations: number): void;
-  /** Ends the process, if it has not crashed yet: what is opened from then on is another's. */
+  /** Ends the process if it has not crashed yet. Later stores belong to a new process. */
   restart(): Promise<void>;
   readonly cursors: Cursors;
-  /** Looks whether everything is as it should be, at the end. */
+  /** Checks the storage at the end. */
   check?(): Promise<void>;
 }
 
@@ -138,8 +138,8 @@ export interface IndexUse {
 }
 
 /**
- * Queries find what a naive evaluator finds, in its order, whatever indexes there are, after updates,
- * deletes, crashes and re-seals: on any engine.
+ * Queries find the same as a naive evaluator, in the same order, with any indexes, after updates, deletes,
+ * crashes and re-seals, on any engine.
  */
 export async function assertQueriesAreRight(
   make: (random: { readonly survival: 'synced only' | 'everything' }) => Promise<CrashingProject>,

@@ -23,16 +23,16 @@ import {
   sync,
 } from './simulated-file.ts';
 
-/** The process died here: every later operation of this disk fails the same way. */
+/** The process has died here. Every later operation of this disk fails in the same way. */
 export class Crash extends Error {
   override readonly name = 'Crash';
 }
 
 export interface Fault {
-  /** Which operation, counted from 1. */
+  /** The number of the operation, counted from 1. */
   readonly operation: number;
   readonly when: 'before' | 'after';
-  /** `crash` ends the process there; an error code fails this one operation. */
+  /** `crash` ends the process there. An error code makes only this operation fail. */
   readonly what: 'crash' | 'disk_full' | 'storage_unavailable';
 }
 
@@ -43,9 +43,9 @@ interface NameChange {
 }
 
 /**
- * A disk in memory that knows what is durable: of names, those whose folder was synced since; of contents,
- * what was synced since it was written. After {@link powerCut} only that is left, and of the rest whatever
- * chance lets survive: any of the names, any of the sectors, in any order.
+ * A disk in memory that tracks what is durable: names after a sync of their folder, and content after a sync
+ * of its file. {@link powerCut} keeps all of that. Of all other names and sectors, it keeps a random choice,
+ * in any order.
  */
 export class SimulatedDisk implements Disk, LogDisk {
   #durable: Entries = new Map();
@@ -55,19 +55,19 @@ export class SimulatedDisk implements Disk, LogDisk {
   #crashLine: { readonly line: RegExp; readonly when: Fault['when'] } | undefined;
   #crashed = false;
   readonly #crashes = Promise.withResolvers<never>();
-  /** While true, nothing that takes space succeeds. */
+  /** While true, every operation that takes space fails. */
   full = false;
   /**
-   * Asked before each operation, which the trace would name so; reads begin with `read`. What it answers for
-   * fails with `storage_unavailable`.
+   * Called before each operation with its name in the trace; reads begin with `read`. If it returns a value,
+   * the operation fails with `storage_unavailable`.
    */
   failing: ((operation: string) => Fault['when'] | undefined) | undefined;
-  /** Operations so far that change something. */
+  /** Number of operations so far that change something. */
   operations = 0;
   /** A line for each of them. */
   readonly trace: string[] = [];
 
-  /** What is written whole, or not at all, when the power goes. */
+  /** A power cut writes a unit of this size completely or not at all. */
   sectorBytes = SECTOR_BYTES;
 
   constructor(...directories: string[]) {
@@ -92,7 +92,7 @@ export class SimulatedDisk implements Disk, LogDisk {
     return this.#crashed;
   }
 
-  /** Rejects when the process dies: what was under way then never settles. */
+  /** Rejects when the process dies. Running operations never settle then. */
   get crashes(): Promise<never> {
     return this.#crashes.promise;
   }
@@ -113,8 +113,8 @@ export class SimulatedDisk implements Disk, LogDisk {
   }
 
   /**
-   * The disk as a new process finds it after `kill -9`: everything that was written, though what was not
-   * synced is still not durable, and a later power cut takes it.
+   * The disk as a new process finds it after `kill -9`: it has everything that was written. A later power cut
+   * may still remove what was not synced.
    */
   restart(): SimulatedDisk {
     const next = new SimulatedDisk();
@@ -239,7 +239,7 @@ export class SimulatedDisk implements Disk, LogDisk {
   }
 
   async openLogFile(path: string): Promise<LogFile> {
-    // As of the moment of the call: an open file outlives its name.
+    // Read at the time of the call, because an open file outlives its name.
     const node = this.#node(path) as FileNode;
     const file = await this.openFile(path);
     return {
@@ -270,7 +270,7 @@ export class SimulatedDisk implements Disk, LogDisk {
       this.#name(to, (entries) => {
         entries.delete(from);
         entries.set(to, entry);
-        // Its content goes with a folder, as far as its names are there.
+        // The content of a folder moves with it, if its names exist.
         for (const path of moved) {
           const one = entries.get(path);
           entries.delete(path);
@@ -316,7 +316,7 @@ export class SimulatedDisk implements Disk, LogDisk {
 
   /** Changes a file's bytes behind the store's back; undefined removes it. */
   tamper(path: string, content: Buffer | undefined): void {
-    // One node in both, so that what is written and synced later is durable.
+    // The same node in both, so that later writes and syncs are durable.
     const node: FileNode | undefined =
       content === undefined
         ? undefined
@@ -337,7 +337,7 @@ export class SimulatedDisk implements Disk, LogDisk {
     this.#unsynced = left;
   }
 
-  /** What was not synced in a folder that was removed here is not of the one that takes its place. */
+  /** Forgets unsynced changes in a removed folder, so that they do not reach a new folder with its name. */
   #forgetUnsynced(path: string): void {
     const isWithin = ({ directory }: NameChange) => directory === path || directory.startsWith(`${path}/`);
     this.#unsynced = this.#unsynced.filter((change) => !isWithin(change));
@@ -359,8 +359,8 @@ export class SimulatedDisk implements Disk, LogDisk {
   }
 
   /**
-   * A sync that fails leaves what was written readable, and no later sync makes it durable: the kernel holds
-   * it for clean (https://www.usenix.org/conference/atc20/presentation/rebello).
+   * After a failed sync, the written bytes stay readable, but no later sync makes them durable, because the
+   * kernel marks them as clean (https://www.usenix.org/conference/atc20/presentation/rebello).
    */
   async #sync(what: string, node: FileNode): Promise<void> {
     try {

@@ -1,25 +1,25 @@
 import { dirname } from 'node:path';
 
-/** What a power cut does to what was not synced. */
+/** How much unsynced data survives a power cut. */
 export type Survival = 'synced only' | 'everything' | { readonly random: () => number };
 
-/** Disks write sectors whole, or not at all. */
+/** Disks write a sector completely or not at all. */
 export const SECTOR_BYTES = 512;
 
 interface UnsyncedWrite {
   readonly offset: number;
   readonly bytes: Buffer;
-  /** The length that the file has afterwards; undefined when that does not change. */
+  /** The new length of the file; undefined when it stays the same. */
   readonly length: number | undefined;
 }
 
 export interface FileNode {
   readonly kind: 'file';
-  /** What a running process reads. */
+  /** The content that a running process reads. */
   content: Buffer;
-  /** What is left after a power cut at the latest. */
+  /** The content that every power cut keeps. */
   durable: Buffer;
-  /** Writes since the last sync, in their order. */
+  /** Writes since the last sync, in order. */
   unsynced: UnsyncedWrite[];
 }
 
@@ -30,7 +30,7 @@ interface DirectoryNode {
 export type Node = DirectoryNode | FileNode;
 
 /**
- * A name in a folder. A folder that is made where one was removed is another one, and has none of its names.
+ * A name in a folder. A new folder in the place of a removed one has none of its names.
  */
 export interface Entry {
   readonly node: Node;
@@ -49,7 +49,7 @@ export function sync(node: FileNode): void {
   node.unsynced = [];
 }
 
-/** A content after all of these writes. */
+/** The content after all of these writes. */
 function written(content: Buffer, writes: readonly UnsyncedWrite[]): Buffer {
   let next: Buffer = Buffer.from(content);
   for (const { offset, bytes, length } of writes) {
@@ -60,7 +60,7 @@ function written(content: Buffer, writes: readonly UnsyncedWrite[]): Buffer {
 }
 
 /**
- * The file after a power cut: each sector of each unsynced write is there or not, and so is each new length.
+ * The file after a power cut. Each sector of each unsynced write may be lost, and so may each new length.
  */
 export function settled(node: FileNode, survival: Survival, sectorBytes: number): FileNode {
   let content: Buffer = Buffer.from(node.durable);
@@ -73,7 +73,7 @@ export function settled(node: FileNode, survival: Survival, sectorBytes: number)
   return { kind: 'file', content, durable: Buffer.from(content), unsynced: [] };
 }
 
-/** Cut, or with zeros behind it. */
+/** The content, truncated or extended with zeros. */
 function withLength(content: Buffer, length: number | undefined): Buffer {
   if (length === undefined || length === content.length) return content;
   const next = Buffer.alloc(length);

@@ -5,7 +5,7 @@ import type { ShareKey } from '@bundoc/shared/shares/share-key';
 import { Scheduler, SLICE_US } from '../work/scheduler.ts';
 import type { OwnWork, Work, WorkKind } from '../work/work.ts';
 
-/** Remembers the most that was held. */
+/** Records the maximum of held bytes. */
 class Peak extends Pool {
   most = 0;
 
@@ -16,7 +16,7 @@ class Peak extends Pool {
   }
 }
 
-/** Work each step of which takes a whole slice, so that the turns count its steps. */
+/** Work whose steps each take a whole slice, so that its turns count its steps. */
 export class SlowSteps {
   #us = 0;
   readonly memory = new Peak({ name: 'memory', capacity: 1e12, waitMs: 0, clock: systemClock });
@@ -28,7 +28,7 @@ export class SlowSteps {
     memory: this.memory,
   });
 
-  /** Turns of the event loop that were waited for. */
+  /** Number of turns of the event loop that it has waited for. */
   get turns(): number {
     return this.scheduler.slices;
   }

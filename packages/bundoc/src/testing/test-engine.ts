@@ -16,7 +16,7 @@ import { ViewedLog } from '../engine/files/store/viewed-log.ts';
 import { SEAL_LIMITS } from '../engine/port/seal-budget.ts';
 import { formatProjectFile } from '../engine/projects/project-file.ts';
 
-/** Small enough that a short history fills segments and begins checkpoints by itself. */
+/** Small limits, so that a short history fills segments and triggers checkpoints. */
 export interface EngineLimits {
   readonly log: LogLimits;
   readonly checkpointBytes: number;
@@ -27,13 +27,13 @@ export const SMALL_LIMITS: EngineLimits = {
   checkpointBytes: 16_384,
 };
 
-/** Which storage a test's data folder is. */
+/** The storage id of a test's data folder. */
 export const STORAGE_ID = Buffer.alloc(16, 7);
 const storageIds = new WeakMap<Disk, Buffer>();
 const SMALL_BACKLOG_BYTES_MAX = 8_192;
 
 export interface TestEngineOptions {
-  /** Where the log lies; `/` by default. */
+  /** The folder of the log; `/` by default. */
   readonly dataDir?: string;
   /** `/projects` by default. */
   readonly projectsDir?: string;
@@ -42,7 +42,7 @@ export interface TestEngineOptions {
   readonly backlogBytesMax?: number;
 }
 
-/** Makes a disk that of another storage. */
+/** Turns a disk into that of another storage. */
 export function setStorageId(disk: Disk, id: Buffer): void {
   storageIds.set(disk, id);
 }
@@ -55,7 +55,7 @@ interface OpenEngine extends AsyncDisposable {
 
 const engines = new WeakMap<Disk, Promise<OpenEngine>>();
 
-/** The engine of a process, which has a disk to itself: one for each disk. */
+/** The engine of a process. Each disk has one. */
 export async function engineOn(disk: Disk, options: TestEngineOptions = {}): Promise<FilesEngine> {
   let open = engines.get(disk);
   if (open === undefined) {
@@ -66,7 +66,7 @@ export async function engineOn(disk: Disk, options: TestEngineOptions = {}): Pro
   return (await open).engine;
 }
 
-/** Ends the engine of a disk in order. The next who asks opens another. */
+/** Closes the engine of a disk. The next call for an engine opens another one. */
 export async function closeEngine(disk: Disk): Promise<void> {
   const open = await engines.get(disk);
   engines.delete(disk);
@@ -97,10 +97,10 @@ async function openEngine(
   return { engine, [Symbol.asyncDispose]: () => running.disposeAsync() };
 }
 
-/** What commands see of the log of a disk, which no engine has open. */
+/** The log of a disk as commands read it, while no engine has it open. */
 export async function viewLog(disk: Disk, dataDir = '/'): Promise<ViewedLog> {
   const directory = dataDir === '/' ? '/log' : `${dataDir}/log`;
-  // Holders of the view still read.
+  // Callers may still read through the view.
   const stack = new AsyncDisposableStack();
   const view = await readLog({
     ...{ disk: logDiskOf(disk, dataDir, stack), directory, storageId: storageIdOf(disk) },
@@ -119,7 +119,7 @@ function isLogDisk(disk: Disk): disk is Disk & LogDisk {
   return 'openLogFile' in disk;
 }
 
-/** Opens a store for a test that looks at other things. */
+/** Opens a store for a test of something else. */
 export async function openTestStore(
   project: string,
   directory: string,

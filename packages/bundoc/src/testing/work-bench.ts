@@ -1,7 +1,7 @@
 import { setImmediate } from 'node:timers/promises';
 import type { SchedulerDeps } from '../work/scheduler.ts';
 
-/** A clock that moves only when work says so, and an event loop that turns by hand. */
+/** A clock that only work advances, and an event loop whose turns a test begins. */
 export class WorkBench {
   #us = 0;
   #atTurn = 0;
@@ -14,17 +14,17 @@ export class WorkBench {
     },
   };
 
-  /** All time that was taken. */
+  /** All time that work has taken. */
   get takenUs(): number {
     return this.#us;
   }
 
-  /** Time that was taken in this turn. */
+  /** Time that work has taken in this turn. */
   get takenInTurn(): number {
     return this.#us - this.#atTurn;
   }
 
-  /** Somebody waits for the next turn. */
+  /** Whether work waits for the next turn. */
   get isTurnComing(): boolean {
     return this.#next !== undefined;
   }
@@ -33,7 +33,7 @@ export class WorkBench {
     this.#us += us;
   }
 
-  /** The next turn, until everything waits again. */
+  /** Runs the next turn until all work waits again. */
   async turn(): Promise<void> {
     this.#atTurn = this.#us;
     const run = this.#next;

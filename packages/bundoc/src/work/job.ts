@@ -1,6 +1,6 @@
 /** A function that {@link Work.elsewhere} runs in another thread. Its input and output are copied. */
 export interface Job<I, O> {
-  /** The module that exports it in `JOBS`, where the thread finds it. */
+  /** The module whose export `JOBS` contains it. The thread imports that module. */
   readonly module: string;
   readonly name: string;
   readonly run: (input: I) => O;

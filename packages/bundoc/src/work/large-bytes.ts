@@ -1,11 +1,11 @@
 /**
- * Queries evaluate documents above this size in a separate thread, which also hashes bodies above it. Other
- * work has its own bounds: `large-content.ts` has those of bodies.
+ * The thread for large documents evaluates queries on documents above this size, and hashes bodies above it.
+ * Other work has its own bounds: those of bodies are in `large-content.ts`.
  */
 export const LARGE_BYTES = 262_144;
 /**
- * Documents and patches up to this size are parsed into a tree on the event loop's thread. They have so few
- * values that this takes a few milliseconds.
+ * Documents and patches up to this size are parsed into a tree on the event loop's thread. This takes a few
+ * milliseconds, because they have few values.
  */
 export const TREE_BYTES_MAX = 65_536;
 

@@ -20,7 +20,7 @@ function withHashes(value: unknown): unknown {
 }
 
 describe('the thread for large documents', () => {
-  it('runs each job alone and one at a time, and starts with the first', async () => {
+  it('starts with the first job, and runs one job at a time', async () => {
     await using thread = new LargeThread();
     const jobs = [1, 2, 3].map((n) => thread.run(key('s'), JOBS.body, { bytes: body(n) }));
     expect(thread.waiting).toBe(2);
@@ -32,7 +32,7 @@ describe('the thread for large documents', () => {
     ]);
   });
 
-  it('returns the refusal of a job', async () => {
+  it('rejects with the error that a job throws', async () => {
     await using thread = new LargeThread();
     const bytes = Buffer.from('{"_secret":1}');
     await expect(thread.run(key('s'), JOBS.body, { bytes })).rejects.toMatchObject({
@@ -40,7 +40,7 @@ describe('the thread for large documents', () => {
     });
   });
 
-  it('goes on after a job that cannot be sent to the thread', async () => {
+  it('runs further jobs after one that cannot be sent to the thread', async () => {
     await using thread = new LargeThread();
     const unsendable = { bytes: body(1), more: () => undefined };
     const running = thread.run(key('s'), JOBS.body, { bytes: body(1) });
@@ -50,7 +50,7 @@ describe('the thread for large documents', () => {
     await expect(thread.run(key('s'), JOBS.body, { bytes: body(1) })).resolves.toBeDefined();
   });
 
-  it('reports the processor time of each job, also of one that is refused or ended', async () => {
+  it('reports the processor time of each job, even if it failed or was ended', async () => {
     await using thread = new LargeThread({ jobMsMax: 300 });
     const used: number[] = [];
     const run = async (bytes: Buffer) => {
@@ -69,7 +69,7 @@ describe('the thread for large documents', () => {
     expect(used[2]).toBeGreaterThanOrEqual(299_000);
   });
 
-  it('serves subjects in turn, however many jobs one of them has', async () => {
+  it('serves subjects in turn, even if one of them has many jobs', async () => {
     await using thread = new LargeThread();
     const order: string[] = [];
     const run = async (subject: string) => {
@@ -88,7 +88,7 @@ describe('the thread for large documents', () => {
       });
   });
 
-  it('ends a job that takes too long while another subject waits, but not for jobs of the same subject', async () => {
+  it('ends a job early if another subject waits, but not if only its own subject waits', async () => {
     await using thread = new LargeThread({ sharedJobMsMax: 1 });
     const run = (subject: string) => thread.run(key(subject), JOBS.body, { bytes: body(1) });
     // The start of the thread takes longer than a millisecond.
@@ -100,7 +100,7 @@ describe('the thread for large documents', () => {
     expect((await Promise.all(jobs)).map(({ id }) => id)).toEqual(['a', 'a']);
   });
 
-  it("never ends the service's own job for others, refuses it after a wait, or ends others for it", async () => {
+  it("never ends or refuses a job of the service's own for others, and ends no other job for it", async () => {
     await using thread = new LargeThread({ sharedJobMsMax: 1 });
     const run = (subject: string) => thread.run(key(subject), JOBS.body, { bytes: body(1) });
     const jobs = await Promise.all(['', 's'].map(run));
@@ -125,7 +125,7 @@ describe('the thread for large documents', () => {
     });
   });
 
-  it('ends a job whose caller has left, running or waiting', async () => {
+  it('ends a running or waiting job when its caller leaves', async () => {
     await using thread = new LargeThread();
     const [running, waiting] = [new AbortController(), new AbortController()];
     const jobs = [running, waiting].map(({ signal }) =>
@@ -161,7 +161,7 @@ describe('the thread for large documents', () => {
 });
 
 describe('a large body', () => {
-  it('is charged to its project and kind also when it is refused', async () => {
+  it('is charged to its project and kind even if it is refused', async () => {
     const used: object[] = [];
     await using scheduler = new Scheduler({ onUsed: (key, us) => used.push({ ...key, us }) });
     const run = scheduler.large.run.bind(scheduler.large);
@@ -180,7 +180,7 @@ describe('a large body', () => {
     expect(scheduler.usedS('write')).toBeGreaterThanOrEqual(reportedUs / 1e6);
   });
 
-  it('is parsed like a small one: a document, a batch, a patch', async () => {
+  it('a large body of a document, a batch or a patch is parsed like a small one', async () => {
     await using scheduler = new Scheduler();
     using work = scheduler.work(key('s'), 'batch');
     const document = body(LARGE_BYTES);

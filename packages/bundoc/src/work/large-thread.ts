@@ -8,14 +8,14 @@ import { Thread } from '@bundoc/shared/threads/thread';
 import type { Job } from './job.ts';
 import { copyOf } from './large-bytes.ts';
 
-/** Identifies a {@link Job}. */
+/** A {@link Job} by its module and name, with its input. */
 export interface LargeRequest extends Omit<Job<unknown, unknown>, 'run'> {
   readonly input: unknown;
 }
 
 export interface LargeAnswer {
   readonly output?: unknown;
-  /** Why there is no output. */
+  /** The error that the job threw. */
   readonly error?: SentError;
   /** Its processor time, microseconds. */
   readonly us: number;
@@ -36,40 +36,37 @@ interface QueuedJob {
 }
 
 export interface LargeThreadOptions {
-  /** Maximum time of a job; then it is ended, with the thread. */
+  /** Maximum time of a job. After it, the job ends together with the thread. */
   readonly jobMsMax: number;
   /**
-   * Maximum time of a job while other subjects wait. It is shorter than `waitMsMax`, so that those get their
-   * turn.
+   * Maximum time of a job while other subjects wait. It is shorter than `waitMsMax`, so that they are served
+   * before their wait ends.
    */
   readonly sharedJobMsMax: number;
   /** Maximum wait of a subject's job. The service's own jobs wait without a limit. */
   readonly waitMsMax: number;
 }
 
-/** How a job may be given up. */
 export interface LargeRunOptions {
   readonly signal?: AbortSignal | undefined;
-  /** Hears of the job's processor time, microseconds, also when the job was refused or ended. */
+  /** Receives the job's processor time, microseconds, even if the job failed or was ended. */
   readonly onUsed?: (us: number) => void;
 }
 
 const OPTIONS: LargeThreadOptions = { jobMsMax: 10_000, sharedJobMsMax: 2_000, waitMsMax: WAIT_MS_MAX };
-/** The subject of the service's own work: a refused job of it would not be repeated. */
+/** The subject of the service's own work. Its jobs are never refused, because nobody would repeat them. */
 const OWN = '';
 /**
- * Heap limit of the thread, MiB. No job comes near it, because texts are limited in objects and arrays, and
- * trees in values. A thread without memory may end the process.
+ * Heap limit of the thread, MiB. Texts have a maximum of objects and arrays, and trees of values, so no job
+ * comes near it. A thread that runs out of memory may end the process.
  */
 const HEAP_MIB = 1_024;
 
 /**
- * Works on large documents in one thread, one job at a time; the account that has used least is next. A job
- * that takes too long is ended with the thread; the next job starts another thread.
+ * Works on large documents in one thread, one job at a time. The account that has used least is next. A job
+ * that takes too long is ended together with the thread, and the next job starts another thread.
  *
  * The thread starts with the first job.
- *
- * One class, because the queue, the running job and the thread change together.
  */
 export class LargeThread implements AsyncDisposable {
   readonly #options: LargeThreadOptions;
@@ -95,11 +92,10 @@ export class LargeThread implements AsyncDisposable {
   }
 
   /**
-   * Runs a job. Its bytes are copied.
+   * Runs a job on copies of its bytes.
    *
-   * @throws AppError of the job; `payload_too_large` for one that takes too long, `rate_limited` for one that
-   *   does so while other subjects wait; the signal's reason; `rate_limited` or `overloaded` when
-   *   it has waited too long.
+   * @throws AppError of the job; `payload_too_large` for a job that takes too long, `rate_limited` if it does
+   *   while other subjects wait; `rate_limited` or `overloaded` after too long a wait; the signal's reason.
    */
   async run<I, O>(
     key: ShareKey,
@@ -132,7 +128,7 @@ export class LargeThread implements AsyncDisposable {
     }
   }
 
-  /** Ends the thread; waiting jobs are refused. */
+  /** Ends the thread and refuses the waiting jobs. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#disposed = true;
     for (const job of [...this.#waiting]) {
@@ -167,8 +163,8 @@ export class LargeThread implements AsyncDisposable {
       if (error === undefined) done.resolve(output);
       else done.reject(receivedError(error));
     } catch (error) {
-      // The job could not be sent, or the thread has ended. An ended thread cannot report its processor time.
-      // Another one must start: the subject waits as if for the longest job.
+      // The job could not be sent, or the thread has ended. An ended thread cannot report its processor time,
+      // and another one must start: the subject owes as much as for the longest job.
       const hasEnded = this.#thread?.hasEnded === true;
       const us = (performance.now() - beganMs) * 1_000;
       this.#finish(us, hasEnded ? this.#options.jobMsMax * 1_000 : us);
@@ -188,7 +184,7 @@ export class LargeThread implements AsyncDisposable {
     return this.#thread;
   }
 
-  /** The refusal of a job that has waited too long. Its own share is in use if its subject has its part. */
+  /** The refusal after too long a wait: `rate_limited` if the subject has its part of the queue. */
   #tooLate({ subject }: Account): AppError {
     const subjects = new Set(Array.from(this.#waiting.accounts, (account) => account.subject));
     const own = [...this.#waiting].filter(({ account }) => account.subject === subject).length;
@@ -201,7 +197,7 @@ export class LargeThread implements AsyncDisposable {
     });
   }
 
-  /** Ends a job whose caller has left; a running one ends with the thread. */
+  /** Ends a job whose caller has left. If it runs, the thread ends as well. */
   #abandon(job: QueuedJob, reason: unknown): void {
     if (this.#running === job) this.#end(reason);
     else {
@@ -211,8 +207,8 @@ export class LargeThread implements AsyncDisposable {
   }
 
   /**
-   * Ends the running job if it has used its time and another subject waits. The service's own jobs neither
-   * end this way nor end others.
+   * Ends the running job if it has used its time and another subject waits. Jobs of the service itself are
+   * never ended for others, and no job is ended for them.
    */
   #endOverdue(): void {
     const subject = this.#running?.account.subject.id;
@@ -242,7 +238,7 @@ export class LargeThread implements AsyncDisposable {
   }
 }
 
-/** Copies every buffer for transfer: a message would otherwise carry the whole memory that a part lies in. */
+/** Copies every buffer for the transfer. A message would otherwise carry all the memory behind a buffer. */
 function withOwnBytes(input: unknown, moved: ArrayBuffer[]): unknown {
   if (input instanceof Uint8Array) {
     const copy = copyOf(input);

@@ -5,9 +5,9 @@ import { serveCalls } from '@bundoc/shared/threads/serve-calls';
 import type { Job } from './job.ts';
 import type { LargeAnswer, LargeJobs, LargeRequest } from './large-thread.ts';
 
-// The thread of `large-thread.ts`: one job after another, without state between them.
+// The thread of `large-thread.ts`. It runs one job after another and keeps no state between them.
 
-// The thread of the event loop goes first.
+// The event loop's thread has priority.
 yieldToOthers();
 
 const jobs: LargeJobs = { run };

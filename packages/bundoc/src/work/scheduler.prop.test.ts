@@ -10,7 +10,7 @@ import { WORK_MS_MAX } from './work.ts';
 const key = (subject: number) => ({ subject: `s${subject}`, project: 'p' });
 
 describe('long work', () => {
-  it('takes at most one slice in a turn, and some ahead of the next, uses every turn, and ends', async () => {
+  it('takes at most one slice and its time ahead in a turn, and always comes to its end', async () => {
     const STEP_MAX_US = 3_000;
     const task = fc.record({
       subject: fc.nat(4),
@@ -50,7 +50,7 @@ describe('long work', () => {
     );
   });
 
-  it('runs at once while nothing waits and the slice lasts, without a promise', () => {
+  it('runs at once, without a promise, while nothing waits and the slice lasts', () => {
     const bench = new WorkBench();
     const scheduler = new Scheduler(bench.ports);
     using work = scheduler.work(key(1), 'batch');
@@ -61,7 +61,7 @@ describe('long work', () => {
     expect(work.pause()).toBeInstanceOf(Promise);
   });
 
-  it('starts in the same turn as other work only in the rest of the slice', async () => {
+  it('starts in the same turn as other work only if the slice has time left', async () => {
     const bench = new WorkBench();
     const scheduler = new Scheduler(bench.ports);
     using first = scheduler.work(key(1), 'batch');
@@ -80,7 +80,7 @@ describe('long work', () => {
     expect(scheduler.slices).toBe(1);
   });
 
-  it('gives what it leaves of its slice to others, in the same turn', async () => {
+  it('leaves the rest of its slice to other work in the same turn', async () => {
     const { bench, scheduler } = startBusy();
     const ended: number[] = [];
     const short = [1, 2, 3].map(async (subject) => {
@@ -96,7 +96,7 @@ describe('long work', () => {
     await Promise.all(short);
   });
 
-  it('of a subject waits for at most one piece of each of 64 others, though they have just begun', async () => {
+  it('long work of a subject waits for at most one piece of each of 64 subjects that have just begun', async () => {
     const { bench, scheduler } = startBusy();
     const run = async (subject: number, steps: number) => {
       using work = scheduler.work(key(subject), 'query');
@@ -125,7 +125,7 @@ describe('long work', () => {
     expect(scheduler.waiting).toBe(0);
   });
 
-  it('of a subject that has used less than all that wait runs ahead of them, up to half a slice a turn', async () => {
+  it('long work of a subject that has used least runs ahead of waiting work, for up to half a slice a turn', async () => {
     const { bench, scheduler } = startBusy();
     let isOver = false;
     const long = (async () => {
@@ -158,7 +158,7 @@ describe('long work', () => {
     await long;
   });
 
-  it('of the subject that has used least comes first, and with equal use all have equal parts', async () => {
+  it('long work of the subject that has used least comes first, and subjects with equal use get equal parts', async () => {
     const { bench, scheduler } = startBusy();
     const taken = new Map<string, number>();
     let isOver = false;
@@ -188,7 +188,7 @@ describe('long work', () => {
     expect(parts).toEqual({ '1a': 0.25, '1b': 0.25, '2a': 0.5 });
   });
 
-  it('owes others no more than a step, whatever stops the process during it', async () => {
+  it('owes others at most the maximum of a step, even if the process stands still during it', async () => {
     const bench = new WorkBench();
     const scheduler = new Scheduler(bench.ports);
     let served = 0;
@@ -206,7 +206,7 @@ describe('long work', () => {
     await Promise.all(subjects);
   });
 
-  it('ends at once with the reason of its signal while it waits, and leaves no trace', async () => {
+  it('stops waiting at once with the reason of its signal, and is removed from the queue', async () => {
     const { scheduler } = startBusy();
     const controller = new AbortController();
     using work = scheduler.work(key(2), 'query', controller.signal);
@@ -218,7 +218,7 @@ describe('long work', () => {
     await expect(work.pause()).rejects.toThrow('nobody waits');
   });
 
-  it('returns a hold that it has taken, if it may not go on then', async () => {
+  it('returns the hold that it waited for, if its time is over by then', async () => {
     const bench = new WorkBench();
     const scheduler = new Scheduler(bench.ports);
     const reads = room(8);
@@ -246,7 +246,7 @@ describe('long work', () => {
     expect(scheduler.usedS('query')).toBeCloseTo(0.000_1, 9);
   });
 
-  it("is refused once a request has taken too long, in turns or in reads; the service's own work continues", async () => {
+  it('long work of a request is refused after its maximum time, and work of the service itself is not', async () => {
     const tooLong = { code: 'overloaded', detail: 'the request took too long' };
     const bench = new WorkBench();
     const scheduler = new Scheduler(bench.ports);
@@ -274,7 +274,7 @@ describe('long work', () => {
     expect(scheduler.waiting).toBe(0);
   });
 
-  it('holds memory from its share, and returns it when it ends or is refused', () => {
+  it('holds memory of the pool, and returns it when it ends or is refused', () => {
     const memory = room(64 * MIB);
     const scheduler = new Scheduler({ memory });
     using one = scheduler.work(key(1), 'query');

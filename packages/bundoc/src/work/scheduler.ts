@@ -5,21 +5,21 @@ import type { ShareKey } from '@bundoc/shared/shares/share-key';
 import { LargeThread } from './large-thread.ts';
 import { type OwnWork, Work, type WorkKind } from './work.ts';
 
-/** Time that all long work of the process takes on the event loop's thread in one turn, at most. */
+/** Longest time that all long work together takes in one turn of the event loop, microseconds. */
 export const SLICE_US = 2_000;
-/** The same while others have requests in the service: each of these may need several turns. */
+/** The same while other subjects have requests in the service: each of these may need several turns. */
 const SHARED_SLICE_US = SLICE_US / 4;
 /**
- * No step counts for more. What seems to take longer is garbage collection, or other processes. A subject
- * that pays for that would wait for seconds.
+ * Longest time that one step is charged for. A longer step was interrupted by garbage collection or by other
+ * processes. A subject that paid for that would wait for seconds.
  */
 const STEP_MAX_US = 5_000;
 /**
- * Work of an account that has used less than all that wait runs so long ahead of their slice. The slice is
- * shorter by that, but at least half as long.
+ * An account that has used less than all waiting accounts may run this long before their slice. The slice
+ * becomes shorter by this time, but not shorter than half.
  */
 export const AHEAD_US = SLICE_US / 2;
-/** Up to so much is not worth a callback of its own: it is counted in whichever turn comes next. */
+/** Work that took no more than this schedules no callback. Its time counts in the next turn that comes. */
 const FORGOTTEN_US = SLICE_US / 10;
 
 export interface SchedulerDeps {
@@ -27,53 +27,50 @@ export interface SchedulerDeps {
   readonly nowMs: () => number;
   /** Calls back in the next turn of the event loop, after others were served. */
   readonly nextTurn: (run: () => void) => void;
-  /** Whose turn it is. */
+  /** They decide whose turn is next. */
   readonly accounts: Accounts;
-  /** Hears of all time that long work takes. */
+  /** Receives all processor time that long work takes, microseconds. */
   readonly onUsed?: (key: ShareKey, us: number) => void;
   /** Bytes of memory that work holds; no bound when it is absent. */
   readonly memory?: Room;
-  /** Whether requests of others than this account's subject are in the service. */
+  /** Whether other subjects than this account's have requests in the service. */
   readonly isShared?: (account: Account) => boolean;
 }
 
-/** What long work needs of a pool, for which it does not wait. */
+/** The part of a pool that long work uses. It never waits for units. */
 export type Room = Pick<Pool, 'tryTakeMore' | 'refusal'>;
 
 /**
- * Shares the event loop's thread among all long work of the process: at most one slice of {@link SLICE_US} a
- * turn, for the account that has used least.
+ * Shares the event loop's thread among all long work of the process. Each turn of the event loop has at most
+ * one slice of {@link SLICE_US}, for the account that has used least.
  *
- * Work is charged for the time that it runs on the thread, and waiting costs nothing. The processor time that
- * the system counts for a thread is no measure for slices: it moves by ticks of up to 4 ms.
+ * Work is charged for the elapsed time while it runs; waiting costs nothing. The processor time that the
+ * system counts for a thread is too coarse for slices: it advances in ticks of up to 4 ms.
  *
- * Work that fits into what is left of the slice, while nobody waits, runs at once.
- *
- * One class, because each charge of time, and each end of work, may decide whose turn is next.
+ * While nobody waits, work that fits into the rest of the slice runs at once.
  */
 export class Scheduler implements AsyncDisposable {
-  readonly accounts: Accounts;
-  /** Works on what is too large for this thread. */
+  /** Works on documents that are too large for this thread. */
   readonly large: LargeThread;
   readonly #ports: SchedulerDeps;
   /** Work that waits for its turn. */
   readonly #waiting: Turns<Work>;
   readonly #usedUs = new Map<WorkKind, number>();
-  /** What long work has taken of this turn, and what has run ahead of the next one. */
+  /** Time that long work has taken in this turn, and time that it has run ahead of the next turn. */
   #turnUs = 0;
   #aheadUs = 0;
-  /** What all long work may take in this turn. */
+  /** Time that all long work may take in this turn. */
   #sliceUs: number = SLICE_US;
   #isTurnComing = false;
   #slices = 0;
-  /** The task that runs, since when it was charged for nothing, and until when it may run. */
+  /** The running task, the start of the time that is not yet charged to it, and the end of its slice. */
   #running: Work | undefined;
   #sinceMs = 0;
   #untilMs = 0;
   #isAhead = false;
-  /** Whose turn it is. */
+  /** The task whose turn it is. */
   #holder: Work | undefined;
-  /** The holder, until it pauses or leaves: its time counts from the grant. */
+  /** The holder, from its grant until it pauses or leaves. Its time counts from the grant. */
   #resuming: Work | undefined;
 
   constructor(ports: Partial<SchedulerDeps> = {}, large?: LargeThread) {
@@ -82,7 +79,6 @@ export class Scheduler implements AsyncDisposable {
       ...{ nowMs: () => performance.now(), nextTurn: (run) => setImmediate(run), ...ports },
       accounts,
     };
-    this.accounts = accounts;
     this.#waiting = new Turns(accounts);
     this.large = large ?? new LargeThread({}, accounts);
   }
@@ -92,8 +88,8 @@ export class Scheduler implements AsyncDisposable {
   }
 
   /**
-   * A piece of long work. Nothing runs before its first {@link Work.pause}. It may take {@link WORK_MS_MAX},
-   * unless it is of the service itself.
+   * A piece of long work. It must call {@link Work.pause} before its first step. It may take
+   * {@link WORK_MS_MAX}; work of the service itself has no limit.
    *
    * @param signal ends a wait with its reason at once.
    */
@@ -101,12 +97,12 @@ export class Scheduler implements AsyncDisposable {
     return new Work(this, key, kind, signal);
   }
 
-  /** Work of the service itself for a project. Empty where it is for none. */
+  /** Work of the service itself. @param project empty for work that belongs to no project. */
   background(project: string, kind: WorkKind): Work {
     return this.work({ subject: '', project }, kind);
   }
 
-  /** Slices that waited for their turn, and were given it. */
+  /** Number of slices that were granted after a wait. */
   get slices(): number {
     return this.#slices;
   }
@@ -120,13 +116,13 @@ export class Scheduler implements AsyncDisposable {
     return (this.#usedUs.get(kind) ?? 0) / 1e6;
   }
 
-  /** The ports, for {@link Work} alone, as are the methods below. */
+  /** Only {@link Work} uses the ports and the methods below. */
   get ports(): SchedulerDeps {
     return this.#ports;
   }
 
   /**
-   * Whether a task may run on. It is the one that runs then; what the one before has taken is charged.
+   * Whether a task may run. If so, it becomes the running task. The task before it is charged.
    */
   mayRun(work: Work): boolean {
     const nowMs = this.#ports.nowMs();
@@ -149,7 +145,7 @@ export class Scheduler implements AsyncDisposable {
     return !isOwn && this.#waiting.size > 0 && this.#waiting.wouldBeNext(account);
   }
 
-  /** The holder goes on. What others did since the grant is of the turn, and not its own. */
+  /** The holder continues. Time that others took since the grant counts for the turn, not for the holder. */
   resumed(work: Work): void {
     if (this.#resuming !== work || this.#running !== work) return;
     const nowMs = this.#ports.nowMs();
@@ -157,7 +153,7 @@ export class Scheduler implements AsyncDisposable {
     this.#sinceMs = nowMs;
   }
 
-  /** A task waits for something else: what is left of the slice is for others. */
+  /** A task ends its slice. Others get the rest of it. */
   leave(work: Work): void {
     if (this.#running !== work) return;
     this.#resuming = undefined;
@@ -179,13 +175,13 @@ export class Scheduler implements AsyncDisposable {
     return this.#waiting.size > 0 || this.#turnUs >= this.#sliceUs;
   }
 
-  /** Processor time that a task took, in whichever thread. */
+  /** Counts processor time of a task in any thread. */
   count({ key, kind }: Work, us: number): void {
     this.#usedUs.set(kind, (this.#usedUs.get(kind) ?? 0) + us);
     this.#ports.onUsed?.(key, us);
   }
 
-  /** Charges the task that ran, which runs no more. */
+  /** Ends the running task and charges it. */
   #settle(nowMs: number): void {
     const work = this.#running;
     this.#running = undefined;
@@ -196,15 +192,15 @@ export class Scheduler implements AsyncDisposable {
   }
 
   /**
-   * Charges processor time of this thread, also outside of the slices of a task.
+   * Charges processor time of this thread. A task may take it outside of its slices, too.
    *
-   * @param owedUs of that, what its account owes to others.
+   * @param owedUs the part of it that its account owes to others.
    */
   spend(work: Work, us: number, owedUs = us): void {
     this.#turnUs += us;
-    this.accounts.charge(work.account, owedUs);
+    this.#ports.accounts.charge(work.account, owedUs);
     this.count(work, us);
-    // So little needs no turn of its own to be forgotten.
+    // A shorter time is not worth a callback.
     if (this.#turnUs > FORGOTTEN_US) this.#awaitTurn();
   }
 
@@ -229,14 +225,14 @@ export class Scheduler implements AsyncDisposable {
     if (this.#holder === undefined) return;
     this.#waiting.take(this.#holder.account, this.#holder);
     this.#slices++;
-    // For what it leaves, or if it takes nothing.
+    // The next turn serves the others, even if the holder leaves at once.
     this.#awaitTurn();
     this.#holder.granted();
     this.#resuming = this.#holder;
   }
 }
 
-/** By itself: for commands and tests, where nobody else has work. */
+/** Work with a scheduler of its own, for commands and tests. */
 export function ownWork(project = ''): OwnWork {
   const scheduler = new Scheduler();
   return (kind) => scheduler.background(project, kind);

@@ -22,21 +22,17 @@ export const WORK_KINDS = [
 export type WorkKind = (typeof WORK_KINDS)[number];
 
 /**
- * How long a request may work, waits included, milliseconds. What it waits for then has a limit of its own,
- * of 15 s for a job in the thread for large documents: it is refused before its connection has stood still
- * for 60 s, and is closed without an answer.
+ * How long a request may work, waits included, milliseconds. Its last wait has its own limit: 15 s for a job
+ * in the thread for large documents. Both together stay below the 60 s after which an idle connection is
+ * closed, so the client gets an answer.
  */
 export const WORK_MS_MAX = 40_000;
 
-/** Memory that work holds without being counted, and pieces that it is counted in. */
+/** Memory that work may hold uncounted. The rest is counted in units of {@link COUNTED_BYTES}. */
 const UNCOUNTED_BYTES = 262_144;
 const COUNTED_BYTES = 1_048_576;
 
-/**
- * One task that may take long. From a {@link pause} to its next call it runs without others.
- *
- * One class, because the turn and the memory of a task end together.
- */
+/** One task that may take long. Other tasks run only while it waits in {@link pause} or {@link outside}. */
 export class Work implements Disposable {
   readonly key: ShareKey;
   readonly account: Account;
@@ -52,7 +48,7 @@ export class Work implements Disposable {
   constructor(scheduler: Scheduler, key: ShareKey, kind: WorkKind, signal: AbortSignal | undefined) {
     this.#scheduler = scheduler;
     this.key = key;
-    this.account = scheduler.accounts.of(key);
+    this.account = scheduler.ports.accounts.of(key);
     this.account.users++;
     this.kind = kind;
     this.#signal = signal;
@@ -60,8 +56,8 @@ export class Work implements Disposable {
   }
 
   /**
-   * To be awaited before the first step and between any two. Undefined while the slice lasts, so that it need
-   * not be awaited then.
+   * The task awaits it before the first step and between any two steps. It returns undefined while the slice
+   * lasts: then there is nothing to await.
    *
    * Rejects with the signal's reason, and `overloaded` for work that takes too long.
    */
@@ -69,7 +65,7 @@ export class Work implements Disposable {
     return this.#scheduler.mayRun(this) ? undefined : this.#waitForTurn();
   }
 
-  /** Ends what runs, before the task waits for something else. */
+  /** Ends the task's slice. A task calls it before it waits for anything but its turn. */
   leave(): void {
     this.#scheduler.leave(this);
   }
@@ -80,8 +76,8 @@ export class Work implements Disposable {
   }
 
   /**
-   * Waits for something else than the processor. What `begin` does before it waits belongs to the task. A
-   * hold that it takes is returned if the task may not go on.
+   * Waits for something other than the processor. The task is charged for the time that `begin` takes before
+   * it waits. If the task may not continue after the wait, the result is disposed of.
    */
   async outside<T>(begin: () => T | Promise<T>): Promise<T> {
     this.#requireTime();
@@ -104,10 +100,10 @@ export class Work implements Disposable {
   }
 
   /**
-   * Has a job done on a large document, in the thread for those.
+   * Runs a job in the thread for large documents.
    *
-   * @throws AppError of the job; `payload_too_large` for one that takes too long, `rate_limited` for one that
-   * does while others wait; `rate_limited` or `overloaded` when it has waited too long; the signal's reason.
+   * @throws AppError of the job; `payload_too_large` for a job that takes too long, `rate_limited` if it does
+   * while others wait; `rate_limited` or `overloaded` after too long a wait; the signal's reason.
    */
   async elsewhere<I, O>(job: Job<I, O>, input: I): Promise<O> {
     return this.outside(() =>
@@ -119,8 +115,7 @@ export class Work implements Disposable {
   }
 
   /**
-   * Bytes of memory that the task holds from now on, all together. They are given back when it is disposed
-   * of.
+   * Sets how many bytes of memory the task holds in total. Disposing of the task returns them.
    *
    * @throws AppError `rate_limited`, `overloaded`.
    */
@@ -156,12 +151,12 @@ export class Work implements Disposable {
     this.#isOver = true;
   }
 
-  /** Of the service itself: it has no share. */
+  /** Whether the task belongs to the service itself. Such a task has no share. */
   get isOwn(): boolean {
     return this.key.subject === '';
   }
 
-  /** @throws the signal's reason; AppError `overloaded` when the time of the request is over. */
+  /** @throws the signal's reason; AppError `overloaded` after {@link WORK_MS_MAX}. */
   #requireTime(): void {
     this.#signal?.throwIfAborted();
     if (this.#scheduler.ports.nowMs() < this.#endMs) return;

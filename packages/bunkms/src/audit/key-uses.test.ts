@@ -97,7 +97,7 @@ describe('uses of keys', () => {
     expect(log.detached).toEqual([]);
   });
 
-  it('of another minute, token, action, key or version have a separate record', async () => {
+  it('uses of keys of another minute, token, action, key or version have a separate record', async () => {
     await covered(1);
     for (const more of [
       { action: 'key.decrypt' },
@@ -133,7 +133,7 @@ describe('uses of keys', () => {
     expect(sum).toBe(4_096 + (4_096 * 4_097) / 2 + 4);
   });
 
-  it('that wait for a record of a kind that is evicted in the meantime are counted in a new one', async () => {
+  it('uses of keys that wait for a record whose kind is evicted are counted in a new record', async () => {
     const first = record(1);
     const second = record(2);
     uses.minutes.flush();

@@ -41,7 +41,7 @@ interface Uses {
  */
 export class KeyUses {
   readonly #options: KeyUsesOptions;
-  /** They close by themselves. A shutdown flushes them, so that it loses no count. */
+  /** A timer ends them. A shutdown flushes them, so that no count is lost. */
   readonly minutes: Minutes<Uses>;
 
   constructor(options: KeyUsesOptions) {
@@ -62,7 +62,7 @@ export class KeyUses {
       uses.count += count;
       return undefined;
     }
-    // The minute may be over by then: the use is counted in whichever there is.
+    // The minute may be over by then, so the use is counted in the current one.
     return uses.opening.then(() => this.record(use, count, condition));
   }
 

@@ -56,7 +56,7 @@ describe('refusals of callers with a valid token', () => {
     expect(written).toHaveLength(12);
   });
 
-  it('of one token do not use up the single records of another', () => {
+  it('refusals of one token do not use up the single records of another token', () => {
     refuse('token-1', 100);
     refuse('token-2', 3);
     expect(written).toHaveLength(13);
@@ -79,7 +79,7 @@ describe('refusals of callers with a valid token', () => {
     ]);
   });
 
-  it('of more tokens than are counted separately share a count, and none is lost', () => {
+  it('refusals of more tokens than are counted separately share a count, and none is lost', () => {
     for (let number = 0; number < 1_024; number++) refuse(`10.0.${number >> 8}.${number & 255}`, 1);
     written.length = 0;
     for (let number = 0; number < 500; number++) refuse(`10.9.${number >> 8}.${number & 255}`, 1);

@@ -31,7 +31,7 @@ interface Refusals {
  */
 export class BoundedRefusals {
   readonly #options: RefusalsOptions;
-  /** They close by themselves. A shutdown flushes them, so that it loses no count. */
+  /** A timer ends them. A shutdown flushes them, so that no count is lost. */
   readonly minutes: Minutes<Refusals>;
 
   constructor(options: RefusalsOptions) {

@@ -139,7 +139,7 @@ describe('records while sealed', () => {
     expect(chain.records[0]?.detail).toMatchObject({ lines: 4 });
   });
 
-  it('of a second sealed period get a file and a record of their own, without a restart', async () => {
+  it('records of a second sealed period get their own file and summary, without a restart', async () => {
     await using sealed = open();
     for (const period of [1, 2]) {
       for (let time = 0; time < period; time++) sealed.record(draft);

@@ -88,7 +88,7 @@ describe('refusals of strangers', () => {
     expect(String(written.at(-1)?.detail?.['busiest'])).toMatch(/^192\.0\.2\.1=\d+/);
   });
 
-  it('of one kind leave room for single records of another', () => {
+  it('refusals of strangers of one kind leave room for single records of another kind', () => {
     for (let number = 0; number < 200; number++) refusals.record(addressOf(number), single, 50);
     expect(written).toHaveLength(50);
     for (let number = 0; number < 200; number++) refuse(addressOf(number), 1);

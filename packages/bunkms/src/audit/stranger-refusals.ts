@@ -27,13 +27,13 @@ interface Refusals {
  * Records refusals of strangers. Per minute, up to {@link SINGLY_MAX} have separate records, at most ten of
  * one address. The others share one record at the end of the minute, which counts them by action and code and
  * names the busiest addresses. So every refusal is in the chain, and nobody can fill the disk with refusals,
- * from however many addresses.
+ * even from many addresses.
  *
  * Memory is bounded: beyond {@link ADDRESSES_MAX} addresses, the counts per address become lower bounds.
  */
 export class StrangerRefusals {
   readonly #options: RefusalsOptions;
-  /** They close by themselves. A shutdown flushes them, so that it loses no count. */
+  /** A timer ends them. A shutdown flushes them, so that no count is lost. */
   readonly minutes: Minutes<Refusals>;
 
   constructor(options: RefusalsOptions) {

@@ -51,7 +51,7 @@ export async function bundocOf(environment: Environment, options: BundocOptions)
 
 /**
  * Makes Bundoc open the project of each key, which fetches the key and stores its new wrapping. It repeats
- * that until no key is left or no more can be fetched. Open projects adopt the new wrapping automatically,
+ * that until no key is left or none can be fetched. Open projects adopt the new wrapping automatically,
  * within the lease of their key.
  *
  * @param unfetched returns the keys that are left.

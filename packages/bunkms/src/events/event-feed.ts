@@ -68,8 +68,6 @@ const SUBSCRIBERS_OF_SUBJECT_MAX = 16;
  *
  * A subscriber that names its place gets the events after it. Any other gets a `reset`, the changes of keys
  * that it may have missed while it had them, and the presently revoked tokens.
- *
- * One class, because all subscribers follow one position in the chain.
  */
 export class EventFeed {
   readonly #options: EventFeedOptions;

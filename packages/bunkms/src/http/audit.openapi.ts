@@ -48,7 +48,7 @@ export const HEAD = describe({
   tag: 'audit',
   summary: 'A receipt of the whole chain',
   description:
-    'Keep it elsewhere: `bunkms audit verify --receipt seq:hash` shows that nothing before it is gone.',
+    'Keep it elsewhere: `bunkms audit verify --receipt seq:hash` shows that no record before it is missing.',
   access: ACCESS,
   answers: { 200: { description: 'The end of the chain', schema: auditHeadSchema } },
   refusals: ['rate_limited'],

@@ -106,7 +106,7 @@ function contains(subnet: BlockList, address: string): boolean {
  * Closes every connection from other networks before any byte of it is read, TLS included, and calls
  * `onRefused`.
  *
- * @returns whether a connection may go on.
+ * @returns whether a connection may continue.
  */
 export function guardPeers(
   isPeer: (peer: string) => boolean,

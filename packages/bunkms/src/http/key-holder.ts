@@ -95,7 +95,7 @@ function registerHolding(app: FastifyInstance, guards: Guards, services: Service
     id: 'takeOverKey',
     summary: 'Make a storage the holder of a key, whatever its holder',
     description:
-      'Refused with `until` while any other storage may use the key, unless `force` is true. Refused with `key_deletion_intended` while the holder wants the key shredded, also with `force`.',
+      'Refused with `until` while any other storage may use the key, unless `force` is true. Refused with `key_deletion_intended` while the holder wants the key shredded, even with `force`.',
     scope: 'kms:manage_key',
     guard: guards.keyInPath('kms:manage_key'),
     body: takeOverKeySchema,

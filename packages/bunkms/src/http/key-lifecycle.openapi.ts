@@ -38,9 +38,9 @@ export const CHANGED = { 200: { description: 'The key', schema: keyInfoSchema, h
 export const ROTATION = describe({
   id: 'rotateKey',
   tag: 'keys',
-  summary: 'Make a new version of a key',
+  summary: 'Create a new version of a key',
   description:
-    'Older versions do not change. With `expected_version`, nothing changes unless that is the current version.',
+    'Older versions do not change. With `expected_version`, nothing changes unless this is the current version.',
   access: keyAccess('kms:rotate_key'),
   params: keyParamsSchema,
   query: rotateQuery,

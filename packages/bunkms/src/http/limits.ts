@@ -59,8 +59,6 @@ const ADVANCES = { perSecond: 10, burst: 1_000 };
  * The rate limits of an unsealed service. Each is checked after authorization and before anything is looked
  * up, so that a refusal does not reveal what exists. A refused request counts in no limit: a busy key costs
  * its callers nothing at other keys, and a busy caller costs a key nothing.
- *
- * One class, because it has a method for each action that is limited.
  */
 export class Limits {
   readonly #tokens: RateLimit;

@@ -50,7 +50,7 @@ export const TAKE_OVER = describe({
   tag: 'storages',
   summary: 'Let another copy of a storage take its place',
   description:
-    'The copy with that `generation`, or without one the next copy that starts. Refused with `until` while keys that were released to the storage may be in use, unless `force` is true.',
+    'The copy with that `generation`; without it, the next copy that starts. Refused with `until` while keys that were released to the storage may be in use, unless `force` is true.',
   access: { kind: 'token', scopes: ['kms:manage_key'], grant: 'project keys' },
   params: storageParamsSchema,
   body: jsonBody(takeOverStorageSchema),

@@ -41,7 +41,7 @@ export const ISSUE = describe({
 export const RENEWAL = describe({
   id: 'renewToken',
   tag: 'tokens',
-  summary: 'The same rights for another lifetime',
+  summary: 'Renew a token: the same rights for another lifetime',
   access: { kind: 'token', serviceOnly: true },
   answers: { 201: { description: 'Renewed', schema: issuedTokenSchema } },
   refusals: ['rate_limited', 'disk_full'],

@@ -46,8 +46,6 @@ export type RewrapOutcome = 'nothing to do' | 'others are working' | 'stopped' |
  *
  * A key keeps its revision, because none of its public facts change. Versions that do not open are not
  * changed.
- *
- * One class, because each step of a run needs the claim and the counts of the steps before it.
  */
 export class KeyRewrap {
   readonly #deps: RewrapDeps;

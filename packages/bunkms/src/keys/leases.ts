@@ -35,7 +35,7 @@ export async function listLeases(
   page: { readonly before?: number | undefined; readonly limit: number },
   caller: Caller,
 ): Promise<LeasePage> {
-  // Also for a damaged or destroyed key: its holders still matter.
+  // Even for a damaged or destroyed key, because its holders still matter.
   if ((await store.findKey(name, 'current')) === undefined) throw new AppError('key_not_found');
   const nowMs = clock.now();
   const { items, next } = await store.listExports(name, isoOf(nowMs - LEASE_TTL_MS), page);

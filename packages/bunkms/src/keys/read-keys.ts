@@ -49,7 +49,7 @@ export async function listKeys(
     }
     left -= found.items.length;
     next = cursorOf(found, ({ name }) => name);
-    // The store has looked at many names that no glob matches: the caller decides whether to go on.
+    // The store has looked at many names that no glob matches. The caller decides whether to continue.
     more = left > 0 && next !== undefined && found.next === undefined;
   }
   await deps.audit.record({

@@ -35,7 +35,7 @@ function chainOf(all: readonly AuditDraft[]): AuditRecord[] {
 }
 
 describe('a chain', () => {
-  it('without changes is intact, also with the receipt of any of its records', async () => {
+  it('a chain without changes is intact, even with the receipt of any of its records', async () => {
     await fc.assert(
       fc.asyncProperty(drafts, fc.nat(), async (all, pick) => {
         const chain = chainOf(all);
@@ -90,7 +90,7 @@ describe('a chain', () => {
     );
   });
 
-  it('that was cut off looks intact alone, but broken with a receipt', async () => {
+  it('a chain that was cut off looks intact alone, but broken with a receipt', async () => {
     await fc.assert(
       fc.asyncProperty(drafts, async (all) => {
         const chain = chainOf([...all, all[0]!]);
@@ -104,7 +104,7 @@ describe('a chain', () => {
     );
   });
 
-  it('that was rewritten without the key is broken at its first record', async () => {
+  it('a chain that was rewritten without the key is broken at its first record', async () => {
     await fc.assert(
       fc.asyncProperty(drafts, async (all) => {
         const forged: AuditRecord[] = [];

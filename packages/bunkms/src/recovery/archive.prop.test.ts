@@ -56,7 +56,7 @@ describe('an archive', () => {
     );
   });
 
-  it('with any bit of it changed is refused', async () => {
+  it('an archive with any changed bit is refused', async () => {
     const archive = await seal(Array.from({ length: 20 }, (_, number) => `line ${number}`));
     // Every byte, with a different mask each time.
     for (let at = 0; at < archive.length; at++) {
@@ -66,7 +66,7 @@ describe('an archive', () => {
     }
   });
 
-  it('that was truncated, extended or has bytes removed is refused', async () => {
+  it('an archive that was truncated, extended or has bytes removed is refused', async () => {
     const archive = await seal(Array.from({ length: 30 }, (_, number) => `${number}`.repeat(20_000)));
     expect(chunksOf(archive).length).toBeGreaterThan(2);
     await fc.assert(
@@ -85,7 +85,7 @@ describe('an archive', () => {
     );
   });
 
-  it('with chunks left out, repeated, moved, or from another archive is refused', async () => {
+  it('an archive with chunks left out, repeated, moved, or from another archive is refused', async () => {
     await fc.assert(
       fc.asyncProperty(longText, fc.infiniteStream(fc.nat()), async (lines, random) => {
         const [archive, other] = [await seal(lines), await seal(lines)];
@@ -136,7 +136,7 @@ describe('an archive', () => {
     expect(await open(await seal(['y'.repeat(200_000), longest, longest]))).toHaveLength(3);
   });
 
-  it('with a chunk length beyond the limit is refused without reading the chunk', async () => {
+  it('an archive with a chunk length beyond the limit is refused without reading the chunk', async () => {
     const archive = await seal(['a']);
     const huge = Buffer.concat([archive.subarray(0, HEAD_BYTES), Buffer.alloc(4, 0xff)]);
     const source = sourceOf(huge);

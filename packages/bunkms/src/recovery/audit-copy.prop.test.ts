@@ -96,7 +96,7 @@ describe('a copy of the audit chain', () => {
     );
   });
 
-  it('that is changed after it was checked gives no changed record', async () => {
+  it('a copy of the audit chain that is changed after it was checked gives no changed record', async () => {
     const lines = records.map(formatLine);
     for (const at of [10, 15, 23]) {
       const path = fileOf(lines);
@@ -111,7 +111,7 @@ describe('a copy of the audit chain', () => {
     }
   });
 
-  it('that was cut off ends earlier, and a torn last line is ignored', async () => {
+  it('a copy of the audit chain that was cut off ends earlier, and a torn last line is ignored', async () => {
     for (let count = 10; count <= 24; count++) {
       const whole = records.slice(0, count).map(formatLine);
       expect(await read([fileOf(whole)], base)).toEqual(records.slice(10, count));
@@ -123,7 +123,7 @@ describe('a copy of the audit chain', () => {
     }
   });
 
-  it('without one of the records after the backup, or with any changed record, is refused', async () => {
+  it('a copy of the audit chain without one of the records after the backup, or with any changed record, is refused', async () => {
     const lines = records.map(formatLine);
     for (let at = 10; at < 23; at++)
       await expect(read([fileOf(lines.toSpliced(at, 1))], base), `without ${at}`).rejects.toEqual(
@@ -156,7 +156,7 @@ describe('a copy of the audit chain', () => {
     );
   });
 
-  it('with a record of an unknown form, or an endless line, is refused', async () => {
+  it('a copy of the audit chain with an unknown record or an endless line is refused', async () => {
     const line = formatLine(records[0]!);
     await expect(read([fileOf([line.replace('"INFO"', '"LOUD"')])], GENESIS)).rejects.toEqual(
       refusal(/line 1 of .* is not an audit record/),
@@ -164,7 +164,7 @@ describe('a copy of the audit chain', () => {
     await expect(read([fileOf(['x'.repeat(1_200_000)])], GENESIS)).rejects.toEqual(refusal(/too long/));
   });
 
-  it('of another installation is refused', async () => {
+  it('a copy of the audit chain of another installation is refused', async () => {
     const copy = await readAuditCopy([fileOf(records.map(formatLine))], chainKey, base);
     expect(copy.head.seq).toBe(24);
     const otherKey = createSecretKey(randomBytes(32));
@@ -173,7 +173,7 @@ describe('a copy of the audit chain', () => {
     );
   });
 
-  it('that is older than the backup, begins after it, or belongs to another history is refused', async () => {
+  it('a copy of the audit chain that is older than the backup, begins after it, or belongs to another history is refused', async () => {
     const lines = records.map(formatLine);
     await expect(read([fileOf(lines.slice(0, 9))], base)).rejects.toEqual(
       expect.objectContaining({
@@ -189,7 +189,7 @@ describe('a copy of the audit chain', () => {
     await expect(read([fileOf(fork.map(formatLine))], base)).rejects.toEqual(refusal(/to another history/));
   });
 
-  it('that contains the chain again with another end gives the last end', async () => {
+  it('a copy of the audit chain that contains the chain again with another end gives the last end', async () => {
     await fc.assert(
       fc.asyncProperty(
         fc.integer({ min: 10, max: 23 }),
@@ -205,7 +205,7 @@ describe('a copy of the audit chain', () => {
     );
   });
 
-  it('whose last end does not contain the chain of the backup is refused', async () => {
+  it('a copy of the audit chain whose last end does not contain the chain of the backup is refused', async () => {
     const newer = [...records.slice(0, 5), ...chain(30, records[4], 'newer')].map(formatLine);
     for (const count of [3, 8, 20, 35])
       await expect(
@@ -223,7 +223,7 @@ describe('a copy of the audit chain', () => {
     );
   });
 
-  it('that is replaced while it is read is detected', async () => {
+  it('a copy of the audit chain that is replaced while it is read is detected', async () => {
     const path = fileOf(records.map(formatLine));
     const copy = await readAuditCopy([path], chainKey, base);
     writeFileSync(path, records.slice(0, 20).map(formatLine).join(''));

@@ -21,8 +21,8 @@ const WITHDRAWALS: readonly string[] = [
 ];
 
 /**
- * What happened after a backup, from a copy of the audit chain that continues the backup's chain without
- * gaps. It is complete up to the end of the copy.
+ * The changes after a backup, from a copy of the audit chain that continues the backup's chain without gaps.
+ * They are complete up to the end of the copy.
  *
  * If the store was rolled back at some time, the copy has another end of the chain, too. Nothing that such an
  * end withdrew comes back by the rollback alone: its revocations count, and {@link lostWithdrawal} has its
@@ -56,7 +56,7 @@ export class EvidenceOfCopy {
   }
 
   /**
-   * What a lost end of the chain did to withdraw a key; undefined if none did, or if somebody has enabled the
+   * How a lost end of the chain withdrew a key; undefined if none did, or if somebody has enabled the
    * key after that end was lost.
    */
   lostWithdrawal(name: string): string | undefined {
@@ -120,9 +120,9 @@ function kidAfter(kid: string, { action, detail }: AuditRecord): string {
 }
 
 /**
- * Checks receipts of the caller against what is known.
+ * Checks receipts of the caller against the backup and the evidence.
  *
- * @param evidence undefined when nothing is known of the time after the backup.
+ * @param evidence undefined when nothing is known about the time after the backup.
  * @throws DamagedFile for a record other than that of a receipt; EvidenceTooOld for a receipt of a later
  *   record.
  */

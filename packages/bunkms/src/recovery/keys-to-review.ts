@@ -5,12 +5,12 @@ import { isGenuine } from '../records/chain-walk.ts';
 import type { NamedKey } from '../records/key-record.ts';
 import { afterChange, type KeySnapshot } from './key-snapshot.ts';
 
-/** A disabled key whose state nobody knew when a restore or a recovery brought it back. */
+/** A key that a restore or a recovery brought back disabled, because its state was unknown. */
 export interface KeyToReview {
   readonly name: string;
   /** Its last known state before. */
   readonly was: KeyInfo['state'] | 'unknown';
-  /** What an end of the chain that a rollback has lost did to it, such as `key.destroy`. */
+  /** How an end of the chain that a rollback has lost withdrew it, such as `key.destroy`. */
   readonly lost_withdrawal?: string;
   /** When it came back. */
   readonly since: string;

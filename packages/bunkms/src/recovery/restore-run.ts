@@ -44,11 +44,7 @@ export interface RestoreReport {
   readonly signing_key_kept: boolean;
 }
 
-/**
- * Generates the content of the store for one restore.
- *
- * One class, because what comes last depends on all that came before it in the archive.
- */
+/** Generates the content of the store for one restore. */
 export class RestoreRun {
   readonly #parts: RestoreParts;
   readonly #tokens: RestoredTokens;

@@ -87,7 +87,7 @@ export class RestoredKeys {
     return this.#parts.evidence?.covers(name) === true;
   }
 
-  /** The detail that shows to an administrator who reviews the key what a lost end of the chain did to it. */
+  /** The detail that tells an administrator who reviews the key how a lost end of the chain withdrew it. */
   #withdrawalIn(name: string): { readonly lost_withdrawal?: string } {
     return defined({ lost_withdrawal: this.#parts.evidence?.lostWithdrawal(name) });
   }

@@ -31,14 +31,14 @@ export interface KekStore {
   countNotWrappedBy(kekId: string): Promise<number>;
 
   /**
-   * Keys, with all their versions, of which a version is wrapped with this KEK, in the order of their ids. A
+   * Keys that have a version wrapped with this KEK, with all their versions, in the order of their ids. A
    * page with very many versions has fewer keys than `limit`, and then `more`.
    */
   listWrapped(kekId: string, page: PageQuery<string>): Promise<Page<NamedKey>>;
 
   /**
-   * Keys that were ever wrapped with this KEK and of which a reader may hold no newer wrapping. Such a reader
-   * exported a version before the last rewrapping of the key, and not since. In the order of their names.
+   * Keys that were ever wrapped with this KEK, if a reader may lack a newer wrapping. Such a reader exported
+   * a version before the last rewrapping of the key, and not since. In the order of their names.
    *
    * Looks at a bounded number of records: a page may have fewer than `limit` names, or none, and still have a
    * `next`. A key with very many records may be listed without need.

@@ -68,8 +68,8 @@ export interface TokenStore {
   listTokens(page: PageQuery<string>): Promise<Page<StoredToken>>;
 
   /**
-   * Appends revocations, each of which ends the family that its `detail` names, and marks the rows. It leaves
-   * out families that a genuine record revokes already, unless the new record is the first that says
+   * Appends revocations and marks the rows. Each revocation ends the family that its `detail` names. Families
+   * that a genuine record revokes already are left out, unless the new record is the first that says
    * `cascade: true`. From then on every process sees the revocation.
    *
    * @returns for each family the record that revokes it.
@@ -91,9 +91,9 @@ export interface TokenStore {
   listRevoked(time: string, page: PageQuery<RevocationPlace>): Promise<Page<AuditRecord>>;
 
   /**
-   * Removes at most `limit` tokens that expired before `time`, of families of which every token did: a family
-   * stays revocable by any of its tokens. The record is appended with their number as `detail.count`, unless
-   * there are none.
+   * Removes at most `limit` tokens that expired before `time`, from families whose tokens have all expired:
+   * until then, a family stays revocable by any of its tokens. Unless there are none, it appends the record,
+   * with their number as `detail.count`.
    *
    * @returns how many.
    */

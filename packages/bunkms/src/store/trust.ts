@@ -1,7 +1,7 @@
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { ChainHead } from '../records/chain.ts';
 
-/** The most records that {@link TrustStore.brokenLink} compares at once: other calls wait. */
+/** Maximum of records that {@link TrustStore.brokenLink} compares at once, because other calls wait. */
 export const LINKS_MAX = 10_000;
 
 /**
@@ -13,8 +13,8 @@ export class Untrusted extends Error {
 }
 
 /**
- * What a process needs to notice that somebody else changes the database, as far as the server's program and
- * its extensions are honest. Errors of every method: see `KmsStore`.
+ * Lets a process detect changes of the database by somebody else, if the server's program and its extensions
+ * are honest. Errors of every method: see `KmsStore`.
  */
 export interface TrustStore {
   /** The records with these numbers, in any order. Not authenticated. */

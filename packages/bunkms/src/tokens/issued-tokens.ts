@@ -46,7 +46,7 @@ export async function isIssuedBy(ports: Ports, family: string, jti: string): Pro
  * Tokens that the family has issued and that have a row, depth first: each is followed by those that it has
  * issued. The cursor is a `jti`; one that is not in the tree gives an empty page, like an unknown one.
  *
- * A page visits a bounded number of records, of which some may be of tokens that are removed. So it may be
+ * A page visits a bounded number of records, and some may belong to removed tokens. So it may be
  * short, or empty, and still have `next`.
  *
  * @throws AppError `integrity_error` when all these records were changed.

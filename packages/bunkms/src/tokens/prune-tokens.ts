@@ -1,7 +1,7 @@
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { TokenStore } from '../store/tokens.ts';
 
-/** How long a token is kept after its expiry, milliseconds. So long it appears in lists. */
+/** How long a token is kept and listed after its expiry, milliseconds. */
 export const KEPT_AFTER_EXPIRY_MS = 30 * 86_400_000;
 /** Tokens per transaction. */
 const BATCH = 500;

@@ -17,7 +17,7 @@ export const ofStorage = (id: string) => `storage ${id}`;
 
 /**
  * What a process knows of the chain: its latest receipts, the latest change of each key and storage that it
- * read, and the families that it saw revoked. So nobody can take back in the database what this process has
+ * read, and the families that it saw revoked. So nobody can undo in the database what this process has
  * seen, however old the record is.
  *
  * Bounded: the oldest are forgotten. `bunkms audit verify` finds what a process no longer knows.

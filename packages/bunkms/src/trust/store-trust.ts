@@ -34,8 +34,6 @@ const NAMED_MAX = 20;
  *
  * The states: trusted; sealed with one or more faults. Each check replaces the faults of the schema and of
  * the chain by those that it finds, and ends that of a write which came before it.
- *
- * One class, because every fault decides the same state.
  */
 export class StoreTrust {
   readonly #options: StoreTrustOptions;
@@ -281,6 +279,6 @@ export class StoreTrust {
     this.#isSealed = isSealed;
     metrics.sealed.set(isSealed ? 1 : 0);
     if (isSealed) logger.error({ faults: this.faults }, 'sealed: the database is not trusted');
-    else logger.warn('unsealed: the database is as it should be again');
+    else logger.warn('unsealed: the database is trusted again');
   }
 }

@@ -20,7 +20,7 @@ export type SecretName = 'audit-chain-key' | 'token-signing-seed' | 'backup-key'
  * inspection of the object shows none: the keys are private members of type KeyObject. `keks.ts` selects the
  * current KEK; a new vault uses the first, for a new installation.
  *
- * Each creation, rotation, rewrap and backup wraps, also one that loses a race. Nothing counts the
+ * Each creation, rotation, rewrap and backup wraps, even one that loses a race. Nothing counts the
  * wraps under one KEK. At ten a second, the 2^32 seals that random GCM nonces allow (NIST SP 800-38D, section
  * 8.3) last for 13 years.
  */

@@ -141,7 +141,7 @@ export function Fault({
   );
 }
 
-/** What a request has brought; before that, that it is under way. How it failed stands above either. */
+/** Shows the result of a request, or that it is running. A failure is shown above. */
 export function Loaded<T>({
   request: { data, error, reload },
   what,

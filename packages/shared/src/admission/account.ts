@@ -1,42 +1,42 @@
 import type { ShareKey } from '../shares/share-key.ts';
 
-/** What every request costs beside what is measured, microseconds. */
+/** Cost of every request beside its measured costs, microseconds. */
 export const REQUEST_US = 40;
-/** What a byte costs that comes in or goes out, or is decrypted, microseconds: 0.3 ms a MiB in 2024. */
+/** Cost of a byte that is received, sent or decrypted, microseconds: 0.3 ms a MiB, measured in 2024. */
 export const BYTE_US = 300 / 1_048_576;
-/** Debt beyond this is forgiven: nobody waits for longer than the others take to use as much. */
+/** Debt beyond this is forgiven. An account waits at most until others have used as much. */
 const DEBT_MAX_US = 1_000_000;
-/** So much less than the others an account has used that was idle. So short work goes before long work. */
+/** An idle account counts as having used this much less than others. So short work goes before long work. */
 const IDLE_CREDIT_US = 2_000;
-/** From so many on, accounts that are not needed any more are looked for. */
+/** With this many accounts, those that are no longer needed are removed. */
 const FORGET_FROM = 1_024;
 
-/** What an account has of one pool. */
+/** The units and waiting requests of an account in one pool. */
 export interface Use {
   held: number;
-  /** Its requests that wait. */
+  /** Number of its waiting requests. */
   waiting: number;
-  /** Its children with either. */
+  /** Number of its children that hold units or wait. */
   active: number;
 }
 
-/** What a subject, or one of its projects, has used of the process, and what it has of it now. */
+/** What a subject, or one of its projects, has used of the process and holds of it. */
 export class Account {
   readonly id: string;
-  /** The account of the subject; for a subject, that of all. */
+  /** For a project, the account of its subject; for a subject, the account of all. */
   readonly parent: Account | undefined;
   readonly children = new Map<string, Account>();
-  /** What it has used, microseconds. It only means something beside the others of its parent. */
+  /** What it has used, microseconds. It is only comparable with other children of the same parent. */
   usedUs = Number.NEGATIVE_INFINITY;
-  /** All that it was charged, microseconds. */
+  /** The sum of its charges, microseconds. */
   chargedUs = 0;
-  /** The most that a child had used when its turn came. */
+  /** The largest `usedUs` that a child had when its turn came. */
   floorUs = 0;
-  /** Its items that wait for a turn. */
+  /** Number of its items that wait for a turn. */
   waiting = 0;
-  /** What refers to it, so that it is not forgotten. */
+  /** Number of references to it. An account with any is not removed. */
   users = 0;
-  /** By the number of the pool. */
+  /** By number of the pool. */
   readonly #uses: Use[] = [];
 
   constructor(id: string, parent: Account | undefined) {
@@ -49,7 +49,7 @@ export class Account {
     return this.parent as Account;
   }
 
-  /** What it counts as having used, if an item of it came now: what it left while it was idle is lost. */
+  /** Its `usedUs` if an item of it came now. Time that it did not use while it was idle is lost. */
   get usedIfWoken(): number {
     const { floorUs } = this.parent as Account;
     return this.waiting > 0 ? this.usedUs : Math.max(this.usedUs, floorUs - IDLE_CREDIT_US);
@@ -66,8 +66,8 @@ export class Account {
 
 /**
  * The accounts of a process, by subject and project. The one that has used least is next: start-time fair
- * queuing (P. Goyal, H. Vin and H. Cheng, 1996), with costs that are charged afterwards. Those that use
- * little come first by that alone.
+ * queuing (P. Goyal, H. Vin and H. Cheng, 1996), but each cost is charged after the work. So accounts that
+ * use little come first.
  */
 export class Accounts {
   readonly all = new Account('', undefined);
@@ -80,9 +80,9 @@ export class Accounts {
     return this.#pools++;
   }
 
-  /** The account of a project, also of a request without one. */
+  /** The account of a project. Requests without a project share the one with an empty id. */
   of({ subject, project }: ShareKey): Account {
-    // Before the look-ups: it must not forget what they find.
+    // Before the look-ups, because it must not remove an account that they find.
     if (this.#count >= this.#forgetFrom) this.#forget();
     const parent = this.all.children.get(subject) ?? this.#open(subject, this.all);
     return parent.children.get(project) ?? this.#open(project, parent);
@@ -94,7 +94,7 @@ export class Accounts {
       const { parent } = one;
       one.chargedUs += us;
       one.usedUs = Math.min(one.usedIfWoken + us, parent.floorUs + DEBT_MAX_US);
-      // While nobody waits, nobody is owed anything.
+      // While nobody waits, no account is in debt.
       if (this.all.waiting === 0) parent.floorUs = Math.max(parent.floorUs, one.usedUs);
     }
   }
@@ -106,7 +106,7 @@ export class Accounts {
     return account;
   }
 
-  /** Forgets accounts that nothing refers to and that owe nothing. */
+  /** Removes accounts without references and without debt. */
   #forget(): void {
     this.#count = 0;
     for (const subject of this.all.children.values()) {

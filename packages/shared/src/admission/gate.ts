@@ -2,26 +2,25 @@ import type { Clock } from '../runtime/clock.ts';
 import { Accounts } from './account.ts';
 import { Pool } from './pool.ts';
 
-/** Places at the gate. */
+/** All places at the gate. */
 export const PLACES = 256;
 /** Places of a request that holds many documents. */
 export const HEAVY = 8;
-/** Further places for requests of one document, so that those do not wait behind queries of their project. */
+/** Further places for requests for one document, so that these do not wait for queries of their project. */
 const FOR_SINGLE = PLACES / 4;
 const WAITING_MAX = 4_096;
 
 const MIB = 1_048_576;
-/** Bodies and answers up to this size have an eighth more than the others. */
+/** Bodies and answers up to this size may use an eighth more bytes than larger ones. */
 const SMALL_BYTES_MAX = 65_536;
 
-/** What requests wait for. Both are given to the subject that has used least, then its project that has. */
+/** What requests wait for. The subject that has used least is next, there the project that has used least. */
 export interface Gate {
   readonly accounts: Accounts;
-  /** A request has some from when its body is complete until its answer is ready. */
+  /** A request has places from when its body is complete until its answer is ready. */
   readonly places: Pool;
   /**
-   * Memory of bodies, of what requests work on, and of answers that clients have not received. Only bodies
-   * wait for it.
+   * Memory of bodies, of long work, and of answers that clients have not received. Only bodies wait for it.
    */
   readonly bytes: Pool;
 }
@@ -32,9 +31,9 @@ export function gateBytes(memoryBytes: number): number {
 }
 
 /**
- * A lone subject may have all places, and all bytes. A subject that comes later gets its equal part beyond
- * them, so it does not wait until the requests of others end. A request that has places gives them back
- * before it waits for some again, so the gate cannot deadlock.
+ * A lone subject may have all places and all bytes. A subject that comes later may take its equal part beyond
+ * the capacity, so it need not wait for requests of others to end. A request gives its places back before it
+ * waits for places again, so the gate cannot deadlock.
  */
 export function createGate(clock: Clock, bytes: number): Gate {
   const accounts = new Accounts();

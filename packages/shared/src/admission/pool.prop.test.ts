@@ -40,7 +40,7 @@ beforeEach(() => void vi.useFakeTimers());
 afterEach(() => void vi.useRealTimers());
 
 describe('the places at the gate', () => {
-  it('are all for a lone subject, which then waits', async () => {
+  it('may all be held by a lone subject, whose further requests wait', async () => {
     const { pool, enter, leave, fill } = start();
     fill();
     const waits = enter(1, HEAVY);
@@ -50,7 +50,7 @@ describe('the places at the gate', () => {
     expect([pool.held, pool.waiting]).toEqual([PLACES, 0]);
   });
 
-  it('are given to a subject that comes later, up to its equal part, though all are taken', async () => {
+  it('are granted to a later subject up to its equal part, even when all are taken', async () => {
     const { enter, countOf, fill } = start();
     fill();
     for (let n = 0; n < PLACES; n++) void enter(2, HEAVY)?.catch(() => undefined);
@@ -58,7 +58,7 @@ describe('the places at the gate', () => {
     await enter(3, HEAVY);
   });
 
-  it('are given to a project of the same subject, up to its part, and some are left for other subjects', async () => {
+  it('are granted to a later project of the same subject up to its part, with some left for other subjects', async () => {
     const { pool, inside, enter, fill } = start();
     fill();
     for (let project = 1; project < 400; project++) void enter(1, HEAVY, project)?.catch(() => undefined);
@@ -67,7 +67,7 @@ describe('the places at the gate', () => {
     expect(inside.filter(({ name }) => name === 's1 p1')).toHaveLength(1);
   });
 
-  it('of single documents are there for a project whose queries have all others', () => {
+  it('places for single documents are free even when queries of the same project hold all others', () => {
     const { pool, enter, fill } = start();
     fill();
     for (let n = 0; n < PLACES / 4; n++) expect(enter(1)).toBeUndefined();
@@ -75,7 +75,7 @@ describe('the places at the gate', () => {
     expect([pool.held, pool.waiting]).toEqual([PLACES * 1.25, 1]);
   });
 
-  it('are never more than three times as many, none is free while someone waits, and all are given back', async () => {
+  it('are at most three times the capacity, are not free while someone waits, and are all given back', async () => {
     const step = fc.record({
       subject: fc.nat(6),
       project: fc.nat(3),
@@ -113,7 +113,7 @@ describe('the places at the gate', () => {
 describe('the bytes at the gate', () => {
   const MIB = 1_048_576;
 
-  it('are there for a small body and a large one of another subject, though one has taken all it can', () => {
+  it('are free for a small and a large body of another subject when one subject has taken all it can', () => {
     const { bytes } = createGate(new FakeClock(), 128 * MIB);
     for (let project = 0; project < 30; project++) bytes.tryTake(keyOf(1, project), 16 * MIB);
     for (let project = 0; project < 3_000; project++) bytes.tryTake(keyOf(1, project), 65_536);
@@ -122,7 +122,7 @@ describe('the bytes at the gate', () => {
     expect(bytes.tryTakeMore(keyOf(2), 15 * MIB)).toBeDefined();
   });
 
-  it('of small requests are there for each subject within its part, however much all others hold', () => {
+  it('are free for small requests of each subject within its part, even when others hold all', () => {
     const { bytes, places } = createGate(new FakeClock(), 128 * MIB);
     for (let subject = 0; subject < 20; subject++) bytes.charge(keyOf(subject), 16 * MIB);
     expect(bytes.tryTake(keyOf(99), 100)).toBeDefined();
@@ -130,14 +130,14 @@ describe('the bytes at the gate', () => {
     expect(places.tryTake(keyOf(99), 1)).toBeDefined();
   });
 
-  it('of small requests are no more than the capacity in all, however many subjects there are', () => {
+  it('bytes for small requests are at most the capacity for all subjects together', () => {
     const { bytes } = createGate(new FakeClock(), 64 * MIB);
     bytes.charge(keyOf(0), 64 * MIB);
     for (let n = 0; n < 5_000; n++) bytes.tryTake(keyOf(1 + (n % 4_000)), 65_536);
     expect(bytes.held).toBeLessThanOrEqual(2 * 64 * MIB);
   });
 
-  it('do not count as waited for by processor time', () => {
+  it('put no account into debt for processor time while a request waits for them', () => {
     const { bytes, accounts } = createGate(new FakeClock(), 64 * MIB);
     bytes.charge(keyOf(1), 80 * MIB);
     void bytes.take(keyOf(1), MIB).catch(() => undefined);
@@ -146,7 +146,7 @@ describe('the bytes at the gate', () => {
 });
 
 describe('a pool', () => {
-  it('serves the subject that has used least first, then its project that has, then the first that came', async () => {
+  it('serves the subject that has used least, there the project that has used least, there the first', async () => {
     const { pool, inside, enter, leave, fill } = start({ capacity: 4 });
     fill(9);
     const waits = [enter(1, 1, 1), enter(1, 1, 2), enter(1, 1, 2), enter(2)].map(async (wait) => wait);
@@ -173,7 +173,7 @@ describe('a pool', () => {
     await small;
   });
 
-  it('has further units for small requests, also behind a large one of their project', async () => {
+  it('has further units for small requests, even when a large one of their project waits before them', async () => {
     const { pool, enter, leave } = start({ capacity: 8, extra: 2, smallMax: 1 });
     for (let n = 0; n < 2; n++) void enter(1, 4);
     const large = enter(1, 4);
@@ -187,7 +187,7 @@ describe('a pool', () => {
     await small;
   });
 
-  it('lets a large request in though small ones never cease to come', async () => {
+  it('admits a large request even if small ones come all the time', async () => {
     const { pool, inside, enter, leave } = start({ capacity: 8, extra: 2, smallMax: 1 });
     for (let n = 0; n < 10; n++) expect(enter(1)).toBeUndefined();
     const large = enter(2, 4);
@@ -212,7 +212,7 @@ describe('a pool', () => {
     await Promise.all(refused);
   });
 
-  it('lets a request in that is larger than the capacity while nobody holds any', () => {
+  it('admits a request that is larger than the capacity while nobody holds units', () => {
     const { pool, enter } = start({ capacity: 8 });
     expect(enter(1, 20)).toBeUndefined();
     expect(pool.held).toBe(20);
@@ -239,7 +239,7 @@ describe('a pool', () => {
     expect(pool.refusals).toEqual({ rate_limited: 1, overloaded: 1 });
   });
 
-  it('bounds those who wait, and refuses the latest one of the subject with most', async () => {
+  it('bounds the waiting requests, and refuses the latest one of the subject with most of them', async () => {
     const { pool, enter, fill, waitOver } = start({ capacity: 8, waitingMax: 20 });
     fill();
     const waits = Array.from({ length: 20 }, () => enter(1) as Promise<void>);
@@ -251,13 +251,13 @@ describe('a pool', () => {
     expect(pool.waiting).toBe(0);
   });
 
-  it('refuses at once where nobody may wait', async () => {
+  it('refuses at once if its requests may not wait', async () => {
     const { pool, fill } = start({ capacity: 2, waitMs: 0 });
     fill();
     await expect(pool.take(keyOf(1), 1)).rejects.toMatchObject({ code: 'rate_limited' });
   });
 
-  it('forgets who leaves while it waits, and serves the next', async () => {
+  it('removes a waiting request that is given up, and serves the next', async () => {
     const { pool, enter, leave, fill } = start({ capacity: 8 });
     fill();
     const gone = new AbortController();
@@ -270,7 +270,7 @@ describe('a pool', () => {
     expect(pool.waiting).toBe(0);
   });
 
-  it('counts what a hold gives back and takes again, whether or not there are any', () => {
+  it('counts the units that a hold gives back and takes again, even if there are too few', () => {
     const { pool, inside, enter } = start({ capacity: 8 });
     void enter(1);
     const hold = inside[0]?.hold as Hold;
@@ -285,7 +285,7 @@ describe('a pool', () => {
     expect(pool.held).toBe(8);
   });
 
-  it('names the subject that holds most once another one has waited, if that will hold less', () => {
+  it('names the subject that holds most once another subject has waited and would still hold less', () => {
     const { pool, clock, enter, fill } = start({ capacity: 8 });
     fill();
     void enter(2, 3)?.catch(() => undefined);
@@ -294,7 +294,7 @@ describe('a pool', () => {
     expect(pool.greedySubject(2_000)).toBe('s1');
   });
 
-  it('gives a request that has begun more, also while others wait', () => {
+  it('gives more units to a request that has begun, even while others wait', () => {
     const { pool, enter } = start({ capacity: 8 });
     for (let n = 0; n < 6; n++) void enter(1);
     void enter(2, 4)?.catch(() => undefined);

@@ -6,38 +6,38 @@ import { Turns } from './turns.ts';
 
 /** Longest wait, milliseconds. */
 export const WAIT_MS_MAX = 5_000;
-/** Most requests that wait for a pool. */
+/** Maximum of requests that wait for a pool. */
 const WAITING_MAX = 1_024;
-/** When a refused request may be repeated. Those before it have waited as long. */
+/** A client may repeat a refused request after this time, the same that others wait. */
 const RETRY_AFTER_S = WAIT_MS_MAX / 1_000;
 
 export interface PoolOptions {
-  /** What its units are, in refusals and metrics: `page reads`. */
+  /** The name of its units in refusals and metrics: `page reads`. */
   readonly name: string;
-  /** Units for the whole process. A larger request is let in while nobody holds any. */
+  /** Units for the whole process. A larger request is admitted while nobody holds any. */
   readonly capacity: number;
   /**
-   * How many times the capacity a subject with at most its equal part may take it to, and a project with at
-   * most its equal part of the subject's, also while others wait; never by default.
+   * Up to how many times the capacity those may take who have at most their equal part, even while others
+   * wait: a subject, and a project (of its subject's part). 0 by default: nobody may.
    */
   readonly beyond?: { readonly ofSubject: number; readonly ofProject: number };
-  /** Further units for requests of at most `smallMax`, which may pass larger ones there; none by default. */
+  /** Further units for requests of at most `smallMax`, which may pass larger ones there; 0 by default. */
   readonly extra?: number;
   readonly smallMax?: number;
   /**
-   * Maximum units of one subject, and of one of its projects; no cap by default. A subject or project that
-   * has none may exceed it.
+   * Maximum units of one subject, and of one of its projects; no maximum by default. The first request of a
+   * subject or project may exceed it.
    */
   readonly subjectMax?: number;
   readonly projectMax?: number;
-  /** How long a request may wait, milliseconds; 0 for no waiting; {@link WAIT_MS_MAX} by default. */
+  /** How long a request may wait, milliseconds; {@link WAIT_MS_MAX} by default. With 0, none waits. */
   readonly waitMs?: number;
-  /** Most requests that wait. Beyond it, the latest one of the subject with most is refused. */
+  /** Maximum of waiting requests. Above it, the latest one of the subject with most of them is refused. */
   readonly waitingMax?: number;
   readonly clock: Clock;
-  /** Whether what others use while a request waits counts against them; not by default. */
+  /** Whether accounts go into debt for what they use while a request waits here; not by default. */
   readonly isOwed?: boolean;
-  /** Whose turn it is. Pools of a process have the same. */
+  /** They decide whose turn is next. All pools of a process have the same accounts. */
   readonly accounts?: Accounts;
 }
 
@@ -49,11 +49,11 @@ interface Waiter {
   readonly refuse: (error: AppError) => void;
 }
 
-/** Hears of the end of each wait. */
+/** Called at the end of each wait. */
 export type WaitListener = (account: Account, ms: number, outcome: WaitOutcome) => void;
 export type WaitOutcome = 'admitted' | 'refused' | 'left';
 
-/** Units that are held until it is disposed of. Disposing of it again changes nothing. */
+/** Holds units until it is disposed of. Disposing of it again has no effect. */
 export class Hold implements Disposable {
   readonly account: Account;
   readonly #pool: Pool;
@@ -72,7 +72,7 @@ export class Hold implements Disposable {
     return this.#units;
   }
 
-  /** Holds so many units from now on, whether or not there are any. */
+  /** Sets how many units it holds, even if the pool has no more. */
   resize(units: number): void {
     if (this.#isOver) return;
     const before = this.#units;
@@ -89,11 +89,11 @@ export class Hold implements Disposable {
 }
 
 /**
- * A bounded resource of the process. A lone subject may have all of it, up to the caps.
+ * A bounded resource of the process. A lone subject may have all of it, up to its maximum.
  *
- * Requests that find none wait. The next one is of the subject that has used least of the process, then of
- * its project that has used least, then the one that came first. Nobody takes the units that the next one
- * waits for, but those who may go beyond the capacity.
+ * A request waits when there are no units. The next one belongs to the subject that has used least of the
+ * process, there to the project that has used least, and there it came first. Others cannot take the units
+ * that it waits for. Only requests that may go beyond the capacity pass it.
  *
  * One class, because every change of what is held or waits may let the next one in, and must see consistent
  * sums.
@@ -110,7 +110,7 @@ export class Pool {
   readonly #turns: Turns<Waiter>;
   readonly #refusals = { rate_limited: 0, overloaded: 0 };
   readonly #onWait: WaitListener[] = [];
-  /** What small requests hold. */
+  /** Units that small requests hold. */
   #heldBySmall = 0;
   #timer: NodeJS.Timeout | undefined;
 
@@ -139,7 +139,7 @@ export class Pool {
     return this.#turns.size;
   }
 
-  /** Number of subjects that hold or wait for some. */
+  /** Number of subjects that hold units or wait for some. */
   get subjects(): number {
     return this.#all.of(this.#number).active;
   }
@@ -163,8 +163,8 @@ export class Pool {
   }
 
   /**
-   * The subject that holds most, if a request of another one has waited for `waitedMs` and that one will hold
-   * less once it is served. The caller then takes units from the returned subject.
+   * The subject that holds most, if another subject has waited for `waitedMs` and will still hold less after
+   * its request is served. The caller then takes units from the returned subject.
    */
   greedySubject(waitedMs: number): string | undefined {
     let most: Account | undefined;
@@ -181,12 +181,12 @@ export class Pool {
     return undefined;
   }
 
-  /** Holds units now. @returns undefined when there are none, or others wait for them. */
+  /** Holds units now. @returns undefined when there are too few, or others wait for them. */
   tryTake(key: ShareKey, units: number): Hold | undefined {
     return this.#turns.size > 0 ? undefined : this.tryTakeMore(key, units);
   }
 
-  /** As {@link tryTake}, also while others wait: for a request that has begun and needs more. */
+  /** As {@link tryTake}, but even while others wait: for a request that has begun and needs more. */
   tryTakeMore(key: ShareKey, units: number): Hold | undefined {
     const account = this.accounts.of(key);
     if (!this.#isWithinCaps(account, units)) return undefined;
@@ -195,13 +195,13 @@ export class Pool {
       : undefined;
   }
 
-  /** Holds units whether or not there are any, for what is there already. */
+  /** Holds units even if there are too few, for something that exists already. */
   charge(key: ShareKey, units: number): Hold {
     return new Hold(this, this.accounts.of(key), units);
   }
 
   /**
-   * Holds units as soon as there are some.
+   * Waits for units and holds them.
    *
    * @param signal ends a wait at once, with its reason.
    * @throws AppError `rate_limited` when the part of the caller is in use, `overloaded` when the whole
@@ -233,12 +233,12 @@ export class Pool {
     return await task();
   }
 
-  /** The refusal of a request without units. Counts it. */
+  /** Makes the refusal of a request, and counts it. */
   refusal(key: ShareKey, units: number): AppError {
     return this.#refusalOf(this.accounts.of(key), units);
   }
 
-  /** Refuses requests that have waited too long. A timer calls it while any wait. */
+  /** Refuses requests that have waited too long. A timer calls it while requests wait. */
   sweep(): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;
@@ -265,7 +265,7 @@ export class Pool {
   }
 
   #count(account: Account, held: number, waiting: number): void {
-    // How many more children of the next account up are active.
+    // The change in the number of active children of the next account up.
     let more = 0;
     for (let one: Account | undefined = account; one !== undefined; one = one.parent) {
       const use = one.of(this.#number);
@@ -286,7 +286,7 @@ export class Pool {
     if (this.#turns.size > 0 && this.#timer === undefined) this.#sweepIn(waitMs);
   }
 
-  /** @returns false when it no longer waits. */
+  /** @returns false when the request no longer waits. */
   #leave(waiter: Waiter, outcome: WaitOutcome): boolean {
     if (!this.#turns.remove(waiter.account, waiter)) return false;
     this.#forget(waiter, outcome);
@@ -304,7 +304,7 @@ export class Pool {
     if (this.#leave(waiter, 'refused')) waiter.refuse(error);
   }
 
-  /** Lets requests in while there are units for the next one. */
+  /** Admits requests while there are units for the next one. */
   #serve(): void {
     while (this.#turns.size > 0) {
       let next = this.#turns.peek(({ account, units }) => this.#isWithinCaps(account, units));
@@ -338,7 +338,7 @@ export class Pool {
   /** Whether a request may have units although the capacity is in use. */
   #mayGoBeyond(account: Account, units: number): boolean {
     const { beyond, smallMax } = this.#options;
-    // So little is there for each subject, whatever large requests of others hold.
+    // Each subject can always have its part for small requests, whatever large requests of others hold.
     const isSmall = units <= smallMax && this.#heldBySmall + units <= this.capacity;
     if (beyond.ofSubject > 0 && isSmall && this.#isWithinPart(account.subject, units)) return true;
     const held = this.held + units;
@@ -348,7 +348,7 @@ export class Pool {
     );
   }
 
-  /** Whether a subject, or a project, would have at most its equal part, or has nothing. */
+  /** Whether a subject or project would have at most its equal part. One that has nothing always may. */
   #isWithinPart(account: Account, units: number): boolean {
     const held = this.heldOf(account);
     if (held === 0) return true;
@@ -366,7 +366,7 @@ export class Pool {
     );
   }
 
-  /** The latest request of the subject with most that wait. */
+  /** The latest request of the subject with most waiting requests. */
   #latest(): Waiter {
     const waitingOf = ({ account }: Waiter) => account.subject.of(this.#number).waiting;
     let latest: Waiter | undefined;

@@ -29,7 +29,7 @@ function start(
 }
 
 describe('turns', () => {
-  it('give subjects equal parts, and the projects of a subject, whatever their items cost', () => {
+  it('give equal parts to subjects, and to the projects of a subject, whatever their items cost', () => {
     fc.assert(
       fc.property(fc.array(task, { minLength: 1, maxLength: 12 }), (tasks) => {
         const { accounts, accountOf, add, next } = start(tasks);
@@ -74,7 +74,7 @@ describe('turns', () => {
     }
   });
 
-  it('do not keep for later what a subject has not used', () => {
+  it('give no credit to a subject for time that it did not use', () => {
     const { accounts, accountOf, add, next } = start(
       [0, 1].map((subject) => ({ subject, project: 0, us: 1_000 })),
     );
@@ -94,7 +94,7 @@ describe('turns', () => {
     expect(Math.abs((seen[0] as number) - (seen[1] as number))).toBeLessThanOrEqual(3);
   });
 
-  it('forgive a debt beyond a second, and all of it while nobody waits', () => {
+  it('forgive debt beyond a second, and all debt while nobody waits', () => {
     const { accounts, accountOf, add, next } = start(
       [0, 1].map((subject) => ({ subject, project: 0, us: 1_000 })),
     );
@@ -119,14 +119,14 @@ describe('turns', () => {
     expect(next()).toBe(0);
   });
 
-  it('of one project are in order of arrival', () => {
+  it('turns of one project come in the order of arrival', () => {
     const tasks = Array.from({ length: 20 }, () => ({ subject: 0, project: 0, us: 1 }));
     const { add, next } = start(tasks);
     for (const n of tasks.keys()) add(n);
     expect(tasks.map(() => next())).toEqual([...tasks.keys()]);
   });
 
-  it('tell who would be next, and who waits or has used more would not be', () => {
+  it('tell that an account would be next only if it does not wait and has used least', () => {
     const { accounts, accountOf, turns, add, next } = start(
       [0, 1, 2].map((subject) => ({ subject, project: 0, us: 1 })),
     );
@@ -143,7 +143,7 @@ describe('turns', () => {
 });
 
 describe('accounts', () => {
-  it('of callers that come once are forgotten, and not those in use or in debt', () => {
+  it('are removed after a single use, unless they are in use or in debt', () => {
     const accounts = new Accounts();
     const turns = new Turns<number>(accounts);
     const waiting = accounts.of({ subject: 'waiting', project: 'p' });

@@ -1,13 +1,13 @@
 import type { Account, Accounts } from './account.ts';
 
-/** Items of a project that are looked at, where those behind the first count. */
+/** How many items of a project a deep {@link Turns.peek} looks at. */
 const DEPTH = 32;
 
 /**
- * Items that wait for a turn. The next one is of the subject that has used least, then of its project that
- * has used least, then the one that came first.
+ * Items that wait for a turn. The next one belongs to the subject that has used least, there to the project
+ * that has used least, and there it came first.
  *
- * What an item costs is charged to its account afterwards.
+ * The account of an item is charged for its cost afterwards.
  */
 export class Turns<T> {
   readonly #all: Account;
@@ -16,7 +16,7 @@ export class Turns<T> {
   readonly #queues = new Map<Account, Set<T>>();
   #size = 0;
 
-  /** @param isOwed whether what others use while an item waits counts against them. */
+  /** @param isOwed whether accounts go into debt for what they use while an item of others waits here. */
   constructor(accounts: Accounts, isOwed = true) {
     this.#all = accounts.all;
     this.#isOwed = isOwed;
@@ -45,7 +45,7 @@ export class Turns<T> {
     this.#count(account, 1);
   }
 
-  /** @returns whether it was there. */
+  /** @returns whether the item was waiting. */
   remove(account: Account, item: T): boolean {
     const queue = this.#queues.get(account);
     if (queue?.delete(item) !== true) return false;
@@ -55,10 +55,10 @@ export class Turns<T> {
   }
 
   /**
-   * The next item, which stays.
+   * Finds the next item without removing it.
    *
-   * @param may which items may be next; all by default.
-   * @param isDeep whether some items count that stand behind others of their project which may not.
+   * @param may decides which items may be next; all by default.
+   * @param isDeep whether an item may pass earlier ones of its project that `may` rejects.
    */
   peek(may: (item: T) => boolean = () => true, isDeep = false): T | undefined {
     let best: Account | undefined;
@@ -75,12 +75,12 @@ export class Turns<T> {
     return next;
   }
 
-  /** Takes an item for its turn. */
+  /** Removes an item because its turn has come. */
   take(account: Account, item: T): void {
     if (!this.remove(account, item)) return;
     const rest = this.#queues.get(account);
     if (rest !== undefined) {
-      // Behind others that have used as much.
+      // The project goes behind others that have used as much.
       this.#queues.delete(account);
       this.#queues.set(account, rest);
     }
@@ -89,7 +89,7 @@ export class Turns<T> {
     this.#all.floorUs = Math.max(this.#all.floorUs, subject.usedUs);
   }
 
-  /** Whether an item of an account would be the next one, if it came now. */
+  /** Whether an item of an account would be next if it came now. */
   wouldBeNext(account: Account): boolean {
     if (this.#queues.has(account)) return false;
     const { subject } = account;

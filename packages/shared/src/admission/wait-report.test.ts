@@ -14,7 +14,7 @@ function start() {
   return { clock, gate, lines, report };
 }
 
-it('who waited at the gate for long is named once a minute, the longest wait first, with what it has and used', async () => {
+it('a line a minute names projects that waited long, the longest first, with what they hold and used', async () => {
   const { clock, gate, lines, report } = start();
   const all = gate.places.charge(keyOf('busy'), PLACES * 2);
   const waits = Array.from({ length: 7 }, (_, n) => gate.places.take(keyOf(`p${n}`), HEAVY));
@@ -46,7 +46,7 @@ it('who waited at the gate for long is named once a minute, the longest wait fir
   expect(bytes.units).toBe(300);
 });
 
-it('short waits are not named', async () => {
+it('projects with short waits are not logged', async () => {
   const { clock, gate, lines, report } = start();
   const all = gate.places.charge(keyOf('busy'), PLACES * 2);
   const wait = gate.places.take(keyOf('p'), HEAVY);

@@ -6,14 +6,14 @@ import type { Gate } from './gate.ts';
 
 /** Shorter waits are not worth a line. */
 const LONG_MS = 100;
-/** Projects whose waits are remembered in a minute, and those that a line names. */
+/** Maximum of projects whose waits are counted in a minute, and of projects that a line names. */
 const REMEMBERED_MAX = 4_096;
 const NAMED = 5;
 
 interface Waits {
   count: number;
   longestMs: number;
-  /** What the project had been charged before its first wait, microseconds. */
+  /** The sum of the project's charges before its first wait, microseconds. */
   readonly beforeUs: number;
 }
 
@@ -23,8 +23,8 @@ interface ReportPorts {
 }
 
 /**
- * Names in the log who waited at the gate, and what they use, so that a slow answer is explained. A metric
- * cannot: it has no label for a tenant. The line comes a minute after the first wait.
+ * Logs which projects waited at the gate and what they used, to explain slow answers. A metric cannot, as it
+ * has no label for a tenant. The line is logged a minute after the first wait.
  */
 export function reportWaits(gate: Gate, { clock, logger }: ReportPorts): Minutes<Map<Account, Waits>> {
   const minutes = new Minutes<Map<Account, Waits>>({
@@ -48,7 +48,7 @@ export function reportWaits(gate: Gate, { clock, logger }: ReportPorts): Minutes
   return minutes;
 }
 
-/** Those who waited longest; none if nobody waited for long. */
+/** The projects that waited longest; none if all waits were short. */
 function longestIn(waits: ReadonlyMap<Account, Waits>, { places, bytes }: Gate) {
   const all = [...waits].sort(([, a], [, b]) => b.longestMs - a.longestMs);
   if ((all[0]?.[1].longestMs ?? 0) < LONG_MS) return [];

@@ -13,7 +13,7 @@ describe('a table', () => {
     expect(new Table(COLUMNS).lines(rows)).toEqual(['name    size', 'a          1', 'longer  1000']);
   });
 
-  it('whose rows come in batches has one header, and its columns never become narrower', () => {
+  it('a table whose rows come in batches has one header, and its columns never become narrower', () => {
     const table = new Table(COLUMNS);
     expect(table.lines([['longer', 1_000]])).toEqual(['name    size', 'longer  1000']);
     expect(table.lines([['a', 1]])).toEqual(['a          1']);

@@ -58,7 +58,7 @@ export class AppError extends Error {
 
   constructor(code: ProblemCode, options: AppErrorOptions = {}) {
     const { stackTraceLimit } = Error;
-    // Nobody reads their stacks, which would double the time of a refusal.
+    // Their stacks are never read, and would double the time of a refusal.
     if (CODES_OF_FLOODS.has(code)) Error.stackTraceLimit = 0;
     super(options.detail === undefined ? code : `${code}: ${options.detail}`, { cause: options.cause });
     Error.stackTraceLimit = stackTraceLimit;

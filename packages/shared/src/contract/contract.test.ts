@@ -217,7 +217,7 @@ describe('a request for a token', () => {
   const faultsOf = (changes: Record<string, unknown>) =>
     issueTokenSchema.safeParse({ ...request, ...changes }).error?.issues.map((issue) => issue.path.join('.'));
 
-  it('that is valid is accepted, with no keys and no projects unless it names them', () => {
+  it('a valid request for a token is accepted, with no keys and no projects unless it names them', () => {
     expect(issueTokenSchema.parse(request)).toEqual({ ...request, keys: [], projects: [] });
   });
 

@@ -59,7 +59,7 @@ describe('globMatches', () => {
 });
 
 describe('a grant', () => {
-  it('of a scope covers exactly that scope', () => {
+  it('a grant of a scope covers exactly that scope', () => {
     const reader = claims({ scope: 'docs:read kms:export_keys' });
     expect(outcome(() => requireScope(reader, 'docs:read'))).toBe('allowed');
     expect(outcome(() => requireScope(reader, 'docs:write'))).toBe('forbidden');
@@ -74,7 +74,7 @@ describe('a grant', () => {
     expect(outcome(() => requireScope(claims({ scope: '*' }), 'docs:read'))).toBe('forbidden');
   });
 
-  it('of keys covers names that match one of its globs; without globs it covers none', () => {
+  it('a grant of keys covers names that match one of its globs, and none without globs', () => {
     const holder = claims({ keys: ['x', 'project-*-dek'] });
     expect(mayUseKey(holder, 'project-a-dek')).toBe(true);
     expect(outcome(() => requireKey(holder, 'project-a-dek'))).toBe('allowed');
@@ -82,7 +82,7 @@ describe('a grant', () => {
     expect(outcome(() => requireKey(claims({ projects: ['*'] }), 'x'))).toBe('forbidden');
   });
 
-  it('of projects covers exactly those, or all by *; a star elsewhere is no wildcard', () => {
+  it('a grant of projects covers exactly those, or all by *, and a star elsewhere is no wildcard', () => {
     expect(outcome(() => requireProject(claims({ projects: ['project-a'] }), 'project-a'))).toBe('allowed');
     expect(outcome(() => requireProject(claims({ projects: ['Project-A'] }), 'project-a'))).toBe('allowed');
     expect(outcome(() => requireProject(claims({ projects: ['project-a'] }), 'project-ab'))).toBe(
@@ -93,7 +93,7 @@ describe('a grant', () => {
     expect(() => claims({ projects: ['project-*'] })).toThrow();
   });
 
-  it('that is missing leads to a refusal that does not name the requested key or project', () => {
+  it('a missing grant leads to a refusal that does not name the requested key or project', () => {
     for (const check of [() => requireKey(claims(), 'hidden'), () => requireProject(claims(), 'hidden')])
       expect(check).toThrow(/^(?!.*hidden)/);
   });

@@ -41,4 +41,4 @@ export function strongTags(tags: readonly EntityTag[]): string[] {
 export const idempotencyKeySchema = z
   .string()
   .regex(/^[\x21-\x7e]{1,255}$/, 'must be 1 to 255 printable ASCII characters without spaces')
-  .describe('For a day, the same request gets the same answer, and another one under the key is refused');
+  .describe('For a day, the same request gets the same answer; another request with this key is refused');

@@ -44,7 +44,7 @@ describe('a receipt of BunKMS', () => {
     expect(parseReceipts(text)).toBeUndefined();
   });
 
-  it('of a later restore is newer, whatever its number', () => {
+  it('a receipt of a later restore is newer, whatever its number', () => {
     expect(isNewer({ epoch: 5, seq: 1 }, { epoch: 4, seq: 9 })).toBe(true);
     expect(isNewer({ epoch: 4, seq: 9 }, { epoch: 5, seq: 1 })).toBe(false);
     expect(isNewer({ epoch: 4, seq: 9 }, { epoch: 4, seq: 9 })).toBe(false);

@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { projectIdSchema } from './documents.ts';
 import { destroyReceiptSchema } from './keys.ts';
 
-/** What is known of a project without its key. Nothing is opened for it, so nothing authenticates it. */
+/** The figures of a project that need no key. The project is not opened, so nothing authenticates them. */
 export const projectSummarySchema = z.object({
   /**
    * Documents and their sealed bytes. They are current for an open project and on PostgreSQL, and otherwise
@@ -31,7 +31,7 @@ export const projectPageSchema = z.object({
 });
 export type ProjectPage = z.infer<typeof projectPageSchema>;
 
-/** What a project holds. */
+/** The content of a project, in figures. */
 export const projectInfoSchema = z.object({
   project: projectIdSchema,
   created_at: z.iso.datetime(),

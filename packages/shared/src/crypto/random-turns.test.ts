@@ -40,7 +40,7 @@ beforeEach(async () => {
   Object.assign(seen, { fills: [], bytes: 0, immediates: 0, fails: false });
 });
 
-it('bytes that were read ahead are wiped at the end of the turn, and the next one reads its own', async () => {
+it('bytes that were read ahead are wiped at the end of the turn, and the next turn reads its own', async () => {
   let last = seen.numbers;
   for (let turn = 0; turn < 20; turn++) {
     const numbers = numbersOf(12);
@@ -53,7 +53,7 @@ it('bytes that were read ahead are wiped at the end of the turn, and the next on
   expect(seen.fills).toHaveLength(20);
 });
 
-it('no byte is given out twice, within a turn and over many, for values of every size', async () => {
+it('no byte is used twice, within a turn and over many, for values of every size', async () => {
   const given: number[] = [];
   for (let turn = 0; turn < 50; turn++) {
     for (let value = 0; value < 40; value++) given.push(...numbersOf(4 * (1 + ((turn * value) % 300))));
@@ -79,7 +79,7 @@ it('a turn with few values reads little, and a value larger than the block is no
   expect(seen.immediates).toBe(1);
 });
 
-it('a generator that fails gives nothing, and leaves nothing behind', () => {
+it('a failing generator returns nothing and leaves no bytes behind', () => {
   seen.fails = true;
   for (let attempt = 0; attempt < 2; attempt++) expect(() => smallRandom(12)).toThrow('no entropy');
   seen.fails = false;

@@ -75,8 +75,6 @@ export interface SharedFolder {
  * distinguished from a file of the folder.
  *
  * The administrator chooses the path of the folder itself, which may contain symbolic links.
- *
- * One class, because all disk access goes through it: each kind of access is a method here and nowhere else.
  */
 export class DataFolder implements Disposable {
   readonly #shared: SharedFolder;

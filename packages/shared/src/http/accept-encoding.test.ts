@@ -19,7 +19,7 @@ describe('the content coding of an answer', () => {
     [undefined, both, undefined],
     ['br, gzip', only('gzip'), 'gzip'],
     ['br', only('gzip'), undefined],
-  ])('for %j is the smallest one that is accepted and stored', (header, has, coding) => {
+  ])('the content coding for %j is the smallest one that is accepted and stored', (header, has, coding) => {
     expect(preferredCoding(header, has)).toBe(coding);
   });
 });

@@ -6,7 +6,7 @@ const PARAMETERS = /;(?!\s*q\s*=)[^;,]*/gi;
 /**
  * The media type of `offered` that an `Accept` header prefers (RFC 9110, section 12.5.1). Quality decides,
  * then how exactly the type is named, then its place in the header, then the order of `offered`. Parameters
- * other than `q` are ignored. `negotiator` is what Express and `@fastify/accepts` read these headers with.
+ * other than `q` are ignored. Express and `@fastify/accepts` use `negotiator`, too.
  *
  * @returns undefined when the header accepts none of them, or there is no header.
  */

@@ -8,7 +8,7 @@ import { shareOfRequest } from './guard.ts';
 import type { HttpShares } from './http-shares.ts';
 import { SentBytes } from './sent-bytes.ts';
 
-/** A buffer to which nothing but the answer refers. */
+/** A buffer that only the answer refers to. */
 const OWN = Symbol('own buffer');
 
 declare module 'fastify' {
@@ -19,7 +19,7 @@ declare module 'fastify' {
   interface FastifyContextConfig {
     /** A POST that changes nothing. */
     isRead?: boolean;
-    /** A read that a subject without other unread answers gets, however many bytes are held. */
+    /** A read that is never refused for want of bytes if its subject has no other unread answer. */
     isForOperators?: boolean;
   }
 }
@@ -27,18 +27,18 @@ declare module 'fastify' {
 /** `config` of a POST that changes nothing. */
 export const READ = { isRead: true } as const;
 
-/** `config` of a read whose answer is sent however much others hold, if its subject has no unread one. */
+/** `config` of a read that operators need even when others hold all bytes. */
 export const FOR_OPERATORS = { isForOperators: true } as const;
 
 /**
- * Smaller answers are not counted: Node stops reading from a connection long before many of them wait on it.
+ * Smaller answers are not counted, because Node stops reading from a connection before many wait on it.
  */
 const COUNTED_BYTES_MIN = 16_384;
 
 /**
- * Limits the answers that clients of a server have not received. Each holds bytes of the gate until its last
- * one is passed to the system, or the connection closes. Without room, the answer of a read is replaced by
- * the refusal. That of a write never is: it has taken effect.
+ * Limits the memory of answers that clients have not received. An answer holds bytes of the gate until the
+ * system has all of it, or the connection closes. Without room, a refusal replaces the answer to a read. The
+ * answer to a write is always sent, because the write has taken effect.
  */
 export function limitAnswers(app: FastifyInstance, { gate: { bytes }, cutOffs }: HttpShares): void {
   app.addHook('onSend', (request, reply, payload, done) => {
@@ -87,7 +87,7 @@ function holdUntilSent(
   };
   socket.once('close', onClose);
   response.once('finish', () => {
-    // On a destroyed socket, the event may come before the system has released the bytes.
+    // On a destroyed socket, this event may come before the system has released the bytes.
     if (socket.destroyed) return;
     socket.off('close', onClose);
     onClose();
@@ -103,8 +103,8 @@ function mayBeRefused(request: FastifyRequest, bytes: Pool): boolean {
 }
 
 /**
- * Frees an answer once the system has its bytes, or the connection is closed. Call it only when nothing but
- * the answer refers to the buffer.
+ * Frees an answer once the system has its bytes, or the connection is closed. Call it only when nothing else
+ * refers to the buffer.
  *
  * @returns the buffer.
  */

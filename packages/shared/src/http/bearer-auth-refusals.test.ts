@@ -153,7 +153,7 @@ describe('every refused token gets the same 401', () => {
     await expectRefused(`Bearer ${token()}`);
   });
 
-  it('looks up no key when the header cannot name one', async () => {
+  it('is sent without a look-up of a key when the header cannot name one', async () => {
     await expectRefused(`Bearer ${token({ header: { ...HEADER, kid: 'k'.repeat(65) } })}`);
     await expectRefused('Bearer a.b.c');
     expect(finds).toEqual([]);

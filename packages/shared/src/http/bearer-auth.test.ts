@@ -78,7 +78,7 @@ describe('a good token', () => {
     await server.close();
   });
 
-  it('may have been issued slightly in the future, by a clock that runs ahead', async () => {
+  it('may be issued slightly in the future by a clock that runs ahead', async () => {
     const iat = Math.floor(clock.now() / 1000) + 60;
     await expectAccepted(`Bearer ${token({ payload: claims({ iat }) })}`);
   });

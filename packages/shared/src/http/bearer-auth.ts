@@ -30,7 +30,7 @@ export interface BearerAuthOptions {
   readonly isRevoked?: (claims: Claims) => boolean;
 }
 
-/** Verified tokens in the cache. A verification costs a hundred times as much as a look-up. */
+/** Maximum of verified tokens in the cache. A verification costs as much as a hundred look-ups. */
 const VERIFIED_MAX = 5_000;
 /** As in the schema of the key set. A longer `kid` is not looked up. */
 const KID_LENGTH_MAX = 64;
@@ -50,7 +50,7 @@ interface Verified {
  */
 export class BearerAuth {
   readonly #options: BearerAuthOptions;
-  /** By the whole header, which then need not be parsed. */
+  /** By the whole header, so that the header of a cached token is not parsed. */
   readonly #verified = new LRUCache<string, Verified>({ max: VERIFIED_MAX });
 
   constructor(options: BearerAuthOptions) {
@@ -138,7 +138,7 @@ async function verifyWithPlugin(request: FastifyRequest): Promise<unknown> {
   }
 }
 
-/** Patterns of fast-jwt's messages: `@fastify/jwt` passes on nothing else of its errors. A test pins each. */
+/** Patterns of fast-jwt's messages: `@fastify/jwt` hides the rest of its errors. A test pins each. */
 const FAULTS: readonly (readonly [RegExp, TokenFault])[] = [
   [/ signature is /, 'bad signature'],
   [/ algorithm is /, 'algorithm not allowed'],

@@ -30,9 +30,9 @@ interface BodyShares {
 export type BodyDone = (error: AppError | null, body?: Buffer) => void;
 
 /**
- * Limits the memory of request bodies. A body has bytes of the gate for its announced length, or else for the
- * longest body of its route, before anything of it is read, until its request is answered. Until then, TCP
- * makes the client wait.
+ * Limits the memory of request bodies. Before a body is read, it takes bytes of the gate: its announced
+ * length, or the longest of its route. It holds them until its request is answered. While it waits for them,
+ * TCP makes the client wait.
  */
 export function limitBodies(app: FastifyInstance, { gate: { bytes }, cutOffs }: HttpShares): void {
   app.decorate(SHARES, { bytes, cutOffs });
@@ -60,7 +60,7 @@ export function readBody(request: FastifyRequest, payload: IncomingMessage, done
   const { bodyLimit } = request.routeOptions;
   const announced = announcedBytes(payload);
   if (announced !== undefined && announced > bodyLimit) done(new AppError('payload_too_large'));
-  // Its client has gone during the check of its token.
+  // The client has gone during the check of its token.
   else if (payload.destroyed) done(new AppError('invalid_request'));
   else {
     const shares = request.server[SHARES] as BodyShares;
@@ -77,18 +77,14 @@ interface BodyOptions extends BodyShares {
   readonly done: BodyDone;
 }
 
-/**
- * The body of a request, until the request is answered.
- *
- * One class, because its wait for bytes, its reading and its hold end together.
- */
+/** The body of a request. It exists until the request is answered. */
 class IncomingBody implements Transfer, Disposable {
   hold: Hold | undefined;
   readonly #payload: IncomingMessage;
   readonly #options: BodyOptions;
-  /** Memory of the announced length; copying 16 MiB at the end would block the event loop. */
+  /** A body of known length. One copy of 16 MiB at its end would block the event loop. */
   #whole: Buffer | undefined;
-  /** A body of unknown length. */
+  /** The parts of a body of unknown length. */
   #chunks: Buffer[] = [];
   #received = 0;
   #isOver = false;
@@ -123,11 +119,11 @@ class IncomingBody implements Transfer, Disposable {
   cut(): void {
     const detail = 'the body came too slowly while bytes were scarce';
     this.#end(new AppError('request_timeout', { detail }));
-    // Now, not when the refusal has been sent.
+    // At once, before the refusal has been sent.
     this.hold?.[Symbol.dispose]();
   }
 
-  /** Stops reading, if it has not ended, and gives its bytes back. */
+  /** Stops reading unless the body has ended, and gives its bytes back. */
   [Symbol.dispose](): void {
     if (this.#leave()) this.#discard();
     this.hold?.[Symbol.dispose]();
@@ -141,7 +137,7 @@ class IncomingBody implements Transfer, Disposable {
     }
     this.hold = hold;
     const { announced, cutOffs } = this.#options;
-    // Pages that were never written take no physical memory.
+    // Pages of memory that nothing has written to take no physical memory.
     if (announced !== undefined) this.#whole = Buffer.allocUnsafe(announced);
     cutOffs.add(this);
     this.#payload.on('data', this.#onData).on('end', this.#onEnd).on('error', this.#onError);
@@ -167,7 +163,7 @@ class IncomingBody implements Transfer, Disposable {
 
   readonly #onError = (cause: Error): void => this.#end(new AppError('invalid_request', { cause }));
 
-  /** Before its end, it is an error, also while it waits for bytes. */
+  /** A close before the end is an error, even while the body waits for bytes. */
   readonly #onClose = (): void => this.#end(new AppError('invalid_request'));
 
   #end(error: AppError): void {
@@ -182,7 +178,7 @@ class IncomingBody implements Transfer, Disposable {
     this.#chunks = [];
   }
 
-  /** @returns false when it was over. */
+  /** @returns false when the body was over already. */
   #leave(): boolean {
     if (this.#isOver) return false;
     this.#isOver = true;

@@ -24,7 +24,7 @@ export function answerClientError(error: ClientError, socket: Socket, ports: Cli
     socket.destroy();
     return;
   }
-  // The bytes follow the last request: its answer ends the connection.
+  // The bytes follow the last request, whose answer ends the connection.
   if (error.code === 'HPE_CLOSED_CONNECTION') return;
   atFault(socket, () => refuse(socket, refusalOf(error), ports));
 }

@@ -65,7 +65,7 @@ it('each address (IPv6: each /64) has a limited number of connections, independe
   expect(opened(open('192.0.2.1', 1))).toBe(1);
 });
 
-it('this machine has further connections, for health checks, when all others are taken', () => {
+it('this machine has further connections for health checks when all others are taken', () => {
   const { connections, open, opened } = connectionsOf({ isProxy: (address) => address === '192.0.2.1' });
   const others = open('192.0.2.1', 80);
   expect(opened(others)).toBe(70);
@@ -77,7 +77,7 @@ it('this machine has further connections, for health checks, when all others are
   expect(connections.share.held).toBe(0);
 });
 
-it('silent connections lock nobody out: the oldest of which no request was authorized makes room', () => {
+it('a new connection closes the oldest one without an authorized request, so silent ones lock nobody out', () => {
   const { connections, open, opened } = connectionsOf();
   const [passed] = open('198.51.100.1', 1);
   if (passed !== undefined) notePassed(passed as unknown as Socket, 's');
@@ -86,11 +86,11 @@ it('silent connections lock nobody out: the oldest of which no request was autho
   expect(opened(late)).toBe(2);
   expect(flood.map(({ destroyed }) => destroyed).lastIndexOf(true)).toBe(1);
   expect([passed?.destroyed, connections.share.held]).toEqual([false, 70]);
-  // An address beyond its own limit gets none of others.
+  // An address beyond its own limit closes no connections of others.
   expect(opened(open('198.51.100.2', 20))).toBe(8);
 });
 
-it('a connection is refused when requests of all others were authorized', () => {
+it('a connection is refused when each other one has had an authorized request', () => {
   const { connections, open, opened } = connectionsOf();
   const all = Array.from({ length: 70 }, (_, n) => open(`192.0.2.${n}`, 1)).flat();
   for (const [n, socket] of all.entries()) notePassed(socket as unknown as Socket, `s${n}`);
@@ -98,7 +98,7 @@ it('a connection is refused when requests of all others were authorized', () => 
   expect(connections.share.refusals).toEqual({ rate_limited: 0, overloaded: 1 });
 });
 
-it('one token does not keep others out from many addresses: its oldest connection makes room', () => {
+it('a new connection closes the oldest one of a token with nearly all, so no token locks others out', () => {
   const { connections, open, opened } = connectionsOf();
   const few = open('192.0.2.99', 2);
   const many = Array.from({ length: 68 }, (_, n) => open(`192.0.2.${n}`, 1)).flat();
@@ -113,7 +113,7 @@ it('one token does not keep others out from many addresses: its oldest connectio
   expect(many.map(({ destroyed }) => destroyed).lastIndexOf(true)).toBe(4);
 });
 
-it('a token with all connections does not close new ones before their first request by connecting again', () => {
+it('a token that had all connections cannot close new ones before their first request by reconnecting', () => {
   const { open, opened } = connectionsOf();
   const many = Array.from({ length: 70 }, (_, n) => open(`192.0.2.${n}`, 1)).flat();
   for (const socket of many) notePassed(socket as unknown as Socket, 'many');
@@ -135,7 +135,7 @@ it('a trusted proxy is limited only by the total number of connections', () => {
   expect(opened(open('192.0.2.1', 100))).toBe(70);
 });
 
-it('a refused connection closes after a second, so that a client gains nothing by connecting again at once', () => {
+it('a refused connection closes after a second, which slows down clients that reconnect at once', () => {
   const { open } = connectionsOf();
   open('192.0.2.1', 10);
   const refused = open('192.0.2.1', 1);
@@ -147,7 +147,7 @@ it('a refused connection closes after a second, so that a client gains nothing b
   expect(closed()).toEqual([true, false]);
 });
 
-it('only so many refused connections stay open, and one that its client closes frees its place', () => {
+it('a limited number of refused connections stays open, and a client frees its place when it closes one', () => {
   const { open } = connectionsOf();
   open('192.0.2.1', 10);
   const refused = open('192.0.2.1', REFUSED_MAX + 1);
@@ -156,14 +156,14 @@ it('only so many refused connections stay open, and one that its client closes f
   expect(open('192.0.2.1', 2).map(({ destroyed }) => destroyed)).toEqual([false, true]);
 });
 
-it('connections of a trusted proxy each have a turn of their own, because they are of many clients', () => {
+it('each connection of a trusted proxy has its own turn, because a proxy serves many clients', () => {
   const { open } = connectionsOf({ isProxy: (address) => address === '192.0.2.1' });
   const turnsOf = (address: string) =>
     new Set(open(address, 3).map((socket) => connectionOf(socket as unknown as Socket)?.turn));
   expect([turnsOf('192.0.2.1').size, turnsOf('198.51.100.1')]).toEqual([3, new Set(['198.51.100.1'])]);
 });
 
-it('connections of this machine beyond a limit serve its health checks, and no clients of a proxy on it', () => {
+it('connections of this machine beyond a limit serve health checks, but not clients of a proxy on it', () => {
   const { connections, open } = connectionsOf();
   type Hook = (request: object, reply: object, done: (error?: Error) => void) => void;
   let limit: Hook = () => undefined;

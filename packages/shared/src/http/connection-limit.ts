@@ -6,21 +6,21 @@ import { memberOf } from '../process/config.ts';
 import { callerNetwork, canonicalAddress } from '../runtime/addresses.ts';
 import { type Clock, systemClock } from '../runtime/clock.ts';
 
-/** Maximum connections of a process, and of one address (IPv6: /64). */
+/** Maximum of connections of a process, and of one address (IPv6: /64). */
 const CONNECTIONS_MAX = 4_096;
 export const CONNECTIONS_OF_ADDRESS_MAX = 256;
-/** Connections beyond both, which only this machine may have: for health checks and commands. */
+/** Connections beyond both limits for health checks and commands. Only this machine may have them. */
 export const OF_THIS_MACHINE = 64;
 /**
- * The part of all connections that may wait for their first authorized request before they close for others.
- * Otherwise a token with nearly all connections would close each new one by connecting again at once.
+ * This part of all connections may be without an authorized request before one of them closes for a new one.
+ * Otherwise a token with nearly all connections could close each new one by connecting again at once.
  */
 const NEWCOMERS_PART = 1 / 16;
-/** The owner of connections of which no request was authorized. */
+/** The owner of connections without an authorized request. */
 const STRANGER = '';
 /**
- * How long a refused connection stays open, unread, and how many do. Otherwise a client that connects again
- * at once would keep the event loop busy with refusals.
+ * How long a refused connection stays open and unread, milliseconds, and the maximum of such connections. If
+ * it closed at once, clients that connect again at once would keep the event loop busy.
  */
 export const REFUSED_MS = 1_000;
 export const REFUSED_MAX = 1_024;
@@ -36,38 +36,38 @@ interface Connection {
   readonly hold: Hold;
   /** Whether the peer is a trusted proxy. */
   readonly isProxy: boolean;
-  /** Whether it is beyond a limit, as only those of this machine may be. */
+  /** Whether it is beyond a limit. Only connections of this machine may be. */
   readonly isExtra: boolean;
-  /** The name by which its requests take turns with others: connections of a proxy are of many clients. */
+  /** The name for its turns: its address, or its own name when a proxy sends requests of many clients. */
   readonly turn: string;
   /**
-   * The subject of its first authorized request, or {@link STRANGER}; undefined for one that does not close
-   * to make room.
+   * The subject of its first authorized request, or {@link STRANGER}. Undefined if it must not close to make
+   * room.
    */
   owner: string | undefined;
   readonly pass: (subject: string) => void;
 }
 
-/** The connection is stored on the socket, because a map would cost each request a look-up. */
+/** The socket stores the connection, because a map would cost each request a look-up. */
 interface AcceptedSocket extends Socket {
   [CONNECTION]?: Connection | undefined;
 }
 
-/** Open connections by name. Node does not say which one is below a TLS connection. */
+/** Open connections by name. Node does not reveal the connection below a TLS connection. */
 const byName = new Map<string, Connection>();
 
-/** A name that is equal for a TLS connection and the one below it. */
+/** A name that is the same for a TLS connection and the connection below it. */
 function nameOf({ remoteAddress, remotePort, localAddress, localPort }: Socket): string {
   return `${remoteAddress} ${remotePort} ${localAddress} ${localPort}`;
 }
 
-/** What is known of a connection, or of the one below a TLS connection. */
+/** The accepted connection of a socket, or of the socket below a TLS connection. */
 export function connectionOf(socket: AcceptedSocket): Connection | undefined {
   socket[CONNECTION] ??= byName.get(nameOf(socket));
   return socket[CONNECTION];
 }
 
-/** Notes that a request of the connection was authorized, for a subject. */
+/** Records the subject of the first authorized request of a connection. */
 export function notePassed(socket: Socket, subject: string): void {
   const connection = connectionOf(socket);
   if (connection?.owner === STRANGER) connection.pass(subject);
@@ -86,14 +86,14 @@ export interface ConnectionsOptions {
 }
 
 /**
- * Limits the connections of one or more listeners. The subject of the share is the address, because no token
- * is known yet.
+ * Limits the connections of one or more listeners. The subject of the share is the address, because a
+ * connection has no token yet.
  */
 export class Connections {
   readonly share: Pool;
   /** Open requests from proxies, by the address of the proxy's client. */
   readonly forwarded: Pool;
-  /** Whether a peer is a trusted proxy, so that its `X-Forwarded-For` counts; undefined without proxies. */
+  /** Whether a peer is a trusted proxy whose `X-Forwarded-For` counts; undefined without proxies. */
   readonly isProxy: ((address: string) => boolean) | undefined;
   readonly #ofAddressMax: number;
   /** Connections that may close to make room, by owner, the oldest first. */
@@ -114,7 +114,7 @@ export class Connections {
   /**
    * Counts a connection until it closes.
    *
-   * @returns false when it exceeds a limit: it is closed soon, and must not be read.
+   * @returns false when it exceeds a limit. It closes soon, and the caller must not read it.
    */
   accept(socket: AcceptedSocket): boolean {
     const peer = canonicalAddress(socket.remoteAddress);
@@ -124,10 +124,10 @@ export class Connections {
     const { held, capacity } = this.share;
     const ofAddress = isProxy ? 0 : this.share.heldBy(key.subject);
     const isWithinMax = ofAddress < this.#ofAddressMax + extra;
-    // One beyond a limit does not close for others: it is for a health check.
+    // Such a connection must not close for others, because a health check uses it.
     const isExtra = held < capacity + extra && (held >= capacity || ofAddress >= this.#ofAddressMax);
     if (!isWithinMax || (held >= capacity + extra && !this.#makeRoom())) {
-      // For the metrics.
+      // The metrics count it.
       this.share.refusal(key, 1);
       this.#refuse(socket);
       return false;
@@ -162,8 +162,8 @@ export class Connections {
   }
 
   /**
-   * Closes the oldest connection of which no request was authorized. If there are few, it closes one of the
-   * subject with most, if that has more than an equal part: no token keeps all others out.
+   * Closes the oldest connection without an authorized request. If there are few of these, it closes one of
+   * the subject with most, if this has more than an equal part. So no token can keep all others out.
    */
   #makeRoom(): boolean {
     let owner = STRANGER;
@@ -177,7 +177,7 @@ export class Connections {
     const [oldest] = this.#byOwner.get(owner) ?? [];
     if (oldest === undefined) return false;
     this.#setOwner(oldest, undefined);
-    // Its place is free now, not once it has closed.
+    // Its place is free at once, before it has closed.
     oldest.hold[Symbol.dispose]();
     oldest.socket.destroy();
     return true;
@@ -198,8 +198,8 @@ export class Connections {
 }
 
 /**
- * Counts the requests from proxies, and refuses those beyond a limit. On a connection beyond the limits, it
- * refuses each request that a proxy forwards: a proxy on this machine must leave them to health checks.
+ * Counts the requests from proxies, and refuses those beyond a limit. Connections beyond the limits are for
+ * health checks, so it refuses requests that a proxy on this machine forwards there.
  */
 export function limitForwarded(app: FastifyInstance, { forwarded, share }: Connections): void {
   app.addHook('onRequest', (request, reply, done) => {
@@ -221,7 +221,7 @@ export function limitForwarded(app: FastifyInstance, { forwarded, share }: Conne
   });
 }
 
-/** Whether a proxy sends it for a client; health checks of proxies have no such header. */
+/** Whether a proxy forwards the request for a client. Health checks of proxies have no such header. */
 function isForwarded(headers: IncomingHttpHeaders): boolean {
   return headers['x-forwarded-for'] !== undefined || headers.forwarded !== undefined;
 }

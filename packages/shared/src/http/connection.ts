@@ -3,14 +3,14 @@ import type { Socket } from 'node:net';
 import { connectionOf } from './connection-limit.ts';
 import type { LoopTurns } from './loop-turns.ts';
 
-/** How long a connection stays open after we ended it, so that our last bytes can arrive, milliseconds. */
+/** How long a connection stays open after we have ended our half, so that our last bytes arrive. */
 const ENDED_LINGER_MS = 500;
 
-/** How long the rest of a refused body is read and discarded, milliseconds; and how many bytes. */
+/** For how long the rest of a refused body is discarded, milliseconds, and at most how many bytes. */
 const REFUSED_LINGER_MS = 5_000;
 const REFUSED_BYTES_MAX = 67_108_864;
 
-/** Requests of a connection that are dropped before it is closed at once. Each takes time to parse. */
+/** A connection closes at once after this many dropped requests, because each takes time to parse. */
 export const DROPPED_MAX = 16;
 
 const LATEST = Symbol('latest response');
@@ -18,22 +18,19 @@ const DROPPED = Symbol('dropped requests');
 const FAULTY = Symbol('faulty');
 
 /**
- * A connection of a server. Its state is stored on the socket, because a map would cost each request a
- * look-up.
+ * A connection of a server. The socket stores its state, because a map would cost each request a look-up.
  */
 export interface ServedSocket extends Socket {
   /** The response to the latest request that was not dropped. */
   [LATEST]?: ServerResponse;
-  /** How many requests were dropped, because they came before the answer to an earlier one. */
+  /** Number of requests that were dropped because an earlier one was not answered yet. */
   [DROPPED]?: number;
-  /**
-   * Set at the first fault: bytes that are not HTTP, or that came too late. Nothing after them is a request.
-   */
+  /** Set when bytes are not HTTP or come too late. Bytes after them are never read as a request. */
   [FAULTY]?: boolean;
 }
 
 interface ServedRequest extends IncomingMessage {
-  /** The fault of its connection is in its body. */
+  /** Whether the fault of its connection is in its body. */
   [FAULTY]?: boolean;
 }
 
@@ -42,10 +39,10 @@ export type Begin = (request: IncomingMessage, response: ServerResponse) => void
 
 /**
  * Begins one request of a connection at a time. A request that arrives before the previous answer has ended
- * is dropped, and that answer ends the connection. So a pipelining client repeats what was not answered (RFC
- * 9112, section 9.3.2). Node alone would begin all of them at once and only order their answers.
+ * is dropped, and that answer ends the connection. So a client that pipelines repeats its unanswered requests
+ * (RFC 9112, section 9.3.2). Node alone would begin all of them at once and only order their answers.
  *
- * @param turns those in which requests of all connections begin.
+ * @param turns decide when requests of all connections begin.
  */
 export function oneAtATime(begin: Begin, turns: LoopTurns): Begin {
   return (request, response) => {
@@ -67,12 +64,12 @@ export function oneAtATime(begin: Begin, turns: LoopTurns): Begin {
     };
     const awaitTurn = (): void => turns.begin(connectionOf(socket)?.turn ?? '', beginHeld);
     if (isNext) awaitTurn();
-    // Node flushes the response later in this turn.
+    // Node flushes the response only later in this turn.
     else response.once('socket', () => process.nextTick(awaitTurn));
   };
 }
 
-/** Reads the body of a request in vain, if there is one. @param before the latest answer. */
+/** Drops a request and discards its body. @param before the answer to the latest other request. */
 function drop(socket: ServedSocket, request: IncomingMessage, before: ServerResponse | undefined): void {
   request.resume();
   const dropped = (socket[DROPPED] ?? 0) + 1;
@@ -81,7 +78,7 @@ function drop(socket: ServedSocket, request: IncomingMessage, before: ServerResp
   else if (dropped === 1 && before?.writableEnded === false) endAfter(before);
 }
 
-/** Lets an answer end its connection. */
+/** Makes an answer end its connection. */
 function endAfter(response: ServerResponse): void {
   const { socket } = response.req;
   if (response.headersSent) response.once('finish', () => endSoon(socket));
@@ -92,11 +89,11 @@ function endAfter(response: ServerResponse): void {
 }
 
 /**
- * Calls `answer` for bytes that are not HTTP or came too late, unless a complete request before them is not
- * answered yet: its answer ends the connection then, and the bytes are dropped. Only the first fault of a
- * connection counts.
+ * Handles bytes that are not HTTP or come too late. If a complete request before them waits for its answer,
+ * that answer ends the connection, and the bytes are dropped. Otherwise this function calls `answer`, unless
+ * the faulty request has its answer already.
  *
- * It does not call `answer` either when the faulty request has been answered already.
+ * Only the first fault of a connection counts.
  */
 export function atFault(socket: ServedSocket, answer: () => void): void {
   if (socket[FAULTY] === true) return;
@@ -115,8 +112,8 @@ export function atFault(socket: ServedSocket, answer: () => void): void {
 }
 
 /**
- * Discards the rest of a body, and lets it fail when the connection closes. A reader must not mistake it for
- * complete, because the client gets another answer.
+ * Discards the rest of a body. Its reader gets an error when the connection closes. It must never get the end
+ * of the body, because the client gets another answer.
  */
 function neverEnd(request: ServedRequest): void {
   request[FAULTY] = true;
@@ -125,7 +122,7 @@ function neverEnd(request: ServedRequest): void {
 }
 
 /**
- * Ends our half of a connection after `bytes`, and soon the whole connection. Node would let the client keep
+ * Sends `bytes`, ends our half of the connection, and soon closes all of it. Node would let the client keep
  * its half open forever.
  */
 export function endSoon(socket: Socket, bytes = ''): void {
@@ -135,8 +132,8 @@ export function endSoon(socket: Socket, bytes = ''): void {
 }
 
 /**
- * Makes a connection discard input after the answer that ends it (RFC 9112, section 9.6). If it closed while
- * a body still arrives, it would be reset: the client would lose the answer, and a proxy would answer 502.
+ * Makes a connection discard its input after the answer that ends it (RFC 9112, section 9.6). If it closed
+ * while a body still arrives, the client would get a reset and lose the answer. A proxy would answer 502.
  *
  * Call it before the answer is written.
  */

@@ -2,31 +2,31 @@ import type { Hold, Pool } from '../admission/pool.ts';
 
 /** Seconds over which the pace of a transfer is measured. */
 const WINDOW_S = 5;
-/** Slower transfers are cut off while more than half of the bytes are held, bytes per second. */
+/** While more than half of the bytes are held, slower transfers are cut off; bytes per second. */
 export const PACE_MIN = 16_384;
-/** Wait after which others must make room for a request, milliseconds. It is refused only much later. */
+/** After this wait of a request, others must make room for it, milliseconds. Its refusal comes much later. */
 const MAKE_ROOM_AFTER_MS = 2_000;
 const SWEEP_EVERY_MS = 1_000;
-/** Transfers of the subject that holds most that one sweep cuts off. */
+/** Maximum of transfers that one sweep cuts off for waiting requests. */
 const CUTS_MAX = 64;
 
-/** A body that arrives, or an answer that is sent. */
+/** A body that is being received, or an answer that is being sent. */
 export interface Transfer {
   /** Absent before it begins. */
   readonly hold: Hold | undefined;
-  /** Bytes so far. */
+  /** Number of bytes transferred so far. */
   moved(): number;
   /** Ends it, and disposes of its hold at once. */
   cut(): void;
 }
 
 /**
- * Cuts transfers off that hold bytes of the gate: the slow ones while more than half are held, the slowest
- * first; and while others wait for long, those of the subject that holds most.
+ * Cuts off transfers that hold bytes of the gate. While more than half of the bytes are held, these are the
+ * slow ones, the slowest first. While others wait long, they are those of the subject that holds most.
  */
 export class CutOffs {
   readonly #bytes: Pool;
-  /** The totals of each transfer at the latest seconds; the first is one window old. */
+  /** The bytes of each transfer at each of the latest seconds. The first number is one window old. */
   readonly #transfers = new Map<Transfer, number[]>();
   #timer: NodeJS.Timeout | undefined;
 
@@ -43,7 +43,7 @@ export class CutOffs {
     this.#transfers.delete(transfer);
   }
 
-  /** A timer calls it each second, while there are transfers. */
+  /** A timer calls it each second while there are transfers. */
   sweep(): void {
     if (this.#transfers.size === 0) {
       clearInterval(this.#timer);
@@ -73,7 +73,7 @@ export class CutOffs {
     transfer.cut();
   }
 
-  /** The slowest first; those whose pace is unknown last. */
+  /** Transfers in the order of their pace, the slowest first. Those with an unknown pace come last. */
   #bySpeed(): { readonly transfer: Transfer; readonly pace: number }[] {
     return Array.from(this.#transfers, ([transfer, totals]) => ({ transfer, pace: paceOf(totals) })).sort(
       (one, other) => one.pace - other.pace,

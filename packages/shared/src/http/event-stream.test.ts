@@ -46,7 +46,7 @@ describe('event streams with a shared buffer budget', () => {
     };
   }
 
-  it('are cut off when stalled readers hold all of it, and get room again when those leave or read', async () => {
+  it('are cut off when stalled readers hold all of it, and have room again when these leave or read', async () => {
     const room = roomOf(40 * MIB);
     const [first, second, third] = [await open(room), await open(room), await open(room)];
     first.sink.send(Buffer.alloc(EVENT_BYTES));
@@ -64,7 +64,7 @@ describe('event streams with a shared buffer budget', () => {
     expect(room.share.held).toBe(0);
   });
 
-  it('tell how many bytes their readers have taken, also in the middle of a large event', async () => {
+  it('tell how many bytes their readers have taken, even in the middle of a large event', async () => {
     const { client, sink } = await open(roomOf(40 * MIB));
     sink.send(Buffer.alloc(EVENT_BYTES));
     // Until Node has passed the event to the system.

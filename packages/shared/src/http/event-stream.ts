@@ -4,7 +4,7 @@ import type { ShareKey } from '../shares/share-key.ts';
 import { SentBytes } from './sent-bytes.ts';
 import { COUNTED_WRITE_BYTES_MIN, type StreamBufferBudget } from './stream-buffer-budget.ts';
 
-/** Bytes that may wait for a slow reader. Beyond it, the stream is cut off. */
+/** Maximum of bytes that wait for a slow reader. With more, the stream is cut off. */
 const WAITING_BYTES_MAX = 262_144;
 
 /** Receives the events for one reader. */
@@ -23,8 +23,8 @@ export interface EventStreamOptions {
 }
 
 /**
- * A stream of server-sent events over a hijacked answer. A reader is cut off once more than `waitingBytesMax`
- * bytes wait for it, and may resume from its last event.
+ * A stream of server-sent events over a hijacked answer. A reader for whom more than `waitingBytesMax` bytes
+ * wait is cut off. It may resume from its last event.
  */
 export class EventStream {
   readonly #response: ServerResponse;
@@ -50,7 +50,7 @@ export class EventStream {
       'x-content-type-options': 'nosniff',
     });
     response.flushHeaders();
-    // The stream is endless: a client that has ended its half waits for nothing.
+    // The stream has no end that a client could wait for after it has ended its half.
     const { socket } = response.req;
     socket.once('end', cut);
     response.once('close', () => socket.off('end', cut));
@@ -78,7 +78,7 @@ export class EventStream {
     if (this.#response.writableLength > this.#waitingBytesMax || !this.#hasRoom(blocks)) this.cut();
   }
 
-  /** Waiting bytes take room until all of them are passed to the system. */
+  /** Waiting bytes take room until the system has all of them. */
   #hasRoom(blocks: string | Buffer): boolean {
     const isLarge = blocks.length >= COUNTED_WRITE_BYTES_MIN;
     if (this.#room === undefined || !isLarge || !this.needsDrain) return true;
@@ -92,7 +92,7 @@ export class EventStream {
     return true;
   }
 
-  /** Resolves when all sent bytes are passed to the system, or the sink is closed. */
+  /** Resolves when the system has all sent bytes, or the sink is closed. */
   async drained(): Promise<void> {
     if (this.isClosed || !this.#response.writableNeedDrain) return;
     const { promise, resolve } = Promise.withResolvers<void>();
@@ -101,7 +101,7 @@ export class EventStream {
     response.off('drain', resolve).off('close', resolve);
   }
 
-  /** Ends the stream gracefully: sent events still arrive. */
+  /** Ends the stream after the events that were sent. */
   end(): void {
     if (!this.isClosed) this.#response.end();
   }

@@ -14,7 +14,7 @@ declare module 'fastify' {
   }
 
   interface FastifyContextConfig {
-    /** Places at the gate of a request; 0 to pass without a wait. One by default, eight with `fields`. */
+    /** Places that a request takes at the gate; 1 by default, 8 with `fields`. With 0, it never waits. */
     places?: number | ((request: FastifyRequest) => number);
   }
 }
@@ -22,14 +22,14 @@ declare module 'fastify' {
 /** `config` of a route whose requests hold many documents. */
 export const HOLDS_MANY = { places: HEAVY } as const;
 
-/** `config` of a route with a bound of its own, or whose answer must not wait for those of others. */
+/** `config` of a route that has a bound of its own or must not wait for other requests. */
 export const WITHOUT_PLACE = { places: 0 } as const;
 
 /** The places of a request. */
 class RequestPlaces implements Places, Disposable {
   readonly #pool: Pool;
   readonly #hold: Hold;
-  /** Until the answer: a context that lives on, of a connection to a database, must not keep its body. */
+  /** Unset after the answer, so that a long-lived asynchronous context does not keep the body in memory. */
   #reply: FastifyReply | undefined;
   readonly #units: number;
   #waits = 0;
@@ -50,7 +50,7 @@ class RequestPlaces implements Places, Disposable {
     if (--this.#waits > 0 || this.#reply === undefined) return;
     const { account } = this.#hold;
     const key = { subject: account.subject.id, project: account.id };
-    // Nobody inside waits for a request that has no places, so this cannot deadlock.
+    // No request with places waits for one without, so this cannot deadlock.
     using _taken = await this.#pool.take(key, this.#units, disconnectSignal(this.#reply));
     this.#hold.resize(this.#units);
   }
@@ -63,10 +63,10 @@ class RequestPlaces implements Places, Disposable {
 
 /**
  * Lets authorized requests pass the gate once their bodies are complete, and charges their work to their
- * accounts. A request has its places until its answer is ready. Sending it takes none.
+ * accounts. A request has its places until its answer is ready. It needs none while the answer is sent.
  */
 export function passGate(app: FastifyInstance, { places, accounts }: Gate): void {
-  // Not in the guard: the async context that it enters would be lost while the body is read.
+  // Not in the guard: reading the body would lose the asynchronous context that this enters.
   app.addHook('preHandler', (request, reply, done) => {
     const key = authorizedShare(request);
     if (key === undefined) {
@@ -98,18 +98,18 @@ function placesOf(request: FastifyRequest): number {
   return (request.query as { readonly fields?: string } | undefined)?.fields === undefined ? 1 : HEAVY;
 }
 
-/** Gives the places of a request back for good. */
+/** Gives the places of a request back. It cannot get them again. */
 export function giveBackPlaces(request: FastifyRequest): void {
   request[PLACES]?.[Symbol.dispose]();
 }
 
-/** Answers by hand: Fastify sends nothing from now on. The request gives its places back. */
+/** Takes an answer from Fastify, which then sends nothing itself. The request gives its places back. */
 export function answerByHand(request: FastifyRequest, reply: FastifyReply): FastifyReply {
   giveBackPlaces(request);
   return reply.hijack();
 }
 
-/** The places of a request that waits for something to happen. */
+/** The places of a request, if it has any. */
 export function placesOfRequest(request: FastifyRequest): Places | undefined {
   return request[PLACES];
 }

@@ -4,9 +4,9 @@ import { callerNetwork } from '../runtime/addresses.ts';
 import { rootOf, type ShareKey, shareKeyOf } from '../shares/share-key.ts';
 import { notePassed } from './connection-limit.ts';
 
-/** The claims of its token, from when that is verified. */
+/** The claims of a request's token, after the token is verified. */
 const CLAIMS = Symbol('claims');
-/** Its share, from when it is authorized. */
+/** The share of a request, after it is authorized. */
 const SHARE = Symbol('share');
 
 declare module 'fastify' {
@@ -70,7 +70,7 @@ export function authorizedShare(request: FastifyRequest): ShareKey | undefined {
   return request[SHARE];
 }
 
-/** Who is refused: the root of a verified token, and the project of an authorized request, if it has one. */
+/** The root of the request's verified token, and its project once it is authorized. */
 export function callerOf({ [CLAIMS]: claims, [SHARE]: share }: FastifyRequest): {
   readonly subject: string | undefined;
   readonly project: string | undefined;
@@ -78,7 +78,7 @@ export function callerOf({ [CLAIMS]: claims, [SHARE]: share }: FastifyRequest): 
   return { subject: claims && rootOf(claims), project: share?.project || undefined };
 }
 
-/** The share that a request uses: that of its token, or of its address until it is authorized. */
+/** The share of a request: that of its token, or that of its address before it is authorized. */
 export function shareOfRequest(request: FastifyRequest): ShareKey {
   return request[SHARE] ?? { subject: `address ${callerNetwork(request.ip)}`, project: '' };
 }

@@ -9,7 +9,7 @@ import { CutOffs } from './cut-offs.ts';
 export interface HttpShares {
   readonly gate: Gate;
   readonly connections: Connections;
-  /** Those of transfers, which hold bytes of the gate. */
+  /** Cuts off transfers that hold bytes of the gate. */
   readonly cutOffs: CutOffs;
 }
 
@@ -18,7 +18,7 @@ export function createHttpShares(options: ConnectionsOptions = {}): HttpShares {
   return { gate, connections: new Connections(options), cutOffs: new CutOffs(gate.bytes) };
 }
 
-/** All that the metrics show of them. */
+/** The pools that the metrics show. */
 export function poolsOf({ gate: { places, bytes }, connections }: HttpShares): readonly Pool[] {
   return [places, bytes, connections.share, connections.forwarded];
 }

@@ -11,13 +11,13 @@ import {
 import type { FastifyInstance } from 'fastify';
 
 /**
- * Sockets that listen on a port. In one turn of the event loop, Node accepts one connection of each. With one
- * socket, a client would wait for as many turns as there are connections before its own.
+ * Sockets that listen on a port. In one turn of the event loop, Node accepts one connection of each. With a
+ * single socket, each connection before that of a client would cost it a turn.
  */
 const SOCKETS = process.platform === 'linux' ? 32 : 1;
 /**
- * Connections that the system completes for each socket before the process accepts them. Beyond it, a client
- * repeats its first packet only after a second.
+ * Connections that the system completes for each socket before the process accepts them. Further clients
+ * must send their first packet again, a second later.
  */
 const BACKLOG = 8_192 / SOCKETS;
 
@@ -31,8 +31,8 @@ export interface ListenOptions {
  * Listens on a port of one address.
  *
  * @returns the URL, with the actual port.
- * @throws the system's error, such as `EADDRINUSE`. Two processes of one user that begin to listen within
- *   milliseconds may miss it.
+ * @throws the system's error, such as `EADDRINUSE`. If two processes of one user begin to listen within
+ *   milliseconds, both may succeed.
  */
 export async function listen(app: FastifyInstance, { host, port }: ListenOptions): Promise<string> {
   // For a name with two addresses, Fastify would open a second server.
@@ -44,13 +44,13 @@ export async function listen(app: FastifyInstance, { host, port }: ListenOptions
 export interface FrontOptions {
   /** Whether a client may end its half of the connection before the answer. */
   readonly allowHalfOpen: boolean;
-  /** Whether a connection is served. Otherwise nothing is read from it, and `accept` closes it. */
+  /** @returns whether the connection is served. If not, `accept` closes it, and nothing reads it. */
   readonly accept: (socket: Socket) => boolean;
 }
 
 /**
- * Puts listeners in front of an HTTP or HTTPS server. They accept its connections and pass them on, so
- * `listen`, `address` and `close` of the server are theirs. On Linux, several sockets share the port
+ * Puts listeners in front of an HTTP or HTTPS server. They accept connections and pass them to the server,
+ * and they replace its `listen`, `address` and `close`. On Linux, several sockets share the port
  * (`SO_REUSEPORT`), and the system distributes connections among them.
  */
 export function listenInFront(server: Server, { allowHalfOpen, accept }: FrontOptions): void {
@@ -89,7 +89,7 @@ async function openAll(
 ): Promise<void> {
   const reusePort = SOCKETS > 1;
   if (reusePort && port !== 0) {
-    // A socket that shares its port would also share that of another process of this user.
+    // A socket with `SO_REUSEPORT` would share the port even with another process of this user.
     await using _probe = await open(createServer(), { host, port });
   }
   for (let count = 0; count < SOCKETS; count++) {

@@ -19,7 +19,7 @@ function start() {
 }
 
 describe('turns of the event loop', () => {
-  it('begin a number of requests as they arrive, and the rest at the end of the turn', async () => {
+  it('begin a limited number of requests at once, and the rest at the end of the turn', async () => {
     const { begun, arriveMany } = start();
     arriveMany('a', AT_ONCE + 3);
     expect(begun.length).toBe(AT_ONCE);
@@ -29,7 +29,7 @@ describe('turns of the event loop', () => {
     expect(begun.length).toBe(2 * AT_ONCE + 3);
   });
 
-  it('begin for some milliseconds at the end of each turn, and something in each', async () => {
+  it('begin waiting requests for some milliseconds at the end of each turn, and at least one', async () => {
     const { begun, arriveMany } = start();
     arriveMany('a', AT_ONCE);
     arriveMany('b', 2 * WAITING_MS, 1);
@@ -44,7 +44,7 @@ describe('turns of the event loop', () => {
     expect(Math.min(...counts)).toBeGreaterThan(0);
   });
 
-  it('let names take turns, so that one client does not wait for all that another has sent', async () => {
+  it('let names take turns, so that no client waits for all requests of another', async () => {
     const { begun, arrive, arriveMany } = start();
     arriveMany('flood', AT_ONCE + 10);
     arrive('one');
@@ -57,7 +57,7 @@ describe('turns of the event loop', () => {
     ]);
   });
 
-  it('begin a request that arrives while others wait behind them', async () => {
+  it('put a request that arrives while others wait behind those', async () => {
     const { begun, arrive, arriveMany, turns } = start();
     arriveMany('a', AT_ONCE + 1);
     expect(turns.mayBegin()).toBe(false);
@@ -66,7 +66,7 @@ describe('turns of the event loop', () => {
     expect(begun.slice(-2)).toEqual([`a ${AT_ONCE}`, 'last']);
   });
 
-  it('begin requests outside of the asynchronous context of those that they waited behind', async () => {
+  it('begin no request in the asynchronous context of another one', async () => {
     const context = new AsyncLocalStorage<string>();
     const turns = new LoopTurns();
     const seen: unknown[] = [];
@@ -77,7 +77,7 @@ describe('turns of the event loop', () => {
     expect(seen).toEqual(Array(AT_ONCE + 1).fill(undefined));
   });
 
-  it('count what a request causes as a part of it, and begin the next one only then', async () => {
+  it('begin the next request only after everything that a request causes at once', async () => {
     const order: string[] = [];
     const turns = new LoopTurns();
     for (let n = 0; n < AT_ONCE; n++) turns.mayBegin();
@@ -91,7 +91,7 @@ describe('turns of the event loop', () => {
     expect(order).toEqual(['first', 'first done', 'second', 'second done']);
   });
 
-  it('go on after a request that throws', async () => {
+  it('begin further requests after one that throws', async () => {
     const { turns, begun, arrive, arriveMany } = start();
     arriveMany('a', AT_ONCE);
     const thrown = Promise.withResolvers<unknown>();

@@ -1,23 +1,23 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 
-/** Requests that begin as they arrive in a turn of the event loop. */
+/** Maximum of requests that begin at once in a turn of the event loop. */
 export const AT_ONCE = 64;
-/** Fewer are counted with those of the next turn: a callback at the end of each turn would cost more. */
+/** A turn with fewer requests has no callback at its end, which would cost more. The next one counts on. */
 const COUNTED_ON = 32;
-/** How long requests that wait begin at the end of a turn, milliseconds. */
+/** For how long waiting requests begin at the end of a turn, milliseconds. */
 export const WAITING_MS = 4;
 
 /**
- * Bounds the requests that begin in one turn of the event loop. Others wait for the end of the turn, or for
- * the next ones. There, names take turns: one client does not wait for all that another has sent before.
+ * Bounds how many requests begin in one turn of the event loop. Others wait for the end of this turn or a
+ * later one. There, names take turns, so no client waits for all requests that another has sent before.
  *
- * Requests that waited begin in the asynchronous context in which the instance was created, and not in that
- * of another request.
+ * Requests that waited begin in the asynchronous context in which the instance was created, not in that of
+ * another request.
  */
 export class LoopTurns {
   readonly #waiting = new Map<string, (() => void)[]>();
   readonly #outside = AsyncLocalStorage.snapshot();
-  /** Requests that have begun as they arrived, since the last callback at the end of a turn. */
+  /** Requests that have begun at once since the last callback at the end of a turn. */
   #begun = 0;
   #untilMs = 0;
   #isEndComing = false;
@@ -30,7 +30,7 @@ export class LoopTurns {
     return this.#begun <= AT_ONCE;
   }
 
-  /** Begins a request at once, if it may begin, or else in the turn of its name. */
+  /** Begins a request at once if it may begin, otherwise in a turn of its name. */
   begin(name: string, begin: () => void): void {
     if (this.mayBegin()) {
       this.#outside(begin);
@@ -61,11 +61,11 @@ export class LoopTurns {
     }
     const [name, ofName] = next;
     const begin = ofName.shift();
-    // Behind all other names.
+    // The name goes behind all others.
     this.#waiting.delete(name);
     if (ofName.length > 0) this.#waiting.set(name, ofName);
-    // Microtasks run until none is left, and then what they have scheduled. So the time of a request includes
-    // what it causes at once.
+    // This runs after all microtasks of the request and the ticks that they schedule. So the time of a
+    // request includes everything that it causes at once.
     queueMicrotask(() => process.nextTick(() => this.#beginNext()));
     begin?.();
   }

@@ -7,7 +7,7 @@ import { FakeClock } from '../testing/fake-clock.ts';
 import { REFUSALS_PER_SECOND, RefusalDelay } from './refusal-delay.ts';
 import { createHttpServer } from './server.ts';
 
-it('a refusal of a request beyond its share is delayed, which slows down immediate retries; no other answer is', async () => {
+it('only a refusal of a request beyond its share is delayed, which slows down immediate retries', async () => {
   const DELAY_MS = 300;
   await using app = createHttpServer({
     logger: createLogger({ service: 'bundoc', level: 'silent' }),
@@ -30,7 +30,7 @@ it('a refusal of a request beyond its share is delayed, which slows down immedia
   expect(performance.now() - beganMs).toBeGreaterThan(DELAY_MS - 50);
 });
 
-it('an address (IPv6: a /64) has a number of refusals at once in a second, and no other one waits for it', () => {
+it('an address (IPv6: a /64) has a limit of refusals without delay a second, which affects no other address', () => {
   const clock = new FakeClock();
   const delay = new RefusalDelay(clock, 0);
   const atOnce = (address: string, count: number) =>

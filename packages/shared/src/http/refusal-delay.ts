@@ -5,14 +5,14 @@ import { callerNetwork } from '../runtime/addresses.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { RateLimit } from '../runtime/rate-limit.ts';
 
-/** Refusals of one address (IPv6: /64) that are sent at once in a second. */
+/** Maximum of refusals that one address (IPv6: /64) gets without a delay in a second. */
 export const REFUSALS_PER_SECOND = 50;
 const DELAY_MS = 250;
 
 /**
- * Delays refusals beyond a request's share, and those of an address that causes many. Otherwise clients that
- * repeat refused requests at once would keep the event loop busy. A connection begins no other request
- * meanwhile.
+ * Delays `rate_limited` refusals, and those of an address that causes many. Otherwise clients that repeat
+ * refused requests at once would keep the event loop busy. During the delay, the connection begins no other
+ * request.
  */
 export class RefusalDelay {
   readonly #rate: RateLimit;

@@ -1,8 +1,8 @@
 import type { Socket } from 'node:net';
 
 /**
- * Counts the bytes of a connection that the system has accepted since then. The system notices what the other
- * end reads in steps of up to some MiB. Over TLS, a write counts once all of it is accepted.
+ * Counts the bytes of a connection that the system has accepted since the counter was made. When the peer
+ * reads, the count advances in steps of up to some MiB. Over TLS, it counts only complete writes.
  */
 export class SentBytes {
   readonly #socket: Socket;

@@ -71,11 +71,11 @@ export interface HttpServerOptions {
   readonly admit?: ((socket: Socket) => boolean) | undefined;
 }
 
-/** How long an idle connection stays open, milliseconds. It is longer than proxies keep theirs. */
+/** How long an idle connection stays open, milliseconds. Proxies close theirs earlier. */
 export const KEEP_ALIVE_MS = 65_000;
 /** Longest time of a TLS handshake, milliseconds. */
 const HANDSHAKE_MS = 5_000;
-/** Longest time to receive a whole request, also of a silent connection, milliseconds. */
+/** Longest time to receive a whole request, milliseconds. A silent connection closes after it, too. */
 export const REQUEST_TIMEOUT_MS = 30_000;
 /**
  * Longest time without progress during a request or its answer, milliseconds. Without it, an answer that
@@ -83,8 +83,8 @@ export const REQUEST_TIMEOUT_MS = 30_000;
  */
 export const STALLED_TIMEOUT_MS = 60_000;
 /**
- * How long a closing server waits for its connections, milliseconds. For Node, a connection that has sent
- * nothing or half a request is not idle. It would delay the stop until its own timeout.
+ * How long a closing server waits for its connections, milliseconds. Node does not count a connection as idle
+ * if it has sent nothing or half a request. Such a connection would delay the stop until its own timeout.
  */
 const CLOSE_GRACE_MS = 5_000;
 const CHECKING_INTERVAL_MS = 5_000;
@@ -92,7 +92,7 @@ const HEADER_BYTES_MAX = 16_384;
 /** Decoded characters of one path parameter. The schemas have tighter limits in bytes. */
 const PARAM_LENGTH_MAX = 1_024;
 
-/** Refusals whose detail names the bound that was reached, and nothing of the request. */
+/** Refusals whose detail names a bound and quotes nothing from the request. */
 const LOGGED_WITH_DETAIL: ReadonlySet<ProblemCode> = new Set(['rate_limited', 'overloaded']);
 /** Failures of this service whose cause is logged nowhere else. */
 const LOGGED_WITH_CAUSE: ReadonlySet<ProblemCode> = new Set([
@@ -137,7 +137,7 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
 
   if (options.tls !== undefined)
     guardTls(app, options.tls, (socket) => {
-      // What was written to the TLS connection would be encrypted.
+      // The client cannot read TLS, so the answer goes to the connection below.
       endWithProblem(connectionOf(socket)?.socket ?? socket, plainHttp(), newRequestId());
     });
   limitForwarded(app, shares.connections);
@@ -177,7 +177,7 @@ function fastifyOptions(options: HttpServerOptions) {
     connectionsCheckingInterval: Math.min(CHECKING_INTERVAL_MS, requestTimeoutMs),
     // Node's own answer to a missing Host has no body, so a hook answers instead.
     requireHostHeader: false,
-    // Of a duplicate header Node would use the first value and ignore the others. Joined, they are invalid.
+    // Node would use the first value of a duplicate header and ignore the others. Joined, they are invalid.
     joinDuplicateHeaders: true,
   };
   return {
@@ -197,7 +197,7 @@ function fastifyOptions(options: HttpServerOptions) {
   } as const;
 }
 
-/** The server of an instance, behind its listeners. */
+/** Creates the server of an instance, with listeners in front of it. */
 function createServerInFront(
   handler: Begin,
   served: { readonly http?: ServerOptions; readonly https?: ServerOptions },
@@ -212,7 +212,7 @@ function createServerInFront(
   server.setTimeout(stalledTimeoutMs);
   // Node would answer an unknown expectation with a bare 417. RFC 9110, section 10.1.1, allows ignoring it.
   server.on('checkExpectation', begin);
-  // A client that has ended its half still gets its answer. Node would end our half before it is written.
+  // A client that has ended its half still gets its answer. Node would end our half before the answer.
   (server as Server & { httpAllowHalfOpen: boolean }).httpAllowHalfOpen = true;
   listenInFront(server, {
     allowHalfOpen: tls === undefined,
@@ -221,9 +221,9 @@ function createServerInFront(
   return server;
 }
 
-/** A failure, and when it is reported; undefined when it is already. */
 interface Failure {
   readonly error: AppError;
+  /** Resolves when the failure is reported; undefined when it is reported already. */
   readonly reported: Promise<void> | undefined;
 }
 
@@ -271,10 +271,10 @@ function refuseFaultyRequests(app: FastifyInstance, unrouted: (request: FastifyR
 
 type Refuse = (failure: Failure, request: FastifyRequest, reply: FastifyReply) => unknown;
 
-/** Sends refusals once they are reported, and those of a flood with a delay. */
+/** Sends refusals once they are reported. Refusals of a flood are delayed. */
 function refuseIn(delay: RefusalDelay): Refuse {
   return (failure, request, reply) => {
-    // Not only once the refusal is sent: it may be delayed.
+    // At once, because the refusal may be delayed.
     giveBackPlaces(request);
     giveBackBody(request);
     if (failure.reported === undefined) request.body = undefined;
@@ -294,7 +294,7 @@ function setAnswerHeaders(app: FastifyInstance, drain: Drain | undefined): void 
 }
 
 function logRequests(app: FastifyInstance, logger: Logger): void {
-  // Addresses without number must not take the lines of tokens.
+  // The lines of tokens are counted separately, because addresses are unlimited.
   const strangers = new CountedLines();
   const callers = new CountedLines();
   app.addHook('onResponse', (request, reply, done) => {
@@ -319,15 +319,15 @@ function plainHttp(): AppError {
   });
 }
 
-/** The parser of a content type whose handlers receive the bytes. */
+/** The parser of a content type. Handlers receive the bytes. */
 export function readUtf8(request: FastifyRequest, payload: IncomingMessage, done: BodyDone): void {
   if (isUtf8Type(request.headers['content-type'])) readBody(request, payload, done);
   else done(new AppError('unsupported_media_type', { detail: 'the charset must be utf-8' }));
 }
 
 /**
- * Logs a refusal with the root of its token, unless the same root, or address without a token, has had a line
- * for the same kind in this minute.
+ * Logs a refusal with the root of its token, or with its address if it has none. Each of these gets one line
+ * a minute for each kind of refusal.
  */
 function logRefusal(
   logger: Logger,
@@ -356,7 +356,7 @@ function logRefusal(
   else logger[level](line, 'request');
 }
 
-/** The members of a line for refusals that had none. */
+/** Members of a line that stands for refusals without a line of their own. */
 function refusalsIn({ count, examples: projects, owner: client }: Counted) {
   return defined({ count, projects, client });
 }

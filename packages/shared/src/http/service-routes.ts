@@ -13,7 +13,7 @@ const healthSchema = z.object({ status: z.literal('ok'), version: z.string() });
 /**
  * `/health`: whether the process is alive.
  *
- * @param config of the route, besides its description.
+ * @param config the configuration of the route besides its description.
  */
 export function registerHealthRoute(app: FastifyInstance, config: FastifyContextConfig = {}): void {
   const description = describe({
@@ -21,7 +21,7 @@ export function registerHealthRoute(app: FastifyInstance, config: FastifyContext
     tag: 'service',
     summary: 'Whether the process is alive',
     access: PUBLIC,
-    answers: { 200: { description: 'It does', schema: healthSchema } },
+    answers: { 200: { description: 'The process is alive', schema: healthSchema } },
     examples: { ask: { status: 200, answer: { status: 'ok', version: VERSION } } },
   });
   app.get('/health', { config: { ...config, ...description } }, async () => ({
@@ -34,7 +34,7 @@ export interface MetricsRoute {
   readonly access: RouteAccess;
   /** Absent when the network restricts access. */
   readonly guard?: Guard | undefined;
-  /** Of the route, besides its description. */
+  /** The configuration of the route besides its description. */
   readonly config?: FastifyContextConfig;
 }
 

@@ -2,14 +2,14 @@ import type { Hold, Pool } from '../admission/pool.ts';
 import type { ShareKey } from '../shares/share-key.ts';
 
 /**
- * Smaller writes are not counted: a connection buffers as much in any case. They may also be part of shared
- * memory.
+ * Smaller writes are not counted, because a connection buffers this much anyway. They may also be parts of
+ * shared memory.
  */
 export const COUNTED_WRITE_BYTES_MIN = 16_384;
 
 /**
- * Limits the memory of stream data that readers have not received yet. Bytes that several streams share are
- * in memory once, and count once: for the first stream.
+ * Limits the memory of stream data that readers have not received yet. Bytes that several streams share count
+ * once, for the first stream.
  */
 export class StreamBufferBudget {
   readonly #share: Pool;

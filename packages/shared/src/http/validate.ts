@@ -1,7 +1,7 @@
 import type { core, z } from 'zod';
 import { AppError } from '../contract/app-error.ts';
 
-/** Faults that one refusal lists. */
+/** Maximum of faults that one refusal lists. */
 const FAULTS_MAX = 20;
 
 /** The part of a request that has a fault; the first word of its path. */

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { closingQuote, scanJson } from './scan.ts';
 
 describe('the end of a string', () => {
-  it('is found at every length, also after escaped quotes', () => {
+  it('is found at every length, even after escaped quotes', () => {
     for (let length = 0; length < 80; length++) {
       for (const escaped of ['', '\\"', '\\\\']) {
         const value = `${escaped}${'x'.repeat(length)}${escaped}`;

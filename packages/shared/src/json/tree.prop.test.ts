@@ -135,12 +135,12 @@ describe('equality', () => {
     ['[1,2]', '[2,1]', false],
     ['[1]', '[1,1]', false],
     ['{}', '[]', false],
-  ])('of %s and %s is %s', (a, b, expected) => {
+  ])('equality of %s and %s is %s', (a, b, expected) => {
     expect(equalTrees(parseTree(a), parseTree(b))).toBe(expected);
     expect(equalTrees(parseTree(b), parseTree(a))).toBe(expected);
   });
 
-  it('of numbers compares their exact decimal values', () => {
+  it('equality of numbers compares their exact decimal values', () => {
     /** Digits times ten to a small exponent, as a whole number: exact. */
     const exact = (digits: string, exponent: number) => BigInt(digits) * 10n ** BigInt(exponent + 30);
     const number = fc

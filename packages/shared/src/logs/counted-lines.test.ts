@@ -21,7 +21,7 @@ it('has one line a minute for each owner and name', () => {
   expect(take('b', 'forbidden')).toEqual({});
 });
 
-it('has one line a minute for what does not end, with the number of other events', () => {
+it('has one line a minute for events that do not end, with the number of other events', () => {
   const taken: Counted[] = [];
   for (let n = 0; n < 50; n++) {
     const counted = take('a', 'forbidden');
@@ -83,7 +83,7 @@ it('knows a limited number of owners; all others share one line a minute', () =>
   expect(take('client 1', 'forbidden')).toEqual({});
 });
 
-it('has examples of what was only counted, a bounded number, and forgets them with the line', () => {
+it('has a bounded number of examples of counted events, and forgets them with the line', () => {
   expect(take('a', 'x', '1')).toEqual({});
   for (const example of ['2', '1', '2']) take('a', 'x', example);
   vi.advanceTimersByTime(MINUTE_MS);

@@ -1,16 +1,16 @@
 import { type Clock, systemClock } from '../runtime/clock.ts';
 import { Minutes, OTHERS } from './minutes.ts';
 
-/** Examples that a line has of what was counted. */
+/** Maximum of examples of counted events in a line. */
 export const EXAMPLES_MAX = 10;
 
-/** Events that had no line of their own. */
+/** Events without a line of their own. */
 export interface Counted {
   /** Absent for none. */
   readonly count?: number;
   /** Absent for none. */
   readonly examples?: readonly string[];
-  /** Present if they are of several owners. */
+  /** Present if the events belong to several owners. */
   readonly owner?: typeof OTHERS;
 }
 
@@ -18,9 +18,9 @@ interface Lines {
   count: number;
   /** {@link EXAMPLES_MAX} at most. */
   readonly examples: Set<string>;
-  /** Writes a line for events after which none came. */
+  /** Writes a line for the counted events if no other event follows. */
   write: (counted: Counted) => void;
-  /** Whether a minute has passed since the line, so that the next event has one. */
+  /** Whether a minute has passed since the line, so that the next event gets a line. */
   isDue: boolean;
 }
 

@@ -95,7 +95,7 @@ describe('a fault', () => {
     expect(last()['msg']).toBe('no connection: ECONNREFUSED');
   });
 
-  it('that is repeated gets one line a minute, with its count, and its last count by itself', () => {
+  it('a repeated fault gets one line a minute with its count, and a last line with the last count', () => {
     vi.useFakeTimers();
     try {
       for (let n = 0; n < 10; n++) logger.warn({ err: refused(), project: 'a' }, 'it failed');
@@ -114,7 +114,7 @@ describe('a fault', () => {
     }
   });
 
-  it('that is fatal always gets its line', () => {
+  it('a fatal fault always gets its line', () => {
     for (let n = 0; n < 2; n++) logger.fatal({ err: refused() }, 'it failed');
     expect(lines).toHaveLength(2);
   });
@@ -184,7 +184,7 @@ describe('an error in a log line', () => {
   });
 
   it.each([SECRET, { secret: SECRET }, [SECRET], 1, null])(
-    'that is not an Error is logged by its type alone: %j',
+    'an error in a log line that is not an Error is logged only by its type: %j',
     (thrown) => {
       logger.error({ err: thrown }, 'x');
       logger.error({ err: new Error('outer', { cause: thrown }) }, 'x');

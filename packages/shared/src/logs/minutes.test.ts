@@ -55,7 +55,7 @@ describe('minutes', () => {
     expect(begun).toEqual(['2026-01-01T00:00:01.000Z']);
   });
 
-  it('end by themselves, and leave no timer behind', () => {
+  it('end without a caller, and leave no timer behind', () => {
     vi.useFakeTimers();
     try {
       minutes = new Minutes({ clock: systemClock, onEnd: say });
@@ -72,7 +72,7 @@ describe('minutes', () => {
     }
   });
 
-  it('end although one cannot be said', () => {
+  it('end even if the report of one of them fails', () => {
     minutes = new Minutes({
       clock,
       onEnd: (minute) => {
@@ -87,7 +87,7 @@ describe('minutes', () => {
     expect(ended).toEqual(['a x 1']);
   });
 
-  it('of an owner with most give way to those with fewer, the oldest first', () => {
+  it('minutes of the owner with most end early to make room for owners with fewer, the oldest first', () => {
     times(8, 'a');
     expect(count('a', 'more')).toBe(false);
     expect([count('b', '0'), count('b', '1'), count('c', '0'), count('b', '2')]).toEqual(Array(4).fill(true));
@@ -96,7 +96,7 @@ describe('minutes', () => {
     expect([count('b', '3'), count('c', '1'), count('a', 'more')]).toEqual([false, true, false]);
   });
 
-  it('of ever new owners are no more than the maximum, beside those for all others', () => {
+  it('minutes of unlimited new owners are at most the maximum, beside those of known owners', () => {
     for (let n = 0; n < 8; n++) expect(count(`owner ${n}`)).toBe(true);
     for (let n = 0; n < 1_000; n++) expect(count(`stranger ${n}`)).toBe(false);
     expect(ended).toEqual([]);
@@ -105,7 +105,7 @@ describe('minutes', () => {
     expect(count('stranger 1')).toBe(true);
   });
 
-  it('are all said at once when they are flushed, also one that would begin again', () => {
+  it('minutes are all reported at once when they are flushed, even one that would begin again', () => {
     minutes = new Minutes({
       clock,
       onEnd: (minute) => {
@@ -125,7 +125,7 @@ describe('minutes', () => {
     expect(count('a')).toBe(false);
   });
 
-  it('that are deleted are not said', () => {
+  it('deleted minutes are not reported', () => {
     count('a');
     minutes.delete('a', 'x');
     minutes.delete('a', 'x');

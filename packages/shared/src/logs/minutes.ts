@@ -1,8 +1,8 @@
 import type { Clock } from '../runtime/clock.ts';
 
-/** How long something is counted before the count is said, milliseconds. */
+/** How long something is counted before its count is reported, milliseconds. */
 export const MINUTE_MS = 60_000;
-/** The owner of what is counted for all those without room. Its minutes do not count to the maximum. */
+/** The owner for all owners without room. Its minutes do not count towards the maximum. */
 export const OTHERS = 'others';
 const MINUTES_MAX = 1_024;
 
@@ -18,9 +18,9 @@ export interface Minute<T> {
 
 export interface MinutesOptions<T> {
   readonly clock: Clock;
-  /** Minutes that run at the same time, without those of {@link OTHERS}. */
+  /** Maximum of concurrent minutes, without those of {@link OTHERS}. */
   readonly max?: number;
-  /** Says what was counted in a minute that has ended. It may begin the same one again. */
+  /** Reports a minute that has ended. It may begin the same minute again. */
   readonly onEnd: (minute: Minute<T>) => void;
 }
 
@@ -30,17 +30,17 @@ interface Running<T> extends Minute<T> {
 }
 
 /**
- * Counts what callers can cause without limit, so that it is said once a minute and not each time.
+ * Counts events that callers can cause without limit, and reports them once a minute instead of each time.
  *
- * A minute begins with the first event of a name, and ends by itself. Memory is bounded. When it is full, the
- * owner with most minutes gives its oldest one to an owner that has fewer, and that one ends early. So no
- * owner keeps the others from being counted by name.
+ * A minute begins with the first event of a name, and a timer ends it. Memory is bounded. When it is full,
+ * the oldest minute of the owner with most ends early, to make room for an owner with fewer. So no owner can
+ * prevent that others are counted by name.
  */
 export class Minutes<T> implements Disposable {
   readonly #options: MinutesOptions<T>;
-  /** In the order of their begin. */
+  /** In the order of their starts. */
   readonly #running = new Map<string, Running<T>>();
-  /** How many each owner has. */
+  /** The number of minutes of each owner. */
   readonly #ofOwner = new Map<string, number>();
   #timer: NodeJS.Timeout | undefined;
   /** While a minute ends for good, it does not begin again. */
@@ -50,7 +50,7 @@ export class Minutes<T> implements Disposable {
     this.#options = options;
   }
 
-  /** What is counted in the running minute; undefined without one. */
+  /** The value of the running minute; undefined without one. */
   get(owner: string, name: string): T | undefined {
     const minute = this.#running.get(keyOf(owner, name));
     if (minute !== undefined && this.#options.clock.monotonic() >= minute.endMs) this.#end(minute);
@@ -75,7 +75,7 @@ export class Minutes<T> implements Disposable {
     return true;
   }
 
-  /** Forgets a minute, without saying what was counted. */
+  /** Removes a minute without a report. */
   delete(owner: string, name: string): void {
     if (!this.#running.delete(keyOf(owner, name))) return;
     const left = (this.#ofOwner.get(owner) ?? 0) - 1;
@@ -83,7 +83,7 @@ export class Minutes<T> implements Disposable {
     else this.#ofOwner.set(owner, left);
   }
 
-  /** Ends the minutes that have passed. A timer calls it; tests with a clock of their own do, too. */
+  /** Ends the minutes that have passed. A timer calls it; so do tests with their own clock. */
   sweep(): void {
     try {
       for (const minute of this.#running.values()) {

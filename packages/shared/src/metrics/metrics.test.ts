@@ -16,7 +16,7 @@ describe('the metrics of a service', () => {
     }
   });
 
-  it('show a total that is kept elsewhere as it is, however often they are read', async () => {
+  it('show a total that is kept elsewhere unchanged, however often they are read', async () => {
     const { registry } = createServiceMetrics('a_');
     counter(registry, 'seen_total', 'Things seen.', () => 7);
     for (let n = 0; n < 3; n++) expect(await registry.metrics()).toMatch(/^seen_total 7$/m);

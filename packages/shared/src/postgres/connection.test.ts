@@ -64,7 +64,7 @@ describe('a connection to PostgreSQL', () => {
     ['postgres://a@localhost/x', caFile, true],
     ['postgres://a@localhost/x?sslmode=verify-full', undefined, true],
     ['postgres://a@db.example/x?sslmode=disable', undefined, false],
-  ])('to %s with the authority %o uses TLS: %s', (text, ca, isTls) => {
+  ])('a connection to PostgreSQL to %s with the authority %o uses TLS: %s', (text, ca, isTls) => {
     expect(usesTls({ address: at(text), caFile: ca })).toBe(isTls);
   });
 

@@ -120,7 +120,7 @@ describe('wholeNumber', () => {
     ['65535', true],
     ['0', true],
     ['65536', false],
-  ])('as a port, %s: %s', (text, isPort) => {
+  ])('wholeNumber as a port, %s: %s', (text, isPort) => {
     expect(portNumber.safeParse(text).success).toBe(isPort);
   });
 });

@@ -56,7 +56,7 @@ describe('a rate limit', () => {
     );
   });
 
-  it('of 0 means unlimited, and the wall clock has no effect', () => {
+  it('a rate limit of 0 means unlimited, and the wall clock has no effect', () => {
     const clock = new FakeClock();
     const none = new RateLimit({ clock, perSecond: 0, burst: 1 });
     const limit = new RateLimit({ clock, perSecond: 1, burst: 1 });

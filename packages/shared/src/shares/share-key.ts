@@ -1,11 +1,11 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import type { Claims } from '../contract/tokens.ts';
 
-/** Identifies the share that work is charged to. */
+/** The subject and project that work is charged to. */
 export interface ShareKey {
   /**
-   * The root of the token. Its renewals, and the tokens that it issues for its own projects, have the same
-   * share.
+   * The root of the token. Renewals of a token, and the tokens that it issues for its projects, have the same
+   * root.
    */
   readonly subject: string;
   /** Empty for a request without a project. */
@@ -17,19 +17,19 @@ export function rootOf({ root, jti }: Pick<Claims, 'root' | 'jti'>): string {
   return root ?? jti;
 }
 
-/** The share of a verified token. */
+/** The key of a verified token. */
 export function shareKeyOf(claims: Pick<Claims, 'root' | 'jti'>, project = ''): ShareKey {
   return { subject: rootOf(claims), project };
 }
 
-/** The key for the process's internal work. */
+/** The key of the service's own work. */
 const OWN: ShareKey = { subject: '', project: '' };
 
 /** The places at the gate that a request has. */
 export interface Places {
-  /** Gives them back while the request waits for what other requests can do without. */
+  /** Gives the places back before a wait for something that other requests do not need. */
   leave(): void;
-  /** Waits for them after that. @throws AppError `rate_limited`, `overloaded`, `request_timeout`. */
+  /** Waits for places again. @throws AppError `rate_limited`, `overloaded`, `request_timeout`. */
   enter(): Promise<void>;
 }
 
@@ -40,14 +40,14 @@ interface Present extends ShareKey {
 
 const current = new AsyncLocalStorage<Present>();
 
-/** Charges all further work of this request to a share. @param places at the gate that it has. */
+/** Charges all further work of this request to a key. @param places the places that it has at the gate. */
 export function enterShare({ subject, project }: ShareKey, places?: Places): void {
   current.enterWith({ subject, project, places });
 }
 
 /**
- * Gives the places of the present request back during a wait. What the wait has obtained is disposed of if
- * there are no places then.
+ * Gives the places of the current request back during a wait. If the request gets no places after the wait,
+ * the result of the wait is disposed of.
  */
 export async function away<T extends Disposable | undefined>(wait: () => Promise<T>): Promise<T> {
   const places = current.getStore()?.places;
@@ -63,17 +63,17 @@ export async function away<T extends Disposable | undefined>(wait: () => Promise
   return result;
 }
 
-/** Runs an action whose work is charged to a share. */
+/** Runs an action and charges its work to a key. */
 export function runInShare<T>(key: ShareKey, action: () => T): T {
   return current.run(key, action);
 }
 
-/** The key of the present work, for a project. */
+/** The key of the current work, for a project. */
 export function shareIn(project: string): ShareKey {
   return { subject: currentShare().subject, project };
 }
 
-/** The key of the present work. Work for several requests belongs to the one that began it. */
+/** The key of the current work. Work for several requests is charged to the request that began it. */
 export function currentShare(): ShareKey {
   return current.getStore() ?? OWN;
 }

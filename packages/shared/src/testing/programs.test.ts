@@ -55,7 +55,7 @@ describe('programs', () => {
     expect(findProgram('other', 'some-program')).toBe(path);
   });
 
-  it('of PostgreSQL are those of the newest one, also where only pg_config names them', () => {
+  it('programs of PostgreSQL are those of the newest version, even if only pg_config names them', () => {
     vi.stubEnv('PATH', folder);
     const programs = join(folder, 'pg');
     mkdirSync(programs);

@@ -26,8 +26,6 @@ export const TLS_VERSION_MIN = 'TLSv1.3';
  * The certificate, key and authorities of one TLS endpoint. They are reloaded when their files change, so a
  * renewal needs no restart. If the new files are invalid or do not belong together, the last good ones stay
  * in use. The log says so once it is clear that the files are not just being written.
- *
- * One class, because the files, the context in use and the log must agree after each check.
  */
 export class WatchedTls implements Disposable {
   readonly #options: WatchedTlsOptions;

@@ -35,7 +35,7 @@ export type Patch =
     }
   | LargePatch;
 
-/** A patch with so much text that it is parsed again where it is applied. */
+/** A patch with a large text, which is parsed again where it is applied. */
 export interface LargePatch {
   readonly kind: 'large';
   readonly of: PatchKind;

@@ -28,7 +28,7 @@ it('a quota lets a project above it shrink and change, but not grow', async () =
   await expect(store.commit([put('d', '{}')])).rejects.toMatchObject({ code: 'quota_exceeded' });
 });
 
-it('a quota does not count what it refuses', () => {
+it('a quota does not count commits that it refuses', () => {
   const quota = new GroupQuota({ documentsMax: 2, bytesMax: 100 }, { documents: 1, bytes: 90 });
   expect(() => quota.admit({ documents: 1, bytes: 11 })).toThrow('quota_exceeded');
   quota.admit({ documents: 1, bytes: 10 });

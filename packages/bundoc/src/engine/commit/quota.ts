@@ -7,7 +7,7 @@ export interface Quota {
   readonly bytesMax: number;
 }
 
-/** What a project has, or what a commit adds: negative for what it removes. */
+/** The usage of a project, or its change by a commit: negative for a decrease. */
 export interface Usage {
   readonly documents: number;
   /** Sealed bytes. */
@@ -57,7 +57,7 @@ interface Counted {
   readonly deletedMs: number;
 }
 
-/** What a write adds that changes a document from one state to the other. */
+/** The change of the usage when a document changes from one state to another. */
 export function usageDelta(before: Counted | undefined, after: Counted): Usage {
   const wasAlive = before?.deletedMs === 0;
   const isAlive = after.deletedMs === 0;

@@ -5,14 +5,14 @@ import type { Precondition } from '../port/port.ts';
 import { PreconditionsFailed } from '../port/precondition.ts';
 import { describeFeeds } from './feed-conformance.ts';
 
-/** What every implementation of the storage port must do, and every decorator of one. */
+/** Tests that every implementation and decorator of the storage port must pass. */
 export function describeProjectStore(name: string, make: () => Promise<StoreUnderTest>): void {
   describeFeeds(name, make);
 
   describe(`${name} as a ProjectStore`, () => {
     const { start, open } = openStores(make);
 
-    it('gives undefined for a document that was never written', async () => {
+    it('returns undefined for a document that was never written', async () => {
       const { store } = await start();
       expect(await store.get(ref('none'))).toBeUndefined();
     });
@@ -38,7 +38,7 @@ export function describeProjectStore(name: string, make: () => Promise<StoreUnde
       expect(Object.keys(JSON.parse(String((await store.get(ref('a')))?.text)))).toHaveLength(5);
     });
 
-    it('keeps apart the same id in two collections', async () => {
+    it('keeps documents with the same id in two collections apart', async () => {
       const { store } = await start();
       await commitOne(store, put('a', '{"v":1}'));
       expect(await store.get(ref('a', 'other'))).toBeUndefined();
@@ -63,7 +63,7 @@ export function describeProjectStore(name: string, make: () => Promise<StoreUnde
       expect(second.metadata?._rev).not.toBe(first.metadata?._rev);
     });
 
-    it('refuses a write whose precondition does not hold, and changes nothing', async () => {
+    it('refuses a write whose precondition fails, and changes nothing', async () => {
       const { store } = await start();
       const refused = { code: 'precondition_failed' };
       const stale: Precondition = { kind: 'revision', anyOf: ['0'.repeat(24)] };
@@ -81,7 +81,7 @@ export function describeProjectStore(name: string, make: () => Promise<StoreUnde
       expect((await store.get(ref('a')))?.text).toEqual(before?.text);
     });
 
-    it('accepts a write whose precondition names the present revision', async () => {
+    it('accepts a write whose precondition names the current revision', async () => {
       const { store } = await start();
       const { metadata } = await commitOne(store, put('a', '{"v":1}', { kind: 'absent' }));
       const anyOf = ['f'.repeat(24), String(metadata?._rev)];
@@ -90,7 +90,7 @@ export function describeProjectStore(name: string, make: () => Promise<StoreUnde
       expect(await store.get(ref('a'))).toBeUndefined();
     });
 
-    it('answers document_not_found to the delete of an absent document', async () => {
+    it('answers document_not_found when an absent document is deleted', async () => {
       const { store } = await start();
       await expect(commitOne(store, remove('a'))).rejects.toMatchObject({ code: 'document_not_found' });
     });
@@ -156,7 +156,7 @@ export function describeProjectStore(name: string, make: () => Promise<StoreUnde
       expect((await store.get(ref('a')))?.text.toString()).toContain('"v":2');
     });
 
-    it('names every write of a batch whose precondition does not hold, with the revision that is there', async () => {
+    it('lists every write of a batch whose precondition fails, with the current revision', async () => {
       const { store } = await start();
       const { metadata } = await commitOne(store, put('a', '{"v":1}'));
       const gone = await commitOne(store, put('gone', '{}'));
@@ -184,7 +184,7 @@ export function describeProjectStore(name: string, make: () => Promise<StoreUnde
 
     const idempotency = { key: 'a'.repeat(32), request: 'b'.repeat(32) };
 
-    it('gives the first answer to the same request under the same idempotency key, and writes nothing', async () => {
+    it('repeats the first answer for the same request under the same idempotency key, and writes nothing', async () => {
       const { store, reopen } = await start();
       const first = await store.commit([put('a', '{"v":1}', { kind: 'absent' })], { idempotency });
       const again = await store.commit([put('a', '{"v":1}', { kind: 'absent' })], { idempotency });

@@ -8,7 +8,7 @@ import type { ProjectStore } from '../port/port.ts';
 const ids = (documents: readonly { metadata: { _id: string } }[]) =>
   documents.map(({ metadata }) => metadata._id);
 
-/** What every implementation of the storage port must do where many documents or changes are read. */
+/** Tests of reads of many documents or changes that every implementation of the storage port must pass. */
 export function describeFeeds(name: string, make: () => Promise<StoreUnderTest>): void {
   describe(`${name} as a ProjectStore, in lists and changes,`, () => {
     const { start, open } = openStores(make);
@@ -75,7 +75,7 @@ export function describeFeeds(name: string, make: () => Promise<StoreUnderTest>)
       expect(page.documents).toHaveLength(1);
     });
 
-    it('refuses a position after its last commit, which is of another history', async () => {
+    it('refuses a position after its last commit, because it belongs to another history', async () => {
       const { store } = await start();
       await commitOne(store, put('a', '{}'));
       const { position } = await store.changes(0, 10);
@@ -85,7 +85,7 @@ export function describeFeeds(name: string, make: () => Promise<StoreUnderTest>)
       await expect(store.changes(position + 1, 10, position + 1)).rejects.toEqual(gone);
     });
 
-    it('gives each document once among the changes, at its last one, and deletions too', async () => {
+    it('lists each document once, at its last change, and lists deletions, too', async () => {
       const { store, reopen } = await start();
       for (const write of [put('a', '{}'), put('b', '{}'), put('c', '{}'), put('a', '{"v":2}'), remove('b')])
         await commitOne(store, write);
@@ -113,7 +113,7 @@ export function describeFeeds(name: string, make: () => Promise<StoreUnderTest>)
 
     const never = new AbortController().signal;
 
-    it('tells the place of the latest commit, which those who begin there go on from', async () => {
+    it('returns the position of the latest commit, from which a reader continues', async () => {
       const { store, reopen } = await start();
       await commitOne(store, put('a', '{}'));
       await commitOne(store, remove('a'));
@@ -127,13 +127,13 @@ export function describeFeeds(name: string, make: () => Promise<StoreUnderTest>)
       expect((await next.changes(position, 10)).changes.map(({ ref: { id } }) => id)).toEqual(['b']);
     });
 
-    it('does not wait for a change that is there already', async () => {
+    it('does not wait for a change that exists already', async () => {
       const { store } = await start();
       await commitOne(store, put('a', '{}'));
       expect(await store.waitForChange(0, never)).toBe(await store.position());
     });
 
-    it('wakes all that wait as soon as a change can be read, a deletion as well', async () => {
+    it('wakes all waiting readers as soon as a change or deletion can be read', async () => {
       const { store } = await start();
       await commitOne(store, put('a', '{}'));
       for (const write of [put('b', '{}'), put('a', '{"v":2}'), remove('a')]) {
@@ -148,7 +148,7 @@ export function describeFeeds(name: string, make: () => Promise<StoreUnderTest>)
       }
     });
 
-    it('does not wake for a refused commit, nor for a repeated one', async () => {
+    it('wakes no reader for a refused or repeated commit', async () => {
       const { store } = await start();
       await store.commit([put('a', '{}')], { idempotency });
       const before = await store.position();
@@ -165,7 +165,7 @@ export function describeFeeds(name: string, make: () => Promise<StoreUnderTest>)
       expect(await waiting).toBe(await store.position());
     });
 
-    it('lets go who waits for a change when the signal says so, and when it is closed', async () => {
+    it('ends the wait for a change when the signal is aborted, and when the store is closed', async () => {
       const { store } = await start();
       await commitOne(store, put('a', '{}'));
       const position = await store.position();
@@ -181,7 +181,7 @@ export function describeFeeds(name: string, make: () => Promise<StoreUnderTest>)
       expect(await other).toBeUndefined();
     });
 
-    it('gives what is stored for a backup, complete up to its position', async () => {
+    it('returns the stored bytes for a backup, complete up to its position', async () => {
       const { store } = await start();
       const begin = await store.position();
       await store.commit([put('a', '{}'), put('b', '{}'), put('c', '{}')]);

@@ -78,7 +78,7 @@ export function describeQuota(name: string, make: (quota: Quota) => Promise<Proj
       expect((await usageOf(store)).bytes).toBe(2 * bytes);
     });
 
-    it('refuses a failed precondition as such, and returns the first answer to a repetition, although it is full', async () => {
+    it('reports failed preconditions and repeats first answers even when it is full', async () => {
       const store = await start({ documentsMax: 1 });
       const idempotency = { key: `${HEX}1`, request: `${HEX}2` };
       const first = await store.commit([put('a', '{"v":1}')], { idempotency });

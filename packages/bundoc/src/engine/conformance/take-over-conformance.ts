@@ -35,14 +35,14 @@ export function describeTakeOvers(name: string, make: () => Promise<TakenOverSto
       await check(store);
     }
 
-    it('tells every follower to restart, whether a commit has followed or not', async () => {
+    it('makes every follower restart, even before the next commit', async () => {
       const under = await start();
       const { store } = under;
       await store.commit([put('a', '{}'), put('b', '{}'), put('c', '{}')]);
       const end = await store.position();
       await under.takeOver(1_000);
       const floor = positionAt(1_000);
-      // Also one that had read less than all: a document that it has not met may have an earlier place now.
+      // A follower that has read only a part, too: an unread document may now have an earlier position.
       for (const gone of [1, end, end + 1, floor - 1])
         for (const horizon of [0, gone])
           await expect(store.changes(gone, 10, horizon)).rejects.toMatchObject(GONE);
@@ -52,7 +52,7 @@ export function describeTakeOvers(name: string, make: () => Promise<TakenOverSto
       await always(under, async (from) => {
         expect(await from.position()).toBe(floor + 1);
         expect(await idsAfter(from, 0)).toEqual(['a', 'b', 'c', 'd']);
-        // Who began after the take-over goes on, also in the middle.
+        // A follower that began after the take-over continues, even from the middle.
         expect(await idsAfter(from, fresh.position, fresh.horizon)).toEqual(['d']);
         expect(await idsAfter(from, end - 1, fresh.horizon)).toEqual(['c', 'd']);
         for (const gone of [end, floor - 1, floor + 2])
@@ -106,7 +106,7 @@ export function describeTakeOvers(name: string, make: () => Promise<TakenOverSto
       },
     );
 
-    it('continues where it is when it has heard of the take-over before', async () => {
+    it('continues at its position when it knows of the take-over already', async () => {
       const under = await start();
       const { store } = under;
       await under.takeOver(1_000);

@@ -58,7 +58,7 @@ export class CarriedFiles {
     return this.#counts.get(handle) ?? 0;
   }
 
-  /** Whether a handle has so many files that its project should get a checkpoint. */
+  /** Whether a handle has enough files for a checkpoint of its project. */
   areMany(handle: string): boolean {
     return this.count(handle) > CARRIED_FILES_MAX;
   }
@@ -131,8 +131,8 @@ export class CarriedFiles {
   }
 
   /**
-   * Syncs the files and the names of their folders, also of those that exist: an attempt that failed, or a
-   * process that was killed, may have made them and not synced.
+   * Syncs the files and the names of their folders, even of existing ones: a failed attempt or a killed
+   * process may have created them without a sync.
    */
   async #syncPlaced(placed: readonly Placed[], failed: (at: number, error: unknown) => void): Promise<void> {
     const { disk } = this.#options;

@@ -54,8 +54,8 @@ export async function coverFromCatalogs(scan: CatalogScan): Promise<void> {
   // A process may have died between the rename of a catalog and its sync, so the catalogs are synced before
   // the log is freed.
   for (const { handle, covered } of await syncCatalogs(disk, known)) log.coverTo(handle, covered);
-  // What a creation that was cut short has left in the log: nothing of it could be lost. But the empty part
-  // of an arrival must be kept, and a catalog that cannot be read now may be the one that needs it.
+  // The other handles come from interrupted creations, which had no content. But an unreadable catalog may
+  // need the empty part of an arrival, so this is only done when every catalog was read.
   if (scan.isEnded() || !isEveryRead) return;
   for (const handle of handles) if (!projectOf.has(handle)) log.coverEmpty(handle);
 }

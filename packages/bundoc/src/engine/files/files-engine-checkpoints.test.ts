@@ -51,7 +51,7 @@ describe('a checkpoint', () => {
     },
   );
 
-  it('that removes the last file of carried parts keeps one that is carried meanwhile', async () => {
+  it('a checkpoint keeps a file of carried parts that arrives while it removes the last one', async () => {
     const process = new Process();
     await process.write('p', put('a', '{}'));
     const { disk } = process;
@@ -77,7 +77,7 @@ describe('a checkpoint', () => {
     expect(await process.after('synced only').read('p')).toBe('abc');
   });
 
-  it('of a store that fails meanwhile fails, and leaves its parts to the next opening', async () => {
+  it('a checkpoint fails when its store fails meanwhile, and leaves the parts to the next opening', async () => {
     const process = new Process();
     await process.write('p', put('a', '{}'));
     const engine = await process.engine;
@@ -100,7 +100,7 @@ describe('a checkpoint', () => {
     expect([await process.read('p'), await process.after('synced only').read('p')]).toEqual(['ab', 'ab']);
   });
 
-  it('that writes documents again after a failed sync leaves later states of them', async () => {
+  it('a checkpoint that writes documents again after a failed sync keeps their later states', async () => {
     const process = new Process();
     const { disk } = process;
     let isNext = false;
@@ -133,7 +133,7 @@ describe('a checkpoint', () => {
     expect((await again.get(ref('a')))?.text.toString()).toContain('"v":2');
   });
 
-  it('whose sync fails on a full disk twice fails the store, and loses nothing', async () => {
+  it('a checkpoint whose sync fails twice on a full disk fails the store, and loses nothing', async () => {
     const process = new Process();
     await process.write('p', put('a', '{}'));
     const { disk } = process;
@@ -157,7 +157,7 @@ describe('a checkpoint', () => {
     expect((await later.get(ref('a')))?.text.toString()).toContain('"_id":"a"');
   });
 
-  it('waits for the one that is under way, and is shared by all who ask meanwhile', async () => {
+  it('waits for a running one, and is shared by all callers that ask meanwhile', async () => {
     const process = new Process();
     await process.create('p');
     const { disk } = process;
@@ -189,7 +189,7 @@ describe('a checkpoint', () => {
   });
 
   it.each([1, 2])(
-    'whose sync number %i for several catalogs fails replaces each by itself',
+    'a checkpoint replaces each catalog separately when sync number %i of several catalogs fails',
     async (number) => {
       const process = new Process();
       const { disk } = process;

@@ -6,7 +6,7 @@ import { closeEngine } from '../../testing/test-engine.ts';
 import { put, ref } from '../../testing/writes.ts';
 
 describe('the log is freed', () => {
-  it('by a checkpoint of what is open, and by carrying what is closed, whose keys nobody has', async () => {
+  it('the log is freed by a checkpoint of open projects, and by carrying closed ones without their keys', async () => {
     const before = new Process();
     await before.write('closed', put('a', '{}'), put('b', '{}'));
     const process = await before.restarted();
@@ -32,7 +32,7 @@ describe('the log is freed', () => {
     expect(await later.read('open')).toBe('a');
   });
 
-  it('by carrying into a folder whose name is durable, although an earlier attempt made it and was cut short', async () => {
+  it('a carried file is durable even when an earlier attempt made its folder and was cut short', async () => {
     const before = new Process();
     for (const name of ['p', 'q']) await before.write(name, put('a', '{}'));
     const process = await before.restarted();
@@ -53,7 +53,7 @@ describe('the log is freed', () => {
     for (const name of ['p', 'q']) expect(await later.read(name)).toBe('a');
   });
 
-  it('by carrying no commit that was refused because its write failed, although its bytes are in the log', async () => {
+  it('carrying leaves out a commit that was refused because its write failed, although the log has its bytes', async () => {
     const process = new Process();
     const { disk } = process;
     await process.create('closed');
@@ -88,7 +88,7 @@ describe('the log is freed', () => {
       return process;
     };
 
-    it('by carrying its later parts into its folder, too', async () => {
+    it('the log is freed by carrying later parts of a project into its folder, too', async () => {
       const process = await made();
       await process.create('busy');
       await process.turnOver(await process.open('busy'));
@@ -97,7 +97,7 @@ describe('the log is freed', () => {
       expect(await process.after('synced only').read('p')).toBe('ab');
     });
 
-    it('by carrying nothing into a copy of its folder under another name', async () => {
+    it("the log is freed without carrying anything into a copy of the project's folder under another name", async () => {
       const process = await made();
       const copied = process.namesIn(folderOf('p'));
       await closeEngine(process.disk);
@@ -115,7 +115,7 @@ describe('the log is freed', () => {
     });
   });
 
-  it('by putting the parts of a project whose folder fails into the folder of the log: others write on, and it opens', async () => {
+  it('the log is freed by moving the parts of a project whose folder fails into the folder of the log', async () => {
     const before = new Process();
     await before.write('failing', put('a', '{}'), put('b', '{}'));
     const process = await before.restarted();
@@ -139,7 +139,7 @@ describe('the log is freed', () => {
     expect(await later.after('synced only').read('failing')).toBe('ab');
   });
 
-  it('by a start only as far as it has made the catalogs durable', async () => {
+  it('a start frees only parts whose catalogs it has made durable', async () => {
     const process = new Process();
     await process.write('p', put('a', '{}'));
     const store = await process.open('p');
@@ -158,7 +158,7 @@ describe('the log is freed', () => {
     expect(await next.after('synced only').read('p')).toBe('ab');
   });
 
-  it('of a segment with a sector that cannot be read: its projects are damaged, and the others go on', async () => {
+  it('the log is freed of a segment with an unreadable sector, which damages only the projects in it', async () => {
     const before = new Process();
     const unreadable = new Map<string, number>();
     for (const project of ['first', 'bad', 'good', 'behind']) {
@@ -196,7 +196,7 @@ describe('the log is freed', () => {
       ]);
   });
 
-  it('by a start of which one catalog cannot be synced, by the others', async () => {
+  it('a start that cannot sync one catalog frees the parts of all other projects', async () => {
     const before = new Process();
     for (const project of ['p', 'q']) {
       await before.write(project, put('a', '{}'));
@@ -217,7 +217,7 @@ describe('the log is freed', () => {
     for (const project of ['p', 'q']) expect(await process.read(project)).toBe('a');
   });
 
-  it('not while a segment cannot be opened: what is in it is not known', async () => {
+  it('is not freed while a segment cannot be opened, because its parts are unknown', async () => {
     const before = new Process();
     await before.write('p', put('a', '{}'));
     const store = await before.open('p');
@@ -245,7 +245,7 @@ describe('the log is freed', () => {
     for (const one of [process, process.after('synced only')]) expect(await one.read('p')).toBe('ab');
   });
 
-  it('of handles that no folder claims', async () => {
+  it('the log is freed of handles without a folder', async () => {
     const before = new Process();
     await before.write('gone', put('a', '{}'));
     const store = await before.open('gone');

@@ -9,7 +9,7 @@ import { put } from '../../testing/writes.ts';
 
 describe('an opening', () => {
   it.each(['with a checkpoint', 'that has none yet'])(
-    'of a project %s finds what is carried out of the log after its folder was listed',
+    'an opening of a project %s finds parts that are carried after its folder was listed',
     async (kind) => {
       const process = new Process();
       await process.write('p', put('a', '{}'));
@@ -29,7 +29,7 @@ describe('an opening', () => {
     },
   );
 
-  it('has what is carried out of the log while it reads the folder', async () => {
+  it('finds parts that are carried out of the log while it reads the folder', async () => {
     const process = new Process();
     await process.write('p', put('a', '{}'));
     const { disk } = process;
@@ -46,7 +46,7 @@ describe('an opening', () => {
     expect(process.namesIn('/projects/p/carried')).toHaveLength(1);
   });
 
-  it('has what is carried out of the log, and written over there, after it has asked the log for the newest part', async () => {
+  it('finds parts that are carried out of the log and overwritten there after it has read the newest part', async () => {
     const process = new Process();
     await process.write('p', put('a', '{}'));
     const engine = await process.engine;
@@ -138,7 +138,7 @@ describe('a copy of a project’s folder under another name', () => {
 });
 
 describe('an older copy of a project’s folder that is put back', () => {
-  it('is brought forward by what the log has behind it', async () => {
+  it('opens with all commits if the log still has the parts after it', async () => {
     const process = new Process();
     await process.write('p', put('a', '{}'));
     const store = await process.open('p');
@@ -153,7 +153,7 @@ describe('an older copy of a project’s folder that is put back', () => {
     expect([await later.read('p'), next.disk === process.disk]).toEqual(['ab', false]);
   });
 
-  it('is damage when the log has freed what is behind it', async () => {
+  it('is damage if the log has freed the parts after it', async () => {
     const process = new Process();
     await process.write('p', put('a', '{}'));
     const store = await process.open('p');
@@ -191,7 +191,7 @@ describe('an older copy of the log that is put back', () => {
 });
 
 describe('a project that is gone', () => {
-  it('is not made again by a start', async () => {
+  it('is not created again by a start', async () => {
     const process = new Process();
     await process.write('p', put('a', '{}'));
     await (await process.engine).forget('p');
@@ -203,7 +203,7 @@ describe('a project that is gone', () => {
     }
   });
 
-  it('and comes back within one segment has nothing from before, and a copy of its former folder is damage', async () => {
+  it('a project that is created again within one segment is empty, and a copy of its former folder is damage', async () => {
     const process = new Process();
     await process.write('p', put('a', '{}'));
     const store = await process.open('p');
@@ -223,7 +223,7 @@ describe('a project that is gone', () => {
     expect(await new Process(process.disk.restart(), process.keys).read('p')).toBe('project_damaged');
   });
 
-  it('leaves nothing in the log, though a former process carried its first parts out of it', async () => {
+  it('leaves nothing in the log, even if a former process carried its first parts out', async () => {
     const before = new Process();
     await before.write('p', put('a', '{}'));
     await (await before.engine).carryAll();
@@ -249,7 +249,7 @@ describe('the copy of project.json in the catalog', () => {
     parseCatalogHead(disk.files().get('/projects/p/catalog') ?? Buffer.alloc(0))?.projectFile;
 
   it.each(['with a checkpoint', 'that has none yet'])(
-    'of a project %s is never older than a key version that something is sealed under',
+    'the copy of project.json in the catalog of a project %s has every key version that seals something',
     async (kind) => {
       const process = new Process();
       await process.write('p', put('a', '{}'));

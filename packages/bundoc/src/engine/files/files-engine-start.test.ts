@@ -52,7 +52,7 @@ describe('a new project', () => {
     for (const name of names) expect(await later.read(name)).toBe('');
   });
 
-  it('is complete with its first acknowledged write, or not there at all, whatever moment the process ends at', async () => {
+  it('is complete with its first acknowledged write or does not exist, whenever the process ends', async () => {
     const make = async (process: Process) => {
       await process.create('p');
       const store = await process.open('p');
@@ -134,7 +134,7 @@ describe('a new project', () => {
     }
   });
 
-  it('does not fail with another one whose folder cannot get its name', async () => {
+  it('is created even if another one fails because its folder cannot get its name', async () => {
     const process = new Process();
     await process.engine;
     process.disk.failing = (operation) =>
@@ -145,7 +145,7 @@ describe('a new project', () => {
     expect(await process.after('synced only').read('q')).toBe('');
   });
 
-  it('that a crash has cut short leaves nothing in the log that keeps a segment', async () => {
+  it('a creation that a crash has cut short leaves nothing in the log that keeps a segment', async () => {
     const before = new Process();
     await before.engine;
     before.disk.failAtLine(new RegExp(`^mkdir ${NEW}`), 'before');
@@ -162,7 +162,7 @@ describe('a new project', () => {
 });
 
 describe('a start', () => {
-  it('does not make a project again whose folder somebody has removed', async () => {
+  it('does not create a project again whose folder was removed', async () => {
     const before = new Process();
     await before.write('p', put('a', '{}'));
     const process = before.after('kill -9');
@@ -174,7 +174,7 @@ describe('a start', () => {
     for (const one of [process, process.after('synced only')]) expect(await one.read('p')).toBe('b');
   });
 
-  it('without keys reaches the same state as one with keys', async () => {
+  it('a start without keys reaches the same state as one with keys', async () => {
     for (const end of ['everything', 'synced only'] as const) {
       const process = new Process();
       await process.write('new', put('a', '{}'));
@@ -203,7 +203,7 @@ describe('a start', () => {
     }
   });
 
-  it('that cannot read a catalog keeps the empty part of a project that has arrived', async () => {
+  it('a start that cannot read a catalog keeps the empty part of a project that has arrived', async () => {
     const source = new Process();
     await source.write('p', put('a', '{}'));
     const store = await source.open('p');
@@ -228,7 +228,7 @@ describe('a start', () => {
     expect(await (await process.restarted()).read('p')).toBe('a');
   });
 
-  it('is refused when the log that the storage had is gone', async () => {
+  it('is refused when the log of the storage is missing', async () => {
     const process = new Process();
     await process.write('p', put('a', '{}'));
     const { disk } = await process.restarted();

@@ -50,7 +50,7 @@ describe('projects that take turns', () => {
     };
   });
 
-  it('have each what they wrote last, after a power cut', async () => {
+  it('each have their last write after a power cut', async () => {
     await setImmediate();
     const later = process.after('synced only');
     for (const [project, store] of open) {

@@ -58,8 +58,6 @@ export const TMP_FOLDER = 'tmp';
  *
  * A project has a folder, `project.json`, a catalog, and its document files. A closed project takes about 200
  * bytes of memory in the log and the engine.
- *
- * One class, because it joins the log, the writer, births and checkpoints, and keeps the order among them.
  */
 export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
   readonly checkpointBytes: CheckpointBytes;
@@ -228,7 +226,7 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
 
   /** Ends a handle in the log: the project is gone, or has another handle. */
   async drop(project: string, handle: string): Promise<void> {
-    // Also without any part left: a start finds a freed segment again until the next one begins.
+    // Even if the log has no part left: until the next segment begins, a start finds freed segments again.
     await writePart(this.#log, { handle, project, keys: NO_KEYS }, { kind: 'gone', keyVersion: 0 });
     this.#projectOf.delete(handle);
     this.#carried.forget(handle);
@@ -238,9 +236,9 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
   }
 
   /**
-   * Registers a project that arrived with a new handle: the log gets an empty part of it. So it knows every
-   * project, and frames that it has lost before that part did not belong to this one. What an arrival that
-   * was cut short has left of the project ends.
+   * Registers a project that arrived with a new handle, by an empty part in the log. So the log knows every
+   * project, and frames that it lost before this part did not belong to the project. Handles of an
+   * interrupted arrival end.
    */
   async arrived(project: string, handle: string, keys: ProjectCipher): Promise<void> {
     await this.scanned;

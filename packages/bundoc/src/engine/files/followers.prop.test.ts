@@ -264,7 +264,7 @@ class History {
 }
 
 describe('a follower of a project', () => {
-  it('has the present documents over take-overs, restores of both services, crashes and repairs, and meets each change once', async () => {
+  it('ends with the current documents and reads each change once, over take-overs, restores, crashes and repairs', async () => {
     const seen = { histories: 0, restarts: 0 };
     await fc.assert(
       fc.asyncProperty(fc.array(step, { minLength: 10, maxLength: 60 }), async (steps) => {

@@ -34,7 +34,7 @@ describe('the identity of a data folder', () => {
     },
   );
 
-  it.each([1, 3])('of another version is refused, with the remedy, and kept: format %i', async (format) => {
+  it.each([1, 3])('an identity of format %i is refused with the remedy, and kept', async (format) => {
     const disk = newDisk();
     const text = `{"format":${format},"whatever":true}`;
     await disk.createFile(FILE, Buffer.from(text));

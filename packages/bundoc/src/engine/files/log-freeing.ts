@@ -60,7 +60,7 @@ export class LogFreeing {
     await scanned;
     while (!this.#isStopped) {
       const wanted = [...this.#checkpointsWanted];
-      // The log lacks a segment even if little of it is used: on a full disk it cannot grow.
+      // On a full disk, the log cannot grow, so it may lack a segment even if little of it is used.
       const isWanted = this.#isWanted;
       this.#checkpointsWanted.clear();
       this.#isWanted = false;

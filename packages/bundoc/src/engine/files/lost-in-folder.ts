@@ -105,8 +105,8 @@ async function readMarks({ disk, dataDir }: LostInFolderOptions): Promise<readon
 }
 
 /**
- * Any mark in the folder says more of the project than its absence does. A folder that cannot be read is not
- * absent: its project is refused as long as that lasts.
+ * A folder with any mark is not empty, because the mark says what happened to the project. An unreadable
+ * folder is not empty either: its project is refused until the folder can be read.
  */
 async function isEmpty(disk: Disk, directory: string): Promise<boolean> {
   try {
@@ -114,7 +114,7 @@ async function isEmpty(disk: Disk, directory: string): Promise<boolean> {
     if (names.length === 0) return true;
     return names.every((name) => name === DOCS_FOLDER) && (await isWithoutContent(disk, directory));
   } catch (error) {
-    // Or it is no folder, so something else is there.
+    // Something other than a folder has the name, or the folder is unreadable.
     if (hasCode(error, 'project_damaged', 'storage_unavailable')) return false;
     throw error;
   }

@@ -90,7 +90,7 @@ async function putBack(to: SimulatedDisk, from: ReadonlyMap<string, Buffer>, fol
 }
 
 describe('a file that is restored to an older state, or removed', () => {
-  it('is reported as damage, prevents the start, or yields the present state, without harm to other projects', async () => {
+  it('is reported as damage, prevents the start, or gives the current state, without harm to other projects', async () => {
     const seen = { damaged: 0, present: 0 };
     await fc.assert(
       fc.asyncProperty(steps, steps, fc.nat(7), async (first, second, at) => {

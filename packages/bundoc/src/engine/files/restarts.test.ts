@@ -3,7 +3,7 @@ import { CliProject } from '../../testing/cli-project.ts';
 import { closeEngine, engineOn, SMALL_LIMITS } from '../../testing/test-engine.ts';
 import { put, ref } from '../../testing/writes.ts';
 
-it('a data folder that is opened 100 times in a row uses no more of the log than the first openings do', async () => {
+it('a data folder that is opened 100 times uses no more of the log than after the first openings', async () => {
   const disk = CliProject.disk();
   const limits = { ...SMALL_LIMITS, log: { ...SMALL_LIMITS.log, segmentsMax: 16 } };
   await engineOn(disk, { limits });

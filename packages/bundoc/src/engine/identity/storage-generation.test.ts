@@ -96,7 +96,7 @@ const newGate = () => Promise.withResolvers<void>();
 const newService = () => new FakeKeyService(new FakeClock());
 
 describe('the generation of a storage', () => {
-  it('is a fresh one for each start, which BunKMS confirms before anything is served', async () => {
+  it('is new for each start, and BunKMS confirms it before anything is served', async () => {
     const [disk, service] = [newDisk(), newService()];
     const seen = new Set<string>();
     for (let n = 0; n < 3; n++) {
@@ -112,7 +112,7 @@ describe('the generation of a storage', () => {
     expect(seen.size).toBe(3);
   });
 
-  it('is waited for while BunKMS is away, whichever service starts first', async () => {
+  it('is confirmed as soon as BunKMS answers, whichever service starts first', async () => {
     const service = newService();
     service.failure = DOWN;
     const { generation, codeOf, goOn, identity } = await startOnFolder(newDisk(), service);
@@ -144,7 +144,7 @@ describe('the generation of a storage', () => {
     expect(third.codeOf()).not.toBe('served');
   });
 
-  it('is durable before BunKMS hears of it: a power cut at any step leaves a storage that starts again', async () => {
+  it('is durable before BunKMS gets it, so a storage starts again after a power cut at any step', async () => {
     for (let operation = 1; ; operation++)
       for (const when of ['before', 'after'] as const) {
         const [disk, service] = [newDisk(), newService()];
@@ -165,7 +165,7 @@ describe('the generation of a storage', () => {
       }
   });
 
-  it('of a copy that was started since is another: the former one is refused, and stops', async () => {
+  it('a storage is refused and stops once a copy of it was started', async () => {
     const [disk, service] = [newDisk(), newService()];
     const former = await startOnFolder(disk, service);
     await former.generation.start();
@@ -188,7 +188,7 @@ describe('the generation of a storage', () => {
     expect(former.codeOf()).toBe('storage_superseded');
   });
 
-  it('of an older copy that is started is refused, until an administrator names it', async () => {
+  it('an older copy of a storage is refused until an administrator names its generation', async () => {
     const [disk, service] = [newDisk(), newService()];
     await (await startOnFolder(disk, service)).generation.start();
     const older = disk.powerCut('everything');
@@ -214,7 +214,7 @@ describe('the generation of a storage', () => {
     expect((await restored.identity.read()).takenOverMs).toBe(takenOverMs);
   });
 
-  it('serves on without its file, and answers that the storage is unavailable where it needs the file', async () => {
+  it('a storage without its generation file is served, and is unavailable only for what needs the file', async () => {
     const [disk, service] = [newDisk(), newService()];
     const { generation, codeOf, id } = await startOnFolder(disk, service);
     await generation.start();
@@ -226,7 +226,7 @@ describe('the generation of a storage', () => {
     await expect(refused).rejects.toMatchObject({ code: 'storage_unavailable' });
   });
 
-  it('has the last take-over that BunKMS knows of, whatever its file says', async () => {
+  it('the generation of a storage has the last take-over that BunKMS knows, whatever its file says', async () => {
     const [disk, service] = [newDisk(), newService()];
     const { identity, id } = await startOnFolder(disk, service);
     await identity.change((file) => ({ ...file, takenOverMs: Number.MAX_SAFE_INTEGER }));
@@ -235,7 +235,7 @@ describe('the generation of a storage', () => {
     expect([codeOf(), generation.takenOverMs, (await identity.read()).takenOverMs]).toEqual(['served', 0, 0]);
   });
 
-  it('ends in the turn in which BunKMS says that another copy took over, and lets that one in first', async () => {
+  it('a storage ends in the turn in which BunKMS says that another copy took over, and lets that one in first', async () => {
     const [disk, service] = [newDisk(), newService()];
     const former = await startOnFolder(disk, service);
     await former.generation.start();
@@ -250,7 +250,7 @@ describe('the generation of a storage', () => {
     expect(former.codeOf()).toBe('storage_superseded');
   });
 
-  it('that an administrator has named goes on, and so does one that an earlier event names late', async () => {
+  it('a storage whose generation a take-over names is served, even if the event names an earlier generation', async () => {
     const [disk, service] = [newDisk(), newService()];
     const { generation, codeOf, id } = await startOnFolder(disk, service);
     await generation.start();
@@ -265,7 +265,7 @@ describe('the generation of a storage', () => {
     expect(codeOf()).toBe('served');
   });
 
-  it('ends when an event names that of another copy, also while BunKMS does not say more', async () => {
+  it('a storage ends when an event names the generation of another copy, even if BunKMS does not answer', async () => {
     for (const failure of [undefined, DOWN]) {
       const [disk, service] = [newDisk(), newService()];
       const former = await startOnFolder(disk, service);
@@ -279,7 +279,7 @@ describe('the generation of a storage', () => {
     }
   });
 
-  it('that was advanced leaves no effect to what was sent before', async () => {
+  it('a request with an earlier generation has no effect after the storage has advanced', async () => {
     const service = newService();
     const { generation, id } = await startOnFolder(newDisk(), service);
     await generation.start();
@@ -305,7 +305,7 @@ describe('the generation that several nodes share', () => {
     await new StorageKeys(service, generation).exportKey('p-dek');
   };
 
-  it('is advanced beside them by a command, which follows a node that is faster, and is refused to a copy', async () => {
+  it('a command advances the generation beside the nodes, follows a faster node, and refuses a copy', async () => {
     const service = newService();
     const { identity, nodes } = nodesOf(service, 1);
     const [{ generation }] = nodes as [ReturnType<typeof startOn>];
@@ -326,7 +326,7 @@ describe('the generation that several nodes share', () => {
     expect(service.storages.get(acting.storage)?.generation).toBe(acting.generation);
   });
 
-  it('is followed together with a take-over that only one of them has heard of', async () => {
+  it('a node follows the generation together with a take-over that only another node knows of', async () => {
     const service = newService();
     const { identity, nodes } = nodesOf(service, 2);
     service.put('p-dek', identity.file.id);
@@ -340,7 +340,7 @@ describe('the generation that several nodes share', () => {
     expect(nodes.map(({ generation }) => generation.takenOverMs)).toEqual([takenOverMs, takenOverMs]);
   });
 
-  it('is advanced by each that starts, together or one after another, and all go on', async () => {
+  it('each node that starts advances the generation, together or one after another, and all stay in service', async () => {
     const service = newService();
     const { identity, nodes } = nodesOf(service, 5);
     service.put('p-dek', identity.file.id);
@@ -348,7 +348,7 @@ describe('the generation that several nodes share', () => {
     for (const { generation } of nodes.slice(3)) await generation.start();
     for (const node of nodes) await serves(service, node);
     await nodes[0]?.generation.advance();
-    // Each hears of it, and finds it noted.
+    // Each node learns of it, and finds it recorded.
     for (const { generation } of nodes) generation.tookOver(identity.file.generation);
     await settle();
     for (const node of nodes) await serves(service, node);
@@ -393,7 +393,7 @@ describe('the generation that several nodes share', () => {
     },
   );
 
-  it('is served on when a node advances it while BunKMS answers nobody else', async () => {
+  it('nodes serve while one of them advances the generation and BunKMS answers nobody else', async () => {
     const service = newService();
     const { identity, nodes } = nodesOf(service, 3);
     for (const { generation } of nodes) await generation.start();
@@ -406,7 +406,7 @@ describe('the generation that several nodes share', () => {
     );
   });
 
-  it('does not fill the row with candidates while nodes of an older copy ask again and again', async () => {
+  it('the row of the generation does not fill with candidates while nodes of an older copy ask repeatedly', async () => {
     const service = newService();
     const { identity, nodes } = nodesOf(service, 1);
     await nodes[0]?.generation.start();
@@ -418,13 +418,13 @@ describe('the generation that several nodes share', () => {
     for (let n = 0; n < 20; n++) for (const { goOn } of refused) await goOn();
     expect(refused.map(({ codeOf }) => codeOf())).toEqual(['storage_superseded', 'storage_superseded']);
     expect(copy.file.candidates).toHaveLength(2);
-    // Whichever of the two an administrator names, both go on.
+    // Both continue, whichever of the two an administrator names.
     service.takeOverStorage(copy.file.id, copy.file.candidates[1]);
     for (const { goOn } of refused) await goOn();
     expect(refused.map(({ codeOf }) => codeOf())).toEqual(['served', 'served']);
   });
 
-  it('is found again when a node died between the answer of BunKMS and its note', async () => {
+  it('a node finds the generation again after another one died before it recorded the answer of BunKMS', async () => {
     const service = newService();
     const { identity, nodes } = nodesOf(service, 2);
     service.put('p-dek', identity.file.id);
@@ -437,7 +437,7 @@ describe('the generation that several nodes share', () => {
     expect(identity.file.candidates).toEqual([]);
   });
 
-  it('of a copy of the database that is in use beside it is refused, at the latest when a node advances it', async () => {
+  it('a copy of the database in use is refused at the latest when a node advances its generation', async () => {
     const service = newService();
     const { identity, nodes } = nodesOf(service, 1);
     await nodes[0]?.generation.start();

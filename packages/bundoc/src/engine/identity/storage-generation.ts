@@ -62,7 +62,7 @@ const RETRY_AFTER_S = { unconfirmed: 2, superseded: 30 } as const;
  * copies. Before BunKMS has confirmed one, and after it has refused it, {@link acting} throws, so no key is
  * available.
  *
- * A generation is durable here, as a candidate, before BunKMS hears of it. So after a lost answer, the next
+ * A generation is durable here, as a candidate, before it is sent to BunKMS. So after a lost answer, the next
  * attempt names it.
  *
  * One class, because every step of the protocol with BunKMS changes one state.

@@ -27,8 +27,6 @@ export interface IndexedDocument {
 /**
  * One index in memory: an ordered tree from keys with positions to ids, and each document's keys for their
  * removal.
- *
- * One class, because the tree and the keys of each document change together.
  */
 export class MemoryIndex {
   readonly spec: IndexSpec;

@@ -106,11 +106,11 @@ export interface Change {
 export interface ChangePage {
   /** Each document once, at its latest change, in the order of the changes. */
   readonly changes: readonly Change[];
-  /** Where to go on from. */
+  /** The position from which the next page continues. */
   readonly position: Position;
   /**
-   * A reader that continues from this page needs no deletion up to here, even if it is forgotten: the reader
-   * began after it.
+   * A reader that continues from this page began after all deletions up to here. It may continue even if they
+   * are forgotten.
    */
   readonly horizon: Position;
 }
@@ -140,7 +140,7 @@ export interface SealedChange {
 
 export interface SealedPage {
   readonly changes: readonly SealedChange[];
-  /** Where to go on from. */
+  /** The position from which the next page continues. */
   readonly position: Position;
   /**
    * True when this page and those before it have everything that was committed up to `position`.
@@ -248,8 +248,8 @@ export interface ProjectStore extends AsyncDisposable {
    * precondition does not hold, each judged by its document as the writes before the first of them leave it;
    * `document_not_found` for the delete of an absent document without a precondition; `idempotency_mismatch`
    * for a key that was used for another request; `overloaded` when too much is waiting; `payload_too_large`;
-   * `quota_exceeded` for a commit that adds to a project which may hold no more; `unique_violation` when
-   * another document has the same values in a unique index; `key_exhausted` when the key may seal no more.
+   * `quota_exceeded` for a commit that would exceed the project's quota; `unique_violation` when another
+   * document has the same values in a unique index; `key_exhausted` when the key has no seals left.
    */
   commit(writes: readonly Write[], options?: CommitOptions): Promise<readonly WriteResult[]>;
 
@@ -312,8 +312,8 @@ export interface ProjectStore extends AsyncDisposable {
   readonly pendingReencryption: number;
 
   /**
-   * Re-seals up to `limit` of them, without a visible change. Continues where it stopped, also after a crash.
-   * It skips an unreadable document, and tries it again later. Until then it counts as pending.
+   * Re-seals up to `limit` of them, without a visible change. Continues where it stopped, even after a crash.
+   * It skips an unreadable document and tries it again later. Until then, the document counts as pending.
    */
   reseal(limit: number): Promise<Resealed>;
 

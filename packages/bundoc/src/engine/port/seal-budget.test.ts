@@ -36,7 +36,7 @@ describe('the budget of seals', () => {
     },
   );
 
-  it('reserves more at a time as more is sealed: a million seals take few reservations', () => {
+  it('reserves more at a time the more is sealed, so a million seals take few reservations', () => {
     const budget = new SealBudget(SEAL_LIMITS, 1, []);
     const reservations = seal(budget, 1_000_000, 10);
     expect(reservations).toBeLessThan(40);

@@ -69,8 +69,8 @@ export interface PostgresStoreOptions {
 }
 
 /**
- * Time that a read of "no definitions" may be trusted: short compared with the second in which upkeep notices
- * a new one.
+ * How long a read of "no definitions" is trusted. It is much shorter than the second in which upkeep detects
+ * a new definition.
  */
 const HEAD_RECENT_MS = 200;
 /** Interval at which a store with writes removes old rows, milliseconds. */

@@ -74,8 +74,8 @@ export async function mintOrAdopt(keys: KeyCache, project: string): Promise<Proj
 }
 
 /**
- * The versions that still exist. An operator may destroy a version that seals nothing any more. What it does
- * seal no longer opens, like any damaged part.
+ * The versions that still exist. An operator may destroy a version that no longer seals anything. Anything
+ * that it still seals does not open, like a damaged part.
  */
 async function undestroyed(leases: readonly Promise<LeasedKey>[]): Promise<LeasedKey[]> {
   const found = await Promise.all(

@@ -183,7 +183,7 @@ describe('the copy of the audit chain', () => {
     expect(lines.map(({ level }) => level)).toEqual(['error', 'info']);
   });
 
-  it('to a target that hangs is reported as lacking in metrics and log, and delays nothing, not even the stop', async () => {
+  it('a copy of the audit chain to a target that hangs is reported as incomplete, and delays not even the stop', async () => {
     const sink: ShipSink = {
       target: 'hung',
       append: () => new Promise(() => undefined),

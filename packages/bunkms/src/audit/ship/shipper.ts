@@ -56,7 +56,7 @@ export class AuditShipper implements AsyncDisposable {
     this.#running = this.#run(this.#stopping.signal);
   }
 
-  /** Records that the copy lacks; undefined while that cannot be known. */
+  /** Number of records that the copy lacks; undefined while it is unknown. */
   async lag(): Promise<number | undefined> {
     try {
       const { seq } = await this.#options.store.auditHead();

@@ -37,7 +37,7 @@ describe('a file', () => {
     expect(sink.target).toBe(`file:${path}`);
   });
 
-  it('with a torn last line has that line terminated first', async () => {
+  it('a file with a torn last line gets a line end before the next record', async () => {
     writeFileSync(path, 'a\nhal');
     const sink = fileSink(path);
     await sink.append(['b\n'], signal);
@@ -45,7 +45,7 @@ describe('a file', () => {
     expect(readFileSync(path, 'utf8')).toBe('a\nhal\nb\n');
   });
 
-  it('that was truncated in place continues at its start', async () => {
+  it('a file that was truncated in place continues at its start', async () => {
     const sink = fileSink(path);
     await sink.append(['a\n'], signal);
     writeFileSync(path, '');
@@ -55,7 +55,7 @@ describe('a file', () => {
   });
 
   it.each(['a pipe', 'a folder', 'in a folder that is gone'])(
-    'that is %s is refused without blocking',
+    'a file that is %s is refused without blocking',
     async (what) => {
       if (what === 'a pipe') execFileSync('mkfifo', [path]);
       const target = what === 'a folder' ? folder : what === 'a pipe' ? path : join(folder, 'none', 'target');
@@ -67,7 +67,7 @@ describe('a file', () => {
 describe('standard output', () => {
   const { O_RDONLY, O_NONBLOCK } = constants;
 
-  it('with a stalled reader is waited for, and every line arrives complete', async () => {
+  it('standard output with a stalled reader is waited for, and every line arrives complete', async () => {
     execFileSync('mkfifo', [path]);
     const reader = openSync(path, O_RDONLY | O_NONBLOCK);
     const sink = outputSink(path);
@@ -96,7 +96,7 @@ describe('standard output', () => {
     closeSync(reader);
   });
 
-  it('with a stalled reader does not delay the stop', async () => {
+  it('standard output with a stalled reader does not delay the stop', async () => {
     execFileSync('mkfifo', [path]);
     const reader = openSync(path, O_RDONLY | O_NONBLOCK);
     const stop = new AbortController();
@@ -111,7 +111,7 @@ describe('standard output', () => {
     closeSync(reader);
   });
 
-  it('that cannot be opened a second time is written to directly', async () => {
+  it('standard output that cannot be opened a second time is written to directly', async () => {
     const fd = openSync(path, 'a');
     const sink = outputSink(join(folder, 'none', 'stdout'), fd);
     await sink.append(['a\n', 'b\n'], signal);

@@ -49,7 +49,7 @@ export function storageConformance(name: string, makePlace: MakePlace): void {
       expect((await store.auditHead()).seq).toBe(1);
     });
 
-    it('returns the latest record of each storage, also after a restart, and no other records', async () => {
+    it('returns the latest record of each storage, even after a restart, and no other records', async () => {
       const [first, second, theirs] = [randomUUID(), randomUUID(), randomUUID()];
       expect(await advance(storage, first, undefined)).toMatchObject([{ seq: 2 }]);
       expect(await advance(storage, second, 2)).toMatchObject([{ seq: 3 }]);

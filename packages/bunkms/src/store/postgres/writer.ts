@@ -41,8 +41,8 @@ interface Job {
 }
 
 /**
- * The result of an action: its value, or the refusal that it threw. Neither, if no caller waited for it any
- * more.
+ * The result of an action: its value, or the refusal that it threw. It has neither if no caller waited for it
+ * any longer.
  */
 type Result = { readonly value: unknown } | { readonly refusal?: AppError };
 
@@ -83,8 +83,6 @@ type Outcome =
  * No write is answered before it is durable, and none with an unknown outcome is answered. After a lost
  * connection, the outcome of a transaction is looked up by the id that is stored with its records. If it was
  * not committed, it is retried until its deadline.
- *
- * One class, because the queue, the key and the known head of the chain belong to one transaction at a time.
  */
 export class Writer {
   readonly #pools: Pick<Pools, 'connectToWrite' | 'read'>;
@@ -144,7 +142,7 @@ export class Writer {
     });
   }
 
-  /** Finishes earlier writes and accepts no more. */
+  /** Finishes earlier writes and accepts no new ones. */
   async close(): Promise<void> {
     this.#isClosed = true;
     await this.#batcher.settled();
@@ -152,7 +150,7 @@ export class Writer {
 
   async #writeAll(batch: readonly Job[]): Promise<void> {
     for (let failures = 1; ; failures++) {
-      // Nobody waits for the others any more, so they must not take effect now.
+      // No caller waits for the others any longer, so they must not take effect now.
       const jobs = batch.filter(({ isSettled }) => !isSettled);
       if (jobs.length === 0) return;
       const outcome = await this.#resolved(await this.#attempt(jobs), jobs);
@@ -185,7 +183,7 @@ export class Writer {
       } catch (error) {
         const pauseMs = backoffMs(BACKOFF, failures);
         if (hasCode(error, 'sealed')) return refuse(jobs, error);
-        // Also when the read was `overloaded`, which says that nothing has changed.
+        // Even if the read was `overloaded`, because that code says that nothing has changed.
         if (isOver(jobs, pauseMs)) return refuse(jobs, unknownOutcome(error));
         await pause(pauseMs);
       }
@@ -201,7 +199,7 @@ export class Writer {
       return { kind: 'broken', error };
     }
     const outcome = await attempt(client, jobs, this.#chainKey, this.#known);
-    // PostgreSQL keeps a statement that a rule has made do nothing, also when the rule is gone.
+    // If a rule has made a statement do nothing, PostgreSQL keeps it so even after the rule is gone.
     const isMisled = 'error' in outcome && outcome.error instanceof Untrusted;
     client.release(isMisled || outcome.kind === 'broken' || outcome.kind === 'unknown');
     return outcome;

@@ -142,11 +142,7 @@ const PAGE_RECORDS_MAX = 10_000;
 const BATCH_MIN = 100;
 const BATCH_MAX = 1_000;
 
-/**
- * The table of the audit chain, with its queries.
- *
- * One class, because it has every statement on the audit chain.
- */
+/** The table of the audit chain, with its queries. */
 export class AuditTable {
   readonly #dialect: Dialect;
   readonly #lastChanges;

@@ -33,11 +33,7 @@ export type KeyQuery = readonly [name: string, version: number | null];
 /** The result for a name that was never used. */
 export const NOTHING: StoredKey = { record: undefined, versions: [], lastChange: undefined };
 
-/**
- * The tables of keys and their versions.
- *
- * One class, because it has every statement on these tables.
- */
+/** The tables of keys and their versions. */
 export class KeyTable {
   readonly #dialect: Dialect;
   readonly #audit: AuditTable;

@@ -16,11 +16,7 @@ const PLACEHOLDERS = TOKEN_COLUMNS.split(', ')
   .map((_, at) => `$${at + 1}`)
   .join(', ');
 
-/**
- * The table of tokens, and their records in the audit chain.
- *
- * One class, because it has every statement on the table.
- */
+/** The table of tokens, and their records in the audit chain. */
 export class TokenTable {
   readonly #dialect: Dialect;
   readonly #rows: EachQuery;

@@ -18,8 +18,6 @@ const WAL_PAUSE_MS = 20;
 
 /**
  * A synchronous connection to the database file, with pragmas, prepared statements and write transactions.
- *
- * One class, because statements, transactions and the file are checked and closed together.
  */
 export class Connection {
   readonly #path: string;

@@ -13,7 +13,7 @@ import { type TransferOperations, transferOperations } from './transfers.ts';
 
 /** The functions that the thread serves. */
 export interface SqliteOperations extends StoreOperations, TransferOperations {
-  /** The names of all functions, of which the caller's side is made. */
+  /** The names of all functions. The caller's side is built from them. */
   names(): readonly string[];
 }
 

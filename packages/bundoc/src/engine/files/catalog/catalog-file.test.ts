@@ -103,13 +103,13 @@ describe('a catalog', () => {
     await expect(read(fileInMemory(changed))).rejects.toThrow(CatalogDamaged);
   });
 
-  it('that becomes shorter while it is read is damage', async () => {
+  it('a catalog that becomes shorter while it is read is damage', async () => {
     const bytes = await encoded();
     for (const left of [0, 50, 2_000, bytes.length - 1])
       await expect(read(withLength(bytes.length, bytes.subarray(0, left)))).rejects.toThrow(CatalogDamaged);
   });
 
-  it('with a chunk that is longer than a writer makes it is damage before it is read', async () => {
+  it('a catalog with a chunk longer than a writer makes is damage before the chunk is read', async () => {
     const [clear] = piecesOf(await encoded()) as [Buffer];
     const length = Buffer.alloc(LENGTH_BYTES);
     length.writeUInt32BE(CATALOG_CHUNK_BYTES_MAX + 1);
@@ -153,7 +153,7 @@ describe('a sparse file of 1 GiB in place of a catalog', () => {
     expect(file.read).toBeLessThan(3 * CATALOG_CHUNK_BYTES_MAX);
   });
 
-  it('that is longer by a byte is damage before it is read', async () => {
+  it('a file that is longer than a catalog by a byte is damage before it is read', async () => {
     const root = mkdtempSync(join(tmpdir(), 'bundoc-catalog-'));
     const disk = openNodeDisk(root);
     onTestFinished(async () => {

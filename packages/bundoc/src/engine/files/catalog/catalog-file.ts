@@ -71,7 +71,7 @@ async function readClearHead(
   const start = await window.peek(CATALOG_HEAD_BYTES_MAX);
   const clear = parseCatalogHead(start);
   if (clear === undefined) throw new CatalogDamaged('it is no catalog of a known format');
-  // A copy: the chunks are bound to it, and the window goes on.
+  // A copy, because the chunks need it after the window has moved.
   const bytes = Buffer.from(start.subarray(0, clear.end));
   window.skip(clear.end);
   return { clear, bytes };

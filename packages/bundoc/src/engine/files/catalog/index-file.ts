@@ -108,7 +108,7 @@ export async function readIndexes(
   file: ReadableFile,
 ): Promise<StoredIndexes | undefined> {
   using window = new FileWindow(file);
-  // A copy: the window goes on.
+  // A copy, because the window moves.
   const head = Buffer.from(await window.peek(HEAD_BYTES));
   if (head.length < HEAD_BYTES || !head.subarray(0, MAGIC.length).equals(MAGIC)) return undefined;
   window.skip(HEAD_BYTES);

@@ -43,12 +43,7 @@ export const closeDescriptor = promisify(closeCallback);
 const fsync = promisify(fsyncCallback);
 const fstat = promisify(fstatCallback) as (descriptor: number) => Promise<Stats>;
 
-/**
- * Entries of a data folder, by their paths below it.
- *
- * One class, because each kind of access is a method here, and all find an entry below the folder in the same
- * way.
- */
+/** Entries of a data folder, by their paths below it. */
 export class Entries {
   readonly #folder: DataFolder;
   #reading = 0;

@@ -23,7 +23,7 @@ function start() {
   return { root, nodeDisk: openNodeDisk(root, 'descriptors') };
 }
 
-it('a file that the disk gives out in pieces is read whole, and one that fails in the middle fails', async () => {
+it('a file that the disk returns in pieces is read completely, and an error in the middle is reported', async () => {
   const { root, nodeDisk } = start();
   let pieces = 0;
   let fails = false;

@@ -101,7 +101,7 @@ describe.each<Containment>(['descriptors', 'paths'])('the real disk, contained b
     await expect(disk.openToRead(path, BYTES_MAX)).rejects.toEqual(tooLarge);
   });
 
-  it('reads a file in pieces from where the caller wants, also one that was replaced meanwhile', async () => {
+  it('reads a file in pieces from any offset, even if it was replaced meanwhile', async () => {
     const { root, disk } = start(containment);
     const path = join(root, 'p/file');
     writeFileSync(path, 'ten bytes.');

@@ -26,9 +26,7 @@ const FULL_RETRY_MS = 500;
  * log, so files are written in place and in any order, and a later content replaces one that still waits. A
  * file that a crash tears is written again from the log. Projects take turns.
  *
- * It outlives the stores: it still writes what a closed project left, so the next opening need not.
- *
- * One class, because rounds, turns and retries choose from the same projects.
+ * It outlives the stores: it still writes the files of a closed project, so that the next opening need not.
  */
 export class DocumentWriter {
   readonly #options: DocumentWriterOptions;
@@ -64,7 +62,7 @@ export class DocumentWriter {
   /** The files of a project. */
   of(project: string, directory: string): ProjectFiles {
     let files = this.#projects.get(project);
-    // What has failed is written again from the log.
+    // Files whose write has failed are written again from the log.
     if (files === undefined || files.hasFailed) {
       files = new ProjectFiles(directory, this.#writing);
       this.#projects.set(project, files);
@@ -109,7 +107,7 @@ export class DocumentWriter {
     if (this.#round !== undefined || this.#isStopped) return;
     const pendingWrites = this.#nextWrites();
     if (pendingWrites.length === 0) {
-      // What a full disk held up was deleted or given up meanwhile: the next content finds out.
+      // The blocked writes were deleted or given up. The next content shows whether the disk is still full.
       if (this.#retry === undefined) this.#full = false;
       return;
     }

@@ -26,11 +26,7 @@ export interface WritingPort {
 /** Memory that a file's name takes until a sync. */
 const UNSYNCED_NAME_BYTES = 64;
 
-/**
- * The document files of one project that are behind the log, or not durable yet.
- *
- * One class, because the writes that stores queue and the writer takes are one list, with one failure.
- */
+/** The document files of one project that are behind the log, or not durable yet. */
 export class ProjectFiles {
   /** The latest content of each file that is not on the disk yet, by file name. For the writer. */
   readonly pendingWrites = new Map<string, PendingWrite>();
@@ -81,7 +77,7 @@ export class ProjectFiles {
     return this.#writing.isFull();
   }
 
-  /** Whether somebody waits until what is pending is written. */
+  /** Whether a caller waits for the pending writes. */
   get isAwaited(): boolean {
     return this.#waits.size > 0;
   }
@@ -91,12 +87,12 @@ export class ProjectFiles {
     return this.pendingWrites.get(fileName)?.sealed;
   }
 
-  /** Has a file written. A later content replaces one that is still pending. */
+  /** Queues the write of a file. A later content replaces one that is still pending. */
   put(fileName: string, sealed: Buffer): void {
     this.#enqueue(fileName, sealed);
   }
 
-  /** Has a file removed. */
+  /** Queues the removal of a file. */
   remove(fileName: string): void {
     this.#enqueue(fileName, undefined);
   }
@@ -155,8 +151,8 @@ export class ProjectFiles {
 
   /** For the writer: a file was written or removed. */
   written(fileName: string, write: PendingWrite): void {
-    // A removal too, even of what was not there: a process that was killed may have removed it and not synced
-    // its folder.
+    // A removal, too, even of an absent file: a killed process may have removed it without a sync of its
+    // folder.
     this.#unsynced.add(fileName);
     if (this.pendingWrites.get(fileName) !== write) return;
     this.pendingWrites.delete(fileName);

@@ -211,7 +211,7 @@ describe('a log of three segments, four projects and thirty frames', () => {
     ALL_BITS_MS,
   );
 
-  it('distinguishes damage from a torn tail, also after a crash, except in the very last frame', {
+  it('distinguishes damage from a torn tail, even after a crash, except in the very last frame', {
     timeout: ALL_BITS_MS,
   }, async () => {
     const used = usedBytes(crashed);
@@ -274,12 +274,12 @@ describe('two adjacent lost frames', () => {
         await world.contentOf(at, disk, project).catch(() => names.push(project.name));
       return names;
     };
-    // The first had no part in them, but nobody can know that.
+    // The first project had no part in them, but that is unknown.
     const hidden = [before.project, last.project];
     const again = await world.openLog(disk);
     expect(again.stats).toMatchObject({ holes: 1, suspectFrames: 1 });
     expect(await damaged(again)).toEqual(hidden);
-    // Also when a newer segment follows, whose header repeats the hole.
+    // The same when a newer segment follows, because its header repeats the hole.
     const writing = await world.open(again, disk, world.projects[3]!);
     await writing.commit(world.newCommit(), 10);
     await again[Symbol.asyncDispose]();

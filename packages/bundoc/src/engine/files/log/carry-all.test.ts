@@ -9,7 +9,7 @@ const newDisk = (world: LogWorld) => new SimulatedDisk(...world.directories());
 describe('carrying everything', () => {
   const world = () => new LogWorld(4, { ...SMALL_LIMITS, segmentsMax: 40 });
 
-  it("leaves nothing uncovered and every segment free, also at the next start, with everything in the projects' folders", async () => {
+  it("moves all parts into the projects' folders and frees every segment, even after the next start", async () => {
     const here = world();
     const disk = newDisk(here);
     const [log, open] = await openAll(here, disk);
@@ -42,7 +42,7 @@ describe('carrying everything', () => {
     }
   });
 
-  it('waits for the running frame, blocks new ones, and then continues with waiting commits', async () => {
+  it('waits for the frame in flight, delays new ones, and then lets waiting commits continue', async () => {
     const here = world();
     const disk = newDisk(here);
     const [log, open] = await openAll(here, disk);

@@ -53,7 +53,7 @@ async function survives(...faults: readonly Fault[]): Promise<void> {
 }
 
 describe('a log on a failing disk', () => {
-  it('cuts off each failed write, whether it reached the disk or not, and accepts the next commits', async () => {
+  it('cuts each failed write off, even if it reached the disk, and accepts the next commits', async () => {
     for (const operation of await operationsOf(/^(write|fdatasync) \/log/))
       for (const when of ['before', 'after'] as const)
         await survives({ operation, when, what: 'storage_unavailable' });
@@ -111,7 +111,7 @@ describe('a log on a failing disk', () => {
     expect((await world.contentOf(await world.openLog(cut), cut, world.projects[0]!)).ids).toEqual(seen.ids);
   });
 
-  it('refuses commits while it is stopped, answers nothing of the failed frame until it can cut, and allows reads', async () => {
+  it('a stopped log allows reads, refuses commits, and answers no commit of the failed frame', async () => {
     const world = new LogWorld(2);
     const disk = newDisk(world);
     const retries: (() => void)[] = [];
@@ -153,7 +153,7 @@ describe('a log on a failing disk', () => {
     await check(world, log, disk);
   });
 
-  it('fails a project alone that cannot publish its durable part: others in the frame are answered, and it is not lost', async () => {
+  it('fails only the project that cannot publish its durable part, answers others, and keeps the part', async () => {
     const world = new LogWorld(3);
     const disk = newDisk(world);
     const [log, open] = await openAll(world, disk);
@@ -222,7 +222,7 @@ describe('a log on a failing disk', () => {
     await expect(world.contentOf(again, cut, failing)).rejects.toThrow('damaged or missing');
   });
 
-  it('uses no segment when it is opened a hundred times, and frees those of a hundred openings with a write', async () => {
+  it('uses no segment for a hundred openings without a write, and frees those of a hundred with one', async () => {
     const world = new LogWorld(2);
     const disk = newDisk(world);
     for (let start = 0; start < 100; start++) await (await world.openLog(disk))[Symbol.asyncDispose]();
@@ -246,7 +246,7 @@ describe('a log that is reopened many times', () => {
     ['before', 4, 8, 100],
     ['after', 10, 16, 400],
   ] as const)(
-    'neither grows nor runs out of segments over a hundred restarts with a commit each, when it frees %s it writes',
+    'has enough segments without growing over a hundred restarts with a commit, when it frees %s it writes',
     async (when, liveMax, filesMax, carriesMax) => {
       const world = new LogWorld(3, { ...SMALL_LIMITS, segmentsMax: 64 });
       const disk = newDisk(world);
@@ -291,7 +291,7 @@ describe('a log that is reopened many times', () => {
 });
 
 describe('a log whose data folder another process takes', () => {
-  it('writes nothing more once it may begin no segment, and does not answer a frame of unknown outcome', async () => {
+  it('stops writing when it may not begin a segment, and does not answer a frame of unknown outcome', async () => {
     for (const fault of [undefined, 'storage_unavailable'] as const) {
       const world = new LogWorld(2);
       const disk = newDisk(world);

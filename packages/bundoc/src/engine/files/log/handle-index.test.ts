@@ -50,7 +50,7 @@ describe('HandleIndex', () => {
     expect([...index.handlesFrom(3)]).toEqual([]);
   });
 
-  it('remembers the newest part of a handle, also in the next header once that of another segment is gone', () => {
+  it('repeats the newest part of a handle in the next header once no other header remembers it', () => {
     const index = new HandleIndex();
     const A = '00000000000000a1';
     const last = { segment: 1, frame: 5, tag: tag(2) };

@@ -14,28 +14,26 @@ const UNCOVERED_BYTES = OLDEST_FRAME + 4;
 const REMEMBERED_IN = UNCOVERED_BYTES + 6;
 const ROWS_AT_FIRST = 64;
 
-/** Handles for the next header, as it has them. */
+/** Handles that the next header must remember. */
 export interface Unremembered {
   readonly bytes: Buffer;
-  /** Whether these are all. */
+  /** Whether there are no others. */
   readonly isComplete: boolean;
-  /** Where the index has them, until a handle is added or removed. */
+  /** Their rows in the index, valid until a handle is added or removed. */
   readonly rows: readonly number[];
 }
 
 /**
- * The places of the newest and the oldest uncovered part of each handle. This is all that the log keeps of a
- * project in memory, about 120 bytes. Walking back through the entries finds all parts between the two. The
- * place of the newest part stays when its segment is freed, so that no older folder passes for the present.
- *
- * One class, because the places of a handle, the counts by segment, and the sum of bytes change together.
+ * The places of the newest and the oldest uncovered part of each handle. The log keeps nothing else of a
+ * project in memory: about 120 bytes. The entries of the parts between the two link them. The place of the
+ * newest part stays after its segment is freed, so that a restored older folder is detected.
  */
 export class HandleIndex {
   readonly #rows = new Map<string, number>();
   readonly #unused: number[] = [];
   /** The number of handles whose oldest uncovered part is in a segment. */
   readonly #pins = new Map<number, number>();
-  /** The number of handles whose newest part is known from a segment: it has the part, or remembers it. */
+  /** The number of handles for each segment that has their newest part, or remembers it. */
   readonly #anchors = new Map<number, number>();
   #table = Buffer.alloc(ROWS_AT_FIRST * ROW_BYTES);
   #uncoveredBytes = 0;
@@ -186,7 +184,7 @@ export class HandleIndex {
    */
   unremembered(firstLive: number, last: number, most: number): Unremembered {
     const found: [handle: string, row: number][] = [];
-    // Nearly always, nothing is: then the rows need not be read.
+    // There are nearly never any, so this usually saves reading the rows.
     let isAny = false;
     for (const segment of this.#anchors.keys()) isAny ||= segment < firstLive || segment > last;
     if (!isAny) return { bytes: Buffer.alloc(0), isComplete: true, rows: [] };

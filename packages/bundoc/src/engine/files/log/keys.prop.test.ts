@@ -26,7 +26,7 @@ const PROJECTS = 4;
 beforeEach(() => recorder.uses.clear());
 
 describe('the keys of a log', () => {
-  it('never use a nonce twice, whatever fails, even when a copy or an older copy of the data folder is written to', async () => {
+  it('never use a nonce twice, whatever fails, even if copies of the data folder are written to', async () => {
     await fc.assert(
       fc.asyncProperty(
         fc.array(step, { minLength: 1, maxLength: 8 }),
@@ -58,7 +58,7 @@ describe('the keys of a log', () => {
     expect(recorder.uses.size).toBeGreaterThan(RUNS);
   });
 
-  it('open what a start without keys found, by the byte tables alone', async () => {
+  it('open all parts that a start without keys has found, by the byte tables alone', async () => {
     await fc.assert(
       fc.asyncProperty(
         fc.array(step, { minLength: 1, maxLength: 10 }),

@@ -45,7 +45,7 @@ export class LogShares {
     this.#ofReserve = undefined;
   }
 
-  /** Whether a source may have no more of the segments of the reserve. */
+  /** Whether a source has used up its part of the reserve. */
   isOverReserve({ reserveBytes, subject }: Attached): boolean {
     const bytes = 2 * this.#limits.segmentBytes;
     if (reserveBytes > bytes / SHARES) return true;

@@ -93,7 +93,7 @@ function world(projects: number) {
 }
 
 describe('the turns of a log', () => {
-  it('delay a small commit by the frame in flight only, behind 32 MiB of another project', () => {
+  it('delay a small commit only by the frame in flight, even if another project writes 32 MiB', () => {
     const { frame, projects } = world(2);
     const [large, small] = projects as [Project, Project];
     large.commit(32 * MIB);
@@ -106,7 +106,7 @@ describe('the turns of a log', () => {
     expect(large.done).toEqual([32 * MIB]);
   });
 
-  it('take small commits in the order of arrival, until half of the frame is used', () => {
+  it('take small commits in the order of arrival until they use half of the frame', () => {
     const { frame, projects } = world(100);
     const large = projects.slice(0, 4);
     const small = projects.slice(4);
@@ -118,7 +118,7 @@ describe('the turns of a log', () => {
       );
   });
 
-  it('give large commits a chunk each, in turn, in their half', () => {
+  it('take one chunk of each large commit in turn for the other half of the frame', () => {
     const { frame, projects } = world(70);
     const [a, b, c, ...small] = projects as [Project, Project, Project, ...Project[]];
     for (const project of [a, b, c]) project.commit(8 * MIB);
@@ -134,7 +134,7 @@ describe('the turns of a log', () => {
     ]);
   });
 
-  it('leave a half that is not used to the other', () => {
+  it('let one kind of commits use the half that the other leaves', () => {
     const { frame, projects } = world(41);
     const [large, ...small] = projects as [Project, ...Project[]];
     large.commit(900 * KIB);
@@ -147,7 +147,7 @@ describe('the turns of a log', () => {
     expect(frame().get(alone)).toBe(60 * SMALL);
   });
 
-  it('do not ask a project for more than its part while others wait', () => {
+  it('ask a project for at most its part of a frame while others wait', () => {
     const { frame, projects } = world(64);
     for (const project of projects) project.commit(...Array<number>(64).fill(SMALL));
     const [first, second] = [frame(), frame()];
@@ -170,7 +170,7 @@ describe('the turns of a log', () => {
       fc.property(fc.array(step, { minLength: 1, maxLength: 30 }), (steps) => {
         const { turns, frame, projects } = world(48);
         const given = projects.map((): number[] => []);
-        /** Frames that a project has waited for, in full ones. */
+        /** How many frames a project has waited, counted in full frames. */
         const waits = new Map<Project, number>();
         const write = (bytesMax: number) => {
           const asked = frame(bytesMax);

@@ -12,9 +12,9 @@ import type { Segments } from './segments.ts';
 
 /** Commits up to this part of a chunk, 16 KiB, have half of each frame. */
 const SMALL_PER_CHUNK = 16;
-/** Of a part in a frame, besides its body. */
+/** Bytes of a part in a frame besides its body. */
 const OVERHEAD_BYTES = ENTRY_BYTES + REPEAT_BYTES;
-/** For sources that have waited for space in vain: a segment will soon be free. */
+/** A source that got no space may try again after this time, because a segment will soon be free. */
 const RETRY_AFTER_S = 1;
 
 /** A commit that is written chunk by chunk. */
@@ -55,9 +55,9 @@ export interface Sending {
 }
 
 /**
- * The ready sources, and the held ones. Sources whose next commit is small have half of each frame, and the
- * others have the other half. Both are served in the order of arrival, and a half that one kind leaves is for
- * the other. So a large commit delays small ones by one frame at most.
+ * The ready sources and the held ones. Half of each frame is for sources whose next commit is small, the
+ * other half for sources with a large one. Each kind is served in the order of arrival, and may use space
+ * that the other leaves. So a large commit delays small ones by one frame at most.
  *
  * One class, because each turn, wait and refusal of a source changes the same sums.
  */
@@ -65,7 +65,7 @@ export class LogTurns {
   readonly #limits: LogLimits;
   readonly #observer: LogObserver | undefined;
   readonly #index: HandleIndex;
-  /** Ready sources in the order of arrival; each is in one of both. */
+  /** Ready sources in the order of arrival. Each is in one of these two sets. */
   readonly #small = new Set<Attached>();
   readonly #large = new Set<Attached>();
   /** Sources that must wait until a segment is free or their own parts are covered. */
@@ -198,7 +198,7 @@ export class LogTurns {
   }
 
   /**
-   * Asks the ready sources for their parts of the next frame, each for one at most.
+   * Asks the ready sources for their parts of the next frame, at most one each.
    *
    * @param bytesMax of their bodies and entries.
    * @param isReserve whether the frame goes into a segment of the reserve.
@@ -212,7 +212,7 @@ export class LogTurns {
     const ask = (queue: Set<Attached>, partBytes: number, reserved: number) => {
       const share = Math.max(partBytes, Math.floor((left - reserved) / queue.size));
       for (const attached of queue) {
-        // A part has at most a chunk, whatever its source has announced.
+        // A part has at most the bytes of a chunk, even if its source has announced more.
         if (left < Math.max(chunkBytes, reserved + partBytes) || group.length >= FRAME_PARTS_MAX) return;
         queue.delete(attached);
         const sending = this.#takeFrom(attached, Math.min(share, left - reserved), isReserve);
@@ -255,7 +255,7 @@ export class LogTurns {
     }
     const part = source.take(bytesMax, isReserve);
     if (part === undefined) {
-      // It may have commits that must not use the reserve. It is asked again once there is space.
+      // Its commits may not be allowed to use the reserve. It is asked again once there is space.
       if (isReserve) this.#hold(attached);
       else attached.held = undefined;
       return undefined;

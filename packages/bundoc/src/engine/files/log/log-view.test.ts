@@ -70,7 +70,7 @@ function oldestSegment(disk: SimulatedDisk): { path: string; bytes: Buffer; fram
 }
 
 describe('a view of a log', () => {
-  it('shows what a start finds, and changes nothing on the disk', async () => {
+  it('shows the same as a start finds, and changes nothing on the disk', async () => {
     const { world, disk } = await history();
     disk.tamper('/log/stuck/left-over.tmp', Buffer.from('x'));
     const before = new Map([...disk.files()].map(([path, bytes]) => [path, Buffer.from(bytes)]));
@@ -95,7 +95,7 @@ describe('a view of a log', () => {
     expect(disk.operations).toBe(0);
   });
 
-  it('names the handles of each damaged frame, also in segments with an intact index', async () => {
+  it('names the handles of each damaged frame, even in segments with an intact index', async () => {
     const { world, disk } = await history();
     const { path, bytes, frames } = oldestSegment(disk);
     const [, second] = frames as [number, number];
@@ -127,13 +127,13 @@ describe('a view of a log', () => {
     const found = await view(world, disk);
     expect(found.damage).toEqual([
       `segment 1, frame ${third} of the log is damaged; it has parts of handle ${first.handle}`,
-      `segment 1 of the log has lost frames up to frame ${second}, and nothing says whose parts they had`,
+      `segment 1 of the log has lost frames up to frame ${second}; their projects are unknown`,
     ]);
     expect(found.isDoubtful(world.projects[1]!.handle, undefined)).toBe(true);
     expect(found.isDoubtful(first.handle, undefined)).toBe(false);
   });
 
-  it('returns every readable part of a handle, also those without a later part that links to them', async () => {
+  it('returns every readable part of a handle, even if no later part links to it', async () => {
     const { world, disk } = await history();
     const handles = new Set([world.projects[0]!.handle]);
     const placesIn = async () => {

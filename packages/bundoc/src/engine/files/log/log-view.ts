@@ -94,7 +94,7 @@ export class LogView implements ReadableLog {
     if (hole === undefined) return sentences;
     return [
       ...sentences,
-      `segment ${hole.segment} of the log has lost frames up to frame ${hole.frame}, and nothing says whose parts they had`,
+      `segment ${hole.segment} of the log has lost frames up to frame ${hole.frame}; their projects are unknown`,
     ];
   }
 

@@ -12,7 +12,7 @@ import {
 } from './log-request.ts';
 
 // The thread of `log-thread.ts`: waits for a request, writes, answers. It must not import another package of
-// the workspace, so that it starts in a few milliseconds, also from the sources.
+// the workspace, so that it starts in a few milliseconds even from the sources.
 
 const shared = workerData as LogThreadData;
 const words = new Int32Array(shared.words);

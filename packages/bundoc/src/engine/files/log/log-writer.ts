@@ -176,7 +176,7 @@ export class LogWriter {
   }
 
   /**
-   * Schedules a retry on a full disk: if only deletes wait, no other write would notice that space is free
+   * Schedules a retry on a full disk. If only deletes wait, no other write would detect that there is space
    * again.
    */
   #tryAgain(): void {
@@ -277,9 +277,9 @@ export class LogWriter {
   }
 
   /**
-   * Handles a failed write of a frame, any part of which may be on the disk. A new segment states that the
-   * frame never happened. Once that is durable, its commits are refused for certain; until then nothing is
-   * written.
+   * Handles a failed write of a frame. Any part of the frame may be on the disk. A new segment states that
+   * the frame never happened. Until this is durable, nothing else is written. After it, the commits of the
+   * frame are refused.
    */
   async #cut(group: readonly Sending[], error: unknown): Promise<void> {
     this.counts.cuts++;
@@ -328,8 +328,8 @@ export class LogWriter {
 }
 
 /**
- * Tells a source that its part is durable. When that throws, only this source fails: the frame has parts of
- * other projects, which continue.
+ * Tells a source that its part is durable. When that throws, only this source fails. Other projects with
+ * parts in the frame continue.
  *
  * @returns what was thrown.
  */

@@ -24,7 +24,7 @@ describe('Log', () => {
     expect(log.stats).toMatchObject({ frames: 12, commits: 60 });
   });
 
-  it('splits a large commit into chunks that count once the last one is durable', async () => {
+  it('splits a large commit into chunks, which count only when the last one is durable', async () => {
     const world = new LogWorld(2);
     const disk = new SimulatedDisk(...world.directories());
     const log = await world.openLog(disk);
@@ -97,7 +97,7 @@ describe('a full log from which nothing is freed', () => {
     expect(outcomes).toHaveLength(waiting + 90);
   });
 
-  it('reports the used-up share to its project', async () => {
+  it('tells a project that its share is used up', async () => {
     const { fill, letPass, outcomes } = await full(1);
     await fill();
     await letPass(5_000);
@@ -106,7 +106,7 @@ describe('a full log from which nothing is freed', () => {
 });
 
 describe('a log that closes during the write of a frame', () => {
-  it('answers a large commit by the outcome of its last chunk, and refuses one with more chunks to write', async () => {
+  it('answers a large commit by the outcome of its last chunk, and refuses one with chunks left', async () => {
     for (const frames of [2, 5]) {
       const world = new LogWorld(1);
       const disk = new SimulatedDisk(...world.directories());
@@ -228,7 +228,7 @@ describe('the parts of projects in one log', () => {
     expect(disk.files().get(path![0])!.readBigUInt64BE(24)).not.toBe(BigInt(first.segment));
   });
 
-  it('make the project with the most uncovered bytes wait first when the log fills, while others continue', async () => {
+  it('make only the project with the most uncovered bytes wait when the log fills', async () => {
     const world = new LogWorld(4);
     const disk = new SimulatedDisk(...world.directories());
     const asked = new Set<string | undefined>();
@@ -250,7 +250,7 @@ describe('the parts of projects in one log', () => {
     expect(greedy.ids).toHaveLength(120);
   });
 
-  it('make the subject with the most uncovered bytes wait when the log is nearly full, over any number of projects', async () => {
+  it('make the subject with the most uncovered bytes wait in a nearly full log, however many projects it has', async () => {
     const world = new LogWorld(64);
     const disk = new SimulatedDisk(...world.directories());
     let subject = '';

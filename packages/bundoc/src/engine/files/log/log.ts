@@ -23,8 +23,6 @@ import { StuckParts } from './stuck-parts.ts';
 /**
  * The log of a data folder. Concurrent commits of all projects share a frame, with one write and one sync.
  * docs/adr/0027-one-log.md gives the reasons; docs/formats/log.md has the bytes.
- *
- * One class, because it is the whole interface of the log; its parts do the work.
  */
 export class Log implements ReadableLog, AsyncDisposable {
   readonly #options: LogOptions;
@@ -58,7 +56,7 @@ export class Log implements ReadableLog, AsyncDisposable {
     const most = blocksOf(frameBytes(FRAME_PARTS_MAX, FRAME_PARTS_MAX, limits.frameBytes)) * BLOCK_BYTES;
     const buffer = disk.frameBuffer(Math.min(limits.segmentBytes, most));
     await disk.makeDirectory(directory);
-    // Also for an existing folder: a process may have died between creating and syncing it.
+    // Even for an existing folder, because a process may have died between creating and syncing it.
     await disk.syncDirectory(dirname(directory));
     const scan = await scanLog(disk, directory, storageId, limits.segmentBytes);
     if (mustExist && scan.nextNumber === 1) throw lostLog(directory);
@@ -85,7 +83,7 @@ export class Log implements ReadableLog, AsyncDisposable {
     return log;
   }
 
-  /** From here on, a missing log was lost. */
+  /** Begins the first segment. From then on, a missing log counts as lost. */
   async #beginFirst(): Promise<void> {
     const path = this.#segments.take(true);
     assert(path !== undefined, 'a new log has segments');
@@ -132,8 +130,8 @@ export class Log implements ReadableLog, AsyncDisposable {
   }
 
   /**
-   * Accepts, as an administrator, the parts that a hole has lost. Durable with the next segment, which begins
-   * at once.
+   * Accepts the loss of the parts in a hole, for an administrator. The next segment begins at once and makes
+   * this durable.
    */
   async acceptLoss(): Promise<void> {
     const { segment } = this.#writer;
@@ -232,8 +230,8 @@ export class Log implements ReadableLog, AsyncDisposable {
   }
 
   /**
-   * Freeing becomes durable with the next header. Processes that repeatedly end before that would carry the
-   * same parts again and find ever more segments. So a new segment begins after a number of them.
+   * Freeing becomes durable with the next header. Processes that repeatedly end before it would carry the
+   * same parts again and find more and more segments. So after some freed segments, a new one begins.
    */
   async #keepFreed(): Promise<void> {
     const { segment } = this.#writer;
@@ -288,8 +286,8 @@ export class Log implements ReadableLog, AsyncDisposable {
   }
 
   /**
-   * Ends writing. Waiting commits are refused. An empty frame follows the last one, so that damage to that
-   * one is noticed.
+   * Ends writing. Waiting commits are refused. An empty frame follows the last one, so that damage to the
+   * last one can be detected.
    */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#writer.close();

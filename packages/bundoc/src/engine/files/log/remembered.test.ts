@@ -65,7 +65,7 @@ describe('a project whose last part was freed', () => {
     },
   );
 
-  it('is damaged when its entry is, and no other one is; the log reports it', async () => {
+  it('is damaged when its entry in the header is, which affects no other project, and the log reports it', async () => {
     const world = new LogWorld(3);
     const disk = new SimulatedDisk(...world.directories());
     const { log, open, fill } = await made(disk, world);

@@ -152,7 +152,7 @@ function chainOf(links: readonly Link[], newest: Link | undefined, storageId: Bu
 }
 
 /**
- * A file without a header is free, or was about to get one. Frames of a live segment in it show that the
+ * A file without a header is free, or a crash came before its header. If it has frames of a live segment, its
  * header was damaged.
  */
 async function refuseDamagedHeaders(
@@ -215,7 +215,7 @@ async function scanChain(
         tail = { cut: { segment: header.number, segmentId: header.id, frame, hash }, index: parts };
       }
     } else if (everyFrame) suspects.push(...scanFrames(await readWhole(disk, path), header, cut).suspects);
-    // Holds until a later segment has frames: the next header names the same frame as this one.
+    // This stays the tail until a later segment has frames: the next header names the same frame.
     if (cut !== undefined) tail = { cut, index: parts };
     for (const entry of parts.values()) {
       if (entry.isGone) index.remove(entry.handle);

@@ -17,7 +17,7 @@ export const REMEMBERED_BYTES = HANDLE_BYTES + 6 + 4 + TAG_BYTES;
 const GONE = 1;
 
 const MAGIC = 'BUNDOCL3';
-/** Of the logs of earlier builds. */
+/** The magic of logs of earlier builds. */
 const FORMER_MAGIC = /^BUNDOCL[12]$/;
 /** The header's block has two copies. */
 const COPIES = [0, BLOCK_BYTES / 2] as const;

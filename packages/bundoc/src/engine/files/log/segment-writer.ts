@@ -14,11 +14,11 @@ import { type Cut, encodeHeader, INDEX_ENTRY_BYTES, REMEMBERED_BYTES } from './s
 import type { Segments } from './segments.ts';
 
 /**
- * Handles that the next header remembers at once, if that is enough to free a segment: the work holds up
- * other requests.
+ * Maximum of handles that the next header remembers, if this is enough to free a segment. More of them would
+ * delay other requests.
  */
 const REMEMBERED_AT_ONCE = 32_768;
-/** The part of a segment that they take at most. Together with the largest index, a frame still fits. */
+/** The largest part of a segment that they take. A frame still fits beside them and the largest index. */
 const REMEMBERED_PART = 0.4;
 
 /** The current segment. */
@@ -44,11 +44,7 @@ export interface SegmentEvents {
   readonly onLost: (error: unknown) => void;
 }
 
-/**
- * Begins, writes, ends and frees segments, and tracks the end of the log.
- *
- * One class, because each step begins where the last one left the end of the log.
- */
+/** Begins, writes, ends and frees segments, and tracks the end of the log. */
 export class SegmentWriter {
   readonly #options: LogOptions;
   readonly #segments: Segments;
@@ -126,7 +122,7 @@ export class SegmentWriter {
     this.#tail = { cut, index: active.index };
   }
 
-  /** Ends the log. An empty frame follows the last one, so that damage to that one is noticed. */
+  /** Ends the log. An empty frame follows the last one, so that damage to the last one can be detected. */
   async end(): Promise<void> {
     const active = this.#active;
     if (active !== undefined && active.lastParts.length > 0 && this.#fits(active)) {
@@ -189,7 +185,7 @@ export class SegmentWriter {
     const blocks = encodeHeader(header, index, remembered.bytes);
     const file = await disk.openLogFile(path);
     try {
-      // A header whose index is torn is complete, and the index can be made again. What it remembers cannot.
+      // A torn index can be made again. The remembered handles cannot, so they are written first.
       const first = remembered.rows.length === 0 ? blocks.length : BLOCK_BYTES;
       if (first < blocks.length) await file.writeDurably(first, blocks.subarray(first));
       await file.writeDurably(0, blocks.subarray(0, first));
@@ -225,7 +221,7 @@ export class SegmentWriter {
     return segmentBytes / BLOCK_BYTES - 2 - blocksOf(entries * INDEX_ENTRY_BYTES);
   }
 
-  /** @throws AppError `storage_unavailable` when they do not fit: then the header would forget some. */
+  /** @throws AppError `storage_unavailable` when they do not fit, because the header would forget some. */
   #unremembered(firstLive: number, last: number, room: number): Unremembered {
     const most = Math.max(0, Math.floor(room / REMEMBERED_BYTES));
     const found = this.#content.index.unremembered(firstLive, last, most);

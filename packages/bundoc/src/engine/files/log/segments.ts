@@ -44,11 +44,7 @@ interface FreedSegment {
   readonly readers: readonly Reading[];
 }
 
-/**
- * The files of the log: the live ones, the free ones, and how many more may be created.
- *
- * One class, because live, free and new files share one limit.
- */
+/** The files of the log: the live ones, the free ones, and how many more may be created. */
 export class Segments {
   readonly #disk: LogDisk;
   readonly #directory: string;

@@ -47,7 +47,7 @@ describe('shared files of the log', () => {
     expect(disk.closed.toSorted()).toEqual(disk.opened.toSorted());
   });
 
-  it('are closed least recently used first, once more than a few are unused', async () => {
+  it('are closed when more than a few are unused, the least recently used first', async () => {
     const disk = notingDisk();
     const files = new SharedFiles(disk);
     const [first, second, ...others] = MANY as [string, string, ...string[]];

@@ -14,7 +14,7 @@ async function started() {
 }
 
 describe('parts of projects whose folders failed', () => {
-  it('can be removed while a checkpoint reads them, without a failure of either', async () => {
+  it('can be removed while a checkpoint reads them, and neither fails', async () => {
     const { disk, stuck } = await started();
     await Promise.all([
       stuck.removeUpTo(HANDLE, COVERED),
@@ -24,7 +24,7 @@ describe('parts of projects whose folders failed', () => {
     expect([[...stuck.handles], await disk.list('/log/stuck')]).toEqual([[], []]);
   });
 
-  it('stay known when they cannot be removed', async () => {
+  it('stay in the list when they cannot be removed', async () => {
     const { disk, stuck } = await started();
     disk.failing = (operation) => (operation.startsWith('remove ') ? 'before' : undefined);
     await expect(stuck.remove(HANDLE)).rejects.toMatchObject({ code: 'storage_unavailable' });

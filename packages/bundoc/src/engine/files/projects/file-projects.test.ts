@@ -55,7 +55,7 @@ function start(disk = new SimulatedDisk('/', ROOT), service?: FakeKeyService) {
 }
 
 describe('a lost project', () => {
-  it('is refused in all ways while the storage has nothing of it, and BunKMS is not asked', async () => {
+  it('is refused for every use while the storage has nothing of it, without a request to BunKMS', async () => {
     const { disk, folders, service, lost, write } = start();
     lost.add('p');
     service.put('p-dek', service.acting.storage);
@@ -92,7 +92,7 @@ describe('the key of a project', () => {
     expect(await folders.exists('p')).toBe(true);
   });
 
-  it('is claimed without a holder for an empty place, and not for content', async () => {
+  it('is claimed if it has no holder and the storage has no content, but not for existing content', async () => {
     const { disk, service, write } = start();
     service.put('p-dek', null);
     expect(await start(disk, service).folders.open('p')).toBeUndefined();
@@ -145,7 +145,7 @@ describe('a storage after a take-over', () => {
     expect(takenOver(kept, 2, after(3))).toBe(false);
   });
 
-  it('counts those of a key that existed before the project, too', async () => {
+  it('counts the seals of a key that existed before the project, too', async () => {
     const { service, folders } = start();
     service.put('p-dek');
     const { file } = await folders.openOrCreate('p');
@@ -170,7 +170,7 @@ describe('a storage after a take-over', () => {
     await expect(start(disk, service).folders.open('p')).rejects.toMatchObject({ code: 'project_damaged' });
   });
 
-  it('rotates a key with its next seals, and is never left without any', () => {
+  it('rotates a key at its next seals, and never runs out of seals', () => {
     for (const missing of [false, true]) {
       const limits = limitsAfter(SEAL_LIMITS, { takenOver: true, missing });
       expect(limits.max).toBe(2 ** 30);
@@ -183,7 +183,7 @@ describe('a storage after a take-over', () => {
     expect(limitsAfter(SEAL_LIMITS, { takenOver: false, missing: false })).toEqual(SEAL_LIMITS);
   });
 
-  it('does not rotate a key because its project was missing; the key may seal less, and rotates by later counts', () => {
+  it('allows a key whose project was missing fewer seals, without an early rotation', () => {
     const limits = limitsAfter(SEAL_LIMITS, { takenOver: false, missing: true });
     expect(limits).toEqual({ ...SEAL_LIMITS, max: 2 ** 32 - 2 ** 30 });
     const dueAfter = (count: number) => new SealBudget(limits, 1, [{ version: 1, count }]).rotationDue;
@@ -284,7 +284,7 @@ describe('creating a project', () => {
     expect(service.exports).toBe(1);
   });
 
-  it('leaves nothing in the way on a full disk', async () => {
+  it('leaves nothing behind on a full disk that prevents a later creation', async () => {
     const whole = start();
     await whole.write('a', '{}');
     for (let operation = 1; operation <= whole.disk.operations; operation++) {

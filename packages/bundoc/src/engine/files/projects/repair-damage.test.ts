@@ -20,8 +20,8 @@ import { put } from '../../../testing/writes.ts';
 import { encodeCarried } from '../log/carried-file.ts';
 import { LossNotAccepted } from '../store/rebuild.ts';
 
-describe('parts that are damaged in the middle', () => {
-  /** A commit more behind those of {@link made}; then the part of `b` and `e` is damaged. */
+describe('damaged parts of the log', () => {
+  /** Adds a commit to those of {@link made}, and damages the part of `b` and `e`. */
   async function damaged(withCatalog: boolean) {
     const all = await made();
     const store = await all.project.open(all.disk);
@@ -48,15 +48,15 @@ describe('parts that are damaged in the middle', () => {
     },
   );
 
-  it('leave every whole part and what files know, and the sequence numbers that may be lost are listed', async () => {
+  it('leave undamaged parts and files, and the repair lists the sequence numbers that may be lost', async () => {
     const all = await damaged(true);
     const repaired = await repair(all, true);
     expect(repaired.lostSeqs).toEqual([{ from: 6, to: 7 }]);
-    // The files of the lost commit had been written; they are all that is left of it.
+    // Only the files of the lost commit are left, because they had been written.
     expect(repaired).toMatchObject({ adopted: 2, lost: [] });
     const { store, content } = await reopened(all);
     expect(content).toEqual({ ...EXPECTED, g: 'g' });
-    // A follower that may have seen the lost commit must restart, since nothing says what it was.
+    // A follower that may have read the lost commit must restart, because its changes are unknown.
     for (const gone of [5, all.position + 1])
       await expect(store.changes(gone, 10)).rejects.toMatchObject({ code: 'position_gone' });
     const { changes } = await store.changes(0, 10);
@@ -67,7 +67,7 @@ describe('parts that are damaged in the middle', () => {
     expect(await contentAfter(all)).toEqual({ ...EXPECTED, g: 'g', h: 'h' });
   });
 
-  it('lose what was only in them: listed, gone from the catalog, and told to the change feed', async () => {
+  it('lose documents without another copy: the repair lists them, and the change feed reports deletions', async () => {
     const all = await damaged(true);
     for (const at of [...all.disk.files().keys()])
       if (at.startsWith(path('docs/'))) all.disk.tamper(at, undefined);
@@ -87,13 +87,13 @@ describe('parts that are damaged in the middle', () => {
     await close(all, store);
   });
 
-  it('are repaired with the catalog gone as well', async () => {
+  it('are repaired even when the catalog is missing, too', async () => {
     const all = await damaged(false);
     expect(await repair(all, true)).toMatchObject({ lost: [], lostSeqs: [{ from: 1, to: 7 }] });
     expect(await contentAfter(all)).toEqual({ ...EXPECTED, g: 'g' });
   });
 
-  it('are noticed with the catalog gone where they are the first that the log still has', async () => {
+  it('are detected without the catalog, even when they are the oldest parts in the log', async () => {
     const all = await made();
     const { firstLive } = await viewLog(all.disk);
     const [first] = framesOn(all.disk).filter(({ segment }) => segment >= firstLive);
@@ -102,7 +102,7 @@ describe('parts that are damaged in the middle', () => {
     await expect(repair(all)).rejects.toThrow(/parts before this one are damaged or missing.*may be lost/);
   });
 
-  it('are lost at the end of the log only with --accept-loss, and later commits have other numbers', async () => {
+  it('damaged parts at the end of the log are given up only with --accept-loss, and numbers are not reused', async () => {
     const all = await made();
     damageBody(all.disk, framesOn(all.disk).at(-1)!);
     await expect(repair(all)).rejects.toThrow(
@@ -118,7 +118,7 @@ describe('parts that are damaged in the middle', () => {
     await close(all, store);
   });
 
-  it('of a large commit give up the whole commit, and no other', async () => {
+  it('damaged parts of a large commit lose this whole commit and no other one', async () => {
     const all = await made();
     const store = await all.project.open(all.disk);
     await store.commit([put('g', JSON.stringify({ v: 'g'.repeat(20_000) }))]);
@@ -126,7 +126,7 @@ describe('parts that are damaged in the middle', () => {
     await close(all, store);
     for (const at of [...all.disk.files().keys()])
       if (at.startsWith(path('docs/'))) all.disk.tamper(at, undefined);
-    // The frame before the last has the end of the large commit, and the one before that a chunk of it.
+    // The last frame but one has the end of the large commit, and the frame before has a chunk of it.
     damageBody(all.disk, framesOn(all.disk).at(-3)!);
     flip(all.disk, path('catalog'), -1);
     expect((await repair(all, true)).lostSeqs).toEqual([{ from: 10, to: 10 }]);
@@ -156,7 +156,7 @@ describe('carried parts', () => {
     return { ...all, handle };
   }
 
-  it('are brought in where the log has them no more, or damaged', async () => {
+  it('are used where the parts in the log are freed or damaged', async () => {
     const all = await carried();
     for (const frame of framesOn(all.disk)) damageBody(all.disk, frame);
     flip(all.disk, path('catalog'), -1);
@@ -166,7 +166,7 @@ describe('carried parts', () => {
     expect(await contentAfter(all)).toEqual(EXPECTED);
   });
 
-  it('that are damaged are given up with --accept-loss alone, and kept beside', async () => {
+  it('are given up when they are damaged, but only with --accept-loss, and their files are kept', async () => {
     const all = await carried();
     const [file] = [...all.disk.files().keys()].filter((one) => one.startsWith(path('carried/')));
     flip(all.disk, file!, -1);
@@ -176,7 +176,7 @@ describe('carried parts', () => {
   });
 });
 
-describe('a hole in the log of which nothing says whose it was', () => {
+describe('a hole in the log of unknown projects', () => {
   async function doubtful() {
     const all = await made();
     const other = await new CliProject('q').open(all.disk);
@@ -194,14 +194,14 @@ describe('a hole in the log of which nothing says whose it was', () => {
     return all;
   }
 
-  it('is refused without --accept-loss, and with it the project opens, and keeps on opening', async () => {
+  it('prevents a repair without --accept-loss; with it, the project opens from then on', async () => {
     const all = await doubtful();
     expect(await all.project.findings(all.disk)).toMatchObject([
       { part: 'log', problem: expect.stringMatching(/lost/) },
     ]);
     await expect(repair(all)).rejects.toThrow(LossNotAccepted);
     expect(await repair(all, true)).toMatchObject({ lost: [], lostSeqs: [{ from: 10 }] });
-    expect((await viewLog(all.disk)).damage.join()).toMatch(/nothing says whose parts/);
+    expect((await viewLog(all.disk)).damage.join()).toMatch(/their projects are unknown/);
     const { store, content } = await reopened(all);
     expect(content).toEqual(EXPECTED);
     await store.commit([put('g', '{"v":"g"}')]);
@@ -210,7 +210,7 @@ describe('a hole in the log of which nothing says whose it was', () => {
     expect(await contentAfter(all)).toEqual({ ...EXPECTED, g: 'g' });
   });
 
-  it('is over for every project once an administrator accepts the loss', async () => {
+  it('affects no project after an administrator has accepted the loss', async () => {
     const all = await doubtful();
     await (await engineOn(all.disk, { clock: all.project.clock })).acceptLoss();
     await closeEngine(all.disk);
@@ -239,7 +239,7 @@ describe('a crash at any operation of a repair', () => {
     ],
     ['parts of the log', ({ disk }) => damageBody(disk, framesOn(disk).at(-2)!), true],
   ])(
-    'of %s leaves a project that can be repaired again, to the same documents',
+    'a crash during a repair of %s leaves a project that a second repair restores to the same documents',
     async (_what, damage, acceptLoss) => {
       const whole = await made();
       damage(whole);

@@ -57,7 +57,7 @@ async function documentsOf(store: FileStore): Promise<string[]> {
 const RUNS = Number(process.env['CRASH_RUNS'] ?? 400);
 
 describe('a project whose catalog is lost after any history and power cut', () => {
-  it('verifies as intact before, is rebuilt to the same documents, and reuses no sequence number', async () => {
+  it('was intact before, is rebuilt with the same documents, and reuses no sequence number', async () => {
     await fc.assert(
       fc.asyncProperty(
         fc.array(step, { minLength: 1, maxLength: 30 }),
@@ -105,7 +105,7 @@ describe('a project whose catalog is lost after any history and power cut', () =
 });
 
 describe('a project in a log with damage anywhere', () => {
-  it('loses nothing without --accept-loss, and with it is repaired so that it verifies and opens', async () => {
+  it('loses nothing without --accept-loss, and is intact and opens after a repair with it', async () => {
     await fc.assert(
       fc.asyncProperty(
         fc.array(step, { minLength: 4, maxLength: 30 }),

@@ -17,7 +17,7 @@ import { put } from '../../../testing/writes.ts';
 import { statsOfProject } from './project-stats.ts';
 
 describe('repair', () => {
-  it('does nothing to a whole project', async () => {
+  it('does not change an undamaged project', async () => {
     const all = await made();
     const before = all.disk.operations;
     expect(await repair(all)).toEqual({
@@ -36,7 +36,7 @@ describe('repair', () => {
     ['damaged', (disk) => flip(disk, path('catalog'), -1)],
     ['cut short', (disk) => disk.tamper(path('catalog'), Buffer.from('BUNDOCC2'))],
   ])(
-    'rebuilds a catalog that is %s from log and files; deletions stay, and no number is used again',
+    'rebuilds a catalog that is %s from log and files, keeps deletions, and uses no sequence number again',
     async (what, damage) => {
       const all = await made();
       damage(all.disk);
@@ -48,7 +48,7 @@ describe('repair', () => {
       expect(content).toEqual(EXPECTED);
       const listed = await store.list({ collection: 'notes', after: 0, limit: 10, bytesMax: 1e6 });
       expect(listed.documents.map(({ metadata }) => metadata._id)).toEqual(['a', 'b', 'e', 'f']);
-      // Without the catalog, nothing says whether a deletion that followers have not seen is missing.
+      // Without the catalog, a missing deletion that followers have not seen cannot be detected.
       for (const gone of [1, all.position])
         await expect(store.changes(gone, 10)).rejects.toMatchObject({ code: 'position_gone' });
       const { position } = await store.changes(0, 10);
@@ -61,7 +61,7 @@ describe('repair', () => {
     },
   );
 
-  it('rebuilds the catalog when the log has nothing of the project, above every number that was ever given', async () => {
+  it('rebuilds the catalog without parts in the log, above every sequence number that was ever used', async () => {
     const all = await made();
     const first = await all.project.open(all.disk);
     await first.checkpoint();
@@ -85,7 +85,7 @@ describe('repair', () => {
     }
   });
 
-  it('takes each document from the log while that has the first part', async () => {
+  it('takes each document from the log while the log still has the first part', async () => {
     const missing = await made({ isStartFreed: false });
     expect(await repair(missing)).toMatchObject({ faults: [], done: [] });
     const store = await missing.project.open(missing.disk);
@@ -112,7 +112,7 @@ describe('repair', () => {
     ['missing', (disk) => disk.tamper(path('project.json'), undefined)],
     ['damaged', (disk) => flip(disk, path('project.json'), 0)],
   ])(
-    'restores a project.json that is %s from the head of the catalog, also of one that had no checkpoint',
+    'restores a project.json that is %s from the head of the catalog, even before the first checkpoint',
     async (what, damage) => {
       for (const isStartFreed of [true, false]) {
         const all = await made({ isStartFreed });
@@ -130,7 +130,7 @@ describe('repair', () => {
     },
   );
 
-  it('says so when neither project.json nor its copy is readable, and changes nothing', async () => {
+  it('fails and changes nothing when project.json and its copy are both unreadable', async () => {
     const all = await made();
     flip(all.disk, path('project.json'), 0);
     all.disk.tamper(path('catalog'), undefined);
@@ -139,7 +139,7 @@ describe('repair', () => {
     expect(all.disk.operations).toBe(before);
   });
 
-  it('puts document files aside that are none, and lists them, when it rebuilds the catalog', async () => {
+  it('sets aside and lists invalid document files when it rebuilds the catalog', async () => {
     const all = await made();
     all.disk.tamper(path('catalog'), undefined);
     all.disk.tamper(path('docs/stray'), Buffer.from('x'));
@@ -148,7 +148,7 @@ describe('repair', () => {
     expect(await contentAfter(all)).toEqual(EXPECTED);
   });
 
-  it('leaves nothing of the former handle in the log, and no kept index', async () => {
+  it('leaves no part of the former handle in the log, and no stored index', async () => {
     const all = await made();
     const [former] = framesOn(all.disk).at(-1)!.handles;
     all.disk.tamper(path('indexes'), Buffer.from('of the history before'));
@@ -163,7 +163,7 @@ describe('repair', () => {
     expect(framesOn(all.disk).at(-1)!.handles).not.toContain(former);
   });
 
-  it('finds the parts of a project by its key alone, when nothing else names their handle', async () => {
+  it('finds the parts of a project with only its key when no file names their handle', async () => {
     const all = await made();
     for (const file of all.disk.files().keys())
       if (file.startsWith(path('docs/'))) all.disk.tamper(file, undefined);
@@ -174,7 +174,7 @@ describe('repair', () => {
 });
 
 describe('stats', () => {
-  it('counts what a project holds, and changes nothing', async () => {
+  it('counts the content of a project and changes nothing', async () => {
     const { project, disk, position } = await made();
     const before = disk.operations;
     expect(await statsOfProject(await project.place(disk))).toEqual({

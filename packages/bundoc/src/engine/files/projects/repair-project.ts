@@ -29,9 +29,9 @@ export interface RepairedProject extends Omit<Rebuilt, 'handle' | 'formerHandles
 }
 
 /**
- * Repairs a project that cannot be opened: `project.json` from its copies, the catalog from log and files. It
- * gives up what the log has lost. Replaced files stay as `*.before-repair-<time>`. No one else may use the
- * data folder. After a crash, the project is repaired or can be repaired again.
+ * Repairs a project that cannot be opened: `project.json` from its copies, the catalog from log and files.
+ * Commits that the log has lost stay lost. Replaced files stay as `*.before-repair-<time>`. Nobody else may
+ * use the data folder. After a crash, the project is repaired or can be repaired again.
  *
  * @throws LossNotAccepted before any change to the store; the errors of {@link readProject}, before any
  *   change.
@@ -60,7 +60,7 @@ export async function repairProject(place: ProjectPlace, options: RepairOptions)
   return { ...rebuilt, project, faults: [...faults, ...rebuilt.faults], done: [...done, ...rebuilt.done] };
 }
 
-/** A suffix that no name in the project's folder has yet. */
+/** A suffix that is not used in the project's folder yet. */
 async function freeSuffix({ disk, directory }: ProjectPlace, clock: Clock): Promise<string> {
   const names = (await disk.list(directory)) ?? [];
   const time = new Date(clock.now()).toISOString().replace(/[-:.]/g, '');

@@ -7,9 +7,9 @@ import { getFileName } from '../documents/document-files.ts';
 import type { FoundFile, RemainsPlace, SalvageScan } from './salvage-scan.ts';
 
 /**
- * Adds to the catalog what only files know. Their documents come last in the change feed, where no
- * follower misses them. In lists they stand before what the log has, in the order of their creation. If
- * anything may be lost, followers must restart: nothing says which of them have seen it.
+ * Adds documents to the catalog whose latest revision exists only in a file. They come last in the change
+ * feed, so that no follower misses them. In lists, they come before documents from the log, in the order of
+ * creation. If commits may be lost, followers must restart, because some may have read them.
  *
  * @returns the names of the files.
  */
@@ -40,27 +40,27 @@ export function adoptFiles(
       createdSeq: before?.deletedMs === 0 ? before.createdSeq : (places?.get(fileName) ?? seq),
       createdMs: Date.parse(metadata._created),
       rev: Buffer.from(metadata._rev, 'hex'),
-      // Which version sealed the file is not known: taken for the oldest, it is re-sealed in any case.
+      // The key version of the file is unknown. The oldest one makes sure that the file is re-sealed.
       keyVersion: cipher.oldestVersion,
       size,
       deletedMs: 0,
     });
   }
-  // Without the catalog, nothing says whether a file or a deletion is missing.
+  // Without the catalog, missing files and deletions cannot be detected.
   catalog.restore(seq, isWhole ? catalog.purgedSeq : base);
   return later.map(({ fileName }) => fileName);
 }
 
-/** The position after which new ones begin, so that none is ever given twice. */
+/** The position after which new positions begin, so that none is ever used twice. */
 function seqBase({ store, lostSeqs }: SalvageScan, isWhole: boolean, nowMs: number): Position {
   const highest = Math.max(store.catalog.lastSeq, ...lostSeqs.map(({ to }) => to ?? 0));
   return isWhole ? highest : positionAfterLoss(highest, nowMs);
 }
 
 /**
- * Whether a file is the latest of its document: nothing else knows it, or it came of a commit that is lost.
- * With the catalog at hand every revision is known that the file had before the log; without it only the time
- * tells which is later.
+ * Whether a file has the latest revision of its document: only the file has the document, or the commit of
+ * this revision is lost. With the catalog, all earlier revisions of the file are known. Without it, the time
+ * of the update decides.
  */
 function isLater(
   remains: SalvageScan,
@@ -70,7 +70,7 @@ function isLater(
   if (state === undefined) return true;
   if (!remains.filesMayBeLater || remains.knownRevs.get(fileName)?.has(metadata._rev) === true) return false;
   const updatedMs = Date.parse(metadata._updated);
-  // When the document last changed, as far as is known.
+  // The latest known change of the document.
   const knownMs = state.deletedMs || (remains.updatedMs.get(fileName) ?? state.createdMs);
   return remains.catalogFault === undefined ? updatedMs >= knownMs : updatedMs > knownMs;
 }
@@ -82,9 +82,9 @@ function order(a: DocumentMetadata, b: DocumentMetadata): number {
 }
 
 /**
- * List positions of documents that only files know, in the order of their creation among
- * those of `known`: for each the highest number below the next one's that nobody has. Where clocks leave no
- * such room, there are fewer places than files.
+ * Assigns list positions to documents that exist only in files. The time of creation orders them among
+ * `known`: each gets the highest free number below that of the next document. If clocks went backwards, there
+ * may be fewer free numbers than files.
  */
 function placesAmong(
   known: Iterable<DocumentState>,

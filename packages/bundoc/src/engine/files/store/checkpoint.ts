@@ -194,7 +194,7 @@ async function syncDocuments(steps: readonly Step[], ports: CheckpointDeps, fail
         await one.source.files.whenWritten();
         await sync([{ ...one, paths: [...one.paths, ...one.source.files.takeUnsynced()] }]);
       } catch (error) {
-        // Also on a full disk, because the content of the files is unknown.
+        // Even on a full disk, because the content of the files is unknown.
         failed(one.source, new AppError('storage_unavailable', { cause: error }));
       }
   }

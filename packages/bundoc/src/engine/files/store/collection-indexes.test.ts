@@ -134,7 +134,7 @@ describe('the stored indexes', () => {
     await expect(commitOne(next, put('x', '{"email":"needle-7"}'))).rejects.toMatchObject(violation);
   });
 
-  it('only save time: missing, changed, truncated or under another key, they are rebuilt', async () => {
+  it('are rebuilt when they are missing, changed, truncated or under another key', async () => {
     for (const harm of ['missing', 'changed', 'cut', 'another project'] as const) {
       const { store, reopen, disk } = await start();
       await define(store);
@@ -177,7 +177,7 @@ describe('the keys of a long commit', () => {
   const long = (id: string, email: string) =>
     put(id, `{"email":"${email}","g":["${email}","h"],"pad":"${pad}"}`);
 
-  it('are computed before it is put in order, yielding in between, also for a large document', async () => {
+  it('are computed before it is put in order, and yield to others even for a large document', async () => {
     const { store } = await start();
     await store.define('notes', indexOn('email', 'g'), NONE);
     await using scheduler = new Scheduler();

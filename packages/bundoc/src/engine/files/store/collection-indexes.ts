@@ -60,8 +60,6 @@ interface Indexed {
  * The indexes of a store in files. A commit's documents enter them synchronously when the commit becomes
  * visible. Existing documents enter in the background, except those that have changed in the meantime and are
  * therefore already in.
- *
- * One class, because it has the members of the port, and what a commit and a checkpoint ask of indexes.
  */
 export class CollectionIndexes implements EngineIndexes {
   readonly #documents: IndexedDocuments;

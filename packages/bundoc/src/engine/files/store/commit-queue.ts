@@ -34,7 +34,7 @@ export interface CommitQueueOptions {
   readonly fail: (error: unknown) => void;
   /** Called when the commits of a part were answered. */
   readonly onAnswered: () => void;
-  /** Called when the key version has sealed so much that it should be rotated. */
+  /** Called when a rotation of the key is due, because its version has sealed enough. */
   readonly onRotationDue: (version: number) => void;
   readonly ownWork: OwnWork;
   /** Schedules a task; `setTimeout` by default. */

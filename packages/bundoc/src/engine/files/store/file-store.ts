@@ -182,8 +182,8 @@ export class FileStore implements ProjectStore, CheckpointSource {
   }
 
   /**
-   * The position of the last take-over, once no commit can get an earlier position: a reader that continues
-   * from here must not miss a commit that was planned before it heard of the take-over.
+   * The position of the last take-over, once no commit can get an earlier one. Otherwise a reader that
+   * continues from here could miss a commit that was planned before the store knew of the take-over.
    */
   #raisedFloor(): Position {
     if (!this.#queue.hasUnpublished) this.#floor = Math.max(this.#floor, this.#options.positionFloor());
@@ -261,8 +261,8 @@ export class FileStore implements ProjectStore, CheckpointSource {
   }
 
   /**
-   * Refuses new documents before the catalog is too large to be read. Those that wait for the log fit into
-   * what the limit leaves.
+   * Refuses new documents before the catalog becomes too large to be read. Documents that already wait for
+   * the log fit above this limit.
    */
   #requireRoom(writes: readonly Write[]): void {
     const { catalog } = this.#parts;
@@ -344,7 +344,7 @@ export class FileStore implements ProjectStore, CheckpointSource {
     if (this.#failed) return false;
     const { least, most } = this.#engine.checkpointBytes;
     const bytes = this.#queue.attached.mark()?.bytes ?? 0;
-    // A snapshot writes the whole catalog, but the log needs its segments back however large that is.
+    // A snapshot writes the whole catalog, so a large one waits for more bytes, but at most for `most`.
     return bytes > least && bytes > Math.min(this.#parts.catalog.size * SNAPSHOT_ENTRY_BYTES, most);
   }
 

@@ -66,7 +66,7 @@ export class PartsScan {
     for (const one of handles) {
       const newest = parts.newest.get(one);
       const reached = this.#last.get(one) ?? covered;
-      if (parts.doubtful.has(one)) partFaults.push('frames of the log are lost, and nothing says whose');
+      if (parts.doubtful.has(one)) partFaults.push('frames of unknown projects are lost in the log');
       else if (newest === undefined || (covered !== undefined && comparePlaces(newest, covered) <= 0))
         continue;
       else if (reached !== undefined && isSamePlace(reached, newest)) continue;
@@ -74,9 +74,9 @@ export class PartsScan {
       endIsUnknown = true;
     }
     if (handles.size === 0 && log.isDoubtful('', undefined))
-      partFaults.push('frames of the log are lost, and nothing says whose');
+      partFaults.push('frames of unknown projects are lost in the log');
     if (partFaults.length === 0 && damage !== undefined) partFaults.push(damage.message);
-    // Also for damage of unknown extent.
+    // Damage of unknown extent, too.
     endIsUnknown ||= partFaults.length > 0 && this.lostSeqs.length === 0;
     if (endIsUnknown && partFaults.length > 0) this.lostSeqs.push({ from: this.#seqBefore + 1 });
     return endIsUnknown;
@@ -106,7 +106,7 @@ export class PartsScan {
     if (previous === undefined) return before === undefined && covered === undefined;
     if (before !== undefined && isSamePlace(previous, before)) return true;
     if (covered !== undefined) return isSamePlace(previous, covered);
-    // A catalog has covered what was freed, so it is in the document files.
+    // A catalog has covered the freed parts, so their documents are in files.
     return before === undefined && catalogFault !== undefined && previous.segment < log.firstLive;
   }
 

@@ -28,18 +28,18 @@ import {
 
 export interface RebuildOptions {
   readonly clock: Clock;
-  /** A folder for what is being written, on the same file system. */
+  /** A folder for temporary files, on the same file system. */
   readonly tmp: string;
   /** The text of `project.json`. */
   readonly projectFile: Buffer;
-  /** Where what is replaced is kept: names end in this. */
+  /** The end of the names under which replaced files are kept. */
   readonly suffix: string;
-  /** Whether acknowledged commits that are damaged may be given up. */
+  /** Whether to accept the loss of damaged commits that were acknowledged. */
   readonly acceptLoss: boolean;
   readonly onProgress: OnProgress;
 }
 
-/** A document that could not be saved. What is known of it depends on what is left. */
+/** A document that could not be saved. Its collection and id may be unknown. */
 export interface LostDocument {
   readonly file: string;
   readonly collection?: string;
@@ -47,33 +47,33 @@ export interface LostDocument {
 }
 
 export interface Rebuilt {
-  /** What was wrong; nothing was done when there is nothing. */
+  /** The faults that were found. Without any, nothing was changed. */
   readonly faults: readonly string[];
-  /** What was done, sentence by sentence. */
+  /** The steps of the repair, one phrase each. */
   readonly done: readonly string[];
   /** Sequence numbers of commits that may be lost. */
   readonly lostSeqs: readonly SeqRange[];
   readonly lost: readonly LostDocument[];
-  /** Documents whose state was taken from their file, since neither catalog nor log has it. */
+  /** Number of documents whose latest revision was only in their file. */
   readonly adopted: number;
-  /** Under which the project's parts lie in the log from now on. */
+  /** The project's new handle in the log. */
   readonly handle: string | undefined;
-  /** Handles whose parts are not needed any more. */
+  /** Handles whose parts are no longer needed. */
   readonly formerHandles: readonly string[];
 }
 
-/** Acknowledged commits are damaged, and nobody said that they may be lost. Nothing was changed. */
+/** Acknowledged commits are damaged, and `acceptLoss` is false. Nothing was changed. */
 export class LossNotAccepted extends Error {
   override readonly name = 'LossNotAccepted';
 }
 
 /**
- * Makes a store whole again that cannot be loaded: all that catalog, parts of the log and document files
- * still have goes into document files and a new catalog. That has a new handle, so nothing of the log counts
- * for the project any more.
+ * Repairs a store that cannot be loaded. It writes everything that the catalog, the log and the document
+ * files still have into document files and a new catalog. The new catalog has a new handle, so the project
+ * no longer uses its earlier parts in the log.
  *
- * Until the new catalog is renamed into place, the old one and all parts are there, so a crash leaves a
- * project that can be repaired again.
+ * The old catalog and all parts stay until the new catalog is renamed into place. So after a crash, the
+ * project can be repaired again.
  *
  * @throws LossNotAccepted before anything was changed.
  */
@@ -119,22 +119,22 @@ export async function rebuildStore(place: RemainsPlace, options: RebuildOptions)
   const seals = sealsAfterRepair(place, store.sealCounts);
   const head = { handle, covered: undefined, projectFile: options.projectFile, lastSeq, purgedSeq, seals };
   const snapshot = encodeSnapshot(place.project, place.cipher, head, idempotencyRecords, catalog);
-  // The folder may come from a process that was killed before its name was durable.
+  // The process that created the folder may have been killed before the folder's name was durable.
   await disk.syncDirectory(dirname(directory));
-  // It is of the history before; places in this one may be others.
+  // The stored indexes belong to the earlier catalog, which may have used the same positions differently.
   await disk.remove(join(directory, INDEX_FILE));
   await replaceFile(disk, options.tmp, join(directory, CATALOG_FILE), snapshot);
   done.push(
     catalogFault === undefined
       ? 'wrote a new catalog'
-      : 'rebuilt the catalog from the log and the document files: nothing says whether a file is missing',
+      : 'rebuilt the catalog from the log and the document files; missing files cannot be detected',
   );
   await setCarriedAside(place, suffix, done);
   const formerHandles = [...remains.parts.handles];
   return { faults, done, lostSeqs, lost, adopted: adopted.length, handle, formerHandles };
 }
 
-/** What keeps a store from being loaded. */
+/** The damage that prevents loading; undefined when the store can be loaded. */
 async function damageOf(place: RemainsPlace): Promise<Error | undefined> {
   try {
     await loadProject(place);
@@ -147,7 +147,7 @@ async function damageOf(place: RemainsPlace): Promise<Error | undefined> {
   }
 }
 
-/** Parts that were carried out of the log are not the project's any more. */
+/** Sets aside the files of carried parts, because the new catalog covers them. */
 async function setCarriedAside(place: RemainsPlace, suffix: string, done: string[]): Promise<void> {
   const { disk, directory } = place;
   const path = join(directory, CARRIED_FOLDER);
@@ -158,7 +158,7 @@ async function setCarriedAside(place: RemainsPlace, suffix: string, done: string
     await quarantine(place, files, `${CARRIED_FOLDER}${suffix}`);
     await disk.removeTree(path);
   } catch (error) {
-    // It is no folder.
+    // The path is not a folder.
     if (!hasCode(error, 'project_damaged')) throw error;
     await disk.rename(path, `${path}${suffix}`);
   }
@@ -166,7 +166,7 @@ async function setCarriedAside(place: RemainsPlace, suffix: string, done: string
   done.push(`kept the parts of ${CARRIED_FOLDER} in ${CARRIED_FOLDER}${suffix}`);
 }
 
-/** Keeps what is about to be replaced beside it, durably. */
+/** Makes a durable copy of a file that is about to be replaced, in the same folder. */
 export async function keepCopy(
   { disk, directory }: Pick<RemainsPlace, 'disk' | 'directory'>,
   name: string,
@@ -179,7 +179,7 @@ export async function keepCopy(
     if (file === undefined) return;
     await disk.createFile(kept, contentOf(file));
   } catch (error) {
-    // What cannot be copied is moved: it is no file of a project.
+    // Not a regular file, so it is moved.
     if (!hasCode(error, 'project_damaged')) throw error;
     await disk.rename(path, kept);
   }
@@ -207,8 +207,8 @@ function sentenceOf(lostSeqs: Rebuilt['lostSeqs']): string {
 }
 
 /**
- * Writes the files as the parts of the log have them, durably; and `whole`, the revision in each, with them.
- * Files that are later are left alone.
+ * Restores document files from the parts of the log, and makes all document files durable. Later files stay
+ * as they are. It updates `whole`, which has the revision of each file.
  */
 async function writeFromLog(
   place: RemainsPlace,
@@ -241,8 +241,7 @@ async function writeFromLog(
       if (failure !== undefined) throw failure;
   }
   await disk.syncDirectory(join(directory, DOCS_FOLDER));
-  // All of them: a file that is there may not be durable yet, and until the log's parts are dropped it need
-  // not be.
+  // Existing files, too: while the log has its parts, a file need not be durable.
   const kept = [...whole.keys()].map((fileName) => join(directory, documentPath(fileName)));
   await disk.syncFiles([...removed, ...kept]);
 
@@ -257,7 +256,7 @@ async function writeFromLog(
   }
 }
 
-/** Documents in the catalog without a file become deletions, which the feed reports. */
+/** Turns documents of the catalog that have no file into deletions, which the change feed reports. */
 function tombstoneMissing(
   { store }: SalvageScan,
   whole: ReadonlyMap<string, string>,
@@ -274,8 +273,8 @@ function tombstoneMissing(
 }
 
 /**
- * How often the key has sealed was in what is damaged, so the worst is taken: that a rotation is due, which
- * Bundoc then asks for at its next write.
+ * Sets the number of seals of the current key version so high that a rotation is due at the next write. The
+ * true number may be lost with the damaged parts.
  */
 function sealsAfterRepair({ cipher }: RemainsPlace, known: readonly SealCount[]): SealCount[] {
   return [...known, { version: cipher.version, count: SEAL_LIMITS.rotateAt }];

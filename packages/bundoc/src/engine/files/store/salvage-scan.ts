@@ -66,7 +66,7 @@ export interface PartsLeft {
   readonly covered: Place | undefined;
 }
 
-/** Both ends are included; `to` is absent when unknown. */
+/** A range that includes both ends. `to` is absent when it is unknown. */
 export interface SeqRange {
   readonly from: number;
   readonly to?: number;
@@ -183,7 +183,7 @@ async function handlesLeft(
     if (isOwn) claimed.add(handle);
   }
   if (claimed.size === 0 && isAnyUnread)
-    faults.push('parts in the log are damaged, and nothing says whether they are of this project');
+    faults.push('parts in the log are damaged, and may belong to this project');
   return claimed;
 
   function opened(part: SealedPart): Buffer | undefined {
@@ -234,7 +234,7 @@ export async function* commitsIn(place: RemainsPlace, parts: PartsLeft): AsyncGe
     if (part === undefined || plaintext === undefined) continue;
     const { handle, kind, chunks: count, previous } = part.entry;
     const newest = parts.newest.get(handle);
-    // A frame torn by a crash: its commits were not acknowledged, and a start has skipped it.
+    // A crash has torn this frame. Its commits were not acknowledged, and a start has skipped it.
     const isTorn = newest !== undefined && comparePlaces(part.place, newest) > 0;
     if (isTorn && !parts.doubtful.has(handle)) continue;
     const before = chunks.get(handle) ?? [];

@@ -20,7 +20,7 @@ describe('the log', () => {
     expect(bytes).toBeLessThanOrEqual(SMALL_LIMITS.log.segmentsMax * SMALL_LIMITS.log.segmentBytes);
   });
 
-  it('is checkpointed while commits go on without a pause', async () => {
+  it('is checkpointed while commits continue without a pause', async () => {
     const { disk, store } = await started();
     await commitOne(store, put('a', '{}'));
     let done = false;
@@ -32,7 +32,7 @@ describe('the log', () => {
     expect(disk.trace.some((line) => line.endsWith(' /p/catalog'))).toBe(true);
   });
 
-  it('that lost a part of the project keeps it from being opened, and the cause says which', async () => {
+  it('a log that has lost a part of a project prevents its opening, and the cause names the part', async () => {
     const { project, disk, store } = await started();
     for (let n = 0; n < 3; n++) await commitOne(store, put(`d${n}`, '{}'));
     await store[Symbol.asyncDispose]();
@@ -51,7 +51,7 @@ describe('the log', () => {
   });
 });
 
-describe('a snapshot that is taken while commits go on', () => {
+describe('a snapshot that is taken while commits continue', () => {
   const DOCUMENTS = 9_600;
   const idOf = (n: number) => `${n}-${'long'.repeat(60)}`;
   const limits = { log: { ...SMALL_LIMITS.log, segmentsMax: 64 }, checkpointBytes: 1e9 };
@@ -166,7 +166,7 @@ describe('the catalog', () => {
     await expect(project.open(disk)).rejects.toMatchObject({ code: 'project_damaged' });
   });
 
-  it('that ends at a chunk before its last one is damage', async () => {
+  it('a catalog that ends at a chunk before its last one is damage', async () => {
     const { project, disk, store } = await started();
     await commitOne(store, put('a', '{}'));
     await store.checkpoint();
@@ -176,7 +176,7 @@ describe('the catalog', () => {
     await expect(project.open(disk)).rejects.toMatchObject({ code: 'project_damaged' });
   });
 
-  it('never counts back, even if the last change was a deletion that is forgotten', async () => {
+  it('never goes back to an earlier position, even if the last change was a forgotten deletion', async () => {
     const clock = new FakeClock();
     const project = new ProjectInFiles({ clock });
     const disk = ProjectInFiles.disk();
@@ -216,7 +216,7 @@ describe('the catalog', () => {
 });
 
 describe('a feed that is begun after deletions were forgotten', () => {
-  it('is read page by page to its end, and refused only when more is forgotten meanwhile', async () => {
+  it('is read page by page to its end, and refused only when more deletions are forgotten meanwhile', async () => {
     const clock = new FakeClock();
     const project = new ProjectInFiles({ clock });
     const disk = ProjectInFiles.disk();
@@ -271,7 +271,7 @@ describe('a catalog with a limit', () => {
     }
   });
 
-  it('refuses new documents when it is full, and takes changes and deletions', async () => {
+  it('refuses new documents when it is full, but accepts changes and deletions', async () => {
     const { store } = await opened({ catalogBytesMax: 200, tombstonesMax: 0 });
     for (const id of ['a', 'b', 'c']) await commitOne(store, put(id, '{}'));
     await expect(store.commit([put('d', '{}')])).rejects.toMatchObject({

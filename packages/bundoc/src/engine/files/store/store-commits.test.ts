@@ -10,7 +10,7 @@ import { COMMITS_WAITING_MAX } from '../../port/port.ts';
 import { createSealedCache } from '../documents/sealed-cache.ts';
 
 describe('a commit', () => {
-  it('shares one sync with all that wait', async () => {
+  it('shares one sync with all waiting commits', async () => {
     const { disk, store } = await started();
     await commitOne(store, put('first', '{}'));
     const before = disk.trace.filter((line) => line.startsWith('fdatasync')).length;
@@ -19,7 +19,7 @@ describe('a commit', () => {
     expect(syncs).toBeLessThan(10);
   });
 
-  it('that is refused because of an earlier one in its frame is answered once that one is durable', async () => {
+  it('a commit that an earlier one in its frame rules out is refused only after that one is durable', async () => {
     const project = new ProjectInFiles();
     const disk = ProjectInFiles.disk();
     const held = holdLogWrites(disk);
@@ -40,7 +40,7 @@ describe('a commit', () => {
     expect(answers).toMatchObject([{ code: 'precondition_failed' }]);
   });
 
-  it('shows nothing readable on the disk: neither ids nor collections nor members', async () => {
+  it('leaves no readable id, collection or member on the disk', async () => {
     const { disk, store } = await started();
     await store.commit([
       { ...put('planted-id', '{"planted-member":"planted-value"}'), ref: ref('planted-id', 'planted_c') },
@@ -54,7 +54,7 @@ describe('a commit', () => {
     }
   });
 
-  it('that is large is sealed document by document, while others are served, and comes before what came later', async () => {
+  it('a large commit is sealed document by document while others are served, and keeps its place in the order', async () => {
     const steps = new SlowSteps();
     const project = new ProjectInFiles({ limits: LARGE_LIMITS, ownWork: steps.own });
     const disk = ProjectInFiles.disk();
@@ -74,7 +74,7 @@ describe('a commit', () => {
     for (const id of ids.slice(1)) expect((await again.get(ref(id)))?.text.length).toBeGreaterThan(200_000);
   });
 
-  it('that is being sealed is refused with those behind it when the store fails, and nothing waits for it', async () => {
+  it('a commit that is being sealed is refused with all later ones when the store fails', async () => {
     const { project, store } = await started(LARGE_LIMITS);
     const large = store.commit([put('a', `{"pad":"${'x'.repeat(2_000_000)}"}`)]);
     const behind = store.commit([put('b', '{}')]);
@@ -89,7 +89,7 @@ describe('a commit', () => {
     await store[Symbol.asyncDispose]();
   });
 
-  it('of the longest ids, escaped, with idempotency keys, is taken in parts as they were counted', async () => {
+  it('commits with the longest escaped ids and idempotency keys fit into the parts that they were counted for', async () => {
     const { project, disk, store } = await started(LARGE_LIMITS);
     const id = (n: number) => `${'"'.repeat(500)}${n}`;
     const commits = Array.from({ length: 1_000 }, (_, n) =>
@@ -112,7 +112,7 @@ describe('a commit', () => {
     expect(refused[0]?.reason).toMatchObject({ code: 'overloaded' });
   });
 
-  it('is refused when documents have waited for the disk for 5 seconds, and not before', async () => {
+  it('is refused only when documents have waited for the disk for 5 seconds', async () => {
     const { disk, store } = await started();
     await commitOne(store, put('first', '{}'));
     const { promise: isBack, resolve: comeBack } = Promise.withResolvers<void>();
@@ -150,7 +150,7 @@ describe('a commit', () => {
     expect((await again.get(ref('big')))?.text.toString()).toContain(text);
   });
 
-  it('on a full disk is refused in time; reads and deletes go on, nothing is lost, and it recovers by itself', async () => {
+  it('a commit on a full disk is refused in time, while reads and deletes continue, and the store recovers by itself', async () => {
     const { project, disk, store } = await started();
     const ids: string[] = [];
     const fill = async () => {
@@ -183,7 +183,7 @@ describe('a commit', () => {
     expect(await again.get(ref('first'))).toBeUndefined();
   });
 
-  it('whose write to the log fails is refused for certain, and the store goes on', async () => {
+  it('a commit whose write to the log fails is refused, and the store continues', async () => {
     for (const operation of [1, 2]) {
       const { project, disk, store } = await started();
       await commitOne(store, put('a', '{"v":1}'));
@@ -203,7 +203,7 @@ describe('a commit', () => {
 });
 
 describe('a fence', () => {
-  it('that is durable and cannot be published fails its store, which has it when it is opened again', async () => {
+  it('a durable fence that cannot be published fails its store, which has the fence after its next opening', async () => {
     const cache = createSealedCache(1_000_000);
     const update = vi.spyOn(cache, 'update');
     const project = new ProjectInFiles();
@@ -256,7 +256,7 @@ describe('a fence', () => {
 });
 
 describe('opening, writing and closing a store', () => {
-  it('costs few seals beyond those that it makes', async () => {
+  it('counts only a few more seals than it makes', async () => {
     const { project, disk, store } = await started();
     await store[Symbol.asyncDispose]();
     for (let cycle = 1; cycle <= 10; cycle++) {

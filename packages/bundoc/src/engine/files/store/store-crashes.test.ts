@@ -4,12 +4,12 @@ import { documentFiles, started } from '../../../testing/started-store.ts';
 import { commitOne, put, ref, remove } from '../../../testing/writes.ts';
 import { createSealedCache } from '../documents/sealed-cache.ts';
 
-describe('what one process wrote and did not sync', () => {
+describe('data that one process wrote and did not sync', () => {
   const crashes = (disk: SimulatedDisk, operation: number, when: 'before' | 'after' = 'before') =>
     disk.failAt({ operation, when, what: 'crash' });
 
   /**
-   * Killed at each operation of a commit, a new process goes on from all that it finds, and then the power is
+   * Killed at each operation of a commit, a new process continues with what it finds, and then the power is
    * cut.
    */
   it.each(['before', 'after'] as const)(
@@ -40,7 +40,7 @@ describe('what one process wrote and did not sync', () => {
     },
   );
 
-  it('of a removed document file is made durable too: it does not come back', async () => {
+  it('a removal that one process did not sync is made durable by the next, so no document comes back', async () => {
     const { project, disk, store } = await started();
     await commitOne(store, put('a', '{}'));
     await store.checkpoint();
@@ -51,7 +51,7 @@ describe('what one process wrote and did not sync', () => {
     expect(documentFiles(second.powerCut('synced only'))).toEqual([]);
   });
 
-  it('never outlives the folder of its documents, whichever new names a power cut takes', async () => {
+  it('never outlives the folder of its documents, whichever names a power cut removes', async () => {
     for (let survivor = 0; survivor < 8; survivor++) {
       const { project, disk, store } = await started();
       await store.checkpoint();
@@ -69,7 +69,7 @@ describe('what one process wrote and did not sync', () => {
     }
   });
 
-  it('of a document file whose sync failed is written again from the log', async () => {
+  it('a document file whose sync failed is written again from the log', async () => {
     for (let operation = 1; operation < 12; operation++) {
       const { project, disk, store } = await started();
       await commitOne(store, put('a', '{"v":1}'));
@@ -80,7 +80,7 @@ describe('what one process wrote and did not sync', () => {
     }
   });
 
-  it('is never taken for durable after a sync that failed', async () => {
+  it('never counts as durable after a failed sync', async () => {
     for (let operation = 1; operation < 30; operation++) {
       const { project, disk, store } = await started();
       disk.failAt({ operation, when: 'before', what: 'storage_unavailable' });
@@ -103,7 +103,7 @@ describe('what one process wrote and did not sync', () => {
 });
 
 describe('a cache that outlives the store', () => {
-  it('never makes a commit whose sync failed, and which is found again, an integrity error', async () => {
+  it('makes no integrity error of a commit whose sync failed and which is found again', async () => {
     for (let operation = 1; operation < 8; operation++) {
       const { project, disk, store: first } = await started();
       await first[Symbol.asyncDispose]();
@@ -124,7 +124,7 @@ describe('a cache that outlives the store', () => {
 
 describe('on a full disk', () => {
   it.each(['before', 'after'] as const)(
-    'a write without space, though that was taken before, loses nothing (%s)',
+    'a write that runs out of space loses nothing, even if space was taken before (%s)',
     async (when) => {
       for (let operation = 1; operation < 12; operation++) {
         const { project, disk, store } = await started();
@@ -155,7 +155,7 @@ describe('on a full disk', () => {
     return { project, disk, store, fill };
   };
 
-  it('a delete that shares its frame with a put goes on without it', async () => {
+  it('a delete succeeds even if a put in its frame is refused', async () => {
     const { store } = await full();
     const [refused, removed, absent] = await Promise.allSettled([
       store.commit([put('new', '{}')]),
@@ -168,7 +168,7 @@ describe('on a full disk', () => {
     expect(await store.get(ref('d1'))).toBeUndefined();
   });
 
-  it('the reserve is left to deletes, however many writers try', async () => {
+  it('only deletes use the reserve, even if many writers try', async () => {
     const { project, disk, store, fill } = await full();
     for (let n = 0; n < 6; n++) {
       await commitOne(store, remove(`d${n}`));

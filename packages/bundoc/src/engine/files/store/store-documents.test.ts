@@ -5,7 +5,7 @@ import { commitOne, put, ref, remove } from '../../../testing/writes.ts';
 import { createSealedCache } from '../documents/sealed-cache.ts';
 
 describe('the cache', () => {
-  it('has the latest bytes of a document, and none of a deleted one', async () => {
+  it('has the latest bytes of a document, and no bytes of a deleted one', async () => {
     const { project, disk, store: first } = await started();
     await first[Symbol.asyncDispose]();
     const cache = createSealedCache(1_000_000);
@@ -22,7 +22,7 @@ describe('the cache', () => {
     expect(cache.get('p', name)).toBeUndefined();
   });
 
-  it('can give up a document whose sealed bytes a backup still has', async () => {
+  it('can drop a document while a backup still uses its sealed bytes', async () => {
     const { project, disk, store: first } = await started();
     await first[Symbol.asyncDispose]();
     const cache = createSealedCache(1_000_000);
@@ -38,7 +38,7 @@ describe('the cache', () => {
     expect(project.cipher.openDocument(name, changes[0]?.sealed as Buffer).toString()).toContain(text);
   });
 
-  it('takes in a document that is read before its file is written, and no document that is only written', async () => {
+  it('keeps a document that is read before its file is written, but none that is only written', async () => {
     const { project, disk, store: first } = await started();
     await first[Symbol.asyncDispose]();
     const cache = createSealedCache(1_000_000);
@@ -56,7 +56,7 @@ describe('the cache', () => {
     expect((await store.get(ref('a')))?.text.toString()).toContain('"v":2');
   });
 
-  it('that has older bytes than the disk does not keep a document from being read', async () => {
+  it('a cache with older bytes than the disk does not prevent the reading of a document', async () => {
     const { project, disk, store: first } = await started();
     await first[Symbol.asyncDispose]();
     const cache = createSealedCache(1_000_000);
@@ -103,7 +103,7 @@ describe('a document file', () => {
     expect((await store.get(ref('b')))?.text.toString()).toContain('fine');
   });
 
-  it('that is damaged does not keep the others from being listed', async () => {
+  it('a damaged document file does not prevent the listing of other documents', async () => {
     const { project, disk, store } = await checkpointed();
     disk.tamper(pathOf(project, 'a'), Buffer.from('x'));
     const page = await store.list({ collection: 'notes', after: 0, limit: 10, bytesMax: 1_000_000 });
@@ -111,13 +111,13 @@ describe('a document file', () => {
     expect(page.unreadable).toEqual(['a']);
   });
 
-  it('of an older revision put back is an integrity error', async () => {
+  it('a document file of an older revision that is put back is an integrity error', async () => {
     const { project, disk, store, old } = await checkpointed();
     disk.tamper(pathOf(project, 'a'), old);
     await expect(store.get(ref('a'))).rejects.toMatchObject({ code: 'integrity_error' });
   });
 
-  it('that is damaged can be replaced and deleted', async () => {
+  it('a damaged document file can be replaced and deleted', async () => {
     const { project, disk, store } = await checkpointed();
     disk.tamper(pathOf(project, 'a'), Buffer.from('x'));
     disk.tamper(pathOf(project, 'b'), Buffer.from('x'));

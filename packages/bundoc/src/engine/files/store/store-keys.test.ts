@@ -26,7 +26,7 @@ describe('the seal budget', () => {
     return written;
   };
 
-  it('asks for a rotation in time, and refuses the seal beyond the last: key_exhausted', async () => {
+  it('asks for a rotation in time, and refuses seals beyond the last one with key_exhausted', async () => {
     const { project, store } = await budgeted();
     expect(await writeUntilRefused(store)).toBe(sealLimits.max);
     expect(project.rotationsDue.length).toBeGreaterThan(0);
@@ -34,7 +34,7 @@ describe('the seal budget', () => {
     await commitOne(store, remove('d0'));
   });
 
-  it('is exact over closing, and forgets no seal over crashes', async () => {
+  it('is exact after the store is closed, and loses no seal in a crash', async () => {
     const { project, disk, store } = await budgeted();
     for (let n = 0; n < 20; n++) await commitOne(store, put('a', '{}'));
     await store.checkpoint();
@@ -94,7 +94,7 @@ describe('after a rotation', () => {
     expect(await again.changes(0, 100)).toEqual(before);
   });
 
-  it('re-sealing takes no more into one frame than can be read again, however large the documents', async () => {
+  it('re-sealing puts at most as much into a frame as can be read again, however large the documents are', async () => {
     const { project, disk, store } = await started(LARGE_LIMITS);
     const pad = 'x'.repeat(3_000_000);
     for (let n = 0; n < 14; n++) await commitOne(store, put(`big-${n}`, `{"n":${n},"pad":"${pad}"}`));
@@ -147,7 +147,7 @@ describe('after a rotation', () => {
     await check(await project.open(disk.powerCut('synced only')));
   });
 
-  it('re-sealing goes on where a crash cut it short, and never undoes a write that came between', async () => {
+  it('re-sealing continues where a crash interrupted it, and never undoes a write in between', async () => {
     for (let operation = 1; operation < 40; operation += 3) {
       const { project, disk, store } = await rotated();
       disk.failAt({ operation, when: 'after', what: 'crash' });
@@ -208,7 +208,7 @@ describe('after a rotation', () => {
       expect(project.cipher.openDocument(name, changes[0]?.sealed as Buffer).toString()).toContain('"n":0}');
     });
 
-    it('reads again what the file had of both versions, and reports no damage', async () => {
+    it('reads a file again that had bytes of both versions, and reports no damage', async () => {
       const torn = (before: Buffer, after: Buffer) =>
         Buffer.concat([before.subarray(0, 40), after.subarray(40)]);
       const { project, document } = await overtaken(0, torn);
@@ -216,7 +216,7 @@ describe('after a rotation', () => {
       expect(project.damaged).toEqual([]);
     });
 
-    it('gives a backup the bytes of the version that the document has then', async () => {
+    it('gives a backup the bytes of the version that the document has at that time', async () => {
       const { project, disk, store } = await started();
       await commitOne(store, put('d', '{"n":0}'));
       await store.checkpoint();

@@ -50,8 +50,6 @@ export interface StoreReaderOptions {
  * Reads documents of the files engine. The catalog identifies the current state of a document. Its bytes
  * are pending, cached, or in its file. Commits may happen during a read, so its result counts only if the
  * catalog still has that state.
- *
- * One class, because each read holds what it opened against the same catalog.
  */
 export class StoreReader {
   readonly #options: StoreReaderOptions;

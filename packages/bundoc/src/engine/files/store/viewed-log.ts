@@ -4,11 +4,7 @@ import type { PartReader } from '../log/parts.ts';
 import type { SealedPart } from '../log/sealed-part.ts';
 import type { LogOfProjects } from './project-loader.ts';
 
-/**
- * The log as a command reads it, without a running service.
- *
- * One class, because it has the members of its port.
- */
+/** The log as a command reads it, without a running service. */
 export class ViewedLog implements LogOfProjects {
   readonly storageId: Buffer;
   readonly #view: LogView;

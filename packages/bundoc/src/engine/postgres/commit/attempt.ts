@@ -21,8 +21,8 @@ import { type GroupPlan, type PreState, planGroup, type QueuedCommit } from './p
 import { type ProjectWrites, type SealedNames, writeOfGroup } from './write-group.ts';
 
 /**
- * Look-ups of a transaction. Commits that are refused can make those behind them ask something else, one
- * after another, while all heads of the transaction are locked.
+ * Maximum of look-ups in a transaction. Each refused commit can change what the commits behind it look up,
+ * while all heads of the transaction are locked.
  */
 export const LOOK_UPS_MAX = 8;
 

@@ -168,11 +168,7 @@ export function writeOfGroup(
   return group.finish(commitId);
 }
 
-/**
- * Gathers the rows that a transaction writes.
- *
- * One class, because all of them are parameters of one statement.
- */
+/** Gathers the rows that a transaction writes. */
 class GroupWriter {
   readonly #writer: ByteWriter;
   readonly #documents = DOCUMENTS.collect();

@@ -93,8 +93,6 @@ export interface BlindIndexBuilderOptions {
  * order without the project's lock, and adds their entries under it unless they have changed. It removes the
  * entries of dropped indexes. Nodes share the work: one of them advances an index, and when it stops, another
  * continues.
- *
- * One class, because the steps of a build follow one another, and end together when the store closes.
  */
 export class BlindIndexBuilder {
   readonly #options: BlindIndexBuilderOptions;

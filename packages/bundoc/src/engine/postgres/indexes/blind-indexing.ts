@@ -58,8 +58,6 @@ interface Wanted {
  * project's lock, and versioned by `heads.index_version`. Each commit compares that version with the one its
  * node knows. So every commit after an index's creation has its entries, whichever node made it and whichever
  * definitions that node had read. Earlier documents get theirs from the {@link BlindIndexBuilder}.
- *
- * One class, because what is wanted, what the rows have and what commits enter are compared by one version.
  */
 export class BlindIndexing implements EngineIndexes {
   readonly isBlind = true;

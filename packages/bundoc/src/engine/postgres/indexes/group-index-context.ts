@@ -53,8 +53,6 @@ export interface Asked {
  * The blind indexes of a project, for the documents of one transaction, under the project's lock. The holders
  * of tokens in unique indexes are unknown at first. The commits are planned, {@link lookUpHolders} answers
  * the plan's questions, and planning repeats until no question is left or the lookups are used up.
- *
- * One class, because each round of planning adds to what the rounds before it found.
  */
 export class GroupIndexContext implements PlanIndexing<readonly BlindEntries[]> {
   readonly project: string;

@@ -256,8 +256,8 @@ export class PostgresProjects implements Projects {
 }
 
 /**
- * The error for an open project that has lost its head: `project_destroyed`, or `project_moving`. In the
- * second case, BunKMS says where it is when it is reopened.
+ * The error for an open project that has lost its head: `project_destroyed`, or `project_moving`. After
+ * `project_moving`, the next opening learns from BunKMS where the project is.
  *
  * @throws AppError of the database.
  */

@@ -101,8 +101,6 @@ export interface RowReaderOptions {
  * Reads of one project. Clear columns are compared with the sealed ones. A read without a result checks that
  * the project exists, because another node deletes one by removing its head first. Errors of every method:
  * VersionUnknown, ProjectGone, and those of the database.
- *
- * One class, because it has a method for each kind of read, and all judge a row in the same way.
  */
 export class RowReader {
   readonly #options: RowReaderOptions;
@@ -128,7 +126,7 @@ export class RowReader {
   /**
    * A page of a collection.
    *
-   * @param by the index, and its tokens of which a document must have one; without it, all documents.
+   * @param by an index and tokens, one of which each document must have; all documents if it is absent.
    * @throws AppError `overloaded` when the index no longer exists.
    */
   async list(
@@ -142,7 +140,7 @@ export class RowReader {
     const documents: ListedDocument[] = [];
     const unreadable: string[] = [];
     const unnamed: string[] = [];
-    // The first step waits for its turn too: the caller has left its own when it awaited the rows.
+    // The first step waits for a turn, too, because the caller gave its own up when it awaited the rows.
     let stepBytes = Number.POSITIVE_INFINITY;
     for (const row of found) {
       if (stepBytes > STEP_BYTES) {
@@ -176,7 +174,7 @@ export class RowReader {
     const { seq, purgedSeq, rows } = found;
     // A reader that starts from zero cannot have missed a purged tombstone.
     const known = after === 0 ? purgedSeq : horizon;
-    // A position after the last commit is of another history: that of a later copy, or of another project.
+    // A position after the last commit belongs to another history: a later copy, or another project.
     if (purgedSeq > Math.max(after, known) || after > seq) throw new AppError('position_gone');
     const states = rows.map((row) => this.#requiredState(row));
     for (const state of states) requireUpTo(seq, state);

@@ -75,8 +75,7 @@ export async function inFence<T>(
 }
 
 /**
- * Removes the mark, and brings the head back. @returns false for another mark or none; then nothing has
- * changed.
+ * Removes the mark and restores the head. @returns false for another mark or none; then nothing has changed.
  */
 export async function unfenceRows(database: Connections, project: string, mark: string): Promise<boolean> {
   const isChanged = await database.transaction('', async (transaction) => {

@@ -3,7 +3,7 @@ import { LOST_MAX, type LostProjects } from '../../lost-projects.ts';
 import type { Database, Queryable, Statement } from '../database/database.ts';
 import { retryUnavailable } from '../database/retry-unavailable.ts';
 
-/** What is absent has neither a row with its file or a mark, nor rows of content. */
+/** An absent project has no row with a file or a mark, and no rows of content. */
 const IS_ABSENT = `NOT EXISTS (SELECT FROM bundoc.projects AS p WHERE p.project = one.project)
   AND NOT EXISTS (SELECT FROM bundoc.heads AS h WHERE h.project = one.project)`;
 const ABSENT: Statement = {

@@ -34,8 +34,6 @@ export function versionMissing(version: number, { version: current }: Pick<Proje
  * - the number of seals of a key version.
  *
  * The formats are in docs/formats/postgres-rows.md.
- *
- * One class, because it has a method to seal and one to open each kind of row.
  */
 export class RowCipher {
   readonly #project: string;

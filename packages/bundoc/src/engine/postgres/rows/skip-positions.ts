@@ -4,14 +4,14 @@ import type { Database, Statement } from '../database/database.ts';
 
 /** Heads that one transaction moves. */
 const AT_ONCE = 1_000;
-/** Looks for heads that are left: each finds those that a fence has moved since the one before. */
+/** Maximum of searches for remaining heads. Each finds heads that a fence has moved since the last one. */
 const LOOKS_MAX = 8;
 /** Fenced projects too: a move may end with the project here. */
 const TABLES = ['heads', 'fenced_heads'] as const;
 
 const MOVE = 'seq = $1, purged_seq = $1';
 
-/** Passes over heads that other transactions hold: nobody waits for a commit of another project. */
+/** Skips heads that other transactions hold, so that no project waits for a commit of another. */
 const SKIP_FREE = TABLES.map(
   (table): Statement => ({
     name: `bundoc-skip-free-${table}-2`,
@@ -39,8 +39,8 @@ const LEFT: Statement = {
  * node reads the position of a project under the lock of its head, so none continues from an earlier one.
  *
  * @throws AppError `storage_unavailable` when heads stay, because someone undoes it or there are too many;
- *   those of the database, also while a transaction holds a head for longer than a statement may take. Then
- *   some projects may continue from there already.
+ *   those of the database, for example when a transaction holds a head for longer than a statement may take.
+ *   Then some projects may continue from there already.
  */
 export async function skipPositions(database: Pick<Database, 'query'>, to: Position): Promise<void> {
   for (const statement of SKIP_FREE)
