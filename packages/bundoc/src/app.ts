@@ -156,7 +156,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     ...{ serviceShares: shares, httpShares, tls: listenerTls, requestTimeoutMs: parts.requestTimeoutMs },
   });
   stack.defer(() => app.close());
-  const url = await listen(app, config);
+  const url = await listen(app, { host: config.host, port: config.port, variable: 'BUNDOC_PORT' });
   const facts = { url, version: VERSION, storage: storage.place, storageId: id, kmsUrl: config.kms.url };
   logger.info(facts, 'Bundoc is listening');
 

@@ -114,10 +114,14 @@ export async function startBunkms(
     opened,
   );
 
-  const internalUrl = await listen(internal, { host: internalAddress, port: config.internalPort });
+  const internalUrl = await listen(internal, {
+    host: internalAddress,
+    port: config.internalPort,
+    variable: 'BUNKMS_INTERNAL_PORT',
+  });
   const onGone = () => end(new Error('the address of the internal listener is gone'));
   opened.use(watchAddress(internalAddress, networkInterfaces, onGone));
-  const apiUrl = await listen(api, config);
+  const apiUrl = await listen(api, { host: config.host, port: config.port, variable: 'BUNKMS_PORT' });
   logger.info({ version: VERSION, apiUrl, internalUrl, sealed: state.kind === 'sealed' }, 'listening');
 
   const running = opened.move();

@@ -47,7 +47,15 @@ describe('the command line', () => {
     const receipt = (await run('audit', 'head')).stdout.trim();
     expect(receipt).toBe(`${head.seq}:${head.hash}`);
     const earlier = (await run('audit', 'verify', '--receipt', receipt, '--json')).stdout;
-    expect(JSON.parse(earlier)).toEqual({ intact: true, head });
+    expect(JSON.parse(earlier)).toMatchObject({
+      ...{ intact: true, head },
+      receipts: [{ seq: head.seq, action: 'token.issue', outcome: 'allowed' }],
+    });
+    expect((await run('audit', 'verify', '--receipt', receipt)).stdout).toMatch(
+      new RegExp(
+        `^the chain has the record of the receipt: ${head.seq}  \\S+Z  CRITICAL  token.issue  allowed`,
+      ),
+    );
     // Remove the row too: without its record it would be detected.
     edit(`DELETE FROM audit WHERE seq = ${head.seq}; DELETE FROM tokens WHERE sub = 'c'`);
     const before = (await run('audit', 'head')).stdout.trim();

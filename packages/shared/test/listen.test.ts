@@ -28,7 +28,9 @@ describe('a server with several listening sockets', () => {
     await using server = await start();
     const logger = createLogger({ service: 'bundoc', level: 'silent' });
     const other = createHttpServer({ logger, bodyBytesMax: 1_000 });
-    await expect(listen(other, { host: '127.0.0.1', port: server.port })).rejects.toThrow(/EADDRINUSE/);
+    await expect(listen(other, { host: '127.0.0.1', port: server.port, variable: 'PORT' })).rejects.toThrow(
+      /^port \d+ of 127\.0\.0\.1 is in use; stop what uses it, or set PORT$/,
+    );
     await other.close();
   });
 

@@ -1,6 +1,6 @@
 import { resolve } from 'node:path';
-import { below, ownUrl, type ServiceAnswer, type Trust } from '@bundoc/shared/cli/ask-service';
-import { BUNDOC_URL_DEFAULT, bundocAccess, tokenText } from '@bundoc/shared/cli/bundoc-access';
+import { below, type ServiceAnswer, type Trust } from '@bundoc/shared/cli/ask-service';
+import { bundocAccess, ownBundocUrl, tokenText } from '@bundoc/shared/cli/bundoc-access';
 import { checkService, checkToken, isTokenAccepted, judgeBunkms } from '@bundoc/shared/cli/check-service';
 import { Checkup, checkDisk } from '@bundoc/shared/cli/checkup';
 import type { AddCommands } from '@bundoc/shared/cli/command';
@@ -29,7 +29,7 @@ export const addDoctorCommand: AddCommands = (program, environment) => {
       return undefined;
     });
     const named = access ?? bundocAccess(environment, options);
-    const url = named.url ?? (config === undefined ? BUNDOC_URL_DEFAULT : ownUrl(config));
+    const url = named.url ?? ownBundocUrl(environment);
     await checkBundoc(checkup, { url, caFile: named.caFile }, access);
     if (config !== undefined) await checkOwnSide(checkup, config);
     checkup.print(options);
@@ -68,7 +68,7 @@ const NOT_READY: Readonly<Record<string, string>> = {
 };
 
 /** Judges the answer of Bundoc to `/ready`. */
-function judgeBundoc(checkup: Checkup, { status, body }: ServiceAnswer): void {
+export function judgeBundoc(checkup: Checkup, { status, body }: ServiceAnswer): void {
   const { reason, kms, kms_events: events } = body;
   if (status === 200) checkup.ok('ready', 'Bundoc stores documents');
   else {
@@ -115,7 +115,7 @@ async function checkOwnSide(checkup: Checkup, { storage, dataDir, kms }: BundocC
   });
 }
 
-async function readTrust(files: Trust): Promise<Trust> {
+export async function readTrust(files: Trust): Promise<Trust> {
   const read = async (path: string | undefined) => (path === undefined ? undefined : await readText(path));
   return { ca: await read(files.ca), cert: await read(files.cert), key: await read(files.key) };
 }

@@ -12,7 +12,8 @@ export function remedyOf(error: unknown): string | undefined {
 const REMEDIES: Readonly<Record<string, string>> = {
   unauthenticated: '"bundoc token" says what the token is and until when; "bundoc login" keeps a new one',
   forbidden: '"bundoc token" says what the token may do',
-  network_error: '"bundoc doctor" looks for the cause',
+  network_error:
+    'the address is from --url, BUNDOC_URL, a profile, or BUNDOC_HOST and BUNDOC_PORT; "bundoc doctor" looks for the cause',
   deadline_exceeded: '"bundoc doctor" looks for the cause',
   unexpected_answer: 'is this the URL of Bundoc? "bundoc doctor" looks for the cause',
 };

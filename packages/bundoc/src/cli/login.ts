@@ -1,6 +1,6 @@
 import { resolve } from 'node:path';
 import { hasCode } from '@bundoc/client/error';
-import { BUNDOC_URL_DEFAULT, bundocAccess, tokenText } from '@bundoc/shared/cli/bundoc-access';
+import { bundocAccess, ownBundocUrl, tokenText } from '@bundoc/shared/cli/bundoc-access';
 import { type AddCommands, command } from '@bundoc/shared/cli/command';
 import { CommandError } from '@bundoc/shared/cli/errors';
 import { inspectToken, NotAToken, printToken } from '@bundoc/shared/cli/explain-token';
@@ -54,7 +54,7 @@ export const addTokenCommands: AddCommands = (program, environment) => {
  */
 async function login(environment: Environment, options: ServiceOptions): Promise<void> {
   const name = profileName(environment, options);
-  const { url = BUNDOC_URL_DEFAULT, caFile: given } = bundocAccess(environment, options);
+  const { url = ownBundocUrl(environment), caFile: given } = bundocAccess(environment, options);
   const caFile = given === undefined ? undefined : resolve(given);
   const token = (await givenToken(options.tokenFile)).trim();
   requireUsable(token);

@@ -16,6 +16,7 @@ import { addQueryCommand } from './query.ts';
 import { addRepairCommand } from './repair.ts';
 import { addStatsCommand } from './stats.ts';
 import { addVerifyCommand } from './verify.ts';
+import { addWaitCommand } from './wait.ts';
 
 const COMMANDS: readonly AddCommands[] = [
   addTokenCommands,
@@ -33,6 +34,7 @@ const COMMANDS: readonly AddCommands[] = [
   addAcceptLossCommand,
   addBackupCommands,
   addDoctorCommand,
+  addWaitCommand,
 ];
 
 /**

@@ -1,8 +1,8 @@
 import { Bundoc, type Project } from '@bundoc/client';
 import {
-  BUNDOC_URL_DEFAULT,
   type BundocOptions,
   bundocAccess,
+  ownBundocUrl,
   type TokenSource,
 } from '@bundoc/shared/cli/bundoc-access';
 import { bundocCommand, type Command, parserOf } from '@bundoc/shared/cli/command';
@@ -57,7 +57,7 @@ export async function serviceAccess(
   const { BUNDOC_CA_FILE } = environment;
   // A named profile counts more than the environment.
   const { url, token, caFile } = bundocAccess(isNamed ? { BUNDOC_CA_FILE } : environment, options);
-  if (token !== undefined && !isNamed) return { url: url ?? BUNDOC_URL_DEFAULT, token, caFile };
+  if (token !== undefined && !isNamed) return { url: url ?? ownBundocUrl(environment), token, caFile };
 
   const name = profileName(environment, options);
   const profile = (await readProfiles(environment)).get(name);

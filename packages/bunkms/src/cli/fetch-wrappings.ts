@@ -1,11 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { askService, below, type Trust } from '@bundoc/shared/cli/ask-service';
-import {
-  BUNDOC_URL_DEFAULT,
-  type BundocOptions,
-  bundocAccess,
-  tokenText,
-} from '@bundoc/shared/cli/bundoc-access';
+import { type BundocOptions, bundocAccess, ownBundocUrl, tokenText } from '@bundoc/shared/cli/bundoc-access';
 import { counted } from '@bundoc/shared/cli/counted';
 import { createProgress } from '@bundoc/shared/cli/progress';
 import { readText } from '@bundoc/shared/cli/read-text';
@@ -38,7 +33,7 @@ const PASSING: ReadonlySet<string> = new Set([
 
 /** @throws UsageError without a usable URL or token. */
 export async function bundocOf(environment: Environment, options: BundocOptions): Promise<Bundoc> {
-  const { url = BUNDOC_URL_DEFAULT, token, caFile } = bundocAccess(environment, options);
+  const { url = ownBundocUrl(environment), token, caFile } = bundocAccess(environment, options);
   if (!URL.canParse(url) || !/^https?:/.test(url))
     throw new UsageError(`"${url}" is not an http or https URL of Bundoc`);
   if (!token)

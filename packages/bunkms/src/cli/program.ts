@@ -10,6 +10,7 @@ import { registerRecoveryCommands } from './recovery-commands.ts';
 import { addStatusCommand } from './status.ts';
 import { addStorageCommands } from './storage.ts';
 import { addTokenCommands } from './token.ts';
+import { addWaitCommand } from './wait.ts';
 
 const COMMANDS: readonly AddCommands[] = [
   addInitCommand,
@@ -21,6 +22,7 @@ const COMMANDS: readonly AddCommands[] = [
   registerRecoveryCommands,
   addStatusCommand,
   addDoctorCommand,
+  addWaitCommand,
 ];
 
 /** Runs `bunkms` with these arguments. @returns the exit code (docs/keys.md). */

@@ -75,7 +75,12 @@ export interface ChainFault {
 }
 
 export type ChainVerdict =
-  | { readonly intact: true; readonly head: ChainHead }
+  | {
+      readonly intact: true;
+      readonly head: ChainHead;
+      /** The records of the receipts, in the order of the chain. */
+      readonly found: readonly AuditRecord[];
+    }
   | { readonly intact: false; readonly fault: ChainFault };
 
 /**
@@ -96,13 +101,15 @@ export async function verifyChain(
   let leastSeq = 1;
   for (const { seq } of receipts) leastSeq = Math.max(leastSeq, seq);
   let head = GENESIS;
+  const found: AuditRecord[] = [];
   for await (const record of records) {
     const fault = faultOf(chainKey, head, record, receiptsBySeq.get(head.seq + 1) ?? []);
     if (fault !== undefined) return { intact: false, fault };
     head = { seq: record.seq, hash: record.hash };
+    if (receiptsBySeq.has(record.seq)) found.push(record);
   }
   if (head.seq < leastSeq) return { intact: false, fault: { seq: head.seq + 1, reason: 'missing' } };
-  return { intact: true, head };
+  return { intact: true, head, found };
 }
 
 /** The fault of the record that should follow `head`; undefined when it has none. */

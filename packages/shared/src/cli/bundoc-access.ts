@@ -1,4 +1,5 @@
 import type { Environment } from '../process/config.ts';
+import { ownUrl } from './ask-service.ts';
 import { readText } from './read-text.ts';
 
 /** The options that select a running Bundoc. */
@@ -11,7 +12,15 @@ export interface BundocOptions {
 /** A token, or the reading of the file that has it. A replaced file takes effect when it is read again. */
 export type TokenSource = string | (() => Promise<string>);
 
-export const BUNDOC_URL_DEFAULT = 'http://127.0.0.1:8080';
+/** Where Bundoc listens by its own variables. Commands ask there when nothing names a URL. */
+export function ownBundocUrl(environment: Environment): string {
+  const { BUNDOC_HOST, BUNDOC_PORT, BUNDOC_TLS_CERT_FILE } = environment;
+  return ownUrl({
+    host: BUNDOC_HOST || '127.0.0.1',
+    port: Number(BUNDOC_PORT || 8_080),
+    tls: BUNDOC_TLS_CERT_FILE || undefined,
+  });
+}
 
 /** What the options say of a running Bundoc, else the environment. */
 export function bundocAccess(environment: Environment, options: BundocOptions) {

@@ -63,7 +63,7 @@ export function command(parent: Command, name: string, description: string) {
 /** The options that select a running Bundoc. */
 export function bundocCommand(parent: Command, name: string, description: string) {
   return command(parent, name, description)
-    .option('--url <url>', 'URL of Bundoc; BUNDOC_URL, or http://127.0.0.1:8080')
+    .option('--url <url>', 'URL of Bundoc; BUNDOC_URL, or where BUNDOC_HOST and BUNDOC_PORT say')
     .option('--token-file <file>', 'a token for it; BUNDOC_TOKEN_FILE, or the token itself in BUNDOC_TOKEN')
     .option('--ca-file <file>', 'the authority of its certificate; BUNDOC_CA_FILE, or those of the system');
 }

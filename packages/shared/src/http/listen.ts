@@ -25,19 +25,26 @@ export interface ListenOptions {
   readonly host: string;
   /** 0 for any free one. */
   readonly port: number;
+  /** The variable that sets the port, which is reported if the port is in use. */
+  readonly variable: string;
 }
 
 /**
  * Listens on a port of one address.
  *
  * @returns the URL, with the actual port.
- * @throws the system's error, such as `EADDRINUSE`. If two processes of one user begin to listen within
- *   milliseconds, both may succeed.
+ * @throws Error when the port is in use, or the system's error. If two processes of one user begin to
+ *   listen within milliseconds, both may succeed.
  */
-export async function listen(app: FastifyInstance, { host, port }: ListenOptions): Promise<string> {
+export async function listen(app: FastifyInstance, { host, port, variable }: ListenOptions): Promise<string> {
   // For a name with two addresses, Fastify would open a second server.
   const { address } = await lookup(host);
-  return await app.listen({ host: address, port });
+  try {
+    return await app.listen({ host: address, port });
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw cause;
+    throw new Error(`port ${port} of ${host} is in use; stop what uses it, or set ${variable}`, { cause });
+  }
 }
 
 /** How connections are accepted. */

@@ -1,0 +1,92 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type CheckedService, checkService } from './check-service.ts';
+import { Checkup } from './checkup.ts';
+import { type Command, command, each, Option, wholeNumber } from './command.ts';
+import { CommandError } from './errors.ts';
+import { type JsonOption, print } from './print.ts';
+import { hasEnded, isListening } from './process-state.ts';
+
+const EVERY_MS = 200;
+/** A reason that stays is printed again after this time: the command is not stuck. */
+const PRINT_AGAIN_MS = 10_000;
+const PID_MAX = 4_194_304;
+const SECONDS_MAX = 86_400;
+
+/** What a command waits for, and what ends it early. */
+export interface WaitOptions extends JsonOption {
+  readonly for: 'ready' | 'health';
+  readonly pid: readonly number[];
+  readonly within?: number;
+}
+
+/** Adds the command `wait`, without its action. */
+export function waitCommand(program: Command, description: string) {
+  return command(program, 'wait', description)
+    .option('--url <url>', 'of the service; by default where its own variables say')
+    .option('--ca-file <file>', 'the authority of its certificate; by default those of the system')
+    .addOption(
+      new Option('--for <state>', 'the answer of /ready or of /health')
+        .choices(['ready', 'health'])
+        .default('ready'),
+    )
+    .option(
+      '--pid <pid>',
+      'fail when this process has ended; may be repeated',
+      each(wholeNumber(1, PID_MAX)),
+      [],
+    )
+    .option('--within <seconds>', 'fail after this time', wholeNumber(1, SECONDS_MAX));
+}
+
+/**
+ * Waits until a service is ready, and prints on standard error why it is not: at once, when the reason
+ * changes, and every 10 seconds. With `--pid`, one of these processes must listen: an older service on the
+ * same port is not taken for the one that was just started.
+ *
+ * @throws CommandError with exit code 1 when a process has ended, or the time is over.
+ */
+export async function waitFor(program: string, service: CheckedService, options: WaitOptions): Promise<void> {
+  const startMs = performance.now();
+  const endMs = startMs + (options.within ?? Number.POSITIVE_INFINITY) * 1_000;
+  let said: string | undefined;
+  let saidMs = 0;
+  for (;;) {
+    const reason = await reasonToWait(service, options);
+    await requireRunning(options.pid, reason);
+    const nowMs = performance.now();
+    if (reason === undefined) {
+      const seconds = Number(((nowMs - startMs) / 1_000).toFixed(1));
+      const state = options.for === 'ready' ? 'ready' : 'alive';
+      print(options, { status: state, waited_seconds: seconds }, () => [`${service.name} is ${state}`]);
+      return;
+    }
+    if (nowMs >= endMs) throw new CommandError(`not within ${options.within} s: ${reason}`, { exitCode: 1 });
+    if (reason !== said || nowMs - saidMs >= PRINT_AGAIN_MS) {
+      console.error(`${program}: waiting: ${reason}`);
+      said = reason;
+      saidMs = nowMs;
+    }
+    await sleep(EVERY_MS);
+  }
+}
+
+async function requireRunning(pids: readonly number[], reason: string | undefined): Promise<void> {
+  for (const pid of pids)
+    if (await hasEnded(pid)) {
+      const other = reason === undefined ? '; what answers is another process' : '';
+      throw new CommandError(`process ${pid} has ended: its log says why${other}`, { exitCode: 1 });
+    }
+}
+
+/** Why the service is not what is waited for; undefined when it is. */
+async function reasonToWait(service: CheckedService, options: WaitOptions): Promise<string | undefined> {
+  const checkup = new Checkup();
+  const isAlive = await checkService(checkup, service);
+  const counts = new Set(options.for === 'ready' ? ['url', 'tls', 'ready'] : isAlive ? [] : ['url', 'tls']);
+  const fault = checkup.findings.find(({ check, verdict }) => verdict === 'fail' && counts.has(check));
+  if (fault !== undefined) return `${fault.found}. To do: ${fault.remedy}`;
+  const listening = await Promise.all(options.pid.map(isListening));
+  if (listening.length > 0 && listening.every((one) => one === false))
+    return `another process answers at ${service.url}: none of those of --pid listens yet`;
+  return undefined;
+}
