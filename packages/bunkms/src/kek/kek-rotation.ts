@@ -21,7 +21,7 @@ import { kekIdOf } from '../records/wrapped-key.ts';
 import type { ClusterStore } from '../store/cluster.ts';
 import type { InstallationStore } from '../store/installation.ts';
 import type { KekStore } from '../store/kek.ts';
-import type { PageQuery } from '../store/page.ts';
+import { allItems, type PageQuery } from '../store/page.ts';
 import type { Keks } from '../vault/keks.ts';
 
 export interface KekDeps extends KeyDeps {
@@ -182,17 +182,11 @@ async function requireOnlyDamaged(deps: KekDeps, kekId: string): Promise<void> {
     throw new AppError('kek_in_use', { detail: 'it is not in the ring, so it is unknown what it can open' });
   const use = (await deps.store.kekUses()).find((one) => one.kekId === kekId);
   if ((use?.secrets ?? 0) > 0) throw new AppError('kek_in_use', { detail: 'secrets are wrapped with it' });
-  for (let after: string | undefined, more = true; more; ) {
-    const page = await deps.store.listWrapped(kekId, { after, limit: PAGE });
-    for (const key of page.items)
-      if (checked(deps, key).opened.some((one) => one === kekId))
-        throw new AppError('kek_in_use', {
-          detail: 'versions of keys that can be opened are wrapped with it',
-        });
-    const last = page.items.at(-1);
-    after = last?.record?.id ?? last?.name;
-    more = page.more;
-  }
+  const read = (after?: string) => deps.store.listWrapped(kekId, { after, limit: PAGE });
+  // A version without a key has the id as its name.
+  for await (const key of allItems(read, ({ record, name }) => record?.id ?? name))
+    if (checked(deps, key).opened.some((one) => one === kekId))
+      throw new AppError('kek_in_use', { detail: 'versions of keys that can be opened are wrapped with it' });
 }
 
 async function firstUnfetched({ store }: KekDeps, kekId: string): Promise<string | undefined> {
