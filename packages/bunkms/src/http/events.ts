@@ -44,7 +44,7 @@ export function registerEventsRoute(app: FastifyInstance, guards: Guards, servic
       const claims = claimsOf(request);
       const caller = callerOf(request);
       using held = new DisposableStack();
-      limits.takeStream(subjectOf(request));
+      limits.take('stream', subjectOf(request));
       held.use(events.reserve(subjectOf(request)));
       await audit.append(
         {

@@ -50,7 +50,7 @@ function registerDestruction(add: AddRoute, guards: Guards): void {
     const wanted = { name: params.name, ifMatch: ifMatchOf(request) };
     if (pendingDays === 0) requireConfirmation(confirm, wanted.name);
     else if (confirm !== undefined) throw invalidConfirmation('is only for pending_days=0');
-    services.limits.takeDestruction(subject);
+    services.limits.take('destruction', subject);
     if (pendingDays === 0) return sendKey(reply, await destroyKey(services.keys, wanted, caller));
     const key = await scheduleDeletion(services.keys, { ...wanted, pendingDays }, caller);
     return sendKey(reply.code(202), key);
@@ -58,7 +58,7 @@ function registerDestruction(add: AddRoute, guards: Guards): void {
   add('DELETE /v1/keys/:name/versions/:version', guard, VERSION_DESTRUCTION, async (asked) => {
     const { params, query, services, subject, caller, request, reply } = asked;
     requireConfirmation(query.confirm, params.name);
-    services.limits.takeDestruction(subject);
+    services.limits.take('destruction', subject);
     const wanted = { ...params, ifMatch: ifMatchOf(request) };
     return sendKey(reply, await destroyVersion(services.keys, wanted, caller));
   });

@@ -33,7 +33,7 @@ function registerCreation(add: AddRoute, guards: Guards): void {
       if (body.storage !== undefined) requireStorageOrAdministrator(claims, body.generation);
       const key = validate(createHeaders, request.headers, 'headers')['idempotency-key'];
       const idempotency = key === undefined ? undefined : { root: subject, subject: claims.sub, key };
-      limits.takeCreation(subject);
+      limits.take('creation', subject);
       const made = await createKey(keys, body, caller, idempotency);
       return sendKey(reply.header('location', `/v1/keys/${made.name}`), made);
     },

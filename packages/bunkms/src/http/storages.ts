@@ -18,7 +18,7 @@ export function registerStorageRoutes(add: AddRoute, guards: Guards): void {
     guards.serviceForStorage('kms:create_key'),
     ADVANCE,
     ({ params: { id }, body, services: { keys, limits }, subject, caller }) => {
-      limits.takeAdvance(subject);
+      limits.take('advance', subject);
       return advanceStorage(keys, id, body, caller);
     },
   );

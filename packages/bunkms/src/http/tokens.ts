@@ -11,7 +11,7 @@ export function registerTokenRoutes(add: AddRoute, guards: Guards): void {
     guards.serviceWithAny(ISSUERS),
     ISSUE,
     ({ body, services: { tokens, limits }, subject, caller, claims }) => {
-      limits.takeIssue(subject);
+      limits.take('issue', subject);
       return tokens.issue(body, caller, claims);
     },
   );
@@ -21,7 +21,7 @@ export function registerTokenRoutes(add: AddRoute, guards: Guards): void {
     guards.token,
     RENEWAL,
     ({ services: { tokens, limits }, subject, caller, claims }) => {
-      limits.takeRenewal(subject);
+      limits.take('renewal', subject);
       return tokens.renew(claims, caller);
     },
   );
