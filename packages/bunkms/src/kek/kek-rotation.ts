@@ -15,6 +15,7 @@ import { openDek } from '../keys/open-dek.ts';
 import { authenticate, type KeyDeps } from '../keys/stored-key.ts';
 import type { Caller } from '../records/caller.ts';
 import type { AuditDraft } from '../records/chain.ts';
+import { draftNow } from '../records/draft-now.ts';
 import type { KekState } from '../records/kek-state.ts';
 import type { NamedKey } from '../records/key-record.ts';
 import { kekIdOf } from '../records/wrapped-key.ts';
@@ -227,14 +228,8 @@ export async function verifyWrapping(
     underOthers += opened.filter((kekId) => kekId !== vault.currentKekId).length;
     if (isDamaged) damaged.push(name);
   }
-  audit.appendInBackground({
-    ...draftOf(deps, caller, 'kek.verify', {
-      checked: count,
-      under_others: underOthers,
-      damaged: damaged.length,
-    }),
-    severity: 'INFO',
-  });
+  const detail = { checked: count, under_others: underOthers, damaged: damaged.length };
+  audit.appendInBackground(draftNow(deps, caller, 'kek.verify', { detail }));
   const last = items.at(-1);
   return {
     checked: count,
@@ -263,12 +258,6 @@ function checked(deps: KekDeps, stored: NamedKey): { opened: (string | undefined
   return { opened, isDamaged };
 }
 
-function draftOf(
-  { clock }: KekDeps,
-  caller: Caller,
-  action: string,
-  detail: NonNullable<AuditDraft['detail']>,
-): AuditDraft {
-  const time = new Date(clock.now()).toISOString();
-  return { ...caller, time, severity: 'CRITICAL', action, outcome: 'allowed', detail };
+function draftOf(deps: KekDeps, caller: Caller, action: string, detail: AuditDraft['detail']): AuditDraft {
+  return draftNow(deps, caller, action, { severity: 'CRITICAL', detail });
 }
