@@ -6,7 +6,15 @@
 // the tag only after everything else has succeeded, and never with --dry-run.
 
 import { createHash } from 'node:crypto';
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -112,18 +120,10 @@ function wishes() {
     const [version, ...more] = positionals;
     if (version === undefined || more.length > 0) throw new Error('give one version');
     const out = resolve(values.out ?? join(root, 'release', version));
-    if (readdirSyncOrEmpty(out).length > 0) throw new Error(`${out} is not empty`);
+    if (existsSync(out) && readdirSync(out).length > 0) throw new Error(`${out} is not empty`);
     return { version, isDry: values['dry-run'], out };
   } catch (error) {
     throw new UserError(`${error.message}; ${USAGE}`);
-  }
-}
-
-function readdirSyncOrEmpty(folder) {
-  try {
-    return readdirSync(folder);
-  } catch {
-    return [];
   }
 }
 

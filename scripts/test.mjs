@@ -1,7 +1,6 @@
 // npm test: installs, builds, checks, and runs every test, as in CI. Further arguments go to Vitest. With
-// --quick, it runs the unit tests alone, without the checks. With LONG_TESTS=1 and no further arguments,
-// mutation testing measures the tests at the end. Its last line is "N passed, N failed, N skipped", even when
-// it stops before the first test.
+// --quick, it runs the unit tests alone, without the checks. Its last line is "N passed, N failed, N
+// skipped", even when it stops before the first test.
 
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -39,9 +38,7 @@ await runScript('npm test', async () => {
     const checked = quick ? 0 : await script('check', []);
     if (checked !== 0) return checked;
     const args = quick ? ['--project', 'unit', ...given.slice(1)] : given;
-    const tested = await script('vitest', args, { TEST_COUNT_FILE: countFile });
-    if (tested !== 0 || process.env.LONG_TESTS !== '1' || args.length > 0) return tested;
-    return await script('mutants', ['--seed', '1', '--count', '300']);
+    return await script('vitest', args, { TEST_COUNT_FILE: countFile });
   } catch (error) {
     if (error instanceof Stopped) return 130;
     throw error;

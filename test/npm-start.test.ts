@@ -63,7 +63,9 @@ it('starts both services, and stops in order on Ctrl-C', async () => {
 
   // Issue another token while the services run: only the token is printed.
   const issued = await script(
-    'token.mjs',
+    'bunkms.mjs',
+    'token',
+    'issue',
     '--typ',
     'client',
     '--sub',
@@ -132,9 +134,9 @@ it('names a service that cannot start, and the reason', async () => {
 });
 
 it('issues no token and creates no file before the first start', async () => {
-  const { code, stdout, stderr } = await script('token.mjs', '--typ', 'client', '--sub', 'app').exit;
+  const { code, stdout, stderr } = await script('bunkms.mjs', 'token', 'issue', '--typ', 'client').exit;
   expect({ code, stdout }).toEqual({ code: 1, stdout: '' });
-  expect(stderr).toMatch(/^npm run token: .*"npm start".*\n$/);
+  expect(stderr).toMatch(/^npm run bunkms: .*"npm start".*\n$/);
   expect(existsSync(join(dataDir, 'kms'))).toBe(false);
 });
 

@@ -1,10 +1,7 @@
 // Finds long sentences and forbidden phrases in prose.
-//
-// node scripts/lib/prose.mjs [page…] lists and counts them for each page.
 
-import { globSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
-import { pathToFileURL } from 'node:url';
+import { globSync } from 'node:fs';
+import { root } from './root.mjs';
 
 /** Maximum words of a sentence: enough for one idea. */
 export const SENTENCE_WORDS_MAX = 25;
@@ -107,27 +104,9 @@ export function forbiddenPhrases(text) {
   );
 }
 
-const root = join(import.meta.dirname, '..', '..');
-
 /** Pages that people read. */
 export function pages() {
   return ['*.md', 'docs/**/*.md', 'packages/*/README.md', '.github/**/*.md']
     .flatMap((pattern) => globSync(pattern, { cwd: root }))
     .sort();
-}
-
-if (process.argv[1] !== undefined && import.meta.url === pathToFileURL(process.argv[1]).href) {
-  const asked = process.argv.slice(2);
-  const total = { long: 0, forbidden: 0 };
-  for (const page of asked.length > 0 ? asked : pages()) {
-    const text = readFileSync(join(root, page), 'utf8');
-    const [long, forbidden] = [longSentences(text), forbiddenPhrases(text)];
-    total.long += long.length;
-    total.forbidden += forbidden.length;
-    if (asked.length > 0)
-      for (const { line, text: remark } of [...long, ...forbidden]) console.log(`${page}:${line}: ${remark}`);
-    if (long.length + forbidden.length > 0)
-      console.log(`${page}: ${long.length} long sentences, ${forbidden.length} forbidden phrases`);
-  }
-  console.log(`in all: ${total.long} long sentences, ${total.forbidden} forbidden phrases`);
 }

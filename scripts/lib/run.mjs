@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process';
+import { text } from 'node:stream/consumers';
 import { UserError } from './root.mjs';
 
 /**
@@ -7,21 +8,20 @@ import { UserError } from './root.mjs';
  *
  * @param {string} command
  * @param {readonly string[]} args
- * @param {{ cwd: string, env: NodeJS.ProcessEnv, stdout?: 'inherit' | 'stderr' | 'ignore',
- *   signal?: AbortSignal, killSignal?: NodeJS.Signals }} options `stdout: 'stderr'` (the default) keeps
- *   standard output free for the output of the script; `'ignore'` drops all output.
+ * @param {{ cwd: string, env: NodeJS.ProcessEnv, stdout?: 'inherit' | 'stderr', signal?: AbortSignal }}
+ *   options `stdout: 'stderr'` (the default) keeps standard output free for the output of the script.
  * @returns {Promise<number>} 128 + n for a tool that was killed, as in a shell.
  */
-export function run(command, args, { cwd, env, stdout = 'stderr', signal, killSignal = 'SIGTERM' }) {
+export function run(command, args, { cwd, env, stdout = 'stderr', signal }) {
   return new Promise((resolve, reject) => {
     if (signal?.aborted) return reject(signal.reason);
     const child = spawn(command, args, {
       cwd,
       env,
-      stdio: ['ignore', stdout === 'stderr' ? 2 : stdout, stdout === 'ignore' ? 'ignore' : 'inherit'],
+      stdio: ['ignore', stdout === 'stderr' ? 2 : stdout, 'inherit'],
       detached: true,
     });
-    const stop = () => killGroup(child, killSignal);
+    const stop = () => killGroup(child, 'SIGTERM');
     signal?.addEventListener('abort', stop, { once: true });
     child.once('error', (error) => {
       signal?.removeEventListener('abort', stop);
@@ -56,12 +56,9 @@ export async function mustRun(command, args, options) {
 export function outputOf(command, args, { cwd, env }) {
   return new Promise((resolve) => {
     const child = spawn(command, args, { cwd, env, stdio: ['ignore', 'pipe', 'inherit'] });
-    let text = '';
-    child.stdout.setEncoding('utf8').on('data', (chunk) => {
-      text += chunk;
-    });
+    const output = text(child.stdout);
     child.once('error', () => resolve(undefined));
-    child.once('close', (code) => resolve(code === 0 ? text.trim() : undefined));
+    child.once('close', async (code) => resolve(code === 0 ? (await output).trim() : undefined));
   });
 }
 

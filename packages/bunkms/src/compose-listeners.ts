@@ -99,9 +99,8 @@ function problemHooks({ recorders, exports, metrics, clock }: ProblemDeps): {
   readonly onApiProblem: OnProblem;
   readonly onInternalProblem: OnProblem;
 } {
-  const now = () => clock.now();
   // A sealed service encrypts nothing, so its log is enough for these refusals.
-  const onCryptoProblem = recorders === undefined ? () => undefined : cryptoAudit(recorders.crypto, now);
+  const onCryptoProblem = recorders === undefined ? () => undefined : cryptoAudit(recorders.crypto, clock);
   const onExportProblem = exportAudit(exports);
   const onAnyProblem = (...[request, error]: Parameters<OnProblem>): void => {
     onCryptoProblem(request, error);

@@ -5,6 +5,7 @@ import type { Logger } from '@bundoc/shared/logs/logger';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { Caller } from '../records/caller.ts';
 import type { AuditDraft } from '../records/chain.ts';
+import { draftNow } from '../records/draft-now.ts';
 import type { AuditCondition } from '../store/audit.ts';
 import type { AuditLog } from './log.ts';
 import type { ExportRefusalSink } from './recorders.ts';
@@ -99,13 +100,7 @@ export class ExportRecorder {
     outcome: AuditDraft['outcome'],
     { key, version }: { readonly key: string | undefined; readonly version: number | undefined },
   ): AuditDraft {
-    return {
-      ...caller,
-      time: new Date(this.#options.clock.now()).toISOString(),
-      severity: 'CRITICAL',
-      action: 'key.export',
-      outcome,
-      ...defined({ key, version }),
-    };
+    const more = { severity: 'CRITICAL', outcome, ...defined({ key, version }) } as const;
+    return draftNow(this.#options, caller, 'key.export', more);
   }
 }

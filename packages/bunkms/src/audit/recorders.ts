@@ -4,7 +4,9 @@ import type { AuditDraft } from '../records/chain.ts';
 import { KeyUses } from './key-uses.ts';
 import type { AuditLog } from './log.ts';
 import { BoundedRefusals } from './refusals.ts';
-import { SINGLY_MAX, StrangerRefusals } from './stranger-refusals.ts';
+
+/** Networks of strangers that are recorded separately within a minute. Anybody may have many. */
+const NETWORKS_MAX = 8;
 
 /** Receives records of refused and failed requests. Must not throw; callers do not wait for it. */
 export interface RefusalSink {
@@ -34,23 +36,23 @@ export class AuditRecorders {
 
   constructor(audit: AuditLog, clock: Clock) {
     const write = audit.appendInBackground.bind(audit);
-    const strangers = new StrangerRefusals({ clock, write });
-    const cryptoCallers = new BoundedRefusals({ clock, write });
+    const callers = new BoundedRefusals({ clock, write });
+    // Separate, so that those of one kind leave room for the other.
+    const strangers = new BoundedRefusals({ clock, write, max: NETWORKS_MAX });
+    const cryptoStrangers = new BoundedRefusals({ clock, write, max: NETWORKS_MAX });
     this.uses = new KeyUses({ audit, clock });
     this.exports = {
       named: (record) => audit.record(record),
-      anonymous: (network, record) => strangers.record(network, record),
+      anonymous: (source, record) => strangers.record({ source }, record),
     };
     this.crypto = {
       named: (record, count) => {
         const { actor, jti } = record;
-        const who = defined({ actor, jti });
-        cryptoCallers.record(who, record, count);
+        callers.record(defined({ actor, jti }), record, count);
       },
-      // Strangers use at most half of the single records here, so that half remain for exports.
-      anonymous: (network, record) => strangers.record(network, record, SINGLY_MAX / 2),
+      anonymous: (source, record) => cryptoStrangers.record({ source }, record),
     };
-    this.#minutes = [this.uses.minutes, strangers.minutes, cryptoCallers.minutes];
+    this.#minutes = [this.uses, callers, strangers, cryptoStrangers].map(({ minutes }) => minutes);
   }
 
   /** Closes all minutes now, so that a shutdown loses no count. */

@@ -11,7 +11,7 @@ const single: AuditDraft = {
   code: 'unauthenticated',
 };
 
-describe('refusals of callers with a valid token', () => {
+describe('refusals', () => {
   let clock: FakeClock;
   let written: AuditDraft[];
   let refusals: BoundedRefusals;
@@ -86,6 +86,19 @@ describe('refusals of callers with a valid token', () => {
     expect(written).toHaveLength(10);
     refusals.minutes.flush();
     expect(counts()).toEqual([['others', 490]]);
+  });
+
+  it('of strangers are recorded for a few networks alone, and for all others together', () => {
+    refusals = new BoundedRefusals({ clock, max: 2, write: (record) => written.push(record) });
+    for (const source of ['192.0.2.1', '192.0.2.2', '192.0.2.3', '192.0.2.4'])
+      for (let time = 0; time < 35; time++) refusals.record({ source }, single);
+    expect(written).toHaveLength(30);
+    refusals.minutes.flush();
+    expect(counts()).toEqual([
+      ['192.0.2.1', 25],
+      ['192.0.2.2', 25],
+      ['others', 60],
+    ]);
   });
 
   it('make room for new tokens once the minutes of the old ones have passed', () => {

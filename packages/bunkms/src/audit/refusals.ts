@@ -1,14 +1,18 @@
+import { defined } from '@bundoc/shared/contract/defined';
 import { type Minute, Minutes, OTHERS } from '@bundoc/shared/logs/minutes';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { AuditDraft } from '../records/chain.ts';
+import { draftNow } from '../records/draft-now.ts';
 
 export interface RefusalsOptions {
   readonly clock: Clock;
+  /** Callers and actions that are counted separately at the same time; that of {@link Minutes} by default. */
+  readonly max?: number;
   /** Receives the records; must not throw. */
   readonly write: (record: AuditDraft) => void;
 }
 
-/** Who was refused: one caller with a valid token, or many of them (`source`). */
+/** Who was refused: a caller with a valid token, a stranger by its network (`source`), or many of them. */
 export type Refused = Pick<AuditDraft, 'actor' | 'jti' | 'source'>;
 
 /** Refusals of one caller within a minute that get separate records. */
@@ -23,11 +27,11 @@ interface Refusals {
 }
 
 /**
- * Records refusals of callers with a valid token. For each caller and action, up to ten per minute have
- * separate records. The others share one record with their count at the end of the minute. So every refusal
- * is in the chain, and nobody can fill the disk with them.
+ * Records refusals. For each caller and action, up to ten per minute have separate records. The others share
+ * one record with their count at the end of the minute. So every refusal is in the chain, and nobody can fill
+ * the disk with them.
  *
- * Memory is bounded: callers without room in {@link Minutes} share one count.
+ * Memory, and the records of many callers, are bounded: callers without room in {@link Minutes} are one.
  */
 export class BoundedRefusals {
   readonly #options: RefusalsOptions;
@@ -36,7 +40,8 @@ export class BoundedRefusals {
 
   constructor(options: RefusalsOptions) {
     this.#options = options;
-    this.minutes = new Minutes({ clock: options.clock, onEnd: (minute) => this.#count(minute) });
+    const { clock, max } = options;
+    this.minutes = new Minutes({ clock, ...defined({ max }), onEnd: (minute) => this.#count(minute) });
   }
 
   /** @param count how many refusals `draft` stands for. */
@@ -59,13 +64,8 @@ export class BoundedRefusals {
 
   #count({ value: { who, first, counted }, since }: Minute<Refusals>): void {
     if (counted === 0) return;
-    this.#options.write({
-      ...who,
-      time: new Date(this.#options.clock.now()).toISOString(),
-      severity: first.severity,
-      action: first.action,
-      outcome: 'refused',
-      detail: { count: counted, since },
-    });
+    const { severity, action } = first;
+    const detail = { count: counted, since };
+    this.#options.write(draftNow(this.#options, who, action, { severity, outcome: 'refused', detail }));
   }
 }

@@ -5,7 +5,9 @@ import { join } from 'node:path';
 import { hasCode } from '@bundoc/shared/contract/app-error';
 import type { Logger } from '@bundoc/shared/logs/logger';
 import type { Clock } from '@bundoc/shared/runtime/clock';
+import { SYSTEM } from '../records/caller.ts';
 import type { AuditDraft } from '../records/chain.ts';
+import { draftNow } from '../records/draft-now.ts';
 import type { AuditStore } from '../store/audit.ts';
 
 /** Maximum bytes of the file. Later records are only counted. */
@@ -108,14 +110,8 @@ export class SealedRecords implements AsyncDisposable {
     if (summary !== undefined && (summary.lines > 0 || summary.dropped > 0)) {
       const { clock, dataDir } = this.#options;
       try {
-        await store.appendAuditOnce({
-          time: new Date(clock.now()).toISOString(),
-          severity: 'CRITICAL',
-          action: RECORDS_ADOPTED,
-          outcome: 'allowed',
-          actor: 'system',
-          detail: { ...summary },
-        });
+        const more = { severity: 'CRITICAL', detail: { ...summary } } as const;
+        await store.appendAuditOnce(draftNow({ clock }, SYSTEM, RECORDS_ADOPTED, more));
       } catch (error) {
         // Sealed again, or still.
         if (hasCode(error, 'sealed')) return;

@@ -2,6 +2,7 @@ import type { KeyObject } from 'node:crypto';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import { keyFault } from '../records/key-record.ts';
 import type { KeyStore } from '../store/keys.ts';
+import { allItems } from '../store/page.ts';
 
 const PAGE = 500;
 
@@ -23,12 +24,8 @@ export class KeyVerification {
    */
   async damagedKeys(store: KeyStore, chainKey: KeyObject): Promise<string[]> {
     const names = new Set(this.#latest.keys());
-    for (let after: string | undefined, more = true; more; ) {
-      const page = await store.listKeys(['*'], { after, limit: PAGE });
-      for (const { name } of page.items) names.add(name);
-      after = page.items.at(-1)?.name;
-      more = page.more;
-    }
+    const read = (after?: string) => store.listKeys(['*'], { after, limit: PAGE });
+    for await (const { name } of allItems(read, (key) => key.name)) names.add(name);
     const damaged: string[] = [];
     for (const name of [...names].sort())
       if (!(await this.#isSound(store, chainKey, name))) damaged.push(name);

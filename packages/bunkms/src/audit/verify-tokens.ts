@@ -1,6 +1,7 @@
 import type { KeyObject } from 'node:crypto';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import { isIssue, REVOCATION, type StoredToken, tokenFault } from '../records/token-record.ts';
+import { allItems } from '../store/page.ts';
 import type { TokenStore } from '../store/tokens.ts';
 
 const PAGE = 500;
@@ -51,14 +52,10 @@ export class TokenVerification {
   async damagedTokens(store: TokenStore, chainKey: KeyObject, forgottenBefore: string): Promise<string[]> {
     const damaged: string[] = [];
     const rowless = new Map(this.#issued);
-    for (let after: string | undefined, more = true; more; ) {
-      const page = await store.listTokens({ after, limit: PAGE });
-      for (const stored of page.items) {
-        if (!this.#isSound(chainKey, stored)) damaged.push(stored.jti);
-        rowless.delete(stored.jti);
-      }
-      after = page.items.at(-1)?.jti;
-      more = page.more;
+    const read = (after?: string) => store.listTokens({ after, limit: PAGE });
+    for await (const stored of allItems(read, ({ jti }) => jti)) {
+      if (!this.#isSound(chainKey, stored)) damaged.push(stored.jti);
+      rowless.delete(stored.jti);
     }
     const cutoff = this.#prunedBefore > forgottenBefore ? this.#prunedBefore : forgottenBefore;
     for (const [jti, { family, expiresAt }] of rowless)

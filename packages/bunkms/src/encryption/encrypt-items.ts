@@ -5,6 +5,7 @@ import type { KeyUses } from '../audit/key-uses.ts';
 import type { RefusalSink } from '../audit/recorders.ts';
 import { type KeyDeps, stampOf } from '../keys/stored-key.ts';
 import type { Caller } from '../records/caller.ts';
+import { draftNow } from '../records/draft-now.ts';
 import { ciphertextKeyOf, decryptFrom, encryptTo } from './ciphertext.ts';
 import type { OpenedKey, OpenedKeys } from './opened-keys.ts';
 
@@ -175,21 +176,10 @@ function recordFailures(
   metrics.cryptoItems.inc({ operation, outcome: 'failed' }, failed.length);
   // The failure of a single item is recorded as the refusal of its request.
   if (results.length === 1) return;
-  const time = new Date(clock.now()).toISOString();
-  for (const [code, { length: count }] of Map.groupBy(failed, (error) => error.code))
-    failures.named(
-      {
-        ...caller,
-        time,
-        severity: 'INFO',
-        action: CRYPTO_ACTIONS[operation],
-        outcome: 'failed',
-        key: name,
-        code,
-        detail: { key_id: id, count },
-      },
-      count,
-    );
+  for (const [code, { length: count }] of Map.groupBy(failed, (error) => error.code)) {
+    const more = { outcome: 'failed', key: name, code, detail: { key_id: id, count } } as const;
+    failures.named(draftNow({ clock }, caller, CRYPTO_ACTIONS[operation], more), count);
+  }
 }
 
 async function currentOf(deps: CryptoDeps, opened: OpenedKey) {

@@ -7,9 +7,10 @@ import {
 } from '@bundoc/shared/contract/audit';
 import { keyNameSchema } from '@bundoc/shared/contract/keys';
 import { subjectSchema } from '@bundoc/shared/contract/tokens';
-import { describe, jsonBody } from '@bundoc/shared/openapi/description';
+import { jsonBody } from '@bundoc/shared/openapi/description';
 import { z } from 'zod';
 import { pageQuery, seqCursor } from './query.ts';
+import type { JsonRoute } from './route.ts';
 
 const hashedName = z.string().regex(/^sha256:[0-9a-f]{64}$/);
 
@@ -18,7 +19,7 @@ const time = z.iso
   .datetime({ offset: true, error: 'must be a time such as 2026-11-25T03:00:00Z' })
   .transform((text) => new Date(text).toISOString());
 
-export const listQuery = z.strictObject({
+const listQuery = z.strictObject({
   ...pageQuery(seqCursor),
   severity: auditSeveritySchema.optional(),
   key: z.union([keyNameSchema, hashedName], 'must be a key name or sha256:<hex>').optional(),
@@ -29,7 +30,7 @@ export const listQuery = z.strictObject({
 
 const ACCESS = { kind: 'token', scopes: ['kms:audit'] } as const;
 
-export const LISTING = describe({
+export const LISTING = {
   id: 'listAudit',
   tag: 'audit',
   summary: 'Records of the audit chain, oldest first',
@@ -41,9 +42,9 @@ export const LISTING = describe({
     critical: { query: { severity: 'CRITICAL', limit: '20' }, status: 200 },
     ofAKey: { query: { key: 'project-a-dek', from: '2026-01-01T00:00:00Z' }, status: 200 },
   },
-});
+} satisfies JsonRoute;
 
-export const HEAD = describe({
+export const HEAD = {
   id: 'readAuditHead',
   tag: 'audit',
   summary: 'A receipt of the whole chain',
@@ -53,9 +54,9 @@ export const HEAD = describe({
   answers: { 200: { description: 'The end of the chain', schema: auditHeadSchema } },
   refusals: ['rate_limited'],
   examples: { read: { status: 200 } },
-});
+} satisfies JsonRoute;
 
-export const VERIFICATION = describe({
+export const VERIFICATION = {
   id: 'verifyAudit',
   tag: 'audit',
   summary: 'Verify the audit chain, one slice per request',
@@ -69,4 +70,4 @@ export const VERIFICATION = describe({
     fromTheBeginning: { body: { limit: 100 }, status: 200 },
     badReceipt: { body: { receipt: { seq: 1, hash: 'made-up' } }, status: 400 },
   },
-});
+} satisfies JsonRoute;

@@ -5,6 +5,7 @@ import { validate } from '@bundoc/shared/http/validate';
 import { describe } from '@bundoc/shared/openapi/description';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
+import { draftNow } from '../records/draft-now.ts';
 import { callerOf, familyOf, type Guards, subjectOf } from './guard.ts';
 import { noQuery } from './query.ts';
 import type { ServiceGate } from './services.ts';
@@ -44,18 +45,9 @@ export function registerEventsRoute(app: FastifyInstance, guards: Guards, servic
       const claims = claimsOf(request);
       const caller = callerOf(request);
       using held = new DisposableStack();
-      limits.takeStream(subjectOf(request));
+      limits.take('stream', subjectOf(request));
       held.use(events.reserve(subjectOf(request)));
-      await audit.append(
-        {
-          ...caller,
-          time: new Date(keys.clock.now()).toISOString(),
-          severity: 'INFO',
-          action: 'events.open',
-          outcome: 'allowed',
-        },
-        { jti: caller.jti },
-      );
+      await audit.append(draftNow(keys, caller, 'events.open'), { jti: caller.jti });
       const response = reply.raw;
       if (response.destroyed) return answerByHand(request, reply);
 

@@ -8,19 +8,20 @@ import {
   unfetchedPageSchema,
 } from '@bundoc/shared/contract/kek';
 import { keyNameSchema } from '@bundoc/shared/contract/keys';
-import { describe, jsonBody } from '@bundoc/shared/openapi/description';
+import { jsonBody } from '@bundoc/shared/openapi/description';
 import { z } from 'zod';
 import { KEK_READERS } from './guard.ts';
 import { pageQuery } from './query.ts';
+import type { JsonRoute } from './route.ts';
 
-export const kekParamsSchema = z.object({ kek_id: kekIdSchema });
-export const namesQuery = z.strictObject(pageQuery(keyNameSchema));
+const kekParamsSchema = z.object({ kek_id: kekIdSchema });
+const namesQuery = z.strictObject(pageQuery(keyNameSchema));
 
 const READ = { kind: 'token', anyScope: KEK_READERS, serviceOnly: true } as const;
 const CHANGE = { kind: 'token', scopes: ['kms:manage_kek'], serviceOnly: true } as const;
 const UNKNOWN_KEK = '0123456789abcdef';
 
-export const STATUS = describe({
+export const STATUS = {
   id: 'readKeks',
   tag: 'kek',
   summary: 'The KEKs by id, what is wrapped with each, and the progress of a rotation',
@@ -28,9 +29,9 @@ export const STATUS = describe({
   answers: { 200: { description: 'The states of the KEKs', schema: kekStatusSchema } },
   refusals: ['rate_limited'],
   examples: { read: { status: 200 } },
-});
+} satisfies JsonRoute;
 
-export const ROTATION = describe({
+export const ROTATION = {
   id: 'rotateKek',
   tag: 'kek',
   summary: 'Make a KEK the current one',
@@ -43,9 +44,9 @@ export const ROTATION = describe({
     noneStaged: { summary: 'Refused, because none is staged', status: 409 },
     unknown: { body: { kek_id: UNKNOWN_KEK }, status: 404 },
   },
-});
+} satisfies JsonRoute;
 
-export const VERIFICATION = describe({
+export const VERIFICATION = {
   id: 'verifyWrapping',
   tag: 'kek',
   summary: 'Unwrap the versions of a page of keys, and name the keys that do not open',
@@ -54,9 +55,9 @@ export const VERIFICATION = describe({
   answers: { 200: { description: 'What was found', schema: kekVerificationSchema } },
   refusals: ['disk_full'],
   examples: { firstPage: { query: { limit: '100' }, status: 200 } },
-});
+} satisfies JsonRoute;
 
-export const RETIREMENT = describe({
+export const RETIREMENT = {
   id: 'retireKek',
   tag: 'kek',
   summary: 'Retire a KEK with which nothing is wrapped',
@@ -65,9 +66,9 @@ export const RETIREMENT = describe({
   answers: { 200: { description: 'Retired', schema: retiredKekSchema } },
   refusals: ['kek_not_found', 'kek_in_use', 'kek_unfetched', 'disk_full'],
   examples: { unknown: { body: { kek_id: UNKNOWN_KEK }, status: 404 } },
-});
+} satisfies JsonRoute;
 
-export const UNFETCHED = describe({
+export const UNFETCHED = {
   id: 'listUnfetched',
   tag: 'kek',
   summary: 'Keys whose holders may have copies only under this KEK or older ones',
@@ -77,4 +78,4 @@ export const UNFETCHED = describe({
   answers: { 200: { description: 'A page', schema: unfetchedPageSchema } },
   refusals: ['kek_not_found', 'rate_limited'],
   examples: { unknown: { params: { kek_id: UNKNOWN_KEK }, status: 404 } },
-});
+} satisfies JsonRoute;

@@ -5,15 +5,15 @@ import {
   keyVersionParamSchema,
   PENDING_DAYS,
 } from '@bundoc/shared/contract/keys';
-import { describe } from '@bundoc/shared/openapi/description';
 import { z } from 'zod';
 import { ifMatchHeaders } from './if-match.ts';
 import { CHANGE_REFUSALS, KEY_HEADERS, keyAccess, keyParamsSchema } from './key-requests.ts';
+import type { JsonRoute } from './route.ts';
 
-export const versionParamsSchema = z.object({ name: keyNameSchema, version: keyVersionParamSchema });
-export const rotateQuery = z.strictObject({ expected_version: keyVersionParamSchema.optional() });
+const versionParamsSchema = z.object({ name: keyNameSchema, version: keyVersionParamSchema });
+const rotateQuery = z.strictObject({ expected_version: keyVersionParamSchema.optional() });
 const pendingDaysFault = `must be 0, or a whole number from ${PENDING_DAYS.min} to ${PENDING_DAYS.max}`;
-export const deleteQuery = z.strictObject({
+const deleteQuery = z.strictObject({
   pending_days: z
     .string()
     .regex(/^(?:0|[1-9]\d?)$/, pendingDaysFault)
@@ -29,13 +29,13 @@ export const deleteQuery = z.strictObject({
   confirm: z.string().max(128).optional().describe('The name of the key; only with `pending_days=0`'),
 });
 export const CONFIRM_FAULT = 'must repeat the name of the key';
-export const confirmQuery = z.strictObject({
+const confirmQuery = z.strictObject({
   confirm: z.string(CONFIRM_FAULT).max(128, CONFIRM_FAULT).describe('The name of the key again'),
 });
-export const EXAMPLE_PARAMS = { name: 'project-a-dek' };
-export const CHANGED = { 200: { description: 'The key', schema: keyInfoSchema, headers: KEY_HEADERS } };
+const EXAMPLE_PARAMS = { name: 'project-a-dek' };
+const CHANGED = { 200: { description: 'The key', schema: keyInfoSchema, headers: KEY_HEADERS } };
 
-export const ROTATION = describe({
+export const ROTATION = {
   id: 'rotateKey',
   tag: 'keys',
   summary: 'Create a new version of a key',
@@ -56,9 +56,27 @@ export const ROTATION = describe({
       status: 200,
     },
   },
-});
+} satisfies JsonRoute;
 
-export const DELETION = describe({
+/** @param status of an example. */
+export function stateChange(action: 'enable' | 'disable' | 'restore', summary: string, status: number) {
+  return {
+    id: `${action}Key`,
+    tag: 'keys',
+    summary,
+    access: keyAccess('kms:manage_key'),
+    params: keyParamsSchema,
+    headers: ifMatchHeaders,
+    answers: CHANGED,
+    refusals: [...CHANGE_REFUSALS, ...(action === 'restore' ? ['key_not_pending_deletion' as const] : [])],
+    examples: {
+      [action]: { params: EXAMPLE_PARAMS, status },
+      another: { params: { name: 'none-dek' }, status: 404 },
+    },
+  } satisfies JsonRoute;
+}
+
+export const DELETION = {
   id: 'deleteKey',
   tag: 'keys',
   summary: 'Schedule the deletion of a key, or destroy it now',
@@ -80,9 +98,9 @@ export const DELETION = describe({
     now: { params: EXAMPLE_PARAMS, query: { pending_days: '0', confirm: 'project-a-dek' }, status: 200 },
     unconfirmed: { params: EXAMPLE_PARAMS, query: { pending_days: '0' }, status: 400 },
   },
-});
+} satisfies JsonRoute;
 
-export const VERSION_DESTRUCTION = describe({
+export const VERSION_DESTRUCTION = {
   id: 'destroyKeyVersion',
   tag: 'keys',
   summary: 'Destroy an older version of a key',
@@ -102,4 +120,4 @@ export const VERSION_DESTRUCTION = describe({
       status: 409,
     },
   },
-});
+} satisfies JsonRoute;

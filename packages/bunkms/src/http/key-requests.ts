@@ -2,19 +2,10 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import { keyNameSchema } from '@bundoc/shared/contract/keys';
 import type { ProblemCode } from '@bundoc/shared/contract/problem';
 import type { Claims, Scope } from '@bundoc/shared/contract/tokens';
-import { validate } from '@bundoc/shared/http/validate';
 import type { RouteAccess } from '@bundoc/shared/openapi/description';
-import type { FastifyRequest } from 'fastify';
 import { z } from 'zod';
-import type { KeyRequest } from '../keys/change-key.ts';
-import { ifMatchOf } from './if-match.ts';
 
 export const keyParamsSchema = z.object({ name: keyNameSchema });
-
-/** A request whose body, if any, is the client's bytes. */
-export interface BodyRoute {
-  Body: Buffer | undefined;
-}
 
 /** The access rule of a route for one key. @param serviceOnly whether it accepts only service tokens. */
 export function keyAccess(scope: Scope, serviceOnly = false): RouteAccess {
@@ -64,11 +55,6 @@ export const EXAMPLE_KEY = {
   created_at: '2026-11-25T08:00:00.000Z',
 };
 
-export function keyRequestOf(request: FastifyRequest): KeyRequest {
-  const { name } = validate(keyParamsSchema, request.params, 'params');
-  return { name, ifMatch: ifMatchOf(request) };
-}
-
 /**
  * Requires that the caller may let a storage hold a key: as the storage, a service with its generation, or as
  * an administrator with `kms:manage_key`. The generation itself is checked later.
@@ -85,10 +71,4 @@ export function requireStorageOrAdministrator(claims: Claims, generation: string
       detail: 'a request for a storage without its generation needs the scope kms:manage_key',
     });
   return isAdministrator;
-}
-
-/** @throws AppError `invalid_request` for a request with a body. */
-export function refuseBody(request: FastifyRequest<BodyRoute>): void {
-  if ((request.body?.length ?? 0) > 0)
-    throw new AppError('invalid_request', { detail: 'this request takes no body' });
 }

@@ -8,7 +8,7 @@ import {
   leasePageSchema,
   updateKeySchema,
 } from '@bundoc/shared/contract/keys';
-import { describe, jsonBody } from '@bundoc/shared/openapi/description';
+import { jsonBody } from '@bundoc/shared/openapi/description';
 import { z } from 'zod';
 import { pageQuery, seqCursor } from '../http/query.ts';
 import { ifMatchHeaders } from './if-match.ts';
@@ -21,13 +21,14 @@ import {
   keyAccess,
   keyParamsSchema,
 } from './key-requests.ts';
+import type { JsonRoute } from './route.ts';
 
-export const listQuery = z.strictObject(pageQuery(keyNameSchema));
-export const leasesQuery = z.strictObject(pageQuery(seqCursor));
+const listQuery = z.strictObject(pageQuery(keyNameSchema));
+const leasesQuery = z.strictObject(pageQuery(seqCursor));
 export const createHeaders = z.object({ 'idempotency-key': idempotencyKeySchema.optional() });
 const EXAMPLE_PARAMS = { name: 'project-a-dek' };
 
-export const CREATION = describe({
+export const CREATION = {
   id: 'createKey',
   tag: 'keys',
   summary: 'Make a key',
@@ -78,9 +79,9 @@ export const CREATION = describe({
     exists: { body: { name: 'project-a-dek', type: 'aes-256' }, status: 409 },
     badName: { body: { name: 'Project A', type: 'aes-256' }, status: 400 },
   },
-});
+} satisfies JsonRoute;
 
-export const LISTING = describe({
+export const LISTING = {
   id: 'listKeys',
   tag: 'keys',
   summary: 'List keys',
@@ -95,9 +96,9 @@ export const LISTING = describe({
     goOn: { query: { cursor: 'project-a-dek' }, status: 200 },
     tooMany: { query: { limit: '501' }, status: 400 },
   },
-});
+} satisfies JsonRoute;
 
-export const READING = describe({
+export const READING = {
   id: 'readKey',
   tag: 'keys',
   summary: 'A key and its versions',
@@ -110,9 +111,9 @@ export const READING = describe({
     read: { params: EXAMPLE_PARAMS, status: 200 },
     another: { params: { name: 'none-dek' }, status: 404 },
   },
-});
+} satisfies JsonRoute;
 
-export const LEASES = describe({
+export const LEASES = {
   id: 'listLeases',
   tag: 'keys',
   summary: 'Who may hold the raw key, and until when',
@@ -123,9 +124,9 @@ export const LEASES = describe({
   answers: { 200: { description: 'A page', schema: leasePageSchema } },
   refusals: [...KEY_REFUSALS, 'rate_limited'],
   examples: { read: { params: EXAMPLE_PARAMS, query: { limit: '20' }, status: 200 } },
-});
+} satisfies JsonRoute;
 
-export const UPDATE = describe({
+export const UPDATE = {
   id: 'updateKey',
   tag: 'keys',
   summary: 'Change the policies of a key',
@@ -145,4 +146,4 @@ export const UPDATE = describe({
       status: 412,
     },
   },
-});
+} satisfies JsonRoute;

@@ -55,117 +55,86 @@ const STREAMS = { perSecond: 1, burst: 60 };
  */
 const ADVANCES = { perSecond: 10, burst: 1_000 };
 
+/** What a token may do often, and which has a limit of its own. */
+type Action = 'renewal' | 'issue' | 'creation' | 'destruction' | 'stream' | 'advance';
+
 /**
  * The rate limits of an unsealed service. Each is checked after authorization and before anything is looked
  * up, so that a refusal does not reveal what exists. A refused request counts in no limit: a busy key costs
  * its callers nothing at other keys, and a busy caller costs a key nothing.
+ *
+ * A subject is the root of a token. Each method throws AppError `rate_limited`.
  */
 export class Limits {
-  readonly #tokens: RateLimit;
-  readonly #keys: RateLimit;
-  readonly #cryptoTokens: RateLimit;
-  readonly #cryptoKeys: RateLimit;
-  readonly #renewals: RateLimit;
-  readonly #issues: RateLimit;
+  readonly #actions: Readonly<Record<Action, RateLimit>>;
   readonly #reads: RateLimit;
-  readonly #creations: RateLimit;
-  readonly #destructions: RateLimit;
+  /** By subject, and by key. */
+  readonly #exports: readonly [RateLimit, RateLimit];
+  readonly #crypto: readonly [RateLimit, RateLimit];
   /** The destructions for all clients of a storage, by its service token. */
   readonly #shreds: RateLimit;
-  readonly #streams: RateLimit;
-  readonly #advances: RateLimit;
 
   constructor(rates: LimitRates, clock: Clock) {
-    const perSecond = (rate: number) =>
-      new RateLimit({ clock, perSecond: rate, burst: Math.max(1, rate * BURST_S) });
-    this.#tokens = perSecond(rates.exportsPerToken);
-    this.#keys = perSecond(rates.exportsPerKey);
-    this.#cryptoTokens = perSecond(rates.cryptoPerToken);
-    this.#cryptoKeys = perSecond(rates.cryptoPerKey);
-    this.#issues = perSecond(rates.issuesPerToken);
+    const limit = (perSecond: number, burst: number) =>
+      new RateLimit({ clock, perSecond, burst: Math.max(1, burst) });
+    const perSecond = (rate: number, burstS = BURST_S) => limit(rate, rate * burstS);
     this.#reads = perSecond(rates.readsPerToken);
-    this.#creations = perSecond(rates.creationsPerToken);
-    const { renewalsPerMinute } = rates;
-    this.#renewals = new RateLimit({
-      clock,
-      perSecond: renewalsPerMinute / 60,
-      burst: Math.max(1, renewalsPerMinute),
-    });
-    const { destructionsPerToken } = rates;
-    const destructions = (perSecond: number) =>
-      new RateLimit({ clock, perSecond, burst: Math.max(1, perSecond * DESTRUCTION_BURST_S) });
-    this.#destructions = destructions(destructionsPerToken);
-    this.#shreds = destructions(destructionsPerToken * CLIENTS_OF_STORAGE);
-    this.#streams = new RateLimit({ clock, ...STREAMS });
-    this.#advances = new RateLimit({ clock, ...ADVANCES });
+    this.#exports = [perSecond(rates.exportsPerToken), perSecond(rates.exportsPerKey)];
+    this.#crypto = [perSecond(rates.cryptoPerToken), perSecond(rates.cryptoPerKey)];
+    this.#shreds = perSecond(rates.destructionsPerToken * CLIENTS_OF_STORAGE, DESTRUCTION_BURST_S);
+    this.#actions = {
+      renewal: limit(rates.renewalsPerMinute / 60, rates.renewalsPerMinute),
+      issue: perSecond(rates.issuesPerToken),
+      creation: perSecond(rates.creationsPerToken),
+      destruction: perSecond(rates.destructionsPerToken, DESTRUCTION_BURST_S),
+      stream: limit(STREAMS.perSecond, STREAMS.burst),
+      advance: limit(ADVANCES.perSecond, ADVANCES.burst),
+    };
   }
 
-  /** @param subject the root of the token. @throws AppError `rate_limited`. */
+  take(action: Action, subject: string): void {
+    this.#actions[action].take(subject);
+  }
+
+  /** @param items that the answer may have. */
+  takeRead(subject: string, items = 1): void {
+    this.#reads.take(subject, Math.ceil(items / ITEMS_OF_READ));
+  }
+
   takeExport(subject: string, keyName: string): void {
-    const limits = [[this.#tokens, subject] as const, [this.#keys, keyName] as const];
-    takeFromAll(limits, 1);
+    takeFromBoth(this.#exports, subject, keyName, 1);
   }
 
-  /** @param subject the root of the token. @throws AppError `rate_limited`. */
   takeCrypto(subject: string, keyName: string, items: number): void {
-    const limits = [[this.#cryptoTokens, subject] as const, [this.#cryptoKeys, keyName] as const];
-    takeFromAll(limits, items);
-  }
-
-  /** @param subject the root of the token. @throws AppError `rate_limited`. */
-  takeDestruction(subject: string): void {
-    this.#destructions.take(subject);
+    takeFromBoth(this.#crypto, subject, keyName, items);
   }
 
   /**
    * Counts the intent to shred a key, before it is recorded: a deletion that has begun is never refused.
    *
-   * @param subject the root of the storage's token. @param client who asks the storage for the deletion.
+   * @param client who asks the storage for the deletion.
    * @throws AppError `rate_limited` when the client's share is in use, `overloaded` when that of all clients
    *   of the storage is.
    */
   takeShred(subject: string, client: string): void {
     const one = `${subject} ${client}`;
+    const { destruction } = this.#actions;
     const waitMs = this.#shreds.waitMs(subject);
-    if (waitMs > 0 && this.#destructions.waitMs(one) <= 0)
+    if (waitMs > 0 && destruction.waitMs(one) <= 0)
       throw new AppError('overloaded', {
         detail: 'the storage has no deletions to spare',
         retryAfterS: waitMs / 1_000,
       });
-    this.#destructions.take(one);
+    destruction.take(one);
     this.#shreds.charge(subject, 1);
   }
+}
 
-  /** @param subject the root of the token. @throws AppError `rate_limited`. */
-  takeStream(subject: string): void {
-    this.#streams.take(subject);
-  }
-
-  /** @param subject the root of the token. @throws AppError `rate_limited`. */
-  takeAdvance(subject: string): void {
-    this.#advances.take(subject);
-  }
-
-  /** @param subject the root of the token. @throws AppError `rate_limited`. */
-  takeRenewal(subject: string): void {
-    this.#renewals.take(subject);
-  }
-
-  /** @param subject the root of the token. @throws AppError `rate_limited`. */
-  takeIssue(subject: string): void {
-    this.#issues.take(subject);
-  }
-
-  /**
-   * @param subject the root of the token. @param items that the answer may have. @throws AppError
-   *   `rate_limited`.
-   */
-  takeRead(subject: string, items = 1): void {
-    this.#reads.take(subject, Math.ceil(items / ITEMS_OF_READ));
-  }
-
-  /** @param subject the root of the token. @throws AppError `rate_limited`. */
-  takeCreation(subject: string): void {
-    this.#creations.take(subject);
-  }
+function takeFromBoth(
+  [bySubject, byKey]: readonly [RateLimit, RateLimit],
+  subject: string,
+  keyName: string,
+  items: number,
+): void {
+  takeFromAll([[bySubject, subject] as const, [byKey, keyName] as const], items);
 }

@@ -29,6 +29,7 @@ import { registerKeyRoutes } from './keys.ts';
 import { bunkmsApi } from './openapi.ts';
 import { registerPublicRoutes } from './public.ts';
 import type { Readiness } from './readiness.ts';
+import { routesOf } from './route.ts';
 import { OPEN_WHILE_SEALED, refuseWhileSealed } from './sealed-hook.ts';
 import type { ServiceGate } from './services.ts';
 import { registerStorageRoutes } from './storages.ts';
@@ -113,14 +114,15 @@ async function createListener(
     ...{ readiness: options.readiness, drain: options.drain },
     jwks: { keys: [publicKey] },
   });
-  registerKeyRoutes(app, guards, services);
-  registerKeyLifecycleRoutes(app, guards, services);
-  registerKeyHolderRoutes(app, guards, services);
-  registerStorageRoutes(app, guards, services);
+  const add = routesOf(app, services);
+  registerKeyRoutes(add, guards);
+  registerKeyLifecycleRoutes(add, guards);
+  registerKeyHolderRoutes(add, guards);
+  registerStorageRoutes(add, guards);
   registerCryptoRoutes(app, guards, services);
-  registerKekRoutes(app, guards, services);
-  registerTokenRoutes(app, guards, services);
-  registerAuditRoutes(app, guards, services);
+  registerKekRoutes(add, guards);
+  registerTokenRoutes(add, guards);
+  registerAuditRoutes(add, guards);
   registerMetricsRoute(
     app,
     metrics.registry,

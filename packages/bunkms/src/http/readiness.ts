@@ -1,5 +1,7 @@
 import { cachedCheck } from '@bundoc/shared/runtime/cached-check';
 import type { Clock } from '@bundoc/shared/runtime/clock';
+import { SYSTEM } from '../records/caller.ts';
+import { draftNow } from '../records/draft-now.ts';
 import type { ServiceGate } from './services.ts';
 
 export interface Readiness {
@@ -45,15 +47,7 @@ async function look({ services, isSealed, faults, clock }: ReadinessDeps): Promi
   // written here. It also tells readers of the chain that earlier records may be missing and are in the log.
   const canAudit =
     !audit.failing ||
-    (await works(
-      audit.append({
-        time: new Date(clock.now()).toISOString(),
-        severity: 'CRITICAL',
-        action: 'audit.resumed',
-        outcome: 'allowed',
-        actor: 'system',
-      }),
-    ));
+    (await works(audit.append(draftNow({ clock }, SYSTEM, 'audit.resumed', { severity: 'CRITICAL' }))));
   const checks = { unsealed: true, store: canStore, audit: canAudit };
   return { status: canStore && canAudit ? 'ready' : 'unavailable', checks };
 }

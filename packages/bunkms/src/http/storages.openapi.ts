@@ -7,17 +7,18 @@ import {
   storageInfoSchema,
   takeOverStorageSchema,
 } from '@bundoc/shared/contract/storages';
-import { describe, jsonBody } from '@bundoc/shared/openapi/description';
+import { jsonBody } from '@bundoc/shared/openapi/description';
 import { z } from 'zod';
 import { pageQuery } from '../http/query.ts';
 import { EXAMPLE_STORAGE } from './key-requests.ts';
+import type { JsonRoute } from './route.ts';
 
-export const storageParamsSchema = z.object({ id: storageIdSchema });
-export const deletionsQuery = z.strictObject({ generation: generationSchema, ...pageQuery(keyNameSchema) });
+const storageParamsSchema = z.object({ id: storageIdSchema });
+const deletionsQuery = z.strictObject({ generation: generationSchema, ...pageQuery(keyNameSchema) });
 const EXAMPLE_PARAMS = { id: EXAMPLE_STORAGE.storage };
 const ANSWER = { 200: { description: 'The storage', schema: storageInfoSchema } };
 
-export const READING = describe({
+export const READING = {
   id: 'readStorage',
   tag: 'storages',
   summary: 'A storage and its generation',
@@ -26,9 +27,9 @@ export const READING = describe({
   answers: ANSWER,
   refusals: ['storage_not_found', 'integrity_error'],
   examples: { unknown: { params: EXAMPLE_PARAMS, status: 404 } },
-});
+} satisfies JsonRoute;
 
-export const ADVANCE = describe({
+export const ADVANCE = {
   id: 'advanceStorage',
   tag: 'storages',
   summary: 'Give a storage a new generation',
@@ -43,9 +44,9 @@ export const ADVANCE = describe({
     register: { params: EXAMPLE_PARAMS, body: { from: [], to: EXAMPLE_STORAGE.generation }, status: 200 },
     noGeneration: { params: EXAMPLE_PARAMS, body: { from: [] }, status: 400 },
   },
-});
+} satisfies JsonRoute;
 
-export const TAKE_OVER = describe({
+export const TAKE_OVER = {
   id: 'takeOverStorage',
   tag: 'storages',
   summary: 'Let another copy of a storage take its place',
@@ -60,9 +61,9 @@ export const TAKE_OVER = describe({
     unknown: { params: EXAMPLE_PARAMS, body: {}, status: 404 },
     forced: { params: EXAMPLE_PARAMS, body: { force: true }, status: 404 },
   },
-});
+} satisfies JsonRoute;
 
-export const DELETIONS = describe({
+export const DELETIONS = {
   id: 'listDeletions',
   tag: 'storages',
   summary: 'Unfinished deletions of a storage',
@@ -80,4 +81,4 @@ export const DELETIONS = describe({
       status: 409,
     },
   },
-});
+} satisfies JsonRoute;

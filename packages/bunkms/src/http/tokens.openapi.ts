@@ -1,11 +1,12 @@
 import { issuedTokenSchema, issueTokenSchema, tokenPageSchema } from '@bundoc/shared/contract/tokens';
-import { describe, jsonBody } from '@bundoc/shared/openapi/description';
+import { jsonBody } from '@bundoc/shared/openapi/description';
 import { z } from 'zod';
 import { pageQuery } from '../http/query.ts';
+import type { JsonRoute } from './route.ts';
 
-export const jtiParamsSchema = z.object({ jti: z.uuid() });
-export const listQuery = z.strictObject(pageQuery(z.uuid()));
-export const revokeQuery = z.strictObject({
+const jtiParamsSchema = z.object({ jti: z.uuid() });
+const listQuery = z.strictObject(pageQuery(z.uuid()));
+const revokeQuery = z.strictObject({
   cascade: z.enum(['true', 'false']).default('false').meta({
     description: 'Whether to also revoke all tokens that the token issued, directly or indirectly',
   }),
@@ -15,7 +16,7 @@ const ADMIN = { kind: 'token', scopes: ['kms:admin'], serviceOnly: true } as con
 const REACH =
   "With a `may_issue` that does not allow everything, the caller reaches only the tokens that its token, or another one of that token's family, has issued, directly or indirectly. It does not reach its own family.";
 
-export const ISSUE = describe({
+export const ISSUE = {
   id: 'issueToken',
   tag: 'tokens',
   summary: 'Issue a token',
@@ -36,9 +37,9 @@ export const ISSUE = describe({
     },
     forBoth: { body: { sub: 'app', typ: 'client', scope: ['docs:read', 'kms:audit'] }, status: 400 },
   },
-});
+} satisfies JsonRoute;
 
-export const RENEWAL = describe({
+export const RENEWAL = {
   id: 'renewToken',
   tag: 'tokens',
   summary: 'Renew a token: the same rights for another lifetime',
@@ -46,9 +47,9 @@ export const RENEWAL = describe({
   answers: { 201: { description: 'Renewed', schema: issuedTokenSchema } },
   refusals: ['rate_limited', 'disk_full'],
   examples: { renew: { status: 201 } },
-});
+} satisfies JsonRoute;
 
-export const LISTING = describe({
+export const LISTING = {
   id: 'listTokens',
   tag: 'tokens',
   summary: 'List issued tokens, without the tokens themselves',
@@ -58,9 +59,9 @@ export const LISTING = describe({
   answers: { 200: { description: 'A page', schema: tokenPageSchema } },
   refusals: ['rate_limited', 'integrity_error'],
   examples: { firstPage: { query: { limit: '20' }, status: 200 } },
-});
+} satisfies JsonRoute;
 
-export const REVOCATION = describe({
+export const REVOCATION = {
   id: 'revokeToken',
   tag: 'tokens',
   summary: 'Revoke a token and its family',
@@ -71,4 +72,4 @@ export const REVOCATION = describe({
   answers: { 204: { description: 'Revoked' } },
   refusals: ['token_not_found', 'integrity_error', 'disk_full'],
   examples: { unknown: { params: { jti: '0b6f4a0e-6b0c-4b8e-9a53-3c1d2f7e8a90' }, status: 404 } },
-});
+} satisfies JsonRoute;

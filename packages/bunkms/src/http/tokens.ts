@@ -1,95 +1,57 @@
 import { defined } from '@bundoc/shared/contract/defined';
-import { issueTokenSchema } from '@bundoc/shared/contract/tokens';
-import { claimsOf } from '@bundoc/shared/http/guard';
-import { validate } from '@bundoc/shared/http/validate';
-import { parseJsonObject } from '@bundoc/shared/json/parse';
-import type { FastifyInstance, FastifyRequest } from 'fastify';
-import { noQuery } from '../http/query.ts';
 import { reachesAll } from '../tokens/may-issue.ts';
-import { callerOf, familyOf, type Guards, subjectOf } from './guard.ts';
-import { type BodyRoute, refuseBody } from './key-requests.ts';
+import { familyOf, type Guards } from './guard.ts';
 import { OF_PAGE } from './places.ts';
-import type { ServiceGate } from './services.ts';
-import {
-  ISSUE,
-  ISSUERS,
-  jtiParamsSchema,
-  LISTING,
-  listQuery,
-  RENEWAL,
-  REVOCATION,
-  revokeQuery,
-} from './tokens.openapi.ts';
+import type { AddRoute, Asked, JsonRoute } from './route.ts';
+import { ISSUE, ISSUERS, LISTING, RENEWAL, REVOCATION } from './tokens.openapi.ts';
 
-export function registerTokenRoutes(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
-  registerIssuing(app, guards, services);
-  registerRenewal(app, guards, services);
-  registerListing(app, guards, services);
-  registerRevocation(app, guards, services);
-}
-
-function registerIssuing(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
-  app.post<BodyRoute>(
-    '/v1/tokens',
-    { onRequest: guards.serviceWithAny(ISSUERS), config: ISSUE },
-    async (request, reply) => {
-      validate(noQuery, request.query, 'query');
-      services().limits.takeIssue(subjectOf(request));
-      const wanted = validate(issueTokenSchema, parseJsonObject(request.body).value, 'body');
-      return reply
-        .code(201)
-        .send(await services().tokens.issue(wanted, callerOf(request), claimsOf(request)));
+export function registerTokenRoutes(add: AddRoute, guards: Guards): void {
+  add(
+    'POST /v1/tokens',
+    guards.serviceWithAny(ISSUERS),
+    ISSUE,
+    ({ body, services: { tokens, limits }, subject, caller, claims }) => {
+      limits.take('issue', subject);
+      return tokens.issue(body, caller, claims);
     },
   );
-}
 
-function registerRenewal(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
-  app.post<BodyRoute>(
-    '/v1/tokens/renew',
-    { onRequest: guards.token, config: RENEWAL },
-    async (request, reply) => {
-      validate(noQuery, request.query, 'query');
-      refuseBody(request);
-      const { tokens, limits } = services();
-      limits.takeRenewal(subjectOf(request));
-      return reply.code(201).send(await tokens.renew(claimsOf(request), callerOf(request)));
+  add(
+    'POST /v1/tokens/renew',
+    guards.token,
+    RENEWAL,
+    ({ services: { tokens, limits }, subject, caller, claims }) => {
+      limits.take('renewal', subject);
+      return tokens.renew(claims, caller);
     },
   );
-}
 
-function registerListing(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
-  app.get(
-    '/v1/tokens',
-    { onRequest: guards.service('kms:admin'), config: { ...OF_PAGE, ...LISTING } },
-    async (request) => {
-      const { limit, cursor } = validate(listQuery, request.query, 'query');
-      const { tokens: issued, limits } = services();
-      limits.takeRead(subjectOf(request), limit);
-      const { tokens, damaged, next } = await issued.list({ limit, after: cursor }, limitOf(request));
+  add(
+    'GET /v1/tokens',
+    guards.service('kms:admin'),
+    LISTING,
+    async (asked) => {
+      const { query, services, subject } = asked;
+      services.limits.takeRead(subject, query.limit);
+      const page = { limit: query.limit, after: query.cursor };
+      const { tokens, damaged, next } = await services.tokens.list(page, limitOf(asked));
       return {
         tokens,
         ...(damaged.length === 0 ? {} : { damaged }),
         ...defined({ next_cursor: next }),
       };
     },
+    OF_PAGE,
   );
-}
 
-function registerRevocation(app: FastifyInstance, guards: Guards, services: ServiceGate): void {
-  app.delete(
-    '/v1/tokens/:jti',
-    { onRequest: guards.service('kms:admin'), config: REVOCATION },
-    async (request, reply) => {
-      const { cascade } = validate(revokeQuery, request.query, 'query');
-      const { jti } = validate(jtiParamsSchema, request.params, 'params');
-      const options = { cascade: cascade === 'true', within: limitOf(request) };
-      await services().tokens.revoke(jti, callerOf(request), options);
-      return reply.code(204).send();
-    },
-  );
+  add('DELETE /v1/tokens/:jti', guards.service('kms:admin'), REVOCATION, (asked) => {
+    const { params, query, services, caller } = asked;
+    const options = { cascade: query.cascade === 'true', within: limitOf(asked) };
+    return services.tokens.revoke(params.jti, caller, options);
+  });
 }
 
 /** The family whose issued tokens are all that the caller reaches; undefined when it reaches every token. */
-function limitOf(request: FastifyRequest): string | undefined {
-  return reachesAll(claimsOf(request)) ? undefined : familyOf(request);
+function limitOf({ claims, request }: Pick<Asked<JsonRoute>, 'claims' | 'request'>): string | undefined {
+  return reachesAll(claims) ? undefined : familyOf(request);
 }

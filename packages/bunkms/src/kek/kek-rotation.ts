@@ -15,13 +15,14 @@ import { openDek } from '../keys/open-dek.ts';
 import { authenticate, type KeyDeps } from '../keys/stored-key.ts';
 import type { Caller } from '../records/caller.ts';
 import type { AuditDraft } from '../records/chain.ts';
+import { draftNow } from '../records/draft-now.ts';
 import type { KekState } from '../records/kek-state.ts';
 import type { NamedKey } from '../records/key-record.ts';
 import { kekIdOf } from '../records/wrapped-key.ts';
 import type { ClusterStore } from '../store/cluster.ts';
 import type { InstallationStore } from '../store/installation.ts';
 import type { KekStore } from '../store/kek.ts';
-import type { PageQuery } from '../store/page.ts';
+import { allItems, type PageQuery } from '../store/page.ts';
 import type { Keks } from '../vault/keks.ts';
 
 export interface KekDeps extends KeyDeps {
@@ -182,17 +183,11 @@ async function requireOnlyDamaged(deps: KekDeps, kekId: string): Promise<void> {
     throw new AppError('kek_in_use', { detail: 'it is not in the ring, so it is unknown what it can open' });
   const use = (await deps.store.kekUses()).find((one) => one.kekId === kekId);
   if ((use?.secrets ?? 0) > 0) throw new AppError('kek_in_use', { detail: 'secrets are wrapped with it' });
-  for (let after: string | undefined, more = true; more; ) {
-    const page = await deps.store.listWrapped(kekId, { after, limit: PAGE });
-    for (const key of page.items)
-      if (checked(deps, key).opened.some((one) => one === kekId))
-        throw new AppError('kek_in_use', {
-          detail: 'versions of keys that can be opened are wrapped with it',
-        });
-    const last = page.items.at(-1);
-    after = last?.record?.id ?? last?.name;
-    more = page.more;
-  }
+  const read = (after?: string) => deps.store.listWrapped(kekId, { after, limit: PAGE });
+  // A version without a key has the id as its name.
+  for await (const key of allItems(read, ({ record, name }) => record?.id ?? name))
+    if (checked(deps, key).opened.some((one) => one === kekId))
+      throw new AppError('kek_in_use', { detail: 'versions of keys that can be opened are wrapped with it' });
 }
 
 async function firstUnfetched({ store }: KekDeps, kekId: string): Promise<string | undefined> {
@@ -233,14 +228,8 @@ export async function verifyWrapping(
     underOthers += opened.filter((kekId) => kekId !== vault.currentKekId).length;
     if (isDamaged) damaged.push(name);
   }
-  audit.appendInBackground({
-    ...draftOf(deps, caller, 'kek.verify', {
-      checked: count,
-      under_others: underOthers,
-      damaged: damaged.length,
-    }),
-    severity: 'INFO',
-  });
+  const detail = { checked: count, under_others: underOthers, damaged: damaged.length };
+  audit.appendInBackground(draftNow(deps, caller, 'kek.verify', { detail }));
   const last = items.at(-1);
   return {
     checked: count,
@@ -269,12 +258,6 @@ function checked(deps: KekDeps, stored: NamedKey): { opened: (string | undefined
   return { opened, isDamaged };
 }
 
-function draftOf(
-  { clock }: KekDeps,
-  caller: Caller,
-  action: string,
-  detail: NonNullable<AuditDraft['detail']>,
-): AuditDraft {
-  const time = new Date(clock.now()).toISOString();
-  return { ...caller, time, severity: 'CRITICAL', action, outcome: 'allowed', detail };
+function draftOf(deps: KekDeps, caller: Caller, action: string, detail: AuditDraft['detail']): AuditDraft {
+  return draftNow(deps, caller, action, { severity: 'CRITICAL', detail });
 }

@@ -5,7 +5,7 @@ import { openDek } from '../keys/open-dek.ts';
 import { rewrapDek, rewrapSecret } from '../keys/rewrap-dek.ts';
 import { authenticate, stampOf } from '../keys/stored-key.ts';
 import type { Caller } from '../records/caller.ts';
-import type { AuditDraft } from '../records/chain.ts';
+import { draftNow } from '../records/draft-now.ts';
 import type { WrappedSecrets } from '../records/installation.ts';
 import type { KekState } from '../records/kek-state.ts';
 import { type KeyVersionRecord, keyChangeDraft, type NamedKey, withDigests } from '../records/key-record.ts';
@@ -215,7 +215,7 @@ export class KeyRewrap {
    * runs with only some of its keys.
    */
   async #rewrapSecrets({ current }: KekState): Promise<boolean> {
-    const { store, vault, clock, caller } = this.#deps;
+    const { store, vault, caller } = this.#deps;
     const installation = await store.readInstallation();
     assert(installation !== undefined, 'an unsealed store has an installation');
     const { chainKeyWrapped, signingSeedWrapped } = installation;
@@ -224,28 +224,17 @@ export class KeyRewrap {
       chainKeyWrapped: rewrapSecret(vault, chainKeyWrapped, 'audit-chain-key'),
       signingSeedWrapped: rewrapSecret(vault, signingSeedWrapped, 'token-signing-seed'),
     };
-    return store.replaceSecrets(secrets, installation, {
-      ...caller,
-      time: new Date(clock.now()).toISOString(),
-      severity: 'INFO',
-      action: 'kek.rewrap_secrets',
-      outcome: 'allowed',
-      detail: { kek_id: kekIdOf(secrets.chainKeyWrapped) ?? '' },
-    });
+    const detail = { kek_id: kekIdOf(secrets.chainKeyWrapped) ?? '' };
+    const draft = draftNow(this.#deps, caller, 'kek.rewrap_secrets', { detail });
+    return store.replaceSecrets(secrets, installation, draft);
   }
 
   /** @returns false when an administrator has rotated, staged or retired a KEK in the meantime. */
   async #recordEnd({ current, rotation, seq }: KekState, left: number): Promise<boolean> {
-    const { store, clock, caller, keks } = this.#deps;
+    const { store, caller, keks } = this.#deps;
     if (rotation === undefined || rotation.completedAt !== undefined) return true;
-    const draft: AuditDraft = {
-      ...caller,
-      time: new Date(clock.now()).toISOString(),
-      severity: 'INFO',
-      action: 'kek.rewrapped',
-      outcome: 'allowed',
-      detail: { kek_id: current, rotation: rotation.seq, damaged: left },
-    };
+    const detail = { kek_id: current, rotation: rotation.seq, damaged: left };
+    const draft = draftNow(this.#deps, caller, 'kek.rewrapped', { detail });
     const [receipt] = await store.appendAudit([draft], [{ kekRecord: seq }]);
     await keks.refresh();
     return receipt !== undefined && typeof receipt !== 'string';

@@ -4,6 +4,7 @@ import { defined } from '@bundoc/shared/contract/defined';
 import { type AuditReceipt, type KeyLease, LEASE_TTL_MS, type LeasePage } from '@bundoc/shared/contract/keys';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { Caller } from '../records/caller.ts';
+import { draftNow } from '../records/draft-now.ts';
 import type { BackwardPage } from '../store/page.ts';
 import type { KeyDeps } from './stored-key.ts';
 
@@ -40,15 +41,8 @@ export async function listLeases(
   const nowMs = clock.now();
   const { items, next } = await store.listExports(name, isoOf(nowMs - LEASE_TTL_MS), page);
   const leases = items.map(leaseOf).filter(({ until }) => Date.parse(until) > nowMs);
-  await audit.record({
-    ...caller,
-    time: isoOf(nowMs),
-    severity: 'INFO',
-    action: 'key.leases',
-    outcome: 'allowed',
-    key: name,
-    detail: { count: leases.length },
-  });
+  const more = { key: name, detail: { count: leases.length } };
+  await audit.record(draftNow({ clock }, caller, 'key.leases', more));
   return { leases, ...defined({ next_cursor: next?.toString() }) };
 }
 

@@ -1,6 +1,7 @@
 import { defined } from '@bundoc/shared/contract/defined';
 import type { KeyDetail, KeyInfo, KeyPage } from '@bundoc/shared/contract/keys';
 import type { Caller } from '../records/caller.ts';
+import { draftNow } from '../records/draft-now.ts';
 import { cursorOf, type PageQuery } from '../store/page.ts';
 import { detailOf, infoOfKey, refuseDestroyed } from './key-state.ts';
 import { authenticate, type KeyDeps, readStoredKey } from './stored-key.ts';
@@ -15,15 +16,7 @@ const STEP = 50;
 export async function readKey(deps: KeyDeps, name: string, caller: Caller): Promise<KeyDetail> {
   const key = await readStoredKey(deps, name, 'all');
   refuseDestroyed(key.record);
-  await deps.audit.record({
-    ...caller,
-    time: new Date(deps.clock.now()).toISOString(),
-    severity: 'INFO',
-    action: 'key.read',
-    outcome: 'allowed',
-    key: name,
-    version: key.record.version,
-  });
+  await deps.audit.record(draftNow(deps, caller, 'key.read', { key: name, version: key.record.version }));
   return detailOf(key);
 }
 
@@ -52,14 +45,8 @@ export async function listKeys(
     // The store has looked at many names that no glob matches. The caller decides whether to continue.
     more = left > 0 && next !== undefined && found.next === undefined;
   }
-  await deps.audit.record({
-    ...caller,
-    time: new Date(deps.clock.now()).toISOString(),
-    severity: 'INFO',
-    action: 'key.list',
-    outcome: 'allowed',
-    detail: { count: keys.length + damaged.length },
-  });
+  const detail = { count: keys.length + damaged.length };
+  await deps.audit.record(draftNow(deps, caller, 'key.list', { detail }));
   return {
     keys,
     ...(damaged.length === 0 ? {} : { damaged }),

@@ -4,6 +4,7 @@ import { defined } from '@bundoc/shared/contract/defined';
 import { KEY_VERSIONS_MAX, type KeyInfo } from '@bundoc/shared/contract/keys';
 import { KEY_BYTES, keyCheckValue } from '@bundoc/shared/crypto/aead';
 import type { Caller } from '../records/caller.ts';
+import { draftNow } from '../records/draft-now.ts';
 import type { KeyRecord, KeyVersionRecord } from '../records/key-record.ts';
 import type { Vault } from '../vault/vault.ts';
 import { type ChangedKey, changeKey, type Decision, type KeyRequest } from './change-key.ts';
@@ -114,17 +115,8 @@ async function recordUnneeded(
   { expectedVersion }: Rotation,
   caller: Caller,
 ): Promise<void> {
-  const expected = defined({ expected_version: expectedVersion });
-  await store.appendAudit([
-    {
-      ...caller,
-      time: new Date(clock.now()).toISOString(),
-      severity: 'INFO',
-      action: 'key.rotate_unneeded',
-      outcome: 'allowed',
-      key: record.name,
-      version: record.version,
-      detail: { key_id: record.id, ...expected },
-    },
-  ]);
+  const { id, name: key, version } = record;
+  const detail = { key_id: id, ...defined({ expected_version: expectedVersion }) };
+  const draft = draftNow({ clock }, caller, 'key.rotate_unneeded', { key, version, detail });
+  await store.appendAudit([draft]);
 }

@@ -10,9 +10,9 @@ import type {
   UnfinishedDeletion,
 } from '@bundoc/shared/contract/storages';
 import type { Caller } from '../records/caller.ts';
-import { recordHash } from '../records/chain.ts';
+import { isGenuine } from '../records/chain-walk.ts';
 import type { KeyRecord } from '../records/key-record.ts';
-import { cursorOf, type PageQuery } from '../store/page.ts';
+import { allItems, type PageQuery } from '../store/page.ts';
 import { type ChangedKey, changeKey } from './change-key.ts';
 import { destruction, receiptOf, scrub } from './destroy-key.ts';
 import { infoOfKey, refuseDestroyed, requireHolder } from './key-state.ts';
@@ -146,14 +146,11 @@ async function* changesOf(
   { store, chainKey }: Pick<KeyDeps, 'store' | 'chainKey'>,
   { id, name: key }: Pick<KeyRecord, 'id' | 'name'>,
 ): AsyncGenerator<AuditRecord> {
-  for (let after: number | undefined = 0; after !== undefined; ) {
-    const page = await store.listAudit({ key, bulk: false, after, limit: CHANGES_PAGE });
-    for (const record of page.items) {
-      const { seq, prev_hash: previous, hash, outcome, detail = {} } = record;
-      const isChange = outcome === 'allowed' && detail['key_id'] === id && detail['revision'] !== undefined;
-      if (isChange && recordHash(chainKey, previous, seq, record) === hash) yield record;
-    }
-    after = cursorOf(page, ({ seq }) => seq);
+  const read = (after = 0) => store.listAudit({ key, bulk: false, after, limit: CHANGES_PAGE });
+  for await (const record of allItems(read, ({ seq }) => seq)) {
+    const { outcome, detail = {} } = record;
+    const isChange = outcome === 'allowed' && detail['key_id'] === id && detail['revision'] !== undefined;
+    if (isChange && isGenuine(chainKey, record)) yield record;
   }
 }
 

@@ -1,6 +1,7 @@
 import { earlierMs, type Instant, instant } from '@bundoc/shared/runtime/clock';
 import { SYSTEM } from '../records/caller.ts';
 import type { NamedKey } from '../records/key-record.ts';
+import { allItems } from '../store/page.ts';
 import { purgeKey } from './destroy-key.ts';
 import { rotateDueKey } from './rotate-key.ts';
 import { authenticate, type KeyDeps } from './stored-key.ts';
@@ -52,12 +53,8 @@ export class KeySweep {
     const { store, logger } = this.#deps;
     try {
       const until = new Date(this.#now()).toISOString();
-      for (let after: string | undefined, more = true; more; ) {
-        const page = await store.listDueKeys(until, { after, limit: PAGE });
-        for (const key of page.items) await this.#sweep(key, until);
-        after = page.items.at(-1)?.name;
-        more = page.more;
-      }
+      const read = (after?: string) => store.listDueKeys(until, { after, limit: PAGE });
+      for await (const key of allItems(read, ({ name }) => name)) await this.#sweep(key, until);
       // Always scrub: a destruction by a call or in another process may have crashed before it, or been
       // blocked.
       await store.scrub();

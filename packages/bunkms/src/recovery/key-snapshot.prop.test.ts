@@ -93,8 +93,8 @@ describe('the state of a key', () => {
         for (const record of await changesOf(name)) history.note(record);
         const derived = history.of(name);
         // The chain has the KEKs only in the last record.
-        const kek_ids = key.record.state === 'destroyed' ? key.record.kekIds : [];
-        expect(derived?.snapshot).toEqual({ ...snapshotOf(key.record, key.versions), kek_ids });
+        const kekIds = key.record.state === 'destroyed' ? key.record.kekIds : [];
+        expect(derived?.snapshot).toEqual({ ...snapshotOf(key.record, key.versions), kekIds });
         for (const { version, kcv } of key.versions) expect(derived?.kcvs.get(version)).toBe(kcv);
       }),
       { numRuns: 60 },
@@ -135,10 +135,10 @@ describe('the state of a key', () => {
           expect(change && afterChange(undefined, { ...change.audit, ...place })).toEqual({
             ...snapshotOf(record, versions),
             state: 'disabled',
-            deletion_at: null,
+            deletionAt: null,
             holder: 'unknown',
             offer: null,
-            intended_at: null,
+            intendedAt: null,
             revision: record.revision + 1,
           });
       }),

@@ -6,54 +6,22 @@ import type { KeyRecord, KeyVersionRecord } from '../records/key-record.ts';
 export const holderSchema = z.union([z.uuid(), z.literal(HOLDER_UNKNOWN)]);
 export const offerSchema = z.strictObject({ to: z.uuid(), move: z.uuid(), generation: z.uuid() });
 
-/** The state of a key: all its facts except the key material. */
-export interface KeySnapshot {
-  readonly name: string;
-  readonly id: string;
-  readonly type: KeyRecord['type'];
-  readonly state: KeyRecord['state'];
-  /** The current version. */
-  readonly version: number;
+/** The state of a key: all its facts except the key material, and without what only its row has. */
+export interface KeySnapshot extends Omit<KeyRecord, 'dueAt' | 'idempotency' | 'versionDigests'> {
   /** Versions that were destroyed individually, ascending; not those that were destroyed with their key. */
-  readonly destroyed_versions: readonly number[];
-  readonly revision: number;
-  readonly exportable: boolean;
-  readonly rotate_after_days: number | null;
+  readonly destroyedVersions: readonly number[];
   /** When a key that is pending deletion is destroyed. */
-  readonly deletion_at: string | null;
-  readonly created_at: string;
-  readonly destroyed_at: string | null;
-  /** All KEKs that are known to have wrapped a copy. */
-  readonly kek_ids: readonly string[];
-  /** The storage that holds the key. */
-  readonly holder: string | null;
-  readonly offer: KeyRecord['offer'];
-  /** When its holder recorded a deletion intent. */
-  readonly intended_at: string | null;
+  readonly deletionAt: string | null;
 }
 
 /** @param versions the genuine ones. */
 export function snapshotOf(record: KeyRecord, versions: readonly KeyVersionRecord[]): KeySnapshot {
-  const isAlone = record.state !== 'destroyed';
+  const { dueAt, idempotency: _, versionDigests: __, ...facts } = record;
+  const gone = record.state === 'destroyed' ? [] : versions.filter(({ state }) => state === 'destroyed');
   return {
-    name: record.name,
-    id: record.id,
-    type: record.type,
-    state: record.state,
-    version: record.version,
-    destroyed_versions: versions
-      .filter(({ state }) => isAlone && state === 'destroyed')
-      .map(({ version }) => version),
-    revision: record.revision,
-    exportable: record.exportable,
-    rotate_after_days: record.rotateAfterDays,
-    deletion_at: record.state === 'pending_deletion' ? record.dueAt : null,
-    created_at: record.createdAt,
-    destroyed_at: record.destroyedAt,
-    kek_ids: record.kekIds,
-    holder: record.holder,
-    offer: record.offer,
-    intended_at: record.intendedAt,
+    ...facts,
+    destroyedVersions: gone.map(({ version }) => version),
+    deletionAt: record.state === 'pending_deletion' ? dueAt : null,
   };
 }
 
@@ -81,10 +49,10 @@ export function forceDisabled(snapshot: KeySnapshot): KeySnapshot {
   return {
     ...snapshot,
     state: 'disabled',
-    deletion_at: null,
+    deletionAt: null,
     holder: HOLDER_UNKNOWN,
     offer: null,
-    intended_at: null,
+    intendedAt: null,
   };
 }
 
@@ -94,7 +62,7 @@ function asMade({ key, time, detail = {} }: AuditRecord): KeySnapshot | undefine
   return {
     ...newSnapshot(key, id, time),
     exportable: exportable !== false,
-    rotate_after_days: typeof days === 'number' ? days : null,
+    rotateAfterDays: typeof days === 'number' ? days : null,
     holder: holderOr(detail['holder'], null),
   };
 }
@@ -107,17 +75,17 @@ export function newSnapshot(name: string, id: string, createdAt: string): KeySna
     type: 'aes-256',
     state: 'enabled',
     version: 1,
-    destroyed_versions: [],
+    destroyedVersions: [],
     revision: 0,
     exportable: true,
-    rotate_after_days: null,
-    deletion_at: null,
-    created_at: createdAt,
-    destroyed_at: null,
-    kek_ids: [],
+    rotateAfterDays: null,
+    deletionAt: null,
+    createdAt,
+    destroyedAt: null,
+    kekIds: [],
     holder: null,
     offer: null,
-    intended_at: null,
+    intendedAt: null,
   };
 }
 
@@ -129,11 +97,11 @@ function effectOf(
     case 'key.rotate':
       return { version: version ?? before.version };
     case 'key.enable':
-      return { state: 'enabled', deletion_at: null };
+      return { state: 'enabled', deletionAt: null };
     case 'key.disable':
-      return { state: 'disabled', deletion_at: null };
+      return { state: 'disabled', deletionAt: null };
     case 'key.restore':
-      return { state: 'disabled', deletion_at: null, intended_at: null };
+      return { state: 'disabled', deletionAt: null, intendedAt: null };
     case 'key.claim':
     case 'key.accept':
     case 'key.take_over':
@@ -145,30 +113,30 @@ function effectOf(
     case 'key.deletion_intent':
       return {
         state: 'pending_deletion',
-        deletion_at: textOr(detail['deletion_at'], null),
+        deletionAt: textOr(detail['deletion_at'], null),
         offer: null,
-        intended_at: textOr(detail['intended_at'], time),
+        intendedAt: textOr(detail['intended_at'], time),
       };
     case 'key.content_removed':
       return { holder: null };
     case 'key.schedule_deletion':
-      return { state: 'pending_deletion', deletion_at: textOr(detail['deletion_at'], null) };
+      return { state: 'pending_deletion', deletionAt: textOr(detail['deletion_at'], null) };
     case 'key.destroy':
       return {
         state: 'destroyed',
-        destroyed_versions: [],
-        deletion_at: null,
-        destroyed_at: time,
-        kek_ids: wordsOf(detail['kek_ids']),
+        destroyedVersions: [],
+        deletionAt: null,
+        destroyedAt: time,
+        kekIds: wordsOf(detail['kek_ids']),
       };
     case 'key.destroy_version':
       return version === undefined
         ? {}
-        : { destroyed_versions: withNumber(before.destroyed_versions, version) };
+        : { destroyedVersions: withNumber(before.destroyedVersions, version) };
     case 'key.update':
       return policiesOf(detail);
     case 'kek.rewrap':
-      return { kek_ids: withWord(before.kek_ids, detail['kek_id']) };
+      return { kekIds: withWord(before.kekIds, detail['kek_id']) };
     case 'key.recover':
       return recoveredOf(before, detail, version);
     default:
@@ -192,17 +160,17 @@ function recoveredOf(
     state,
     id: textOr(detail['key_id'], before.id),
     version: version ?? before.version,
-    destroyed_versions:
+    destroyedVersions:
       state === 'destroyed'
         ? []
-        : wordsOf(detail['destroyed_versions']).map(Number).reduce(withNumber, before.destroyed_versions),
-    deletion_at: textOr(detail['deletion_at'], null),
-    destroyed_at: textOr(detail['destroyed_at'], null),
-    created_at: textOr(detail['created_at'], before.created_at),
-    kek_ids: wordsOf(detail['kek_ids']),
+        : wordsOf(detail['destroyed_versions']).map(Number).reduce(withNumber, before.destroyedVersions),
+    deletionAt: textOr(detail['deletion_at'], null),
+    destroyedAt: textOr(detail['destroyed_at'], null),
+    createdAt: textOr(detail['created_at'], before.createdAt),
+    kekIds: wordsOf(detail['kek_ids']),
     holder: holderOr(detail['holder'], null),
     offer: offerIn(detail),
-    intended_at: textOr(detail['intended_at'], null),
+    intendedAt: textOr(detail['intended_at'], null),
   };
 }
 
@@ -227,15 +195,15 @@ export function detailOfSnapshot(snapshot: KeySnapshot): NonNullable<AuditRecord
   return {
     state: snapshot.state,
     exportable: snapshot.exportable,
-    rotate_after_days: snapshot.rotate_after_days ?? 'never',
-    destroyed_versions: snapshot.destroyed_versions.join(','),
-    created_at: snapshot.created_at,
-    ...(snapshot.deletion_at === null ? {} : { deletion_at: snapshot.deletion_at }),
-    ...(snapshot.destroyed_at === null ? {} : { destroyed_at: snapshot.destroyed_at }),
-    kek_ids: snapshot.kek_ids.join(','),
+    rotate_after_days: snapshot.rotateAfterDays ?? 'never',
+    destroyed_versions: snapshot.destroyedVersions.join(','),
+    created_at: snapshot.createdAt,
+    ...(snapshot.deletionAt === null ? {} : { deletion_at: snapshot.deletionAt }),
+    ...(snapshot.destroyedAt === null ? {} : { destroyed_at: snapshot.destroyedAt }),
+    kek_ids: snapshot.kekIds.join(','),
     ...(snapshot.holder === null ? {} : { holder: snapshot.holder }),
     ...(snapshot.offer === null ? {} : offerDetail(snapshot.offer)),
-    ...(snapshot.intended_at === null ? {} : { intended_at: snapshot.intended_at }),
+    ...(snapshot.intendedAt === null ? {} : { intended_at: snapshot.intendedAt }),
   };
 }
 
@@ -243,7 +211,7 @@ function policiesOf(detail: NonNullable<AuditRecord['detail']>): Partial<KeySnap
   const { exportable, rotate_after_days: days } = detail;
   return {
     ...(typeof exportable === 'boolean' ? { exportable } : {}),
-    ...(days === undefined ? {} : { rotate_after_days: typeof days === 'number' ? days : null }),
+    ...(days === undefined ? {} : { rotateAfterDays: typeof days === 'number' ? days : null }),
   };
 }
 

@@ -3,6 +3,7 @@ import type { KeyInfo } from '@bundoc/shared/contract/keys';
 import { authenticate, type KeyDeps } from '../keys/stored-key.ts';
 import { isGenuine } from '../records/chain-walk.ts';
 import type { NamedKey } from '../records/key-record.ts';
+import { allItems } from '../store/page.ts';
 import { afterChange, type KeySnapshot } from './key-snapshot.ts';
 
 /** A key that a restore or a recovery brought back disabled, because its state was unknown. */
@@ -24,14 +25,10 @@ export async function keysToReview(
   deps: Pick<KeyDeps, 'store' | 'chainKey' | 'logger'>,
 ): Promise<KeyToReview[]> {
   const keys: KeyToReview[] = [];
-  for (let after: string | undefined, more = true; more; ) {
-    const page = await deps.store.listKeys(['*'], { after, limit: PAGE });
-    for (const item of page.items) {
-      const key = await reviewOf(deps, item);
-      if (key !== undefined) keys.push(key);
-    }
-    after = page.items.at(-1)?.name;
-    more = page.more;
+  const read = (after?: string) => deps.store.listKeys(['*'], { after, limit: PAGE });
+  for await (const item of allItems(read, ({ name }) => name)) {
+    const key = await reviewOf(deps, item);
+    if (key !== undefined) keys.push(key);
   }
   return keys;
 }
@@ -45,18 +42,15 @@ async function reviewOf(
   if (record?.state !== 'disabled') return undefined;
   let snapshot: KeySnapshot | undefined;
   let waiting: Omit<KeyToReview, 'name' | 'version'> | undefined;
-  for (let after: number | undefined, more = true; more; ) {
-    const page = await deps.store.listAudit({ key: name, uses: false, after, limit: PAGE });
-    for (const change of page.items.filter((one) => isGenuine(deps.chainKey, one))) {
-      if (hasUnknownState(change)) {
-        waiting ??= { was: snapshot?.state ?? 'unknown', since: change.time };
-        const lost = change.detail?.['lost_withdrawal'];
-        if (typeof lost === 'string') waiting = { ...waiting, lost_withdrawal: lost };
-      } else if (change.action === 'key.enable' && change.outcome === 'allowed') waiting = undefined;
-      snapshot = afterChange(snapshot, change);
-    }
-    after = page.items.at(-1)?.seq;
-    more = page.more;
+  const read = (after?: number) => deps.store.listAudit({ key: name, uses: false, after, limit: PAGE });
+  for await (const change of allItems(read, ({ seq }) => seq)) {
+    if (!isGenuine(deps.chainKey, change)) continue;
+    if (hasUnknownState(change)) {
+      waiting ??= { was: snapshot?.state ?? 'unknown', since: change.time };
+      const lost = change.detail?.['lost_withdrawal'];
+      if (typeof lost === 'string') waiting = { ...waiting, lost_withdrawal: lost };
+    } else if (change.action === 'key.enable' && change.outcome === 'allowed') waiting = undefined;
+    snapshot = afterChange(snapshot, change);
   }
   return waiting && { name, ...waiting, version: record.version };
 }

@@ -51,7 +51,7 @@ export function planRecovery(vault: Vault, evidence: Evidence, recovery: Recover
     return { outcome: 'conflict', problem: 'another key has that name' };
   // The chain also covers versions whose record is lost.
   const destroyedVersions = [
-    ...new Set([known, history?.snapshot].flatMap((one) => one?.destroyed_versions ?? [])),
+    ...new Set([known, history?.snapshot].flatMap((one) => one?.destroyedVersions ?? [])),
   ];
 
   const present = presentVersions(vault, evidence, destroyedVersions, recovery.time);
@@ -76,9 +76,9 @@ export function planRecovery(vault: Vault, evidence: Evidence, recovery: Recover
   const snapshot: KeySnapshot = {
     ...(isCovered || base.state !== 'enabled' ? base : forceDisabled(base)),
     version: count,
-    destroyed_versions: destroyedVersions.filter((version) => version <= count).sort(ascending),
+    destroyedVersions: destroyedVersions.filter((version) => version <= count).sort(ascending),
     revision: (authentic?.record.revision ?? base.revision) + 1,
-    kek_ids: union(base.kek_ids, [...kekIds, vault.currentKekId]),
+    kekIds: union(base.kekIds, [...kekIds, vault.currentKekId]),
   };
   const change = recoveredKey(
     snapshot,

@@ -7,6 +7,7 @@ import { authenticate, stampOf } from '../keys/stored-key.ts';
 import type { Caller } from '../records/caller.ts';
 import type { AuditDraft } from '../records/chain.ts';
 import { ChainWalk, isGenuine } from '../records/chain-walk.ts';
+import { draftNow } from '../records/draft-now.ts';
 import type { StoredKey } from '../records/key-record.ts';
 import type { AuditStore } from '../store/audit.ts';
 import type { KeyChange, KeyStore } from '../store/keys.ts';
@@ -201,15 +202,7 @@ async function put(
 }
 
 async function recordRun({ store, clock, caller }: RecoverDeps): Promise<void> {
-  await store.appendAudit([
-    {
-      ...caller,
-      time: new Date(clock.now()).toISOString(),
-      severity: 'CRITICAL',
-      action: 'store.recover',
-      outcome: 'allowed',
-    },
-  ]);
+  await store.appendAudit([draftNow({ clock }, caller, 'store.recover', { severity: 'CRITICAL' })]);
 }
 
 const REFUSALS = {
@@ -223,16 +216,8 @@ function refusalOf(
   { name, id }: ProjectKey,
   plan: Exclude<Plan, { outcome: 'sound' | 'recover' }>,
 ): AuditDraft {
-  return {
-    ...caller,
-    time: new Date(clock.now()).toISOString(),
-    severity: 'CRITICAL',
-    action: 'key.recover',
-    outcome: 'refused',
-    key: name,
-    code: REFUSALS[plan.outcome],
-    detail: { key_id: id },
-  };
+  const facts = { key: name, code: REFUSALS[plan.outcome], detail: { key_id: id } };
+  return draftNow({ clock }, caller, 'key.recover', { severity: 'CRITICAL', outcome: 'refused', ...facts });
 }
 
 function reportOf({ project, name: key }: ProjectKey, plan: Plan): RecoveredProject {

@@ -34,28 +34,13 @@ export function recoveredKey(
   idempotency: KeyRecord['idempotency'] = null,
 ): KeyChange {
   const current = versions.find(({ version }) => version === snapshot.version);
-  const rotation = {
-    state: snapshot.state,
-    rotateAfterDays: snapshot.rotate_after_days,
-    version: snapshot.version,
-  };
-  const rotationAt = current === undefined ? null : nextRotationAt(rotation, current.createdAt);
+  const rotationAt = current === undefined ? null : nextRotationAt(snapshot, current.createdAt);
+  const { destroyedVersions: _, deletionAt, ...facts } = snapshot;
   const record: KeyRecord = {
-    ...rotation,
-    id: snapshot.id,
-    name: snapshot.name,
-    type: snapshot.type,
-    revision: snapshot.revision,
-    exportable: snapshot.exportable,
-    dueAt: snapshot.state === 'pending_deletion' ? snapshot.deletion_at : rotationAt,
-    createdAt: snapshot.created_at,
-    destroyedAt: snapshot.destroyed_at,
-    kekIds: snapshot.kek_ids,
+    ...facts,
+    dueAt: snapshot.state === 'pending_deletion' ? deletionAt : rotationAt,
     idempotency,
     versionDigests: withDigests(new Uint8Array(snapshot.version * DIGEST_BYTES), versions),
-    holder: snapshot.holder,
-    offer: snapshot.offer,
-    intendedAt: snapshot.intended_at,
   };
   const lost = snapshot.version - versions.length;
   const audit = keyChangeDraft({ caller, time, action: 'key.recover' }, record, {

@@ -69,9 +69,9 @@ export function versionsOf(
   genuine: readonly KeyVersionRecord[],
   time: string,
 ): KeyVersionRecord[] {
-  if (snapshot.state === 'destroyed') return allDestroyed(snapshot, genuine, snapshot.destroyed_at ?? time);
+  if (snapshot.state === 'destroyed') return allDestroyed(snapshot, genuine, snapshot.destroyedAt ?? time);
   const byNumber = new Map(genuine.map((version) => [version.version, version]));
-  for (const number of snapshot.destroyed_versions)
+  for (const number of snapshot.destroyedVersions)
     byNumber.set(number, destroyed(byNumber.get(number) ?? lostVersion(snapshot.id, number, time), time));
   return [...byNumber.values()].sort((one, other) => one.version - other.version);
 }

@@ -45,3 +45,15 @@ export function cursorOf<T, Cursor>(
   const last = items.at(-1);
   return last === undefined ? undefined : cursorOfItem(last);
 }
+
+/** All entries of a list, read page by page. @param cursorOfItem as for {@link cursorOf}. */
+export async function* allItems<T, Cursor>(
+  read: (after: Cursor | undefined) => Promise<FilteredPage<T, Cursor>>,
+  cursorOfItem: (item: T) => Cursor,
+): AsyncGenerator<T> {
+  for (let after: Cursor | undefined, more = true; more; more = after !== undefined) {
+    const page = await read(after);
+    yield* page.items;
+    after = cursorOf(page, cursorOfItem);
+  }
+}

@@ -27,41 +27,72 @@ const TOKENS_AT_ONCE = 128;
 export function trustedStore(store: KmsStore, trust: StoreTrust): KmsStore {
   return {
     ...store,
-    ...keyMethods(store, trust),
-    ...tokenMethods(store, trust),
-    ...chainMethods(store, trust),
+    ...believedWrites(store, trust),
+    ...rememberingReads(store, trust),
+    unlock: async (chainKey) => {
+      trust.unlock(chainKey);
+      await store.unlock(chainKey);
+    },
   };
 }
 
-function keyMethods(store: KmsStore, trust: StoreTrust) {
+/** What is read back after each write, from its result and its arguments. */
+type ReadBacks = {
+  readonly [Name in keyof KmsStore]?: KmsStore[Name] extends (...args: infer Args) => Promise<infer Result>
+    ? (result: Result, ...args: Args) => unknown
+    : never;
+};
+
+function readBacksOf(store: KmsStore, trust: StoreTrust) {
   const readBack = new ReadBack(store, trust);
   const changed = async (change: KeyChange, receipt: AuditReceipt | undefined) =>
     receipt === undefined ? undefined : readBack.key(change, receipt);
+  const nothing = () => undefined;
   return {
-    insertKey: (key, since) =>
-      believed(
-        trust,
-        () => store.insertKey(key, since),
-        (present) => (present === undefined ? readBack.key(key) : undefined),
-      ),
-    updateKey: (change) =>
-      believed(
-        trust,
-        () => store.updateKey(change),
-        (receipt) => changed(change, receipt),
-      ),
-    updateKeys: (changes) =>
-      believed(
-        trust,
-        () => store.updateKeys(changes),
-        (receipts) => Promise.all(changes.map((change, at) => changed(change, receipts[at]))),
-      ),
-    replaceKey: (change, lastChange) =>
-      believed(
-        trust,
-        () => store.replaceKey(change, lastChange),
-        (receipt) => changed(change, receipt),
-      ),
+    insertKey: (present, key) => (present === undefined ? readBack.key(key) : undefined),
+    updateKey: (receipt, change) => changed(change, receipt),
+    updateKeys: (receipts, changes) =>
+      Promise.all(changes.map((change, at) => changed(change, receipts[at]))),
+    replaceKey: (receipt, change) => changed(change, receipt),
+    insertToken: (isStored, { jti }) => (isStored ? readBack.token(jti) : undefined),
+    renewToken: (isStored, _parent, { jti }) => (isStored ? readBack.token(jti) : undefined),
+    revokeFamilies: async (revoked, records) => {
+      await readBack.note(revoked.map(({ place }) => place));
+      await readBack.revocations(records);
+    },
+    initialise: (isMade, _installation, chainKey) => (isMade ? trust.unlock(chainKey) : undefined),
+    addKek: (isAdded, kek) => (isAdded ? readBack.kek(kek) : undefined),
+    replaceSecrets: (isReplaced, secrets) => (isReplaced ? readBack.secrets(secrets) : undefined),
+    appendAudit: (results) => {
+      // The store itself has read them back.
+      for (const result of results) if (typeof result !== 'string') trust.memory.keep(result);
+    },
+    appendAuditOnce: nothing,
+    pruneTokens: nothing,
+    probe: nothing,
+  } satisfies ReadBacks;
+}
+
+type Calls<Name extends string> = Readonly<Record<Name, (...args: readonly unknown[]) => unknown>>;
+
+/** Each write of the store, with what is read back after it. */
+function believedWrites(store: KmsStore, trust: StoreTrust) {
+  type Name = keyof ReturnType<typeof readBacksOf>;
+  const readBacks = readBacksOf(store, trust) as Calls<Name>;
+  const writes = store as unknown as Calls<Name>;
+  const names = Object.keys(readBacks) as Name[];
+  const believing = names.map((name) => [
+    name,
+    (...args: readonly unknown[]) => {
+      const write = async () => writes[name](...args);
+      return believed(trust, write, (result) => readBacks[name](result, ...args));
+    },
+  ]);
+  return Object.fromEntries(believing) as Pick<KmsStore, Name>;
+}
+
+function rememberingReads(store: KmsStore, trust: StoreTrust) {
+  return {
     findKey: async (name, versions) => {
       const seen = seenOf(trust, ofKey(name));
       const stored = await store.findKey(name, versions);
@@ -80,33 +111,6 @@ function keyMethods(store: KmsStore, trust: StoreTrust) {
       noteLatest(trust, ofStorage(id), seen, record);
       return record;
     },
-  } satisfies Partial<KmsStore>;
-}
-
-function tokenMethods(store: KmsStore, trust: StoreTrust) {
-  const readBack = new ReadBack(store, trust);
-  return {
-    insertToken: (token, record) =>
-      believed(
-        trust,
-        () => store.insertToken(token, record),
-        (isStored) => (isStored ? readBack.token(token.jti) : undefined),
-      ),
-    renewToken: (parent, token, record) =>
-      believed(
-        trust,
-        () => store.renewToken(parent, token, record),
-        (isStored) => (isStored ? readBack.token(token.jti) : undefined),
-      ),
-    revokeFamilies: (records) =>
-      believed(
-        trust,
-        () => store.revokeFamilies(records),
-        async (revoked) => {
-          await readBack.note(revoked.map(({ place }) => place));
-          await readBack.revocations(records);
-        },
-      ),
     findActiveTokenFamily: async (jti) => {
       const { epoch } = trust;
       const seen = trust.memory.revocations;
@@ -116,46 +120,6 @@ function tokenMethods(store: KmsStore, trust: StoreTrust) {
       if (revocation !== undefined && revocation.seq <= seen) throw trust.lacks(revocation, epoch);
       return family;
     },
-    pruneTokens: (...args) => believed(trust, () => store.pruneTokens(...args)),
-  } satisfies Partial<KmsStore>;
-}
-
-function chainMethods(store: KmsStore, trust: StoreTrust) {
-  const readBack = new ReadBack(store, trust);
-  return {
-    unlock: async (chainKey) => {
-      trust.unlock(chainKey);
-      await store.unlock(chainKey);
-    },
-    initialise: (installation, chainKey, record) =>
-      believed(
-        trust,
-        () => store.initialise(installation, chainKey, record),
-        (isMade) => (isMade ? trust.unlock(chainKey) : undefined),
-      ),
-    addKek: (kek, record) =>
-      believed(
-        trust,
-        () => store.addKek(kek, record),
-        (isAdded) => (isAdded ? readBack.kek(kek) : undefined),
-      ),
-    replaceSecrets: (secrets, previous, record) =>
-      believed(
-        trust,
-        () => store.replaceSecrets(secrets, previous, record),
-        (isReplaced) => (isReplaced ? readBack.secrets(secrets) : undefined),
-      ),
-    appendAudit: (records, conditions) =>
-      believed(
-        trust,
-        () => store.appendAudit(records, conditions),
-        (results) => {
-          // The store itself has read them back.
-          for (const result of results) if (typeof result !== 'string') trust.memory.keep(result);
-        },
-      ),
-    appendAuditOnce: (record) => believed(trust, () => store.appendAuditOnce(record)),
-    probe: () => believed(trust, () => store.probe()),
   } satisfies Partial<KmsStore>;
 }
 
@@ -169,7 +133,7 @@ function chainMethods(store: KmsStore, trust: StoreTrust) {
 async function believed<T>(
   trust: StoreTrust,
   write: () => Promise<T>,
-  readBack: (result: T) => unknown = () => undefined,
+  readBack: (result: T) => unknown,
 ): Promise<T> {
   trust.require();
   let isWritten = false;

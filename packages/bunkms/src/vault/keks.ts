@@ -4,6 +4,7 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import type { Logger } from '@bundoc/shared/logs/logger';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { Caller } from '../records/caller.ts';
+import { draftNow } from '../records/draft-now.ts';
 import { foldKekRecords, type KekState, neededKeks } from '../records/kek-state.ts';
 import type { KekStore } from '../store/kek.ts';
 import type { KekProvider } from './kek-provider.ts';
@@ -117,23 +118,14 @@ export class Keks {
   }
 
   async #stage(): Promise<void> {
-    const { vault, store, clock, caller } = this.#options;
+    const { vault, store, caller } = this.#options;
     const unknown = vault.kekIds.filter((kekId) => !this.#state.keks.has(kekId));
     if (unknown.length === 0) return;
     for (const kekId of unknown) {
       const checkValue = vault.checkValueOf(kekId);
       assert(checkValue !== undefined, 'a KEK of the ring has a check value');
-      await store.addKek(
-        { id: kekId, checkValue },
-        {
-          ...caller,
-          time: new Date(clock.now()).toISOString(),
-          severity: 'INFO',
-          action: 'kek.stage',
-          outcome: 'allowed',
-          detail: { kek_id: kekId, check_value: checkValue },
-        },
-      );
+      const detail = { kek_id: kekId, check_value: checkValue };
+      await store.addKek({ id: kekId, checkValue }, draftNow(this.#options, caller, 'kek.stage', { detail }));
     }
     await this.refresh();
   }

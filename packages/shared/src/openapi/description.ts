@@ -87,7 +87,7 @@ export function describe(openapi: Openapi): { readonly openapi: Openapi } {
 }
 
 /** A body of `application/json`. */
-export function jsonBody(schema: z.ZodType, options: { readonly optional?: boolean } = {}) {
+export function jsonBody<S extends z.ZodType>(schema: S, options: { readonly optional?: boolean } = {}) {
   return { content: { 'application/json': schema }, ...options };
 }
 
