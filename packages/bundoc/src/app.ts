@@ -62,11 +62,8 @@ export interface BundocParts {
 export interface RunningBundoc extends RunningService {
   /** The URL of the listener, such as `http://127.0.0.1:8080`. */
   readonly url: string;
-  readonly moves: Moves;
   /** The shared limits of requests, without those of connections. They are all free while no request runs. */
   readonly shares: readonly Pool[];
-  /** Resolves when BunKMS has confirmed the storage or refused it for the first time. */
-  readonly confirmed: Promise<void>;
 }
 
 const SWEEP_EVERY_MS = 1_000;
@@ -134,7 +131,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   stack.use(generation);
   const ageMs = parts.checkGenerationEveryMs ?? GENERATION_CHECK_MS;
   stack.use(every(ageMs, () => void advanceOld(storage, generation, logger)));
-  const confirmed = generation.start();
+  void generation.start();
   const revoked = new RevokedTokens(clock);
   const events = new KmsEvents({
     open: (lastEventId, signal) => kms.openEvents(lastEventId, signal),
@@ -163,7 +160,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   const running = stack.move();
   const { gate, connections } = httpShares;
   const held = [...Object.values(shares), gate.places, gate.bytes, connections.forwarded];
-  return { url, moves, confirmed, drain, shares: held, close: () => running.disposeAsync() };
+  return { url, drain, shares: held, close: () => running.disposeAsync() };
 }
 
 function reportSetAside(metrics: BundocMetrics, logger: Logger): OnSetAside {

@@ -2,9 +2,9 @@ import { createSecretKey, hash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { Log } from '../src/engine/files/log/log.ts';
-import { partKeysOf } from '../src/engine/files/log/part-seal.ts';
 import { openParts, PartReader, partsBehind } from '../src/engine/files/log/parts.ts';
 import { scanLog } from '../src/engine/files/log/scan.ts';
+import { partKeysOf } from '../src/testing/part-keys.ts';
 import { readLogByHand } from '../src/testing/read-log-by-hand.ts';
 import { SimulatedDisk } from '../src/testing/simulated-disk.ts';
 

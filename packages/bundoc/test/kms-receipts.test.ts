@@ -17,6 +17,7 @@ import { createLogger } from '@bundoc/shared/logs/logger';
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 import { describe, expect, it, onTestFinished } from 'vitest';
+import { untilConfirmed } from '../../../test/support/until-confirmed.ts';
 import { startBundoc } from '../src/app.ts';
 import { readConfig } from '../src/config.ts';
 import { Receipts } from '../src/kms/receipts.ts';
@@ -188,7 +189,7 @@ describe('Bundoc on a data folder', () => {
         }),
         { logger: silent },
       );
-      await bundoc.confirmed;
+      await untilConfirmed(bundoc.url);
       await bundoc.close();
       const advances = kms.seen.filter(({ url }) => url.endsWith('/advance'));
       return { sent: advances.map(({ receipts }) => receipts), seen: kms.seen };

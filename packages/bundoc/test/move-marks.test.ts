@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { copyFileSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { copyFileSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { needs } from '@bundoc/shared/testing/programs';
@@ -7,7 +7,6 @@ import { describe, expect, it } from 'vitest';
 import {
   markOf,
   moving,
-  OTHER,
   resealed,
   server,
   setMark,
@@ -19,32 +18,26 @@ import { HELD } from './support/moving.ts';
 describe('a move', needs('postgresql'), () => {
   useMoves();
 
-  it.each([['rows'], ['files']] as const)(
-    "a move from %s keeps the source's content while the target's project is incomplete",
-    async (place) => {
-      await moving.fill(place);
-      const calls = withCall('acceptKey', async (...args) => {
-        await moving.service.acceptKey(...args);
-        moving.service.failure = new AppError('kms_unavailable');
-        throw moving.service.failure;
-      });
-      await expect(moving.moveFrom(place, { ...moving.ports, calls })).rejects.toMatchObject({
-        code: 'kms_unavailable',
-      });
-      moving.service.failure = undefined;
-      const [leaving, whole] = [await markOf(place), (await markOf(OTHER[place])) as string];
-      // The target before the last bytes arrived.
-      await setMark(OTHER[place], await resealed(whole, 'incoming'));
-      await expect(moving.moveFrom(place)).rejects.toThrow('does not have it whole');
-      expect(await markOf(place)).toBe(leaving);
-      await setMark(OTHER[place], whole);
-      await moving.moveFrom(place);
-      expect([await moving.held(place), await moving.held(OTHER[place])]).toEqual([
-        'project_elsewhere',
-        HELD,
-      ]);
-    },
-  );
+  it("keeps the source's content while the target's project is incomplete", async () => {
+    await moving.fill('files');
+    const calls = withCall('acceptKey', async (...args) => {
+      await moving.service.acceptKey(...args);
+      moving.service.failure = new AppError('kms_unavailable');
+      throw moving.service.failure;
+    });
+    await expect(moving.move({ ...moving.ports, calls })).rejects.toMatchObject({
+      code: 'kms_unavailable',
+    });
+    moving.service.failure = undefined;
+    const [leaving, whole] = [await markOf('files'), (await markOf('rows')) as string];
+    // The target before the last bytes arrived.
+    await setMark('rows', await resealed(whole, 'incoming'));
+    await expect(moving.move()).rejects.toThrow('does not have it whole');
+    expect(await markOf('files')).toBe(leaving);
+    await setMark('rows', whole);
+    await moving.move();
+    expect([await moving.held('files'), await moving.held('rows')]).toEqual(['project_elsewhere', HELD]);
+  });
 
   it.each([
     ['rows', 'a text'],
@@ -66,42 +59,32 @@ describe('a move', needs('postgresql'), () => {
     },
   );
 
-  it.each([['rows'], ['files']] as const)(
-    'a move from %s sets aside forged marks at the target that claim a deletion or a project',
-    async (place) => {
-      await moving.fill(place);
-      const other = await moving.identity(OTHER[place]);
-      await other.read();
-      const since = new Date().toISOString();
-      const deleted = JSON.stringify({ deleted: moving.project, format: 1, since });
-      if (place === 'files') {
-        const of = `('${moving.project}', '${deleted}')`;
-        await server.sql(`INSERT INTO bundoc.projects (project, marker) VALUES ${of}`, 'bundoc');
-      } else {
-        mkdirSync(moving.directory, { recursive: true });
-        writeFileSync(join(moving.directory, 'deleted.json'), deleted);
-        writeFileSync(join(moving.directory, 'move.mark'), 'a text');
-      }
-      await moving.moveFrom(place);
-      expect(await moving.held(OTHER[place])).toEqual(HELD);
-      expect(moving.setAside).toHaveLength(place === 'files' ? 1 : 2);
-    },
-  );
+  it('sets aside a forged mark at the target that claims a deletion', async () => {
+    await moving.fill('files');
+    const since = new Date().toISOString();
+    const deleted = JSON.stringify({ deleted: moving.project, format: 1, since });
+    const of = `('${moving.project}', '${deleted}')`;
+    await server.sql(`INSERT INTO bundoc.projects (project, marker) VALUES ${of}`, 'bundoc');
+    await moving.move();
+    expect(await moving.held('rows')).toEqual(HELD);
+    expect(moving.setAside).toHaveLength(1);
+  });
 
   it.each([
     ['rows', 'incoming'],
-    ['rows', 'moved'],
-    ['files', 'incoming'],
     ['files', 'moved'],
   ] as const)(
     'leaves in %s a mark "%s" whose project can be deleted there once BunKMS names that storage',
     async (place, state) => {
-      const first = state === 'moved' ? place : OTHER[place];
-      await moving.fill(first);
-      await moving.moveFrom(first);
+      await moving.fill('files');
+      await moving.move();
       if (state === 'incoming') {
-        await moving.moveFrom(place);
-        await setMark(place, await resealed((await markOf(place)) as string, state));
+        await setMark(place, await resealed((await markOf('files')) as string, state));
+        const of = `WHERE project = '${moving.project}'`;
+        await server.sql(`UPDATE bundoc.projects SET file = NULL ${of}`, 'bundoc');
+        // BunKMS was restored from before the move.
+        const { id } = await (await moving.identity('files')).read();
+        moving.service.takeOverKey(`${moving.project}-dek`, id);
       }
       const exists = async () => {
         const projects = await moving.projects(place, await moving.start(place));
@@ -126,7 +109,7 @@ describe('a move', needs('postgresql'), () => {
   it('does not accept the mark of another project', async () => {
     await moving.fill('files');
     const [first, directory] = [moving.project, moving.directory];
-    await moving.moveFrom('files');
+    await moving.move();
     await moving.next(`${first}-other`);
     await moving.fill('files');
     copyFileSync(join(directory, 'move.mark'), join(moving.directory, 'move.mark'));
@@ -134,31 +117,23 @@ describe('a move', needs('postgresql'), () => {
     expect(moving.setAside).toMatchObject([{ project: moving.project }]);
   });
 
-  it.each([['rows'], ['files']] as const)(
-    'obeys an authentic mark of an earlier move in %s, although BunKMS names this storage: requests are refused, and nothing is created',
-    async (place) => {
-      await moving.fill(place);
-      await moving.moveFrom(place);
-      const mark = (await markOf(place)) as string;
-      const there = (await (await moving.identity(OTHER[place])).read()).id;
-      // BunKMS was restored from before the move.
-      const here = (await (await moving.identity(place)).read()).id;
-      moving.service.takeOverKey(`${moving.project}-dek`, here);
-      const node = await moving.node(place);
-      for (const mode of ['existing', 'create'] as const)
-        await expect(node.acquire(moving.project, mode as 'create')).rejects.toMatchObject({
-          ...{ code: 'project_elsewhere', storage: there },
-        });
-      expect(await markOf(place)).toBe(mark);
-      moving.service.takeOverKey(`${moving.project}-dek`, there);
-      expect(await moving.held(OTHER[place])).toEqual(HELD);
-      // The project has come back since, and someone restores the mark.
-      await moving.moveFrom(OTHER[place]);
-      expect(await moving.held(place)).toEqual(HELD);
-      await setMark(place, mark);
-      expect(await moving.held(place)).toBe('project_elsewhere');
-    },
-  );
+  it('obeys an authentic mark of an earlier move although BunKMS names this storage: requests are refused, and nothing is created', async () => {
+    await moving.fill('files');
+    await moving.move();
+    const mark = (await markOf('files')) as string;
+    const there = (await (await moving.identity('rows')).read()).id;
+    // BunKMS was restored from before the move.
+    const here = (await (await moving.identity('files')).read()).id;
+    moving.service.takeOverKey(`${moving.project}-dek`, here);
+    const node = await moving.node('files');
+    for (const mode of ['existing', 'create'] as const)
+      await expect(node.acquire(moving.project, mode as 'create')).rejects.toMatchObject({
+        ...{ code: 'project_elsewhere', storage: there },
+      });
+    expect(await markOf('files')).toBe(mark);
+    moving.service.takeOverKey(`${moving.project}-dek`, there);
+    expect(await moving.held('rows')).toEqual(HELD);
+  });
 
   it('leaves content without a holder to an administrator', async () => {
     await moving.fill('files');

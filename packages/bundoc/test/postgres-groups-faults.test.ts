@@ -11,7 +11,7 @@ import type { Precondition } from '../src/engine/port/port.ts';
 import { GroupCommitter } from '../src/engine/postgres/commit/group-commit.ts';
 import type { Database } from '../src/engine/postgres/database/database.ts';
 import type { PostgresStore } from '../src/engine/postgres/postgres-store.ts';
-import { fenceRows, removeRows, unfenceRows } from '../src/engine/postgres/rows/fence.ts';
+import { removeRows } from '../src/engine/postgres/rows/fence.ts';
 import { NO_NEWS, openTestDatabase, type PostgresProject } from '../src/testing/postgres-project.ts';
 import { commitOne, put, ref } from '../src/testing/writes.ts';
 import { COMMIT_MESSAGE, CuttingProxy } from './support/cutting-proxy.ts';
@@ -43,7 +43,6 @@ class Watched {
   readonly stores: (Promise<PostgresStore> | undefined)[] = [];
   readonly history: Operation[] = [];
   isDeleted = false;
-  isMoving = false;
   acknowledged = 0;
   /** Commits without an answer: each may have taken effect, or not. */
   unknown = 0;
@@ -239,16 +238,6 @@ describe('three nodes that write to 200 projects in one PostgreSQL', needs('post
       async () => pick(nodes.proxies).cutAt(pick(places), pick(['before the request', 'before the answer'])),
       async () => pick(nodes.proxies).cutNow(),
       async () => living().project.rotate(database),
-      async () => {
-        const one = living();
-        if (one.isMoving) return;
-        one.isMoving = true;
-        const { project } = one.project;
-        await fenceRows(database, project, async () => 'mark');
-        await sleep(1 + below(20));
-        await unfenceRows(database, project, 'mark');
-        one.isMoving = false;
-      },
     ];
     await during(running, async () => {
       for (let n = 0; n < FAULTS; n++) {

@@ -4,7 +4,6 @@ import { startInBackground } from '@bundoc/shared/testing/timing';
 import { describe, expect, it } from 'vitest';
 import { GroupCommitter } from '../src/engine/postgres/commit/group-commit.ts';
 import type { PostgresStore } from '../src/engine/postgres/postgres-store.ts';
-import { fenceRows, unfenceRows } from '../src/engine/postgres/rows/fence.ts';
 import { NO_NEWS } from '../src/testing/postgres-project.ts';
 import { commitOne, put } from '../src/testing/writes.ts';
 import {
@@ -115,7 +114,7 @@ describe('commits of many projects on PostgreSQL', needs('postgresql'), () => {
     });
   });
 
-  it('end in any order beside deletions, rotations and moves of their projects, without a deadlock', async () => {
+  it('end in any order beside deletions and rotations of their projects, without a deadlock', async () => {
     const { stores, projects, names, committer } = await nodeOf(30);
     let isOver = false;
     const written = projects.map(() => 0);
@@ -135,14 +134,7 @@ describe('commits of many projects on PostgreSQL', needs('postgresql'), () => {
     });
     for (let round = 0; round < 10; round++)
       await Promise.all([
-        ...names.slice(0, 10).map(async (name) => {
-          await sql(
-            `INSERT INTO bundoc.projects (project, file) VALUES ('${name}', '{}') ON CONFLICT DO NOTHING`,
-          );
-          await fenceRows(database, name, async () => `mark ${round}`);
-          await unfenceRows(database, name, `mark ${round}`);
-        }),
-        ...projects.slice(10, 20).map((project) => project.rotate(database)),
+        ...projects.slice(0, 20).map((project) => project.rotate(database)),
         ...(round === 5 ? names.slice(20).map(deleteProject) : []),
       ]);
     isOver = true;

@@ -8,9 +8,9 @@ import { systemClock } from '@bundoc/shared/runtime/clock';
 import { readConfig } from '../config.ts';
 import { type RepairedProject, repairProject } from '../engine/files/projects/repair-project.ts';
 import { LossNotAccepted } from '../engine/files/store/rebuild.ts';
-import { DOCUMENTS_FORMAT } from './move-bar.ts';
 import { withData } from './open-data.ts';
 import { projectId } from './service-client.ts';
+import { DOCUMENTS_FORMAT } from './transfer-bar.ts';
 
 /** `bundoc repair`: repairs one project. If `--accept-loss` would help, the error says so. */
 export const addRepairCommand: AddCommands = (program, environment) => {

@@ -5,9 +5,9 @@ import { print } from '@bundoc/shared/cli/print';
 import { createProgress } from '@bundoc/shared/cli/progress';
 import { verifyProject } from '../engine/files/projects/verify-project.ts';
 import { verifyProjectInRows } from '../engine/postgres/projects/admin.ts';
-import { DOCUMENTS_FORMAT } from './move-bar.ts';
 import { eachProject } from './open-data.ts';
 import { projectId } from './service-client.ts';
+import { DOCUMENTS_FORMAT } from './transfer-bar.ts';
 
 /** `bundoc verify`: checks one project, or all. */
 export const addVerifyCommand: AddCommands = (program, environment) => {

@@ -65,30 +65,6 @@ export class ProjectCipher {
     return Math.min(...this.#deks.keys());
   }
 
-  /** The key of one catalog snapshot; undefined for a version that is not live. */
-  snapshotKey(version: number, snapshotId: Buffer): KeyObject | undefined {
-    const dek = this.#deks.get(version);
-    return dek === undefined ? undefined : deriveKey(dek, 'bundoc/catalog/v2', snapshotId);
-  }
-
-  /** The key of one file of indexes; undefined for a version that is not live. */
-  indexesKey(version: number, fileId: Buffer): KeyObject | undefined {
-    const dek = this.#deks.get(version);
-    return dek === undefined ? undefined : deriveKey(dek, 'bundoc/indexes/v1', fileId);
-  }
-
-  /** The key of one backup; undefined for a version that is not live. */
-  backupKey(version: number, archiveId: Buffer): KeyObject | undefined {
-    const dek = this.#deks.get(version);
-    return dek === undefined ? undefined : deriveKey(dek, 'bundoc/backup/v1', archiveId);
-  }
-
-  /** The key of one cursor; undefined for a version that is not live. */
-  cursorKey(version: number, salt: Buffer): KeyObject | undefined {
-    const dek = this.#deks.get(version);
-    return dek === undefined ? undefined : deriveKey(dek, 'bundoc/cursor/v1', salt);
-  }
-
   /** The live versions, the current one first. */
   get versions(): readonly number[] {
     return [...this.#deks.keys()];
@@ -100,7 +76,7 @@ export class ProjectCipher {
   }
 
   /**
-   * The key of one other purpose, identified by `info` and `salt`; undefined for a version that is not live.
+   * The key of one purpose, identified by `info` and `salt`; undefined for a version that is not live.
    */
   subkey(version: number, info: string, salt?: Buffer): KeyObject | undefined {
     const dek = this.#deks.get(version);

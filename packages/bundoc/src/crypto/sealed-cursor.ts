@@ -2,6 +2,8 @@ import { randomBytes } from 'node:crypto';
 import { aadOf, OpenError, open, seal } from '@bundoc/shared/crypto/aead';
 import type { ProjectCipher } from './project-cipher.ts';
 
+/** Of the key of a cursor and of its AAD. */
+const LABEL = 'bundoc/cursor/v1';
 const VERSION_BYTES = 4;
 const SALT_BYTES = 16;
 
@@ -29,7 +31,7 @@ function sealCursor(cipher: ProjectCipher, context: readonly string[], plaintext
   const head = Buffer.alloc(VERSION_BYTES);
   head.writeUInt32BE(cipher.version);
   const salt = randomBytes(SALT_BYTES);
-  const key = cipher.cursorKey(cipher.version, salt);
+  const key = cipher.subkey(cipher.version, LABEL, salt);
   if (key === undefined) throw new Error('the current key version has no key');
   return Buffer.concat([head, salt, seal(key, plaintext, cursorAad(context))]).toString('base64url');
 }
@@ -40,10 +42,8 @@ function sealCursor(cipher: ProjectCipher, context: readonly string[], plaintext
 function openCursor(cipher: ProjectCipher, context: readonly string[], cursor: string): Buffer | undefined {
   const bytes = Buffer.from(cursor, 'base64url');
   if (bytes.length < VERSION_BYTES + SALT_BYTES || bytes.toString('base64url') !== cursor) return undefined;
-  const key = cipher.cursorKey(
-    bytes.readUInt32BE(0),
-    bytes.subarray(VERSION_BYTES, VERSION_BYTES + SALT_BYTES),
-  );
+  const salt = bytes.subarray(VERSION_BYTES, VERSION_BYTES + SALT_BYTES);
+  const key = cipher.subkey(bytes.readUInt32BE(0), LABEL, salt);
   if (key === undefined) return undefined;
   try {
     return open(key, bytes.subarray(VERSION_BYTES + SALT_BYTES), cursorAad(context));
@@ -54,5 +54,5 @@ function openCursor(cipher: ProjectCipher, context: readonly string[], cursor: s
 }
 
 function cursorAad(context: readonly string[]): Buffer {
-  return aadOf('bundoc/cursor/v1', ...context);
+  return aadOf(LABEL, ...context);
 }

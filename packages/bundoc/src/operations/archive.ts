@@ -12,6 +12,8 @@ import { ExactReader } from './exact-reader.ts';
  */
 
 const MAGIC = Buffer.from('BUNDOCB1', 'latin1');
+/** Of the key of a backup and of the AAD of its blocks. */
+export const ARCHIVE_LABEL = 'bundoc/backup/v1';
 export const ARCHIVE_ID_BYTES = 16;
 const HASH_BYTES = 32;
 const BLOCK_HEAD_BYTES = 9;
@@ -159,7 +161,7 @@ function aadOfBlock(
   { number, isLast, clear, before }: Omit<Block, 'sealed'>,
 ): Buffer {
   return aadOf(
-    'bundoc/backup/v1',
+    ARCHIVE_LABEL,
     project,
     id.toString('hex'),
     String(number),

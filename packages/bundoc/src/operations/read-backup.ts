@@ -9,7 +9,7 @@ import type { SealedChange } from '../engine/port/port.ts';
 import { readState } from '../engine/port/state.ts';
 import { openCipher, parseProjectFile } from '../engine/projects/project-file.ts';
 import { type KeyExporter, leasing } from '../engine/projects/project-keys.ts';
-import { type ArchiveHead, type Block, openBlock, readArchive } from './archive.ts';
+import { ARCHIVE_LABEL, type ArchiveHead, type Block, openBlock, readArchive } from './archive.ts';
 
 /** The clear facts of a complete backup. */
 export interface BackupFacts {
@@ -90,7 +90,7 @@ async function* changesIn(
   cipher: ProjectCipher,
 ): AsyncGenerator<readonly SealedChange[], BackupEnd, void> {
   const { head, blocks } = await readArchive(source);
-  const key = cipher.backupKey(head.keyVersion, head.id);
+  const key = cipher.subkey(head.keyVersion, ARCHIVE_LABEL, head.id);
   if (key === undefined) throw new AppError('key_missing');
   let entries = 0;
   for await (const block of blocks) {

@@ -5,7 +5,7 @@ import { ByteWriter } from '../engine/port/bytes.ts';
 import { writeState } from '../engine/port/state.ts';
 import { formatProjectFile } from '../engine/projects/project-file.ts';
 import type { InstanceManager } from '../projects/instance-manager.ts';
-import { ARCHIVE_ID_BYTES, type ArchiveHead, ArchiveWriter } from './archive.ts';
+import { ARCHIVE_ID_BYTES, ARCHIVE_LABEL, type ArchiveHead, ArchiveWriter } from './archive.ts';
 
 export interface BackupLimits {
   readonly limit: number;
@@ -60,7 +60,7 @@ async function* writeBlocks(
   let entries = 0;
   for (let position = 0, isComplete = false; !isComplete; ) {
     yield await withProject(instances, head.project, async ({ store, cipher, file }) => {
-      const key = cipher.backupKey(head.keyVersion, head.id);
+      const key = cipher.subkey(head.keyVersion, ARCHIVE_LABEL, head.id);
       if (key === undefined) throw new AppError('key_missing');
       const page = await store.sealedChanges(position, limits);
       ({ position, isComplete } = page);

@@ -2,8 +2,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { hasCode } from '@bundoc/shared/contract/app-error';
 import type { EventSink } from '@bundoc/shared/http/event-stream';
 import type { ShareKey } from '@bundoc/shared/shares/share-key';
+import type { Position } from '../engine/port/port.ts';
 import type { Work } from '../work/work.ts';
-import { type EventBatch, heartbeatOf } from './change-text.ts';
+import { cursorOf, type EventBatch, heartbeatOf } from './change-text.ts';
 import type { FeedPlace } from './read-changes.ts';
 
 /** An encoded page; it ends at its position. */
@@ -38,45 +39,58 @@ export interface Follower {
 }
 
 /**
- * Minimum time to gather changes before the next batch, milliseconds. The first batch after a pause is sent
- * at once. Each batch costs a write for every reader, which is most of a reader's cost. So expensive batches
- * are less frequent.
+ * Minimum time between two pages for the readers that are up to date, milliseconds. The first page after a
+ * pause is read at once. Each page costs a write for every reader, which is most of a reader's cost. So
+ * expensive pages are less frequent.
  */
 const GATHER_MS = 10;
-/** Maximum time to gather changes, milliseconds. */
+/** Maximum time between them, milliseconds. */
 const GATHER_MS_MAX = 25;
+/** After a page, this multiple of its duration is left for other work, up to that maximum. */
+const SHARE = 4;
+/** Time that the next page waits while subjects get their turns for this one, milliseconds. */
+const TURNS_MS_MAX = 1_000;
 /** Pause before a retry after a lack of capacity, milliseconds. */
 const RETRY_MS = 1_000;
-/** After a batch, this multiple of its duration is left for other work, up to that maximum. */
-const SHARE = 4;
-/**
- * Time that the next batch waits while subjects get their turns for this one, milliseconds. Readers without a
- * turn by then catch up separately.
- */
-const TURNS_MS_MAX = 1_000;
+
+/** Followers at one place, which share the page after it. */
+interface Group {
+  readonly key: string;
+  readonly place: FeedPlace;
+  /** Whether there may be changes that need not be waited for. */
+  readonly isBehind: boolean;
+  readonly followers: Follower[];
+}
 
 /**
- * Sends the changes of one source to all followers. Followers that are up to date share each batch, which is
- * read, decrypted and encoded once. A follower that is behind reads separate pages, each after the previous
- * one was sent, until it has caught up. So only one page is held for it.
+ * Sends the changes of one source to all followers. Those at the same place share the page after it: it is
+ * read, decrypted and encoded once. A follower gets the next page once it has taken the one before. So only
+ * one page is held for it. All that are up to date are soon at the same place.
  *
- * Sending is charged to the reader's share, in its turn of the processor. Readers take turns to pay for the
- * shared batches.
+ * Sending is charged to the reader's share, in its turn of the processor. Subjects take turns to pay for the
+ * pages of followers that are up to date.
+ *
+ * One class, because sending a page decides which group a follower enters next.
  */
 export class ChangeBroadcast {
   readonly #source: ChangeSource;
   readonly #onFailure: (error: unknown) => void;
-  readonly #pause: (ms: number, signal?: AbortSignal) => Promise<void>;
-  /** All followers, and those that have everything up to `#place` or more. */
+  readonly #pause: (ms: number) => Promise<unknown>;
+  /** The subject that pays for the next page comes first. */
   readonly #followers = new Set<Follower>();
-  readonly #live = new Set<Follower>();
+  /** Those that had not all changes when they last got a page. */
+  readonly #behind = new Set<Follower>();
   readonly #stopping = new AbortController();
-  #place: FeedPlace | undefined;
+  readonly #groups = new Map<string, Group>();
+  /** The end of the last page for the followers that are up to date. */
+  #position: Position = 0;
+  /** Resolves when the next such page may be read. */
+  #mayRead: Promise<unknown> = Promise.resolve();
 
   constructor(
     source: ChangeSource,
     onFailure: (error: unknown) => void,
-    pause: (ms: number, signal?: AbortSignal) => Promise<void> = pauseFor,
+    pause: (ms: number) => Promise<unknown> = (ms) => sleep(ms, undefined, { ref: false }),
   ) {
     this.#source = source;
     this.#onFailure = onFailure;
@@ -91,20 +105,16 @@ export class ChangeBroadcast {
     return this.#followers;
   }
 
-  /** The {@link followers} that are up to date. */
-  get live(): Iterable<Follower> {
-    return this.#live;
-  }
-
   /** Sends everything after the follower's position, until its sink is closed. */
   add(follower: Follower): void {
     this.#followers.add(follower);
-    void this.#catchUp(follower);
+    this.#behind.add(follower);
+    this.#enter(follower);
   }
 
   remove(follower: Follower): void {
     this.#followers.delete(follower);
-    this.#live.delete(follower);
+    this.#behind.delete(follower);
     if (this.isEmpty) this.#stopping.abort();
   }
 
@@ -114,148 +124,107 @@ export class ChangeBroadcast {
     for (const { sink } of this.#followers) sink.end();
   }
 
-  async #catchUp(follower: Follower): Promise<void> {
-    const { sink } = follower;
-    try {
-      for (;;) {
-        await sink.drained().catch(() => sink.cut());
-        if (sink.isClosed || this.#stopping.signal.aborted) return;
-        if (this.#place !== undefined && follower.place.position >= this.#place.position) break;
-        const page = await this.#retryWithoutCapacity(() =>
-          this.#source.read(follower.place, follower.share),
-        );
-        await this.#retryWithoutCapacity(() => this.#sendTo([follower], page.batch, page));
-        // If no reader is up to date, the first one leads.
-        if (!page.more && this.#place === undefined && !sink.needsDrain) break;
-      }
-    } catch (error) {
-      this.#fail(error);
+  #isServed(follower: Follower): boolean {
+    return !follower.sink.isClosed && this.#followers.has(follower) && !this.#stopping.signal.aborted;
+  }
+
+  /** Takes a follower into the group at its place, once it has taken what was sent. */
+  #enter(follower: Follower): void {
+    if (!this.#isServed(follower)) return;
+    const { place, sink } = follower;
+    if (sink.needsDrain) {
+      const enter = () => this.#enter(follower);
+      sink.drained().then(enter, () => sink.cut());
       return;
     }
-    if (sink.isClosed) return;
-    sink.send(heartbeatOf(follower.place));
-    this.#live.add(follower);
-    if (this.#place !== undefined) return;
-    this.#place = follower.place;
-    void this.#broadcast(this.#place);
+    const isBehind = this.#behind.has(follower) || place.position < this.#position;
+    const key = `${isBehind} ${cursorOf(place)}`;
+    const group = this.#groups.get(key);
+    if (group !== undefined) group.followers.push(follower);
+    else {
+      const begun = { key, place, isBehind, followers: [follower] };
+      this.#groups.set(key, begun);
+      void this.#serve(begun);
+    }
   }
 
-  async #broadcast(from: FeedPlace): Promise<void> {
-    const { signal } = this.#stopping;
+  async #serve(group: Group): Promise<void> {
+    const { followers, isBehind, key } = group;
     try {
-      for (let place = from; this.#live.size > 0; ) {
-        const isMore = await this.#retryWithoutCapacity(() =>
-          this.#source.wait(place, signal, this.#payer()),
-        );
-        if (!isMore || this.#live.size === 0) return;
-        const page = await this.#retryWithoutCapacity(() => {
-          const payer = this.#payer();
-          this.#paid();
-          return this.#source.read(place, payer);
-        });
-        const begunMs = performance.now();
-        const before = place;
-        place = { position: page.position, horizon: page.horizon };
-        this.#place = place;
-        await this.#deliver(page.batch, before, place);
+      const page = await this.#read(group).finally(() => this.#groups.delete(key));
+      if (page === undefined) return;
+      const begunMs = performance.now();
+      const bySubject = Map.groupBy(followers, ({ share }) => share.subject);
+      const sent = Promise.all([...bySubject.values()].map((some) => this.#send(some, page)));
+      if (isBehind) return;
+      this.#position = page.position;
+      const isDone = bySubject.size > 1 ? Promise.race([sent, this.#pause(TURNS_MS_MAX)]) : sent;
+      this.#mayRead = isDone.then(async () => {
         const tookMs = performance.now() - begunMs;
         if (!page.more) await this.#pause(Math.min(GATHER_MS_MAX, Math.max(GATHER_MS, SHARE * tookMs)));
-      }
+      });
     } catch (error) {
-      this.#fail(error);
-    } finally {
-      this.#place = undefined;
+      await this.#retry(followers, error);
     }
   }
 
-  /** The reader that pays for the next shared read. */
+  /** The page after a group's place; undefined once all followers have left. */
+  async #read({ place, isBehind, followers }: Group): Promise<SourcePage | undefined> {
+    const [{ share } = { share: OWN }] = followers;
+    if (isBehind) return await this.#source.read(place, share);
+    if (!(await this.#source.wait(place, this.#stopping.signal, share))) return undefined;
+    await this.#mayRead;
+    return await this.#source.read(place, this.#payer());
+  }
+
+  /** The share that pays for a page: each subject in turn, however many readers it has. */
   #payer(): ShareKey {
-    const [next] = this.#live;
-    return next?.share ?? OWN;
-  }
-
-  #paid(): void {
-    const [first] = this.#live;
-    if (first === undefined) return;
-    // The next subject pays, however many readers this one has.
-    for (const follower of [...this.#live].filter(({ share }) => share.subject === first.share.subject)) {
-      this.#live.delete(follower);
-      this.#live.add(follower);
+    const [{ share } = { share: OWN }] = this.#followers;
+    for (const follower of [...this.#followers].filter((one) => one.share.subject === share.subject)) {
+      this.#followers.delete(follower);
+      this.#followers.add(follower);
     }
-  }
-
-  /** Retries until there is capacity: a lack of it does not end streams. */
-  async #retryWithoutCapacity<T>(action: () => Promise<T>): Promise<T> {
-    for (;;) {
-      try {
-        return await action();
-      } catch (error) {
-        if (this.#stopping.signal.aborted || !hasCode(error, 'rate_limited', 'overloaded')) throw error;
-        await this.#pause(RETRY_MS);
-      }
-    }
+    return share;
   }
 
   /**
-   * Sends a batch to all followers that have everything before it. Subjects do not wait for each other's
-   * turns.
-   */
-  async #deliver(batch: EventBatch, before: FeedPlace, place: FeedPlace): Promise<void> {
-    const ready: Follower[] = [];
-    for (const follower of this.#live) {
-      if (follower.place.position >= place.position) continue;
-      if (follower.place.position < before.position || follower.sink.needsDrain) this.#fallBehind(follower);
-      else ready.push(follower);
-    }
-    const sent = bySubject(ready).map(async (followers) => {
-      try {
-        await this.#sendTo(followers, batch, place);
-      } catch (error) {
-        if (!hasCode(error, 'rate_limited', 'overloaded')) this.#fail(error);
-      }
-      for (const follower of followers)
-        if (this.#live.has(follower) && follower.place.position < place.position) this.#fallBehind(follower);
-    });
-    if (sent.length < 2) await sent[0];
-    else await this.#within(TURNS_MS_MAX, Promise.all(sent));
-  }
-
-  async #within(ms: number, done: Promise<unknown>): Promise<void> {
-    const isDone = new AbortController();
-    await Promise.race([done, this.#pause(ms, isDone.signal)]);
-    isDone.abort();
-  }
-
-  #fallBehind(follower: Follower): void {
-    this.#live.delete(follower);
-    void this.#catchUp(follower);
-  }
-
-  /** Sends the events up to a position to followers of one share that have all earlier ones. */
-  #sendTo(followers: readonly Follower[], batch: EventBatch, place: FeedPlace): Promise<void> {
-    return this.#inTurns(followers, (follower) => {
-      // It may have caught up while it waited for its turn.
-      if (follower.place.position > place.position) return;
-      const blocks = batch.after(follower.place.position);
-      if (blocks.length > 0) follower.sink.send(blocks);
-      follower.place = { position: place.position, horizon: place.horizon };
-    });
-  }
-
-  /**
-   * Sends to each ready follower of one share, in turns of the processor for that share.
+   * Sends a page to followers of one subject, in its turns of the processor. Each enters its next group.
    *
    * @throws AppError `rate_limited`, `overloaded` when it gets none.
    */
-  async #inTurns(followers: readonly Follower[], send: (follower: Follower) => void): Promise<void> {
-    const [first] = followers;
-    if (first === undefined) return;
-    using work = this.#source.work(first.share);
-    for (const follower of followers) {
-      const turn = work.pause();
-      if (turn !== undefined) await turn;
-      if (this.#followers.has(follower) && !follower.sink.needsDrain) send(follower);
+  async #send(followers: readonly Follower[], page: SourcePage): Promise<void> {
+    const { batch, position, horizon, more } = page;
+    let sent = 0;
+    try {
+      using work = this.#source.work((followers[0] as Follower).share);
+      for (const follower of followers) {
+        const turn = work.pause();
+        if (turn !== undefined) await turn;
+        sent++;
+        const { sink } = follower;
+        // If bytes of a heartbeat wait for the reader, it reads the page again later.
+        if (this.#isServed(follower) && !sink.needsDrain) {
+          const blocks = batch.after(follower.place.position);
+          if (blocks.length > 0) sink.send(blocks);
+          follower.place = { position, horizon };
+          if (more) this.#behind.add(follower);
+          else if (this.#behind.delete(follower) && !sink.needsDrain) sink.send(heartbeatOf(follower.place));
+        }
+        this.#enter(follower);
+      }
+    } catch (error) {
+      await this.#retry(followers.slice(sent), error);
     }
+  }
+
+  /** A lack of capacity does not end streams. */
+  async #retry(followers: readonly Follower[], error: unknown): Promise<void> {
+    if (!hasCode(error, 'rate_limited', 'overloaded')) {
+      this.#fail(error);
+      return;
+    }
+    await this.#pause(RETRY_MS);
+    for (const follower of followers) this.#enter(follower);
   }
 
   /** An error for one reader concerns all: they reconnect, and get the error. */
@@ -268,12 +237,3 @@ export class ChangeBroadcast {
 
 /** For work that no reader waits for. */
 const OWN: ShareKey = { subject: '', project: '' };
-
-export function bySubject(followers: Iterable<Follower>): (readonly Follower[])[] {
-  return [...Map.groupBy(followers, ({ share }) => share.subject).values()];
-}
-
-async function pauseFor(ms: number, signal?: AbortSignal): Promise<void> {
-  // It ends early when nobody waits for it any more.
-  await sleep(ms, undefined, { ref: false, ...(signal && { signal }) }).catch(() => undefined);
-}

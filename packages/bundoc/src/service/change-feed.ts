@@ -8,7 +8,7 @@ import type { InstanceManager } from '../projects/instance-manager.ts';
 import type { Scheduler } from '../work/scheduler.ts';
 import { createServiceShares } from '../work/service-shares.ts';
 import type { Work } from '../work/work.ts';
-import { bySubject, ChangeBroadcast, type Follower, type SourcePage } from './change-broadcast.ts';
+import { ChangeBroadcast, type Follower, type SourcePage } from './change-broadcast.ts';
 import { changeTexts, EventBatch, heartbeatOf } from './change-text.ts';
 import {
   type FeedFilter,
@@ -234,28 +234,21 @@ export class ChangeFeed {
     const nowMs = this.#options.clock.monotonic();
     const isHeartbeat = nowMs - this.#heartbeatAtMs >= HEARTBEAT_MS;
     if (isHeartbeat) this.#heartbeatAtMs = nowMs;
-    const live: Follower[] = [];
     for (const { broadcasts } of this.#projects.values())
-      for (const broadcast of broadcasts.values()) {
-        for (const follower of broadcast.followers) this.#check(follower, nowMs);
-        if (isHeartbeat) live.push(...broadcast.live);
-      }
-    for (const followers of bySubject(live)) void this.#sendHeartbeats(followers).catch(() => undefined);
+      for (const { followers } of broadcasts.values())
+        for (const follower of followers) {
+          this.#check(follower, nowMs);
+          if (isHeartbeat) void this.#sendHeartbeat(follower).catch(() => undefined);
+        }
   }
 
-  /**
-   * Sends a heartbeat to the up-to-date readers of one subject, as one task of it. Rejects when there is no
-   * turn for it; the next heartbeat follows.
-   */
-  async #sendHeartbeats(followers: readonly Follower[]): Promise<void> {
-    const [first] = followers;
-    if (first === undefined) return;
-    using work = this.#options.scheduler.work(first.share, 'changes');
-    for (const { sink, place } of followers) {
-      const turn = work.pause();
-      if (turn !== undefined) await turn;
-      if (!sink.isClosed && !sink.needsDrain) sink.send(heartbeatOf(place));
-    }
+  /** Rejects when there is no turn for it; the next heartbeat follows. */
+  async #sendHeartbeat(follower: Follower): Promise<void> {
+    using work = this.#options.scheduler.work(follower.share, 'changes');
+    const turn = work.pause();
+    if (turn !== undefined) await turn;
+    const { sink, place } = follower;
+    if (!sink.isClosed && !sink.needsDrain) sink.send(heartbeatOf(place));
   }
 
   #check(follower: Follower, nowMs: number): void {

@@ -167,7 +167,7 @@ export async function bringBack(one: EngineProject, { engine, disk }: Running): 
   await disk.syncDirectory(directory);
   const folder = new SealedFolder({ disk, directory, tmp: '/tmp', project: name });
   await folder.put(away.changes);
-  const { handle } = await folder.finish(cipher, away.rest, projectFile);
+  const handle = await folder.finish(cipher, away.rest, projectFile);
   await engine.arrived(name, handle, cipher);
   await replaceFile(disk, '/tmp', `${directory}/${PROJECT_FILE}`, projectFile);
   one.away = undefined;

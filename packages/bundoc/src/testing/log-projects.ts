@@ -16,9 +16,10 @@ import type {
   ReadableLog,
   TakenPart,
 } from '../engine/files/log/log-api.ts';
-import { type PartKeys, partKeysOf } from '../engine/files/log/part-seal.ts';
+import type { PartKeys } from '../engine/files/log/part-seal.ts';
 import { lastCarried, type OpenedPart, openParts, partsBehind } from '../engine/files/log/parts.ts';
 import { PartsDamaged } from '../engine/files/log/sealed-part.ts';
+import { partKeysOf } from './part-keys.ts';
 import type { SimulatedDisk } from './simulated-disk.ts';
 
 /** Small enough that a few commits fill a segment. */

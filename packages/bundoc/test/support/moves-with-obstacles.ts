@@ -9,7 +9,6 @@ import type { StorageCalls } from '../../src/kms/port.ts';
 import { type Cut, Moving, type Place } from './moving.ts';
 import { useDatabase } from './use-database.ts';
 
-export const OTHER = { rows: 'files', files: 'rows' } as const;
 export let server: PostgresServer;
 let database: Database;
 export let moving: Moving;

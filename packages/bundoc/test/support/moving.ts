@@ -4,7 +4,6 @@ import { join } from 'node:path';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { createLogger } from '@bundoc/shared/logs/logger';
 import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
-import { moveToFolder } from '../../src/cli/move-to-folder.ts';
 import { KeyCache } from '../../src/crypto/key-cache.ts';
 import { type Disk, makeDirectoryDurably } from '../../src/engine/files/disk/disk.ts';
 import { type NodeDisk, openNodeDisk } from '../../src/engine/files/disk/node-disk.ts';
@@ -23,6 +22,7 @@ import type { Database, Transaction } from '../../src/engine/postgres/database/d
 import { PostgresStore } from '../../src/engine/postgres/postgres-store.ts';
 import { PostgresProjects, whyGone } from '../../src/engine/postgres/projects/postgres-projects.ts';
 import { SharedReads } from '../../src/engine/postgres/reads/shared-reads.ts';
+import { removeRows, unfenceRows } from '../../src/engine/postgres/rows/fence.ts';
 import { identifyDatabase } from '../../src/engine/postgres/rows/identity-in-rows.ts';
 import { moveTargetIn } from '../../src/engine/postgres/transfer/move-target.ts';
 import type { OpenedProject, Projects } from '../../src/engine/projects/projects.ts';
@@ -38,7 +38,6 @@ import { put, ref, remove } from '../../src/testing/writes.ts';
 const logger = createLogger({ service: 'bundoc', level: 'silent' });
 /** Many pages and rounds with few documents. */
 const SMALL = { limit: 20, bytesMax: 4_000, fewChanges: 10 };
-export const NOT_WATCHED = { onCopied: () => undefined, onVerified: () => undefined };
 const IDS = ['a', 'b', 'c', 'gone'];
 export const HELD: readonly string[] = ['a', 'b', 'c'];
 /** A clock after the time in which an opening still waits for an interrupted move. */
@@ -185,22 +184,6 @@ export class Moving implements AsyncDisposable {
     return await action(lease.store);
   }
 
-  async toFolder(ports: Ports = this.ports, watch: Parameters<typeof moveToFolder>[1] = NOT_WATCHED) {
-    await this.#endFiles();
-    const engine = await this.#engine();
-    const way = {
-      ...{
-        project: this.project,
-        dataDir: this.folder,
-        onSetAside: this.#onSetAside,
-        tmp: this.tmp,
-        ...ports,
-      },
-      open: { identity: await this.identity('files'), projectsDir: this.#projectsDir, engine },
-    };
-    return moveToFolder(way, watch, SMALL);
-  }
-
   /** The moves of a service on files. */
   async moves(
     node: InstanceManager,
@@ -248,9 +231,16 @@ export class Moving implements AsyncDisposable {
     await (await moves.begin(this.project)).outcome;
   }
 
-  /** Moves the project away from a place, in a process that ends with it. */
-  async moveFrom(place: Place, ports: Ports = this.ports): Promise<void> {
-    if (place === 'rows') return void (await this.toFolder(ports));
+  /** The folder's storage takes the key over, and the rows are removed, as after a restore from a backup. */
+  async leaveRows(): Promise<void> {
+    const { id } = await (await this.identity('files')).read();
+    this.service.takeOverKey(`${this.project}-dek`, id);
+    await removeRows((action) => this.database.transaction('', action), this.project, 'left');
+    await unfenceRows(this.database, this.project, 'left');
+  }
+
+  /** Moves the project out of the folder, in a process that ends with it. */
+  async move(ports: Ports = this.ports): Promise<void> {
     const node = await this.node('files', await this.start('files', ports.calls));
     try {
       await this.toDatabase(node, ports);

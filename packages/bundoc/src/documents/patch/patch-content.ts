@@ -1,6 +1,7 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { type JsonObject, parseTree, treeText } from '@bundoc/shared/json/tree';
 import type { DocumentContent } from '../../crypto/stored-text.ts';
+import { inSteps } from '../../work/in-steps.ts';
 import { defineJobs } from '../../work/job.ts';
 import { bufferOf, copyOf, TREE_BYTES_MAX } from '../../work/large-bytes.ts';
 import type { Work } from '../../work/work.ts';
@@ -13,7 +14,11 @@ import { type Patch, patchSteps } from './read-patch.ts';
  *   bytes.
  */
 export function patchContent(own: DocumentContent, patch: Patch, bytesMax: number): DocumentContent {
-  return resultOf(contentSteps(own, patch, bytesMax));
+  const steps = contentSteps(own, patch, bytesMax);
+  for (;;) {
+    const step = steps.next();
+    if (step.done === true) return step.value;
+  }
 }
 
 /** @public The thread for large documents looks it up by name. */
@@ -30,18 +35,6 @@ export const JOBS = defineJobs(import.meta.url, {
   },
 });
 
-/** {@link patchSteps} without a pause. */
-export function applyPatchSteps(own: JsonObject, patch: Patch, bytesMax: number): JsonObject {
-  return resultOf(patchSteps(own, patch, bytesMax));
-}
-
-function resultOf<T>(steps: Generator<void, T, void>): T {
-  for (;;) {
-    const step = steps.next();
-    if (step.done === true) return step.value;
-  }
-}
-
 /** {@link patchContent}, yielding between the steps; large documents and patches run in another thread. */
 export async function patchContentInTurns(
   own: DocumentContent,
@@ -54,13 +47,7 @@ export async function patchContentInTurns(
     const { bytes, hasMembers } = await work.elsewhere(JOBS.patch, input);
     return { bytes: bufferOf(bytes), hasMembers };
   }
-  const steps = contentSteps(own, patch, bytesMax);
-  for (;;) {
-    const turn = work.pause();
-    if (turn !== undefined) await turn;
-    const step = steps.next();
-    if (step.done === true) return step.value;
-  }
+  return inSteps(contentSteps(own, patch, bytesMax), work);
 }
 
 function* contentSteps(

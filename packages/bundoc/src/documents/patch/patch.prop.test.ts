@@ -5,7 +5,7 @@ import fc from 'fast-check';
 import jsonMergePatch from 'json-merge-patch';
 import { applyPatch, type Operation } from 'rfc6902';
 import { describe, expect, it } from 'vitest';
-import { applyPatchSteps } from './patch-content.ts';
+import { patched } from '../../testing/patched.ts';
 import { readPatch } from './read-patch.ts';
 
 const BYTES_MAX = 100_000;
@@ -13,7 +13,7 @@ const BYTES_MAX = 100_000;
 const apply = (kind: 'merge' | 'json', document: unknown, patch: unknown): unknown => {
   const own = parseTree(JSON.stringify(document)) as JsonObject;
   const change = readPatch(kind, Buffer.from(JSON.stringify(patch)), BYTES_MAX);
-  return JSON.parse(treeText(applyPatchSteps(own, change, BYTES_MAX)));
+  return JSON.parse(treeText(patched(own, change, BYTES_MAX)));
 };
 
 const name = fc.constantFrom('a', 'a', 'b', 'b', 'x/y', 'm~n', '');

@@ -1,13 +1,14 @@
 import { type JsonObject, parseTree, TREE_VALUES_MAX, treeText } from '@bundoc/shared/json/tree';
 import { describe, expect, it } from 'vitest';
+import { patched } from '../../testing/patched.ts';
 import { PATCH_WORK_MAX } from './json-patch.ts';
-import { applyPatchSteps, patchContent } from './patch-content.ts';
+import { patchContent } from './patch-content.ts';
 import { PATCH_OPERATIONS_MAX, type PatchKind, readPatch } from './read-patch.ts';
 
 const read = (kind: PatchKind, patch: string, bytesMax = 10_000) =>
   readPatch(kind, Buffer.from(patch), bytesMax);
 const apply = (kind: PatchKind, document: string, patch: string, bytesMax = 10_000) =>
-  treeText(applyPatchSteps(parseTree(document) as JsonObject, read(kind, patch, bytesMax), bytesMax));
+  treeText(patched(parseTree(document) as JsonObject, read(kind, patch, bytesMax), bytesMax));
 const refused = (code: string) => expect.objectContaining({ code });
 
 // RFC 7396, appendix A: the examples with an object as document and result.

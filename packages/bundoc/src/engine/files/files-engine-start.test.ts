@@ -217,7 +217,7 @@ describe('a start', () => {
     const folder = new SealedFolder({ disk, directory: folderOf('p'), tmp: '/tmp', project: 'p' });
     await folder.put(changes);
     const cipher = first.keys.of('p');
-    const { handle } = await folder.finish(cipher, rest, fileOf('p'));
+    const handle = await folder.finish(cipher, rest, fileOf('p'));
     await engine.arrived('p', handle, cipher);
     await replaceFile(disk, '/tmp', `${folderOf('p')}/project.json`, fileOf('p'));
     const process = await first.restarted();

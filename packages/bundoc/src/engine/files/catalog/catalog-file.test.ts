@@ -14,7 +14,7 @@ import { openCatalog, readCatalog } from './catalog-file.ts';
 import { CATALOG_CHUNK_BYTES_MAX, CatalogDamaged, encodeSnapshot } from './snapshot.ts';
 
 const key = createSecretKey(randomBytes(32));
-const keys = { version: 1, snapshotKey: () => key };
+const keys = { version: 1, subkey: () => key };
 const head = {
   ...{ handle: '0123456789abcdef', covered: undefined, projectFile: Buffer.from('{}') },
   ...{ lastSeq: 7, purgedSeq: 0, seals: [] },

@@ -31,6 +31,8 @@ export interface StoredIndexes {
   readonly indexes: readonly StoredIndex[];
 }
 
+/** Of the key of a file of indexes and of its AAD. */
+const LABEL = 'bundoc/indexes/v1';
 const MAGIC = Buffer.from('BUNDOCI1', 'latin1');
 const ID_BYTES = 16;
 const HEAD_BYTES = MAGIC.length + 4 + ID_BYTES;
@@ -58,7 +60,7 @@ export async function* encodeIndexes(
 ): AsyncGenerator<Buffer> {
   using work = own('index');
   const id = randomBytes(ID_BYTES);
-  const key = cipher.indexesKey(cipher.version, id);
+  const key = cipher.subkey(cipher.version, LABEL, id);
   if (key === undefined) throw new Error('the current key version has no key');
   const head = Buffer.alloc(HEAD_BYTES);
   MAGIC.copy(head);
@@ -113,7 +115,7 @@ export async function readIndexes(
   if (head.length < HEAD_BYTES || !head.subarray(0, MAGIC.length).equals(MAGIC)) return undefined;
   window.skip(HEAD_BYTES);
   const id = head.subarray(MAGIC.length + 4);
-  const key = cipher.indexesKey(head.readUInt32BE(MAGIC.length), id);
+  const key = cipher.subkey(head.readUInt32BE(MAGIC.length), LABEL, id);
   if (key === undefined) return undefined;
   const stream = streamOf(key, project, id);
   const indexes: { collection: string; spec: IndexSpec; documents: IndexedDocument[] }[] = [];
@@ -152,5 +154,5 @@ function readDocument(reader: ByteReader): IndexedDocument {
 }
 
 function streamOf(key: KeyObject, project: string, id: Buffer): SealedStream {
-  return new SealedStream(key, 'bundoc/indexes/v1', project, id.toString('hex'));
+  return new SealedStream(key, LABEL, project, id.toString('hex'));
 }

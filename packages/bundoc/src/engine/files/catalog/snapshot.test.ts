@@ -10,7 +10,7 @@ import { takeChunk } from './sealed-chunks.ts';
 import { CATALOG_CHUNK_BYTES_MAX, encodeSnapshot, SnapshotDecoder } from './snapshot.ts';
 
 const key = createSecretKey(randomBytes(32));
-const keys = { version: 1, snapshotKey: () => key };
+const keys = { version: 1, subkey: () => key };
 const head = {
   ...{ handle: '0123456789abcdef', covered: undefined, projectFile: Buffer.from('{}') },
   ...{ lastSeq: 0, purgedSeq: 0, seals: [] },

@@ -41,10 +41,12 @@ export interface SnapshotHead {
 
 export interface SnapshotKeys {
   readonly version: number;
-  /** The key of one snapshot; undefined for a version without a key. */
-  snapshotKey(version: number, snapshotId: Buffer): KeyObject | undefined;
+  /** As {@link ProjectCipher.subkey}. */
+  subkey(version: number, info: string, salt: Buffer): KeyObject | undefined;
 }
 
+/** Of the key of a snapshot and of its AAD. */
+const LABEL = 'bundoc/catalog/v2';
 const ID_BYTES = 16;
 
 /**
@@ -74,7 +76,7 @@ export function encodeSnapshot(
   bytesMax = LARGE_FILE_BYTES_MAX,
 ): AsyncGenerator<Buffer> {
   const id = randomBytes(ID_BYTES);
-  const key = keys.snapshotKey(keys.version, id);
+  const key = keys.subkey(keys.version, LABEL, id);
   if (key === undefined) throw new CatalogDamaged('the current key version has no key');
   // Synchronous, so that the counts match `head`.
   const clear = encodeCatalogHead({ ...head, ...catalog.usage, keyVersion: keys.version, id });
@@ -156,7 +158,7 @@ export class SnapshotDecoder {
    * @throws CatalogDamaged when the keys have none for it.
    */
   constructor(project: string, keys: SnapshotKeys, clear: CatalogHead, bytes: Buffer, sink: SnapshotSink) {
-    const key = keys.snapshotKey(clear.keyVersion, clear.id);
+    const key = keys.subkey(clear.keyVersion, LABEL, clear.id);
     if (key === undefined) throw new CatalogDamaged('there is no key of its version');
     this.#clear = clear;
     this.#stream = streamOf(key, project, bytes);
@@ -193,5 +195,5 @@ function readHead(reader: ByteReader, { handle, covered, projectFile }: CatalogH
 
 /** @param head the clear head, which each chunk is bound to. */
 function streamOf(key: KeyObject, project: string, head: Buffer): SealedStream {
-  return new SealedStream(key, 'bundoc/catalog/v2', project, hash('sha256', head, 'hex'));
+  return new SealedStream(key, LABEL, project, hash('sha256', head, 'hex'));
 }

@@ -1,5 +1,5 @@
 import { createCipheriv, createDecipheriv, type KeyObject } from 'node:crypto';
-import { decrypted, deriveKey, moveTo, NONCE_BYTES } from '@bundoc/shared/crypto/aead';
+import { decrypted, moveTo, NONCE_BYTES } from '@bundoc/shared/crypto/aead';
 import type { FramePlace } from './layout.ts';
 import { TAG_BYTES } from './layout.ts';
 
@@ -10,16 +10,6 @@ const CIPHER = 'aes-256-gcm';
 export interface PartKeys {
   /** HKDF-SHA256 of a version of the DEK; undefined for a version that is not live. */
   subkey(version: number, info: string, salt: Buffer): KeyObject | undefined;
-}
-
-/** {@link PartKeys} from DEKs without a project's cipher. */
-export function partKeysOf(deks: ReadonlyMap<number, KeyObject>): PartKeys {
-  return {
-    subkey: (version, info, salt) => {
-      const dek = deks.get(version);
-      return dek === undefined ? undefined : deriveKey(dek, info, salt);
-    },
-  };
 }
 
 /** The key for the parts of one handle in one use of a segment; undefined for a version that is not live. */

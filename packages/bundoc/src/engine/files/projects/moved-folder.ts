@@ -54,10 +54,3 @@ export async function setMovedAside(
     if (name !== MOVE_FILE) await disk.rename(join(directory, name), join(keptIn, kept, name));
   for (const path of [join(keptIn, kept), directory]) await disk.syncDirectory(path);
 }
-
-/** Removes everything except the mark from the folder of a project that another storage holds. */
-export async function emptyMarkedFolder(disk: Disk, directory: string): Promise<void> {
-  for (const name of (await disk.list(directory)) ?? [])
-    if (name !== MOVE_FILE) await disk.removeTree(join(directory, name));
-  await disk.syncDirectory(directory);
-}

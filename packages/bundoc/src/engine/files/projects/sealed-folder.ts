@@ -2,20 +2,11 @@ import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { CATALOG_FILE } from '@bundoc/shared/contract/catalog-head';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
-import { openOwnDocument } from '../../open-document.ts';
-import type { Position, SealedChange, StoreMetadata } from '../../port/port.ts';
-import type { OnProgress } from '../../port/reports.ts';
+import type { SealedChange, StoreMetadata } from '../../port/port.ts';
 import { Catalog } from '../catalog/catalog.ts';
 import { encodeSnapshot } from '../catalog/snapshot.ts';
 import { type Disk, replaceFile } from '../disk/disk.ts';
-import {
-  DOCS_FOLDER,
-  documentPath,
-  getFileName,
-  inTurns,
-  putDocuments,
-  readDocumentFile,
-} from '../documents/document-files.ts';
+import { DOCS_FOLDER, putDocuments } from '../documents/document-files.ts';
 import { HANDLE_BYTES } from '../log/layout.ts';
 
 export interface SealedFolderOptions {
@@ -28,8 +19,8 @@ export interface SealedFolderOptions {
 }
 
 /**
- * The folder of a project that is created from sealed bytes: those of a backup, or of another storage. It
- * gets a new handle, so that parts of an earlier project with its name do not belong to it.
+ * The folder of a project that is created from the sealed bytes of a backup. It gets a new handle, so that
+ * parts of an earlier project with its name do not belong to it.
  */
 export class SealedFolder {
   readonly #disk: Disk;
@@ -51,41 +42,18 @@ export class SealedFolder {
     for (const { state } of changes) this.#catalog.apply(state);
   }
 
-  /**
-   * Reads and decrypts every document that was added after a position.
-   *
-   * @returns the path of a document that differs; undefined when all match.
-   */
-  async verify(cipher: ProjectCipher, after: Position, onProgress: OnProgress): Promise<string | undefined> {
-    const states = [...this.#catalog.states()].filter(({ seq, deletedMs }) => seq > after && deletedMs === 0);
-    let wrong: string | undefined;
-    await inTurns(states, onProgress, async (state) => {
-      const name = getFileName(state);
-      const path = documentPath(name);
-      const sealed = await readDocumentFile(this.#disk, this.#directory, path, state.size);
-      const opened = Buffer.isBuffer(sealed) ? openOwnDocument(cipher, name, sealed) : undefined;
-      const isSame =
-        opened !== undefined &&
-        'metadata' in opened &&
-        opened.metadata._rev === state.rev.toString('hex') &&
-        sealed?.length === state.size;
-      if (!isSame) wrong = path;
-    });
-    return wrong;
-  }
-
-  /** Makes the documents durable, and writes the catalog. @returns the project's totals. */
+  /** Makes the documents durable, and writes the catalog. @returns the project's new handle. */
   async finish(
     cipher: ProjectCipher,
     rest: Pick<StoreMetadata, 'lastSeq' | 'purgedSeq' | 'seals' | 'idempotencyRecords'>,
     projectFile: Buffer,
-  ): Promise<{ readonly documents: number; readonly bytes: number; readonly handle: string }> {
+  ): Promise<string> {
     const { lastSeq, purgedSeq, seals, idempotencyRecords } = rest;
     await this.#disk.syncDirectory(join(this.#directory, DOCS_FOLDER));
     const handle = randomBytes(HANDLE_BYTES).toString('hex');
     const head = { handle, covered: undefined, projectFile, lastSeq, purgedSeq, seals };
     const snapshot = encodeSnapshot(this.#project, cipher, head, idempotencyRecords, this.#catalog);
     await replaceFile(this.#disk, this.#tmp, join(this.#directory, CATALOG_FILE), snapshot);
-    return { ...this.#catalog.usage, handle };
+    return handle;
   }
 }

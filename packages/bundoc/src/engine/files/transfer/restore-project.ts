@@ -64,7 +64,7 @@ export async function restoreProject(options: RestoreOptions): Promise<BackupEnd
   const lastSeq = positionAfterLoss(end.lastSeq, clock.now());
   const seals = [{ version: cipher.version, count: SEAL_LIMITS.rotateAt }];
   const rest = { lastSeq, purgedSeq: lastSeq, seals, idempotencyRecords: [] };
-  const { handle } = await folder.finish(cipher, rest, formatProjectFile(file));
+  const handle = await folder.finish(cipher, rest, formatProjectFile(file));
   await arrived(handle);
   await writeProjectFile(disk, tmp, directory, file);
   await disk.remove(join(directory, RESTORING_FILE));

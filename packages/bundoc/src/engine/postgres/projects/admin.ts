@@ -1,12 +1,10 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
-import type { ProjectFile } from '@bundoc/shared/contract/project-file';
-import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
 import type { KeyService } from '../../../kms/port.ts';
 import type { OnProgress, ProjectStats, StatsOutcome } from '../../port/reports.ts';
 import { findingOf, type VerifiedProject } from '../../port/reports.ts';
 import { openCipher, parseProjectFile } from '../../projects/project-file.ts';
 import { leasing } from '../../projects/project-keys.ts';
-import type { Connections, Queryable, Statement } from '../database/database.ts';
+import type { Connections, Statement } from '../database/database.ts';
 import { readFileRow } from '../rows/file-row.ts';
 import { SNAPSHOT_TRANSACTION, verifyRows } from '../verify/verify-rows.ts';
 
@@ -27,26 +25,17 @@ SELECT (SELECT count(*) FROM bundoc.documents WHERE project = $1 AND deleted_ms 
   (SELECT seq FROM bundoc.heads WHERE project = $1)`,
 };
 
-/** @throws AppError `project_damaged` without a usable file, `key_mismatch`, and those of the key service. */
-export async function readProjectRow(
-  queryable: Queryable,
-  { project, keys }: Pick<ProjectInRows, 'project' | 'keys'>,
-): Promise<{ text: string; file: ProjectFile; cipher: ProjectCipher }> {
-  const { text } = await readFileRow(queryable, project);
-  if (text === undefined)
-    throw new AppError('project_damaged', { cause: new Error('there is no project file') });
-  const file = parseProjectFile(project, Buffer.from(text));
-  return { text, file, cipher: openCipher(file, await leasing(project, keys)(file)) };
-}
-
 /** Decrypts and checks everything in a project, in one snapshot; others may write at the same time. */
 export async function verifyProjectInRows(
-  place: ProjectInRows,
+  { project, database, keys }: ProjectInRows,
   onProgress: OnProgress,
 ): Promise<VerifiedProject> {
-  const { project, database } = place;
   try {
-    const { cipher } = await readProjectRow(database, place);
+    const { text } = await readFileRow(database, project);
+    if (text === undefined)
+      throw new AppError('project_damaged', { cause: new Error('there is no project file') });
+    const file = parseProjectFile(project, Buffer.from(text));
+    const cipher = openCipher(file, await leasing(project, keys)(file));
     const verified = await database.transaction(SNAPSHOT_TRANSACTION, (transaction) =>
       verifyRows(transaction, project, cipher, onProgress),
     );

@@ -26,7 +26,7 @@ import { Gather } from '../commit/gather.ts';
 import type { Database, Statement, Transaction } from '../database/database.ts';
 import { retryUnavailable } from '../database/retry-unavailable.ts';
 import { removeRows, unfenceRows } from '../rows/fence.ts';
-import { changeMarker, type FileRow, readFileRow, readFileRows, replaceFileRow } from '../rows/file-row.ts';
+import { type FileRow, readFileRow, readFileRows, removeMarker, replaceFileRow } from '../rows/file-row.ts';
 import { makeProject, raiseKeyVersion } from '../rows/project-rows.ts';
 
 /** True for a row of `bundoc.projects` with a project, rather than only a mark. */
@@ -218,9 +218,7 @@ export class PostgresProjects implements Projects {
   async #requireNotDeleted(project: string, marker: string): Promise<void> {
     const { database, clock, keys, onSetAside } = this.#options;
     await requireNotDestroyed(keys, project);
-    const isSetAside = await retryUnavailable(clock, () =>
-      changeMarker(database, project, undefined, marker),
-    );
+    const isSetAside = await retryUnavailable(clock, () => removeMarker(database, project, marker));
     if (isSetAside) onSetAside?.({ project, text: loggable(marker) });
   }
 

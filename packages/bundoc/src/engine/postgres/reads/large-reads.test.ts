@@ -8,16 +8,16 @@ type Read = ReturnType<typeof readOf>;
 const nameOf = ({ share: { subject, project } }: Read) => `${subject}/${project}`;
 
 describe('statements for large documents', () => {
-  it('contain one of each subject in turn, then of each project within a subject, however many wait', () => {
+  it('contain those of the subject that has read fewest bytes, then of its project that has, however many wait', () => {
     const reads = new LargeReads<Read>();
     for (let n = 0; n < 20; n++) reads.add(readOf('many', `p${n % 4}`, MIB / 2));
     reads.add(readOf('few', 'p', MIB));
     reads.add(readOf('few', 'p', MIB));
     reads.add(readOf('one', 'p', MIB / 2));
-    expect(reads.take().map(nameOf)).toEqual(['many/p0', 'few/p', 'one/p', 'many/p1', 'few/p', 'many/p2']);
+    expect(reads.take().map(nameOf)).toEqual(['many/p0', 'few/p', 'one/p', 'many/p1', 'many/p2', 'few/p']);
     reads.add(readOf('late', 'p', MIB));
     expect(reads.take().map(nameOf)).toEqual([
-      ...['many/p3', 'late/p', 'many/p0', 'many/p1', 'many/p2', 'many/p3', 'many/p0'],
+      ...['late/p', 'many/p3', 'many/p0', 'many/p1', 'many/p2', 'many/p3', 'many/p0'],
     ]);
   });
 

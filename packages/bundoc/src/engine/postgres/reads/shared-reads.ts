@@ -111,7 +111,9 @@ interface Wanted {
  * further reads, so each caller sees every commit that was acknowledged before its call.
  *
  * Reads are served in the order of arrival. Large documents have separate statements, so that they do not
- * delay small ones; subjects take turns there. Heads and pages of changes are gathered like small documents.
+ * delay small ones. Heads and pages of changes are gathered like small documents.
+ *
+ * One class, because each kind of read has its batcher and its statement here.
  */
 export class SharedReads {
   readonly #database: Queryable;

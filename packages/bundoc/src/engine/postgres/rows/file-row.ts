@@ -42,9 +42,9 @@ const LOCK_ROW: Statement = {
   name: 'bundoc-project-row-locked-2',
   text: `SELECT ${FILE}, ${MARKER} FROM bundoc.projects WHERE project = $1 FOR UPDATE`,
 };
-const SET_MARKER: Statement = {
-  name: 'bundoc-set-marker-2',
-  text: `UPDATE bundoc.projects SET marker = $2 WHERE project = $1 AND ${MARKER} IS NOT DISTINCT FROM $3 RETURNING 1`,
+const CLEAR_MARKER: Statement = {
+  name: 'bundoc-clear-marker-1',
+  text: `UPDATE bundoc.projects SET marker = NULL WHERE project = $1 AND ${MARKER} = $2 RETURNING 1`,
 };
 const REMOVE_MARKER_ROW: Statement = {
   name: 'bundoc-remove-marker-row-2',
@@ -131,16 +131,10 @@ export async function lockRow(
   return { text: text ?? undefined, marker: marker ?? undefined };
 }
 
-/** Changes the mark beside a project's file, if it is still `former`. @returns false when it has changed. */
-export async function changeMarker(
-  queryable: Queryable,
-  project: string,
-  marker: string | undefined,
-  former: string | undefined,
-): Promise<boolean> {
-  if (marker === undefined && (await queryable.query(REMOVE_MARKER_ROW, [project, former])).length > 0)
-    return true;
-  return (await queryable.query(SET_MARKER, [project, marker ?? null, former ?? null])).length > 0;
+/** Removes a mark, with or without a file beside it. @returns false for another mark or none. */
+export async function removeMarker(queryable: Queryable, project: string, marker: string): Promise<boolean> {
+  if ((await queryable.query(REMOVE_MARKER_ROW, [project, marker])).length > 0) return true;
+  return (await queryable.query(CLEAR_MARKER, [project, marker])).length > 0;
 }
 
 /** Removes the file of a project, and writes the mark. */

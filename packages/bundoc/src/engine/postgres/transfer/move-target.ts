@@ -1,5 +1,5 @@
 import { hasCode } from '@bundoc/shared/contract/app-error';
-import type { Clock } from '@bundoc/shared/runtime/clock';
+import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
 import type { OnSetAside } from '../../moves/set-aside.ts';
 import type { FinalState, MoveCounts, MoveTarget, OpenMoveTarget } from '../../moves/transfer-port.ts';
@@ -8,14 +8,15 @@ import type { Position, SealedChange } from '../../port/port.ts';
 import type { OnProgress } from '../../port/reports.ts';
 import type { IdempotencyRecord } from '../../port/state.ts';
 import type { Connections, Database, Statement, Transaction } from '../database/database.ts';
-import { pagesOfRows } from '../reads/pages-of-rows.ts';
+import { RowReader } from '../reads/row-reader.ts';
+import { SharedReads } from '../reads/shared-reads.ts';
 import { clearRows } from '../rows/clear-rows.ts';
 import { fenceHead, inFence, removeRows, unfenceRows } from '../rows/fence.ts';
 import { MARKER, readFileRow } from '../rows/file-row.ts';
 import { identifyDatabase } from '../rows/identity-in-rows.ts';
 import { endMark } from '../rows/lost-in-rows.ts';
 import { insertProjectRows, raiseKeyVersion } from '../rows/project-rows.ts';
-import { countsOfRows } from '../rows/store-metadata.ts';
+import { RowCipher } from '../rows/row-cipher.ts';
 import { writeSealed, writeStoreMetadata } from './import-rows.ts';
 
 export interface PostgresMoveTargetOptions {
@@ -29,6 +30,11 @@ export interface PostgresMoveTargetOptions {
 const SET_FILE: Statement = {
   name: 'bundoc-incoming-file-1',
   text: 'UPDATE bundoc.projects SET file = $2, marker = $3 WHERE project = $1',
+};
+/** The counted living documents and their sealed bytes. */
+const COUNTS: Statement = {
+  name: 'bundoc-counts-1',
+  text: `SELECT coalesce(sum(documents), 0)::bigint, coalesce(sum(bytes), 0)::bigint FROM bundoc.collections WHERE project = $1`,
 };
 /** Idempotency keys in one statement. */
 const USED_KEYS_AT_ONCE = 1_000;
@@ -82,7 +88,15 @@ class PostgresMoveTarget implements MoveTarget {
     let done = 0;
     try {
       for (let from = after, isLast = false; !isLast; ) {
-        const read = (transaction: Transaction) => pagesOfRows(transaction, project, cipher())(from, PAGE);
+        const read = (transaction: Transaction) => {
+          const reads = new SharedReads(transaction);
+          const options = { project, database: transaction, reads, cipher: cipher(), clock: systemClock };
+          const rows = new RowCipher(project, options.cipher);
+          return new RowReader({ ...options, onIntegrityError: () => undefined }, rows).sealedChanges(
+            from,
+            PAGE,
+          );
+        };
         const { changes, position, isComplete } = await this.#transact(read);
         done += changes.length;
         onProgress(done, isComplete ? done : done + PAGE.limit);
@@ -106,7 +120,9 @@ class PostgresMoveTarget implements MoveTarget {
       await writeStoreMetadata(transaction, { project, cipher: this.#options.cipher() }, last);
       await transaction.query(SET_FILE, [project, file, mark]);
       await endMark(transaction, project);
-      return await countsOfRows(transaction, project);
+      const [row] = await transaction.query(COUNTS, [project]);
+      const [documents, bytes] = row as unknown as [number, number];
+      return { documents, bytes };
     });
     this.#mark = mark;
     return counts;

@@ -5,11 +5,25 @@ import type { Finding, OnProgress, VerifiedStore } from '../../port/reports.ts';
 import type { DocumentState } from '../../port/state.ts';
 import type { Queryable, Row, Statement } from '../database/database.ts';
 import { RowCipher, VersionUnknown } from '../rows/row-cipher.ts';
-import { orUndefined, readStateRow } from '../rows/rows.ts';
+import { orUndefined, ROW_COLUMNS, readStateRow, SEALED } from '../rows/rows.ts';
 import { SEALED_COUNT } from '../rows/seal-counter.ts';
-import { EXTENT, ROWS_BY_NAME } from '../rows/store-metadata.ts';
 import { type CheckedDocument, EntriesCheck } from './verify-entries.ts';
 
+/** A page of rows, documents and tombstones, by name. */
+const ROWS_BY_NAME: Statement = {
+  name: 'bundoc-rows-by-name-2',
+  text: `
+SELECT ${ROW_COLUMNS}, ${SEALED} FROM (
+  SELECT *, row_number() OVER w AS place, sum(octet_length(sealed)) OVER w AS running FROM (
+    SELECT * FROM bundoc.documents WHERE project = $1 AND name > $2 ORDER BY name LIMIT 500
+  ) AS d WINDOW w AS (ORDER BY name)
+) AS d WHERE place = 1 OR running IS NULL OR running <= 4194304 ORDER BY name`,
+};
+/** The latest commit's position, and the number of documents and tombstones. No row without a project. */
+const EXTENT: Statement = {
+  name: 'bundoc-extent-2',
+  text: `SELECT seq, (SELECT count(*) FROM bundoc.documents WHERE project = $1) FROM bundoc.heads WHERE project = $1`,
+};
 const COLLECTIONS: Statement = {
   name: 'bundoc-verify-collections-1',
   text: 'SELECT token, key_version, name, documents, bytes FROM bundoc.collections WHERE project = $1',
@@ -48,7 +62,7 @@ export async function verifyRows(
   const [head] = await queryable.query(EXTENT, [project]);
   if (head === undefined)
     return { documents: 0, findings: [{ part: 'heads', problem: 'the row is missing' }] };
-  const [seq, , total] = head as unknown as [number, number, number];
+  const [seq, total] = head as unknown as [number, number];
   const rows = new RowCipher(project, cipher);
   const check = new RowsCheck(project, cipher, rows, seq);
   const entries = await EntriesCheck.begin(queryable, project, rows);
