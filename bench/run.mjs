@@ -159,7 +159,15 @@ async function main() {
   const bare = await keep(startPeer('bare'));
   const { token } = installation;
   const bench = {
-    ...{ report, directory, keep, quick, full, installation, bundoc, bare, token },
+    report,
+    directory,
+    keep,
+    quick,
+    full,
+    installation,
+    bundoc,
+    bare,
+    token,
     tenants: namesOf(options.tenants).map(Number),
     parts: namesOf(options.parts),
     attacks: namesOf(options.attacks),

@@ -13,18 +13,39 @@ function namesOfBundoc(): string[] {
   const zero = () => 0;
   // The compiler requires all of them.
   const storage: Readonly<Record<StorageCount, () => number>> = {
-    ...{ lostProjects: zero, backlogBytes: zero, databaseConnections: zero, databaseWaiting: zero },
-    ...{ logSegmentsLive: zero, logSegmentsFree: zero, logUncoveredBytes: zero, logFrames: zero },
-    ...{ logCommits: zero, logSyncSeconds: zero, logCarries: zero, logCuts: zero },
-    ...{ logStuckHandles: zero, logSuspects: zero, logHoles: zero, logWritesStopped: zero },
+    lostProjects: zero,
+    backlogBytes: zero,
+    databaseConnections: zero,
+    databaseWaiting: zero,
+    logSegmentsLive: zero,
+    logSegmentsFree: zero,
+    logUncoveredBytes: zero,
+    logFrames: zero,
+    logCommits: zero,
+    logSyncSeconds: zero,
+    logCarries: zero,
+    logCuts: zero,
+    logStuckHandles: zero,
+    logSuspects: zero,
+    logHoles: zero,
+    logWritesStopped: zero,
   };
   metrics.observe({
     ...storage,
-    ...{ projectsOpen: zero, keysCached: zero, changeFollowers: zero, pendingReencryption: zero },
-    ...{ openBytes: zero, openingsWaiting: zero, keyFetchesWaiting: zero },
-    ...{ eventsLive: zero, tokensRevoked: zero, tokenExpiryS: zero, storageSuperseded: zero },
-    ...{ receiptSeq: zero },
-    ...{ workWaiting: zero, largeWorkWaiting: zero },
+    projectsOpen: zero,
+    keysCached: zero,
+    changeFollowers: zero,
+    pendingReencryption: zero,
+    openBytes: zero,
+    openingsWaiting: zero,
+    keyFetchesWaiting: zero,
+    eventsLive: zero,
+    tokensRevoked: zero,
+    tokenExpiryS: zero,
+    storageSuperseded: zero,
+    receiptSeq: zero,
+    workWaiting: zero,
+    largeWorkWaiting: zero,
   });
   metrics.observeWork(new Scheduler());
   return metrics.registry.getMetricsAsArray().map(({ name }) => name);

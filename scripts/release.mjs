@@ -89,8 +89,12 @@ await runScript('npm run release', async () => {
     await installPacked({ tarballs: out, folder: installed, env: node.env, signal: stop });
     const archive = join('test', 'releases', `${version}.tar.gz`);
     await keepReleaseData({
-      ...{ execPath: node.execPath, folder: installed, place: join(scratch, 'place') },
-      ...{ archive: join(clone, archive), env: node.env, signal: stop },
+      execPath: node.execPath,
+      folder: installed,
+      place: join(scratch, 'place'),
+      archive: join(clone, archive),
+      env: node.env,
+      signal: stop,
     });
     await git(clone, 'add', archive);
     await git(clone, ...identity, 'commit', '--quiet', '--message', `Keep data that ${version} wrote`);

@@ -254,6 +254,15 @@ describe('comments', () => {
   });
 });
 
+describe('object literals', () => {
+  it('have their members themselves: none spreads another literal', () => {
+    const sources = sourcesOf('{packages,test,bench,scripts}/**/*.{ts,tsx,mjs}');
+    const spread = sources.filter(({ text }) => /\.\.\.\{/.test(text)).map(({ path }) => path);
+    expect(sources.length).toBeGreaterThan(500);
+    expect(spread).toEqual([]);
+  });
+});
+
 describe('classes', () => {
   it('are short, or one of few that say why they are not', () => {
     const sources = sourcesOf('packages/*/src/**/*.{ts,tsx}').filter(({ path }) => !isTest(path));

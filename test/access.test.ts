@@ -89,19 +89,29 @@ const routes: readonly Route[] = [
   { method: 'GET', path: DOCUMENT, needs: ['read'], success: 200 },
   { method: 'HEAD', path: DOCUMENT, needs: ['read'], success: 200 },
   {
-    ...{ method: 'PATCH', path: DOCUMENT, needs: ['read', 'write'], success: 200 },
-    ...{ body: '{"v":1}', type: 'application/merge-patch+json' },
+    method: 'PATCH',
+    path: DOCUMENT,
+    needs: ['read', 'write'],
+    success: 200,
+    body: '{"v":1}',
+    type: 'application/merge-patch+json',
   },
   { method: 'DELETE', path: `${COLLECTION}/to-delete`, needs: ['write'], success: 204 },
   { method: 'GET', path: COLLECTION, needs: ['read'], success: 200 },
   { method: 'POST', path: `${NOTES}/query`, needs: ['read'], success: 200, body: QUERY },
   { method: 'POST', path: `${NOTES}/count`, needs: ['read'], success: 200, body: QUERY },
   {
-    ...{ method: 'POST', path: `${NOTES}/aggregate`, needs: ['read'], success: 200 },
+    method: 'POST',
+    path: `${NOTES}/aggregate`,
+    needs: ['read'],
+    success: 200,
     body: '{"figures":{"all":{"op":"count"}}}',
   },
   {
-    ...{ method: 'POST', path: `${PROJECT}/batch`, needs: ['write'], success: 200 },
+    method: 'POST',
+    path: `${PROJECT}/batch`,
+    needs: ['write'],
+    success: 200,
     body: '{"operations":[{"op":"put","collection":"notes","id":"b","document":{}}]}',
   },
   { method: 'GET', path: `${PROJECT}/changes`, needs: ['read'], success: 200 },
@@ -116,7 +126,10 @@ const routes: readonly Route[] = [
   { method: 'PUT', path: NOTES, needs: ['admin'], success: 200, body: '{}' },
   { method: 'GET', path: NOTES, needs: ['read'], success: 200 },
   {
-    ...{ method: 'POST', path: `${NOTES}/schema-check`, needs: ['read', 'admin'], success: 200 },
+    method: 'POST',
+    path: `${NOTES}/schema-check`,
+    needs: ['read', 'admin'],
+    success: 200,
     body: '{"schema":{}}',
   },
   { method: 'DELETE', path: `${PROJECT}/collections/to-delete`, needs: ['admin'], success: 204 },
@@ -130,7 +143,10 @@ const routes: readonly Route[] = [
 /** What a batch needs depends on its operations. */
 const batches: readonly Route[] = [
   {
-    ...{ method: 'POST', path: `${PROJECT}/batch`, needs: ['read', 'write'], success: 200 },
+    method: 'POST',
+    path: `${PROJECT}/batch`,
+    needs: ['read', 'write'],
+    success: 200,
     body: '{"operations":[{"op":"patch","collection":"notes","id":"a","merge":{"v":1}}]}',
   },
 ];
@@ -189,10 +205,13 @@ describe('the authorisation matrix of Bundoc', () => {
       it(`answers ${expected} to ${method} ${path.replace(COLLECTION, '…')} with a token: ${kind}`, async () => {
         if (path.endsWith('/to-delete'))
           await call(installation.url, path, {
-            ...{ method: 'PUT', token: tokens.get('every right'), body: '{}' },
+            method: 'PUT',
+            token: tokens.get('every right'),
+            body: '{}',
           });
         const answer = await call(installation.url, path, {
-          ...{ method, token: tokens.get(kind) },
+          method,
+          token: tokens.get(kind),
           ...(body === undefined ? {} : { body }),
           ...(type === undefined ? {} : { headers: { 'content-type': type } }),
         });

@@ -106,7 +106,9 @@ describe('bundoc on the command line', () => {
       stdout: '{"stuck":[]}\n',
     });
     expect(await bundoc(['carry'], 'http://127.0.0.1:1')).toMatchObject({
-      ...{ code: 0, stdout: '', stderr: 'bundoc: every folder of a project is complete\n' },
+      code: 0,
+      stdout: '',
+      stderr: 'bundoc: every folder of a project is complete\n',
     });
     for (const project of ['project-a', 'project-b'])
       expect(readdirSync(join(installation.dataDir, 'projects', project, 'carried'))).toHaveLength(1);

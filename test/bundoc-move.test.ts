@@ -97,7 +97,8 @@ describe('bundoc move', needs('postgresql'), () => {
     const changed = 'UPDATE bundoc.documents SET rev = set_byte(rev, 0, get_byte(rev, 0) # 1) WHERE seq = 1';
     await server.sql(changed, 'bundoc');
     expect(await bundoc(onPostgres, 'verify', 'travelling')).toMatchObject({
-      ...{ code: 1, output: expect.stringContaining('the row does not open, or is not as it was written') },
+      code: 1,
+      output: expect.stringContaining('the row does not open, or is not as it was written'),
     });
 
     const refused = await bundoc('files', 'restore', backup);
@@ -127,7 +128,8 @@ describe('bundoc move', needs('postgresql'), () => {
     const fresh = patientUrl((await server.createDatabase('fresh')).url);
     const admin = await installation.client(['travelling'], ['docs:admin']);
     expect(await moveOnline('travelling', admin, fresh)).toMatchObject({
-      ...{ code: 2, stderr: expect.stringContaining('does not open') },
+      code: 2,
+      stderr: expect.stringContaining('does not open'),
     });
     expect(await server.sql('SELECT count(*) FROM bundoc.projects', 'fresh')).toBe('0');
   });
@@ -146,10 +148,15 @@ describe('bundoc move', needs('postgresql'), () => {
     const get = (url: string, id: string) => call(url, pathOf('busy', id), { token });
 
     const operations = Array.from({ length: 300 }, (_, n) => ({
-      ...{ op: 'put', collection: 'notes', id: `before-${n}`, document: { n, pad: 'x'.repeat(500) } },
+      op: 'put',
+      collection: 'notes',
+      id: `before-${n}`,
+      document: { n, pad: 'x'.repeat(500) },
     }));
     const filled = await call(service.url, '/v1/projects/busy/batch', {
-      ...{ method: 'POST', token, body: JSON.stringify({ operations }) },
+      method: 'POST',
+      token,
+      body: JSON.stringify({ operations }),
     });
     expect(filled.status).toBe(200);
     await putIn(service.url, 'both', 'a', '{"here":1}');
@@ -232,7 +239,8 @@ describe('bundoc move', needs('postgresql'), () => {
     await expect.poll(() => followed.changes.map(({ _id }) => _id)).toContain('goes-on');
 
     expect(await online(node.url, 'busy')).toMatchObject({
-      ...{ code: 2, stderr: expect.stringMatching(/move_refused.*BUNDOC_MOVE_TO is not set/) },
+      code: 2,
+      stderr: expect.stringMatching(/move_refused.*BUNDOC_MOVE_TO is not set/),
     });
     // The target does not create a project that is still in this storage.
     const twin = await putIn(node.url, 'both', 'a', '{"there":1}');

@@ -216,7 +216,10 @@ describe('a stream of changes', () => {
   it('waits while its project is closed, and continues once it is opened again', async () => {
     await put('idle', 'a');
     const long = await installation.issue({
-      ...{ sub: 'long', typ: 'client', scope: ['docs:read', 'docs:admin'], projects: ['*'] },
+      sub: 'long',
+      typ: 'client',
+      scope: ['docs:read', 'docs:admin'],
+      projects: ['*'],
       ttl_s: 86_400,
     });
     using reader = await follow('idle', '?since=now', {}, long);

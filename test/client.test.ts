@@ -243,7 +243,11 @@ describe('the client', () => {
     ]);
     const failure = { id: 'd4', errors: [{ path: '/n', message: 'must be <= 3' }] };
     expect(checks.at(-1)).toEqual({
-      ...{ checked: 1, failing: 1, failures: [failure], unreadable: [], nextCursor: undefined },
+      checked: 1,
+      failing: 1,
+      failures: [failure],
+      unreadable: [],
+      nextCursor: undefined,
     });
     const second = collection.checkSchema(
       { properties: { n: { maximum: 3 } } },

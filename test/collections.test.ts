@@ -188,7 +188,10 @@ describe('a dry run of a schema', () => {
 
   it('names twenty of the documents that fail, and counts all of them', async () => {
     const operations = Array.from({ length: 30 }, (_, n) => ({
-      ...{ op: 'put', collection: 'notes', id: `d${n}`, document: { v: `${n}` } },
+      op: 'put',
+      collection: 'notes',
+      id: `d${n}`,
+      document: { v: `${n}` },
     }));
     const body = JSON.stringify({ operations });
     await call(installation.url, '/v1/projects/dry-many/batch', { method: 'POST', token: admin, body });
@@ -207,7 +210,9 @@ describe('a dry run of a schema', () => {
     const inexact = { minimum: 0 };
     const text = JSON.stringify({ schema: inexact }).replace('0', '12345678901234567');
     const answer = await call(installation.url, `${collection('dry')}/schema-check`, {
-      ...{ method: 'POST', token: admin, body: text },
+      method: 'POST',
+      token: admin,
+      body: text,
     });
     expect([answer.status, answer.json()['errors']]).toEqual([
       400,

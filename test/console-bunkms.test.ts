@@ -170,10 +170,14 @@ describe('the console of BunKMS', needs('chromium'), () => {
 
   it('disables and enables a key, schedules its destruction, takes that back, and destroys it for ever', async () => {
     await call(installation.url, '/v1/projects/ending/collections/notes/documents/1', {
-      ...{ method: 'PUT', token: await installation.client(), body: '{"v":1}' },
+      method: 'PUT',
+      token: await installation.client(),
+      body: '{"v":1}',
     });
     const destroyer = await installation.issue({
-      ...{ sub: 'destroyer', typ: 'service', keys: ['ending-dek'] },
+      sub: 'destroyer',
+      typ: 'service',
+      keys: ['ending-dek'],
       scope: ['kms:read_key', 'kms:manage_key', 'kms:destroy_key', 'kms:audit'],
     });
     const state = async () => (await ask('/v1/keys/ending-dek')).json()['state'];
@@ -272,11 +276,14 @@ describe('the console of BunKMS', needs('chromium'), () => {
 
   it('revokes a token with all tokens that it has issued', async () => {
     const issuer = await installation.issue({
-      ...{ sub: 'issuer', typ: 'service', scope: ['kms:issue_client'] },
+      sub: 'issuer',
+      typ: 'service',
+      scope: ['kms:issue_client'],
       may_issue: { scopes: ['docs:read'], projects: ['*'], keys: [], ttl_s: 3_600 },
     });
     const made = await call(installation.kms.apiUrl, '/v1/tokens', {
-      ...{ method: 'POST', token: issuer },
+      method: 'POST',
+      token: issuer,
       body: JSON.stringify({ sub: 'issued', typ: 'client', scope: ['docs:read'], projects: ['acme'] }),
     });
     expect(made.status, made.text).toBe(201);
@@ -301,13 +308,14 @@ describe('the console of BunKMS', needs('chromium'), () => {
   it('shows the claims of an inspected token as text, however hostile they are, and sends it nowhere', async () => {
     const hostile = '<img src=x onerror=alert(1)>\u202e"&lt;script&gt;';
     const claims = {
-      ...{
-        aud: 'bundoc',
-        sub: hostile.repeat(4_000),
-        typ: hostile,
-        scope: `docs:read ${'x'.repeat(100_000)}`,
-      },
-      ...{ projects: [hostile, 'y'.repeat(100_000)], keys: [], jti: hostile, exp: 4_102_444_800 },
+      aud: 'bundoc',
+      sub: hostile.repeat(4_000),
+      typ: hostile,
+      scope: `docs:read ${'x'.repeat(100_000)}`,
+      projects: [hostile, 'y'.repeat(100_000)],
+      keys: [],
+      jti: hostile,
+      exp: 4_102_444_800,
     };
     const forged = `e30.${Buffer.from(JSON.stringify(claims)).toString('base64url')}.c2ln`;
     await using visitor = await browser.visit({ width: 360 });
@@ -376,7 +384,8 @@ describe('the console of BunKMS', needs('chromium'), () => {
   it('shows with the receipt of a shredded project that its key is destroyed, and refuses a forged receipt', async () => {
     const admin = await installation.client(['*'], ['docs:admin']);
     const shredded = await call(installation.url, '/v1/projects/initech?confirm=initech', {
-      ...{ method: 'DELETE', token: admin },
+      method: 'DELETE',
+      token: admin,
     });
     expect(shredded.status, shredded.text).toBe(200);
     await using visitor = await browser.visit();

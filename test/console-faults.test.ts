@@ -20,7 +20,8 @@ describe('the console of a Bundoc that stops or is slow', needs('chromium'), () 
   beforeAll(async () => {
     // The restarted service must have the URL that the page was loaded from.
     installation = await Installation.start({
-      ...{ clock, environment: { BUNDOC_PORT: String(await freePort()) } },
+      clock,
+      environment: { BUNDOC_PORT: String(await freePort()) },
     });
     token = await installation.client(['*'], ['docs:read', 'docs:write']);
     await put('first', '{"v":1}');
@@ -107,7 +108,10 @@ describe('the console of a Bundoc that stops or is slow', needs('chromium'), () 
     await using visitor = await browser.visit();
     const { page } = visitor;
     token = await installation.issue({
-      ...{ sub: 'app', typ: 'service', projects: ['*'], ttl_s: 30 * 86_400 },
+      sub: 'app',
+      typ: 'service',
+      projects: ['*'],
+      ttl_s: 30 * 86_400,
       scope: ['docs:read', 'docs:write'],
     });
     await put('doomed', '{"v":1}');

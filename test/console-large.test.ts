@@ -46,7 +46,10 @@ describe('the console with large data', needs('chromium'), () => {
       environment: { BUNDOC_MAX_DOCUMENT_BYTES: String(DOCUMENT_BYTES) },
     });
     token = await installation.issue({
-      ...{ sub: 'app', typ: 'service', projects: ['*'], ttl_s: 3_600 },
+      sub: 'app',
+      typ: 'service',
+      projects: ['*'],
+      ttl_s: 3_600,
       scope: ['docs:read', 'docs:write', 'docs:metrics'],
     });
     auditor = await installation.issue({ sub: 'auditor', typ: 'client', scope: ['kms:audit'] });

@@ -29,11 +29,16 @@ describe('from files to PostgreSQL', needs('postgresql'), () => {
       token = await installation.client(['*'], ['docs:read', 'docs:write', 'docs:admin']);
       for (const project of ['stays', ...LOOKS.map((_, at) => `moves-${at}`)]) {
         const operations = Array.from({ length: COUNT }, (_, n) => ({
-          ...{ op: 'put', collection: 'notes', id: `d${n}`, document: { n, pad: 'x'.repeat(300) } },
+          op: 'put',
+          collection: 'notes',
+          id: `d${n}`,
+          document: { n, pad: 'x'.repeat(300) },
         }));
         const body = JSON.stringify({ operations });
         const filled = await call(installation.url, `/v1/projects/${project}/batch`, {
-          ...{ method: 'POST', token, body },
+          method: 'POST',
+          token,
+          body,
         });
         expect(filled.status, filled.text).toBe(200);
       }
@@ -51,7 +56,9 @@ describe('from files to PostgreSQL', needs('postgresql'), () => {
         const project = `moves-${at}`;
         const exact = '{ "n" : 12345678901234567890, "m" : 1.10 }';
         const put = await call(installation.url, pathOf(project, 'exact'), {
-          ...{ method: 'PUT', token, body: exact },
+          method: 'PUT',
+          token,
+          body: exact,
         });
         expect(put.status).toBe(201);
         await using visitor = await browser.visit({ theme, width });

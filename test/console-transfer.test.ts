@@ -22,7 +22,9 @@ describe('the console’s exports and imports', needs('chromium'), () => {
     (await call(installation.url, path(collection), { token })).json()['documents'];
   const importText = async ({ page }: Visitor, name: string, text: string) => {
     await page.getByLabel('File').setInputFiles({
-      ...{ name, mimeType: 'application/json', buffer: Buffer.from(text) },
+      name,
+      mimeType: 'application/json',
+      buffer: Buffer.from(text),
     });
     await page.getByRole('button', { name: 'Import', exact: true }).click();
   };
@@ -31,11 +33,16 @@ describe('the console’s exports and imports', needs('chromium'), () => {
     installation = await Installation.start();
     token = await installation.client(['*'], ['docs:read', 'docs:write', 'docs:admin']);
     const put = await call(installation.url, `${path('notes')}/documents/exact`, {
-      ...{ method: 'PUT', token, body: EXACT },
+      method: 'PUT',
+      token,
+      body: EXACT,
     });
     expect(put.status).toBe(201);
     const operations = Array.from({ length: COUNT - 1 }, (_, n) => ({
-      ...{ op: 'put', collection: 'notes', id: `d${n}`, document: { n, even: n % 2 === 0 } },
+      op: 'put',
+      collection: 'notes',
+      id: `d${n}`,
+      document: { n, even: n % 2 === 0 },
     }));
     for (let at = 0; at < operations.length; at += 500) {
       const body = JSON.stringify({ operations: operations.slice(at, at + 500) });
@@ -194,11 +201,9 @@ describe('the console’s exports and imports', needs('chromium'), () => {
     await importText(visitor, 'cut.json', '[{"_id":"a"},{"_id":"b"');
     await page.getByText('The file ends within its array').waitFor();
     await page.getByLabel('File').setInputFiles({
-      ...{
-        name: 'latin.ndjson',
-        mimeType: 'application/json',
-        buffer: Buffer.from('{"a":"\xe9"}', 'latin1'),
-      },
+      name: 'latin.ndjson',
+      mimeType: 'application/json',
+      buffer: Buffer.from('{"a":"\xe9"}', 'latin1'),
     });
     await page.getByRole('button', { name: 'Import', exact: true }).click();
     await page.getByRole('alert').waitFor();
@@ -229,10 +234,14 @@ describe('the console’s exports and imports', needs('chromium'), () => {
     const panel = page.getByRole('region', { name: 'Re-seal' });
     await panel.getByText('none').waitFor();
     const rotator = await installation.issue({
-      ...{ sub: 'rotator', typ: 'service', scope: ['kms:rotate_key'], keys: ['*'] },
+      sub: 'rotator',
+      typ: 'service',
+      scope: ['kms:rotate_key'],
+      keys: ['*'],
     });
     const rotated = await call(installation.kms.apiUrl, '/v1/keys/acme-dek/rotate', {
-      ...{ method: 'POST', token: rotator },
+      method: 'POST',
+      token: rotator,
     });
     expect(rotated.status, rotated.text).toBe(200);
     const own = `${path('rotated')}/documents/1`;

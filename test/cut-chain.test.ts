@@ -18,7 +18,9 @@ afterEach(() => installation[Symbol.asyncDispose]());
 
 const write = (project: string) =>
   call(installation.url, `/v1/projects/${project}/collections/notes/documents/a`, {
-    ...{ method: 'PUT', token, body: '{"n":1}' },
+    method: 'PUT',
+    token,
+    body: '{"n":1}',
   });
 const ready = async (url: string) => (await call(url, '/ready')).json()['status'];
 function edit(sql: string): void {

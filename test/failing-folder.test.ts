@@ -96,7 +96,9 @@ it('while the folder of one project fails, 99 % of the writes of 63 others succe
   const pathOf = (project: string, id: string) => `/v1/projects/${project}/collections/notes/documents/${id}`;
   const put = (project: string, n: number) =>
     call(installation.url, pathOf(project, `d${n}`), {
-      ...{ method: 'PUT', token, body: `{"n":${n},"pad":"${PAD}"}` },
+      method: 'PUT',
+      token,
+      body: `{"n":${n},"pad":"${PAD}"}`,
     });
   const names = Array.from({ length: PROJECTS }, (_, at) => `p${at}`);
   const acknowledged: number[] = [];

@@ -35,8 +35,11 @@ const SUPERSEDED = [409, 'storage_superseded'];
 /** Starts a second Bundoc on another storage, with the same BunKMS. */
 async function startOn(stored: StoredProjects, kmsUrl = installation.kms.internalUrl): Promise<string> {
   const config = readConfig({
-    ...{ BUNDOC_PORT: '0', ...PATIENT_BUNDOC, ...stored.environment },
-    ...{ BUNDOC_KMS_URL: kmsUrl, BUNDOC_KMS_TOKEN_FILE: installation.tokenFile },
+    BUNDOC_PORT: '0',
+    ...PATIENT_BUNDOC,
+    ...stored.environment,
+    BUNDOC_KMS_URL: kmsUrl,
+    BUNDOC_KMS_TOKEN_FILE: installation.tokenFile,
   });
   const other = await startBundoc(config, { logger: installation.log.logger('bundoc') });
   others.push(other);
@@ -261,8 +264,11 @@ describe('a request to the wrong Bundoc', () => {
     await installation.stopBundoc();
     const before = JSON.parse(await installation.stored.identity());
     const config = readConfig({
-      ...{ BUNDOC_PORT: '0', ...PATIENT_BUNDOC, ...installation.stored.environment },
-      ...{ BUNDOC_KMS_URL: wrong.kms.internalUrl, BUNDOC_KMS_TOKEN_FILE: installation.tokenFile },
+      BUNDOC_PORT: '0',
+      ...PATIENT_BUNDOC,
+      ...installation.stored.environment,
+      BUNDOC_KMS_URL: wrong.kms.internalUrl,
+      BUNDOC_KMS_TOKEN_FILE: installation.tokenFile,
     });
     const mistaken = await startBundoc(config, { logger: installation.log.logger('bundoc') });
     others.push(mistaken);

@@ -42,7 +42,9 @@ async function startServer(isTls: boolean) {
       )
     : undefined;
   const app = createHttpServer({
-    ...{ logger, bodyBytesMax: 1_000, closeGraceMs: 0 },
+    logger,
+    bodyBytesMax: 1_000,
+    closeGraceMs: 0,
     ...(tls === undefined ? {} : { tls: { tls, isMutual: false, onRefused: () => undefined } }),
   });
   const made: Buffer[] = [];

@@ -16,7 +16,11 @@ beforeEach(async () => {
   installation = await Installation.start({ clock, checkGenerationEveryMs: CHECK_MS });
   const scope = ['docs:read', 'docs:write'] as const;
   token = await installation.issue({
-    ...{ sub: 'app', typ: 'client', scope: [...scope], projects: ['*'], ttl_s: 24 * HOUR_S },
+    sub: 'app',
+    typ: 'client',
+    scope: [...scope],
+    projects: ['*'],
+    ttl_s: 24 * HOUR_S,
   });
   monitor = await installation.issue({ sub: 'monitor', typ: 'service', scope: ['docs:metrics'] });
   admin = await installation.issue({ sub: 'ops', typ: 'service', scope: ['kms:read_key'], keys: ['*'] });
@@ -32,7 +36,9 @@ const confirmed = async () => {
 };
 const write = (n: number) =>
   call(installation.url, `/v1/projects/p/collections/c/documents/${n}`, {
-    ...{ method: 'PUT', token, body: '{}' },
+    method: 'PUT',
+    token,
+    body: '{}',
   });
 const pass = async (seconds: number) => {
   clock.movedMs += seconds * 1_000;

@@ -18,8 +18,10 @@ afterAll(() => installation[Symbol.asyncDispose]());
 const bunkms = (...args: string[]) =>
   capturedRun(() =>
     runBunkms(args, {
-      ...{ NODE_ENV: 'test', ...installation.kmsEnvironment },
-      ...{ BUNDOC_URL: url, BUNDOC_TOKEN: token },
+      NODE_ENV: 'test',
+      ...installation.kmsEnvironment,
+      BUNDOC_URL: url,
+      BUNDOC_TOKEN: token,
     }),
   );
 const keks = async () =>
@@ -68,7 +70,9 @@ describe('bunkms kek retire --fetch', () => {
 
   it('reports why a key is not fetched, and does not retire the KEK', async () => {
     const holder = await installation.issue({
-      ...{ sub: 'x', typ: 'service', keys: ['*'] },
+      sub: 'x',
+      typ: 'service',
+      keys: ['*'],
       scope: ['kms:create_key', 'kms:export_key'],
     });
     for (const name of ['other', 'nowhere-dek']) {

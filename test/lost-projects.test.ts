@@ -33,8 +33,11 @@ const LOST = [503, 'project_damaged'];
 
 async function start(stored: StoredProjects): Promise<void> {
   const config = readConfig({
-    ...{ BUNDOC_PORT: '0', ...PATIENT_BUNDOC, ...stored.environment },
-    ...{ BUNDOC_KMS_URL: installation.kms.internalUrl, BUNDOC_KMS_TOKEN_FILE: installation.tokenFile },
+    BUNDOC_PORT: '0',
+    ...PATIENT_BUNDOC,
+    ...stored.environment,
+    BUNDOC_KMS_URL: installation.kms.internalUrl,
+    BUNDOC_KMS_TOKEN_FILE: installation.tokenFile,
   });
   const bundoc = await startBundoc(config, { logger: installation.log.logger('bundoc') });
   running.push(bundoc);
@@ -69,7 +72,8 @@ const command = (...args: string[]) =>
   bundocCommand(
     {
       ...restored.environment,
-      ...{ BUNDOC_KMS_URL: installation.kms.internalUrl, BUNDOC_KMS_TOKEN_FILE: installation.tokenFile },
+      BUNDOC_KMS_URL: installation.kms.internalUrl,
+      BUNDOC_KMS_TOKEN_FILE: installation.tokenFile,
     },
     args,
   );

@@ -342,10 +342,13 @@ describe(
        */
       const begun = async (n: number) => {
         const write = httpRequest(`${url}${documentsOf(n)}/drained-${n}`, {
-          ...{ method: 'PUT', agent: false },
+          method: 'PUT',
+          agent: false,
           headers: {
-            ...{ authorization: `Bearer ${token}`, 'content-type': 'application/json' },
-            ...{ 'content-length': '2', expect: '100-continue' },
+            authorization: `Bearer ${token}`,
+            'content-type': 'application/json',
+            'content-length': '2',
+            expect: '100-continue',
           },
         });
         const answered = startInBackground(once(write, 'response') as Promise<[IncomingMessage]>);

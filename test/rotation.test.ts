@@ -58,7 +58,9 @@ describe('a key that is rotated in BunKMS', () => {
 
   it('may lose a former version that seals nothing, and then opens without it', async () => {
     const operator = await installation.issue({
-      ...{ sub: 'ops', typ: 'service', keys: ['retired-dek'] },
+      sub: 'ops',
+      typ: 'service',
+      keys: ['retired-dek'],
       scope: ['kms:rotate_key', 'kms:destroy_key'],
     });
     const kms = (method: string, path: string) =>

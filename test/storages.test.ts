@@ -14,7 +14,9 @@ const others: RunningBundoc[] = [];
 beforeEach(async () => {
   installation = await Installation.start({ isOnFiles: true });
   token = await installation.issue({
-    ...{ sub: 'app', typ: 'client', projects: ['*'] },
+    sub: 'app',
+    typ: 'client',
+    projects: ['*'],
     scope: ['docs:read', 'docs:write', 'docs:admin'],
   });
 });
@@ -33,7 +35,9 @@ const ready = async (url: string) => (await call(url, '/ready')).json();
 /** Starts a second Bundoc on another data folder, with the same BunKMS. */
 async function startOn(folder: string): Promise<string> {
   const config = readConfig({
-    ...{ BUNDOC_PORT: '0', ...PATIENT_BUNDOC, BUNDOC_DATA_DIR: folder },
+    BUNDOC_PORT: '0',
+    ...PATIENT_BUNDOC,
+    BUNDOC_DATA_DIR: folder,
     BUNDOC_KMS_URL: installation.kms.internalUrl,
     BUNDOC_KMS_TOKEN_FILE: installation.tokenFile,
   });
@@ -50,7 +54,9 @@ describe('a storage', () => {
     await installation.stopBundoc();
     await installation.stopKms();
     const config = readConfig({
-      ...{ BUNDOC_PORT: '0', BUNDOC_DATA_DIR: installation.dataDir, BUNDOC_KMS_URL: kmsUrl },
+      BUNDOC_PORT: '0',
+      BUNDOC_DATA_DIR: installation.dataDir,
+      BUNDOC_KMS_URL: kmsUrl,
       BUNDOC_KMS_TOKEN_FILE: installation.tokenFile,
     });
     const bundoc = await startBundoc(config, { logger: installation.log.logger('bundoc') });
@@ -125,10 +131,14 @@ describe('a storage', () => {
     );
     expect(remedy?.[1]).toBe(await installation.storageId());
     const admin = await installation.issue({
-      ...{ sub: 'admin', typ: 'service', scope: ['kms:manage_key'], keys: ['*'] },
+      sub: 'admin',
+      typ: 'service',
+      scope: ['kms:manage_key'],
+      keys: ['*'],
     });
     const taken = await call(installation.kms.internalUrl, `/v1/storages/${remedy?.[1]}/take-over`, {
-      ...{ method: 'POST', token: admin },
+      method: 'POST',
+      token: admin,
       body: JSON.stringify({ generation: remedy?.[2], force: true }),
     });
     expect(taken.status).toBe(200);

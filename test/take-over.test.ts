@@ -33,7 +33,8 @@ beforeEach(async () => {
   kms = await startServer(kmsEnvironment);
   bundoc = await startBundocProcess({
     ...(await newStorage(join(folder, 'data'))).environment,
-    ...{ BUNDOC_KMS_URL: kms.internalUrl, BUNDOC_KMS_TOKEN_FILE: tokenFile },
+    BUNDOC_KMS_URL: kms.internalUrl,
+    BUNDOC_KMS_TOKEN_FILE: tokenFile,
   });
   client = await issue({ sub: 'app', typ: 'client', scope: ['docs:read', 'docs:write'], projects: ['*'] });
   admin = await issue({ sub: 'admin', typ: 'service', scope: ['kms:manage_key'], keys: ['*'] });
@@ -54,7 +55,8 @@ const issue = (request: IssueTokenInput) =>
 const ready = async () => (await call(String(bundoc?.url), '/ready')).json();
 const ask = (project: string, body?: string) =>
   call(String(bundoc?.url), `/v1/projects/${project}/collections/notes/documents/a`, {
-    ...{ token: client, method: body === undefined ? 'GET' : 'PUT' },
+    token: client,
+    method: body === undefined ? 'GET' : 'PUT',
     ...(body === undefined ? {} : { body }),
   });
 const codeOf = async (project: string) => {

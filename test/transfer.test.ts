@@ -131,7 +131,10 @@ describe('bundoc import and export', () => {
     }
     let saved = done;
     await importDocuments(client, linesOf(source(), { number: done.lines, end: done.end }), done, {
-      ...{ project, run, collection: 'notes', batchesAtOnce: 4 },
+      project,
+      run,
+      collection: 'notes',
+      batchesAtOnce: 4,
       signal: new AbortController().signal,
       onDone: async () => undefined,
       save: async (progress) => {

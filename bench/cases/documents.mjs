@@ -181,7 +181,12 @@ export async function allCases(bench) {
   ])
     for (const connections of [1, 64, 256])
       await report.measured('Bundoc: get cold (no cache)', cold, {
-        ...{ method: 'GET', paths: hotPaths(`${size}-0`), token, connections, seconds: 3, kib },
+        method: 'GET',
+        paths: hotPaths(`${size}-0`),
+        token,
+        connections,
+        seconds: 3,
+        kib,
       });
   await cold.stop();
   bench.bundoc = await keep(installation.startBundoc());

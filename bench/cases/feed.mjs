@@ -17,8 +17,11 @@ export async function feedTarget(bench) {
   const p99s = [];
   for (let round = 0; round < 2; round++) {
     const { p99 } = await follow(bench, {
-      ...{ name: `feed, ${READERS} readers`, project: `p1-feed-${round}`, perSecond: WRITES_PER_SECOND },
-      ...{ writeTo: bundoc, readFrom: bundoc },
+      name: `feed, ${READERS} readers`,
+      project: `p1-feed-${round}`,
+      perSecond: WRITES_PER_SECOND,
+      writeTo: bundoc,
+      readFrom: bundoc,
     });
     p99s.push(p99);
   }
@@ -29,8 +32,12 @@ export async function feedTarget(bench) {
     'at most',
   );
   await follow(bench, {
-    ...{ name: `feed, ${READERS} readers, with documents`, project: 'p1-feed-doc', perSecond: 1_000 },
-    ...{ query: '&include=doc', writeTo: bundoc, readFrom: bundoc },
+    name: `feed, ${READERS} readers, with documents`,
+    project: 'p1-feed-doc',
+    perSecond: 1_000,
+    query: '&include=doc',
+    writeTo: bundoc,
+    readFrom: bundoc,
   });
 }
 

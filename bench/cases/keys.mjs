@@ -64,7 +64,9 @@ export async function recordTarget({ report, directory, keep, quick }) {
     url: kms.internalUrl,
     method: 'GET',
     paths: Array.from({ length: KEYS }, (_, at) => `/v1/export/record-${at}`),
-    ...{ token, connections: 64, seconds: quick ? 3 : 10 },
+    token,
+    connections: 64,
+    seconds: quick ? 3 : 10,
   });
   // Only a closed store has everything in its main file.
   await installation.stop();
@@ -111,8 +113,12 @@ export async function encryptTarget({ report, installation, bare }) {
   await createKey(kms.url, token, name);
   const body = { plaintext_b64: randomBytes(1_024).toString('base64') };
   const load = (path, sent) => ({
-    ...{ method: 'POST', paths: [path], body: Buffer.from(JSON.stringify(sent)) },
-    ...{ token, connections: 64, seconds: 4 },
+    method: 'POST',
+    paths: [path],
+    body: Buffer.from(JSON.stringify(sent)),
+    token,
+    connections: 64,
+    seconds: 4,
   });
   const ratios = await report.pairs(
     3,

@@ -55,7 +55,8 @@ export async function neighboursTarget(bench) {
       { token: wide, project: first, address: '127.0.1.1' },
       ...others.map((project, n) => ({
         token: installation.issueToken('client', scopes, [project]),
-        ...{ project, address: `127.0.1.${n + 2}` },
+        project,
+        address: `127.0.1.${n + 2}`,
       })),
     ],
   };

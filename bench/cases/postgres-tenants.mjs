@@ -56,7 +56,13 @@ export async function postgresTenantsTarget(bench) {
   const own = { ...bench, installation, token: installation.token };
   const tenants = new Tenants(own, { installation, most, env, database: postgres });
   const setting = {
-    ...{ bench: own, report, tenants, most, postgres, env, goals: GOALS },
+    bench: own,
+    report,
+    tenants,
+    most,
+    postgres,
+    env,
+    goals: GOALS,
     steps: steps.filter((count) => count > 1),
     ...(quick ? { turns: 1, seconds: 3 } : { turns: 3, seconds: 4 }),
   };
@@ -100,8 +106,13 @@ async function feedOfAnotherNode({ bench, report, tenants, most, env }) {
   const p99s = [];
   for (let turn = 0; turn < 2; turn++) {
     const lag = await follow(bench, {
-      ...{ name: `feed of another node, ${count} projects`, projects, perSecond: FOLLOWED_WRITES_PER_SECOND },
-      ...{ writeTo: tenants.bundoc, readFrom: other, readers: count, seconds: quick ? 4 : 8 },
+      name: `feed of another node, ${count} projects`,
+      projects,
+      perSecond: FOLLOWED_WRITES_PER_SECOND,
+      writeTo: tenants.bundoc,
+      readFrom: other,
+      readers: count,
+      seconds: quick ? 4 : 8,
     });
     p99s.push(lag.p99);
   }

@@ -44,7 +44,9 @@ export async function postgresTarget(bench) {
     const batchBody = batchOf(body, BATCH);
     const batch = {
       ...clients,
-      ...{ paths: ['/v1/projects/pg-0/batch'], body: batchBody, kib: batchBody.length / 1_024 },
+      paths: ['/v1/projects/pg-0/batch'],
+      body: batchBody,
+      kib: batchBody.length / 1_024,
     };
     const ratios = await report.pairs(
       turns,
@@ -99,8 +101,13 @@ export async function postgresNodesTarget(bench) {
     const p99s = [];
     for (let turn = 0; turn < 2; turn++) {
       const lag = await follow(bench, {
-        ...{ name: 'feed of another node, PostgreSQL', project: `pg-feed-${turn}`, perSecond: 500 },
-        ...{ writeTo: nodes[1], readFrom: nodes[2], readers: 20, seconds: quick ? 4 : 8 },
+        name: 'feed of another node, PostgreSQL',
+        project: `pg-feed-${turn}`,
+        perSecond: 500,
+        writeTo: nodes[1],
+        readFrom: nodes[2],
+        readers: 20,
+        seconds: quick ? 4 : 8,
       });
       p99s.push(lag.p99);
     }

@@ -61,7 +61,12 @@ export async function tenantsTarget(bench) {
   await bench.bundoc.stop();
   const tenants = new Tenants(bench, { installation, most });
   const setting = {
-    ...{ bench, report, tenants, most, goals: GOALS, steps: steps.filter((count) => count > 1) },
+    bench,
+    report,
+    tenants,
+    most,
+    goals: GOALS,
+    steps: steps.filter((count) => count > 1),
     ...(quick ? { turns: 1, seconds: 3 } : { turns: 3, seconds: 4 }),
   };
   await part(report, 'tenants are made', () => makeTenants(setting));

@@ -45,8 +45,12 @@ export function packedInstallation({ execPath, folder, place, env }) {
   const path = (name, ...rest) => join(folder, 'node_modules', '@bundoc', name, 'dist', ...rest);
   const tokenFile = join(place, 'token');
   const kmsEnv = {
-    ...{ PATH: env.PATH, BUNKMS_DATA_DIR: join(place, 'kms'), BUNKMS_KEK_FILE: join(place, 'kek') },
-    ...{ BUNKMS_PORT: '0', BUNKMS_INTERNAL_PORT: '0', BUNKMS_DRAIN_MS: '0' },
+    PATH: env.PATH,
+    BUNKMS_DATA_DIR: join(place, 'kms'),
+    BUNKMS_KEK_FILE: join(place, 'kek'),
+    BUNKMS_PORT: '0',
+    BUNKMS_INTERNAL_PORT: '0',
+    BUNKMS_DRAIN_MS: '0',
   };
   const bunkms = (...args) =>
     outputOf(execPath, [path('bunkms', 'cli', 'main.js'), ...args], { cwd: place, env: kmsEnv });
@@ -59,12 +63,19 @@ export function packedInstallation({ execPath, folder, place, env }) {
       start({ name: 'bunkms', execPath, main: path('bunkms', 'main.js'), cwd: place, env: kmsEnv }),
     startBundoc: (kmsUrl) =>
       start({
-        ...{ name: 'bundoc', execPath, main: path('bundoc', 'main.js'), cwd: place },
+        name: 'bundoc',
+        execPath,
+        main: path('bundoc', 'main.js'),
+        cwd: place,
         env: {
-          ...{ PATH: env.PATH, BUNDOC_DATA_DIR: join(place, 'data'), BUNDOC_PORT: '0', BUNDOC_DRAIN_MS: '0' },
+          PATH: env.PATH,
+          BUNDOC_DATA_DIR: join(place, 'data'),
+          BUNDOC_PORT: '0',
+          BUNDOC_DRAIN_MS: '0',
           // Small, because it is archived.
           BUNDOC_LOG_BYTES: String(64 * 1_048_576),
-          ...{ BUNDOC_KMS_URL: kmsUrl, BUNDOC_KMS_TOKEN_FILE: tokenFile },
+          BUNDOC_KMS_URL: kmsUrl,
+          BUNDOC_KMS_TOKEN_FILE: tokenFile,
         },
       }),
   };

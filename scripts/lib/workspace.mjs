@@ -116,7 +116,8 @@ export function manifests(root) {
     const file = join(directory, 'package.json');
     const { dependencies = {}, devDependencies = {} } = JSON.parse(readFileSync(join(root, file), 'utf8'));
     return {
-      ...{ directory, file },
+      directory,
+      file,
       dependencies: Object.keys(dependencies),
       devDependencies: Object.keys(devDependencies),
     };

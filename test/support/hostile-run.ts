@@ -86,7 +86,10 @@ export class HostileRun implements AsyncDisposable {
     this.#isPeaceful = this.#draw.chance(PEACEFUL);
     this.#traffic = new KmsTraffic(
       {
-        ...{ installation, admin, docs, foreign: [foreignReceipt(), foreignReceipt()] },
+        installation,
+        admin,
+        docs,
+        foreign: [foreignReceipt(), foreignReceipt()],
         latestRecord: (of) => this.#operator.latestEnd(of),
         onRelease: (release) => this.#judge(release),
         onAnswer: (answer, what) => this.#judgeAnswer(answer, what),

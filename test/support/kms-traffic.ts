@@ -56,7 +56,9 @@ const ENDS: readonly string[] = ['disable', 'schedule', 'shred'];
 export function adminRequest() {
   const may = { projects: ['*'], keys: ['*'] };
   return {
-    ...{ sub: 'ops', typ: 'service' as const, keys: ['*'] },
+    sub: 'ops',
+    typ: 'service' as const,
+    keys: ['*'],
     scope: scopeSchema.options.filter((scope) => scope.startsWith('kms:')),
     may_issue: { ...may, scopes: [...scopeSchema.options], ttl_s: TOKEN_TTL_S_MAX.service },
   };

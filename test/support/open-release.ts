@@ -40,7 +40,10 @@ export async function expectOpens(archive: string): Promise<void> {
     {
       await using bundoc = await startBundocProcess(environment);
       const request = issueTokenSchema.parse({
-        ...{ sub: 'app', typ: 'client', scope: ['docs:read', 'docs:write'], projects: ['*'] },
+        sub: 'app',
+        typ: 'client',
+        scope: ['docs:read', 'docs:write'],
+        projects: ['*'],
       });
       const token = await withKms(
         kmsEnvironment,

@@ -62,7 +62,7 @@ export interface ApiParts {
   /** Limits processor time per project. */
   readonly limit: RateLimit | undefined;
   readonly scheduler: Scheduler;
-  readonly serviceShares: ServiceShares;
+  readonly shares: ServiceShares;
   readonly httpShares: HttpShares;
   readonly storage: Pick<StorageEngine, 'isReady'>;
   readonly generation: StorageGeneration;
@@ -78,7 +78,7 @@ export interface ApiParts {
   /** The id of the storage. */
   readonly id: string;
   readonly drain: Drain;
-  readonly tls: ReturnType<typeof openServerTls>;
+  readonly listenerTls: ReturnType<typeof openServerTls>;
   readonly requestTimeoutMs: number | undefined;
 }
 
@@ -91,13 +91,14 @@ const REASONS: Readonly<Record<GenerationState, Readiness['reason']>> = {
 };
 /** Creates the API without listening. */
 export async function createApi(parts: ApiParts): Promise<FastifyInstance> {
-  const { config, clock, logger, metrics, limit, revoked, tokenKeys, tls, drain, requestTimeoutMs } = parts;
-  const { httpShares: shares } = parts;
+  const { config, clock, logger, metrics, limit, revoked, tokenKeys, drain, requestTimeoutMs } = parts;
+  const { httpShares, listenerTls: tls } = parts;
   const app = createHttpServer({
-    ...{ logger, drain },
+    logger,
+    drain,
     bodyBytesMax: config.documentBytesMax,
     tls,
-    shares,
+    shares: httpShares,
     ...defined({ requestTimeoutMs }),
   });
   if (config.corsOrigins.length > 0) allowOrigins(app, config.corsOrigins);
@@ -110,7 +111,7 @@ export async function createApi(parts: ApiParts): Promise<FastifyInstance> {
   await auth.register(app);
   metrics.measureRequests(app, 'api');
   if (limit !== undefined) limitProcessorTime(app, limit, metrics.rateLimited);
-  metrics.watchShares(poolsOf(shares));
+  metrics.watchShares(poolsOf(httpShares));
   await registerRoutes(app, auth, parts);
   registerMetricsRoute(app, metrics.registry, {
     access: { kind: 'token', scopes: ['docs:metrics'], serviceOnly: true },
@@ -125,21 +126,21 @@ export async function createApi(parts: ApiParts): Promise<FastifyInstance> {
 }
 
 async function registerRoutes(app: FastifyInstance, auth: BearerAuth, parts: ApiParts): Promise<void> {
-  const { config, clock, scheduler, serviceShares, instances, projects, generation } = parts;
+  const { config, clock, scheduler, shares, instances, projects, generation } = parts;
   const { deletion, feed, moves } = parts;
   const documents = new Documents(instances, { documentBytesMax: config.documentBytesMax });
   registerDocuments(app, documents, auth, scheduler);
   await registerPatch(app, documents, auth, scheduler);
   registerBatch(app, new Batches(instances, config.documentBytesMax), auth, config, scheduler);
-  registerLists(app, documents, auth, scheduler, serviceShares.pageReads);
+  registerLists(app, documents, auth, scheduler, shares.pageReads);
   const requireServed = () => void generation.acting();
   const directory = new ProjectDirectory(projects, instances, requireServed);
   registerProjects(app, directory, auth);
   registerProjectDeletion(app, deletion, auth);
   registerCollections(app, new Collections(instances), auth, scheduler);
   registerQueries(app, new Queries(instances, SCAN_LIMITS), auth, scheduler);
-  registerChanges(app, feed, auth, serviceShares.streamBytes, scheduler);
-  registerBackup(app, new Backups({ instances, clock }, serviceShares.backups), auth);
+  registerChanges(app, feed, auth, shares.streamBytes, scheduler);
+  registerBackup(app, new Backups({ instances, clock }, shares.backups), auth);
   registerMoves(app, moves, auth);
   registerHealth(app, readinessOf(parts), auth, parts.drain);
 }

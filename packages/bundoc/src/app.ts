@@ -20,7 +20,7 @@ import { openFileStorage } from './engine/files/index.ts';
 import { runningStorage } from './engine/identity/started-storage.ts';
 import { StorageGeneration } from './engine/identity/storage-generation.ts';
 import { watchTakeOvers } from './engine/lost-projects.ts';
-import { settleMove } from './engine/moves/judge-move-mark.ts';
+import { type SettleMove, settleMove } from './engine/moves/judge-move-mark.ts';
 import type { OnSetAside } from './engine/moves/set-aside.ts';
 import { openMoveTarget, openPostgresStorage, warnOfPlaintext } from './engine/postgres/index.ts';
 import type { EngineDeps, StorageEngine } from './engine/storage-engine.ts';
@@ -93,11 +93,16 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   );
   const metrics = createBundocMetrics();
   const ports = { clock, logger, metrics, storage, parts };
-  const { limit, scheduler, shares, httpShares } = divideWork(config, ports, stack);
-  const { kms, receipts, token, listenerTls } = await connect(config, ports, stack);
+  const work = divideWork(config, ports, stack);
+  const { scheduler, shares } = work;
+  const connected = await connect(config, ports, stack);
+  const { kms, receipts, token } = connected;
   const { id } = await storage.identity.read();
   const generation = new StorageGeneration({
-    ...{ id, identity: storage.identity, calls: kms, logger },
+    id,
+    identity: storage.identity,
+    calls: kms,
+    logger,
     onTakenOver: watchTakeOvers({ storage, calls: kms, id, logger }),
     isUp: () => kms.isUp(),
     onConfirmed: () => deletion.requestCheck(),
@@ -110,23 +115,16 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   const service = new StorageKeys(kms, generation);
   const from = runningStorage(generation, kms);
   const onSetAside = reportSetAside(metrics, logger);
-  const { keys, projects, instances, rotations } = composeInstances({
-    ...{ config, clock, logger, metrics, storage, service, generation, onSetAside, scheduler },
-    shares,
-    settle: (project, move) => settleMove(from, project, move),
-  });
+  const settle: SettleMove = (project, move) => settleMove(from, project, move);
+  const kept = composeInstances({ ...ports, ...work, config, service, generation, onSetAside, settle });
+  const { keys, instances, rotations } = kept;
   stack.use(instances);
   const feed = new ChangeFeed({ instances, clock, logger, scheduler, ...shares });
-  const deletion = new ProjectDeletion({
-    ...{ projects, instances, keys, service, feed, clock, logger },
-    settleDoubt: () => generation.advance(),
-    share: shares.deletions,
-  });
-  const moves = new Moves({
-    ...{ instances, keys, feed, logger, onSetAside, from },
-    ends: moveEnds(storage, config, { clock, logger }),
-    share: shares.moves,
-  });
+  const settleDoubt = () => generation.advance();
+  const share = shares.deletions;
+  const deletion = new ProjectDeletion({ ...kept, service, feed, clock, logger, settleDoubt, share });
+  const ends = moveEnds(storage, config, { clock, logger });
+  const moves = new Moves({ ...kept, feed, logger, onSetAside, from, ends, share: shares.moves });
   stack.use(every(RESUME_EVERY_MS, () => void deletion.resume()));
   stack.use(generation);
   const ageMs = parts.checkGenerationEveryMs ?? GENERATION_CHECK_MS;
@@ -147,18 +145,17 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   void generation.answered.then(() => tokenKeys.refresh());
 
   const drain = new Drain(config.drainMs);
-  const app = await createApi({
-    ...{ config, clock, logger, metrics, limit, scheduler, storage, generation, kms, events },
-    ...{ revoked, tokenKeys, instances, projects, deletion, feed, moves, id, drain },
-    ...{ serviceShares: shares, httpShares, tls: listenerTls, requestTimeoutMs: parts.requestTimeoutMs },
-  });
+  const { requestTimeoutMs } = parts;
+  const served = { generation, events, revoked, tokenKeys, deletion, feed, moves, id, drain };
+  const composed = { ...ports, ...work, ...connected, ...kept, ...served };
+  const app = await createApi({ ...composed, config, requestTimeoutMs });
   stack.defer(() => app.close());
   const url = await listen(app, { host: config.host, port: config.port, variable: 'BUNDOC_PORT' });
   const facts = { url, version: VERSION, storage: storage.place, storageId: id, kmsUrl: config.kms.url };
   logger.info(facts, 'Bundoc is listening');
 
   const running = stack.move();
-  const { gate, connections } = httpShares;
+  const { gate, connections } = work.httpShares;
   const held = [...Object.values(shares), gate.places, gate.bytes, connections.forwarded];
   return { url, drain, shares: held, close: () => running.disposeAsync() };
 }
@@ -210,7 +207,8 @@ function divideWork(
   stack.use(reportWaits(httpShares.gate, { clock, logger }));
   const limit = processorLimit(config, clock);
   const scheduler = new Scheduler({
-    ...{ accounts, memory: bytes },
+    accounts,
+    memory: bytes,
     isShared: (account) => places.subjects > (places.heldBy(account.subject.id) > 0 ? 1 : 0),
     onUsed: (key, us) => {
       if (key.subject !== '') limit?.charge(key.project, us / 1_000);
@@ -266,7 +264,10 @@ function startUpkeep(
   stack: AsyncDisposableStack,
 ): void {
   const upkeep = new ProjectUpkeep({
-    ...{ instances, logger, rotations, resealsMax: RESEALS_PER_SECOND },
+    instances,
+    logger,
+    rotations,
+    resealsMax: RESEALS_PER_SECOND,
     statesOf: storage.statesOf,
   });
   const sweep = () => {

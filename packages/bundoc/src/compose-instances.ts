@@ -49,7 +49,8 @@ export function composeInstances(composition: Composition): {
     onFetch: metrics.keyFetch,
   });
   const rotations = new SpreadRotations({
-    ...{ clock, logger },
+    clock,
+    logger,
     rotate: (project, version) => keys.rotate(project, version),
   });
   const ownWork =

@@ -109,7 +109,8 @@ describe('the configuration', () => {
   it('accepts a quota of either kind alone', () => {
     expect(quotaOf({ BUNDOC_PROJECT_DOCUMENTS_MAX: '0', BUNDOC_PROJECT_BYTES_MAX: '0' })).toBeUndefined();
     expect(quotaOf({ BUNDOC_PROJECT_DOCUMENTS_MAX: '7', BUNDOC_PROJECT_BYTES_MAX: '0' })).toEqual({
-      ...{ documentsMax: 7, bytesMax: 0 },
+      documentsMax: 7,
+      bytesMax: 0,
     });
     expect(quotaOf({ BUNDOC_PROJECT_BYTES_MAX: '9' })).toEqual({ documentsMax: 0, bytesMax: 9 });
   });
@@ -137,7 +138,11 @@ describe('the configuration', () => {
   it('accepts a PostgreSQL URL and a CA file, and hides its parameters from the client', () => {
     const place = 'postgres://app:secret@db.example/bundoc';
     const address = {
-      ...{ host: 'db.example', port: 5_432, database: 'bundoc', user: 'app', password: 'secret' },
+      host: 'db.example',
+      port: 5_432,
+      database: 'bundoc',
+      user: 'app',
+      password: 'secret',
       sslMode: undefined,
     };
     expect(storageOf({ BUNDOC_STORAGE: place })).toMatchObject({
@@ -158,13 +163,19 @@ describe('the configuration', () => {
   it('takes connections, timeouts and a pooler from the URL', () => {
     const place = 'postgres://app@db.example/bundoc';
     expect(storageOf({ BUNDOC_STORAGE: place })).toMatchObject({
-      ...{ connectionsMax: 20, isPooled: false },
-      ...{ connectTimeoutMs: 3_000, statementTimeoutMs: 5_000, idleInTransactionTimeoutMs: 5_000 },
+      connectionsMax: 20,
+      isPooled: false,
+      connectTimeoutMs: 3_000,
+      statementTimeoutMs: 5_000,
+      idleInTransactionTimeoutMs: 5_000,
     });
     const parameters = 'connections=30&timeout_ms=10000&pooler=transaction';
     expect(storageOf({ BUNDOC_STORAGE: `${place}?${parameters}` })).toMatchObject({
-      ...{ connectionsMax: 30, isPooled: true },
-      ...{ connectTimeoutMs: 6_000, statementTimeoutMs: 10_000, idleInTransactionTimeoutMs: 10_000 },
+      connectionsMax: 30,
+      isPooled: true,
+      connectTimeoutMs: 6_000,
+      statementTimeoutMs: 10_000,
+      idleInTransactionTimeoutMs: 10_000,
     });
   });
 
@@ -191,7 +202,9 @@ describe('the configuration', () => {
     const pair = { BUNDOC_KMS_CLIENT_CERT_FILE: '/c', BUNDOC_KMS_CLIENT_KEY_FILE: '/k' };
     expect(readConfig(environment).kms.tls).toMatchObject({ cert: undefined, ca: { path: '/ca' } });
     expect(readConfig({ ...environment, ...pair }).kms.tls).toMatchObject({
-      ...{ cert: { path: '/c' }, key: { path: '/k' }, ca: { path: '/ca' } },
+      cert: { path: '/c' },
+      key: { path: '/k' },
+      ca: { path: '/ca' },
     });
     expect(() => readConfig({ ...environment, BUNDOC_KMS_CLIENT_CERT_FILE: '/c' })).toThrow(
       'BUNDOC_KMS_CLIENT_KEY_FILE: ',

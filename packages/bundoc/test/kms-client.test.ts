@@ -61,8 +61,13 @@ describe('KmsClient', () => {
     const receipt = { seq: 7, hash: 'ab' };
     const intent = { name: 'p-dek', receipt, intended_at: '2026-01-01T00:00:00.000Z' };
     const destroyed = {
-      ...{ id: randomUUID(), name: 'p-dek', state: 'destroyed', revision: 3 },
-      ...{ destroyed_at: '2026-01-01T00:00:00.000Z', kek_ids: ['ab'], audit: receipt },
+      id: randomUUID(),
+      name: 'p-dek',
+      state: 'destroyed',
+      revision: 3,
+      destroyed_at: '2026-01-01T00:00:00.000Z',
+      kek_ids: ['ab'],
+      audit: receipt,
     };
     const { client, seen } = await startScripted((request, response) => {
       if (request.url?.startsWith('/v1/export')) answer(response, 200, exported());
@@ -98,7 +103,9 @@ describe('KmsClient', () => {
 
   it('reads the unfinished deletions of its storage page by page', async () => {
     const entry = (name: string) => ({
-      ...{ name, state: 'destroyed', receipt: { seq: 7, hash: 'ab' } },
+      name,
+      state: 'destroyed',
+      receipt: { seq: 7, hash: 'ab' },
       intended_at: '2026-01-01T00:00:00.000Z',
     });
     const { client, seen } = await startScripted((_request, response, call) =>
@@ -115,9 +122,18 @@ describe('KmsClient', () => {
 
   it('lists the projects whose keys a storage holds, page after page, without deleted ones', async () => {
     const key = (name: string, more: object = {}) => ({
-      ...{ id: OTHER, name, type: 'aes-256', state: 'enabled', version: 1, revision: 1, exportable: true },
-      ...{ rotate_after_days: null, kcv: '', created_at: '2026-01-01T00:00:00.000Z' },
-      ...{ holder: ACTING.storage, ...more },
+      id: OTHER,
+      name,
+      type: 'aes-256',
+      state: 'enabled',
+      version: 1,
+      revision: 1,
+      exportable: true,
+      rotate_after_days: null,
+      kcv: '',
+      created_at: '2026-01-01T00:00:00.000Z',
+      holder: ACTING.storage,
+      ...more,
     });
     const pages = [
       [
@@ -190,7 +206,9 @@ describe('KmsClient', () => {
       problem(response, status, code, { 'retry-after': '7' }),
     );
     await expect(client.intendDeletion('p-dek', 'root-1', ACTING)).rejects.toMatchObject({
-      ...{ code, detail, retryAfterS: 7 },
+      code,
+      detail,
+      retryAfterS: 7,
     });
     expect(calls()).toBe(1);
   });

@@ -99,7 +99,9 @@ describe('a move', needs('postgresql'), () => {
       expect(await exists()).toBe(true);
       const projects = await moving.projects(place, await moving.start(place));
       await projects.remove(moving.project, {
-        ...{ deleted: moving.project, format: 1, since: new Date().toISOString() },
+        deleted: moving.project,
+        format: 1,
+        since: new Date().toISOString(),
       });
       expect(await exists()).toBe(false);
       expect(await moving.held(place)).toBe('project_destroyed');
@@ -128,7 +130,8 @@ describe('a move', needs('postgresql'), () => {
     const node = await moving.node('files');
     for (const mode of ['existing', 'create'] as const)
       await expect(node.acquire(moving.project, mode as 'create')).rejects.toMatchObject({
-        ...{ code: 'project_elsewhere', storage: there },
+        code: 'project_elsewhere',
+        storage: there,
       });
     expect(await markOf('files')).toBe(mark);
     moving.service.takeOverKey(`${moving.project}-dek`, there);

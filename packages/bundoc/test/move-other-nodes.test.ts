@@ -31,9 +31,13 @@ describe('a move', needs('postgresql'), () => {
     const { id } = await identity.read();
     const [confirmed, superseded] = [vi.fn(), vi.fn()];
     await using node = new StorageGeneration({
-      ...{ id, identity, calls: moving.service, isUp: async () => true },
-      ...{ logger: createLogger({ service: 'bundoc', level: 'silent' }) },
-      ...{ onConfirmed: confirmed, onSuperseded: superseded },
+      id,
+      identity,
+      calls: moving.service,
+      isUp: async () => true,
+      logger: createLogger({ service: 'bundoc', level: 'silent' }),
+      onConfirmed: confirmed,
+      onSuperseded: superseded,
     });
     await node.start();
     let advances = 0;

@@ -34,7 +34,10 @@ describe('backups of projects in PostgreSQL', needs('postgresql'), () => {
 
   const rowsOf = ({ service, clock }: CliProject) =>
     new PostgresProjects({
-      ...{ database, clock, storage: service.storage, settle: async () => undefined },
+      database,
+      clock,
+      storage: service.storage,
+      settle: async () => undefined,
       keys: new KeyCache({ keys: service.held, clock, ttlMs: 900_000 }),
     });
   /** Opens a project as a node does, and creates it if it is absent. */
@@ -150,7 +153,11 @@ describe('backups of projects in PostgreSQL', needs('postgresql'), () => {
     const source = await sourceOf(project, back.bytes);
     const engine = await engineOn(other, { clock: project.clock });
     await restoreProject({
-      ...{ ...source, disk: other, clock: project.clock, projectsDirectory: ROOT, tmp: '/tmp' },
+      ...source,
+      disk: other,
+      clock: project.clock,
+      projectsDirectory: ROOT,
+      tmp: '/tmp',
       arrived: (handle) => engine.arrived(project.project, handle, source.cipher),
     });
     await closeEngine(other);

@@ -29,7 +29,10 @@ describe('PostgreSQL', needs('postgresql'), () => {
     const lost = lostHere();
     const storage = { lost, identity };
     const generation = new StorageGeneration({
-      ...{ id, identity, calls: service, logger },
+      id,
+      identity,
+      calls: service,
+      logger,
       isUp: async () => true,
       onTakenOver: (before, _takenOverMs, signal) =>
         markLost({ storage, calls: service, id, logger }, before, signal),

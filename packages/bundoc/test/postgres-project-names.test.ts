@@ -16,7 +16,10 @@ describe('the projects of a database', needs('postgresql'), () => {
   it('are listed in the order of their characters, page by page, and only as requested', async () => {
     // No key is requested.
     const projects = new PostgresProjects({
-      ...{ database, clock: systemClock, keys: undefined as never, storage: undefined as never },
+      database,
+      clock: systemClock,
+      keys: undefined as never,
+      storage: undefined as never,
       settle: async () => undefined,
     });
     for (const id of ['b', 'a', 'c-1', 'c1', 'd'])

@@ -134,7 +134,9 @@ describe('projects in PostgreSQL', needs('postgresql'), () => {
       expect(taken.filter(Boolean).sort()).toEqual(projects);
       const since = clock.now();
       await nodeOf(newService()).remove('m1', {
-        ...{ deleted: 'm1', format: 1, since: new Date(since).toISOString() },
+        deleted: 'm1',
+        format: 1,
+        since: new Date(since).toISOString(),
       });
       expect(await server.sql('SELECT count(*) FROM bundoc.expiry', 'bundoc')).toBe('3');
     });
@@ -146,7 +148,11 @@ describe('projects in PostgreSQL', needs('postgresql'), () => {
     const managed = () => {
       const keys = new KeyCache({ keys: service.held, clock: systemClock, ttlMs: 900_000 });
       const projects = new PostgresProjects({
-        ...{ database, keys, clock: systemClock, storage: service.storage, settle: async () => undefined },
+        database,
+        keys,
+        clock: systemClock,
+        storage: service.storage,
+        settle: async () => undefined,
       });
       const committer = new GroupCommitter({ database, clock: systemClock });
       const instances = new InstanceManager({
@@ -174,7 +180,13 @@ describe('projects in PostgreSQL', needs('postgresql'), () => {
       const feed = { end: () => undefined };
       const clock = systemClock;
       const deletion = new ProjectDeletion({
-        ...{ projects, instances, keys, service: service.held, feed, clock, logger },
+        projects,
+        instances,
+        keys,
+        service: service.held,
+        feed,
+        clock,
+        logger,
         settleDoubt: async () => undefined,
         share: createServiceShares().deletions,
       });

@@ -104,7 +104,8 @@ describe('PostgreSQL', needs('postgresql'), () => {
       await using bare = openTestDatabase((await server.createDatabase('bare')).url);
       await using receipts = await Receipts.load({
         store: receiptsInRow(bare, systemClock),
-        ...{ clock: systemClock, logger },
+        clock: systemClock,
+        logger,
       });
       receipts.take(receiptText(7));
       await receipts.save();

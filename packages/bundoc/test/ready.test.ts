@@ -41,8 +41,12 @@ it('on a full disk /ready says 503 and leaves no file behind', async () => {
     expect([answer.status, await answer.json()]).toEqual([
       503,
       {
-        ...{ status: 'not ready', storage: 'failing', kms: 'down', kms_events: 'down' },
-        ...{ storage_id: id, reason: 'kms_unavailable' },
+        status: 'not ready',
+        storage: 'failing',
+        kms: 'down',
+        kms_events: 'down',
+        storage_id: id,
+        reason: 'kms_unavailable',
       },
     ]);
     expect(probes).toBe(1);

@@ -76,6 +76,7 @@ export async function startBunkms(
   const database = opened.use(await (dependencies.openStore ?? openWatchedStore)(config, logger));
   const trust = new StoreTrust({ store: database, logger, metrics });
   const store = trustedStore(database, trust);
+  const ports = { config, clock, logger, metrics, store, trust };
   await trust.check();
   const state = await unseal(vault, store, clock, 'system');
   // Again, with the chain.
@@ -96,23 +97,15 @@ export async function startBunkms(
   const services =
     state.kind === 'sealed' || recorders === undefined
       ? undefined
-      : createServices({
-          ...{ config, state, vault, provider, stamp, store },
-          ...{ audit, recorders, exports, clock, logger, metrics, trust },
-        });
-  if (services !== undefined)
-    await startUpkeep(services, { config, vault, store, sealed, logger, metrics, clock, trust }, opened);
+      : createServices({ ...ports, state, vault, provider, stamp, audit, recorders, exports });
+  if (services !== undefined) await startUpkeep(services, { ...ports, vault, sealed }, opened);
 
   const drain = new Drain(config.drainMs);
-  const { api, internal } = await createListeners(
-    {
-      ...{ config, clock, logger, metrics, recorders, exports, services, trust, drain, apiTls, internalTls },
-      isPeer,
-      publicKey: state.publicKey,
-      requestTimeoutMs: dependencies.requestTimeoutMs,
-    },
-    opened,
-  );
+  const { publicKey } = state;
+  const { requestTimeoutMs } = dependencies;
+  const network = { drain, apiTls, internalTls, isPeer, publicKey, requestTimeoutMs };
+  const served = { ...ports, ...network, recorders, exports, services };
+  const { api, internal } = await createListeners(served, opened);
 
   const internalUrl = await listen(internal, {
     host: internalAddress,

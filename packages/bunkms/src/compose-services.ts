@@ -73,7 +73,13 @@ export function createServices({
   const { vault, store, audit, clock, logger, metrics } = deps;
   const { chainKey, signingKey, publicKey } = state;
   const keks = new Keks({
-    ...{ vault, provider, stamp, store, chainKey, clock, logger },
+    vault,
+    provider,
+    stamp,
+    store,
+    chainKey,
+    clock,
+    logger,
     state: state.keks,
     caller: SYSTEM,
   });

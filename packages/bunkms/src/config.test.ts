@@ -118,7 +118,10 @@ const INTERNAL_TLS = {
 it('accepts TLS files for either listener', () => {
   expect(
     readConfig({
-      ...{ BUNKMS_KEK: KEK, BUNKMS_TLS_CERT_FILE: '/c', BUNKMS_TLS_KEY_FILE: '/k', ...INTERNAL_TLS },
+      BUNKMS_KEK: KEK,
+      BUNKMS_TLS_CERT_FILE: '/c',
+      BUNKMS_TLS_KEY_FILE: '/k',
+      ...INTERNAL_TLS,
       BUNKMS_INTERNAL_CLIENT_NAMES: 'bundoc, probe',
     }),
   ).toMatchObject({
@@ -165,7 +168,11 @@ describe('a store in PostgreSQL', () => {
       kind: 'postgres',
       settings: {
         address: {
-          ...{ host: 'db.example', port: 5_432, database: 'keys', user: 'kms', password: 'p@ss' },
+          host: 'db.example',
+          port: 5_432,
+          database: 'keys',
+          user: 'kms',
+          password: 'p@ss',
           isPooled: false,
         },
         connectionsMax: 10,
@@ -197,8 +204,11 @@ describe('a store in PostgreSQL', () => {
         passwordFile: { variable: 'BUNKMS_POSTGRES_PASSWORD_FILE', path: '/run/secrets/pg' },
         caFile: { variable: 'BUNKMS_POSTGRES_CA_FILE', path: '/etc/pg-ca.pem' },
         connectionsMax: 5,
-        ...{ connectTimeoutMs: 4_000, statementTimeoutMs: 4_000, lockTimeoutMs: 3_000 },
-        ...{ idleInTransactionTimeoutMs: 6_000, deadlineMs: 6_000 },
+        connectTimeoutMs: 4_000,
+        statementTimeoutMs: 4_000,
+        lockTimeoutMs: 3_000,
+        idleInTransactionTimeoutMs: 6_000,
+        deadlineMs: 6_000,
       },
     });
   });

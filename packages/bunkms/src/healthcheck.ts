@@ -17,7 +17,10 @@ const OWN_ADDRESS: Readonly<Record<string, string>> = { '0.0.0.0': '127.0.0.1', 
 function isReady(host: string, port: number, tls: TlsFiles | undefined): Promise<boolean> {
   const read = (file: TlsFiles['cert']) => (file === undefined ? undefined : readFileSync(file.path));
   const options: RequestOptions = {
-    ...{ host: OWN_ADDRESS[host] ?? host, port, path: '/ready', timeout: TIMEOUT_MS },
+    host: OWN_ADDRESS[host] ?? host,
+    port,
+    path: '/ready',
+    timeout: TIMEOUT_MS,
     // This is a local listener, and nothing secret is sent to it, so its certificate need not be verified.
     ...(tls === undefined ? {} : { rejectUnauthorized: false }),
     ...(tls?.ca === undefined ? {} : { cert: read(tls.cert), key: read(tls.key) }),

@@ -10,7 +10,9 @@ export function createMetrics() {
   /** `read` returns undefined while the value is unknown; then the last value stays. */
   const observed = (name: string, help: string) => (read: () => Promise<number | undefined>) =>
     new Gauge({
-      ...{ name, help, registers },
+      name,
+      help,
+      registers,
       async collect() {
         const value = await read();
         if (value !== undefined) this.set(value);

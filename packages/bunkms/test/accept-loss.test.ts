@@ -83,7 +83,9 @@ function canBeAccepted(storageOf: (dataDir: string) => Promise<Record<string, st
 
   it('is not accepted while the schema has a foreign object, which the command, doctor and audit verify name', async () => {
     const remove = await plant(kms.dataDir, {
-      ...{ table: 'audit', event: 'INSERT', when: 'before' },
+      table: 'audit',
+      event: 'INSERT',
+      when: 'before',
       of: "NEW.action = 'chain.restored'",
     } as const);
     const fault = 'trigger planted on audit';

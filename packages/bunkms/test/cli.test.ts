@@ -48,7 +48,8 @@ describe('the command line', () => {
     expect(receipt).toBe(`${head.seq}:${head.hash}`);
     const earlier = (await run('audit', 'verify', '--receipt', receipt, '--json')).stdout;
     expect(JSON.parse(earlier)).toMatchObject({
-      ...{ intact: true, head },
+      intact: true,
+      head,
       receipts: [{ seq: head.seq, action: 'token.issue', outcome: 'allowed' }],
     });
     expect((await run('audit', 'verify', '--receipt', receipt)).stdout).toMatch(

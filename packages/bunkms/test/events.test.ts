@@ -193,12 +193,12 @@ describe('the event stream', () => {
 
   it('has after a reset the keys of the token that were withdrawn while a reader may have them, and no others', async () => {
     const change = (action: string, key: string) => ({
-      ...{
-        time: new Date(clock.now()).toISOString(),
-        severity: 'INFO' as const,
-        outcome: 'allowed' as const,
-      },
-      ...{ action, key, version: 1 },
+      time: new Date(clock.now()).toISOString(),
+      severity: 'INFO' as const,
+      outcome: 'allowed' as const,
+      action,
+      key,
+      version: 1,
     });
     const { token } = await service(['*-dek']);
     await kms.store.appendAudit([change('key.destroy', 'long-ago-dek')]);

@@ -85,7 +85,11 @@ it.each(BOTH)(
 function expectOnRecord(text: string, records: ReadonlyMap<number, AuditRecord>): void {
   const { audit, name, version } = exportedKeySchema.parse(JSON.parse(text));
   expect(records.get(audit.seq)).toMatchObject({
-    ...{ severity: 'CRITICAL', action: 'key.export', outcome: 'allowed' },
-    ...{ key: name, version, hash: audit.hash },
+    severity: 'CRITICAL',
+    action: 'key.export',
+    outcome: 'allowed',
+    key: name,
+    version,
+    hash: audit.hash,
   });
 }

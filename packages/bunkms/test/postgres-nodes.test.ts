@@ -121,7 +121,8 @@ describe('two nodes of BunKMS on one database', needs('postgresql'), () => {
     const answers = await Promise.all(
       Array.from({ length: 20 }, (_, number) =>
         (number % 2 === 0 ? one : other).api('/v1/keys', {
-          ...{ token, headers },
+          token,
+          headers,
           body: { name: 'a-dek', type: 'aes-256' },
         }),
       ),
@@ -183,12 +184,10 @@ describe('a node whose database hangs', needs('postgresql'), () => {
     const url = await databases.url(dataDir);
     await using cut = await CutConnection.open(databases.server.port);
     const settings = settingsOf(url, {
-      ...{
-        port: cut.port,
-        deadlineMs: HASTY_MS,
-        statementTimeoutMs: HASTY_MS - 500,
-        connectTimeoutMs: HASTY_MS - 500,
-      },
+      port: cut.port,
+      deadlineMs: HASTY_MS,
+      statementTimeoutMs: HASTY_MS - 500,
+      connectTimeoutMs: HASTY_MS - 500,
     });
     useStorage({ kind: 'postgres', ...unused, of: async () => ({ kind: 'postgres', settings }) });
     try {

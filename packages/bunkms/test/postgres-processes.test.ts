@@ -84,8 +84,13 @@ describe('nodes of BunKMS as processes, on one database,', needs('postgresql'), 
   function expectOnRecord(released: readonly ExportedKey[], records: ReadonlyMap<number, AuditRecord>): void {
     for (const { audit, name, key_id: id, version } of released)
       expect(records.get(audit.seq)).toMatchObject({
-        ...{ hash: audit.hash, action: 'key.export', severity: 'CRITICAL', outcome: 'allowed' },
-        ...{ key: name, version, detail: { key_id: id } },
+        hash: audit.hash,
+        action: 'key.export',
+        severity: 'CRITICAL',
+        outcome: 'allowed',
+        key: name,
+        version,
+        detail: { key_id: id },
       });
   }
 

@@ -56,7 +56,9 @@ describe('rate limits', () => {
     await start({ exportsPerToken: 1 });
     const limit = {
       scopes: ['kms:export_key' as const],
-      ...{ keys: ['*-dek'], projects: ['project-a'], ttl_s: 600 },
+      keys: ['*-dek'],
+      projects: ['project-a'],
+      ttl_s: 600,
     };
     const { token: tenant } = await kms.issue({
       scope: ['kms:admin', 'kms:export_key'],

@@ -173,7 +173,9 @@ describe('a restore from a backup that is older than two take-overs', () => {
     const ids = Array.from({ length: 10_000 }, () => randomUUID());
     const drafts = ids.map((id) =>
       storageDraft({ caller: { actor: 'test' }, time }, 'storage.advance', {
-        ...{ id, generation: randomUUID(), takenOverMs: 3 },
+        id,
+        generation: randomUUID(),
+        takenOverMs: 3,
       }),
     );
     for (let at = 0; at < drafts.length; at += 1_000)

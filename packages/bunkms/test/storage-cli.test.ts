@@ -218,9 +218,16 @@ describe('bunkms storage', () => {
         {
           env: {
             ...environment,
-            ...{ NODE: process.execPath, MAIN, NODE_ENV: 'test', NODE_NO_WARNINGS: '1' },
-            ...{ PATH: process.env['PATH'], PGHOST: hostname, PGPORT: port, PGUSER: username },
-            ...{ PGPASSWORD: decodeURIComponent(password), PGDATABASE: pathname.slice(1) },
+            NODE: process.execPath,
+            MAIN,
+            NODE_ENV: 'test',
+            NODE_NO_WARNINGS: '1',
+            PATH: process.env['PATH'],
+            PGHOST: hostname,
+            PGPORT: port,
+            PGUSER: username,
+            PGPASSWORD: decodeURIComponent(password),
+            PGDATABASE: pathname.slice(1),
           },
         },
       );

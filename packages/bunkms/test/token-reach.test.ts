@@ -138,7 +138,9 @@ describe('the reach of a token with kms:admin', () => {
     const grant = { ...LIMIT, scopes: [...LIMIT.scopes, 'kms:issue_client'] } satisfies MayIssue;
     const mine = await tenant(grant);
     const app = await issued(mine, {
-      ...{ typ: 'service', scope: ['kms:issue_client'], ttl_s: 600 },
+      typ: 'service',
+      scope: ['kms:issue_client'],
+      ttl_s: 600,
       may_issue: { ...LIMIT, scopes: ['docs:read'] },
     });
     const user = await issued(app);

@@ -11,8 +11,16 @@ const METADATA = {
 /** Has the members of every answer. */
 const ANSWER = JSON.stringify({
   ...METADATA,
-  ...{ project: 'p', projects: [], collections: [], results: [], documents: [], changes: [] },
-  ...{ last_seq: 0, count: 1, definition: {}, explain: {} },
+  project: 'p',
+  projects: [],
+  collections: [],
+  results: [],
+  documents: [],
+  changes: [],
+  last_seq: 0,
+  count: 1,
+  definition: {},
+  explain: {},
 });
 
 describe('a call that is sent as a whole is repeated after a passing refusal, and a write has the same key:', () => {

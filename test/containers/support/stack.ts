@@ -40,8 +40,12 @@ export async function startStack(): Promise<Stack> {
   const project = `bundoc-${name}`;
   // With port 0, the engine chooses a free port.
   const environment = {
-    ...{ COMPOSE_PROJECT_NAME: project, COMPOSE_FILE: join(root, 'docker-compose.yml') },
-    ...{ BUNDOC_TAG: name, BUNDOC_PORT: '0', BUNKMS_PORT: '0', BUNDOC_KMS_DEADLINE_MS },
+    COMPOSE_PROJECT_NAME: project,
+    COMPOSE_FILE: join(root, 'docker-compose.yml'),
+    BUNDOC_TAG: name,
+    BUNDOC_PORT: '0',
+    BUNKMS_PORT: '0',
+    BUNDOC_KMS_DEADLINE_MS,
   };
   const compose = (...args: string[]) =>
     docker(['compose', ...args], { env: environment, timeoutMs: 400_000 });

@@ -14,8 +14,11 @@ import { projectInTurns } from './project-text.ts';
 const LARGE = 'x'.repeat(LARGE_BYTES);
 const LIMITS = { documentBytesMax: 1_000_000 };
 const metadata = {
-  ...{ _id: 'a', _collection: 'notes', _rev: '1' },
-  ...{ _created: '2026-01-01T00:00:00.000Z', _updated: '2026-01-01T00:00:00.000Z' },
+  _id: 'a',
+  _collection: 'notes',
+  _rev: '1',
+  _created: '2026-01-01T00:00:00.000Z',
+  _updated: '2026-01-01T00:00:00.000Z',
 };
 const batchOf = (pad: string) =>
   Buffer.from(

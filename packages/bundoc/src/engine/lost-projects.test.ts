@@ -35,7 +35,10 @@ async function startOn(disk: SimulatedDisk, service: FakeKeyService) {
   const identity = await identifyFolderOf(disk);
   const { id } = await identity.read();
   const lost = await LostInFolder.open({
-    ...{ disk, dataDir: '/data', projectsDir: '/data/projects', tmp: '/data/tmp' },
+    disk,
+    dataDir: '/data',
+    projectsDir: '/data/projects',
+    tmp: '/data/tmp',
   });
   const lines: string[] = [];
   const destination = new Writable({
@@ -46,7 +49,10 @@ async function startOn(disk: SimulatedDisk, service: FakeKeyService) {
   });
   const logger = createLogger({ service: 'bundoc', level: 'error', destination });
   const generation = new StorageGeneration({
-    ...{ id, identity, calls: service, logger },
+    id,
+    identity,
+    calls: service,
+    logger,
     isUp: async () => service.failure === undefined,
     onTakenOver: (before, _takenOverMs, signal) =>
       markLost({ storage: { lost, identity }, calls: service, id, logger }, before, signal),
@@ -219,7 +225,10 @@ describe('the first start after a take-over', () => {
 describe('the lost projects of a data folder', () => {
   const open = (disk: SimulatedDisk) =>
     LostInFolder.open({
-      ...{ disk, dataDir: '/data', projectsDir: '/data/projects', tmp: '/data/tmp' },
+      disk,
+      dataDir: '/data',
+      projectsDir: '/data/projects',
+      tmp: '/data/tmp',
     });
 
   it('end when they are accepted, durably, and when they arrive', async () => {

@@ -32,7 +32,9 @@ it('a stream, or a page that is waited for, has no places at the gate while it w
   };
   const scheduler = new Scheduler();
   const feed = new ChangeFeed({
-    ...{ clock: systemClock, logger, scheduler },
+    clock: systemClock,
+    logger,
+    scheduler,
     instances: {
       acquire: (async () => ({ store, [Symbol.dispose]: () => undefined })) as never,
       waitForChange: (_project, _after, signal) => {

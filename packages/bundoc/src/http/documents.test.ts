@@ -24,7 +24,9 @@ function start(bytes: number) {
   } as unknown as Documents;
   const auth = {
     authenticate: ({ headers }: { headers: { host: string } }) => ({
-      ...{ jti: headers.host, projects: ['*'], scope: ['docs:read'] },
+      jti: headers.host,
+      projects: ['*'],
+      scope: ['docs:read'],
     }),
   } as unknown as BearerAuth;
   const app = createHttpServer({

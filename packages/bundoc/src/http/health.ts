@@ -59,7 +59,10 @@ export function registerHealth(
       ask: {
         status: 200,
         answer: {
-          ...{ status: 'ready', storage: 'ok', kms: 'up', kms_events: 'live' },
+          status: 'ready',
+          storage: 'ok',
+          kms: 'up',
+          kms_events: 'live',
           storage_id: '3c0e2b62-8f5c-4c0e-9a55-0f8f0c9d5a01',
         },
       },

@@ -81,7 +81,8 @@ describe('the receipts of BunKMS', () => {
     expect(receipts.header()).toBe(receiptText(7));
     expect(lines).toHaveLength(1);
     expect(lines[0]).toMatchObject({
-      ...{ level: 'warn', msg: 'the receipt in an answer of BunKMS is ignored: it is malformed' },
+      level: 'warn',
+      msg: 'the receipt in an answer of BunKMS is ignored: it is malformed',
     });
   });
 

@@ -69,7 +69,10 @@ async function restore(project: CliProject, bytes: Buffer, disk: SimulatedDisk) 
   try {
     return await restoreProject({
       ...restoreSource(facts, () => once(bytes), cipher),
-      ...{ disk, clock: project.clock, projectsDirectory: ROOT, tmp: '/tmp' },
+      disk,
+      clock: project.clock,
+      projectsDirectory: ROOT,
+      tmp: '/tmp',
       arrived: (handle) => engine.arrived(project.project, handle, cipher),
     });
   } finally {

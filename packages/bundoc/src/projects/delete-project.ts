@@ -227,7 +227,9 @@ export class ProjectDeletion {
     const { projects, keys, service, logger } = this.#options;
     const now = this.#now();
     const mark: DeletionMark = former ?? {
-      ...{ deleted: project, format: 1, since },
+      deleted: project,
+      format: 1,
+      since,
       ...defined({ receipt }),
       keyDestroyedAt: receipt?.destroyed_at ?? now,
       finishedAt: now,

@@ -362,7 +362,10 @@ export class InstanceManager implements AsyncDisposable {
     let released = false;
     const { store, cursors, cipher, file } = instance;
     return {
-      ...{ store, cursors, cipher, file },
+      store,
+      cursors,
+      cipher,
+      file,
       isUsable: () => this.#open.slots.waiting === 0 && this.#usable(instance.project) === instance,
       [Symbol.dispose]: () => {
         if (released) return;

@@ -47,8 +47,13 @@ export class SlotPool {
     const extra = smallMax < slotBytesMin ? 0 : bytesMax * EXTRA_PART;
     this.#bytesMax = bytesMax;
     this.#share = new Pool({
-      ...{ name: 'room for open projects', capacity: bytesMax, extra, smallMax },
-      ...{ waitMs: WAIT_FOR_SLOT_MS, clock, accounts },
+      name: 'room for open projects',
+      capacity: bytesMax,
+      extra,
+      smallMax,
+      waitMs: WAIT_FOR_SLOT_MS,
+      clock,
+      accounts,
     });
     this.#evict = evict;
   }

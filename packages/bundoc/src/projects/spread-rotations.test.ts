@@ -31,7 +31,8 @@ describe('rotations of keys that have sealed many times', () => {
     await engineOn(disk, { clock, limits: LIMITS });
     const versions = new Map<string, number>();
     const rotations = new SpreadRotations({
-      ...{ clock, logger },
+      clock,
+      logger,
       rotate: (project, version) => opened.keys.rotate(project, version),
     });
     const opened = openInstances(place, {
@@ -40,7 +41,11 @@ describe('rotations of keys that have sealed many times', () => {
         // A copy of the storage may have sealed under the version from before the take-over.
         const takenOver = cipher.version === 1;
         return (await engineOn(disk, { clock })).openStore({
-          ...{ project, directory: `/projects/${project}`, disk, cipher, clock },
+          project,
+          directory: `/projects/${project}`,
+          disk,
+          cipher,
+          clock,
           projectFile: formatProjectFile(file),
           cache: createSealedCache(0),
           onIntegrityError: () => undefined,
@@ -82,7 +87,8 @@ describe('rotations of keys that have sealed many times', () => {
 
   it('continue when one key cannot be rotated', async () => {
     const rotations = new SpreadRotations({
-      ...{ clock: new FakeClock(), logger },
+      clock: new FakeClock(),
+      logger,
       rotate: async (project) => {
         if (project === 'a') throw new AppError('project_disabled');
       },
@@ -97,7 +103,8 @@ describe('rotations of keys that have sealed many times', () => {
     let isUp = false;
     const asked: string[] = [];
     const rotations = new SpreadRotations({
-      ...{ clock, logger },
+      clock,
+      logger,
       rotate: async (project) => {
         asked.push(project);
         if (!isUp) throw new AppError('kms_unavailable');

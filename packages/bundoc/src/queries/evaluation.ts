@@ -63,7 +63,9 @@ function conditionOf({ where, orderBy }: EvaluationInput): Condition {
   if (latest?.where === where && latest?.orderBy === orderText) return latest;
   const condition = where === undefined ? undefined : whereSchema.parse(readValue(where));
   latest = {
-    ...{ where, orderBy: orderText, order: orderOf(orderBy) },
+    where,
+    orderBy: orderText,
+    order: orderOf(orderBy),
     holds: condition === undefined ? () => true : compileWhere(condition),
     operators: condition === undefined ? 0 : operatorsOf(condition),
   };

@@ -165,7 +165,10 @@ export class QueryExecution {
     // The wait there may be longer than other requests wait for an open project.
     scan.releaseStore();
     const input = {
-      ...{ text: document.text, position, orderBy, budget: scan.budget.ofDocument },
+      text: document.text,
+      position,
+      orderBy,
+      budget: scan.budget.ofDocument,
       where: isExactMatch || whereText === '' ? undefined : whereText,
       fields: paths.map((path) => path.join('.')),
     };

@@ -277,7 +277,9 @@ describe('a broadcast of changes', () => {
     const subjects = ['a', 'b', 'a', 'c'];
     for (const subject of subjects)
       broadcast.add({
-        ...{ sink: new Reader(), share: shareOf(subject), isAllowed: () => true },
+        sink: new Reader(),
+        share: shareOf(subject),
+        isAllowed: () => true,
         place: { position: 0, horizon: 0 },
       });
     for (let n = 0; n < 5; n++) await nextTurn();

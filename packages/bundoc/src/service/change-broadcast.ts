@@ -69,8 +69,6 @@ interface Group {
  *
  * Sending is charged to the reader's share, in its turn of the processor. Subjects take turns to pay for the
  * pages of followers that are up to date.
- *
- * One class, because sending a page decides which group a follower enters next.
  */
 export class ChangeBroadcast {
   readonly #source: ChangeSource;

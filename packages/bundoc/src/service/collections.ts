@@ -136,14 +136,21 @@ export class Collections {
     const { cursors } = await held.get();
     const after = cursor === undefined ? 0 : openPositionCursor(cursors, context, cursor);
     const existing = new ExistingDocuments({
-      ...{ collection, check, work, after, documentsMax: limit },
+      collection,
+      check,
+      work,
+      after,
+      documentsMax: limit,
       // Acquired again for each page, so that no key is used after its end.
       list: async (query) => (await held.get()).store.list(query),
     });
     await existing.run();
     const { checked, failing, failures, unreadable, next } = existing;
     return {
-      ...{ checked, failing, failures, unreadable },
+      checked,
+      failing,
+      failures,
+      unreadable,
       next: next === undefined ? undefined : sealPositionCursor((await held.get()).cursors, context, next),
     };
   }
@@ -177,7 +184,8 @@ async function readInfo(
   const summary = (await store.collections()).find((one) => one.name === name);
   return {
     ...(summary ?? { name, documents: 0, bytes: 0 }),
-    ...{ definition, rev },
+    definition,
+    rev,
     indexes: store.indexes?.status(name) ?? [],
   };
 }
@@ -200,7 +208,11 @@ async function summarizeExisting(
 ): Promise<ExistingSummary> {
   if (check === undefined) return { checked: 0, failing: 0, complete: true };
   const existing = new ExistingDocuments({
-    ...{ collection, check, work, after: 0, documentsMax: CHECKED_MAX },
+    collection,
+    check,
+    work,
+    after: 0,
+    documentsMax: CHECKED_MAX,
     list: async (query) => store.list(query),
   });
   try {

@@ -112,9 +112,16 @@ export class EngineWorld {
   async start(): Promise<void> {
     const { disk } = this;
     this.#engine = await FilesEngine.open({
-      ...{ disk, logDisk: disk, dataDir: '/', projectsDir: '/projects', storageId: this.#storageId },
-      ...{ mustExist: this.#hadLog, logLimits: LIMITS, checkpointBytes: 40_000 },
-      ...{ backlog: new Backlog(16_384), clock: this.clock },
+      disk,
+      logDisk: disk,
+      dataDir: '/',
+      projectsDir: '/projects',
+      storageId: this.#storageId,
+      mustExist: this.#hadLog,
+      logLimits: LIMITS,
+      checkpointBytes: 40_000,
+      backlog: new Backlog(16_384),
+      clock: this.clock,
       onStuck: (handles) => this.stuck.push(...handles),
     });
     this.#hadLog = true;
@@ -140,7 +147,12 @@ export class EngineWorld {
       one.isThere = true;
     }
     const store = await engine.openStore({
-      ...{ project: name, directory, projectFile: one.projectFile, disk, cipher, clock },
+      project: name,
+      directory,
+      projectFile: one.projectFile,
+      disk,
+      cipher,
+      clock,
       cache: createSealedCache(0),
       onIntegrityError: (fileName) => this.unexplained.push(`${name}: ${fileName} does not open`),
       onFailure: () => undefined,

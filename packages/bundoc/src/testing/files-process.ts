@@ -61,8 +61,13 @@ export class Process {
   ): Promise<FileStore> {
     const engine = await this.engine;
     return engine.openStore({
-      ...{ project, directory: folderOf(project), projectFile, disk: this.disk },
-      ...{ cipher: this.keys.of(project), clock: new FakeClock(), cache: createSealedCache(0) },
+      project,
+      directory: folderOf(project),
+      projectFile,
+      disk: this.disk,
+      cipher: this.keys.of(project),
+      clock: new FakeClock(),
+      cache: createSealedCache(0),
       onIntegrityError: (fileName) => this.failures.push(fileName),
       onFailure: (error) => this.failures.push(error),
       positionFloor: () => 0,

@@ -51,7 +51,12 @@ export class HistoryWorld {
     if (known !== undefined) return known;
     const { directory, cipher, file, entries } = await projects.openOrCreate(project);
     const store = await engine.openStore({
-      ...{ project, directory, disk: this.disk, cipher, clock: this.clock, entries },
+      project,
+      directory,
+      disk: this.disk,
+      cipher,
+      clock: this.clock,
+      entries,
       projectFile: formatProjectFile(file),
       cache: createSealedCache(0),
       positionFloor: () => positionAt(generation.takenOverMs),
@@ -146,7 +151,10 @@ export class HistoryWorld {
     const cipher = await cipherOf(facts, keys);
     await restoreProject({
       ...restoreSource(facts, once, cipher),
-      ...{ disk: this.disk, clock: this.clock, projectsDirectory: ROOT, tmp: '/tmp' },
+      disk: this.disk,
+      clock: this.clock,
+      projectsDirectory: ROOT,
+      tmp: '/tmp',
       arrived: (handle) => engine.arrived(project, handle, cipher),
     });
   }
@@ -188,7 +196,13 @@ export class HistoryWorld {
     if (generation === undefined) throw new Error('the storage was not confirmed');
     const keys = new StorageKeys(service, generation);
     const projects = new FileProjects({
-      ...{ disk, clock, directory: ROOT, tmp: '/tmp', setAside: '/set-aside', engine, storage: generation },
+      disk,
+      clock,
+      directory: ROOT,
+      tmp: '/tmp',
+      setAside: '/set-aside',
+      engine,
+      storage: generation,
       keys: new KeyCache({ keys, clock, ttlMs: 900_000 }),
       settle: async () => undefined,
       isLost: (project) => lost.has(project),
@@ -203,7 +217,10 @@ export class HistoryWorld {
     const identity = await this.#identity();
     const { id } = await identity.read();
     const generation = new StorageGeneration({
-      ...{ id, identity, calls: service, logger },
+      id,
+      identity,
+      calls: service,
+      logger,
       isUp: async () => true,
       onTakenOver: (before, _takenOverMs, signal) =>
         markLost({ storage: { lost, identity }, calls: service, id, logger }, before, signal),

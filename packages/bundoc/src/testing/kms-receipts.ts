@@ -5,8 +5,12 @@ import { formatReceipts } from '../kms/receipts-text.ts';
 /** A receipt of this record, with a mac that only BunKMS could judge. */
 export function receiptOf(seq: number, of: Partial<KmsReceipt> = {}): KmsReceipt {
   return {
-    ...{ installation: '0123456789abcdef', epoch: 0, seq },
-    ...{ hash: seq.toString(16).padStart(64, '0'), mac: 'M'.repeat(43), ...of },
+    installation: '0123456789abcdef',
+    epoch: 0,
+    seq,
+    hash: seq.toString(16).padStart(64, '0'),
+    mac: 'M'.repeat(43),
+    ...of,
   };
 }
 

@@ -81,7 +81,10 @@ export class ProjectInFiles {
   engine(disk: Disk): Promise<FilesEngine> {
     const parent = dirname(this.directory);
     return engineOn(disk, {
-      ...{ dataDir: parent, projectsDir: parent, clock: this.clock, limits: this.limits },
+      dataDir: parent,
+      projectsDir: parent,
+      clock: this.clock,
+      limits: this.limits,
       ...defined({ backlogBytesMax: this.#backlogBytesMax }),
     });
   }

@@ -85,7 +85,11 @@ async function openEngine(
 ): Promise<OpenEngine> {
   await using stack = new AsyncDisposableStack();
   const options = {
-    ...{ disk, dataDir, projectsDir, storageId: storageIdOf(disk), mustExist: false },
+    disk,
+    dataDir,
+    projectsDir,
+    storageId: storageIdOf(disk),
+    mustExist: false,
     logDisk: logDiskOf(disk, dataDir, stack),
     logLimits: limits.log,
     checkpointBytes: limits.checkpointBytes,
@@ -103,7 +107,9 @@ export async function viewLog(disk: Disk, dataDir = '/'): Promise<ViewedLog> {
   // Callers may still read through the view.
   const stack = new AsyncDisposableStack();
   const view = await readLog({
-    ...{ disk: logDiskOf(disk, dataDir, stack), directory, storageId: storageIdOf(disk) },
+    disk: logDiskOf(disk, dataDir, stack),
+    directory,
+    storageId: storageIdOf(disk),
     segmentBytes: SMALL_LIMITS.log.segmentBytes,
     everyFrame: true,
   });
@@ -129,7 +135,12 @@ export async function openTestStore(
 ): Promise<FileStore> {
   const engine = await engineOn(disk, { clock });
   return engine.openStore({
-    ...{ project, directory, disk, cipher, clock, projectFile: formatProjectFile(file) },
+    project,
+    directory,
+    disk,
+    cipher,
+    clock,
+    projectFile: formatProjectFile(file),
     cache: createSealedCache(0),
     onIntegrityError: () => undefined,
     onFailure: () => undefined,

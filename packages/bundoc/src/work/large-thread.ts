@@ -107,7 +107,10 @@ export class LargeThread implements AsyncDisposable {
     if (this.#disposed) throw stopping();
     const account = this.#accounts.of(key);
     const waiting: QueuedJob = {
-      ...{ account, request: { module, name, input }, onUsed, done: Promise.withResolvers() },
+      account,
+      request: { module, name, input },
+      onUsed,
+      done: Promise.withResolvers(),
       timer: undefined,
     };
     if (account.subject.id !== OWN)

@@ -76,7 +76,9 @@ export class Scheduler implements AsyncDisposable {
   constructor(ports: Partial<SchedulerDeps> = {}, large?: LargeThread) {
     const { accounts = new Accounts() } = ports;
     this.#ports = {
-      ...{ nowMs: () => performance.now(), nextTurn: (run) => setImmediate(run), ...ports },
+      nowMs: () => performance.now(),
+      nextTurn: (run) => setImmediate(run),
+      ...ports,
       accounts,
     };
     this.#waiting = new Turns(accounts);

@@ -35,14 +35,20 @@ export function createServiceShares(clock: Clock = systemClock, accounts?: Accou
   /** For long use: a subject has at most a quarter, a project an eighth. Nobody waits. */
   const long = (name: string, capacity: number) =>
     new Pool({
-      ...{ ...common, name, capacity, waitMs: 0 },
+      ...common,
+      name,
+      capacity,
+      waitMs: 0,
       subjectMax: Math.max(1, Math.floor(capacity / 4)),
       projectMax: Math.max(1, Math.floor(capacity / 8)),
     });
   /** For short work: requests wait, and a subject has at most the part `ofSubject`. */
   const short = (name: string, capacity: number, ofSubject: number, beyond = 0) =>
     new Pool({
-      ...{ ...common, name, capacity, subjectMax: capacity * ofSubject },
+      ...common,
+      name,
+      capacity,
+      subjectMax: capacity * ofSubject,
       beyond: { ofSubject: beyond, ofProject: 0 },
     });
   return {

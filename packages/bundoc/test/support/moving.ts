@@ -120,14 +120,20 @@ export class Moving implements AsyncDisposable {
     const { database, disk, folder } = this;
     const { id, takenOverMs } = await (await this.identity(place)).read();
     const options = {
-      ...{ clock, storage: { id, takenOverMs }, keys: keys ?? (await this.#keysOf(place, storage)) },
+      clock,
+      storage: { id, takenOverMs },
+      keys: keys ?? (await this.#keysOf(place, storage)),
       settle: (of: string, move: string) => settleMove(storage, of, move),
       onSetAside: this.#onSetAside,
     };
     if (place === 'rows') return new PostgresProjects({ ...options, database });
     return new FileProjects({
-      ...{ ...options, disk, directory: this.#projectsDir, setAside: join(folder, 'set-aside') },
-      ...{ tmp: this.tmp, engine: await this.#engine() },
+      ...options,
+      disk,
+      directory: this.#projectsDir,
+      setAside: join(folder, 'set-aside'),
+      tmp: this.tmp,
+      engine: await this.#engine(),
     });
   }
 
@@ -152,7 +158,12 @@ export class Moving implements AsyncDisposable {
     const reads = new SharedReads(database);
     const onRows = (of: string, { cipher }: OpenedProject) =>
       new PostgresStore({
-        ...{ project: of, database, reads, cipher, clock: systemClock, news: NO_NEWS },
+        project: of,
+        database,
+        reads,
+        cipher,
+        clock: systemClock,
+        news: NO_NEWS,
         sealLimits: SEAL_LIMITS,
         committer,
         onIntegrityError: () => undefined,
@@ -161,7 +172,10 @@ export class Moving implements AsyncDisposable {
         onRotationDue: () => undefined,
       }).begin();
     const node = new InstanceManager({
-      ...{ projects, keys, clock: systemClock, logger },
+      projects,
+      keys,
+      clock: systemClock,
+      logger,
       openStore: async (of, opened) =>
         place === 'rows'
           ? onRows(of, opened)
@@ -193,19 +207,23 @@ export class Moving implements AsyncDisposable {
     const { folder } = this;
     return new Moves({
       onSetAside: this.#onSetAside,
-      ...{ instances: node, logger, feed: { end: () => undefined }, keys: { evict: () => undefined } },
-      ...{ from: options.from ?? (await this.start('files', calls)), limits: SMALL, ...options },
+      instances: node,
+      logger,
+      feed: { end: () => undefined },
+      keys: { evict: () => undefined },
+      from: options.from ?? (await this.start('files', calls)),
+      limits: SMALL,
+      ...options,
       ends: {
         source: (of, instances) =>
           new FilesMoveSource({
-            ...{ project: of, instances },
+            project: of,
+            instances,
             place: {
-              ...{
-                directory: join(this.#projectsDir, of),
-                keptIn: join(folder, 'moved'),
-                disk,
-                tmp: this.tmp,
-              },
+              directory: join(this.#projectsDir, of),
+              keptIn: join(folder, 'moved'),
+              disk,
+              tmp: this.tmp,
               // A dead process writes nothing into the log.
               forget: async () => {
                 await makeDirectoryDurably(disk, this.tmp);

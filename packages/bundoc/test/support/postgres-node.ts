@@ -47,13 +47,28 @@ export class PostgresNode {
     const committer = new GroupCommitter({ database, clock });
     const keys = new KeyCache({ keys: service.held, clock, ttlMs: 900_000 });
     const projects = new PostgresProjects({
-      ...{ database, keys, clock, storage: service.storage, settle: async () => undefined },
+      database,
+      keys,
+      clock,
+      storage: service.storage,
+      settle: async () => undefined,
     });
     this.instances = new InstanceManager({
-      ...{ projects, keys, clock, logger, isShared: true },
+      projects,
+      keys,
+      clock,
+      logger,
+      isShared: true,
       openStore: (project, { cipher, head }) =>
         new PostgresStore({
-          ...{ project, database, reads, states, committer, cipher, clock, news: NO_NEWS },
+          project,
+          database,
+          reads,
+          states,
+          committer,
+          cipher,
+          clock,
+          news: NO_NEWS,
           sealLimits: SEAL_LIMITS,
           onIntegrityError: (name) => this.damaged.push(name),
           onFailure: () => undefined,

@@ -86,8 +86,11 @@ export class EventFeed {
     this.#options = options;
     this.#started = instant(options.clock);
     this.#places = new Pool({
-      ...{ name: 'event streams', capacity: SUBSCRIBERS_MAX, subjectMax: SUBSCRIBERS_OF_SUBJECT_MAX },
-      ...{ clock: options.clock, waitMs: 0 },
+      name: 'event streams',
+      capacity: SUBSCRIBERS_MAX,
+      subjectMax: SUBSCRIBERS_OF_SUBJECT_MAX,
+      clock: options.clock,
+      waitMs: 0,
     });
     options.metrics.watchShares([this.#places]);
   }

@@ -111,7 +111,8 @@ async function createListener(
   const guards = createGuards(auth, services);
 
   registerPublicRoutes(app, {
-    ...{ readiness: options.readiness, drain: options.drain },
+    readiness: options.readiness,
+    drain: options.drain,
     jwks: { keys: [publicKey] },
   });
   const add = routesOf(app, services);

@@ -82,8 +82,11 @@ async function tryExport(deps: ExportDeps, request: ExportRequest, caller: Calle
   try {
     const receipt = await deps.exports.release(
       {
-        ...{ keyId: record.id, name: record.name, version: version.version },
-        ...{ leaseTtlMs: deps.leaseTtlMs, storage: storage?.id },
+        keyId: record.id,
+        name: record.name,
+        version: version.version,
+        leaseTtlMs: deps.leaseTtlMs,
+        storage: storage?.id,
       },
       caller,
       { jti: caller.jti, key: stampOf(record), storage },

@@ -19,7 +19,12 @@ const limit: fc.Arbitrary<MayIssue> = fc.record({
 const request: fc.Arbitrary<SizedRequest> = fc
   .tuple(limit, fc.option(limit, { nil: undefined }))
   .map(([{ scopes, projects, keys, ttl_s }, further]) => ({
-    ...{ sub: 'x', typ: 'service' as const, scope: scopes, projects, keys, ttl_s },
+    sub: 'x',
+    typ: 'service' as const,
+    scope: scopes,
+    projects,
+    keys,
+    ttl_s,
     ...(further === undefined ? {} : { may_issue: further }),
   }));
 
@@ -80,7 +85,12 @@ describe('may_issue of a token', () => {
     fc.assert(
       fc.property(most, fc.option(most, { nil: undefined }), (issuer, further) => {
         const wanted: SizedRequest = {
-          ...{ sub: 'x', typ: 'service', scope: ['kms:admin'], keys: [], projects: [], ttl_s: 10 },
+          sub: 'x',
+          typ: 'service',
+          scope: ['kms:admin'],
+          keys: [],
+          projects: [],
+          ttl_s: 10,
           ...(further === undefined ? {} : { may_issue: further }),
         };
         if (!isAllowed(issuer, wanted)) return;

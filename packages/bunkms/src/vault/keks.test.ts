@@ -69,7 +69,13 @@ describe('the KEKs of a process', () => {
     const logger = createLogger({ service: 'bunkms', level: 'info', destination });
     const { chainKey } = state;
     keks = new Keks({
-      ...{ vault, store, chainKey, clock, logger, provider: ring, stamp },
+      vault,
+      store,
+      chainKey,
+      clock,
+      logger,
+      provider: ring,
+      stamp,
       state: state.keks,
       caller: SYSTEM,
     });

@@ -106,7 +106,9 @@ export async function makeCallers(kms: TestKms): Promise<Caller[]> {
     ...(await Promise.all(
       each.map((scope) =>
         honest(`a service with ${scope}`, {
-          ...{ typ: 'service', scope: [scope], keys: ['*'] },
+          typ: 'service',
+          scope: [scope],
+          keys: ['*'],
           // No token has that scope without may_issue.
           ...(scope === 'kms:issue_client' ? { may_issue: MAY_ISSUE_ALL } : {}),
         }),
@@ -126,7 +128,9 @@ export async function makeCallers(kms: TestKms): Promise<Caller[]> {
       token: { typ: 'client', scope: ['kms:export_key'], keys: ['*'] },
     },
     await honest('a service with kms:admin that may issue tokens', {
-      ...{ typ: 'service', scope: ['kms:admin'], keys: ['*'] },
+      typ: 'service',
+      scope: ['kms:admin'],
+      keys: ['*'],
       may_issue: MAY_ISSUE_ALL,
     }),
     await honest('a service for other keys', { ...good, keys: ['other-*'] }),

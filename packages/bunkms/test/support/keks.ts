@@ -70,7 +70,11 @@ export async function openBare({ dataDir, ring, decorate, batch }: BareOptions):
     }
     const { chainKey } = state;
     const keks = new Keks({
-      ...{ vault, store, chainKey, clock, logger },
+      vault,
+      store,
+      chainKey,
+      clock,
+      logger,
       provider: inlineKekProvider(ring),
       stamp: '',
       state: state.keks,
@@ -79,7 +83,9 @@ export async function openBare({ dataDir, ring, decorate, batch }: BareOptions):
     const audit = new AuditLog({ store, logger, metrics: createMetrics() });
     const deps: KekDeps = { store, vault, keks, chainKey, audit, clock, logger };
     const rewrap = new KeyRewrap({
-      ...{ ...deps, caller: SYSTEM, holder: randomUUID() },
+      ...deps,
+      caller: SYSTEM,
+      holder: randomUUID(),
       ...(batch === undefined ? {} : { batch }),
     });
     return {

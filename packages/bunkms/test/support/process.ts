@@ -29,7 +29,9 @@ export type Server = ServiceProcess & { readonly apiUrl: string; readonly intern
 export async function startServer(environment: Record<string, string>): Promise<Server> {
   const variables = {
     ...PATIENT,
-    ...{ BUNKMS_PORT: '0', BUNKMS_INTERNAL_PORT: '0', BUNKMS_DRAIN_MS: '0' },
+    BUNKMS_PORT: '0',
+    BUNKMS_INTERNAL_PORT: '0',
+    BUNKMS_DRAIN_MS: '0',
     ...environment,
   };
   const { service, record } = await ServiceProcess.start(source('main.ts'), variables, 'listening');

@@ -109,7 +109,8 @@ export function writeCatalog(directory: string, projectFile: string): void {
     id: Buffer.alloc(16, 1),
     handle: '0123456789abcdef',
     covered: undefined,
-    ...{ documents: 0, bytes: 0 },
+    documents: 0,
+    bytes: 0,
     projectFile: Buffer.from(projectFile),
   });
   writeFileSync(join(directory, 'catalog'), head);

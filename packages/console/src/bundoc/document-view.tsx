@@ -136,7 +136,15 @@ function useEditing(place: DocumentPlace, stored: OwnText) {
     dropDraft(key);
   };
   return {
-    ...{ base, begin, text, rev, theirs, isSaved, isBusy, error, fault: faultOfText(text) },
+    base,
+    begin,
+    text,
+    rev,
+    theirs,
+    isSaved,
+    isBusy,
+    error,
+    fault: faultOfText(text),
     isChanged: text !== base.text || theirs !== undefined,
     change: (next: string) => {
       setText(next);

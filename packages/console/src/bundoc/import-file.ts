@@ -25,7 +25,10 @@ export interface ImportProgress {
 }
 
 export const NOTHING_DONE: ImportProgress = {
-  ...{ number: 0, bytesRead: 0, written: 0, refused: 0 },
+  number: 0,
+  bytesRead: 0,
+  written: 0,
+  refused: 0,
   refusals: [],
 };
 
@@ -83,7 +86,8 @@ export async function importFile(
     await write(place, batch, signal, (refusal) => refusals.push(refusal));
     const lost = refusals.length - before;
     progress = {
-      ...{ number: last.number, bytesRead: last.bytesRead },
+      number: last.number,
+      bytesRead: last.bytesRead,
       written: progress.written + batch.length - lost,
       refused: progress.refused + refusals.length,
       refusals: [...progress.refusals, ...refusals].slice(0, REFUSALS_KEPT),

@@ -87,7 +87,13 @@ function useQuery({ project, collection }: CollectionPath) {
     return answered;
   };
   return {
-    ...{ kind, text, answer, isBusy, error, send, fault: faultOfText(text) },
+    kind,
+    text,
+    answer,
+    isBusy,
+    error,
+    send,
+    fault: faultOfText(text),
     ask: (cursor?: string) =>
       run(async (signal) => {
         const start = performance.now();

@@ -43,7 +43,12 @@ export function TextField({ label, hint, isSearch = false, value, onInput, ...mo
     <Field label={label} hint={hint}>
       {(attributes) => {
         const all = {
-          ...{ ...attributes, ...more, value, class: 'mono', autocomplete: 'off', spellcheck: false },
+          ...attributes,
+          ...more,
+          value,
+          class: 'mono',
+          autocomplete: 'off',
+          spellcheck: false,
           onInput: ({ currentTarget: { value: typed, validity } }: TargetedInputEvent<HTMLInputElement>) =>
             onInput(typed, validity.valid),
         };

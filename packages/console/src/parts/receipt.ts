@@ -20,7 +20,9 @@ export function readReceipt(text: string): Receipt | undefined {
   if (match !== null)
     return {
       place: { seq: Number(match[1]), hash: match[2] ?? '' },
-      ...{ project: undefined, key: undefined, deletedAt: undefined },
+      project: undefined,
+      key: undefined,
+      deletedAt: undefined,
     };
   try {
     const value = JSON.parse(text) as Record<string, unknown>;

@@ -40,12 +40,23 @@ export function createGate(clock: Clock, bytes: number): Gate {
   return {
     accounts,
     places: new Pool({
-      ...{ name: 'places', capacity: PLACES, waitingMax: WAITING_MAX, clock, accounts },
-      ...{ extra: FOR_SINGLE, smallMax: 1, isOwed: true },
+      name: 'places',
+      capacity: PLACES,
+      waitingMax: WAITING_MAX,
+      clock,
+      accounts,
+      extra: FOR_SINGLE,
+      smallMax: 1,
+      isOwed: true,
       beyond: { ofSubject: 2, ofProject: 1.5 },
     }),
     bytes: new Pool({
-      ...{ name: 'bytes', capacity: bytes, extra: bytes / 8, smallMax: SMALL_BYTES_MAX, clock, accounts },
+      name: 'bytes',
+      capacity: bytes,
+      extra: bytes / 8,
+      smallMax: SMALL_BYTES_MAX,
+      clock,
+      accounts,
       beyond: { ofSubject: 1.25, ofProject: 1 },
     }),
   };

@@ -117,9 +117,16 @@ export class Pool {
   constructor(options: PoolOptions) {
     const { name, capacity, accounts = new Accounts() } = options;
     this.#options = {
-      ...{ beyond: { ofSubject: 0, ofProject: 0 }, extra: 0, smallMax: 0 },
-      ...{ subjectMax: Number.POSITIVE_INFINITY, projectMax: Number.POSITIVE_INFINITY },
-      ...{ waitMs: WAIT_MS_MAX, waitingMax: WAITING_MAX, isOwed: false, accounts, ...options },
+      beyond: { ofSubject: 0, ofProject: 0 },
+      extra: 0,
+      smallMax: 0,
+      subjectMax: Number.POSITIVE_INFINITY,
+      projectMax: Number.POSITIVE_INFINITY,
+      waitMs: WAIT_MS_MAX,
+      waitingMax: WAITING_MAX,
+      isOwed: false,
+      accounts,
+      ...options,
     };
     this.name = name;
     this.capacity = capacity;
@@ -214,8 +221,11 @@ export class Pool {
     if (this.#options.waitMs === 0) throw this.refusal(key, units);
     const { promise, resolve, reject } = Promise.withResolvers<Hold>();
     const waiter: Waiter = {
-      ...{ account: this.accounts.of(key), units, sinceMs: this.#options.clock.monotonic() },
-      ...{ grant: resolve, refuse: reject },
+      account: this.accounts.of(key),
+      units,
+      sinceMs: this.#options.clock.monotonic(),
+      grant: resolve,
+      refuse: reject,
     };
     this.#join(waiter);
     if (signal === undefined) return promise;

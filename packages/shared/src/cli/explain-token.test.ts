@@ -8,21 +8,27 @@ const { privateKey, publicKey } = generateKeyPairSync('ed25519');
 const KEYS: Jwks = {
   keys: [
     {
-      ...{ kty: 'OKP', crv: 'Ed25519', use: 'sig', alg: 'EdDSA', kid: 'k1' },
+      kty: 'OKP',
+      crv: 'Ed25519',
+      use: 'sig',
+      alg: 'EdDSA',
+      kid: 'k1',
       x: String(publicKey.export({ format: 'jwk' }).x),
     },
   ],
 };
 const NOW_S = 1_795_800_000;
 const CLAIMS = {
-  ...{ iss: 'bunkms', aud: 'bunkms', sub: 'shop', typ: 'service', scope: 'kms:issue_client' },
-  ...{
-    projects: [],
-    keys: [],
-    jti: '0b6f4a0e-6b0c-4b8e-9a53-3c1d2f7e8a90',
-    iat: NOW_S - 60,
-    exp: NOW_S + 840,
-  },
+  iss: 'bunkms',
+  aud: 'bunkms',
+  sub: 'shop',
+  typ: 'service',
+  scope: 'kms:issue_client',
+  projects: [],
+  keys: [],
+  jti: '0b6f4a0e-6b0c-4b8e-9a53-3c1d2f7e8a90',
+  iat: NOW_S - 60,
+  exp: NOW_S + 840,
   may_issue: { scopes: ['docs:read'], projects: ['project-a'], keys: [], ttl_s: 900 },
 };
 const iso = (seconds: number) => new Date(seconds * 1_000).toISOString().replace('.000', '');

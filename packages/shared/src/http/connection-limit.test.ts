@@ -39,7 +39,9 @@ class FakeSocket extends EventEmitter {
 
 function connectionsOf(options: Partial<ConnectionsOptions> = {}) {
   const connections = new Connections({
-    ...{ clock: new FakeClock(), max: 70, ofAddressMax: 10 },
+    clock: new FakeClock(),
+    max: 70,
+    ofAddressMax: 10,
     ...options,
   });
   const open = (address: string, count: number) =>

@@ -134,7 +134,11 @@ export class Connections {
     }
     const name = nameOf(socket);
     const connection: Connection = {
-      ...{ socket, hold: this.share.charge(key, 1), isProxy, isExtra, owner: undefined },
+      socket,
+      hold: this.share.charge(key, 1),
+      isProxy,
+      isExtra,
+      owner: undefined,
       turn: isProxy ? name : key.subject,
       pass: (subject) => this.#setOwner(connection, subject),
     };

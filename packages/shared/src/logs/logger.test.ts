@@ -106,7 +106,9 @@ describe('a fault', () => {
       vi.advanceTimersByTime(60_000);
       expect(lines).toHaveLength(4);
       expect(last()).toMatchObject({
-        ...{ level: 'warn', project: 'a', count: 9 },
+        level: 'warn',
+        project: 'a',
+        count: 9,
         msg: 'it failed: connect ECONNREFUSED 10.0.0.1:5432 (repeated)',
       });
     } finally {

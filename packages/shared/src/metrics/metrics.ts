@@ -120,7 +120,10 @@ function watchShares(prefix: string, registry: Registry): Pick<ServiceMetrics, '
   ];
   for (const [name, help, read] of figures)
     new Gauge({
-      ...{ name: `${prefix}share_${name}`, help, labelNames: ['share'], registers },
+      name: `${prefix}share_${name}`,
+      help,
+      labelNames: ['share'],
+      registers,
       collect() {
         for (const [share, it] of watched) this.set({ share }, read(it));
       },

@@ -7,23 +7,37 @@ import { clientConfig, usesTls } from './connection.ts';
 
 const at = (text: string) => parseAddress(text) as PostgresAddress;
 const settings = (text: string) => ({
-  ...{ address: at(text), connectTimeoutMs: 1_000, statementTimeoutMs: 2_000, answerSlackMs: 500 },
+  address: at(text),
+  connectTimeoutMs: 1_000,
+  statementTimeoutMs: 2_000,
+  answerSlackMs: 500,
   applicationName: 'test',
 });
 
 describe('the URL of a PostgreSQL', () => {
   it('names host, port, database, user, password and known parameters, and nothing else', () => {
     expect(at('postgres://kms:p%40ss@db.example:6543/keys?sslmode=disable')).toEqual({
-      ...{ host: 'db.example', port: 6_543, database: 'keys', user: 'kms', password: 'p@ss' },
-      ...{ sslMode: 'disable', isPooled: false },
+      host: 'db.example',
+      port: 6_543,
+      database: 'keys',
+      user: 'kms',
+      password: 'p@ss',
+      sslMode: 'disable',
+      isPooled: false,
     });
     expect(at('postgresql://kms@[::1]/keys')).toEqual({
-      ...{ host: '::1', port: 5_432, database: 'keys', user: 'kms', password: undefined },
+      host: '::1',
+      port: 5_432,
+      database: 'keys',
+      user: 'kms',
+      password: undefined,
       isPooled: false,
     });
     const parameters = 'pooler=transaction&connections=30&timeout_ms=9000';
     expect(at(`postgres://kms@db.example/keys?${parameters}`)).toMatchObject({
-      ...{ isPooled: true, connectionsMax: 30, timeoutMs: 9_000 },
+      isPooled: true,
+      connectionsMax: 30,
+      timeoutMs: 9_000,
     });
   });
 

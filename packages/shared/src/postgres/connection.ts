@@ -54,7 +54,10 @@ export function clientConfig(settings: ConnectionSettings): pg.ClientConfig {
       : () => readSecretFile(passwordFile.variable, passwordFile.path);
   return {
     // Separate members, because a URL would override them.
-    ...{ host, port, database, user },
+    host,
+    port,
+    database,
+    user,
     ...defined({ password }),
     ssl: isTls && {
       ...defined({ ca }),

@@ -31,7 +31,9 @@ async function fuzzOf(handler: Handler): Promise<ReadonlyMap<number, number>> {
   app.put('/v1/things/:id', { config }, handler);
   await registerOpenapi(app, {
     service: {
-      ...{ title: 'Service', description: 'For tests.', schemas: {} },
+      title: 'Service',
+      description: 'For tests.',
+      schemas: {},
       tags: [{ name: 'service', description: 'All' }],
       refusals: { always: [], authenticated: [] },
     },
@@ -46,7 +48,10 @@ async function fuzzOf(handler: Handler): Promise<ReadonlyMap<number, number>> {
     reader,
     origin: `http://127.0.0.1:${port}`,
     tokens: { good: undefined, none: undefined, foreign: undefined, garbage: undefined },
-    ...{ runs: 60, msMax: 30_000, seed: 7, endless: ['readOpenapi'] },
+    runs: 60,
+    msMax: 30_000,
+    seed: 7,
+    endless: ['readOpenapi'],
     prepare: (request) => request,
   });
 }

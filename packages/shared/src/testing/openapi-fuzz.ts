@@ -78,7 +78,11 @@ function send(
   return new Promise((resolve, reject) => {
     const sent = request(
       {
-        ...{ hostname, port, path, method, agent: false },
+        hostname,
+        port,
+        path,
+        method,
+        agent: false,
         headers: {
           ...headers,
           ...(bearer === undefined ? {} : { authorization: `Bearer ${bearer}` }),

@@ -25,7 +25,9 @@ export function requestOf(reader: OpenapiReader, operation: Operation): fc.Arbit
 /** The unchanged examples of an operation. */
 export function examplesOf(reader: OpenapiReader, operation: Operation): FuzzRequest[] {
   return reader.examplesOf(operation).map(({ method, path, headers, body, contentType }) => ({
-    ...{ method, path, token: 'good' },
+    method,
+    path,
+    token: 'good',
     headers: { ...headers, ...(body === undefined ? {} : { 'content-type': contentType }) },
     body: body === undefined ? undefined : Buffer.from(JSON.stringify(body)),
   }));

@@ -287,7 +287,9 @@ describe('the plan of a group of commits', () => {
     );
     expect(replaced?.state).toEqual({
       ...living,
-      ...{ seq: LAST_SEQ + 1, rev: revOf(0, 0), keyVersion: KEY_VERSION },
+      seq: LAST_SEQ + 1,
+      rev: revOf(0, 0),
+      keyVersion: KEY_VERSION,
       size: (replaced?.text?.length ?? 0) + SEAL_OVERHEAD_BYTES,
     });
     expect(created?.state).toMatchObject({ createdSeq: LAST_SEQ + 2, createdMs: NOW_MS, deletedMs: 0 });

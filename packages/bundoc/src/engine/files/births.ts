@@ -82,7 +82,8 @@ export class Births {
         { path: join(temporary, PROJECT_FILE), content: projectFile },
         { path: join(temporary, CATALOG_FILE), content: Buffer.concat(catalog) },
       ],
-      ...{ temporary, directory: join(projectsDir, project) },
+      temporary,
+      directory: join(projectsDir, project),
       isPlaced: false,
       done: Promise.withResolvers(),
     };

@@ -91,7 +91,9 @@ export class CheckpointTurns {
   get #ports(): CheckpointDeps {
     const { clock, disk, tmp } = this.#options;
     return {
-      ...{ clock, disk, tmp },
+      clock,
+      disk,
+      tmp,
       writeAgain: (source) => this.#writeAgain(source),
       done: (source, mark) => this.#markCovered(source, mark),
     };

@@ -234,15 +234,14 @@ describe('a start', () => {
     const { disk } = await process.restarted();
     for (const path of disk.files().keys()) if (path.startsWith('/log/')) disk.tamper(path, undefined);
     const open = FilesEngine.open({
-      ...{
-        disk,
-        logDisk: disk,
-        dataDir: '/',
-        projectsDir: '/projects',
-        storageId: STORAGE_ID,
-        mustExist: true,
-      },
-      ...{ logLimits: SMALL_LIMITS.log, checkpointBytes: SMALL_LIMITS.checkpointBytes },
+      disk,
+      logDisk: disk,
+      dataDir: '/',
+      projectsDir: '/projects',
+      storageId: STORAGE_ID,
+      mustExist: true,
+      logLimits: SMALL_LIMITS.log,
+      checkpointBytes: SMALL_LIMITS.checkpointBytes,
       backlog: new Backlog(8_192),
     });
     await expect(open).rejects.toThrow(expect.objectContaining({ name: 'LogDamaged' }));

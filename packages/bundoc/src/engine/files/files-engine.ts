@@ -94,7 +94,11 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     const carried = new CarriedFiles({ ...place, isOpen, writer: this.#writer });
     const { tmp } = place;
     const checkpoints = new CheckpointTurns({
-      ...{ disk, clock, tmp, log, carried },
+      disk,
+      clock,
+      tmp,
+      log,
+      carried,
       logOfProjects: this,
       stores: this.#stores,
     });
@@ -117,7 +121,9 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     const log = await Log.open({
       disk: logDisk,
       directory: join(dataDir, LOG_FOLDER),
-      ...{ storageId, mustExist, limits: logLimits },
+      storageId,
+      mustExist,
+      limits: logLimits,
       writer: () => currentShare().subject,
       ...defined({ clock: options.clock, beforeSegment: options.beforeSegment }),
       observer: { ...observer, onPressure: (handle) => engine?.freeSegments(handle) },
@@ -138,7 +144,10 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
     const { disk, projectsDir } = this.#options;
     const { resolve } = this.#scanEnded;
     void coverFromCatalogs({
-      ...{ disk, projectsDir, log: this.#log, projectOf: this.#projectOf },
+      disk,
+      projectsDir,
+      log: this.#log,
+      projectOf: this.#projectOf,
       isOpen: (handle) => this.#stores.has(handle),
       isEnded: () => this.#isClosed,
     }).then(resolve, () => resolve());

@@ -16,7 +16,10 @@ describe('the identity of a data folder', () => {
     await later.makeDirectory('/data/projects');
     await later.makeDirectory('/data/projects/p');
     expect(await (await identifyFolder(later, '/data')).read()).toEqual({
-      ...{ format: 2, id, candidates: [], takenOverMs: 0 },
+      format: 2,
+      id,
+      candidates: [],
+      takenOverMs: 0,
     });
     expect((await (await identifyFolder(newDisk(), '/data')).read()).id).not.toBe(id);
   });

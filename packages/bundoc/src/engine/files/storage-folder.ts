@@ -74,7 +74,11 @@ export async function openFolder(
   const backlog = new Backlog(BACKLOG_BYTES_MAX, BACKLOG_PROJECT_BYTES);
   const engine = stack.use(
     await FilesEngine.open({
-      ...{ disk, logDisk, dataDir, projectsDir, backlog },
+      disk,
+      logDisk,
+      dataDir,
+      projectsDir,
+      backlog,
       ...defined({ clock, observer, onStuck, onFreeingFailed }),
       storageId: idBytes(id),
       mustExist: log === true,
@@ -110,7 +114,9 @@ export async function viewFolder(
   const storageId = idBytes(id);
   const directory = join(dataDir, LOG_FOLDER);
   const view = await readLog({
-    ...{ disk: new NodeLogDisk(disk, folder), directory, storageId },
+    disk: new NodeLogDisk(disk, folder),
+    directory,
+    storageId,
     mustExist: log === true,
     everyFrame: true,
   });

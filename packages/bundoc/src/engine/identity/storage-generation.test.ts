@@ -56,7 +56,9 @@ function startOn(identity: StorageIdentity, id: string, service: FakeKeyService)
     },
   });
   const generation = new StorageGeneration({
-    ...{ id, identity, calls: service },
+    id,
+    identity,
+    calls: service,
     isUp: async () => service.failure === undefined,
     logger: createLogger({ service: 'bundoc', level: 'error', destination }),
     onConfirmed: () => told.confirmed++,

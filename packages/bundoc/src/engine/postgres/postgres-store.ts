@@ -120,7 +120,14 @@ export class PostgresStore implements ProjectStore {
     this.#upkeep = new Upkeep(options, rows, seals);
     const { quota, onIntegrityError } = options;
     this.#committing = {
-      ...{ project, cipher, clock, quota, onIntegrityError, rows, seals, names: new Map() },
+      project,
+      cipher,
+      clock,
+      quota,
+      onIntegrityError,
+      rows,
+      seals,
+      names: new Map(),
       indexesAsOf: (version: number, transaction: Transaction) => this.#indexing.asOf(version, transaction),
       committed: (seq) => this.#committed(seq),
       refused: (commits, error) => void this.#refuse(commits, error),

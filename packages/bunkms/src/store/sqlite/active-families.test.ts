@@ -46,9 +46,16 @@ describe('the families of active tokens', () => {
   function newToken(): TokenInfo {
     const jti = randomUUID();
     return {
-      ...{ jti, family: jti, sub: 'test', typ: 'service', aud: 'bunkms' },
-      ...{ scope: ['kms:read_key'], keys: ['*'], projects: [] },
-      ...{ issued_at: TIME, expires_at: '2026-01-02T00:00:00.000Z' },
+      jti,
+      family: jti,
+      sub: 'test',
+      typ: 'service',
+      aud: 'bunkms',
+      scope: ['kms:read_key'],
+      keys: ['*'],
+      projects: [],
+      issued_at: TIME,
+      expires_at: '2026-01-02T00:00:00.000Z',
     };
   }
   function issued(): TokenInfo {

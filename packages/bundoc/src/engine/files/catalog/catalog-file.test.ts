@@ -16,8 +16,12 @@ import { CATALOG_CHUNK_BYTES_MAX, CatalogDamaged, encodeSnapshot } from './snaps
 const key = createSecretKey(randomBytes(32));
 const keys = { version: 1, subkey: () => key };
 const head = {
-  ...{ handle: '0123456789abcdef', covered: undefined, projectFile: Buffer.from('{}') },
-  ...{ lastSeq: 7, purgedSeq: 0, seals: [] },
+  handle: '0123456789abcdef',
+  covered: undefined,
+  projectFile: Buffer.from('{}'),
+  lastSeq: 7,
+  purgedSeq: 0,
+  seals: [],
 };
 const ANSWER_BYTES = 700_000;
 
@@ -26,8 +30,16 @@ async function encoded(): Promise<Buffer> {
   const catalog = new Catalog();
   for (let seq = 1; seq <= 4_000; seq++)
     catalog.apply({
-      ...{ collection: 'c', id: `id${seq}`, fileName: randomBytes(16), rev: randomBytes(12), seq },
-      ...{ createdSeq: seq, createdMs: 1, keyVersion: 1, size: 1, deletedMs: 0 },
+      collection: 'c',
+      id: `id${seq}`,
+      fileName: randomBytes(16),
+      rev: randomBytes(12),
+      seq,
+      createdSeq: seq,
+      createdMs: 1,
+      keyVersion: 1,
+      size: 1,
+      deletedMs: 0,
     });
   const used = { key: 'a'.repeat(32), request: 'b'.repeat(32), atMs: 1, answer: 'x'.repeat(ANSWER_BYTES) };
   const pieces: Buffer[] = [];

@@ -12,16 +12,28 @@ import { CATALOG_CHUNK_BYTES_MAX, encodeSnapshot, SnapshotDecoder } from './snap
 const key = createSecretKey(randomBytes(32));
 const keys = { version: 1, subkey: () => key };
 const head = {
-  ...{ handle: '0123456789abcdef', covered: undefined, projectFile: Buffer.from('{}') },
-  ...{ lastSeq: 0, purgedSeq: 0, seals: [] },
+  handle: '0123456789abcdef',
+  covered: undefined,
+  projectFile: Buffer.from('{}'),
+  lastSeq: 0,
+  purgedSeq: 0,
+  seals: [],
 };
 
 function catalogOf(documents: number): Catalog {
   const catalog = new Catalog();
   for (let seq = 1; seq <= documents; seq++)
     catalog.apply({
-      ...{ collection: `ä-${seq % 7}`, id: `€${seq}`, fileName: randomBytes(16), rev: randomBytes(12) },
-      ...{ seq, createdSeq: seq, createdMs: 1, keyVersion: 1, size: 1, deletedMs: seq % 2 },
+      collection: `ä-${seq % 7}`,
+      id: `€${seq}`,
+      fileName: randomBytes(16),
+      rev: randomBytes(12),
+      seq,
+      createdSeq: seq,
+      createdMs: 1,
+      keyVersion: 1,
+      size: 1,
+      deletedMs: seq % 2,
     });
   return catalog;
 }

@@ -91,7 +91,12 @@ export class LogTurns {
     assert(!this.#attached.has(handle), 'a handle is attached once');
     const newest = this.#index.newest(handle) ?? after;
     const attached: Attached = {
-      ...{ source, subject: '', newest, seal: undefined, large: undefined, reserveBytes: 0 },
+      source,
+      subject: '',
+      newest,
+      seal: undefined,
+      large: undefined,
+      reserveBytes: 0,
       held: undefined,
     };
     this.#attached.set(handle, attached);

@@ -90,8 +90,10 @@ export function encodeHeader(
     writeIndexEntry(blocks, BLOCK_BYTES + at * INDEX_ENTRY_BYTES, entry);
   remembered.copy(blocks, indexEnd);
   const copy = encodeCopy(header, {
-    ...{ indexBytes, indexHash: shortHash(blocks.subarray(BLOCK_BYTES, indexEnd)) },
-    ...{ rememberedBytes, rememberedHash: shortHash(remembered) },
+    indexBytes,
+    indexHash: shortHash(blocks.subarray(BLOCK_BYTES, indexEnd)),
+    rememberedBytes,
+    rememberedHash: shortHash(remembered),
   });
   for (const start of COPIES) copy.copy(blocks, start);
   return blocks;

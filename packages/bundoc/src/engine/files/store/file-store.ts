@@ -164,7 +164,9 @@ export class FileStore implements ProjectStore, CheckpointSource {
     const position = () => this.#reader.lastSeq;
     files.onFailure = (error) => this.fail(error);
     this.#queue = new CommitQueue({
-      ...{ ...options, ...parts, ownWork: this.ownWork },
+      ...options,
+      ...parts,
+      ownWork: this.ownWork,
       preparer: new GroupPreparer({ ...parts, indexes: this.#indexes, cipher, clock, quota, position }),
       attach: (source) => engine.attach(source, parts.last),
       publish: (changes) => this.#publish(changes),
@@ -174,7 +176,10 @@ export class FileStore implements ProjectStore, CheckpointSource {
       },
     });
     this.#resealing = new Resealing({
-      ...{ catalog, queue: this.#queue, versions: parts.versions, clock },
+      catalog,
+      queue: this.#queue,
+      versions: parts.versions,
+      clock,
       get: async (state) => this.get(state),
       checkpoint: () => this.checkpoint(),
       isFenced: () => this.#fences > 0,
@@ -232,7 +237,10 @@ export class FileStore implements ProjectStore, CheckpointSource {
     const { lastSeq, purgedSeq } = this.#reader;
     const { size } = catalog;
     return {
-      ...{ lastSeq, purgedSeq, size, ...catalog.usage },
+      lastSeq,
+      purgedSeq,
+      size,
+      ...catalog.usage,
       seals: seals.durable,
       idempotencyRecords: [...idempotencyRecords],
     };

@@ -104,8 +104,17 @@ export async function scanForSalvage(
   const filesMayBeLater = partFaults.length > 0 || handles.size > 1;
   const { lostSeqs, firstSeq, knownRevs, updatedMs, deleted } = scan;
   return {
-    ...{ store, parts, catalogFault, partFaults, lostSeqs, filesMayBeLater, endIsUnknown },
-    ...{ firstSeq, knownRevs, updatedMs, deleted },
+    store,
+    parts,
+    catalogFault,
+    partFaults,
+    lostSeqs,
+    filesMayBeLater,
+    endIsUnknown,
+    firstSeq,
+    knownRevs,
+    updatedMs,
+    deleted,
   };
 }
 

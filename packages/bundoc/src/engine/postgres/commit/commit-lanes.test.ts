@@ -22,7 +22,9 @@ const SLOTS = { small: 2, large: 2, alone: 4 };
 const MIB = 1_048_576;
 const projectsOf = (count: number): Project[] => Array.from({ length: count }, (_, n) => ({ name: `p${n}` }));
 const commitOf = (n = 0, { bytes = 1_000, writes = 1, queuedMs = 0, subject = 's' } = {}): Commit => ({
-  ...{ n, bytes, subject },
+  n,
+  bytes,
+  subject,
   writes: Array(writes).fill(undefined),
   queuedMs,
 });

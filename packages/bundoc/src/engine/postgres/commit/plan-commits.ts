@@ -69,7 +69,11 @@ export function planGroup(
   const { cipher, indexing, quota } = parts;
   indexing.begin();
   const { outcomes: planned, seq } = planCommits<QueuedCommit, readonly BlindEntries[]>(group, drafts, {
-    ...{ seq: known.seq, sealsLeft: known.sealsLeft, usage: known.usage, quota, indexing },
+    seq: known.seq,
+    sealsLeft: known.sealsLeft,
+    usage: known.usage,
+    quota,
+    indexing,
     keyVersion: cipher.version,
     keyOf: ({ names }, at) => names[at] as string,
     stateOf: (_ref, name) => known.states.get(name),
@@ -80,7 +84,10 @@ export function planGroup(
   const accepted = outcomes.filter((outcome) => outcome.kind === 'accepted');
   const last = new Map(accepted.flatMap(({ writes }) => writes.map((write) => [write.key, write])));
   const documents = Array.from(last, ([name, { state, text, entries }]) => ({
-    ...{ state, text, entries, former: known.states.get(name) },
+    state,
+    text,
+    entries,
+    former: known.states.get(name),
   }));
   const idempotencyRecords = accepted.flatMap(({ idempotencyRecord }) => idempotencyRecord ?? []);
   return { outcomes, documents, idempotencyRecords, seq };

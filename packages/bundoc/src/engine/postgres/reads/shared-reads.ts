@@ -112,8 +112,6 @@ interface Wanted {
  *
  * Reads are served in the order of arrival. Large documents have separate statements, so that they do not
  * delay small ones. Heads and pages of changes are gathered like small documents.
- *
- * One class, because each kind of read has its batcher and its statement here.
  */
 export class SharedReads {
   readonly #database: Queryable;
@@ -128,11 +126,13 @@ export class SharedReads {
     const statementsMax = CHANGE_STATEMENTS_MAX;
     this.#positions = new Gather({
       ask: (projects) => this.#readPositions(projects),
-      ...{ statementsMax, questionsMax: POSITIONS_OF_STATEMENT_MAX },
+      statementsMax,
+      questionsMax: POSITIONS_OF_STATEMENT_MAX,
     });
     this.#changes = new Gather({
       ask: (wanted) => this.#readChanges(wanted),
-      ...{ statementsMax, questionsMax: CHANGES_OF_STATEMENT_MAX },
+      statementsMax,
+      questionsMax: CHANGES_OF_STATEMENT_MAX,
     });
   }
 

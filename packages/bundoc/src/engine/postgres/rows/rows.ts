@@ -104,9 +104,16 @@ export function clearStateOf(row: Row, { collection, id }: DocumentRef, createdM
   const [fileName, , seq, createdSeq, deletedMs, keyVersion, rev, , size] =
     row as unknown as Nullable<StateRow>;
   return {
-    ...{ collection, id, fileName: fileName ?? Buffer.alloc(FILE_NAME_BYTES), createdMs },
-    ...{ seq: seq ?? 0, createdSeq: createdSeq ?? 0, deletedMs: deletedMs ?? 0, keyVersion: keyVersion ?? 0 },
-    ...{ rev: rev ?? Buffer.alloc(REV_BYTES), size: size ?? 0 },
+    collection,
+    id,
+    fileName: fileName ?? Buffer.alloc(FILE_NAME_BYTES),
+    createdMs,
+    seq: seq ?? 0,
+    createdSeq: createdSeq ?? 0,
+    deletedMs: deletedMs ?? 0,
+    keyVersion: keyVersion ?? 0,
+    rev: rev ?? Buffer.alloc(REV_BYTES),
+    size: size ?? 0,
   };
 }
 
