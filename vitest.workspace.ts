@@ -87,7 +87,7 @@ const onPostgres = API.map((name) => `test/${name}.test.ts`);
 const api = {
   ...patient,
   ...waiting,
-  setupFiles: 'test/support/holds.ts',
+  setupFiles: ['test/support/holds.ts', 'packages/shared/src/testing/reused-threads.ts'],
   sequence: { groupOrder: 1 },
 };
 const postgres = {

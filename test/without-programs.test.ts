@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
+import { LONG } from '@bundoc/shared/testing/long';
 import { PROGRAMS, type ProgramName } from '@bundoc/shared/testing/programs';
 import { describe, expect, it } from 'vitest';
 
@@ -67,7 +68,7 @@ describe('tests on a machine without optional programs', () => {
       expect(lines).toContainEqual(expect.stringMatching(new RegExp(`^ +[1-9]\\d* tests? needs? ${title}`)));
   });
 
-  const each = process.env['LONG_TESTS'] === '1' ? (Object.keys(USES) as ProgramName[]) : [];
+  const each = LONG ? (Object.keys(USES) as ProgramName[]) : [];
   it.each(each)('pass without %s alone', async (name) => {
     const { code, output, lines } = await run(name, USES[name]);
     expect(code, output).toBe(0);

@@ -31,6 +31,8 @@ export interface BunkmsDependencies {
   readonly metrics?: Metrics;
   /** Interval between checks of the certificate files, milliseconds. */
   readonly checkTlsEveryMs?: number;
+  /** Interval between checks of the schema and of the chain, milliseconds. */
+  readonly watchEveryMs?: number;
   /** Longest time to receive a whole request, milliseconds. */
   readonly requestTimeoutMs?: number;
   /** Opens the store; the service closes it. */
@@ -56,9 +58,8 @@ export async function startBunkms(
   config: BunkmsConfig,
   dependencies: BunkmsDependencies = {},
 ): Promise<RunningBunkms> {
-  const clock = dependencies.clock ?? systemClock;
+  const { clock = systemClock, metrics = createMetrics(), watchEveryMs } = dependencies;
   const logger = dependencies.logger ?? createLogger({ service: 'bunkms', level: config.logLevel });
-  const metrics = dependencies.metrics ?? createMetrics();
   await using opened = new AsyncDisposableStack();
 
   const internalAddress = await resolveInternalAddress(config.internalHost);
@@ -97,8 +98,12 @@ export async function startBunkms(
   const services =
     state.kind === 'sealed' || recorders === undefined
       ? undefined
-      : createServices({ ...ports, state, vault, provider, stamp, audit, recorders, exports });
-  if (services !== undefined) await startUpkeep(services, { ...ports, vault, sealed }, opened);
+      : createServices({
+          ...{ config, state, vault, provider, stamp, store },
+          ...{ audit, recorders, exports, clock, logger, metrics, trust },
+        });
+  const upkeep = { config, vault, store, sealed, logger, metrics, clock, trust, watchEveryMs };
+  if (services !== undefined) await startUpkeep(services, upkeep, opened);
 
   const drain = new Drain(config.drainMs);
   const { publicKey } = state;

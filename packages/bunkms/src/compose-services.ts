@@ -114,15 +114,15 @@ function startKeySweep(sweep: KeySweep, opened: AsyncDisposableStack): void {
 type UpkeepDeps = Pick<
   ServiceDeps,
   'config' | 'vault' | 'store' | 'clock' | 'logger' | 'metrics' | 'trust'
-> & { readonly sealed: SealedRecords };
+> & { readonly sealed: SealedRecords; readonly watchEveryMs: number | undefined };
 
 /** Starts the periodic work of an unsealed service, until it closes. */
 export async function startUpkeep(
   services: Services,
-  { config, vault, store, sealed, clock, logger, metrics, trust }: UpkeepDeps,
+  { config, vault, store, sealed, clock, logger, metrics, trust, watchEveryMs }: UpkeepDeps,
   opened: AsyncDisposableStack,
 ): Promise<void> {
-  startWatch({ trust, sealed, store, logger }, opened);
+  startWatch({ trust, sealed, store, logger, watchEveryMs }, opened);
   await startKekUpkeep(services.kek.upkeep, logger, opened);
   metrics.observeDeletions(() => store.countDeletions().catch(() => undefined));
   metrics.observeRewrap(() => store.countNotWrappedBy(vault.currentKekId).catch(() => undefined));
@@ -151,9 +151,15 @@ async function startKekUpkeep(
   void upkeep.run();
 }
 
-/** Checks each second whether the database is still trusted, or trusted again. */
+/** Checks regularly whether the database is still trusted, or trusted again. */
 function startWatch(
-  { trust, sealed, store, logger }: Pick<UpkeepDeps, 'trust' | 'sealed' | 'store' | 'logger'>,
+  {
+    trust,
+    sealed,
+    store,
+    logger,
+    watchEveryMs = WATCH_MS,
+  }: Pick<UpkeepDeps, 'trust' | 'sealed' | 'store' | 'logger' | 'watchEveryMs'>,
   opened: AsyncDisposableStack,
 ): void {
   let running: Promise<void> | undefined;
@@ -166,7 +172,7 @@ function startWatch(
       .finally(() => {
         running = undefined;
       });
-  const timer = every(WATCH_MS, () => {
+  const timer = every(watchEveryMs, () => {
     running ??= look();
   });
   // Runs before the store closes.

@@ -26,7 +26,7 @@ function canBeAccepted(storageOf: (dataDir: string) => Promise<Record<string, st
   let keys: KeyCalls;
   let token: string;
   beforeEach(async () => {
-    kms = await startKms();
+    kms = await startKms({ watchEveryMs: 100 });
     keys = await KeyCalls.of(kms);
     token = await kms.fullToken();
     expect((await keys.create(NAME)).status).toBe(201);

@@ -18,14 +18,14 @@ import {
   useCommandLine,
 } from './support/command-line.ts';
 import { call } from './support/http.ts';
-import { startServer } from './support/process.ts';
+import { startConfigured } from './support/in-process.ts';
 
 useCommandLine();
 
 describe('`bunkms keys`', () => {
   it('rotates, lists and shows keys while a server runs, and prints no key material', async () => {
     await init();
-    await using server = await startServer(environment);
+    await using server = await startConfigured(environment);
     const token = readFileSync(tokenFile, 'utf8').trim();
     for (const name of ['a-dek', 'b-dek'])
       await call(server.apiUrl, '/v1/keys', { token, body: { name, type: 'aes-256' } });
@@ -154,7 +154,7 @@ describe('`bunkms kek`', () => {
     const token = readFileSync(tokenFile, 'utf8').trim();
     const kek = async (...args: string[]) => run('kek', ...args);
     const json = async (...args: string[]) => JSON.parse((await kek(...args, '--json')).stdout);
-    await using server = await startServer(environment);
+    await using server = await startConfigured(environment);
     for (const name of ['a-dek', 'b-dek'])
       await call(server.apiUrl, '/v1/keys', { token, body: { name, type: 'aes-256' } });
     const exported = async (name: string) => {
@@ -198,7 +198,7 @@ describe('`bunkms kek`', () => {
     expect((await kek('status')).stdout).toMatch(
       new RegExp(`^current: ${current}\n${former}  retired  not in the ring`),
     );
-    await using later = await startServer(environment);
+    await using later = await startConfigured(environment);
     const answer = await call(later.internalUrl, '/v1/export/a-dek', { token });
     expect(answer.json().key_material_b64).toBe(made.key_material_b64);
   });
@@ -206,7 +206,7 @@ describe('`bunkms kek`', () => {
   it('lists the reasons against the retirement of a KEK, and can leave the rewrapping to the server', async () => {
     await init();
     const token = readFileSync(tokenFile, 'utf8').trim();
-    await using server = await startServer(environment);
+    await using server = await startConfigured(environment);
     await call(server.apiUrl, '/v1/keys', { token, body: { name: 'a-dek', type: 'aes-256' } });
     await call(server.internalUrl, '/v1/export/a-dek', { token });
     appendFileSync(environment.BUNKMS_KEK_FILE, `${'cd'.repeat(32)}\n`);

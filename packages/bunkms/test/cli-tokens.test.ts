@@ -2,7 +2,7 @@ import { exportedKeySchema } from '@bundoc/shared/contract/keys';
 import { describe, expect, it } from 'vitest';
 import { claimsOf, environment, init, run, useCommandLine } from './support/command-line.ts';
 import { call } from './support/http.ts';
-import { startServer } from './support/process.ts';
+import { startConfigured } from './support/in-process.ts';
 
 useCommandLine();
 
@@ -29,7 +29,7 @@ describe('`bunkms token`', () => {
       projects: ['project-a'],
       ttl_s: 7_200,
     });
-    await using server = await startServer(environment);
+    await using server = await startConfigured(environment);
     const issue = (body: object) =>
       call(server.apiUrl, '/v1/tokens', { token: issuer, body: { sub: 'x', typ: 'service', ...body } });
     expect((await issue({ scope: ['kms:read_key'], keys: ['c-dek'] })).status).toBe(403);
@@ -52,7 +52,7 @@ describe('`bunkms token`', () => {
 
   it('issues tokens that a running server accepts, and revokes them at once', async () => {
     await init();
-    await using server = await startServer(environment);
+    await using server = await startConfigured(environment);
     const issued = await run(
       ...['token', 'issue', '--typ', 'service', '--sub', 'ops', '--ttl', '15m', '--json'],
       ...['--scope', 'kms:create_key kms:export_key', '--keys', 'a-*,b-*', '--keys', 'c-*'],

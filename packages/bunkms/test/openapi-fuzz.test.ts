@@ -1,6 +1,7 @@
 import { randomInt } from 'node:crypto';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import { exportedKeySchema } from '@bundoc/shared/contract/keys';
+import { runs } from '@bundoc/shared/testing/long';
 import { OpenapiReader } from '@bundoc/shared/testing/openapi';
 import { fuzz } from '@bundoc/shared/testing/openapi-fuzz';
 import { expect, it } from 'vitest';
@@ -11,7 +12,7 @@ import { BOTH } from './support/routes.ts';
  * Requests of each operation. For long runs: `FUZZ_RUNS=2000 FUZZ_MS=600000`, and `FUZZ_SEED` with the seed
  * of a failure.
  */
-const RUNS = Number(process.env['FUZZ_RUNS'] ?? 25);
+const RUNS = Number(process.env['FUZZ_RUNS'] ?? runs(10, 25));
 const MS_MAX = Number(process.env['FUZZ_MS'] ?? 60_000);
 const SEED = Number(process.env['FUZZ_SEED'] ?? randomInt(1, 2_147_483_646));
 

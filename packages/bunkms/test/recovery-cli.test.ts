@@ -15,6 +15,7 @@ import type { Finished } from '@bundoc/shared/testing/captured-run';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { bunkms } from './support/command.ts';
 import { call } from './support/http.ts';
+import { startConfigured } from './support/in-process.ts';
 import { newKek } from './support/kms.ts';
 import { startServer } from './support/process.ts';
 import { writeProject } from './support/recovery.ts';
@@ -59,7 +60,7 @@ async function expectFailure(code: number, message: RegExp, ...args: string[]): 
 
 /** Runs the server until the shipped copy has the whole chain. */
 async function ship(): Promise<void> {
-  await using _server = await startServer(environment);
+  await using _server = await startConfigured(environment);
   await expect
     .poll(
       async () => existsSync(at('shipped')) && (await json('audit', 'verify-copy', at('shipped'))).missing,
@@ -70,7 +71,7 @@ async function ship(): Promise<void> {
 const SERVICE = ['token', 'issue', '--typ', 'service', '--sub', 'x', '--keys', '*', '--scope'];
 
 async function exportAll(token: string, name: string, versions: number): Promise<ExportedKey[]> {
-  await using server = await startServer(environment);
+  await using server = await startConfigured(environment);
   const all: ExportedKey[] = [];
   for (let version = 1; version <= versions; version++) {
     const answer = await call(server.internalUrl, `/v1/export/${name}?version=${version}`, { token });

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { systemClock } from '@bundoc/shared/runtime/clock';
+import { runs } from '@bundoc/shared/testing/long';
 import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import type { KmsStore } from '../src/store/port.ts';
@@ -18,7 +19,8 @@ const folder = mkdtempSync(join(tmpdir(), 'bunkms-recovery-crash-'));
 const KEK = newKek();
 /** How often a file is checked, milliseconds. */
 const POLL_MS = 2;
-const RECORDS = 20_000;
+/** The steps between kills grow with them. */
+const RECORDS = runs(8_000, 20_000);
 const environmentOf = (name: string) => ({ BUNKMS_DATA_DIR: join(folder, name), BUNKMS_KEK: KEK });
 const original = environmentOf('original');
 const open = (name: string): Promise<KmsStore> =>
@@ -71,7 +73,7 @@ it('after kill -9 at any moment of a restore there is no store or a complete one
   let isWhole = false;
   // The write-ahead log grows from nothing to its full size. On a busy machine a process may finish before it
   // is killed; then the loop starts again.
-  for (let sizeBytes = 1; ; sizeBytes += 2_000_000) {
+  for (let sizeBytes = 1; ; sizeBytes += RECORDS * 100) {
     if (isWhole) {
       rmSync(restored.BUNKMS_DATA_DIR, { recursive: true });
       sizeBytes = 1;
@@ -112,7 +114,7 @@ it('after kill -9 at any moment of a backup no file has its name, and the store 
     if (!existsSync(file)) {
       expect(isKilled).toBe(true);
       kills++;
-      sizeBytes += 3_000_000;
+      sizeBytes += RECORDS * 150;
       continue;
     }
     if (kills > 2) break;
@@ -129,7 +131,7 @@ it('a process that starts during a restore does not create a separate installati
   const log = `${databasePathOf(beside.BUNKMS_DATA_DIR)}-wal`;
   const restore = spawnBunkms(beside, ['restore', join(folder, 'backup')]);
   const restored = once(restore, 'exit');
-  while (restore.exitCode === null && sizeOf(log)() < 3_000_000) await delay(POLL_MS);
+  while (restore.exitCode === null && sizeOf(log)() < RECORDS * 150) await delay(POLL_MS);
   // It waits for the restore, or gives up and finds no store.
   const inits = Array.from({ length: 4 }, () => bunkmsProcess(beside, 'init'));
   const outcomes = (await Promise.all(inits)).map(({ code }) => code);

@@ -2,8 +2,10 @@ import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { formatReceipt, parseReceipt, RECEIPT_HEADER } from '@bundoc/shared/contract/kms-receipt';
+import { LONG } from '@bundoc/shared/testing/long';
 import { needs } from '@bundoc/shared/testing/programs';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { openEvents } from './support/events.ts';
 import { startKms, type TestKms } from './support/kms.ts';
 import { KeyCalls } from './support/lifecycle.ts';
 import { type PlantedTrigger, plant } from './support/planted-trigger.ts';
@@ -12,102 +14,106 @@ import { usePostgresStorage } from './support/use-postgres-storage.ts';
 
 const NAME = 'a-dek';
 
-describe('BunKMS on SQLite', () => believesWhatItReadBack());
+const TRIGGERS = ['before', 'deferred'] as const;
+
+describe('BunKMS on SQLite', () => {
+  believesWhatItReadBack(TRIGGERS);
+  describe('a receipt that a client returns', believesReceipts);
+});
 
 describe('BunKMS on PostgreSQL', needs('postgresql'), () => {
   usePostgresStorage();
-  believesWhatItReadBack();
+  // Both kinds of triggers are refused by the same comparison, and receipts by the same code as on SQLite.
+  believesWhatItReadBack(LONG ? TRIGGERS : ['deferred']);
+  if (LONG) describe('a receipt that a client returns', believesReceipts);
 });
 
-function believesWhatItReadBack(): void {
-  let kms: TestKms;
-  let keys: KeyCalls;
-  let token: string;
-  beforeEach(async () => {
-    kms = await startKms();
-    keys = await KeyCalls.of(kms);
-    token = await kms.fullToken();
-    expect((await keys.create(NAME)).status).toBe(201);
+let kms: TestKms;
+let keys: KeyCalls;
+let token: string;
+beforeEach(async () => {
+  kms = await startKms({ watchEveryMs: 100 });
+  keys = await KeyCalls.of(kms);
+  token = await kms.fullToken();
+  expect((await keys.create(NAME)).status).toBe(201);
+});
+afterEach(() => kms[Symbol.asyncDispose]());
+
+const edit = (sql: string) => testStorage().edit(kms.dataDir, sql);
+const ready = async () => (await kms.api('/ready')).json() as { status: string; faults?: string[] };
+/** Waits until the service is sealed, and names a fault. */
+const untilSealed = (fault: string | RegExp) =>
+  expect
+    .poll(ready)
+    .toMatchObject({ status: 'sealed', faults: expect.arrayContaining([expect.stringMatching(fault)]) });
+const untilReady = () => expect.poll(async () => (await ready()).status).toBe('ready');
+const receiptOf = async () => {
+  const { headers } = await keys.export(NAME);
+  return String(headers[RECEIPT_HEADER]);
+};
+
+/** Plants a trigger, expects that an action is not answered as done, and that the service recovers. */
+async function refuses(trigger: PlantedTrigger, act: () => Promise<{ status: number; text: string }>) {
+  const remove = await plant(kms.dataDir, trigger);
+  const answer = await act();
+  expect([503, answer.status], answer.text).toContain(answer.status);
+  expect(answer.status).toBe(503);
+  await untilSealed(`trigger planted on ${trigger.table}`);
+  expect((await keys.export(NAME)).status).toBe(503);
+  await remove();
+  await untilReady();
+}
+
+function believesWhatItReadBack(triggers: readonly PlantedTrigger['when'][]): void {
+  describe.each(triggers)('under a trigger that undoes a write %s the commit', (when) => {
+    it('releases no key without its audit record', async () => {
+      const of = "NEW.action = 'key.export'";
+      await refuses({ table: 'audit', event: 'INSERT', when, of }, async () => {
+        const answer = await keys.export(NAME);
+        expect(answer.text).not.toContain('key_material');
+        return answer;
+      });
+      expect((await keys.export(NAME)).status).toBe(200);
+    });
+
+    it('reports no revocation that is not in the chain', async () => {
+      const { jti } = await kms.issue({ scope: ['kms:export_key'], keys: ['*'] });
+      const of = "NEW.action = 'token.revoke'";
+      await refuses({ table: 'audit', event: 'INSERT', when, of }, () =>
+        kms.api(`/v1/tokens/${jti}`, { method: 'DELETE', token }),
+      );
+    });
+
+    it('issues no token without its audit record', async () => {
+      const of = "NEW.action = 'token.issue'";
+      await refuses({ table: 'audit', event: 'INSERT', when, of }, () =>
+        kms.api('/v1/tokens', {
+          token,
+          body: { sub: 'x', typ: 'client', scope: ['docs:read'], projects: ['p'] },
+        }),
+      );
+    });
+
+    it.each([
+      ['disables', () => keys.post(NAME, 'disable')],
+      ['schedules the deletion of', () => keys.delete(NAME)],
+      ['destroys', () => keys.shred(NAME)],
+    ])('never says that it %s a key which stays as it was', async (_, act) => {
+      await refuses({ table: 'keys', event: 'UPDATE', when, of: "NEW.state <> 'enabled'" }, act);
+    });
+
+    it('never says that it destroyed a key whose wrapped bytes stay', async () => {
+      await refuses({ table: 'key_versions', event: 'UPDATE', when, of: "NEW.state = 'destroyed'" }, () =>
+        keys.shred(NAME),
+      );
+    });
+
+    it('never says that it created a key which is not there', async () => {
+      await refuses({ table: 'key_versions', event: 'INSERT', when, of: 'NEW.version = 1' }, () =>
+        keys.create('b-dek'),
+      );
+    });
   });
-  afterEach(() => kms[Symbol.asyncDispose]());
-
-  const edit = (sql: string) => testStorage().edit(kms.dataDir, sql);
-  const ready = async () => (await kms.api('/ready')).json() as { status: string; faults?: string[] };
-  /** Waits until the service is sealed, and names a fault. */
-  const untilSealed = (fault: string | RegExp) =>
-    expect
-      .poll(ready)
-      .toMatchObject({ status: 'sealed', faults: expect.arrayContaining([expect.stringMatching(fault)]) });
-  const untilReady = () => expect.poll(async () => (await ready()).status).toBe('ready');
-  const receiptOf = async () => {
-    const { headers } = await keys.export(NAME);
-    return String(headers[RECEIPT_HEADER]);
-  };
-
-  /** Plants a trigger, expects that an action is not answered as done, and that the service recovers. */
-  async function refuses(trigger: PlantedTrigger, act: () => Promise<{ status: number; text: string }>) {
-    const remove = await plant(kms.dataDir, trigger);
-    const answer = await act();
-    expect([503, answer.status], answer.text).toContain(answer.status);
-    expect(answer.status).toBe(503);
-    await untilSealed(`trigger planted on ${trigger.table}`);
-    expect((await keys.export(NAME)).status).toBe(503);
-    await remove();
-    await untilReady();
-  }
-
-  describe.each(['before', 'deferred'] as const)(
-    'under a trigger that undoes a write %s the commit',
-    (when) => {
-      it('releases no key without its audit record', async () => {
-        const of = "NEW.action = 'key.export'";
-        await refuses({ table: 'audit', event: 'INSERT', when, of }, async () => {
-          const answer = await keys.export(NAME);
-          expect(answer.text).not.toContain('key_material');
-          return answer;
-        });
-        expect((await keys.export(NAME)).status).toBe(200);
-      });
-
-      it('reports no revocation that is not in the chain', async () => {
-        const { jti } = await kms.issue({ scope: ['kms:export_key'], keys: ['*'] });
-        const of = "NEW.action = 'token.revoke'";
-        await refuses({ table: 'audit', event: 'INSERT', when, of }, () =>
-          kms.api(`/v1/tokens/${jti}`, { method: 'DELETE', token }),
-        );
-      });
-
-      it('issues no token without its audit record', async () => {
-        const of = "NEW.action = 'token.issue'";
-        await refuses({ table: 'audit', event: 'INSERT', when, of }, () =>
-          kms.api('/v1/tokens', {
-            token,
-            body: { sub: 'x', typ: 'client', scope: ['docs:read'], projects: ['p'] },
-          }),
-        );
-      });
-
-      it.each([
-        ['disables', () => keys.post(NAME, 'disable')],
-        ['schedules the deletion of', () => keys.delete(NAME)],
-        ['destroys', () => keys.shred(NAME)],
-      ])('never says that it %s a key which stays as it was', async (_, act) => {
-        await refuses({ table: 'keys', event: 'UPDATE', when, of: "NEW.state <> 'enabled'" }, act);
-      });
-
-      it('never says that it destroyed a key whose wrapped bytes stay', async () => {
-        await refuses({ table: 'key_versions', event: 'UPDATE', when, of: "NEW.state = 'destroyed'" }, () =>
-          keys.shred(NAME),
-        );
-      });
-
-      it('never says that it created a key which is not there', async () => {
-        await refuses({ table: 'key_versions', event: 'INSERT', when, of: 'NEW.version = 1' }, () =>
-          keys.create('b-dek'),
-        );
-      });
-    },
-  );
 
   it('keeps each refused access to a key while it is sealed, and adds them to the chain afterwards', async () => {
     const of = "NEW.action = 'key.export'";
@@ -213,11 +219,11 @@ function believesWhatItReadBack(): void {
   it('sends no event of a planted record, and ends the streams while it is sealed', async () => {
     const { jti } = await kms.issue({ scope: ['kms:read_key'], keys: ['*'] });
     const { token: reader } = await kms.issue({ scope: ['kms:export_key'], keys: ['*'] });
-    const stream = await fetch(`${kms.running.internalUrl}/v1/events`, {
-      headers: { authorization: `Bearer ${reader}`, accept: 'text/event-stream' },
-    });
+    using stream = await openEvents(kms.running.internalUrl, reader);
     expect(stream.status).toBe(200);
     expect((await kms.api(`/v1/tokens/${jti}`, { method: 'DELETE', token })).status).toBe(204);
+    const revoked = () => stream.seen.flatMap(({ data }) => data.jti ?? []);
+    await expect.poll(revoked).toEqual([jti]);
     const head = (await kms.store.auditHead()).seq;
     const columns = `time, severity, action, outcome, actor, jti, key, version, source, request_id, code,
       replace(detail, '${jti}', '${randomUUID()}'), prev_hash, hash`;
@@ -226,54 +232,53 @@ function believesWhatItReadBack(): void {
       `INSERT INTO audit SELECT ${head + 1}, ${columns}${more} FROM audit WHERE action = 'token.revoke'`,
     );
     // The stream ends once the service is sealed.
-    const text = await stream.text();
-    expect(new Set(Array.from(text.matchAll(/"jti":"([^"]+)"/g), ([, revoked]) => revoked))).toEqual(
-      new Set([jti]),
-    );
+    await expect.poll(() => stream.isEnded).toBe(true);
+    expect(revoked()).toEqual([jti]);
     await untilSealed(`record ${head + 1} of the audit chain`);
   });
+}
 
-  describe('a receipt that a client returns', () => {
-    const withReceipt = (value: string) =>
-      kms.internal(`/v1/export/${NAME}`, { token, headers: { [RECEIPT_HEADER]: value } });
+/** What BunKMS does with a receipt, whichever store it has. */
+function believesReceipts(): void {
+  const withReceipt = (value: string) =>
+    kms.internal(`/v1/export/${NAME}`, { token, headers: { [RECEIPT_HEADER]: value } });
 
-    it('is accepted when the chain has its record', async () => {
-      const receipt = await receiptOf();
-      expect((await withReceipt(receipt)).status).toBe(200);
-      expect((await withReceipt(`${receipt},${receipt}`)).status).toBe(200);
-    });
+  it('is accepted when the chain has its record', async () => {
+    const receipt = await receiptOf();
+    expect((await withReceipt(receipt)).status).toBe(200);
+    expect((await withReceipt(`${receipt},${receipt}`)).status).toBe(200);
+  });
 
-    it('a receipt of another installation says nothing', async () => {
-      const receipt = parseReceipt(await receiptOf());
-      if (receipt === undefined) throw new Error('there is a receipt');
-      const other = formatReceipt({ ...receipt, installation: '0'.repeat(16), seq: 9_999 });
-      expect((await withReceipt(other)).status).toBe(200);
-    });
+  it('of another installation says nothing', async () => {
+    const receipt = parseReceipt(await receiptOf());
+    if (receipt === undefined) throw new Error('there is a receipt');
+    const other = formatReceipt({ ...receipt, installation: '0'.repeat(16), seq: 9_999 });
+    expect((await withReceipt(other)).status).toBe(200);
+  });
 
-    it('a receipt that was changed is 400, counted, and does not seal BunKMS', async () => {
-      const receipt = parseReceipt(await receiptOf());
-      if (receipt === undefined) throw new Error('there is a receipt');
-      const forged = [
-        formatReceipt({ ...receipt, seq: receipt.seq + 1 }),
-        formatReceipt({ ...receipt, epoch: receipt.epoch + 1 }),
-        formatReceipt({ ...receipt, hash: 'a'.repeat(64) }),
-        formatReceipt({ ...receipt, mac: 'A'.repeat(43) }),
-        'x',
-        Array(5).fill(formatReceipt(receipt)).join(','),
-      ];
-      for (const value of forged) {
-        const answer = await withReceipt(value);
-        expect([answer.status, answer.json().code]).toEqual([400, 'receipt_invalid']);
-      }
-      const metrics = (await kms.internal('/metrics')).text;
-      expect(metrics).toContain('bunkms_invalid_receipts_total{reason="forged"} 4');
-      expect(metrics).toContain('bunkms_invalid_receipts_total{reason="malformed"} 2');
-      expect((await ready()).status).toBe('ready');
-    });
+  it('that was changed is 400, counted, and seals nothing', async () => {
+    const receipt = parseReceipt(await receiptOf());
+    if (receipt === undefined) throw new Error('there is a receipt');
+    const forged = [
+      formatReceipt({ ...receipt, seq: receipt.seq + 1 }),
+      formatReceipt({ ...receipt, epoch: receipt.epoch + 1 }),
+      formatReceipt({ ...receipt, hash: 'a'.repeat(64) }),
+      formatReceipt({ ...receipt, mac: 'A'.repeat(43) }),
+      'x',
+      Array(5).fill(formatReceipt(receipt)).join(','),
+    ];
+    for (const value of forged) {
+      const answer = await withReceipt(value);
+      expect([answer.status, answer.json().code]).toEqual([400, 'receipt_invalid']);
+    }
+    const metrics = (await kms.internal('/metrics')).text;
+    expect(metrics).toContain('bunkms_invalid_receipts_total{reason="forged"} 4');
+    expect(metrics).toContain('bunkms_invalid_receipts_total{reason="malformed"} 2');
+    expect((await ready()).status).toBe('ready');
+  });
 
-    it('is not looked at without a valid token', async () => {
-      const answer = await kms.internal(`/v1/export/${NAME}`, { headers: { [RECEIPT_HEADER]: 'x' } });
-      expect(answer.status).toBe(401);
-    });
+  it('is not looked at without a valid token', async () => {
+    const answer = await kms.internal(`/v1/export/${NAME}`, { headers: { [RECEIPT_HEADER]: 'x' } });
+    expect(answer.status).toBe(401);
   });
 }

@@ -10,6 +10,8 @@ import { REVOCATION } from '../records/token-record.ts';
 const RECEIPTS_MAX = 64;
 /** How many subjects a process remembers: keys and storages it has read, and families it saw revoked. */
 const SUBJECTS_MAX = 65_536;
+/** A limit of sizes in place of `max`, which would reserve the memory of all entries at the start. */
+const SUBJECTS = { maxSize: SUBJECTS_MAX, sizeCalculation: () => 1 };
 
 /** The subject of a key, and of a storage. */
 export const ofKey = (name: string) => `key ${name}`;
@@ -24,8 +26,8 @@ export const ofStorage = (id: string) => `storage ${id}`;
  */
 export class ChainMemory {
   readonly #receipts = new Map<number, string>();
-  readonly #latest = new LRUCache<string, ChainHead>({ max: SUBJECTS_MAX });
-  readonly #revoked = new LRUCache<string, ChainHead>({ max: SUBJECTS_MAX });
+  readonly #latest = new LRUCache<string, ChainHead>(SUBJECTS);
+  readonly #revoked = new LRUCache<string, ChainHead>(SUBJECTS);
 
   #revocations = 0;
 

@@ -31,6 +31,8 @@ export interface KmsOptions {
   readonly dataDir?: string;
   /** The text of the ring. */
   readonly kek?: string;
+  /** Interval between checks of the database, in place of a second. */
+  readonly watchEveryMs?: number;
   /** Changes to {@link configOf}. */
   readonly config?: Partial<BunkmsConfig>;
   /** Decorates the store of the service. */
@@ -122,6 +124,7 @@ export async function startKms(options: KmsOptions = {}): Promise<TestKms> {
     { ...configOf(dataDir, kek), ...options.config },
     {
       checkTlsEveryMs: 20,
+      ...(options.watchEveryMs === undefined ? {} : { watchEveryMs: options.watchEveryMs }),
       clock,
       logger: createLogger({ service: 'bunkms', level: 'debug', destination }),
       openStore: async () => {

@@ -21,13 +21,17 @@ export class RateLimit {
   readonly #clock: Clock;
   readonly #intervalMs: number;
   readonly #aheadMsMax: number;
-  /** The theoretical arrival time of each caller: when its past actions end at an even pace. */
-  readonly #dueMs = new LRUCache<string, number>({ max: REMEMBERED_MAX });
+  /**
+   * The theoretical arrival time of each caller: when its past actions end at an even pace. Without a limit
+   * there is nothing to remember, and a cache would reserve the memory of all its entries.
+   */
+  readonly #dueMs: LRUCache<string, number> | undefined;
 
   constructor({ clock, perSecond, burst }: RateLimitOptions) {
     this.#clock = clock;
     this.#intervalMs = perSecond === 0 ? 0 : 1_000 / perSecond;
     this.#aheadMsMax = this.#intervalMs * (burst - 1);
+    this.#dueMs = perSecond === 0 ? undefined : new LRUCache({ max: REMEMBERED_MAX });
   }
 
   /**
@@ -41,13 +45,13 @@ export class RateLimit {
 
   /** Counts past actions, whether or not they exceed the limit. */
   charge(caller: string, times: number): void {
-    const dueMs = Math.max(this.#clock.monotonic(), this.#dueMs.get(caller) ?? 0);
-    this.#dueMs.set(caller, dueMs + times * this.#intervalMs);
+    const dueMs = Math.max(this.#clock.monotonic(), this.#dueMs?.get(caller) ?? 0);
+    this.#dueMs?.set(caller, dueMs + times * this.#intervalMs);
   }
 
   /** Milliseconds until the caller may act again; 0 or less for now. */
   waitMs(caller: string): number {
-    return (this.#dueMs.get(caller) ?? 0) - this.#clock.monotonic() - this.#aheadMsMax;
+    return (this.#dueMs?.get(caller) ?? 0) - this.#clock.monotonic() - this.#aheadMsMax;
   }
 }
 
