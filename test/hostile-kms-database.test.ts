@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { runs } from '@bundoc/shared/testing/long';
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { needs } from '@bundoc/shared/testing/programs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -26,7 +27,7 @@ import { type KmsDatabase, PostgresKmsDatabase, SqliteKmsDatabase } from './supp
  */
 
 /** The time of all sequences on one store; their number depends on the machine. */
-const RUN_MS = process.env['LONG_TESTS'] === '1' ? 1_800_000 : 10_000;
+const RUN_MS = runs(3_000, 1_800_000);
 /** As many are enough to see both a release and a sealed BunKMS. */
 const SEQUENCES_MIN = 50;
 /** Repeats one sequence, with the seed that a failure names. */

@@ -16,13 +16,14 @@ import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import { dekNameOf } from '@bundoc/shared/contract/keys';
 import { deriveKey } from '@bundoc/shared/crypto/aead';
 import { decodeExportedKey } from '@bundoc/shared/crypto/exported-key';
+import { runs } from '@bundoc/shared/testing/long';
 import { expect, it } from 'vitest';
 import { type Answer, type Call, call, Installation } from './support/installation.ts';
 import { RowsOperator } from './support/rows-operator.ts';
 import { FolderOperator, type HostileStorage, randomOf } from './support/storage-operator.ts';
 
 /** The time of all runs; their number depends on the machine. */
-const RUN_MS = process.env['LONG_TESTS'] === '1' ? 1_800_000 : 15_000;
+const RUN_MS = runs(4_000, 1_800_000);
 /** Repeats one run, with the seed that a failure names. */
 const SEED = process.env['BUNDOC_HOSTILE_SEED'];
 /** An operation that takes this long hangs. */
