@@ -13,7 +13,9 @@ const BALLAST_BYTES = 8 * 1_048_576;
 const WRITES_MAX = 5_000;
 const WRITERS = 8;
 /** Large ones fill the disk with fewer requests. */
-const PAD_BYTES = runs(80_000, 50_000);
+const PAD_BYTES = runs(200_000, 50_000);
+/** The fewest documents that fill the disk, and then the freed space. */
+const DOCUMENTS_MIN = runs(15, 50);
 /** Documents that are deleted one after another while writers retry. */
 const VICTIMS = runs(4, 12);
 
@@ -116,7 +118,7 @@ describe('on a full disk', needs('mount'), () => {
     await using first = await startBundocProcess(environment);
     await fill(first.url);
     const full = acknowledged.size;
-    expect(full).toBeGreaterThan(50);
+    expect(full).toBeGreaterThan(DOCUMENTS_MIN);
     await verify(first.url);
 
     // After a kill and after an orderly stop, with no byte left, a restart finds everything acknowledged.
@@ -141,7 +143,7 @@ describe('on a full disk', needs('mount'), () => {
     acknowledged.set('after', '{"v":0}');
     const freed = acknowledged.size;
     await fill(second.url);
-    expect(acknowledged.size - freed).toBeGreaterThan(50);
+    expect(acknowledged.size - freed).toBeGreaterThan(DOCUMENTS_MIN);
     await verify(second.url);
 
     await second.kill();
