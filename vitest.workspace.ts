@@ -1,6 +1,7 @@
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { defineConfig } from 'vitest/config';
+import { LONG } from './packages/shared/src/testing/long.ts';
 import { needs } from './packages/shared/src/testing/programs.ts';
 import { LongestFirst } from './test/support/longest-first.ts';
 import { ON_POSTGRES } from './test/support/postgres-runner.ts';
@@ -75,13 +76,37 @@ const API = [
   'workflow',
 ];
 /**
- * Of these, the suites that know every way to read and write documents. They run once more on either engine
- * with 500 other projects that take turns with theirs, of which one is open at a time: each request finds its
- * project closed.
+ * Of these, the suites that run on PostgreSQL with LONG_TESTS=1 only. They are about refusals before a storage
+ * is asked (`access`, `bad-input`, `processor-time`), about the client and its commands (`client`,
+ * `client-tour`, `transfer`), or about keys, tokens and BunKMS: of the storage they read and write single
+ * documents, as all others do. What they leave in it, `packages/bundoc/test/postgres-*` tests in rows.
  */
-const BETWEEN_OTHERS = ['batch', 'changes', 'lists', 'patch', 'query'];
+const API_IN_LONG: readonly string[] = [
+  'access',
+  'bad-input',
+  'client',
+  'client-tour',
+  'cut-chain',
+  'events',
+  'kek-fetch',
+  'kek-rotation',
+  'outage',
+  'processor-time',
+  'take-over',
+  'token-renewal',
+  'transfer',
+];
+/**
+ * Of these, the suites that know every way to read and write documents. They run once more on either engine
+ * with other projects that take turns with theirs, of which one is open at a time: each request finds its
+ * project closed. Without LONG_TESTS=1, the suites of what a project keeps while it is closed: its feed and
+ * its indexes.
+ */
+const BETWEEN_OTHERS = LONG ? ['batch', 'changes', 'lists', 'patch', 'query'] : ['changes', 'query'];
 const betweenOthers = BETWEEN_OTHERS.map((name) => `test/${name}.test.ts`);
-const onPostgres = API.map((name) => `test/${name}.test.ts`);
+const onPostgres = API.filter((name) => LONG || !API_IN_LONG.includes(name)).map(
+  (name) => `test/${name}.test.ts`,
+);
 
 /** Tests of running services. After each of them, nothing is held of what requests share. */
 const api = {

@@ -5,7 +5,8 @@ import { TestBrowser } from './support/browser.ts';
 import { call, Installation } from './support/installation.ts';
 import { MovedClock } from './support/moved-clock.ts';
 
-/** Bundoc writes the catalog of a project after 64 MiB. */
+/** The smallest log. Bundoc writes the catalog of a project when a third of it is used. */
+const LOG_BYTES = 67_108_864;
 const FILLING = { timeout: 300_000, interval: 0 };
 
 describe('the console of a Bundoc that stops or is slow', needs('chromium'), () => {
@@ -20,8 +21,10 @@ describe('the console of a Bundoc that stops or is slow', needs('chromium'), () 
   beforeAll(async () => {
     // The restarted service must have the URL that the page was loaded from.
     installation = await Installation.start({
-      clock,
-      environment: { BUNDOC_PORT: String(await freePort()) },
+      ...{
+        clock,
+        environment: { BUNDOC_PORT: String(await freePort()), BUNDOC_LOG_BYTES: String(LOG_BYTES) },
+      },
     });
     token = await installation.client(['*'], ['docs:read', 'docs:write']);
     await put('first', '{"v":1}');

@@ -1,11 +1,15 @@
 import { readFileSync } from 'node:fs';
+import { runs } from '@bundoc/shared/testing/long';
 import { needs } from '@bundoc/shared/testing/programs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { TestBrowser, type Visitor } from './support/browser.ts';
 import { call, Installation } from './support/installation.ts';
 
-/** The largest document, with as many values as a list with `fields` accepts: it is slow to parse. */
-const DOCUMENT_BYTES = 16_777_216;
+/**
+ * The largest document of its service, with many values: it is slow to parse. With LONG_TESTS=1 it is the
+ * largest one that any service stores.
+ */
+const DOCUMENT_BYTES = runs(4_194_304, 16_777_216);
 const dense = () => {
   const value = '"abcdefgh",';
   const count = Math.floor((DOCUMENT_BYTES - 100) / value.length);
@@ -14,7 +18,7 @@ const dense = () => {
 /** The most characters that the page parses or renders at once. */
 const AT_ONCE_MAX = 300_000;
 /** Many more than one page shows, or one answer of the API may have. */
-const PROJECTS = process.env['LONG_TESTS'] === '1' ? 10_000 : 2_000;
+const PROJECTS = runs(600, 10_000);
 /** Records the length of the longest parsed text. */
 const WATCH_PARSE = `
   globalThis.__longestParsed = 0;
@@ -60,7 +64,7 @@ describe('the console with large data', needs('chromium'), () => {
     await installation?.[Symbol.asyncDispose]();
   });
 
-  describe('a document of 16 MiB', () => {
+  describe(`a document of ${DOCUMENT_BYTES / 1_048_576} MiB`, () => {
     const documents = '/v1/projects/acme/collections/notes/documents';
     const text = dense();
     const expectNoFreeze = async ({ page }: Visitor) => {

@@ -1,6 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { closeSync, mkdirSync, openSync, rmSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
+import { runs } from '@bundoc/shared/testing/long';
 import { needs } from '@bundoc/shared/testing/programs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { startBundocProcess } from './support/bundoc-process.ts';
@@ -11,6 +12,12 @@ const DISK_BYTES = 96 * 1_048_576;
 const BALLAST_BYTES = 8 * 1_048_576;
 const WRITES_MAX = 5_000;
 const WRITERS = 8;
+/** Large ones fill the disk with fewer requests. */
+const PAD_BYTES = runs(200_000, 50_000);
+/** The fewest documents that fill the disk, and then the freed space. */
+const DOCUMENTS_MIN = runs(15, 50);
+/** Documents that are deleted one after another while writers retry. */
+const VICTIMS = runs(4, 12);
 
 /** Mounts a small file system. */
 function mountSmallDisk(directory: string): void {
@@ -53,7 +60,7 @@ describe('on a full disk', needs('mount'), () => {
     call(url, pathOf(id), { method: 'PUT', token, body });
 
   let values = 0;
-  const newBody = () => `{"v":${++values},"pad":"${'x'.repeat(50_000)}"}`;
+  const newBody = () => `{"v":${++values},"pad":"${'x'.repeat(PAD_BYTES)}"}`;
 
   function expectFull(answer: Answer): void {
     expect([answer.status, answer.json()['code']], answer.text).toEqual([507, 'disk_full']);
@@ -111,7 +118,7 @@ describe('on a full disk', needs('mount'), () => {
     await using first = await startBundocProcess(environment);
     await fill(first.url);
     const full = acknowledged.size;
-    expect(full).toBeGreaterThan(50);
+    expect(full).toBeGreaterThan(DOCUMENTS_MIN);
     await verify(first.url);
 
     // After a kill and after an orderly stop, with no byte left, a restart finds everything acknowledged.
@@ -125,7 +132,7 @@ describe('on a full disk', needs('mount'), () => {
     await verify(second.url);
 
     // Deletes succeed one at a time while writers retry, because only deletes may use a reserve.
-    const victims = [...acknowledged.keys()].filter((id) => id.startsWith('doc-')).slice(0, 12);
+    const victims = [...acknowledged.keys()].filter((id) => id.startsWith('doc-')).slice(0, VICTIMS);
     for (const id of victims) {
       await Promise.all([fill(second.url), remove(second.url, id), fill(second.url)]);
     }
@@ -136,7 +143,7 @@ describe('on a full disk', needs('mount'), () => {
     acknowledged.set('after', '{"v":0}');
     const freed = acknowledged.size;
     await fill(second.url);
-    expect(acknowledged.size - freed).toBeGreaterThan(50);
+    expect(acknowledged.size - freed).toBeGreaterThan(DOCUMENTS_MIN);
     await verify(second.url);
 
     await second.kill();

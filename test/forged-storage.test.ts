@@ -5,7 +5,7 @@ import { withStore } from '@bundoc/bunkms/cli/open-kms';
 import { runBunkms } from '@bundoc/bunkms/cli/program';
 import { dekNameOf } from '@bundoc/shared/contract/keys';
 import { capturedRun } from '@bundoc/shared/testing/captured-run';
-import { afterEach, beforeEach, describe, expect, inject, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, it } from 'vitest';
 import { type Answer, call, Installation, PATIENT_BUNDOC } from './support/installation.ts';
 import { newStorage, type StoredProjects } from './support/stored-projects.ts';
 import { untilConfirmed } from './support/until-confirmed.ts';
@@ -13,14 +13,30 @@ import { untilConfirmed } from './support/until-confirmed.ts';
 let installation: Installation;
 let token: string;
 const others: RunningBundoc[] = [];
-beforeEach(async () => {
+/** A project that no other test has. */
+let p: string;
+let tests = 0;
+beforeEach(() => {
+  p = `p${tests++}`;
+});
+const start = async () => {
   installation = await Installation.start();
   token = await installation.client(['*'], ['docs:read', 'docs:write', 'docs:admin']);
-});
-afterEach(async () => {
+};
+const stop = async () => {
   for (const other of others.splice(0)) await other.close();
   await installation[Symbol.asyncDispose]();
-});
+};
+/** Call it in a `describe` whose tests change projects only. */
+const shareInstallation = () => {
+  beforeAll(start);
+  afterAll(stop);
+};
+/** Call it in a `describe` whose tests change the holder of the whole storage. */
+const startForEach = () => {
+  beforeEach(start);
+  afterEach(stop);
+};
 
 const pathOf = (project: string) => `/v1/projects/${project}/collections/notes/documents/a`;
 const read = (project: string, url = installation.url) => call(url, pathOf(project), { token });
@@ -64,22 +80,26 @@ function takeOver(id: string, ...options: string[]) {
 }
 
 describe('the content of a project that an attacker removes', () => {
+  shareInstallation();
+
   it('is missing without further harm: the project starts empty under the same key, which is not rotated', async () => {
-    expect((await write('p')).status).toBe(201);
+    expect((await write(p)).status).toBe(201);
     for (let n = 0; n < 3; n++) {
       await installation.stopBundoc();
-      await installation.stored.remove('p');
+      await installation.stored.remove(p);
       await installation.startBundoc();
-      expect((await write('p')).status).toBe(201);
-      expect(facts(await read('p'))).toEqual(SERVED);
+      expect((await write(p)).status).toBe(201);
+      expect(facts(await read(p))).toEqual(SERVED);
     }
     // The storage is closed, so Bundoc sends no more requests to BunKMS.
     await installation.stopBundoc();
-    expect(await changesOf('p')).toEqual(['key.create']);
+    expect(await changesOf(p)).toEqual(['key.create']);
   });
 });
 
 describe('a planted deletion marker', () => {
+  shareInstallation();
+
   const since = '2026-01-01T00:00:00.000Z';
   const markOf = (project: string) => {
     const receipt = { name: dekNameOf(project), versions: [1], destroyed_at: since };
@@ -92,65 +112,69 @@ describe('a planted deletion marker', () => {
     ['finished', markOf],
     ['begun', bare],
     ['of nothing', () => 'no mark'],
-  ])('a planted deletion marker destroys nothing of a project (%s)', async (_name, textOf) => {
-    expect((await write('p')).status).toBe(201);
+  ])('on an existing project destroys nothing, and the project is served (%s)', async (_name, textOf) => {
+    expect((await write(p)).status).toBe(201);
     await installation.stopBundoc();
-    await installation.stored.plantMark('deleted.json', 'p', textOf('p'));
+    await installation.stored.plantMark('deleted.json', p, textOf(p));
     const logged = installation.log.text.length;
     await installation.startBundoc();
-    expect(facts(await read('p'))).toEqual(SERVED);
-    expect((await write('p')).status).toBe(200);
-    expect(await changesOf('p')).toEqual(['key.create']);
+    expect(facts(await read(p))).toEqual(SERVED);
+    expect((await write(p)).status).toBe(200);
+    expect(await changesOf(p)).toEqual(['key.create']);
     expect(installation.log.text.slice(logged)).toContain('an unconfirmed marker was set aside');
     expect(await installation.metrics()).toMatch(/^bundoc_unconfirmed_markers_total 1$/m);
   });
 
-  it('a planted deletion marker on an open project destroys nothing, and the next opening sets it aside', async () => {
-    expect((await write('p')).status).toBe(201);
-    await installation.stored.plantMark('deleted.json', 'p', markOf('p'));
-    expect(facts(await read('p'))).toEqual(SERVED);
+  it('on an open project destroys nothing, and is set aside when the project is next opened', async () => {
+    expect((await write(p)).status).toBe(201);
+    await installation.stored.plantMark('deleted.json', p, markOf(p));
+    expect(facts(await read(p))).toEqual(SERVED);
     await installation.stopBundoc();
     await installation.startBundoc();
-    expect(facts(await read('p'))).toEqual(SERVED);
-    expect(await changesOf('p')).toEqual(['key.create']);
+    expect(facts(await read(p))).toEqual(SERVED);
+    expect(await changesOf(p)).toEqual(['key.create']);
   });
 
-  it('a planted deletion marker on unused ids destroys and creates nothing: they are not found, and can be created', async () => {
+  it('on unused ids destroys and creates nothing: they are not found, and can be created', async () => {
+    const [never, not] = [`${p}-never`, `${p}-not`];
     await installation.stopBundoc();
-    for (const project of ['never', 'not'])
+    for (const project of [never, not])
       await installation.stored.plantMark('deleted.json', project, markOf(project));
     await installation.startBundoc();
-    expect(facts(await read('never'))).toEqual([404, 'project_not_found']);
-    for (const project of ['never', 'not'])
+    expect(facts(await read(never))).toEqual([404, 'project_not_found']);
+    for (const project of [never, not])
       expect(facts(await remove(project))).toEqual([404, 'project_not_found']);
-    expect([await changesOf('never'), await changesOf('not')]).toEqual([[], []]);
-    expect((await write('never')).status).toBe(201);
-    expect([facts(await read('never')), await changesOf('never')]).toEqual([SERVED, ['key.create']]);
+    expect([await changesOf(never), await changesOf(not)]).toEqual([[], []]);
+    expect((await write(never)).status).toBe(201);
+    expect([facts(await read(never)), await changesOf(never)]).toEqual([SERVED, ['key.create']]);
   });
 
-  it('a planted deletion marker in place of the whole project destroys no key: the project is empty, under the same key', async () => {
-    expect((await write('p')).status).toBe(201);
+  it('in place of the whole project destroys no key: the project is empty, under the same key', async () => {
+    expect((await write(p)).status).toBe(201);
     await installation.stopBundoc();
-    await installation.stored.remove('p');
-    await installation.stored.plantMark('deleted.json', 'p', markOf('p'));
+    await installation.stored.remove(p);
+    await installation.stored.plantMark('deleted.json', p, markOf(p));
     await installation.startBundoc();
-    expect(facts(await remove('p'))).toEqual([404, 'project_not_found']);
-    expect((await write('p')).status).toBe(201);
-    expect((await changesOf('p')).filter((action) => action !== 'key.rotate')).toEqual(['key.create']);
+    expect(facts(await remove(p))).toEqual([404, 'project_not_found']);
+    expect((await write(p)).status).toBe(201);
+    expect((await changesOf(p)).filter((action) => action !== 'key.rotate')).toEqual(['key.create']);
   });
 
   it('copied from a deleted project has no effect on another one', async () => {
-    for (const project of ['p', 'q']) expect((await write(project)).status).toBe(201);
-    expect((await remove('q')).status).toBe(200);
+    const q = `${p}-other`;
+    for (const project of [p, q]) expect((await write(project)).status).toBe(201);
+    expect((await remove(q)).status).toBe(200);
     await installation.stopBundoc();
-    await installation.stored.plantMark('deleted.json', 'p', markOf('q'));
+    await installation.stored.plantMark('deleted.json', p, markOf(q));
     await installation.startBundoc();
-    expect([facts(await read('p')), facts(await read('q'))]).toEqual([SERVED, [410, 'project_destroyed']]);
-    expect(await changesOf('p')).toEqual(['key.create']);
+    expect([facts(await read(p)), facts(await read(q))]).toEqual([SERVED, [410, 'project_destroyed']]);
+    expect(await changesOf(p)).toEqual(['key.create']);
   });
 });
 
 describe('a planted move marker', () => {
+  shareInstallation();
+
   const noise = (version: number) => {
     const bytes = Buffer.alloc(120, 7);
     bytes.writeUInt32BE(version);
@@ -160,22 +184,25 @@ describe('a planted move marker', () => {
   it.each([1, 2, 0, 0x7f_ff_ff_ff, 0xff_ff_ff_ff])(
     'changes no holder, and the project is served (version %i of its key)',
     async (version) => {
-      expect((await write('p')).status).toBe(201);
+      const never = `${p}-never`;
+      expect((await write(p)).status).toBe(201);
       await installation.stopBundoc();
-      for (const project of ['p', 'never'])
+      for (const project of [p, never])
         await installation.stored.plantMark('move.mark', project, noise(version));
       await installation.startBundoc();
-      expect(facts(await read('p'))).toEqual(SERVED);
-      expect(facts(await remove('never'))).toEqual([404, 'project_not_found']);
-      expect((await write('never')).status).toBe(201);
-      expect([await changesOf('p'), await changesOf('never')]).toEqual([['key.create'], ['key.create']]);
+      expect(facts(await read(p))).toEqual(SERVED);
+      expect(facts(await remove(never))).toEqual([404, 'project_not_found']);
+      expect((await write(never)).status).toBe(201);
+      expect([await changesOf(p), await changesOf(never)]).toEqual([['key.create'], ['key.create']]);
       expect(await installation.metrics()).toMatch(/^bundoc_unconfirmed_markers_total 2$/m);
     },
   );
 });
 
 describe('a copy of a storage', () => {
-  it('a copy of a storage that starts while the original runs is refused until an administrator lets it take over', async () => {
+  startForEach();
+
+  it('that starts while the original runs is refused until an administrator lets it take over', async () => {
     for (const project of ['p', 'q']) expect((await write(project)).status).toBe(201);
     const id = await installation.storageId();
     await installation.stopBundoc();
@@ -246,6 +273,8 @@ describe('a copy of a storage', () => {
 });
 
 describe('a request to the wrong Bundoc', () => {
+  startForEach();
+
   it('creates no second project and deletes none, and names the storage that has the project', async () => {
     expect((await write('p')).status).toBe(201);
     const twin = await newStorage(join(installation.folder, 'twin'));

@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { runs } from '@bundoc/shared/testing/long';
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { needs } from '@bundoc/shared/testing/programs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -26,9 +27,11 @@ import { type KmsDatabase, PostgresKmsDatabase, SqliteKmsDatabase } from './supp
  */
 
 /** The time of all sequences on one store; their number depends on the machine. */
-const RUN_MS = process.env['LONG_TESTS'] === '1' ? 1_800_000 : 10_000;
+const RUN_MS = runs(3_000, 1_800_000);
+/** The fewest sequences on one store, on a machine that is too busy for more in the time. */
+const SEQUENCES_MIN = 2;
 /** As many are enough to see both a release and a sealed BunKMS. */
-const SEQUENCES_MIN = 50;
+const SEQUENCES_FOR_BOTH = 50;
 /** Repeats one sequence, with the seed that a failure names. */
 const SEED = process.env['BUNDOC_HOSTILE_SEED'];
 
@@ -71,7 +74,7 @@ async function runSequences(store: string, open: () => Promise<KmsDatabase>): Pr
     codes: {},
   };
   const begin = Date.now();
-  for (const seed of seedsFor(store, () => Date.now() - begin < RUN_MS || isOneSided(totals))) {
+  for (const seed of seedsFor(store, () => goesOn(totals, begin))) {
     await using run = await HostileRun.start(seed, open, totals);
     try {
       await run.all();
@@ -87,9 +90,14 @@ async function runSequences(store: string, open: () => Promise<KmsDatabase>): Pr
   if (SEED === undefined) expect([totals.released > 0, totals.sealed > 0]).toEqual([true, true]);
 }
 
+function goesOn(totals: RunTotals, begin: number): boolean {
+  const isTimeLeft = Date.now() - begin < RUN_MS;
+  return isTimeLeft || totals.sequences < SEQUENCES_MIN || isOneSided(totals);
+}
+
 /** Whether the test has shown nothing yet. Nearly every sequence seals BunKMS. */
 function isOneSided({ sequences, released, sealed }: RunTotals): boolean {
-  return sequences < SEQUENCES_MIN && (released === 0 || sealed === 0);
+  return sequences < SEQUENCES_FOR_BOTH && (released === 0 || sealed === 0);
 }
 
 function* seedsFor(store: string, goesOn: () => boolean): Generator<number> {

@@ -2,6 +2,7 @@ import { randomInt } from 'node:crypto';
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { runs } from '@bundoc/shared/testing/long';
 import { PATIENT_MS, startInBackground } from '@bundoc/shared/testing/timing';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { Acknowledged } from './support/acknowledged.ts';
@@ -9,11 +10,10 @@ import { startBundocProcess } from './support/bundoc-process.ts';
 import { call, Installation, PATIENT_BUNDOC } from './support/installation.ts';
 
 const SEED = Number(process.env['KILL_SEED'] ?? randomInt(1, 2_147_483_646));
-const isLong = process.env['LONG_TESTS'] === '1';
-const KILLS = Number(process.env['KILL_ROUNDS'] ?? (isLong ? 500 : 10));
+const KILLS = Number(process.env['KILL_ROUNDS'] ?? runs(5, 500));
 /** On the simulated disk, restarts.test.ts runs 100 with writes in between. */
-const RESTARTS = isLong ? 100 : 10;
-const PROJECTS = 1_000;
+const RESTARTS = runs(4, 100);
+const PROJECTS = runs(250, 1_000);
 const WORKERS = 32;
 /** Projects without a pending write that are still read again after each kill. */
 const LOOKED_AT_AGAIN = 40;

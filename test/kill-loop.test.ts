@@ -1,5 +1,6 @@
 import { randomInt } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { runs } from '@bundoc/shared/testing/long';
 import { PATIENT_MS, startInBackground } from '@bundoc/shared/testing/timing';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { Acknowledged } from './support/acknowledged.ts';
@@ -11,11 +12,10 @@ import { Installation, PATIENT_BUNDOC } from './support/installation.ts';
  * repeated.
  */
 const SEED = Number(process.env['KILL_SEED'] ?? randomInt(1, 2_147_483_646));
-const isLong = process.env['LONG_TESTS'] === '1';
-const KILLS = Number(process.env['KILL_ROUNDS'] ?? (isLong ? 22 : 11));
-const KILLS_MIN = Math.min(isLong ? 20 : 10, KILLS);
+const KILLS = Number(process.env['KILL_ROUNDS'] ?? runs(5, 22));
+const KILLS_MIN = Math.min(runs(5, 20), KILLS);
 /** A slow machine stops at the minimum of kills. */
-const TIME_GOAL_MS = isLong ? 40_000 : 20_000;
+const TIME_GOAL_MS = 40_000;
 const PROJECTS = ['alpha', 'beta', 'gamma'];
 const WORKERS = 24;
 const IDS_PER_WORKER = 8;

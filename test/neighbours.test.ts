@@ -1,11 +1,12 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { runs } from '@bundoc/shared/testing/long';
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import { call, Installation } from './support/installation.ts';
 
 const MIB = 1_048_576;
-const ATTACK_MS = 3_000;
+const ATTACK_MS = runs(1_200, 3_000);
 const MEMORY_BYTES = 512 * MIB;
 const SHARES = ['places', 'bytes', 'streams', 'stream_bytes', 'page_reads'];
 

@@ -9,6 +9,7 @@ import { init } from '@bundoc/bunkms/cli/init';
 import { withKms } from '@bundoc/bunkms/cli/open-kms';
 import { type IssueTokenInput, issueTokenSchema } from '@bundoc/shared/contract/tokens';
 import { freePort } from '@bundoc/shared/testing/free-port';
+import { runs } from '@bundoc/shared/testing/long';
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { needs } from '@bundoc/shared/testing/programs';
 import { SwitchedAddress } from '@bundoc/shared/testing/switched-address';
@@ -22,11 +23,11 @@ import { call, PATIENT_BUNDOC } from './support/installation.ts';
 const SEED = Number(process.env['CLUSTER_SEED'] ?? randomInt(2 ** 31));
 const NODES = 3;
 const KMS_NODES = 2;
-const WORKERS = 24;
+const WORKERS = runs(8, 24);
 /** Projects that are written to from the start. Each has a part of the documents. */
-const PROJECTS = 200;
-const REGISTERS = 200;
-const FAILOVERS = process.env['LONG_TESTS'] === '1' ? 10 : 2;
+const PROJECTS = runs(60, 200);
+const REGISTERS = runs(60, 200);
+const FAILOVERS = runs(1, 10);
 const PHASE_MS = 1_000;
 /** Projects that are created, each with its key, while a node of BunKMS is down. */
 const PROJECTS_MEANWHILE = 5;
@@ -278,7 +279,7 @@ describe(
         `cluster: ${JSON.stringify({ ...client.figures, created: created.size, projects: projects.size, told: reported.length, values })}\n`,
       );
       expect(client.unexpected).toEqual([]);
-      expect(created.size).toBeGreaterThan(PROJECTS + 100);
+      expect(created.size).toBeGreaterThan(PROJECTS + runs(30, 100));
 
       for (const register of histories.keys()) await read(register);
       const lost: string[] = [];

@@ -6,6 +6,7 @@ import { init } from '@bundoc/bunkms/cli/init';
 import { withKms } from '@bundoc/bunkms/cli/open-kms';
 import { dekNameOf } from '@bundoc/shared/contract/keys';
 import { type IssueTokenInput, issueTokenSchema } from '@bundoc/shared/contract/tokens';
+import { runs } from '@bundoc/shared/testing/long';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type Server, startServer } from '../packages/bunkms/test/support/process.ts';
 import { type BundocProcess, startBundocProcess } from './support/bundoc-process.ts';
@@ -13,7 +14,7 @@ import { call } from './support/installation.ts';
 import { newStorage } from './support/stored-projects.ts';
 
 /** Repeated, because a stall of the machine may delay one of them. */
-const TAKE_OVERS = 5;
+const TAKE_OVERS = runs(3, 5);
 const WITHIN_MS = 1_000;
 const PROJECTS = Array.from({ length: TAKE_OVERS }, (_, n) => `p${n}`);
 

@@ -1,5 +1,6 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
+import { LONG } from '@bundoc/shared/testing/long';
 import { pathOf } from '@bundoc/shared/testing/programs';
 import axe from 'axe-core';
 import { type Browser, type BrowserContext, chromium, type Page } from 'playwright-core';
@@ -14,6 +15,7 @@ const WATCH = `
 `;
 
 // Code for the page is text, because the tests do not have the types of a page.
+const HAS_AXE = "typeof axe !== 'undefined'";
 const RUN_AXE = `axe.run().then(({ violations }) =>
   violations.map(({ id, nodes }) =>
     id + ': ' + nodes.map(({ html, failureSummary }) => html + ' ' + failureSummary).join('; ')))`;
@@ -83,8 +85,7 @@ const EVERY_LOOK: readonly (readonly [Theme, number])[] = [
  * The themes and widths in which every view is tested: each theme and each width once. With LONG_TESTS=1, and
  * for pictures, each theme in each width.
  */
-export const LOOKS =
-  process.env['LONG_TESTS'] === '1' || pictures !== undefined ? EVERY_LOOK : EVERY_LOOK.slice(0, 2);
+export const LOOKS = LONG || pictures !== undefined ? EVERY_LOOK : EVERY_LOOK.slice(0, 2);
 
 export interface VisitorOptions {
   readonly theme?: Theme;
@@ -125,7 +126,6 @@ export class TestBrowser implements AsyncDisposable {
       acceptDownloads: true,
     });
     await context.addInitScript({ content: WATCH });
-    await context.addInitScript({ content: axe.source });
     return new Visitor(context, await context.newPage(), `${theme}-${width}`);
   }
 
@@ -223,6 +223,8 @@ export class Visitor implements AsyncDisposable {
 
   /** @throws AssertionError when axe finds a violation in the current page. */
   async expectAccessible(): Promise<void> {
+    // Half a megabyte of script, which each page that opens would otherwise compile.
+    if (!(await this.page.evaluate<boolean>(HAS_AXE))) await this.page.evaluate(axe.source);
     const violations = await this.page.evaluate<string[]>(RUN_AXE);
     expect(violations).toEqual([]);
   }

@@ -13,6 +13,7 @@ import { readConfig as readBunkmsConfig } from '@bundoc/bunkms/config';
 import { type IssueToken, type IssueTokenInput, issueTokenSchema } from '@bundoc/shared/contract/tokens';
 import { createLogger, type Logger } from '@bundoc/shared/logs/logger';
 import { freePort } from '@bundoc/shared/testing/free-port';
+import { runs } from '@bundoc/shared/testing/long';
 import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 import { inject } from 'vitest';
 import { runningInstallations } from './running-installations.ts';
@@ -53,6 +54,9 @@ export interface Call {
   readonly headers?: Readonly<Record<string, string>>;
   readonly body?: string | Buffer;
 }
+
+/** With LONG_TESTS=1, as many as the test run has. */
+const OTHERS_MAX = runs(40, Number.POSITIVE_INFINITY);
 
 /** Other projects whose requests alternate with those of a suite, by the origin of their Bundoc. */
 const takingTurns = new Map<string, TakingTurns>();
@@ -164,7 +168,8 @@ export class Installation implements AsyncDisposable {
   readonly #parts: InstallationParts;
   /** The number of other projects whose requests alternate with those of the suite. */
   // Scripts that a test starts run outside Vitest.
-  readonly #others = process.env['VITEST'] === undefined ? 0 : (inject('otherProjects') ?? 0);
+  readonly #others =
+    process.env['VITEST'] === undefined ? 0 : Math.min(inject('otherProjects') ?? 0, OTHERS_MAX);
   #turns: TakingTurns | undefined;
 
   private constructor(parts: InstallationParts) {

@@ -2,6 +2,7 @@ import { randomInt } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { systemClock } from '@bundoc/shared/runtime/clock';
+import { runs } from '@bundoc/shared/testing/long';
 import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { needs } from '@bundoc/shared/testing/programs';
 import { startInBackground } from '@bundoc/shared/testing/timing';
@@ -18,13 +19,12 @@ import { COMMIT_MESSAGE, CuttingProxy } from './support/cutting-proxy.ts';
 import { type UsedDatabase, useDatabase } from './support/use-database.ts';
 
 const SEED = Number(process.env['GROUPS_SEED'] ?? randomInt(2 ** 31));
-const IS_LONG = process.env['LONG_TESTS'] === '1';
 const NODES = 3;
-const PROJECTS = 200;
-const DELETED = 20;
-const WORKERS = 60;
-const FAULTS = IS_LONG ? 1_000 : 100;
-const CRASHES = IS_LONG ? 20 : 3;
+const PROJECTS = runs(60, 200);
+const DELETED = runs(10, 20);
+const WORKERS = runs(30, 60);
+const FAULTS = runs(60, 1_000);
+const CRASHES = runs(2, 20);
 
 let seed = SEED;
 /** mulberry32: the same seed yields the same actions, though not the same timing. */
@@ -176,7 +176,7 @@ class Nodes implements AsyncDisposable {
   }
 }
 
-describe('three nodes that write to 200 projects in one PostgreSQL', needs('postgresql'), () => {
+describe(`three nodes that write to ${PROJECTS} projects in one PostgreSQL`, needs('postgresql'), () => {
   let server: PostgresServer;
   let database: Database;
   let newProject: UsedDatabase['newProject'];

@@ -1,4 +1,5 @@
 import { systemClock } from '@bundoc/shared/runtime/clock';
+import { runs } from '@bundoc/shared/testing/long';
 import { needs } from '@bundoc/shared/testing/programs';
 import { startInBackground } from '@bundoc/shared/testing/timing';
 import { describe, expect, it } from 'vitest';
@@ -69,7 +70,7 @@ describe('commits of many projects on PostgreSQL', needs('postgresql'), () => {
       const { stores, names } = await nodeOf(20);
       const [held, ...others] = stores as [PostgresStore, ...PostgresStore[]];
       // The long run holds it for a minute, and prints commit latencies as a figure, not as a condition.
-      const holdMs = process.env['LONG_TESTS'] === '1' ? 60_000 : 0;
+      const holdMs = runs(0, 60_000);
       const writeRounds = async (took: number[]) => {
         const end = performance.now() + holdMs;
         for (let round = 0; round < 50 || performance.now() < end; round++)

@@ -1,8 +1,8 @@
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { needs } from '@bundoc/shared/testing/programs';
-import { describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { COMMIT_BYTES_MAX } from '../src/engine/port/port.ts';
-import type { Database, Row } from '../src/engine/postgres/database/database.ts';
+import type { Database, DatabaseOptions, Row } from '../src/engine/postgres/database/database.ts';
 import { prepareSchema } from '../src/engine/postgres/database/schema.ts';
 import type { PostgresStore } from '../src/engine/postgres/postgres-store.ts';
 import { LARGE_BYTES_MAX } from '../src/engine/postgres/reads/large-reads.ts';
@@ -29,6 +29,24 @@ const SMALL_PROJECTS = `
   SELECT 'small-' || n, substr(sha256(n::text::bytea), 1, 16), 1, 1, sha256('answer') FROM generate_series(1, 10000) AS n`;
 
 describe('reads of single documents in PostgreSQL', needs('postgresql'), () => {
+  let server: PostgresServer;
+  let made = 0;
+  beforeAll(async () => {
+    // The planner knows what a test lets it know.
+    server = await PostgresServer.start({ settings: { autovacuum: 'off' } });
+  });
+  afterAll(() => server?.[Symbol.asyncDispose]());
+
+  /** The database of the running test, which {@link newDatabase} makes. */
+  let databaseName: string;
+  const newDatabase = async (options: Partial<DatabaseOptions> = {}) => {
+    databaseName = `reads_${made++}`;
+    const database = openTestDatabase((await server.createDatabase(databaseName)).url, options);
+    await prepareSchema(database);
+    return database;
+  };
+  const sql = (text: string) => server.sql(text, databaseName);
+
   const readsOf = async (database: Database, ...ids: readonly string[]) => {
     const reads = new SharedReads(database);
     return Promise.all(
@@ -57,9 +75,7 @@ describe('reads of single documents in PostgreSQL', needs('postgresql'), () => {
   };
 
   it('share statements of bounded size for any documents, and distinguish absent documents from those without space', async () => {
-    await using server = await PostgresServer.start();
-    await using database = openTestDatabase((await server.createDatabase('bundoc')).url);
-    await prepareSchema(database);
+    await using database = await newDatabase();
     const [store] = await readsOf(database, 'p');
     await using one = store as PostgresStore;
     const contentOf = (n: number, bytes: number) => `{"n":${n},"text":"${'x'.repeat(bytes)}"}`;
@@ -88,10 +104,8 @@ describe('reads of single documents in PostgreSQL', needs('postgresql'), () => {
     expect(asked.map(documentsOf)).toEqual([3]);
   });
 
-  it('reads in PostgreSQL of many projects share a statement of at most 128 documents, each under its own key', async () => {
-    await using server = await PostgresServer.start();
-    await using database = openTestDatabase((await server.createDatabase('bundoc')).url);
-    await prepareSchema(database);
+  it('of many projects share a statement of at most 128 documents, each under its own key', async () => {
+    await using database = await newDatabase();
     const names = Array.from({ length: 100 }, (_, n) => `tenant-${n}`);
     const stores = await readsOf(database, ...names);
     await using _stack = stackOf(stores);
@@ -107,10 +121,8 @@ describe('reads of single documents in PostgreSQL', needs('postgresql'), () => {
     expect(asked.map(documentsOf)).toEqual([128, 128, 128, 16]);
   });
 
-  it('reads of small documents in PostgreSQL are answered while large ones of another project are read', async () => {
-    await using server = await PostgresServer.start();
-    await using database = openTestDatabase((await server.createDatabase('bundoc')).url);
-    await prepareSchema(database);
+  it('of small documents are answered while large ones of another project are being read', async () => {
+    await using database = await newDatabase();
     const stores = await readsOf(database, 'large', 'small');
     await using _stack = stackOf(stores);
     const [large, small] = stores as [PostgresStore, PostgresStore];
@@ -141,10 +153,8 @@ describe('reads of single documents in PostgreSQL', needs('postgresql'), () => {
     expect(order.slice(ids.length)).toEqual(ids.map(() => 'large'));
   });
 
-  it('reads of large documents in PostgreSQL take turns among projects', async () => {
-    await using server = await PostgresServer.start();
-    await using database = openTestDatabase((await server.createDatabase('bundoc')).url);
-    await prepareSchema(database);
+  it('of large documents take turns among projects', async () => {
+    await using database = await newDatabase();
     const stores = await readsOf(database, 'busy', 'other');
     await using _stack = stackOf(stores);
     const [busy, other] = stores as [PostgresStore, PostgresStore];
@@ -162,9 +172,7 @@ describe('reads of single documents in PostgreSQL', needs('postgresql'), () => {
   });
 
   it('return a document that has grown since its size was read', async () => {
-    await using server = await PostgresServer.start();
-    await using database = openTestDatabase((await server.createDatabase('bundoc')).url);
-    await prepareSchema(database);
+    await using database = await newDatabase();
     const [store] = await readsOf(database, 'p');
     await using one = store as PostgresStore;
     const contentOf = (bytes: number) => `{"text":"${'x'.repeat(bytes)}"}`;
@@ -181,9 +189,7 @@ describe('reads of single documents in PostgreSQL', needs('postgresql'), () => {
   });
 
   it("never report a document as absent while a fence briefly hides its project's head", async () => {
-    await using server = await PostgresServer.start();
-    await using database = openTestDatabase((await server.createDatabase('bundoc')).url);
-    await prepareSchema(database);
+    await using database = await newDatabase();
     const project = new PostgresProject('p');
     await project.create(database);
     await using first = await project.open(database);
@@ -217,10 +223,8 @@ describe('reads of single documents in PostgreSQL', needs('postgresql'), () => {
     }
   });
 
-  it('a document that the PostgreSQL server cannot read makes only its own reads fail', async () => {
-    await using server = await PostgresServer.start();
-    await using database = openTestDatabase((await server.createDatabase('bundoc')).url);
-    await prepareSchema(database);
+  it('of a document that the server cannot read fail alone', async () => {
+    await using database = await newDatabase();
     const stores = await readsOf(database, 'damaged', 'whole');
     await using _stack = stackOf(stores);
     const [damaged, whole] = stores as [PostgresStore, PostgresStore];
@@ -229,12 +233,11 @@ describe('reads of single documents in PostgreSQL', needs('postgresql'), () => {
       for (const id of ids) await commitOne(store, put(id, `{"text":"${'x'.repeat(20_000)}"}`));
     const name = damaged.nameOf(ref('d7'));
     // Reading only this row ends in an error of the server, as with a damaged page of its table.
-    await server.sql(
+    await sql(
       `ALTER TABLE bundoc.documents RENAME TO kept_documents;
        CREATE VIEW bundoc.documents AS SELECT project, name, collection, seq, created_seq, deleted_ms, key_version,
          CASE WHEN name = '\\x${name}' THEN substr(rev, 1, -1) ELSE rev END AS rev, state, sealed FROM bundoc.kept_documents;
        GRANT SELECT ON bundoc.documents TO PUBLIC`,
-      'bundoc',
     );
     const read = await Promise.allSettled(stores.flatMap((store) => ids.map((id) => store.get(ref(id)))));
     expect(read.flatMap(({ status }, at) => (status === 'rejected' ? [at] : []))).toEqual([7]);
@@ -248,16 +251,13 @@ describe('reads of single documents in PostgreSQL', needs('postgresql'), () => {
     ['a huge revision', "rev = decode(repeat('00', 20000000), 'hex')"],
     ['a huge state', "state = decode(repeat('00', 20000000), 'hex')"],
   ])('end without loading anything huge, where someone has planted a row with %s', async (_what, edit) => {
-    await using server = await PostgresServer.start();
-    await using database = openTestDatabase((await server.createDatabase('bundoc')).url);
-    await prepareSchema(database);
+    await using database = await newDatabase();
     const project = new PostgresProject('p');
     await project.create(database);
     await using store = await project.open(database);
     for (const id of ['a', 'b', 'c']) await commitOne(store, put(id, '{}'));
-    await server.sql(
+    await sql(
       `ALTER TABLE bundoc.documents ALTER COLUMN rev DROP NOT NULL; UPDATE bundoc.documents SET ${edit} WHERE seq <> 2`,
-      'bundoc',
     );
     const query = database.query.bind(database);
     database.query = async (...args) => {
@@ -286,10 +286,8 @@ describe('reads of single documents in PostgreSQL', needs('postgresql'), () => {
     ['knows nothing of a project that has grown', ''],
     ['knows many small projects, and one has grown', SMALL_PROJECTS],
   ])('use the index that fits, also when the planner %s', async (_, others) => {
-    await using server = await PostgresServer.start({ settings: { autovacuum: 'off' } });
-    await using database = openTestDatabase((await server.createDatabase('bundoc')).url);
-    await prepareSchema(database);
-    if (others !== '') await server.sql(`${others}; ANALYZE`, 'bundoc');
+    await using database = await newDatabase();
+    if (others !== '') await sql(`${others}; ANALYZE`);
     const project = new PostgresProject('p');
     await project.create(database);
     await using store = await project.open(database);
@@ -324,7 +322,7 @@ describe('reads of single documents in PostgreSQL', needs('postgresql'), () => {
       Promise.all(
         asked
           .filter((text) => text.includes(`bundoc.${table}`))
-          .flatMap((text) => ['', kept].map((settings) => server.sql(`${settings}${text}`, 'bundoc'))),
+          .flatMap((text) => ['', kept].map((settings) => sql(`${settings}${text}`))),
       );
     const plans = await plansOf('documents');
     expect(plans).toHaveLength(12);
@@ -339,14 +337,11 @@ describe('reads of single documents in PostgreSQL', needs('postgresql'), () => {
   });
 
   it('read no whole table because of a plan from when it was small', async () => {
-    await using server = await PostgresServer.start({ settings: { autovacuum: 'off' } });
-    const { url } = await server.createDatabase('bundoc');
-    await using database = openTestDatabase(url, { connectionsMax: 1 });
-    await prepareSchema(database);
+    await using database = await newDatabase({ connectionsMax: 1 });
     const [store] = await readsOf(database, 'p');
     await using one = store as PostgresStore;
     for (const id of ['a', 'b', 'c']) await commitOne(one, put(id, '{}'));
-    await server.sql('VACUUM ANALYZE', 'bundoc');
+    await sql('VACUUM ANALYZE');
     // Often enough that the server makes a generic plan, which the connection keeps.
     for (let turn = 0; turn < 10; turn++) await one.get(ref('a'));
     const name = one.nameOf(ref('a'));

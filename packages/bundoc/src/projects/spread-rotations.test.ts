@@ -1,6 +1,7 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { createLogger } from '@bundoc/shared/logs/logger';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
+import { runs } from '@bundoc/shared/testing/long';
 import { describe, expect, it } from 'vitest';
 import { createSealedCache } from '../engine/files/documents/sealed-cache.ts';
 import { limitsAfter, SEAL_LIMITS } from '../engine/port/seal-budget.ts';
@@ -11,7 +12,7 @@ import { ProjectUpkeep } from './project-upkeep.ts';
 import { SpreadRotations } from './spread-rotations.ts';
 
 const logger = createLogger({ service: 'bundoc', level: 'silent' });
-const PROJECTS = process.env['LONG_TESTS'] === '1' ? 1_000 : 300;
+const PROJECTS = runs(300, 1_000);
 const MIB = 1_048_576;
 const LIMITS = {
   log: {

@@ -53,8 +53,6 @@ export const withCall = <Name extends keyof StorageCalls>(
     },
   });
 
-export const isLong = process.env['LONG_TESTS'] === '1';
-
 export const cuts: Cut[] = [
   'dead before it',
   'dead after it',

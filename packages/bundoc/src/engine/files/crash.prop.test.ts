@@ -1,3 +1,4 @@
+import { runs } from '@bundoc/shared/testing/long';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { ProjectInFiles } from '../../testing/project-in-files.ts';
@@ -153,7 +154,7 @@ async function check(store: FileStore, allowed: readonly Model[]): Promise<Model
   return content;
 }
 
-const RUNS = Number(process.env['CRASH_RUNS'] ?? 1_500);
+const RUNS = Number(process.env['CRASH_RUNS'] ?? runs(300, 1_500));
 
 describe('a history with a crash', () => {
   it('keeps every acknowledged commit as a whole, and continues, with further crashes during recovery', async () => {

@@ -1,4 +1,5 @@
 import { randomInt } from 'node:crypto';
+import { runs } from '@bundoc/shared/testing/long';
 import fc from 'fast-check';
 import { beforeEach, describe, expect, it, vi } from 'vitest';
 import { isOfTheDead } from '../../testing/engine-process.ts';
@@ -52,15 +53,14 @@ vi.stubGlobal('setTimeout', (task: () => void, ms: number) => {
   return timer;
 });
 
-const isLong = process.env['LONG_TESTS'] === '1';
-const RUNS = Number(process.env['CRASH_RUNS'] ?? (isLong ? 4_000 : 80));
+const RUNS = Number(process.env['CRASH_RUNS'] ?? runs(25, 4_000));
 const SEED = Number(process.env['CRASH_SEED'] ?? randomInt(1, 2_147_483_646));
 /** Also bounds the search for a smaller counterexample: each run takes a tenth of a second. */
 const RUN = {
   ...(process.env['CRASH_PATH'] === undefined ? {} : { path: process.env['CRASH_PATH'], endOnFailure: true }),
   numRuns: RUNS,
   seed: SEED,
-  interruptAfterTimeLimit: isLong ? 300_000 : 40_000,
+  interruptAfterTimeLimit: runs(40_000, 300_000),
 };
 const steps = fc.array(engineStep, { minLength: 4, maxLength: 24 });
 

@@ -2,6 +2,7 @@ import { randomInt } from 'node:crypto';
 import { join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import { hasCode } from '@bundoc/shared/contract/app-error';
+import { runs } from '@bundoc/shared/testing/long';
 import fc from 'fast-check';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { HistoryWorld, isDamaged } from '../../testing/history-world.ts';
@@ -9,10 +10,9 @@ import type { SimulatedDisk } from '../../testing/simulated-disk.ts';
 import { put, remove } from '../../testing/writes.ts';
 import type { ProjectStore } from '../port/port.ts';
 
-const isLong = process.env['LONG_TESTS'] === '1';
-const RUNS = Number(process.env['CRASH_RUNS'] ?? (isLong ? 3_000 : 60));
+const RUNS = Number(process.env['CRASH_RUNS'] ?? runs(30, 3_000));
 const SEED = Number(process.env['CRASH_SEED'] ?? randomInt(1, 2_147_483_646));
-const RUN = { numRuns: RUNS, seed: SEED, interruptAfterTimeLimit: isLong ? 3_600_000 : 60_000 };
+const RUN = { numRuns: RUNS, seed: SEED, interruptAfterTimeLimit: runs(60_000, 3_600_000) };
 
 beforeEach(() => {
   process.stdout.write(`followers: CRASH_SEED=${SEED}\n`);

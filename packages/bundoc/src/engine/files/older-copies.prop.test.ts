@@ -1,5 +1,6 @@
 import { randomInt } from 'node:crypto';
 import { AppError } from '@bundoc/shared/contract/app-error';
+import { runs } from '@bundoc/shared/testing/long';
 import fc from 'fast-check';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { contentOf, type Model, sorted } from '../../testing/engine-project.ts';
@@ -8,10 +9,9 @@ import { EngineWorld } from '../../testing/engine-world.ts';
 import { SimulatedDisk } from '../../testing/simulated-disk.ts';
 import { LogDamaged } from './log/scan.ts';
 
-const isLong = process.env['LONG_TESTS'] === '1';
-const RUNS = Number(process.env['CRASH_RUNS'] ?? (isLong ? 1_000 : 40));
+const RUNS = Number(process.env['CRASH_RUNS'] ?? runs(20, 1_000));
 const SEED = Number(process.env['CRASH_SEED'] ?? randomInt(1, 2_147_483_646));
-const RUN = { numRuns: RUNS, seed: SEED, interruptAfterTimeLimit: isLong ? 3_600_000 : 60_000 };
+const RUN = { numRuns: RUNS, seed: SEED, interruptAfterTimeLimit: runs(60_000, 3_600_000) };
 
 beforeEach(() => {
   process.stdout.write(`older copies: CRASH_SEED=${SEED}\n`);

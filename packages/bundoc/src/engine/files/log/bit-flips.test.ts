@@ -1,4 +1,5 @@
 import { isDeepStrictEqual } from 'node:util';
+import { LONG } from '@bundoc/shared/testing/long';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { openAll } from '../../../testing/log-history.ts';
 import { type LogProject, LogWorld, type OpenLogProject } from '../../../testing/log-projects.ts';
@@ -176,7 +177,7 @@ describe('a log of three segments, four projects and thirty frames', () => {
 
   /** All of them, or a sample. */
   function* chosen(count: number, sample: number): Generator<number> {
-    if (process.env['LONG_TESTS'] === '1') {
+    if (LONG) {
       for (let bit = 0; bit < count; bit++) yield bit;
       return;
     }
@@ -200,7 +201,7 @@ describe('a log of three segments, four projects and thirty frames', () => {
       };
       const start = (files: ReadonlyMap<string, Buffer>) => stateOf(diskOf(files));
       let [flips, noticed] = [0, 0];
-      for (const bit of chosen(bits(used), 20_000)) {
+      for (const bit of chosen(bits(used), 4_000)) {
         if (await flip(closed, used, bit, view)) noticed++;
         // A start uses the same code as a view and also writes, so it is sampled.
         if (flips++ % 40 === 0) await flip(closed, used, bit, start);

@@ -1,3 +1,4 @@
+import { runs } from '@bundoc/shared/testing/long';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { CliProject } from '../../../testing/cli-project.ts';
@@ -54,7 +55,7 @@ async function documentsOf(store: FileStore): Promise<string[]> {
   return documents.map(({ text }) => text.toString()).sort();
 }
 
-const RUNS = Number(process.env['CRASH_RUNS'] ?? 400);
+const RUNS = Number(process.env['CRASH_RUNS'] ?? runs(80, 400));
 
 describe('a project whose catalog is lost after any history and power cut', () => {
   it('was intact before, is rebuilt with the same documents, and reuses no sequence number', async () => {
