@@ -21,10 +21,8 @@ describe('the console of a Bundoc that stops or is slow', needs('chromium'), () 
   beforeAll(async () => {
     // The restarted service must have the URL that the page was loaded from.
     installation = await Installation.start({
-      ...{
-        clock,
-        environment: { BUNDOC_PORT: String(await freePort()), BUNDOC_LOG_BYTES: String(LOG_BYTES) },
-      },
+      clock,
+      environment: { BUNDOC_PORT: String(await freePort()), BUNDOC_LOG_BYTES: String(LOG_BYTES) },
     });
     token = await installation.client(['*'], ['docs:read', 'docs:write']);
     await put('first', '{"v":1}');

@@ -105,7 +105,9 @@ describe('the states of the consoles’ views', needs('chromium'), () => {
           ...['{"v":1', '[1]', '{"_id":7}'],
         ];
         await page.getByLabel('File').setInputFiles({
-          ...{ name: 'some.ndjson', mimeType: 'application/json', buffer: Buffer.from(lines.join('\n')) },
+          name: 'some.ndjson',
+          mimeType: 'application/json',
+          buffer: Buffer.from(lines.join('\n')),
         });
         await press('Import');
         await page.getByText('Done: 12 documents written, 3 refused').waitFor();
@@ -195,7 +197,8 @@ describe('the states of the consoles’ views', needs('chromium'), () => {
         await look('receipt-wrong');
         await put('/v1/projects/globex/collections/orders/documents/1', '{"v":1}');
         const shredded = await call(installation.url, '/v1/projects/globex?confirm=globex', {
-          ...{ method: 'DELETE', token },
+          method: 'DELETE',
+          token,
         });
         await page.getByLabel('Receipt', { exact: true }).fill(shredded.text);
         await page.getByText('not listed').waitFor();
@@ -236,7 +239,10 @@ describe('the states of the consoles’ views', needs('chromium'), () => {
         };
         await put('/v1/projects/umbrella/collections/notes/documents/1', '{"v":1}');
         const operator = await installation.issue({
-          ...{ sub: 'operator', typ: 'service', keys: ['*'], ttl_s: 3_600 },
+          sub: 'operator',
+          typ: 'service',
+          keys: ['*'],
+          ttl_s: 3_600,
           scope: [
             ...(['kms:read_key', 'kms:rotate_key', 'kms:manage_key', 'kms:destroy_key'] as const),
             ...(['kms:audit', 'kms:admin', 'kms:manage_kek'] as const),

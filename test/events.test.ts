@@ -143,7 +143,8 @@ describe('the lease of a key', () => {
   it('ends the use of the key although Bundoc would cache it for longer', async () => {
     const clock = new MovedClock();
     await using hurried = await Installation.start({
-      ...{ clock, kmsEnvironment: { BUNKMS_LEASE_TTL_MS: '60000' } },
+      clock,
+      kmsEnvironment: { BUNKMS_LEASE_TTL_MS: '60000' },
     });
     const client = await hurried.client();
     const ask = async (method: 'PUT' | 'GET') => {

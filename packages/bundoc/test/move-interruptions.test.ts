@@ -6,7 +6,7 @@ import { needs } from '@bundoc/shared/testing/programs';
 import { describe, expect, it, vi } from 'vitest';
 import type { StorageCalls } from '../src/kms/port.ts';
 import { put } from '../src/testing/writes.ts';
-import { cuts, markOf, moving, OTHER, useMoves } from './support/moves-with-obstacles.ts';
+import { cuts, markOf, moving, useMoves } from './support/moves-with-obstacles.ts';
 import { CutShort, HELD } from './support/moving.ts';
 
 /** With LONG_TESTS=1, each cut at each end. Otherwise, each end has one death and one absence of BunKMS. */

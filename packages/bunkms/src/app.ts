@@ -98,12 +98,8 @@ export async function startBunkms(
   const services =
     state.kind === 'sealed' || recorders === undefined
       ? undefined
-      : createServices({
-          ...{ config, state, vault, provider, stamp, store },
-          ...{ audit, recorders, exports, clock, logger, metrics, trust },
-        });
-  const upkeep = { config, vault, store, sealed, logger, metrics, clock, trust, watchEveryMs };
-  if (services !== undefined) await startUpkeep(services, upkeep, opened);
+      : createServices({ ...ports, state, vault, provider, stamp, audit, recorders, exports });
+  if (services !== undefined) await startUpkeep(services, { ...ports, vault, sealed, watchEveryMs }, opened);
 
   const drain = new Drain(config.drainMs);
   const { publicKey } = state;

@@ -28,7 +28,9 @@ export async function startConfigured(environment: Record<string, string>): Prom
   });
   const variables = {
     ...PATIENT,
-    ...{ BUNKMS_PORT: '0', BUNKMS_INTERNAL_PORT: '0', BUNKMS_DRAIN_MS: '0' },
+    BUNKMS_PORT: '0',
+    BUNKMS_INTERNAL_PORT: '0',
+    BUNKMS_DRAIN_MS: '0',
     ...environment,
   };
   const logger = createLogger({ service: 'bunkms', level: 'info', destination });
