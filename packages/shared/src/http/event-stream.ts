@@ -75,6 +75,8 @@ export class EventStream {
   send(blocks: string | Buffer): void {
     if (this.isClosed) return;
     this.#response.write(blocks);
+    // Node would write at the end of the turn, for all streams together: no slice would count the time.
+    this.#response.socket?.uncork();
     if (this.#response.writableLength > this.#waitingBytesMax || !this.#hasRoom(blocks)) this.cut();
   }
 
