@@ -157,6 +157,8 @@ describe('documents', () => {
     expect((await read('p', 'new')).json()).toMatchObject({ is: 'p/new' });
     // The next rotation continues from the recovered version.
     await key('rotate', 'p-dek');
-    await expect.poll(async () => (await write('p', 'newer')).status && versionsOf('p')).toEqual([1, 2, 3]);
+    // The restore counts as a take-over, so Bundoc may have rotated the key as well.
+    const newest = async () => (await write('p', 'newer')).status && Math.max(...(await versionsOf('p')));
+    await expect.poll(newest).toBeGreaterThan(2);
   });
 });

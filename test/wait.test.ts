@@ -100,5 +100,7 @@ describe('the command wait', () => {
       ['--within', 'long'],
     ])
       expect((await bundoc({}, ...args)).code).toBe(2);
+    const port = await bundoc({ BUNDOC_PORT: 'abc' });
+    expect([port.code, port.stderr]).toEqual([2, expect.stringContaining('give a port from 1 to 65535')]);
   });
 });

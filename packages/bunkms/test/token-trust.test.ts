@@ -272,13 +272,20 @@ describe('an attacker with the SQLite database of BunKMS', () => {
   tokenTrust(async () => ({}), EDITS);
 });
 
-describe('an attacker with the PostgreSQL database of BunKMS', needs('postgresql'), () => {
-  let databases: PostgresDatabases;
-  usePostgresStorage((started) => {
-    databases = started;
-  });
-  tokenTrust(
-    async (dataDir) => ({ BUNKMS_STORAGE: await databases.url(dataDir) }),
-    LONG ? EDITS : sampleOf(EDITS, 4, randomInt(1, 2_147_483_646)),
-  );
-});
+/** Draws the edits of `npm test` on PostgreSQL. */
+const SEED = Number(process.env['EDITS_SEED'] ?? randomInt(1, 2_147_483_646));
+
+describe(
+  `an attacker with the PostgreSQL database of BunKMS (EDITS_SEED=${SEED})`,
+  needs('postgresql'),
+  () => {
+    let databases: PostgresDatabases;
+    usePostgresStorage((started) => {
+      databases = started;
+    });
+    tokenTrust(
+      async (dataDir) => ({ BUNKMS_STORAGE: await databases.url(dataDir) }),
+      LONG ? EDITS : sampleOf(EDITS, 4, SEED),
+    );
+  },
+);

@@ -1,3 +1,4 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { cursorSchema } from '@bundoc/shared/contract/cursor';
 import type { ShareKey } from '@bundoc/shared/shares/share-key';
 import { nextTurn } from '@bundoc/shared/testing/timing';
@@ -320,6 +321,146 @@ describe('a broadcast of changes', () => {
     expect(many.filter(({ received }) => received.length > 0).length).toBeLessThan(10);
     while (many.some(({ received }) => received.length === 0)) await nextTurn();
     expect(scheduler.slices - before).toBeGreaterThanOrEqual(20);
+    broadcast.end();
+  });
+
+  it('refers to no reader that has left while it waited', async () => {
+    const feed = new Feed();
+    feed.write('d');
+    const broadcast = new ChangeBroadcast(feed, () => undefined, nextTurn);
+    const follow = (): Follower => {
+      const share = shareOf('s');
+      const place = { position: 1, horizon: 0 };
+      const follower: Follower = { sink: new Reader(), share, isAllowed: () => true, place };
+      broadcast.add(follower);
+      return follower;
+    };
+    follow();
+    const left: Follower[] = [];
+    for (let n = 0; n < 10; n++) {
+      const follower = follow();
+      for (let turns = 0; turns < 5; turns++) await nextTurn();
+      broadcast.remove(follower);
+      left.push(follower);
+    }
+    // A group asks each of its readers whether it is served.
+    let asked = 0;
+    for (const { sink } of left)
+      Object.defineProperty(sink, 'isClosed', {
+        get: () => {
+          asked++;
+          return true;
+        },
+      });
+    feed.write('e');
+    for (let turns = 0; turns < 10; turns++) await nextTurn();
+    expect(asked).toBe(0);
+    broadcast.end();
+  });
+
+  it('serves a reader that is behind beside one whose subject gets no capacity', async () => {
+    const feed = new Feed();
+    feed.write('d');
+    const broadcast = new ChangeBroadcast(
+      {
+        read: (place, share) =>
+          share.subject === 'refused'
+            ? Promise.reject(new AppError('rate_limited'))
+            : feed.read(place, share),
+        wait: (place, signal) => feed.wait(place, signal),
+        work: (share) => feed.work(share),
+      },
+      () => undefined,
+      nextTurn,
+    );
+    const [refused, other] = [new Reader(), new Reader()];
+    const place = { position: 0, horizon: 0 };
+    broadcast.add({ sink: refused, share: shareOf('refused'), isAllowed: () => true, place });
+    broadcast.add({ sink: other, share: shareOf('other'), isAllowed: () => true, place });
+    for (let n = 0; n < 20; n++) await nextTurn();
+    expect(other.received).toEqual([['d', 1]]);
+    broadcast.end();
+  });
+
+  it('reads each page once also for readers whose cursors have different horizons', async () => {
+    const feed = new Feed();
+    feed.write('d');
+    const broadcast = new ChangeBroadcast(feed, () => undefined, nextTurn);
+    for (let n = 0; n < 10; n++)
+      broadcast.add({
+        sink: new Reader(),
+        share: shareOf('s'),
+        isAllowed: () => true,
+        place: { position: 1, horizon: 1_000 + n },
+      });
+    for (let n = 0; n < 20; n++) await nextTurn();
+    const before = feed.readers.length;
+    feed.write('e');
+    for (let n = 0; n < 10; n++) await nextTurn();
+    expect(feed.readers.length - before).toBe(1);
+    broadcast.end();
+  });
+
+  it('sends a page to other subjects while the only one that got the page before has no turn', async () => {
+    const feed = new Feed();
+    let isStalled = false;
+    const stalledWork = {
+      pause: () => new Promise<void>(() => undefined),
+      [Symbol.dispose]: () => undefined,
+    };
+    const broadcast = new ChangeBroadcast(
+      {
+        read: (place, share) => feed.read(place, share),
+        wait: (place, signal) => feed.wait(place, signal),
+        work: (share) =>
+          isStalled && share.subject === 'starved' ? (stalledWork as unknown as Work) : feed.work(share),
+      },
+      () => undefined,
+      nextTurn,
+    );
+    const [starved, other] = [new Reader(), new Reader()];
+    broadcast.add({
+      sink: starved,
+      share: shareOf('starved'),
+      isAllowed: () => true,
+      place: { position: 0, horizon: 0 },
+    });
+    for (let n = 0; n < 5; n++) await nextTurn();
+    isStalled = true;
+    feed.write('a');
+    for (let n = 0; n < 5; n++) await nextTurn();
+    broadcast.add({
+      sink: other,
+      share: shareOf('other'),
+      isAllowed: () => true,
+      place: { position: 1, horizon: 0 },
+    });
+    for (let n = 0; n < 5; n++) await nextTurn();
+    feed.write('b');
+    for (let n = 0; n < 20; n++) await nextTurn();
+    expect(other.received).toEqual([['b', 2]]);
+    broadcast.end();
+  });
+
+  it('ends only the streams whose position is gone', async () => {
+    const feed = new Feed();
+    feed.write('a');
+    feed.write('b');
+    const broadcast = new ChangeBroadcast(
+      {
+        read: (place, share) =>
+          place.position === 1 ? Promise.reject(new AppError('position_gone')) : feed.read(place, share),
+        wait: (place, signal) => feed.wait(place, signal),
+        work: (share) => feed.work(share),
+      },
+      () => undefined,
+      nextTurn,
+    );
+    const [late, other] = [new Reader(), new Reader()];
+    for (const [sink, position] of [[other, 0] as const, [late, 1] as const])
+      broadcast.add({ sink, share: shareOf('s'), isAllowed: () => true, place: { position, horizon: 0 } });
+    for (let n = 0; n < 10; n++) await nextTurn();
+    expect([late.isClosed, other.isClosed]).toEqual([true, false]);
     broadcast.end();
   });
 

@@ -59,13 +59,14 @@ interface Group {
   readonly place: FeedPlace;
   /** Whether there may be changes that need not be waited for. */
   readonly isBehind: boolean;
-  readonly followers: Follower[];
+  readonly followers: Set<Follower>;
 }
 
 /**
- * Sends the changes of one source to all followers. Those at the same place share the page after it: it is
- * read, decrypted and encoded once. A follower gets the next page once it has taken the one before. So only
- * one page is held for it. All that are up to date are soon at the same place.
+ * Sends the changes of one source to all followers. Those at the same place share the page after it; while
+ * they are behind, only those of one subject do. The page is read, decrypted and encoded once. A follower gets
+ * the next page once it has taken the one before. So only one page is held for it. All that are up to date are
+ * soon at the same place.
  *
  * Sending is charged to the reader's share, in its turn of the processor. Subjects take turns to pay for the
  * pages of followers that are up to date.
@@ -113,6 +114,8 @@ export class ChangeBroadcast {
   remove(follower: Follower): void {
     this.#followers.delete(follower);
     this.#behind.delete(follower);
+    // A group may wait for long.
+    for (const { followers } of this.#groups.values()) followers.delete(follower);
     if (this.isEmpty) this.#stopping.abort();
   }
 
@@ -136,11 +139,12 @@ export class ChangeBroadcast {
       return;
     }
     const isBehind = this.#behind.has(follower) || place.position < this.#position;
-    const key = `${isBehind} ${cursorOf(place)}`;
+    // A subject that gets no capacity must not delay others that are behind.
+    const key = `${cursorOf(place)} ${isBehind ? `behind ${follower.share.subject}` : ''}`;
     const group = this.#groups.get(key);
-    if (group !== undefined) group.followers.push(follower);
+    if (group !== undefined) group.followers.add(follower);
     else {
-      const begun = { key, place, isBehind, followers: [follower] };
+      const begun = { key, place, isBehind, followers: new Set([follower]) };
       this.#groups.set(key, begun);
       void this.#serve(begun);
     }
@@ -156,13 +160,14 @@ export class ChangeBroadcast {
       const sent = Promise.all([...bySubject.values()].map((some) => this.#send(some, page)));
       if (isBehind) return;
       this.#position = page.position;
-      const isDone = bySubject.size > 1 ? Promise.race([sent, this.#pause(TURNS_MS_MAX)]) : sent;
+      // Readers of other subjects may wait at another place.
+      const isDone = Promise.race([sent, this.#pause(TURNS_MS_MAX)]);
       this.#mayRead = isDone.then(async () => {
         const tookMs = performance.now() - begunMs;
         if (!page.more) await this.#pause(Math.min(GATHER_MS_MAX, Math.max(GATHER_MS, SHARE * tookMs)));
       });
     } catch (error) {
-      await this.#retry(followers, error);
+      await this.#retry([...followers], error);
     }
   }
 
@@ -172,6 +177,7 @@ export class ChangeBroadcast {
     if (isBehind) return await this.#source.read(place, share);
     if (!(await this.#source.wait(place, this.#stopping.signal, share))) return undefined;
     await this.#mayRead;
+    if (followers.size === 0) return undefined;
     return await this.#source.read(place, this.#payer());
   }
 
@@ -204,7 +210,8 @@ export class ChangeBroadcast {
         if (this.#isServed(follower) && !sink.needsDrain) {
           const blocks = batch.after(follower.place.position);
           if (blocks.length > 0) sink.send(blocks);
-          follower.place = { position, horizon };
+          // At the end, the horizon has no meaning. One that a client made up must not make a group of its own.
+          follower.place = { position, horizon: more ? horizon : 0 };
           if (more) this.#behind.add(follower);
           else if (this.#behind.delete(follower) && !sink.needsDrain) sink.send(heartbeatOf(follower.place));
         }
@@ -217,6 +224,11 @@ export class ChangeBroadcast {
 
   /** A lack of capacity does not end streams. */
   async #retry(followers: readonly Follower[], error: unknown): Promise<void> {
+    if (hasCode(error, 'position_gone')) {
+      // Readers at other places may continue.
+      for (const { sink } of followers) sink.end();
+      return;
+    }
     if (!hasCode(error, 'rate_limited', 'overloaded')) {
       this.#fail(error);
       return;
@@ -225,7 +237,7 @@ export class ChangeBroadcast {
     for (const follower of followers) this.#enter(follower);
   }
 
-  /** An error for one reader concerns all: they reconnect, and get the error. */
+  /** Any other error concerns all: they reconnect, and get the error. */
   #fail(error: unknown): void {
     if (this.#stopping.signal.aborted) return;
     this.#onFailure(error);

@@ -190,7 +190,7 @@ function Move({ project }: { readonly project: string }) {
       <h2 id="move">Move to PostgreSQL</h2>
       <p class="hint">
         Moves the project from files to the database that <code>BUNDOC_MOVE_TO</code> names. The project stays
-        in use. To move it back, run <code>bundoc move</code>.
+        in use. To bring it back, back it up there and restore the backup here.
       </p>
       {moved === undefined ? (
         <>

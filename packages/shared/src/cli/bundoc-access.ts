@@ -1,5 +1,6 @@
 import type { Environment } from '../process/config.ts';
 import { ownUrl } from './ask-service.ts';
+import { CommandError } from './errors.ts';
 import { readText } from './read-text.ts';
 
 /** The options that select a running Bundoc. */
@@ -12,12 +13,19 @@ export interface BundocOptions {
 /** A token, or the reading of the file that has it. A replaced file takes effect when it is read again. */
 export type TokenSource = string | (() => Promise<string>);
 
-/** Where Bundoc listens by its own variables. Commands ask there when nothing names a URL. */
+/**
+ * Where Bundoc listens by its own variables. Commands ask there when nothing names a URL.
+ *
+ * @throws CommandError for a port that is none.
+ */
 export function ownBundocUrl(environment: Environment): string {
   const { BUNDOC_HOST, BUNDOC_PORT, BUNDOC_TLS_CERT_FILE } = environment;
+  const port = Number(BUNDOC_PORT || 8_080);
+  if (!(Number.isInteger(port) && port > 0 && port < 65_536))
+    throw new CommandError(`BUNDOC_PORT is "${BUNDOC_PORT}": give a port from 1 to 65535`);
   return ownUrl({
     host: BUNDOC_HOST || '127.0.0.1',
-    port: Number(BUNDOC_PORT || 8_080),
+    port,
     tls: BUNDOC_TLS_CERT_FILE || undefined,
   });
 }

@@ -71,13 +71,20 @@ function reusing(start: StartThread): StartThread {
   return (from, module, { workerData, ...options }) => {
     if (module === STARTED_EACH_TIME) return start(from, module, { workerData, ...options });
     const kind = JSON.stringify([options.name, options.resourceLimits]);
-    const waiting = free.get(kind) ?? [];
-    free.set(kind, waiting);
-    const worker = waiting.pop() ?? start(import.meta.url, './thread-host', options);
+    const worker = free.get(kind)?.pop() ?? start(import.meta.url, './thread-host', options);
     worker.unref();
+    // One that dies while it waits must not be used.
+    worker.once('exit', () =>
+      free.set(
+        kind,
+        (free.get(kind) ?? []).filter((one) => one !== worker),
+      ),
+    );
     const { href: url } = new URL(`${module}${extname(from)}`, from);
     // The members of a worker that `startThread` is called for.
-    return new ReusedThread(worker, { url, workerData }, () => waiting.push(worker)) as unknown as Worker;
+    return new ReusedThread(worker, { url, workerData }, () => {
+      free.set(kind, [...(free.get(kind) ?? []), worker]);
+    }) as unknown as Worker;
   };
 }
 
