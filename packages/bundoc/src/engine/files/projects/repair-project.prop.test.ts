@@ -119,6 +119,8 @@ describe('a project in a log with damage anywhere', () => {
           const before = await project.open(disk.powerCut('everything'));
           const expected = await documentsOf(before);
           const frames = framesOn(disk);
+          // A history of removals alone writes none.
+          fc.pre(frames.length > 0);
           for (const place of places) {
             const { path, frame, lastByte } = frames[place % frames.length] as (typeof frames)[number];
             const start = frame * 4_096;
