@@ -64,9 +64,9 @@ interface Group {
 
 /**
  * Sends the changes of one source to all followers. Those at the same place share the page after it; while
- * they are behind, only those of one subject do. The page is read, decrypted and encoded once. A follower gets
- * the next page once it has taken the one before. So only one page is held for it. All that are up to date are
- * soon at the same place.
+ * they are behind, only those of one subject do. The page is read, decrypted and encoded once. A follower
+ * gets the next page once it has taken the one before. So only one page is held for it. All that are up to
+ * date are soon at the same place.
  *
  * Sending is charged to the reader's share, in its turn of the processor. Subjects take turns to pay for the
  * pages of followers that are up to date.
@@ -210,7 +210,7 @@ export class ChangeBroadcast {
         if (this.#isServed(follower) && !sink.needsDrain) {
           const blocks = batch.after(follower.place.position);
           if (blocks.length > 0) sink.send(blocks);
-          // At the end, the horizon has no meaning. One that a client made up must not make a group of its own.
+          // At the end, the horizon has no meaning. One that a client made up must not make a group.
           follower.place = { position, horizon: more ? horizon : 0 };
           if (more) this.#behind.add(follower);
           else if (this.#behind.delete(follower) && !sink.needsDrain) sink.send(heartbeatOf(follower.place));
