@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createServer } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { type AddressInfo, createServer as createTcpServer } from 'node:net';
 import { runBunkms } from '@bundoc/bunkms/cli/program';
 import { capturedRun } from '@bundoc/shared/testing/captured-run';
 import { freePort } from '@bundoc/shared/testing/free-port';
@@ -71,6 +71,16 @@ describe('the command wait', () => {
     expect(stderr).toMatch(new RegExp(`not within 1 s: nothing listens at 127.0.0.1:${port}`));
   });
 
+  it('fails in time when something accepts connections and does not answer', async () => {
+    const silent = createTcpServer(() => undefined).listen(0, '127.0.0.1');
+    await once(silent, 'listening');
+    const startMs = performance.now();
+    const { port } = silent.address() as AddressInfo;
+    const { code } = await bundoc({ BUNDOC_PORT: String(port) }, '--within', '1');
+    silent.close();
+    expect([code, performance.now() - startMs < 3_000]).toEqual([1, true]);
+  });
+
   it('fails when the process that was started has ended, also when another one answers', async () => {
     const child = idleProcess();
     child.stdin!.end();
@@ -93,11 +103,32 @@ describe('the command wait', () => {
     },
   );
 
+  it.runIf(process.platform === 'linux')(
+    'does not take an older service on the port for a process that listens on another port',
+    async () => {
+      const child = spawn(
+        process.execPath,
+        ['-e', "require('net').createServer().listen(0, () => console.log(1))"],
+        {
+          stdio: ['ignore', 'pipe', 'ignore'],
+        },
+      );
+      await once(child.stdout, 'data');
+      const { hostname, port } = new URL(installation.url);
+      const environment = { BUNDOC_HOST: hostname, BUNDOC_PORT: port };
+      const { code, stderr } = await bundoc(environment, '--pid', String(child.pid), '--within', '1');
+      child.kill();
+      expect([code, stderr]).toEqual([1, expect.stringMatching(/another process answers/)]);
+      expect((await bundoc(environment, '--pid', String(process.pid))).code).toBe(0);
+    },
+  );
+
   it('refuses options that are not understood', async () => {
     for (const args of [
       ['--pid', '0'],
       ['--for', 'ever'],
       ['--within', 'long'],
+      ['--url', '127.0.0.1:8080'],
     ])
       expect((await bundoc({}, ...args)).code).toBe(2);
     const port = await bundoc({ BUNDOC_PORT: 'abc' });

@@ -29,8 +29,9 @@ export const addDoctorCommand: AddCommands = (program, environment) => {
       return undefined;
     });
     const named = access ?? bundocAccess(environment, options);
-    const url = named.url ?? ownBundocUrl(environment);
-    await checkBundoc(checkup, { url, caFile: named.caFile }, access);
+    const remedy = 'correct BUNDOC_PORT, or name the service with --url';
+    const url = named.url ?? (await checkup.try('url', remedy, () => ownBundocUrl(environment)));
+    if (url !== undefined) await checkBundoc(checkup, { url, caFile: named.caFile }, access);
     if (config !== undefined) await checkOwnSide(checkup, config);
     checkup.print(options);
   });

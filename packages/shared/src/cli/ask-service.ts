@@ -22,7 +22,7 @@ export interface ServiceAnswer {
   readonly afterMs: number;
 }
 
-const ANSWERS_WITHIN_MS = 5_000;
+export const ANSWERS_WITHIN_MS = 5_000;
 const BODY_LENGTH_MAX = 65_536;
 
 /**

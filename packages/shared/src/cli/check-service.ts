@@ -13,6 +13,8 @@ export interface CheckedService {
   readonly trust: Trust;
   /** Judges the answer to `/ready`. */
   readonly judge: (checkup: Checkup, answer: ServiceAnswer) => void;
+  /** How long the next answer may take, milliseconds; by default that of {@link askService}. */
+  readonly withinMs?: () => number;
 }
 
 /**
@@ -22,6 +24,7 @@ export interface CheckedService {
  */
 export async function checkService(checkup: Checkup, service: CheckedService): Promise<boolean> {
   const { name, url: text, where, trust } = service;
+  const ask = (at: URL, path: string) => askService(below(at, path), trust, {}, service.withinMs?.());
   const url = URL.canParse(text) ? new URL(text) : undefined;
   if (url === undefined || !/^https?:$/.test(url.protocol)) {
     const remedy = `give one such as http://127.0.0.1:8080 (${where})`;
@@ -30,7 +33,7 @@ export async function checkService(checkup: Checkup, service: CheckedService): P
   }
   let health: ServiceAnswer;
   try {
-    health = await askService(below(url, '/health'), trust);
+    health = await ask(url, '/health');
   } catch (error) {
     checkup.fail(...faultOf(error as NodeJS.ErrnoException, url, name, where));
     return false;
@@ -45,7 +48,7 @@ export async function checkService(checkup: Checkup, service: CheckedService): P
   checkClock(checkup, name, health);
   checkVersions(checkup, VERSION, name, health.body['version']);
   await checkup.try('ready', `ask again; see the log of ${name}`, async () =>
-    service.judge(checkup, await askService(below(url, '/ready'), trust)),
+    service.judge(checkup, await ask(url, '/ready')),
   );
   return true;
 }
@@ -146,7 +149,7 @@ function faultOf(
       return ['url', `the host name ${hostname} does not resolve`, `correct the host (${where}), or the DNS`];
     case 'ABORT_ERR':
     case 'ETIMEDOUT':
-      return ['url', `${host} does not answer within 5 s`, 'look for a firewall or a proxy in between'];
+      return ['url', `${host} does not answer in time`, 'look for a firewall or a proxy in between'];
     case 'ECONNRESET':
     case 'HPE_INVALID_CONSTANT':
       return isPlain

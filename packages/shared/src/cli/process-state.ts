@@ -18,9 +18,10 @@ export async function hasEnded(pid: number): Promise<boolean> {
 /**
  * Whether a process listens for TCP connections.
  *
+ * @param port only on this one; on any without it.
  * @returns undefined when the system does not tell: it is not Linux, or the process is another user's.
  */
-export async function isListening(pid: number): Promise<boolean | undefined> {
+export async function isListening(pid: number, port?: number): Promise<boolean | undefined> {
   try {
     const folder = `/proc/${pid}/fd`;
     const names = await readdir(folder);
@@ -30,7 +31,11 @@ export async function isListening(pid: number): Promise<boolean | undefined> {
       ['tcp', 'tcp6'].map((name) => readFile(`/proc/${pid}/net/${name}`, 'utf8').catch(() => '')),
     );
     const rows = tables.flatMap((table) => table.split('\n')).map((row) => row.trim().split(/\s+/));
-    return rows.some((fields) => fields[3] === LISTENING && own.has(fields[9]));
+    const isWanted = (address = '') =>
+      port === undefined || Number.parseInt(address.slice(address.lastIndexOf(':') + 1), 16) === port;
+    return rows.some(([, local, , state, , , , , , inode]) => {
+      return state === LISTENING && own.has(inode) && isWanted(local);
+    });
   } catch {
     return undefined;
   }

@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { ANSWERS_WITHIN_MS } from './ask-service.ts';
 import { type CheckedService, checkService } from './check-service.ts';
 import { Checkup } from './checkup.ts';
 import { type Command, command, each, Option, wholeNumber } from './command.ts';
@@ -17,6 +18,8 @@ export interface WaitOptions extends JsonOption {
   readonly for: 'ready' | 'health';
   readonly pid: readonly number[];
   readonly within?: number;
+  /** Where the service itself listens, unless the URL may be that of a proxy. */
+  readonly ownPort?: number | undefined;
 }
 
 /** Adds the command `wait`, without its action. */
@@ -43,15 +46,18 @@ export function waitCommand(program: Command, description: string) {
  * changes, and every 10 seconds. With `--pid`, one of these processes must listen: an older service on the
  * same port is not taken for the one that was just started.
  *
- * @throws CommandError with exit code 1 when a process has ended, or the time is over.
+ * @throws CommandError: exit code 2 for a URL that is none; 1 when a process has ended, or the time is over.
  */
 export async function waitFor(program: string, service: CheckedService, options: WaitOptions): Promise<void> {
+  if (!/^https?:$/.test(URL.parse(service.url)?.protocol ?? ''))
+    throw new CommandError(`"${service.url}" is not an http or https URL`);
   const startMs = performance.now();
   const endMs = startMs + (options.within ?? Number.POSITIVE_INFINITY) * 1_000;
+  const withinMs = () => Math.ceil(Math.min(ANSWERS_WITHIN_MS, Math.max(1, endMs - performance.now())));
   let said: string | undefined;
   let saidMs = 0;
   for (;;) {
-    const reason = await reasonToWait(service, options);
+    const reason = await reasonToWait({ ...service, withinMs }, options);
     await requireRunning(options.pid, reason);
     const nowMs = performance.now();
     if (reason === undefined) {
@@ -70,6 +76,12 @@ export async function waitFor(program: string, service: CheckedService, options:
   }
 }
 
+/** The port of a URL; undefined when it has none or is none. */
+export function portOf(url: string): number | undefined {
+  const { port, protocol } = URL.parse(url) ?? {};
+  return port === undefined ? undefined : Number(port || (protocol === 'https:' ? 443 : 80));
+}
+
 async function requireRunning(pids: readonly number[], reason: string | undefined): Promise<void> {
   for (const pid of pids)
     if (await hasEnded(pid)) {
@@ -85,7 +97,7 @@ async function reasonToWait(service: CheckedService, options: WaitOptions): Prom
   const counts = new Set(options.for === 'ready' ? ['url', 'tls', 'ready'] : isAlive ? [] : ['url', 'tls']);
   const fault = checkup.findings.find(({ check, verdict }) => verdict === 'fail' && counts.has(check));
   if (fault !== undefined) return `${fault.found}. To do: ${fault.remedy}`;
-  const listening = await Promise.all(options.pid.map(isListening));
+  const listening = await Promise.all(options.pid.map((pid) => isListening(pid, options.ownPort)));
   if (listening.length > 0 && listening.every((one) => one === false))
     return `another process answers at ${service.url}: none of those of --pid listens yet`;
   return undefined;
