@@ -71,19 +71,23 @@ function reusing(start: StartThread): StartThread {
   return (from, module, { workerData, ...options }) => {
     if (module === STARTED_EACH_TIME) return start(from, module, { workerData, ...options });
     const kind = JSON.stringify([options.name, options.resourceLimits]);
-    const worker = free.get(kind)?.pop() ?? start(import.meta.url, './thread-host', options);
+    const begin = (): Worker => {
+      const started = start(import.meta.url, './thread-host', options);
+      // One that dies while it waits must not be used.
+      return started.once('exit', () =>
+        free.set(
+          kind,
+          waiting().filter((one) => one !== started),
+        ),
+      );
+    };
+    const waiting = (): readonly Worker[] => free.get(kind) ?? [];
+    const worker = free.get(kind)?.pop() ?? begin();
     worker.unref();
-    // One that dies while it waits must not be used.
-    worker.once('exit', () =>
-      free.set(
-        kind,
-        (free.get(kind) ?? []).filter((one) => one !== worker),
-      ),
-    );
     const { href: url } = new URL(`${module}${extname(from)}`, from);
     // The members of a worker that `startThread` is called for.
     return new ReusedThread(worker, { url, workerData }, () => {
-      free.set(kind, [...(free.get(kind) ?? []), worker]);
+      free.set(kind, [...waiting(), worker]);
     }) as unknown as Worker;
   };
 }
