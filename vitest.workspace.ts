@@ -76,8 +76,8 @@ const API = [
   'workflow',
 ];
 /**
- * Of these, the suites that run on PostgreSQL with LONG_TESTS=1 only. They are about refusals before a storage
- * is asked (`access`, `bad-input`, `processor-time`), about the client and its commands (`client`,
+ * Of these, the suites that run on PostgreSQL with LONG_TESTS=1 only. They are about refusals before a
+ * storage is asked (`access`, `bad-input`, `processor-time`), about the client and its commands (`client`,
  * `client-tour`, `transfer`), or about keys, tokens and BunKMS: of the storage they read and write single
  * documents, as all others do. What they leave in it, `packages/bundoc/test/postgres-*` tests in rows.
  */

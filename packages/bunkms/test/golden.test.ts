@@ -97,7 +97,7 @@ describe('docs/formats/audit-chain.md', () => {
     for (const record of file.records) auditRecordSchema.strict().parse(record);
     expect(await verifyChain(createSecretKey(hex(file.chainKey)), file.records)).toEqual({
       intact: true,
-      found: [],
+      receipts: [],
       head: { seq: 4, hash: file.records[3]?.hash },
     });
   });

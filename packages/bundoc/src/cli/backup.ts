@@ -15,6 +15,7 @@ import { clearFolder } from '../engine/files/projects/clear-folder.ts';
 import { MOVED_FOLDER } from '../engine/files/projects/moved-folder.ts';
 import { restoreProject } from '../engine/files/transfer/restore-project.ts';
 import { isLeftOver } from '../engine/moves/judge-move-mark.ts';
+import type { MarkSetAside } from '../engine/moves/set-aside.ts';
 import { SET_ASIDE_FOLDER } from '../engine/moves/set-aside.ts';
 import { clearRows } from '../engine/postgres/rows/clear-rows.ts';
 import { identifyDatabase } from '../engine/postgres/rows/identity-in-rows.ts';
@@ -31,7 +32,6 @@ import { withKeys, withMadeFolder, withStorageKeys } from './open-data.ts';
 import { withDatabase } from './open-database.ts';
 import { isTerminal, write } from './output.ts';
 import { onProject, openProject, type ServiceOptions, stopSignal } from './service-client.ts';
-import { printSetAside } from './set-aside.ts';
 import type { StorageExporter } from './storage-exporter.ts';
 import { createTransferBar } from './transfer-bar.ts';
 
@@ -237,4 +237,10 @@ function explainMissingKey(error: unknown, project: string, storage?: string): s
     default:
       return undefined;
   }
+}
+
+/** Reports the file or the text of a marker that a restore has set aside. */
+function printSetAside({ project, file, text }: MarkSetAside): void {
+  const where = file === undefined ? `: ${text}` : `: it is in set-aside/${file}`;
+  console.error(`bundoc: a mark of ${project} that BunKMS does not confirm was set aside${where}`);
 }

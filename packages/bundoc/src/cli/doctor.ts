@@ -116,7 +116,7 @@ async function checkOwnSide(checkup: Checkup, { storage, dataDir, kms }: BundocC
   });
 }
 
-export async function readTrust(files: Trust): Promise<Trust> {
+async function readTrust(files: Trust): Promise<Trust> {
   const read = async (path: string | undefined) => (path === undefined ? undefined : await readText(path));
   return { ca: await read(files.ca), cert: await read(files.cert), key: await read(files.key) };
 }

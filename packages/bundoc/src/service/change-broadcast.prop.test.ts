@@ -382,6 +382,35 @@ describe('a broadcast of changes', () => {
     broadcast.end();
   });
 
+  it('serves readers that are up to date beside one whose subject cannot wait for changes', async () => {
+    const feed = new Feed();
+    const broadcast = new ChangeBroadcast(
+      {
+        read: (place, share) => feed.read(place, share),
+        wait: (place, signal, share) =>
+          share.subject === 'refused'
+            ? Promise.reject(new AppError('rate_limited'))
+            : feed.wait(place, signal),
+        work: (share) => feed.work(share),
+      },
+      () => undefined,
+      nextTurn,
+    );
+    const sinks = { refused: new Reader(), other: new Reader() };
+    for (const [subject, sink] of Object.entries(sinks))
+      broadcast.add({
+        sink,
+        share: shareOf(subject),
+        isAllowed: () => true,
+        place: { position: 0, horizon: 0 },
+      });
+    for (let n = 0; n < 20; n++) await nextTurn();
+    feed.write('d');
+    for (let n = 0; n < 20; n++) await nextTurn();
+    expect(sinks.other.received).toEqual([['d', 1]]);
+    broadcast.end();
+  });
+
   it('reads each page once also for readers whose cursors have different horizons', async () => {
     const feed = new Feed();
     feed.write('d');

@@ -234,7 +234,11 @@ export class ChangeBroadcast {
       return;
     }
     await this.#pause(RETRY_MS);
-    for (const follower of followers) this.#enter(follower);
+    // The first one has asked. Its subject may lack capacity for long, so that of another asks next.
+    const subject = followers[0]?.share.subject;
+    const byAsked = Map.groupBy(followers, ({ share }) => share.subject === subject);
+    for (const follower of [...(byAsked.get(false) ?? []), ...(byAsked.get(true) ?? [])])
+      this.#enter(follower);
   }
 
   /** Any other error concerns all: they reconnect, and get the error. */

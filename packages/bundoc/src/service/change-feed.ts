@@ -234,21 +234,26 @@ export class ChangeFeed {
     const nowMs = this.#options.clock.monotonic();
     const isHeartbeat = nowMs - this.#heartbeatAtMs >= HEARTBEAT_MS;
     if (isHeartbeat) this.#heartbeatAtMs = nowMs;
-    for (const { broadcasts } of this.#projects.values())
-      for (const { followers } of broadcasts.values())
-        for (const follower of followers) {
-          this.#check(follower, nowMs);
-          if (isHeartbeat) void this.#sendHeartbeat(follower).catch(() => undefined);
-        }
+    const all = [...this.#projects.values()].flatMap(({ broadcasts }) =>
+      [...broadcasts.values()].flatMap(({ followers }) => [...followers]),
+    );
+    for (const follower of all) this.#check(follower, nowMs);
+    if (!isHeartbeat) return;
+    for (const followers of Map.groupBy(all, ({ share }) => share.subject).values())
+      void this.#sendHeartbeats(followers).catch(() => undefined);
   }
 
-  /** Rejects when there is no turn for it; the next heartbeat follows. */
-  async #sendHeartbeat(follower: Follower): Promise<void> {
-    using work = this.#options.scheduler.work(follower.share, 'changes');
-    const turn = work.pause();
-    if (turn !== undefined) await turn;
-    const { sink, place } = follower;
-    if (!sink.isClosed && !sink.needsDrain) sink.send(heartbeatOf(place));
+  /**
+   * Sends a heartbeat to the readers of one subject, as one task of it. Rejects when there is no turn for it;
+   * the next heartbeat follows.
+   */
+  async #sendHeartbeats(followers: readonly Follower[]): Promise<void> {
+    using work = this.#options.scheduler.work((followers[0] as Follower).share, 'changes');
+    for (const { sink, place } of followers) {
+      const turn = work.pause();
+      if (turn !== undefined) await turn;
+      if (!sink.isClosed && !sink.needsDrain) sink.send(heartbeatOf(place));
+    }
   }
 
   #check(follower: Follower, nowMs: number): void {

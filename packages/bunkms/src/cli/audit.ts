@@ -10,7 +10,7 @@ import { z } from 'zod';
 import { KeyVerification } from '../audit/verify-keys.ts';
 import { TokenVerification } from '../audit/verify-tokens.ts';
 import { CLI_CALLER } from '../records/caller.ts';
-import { type ChainHead, type ChainVerdict, GENESIS, verifyChain } from '../records/chain.ts';
+import { type ChainHead, GENESIS, verifyChain } from '../records/chain.ts';
 import { restoreDraft } from '../records/restore-record.ts';
 import { readAuditCopy, startOfCopy } from '../recovery/audit-copy.ts';
 import { DamagedFile } from '../recovery/errors.ts';
@@ -110,10 +110,12 @@ async function verifyAudit(
     foreign_objects: foreign,
   };
   const found = Object.fromEntries(Object.entries(lists).filter(([, list]) => list.length > 0));
-  print(options, { ...forOutput(verdict), ...found }, () =>
+  print(options, { ...verdict, ...found }, () =>
     verdict.intact
       ? [
-          ...verdict.found.map((record) => `the chain has the record of the receipt: ${recordLine(record)}`),
+          ...verdict.receipts.map(
+            (record) => `the chain has the record of the receipt: ${recordLine(record)}`,
+          ),
           `${counted(verdict.head.seq, 'record')}, intact, head ${verdict.head.hash}`,
         ]
       : [],
@@ -124,13 +126,6 @@ async function verifyAudit(
     list === 'foreign_objects' ? foreignLine(names) : `${FAULTS[list]}: ${names.join(', ')}`,
   );
   if (faults.length > 0) throw new CliFailure(faults.join('; '));
-}
-
-/** The verdict with the records of the receipts, if there were any, under the name of the option. */
-function forOutput(verdict: ChainVerdict) {
-  if (!verdict.intact) return verdict;
-  const { found, ...rest } = verdict;
-  return found.length === 0 ? rest : { ...rest, receipts: found };
 }
 
 const FAULTS: Readonly<Record<string, string>> = {

@@ -10,7 +10,9 @@ import {
   shredKeySchema,
   takeOverKeySchema,
 } from '@bundoc/shared/contract/storages';
+import type { Scope } from '@bundoc/shared/contract/tokens';
 import { jsonBody } from '@bundoc/shared/openapi/description';
+import type { z } from 'zod';
 import {
   EXAMPLE_STORAGE,
   HOLDER_REFUSALS,
@@ -30,6 +32,18 @@ const OF_KEY = { tag: 'storages', params: keyParamsSchema } as const;
 const REFUSALS = [...KEY_REFUSALS, ...HOLDER_REFUSALS, 'disk_full'] as const satisfies readonly ProblemCode[];
 
 const superseded = (body: object) => ({ superseded: { params: EXAMPLE_PARAMS, body, status: 409 } });
+
+/** A request of the storage that holds a key. @param example of a body, from a former generation. */
+function ofStorage<S extends z.ZodType>(scope: Scope, schema: S, example: object) {
+  return {
+    ...OF_KEY,
+    access: keyAccess(scope, true),
+    body: jsonBody(schema),
+    answers: ANSWER,
+    refusals: REFUSALS,
+    examples: superseded(example),
+  };
+}
 
 export const CLAIM = {
   ...OF_KEY,
@@ -63,79 +77,56 @@ export const TAKE_OVER = {
 } satisfies JsonRoute;
 
 export const OFFER = {
-  ...OF_KEY,
-  id: 'offerKey',
-  summary: 'Offer a key to another storage, as its holder',
-  description: 'Replaces an earlier offer.',
-  access: keyAccess('kms:create_key', true),
-  body: jsonBody(offerKeySchema),
-  answers: ANSWER,
-  refusals: [...REFUSALS, 'key_deletion_intended'],
-  examples: superseded({
+  ...ofStorage('kms:create_key', offerKeySchema, {
     ...EXAMPLE_STORAGE,
     to: '9a2c4d6e-1b3f-4a5c-8d7e-0f1a2b3c4d5e',
     move: EXAMPLE_MOVE,
   }),
+  id: 'offerKey',
+  summary: 'Offer a key to another storage, as its holder',
+  description: 'Replaces an earlier offer.',
+  refusals: [...REFUSALS, 'key_deletion_intended'],
 } satisfies JsonRoute;
 
 export const WITHDRAWAL = {
-  ...OF_KEY,
+  ...ofStorage('kms:create_key', moveOfKeySchema, { ...EXAMPLE_STORAGE, move: EXAMPLE_MOVE }),
   id: 'withdrawKey',
   summary: 'Withdraw the offer of a move, as the holder',
   description: 'After the answer, that offer cannot be accepted. The offer of another move stays.',
-  access: keyAccess('kms:create_key', true),
-  body: jsonBody(moveOfKeySchema),
-  answers: ANSWER,
-  refusals: REFUSALS,
-  examples: superseded({ ...EXAMPLE_STORAGE, move: EXAMPLE_MOVE }),
 } satisfies JsonRoute;
 
 export const ACCEPTANCE = {
-  ...OF_KEY,
+  ...ofStorage('kms:create_key', moveOfKeySchema, { ...EXAMPLE_STORAGE, move: EXAMPLE_MOVE }),
   id: 'acceptKey',
   summary: 'Become the holder of a key that was offered in this move',
-  access: keyAccess('kms:create_key', true),
-  body: jsonBody(moveOfKeySchema),
-  answers: ANSWER,
   refusals: [...KEY_REFUSALS, 'storage_superseded', 'key_not_offered', 'integrity_error', 'disk_full'],
-  examples: superseded({ ...EXAMPLE_STORAGE, move: EXAMPLE_MOVE }),
 } satisfies JsonRoute;
 
 export const DELETION_INTENT = {
-  ...OF_KEY,
+  ...ofStorage('kms:shred_key', intendDeletionSchema, EXAMPLE_STORAGE),
   id: 'intendDeletion',
   summary: 'Record that a key will be shredded, as its holder',
   description:
     'The key is no longer released. Its destruction must name `receipt`, which is valid until the key changes again. It counts as a destruction by `client`.',
-  access: keyAccess('kms:shred_key', true),
-  body: jsonBody(intendDeletionSchema),
   answers: { 200: { description: 'The intent', schema: deletionIntentSchema } },
   refusals: [...REFUSALS, 'rate_limited'],
-  examples: superseded(EXAMPLE_STORAGE),
 } satisfies JsonRoute;
 
 export const SHREDDING = {
-  ...OF_KEY,
+  ...ofStorage('kms:shred_key', shredKeySchema, { ...EXAMPLE_STORAGE, receipt: EXAMPLE_RECEIPT }),
   id: 'shredKey',
   summary: 'Destroy a key whose deletion is intended, as its holder',
   description: 'Refused with `precondition_failed` unless `receipt` is that of the latest change of the key.',
-  access: keyAccess('kms:shred_key', true),
-  body: jsonBody(shredKeySchema),
   answers: {
     200: { description: 'Destroyed, for ever', schema: destroyReceiptSchema, headers: KEY_HEADERS },
   },
   refusals: [...REFUSALS, 'precondition_failed'],
-  examples: superseded({ ...EXAMPLE_STORAGE, receipt: EXAMPLE_RECEIPT }),
 } satisfies JsonRoute;
 
 export const CONTENT_REMOVED = {
-  ...OF_KEY,
+  ...ofStorage('kms:shred_key', holderOfKeySchema, EXAMPLE_STORAGE),
   id: 'finishDeletion',
   summary: 'Report that the content of a shredded key is removed',
   description: 'The key has no holder afterwards. Refused with `precondition_failed` unless it was shredded.',
-  access: keyAccess('kms:shred_key', true),
-  body: jsonBody(holderOfKeySchema),
-  answers: ANSWER,
   refusals: [...REFUSALS, 'precondition_failed'],
-  examples: superseded(EXAMPLE_STORAGE),
 } satisfies JsonRoute;

@@ -102,11 +102,13 @@ export class Limits {
   }
 
   takeExport(subject: string, keyName: string): void {
-    takeFromBoth(this.#exports, subject, keyName, 1);
+    const [bySubject, byKey] = this.#exports;
+    takeFromAll([[bySubject, subject] as const, [byKey, keyName] as const], 1);
   }
 
   takeCrypto(subject: string, keyName: string, items: number): void {
-    takeFromBoth(this.#crypto, subject, keyName, items);
+    const [bySubject, byKey] = this.#crypto;
+    takeFromAll([[bySubject, subject] as const, [byKey, keyName] as const], items);
   }
 
   /**
@@ -128,13 +130,4 @@ export class Limits {
     destruction.take(one);
     this.#shreds.charge(subject, 1);
   }
-}
-
-function takeFromBoth(
-  [bySubject, byKey]: readonly [RateLimit, RateLimit],
-  subject: string,
-  keyName: string,
-  items: number,
-): void {
-  takeFromAll([[bySubject, subject] as const, [byKey, keyName] as const], items);
 }

@@ -43,7 +43,7 @@ describe('a chain', () => {
         expect(await verifyChain(chainKey, chain, [receipt])).toEqual({
           intact: true,
           head: { seq: chain.length, hash: chain.at(-1)!.hash },
-          found: [receipt],
+          receipts: [receipt],
         });
       }),
     );

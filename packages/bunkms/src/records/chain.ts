@@ -79,7 +79,7 @@ export type ChainVerdict =
       readonly intact: true;
       readonly head: ChainHead;
       /** The records of the receipts, in the order of the chain. */
-      readonly found: readonly AuditRecord[];
+      readonly receipts: readonly AuditRecord[];
     }
   | { readonly intact: false; readonly fault: ChainFault };
 
@@ -109,7 +109,7 @@ export async function verifyChain(
     if (receiptsBySeq.has(record.seq)) found.push(record);
   }
   if (head.seq < leastSeq) return { intact: false, fault: { seq: head.seq + 1, reason: 'missing' } };
-  return { intact: true, head, found };
+  return { intact: true, head, receipts: found };
 }
 
 /** The fault of the record that should follow `head`; undefined when it has none. */

@@ -3,7 +3,7 @@ import { createLogger } from '@bundoc/shared/logs/logger';
 import { LONG } from '@bundoc/shared/testing/long';
 import { startBunkms } from '../../src/app.ts';
 import { readConfig } from '../../src/config.ts';
-import { PATIENT, startServer } from './process.ts';
+import { serverVariables, startServer } from './process.ts';
 
 /** A running service whose process is not the point of a test. */
 export interface ConfiguredService extends AsyncDisposable {
@@ -26,15 +26,8 @@ export async function startConfigured(environment: Record<string, string>): Prom
       done();
     },
   });
-  const variables = {
-    ...PATIENT,
-    BUNKMS_PORT: '0',
-    BUNKMS_INTERNAL_PORT: '0',
-    BUNKMS_DRAIN_MS: '0',
-    ...environment,
-  };
   const logger = createLogger({ service: 'bunkms', level: 'info', destination });
-  const running = await startBunkms(readConfig(variables), { logger });
+  const running = await startBunkms(readConfig(serverVariables(environment)), { logger });
   return {
     apiUrl: running.apiUrl,
     internalUrl: running.internalUrl,

@@ -25,16 +25,22 @@ export async function healthcheck(environment: Record<string, string>): Promise<
 
 export type Server = ServiceProcess & { readonly apiUrl: string; readonly internalUrl: string };
 
+/** The variables of a server with these: it listens on free ports, and stops at once. */
+export const serverVariables = (environment: Record<string, string>) => ({
+  ...PATIENT,
+  BUNKMS_PORT: '0',
+  BUNKMS_INTERNAL_PORT: '0',
+  BUNKMS_DRAIN_MS: '0',
+  ...environment,
+});
+
 /** Starts the service as a separate process and waits until it listens; see {@link ServiceProcess.start}. */
 export async function startServer(environment: Record<string, string>): Promise<Server> {
-  const variables = {
-    ...PATIENT,
-    BUNKMS_PORT: '0',
-    BUNKMS_INTERNAL_PORT: '0',
-    BUNKMS_DRAIN_MS: '0',
-    ...environment,
-  };
-  const { service, record } = await ServiceProcess.start(source('main.ts'), variables, 'listening');
+  const { service, record } = await ServiceProcess.start(
+    source('main.ts'),
+    serverVariables(environment),
+    'listening',
+  );
   return Object.assign(service, {
     apiUrl: String(record.apiUrl),
     internalUrl: String(record.internalUrl),

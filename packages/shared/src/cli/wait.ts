@@ -6,6 +6,7 @@ import { type Command, command, each, Option, wholeNumber } from './command.ts';
 import { CommandError } from './errors.ts';
 import { type JsonOption, print } from './print.ts';
 import { hasEnded, isListening } from './process-state.ts';
+import { readText } from './read-text.ts';
 
 const EVERY_MS = 200;
 /** A reason that stays is printed again after this time: the command is not stuck. */
@@ -13,18 +14,34 @@ const PRINT_AGAIN_MS = 10_000;
 const PID_MAX = 4_194_304;
 const SECONDS_MAX = 86_400;
 
-/** What a command waits for, and what ends it early. */
-export interface WaitOptions extends JsonOption {
+/** The service of a program, which its command `wait` waits for. */
+export interface WaitedService extends Pick<CheckedService, 'name' | 'where' | 'judge'> {
+  /** What the options say, else the environment. */
+  readonly access: (options: { readonly url?: string; readonly caFile?: string }) => Access;
+  /** Where the service itself listens, by its own variables. */
+  readonly ownUrl: () => string;
+}
+
+interface Access {
+  readonly url?: string | undefined;
+  readonly caFile?: string | undefined;
+}
+
+interface WaitOptions extends JsonOption {
   readonly for: 'ready' | 'health';
   readonly pid: readonly number[];
   readonly within?: number;
-  /** Where the service itself listens, unless the URL may be that of a proxy. */
-  readonly ownPort?: number | undefined;
+  /** Where the service listens, unless the URL may be that of a proxy. */
+  readonly ownPort: number | undefined;
 }
 
-/** Adds the command `wait`, without its action. */
-export function waitCommand(program: Command, description: string) {
-  return command(program, 'wait', description)
+/** Adds the command `wait`. */
+export function addWait(program: Command, { name, where, judge, access, ownUrl }: WaitedService): void {
+  command(
+    program,
+    'wait',
+    'waits until the service is ready, and prints why it is not; exit code 1 when a process of --pid has ended',
+  )
     .option('--url <url>', 'of the service; by default where its own variables say')
     .option('--ca-file <file>', 'the authority of its certificate; by default those of the system')
     .addOption(
@@ -38,7 +55,18 @@ export function waitCommand(program: Command, description: string) {
       each(wholeNumber(1, PID_MAX)),
       [],
     )
-    .option('--within <seconds>', 'fail after this time', wholeNumber(1, SECONDS_MAX));
+    .option('--within <seconds>', 'fail after this time', wholeNumber(1, SECONDS_MAX))
+    .action(async (options) => {
+      const { url: named, caFile } = access(options);
+      const url = named ?? ownUrl();
+      const parsed = URL.parse(url);
+      if (parsed === null || !/^https?:$/.test(parsed.protocol))
+        throw new CommandError(`"${url}" is not an http or https URL`);
+      const port = Number(parsed.port || (parsed.protocol === 'https:' ? 443 : 80));
+      const ownPort = named === undefined ? port : undefined;
+      const trust = caFile === undefined ? {} : { ca: await readText(caFile) };
+      await waitFor(program.name(), { name, url, where, trust, judge }, { ...options, ownPort });
+    });
 }
 
 /**
@@ -46,11 +74,9 @@ export function waitCommand(program: Command, description: string) {
  * changes, and every 10 seconds. With `--pid`, one of these processes must listen: an older service on the
  * same port is not taken for the one that was just started.
  *
- * @throws CommandError: exit code 2 for a URL that is none; 1 when a process has ended, or the time is over.
+ * @throws CommandError with exit code 1 when a process has ended, or the time is over.
  */
-export async function waitFor(program: string, service: CheckedService, options: WaitOptions): Promise<void> {
-  if (!/^https?:$/.test(URL.parse(service.url)?.protocol ?? ''))
-    throw new CommandError(`"${service.url}" is not an http or https URL`);
+async function waitFor(program: string, service: CheckedService, options: WaitOptions): Promise<void> {
   const startMs = performance.now();
   const endMs = startMs + (options.within ?? Number.POSITIVE_INFINITY) * 1_000;
   const withinMs = () => Math.ceil(Math.min(ANSWERS_WITHIN_MS, Math.max(1, endMs - performance.now())));
@@ -74,12 +100,6 @@ export async function waitFor(program: string, service: CheckedService, options:
     }
     await sleep(EVERY_MS);
   }
-}
-
-/** The port of a URL; undefined when it has none or is none. */
-export function portOf(url: string): number | undefined {
-  const { port, protocol } = URL.parse(url) ?? {};
-  return port === undefined ? undefined : Number(port || (protocol === 'https:' ? 443 : 80));
 }
 
 async function requireRunning(pids: readonly number[], reason: string | undefined): Promise<void> {

@@ -84,8 +84,8 @@ export interface UsedProject extends Disposable {
 }
 
 /** The projects that this process has in use. */
-export interface UsedProjects<P extends UsedProject = UsedProject> {
-  acquire(project: string, mode: 'existing'): Promise<P | undefined>;
+export interface UsedProjects {
+  acquire(project: string, mode: 'existing'): Promise<UsedProject | undefined>;
   /** Runs `action` while no one can open the project; `close` closes it. */
   exclusively<T>(project: string, action: (close: () => Promise<void>) => Promise<T>): Promise<T>;
 }

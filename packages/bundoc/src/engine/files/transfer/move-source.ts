@@ -1,6 +1,5 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
-import { cutOver } from '../../moves/cut-over.ts';
 import type {
   FencedSource,
   MoveSource,
@@ -56,21 +55,24 @@ export class FilesMoveSource implements MoveSource {
   readonly page: ReadSealedChanges = (after, limits) =>
     this.#withOpen(({ store }) => store.sealedChanges(after, limits));
 
-  fence(action: (fenced: FencedSource) => Promise<void>, mark: () => string): Promise<void> {
+  /** @throws AppError `project_not_found`; `overloaded` when its users do not leave. */
+  async fence(action: (fenced: FencedSource) => Promise<void>, mark: () => string): Promise<void> {
     const { project, place, instances } = this.#options;
-    const run = async (open: UsedProject) => {
-      this.#cipher = open.cipher;
-      // Makes the kept folder complete without the log. It is only a backup, so a full disk does not stop the
-      // move.
-      await open.store.checkpoint().catch(() => undefined);
-      return action({
-        page: (after, limits) => open.store.sealedChanges(after, limits),
-        last: async () => ({ ...(await restOf(open)), file: formatProjectFile(open.file).toString() }),
-      });
-    };
-    return cutOver(instances, project, run, () =>
-      writeMoveMark(place.disk, place.tmp, place.directory, mark()),
-    );
+    using open = await this.#acquire();
+    // The lease must last as long as the fence: otherwise a new instance without the fence could open.
+    using _fence = await movableOf(open).fence();
+    // Makes the kept folder complete without the log. It is only a backup, so a full disk does not stop the
+    // move.
+    await open.store.checkpoint().catch(() => undefined);
+    await action({
+      page: (after, limits) => open.store.sealedChanges(after, limits),
+      last: async () => ({ ...(await restOf(open)), file: formatProjectFile(open.file).toString() }),
+    });
+    await instances.exclusively(project, async (close) => {
+      open[Symbol.dispose]();
+      await close();
+      await writeMoveMark(place.disk, place.tmp, place.directory, mark());
+    });
   }
 
   async stay(mark: string): Promise<void> {
@@ -96,15 +98,24 @@ export class FilesMoveSource implements MoveSource {
     });
   }
 
-  async #withOpen<T>(action: (open: UsedProject) => Promise<T>): Promise<T> {
-    using open = await this.#options.instances.acquire(this.#options.project, 'existing');
+  async #acquire(): Promise<UsedProject> {
+    const open = await this.#options.instances.acquire(this.#options.project, 'existing');
     if (open === undefined) throw new AppError('project_not_found');
     this.#cipher = open.cipher;
+    return open;
+  }
+
+  async #withOpen<T>(action: (open: UsedProject) => Promise<T>): Promise<T> {
+    using open = await this.#acquire();
     return await action(open);
   }
 }
 
-function restOf({ store }: UsedProject): Promise<StoreMetadata> {
+function movableOf({ store }: UsedProject) {
   if (store.movable === undefined) throw new MoveFailed('the project cannot be moved from this storage');
-  return store.movable.metadata();
+  return store.movable;
+}
+
+function restOf(open: UsedProject): Promise<StoreMetadata> {
+  return movableOf(open).metadata();
 }

@@ -88,14 +88,10 @@ class PostgresMoveTarget implements MoveTarget {
     let done = 0;
     try {
       for (let from = after, isLast = false; !isLast; ) {
-        const read = (transaction: Transaction) => {
-          const reads = new SharedReads(transaction);
-          const options = { project, database: transaction, reads, cipher: cipher(), clock: systemClock };
-          const rows = new RowCipher(project, options.cipher);
-          return new RowReader({ ...options, onIntegrityError: () => undefined }, rows).sealedChanges(
-            from,
-            PAGE,
-          );
+        const read = (database: Transaction) => {
+          const place = { project, database, reads: new SharedReads(database), cipher: cipher() };
+          const options = { ...place, clock: systemClock, onIntegrityError: () => undefined };
+          return new RowReader(options, new RowCipher(project, place.cipher)).sealedChanges(from, PAGE);
         };
         const { changes, position, isComplete } = await this.#transact(read);
         done += changes.length;
