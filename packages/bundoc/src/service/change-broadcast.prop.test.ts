@@ -387,10 +387,12 @@ describe('a broadcast of changes', () => {
     const broadcast = new ChangeBroadcast(
       {
         read: (place, share) => feed.read(place, share),
-        wait: (place, signal, share) =>
-          share.subject === 'refused'
-            ? Promise.reject(new AppError('rate_limited'))
-            : feed.wait(place, signal),
+        wait: async (place, signal, share) => {
+          if (share.subject !== 'refused') return await feed.wait(place, signal);
+          // So long that others join it.
+          for (let n = 0; n < 5; n++) await nextTurn();
+          throw new AppError('rate_limited');
+        },
         work: (share) => feed.work(share),
       },
       () => undefined,
