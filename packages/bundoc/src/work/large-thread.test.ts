@@ -1,5 +1,6 @@
 import { hash } from 'node:crypto';
 import { JSON_CONTAINERS_MAX } from '@bundoc/shared/json/scan';
+import type { ShareKey } from '@bundoc/shared/shares/share-key';
 import { describe, expect, it } from 'vitest';
 import { readDocumentBody } from '../crypto/stored-text.ts';
 import { JOBS, readBatchInTurns, readBodyInTurns, readPatchInTurns } from '../documents/large-content.ts';
@@ -88,15 +89,21 @@ describe('the thread for large documents', () => {
       });
   });
 
-  it('ends a job early if another subject waits, but not if only its own subject waits', async () => {
+  it.each([
+    ['another subject', { subject: 'other', project: 'p' }],
+    ['another project of its subject', { subject: 's', project: 'other' }],
+  ])('ends a job early if %s waits', async (_who, other) => {
     await using thread = new LargeThread({ sharedJobMsMax: 1 });
-    const run = (subject: string) => thread.run(key(subject), JOBS.body, { bytes: body(1) });
+    const run = (owner: ShareKey) => thread.run(owner, JOBS.body, { bytes: body(1) });
     // The start of the thread takes longer than a millisecond.
-    const [first, second] = [run('slow'), run('other')];
+    const [first, second] = [run(key('s')), run(other)];
     await expect(first).rejects.toMatchObject({ code: 'rate_limited', retryAfterS: 5 });
     expect((await second).id).toBe('a');
-    await using alone = new LargeThread({ sharedJobMsMax: 1 });
-    const jobs = [1, 2].map(() => alone.run(key('s'), JOBS.body, { bytes: body(1) }));
+  });
+
+  it('does not end a job early if only its own project waits', async () => {
+    await using thread = new LargeThread({ sharedJobMsMax: 1 });
+    const jobs = [1, 2].map(() => thread.run(key('s'), JOBS.body, { bytes: body(1) }));
     expect((await Promise.all(jobs)).map(({ id }) => id)).toEqual(['a', 'a']);
   });
 

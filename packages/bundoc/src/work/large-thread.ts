@@ -39,7 +39,7 @@ export interface LargeThreadOptions {
   /** Maximum time of a job. After it, the job ends together with the thread. */
   readonly jobMsMax: number;
   /**
-   * Maximum time of a job while other subjects wait. It is shorter than `waitMsMax`, so that they are served
+   * Maximum time of a job while other projects wait. It is shorter than `waitMsMax`, so that they are served
    * before their wait ends.
    */
   readonly sharedJobMsMax: number;
@@ -95,7 +95,7 @@ export class LargeThread implements AsyncDisposable {
    * Runs a job on copies of its bytes.
    *
    * @throws AppError of the job; `payload_too_large` for a job that takes too long, `rate_limited` if it does
-   *   while other subjects wait; `rate_limited` or `overloaded` after too long a wait; the signal's reason.
+   *   while other projects wait; `rate_limited` or `overloaded` after too long a wait; the signal's reason.
    */
   async run<I, O>(
     key: ShareKey,
@@ -210,14 +210,14 @@ export class LargeThread implements AsyncDisposable {
   }
 
   /**
-   * Ends the running job if it has used its time and another subject waits. Jobs of the service itself are
-   * never ended for others, and no job is ended for them.
+   * Ends the running job if it has used its time and another project waits, even one of the same subject.
+   * Jobs of the service itself are never ended for others, and no job is ended for them.
    */
   #endOverdue(): void {
-    const subject = this.#running?.account.subject.id;
-    if (!this.#isOverdue || subject === undefined || subject === OWN) return;
-    for (const { subject: other } of this.#waiting.accounts)
-      if (other.id !== subject && other.id !== OWN) {
+    const running = this.#running?.account;
+    if (!this.#isOverdue || running === undefined || running.subject.id === OWN) return;
+    for (const other of this.#waiting.accounts)
+      if (other !== running && other.subject.id !== OWN) {
         this.#end(tooLongForOthers());
         return;
       }
