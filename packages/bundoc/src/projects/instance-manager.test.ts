@@ -1,4 +1,7 @@
+import { Pool } from '@bundoc/shared/admission/pool';
 import { AppError } from '@bundoc/shared/contract/app-error';
+import { runInShare } from '@bundoc/shared/shares/share-key';
+import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { nextTurn } from '@bundoc/shared/testing/timing';
 import { describe, expect, it } from 'vitest';
 import type { FileChange } from '../engine/files/disk/disk.ts';
@@ -7,6 +10,7 @@ import { newPlace, openInstances } from '../testing/open-instances.ts';
 import { SimulatedDisk } from '../testing/simulated-disk.ts';
 import { closeEngine } from '../testing/test-engine.ts';
 import { ref } from '../testing/writes.ts';
+import { createServiceShares } from '../work/service-shares.ts';
 
 describe('an InstanceManager', () => {
   it('returns undefined for a project that does not exist, and requests no key', async () => {
@@ -58,6 +62,45 @@ describe('an InstanceManager', () => {
     await expect(write('p', 'b')).rejects.toMatchObject({ code: 'storage_unavailable' });
     await write('p', 'b');
     expect([openings(), opened.get('p')]).toEqual([1, 1]);
+  });
+
+  it('answers all that wait for an opening with its failure, and tries again for later requests', async () => {
+    const { clock, write, manager, openings, opened, breakLists } = startManager({ idleTtlMs: 1 });
+    await write('p');
+    clock.advance(1);
+    manager.sweep();
+    await expect.poll(() => opened.get('p')).toBe(0);
+    breakLists(true);
+    const before = openings();
+    const waiting = Array.from({ length: 10 }, () => manager.acquire('p', 'existing'));
+    const outcomes = await Promise.allSettled(waiting);
+    expect(outcomes.map((one) => one.status === 'rejected' && one.reason.code)).toEqual(
+      Array(10).fill('storage_unavailable'),
+    );
+    expect(openings() - before).toBe(1);
+    await expect(write('p')).rejects.toMatchObject({ code: 'storage_unavailable' });
+    expect(openings() - before).toBe(2);
+    breakLists(false);
+    await write('p');
+    expect(opened.get('p')).toBe(1);
+  });
+
+  it('fails no request of another subject for a share that is in use', async () => {
+    const clock = new FakeClock();
+    const openings = new Pool({ name: 'openings', capacity: 2, subjectMax: 1, waitMs: 0, clock });
+    const { manager } = startManager({ shares: { ...createServiceShares(), openings } });
+    using _held = openings.charge({ subject: 'busy', project: 'q' }, 1);
+    const codeFor = (subject: string) =>
+      runInShare({ subject, project: 'p' }, async () => {
+        try {
+          using _lease = await manager.acquire('p', 'create');
+          return 'open';
+        } catch (error) {
+          return (error as AppError).code;
+        }
+      });
+    const codes = await Promise.all(['busy', 'busy', 'other', 'busy'].map(codeFor));
+    expect(codes).toEqual(['rate_limited', 'rate_limited', 'open', 'open']);
   });
 
   it('closes a store whose definitions cannot be read, and opens it again', async () => {

@@ -3,7 +3,7 @@ import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { Logger } from '@bundoc/shared/logs/logger';
 import { type Clock, instant } from '@bundoc/shared/runtime/clock';
 import { KeyedMutex } from '@bundoc/shared/runtime/mutex';
-import { away, shareIn } from '@bundoc/shared/shares/share-key';
+import { away, currentShare, shareIn } from '@bundoc/shared/shares/share-key';
 import { type DefinedStore, openDefinedStore } from '../collections/defined-store.ts';
 import type { CollectionStore } from '../collections/port.ts';
 import type { KeyCache } from '../crypto/key-cache.ts';
@@ -67,6 +67,8 @@ export class InstanceManager implements AsyncDisposable {
   readonly #open: OpenProjects;
   readonly #closing: ClosingProjects;
   readonly #openings = new KeyedMutex();
+  /** The last failure of a project, while requests wait that came before it. */
+  readonly #failures = new Map<string, { readonly error: unknown; readonly subject: string }>();
   readonly #places: Pool;
   readonly #changeWaits: ProjectChangeWaiter;
   #closed = false;
@@ -107,13 +109,34 @@ export class InstanceManager implements AsyncDisposable {
   async acquire(project: string, mode: 'existing' | 'create'): Promise<InstanceLease | undefined> {
     const hot = this.#usable(project);
     if (hot !== undefined) return this.#lease(hot);
+    const before = this.#failures.get(project);
     return away(() =>
       this.#openings.run(project, async () => {
         this.#options.requireServed?.();
         const instance = this.#usable(project);
-        return instance === undefined ? this.#openProject(project, mode) : this.#lease(instance);
+        if (instance !== undefined) return this.#lease(instance);
+        const failure = this.#failures.get(project);
+        if (failure !== before && failure !== undefined && isOfAll(failure)) throw failure.error;
+        try {
+          return await this.#openProject(project, mode);
+        } catch (error) {
+          this.#keepFailure(project, error);
+          throw error;
+        }
       }),
     );
+  }
+
+  /**
+   * Requests that have waited for a failed opening fail with it. Otherwise each would try again in its turn,
+   * and the last of many would wait for long.
+   */
+  #keepFailure(project: string, error: unknown): void {
+    const failure = { error, subject: currentShare().subject };
+    this.#failures.set(project, failure);
+    void this.#openings.settled(project)?.then(() => {
+      if (this.#failures.get(project) === failure) this.#failures.delete(project);
+    });
   }
 
   /**
@@ -394,4 +417,9 @@ export class InstanceManager implements AsyncDisposable {
     this.#closing.add(instance);
     if (instance.users === 0) void this.#closing.close(instance);
   }
+}
+
+/** Whether a failure also concerns this request: a refusal of a share only concerns its own subject. */
+function isOfAll({ error, subject }: { readonly error: unknown; readonly subject: string }): boolean {
+  return !hasCode(error, 'rate_limited', 'overloaded') || subject === currentShare().subject;
 }
