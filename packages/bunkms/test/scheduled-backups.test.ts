@@ -109,6 +109,29 @@ function isRestorable(): void {
     rmSync(dataDir, { recursive: true });
   });
 
+  it('a folder that hangs holds neither the stop of BunKMS nor the snapshot of its store', async () => {
+    const time = new Date(clock.now()).toISOString();
+    const filler = { time, severity: 'INFO', action: 'filler', outcome: 'allowed' } as const;
+    // More than a piece of the backup, so that it is still being read.
+    await kms.store.appendAudit(
+      Array.from({ length: 1_000 }, () => ({ ...filler, detail: { text: 'x'.repeat(500) } })),
+    );
+    const reached = Promise.withResolvers<void>();
+    const backups = await backupsOf({
+      closeMs: 50,
+      publish: async (_path, content) => {
+        await (content as AsyncGenerator<Buffer>).next();
+        await (content as AsyncGenerator<Buffer>).next();
+        reached.resolve();
+        await new Promise(() => undefined);
+      },
+    });
+    void backups.run();
+    await reached.promise;
+    await backups[Symbol.asyncDispose]();
+    await kms.running.close();
+  });
+
   it('a backup of a damaged store does not count: it has another name, replaces no other, and only the last one stays', async () => {
     const planted = plantBackups(BACKUPS_MAX + 2);
     await testStorage().edit(kms.dataDir, DAMAGE);

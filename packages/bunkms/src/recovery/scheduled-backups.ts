@@ -27,6 +27,8 @@ export interface ScheduledBackupsOptions {
   readonly metrics: { readonly backupFailures: { inc(): void } };
   /** {@link publishPrivateFile} unless a test makes it fail. */
   readonly publish?: typeof publishPrivateFile;
+  /** {@link CLOSE_MS} unless a test sets it. */
+  readonly closeMs?: number;
 }
 
 /** How often the folder is looked at, milliseconds. */
@@ -61,6 +63,8 @@ export class ScheduledBackups implements AsyncDisposable {
   readonly #stopping = new AbortController();
   #timer: Disposable | undefined;
   #running: Promise<void> | undefined;
+  /** What is being written. */
+  #content: AsyncGenerator<Buffer> | undefined;
   #isFolderMade = false;
   /** When this process last wrote a good one. */
   #written: Instant | undefined;
@@ -89,7 +93,10 @@ export class ScheduledBackups implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#timer?.[Symbol.dispose]();
     this.#stopping.abort();
-    await Promise.race([this.#running, delay(CLOSE_MS, undefined, { ref: false })]);
+    // A folder that hangs asks for no more of it, so it would hold the snapshot of the store for ever.
+    void this.#content?.return(undefined).catch(() => undefined);
+    const { closeMs = CLOSE_MS } = this.#options;
+    await Promise.race([this.#running, delay(closeMs, undefined, { ref: false })]);
   }
 
   async #run(): Promise<void> {
@@ -145,7 +152,8 @@ export class ScheduledBackups implements AsyncDisposable {
       yield* backup.bytes;
       facts = backup.facts();
     }
-    await publish(path, content(), async (temporary) => {
+    this.#content = content();
+    await publish(path, this.#content, async (temporary) => {
       using _ = every(TOUCH_MS, () => void touch(temporary));
       await using source = await openFileSource(temporary);
       problem = problemOf(await surveyArchive(vault, source, { pace }), facts);
