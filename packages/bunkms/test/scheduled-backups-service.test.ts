@@ -17,6 +17,8 @@ import { vaultOf } from './support/recovery.ts';
 import { openTestStore } from './support/storage.ts';
 
 const HOUR_MS = 3_600_000;
+/** How often the folder is looked at, milliseconds. */
+const POLL_MS = 10;
 
 let root: string;
 let folder: string;
@@ -149,7 +151,7 @@ it('after kill -9 during its backup there is no half one under a good name, and 
   for (;;) {
     rmSync(folder, { recursive: true, force: true });
     const server = start();
-    while (!temporary().some((name) => sizeOf(name) > 0) && backups().length === 0) await delay(1);
+    while (!temporary().some((name) => sizeOf(name) > 0) && backups().length === 0) await delay(POLL_MS);
     const { process: child, exited } = await server;
     child.kill('SIGKILL');
     await exited;
