@@ -23,7 +23,7 @@ RUN for service in bunkms bundoc; do \
 # mounted there first: a new volume takes over owner and mode of the folder it covers.
 FROM ${NODE_IMAGE} AS runtime
 ENV NODE_ENV=production
-RUN set -e; for folder in bunkms bundoc kms-kek kms-token authority bunkms-tls bundoc-tls; do \
+RUN set -e; for folder in bunkms bundoc kms-backups kms-kek kms-token authority bunkms-tls bundoc-tls; do \
       mkdir -p -m 700 "/var/lib/$folder"; chown 1000:1000 "/var/lib/$folder"; \
     done
 WORKDIR /app

@@ -54,6 +54,7 @@ function namesOfBundoc(): string[] {
 function namesOfBunkms(): string[] {
   const metrics = createMetrics();
   metrics.observeShipLag(async () => 0);
+  metrics.observeBackups(async () => 0);
   metrics.observeRewrap(async () => 0);
   metrics.observeDeletions(async () => 0);
   return metrics.registry.getMetricsAsArray().map(({ name }) => name);

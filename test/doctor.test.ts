@@ -4,6 +4,7 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { runBunkms } from '@bundoc/bunkms/cli/program';
+import { pathOfBackup } from '@bundoc/bunkms/recovery/backup-folder';
 import { capturedRun } from '@bundoc/shared/testing/captured-run';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Days, TestPki } from '../packages/bunkms/test/support/pki.ts';
@@ -199,6 +200,24 @@ describe('bunkms doctor', () => {
     chmodSync(file('kek-file'), 0o644);
     const report = await bunkms({ BUNKMS_KEK: '', BUNKMS_KEK_FILE: file('kek-file') });
     expect([report.code, report.all]).toEqual([0, expect.stringMatching(/^warn: .*mode 644.*chmod 600/m)]);
+  });
+
+  it.each<[number | undefined, RegExp]>([
+    [25 * 60_000, /^ok: the newest backup in .* is 25 minutes old/],
+    [4 * 3_600_000, /^warn: the newest backup in .* is 4 hours old\. look for "BunKMS was not backed up"/],
+    [undefined, /^warn: there is no backup in /],
+  ])('reports how old the newest of the backups in BUNKMS_BACKUP_TO is: %j ms', async (ageMs, finding) => {
+    const folder = file(`backups-${ageMs}`);
+    mkdirSync(folder);
+    if (ageMs !== undefined) writeFileSync(pathOfBackup(folder, Date.now() - ageMs, 'backup'), '');
+    const { code, of } = await bunkms({ BUNKMS_BACKUP_TO: folder });
+    expect([code, of['backup']]).toEqual([0, expect.stringMatching(finding)]);
+  });
+
+  it('reports a folder of backups that cannot be read', async () => {
+    writeFileSync(file('no-folder'), '');
+    const report = await bunkms({ BUNKMS_BACKUP_TO: file('no-folder') });
+    expectFinding(report, [1, 'backup', /^fail: ENOTDIR/]);
   });
 
   it.each<[Days, RegExp]>([

@@ -199,7 +199,12 @@ describe('the compose project', needs('docker'), () => {
       )
         .split(' ')
         .sort();
-    expect(await mounts('bunkms')).toEqual(['/var/lib/bunkms', '/var/lib/bunkms-tls', '/var/lib/kms-kek']);
+    expect(await mounts('bunkms')).toEqual([
+      '/var/lib/bunkms',
+      '/var/lib/bunkms-tls',
+      '/var/lib/kms-backups',
+      '/var/lib/kms-kek',
+    ]);
     expect(await mounts('bundoc')).toEqual([
       // Empty in this stack: the password and the authority of a PostgreSQL server.
       '/run/secrets/postgres-ca',

@@ -11,7 +11,7 @@ import { AuditLog } from './audit/log.ts';
 import { AuditRecorders, type ExportRefusalSink } from './audit/recorders.ts';
 import { SealedRecords } from './audit/sealed-records.ts';
 import { createListeners } from './compose-listeners.ts';
-import { createServices, startUpkeep } from './compose-services.ts';
+import { createServices, openBackupFolder, startUpkeep } from './compose-services.ts';
 import type { BunkmsConfig } from './config.ts';
 import { peersOf, resolveInternalAddress, watchAddress } from './http/internal-network.ts';
 import { createMetrics, type Metrics } from './metrics.ts';
@@ -99,7 +99,9 @@ export async function startBunkms(
     state.kind === 'sealed' || recorders === undefined
       ? undefined
       : createServices({ ...ports, state, vault, provider, stamp, audit, recorders, exports });
-  if (services !== undefined) await startUpkeep(services, { ...ports, vault, sealed, watchEveryMs }, opened);
+  const backups = openBackupFolder(config, ports);
+  const upkeep = { ...ports, vault, sealed, backups, watchEveryMs };
+  if (services !== undefined) await startUpkeep(services, upkeep, opened);
 
   const drain = new Drain(config.drainMs);
   const { publicKey } = state;

@@ -21,6 +21,8 @@ import type { KeyDeps } from './keys/stored-key.ts';
 import { KeySweep } from './keys/sweep-keys.ts';
 import type { Metrics } from './metrics.ts';
 import { SYSTEM } from './records/caller.ts';
+import { BackupFolder } from './recovery/backup-folder.ts';
+import { ScheduledBackups } from './recovery/scheduled-backups.ts';
 import type { KmsStore } from './store/port.ts';
 import type { TokenStore } from './store/tokens.ts';
 import { pruneTokens } from './tokens/prune-tokens.ts';
@@ -114,12 +116,16 @@ function startKeySweep(sweep: KeySweep, opened: AsyncDisposableStack): void {
 type UpkeepDeps = Pick<
   ServiceDeps,
   'config' | 'vault' | 'store' | 'clock' | 'logger' | 'metrics' | 'trust'
-> & { readonly sealed: SealedRecords; readonly watchEveryMs: number | undefined };
+> & {
+  readonly sealed: SealedRecords;
+  readonly backups: BackupFolder | undefined;
+  readonly watchEveryMs: number | undefined;
+};
 
 /** Starts the periodic work of an unsealed service, until it closes. */
 export async function startUpkeep(
   services: Services,
-  { config, vault, store, sealed, clock, logger, metrics, trust, watchEveryMs }: UpkeepDeps,
+  { config, vault, store, sealed, backups, clock, logger, metrics, trust, watchEveryMs }: UpkeepDeps,
   opened: AsyncDisposableStack,
 ): Promise<void> {
   startWatch({ trust, sealed, store, logger, watchEveryMs }, opened);
@@ -132,6 +138,23 @@ export async function startUpkeep(
   if (config.auditShip !== undefined)
     opened.use(createShipper(config.auditShip, config.dataDir, { store, logger, metrics, trust }));
   opened.use(every(PRUNE_MS, () => prune(store, clock, logger)));
+  if (backups === undefined) return;
+  const { chainKey } = services.keys;
+  const ports = { folder: backups, store, vault, chainKey, trust, clock, logger, metrics };
+  opened.use(new ScheduledBackups(ports)).start();
+}
+
+/** The folder of the service's own backups, whose newest one a metric names even while it is sealed. */
+export function openBackupFolder(
+  { backupTo }: Pick<BunkmsConfig, 'backupTo'>,
+  { clock, metrics }: Pick<ServiceDeps, 'clock' | 'metrics'>,
+): BackupFolder | undefined {
+  if (backupTo === undefined) return undefined;
+  const folder = new BackupFolder(backupTo);
+  metrics.observeBackups(async () => folder.newestMs / 1_000);
+  // A folder that hangs delays no start. The backups say why one cannot be read.
+  void folder.read(clock.now()).catch(() => undefined);
+  return folder;
 }
 
 async function startKekUpkeep(

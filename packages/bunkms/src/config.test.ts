@@ -18,6 +18,7 @@ it('has the documented defaults', () => {
     storage: { kind: 'sqlite', deadlineMs: 2_000 },
     kek: { kind: 'inline', text: KEK },
     auditShip: undefined,
+    backupTo: undefined,
     leaseTtlMs: 900_000,
     limits: {
       exportsPerToken: 2_000,
@@ -48,6 +49,12 @@ it.each([
   ['file:/var/log/audit.ndjson', { kind: 'file', path: '/var/log/audit.ndjson' }],
 ])('reads the target of the audit copy: %s', (text, auditShip) => {
   expect(readConfig({ BUNKMS_KEK: KEK, BUNKMS_AUDIT_SHIP: text })).toMatchObject({ auditShip });
+});
+
+it('reads the folder of its own backups', () => {
+  expect(readConfig({ BUNKMS_KEK: KEK, BUNKMS_BACKUP_TO: '/backup/kms' })).toMatchObject({
+    backupTo: '/backup/kms',
+  });
 });
 
 it('lists all faults at once, and quotes no value', () => {

@@ -40,6 +40,8 @@ export interface BunkmsConfig {
   readonly storage: StorageConfig;
   readonly kek: KekSource;
   readonly auditShip: ShipTarget | undefined;
+  /** The folder into which the service backs itself up; no backups when undefined. */
+  readonly backupTo: string | undefined;
   /** How long a holder may keep a released key, milliseconds. */
   readonly leaseTtlMs: number;
   readonly limits: LimitRates;
@@ -102,6 +104,7 @@ const variables = z
       .regex(/^(stdout|file:.+)$/, 'must be "stdout" or "file:<path>"')
       .transform(shipTargetOf)
       .optional(),
+    BUNKMS_BACKUP_TO: z.string().optional(),
     BUNKMS_LEASE_TTL_MS: wholeNumber(1_000, LEASE_TTL_MS).default(LEASE_TTL_MS),
     BUNKMS_EXPORTS_PER_TOKEN: wholeNumber(0, RATE_MAX).default(2_000),
     BUNKMS_CRYPTO_PER_SECOND: wholeNumber(0, RATE_MAX).default(5_000),
@@ -156,6 +159,7 @@ export function readConfig(environment: Environment): BunkmsConfig {
     storage: storageOf(parsed),
     kek: kekSourceOf(parsed.BUNKMS_KEK_FILE, parsed.BUNKMS_KEK),
     auditShip: parsed.BUNKMS_AUDIT_SHIP,
+    backupTo: parsed.BUNKMS_BACKUP_TO,
     leaseTtlMs: parsed.BUNKMS_LEASE_TTL_MS,
     limits: {
       exportsPerToken: parsed.BUNKMS_EXPORTS_PER_TOKEN,

@@ -7,17 +7,7 @@ import { Counter, Gauge, type Registry } from '@prometheus-io/client';
 export function createMetrics() {
   const service = createServiceMetrics('bunkms_');
   const registers = [service.registry];
-  /** `read` returns undefined while the value is unknown; then the last value stays. */
-  const observed = (name: string, help: string) => (read: () => Promise<number | undefined>) =>
-    new Gauge({
-      name,
-      help,
-      registers,
-      async collect() {
-        const value = await read();
-        if (value !== undefined) this.set(value);
-      },
-    });
+  const observed = (name: string, help: string) => observedGauge(name, help, registers);
   return {
     ...service,
     exports: new Counter({
@@ -77,7 +67,41 @@ export function createMetrics() {
       help: 'Services that receive events of keys and tokens.',
       registers,
     }),
+    ...backupMetrics(registers),
     ...trustMetrics(registers),
+  };
+}
+
+/**
+ * A gauge that exists from the call on. `read` returns undefined while the value is unknown; then the last
+ * value stays.
+ */
+function observedGauge(name: string, help: string, registers: Registry[]) {
+  return (read: () => Promise<number | undefined>) =>
+    new Gauge({
+      name,
+      help,
+      registers,
+      async collect() {
+        const value = await read();
+        if (value !== undefined) this.set(value);
+      },
+    });
+}
+
+/** The service's own backups. */
+function backupMetrics(registers: Registry[]) {
+  return {
+    backupFailures: new Counter({
+      name: 'bunkms_backup_failures_total',
+      help: 'Times that no backup could be written to BUNKMS_BACKUP_TO, or that it was damaged.',
+      registers,
+    }),
+    observeBackups: observedGauge(
+      'bunkms_last_backup_timestamp_seconds',
+      'The time of the newest good backup in BUNKMS_BACKUP_TO, in seconds since 1970; 0 without one.',
+      registers,
+    ),
   };
 }
 

@@ -8,7 +8,7 @@ import { createPrivateFile } from '@bundoc/shared/files/private-file';
 import type { Environment } from '@bundoc/shared/process/config';
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import { CLI_CALLER } from '../records/caller.ts';
-import { type Survey, surveyArchive } from '../recovery/survey.ts';
+import { isSound, type Survey, surveyArchive } from '../recovery/survey.ts';
 import { createBackup } from '../recovery/write-backup.ts';
 import { CliFailure, EXIT } from './errors.ts';
 import { loadVault, withKms } from './open-kms.ts';
@@ -77,10 +77,6 @@ export async function verifyBackup(
   ]);
   if (!isSound(survey))
     throw new CliFailure('the backup file is intact, but something in it is damaged or cannot be opened');
-}
-
-function isSound({ chainFault, findings }: Survey): boolean {
-  return chainFault === undefined && findings.length === 0;
 }
 
 async function surveyFile(environment: Environment, file: string): Promise<Survey> {

@@ -10,6 +10,7 @@ import type { TokenInfo } from '@bundoc/shared/contract/tokens';
 import type { Environment } from '@bundoc/shared/process/config';
 import { readTlsMaterial } from '@bundoc/shared/tls/files';
 import { type BunkmsConfig, readConfig } from '../config.ts';
+import { BACKUP_EVERY_MS, BackupFolder } from '../recovery/backup-folder.ts';
 import { kekProviderOf } from '../vault/kek-provider.ts';
 import { Vault } from '../vault/vault.ts';
 import { type CliKms, withKms } from './open-kms.ts';
@@ -44,6 +45,7 @@ async function checkAll(checkup: Checkup, environment: Environment, options: Doc
   const hasKek = await checkKek(checkup, config);
   if (config.storage.kind === 'sqlite') await checkDisk(checkup, resolve(config.dataDir), 'BUNKMS_DATA_DIR');
   if (hasKek) await checkInstallation(checkup, environment, options);
+  if (config.backupTo !== undefined) await checkBackups(checkup, new BackupFolder(config.backupTo));
   for (const [name, files] of Object.entries({ tls: config.tls, 'internal tls': config.internalTls }))
     await checkup.try(name, 'correct the files of the certificate', () => {
       const { notAfterMs } = files === undefined ? {} : readTlsMaterial(files);
@@ -106,6 +108,28 @@ async function checkInstallation(
       if (options.tokenFile !== undefined) await checkTokenFile(checkup, kms, options.tokenFile);
     }),
   );
+}
+
+/** The age at which the newest backup is late, milliseconds: as in docs/operations/alerts.md. */
+const LATE_MS = 3 * BACKUP_EVERY_MS;
+
+/** Checks the age of the newest of the service's own backups. */
+async function checkBackups(checkup: Checkup, folder: BackupFolder): Promise<void> {
+  const remedy = `look for "BunKMS was not backed up" in the log of the service, and check ${folder.path} (BUNKMS_BACKUP_TO)`;
+  await checkup.try('backup', remedy, async () => {
+    const nowMs = Date.now();
+    await folder.read(nowMs);
+    if (folder.newestMs === 0) {
+      checkup.warn('backup', `there is no backup in ${folder.path}`, remedy);
+      return;
+    }
+    const ageMs = Math.max(0, nowMs - folder.newestMs);
+    const hours = Math.floor(ageMs / BACKUP_EVERY_MS);
+    const age = hours < 2 ? counted(Math.floor(ageMs / 60_000), 'minute') : counted(hours, 'hour');
+    const found = `the newest backup in ${folder.path} is ${age} old`;
+    if (ageMs < LATE_MS) checkup.ok('backup', found);
+    else checkup.warn('backup', found, remedy);
+  });
 }
 
 const SOON_MS = 7 * 86_400_000;

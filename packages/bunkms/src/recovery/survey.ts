@@ -14,6 +14,7 @@ import type { Vault } from '../vault/vault.ts';
 import type { ArchiveEnd, ArchiveHead } from './archive-entry.ts';
 import { DamagedFile, MissingKek } from './errors.ts';
 import { LatestChanges } from './latest-changes.ts';
+import { type Pace, unpaced } from './pace.ts';
 import { type ArchivedKey, readArchive } from './read-archive.ts';
 
 /** A key or a version that would not work after a restore. */
@@ -44,6 +45,8 @@ export interface SurveyOptions {
   /** Receipts of records; those up to the end of the backup must match. */
   readonly receipts?: readonly AuditReceipt[];
   readonly onProgress?: (bytes: number) => void;
+  /** Called before each item. */
+  readonly pace?: Pace;
 }
 
 /**
@@ -55,7 +58,7 @@ export interface SurveyOptions {
 export async function surveyArchive(
   vault: Vault,
   source: ByteSource,
-  { receipts = [], onProgress }: SurveyOptions = {},
+  { receipts = [], onProgress, pace = unpaced }: SurveyOptions = {},
 ): Promise<Survey> {
   let head: ArchiveHead | undefined;
   let end: ArchiveEnd | undefined;
@@ -69,6 +72,8 @@ export async function surveyArchive(
   const kekRecords: AuditRecord[] = [];
   const expected = new Map(receipts.map(({ seq, hash }) => [seq, hash]));
   for await (const item of readArchive(vault, source, onProgress)) {
+    const rest = pace();
+    if (rest !== undefined) await rest;
     switch (item.kind) {
       case 'head':
         head = item.head;
@@ -111,6 +116,11 @@ export async function surveyArchive(
     changes,
     kekRecords,
   };
+}
+
+/** Whether all of it would work after a restore. */
+export function isSound({ chainFault, findings }: Survey): boolean {
+  return chainFault === undefined && findings.length === 0;
 }
 
 /** Removes a receipt that is confirmed. @throws DamagedFile for another record in its place. */

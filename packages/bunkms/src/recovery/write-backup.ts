@@ -11,6 +11,7 @@ import type { StoreEntry, TransferStore } from '../store/transfer.ts';
 import type { Vault } from '../vault/vault.ts';
 import { sealArchive } from './archive.ts';
 import { type ArchiveEnd, type ArchiveLine, encodeLine } from './archive-entry.ts';
+import { type Pace, unpaced } from './pace.ts';
 
 export interface BackupDeps {
   readonly store: AuditStore & TransferStore & InstallationStore;
@@ -43,12 +44,14 @@ const ID_BYTES = 16;
  * are damaged in the archive too. Its creation is recorded first, so the archive contains that record.
  *
  * @param onProgress called with the number of entries read.
+ * @param pace called before each entry.
  * @throws AppError of the store.
  */
 export async function createBackup(
   { store, vault, chainKey, clock }: BackupDeps,
   caller: Caller,
   onProgress: (entries: number) => void,
+  pace: Pace = unpaced,
 ): Promise<Backup> {
   const id = randomBytes(ID_BYTES).toString('hex');
   const created_at = new Date(clock.now()).toISOString();
@@ -80,6 +83,8 @@ export async function createBackup(
     let keyId: string | undefined;
     for await (const batch of store.readAll()) {
       for (const entry of batch) {
+        const rest = pace();
+        if (rest !== undefined) await rest;
         if (entry.kind === 'record') walk.take(entry.record);
         const isOrphan = entry.kind === 'version' && entry.version.keyId !== keyId;
         const line = isOrphan ? undefined : encodeLine(toLine(entry));

@@ -88,6 +88,7 @@ export function configOf(dataDir: string, kek: string): BunkmsConfig {
     storage: PATIENT_SQLITE,
     kek: { kind: 'inline', text: kek },
     auditShip: undefined,
+    backupTo: undefined,
     leaseTtlMs: 900_000,
     limits: {
       exportsPerToken: 0,

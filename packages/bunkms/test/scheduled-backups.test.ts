@@ -1,0 +1,339 @@
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, readdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { publishPrivateFile } from '@bundoc/shared/files/private-file';
+import { createLogger } from '@bundoc/shared/logs/logger';
+import { FakeClock } from '@bundoc/shared/testing/fake-clock';
+import { needs } from '@bundoc/shared/testing/programs';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import {
+  BACKUP_EVERY_MS,
+  BACKUPS_MAX,
+  BackupFolder,
+  LEFT_AFTER_MS,
+  pathOfBackup,
+} from '../src/recovery/backup-folder.ts';
+import { ScheduledBackups, type ScheduledBackupsOptions } from '../src/recovery/scheduled-backups.ts';
+import { newDataDir, startKms, type TestKms } from './support/kms.ts';
+import { KeyCalls } from './support/lifecycle.ts';
+import { auditCopyOf, restoreInto, vaultOf } from './support/recovery.ts';
+import { materialOf } from './support/restored-stores.ts';
+import { testStorage } from './support/storage.ts';
+import { usePostgresStorage } from './support/use-postgres-storage.ts';
+
+const HOUR_MS = 3_600_000;
+const DAMAGE = `DELETE FROM keys WHERE name = 'a-dek'`;
+const FIRST = 'bunkms-20260101T000000Z.backup';
+const TEMPORARY = `${FIRST}.0123456789ab.tmp`;
+
+let clock: FakeClock;
+let kms: TestKms;
+let keys: KeyCalls;
+let folder: string;
+let failures: number;
+let lines: { level: string; msg: string; folder?: string }[];
+beforeEach(async () => {
+  clock = new FakeClock();
+  kms = await startKms({ clock });
+  keys = await KeyCalls.of(kms);
+  await keys.create('a-dek');
+  folder = join(newDataDir(), 'backups');
+  failures = 0;
+  lines = [];
+});
+afterEach(async () => {
+  await kms[Symbol.asyncDispose]();
+  rmSync(join(folder, '..'), { recursive: true, force: true });
+});
+
+async function backupsOf(more: Partial<ScheduledBackupsOptions> = {}): Promise<ScheduledBackups> {
+  const { chainKey } = await kms.secrets();
+  const logger = createLogger({
+    service: 'bunkms',
+    level: 'info',
+    destination: { write: (line: string) => void lines.push(JSON.parse(line)) },
+  });
+  return new ScheduledBackups({
+    folder: new BackupFolder(folder),
+    store: kms.store,
+    vault: vaultOf(kms.kek),
+    chainKey,
+    trust: { isSealed: false, require: () => undefined },
+    clock,
+    logger,
+    metrics: { backupFailures: { inc: () => failures++ } },
+    ...more,
+  });
+}
+
+const files = () => readdirSync(folder).sort();
+const newest = async (): Promise<number> => {
+  const it = new BackupFolder(folder);
+  await it.read(clock.now());
+  return it.newestMs;
+};
+const backupRecords = async () =>
+  (await kms.records()).filter(({ action }) => action === 'store.backup').length;
+
+/** Fills the folder with a file for each of the last hours, and returns their names, newest first. */
+function plantBackups(count: number): string[] {
+  mkdirSync(folder, { recursive: true });
+  return Array.from({ length: count }, (_, n) => {
+    const path = pathOfBackup(folder, clock.now() - (n + 1) * HOUR_MS, 'backup');
+    writeFileSync(path, 'x');
+    return path.slice(folder.length + 1);
+  });
+}
+
+function plantTemporary(ageMs: number): void {
+  mkdirSync(folder, { recursive: true });
+  writeFileSync(join(folder, TEMPORARY), 'x');
+  const time = new Date(clock.now() - ageMs);
+  utimesSync(join(folder, TEMPORARY), time, time);
+}
+
+function isRestorable(): void {
+  it('a backup that BunKMS makes of itself is for its user alone, and a restore of it brings back every key', async () => {
+    const material = await materialOf(keys, 'a-dek');
+    await (await backupsOf()).run();
+    expect([files(), failures]).toEqual([[FIRST], 0]);
+    expect([statSync(folder).mode & 0o777, statSync(join(folder, FIRST)).mode & 0o777]).toEqual([
+      0o700, 0o600,
+    ]);
+    const dataDir = newDataDir();
+    const archive = readFileSync(join(folder, FIRST));
+    await restoreInto({ archive, kek: kms.kek, dataDir, auditCopy: await auditCopyOf(kms), clock });
+    await using restored = await startKms({ dataDir, kek: kms.kek, clock });
+    expect(await materialOf(await KeyCalls.of(restored), 'a-dek')).toBe(material);
+    expect(await restored.verify()).toMatchObject({ intact: true });
+    rmSync(dataDir, { recursive: true });
+  });
+
+  it('a folder that hangs holds neither the stop of BunKMS nor the snapshot of its store', async () => {
+    const time = new Date(clock.now()).toISOString();
+    const filler = { time, severity: 'INFO', action: 'filler', outcome: 'allowed' } as const;
+    // More than a piece of the backup, so that it is still being read.
+    await kms.store.appendAudit(
+      Array.from({ length: 1_000 }, () => ({ ...filler, detail: { text: 'x'.repeat(500) } })),
+    );
+    const reached = Promise.withResolvers<void>();
+    const backups = await backupsOf({
+      closeMs: 50,
+      publish: async (_path, content) => {
+        await (content as AsyncGenerator<Buffer>).next();
+        await (content as AsyncGenerator<Buffer>).next();
+        reached.resolve();
+        await new Promise(() => undefined);
+      },
+    });
+    void backups.run();
+    await reached.promise;
+    await backups[Symbol.asyncDispose]();
+    await kms.running.close();
+  });
+
+  it('a backup of a damaged store does not count: it has another name, replaces no other, and only the last one stays', async () => {
+    const planted = plantBackups(BACKUPS_MAX + 2);
+    await testStorage().edit(kms.dataDir, DAMAGE);
+    const backups = await backupsOf();
+    for (let time = 0; time < 2; time++) {
+      clock.advance(HOUR_MS);
+      await backups.run();
+      const damaged = files().filter((name) => !planted.includes(name));
+      expect(damaged).toEqual([pathOfBackup('', clock.now(), 'damaged')]);
+      expect(files()).toHaveLength(planted.length + 1);
+    }
+    expect([await newest(), failures]).toEqual([clock.now() - 3 * HOUR_MS, 2]);
+    expect(lines.map(({ msg }) => msg)).toEqual([expect.stringContaining('the key a-dek is lost')]);
+  });
+}
+
+describe('on SQLite,', isRestorable);
+describe('on PostgreSQL,', needs('postgresql'), () => {
+  usePostgresStorage();
+  isRestorable();
+});
+
+describe('a backup of its own', () => {
+  it('is written once the newest is an hour old, and its name has the time as of which it is', async () => {
+    const backups = await backupsOf();
+    await backups.run();
+    clock.advance(BACKUP_EVERY_MS - 1);
+    await backups.run();
+    expect([files(), await backupRecords()]).toEqual([[FIRST], 1]);
+    clock.advance(1);
+    await (await backupsOf()).run();
+    expect([files(), await backupRecords()]).toEqual([[FIRST, 'bunkms-20260101T010000Z.backup'], 2]);
+    expect(await newest()).toBe(clock.now());
+  });
+
+  it('removes all but the newest of a week of hours, and no file with another name', async () => {
+    const planted = plantBackups(BACKUPS_MAX + 2);
+    const foreign = [
+      ...['notes.txt', 'bunkms-20250101T000000Z.backup.txt', 'xbunkms-20250101T000000Z.backup'],
+      ...['kms-20250101.backup', 'bunkms-20259999T000000Z.backup', `${FIRST}.tmp`],
+    ];
+    for (const name of foreign) writeFileSync(join(folder, name), 'x');
+    mkdirSync(join(folder, 'bunkms-20250101T000000Z.backup'));
+    await (await backupsOf()).run();
+    expect(files()).toEqual(
+      [FIRST, ...planted.slice(0, BACKUPS_MAX - 1), ...foreign, 'bunkms-20250101T000000Z.backup'].sort(),
+    );
+  });
+
+  it('that fails removes nothing, leaves no file, and is logged once for each reason', async () => {
+    const planted = plantBackups(BACKUPS_MAX + 2);
+    let reason: string | undefined = 'ENOSPC';
+    const backups = await backupsOf({
+      publish: (path, content, examine) =>
+        publishPrivateFile(
+          path,
+          failingAfterOne(content as AsyncIterable<Buffer>, () => reason),
+          examine,
+        ),
+    });
+    for (const [at, next] of ['ENOSPC', 'ENOSPC', 'EIO', undefined].entries()) {
+      reason = next;
+      await backups.run();
+      if (next !== undefined) expect([files(), failures]).toEqual([planted.toSorted(), at + 1]);
+      clock.advance(HOUR_MS);
+    }
+    expect(files()).toHaveLength(BACKUPS_MAX);
+    expect(lines).toMatchObject([
+      { level: 'warn', msg: 'BunKMS was not backed up; trying again: ENOSPC', folder },
+      { level: 'warn', msg: 'BunKMS was not backed up; trying again: EIO', folder },
+      { level: 'info', msg: 'BunKMS is backed up again', folder },
+    ]);
+  });
+
+  it('does not count a half file of a process that ended, and removes it', async () => {
+    plantTemporary(LEFT_AFTER_MS);
+    expect(await newest()).toBe(0);
+    await (await backupsOf()).run();
+    expect(files()).toEqual([FIRST]);
+  });
+
+  it('is not written while another process writes one into the same folder, nor removes its file', async () => {
+    plantTemporary(LEFT_AFTER_MS - 1);
+    await (await backupsOf()).run();
+    expect([files(), failures, await backupRecords()]).toEqual([[TEMPORARY], 0, 0]);
+  });
+
+  it('is not written while the service is sealed, nor counts when it seals itself meanwhile', async () => {
+    let isSealed = true;
+    const require = () => {
+      throw new Error('sealed');
+    };
+    const backups = await backupsOf({
+      trust: {
+        get isSealed() {
+          return isSealed;
+        },
+        require,
+      },
+    });
+    await backups.run();
+    expect([failures, await backupRecords()]).toEqual([0, 0]);
+    isSealed = false;
+    await backups.run();
+    expect([files(), failures, await newest()]).toEqual([[], 1, 0]);
+  });
+
+  it('is written after the clock was set back, and those that are dated later are removed first', async () => {
+    const planted = plantBackups(BACKUPS_MAX);
+    clock.setWall(clock.now() - 100 * HOUR_MS + 1_000);
+    const backups = await backupsOf();
+    const written: string[] = [];
+    const removed: string[] = [];
+    for (let hour = 0; hour < 3; hour++) {
+      await backups.run();
+      await backups.run();
+      written.push(pathOfBackup('', clock.now(), 'backup'));
+      // The oldest of those that are dated later than an hour from now.
+      removed.push(pathOfBackup('', clock.now() + 2 * HOUR_MS - 1_000, 'backup'));
+      expect(files()).toEqual([...planted.filter((name) => !removed.includes(name)), ...written].sort());
+      clock.advance(HOUR_MS);
+    }
+  });
+
+  it('that the stop of the service ends leaves no file, and is no failure', async () => {
+    const reached = Promise.withResolvers<void>();
+    const backups = await backupsOf({
+      publish: (path, content, examine) =>
+        publishPrivateFile(path, content, async (temporary) => {
+          reached.resolve();
+          const stopped = backups[Symbol.asyncDispose]();
+          return examine(temporary).finally(() => void stopped);
+        }),
+    });
+    const running = backups.run();
+    await reached.promise;
+    await running;
+    expect([files(), failures, lines]).toEqual([[], 0, []]);
+    await backups.run();
+    expect(files()).toEqual([]);
+  });
+});
+
+describe('a folder of backups', () => {
+  it('that goes away is named once with the reason, costs no audit record, and is not made again', async () => {
+    const backups = await backupsOf();
+    await backups.run();
+    rmSync(folder, { recursive: true });
+    for (let hour = 0; hour < 3; hour++) {
+      clock.advance(HOUR_MS);
+      await backups.run();
+    }
+    expect([failures, await backupRecords()]).toEqual([3, 1]);
+    expect(lines).toMatchObject([{ level: 'warn', msg: expect.stringContaining('ENOENT'), folder }]);
+    mkdirSync(folder);
+    clock.advance(HOUR_MS);
+    await backups.run();
+    expect([files().length, lines.at(-1)?.msg]).toEqual([1, 'BunKMS is backed up again']);
+  });
+
+  it('that cannot be made is a failure that costs no audit record', async () => {
+    writeFileSync(folder, 'a file');
+    await (await backupsOf()).run();
+    expect([failures, await backupRecords()]).toEqual([1, 0]);
+    expect(lines).toMatchObject([{ level: 'warn', msg: expect.stringContaining('EEXIST'), folder }]);
+    rmSync(folder);
+    mkdirSync(folder);
+  });
+
+  it(
+    'on a full disk keeps its backups, and gets the next one when there is space',
+    needs('mount'),
+    async () => {
+      mkdirSync(folder, { recursive: true });
+      execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=64k', 'tmpfs', folder], { stdio: 'pipe' });
+      try {
+        const backups = await backupsOf();
+        await backups.run();
+        writeFileSync(join(folder, 'ballast'), Buffer.alloc(60_000 - statSync(join(folder, FIRST)).size));
+        clock.advance(HOUR_MS);
+        await backups.run();
+        expect([files(), failures]).toEqual([['ballast', FIRST].sort(), 1]);
+        expect(lines).toMatchObject([{ level: 'warn', msg: expect.stringContaining('ENOSPC'), folder }]);
+        rmSync(join(folder, 'ballast'));
+        clock.advance(HOUR_MS);
+        await backups.run();
+        expect([files().length, await newest()]).toEqual([2, clock.now()]);
+      } finally {
+        execFileSync('umount', ['-l', folder], { stdio: 'pipe' });
+      }
+    },
+  );
+});
+
+/** The content up to its first piece, then an error of the system. */
+async function* failingAfterOne(
+  content: AsyncIterable<Buffer>,
+  code: () => string | undefined,
+): AsyncGenerator<Buffer> {
+  for await (const piece of content) {
+    yield piece;
+    const fault = code();
+    if (fault !== undefined) throw Object.assign(new Error(fault), { code: fault });
+  }
+}
