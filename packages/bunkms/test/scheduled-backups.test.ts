@@ -8,9 +8,10 @@ import { needs } from '@bundoc/shared/testing/programs';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import {
   BACKUP_EVERY_MS,
-  BACKUPS_MAX,
   BackupFolder,
+  DAYS_KEPT,
   LEFT_AFTER_MS,
+  NEWEST_KEPT,
   pathOfBackup,
 } from '../src/recovery/backup-folder.ts';
 import { ScheduledBackups, type ScheduledBackupsOptions } from '../src/recovery/scheduled-backups.ts';
@@ -133,7 +134,7 @@ function isRestorable(): void {
   });
 
   it('a backup of a damaged store does not count: it has another name, replaces no other, and only the last one stays', async () => {
-    const planted = plantBackups(BACKUPS_MAX + 2);
+    const planted = plantBackups(NEWEST_KEPT + 2);
     await testStorage().edit(kms.dataDir, DAMAGE);
     const backups = await backupsOf();
     for (let time = 0; time < 2; time++) {
@@ -167,8 +168,8 @@ describe('a backup of its own', () => {
     expect(await newest()).toBe(clock.now());
   });
 
-  it('removes all but the newest of a week of hours, and no file with another name', async () => {
-    const planted = plantBackups(BACKUPS_MAX + 2);
+  it('removes all but the newest 24 and the newest of each of 7 days, and no file with another name', async () => {
+    const planted = plantBackups(10 * 24);
     const foreign = [
       ...['notes.txt', 'bunkms-20250101T000000Z.backup.txt', 'xbunkms-20250101T000000Z.backup'],
       ...['kms-20250101.backup', 'bunkms-20259999T000000Z.backup', `${FIRST}.tmp`],
@@ -176,13 +177,14 @@ describe('a backup of its own', () => {
     for (const name of foreign) writeFileSync(join(folder, name), 'x');
     mkdirSync(join(folder, 'bunkms-20250101T000000Z.backup'));
     await (await backupsOf()).run();
-    expect(files()).toEqual(
-      [FIRST, ...planted.slice(0, BACKUPS_MAX - 1), ...foreign, 'bunkms-20250101T000000Z.backup'].sort(),
-    );
+    // The new one is the first of its day, and those planted are an hour apart before it.
+    const days = Array.from({ length: DAYS_KEPT - 1 }, (_, day) => planted[24 * day] as string);
+    const kept = new Set([FIRST, ...planted.slice(0, NEWEST_KEPT - 1), ...days]);
+    expect(files()).toEqual([...kept, ...foreign, 'bunkms-20250101T000000Z.backup'].sort());
   });
 
   it('that fails removes nothing, leaves no file, and is logged once for each reason', async () => {
-    const planted = plantBackups(BACKUPS_MAX + 2);
+    const planted = plantBackups(NEWEST_KEPT + 2);
     let reason: string | undefined = 'ENOSPC';
     const backups = await backupsOf({
       publish: (path, content, examine) =>
@@ -198,7 +200,7 @@ describe('a backup of its own', () => {
       if (next !== undefined) expect([files(), failures]).toEqual([planted.toSorted(), at + 1]);
       clock.advance(HOUR_MS);
     }
-    expect(files()).toHaveLength(BACKUPS_MAX);
+    expect(files()).toHaveLength(NEWEST_KEPT + 1);
     expect(lines).toMatchObject([
       { level: 'warn', msg: 'BunKMS was not backed up; trying again: ENOSPC', folder },
       { level: 'warn', msg: 'BunKMS was not backed up; trying again: EIO', folder },
@@ -240,8 +242,8 @@ describe('a backup of its own', () => {
   });
 
   it('is written after the clock was set back, and those that are dated later are removed first', async () => {
-    const planted = plantBackups(BACKUPS_MAX);
-    clock.setWall(clock.now() - 100 * HOUR_MS + 1_000);
+    const planted = plantBackups(NEWEST_KEPT);
+    clock.setWall(clock.now() - 14 * HOUR_MS + 1_000);
     const backups = await backupsOf();
     const written: string[] = [];
     const removed: string[] = [];

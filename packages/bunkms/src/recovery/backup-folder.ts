@@ -3,8 +3,9 @@ import { join, resolve } from 'node:path';
 
 /** How old the newest backup of a folder becomes before the next one is written, milliseconds. */
 export const BACKUP_EVERY_MS = 3_600_000;
-/** How many backups a folder keeps: those of a week of hours. */
-export const BACKUPS_MAX = 168;
+/** The newest backups that a folder keeps, and beyond them the newest of each of so many days. */
+export const NEWEST_KEPT = 24;
+export const DAYS_KEPT = 7;
 /** A temporary file that nobody has written to for so long is left from an ended process, milliseconds. */
 export const LEFT_AFTER_MS = 600_000;
 
@@ -27,7 +28,7 @@ export interface FolderContent {
   readonly left: readonly string[];
   /** Names of backups of a damaged store, newest first. */
   readonly damaged: readonly string[];
-  /** Names of the backups beyond {@link BACKUPS_MAX}. */
+  /** Names of the backups beyond {@link NEWEST_KEPT} and {@link DAYS_KEPT}. */
   readonly surplus: readonly string[];
 }
 
@@ -61,7 +62,7 @@ export class BackupFolder {
       const timeMs = timeOf(name);
       return timeMs === undefined ? [] : [{ name, timeMs }];
     });
-    const isLater = ({ timeMs }: { readonly timeMs: number }) => timeMs >= nowMs + BACKUP_EVERY_MS;
+    const isLater = ({ timeMs }: DatedBackup) => timeMs >= nowMs + BACKUP_EVERY_MS;
     // Those that are dated later were written before the clock was set back: none is newer than the others.
     const newestFirst = backups.sort(
       (one, other) => Number(isLater(one)) - Number(isLater(other)) || other.timeMs - one.timeMs,
@@ -82,7 +83,7 @@ export class BackupFolder {
         .filter((name) => DAMAGED.test(name))
         .sort()
         .reverse(),
-      surplus: newestFirst.slice(BACKUPS_MAX).map(({ name }) => name),
+      surplus: surplusOf(newestFirst, isLater).map(({ name }) => name),
     };
   }
 
@@ -120,4 +121,20 @@ function timeOf(name: string): number | undefined {
   const [, year, month, day, hour, minute, second] = BACKUP.exec(name) ?? [];
   const timeMs = Date.parse(`${year}-${month}-${day}T${hour}:${minute}:${second}Z`);
   return Number.isNaN(timeMs) ? undefined : timeMs;
+}
+
+interface DatedBackup {
+  readonly name: string;
+  readonly timeMs: number;
+}
+
+/** A backup that is dated later is only kept as one of the newest. */
+function surplusOf(newestFirst: readonly DatedBackup[], isLater: (one: DatedBackup) => boolean) {
+  const days = new Set<string>();
+  return newestFirst.filter((one, place) => {
+    const day = new Date(one.timeMs).toISOString().slice(0, 10);
+    const isOfDay = !days.has(day) && days.size < DAYS_KEPT && !isLater(one);
+    if (isOfDay) days.add(day);
+    return place >= NEWEST_KEPT && !isOfDay;
+  });
 }
