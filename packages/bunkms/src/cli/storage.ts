@@ -44,7 +44,10 @@ export const addStorageCommands: AddCommands = (program, environment) => {
       'the copy with this generation; by default the next one that starts',
       parserOf(generationSchema),
     )
-    .option('--force', 'do not wait until the leases of the storage have ended')
+    .option(
+      '--force',
+      'do not wait for leases: only if the machine of the former copy is gone or stopped for certain',
+    )
     .action((id, { generation, force = false, ...options }) =>
       show(options, (deps) => takeOverStorage(deps, id, { force, ...defined({ generation }) }, CLI_CALLER)),
     );
