@@ -12,7 +12,7 @@ import { needs } from '@bundoc/shared/testing/programs';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { bunkms } from './support/command.ts';
 import { newDataDir, newKek, startKms, type TestKms } from './support/kms.ts';
-import { KeyCalls } from './support/lifecycle.ts';
+import { edit, KeyCalls } from './support/lifecycle.ts';
 import { writeProject } from './support/recovery.ts';
 import { setKey, TestStorageNode } from './support/storages.ts';
 
@@ -105,6 +105,76 @@ describe('bunkms storage', () => {
     expect(forced.stdout).toMatch(/^taken_over_ms: [1-9][0-9]*$/mu);
     expect((await s.export('a-dek')).json()).toMatchObject({ code: 'storage_superseded' });
     expect((await run('storage', 'show', randomUUID())).code).toBe(3);
+  });
+
+  describe('list', () => {
+    let { isTTY } = process.stdout;
+    beforeEach(() => {
+      isTTY = process.stdout.isTTY;
+    });
+    afterEach(() => {
+      process.stdout.isTTY = isTTY;
+    });
+    const list = async () => {
+      const { code, stdout, stderr } = await run('storage', 'list', '--json');
+      expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+      return JSON.parse(stdout);
+    };
+    const seen = async (action: string) =>
+      (await kms.records()).findLast((record) => record.action === action)?.time;
+
+    it('has every storage with its generation, its keys and when it was last seen', async () => {
+      const typo = randomUUID();
+      await s.create('a-dek');
+      await s.create('b-dek');
+      await keys.create('typo-dek');
+      await run('key', 'take-over', 'typo-dek', '--storage', typo);
+      await s.create('gone-dek');
+      await keys.shred('gone-dek');
+      await s.create('damaged-dek');
+      edit(kms, `UPDATE keys SET revision = 9 WHERE name = 'damaged-dek'`);
+      const advanced = (await kms.records()).filter(({ action }) => action === 'storage.advance');
+      expect(await list()).toEqual({
+        storages: [
+          { id: s.id, generation: s.generation, keys: 2, last_seen: advanced[0]?.time },
+          { id: t.id, generation: t.generation, keys: 0, last_seen: advanced[1]?.time },
+          { id: typo, keys: 1 },
+        ].sort((one, other) => (one.id < other.id ? -1 : 1)),
+        damaged: ['damaged-dek'],
+      });
+      await s.export('a-dek');
+      await run('storage', 'take-over', t.id);
+      const { storages } = await list();
+      expect(storages).toEqual(
+        expect.arrayContaining([
+          { id: s.id, generation: s.generation, keys: 2, last_seen: await seen('key.export') },
+          { id: t.id, keys: 0 },
+        ]),
+      );
+    });
+
+    it('is a table on a terminal, and elsewhere one id a line', async () => {
+      await s.create('a-dek');
+      const ids = [s.id, t.id].sort();
+      expect(await run('storage', 'list')).toEqual({ code: 0, stdout: `${ids.join('\n')}\n`, stderr: '' });
+      process.stdout.isTTY = true;
+      const [head, ...rows] = (await run('storage', 'list')).stdout.trimEnd().split('\n');
+      expect(head).toMatch(/^storage {31}generation {28}keys {2}last seen$/);
+      const keysOf = Object.fromEntries(
+        rows.map((row) => row.split(/ +/)).map(([id, , count]) => [id, count]),
+      );
+      expect(keysOf).toEqual({ [s.id]: '1', [t.id]: '0' });
+    });
+
+    it('shows a storage whose record was changed as damaged, and no planted text', async () => {
+      const planted = `UPDATE audit SET detail = replace(detail, '${t.id}', '\\u001b[2Jplanted') WHERE detail LIKE '%${t.id}%'`;
+      edit(kms, planted);
+      edit(
+        kms,
+        `UPDATE audit SET detail = replace(detail, '${s.generation}', '${randomUUID()}') WHERE detail LIKE '%${s.generation}%'`,
+      );
+      expect(await list()).toEqual({ storages: [{ id: s.id, keys: 0, damaged: true }] });
+    });
   });
 
   it('claims the key of every project with content in a folder, lists those held elsewhere, and can be continued', async () => {

@@ -18,6 +18,7 @@ import {
 import { listOf } from '../recovery/errors.ts';
 import { NoDataFolder, openDataFolder, projectsIn } from '../recovery/project-keys.ts';
 import { CliFailure, UsageError } from './errors.ts';
+import { printStorages } from './list-storages.ts';
 import { type CliDeps, withKeys } from './open-kms.ts';
 
 /** `bunkms storage …`: the storages of Bundoc that hold keys. */
@@ -34,6 +35,9 @@ export const addStorageCommands: AddCommands = (program, environment) => {
     print(options, storage, () => factLines(storage));
   };
 
+  command(group, 'list', 'all storages: generation, number of keys, and when each was last seen').action(
+    (options) => printStorages(environment, options),
+  );
   onStorage('show', 'shows the generation of a storage').action((id, options) =>
     show(options, (deps) => storageInfo(deps, id)),
   );
