@@ -59,7 +59,7 @@ export function exitCodeOf(error: unknown): number {
 }
 
 /** When a take-over may ignore live leases. */
-const FORCE_WHEN =
+export const FORCE_WHEN =
   'wait until then, or add --force if the machine that used the key is gone or stopped for certain: otherwise two storages use one key at once';
 
 /** What to do about an error, if its message does not say it. */
