@@ -1,7 +1,9 @@
 import { randomUUID } from 'node:crypto';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { once } from 'node:events';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { needs } from '@bundoc/shared/testing/programs';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type CliDeps, withKeys } from '../src/cli/open-kms.ts';
@@ -13,6 +15,7 @@ import { FaultyStore } from './support/faulty-store.ts';
 import { startKms, type TestKms } from './support/kms.ts';
 import { KeyCalls } from './support/lifecycle.ts';
 import type { PostgresDatabases } from './support/postgres.ts';
+import { spawnBunkms } from './support/process.ts';
 import { auditCopyOf, backupOf, restoreInto } from './support/recovery.ts';
 import { expectSound } from './support/soundness.ts';
 import { testStorage } from './support/storage.ts';
@@ -343,18 +346,48 @@ function givesAllKeys(storageOf: (dataDir: string) => Promise<Record<string, str
     expect([taken.code, await holderOf('a-dek')]).toEqual([0, next.id]);
   });
 
-  it('is in the holders of a restored store as far as the copy of the chain goes', async () => {
-    const names = await createMany(30);
-    const { archive } = await backupOf(kms);
-    await takeOver('--confirm');
-    const auditCopy = await auditCopyOf(kms);
-    const dataDir = join(folder, 'restored');
-    await restoreInto({ archive, kek: kms.kek, dataDir, auditCopy });
-    await using restored = await startKms({ dataDir, kek: kms.kek });
-    for (const name of names) {
-      const record = (await restored.store.findKey(name, 'current'))?.record;
-      expect([record?.state, record?.holder]).toEqual(['enabled', next.id]);
-    }
-    await expectSound(restored);
+  it('gives every key once in all, although the first run ends by kill -9', async () => {
+    const names = await createMany(200);
+    const variables = { ...(await environment()), NODE_ENV: 'test' };
+    const args = ['storage', 'take-over', next.id, '--of', lost.id, '--confirm'];
+    const child = spawnBunkms(variables, args);
+    const exited = once(child, 'exit');
+    while (child.exitCode === null && (await holderOf(names[0] as string)) !== next.id) await delay(1);
+    child.kill('SIGKILL');
+    await exited;
+    await expectSound(kms);
+    expect((await takeOver('--confirm')).code).toBe(0);
+    const taken = (await records('key.take_over')).map(({ key }) => String(key));
+    expect(taken.sort()).toEqual(names);
+    for (const name of names) expect(await holderOf(name)).toBe(next.id);
+    expect((await run('audit', 'verify')).code).toBe(0);
   });
+
+  it.each([30, 12])(
+    'is in a restored store for each key whose record the copy of the chain has: %i of 30',
+    async (given) => {
+      const names = await createMany(30);
+      const { archive } = await backupOf(kms);
+      await takeOver('--confirm');
+      const auditCopy = await auditCopyOf(kms);
+      const lines = readFileSync(auditCopy, 'utf8').trimEnd().split('\n');
+      const places = lines.flatMap((line, at) => (line.includes('"key.take_over"') ? [at] : []));
+      const kept = lines.slice(0, (places[given - 1] as number) + 1);
+      writeFileSync(auditCopy, kept.map((line) => `${line}\n`).join(''));
+      const dataDir = join(folder, 'restored');
+      await restoreInto({ archive, kek: kms.kek, dataDir, auditCopy });
+      await using restored = await startKms({ dataDir, kek: kms.kek });
+      const recorded = new Set(
+        kept
+          .map((line) => JSON.parse(line))
+          .flatMap(({ action, key }) => (action === 'key.take_over' ? [key] : [])),
+      );
+      expect(recorded.size).toBe(given);
+      for (const name of names) {
+        const record = (await restored.store.findKey(name, 'current'))?.record;
+        expect([record?.state, record?.holder]).toEqual(['enabled', recorded.has(name) ? next.id : lost.id]);
+      }
+      await expectSound(restored);
+    },
+  );
 }
