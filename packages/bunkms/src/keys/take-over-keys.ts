@@ -10,8 +10,11 @@ import { allKeys } from './read-keys.ts';
 import { readStorage } from './storages.ts';
 import type { KeyDeps } from './stored-key.ts';
 
-/** Keys that change at once. On PostgreSQL they share transactions; SQLite changes one after another. */
-const AT_ONCE = 4;
+/**
+ * Keys that change at once. On PostgreSQL they share transactions. SQLite changes one after another, and each
+ * call has a deadline, so that more would fail on a slow disk.
+ */
+const AT_ONCE = 8;
 /** How many names a sample has at most. */
 const NAMES_MAX = 10;
 
