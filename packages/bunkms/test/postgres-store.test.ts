@@ -24,7 +24,7 @@ describe('a store in PostgreSQL', needs('postgresql'), () => {
     };
   });
 
-  it('finds the latest change of a key and of a storage without scanning the chain, however few keys exist', async () => {
+  it('finds the latest change of a key and of a storage, and the next storage, without scanning the chain, however few keys exist', async () => {
     const place = randomUUID();
     const url = await databases.url(place);
     await using _store = await openPostgresStore({ settings: settingsOf(url), warn: () => undefined });
@@ -46,6 +46,11 @@ describe('a store in PostgreSQL', needs('postgresql'), () => {
       new URL(url).pathname.slice(1),
     );
     expect(ofStorage).toContain('audit_storages');
+    const next = await databases.server.sql(
+      `SET search_path = bunkms; EXPLAIN ${audit.storageAfter("''")}`,
+      new URL(url).pathname.slice(1),
+    );
+    expect(next).toContain('audit_storages');
     await databases.forget(place);
   });
 

@@ -12,7 +12,7 @@ import { needs } from '@bundoc/shared/testing/programs';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { bunkms } from './support/command.ts';
 import { newDataDir, newKek, startKms, type TestKms } from './support/kms.ts';
-import { KeyCalls } from './support/lifecycle.ts';
+import { edit, KeyCalls } from './support/lifecycle.ts';
 import { writeProject } from './support/recovery.ts';
 import { setKey, TestStorageNode } from './support/storages.ts';
 
@@ -41,6 +41,9 @@ afterEach(async () => {
 });
 
 const run = (...args: string[]) => bunkms(environment, ...args);
+/** Until when, and when not to wait. */
+const LEASE_LIVE =
+  /^bunkms: lease_live: a copy of a key may be in use until 2\d{3}-[0-9T:.-]+Z; wait until then, or add --force if the machine that used the key is gone or stopped for certain: otherwise two storages use one key at once\n$/;
 const holderOf = async (name: string) => (await kms.store.findKey(name, 'current'))?.record?.holder;
 
 /** Creates a project with content in the folder, and a key with this holder. */
@@ -68,12 +71,12 @@ describe('bunkms key', () => {
     expect((await run('key', 'claim', 'a-dek', '--storage', 'somewhere')).code).toBe(2);
   });
 
-  it('takes over a key once nobody else may use it, or by force', async () => {
+  it('takes over a key once nobody else may use it, or by force, and says when force is right', async () => {
     await s.create('a-dek');
     await s.export('a-dek');
     const refused = await run('key', 'take-over', 'a-dek', '--storage', t.id);
     expect(refused.code).toBe(5);
-    expect(refused.stderr).toMatch(/lease_live: a copy of a key may be in use until 2\d{3}-/);
+    expect(refused.stderr).toMatch(LEASE_LIVE);
     expect(await holderOf('a-dek')).toBe(s.id);
     const taken = await run('key', 'take-over', 'a-dek', '--storage', t.id, '--force');
     expect(taken.code, taken.stderr).toBe(0);
@@ -96,11 +99,82 @@ describe('bunkms storage', () => {
     await s.advance([generation]);
     await s.create('a-dek');
     await s.export('a-dek');
-    expect(await run('storage', 'take-over', s.id)).toMatchObject({ code: 5 });
+    const refused = await run('storage', 'take-over', s.id);
+    expect(refused).toMatchObject({ code: 5, stderr: expect.stringMatching(LEASE_LIVE) });
     const forced = await run('storage', 'take-over', s.id, '--force');
     expect(forced.stdout).toMatch(/^taken_over_ms: [1-9][0-9]*$/mu);
     expect((await s.export('a-dek')).json()).toMatchObject({ code: 'storage_superseded' });
     expect((await run('storage', 'show', randomUUID())).code).toBe(3);
+  });
+
+  describe('list', () => {
+    let { isTTY } = process.stdout;
+    beforeEach(() => {
+      isTTY = process.stdout.isTTY;
+    });
+    afterEach(() => {
+      process.stdout.isTTY = isTTY;
+    });
+    const list = async () => {
+      const { code, stdout, stderr } = await run('storage', 'list', '--json');
+      expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+      return JSON.parse(stdout);
+    };
+    const seen = async (action: string) =>
+      (await kms.records()).findLast((record) => record.action === action)?.time;
+
+    it('has every storage with its generation, its keys and when it was last seen', async () => {
+      const typo = randomUUID();
+      await s.create('a-dek');
+      await s.create('b-dek');
+      await keys.create('typo-dek');
+      await run('key', 'take-over', 'typo-dek', '--storage', typo);
+      await s.create('gone-dek');
+      await keys.shred('gone-dek');
+      await s.create('damaged-dek');
+      edit(kms, `UPDATE keys SET revision = 9 WHERE name = 'damaged-dek'`);
+      const advanced = (await kms.records()).filter(({ action }) => action === 'storage.advance');
+      expect(await list()).toEqual({
+        storages: [
+          { id: s.id, generation: s.generation, keys: 2, last_seen: advanced[0]?.time },
+          { id: t.id, generation: t.generation, keys: 0, last_seen: advanced[1]?.time },
+          { id: typo, keys: 1 },
+        ].sort((one, other) => (one.id < other.id ? -1 : 1)),
+        damaged: ['damaged-dek'],
+      });
+      await s.export('a-dek');
+      await run('storage', 'take-over', t.id);
+      const { storages } = await list();
+      expect(storages).toEqual(
+        expect.arrayContaining([
+          { id: s.id, generation: s.generation, keys: 2, last_seen: await seen('key.export') },
+          { id: t.id, keys: 0 },
+        ]),
+      );
+    });
+
+    it('is a table on a terminal, and elsewhere one id a line', async () => {
+      await s.create('a-dek');
+      const ids = [s.id, t.id].sort();
+      expect(await run('storage', 'list')).toEqual({ code: 0, stdout: `${ids.join('\n')}\n`, stderr: '' });
+      process.stdout.isTTY = true;
+      const [head, ...rows] = (await run('storage', 'list')).stdout.trimEnd().split('\n');
+      expect(head).toMatch(/^storage {31}generation {28}keys {2}last seen$/);
+      const keysOf = Object.fromEntries(
+        rows.map((row) => row.split(/ +/)).map(([id, , count]) => [id, count]),
+      );
+      expect(keysOf).toEqual({ [s.id]: '1', [t.id]: '0' });
+    });
+
+    it('shows a storage whose record was changed as damaged, and no planted text', async () => {
+      const planted = `UPDATE audit SET detail = replace(detail, '${t.id}', '\\u001b[2Jplanted') WHERE detail LIKE '%${t.id}%'`;
+      edit(kms, planted);
+      edit(
+        kms,
+        `UPDATE audit SET detail = replace(detail, '${s.generation}', '${randomUUID()}') WHERE detail LIKE '%${s.generation}%'`,
+      );
+      expect(await list()).toEqual({ storages: [{ id: s.id, keys: 0, damaged: true }] });
+    });
   });
 
   it('claims the key of every project with content in a folder, lists those held elsewhere, and can be continued', async () => {

@@ -1,5 +1,5 @@
 import { CommandError } from '@bundoc/shared/cli/errors';
-import { AppError } from '@bundoc/shared/contract/app-error';
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { PROBLEMS } from '@bundoc/shared/contract/problem';
 import { ConfigError } from '@bundoc/shared/process/config';
 import { DamagedFile, EvidenceTooOld, MissingKek } from '../recovery/errors.ts';
@@ -56,4 +56,13 @@ export function exitCodeOf(error: unknown): number {
   if (status === 410) return EXIT.destroyed;
   if (status === 403 || status === 409 || status === 412) return EXIT.conflict;
   return status >= 503 ? EXIT.unavailable : EXIT.failure;
+}
+
+/** When a take-over may ignore live leases. */
+export const FORCE_WHEN =
+  'wait until then, or add --force if the machine that used the key is gone or stopped for certain: otherwise two storages use one key at once';
+
+/** What to do about an error, if its message does not say it. */
+export function remedyOf(error: unknown): string | undefined {
+  return hasCode(error, 'lease_live') ? FORCE_WHEN : undefined;
 }

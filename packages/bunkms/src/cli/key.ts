@@ -120,7 +120,10 @@ function addChanges({ onKey, change }: KeyCommands): void {
     );
   onKey('take-over', 'makes a storage the holder of a key, whatever its holder')
     .requiredOption('--storage <id>', 'the storage, as Bundoc shows it', storageId)
-    .option('--force', 'do not wait for the leases of the former holder')
+    .option(
+      '--force',
+      'do not wait for leases: only if the machine of the former holder is gone or stopped for certain',
+    )
     .action((name, { storage, force = false, ...options }) =>
       change(options, (deps) => takeOverKey(deps, { name, storage, force }, CLI_CALLER)),
     );

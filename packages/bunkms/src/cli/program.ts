@@ -2,7 +2,7 @@ import { type AddCommands, runProgram } from '@bundoc/shared/cli/command';
 import type { Environment } from '@bundoc/shared/process/config';
 import { addAuditCommands } from './audit.ts';
 import { addDoctorCommand } from './doctor.ts';
-import { exitCodeOf } from './errors.ts';
+import { exitCodeOf, remedyOf } from './errors.ts';
 import { addInitCommand } from './init.ts';
 import { addKekCommands } from './kek.ts';
 import { addKeyCommands } from './key.ts';
@@ -29,5 +29,9 @@ const COMMANDS: readonly AddCommands[] = [
 export function runBunkms(args: readonly string[], environment: Environment): Promise<number> {
   const description =
     'Administers the key service on its own machine; reads the same BUNKMS_ variables as the service.';
-  return runProgram({ name: 'bunkms', description, commands: COMMANDS, exitCodeOf }, args, environment);
+  return runProgram(
+    { name: 'bunkms', description, commands: COMMANDS, exitCodeOf, remedyOf },
+    args,
+    environment,
+  );
 }

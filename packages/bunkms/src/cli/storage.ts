@@ -1,5 +1,5 @@
 import { createInterface } from 'node:readline';
-import { type AddCommands, command, parserOf } from '@bundoc/shared/cli/command';
+import { type AddCommands, command, Option, parserOf } from '@bundoc/shared/cli/command';
 import { factLines, type JsonOption, print, rowLine } from '@bundoc/shared/cli/print';
 import { defined } from '@bundoc/shared/contract/defined';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
@@ -18,7 +18,9 @@ import {
 import { listOf } from '../recovery/errors.ts';
 import { NoDataFolder, openDataFolder, projectsIn } from '../recovery/project-keys.ts';
 import { CliFailure, UsageError } from './errors.ts';
+import { printStorages } from './list-storages.ts';
 import { type CliDeps, withKeys } from './open-kms.ts';
+import { takeOverAll } from './take-over-all.ts';
 
 /** `bunkms storage …`: the storages of Bundoc that hold keys. */
 export const addStorageCommands: AddCommands = (program, environment) => {
@@ -34,20 +36,39 @@ export const addStorageCommands: AddCommands = (program, environment) => {
     print(options, storage, () => factLines(storage));
   };
 
+  command(group, 'list', 'all storages: generation, number of keys, and when each was last seen').action(
+    (options) => printStorages(environment, options),
+  );
   onStorage('show', 'shows the generation of a storage').action((id, options) =>
     show(options, (deps) => storageInfo(deps, id)),
   );
   // A running Bundoc with the former copy stops within a second, because BunKMS notifies it.
-  onStorage('take-over', 'lets another copy of a storage take its place; the former one stops')
+  onStorage(
+    'take-over',
+    'lets another copy of a storage take its place; the former one stops. With --of, gives it all keys of another storage',
+  )
     .option(
       '--generation <id>',
       'the copy with this generation; by default the next one that starts',
       parserOf(generationSchema),
     )
-    .option('--force', 'do not wait until the leases of the storage have ended')
-    .action((id, { generation, force = false, ...options }) =>
-      show(options, (deps) => takeOverStorage(deps, id, { force, ...defined({ generation }) }, CLI_CALLER)),
-    );
+    .addOption(
+      new Option('--of <id>', 'give it every key of this storage, which is lost')
+        .argParser(parserOf(storageIdSchema))
+        .conflicts('generation'),
+    )
+    .option('--confirm', 'with --of: do it; without it, the command shows what it would do')
+    .option(
+      '--force',
+      'do not wait for leases: only if the machine of the former copy is gone or stopped for certain',
+    )
+    .action((id, { generation, of, confirm = false, force = false, ...options }) => {
+      if (of !== undefined) return takeOverAll(environment, { storage: id, of, confirm, force }, options);
+      if (confirm) throw new UsageError('--confirm needs --of');
+      return show(options, (deps) =>
+        takeOverStorage(deps, id, { force, ...defined({ generation }) }, CLI_CALLER),
+      );
+    });
   onStorage('claim-all', 'claims the keys of all projects that have content in a storage')
     .option(
       '--from <folder>',

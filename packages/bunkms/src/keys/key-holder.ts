@@ -3,7 +3,7 @@ import { defined } from '@bundoc/shared/contract/defined';
 import { HOLDER_UNKNOWN, type KeyInfo } from '@bundoc/shared/contract/keys';
 import type { ClaimKey, MoveOfKey, OfferKey, TakeOverKey } from '@bundoc/shared/contract/storages';
 import type { Caller } from '../records/caller.ts';
-import { changeKey, type Decision } from './change-key.ts';
+import { type ChangedKey, changeKey, type Decision } from './change-key.ts';
 import { infoOfKey, refuseDestroyed, refuseIntended, requireHolder } from './key-state.ts';
 import { leaseLive, liveUntil } from './leases.ts';
 import { readStorage } from './storages.ts';
@@ -55,10 +55,35 @@ export async function claimKey(
  */
 export async function takeOverKey(
   deps: KeyDeps,
-  { name, storage, force }: TakeOverKey & { readonly name: string },
+  wanted: TakeOverKey & { readonly name: string },
   caller: Caller,
 ): Promise<KeyInfo> {
-  const changed = await changeKey(deps, { name }, 'current', caller, async ({ record }) => {
+  return infoOfKey(await takeOver(deps, wanted, undefined, caller));
+}
+
+/**
+ * {@link takeOverKey}, only while the storage `of` holds the key. So of two administrators who give it to
+ * different storages, the first one succeeds.
+ *
+ * @returns whether the key has changed.
+ */
+export async function takeOverKeyOf(
+  deps: KeyDeps,
+  wanted: TakeOverKey & { readonly name: string },
+  of: string,
+  caller: Caller,
+): Promise<boolean> {
+  return (await takeOver(deps, wanted, of, caller)).receipt !== undefined;
+}
+
+function takeOver(
+  deps: KeyDeps,
+  { name, storage, force }: TakeOverKey & { readonly name: string },
+  of: string | undefined,
+  caller: Caller,
+): Promise<ChangedKey> {
+  return changeKey(deps, { name }, 'current', caller, async ({ record }) => {
+    if (of !== undefined && record.holder !== of) return undefined;
     const hasContent = record.state === 'destroyed' && record.intendedAt !== null && record.holder !== null;
     if (!hasContent) refuseIntended(record);
     if (record.holder === storage && record.offer === null) return undefined;
@@ -69,7 +94,6 @@ export async function takeOverKey(
       unreleasedSince: force ? undefined : await requireUnreleased(deps, name, storage),
     };
   });
-  return infoOfKey(changed);
 }
 
 /**

@@ -27,6 +27,11 @@ export function requireHolder({ holder }: KeyRecord, storage: string): void {
   throw new AppError('key_held_elsewhere', { storage: holder });
 }
 
+/** Whether its holder has a key, or content of a destroyed one that it has yet to remove. */
+export function hasHolder(record: KeyRecord): record is KeyRecord & { readonly holder: string } {
+  return record.holder !== null && (record.state !== 'destroyed' || record.intendedAt !== null);
+}
+
 /** Requires a key without a deletion intent. @throws AppError `key_destroyed`, `key_deletion_intended`. */
 export function refuseIntended(record: KeyRecord): void {
   refuseDestroyed(record);

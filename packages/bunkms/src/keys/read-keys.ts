@@ -2,7 +2,8 @@ import { defined } from '@bundoc/shared/contract/defined';
 import type { KeyDetail, KeyInfo, KeyPage } from '@bundoc/shared/contract/keys';
 import type { Caller } from '../records/caller.ts';
 import { draftNow } from '../records/draft-now.ts';
-import { cursorOf, type PageQuery } from '../store/page.ts';
+import type { KeyRecord } from '../records/key-record.ts';
+import { allItems, cursorOf, type PageQuery } from '../store/page.ts';
 import { detailOf, infoOfKey, refuseDestroyed } from './key-state.ts';
 import { authenticate, type KeyDeps, readStoredKey } from './stored-key.ts';
 
@@ -11,6 +12,8 @@ import { authenticate, type KeyDeps, readStoredKey } from './stored-key.ts';
  * thread, and less here.
  */
 const STEP = 50;
+/** Keys that a command reads at once. */
+const PAGE = 500;
 
 /** The key and its versions. @throws AppError `key_not_found`, `key_destroyed`, `key_damaged`. */
 export async function readKey(deps: KeyDeps, name: string, caller: Caller): Promise<KeyDetail> {
@@ -52,4 +55,17 @@ export async function listKeys(
     ...(damaged.length === 0 ? {} : { damaged }),
     ...defined({ next_cursor: next }),
   };
+}
+
+/**
+ * All keys by name, for a command that has a process of its own. Without an audit record.
+ *
+ * @returns each name with its key; undefined for a damaged one.
+ */
+export async function* allKeys(
+  deps: Pick<KeyDeps, 'store' | 'chainKey' | 'logger'>,
+): AsyncGenerator<{ readonly name: string; readonly record: KeyRecord | undefined }> {
+  const read = (after?: string) => deps.store.listKeys(['*'], { after, limit: PAGE });
+  for await (const item of allItems(read, ({ name }) => name))
+    yield { name: item.name, record: authenticate(deps, item.name, item)?.record };
 }

@@ -18,8 +18,13 @@ export class EvidenceTooOld extends Error {
 
 const LISTED_MAX = 10;
 
-/** The first few names and the number of further ones, for a message. */
-export function listOf(names: readonly string[]): string {
-  const more = names.length - LISTED_MAX;
-  return more > 0 ? `${names.slice(0, LISTED_MAX).join(', ')} and ${more} more` : names.join(', ');
+/**
+ * The first few names and the number of further ones, for a message.
+ *
+ * @param count how many there are, if `names` are only the first of them.
+ */
+export function listOf(names: readonly string[], count = names.length): string {
+  const shown = names.slice(0, LISTED_MAX);
+  const more = count - shown.length;
+  return more > 0 ? `${shown.join(', ')} and ${more} more` : shown.join(', ');
 }

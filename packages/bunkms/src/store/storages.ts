@@ -20,6 +20,9 @@ export interface StorageStore {
    */
   storageRecord(id: string): Promise<AuditRecord | undefined>;
 
+  /** Ids of the storages that have such a record, in the order of the database. Found by an index. */
+  listStorages(page: PageQuery<string>): Promise<Page<string>>;
+
   /** As `listExports`, for the keys that were released to a storage. */
   listStorageExports(
     storage: string,

@@ -66,6 +66,23 @@ export function storageConformance(name: string, makePlace: MakePlace): void {
       expect(await generationOf(other)).toBe(theirs);
     });
 
+    it('lists each storage that has a record once, page by page', async () => {
+      expect(await store.listStorages({ limit: 1 })).toEqual({ items: [], more: false });
+      const ids = Array.from({ length: 5 }, () => randomUUID()).sort();
+      for (const id of ids.toReversed()) await advance(id, randomUUID(), undefined);
+      const [first] = ids as [string];
+      const { seq } = (await store.storageRecord(first)) as { seq: number };
+      await advance(first, randomUUID(), seq);
+      await store.appendAudit([
+        draft('storage.something', { detail: { storage, generation: other, taken_over_ms: 9 } }),
+        released('a-dek', storage),
+      ]);
+      expect(await store.listStorages({ limit: 2 })).toEqual({ items: ids.slice(0, 2), more: true });
+      const rest = await store.listStorages({ after: ids[1], limit: 3 });
+      expect(rest).toEqual({ items: ids.slice(2), more: false });
+      expect(await store.listStorages({ after: ids[4], limit: 3 })).toEqual({ items: [], more: false });
+    });
+
     it('lets exactly one of several writers advance a storage, even within one batch', async () => {
       await advance(storage, randomUUID(), undefined);
       const second = await place.open();

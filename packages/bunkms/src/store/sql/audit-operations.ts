@@ -16,6 +16,7 @@ export function auditReads({ audit }: Repository) {
     listAudit: (query) => audit.list(query),
     listExports: (key, from, page) => audit.exportsOf(key, from, page),
     listStorageExports: (storage, from, page) => audit.exportsToStorage(storage, from, page),
+    listStorages: (page) => audit.storages(page),
     *storageRecord(id) {
       return (yield* audit.storageRecords([id])).get(id);
     },
@@ -27,6 +28,7 @@ export function auditReads({ audit }: Repository) {
     | 'listAudit'
     | 'listExports'
     | 'listStorageExports'
+    | 'listStorages'
     | 'storageRecord'
   >;
 }

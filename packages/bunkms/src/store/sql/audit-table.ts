@@ -7,7 +7,7 @@ import { KEK_ACTIONS } from '../../records/kek-state.ts';
 import { CHAIN_RESTORED } from '../../records/restore-record.ts';
 import { STORAGE_ACTIONS } from '../../records/storage-record.ts';
 import { type AuditQuery, BULK_ACTIONS, type ReleasePageQuery, USE_ACTIONS } from '../audit.ts';
-import type { BackwardPage, FilteredPage } from '../page.ts';
+import type { BackwardPage, FilteredPage, Page, PageQuery } from '../page.ts';
 import type { StorageStamp } from '../storages.ts';
 import { Untrusted } from '../trust.ts';
 import type { Dialect } from './dialect.ts';
@@ -180,6 +180,13 @@ export class AuditTable {
       WHERE ${storageOfDetail} = ${storage} AND ${OF_STORAGES} ORDER BY ${newestFirst('seq')} LIMIT 1`;
   }
 
+  /** A query for the first storage after the one that an expression names. */
+  storageAfter(storage: string): string {
+    const { indexedBy, storageOfDetail } = this.#dialect;
+    return `SELECT ${storageOfDetail} AS id FROM audit ${indexedBy('audit_storages')}
+      WHERE ${storageOfDetail} > ${storage} AND ${OF_STORAGES} ORDER BY ${storageOfDetail} LIMIT 1`;
+  }
+
   *head(): Sql<ChainHead> {
     return headOf(yield* row(`SELECT seq, hash FROM ${this.#dialect.auditTable} ORDER BY seq DESC LIMIT 1`));
   }
@@ -326,6 +333,18 @@ export class AuditTable {
   /** Numbers of {@link storageRecords}. */
   *storagePlaces(ids: readonly string[]): Sql<Map<string, number>> {
     return mapOf(yield* firstOfEach(this.#storagePlaces, ids), (found) => found['seq'] as number);
+  }
+
+  /** Ids of the storages that have records. One look-up for each, however many records it has. */
+  *storages({ after = '', limit }: PageQuery<string>): Sql<Page<string>> {
+    const items: string[] = [];
+    for (let last = after; ; ) {
+      const found = yield* row(this.storageAfter('$1'), last);
+      if (found === undefined) return { items, more: false };
+      if (items.length === limit) return { items, more: true };
+      last = String(found['id']);
+      items.push(last);
+    }
   }
 
   /** @param places the present {@link storagePlaces}. */
