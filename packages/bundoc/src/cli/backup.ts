@@ -28,30 +28,58 @@ import {
   openBackup,
   restoreSource,
 } from '../operations/read-backup.ts';
+import { backUpAll } from './backup-all.ts';
 import { withKeys, withMadeFolder, withStorageKeys } from './open-data.ts';
 import { withDatabase } from './open-database.ts';
 import { isTerminal, write } from './output.ts';
-import { onProject, openProject, type ServiceOptions, stopSignal } from './service-client.ts';
+import { receiveBackup } from './receive-backup.ts';
+import {
+  openProject,
+  projectId,
+  type ServiceOptions,
+  serviceAccess,
+  serviceCommand,
+  stopSignal,
+} from './service-client.ts';
 import type { StorageExporter } from './storage-exporter.ts';
 import { createTransferBar } from './transfer-bar.ts';
+import { verifyFolder } from './verify-folder.ts';
 
 /** `bundoc backup|verify-backup|restore`: a project as one sealed file. */
 export const addBackupCommands: AddCommands = (program, environment) => {
-  onProject(
+  serviceCommand(
     program,
     'backup',
-    'backs up a project of the running service, while it is in use, as one sealed file',
+    'backs up a project of the running service, while it is in use, as one sealed file; or all of them',
   )
-    .argument('<file>', '- for standard output')
-    .action((project, file, options) => backup(environment, project, file, options));
+    .argument('[project]', 'its id', projectId)
+    .argument('[file]', '- for standard output')
+    .option(
+      '--all <folder>',
+      'every project that the token is for, each into a file of this folder; run it again to continue, or to write what has changed',
+    )
+    .action(async (project, file, { all, ...options }) => {
+      if (all !== undefined) {
+        if (project !== undefined) throw new CommandError('give a project and a file, or --all, not both');
+        const signal = stopSignal();
+        return backUpAll(await serviceAccess(environment, options), all, { ...options, signal });
+      }
+      if (project === undefined || file === undefined)
+        throw new CommandError('give a project and a file, or --all <folder>');
+      await backup(environment, project, file, options);
+    });
   command(
     program,
     'verify-backup',
     'checks that a backup is complete and unchanged, without a key; needs neither service nor data folder',
   )
-    .argument('<file>')
-    .option('--with-key', 'fetch the key, and check that every document in it is authentic')
+    .argument('<file>', 'of a backup, or a folder of backups with its manifest')
+    .option('--with-key', 'fetch the key, and check that every document in the file is authentic')
     .action(async (path, { withKey, ...options }) => {
+      if (isFolder(path)) {
+        if (withKey) throw new CommandError('--with-key checks one file: name a file of the folder');
+        return verifyFolder(path, options);
+      }
       const facts = await check(path);
       if (!withKey) return printFacts(facts, options);
       // Needs only the key: a backup can be checked on any machine, whichever storage holds the project.
@@ -87,12 +115,10 @@ async function backup(
   if (!toOutput && existsSync(path)) throw new CommandError(`${path} already exists`);
   const signal = stopSignal();
   const project = await openProject(environment, options, id);
-  const stream = await project.backup({ signal });
   using bar = createTransferBar(undefined);
   const take = toOutput ? writeAll : (pieces: AsyncIterable<Uint8Array>) => makeFile(path, pieces);
-  const facts = await writeChecked(stream, take, (bytes) => bar.update(bytes, 0));
+  const facts = await receiveBackup(project, take, { signal, onProgress: (bytes) => bar.update(bytes, 0) });
   bar[Symbol.dispose]();
-  if (facts.head.project !== id) throw new CommandError('the service has sent the backup of another project');
   printFacts(facts, options, undefined, toOutput ? console.error : console.log);
 }
 
@@ -102,32 +128,6 @@ async function makeFile(path: string, pieces: AsyncIterable<Uint8Array>): Promis
 
 async function writeAll(pieces: AsyncIterable<Uint8Array>): Promise<void> {
   for await (const piece of pieces) await write(piece);
-}
-
-/** Passes a backup to `take` and checks it on the way; `take` sees the end only of a valid one. */
-async function writeChecked(
-  stream: AsyncIterable<Uint8Array>,
-  take: (pieces: AsyncIterable<Uint8Array>) => Promise<void>,
-  onProgress: (bytes: number) => void,
-): Promise<BackupFacts> {
-  const checked = Promise.withResolvers<BackupFacts>();
-  checked.promise.catch(() => undefined);
-  /** Feeds each piece to the check before yielding it. */
-  async function* pieces(): AsyncGenerator<Uint8Array, void, void> {
-    const toCheck = new TransformStream<Uint8Array, Uint8Array>();
-    const writer = toCheck.writable.getWriter();
-    const check = checkBackup(toCheck.readable, onProgress);
-    check.then(checked.resolve, checked.reject);
-    check.catch(() => writer.abort().catch(() => undefined));
-    for await (const piece of stream) {
-      await Promise.race([writer.write(piece), checked.promise]);
-      yield piece;
-    }
-    await Promise.race([writer.close(), checked.promise]);
-    await checked.promise;
-  }
-  await take(pieces());
-  return await checked.promise;
 }
 
 /**
@@ -178,6 +178,10 @@ async function restore(environment: Environment, path: string, options: JsonOpti
   const end = await restored();
   bar[Symbol.dispose]();
   printFacts(facts, options, end);
+}
+
+function isFolder(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
 }
 
 async function check(path: string): Promise<BackupFacts> {
