@@ -374,6 +374,44 @@ describe('bundoc verify-backup of a folder', () => {
   });
 });
 
+const offline = (kmsUrl = installation.kms.internalUrl) => ({
+  ...installation.stored.environment,
+  BUNDOC_KMS_URL: kmsUrl,
+  BUNDOC_KMS_TOKEN_FILE: installation.tokenFile,
+});
+
+/** Restores a folder, and returns the summary. */
+async function restoreAll(folder: string, environment: Record<string, string>, code = 0) {
+  const done = await bundoc(environment, 'restore', folder, '--json');
+  expect(done.code, done.stderr).toBe(code);
+  return JSON.parse(done.stdout) as Record<string, unknown>;
+}
+
+describe('bundoc restore of a folder', () => {
+  it('restores the projects that are missing, and leaves the others as they are', async () => {
+    await installation.stopBundoc();
+    await installation.stored.remove(FIRST);
+    await installation.stored.remove(SECOND);
+    expect(await restoreAll(folderOf('whole'), offline())).toMatchObject({
+      projects: PROJECTS.length,
+      restored: 2,
+      present: PROJECTS.length - 2,
+      failed: [],
+      held: [],
+    });
+    await installation.startBundoc();
+    const path = `/v1/projects/${SECOND}/collections/notes/documents/second`;
+    expect((await call(installation.url, path, { token })).status).toBe(200);
+    // A restored project has other positions, so it is backed up again.
+    expect(await backUp(folderOf('whole'))).toMatchObject({ written: 2, unchanged: PROJECTS.length - 2 });
+  });
+
+  it('names a folder without a manifest', async () => {
+    const refused = await bundoc(offline(), 'restore', folderOf('other'));
+    expect([refused.code, refused.stderr]).toEqual([2, expect.stringContaining('has no manifest.ndjson')]);
+  });
+});
+
 describe('a project that is deleted', () => {
   it('keeps its backup, which the manifest marks, until the operator removes the file', async () => {
     const folder = folderOf('whole');
@@ -390,5 +428,67 @@ describe('a project that is deleted', () => {
     expect(await verify(folder)).toEqual(GOOD);
     expect(await backUp(folder)).toMatchObject({ gone: [] });
     expect(readFileSync(join(folder, 'manifest.ndjson'), 'utf8')).not.toContain(last);
+  });
+});
+
+describe('bundoc restore of a folder into another storage', () => {
+  // The folder has a backup of the project that was deleted since.
+  const KEPT = PROJECTS.slice(0, -1);
+  const folder = () => folderOf('killed');
+  const elsewhere = (name: string, kmsUrl?: string) => ({
+    ...offline(kmsUrl),
+    BUNDOC_STORAGE: 'files',
+    BUNDOC_DATA_DIR: folderOf(name),
+  });
+
+  it('asks for the key of one project only, and names one command for all keys of the former storage', async () => {
+    const old = await installation.storageId();
+    await using kms = await HeldProxy.start(installation.kms.internalUrl);
+    const refused = await bundoc(elsewhere('new', kms.url), 'restore', folder());
+    expect(refused.code).toBe(1);
+    const { id } = JSON.parse(readFileSync(join(folderOf('new'), 'storage.json'), 'utf8')) as { id: string };
+    expect(refused.stderr.trim().split('\n')).toEqual([
+      expect.stringContaining(`"bunkms storage take-over ${id} --of ${old} --confirm"`),
+    ]);
+    expect(kms.asked.filter((path) => path.startsWith('/v1/export/'))).toHaveLength(1);
+    const { held } = await restoreAll(folder(), elsewhere('new'), 1);
+    expect(held).toMatchObject([{ storage: old, projects: PROJECTS.length }]);
+  });
+
+  it('continues after kill -9, restores each project once, and goes on after a file that fails', async () => {
+    const { id } = JSON.parse(readFileSync(join(folderOf('new'), 'storage.json'), 'utf8')) as { id: string };
+    for (const project of KEPT) await installation.takeOverKey(`${project}-dek`, id);
+    await using kms = await HeldProxy.start(installation.kms.internalUrl);
+    kms.act = (path) => (path.includes(`/export/${THIRD}-dek`) ? 'hold' : 'pass');
+    const environment = {
+      NODE_ENV: 'test',
+      BUNDOC_KMS_DEADLINE_MS: String(PATIENT_MS),
+      ...elsewhere('new', kms.url),
+    };
+    const child = spawnNode([MAIN, 'restore', folder()], environment);
+    await expect
+      .poll(() => kms.asked.some((path) => path.includes(`/export/${THIRD}-dek`)), { timeout: PATIENT_MS })
+      .toBe(true);
+    child.kill('SIGKILL');
+    await expect.poll(() => child.signalCode).toBe('SIGKILL');
+    const file = join(folder(), `${FOURTH}.backup`);
+    const bytes = readFileSync(file);
+    rmSync(file);
+    const deleted = { project: PROJECTS.at(-1), code: 'deleted' };
+    expect(await restoreAll(folder(), elsewhere('new'), 1)).toMatchObject({
+      present: 2,
+      restored: KEPT.length - 3,
+      failed: [{ project: FOURTH, code: 'missing' }],
+      skipped: [deleted],
+      held: [],
+    });
+    writeFileSync(file, bytes);
+    expect(await restoreAll(folder(), elsewhere('new'))).toMatchObject({
+      present: KEPT.length - 1,
+      restored: 1,
+      failed: [],
+    });
+    const verified = await bundoc(elsewhere('new'), 'verify');
+    expect([verified.code, verified.stderr]).toEqual([0, expect.stringContaining('all good')]);
   });
 });

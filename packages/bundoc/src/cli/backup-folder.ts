@@ -107,6 +107,11 @@ export async function checkEntry(
     : { fault: 'changed', problem: `is another backup than that of ${at}, which the manifest names` };
 }
 
+/** The bytes of a file of the folder. */
+export function readFromStart(path: string): AsyncIterable<Uint8Array> {
+  return createReadStream(path);
+}
+
 /** Files of the folder that belong to no entry, in order. */
 export async function surplusFiles(folder: string, { entries }: BackupSet): Promise<string[]> {
   const known = new Set([...OWN_FILES, ...entries.values().map(({ file }) => file)]);

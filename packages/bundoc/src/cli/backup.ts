@@ -1,38 +1,18 @@
 import { createReadStream, existsSync, statSync } from 'node:fs';
-import { join } from 'node:path';
 import { type AddCommands, command } from '@bundoc/shared/cli/command';
 import { CommandError } from '@bundoc/shared/cli/errors';
 import type { JsonOption } from '@bundoc/shared/cli/print';
-import { AppError } from '@bundoc/shared/contract/app-error';
-import { dekNameOf } from '@bundoc/shared/contract/keys';
 import { createPrivateFile } from '@bundoc/shared/files/private-file';
-import { formatError } from '@bundoc/shared/logs/error-line';
 import type { Environment } from '@bundoc/shared/process/config';
-import { systemClock } from '@bundoc/shared/runtime/clock';
 import { readConfig } from '../config.ts';
-import type { ProjectCipher } from '../crypto/project-cipher.ts';
-import { clearFolder } from '../engine/files/projects/clear-folder.ts';
-import { MOVED_FOLDER } from '../engine/files/projects/moved-folder.ts';
-import { restoreProject } from '../engine/files/transfer/restore-project.ts';
-import { isLeftOver } from '../engine/moves/judge-move-mark.ts';
-import type { MarkSetAside } from '../engine/moves/set-aside.ts';
-import { SET_ASIDE_FOLDER } from '../engine/moves/set-aside.ts';
-import { clearRows } from '../engine/postgres/rows/clear-rows.ts';
-import { identifyDatabase } from '../engine/postgres/rows/identity-in-rows.ts';
-import { restoreProjectInRows } from '../engine/postgres/transfer/restore-rows.ts';
-import type { KeyExporter } from '../engine/projects/project-keys.ts';
-import {
-  type BackupFacts,
-  checkBackup,
-  cipherOf,
-  openBackup,
-  restoreSource,
-} from '../operations/read-backup.ts';
+import { type BackupFacts, checkBackup, cipherOf, openBackup } from '../operations/read-backup.ts';
 import { backUpAll } from './backup-all.ts';
-import { withKeys, withMadeFolder, withStorageKeys } from './open-data.ts';
-import { withDatabase } from './open-database.ts';
+import { explainMissingKey } from './missing-key.ts';
+import { withKeys } from './open-data.ts';
 import { isTerminal, write } from './output.ts';
 import { receiveBackup } from './receive-backup.ts';
+import { restoreFolder } from './restore-folder.ts';
+import { withRestorePlace } from './restore-place.ts';
 import {
   openProject,
   projectId,
@@ -41,11 +21,10 @@ import {
   serviceCommand,
   stopSignal,
 } from './service-client.ts';
-import type { StorageExporter } from './storage-exporter.ts';
 import { createTransferBar } from './transfer-bar.ts';
 import { verifyFolder } from './verify-folder.ts';
 
-/** `bundoc backup|verify-backup|restore`: a project as one sealed file. */
+/** `bundoc backup|verify-backup|restore`: a project as one sealed file, or all of them in a folder. */
 export const addBackupCommands: AddCommands = (program, environment) => {
   serviceCommand(
     program,
@@ -84,7 +63,10 @@ export const addBackupCommands: AddCommands = (program, environment) => {
       if (!withKey) return printFacts(facts, options);
       // Needs only the key: a backup can be checked on any machine, whichever storage holds the project.
       const end = await withKeys(readConfig(environment), async (kms) => {
-        const cipher = await cipherFor(facts, kms);
+        const cipher = await cipherOf(facts, kms).catch((cause: unknown) => {
+          const why = explainMissingKey(cause, facts.head.project);
+          throw why === undefined ? cause : new CommandError(why, { cause });
+        });
         return openBackup(createReadStream(path), cipher, async () => undefined);
       });
       printFacts(facts, options, end);
@@ -92,10 +74,12 @@ export const addBackupCommands: AddCommands = (program, environment) => {
   command(
     program,
     'restore',
-    'restores a project from a backup; needs its key, and refuses if the project exists',
+    'restores a project from a backup, or all of a folder; needs the keys, and leaves existing projects as they are',
   )
-    .argument('<file>')
-    .action((file, options) => restore(environment, file, options));
+    .argument('<file>', 'of a backup, or a folder of backups with its manifest; run it again to continue')
+    .action((path, options) =>
+      isFolder(path) ? restoreFolder(environment, path, options) : restore(environment, path, options),
+    );
 };
 
 /**
@@ -136,46 +120,15 @@ async function writeAll(pieces: AsyncIterable<Uint8Array>): Promise<void> {
  */
 async function restore(environment: Environment, path: string, options: JsonOption): Promise<void> {
   const facts = await check(path);
-  const config = readConfig(environment);
-  const { storage } = config;
-  const { project } = facts.head;
-  const source = async (keys: StorageExporter) =>
-    restoreSource(facts, () => createReadStream(path), await cipherFor(facts, keys, keys.storage.id));
-  // Judges markers only after BunKMS has released the key to this storage.
-  const marked = (keys: StorageExporter) => ({
-    project,
-    onSetAside: printSetAside,
-    isLeftOver: (mark: string, hasFile: boolean) =>
-      isLeftOver(project, mark, hasFile, (version) => keys.exportKey(dekNameOf(project), version)),
-  });
   using bar = createTransferBar(undefined);
   const onProgress = (entries: number) => bar.update(0, entries);
-  const restored = async () => {
-    if (storage.kind === 'postgres')
-      return withDatabase(storage, async (database) =>
-        withStorageKeys(config, await identifyDatabase(database, systemClock), async (keys) => {
-          const from = await source(keys);
-          await clearRows(database, marked(keys));
-          return restoreProjectInRows({ ...from, database, clock: systemClock, onProgress });
-        }),
-      );
-    return withMadeFolder(config, ({ dataDir, projectsDir, tmp, disk, identity, engine }) =>
-      withStorageKeys(config, identity, async (keys) => {
-        const from = await source(keys);
-        await clearFolder({
-          ...marked(keys),
-          directory: join(projectsDir, project),
-          disk,
-          keptIn: join(dataDir, MOVED_FOLDER),
-          setAside: join(dataDir, SET_ASIDE_FOLDER),
-        });
-        const arrived = (handle: string) => engine.arrived(project, handle, from.cipher);
-        const place = { projectsDirectory: projectsDir, tmp, disk, arrived };
-        return restoreProject({ ...from, ...place, clock: systemClock, onProgress });
-      }),
-    );
-  };
-  const end = await restored();
+  const open = () => createReadStream(path);
+  const end = await withRestorePlace(readConfig(environment), (place) =>
+    place.restore({ facts, open, onProgress }).catch((cause: unknown) => {
+      const why = explainMissingKey(cause, facts.head.project, place.storage);
+      throw why === undefined ? cause : new CommandError(why, { cause });
+    }),
+  );
   bar[Symbol.dispose]();
   printFacts(facts, options, end);
 }
@@ -188,16 +141,6 @@ async function check(path: string): Promise<BackupFacts> {
   if (!existsSync(path)) throw new CommandError(`there is no file at ${path}`);
   using bar = createTransferBar(statSync(path).size);
   return await checkBackup(createReadStream(path), (bytes) => bar.update(bytes, 0));
-}
-
-/** @param storage the storage that the project is restored into. */
-async function cipherFor(facts: BackupFacts, keys: KeyExporter, storage?: string): Promise<ProjectCipher> {
-  try {
-    return await cipherOf(facts, keys);
-  } catch (cause) {
-    const why = explainMissingKey(cause, facts.head.project, storage);
-    throw new CommandError(why ?? formatError(cause), { cause });
-  }
 }
 
 /** @param end what is known of a backup once all of it has been opened. */
@@ -217,34 +160,4 @@ function printFacts(
   };
   const words = Object.entries(facts).map(([name, value]) => `${name} ${String(value)}`);
   tell(json ? JSON.stringify(facts) : words.join(', '));
-}
-
-/**
- * Why the key of a backup is unavailable, and what to do; undefined for any other error.
- *
- * @param storage the storage that the project is restored into, if any.
- */
-function explainMissingKey(error: unknown, project: string, storage?: string): string | undefined {
-  if (!(error instanceof AppError)) return undefined;
-  switch (error.code) {
-    case 'project_destroyed':
-      return 'its key was permanently destroyed: the backup can no longer be read';
-    case 'key_not_found':
-    case 'key_missing':
-      return 'BunKMS does not know its key: the backup cannot be read without it';
-    case 'project_elsewhere':
-      return `storage ${error.storage} holds its key: if the project is to be restored here, an administrator first lets this storage take the key over (bunkms key take-over ${dekNameOf(project)} --storage ${storage})`;
-    case 'key_unheld':
-      return `no storage holds its key: an administrator first lets this storage claim it (bunkms key claim ${dekNameOf(project)} --storage ${storage})`;
-    case 'key_mismatch':
-      return 'BunKMS has another key under its name than the backup was made with';
-    default:
-      return undefined;
-  }
-}
-
-/** Reports the file or the text of a marker that a restore has set aside. */
-function printSetAside({ project, file, text }: MarkSetAside): void {
-  const where = file === undefined ? `: ${text}` : `: it is in set-aside/${file}`;
-  console.error(`bundoc: a mark of ${project} that BunKMS does not confirm was set aside${where}`);
 }

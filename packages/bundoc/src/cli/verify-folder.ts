@@ -66,7 +66,7 @@ export async function verifyFolder(folder: string, { json }: JsonOption): Promis
 }
 
 /** @throws CommandError when the folder has no backups. */
-async function requireBackups(folder: string): Promise<BackupSet> {
+export async function requireBackups(folder: string): Promise<BackupSet> {
   const backups = await readBackups(folder);
   if (backups === undefined)
     throw new CommandError(
