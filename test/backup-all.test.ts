@@ -159,6 +159,26 @@ describe('bundoc backup --all', () => {
     expect(await exportsOfKeys()).toBe(before + PROJECTS.length);
   });
 
+  it('writes a project again once its documents are re-sealed, since its backup needs the former key', async () => {
+    const folder = folderOf('cold');
+    const ops = await installation.issue({
+      sub: 'ops',
+      typ: 'service',
+      scope: ['kms:rotate_key'],
+      keys: ['*'],
+    });
+    const path = `/v1/keys/${FOURTH}-dek/rotate`;
+    const rotated = await call(installation.kms.apiUrl, path, { method: 'POST', token: ops });
+    expect(rotated.status).toBe(200);
+    await expect
+      .poll(async () => (await call(installation.url, `/v1/projects/${FOURTH}`, { token })).json()['key'], {
+        timeout: PATIENT_MS,
+      })
+      .toEqual({ version: 2, versions: [1, 2], documents_to_reseal: 0 });
+    expect(await backUp(folder)).toMatchObject({ written: 1, unchanged: PROJECTS.length - 1 });
+    expect(await backUp(folder)).toMatchObject({ written: 0 });
+  });
+
   it('is finished by a second run after kill -9, which writes only what is missing, and leaves no half file', async () => {
     const folder = folderOf('killed');
     await using proxy = await HeldProxy.start(installation.url);
@@ -389,6 +409,7 @@ async function restoreAll(folder: string, environment: Record<string, string>, c
 
 describe('bundoc restore of a folder', () => {
   it('restores the projects that are missing, and leaves the others as they are', async () => {
+    await backUp(folderOf('whole'));
     await installation.stopBundoc();
     await installation.stored.remove(FIRST);
     await installation.stored.remove(SECOND);
