@@ -42,6 +42,7 @@ const waiting = { maxWorkers: cores + 2 };
 const API = [
   'access',
   'backup',
+  'backup-all',
   'bad-input',
   'batch',
   'changes',

@@ -26,6 +26,8 @@ const ALLOWED: Readonly<Record<string, string>> = {
   'packages/bundoc/src/engine/postgres/database/schema.ts': 'the schema of this build',
   'packages/bundoc/src/kms/service-token.ts': 'the file of the service token, which the administrator names',
   'packages/bundoc/src/cli/backup.ts': 'backups that the user of the command names',
+  'packages/bundoc/src/cli/backup-folder.ts': 'a folder of backups that the user of the command names',
+  'packages/bundoc/src/operations/backup-manifest.ts': 'the manifest of such a folder',
   'packages/bundoc/src/cli/bulk-export.ts': 'exports that the user of the command names',
   'packages/bundoc/src/cli/bulk-import.ts': 'imports that the user of the command names',
   'packages/bundoc/src/cli/profiles.ts': 'the profiles of the user of the command',

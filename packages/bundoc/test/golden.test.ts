@@ -1,5 +1,7 @@
 import { createDecipheriv, createHash, createSecretKey, hkdfSync } from 'node:crypto';
-import { readFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { deriveKey } from '@bundoc/shared/crypto/aead';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { describe, expect, it } from 'vitest';
@@ -12,6 +14,12 @@ import { MARK_KEY, openMoveMark } from '../src/engine/moves/move-mark.ts';
 import type { IndexSpec } from '../src/engine/port/index-port.ts';
 import { formatProjectFile, openCipher, parseProjectFile } from '../src/engine/projects/project-file.ts';
 import { formatReceipts, parseReceiptsText } from '../src/kms/receipts-text.ts';
+import {
+  JOURNAL_FILE,
+  MANIFEST_FILE,
+  readBackups,
+  writeManifest,
+} from '../src/operations/backup-manifest.ts';
 import { checkBackup, openBackup } from '../src/operations/read-backup.ts';
 import { fileInMemory } from '../src/testing/file-in-memory.ts';
 import { SimulatedDisk } from '../src/testing/simulated-disk.ts';
@@ -52,6 +60,32 @@ describe('the golden files', () => {
       takenOverMs: 1_767_225_600_000,
     });
     expect(formatStorageFile(read)).toBe(content);
+  });
+
+  it('include a manifest of backups that is written back unchanged, and a journal that continues it', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'bundoc-golden-'));
+    try {
+      const manifest = golden('manifest-v1.golden.ndjson');
+      writeFileSync(join(folder, MANIFEST_FILE), manifest);
+      const alone = await readBackups(folder);
+      expect(alone).toMatchObject({
+        isUnfinished: false,
+        failed: [{ project: 'broken', code: 'project_damaged' }],
+      });
+      writeFileSync(join(folder, JOURNAL_FILE), golden('manifest-v1.golden.journal'));
+      const continued = await readBackups(folder);
+      expect(continued?.isUnfinished).toBe(true);
+      expect([...(continued?.entries.values() ?? [])]).toMatchObject([
+        { project: 'acme', bytes: 5_000, former: ['a'.repeat(64)] },
+        { project: 'old', gone: { why: 'deleted' } },
+      ]);
+      const { endedAt: at = '', failed = [], entries } = alone ?? {};
+      await writeManifest(folder, entries?.values() ?? [], { at, failed });
+      expect(readFileSync(join(folder, MANIFEST_FILE))).toEqual(manifest);
+      expect(existsSync(join(folder, JOURNAL_FILE))).toBe(false);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
   });
 
   it('include lost projects that are written back unchanged', () => {

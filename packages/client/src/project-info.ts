@@ -26,6 +26,8 @@ export interface ProjectSummary {
   /** Sealed bytes of its documents. */
   readonly bytes?: number;
   readonly key_version?: number;
+  /** Opaque. Equal values show that nothing was written or re-sealed in between. */
+  readonly last_change?: string;
   /** Whether the process that answers has it open. */
   readonly open: boolean;
   /** Until when that process may use the key that it has. Absent when opening the project fetches the key. */

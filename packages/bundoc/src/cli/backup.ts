@@ -1,62 +1,72 @@
 import { createReadStream, existsSync, statSync } from 'node:fs';
-import { join } from 'node:path';
 import { type AddCommands, command } from '@bundoc/shared/cli/command';
 import { CommandError } from '@bundoc/shared/cli/errors';
 import type { JsonOption } from '@bundoc/shared/cli/print';
-import { AppError } from '@bundoc/shared/contract/app-error';
-import { dekNameOf } from '@bundoc/shared/contract/keys';
 import { createPrivateFile } from '@bundoc/shared/files/private-file';
-import { formatError } from '@bundoc/shared/logs/error-line';
 import type { Environment } from '@bundoc/shared/process/config';
-import { systemClock } from '@bundoc/shared/runtime/clock';
 import { readConfig } from '../config.ts';
-import type { ProjectCipher } from '../crypto/project-cipher.ts';
-import { clearFolder } from '../engine/files/projects/clear-folder.ts';
-import { MOVED_FOLDER } from '../engine/files/projects/moved-folder.ts';
-import { restoreProject } from '../engine/files/transfer/restore-project.ts';
-import { isLeftOver } from '../engine/moves/judge-move-mark.ts';
-import type { MarkSetAside } from '../engine/moves/set-aside.ts';
-import { SET_ASIDE_FOLDER } from '../engine/moves/set-aside.ts';
-import { clearRows } from '../engine/postgres/rows/clear-rows.ts';
-import { identifyDatabase } from '../engine/postgres/rows/identity-in-rows.ts';
-import { restoreProjectInRows } from '../engine/postgres/transfer/restore-rows.ts';
-import type { KeyExporter } from '../engine/projects/project-keys.ts';
-import {
-  type BackupFacts,
-  checkBackup,
-  cipherOf,
-  openBackup,
-  restoreSource,
-} from '../operations/read-backup.ts';
-import { withKeys, withMadeFolder, withStorageKeys } from './open-data.ts';
-import { withDatabase } from './open-database.ts';
+import { type BackupFacts, checkBackup, cipherOf, openBackup } from '../operations/read-backup.ts';
+import { backUpAll } from './backup-all.ts';
+import { explainMissingKey } from './missing-key.ts';
+import { withKeys } from './open-data.ts';
 import { isTerminal, write } from './output.ts';
-import { onProject, openProject, type ServiceOptions, stopSignal } from './service-client.ts';
-import type { StorageExporter } from './storage-exporter.ts';
+import { receiveBackup } from './receive-backup.ts';
+import { restoreFolder } from './restore-folder.ts';
+import { withRestorePlace } from './restore-place.ts';
+import {
+  openProject,
+  projectId,
+  type ServiceOptions,
+  serviceAccess,
+  serviceCommand,
+  stopSignal,
+} from './service-client.ts';
 import { createTransferBar } from './transfer-bar.ts';
+import { verifyFolder } from './verify-folder.ts';
 
-/** `bundoc backup|verify-backup|restore`: a project as one sealed file. */
+/** `bundoc backup|verify-backup|restore`: a project as one sealed file, or all of them in a folder. */
 export const addBackupCommands: AddCommands = (program, environment) => {
-  onProject(
+  serviceCommand(
     program,
     'backup',
-    'backs up a project of the running service, while it is in use, as one sealed file',
+    'backs up a project of the running service, while it is in use, as one sealed file; or all of them',
   )
-    .argument('<file>', '- for standard output')
-    .action((project, file, options) => backup(environment, project, file, options));
+    .argument('[project]', 'its id', projectId)
+    .argument('[file]', '- for standard output')
+    .option(
+      '--all <folder>',
+      'every project that the token is for, each into a file of this folder; run it again to continue, or to write what has changed',
+    )
+    .action(async (project, file, { all, ...options }) => {
+      if (all !== undefined) {
+        if (project !== undefined) throw new CommandError('give a project and a file, or --all, not both');
+        const signal = stopSignal();
+        return backUpAll(await serviceAccess(environment, options), all, { ...options, signal });
+      }
+      if (project === undefined || file === undefined)
+        throw new CommandError('give a project and a file, or --all <folder>');
+      await backup(environment, project, file, options);
+    });
   command(
     program,
     'verify-backup',
     'checks that a backup is complete and unchanged, without a key; needs neither service nor data folder',
   )
-    .argument('<file>')
-    .option('--with-key', 'fetch the key, and check that every document in it is authentic')
+    .argument('<file>', 'of a backup, or a folder of backups with its manifest')
+    .option('--with-key', 'fetch the key, and check that every document in the file is authentic')
     .action(async (path, { withKey, ...options }) => {
+      if (isFolder(path)) {
+        if (withKey) throw new CommandError('--with-key checks one file: name a file of the folder');
+        return verifyFolder(path, options);
+      }
       const facts = await check(path);
       if (!withKey) return printFacts(facts, options);
       // Needs only the key: a backup can be checked on any machine, whichever storage holds the project.
       const end = await withKeys(readConfig(environment), async (kms) => {
-        const cipher = await cipherFor(facts, kms);
+        const cipher = await cipherOf(facts, kms).catch((cause: unknown) => {
+          const why = explainMissingKey(cause, facts.head.project);
+          throw why === undefined ? cause : new CommandError(why, { cause });
+        });
         return openBackup(createReadStream(path), cipher, async () => undefined);
       });
       printFacts(facts, options, end);
@@ -64,10 +74,12 @@ export const addBackupCommands: AddCommands = (program, environment) => {
   command(
     program,
     'restore',
-    'restores a project from a backup; needs its key, and refuses if the project exists',
+    'restores a project from a backup, or all of a folder; needs the keys, and leaves existing projects as they are',
   )
-    .argument('<file>')
-    .action((file, options) => restore(environment, file, options));
+    .argument('<file>', 'of a backup, or a folder of backups with its manifest; run it again to continue')
+    .action((path, options) =>
+      isFolder(path) ? restoreFolder(environment, path, options) : restore(environment, path, options),
+    );
 };
 
 /**
@@ -87,12 +99,10 @@ async function backup(
   if (!toOutput && existsSync(path)) throw new CommandError(`${path} already exists`);
   const signal = stopSignal();
   const project = await openProject(environment, options, id);
-  const stream = await project.backup({ signal });
   using bar = createTransferBar(undefined);
   const take = toOutput ? writeAll : (pieces: AsyncIterable<Uint8Array>) => makeFile(path, pieces);
-  const facts = await writeChecked(stream, take, (bytes) => bar.update(bytes, 0));
+  const facts = await receiveBackup(project, take, { signal, onProgress: (bytes) => bar.update(bytes, 0) });
   bar[Symbol.dispose]();
-  if (facts.head.project !== id) throw new CommandError('the service has sent the backup of another project');
   printFacts(facts, options, undefined, toOutput ? console.error : console.log);
 }
 
@@ -104,96 +114,33 @@ async function writeAll(pieces: AsyncIterable<Uint8Array>): Promise<void> {
   for await (const piece of pieces) await write(piece);
 }
 
-/** Passes a backup to `take` and checks it on the way; `take` sees the end only of a valid one. */
-async function writeChecked(
-  stream: AsyncIterable<Uint8Array>,
-  take: (pieces: AsyncIterable<Uint8Array>) => Promise<void>,
-  onProgress: (bytes: number) => void,
-): Promise<BackupFacts> {
-  const checked = Promise.withResolvers<BackupFacts>();
-  checked.promise.catch(() => undefined);
-  /** Feeds each piece to the check before yielding it. */
-  async function* pieces(): AsyncGenerator<Uint8Array, void, void> {
-    const toCheck = new TransformStream<Uint8Array, Uint8Array>();
-    const writer = toCheck.writable.getWriter();
-    const check = checkBackup(toCheck.readable, onProgress);
-    check.then(checked.resolve, checked.reject);
-    check.catch(() => writer.abort().catch(() => undefined));
-    for await (const piece of stream) {
-      await Promise.race([writer.write(piece), checked.promise]);
-      yield piece;
-    }
-    await Promise.race([writer.close(), checked.promise]);
-    await checked.promise;
-  }
-  await take(pieces());
-  return await checked.promise;
-}
-
 /**
  * Restores a project from a backup, into the data folder of a stopped service or into PostgreSQL beside
  * running nodes.
  */
 async function restore(environment: Environment, path: string, options: JsonOption): Promise<void> {
   const facts = await check(path);
-  const config = readConfig(environment);
-  const { storage } = config;
-  const { project } = facts.head;
-  const source = async (keys: StorageExporter) =>
-    restoreSource(facts, () => createReadStream(path), await cipherFor(facts, keys, keys.storage.id));
-  // Judges markers only after BunKMS has released the key to this storage.
-  const marked = (keys: StorageExporter) => ({
-    project,
-    onSetAside: printSetAside,
-    isLeftOver: (mark: string, hasFile: boolean) =>
-      isLeftOver(project, mark, hasFile, (version) => keys.exportKey(dekNameOf(project), version)),
-  });
   using bar = createTransferBar(undefined);
   const onProgress = (entries: number) => bar.update(0, entries);
-  const restored = async () => {
-    if (storage.kind === 'postgres')
-      return withDatabase(storage, async (database) =>
-        withStorageKeys(config, await identifyDatabase(database, systemClock), async (keys) => {
-          const from = await source(keys);
-          await clearRows(database, marked(keys));
-          return restoreProjectInRows({ ...from, database, clock: systemClock, onProgress });
-        }),
-      );
-    return withMadeFolder(config, ({ dataDir, projectsDir, tmp, disk, identity, engine }) =>
-      withStorageKeys(config, identity, async (keys) => {
-        const from = await source(keys);
-        await clearFolder({
-          ...marked(keys),
-          directory: join(projectsDir, project),
-          disk,
-          keptIn: join(dataDir, MOVED_FOLDER),
-          setAside: join(dataDir, SET_ASIDE_FOLDER),
-        });
-        const arrived = (handle: string) => engine.arrived(project, handle, from.cipher);
-        const place = { projectsDirectory: projectsDir, tmp, disk, arrived };
-        return restoreProject({ ...from, ...place, clock: systemClock, onProgress });
-      }),
-    );
-  };
-  const end = await restored();
+  const open = () => createReadStream(path);
+  const end = await withRestorePlace(readConfig(environment), (place) =>
+    place.restore({ facts, open, onProgress }).catch((cause: unknown) => {
+      const why = explainMissingKey(cause, facts.head.project, place.storage);
+      throw why === undefined ? cause : new CommandError(why, { cause });
+    }),
+  );
   bar[Symbol.dispose]();
   printFacts(facts, options, end);
+}
+
+function isFolder(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
 }
 
 async function check(path: string): Promise<BackupFacts> {
   if (!existsSync(path)) throw new CommandError(`there is no file at ${path}`);
   using bar = createTransferBar(statSync(path).size);
   return await checkBackup(createReadStream(path), (bytes) => bar.update(bytes, 0));
-}
-
-/** @param storage the storage that the project is restored into. */
-async function cipherFor(facts: BackupFacts, keys: KeyExporter, storage?: string): Promise<ProjectCipher> {
-  try {
-    return await cipherOf(facts, keys);
-  } catch (cause) {
-    const why = explainMissingKey(cause, facts.head.project, storage);
-    throw new CommandError(why ?? formatError(cause), { cause });
-  }
 }
 
 /** @param end what is known of a backup once all of it has been opened. */
@@ -213,34 +160,4 @@ function printFacts(
   };
   const words = Object.entries(facts).map(([name, value]) => `${name} ${String(value)}`);
   tell(json ? JSON.stringify(facts) : words.join(', '));
-}
-
-/**
- * Why the key of a backup is unavailable, and what to do; undefined for any other error.
- *
- * @param storage the storage that the project is restored into, if any.
- */
-function explainMissingKey(error: unknown, project: string, storage?: string): string | undefined {
-  if (!(error instanceof AppError)) return undefined;
-  switch (error.code) {
-    case 'project_destroyed':
-      return 'its key was permanently destroyed: the backup can no longer be read';
-    case 'key_not_found':
-    case 'key_missing':
-      return 'BunKMS does not know its key: the backup cannot be read without it';
-    case 'project_elsewhere':
-      return `storage ${error.storage} holds its key: if the project is to be restored here, an administrator first lets this storage take the key over (bunkms key take-over ${dekNameOf(project)} --storage ${storage})`;
-    case 'key_unheld':
-      return `no storage holds its key: an administrator first lets this storage claim it (bunkms key claim ${dekNameOf(project)} --storage ${storage})`;
-    case 'key_mismatch':
-      return 'BunKMS has another key under its name than the backup was made with';
-    default:
-      return undefined;
-  }
-}
-
-/** Reports the file or the text of a marker that a restore has set aside. */
-function printSetAside({ project, file, text }: MarkSetAside): void {
-  const where = file === undefined ? `: ${text}` : `: it is in set-aside/${file}`;
-  console.error(`bundoc: a mark of ${project} that BunKMS does not confirm was set aside${where}`);
 }

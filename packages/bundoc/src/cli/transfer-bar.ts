@@ -2,7 +2,7 @@ import { createProgress } from '@bundoc/shared/cli/progress';
 
 /** Progress in documents, per project or per step. */
 export const DOCUMENTS_FORMAT = '{part} {bar} {value}/{total} documents, {eta_formatted} left';
-const MIB = 1_048_576;
+export const MIB = 1_048_576;
 
 /** Shows the progress of a transfer: a bar, or a count when the total is unknown. */
 export interface TransferBar extends Disposable {

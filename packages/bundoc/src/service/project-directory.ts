@@ -53,16 +53,15 @@ export class ProjectDirectory {
 
   /** Open projects have current totals; for the others, the storage has clear ones. */
   async #readSummaries(projects: readonly string[]): Promise<ProjectSummary[]> {
-    const closed = projects.filter((project) => this.#instances.instanceIfOpen(project) === undefined);
-    const extents = await this.#projects.extents(closed);
+    const extents = await this.#projects.extents(projects);
     const summaries: ProjectSummary[] = [];
     for (const project of projects) {
       const { isOpen, keyUntilMs } = this.#instances.stateOf(project);
-      const extent = extents.get(project) ?? (await this.#extentIfOpen(project));
+      const stored = extents.get(project);
+      const extent = (await this.#extentIfOpen(project)) ?? stored;
       summaries.push({
-        ...(extent === undefined
-          ? {}
-          : { documents: extent.documents, bytes: extent.bytes, key_version: extent.keyVersion }),
+        ...(extent && { documents: extent.documents, bytes: extent.bytes, key_version: extent.keyVersion }),
+        ...(stored && { last_change: stored.lastChange }),
         open: isOpen,
         ...(keyUntilMs === undefined ? {} : { key_until: new Date(keyUntilMs).toISOString() }),
       });
@@ -70,7 +69,7 @@ export class ProjectDirectory {
     return summaries;
   }
 
-  async #extentIfOpen(project: string): Promise<ProjectExtent | undefined> {
+  async #extentIfOpen(project: string): Promise<Omit<ProjectExtent, 'lastChange'> | undefined> {
     const instance = this.#instances.instanceIfOpen(project);
     if (instance === undefined) return undefined;
     const { documents, bytes } = totalsOf(await instance.store.collections());

@@ -41,6 +41,7 @@ export function openInstances(
     onSetAside: (mark) => setAside.push(mark),
     engine: {
       create: async (...args) => (await engine()).create(...args),
+      newest: () => undefined,
       forget: async (project) => {
         onContentRemoved?.(project);
         await (await engine()).forget(project);

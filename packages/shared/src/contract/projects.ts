@@ -12,6 +12,11 @@ export const projectSummarySchema = z.object({
   bytes: z.int().optional(),
   /** The key version that new seals use; absent if `documents` is. */
   key_version: z.int().optional(),
+  /**
+   * Opaque: only equality has a meaning. It differs after every commit and every re-sealed document, so equal
+   * values show that a backup would be the same. It may also differ without them.
+   */
+  last_change: z.string().optional(),
   /** Whether the answering process has the project open. */
   open: z.boolean(),
   /** Until when that process may use its cached key; absent when opening the project must fetch the key. */

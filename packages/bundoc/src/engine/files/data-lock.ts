@@ -32,6 +32,8 @@ export interface HeldLock extends Disposable {
 const NOTE_BYTES_MAX = 4_096;
 const LOCK_FILE = 'lock.sqlite';
 const NOTE_FILE = 'lock-holder.json';
+/** What the lock leaves in a folder. */
+export const LOCK_FILES: readonly string[] = [LOCK_FILE, NOTE_FILE];
 /**
  * Files that SQLite keeps beside a database it writes to, and obeys. The lock is never written to, so such a
  * file is foreign.

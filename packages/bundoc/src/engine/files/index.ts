@@ -80,7 +80,11 @@ export async function openFileStorage(
         onSetAside,
         settle,
         isLost: (project) => lost.has(project),
-        engine: { create: (...project) => engine.create(...project), forget },
+        engine: {
+          create: (...project) => engine.create(...project),
+          forget,
+          newest: (handle) => engine.newest(handle),
+        },
       }),
     expiry: new ExpiryMarksInFolders({ disk, directory: projectsDir, clock }),
     openStore: (project, { cipher, file, entries }, watch, unknownSealers) =>

@@ -41,6 +41,11 @@ export interface ProjectExtent {
   /** Sealed bytes. */
   readonly bytes: number;
   readonly keyVersion: number;
+  /**
+   * Differs after every commit and after every document that was re-sealed. Equal values show that neither
+   * happened; it may also differ without them.
+   */
+  readonly lastChange: string;
 }
 
 /**

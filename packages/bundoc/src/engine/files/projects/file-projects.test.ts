@@ -39,6 +39,7 @@ function start(disk = new SimulatedDisk('/', ROOT), service?: FakeKeyService) {
     engine: {
       create: async (...args) => (await engineOn(disk, { clock })).create(...args),
       forget: async (...args) => (await engineOn(disk, { clock })).forget(...args),
+      newest: () => undefined,
     },
   });
   /** Opens or creates the project and writes a document. */

@@ -16,6 +16,7 @@ import { projectLost } from '../../lost-projects.ts';
 import { judgeMoveMark, mayBeRemoved, type SettleMove } from '../../moves/judge-move-mark.ts';
 import type { OnSetAside } from '../../moves/set-aside.ts';
 import { formatDeletionMark, readDeletionMark } from '../../projects/deletion-mark.ts';
+import { lastChangeOf } from '../../projects/last-change.ts';
 import {
   formatProjectFile,
   type LeasedKeys,
@@ -32,6 +33,7 @@ import type { OpenedProject, ProjectExtent, Projects } from '../../projects/proj
 import { readCatalogStart } from '../catalog/catalog-start.ts';
 import { type Disk, makeDirectoryDurably, replaceFile } from '../disk/disk.ts';
 import { DOCS_FOLDER } from '../documents/document-files.ts';
+import type { Place } from '../log/layout.ts';
 import { readMoveMark, removeMoveMark } from './moved-folder.ts';
 import { setFileAside } from './set-file-aside.ts';
 
@@ -62,6 +64,8 @@ export interface FileProjectsOptions {
 export interface FolderEngine {
   /** Creates a project with its folder, `project.json` and catalog. Once resolved, it is durable. */
   create(project: string, cipher: ProjectCipher, projectFile: Buffer): Promise<void>;
+  /** The newest known part of a handle in the log. */
+  newest(handle: string): Place | undefined;
   /** Drops all data of a project from the log and memory, before its folder is removed. */
   forget(project: string): Promise<void>;
 }
@@ -151,15 +155,20 @@ export class FileProjects implements Projects {
     return found;
   }
 
-  /** As of the last checkpoint of each project. */
+  /** As of the last checkpoint of each project; its last change is current. */
   async extents(projects: readonly string[]): Promise<ReadonlyMap<string, ProjectExtent>> {
-    const { disk, directory } = this.#options;
+    const { disk, directory, engine } = this.#options;
     const extents = new Map<string, ProjectExtent>();
     const names = projects.values();
     const readSome = async () => {
       for (const project of names) {
         const start = await readCatalogStart(disk, directory, project);
-        if (start !== undefined) extents.set(project, start);
+        if (start === undefined) continue;
+        const { documents, bytes, keyVersion, handle, covered } = start;
+        const last = engine.newest(handle) ?? covered;
+        const place = last === undefined ? [] : [last.segment, last.frame, last.tag.toString('hex')];
+        const lastChange = lastChangeOf(handle, keyVersion, ...place);
+        extents.set(project, { documents, bytes, keyVersion, lastChange });
       }
     };
     await Promise.all(Array.from({ length: READS_AT_ONCE }, readSome));

@@ -11,6 +11,7 @@ import { loggable, type OnSetAside } from '../../moves/set-aside.ts';
 import { OutcomeUnknown } from '../../port/errors.ts';
 import { positionAt } from '../../port/positions.ts';
 import { formatDeletionMark, projectDestroyed, readDeletionMark } from '../../projects/deletion-mark.ts';
+import { lastChangeOf } from '../../projects/last-change.ts';
 import {
   formatProjectFile,
   newProjectFile,
@@ -37,8 +38,10 @@ const NAMES: Statement = {
          AND ($3::text[] IS NULL OR project = ANY ($3)) AND ${IS_PROJECT} ORDER BY project LIMIT $2`,
 };
 const EXTENTS: Statement = {
-  name: 'bundoc-project-extents-1',
-  text: `SELECT h.project, h.key_version, coalesce(sum(c.documents), 0)::bigint, coalesce(sum(c.bytes), 0)::bigint
+  name: 'bundoc-project-extents-2',
+  text: `SELECT h.project, h.key_version, coalesce(sum(c.documents), 0)::bigint, coalesce(sum(c.bytes), 0)::bigint, h.seq,
+           (SELECT string_agg(v.version || ':' || v.documents, ',' ORDER BY v.version)
+            FROM bundoc.key_versions v WHERE v.project = h.project)
          FROM bundoc.heads h LEFT JOIN bundoc.collections c USING (project)
          WHERE h.project = ANY ($1::text[]) GROUP BY h.project`,
 };
@@ -141,8 +144,12 @@ export class PostgresProjects implements Projects {
     const { database, clock } = this.#options;
     const rows = await retryUnavailable(clock, () => database.query(EXTENTS, [projects]));
     return new Map(
-      (rows as unknown as [string, number, number, number][]).map(
-        ([project, keyVersion, documents, bytes]) => [project, { documents, bytes, keyVersion }],
+      (rows as unknown as [string, number, number, number, number, string | null][]).map(
+        ([project, keyVersion, documents, bytes, seq, versions]) => {
+          // Re-sealed documents change only the counts of the versions.
+          const lastChange = lastChangeOf(seq, keyVersion, versions ?? '');
+          return [project, { documents, bytes, keyVersion, lastChange }];
+        },
       ),
     );
   }

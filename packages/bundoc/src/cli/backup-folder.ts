@@ -1,0 +1,119 @@
+import { createHash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { lstat, mkdir, readdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { CommandError } from '@bundoc/shared/cli/errors';
+import { DataFolderInUse, LOCK_FILES, lockDataFolder } from '../engine/files/data-lock.ts';
+import { BackupDamaged } from '../engine/port/errors.ts';
+import {
+  type BackupSet,
+  JOURNAL_FILE,
+  MANIFEST_FILE,
+  type ManifestEntry,
+  readBackups,
+} from '../operations/backup-manifest.ts';
+import { type BackupFacts, checkBackup } from '../operations/read-backup.ts';
+
+/** What a run that was killed leaves beside the file that it was writing. */
+const UNFINISHED = /^(?:[a-z0-9-]+\.backup|manifest\.ndjson)\.[0-9a-f]{12}\.tmp$/;
+const OWN_FILES: ReadonlySet<string> = new Set([MANIFEST_FILE, JOURNAL_FILE, ...LOCK_FILES]);
+
+/**
+ * Runs `action` with exclusive use of a folder of backups, which is created if necessary. Unfinished files of
+ * a killed run are removed.
+ *
+ * @param action receives what the folder has.
+ * @throws CommandError when another process uses the folder, or it has other files and no backups.
+ */
+export async function withBackupFolder<T>(
+  folder: string,
+  action: (backups: BackupSet | undefined) => Promise<T>,
+): Promise<T> {
+  await mkdir(folder, { recursive: true, mode: 0o700 });
+  const backups = await readBackups(folder);
+  const names = await readdir(folder);
+  const foreign = names.find((name) => !OWN_FILES.has(name) && !UNFINISHED.test(name));
+  if (backups === undefined && foreign !== undefined)
+    throw new CommandError(
+      `${folder} has other files, such as ${foreign}: name an empty folder, or one that is to be created`,
+    );
+  using _lock = lockFolder(folder);
+  for (const name of names) if (UNFINISHED.test(name)) await rm(join(folder, name), { force: true });
+  // Again: another run may have ended before this one got the lock.
+  return await action(await readBackups(folder));
+}
+
+function lockFolder(folder: string): Disposable {
+  try {
+    return lockDataFolder(folder);
+  } catch (cause) {
+    if (!(cause instanceof DataFolderInUse)) throw cause;
+    throw new CommandError(`another process backs up to ${folder}: wait for its end`, { cause });
+  }
+}
+
+/** Whether the file of an entry is there, with its size. Reads nothing of it. */
+export async function isInPlace(folder: string, { file, bytes }: ManifestEntry): Promise<boolean> {
+  const found = await lstat(join(folder, file)).catch(() => undefined);
+  return found?.isFile() === true && found.size === bytes;
+}
+
+/** The file of an entry: the facts of a good one, or what is wrong with it. */
+export type CheckedFile =
+  | { readonly facts: BackupFacts }
+  | { readonly fault: 'missing' | 'no_file' | 'damaged' | 'older' | 'changed'; readonly problem: string };
+
+/**
+ * Checks without a key that the file of an entry is a complete, unaltered backup of its project, and the one
+ * that the manifest names.
+ *
+ * @param onProgress called with the number of bytes read.
+ */
+export async function checkEntry(
+  folder: string,
+  { project, file, sha256, former, at }: ManifestEntry,
+  onProgress: (bytes: number) => void = () => undefined,
+): Promise<CheckedFile> {
+  const path = join(folder, file);
+  const found = await lstat(path).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return undefined;
+    throw error;
+  });
+  if (found === undefined) return { fault: 'missing', problem: 'is missing' };
+  if (!found.isFile()) return { fault: 'no_file', problem: 'is not a regular file' };
+  const whole = createHash('sha256');
+  const source = createReadStream(path);
+  const hashed = (async function* () {
+    for await (const piece of source as AsyncIterable<Uint8Array>) {
+      whole.update(piece);
+      yield piece;
+    }
+  })();
+  let facts: BackupFacts;
+  try {
+    facts = await checkBackup(hashed, onProgress);
+  } catch (error) {
+    if (!(error instanceof BackupDamaged)) throw error;
+    return { fault: 'damaged', problem: `is no complete backup: ${error.message}` };
+  } finally {
+    source.destroy();
+  }
+  const of = facts.head.project;
+  if (of !== project) return { fault: 'changed', problem: `is a backup of ${of}, not of ${project}` };
+  const read = whole.digest('hex');
+  if (read === sha256) return { facts };
+  return former.includes(read)
+    ? { fault: 'older', problem: `is an earlier backup than that of ${at}, which the manifest names` }
+    : { fault: 'changed', problem: `is another backup than that of ${at}, which the manifest names` };
+}
+
+/** The bytes of a file of the folder. */
+export function readFromStart(path: string): AsyncIterable<Uint8Array> {
+  return createReadStream(path);
+}
+
+/** Files of the folder that belong to no entry, in order. */
+export async function surplusFiles(folder: string, { entries }: BackupSet): Promise<string[]> {
+  const known = new Set([...OWN_FILES, ...entries.values().map(({ file }) => file)]);
+  return (await readdir(folder)).filter((name) => !known.has(name)).sort();
+}
