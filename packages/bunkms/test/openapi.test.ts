@@ -1,4 +1,5 @@
 import { type ExampleRequest, OpenapiReader, type Operation } from '@bundoc/shared/testing/openapi';
+import { freeBodies, isNamed, unknownMembers } from '@bundoc/shared/testing/unknown-members';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Call } from './support/http.ts';
 import { startKms, type TestKms } from './support/kms.ts';
@@ -64,6 +65,24 @@ describe.each(BOTH)('on the %s listener', (listener) => {
         operation.security.length > 0,
       ]);
     }
+  });
+});
+
+describe.each(BOTH)('on the %s listener', (listener) => {
+  const reader = readers[listener];
+  const cases = unknownMembers(reader).map(
+    (one) => [`${one.operation.operationId}, ${one.faults[0]?.path}`, one] as const,
+  );
+
+  it('every body has listed members', () => {
+    expect(freeBodies(reader)).toEqual([]);
+    expect(cases.length).toBeGreaterThan(40);
+  });
+
+  it.each(cases)('a refusal of an unknown member of %s names it, and what is known', async (_name, one) => {
+    const { operation, request } = one;
+    const { status, text } = await shared[listener](request.path, callOf(operation, request, token));
+    expect(isNamed(one, status, text), text).toBe(true);
   });
 });
 

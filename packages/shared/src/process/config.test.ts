@@ -51,10 +51,19 @@ describe('warnOfUnknown', () => {
     return lines;
   };
 
-  it('names a misspelt variable, and quotes no value', () => {
-    const lines = warned({ BUNDOC_PORT: '1', BUNDOC_LOG_BYTE: SECRET, BUNKMS_ELSE: SECRET, PATH: SECRET });
-    expect(lines.map((line) => (JSON.parse(line) as { variables: unknown }).variables)).toEqual([
-      ['BUNDOC_LOG_BYTE'],
+  it('names a misspelt variable and the one that is similar, and quotes no value', () => {
+    const lines = warned({
+      BUNDOC_PROT: '1',
+      BUNDOC_LOG_BYTE: SECRET,
+      BUNDOC_FOO: '1',
+      BUNKMS_ELSE: SECRET,
+      PATH: SECRET,
+    });
+    expect(lines.map((line) => JSON.parse(line) as object)).toEqual([
+      expect.objectContaining({
+        variables: ['BUNDOC_FOO', 'BUNDOC_LOG_BYTE', 'BUNDOC_PROT'],
+        msg: 'unknown variables are ignored: BUNDOC_FOO, BUNDOC_LOG_BYTE (did you mean BUNDOC_LOG_BYTES?), BUNDOC_PROT (did you mean BUNDOC_PORT?)',
+      }),
     ]);
     expect(lines.join('')).not.toContain(SECRET);
   });
@@ -79,6 +88,12 @@ describe('parseEnvironment', () => {
     for (const name of ['PORT', 'LEVEL', 'URL', 'KEK', 'MODE', 'PATTERN'])
       expect(message).toContain(`\n  ${name}: `);
     expect(message).not.toContain(SECRET);
+  });
+
+  it('says of every variable with a list of values which they are', () => {
+    expect(faultsOf(() => parseEnvironment(z.object({ LEVEL: logLevel }), { LEVEL: 'verbose' }))).toContain(
+      'LEVEL: must be one of "fatal", "error", "warn", "info", "debug", "trace", "silent"',
+    );
   });
 
   it('treats an empty variable as absent, for defaults and for required variables', () => {

@@ -1,7 +1,9 @@
 import { readFileSync } from 'node:fs';
 import { BlockList, isIP, isIPv6 } from 'node:net';
 import { z } from 'zod';
+import { WORDS } from '../logs/fault-words.ts';
 import type { Logger } from '../logs/logger.ts';
+import { suggestFor } from '../logs/unknown-names.ts';
 import { canonicalAddress } from '../runtime/addresses.ts';
 
 /** The environment is invalid. The message lists every fault in a separate line, and quotes no value. */
@@ -26,14 +28,18 @@ export type Environment = Readonly<Record<string, string | undefined>>;
  */
 export function parseEnvironment<S extends z.ZodType>(schema: S, environment: Environment): z.infer<S> {
   const present = Object.fromEntries(Object.entries(environment).filter(([, value]) => value));
-  const result = schema.safeParse(present);
+  const result = schema.safeParse(present, WORDS);
   if (result.success) return result.data;
   throw new ConfigError(result.error.issues.map(({ path, message }) => `${path.join('.')}: ${message}`));
 }
 
+/** Maximum of unknown variables that a log line names. */
+const UNKNOWN_TOLD_MAX = 20;
+
 /**
  * Warns of unknown variables with the prefix of the service: the setting of a misspelt variable silently
- * keeps its default.
+ * keeps its default. A service warns before it reads its configuration: a required variable may be missing
+ * because its name is misspelt.
  *
  * @param prefix of the service's variables, with its underscore.
  * @param known the variables of the service and of its command line, which may be in the same environment.
@@ -44,9 +50,12 @@ export function warnOfUnknown(
   environment: Environment,
   logger: Logger,
 ): void {
-  const unknown = Object.keys(environment).filter((name) => name.startsWith(prefix) && !known.includes(name));
-  if (unknown.length > 0)
-    logger.warn({ variables: unknown.sort() }, 'unknown variables are ignored: check their spelling');
+  const unknown = Object.keys(environment)
+    .filter((name) => name.startsWith(prefix) && !known.includes(name))
+    .sort();
+  if (unknown.length === 0) return;
+  const told = unknown.slice(0, UNKNOWN_TOLD_MAX).map((name) => suggestFor(name, known, prefix));
+  logger.warn({ variables: unknown }, `unknown variables are ignored: ${told.join(', ')}`);
 }
 
 /** Makes a refinement run even if a member is invalid, so that all faults are listed at once. */
