@@ -220,7 +220,7 @@ describe('the configuration', () => {
 it('every refusal of a setting names its variable and says in plain words what it must be', () => {
   const faults = VARIABLES.flatMap((name) => {
     try {
-      readConfig({ ...{ BUNDOC_KMS_TOKEN_FILE: '/run/token' }, [name]: ' planted ' });
+      readConfig({ BUNDOC_KMS_TOKEN_FILE: '/run/token', [name]: ' planted ' });
       return [];
     } catch (error) {
       return error instanceof ConfigError ? error.faults.filter((fault) => fault.startsWith(name)) : ['?'];

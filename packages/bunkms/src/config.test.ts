@@ -238,7 +238,7 @@ describe('a store in PostgreSQL', () => {
 it('every refusal of a setting names its variable and says in plain words what it must be', () => {
   const faults = VARIABLES.flatMap((name) => {
     try {
-      readConfig({ ...{ BUNKMS_KEK: KEK }, [name]: ' planted ' });
+      readConfig({ BUNKMS_KEK: KEK, [name]: ' planted ' });
       return [];
     } catch (error) {
       return error instanceof ConfigError ? error.faults.filter((fault) => fault.startsWith(name)) : ['?'];

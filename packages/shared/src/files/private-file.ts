@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
-import { link, mkdir, open, rename, rm } from 'node:fs/promises';
+import { link, open, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { makeFolder } from './make-folder.ts';
 
 /** The content of a file; chunks are written as they arrive. */
 type Content = string | Uint8Array | AsyncIterable<Uint8Array>;
@@ -38,7 +39,7 @@ export async function replacePrivateFile(path: string, content: Content): Promis
 }
 
 async function writeTemporary(path: string, content: Content): Promise<string> {
-  await mkdir(dirname(path), { recursive: true, mode: 0o700 });
+  makeFolder(dirname(path));
   const temporary = `${path}.${randomBytes(6).toString('hex')}.tmp`;
   try {
     await using file = await open(temporary, 'wx', 0o600);

@@ -1,8 +1,10 @@
 import { readFileSync } from 'node:fs';
 import { BlockList, isIP, isIPv6 } from 'node:net';
+import { resolve } from 'node:path';
 import { z } from 'zod';
 import { WORDS } from '../logs/fault-words.ts';
 import type { Logger } from '../logs/logger.ts';
+import { printable } from '../logs/printable.ts';
 import { suggestFor } from '../logs/unknown-names.ts';
 import { canonicalAddress } from '../runtime/addresses.ts';
 
@@ -160,17 +162,32 @@ export const logLevel = z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trac
  * Reads a small secret file, without the white space at its end. An empty file is an error: an interrupted
  * setup leaves one behind.
  *
- * @throws ConfigError that names the variable and the reason, never the content.
+ * @param toMake the command that makes the file at a path.
+ * @throws ConfigError that names the variable, the path and the reason, never the content.
  */
-export function readSecretFile(variable: string, path: string): string {
+export function readSecretFile(variable: string, path: string, toMake?: (path: string) => string): string {
   let secret: string;
   try {
     secret = readFileSync(path, 'utf8').trimEnd();
   } catch (error) {
-    throw new ConfigError([
-      `${variable}: the file cannot be read (${(error as NodeJS.ErrnoException).code})`,
-    ]);
+    throw new ConfigError([`${variable}: ${unreadable(path, error, toMake)}`]);
   }
-  if (secret === '') throw new ConfigError([`${variable}: the file is empty`]);
+  if (secret === '') throw new ConfigError([`${variable}: the file ${resolve(path)} is empty`]);
   return secret;
+}
+
+/** A KEK (32 bytes in base64 or hex) or a token, which was given where a path belongs. */
+const SECRET = /^(?:[\w+/-]{43}=?|[\dA-Fa-f]{64}|eyJ.*)$/s;
+
+/**
+ * Why a file that a variable names cannot be read.
+ *
+ * @param toMake the command that makes a missing file.
+ */
+export function unreadable(path: string, error: unknown, toMake?: (path: string) => string): string {
+  if (SECRET.test(path)) return 'must be the path of a file, and looks like the secret itself';
+  const { code } = error as NodeJS.ErrnoException;
+  const place = printable(resolve(path));
+  const remedy = code === 'ENOENT' && toMake !== undefined ? `; a new one: ${toMake(place)}` : '';
+  return `the file ${place} cannot be read (${code})${remedy}`;
 }
