@@ -2,7 +2,7 @@ import { type ExampleRequest, OpenapiReader, type Operation } from '@bundoc/shar
 import { freeBodies, isNamed, unknownMembers } from '@bundoc/shared/testing/unknown-members';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Call } from './support/http.ts';
-import { startKms, type TestKms } from './support/kms.ts';
+import { configOf, startKms, type TestKms } from './support/kms.ts';
 import { BOTH } from './support/routes.ts';
 
 let shared: TestKms;
@@ -66,6 +66,33 @@ describe.each(BOTH)('on the %s listener', (listener) => {
       ]);
     }
   });
+});
+
+it('every operation whose share can be in use lists 429', async () => {
+  const shares = Object.keys(configOf('', '').limits);
+  const limits = Object.fromEntries(shares.map((name) => [name, 0.000_001])) as never;
+  await using kms = await startKms({ config: { limits } });
+  const as = await kms.fullToken();
+  const limited = new Set<string>();
+  // Each share has one request, so the second round has only refusals.
+  for (const _round of [1, 2])
+    for (const operation of readers.internal.operations) {
+      const examples = readers.internal.examplesOf(operation);
+      const example = examples.find(({ status }) => status < 400) ?? examples[0];
+      if (example === undefined || operation.operationId === 'streamEvents') continue;
+      const { status, text, headers } = await kms.internal(example.path, callOf(operation, example, as));
+      if (status !== 429) continue;
+      limited.add(operation.operationId);
+      const seen = { status, text, contentType: String(headers['content-type']) };
+      expect([operation.operationId, readers.internal.faultOf(operation, seen)]).toEqual([
+        operation.operationId,
+        undefined,
+      ]);
+    }
+  expect([...limited]).toEqual(
+    expect.arrayContaining(['deleteKey', 'destroyKeyVersion', 'createKey', 'exportKey']),
+  );
+  expect(limited.size).toBeGreaterThan(12);
 });
 
 describe.each(BOTH)('on the %s listener', (listener) => {

@@ -121,6 +121,18 @@ describe('validate', () => {
     ]);
   });
 
+  it('takes a path without a name for no endpoint, as errors.md says of a trailing slash', () => {
+    const schema = z.object({ project: z.string().min(1) });
+    expect(refusal(() => validate(schema, { project: '' }, 'params')).code).toBe('not_found');
+    expect(refusal(() => validate(schema, { project: '' }, 'body')).code).toBe('invalid_request');
+  });
+
+  it('cuts the path of a fault, whose names may be those of a client', () => {
+    const input = { ['n'.repeat(1_048_576)]: 'x' };
+    const [fault] = refusal(() => validate(z.record(z.string(), z.int()), input, 'body')).errors ?? [];
+    expect(fault?.path).toBe(`body.${'n'.repeat(1_019)}…`);
+  });
+
   it('names a fault of the whole input by its part', () => {
     expect(refusal(() => validate(z.object({}), undefined, 'body')).errors?.[0]?.path).toBe('body');
   });

@@ -4,6 +4,8 @@ import { WORDS } from '../logs/fault-words.ts';
 
 /** Maximum of faults that one refusal lists. */
 const FAULTS_MAX = 20;
+/** Maximum characters of the path of a fault. */
+const PATH_CHARS_MAX = 1_024;
 
 /** The part of a request that has a fault; the first word of its path. */
 export type RequestPart = 'params' | 'query' | 'body' | 'headers' | `body.${string}`;
@@ -11,17 +13,30 @@ export type RequestPart = 'params' | 'query' | 'body' | 'headers' | `body.${stri
 /**
  * Validates input at the edge of the service.
  *
- * @throws AppError `invalid_request` with all faults, by path. It names unknown members, and quotes no values.
+ * @throws AppError `not_found` for an empty name in a path; `invalid_request` with all faults, by path. It
+ *   names unknown members, and quotes no values.
  */
 export function validate<S extends z.ZodType>(schema: S, input: unknown, part: RequestPart): z.infer<S> {
   if (part === 'query') refuseRepeated(input);
+  if (part === 'params') requireNames(input);
   const result = schema.safeParse(input, WORDS);
   if (result.success) return result.data;
   const errors = result.error.issues.slice(0, FAULTS_MAX).map((issue) => ({
-    path: [part, ...issue.path.map(String)].join('.'),
+    path: pathOf(part, issue.path),
     message: issue.message,
   }));
   throw new AppError('invalid_request', { errors });
+}
+
+/** The place of a fault, cut: its names may be a client's. */
+function pathOf(part: RequestPart, path: readonly PropertyKey[]): string {
+  const whole = [part, ...path.map(String)].join('.');
+  return whole.length > PATH_CHARS_MAX ? `${whole.slice(0, PATH_CHARS_MAX)}…` : whole;
+}
+
+/** Refuses a path that ends or continues where a name belongs: `/v1/projects/` names no project. */
+function requireNames(params: unknown): void {
+  if (Object.values(params ?? {}).includes('')) throw new AppError('not_found');
 }
 
 /** Refuses repeated query parameters, which arrive as an array. No parameter takes a list. */

@@ -10,9 +10,11 @@ const CHARS_OF_DISTANCE = 3;
 /**
  * Names unknown members of an input, and the known ones: `skip: unknown; known are where, limit`. A similar
  * known name is suggested. A client may send any name, so few are repeated, cut and escaped.
+ *
+ * @param prefix of all names.
  */
-export function describeUnknown(names: readonly string[], known: readonly string[]): string {
-  const told = names.slice(0, NAMES_MAX).map((name) => suggestFor(name, known));
+export function describeUnknown(names: readonly string[], known: readonly string[], prefix = ''): string {
+  const told = names.slice(0, NAMES_MAX).map((name) => suggestFor(name, known, prefix));
   const more = names.length - told.length;
   const unknown = more > 0 ? `${told.join(', ')} and ${more} more` : told.join(', ');
   return `${unknown}: unknown; ${known.length === 0 ? 'none is known' : `known are ${known.join(', ')}`}`;
