@@ -41,12 +41,12 @@ describe('a service that cannot start', () => {
   it('names the missing file, and the command that makes it', async () => {
     const path = join(folder, 'none');
     const data = join(folder, 'data');
-    const missing = `the file ${path} cannot be read (ENOENT); a new one:`;
+    const missing = `the file ${path} cannot be read (ENOENT);`;
     expect(await refusalOf('bundoc', { BUNDOC_KMS_TOKEN_FILE: path, BUNDOC_DATA_DIR: data })).toContain(
-      `fatal: the configuration is not valid: BUNDOC_KMS_TOKEN_FILE: ${missing} bunkms init --service-token ${path}`,
+      `fatal: the configuration is not valid: BUNDOC_KMS_TOKEN_FILE: ${missing} make it with: bunkms init --service-token ${path}`,
     );
     expect(await refusalOf('bunkms', { BUNKMS_KEK_FILE: path, BUNKMS_DATA_DIR: data })).toContain(
-      `fatal: the configuration is not valid: BUNKMS_KEK_FILE: ${missing} (umask 077; openssl rand -base64 32 > ${path})`,
+      `fatal: the configuration is not valid: BUNKMS_KEK_FILE: ${missing} for a new installation, make it with: (umask 077; openssl rand -base64 32 > ${path})`,
     );
   });
 

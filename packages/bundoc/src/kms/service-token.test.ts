@@ -61,7 +61,7 @@ describe('ServiceToken', () => {
     const path = join(folder, 'none');
     const logger = createLogger({ service: 'bundoc', level: 'silent' });
     expect(() => new ServiceToken({ path, clock, logger })).toThrow(
-      `BUNDOC_KMS_TOKEN_FILE: the file ${path} cannot be read (ENOENT); a new one: bunkms init --service-token ${path}`,
+      `BUNDOC_KMS_TOKEN_FILE: the file ${path} cannot be read (ENOENT); make it with: bunkms init --service-token ${path}`,
     );
   });
 

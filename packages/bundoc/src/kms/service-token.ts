@@ -175,5 +175,9 @@ function parseLife(token: string): Life | undefined {
 }
 
 function readTokenFile(path: string): string {
-  return readSecretFile('BUNDOC_KMS_TOKEN_FILE', path, (place) => `bunkms init --service-token ${place}`);
+  return readSecretFile(
+    'BUNDOC_KMS_TOKEN_FILE',
+    path,
+    (place) => `make it with: bunkms init --service-token ${place}`,
+  );
 }

@@ -50,9 +50,9 @@ export function fileKekProvider(path: string, warn: (message: string) => void): 
   };
 }
 
-/** The command for the first KEK of an installation. Another KEK would leave BunKMS sealed. */
+/** How to make the first KEK of an installation. Another KEK would leave BunKMS sealed. */
 function makeKek(path: string): string {
-  return `(umask 077; openssl rand -base64 32 > ${path})`;
+  return `for a new installation, make it with: (umask 077; openssl rand -base64 32 > ${path})`;
 }
 
 /** Reads the ring from the variable `BUNKMS_KEK`, which does not change while the process runs. */

@@ -162,7 +162,7 @@ export const logLevel = z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trac
  * Reads a small secret file, without the white space at its end. An empty file is an error: an interrupted
  * setup leaves one behind.
  *
- * @param toMake the command that makes the file at a path.
+ * @param toMake how to make the file at a path.
  * @throws ConfigError that names the variable, the path and the reason, never the content.
  */
 export function readSecretFile(variable: string, path: string, toMake?: (path: string) => string): string {
@@ -182,12 +182,12 @@ const SECRET = /^(?:[\w+/-]{43}=?|[\dA-Fa-f]{64}|eyJ.*)$/s;
 /**
  * Why a file that a variable names cannot be read.
  *
- * @param toMake the command that makes a missing file.
+ * @param toMake how to make a missing file.
  */
 export function unreadable(path: string, error: unknown, toMake?: (path: string) => string): string {
   if (SECRET.test(path)) return 'must be the path of a file, and looks like the secret itself';
   const { code } = error as NodeJS.ErrnoException;
   const place = printable(resolve(path));
-  const remedy = code === 'ENOENT' && toMake !== undefined ? `; a new one: ${toMake(place)}` : '';
+  const remedy = code === 'ENOENT' && toMake !== undefined ? `; ${toMake(place)}` : '';
   return `the file ${place} cannot be read (${code})${remedy}`;
 }
