@@ -69,7 +69,9 @@ describe('validate', () => {
     const messageOf = (input: object) => refusal(() => validate(schema, input, 'body')).errors?.[0]?.message;
     const many = Object.fromEntries(Array.from({ length: 10_000 }, (_, at) => [`m${at}`, SECRET]));
     expect(messageOf(many)).toBe('m0, m1, m2, m3, m4 and 9995 more: unknown; known are limit');
-    expect(messageOf({ ['a'.repeat(1_048_576)]: 1 })).toBe(`${'a'.repeat(64)}…: unknown; known are limit`);
+    expect(messageOf({ ['a'.repeat(1_048_576)]: 1 })).toBe(
+      'a name of 1048576 characters: unknown; known are limit',
+    );
     expect(messageOf({ 'a\n\u001b[31m, b: "c"\u202e\ud800': 1, '': 1 })).toBe(
       String.raw`"a\n\u001b[31m, b: \"c\"\u202e\ud800", "": unknown; known are limit`,
     );

@@ -1,15 +1,16 @@
 import { printable } from './printable.ts';
 
-/** Maximum of unknown names that a refusal repeats, and of the characters of each. */
+/** Maximum of unknown names that a refusal repeats. */
 const NAMES_MAX = 5;
-const NAME_CHARS_MAX = 64;
+/** Maximum characters of a repeated name. Tokens and keys are longer in each of their spellings. */
+const NAME_CHARS_MAX = 40;
 /** Maximum distance of a name that is similar, and the characters for each unit of it. */
 const DISTANCE_MAX = 3;
 const CHARS_OF_DISTANCE = 3;
 
 /**
  * Names unknown members of an input, and the known ones: `skip: unknown; known are where, limit`. A similar
- * known name is suggested. A client may send any name, so few are repeated, cut and escaped.
+ * known name is suggested. A client may send any name, so few are repeated, escaped, and no long ones.
  *
  * @param prefix of all names.
  */
@@ -31,10 +32,13 @@ export function suggestFor(name: string, known: readonly string[], prefix = ''):
   return near === undefined ? quoteName(name) : `${quoteName(name)} (did you mean ${prefix}${near}?)`;
 }
 
-/** A name from a client: quoted unless it is a plain word, cut, and with escapes for what does not print. */
+/**
+ * A name from a client: quoted unless it is a plain word, and with escapes for what does not print. Of a long
+ * one only the length: somebody may have put a secret in its place.
+ */
 function quoteName(name: string): string {
-  const cut = name.length > NAME_CHARS_MAX ? `${name.slice(0, NAME_CHARS_MAX)}…` : name;
-  return /^[\w$.@-]+…?$/.test(cut) ? cut : printable(JSON.stringify(cut));
+  if (name.length > NAME_CHARS_MAX) return `a name of ${name.length} characters`;
+  return /^[\w$.@-]+$/.test(name) ? name : printable(JSON.stringify(name));
 }
 
 /**
