@@ -162,7 +162,7 @@ describe('a path is refused, and nothing is written,', () => {
       'invalid_request',
     ],
     ['with an id of 2,000 characters', document('x'.repeat(2_000)), 'uri_too_long'],
-    ['with an empty id', document(''), 'invalid_request'],
+    ['with an empty id', document(''), 'not_found'],
     ['with invalid UTF-8 in the id', document('%ff'), 'invalid_request'],
     ['with an overlong slash in the id', document('%c0%af'), 'invalid_request'],
     ['with half an escape', document('a%2'), 'invalid_request'],

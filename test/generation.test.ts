@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, inject, it } from 'vitest';
 import { call, Installation } from './support/installation.ts';
 import { MovedClock } from './support/moved-clock.ts';
 
@@ -46,7 +46,7 @@ const pass = async (seconds: number) => {
 };
 
 describe('the generation of a storage in use', () => {
-  it('is in /ready only for service tokens with docs:metrics; other tokens, valid or not, change nothing there', async () => {
+  it('is in /ready beside the free disk, only for service tokens with docs:metrics; other tokens, valid or not, change nothing there', async () => {
     const ask = async (headers: Record<string, string>) => {
       const answer = await call(installation.url, '/ready', { headers });
       return { status: answer.status, body: answer.json() };
@@ -54,7 +54,7 @@ describe('the generation of a storage in use', () => {
     const bearer = (of: string) => ({ authorization: `Bearer ${of}` });
     const open = await ask({});
     expect(open.status).toBe(200);
-    expect(open.body).not.toHaveProperty('generation');
+    for (const member of ['generation', 'disk']) expect(open.body).not.toHaveProperty(member);
     const all = ['docs:read', 'docs:write', 'docs:admin'] as const;
     const others = [
       token,
@@ -67,7 +67,13 @@ describe('the generation of a storage in use', () => {
     for (const other of others) expect(await ask(bearer(other))).toEqual(open);
     expect(await ask(bearer(monitor))).toEqual({
       status: 200,
-      body: { ...open.body, generation: await confirmed() },
+      body: {
+        ...open.body,
+        generation: await confirmed(),
+        ...(inject('postgresUrl') !== undefined
+          ? {}
+          : { disk: { folder: expect.stringMatching(/^\//), free_bytes: expect.any(Number) } }),
+      },
     });
   });
 

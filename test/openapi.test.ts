@@ -1,4 +1,5 @@
 import { OpenapiReader } from '@bundoc/shared/testing/openapi';
+import { freeBodies, isNamed, unknownMembers } from '@bundoc/shared/testing/unknown-members';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { call, Installation } from './support/installation.ts';
 
@@ -66,5 +67,21 @@ it('every operation requires a token, except the few that need none', async () =
       operation.operationId,
       operation.security.length > 0,
     ]);
+  }
+});
+
+it('every refusal of an unknown member of a body or query names it, and what is known', async () => {
+  const cases = unknownMembers(reader);
+  expect(cases.length).toBeGreaterThan(20);
+  expect(freeBodies(reader)).toEqual(['createDocument', 'putDocument', 'patchDocument']);
+  for (const one of cases) {
+    const { operation, request } = one;
+    const { status, text } = await call(installation.url, request.path, {
+      method: request.method,
+      token,
+      headers: { ...request.headers, 'content-type': request.contentType },
+      ...(request.body === undefined ? {} : { body: JSON.stringify(request.body) }),
+    });
+    expect(isNamed(one, status, text), `${operation.operationId}: ${text}`).toBe(true);
   }
 });

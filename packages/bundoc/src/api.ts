@@ -1,6 +1,7 @@
 import { CONSOLE_FOLDER } from '@bundoc/console/folder';
 import { registerConsole } from '@bundoc/shared/console/routes';
 import { readSite } from '@bundoc/shared/console/site';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { defined } from '@bundoc/shared/contract/defined';
 import { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { allowOrigins } from '@bundoc/shared/http/cors';
@@ -46,6 +47,7 @@ import { Backups } from './service/backups.ts';
 import { Batches } from './service/batches.ts';
 import type { ChangeFeed } from './service/change-feed.ts';
 import { Collections } from './service/collections.ts';
+import type { DiskReport } from './service/disk-report.ts';
 import { Documents } from './service/documents.ts';
 import type { Moves } from './service/moves.ts';
 import { ProjectDirectory } from './service/project-directory.ts';
@@ -65,6 +67,7 @@ export interface ApiParts {
   readonly shares: ServiceShares;
   readonly httpShares: HttpShares;
   readonly storage: Pick<StorageEngine, 'isReady'>;
+  readonly disk: DiskReport;
   readonly generation: StorageGeneration;
   readonly kms: KmsClient;
   readonly events: KmsEvents;
@@ -99,6 +102,10 @@ export async function createApi(parts: ApiParts): Promise<FastifyInstance> {
     bodyBytesMax: config.documentBytesMax,
     tls,
     shares: httpShares,
+    onProblem: (_request, error) => {
+      if (error.code === 'disk_full') parts.disk.report(error);
+      return undefined;
+    },
     ...defined({ requestTimeoutMs }),
   });
   if (config.corsOrigins.length > 0) allowOrigins(app, config.corsOrigins);
@@ -146,10 +153,20 @@ async function registerRoutes(app: FastifyInstance, auth: BearerAuth, parts: Api
 }
 
 /** Returns the check behind `/ready`. */
-function readinessOf({ clock, storage, generation, kms, events, id }: ApiParts): () => Promise<Readiness> {
+function readinessOf({
+  clock,
+  storage,
+  generation,
+  kms,
+  events,
+  id,
+  disk,
+}: ApiParts): () => Promise<Readiness> {
   const readiness = cachedCheck(clock, READINESS_KEPT_MS, async () => {
-    const [isReady, kmsUp] = await Promise.all([storage.isReady(), kms.isUp()]);
+    const [isReady, kmsUp, space] = await Promise.all([storage.isReady(), kms.isUp(), disk.space()]);
+    if (!isReady) disk.report(new AppError('storage_unavailable'));
     return {
+      ...defined({ disk: space }),
       storage: isReady ? 'ok' : 'failing',
       storage_id: id,
       kms: kmsUp ? 'up' : 'down',

@@ -41,6 +41,7 @@ import type { InstanceManager } from './projects/instance-manager.ts';
 import { ProjectUpkeep } from './projects/project-upkeep.ts';
 import type { SpreadRotations } from './projects/spread-rotations.ts';
 import { ChangeFeed } from './service/change-feed.ts';
+import { diskReport } from './service/disk-report.ts';
 import { Moves } from './service/moves.ts';
 import { Scheduler } from './work/scheduler.ts';
 import { createServiceShares } from './work/service-shares.ts';
@@ -148,7 +149,8 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   const { requestTimeoutMs } = parts;
   const served = { generation, events, revoked, tokenKeys, deletion, feed, moves, id, drain };
   const composed = { ...ports, ...work, ...connected, ...kept, ...served };
-  const app = await createApi({ ...composed, config, requestTimeoutMs });
+  const disk = diskReport(config.storage.kind === 'files' ? config.dataDir : undefined, clock, logger);
+  const app = await createApi({ ...composed, config, disk, requestTimeoutMs });
   stack.defer(() => app.close());
   const url = await listen(app, { host: config.host, port: config.port, variable: 'BUNDOC_PORT' });
   const facts = { url, version: VERSION, storage: storage.place, storageId: id, kmsUrl: config.kms.url };

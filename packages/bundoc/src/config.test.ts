@@ -1,5 +1,6 @@
+import { ConfigError } from '@bundoc/shared/process/config';
 import { describe, expect, it } from 'vitest';
-import { readConfig } from './config.ts';
+import { readConfig, VARIABLES } from './config.ts';
 import { GroupQuota } from './engine/commit/quota.ts';
 import { defaultCacheBytes, defaultOpenBytes } from './process-limits.ts';
 
@@ -214,4 +215,19 @@ describe('the configuration', () => {
       'BUNDOC_KMS_URL: ',
     );
   });
+});
+
+it('every refusal of a setting names its variable and says in plain words what it must be', () => {
+  const faults = VARIABLES.flatMap((name) => {
+    try {
+      readConfig({ BUNDOC_KMS_TOKEN_FILE: '/run/token', [name]: ' planted ' });
+      return [];
+    } catch (error) {
+      return error instanceof ConfigError ? error.faults.filter((fault) => fault.startsWith(name)) : ['?'];
+    }
+  });
+  expect(faults.length).toBeGreaterThan(10);
+  for (const fault of faults)
+    expect(fault).toMatch(/^[A-Z_]+(\.\d+)?: (must be|goes together with|give either|is for a service) /);
+  expect(faults.join()).not.toMatch(/planted|invalid/i);
 });

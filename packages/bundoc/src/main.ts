@@ -18,7 +18,7 @@ await runService(logger, async () => {
   guardMemory(process.env);
   const { startBundoc } = await import('./app.ts');
   const { readConfig, VARIABLES } = await import('./config.ts');
-  const config = readConfig(process.env);
   warnOfUnknown('BUNDOC_', [...VARIABLES, ...OF_COMMANDS], process.env, logger);
+  const config = readConfig(process.env);
   return startBundoc(config, { logger });
 });

@@ -9,13 +9,15 @@ import { readConfig } from '../src/config.ts';
 import { openNodeDisk } from '../src/engine/files/disk/node-disk.ts';
 import { identifyFolder } from '../src/engine/files/identity-in-folder.ts';
 
-it('on a full disk /ready says 503 and leaves no file behind', async () => {
+it('on a full disk /ready says 503, the log names the folder and its free space, and /ready leaves no file behind', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'bundoc-ready-'));
   const tokenFile = join(folder, 'token');
   writeFileSync(tokenFile, 'none');
   await using disk = openNodeDisk(folder);
   const { id } = await (await identifyFolder(disk, folder)).read();
   let probes = 0;
+  const lines: string[] = [];
+  const log = (line: string) => void lines.push(line);
   const bundoc = await startBundoc(
     readConfig({
       BUNDOC_PORT: '0',
@@ -24,7 +26,7 @@ it('on a full disk /ready says 503 and leaves no file behind', async () => {
       BUNDOC_KMS_TOKEN_FILE: tokenFile,
     }),
     {
-      logger: createLogger({ service: 'bundoc', level: 'silent' }),
+      logger: createLogger({ service: 'bundoc', level: 'warn', destination: { write: log } }),
       wrapDisk: (own) => ({
         ...own,
         createFile: async (path, content) => {
@@ -49,6 +51,17 @@ it('on a full disk /ready says 503 and leaves no file behind', async () => {
         reason: 'kms_unavailable',
       },
     ]);
+    // The folder and its free space are for operators: in the log, and for a monitor's token.
+    await expect
+      .poll(() => lines.map((line) => JSON.parse(line) as object))
+      .toContainEqual(
+        expect.objectContaining({
+          level: 'warn',
+          msg: 'the data folder cannot be written: storage_unavailable',
+          folder,
+          free_mib: expect.any(Number),
+        }),
+      );
     expect(probes).toBe(1);
     expect(readdirSync(join(folder, 'tmp'))).toEqual([]);
   } finally {

@@ -1,6 +1,6 @@
 import { ConfigError } from '@bundoc/shared/process/config';
 import { describe, expect, it } from 'vitest';
-import { readConfig } from './config.ts';
+import { readConfig, VARIABLES } from './config.ts';
 
 const KEK = 'aa'.repeat(32);
 
@@ -240,4 +240,19 @@ describe('a store in PostgreSQL', () => {
     expect(() => storageOf(text)).toThrow(message);
     expect(() => storageOf(text)).not.toThrow(/secret/);
   });
+});
+
+it('every refusal of a setting names its variable and says in plain words what it must be', () => {
+  const faults = VARIABLES.flatMap((name) => {
+    try {
+      readConfig({ BUNKMS_KEK: KEK, [name]: ' planted ' });
+      return [];
+    } catch (error) {
+      return error instanceof ConfigError ? error.faults.filter((fault) => fault.startsWith(name)) : ['?'];
+    }
+  });
+  expect(faults.length).toBeGreaterThan(10);
+  for (const fault of faults)
+    expect(fault).toMatch(/^[A-Z_]+(\.\d+)?: (must be|goes together with|give either|is for a service) /);
+  expect(faults.join()).not.toMatch(/planted|invalid/i);
 });

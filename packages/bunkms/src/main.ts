@@ -14,7 +14,7 @@ await runService(logger, async () => {
   guardMemory(process.env);
   const { startBunkms } = await import('./app.ts');
   const { readConfig, VARIABLES } = await import('./config.ts');
-  const config = readConfig(process.env);
   warnOfUnknown('BUNKMS_', VARIABLES, process.env, logger);
+  const config = readConfig(process.env);
   return startBunkms(config, { logger });
 });

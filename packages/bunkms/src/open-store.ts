@@ -1,4 +1,4 @@
-import { mkdirSync } from 'node:fs';
+import { makeFolder } from '@bundoc/shared/files/make-folder';
 import type { KmsStore } from './store/port.ts';
 import { openPostgresStore } from './store/postgres/postgres-store.ts';
 import type { PostgresSettings } from './store/postgres/settings.ts';
@@ -33,7 +33,7 @@ export function openStore(
   { storage, dataDir }: StoreLocation,
   { onCrash, warn }: StoreWatcher,
 ): Promise<KmsStore> {
+  makeFolder(dataDir, 'BUNKMS_DATA_DIR');
   if (storage.kind === 'sqlite') return openSqliteStore({ dataDir, onCrash, deadlineMs: storage.deadlineMs });
-  mkdirSync(dataDir, { recursive: true, mode: 0o700 });
   return openPostgresStore({ settings: storage.settings, warn });
 }

@@ -147,8 +147,8 @@ describe('bad input', () => {
 
   it.each([
     ['/v1/keys/a/b', 404, 'not_found'],
-    ['/v1/keys/', 400, 'invalid_request'],
-    ['/v1/export/', 400, 'invalid_request'],
+    ['/v1/keys/', 404, 'not_found'],
+    ['/v1/export/', 404, 'not_found'],
     ['/v1/keys/%zz', 400, 'invalid_request'],
     ['/v1/keys/%ff', 400, 'invalid_request'],
     [`/v1/keys/${'a'.repeat(2_000)}`, 414, 'uri_too_long'],

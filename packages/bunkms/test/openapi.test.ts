@@ -1,7 +1,8 @@
 import { type ExampleRequest, OpenapiReader, type Operation } from '@bundoc/shared/testing/openapi';
+import { freeBodies, isNamed, unknownMembers } from '@bundoc/shared/testing/unknown-members';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Call } from './support/http.ts';
-import { startKms, type TestKms } from './support/kms.ts';
+import { configOf, startKms, type TestKms } from './support/kms.ts';
 import { BOTH } from './support/routes.ts';
 
 let shared: TestKms;
@@ -64,6 +65,51 @@ describe.each(BOTH)('on the %s listener', (listener) => {
         operation.security.length > 0,
       ]);
     }
+  });
+});
+
+it('every operation whose share can be in use lists 429', async () => {
+  const shares = Object.keys(configOf('', '').limits);
+  const limits = Object.fromEntries(shares.map((name) => [name, 0.000_001])) as never;
+  await using kms = await startKms({ config: { limits } });
+  const as = await kms.fullToken();
+  const limited = new Set<string>();
+  // Each share has one request, so the second round has only refusals.
+  for (const _round of [1, 2])
+    for (const operation of readers.internal.operations) {
+      const examples = readers.internal.examplesOf(operation);
+      const example = examples.find(({ status }) => status < 400) ?? examples[0];
+      if (example === undefined || operation.operationId === 'streamEvents') continue;
+      const { status, text, headers } = await kms.internal(example.path, callOf(operation, example, as));
+      if (status !== 429) continue;
+      limited.add(operation.operationId);
+      const seen = { status, text, contentType: String(headers['content-type']) };
+      expect([operation.operationId, readers.internal.faultOf(operation, seen)]).toEqual([
+        operation.operationId,
+        undefined,
+      ]);
+    }
+  expect([...limited]).toEqual(
+    expect.arrayContaining(['deleteKey', 'destroyKeyVersion', 'createKey', 'exportKey']),
+  );
+  expect(limited.size).toBeGreaterThan(12);
+});
+
+describe.each(BOTH)('on the %s listener', (listener) => {
+  const reader = readers[listener];
+  const cases = unknownMembers(reader).map(
+    (one) => [`${one.operation.operationId}, ${one.faults[0]?.path}`, one] as const,
+  );
+
+  it('every body has listed members', () => {
+    expect(freeBodies(reader)).toEqual([]);
+    expect(cases.length).toBeGreaterThan(40);
+  });
+
+  it.each(cases)('a refusal of an unknown member of %s names it, and what is known', async (_name, one) => {
+    const { operation, request } = one;
+    const { status, text } = await shared[listener](request.path, callOf(operation, request, token));
+    expect(isNamed(one, status, text), text).toBe(true);
   });
 });
 

@@ -48,6 +48,7 @@ describe('a faulty request is refused, has no effect, and ends its connection', 
     ['HTTP/1.2', 'http_version_unsupported', write('Host: x\r\n', 'PUT /write HTTP/1.2')],
     ['a request line without a version', 'http_version_unsupported', 'GET /items/a\r\n\r\n'],
     ['the preface of HTTP/2', 'http_version_unsupported', 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'],
+    ['an asterisk in place of a path', 'invalid_request', get('*')],
     ['a fragment', 'invalid_request', write('Host: x\r\n', 'PUT /write#a HTTP/1.1')],
     ['a fragment after a query', 'invalid_request', get('/items/a?b#c')],
     ...['gzip', 'gzip, chunked', 'chunked, gzip', 'identity'].map((coding): [string, ProblemCode, string] => [

@@ -8,8 +8,8 @@ import { type JsonOption, print } from '@bundoc/shared/cli/print';
 import { collectionNameSchema, projectIdSchema } from '@bundoc/shared/contract/documents';
 import type { Environment } from '@bundoc/shared/process/config';
 import { z } from 'zod';
-import { type ImportProgress, importDocuments } from '../operations/import-documents.ts';
-import { linesOf } from '../operations/ndjson.ts';
+import { ConnectionLost, type ImportProgress, importDocuments } from '../operations/import-documents.ts';
+import { InvalidLine, linesOf } from '../operations/ndjson.ts';
 import { ResumeFile } from '../operations/resume-file.ts';
 import {
   collectionName,
@@ -103,7 +103,7 @@ async function importFile(
     // There is nothing to resume before the first batch.
     if (latest.end > 0) await save(latest);
     else await resume?.remove();
-    throw error;
+    throw withProgress(error, latest, resume !== undefined);
   }
   await resume?.remove();
   bar[Symbol.dispose]();
@@ -111,6 +111,15 @@ async function importFile(
   print(options, { project, documents, lines }, () => [
     `${counted(documents, 'document')} written to ${project}`,
   ]);
+}
+
+/** Adds to an error with a line how much is written, and what to do. */
+export function withProgress(error: unknown, { documents }: ImportProgress, isResumable: boolean): unknown {
+  const isLost = error instanceof ConnectionLost;
+  if (!isLost && !(error instanceof InvalidLine)) return error;
+  const written = `${counted(documents, 'document')} before it ${documents === 1 ? 'is' : 'are'} written`;
+  const remedy = isLost && isResumable ? '; run it again' : '';
+  return new CommandError(`${error.message}; ${written}${remedy}`, { cause: error.cause });
 }
 
 /** Describes an import by its state: the target and the progress. */

@@ -28,6 +28,8 @@ export const addDoctorCommand: AddCommands = (program, environment) => {
       else checkup.fail('token', formatError(error), 'ask the operator of the service for a token');
       return undefined;
     });
+    if (config?.storage.kind === 'files')
+      await checkDisk(checkup, resolve(config.dataDir), 'BUNDOC_DATA_DIR');
     const named = access ?? bundocAccess(environment, options);
     const remedy = 'correct BUNDOC_PORT, or name the service with --url';
     const url = named.url ?? (await checkup.try('url', remedy, () => ownBundocUrl(environment)));
@@ -68,10 +70,13 @@ const NOT_READY: Readonly<Record<string, string>> = {
   storage_superseded: 'stop one of the two copies of this storage; see docs/keys.md, "Storages and holders"',
 };
 
-/** Judges the answer of Bundoc to `/ready`. */
+/** Judges the answer of Bundoc to `/ready`, after the disk. */
 export function judgeBundoc(checkup: Checkup, { status, body }: ServiceAnswer): void {
   const { reason, kms, kms_events: events } = body;
-  if (status === 200) checkup.ok('ready', 'Bundoc stores documents');
+  // The log has room for a while, and a small file may still fit.
+  if (status === 200 && checkup.hasFailed('disk'))
+    checkup.warn('ready', 'Bundoc stores documents, but not for long', 'see the line "disk"');
+  else if (status === 200) checkup.ok('ready', 'Bundoc stores documents');
   else {
     const found = `Bundoc stores no documents now: ${String(reason ?? body['status'])}`;
     checkup.fail('ready', found, NOT_READY[String(reason)] ?? 'ask again; see the log of Bundoc');
@@ -92,8 +97,7 @@ const NEEDED = ['kms:create_key', 'kms:read_key', 'kms:rotate_key', 'kms:export_
 const NO_STORAGE = '/v1/storages/00000000-0000-4000-8000-000000000000';
 
 /** Checks what the service needs, in an environment with its configuration. */
-async function checkOwnSide(checkup: Checkup, { storage, dataDir, kms }: BundocConfig): Promise<void> {
-  if (storage.kind === 'files') await checkDisk(checkup, resolve(dataDir), 'BUNDOC_DATA_DIR');
+async function checkOwnSide(checkup: Checkup, { kms }: BundocConfig): Promise<void> {
   const { ca, cert, key } = kms.tls ?? {};
   const trust = await checkup.try('kms tls', 'correct the BUNDOC_KMS_*_FILE variables', () =>
     readTrust({ ca: ca?.path, cert: cert?.path, key: key?.path }),

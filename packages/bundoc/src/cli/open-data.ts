@@ -176,7 +176,7 @@ async function hold<T>(
 ): Promise<T> {
   const dataDir = resolve(config.dataDir);
   const projectsDir = join(dataDir, PROJECTS_FOLDER);
-  using folder = how === 'made' ? DataFolder.make(dataDir) : openFound(dataDir);
+  using folder = how === 'made' ? DataFolder.make(dataDir, 'BUNDOC_DATA_DIR') : openFound(dataDir);
   await using disk = openNodeDisk(dataDir);
   if (how === 'found' && (await disk.list(projectsDir)) === undefined) throw noDataFolder(dataDir);
   using lock = lockFolder(dataDir);

@@ -17,6 +17,8 @@ const readinessSchema = z.object({
   storage_id: storageIdSchema,
   /** The confirmed generation. Only for service tokens with `docs:metrics`. */
   generation: generationSchema.optional(),
+  /** The data folder, and what its file system has left. Only for service tokens with `docs:metrics`. */
+  disk: z.object({ folder: z.string(), free_bytes: z.int().nonnegative() }).optional(),
   /** Why documents cannot be stored. `kms_unavailable`: BunKMS has not confirmed a generation yet. */
   reason: z.enum(['storage_unavailable', 'kms_unavailable', 'storage_superseded']).optional(),
   kms: z.enum(['up', 'down']),
@@ -31,7 +33,7 @@ const readySchema = z.object({
 
 /**
  * `/health`: the process is alive. `/ready`: it can store documents. Both need no token and reveal nothing
- * else, except for the generation of the storage: who knows it can act as the storage with a stolen token.
+ * else, except to a monitor: who knows the generation of the storage can act as it with a stolen token.
  */
 export function registerHealth(
   app: FastifyInstance,
@@ -46,7 +48,7 @@ export function registerHealth(
     tag: 'service',
     summary: 'Whether documents can be stored',
     description:
-      'BunKMS decides until it has confirmed the generation of the storage. Later it is shown, but does not decide: projects whose key is cached work without it. `generation` is only for a service token with the scope `docs:metrics`. Any other token has no effect.',
+      'BunKMS decides until it has confirmed the generation of the storage. Later it is shown, but does not decide: projects whose key is cached work without it. `generation` and `disk` (for files) are only for a service token with the scope `docs:metrics`. Any other token has no effect.',
     access: PUBLIC,
     answers: {
       200: { description: 'They can', schema: readySchema },
@@ -69,7 +71,7 @@ export function registerHealth(
     },
   });
   app.get('/ready', { config: ready }, async (request, reply) => {
-    const [{ generation, ...state }, isMonitor] = await Promise.all([
+    const [{ generation, disk, ...state }, isMonitor] = await Promise.all([
       readiness(),
       isFromService(auth, request, 'docs:metrics'),
     ]);
@@ -77,6 +79,6 @@ export function registerHealth(
     const status = drain.isDraining ? 'draining' : able;
     return reply
       .code(status === 'ready' ? 200 : 503)
-      .send({ status, ...state, ...(isMonitor ? defined({ generation }) : {}) });
+      .send({ status, ...state, ...(isMonitor ? defined({ generation, disk }) : {}) });
   });
 }

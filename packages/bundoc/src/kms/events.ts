@@ -30,6 +30,11 @@ const REASONS_LOGGED_MAX = 10;
 /** Maximum characters of one event; BunKMS's are far shorter. */
 const EVENT_CHARS_MAX = 65_536;
 
+/** BunKMS ended the stream. It also does so when it stops: this is no defect, so its stack is not logged. */
+class StreamEnded extends Error {
+  override readonly name = 'StreamEnded';
+}
+
 /**
  * Follows BunKMS's stream of events while Bundoc runs. It reconnects with backoff and full jitter, and
  * resumes after the last event. An unreadable event ends the stream, and the next one begins with a reset.
@@ -66,7 +71,7 @@ export class KmsEvents implements AsyncDisposable {
     const stopped = new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }));
     await Promise.race([ready, stopped]);
     while (!signal.aborted) {
-      let reason: unknown = new Error('the stream has ended');
+      let reason: unknown = new StreamEnded('the stream has ended');
       try {
         await this.#follow(signal);
       } catch (error) {

@@ -56,6 +56,15 @@ describe('ServiceToken', () => {
     expect(token.current()).toBe(tokenOf(0, 2000, 'second'));
   });
 
+  it('names the missing file at the start, and the command that makes it', () => {
+    const { folder, clock } = start();
+    const path = join(folder, 'none');
+    const logger = createLogger({ service: 'bundoc', level: 'silent' });
+    expect(() => new ServiceToken({ path, clock, logger })).toThrow(
+      `BUNDOC_KMS_TOKEN_FILE: the file ${path} cannot be read (ENOENT); make it with: bunkms init --service-token ${path}`,
+    );
+  });
+
   it('keeps the last token when the file is missing', () => {
     const { path, token } = start();
     rmSync(path);

@@ -43,7 +43,7 @@ export class ServiceToken {
   constructor(options: ServiceTokenOptions) {
     this.#options = options;
     this.#fileStamp = this.#stampOfFile();
-    this.#token = readSecretFile('BUNDOC_KMS_TOKEN_FILE', options.path);
+    this.#token = readTokenFile(options.path);
   }
 
   /** The current token: that of the file, or a newer one that could not be written to it. */
@@ -52,7 +52,7 @@ export class ServiceToken {
     if (stamp !== this.#fileStamp && stamp !== '') {
       try {
         // An empty file is a fault, too: a failed `bunkms token issue > file` leaves one.
-        this.#token = readSecretFile('BUNDOC_KMS_TOKEN_FILE', this.#options.path);
+        this.#token = readTokenFile(this.#options.path);
         this.#fileStamp = stamp;
       } catch (error) {
         this.#options.logger.warn(
@@ -172,4 +172,12 @@ function parseLife(token: string): Life | undefined {
   } catch {
     return undefined;
   }
+}
+
+function readTokenFile(path: string): string {
+  return readSecretFile(
+    'BUNDOC_KMS_TOKEN_FILE',
+    path,
+    (place) => `make it with: bunkms init --service-token ${place}`,
+  );
 }

@@ -6,6 +6,11 @@ import { hasCode } from '@bundoc/client/error';
 import { type Imported, readImportLine } from './import-line.ts';
 import { InvalidLine, type Line } from './ndjson.ts';
 
+/** The service does not answer. The message names the first line that may not be written. */
+export class ConnectionLost extends Error {
+  override readonly name = 'ConnectionLost';
+}
+
 export interface ImportOptions {
   readonly project: string;
   /** Identifies the import: a run that resumes it has the same. */
@@ -54,7 +59,8 @@ interface Batch {
  *
  * @param lines the lines after those that are done.
  * @param done the progress of earlier runs.
- * @throws InvalidLine for an invalid or refused line; everything before the last reported place is done.
+ * @throws InvalidLine for an invalid or refused line, ConnectionLost; everything before the last reported
+ *   place is done.
  */
 export async function importDocuments(
   bundoc: Bundoc,
@@ -132,7 +138,7 @@ export async function importDocuments(
   return progress;
 }
 
-/** @throws InvalidLine when the batch is refused. */
+/** @throws InvalidLine when the batch is refused; ConnectionLost. */
 async function send(
   project: ReturnType<Bundoc['project']>,
   batch: Batch,
@@ -196,5 +202,8 @@ function keyOf({ project, run }: ImportOptions, { from, operations }: Batch): st
 
 function refused(cause: unknown, { firstLine, lastLine }: Batch): unknown {
   if (!(cause instanceof Error) || cause.name !== 'BundocError') return cause;
+  // Nobody refused the lines. They may even have been written.
+  if (hasCode(cause, 'network_error', 'deadline_exceeded'))
+    return new ConnectionLost(`connection lost at line ${firstLine}`, { cause });
   return new InvalidLine(`lines ${firstLine} to ${lastLine} were refused: ${cause.message}`, { cause });
 }

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { readImportLine } from './import-line.ts';
+import { InvalidLine } from './ndjson.ts';
 
 const read = (text: string, collection?: string) => readImportLine({ text, number: 7, end: 0 }, collection);
 const head = '"_id":"a","_collection":"notes","_rev":"0123","_created":"x","_updated":"y"';
@@ -35,6 +36,16 @@ describe('a line of an import', () => {
       id: 'a',
     });
     expect(() => read('{"_collection":"c","_deleted":true}')).toThrow('has no _id');
+  });
+
+  it.each([
+    ['{"n":1,}', 'expected double-quoted property name at column 8'],
+    ['{"n":1}}', 'unexpected non-whitespace character at column 8'],
+    ['{"n":"planted"', "expected ',' or '}' after property value at column 15"],
+    ['{"n":tru, "planted":1}', "unexpected token ','"],
+    ['{"n":[', 'unexpected end of JSON input'],
+  ])('says where and why %s is not JSON, and does not repeat it', (line, reason) => {
+    expect(() => read(line, 'c')).toThrow(new InvalidLine(`line 7 is not JSON: ${reason}`));
   });
 
   it.each(['[]', '1', 'x', '{"_id":1}'])('is refused with its number when it is invalid: %s', (line) => {

@@ -2,6 +2,7 @@ import { Pool } from '@bundoc/shared/admission/pool';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { runInShare } from '@bundoc/shared/shares/share-key';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
+import { createLogger } from '@bundoc/shared/logs/logger';
 import { nextTurn } from '@bundoc/shared/testing/timing';
 import { describe, expect, it } from 'vitest';
 import type { FileChange } from '../engine/files/disk/disk.ts';
@@ -17,6 +18,19 @@ describe('an InstanceManager', () => {
     const { service, manager } = startManager();
     expect(await manager.acquire('p', 'existing')).toBeUndefined();
     expect(service.exports).toBe(0);
+  });
+
+  it('warns of a project that cannot be opened, but not of one that was deleted', async () => {
+    const lines: string[] = [];
+    const destination = { write: (line: string) => void lines.push(line) };
+    const logger = createLogger({ service: 'bundoc', level: 'info', destination });
+    const { service, manager } = startManager({ logger });
+    service.destroyed.add('gone-dek');
+    await expect(manager.acquire('gone', 'create')).rejects.toMatchObject({ code: 'project_destroyed' });
+    expect(lines).toEqual([]);
+    service.failure = new AppError('key_damaged');
+    await expect(manager.acquire('p', 'create')).rejects.toMatchObject({ code: 'key_damaged' });
+    expect(lines).toEqual([expect.stringContaining('a project cannot be opened: key_damaged')]);
   });
 
   it('opens a project once for many concurrent callers, and creates one key', async () => {

@@ -325,9 +325,11 @@ export class InstanceManager implements AsyncDisposable {
       lease = await this.#load(project, opened, taken);
       return lease;
     } catch (error) {
-      logger.warn({ err: error, project }, 'a project cannot be opened');
+      // A request for a deleted project is not a fault of the service.
+      const isDestroyed = hasCode(error, 'project_destroyed');
+      logger[isDestroyed ? 'debug' : 'warn']({ err: error, project }, 'a project cannot be opened');
       // Another node may have deleted it, and this node may not have the event from BunKMS yet.
-      if (hasCode(error, 'project_destroyed')) keys.evict(project);
+      if (isDestroyed) keys.evict(project);
       throw error;
     } finally {
       if (lease === undefined) {

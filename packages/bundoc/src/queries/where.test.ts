@@ -39,6 +39,28 @@ describe('a condition', () => {
     expect(faultsOf(text).map(({ path }) => path.join('.'))).toEqual([place]);
   });
 
+  it.each([
+    [
+      '{"title":{"$regex":"x"}}',
+      '$regex: unknown; known are $eq, $ne, $gt, $gte, $lt, $lte, $in, $nin, $all, $exists, $type, $size, $beginsWith, $elemMatch, $not; $beginsWith finds prefixes',
+    ],
+    ['{"title":{"$beginWith":"x"}}', '$beginWith (did you mean $beginsWith?): unknown; known are $eq, '],
+    ['{"$expr":{}}', '$expr: unknown; known are $and, $or, $nor'],
+    ['{"$text":{}}', '$text: unknown; known are $and, $or, $nor; $beginsWith finds prefixes'],
+    ['{"a.$x":1}', 'a name in a path must not begin with $'],
+  ])('with an unknown operator is refused with the known ones: %s', (text, message) => {
+    expect(faultsOf(text).map((fault) => fault.message)).toEqual([expect.stringContaining(message)]);
+  });
+
+  it.each(['$in', '$nin', '$all'])('is refused when %s lists operators, as beside other members', (op) => {
+    for (const value of ['{"$gt":1}', '{"b":1,"$gt":1}'])
+      expect(faultsOf(`{"a":{"${op}":[1,${value}]}}`)).toMatchObject([
+        { path: ['a', op], message: 'must hold values, not operators; use "$eq" for an object' },
+      ]);
+    expect(faultsOf(`{"a":{"${op}":[1,{"b":{"$gt":1}},{}]}}`)).toEqual([]);
+    expect(faultsOf('{"a":{"$eq":{"$gt":1}}}')).toEqual([]);
+  });
+
   it('has at most 100 operators, 1,000 listed values, and nests at most 10 deep', () => {
     const many = (count: number) => `{"$and":[${Array.from({ length: count }, () => '{"a":1}').join(',')}]}`;
     expect([faultsOf(many(99)).length, faultsOf(many(100)).length]).toEqual([0, 1]);

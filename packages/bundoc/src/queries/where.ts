@@ -1,3 +1,4 @@
+import { describeUnknown } from '@bundoc/shared/logs/unknown-names';
 import { z } from 'zod';
 import { faultOfPath, mayRevisit, type Path, pathOf } from '../values/path.ts';
 import { isArray, isObject, TYPE_NAMES, type TypeName, type Value } from '../values/value.ts';
@@ -45,6 +46,23 @@ type ValuePath = readonly (string | number)[];
 
 const COMPARISONS: ReadonlySet<string> = new Set(['$eq', '$ne', '$gt', '$gte', '$lt', '$lte']);
 const LOGICAL: ReadonlySet<string> = new Set(['$and', '$or', '$nor']);
+const OPERATORS: readonly string[] = [
+  ...COMPARISONS,
+  ...['$in', '$nin', '$all', '$exists', '$type', '$size', '$beginsWith', '$elemMatch', '$not'],
+];
+/** What other stores call a search in texts. */
+const OF_TEXTS = /^\$(?:regex|options|text|search|like|startsWith|contains|where)$/i;
+
+/** The fault of an operator that does not exist in its place, by the known ones. */
+function unknownOperator(name: string, known: readonly string[]): string {
+  const hint = OF_TEXTS.test(name) ? '; $beginsWith finds prefixes' : '';
+  return `${describeUnknown([name], known, '$')}${hint}`;
+}
+
+/** Whether a value has members that a reader takes for operators. As the value of `$eq` it has none. */
+function looksLikeOperators(value: Value): boolean {
+  return isObject(value) && Object.keys(value).some((name) => name.startsWith('$'));
+}
 
 class WhereParser {
   readonly #report: (path: string[], message: string) => void;
@@ -77,7 +95,7 @@ class WhereParser {
         return this.#fault(place, 'must be an array of conditions, not empty', ANY_DOCUMENT);
       return { kind, clauses: operand.map((one, at) => this.where(one, [...place, at], depth + 1)) };
     }
-    const fault = faultOfPath(name);
+    const fault = name.startsWith('$') ? unknownOperator(name, [...LOGICAL]) : faultOfPath(name);
     if (fault !== undefined) return this.#fault(place, fault, ANY_DOCUMENT);
     return { kind: 'field', path: pathOf(name), tests: this.#condition(operand, place, depth) };
   }
@@ -88,7 +106,7 @@ class WhereParser {
       const names = Object.keys(operand);
       if (names.length > 0 && names.every((name) => name.startsWith('$')))
         return this.#tests(operand, place, depth + 1);
-      if (names.some((name) => name.startsWith('$')))
+      if (looksLikeOperators(operand))
         return this.#fault(place, 'must not mix operators and members; use "$eq" for an object', []);
     }
     this.#count(place);
@@ -131,7 +149,7 @@ class WhereParser {
       case '$elemMatch':
         return this.#elemMatch(operand, place, depth);
       default:
-        return this.#fault(place, 'unknown operator', undefined);
+        return this.#fault(place, unknownOperator(op, OPERATORS), undefined);
     }
   }
 
@@ -147,6 +165,8 @@ class WhereParser {
     this.#listed += operand.length;
     if (this.#listed > LISTED_VALUES_MAX)
       return this.#fault(place, `a query lists at most ${LISTED_VALUES_MAX} values`, []);
+    if (operand.some(looksLikeOperators))
+      return this.#fault(place, 'must hold values, not operators; use "$eq" for an object', []);
     return operand;
   }
 

@@ -13,7 +13,7 @@ export function faultOfPath(text: string): string | undefined {
   const names = text.split('.');
   if (names.length > PATH_DEPTH_MAX) return `a path goes at most ${PATH_DEPTH_MAX} levels down`;
   if (names.includes('')) return 'a path is names joined by dots, none of them empty';
-  if (names.some((name) => name.startsWith('$'))) return 'unknown operator';
+  if (names.some((name) => name.startsWith('$'))) return 'a name in a path must not begin with $';
   return undefined;
 }
 

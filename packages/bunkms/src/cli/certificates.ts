@@ -1,8 +1,9 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto';
-import { closeSync, existsSync, mkdirSync, openSync, readFileSync } from 'node:fs';
+import { closeSync, existsSync, openSync, readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
+import { makeFolder } from '@bundoc/shared/files/make-folder';
 import { replacePrivateFile } from '@bundoc/shared/files/private-file';
 import { issueCertificate, makeAuthority } from './authority.ts';
 
@@ -54,7 +55,7 @@ export async function ensureCertificates(
  * belong together. SQLite's lock is released however the process ends; Node has no other lock of that kind.
  */
 function lock(directory: string): Disposable {
-  mkdirSync(directory, { recursive: true, mode: 0o700 });
+  makeFolder(directory);
   const path = join(directory, 'lock');
   closeSync(openSync(path, 'a', 0o600));
   const database = new DatabaseSync(path, { timeout: LOCK_TIMEOUT_MS });

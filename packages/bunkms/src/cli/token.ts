@@ -17,7 +17,7 @@ import {
   type TokenInfo,
   tokenTypeSchema,
 } from '@bundoc/shared/contract/tokens';
-import { WORDS } from '@bundoc/shared/http/validate';
+import { WORDS } from '@bundoc/shared/logs/fault-words';
 import type { Environment } from '@bundoc/shared/process/config';
 import { CLI_CALLER } from '../records/caller.ts';
 import type { TokenList, TokenService } from '../tokens/token-service.ts';

@@ -44,9 +44,12 @@ describe('a KEK ring', () => {
   });
 });
 
-it('a missing file is reported with its variable and the reason', async () => {
-  const provider = fileKekProvider(join(folder, 'none'), () => undefined);
-  await expect(provider.load()).rejects.toThrow(/BUNKMS_KEK_FILE.*ENOENT/s);
+it('a missing file is reported with its variable, its path and the command that makes one', async () => {
+  const path = join(folder, 'none');
+  const provider = fileKekProvider(path, () => undefined);
+  await expect(provider.load()).rejects.toThrow(
+    `BUNKMS_KEK_FILE: the file ${path} cannot be read (ENOENT); for a new installation, make it with: (umask 077; openssl rand -base64 32 > ${path})`,
+  );
 });
 
 it('a file that others may read is accepted with a warning', async () => {

@@ -3,7 +3,7 @@ import { readFileSync, statSync } from 'node:fs';
 import { takeKey } from '@bundoc/shared/crypto/aead';
 import { readKeyHex, readKeyText } from '@bundoc/shared/crypto/key-text';
 import { stampOf } from '@bundoc/shared/files/file-stamp';
-import { ConfigError } from '@bundoc/shared/process/config';
+import { ConfigError, unreadable } from '@bundoc/shared/process/config';
 
 /** Maximum keys of a ring. A longer ring means that rotations were never finished. */
 const KEKS_MAX = 8;
@@ -43,13 +43,16 @@ export function fileKekProvider(path: string, warn: (message: string) => void): 
           warn('BUNKMS_KEK_FILE: the file is open to its group or to others; make it mode 0600');
         bytes = readFileSync(path);
       } catch (error) {
-        throw new ConfigError([
-          `BUNKMS_KEK_FILE: the file cannot be read (${(error as NodeJS.ErrnoException).code})`,
-        ]);
+        throw new ConfigError([`BUNKMS_KEK_FILE: ${unreadable(path, error, makeKek)}`]);
       }
       return takeKekRing('BUNKMS_KEK_FILE', bytes);
     },
   };
+}
+
+/** How to make the first KEK of an installation. Another KEK would leave BunKMS sealed. */
+function makeKek(path: string): string {
+  return `for a new installation, make it with: (umask 077; openssl rand -base64 32 > ${path})`;
 }
 
 /** Reads the ring from the variable `BUNKMS_KEK`, which does not change while the process runs. */

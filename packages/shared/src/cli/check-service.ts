@@ -53,9 +53,11 @@ export async function checkService(checkup: Checkup, service: CheckedService): P
   return true;
 }
 
-/** Judges the answer of BunKMS to `/ready`. */
+/** Judges the answer of BunKMS to `/ready`, after the disk. */
 export function judgeBunkms(checkup: Checkup, { body: { status, faults } }: ServiceAnswer): void {
-  if (status === 'ready') checkup.ok('ready', 'BunKMS is unsealed, and its store is writable');
+  if (status === 'ready' && checkup.hasFailed('disk'))
+    checkup.warn('ready', 'BunKMS stores keys, but not for long', 'see the line "disk"');
+  else if (status === 'ready') checkup.ok('ready', 'BunKMS is unsealed, and its store is writable');
   else if (status !== 'sealed')
     checkup.fail('ready', 'BunKMS is not ready', 'check its disk or database; its log says what fails');
   else if (faults === undefined)

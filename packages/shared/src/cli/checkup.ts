@@ -1,4 +1,5 @@
-import { access, constants, statfs } from 'node:fs/promises';
+import { access, constants } from 'node:fs/promises';
+import { freeBytesOf } from '../files/free-bytes.ts';
 import { formatError } from '../logs/error-line.ts';
 import { printable } from '../logs/printable.ts';
 import { ConfigError } from '../process/config.ts';
@@ -57,6 +58,11 @@ export class Checkup {
     }
   }
 
+  /** Whether a check has failed. */
+  hasFailed(check: string): boolean {
+    return this.findings.some((finding) => finding.check === check && finding.verdict === 'fail');
+  }
+
   /** Prints the findings. @throws CommandError when a check has failed. */
   print(options: JsonOption): void {
     const hasFailed = this.findings.some(({ verdict }) => verdict === 'fail');
@@ -83,8 +89,7 @@ const FREE_FAIL_BYTES = 128 * MIB;
 export async function checkDisk(checkup: Checkup, folder: string, variable: string): Promise<void> {
   try {
     await access(`${folder}/.`, constants.R_OK | constants.W_OK | constants.X_OK);
-    const { bavail, bsize } = await statfs(folder);
-    checkFree(checkup, folder, bavail * bsize);
+    checkFree(checkup, folder, await freeBytesOf(folder));
   } catch (error) {
     const faults: Record<string, string> = {
       ENOENT: `there is no folder ${folder}`,

@@ -3,13 +3,13 @@ import {
   constants,
   fstatSync,
   lstatSync,
-  mkdirSync,
   openSync,
   readlinkSync,
   realpathSync,
   type Stats,
 } from 'node:fs';
 import { resolve, sep } from 'node:path';
+import { makeFolder } from './make-folder.ts';
 
 // Bundoc's file writer thread also uses this file. It must import no library, so that the thread starts in a
 // few milliseconds.
@@ -101,9 +101,14 @@ export class DataFolder implements Disposable {
     });
   }
 
-  /** Opens a folder. Creates it, for the service's user only, if it does not exist. */
-  static make(directory: string): DataFolder {
-    mkdirSync(directory, { recursive: true, mode: 0o700 });
+  /**
+   * Opens a folder. Creates it, for the service's user only, if it does not exist.
+   *
+   * @param variable that names it.
+   * @throws FolderNotMade; the system's error when it cannot be opened.
+   */
+  static make(directory: string, variable: string): DataFolder {
+    makeFolder(directory, variable);
     return DataFolder.open(directory);
   }
 

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
-import { link, mkdir, open, rename, rm } from 'node:fs/promises';
+import { link, open, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { makeFolder } from './make-folder.ts';
 
 /** The content of a file; chunks are written as they arrive. */
 type Content = string | Uint8Array | AsyncIterable<Uint8Array>;
@@ -53,7 +54,7 @@ export async function publishPrivateFile(
 }
 
 async function writeTemporary(path: string, content: Content): Promise<string> {
-  await mkdir(dirname(path), { recursive: true, mode: 0o700 });
+  makeFolder(dirname(path));
   const temporary = `${path}.${randomBytes(6).toString('hex')}.tmp`;
   try {
     await using file = await open(temporary, 'wx', 0o600);

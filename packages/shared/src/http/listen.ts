@@ -9,6 +9,7 @@ import {
   type Socket,
 } from 'node:net';
 import type { FastifyInstance } from 'fastify';
+import { StartRefused } from '../process/lifecycle.ts';
 
 /**
  * Sockets that listen on a port. In one turn of the event loop, Node accepts one connection of each. With a
@@ -33,7 +34,7 @@ export interface ListenOptions {
  * Listens on a port of one address.
  *
  * @returns the URL, with the actual port.
- * @throws Error when the port is in use, or the system's error. If two processes of one user begin to
+ * @throws StartRefused when the port is in use, or the system's error. If two processes of one user begin to
  *   listen within milliseconds, both may succeed.
  */
 export async function listen(app: FastifyInstance, { host, port, variable }: ListenOptions): Promise<string> {
@@ -43,7 +44,9 @@ export async function listen(app: FastifyInstance, { host, port, variable }: Lis
     return await app.listen({ host: address, port });
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw cause;
-    throw new Error(`port ${port} of ${host} is in use; stop what uses it, or set ${variable}`, { cause });
+    throw new StartRefused(`port ${port} of ${host} is in use; stop what uses it, or set ${variable}`, {
+      cause,
+    });
   }
 }
 

@@ -31,6 +31,8 @@ export function requestFault(request: IncomingMessage): AppError | undefined {
   }
   if (request.url?.includes('#') === true)
     return new AppError('invalid_request', { detail: 'the request target must not have a fragment' });
+  if (request.url === '*' && request.method !== 'OPTIONS')
+    return new AppError('invalid_request', { detail: 'the request target must be a path' });
   if (headers['content-encoding'] !== undefined)
     return new AppError('unsupported_media_type', { detail: 'the body must not have a Content-Encoding' });
   return undefined;

@@ -29,7 +29,7 @@ describe('validate', () => {
       id: z.uuid(),
       list: z.array(z.int()),
     });
-    const input = { name: SECRET, kind: SECRET, type: SECRET, id: SECRET, list: [1, SECRET], [SECRET]: 1 };
+    const input = { name: SECRET, kind: SECRET, type: SECRET, id: SECRET, list: [1, SECRET], more: SECRET };
     const error = refusal(() => validate(schema, input, 'body'));
     expect(error.code).toBe('invalid_request');
     expect(error.errors?.map((fault) => fault.path).sort()).toEqual(
@@ -37,6 +37,44 @@ describe('validate', () => {
     );
     expect(JSON.stringify(error.errors) + error.message + String(error.stack)).not.toContain(SECRET);
     expect(error.cause).toBeUndefined();
+  });
+
+  it('names unknown members, what is known where they stand, and a similar member', () => {
+    const place = z.strictObject({ field: z.string(), direction: z.string().optional() });
+    const schema = z.strictObject({ limit: z.int().optional(), orderBy: z.array(place).optional() });
+    const faultsOf = (input: object, part: 'body' | 'query' = 'body') =>
+      refusal(() =>
+        validate(
+          schema.refine(() => true),
+          input,
+          part,
+        ),
+      ).errors;
+    expect(faultsOf({ skip: 10 })).toEqual([
+      { path: 'body', message: 'skip: unknown; known are limit, orderBy' },
+    ]);
+    expect(faultsOf({ limt: '1', owner: 'bob' }, 'query')).toEqual([
+      { path: 'query', message: 'limt (did you mean limit?), owner: unknown; known are limit, orderBy' },
+    ]);
+    expect(faultsOf({ orderBy: [{ field: 'a', order: 'x' }] })).toEqual([
+      { path: 'body.orderBy.0', message: 'order: unknown; known are field, direction' },
+    ]);
+    expect(refusal(() => validate(z.strictObject({}), { owner: 'bob' }, 'query')).errors).toEqual([
+      { path: 'query', message: 'owner: unknown; none is known' },
+    ]);
+  });
+
+  it('repeats only a few, short, printable names, however many unknown members a client sends', () => {
+    const schema = z.strictObject({ limit: z.int().optional() });
+    const messageOf = (input: object) => refusal(() => validate(schema, input, 'body')).errors?.[0]?.message;
+    const many = Object.fromEntries(Array.from({ length: 10_000 }, (_, at) => [`m${at}`, SECRET]));
+    expect(messageOf(many)).toBe('m0, m1, m2, m3, m4 and 9995 more: unknown; known are limit');
+    expect(messageOf({ ['a'.repeat(1_048_576)]: 1 })).toBe(
+      'a name of 1048576 characters: unknown; known are limit',
+    );
+    expect(messageOf({ 'a\n\u001b[31m, b: "c"\u202e\ud800': 1, '': 1 })).toBe(
+      String.raw`"a\n\u001b[31m, b: \"c\"\u202e\ud800", "": unknown; known are limit`,
+    );
   });
 
   it('refuses a query parameter that is given twice, whatever the schema accepts', () => {
@@ -83,6 +121,18 @@ describe('validate', () => {
       'body.op.op must be one of "put", "delete"',
       'body.own must be what I say',
     ]);
+  });
+
+  it('takes a path without a name for no endpoint, as errors.md says of a trailing slash', () => {
+    const schema = z.object({ project: z.string().min(1) });
+    expect(refusal(() => validate(schema, { project: '' }, 'params')).code).toBe('not_found');
+    expect(refusal(() => validate(schema, { project: '' }, 'body')).code).toBe('invalid_request');
+  });
+
+  it('cuts the path of a fault, whose names may be those of a client', () => {
+    const input = { ['n'.repeat(1_048_576)]: 'x' };
+    const [fault] = refusal(() => validate(z.record(z.string(), z.int()), input, 'body')).errors ?? [];
+    expect(fault?.path).toBe(`body.${'n'.repeat(1_019)}…`);
   });
 
   it('names a fault of the whole input by its part', () => {

@@ -1,8 +1,11 @@
-import type { core, z } from 'zod';
+import type { z } from 'zod';
 import { AppError } from '../contract/app-error.ts';
+import { WORDS } from '../logs/fault-words.ts';
 
 /** Maximum of faults that one refusal lists. */
 const FAULTS_MAX = 20;
+/** Maximum characters of the path of a fault. */
+const PATH_CHARS_MAX = 1_024;
 
 /** The part of a request that has a fault; the first word of its path. */
 export type RequestPart = 'params' | 'query' | 'body' | 'headers' | `body.${string}`;
@@ -10,17 +13,30 @@ export type RequestPart = 'params' | 'query' | 'body' | 'headers' | `body.${stri
 /**
  * Validates input at the edge of the service.
  *
- * @throws AppError `invalid_request` with all faults, by path. It quotes no values.
+ * @throws AppError `not_found` for an empty name in a path; `invalid_request` with all faults, by path. It
+ *   names unknown members, and quotes no values.
  */
 export function validate<S extends z.ZodType>(schema: S, input: unknown, part: RequestPart): z.infer<S> {
   if (part === 'query') refuseRepeated(input);
+  if (part === 'params') requireNames(input);
   const result = schema.safeParse(input, WORDS);
   if (result.success) return result.data;
   const errors = result.error.issues.slice(0, FAULTS_MAX).map((issue) => ({
-    path: [part, ...issue.path.map(String)].join('.'),
-    message: issue.code === 'unrecognized_keys' ? 'has unknown members' : issue.message,
+    path: pathOf(part, issue.path),
+    message: issue.message,
   }));
   throw new AppError('invalid_request', { errors });
+}
+
+/** The place of a fault, cut: its names may be a client's. */
+function pathOf(part: RequestPart, path: readonly PropertyKey[]): string {
+  const whole = [part, ...path.map(String)].join('.');
+  return whole.length > PATH_CHARS_MAX ? `${whole.slice(0, PATH_CHARS_MAX)}…` : whole;
+}
+
+/** Refuses a path that ends or continues where a name belongs: `/v1/projects/` names no project. */
+function requireNames(params: unknown): void {
+  if (Object.values(params ?? {}).includes('')) throw new AppError('not_found');
 }
 
 /** Refuses repeated query parameters, which arrive as an array. No parameter takes a list. */
@@ -29,57 +45,4 @@ function refuseRepeated(query: unknown): void {
     Array.isArray(value) ? [{ path: `query.${name}`, message: 'is given twice' }] : [],
   );
   if (errors.length > 0) throw new AppError('invalid_request', { errors: errors.slice(0, FAULTS_MAX) });
-}
-
-/** Messages for faults without a message in the schema. */
-export const WORDS: core.ParseContext<core.$ZodIssue> = { error: (issue) => wordsOf(issue) };
-
-const KINDS: Readonly<Record<string, string>> = {
-  string: 'a string',
-  number: 'a number',
-  int: 'a whole number',
-  boolean: 'true or false',
-  array: 'an array',
-  object: 'an object',
-  record: 'an object',
-};
-
-/** @returns undefined to keep Zod's own message. */
-function wordsOf(issue: core.$ZodRawIssue): string | undefined {
-  switch (issue.code) {
-    case 'invalid_type': {
-      if (issue.input === undefined) return 'is required';
-      const kind = KINDS[issue.expected];
-      return kind && `must be ${kind}`;
-    }
-    case 'too_small':
-      return boundOf(issue.origin, 'least', issue.minimum, issue.inclusive);
-    case 'too_big':
-      return boundOf(issue.origin, 'most', issue.maximum, issue.inclusive);
-    case 'invalid_value':
-      return `must be ${oneOf(issue.values)}`;
-    case 'invalid_union':
-      return Array.isArray(issue['options']) ? `must be ${oneOf(issue['options'])}` : undefined;
-    default:
-      return undefined;
-  }
-}
-
-function boundOf(
-  origin: string,
-  side: 'least' | 'most',
-  bound: number | bigint,
-  isInclusive = true,
-): string | undefined {
-  if (!isInclusive) return undefined;
-  const one = bound === 1 ? '' : 's';
-  if (origin === 'number' || origin === 'int') return `must be at ${side} ${bound}`;
-  if (origin === 'string') return `must have at ${side} ${bound} character${one}`;
-  if (origin === 'array') return `must have at ${side} ${bound} element${one}`;
-  return undefined;
-}
-
-function oneOf(values: readonly unknown[]): string {
-  const texts = values.map((value) => JSON.stringify(value));
-  return texts.length === 1 ? String(texts[0]) : `one of ${texts.join(', ')}`;
 }

@@ -51,10 +51,19 @@ describe('warnOfUnknown', () => {
     return lines;
   };
 
-  it('names a misspelt variable, and quotes no value', () => {
-    const lines = warned({ BUNDOC_PORT: '1', BUNDOC_LOG_BYTE: SECRET, BUNKMS_ELSE: SECRET, PATH: SECRET });
-    expect(lines.map((line) => (JSON.parse(line) as { variables: unknown }).variables)).toEqual([
-      ['BUNDOC_LOG_BYTE'],
+  it('names a misspelt variable and the one that is similar, and quotes no value', () => {
+    const lines = warned({
+      BUNDOC_PROT: '1',
+      BUNDOC_LOG_BYTE: SECRET,
+      BUNDOC_FOO: '1',
+      BUNKMS_ELSE: SECRET,
+      PATH: SECRET,
+    });
+    expect(lines.map((line) => JSON.parse(line) as object)).toEqual([
+      expect.objectContaining({
+        variables: ['BUNDOC_FOO', 'BUNDOC_LOG_BYTE', 'BUNDOC_PROT'],
+        msg: 'unknown variables are ignored: BUNDOC_FOO, BUNDOC_LOG_BYTE (did you mean BUNDOC_LOG_BYTES?), BUNDOC_PROT (did you mean BUNDOC_PORT?)',
+      }),
     ]);
     expect(lines.join('')).not.toContain(SECRET);
   });
@@ -79,6 +88,12 @@ describe('parseEnvironment', () => {
     for (const name of ['PORT', 'LEVEL', 'URL', 'KEK', 'MODE', 'PATTERN'])
       expect(message).toContain(`\n  ${name}: `);
     expect(message).not.toContain(SECRET);
+  });
+
+  it('says of every variable with a list of values which they are', () => {
+    expect(faultsOf(() => parseEnvironment(z.object({ LEVEL: logLevel }), { LEVEL: 'verbose' }))).toContain(
+      'LEVEL: must be one of "fatal", "error", "warn", "info", "debug", "trace", "silent"',
+    );
   });
 
   it('treats an empty variable as absent, for defaults and for required variables', () => {
@@ -142,16 +157,30 @@ describe('readSecretFile', () => {
   );
 
   it.each(['', '\n', ' \n'])('refuses a file with nothing in it: %j', (content) => {
-    expect(faultsOf(() => readSecretFile('TOKEN_FILE', file(content)))).toContain(
-      'TOKEN_FILE: the file is empty',
+    expect(faultsOf(() => readSecretFile('TOKEN_FILE', file(content)))).toMatch(
+      /TOKEN_FILE: the file \S+secret is empty/,
     );
   });
 
-  it('names the variable and the reason, not the path', () => {
-    const message = faultsOf(() => readSecretFile('TOKEN_FILE', join(folder, 'no-such-file')));
-    expect(message).toContain('TOKEN_FILE: the file cannot be read (ENOENT)');
-    expect(message).not.toContain('no-such-file');
-    expect(faultsOf(() => readSecretFile('TOKEN_FILE', folder))).toContain('EISDIR');
+  it('names the variable, the path, the reason, and the command that makes a missing file', () => {
+    const path = join(folder, 'no-such-file');
+    const make = (place: string) => `make ${place}`;
+    const message = `TOKEN_FILE: the file ${path} cannot be read (ENOENT)`;
+    expect(faultsOf(() => readSecretFile('TOKEN_FILE', path, make))).toContain(`${message}; make ${path}`);
+    expect(faultsOf(() => readSecretFile('TOKEN_FILE', path))).toMatch(/\(ENOENT\)$/);
+    expect(faultsOf(() => readSecretFile('TOKEN_FILE', folder, make))).toMatch(/cannot be read \(EISDIR\)$/);
+    expect(faultsOf(() => readSecretFile('TOKEN_FILE', 'a\n\u001b'))).toContain(
+      String.raw`a\u000a\u001b cannot`,
+    );
+  });
+
+  it('does not repeat a token or KEK that was given in place of a path', () => {
+    const key = Buffer.alloc(32, 0xab);
+    for (const secret of [key.toString('base64'), key.toString('hex'), 'eyJhbGciOiJFZERTQSJ9.e30.c2ln']) {
+      const message = faultsOf(() => readSecretFile('TOKEN_FILE', secret));
+      expect(message).toContain('TOKEN_FILE: must be the path of a file, and looks like the secret itself');
+      expect(message).not.toContain(secret);
+    }
   });
 });
 

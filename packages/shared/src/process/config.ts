@@ -1,7 +1,11 @@
 import { readFileSync } from 'node:fs';
 import { BlockList, isIP, isIPv6 } from 'node:net';
+import { resolve } from 'node:path';
 import { z } from 'zod';
+import { WORDS } from '../logs/fault-words.ts';
 import type { Logger } from '../logs/logger.ts';
+import { printable } from '../logs/printable.ts';
+import { suggestFor } from '../logs/unknown-names.ts';
 import { canonicalAddress } from '../runtime/addresses.ts';
 
 /** The environment is invalid. The message lists every fault in a separate line, and quotes no value. */
@@ -26,14 +30,18 @@ export type Environment = Readonly<Record<string, string | undefined>>;
  */
 export function parseEnvironment<S extends z.ZodType>(schema: S, environment: Environment): z.infer<S> {
   const present = Object.fromEntries(Object.entries(environment).filter(([, value]) => value));
-  const result = schema.safeParse(present);
+  const result = schema.safeParse(present, WORDS);
   if (result.success) return result.data;
   throw new ConfigError(result.error.issues.map(({ path, message }) => `${path.join('.')}: ${message}`));
 }
 
+/** Maximum of unknown variables that a log line names. */
+const UNKNOWN_TOLD_MAX = 20;
+
 /**
  * Warns of unknown variables with the prefix of the service: the setting of a misspelt variable silently
- * keeps its default.
+ * keeps its default. A service warns before it reads its configuration: a required variable may be missing
+ * because its name is misspelt.
  *
  * @param prefix of the service's variables, with its underscore.
  * @param known the variables of the service and of its command line, which may be in the same environment.
@@ -44,9 +52,12 @@ export function warnOfUnknown(
   environment: Environment,
   logger: Logger,
 ): void {
-  const unknown = Object.keys(environment).filter((name) => name.startsWith(prefix) && !known.includes(name));
-  if (unknown.length > 0)
-    logger.warn({ variables: unknown.sort() }, 'unknown variables are ignored: check their spelling');
+  const unknown = Object.keys(environment)
+    .filter((name) => name.startsWith(prefix) && !known.includes(name))
+    .sort();
+  if (unknown.length === 0) return;
+  const told = unknown.slice(0, UNKNOWN_TOLD_MAX).map((name) => suggestFor(name, known, prefix));
+  logger.warn({ variables: unknown }, `unknown variables are ignored: ${told.join(', ')}`);
 }
 
 /** Makes a refinement run even if a member is invalid, so that all faults are listed at once. */
@@ -151,17 +162,32 @@ export const logLevel = z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trac
  * Reads a small secret file, without the white space at its end. An empty file is an error: an interrupted
  * setup leaves one behind.
  *
- * @throws ConfigError that names the variable and the reason, never the content.
+ * @param toMake how to make the file at a path.
+ * @throws ConfigError that names the variable, the path and the reason, never the content.
  */
-export function readSecretFile(variable: string, path: string): string {
+export function readSecretFile(variable: string, path: string, toMake?: (path: string) => string): string {
   let secret: string;
   try {
     secret = readFileSync(path, 'utf8').trimEnd();
   } catch (error) {
-    throw new ConfigError([
-      `${variable}: the file cannot be read (${(error as NodeJS.ErrnoException).code})`,
-    ]);
+    throw new ConfigError([`${variable}: ${unreadable(path, error, toMake)}`]);
   }
-  if (secret === '') throw new ConfigError([`${variable}: the file is empty`]);
+  if (secret === '') throw new ConfigError([`${variable}: the file ${resolve(path)} is empty`]);
   return secret;
+}
+
+/** A KEK (32 bytes in base64 or hex) or a token, which was given where a path belongs. */
+const SECRET = /^(?:[\w+/-]{43}=?|[\dA-Fa-f]{64}|eyJ.*)$/s;
+
+/**
+ * Why a file that a variable names cannot be read.
+ *
+ * @param toMake how to make a missing file.
+ */
+export function unreadable(path: string, error: unknown, toMake?: (path: string) => string): string {
+  if (SECRET.test(path)) return 'must be the path of a file, and looks like the secret itself';
+  const { code } = error as NodeJS.ErrnoException;
+  const place = printable(resolve(path));
+  const remedy = code === 'ENOENT' && toMake !== undefined ? `; ${toMake(place)}` : '';
+  return `the file ${place} cannot be read (${code})${remedy}`;
 }

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { createSecureContext } from 'node:tls';
 import { defined } from '../contract/defined.ts';
 import { stampOf } from '../files/file-stamp.ts';
-import { ConfigError } from '../process/config.ts';
+import { ConfigError, unreadable } from '../process/config.ts';
 
 /** A file, and the variable that names it, for messages. */
 export interface NamedFile {
@@ -70,8 +70,8 @@ export function readTlsMaterial(files: TlsFiles): TlsMaterial {
     try {
       return read();
     } catch (error) {
-      const code = (error as NodeJS.ErrnoException).syscall === undefined ? undefined : codeOf(error);
-      faults.push(`${file.variable}: ${code === undefined ? why : `the file cannot be read (${code})`}`);
+      const isOfSystem = (error as NodeJS.ErrnoException).syscall !== undefined;
+      faults.push(`${file.variable}: ${isOfSystem ? unreadable(file.path, error) : why}`);
       return undefined;
     }
   };
@@ -99,8 +99,4 @@ export function stampOfTlsFiles(files: TlsFiles): string {
   return [files.cert, files.key, files.ca]
     .map((file) => (file === undefined ? '' : stampOf(file.path)))
     .join();
-}
-
-function codeOf(error: unknown): string {
-  return String((error as NodeJS.ErrnoException).code);
 }

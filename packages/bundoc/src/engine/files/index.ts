@@ -41,7 +41,7 @@ export async function openFileStorage(
 ): Promise<StorageEngine> {
   await using stack = new AsyncDisposableStack();
   const dataDir = resolve(config.dataDir);
-  const folder = stack.use(DataFolder.make(dataDir));
+  const folder = stack.use(DataFolder.make(dataDir, 'BUNDOC_DATA_DIR'));
   const lock = stack.use(lockDataFolder(dataDir));
   const disk = wrapDisk(stack.use(openNodeDisk(dataDir)));
   const log = watchLog(logger);

@@ -1,6 +1,7 @@
-import { type BigIntStats, closeSync, mkdirSync, openSync, statSync } from 'node:fs';
+import { type BigIntStats, closeSync, openSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { constants, DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlite';
+import { makeFolder } from '@bundoc/shared/files/make-folder';
 import type { Row } from '../sql/row-records.ts';
 import { requireWritten, type SqlValue, type Statement } from '../sql/statement.ts';
 import { createSchema } from './schema.ts';
@@ -35,7 +36,7 @@ export class Connection {
   constructor(path: string, busyTimeoutMs: number) {
     this.#path = path;
     this.#busyTimeoutMs = busyTimeoutMs;
-    mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+    makeFolder(dirname(path));
     // SQLite gives its -wal and -shm files the mode of the database, so only this file needs it.
     closeSync(openSync(path, 'a', 0o600));
     this.#file = statSync(path, { bigint: true });
