@@ -9,8 +9,8 @@ import {
 } from './changes.ts';
 import { Collection, newKey, segment, type WriteOptions } from './collection.ts';
 import type { CollectionSummary } from './definition.ts';
-import type { Metadata } from './document.ts';
-import { hasCode } from './error.ts';
+import { type Extent, itemsOf, JsonText, type Metadata } from './document.ts';
+import { BundocError, hasCode } from './error.ts';
 import { type MovedProject, type MoveProgress, readMove } from './move.ts';
 import type { DeletedProject, ProjectInfo, ProjectPage, ProjectSummary } from './project-info.ts';
 import { type CallOptions, Transport, type TransportOptions } from './transport.ts';
@@ -173,7 +173,8 @@ export class Bundoc {
   /** A page of the projects that the token is for, ordered by id. */
   async projectsPage(
     options: CallOptions & {
-      readonly limit?: number | undefined;
+      /** Projects per page, 1 to 1,000; 100 by default. */
+      readonly pageSize?: number | undefined;
       readonly cursor?: string | undefined;
       /** Prefix of their ids. */
       readonly prefix?: string | undefined;
@@ -181,12 +182,12 @@ export class Bundoc {
       readonly summary?: boolean | undefined;
     } = {},
   ): Promise<ProjectPage> {
-    const { limit, cursor, prefix, summary, ...call } = options;
+    const { pageSize, cursor, prefix, summary, ...call } = options;
     const { text } = await this.#transport.send({
       ...call,
       method: 'GET',
       path: '/projects',
-      query: { limit, cursor, prefix, include: summary === true ? 'summary' : undefined },
+      query: { limit: pageSize, cursor, prefix, include: summary === true ? 'summary' : undefined },
       isIdempotent: true,
     });
     const page = JSON.parse(text) as {
@@ -202,16 +203,14 @@ export class Bundoc {
     };
   }
 
-  /** The ids of all projects that the token is for, in ascending order. */
-  async *projects(
-    options: CallOptions & { readonly limit?: number | undefined } = {},
-  ): AsyncGenerator<string, void, void> {
-    let cursor: string | undefined;
-    do {
-      const page = await this.projectsPage({ ...options, cursor });
-      yield* page.projects;
-      cursor = page.nextCursor;
-    } while (cursor !== undefined);
+  /** The ids of the projects that the token is for, in ascending order: all, or at most `limit`. */
+  projects(options: CallOptions & Extent = {}): AsyncGenerator<string, void, void> {
+    const { limit, pageSize, ...call } = options;
+    return itemsOf(
+      { limit, pageSize },
+      (cursor, size) => this.projectsPage({ ...call, pageSize: size, cursor }),
+      ({ projects }) => projects,
+    );
   }
 }
 
@@ -227,3 +226,5 @@ export type {
   ProjectSummary,
   TransportOptions,
 };
+/** What a program names that catches refusals or writes exact text. Each has its own entry, too. */
+export { BundocError, hasCode, JsonText };

@@ -18,7 +18,16 @@ import {
   textOf,
 } from './document.ts';
 import { BundocError, hasCode } from './error.ts';
-import type { Aggregation, Explanation, Figure, Group, Query, QueryPage, Where } from './query.ts';
+import {
+  type Aggregation,
+  type Explanation,
+  type Figure,
+  type Group,
+  type Query,
+  type QueryPage,
+  sumOfExplanations,
+  type Where,
+} from './query.ts';
 import type { CallOptions, Transport } from './transport.ts';
 
 export interface WriteOptions extends CallOptions {
@@ -42,7 +51,7 @@ export interface ReplaceOptions extends ConditionalOptions {
 
 export interface ListOptions extends CallOptions {
   /** Documents per page, 1 to 1,000; 100 by default. */
-  readonly limit?: number | undefined;
+  readonly pageSize?: number | undefined;
   /** Paths of members joined by dots, 1 to 50. Only these and the metadata are returned. */
   readonly fields?: readonly string[] | undefined;
 }
@@ -53,11 +62,15 @@ export interface UnreadableOptions {
   readonly onUnreadable?: ((ids: readonly string[]) => void) | undefined;
 }
 
-export interface IterateOptions extends ListOptions, UnreadableOptions {}
+export interface IterateOptions extends ListOptions, UnreadableOptions {
+  /** Documents at most, in all pages together; no bound by default. */
+  readonly limit?: number | undefined;
+}
 
 export interface QueryOptions extends CallOptions, UnreadableOptions {
   /**
-   * Called with the explanation of an answer, in an iteration for each page. Without it, none is requested.
+   * Called with the explanation of an answer; in an iteration after each page, with the sums of all pages so
+   * far. Without it, none is requested.
    */
   readonly onExplained?: ((explanation: Explanation) => void) | undefined;
 }
@@ -176,12 +189,17 @@ export class Collection<T extends object = Record<string, unknown>> {
       readonly total?: boolean | undefined;
     } = {},
   ): Promise<DocumentPage<T>> {
-    const { limit, cursor, fields, total, ...call } = options;
+    const { pageSize, cursor, fields, total, ...call } = options;
     const { text } = await this.#transport.send({
       ...call,
       method: 'GET',
       path: `${this.#path}/documents`,
-      query: { limit, cursor, fields: fields?.join(','), include: total === true ? 'total' : undefined },
+      query: {
+        limit: pageSize,
+        cursor,
+        fields: fields?.join(','),
+        include: total === true ? 'total' : undefined,
+      },
       isIdempotent: true,
     });
     return pageOf<T>(text);
@@ -189,8 +207,12 @@ export class Collection<T extends object = Record<string, unknown>> {
 
   /** All documents, in order of creation. Documents that are created during the iteration come last. */
   list(options: IterateOptions = {}): AsyncGenerator<Document<T>, void, void> {
-    const { onUnreadable, ...rest } = options;
-    return documentsOf((cursor) => this.listPage({ ...rest, cursor }), onUnreadable);
+    const { onUnreadable, limit, pageSize, ...rest } = options;
+    return documentsOf(
+      { limit, pageSize },
+      (cursor, size) => this.listPage({ ...rest, pageSize: size, cursor }),
+      onUnreadable,
+    );
   }
 
   /**
@@ -203,19 +225,33 @@ export class Collection<T extends object = Record<string, unknown>> {
     query: Query & { readonly cursor?: string | undefined; readonly explain?: boolean | undefined } = {},
     options: CallOptions = {},
   ): Promise<QueryPage<T>> {
-    const { documents, unreadable, nextCursor, rest } = pageOf<T>(await this.#ask('query', query, options));
+    const { pageSize, ...question } = query;
+    const text = await this.#ask('query', { ...question, limit: pageSize }, options);
+    const { documents, unreadable, nextCursor, rest } = pageOf<T>(text);
     return { documents, unreadable, nextCursor, explain: rest['explain'] as Explanation | undefined };
   }
 
-  /** All documents that match a query, in its order. */
-  query(query: Query = {}, options: QueryOptions = {}): AsyncGenerator<Document<T>, void, void> {
+  /** The documents that match a query, in its order: all, or at most `limit`. */
+  query(
+    query: Query & {
+      /** Documents at most, in all pages together; no bound by default. */
+      readonly limit?: number | undefined;
+    } = {},
+    options: QueryOptions = {},
+  ): AsyncGenerator<Document<T>, void, void> {
     const { onUnreadable, onExplained, ...call } = options;
+    const { limit, pageSize, ...question } = query;
     const explain = onExplained !== undefined;
-    return documentsOf(async (cursor) => {
-      const page = await this.queryPage({ ...query, cursor, explain }, call);
-      if (page.explain !== undefined) onExplained?.(page.explain);
+    let explained: Explanation | undefined;
+    const pageAt = async (cursor: string | undefined, size: number | undefined) => {
+      const page = await this.queryPage({ ...question, pageSize: size, cursor, explain }, call);
+      if (page.explain !== undefined) {
+        explained = sumOfExplanations(explained, page.explain);
+        onExplained?.(explained);
+      }
       return page;
-    }, onUnreadable);
+    };
+    return documentsOf({ limit, pageSize }, pageAt, onUnreadable);
   }
 
   /** How many documents match a condition. */
@@ -278,15 +314,15 @@ export class Collection<T extends object = Record<string, unknown>> {
     schema: Readonly<Record<string, unknown>>,
     options: CallOptions & {
       /** Documents per answer, 1 to 10,000; 1,000 by default. */
-      readonly limit?: number | undefined;
+      readonly pageSize?: number | undefined;
       /** `nextCursor` of an earlier answer, to continue behind it. */
       readonly cursor?: string | undefined;
     } = {},
   ): AsyncGenerator<SchemaCheck, void, void> {
-    const { limit, cursor: first, ...call } = options;
+    const { pageSize, cursor: first, ...call } = options;
     let cursor = first;
     do {
-      const body = { schema, limit, cursor };
+      const body = { schema, limit: pageSize, cursor };
       const answer = JSON.parse(await this.#ask('schema-check', body, call)) as Omit<
         SchemaCheck,
         'unreadable' | 'nextCursor'

@@ -5,8 +5,8 @@ export interface FieldFault {
   readonly path: string;
   readonly message: string;
   /**
-   * For a failed precondition in a batch: the present entity tag of the document; absent when it does not
-   * exist.
+   * For a failed precondition: the current entity tag of the document or definition, for `ifMatch`; absent when
+   * it does not exist.
    */
   readonly etag?: string;
 }
@@ -45,6 +45,11 @@ export class BundocError extends Error {
   readonly requestId: string | undefined;
   /** The `Retry-After` of the answer, milliseconds. */
   readonly retryAfterMs: number | undefined;
+  /**
+   * When one precondition has failed: the current revision of the document or definition, for `ifMatch`;
+   * undefined when it does not exist. When several of a batch have failed, {@link errors} has the `etag` of each.
+   */
+  readonly currentRev: string | undefined;
   /** The whole problem document, for members that are not named here. */
   readonly problem: Readonly<Record<string, unknown>>;
 
@@ -68,6 +73,7 @@ export class BundocError extends Error {
     this.status = options.status ?? 0;
     this.detail = options.detail;
     this.errors = options.errors ?? [];
+    this.currentRev = this.errors.length === 1 ? this.errors[0]?.etag?.replaceAll('"', '') : undefined;
     this.requestId = options.requestId;
     this.retryAfterMs = options.retryAfterMs;
     this.problem = options.problem ?? {};

@@ -1,5 +1,5 @@
 import { type Document, JsonText, withoutMetadata } from '@bundoc/client/document';
-import type { OrderBy } from '@bundoc/client/query';
+import { type Explanation, type OrderBy, sumOfExplanations } from '@bundoc/client/query';
 import { type AddCommands, collect, each, parserFor, wholeNumber } from '@bundoc/shared/cli/command';
 import { counted } from '@bundoc/shared/cli/counted';
 import { CommandError, faultFound } from '@bundoc/shared/cli/errors';
@@ -47,19 +47,19 @@ export const addQueryCommand: AddCommands = (program, environment) => {
       const print = rowWriter(DOCUMENTS, options);
       let left = options.limit ?? Number.POSITIVE_INFINITY;
       let cursor: string | undefined;
-      let asksWhy = options.explain === true;
+      let explained: Explanation | undefined;
       do {
         const page = await collection.queryPage(
-          { ...query, cursor, limit: Math.min(PAGE, left), explain: asksWhy || undefined },
+          { ...query, cursor, pageSize: Math.min(PAGE, left), explain: options.explain },
           { signal },
         );
-        if (page.explain !== undefined) explain(page.explain);
-        asksWhy = false;
+        if (page.explain !== undefined) explained = sumOfExplanations(explained, page.explain);
         await print(page.documents);
         unreadable.push(...page.unreadable);
         left -= page.documents.length;
         cursor = page.nextCursor;
       } while (cursor !== undefined && left > 0);
+      if (explained !== undefined) explain(explained);
       if (cursor !== undefined)
         console.error(
           `bundoc: there are more than ${counted(options.limit ?? 0, 'document')}: raise --limit`,
