@@ -196,6 +196,14 @@ export class ChangesReader<T> {
 /**
  * Changes as they happen. To resume from `since` misses nothing. It points behind the last change that was
  * consumed or, with pages, behind the last whole page.
+ *
+ * @example
+ * ```ts
+ * const changes = project.changes({ since: 'now' });
+ * for await (const change of changes) if (change.deleted) break;
+ * const later = project.changes({ since: changes.since });
+ * for await (const change of later) console.log(change.id);
+ * ```
  */
 export class Following<T> implements AsyncIterable<Change<T>> {
   readonly #place: FeedPosition = { since: undefined };

@@ -14,7 +14,15 @@ export interface Metadata {
   readonly _updated: string;
 }
 
-/** A document as it was read. */
+/**
+ * A document as it was read.
+ *
+ * @example
+ * ```ts
+ * const note = await notes.get('first');
+ * if (note !== undefined) console.log(note.id, note.rev, note.value.title, note.text);
+ * ```
+ */
 export class Document<T> {
   /**
    * The exact JSON text. Behind the metadata, numbers, key order and white space are as they were written.
@@ -44,7 +52,16 @@ export class Document<T> {
   }
 }
 
-/** JSON text that is sent unchanged. */
+/**
+ * JSON text that is sent unchanged.
+ *
+ * @example
+ * ```ts
+ * import { JsonText } from '@bundoc/client';
+ *
+ * await project.collection('ledger').put('entry', new JsonText('{"amount": 12345678901234567890.10}'));
+ * ```
+ */
 export class JsonText {
   readonly text: string;
 

@@ -5,8 +5,8 @@ export interface FieldFault {
   readonly path: string;
   readonly message: string;
   /**
-   * For a failed precondition: the current entity tag of the document or definition, for `ifMatch`; absent when
-   * it does not exist.
+   * For a failed precondition: the current entity tag of the document or definition, for `ifMatch`; absent
+   * when it does not exist.
    */
   readonly etag?: string;
 }
@@ -31,7 +31,21 @@ export type ClientCode =
 /** A code of an error. The last part allows codes of a Bundoc that is newer than this client. */
 export type ErrorCode = BundocCode | ClientCode | (string & {});
 
-/** A refusal of Bundoc (`docs/errors.md` lists all codes), or the failure to get an answer. */
+/**
+ * A refusal of Bundoc (`docs/errors.md` lists all codes), or the failure to get an answer.
+ *
+ * @example
+ * ```ts
+ * import { BundocError } from '@bundoc/client';
+ *
+ * try {
+ *   await notes.create({ title: 'Hello' });
+ * } catch (error) {
+ *   if (!(error instanceof BundocError)) throw error;
+ *   console.error(error.code, error.status, error.detail, error.requestId);
+ * }
+ * ```
+ */
 export class BundocError extends Error {
   override readonly name = 'BundocError';
   /** Identifies the kind of error: `precondition_failed`, `document_exists`, … or a {@link ClientCode}. */
@@ -47,7 +61,8 @@ export class BundocError extends Error {
   readonly retryAfterMs: number | undefined;
   /**
    * When one precondition has failed: the current revision of the document or definition, for `ifMatch`;
-   * undefined when it does not exist. When several of a batch have failed, {@link errors} has the `etag` of each.
+   * undefined when it does not exist. When several of a batch have failed, {@link errors} has the `etag` of
+   * each.
    */
   readonly currentRev: string | undefined;
   /** The whole problem document, for members that are not named here. */
@@ -80,7 +95,18 @@ export class BundocError extends Error {
   }
 }
 
-/** True when `error` is a {@link BundocError} with one of the codes. */
+/**
+ * True when `error` is a {@link BundocError} with one of the codes.
+ *
+ * @example
+ * ```ts
+ * import { hasCode } from '@bundoc/client';
+ *
+ * await notes.delete('first').catch((error: unknown) => {
+ *   if (!hasCode(error, 'document_not_found')) throw error;
+ * });
+ * ```
+ */
 export function hasCode(error: unknown, ...codes: readonly ErrorCode[]): error is BundocError {
   return error instanceof BundocError && codes.includes(error.code);
 }
