@@ -217,7 +217,7 @@ describe('bundoc login', () => {
     expect(statSync(join(config(), 'bundoc')).mode & 0o777).toBe(0o700);
     expect((await asUser(['projects'])).code).toBe(0);
     const shown = await asUser(['token']);
-    expect(shown.stdout).toMatch(/^may +docs:read: read documents$/m);
+    expect(shown.stdout).toMatch(/^may +docs:read: read documents, run queries and follow changes$/m);
     expect(shown.stdout).not.toContain(token);
   });
 
