@@ -107,11 +107,14 @@ describe('bundoc query, changes, collections and projects', () => {
     await client.project('lists').collection('other').put('o', { big: 1 });
   });
 
-  it('print NDJSON when the output is not a terminal', async () => {
+  it('print NDJSON, or the names of projects alone, when the output is not a terminal', async () => {
     const found = await bundoc('query', 'lists', 'notes', '--where', '{"n":{"$gte":3}}', '--order', 'n:desc');
     expect(linesOf(found.stdout).map((line) => JSON.parse(line)._id)).toEqual(['n5', 'n4', 'n3']);
     const some = await bundoc('query', 'lists', 'notes', '--limit', '2', '--fields', 'n');
     expect(linesOf(some.stdout).map((line) => JSON.parse(line).text)).toEqual([undefined, undefined]);
+    // The first page reads one document more than it gives.
+    const asked = await bundoc('query', 'lists', 'notes', '--explain', '--limit', '2');
+    expect(JSON.parse(asked.stderr.split('\n')[0] ?? '')).toMatchObject({ documents_scanned: 3 });
     expect(some.stderr).toBe('bundoc: there are more than 2 documents: raise --limit\n');
     expect((await bundoc('query', 'lists', 'notes', '--count', '--where', '{"n":1}')).stdout).toBe('1\n');
     const collections = await bundoc('collections', 'lists');
@@ -122,7 +125,9 @@ describe('bundoc query, changes, collections and projects', () => {
     expect(JSON.parse((await bundoc('collections', 'lists', 'notes')).stdout)).toMatchObject({
       name: 'notes',
     });
-    expect(linesOf((await bundoc('projects')).stdout)).toContain('{"project":"lists"}');
+    expect(linesOf((await bundoc('projects')).stdout)).toContain('lists');
+    const projects = linesOf((await bundoc('projects', '--json')).stdout).map((line) => JSON.parse(line));
+    expect(projects).toContainEqual(expect.objectContaining({ project: 'lists', documents: 6, open: true }));
     expect(JSON.parse((await bundoc('projects', 'lists')).stdout)).toMatchObject({ documents: 6 });
   });
 
@@ -149,6 +154,14 @@ describe('bundoc query, changes, collections and projects', () => {
     expect(lines[1]).toMatch(/^w .*…$/);
     expect(Math.max(...lines.map((line) => line.length))).toBe(60);
     expect(await onTerminal('collections', 'lists')).toMatch(/^collection +documents +bytes +defined\n/);
+    expect(await onTerminal('projects')).toMatch(/^project +documents +bytes +key +open\n(.*\n)*lists +\d+ /);
+    const columns = linesOf(
+      await onTerminal('query', 'lists', 'notes', '--order', 'n', '--fields', 'n,text,none'),
+    );
+    expect([columns[0], columns[1]]).toEqual([
+      expect.stringMatching(/^id +n +text +none$/),
+      expect.stringMatching(/^n1 +1 +a\\u000ab$/),
+    ]);
     expect(await onTerminal('get', 'lists', 'wide', 'w')).toContain('\\u009b2J');
     expect(linesOf(await onTerminal('projects', '--json'))[0]).toMatch(/^\{"project":/);
   });
@@ -217,7 +230,7 @@ describe('bundoc login', () => {
     expect(statSync(join(config(), 'bundoc')).mode & 0o777).toBe(0o700);
     expect((await asUser(['projects'])).code).toBe(0);
     const shown = await asUser(['token']);
-    expect(shown.stdout).toMatch(/^may +docs:read: read documents$/m);
+    expect(shown.stdout).toMatch(/^may +docs:read: read documents, run queries and follow changes$/m);
     expect(shown.stdout).not.toContain(token);
   });
 

@@ -100,15 +100,21 @@ describe('the client', () => {
       code: 'precondition_failed',
       status: 412,
     });
+    const rev = (await collection.get('a'))?.rev;
     await expect(collection.put('a', {}, { ifMatch: '0'.repeat(24) })).rejects.toMatchObject({
       code: 'precondition_failed',
+      currentRev: rev,
+    });
+    await expect(collection.patch('none', {}, { ifMatch: rev })).rejects.toMatchObject({
+      code: 'precondition_failed',
+      currentRev: undefined,
     });
     await expect(collection.create(new JsonText('{"_id":"a"}'))).rejects.toMatchObject({
       code: 'document_exists',
       status: 409,
     });
     await expect(collection.create(new JsonText('{'))).rejects.toMatchObject({ code: 'invalid_json' });
-    await expect(collection.listPage({ limit: 0 })).rejects.toMatchObject({
+    await expect(collection.listPage({ pageSize: 0 })).rejects.toMatchObject({
       errors: [{ path: 'query.limit' }],
     });
   });
@@ -141,10 +147,33 @@ describe('the client', () => {
   it('lists page by page, in the order of creation', async () => {
     const collection = notes('list');
     for (let n = 0; n < 7; n++) await collection.put(`d${n}`, { n });
-    const all = await collect(collection.list({ limit: 3 }));
+    const all = await collect(collection.list({ pageSize: 3 }));
     expect(all.map(({ value }) => value.n)).toEqual([0, 1, 2, 3, 4, 5, 6]);
-    const page = await collection.listPage({ limit: 3 });
+    const page = await collection.listPage({ pageSize: 3 });
     expect([page.documents.length, page.nextCursor !== undefined]).toEqual([3, true]);
+  });
+
+  it('gives at most `limit` documents and projects, in pages of at most `pageSize`', async () => {
+    const collection = notes('limited');
+    for (let n = 0; n < 7; n++) await collection.put(`d${n}`, { n });
+    for (const [limit, pageSize] of [
+      [5, undefined],
+      [5, 2],
+      [5, 5],
+      [7, 3],
+      [9, 3],
+      [0, undefined],
+    ] as const) {
+      const wanted = Array.from({ length: Math.min(limit, 7) }, (_, n) => n);
+      const listed = await collect(collection.list({ limit, pageSize }));
+      expect(listed.map(({ value }) => value.n)).toEqual(wanted);
+      const found = await collect(collection.query({ orderBy: [{ field: 'n' }], limit, pageSize }));
+      expect(found.map(({ value }) => value.n)).toEqual(wanted);
+    }
+    await notes('limited-b').put('a', {});
+    expect(await collect(bundoc.projects({ limit: 1 }))).toHaveLength(1);
+    for (const limit of [-1, 1.5, Number.NaN])
+      await expect(collect(collection.query({ limit }))).rejects.toThrow(RangeError);
   });
 
   it('finds, counts and sums documents, and explains how', async () => {
@@ -152,7 +181,7 @@ describe('the client', () => {
     for (let n = 0; n < 9; n++) await collection.put(`d${n}`, { n, kind: n % 2 === 0 ? 'even' : 'odd' });
     const where = { kind: 'odd' };
     const found = await collect(
-      collection.query({ where, orderBy: [{ field: 'n', direction: 'desc' }], limit: 3 }),
+      collection.query({ where, orderBy: [{ field: 'n', direction: 'desc' }], pageSize: 3 }),
     );
     expect(found.map(({ value }) => value.n)).toEqual([7, 5, 3, 1]);
     expect(await collection.count(where)).toBe(4);
@@ -235,7 +264,9 @@ describe('the client', () => {
     expect(await collection.info()).toBeUndefined();
     for (let n = 0; n < 5; n++) await collection.put(`d${n}`, { n });
     expect(await collection.info()).toMatchObject({ documents: 5, rev: undefined, indexes: [] });
-    const checks = await collect(collection.checkSchema({ properties: { n: { maximum: 3 } } }, { limit: 2 }));
+    const checks = await collect(
+      collection.checkSchema({ properties: { n: { maximum: 3 } } }, { pageSize: 2 }),
+    );
     expect(checks.map(({ checked, failing }) => [checked, failing])).toEqual([
       [2, 0],
       [2, 0],
@@ -291,13 +322,13 @@ describe('the client', () => {
   it('returns selected fields of documents, and their number', async () => {
     const collection = notes('fields');
     for (let n = 0; n < 3; n++) await collection.put(`d${n}`, { n, title: 'long' });
-    const page = await collection.listPage({ limit: 2, fields: ['n'], total: true });
+    const page = await collection.listPage({ pageSize: 2, fields: ['n'], total: true });
     expect([page.total, page.documents[1]?.value.n, page.documents[1]?.value.title]).toEqual([
       3,
       1,
       undefined,
     ]);
-    const all = await collect(collection.list({ limit: 2, fields: ['n'] }));
+    const all = await collect(collection.list({ pageSize: 2, fields: ['n'] }));
     expect(all.map(({ value }) => [value.n, value.title])).toEqual([0, 1, 2].map((n) => [n, undefined]));
     const [found] = await collect(collection.query({ where: { n: 2 }, fields: ['title'] }));
     expect([found?.value.n, found?.value.title]).toEqual([undefined, 'long']);
@@ -308,7 +339,10 @@ describe('the client', () => {
     for (let n = 0; n < 3; n++) await collection.put(`d${n}`, { n });
     const explained: Explanation[] = [];
     const onExplained = (explanation: Explanation) => void explained.push(explanation);
-    await collect(collection.query({ where: { n: { $gte: 1 } }, limit: 1 }, { onExplained }));
+    await collect(collection.query({ where: { n: { $gte: 1 } }, pageSize: 1 }, { onExplained }));
+    // The first page reads three documents: one more than it gives, to know whether more follow.
+    expect(explained.map((one) => one.documents_scanned)).toEqual([3, 4]);
+    expect(explained.at(-1)).toMatchObject({ index: null, order: 'creation', documents_matched: 3 });
     expect(await collection.count({ n: 0 }, { onExplained })).toBe(1);
     await collection.aggregate({ figures: { all: { op: 'count' } } }, { onExplained });
     expect(explained.length).toBeGreaterThanOrEqual(4);
@@ -317,7 +351,7 @@ describe('the client', () => {
 
   it('lists projects, describes one, and deletes it', async () => {
     for (const id of ['ended-a', 'ended-b']) await notes(id).put('a', {});
-    const ids = await collect(bundoc.projects({ limit: 1 }));
+    const ids = await collect(bundoc.projects({ pageSize: 1 }));
     expect(ids).toEqual(expect.arrayContaining(['ended-a', 'ended-b']));
     expect(ids).toEqual([...new Set(ids)].sort());
     const project = bundoc.project('ended-a');

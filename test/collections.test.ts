@@ -44,7 +44,12 @@ describe('PUT …/collections/{c}', () => {
     expect((await get(collection('defined'), { 'if-none-match': etag })).status).toBe(304);
     const second = await define('defined', '{"ttl":{"field":"until"}}', { 'if-match': etag });
     expect([second.status, second.json()['ttl']]).toEqual([200, { field: 'until', seconds: 0 }]);
-    expect((await define('defined', SCHEMA, { 'if-match': etag })).status).toBe(412);
+    const stale = await define('defined', SCHEMA, { 'if-match': etag });
+    const [path, message] = ['headers.If-Match', 'the definition is at another revision'];
+    expect([stale.status, stale.json()['errors']]).toEqual([
+      412,
+      [{ path, message, etag: second.headers['etag'] }],
+    ]);
   });
 
   it('keeps the definition across a restart', async () => {

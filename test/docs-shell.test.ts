@@ -191,6 +191,18 @@ describe(`the shell blocks of the documentation (${LONG ? 'all pages' : `DOCS_SE
     expect(reasons.filter((reason) => reason.length < 10)).toEqual([]);
   });
 
+  it('stop every program that they start in the background', () => {
+    const started = pages.flatMap((page) => {
+      const code = blocksOf(page)
+        .map((block) => block.code)
+        .join('\n');
+      const begun = [...code.matchAll(/[^&]&\n(?:(\w+)=\$!\n)?/g)];
+      return begun.map(([, name]) => [page, name !== undefined && code.includes(`kill $${name}\n`)]);
+    });
+    expect(started).toContainEqual(['docs/how-to/tokens-for-your-application.md', true]);
+    expect(started.filter(([, isStopped]) => isStopped !== true)).toEqual([]);
+  });
+
   it.each(chosen)(
     'of %s run in order, every answer has the documented status, and git sees no file that they make',
     needs('curl'),

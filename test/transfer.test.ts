@@ -192,7 +192,7 @@ describe('bundoc import and export', () => {
     async function interrupt(partial: (page: string) => string) {
       const project = client.project('stopped');
       for (const id of ['a', 'b', 'c']) await project.collection('notes').put(id, { id });
-      const { changes, since } = await project.changesPage({ documents: true, limit: 2 });
+      const { changes, since } = await project.changesPage({ documents: true, pageSize: 2 });
       const page = changes.map(({ document }) => `${document?.text}\n`).join('');
       writeFileSync(`${path()}.partial`, partial(page));
       const done = { since, documents: 2, deletions: 0, unreadable: ['notes/damaged'] };

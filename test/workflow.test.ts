@@ -123,6 +123,34 @@ describe('the whole workflow', () => {
     expect((await send('GET', path)).json()['v']).toBe(2);
   });
 
+  it('names the current entity tag in the refusal of a conditional write, so that the next one need not read', async () => {
+    const path = `${COLLECTION}/named`;
+    const refusedWith = async (method: string, body: string | undefined, headers: Record<string, string>) => {
+      const { status, json } = await send(method, path, body, headers);
+      expect(status).toBe(412);
+      return json()['errors'];
+    };
+    const missing = { path: 'headers.If-Match', message: 'the document does not exist' };
+    expect(await refusedWith('PUT', '{}', { 'if-match': '"x"' })).toEqual([missing]);
+    const created = await send('PUT', path, '{"v":1}');
+    const etag = String(created.headers['etag']);
+    const other = { path: 'headers.If-Match', message: 'the document is at another revision', etag };
+    expect(await refusedWith('PUT', '{"v":2}', { 'if-match': '"x"' })).toEqual([other]);
+    expect(await refusedWith('DELETE', undefined, { 'if-match': '"x"' })).toEqual([other]);
+    const merge = { 'if-match': '"x"', 'content-type': 'application/merge-patch+json' };
+    expect(await refusedWith('PATCH', '{"v":2}', merge)).toEqual([other]);
+    expect(await refusedWith('PUT', '{}', { 'if-none-match': '*' })).toEqual([
+      { path: 'headers.If-None-Match', message: 'the document already exists', etag },
+    ]);
+    const stale = JSON.stringify({ _rev: '0'.repeat(24) });
+    for (const headers of [{}, { 'if-match': '*' }])
+      expect(await refusedWith('PUT', stale, headers)).toEqual([{ ...other, path: 'body._rev' }]);
+    expect(await refusedWith('GET', undefined, { 'if-match': '"x"' })).toEqual([
+      { path: 'headers.If-Match', message: 'names another revision', etag },
+    ]);
+    expect((await send('PUT', path, '{"v":2}', { 'if-match': etag })).status).toBe(200);
+  });
+
   it('answers a conditional read with 304 when nothing has changed', async () => {
     const { headers } = await send('PUT', `${COLLECTION}/conditional`, '{"v":1}');
     const etag = String(headers['etag']);

@@ -1,3 +1,4 @@
+import { isForServices } from '@bundoc/shared/contract/scopes';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Caller, makeCallers } from './support/callers.ts';
 import { startKms, type TestKms } from './support/kms.ts';
@@ -9,7 +10,7 @@ function expectedStatus(need: Need, ok: number, { token }: Caller): number {
   if (need === 'token') return token.typ === 'service' ? ok : 403;
   const mayAct =
     (token.scope.includes(need.scope) || (need.or !== undefined && token.scope.includes(need.or))) &&
-    (need.serviceOnly !== true || token.typ === 'service') &&
+    (token.typ === 'service' || (need.serviceOnly !== true && !isForServices(need.scope))) &&
     (need.issues !== true || token.may_issue !== undefined) &&
     (need.glob !== true || token.keys.includes('*') || token.keys.includes('*-dek'));
   return mayAct ? ok : 403;

@@ -46,7 +46,7 @@ describe('`bunkms keys`', () => {
       { name: 'b-dek', version: 2, kcv: second.kcv },
     ]);
     const list = await run('key', 'list');
-    expect(list.stdout).toMatch(/^a-dek {2}enabled {2}1 {2}[0-9a-f]{32} {2}\S+Z\nb-dek {2}enabled {2}2 {2}/);
+    expect(list.stdout).toBe('a-dek\nb-dek\n');
     const shown = await run('key', 'show', 'b-dek', '--json');
     expect(keyDetailSchema.strict().parse(JSON.parse(shown.stdout))).toMatchObject({
       id: first.key_id,

@@ -1,6 +1,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { SCOPES } from '@bundoc/shared/contract/scopes';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { bunkms } from './support/command.ts';
 import { newKek } from './support/kms.ts';
@@ -130,10 +131,19 @@ describe('bunkms token issue', () => {
     ['--typ service --scope kms:admin --may-issue-ttl 2h', '--may-issue-scope: is required with'],
     ['--typ service --scope kms:issue_client', '--may-issue-scope: is required'],
     ['--scope kms:issue_client', '--scope: only service tokens may have kms:issue_client'],
+    ['--scope docs:metrics', '--scope: only service tokens may have docs:metrics (docs/scopes.md)\n'],
   ])('names the faulty option: %s', async (options, fault) => {
     const client = ['--typ', 'client', '--sub', 'a', '--scope', 'docs:read'];
     const { code, stderr } = await run('token', 'issue', ...client, ...options.split(' '));
     expect([code, stderr]).toEqual([2, expect.stringContaining(fault)]);
+  });
+
+  it('lists all scopes in its help, with what each allows and which are for service tokens only', async () => {
+    const { stdout } = await run('token', 'issue', '--help');
+    const lines = stdout.slice(stdout.indexOf('Scopes')).trim().split('\n').slice(1);
+    expect(lines.map((line) => line.trim().split(/ +/)[0])).toEqual(SCOPES);
+    expect(lines).toContainEqual(expect.stringMatching(/^ {2}docs:read +read documents/));
+    expect(lines).toContainEqual(expect.stringMatching(/^ {2}docs:metrics +\* read the metrics/));
   });
 });
 

@@ -15,7 +15,7 @@ export interface ChangesOptions {
 
 export interface ChangesPageOptions extends ChangesOptions, CallOptions {
   /** Changes per page, 1 to 1,000; 100 by default. */
-  readonly limit?: number | undefined;
+  readonly pageSize?: number | undefined;
   /** How long the service waits for a change before it returns an empty page, seconds; at most 50. */
   readonly waitS?: number | undefined;
 }
@@ -73,7 +73,7 @@ export class ChangesReader<T> {
     since,
     collection,
     documents,
-    limit,
+    pageSize,
     waitS,
     ...call
   }: ChangesPageOptions): Promise<ChangesPage<T>> {
@@ -81,7 +81,13 @@ export class ChangesReader<T> {
       ...call,
       method: 'GET',
       path: this.#path,
-      query: { since, collection, include: documents === true ? 'doc' : undefined, limit, wait: waitS },
+      query: {
+        since,
+        collection,
+        include: documents === true ? 'doc' : undefined,
+        limit: pageSize,
+        wait: waitS,
+      },
       isIdempotent: true,
     });
     const members = memberTexts(text);
@@ -109,7 +115,7 @@ export class ChangesReader<T> {
     signal: AbortSignal | undefined,
     until: 'poll' | 'end',
   ): AsyncGenerator<Change<T>, void, void> {
-    const common = { ...about, signal, limit: PAGE, ...(until === 'poll' ? { waitS: POLL_S } : {}) };
+    const common = { ...about, signal, pageSize: PAGE, ...(until === 'poll' ? { waitS: POLL_S } : {}) };
     for (;;) {
       const deadlineMs = until === 'poll' ? POLL_S * 2_000 : undefined;
       const page = await this.page({ ...common, since: place.since, deadlineMs });
@@ -190,6 +196,14 @@ export class ChangesReader<T> {
 /**
  * Changes as they happen. To resume from `since` misses nothing. It points behind the last change that was
  * consumed or, with pages, behind the last whole page.
+ *
+ * @example
+ * ```ts
+ * const changes = project.changes({ since: 'now' });
+ * for await (const change of changes) if (change.deleted) break;
+ * const later = project.changes({ since: changes.since });
+ * for await (const change of later) console.log(change.id);
+ * ```
  */
 export class Following<T> implements AsyncIterable<Change<T>> {
   readonly #place: FeedPosition = { since: undefined };

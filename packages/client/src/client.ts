@@ -9,8 +9,8 @@ import {
 } from './changes.ts';
 import { Collection, newKey, segment, type WriteOptions } from './collection.ts';
 import type { CollectionSummary } from './definition.ts';
-import type { Metadata } from './document.ts';
-import { hasCode } from './error.ts';
+import { type Extent, itemsOf, JsonText, type Metadata } from './document.ts';
+import { BundocError, hasCode } from './error.ts';
 import { type MovedProject, type MoveProgress, readMove } from './move.ts';
 import type { DeletedProject, ProjectInfo, ProjectPage, ProjectSummary } from './project-info.ts';
 import { type CallOptions, Transport, type TransportOptions } from './transport.ts';
@@ -27,7 +27,15 @@ export class Project {
     this.id = id;
   }
 
-  /** A collection; it need not exist. */
+  /**
+   * A collection; it need not exist.
+   *
+   * @example
+   * ```ts
+   * const notes = project.collection<{ title: string; stars?: number }>('notes');
+   * await notes.create({ title: 'Hello' });
+   * ```
+   */
   collection<T extends object = Record<string, unknown>>(name: string): Collection<T> {
     return new Collection<T>(this.#transport, this.#path, name);
   }
@@ -35,6 +43,12 @@ export class Project {
   /**
    * What the project holds; undefined when it does not exist. @throws BundocError `project_destroyed` when it
    * was deleted.
+   *
+   * @example
+   * ```ts
+   * const info = await project.info();
+   * console.log(info === undefined ? 'there is no such project' : `${info.documents} documents`);
+   * ```
    */
   async info(options: CallOptions = {}): Promise<ProjectInfo | undefined> {
     try {
@@ -52,7 +66,12 @@ export class Project {
   }
 
   /**
-   * The collections that hold a document or are defined, by name. @throws BundocError `project_not_found`.
+   * * The collections that hold a document or are defined, by name. @throws BundocError `project_not_found`.
+   *
+   * @example
+   * ```ts
+   * for (const { name, documents } of await project.collections()) console.log(name, documents);
+   * ```
    */
   async collections(options: CallOptions = {}): Promise<readonly CollectionSummary[]> {
     const { text } = await this.#transport.send({
@@ -69,6 +88,15 @@ export class Project {
    * project.changes())`. A stream that breaks resumes behind the last change that was consumed.
    *
    * @throws BundocError `position_gone` when deletions after `since` are no longer remembered.
+   *
+   * @example
+   * ```ts
+   * const changes = project.changes<{ title: string }>({ collection: 'notes', documents: true });
+   * for await (const { id, deleted, document } of changes) {
+   *   console.log(id, deleted ? 'was deleted' : document?.value.title);
+   *   console.log('to resume behind it:', changes.since);
+   * }
+   * ```
    */
   changes<T extends object = Record<string, unknown>>(options: FollowOptions = {}): Following<T> {
     return new ChangesReader<T>(this.#transport, this.#path).follow(options);
@@ -79,6 +107,13 @@ export class Project {
    * verify-backup`.
    *
    * @throws BundocError before the first bytes; the stream errors when the backup is cut short.
+   *
+   * @example
+   * ```ts
+   * import { writeFile } from 'node:fs/promises';
+   *
+   * await writeFile('acme.backup', await project.backup({ signal: AbortSignal.timeout(600_000) }));
+   * ```
    */
   backup(options: { readonly signal?: AbortSignal } = {}): Promise<ReadableStream<Uint8Array>> {
     const signal = options.signal ?? new AbortController().signal;
@@ -92,6 +127,14 @@ export class Project {
    *
    * @throws BundocError `move_refused`; `rate_limited` while others are moved; `network_error` when the
    *   answer is cut short.
+   *
+   * @example
+   * ```ts
+   * const { to } = await project.move({
+   *   onProgress: ({ step, documents, of }) => console.log(`${step}: ${documents} of ${of}`),
+   * });
+   * console.log(`is now in ${to}`);
+   * ```
    */
   async move(
     options: { readonly signal?: AbortSignal; readonly onProgress?: (progress: MoveProgress) => void } = {},
@@ -113,6 +156,16 @@ export class Project {
    * Carries out operations, each on a different document: all of them or none.
    *
    * @throws BundocError `precondition_failed` with each failed operation in `errors`.
+   *
+   * @example
+   * ```ts
+   * const [created] = await project.batch([
+   *   { op: 'create', collection: 'notes', document: { title: 'three' } },
+   *   { op: 'patch', collection: 'notes', id: 'first', patch: { stars: 3 } },
+   *   { op: 'delete', collection: 'drafts', id: 'first', ifMatch: '*' },
+   * ]);
+   * console.log(created?._id);
+   * ```
    */
   async batch(
     operations: readonly BatchOperation[],
@@ -130,7 +183,19 @@ export class Project {
     return (JSON.parse(text) as { results: BatchResult[] }).results;
   }
 
-  /** A page of the feed. */
+  /**
+   * A page of the feed.
+   *
+   * @example
+   * ```ts
+   * let since: string | undefined;
+   * for (let more = true; more; ) {
+   *   const page = await project.changesPage({ since, pageSize: 500 });
+   *   for (const { collection, id } of page.changes) console.log(collection, id);
+   *   ({ since, more } = page);
+   * }
+   * ```
+   */
   changesPage<T extends object = Record<string, unknown>>(
     options: ChangesPageOptions = {},
   ): Promise<ChangesPage<T>> {
@@ -138,7 +203,20 @@ export class Project {
   }
 }
 
-/** A client of one Bundoc service with one source of tokens. */
+/**
+ * A client of one Bundoc service with one source of tokens.
+ *
+ * @example
+ * ```ts
+ * import { Bundoc } from '@bundoc/client';
+ *
+ * const bundoc = new Bundoc({
+ *   url: 'https://docs.example.org',
+ *   token: async () => (await fetch('/api/bundoc-token')).text(),
+ * });
+ * await bundoc.project('acme').collection('notes').create({ title: 'Hello' });
+ * ```
+ */
 export class Bundoc {
   readonly #transport: Transport;
 
@@ -147,7 +225,15 @@ export class Bundoc {
     this.#transport = new Transport(options);
   }
 
-  /** A project. It need not exist: the first write creates it. */
+  /**
+   * A project. It need not exist: the first write creates it.
+   *
+   * @example
+   * ```ts
+   * const project = bundoc.project('acme');
+   * console.log((await project.info())?.documents);
+   * ```
+   */
   project(id: string): Project {
     return new Project(this.#transport, id);
   }
@@ -158,6 +244,12 @@ export class Bundoc {
    *
    * @throws BundocError `project_not_found`, `kms_unavailable`. The service finishes a deletion that has
    *   begun.
+   *
+   * @example
+   * ```ts
+   * const { key } = await bundoc.deleteProject('acme');
+   * console.log(`keep this as the proof: ${key?.audit.seq}:${key?.audit.hash}`);
+   * ```
    */
   async deleteProject(id: string, options: CallOptions = {}): Promise<DeletedProject> {
     const { text } = await this.#transport.send({
@@ -170,10 +262,21 @@ export class Bundoc {
     return JSON.parse(text) as DeletedProject;
   }
 
-  /** A page of the projects that the token is for, ordered by id. */
+  /**
+   * A page of the projects that the token is for, ordered by id.
+   *
+   * @example
+   * ```ts
+   * const page = await bundoc.projectsPage({ prefix: 'customer-', summary: true });
+   * for (const id of page.projects) console.log(id, page.summaries.get(id)?.documents);
+   * const next = page.nextCursor;
+   * if (next !== undefined) await bundoc.projectsPage({ prefix: 'customer-', cursor: next });
+   * ```
+   */
   async projectsPage(
     options: CallOptions & {
-      readonly limit?: number | undefined;
+      /** Projects per page, 1 to 1,000; 100 by default. */
+      readonly pageSize?: number | undefined;
       readonly cursor?: string | undefined;
       /** Prefix of their ids. */
       readonly prefix?: string | undefined;
@@ -181,12 +284,12 @@ export class Bundoc {
       readonly summary?: boolean | undefined;
     } = {},
   ): Promise<ProjectPage> {
-    const { limit, cursor, prefix, summary, ...call } = options;
+    const { pageSize, cursor, prefix, summary, ...call } = options;
     const { text } = await this.#transport.send({
       ...call,
       method: 'GET',
       path: '/projects',
-      query: { limit, cursor, prefix, include: summary === true ? 'summary' : undefined },
+      query: { limit: pageSize, cursor, prefix, include: summary === true ? 'summary' : undefined },
       isIdempotent: true,
     });
     const page = JSON.parse(text) as {
@@ -202,16 +305,21 @@ export class Bundoc {
     };
   }
 
-  /** The ids of all projects that the token is for, in ascending order. */
-  async *projects(
-    options: CallOptions & { readonly limit?: number | undefined } = {},
-  ): AsyncGenerator<string, void, void> {
-    let cursor: string | undefined;
-    do {
-      const page = await this.projectsPage({ ...options, cursor });
-      yield* page.projects;
-      cursor = page.nextCursor;
-    } while (cursor !== undefined);
+  /**
+   * The ids of the projects that the token is for, in ascending order: all, or at most `limit`.
+   *
+   * @example
+   * ```ts
+   * for await (const id of bundoc.projects({ limit: 1_000 })) console.log(id);
+   * ```
+   */
+  projects(options: CallOptions & Extent = {}): AsyncGenerator<string, void, void> {
+    const { limit, pageSize, ...call } = options;
+    return itemsOf(
+      { limit, pageSize },
+      (cursor, size) => this.projectsPage({ ...call, pageSize: size, cursor }),
+      ({ projects }) => projects,
+    );
   }
 }
 
@@ -227,3 +335,5 @@ export type {
   ProjectSummary,
   TransportOptions,
 };
+/** What a program names that catches refusals or writes exact text. Each has its own entry, too. */
+export { BundocError, hasCode, JsonText };

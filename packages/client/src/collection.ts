@@ -18,7 +18,16 @@ import {
   textOf,
 } from './document.ts';
 import { BundocError, hasCode } from './error.ts';
-import type { Aggregation, Explanation, Figure, Group, Query, QueryPage, Where } from './query.ts';
+import {
+  type Aggregation,
+  type Explanation,
+  type Figure,
+  type Group,
+  type Query,
+  type QueryPage,
+  sumOfExplanations,
+  type Where,
+} from './query.ts';
 import type { CallOptions, Transport } from './transport.ts';
 
 export interface WriteOptions extends CallOptions {
@@ -42,7 +51,7 @@ export interface ReplaceOptions extends ConditionalOptions {
 
 export interface ListOptions extends CallOptions {
   /** Documents per page, 1 to 1,000; 100 by default. */
-  readonly limit?: number | undefined;
+  readonly pageSize?: number | undefined;
   /** Paths of members joined by dots, 1 to 50. Only these and the metadata are returned. */
   readonly fields?: readonly string[] | undefined;
 }
@@ -53,11 +62,15 @@ export interface UnreadableOptions {
   readonly onUnreadable?: ((ids: readonly string[]) => void) | undefined;
 }
 
-export interface IterateOptions extends ListOptions, UnreadableOptions {}
+export interface IterateOptions extends ListOptions, UnreadableOptions {
+  /** Documents at most, in all pages together; no bound by default. */
+  readonly limit?: number | undefined;
+}
 
 export interface QueryOptions extends CallOptions, UnreadableOptions {
   /**
-   * Called with the explanation of an answer, in an iteration for each page. Without it, none is requested.
+   * Called with the explanation of an answer; in an iteration after each page, with the sums of all pages so
+   * far. Without it, none is requested.
    */
   readonly onExplained?: ((explanation: Explanation) => void) | undefined;
 }
@@ -97,6 +110,12 @@ export class Collection<T extends object = Record<string, unknown>> {
   /**
    * Creates a document, under its `_id` or a new id that sorts by time. @throws BundocError
    * `document_exists`.
+   *
+   * @example
+   * ```ts
+   * const { _id, _rev } = await notes.create({ title: 'Hello' });
+   * console.log(_id, _rev);
+   * ```
    */
   async create(content: Content<T>, options: WriteOptions = {}): Promise<Metadata> {
     const { text } = await this.#transport.send({
@@ -110,7 +129,15 @@ export class Collection<T extends object = Record<string, unknown>> {
     return JSON.parse(text) as Metadata;
   }
 
-  /** @returns the document; undefined when it does not exist. */
+  /**
+   * @returns the document; undefined when it does not exist.
+   *
+   * @example
+   * ```ts
+   * const note = await notes.get('first');
+   * if (note !== undefined) console.log(note.value.title, note.rev);
+   * ```
+   */
   async get(id: string, options: CallOptions = {}): Promise<Document<T> | undefined> {
     try {
       const path = this.#documentPath(id);
@@ -122,7 +149,22 @@ export class Collection<T extends object = Record<string, unknown>> {
     }
   }
 
-  /** Creates or replaces a document. @throws BundocError `precondition_failed`. */
+  /**
+   * Creates or replaces a document. @throws BundocError `precondition_failed`.
+   *
+   * @example
+   * ```ts
+   * import { hasCode } from '@bundoc/client';
+   *
+   * const note = await notes.get('first');
+   * try {
+   *   await notes.put('first', { title: 'Hello again' }, { ifMatch: note?.rev });
+   * } catch (error) {
+   *   if (!hasCode(error, 'precondition_failed')) throw error;
+   *   console.log('somebody was faster; it is now at', error.currentRev);
+   * }
+   * ```
+   */
   async put(id: string, content: Content<T>, options: ReplaceOptions = {}): Promise<Metadata> {
     const { text } = await this.#transport.send({
       ...options,
@@ -141,6 +183,15 @@ export class Collection<T extends object = Record<string, unknown>> {
    *
    * @throws BundocError `document_not_found`, `precondition_failed`, and the codes for a patch that does
    *   not apply.
+   *
+   * @example
+   * ```ts
+   * await notes.patch('first', { stars: 5 });
+   * await notes.patch('first', [
+   *   { op: 'test', path: '/stars', value: 5 },
+   *   { op: 'replace', path: '/stars', value: 4 },
+   * ]);
+   * ```
    */
   async patch(
     id: string,
@@ -161,14 +212,31 @@ export class Collection<T extends object = Record<string, unknown>> {
     return JSON.parse(text) as Metadata;
   }
 
-  /** @throws BundocError `document_not_found`, `precondition_failed`. */
+  /**
+   * @throws BundocError `document_not_found`, `precondition_failed`.
+   *
+   * @example
+   * ```ts
+   * await notes.delete('first', { ifMatch: '*' });
+   * ```
+   */
   async delete(id: string, options: ConditionalOptions = {}): Promise<void> {
     const path = this.#documentPath(id);
     const headers = conditionsOf(options);
     await this.#transport.send({ ...options, method: 'DELETE', path, headers, isIdempotent: true });
   }
 
-  /** A page of the collection, in order of creation. */
+  /**
+   * A page of the collection, in order of creation.
+   *
+   * @example
+   * ```ts
+   * const page = await notes.listPage({ pageSize: 50, fields: ['title'], total: true });
+   * console.log(`${page.documents.length} of ${page.total}`);
+   * const cursor = page.nextCursor;
+   * if (cursor !== undefined) await notes.listPage({ pageSize: 50, fields: ['title'], cursor });
+   * ```
+   */
   async listPage(
     options: ListOptions & {
       readonly cursor?: string | undefined;
@@ -176,21 +244,37 @@ export class Collection<T extends object = Record<string, unknown>> {
       readonly total?: boolean | undefined;
     } = {},
   ): Promise<DocumentPage<T>> {
-    const { limit, cursor, fields, total, ...call } = options;
+    const { pageSize, cursor, fields, total, ...call } = options;
     const { text } = await this.#transport.send({
       ...call,
       method: 'GET',
       path: `${this.#path}/documents`,
-      query: { limit, cursor, fields: fields?.join(','), include: total === true ? 'total' : undefined },
+      query: {
+        limit: pageSize,
+        cursor,
+        fields: fields?.join(','),
+        include: total === true ? 'total' : undefined,
+      },
       isIdempotent: true,
     });
     return pageOf<T>(text);
   }
 
-  /** All documents, in order of creation. Documents that are created during the iteration come last. */
+  /**
+   * All documents, in order of creation. Documents that are created during the iteration come last.
+   *
+   * @example
+   * ```ts
+   * for await (const note of notes.list({ limit: 1_000 })) console.log(note.id, note.value.title);
+   * ```
+   */
   list(options: IterateOptions = {}): AsyncGenerator<Document<T>, void, void> {
-    const { onUnreadable, ...rest } = options;
-    return documentsOf((cursor) => this.listPage({ ...rest, cursor }), onUnreadable);
+    const { onUnreadable, limit, pageSize, ...rest } = options;
+    return documentsOf(
+      { limit, pageSize },
+      (cursor, size) => this.listPage({ ...rest, pageSize: size, cursor }),
+      onUnreadable,
+    );
   }
 
   /**
@@ -198,32 +282,82 @@ export class Collection<T extends object = Record<string, unknown>> {
    *
    * @throws BundocError `invalid_request` for an invalid query; `query_too_expensive` when it would read
    *   too much.
+   *
+   * @example
+   * ```ts
+   * const page = await notes.queryPage({ where: { stars: { $gte: 4 } }, pageSize: 20, explain: true });
+   * console.log(page.documents.length, page.explain?.documents_scanned, page.nextCursor);
+   * ```
    */
   async queryPage(
     query: Query & { readonly cursor?: string | undefined; readonly explain?: boolean | undefined } = {},
     options: CallOptions = {},
   ): Promise<QueryPage<T>> {
-    const { documents, unreadable, nextCursor, rest } = pageOf<T>(await this.#ask('query', query, options));
+    const { pageSize, ...question } = query;
+    const text = await this.#ask('query', { ...question, limit: pageSize }, options);
+    const { documents, unreadable, nextCursor, rest } = pageOf<T>(text);
     return { documents, unreadable, nextCursor, explain: rest['explain'] as Explanation | undefined };
   }
 
-  /** All documents that match a query, in its order. */
-  query(query: Query = {}, options: QueryOptions = {}): AsyncGenerator<Document<T>, void, void> {
+  /**
+   * The documents that match a query, in its order: all, or at most `limit`.
+   *
+   * @example
+   * ```ts
+   * const best = notes.query({
+   *   where: { stars: { $gte: 4 }, title: { $beginsWith: 'Hel' } },
+   *   orderBy: [{ field: 'stars', direction: 'desc' }],
+   *   limit: 5,
+   * });
+   * for await (const note of best) console.log(note.value.title);
+   * ```
+   */
+  query(
+    query: Query & {
+      /** Documents at most, in all pages together; no bound by default. */
+      readonly limit?: number | undefined;
+    } = {},
+    options: QueryOptions = {},
+  ): AsyncGenerator<Document<T>, void, void> {
     const { onUnreadable, onExplained, ...call } = options;
+    const { limit, pageSize, ...question } = query;
     const explain = onExplained !== undefined;
-    return documentsOf(async (cursor) => {
-      const page = await this.queryPage({ ...query, cursor, explain }, call);
-      if (page.explain !== undefined) onExplained?.(page.explain);
+    let explained: Explanation | undefined;
+    const pageAt = async (cursor: string | undefined, size: number | undefined) => {
+      const page = await this.queryPage({ ...question, pageSize: size, cursor, explain }, call);
+      if (page.explain !== undefined) {
+        explained = sumOfExplanations(explained, page.explain);
+        onExplained?.(explained);
+      }
       return page;
-    }, onUnreadable);
+    };
+    return documentsOf({ limit, pageSize }, pageAt, onUnreadable);
   }
 
-  /** How many documents match a condition. */
+  /**
+   * How many documents match a condition.
+   *
+   * @example
+   * ```ts
+   * console.log(await notes.count({ stars: { $gte: 4 } }));
+   * ```
+   */
   async count(where?: Where | JsonText, options: QueryOptions = {}): Promise<number> {
     return (await this.#figures<{ count: number }>('count', { where }, options)).count;
   }
 
-  /** Figures over the documents that match a condition, by group. */
+  /**
+   * Figures over the documents that match a condition, by group.
+   *
+   * @example
+   * ```ts
+   * const groups = await notes.aggregate({
+   *   groupBy: ['stars'],
+   *   figures: { notes: { op: 'count' }, first: { op: 'min', field: 'title' } },
+   * });
+   * for (const { group, figures } of groups) console.log(group['stars'], figures.notes, figures.first);
+   * ```
+   */
   async aggregate<const F extends Readonly<Record<string, Figure>>>(
     aggregation: Aggregation<F>,
     options: QueryOptions = {},
@@ -234,6 +368,12 @@ export class Collection<T extends object = Record<string, unknown>> {
   /**
    * The contents and the definition of the collection; undefined when it is not defined and holds no
    * document.
+   *
+   * @example
+   * ```ts
+   * const info = await notes.info();
+   * console.log(info?.documents, info?.indexes.map(({ name, state }) => `${name}: ${state}`));
+   * ```
    */
   async info(options: CallOptions = {}): Promise<CollectionInfo | undefined> {
     try {
@@ -255,6 +395,16 @@ export class Collection<T extends object = Record<string, unknown>> {
    * built in the background: see {@link indexProgress}.
    *
    * @throws BundocError `precondition_failed`.
+   *
+   * @example
+   * ```ts
+   * const { existing } = await notes.define({
+   *   indexes: [{ fields: ['stars'] }],
+   *   schema: { required: ['title'], properties: { title: { type: 'string' } } },
+   *   ttl: { field: 'expires_at' },
+   * });
+   * console.log(`${existing.failing} of ${existing.checked} documents do not match the schema`);
+   * ```
    */
   async define(definition: CollectionDefinition, options: DefineOptions = {}): Promise<DefinedCollection> {
     const { text, headers } = await this.#transport.send({
@@ -273,20 +423,27 @@ export class Collection<T extends object = Record<string, unknown>> {
    * Changes nothing. Each answer covers some documents, until all were checked.
    *
    * @throws BundocError `invalid_request` for a schema that is not accepted.
+   *
+   * @example
+   * ```ts
+   * let failing = 0;
+   * for await (const part of notes.checkSchema({ required: ['title'] })) failing += part.failing;
+   * console.log(`${failing} documents have no title`);
+   * ```
    */
   async *checkSchema(
     schema: Readonly<Record<string, unknown>>,
     options: CallOptions & {
       /** Documents per answer, 1 to 10,000; 1,000 by default. */
-      readonly limit?: number | undefined;
+      readonly pageSize?: number | undefined;
       /** `nextCursor` of an earlier answer, to continue behind it. */
       readonly cursor?: string | undefined;
     } = {},
   ): AsyncGenerator<SchemaCheck, void, void> {
-    const { limit, cursor: first, ...call } = options;
+    const { pageSize, cursor: first, ...call } = options;
     let cursor = first;
     do {
-      const body = { schema, limit, cursor };
+      const body = { schema, limit: pageSize, cursor };
       const answer = JSON.parse(await this.#ask('schema-check', body, call)) as Omit<
         SchemaCheck,
         'unreadable' | 'nextCursor'
@@ -302,6 +459,11 @@ export class Collection<T extends object = Record<string, unknown>> {
    *
    * @throws BundocError `precondition_failed`, also when a revision is given and the collection is not
    *   defined.
+   *
+   * @example
+   * ```ts
+   * await notes.undefine();
+   * ```
    */
   async undefine(options: Omit<DefineOptions, 'ifNoneMatch'> = {}): Promise<void> {
     try {
@@ -322,6 +484,12 @@ export class Collection<T extends object = Record<string, unknown>> {
   /**
    * Polls the indexes until all are built, and yields each state including the last. Yields nothing when
    * there is no definition.
+   *
+   * @example
+   * ```ts
+   * for await (const indexes of notes.indexProgress())
+   *   for (const { name, indexed, total } of indexes) console.log(name, `${indexed} of ${total}`);
+   * ```
    */
   async *indexProgress(
     options: CallOptions & { readonly everyMs?: number | undefined } = {},

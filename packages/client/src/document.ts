@@ -14,7 +14,15 @@ export interface Metadata {
   readonly _updated: string;
 }
 
-/** A document as it was read. */
+/**
+ * A document as it was read.
+ *
+ * @example
+ * ```ts
+ * const note = await notes.get('first');
+ * if (note !== undefined) console.log(note.id, note.rev, note.value.title, note.text);
+ * ```
+ */
 export class Document<T> {
   /**
    * The exact JSON text. Behind the metadata, numbers, key order and white space are as they were written.
@@ -44,7 +52,16 @@ export class Document<T> {
   }
 }
 
-/** JSON text that is sent unchanged. */
+/**
+ * JSON text that is sent unchanged.
+ *
+ * @example
+ * ```ts
+ * import { JsonText } from '@bundoc/client';
+ *
+ * await project.collection('ledger').put('entry', new JsonText('{"amount": 12345678901234567890.10}'));
+ * ```
+ */
 export class JsonText {
   readonly text: string;
 
@@ -107,23 +124,62 @@ export function pageOf<T>(text: string): DocumentPage<T> {
   };
 }
 
+/** How much an iteration gives. */
+export interface Extent {
+  /** How many at most, in all pages together; no bound by default. */
+  readonly limit?: number | undefined;
+  /** How many per page, 1 to 1,000; 100 by default. */
+  readonly pageSize?: number | undefined;
+}
+
+const PAGE_SIZE = 100;
+
+/**
+ * The items of all pages.
+ *
+ * @param pageAt reads the page at a cursor. A size is given when the default is not wanted.
+ * @throws RangeError when the limit is not a whole number.
+ */
+export async function* itemsOf<P extends { readonly nextCursor: string | undefined }, I>(
+  { limit = Number.POSITIVE_INFINITY, pageSize }: Extent,
+  pageAt: (cursor: string | undefined, pageSize: number | undefined) => Promise<P>,
+  items: (page: P) => readonly I[],
+  afterPage: (page: P) => void = () => undefined,
+): AsyncGenerator<I, void, void> {
+  if (limit !== Number.POSITIVE_INFINITY && (!Number.isSafeInteger(limit) || limit < 0))
+    throw new RangeError(`limit: ${limit} is not a whole number`);
+  let cursor: string | undefined;
+  for (let left = limit; left > 0; ) {
+    const page = await pageAt(cursor, left < (pageSize ?? PAGE_SIZE) ? left : pageSize);
+    const found = items(page);
+    yield* found;
+    afterPage(page);
+    left -= found.length;
+    cursor = page.nextCursor;
+    if (cursor === undefined) return;
+  }
+}
+
 /**
  * The documents of all pages.
  *
  * @throws BundocError `integrity_error` after a page some of whose documents do not open, unless
  *   `onUnreadable` takes their ids.
  */
-export async function* documentsOf<T>(
-  pageAt: (cursor: string | undefined) => Promise<Omit<DocumentPage<T>, 'rest' | 'total'>>,
+export function documentsOf<T>(
+  extent: Extent,
+  pageAt: (
+    cursor: string | undefined,
+    pageSize: number | undefined,
+  ) => Promise<Omit<DocumentPage<T>, 'rest' | 'total'>>,
   onUnreadable: ((ids: readonly string[]) => void) | undefined,
 ): AsyncGenerator<Document<T>, void, void> {
-  let cursor: string | undefined;
-  do {
-    const page = await pageAt(cursor);
-    yield* page.documents;
-    reportUnreadable(page.unreadable, onUnreadable);
-    cursor = page.nextCursor;
-  } while (cursor !== undefined);
+  return itemsOf(
+    extent,
+    pageAt,
+    ({ documents }) => documents,
+    ({ unreadable }) => reportUnreadable(unreadable, onUnreadable),
+  );
 }
 
 /**

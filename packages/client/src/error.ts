@@ -5,8 +5,8 @@ export interface FieldFault {
   readonly path: string;
   readonly message: string;
   /**
-   * For a failed precondition in a batch: the present entity tag of the document; absent when it does not
-   * exist.
+   * For a failed precondition: the current entity tag of the document or definition, for `ifMatch`; absent
+   * when it does not exist.
    */
   readonly etag?: string;
 }
@@ -31,7 +31,21 @@ export type ClientCode =
 /** A code of an error. The last part allows codes of a Bundoc that is newer than this client. */
 export type ErrorCode = BundocCode | ClientCode | (string & {});
 
-/** A refusal of Bundoc (`docs/errors.md` lists all codes), or the failure to get an answer. */
+/**
+ * A refusal of Bundoc (`docs/errors.md` lists all codes), or the failure to get an answer.
+ *
+ * @example
+ * ```ts
+ * import { BundocError } from '@bundoc/client';
+ *
+ * try {
+ *   await notes.create({ title: 'Hello' });
+ * } catch (error) {
+ *   if (!(error instanceof BundocError)) throw error;
+ *   console.error(error.code, error.status, error.detail, error.requestId);
+ * }
+ * ```
+ */
 export class BundocError extends Error {
   override readonly name = 'BundocError';
   /** Identifies the kind of error: `precondition_failed`, `document_exists`, … or a {@link ClientCode}. */
@@ -45,6 +59,12 @@ export class BundocError extends Error {
   readonly requestId: string | undefined;
   /** The `Retry-After` of the answer, milliseconds. */
   readonly retryAfterMs: number | undefined;
+  /**
+   * When one precondition has failed: the current revision of the document or definition, for `ifMatch`;
+   * undefined when it does not exist. When several of a batch have failed, {@link errors} has the `etag` of
+   * each.
+   */
+  readonly currentRev: string | undefined;
   /** The whole problem document, for members that are not named here. */
   readonly problem: Readonly<Record<string, unknown>>;
 
@@ -68,13 +88,25 @@ export class BundocError extends Error {
     this.status = options.status ?? 0;
     this.detail = options.detail;
     this.errors = options.errors ?? [];
+    this.currentRev = this.errors.length === 1 ? this.errors[0]?.etag?.replaceAll('"', '') : undefined;
     this.requestId = options.requestId;
     this.retryAfterMs = options.retryAfterMs;
     this.problem = options.problem ?? {};
   }
 }
 
-/** True when `error` is a {@link BundocError} with one of the codes. */
+/**
+ * True when `error` is a {@link BundocError} with one of the codes.
+ *
+ * @example
+ * ```ts
+ * import { hasCode } from '@bundoc/client';
+ *
+ * await notes.delete('first').catch((error: unknown) => {
+ *   if (!hasCode(error, 'document_not_found')) throw error;
+ * });
+ * ```
+ */
 export function hasCode(error: unknown, ...codes: readonly ErrorCode[]): error is BundocError {
   return error instanceof BundocError && codes.includes(error.code);
 }

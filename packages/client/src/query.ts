@@ -14,10 +14,10 @@ export interface Query {
   readonly where?: Where | JsonText | undefined;
   /** By default in order of creation. */
   readonly orderBy?: readonly OrderBy[] | undefined;
-  /** Documents per page, 1 to 1,000; 100 by default. */
-  readonly limit?: number | undefined;
   /** Paths of members joined by dots, 1 to 50. Only these and the metadata are returned. */
   readonly fields?: readonly string[] | undefined;
+  /** Documents per page, 1 to 1,000; 100 by default. */
+  readonly pageSize?: number | undefined;
 }
 
 /** One figure of an aggregation. Sums and averages are doubles. */
@@ -45,6 +45,17 @@ export interface Explanation {
   readonly documents_scanned: number;
   readonly bytes_scanned: number;
   readonly documents_matched: number;
+}
+
+/** What several pages took together: the work is summed, and the rest is that of the last page. */
+export function sumOfExplanations(before: Explanation | undefined, last: Explanation): Explanation {
+  if (before === undefined) return last;
+  return {
+    ...last,
+    documents_scanned: before.documents_scanned + last.documents_scanned,
+    bytes_scanned: before.bytes_scanned + last.bytes_scanned,
+    documents_matched: before.documents_matched + last.documents_matched,
+  };
 }
 
 export interface QueryPage<T> {

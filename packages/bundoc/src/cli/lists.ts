@@ -1,3 +1,4 @@
+import type { ProjectSummary } from '@bundoc/client';
 import type { CollectionSummary } from '@bundoc/client/definition';
 import type { AddCommands } from '@bundoc/shared/cli/command';
 import { CommandError } from '@bundoc/shared/cli/errors';
@@ -35,20 +36,38 @@ export const addListCommands: AddCommands = (program, environment) => {
         if (info === undefined) throw new CommandError(`there is no project ${id}`);
         return writeFacts(info, options);
       }
-      const print = rowWriter(PROJECTS, options);
+      const isTable = options.json !== true && isTerminal();
+      const printRows = rowWriter(PROJECTS, options);
       let cursor: string | undefined;
       do {
-        const page = await bundoc.projectsPage({ cursor, signal });
-        await print(page.projects);
-        cursor = page.nextCursor;
+        const { projects, summaries, nextCursor } = await bundoc.projectsPage({
+          cursor,
+          signal,
+          // A reader of names alone needs no figures.
+          summary: isTable || options.json === true,
+        });
+        if (isTable || options.json) await printRows(projects.map((id) => ({ id, ...summaries.get(id) })));
+        else await write(projects.map((id) => `${id}\n`).join(''));
+        cursor = nextCursor;
       } while (cursor !== undefined);
     });
 };
 
+interface ListedProject extends Partial<ProjectSummary> {
+  readonly id: string;
+}
+const figure = (value: number | undefined) => (value === undefined ? '-' : String(value));
+/** As in the console. Figures are unknown before the first checkpoint of a project that is not open. */
 const PROJECTS = {
-  columns: [{ head: 'project', cell: (id: string) => id }],
-  json: (project: string) => JSON.stringify({ project }),
-};
+  columns: [
+    { head: 'project', cell: ({ id }: ListedProject) => id },
+    { head: 'documents', cell: ({ documents }: ListedProject) => figure(documents), align: 'right' },
+    { head: 'bytes', cell: ({ bytes }: ListedProject) => figure(bytes), align: 'right' },
+    { head: 'key', cell: ({ key_version: version }: ListedProject) => figure(version), align: 'right' },
+    { head: 'open', cell: ({ open }: ListedProject) => (open === true ? 'yes' : 'no') },
+  ],
+  json: ({ id, ...summary }: ListedProject) => JSON.stringify({ project: id, ...summary }),
+} as const;
 const COLLECTIONS = {
   columns: [
     { head: 'collection', cell: ({ name }: CollectionSummary) => name },

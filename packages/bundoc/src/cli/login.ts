@@ -108,7 +108,7 @@ function requireUsable(token: string): void {
 async function requireAccepted(access: ServiceAccess): Promise<void> {
   const bundoc = await clientOf(access);
   try {
-    await bundoc.projectsPage({ limit: 1 });
+    await bundoc.projectsPage({ pageSize: 1 });
   } catch (error) {
     // The service accepts a token that must not list projects.
     if (!hasCode(error, 'forbidden')) throw error;

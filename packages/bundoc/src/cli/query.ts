@@ -1,10 +1,11 @@
-import { type Document, JsonText, withoutMetadata } from '@bundoc/client/document';
-import type { OrderBy } from '@bundoc/client/query';
+import { type Document, JsonText, memberTexts, withoutMetadata } from '@bundoc/client/document';
+import { type Explanation, type OrderBy, sumOfExplanations } from '@bundoc/client/query';
 import { type AddCommands, collect, each, parserFor, wholeNumber } from '@bundoc/shared/cli/command';
 import { counted } from '@bundoc/shared/cli/counted';
 import { CommandError, faultFound } from '@bundoc/shared/cli/errors';
 import { readText } from '@bundoc/shared/cli/read-text';
-import { onOneLine, rowWriter, write } from './output.ts';
+import type { Column } from '@bundoc/shared/cli/table';
+import { type Listing, onOneLine, rowWriter, write } from './output.ts';
 import { collectionName, onProject, openProject, stopSignal } from './service-client.ts';
 
 const PAGE = 1_000;
@@ -44,22 +45,22 @@ export const addQueryCommand: AddCommands = (program, environment) => {
         return requireWhole(unreadable);
       }
       const query = { where, fields: orNone(options.fields), orderBy: orNone(options.order) };
-      const print = rowWriter(DOCUMENTS, options);
+      const print = rowWriter(listingOf(options.fields), options);
       let left = options.limit ?? Number.POSITIVE_INFINITY;
       let cursor: string | undefined;
-      let asksWhy = options.explain === true;
+      let explained: Explanation | undefined;
       do {
         const page = await collection.queryPage(
-          { ...query, cursor, limit: Math.min(PAGE, left), explain: asksWhy || undefined },
+          { ...query, cursor, pageSize: Math.min(PAGE, left), explain: options.explain },
           { signal },
         );
-        if (page.explain !== undefined) explain(page.explain);
-        asksWhy = false;
+        if (page.explain !== undefined) explained = sumOfExplanations(explained, page.explain);
         await print(page.documents);
         unreadable.push(...page.unreadable);
         left -= page.documents.length;
         cursor = page.nextCursor;
       } while (cursor !== undefined && left > 0);
+      if (explained !== undefined) explain(explained);
       if (cursor !== undefined)
         console.error(
           `bundoc: there are more than ${counted(options.limit ?? 0, 'document')}: raise --limit`,
@@ -76,7 +77,24 @@ const DOCUMENTS = {
     { head: 'document', cell: ({ text }: Row) => onOneLine(withoutMetadata(text)) },
   ],
   json: ({ text }: Row) => onOneLine(text),
-};
+} as const;
+
+/** A column for each of the selected fields; without any, the whole document in one. */
+function listingOf(fields: readonly string[]): Listing<Row> {
+  if (fields.length === 0) return DOCUMENTS;
+  const [id] = DOCUMENTS.columns;
+  const columns = fields.map((path): Column<Row> => ({ head: path, cell: ({ text }) => textAt(text, path) }));
+  return { ...DOCUMENTS, columns: [id, ...columns] };
+}
+
+/** What a document has at a path: exact numbers, strings without quotes, nothing when it is absent. */
+function textAt(text: string, path: string): string {
+  let found: string | undefined = text;
+  for (const name of path.split('.'))
+    found = found?.trimStart().startsWith('{') ? memberTexts(found).get(name) : undefined;
+  if (found === undefined) return '';
+  return found.startsWith('"') ? String(JSON.parse(found)) : onOneLine(found);
+}
 
 function orNone<T>(list: readonly T[]): readonly T[] | undefined {
   return list.length === 0 ? undefined : list;

@@ -48,15 +48,18 @@ export function ifMatchOfBody(value: string, path: string): Precondition {
 /**
  * Whether a conditional read sends the document (RFC 9110, section 13.2.2).
  *
- * @throws AppError `precondition_failed` when `If-Match` does not name `rev`; `invalid_request` for malformed
- * tags.
+ * @throws AppError `precondition_failed` with the current tag when `If-Match` does not name `rev`;
+ *   `invalid_request` for malformed tags.
  */
 export function isNotModified(headers: IncomingHttpHeaders, rev: string): boolean {
   const ifMatch = headers['if-match'];
   const ifNoneMatch = headers['if-none-match'];
   if (ifMatch !== undefined) {
     const tags = tagsOf('If-Match', ifMatch);
-    if (tags !== '*' && !strongTags(tags).includes(rev)) throw new AppError('precondition_failed');
+    if (tags !== '*' && !strongTags(tags).includes(rev)) {
+      const fault = { path: 'headers.If-Match', message: 'names another revision', etag: etagOf(rev) };
+      throw new AppError('precondition_failed', { errors: [fault] });
+    }
   }
   if (ifNoneMatch === undefined) return false;
   const tags = tagsOf('If-None-Match', ifNoneMatch);

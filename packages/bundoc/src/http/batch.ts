@@ -8,7 +8,7 @@ import { claimsOf } from '@bundoc/shared/http/guard';
 import type { FastifyInstance } from 'fastify';
 import { readBatchInTurns } from '../documents/large-content.ts';
 import type { BatchOperation } from '../documents/operation.ts';
-import { etagOf, ifMatchOfBody } from '../documents/precondition-headers.ts';
+import { ifMatchOfBody } from '../documents/precondition-headers.ts';
 import type { BatchLimits } from '../documents/read-batch.ts';
 import type { WriteResult } from '../engine/port/port.ts';
 import { type FailedWrite, PreconditionsFailed } from '../engine/port/precondition.ts';
@@ -17,6 +17,7 @@ import type { Scheduler } from '../work/scheduler.ts';
 import { guardProject, projectPath } from './access.ts';
 import { DESCRIPTION } from './batch.openapi.ts';
 import { bodyOf } from './body.ts';
+import { preconditionFault } from './failed-precondition.ts';
 import { commitOptions } from './idempotency.ts';
 import { requestWork } from './request-work.ts';
 
@@ -71,11 +72,5 @@ function resultOf(
 }
 
 function faultOf(operation: BatchOperation | undefined, { index, rev }: FailedWrite): FieldFault {
-  const path = `body.operations.${index}`;
-  if (rev === undefined) return { path, message: 'the document does not exist' };
-  const message =
-    operation?.precondition.kind === 'absent'
-      ? 'the document already exists'
-      : 'the document is at another revision';
-  return { path, message, etag: etagOf(rev) };
+  return preconditionFault(`body.operations.${index}`, operation?.precondition.kind === 'absent', rev);
 }

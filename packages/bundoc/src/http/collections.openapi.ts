@@ -9,7 +9,7 @@ import {
 import { describe, jsonBody } from '@bundoc/shared/openapi/description';
 import { collectionPathSchema, projectPathSchema } from './access.ts';
 import { DEFINITION_REFUSALS, PROJECT_REFUSALS, projectAccess } from './descriptions.ts';
-import { readHeaders, writeHeaders } from './documents.openapi.ts';
+import { PRECONDITION_TEXT, readHeaders, writeHeaders } from './documents.openapi.ts';
 
 const EXAMPLE_PATH = { project: 'project-a', collection: 'notes' };
 
@@ -62,7 +62,7 @@ export const DEFINITION = describe({
   summary: 'Define a collection',
   description:
     'Replaces the whole definition. `existing` says how many existing documents the schema would refuse; they do not change. ' +
-    'Creates the project if necessary.',
+    `Creates the project if necessary. ${PRECONDITION_TEXT}`,
   access: projectAccess('docs:admin'),
   params: collectionPathSchema,
   headers: writeHeaders,
@@ -96,7 +96,7 @@ export const REMOVAL = describe({
   id: 'undefineCollection',
   tag: 'collections',
   summary: 'Remove the definition of a collection',
-  description: 'Its documents stay.',
+  description: `Its documents stay. ${PRECONDITION_TEXT}`,
   access: projectAccess('docs:admin'),
   params: collectionPathSchema,
   headers: writeHeaders,

@@ -19,6 +19,7 @@ import { faultOfPath } from '../values/path.ts';
 import type { Scheduler } from '../work/scheduler.ts';
 import { collectionPath, guardCollection, guardProject, projectPath } from './access.ts';
 import { DEFINITION, LIST, READING, REMOVAL, SCHEMA_CHECK } from './collections.openapi.ts';
+import { namingRevision } from './failed-precondition.ts';
 import { commitOptions } from './idempotency.ts';
 import { requestWork } from './request-work.ts';
 
@@ -73,13 +74,11 @@ export function registerCollections(
       const { project, collection } = collectionPath(request);
       const precondition = writePrecondition(request.headers);
       using work = requestWork(scheduler, 'definition', request, reply);
-      const { created, info, existing } = await collections.define(
-        project,
-        collection,
-        readDefinition(request),
-        precondition,
-        await commitOptions(request, work),
-      );
+      const definition = readDefinition(request);
+      const options = await commitOptions(request, work);
+      const { created, info, existing } = await collections
+        .define(project, collection, definition, precondition, options)
+        .catch(namingRevision(request.headers, 'definition'));
       reply.code(created ? 201 : 200).header('etag', etagOf(String(info.rev)));
       return { ...answerOf(info), existing };
     },
@@ -93,7 +92,9 @@ export function registerCollections(
       const precondition = writePrecondition(request.headers);
       using work = requestWork(scheduler, 'definition', request);
       const options = await commitOptions(request, work);
-      await collections.undefine(project, collection, precondition, options);
+      await collections
+        .undefine(project, collection, precondition, options)
+        .catch(namingRevision(request.headers, 'definition'));
       return reply.code(204).send();
     },
   );

@@ -29,6 +29,10 @@ const CREATED = {
 const preconditionHeaders = { 'if-match': entityTagsSchema.optional() };
 export const readHeaders = z.object({ ...preconditionHeaders, 'if-none-match': entityTagsSchema.optional() });
 
+/** What the refusal of a precondition has. */
+export const PRECONDITION_TEXT =
+  'If the precondition does not hold, `errors` of the refusal has the current `etag`, if there is one.';
+
 /** Headers of every write with a document id in the path. */
 export const writeHeaders = idempotencyHeaders.extend({
   ...preconditionHeaders,
@@ -95,7 +99,8 @@ export const REPLACEMENT = describe({
   tag: 'documents',
   summary: 'Create or replace a document',
   description:
-    '`If-None-Match: *` only creates, `If-Match` only replaces. `_rev` in the body acts as `If-Match`.',
+    '`If-None-Match: *` only creates, `If-Match` only replaces. `_rev` in the body acts as `If-Match`. ' +
+    PRECONDITION_TEXT,
   access: projectAccess('docs:write'),
   params: documentPathSchema,
   headers: writeHeaders,
@@ -132,6 +137,7 @@ export const REMOVAL = describe({
   id: 'deleteDocument',
   tag: 'documents',
   summary: 'Delete a document',
+  description: PRECONDITION_TEXT,
   access: projectAccess('docs:write'),
   params: documentPathSchema,
   headers: writeHeaders,

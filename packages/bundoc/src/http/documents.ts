@@ -11,6 +11,7 @@ import type { Work } from '../work/work.ts';
 import { collectionPath, type DocumentPath, documentPath, guardCollection, guardDocument } from './access.ts';
 import { bodyOf } from './body.ts';
 import { CREATION, READING, REMOVAL, REPLACEMENT } from './documents.openapi.ts';
+import { namingRevision } from './failed-precondition.ts';
 import { commitOptions } from './idempotency.ts';
 import { requestWork } from './request-work.ts';
 
@@ -55,7 +56,9 @@ export function registerDocuments(
       const body = bodyOf(request);
       using work = writeWork(scheduler, request, reply, body);
       const options = await commitOptions(request, work);
-      const { created, metadata } = await documents.replace(path.project, path, body, precondition, options);
+      const { created, metadata } = await documents
+        .replace(path.project, path, body, precondition, options)
+        .catch(namingRevision(request.headers));
       if (created) reply.code(201).header('location', locationOf(path));
       reply.header('etag', etagOf(metadata._rev));
       return metadata;
@@ -71,7 +74,9 @@ export function registerDocuments(
       const path = documentPath(request);
       using work = requestWork(scheduler, 'write', request);
       const options = await commitOptions(request, work);
-      await documents.remove(path.project, path, writePrecondition(request.headers), options);
+      await documents
+        .remove(path.project, path, writePrecondition(request.headers), options)
+        .catch(namingRevision(request.headers));
       return reply.code(204).send();
     },
   );

@@ -3,7 +3,7 @@ import { describe } from '@bundoc/shared/openapi/description';
 import { mergePatchSchema, operationsSchema } from '../documents/patch/read-patch.ts';
 import { documentPathSchema } from './access.ts';
 import { projectAccess, WRITE_REFUSALS } from './descriptions.ts';
-import { writeHeaders } from './documents.openapi.ts';
+import { PRECONDITION_TEXT, writeHeaders } from './documents.openapi.ts';
 
 const EXAMPLE_PATH = { project: 'project-a', collection: 'notes', id: 'first' };
 export const DESCRIPTION = describe({
@@ -11,7 +11,8 @@ export const DESCRIPTION = describe({
   tag: 'documents',
   summary: 'Change parts of a document',
   description:
-    'With a merge patch (RFC 7396) or a JSON Patch (RFC 6902). All other parts keep their exact text.',
+    'With a merge patch (RFC 7396) or a JSON Patch (RFC 6902). All other parts keep their exact text. ' +
+    PRECONDITION_TEXT,
   access: projectAccess('docs:write', 'docs:read'),
   params: documentPathSchema,
   headers: writeHeaders,

@@ -10,6 +10,7 @@ import type { Documents } from '../service/documents.ts';
 import type { Scheduler } from '../work/scheduler.ts';
 import { documentPath, guardDocument } from './access.ts';
 import { DOCUMENT_PATH } from './documents.ts';
+import { namingRevision } from './failed-precondition.ts';
 import { commitOptions } from './idempotency.ts';
 import { DESCRIPTION } from './patch.openapi.ts';
 import { requestWork } from './request-work.ts';
@@ -46,13 +47,10 @@ export async function registerPatch(
         const precondition = writePrecondition(request.headers);
         using work = requestWork(scheduler, 'patch', request, reply);
         const patch = { kind: kindOf(request), bytes: request.body as Buffer };
-        const metadata = await documents.patch(
-          path.project,
-          path,
-          patch,
-          precondition,
-          await commitOptions(request, work),
-        );
+        const options = await commitOptions(request, work);
+        const metadata = await documents
+          .patch(path.project, path, patch, precondition, options)
+          .catch(namingRevision(request.headers));
         reply.header('etag', etagOf(metadata._rev));
         return metadata;
       },

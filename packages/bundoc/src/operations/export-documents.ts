@@ -37,7 +37,7 @@ export async function exportDocuments(bundoc: Bundoc, options: ExportOptions): P
   const { done, since: start } = options;
   let progress = done ?? { since: start ?? '', documents: 0, deletions: 0, unreadable: [] };
   for (let since = done?.since ?? start; ; since = progress.since) {
-    const page = await project.changesPage({ since, collection, documents: true, limit: PAGE, signal });
+    const page = await project.changesPage({ since, collection, documents: true, pageSize: PAGE, signal });
     const lines: string[] = [];
     let { documents, deletions } = progress;
     const unreadable = [...progress.unreadable];

@@ -4,6 +4,7 @@ import type { CollectionStore } from '../collections/port.ts';
 import { acceptInTurns, type CheckInTurns } from '../collections/schema-checks.ts';
 import type { IndexStatus } from '../engine/port/index-port.ts';
 import type { CollectionSummary, CommitOptions, Precondition } from '../engine/port/port.ts';
+import { PreconditionsFailed } from '../engine/port/precondition.ts';
 import { shortHash } from '../engine/port/short-hash.ts';
 import { HeldLease } from '../projects/held-lease.ts';
 import type { InstanceManager } from '../projects/instance-manager.ts';
@@ -106,7 +107,7 @@ export class Collections {
     using lease = needsDefinition
       ? await this.#instances.acquire(project, 'existing')
       : await this.#instances.acquire(project, 'create');
-    if (lease === undefined) throw new AppError('precondition_failed');
+    if (lease === undefined) throw new PreconditionsFailed([{ index: 0, rev: undefined }]);
     const { store } = lease;
     const { created, rev } = await store.define(collection, definition, precondition, options);
     const stored = store.definition(collection);

@@ -17,6 +17,7 @@ import type {
   Write,
   WriteResult,
 } from '../engine/port/port.ts';
+import { PreconditionsFailed } from '../engine/port/precondition.ts';
 import { shortHash } from '../engine/port/short-hash.ts';
 import type { InstanceManager } from '../projects/instance-manager.ts';
 import type { Work } from '../work/work.ts';
@@ -242,7 +243,7 @@ export class Documents {
     using lease = needsDocument
       ? await this.#instances.acquire(project, 'existing')
       : await this.#instances.acquire(project, 'create');
-    if (lease === undefined) throw new AppError('precondition_failed');
+    if (lease === undefined) throw new PreconditionsFailed([{ index: 0, rev: undefined }]);
     const [result] = await lease.store.commit([write], options);
     if (result === undefined) throw new Error('a commit gave no result');
     return result;

@@ -7,6 +7,7 @@ import {
   wholeNumber,
 } from '@bundoc/shared/cli/command';
 import { factLines, type JsonOption, print, rowLine } from '@bundoc/shared/cli/print';
+import { type Column, Table } from '@bundoc/shared/cli/table';
 import { defined } from '@bundoc/shared/contract/defined';
 import {
   createKeySchema,
@@ -85,10 +86,7 @@ export const addKeyCommands: AddCommands = (program, environment) => {
         damaged.push(...(page.damaged ?? []));
       }
     });
-    print(options, { keys, ...(damaged.length === 0 ? {} : { damaged }) }, () => [
-      ...keys.map(keyLine),
-      ...damaged.map((name) => rowLine(name, 'damaged')),
-    ]);
+    print(options, { keys, ...(damaged.length === 0 ? {} : { damaged }) }, () => listLines(keys, damaged));
   });
 };
 
@@ -159,6 +157,25 @@ function addEnds({ onKey, change, destroy }: KeyCommands): void {
     .action((name, version, options) =>
       destroy(options, name, (deps) => destroyVersion(deps, { name, version }, CLI_CALLER)),
     );
+}
+
+const COLUMNS: readonly Column<KeyInfo>[] = [
+  { head: 'key', cell: ({ name }) => name },
+  { head: 'state', cell: ({ state }) => state },
+  { head: 'version', cell: ({ version }) => String(version), align: 'right' },
+  { head: 'exportable', cell: ({ exportable }) => (exportable ? 'yes' : 'no') },
+  { head: 'created', cell: ({ created_at: createdAt }) => createdAt },
+  { head: 'storage', cell: ({ holder }) => holder ?? '-' },
+];
+
+/** A table for a person; names alone for a program, which has `--json` for the rest. */
+function listLines(keys: readonly KeyInfo[], damaged: readonly string[]): string[] {
+  if (process.stdout.isTTY !== true) {
+    for (const name of damaged) console.error(rowLine(name, 'damaged'));
+    return keys.map(({ name }) => name);
+  }
+  const table = new Table(COLUMNS, process.stdout.columns);
+  return [...table.lines(keys), ...damaged.map((name) => rowLine(name, 'damaged'))];
 }
 
 function detailLines({ versions, damaged_versions: damaged = [], ...facts }: KeyDetail): string[] {

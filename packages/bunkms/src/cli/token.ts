@@ -11,6 +11,7 @@ import { printToken } from '@bundoc/shared/cli/explain-token';
 import { type JsonOption, print, rowLine } from '@bundoc/shared/cli/print';
 import { readText } from '@bundoc/shared/cli/read-text';
 import { type Column, Table } from '@bundoc/shared/cli/table';
+import { isForServices, rightOf, SCOPES } from '@bundoc/shared/contract/scopes';
 import {
   issueTokenSchema,
   scopeSchema,
@@ -63,11 +64,21 @@ export const addTokenCommands: AddCommands = (program, environment) => {
     });
 };
 
+const SCOPE_WIDTH = Math.max(...SCOPES.map(({ length }) => length)) + 2;
+/** All scopes. Those of the two services need separate tokens. */
+const SCOPE_HELP = [
+  '',
+  'Scopes (docs/scopes.md). With *, only for service tokens:',
+  ...SCOPES.map(
+    (scope) => `  ${scope.padEnd(SCOPE_WIDTH)}${isForServices(scope) ? '*' : ' '} ${rightOf(scope)}`,
+  ),
+].join('\n');
+
 function addIssue(group: Command, environment: Environment): void {
   command(group, 'issue', 'prints a new token; with --json, also its claims')
     .requiredOption('--typ <type>', 'service or client')
     .requiredOption('--sub <subject>', 'who the token is for')
-    .requiredOption('--scope <scopes>', 'separated by spaces')
+    .requiredOption('--scope <scopes>', 'separated by spaces; listed below')
     .option('--keys <globs>', 'key names that it is for', collect, [])
     .option('--project <ids>', 'projects that it is for', collect, [])
     .option('--projects <ids>', 'the same as --project', collect, [])
@@ -79,6 +90,7 @@ function addIssue(group: Command, environment: Environment): void {
     .option('--may-issue-keys <globs>', 'key names that those may be for', collect, [])
     .option('--may-issue-project <ids>', 'projects that those may be for', collect, [])
     .option('--may-issue-ttl <duration>', 'how long those may be valid at most', duration)
+    .addHelpText('after', SCOPE_HELP)
     .action((options) => issueToken(environment, options));
 }
 

@@ -1,4 +1,5 @@
 import { createHmac, generateKeyPairSync, type KeyObject, randomUUID, sign } from 'node:crypto';
+import { isForServices } from '@bundoc/shared/contract/scopes';
 import { type IssueToken, scopeSchema } from '@bundoc/shared/contract/tokens';
 import { revocationDraft } from '../../src/records/token-record.ts';
 import { pemOf } from '../../src/vault/signing-key.ts';
@@ -116,17 +117,17 @@ export async function makeCallers(kms: TestKms): Promise<Caller[]> {
     )),
     await honest('a client with all it may have', {
       typ: 'client',
-      scope: KMS_SCOPES.filter(
-        (scope) => !['kms:export_key', 'kms:issue_client', 'kms:manage_kek', 'kms:admin'].includes(scope),
-      ),
+      scope: KMS_SCOPES.filter((scope) => !isForServices(scope)),
       keys: ['*'],
     }),
-    // No issued token has this scope, so the claims of a known token are signed again.
-    {
-      name: 'a client with the export scope',
-      authorization: signed({ typ: 'client', scope: 'kms:export_key' }),
-      token: { typ: 'client', scope: ['kms:export_key'], keys: ['*'] },
-    },
+    // No issued client token has these scopes, so the claims of a known token are signed again.
+    ...KMS_SCOPES.filter(isForServices).map(
+      (scope): Caller => ({
+        name: `a client with ${scope}`,
+        authorization: signed({ typ: 'client', scope }),
+        token: { typ: 'client', scope: [scope], keys: ['*'] },
+      }),
+    ),
     await honest('a service with kms:admin that may issue tokens', {
       typ: 'service',
       scope: ['kms:admin'],

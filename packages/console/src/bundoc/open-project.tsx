@@ -30,7 +30,7 @@ export function OpenProject({
   const [, setRound] = useState(0);
   const isEntered = entered.has(project);
   const known = useRequest(isEntered ? undefined : project, async (signal) => {
-    const page = await bundoc.projectsPage({ prefix: project, limit: 1, summary: true, signal });
+    const page = await bundoc.projectsPage({ prefix: project, pageSize: 1, summary: true, signal });
     const summary = page.summaries.get(project);
     // Why a project is not listed: it was moved or destroyed, or does not exist.
     if (summary === undefined) await bundoc.project(project).info({ signal });

@@ -25,7 +25,7 @@ export function ProjectsView() {
   const page = useRequest(
     isValid ? `${wanted}\n${cursor}` : undefined,
     (signal) =>
-      bundoc.projectsPage({ limit: PAGE, cursor, prefix: wanted || undefined, summary: true, signal }),
+      bundoc.projectsPage({ pageSize: PAGE, cursor, prefix: wanted || undefined, summary: true, signal }),
     EVERY_MS,
   );
   const grown = useGrowth(page.data?.summaries);

@@ -62,7 +62,7 @@ function Read({ receipt, project }: { readonly receipt: Receipt; readonly projec
   const { key, place, deletedAt } = receipt;
   const state = useRequest(project, async (signal) => {
     try {
-      const page = await bundoc.projectsPage({ prefix: project, limit: 1, signal });
+      const page = await bundoc.projectsPage({ prefix: project, pageSize: 1, signal });
       return { isThere: page.projects.includes(project) };
     } catch (error) {
       if (hasCode(error, 'invalid_request')) return { isThere: false };

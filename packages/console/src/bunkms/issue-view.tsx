@@ -1,3 +1,4 @@
+import { isForServices, SCOPES, type Scope } from '@bundoc/shared/contract/scopes';
 import type { IssuedToken } from '@bundoc/shared/contract/tokens';
 import { useState } from 'preact/hooks';
 import { Badge, Copy, Fault, Head } from '../parts/basics.tsx';
@@ -5,7 +6,7 @@ import { Check, SelectField, TextField } from '../parts/fields.tsx';
 import { useAction } from '../parts/use-action.ts';
 import { api } from '../shell/api.ts';
 import { Crumbs } from '../shell/crumbs.tsx';
-import { GRAVE, meaningOf, reachOf, SCOPES } from '../shell/scopes.ts';
+import { GRAVE, meaningOf, reachOf } from '../shell/scopes.ts';
 import { type Claims, readToken } from '../shell/session.ts';
 import { Rights } from '../shell/token-panel.tsx';
 import { places } from './places.ts';
@@ -30,21 +31,12 @@ const LIVES = [
   [31_536_000, '1 year'],
 ] as const satisfies readonly (readonly [number, string])[];
 const DAY_S = 86_400;
-/** For service tokens alone. */
-const OF_SERVICES: ReadonlySet<string> = new Set([
-  'kms:export_key',
-  'kms:manage_kek',
-  'kms:admin',
-  'docs:metrics',
-  'kms:metrics',
-]);
-
 /** What is asked for. */
 interface Wish {
   readonly audience: Audience;
   readonly type: TokenType;
   readonly sub: string;
-  readonly scopes: readonly string[];
+  readonly scopes: readonly Scope[];
   /** Names of projects or keys, as they are typed. */
   readonly reach: string;
   readonly life: number;
@@ -62,7 +54,7 @@ const FIRST_WISH: Wish = {
 const kindOf = ({ audience }: Wish) => (audience === 'bundoc' ? 'project' : 'key');
 const lifeOf = ({ type, life }: Wish) => (type === 'client' ? Math.min(life, DAY_S) : life);
 const namesOf = ({ reach }: Wish) => reach.split(/[\s,]+/).filter((name) => name !== '');
-const isFor = (type: TokenType) => (scope: string) => type === 'service' || !OF_SERVICES.has(scope);
+const isFor = (type: TokenType) => (scope: Scope) => type === 'service' || !isForServices(scope);
 
 async function issue(wish: Wish): Promise<IssuedToken> {
   const { sub, type: typ, scopes: scope } = wish;
@@ -164,11 +156,11 @@ function Scopes({
   onChange,
 }: {
   readonly wish: Wish;
-  readonly onChange: (scopes: readonly string[]) => void;
+  readonly onChange: (scopes: readonly Scope[]) => void;
 }) {
   const prefix = audience === 'bundoc' ? 'docs:' : 'kms:';
   // The form has no fields for what the tokens of an application may be for.
-  const possible = Object.keys(SCOPES).filter(
+  const possible = SCOPES.filter(
     (scope) => scope.startsWith(prefix) && isFor(type)(scope) && scope !== 'kms:issue_client',
   );
   return (
@@ -189,6 +181,9 @@ function Scopes({
           </Check>
         ))}
       </div>
+      <p class="muted">
+        What each scope allows, and which are for service tokens alone: <code>docs/scopes.md</code>.
+      </p>
     </fieldset>
   );
 }

@@ -44,7 +44,7 @@ describe('an explained token', () => {
     expect(lines).toEqual([
       'for        shop, a service',
       'at         BunKMS',
-      'may        kms:issue_client: issue client tokens',
+      'may        kms:issue_client: issue client tokens for an application',
       'projects   none',
       'keys       none',
       'issues     tokens with docs:read, for projects project-a, of at most 15 minutes',
@@ -68,7 +68,7 @@ describe('an explained token', () => {
       ),
       NOW_S * 1_000,
     ).join('\n');
-    expect(lines).toContain('docs:read: read documents');
+    expect(lines).toContain('docs:read: read documents, run queries and follow changes');
     expect(lines).toContain('docs:new: not known to this version');
     expect(lines).toContain('projects   all');
     expect(lines).toMatch(/^expired .*2 hours ago/m);

@@ -1,4 +1,5 @@
 import { createPublicKey, verify } from 'node:crypto';
+import { rightOf } from '../contract/scopes.ts';
 import {
   type Claims,
   claimsSchema,
@@ -27,28 +28,6 @@ export interface InspectedToken {
   readonly kid: string;
   readonly signature: SignatureState;
 }
-
-/** What each scope allows. */
-const RIGHTS: Readonly<Record<string, string>> = {
-  'kms:create_key': 'make keys',
-  'kms:read_key': 'see keys, never their bytes',
-  'kms:rotate_key': 'rotate keys',
-  'kms:manage_key': 'disable, restore and hand over keys',
-  'kms:destroy_key': 'destroy keys',
-  'kms:shred_key': 'destroy the keys of its own storage',
-  'kms:export_key': 'get raw keys',
-  'kms:encrypt': 'encrypt under keys',
-  'kms:decrypt': 'decrypt under keys',
-  'kms:audit': 'read the audit chain',
-  'kms:metrics': 'read the metrics of BunKMS',
-  'kms:issue_client': 'issue client tokens',
-  'kms:manage_kek': 'rotate, verify and retire KEKs',
-  'kms:admin': 'issue tokens, list and revoke those in its reach, see the state of KEKs',
-  'docs:read': 'read documents',
-  'docs:write': 'write documents',
-  'docs:admin': 'define collections, back up, move and delete projects',
-  'docs:metrics': 'read the metrics of Bundoc',
-};
 
 /**
  * Prints what a token says, without any request.
@@ -100,7 +79,7 @@ export function explainToken({ claims, kid, signature }: InspectedToken, nowMs: 
   const facts: [name: string, ...values: string[]][] = [
     ['for', `${claims.sub}, a ${claims.typ}`],
     ['at', claims.aud === 'bunkms' ? 'BunKMS' : 'Bundoc'],
-    ['may', ...claims.scope.map((scope) => `${scope}: ${RIGHTS[scope] ?? 'not known to this version'}`)],
+    ['may', ...claims.scope.map((scope) => `${scope}: ${rightOf(scope) ?? 'not known to this version'}`)],
     ['projects', namesOf(claims.projects, 'none')],
     ['keys', namesOf(claims.keys, 'none')],
     ['issues', claims.may_issue === undefined ? 'no tokens' : limitOf(claims.may_issue)],

@@ -1,4 +1,5 @@
-import { Presets, SingleBar } from 'cli-progress';
+import { SingleBar } from 'cli-progress';
+import { progressLine } from './progress-line.ts';
 
 /**
  * Names in a format, in addition to the bar's own `{bar}`, `{value}`, `{total}`, `{percentage}` and
@@ -24,10 +25,13 @@ const ignore = () => undefined;
 /** A bar on standard error. Shows nothing when that is not a terminal, so that output can be captured. */
 export function createProgress(format: string): Progress {
   if (!process.stderr.isTTY) return { start: ignore, update: ignore, show: ignore, [Symbol.dispose]: ignore };
-  const bar = new SingleBar(
-    { stream: process.stderr, clearOnComplete: true, hideCursor: true, format },
-    Presets.shades_grey,
-  );
+  const bar = new SingleBar({
+    stream: process.stderr,
+    clearOnComplete: true,
+    hideCursor: true,
+    // The library's own formatter cuts "NULL" and "INF" to "LLs" and "NFs", and shows a full bar for 0 of 0.
+    format: (_options, params, payload) => progressLine(format, params, payload),
+  });
   let shown: string | undefined;
   return {
     start: (total, fields = {}) => bar.start(total, 0, fields),

@@ -231,6 +231,23 @@ describe('a request for a token', () => {
     expect(faultsOf({ typ: 'service', scope: ['kms:export_key'] })).toBeUndefined();
   });
 
+  it('never gives a client token a scope that every endpoint would refuse in it, and says where all are listed', () => {
+    const refused = scopeSchema.options.filter((scope) => faultsOf({ typ: 'client', scope: [scope] }));
+    expect(refused).toEqual([
+      'kms:shred_key',
+      'kms:export_key',
+      'kms:metrics',
+      'kms:issue_client',
+      'kms:manage_kek',
+      'kms:admin',
+      'docs:metrics',
+    ]);
+    const asked = issueTokenSchema.safeParse({ ...request, typ: 'client', scope: ['docs:metrics'] });
+    expect(asked.error?.issues[0]?.message).toBe(
+      'only service tokens may have docs:metrics (docs/scopes.md)',
+    );
+  });
+
   it.each(['service', 'client'] as const)('never exceeds the longest life of a %s token', (typ) => {
     expect(faultsOf({ typ, ttl_s: TOKEN_TTL_S_MAX[typ] })).toBeUndefined();
     expect(faultsOf({ typ, ttl_s: TOKEN_TTL_S_MAX[typ] + 1 })).toEqual(['ttl_s']);

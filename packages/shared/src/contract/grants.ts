@@ -31,7 +31,7 @@ export function globCovers(outer: string, inner: string): boolean {
 /** @throws AppError `forbidden` unless the token has the scope. */
 export function requireScope(claims: Claims, scope: Scope): void {
   if (!claims.scope.includes(scope))
-    throw new AppError('forbidden', { detail: `the scope ${scope} is needed` });
+    throw new AppError('forbidden', { detail: `the scope ${scope} is needed (docs/scopes.md)` });
 }
 
 /** @throws AppError `forbidden` unless it is a service token with the scope. */
@@ -41,7 +41,8 @@ export function requireService(claims: Claims, scope: Scope): void {
 }
 
 function requireServiceType(claims: Claims): void {
-  if (claims.typ !== 'service') throw new AppError('forbidden', { detail: 'a service token is needed' });
+  if (claims.typ !== 'service')
+    throw new AppError('forbidden', { detail: 'a service token is needed (docs/scopes.md)' });
 }
 
 /** @throws AppError `forbidden` unless it is a service token with one of the scopes. */

@@ -97,8 +97,8 @@ export const fieldFaultSchema = z.object({
   path: z.string(),
   message: z.string(),
   /**
-   * For a failed precondition in a batch: the present entity tag of the document; absent when it does not
-   * exist.
+   * For a failed precondition in Bundoc: the current entity tag of the document or definition; absent when it
+   * does not exist.
    */
   etag: z.string().optional(),
 });

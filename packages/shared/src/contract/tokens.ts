@@ -1,33 +1,14 @@
 import { z } from 'zod';
 import { projectIdSchema } from './documents.ts';
+import { isForServices, SCOPES, type Scope } from './scopes.ts';
 
 export const TOKEN_ISSUER = 'bunkms';
 
 export const audienceSchema = z.enum(['bunkms', 'bundoc']);
 export type Audience = z.infer<typeof audienceSchema>;
 
-const SCOPES = [
-  'kms:create_key',
-  'kms:read_key',
-  'kms:rotate_key',
-  'kms:manage_key',
-  'kms:destroy_key',
-  'kms:shred_key',
-  'kms:export_key',
-  'kms:encrypt',
-  'kms:decrypt',
-  'kms:audit',
-  'kms:metrics',
-  'kms:issue_client',
-  'kms:manage_kek',
-  'kms:admin',
-  'docs:read',
-  'docs:write',
-  'docs:admin',
-  'docs:metrics',
-] as const;
 export const scopeSchema = z.enum(SCOPES, { error: ({ input }) => notAScope(input) });
-export type Scope = z.infer<typeof scopeSchema>;
+export type { Scope };
 
 export const tokenTypeSchema = z.enum(['service', 'client']);
 
@@ -90,13 +71,6 @@ export const claimsSchema = z.object({
 });
 export type Claims = z.infer<typeof claimsSchema>;
 
-/** Scopes that administer BunKMS, which client tokens do not have. */
-const ADMINISTRATION = [
-  'kms:admin',
-  'kms:manage_kek',
-  'kms:issue_client',
-] as const satisfies readonly Scope[];
-
 /** The input of `POST /v1/tokens` and `bunkms token issue`. The audience follows from the scopes. */
 export const issueTokenSchema = z
   .strictObject({
@@ -113,11 +87,9 @@ export const issueTokenSchema = z
       context.addIssue({ code: 'custom', path: [path], message });
     if (new Set(request.scope.map((scope) => audienceOf(scope))).size > 1)
       fault('scope', 'kms and docs scopes need separate tokens: a token is for one service');
-    if (request.typ === 'client' && request.scope.includes('kms:export_key'))
-      fault('scope', 'only service tokens may export keys');
-    for (const scope of ADMINISTRATION)
-      if (request.typ === 'client' && request.scope.includes(scope))
-        fault('scope', `only service tokens may have ${scope}`);
+    for (const scope of request.scope)
+      if (request.typ === 'client' && isForServices(scope))
+        fault('scope', `only service tokens may have ${scope} (docs/scopes.md)`);
     const issuesClients = request.scope.includes('kms:issue_client');
     if (issuesClients && request.may_issue === undefined)
       fault('may_issue', 'is required with kms:issue_client: what the client tokens may be for');

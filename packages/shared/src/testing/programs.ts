@@ -118,7 +118,15 @@ export const PROGRAMS = {
     variable: 'REQUIRE_PYTHON',
     debian: 'python3-cryptography',
     elsewhere: 'Fedora: python3-cryptography; elsewhere: pip install cryptography',
-    find: findPython,
+    find: () => findPython('cryptography'),
+  },
+  httpx: {
+    title: "Python with the package 'httpx'",
+    tests: 'the program of the guide for other languages',
+    variable: 'REQUIRE_PYTHON',
+    debian: 'python3-httpx',
+    elsewhere: 'Fedora: python3-httpx; elsewhere: pip install httpx',
+    find: () => findPython('httpx'),
   },
   vectors: {
     title: 'published test vectors',
@@ -250,11 +258,12 @@ function majorOf(postgres: string): number {
   return Number(/\) (\d+)/.exec(stdout ?? '')?.[1] ?? 0);
 }
 
-function findPython(): string | undefined {
+/** A Python that has a package. */
+function findPython(name: string): string | undefined {
   // The Python of the system, too: its package is there, while PATH may name another Python.
   const candidates = [findProgram('python3'), whenRunnable('/usr/bin/python3')];
   return candidates.find(
-    (python) => python !== undefined && spawnSync(python, ['-c', 'import cryptography']).status === 0,
+    (python) => python !== undefined && spawnSync(python, ['-c', `import ${name}`]).status === 0,
   );
 }
 

@@ -39,9 +39,9 @@ export function preconditionsFailed(
   return new PreconditionsFailed(failed);
 }
 
-/** @throws AppError `precondition_failed`. `rev` is undefined for an absent document. */
+/** @throws PreconditionsFailed for one write. `rev` is undefined for an absent document. */
 export function requirePrecondition(precondition: Precondition, rev: string | undefined): void {
-  if (!preconditionHolds(precondition, rev)) throw new AppError('precondition_failed');
+  if (!preconditionHolds(precondition, rev)) throw new PreconditionsFailed([{ index: 0, rev }]);
 }
 
 /** Whether a precondition holds for a document of this revision; undefined for an absent one. */

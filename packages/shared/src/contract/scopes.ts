@@ -1,0 +1,50 @@
+/** What a scope is for. */
+interface ScopeRule {
+  /** What it allows, as in "a token with it may …". */
+  readonly allows: string;
+  /**
+   * Every endpoint that takes the scope requires a service token and would refuse a client token, so BunKMS
+   * issues none with it.
+   */
+  readonly serviceOnly?: true;
+}
+
+/**
+ * All scopes. `docs/scopes.md` repeats the table, and tests compare it with this one and with what the
+ * endpoints require. The consoles and the command line show it.
+ */
+const RULES = {
+  'kms:create_key': { allows: 'create keys' },
+  'kms:read_key': { allows: 'see keys, their versions and leases, but never their bytes' },
+  'kms:rotate_key': { allows: 'rotate keys' },
+  'kms:manage_key': { allows: 'enable, disable, restore and hand over keys' },
+  'kms:destroy_key': { allows: 'destroy keys' },
+  'kms:shred_key': { allows: 'destroy the keys of deleted projects, as their storage', serviceOnly: true },
+  'kms:export_key': { allows: 'get raw keys from BunKMS', serviceOnly: true },
+  'kms:encrypt': { allows: 'encrypt and rewrap under keys' },
+  'kms:decrypt': { allows: 'decrypt under keys' },
+  'kms:audit': { allows: 'read and verify the audit chain' },
+  'kms:metrics': { allows: 'read the metrics of BunKMS', serviceOnly: true },
+  'kms:issue_client': { allows: 'issue client tokens for an application', serviceOnly: true },
+  'kms:manage_kek': { allows: 'see, rotate, verify and retire KEKs', serviceOnly: true },
+  'kms:admin': { allows: 'issue, list and revoke tokens, and see the state of KEKs', serviceOnly: true },
+  'docs:read': { allows: 'read documents, run queries and follow changes' },
+  'docs:write': { allows: 'create, change and delete documents' },
+  'docs:admin': { allows: 'define collections; back up, move and delete projects' },
+  'docs:metrics': { allows: 'read the metrics of Bundoc, which cover all projects', serviceOnly: true },
+} as const satisfies Readonly<Record<string, ScopeRule>>;
+
+export type Scope = keyof typeof RULES;
+
+export const SCOPES = Object.keys(RULES) as [Scope, ...Scope[]];
+
+/** What a scope allows; undefined for one that this version does not know. */
+export function rightOf(scope: string): string | undefined {
+  return Object.hasOwn(RULES, scope) ? RULES[scope as Scope].allows : undefined;
+}
+
+/** Whether only service tokens may have the scope. */
+export function isForServices(scope: Scope): boolean {
+  const rule: ScopeRule = RULES[scope];
+  return rule.serviceOnly === true;
+}
