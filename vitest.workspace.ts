@@ -108,15 +108,21 @@ const onPostgres = API.filter((name) => LONG || !API_IN_LONG.includes(name)).map
   (name) => `test/${name}.test.ts`,
 );
 
+const TEMPORARY_FOLDER = 'test/support/temporary-folder.ts';
 /** Tests of running services. After each of them, nothing is held of what requests share. */
 const api = {
   ...patient,
   ...waiting,
-  setupFiles: ['test/support/holds.ts', 'packages/shared/src/testing/reused-threads.ts'],
+  globalSetup: [TEMPORARY_FOLDER],
+  setupFiles: [
+    'test/support/in-memory.ts',
+    'test/support/holds.ts',
+    'packages/shared/src/testing/reused-threads.ts',
+  ],
   sequence: { groupOrder: 1 },
 };
 const postgres = {
-  globalSetup: 'test/support/postgres-engine.ts',
+  globalSetup: [TEMPORARY_FOLDER, 'test/support/postgres-engine.ts'],
   runner: './test/support/postgres-runner.ts',
 };
 
@@ -157,8 +163,8 @@ export default defineConfig({
         test: {
           name: 'postgres',
           include: onPostgres,
-          ...postgres,
           ...api,
+          ...postgres,
         },
       },
       {
@@ -176,8 +182,8 @@ export default defineConfig({
           name: 'postgres-between-others',
           include: betweenOthers,
           provide: { otherProjects: 500 },
-          ...postgres,
           ...api,
+          ...postgres,
         },
       },
       {
