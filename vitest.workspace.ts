@@ -126,6 +126,7 @@ const postgres = {
   runner: './test/support/postgres-runner.ts',
 };
 
+/** They wait for builds and starts of images, so they run beside the tests of services. */
 const containers = { ...patient, hookTimeout: 600_000 };
 /**
  * For each new network, Docker removes the rule that separates all networks for some milliseconds, then adds
@@ -193,13 +194,13 @@ export default defineConfig({
           include: ['test/containers/**/*.test.ts'],
           exclude: ISOLATION,
           ...containers,
-          ...computing,
-          sequence: { groupOrder: 2 },
+          ...waiting,
+          sequence: { groupOrder: 1 },
         },
       },
       {
         ...shared,
-        test: { name: 'isolation', include: ISOLATION, ...containers, sequence: { groupOrder: 3 } },
+        test: { name: 'isolation', include: ISOLATION, ...containers, sequence: { groupOrder: 2 } },
       },
     ],
   },
