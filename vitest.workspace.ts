@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { defineConfig } from 'vitest/config';
 import { LONG } from './packages/shared/src/testing/long.ts';
 import { needs } from './packages/shared/src/testing/programs.ts';
+import { quickUnits } from './scripts/lib/quick-units.mjs';
 import { LongestFirst } from './test/support/longest-first.ts';
 import { ON_POSTGRES } from './test/support/postgres-runner.ts';
 
@@ -134,6 +135,16 @@ const containers = { ...patient, hookTimeout: 600_000 };
  */
 const ISOLATION = ['test/containers/isolation.test.ts'];
 
+/** What `npm run test:quick` selects. They are in `unit` as well, so that no other run has them. */
+function quickProjects() {
+  const { together, alone } = quickUnits(import.meta.dirname);
+  const quick = { ...patient, ...computing, sequence: { groupOrder: 3 } };
+  return [
+    { ...shared, test: { name: 'quick', include: together, isolate: false, ...quick } },
+    { ...shared, test: { name: 'quick-alone', include: alone, ...quick } },
+  ];
+}
+
 export default defineConfig({
   ...shared,
   test: {
@@ -202,6 +213,7 @@ export default defineConfig({
         ...shared,
         test: { name: 'isolation', include: ISOLATION, ...containers, sequence: { groupOrder: 2 } },
       },
+      ...(process.env['QUICK_TESTS'] === '1' ? quickProjects() : []),
     ],
   },
 });

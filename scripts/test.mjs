@@ -1,7 +1,7 @@
 // npm test: installs, builds, checks, and runs every test, as in CI. Further arguments go to Vitest. With
-// --quick, it runs the unit tests alone, without the checks; with --checked, all tests without the checks,
-// which `.ci/bare` has just made. Its last line is "N passed, N failed, N skipped", even when it stops before
-// the first test.
+// --quick, it runs the quick unit tests alone, without the checks; with --checked, all tests without the
+// checks, which `.ci/bare` has just made. Its last line is "N passed, N failed, N skipped", even when it
+// stops before the first test.
 
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -38,9 +38,12 @@ await runScript('npm test', async () => {
     const isKind = first === '--quick' || first === '--checked';
     const status = isKind ? 0 : await script('check', []);
     if (status !== 0) return status;
-    const only = first === '--quick' ? ['--project', 'unit'] : [];
-    const args = isKind ? [...only, ...others] : process.argv.slice(2);
-    return await script('vitest', args, { TEST_COUNT_FILE: countFile });
+    const isQuick = first === '--quick';
+    const only = isQuick ? ['--project', 'quick', '--project', 'quick-alone'] : [];
+    return await script('vitest', isKind ? [...only, ...others] : process.argv.slice(2), {
+      TEST_COUNT_FILE: countFile,
+      ...(isQuick && { QUICK_TESTS: '1' }),
+    });
   } catch (error) {
     if (error instanceof Stopped) return 130;
     throw error;
