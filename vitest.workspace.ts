@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { defineConfig } from 'vitest/config';
 import { LONG } from './packages/shared/src/testing/long.ts';
 import { needs } from './packages/shared/src/testing/programs.ts';
+import { quickUnits } from './scripts/lib/quick-units.mjs';
 import { LongestFirst } from './test/support/longest-first.ts';
 import { ON_POSTGRES } from './test/support/postgres-runner.ts';
 
@@ -109,24 +110,41 @@ const onPostgres = API.filter((name) => LONG || !API_IN_LONG.includes(name)).map
   (name) => `test/${name}.test.ts`,
 );
 
+const TEMPORARY_FOLDER = 'test/support/temporary-folder.ts';
 /** Tests of running services. After each of them, nothing is held of what requests share. */
 const api = {
   ...patient,
   ...waiting,
-  setupFiles: ['test/support/holds.ts', 'packages/shared/src/testing/reused-threads.ts'],
+  globalSetup: [TEMPORARY_FOLDER],
+  setupFiles: [
+    'test/support/in-memory.ts',
+    'test/support/holds.ts',
+    'packages/shared/src/testing/reused-threads.ts',
+  ],
   sequence: { groupOrder: 1 },
 };
 const postgres = {
-  globalSetup: 'test/support/postgres-engine.ts',
+  globalSetup: [TEMPORARY_FOLDER, 'test/support/postgres-engine.ts'],
   runner: './test/support/postgres-runner.ts',
 };
 
+/** They wait for builds and starts of images, so they run beside the tests of services. */
 const containers = { ...patient, hookTimeout: 600_000 };
 /**
  * For each new network, Docker removes the rule that separates all networks for some milliseconds, then adds
  * it again. So no other test creates networks beside these.
  */
 const ISOLATION = ['test/containers/isolation.test.ts'];
+
+/** What `npm run test:quick` selects. They are in `unit` as well, so that no other run has them. */
+function quickProjects() {
+  const { together, alone } = quickUnits(import.meta.dirname);
+  const quick = { ...patient, ...computing, sequence: { groupOrder: 3 } };
+  return [
+    { ...shared, test: { name: 'quick', include: together, isolate: false, ...quick } },
+    { ...shared, test: { name: 'quick-alone', include: alone, ...quick } },
+  ];
+}
 
 export default defineConfig({
   ...shared,
@@ -158,8 +176,8 @@ export default defineConfig({
         test: {
           name: 'postgres',
           include: onPostgres,
-          ...postgres,
           ...api,
+          ...postgres,
         },
       },
       {
@@ -177,8 +195,8 @@ export default defineConfig({
           name: 'postgres-between-others',
           include: betweenOthers,
           provide: { otherProjects: 500 },
-          ...postgres,
           ...api,
+          ...postgres,
         },
       },
       {
@@ -188,14 +206,15 @@ export default defineConfig({
           include: ['test/containers/**/*.test.ts'],
           exclude: ISOLATION,
           ...containers,
-          ...computing,
-          sequence: { groupOrder: 2 },
+          ...waiting,
+          sequence: { groupOrder: 1 },
         },
       },
       {
         ...shared,
-        test: { name: 'isolation', include: ISOLATION, ...containers, sequence: { groupOrder: 3 } },
+        test: { name: 'isolation', include: ISOLATION, ...containers, sequence: { groupOrder: 2 } },
       },
+      ...(process.env['QUICK_TESTS'] === '1' ? quickProjects() : []),
     ],
   },
 });

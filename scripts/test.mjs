@@ -1,6 +1,7 @@
 // npm test: installs, builds, checks, and runs every test, as in CI. Further arguments go to Vitest. With
-// --quick, it runs the unit tests alone, without the checks. Its last line is "N passed, N failed, N
-// skipped", even when it stops before the first test.
+// --quick, it runs the quick unit tests alone, without the checks; with --checked, all tests without the
+// checks, which `.ci/bare` has just made. Its last line is "N passed, N failed, N skipped", even when it
+// stops before the first test.
 
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -33,12 +34,16 @@ await runScript('npm test', async () => {
         signal: stop,
       });
     };
-    const given = process.argv.slice(2);
-    const quick = given[0] === '--quick';
-    const checked = quick ? 0 : await script('check', []);
-    if (checked !== 0) return checked;
-    const args = quick ? ['--project', 'unit', ...given.slice(1)] : given;
-    return await script('vitest', args, { TEST_COUNT_FILE: countFile });
+    const [first, ...others] = process.argv.slice(2);
+    const isKind = first === '--quick' || first === '--checked';
+    const status = isKind ? 0 : await script('check', []);
+    if (status !== 0) return status;
+    const isQuick = first === '--quick';
+    const only = isQuick ? ['--project', 'quick', '--project', 'quick-alone'] : [];
+    return await script('vitest', isKind ? [...only, ...others] : process.argv.slice(2), {
+      TEST_COUNT_FILE: countFile,
+      ...(isQuick && { QUICK_TESTS: '1' }),
+    });
   } catch (error) {
     if (error instanceof Stopped) return 130;
     throw error;
