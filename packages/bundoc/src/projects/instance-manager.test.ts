@@ -1,8 +1,8 @@
 import { Pool } from '@bundoc/shared/admission/pool';
 import { AppError } from '@bundoc/shared/contract/app-error';
+import { createLogger } from '@bundoc/shared/logs/logger';
 import { runInShare } from '@bundoc/shared/shares/share-key';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
-import { createLogger } from '@bundoc/shared/logs/logger';
 import { nextTurn } from '@bundoc/shared/testing/timing';
 import { describe, expect, it } from 'vitest';
 import type { FileChange } from '../engine/files/disk/disk.ts';
