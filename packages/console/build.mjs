@@ -23,6 +23,7 @@ const TYPES = {
 function fingerprint() {
   const files = [
     ...globSync('packages/{console,client}/src/**/*', { cwd: root }),
+    ...globSync('packages/shared/src/contract/*.ts', { cwd: root }),
     ...globSync('packages/console/*', { cwd: root }),
     'pnpm-lock.yaml',
   ];

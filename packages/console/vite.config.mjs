@@ -2,6 +2,7 @@ import { resolve } from 'node:path';
 import { defineConfig } from 'vite';
 
 const client = resolve(import.meta.dirname, '..', 'client', 'src');
+const contract = resolve(import.meta.dirname, '..', 'shared', 'src', 'contract');
 const page = (name) => resolve(import.meta.dirname, `${name}.html`);
 
 // One bundle with a page for each service. Nothing is inlined, because the policy of the page (CONSOLE_CSP)
@@ -12,10 +13,11 @@ export default defineConfig({
   publicDir: false,
   logLevel: 'warn',
   resolve: {
-    // Use the sources of the client, because it may not be built.
+    // Use sources: the client may not be built, and the image has no link to the shared package here.
     alias: [
       { find: /^@bundoc\/client$/, replacement: resolve(client, 'client.ts') },
       { find: /^@bundoc\/client\/(.+)$/, replacement: resolve(client, '$1.ts') },
+      { find: /^@bundoc\/shared\/contract\/(.+)$/, replacement: resolve(contract, '$1.ts') },
     ],
   },
   // Regardless of NODE_ENV: a development build contains paths of the build machine.

@@ -1,6 +1,6 @@
 import { randomInt } from 'node:crypto';
 import { AppError } from '@bundoc/shared/contract/app-error';
-import { runs } from '@bundoc/shared/testing/long';
+import { LONG, runs } from '@bundoc/shared/testing/long';
 import fc from 'fast-check';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { contentOf, type Model, sorted } from '../../testing/engine-project.ts';
@@ -146,6 +146,7 @@ describe('a file that is restored to an older state, or removed', () => {
     );
     process.stdout.write(`older copies: ${JSON.stringify(seen)}\n`);
     expect(seen.damaged).toBeGreaterThan(0);
-    expect(seen.present).toBeGreaterThan(0);
+    // About one in a hundred: a short run may see none.
+    if (LONG) expect(seen.present).toBeGreaterThan(0);
   });
 });
