@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { once } from 'node:events';
 import {
   appendFileSync,
   copyFileSync,
@@ -11,15 +12,19 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { startBundoc } from '@bundoc/bundoc/app';
+import { readConfig } from '@bundoc/bundoc/config';
 import { runs } from '@bundoc/shared/testing/long';
 import { spawnNode } from '@bundoc/shared/testing/node-process';
 import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { bundocCommand } from './support/bundoc-command.ts';
 import { HeldProxy } from './support/held-proxy.ts';
-import { call, Installation } from './support/installation.ts';
+import { call, Installation, PATIENT_BUNDOC } from './support/installation.ts';
 
 const MAIN = fileURLToPath(new URL('../packages/bundoc/src/cli/main.ts', import.meta.url));
 const PROJECTS = Array.from({ length: runs(6, 250) }, (_, n) => `p-${String(n).padStart(4, '0')}`);
@@ -304,6 +309,29 @@ describe('bundoc backup --all', () => {
     await expect.poll(() => child.signalCode).toBe('SIGKILL');
   });
 
+  it('takes the root of a file system', async () => {
+    const folder = folderOf('volume');
+    mkdirSync(join(folder, 'lost+found'), { recursive: true });
+    await backUp(folder);
+    expect(await verify(folder)).toEqual(GOOD);
+  });
+
+  it('writes to no path outside the folder, whatever the service names', async () => {
+    const server = createServer((request, response) => {
+      const isList = request.url?.startsWith('/v1/projects') === true;
+      response.setHeader('content-type', 'application/json');
+      response.end(isList ? '{"projects":[{"project":"../escaped"}]}' : '{}');
+    });
+    await once(server.listen(0), 'listening');
+    const folder = folderOf('hostile/folder');
+    const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+    const refused = await bundoc(online(admin, url), 'backup', '--all', folder);
+    server.close();
+    expect([refused.code, refused.stderr]).toEqual([2, expect.stringContaining('cannot be one')]);
+    expect(readdirSync(folderOf('hostile'))).toEqual(['folder']);
+    expect((await bundoc({}, 'verify-backup', folder)).stderr).toContain('has not ended');
+  });
+
   it('needs a project and a file, or a folder', async () => {
     for (const args of [[], ['p'], ['p', 'file', '--all', 'folder']])
       expect((await bundoc(online(), 'backup', ...args)).code).toBe(2);
@@ -462,18 +490,19 @@ describe('bundoc restore of a folder into another storage', () => {
     BUNDOC_DATA_DIR: folderOf(name),
   });
 
-  it('asks for the key of one project only, and names one command for all keys of the former storage', async () => {
+  it('names one command for all keys of the former storage, and restores what this one holds already', async () => {
     const old = await installation.storageId();
-    await using kms = await HeldProxy.start(installation.kms.internalUrl);
-    const refused = await bundoc(elsewhere('new', kms.url), 'restore', folder());
+    const refused = await bundoc(elsewhere('new'), 'restore', folder());
     expect(refused.code).toBe(1);
     const { id } = JSON.parse(readFileSync(join(folderOf('new'), 'storage.json'), 'utf8')) as { id: string };
     expect(refused.stderr.trim().split('\n')).toEqual([
+      expect.stringContaining('its key was permanently destroyed'),
       expect.stringContaining(`"bunkms storage take-over ${id} --of ${old} --confirm"`),
     ]);
-    expect(kms.asked.filter((path) => path.startsWith('/v1/export/'))).toHaveLength(1);
-    const { held } = await restoreAll(folder(), elsewhere('new'), 1);
-    expect(held).toMatchObject([{ storage: old, projects: PROJECTS.length }]);
+    // The key of the first project may stay, for example with a deletion intent.
+    await installation.takeOverKey(`${SECOND}-dek`, id);
+    const { held, restored } = await restoreAll(folder(), elsewhere('new'), 1);
+    expect([restored, held]).toMatchObject([1, [{ storage: old, projects: KEPT.length - 1 }]]);
   });
 
   it('continues after kill -9, restores each project once, and goes on after a file that fails', async () => {
@@ -511,5 +540,18 @@ describe('bundoc restore of a folder into another storage', () => {
     });
     const verified = await bundoc(elsewhere('new'), 'verify');
     expect([verified.code, verified.stderr]).toEqual([0, expect.stringContaining('all good')]);
+  });
+
+  it('writes nothing over backups of another storage', async () => {
+    const config = readConfig({ BUNDOC_PORT: '0', ...PATIENT_BUNDOC, ...elsewhere('new') });
+    const service = await startBundoc(config, { logger: installation.log.logger('bundoc') });
+    try {
+      const before = identities(folder());
+      const refused = await bundoc(online(admin, service.url), 'backup', '--all', folder());
+      expect([refused.code, refused.stderr]).toEqual([2, expect.stringContaining('has backups of storage')]);
+      expect(identities(folder())).toEqual(before);
+    } finally {
+      await service.close();
+    }
   });
 });

@@ -133,6 +133,32 @@ function isRestorable(): void {
     await kms.running.close();
   });
 
+  it('a folder that hangs keeps no destroyed key in the files of the store, and counts as a failure', async () => {
+    const time = new Date(clock.now()).toISOString();
+    const filler = { time, severity: 'INFO', action: 'filler', outcome: 'allowed' } as const;
+    await kms.store.appendAudit(
+      Array.from({ length: 1_000 }, () => ({ ...filler, detail: { text: 'x'.repeat(500) } })),
+    );
+    const reached = Promise.withResolvers<void>();
+    await using backups = await backupsOf({
+      closeMs: 50,
+      publish: async (_path, content) => {
+        await (content as AsyncGenerator<Buffer>).next();
+        await (content as AsyncGenerator<Buffer>).next();
+        reached.resolve();
+        await new Promise(() => undefined);
+      },
+    });
+    void backups.run();
+    await reached.promise;
+    await keys.make('b-dek', 'destroyed');
+    expect(await kms.store.scrub()).toBe(false);
+    clock.advance(60_000);
+    void backups.run();
+    await expect.poll(() => kms.store.scrub()).toBe(true);
+    expect(failures).toBe(1);
+  });
+
   it('a backup of a damaged store does not count: it has another name, replaces no other, and only the last one stays', async () => {
     const planted = plantBackups(NEWEST_KEPT + 2);
     await testStorage().edit(kms.dataDir, DAMAGE);

@@ -5,13 +5,15 @@ import type { Bundoc } from '@bundoc/client';
 import { BundocError, hasCode } from '@bundoc/client/error';
 import { askService, below } from '@bundoc/shared/cli/ask-service';
 import { counted } from '@bundoc/shared/cli/counted';
-import { faultFound } from '@bundoc/shared/cli/errors';
+import { CommandError, faultFound } from '@bundoc/shared/cli/errors';
 import type { JsonOption } from '@bundoc/shared/cli/print';
 import { createProgress } from '@bundoc/shared/cli/progress';
 import { readText } from '@bundoc/shared/cli/read-text';
 import { defined } from '@bundoc/shared/contract/defined';
+import { projectIdSchema } from '@bundoc/shared/contract/documents';
 import { storageIdSchema } from '@bundoc/shared/contract/storages';
 import { replacePrivateFile } from '@bundoc/shared/files/private-file';
+import { printable } from '@bundoc/shared/logs/printable';
 import {
   type BackupSet,
   backupFileOf,
@@ -19,6 +21,7 @@ import {
   Journal,
   MANIFEST_FILE,
   type ManifestEntry,
+  PROJECTS_MAX,
   writeManifest,
 } from '../operations/backup-manifest.ts';
 import { isInPlace, withBackupFolder } from './backup-folder.ts';
@@ -48,6 +51,7 @@ export async function backUpAll(
   const bundoc = await clientOf(access);
   const storage = await storageOf(access);
   const done = await withBackupFolder(folder, async (backups) => {
+    refuseOtherStorage(folder, backups, storage);
     const run = new BackupRun({ bundoc, folder, storage, signal, earlier: backups });
     return await run.run();
   });
@@ -60,9 +64,26 @@ export async function backUpAll(
     );
     for (const { project, why } of gone)
       console.error(`bundoc: ${project}: ${WHY_GONE[why]}; its backup stays until you remove the file`);
-    for (const { project, message } of failed) console.error(`bundoc: ${project}: ${message}`);
+    for (const { project, message } of failed) console.error(`bundoc: ${project}: ${printable(message)}`);
   }
   if (failed.length > 0) throw faultFound();
+}
+
+/**
+ * After the loss of a storage, a timer would find a new and empty one at the same address. What is written
+ * there must not replace the only backup.
+ */
+function refuseOtherStorage(
+  folder: string,
+  backups: BackupSet | undefined,
+  storage: string | undefined,
+): void {
+  if (storage === undefined) return;
+  for (const { storage: former } of backups?.entries.values() ?? [])
+    if (former !== undefined && former !== storage)
+      throw new CommandError(
+        `${folder} has backups of storage ${former}, and the service has storage ${storage}: name another folder`,
+      );
 }
 
 const WHY_GONE = {
@@ -114,6 +135,10 @@ class BackupRun {
   async run() {
     const { folder } = this.#options;
     const total = await this.#count();
+    if (total > PROJECTS_MAX)
+      throw new CommandError(
+        `a folder has at most ${PROJECTS_MAX} projects, and the token is for ${total}: use a token and a folder for each part of them`,
+      );
     {
       await using journal = await Journal.open(folder);
       using bar = createProgress('{bar} {value}/{total} projects, {mib} MiB, {eta_formatted} left');
@@ -174,6 +199,9 @@ class BackupRun {
       const options = { limit: SUMMARIES_OF_PAGE, cursor, summary: true, signal: this.#signal };
       const page = await this.#options.bundoc.projectsPage(options);
       for (const project of page.projects) {
+        // It becomes the name of a file.
+        if (!projectIdSchema.safeParse(project).success)
+          throw new CommandError(`the service has named a project that cannot be one: ${printable(project)}`);
         this.#listed.add(project);
         yield { project, lastChange: page.summaries.get(project)?.last_change };
       }

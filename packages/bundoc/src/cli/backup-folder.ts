@@ -16,7 +16,8 @@ import { type BackupFacts, checkBackup } from '../operations/read-backup.ts';
 
 /** What a run that was killed leaves beside the file that it was writing. */
 const UNFINISHED = /^(?:[a-z0-9-]+\.backup|manifest\.ndjson)\.[0-9a-f]{12}\.tmp$/;
-const OWN_FILES: ReadonlySet<string> = new Set([MANIFEST_FILE, JOURNAL_FILE, ...LOCK_FILES]);
+/** `lost+found` is in the root of each file system of ext4, so also in that of a volume. */
+const OWN_FILES: ReadonlySet<string> = new Set([MANIFEST_FILE, JOURNAL_FILE, ...LOCK_FILES, 'lost+found']);
 
 /**
  * Runs `action` with exclusive use of a folder of backups, which is created if necessary. Unfinished files of
@@ -61,7 +62,10 @@ export async function isInPlace(folder: string, { file, bytes }: ManifestEntry):
 /** The file of an entry: the facts of a good one, or what is wrong with it. */
 export type CheckedFile =
   | { readonly facts: BackupFacts }
-  | { readonly fault: 'missing' | 'no_file' | 'damaged' | 'older' | 'changed'; readonly problem: string };
+  | {
+      readonly fault: 'missing' | 'no_file' | 'unreadable' | 'damaged' | 'older' | 'changed';
+      readonly problem: string;
+    };
 
 /**
  * Checks without a key that the file of an entry is a complete, unaltered backup of its project, and the one
@@ -93,6 +97,9 @@ export async function checkEntry(
   try {
     facts = await checkBackup(hashed, onProgress);
   } catch (error) {
+    const { code, syscall } = error as NodeJS.ErrnoException;
+    // A bad sector of one file says nothing of the others.
+    if (syscall !== undefined) return { fault: 'unreadable', problem: `cannot be read (${code})` };
     if (!(error instanceof BackupDamaged)) throw error;
     return { fault: 'damaged', problem: `is no complete backup: ${error.message}` };
   } finally {

@@ -27,6 +27,7 @@ const OF_ALL: ReadonlySet<string> = new Set([
   'overloaded',
   'kms_unavailable',
   'audit_unavailable',
+  'storage_unavailable',
   'deadline_exceeded',
 ]);
 const REFUSALS_MAX = 10;

@@ -26,8 +26,8 @@ const NAMED_MAX = 3;
 
 /**
  * `bundoc restore <folder>`: restores the projects of a folder of backups that are not there yet, into one
- * storage. So a repeated command continues. A failure does not stop the others. Keys of another storage are
- * not asked for one by one: the first refusal names the command that lets this storage take all of them over.
+ * storage. So a repeated command continues. A failure does not stop the others. For keys of another storage,
+ * the end names the command that lets this storage take all of them over.
  *
  * @throws CommandError with exit code 1 when something was not restored.
  */
@@ -124,7 +124,7 @@ class RestoreRun {
 
   /** @throws the error after which no further project can be restored. */
   async one(entry: ManifestEntry): Promise<void> {
-    const { project, gone, storage } = entry;
+    const { project, gone } = entry;
     if (await this.#place.isThere(project)) this.#present++;
     // It was deleted, or lives in another storage: nothing is lost.
     else if (gone !== undefined && gone.why !== 'not_found')
@@ -133,8 +133,6 @@ class RestoreRun {
         code: gone.why,
         message: `${WHY_SKIPPED[gone.why]} since ${gone.since}`,
       });
-    // The storage that made the backup has refused the key of an earlier project.
-    else if (storage !== undefined && this.#held.has(storage)) this.#held.get(storage)?.push(project);
     else await this.#restore(entry);
   }
 

@@ -16,8 +16,10 @@ import { z } from 'zod';
 export const MANIFEST_FILE = 'manifest.ndjson';
 export const JOURNAL_FILE = 'manifest.journal';
 const FORMAT = 1;
-/** Some 500,000 projects. A longer file is refused before it is read. */
+/** A longer file is refused before it is read. */
 const BYTES_MAX = 268_435_456;
+/** A line has at most 1,050 bytes, so a manifest of them is never too long to be read. */
+export const PROJECTS_MAX = 250_000;
 /** How many former backups of a project an entry names. */
 const FORMER_MAX = 8;
 
@@ -155,7 +157,7 @@ function readJournal(bytes: Buffer): ManifestEntry[] {
     const value = at === 0 ? contentOf(line, 'journal', headSchema) : contentOf(line, 'project', entrySchema);
     if (typeof value === 'string')
       throw new ManifestDamaged(
-        `${JOURNAL_FILE}, line ${at + 1}: ${value}; remove the file, and the backups since the manifest are made again`,
+        `${JOURNAL_FILE}, line ${at + 1}: ${value}; remove this line and those after it, and their backups are made again`,
       );
     if ('project' in value.content) entries.push(value.content);
   }

@@ -117,6 +117,17 @@ describe('an InstanceManager', () => {
     expect(codes).toEqual(['rate_limited', 'rate_limited', 'open', 'open']);
   });
 
+  it('fails no reader of an absent project because it could not be created', async () => {
+    const { service, manager } = startManager();
+    service.beforeCreate = () => {
+      throw new AppError('disk_full');
+    };
+    const creating = manager.acquire('p', 'create');
+    const reading = manager.acquire('p', 'existing');
+    await expect(creating).rejects.toMatchObject({ code: 'disk_full' });
+    expect(await reading).toBeUndefined();
+  });
+
   it('closes a store whose definitions cannot be read, and opens it again', async () => {
     const { clock, write, manager, opened, breakLists } = startManager({ idleTtlMs: 1 });
     await write('p');

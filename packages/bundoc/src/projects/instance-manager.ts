@@ -68,7 +68,7 @@ export class InstanceManager implements AsyncDisposable {
   readonly #closing: ClosingProjects;
   readonly #openings = new KeyedMutex();
   /** The last failure of a project, while requests wait that came before it. */
-  readonly #failures = new Map<string, { readonly error: unknown; readonly subject: string }>();
+  readonly #failures = new Map<string, Failure>();
   readonly #places: Pool;
   readonly #changeWaits: ProjectChangeWaiter;
   #closed = false;
@@ -116,11 +116,11 @@ export class InstanceManager implements AsyncDisposable {
         const instance = this.#usable(project);
         if (instance !== undefined) return this.#lease(instance);
         const failure = this.#failures.get(project);
-        if (failure !== before && failure !== undefined && isOfAll(failure)) throw failure.error;
+        if (failure !== before && failure !== undefined && concerns(failure, mode)) throw failure.error;
         try {
           return await this.#openProject(project, mode);
         } catch (error) {
-          this.#keepFailure(project, error);
+          this.#keepFailure(project, { error, mode, subject: currentShare().subject });
           throw error;
         }
       }),
@@ -131,8 +131,7 @@ export class InstanceManager implements AsyncDisposable {
    * Requests that have waited for a failed opening fail with it. Otherwise each would try again in its turn,
    * and the last of many would wait for long.
    */
-  #keepFailure(project: string, error: unknown): void {
-    const failure = { error, subject: currentShare().subject };
+  #keepFailure(project: string, failure: Failure): void {
     this.#failures.set(project, failure);
     void this.#openings.settled(project)?.then(() => {
       if (this.#failures.get(project) === failure) this.#failures.delete(project);
@@ -421,7 +420,18 @@ export class InstanceManager implements AsyncDisposable {
   }
 }
 
-/** Whether a failure also concerns this request: a refusal of a share only concerns its own subject. */
-function isOfAll({ error, subject }: { readonly error: unknown; readonly subject: string }): boolean {
+/** Why a project was not opened, and for whom. */
+interface Failure {
+  readonly error: unknown;
+  readonly mode: 'existing' | 'create';
+  readonly subject: string;
+}
+
+/**
+ * Whether a failure also concerns this request. A refusal of a share only concerns its own subject. A project
+ * that cannot be created may just be absent for a reader.
+ */
+function concerns({ error, mode, subject }: Failure, of: 'existing' | 'create'): boolean {
+  if (mode === 'create' && of === 'existing') return false;
   return !hasCode(error, 'rate_limited', 'overloaded') || subject === currentShare().subject;
 }

@@ -106,7 +106,10 @@ export async function takeOverKeys(
       if (await takeOverUnlessRefused(deps, { name, storage, force }, of, caller)) onTaken(++taken);
     }
   };
-  await Promise.all(Array.from({ length: AT_ONCE }, take));
+  // A taker that fails ends only once the others have: the store must not close under them.
+  const takers = await Promise.allSettled(Array.from({ length: AT_ONCE }, take));
+  const failed = takers.find((taker) => taker.status === 'rejected');
+  if (failed !== undefined) throw failed.reason;
   return { taken, left: await lookAt(deps, of) };
 }
 

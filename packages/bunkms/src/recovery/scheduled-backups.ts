@@ -37,6 +37,8 @@ const LOOK_MS = 60_000;
 const BACKOFF = { firstMs: 120_000, maxMs: 3_600_000 };
 /** How often a file that is being verified is marked as in use, milliseconds. */
 const TOUCH_MS = 30_000;
+/** How long a folder may take nothing of a backup before the read of the store ends, milliseconds. */
+const STALL_MS = 60_000;
 /** How long the stop of the service waits for a folder that hangs, milliseconds. */
 const CLOSE_MS = 2_000;
 
@@ -65,6 +67,8 @@ export class ScheduledBackups implements AsyncDisposable {
   #running: Promise<void> | undefined;
   /** What is being written. */
   #content: AsyncGenerator<Buffer> | undefined;
+  /** Since when the folder has its last piece of it. */
+  #takenAt: Instant | undefined;
   #isFolderMade = false;
   /** When this process last wrote a good one. */
   #written: Instant | undefined;
@@ -83,6 +87,7 @@ export class ScheduledBackups implements AsyncDisposable {
 
   /** Writes a backup if one is due. Concurrent calls share one run. Never rejects: failures are logged. */
   run(): Promise<void> {
+    this.#endStalled();
     this.#running ??= this.#run().finally(() => {
       this.#running = undefined;
     });
@@ -97,6 +102,17 @@ export class ScheduledBackups implements AsyncDisposable {
     void this.#content?.return(undefined).catch(() => undefined);
     const { closeMs = CLOSE_MS } = this.#options;
     await Promise.race([this.#running, delay(closeMs, undefined, { ref: false })]);
+  }
+
+  /**
+   * Ends the read of the store for a folder that hangs. Its snapshot lets the write-ahead log grow, and the
+   * store cannot remove destroyed keys from its files meanwhile.
+   */
+  #endStalled(): void {
+    if (this.#takenAt === undefined || ageMs(this.#options.clock, this.#takenAt) < STALL_MS) return;
+    this.#takenAt = undefined;
+    void this.#content?.return(undefined).catch(() => undefined);
+    this.#fail(new Error('the folder has taken nothing of a backup for a minute'));
   }
 
   async #run(): Promise<void> {
@@ -146,21 +162,32 @@ export class ScheduledBackups implements AsyncDisposable {
     const path = pathOfBackup(folder.path, startedMs, 'backup');
     let facts: BackupFacts | undefined;
     let problem: string | undefined;
+    const takes = (at: Instant | undefined) => {
+      this.#takenAt = at;
+    };
     // Begins once the file is open, so that a folder that fails costs no audit record.
     async function* content(): AsyncGenerator<Buffer> {
       const backup = await createBackup({ store, vault, chainKey, clock }, SYSTEM, () => undefined, pace);
-      yield* backup.bytes;
+      for await (const piece of backup.bytes) {
+        takes(instant(clock));
+        yield piece;
+        takes(undefined);
+      }
       facts = backup.facts();
     }
     this.#content = content();
-    await publish(path, this.#content, async (temporary) => {
-      using _ = every(TOUCH_MS, () => void touch(temporary));
-      await using source = await openFileSource(temporary);
-      problem = problemOf(await surveyArchive(vault, source, { pace }), facts);
-      // A fault that was found meanwhile may be in it.
-      trust.require();
-      return problem === undefined ? path : pathOfBackup(folder.path, startedMs, 'damaged');
-    });
+    try {
+      await publish(path, this.#content, async (temporary) => {
+        using _ = keepTouching(temporary);
+        await using source = await openFileSource(temporary);
+        problem = problemOf(await surveyArchive(vault, source, { pace }), facts);
+        // A fault that was found meanwhile may be in it.
+        trust.require();
+        return problem === undefined ? path : pathOfBackup(folder.path, startedMs, 'damaged');
+      });
+    } finally {
+      takes(undefined);
+    }
     if (problem === undefined) {
       this.#written = started;
       return;
@@ -200,8 +227,17 @@ function problemOf(survey: Survey, facts: BackupFacts | undefined): string | und
   return `the store is damaged, so the backup counts as damaged: ${[...chain, listOf(damaged)].filter((part) => part !== '').join('; ')}`;
 }
 
-/** Marks a file as in use. It may be gone. */
-async function touch(path: string): Promise<void> {
-  const now = new Date();
-  await utimes(path, now, now).catch(() => undefined);
+/** Marks a file as in use, from time to time. It may be gone, and a folder that hangs is asked once. */
+function keepTouching(path: string): Disposable {
+  let isTouching = false;
+  return every(TOUCH_MS, () => {
+    if (isTouching) return;
+    isTouching = true;
+    const now = new Date();
+    void utimes(path, now, now)
+      .catch(() => undefined)
+      .finally(() => {
+        isTouching = false;
+      });
+  });
 }
