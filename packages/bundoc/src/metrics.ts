@@ -20,6 +20,10 @@ const SERVICE_GAUGES = {
     'bundoc_kms_receipt_seq',
     "The newest record of BunKMS's audit chain that Bundoc has a receipt of.",
   ],
+  clockSkewS: [
+    'bundoc_kms_clock_skew_seconds',
+    "Seconds by which BunKMS's clock is ahead of Bundoc's; negative if it is behind.",
+  ],
   tokenExpiryS: [
     'bundoc_kms_token_expiry_timestamp_seconds',
     'When the service token for BunKMS ends, seconds since 1970.',
