@@ -41,6 +41,7 @@ function namesOfBundoc(): string[] {
     keyFetchesWaiting: zero,
     eventsLive: zero,
     tokensRevoked: zero,
+    clockSkewS: zero,
     tokenExpiryS: zero,
     storageSuperseded: zero,
     receiptSeq: zero,

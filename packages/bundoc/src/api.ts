@@ -85,6 +85,8 @@ export interface ApiParts {
   readonly requestTimeoutMs: number | undefined;
 }
 
+/** An alert counts refused deletions by their route. */
+const AWAITED = [{ route: '/v1/projects/:project', method: 'DELETE', statuses: [429, 503] }];
 const READINESS_KEPT_MS = 1_000;
 /** The readiness reason for each state of the generation that stops the service. */
 const REASONS: Readonly<Record<GenerationState, Readiness['reason']>> = {
@@ -116,7 +118,7 @@ export async function createApi(parts: ApiParts): Promise<FastifyInstance> {
     isRevoked: (claims) => revoked.has(claims),
   });
   await auth.register(app);
-  metrics.measureRequests(app, 'api');
+  metrics.measureRequests(app, 'api', AWAITED);
   if (limit !== undefined) limitProcessorTime(app, limit, metrics.rateLimited);
   metrics.watchShares(poolsOf(httpShares));
   await registerRoutes(app, auth, parts);

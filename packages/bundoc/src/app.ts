@@ -26,6 +26,7 @@ import { openMoveTarget, openPostgresStorage, warnOfPlaintext } from './engine/p
 import type { EngineDeps, StorageEngine } from './engine/storage-engine.ts';
 import { BURST_S } from './http/processor-time.ts';
 import { KmsClient } from './kms/client.ts';
+import { ClockSkew } from './kms/clock-skew.ts';
 import { KmsEvents } from './kms/events.ts';
 import { Receipts } from './kms/receipts.ts';
 import { RevokedTokens } from './kms/revoked-tokens.ts';
@@ -97,7 +98,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   const work = divideWork(config, ports, stack);
   const { scheduler, shares } = work;
   const connected = await connect(config, ports, stack);
-  const { kms, receipts, token } = connected;
+  const { kms, receipts, token, skew } = connected;
   const { id } = await storage.identity.read();
   const generation = new StorageGeneration({
     id,
@@ -139,8 +140,8 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     logger,
   });
   stack.use(events);
-  observe({ ...ports, generation, scheduler, instances, keys, feed, events, revoked, token, receipts });
-  startUpkeep({ storage, generation, instances, rotations, revoked, feed, logger }, stack);
+  observe({ ...ports, generation, scheduler, instances, keys, feed, events, revoked, token, receipts, skew });
+  startUpkeep({ storage, generation, instances, rotations, revoked, feed, skew, logger }, stack);
   const tokenKeys = new TokenKeys({ fetchJwks: () => kms.fetchJwks(), clock });
   stack.use(every(TOKEN_KEYS_EVERY_MS, () => void tokenKeys.refresh()));
   void generation.answered.then(() => tokenKeys.refresh());
@@ -183,19 +184,21 @@ async function connect(
   stack.use(kmsTls);
   // Closed after the connection: the last answers count.
   const receipts = stack.use(await Receipts.load({ store: storage.receipts, clock, logger }));
+  const skew = new ClockSkew({ clock, logger });
   const kms = new KmsClient({
     url: config.kms.url,
     tls: kmsTls,
     deadlineMs: config.kms.deadlineMs,
     token: () => token.current(),
     receipts,
+    skew,
     clock,
     logger,
   });
   stack.defer(() => kms.close());
   token.keepRenewed(() => kms.renewToken());
   stack.defer(() => token.stop());
-  return { kms, receipts, token, listenerTls };
+  return { kms, receipts, token, skew, listenerTls };
 }
 
 /** Creates the gate, and the limits of what is inside. */
@@ -234,12 +237,13 @@ interface Observed extends Pick<Composition, 'metrics' | 'storage' | 'generation
   readonly revoked: RevokedTokens;
   readonly token: ServiceToken;
   readonly receipts: Receipts;
+  readonly skew: ClockSkew;
 }
 
 /** Registers what the metrics measure on each scrape. */
 function observe(observed: Observed): void {
-  const { metrics, storage, generation, scheduler, instances, keys, feed, events, revoked, token, receipts } =
-    observed;
+  const { metrics, storage, generation, scheduler, instances, keys, feed, events } = observed;
+  const { revoked, token, receipts, skew } = observed;
   metrics.observe({
     projectsOpen: () => instances.size,
     openBytes: () => instances.bytes,
@@ -255,6 +259,7 @@ function observe(observed: Observed): void {
     workWaiting: () => scheduler.waiting,
     largeWorkWaiting: () => scheduler.large.waiting,
     receiptSeq: () => receipts.seq ?? Number.NaN,
+    clockSkewS: () => skew.seconds ?? Number.NaN,
     tokenExpiryS: () => (token.expiresAtMs ?? Number.NaN) / 1_000,
   });
   metrics.observeWork(scheduler);
@@ -262,7 +267,7 @@ function observe(observed: Observed): void {
 
 /** Starts the work that runs every second. */
 function startUpkeep(
-  { storage, generation, instances, rotations, revoked, feed, logger }: UpkeepParts,
+  { storage, generation, instances, rotations, revoked, feed, skew, logger }: UpkeepParts,
   stack: AsyncDisposableStack,
 ): void {
   const upkeep = new ProjectUpkeep({
@@ -276,6 +281,7 @@ function startUpkeep(
     instances.sweep();
     revoked.sweep();
     feed.tick();
+    skew.report();
     void upkeep.run();
   };
   stack.use(every(SWEEP_EVERY_MS, sweep));
@@ -292,6 +298,7 @@ interface UpkeepParts extends Pick<Composition, 'storage' | 'generation' | 'logg
   readonly rotations: SpreadRotations;
   readonly revoked: RevokedTokens;
   readonly feed: ChangeFeed;
+  readonly skew: ClockSkew;
 }
 
 /** The limit on processor time per project; undefined for no limit. */

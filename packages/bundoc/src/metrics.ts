@@ -1,6 +1,6 @@
 import { counter, createServiceMetrics, gauge, type ServiceMetrics } from '@bundoc/shared/metrics/metrics';
 import { Counter } from '@prometheus-io/client';
-import type { FetchOutcome } from './crypto/key-cache.ts';
+import { FETCH_OUTCOMES, type FetchOutcome } from './crypto/key-cache.ts';
 import { documentCounts } from './crypto/project-cipher.ts';
 import type { StorageCount } from './engine/storage-engine.ts';
 import type { Scheduler } from './work/scheduler.ts';
@@ -19,6 +19,10 @@ const SERVICE_GAUGES = {
   receiptSeq: [
     'bundoc_kms_receipt_seq',
     "The newest record of BunKMS's audit chain that Bundoc has a receipt of.",
+  ],
+  clockSkewS: [
+    'bundoc_kms_clock_skew_seconds',
+    "Seconds by which BunKMS's clock is ahead of Bundoc's; negative if it is behind.",
   ],
   tokenExpiryS: [
     'bundoc_kms_token_expiry_timestamp_seconds',
@@ -126,6 +130,8 @@ export function createBundocMetrics(): BundocMetrics {
     labelNames: ['outcome'],
     registers: [registry],
   });
+  // An alert does not notice that a counter begins with 1.
+  for (const outcome of FETCH_OUTCOMES) keyFetches.inc({ outcome }, 0);
   const marksSetAside = new Counter({
     name: 'bundoc_unconfirmed_markers_total',
     help: 'Markers of a deletion or a move that neither BunKMS nor the key of the project confirmed.',

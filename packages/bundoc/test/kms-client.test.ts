@@ -1,5 +1,9 @@
 import { randomUUID } from 'node:crypto';
+import { createLogger } from '@bundoc/shared/logs/logger';
+import { systemClock } from '@bundoc/shared/runtime/clock';
 import { describe, expect, it } from 'vitest';
+import type { KmsClient } from '../src/kms/client.ts';
+import { ClockSkew } from '../src/kms/clock-skew.ts';
 import { KeyRefused } from '../src/kms/port.ts';
 import {
   ACTING,
@@ -263,4 +267,47 @@ describe('KmsClient', () => {
       expect((error as Error).cause instanceof KeyRefused).toBe(isRefused);
     },
   );
+});
+
+describe('the skew that KmsClient measures', () => {
+  const HOUR_MS = 3_600_000;
+  const logger = createLogger({ service: 'bundoc', level: 'silent' });
+
+  /** BunKMS or a proxy, an hour behind, with this status. */
+  const behind = (status: number) => {
+    const skew = new ClockSkew({ clock: systemClock, logger });
+    const started = startScripted(
+      (_request, response) => {
+        response.setHeader('date', new Date(Date.now() - HOUR_MS).toUTCString());
+        answer(response, status, exported());
+      },
+      { skew, deadlineMs: 1_000 },
+    );
+    return { skew, started };
+  };
+
+  it.each<[string, (client: KmsClient) => Promise<unknown>]>([
+    ['a call', (client) => client.exportKey('p-dek')],
+    ['the probe', (client) => client.isUp()],
+    ['the stream of events', (client) => client.openEvents(undefined, new AbortController().signal)],
+  ])('is that of the answer to %s', async (_what, ask) => {
+    const { skew, started } = behind(200);
+    const { client } = await started;
+    await ask(client);
+    expect(skew.seconds).toBeLessThan(-3_590);
+  });
+
+  it.each<[string, (client: KmsClient) => Promise<unknown>]>([
+    ['a call', (client) => client.exportKey('p-dek').catch(String)],
+    ['the probe', (client) => client.isUp()],
+    [
+      'the stream of events',
+      (client) => client.openEvents(undefined, new AbortController().signal).catch(String),
+    ],
+  ])('is not that of a proxy that answers 502 to %s', async (_what, ask) => {
+    const { skew, started } = behind(502);
+    const { client } = await started;
+    await ask(client);
+    expect(skew.seconds).toBeUndefined();
+  });
 });

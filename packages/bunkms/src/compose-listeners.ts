@@ -23,7 +23,7 @@ import {
 } from './http/listener.ts';
 import { createReadiness } from './http/readiness.ts';
 import type { ServiceGate, Services } from './http/services.ts';
-import type { Metrics } from './metrics.ts';
+import { type Metrics, STORAGE_CONFLICTS } from './metrics.ts';
 
 interface ListenerDeps extends ProblemDeps, Pick<ServiceDeps, 'config' | 'logger' | 'trust'> {
   /** Absent while the service is sealed. */
@@ -128,10 +128,8 @@ function admitPeers({ isPeer, clock, logger, metrics }: ListenerDeps): (socket: 
   });
 }
 
-/** Refusals that need an operator: two storages request one key, or a storage has two copies. */
 function countHolderRefusal(metrics: Metrics, error: AppError): void {
-  if (hasCode(error, 'key_held_elsewhere', 'storage_superseded'))
-    metrics.holderRefusals.inc({ code: error.code });
+  if (hasCode(error, ...STORAGE_CONFLICTS)) metrics.holderRefusals.inc({ code: error.code });
 }
 
 function gateOf(services: Services | undefined, trust: ServiceDeps['trust']): ServiceGate {

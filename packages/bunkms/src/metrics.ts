@@ -1,5 +1,12 @@
+import type { ProblemCode } from '@bundoc/shared/contract/problem';
 import { createServiceMetrics } from '@bundoc/shared/metrics/metrics';
 import { Counter, Gauge, type Registry } from '@prometheus-io/client';
+
+/** Refusals that need an operator: two storages request one key, or a storage has two copies. */
+export const STORAGE_CONFLICTS = [
+  'key_held_elsewhere',
+  'storage_superseded',
+] as const satisfies ProblemCode[];
 
 /**
  * The metrics of the service, in a separate registry. No label is ever a key name, a subject or an address.
@@ -10,10 +17,9 @@ export function createMetrics() {
   const observed = (name: string, help: string) => observedGauge(name, help, registers);
   return {
     ...service,
-    exports: new Counter({
+    exports: countedBy('outcome', ['allowed', 'refused', 'failed'], {
       name: 'bunkms_exports_total',
       help: 'Requests to export a key, by outcome.',
-      labelNames: ['outcome'],
       registers,
     }),
     cryptoItems: new Counter({
@@ -51,10 +57,9 @@ export function createMetrics() {
       'bunkms_deletion_intents_open',
       'Keys with a deletion intent that is not finished.',
     ),
-    holderRefusals: new Counter({
+    holderRefusals: countedBy('code', STORAGE_CONFLICTS, {
       name: 'bunkms_holder_refusals_total',
       help: 'Requests of storages that do not hold the key, or were superseded by another copy, by code.',
-      labelNames: ['code'],
       registers,
     }),
     peersRefused: new Counter({
@@ -70,6 +75,20 @@ export function createMetrics() {
     ...backupMetrics(registers),
     ...trustMetrics(registers),
   };
+}
+
+/**
+ * A counter by one label, with all values of the label from the start: an alert does not notice that a series
+ * begins with 1.
+ */
+function countedBy<L extends string>(
+  label: L,
+  values: readonly string[],
+  options: { readonly name: string; readonly help: string; readonly registers: Registry[] },
+): Counter<L> {
+  const counter = new Counter({ ...options, labelNames: [label] });
+  for (const value of values) counter.labels(value).inc(0);
+  return counter;
 }
 
 /**
@@ -114,10 +133,9 @@ function trustMetrics(registers: Registry[]) {
       labelNames: ['fault'],
       registers,
     }),
-    invalidReceipts: new Counter({
+    invalidReceipts: countedBy('reason', ['malformed', 'forged'], {
       name: 'bunkms_invalid_receipts_total',
       help: 'Requests with a receipt that BunKMS did not make, or with no receipt in that header.',
-      labelNames: ['reason'],
       registers,
     }),
     sealed: new Gauge({ name: 'bunkms_sealed', help: '1 while the service is sealed.', registers }),

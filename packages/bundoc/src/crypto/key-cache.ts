@@ -27,7 +27,8 @@ export interface KeyCacheOptions {
  * `refused`: the key does not exist, was disabled or destroyed on purpose, or belongs to another storage.
  * `failed`: any other error.
  */
-export type FetchOutcome = 'fetched' | 'refused' | 'failed';
+export const FETCH_OUTCOMES = ['fetched', 'refused', 'failed'] as const;
+export type FetchOutcome = (typeof FETCH_OUTCOMES)[number];
 
 /** Refusals that follow from an intended change. */
 const INTENDED_REFUSALS = [

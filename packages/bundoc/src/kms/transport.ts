@@ -11,6 +11,7 @@ import type { Clock } from '@bundoc/shared/runtime/clock';
 import { TLS_VERSION_MIN, type WatchedTls } from '@bundoc/shared/tls/watched-tls';
 import { Agent, buildConnector, type Dispatcher, request } from 'undici';
 import { z } from 'zod';
+import type { ClockSkew } from './clock-skew.ts';
 import { KeyRefused } from './port.ts';
 import { type Receipts, recordsOf } from './receipts.ts';
 
@@ -23,6 +24,8 @@ export interface KmsTransportOptions {
   readonly token: () => string;
   /** Takes the receipts of answers, and returns them with later requests; commands have none. */
   readonly receipts?: Receipts | undefined;
+  /** Takes the dates of answers; commands have none. */
+  readonly skew?: ClockSkew | undefined;
   readonly clock: Clock;
   readonly logger: Logger;
   /** Source of jitter, 0 to 1. */
@@ -164,11 +167,13 @@ export class KmsTransport {
 
   /** Whether BunKMS is ready to release keys. Asks once, with a short timeout. */
   async isUp(): Promise<boolean> {
+    const measure = this.#options.skew?.begin();
     try {
-      const { statusCode, body } = await request(new URL('/ready', this.#options.url), {
+      const { statusCode, headers, body } = await request(new URL('/ready', this.#options.url), {
         dispatcher: this.#agent,
         signal: AbortSignal.timeout(this.#connectTimeoutMs),
       });
+      if (statusCode === 200) measure?.(headers);
       await body.dump();
       return statusCode === 200;
     } catch {
@@ -184,6 +189,7 @@ export class KmsTransport {
    */
   async openEvents(lastEventId: string | undefined, signal: AbortSignal): Promise<AsyncIterable<Uint8Array>> {
     const { status, body, refusal, receipts } = await this.#withReceipts(async (sent) => {
+      const measure = this.#options.skew?.begin();
       const { statusCode, headers, body } = await request(new URL('/v1/events', this.#options.url), {
         dispatcher: this.#streamAgent,
         signal,
@@ -192,6 +198,7 @@ export class KmsTransport {
           ...defined({ 'last-event-id': lastEventId, [RECEIPT_HEADER]: sent }),
         },
       });
+      if (statusCode === 200) measure?.(headers);
       const refusal = statusCode === 200 ? undefined : refusalIn(await takeBytes(body));
       return { status: statusCode, headers, body, refusal };
     });
@@ -299,6 +306,7 @@ export class KmsTransport {
     signal: AbortSignal,
     receipts: string | undefined,
   ): Promise<Reply<Buffer>> {
+    const measure = this.#options.skew?.begin();
     try {
       const response = await request(new URL(path, this.#options.url), {
         dispatcher: this.#agent,
@@ -312,6 +320,8 @@ export class KmsTransport {
         body: body === undefined ? null : JSON.stringify(body),
       });
       const { statusCode: status, headers } = response;
+      // Any other answer may be that of a proxy.
+      if (expected.includes(status)) measure?.(headers);
       const bytes = await takeBytes(response.body);
       // An expected answer may hold a key, which must not become a string.
       if (!expected.includes(status)) return { status, headers, body: bytes, refusal: refusalIn(bytes) };

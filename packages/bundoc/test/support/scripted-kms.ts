@@ -25,7 +25,7 @@ export const cleanups: (() => Promise<void>)[] = [];
 /** A server with scripted answers, and a client of it. */
 export async function startScripted(
   script: Script,
-  options: Pick<KmsTransportOptions, 'streamSilentMs' | 'receipts'> = {},
+  options: Pick<KmsTransportOptions, 'streamSilentMs' | 'receipts' | 'skew' | 'deadlineMs'> = {},
 ) {
   let calls = 0;
   const seen: Seen[] = [];

@@ -58,6 +58,9 @@ export interface ListenerOptions {
   readonly admit?: (socket: Socket) => boolean;
 }
 
+/** An alert counts the failures of exports by their route. */
+const AWAITED = [{ route: '/v1/export/:name', method: 'GET', statuses: [500, 503] }];
+
 /** Called for every refused or failed request before its answer is sent. The answer waits for the promise. */
 export type OnProblem = (request: FastifyRequest, error: AppError) => Promise<void> | undefined;
 
@@ -96,7 +99,7 @@ async function createListener(
     ...defined({ requestTimeoutMs: options.requestTimeoutMs, admit: options.admit }),
   });
   app.decorateRequest('identity', null);
-  metrics.measureRequests(app, listener);
+  metrics.measureRequests(app, listener, listener === 'internal' ? AWAITED : []);
   metrics.watchShares(poolsOf(shares));
   refuseWhileSealed(app, options.isSealed);
 

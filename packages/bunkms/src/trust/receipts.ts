@@ -6,14 +6,13 @@ import type { ChainHead } from '../records/chain.ts';
 import type { StoreTrust } from './store-trust.ts';
 
 /** Why a header is refused. */
-const REASONS = ['malformed', 'forged'] as const;
-type Reason = (typeof REASONS)[number];
+type Reason = 'malformed' | 'forged';
 
 export interface ReceiptsOptions {
   readonly chainKey: KeyObject;
   readonly trust: Pick<StoreTrust, 'epoch' | 'has' | 'lacks' | 'lacksRestore' | 'check'>;
   readonly metrics: {
-    readonly invalidReceipts: { inc(labels: { readonly reason: Reason }, by?: number): void };
+    readonly invalidReceipts: { inc(labels: { readonly reason: Reason }): void };
   };
 }
 
@@ -29,8 +28,6 @@ export class Receipts {
 
   constructor(options: ReceiptsOptions) {
     this.#options = options;
-    // An alert does not notice that a counter begins with 1.
-    for (const reason of REASONS) options.metrics.invalidReceipts.inc({ reason }, 0);
     this.#key = deriveKey(options.chainKey, 'bunkms/receipt/v1');
     this.#installation = createHmac('sha256', this.#key).update('installation').digest('hex').slice(0, 16);
   }

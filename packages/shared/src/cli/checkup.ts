@@ -1,8 +1,10 @@
 import { access, constants } from 'node:fs/promises';
+import { TOKEN_AHEAD_S_MAX } from '../contract/tokens.ts';
 import { freeBytesOf } from '../files/free-bytes.ts';
 import { formatError } from '../logs/error-line.ts';
 import { printable } from '../logs/printable.ts';
 import { ConfigError } from '../process/config.ts';
+import { type DatedAnswer, skewMs } from '../runtime/clock-skew.ts';
 import { CommandError } from './errors.ts';
 import { type JsonOption, print } from './print.ts';
 
@@ -110,29 +112,20 @@ export function checkFree(checkup: Checkup, folder: string, freeBytes: number): 
   else checkup.ok('disk', found);
 }
 
-/** Seconds by which clocks may differ: beyond it a token that was just issued is refused. */
-const SKEW_FAIL_S = 60;
 const SKEW_WARN_S = 5;
 
 /** Compares this machine's clock with that of a service, to the second of its `Date` header. */
-export function checkClock(
-  checkup: Checkup,
-  name: string,
-  dates: { readonly date: string | undefined; readonly beforeMs: number; readonly afterMs: number },
-): void {
-  const serviceMs = Date.parse(dates.date ?? '');
-  if (Number.isNaN(serviceMs)) {
+export function checkClock(checkup: Checkup, name: string, answer: DatedAnswer): void {
+  const ms = skewMs(answer);
+  if (ms === undefined) {
     checkup.warn('clock', `${name} sends no date`, 'ask the service itself, not a proxy');
     return;
   }
-  // `Date` is truncated to the second, and the answer took time to arrive.
-  const behindMs = dates.beforeMs - (serviceMs + 1_000);
-  const aheadMs = serviceMs - dates.afterMs;
-  const skewS = Math.ceil(Math.max(0, behindMs, aheadMs) / 1_000);
-  const way = aheadMs > 0 ? 'ahead of' : 'behind';
+  const skewS = Math.ceil(Math.abs(ms) / 1_000);
+  const way = ms > 0 ? 'ahead of' : 'behind';
   const found = skewS === 0 ? `${name} and this machine agree` : `${name} is ${skewS} s ${way} this machine`;
   const remedy = 'synchronize both clocks by NTP';
-  if (skewS >= SKEW_FAIL_S) checkup.fail('clock', found, remedy);
+  if (skewS >= TOKEN_AHEAD_S_MAX) checkup.fail('clock', found, remedy);
   else if (skewS >= SKEW_WARN_S) checkup.warn('clock', found, remedy);
   else checkup.ok('clock', found);
 }

@@ -31,6 +31,8 @@ export const TOKEN_TTL_S_MAX = { service: 365 * SECONDS_PER_DAY, client: SECONDS
 const TOKEN_TTL_WORDS = { service: '365 days', client: '24 hours' } as const;
 /** Default life of a token, seconds. */
 export const TOKEN_TTL_S_DEFAULT = { service: 30 * SECONDS_PER_DAY, client: 3_600 } as const;
+/** How far the clock of a token's issuer may be ahead of the clock of the service that checks it, seconds. */
+export const TOKEN_AHEAD_S_MAX = 60;
 /** Longest token that is issued and accepted, characters: headers are bounded. */
 export const TOKEN_LENGTH_MAX = 12_288;
 

@@ -6,6 +6,7 @@ import {
   type Audience,
   type Claims,
   claimsSchema,
+  TOKEN_AHEAD_S_MAX,
   TOKEN_ISSUER,
   TOKEN_LENGTH_MAX,
 } from '../contract/tokens.ts';
@@ -34,8 +35,6 @@ export interface BearerAuthOptions {
 const VERIFIED_MAX = 5_000;
 /** As in the schema of the key set. A longer `kid` is not looked up. */
 const KID_LENGTH_MAX = 64;
-/** How far the issuer's clock may run ahead of ours, seconds. */
-const CLOCK_SKEW_S = 60;
 
 interface Verified {
   readonly claims: Claims;
@@ -119,7 +118,7 @@ export class BearerAuth {
     const { clock, keys, isRevoked } = this.#options;
     const nowS = clock.now() / 1000;
     if (claims.exp <= nowS) throw refused('expired');
-    if (Math.max(claims.iat, claims.nbf ?? 0) > nowS + CLOCK_SKEW_S) throw refused('not valid yet');
+    if (Math.max(claims.iat, claims.nbf ?? 0) > nowS + TOKEN_AHEAD_S_MAX) throw refused('not valid yet');
     if (!keys.isCurrent(kid)) throw refused('signing key withdrawn');
     if (isRevoked?.(claims) === true) throw refused('revoked');
     return claims;

@@ -293,13 +293,20 @@ function setAnswerHeaders(app: FastifyInstance, drain: Drain | undefined): void 
   });
 }
 
+/** The signature was verified first, so it is a fault of a clock and not one of the client. */
+const NOT_VALID_YET =
+  "a genuine token is not valid yet: this machine's clock is behind that of BunKMS, which issued it; synchronize both by NTP";
+
 function logRequests(app: FastifyInstance, logger: Logger): void {
   // The lines of tokens are counted separately, because addresses are unlimited.
   const strangers = new CountedLines();
   const callers = new CountedLines();
+  const clocks = new CountedLines();
   app.addHook('onResponse', (request, reply, done) => {
     const error = request[REFUSAL];
     if (error !== undefined) {
+      if (error.tokenFault === 'not valid yet')
+        clocks.say('', '', (counted) => logger.warn({ reqId: request.id, ...counted }, NOT_VALID_YET));
       const refusals = callerOf(request).subject === undefined ? strangers : callers;
       logRefusal(logger, refusals, request, reply, error);
     } else if (logger.isLevelEnabled('debug')) logger.debug(toLogLine(request, reply), 'request');
@@ -308,6 +315,7 @@ function logRequests(app: FastifyInstance, logger: Logger): void {
   app.addHook('onClose', async () => {
     strangers[Symbol.dispose]();
     callers[Symbol.dispose]();
+    clocks[Symbol.dispose]();
   });
 }
 

@@ -1,8 +1,9 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from '@prometheus-io/client';
 import type { FastifyInstance } from 'fastify';
 import type { Pool } from '../admission/pool.ts';
+import { PROBLEMS } from '../contract/problem.ts';
 import { VERSION } from '../process/version.ts';
-import { RequestTimes } from './request-times.ts';
+import { type AwaitedAnswers, RequestTimes } from './request-times.ts';
 
 /** A certificate in use. */
 export interface WatchedCertificate {
@@ -13,8 +14,12 @@ export interface WatchedCertificate {
 /** The metrics of every service: of the process, its listeners and its certificates. */
 export interface ServiceMetrics {
   readonly registry: Registry;
-  /** Counts and times the requests of one listener, from now on. */
-  measureRequests(app: FastifyInstance, listener: string): void;
+  /**
+   * Counts and times the requests of one listener, from now on.
+   *
+   * @param awaited the answers that an alert counts by route.
+   */
+  measureRequests(app: FastifyInstance, listener: string, awaited?: readonly AwaitedAnswers[]): void;
   /** Counts a connection that TLS refused. */
   tlsRefused(listener: string): void;
   /** Exports when a certificate expires, at each scrape. */
@@ -22,6 +27,13 @@ export interface ServiceMetrics {
   /** Exports what is held of shares and what waits, at each scrape. Their names are the labels. */
   watchShares(shares: readonly Pool[]): void;
 }
+
+/** The statuses of failures. */
+const FAILURES = new Set(
+  Object.values(PROBLEMS)
+    .map(({ status }) => status)
+    .filter((status) => status >= 500),
+);
 
 let processRegistry: Registry | undefined;
 
@@ -77,6 +89,12 @@ export function createServiceMetrics(prefix: string): ServiceMetrics {
     labelNames: ['listener'],
     registers,
   });
+  const failures = new Counter({
+    name: `${prefix}http_failures_total`,
+    help: 'Requests that were answered with a status of 500 or more, without those of /ready.',
+    labelNames: ['listener', 'status'],
+    registers,
+  });
   const certificates = new Map<string, WatchedCertificate>();
   new Gauge({
     name: `${prefix}certificate_expiry_timestamp_seconds`,
@@ -92,15 +110,17 @@ export function createServiceMetrics(prefix: string): ServiceMetrics {
   return {
     ...shares,
     registry,
-    measureRequests: (app, listener) => {
-      const record = times.recorderOf(listener);
+    measureRequests: (app, listener, awaited) => {
+      // An alert does not notice that a series begins with 1.
+      tlsRefused.inc({ listener }, 0);
+      for (const status of FAILURES) failures.inc({ listener, status }, 0);
+      const record = times.recorderOf(listener, awaited);
       app.addHook('onResponse', (request, reply, done) => {
-        record(
-          request.routeOptions.url ?? 'none',
-          request.method,
-          reply.statusCode,
-          reply.elapsedTime / 1_000,
-        );
+        const route = request.routeOptions.url ?? 'none';
+        // A service that starts, or stops, answers 503 to probes: no request has failed.
+        if (reply.statusCode >= 500 && route !== '/ready')
+          failures.inc({ listener, status: reply.statusCode });
+        record(route, request.method, reply.statusCode, reply.elapsedTime / 1_000);
         done();
       });
     },

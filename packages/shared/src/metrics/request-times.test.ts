@@ -35,6 +35,25 @@ describe('RequestTimes', () => {
   });
 });
 
+it('has the series of awaited answers before the first of them', async () => {
+  const registry = new Registry();
+  const awaited = [{ route: '/a/:id', method: 'DELETE', statuses: [429, 503] }];
+  const record = new RequestTimes('requests', registry).recorderOf('api', awaited);
+  const counts = async () =>
+    Array.from((await registry.metrics()).matchAll(/^requests_count\{.*status="(\d+)"\} (\d+)$/gm), (found) =>
+      found.slice(1),
+    );
+  expect(await counts()).toEqual([
+    ['429', '0'],
+    ['503', '0'],
+  ]);
+  record('/a/:id', 'DELETE', 503, 0.1);
+  expect(await counts()).toEqual([
+    ['429', '0'],
+    ['503', '1'],
+  ]);
+});
+
 /** The order of labels has no meaning. */
 function withSortedLabels(line: string): string {
   return line.replace(/\{(.*)\}/, (_all, labels: string) => `{${labels.split(',').sort().join(',')}}`);

@@ -21,6 +21,13 @@ interface Cell {
 
 type ByRoute = Map<string, Map<string, Map<number, Cell>>>;
 
+/** Answers that an alert counts. Their series exist before the first of them: an increase begins at 0. */
+export interface AwaitedAnswers {
+  readonly route: string;
+  readonly method: string;
+  readonly statuses: readonly number[];
+}
+
 /** Adds a request. The route is a pattern; routes, methods and statuses must be few. */
 export type RequestRecorder = (route: string, method: string, status: number, seconds: number) => void;
 
@@ -41,9 +48,11 @@ export class RequestTimes {
   }
 
   /** The recorder of one listener. Call it once per listener. */
-  recorderOf(listener: string): RequestRecorder {
+  recorderOf(listener: string, awaited: readonly AwaitedAnswers[] = []): RequestRecorder {
     const byRoute: ByRoute = new Map();
     this.#listeners.push(byRoute);
+    for (const { route, method, statuses } of awaited)
+      for (const status of statuses) cellOf(byRoute, listener, route, method, status);
     return (route, method, status, seconds) => {
       const cell = cellOf(byRoute, listener, route, method, status);
       let bucket = 0;
