@@ -28,6 +28,6 @@ const REMEDIES: Readonly<Record<string, string>> = {
 
 /** For commands that use BunKMS themselves. */
 const KMS_REMEDIES: Readonly<Record<string, string>> = {
-  kms_unavailable: 'start BunKMS, or correct BUNDOC_KMS_URL; "bundoc doctor" looks for the cause',
-  unauthenticated: '"bunkms init --service-token <file>" issues a valid service token',
+  kms_unavailable:
+    '"bundoc doctor" looks for the cause: whether BunKMS runs at BUNDOC_KMS_URL, and accepts the service token',
 };
