@@ -61,6 +61,7 @@ const API = [
   'key-state',
   'lists',
   'lost-projects',
+  'new-machine',
   'open-by-hand',
   'openapi',
   'outage',

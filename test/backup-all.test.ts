@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { createHash, randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import {
   appendFileSync,
@@ -16,8 +16,8 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { startBundoc } from '@bundoc/bundoc/app';
-import { readConfig } from '@bundoc/bundoc/config';
+import { runBunkms } from '@bundoc/bunkms/cli/program';
+import { capturedRun } from '@bundoc/shared/testing/captured-run';
 import { runs } from '@bundoc/shared/testing/long';
 import { spawnNode } from '@bundoc/shared/testing/node-process';
 import { PATIENT_MS } from '@bundoc/shared/testing/timing';
@@ -266,6 +266,17 @@ describe('bundoc backup --all', () => {
     expect(performance.now() - startMs).toBeGreaterThan(2_000);
   });
 
+  it('counts a damaged project as the failure of that project alone', async () => {
+    await using proxy = await HeldProxy.start(installation.url);
+    const body = JSON.stringify({ code: 'project_damaged', status: 503, title: 'The project is damaged' });
+    const headers = { 'content-type': 'application/problem+json' };
+    proxy.act = (path) => (path.includes(`/${SECOND}/backup`) ? { status: 503, headers, body } : 'pass');
+    expect(await backUp(folderOf('of-damaged'), online(admin, proxy.url), 1)).toMatchObject({
+      written: PROJECTS.length - 1,
+      failed: [{ project: SECOND, code: 'project_damaged' }],
+    });
+  });
+
   it('ends at once when no project can be backed up, and says why', async () => {
     const reader = await installation.client(PROJECTS, ['docs:read']);
     const refused = await bundoc(online(reader), 'backup', '--all', folderOf('refused'));
@@ -505,9 +516,25 @@ describe('bundoc restore of a folder into another storage', () => {
     expect([restored, held]).toMatchObject([1, [{ storage: old, projects: KEPT.length - 1 }]]);
   });
 
+  it('names one command for each of several former storages, which give it all keys as they are printed', async () => {
+    const old = await installation.storageId();
+    const another = randomUUID();
+    await installation.takeOverKey(`${FIRST}-dek`, another);
+    const { stderr } = await bundoc(elsewhere('new'), 'restore', folder());
+    const commands = [...stderr.matchAll(/"bunkms (storage take-over [^"]+)"/g)].map(([, text = '']) => text);
+    expect(commands.map((command) => command.split(' ')[4])).toEqual([another, old]);
+    const run = (command: string) =>
+      capturedRun(() => runBunkms(command.split(' '), { NODE_ENV: 'test', ...installation.kmsEnvironment }));
+    // Bundoc has served these projects until now.
+    const waits = await run(commands[1] as string);
+    expect([waits.code, waits.stderr]).toEqual([5, expect.stringContaining('lease_live')]);
+    for (const [at, count] of ['1 key', `${KEPT.length - 1} keys`].entries()) {
+      const taken = await run(`${commands[at]} --force`);
+      expect(taken).toMatchObject({ code: 0, stdout: expect.stringContaining(`has taken over ${count} of`) });
+    }
+  });
+
   it('continues after kill -9, restores each project once, and goes on after a file that fails', async () => {
-    const { id } = JSON.parse(readFileSync(join(folderOf('new'), 'storage.json'), 'utf8')) as { id: string };
-    for (const project of KEPT) await installation.takeOverKey(`${project}-dek`, id);
     await using kms = await HeldProxy.start(installation.kms.internalUrl);
     kms.act = (path) => (path.includes(`/export/${THIRD}-dek`) ? 'hold' : 'pass');
     const environment = {

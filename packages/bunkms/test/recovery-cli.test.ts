@@ -169,7 +169,7 @@ describe('bunkms backup, restore and recover', () => {
       code: 0,
       stderr: expect.stringContaining('created a new store'),
     });
-    await expectFailure(2, /is not a data folder of Bundoc/, 'recover', '--from', folder);
+    await expectFailure(2, /is neither a data folder of Bundoc/, 'recover', '--from', folder);
     await expectFailure(2, /required option/, 'recover');
     expect(await json(...recover('--dry-run'))).toEqual({
       dry_run: true,

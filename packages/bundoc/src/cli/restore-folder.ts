@@ -1,9 +1,10 @@
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { counted } from '@bundoc/shared/cli/counted';
 import { faultFound } from '@bundoc/shared/cli/errors';
 import type { JsonOption } from '@bundoc/shared/cli/print';
 import { createProgress } from '@bundoc/shared/cli/progress';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
+import { defined } from '@bundoc/shared/contract/defined';
 import { formatError } from '@bundoc/shared/logs/error-line';
 import type { Environment } from '@bundoc/shared/process/config';
 import { readConfig } from '../config.ts';
@@ -21,13 +22,14 @@ const ENDING: ReadonlySet<string> = new Set([
   'unauthenticated',
   'disk_full',
 ]);
-/** How many projects of a storage are named. */
+/** How many projects are named for which an administrator has to do the same. */
 const NAMED_MAX = 3;
 
 /**
  * `bundoc restore <folder>`: restores the projects of a folder of backups that are not there yet, into one
  * storage. So a repeated command continues. A failure does not stop the others. For keys of another storage,
- * the end names the command that lets this storage take all of them over.
+ * the end names the command that lets this storage take all of them over. So does one line for all keys that
+ * no storage holds, and one for all that are disabled.
  *
  * @throws CommandError with exit code 1 when something was not restored.
  */
@@ -52,37 +54,62 @@ export async function restoreFolder(
     }
     return run.summary();
   });
-  const { restored, present, skipped, failed, held, storage } = done;
+  const { restored, present, skipped, failed, held, unheld, disabled, storage } = done;
+  const waiting = [...held, unheld, disabled].filter((one) => one !== undefined);
   if (json) console.log(JSON.stringify({ folder, projects: entries.size, ...done }));
   else {
-    const waiting = held.reduce((sum, one) => sum + one.projects, 0);
+    const count = waiting.reduce((sum, one) => sum + one.projects, 0);
     console.log(
-      `${counted(entries.size, 'project')}: ${restored} restored into storage ${storage}, ${present} there already, ${skipped.length} skipped, ${waiting} with keys of another storage, ${failed.length} failed`,
+      `${counted(entries.size, 'project')}: ${restored} restored into storage ${storage}, ${present} there already, ${skipped.length} skipped, ${count} waiting for an administrator, ${failed.length} failed`,
     );
     for (const { project, message } of skipped) console.error(`bundoc: ${project}: skipped: ${message}`);
     for (const { project, message } of failed) console.error(`bundoc: ${project}: ${message}`);
     for (const one of held) console.error(`bundoc: ${takeOverAdvice(one)}`);
+    if (unheld !== undefined)
+      console.error(
+        `bundoc: no storage holds ${keysOf(unheld)}: if they are to be restored here, an administrator first runs "${unheld.command}" where BunKMS runs, with a copy of the folder, then run this again`,
+      );
+    if (disabled !== undefined)
+      console.error(
+        `bundoc: disabled: ${keysOf(disabled)}: if BunKMS was restored, an administrator decides on them with "${disabled.command}", then run this again`,
+      );
   }
-  if (failed.length + held.length > 0) throw faultFound();
+  if (failed.length + waiting.length > 0) throw faultFound();
 }
 
-/** Another storage that holds keys of projects in the folder. */
-interface OtherStorage {
-  readonly storage: string;
+/** Projects that an administrator can let this storage restore. */
+interface Waiting {
   /** How many projects wait for their keys. */
   readonly projects: number;
   /** Some of them. */
   readonly such_as: readonly string[];
-  /** What lets this storage take the keys over. */
+  /** What the administrator runs. */
   readonly command: string;
 }
 
-function takeOverAdvice({ storage, projects, such_as: named, command }: OtherStorage): string {
-  const keys =
-    projects === 1
-      ? `the key of ${named[0]}`
-      : `the keys of ${projects} projects, such as ${named.join(', ')}`;
-  return `storage ${storage} holds ${keys}: if they are to be restored here, an administrator first runs "${command}" (with --force when the machine of that storage is gone for certain), then run this again`;
+/** Another storage that holds keys of projects in the folder. */
+interface OtherStorage extends Waiting {
+  readonly storage: string;
+}
+
+function waitingFor(projects: readonly string[], command: string): Waiting | undefined {
+  if (projects.length === 0) return undefined;
+  return { projects: projects.length, such_as: projects.slice(0, NAMED_MAX), command };
+}
+
+/** A path as a word of a shell. */
+function quoted(path: string): string {
+  return /^[\w./-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`;
+}
+
+function keysOf({ projects, such_as: named }: Waiting): string {
+  return projects === 1
+    ? `the key of ${named[0]}`
+    : `the keys of ${projects} projects, such as ${named.join(', ')}`;
+}
+
+function takeOverAdvice(one: OtherStorage): string {
+  return `storage ${one.storage} holds ${keysOf(one)}: if they are to be restored here, an administrator first runs "${one.command}" (with --force when the machine of that storage is gone for certain), then run this again`;
 }
 
 interface NotRestored {
@@ -99,6 +126,9 @@ class RestoreRun {
   readonly #failed: NotRestored[] = [];
   /** Projects by the storage that holds their keys. */
   readonly #held = new Map<string, string[]>();
+  /** Projects whose keys no storage holds. */
+  readonly #unheld: string[] = [];
+  readonly #disabled: string[] = [];
   #restored = 0;
   #present = 0;
 
@@ -118,6 +148,13 @@ class RestoreRun {
       held: [...this.#held].map(([storage, projects]): OtherStorage => {
         const command = `bunkms storage take-over ${here} --of ${storage} --confirm`;
         return { storage, projects: projects.length, such_as: projects.slice(0, NAMED_MAX), command };
+      }),
+      ...defined({
+        unheld: waitingFor(
+          this.#unheld,
+          `bunkms storage claim-all ${here} --from ${quoted(resolve(this.#folder))}`,
+        ),
+        disabled: waitingFor(this.#disabled, 'bunkms key review'),
       }),
     };
   }
@@ -140,7 +177,11 @@ class RestoreRun {
     const { project } = entry;
     const checked = await checkEntry(this.#folder, entry);
     if ('fault' in checked) {
-      this.#failed.push({ project, code: checked.fault, message: `${entry.file} ${checked.problem}` });
+      this.#failed.push({
+        project,
+        code: checked.fault,
+        message: `${entry.file} ${checked.problem}; ${OTHER_BACKUP}`,
+      });
       return;
     }
     try {
@@ -151,6 +192,8 @@ class RestoreRun {
       if (error instanceof ProjectExists) this.#present++;
       else if (hasCode(error, 'project_elsewhere') && error.storage !== undefined)
         this.#held.set(error.storage, [...(this.#held.get(error.storage) ?? []), project]);
+      else if (hasCode(error, 'key_unheld')) this.#unheld.push(project);
+      else if (hasCode(error, 'project_disabled')) this.#disabled.push(project);
       // Deleted since its backup. No backup can bring it back.
       else if (hasCode(error, 'project_destroyed'))
         this.#skipped.push({ project, code: 'deleted', message: 'its key was permanently destroyed' });
@@ -166,4 +209,5 @@ class RestoreRun {
   }
 }
 
+const OTHER_BACKUP = 'if there is another backup of the project, run "bundoc restore <file>" with it';
 const WHY_SKIPPED = { deleted: 'deleted', elsewhere: 'in another storage' } as const;

@@ -64,5 +64,11 @@ export const FORCE_WHEN =
 
 /** What to do about an error, if its message does not say it. */
 export function remedyOf(error: unknown): string | undefined {
+  if (error instanceof MissingKek)
+    return 'put that KEK into the ring, or use a backup that was made under a KEK of the ring';
+  if (error instanceof DamagedFile) return 'use another copy of this file, or an earlier backup';
+  if (error instanceof EvidenceTooOld)
+    return 'give a later copy; without a copy, keys come back disabled and tokens revoked';
+  if (hasCode(error, 'storage_not_found')) return '"bunkms storage list" has all storages';
   return hasCode(error, 'lease_live') ? FORCE_WHEN : undefined;
 }

@@ -9,16 +9,17 @@ import { CliFailure, UsageError } from './errors.ts';
 import { silentLogger, withKms } from './open-kms.ts';
 
 export interface RecoverCliOptions {
-  /** Bundoc's data folder. */
+  /** Bundoc's data folder, or a folder of backups. */
   readonly from: string;
   readonly dryRun?: true;
   readonly json?: true;
 }
 
 /**
- * Rebuilds lost keys from the project files in Bundoc's data folder. The services may run.
+ * Rebuilds lost keys from the project files in Bundoc's data folder, or in backups. The services may run.
  *
- * @throws CliFailure when some keys were not changed, after recovering all others.
+ * @throws CliFailure when some keys were not changed, after recovering all others, or when there is no
+ *   project.
  */
 export async function recover(environment: Environment, options: RecoverCliOptions): Promise<void> {
   const projects = await withKms(environment, async ({ store, vault, keks, state: { chainKey } }) => {
@@ -38,6 +39,7 @@ export async function recover(environment: Environment, options: RecoverCliOptio
     }
     return all;
   });
+  if (projects.length === 0) throw new CliFailure(`${options.from} has no project: no key was recovered`);
   if (options.json) console.log(JSON.stringify({ dry_run: options.dryRun === true, projects }));
   else for (const project of projects) console.log(formatLine(project, options.dryRun === true));
   fail(projects);

@@ -37,8 +37,10 @@ export function registerRecoveryCommands(program: Command, environment: Environm
     .action((file: string, options: RestoreCliOptions) => restoreBackup(environment, file, options));
   program
     .command('recover')
-    .description("rebuilds lost keys from the project files in Bundoc's data folder; both services may run")
-    .requiredOption('--from <folder>', "Bundoc's data folder")
+    .description(
+      "rebuilds lost keys from the projects in Bundoc's data folder, or from backups of them; both services may run",
+    )
+    .requiredOption('--from <folder>', "Bundoc's data folder, or a folder of backups with its manifest")
     .option('--dry-run', 'say what would be done, and change nothing')
     .option('--json', 'print JSON')
     .action((options: RecoverCliOptions) => recover(environment, options));

@@ -72,7 +72,7 @@ export const addStorageCommands: AddCommands = (program, environment) => {
   onStorage('claim-all', 'claims the keys of all projects that have content in a storage')
     .option(
       '--from <folder>',
-      "Bundoc's data folder; by default, reads names of projects from standard input, one per line",
+      "Bundoc's data folder, or a folder of backups; by default, reads names of projects from standard input, one per line",
     )
     .action((id, { from, ...options }) => claimAll(environment, id, from, options));
 };
@@ -80,7 +80,8 @@ export const addStorageCommands: AddCommands = (program, environment) => {
 /**
  * Claims the keys of all projects with content in a storage.
  *
- * @param from Bundoc's data folder. Without it, standard input has the names of projects, one per line.
+ * @param from Bundoc's data folder, or a folder of backups. Without it, standard input has the names of
+ *   projects, one per line.
  * @throws UsageError when the folder belongs to another storage, or there are no names. CliFailure when
  *   other storages hold keys or keys could not be claimed, after claiming all others.
  */

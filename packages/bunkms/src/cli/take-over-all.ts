@@ -42,14 +42,20 @@ export async function takeOverAll(
     return takeOverKeys(deps, wanted, holdings, CLI_CALLER, (done) => progress.update(done));
   });
   print(options, { storage, of, taken, ...left }, () =>
-    confirm ? [`${storage} has taken over ${counted(taken, 'key')} of ${of}`] : planLines(wanted, left),
+    confirm && taken + left.keys.count > 0
+      ? [`${storage} has taken over ${counted(taken, 'key')} of ${of}`]
+      : planLines(wanted, left),
   );
   if (confirm) requireNothing(left);
 }
 
 function planLines({ storage, of }: StorageHandover, left: Holdings): string[] {
   const { keys, leases_until: until } = left;
-  if (keys.count === 0) return [`${of} has no key for ${storage}`, ...staying(left)];
+  if (keys.count === 0)
+    return [
+      `${of} has no key for ${storage}; "bunkms storage list --json" has the number of keys of each storage`,
+      ...staying(left),
+    ];
   return [
     `${storage} would take over ${sampleOf(keys)} of ${of}`,
     ...(until === undefined ? [] : [`${of} may use keys until ${until}; ${FORCE_WHEN}`]),
@@ -76,7 +82,7 @@ function requireNothing(left: Holdings): void {
     ...(left.keys.count === 0
       ? []
       : [
-          `these were created or used in the meantime, so stop what still uses the storage, and run the command again: ${sampleOf(left.keys)}`,
+          `these were created or used in the meantime, so stop what still uses them, and run the command again, with --force if its machine is gone or stopped for certain: ${sampleOf(left.keys)}`,
         ]),
     ...staying(left),
   ];

@@ -60,7 +60,7 @@ export function storageOfFolder(folder: DataFolder): string | undefined {
   }
 }
 
-/** The projects with content in a data folder of Bundoc. @throws NoDataFolder. */
+/** The projects with content in a data folder of Bundoc, or in a folder of backups. @throws NoDataFolder. */
 export async function* contentOfFolder(folder: DataFolder): AsyncGenerator<ContentOf> {
   for (const project of projectsIn(folder)) {
     const key = readProjectKey(folder, project);

@@ -13,6 +13,7 @@ import {
 import { codeOf, DataFolder, UnsafeEntry } from '@bundoc/shared/files/data-folder';
 import { listSync, readSmallSync, readStartSync } from '@bundoc/shared/files/small-files';
 import { parseJson } from '@bundoc/shared/json/parse-json';
+import { backedUpProjects, hasBackups, projectFileInBackup } from './backed-up-projects.ts';
 
 /** A wrapped key version from a project's file. It is not trusted before it is unwrapped. */
 export interface WrappedVersion {
@@ -47,7 +48,7 @@ export interface DeletedProject {
   readonly keyDestroyedAt: string;
 }
 
-/** The folder of projects does not exist. */
+/** The folder has neither projects nor backups of them. */
 export class NoDataFolder extends Error {
   override readonly name = 'NoDataFolder';
 }
@@ -57,7 +58,7 @@ const COPY = `the copy in ${CATALOG_FILE}`;
 /** Maximum bytes of a file. With 1,000 versions it has a tenth of that. */
 const FILE_BYTES_MAX = 4_194_304;
 
-/** Opens the data folder of Bundoc. Its content is not trusted. @throws NoDataFolder. */
+/** Opens Bundoc's data folder, or a folder of backups. Its content is not trusted. @throws NoDataFolder. */
 export function openDataFolder(dataDir: string): DataFolder {
   try {
     return DataFolder.open(dataDir);
@@ -66,10 +67,11 @@ export function openDataFolder(dataDir: string): DataFolder {
   }
 }
 
-/** The ids of the projects in a data folder of Bundoc, in order. @throws NoDataFolder. */
+/** The ids of the projects in such a folder, in order. @throws NoDataFolder. */
 export function projectsIn(folder: DataFolder): string[] {
   let names: string[];
   try {
+    if (hasBackups(folder)) return backedUpProjects(folder);
     names = listSync(folder, PROJECTS_FOLDER);
   } catch (error) {
     throw noDataFolder(folder.path, error);
@@ -78,9 +80,10 @@ export function projectsIn(folder: DataFolder): string[] {
 }
 
 function noDataFolder(dataDir: string, cause: unknown): NoDataFolder {
-  return new NoDataFolder(`${dataDir} is not a data folder of Bundoc: it has no "${PROJECTS_FOLDER}"`, {
-    cause,
-  });
+  return new NoDataFolder(
+    `${dataDir} is neither a data folder of Bundoc, with "${PROJECTS_FOLDER}", nor a folder of "bundoc backup --all", with a manifest`,
+    { cause },
+  );
 }
 
 /**
@@ -95,10 +98,12 @@ export function readProjectKey(
   const directory = join(PROJECTS_FOLDER, project);
   const problems: string[] = [];
   const files: ProjectFile[] = [];
-  const contents = [
-    [PROJECT_FILE, readSmallFile(folder, join(directory, PROJECT_FILE))],
-    [COPY, readCopy(folder, join(directory, CATALOG_FILE))],
-  ] as const;
+  const contents = hasBackups(folder)
+    ? ([['the backup', projectFileInBackup(folder, project, FILE_BYTES_MAX)]] as const)
+    : ([
+        [PROJECT_FILE, readSmallFile(folder, join(directory, PROJECT_FILE))],
+        [COPY, readCopy(folder, join(directory, CATALOG_FILE))],
+      ] as const);
   for (const [name, content] of contents) {
     const file = projectFileOf(project, content);
     if (typeof file === 'string') problems.push(`${name} ${file}`);

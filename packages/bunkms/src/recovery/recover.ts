@@ -71,7 +71,7 @@ const PAGE = 1_000;
  * destroyed. A key whose later state the chain does not know comes back disabled, and with an unknown holder.
  * A deletion marker in a folder is not trusted.
  *
- * @param dataDir Bundoc's data folder.
+ * @param dataDir Bundoc's data folder, or a folder of backups.
  * @returns the result for each project's key, one by one.
  * @throws NoDataFolder, ChainBroken, AppError of the store.
  */

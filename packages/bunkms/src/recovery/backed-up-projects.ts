@@ -1,0 +1,108 @@
+import { closeSync, constants, fstatSync, readSync } from 'node:fs';
+import { projectIdSchema } from '@bundoc/shared/contract/documents';
+import { codeOf, type DataFolder, requireFile, UnsafeEntry } from '@bundoc/shared/files/data-folder';
+import { listSync, readSmallSync } from '@bundoc/shared/files/small-files';
+import { parseJson } from '@bundoc/shared/json/parse-json';
+import { z } from 'zod';
+
+/**
+ * A folder of `bundoc backup --all` (docs/formats/backup-folder.md), as far as the keys of its projects are
+ * concerned. Nothing in it is trusted: a wrapped key shows by itself whether BunKMS has wrapped it.
+ */
+
+const MANIFEST_FILES = ['manifest.ndjson', 'manifest.journal'] as const;
+const MANIFEST_BYTES_MAX = 268_435_456;
+const BACKUP_FILE = /^(?<project>[a-z0-9-]+)\.backup$/;
+
+// Of a backup (docs/formats/project-backup.md).
+const MAGIC = Buffer.from('BUNDOCB1', 'latin1');
+const HEAD_BYTES = 29;
+const HASH_BYTES = 32;
+const BLOCK_HEAD_BYTES = 9;
+const [MORE, LAST] = [1, 2];
+
+const lineSchema = z.tuple([
+  z.literal('project'),
+  z.looseObject({ project: projectIdSchema, gone: z.looseObject({ why: z.string() }).optional() }),
+]);
+
+/** Whether a folder has backups of projects. */
+export function hasBackups(folder: DataFolder): boolean {
+  return listSync(folder, '').some((name) => MANIFEST_FILES.includes(name as 'manifest.ndjson'));
+}
+
+/**
+ * The projects with a backup in the folder, in order. Those that the manifest calls deleted, or moved to
+ * another storage, are left out: `bundoc restore` restores none of them.
+ */
+export function backedUpProjects(folder: DataFolder): string[] {
+  const gone = goneProjects(folder);
+  return listSync(folder, '')
+    .flatMap((name) => BACKUP_FILE.exec(name)?.groups?.['project'] ?? [])
+    .filter((project) => projectIdSchema.safeParse(project).data === project && !gone.has(project))
+    .sort();
+}
+
+function goneProjects(folder: DataFolder): ReadonlySet<string> {
+  const gone = new Set<string>();
+  // A line of the journal replaces that of the manifest.
+  for (const name of MANIFEST_FILES)
+    for (const text of (readSmallSync(folder, name, MANIFEST_BYTES_MAX) ?? '').toString().split('\n')) {
+      const line = lineSchema.safeParse(parseJson(text)).data;
+      if (line === undefined) continue;
+      const [, { project, gone: left }] = line;
+      if (left === undefined || left.why === 'not_found') gone.delete(project);
+      else gone.add(project);
+    }
+  return gone;
+}
+
+/**
+ * The bytes of `project.json` in the backup of a project. The documents before it are skipped, and no hash is
+ * checked: `bundoc restore` does so.
+ *
+ * @returns why it cannot be read; undefined when there is no backup.
+ */
+export function projectFileInBackup(
+  folder: DataFolder,
+  project: string,
+  bytesMax: number,
+): Buffer | string | undefined {
+  const name = `${project}.backup`;
+  let file: number | undefined;
+  try {
+    file = folder.openSync(name, constants.O_RDONLY);
+    requireFile(name, fstatSync(file), Number.POSITIVE_INFINITY);
+    return clearPartOfEnd(file, bytesMax) ?? 'is no complete backup';
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT') return undefined;
+    return error instanceof UnsafeEntry ? error.problem : `cannot be read (${codeOf(error)})`;
+  } finally {
+    if (file !== undefined) closeSync(file);
+  }
+}
+
+/** @returns undefined for a file that is no complete backup. */
+function clearPartOfEnd(file: number, bytesMax: number): Buffer | undefined {
+  const head = readAt(file, 0, HEAD_BYTES);
+  if (head?.subarray(0, MAGIC.length).equals(MAGIC) !== true) return undefined;
+  for (let at = HEAD_BYTES + head.readUInt8(HEAD_BYTES - 1) + HASH_BYTES; ; ) {
+    const block = readAt(file, at, BLOCK_HEAD_BYTES);
+    if (block === undefined) return undefined;
+    const [kind, sealedBytes, clearBytes] = [
+      block.readUInt8(0),
+      block.readUInt32BE(1),
+      block.readUInt32BE(5),
+    ];
+    const clearAt = at + BLOCK_HEAD_BYTES + sealedBytes;
+    if (kind === LAST) return clearBytes > bytesMax ? undefined : readAt(file, clearAt, clearBytes);
+    if (kind !== MORE) return undefined;
+    at = clearAt + clearBytes + HASH_BYTES;
+  }
+}
+
+/** @returns undefined when the file ends before. */
+function readAt(file: number, position: number, length: number): Buffer | undefined {
+  const bytes = Buffer.alloc(length);
+  return readSync(file, bytes, 0, length, position) === length ? bytes : undefined;
+}
