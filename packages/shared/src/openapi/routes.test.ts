@@ -86,6 +86,21 @@ group('the OpenAPI document', () => {
     expect(await reader.faults()).toEqual([expect.stringContaining('no-invalid-media-type-examples')]);
   });
 
+  it('fails when an object with further members has a const, which generators of clients misread', async () => {
+    const faultsWith = async (at: z.ZodType) => {
+      await using app = await appWith((one) => {
+        const answers = { 200: { description: 'It', schema: z.looseObject({ at }) } };
+        const examples = { one: { params: { id: 'a' }, body: { at: '2026-01-01T00:00:00Z' }, status: 200 } };
+        one.post('/v1/things/:id', { config: describe({ ...thing, answers, examples }) }, async () => 'x');
+      });
+      return new OpenapiReader((await app.inject('/openapi.json')).json()).faults();
+    };
+    expect(await faultsWith(z.literal('here'))).toEqual([
+      '#/components/schemas/ReadThingAnswer: at is a const beside additionalProperties; use an enum',
+    ]);
+    expect(await faultsWith(z.enum(['here']))).toEqual([]);
+  });
+
   it('prevents the start of a service with an undescribed route, wherever it was registered', async () => {
     const app = await appWith((one) => void one.get('/v1/other', async () => 'x'));
     app.put('/v1/later', async () => 'x');

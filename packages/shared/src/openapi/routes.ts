@@ -39,7 +39,7 @@ const DESCRIPTION: RouteDescription = {
   answers: {
     200: {
       description: 'The document',
-      schema: z.looseObject({ openapi: z.literal('3.1.0') }),
+      schema: z.looseObject({ openapi: z.enum(['3.1.0']) }),
       headers: { ETag: 'The entity tag of this document' },
     },
     304: { description: '`If-None-Match` names the present document' },

@@ -3,6 +3,7 @@ import { Validator } from '@seriousme/openapi-schema-validator';
 import { Ajv2020, type ValidateFunction } from 'ajv/dist/2020.js';
 import addFormats from 'ajv-formats';
 import { PROBLEMS } from '../contract/problem.ts';
+import { misreadSchemas } from './openapi-rules.ts';
 
 export type Json = Readonly<Record<string, unknown>>;
 
@@ -82,11 +83,14 @@ export class OpenapiReader {
     );
   }
 
-  /** All faults of the document itself, including violations of Redocly's recommended rules. */
+  /**
+   * All faults of the document itself, including violations of Redocly's recommended rules, and schemas that
+   * generators of clients misread.
+   */
   async faults(): Promise<string[]> {
     const verdict = await new Validator().validate(structuredClone(this.document));
     const faults = verdict.valid ? [] : [JSON.stringify(verdict.errors)];
-    faults.push(...(await lintFaultsOf(this.document)));
+    faults.push(...(await lintFaultsOf(this.document)), ...misreadSchemas(this.document));
     if (this.document['openapi'] !== '3.1.0') faults.push('it is not OpenAPI 3.1');
     for (const reference of JSON.stringify(this.document).matchAll(/"\$ref":"([^"]+)"/g))
       if (this.resolve(String(reference[1])) === undefined) faults.push(`${reference[1]} leads nowhere`);
