@@ -242,7 +242,7 @@ group('an undocumented refusal', () => {
     });
     const reader = new OpenapiReader((await app.inject('/openapi.json')).json());
     const answer = await app.inject({ method: 'POST', url: '/v1/things/a' });
-    const seen = { status: answer.statusCode, contentType: 'application/problem+json', text: answer.body };
+    const seen = { status: answer.statusCode, headers: answer.headers, text: answer.body };
     expect(reader.faultOf(reader.operations[0]!, seen)).toContain('status 410 is not documented');
     const other = { ...seen, status: 404, text: answer.body.replace('410', '404') };
     expect(reader.faultOf(reader.operations[0]!, other)).toContain('not as documented');

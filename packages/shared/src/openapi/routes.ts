@@ -28,6 +28,8 @@ const DOCS_CSP =
   "default-src 'none'; base-uri 'none'; connect-src 'self'; form-action 'none'; frame-ancestors 'none'; " +
   "img-src 'self' data:; script-src 'self'; style-src 'self'";
 
+const TAG_HEADERS = { ETag: 'The entity tag of this document' };
+
 /** The document about itself. */
 const DESCRIPTION: RouteDescription = {
   id: 'readOpenapi',
@@ -40,9 +42,9 @@ const DESCRIPTION: RouteDescription = {
     200: {
       description: 'The document',
       schema: z.looseObject({ openapi: z.enum(['3.1.0']) }),
-      headers: { ETag: 'The entity tag of this document' },
+      headers: TAG_HEADERS,
     },
-    304: { description: '`If-None-Match` names the present document' },
+    304: { description: '`If-None-Match` names the present document', headers: TAG_HEADERS },
   },
   refusals: ['rate_limited'],
   examples: { read: { status: 200 } },

@@ -24,3 +24,22 @@ function walk(node: unknown, path: string): string[] {
 function isConstant(schema: unknown): boolean {
   return typeof schema === 'object' && schema !== null && 'const' in schema;
 }
+
+/**
+ * A document whose objects have no members besides the documented ones, unless they allow more. A client must
+ * ignore members that it does not know; a service may not send any.
+ */
+export function withClosedObjects(document: Json): Json {
+  return closed(document, false) as Json;
+}
+
+/** @param isPart whether it is one of several schemas of the same value: each of them has some members. */
+function closed(node: unknown, isPart: boolean): unknown {
+  if (Array.isArray(node)) return node.map((one) => closed(one, isPart));
+  if (typeof node !== 'object' || node === null) return node;
+  const copy = Object.fromEntries(
+    Object.entries(node).map(([name, member]) => [name, closed(member, name === 'allOf')]),
+  );
+  const isOpen = isPart || copy['type'] !== 'object' || copy['properties'] === undefined;
+  return isOpen ? copy : { additionalProperties: false, ...copy };
+}
