@@ -45,7 +45,8 @@ async function appWith(
   });
   add(app);
   const { page = true, clock = new FakeClock() } = options;
-  await registerOpenapi(app, { service, clock, page });
+  const look = { service: 'bunkms', css: 'body { color: green }', icon: '<svg/>' } as const;
+  await registerOpenapi(app, { service, clock, page: page ? look : undefined });
   refuseOtherMethods(app);
   return app;
 }
@@ -164,6 +165,20 @@ group('/docs', () => {
     const initializer = (await app.inject('/docs/static/swagger-initializer.js')).body;
     expect(initializer).toContain('validatorUrl: null');
     expect(initializer).not.toMatch(/https?:\/\/(?!stackoverflow)/);
+  });
+
+  it('has the look of the console of its service, whose rules win against those of Swagger UI', async () => {
+    await using app = await appWith(documented);
+    const page = (await app.inject('/docs/')).body;
+    expect(page).toContain('<html lang="en" data-service="bunkms">');
+    expect(page).toContain('name="viewport"');
+    const sheets = [...page.matchAll(/rel="stylesheet"[^>]*href="\.([^"]+)"/g)].map(([, path]) => path);
+    expect(sheets).toEqual(['/static/theme/reference.css']);
+    const css = (await app.inject(`/docs${sheets[0]}`)).body;
+    expect(css).toBe('@import url("../swagger-ui.css") layer(swagger-ui);\nbody { color: green }');
+    expect((await app.inject('/docs/static/swagger-ui.css')).statusCode).toBe(200);
+    const icon = await app.inject('/docs/static/theme/icon.svg');
+    expect([icon.body, icon.headers['content-type']]).toEqual(['<svg/>', 'image/svg+xml']);
   });
 
   it('shows the same document', async () => {

@@ -40,7 +40,7 @@ async function fuzzOf(handler: Handler, access: RouteAccess = PUBLIC): Promise<R
       refusals: { always: [], authenticated: [] },
     },
     clock: new FakeClock(),
-    page: false,
+    page: undefined,
   });
   refuseOtherMethods(app);
   const reader = new OpenapiReader((await app.inject('/openapi.json')).json());
