@@ -15,6 +15,7 @@ const folder = import.meta.dirname;
 const root = join(folder, '..');
 const content = join(folder, 'src', 'content');
 const dist = join(folder, 'dist');
+const styles = join(root, 'packages', 'console', 'src', 'styles');
 
 const pages = new Map(sitePages(root).map((page) => [page.path, page]));
 
@@ -72,13 +73,15 @@ const config = {
       title: 'Bundoc and BunKMS',
       sidebar: sidebarOf(pages),
       credits: false,
+      // The variables of the console, then what they are for here.
+      customCss: [join(styles, 'theme.css'), join(folder, 'src', 'styles', 'site.css')],
       // Languages without colours of their own.
       expressiveCode: { shiki: { langAlias: { haproxy: 'text' } } },
     }),
   ],
 };
 await build(config);
-copyFileSync(join(root, 'packages', 'console', 'src', 'styles', 'bundoc.svg'), join(dist, 'favicon.svg'));
+copyFileSync(join(styles, 'bundoc.svg'), join(dist, 'favicon.svg'));
 copyLinked([...linked].sort());
 
 const faults = siteFaults(dist);

@@ -34,6 +34,29 @@ beforeAll(async () => {
   });
 });
 
+// Code for the page is text, because the tests do not have the types of a page.
+const COLOURS = `({
+  ground: getComputedStyle(document.body).backgroundColor,
+  link: getComputedStyle(document.querySelector('.sl-markdown-content a')).color,
+  font: getComputedStyle(document.body).fontFamily,
+})`;
+/** The width of each table, and of its column. */
+const TABLES = `[...document.querySelectorAll('.sl-markdown-content table')].map((table) =>
+  [table.scrollWidth, table.parentElement.clientWidth])`;
+/** The distance from each button to the text of the first line below it. */
+const GAPS = `[...document.querySelectorAll('.expressive-code .frame')].map((frame) =>
+  frame.querySelector('.code').getBoundingClientRect().top -
+  frame.querySelector('.copy button').getBoundingClientRect().bottom)`;
+
+/** A colour of the console, as browsers write it. */
+function colourOf(name: string, theme: Theme): string {
+  const styles = readFileSync(join(root, 'packages/console/src/styles/theme.css'), 'utf8');
+  const [, light = '', dark = ''] =
+    new RegExp(`--${name}: light-dark\\(#(\\w{6}), #(\\w{6})\\)`).exec(styles) ?? [];
+  const bytes = [...Buffer.from(theme === 'light' ? light : dark, 'hex')];
+  return `rgb(${bytes.join(', ')})`;
+}
+
 const fileOf = (route: string) => join(dist, route, route.endsWith('/') ? 'index.html' : '');
 
 describe('the site that npm run docs builds', needs('registry'), () => {
@@ -97,12 +120,13 @@ describe('the site in a browser', needs('registry', 'chromium'), () => {
   });
 
   /** Opens a page and records its requests. */
-  async function visit(path: string, theme: Theme = 'light') {
-    const { page } = await browser.visit({ theme });
+  async function visit(path: string, theme: Theme = 'light', width = 1_440) {
+    const visitor = await browser.visit({ theme, width });
+    const { page } = visitor;
     const urls: string[] = [];
     page.context().on('request', (request) => urls.push(request.url()));
     await page.goto(`${origin}${path}`);
-    return { page, urls };
+    return { page, urls, visitor };
   }
 
   it('follows the colour scheme of the browser', async () => {
@@ -114,6 +138,34 @@ describe('the site in a browser', needs('registry', 'chromium'), () => {
       }),
     );
     expect(new Set(backgrounds).size).toBe(2);
+  });
+
+  it.each(['light', 'dark'] as const)('has the %s colours and the fonts of the console', async (theme) => {
+    const { page } = await visit('/docs/configuration/', theme);
+    const used = await page.evaluate<Readonly<Record<string, string>>>(COLOURS);
+    expect(used).toMatchObject({ ground: colourOf('ground', theme), link: colourOf('accent', theme) });
+    expect(used['font']).toContain('system-ui');
+  });
+
+  it('has tables that fit a window of 1,360 pixels, with code that breaks', async () => {
+    for (const path of ['/docs/configuration/', '/docs/documents/', '/docs/errors/', '/docs/scopes/']) {
+      const { page } = await visit(path, 'light', 1_360);
+      const widths = await page.evaluate<[number, number][]>(TABLES);
+      expect(widths.length).toBeGreaterThan(0);
+      expect([path, widths.filter(([table, column]) => table > column)]).toEqual([path, []]);
+    }
+  });
+
+  it.each([1_360, 390])('is no wider than a window of %i pixels', async (width) => {
+    for (const path of ['/', '/docs/configuration/', '/docs/documents/', '/docs/errors/'])
+      await (await visit(path, 'light', width)).visitor.expectNoOverflow();
+  });
+
+  it('has the button to copy code above its first line', async () => {
+    const { page } = await visit('/');
+    const gaps = await page.evaluate<number[]>(GAPS);
+    expect(gaps.length).toBeGreaterThan(1);
+    for (const gap of gaps) expect(gap).toBeGreaterThanOrEqual(0);
   });
 
   it('finds a word with a search in the browser, and sends no request to other hosts', async () => {

@@ -9,8 +9,8 @@ import { call, Installation } from './support/installation.ts';
  * The number of requests of each operation. For a long run: `FUZZ_RUNS=2000 FUZZ_MS=600000`. `FUZZ_SEED`
  * repeats the seed that a failure names.
  */
-const RUNS = Number(process.env['FUZZ_RUNS'] ?? runs(20, 40));
-const MS_MAX = Number(process.env['FUZZ_MS'] ?? 60_000);
+const RUNS = Number(process.env['FUZZ_RUNS'] ?? runs(20, 260));
+const MS_MAX = Number(process.env['FUZZ_MS'] ?? runs(60_000, 900_000));
 const SEED = Number(process.env['FUZZ_SEED'] ?? randomInt(1, 2_147_483_646));
 
 it(

@@ -46,9 +46,7 @@ it('every example of the document gets a documented status with a body of the do
         ...(example.body === undefined ? {} : { body: JSON.stringify(example.body) }),
       });
       expect([name, answer.status, answer.text]).toEqual([name, example.status, expect.anything()]);
-      const contentType = String(answer.headers['content-type']);
-      const seen = { status: answer.status, contentType, text: answer.text };
-      expect([name, reader.faultOf(operation, seen)]).toEqual([name, undefined]);
+      expect([name, reader.faultOf(operation, answer)]).toEqual([name, undefined]);
       count++;
     }
   expect(count).toBeGreaterThan(20);

@@ -1,4 +1,4 @@
-import { CONSOLE_FOLDER } from '@bundoc/console/folder';
+import { CONSOLE_FOLDER, STYLES_FOLDER } from '@bundoc/console/folder';
 import { registerConsole } from '@bundoc/shared/console/routes';
 import { readSite } from '@bundoc/shared/console/site';
 import { AppError } from '@bundoc/shared/contract/app-error';
@@ -9,6 +9,7 @@ import { type HttpShares, poolsOf } from '@bundoc/shared/http/http-shares';
 import { createHttpServer, refuseOtherMethods } from '@bundoc/shared/http/server';
 import { registerMetricsRoute } from '@bundoc/shared/http/service-routes';
 import type { Logger } from '@bundoc/shared/logs/logger';
+import { readDocsLook } from '@bundoc/shared/openapi/docs-page';
 import { registerOpenapi } from '@bundoc/shared/openapi/routes';
 import type { Drain } from '@bundoc/shared/process/drain';
 import { VERSION } from '@bundoc/shared/process/version';
@@ -129,7 +130,7 @@ export async function createApi(parts: ApiParts): Promise<FastifyInstance> {
   const site = config.console ? readSite(CONSOLE_FOLDER) : undefined;
   if (config.console && site === undefined) logger.warn('the console is not built: it is not served');
   await registerConsole(app, { service: 'bundoc', version: VERSION, site, clock });
-  await registerOpenapi(app, { service: BUNDOC_API, clock, page: true });
+  await registerOpenapi(app, { service: BUNDOC_API, clock, page: readDocsLook(STYLES_FOLDER, 'bundoc') });
   refuseOtherMethods(app);
   return app;
 }

@@ -12,8 +12,8 @@ import { BOTH } from './support/routes.ts';
  * Requests of each operation. For long runs: `FUZZ_RUNS=2000 FUZZ_MS=600000`, and `FUZZ_SEED` with the seed
  * of a failure.
  */
-const RUNS = Number(process.env['FUZZ_RUNS'] ?? runs(10, 25));
-const MS_MAX = Number(process.env['FUZZ_MS'] ?? 60_000);
+const RUNS = Number(process.env['FUZZ_RUNS'] ?? runs(10, 170));
+const MS_MAX = Number(process.env['FUZZ_MS'] ?? runs(60_000, 900_000));
 const SEED = Number(process.env['FUZZ_SEED'] ?? randomInt(1, 2_147_483_646));
 
 /** The examples need a key. Each operation has a separate one, which it may destroy. */

@@ -18,7 +18,12 @@ const DESCRIPTION = describe({
   access: projectAccess('docs:admin'),
   params: projectPathSchema,
   answers: {
-    200: { description: 'docs/formats/project-backup.md', schema: z.string(), contentType: OCTETS },
+    200: {
+      description: 'docs/formats/project-backup.md',
+      schema: z.string(),
+      contentType: OCTETS,
+      headers: { 'Content-Disposition': 'A name for the file' },
+    },
   },
   refusals: PROJECT_REFUSALS,
   examples: {

@@ -11,6 +11,7 @@ import { collectionPathSchema, projectPathSchema } from './access.ts';
 import { DEFINITION_REFUSALS, PROJECT_REFUSALS, projectAccess } from './descriptions.ts';
 import { PRECONDITION_TEXT, readHeaders, writeHeaders } from './documents.openapi.ts';
 
+const TAG = 'The entity tag of the definition';
 const EXAMPLE_PATH = { project: 'project-a', collection: 'notes' };
 
 export const LIST = describe({
@@ -39,9 +40,9 @@ export const READING = describe({
     200: {
       description: 'The collection; `ETag` is that of its definition',
       schema: collectionSchema,
-      headers: { ETag: 'The entity tag of the definition, if there is one' },
+      headers: { ETag: { description: `${TAG}, if there is one`, optional: true } },
     },
-    304: { description: 'The definition has not changed' },
+    304: { description: 'The definition has not changed', headers: { ETag: TAG } },
   },
   refusals: [...PROJECT_REFUSALS, 'collection_not_found', 'precondition_failed'],
   examples: {
@@ -53,7 +54,7 @@ export const READING = describe({
 const DEFINED = {
   description: 'Defined',
   schema: definedCollectionSchema,
-  headers: { ETag: 'The entity tag of the definition' },
+  headers: { ETag: TAG },
 };
 
 export const DEFINITION = describe({

@@ -2,6 +2,7 @@ import { defined } from '@bundoc/shared/contract/defined';
 import { generationSchema, storageIdSchema } from '@bundoc/shared/contract/storages';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { registerHealthRoute } from '@bundoc/shared/http/service-routes';
+import { RETRY_AFTER } from '@bundoc/shared/openapi/answer-headers';
 import { describe, PUBLIC } from '@bundoc/shared/openapi/description';
 import type { Drain } from '@bundoc/shared/process/drain';
 import type { FastifyInstance } from 'fastify';
@@ -55,6 +56,7 @@ export function registerHealth(
       503: {
         description: 'They cannot, or the service drains: it stops in a moment and still answers',
         schema: readySchema,
+        headers: { 'Retry-After': RETRY_AFTER },
       },
     },
     examples: {
@@ -77,8 +79,7 @@ export function registerHealth(
     ]);
     const able = state.reason === undefined ? 'ready' : 'not ready';
     const status = drain.isDraining ? 'draining' : able;
-    return reply
-      .code(status === 'ready' ? 200 : 503)
-      .send({ status, ...state, ...(isMonitor ? defined({ generation, disk }) : {}) });
+    if (status !== 'ready') reply.code(503).header('retry-after', '1');
+    return { status, ...state, ...(isMonitor ? defined({ generation, disk }) : {}) };
   });
 }

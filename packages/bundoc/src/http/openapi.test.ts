@@ -41,6 +41,14 @@ it('every route of Bundoc is described, in a valid document', async () => {
     ]);
 });
 
+it('the 503 of /ready has the documented body and headers', async () => {
+  const answer = await fetch(`${bundoc.url}/ready`);
+  const [status, headers, text] = [answer.status, Object.fromEntries(answer.headers), await answer.text()];
+  expect([status, headers['retry-after'], JSON.parse(text).status]).toEqual([503, '1', 'not ready']);
+  const operation = reader.operations.find(({ operationId }) => operationId === 'ready');
+  expect(reader.faultOf(operation!, { status, headers, text })).toBeUndefined();
+});
+
 it('the documentation page needs neither a token nor BunKMS', async () => {
   for (const path of ['/docs', '/docs/', '/docs/static/swagger-ui-bundle.js'])
     expect((await fetch(`${bundoc.url}${path}`)).status).toBe(200);

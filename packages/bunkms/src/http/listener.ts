@@ -1,4 +1,5 @@
 import type { Socket } from 'node:net';
+import { STYLES_FOLDER } from '@bundoc/console/folder';
 import { registerConsole } from '@bundoc/shared/console/routes';
 import type { Site } from '@bundoc/shared/console/site';
 import type { AppError } from '@bundoc/shared/contract/app-error';
@@ -10,6 +11,7 @@ import { registerMetricsRoute } from '@bundoc/shared/http/service-routes';
 import type { Logger } from '@bundoc/shared/logs/logger';
 import type { ServiceMetrics } from '@bundoc/shared/metrics/metrics';
 import { PUBLIC } from '@bundoc/shared/openapi/description';
+import { readDocsLook } from '@bundoc/shared/openapi/docs-page';
 import { registerOpenapi } from '@bundoc/shared/openapi/routes';
 import type { Drain } from '@bundoc/shared/process/drain';
 import type { Clock } from '@bundoc/shared/runtime/clock';
@@ -148,7 +150,7 @@ async function createListener(
     service: bunkmsApi(listener),
     clock,
     // Services need no page, and the listener that releases keys offers nothing unnecessary.
-    page: listener === 'api',
+    page: listener === 'api' ? readDocsLook(STYLES_FOLDER, 'bunkms') : undefined,
     config: OPEN_WHILE_SEALED,
   });
   refuseOtherMethods(app);

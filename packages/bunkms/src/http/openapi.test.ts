@@ -27,7 +27,10 @@ function listenerOf(kind: 'api' | 'internal', sealed = false) {
     console: { version: '0.1.0', site: undefined },
     isSealed: () => sealed,
     services: refuse,
-    readiness: refuse,
+    readiness: async () => ({
+      status: 'sealed' as const,
+      checks: { unsealed: false, store: false, audit: false },
+    }),
   };
   const create = kind === 'api' ? createApiListener : createInternalListener;
   return create(options, undefined, () => undefined);
@@ -76,6 +79,15 @@ describe.each(['api', 'internal'] as const)('the OpenAPI document of the %s list
     }
     expect(integers).toBeGreaterThan(3);
     expect(refusals).toBeGreaterThan(10);
+  });
+
+  it('has the body and headers of the 503 of /ready', async () => {
+    await using app = await listenerOf(kind, true);
+    const reader = new OpenapiReader((await app.inject('/openapi.json')).json());
+    const { statusCode: status, headers, body: text } = await app.inject('/ready');
+    expect([status, headers['retry-after'], JSON.parse(text).status]).toEqual([503, '1', 'sealed']);
+    const operation = reader.operations.find(({ operationId }) => operationId === 'ready');
+    expect(reader.faultOf(operation!, { status, headers, text })).toBeUndefined();
   });
 
   it('is answered without a token while the service is sealed', async () => {

@@ -1,5 +1,6 @@
 import { type Jwks, jwksSchema } from '@bundoc/shared/contract/tokens';
 import { registerHealthRoute } from '@bundoc/shared/http/service-routes';
+import { RETRY_AFTER } from '@bundoc/shared/openapi/answer-headers';
 import { describe, PUBLIC } from '@bundoc/shared/openapi/description';
 import type { Drain } from '@bundoc/shared/process/drain';
 import type { FastifyInstance } from 'fastify';
@@ -46,7 +47,7 @@ export function registerPublicRoutes(app: FastifyInstance, { readiness, drain, j
       503: {
         description: 'The service is not ready, or it is draining before it stops',
         schema: readinessSchema,
-        headers: { 'Retry-After': 'Seconds after which the client may retry' },
+        headers: { 'Retry-After': RETRY_AFTER },
       },
     },
     examples: {

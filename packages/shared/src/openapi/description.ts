@@ -1,6 +1,7 @@
 import type { z } from 'zod';
 import type { ProblemCode } from '../contract/problem.ts';
 import type { Scope } from '../contract/tokens.ts';
+import type { AnswerHeaders } from './answer-headers.ts';
 
 /** An example request with its result. Tests send each of them. */
 export interface RouteExample {
@@ -25,7 +26,7 @@ export interface RouteAnswer {
   readonly contentType?: string;
   /** Schemas for further content types that the client may request. */
   readonly also?: Readonly<Record<string, z.ZodType>>;
-  readonly headers?: Readonly<Record<string, string>>;
+  readonly headers?: AnswerHeaders;
 }
 
 /**

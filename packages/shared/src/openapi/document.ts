@@ -3,14 +3,15 @@ import { defined } from '../contract/defined.ts';
 import { DocumentSchemas, type JsonSchema } from '../contract/json-schema.ts';
 import { fieldFaultSchema, problemSchema } from '../contract/problem.ts';
 import { VERSION } from '../process/version.ts';
+import { headersOf } from './answer-headers.ts';
 import type { RouteAnswer, RouteDescription, RouteExample } from './description.ts';
 import {
-  headersOf,
   problemName,
   problemSchemaOf,
+  type Response,
   refusal,
-  refusalResponses,
   refusalsOf,
+  responsesOf,
   type ServiceRefusals,
   sharedCodes,
 } from './refusals.ts';
@@ -158,10 +159,10 @@ function operationOf(
             ),
           },
         }),
-    responses: {
-      ...answersOf(method, description, schemas),
-      ...refusalResponses(refusalsOf(method, description, service.refusals)),
-    },
+    responses: responsesOf(
+      answersOf(method, description, schemas),
+      refusalsOf(method, description, service.refusals),
+    ),
     // The examples with one name make up a request; this is its expected status.
     'x-example-status': Object.fromEntries(
       Object.entries(examples).map(([name, { status }]) => [name, status]),
@@ -253,7 +254,7 @@ function answersOf(
   method: string,
   { answers, examples }: RouteDescription,
   schemas: DocumentSchemas,
-): object {
+): Record<string, Response> {
   return Object.fromEntries(
     Object.entries(answers).map(([status, answer]) => {
       const headers = headersOf(answer.headers);

@@ -3,6 +3,7 @@ import { defined } from '../contract/defined.ts';
 import { type JsonSchema, named } from '../contract/json-schema.ts';
 import { PROBLEMS, type Problem, type ProblemCode } from '../contract/problem.ts';
 import { problemOf } from '../contract/problem-reply.ts';
+import { headersOf, refusalHeaders } from './answer-headers.ts';
 import type { RouteDescription } from './description.ts';
 
 /** Refusals of a service that every route can return. */
@@ -41,12 +42,6 @@ export function refusalsOf(
   return codes;
 }
 
-const RESPONSE_HEADERS: Readonly<Record<number, Readonly<Record<string, string>>>> = {
-  401: { 'WWW-Authenticate': '`Bearer`' },
-  429: { 'Retry-After': 'Seconds after which the client may retry' },
-  503: { 'Retry-After': 'Seconds after which the client may retry' },
-};
-
 function byStatusOf(codes: ReadonlySet<ProblemCode>): ReadonlyMap<number, readonly ProblemCode[]> {
   const byStatus = new Map<number, ProblemCode[]>();
   for (const code of codes) {
@@ -63,14 +58,36 @@ export function sharedCodes(refusals: readonly ReadonlySet<ProblemCode>[]): Read
   );
 }
 
-/** The responses of refusals, by status. A status with a single code references a shared response. */
-export function refusalResponses(codes: ReadonlySet<ProblemCode>): Record<string, object> {
-  return Object.fromEntries(
-    [...byStatusOf(codes)].map(([status, of]) => [
-      String(status),
-      of.length === 1 ? { $ref: `#/components/responses/${of[0]}` } : refusal(of),
-    ]),
-  );
+/** A response of the document. */
+export interface Response {
+  readonly description: string;
+  readonly headers?: object;
+  readonly content?: object;
+}
+
+/**
+ * The responses of an operation, by status: its own answers, and refusals with these codes. A status with a
+ * single code references a shared response. A status with both, such as the 503 of `/ready`, has the content
+ * types of both.
+ */
+export function responsesOf(
+  answers: Readonly<Record<string, Response>>,
+  codes: ReadonlySet<ProblemCode>,
+): Record<string, object> {
+  const refusals = [...byStatusOf(codes)].map(([status, of]) => {
+    const own = answers[status];
+    if (own !== undefined) return [status, joined(own, refusal(of))] as const;
+    return [status, of.length === 1 ? { $ref: `#/components/responses/${of[0]}` } : refusal(of)] as const;
+  });
+  return { ...answers, ...Object.fromEntries(refusals) };
+}
+
+function joined(own: Response, refused: Response): Response {
+  return {
+    description: `${own.description}. ${refused.description}`,
+    headers: { ...own.headers, ...refused.headers },
+    content: { ...own.content, ...refused.content },
+  };
 }
 
 /** The name of a problem's schema: `DocumentNotFoundProblem`. */
@@ -100,10 +117,10 @@ export function problemSchemaOf(code: ProblemCode): JsonSchema {
 }
 
 /** A response with one or several codes of the same status. */
-export function refusal(codes: readonly ProblemCode[]): object {
+export function refusal(codes: readonly ProblemCode[]): Response {
   const [first] = codes;
   if (first === undefined) throw new Error('a refusal has a code');
-  const headers = headersOf(RESPONSE_HEADERS[PROBLEMS[first].status]);
+  const headers = headersOf(refusalHeaders(codes));
   return {
     description: codes.map((code) => `\`${code}\`: ${PROBLEMS[code].title}`).join('. '),
     ...defined({ headers }),
@@ -114,14 +131,6 @@ export function refusal(codes: readonly ProblemCode[]): object {
       },
     },
   };
-}
-
-/** The headers of a response from their descriptions. */
-export function headersOf(headers: Readonly<Record<string, string>> | undefined): object | undefined {
-  if (headers === undefined) return undefined;
-  return Object.fromEntries(
-    Object.entries(headers).map(([name, description]) => [name, { description, schema: { type: 'string' } }]),
-  );
 }
 
 function exampleOf(code: ProblemCode): Problem {

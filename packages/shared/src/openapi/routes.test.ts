@@ -45,7 +45,8 @@ async function appWith(
   });
   add(app);
   const { page = true, clock = new FakeClock() } = options;
-  await registerOpenapi(app, { service, clock, page });
+  const look = { service: 'bunkms', css: 'body { color: green }', icon: '<svg/>' } as const;
+  await registerOpenapi(app, { service, clock, page: page ? look : undefined });
   refuseOtherMethods(app);
   return app;
 }
@@ -84,6 +85,21 @@ group('the OpenAPI document', () => {
     });
     const reader = new OpenapiReader((await app.inject('/openapi.json')).json());
     expect(await reader.faults()).toEqual([expect.stringContaining('no-invalid-media-type-examples')]);
+  });
+
+  it('fails when an object with further members has a const, which generators of clients misread', async () => {
+    const faultsWith = async (at: z.ZodType) => {
+      await using app = await appWith((one) => {
+        const answers = { 200: { description: 'It', schema: z.looseObject({ at }) } };
+        const examples = { one: { params: { id: 'a' }, body: { at: '2026-01-01T00:00:00Z' }, status: 200 } };
+        one.post('/v1/things/:id', { config: describe({ ...thing, answers, examples }) }, async () => 'x');
+      });
+      return new OpenapiReader((await app.inject('/openapi.json')).json()).faults();
+    };
+    expect(await faultsWith(z.literal('here'))).toEqual([
+      '#/components/schemas/ReadThingAnswer: at is a const beside additionalProperties; use an enum',
+    ]);
+    expect(await faultsWith(z.enum(['here']))).toEqual([]);
   });
 
   it('prevents the start of a service with an undescribed route, wherever it was registered', async () => {
@@ -149,6 +165,20 @@ group('/docs', () => {
     const initializer = (await app.inject('/docs/static/swagger-initializer.js')).body;
     expect(initializer).toContain('validatorUrl: null');
     expect(initializer).not.toMatch(/https?:\/\/(?!stackoverflow)/);
+  });
+
+  it('has the look of the console of its service, whose rules win against those of Swagger UI', async () => {
+    await using app = await appWith(documented);
+    const page = (await app.inject('/docs/')).body;
+    expect(page).toContain('<html lang="en" data-service="bunkms">');
+    expect(page).toContain('name="viewport"');
+    const sheets = [...page.matchAll(/rel="stylesheet"[^>]*href="\.([^"]+)"/g)].map(([, path]) => path);
+    expect(sheets).toEqual(['/static/theme/reference.css']);
+    const css = (await app.inject(`/docs${sheets[0]}`)).body;
+    expect(css).toBe('@import url("../swagger-ui.css") layer(swagger-ui);\nbody { color: green }');
+    expect((await app.inject('/docs/static/swagger-ui.css')).statusCode).toBe(200);
+    const icon = await app.inject('/docs/static/theme/icon.svg');
+    expect([icon.body, icon.headers['content-type']]).toEqual(['<svg/>', 'image/svg+xml']);
   });
 
   it('shows the same document', async () => {
@@ -227,7 +257,7 @@ group('an undocumented refusal', () => {
     });
     const reader = new OpenapiReader((await app.inject('/openapi.json')).json());
     const answer = await app.inject({ method: 'POST', url: '/v1/things/a' });
-    const seen = { status: answer.statusCode, contentType: 'application/problem+json', text: answer.body };
+    const seen = { status: answer.statusCode, headers: answer.headers, text: answer.body };
     expect(reader.faultOf(reader.operations[0]!, seen)).toContain('status 410 is not documented');
     const other = { ...seen, status: 404, text: answer.body.replace('410', '404') };
     expect(reader.faultOf(reader.operations[0]!, other)).toContain('not as documented');

@@ -1,32 +1,24 @@
 import { createHash } from 'node:crypto';
-import swagger from '@fastify/swagger';
-import swaggerUi from '@fastify/swagger-ui';
-import type { FastifyContextConfig, FastifyInstance, RouteOptions } from 'fastify';
+import type { FastifyContextConfig, FastifyInstance } from 'fastify';
 import { z } from 'zod';
 import { parseEntityTags } from '../contract/headers.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { describe, PUBLIC, type RouteDescription } from './description.ts';
 import { boundDocs } from './docs-bounds.ts';
+import { type DocsLook, registerDocsPage } from './docs-page.ts';
 import { buildDocument, type OpenapiDocument, requireSound, type ServiceDescription } from './document.ts';
 import { describedRoutes } from './registered-routes.ts';
 
 export interface OpenapiOptions {
   readonly service: ServiceDescription;
   readonly clock: Clock;
-  /** Whether to serve `/docs`, a page that shows the document. */
-  readonly page: boolean;
+  /** The look of `/docs`, a page that shows the document. Without it, there is no page. */
+  readonly page: DocsLook | undefined;
   /** Route configuration for the service's own hooks. */
   readonly config?: FastifyContextConfig;
 }
 
-/**
- * Nothing is loaded from other origins, nothing is inline, and the page cannot be framed. For its "try it
- * out" it may send requests to its own service (`connect-src`). The style sheet contains its images as
- * `data:`.
- */
-const DOCS_CSP =
-  "default-src 'none'; base-uri 'none'; connect-src 'self'; form-action 'none'; frame-ancestors 'none'; " +
-  "img-src 'self' data:; script-src 'self'; style-src 'self'";
+const TAG_HEADERS = { ETag: 'The entity tag of this document' };
 
 /** The document about itself. */
 const DESCRIPTION: RouteDescription = {
@@ -39,10 +31,10 @@ const DESCRIPTION: RouteDescription = {
   answers: {
     200: {
       description: 'The document',
-      schema: z.looseObject({ openapi: z.literal('3.1.0') }),
-      headers: { ETag: 'The entity tag of this document' },
+      schema: z.looseObject({ openapi: z.enum(['3.1.0']) }),
+      headers: TAG_HEADERS,
     },
-    304: { description: '`If-None-Match` names the present document' },
+    304: { description: '`If-None-Match` names the present document', headers: TAG_HEADERS },
   },
   refusals: ['rate_limited'],
   examples: { read: { status: 200 } },
@@ -83,30 +75,7 @@ export async function registerOpenapi(app: FastifyInstance, options: OpenapiOpti
         return reply.type('application/json; charset=utf-8').send(text);
       },
     );
-    if (page) await registerPage(docs, service.title, document, options.config);
-  });
-}
-
-async function registerPage(
-  docs: FastifyInstance,
-  title: string,
-  document: OpenapiDocument,
-  config: FastifyContextConfig | undefined,
-): Promise<void> {
-  await docs.register(async (ui) => {
-    ui.addHook('onRoute', (route: RouteOptions) => {
-      route.config = { ...route.config, ...config, ...describe('internal') };
-    });
-    ui.addHook('onSend', (_request, reply, payload, done) => {
-      reply.header('content-security-policy', DOCS_CSP).header('referrer-policy', 'no-referrer');
-      done(null, payload);
-    });
-    await ui.register(swagger, { mode: 'static', specification: { document: document as never } });
-    await ui.register(swaggerUi, {
-      routePrefix: '/docs',
-      theme: { title },
-      // Without the top bar, which loads documents from other sites.
-      uiConfig: { layout: 'BaseLayout', docExpansion: 'list', persistAuthorization: false },
-    });
+    if (page !== undefined)
+      await registerDocsPage(docs, { title: service.title, document, look: page, config: options.config });
   });
 }

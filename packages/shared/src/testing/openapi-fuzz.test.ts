@@ -6,7 +6,7 @@ import { z } from 'zod';
 import { AppError } from '../contract/app-error.ts';
 import { createHttpServer, refuseOtherMethods } from '../http/server.ts';
 import { createLogger } from '../logs/logger.ts';
-import { describe, jsonBody, PUBLIC } from '../openapi/description.ts';
+import { describe, jsonBody, PUBLIC, type RouteAccess } from '../openapi/description.ts';
 import { registerOpenapi } from '../openapi/routes.ts';
 import { FakeClock } from './fake-clock.ts';
 import { OpenapiReader } from './openapi.ts';
@@ -15,17 +15,19 @@ import { fuzz } from './openapi-fuzz.ts';
 type Handler = (request: FastifyRequest, reply: FastifyReply) => Promise<unknown>;
 
 /** The result of fuzzing one route, whose handler may be faulty. */
-async function fuzzOf(handler: Handler): Promise<ReadonlyMap<number, number>> {
+async function fuzzOf(handler: Handler, access: RouteAccess = PUBLIC): Promise<ReadonlyMap<number, number>> {
   const logger = createLogger({ service: 'bundoc', level: 'silent' });
   await using app = createHttpServer({ logger, bodyBytesMax: 100_000 });
   const config = describe({
     id: 'putThing',
     tag: 'service',
     summary: 'A thing',
-    access: PUBLIC,
+    access,
     params: z.object({ id: z.string().regex(/^[a-z]{1,8}$/) }),
     body: jsonBody(z.strictObject({ n: z.int() })),
-    answers: { 200: { description: 'It', schema: z.object({ id: z.string() }) } },
+    answers: {
+      200: { description: 'It', schema: z.object({ id: z.string() }), headers: { ETag: 'Its tag' } },
+    },
     examples: { one: { params: { id: 'a' }, body: { n: 1 }, status: 200 } },
   });
   app.put('/v1/things/:id', { config }, handler);
@@ -38,7 +40,7 @@ async function fuzzOf(handler: Handler): Promise<ReadonlyMap<number, number>> {
       refusals: { always: [], authenticated: [] },
     },
     clock: new FakeClock(),
-    page: false,
+    page: undefined,
   });
   refuseOtherMethods(app);
   const reader = new OpenapiReader((await app.inject('/openapi.json')).json());
@@ -56,7 +58,16 @@ async function fuzzOf(handler: Handler): Promise<ReadonlyMap<number, number>> {
   });
 }
 
-const good: Handler = async (request) => ({ id: (request.params as { id: string }).id });
+const good: Handler = async (request, reply) => {
+  reply.header('etag', '"1"');
+  return { id: (request.params as { id: string }).id };
+};
+
+/** Answers whatever the request is. Fastify itself refuses only other content types. */
+const acceptAll: Handler = async (_request, reply) => {
+  reply.header('etag', '"1"');
+  return { id: 'a' };
+};
 
 group('a fuzz test from an OpenAPI document', () => {
   it('passes a service that matches its document', async () => {
@@ -76,7 +87,10 @@ group('a fuzz test from an OpenAPI document', () => {
     ],
     [
       'fails on a body that is no JSON',
-      async (request) => ({ id: JSON.parse(String(request.body)) === 1 ? 'one' : 'other' }),
+      async (request, reply) => {
+        JSON.parse(String(request.body));
+        return good(request, reply);
+      },
       /500/,
     ],
     [
@@ -86,14 +100,49 @@ group('a fuzz test from an OpenAPI document', () => {
       },
       /410 is not documented/,
     ],
-    ['answers with another body than documented', async () => ({ id: 1 }), /not as documented/],
+    [
+      'answers with another body than documented',
+      async (_, reply) => reply.header('etag', '"1"').send({ id: 1 }),
+      /not as documented/,
+    ],
+    [
+      'answers with a member that is not documented',
+      async (request, reply) => ({ ...((await good(request, reply)) as object), secret: 1 }),
+      /200 is not as documented: .*must NOT have additional properties/,
+    ],
+    ['leaves out a documented header', async () => ({ id: 'a' }), /200 has no ETag/],
+    [
+      'answers with a header of another form',
+      async (request, reply) => {
+        const body = await good(request, reply);
+        reply.header('etag', 'W/1');
+        return body;
+      },
+      /200 has another form of ETag: W\/1/,
+    ],
+    [
+      'answers with a header that is not documented',
+      async (request, reply) => {
+        reply.header('location', '/v1/things/a');
+        return good(request, reply);
+      },
+      /200 has Location, which is not documented/,
+    ],
     [
       'answers with another type than documented',
-      async (_, reply) => reply.type('text/plain').send('x'),
+      async (_, reply) => reply.header('etag', '"1"').type('text/plain').send('x'),
       /text\/plain/,
     ],
   ])('finds a service that %s', async (_what, handler, message) => {
     await expect(fuzzOf(handler)).rejects.toThrow(message);
+  });
+
+  it('finds an operation that is never served, and one that is served without the token that it needs', async () => {
+    const refuse = async () => {
+      throw new AppError('invalid_request');
+    };
+    await expect(fuzzOf(refuse)).rejects.toThrow('putThing, FUZZ_SEED=7: never served: 400');
+    await expect(fuzzOf(acceptAll, { kind: 'token' })).rejects.toThrow('served without a token');
   });
 
   it('does not wait for the end of an event stream', async () => {
@@ -101,7 +150,7 @@ group('a fuzz test from an OpenAPI document', () => {
     await expect(
       fuzzOf(async (_request, reply) => {
         reply.hijack();
-        reply.raw.writeHead(200, { 'content-type': 'text/event-stream' });
+        reply.raw.writeHead(200, { 'content-type': 'text/event-stream', etag: '"1"' });
         reply.raw.write(': never more\n\n');
         begun.push(once(reply.raw, 'close'));
         return reply;

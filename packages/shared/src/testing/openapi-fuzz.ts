@@ -26,7 +26,8 @@ const ENDLESS_MS = 200;
 
 /**
  * Sends requests of every operation, from valid to nonsense, and checks each answer: no 5xx, and no
- * undocumented status, code or body.
+ * undocumented status, header, code or body. Every operation with an example that is served is served at
+ * least once, and every one that needs a token refuses requests without one.
  *
  * @returns how often each status occurred.
  * @throws Error with the operation, the seed and the shrunk request of the first wrong answer.
@@ -34,36 +35,62 @@ const ENDLESS_MS = 200;
 export async function fuzz(options: FuzzOptions): Promise<ReadonlyMap<number, number>> {
   const statuses = new Map<number, number>();
   for (const [at, operation] of options.reader.operations.entries()) {
-    const endsAtMs = performance.now() + options.msMax / options.reader.operations.length;
-    let runs = 0;
-    const property = fc.asyncProperty(requestOf(options.reader, operation), async (generated) => {
-      // Not by fast-check's own limit: it abandons a running request, and fails if not even the first one was
-      // answered.
-      if (runs++ > 0 && performance.now() > endsAtMs) return;
-      const prepared = await options.prepare(generated, operation);
-      const answer = await send(options, operation, prepared);
-      if (answer === undefined) return;
-      statuses.set(answer.status, (statuses.get(answer.status) ?? 0) + 1);
-      const fault =
-        answer.status >= 500 ? `${answer.status}: ${answer.text}` : options.reader.faultOf(operation, answer);
-      if (fault !== undefined) throw new Error(fault);
-      options.onAnswer?.(operation, answer);
-    });
     try {
-      // Similar operations get different requests.
-      await fc.assert(property, {
-        seed: options.seed + at,
-        // The documented examples are always sent, besides the random requests.
-        examples: examplesOf(options.reader, operation).map((example) => [example]),
-        numRuns: options.runs,
-        includeErrorInReport: true,
-      });
+      const seen = await fuzzOperation(options, operation, at);
+      for (const [status, count] of seen) statuses.set(status, (statuses.get(status) ?? 0) + count);
+      if (!options.endless.includes(operation.operationId))
+        requireServedAndGuarded(operation, [...seen.keys()]);
     } catch (cause) {
       const { message } = cause as Error;
       throw new Error(`${operation.operationId}, FUZZ_SEED=${options.seed}: ${message}`, { cause });
     }
   }
   return statuses;
+}
+
+/** @returns how often each status occurred. */
+async function fuzzOperation(
+  options: FuzzOptions,
+  operation: Operation,
+  at: number,
+): Promise<ReadonlyMap<number, number>> {
+  const statuses = new Map<number, number>();
+  const endsAtMs = performance.now() + options.msMax / options.reader.operations.length;
+  const examples = examplesOf(options.reader, operation);
+  let runs = 0;
+  const property = fc.asyncProperty(requestOf(options.reader, operation), async (generated) => {
+    // Not by fast-check's own limit: it abandons a running request, and fails if not even the first one was
+    // answered.
+    if (runs++ >= examples.length && performance.now() > endsAtMs) return;
+    const prepared = await options.prepare(generated, operation);
+    const answer = await send(options, operation, prepared);
+    if (answer === undefined) return;
+    statuses.set(answer.status, (statuses.get(answer.status) ?? 0) + 1);
+    const fault =
+      answer.status >= 500 ? `${answer.status}: ${answer.text}` : options.reader.faultOf(operation, answer);
+    if (fault !== undefined) throw new Error(fault);
+    options.onAnswer?.(operation, answer);
+  });
+  await fc.assert(property, {
+    // Similar operations get different requests.
+    seed: options.seed + at,
+    // The documented examples are always sent, besides the random requests.
+    examples: examples.map((example) => [example]),
+    numRuns: Math.max(options.runs, examples.length),
+    includeErrorInReport: true,
+  });
+  return statuses;
+}
+
+/**
+ * @throws Error when an operation was never served, although it has such an example, or needs a token and
+ *   refused no request for its lack.
+ */
+function requireServedAndGuarded(operation: Operation, statuses: readonly number[]): void {
+  const isServed = (status: number) => status < 400;
+  if (Object.values(operation['x-example-status']).some(isServed) && !statuses.some(isServed))
+    throw new Error(`never served: ${statuses.join(', ')}`);
+  if (operation.security.length > 0 && !statuses.includes(401)) throw new Error('served without a token');
 }
 
 /** @returns undefined when no answer came, or none that ends, and the operation allows that. */
@@ -92,15 +119,15 @@ function send(
       },
       (response) => {
         const status = Number(response.statusCode);
-        const contentType = response.headers['content-type'];
+        const { headers: seen } = response;
         const chunks: Buffer[] = [];
         response.on('data', (chunk: Buffer) => chunks.push(chunk));
         response.on('error', (error) => (mayWait ? resolve(undefined) : reject(error)));
         response.on('end', () =>
-          resolve({ status, contentType, text: Buffer.concat(chunks).toString('utf8') }),
+          resolve({ status, headers: seen, text: Buffer.concat(chunks).toString('utf8') }),
         );
-        if (status === 200 && contentType?.startsWith('text/event-stream')) {
-          resolve({ status, contentType, text: '' });
+        if (status === 200 && seen['content-type']?.startsWith('text/event-stream')) {
+          resolve({ status, headers: seen, text: '' });
           response.destroy();
         }
       },

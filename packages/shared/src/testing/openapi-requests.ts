@@ -22,8 +22,15 @@ export function requestOf(reader: OpenapiReader, operation: Operation): fc.Arbit
   );
 }
 
-/** The unchanged examples of an operation. */
+/** The unchanged examples of an operation, and the first one without a valid token. */
 export function examplesOf(reader: OpenapiReader, operation: Operation): FuzzRequest[] {
+  const examples = validExamplesOf(reader, operation);
+  const [first] = examples;
+  if (first === undefined || operation.security.length === 0) return examples;
+  return [...examples, { ...first, token: 'none' }, { ...first, token: 'garbage' }];
+}
+
+function validExamplesOf(reader: OpenapiReader, operation: Operation): FuzzRequest[] {
   return reader.examplesOf(operation).map(({ method, path, headers, body, contentType }) => ({
     method,
     path,

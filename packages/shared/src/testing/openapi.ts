@@ -3,6 +3,8 @@ import { Validator } from '@seriousme/openapi-schema-validator';
 import { Ajv2020, type ValidateFunction } from 'ajv/dist/2020.js';
 import addFormats from 'ajv-formats';
 import { PROBLEMS } from '../contract/problem.ts';
+import { HEADER_FORMS } from '../openapi/answer-headers.ts';
+import { misreadSchemas, withClosedObjects } from './openapi-rules.ts';
 
 export type Json = Readonly<Record<string, unknown>>;
 
@@ -57,8 +59,15 @@ export interface ExampleRequest {
 
 export interface SeenAnswer {
   readonly status: number;
-  readonly contentType: string | undefined;
+  /** By their names in lower case. */
+  readonly headers: Readonly<Record<string, string | number | readonly string[] | undefined>>;
   readonly text: string;
+}
+
+/** A header of a response. */
+interface ResponseHeader {
+  readonly required?: boolean;
+  readonly schema: Json;
 }
 
 /** An OpenAPI document as a client reads it. */
@@ -71,7 +80,7 @@ export class OpenapiReader {
     this.document = document;
     this.#ajv = new Ajv2020({ strict: false, validateSchema: false, allErrors: true });
     addFormats.default(this.#ajv);
-    this.#ajv.addSchema(document, 'document');
+    this.#ajv.addSchema(withClosedObjects(document), 'document');
     this.operations = Object.entries(document['paths'] as Record<string, Record<string, object>>).flatMap(
       ([path, methods]) =>
         Object.entries(methods).map(([method, operation]) => ({
@@ -82,11 +91,14 @@ export class OpenapiReader {
     );
   }
 
-  /** All faults of the document itself, including violations of Redocly's recommended rules. */
+  /**
+   * All faults of the document itself, including violations of Redocly's recommended rules, and schemas that
+   * generators of clients misread.
+   */
   async faults(): Promise<string[]> {
     const verdict = await new Validator().validate(structuredClone(this.document));
     const faults = verdict.valid ? [] : [JSON.stringify(verdict.errors)];
-    faults.push(...(await lintFaultsOf(this.document)));
+    faults.push(...(await lintFaultsOf(this.document)), ...misreadSchemas(this.document));
     if (this.document['openapi'] !== '3.1.0') faults.push('it is not OpenAPI 3.1');
     for (const reference of JSON.stringify(this.document).matchAll(/"\$ref":"([^"]+)"/g))
       if (this.resolve(String(reference[1])) === undefined) faults.push(`${reference[1]} leads nowhere`);
@@ -146,15 +158,36 @@ export class OpenapiReader {
     });
   }
 
-  /** The fault of an answer: an undocumented status, code, type or body. */
+  /**
+   * The fault of an answer: an undocumented status, header, code, type, body or member of a body, a header
+   * that is missing or has another form. An object whose schema allows further members may have them.
+   */
   faultOf(operation: Operation, answer: SeenAnswer): string | undefined {
     const response = this.#response(operation, answer.status);
     if (response === undefined)
       return `status ${answer.status} is not documented: ${answer.text.slice(0, 300)}`;
+    return this.#faultOfHeaders(response, answer) ?? this.#faultOfBody(operation, response, answer);
+  }
+
+  #faultOfHeaders(response: Json, { status, headers }: SeenAnswer): string | undefined {
+    const documented = (response['headers'] ?? {}) as Readonly<Record<string, ResponseHeader>>;
+    for (const name of Object.keys(HEADER_FORMS)) {
+      const value = headers[name.toLowerCase()];
+      const { required, schema } = documented[name] ?? {};
+      if (value === undefined && required === true) return `${status} has no ${name}`;
+      if (value === undefined) continue;
+      if (schema === undefined) return `${status} has ${name}, which is not documented`;
+      const typed = schema['type'] === 'integer' && /^\d+$/.test(String(value)) ? Number(value) : value;
+      if (!this.#ajv.validate(schema, typed)) return `${status} has another form of ${name}: ${value}`;
+    }
+    return undefined;
+  }
+
+  #faultOfBody(operation: Operation, response: Json, answer: SeenAnswer): string | undefined {
     const content = response['content'] as Content | undefined;
     if (content === undefined || operation.method === 'HEAD')
       return answer.text === '' ? undefined : `${answer.status} has a body: ${answer.text.slice(0, 300)}`;
-    const type = answer.contentType?.split(';', 1)[0] ?? 'none';
+    const type = String(answer.headers['content-type'] ?? 'none').split(';', 1)[0] ?? 'none';
     if (content[type] === undefined) return `${answer.status} is ${type}, which is not documented`;
     if (!/[/+]json$/.test(type)) return undefined;
     const validate = this.#schema(operation, answer.status, type);
