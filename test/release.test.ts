@@ -145,7 +145,7 @@ describe('a release', needs('registry'), () => {
         expect(entries).toEqual(expect.arrayContaining(['LICENSE', 'README.md', 'package.json']));
         const strange = entries.filter(
           (path) =>
-            !/^(dist|migrations)\/|^(LICENSE|README\.md|schema\.sql|package\.json|folder\.(js|d\.ts))$/.test(
+            !/^(dist|migrations)\/|^src\/styles\/\w+\.(css|svg)$|^(LICENSE|README\.md|schema\.sql|package\.json|folder\.(js|d\.ts))$/.test(
               path,
             ),
         );
