@@ -94,8 +94,10 @@ function plantTemporary(ageMs: number): void {
 }
 
 function isRestorable(): void {
-  it('a backup that BunKMS makes of itself is for its user alone, and a restore of it brings back every key', async () => {
+  it('a backup that BunKMS makes of itself is for its user alone, and a restore of it brings back every key and token', async () => {
     const material = await materialOf(keys, 'a-dek');
+    const may_issue = { scopes: ['docs:read' as const], projects: ['acme'], keys: ['acme-*'], ttl_s: 900 };
+    const { jti } = await kms.issue({ scope: ['kms:issue_client'], keys: [], may_issue });
     await (await backupsOf()).run();
     expect([files(), failures]).toEqual([[FIRST], 0]);
     expect([statSync(folder).mode & 0o777, statSync(join(folder, FIRST)).mode & 0o777]).toEqual([
@@ -107,6 +109,7 @@ function isRestorable(): void {
     await using restored = await startKms({ dataDir, kek: kms.kek, clock });
     expect(await materialOf(await KeyCalls.of(restored), 'a-dek')).toBe(material);
     expect(await restored.verify()).toMatchObject({ intact: true });
+    expect(await restored.store.findToken(jti)).toMatchObject({ row: { may_issue } });
     rmSync(dataDir, { recursive: true });
   });
 

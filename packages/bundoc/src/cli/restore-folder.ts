@@ -67,7 +67,7 @@ export async function restoreFolder(
     for (const one of held) console.error(`bundoc: ${takeOverAdvice(one)}`);
     if (unheld !== undefined)
       console.error(
-        `bundoc: no storage holds ${keysOf(unheld)}: if they are to be restored here, an administrator first runs "${unheld.command}" where BunKMS runs, with a copy of the folder, then run this again`,
+        `bundoc: no storage holds ${keysOf(unheld)}: to restore what is sealed with it here, an administrator first runs "${unheld.command}" where BunKMS runs, with a copy of the folder, then run this again`,
       );
     if (disabled !== undefined)
       console.error(

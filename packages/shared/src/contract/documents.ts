@@ -5,7 +5,7 @@ export const projectIdSchema = z
   .string()
   // Checked before the conversion: the Kelvin sign (U+212A) would otherwise become a plain "k".
   .regex(/^[A-Za-z0-9][A-Za-z0-9-]{0,62}$/, 'must be 1 to 63 of a-z 0-9 -, starting with a letter or digit')
-  .transform((id) => id.toLowerCase());
+  .toLowerCase();
 
 export const collectionNameSchema = z
   .string()
