@@ -153,7 +153,7 @@ describe('a backup of a project', () => {
     await call(installation.kms.apiUrl, '/v1/keys/p-dek/disable', { method: 'POST', token: ops });
     await installation.stored.remove('p');
     const restored = await bundoc(offline(), 'restore', file('quiet'));
-    expect([restored.code, restored.stderr]).toEqual([2, expect.stringContaining('project_disabled')]);
+    expect([restored.code, restored.stderr]).toEqual([2, expect.stringContaining('its key is disabled')]);
     expect(await installation.stored.partsOf('p')).toEqual([]);
   });
 });

@@ -198,7 +198,7 @@ describe('a client token with all allowed scopes', () => {
     (
       await kms.issue({
         typ: 'client',
-        scope: ['kms:create_key', 'kms:read_key', 'kms:manage_key', 'kms:shred_key'],
+        scope: ['kms:create_key', 'kms:read_key', 'kms:manage_key', 'kms:destroy_key'],
         keys: ['*'],
       })
     ).token;
