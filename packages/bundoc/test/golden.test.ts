@@ -2,6 +2,7 @@ import { createDecipheriv, createHash, createSecretKey, hkdfSync } from 'node:cr
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { JOURNAL_FILE, MANIFEST_FILE } from '@bundoc/shared/contract/backup-folder';
 import { deriveKey } from '@bundoc/shared/crypto/aead';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { describe, expect, it } from 'vitest';
@@ -14,12 +15,7 @@ import { MARK_KEY, openMoveMark } from '../src/engine/moves/move-mark.ts';
 import type { IndexSpec } from '../src/engine/port/index-port.ts';
 import { formatProjectFile, openCipher, parseProjectFile } from '../src/engine/projects/project-file.ts';
 import { formatReceipts, parseReceiptsText } from '../src/kms/receipts-text.ts';
-import {
-  JOURNAL_FILE,
-  MANIFEST_FILE,
-  readBackups,
-  writeManifest,
-} from '../src/operations/backup-manifest.ts';
+import { readBackups, writeManifest } from '../src/operations/backup-manifest.ts';
 import { checkBackup, openBackup } from '../src/operations/read-backup.ts';
 import { fileInMemory } from '../src/testing/file-in-memory.ts';
 import { SimulatedDisk } from '../src/testing/simulated-disk.ts';
@@ -76,7 +72,7 @@ describe('the golden files', () => {
       const continued = await readBackups(folder);
       expect(continued?.isUnfinished).toBe(true);
       expect([...(continued?.entries.values() ?? [])]).toMatchObject([
-        { project: 'acme', bytes: 5_000, former: ['a'.repeat(64)] },
+        { project: 'acme', bytes: 5_000 },
         { project: 'old', gone: { why: 'deleted' } },
       ]);
       const { endedAt: at = '', failed = [], entries } = alone ?? {};

@@ -66,7 +66,7 @@ export class Project {
   }
 
   /**
-   * * The collections that hold a document or are defined, by name. @throws BundocError `project_not_found`.
+   * The collections that hold a document or are defined, by name. @throws BundocError `project_not_found`.
    *
    * @example
    * ```ts

@@ -9,6 +9,7 @@ import { CommandError, faultFound } from '@bundoc/shared/cli/errors';
 import type { JsonOption } from '@bundoc/shared/cli/print';
 import { createProgress } from '@bundoc/shared/cli/progress';
 import { readText } from '@bundoc/shared/cli/read-text';
+import { backupFileOf, MANIFEST_FILE } from '@bundoc/shared/contract/backup-folder';
 import { defined } from '@bundoc/shared/contract/defined';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
 import { storageIdSchema } from '@bundoc/shared/contract/storages';
@@ -16,10 +17,7 @@ import { replacePrivateFile } from '@bundoc/shared/files/private-file';
 import { printable } from '@bundoc/shared/logs/printable';
 import {
   type BackupSet,
-  backupFileOf,
-  entryAfter,
   Journal,
-  MANIFEST_FILE,
   type ManifestEntry,
   PROJECTS_MAX,
   writeManifest,
@@ -187,8 +185,8 @@ class BackupRun {
 
   async #count(): Promise<number> {
     let count = 0;
-    const options = { limit: IDS_OF_PAGE, signal: this.#signal };
-    for await (const _project of this.#options.bundoc.projects(options)) count++;
+    const { bundoc } = this.#options;
+    for await (const _ of bundoc.projects({ pageSize: IDS_OF_PAGE, signal: this.#signal })) count++;
     return count;
   }
 
@@ -196,8 +194,12 @@ class BackupRun {
   async *#projects() {
     let cursor: string | undefined;
     do {
-      const options = { limit: SUMMARIES_OF_PAGE, cursor, summary: true, signal: this.#signal };
-      const page = await this.#options.bundoc.projectsPage(options);
+      const page = await this.#options.bundoc.projectsPage({
+        pageSize: SUMMARIES_OF_PAGE,
+        cursor,
+        summary: true,
+        signal: this.#signal,
+      });
       for (const project of page.projects) {
         // It becomes the name of a file.
         if (!projectIdSchema.safeParse(project).success)
@@ -223,7 +225,7 @@ class BackupRun {
       return;
     }
     try {
-      const entry = await this.#backUp(project, lastChange, earlier, show);
+      const entry = await this.#backUp(project, lastChange, show);
       await journal.add(entry);
       this.#entries.set(project, entry);
       this.#written++;
@@ -248,12 +250,7 @@ class BackupRun {
     return await isInPlace(folder, earlier);
   }
 
-  async #backUp(
-    project: string,
-    lastChange: string | undefined,
-    earlier: ManifestEntry | undefined,
-    show: () => void,
-  ): Promise<ManifestEntry> {
+  async #backUp(project: string, lastChange: string | undefined, show: () => void): Promise<ManifestEntry> {
     const { bundoc, folder, storage } = this.#options;
     const path = join(folder, backupFileOf(project));
     for (let tries = 1; ; tries++) {
@@ -269,8 +266,7 @@ class BackupRun {
       try {
         await receiveBackup(bundoc.project(project), take, { signal: this.#signal, onProgress });
         const sha256 = whole.digest('hex');
-        const about = defined({ storage, last_change: lastChange });
-        return entryAfter(earlier, { project, bytes: taken, sha256, at, ...about });
+        return { project, bytes: taken, sha256, at, ...defined({ storage, last_change: lastChange }) };
       } catch (error) {
         this.#bytes -= taken;
         this.#signal.throwIfAborted();

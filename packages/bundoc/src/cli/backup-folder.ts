@@ -3,15 +3,10 @@ import { createReadStream } from 'node:fs';
 import { lstat, mkdir, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { CommandError } from '@bundoc/shared/cli/errors';
+import { backupFileOf, JOURNAL_FILE, MANIFEST_FILE } from '@bundoc/shared/contract/backup-folder';
 import { DataFolderInUse, LOCK_FILES, lockDataFolder } from '../engine/files/data-lock.ts';
 import { BackupDamaged } from '../engine/port/errors.ts';
-import {
-  type BackupSet,
-  JOURNAL_FILE,
-  MANIFEST_FILE,
-  type ManifestEntry,
-  readBackups,
-} from '../operations/backup-manifest.ts';
+import { type BackupSet, type ManifestEntry, readBackups } from '../operations/backup-manifest.ts';
 import { type BackupFacts, checkBackup } from '../operations/read-backup.ts';
 
 /** What a run that was killed leaves beside the file that it was writing. */
@@ -54,8 +49,8 @@ function lockFolder(folder: string): Disposable {
 }
 
 /** Whether the file of an entry is there, with its size. Reads nothing of it. */
-export async function isInPlace(folder: string, { file, bytes }: ManifestEntry): Promise<boolean> {
-  const found = await lstat(join(folder, file)).catch(() => undefined);
+export async function isInPlace(folder: string, { project, bytes }: ManifestEntry): Promise<boolean> {
+  const found = await lstat(join(folder, backupFileOf(project))).catch(() => undefined);
   return found?.isFile() === true && found.size === bytes;
 }
 
@@ -63,7 +58,7 @@ export async function isInPlace(folder: string, { file, bytes }: ManifestEntry):
 export type CheckedFile =
   | { readonly facts: BackupFacts }
   | {
-      readonly fault: 'missing' | 'no_file' | 'unreadable' | 'damaged' | 'older' | 'changed';
+      readonly fault: 'missing' | 'no_file' | 'unreadable' | 'damaged' | 'changed';
       readonly problem: string;
     };
 
@@ -75,10 +70,10 @@ export type CheckedFile =
  */
 export async function checkEntry(
   folder: string,
-  { project, file, sha256, former, at }: ManifestEntry,
+  { project, sha256, at }: ManifestEntry,
   onProgress: (bytes: number) => void = () => undefined,
 ): Promise<CheckedFile> {
-  const path = join(folder, file);
+  const path = join(folder, backupFileOf(project));
   const found = await lstat(path).catch((error: NodeJS.ErrnoException) => {
     if (error.code === 'ENOENT') return undefined;
     throw error;
@@ -107,20 +102,17 @@ export async function checkEntry(
   }
   const of = facts.head.project;
   if (of !== project) return { fault: 'changed', problem: `is a backup of ${of}, not of ${project}` };
-  const read = whole.digest('hex');
-  if (read === sha256) return { facts };
-  return former.includes(read)
-    ? { fault: 'older', problem: `is an earlier backup than that of ${at}, which the manifest names` }
-    : { fault: 'changed', problem: `is another backup than that of ${at}, which the manifest names` };
+  if (whole.digest('hex') === sha256) return { facts };
+  return { fault: 'changed', problem: `is another backup than that of ${at}, which the manifest names` };
 }
 
-/** The bytes of a file of the folder. */
-export function readFromStart(path: string): AsyncIterable<Uint8Array> {
-  return createReadStream(path);
+/** The bytes of the file of a project, from its start. */
+export function readBackup(folder: string, project: string): AsyncIterable<Uint8Array> {
+  return createReadStream(join(folder, backupFileOf(project)));
 }
 
 /** Files of the folder that belong to no entry, in order. */
 export async function surplusFiles(folder: string, { entries }: BackupSet): Promise<string[]> {
-  const known = new Set([...OWN_FILES, ...entries.values().map(({ file }) => file)]);
+  const known = new Set([...OWN_FILES, ...entries.keys().map(backupFileOf)]);
   return (await readdir(folder)).filter((name) => !known.has(name)).sort();
 }

@@ -1,16 +1,17 @@
-import { join, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import { counted } from '@bundoc/shared/cli/counted';
 import { faultFound } from '@bundoc/shared/cli/errors';
 import type { JsonOption } from '@bundoc/shared/cli/print';
 import { createProgress } from '@bundoc/shared/cli/progress';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
+import { backupFileOf } from '@bundoc/shared/contract/backup-folder';
 import { defined } from '@bundoc/shared/contract/defined';
 import { formatError } from '@bundoc/shared/logs/error-line';
 import type { Environment } from '@bundoc/shared/process/config';
 import { readConfig } from '../config.ts';
 import { BackupDamaged, ProjectExists } from '../engine/port/errors.ts';
 import type { ManifestEntry } from '../operations/backup-manifest.ts';
-import { checkEntry, readFromStart } from './backup-folder.ts';
+import { checkEntry, readBackup } from './backup-folder.ts';
 import { explainMissingKey } from './missing-key.ts';
 import { type RestorePlace, withRestorePlace } from './restore-place.ts';
 import { requireBackups } from './verify-folder.ts';
@@ -180,12 +181,12 @@ class RestoreRun {
       this.#failed.push({
         project,
         code: checked.fault,
-        message: `${entry.file} ${checked.problem}; ${OTHER_BACKUP}`,
+        message: `${backupFileOf(project)} ${checked.problem}; ${OTHER_BACKUP}`,
       });
       return;
     }
     try {
-      const open = () => readFromStart(join(this.#folder, entry.file));
+      const open = () => readBackup(this.#folder, project);
       await this.#place.restore({ facts: checked.facts, open });
       this.#restored++;
     } catch (error) {

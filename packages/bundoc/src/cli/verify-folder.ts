@@ -2,8 +2,9 @@ import { counted } from '@bundoc/shared/cli/counted';
 import { CommandError, faultFound } from '@bundoc/shared/cli/errors';
 import type { JsonOption } from '@bundoc/shared/cli/print';
 import { createProgress } from '@bundoc/shared/cli/progress';
+import { backupFileOf, JOURNAL_FILE, MANIFEST_FILE } from '@bundoc/shared/contract/backup-folder';
 import { printable } from '@bundoc/shared/logs/printable';
-import { type BackupSet, JOURNAL_FILE, MANIFEST_FILE, readBackups } from '../operations/backup-manifest.ts';
+import { type BackupSet, readBackups } from '../operations/backup-manifest.ts';
 import { checkEntry, surplusFiles } from './backup-folder.ts';
 import { MIB } from './transfer-bar.ts';
 
@@ -44,7 +45,7 @@ export async function verifyFolder(folder: string, { json }: JsonOption): Promis
       bytes += read;
       // The operator may remove the backup of a project that is gone.
       if ('facts' in checked || (checked.fault === 'missing' && entry.gone !== undefined)) continue;
-      findings.push({ file: entry.file, ...checked });
+      findings.push({ file: backupFileOf(entry.project), ...checked });
     }
   }
   for (const file of await surplusFiles(folder, backups))

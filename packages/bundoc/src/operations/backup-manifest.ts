@@ -1,6 +1,7 @@
 import { hash } from 'node:crypto';
 import { type FileHandle, lstat, open, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { JOURNAL_FILE, MANIFEST_BYTES_MAX, MANIFEST_FILE } from '@bundoc/shared/contract/backup-folder';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
 import { storageIdSchema } from '@bundoc/shared/contract/storages';
 import { replacePrivateFile } from '@bundoc/shared/files/private-file';
@@ -13,42 +14,28 @@ import { z } from 'zod';
  * replaces the manifest once at its end. Nothing in them is authenticated.
  */
 
-export const MANIFEST_FILE = 'manifest.ndjson';
-export const JOURNAL_FILE = 'manifest.journal';
 const FORMAT = 1;
-/** A longer file is refused before it is read. */
-const BYTES_MAX = 268_435_456;
-/** A line has at most 1,050 bytes, so a manifest of them is never too long to be read. */
-export const PROJECTS_MAX = 250_000;
-/** How many former backups of a project an entry names. */
-const FORMER_MAX = 8;
+/** A line has at most 600 bytes, so a manifest of them is never too long to be read. */
+export const PROJECTS_MAX = 400_000;
 
 const sha256Schema = z.string().regex(/^[0-9a-f]{64}$/, 'must be 64 hexadecimal digits');
 
-const entrySchema = z
-  .strictObject({
-    project: projectIdSchema,
-    /** Follows from the project, so it never names a file outside the folder. */
-    file: z.string(),
-    bytes: z.int().positive(),
-    sha256: sha256Schema,
-    /** When the backup was begun. */
-    at: z.iso.datetime(),
-    /** The storage that it is from; absent when the service did not show it. */
-    storage: storageIdSchema.optional(),
-    /** What the service called the state of the project before the backup was begun. */
-    last_change: z.string().min(1).max(128).optional(),
-    /** SHA-256 of the backups that this one replaced, the latest first. */
-    former: z.array(sha256Schema).max(FORMER_MAX),
-    /** The service no longer has the project. */
-    gone: z
-      .strictObject({ since: z.iso.datetime(), why: z.enum(['deleted', 'elsewhere', 'not_found']) })
-      .optional(),
-  })
-  .refine(({ project, file }) => file === backupFileOf(project), {
-    path: ['file'],
-    message: 'must be the name of the project with .backup',
-  });
+const entrySchema = z.strictObject({
+  /** Names the file, too: an id is never a path. */
+  project: projectIdSchema,
+  bytes: z.int().positive(),
+  sha256: sha256Schema,
+  /** When the backup was begun. */
+  at: z.iso.datetime(),
+  /** The storage that it is from; absent when the service did not show it. */
+  storage: storageIdSchema.optional(),
+  /** What the service called the state of the project before the backup was begun. */
+  last_change: z.string().min(1).max(128).optional(),
+  /** The service no longer has the project. */
+  gone: z
+    .strictObject({ since: z.iso.datetime(), why: z.enum(['deleted', 'elsewhere', 'not_found']) })
+    .optional(),
+});
 export type ManifestEntry = z.infer<typeof entrySchema>;
 
 const failureSchema = z.strictObject({ project: projectIdSchema, code: z.string().max(128) });
@@ -83,11 +70,6 @@ class ManifestDamaged extends Error {
   override readonly name = 'ManifestDamaged';
 }
 
-/** The name of a project's file in the folder. */
-export function backupFileOf(project: string): string {
-  return `${project}.backup`;
-}
-
 /**
  * Reads manifest and journal of a folder; undefined when it has neither.
  *
@@ -119,7 +101,8 @@ async function readRegular(path: string): Promise<Buffer | undefined> {
     throw error;
   }
   if (!found.isFile()) throw new ManifestDamaged(`${path} is not a regular file`);
-  if (found.size > BYTES_MAX) throw new ManifestDamaged(`${path} has more than ${BYTES_MAX} bytes`);
+  if (found.size > MANIFEST_BYTES_MAX)
+    throw new ManifestDamaged(`${path} has more than ${MANIFEST_BYTES_MAX} bytes`);
   return await readFile(path);
 }
 
@@ -225,16 +208,6 @@ export class Journal implements AsyncDisposable {
   [Symbol.asyncDispose](): Promise<void> {
     return this.#file.close();
   }
-}
-
-/** The entry of a new backup of the same project as `earlier`. */
-export function entryAfter(
-  earlier: ManifestEntry | undefined,
-  fresh: Omit<ManifestEntry, 'former' | 'file'>,
-): ManifestEntry {
-  const { project, ...about } = fresh;
-  const former = earlier === undefined ? [] : [earlier.sha256, ...earlier.former].slice(0, FORMER_MAX);
-  return { project, file: backupFileOf(project), ...about, former };
 }
 
 /**

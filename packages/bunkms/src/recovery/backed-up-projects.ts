@@ -1,4 +1,11 @@
 import { closeSync, constants, fstatSync, readSync } from 'node:fs';
+import {
+  backupFileOf,
+  JOURNAL_FILE,
+  MANIFEST_BYTES_MAX,
+  MANIFEST_FILE,
+  projectOfBackupFile,
+} from '@bundoc/shared/contract/backup-folder';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
 import { codeOf, type DataFolder, requireFile, UnsafeEntry } from '@bundoc/shared/files/data-folder';
 import { listSync, readSmallSync } from '@bundoc/shared/files/small-files';
@@ -10,9 +17,7 @@ import { z } from 'zod';
  * concerned. Nothing in it is trusted: a wrapped key shows by itself whether BunKMS has wrapped it.
  */
 
-const MANIFEST_FILES = ['manifest.ndjson', 'manifest.journal'] as const;
-const MANIFEST_BYTES_MAX = 268_435_456;
-const BACKUP_FILE = /^(?<project>[a-z0-9-]+)\.backup$/;
+const MANIFEST_FILES: readonly string[] = [MANIFEST_FILE, JOURNAL_FILE];
 
 // Of a backup (docs/formats/project-backup.md).
 const MAGIC = Buffer.from('BUNDOCB1', 'latin1');
@@ -28,7 +33,7 @@ const lineSchema = z.tuple([
 
 /** Whether a folder has backups of projects. */
 export function hasBackups(folder: DataFolder): boolean {
-  return listSync(folder, '').some((name) => MANIFEST_FILES.includes(name as 'manifest.ndjson'));
+  return listSync(folder, '').some((name) => MANIFEST_FILES.includes(name));
 }
 
 /**
@@ -38,7 +43,7 @@ export function hasBackups(folder: DataFolder): boolean {
 export function backedUpProjects(folder: DataFolder): string[] {
   const gone = goneProjects(folder);
   return listSync(folder, '')
-    .flatMap((name) => BACKUP_FILE.exec(name)?.groups?.['project'] ?? [])
+    .flatMap((name) => projectOfBackupFile(name) ?? [])
     .filter((project) => projectIdSchema.safeParse(project).data === project && !gone.has(project))
     .sort();
 }
@@ -68,7 +73,7 @@ export function projectFileInBackup(
   project: string,
   bytesMax: number,
 ): Buffer | string | undefined {
-  const name = `${project}.backup`;
+  const name = backupFileOf(project);
   let file: number | undefined;
   try {
     file = folder.openSync(name, constants.O_RDONLY);
