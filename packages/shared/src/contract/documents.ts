@@ -4,7 +4,11 @@ import { z } from 'zod';
 export const projectIdSchema = z
   .string()
   // Checked before the conversion: the Kelvin sign (U+212A) would otherwise become a plain "k".
-  .regex(/^[A-Za-z0-9][A-Za-z0-9-]{0,62}$/, 'must be 1 to 63 of a-z 0-9 -, starting with a letter or digit')
+  // `abort`: otherwise a union would answer with this fault alone, and not name its other options.
+  .regex(/^[A-Za-z0-9][A-Za-z0-9-]{0,62}$/, {
+    error: 'must be 1 to 63 of a-z 0-9 -, starting with a letter or digit',
+    abort: true,
+  })
   .toLowerCase();
 
 export const collectionNameSchema = z
