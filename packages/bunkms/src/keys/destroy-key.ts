@@ -5,7 +5,7 @@ import type { Caller } from '../records/caller.ts';
 import type { KeyRecord, KeyVersionRecord } from '../records/key-record.ts';
 import { type ChangedKey, changeKey, type Decision, type KeyRequest } from './change-key.ts';
 import { refuseDestroyed, refuseEnding } from './key-state.ts';
-import { type AuthenticKey, type KeyDeps, versionOf } from './stored-key.ts';
+import type { AuthenticKey, KeyDeps } from './stored-key.ts';
 
 const NO_BYTES = new Uint8Array();
 
@@ -83,7 +83,9 @@ export async function destroyVersion(
     refuseEnding(key.record);
     if (number > key.record.version) throw new AppError('key_not_found');
     if (number === key.record.version) throw new AppError('key_version_current');
-    const version = versionOf(key, number, deps.logger);
+    // A lost one, too: that settles its loss.
+    const version =
+      key.versions.find((one) => one.version === number) ?? lostVersion(key.record.id, number, time);
     if (version.state === 'destroyed') throw new AppError('key_version_destroyed');
     return {
       action: 'key.destroy_version',
