@@ -49,7 +49,15 @@ async function checkBundoc(
   );
   if (trust === undefined) return;
   const where = 'by --url, BUNDOC_URL or a profile';
-  const isUp = await checkService(checkup, { name: 'Bundoc', url, where, trust, judge: judgeBundoc });
+  const expected = ['bundoc'] as const;
+  const isUp = await checkService(checkup, {
+    name: 'Bundoc',
+    url,
+    where,
+    trust,
+    expected,
+    judge: judgeBundoc,
+  });
   if (access === undefined) return;
   await checkToken(checkup, {
     check: 'token',
@@ -62,7 +70,7 @@ async function checkBundoc(
   });
 }
 
-const START_BUNKMS = 'start BunKMS; run "bunkms doctor" where it runs';
+const START_BUNKMS = 'start BunKMS, or correct BUNDOC_KMS_URL; run "bunkms doctor" where it runs';
 /** What to do when Bundoc is not ready, by its reason. */
 const NOT_READY: Readonly<Record<string, string>> = {
   storage_unavailable: 'check the disk or the database of Bundoc; its log says what fails',
@@ -105,7 +113,15 @@ async function checkOwnSide(checkup: Checkup, { kms }: BundocConfig): Promise<vo
   if (trust === undefined) return;
   const { url } = kms;
   const where = 'BUNDOC_KMS_URL';
-  const isUp = await checkService(checkup, { name: 'BunKMS', url, where, trust, judge: judgeBunkms });
+  const expected = ['bunkms-internal'] as const;
+  const isUp = await checkService(checkup, {
+    name: 'BunKMS',
+    url,
+    where,
+    trust,
+    expected,
+    judge: judgeBunkms,
+  });
   await checkToken(checkup, {
     check: 'service token',
     name: 'BunKMS',

@@ -5,6 +5,8 @@ import { defined } from '@bundoc/shared/contract/defined';
 import { HEARTBEAT_MS } from '@bundoc/shared/contract/events';
 import { parseReceipts, RECEIPT_HEADER } from '@bundoc/shared/contract/kms-receipt';
 import type { ProblemCode } from '@bundoc/shared/contract/problem';
+import { type Answering, answeringSchema } from '@bundoc/shared/contract/service-info';
+import { parseJson } from '@bundoc/shared/json/parse-json';
 import type { Logger } from '@bundoc/shared/logs/logger';
 import { backoffMs } from '@bundoc/shared/runtime/backoff';
 import type { Clock } from '@bundoc/shared/runtime/clock';
@@ -114,6 +116,9 @@ const VERDICTS: Readonly<Record<string, ProblemCode>> = {
   precondition_failed: 'precondition_failed',
 };
 
+/** The member of `/ready` that is read. */
+const readySchema = z.object({ service: answeringSchema.optional().catch(undefined) });
+
 /** The members of a refusal that are read. */
 const refusalSchema = z.object({
   code: z.string().transform((code) => code.slice(0, 64)),
@@ -139,6 +144,7 @@ export class KmsTransport {
   /** The running calls, each with a promise that resolves at its end. */
   readonly #calls = new Map<AbortController, Promise<void>>();
   #isClosing = false;
+  #hasSaidWrong = false;
 
   constructor(options: KmsTransportOptions) {
     this.#options = options;
@@ -165,7 +171,10 @@ export class KmsTransport {
     });
   }
 
-  /** Whether BunKMS is ready to release keys. Asks once, with a short timeout. */
+  /**
+   * Whether BunKMS is ready to release keys. Asks once, with a short timeout. Its API listener releases none,
+   * so that one does not count.
+   */
   async isUp(): Promise<boolean> {
     const measure = this.#options.skew?.begin();
     try {
@@ -174,11 +183,23 @@ export class KmsTransport {
         signal: AbortSignal.timeout(this.#connectTimeoutMs),
       });
       if (statusCode === 200) measure?.(headers);
-      await body.dump();
-      return statusCode === 200;
+      const answering = readySchema.safeParse(parseJson((await takeBytes(body)).toString())).data?.service;
+      if (answering === undefined || answering === 'bunkms-internal') return statusCode === 200;
+      this.#sayWrong(answering);
+      return false;
     } catch {
       return false;
     }
+  }
+
+  #sayWrong(answering: Answering): void {
+    if (this.#hasSaidWrong) return;
+    this.#hasSaidWrong = true;
+    const what = answering === 'bunkms' ? 'the API listener of BunKMS' : 'Bundoc';
+    this.#options.logger.error(
+      { url: this.#options.url },
+      `BUNDOC_KMS_URL is that of ${what}, which releases no keys: give the URL of the internal listener of BunKMS`,
+    );
   }
 
   /**
