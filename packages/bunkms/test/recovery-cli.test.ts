@@ -167,7 +167,9 @@ describe('bunkms backup, restore and recover', () => {
     expect(await json('key', 'rotate', 'p-dek', '--accept-loss')).toMatchObject({ version: 3 });
     expect(await exportAll(token, 'p-dek', 1)).toMatchObject([{ kcv: all[0]?.kcv, version: 1 }]);
     // The loss is accepted: later backups lack nothing.
-    await ok('key', 'destroy-version', 'p-dek', '2', '--confirm', 'p-dek');
+    const destroy = ['key', 'destroy-version', 'p-dek', '2', '--confirm', 'p-dek'];
+    await expectFailure(6, /key_damaged/, ...destroy);
+    await ok(...destroy, '--accept-loss');
     await ok('key', 'destroy', 'q-dek', '--confirm', 'q-dek');
     expect(await ok('recover', '--from', at('bundoc'))).toBe('p  p-dek  sound\n');
     await ok(...(await verifyNew('after')));

@@ -5,7 +5,7 @@ import type { Caller } from '../records/caller.ts';
 import type { KeyRecord, KeyVersionRecord } from '../records/key-record.ts';
 import { type ChangedKey, changeKey, type Decision, type KeyRequest } from './change-key.ts';
 import { refuseDestroyed, refuseEnding } from './key-state.ts';
-import type { AuthenticKey, KeyDeps } from './stored-key.ts';
+import { type AuthenticKey, type KeyDeps, versionOf } from './stored-key.ts';
 
 const NO_BYTES = new Uint8Array();
 
@@ -67,15 +67,22 @@ export function allDestroyed(
   return numbers.map((number) => destroyed(genuine.get(number) ?? lostVersion(id, number, time), time));
 }
 
+interface VersionToDestroy extends KeyRequest {
+  readonly version: number;
+  /** Destroys a version that is damaged or lost, too: what is sealed under it is given up. */
+  readonly acceptLoss?: boolean;
+}
+
 /**
- * Destroys one version that is no longer needed, never the current one.
+ * Destroys one version that is no longer needed, never the current one. One that is damaged is refused unless
+ * its loss is accepted, because `bunkms recover` may restore it.
  *
  * @throws AppError `key_not_found` for a version that never existed, `key_version_current`,
  *   `key_version_destroyed`, `key_pending_deletion`, `key_destroyed`, and of `changeKey`.
  */
 export async function destroyVersion(
   deps: KeyDeps,
-  request: KeyRequest & { readonly version: number },
+  request: VersionToDestroy,
   caller: Caller,
 ): Promise<DestroyReceipt> {
   const number = request.version;
@@ -83,9 +90,11 @@ export async function destroyVersion(
     refuseEnding(key.record);
     if (number > key.record.version) throw new AppError('key_not_found');
     if (number === key.record.version) throw new AppError('key_version_current');
-    // A lost one, too: that settles its loss.
+    const present = key.versions.some((one) => one.version === number);
     const version =
-      key.versions.find((one) => one.version === number) ?? lostVersion(key.record.id, number, time);
+      present || request.acceptLoss !== true
+        ? versionOf(key, number, deps.logger)
+        : lostVersion(key.record.id, number, time);
     if (version.state === 'destroyed') throw new AppError('key_version_destroyed');
     return {
       action: 'key.destroy_version',
