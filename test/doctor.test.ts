@@ -4,7 +4,7 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { runBunkms } from '@bundoc/bunkms/cli/program';
-import { pathOfBackup } from '@bundoc/bunkms/recovery/backup-folder';
+import { BackupFolder } from '@bundoc/bunkms/recovery/backup-folder';
 import { capturedRun } from '@bundoc/shared/testing/captured-run';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Days, TestPki } from '../packages/bunkms/test/support/pki.ts';
@@ -61,16 +61,10 @@ const service = () => ({
 });
 const bundoc = async (environment: Record<string, string>, ...args: string[]) =>
   reportOf(await bundocCommand(environment, ['doctor', '--json', ...args]));
+const bunkmsCommand = (more: Record<string, string>, ...args: string[]) =>
+  capturedRun(() => runBunkms(args, { NODE_ENV: 'test', ...installation.kmsEnvironment, ...more }));
 const bunkms = async (more: Record<string, string>, ...args: string[]) =>
-  reportOf(
-    await capturedRun(() =>
-      runBunkms(['doctor', '--json', '--url', installation.kms.apiUrl, ...args], {
-        NODE_ENV: 'test',
-        ...installation.kmsEnvironment,
-        ...more,
-      }),
-    ),
-  );
+  reportOf(await bunkmsCommand(more, 'doctor', '--json', '--url', installation.kms.apiUrl, ...args));
 const file = (name: string) => join(installation.folder, name);
 
 /** Starts a server with these answers and this `Date`. */
@@ -190,6 +184,17 @@ describe('bundoc doctor', () => {
     ]);
   });
 
+  it('names the listener of BunKMS that answers in the place of another', async () => {
+    const { apiUrl } = installation.kms;
+    const found = /^fail: the API listener of BunKMS answers at .*give the URL of (Bundoc|the internal) /;
+    for (const environment of [
+      { ...client(), BUNDOC_URL: apiUrl },
+      { ...service(), BUNDOC_KMS_URL: apiUrl },
+    ])
+      expectFinding(await bundoc(environment), [1, 'url', found]);
+    expectFinding(await bunkms({}, '--url', installation.url), [1, 'url', /^fail: Bundoc answers at /]);
+  });
+
   it('reports that BunKMS is sealed', async () => {
     using sealed = await startFake((path) => ({ status: path === '/health' ? 'ok' : 'sealed' }));
     const report = await bundoc({ ...service(), BUNDOC_KMS_URL: sealed.url });
@@ -238,15 +243,23 @@ describe('bunkms doctor', () => {
   ])('reports how old the newest of the backups in BUNKMS_BACKUP_TO is: %j ms', async (ageMs, finding) => {
     const folder = file(`backups-${ageMs}`);
     mkdirSync(folder);
-    if (ageMs !== undefined) writeFileSync(pathOfBackup(folder, Date.now() - ageMs, 'backup'), '');
+    const { stdout } = await bunkmsCommand({}, 'audit', 'list', '--limit', '1', '--json');
+    const [first] = (JSON.parse(stdout) as { records: { hash: string }[] }).records;
+    const planted = new BackupFolder(folder, async () => String(first?.hash.slice(0, 8)));
+    await planted.read(Date.now());
+    if (ageMs !== undefined) writeFileSync(planted.pathOf(Date.now() - ageMs), '');
     const { code, of } = await bunkms({ BUNKMS_BACKUP_TO: folder });
     expect([code, of['backup']]).toEqual([0, expect.stringMatching(finding)]);
+    expect(of['backup disk']).toMatch(/^(ok|warn): .* has \d+ MiB free/);
   });
 
-  it('reports a folder of backups that cannot be read', async () => {
+  it('reports a folder of backups that cannot be written', async () => {
     writeFileSync(file('no-folder'), '');
-    const report = await bunkms({ BUNKMS_BACKUP_TO: file('no-folder') });
-    expectFinding(report, [1, 'backup', /^fail: ENOTDIR/]);
+    for (const [folder, finding] of [
+      [file('no-folder'), /^fail: .* is not a folder/],
+      ['/proc/x', /^fail: there is no folder \/proc\/x\. name a folder .* BUNKMS_BACKUP_TO/],
+    ] as const)
+      expectFinding(await bunkms({ BUNKMS_BACKUP_TO: folder }), [1, 'backup disk', finding]);
   });
 
   it.each<[Days, RegExp]>([

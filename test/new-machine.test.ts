@@ -269,6 +269,49 @@ describe('a new machine', () => {
     succeeded(await machine.bunkms('audit verify'));
   });
 
+  it('refuses projects as lost that no backup has, creates none of them again, and settles each loss by one command', async () => {
+    const projects = ['p-0', 'p-1'];
+    const { token } = await prepare(projects);
+    await fill(['known'], token);
+    succeeded(await machine.bunkms(`backup ${join(safe, 'kms-later.backup')}`));
+    await fill(['newer'], token);
+    await keepCopyOfChain();
+    await loseMachine();
+    const kms = join(safe, 'kms-later.backup');
+    succeeded(await machine.bunkms(`restore ${kms} --audit-copy ${join(safe, 'audit.ndjson')}`));
+    const recover = `recover --from ${join(safe, 'projects')}`;
+    const recovered = await machine.bunkms(recover);
+    expect([recovered.code, recovered.stdout]).toEqual([1, expect.stringContaining('newer-dek  lost')]);
+    const destroy = namedIn(recovered.stderr, 'key destroy').replaceAll('<name>', 'newer-dek');
+    await machine.startKms();
+    const takeOver = namedIn(
+      (await machine.bundoc(`restore ${join(safe, 'projects')}`)).stderr,
+      'storage take-over',
+    );
+    succeeded(await machine.bunkms(`${takeOver} --force`));
+    expect(await restoreProjects()).toMatchObject({ code: 0, restored: projects.length });
+    await machine.startBundoc();
+    const write = (project: string) =>
+      call(machine.url, pathOf(project, 'c'), { method: 'PUT', token, body: '{}' });
+    for (const project of ['known', 'newer'])
+      expect((await write(project)).json()).toMatchObject({ status: 503, code: 'project_damaged' });
+    const again = await write('p-0');
+    expect(again.status, again.text).toBe(201);
+
+    const verified = async (name: string) => {
+      succeeded(await machine.bunkms(`backup ${join(safe, name)}`));
+      return machine.bunkms(`backup verify ${join(safe, name)}`);
+    };
+    expect((await verified('before')).stdout).toContain('newer-dek version 1 is lost');
+    succeeded(await machine.bunkms(destroy));
+    succeeded(await verified('after'));
+    succeeded(await machine.bunkms(recover));
+    await machine.stopBundoc();
+    succeeded(await machine.bundoc('accept-loss known'));
+    await machine.startBundoc();
+    expect((await write('known')).status).toBe(201);
+  });
+
   it('has them without a copy of the audit chain, once an administrator has reviewed and claimed the keys', async () => {
     const projects = Array.from({ length: runs(4, 50) }, (_, n) => `p-${n}`);
     const { token, written } = await prepare(projects);

@@ -46,7 +46,7 @@ describe('a service that cannot start', () => {
       `fatal: the configuration is not valid: BUNDOC_KMS_TOKEN_FILE: ${missing} make it with: bunkms init --service-token ${path}`,
     );
     expect(await refusalOf('bunkms', { BUNKMS_KEK_FILE: path, BUNKMS_DATA_DIR: data })).toContain(
-      `fatal: the configuration is not valid: BUNKMS_KEK_FILE: ${missing} for a new installation, make it with: (umask 077; openssl rand -base64 32 > ${path})`,
+      `fatal: the configuration is not valid: BUNKMS_KEK_FILE: ${missing} put the KEK of the installation there; only for a new one, make it with: (umask 077; openssl rand -base64 32 > ${path})`,
     );
   });
 

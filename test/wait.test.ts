@@ -26,7 +26,9 @@ function idleProcess(): ChildProcess {
 /** A service that answers `/health`, and `/ready` with these bodies, one after another. */
 async function serviceWith(...bodies: readonly object[]) {
   const left = [...bodies];
+  const answered = Promise.withResolvers<void>();
   const server = createServer(({ url }, response) => {
+    if (url === '/ready') response.once('close', answered.resolve);
     const body = url === '/health' ? { status: 'ok' } : left.length > 1 ? left.shift() : left[0];
     response.statusCode = url === '/health' || Reflect.get(body ?? {}, 'status') === 'ready' ? 200 : 503;
     response.end(JSON.stringify(body));
@@ -34,7 +36,8 @@ async function serviceWith(...bodies: readonly object[]) {
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   const { port } = server.address() as AddressInfo;
-  return { url: `http://127.0.0.1:${port}`, [Symbol.dispose]: () => server.close() };
+  const url = `http://127.0.0.1:${port}`;
+  return { url, answered: answered.promise, [Symbol.dispose]: () => server.close() };
 }
 
 describe('the command wait', () => {
@@ -69,6 +72,28 @@ describe('the command wait', () => {
     const { code, stderr } = await bundoc({ BUNDOC_PORT: String(port) }, '--within', '1');
     expect(code).toBe(1);
     expect(stderr).toMatch(new RegExp(`not within 1 s: nothing listens at 127.0.0.1:${port}`));
+    expect(stderr).toContain(`asked http://127.0.0.1:${port}; "bundoc doctor" checks more`);
+  });
+
+  it('names what the service answered last, when it refuses connections at the end', async () => {
+    const sealed = { status: 'sealed', checks: { unsealed: false, store: false, audit: false } };
+    const service = await serviceWith(sealed);
+    const waiting = bunkms('--url', service.url, '--within', '2');
+    await service.answered;
+    service[Symbol.dispose]();
+    const { code, stderr } = await waiting;
+    expect(code).toBe(1);
+    expect(stderr).toMatch(/not within 2 s: nothing listens at .*; before that: BunKMS is sealed/);
+  });
+
+  it('names a service that answers in the place of the one that is asked', async () => {
+    const [url, { apiUrl, internalUrl }] = [installation.url, installation.kms];
+    for (const [waited, answering] of [
+      [bundoc({}, '--url', apiUrl, '--within', '1'), `the API listener of BunKMS answers at ${apiUrl}`],
+      [bundoc({}, '--url', internalUrl, '--within', '1'), `the internal listener of BunKMS answers`],
+      [bunkms('--url', url, '--within', '1'), `Bundoc answers at ${url}`],
+    ] as const)
+      expect(await waited).toMatchObject({ code: 1, stderr: expect.stringContaining(answering) });
   });
 
   it('fails in time when something accepts connections and does not answer', async () => {

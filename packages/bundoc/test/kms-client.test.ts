@@ -269,6 +269,20 @@ describe('KmsClient', () => {
   );
 });
 
+describe('the probe of KmsClient', () => {
+  it.each([
+    [true, {}],
+    [true, { service: 'bunkms-internal' }],
+    // Of a later version.
+    [true, { service: 'another' }],
+    [false, { service: 'bunkms' }],
+    [false, { service: 'bundoc' }],
+  ])('finds a ready BunKMS (%s) when what answers says %j', async (isUp, body) => {
+    const { client } = await startScripted((_request, response) => answer(response, 200, body));
+    expect((await client.outage()) === undefined).toBe(isUp);
+  });
+});
+
 describe('the skew that KmsClient measures', () => {
   const HOUR_MS = 3_600_000;
   const logger = createLogger({ service: 'bundoc', level: 'silent' });

@@ -43,6 +43,7 @@ it('on a full disk /ready says 503, the log names the folder and its free space,
     expect([answer.status, await answer.json()]).toEqual([
       503,
       {
+        service: 'bundoc',
         status: 'not ready',
         storage: 'failing',
         kms: 'down',

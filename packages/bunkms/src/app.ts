@@ -101,7 +101,7 @@ export async function startBunkms(
     state.kind === 'sealed' || recorders === undefined
       ? undefined
       : createServices({ ...ports, state, vault, provider, stamp, audit, recorders, exports });
-  const backups = openBackupFolder(config, ports);
+  const backups = openBackupFolder(config, { ...ports, database });
   const upkeep = { ...ports, vault, sealed, backups, watchEveryMs };
   if (services !== undefined) await startUpkeep(services, upkeep, opened);
 

@@ -21,7 +21,7 @@ import type { KeyDeps } from './keys/stored-key.ts';
 import { KeySweep } from './keys/sweep-keys.ts';
 import type { Metrics } from './metrics.ts';
 import { SYSTEM } from './records/caller.ts';
-import { BackupFolder } from './recovery/backup-folder.ts';
+import { BackupFolder, installationOf } from './recovery/backup-folder.ts';
 import { ScheduledBackups } from './recovery/scheduled-backups.ts';
 import type { KmsStore } from './store/port.ts';
 import type { TokenStore } from './store/tokens.ts';
@@ -147,10 +147,10 @@ export async function startUpkeep(
 /** The folder of the service's own backups, whose newest one a metric names even while it is sealed. */
 export function openBackupFolder(
   { backupTo }: Pick<BunkmsConfig, 'backupTo'>,
-  { clock, metrics }: Pick<ServiceDeps, 'clock' | 'metrics'>,
+  { database, clock, metrics }: Pick<ServiceDeps, 'clock' | 'metrics'> & { readonly database: KmsStore },
 ): BackupFolder | undefined {
   if (backupTo === undefined) return undefined;
-  const folder = new BackupFolder(backupTo);
+  const folder = new BackupFolder(backupTo, () => installationOf(database));
   metrics.observeBackups(async () => folder.newestMs / 1_000);
   // A folder that hangs delays no start. The backups say why one cannot be read.
   void folder.read(clock.now()).catch(() => undefined);

@@ -113,12 +113,12 @@ function backupMetrics(registers: Registry[]) {
   return {
     backupFailures: new Counter({
       name: 'bunkms_backup_failures_total',
-      help: 'Times that no backup could be written to BUNKMS_BACKUP_TO, or that it was damaged.',
+      help: 'Times that no backup could be written to BUNKMS_BACKUP_TO, or that it lacks what is lost in the store.',
       registers,
     }),
     observeBackups: observedGauge(
       'bunkms_last_backup_timestamp_seconds',
-      'The time of the newest good backup in BUNKMS_BACKUP_TO, in seconds since 1970; 0 without one.',
+      'The time of the newest backup in BUNKMS_BACKUP_TO, in seconds since 1970; 0 without one.',
       registers,
     ),
   };

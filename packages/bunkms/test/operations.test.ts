@@ -29,7 +29,7 @@ describe('readiness', () => {
     for (const answer of answers)
       expect([answer.status, answer.json()]).toEqual([
         200,
-        { status: 'ready', checks: { unsealed: true, store: true, audit: true } },
+        { service: 'bunkms', status: 'ready', checks: { unsealed: true, store: true, audit: true } },
       ]);
     expect(probes).toBe(1);
     clock.advance(1_000);

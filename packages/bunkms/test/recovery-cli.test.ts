@@ -80,6 +80,12 @@ async function exportAll(token: string, name: string, versions: number): Promise
   return all;
 }
 
+/** Makes a backup. @returns the command that verifies it. */
+async function verifyNew(name: string): Promise<string[]> {
+  await ok('backup', at(name));
+  return ['backup', 'verify', at(name)];
+}
+
 describe('bunkms backup, restore and recover', () => {
   it('restore what was lost, and exit with the codes in docs/keys.md', async () => {
     await run('init', '--create-kek');
@@ -108,6 +114,7 @@ describe('bunkms backup, restore and recover', () => {
     );
     await ok('key', 'destroy', 'gone-dek', '--confirm', 'gone-dek');
     await ok('key', 'rotate', 'p-dek');
+    await ok('key', 'create', 'q-dek');
     const receipt = (await ok('audit', 'head')).trim();
     await ship();
     await expectFailure(5, /a store exists already/, 'restore', at('backup'));
@@ -133,11 +140,14 @@ describe('bunkms backup, restore and recover', () => {
     writeFileSync(at('kek'), `${newKek()}\n`);
     await expectFailure(7, /under the KEK [0-9a-f]{16}, which the ring lacks/, ...restore());
     await expectFailure(7, /the ring lacks/, 'backup', 'verify', at('backup'));
-    writeFileSync(at('kek'), kek);
+    rmSync(at('kek'));
+    const missing = await expectFailure(2, /put the KEK of the backup there/, ...restore());
+    expect(missing).not.toContain('openssl');
+    writeFileSync(at('kek'), kek, { mode: 0o600 });
     expect(existsSync(at('kms'))).toBe(false);
 
     const restored = await json(...restore('--audit-copy', at('shipped'), '--receipt', receipt));
-    expect(restored).toMatchObject({ destroyed: ['gone-dek'], incomplete: ['p-dek'], held: [] });
+    expect(restored).toMatchObject({ destroyed: ['gone-dek'], incomplete: ['p-dek', 'q-dek'], held: [] });
     await ok(
       'audit',
       'verify',
@@ -149,10 +159,22 @@ describe('bunkms backup, restore and recover', () => {
     await expectFailure(4, /key_destroyed/, 'key', 'show', 'gone-dek');
     await expectFailure(6, /key_damaged/, 'key', 'rotate', 'p-dek');
     // The project never had that version, so it is lost, and its number stays unused.
-    expect(await ok('recover', '--from', at('bundoc'))).toBe('p  p-dek  sound  lost versions 2\n');
+    const lost = /no backup in .* has these keys: q-dek; .* "bunkms key destroy <name> --confirm <name>"/;
+    expect(await expectFailure(1, lost, 'recover', '--from', at('bundoc'))).toBe(
+      'p  p-dek  sound  lost versions 2\nq-dek  lost  lost versions 1  no backup here has it\n',
+    );
+    await expectFailure(1, /something in it is damaged/, ...(await verifyNew('before')));
     expect(await json('key', 'rotate', 'p-dek', '--accept-loss')).toMatchObject({ version: 3 });
     expect(await exportAll(token, 'p-dek', 1)).toMatchObject([{ kcv: all[0]?.kcv, version: 1 }]);
-    await ok('audit', 'verify');
+    // The loss is accepted: later backups lack nothing.
+    const destroy = ['key', 'destroy-version', 'p-dek', '2', '--confirm', 'p-dek'];
+    await expectFailure(6, /key_damaged/, ...destroy);
+    await ok(...destroy, '--accept-loss');
+    await ok('key', 'destroy', 'q-dek', '--confirm', 'q-dek');
+    expect(await ok('recover', '--from', at('bundoc'))).toBe('p  p-dek  sound\n');
+    await ok(...(await verifyNew('after')));
+    const { seq, hash } = (await json('audit', 'verify')).head;
+    expect(await ok('audit', 'verify')).toContain(`intact\naudit: ${seq}:${hash}\n`);
   });
 
   it('rebuild a store that is completely lost', async () => {
@@ -164,7 +186,7 @@ describe('bunkms backup, restore and recover', () => {
     writeProject(at('bundoc'), 'p', all);
     rmSync(at('kms'), { recursive: true });
     const recover = (...more: string[]) => ['recover', '--from', at('bundoc'), ...more];
-    await expectFailure(1, /run "bunkms init" to create one/, ...recover());
+    await expectFailure(1, /restore its backup with "bunkms restore <file>"/, ...recover());
     expect(await run('init')).toMatchObject({
       code: 0,
       stderr: expect.stringContaining(`created a new store in ${at('kms')}: it knows no tokens or keys`),

@@ -5,7 +5,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { LEFT_AFTER_MS, pathOfBackup } from '../src/recovery/backup-folder.ts';
+import { BackupFolder, installationOf, LEFT_AFTER_MS } from '../src/recovery/backup-folder.ts';
 import type { StoreEntry } from '../src/store/transfer.ts';
 import { unseal } from '../src/vault/unseal.ts';
 import { bunkms } from './support/command.ts';
@@ -35,7 +35,7 @@ const filesLike = (pattern: RegExp) => {
     return [];
   }
 };
-const backups = () => filesLike(/^bunkms-\d{8}T\d{6}Z\.backup$/);
+const backups = () => filesLike(/^bunkms-[0-9a-f]{8}-\d{8}T\d{6}Z\.backup$/);
 const temporary = () => filesLike(/\.tmp$/);
 
 const metric = async (kms: TestKms, name: string) => {
@@ -113,7 +113,11 @@ describe('a running service with BUNKMS_BACKUP_TO', () => {
     const dataDir = join(root, 'data');
     await (await startKms({ dataDir, kek: newKek() }))[Symbol.asyncDispose]();
     const atMs = Math.floor(Date.now() / 1_000) * 1_000 - 5 * HOUR_MS;
-    await using kms = await startKms({ dataDir, kek: newKek(), config: { backupTo: plantedAt(atMs) } });
+    await using kms = await startKms({
+      dataDir,
+      kek: newKek(),
+      config: { backupTo: await plantedAt(dataDir, atMs) },
+    });
     await expect.poll(() => metric(kms, LAST)).toBe(atMs / 1_000);
     expect((await kms.api('/ready')).json().status).toBe('sealed');
     expect(backups()).toHaveLength(1);
@@ -125,12 +129,14 @@ describe('a running service with BUNKMS_BACKUP_TO', () => {
   });
 });
 
-/** A folder with a backup of that time. */
-function plantedAt(timeMs: number): string {
-  const into = mkdtempSync(join(root, 'planted-'));
-  folder = into;
-  writeFileSync(pathOfBackup(into, timeMs, 'backup'), 'x');
-  return into;
+/** A folder with a backup of that store and time. */
+async function plantedAt(dataDir: string, timeMs: number): Promise<string> {
+  folder = mkdtempSync(join(root, 'planted-'));
+  await using store = await openTestStore(dataDir);
+  const planted = new BackupFolder(folder, () => installationOf(store));
+  await planted.read(timeMs);
+  writeFileSync(planted.pathOf(timeMs), 'x');
+  return folder;
 }
 
 it('after kill -9 during its backup there is no half one under a good name, and the next start writes one that verifies', async () => {

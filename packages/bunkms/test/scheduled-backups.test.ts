@@ -12,7 +12,7 @@ import {
   DAYS_KEPT,
   LEFT_AFTER_MS,
   NEWEST_KEPT,
-  pathOfBackup,
+  WRITING_MS,
 } from '../src/recovery/backup-folder.ts';
 import { ScheduledBackups, type ScheduledBackupsOptions } from '../src/recovery/scheduled-backups.ts';
 import { newDataDir, startKms, type TestKms } from './support/kms.ts';
@@ -24,7 +24,8 @@ import { usePostgresStorage } from './support/use-postgres-storage.ts';
 
 const HOUR_MS = 3_600_000;
 const DAMAGE = `DELETE FROM keys WHERE name = 'a-dek'`;
-const FIRST = 'bunkms-20260101T000000Z.backup';
+const ID = '0123abcd';
+const FIRST = `bunkms-${ID}-20260101T000000Z.backup`;
 const TEMPORARY = `${FIRST}.0123456789ab.tmp`;
 
 let clock: FakeClock;
@@ -47,6 +48,10 @@ afterEach(async () => {
   rmSync(join(folder, '..'), { recursive: true, force: true });
 });
 
+const folderOf = (id: string) => new BackupFolder(folder, async () => id);
+const nameAt = (timeMs: number) =>
+  `bunkms-${ID}-${new Date(timeMs).toISOString().replace(/[-:]|\.\d+/g, '')}.backup`;
+
 async function backupsOf(more: Partial<ScheduledBackupsOptions> = {}): Promise<ScheduledBackups> {
   const { chainKey } = await kms.secrets();
   const logger = createLogger({
@@ -55,7 +60,7 @@ async function backupsOf(more: Partial<ScheduledBackupsOptions> = {}): Promise<S
     destination: { write: (line: string) => void lines.push(JSON.parse(line)) },
   });
   return new ScheduledBackups({
-    folder: new BackupFolder(folder),
+    folder: folderOf(ID),
     store: kms.store,
     vault: vaultOf(kms.kek),
     chainKey,
@@ -69,7 +74,7 @@ async function backupsOf(more: Partial<ScheduledBackupsOptions> = {}): Promise<S
 
 const files = () => readdirSync(folder).sort();
 const newest = async (): Promise<number> => {
-  const it = new BackupFolder(folder);
+  const it = folderOf(ID);
   await it.read(clock.now());
   return it.newestMs;
 };
@@ -80,9 +85,9 @@ const backupRecords = async () =>
 function plantBackups(count: number): string[] {
   mkdirSync(folder, { recursive: true });
   return Array.from({ length: count }, (_, n) => {
-    const path = pathOfBackup(folder, clock.now() - (n + 1) * HOUR_MS, 'backup');
-    writeFileSync(path, 'x');
-    return path.slice(folder.length + 1);
+    const name = nameAt(clock.now() - (n + 1) * HOUR_MS);
+    writeFileSync(join(folder, name), 'x');
+    return name;
   });
 }
 
@@ -162,19 +167,21 @@ function isRestorable(): void {
     expect(failures).toBe(1);
   });
 
-  it('a backup of a damaged store does not count: it has another name, replaces no other, and only the last one stays', async () => {
+  it('a backup of a damaged store says what it lacks, once, and removes no older backup', async () => {
     const planted = plantBackups(NEWEST_KEPT + 2);
     await testStorage().edit(kms.dataDir, DAMAGE);
     const backups = await backupsOf();
+    const written: string[] = [];
     for (let time = 0; time < 2; time++) {
       clock.advance(HOUR_MS);
       await backups.run();
-      const damaged = files().filter((name) => !planted.includes(name));
-      expect(damaged).toEqual([pathOfBackup('', clock.now(), 'damaged')]);
-      expect(files()).toHaveLength(planted.length + 1);
+      written.push(nameAt(clock.now()));
+      expect(files()).toEqual([...planted, ...written].sort());
     }
-    expect([await newest(), failures]).toEqual([clock.now() - 3 * HOUR_MS, 2]);
-    expect(lines.map(({ msg }) => msg)).toEqual([expect.stringContaining('the key a-dek is lost')]);
+    expect([await newest(), failures]).toEqual([clock.now(), 2]);
+    expect(lines).toMatchObject([
+      { msg: expect.stringContaining('older backups stay: the key a-dek is lost'), folder },
+    ]);
   });
 }
 
@@ -193,23 +200,24 @@ describe('a backup of its own', () => {
     expect([files(), await backupRecords()]).toEqual([[FIRST], 1]);
     clock.advance(1);
     await (await backupsOf()).run();
-    expect([files(), await backupRecords()]).toEqual([[FIRST, 'bunkms-20260101T010000Z.backup'], 2]);
+    expect([files(), await backupRecords()]).toEqual([[FIRST, `bunkms-${ID}-20260101T010000Z.backup`], 2]);
     expect(await newest()).toBe(clock.now());
   });
 
   it('removes all but the newest 24 and the newest of each of 7 days, and no file with another name', async () => {
     const planted = plantBackups(10 * 24);
     const foreign = [
-      ...['notes.txt', 'bunkms-20250101T000000Z.backup.txt', 'xbunkms-20250101T000000Z.backup'],
-      ...['kms-20250101.backup', 'bunkms-20259999T000000Z.backup', `${FIRST}.tmp`],
+      ...['notes.txt', `bunkms-${ID}-20250101T000000Z.backup.txt`, `x${FIRST}`],
+      ...['kms-20250101.backup', `bunkms-${ID}-20259999T000000Z.backup`, `${FIRST}.tmp`],
     ];
     for (const name of foreign) writeFileSync(join(folder, name), 'x');
-    mkdirSync(join(folder, 'bunkms-20250101T000000Z.backup'));
+    const subfolder = `bunkms-${ID}-20250101T000000Z.backup`;
+    mkdirSync(join(folder, subfolder));
     await (await backupsOf()).run();
     // The new one is the first of its day, and those planted are an hour apart before it.
     const days = Array.from({ length: DAYS_KEPT - 1 }, (_, day) => planted[24 * day] as string);
     const kept = new Set([FIRST, ...planted.slice(0, NEWEST_KEPT - 1), ...days]);
-    expect(files()).toEqual([...kept, ...foreign, 'bunkms-20250101T000000Z.backup'].sort());
+    expect(files()).toEqual([...kept, ...foreign, subfolder].sort());
   });
 
   it('that fails removes nothing, leaves no file, and is logged once for each reason', async () => {
@@ -245,7 +253,7 @@ describe('a backup of its own', () => {
   });
 
   it('is not written while another process writes one into the same folder, nor removes its file', async () => {
-    plantTemporary(LEFT_AFTER_MS - 1);
+    plantTemporary(WRITING_MS - 1);
     await (await backupsOf()).run();
     expect([files(), failures, await backupRecords()]).toEqual([[TEMPORARY], 0, 0]);
   });
@@ -272,19 +280,28 @@ describe('a backup of its own', () => {
 
   it('is written after the clock was set back, and those that are dated later are removed first', async () => {
     const planted = plantBackups(NEWEST_KEPT);
-    clock.setWall(clock.now() - 14 * HOUR_MS + 1_000);
+    clock.setWall(clock.now() - 40 * HOUR_MS);
     const backups = await backupsOf();
-    const written: string[] = [];
-    const removed: string[] = [];
     for (let hour = 0; hour < 3; hour++) {
       await backups.run();
       await backups.run();
-      written.push(pathOfBackup('', clock.now(), 'backup'));
-      // The oldest of those that are dated later than an hour from now.
-      removed.push(pathOfBackup('', clock.now() + 2 * HOUR_MS - 1_000, 'backup'));
-      expect(files()).toEqual([...planted.filter((name) => !removed.includes(name)), ...written].sort());
+      const written = nameAt(clock.now());
+      expect(files()).toContain(written);
+      expect([await newest(), await backupRecords()]).toEqual([clock.now(), hour + 1]);
       clock.advance(HOUR_MS);
     }
+    expect(files()).toHaveLength(NEWEST_KEPT);
+    expect(planted.filter((name) => !files().includes(name))).toEqual(planted.slice(0, 3));
+  });
+
+  it('stands beside those of another installation in the same folder, and neither counts or removes them', async () => {
+    const planted = plantBackups(NEWEST_KEPT + 2);
+    await (await backupsOf({ folder: folderOf('89abcdef') })).run();
+    const other = FIRST.replace(ID, '89abcdef');
+    expect(files()).toEqual([...planted, other].sort());
+    await (await backupsOf()).run();
+    expect(files()).toContain(other);
+    expect(files()).toHaveLength(NEWEST_KEPT + 2);
   });
 
   it('that the stop of the service ends leaves no file, and is no failure', async () => {
@@ -323,14 +340,22 @@ describe('a folder of backups', () => {
     expect([files().length, lines.at(-1)?.msg]).toEqual([1, 'BunKMS is backed up again']);
   });
 
-  it('that cannot be made is a failure that costs no audit record', async () => {
-    writeFileSync(folder, 'a file');
-    await (await backupsOf()).run();
-    expect([failures, await backupRecords()]).toEqual([1, 0]);
-    expect(lines).toMatchObject([{ level: 'warn', msg: expect.stringContaining('EEXIST'), folder }]);
-    rmSync(folder);
-    mkdirSync(folder);
-  });
+  it.each([
+    ['a file', () => writeFileSync(folder, 'a file'), 'EEXIST'],
+    // Node's own recursive mkdir never returns there.
+    ['in a file system without folders', () => (folder = '/proc/bunkms-backups'), 'ENOENT'],
+    ['below a folder that does not exist', () => (folder = join(folder, 'none', 'backups')), 'ENOENT'],
+  ])(
+    'that cannot be made, as it is %s, is logged at once, and costs no audit record',
+    async (_where, spoil, code) => {
+      const made = folder;
+      spoil();
+      await (await backupsOf()).run();
+      expect([failures, await backupRecords()]).toEqual([1, 0]);
+      expect(lines).toMatchObject([{ level: 'warn', msg: expect.stringContaining(code), folder }]);
+      folder = made;
+    },
+  );
 
   it(
     'on a full disk keeps its backups, and gets the next one when there is space',
@@ -345,7 +370,9 @@ describe('a folder of backups', () => {
         clock.advance(HOUR_MS);
         await backups.run();
         expect([files(), failures]).toEqual([['ballast', FIRST].sort(), 1]);
-        expect(lines).toMatchObject([{ level: 'warn', msg: expect.stringContaining('ENOSPC'), folder }]);
+        expect(lines).toMatchObject([
+          { level: 'warn', msg: expect.stringContaining('ENOSPC'), folder, free_mib: 0 },
+        ]);
         rmSync(join(folder, 'ballast'));
         clock.advance(HOUR_MS);
         await backups.run();

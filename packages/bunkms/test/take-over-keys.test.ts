@@ -147,6 +147,12 @@ function givesAllKeys(storageOf: (dataDir: string) => Promise<Record<string, str
     expect(await holderOf('unknown-dek')).toBe('unknown');
     expect([await holderOf('theirs-dek'), await holderOf('stays-dek')]).toEqual([other.id, lost.id]);
     const [act, ...each] = (await kms.records()).filter((record) => record.seq > seq);
+    // So that its Bundoc looks for projects that it lacks, whatever it did meanwhile.
+    expect(each.filter(({ action }) => action === 'storage.take_over')).toMatchObject([
+      { severity: 'CRITICAL', actor: 'cli', detail: { storage: next.id, taken_over_ms: expect.any(Number) } },
+    ]);
+    expect((await next.export('enabled-dek')).json()).toMatchObject({ code: 'storage_superseded' });
+    expect((await next.advance()).status).toBe(200);
     expect(act).toEqual({
       seq: expect.any(Number),
       time: expect.any(String),
@@ -249,6 +255,7 @@ function givesAllKeys(storageOf: (dataDir: string) => Promise<Record<string, str
       .map(({ action, detail }) => [action, detail?.['force']]);
     expect(details).toEqual([
       ['keys.take_over', true],
+      ['storage.take_over', undefined],
       ['key.take_over', true],
       ['key.take_over', true],
     ]);
@@ -341,6 +348,21 @@ function givesAllKeys(storageOf: (dataDir: string) => Promise<Record<string, str
     expect((await run('storage', 'take-over', next.id, '--confirm')).code).toBe(2);
     expect(await kms.store.auditHead()).toEqual(before);
     expect(await holderOf('a-dek')).toBe(lost.id);
+  });
+
+  it('counts again as a take-over of the storage when its Bundoc has started in between', async () => {
+    await create('a-dek', 'b-dek');
+    const takenOverMs: unknown[] = [];
+    await disturbed(({ replaced }) => {
+      replaced.updateKey = async (real, ...args) => {
+        replaced.updateKey = (next_, ...more) => next_(...more);
+        takenOverMs.push((await next.advance()).json().taken_over_ms);
+        return real(...args);
+      };
+    });
+    takenOverMs.push((await next.advance()).json().taken_over_ms);
+    expect(takenOverMs[1]).toBeGreaterThan(Number(takenOverMs[0]));
+    expect(await records('storage.take_over')).toHaveLength(2);
   });
 
   it('takes keys back from a storage that never existed', async () => {

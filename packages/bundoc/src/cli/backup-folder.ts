@@ -1,11 +1,13 @@
 import { createHash } from 'node:crypto';
-import { createReadStream } from 'node:fs';
+import { closeSync, constants, createReadStream, openSync } from 'node:fs';
 import { lstat, mkdir, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { CommandError } from '@bundoc/shared/cli/errors';
 import { backupFileOf, JOURNAL_FILE, MANIFEST_FILE } from '@bundoc/shared/contract/backup-folder';
+import { clearPartOfEnd } from '@bundoc/shared/files/backup-end';
 import { DataFolderInUse, LOCK_FILES, lockDataFolder } from '../engine/files/data-lock.ts';
 import { BackupDamaged } from '../engine/port/errors.ts';
+import { SMALL_FILE_BYTES_MAX } from '../engine/projects/project-file.ts';
 import { type BackupSet, type ManifestEntry, readBackups } from '../operations/backup-manifest.ts';
 import { type BackupFacts, checkBackup } from '../operations/read-backup.ts';
 
@@ -104,6 +106,22 @@ export async function checkEntry(
   if (of !== project) return { fault: 'changed', problem: `is a backup of ${of}, not of ${project}` };
   if (whole.digest('hex') === sha256) return { facts };
   return { fault: 'changed', problem: `is another backup than that of ${at}, which the manifest names` };
+}
+
+/** The `project.json` in the backup of a project; undefined when there is no complete one. Checks no hash. */
+export function endOf(folder: string, project: string): string | undefined {
+  let file: number | undefined;
+  try {
+    file = openSync(
+      join(folder, backupFileOf(project)),
+      constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK,
+    );
+    return clearPartOfEnd(file, SMALL_FILE_BYTES_MAX)?.toString();
+  } catch {
+    return undefined;
+  } finally {
+    if (file !== undefined) closeSync(file);
+  }
 }
 
 /** The bytes of the file of a project, from its start. */

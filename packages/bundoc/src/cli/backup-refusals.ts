@@ -17,8 +17,6 @@ const PASSING: ReadonlySet<string> = new Set([
 const TRIES_MAX = 8;
 /** A limit is waited for longer: someone else may make a backup of the same project. */
 const LIMITED_TRIES_MAX = 60;
-/** A large project is not sent more often. */
-const DAMAGED_TRIES_MAX = 3;
 const BACKOFF = { firstMs: 200, maxMs: 10_000 };
 /** Every other project would fail as well, so the run ends. */
 const ENDING: ReadonlySet<string> = new Set(['network_error', 'unauthenticated', 'forbidden']);
@@ -55,14 +53,10 @@ export function failureOf(project: string, error: unknown): Failed {
 export function pauseAfter(error: unknown, tries: number): number | undefined {
   // A damaged answer may come from a service or a proxy that was restarted.
   const isPassing = error instanceof BackupDamaged || isOneOf(error, PASSING);
-  if (!isPassing || tries >= triesFor(error)) return undefined;
+  const triesMax = hasCode(error, 'rate_limited') ? LIMITED_TRIES_MAX : TRIES_MAX;
+  if (!isPassing || tries >= triesMax) return undefined;
   const retryAfterMs = error instanceof BundocError ? (error.retryAfterMs ?? 0) : 0;
   return retryAfterMs + backoffMs(BACKOFF, tries);
-}
-
-function triesFor(error: unknown): number {
-  if (error instanceof BackupDamaged) return DAMAGED_TRIES_MAX;
-  return hasCode(error, 'rate_limited') ? LIMITED_TRIES_MAX : TRIES_MAX;
 }
 
 /** Whether the refusal may be one of the whole service, rather than of a project. */

@@ -57,8 +57,14 @@ async function checkBundoc(
     readTrust({ ca: caFile }),
   );
   if (trust === undefined) return;
-  const judge = judgeBundoc;
-  const isUp = await checkService(checkup, { name: 'Bundoc', url, where: source, trust, judge });
+  const isUp = await checkService(checkup, {
+    name: 'Bundoc',
+    url,
+    where: source,
+    trust,
+    expected: ['bundoc'],
+    judge: judgeBundoc,
+  });
   if (access === undefined) return;
   await checkToken(checkup, {
     check: 'token',
@@ -71,7 +77,7 @@ async function checkBundoc(
   });
 }
 
-const START_BUNKMS = 'start BunKMS; run "bunkms doctor" where it runs';
+const START_BUNKMS = 'start BunKMS, or correct BUNDOC_KMS_URL; run "bunkms doctor" where it runs';
 /** What to do when Bundoc is not ready, by its reason. */
 const NOT_READY: Readonly<Record<string, string>> = {
   storage_unavailable: 'check the disk or the database of Bundoc; its log says what fails',
@@ -117,7 +123,14 @@ async function checkOwnSide(checkup: Checkup, { kms }: BundocConfig): Promise<vo
   const where = 'BUNDOC_KMS_URL';
   const isUp =
     trust !== undefined &&
-    (await checkService(ofKms, { name: 'BunKMS', url, where, trust, judge: judgeBunkms }));
+    (await checkService(ofKms, {
+      name: 'BunKMS',
+      url,
+      where,
+      trust,
+      expected: ['bunkms-internal'],
+      judge: judgeBunkms,
+    }));
   checkup.add('kms', ofKms);
   await checkToken(checkup, {
     check: 'service token',

@@ -256,7 +256,7 @@ function isDeleted(content: readonly string[]): boolean {
 }
 
 /** All projects, without deleted ones and without those that are moving in or have moved away. */
-async function projectsIn(disk: Disk, directory: string): Promise<string[]> {
+export async function projectsIn(disk: Disk, directory: string): Promise<string[]> {
   const names = (await disk.list(directory)) ?? [];
   const projects: string[] = [];
   for (const name of names.sort()) {

@@ -6,12 +6,14 @@ import { createProgress } from '@bundoc/shared/cli/progress';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { backupFileOf } from '@bundoc/shared/contract/backup-folder';
 import { defined } from '@bundoc/shared/contract/defined';
+import { projectFileSchema } from '@bundoc/shared/contract/project-file';
+import { parseJson } from '@bundoc/shared/json/parse-json';
 import { formatError } from '@bundoc/shared/logs/error-line';
 import type { Environment } from '@bundoc/shared/process/config';
 import { readConfig } from '../config.ts';
 import { BackupDamaged, ProjectExists } from '../engine/port/errors.ts';
 import type { ManifestEntry } from '../operations/backup-manifest.ts';
-import { checkEntry, readBackup } from './backup-folder.ts';
+import { checkEntry, endOf, readBackup } from './backup-folder.ts';
 import { explainMissingKey } from './missing-key.ts';
 import { type RestorePlace, withRestorePlace } from './restore-place.ts';
 import { requireBackups } from './verify-folder.ts';
@@ -23,8 +25,10 @@ const ENDING: ReadonlySet<string> = new Set([
   'unauthenticated',
   'disk_full',
 ]);
-/** How many projects are named for which an administrator has to do the same. */
+/** How many projects are named of those for which an operator has to do the same. */
 const NAMED_MAX = 3;
+/** As many projects are restored at a time: each waits for its key and for the disk. */
+const AT_ONCE = 4;
 
 /**
  * `bundoc restore <folder>`: restores the projects of a folder of backups that are not there yet, into one
@@ -49,13 +53,22 @@ export async function restoreFolder(
     using bar = createProgress('{bar} {value}/{total} projects, {eta_formatted} left');
     bar.start(Math.max(1, entries.size));
     let count = 0;
-    for (const entry of entries.values()) {
-      await run.one(entry);
-      bar.update(++count);
-    }
-    return run.summary();
+    // Shared. A worker that fails ends it for the others, too.
+    const left = Iterator.from(entries.values()).map((entry) => entry);
+    const work = async () => {
+      for (const entry of left) {
+        await run.one(entry);
+        bar.update(++count);
+      }
+    };
+    // The storage must not close while some still write to it.
+    const ended = await Promise.allSettled(Array.from({ length: AT_ONCE }, work));
+    const failed = ended.find((one) => one.status === 'rejected');
+    if (failed !== undefined) throw failed.reason;
+    const others = place.projects.filter((project) => !entries.has(project));
+    return { ...run.summary(), ...defined({ others: sampleOf(others) }) };
   });
-  const { restored, present, skipped, failed, held, unheld, disabled, storage } = done;
+  const { restored, present, skipped, failed, held, unheld, disabled, others, storage } = done;
   const waiting = [...held, unheld, disabled].filter((one) => one !== undefined);
   if (json) console.log(JSON.stringify({ folder, projects: entries.size, ...done }));
   else {
@@ -65,6 +78,10 @@ export async function restoreFolder(
     );
     for (const { project, message } of skipped) console.error(`bundoc: ${project}: skipped: ${message}`);
     for (const { project, message } of failed) console.error(`bundoc: ${project}: ${message}`);
+    if (others !== undefined)
+      console.error(
+        `bundoc: the storage also has ${counted(others.projects, 'project')} of which the folder has no backup, such as ${others.such_as.join(', ')}`,
+      );
     for (const one of held) console.error(`bundoc: ${takeOverAdvice(one)}`);
     if (unheld !== undefined)
       console.error(
@@ -78,12 +95,15 @@ export async function restoreFolder(
   if (failed.length + waiting.length > 0) throw faultFound();
 }
 
-/** Projects that an administrator can let this storage restore. */
-interface Waiting {
-  /** How many projects wait for their keys. */
+interface Sample {
+  /** How many projects. */
   readonly projects: number;
   /** Some of them. */
   readonly such_as: readonly string[];
+}
+
+/** Projects that an administrator can let this storage restore. */
+interface Waiting extends Sample {
   /** What the administrator runs. */
   readonly command: string;
 }
@@ -93,9 +113,14 @@ interface OtherStorage extends Waiting {
   readonly storage: string;
 }
 
-function waitingFor(projects: readonly string[], command: string): Waiting | undefined {
+function sampleOf(projects: readonly string[]): Sample | undefined {
   if (projects.length === 0) return undefined;
-  return { projects: projects.length, such_as: projects.slice(0, NAMED_MAX), command };
+  return { projects: projects.length, such_as: projects.toSorted().slice(0, NAMED_MAX) };
+}
+
+function waitingFor(projects: readonly string[], command: string): Waiting | undefined {
+  const sample = sampleOf(projects);
+  return sample && { ...sample, command };
 }
 
 /** A path as a word of a shell. */
@@ -119,7 +144,11 @@ interface NotRestored {
   readonly message: string;
 }
 
-/** Restores one project after another into a storage. */
+function byProject(one: NotRestored, other: NotRestored): number {
+  return one.project < other.project ? -1 : 1;
+}
+
+/** Restores projects into a storage. Several at a time, so all lists are sorted at the end. */
 class RestoreRun {
   readonly #folder: string;
   readonly #place: RestorePlace;
@@ -144,12 +173,15 @@ class RestoreRun {
       storage: here,
       restored: this.#restored,
       present: this.#present,
-      skipped: this.#skipped,
-      failed: this.#failed,
-      held: [...this.#held].map(([storage, projects]): OtherStorage => {
-        const command = `bunkms storage take-over ${here} --of ${storage} --confirm`;
-        return { storage, projects: projects.length, such_as: projects.slice(0, NAMED_MAX), command };
-      }),
+      skipped: this.#skipped.sort(byProject),
+      failed: this.#failed.sort(byProject),
+      held: [...this.#held]
+        .flatMap(([storage, projects]): OtherStorage[] => {
+          const command = `bunkms storage take-over ${here} --of ${storage} --confirm`;
+          const waiting = waitingFor(projects, command);
+          return waiting === undefined ? [] : [{ storage, ...waiting }];
+        })
+        .sort(({ such_as: [one = ''] }, { such_as: [other = ''] }) => (one < other ? -1 : 1)),
       ...defined({
         unheld: waitingFor(
           this.#unheld,
@@ -163,7 +195,8 @@ class RestoreRun {
   /** @throws the error after which no further project can be restored. */
   async one(entry: ManifestEntry): Promise<void> {
     const { project, gone } = entry;
-    if (await this.#place.isThere(project)) this.#present++;
+    const present = await this.#place.fileOf(project);
+    if (present !== undefined) this.#findPresent(project, present);
     // It was deleted, or lives in another storage: nothing is lost.
     else if (gone !== undefined && gone.why !== 'not_found')
       this.#skipped.push({
@@ -172,6 +205,18 @@ class RestoreRun {
         message: `${WHY_SKIPPED[gone.why]} since ${gone.since}`,
       });
     else await this.#restore(entry);
+  }
+
+  /** @param file its `project.json` in the storage. */
+  #findPresent(project: string, file: string): void {
+    const [here, inBackup] = [file, endOf(this.#folder, project)].map(createdAtIn);
+    if (here === inBackup || here === undefined || inBackup === undefined) this.#present++;
+    else
+      this.#failed.push({
+        project,
+        code: 'other_project',
+        message: `another project with this id was created at ${here}, and the backup is of that of ${inBackup}: to restore it, stop Bundoc, move the present one out of the storage, and run this again`,
+      });
   }
 
   async #restore(entry: ManifestEntry): Promise<void> {
@@ -208,6 +253,11 @@ class RestoreRun {
     const why = explainMissingKey(error, project, this.#place.storage);
     return { project, code: error.code, message: why ?? formatError(error) };
   }
+}
+
+/** When a project was created, by its `project.json`. A restored project has the time of its backup. */
+function createdAtIn(file: string | undefined): string | undefined {
+  return projectFileSchema.safeParse(parseJson(file ?? '')).data?.createdAt;
 }
 
 const OTHER_BACKUP = 'if there is another backup of the project, run "bundoc restore <file>" with it';

@@ -10,10 +10,12 @@ import { isLeftOver } from '../engine/moves/judge-move-mark.ts';
 import { type MarkSetAside, SET_ASIDE_FOLDER } from '../engine/moves/set-aside.ts';
 import type { BackupEnd } from '../engine/moves/transfer-port.ts';
 import { clearRows } from '../engine/postgres/rows/clear-rows.ts';
+import { readFileRow } from '../engine/postgres/rows/file-row.ts';
 import { identifyDatabase } from '../engine/postgres/rows/identity-in-rows.ts';
 import { restoreProjectInRows } from '../engine/postgres/transfer/restore-rows.ts';
+import { SMALL_FILE_BYTES_MAX } from '../engine/projects/project-file.ts';
 import { type BackupFacts, cipherOf, restoreSource } from '../operations/read-backup.ts';
-import { withMadeFolder, withStorageKeys } from './open-data.ts';
+import { projectsIn, withMadeFolder, withStorageKeys } from './open-data.ts';
 import { projectsInRows, withDatabase } from './open-database.ts';
 import type { StorageExporter } from './storage-exporter.ts';
 
@@ -30,8 +32,10 @@ export interface RestorableBackup {
 export interface RestorePlace {
   /** The id of the storage. */
   readonly storage: string;
-  /** Whether the project is there already. A restore would refuse it. */
-  isThere(project: string): Promise<boolean>;
+  /** Its projects, when it was opened. */
+  readonly projects: readonly string[];
+  /** The `project.json` of a project that is there already, which a restore would refuse. */
+  fileOf(project: string): Promise<string | undefined>;
   /**
    * Restores a project.
    *
@@ -53,10 +57,10 @@ export function withRestorePlace<T>(
   if (storage.kind === 'postgres')
     return withDatabase(storage, async (database) =>
       withStorageKeys(config, await identifyDatabase(database, clock), async (keys) => {
-        const present = new Set(await projectsInRows(database));
         return action({
           storage: keys.storage.id,
-          isThere: async (project) => present.has(project),
+          projects: await projectsInRows(database),
+          fileOf: async (project) => (await readFileRow(database, project)).text,
           restore: async ({ facts, open, onProgress }) => {
             const from = await sourceOf(facts, open, keys);
             await clearRows(database, marksOf(facts, keys));
@@ -66,12 +70,15 @@ export function withRestorePlace<T>(
       }),
     );
   return withMadeFolder(config, ({ dataDir, projectsDir, tmp, disk, identity, engine }) =>
-    withStorageKeys(config, identity, (keys) =>
+    withStorageKeys(config, identity, async (keys) =>
       action({
         storage: keys.storage.id,
-        isThere: async (project) => {
-          const names = (await disk.list(join(projectsDir, project))) ?? [];
-          return names.includes(PROJECT_FILE) && !names.includes(MOVE_FILE);
+        projects: await projectsIn(disk, projectsDir),
+        fileOf: async (project) => {
+          const directory = join(projectsDir, project);
+          const names = (await disk.list(directory)) ?? [];
+          if (!names.includes(PROJECT_FILE) || names.includes(MOVE_FILE)) return undefined;
+          return String(await disk.read(join(directory, PROJECT_FILE), SMALL_FILE_BYTES_MAX));
         },
         restore: async ({ facts, open, onProgress }) => {
           const { project } = facts.head;

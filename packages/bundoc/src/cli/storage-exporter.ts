@@ -1,4 +1,5 @@
 import { hasCode } from '@bundoc/shared/contract/app-error';
+import { Mutex } from '@bundoc/shared/runtime/mutex';
 import { advanceStorage } from '../engine/identity/started-storage.ts';
 import type { StorageIdentity } from '../engine/identity/storage-file.ts';
 import type { KeyService, StorageCalls } from '../kms/port.ts';
@@ -24,7 +25,10 @@ export async function storageExporter(
   kms: Pick<StorageCalls, 'exportKey' | 'advanceStorage'>,
 ): Promise<StorageExporter> {
   const { id, generation } = await identity.read();
-  const acting = async (refused?: string) => {
+  const advancing = new Mutex();
+  /** Of several calls at once with the same generation, one confirms another, and the others find that. */
+  const acting = (refused?: string) => advancing.run(() => actingNow(refused));
+  const actingNow = async (refused?: string) => {
     const file = await identity.read();
     const isUsable = file.generation !== undefined && file.generation !== refused;
     if (isUsable) return { storage: id, generation: String(file.generation) };

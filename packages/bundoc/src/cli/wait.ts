@@ -8,6 +8,7 @@ export const addWaitCommand: AddCommands = (program, environment) =>
   addWait(program, {
     name: 'Bundoc',
     where: 'by --url, BUNDOC_URL, or BUNDOC_HOST and BUNDOC_PORT',
+    expected: ['bundoc'],
     judge: judgeBundoc,
     access: (options) => bundocAccess(environment, options),
     ownUrl: () => ownBundocUrl(environment),

@@ -28,6 +28,7 @@ const readinessSchema = z.object({
 });
 export type Readiness = z.infer<typeof readinessSchema>;
 const readySchema = z.object({
+  service: z.literal('bundoc'),
   status: z.enum(['ready', 'not ready', 'draining']),
   ...readinessSchema.shape,
 });
@@ -63,6 +64,7 @@ export function registerHealth(
       ask: {
         status: 200,
         answer: {
+          service: 'bundoc',
           status: 'ready',
           storage: 'ok',
           kms: 'up',
@@ -80,6 +82,6 @@ export function registerHealth(
     const able = state.reason === undefined ? 'ready' : 'not ready';
     const status = drain.isDraining ? 'draining' : able;
     if (status !== 'ready') reply.code(503).header('retry-after', '1');
-    return { status, ...state, ...(isMonitor ? defined({ generation, disk }) : {}) };
+    return { service: 'bundoc', status, ...state, ...(isMonitor ? defined({ generation, disk }) : {}) };
   });
 }

@@ -5,6 +5,8 @@ import { defined } from '@bundoc/shared/contract/defined';
 import { HEARTBEAT_MS } from '@bundoc/shared/contract/events';
 import { parseReceipts, RECEIPT_HEADER } from '@bundoc/shared/contract/kms-receipt';
 import type { ProblemCode } from '@bundoc/shared/contract/problem';
+import { answeringSchema } from '@bundoc/shared/contract/service-info';
+import { parseJson } from '@bundoc/shared/json/parse-json';
 import type { Logger } from '@bundoc/shared/logs/logger';
 import { backoffMs } from '@bundoc/shared/runtime/backoff';
 import type { Clock } from '@bundoc/shared/runtime/clock';
@@ -114,6 +116,9 @@ const VERDICTS: Readonly<Record<string, ProblemCode>> = {
   precondition_failed: 'precondition_failed',
 };
 
+/** The member of `/ready` that is read. */
+const readySchema = z.object({ service: answeringSchema.optional().catch(undefined) });
+
 /** The members of a refusal that are read. */
 const refusalSchema = z.object({
   code: z.string().transform((code) => code.slice(0, 64)),
@@ -165,7 +170,10 @@ export class KmsTransport {
     });
   }
 
-  /** Why BunKMS is not ready to release keys; undefined when it is. Asks once, with a short timeout. */
+  /**
+   * Why BunKMS is not ready to release keys; undefined when it is. Asks once, with a short timeout. Its API
+   * listener releases none, so that one does not count.
+   */
   async outage(): Promise<unknown> {
     const measure = this.#options.skew?.begin();
     try {
@@ -174,7 +182,11 @@ export class KmsTransport {
         signal: AbortSignal.timeout(this.#connectTimeoutMs),
       });
       if (statusCode === 200) measure?.(headers);
-      await body.dump();
+      const answering = readySchema.safeParse(parseJson((await takeBytes(body)).toString())).data?.service;
+      if (answering !== undefined && answering !== 'bunkms-internal') {
+        const what = answering === 'bunkms' ? 'the API listener of BunKMS' : 'Bundoc';
+        return new TryFailed(`${what} answers: give the URL of the internal listener of BunKMS`, true);
+      }
       if (statusCode === 200) return undefined;
       // A BunKMS that is not ready, sealed for example, answers 503.
       const remedy = statusCode === 503 ? 'its own log says why' : 'is it the internal listener of BunKMS?';

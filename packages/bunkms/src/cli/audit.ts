@@ -120,7 +120,8 @@ async function verifyAudit(
           ...verdict.receipts.map(
             (record) => `the chain has the record of the receipt: ${recordLine(record)}`,
           ),
-          `${counted(verdict.head.seq, 'record')}, intact, head ${verdict.head.hash}`,
+          `${counted(verdict.head.seq, 'record')}, intact`,
+          `audit: ${verdict.head.seq}:${verdict.head.hash}`,
         ]
       : [],
   );

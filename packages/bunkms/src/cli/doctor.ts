@@ -10,10 +10,10 @@ import type { TokenInfo } from '@bundoc/shared/contract/tokens';
 import type { Environment } from '@bundoc/shared/process/config';
 import { readTlsMaterial } from '@bundoc/shared/tls/files';
 import { type BunkmsConfig, readConfig } from '../config.ts';
-import { BACKUP_EVERY_MS, BackupFolder } from '../recovery/backup-folder.ts';
+import { BACKUP_EVERY_MS, BackupFolder, installationOf } from '../recovery/backup-folder.ts';
 import { kekProviderOf } from '../vault/kek-provider.ts';
 import { Vault } from '../vault/vault.ts';
-import { type CliKms, withKms } from './open-kms.ts';
+import { type CliKms, withKms, withStore } from './open-kms.ts';
 import { allTokens } from './token.ts';
 
 interface DoctorOptions {
@@ -45,7 +45,11 @@ async function checkAll(checkup: Checkup, environment: Environment, options: Doc
   const hasKek = await checkKek(checkup, config);
   if (config.storage.kind === 'sqlite') await checkDisk(checkup, resolve(config.dataDir), 'BUNKMS_DATA_DIR');
   if (hasKek) await checkInstallation(checkup, environment, options);
-  if (config.backupTo !== undefined) await checkBackups(checkup, new BackupFolder(config.backupTo));
+  if (config.backupTo !== undefined)
+    await checkBackups(
+      checkup,
+      new BackupFolder(config.backupTo, () => withStore(environment, installationOf)),
+    );
   for (const [name, files] of Object.entries({ 'api tls': config.tls, 'internal tls': config.internalTls }))
     await checkup.try(name, 'correct the files of the certificate', () => {
       const { notAfterMs } = files === undefined ? {} : readTlsMaterial(files);
@@ -113,9 +117,10 @@ async function checkInstallation(
 /** The age at which the newest backup is late, milliseconds: as in docs/operations/alerts.md. */
 const LATE_MS = 3 * BACKUP_EVERY_MS;
 
-/** Checks the age of the newest of the service's own backups. */
+/** Checks the folder of the service's own backups, and the age of the newest one. */
 async function checkBackups(checkup: Checkup, folder: BackupFolder): Promise<void> {
   const remedy = `look for "BunKMS was not backed up" in the log of the service, and check ${folder.path} (BUNKMS_BACKUP_TO)`;
+  if (!(await checkDisk(checkup, folder.path, 'BUNKMS_BACKUP_TO', 'backup disk'))) return;
   await checkup.try('backup', remedy, async () => {
     const nowMs = Date.now();
     await folder.read(nowMs);
@@ -191,5 +196,6 @@ async function checkServer(checkup: Checkup, config: BunkmsConfig, options: Doct
   );
   if (trust === undefined) return;
   const where = options.url === undefined ? 'BUNKMS_HOST and BUNKMS_PORT' : '--url';
-  await checkService(checkup, { name: 'BunKMS', url, where, trust, judge: judgeBunkms });
+  const expected = ['bunkms', 'bunkms-internal'] as const;
+  await checkService(checkup, { name: 'BunKMS', url, where, trust, expected, judge: judgeBunkms });
 }

@@ -154,8 +154,9 @@ function addEnds({ onKey, change, destroy }: KeyCommands): void {
   onKey('destroy-version', 'permanently destroys one older version of a key')
     .argument('<version>', 'its number', parserOf(keyVersionParamSchema))
     .requiredOption('--confirm <name>', 'the name again')
-    .action((name, version, options) =>
-      destroy(options, name, (deps) => destroyVersion(deps, { name, version }, CLI_CALLER)),
+    .option('--accept-loss', 'also a version that is damaged or lost')
+    .action((name, version, { acceptLoss = false, ...options }) =>
+      destroy(options, name, (deps) => destroyVersion(deps, { name, version, acceptLoss }, CLI_CALLER)),
     );
 }
 

@@ -45,14 +45,15 @@ export async function withStore<T>(
 ): Promise<T> {
   const location = readConfig(environment);
   if (!mayHaveStore(location))
-    throw new CliFailure(
-      `there is no store in ${location.dataDir} (BUNKMS_DATA_DIR); run "bunkms init" to create one`,
-    );
+    throw new CliFailure(`there is no store in ${location.dataDir} (BUNKMS_DATA_DIR): ${NO_STORE}`);
   await using store = await openCliStore(location);
-  if ((await store.readInstallation()) === undefined)
-    throw new CliFailure('the store is empty: run "bunkms init" to create an installation');
+  if ((await store.readInstallation()) === undefined) throw new CliFailure(`the store is empty: ${NO_STORE}`);
   return await action(store);
 }
+
+/** A new store must not come into the place of one that can be restored. */
+const NO_STORE =
+  'if BunKMS had one, restore its backup with "bunkms restore <file>"; run "bunkms init" only for a new installation, or when there is no backup';
 
 /** {@link withStore}, unsealed. @throws CliFailure when the KEK does not fit. */
 export function withKms<T>(environment: Environment, action: (kms: CliKms) => Promise<T>): Promise<T> {
@@ -68,7 +69,8 @@ export async function unsealStore(environment: Environment, database: KmsStore):
   const trust = new StoreTrust({ store: database, logger: ports.logger, metrics: createMetrics() });
   const store = trustedStore(database, trust);
   await trust.check();
-  const provider = ringOf(environment);
+  const isNew = (await database.readInstallation()) === undefined;
+  const provider = ringOf(environment, isNew ? undefined : () => 'put the KEK of the installation there');
   const stamp = provider.stamp();
   const vault = new Vault(await provider.load());
   const state = await unseal(vault, store, systemClock, 'cli');
@@ -131,14 +133,17 @@ export async function hasStore(location: StoreLocation): Promise<boolean> {
   return (await store.readInstallation()) !== undefined;
 }
 
-/** The KEK ring of the configuration. */
+/** The KEK ring of the configuration, for a backup. */
 export async function loadVault(environment: Environment): Promise<Vault> {
-  return new Vault(await ringOf(environment).load());
+  const remedy = () => 'put the KEK of the backup there: under another one, nothing of it opens';
+  const ring = ringOf(environment, remedy);
+  return new Vault(await ring.load());
 }
 
-function ringOf(environment: Environment): KekProvider {
+/** @param remedy what to do when the file is missing; undefined when any KEK may be made. */
+function ringOf(environment: Environment, remedy: (() => string) | undefined): KekProvider {
   const warn = (message: string) => console.error(`bunkms: warning: ${message}`);
-  return kekProviderOf(readConfig(environment).kek, warn);
+  return kekProviderOf(readConfig(environment).kek, warn, remedy);
 }
 
 /** False when opening the store would create an empty one. */

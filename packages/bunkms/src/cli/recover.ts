@@ -18,8 +18,8 @@ export interface RecoverCliOptions {
 /**
  * Rebuilds lost keys from the project files in Bundoc's data folder, or in backups. The services may run.
  *
- * @throws CliFailure when some keys were not changed, after recovering all others, or when there is no
- *   project.
+ * @throws CliFailure when some keys were not changed or are lost, after recovering all others, or when there
+ *   is no project.
  */
 export async function recover(environment: Environment, options: RecoverCliOptions): Promise<void> {
   const projects = await withKms(environment, async ({ store, vault, keks, state: { chainKey } }) => {
@@ -39,10 +39,11 @@ export async function recover(environment: Environment, options: RecoverCliOptio
     }
     return all;
   });
-  if (projects.length === 0) throw new CliFailure(`${options.from} has no project: no key was recovered`);
+  if (!projects.some(({ project }) => project !== undefined))
+    throw new CliFailure(`${options.from} has no project: no key was recovered`);
   if (options.json) console.log(JSON.stringify({ dry_run: options.dryRun === true, projects }));
   else for (const project of projects) console.log(formatLine(project, options.dryRun === true));
-  fail(projects);
+  fail(projects, options.from);
 }
 
 function formatLine(
@@ -50,26 +51,34 @@ function formatLine(
   isDryRun: boolean,
 ): string {
   const words = [
-    project,
+    ...(project === undefined ? [] : [project]),
     key,
     isDryRun && outcome === 'recovered' ? 'would recover' : outcome,
     ...(state === undefined ? [] : [state]),
     ...(versions.length === 0 ? [] : [`versions ${versions.join(',')}`]),
     ...(lost.length === 0 ? [] : [`lost versions ${lost.join(',')}`]),
     ...(problem === undefined ? [] : [problem]),
+    ...(outcome === 'lost' ? ['no backup here has it'] : []),
   ];
   return words.join('  ');
 }
 
-function fail(projects: readonly RecoveredProject[]): void {
+const LOST =
+  'recover from every other folder with projects, too. What none has is lost. To accept that, run "bunkms key destroy <name> --confirm <name>"; until then, each backup of BunKMS says that it lacks the key';
+
+function fail(projects: readonly RecoveredProject[], from: string): void {
   const back = projects.filter(({ outcome, problem }) => outcome === 'deleted' && problem !== undefined);
   if (back.length > 0)
     throw new CliFailure(
-      `these projects have no project file and a marker that they were deleted, but their keys exist: ${listOf(back.map(({ project }) => project))}; a marker proves nothing: find out who deleted them before you destroy a key`,
+      `these projects have no project file and a marker that they were deleted, but their keys exist: ${listOf(back.map(({ project = '' }) => project))}; a marker proves nothing: find out who deleted them before you destroy a key`,
     );
   const of = (...outcomes: RecoveredProject['outcome'][]) =>
-    projects.filter(({ outcome }) => outcomes.includes(outcome)).map(({ project }) => project);
-  const others = of('conflict', 'unreadable');
-  if (others.length > 0)
-    throw new CliFailure(`the keys of these projects are not recovered: ${listOf(others)}`);
+    projects.filter(({ outcome }) => outcomes.includes(outcome));
+  const others = of('conflict', 'unreadable').map(({ project = '' }) => project);
+  const lost = of('lost').map(({ key = '' }) => key);
+  const faults = [
+    ...(others.length === 0 ? [] : [`the keys of these projects are not recovered: ${listOf(others)}`]),
+    ...(lost.length === 0 ? [] : [`no backup in ${from} has these keys: ${listOf(lost)}; ${LOST}`]),
+  ];
+  if (faults.length > 0) throw new CliFailure(faults.join('; '));
 }

@@ -9,6 +9,7 @@ export const addWaitCommand: AddCommands = (program, environment) =>
   addWait(program, {
     name: 'BunKMS',
     where: 'by --url, or BUNKMS_HOST and BUNKMS_PORT',
+    expected: ['bunkms', 'bunkms-internal'],
     judge: judgeBunkms,
     access: (options) => options,
     ownUrl: () => ownUrl(readConfig(environment)),

@@ -116,6 +116,7 @@ async function createListener(
   const guards = createGuards(auth, services);
 
   registerPublicRoutes(app, {
+    service: listener === 'api' ? 'bunkms' : 'bunkms-internal',
     readiness: options.readiness,
     drain: options.drain,
     jwks: { keys: [publicKey] },

@@ -1,3 +1,4 @@
+import { type Answering, answeringSchema } from '@bundoc/shared/contract/service-info';
 import { type Jwks, jwksSchema } from '@bundoc/shared/contract/tokens';
 import { registerHealthRoute } from '@bundoc/shared/http/service-routes';
 import { RETRY_AFTER } from '@bundoc/shared/openapi/answer-headers';
@@ -9,12 +10,14 @@ import type { Readiness } from './readiness.ts';
 import { OPEN_WHILE_SEALED } from './sealed-hook.ts';
 
 export interface PublicDeps {
+  readonly service: Answering;
   readonly readiness: () => Promise<Readiness>;
   readonly drain: Drain;
   readonly jwks: Jwks;
 }
 
 const readinessSchema = z.object({
+  service: answeringSchema.extract(['bunkms', 'bunkms-internal']).describe('The listener that answers'),
   status: z.enum(['ready', 'sealed', 'unavailable', 'draining']),
   checks: z.object({ unsealed: z.boolean(), store: z.boolean(), audit: z.boolean() }),
   faults: z
@@ -34,7 +37,10 @@ const JWKS_MAX_AGE_S = 300;
  * store is not authenticated. Anyone who can write to the store could replace it and make Bundoc accept
  * forged tokens (ADR 0006).
  */
-export function registerPublicRoutes(app: FastifyInstance, { readiness, drain, jwks }: PublicDeps): void {
+export function registerPublicRoutes(
+  app: FastifyInstance,
+  { service, readiness, drain, jwks }: PublicDeps,
+): void {
   registerHealthRoute(app, OPEN_WHILE_SEALED);
 
   const ready = describe({
@@ -53,12 +59,12 @@ export function registerPublicRoutes(app: FastifyInstance, { readiness, drain, j
     examples: {
       ask: {
         status: 200,
-        answer: { status: 'ready', checks: { unsealed: true, store: true, audit: true } },
+        answer: { service, status: 'ready', checks: { unsealed: true, store: true, audit: true } },
       },
     },
   });
   app.get('/ready', { config: { ...OPEN_WHILE_SEALED, ...ready } }, async (_request, reply) => {
-    const state = await readiness();
+    const state = { service, ...(await readiness()) };
     const answer = drain.isDraining ? { ...state, status: 'draining' } : state;
     if (answer.status !== 'ready') reply.code(503).header('retry-after', '1');
     return answer;

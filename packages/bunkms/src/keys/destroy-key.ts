@@ -67,15 +67,22 @@ export function allDestroyed(
   return numbers.map((number) => destroyed(genuine.get(number) ?? lostVersion(id, number, time), time));
 }
 
+interface VersionToDestroy extends KeyRequest {
+  readonly version: number;
+  /** Destroys a version that is damaged or lost, too: what is sealed under it is given up. */
+  readonly acceptLoss?: boolean;
+}
+
 /**
- * Destroys one version that is no longer needed, never the current one.
+ * Destroys one version that is no longer needed, never the current one. One that is damaged is refused unless
+ * its loss is accepted, because `bunkms recover` may restore it.
  *
  * @throws AppError `key_not_found` for a version that never existed, `key_version_current`,
  *   `key_version_destroyed`, `key_pending_deletion`, `key_destroyed`, and of `changeKey`.
  */
 export async function destroyVersion(
   deps: KeyDeps,
-  request: KeyRequest & { readonly version: number },
+  request: VersionToDestroy,
   caller: Caller,
 ): Promise<DestroyReceipt> {
   const number = request.version;
@@ -83,7 +90,11 @@ export async function destroyVersion(
     refuseEnding(key.record);
     if (number > key.record.version) throw new AppError('key_not_found');
     if (number === key.record.version) throw new AppError('key_version_current');
-    const version = versionOf(key, number, deps.logger);
+    const present = key.versions.some((one) => one.version === number);
+    const version =
+      present || request.acceptLoss !== true
+        ? versionOf(key, number, deps.logger)
+        : lostVersion(key.record.id, number, time);
     if (version.state === 'destroyed') throw new AppError('key_version_destroyed');
     return {
       action: 'key.destroy_version',

@@ -7,7 +7,7 @@ import { takeOverKeyOf } from './key-holder.ts';
 import { hasHolder } from './key-state.ts';
 import { leaseLive, liveUntil } from './leases.ts';
 import { allKeys } from './read-keys.ts';
-import { readStorage } from './storages.ts';
+import { readStorage, takeOverStorage } from './storages.ts';
 import type { KeyDeps } from './stored-key.ts';
 
 /**
@@ -76,7 +76,8 @@ async function lookAt(deps: KeyDeps, of: string): Promise<Holdings> {
  * Each key changes separately, together with its record, and only while the storage still holds it. So this
  * may be interrupted at any time, and a repetition continues with the keys that are left. A CRITICAL record
  * of the whole act, with the number of keys, is durable before the first key changes. Without keys to give
- * there is no record.
+ * there is no record. It counts as a take-over of the storage that gets the keys: a running Bundoc with it
+ * pauses, and looks for lost projects.
  *
  * @param holdings of {@link holdingsOf}.
  * @param onTaken called after each key with the number of keys so far.
@@ -97,6 +98,11 @@ export async function takeOverKeys(
   if (holdings.leases_until !== undefined && !force) throw leaseLive(holdings.leases_until);
   const detail = { from: of, to: storage, count, force };
   await deps.audit.append(draftNow(deps, caller, 'keys.take_over', { severity: 'CRITICAL', detail }));
+  // A storage that is taken over looks for projects whose keys it holds and that it lacks: it refuses them as
+  // lost, until they are restored. Before the keys come, so that a running Bundoc stops. Afterwards again, in
+  // case it has started in between.
+  const lookForLost = () => takeOverStorage(deps, storage, { force: true }, caller);
+  await lookForLost();
   let taken = 0;
   // Shared by all takers. A taker that fails ends it for the others, too.
   const keys = allKeys(deps);
@@ -109,6 +115,7 @@ export async function takeOverKeys(
   // A taker that fails ends only once the others have: the store must not close under them.
   const takers = await Promise.allSettled(Array.from({ length: AT_ONCE }, take));
   const failed = takers.find((taker) => taker.status === 'rejected');
+  await lookForLost();
   if (failed !== undefined) throw failed.reason;
   return { taken, left: await lookAt(deps, of) };
 }

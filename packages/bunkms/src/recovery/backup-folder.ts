@@ -1,47 +1,60 @@
+import assert from 'node:assert/strict';
 import { mkdir, readdir, rm, stat } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
+import { GENESIS } from '../records/chain.ts';
+import type { AuditStore } from '../store/audit.ts';
 
 /** How old the newest backup of a folder becomes before the next one is written, milliseconds. */
 export const BACKUP_EVERY_MS = 3_600_000;
 /** The newest backups that a folder keeps, and beyond them the newest of each of so many days. */
 export const NEWEST_KEPT = 24;
 export const DAYS_KEPT = 7;
-/** A temporary file that nobody has written to for so long is left from an ended process, milliseconds. */
-export const LEFT_AFTER_MS = 600_000;
+/** How long after its last write a temporary file counts as being verified, milliseconds. */
+export const WRITING_MS = 600_000;
+/** A temporary file of that age is left from an ended process, milliseconds. */
+export const LEFT_AFTER_MS = 3_600_000;
 
-const BACKUP = /^bunkms-(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z\.backup$/;
-/** A backup of a damaged store. */
-const DAMAGED = /^bunkms-\d{8}T\d{6}Z\.damaged$/;
-/** What `publishPrivateFile` writes first. */
-const TEMPORARY = /^bunkms-\d{8}T\d{6}Z\.backup\.[0-9a-f]+\.tmp$/;
+const STAMP = /^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z\.backup$/;
+/** What follows the name of a backup in that of its temporary file. */
+const TEMPORARY = /^\d{8}T\d{6}Z\.backup\.[0-9a-f]+\.tmp$/;
+const ID_DIGITS = 8;
 
-/** What a folder of backups contains. */
+/** What a folder has of one installation. */
 export interface FolderContent {
-  /**
-   * Whether a backup is recent enough that none is due. Undefined when the clock was set back: some are dated
-   * later, so a name does not say when its backup was written.
-   */
-  readonly isFresh: boolean | undefined;
+  /** Whether a backup is recent enough that none is due. */
+  readonly isFresh: boolean;
   /** Whether another process is writing a backup here, or ended lately while it did. */
   readonly isBeingWritten: boolean;
   /** Names of temporary files of processes that ended. */
   readonly left: readonly string[];
-  /** Names of backups of a damaged store, newest first. */
-  readonly damaged: readonly string[];
   /** Names of the backups beyond {@link NEWEST_KEPT} and {@link DAYS_KEPT}. */
   readonly surplus: readonly string[];
 }
 
 /**
+ * Names an installation: the start of the hash of its first audit record, which a restore keeps. Not
+ * authenticated.
+ */
+export async function installationOf(store: Pick<AuditStore, 'listAudit'>): Promise<string> {
+  const [first = GENESIS] = (await store.listAudit({ limit: 1 })).items;
+  return first.hash.slice(0, ID_DIGITS);
+}
+
+/**
  * The folder into which BunKMS backs itself up. A file there that has the name of a backup is complete,
- * durable and verified. Its name has the time as of which it is. Files with other names are never touched.
+ * durable and verified. Its name has the installation, and the time as of which it is. Files with other
+ * names, such as those of other installations, are never touched.
  */
 export class BackupFolder {
   readonly path: string;
+  readonly #installation: () => Promise<string>;
+  #prefix: string | undefined;
   #newestMs = 0;
 
-  constructor(path: string) {
+  /** @param installation of {@link installationOf}; asked until it is known. */
+  constructor(path: string, installation: () => Promise<string>) {
     this.path = resolve(path);
+    this.#installation = installation;
   }
 
   /** The time of the newest backup when the folder was last read, milliseconds since 1970; 0 without one. */
@@ -49,41 +62,46 @@ export class BackupFolder {
     return this.#newestMs;
   }
 
-  /** Creates the folder for this user only, if it does not exist. */
+  /** Creates the folder for this user only, if it does not exist. The one above it must exist. */
   async make(): Promise<void> {
-    await mkdir(this.path, { recursive: true, mode: 0o700 });
+    await mkdir(this.path, { mode: 0o700 }).catch(async (error: NodeJS.ErrnoException) => {
+      if (error.code !== 'EEXIST' || !(await stat(this.path)).isDirectory()) throw error;
+    });
   }
 
-  /** @throws the system's error when it cannot be read. */
+  /** The path of a backup as of a time, to the second. Call it after {@link read}. */
+  pathOf(timeMs: number): string {
+    assert(this.#prefix !== undefined, 'the folder was read');
+    const stamp = new Date(timeMs).toISOString().replace(/[-:]|\.\d+/g, '');
+    return join(this.path, `${this.#prefix}${stamp}.backup`);
+  }
+
+  /** @throws the system's error when it cannot be read; AppError of the store. */
   async read(nowMs: number): Promise<FolderContent> {
+    this.#prefix ??= `bunkms-${await this.#installation()}-`;
+    const prefix = this.#prefix;
     const entries = await readdir(this.path, { withFileTypes: true });
-    const names = entries.filter((entry) => entry.isFile()).map(({ name }) => name);
-    const backups = names.flatMap((name) => {
-      const timeMs = timeOf(name);
-      return timeMs === undefined ? [] : [{ name, timeMs }];
-    });
-    const isLater = ({ timeMs }: DatedBackup) => timeMs >= nowMs + BACKUP_EVERY_MS;
-    // Those that are dated later were written before the clock was set back: none is newer than the others.
-    const newestFirst = backups.sort(
-      (one, other) => Number(isLater(one)) - Number(isLater(other)) || other.timeMs - one.timeMs,
-    );
-    this.#newestMs = newestFirst.find((one) => !isLater(one))?.timeMs ?? 0;
+    const own = entries.filter((entry) => entry.isFile() && entry.name.startsWith(prefix));
+    const names = own.map(({ name }) => name);
+    const distance = ({ timeMs }: DatedBackup) => Math.abs(nowMs - timeMs);
+    // By the distance to now: after the clock was set back, those that are dated later are not the newest.
+    const newestFirst = names
+      .flatMap((name) => {
+        const timeMs = timeOf(name.slice(prefix.length));
+        return timeMs === undefined ? [] : [{ name, timeMs }];
+      })
+      .sort((one, other) => distance(one) - distance(other));
+    const [newest] = newestFirst;
+    this.#newestMs = newest?.timeMs ?? 0;
     const temporary = await this.#agesOf(
-      names.filter((name) => TEMPORARY.test(name)),
+      names.filter((name) => TEMPORARY.test(name.slice(prefix.length))),
       nowMs,
     );
     return {
-      // By its distance, so that a clock that is a little behind asks for no second backup.
-      isFresh: backups.some(isLater)
-        ? undefined
-        : backups.some(({ timeMs }) => Math.abs(nowMs - timeMs) < BACKUP_EVERY_MS),
-      isBeingWritten: temporary.some(({ ageMs }) => ageMs < LEFT_AFTER_MS),
+      isFresh: newest !== undefined && distance(newest) < BACKUP_EVERY_MS,
+      isBeingWritten: temporary.some(({ ageMs }) => ageMs < WRITING_MS),
       left: temporary.filter(({ ageMs }) => ageMs >= LEFT_AFTER_MS).map(({ name }) => name),
-      damaged: names
-        .filter((name) => DAMAGED.test(name))
-        .sort()
-        .reverse(),
-      surplus: surplusOf(newestFirst, isLater).map(({ name }) => name),
+      surplus: surplusOf(newestFirst).map(({ name }) => name),
     };
   }
 
@@ -110,15 +128,9 @@ export class BackupFolder {
   }
 }
 
-/** The path of a backup as of a time, to the second. */
-export function pathOfBackup(folder: string, timeMs: number, kind: 'backup' | 'damaged'): string {
-  const stamp = new Date(timeMs).toISOString().replace(/[-:]|\.\d+/g, '');
-  return join(folder, `bunkms-${stamp}.${kind}`);
-}
-
-/** @returns undefined for a name that is not one of a backup. */
+/** The time in a name, after the installation; undefined for a name that is not one of a backup. */
 function timeOf(name: string): number | undefined {
-  const [, year, month, day, hour, minute, second] = BACKUP.exec(name) ?? [];
+  const [, year, month, day, hour, minute, second] = STAMP.exec(name) ?? [];
   const timeMs = Date.parse(`${year}-${month}-${day}T${hour}:${minute}:${second}Z`);
   return Number.isNaN(timeMs) ? undefined : timeMs;
 }
@@ -128,12 +140,11 @@ interface DatedBackup {
   readonly timeMs: number;
 }
 
-/** A backup that is dated later is only kept as one of the newest. */
-function surplusOf(newestFirst: readonly DatedBackup[], isLater: (one: DatedBackup) => boolean) {
+function surplusOf(newestFirst: readonly DatedBackup[]) {
   const days = new Set<string>();
   return newestFirst.filter((one, place) => {
     const day = new Date(one.timeMs).toISOString().slice(0, 10);
-    const isOfDay = !days.has(day) && days.size < DAYS_KEPT && !isLater(one);
+    const isOfDay = !days.has(day) && days.size < DAYS_KEPT;
     if (isOfDay) days.add(day);
     return place >= NEWEST_KEPT && !isOfDay;
   });

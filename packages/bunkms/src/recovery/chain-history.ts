@@ -32,6 +32,11 @@ export class ChainHistory {
     });
   }
 
+  /** All names in the chain. */
+  names(): Iterable<string> {
+    return this.#byName.keys();
+  }
+
   of(name: string): KeyHistory | undefined {
     return this.#byName.get(name);
   }

@@ -170,7 +170,7 @@ function unreadableOf(
   return first === undefined ? 'no version of it exists' : `version ${first[0]} of the project ${first[1]}`;
 }
 
-function lacksKek(vault: Vault, wrapped: Uint8Array): boolean {
+export function lacksKek(vault: Vault, wrapped: Uint8Array): boolean {
   const kekId = kekIdOf(wrapped);
   return kekId !== undefined && vault.checkValueOf(kekId) === undefined;
 }
@@ -224,7 +224,7 @@ function byNumber(versions: readonly KeyVersionRecord[]): Map<number, KeyVersion
   return new Map(versions.map((version) => [version.version, version]));
 }
 
-function numbersTo(count: number): number[] {
+export function numbersTo(count: number): number[] {
   return Array.from({ length: count }, (_, index) => index + 1);
 }
 

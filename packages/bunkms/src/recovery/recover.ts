@@ -1,6 +1,6 @@
 import type { KeyObject } from 'node:crypto';
 import { AppError } from '@bundoc/shared/contract/app-error';
-import type { KeyInfo } from '@bundoc/shared/contract/keys';
+import { dekNameOf, type KeyInfo } from '@bundoc/shared/contract/keys';
 import type { Logger } from '@bundoc/shared/logs/logger';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import { authenticate, stampOf } from '../keys/stored-key.ts';
@@ -14,7 +14,7 @@ import type { KeyChange, KeyStore } from '../store/keys.ts';
 import type { Keks } from '../vault/keks.ts';
 import type { Vault } from '../vault/vault.ts';
 import { ChainHistory } from './chain-history.ts';
-import { type Evidence, type Plan, planRecovery } from './plan-recovery.ts';
+import { type Evidence, lacksKek, numbersTo, type Plan, planRecovery } from './plan-recovery.ts';
 import {
   type DeletedProject,
   openDataFolder,
@@ -22,6 +22,7 @@ import {
   projectsIn,
   readProjectKey,
 } from './project-keys.ts';
+import { opens } from './survey.ts';
 
 export interface RecoverDeps {
   readonly store: KeyStore & AuditStore;
@@ -40,11 +41,17 @@ export interface RecoverOptions {
   readonly onProgress?: (done: number, total: number) => void;
 }
 
-/** The result for the key of one project. */
+/** The result for the key of one project, or for a lost key. */
 export interface RecoveredProject {
-  readonly project: string;
+  /** Absent for a lost key: the folder has no project with it. */
+  readonly project?: string;
   readonly key?: string;
-  readonly outcome: 'sound' | 'recovered' | 'deleted' | Exclude<Plan['outcome'], 'recover' | 'sound'>;
+  readonly outcome:
+    | 'sound'
+    | 'recovered'
+    | 'deleted'
+    | 'lost'
+    | Exclude<Plan['outcome'], 'recover' | 'sound'>;
   /** For a recovered key: its new state, and the versions from the project's file. */
   readonly state?: KeyInfo['state'];
   readonly versions?: readonly number[];
@@ -72,7 +79,8 @@ const PAGE = 1_000;
  * A deletion marker in a folder is not trusted.
  *
  * @param dataDir Bundoc's data folder, or a folder of backups.
- * @returns the result for each project's key, one by one.
+ * @returns the result for each project's key, one by one. Then each other key of the store that lacks a
+ *   version.
  * @throws NoDataFolder, ChainBroken, AppError of the store.
  */
 export async function* recoverKeys(
@@ -90,6 +98,31 @@ export async function* recoverKeys(
     else if ('keyDestroyedAt' in projectKey) yield await reportDeleted(deps, projectKey);
     else yield await recoverKey(deps, projectKey, history, options);
     options.onProgress?.(index + 1, projects.length);
+  }
+  yield* lostKeys(deps, history, new Set(projects.map(dekNameOf)));
+}
+
+/** The keys with lost versions among those that the folder has no project of. */
+async function* lostKeys(
+  deps: RecoverDeps,
+  history: ChainHistory,
+  inFolder: ReadonlySet<string>,
+): AsyncGenerator<RecoveredProject> {
+  for (const key of history.names()) {
+    if (inFolder.has(key)) continue;
+    const stored = await deps.store.findKey(key, 'all');
+    const authentic = stored && authenticate(deps, key, stored);
+    const state = authentic?.record.state ?? history.of(key)?.snapshot?.state;
+    if (state === 'destroyed') continue;
+    const { version = 0 } = authentic?.record ?? history.of(key)?.snapshot ?? {};
+    const versions = new Map((authentic?.versions ?? []).map((one) => [one.version, one]));
+    const lost = numbersTo(version).filter((number) => {
+      const one = versions.get(number);
+      if (one === undefined) return true;
+      // Not lost: its KEK may still be put into the ring.
+      return one.state !== 'destroyed' && !lacksKek(deps.vault, one.wrapped) && !opens(deps.vault, key, one);
+    });
+    if (authentic === undefined || lost.length > 0) yield { key, outcome: 'lost', ...lostOf(lost) };
   }
 }
 

@@ -1,7 +1,7 @@
 import type { KeyObject } from 'node:crypto';
-import { utimes } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { openFileSource } from '@bundoc/shared/files/file-source';
+import { freeBytesOf } from '@bundoc/shared/files/free-bytes';
 import { publishPrivateFile } from '@bundoc/shared/files/private-file';
 import { reasonOf } from '@bundoc/shared/logs/log-error';
 import type { Logger } from '@bundoc/shared/logs/logger';
@@ -10,7 +10,7 @@ import { ageMs, type Clock, every, type Instant, instant } from '@bundoc/shared/
 import { SYSTEM } from '../records/caller.ts';
 import type { StoreTrust } from '../trust/store-trust.ts';
 import type { Vault } from '../vault/vault.ts';
-import { BACKUP_EVERY_MS, type BackupFolder, pathOfBackup } from './backup-folder.ts';
+import type { BackupFolder } from './backup-folder.ts';
 import { listOf } from './errors.ts';
 import { inSlices } from './pace.ts';
 import { isSound, type Survey, surveyArchive } from './survey.ts';
@@ -35,12 +35,12 @@ export interface ScheduledBackupsOptions {
 const LOOK_MS = 60_000;
 /** Wait after a failure: it costs a record in the audit chain, and a full disk stays full for a while. */
 const BACKOFF = { firstMs: 120_000, maxMs: 3_600_000 };
-/** How often a file that is being verified is marked as in use, milliseconds. */
-const TOUCH_MS = 30_000;
 /** How long a folder may take nothing of a backup before the read of the store ends, milliseconds. */
 const STALL_MS = 60_000;
 /** How long the stop of the service waits for a folder that hangs, milliseconds. */
 const CLOSE_MS = 2_000;
+const MIB = 1_048_576;
+const FULL: ReadonlySet<string> = new Set(['ENOSPC', 'EDQUOT']);
 
 /** The last failure. */
 interface Failure {
@@ -52,7 +52,8 @@ interface Failure {
 
 /**
  * Backs BunKMS up into a folder, whenever its newest backup is an hour old. A backup gets its name once it is
- * complete, durable and verified like by `bunkms backup verify`. Only then are the oldest ones removed.
+ * complete, durable and verified like by `bunkms backup verify`. If it lacks what is damaged or lost in the
+ * store, the log names that, and no older one is removed: it may be the only one that has it.
  *
  * Several nodes may have one folder: a node does not write while it sees that another one does, nor within an
  * hour after it. Two that begin at the same moment both write, which is harmless. A folder that fails or
@@ -70,8 +71,8 @@ export class ScheduledBackups implements AsyncDisposable {
   /** Since when the folder has its last piece of it. */
   #takenAt: Instant | undefined;
   #isFolderMade = false;
-  /** When this process last wrote a good one. */
-  #written: Instant | undefined;
+  /** What the last one lacked. */
+  #lacked: string | undefined;
   #failures = 0;
   #failure: Failure | undefined;
 
@@ -124,7 +125,7 @@ export class ScheduledBackups implements AsyncDisposable {
     try {
       if (!(await this.#backUpIfDue())) return;
     } catch (error) {
-      if (!signal.aborted) this.#fail(error);
+      if (!signal.aborted) this.#fail(error, await this.#spaceAfter(error));
       return;
     }
     if (failure !== undefined) logger.info({ folder: folder.path }, 'BunKMS is backed up again');
@@ -138,28 +139,20 @@ export class ScheduledBackups implements AsyncDisposable {
     // Later it must be there: in the place of a disk that is gone, a new folder would hide that.
     if (!this.#isFolderMade) await folder.make();
     this.#isFolderMade = true;
-    let content = await folder.read(clock.now());
-    await folder.remove(content.left);
-    if (!(content.isFresh ?? this.#hasWrittenLately())) {
-      if (content.isBeingWritten) return false;
-      await this.#write();
-      content = await folder.read(clock.now());
-    }
-    await folder.remove([...content.damaged, ...content.surplus]);
+    const { isFresh, isBeingWritten, left } = await folder.read(clock.now());
+    await folder.remove(left);
+    if (isFresh) return true;
+    if (isBeingWritten) return false;
+    await this.#write();
     return true;
   }
 
-  #hasWrittenLately(): boolean {
-    return this.#written !== undefined && ageMs(this.#options.clock, this.#written) < BACKUP_EVERY_MS;
-  }
-
-  /** @throws Error when it was not written, or is not sound. */
+  /** @throws Error when it was not written. */
   async #write(): Promise<void> {
-    const { folder, clock, store, vault, chainKey, trust, publish = publishPrivateFile } = this.#options;
+    const { folder, clock, store, vault, chainKey, trust, logger, metrics } = this.#options;
+    const { publish = publishPrivateFile } = this.#options;
     const pace = inSlices(this.#stopping.signal);
-    const started = instant(clock);
-    const startedMs = started.wallMs;
-    const path = pathOfBackup(folder.path, startedMs, 'backup');
+    const path = folder.pathOf(clock.now());
     let facts: BackupFacts | undefined;
     let problem: string | undefined;
     const takes = (at: Instant | undefined) => {
@@ -178,26 +171,33 @@ export class ScheduledBackups implements AsyncDisposable {
     this.#content = content();
     try {
       await publish(path, this.#content, async (temporary) => {
-        using _ = keepTouching(temporary);
         await using source = await openFileSource(temporary);
         problem = problemOf(await surveyArchive(vault, source, { pace }), facts);
         // A fault that was found meanwhile may be in it.
         trust.require();
-        return problem === undefined ? path : pathOfBackup(folder.path, startedMs, 'damaged');
       });
     } finally {
       takes(undefined);
     }
-    if (problem === undefined) {
-      this.#written = started;
-      return;
-    }
-    const { damaged } = await folder.read(clock.now());
-    await folder.remove(damaged.slice(1));
-    throw new Error(problem);
+    const { surplus } = await folder.read(clock.now());
+    if (problem === undefined) await folder.remove(surplus);
+    else metrics.backupFailures.inc();
+    if (problem !== undefined && problem !== this.#lacked)
+      logger.warn(
+        { folder: folder.path },
+        `BunKMS is backed up, but incompletely; older backups stay: ${problem}`,
+      );
+    this.#lacked = problem;
   }
 
-  #fail(error: unknown): void {
+  /** On a full disk, the space that is left. A folder that hangs is not asked. */
+  async #spaceAfter(error: unknown): Promise<{ readonly free_mib?: number }> {
+    if (!FULL.has(String(Object(error).code))) return {};
+    const free = await freeBytesOf(this.#options.folder.path).catch(() => undefined);
+    return free === undefined ? {} : { free_mib: Math.floor(free / MIB) };
+  }
+
+  #fail(error: unknown, space: { readonly free_mib?: number } = {}): void {
     const { folder, clock, logger, metrics } = this.#options;
     metrics.backupFailures.inc();
     this.#failures++;
@@ -205,12 +205,12 @@ export class ScheduledBackups implements AsyncDisposable {
     const { code } = Object(error) as { code?: unknown };
     const fault = typeof code === 'string' ? code : reasonOf(error);
     if (fault !== this.#failure?.fault)
-      logger.warn({ err: error, folder: folder.path }, 'BunKMS was not backed up; trying again');
+      logger.warn({ err: error, folder: folder.path, ...space }, 'BunKMS was not backed up; trying again');
     this.#failure = { fault, at: instant(clock), waitMs: backoffMs(BACKOFF, this.#failures) };
   }
 }
 
-/** What of a backup would not work after a restore. */
+/** What of a backup would not work after a restore; undefined when all would. */
 function problemOf(survey: Survey, facts: BackupFacts | undefined): string | undefined {
   const { chainFault, findings } = survey;
   const damaged = [
@@ -224,20 +224,5 @@ function problemOf(survey: Survey, facts: BackupFacts | undefined): string | und
     chainFault === undefined
       ? []
       : [`the audit chain is broken: record ${chainFault.seq} is ${chainFault.reason}`];
-  return `the store is damaged, so the backup counts as damaged: ${[...chain, listOf(damaged)].filter((part) => part !== '').join('; ')}`;
-}
-
-/** Marks a file as in use, from time to time. It may be gone, and a folder that hangs is asked once. */
-function keepTouching(path: string): Disposable {
-  let isTouching = false;
-  return every(TOUCH_MS, () => {
-    if (isTouching) return;
-    isTouching = true;
-    const now = new Date();
-    void utimes(path, now, now)
-      .catch(() => undefined)
-      .finally(() => {
-        isTouching = false;
-      });
-  });
+  return [...chain, listOf(damaged)].filter((part) => part !== '').join('; ');
 }

@@ -48,7 +48,7 @@ it('a missing file is reported with its variable, its path and the command that 
   const path = join(folder, 'none');
   const provider = fileKekProvider(path, () => undefined);
   await expect(provider.load()).rejects.toThrow(
-    `BUNKMS_KEK_FILE: the file ${path} cannot be read (ENOENT); for a new installation, make it with: (umask 077; openssl rand -base64 32 > ${path})`,
+    `BUNKMS_KEK_FILE: the file ${path} cannot be read (ENOENT); put the KEK of the installation there; only for a new one, make it with: (umask 077; openssl rand -base64 32 > ${path})`,
   );
 });
 

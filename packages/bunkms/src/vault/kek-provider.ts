@@ -28,12 +28,24 @@ export type KekSource =
   | { readonly kind: 'inline'; readonly text: string };
 
 /** The provider for a source. Calls `warn` when others than the owner may read the file. */
-export function kekProviderOf(source: KekSource, warn: (message: string) => void): KekProvider {
-  return source.kind === 'file' ? fileKekProvider(source.path, warn) : inlineKekProvider(source.text);
+export function kekProviderOf(
+  source: KekSource,
+  warn: (message: string) => void,
+  remedy?: (path: string) => string,
+): KekProvider {
+  return source.kind === 'file' ? fileKekProvider(source.path, warn, remedy) : inlineKekProvider(source.text);
 }
 
-/** Reads the ring from a file. Calls `warn` when others than the owner may read it. */
-export function fileKekProvider(path: string, warn: (message: string) => void): KekProvider {
+/**
+ * Reads the ring from a file. Calls `warn` when others than the owner may read it.
+ *
+ * @param remedy what to do when there is no file.
+ */
+export function fileKekProvider(
+  path: string,
+  warn: (message: string) => void,
+  remedy: (path: string) => string = makeKek,
+): KekProvider {
   return {
     stamp: () => stampOf(path),
     load: async () => {
@@ -43,7 +55,7 @@ export function fileKekProvider(path: string, warn: (message: string) => void): 
           warn('BUNKMS_KEK_FILE: the file is open to its group or to others; make it mode 0600');
         bytes = readFileSync(path);
       } catch (error) {
-        throw new ConfigError([`BUNKMS_KEK_FILE: ${unreadable(path, error, makeKek)}`]);
+        throw new ConfigError([`BUNKMS_KEK_FILE: ${unreadable(path, error, remedy)}`]);
       }
       return takeKekRing('BUNKMS_KEK_FILE', bytes);
     },
@@ -52,7 +64,7 @@ export function fileKekProvider(path: string, warn: (message: string) => void): 
 
 /** How to make the first KEK of an installation. Another KEK would leave BunKMS sealed. */
 function makeKek(path: string): string {
-  return `for a new installation, make it with: (umask 077; openssl rand -base64 32 > ${path})`;
+  return `put the KEK of the installation there; only for a new one, make it with: (umask 077; openssl rand -base64 32 > ${path})`;
 }
 
 /** Reads the ring from the variable `BUNKMS_KEK`, which does not change while the process runs. */

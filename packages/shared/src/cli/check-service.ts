@@ -1,4 +1,5 @@
 import { isIP } from 'node:net';
+import { type Answering, answeringSchema } from '../contract/service-info.ts';
 import type { Claims, Jwks } from '../contract/tokens.ts';
 import { VERSION } from '../process/version.ts';
 import { askService, below, type ServiceAnswer, type Trust } from './ask-service.ts';
@@ -8,6 +9,8 @@ import { inspectToken } from './explain-token.ts';
 export interface CheckedService {
   readonly name: string;
   readonly url: string;
+  /** What may answer there. */
+  readonly expected: readonly Answering[];
   /** The option or variable that names the URL. */
   readonly where: string;
   readonly trust: Trust;
@@ -43,14 +46,30 @@ export async function checkService(checkup: Checkup, service: CheckedService): P
     checkup.fail('url', found, `check ${where}`);
     return false;
   }
+  const remedy = `ask again; see the log of ${name}`;
+  const answer = await checkup.try('ready', remedy, () => ask(url, '/ready'));
+  const answering = answeringSchema.safeParse(answer?.body['service']).data;
+  if (answering !== undefined && !service.expected.includes(answering)) {
+    checkup.fail('url', `${ANSWERING[answering]} answers at ${url.origin}`, wrongUrl(service));
+    return false;
+  }
   checkup.ok('url', `${name} answers at ${url.origin} (${where})`);
   checkTransport(checkup, name, url, health.certificateEndsMs);
   checkClock(checkup, name, health);
   checkVersions(checkup, VERSION, name, health.body['version']);
-  await checkup.try('ready', `ask again; see the log of ${name}`, async () =>
-    service.judge(checkup, await ask(url, '/ready')),
-  );
+  if (answer !== undefined) service.judge(checkup, answer);
   return true;
+}
+
+const ANSWERING: Readonly<Record<Answering, string>> = {
+  bundoc: 'Bundoc',
+  bunkms: 'the API listener of BunKMS',
+  'bunkms-internal': 'the internal listener of BunKMS',
+};
+
+function wrongUrl({ expected, where }: CheckedService): string {
+  const wanted = expected.map((one) => ANSWERING[one]).join(' or ');
+  return `give the URL of ${wanted} (${where})`;
 }
 
 /** Judges the answer of BunKMS to `/ready`, after the disk. */

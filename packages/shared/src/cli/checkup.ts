@@ -92,11 +92,21 @@ const MIB = 1_048_576;
 const FREE_WARN_BYTES = 1_024 * MIB;
 const FREE_FAIL_BYTES = 128 * MIB;
 
-/** Checks that a folder exists, is writable and has free space. */
-export async function checkDisk(checkup: Checkup, folder: string, variable: string): Promise<void> {
+/**
+ * Checks that a folder exists, is writable and has free space.
+ *
+ * @returns whether it is writable.
+ */
+export async function checkDisk(
+  checkup: Checkup,
+  folder: string,
+  variable: string,
+  check = 'disk',
+): Promise<boolean> {
   try {
     await access(`${folder}/.`, constants.R_OK | constants.W_OK | constants.X_OK);
-    checkFree(checkup, folder, await freeBytesOf(folder));
+    checkFree(checkup, folder, await freeBytesOf(folder), check);
+    return true;
   } catch (error) {
     const faults: Record<string, string> = {
       ENOENT: `there is no folder ${folder}`,
@@ -104,17 +114,18 @@ export async function checkDisk(checkup: Checkup, folder: string, variable: stri
       EACCES: `${folder} is not writable`,
     };
     const found = faults[(error as NodeJS.ErrnoException).code ?? ''] ?? formatError(error);
-    checkup.fail('disk', found, `name a folder that the user of the service may write in ${variable}`);
+    checkup.fail(check, found, `name a folder that the user of the service may write in ${variable}`);
+    return false;
   }
 }
 
-/** Judges the free bytes of a data folder. */
-export function checkFree(checkup: Checkup, folder: string, freeBytes: number): void {
+/** Judges the free bytes of a folder. */
+export function checkFree(checkup: Checkup, folder: string, freeBytes: number, check = 'disk'): void {
   const found = `${folder} has ${Math.round(freeBytes / MIB)} MiB free`;
   const remedy = 'free space, or move the folder to a larger disk';
-  if (freeBytes < FREE_FAIL_BYTES) checkup.fail('disk', found, remedy);
-  else if (freeBytes < FREE_WARN_BYTES) checkup.warn('disk', found, remedy);
-  else checkup.ok('disk', found);
+  if (freeBytes < FREE_FAIL_BYTES) checkup.fail(check, found, remedy);
+  else if (freeBytes < FREE_WARN_BYTES) checkup.warn(check, found, remedy);
+  else checkup.ok(check, found);
 }
 
 const SKEW_WARN_S = 5;

@@ -15,7 +15,7 @@ const PID_MAX = 4_194_304;
 const SECONDS_MAX = 86_400;
 
 /** The service of a program, which its command `wait` waits for. */
-export interface WaitedService extends Pick<CheckedService, 'name' | 'where' | 'judge'> {
+export interface WaitedService extends Pick<CheckedService, 'name' | 'where' | 'expected' | 'judge'> {
   /** What the options say, else the environment. */
   readonly access: (options: { readonly url?: string; readonly caFile?: string }) => Access;
   /** Where the service itself listens, by its own variables. */
@@ -36,7 +36,7 @@ interface WaitOptions extends JsonOption {
 }
 
 /** Adds the command `wait`. */
-export function addWait(program: Command, { name, where, judge, access, ownUrl }: WaitedService): void {
+export function addWait(program: Command, { access, ownUrl, ...service }: WaitedService): void {
   command(
     program,
     'wait',
@@ -65,7 +65,7 @@ export function addWait(program: Command, { name, where, judge, access, ownUrl }
       const port = Number(parsed.port || (parsed.protocol === 'https:' ? 443 : 80));
       const ownPort = named === undefined ? port : undefined;
       const trust = caFile === undefined ? {} : { ca: await readText(caFile) };
-      await waitFor(program.name(), { name, url, where, trust, judge }, { ...options, ownPort });
+      await waitFor(program.name(), { ...service, url, trust }, { ...options, ownPort });
     });
 }
 
@@ -82,9 +82,14 @@ async function waitFor(program: string, service: CheckedService, options: WaitOp
   const withinMs = () => Math.ceil(Math.min(ANSWERS_WITHIN_MS, Math.max(1, endMs - performance.now())));
   let said: string | undefined;
   let saidMs = 0;
+  let answered: string | undefined;
+  const asked = `; asked ${service.url}; "${program} doctor" checks more`;
   for (;;) {
-    const reason = await reasonToWait({ ...service, withinMs }, options);
-    await requireRunning(options.pid, reason);
+    const { reason, isAnswer } = await lookAt({ ...service, withinMs }, options);
+    if (isAnswer) answered = reason;
+    // A service that has ended refuses connections. What it said before tells more.
+    const before = answered === undefined || isAnswer ? '' : `; before that: ${answered}`;
+    await requireRunning(options.pid, reason, before + asked);
     const nowMs = performance.now();
     if (reason === undefined) {
       const seconds = Number(((nowMs - startMs) / 1_000).toFixed(1));
@@ -92,9 +97,10 @@ async function waitFor(program: string, service: CheckedService, options: WaitOp
       print(options, { status: state, waited_seconds: seconds }, () => [`${service.name} is ${state}`]);
       return;
     }
-    if (nowMs >= endMs) throw new CommandError(`not within ${options.within} s: ${reason}`, { exitCode: 1 });
+    if (nowMs >= endMs)
+      throw new CommandError(`not within ${options.within} s: ${reason}${before}${asked}`, { exitCode: 1 });
     if (reason !== said || nowMs - saidMs >= PRINT_AGAIN_MS) {
-      console.error(`${program}: waiting: ${reason}`);
+      console.error(`${program}: waiting for ${service.url}: ${reason}`);
       said = reason;
       saidMs = nowMs;
     }
@@ -102,23 +108,37 @@ async function waitFor(program: string, service: CheckedService, options: WaitOp
   }
 }
 
-async function requireRunning(pids: readonly number[], reason: string | undefined): Promise<void> {
+/** @param more what the service answered last, and where it was asked. */
+async function requireRunning(
+  pids: readonly number[],
+  reason: string | undefined,
+  more: string,
+): Promise<void> {
   for (const pid of pids)
     if (await hasEnded(pid)) {
       const other = reason === undefined ? '; what answers is another process' : '';
-      throw new CommandError(`process ${pid} has ended: its log says why${other}`, { exitCode: 1 });
+      throw new CommandError(`process ${pid} has ended: its log says why${other}${more}`, { exitCode: 1 });
     }
 }
 
-/** Why the service is not what is waited for; undefined when it is. */
-async function reasonToWait(service: CheckedService, options: WaitOptions): Promise<string | undefined> {
+interface Look {
+  /** Why the service is not what is waited for; undefined when it is. */
+  readonly reason: string | undefined;
+  /** Whether it has answered. */
+  readonly isAnswer: boolean;
+}
+
+async function lookAt(service: CheckedService, options: WaitOptions): Promise<Look> {
   const checkup = new Checkup();
   const isAlive = await checkService(checkup, service);
   const counts = new Set(options.for === 'ready' ? ['url', 'tls', 'ready'] : isAlive ? [] : ['url', 'tls']);
   const fault = checkup.findings.find(({ check, verdict }) => verdict === 'fail' && counts.has(check));
-  if (fault !== undefined) return `${fault.found}. To do: ${fault.remedy}`;
+  if (fault !== undefined) return { reason: `${fault.found}. To do: ${fault.remedy}`, isAnswer: isAlive };
   const listening = await Promise.all(options.pid.map((pid) => isListening(pid, options.ownPort)));
   if (listening.length > 0 && listening.every((one) => one === false))
-    return `another process answers at ${service.url}: none of those of --pid listens yet`;
-  return undefined;
+    return {
+      reason: `another process answers at ${service.url}: none of those of --pid listens yet`,
+      isAnswer: false,
+    };
+  return { reason: undefined, isAnswer: true };
 }

@@ -1,5 +1,9 @@
 import { z } from 'zod';
 
+/** What answers at an address, in the answer of `/ready`. Older versions do not say it. */
+export const answeringSchema = z.enum(['bundoc', 'bunkms', 'bunkms-internal']);
+export type Answering = z.infer<typeof answeringSchema>;
+
 /** The answer of `GET /` to a client that accepts JSON: the service, and links to its pages. */
 export const serviceInfoSchema = z.object({
   service: z.enum(['bundoc', 'bunkms']),

@@ -28,24 +28,25 @@ export async function createPrivateFile(path: string, content: Content): Promise
 
 /** Creates or replaces a file (mode 0600) atomically. It is durable when this resolves. */
 export function replacePrivateFile(path: string, content: Content): Promise<void> {
-  return publishPrivateFile(path, content, async () => path);
+  return publishPrivateFile(path, content, async () => undefined);
 }
 
 /**
  * Like {@link replacePrivateFile}, once the complete and durable file was examined. The temporary file has
  * the name of `path` and more.
  *
- * @param examine reads the temporary file. @returns the path in the same folder under which the file appears.
+ * @param examine reads the temporary file.
  * @throws what `examine` throws. Then nothing appears.
  */
 export async function publishPrivateFile(
   path: string,
   content: Content,
-  examine: (temporary: string) => Promise<string>,
+  examine: (temporary: string) => Promise<void>,
 ): Promise<void> {
   const temporary = await writeTemporary(path, content);
   try {
-    await rename(temporary, await examine(temporary));
+    await examine(temporary);
+    await rename(temporary, path);
   } catch (error) {
     await rm(temporary, { force: true });
     throw error;

@@ -29,9 +29,9 @@ export interface UnknownSealers {
  * maximum, because anyone can remove data from the storage.
  */
 export function limitsAfter(limits: SealLimits, { takenOver, missing }: UnknownSealers): SealLimits {
-  const { rotateAt, max } = limits;
-  // Leaves some seals until the rotation.
-  if (takenOver) return { ...limits, rotateAt: 0, max: Math.min(max, rotateAt) };
+  const { reserve, rotateAt, max } = limits;
+  // Leaves some seals until the rotation, also to a restored project, which counts as due for one already.
+  if (takenOver) return { ...limits, rotateAt: 0, max: Math.min(max, rotateAt + reserve) };
   return missing ? { ...limits, max: max - Math.min(rotateAt, max - rotateAt) } : limits;
 }
 

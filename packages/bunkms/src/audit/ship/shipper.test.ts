@@ -232,6 +232,26 @@ describe('the copy of the audit chain', () => {
     expect(lines.map(({ level }) => level)).toEqual(['error']);
   });
 
+  it('is refused by a file with the chain of another store, until that file is set aside', async () => {
+    chain.add(3);
+    await caughtUp(start());
+    for (const shipper of running.splice(0)) await shipper[Symbol.asyncDispose]();
+    const others = readFileSync(path, 'utf8');
+    writeFileSync(path, `{"torn\n${others}`);
+    chain = new MemoryChain();
+    chain.add(5, 'other');
+    rmSync(join(folder, 'position.json'));
+    const shipper = start();
+    await expect.poll(() => metric('bunkms_audit_ship_failures_total')).toBeGreaterThan(1);
+    expect(readFileSync(path, 'utf8')).toBe(`{"torn\n${others}`);
+    expect(lines).toMatchObject([
+      { level: 'error', msg: expect.stringMatching(/of another store, in line 2: set this file aside/) },
+    ]);
+    renameSync(path, `${path}.before`);
+    await caughtUp(shipper);
+    expect(copied()).toEqual(chain.records);
+  });
+
   it.each([
     ['damaged', '{"format":2'],
     ['of another target', `{"format":2,"target":"stdout","seq":3,"hash":"${'0'.repeat(64)}","epoch":0}`],

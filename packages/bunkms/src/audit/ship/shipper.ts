@@ -1,7 +1,9 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
+import { parseJson } from '@bundoc/shared/json/parse-json';
 import type { Logger } from '@bundoc/shared/logs/logger';
 import { backoffMs } from '@bundoc/shared/runtime/backoff';
+import { z } from 'zod';
 import { GENESIS } from '../../records/chain.ts';
 import type { AuditStore } from '../../store/audit.ts';
 import type { StoreTrust } from '../../trust/store-trust.ts';
@@ -25,6 +27,8 @@ export interface ShipperOptions {
   readonly closeMs?: number;
 }
 
+/** What is read of a copied record. */
+const recordSchema = z.object({ seq: z.int().positive(), hash: z.string() });
 const BATCH = 500;
 /** How often the chain is checked for new records, milliseconds: other processes append to it too. */
 const POLL_MS = 1_000;
@@ -112,6 +116,7 @@ export class AuditShipper implements AsyncDisposable {
       if (place.epoch >= trust.epoch) throw trust.lacks(place);
       return this.#restart(place);
     }
+    if (!hasBefore) await this.#requireOwnChain();
     const records = hasBefore ? page.items.slice(1) : page.items;
     const last = records.at(-1);
     if (last === undefined) return false;
@@ -122,6 +127,24 @@ export class AuditShipper implements AsyncDisposable {
     this.#place = copied;
     metrics.auditShipped.inc(records.length);
     return page.more;
+  }
+
+  /**
+   * A target that has another chain may be the only copy of that one, and a restore would refuse the mixture.
+   *
+   * @throws Error when the first record of the target is not in this chain.
+   */
+  async #requireOwnChain(): Promise<void> {
+    const { sink, store } = this.#options;
+    for (const [index, line] of ((await sink.start?.()) ?? '').split('\n').entries()) {
+      const first = recordSchema.safeParse(parseJson(line)).data;
+      if (first === undefined) continue;
+      const [own] = (await store.listAudit({ after: first.seq - 1, limit: 1 })).items;
+      if (own?.hash === first.hash) return;
+      throw new Error(
+        `${sink.target} has the audit chain of another store, in line ${index + 1}: set this file aside and keep it, or name another one in BUNKMS_AUDIT_SHIP. To continue that chain, set the new store aside, and run "bunkms restore" with --audit-copy`,
+      );
+    }
   }
 
   async #append(lines: readonly string[], signal: AbortSignal): Promise<void> {

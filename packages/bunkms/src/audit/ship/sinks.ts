@@ -15,6 +15,8 @@ export interface ShipSink {
    * Resolves when they are as durable as the target can make them.
    */
   append(lines: readonly string[], signal: AbortSignal): Promise<void>;
+  /** What the target begins with; absent for one that cannot be read. */
+  start?(): Promise<string>;
   close(): Promise<void>;
 }
 
@@ -48,8 +50,24 @@ export function fileSink(path: string): ShipSink {
         throw error;
       }
     },
+    start: () => startOf(path),
     close,
   };
+}
+
+/** Enough for the longest record. */
+const START_BYTES = 1_048_576;
+
+async function startOf(path: string): Promise<string> {
+  const { O_RDONLY, O_NONBLOCK } = constants;
+  try {
+    await using file = await open(path, O_RDONLY | O_NONBLOCK);
+    const { buffer, bytesRead } = await file.read(Buffer.alloc(START_BYTES), 0, START_BYTES, 0);
+    return buffer.toString('utf8', 0, bytesRead);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return '';
+    throw error;
+  }
 }
 
 async function isAt(path: string, { dev, ino }: Stats): Promise<boolean> {
