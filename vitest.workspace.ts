@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { defineConfig } from 'vitest/config';
 import { LONG } from './packages/shared/src/testing/long.ts';
 import { needs } from './packages/shared/src/testing/programs.ts';
-import { quickUnits } from './scripts/lib/quick-units.mjs';
+import { byProcess, quickUnits, UNITS } from './scripts/lib/test-files.mjs';
 import { LongestFirst } from './test/support/longest-first.ts';
 import { ON_POSTGRES } from './test/support/postgres-runner.ts';
 
@@ -137,15 +137,16 @@ const containers = { ...patient, hookTimeout: 600_000 };
  */
 const ISOLATION = ['test/containers/isolation.test.ts'];
 
-/** What `npm run test:quick` selects. They are in `unit` as well, so that no other run has them. */
-function quickProjects() {
-  const { together, alone } = quickUnits(import.meta.dirname);
-  const quick = { ...patient, ...computing, sequence: { groupOrder: 3 } };
+/** Two projects of one kind of tests: files that share processes, and files that run alone. */
+function projectsOf(name: string, include: readonly string[], options: object) {
+  const { together, alone } = byProcess(import.meta.dirname, include);
   return [
-    { ...shared, test: { name: 'quick', include: together, isolate: false, ...quick } },
-    { ...shared, test: { name: 'quick-alone', include: alone, ...quick } },
+    { ...shared, test: { ...options, name, include: together, isolate: false } },
+    { ...shared, test: { ...options, name: `${name}-alone`, include: alone } },
   ];
 }
+
+const unitFiles = process.env['QUICK_TESTS'] === '1' ? quickUnits(import.meta.dirname) : UNITS;
 
 export default defineConfig({
   ...shared,
@@ -154,52 +155,15 @@ export default defineConfig({
     sequence: { sequencer: LongestFirst },
     tags: [{ name: ON_POSTGRES, ...needs('postgresql') }],
     projects: [
-      {
-        ...shared,
-        test: {
-          name: 'unit',
-          include: ['packages/*/src/**/*.test.ts', 'scripts/**/*.test.ts'],
-          ...patient,
-          ...computing,
-          sequence: { groupOrder: 0 },
-        },
-      },
-      {
-        ...shared,
-        test: {
-          name: 'integration',
-          include: ['packages/*/test/**/*.test.ts', 'test/*.test.ts'],
-          ...api,
-        },
-      },
-      {
-        ...shared,
-        test: {
-          name: 'postgres',
-          include: onPostgres,
-          ...api,
-          ...postgres,
-        },
-      },
-      {
-        ...shared,
-        test: {
-          name: 'between-others',
-          include: betweenOthers,
-          provide: { otherProjects: 500 },
-          ...api,
-        },
-      },
-      {
-        ...shared,
-        test: {
-          name: 'postgres-between-others',
-          include: betweenOthers,
-          provide: { otherProjects: 500 },
-          ...api,
-          ...postgres,
-        },
-      },
+      ...projectsOf('unit', unitFiles, { ...patient, ...computing, sequence: { groupOrder: 0 } }),
+      ...projectsOf('integration', ['packages/*/test/**/*.test.ts', 'test/*.test.ts'], api),
+      ...projectsOf('postgres', onPostgres, { ...api, ...postgres }),
+      ...projectsOf('between-others', betweenOthers, { ...api, provide: { otherProjects: 500 } }),
+      ...projectsOf('postgres-between-others', betweenOthers, {
+        ...api,
+        ...postgres,
+        provide: { otherProjects: 500 },
+      }),
       {
         ...shared,
         test: {
@@ -215,7 +179,6 @@ export default defineConfig({
         ...shared,
         test: { name: 'isolation', include: ISOLATION, ...containers, sequence: { groupOrder: 2 } },
       },
-      ...(process.env['QUICK_TESTS'] === '1' ? quickProjects() : []),
     ],
   },
 });

@@ -39,7 +39,7 @@ await runScript('npm test', async () => {
     const status = isKind ? 0 : await script('check', []);
     if (status !== 0) return status;
     const isQuick = first === '--quick';
-    const only = isQuick ? ['--project', 'quick', '--project', 'quick-alone'] : [];
+    const only = isQuick ? ['--project', 'unit', '--project', 'unit-alone'] : [];
     return await script('vitest', isKind ? [...only, ...others] : process.argv.slice(2), {
       TEST_COUNT_FILE: countFile,
       ...(isQuick && { QUICK_TESTS: '1' }),

@@ -41,7 +41,7 @@ async function run(hidden: string, uses: readonly (readonly [string, string])[])
   const projects = new Set(uses.map(([project]) => project));
   const args = [
     ...[join(root, 'node_modules/vitest/vitest.mjs'), 'run', '--config', 'vitest.workspace.ts'],
-    ...[...projects].flatMap((project) => ['--project', project]),
+    ...[...projects].flatMap((project) => ['--project', project, '--project', `${project}-alone`]),
     ...new Set(uses.map(([, file]) => file)),
   ];
   const child = spawn(process.execPath, args, {

@@ -15,10 +15,9 @@ export const LISTED_MIN = 5;
  * beyond one for each processor, and what a file takes that is not listed, seconds.
  */
 const STAGES = [
-  { title: 'unit tests', more: 0, usual: 1.5 },
+  { title: 'unit tests', more: 0, usual: 1 },
   { title: 'running services', more: 2, usual: 2 },
   { title: 'networks of containers', more: 0, usual: 30 },
-  { title: 'quick unit tests', more: 0, usual: 0.6 },
 ];
 /** The pace of a run counts once this much was expected, seconds. */
 const PACE_FROM_S = 20;

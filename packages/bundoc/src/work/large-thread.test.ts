@@ -7,9 +7,12 @@ import { JOBS, readBatchInTurns, readBodyInTurns, readPatchInTurns } from '../do
 import { ifMatchOfBody } from '../documents/precondition-headers.ts';
 import { readBatch } from '../documents/read-batch.ts';
 import { bytesOf, LARGE_BYTES } from './large-bytes.ts';
-import { LargeThread } from './large-thread.ts';
+import { LargeThread, type LargeThreadOptions } from './large-thread.ts';
 import { Scheduler } from './scheduler.ts';
 
+/** Times that no job exceeds on a busy machine, except those that a test is about. */
+const threadOf = (options: Partial<LargeThreadOptions> = {}) =>
+  new LargeThread({ jobMsMax: 300_000, sharedJobMsMax: 300_000, waitMsMax: 300_000, ...options });
 const key = (subject: string) => ({ subject, project: 'p' });
 const body = (size: number) => Buffer.from(`{"_id":"a","pad":"${'x'.repeat(size)}"}`);
 /** The same with a hash of all bytes. */
@@ -22,7 +25,7 @@ function withHashes(value: unknown): unknown {
 
 describe('the thread for large documents', () => {
   it('starts with the first job, and runs one job at a time', async () => {
-    await using thread = new LargeThread();
+    await using thread = threadOf();
     const jobs = [1, 2, 3].map((n) => thread.run(key('s'), JOBS.body, { bytes: body(n) }));
     expect(thread.waiting).toBe(2);
     const done = await Promise.all(jobs);
@@ -34,7 +37,7 @@ describe('the thread for large documents', () => {
   });
 
   it('rejects with the error that a job throws', async () => {
-    await using thread = new LargeThread();
+    await using thread = threadOf();
     const bytes = Buffer.from('{"_secret":1}');
     await expect(thread.run(key('s'), JOBS.body, { bytes })).rejects.toMatchObject({
       code: 'invalid_document',
@@ -42,7 +45,7 @@ describe('the thread for large documents', () => {
   });
 
   it('runs further jobs after one that cannot be sent to the thread', async () => {
-    await using thread = new LargeThread();
+    await using thread = threadOf();
     const unsendable = { bytes: body(1), more: () => undefined };
     const running = thread.run(key('s'), JOBS.body, { bytes: body(1) });
     const failed = expect(thread.run(key('s'), JOBS.body, unsendable)).rejects.toThrow('could not be cloned');
@@ -52,7 +55,7 @@ describe('the thread for large documents', () => {
   });
 
   it('reports the processor time of each job, even if it failed or was ended', async () => {
-    await using thread = new LargeThread({ jobMsMax: 300 });
+    await using thread = threadOf({ jobMsMax: 300 });
     const used: number[] = [];
     const run = async (bytes: Buffer) => {
       await thread
@@ -71,7 +74,7 @@ describe('the thread for large documents', () => {
   });
 
   it('serves subjects in turn, even if one of them has many jobs', async () => {
-    await using thread = new LargeThread();
+    await using thread = threadOf();
     const order: string[] = [];
     const run = async (subject: string) => {
       await thread.run(key(subject), JOBS.body, { bytes: body(1) });
@@ -82,7 +85,7 @@ describe('the thread for large documents', () => {
   });
 
   it('ends a job that takes too long, with its thread', async () => {
-    await using slow = new LargeThread({ jobMsMax: 1 });
+    await using slow = threadOf({ jobMsMax: 1 });
     for (const _again of [1, 2])
       await expect(slow.run(key('s'), JOBS.body, { bytes: body(1) })).rejects.toMatchObject({
         code: 'payload_too_large',
@@ -93,7 +96,7 @@ describe('the thread for large documents', () => {
     ['another subject', { subject: 'other', project: 'p' }],
     ['another project of its subject', { subject: 's', project: 'other' }],
   ])('ends a job early if %s waits', async (_who, other) => {
-    await using thread = new LargeThread({ sharedJobMsMax: 1 });
+    await using thread = threadOf({ sharedJobMsMax: 1 });
     const run = (owner: ShareKey) => thread.run(owner, JOBS.body, { bytes: body(1) });
     // The start of the thread takes longer than a millisecond.
     const [first, second] = [run(key('s')), run(other)];
@@ -102,22 +105,22 @@ describe('the thread for large documents', () => {
   });
 
   it('does not end a job early if only its own project waits', async () => {
-    await using thread = new LargeThread({ sharedJobMsMax: 1 });
+    await using thread = threadOf({ sharedJobMsMax: 1 });
     const jobs = [1, 2].map(() => thread.run(key('s'), JOBS.body, { bytes: body(1) }));
     expect((await Promise.all(jobs)).map(({ id }) => id)).toEqual(['a', 'a']);
   });
 
   it("never ends or refuses a job of the service's own for others, and ends no other job for it", async () => {
-    await using thread = new LargeThread({ sharedJobMsMax: 1 });
+    await using thread = threadOf({ sharedJobMsMax: 1 });
     const run = (subject: string) => thread.run(key(subject), JOBS.body, { bytes: body(1) });
     const jobs = await Promise.all(['', 's'].map(run));
-    await using other = new LargeThread({ sharedJobMsMax: 1, waitMsMax: 1 });
+    await using other = threadOf({ sharedJobMsMax: 1, waitMsMax: 1 });
     const more = ['s', ''].map((subject) => other.run(key(subject), JOBS.body, { bytes: body(1) }));
     for (const { id } of [...jobs, ...(await Promise.all(more))]) expect(id).toBe('a');
   });
 
-  it('has memory for the largest readable text', { timeout: 60_000 }, async () => {
-    await using thread = new LargeThread({ jobMsMax: 60_000 });
+  it('has memory for the largest readable text', async () => {
+    await using thread = threadOf();
     const most = JSON_CONTAINERS_MAX - 2;
     const crowded = (count: number) => {
       const items = Array(count).fill('{"a":1}').join();
@@ -133,7 +136,7 @@ describe('the thread for large documents', () => {
   });
 
   it('ends a running or waiting job when its caller leaves', async () => {
-    await using thread = new LargeThread();
+    await using thread = threadOf();
     const [running, waiting] = [new AbortController(), new AbortController()];
     const jobs = [running, waiting].map(({ signal }) =>
       thread.run(key('s'), JOBS.body, { bytes: body(1) }, { signal }),
@@ -148,7 +151,7 @@ describe('the thread for large documents', () => {
   });
 
   it('refuses a job that has waited too long for its turn', async () => {
-    await using thread = new LargeThread({ waitMsMax: 1 });
+    await using thread = threadOf({ waitMsMax: 1 });
     const first = thread.run(key('s'), JOBS.body, { bytes: body(1) });
     const second = thread.run(key('s'), JOBS.body, { bytes: body(1) });
     await expect(second).rejects.toMatchObject({ code: 'overloaded' });
@@ -156,7 +159,7 @@ describe('the thread for large documents', () => {
   });
 
   it('refuses waiting jobs when it stops', async () => {
-    const thread = new LargeThread();
+    const thread = threadOf();
     const jobs = [1, 2].map(() => thread.run(key('s'), JOBS.body, { bytes: body(1) }));
     const refused = jobs.map((job) => expect(job).rejects.toMatchObject({ code: 'overloaded' }));
     await thread[Symbol.asyncDispose]();
@@ -170,7 +173,7 @@ describe('the thread for large documents', () => {
 describe('a large body', () => {
   it('is charged to its project and kind even if it is refused', async () => {
     const used: object[] = [];
-    await using scheduler = new Scheduler({ onUsed: (key, us) => used.push({ ...key, us }) });
+    await using scheduler = new Scheduler({ onUsed: (key, us) => used.push({ ...key, us }) }, threadOf());
     const run = scheduler.large.run.bind(scheduler.large);
     let reportedUs = 0;
     scheduler.large.run = (owner, job, input, options) => {
@@ -188,7 +191,7 @@ describe('a large body', () => {
   });
 
   it('a large body of a document, a batch or a patch is parsed like a small one', async () => {
-    await using scheduler = new Scheduler();
+    await using scheduler = new Scheduler({}, threadOf());
     using work = scheduler.work(key('s'), 'batch');
     const document = body(LARGE_BYTES);
     expect(await readBodyInTurns(document, work)).toEqual(readDocumentBody(document));

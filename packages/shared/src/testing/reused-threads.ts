@@ -14,7 +14,11 @@ const STARTED_EACH_TIME = './log-worker';
 
 type StartThread = typeof import('../threads/start-thread.ts').startThread;
 
-const free = new Map<string, Worker[]>();
+/** Of the whole process: this file is loaded again for each file of tests. */
+const FREE = Symbol.for('bundoc.freeThreads');
+const process_ = globalThis as { [FREE]?: Map<string, Worker[]> };
+process_[FREE] ??= new Map();
+const free = process_[FREE];
 
 /** A thread that was in use before, seen like a new one. */
 class ReusedThread extends EventEmitter {

@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { Process } from '../../testing/files-process.ts';
 import { put, ref } from '../../testing/writes.ts';
 import { describeProjectStore } from '../conformance/conformance.ts';
+import type { WriteResult } from '../port/port.ts';
 import type { FileStore } from './store/file-store.ts';
 
 describe('projects that take turns', () => {
@@ -29,8 +30,10 @@ describe('projects that take turns', () => {
     const { commit } = store;
     return Object.assign(store, {
       commit: async (...args: Parameters<FileStore['commit']>) => {
-        const [answer] = await Promise.all([commit.apply(store, args), neighboursWrite()]);
-        return answer;
+        // Ends after both, also after a refusal: the last test compares what is written with what is read.
+        const outcomes = await Promise.allSettled([commit.apply(store, args), neighboursWrite()]);
+        for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
+        return (outcomes[0] as PromiseFulfilledResult<readonly WriteResult[]>).value;
       },
     });
   }
