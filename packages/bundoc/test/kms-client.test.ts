@@ -279,7 +279,8 @@ describe('the probe of KmsClient', () => {
     [false, { service: 'bundoc' }],
   ])('is %s when what answers is ready and says %j', async (isUp, body) => {
     const { client } = await startScripted((_request, response) => answer(response, 200, body));
-    expect(await client.isUp()).toBe(isUp);
+    const wrong = { message: expect.stringContaining('give that of the internal listener') };
+    expect(await client.outage()).toEqual(isUp ? undefined : expect.objectContaining(wrong));
   });
 });
 
@@ -302,7 +303,7 @@ describe('the skew that KmsClient measures', () => {
 
   it.each<[string, (client: KmsClient) => Promise<unknown>]>([
     ['a call', (client) => client.exportKey('p-dek')],
-    ['the probe', (client) => client.isUp()],
+    ['the probe', (client) => client.outage()],
     ['the stream of events', (client) => client.openEvents(undefined, new AbortController().signal)],
   ])('is that of the answer to %s', async (_what, ask) => {
     const { skew, started } = behind(200);
@@ -313,7 +314,7 @@ describe('the skew that KmsClient measures', () => {
 
   it.each<[string, (client: KmsClient) => Promise<unknown>]>([
     ['a call', (client) => client.exportKey('p-dek').catch(String)],
-    ['the probe', (client) => client.isUp()],
+    ['the probe', (client) => client.outage()],
     [
       'the stream of events',
       (client) => client.openEvents(undefined, new AbortController().signal).catch(String),

@@ -119,6 +119,11 @@ const VERDICTS: Readonly<Record<string, ProblemCode>> = {
 /** The member of `/ready` that is read. */
 const readySchema = z.object({ service: answeringSchema.optional().catch(undefined) });
 
+function wrongService(answering: Answering): TryFailed {
+  const what = answering === 'bunkms' ? 'the API listener of BunKMS, which releases no keys' : 'Bundoc';
+  return new TryFailed(`BUNDOC_KMS_URL is that of ${what}: give that of the internal listener`, true);
+}
+
 /** The members of a refusal that are read. */
 const refusalSchema = z.object({
   code: z.string().transform((code) => code.slice(0, 64)),
@@ -132,8 +137,8 @@ type Refusal = z.infer<typeof refusalSchema>;
  * backoff and full jitter, and honour `Retry-After` up to the deadline.
  * One deadline covers all tries, so a frozen server cannot delay a caller longer.
  *
- * Every call carries the kept receipts, the stream of events included, but not {@link isUp}: that is a probe
- * without a token, which planted receipts must not fail.
+ * Every call carries the kept receipts, the stream of events included, but not {@link outage}: that is a
+ * probe without a token, which planted receipts must not fail.
  */
 export class KmsTransport {
   readonly #options: KmsTransportOptions;
@@ -144,7 +149,6 @@ export class KmsTransport {
   /** The running calls, each with a promise that resolves at its end. */
   readonly #calls = new Map<AbortController, Promise<void>>();
   #isClosing = false;
-  #hasSaidWrong = false;
 
   constructor(options: KmsTransportOptions) {
     this.#options = options;
@@ -172,10 +176,10 @@ export class KmsTransport {
   }
 
   /**
-   * Whether BunKMS is ready to release keys. Asks once, with a short timeout. Its API listener releases none,
-   * so that one does not count.
+   * Why BunKMS is not ready to release keys; undefined when it is. Asks once, with a short timeout. Its API
+   * listener releases none.
    */
-  async isUp(): Promise<boolean> {
+  async outage(): Promise<unknown> {
     const measure = this.#options.skew?.begin();
     try {
       const { statusCode, headers, body } = await request(new URL('/ready', this.#options.url), {
@@ -184,22 +188,14 @@ export class KmsTransport {
       });
       if (statusCode === 200) measure?.(headers);
       const answering = readySchema.safeParse(parseJson((await takeBytes(body)).toString())).data?.service;
-      if (answering === undefined || answering === 'bunkms-internal') return statusCode === 200;
-      this.#sayWrong(answering);
-      return false;
-    } catch {
-      return false;
+      if (answering !== undefined && answering !== 'bunkms-internal') return wrongService(answering);
+      if (statusCode === 200) return undefined;
+      // A BunKMS that is not ready, sealed for example, answers 503.
+      const remedy = statusCode === 503 ? 'its own log says why' : 'is it the internal listener of BunKMS?';
+      return new TryFailed(`/ready answered ${statusCode}: ${remedy}`, true);
+    } catch (error) {
+      return error;
     }
-  }
-
-  #sayWrong(answering: Answering): void {
-    if (this.#hasSaidWrong) return;
-    this.#hasSaidWrong = true;
-    const what = answering === 'bunkms' ? 'the API listener of BunKMS' : 'Bundoc';
-    this.#options.logger.error(
-      { url: this.#options.url },
-      `BUNDOC_KMS_URL is that of ${what}, which releases no keys: give the URL of the internal listener of BunKMS`,
-    );
   }
 
   /**
@@ -255,7 +251,10 @@ export class KmsTransport {
     } catch (error) {
       if (error instanceof AppError) throw error;
       if (!this.#isClosing)
-        this.#options.logger.warn({ err: error, method, path: path.split('/')[2] }, 'call to BunKMS failed');
+        this.#options.logger.warn(
+          { err: error, method, url: new URL(this.#options.url).origin, path: path.split('/')[2] },
+          'call to BunKMS failed',
+        );
       const retryAfterS = error instanceof TryFailed ? error.retryAfterS : undefined;
       const isRefused = error instanceof TryFailed && error.isRefusal;
       throw new AppError('kms_unavailable', {

@@ -53,7 +53,7 @@ export async function checkService(checkup: Checkup, service: CheckedService): P
     checkup.fail('url', `${ANSWERING[answering]} answers at ${url.origin}`, wrongUrl(service));
     return false;
   }
-  checkup.ok('url', `${name} answers at ${url.origin}`);
+  checkup.ok('url', `${name} answers at ${url.origin} (${where})`);
   checkTransport(checkup, name, url, health.certificateEndsMs);
   checkClock(checkup, name, health);
   checkVersions(checkup, VERSION, name, health.body['version']);
