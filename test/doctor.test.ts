@@ -160,6 +160,14 @@ describe('bundoc doctor', () => {
     expectFinding(report, [0, 'service token', /^ok/]);
   });
 
+  it('names the listener of BunKMS that answers in the place of another', async () => {
+    const { apiUrl } = installation.kms;
+    const found = /^fail: the API listener of BunKMS answers at .*give the URL of (Bundoc|the internal) /;
+    expectFinding(await bundoc({ ...client(), BUNDOC_URL: apiUrl }), [1, 'url', found]);
+    expectFinding(await bundoc({ ...service(), BUNDOC_KMS_URL: apiUrl }), [1, 'kms url', found]);
+    expectFinding(await bunkms({}, '--url', installation.url), [1, 'url', /^fail: Bundoc answers at /]);
+  });
+
   it('says that a profile leads to another service than the one of this environment', async () => {
     const { BUNDOC_URL, BUNDOC_TOKEN, ...own } = service();
     const settings = { XDG_CONFIG_HOME: file('with-profile') };
@@ -182,14 +190,6 @@ describe('bundoc doctor', () => {
       0,
       `bundoc: asking ${BUNDOC_URL} of the profile "default", not http://127.0.0.1:1 of BUNDOC_HOST and BUNDOC_PORT: choose with --url\n`,
     ]);
-  });
-
-  it('names the listener of BunKMS that answers in the place of another', async () => {
-    const { apiUrl } = installation.kms;
-    const found = /^fail: the API listener of BunKMS answers at .*give the URL of (Bundoc|the internal) /;
-    expectFinding(await bundoc({ ...client(), BUNDOC_URL: apiUrl }), [1, 'url', found]);
-    expectFinding(await bundoc({ ...service(), BUNDOC_KMS_URL: apiUrl }), [1, 'kms url', found]);
-    expectFinding(await bunkms({}, '--url', installation.url), [1, 'url', /^fail: Bundoc answers at /]);
   });
 
   it('reports that BunKMS is sealed', async () => {

@@ -121,16 +121,10 @@ async function checkOwnSide(checkup: Checkup, { kms }: BundocConfig): Promise<vo
   );
   const { url } = kms;
   const where = 'BUNDOC_KMS_URL';
+  const expected = ['bunkms-internal'] as const;
   const isUp =
     trust !== undefined &&
-    (await checkService(ofKms, {
-      name: 'BunKMS',
-      url,
-      where,
-      trust,
-      expected: ['bunkms-internal'],
-      judge: judgeBunkms,
-    }));
+    (await checkService(ofKms, { name: 'BunKMS', url, where, trust, expected, judge: judgeBunkms }));
   checkup.add('kms', ofKms);
   await checkToken(checkup, {
     check: 'service token',

@@ -5,7 +5,7 @@ import { defined } from '@bundoc/shared/contract/defined';
 import { HEARTBEAT_MS } from '@bundoc/shared/contract/events';
 import { parseReceipts, RECEIPT_HEADER } from '@bundoc/shared/contract/kms-receipt';
 import type { ProblemCode } from '@bundoc/shared/contract/problem';
-import { answeringSchema } from '@bundoc/shared/contract/service-info';
+import { type Answering, answeringSchema } from '@bundoc/shared/contract/service-info';
 import { parseJson } from '@bundoc/shared/json/parse-json';
 import type { Logger } from '@bundoc/shared/logs/logger';
 import { backoffMs } from '@bundoc/shared/runtime/backoff';
@@ -119,6 +119,11 @@ const VERDICTS: Readonly<Record<string, ProblemCode>> = {
 /** The member of `/ready` that is read. */
 const readySchema = z.object({ service: answeringSchema.optional().catch(undefined) });
 
+function wrongService(answering: Answering): TryFailed {
+  const what = answering === 'bunkms' ? 'the API listener of BunKMS, which releases no keys' : 'Bundoc';
+  return new TryFailed(`BUNDOC_KMS_URL is that of ${what}: give that of the internal listener`, true);
+}
+
 /** The members of a refusal that are read. */
 const refusalSchema = z.object({
   code: z.string().transform((code) => code.slice(0, 64)),
@@ -172,7 +177,7 @@ export class KmsTransport {
 
   /**
    * Why BunKMS is not ready to release keys; undefined when it is. Asks once, with a short timeout. Its API
-   * listener releases none, so that one does not count.
+   * listener releases none.
    */
   async outage(): Promise<unknown> {
     const measure = this.#options.skew?.begin();
@@ -183,10 +188,7 @@ export class KmsTransport {
       });
       if (statusCode === 200) measure?.(headers);
       const answering = readySchema.safeParse(parseJson((await takeBytes(body)).toString())).data?.service;
-      if (answering !== undefined && answering !== 'bunkms-internal') {
-        const what = answering === 'bunkms' ? 'the API listener of BunKMS' : 'Bundoc';
-        return new TryFailed(`${what} answers: give the URL of the internal listener of BunKMS`, true);
-      }
+      if (answering !== undefined && answering !== 'bunkms-internal') return wrongService(answering);
       if (statusCode === 200) return undefined;
       // A BunKMS that is not ready, sealed for example, answers 503.
       const remedy = statusCode === 503 ? 'its own log says why' : 'is it the internal listener of BunKMS?';
