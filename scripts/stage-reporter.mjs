@@ -37,7 +37,7 @@ export default class StageReporter extends DefaultReporter {
     this.log(stages.announcement());
     const show = () => {
       const line = stages.progress();
-      if (this.#moves) process.stdout.write(`\r\x1b[2K${line.slice(0, (process.stdout.columns ?? 80) - 1)}`);
+      if (this.#moves) process.stdout.write(`\r\x1b[2K${line.slice(0, (process.stdout.columns || 80) - 1)}`);
       else this.log(line);
     };
     this.#timer = setInterval(show, this.#moves ? TERMINAL_LINE_MS : LINE_MS).unref();

@@ -47,7 +47,10 @@ beforeAll(async () => {
     'every right': await make(['docs:read', 'docs:write', 'docs:admin'], ['matrix']),
     'read and write': await make(['docs:read', 'docs:write'], ['matrix']),
     'another project': await make(['docs:read', 'docs:write'], ['matrix-2', 'matri']),
-    'no project': await make(['docs:read', 'docs:write'], []),
+    'no project': await installation.issue(
+      { sub: 'c', typ: 'client', scope: ['docs:read', 'docs:write'] },
+      { unchecked: true },
+    ),
     'every project': await make(['docs:read', 'docs:write'], ['*']),
     'service for Bundoc': await installation.issue({
       sub: 's',

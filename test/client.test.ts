@@ -114,8 +114,8 @@ describe('the client', () => {
       status: 409,
     });
     await expect(collection.create(new JsonText('{'))).rejects.toMatchObject({ code: 'invalid_json' });
-    await expect(collection.listPage({ pageSize: 0 })).rejects.toMatchObject({
-      errors: [{ path: 'query.limit' }],
+    await expect(bundoc.project('p').changesPage({ waitS: 51 })).rejects.toMatchObject({
+      errors: [{ path: 'query.wait' }],
     });
   });
 

@@ -74,6 +74,19 @@ describe('PUT …/collections/{c}', () => {
     expect((await get(`${collection('late')}/documents/b`)).status).toBe(200);
   });
 
+  it('reports how many existing documents have no time in the field of the time to live', async () => {
+    await put('mistimed', 'a', '{"until":"2100-01-01T00:00:00Z"}');
+    await put('mistimed', 'b', '{"until":"soon"}');
+    await put('mistimed', 'c', '{"until":4102444800}');
+    await put('mistimed', 'd', '{}');
+    expect((await define('mistimed', '{"ttl":{"field":"until"}}')).json()['existing']).toEqual({
+      checked: 4,
+      failing: 0,
+      invalid_times: 2,
+      complete: true,
+    });
+  });
+
   it.each([
     ['{"schema":{"properties":{"a":{"pattern":"^(a+)+$"}}}}', 'body.schema.properties.a'],
     ['{"schema":{"properties":{"a":{"minimum":12345678901234567}}}}', 'body.schema.properties.a.minimum'],

@@ -74,7 +74,7 @@ describe('the program of docs/how-to/from-another-language.md', needs('httpx'), 
       sub: 'shop-backend',
       typ: 'service',
       scope: ['kms:issue_client'],
-      may_issue: { scopes: [...scopes], projects: ['tour'], ttl_s: 900 },
+      may_issue: { scopes: [...scopes], projects: ['python'], ttl_s: 900 },
     });
     const expected = [...program.matchAll(/print\(.*\) {2}# (.*)$/gm)].map(([, printed]) => printed);
     expect(expected.length).toBeGreaterThan(4);
@@ -84,8 +84,8 @@ describe('the program of docs/how-to/from-another-language.md', needs('httpx'), 
     });
     expect(stdout.trim().split('\n')).toEqual(expected);
     expect(way.faults).toEqual(['lost answer', '503', '401', 'cut stream']);
-    const token = await installation.client(['tour'], ['docs:read']);
-    const list = await call(installation.url, '/v1/projects/tour/collections/notes/documents', { token });
+    const token = await installation.client(['python'], ['docs:read']);
+    const list = await call(installation.url, '/v1/projects/python/collections/notes/documents', { token });
     expect((list.json()['documents'] as unknown[]).length).toBe(2);
   });
 });

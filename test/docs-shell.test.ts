@@ -203,6 +203,26 @@ describe(`the shell blocks of the documentation (${LONG ? 'all pages' : `DOCS_SE
     expect(started.filter(([, isStopped]) => isStopped !== true)).toEqual([]);
   });
 
+  it('delete no project that another page, or what npm start prints, uses', () => {
+    const developed = [...pages, ...RUN_ELSEWHERE, 'docs/how-to/from-another-language.md'].filter(
+      (page) => page !== ONE_MACHINE && beginningOf(page) !== ONE_MACHINE,
+    );
+    const texts = [...new Set([...developed, 'scripts/start.mjs'])].map(
+      (page) => [page, readFileSync(join(root, page), 'utf8')] as const,
+    );
+    const deleted = texts.flatMap(([page, text]) =>
+      [...text.matchAll(/\?confirm=([\w-]+)/g)].map(([, name = '']) => ({ page, name })),
+    );
+    expect(deleted.length).toBeGreaterThan(2);
+    const used = deleted.flatMap(({ page, name }) => {
+      const use = new RegExp(`(projects/|project\\('|--project(?:'?, '|s? ))${name}\\b`);
+      return texts
+        .filter(([other, text]) => other !== page && use.test(text))
+        .map(([other]) => [name, other]);
+    });
+    expect(used).toEqual([]);
+  });
+
   it.each(chosen)(
     'of %s run in order, every answer has the documented status, and git sees no file that they make',
     needs('curl'),

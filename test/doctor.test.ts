@@ -25,6 +25,7 @@ interface Report {
   readonly of: Readonly<Record<string, string>>;
   /** Every finding, one a line. */
   readonly all: string;
+  readonly checks: readonly string[];
 }
 /** What a report must contain: its exit code, a check and its finding. */
 type Expected = readonly [code: number, check: string, finding: RegExp];
@@ -32,8 +33,10 @@ type Expected = readonly [code: number, check: string, finding: RegExp];
 function expectFinding({ code, of }: Report, [expected, check, finding]: Expected): void {
   expect([code, of[check]]).toEqual([expected, expect.stringMatching(finding)]);
 }
-function expectSound({ code, of }: Report, checks: string): void {
+function expectSound({ code, of, checks: names }: Report, checks: string): void {
   expect(code).toBe(0);
+  // Each name stands for one check of one service.
+  expect([...names].sort()).toEqual([...new Set(names)].sort());
   for (const check of checks.split(', '))
     expect([check, of[check]]).toEqual([check, expect.stringMatching(/^(ok|warn): /)]);
 }
@@ -45,7 +48,8 @@ function reportOf({ code, stdout }: { readonly code: number | null; readonly std
   const lines = findings.map(
     ({ check, verdict, found, remedy }) => [check, `${verdict}: ${found}. ${remedy ?? ''}`] as const,
   );
-  return { code, of: Object.fromEntries(lines), all: lines.map(([, line]) => line).join('\n') };
+  const all = lines.map(([, line]) => line).join('\n');
+  return { code, of: Object.fromEntries(lines), all, checks: lines.map(([check]) => check) };
 }
 
 const client = () => ({ BUNDOC_URL: installation.url, BUNDOC_TOKEN: token });
@@ -85,6 +89,7 @@ describe('bundoc doctor', () => {
   it('finds no fault in a working client and service', async () => {
     const report = await bundoc(service());
     expectSound(report, 'url, tls, clock, version, ready, kms, token, config, disk, service token');
+    expectSound(report, 'kms url, kms tls, kms clock, kms version, kms ready');
     expect(report.of['token']).toMatch(/^ok: Bundoc accepts the token/);
   });
 
@@ -94,7 +99,7 @@ describe('bundoc doctor', () => {
     ]);
     expect([code, stdout]).toEqual([
       1,
-      'fail  url  nothing listens at 127.0.0.1:1. To do: start Bundoc, or name its address (by --url, BUNDOC_URL or a profile)\n',
+      'fail  url  nothing listens at 127.0.0.1:1. To do: start Bundoc, or name its address (BUNDOC_URL)\n',
     ]);
   });
 
@@ -135,7 +140,7 @@ describe('bundoc doctor', () => {
       'a BunKMS that does not run',
       () => ({ ...service(), BUNDOC_KMS_URL: 'http://127.0.0.1:1' }),
       1,
-      'url',
+      'kms url',
       /start BunKMS/,
     ],
   ])('reports %s', async (_what, environment, ...expected) => {
@@ -161,10 +166,34 @@ describe('bundoc doctor', () => {
     expectFinding(report, [0, 'service token', /^ok/]);
   });
 
+  it('says that a profile leads to another service than the one of this environment', async () => {
+    const { BUNDOC_URL, BUNDOC_TOKEN, ...own } = service();
+    const settings = { XDG_CONFIG_HOME: file('with-profile') };
+    writeFileSync(file('profile-token'), BUNDOC_TOKEN);
+    const login = ['login', '--url', BUNDOC_URL, '--token-file', file('profile-token')];
+    expect((await bundocCommand(settings, login)).code).toBe(0);
+    const report = await bundoc({ ...own, ...settings, BUNDOC_PORT: '1' });
+    expectFinding(report, [0, 'url', /^ok: .* \(the profile "default"\)/]);
+    expectFinding(report, [
+      0,
+      'profile',
+      /^warn: .*at http:\/\/127\.0\.0\.1:1\. .*--url http:\/\/127\.0\.0\.1:1$/,
+    ]);
+    expect(report.checks.indexOf('disk')).toBeGreaterThan(report.checks.indexOf('ready'));
+    const { port } = new URL(BUNDOC_URL);
+    expect((await bundoc({ ...own, ...settings, BUNDOC_PORT: port })).checks).not.toContain('profile');
+    // The other commands warn, and name the source of a URL without an answer.
+    const both = await bundocCommand({ ...settings, BUNDOC_PORT: '1' }, ['projects', '--json']);
+    expect([both.code, both.stderr]).toEqual([
+      0,
+      `bundoc: asking ${BUNDOC_URL} of the profile "default", not http://127.0.0.1:1 of BUNDOC_HOST and BUNDOC_PORT: choose with --url\n`,
+    ]);
+  });
+
   it('reports that BunKMS is sealed', async () => {
     using sealed = await startFake((path) => ({ status: path === '/health' ? 'ok' : 'sealed' }));
     const report = await bundoc({ ...service(), BUNDOC_KMS_URL: sealed.url });
-    expectFinding(report, [1, 'ready', /^fail: BunKMS is sealed/]);
+    expectFinding(report, [1, 'kms ready', /^fail: BunKMS is sealed/]);
   });
 });
 

@@ -71,7 +71,8 @@ describe('npm start', () => {
 
     // Issue another token while the services run: only the token is printed.
     const issued = await script(
-      'bunkms.mjs',
+      'command.mjs',
+      'bunkms',
       'token',
       'issue',
       '--typ',
@@ -84,6 +85,12 @@ describe('npm start', () => {
       'p',
     ).exit;
     expect(issued).toMatchObject({ code: 0, stdout: expect.stringMatching(/^[\w-]+\.[\w-]+\.[\w-]+\n$/) });
+
+    // So does any command of bundoc, which finds the service without options.
+    const doctor = await script('command.mjs', 'bundoc', 'doctor', '--json', { XDG_CONFIG_HOME: dataDir })
+      .exit;
+    expect([doctor.code, JSON.parse(doctor.stdout)]).toMatchObject([0, { ok: true }]);
+    expect(doctor.stdout).toContain(`http://127.0.0.1:${environment['BUNDOC_PORT']}`);
 
     // A second start fails, on the same ports and then on the same data.
     const samePorts = await script('start.mjs').exit;
@@ -107,7 +114,7 @@ describe('npm start, begun by each test,', () => {
   beforeEach(begin);
   afterEach(end);
 
-  it('keeps its secrets and documents between two runs, stops on SIGTERM as well, and leaves no service running when it is killed', async () => {
+  it('says once that it made new stores, keeps its secrets and documents between two runs, stops on SIGTERM as well, and leaves no service running when it is killed', async () => {
     const token: string[] = [];
     const startAgain = async () => {
       const start = script('start.mjs');
@@ -117,12 +124,16 @@ describe('npm start, begun by each test,', () => {
     };
     const first = await startAgain();
     first.child.kill('SIGTERM');
-    expect(await first.exit).toMatchObject({ code: 0 });
+    const { code, stdout, stderr } = await first.exit;
+    expect(code).toBe(0);
+    expect(stderr).toContain(`bunkms: created a new store in ${join(dataDir, 'kms')}: `);
+    expect(stdout).toContain(`created a new store in ${dataDir}: it has no projects yet`);
 
     const second = await startAgain();
     expect(token[0]).toBe(token[1]);
     second.child.kill('SIGKILL');
-    await second.exit;
+    const again = await second.exit;
+    expect(`${again.stdout}${again.stderr}`).not.toContain('created a new store');
     await expectAllStopped();
   });
 
@@ -150,7 +161,14 @@ describe('npm start, begun by each test,', () => {
   });
 
   it('issues no token and creates no file before the first start', async () => {
-    const { code, stdout, stderr } = await script('bunkms.mjs', 'token', 'issue', '--typ', 'client').exit;
+    const { code, stdout, stderr } = await script(
+      'command.mjs',
+      'bunkms',
+      'token',
+      'issue',
+      '--typ',
+      'client',
+    ).exit;
     expect({ code, stdout }).toEqual({ code: 1, stdout: '' });
     expect(stderr).toMatch(/^npm run bunkms: .*"npm start".*\n$/);
     expect(existsSync(join(dataDir, 'kms'))).toBe(false);

@@ -166,13 +166,13 @@ function readinessOf({
   disk,
 }: ApiParts): () => Promise<Readiness> {
   const readiness = cachedCheck(clock, READINESS_KEPT_MS, async () => {
-    const [isReady, kmsUp, space] = await Promise.all([storage.isReady(), kms.isUp(), disk.space()]);
+    const [isReady, outage, space] = await Promise.all([storage.isReady(), kms.outage(), disk.space()]);
     if (!isReady) disk.report(new AppError('storage_unavailable'));
     return {
       ...defined({ disk: space }),
       storage: isReady ? 'ok' : 'failing',
       storage_id: id,
-      kms: kmsUp ? 'up' : 'down',
+      kms: outage === undefined ? 'up' : 'down',
     } as const;
   });
   return async () => {

@@ -18,6 +18,7 @@ import type { KeyCache } from './crypto/key-cache.ts';
 import type { Disk } from './engine/files/disk/disk.ts';
 import { openFileStorage } from './engine/files/index.ts';
 import { runningStorage } from './engine/identity/started-storage.ts';
+import { generationsOf } from './engine/identity/storage-file.ts';
 import { StorageGeneration } from './engine/identity/storage-generation.ts';
 import { watchTakeOvers } from './engine/lost-projects.ts';
 import { type SettleMove, settleMove } from './engine/moves/judge-move-mark.ts';
@@ -106,7 +107,8 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
     calls: kms,
     logger,
     onTakenOver: watchTakeOvers({ storage, calls: kms, id, logger }),
-    isUp: () => kms.isUp(),
+    kmsUrl: config.kms.url,
+    outage: () => kms.outage(),
     onConfirmed: () => deletion.requestCheck(),
     onSuperseded: () => {
       keys.evictAll();
@@ -334,17 +336,24 @@ function moveEnds({ moveSource: source }: StorageEngine, { moveTo }: BundocConfi
   return source && { source, target };
 }
 
-function openStorage(
+/** Opens the configured storage, and says so in the log if it is new. */
+async function openStorage(
   config: BundocConfig,
   ports: EngineDeps,
   wrapDisk: BundocParts['wrapDisk'],
 ): Promise<StorageEngine> {
-  switch (config.storage.kind) {
-    case 'files':
-      return openFileStorage(config, ports, wrapDisk);
-    case 'postgres':
-      return openPostgresStorage(config.storage, ports);
-  }
+  const storage =
+    config.storage.kind === 'files'
+      ? await openFileStorage(config, ports, wrapDisk)
+      : await openPostgresStorage(config.storage, ports);
+  const identity = await storage.identity.read();
+  // It has never asked BunKMS: if an operator expects projects here, the folder or the database is wrong.
+  if (generationsOf(identity).length === 0)
+    ports.logger.info(
+      { storage: identity.id },
+      `created a new store in ${storage.place}: it has no projects yet`,
+    );
+  return storage;
 }
 
 /**

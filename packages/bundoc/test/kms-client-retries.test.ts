@@ -135,8 +135,20 @@ describe('KmsClient', () => {
       code: 'kms_unavailable',
       retryAfterS: 2,
     });
-    expect(await elsewhere.isUp()).toBe(false);
-    expect(await client.isUp()).toBe(false);
+    expect(await elsewhere.outage()).toMatchObject({ code: 'ECONNREFUSED' });
+    expect(await client.outage()).toMatchObject({ name: 'TimeoutError' });
+  });
+
+  it('says why BunKMS is not ready, or that something else answers', async () => {
+    let status = 200;
+    const { client } = await startScripted((_request, response) => answer(response, status, {}));
+    expect(await client.outage()).toBeUndefined();
+    status = 503;
+    expect(await client.outage()).toMatchObject({ message: '/ready answered 503: its own log says why' });
+    status = 404;
+    expect(await client.outage()).toMatchObject({
+      message: '/ready answered 404: is it the internal listener of BunKMS?',
+    });
   });
 
   it.each([

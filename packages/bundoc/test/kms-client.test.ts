@@ -288,7 +288,7 @@ describe('the skew that KmsClient measures', () => {
 
   it.each<[string, (client: KmsClient) => Promise<unknown>]>([
     ['a call', (client) => client.exportKey('p-dek')],
-    ['the probe', (client) => client.isUp()],
+    ['the probe', (client) => client.outage()],
     ['the stream of events', (client) => client.openEvents(undefined, new AbortController().signal)],
   ])('is that of the answer to %s', async (_what, ask) => {
     const { skew, started } = behind(200);
@@ -299,7 +299,7 @@ describe('the skew that KmsClient measures', () => {
 
   it.each<[string, (client: KmsClient) => Promise<unknown>]>([
     ['a call', (client) => client.exportKey('p-dek').catch(String)],
-    ['the probe', (client) => client.isUp()],
+    ['the probe', (client) => client.outage()],
     [
       'the stream of events',
       (client) => client.openEvents(undefined, new AbortController().signal).catch(String),

@@ -33,7 +33,8 @@ describe('PostgreSQL', needs('postgresql'), () => {
       identity,
       calls: service,
       logger,
-      isUp: async () => true,
+      kmsUrl: 'http://kms:8082',
+      outage: async () => undefined,
       onTakenOver: (before, _takenOverMs, signal) =>
         markLost({ storage, calls: service, id, logger }, before, signal),
       pause: (_ms, signal) =>

@@ -15,7 +15,7 @@ import { createServices, openBackupFolder, startUpkeep } from './compose-service
 import type { BunkmsConfig } from './config.ts';
 import { peersOf, resolveInternalAddress, watchAddress } from './http/internal-network.ts';
 import { createMetrics, type Metrics } from './metrics.ts';
-import { openStore } from './open-store.ts';
+import { OF_NEW_STORE, openStore, placeOf } from './open-store.ts';
 import { neededKeks } from './records/kek-state.ts';
 import type { KmsStore } from './store/port.ts';
 import { StoreTrust } from './trust/store-trust.ts';
@@ -79,7 +79,9 @@ export async function startBunkms(
   const store = trustedStore(database, trust);
   const ports = { config, clock, logger, metrics, store, trust };
   await trust.check();
+  const isNew = (await database.readInstallation()) === undefined;
   const state = await unseal(vault, store, clock, 'system');
+  if (isNew) logger.info(`created a new store in ${placeOf(config)}: ${OF_NEW_STORE}`);
   // Again, with the chain.
   await trust.check();
 

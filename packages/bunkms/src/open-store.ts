@@ -1,4 +1,5 @@
 import { makeFolder } from '@bundoc/shared/files/make-folder';
+import { formatAddress } from '@bundoc/shared/postgres/address';
 import type { KmsStore } from './store/port.ts';
 import { openPostgresStore } from './store/postgres/postgres-store.ts';
 import type { PostgresSettings } from './store/postgres/settings.ts';
@@ -26,6 +27,14 @@ export interface StoreWatcher {
   /** Called once when the store fails permanently. From then on every call fails. */
   readonly onCrash: (error: Error) => void;
   readonly warn: (message: string) => void;
+}
+
+/** What follows for tokens and keys that an operator may expect in it. */
+export const OF_NEW_STORE = 'it knows no tokens or keys of an earlier one';
+
+/** The name of the configured store for an operator. */
+export function placeOf({ storage, dataDir }: StoreLocation): string {
+  return storage.kind === 'sqlite' ? dataDir : formatAddress(storage.settings.address);
 }
 
 /** Opens the configured store. @throws AppError `storage_unavailable`, ConfigError. */

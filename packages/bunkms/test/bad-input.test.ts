@@ -195,14 +195,20 @@ describe('bad input', () => {
     ['an unknown scope', { sub: 'x', typ: 'client', scope: ['kms:everything'] }],
     ['scopes of both services', { sub: 'x', typ: 'service', scope: ['kms:read_key', 'docs:read'] }],
     ['export for a client', { sub: 'x', typ: 'client', scope: ['kms:export_key'] }],
-    ['a long life for a client', { sub: 'x', typ: 'client', scope: ['docs:read'], ttl_s: 86_401 }],
-    ['a life of zero', { sub: 'x', typ: 'client', scope: ['docs:read'], ttl_s: 0 }],
-    ['half a second', { sub: 'x', typ: 'client', scope: ['docs:read'], ttl_s: 0.5 }],
-    ['a bad subject', { sub: 'x y', typ: 'client', scope: ['docs:read'] }],
-    ['another type', { sub: 'x', typ: 'root', scope: ['docs:read'] }],
+    [
+      'a long life for a client',
+      { sub: 'x', typ: 'client', scope: ['docs:read'], projects: ['project-a'], ttl_s: 86_401 },
+    ],
+    ['a life of zero', { sub: 'x', typ: 'client', scope: ['docs:read'], projects: ['project-a'], ttl_s: 0 }],
+    ['half a second', { sub: 'x', typ: 'client', scope: ['docs:read'], projects: ['project-a'], ttl_s: 0.5 }],
+    ['a bad subject', { sub: 'x y', typ: 'client', scope: ['docs:read'], projects: ['project-a'] }],
+    ['another type', { sub: 'x', typ: 'root', scope: ['docs:read'], projects: ['project-a'] }],
     ['a bad glob', { sub: 'x', typ: 'service', scope: ['kms:read_key'], keys: ['a?'] }],
     ['a bad project', { sub: 'x', typ: 'client', scope: ['docs:read'], projects: ['../a'] }],
-    ['an audience', { sub: 'x', typ: 'client', scope: ['docs:read'], aud: 'bunkms' }],
+    [
+      'an audience',
+      { sub: 'x', typ: 'client', scope: ['docs:read'], projects: ['project-a'], aud: 'bunkms' },
+    ],
   ])('a token request with %s is refused', async (_what, body) => {
     await expectRefusal(() => kms.api('/v1/tokens', { token, body }), 400, 'invalid_request');
   });

@@ -111,6 +111,8 @@ describe('the command line', () => {
     [['key', 'rotate', 'NO-name'], /must be 1 to 128/],
     [['key', 'show', 'a/b'], /must be 1 to 128/],
     [['audit', 'list', '--from', 'yesterday'], /a time such as/],
+    [['audit', 'list', '--severity', 'low'], /Allowed choices are INFO, CRITICAL/],
+    [['audit', 'list', '--limit', '0'], /give a whole number from 1 to 10000/],
     [['frobnicate'], /unknown command/],
     [['status', '--loud'], /unknown option/],
   ])('treats %j as a usage error: exit code 2', async (args, message) => {

@@ -68,7 +68,11 @@ describe('tokens that issue others', () => {
     const renewed = issuedTokenSchema.parse(
       (await kms.api('/v1/tokens/renew', { method: 'POST', token: child.token })).json(),
     );
-    const leaf = await issued(renewed.token, { typ: 'client', scope: ['docs:read'] });
+    const leaf = await issued(renewed.token, {
+      typ: 'client',
+      scope: ['docs:read'],
+      projects: ['project-a'],
+    });
     const { jti } = claimsOf(root);
     for (const { token } of [{ token: root }, child, renewed, leaf]) expect(claimsOf(token).root).toBe(jti);
   });
@@ -81,7 +85,11 @@ describe('tokens that issue others', () => {
       may_issue: { ...LIMIT, projects: ['project-a'] },
     });
     const other = await issued(operator, { typ: 'client', scope: ['docs:read'], projects: ['project-a'] });
-    const ofTenant = await issued(tenant.token, { typ: 'client', scope: ['docs:read'] });
+    const ofTenant = await issued(tenant.token, {
+      typ: 'client',
+      scope: ['docs:read'],
+      projects: ['project-a'],
+    });
     expect([tenant, other, ofTenant].map(({ token }) => claimsOf(token).root)).toEqual([
       tenant.jti,
       other.jti,
@@ -90,12 +98,20 @@ describe('tokens that issue others', () => {
   });
 
   it('issue tokens with a default life within their limit', async () => {
-    const { issued_at, expires_at } = await issued(await issuer(), { typ: 'client', scope: ['docs:read'] });
+    const { issued_at, expires_at } = await issued(await issuer(), {
+      typ: 'client',
+      scope: ['docs:read'],
+      projects: ['project-a'],
+    });
     expect(Date.parse(expires_at) - Date.parse(issued_at)).toBe(600_000);
   });
 
   it.each([
-    ['a scope', { typ: 'client', scope: ['docs:admin'] }, 'may_issue allows no scope docs:admin'],
+    [
+      'a scope',
+      { typ: 'client', scope: ['docs:admin'], projects: ['project-a'] },
+      'may_issue allows no scope docs:admin',
+    ],
     [
       'a project',
       { typ: 'client', scope: ['docs:read'], projects: ['project-c'] },
@@ -104,7 +120,11 @@ describe('tokens that issue others', () => {
     ['every project', { typ: 'client', scope: ['docs:read'], projects: ['*'] }, 'allows no project *'],
     ['a key', { typ: 'service', scope: ['kms:read_key'], keys: ['b-dek', 'c-dek'] }, 'allows no keys c-dek'],
     ['a glob', { typ: 'service', scope: ['kms:read_key'], keys: ['a*'] }, 'allows no keys a*'],
-    ['a life', { typ: 'client', scope: ['docs:read'], ttl_s: 601 }, 'allows no ttl_s above 600'],
+    [
+      'a life',
+      { typ: 'client', scope: ['docs:read'], projects: ['project-a'], ttl_s: 601 },
+      'allows no ttl_s above 600',
+    ],
     [
       'a scope that is passed on',
       { typ: 'service', scope: ['kms:admin'], may_issue: { ...LIMIT, scopes: ['docs:read', 'kms:decrypt'] } },
@@ -131,7 +151,7 @@ describe('tokens that issue others', () => {
 
   it('need may_issue: kms:admin alone can issue nothing', async () => {
     const { token } = await kms.issue({ scope: ['kms:admin'] });
-    const answer = await ask(token, { typ: 'client', scope: ['docs:read'] });
+    const answer = await ask(token, { typ: 'client', scope: ['docs:read'], projects: ['project-a'] });
     expect(answer.json()).toMatchObject({
       status: 403,
       code: 'forbidden',
@@ -159,7 +179,7 @@ describe('tokens that issue others', () => {
     for (const body of [
       { typ: 'client', scope: ['kms:admin'] },
       { typ: 'client', scope: ['kms:manage_kek'] },
-      { typ: 'client', scope: ['docs:read'], may_issue: LIMIT },
+      { typ: 'client', scope: ['docs:read'], projects: ['project-a'], may_issue: LIMIT },
       { typ: 'service', scope: ['kms:read_key'], may_issue: LIMIT },
     ])
       expect((await ask(token, body)).json()).toMatchObject({ status: 400, code: 'invalid_request' });
@@ -295,7 +315,9 @@ describe('tokens that issue others', () => {
       faulty.replaced.listIssues = () => Promise.reject(new Error('cut'));
       expect(await revoke(root.jti)).toBe(500);
       delete faulty.replaced.listIssues;
-      expect((await ask(root.token, { typ: 'client', scope: ['docs:read'] })).status).toBe(401);
+      expect(
+        (await ask(root.token, { typ: 'client', scope: ['docs:read'], projects: ['project-a'] })).status,
+      ).toBe(401);
       expect([await works(child.token), await works(great.token)]).toEqual([true, true]);
       expect(await revoke(root.jti)).toBe(204);
       expect([await works(child.token), await works(great.token)]).toEqual([false, false]);
@@ -337,7 +359,9 @@ describe('tokens that issue others', () => {
         await revoke(root.jti);
         return real(...args);
       };
-      expect((await ask(root.token, { typ: 'client', scope: ['docs:read'] })).status).toBe(401);
+      expect(
+        (await ask(root.token, { typ: 'client', scope: ['docs:read'], projects: ['project-a'] })).status,
+      ).toBe(401);
       delete faulty.replaced.insertToken;
     });
   });

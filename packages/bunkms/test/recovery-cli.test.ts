@@ -167,7 +167,7 @@ describe('bunkms backup, restore and recover', () => {
     await expectFailure(1, /run "bunkms init" to create one/, ...recover());
     expect(await run('init')).toMatchObject({
       code: 0,
-      stderr: expect.stringContaining('created a new store'),
+      stderr: expect.stringContaining(`created a new store in ${at('kms')}: it knows no tokens or keys`),
     });
     await expectFailure(2, /is neither a data folder of Bundoc/, 'recover', '--from', folder);
     await expectFailure(2, /required option/, 'recover');

@@ -117,6 +117,7 @@ describe('bunkms token issue', () => {
   it.each([
     ['--project a --projects b,no/project', '--projects no/project: '],
     ['--project no/project', '--project no/project: must be *, or 1 to 63 of a-z 0-9 -'],
+    ['--ttl 1h', '--project: is required with docs:read: name projects, or * for all'],
     ['--ttl 48h', '--ttl: must be at most 86400 (24 hours) for a client token'],
     ['--keys A', '--keys A: '],
     [
@@ -144,6 +145,7 @@ describe('bunkms token issue', () => {
     expect(lines.map((line) => line.trim().split(/ +/)[0])).toEqual(SCOPES);
     expect(lines).toContainEqual(expect.stringMatching(/^ {2}docs:read +read documents/));
     expect(lines).toContainEqual(expect.stringMatching(/^ {2}docs:metrics +\* read the metrics/));
+    expect(stdout).not.toContain('default: []');
   });
 });
 

@@ -17,7 +17,7 @@ const LIMIT: MayIssue = {
   keys: ['a-*'],
   ttl_s: 600,
 };
-const LEAF = { typ: 'client', scope: ['docs:read'] };
+const LEAF = { typ: 'client', scope: ['docs:read'], projects: ['project-a'] };
 
 describe('the reach of a token with kms:admin', () => {
   const faulty = new FaultyStore();

@@ -1,5 +1,6 @@
 import type { PatchOperation } from './collection.ts';
 import { type Content, type Metadata, textOf } from './document.ts';
+import { requireKnown } from './options.ts';
 
 /** One operation of a batch. */
 export type BatchOperation =
@@ -39,13 +40,21 @@ export type BatchResult =
   | (Metadata & { readonly created: boolean })
   | { readonly _id: string; readonly _collection: string; readonly deleted: true };
 
-/** The body of a batch. Exact texts are kept to the byte. */
+const MEMBERS: Readonly<Record<string, readonly string[]>> = {
+  put: ['op', 'collection', 'id', 'document', 'ifMatch', 'ifNoneMatch'],
+  create: ['op', 'collection', 'id', 'document'],
+  patch: ['op', 'collection', 'id', 'patch', 'ifMatch'],
+  delete: ['op', 'collection', 'id', 'ifMatch'],
+} satisfies Record<BatchOperation['op'], readonly string[]>;
+
+/** The body of a batch. Exact texts are kept to the byte. @throws TypeError for an unknown member. */
 export function batchText(operations: readonly BatchOperation[]): string {
   return `{"operations":[${operations.map(operationText).join(',')}]}`;
 }
 
-function operationText(operation: BatchOperation): string {
+function operationText(operation: BatchOperation, at: number): string {
   const { op, collection, id } = operation;
+  requireKnown(`operations[${at}]`, operation, MEMBERS[op] ?? ['op']);
   const members = [`"op":"${op}"`, `"collection":${JSON.stringify(collection)}`];
   if (id !== undefined) members.push(`"id":${JSON.stringify(id)}`);
   if ('document' in operation) members.push(`"document":${textOf(operation.document)}`);

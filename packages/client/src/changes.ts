@@ -2,6 +2,7 @@ import { Document } from './document.ts';
 import { BundocError } from './error.ts';
 import { EventStreamParser } from './event-stream.ts';
 import { elementTexts, memberTexts } from './json-slices.ts';
+import { requirePageSize } from './options.ts';
 import type { CallOptions, Transport } from './transport.ts';
 
 export interface ChangesOptions {
@@ -85,7 +86,7 @@ export class ChangesReader<T> {
         since,
         collection,
         include: documents === true ? 'doc' : undefined,
-        limit: pageSize,
+        limit: requirePageSize(pageSize),
         wait: waitS,
       },
       isIdempotent: true,

@@ -64,3 +64,48 @@ describe('a call that is sent as a whole is repeated after a passing refusal, an
     expect(seen[0]?.key === null).toBe(!KEYED.test(name));
   });
 });
+
+describe('an option that the service would refuse or never see', () => {
+  const client = new Bundoc({
+    url: 'http://127.0.0.1:8080',
+    token: 'token',
+    fetch: () => Promise.reject(new Error('nothing may be sent')),
+  });
+  const project = client.project('p');
+  const collection = project.collection('c');
+
+  it.each<[string, (pageSize: number) => Promise<unknown>]>([
+    ['projectsPage', (pageSize) => client.projectsPage({ pageSize })],
+    ['projects', (pageSize) => client.projects({ pageSize, limit: 1 }).next()],
+    ['changesPage', (pageSize) => project.changesPage({ pageSize })],
+    ['listPage', (pageSize) => collection.listPage({ pageSize })],
+    ['list', (pageSize) => collection.list({ pageSize }).next()],
+    ['queryPage', (pageSize) => collection.queryPage({ pageSize })],
+    ['query', (pageSize) => collection.query({ pageSize }).next()],
+  ])('is refused by name before %s sends anything', async (_name, call) => {
+    for (const pageSize of [5_000, 0, 1.5, Number.NaN])
+      await expect(call(pageSize)).rejects.toThrow(
+        new RangeError(`pageSize: ${pageSize} is not a whole number from 1 to 1000`),
+      );
+  });
+
+  it('is refused by a check of a schema as well, which has larger pages', async () => {
+    await expect(collection.checkSchema({}, { pageSize: 10_001 }).next()).rejects.toThrow(
+      new RangeError('pageSize: 10001 is not a whole number from 1 to 10000'),
+    );
+  });
+
+  it('is refused in a batch, by the compiler and at run time', async () => {
+    // @ts-expect-error: a precondition is one of an operation.
+    await expect(project.batch([], { ifMatch: '*' })).rejects.toThrow(
+      new TypeError('options.ifMatch: unknown; known are idempotencyKey, signal, deadlineMs'),
+    );
+    const create = { op: 'create', collection: 'c', document: {} } as const;
+    // @ts-expect-error: a document that is created has no revision.
+    await expect(project.batch([create, { ...create, ifMatch: '*' }])).rejects.toThrow(
+      new TypeError('operations[1].ifMatch: unknown; known are op, collection, id, document'),
+    );
+    // @ts-expect-error: there is no such operation.
+    await expect(project.batch([{ op: 'replace', collection: 'c' }])).rejects.toThrow(TypeError);
+  });
+});

@@ -12,6 +12,7 @@ import type { CollectionSummary } from './definition.ts';
 import { type Extent, itemsOf, JsonText, type Metadata } from './document.ts';
 import { BundocError, hasCode } from './error.ts';
 import { type MovedProject, type MoveProgress, readMove } from './move.ts';
+import { requireKnown, requirePageSize } from './options.ts';
 import type { DeletedProject, ProjectInfo, ProjectPage, ProjectSummary } from './project-info.ts';
 import { type CallOptions, Transport, type TransportOptions } from './transport.ts';
 
@@ -155,7 +156,8 @@ export class Project {
   /**
    * Carries out operations, each on a different document: all of them or none.
    *
-   * @throws BundocError `precondition_failed` with each failed operation in `errors`.
+   * @throws BundocError `precondition_failed` with each failed operation in `errors`; TypeError for an option
+   *   or member of an operation that is none. `ifMatch` belongs to an operation.
    *
    * @example
    * ```ts
@@ -171,6 +173,7 @@ export class Project {
     operations: readonly BatchOperation[],
     options: WriteOptions = {},
   ): Promise<readonly BatchResult[]> {
+    requireKnown('options', options, ['idempotencyKey', 'signal', 'deadlineMs']);
     const { idempotencyKey, ...call } = options;
     const { text } = await this.#transport.send({
       ...call,
@@ -289,7 +292,12 @@ export class Bundoc {
       ...call,
       method: 'GET',
       path: '/projects',
-      query: { limit: pageSize, cursor, prefix, include: summary === true ? 'summary' : undefined },
+      query: {
+        limit: requirePageSize(pageSize),
+        cursor,
+        prefix,
+        include: summary === true ? 'summary' : undefined,
+      },
       isIdempotent: true,
     });
     const page = JSON.parse(text) as {

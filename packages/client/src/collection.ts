@@ -18,6 +18,7 @@ import {
   textOf,
 } from './document.ts';
 import { BundocError, hasCode } from './error.ts';
+import { requirePageSize } from './options.ts';
 import {
   type Aggregation,
   type Explanation,
@@ -84,6 +85,8 @@ export interface DefineOptions extends WriteOptions {
 }
 
 const INDEX_POLL_MS = 500;
+/** Documents of one answer to a check of a schema. */
+const CHECKED_MAX = 10_000;
 
 /** One operation of a JSON Patch (RFC 6902). */
 export type PatchOperation =
@@ -250,7 +253,7 @@ export class Collection<T extends object = Record<string, unknown>> {
       method: 'GET',
       path: `${this.#path}/documents`,
       query: {
-        limit: pageSize,
+        limit: requirePageSize(pageSize),
         cursor,
         fields: fields?.join(','),
         include: total === true ? 'total' : undefined,
@@ -294,7 +297,7 @@ export class Collection<T extends object = Record<string, unknown>> {
     options: CallOptions = {},
   ): Promise<QueryPage<T>> {
     const { pageSize, ...question } = query;
-    const text = await this.#ask('query', { ...question, limit: pageSize }, options);
+    const text = await this.#ask('query', { ...question, limit: requirePageSize(pageSize) }, options);
     const { documents, unreadable, nextCursor, rest } = pageOf<T>(text);
     return { documents, unreadable, nextCursor, explain: rest['explain'] as Explanation | undefined };
   }
@@ -443,7 +446,7 @@ export class Collection<T extends object = Record<string, unknown>> {
     const { pageSize, cursor: first, ...call } = options;
     let cursor = first;
     do {
-      const body = { schema, limit: pageSize, cursor };
+      const body = { schema, limit: requirePageSize(pageSize, CHECKED_MAX), cursor };
       const answer = JSON.parse(await this.#ask('schema-check', body, call)) as Omit<
         SchemaCheck,
         'unreadable' | 'nextCursor'

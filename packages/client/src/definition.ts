@@ -62,6 +62,8 @@ export interface DefinedCollection extends CollectionInfo {
   readonly existing: {
     readonly checked: number;
     readonly failing: number;
+    /** With a `ttl`: documents whose field has a value that is no UTC time, so they never expire. */
+    readonly invalid_times?: number;
     /** False when the collection has more documents than are checked. */
     readonly complete: boolean;
   };

@@ -1,5 +1,6 @@
 import { BundocError } from './error.ts';
 import { elementTexts, memberTexts } from './json-slices.ts';
+import { requirePageSize } from './options.ts';
 
 export { memberTexts };
 
@@ -138,7 +139,7 @@ const PAGE_SIZE = 100;
  * The items of all pages.
  *
  * @param pageAt reads the page at a cursor. A size is given when the default is not wanted.
- * @throws RangeError when the limit is not a whole number.
+ * @throws RangeError for a limit or page size that is none.
  */
 export async function* itemsOf<P extends { readonly nextCursor: string | undefined }, I>(
   { limit = Number.POSITIVE_INFINITY, pageSize }: Extent,
@@ -146,6 +147,7 @@ export async function* itemsOf<P extends { readonly nextCursor: string | undefin
   items: (page: P) => readonly I[],
   afterPage: (page: P) => void = () => undefined,
 ): AsyncGenerator<I, void, void> {
+  requirePageSize(pageSize);
   if (limit !== Number.POSITIVE_INFINITY && (!Number.isSafeInteger(limit) || limit < 0))
     throw new RangeError(`limit: ${limit} is not a whole number`);
   let cursor: string | undefined;

@@ -179,8 +179,10 @@ describe('a request', () => {
     await expect(transport.send(get)).rejects.toMatchObject({ code: 'unexpected_answer', status: 403 });
   });
 
-  it.each(['ftp://x', 'x', ''])('is not made to %j', (url) => {
-    expect(() => start([], { url })).toThrow(TypeError);
+  it.each(['ftp://x', 'x', ''])('is not made to %j, and names the option', (url) => {
+    expect(() => start([], { url })).toThrow(
+      new TypeError(`url: "${url}" is no http or https URL, such as https://docs.example.org`),
+    );
   });
 });
 

@@ -77,9 +77,10 @@ export class Transport {
   constructor(options: TransportOptions) {
     this.#options = options;
     this.#tokens = new TokenSource(options.token, options.now);
-    const { protocol, origin, pathname } = new URL(options.url);
-    if (protocol !== 'http:' && protocol !== 'https:') throw new TypeError('the URL must be http or https');
-    this.#base = `${origin}${pathname.replace(/\/+$/, '')}/v1`;
+    const url = URL.canParse(options.url) ? new URL(options.url) : undefined;
+    if (url === undefined || !/^https?:$/.test(url.protocol))
+      throw new TypeError(`url: "${options.url}" is no http or https URL, such as https://docs.example.org`);
+    this.#base = `${url.origin}${url.pathname.replace(/\/+$/, '')}/v1`;
   }
 
   /** @throws BundocError for a refusal or no answer; the signal's reason when that was aborted. */

@@ -13,7 +13,11 @@ export const addChangesCommand: AddCommands = (program, environment) => {
     .option('--since <position>', 'changes after a position that an earlier run printed, or "now"')
     .option('--documents', 'each with its document')
     .option('--follow', 'follow changes until Ctrl-C')
-    .option('--limit <count>', 'how many at most', wholeNumber(1, Number.MAX_SAFE_INTEGER))
+    .option(
+      '--limit <count>',
+      'how many changes at most; all by default',
+      wholeNumber(1, Number.MAX_SAFE_INTEGER),
+    )
     .action(async (id, options) => {
       const { since, collection, documents = false, follow, limit = Number.POSITIVE_INFINITY } = options;
       const project = await openProject(environment, options, id);

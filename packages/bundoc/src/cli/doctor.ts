@@ -28,12 +28,21 @@ export const addDoctorCommand: AddCommands = (program, environment) => {
       else checkup.fail('token', formatError(error), 'ask the operator of the service for a token');
       return undefined;
     });
-    if (config?.storage.kind === 'files')
-      await checkDisk(checkup, resolve(config.dataDir), 'BUNDOC_DATA_DIR');
     const named = access ?? bundocAccess(environment, options);
     const remedy = 'correct BUNDOC_PORT, or name the service with --url';
     const url = named.url ?? (await checkup.try('url', remedy, () => ownBundocUrl(environment)));
-    if (url !== undefined) await checkBundoc(checkup, { url, caFile: named.caFile }, access);
+    const checkDisks = async () => {
+      if (config?.storage.kind === 'files')
+        await checkDisk(checkup, resolve(config.dataDir), 'BUNDOC_DATA_DIR');
+    };
+    if (access?.unusedUrl === undefined) await checkDisks();
+    if (url !== undefined) await checkBundoc(checkup, { ...named, url }, access);
+    if (access?.unusedUrl !== undefined) {
+      const found = `${access.source} names ${access.url}, but the service of this environment is at ${access.unusedUrl}`;
+      checkup.warn('profile', found, `to check that service, give --url ${access.unusedUrl}`);
+      // Its disk says nothing of the other service.
+      await checkDisks();
+    }
     if (config !== undefined) await checkOwnSide(checkup, config);
     checkup.print(options);
   });
@@ -41,15 +50,15 @@ export const addDoctorCommand: AddCommands = (program, environment) => {
 
 async function checkBundoc(
   checkup: Checkup,
-  { url, caFile }: Pick<ServiceAccess, 'url' | 'caFile'>,
+  { url, source, caFile }: Pick<ServiceAccess, 'url' | 'source' | 'caFile'>,
   access: ServiceAccess | undefined,
 ): Promise<void> {
   const trust = await checkup.try('tls', 'name the file of the authority in --ca-file', () =>
     readTrust({ ca: caFile }),
   );
   if (trust === undefined) return;
-  const where = 'by --url, BUNDOC_URL or a profile';
-  const isUp = await checkService(checkup, { name: 'Bundoc', url, where, trust, judge: judgeBundoc });
+  const judge = judgeBundoc;
+  const isUp = await checkService(checkup, { name: 'Bundoc', url, where: source, trust, judge });
   if (access === undefined) return;
   await checkToken(checkup, {
     check: 'token',
@@ -99,13 +108,17 @@ const NO_STORAGE = '/v1/storages/00000000-0000-4000-8000-000000000000';
 /** Checks what the service needs, in an environment with its configuration. */
 async function checkOwnSide(checkup: Checkup, { kms }: BundocConfig): Promise<void> {
   const { ca, cert, key } = kms.tls ?? {};
-  const trust = await checkup.try('kms tls', 'correct the BUNDOC_KMS_*_FILE variables', () =>
+  // The disk of Bundoc says nothing of BunKMS.
+  const ofKms = new Checkup();
+  const trust = await ofKms.try('tls', 'correct the BUNDOC_KMS_*_FILE variables', () =>
     readTrust({ ca: ca?.path, cert: cert?.path, key: key?.path }),
   );
-  if (trust === undefined) return;
   const { url } = kms;
   const where = 'BUNDOC_KMS_URL';
-  const isUp = await checkService(checkup, { name: 'BunKMS', url, where, trust, judge: judgeBunkms });
+  const isUp =
+    trust !== undefined &&
+    (await checkService(ofKms, { name: 'BunKMS', url, where, trust, judge: judgeBunkms }));
+  checkup.add('kms', ofKms);
   await checkToken(checkup, {
     check: 'service token',
     name: 'BunKMS',

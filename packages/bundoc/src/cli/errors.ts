@@ -1,11 +1,14 @@
 import { BundocError } from '@bundoc/client/error';
 import { AppError } from '@bundoc/shared/contract/app-error';
+import { NoAnswer } from './service-client.ts';
 
 /**
  * The remedy for an error of the service or of BunKMS: that of the error or its nearest cause that has one.
  */
 export function remedyOf(error: unknown): string | undefined {
   for (let cause = error; cause instanceof Error; cause = cause.cause) {
+    if (cause instanceof BundocError && cause.cause instanceof NoAnswer)
+      return `the address is from ${cause.cause.source}; ${LOOK}`;
     const remedy =
       cause instanceof BundocError
         ? REMEDIES[cause.code]
@@ -17,13 +20,13 @@ export function remedyOf(error: unknown): string | undefined {
   return undefined;
 }
 
+const LOOK = '"bundoc doctor" looks for the cause';
 const REMEDIES: Readonly<Record<string, string>> = {
   unauthenticated: '"bundoc token" says what the token is and until when; "bundoc login" keeps a new one',
   forbidden: '"bundoc token" says what the token may do',
-  network_error:
-    'the address is from --url, BUNDOC_URL, a profile, or BUNDOC_HOST and BUNDOC_PORT; "bundoc doctor" looks for the cause',
-  deadline_exceeded: '"bundoc doctor" looks for the cause',
-  unexpected_answer: 'is this the URL of Bundoc? "bundoc doctor" looks for the cause',
+  network_error: LOOK,
+  deadline_exceeded: LOOK,
+  unexpected_answer: `is this the URL of Bundoc? ${LOOK}`,
 };
 
 /** For commands that use BunKMS themselves. */

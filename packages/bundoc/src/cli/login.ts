@@ -54,11 +54,11 @@ export const addTokenCommands: AddCommands = (program, environment) => {
  */
 async function login(environment: Environment, options: ServiceOptions): Promise<void> {
   const name = profileName(environment, options);
-  const { url = ownBundocUrl(environment), caFile: given } = bundocAccess(environment, options);
+  const { url = ownBundocUrl(environment), source, caFile: given } = bundocAccess(environment, options);
   const caFile = given === undefined ? undefined : resolve(given);
   const token = (await givenToken(options.tokenFile)).trim();
   requireUsable(token);
-  await requireAccepted({ url, token, caFile });
+  await requireAccepted({ url, source, token, caFile });
   const profile = profileSchema.safeParse({ url, token, ...defined({ ca_file: caFile }) });
   if (!profile.success) throw new CommandError(`"${url}" is not an http or https URL`);
   await writeProfiles(environment, new Map([...(await readProfiles(environment)), [name, profile.data]]));

@@ -61,7 +61,7 @@ export function rowWriter<T>(
   options: JsonOption,
 ): (rows: readonly T[]) => Promise<void> {
   if (options.json || !isTerminal()) return (rows) => write(rows.map((row) => `${json(row)}\n`).join(''));
-  const table = new Table(columns, process.stdout.columns ?? WIDTH_DEFAULT);
+  const table = new Table(columns, process.stdout.columns || WIDTH_DEFAULT);
   return (rows) =>
     write(
       table

@@ -27,7 +27,11 @@ export const addQueryCommand: AddCommands = (program, environment) => {
     .option('--where <json>', 'the condition (docs/query.md); - for standard input, @file for a file')
     .option('--order <field[:desc]>', 'may be repeated', each(orderBy), [])
     .option('--fields <paths>', 'the only members to print, separated by commas', collect, [])
-    .option('--limit <count>', 'how many at most', wholeNumber(1, Number.MAX_SAFE_INTEGER))
+    .option(
+      '--limit <count>',
+      'how many documents at most; all by default',
+      wholeNumber(1, Number.MAX_SAFE_INTEGER),
+    )
     .option('--count', 'print how many there are')
     .option('--explain', 'say on standard error how the answer was found')
     .action(async (project, name, options) => {

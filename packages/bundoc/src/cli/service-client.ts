@@ -22,6 +22,10 @@ export interface ServiceOptions extends BundocOptions {
 /** A service and the credentials for it. */
 export interface ServiceAccess {
   readonly url: string;
+  /** Where the URL is from: an option, variables, or a profile. */
+  readonly source: string;
+  /** What the service's own variables say, if they are set and a profile counts more. */
+  readonly unusedUrl?: string | undefined;
   readonly token: TokenSource;
   /** The file of its certificate authorities; those of the system when undefined. */
   readonly caFile: string | undefined;
@@ -56,8 +60,9 @@ export async function serviceAccess(
   const isNamed = options.profile !== undefined;
   const { BUNDOC_CA_FILE } = environment;
   // A named profile counts more than the environment.
-  const { url, token, caFile } = bundocAccess(isNamed ? { BUNDOC_CA_FILE } : environment, options);
-  if (token !== undefined && !isNamed) return { url: url ?? ownBundocUrl(environment), token, caFile };
+  const given = bundocAccess(isNamed ? { BUNDOC_CA_FILE } : environment, options);
+  const { url, source, token, caFile } = given;
+  if (token !== undefined && !isNamed) return { ...given, url: url ?? ownBundocUrl(environment), token };
 
   const name = profileName(environment, options);
   const profile = (await readProfiles(environment)).get(name);
@@ -71,7 +76,21 @@ export async function serviceAccess(
     throw new CommandError(
       `the token of profile "${name}" is for ${profile.url}, not for ${url}: give --token-file, or log in there`,
     );
-  return { url: url ?? profile.url, token: token ?? profile.token, caFile: caFile ?? profile.ca_file };
+  const isOfProfile = url === undefined;
+  const own = isOfProfile && !isNamed ? ownUrlIfSet(environment) : undefined;
+  return {
+    url: url ?? profile.url,
+    source: isOfProfile ? `the profile "${name}"` : source,
+    unusedUrl: own === undefined || isSame(own, profile.url) ? undefined : own,
+    token: token ?? profile.token,
+    caFile: caFile ?? profile.ca_file,
+  };
+}
+
+/** Where the service with this environment listens; undefined when it has no variables of the service. */
+function ownUrlIfSet(environment: Environment): string | undefined {
+  const isSet = ['BUNDOC_HOST', 'BUNDOC_PORT', 'BUNDOC_KMS_TOKEN_FILE'].some((name) => environment[name]);
+  return isSet ? ownBundocUrl(environment) : undefined;
 }
 
 /** A client of the service. @throws CommandError */
@@ -88,13 +107,30 @@ export async function openProject(
   return (await serviceClient(environment, options)).project(id);
 }
 
-/** @throws CommandError */
-export async function clientOf({ url, token, caFile }: ServiceAccess): Promise<Bundoc> {
+/** Warns if the service's own variables say another URL. @throws CommandError */
+export async function clientOf(access: ServiceAccess): Promise<Bundoc> {
+  const { url, source, unusedUrl, token, caFile } = access;
+  if (unusedUrl !== undefined)
+    console.error(
+      `bundoc: asking ${url} of ${source}, not ${unusedUrl} of BUNDOC_HOST and BUNDOC_PORT: choose with --url`,
+    );
   const ca = caFile === undefined ? undefined : await readText(caFile);
   try {
-    return new Bundoc({ url, fetch: checkedFetch(ca), token });
+    return new Bundoc({ url, fetch: checkedFetch(ca, source), token });
   } catch (cause) {
-    throw new CommandError(`"${url}" is not the URL of a service`, { cause });
+    throw new CommandError(`"${url}" of ${source} is not the URL of a service`, { cause });
+  }
+}
+
+/** A request without an answer. */
+export class NoAnswer extends Error {
+  override readonly name = 'NoAnswer';
+  /** Where the URL is from. */
+  readonly source: string;
+
+  constructor(source: string, cause: unknown) {
+    super(`no answer from the URL of ${source}`, { cause });
+    this.source = source;
   }
 }
 
@@ -107,13 +143,15 @@ function isSame(one: string, other: string): boolean {
  * A fetch that always checks certificates, even if `NODE_TLS_REJECT_UNAUTHORIZED` disables that, because it
  * sends a token.
  */
-function checkedFetch(ca: string | undefined): typeof globalThis.fetch {
+function checkedFetch(ca: string | undefined, source: string): typeof globalThis.fetch {
   const dispatcher = new Agent({
     connect: { rejectUnauthorized: true, ...defined({ ca }) },
   });
   // The package and the platform each declare types for the same objects.
   return ((url: URL, init: RequestInit) =>
-    undiciFetch(url, { ...init, dispatcher })) as unknown as typeof globalThis.fetch;
+    undiciFetch(url, { ...init, dispatcher }).catch((cause: unknown) => {
+      throw new NoAnswer(source, cause);
+    })) as unknown as typeof globalThis.fetch;
 }
 
 /** Aborted by Ctrl-C or SIGTERM; the same signal a second time ends the process. */

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { readValue } from '../values/value.ts';
-import { expiresAtMs, isExpired } from './expiry.ts';
+import { expiresAtMs, hasInvalidTime, isExpired } from './expiry.ts';
 
 const LATER = Date.parse('2100-01-01T00:00:00Z');
 const document = (until: unknown) => JSON.stringify({ until });
@@ -37,6 +37,14 @@ describe('a document with a time to live', () => {
     null,
   ])('never expires when its field is %j, which is not a UTC time', (until) => {
     expect(endOf(until)).toBeUndefined();
-    expect(isExpired({ field: 'until', seconds: 0 }, Buffer.from(document(until)), LATER)).toBe(false);
+    const [ttl, text] = [{ field: 'until', seconds: 0 }, Buffer.from(document(until))];
+    expect(isExpired(ttl, text, LATER)).toBe(false);
+    // Null says on purpose that there is no end.
+    expect(hasInvalidTime(ttl, text)).toBe(until !== null);
+  });
+
+  it('has no mistake in its field when that is absent or a time', () => {
+    for (const text of [document('2026-01-01T00:00:00Z'), '{}', '{"until":{"a":1}}'])
+      expect(hasInvalidTime({ field: 'until', seconds: 0 }, Buffer.from(text))).toBe(text.includes('"a"'));
   });
 });

@@ -23,6 +23,12 @@ export function isExpired(ttl: Ttl, text: Buffer, nowMs: number): boolean {
   return atMs !== undefined && atMs <= nowMs;
 }
 
+/** Whether a document has the field, but no time in it, so that it never expires. */
+export function hasInvalidTime(ttl: Ttl, text: Buffer): boolean {
+  const time = valueIn(text, pathOf(ttl.field));
+  return time !== undefined && time !== null && endOf(ttl, time) === undefined;
+}
+
 /**
  * {@link valueAt} on a text. It parses only the members on the path, at a fraction of the cost of parsing the
  * whole document.

@@ -53,7 +53,8 @@ async function startOn(disk: SimulatedDisk, service: FakeKeyService) {
     identity,
     calls: service,
     logger,
-    isUp: async () => service.failure === undefined,
+    kmsUrl: 'http://kms:8082',
+    outage: async () => service.failure,
     onTakenOver: (before, _takenOverMs, signal) =>
       markLost({ storage: { lost, identity }, calls: service, id, logger }, before, signal),
     pause: (_ms, signal) =>

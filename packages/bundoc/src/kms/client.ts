@@ -180,9 +180,9 @@ export class KmsClient implements StorageCalls {
     return readAnswer(issuedTokenSchema, body).token;
   }
 
-  /** Whether BunKMS is ready to release keys. Asks once, with a short timeout. */
-  isUp(): Promise<boolean> {
-    return this.#transport.isUp();
+  /** @see KmsTransport.outage */
+  outage(): Promise<unknown> {
+    return this.#transport.outage();
   }
 
   /** @see KmsTransport.openEvents */

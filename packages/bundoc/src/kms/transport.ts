@@ -127,8 +127,8 @@ type Refusal = z.infer<typeof refusalSchema>;
  * backoff and full jitter, and honour `Retry-After` up to the deadline.
  * One deadline covers all tries, so a frozen server cannot delay a caller longer.
  *
- * Every call carries the kept receipts, the stream of events included, but not {@link isUp}: that is a probe
- * without a token, which planted receipts must not fail.
+ * Every call carries the kept receipts, the stream of events included, but not {@link outage}: that is a
+ * probe without a token, which planted receipts must not fail.
  */
 export class KmsTransport {
   readonly #options: KmsTransportOptions;
@@ -165,8 +165,8 @@ export class KmsTransport {
     });
   }
 
-  /** Whether BunKMS is ready to release keys. Asks once, with a short timeout. */
-  async isUp(): Promise<boolean> {
+  /** Why BunKMS is not ready to release keys; undefined when it is. Asks once, with a short timeout. */
+  async outage(): Promise<unknown> {
     const measure = this.#options.skew?.begin();
     try {
       const { statusCode, headers, body } = await request(new URL('/ready', this.#options.url), {
@@ -175,9 +175,12 @@ export class KmsTransport {
       });
       if (statusCode === 200) measure?.(headers);
       await body.dump();
-      return statusCode === 200;
-    } catch {
-      return false;
+      if (statusCode === 200) return undefined;
+      // A BunKMS that is not ready, sealed for example, answers 503.
+      const remedy = statusCode === 503 ? 'its own log says why' : 'is it the internal listener of BunKMS?';
+      return new TryFailed(`/ready answered ${statusCode}: ${remedy}`, true);
+    } catch (error) {
+      return error;
     }
   }
 
@@ -234,7 +237,10 @@ export class KmsTransport {
     } catch (error) {
       if (error instanceof AppError) throw error;
       if (!this.#isClosing)
-        this.#options.logger.warn({ err: error, method, path: path.split('/')[2] }, 'call to BunKMS failed');
+        this.#options.logger.warn(
+          { err: error, method, url: new URL(this.#options.url).origin, path: path.split('/')[2] },
+          'call to BunKMS failed',
+        );
       const retryAfterS = error instanceof TryFailed ? error.retryAfterS : undefined;
       const isRefused = error instanceof TryFailed && error.isRefusal;
       throw new AppError('kms_unavailable', {

@@ -25,7 +25,7 @@ it('the check of existing documents visits a bounded number of expired ones, and
   const collections = new Collections({ acquire: async () => lease } as never);
   const definition = { indexes: [], schema: { required: ['v'] }, ttl: { field: 'until', seconds: 0 } };
   const { existing } = await collections.define('p', 'notes', definition, { kind: 'none' }, OPTIONS);
-  expect(existing).toEqual({ checked: 0, failing: 0, complete: false });
+  expect(existing).toEqual({ checked: 0, failing: 0, invalid_times: 0, complete: false });
 });
 
 it('a dry run of a schema ends when its caller leaves, before another page is read', async () => {

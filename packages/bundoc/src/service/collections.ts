@@ -1,7 +1,7 @@
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { CollectionDefinition } from '@bundoc/shared/contract/collections';
 import type { CollectionStore } from '../collections/port.ts';
-import { acceptInTurns, type CheckInTurns } from '../collections/schema-checks.ts';
+import { acceptInTurns } from '../collections/schema-checks.ts';
 import type { IndexStatus } from '../engine/port/index-port.ts';
 import type { CollectionSummary, CommitOptions, Precondition } from '../engine/port/port.ts';
 import { PreconditionsFailed } from '../engine/port/precondition.ts';
@@ -10,7 +10,7 @@ import { HeldLease } from '../projects/held-lease.ts';
 import type { InstanceManager } from '../projects/instance-manager.ts';
 import type { Work } from '../work/work.ts';
 import type { WorkOptions } from './documents.ts';
-import { ExistingDocuments } from './existing-documents.ts';
+import { ExistingDocuments, type ExistingDocumentsOptions } from './existing-documents.ts';
 import { openPositionCursor, sealPositionCursor } from './page-cursor.ts';
 
 /** A collection in a list. */
@@ -32,6 +32,8 @@ export interface ExistingSummary {
   readonly checked: number;
   /** Checked documents that a write would now refuse. They stay unchanged. */
   readonly failing: number;
+  /** With a time to live: documents that never expire, because their time is none. */
+  readonly invalid_times?: number;
   /** Whether all documents were checked. */
   readonly complete: boolean;
 }
@@ -88,8 +90,8 @@ export class Collections {
   }
 
   /**
-   * Defines a collection, and counts how many of its first documents the schema would now refuse. Creates the
-   * project if necessary.
+   * Defines a collection. Counts how many of its first documents the schema would now refuse, and how many
+   * never expire by mistake. Creates the project if necessary.
    *
    * @throws AppError `invalid_request`, `precondition_failed`, and those of the store.
    */
@@ -119,7 +121,7 @@ export class Collections {
         collection,
         stored !== undefined && stored.rev === rev ? stored : { definition, rev },
       ),
-      existing: await summarizeExisting(store, collection, check, options.work),
+      existing: await summarizeExisting(store, collection, { check, ttl: definition.ttl }, options.work),
     };
   }
 
@@ -204,13 +206,14 @@ function isDefined(store: CollectionStore, collection: string): boolean {
 async function summarizeExisting(
   store: CollectionStore,
   collection: string,
-  check: CheckInTurns | undefined,
+  { check, ttl }: Pick<ExistingDocumentsOptions, 'check' | 'ttl'>,
   work: Work,
 ): Promise<ExistingSummary> {
-  if (check === undefined) return { checked: 0, failing: 0, complete: true };
+  if (check === undefined && ttl === undefined) return { checked: 0, failing: 0, complete: true };
   const existing = new ExistingDocuments({
     collection,
     check,
+    ttl,
     work,
     after: 0,
     documentsMax: CHECKED_MAX,
@@ -222,5 +225,7 @@ async function summarizeExisting(
     // The definition is already in effect, so a check without capacity or time does not refuse it.
     if (!hasCode(error, 'rate_limited', 'overloaded', 'payload_too_large')) throw error;
   }
-  return { checked: existing.checked, failing: existing.failing, complete: existing.next === undefined };
+  const { checked, failing, invalidTimes, next } = existing;
+  const times = ttl === undefined ? {} : { invalid_times: invalidTimes };
+  return { checked, failing, ...times, complete: next === undefined };
 }

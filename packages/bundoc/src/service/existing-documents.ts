@@ -1,4 +1,6 @@
+import type { Ttl } from '@bundoc/shared/contract/collections';
 import type { FieldFault } from '@bundoc/shared/contract/problem';
+import { hasInvalidTime } from '../collections/expiry.ts';
 import type { CheckInTurns } from '../collections/schema-checks.ts';
 import { ownContentOf } from '../crypto/stored-text.ts';
 import type { DocumentPage, ListQuery, Position } from '../engine/port/port.ts';
@@ -13,7 +15,9 @@ export interface FailingDocument {
 
 export interface ExistingDocumentsOptions {
   readonly collection: string;
-  readonly check: CheckInTurns;
+  /** The check of a schema, if there is one. */
+  readonly check: CheckInTurns | undefined;
+  readonly ttl?: Ttl | undefined;
   /** Reads a page from the store. */
   readonly list: (query: ListQuery) => Promise<DocumentPage>;
   /** Maximum number of documents to check. */
@@ -36,8 +40,8 @@ const ERROR_CHARS_MAX = 256;
 const UNREADABLE_MAX = 100;
 
 /**
- * Checks existing documents: how many a schema would now refuse. Its results are valid even if {@link run}
- * throws.
+ * Checks existing documents: how many a schema would now refuse, and how many never expire by mistake. Its
+ * results are valid even if {@link run} throws.
  */
 export class ExistingDocuments {
   readonly #options: ExistingDocumentsOptions;
@@ -45,6 +49,7 @@ export class ExistingDocuments {
   readonly #unreadable: string[] = [];
   #checked = 0;
   #failing = 0;
+  #invalidTimes = 0;
   #next: Position | undefined;
 
   constructor(options: ExistingDocumentsOptions) {
@@ -58,6 +63,11 @@ export class ExistingDocuments {
 
   get failing(): number {
     return this.#failing;
+  }
+
+  /** Documents that never expire, because their time is none. */
+  get invalidTimes(): number {
+    return this.#invalidTimes;
   }
 
   /** The first failing documents. */
@@ -77,7 +87,7 @@ export class ExistingDocuments {
 
   /** @throws AppError of the store, the check and the work. */
   async run(): Promise<void> {
-    const { collection, list, work } = this.#options;
+    const { collection, list, check, ttl, work } = this.#options;
     let bytes = 0;
     let emptyPages = 0;
     while (
@@ -97,8 +107,9 @@ export class ExistingDocuments {
         if (turn !== undefined) await turn;
         const { text, metadata } = document;
         bytes += text.length;
+        if (ttl !== undefined && hasInvalidTime(ttl, text)) this.#invalidTimes++;
         const content = ownContentOf(text, { collection: metadata._collection, id: metadata._id });
-        this.#count(metadata._id, await this.#options.check(content, work));
+        this.#count(metadata._id, (await check?.(content, work)) ?? []);
       }
       this.#next = page.next;
     }

@@ -221,7 +221,8 @@ export class HistoryWorld {
       identity,
       calls: service,
       logger,
-      isUp: async () => true,
+      kmsUrl: 'http://kms:8082',
+      outage: async () => undefined,
       onTakenOver: (before, _takenOverMs, signal) =>
         markLost({ storage: { lost, identity }, calls: service, id, logger }, before, signal),
       pause: (_ms, signal) =>

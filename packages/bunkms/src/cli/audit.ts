@@ -1,4 +1,4 @@
-import { type AddCommands, command, each, parserOf, wholeNumber } from '@bundoc/shared/cli/command';
+import { type AddCommands, command, each, Option, parserOf, wholeNumber } from '@bundoc/shared/cli/command';
 import { counted } from '@bundoc/shared/cli/counted';
 import { type JsonOption, print, rowLine } from '@bundoc/shared/cli/print';
 import { createProgress, type Progress } from '@bundoc/shared/cli/progress';
@@ -42,8 +42,12 @@ export const addAuditCommands: AddCommands = (program, environment) => {
   );
   command(group, 'list', 'prints records, the oldest first')
     .option('--after <seq>', 'only records after this one', wholeNumber(0, Number.MAX_SAFE_INTEGER))
-    .option('--limit <count>', 'how many at most', wholeNumber(1, LIST_MAX), 100)
-    .option('--severity <severity>', 'INFO or CRITICAL', parserOf(auditSeveritySchema))
+    .option('--limit <count>', `how many records at most, up to ${LIST_MAX}`, wholeNumber(1, LIST_MAX), 100)
+    .addOption(
+      new Option('--severity <severity>', 'only records of this severity').choices(
+        auditSeveritySchema.options,
+      ),
+    )
     .option('--key <name>', 'only of this key', parserOf(keyNameSchema))
     .option('--actor <subject>', 'only of this caller')
     .option('--from <time>', 'not before this time', time)

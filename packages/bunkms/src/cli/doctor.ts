@@ -46,7 +46,7 @@ async function checkAll(checkup: Checkup, environment: Environment, options: Doc
   if (config.storage.kind === 'sqlite') await checkDisk(checkup, resolve(config.dataDir), 'BUNKMS_DATA_DIR');
   if (hasKek) await checkInstallation(checkup, environment, options);
   if (config.backupTo !== undefined) await checkBackups(checkup, new BackupFolder(config.backupTo));
-  for (const [name, files] of Object.entries({ tls: config.tls, 'internal tls': config.internalTls }))
+  for (const [name, files] of Object.entries({ 'api tls': config.tls, 'internal tls': config.internalTls }))
     await checkup.try(name, 'correct the files of the certificate', () => {
       const { notAfterMs } = files === undefined ? {} : readTlsMaterial(files);
       if (notAfterMs !== undefined) checkCertificate(checkup, name, 'the certificate', notAfterMs);
@@ -70,7 +70,7 @@ async function checkKek(checkup: Checkup, { kek }: BunkmsConfig): Promise<boolea
     const { mode } = await stat(kek.path);
     if ((mode & 0o077) !== 0)
       checkup.warn(
-        'kek',
+        'kek file',
         `others may read ${kek.path} (mode ${(mode & 0o777).toString(8)})`,
         `run "chmod 600 ${kek.path}"`,
       );
@@ -140,7 +140,7 @@ function checkTokens(checkup: Checkup, tokens: readonly TokenInfo[], damaged: re
   const nowMs = Date.now();
   if (damaged.length > 0)
     checkup.fail(
-      'token',
+      'stored tokens',
       `the audit chain contradicts ${counted(damaged.length, 'token')} in the store`,
       'run "bunkms audit verify"',
     );
@@ -190,6 +190,6 @@ async function checkServer(checkup: Checkup, config: BunkmsConfig, options: Doct
     async (): Promise<Trust> => (caFile === undefined ? {} : { ca: await readText(caFile) }),
   );
   if (trust === undefined) return;
-  const where = 'by --url, or BUNKMS_HOST and BUNKMS_PORT';
+  const where = options.url === undefined ? 'BUNKMS_HOST and BUNKMS_PORT' : '--url';
   await checkService(checkup, { name: 'BunKMS', url, where, trust, judge: judgeBunkms });
 }

@@ -9,7 +9,7 @@ import { createPrivateFile, replacePrivateFile } from '@bundoc/shared/files/priv
 import type { Environment } from '@bundoc/shared/process/config';
 import { jwtVerify } from 'jose';
 import { readConfig } from '../config.ts';
-import type { StoreLocation } from '../open-store.ts';
+import { OF_NEW_STORE, placeOf, type StoreLocation } from '../open-store.ts';
 import { CLI_CALLER } from '../records/caller.ts';
 import type { CertificateRequest } from './certificates.ts';
 import { CliFailure, UsageError } from './errors.ts';
@@ -78,7 +78,7 @@ export async function init(environment: Environment, options: InitOptions): Prom
   const isNew = !(await hasStore(config));
   await using store = await openCliStore(config);
   const kms = await unsealStore(environment, store);
-  if (isNew) console.error(`bunkms: created a new store; it knows no tokens or keys of an earlier one`);
+  if (isNew) console.error(`bunkms: created a new store in ${placeOf(config)}: ${OF_NEW_STORE}`);
   if (options.serviceToken !== undefined) await ensureServiceToken(kms, options.serviceToken);
   if (authority !== undefined) {
     // Loaded only when a certificate is needed.

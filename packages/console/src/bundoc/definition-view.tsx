@@ -199,6 +199,9 @@ function Edited({
         <p class={defined.existing.failing > 0 ? 'note warn' : 'note'} role="status">
           Defined. {plural(defined.existing.failing, 'document')} of {count(defined.existing.checked)} that
           were checked would be refused now
+          {defined.existing.invalid_times === undefined || defined.existing.invalid_times === 0
+            ? ''
+            : `, and ${plural(defined.existing.invalid_times, 'document')} never expire: the time is none`}
           {defined.existing.complete ? '' : '; further documents were not checked'}.
         </p>
       )}

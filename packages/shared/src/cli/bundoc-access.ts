@@ -30,13 +30,15 @@ export function ownBundocUrl(environment: Environment): string {
   });
 }
 
-/** What the options say of a running Bundoc, else the environment. */
+/** What the options say of a running Bundoc, else the environment. `source` is where its URL is from. */
 export function bundocAccess(environment: Environment, options: BundocOptions) {
   const set = (name: string) => environment[name] || undefined;
   const file = options.tokenFile ?? set('BUNDOC_TOKEN_FILE');
   const token: TokenSource | undefined =
     file === undefined ? set('BUNDOC_TOKEN') : async () => (await readText(file)).trim();
-  return { url: options.url ?? set('BUNDOC_URL'), token, caFile: options.caFile ?? set('BUNDOC_CA_FILE') };
+  const url = options.url ?? set('BUNDOC_URL');
+  const source = options.url ? '--url' : url === undefined ? 'BUNDOC_HOST and BUNDOC_PORT' : 'BUNDOC_URL';
+  return { url, source, token, caFile: options.caFile ?? set('BUNDOC_CA_FILE') };
 }
 
 export async function tokenText(token: TokenSource): Promise<string> {

@@ -43,7 +43,7 @@ export async function checkService(checkup: Checkup, service: CheckedService): P
     checkup.fail('url', found, `check ${where}`);
     return false;
   }
-  checkup.ok('url', `${name} answers at ${url.origin}`);
+  checkup.ok('url', `${name} answers at ${url.origin} (${where})`);
   checkTransport(checkup, name, url, health.certificateEndsMs);
   checkClock(checkup, name, health);
   checkVersions(checkup, VERSION, name, health.body['version']);

@@ -46,6 +46,11 @@ export class Checkup {
     }
   }
 
+  /** Adds the findings on another service, whose name precedes those of the checks. */
+  add(name: string, { findings }: Checkup): void {
+    this.findings.push(...findings.map((finding) => ({ ...finding, check: `${name} ${finding.check}` })));
+  }
+
   /** Reads the configuration; each fault becomes a finding. */
   config<T>(read: () => T): T | undefined {
     try {

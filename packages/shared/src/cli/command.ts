@@ -1,6 +1,14 @@
-import { Argument, Command, CommanderError, InvalidArgumentError, Option } from '@commander-js/extra-typings';
+import {
+  Argument,
+  Command,
+  CommanderError,
+  Help,
+  InvalidArgumentError,
+  Option,
+} from '@commander-js/extra-typings';
 import type { z } from 'zod';
 import { formatError } from '../logs/error-line.ts';
+import { WORDS } from '../logs/fault-words.ts';
 import type { Environment } from '../process/config.ts';
 import { guardMemory } from '../process/memory-exposure.ts';
 import { VERSION } from '../process/version.ts';
@@ -38,6 +46,11 @@ export async function runProgram(
     const program: Command = new Command(name).description(description).version(VERSION);
     // Options follow their command, so that a command and its subcommand may have an option of the same name.
     program.enablePositionalOptions().exitOverride();
+    // An empty list is no default that a reader needs.
+    const help = new Help();
+    program.configureHelp({
+      optionDescription: (option) => help.optionDescription(option).replace(' (default: [])', ''),
+    });
     for (const add of commands) add(program, environment);
     program
       .command('completion')
@@ -71,7 +84,7 @@ export function bundocCommand(parent: Command, name: string, description: string
 /** A parser of an argument or option from a schema. */
 export function parserOf<S extends z.ZodType>(schema: S): (text: string) => z.infer<S> {
   return (text) => {
-    const result = schema.safeParse(text);
+    const result = schema.safeParse(text, WORDS);
     if (!result.success) throw new InvalidArgumentError(String(result.error.issues[0]?.message));
     return result.data;
   };
@@ -79,7 +92,7 @@ export function parserOf<S extends z.ZodType>(schema: S): (text: string) => z.in
 
 /** Parses the input of a command. @throws CommandError with every fault. */
 export function parsed<S extends z.ZodType>(schema: S, input: unknown): z.infer<S> {
-  const result = schema.safeParse(input);
+  const result = schema.safeParse(input, WORDS);
   if (result.success) return result.data;
   const faults = result.error.issues.map(({ path, message }) =>
     [path.join('.'), message].filter(Boolean).join(': '),
@@ -107,7 +120,8 @@ export function collect(text: string, earlier: readonly string[]): readonly stri
 }
 
 export function wholeNumber(min: number, max: number): (text: string) => number {
-  return parserFor(`a whole number from ${min} to ${max}`, (text) => {
+  const range = max === Number.MAX_SAFE_INTEGER ? `, at least ${min}` : ` from ${min} to ${max}`;
+  return parserFor(`a whole number${range}`, (text) => {
     const count = Number(text);
     return /^\d{1,16}$/.test(text) && count >= min && count <= max ? count : undefined;
   });

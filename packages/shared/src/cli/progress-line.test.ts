@@ -40,6 +40,14 @@ describe('a line of progress', () => {
     ]);
   });
 
+  it('has a bar as long as a narrow terminal has room for, and none before it has any', () => {
+    const at = (maxWidth: number) =>
+      progressLine(FORMAT, { value: 5_000, total: 20_000, eta: 7_859, maxWidth }, { part: 'verifying' });
+    expect(at(80)).toBe(`verifying ${'█'.repeat(9)}${'░'.repeat(27)} 5000/20000 documents, 2h 10m left`);
+    expect(at(80)).toHaveLength(80);
+    expect(at(20)).toBe('verifying  5000/20000 documents, 2h 10m left');
+  });
+
   it('is never above 100 %, even when more is done than was expected', () => {
     expect(progressLine('{bar} {percentage}%', { value: 12, total: 9, eta: 0 })).toBe(
       `${'█'.repeat(40)} 100%`,

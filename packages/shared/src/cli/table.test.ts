@@ -20,8 +20,11 @@ describe('a table', () => {
     expect(new Table(COLUMNS).lines([])).toEqual(['name  size']);
   });
 
-  it('is truncated to the width of the terminal', () => {
+  it('is truncated to the width of the terminal, unless that is unknown', () => {
     expect(new Table(COLUMNS, 8).lines([['a-very-long-name', 1]])).toEqual(['name   …', 'a-very-…']);
+    const whole = ['name              size', 'a-very-long-name     1'];
+    for (const width of [0, undefined])
+      expect(new Table(COLUMNS, width).lines([['a-very-long-name', 1]])).toEqual(whole);
   });
 
   it('escapes control sequences for the terminal', () => {

@@ -18,10 +18,10 @@ export class Table<T> {
   readonly #widthMax: number;
   #widths: number[] | undefined;
 
-  /** @param width maximum characters of a line; no limit when undefined. */
+  /** @param width maximum characters of a line; no limit when undefined, or 0 as some terminals say. */
   constructor(columns: readonly Column<T>[], width?: number) {
     this.#columns = columns;
-    this.#widthMax = width ?? Number.POSITIVE_INFINITY;
+    this.#widthMax = width || Number.POSITIVE_INFINITY;
   }
 
   /** The lines of a batch of rows, after the header if it is the first batch. */

@@ -73,6 +73,8 @@ export const collectionSchema = collectionDefinitionSchema.extend({
 export const existingDocumentsSchema = z.object({
   checked: z.int(),
   failing: z.int(),
+  /** With a `ttl`: documents whose field has a value that is no UTC time, so they never expire. */
+  invalid_times: z.int().optional(),
   complete: z.boolean(),
 });
 export const definedCollectionSchema = collectionSchema.extend({ existing: existingDocumentsSchema });

@@ -213,12 +213,19 @@ describe('a version in a query', () => {
 });
 
 describe('a request for a token', () => {
-  const request = { sub: 'app', typ: 'service', scope: ['docs:read'] };
+  const request = { sub: 'app', typ: 'service', scope: ['docs:read'], projects: ['p'] };
   const faultsOf = (changes: Record<string, unknown>) =>
     issueTokenSchema.safeParse({ ...request, ...changes }).error?.issues.map((issue) => issue.path.join('.'));
 
   it('a valid request for a token is accepted, with no keys and no projects unless it names them', () => {
-    expect(issueTokenSchema.parse(request)).toEqual({ ...request, keys: [], projects: [] });
+    expect(issueTokenSchema.parse(request)).toEqual({ ...request, keys: [] });
+    const metrics = { sub: 'app', typ: 'service', scope: ['docs:metrics'] };
+    expect(issueTokenSchema.parse(metrics)).toEqual({ ...metrics, keys: [], projects: [] });
+  });
+
+  it('names a project if the token is for documents, since it would allow nothing', () => {
+    for (const scope of ['docs:read', 'docs:write', 'docs:admin'])
+      expect(faultsOf({ typ: 'client', scope: [scope], projects: [] })).toEqual(['projects']);
   });
 
   it('never mixes the scopes of the two services', () => {

@@ -59,11 +59,17 @@ export const conditionSchema: z.ZodType = z
   });
 showAs(whereSchema, conditionSchema);
 
-export const orderingSchema = z.strictObject({
-  field: fieldPathSchema,
-  direction: z.enum(['asc', 'desc']).default('asc'),
+/** The message for a value of another type, by its form. */
+const mustBe = (form: string) => ({
+  error: ({ code }: { readonly code?: string }) => (code === 'invalid_type' ? `must be ${form}` : undefined),
 });
-export const orderBySchema = z.array(orderingSchema).max(ORDER_FIELDS_MAX);
+export const orderingSchema = z.strictObject(
+  { field: fieldPathSchema, direction: z.enum(['asc', 'desc']).default('asc') },
+  mustBe('an object such as {"field":"stars"}'),
+);
+export const orderBySchema = z
+  .array(orderingSchema, mustBe('an array such as [{"field":"stars","direction":"desc"}]'))
+  .max(ORDER_FIELDS_MAX);
 export type OrderBy = z.infer<typeof orderBySchema>;
 
 /** The body of `POST …/query`. */

@@ -92,6 +92,12 @@ export const issueTokenSchema = z
     for (const scope of request.scope)
       if (request.typ === 'client' && isForServices(scope))
         fault('scope', `only service tokens may have ${scope} (docs/scopes.md)`);
+    const ofDocuments = request.scope.find((scope) => isOfDocuments(scope));
+    if (ofDocuments !== undefined && request.projects.length === 0)
+      fault(
+        'projects',
+        `is required with ${ofDocuments}: name projects, or * for all; without, it allows nothing`,
+      );
     const issuesClients = request.scope.includes('kms:issue_client');
     if (issuesClients && request.may_issue === undefined)
       fault('may_issue', 'is required with kms:issue_client: what the client tokens may be for');
@@ -111,6 +117,11 @@ function notAScope(input: unknown): string {
   const [service] = typeof input === 'string' ? input.split(':') : [];
   const meant = SCOPES.filter((scope) => scope.startsWith(`${service}:`));
   return `is not a scope; use ${(meant.length === 0 ? SCOPES : meant).join(', ')}`;
+}
+
+/** Whether a scope allows something in the projects of its token, and nothing else. */
+function isOfDocuments(scope: Scope): boolean {
+  return audienceOf(scope) === 'bundoc' && scope !== 'docs:metrics';
 }
 
 /** The service that a scope belongs to. */

@@ -56,9 +56,9 @@ export function decodeExportedKey(body: Buffer): {
  * escapes.
  */
 function materialIn(body: Buffer): Buffer | undefined {
-  const { members, duplicateName } = scanJson(body);
+  const { members, duplicateAt } = scanJson(body);
   const member = members.find(({ name }) => name === MATERIAL);
-  if (member === undefined || duplicateName !== undefined) return undefined;
+  if (member === undefined || duplicateAt !== undefined) return undefined;
   const colon = body.indexOf(':', member.nameStart + MATERIAL.length + 2);
   const start = body.indexOf('"', colon) + 1;
   const end = start + KEY_TEXT_BYTES;

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { z } from 'zod';
 import { AppError } from '../contract/app-error.ts';
+import { queryRequestSchema } from '../contract/query.ts';
 import { issueTokenSchema } from '../contract/tokens.ts';
 import { validate } from './validate.ts';
 
@@ -61,6 +62,21 @@ describe('validate', () => {
     ]);
     expect(refusal(() => validate(z.strictObject({}), { owner: 'bob' }, 'query')).errors).toEqual([
       { path: 'query', message: 'owner: unknown; none is known' },
+    ]);
+  });
+
+  it('names the form of a value of another type once, without what follows from it', () => {
+    const faultsOf = (orderBy: unknown) =>
+      refusal(() => validate(queryRequestSchema, { orderBy }, 'body')).errors;
+    const message = 'must be an array such as [{"field":"stars","direction":"desc"}]';
+    // As a text, it also has more than four characters, and a list has at most four elements.
+    for (const orderBy of ['stars', { field: 'stars' }, null])
+      expect(faultsOf(orderBy)).toEqual([{ path: 'body.orderBy', message }]);
+    expect(faultsOf(['stars'])).toEqual([
+      { path: 'body.orderBy.0', message: 'must be an object such as {"field":"stars"}' },
+    ]);
+    expect(faultsOf(Array(5).fill({ field: 'a' }))).toEqual([
+      { path: 'body.orderBy', message: 'must have at most 4 elements' },
     ]);
   });
 

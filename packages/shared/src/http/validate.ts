@@ -21,11 +21,18 @@ export function validate<S extends z.ZodType>(schema: S, input: unknown, part: R
   if (part === 'params') requireNames(input);
   const result = schema.safeParse(input, WORDS);
   if (result.success) return result.data;
-  const errors = result.error.issues.slice(0, FAULTS_MAX).map((issue) => ({
-    path: pathOf(part, issue.path),
-    message: issue.message,
-  }));
+  const errors = withoutConsequences(result.error.issues)
+    .slice(0, FAULTS_MAX)
+    .map((issue) => ({ path: pathOf(part, issue.path), message: issue.message }));
   throw new AppError('invalid_request', { errors });
+}
+
+/** Leaves out what Zod says of a value beside its wrong type: a text is no list with too many elements. */
+function withoutConsequences(issues: readonly z.core.$ZodIssue[]): readonly z.core.$ZodIssue[] {
+  const mistyped = issues.filter(({ code }) => code === 'invalid_type');
+  const keyOf = ({ path }: z.core.$ZodIssue) => JSON.stringify(path);
+  const paths = new Set(mistyped.map(keyOf));
+  return issues.filter((issue) => issue.code === 'invalid_type' || !paths.has(keyOf(issue)));
 }
 
 /** The place of a fault, cut: its names may be a client's. */

@@ -1,5 +1,6 @@
 import { isUtf8 } from 'node:buffer';
 import { AppError } from '../contract/app-error.ts';
+import { faultOffset, placeAfter } from './place.ts';
 import { readJson } from './read.ts';
 import { JSON_CONTAINERS_MAX, JSON_DEPTH_MAX, type JsonScan, scanJson } from './scan.ts';
 
@@ -58,8 +59,10 @@ export function parseJson(
   const text = bytes.toString('utf8');
   const value = parse(text);
   checkRoot(value);
-  if (scan.hasProtoMember) throw invalid('a member is called "__proto__"');
-  if (scan.duplicateName !== undefined) throw invalid('a name occurs twice in one object');
+  const { protoAt, duplicateAt } = scan;
+  const placeOf = (at: number) => placeAfter(bytes.toString('utf8', 0, at));
+  if (protoAt !== undefined) throw invalid(`a member is called "__proto__": ${placeOf(protoAt)}`);
+  if (duplicateAt !== undefined) throw invalid(`a name occurs twice in one object: ${placeOf(duplicateAt)}`);
   const exact = scan.hasEscapedName ? readJson(text) : value;
   return { value: exact, text, scan };
 }
@@ -69,7 +72,10 @@ function parse(text: string): unknown {
     return JSON.parse(text);
   } catch {
     // The parser's own message quotes the text, so it is not used.
-    throw invalid('the text is not valid JSON');
+    const at = faultOffset(text);
+    throw invalid(
+      `the text is not valid JSON${at === undefined ? '' : `: ${placeAfter(text.slice(0, at))}`}`,
+    );
   }
 }
 

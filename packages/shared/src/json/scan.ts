@@ -23,10 +23,10 @@ export interface ObjectMembers {
 export interface JsonScan extends ObjectMembers {
   /** The deepest nesting, or the first that was too deep, at which the scan ended. */
   readonly depth: number;
-  /** A name that occurs twice in one object, at any depth. */
-  readonly duplicateName: string | undefined;
-  /** A member is named `__proto__`, at any depth and in any spelling. */
-  readonly hasProtoMember: boolean;
+  /** Offset of a name that occurs for the second time in one object, at any depth. */
+  readonly duplicateAt: number | undefined;
+  /** Offset of the first name that is `__proto__`, at any depth and in any spelling. */
+  readonly protoAt: number | undefined;
   /** A name is written with an escape, at any depth: `JSON.parse` may misread it, see `read.ts`. */
   readonly hasEscapedName: boolean;
   /** Objects and arrays, up to the first beyond {@link JSON_CONTAINERS_MAX}, at which the scan ended. */
@@ -79,8 +79,8 @@ export function scanJson(bytes: Buffer, depthMax: number = JSON_DEPTH_MAX): Json
   const open: (NameSet | undefined)[] = [];
   let depth = 0;
   let containers = 0;
-  let duplicateName: string | undefined;
-  let hasProtoMember = false;
+  let duplicateAt: number | undefined;
+  let protoAt: number | undefined;
   let hasEscapedName = false;
   let bodyStart: number | undefined;
   let bodyEnd = bytes.length;
@@ -89,7 +89,7 @@ export function scanJson(bytes: Buffer, depthMax: number = JSON_DEPTH_MAX): Json
   let member: { name: string; nameStart: number } | undefined;
 
   const found = (): JsonScan => {
-    const names = { duplicateName, hasProtoMember, hasEscapedName };
+    const names = { duplicateAt, protoAt, hasEscapedName };
     return { bodyStart, bodyEnd, members, depth, ...names, containers };
   };
   const endMember = (end: number): void => {
@@ -108,8 +108,8 @@ export function scanJson(bytes: Buffer, depthMax: number = JSON_DEPTH_MAX): Json
           const isEscaped = raw.includes('\\');
           const name = isEscaped ? decodeName(raw) : raw;
           if (isEscaped) hasEscapedName = true;
-          if (!names.add(name)) duplicateName ??= name;
-          if (name === '__proto__') hasProtoMember = true;
+          if (!names.add(name)) duplicateAt ??= at;
+          if (name === '__proto__') protoAt ??= at;
           if (open.length === 1) member = { name, nameStart: at };
           nameExpected = false;
         }

@@ -59,8 +59,9 @@ function startOn(identity: StorageIdentity, id: string, service: FakeKeyService)
     id,
     identity,
     calls: service,
-    isUp: async () => service.failure === undefined,
-    logger: createLogger({ service: 'bundoc', level: 'error', destination }),
+    kmsUrl: 'http://kms:8082',
+    outage: async () => service.failure,
+    logger: createLogger({ service: 'bundoc', level: 'info', destination }),
     onConfirmed: () => told.confirmed++,
     onSuperseded: () => told.superseded++,
     pause: (ms, signal) =>
@@ -117,11 +118,18 @@ describe('the generation of a storage', () => {
   it('is confirmed as soon as BunKMS answers, whichever service starts first', async () => {
     const service = newService();
     service.failure = DOWN;
-    const { generation, codeOf, goOn, identity } = await startOnFolder(newDisk(), service);
+    const { generation, codeOf, goOn, identity, logged } = await startOnFolder(newDisk(), service);
     void generation.start();
     await settle();
     for (let n = 0; n < 20; n++) await goOn();
     expect(codeOf()).toBe('kms_unavailable');
+    const waiting = 'waiting for BunKMS at http://kms:8082 (BUNDOC_KMS_URL): kms_unavailable';
+    const lines = logged().trim().split('\n');
+    // Once while BunKMS may be starting, too, then as a warning, which the logger repeats once a minute.
+    expect(lines.map((line) => JSON.parse(line))).toMatchObject([
+      { level: 'info', msg: waiting },
+      { level: 'warn', msg: waiting, url: 'http://kms:8082' },
+    ]);
     // Nothing that BunKMS may have is pushed out of the file meanwhile.
     expect((await identity.read()).candidates).toEqual([]);
     service.failure = undefined;

@@ -25,8 +25,10 @@ export interface StorageGenerationOptions {
   readonly id: string;
   readonly identity: StorageIdentity;
   readonly calls: Pick<StorageCalls, 'advanceStorage' | 'storageInfo'>;
-  /** Whether BunKMS is reachable. */
-  readonly isUp: () => Promise<boolean>;
+  /** Where BunKMS is asked; for the log. */
+  readonly kmsUrl: string;
+  /** Why BunKMS is not reachable; undefined when it is. */
+  readonly outage: () => Promise<unknown>;
   readonly logger: Logger;
   /**
    * Called when BunKMS knows of a take-over that the storage does not know, before the generation is
@@ -45,6 +47,8 @@ export interface StorageGenerationOptions {
 
 /** Interval of attempts to reach BunKMS, which may be starting, too. */
 const WAIT_MS = 500;
+/** Attempts after which BunKMS no longer counts as starting. */
+const WAITS_WARN = 10;
 /** Interval of attempts after a refusal or a failure. */
 const RETRY_MS = 3_000;
 /** The first interval when this copy was in use and another was let in: the other one goes first. */
@@ -81,7 +85,8 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
   /** Ends the current pause. */
   #wake = () => {};
   #hasLogged = false;
-  #isWaiting = false;
+  /** Attempts to reach BunKMS since it last answered. */
+  #waits = 0;
   /** Incremented when another copy takes over, which makes earlier answers outdated. */
   #epoch = 0;
   readonly #answered = Promise.withResolvers<void>();
@@ -256,14 +261,17 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
 
   /** @returns the pause before the next attempt; 0 once it is confirmed. */
   async #tryOnce(): Promise<number> {
-    const { isUp, logger, onConfirmed } = this.#options;
+    const { kmsUrl, logger, onConfirmed } = this.#options;
     if (this.#state === 'confirmed') return 0;
-    if (!(await isUp())) {
-      if (!this.#isWaiting) logger.info('waiting for BunKMS');
-      this.#isWaiting = true;
+    const outage = await this.#options.outage();
+    if (outage !== undefined) {
+      this.#waits++;
+      const level = this.#waits === 1 ? 'info' : this.#waits >= WAITS_WARN ? 'warn' : 'debug';
+      // The logger repeats a warning once a minute.
+      logger[level]({ err: outage, url: kmsUrl }, `waiting for BunKMS at ${kmsUrl} (BUNDOC_KMS_URL)`);
       return WAIT_MS;
     }
-    this.#isWaiting = false;
+    this.#waits = 0;
     this.#answered.resolve();
     try {
       await this.#advance();
