@@ -1,7 +1,7 @@
 import { createHmac, generateKeyPairSync, sign } from 'node:crypto';
+import { MovedClock } from '@bundoc/shared/testing/moved-clock';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { call, Installation } from './support/installation.ts';
-import { MovedClock } from './support/moved-clock.ts';
 
 const clock = new MovedClock();
 let installation: Installation;

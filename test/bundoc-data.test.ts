@@ -27,6 +27,8 @@ function written(name: string, content: string): string {
   writeFileSync(file(name), content);
   return file(name);
 }
+/** Of shells, whose commands use the compile cache as well. */
+const { PATH, NODE_COMPILE_CACHE } = process.env;
 const environment = () => ({ BUNDOC_URL: installation.url, BUNDOC_TOKEN: token });
 const bundoc = (...args: string[]) => bundocCommand(environment(), args);
 const linesOf = (text: string) => text.split('\n').filter((line) => line !== '');
@@ -36,7 +38,7 @@ async function onTerminal(...args: string[]): Promise<string> {
   const quote = (word: string) => `'${word}'`;
   const command = [process.execPath, '--conditions=@bundoc/source', MAIN, ...args].map(quote).join(' ');
   const { stdout } = await promisify(execFile)('script', ['-qefc', `stty cols 60; ${command}`, '/dev/null'], {
-    env: { PATH: process.env['PATH'], TERM: 'dumb', ...environment() },
+    env: { PATH, NODE_COMPILE_CACHE, TERM: 'dumb', ...environment() },
   });
   return stdout.replaceAll('\r\n', '\n');
 }
@@ -208,7 +210,7 @@ describe('bundoc query, changes, collections and projects', () => {
     const notes = client.project('pipe').collection('notes');
     for (let n = 0; n < 40; n++) await notes.put(`n${n}`, { text: 'x'.repeat(10_000) });
     const command = `"${process.execPath}" --conditions=@bundoc/source "${MAIN}" query pipe notes | head -c 10; echo " \${PIPESTATUS[0]}"`;
-    const env = { PATH: process.env['PATH'], ...environment() };
+    const env = { PATH, NODE_COMPILE_CACHE, ...environment() };
     const { stdout } = await promisify(execFile)('bash', ['-c', `${command} 2>&1`], { env });
     expect(stdout).toBe('{"_id":"n0 0\n');
   });

@@ -5,7 +5,7 @@ import { needs } from '@bundoc/shared/testing/programs';
 import { patientUrl, startInBackground } from '@bundoc/shared/testing/timing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { bundocCommand } from './support/bundoc-command.ts';
-import { startBundocProcess } from './support/bundoc-process.ts';
+import { startBundocProcess, startConfiguredBundoc } from './support/bundoc-process.ts';
 import { EventReader } from './support/event-reader.ts';
 import { call, Installation, PATIENT_BUNDOC } from './support/installation.ts';
 
@@ -41,11 +41,9 @@ describe('bundoc move', needs('postgresql'), () => {
   };
   /** Starts the service on files, moves a project, and stops it. */
   const moveOnline = async (project: string, admin: string, to: string) => {
-    await using service = await startBundocProcess({ ...environmentOf('files'), BUNDOC_MOVE_TO: to });
+    await using service = await startConfiguredBundoc({ ...environmentOf('files'), BUNDOC_MOVE_TO: to });
     const args = ['move', project, '--url', service.url, '--json'];
-    const result = await bundocCommand({ BUNDOC_TOKEN: admin }, args);
-    await service.stop();
-    return result;
+    return await bundocCommand({ BUNDOC_TOKEN: admin }, args);
   };
   const write = (url: string, id: string, body: string, headers: Record<string, string> = {}) =>
     call(url, `${DOCUMENTS}/${id}`, { method: 'PUT', token, body, headers });
@@ -76,7 +74,7 @@ describe('bundoc move', needs('postgresql'), () => {
     expect(readdirSync(join(installation.dataDir, 'projects', 'travelling'))).toEqual(['move.mark']);
     expect(readdirSync(join(installation.dataDir, 'moved'))).toHaveLength(1);
     {
-      await using node = await startBundocProcess(environmentOf(onPostgres));
+      await using node = await startConfiguredBundoc(environmentOf(onPostgres));
       expect(await view(node.url)).toEqual(before);
       expect((await call(node.url, `${CHANGES}?since=${since}`, { token })).json()['changes']).toEqual(later);
       expect(await bundoc(onPostgres, 'verify')).toMatchObject({
@@ -92,7 +90,6 @@ describe('bundoc move', needs('postgresql'), () => {
         ...['backup', 'travelling', backup, '--url', node.url],
       ]);
       expect(made).toMatchObject({ code: 0 });
-      await node.stop();
     }
     const changed = 'UPDATE bundoc.documents SET rev = set_byte(rev, 0, get_byte(rev, 0) # 1) WHERE seq = 1';
     await server.sql(changed, 'bundoc');
@@ -225,7 +222,7 @@ describe('bundoc move', needs('postgresql'), () => {
     expect(readdirSync(join(installation.dataDir, 'moved'))).toContain(moved.kept);
     expect(JSON.parse((await online(service.url, 'busy')).stdout)).toEqual(moved);
 
-    await using node = await startBundocProcess(environmentOf(there));
+    await using node = await startConfiguredBundoc(environmentOf(there));
     for (const [id, { body, rev }] of acknowledged) {
       const read = await get(node.url, id);
       expect([id, read.json()['_rev'], read.text.endsWith(body.slice(1))]).toEqual([id, rev, true]);
@@ -255,7 +252,7 @@ describe('bundoc move', needs('postgresql'), () => {
     const [writer, onFiles] = [await installation.client(['half']), environmentOf('files')];
     const DOCUMENT = '/v1/projects/half/collections/notes/documents/a';
     const folder = join(installation.dataDir, 'projects', 'half');
-    const start = () => startBundocProcess({ ...onFiles, BUNDOC_MOVE_TO: there });
+    const start = () => startConfiguredBundoc({ ...onFiles, BUNDOC_MOVE_TO: there });
     const move = async (url: string): Promise<{ kept: string }> => {
       const answer = await bundocCommand({ BUNDOC_TOKEN: admin }, ['move', 'half', '--url', url, '--json']);
       return JSON.parse(answer.stdout);
@@ -265,12 +262,11 @@ describe('bundoc move', needs('postgresql'), () => {
       await using service = await start();
       await call(service.url, DOCUMENT, { method: 'PUT', token: writer, body: '{"v":1}' });
       moved = await move(service.url);
-      await service.stop();
     }
     // The state after a crash before the content was set aside.
     const kept = join(installation.dataDir, 'moved', moved.kept);
     for (const entry of readdirSync(kept)) renameSync(join(kept, entry), join(folder, entry));
-    await using node = await startBundocProcess(environmentOf(there));
+    await using node = await startConfiguredBundoc(environmentOf(there));
     await using service = await start();
     expect((await call(node.url, DOCUMENT, { token: writer })).json()).toMatchObject({ v: 1 });
     for (const method of ['GET', 'PUT']) {

@@ -1,8 +1,8 @@
 import { connect } from 'node:net';
+import { MovedClock } from '@bundoc/shared/testing/moved-clock';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { EventReader } from './support/event-reader.ts';
 import { call, Installation } from './support/installation.ts';
-import { MovedClock } from './support/moved-clock.ts';
 
 const clock = new MovedClock();
 let installation: Installation;

@@ -1,6 +1,6 @@
+import { MovedClock } from '@bundoc/shared/testing/moved-clock';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { call, Installation } from './support/installation.ts';
-import { MovedClock } from './support/moved-clock.ts';
 
 const onPostgres = inject('postgresUrl') !== undefined;
 let installation: Installation;

@@ -22,7 +22,8 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 /** The output of a shell that runs a script, with both commands in its path and without user settings. */
 function run(shell: string, args: readonly string[]): string[] {
-  const env = { PATH: `${folder}:${process.env['PATH']}`, HOME: folder, TERM: 'dumb' };
+  const { PATH, NODE_COMPILE_CACHE } = process.env;
+  const env = { PATH: `${folder}:${PATH}`, NODE_COMPILE_CACHE, HOME: folder, TERM: 'dumb' };
   return execFileSync(shell, args, { encoding: 'utf8', env, cwd: folder, timeout: 120_000 })
     .replace(/\n+$/, '')
     .split('\n');

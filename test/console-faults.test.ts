@@ -1,9 +1,9 @@
 import { freePort } from '@bundoc/shared/testing/free-port';
+import { MovedClock } from '@bundoc/shared/testing/moved-clock';
 import { needs } from '@bundoc/shared/testing/programs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { TestBrowser } from './support/browser.ts';
 import { call, Installation } from './support/installation.ts';
-import { MovedClock } from './support/moved-clock.ts';
 
 /** The smallest log. Bundoc writes the catalog of a project when a third of it is used. */
 const LOG_BYTES = 67_108_864;

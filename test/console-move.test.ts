@@ -4,7 +4,7 @@ import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { needs } from '@bundoc/shared/testing/programs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { LOOKS, TestBrowser } from './support/browser.ts';
-import { startBundocProcess } from './support/bundoc-process.ts';
+import { startConfiguredBundoc } from './support/bundoc-process.ts';
 import { call, Installation, PATIENT_BUNDOC } from './support/installation.ts';
 
 const COUNT = 400;
@@ -86,7 +86,7 @@ describe('from files to PostgreSQL', needs('postgresql'), () => {
         await visitor.look('bundoc-elsewhere');
         expect((await call(installation.url, pathOf('stays', 'd0'), { token })).status).toBe(200);
 
-        await using node = await startBundocProcess({
+        await using node = await startConfiguredBundoc({
           ...PATIENT_BUNDOC,
           BUNDOC_STORAGE: there,
           BUNDOC_KMS_URL: installation.kms.internalUrl,

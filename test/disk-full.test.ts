@@ -17,7 +17,7 @@ const PAD_BYTES = runs(200_000, 50_000);
 /** The fewest documents that fill the disk, and then the freed space. */
 const DOCUMENTS_MIN = runs(15, 50);
 /** Documents that are deleted one after another while writers retry. */
-const VICTIMS = runs(4, 12);
+const VICTIMS = runs(2, 12);
 
 /** Mounts a small file system. */
 function mountSmallDisk(directory: string): void {
@@ -77,6 +77,8 @@ describe('on a full disk', needs('mount'), () => {
         const body = newBody();
         const id = values % 4 === 0 ? `hot-${number}` : `doc-${values}`;
         const answer = await put(url, id, body);
+        // On a busy machine, a large document may be refused for a moment.
+        if (['overloaded', 'rate_limited'].includes(String(answer.json()['code']))) continue;
         if (answer.status !== 200 && answer.status !== 201) return expectFull(answer);
         acknowledged.set(id, body);
       }

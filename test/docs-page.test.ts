@@ -1,19 +1,11 @@
 import { join } from 'node:path';
-import { LONG } from '@bundoc/shared/testing/long';
 import { needs } from '@bundoc/shared/testing/programs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { TestBrowser, type Theme } from './support/browser.ts';
+import { looksOf, TestBrowser } from './support/browser.ts';
 import { Installation } from './support/installation.ts';
 
 /** The folder for pictures of the pages, if they are wanted. */
 const pictures = process.env['CONSOLE_PICTURES'];
-const EVERY_LOOK: readonly (readonly [Theme, number])[] = [
-  ['light', 1_360],
-  ['dark', 390],
-  ['dark', 1_360],
-  ['light', 390],
-];
-const LOOKS = LONG || pictures !== undefined ? EVERY_LOOK : EVERY_LOOK.slice(0, 2);
 
 // Code for the page is text, because the tests do not have the types of a page.
 const SHARED = ['--ground', '--panel', '--line', '--text', '--muted', '--accent', '--accent-fill', '--bad'];
@@ -54,7 +46,7 @@ describe('the API reference at /docs', needs('chromium'), () => {
     await installation?.[Symbol.asyncDispose]();
   });
 
-  describe.each(LOOKS)('%s, %i px', (theme, width) => {
+  describe.each(looksOf([1_360, 390]))('%s, %i px', (theme, width) => {
     it.each([
       ['Bundoc', () => installation.url, 'readDocument'],
       ['BunKMS', () => installation.kms.apiUrl, 'createKey'],

@@ -26,11 +26,11 @@ const TYPES: Readonly<Record<string, string>> = {
 
 beforeAll(async () => {
   // Vitest's DEV and MODE would affect the build of the site.
-  const { PATH = '', HOME = '' } = process.env;
+  const { PATH = '', HOME = '', NODE_COMPILE_CACHE = '' } = process.env;
   const npm = Object.entries(process.env).filter(([name]) => /^npm_config_|_proxy$|CERT/i.test(name));
   await promisify(execFile)(process.execPath, [join(root, 'scripts/docs.mjs')], {
     cwd: root,
-    env: { ...Object.fromEntries(npm), PATH, HOME },
+    env: { ...Object.fromEntries(npm), PATH, HOME, NODE_COMPILE_CACHE },
   });
 });
 

@@ -1,8 +1,8 @@
 import { withKms } from '@bundoc/bunkms/cli/open-kms';
+import { MovedClock } from '@bundoc/shared/testing/moved-clock';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { EventReader } from './support/event-reader.ts';
 import { call, Installation } from './support/installation.ts';
-import { MovedClock } from './support/moved-clock.ts';
 
 let installation: Installation;
 let admin: string;

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { MovedClock } from '@bundoc/shared/testing/moved-clock';
 import { afterEach, beforeEach, describe, expect, inject, it } from 'vitest';
 import { call, Installation } from './support/installation.ts';
-import { MovedClock } from './support/moved-clock.ts';
 
 const HOUR_S = 3_600;
 const CHECK_MS = 20;

@@ -27,7 +27,7 @@ import { type KmsDatabase, PostgresKmsDatabase, SqliteKmsDatabase } from './supp
  */
 
 /** The time of all sequences on one store; their number depends on the machine. */
-const RUN_MS = runs(3_000, 1_800_000);
+const RUN_MS = runs(2_000, 1_800_000);
 /** The fewest sequences on one store, on a machine that is too busy for more in the time. */
 const SEQUENCES_MIN = 2;
 /** As many are enough to see both a release and a sealed BunKMS. */

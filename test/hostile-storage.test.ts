@@ -23,7 +23,7 @@ import { RowsOperator } from './support/rows-operator.ts';
 import { FolderOperator, type HostileStorage, randomOf } from './support/storage-operator.ts';
 
 /** The time of all runs; their number depends on the machine. */
-const RUN_MS = runs(4_000, 1_800_000);
+const RUN_MS = runs(2_500, 1_800_000);
 /** The fewest runs, on a machine that is too busy for more in the time. */
 const SEEDS_MIN = 4;
 /** As many are enough to see both a served and a refused request. */

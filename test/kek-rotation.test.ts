@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
+import { MovedClock } from '@bundoc/shared/testing/moved-clock';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { call, Installation } from './support/installation.ts';
-import { MovedClock } from './support/moved-clock.ts';
 
 const [old, further] = [randomBytes(32).toString('hex'), randomBytes(32).toString('hex')];
 const kmsEnvironment = { BUNKMS_KEK: `${old}\n${further}` };

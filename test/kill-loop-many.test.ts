@@ -10,10 +10,10 @@ import { startBundocProcess } from './support/bundoc-process.ts';
 import { call, Installation, PATIENT_BUNDOC } from './support/installation.ts';
 
 const SEED = Number(process.env['KILL_SEED'] ?? randomInt(1, 2_147_483_646));
-const KILLS = Number(process.env['KILL_ROUNDS'] ?? runs(5, 500));
+const KILLS = Number(process.env['KILL_ROUNDS'] ?? runs(3, 500));
 /** On the simulated disk, restarts.test.ts runs 100 with writes in between. */
-const RESTARTS = runs(4, 100);
-const PROJECTS = runs(250, 1_000);
+const RESTARTS = runs(2, 100);
+const PROJECTS = runs(100, 1_000);
 const WORKERS = 32;
 /** Projects without a pending write that are still read again after each kill. */
 const LOOKED_AT_AGAIN = 40;

@@ -12,8 +12,8 @@ import { Installation, PATIENT_BUNDOC } from './support/installation.ts';
  * repeated.
  */
 const SEED = Number(process.env['KILL_SEED'] ?? randomInt(1, 2_147_483_646));
-const KILLS = Number(process.env['KILL_ROUNDS'] ?? runs(5, 22));
-const KILLS_MIN = Math.min(runs(5, 20), KILLS);
+const KILLS = Number(process.env['KILL_ROUNDS'] ?? runs(3, 22));
+const KILLS_MIN = Math.min(runs(3, 20), KILLS);
 /** A slow machine stops at the minimum of kills. */
 const TIME_GOAL_MS = 40_000;
 const PROJECTS = ['alpha', 'beta', 'gamma'];

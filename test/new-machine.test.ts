@@ -8,9 +8,10 @@ import { capturedRun, type Finished } from '@bundoc/shared/testing/captured-run'
 import { runs } from '@bundoc/shared/testing/long';
 import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { PATIENT, type Server, startServer } from '../packages/bunkms/test/support/process.ts';
+import { type ConfiguredService, startConfigured } from '../packages/bunkms/test/support/in-process.ts';
+import { PATIENT } from '../packages/bunkms/test/support/process.ts';
 import { bundocCommand } from './support/bundoc-command.ts';
-import { type BundocProcess, startBundocProcess } from './support/bundoc-process.ts';
+import { type ConfiguredBundoc, startConfiguredBundoc } from './support/bundoc-process.ts';
 import { call, PATIENT_BUNDOC } from './support/installation.ts';
 import { newStorage, type StoredProjects } from './support/stored-projects.ts';
 
@@ -37,8 +38,8 @@ class Machine {
   readonly folder = mkdtempSync(join(tmpdir(), 'bundoc-machine-'));
   readonly #tokenFile = join(this.folder, 'kms-token');
   readonly #stored: StoredProjects;
-  #kms: Server | undefined;
-  #bundoc: BundocProcess | undefined;
+  #kms: ConfiguredService | undefined;
+  #bundoc: ConfiguredBundoc | undefined;
 
   private constructor(stored: StoredProjects) {
     this.#stored = stored;
@@ -86,11 +87,11 @@ class Machine {
 
   async startKms(): Promise<void> {
     succeeded(await this.bunkms(`init --service-token ${this.#tokenFile}`));
-    this.#kms = await startServer(this.#kmsEnvironment);
+    this.#kms = await startConfigured(this.#kmsEnvironment);
   }
 
   async startBundoc(): Promise<void> {
-    this.#bundoc = await startBundocProcess({
+    this.#bundoc = await startConfiguredBundoc({
       ...PATIENT_BUNDOC,
       ...this.#stored.environment,
       BUNDOC_KMS_URL: String(this.#kms?.internalUrl),
@@ -99,14 +100,14 @@ class Machine {
   }
 
   async stopBundoc(): Promise<void> {
-    await this.#bundoc?.stop();
+    await this.#bundoc?.[Symbol.asyncDispose]();
     this.#bundoc = undefined;
   }
 
   /** Everything on it is gone. */
   async lose(): Promise<void> {
     await this.stopBundoc();
-    await this.#kms?.stop();
+    await this.#kms?.[Symbol.asyncDispose]();
     this.#kms = undefined;
     for (const folder of [this.folder, this.#data]) rmSync(folder, { recursive: true, force: true });
   }

@@ -1,7 +1,7 @@
 import { CALL_DEADLINE_MS } from '@bundoc/bundoc/kms/transport';
+import { MovedClock } from '@bundoc/shared/testing/moved-clock';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type Answer, call, Installation } from './support/installation.ts';
-import { MovedClock } from './support/moved-clock.ts';
 
 const TTL_MS = 900_000;
 let clock: MovedClock;

@@ -17,7 +17,7 @@ import {
  * The time for each service: ten minutes with `LONG_TESTS=1`. `FUZZ_SEED` repeats the seed that a failure
  * names.
  */
-const MS_MAX = runs(3_000, 600_000);
+const MS_MAX = runs(2_000, 600_000);
 const SEED = Number(process.env['FUZZ_SEED'] ?? randomInt(1, 2_147_483_646));
 
 /** Long enough for a busy machine to receive a complete request. */

@@ -9,9 +9,9 @@ import { runBunkms } from '@bundoc/bunkms/cli/program';
 import { type RecoverCliOptions, recover } from '@bundoc/bunkms/cli/recover';
 import { type RestoreCliOptions, restoreBackup } from '@bundoc/bunkms/cli/restore';
 import { review } from '@bundoc/bunkms/cli/review';
+import { MovedClock } from '@bundoc/shared/testing/moved-clock';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { call, Installation } from './support/installation.ts';
-import { MovedClock } from './support/moved-clock.ts';
 
 let clock: MovedClock;
 let installation: Installation;

@@ -19,7 +19,7 @@ import { PATIENT_BUNDOC } from './support/installation.ts';
 
 const NODES = 2;
 const CLIENTS = 12;
-const REQUESTS_MIN = runs(2_000, 10_000);
+const REQUESTS_MIN = runs(1_000, 10_000);
 /** A client waits so long after each answer. Without it, clients use both processors during the drains. */
 const PAUSE_MS = runs(10, 0);
 /** The documented configuration. */

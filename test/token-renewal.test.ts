@@ -1,6 +1,6 @@
+import { MovedClock } from '@bundoc/shared/testing/moved-clock';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { call, Installation } from './support/installation.ts';
-import { MovedClock } from './support/moved-clock.ts';
 
 const DAY_S = 86_400;
 const clock = new MovedClock();

@@ -1,7 +1,9 @@
+import { randomInt } from 'node:crypto';
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { LONG } from '@bundoc/shared/testing/long';
 import { pathOf } from '@bundoc/shared/testing/programs';
+import { sampleOf } from '@bundoc/shared/testing/sample';
 import axe from 'axe-core';
 import { type Browser, type BrowserContext, chromium, type Page } from 'playwright-core';
 import { expect } from 'vitest';
@@ -16,7 +18,8 @@ const WATCH = `
 
 // Code for the page is text, because the tests do not have the types of a page.
 const HAS_AXE = "typeof axe !== 'undefined'";
-const RUN_AXE = `axe.run().then(({ violations }) =>
+/** Without what axe says of elements that pass, and without a selector for each element. */
+const RUN_AXE = `axe.run({ resultTypes: ['violations'], selectors: false }).then(({ violations }) =>
   violations.map(({ id, nodes }) =>
     id + ': ' + nodes.map(({ html, failureSummary }) => html + ' ' + failureSummary).join('; ')))`;
 const WIDTHS = `({
@@ -75,17 +78,18 @@ const isForDocs = process.env['CONSOLE_DOCS_PICTURES'] === '1';
 const DOCS_PICTURES = join(import.meta.dirname, '..', '..', 'docs', 'images');
 
 export type Theme = 'light' | 'dark';
-const EVERY_LOOK: readonly (readonly [Theme, number])[] = [
-  ['light', 1_440],
-  ['dark', 360],
-  ['dark', 1_440],
-  ['light', 360],
-];
+/** `LOOK_SEED` repeats the look that the titles of tests name. */
+const SEED = Number(process.env['LOOK_SEED'] ?? randomInt(1, 2_147_483_646));
+
 /**
- * The themes and widths in which every view is tested: each theme and each width once. With LONG_TESTS=1, and
- * for pictures, each theme in each width.
+ * The themes and widths in which every view is tested: each theme in each width with LONG_TESTS=1, and for
+ * pictures. Otherwise one of them, which is drawn.
  */
-export const LOOKS = LONG || pictures !== undefined ? EVERY_LOOK : EVERY_LOOK.slice(0, 2);
+export function looksOf(widths: readonly [wide: number, narrow: number]): (readonly [Theme, number])[] {
+  const all = (['light', 'dark'] as const).flatMap((theme) => widths.map((width) => [theme, width] as const));
+  return LONG || pictures !== undefined ? all : sampleOf(all, 1, SEED);
+}
+export const LOOKS = looksOf([1_440, 360]);
 
 export interface VisitorOptions {
   readonly theme?: Theme;

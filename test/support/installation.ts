@@ -56,7 +56,7 @@ export interface Call {
 }
 
 /** With LONG_TESTS=1, as many as the test run has. */
-const OTHERS_MAX = runs(40, Number.POSITIVE_INFINITY);
+const OTHERS_MAX = runs(12, Number.POSITIVE_INFINITY);
 
 /** Other projects whose requests alternate with those of a suite, by the origin of their Bundoc. */
 const takingTurns = new Map<string, TakingTurns>();

@@ -1,4 +1,7 @@
+import { randomInt } from 'node:crypto';
 import { isForServices } from '@bundoc/shared/contract/scopes';
+import { LONG, runs } from '@bundoc/shared/testing/long';
+import { sampleOf } from '@bundoc/shared/testing/sample';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Caller, makeCallers } from './support/callers.ts';
 import { startKms, type TestKms } from './support/kms.ts';
@@ -16,9 +19,23 @@ function expectedStatus(need: Need, ok: number, { token }: Caller): number {
   return mayAct ? ok : 403;
 }
 
-describe('authorisation', () => {
+/** `AUTHORISATION_SEED` repeats the sample that the title names. */
+const SEED = Number(process.env['AUTHORISATION_SEED'] ?? randomInt(1, 2_147_483_646));
+/** How many of the callers without a valid token each route is asked by; all in `npm run test:long`. */
+const REFUSED = runs(8, Number.POSITIVE_INFINITY);
+
+describe(`authorisation (${LONG ? 'all callers' : `AUTHORISATION_SEED=${SEED}`})`, () => {
   let kms: TestKms;
   const callers: Caller[] = [];
+  /** Each caller with a valid token, and of the others a sample of its own. */
+  const callersAt = (route: number): Caller[] => [
+    ...sampleOf(
+      callers.filter(({ token }) => token === undefined),
+      REFUSED,
+      SEED + route,
+    ),
+    ...callers.filter(({ token }) => token !== undefined),
+  ];
 
   beforeAll(async () => {
     kms = await startKms();
@@ -84,11 +101,12 @@ describe('authorisation', () => {
       }
   });
 
-  it.each(ROUTES.flatMap((route) => route.listeners.map((listener) => ({ listener, ...route }))))(
+  const asked = ROUTES.flatMap((route) => route.listeners.map((listener) => ({ listener, ...route })));
+  it.each(asked.map((route, at) => ({ at, ...route })))(
     '$listener $method $path answers each kind of caller as in the table',
     async (route) => {
       const need = route.listener === 'internal' ? (route.onInternal ?? route.need) : route.need;
-      for (const caller of callers) {
+      for (const caller of callersAt(route.at)) {
         const answer = await kms[route.listener](route.path, {
           method: route.method,
           statusOnly: route.streams,

@@ -8,7 +8,7 @@ import { usePostgresStorage } from './support/use-postgres-storage.ts';
 /** `API_SEED` repeats the sample that the title names. */
 const SEED = Number(process.env['API_SEED'] ?? randomInt(1, 2_147_483_646));
 /** In `npm test`. All suites run there on SQLite, and those of the store itself on PostgreSQL too. */
-const SAMPLED = 4;
+const SAMPLED = 2;
 
 const SUITES = {
   'concurrency control': () => import('./concurrency-control.test.ts'),

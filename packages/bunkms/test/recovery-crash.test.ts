@@ -20,7 +20,9 @@ const KEK = newKek();
 /** How often a file is checked, milliseconds. */
 const POLL_MS = 2;
 /** The steps between kills grow with them. */
-const RECORDS = runs(8_000, 20_000);
+const RECORDS = runs(4_000, 20_000);
+/** A whole restore or backup ends a test once it was killed so often before. */
+const KILLS = runs(2, 4);
 const environmentOf = (name: string) => ({ BUNKMS_DATA_DIR: join(folder, name), BUNKMS_KEK: KEK });
 const original = environmentOf('original');
 const open = (name: string): Promise<KmsStore> =>
@@ -90,7 +92,7 @@ it('after kill -9 at any moment of a restore there is no store or a complete one
     }
     expect(head.seq).toBeGreaterThan(RECORDS);
     isWhole = true;
-    if (kills > 3) break;
+    if (kills >= KILLS) break;
   }
   expect(await bunkms(restored, ...restore)).toMatchObject({ code: 5 });
   expect(await bunkms(restored, 'audit', 'verify')).toMatchObject({ code: 0, stderr: '' });
@@ -118,7 +120,7 @@ it('after kill -9 at any moment of a backup no file has its name, and the store 
       sizeBytes += RECORDS * 150;
       continue;
     }
-    if (kills > 2) break;
+    if (kills >= Math.min(KILLS, 3)) break;
     rmSync(file);
     sizeBytes = 1;
   }
@@ -134,7 +136,7 @@ it('a process that starts during a restore does not create a separate installati
   const restored = once(restore, 'exit');
   while (restore.exitCode === null && sizeOf(log)() < RECORDS * 150) await delay(POLL_MS);
   // It waits for the restore, or gives up and finds no store.
-  const inits = Array.from({ length: 4 }, () => bunkmsProcess(beside, 'init'));
+  const inits = Array.from({ length: runs(2, 4) }, () => bunkmsProcess(beside, 'init'));
   const outcomes = (await Promise.all(inits)).map(({ code }) => code);
   expect(await restored).toEqual([0, null]);
   for (const code of outcomes) expect(code).toBeOneOf([0, 6]);

@@ -297,6 +297,7 @@ describe('bunkms storage', () => {
             NODE_ENV: 'test',
             NODE_NO_WARNINGS: '1',
             PATH: process.env['PATH'],
+            NODE_COMPILE_CACHE: process.env['NODE_COMPILE_CACHE'],
             PGHOST: hostname,
             PGPORT: port,
             PGUSER: username,

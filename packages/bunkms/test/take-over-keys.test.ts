@@ -4,6 +4,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { LONG, runs } from '@bundoc/shared/testing/long';
 import { needs } from '@bundoc/shared/testing/programs';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type CliDeps, withKeys } from '../src/cli/open-kms.ts';
@@ -22,21 +23,25 @@ import { testStorage } from './support/storage.ts';
 import { setKey, TestStorageNode } from './support/storages.ts';
 import { usePostgresStorage } from './support/use-postgres-storage.ts';
 
-/** More keys than one page has. */
-const MANY = 530;
-const INTERRUPTED_AT = 210;
+/** More keys than one page has, and after how many of them a take-over is interrupted. */
+const MANY = { keys: 530, interruptedAt: 210 };
+/** The code of pages is the same on either store. */
+const FEW = { keys: 60, interruptedAt: 25 };
 
-describe('bunkms storage take-over --of, in SQLite', () => givesAllKeys(async () => ({})));
+describe('bunkms storage take-over --of, in SQLite', () => givesAllKeys(MANY, async () => ({})));
 
 describe('bunkms storage take-over --of, in PostgreSQL', needs('postgresql'), () => {
   let databases: PostgresDatabases;
   usePostgresStorage((started) => {
     databases = started;
   });
-  givesAllKeys(async (dataDir) => ({ BUNKMS_STORAGE: await databases.url(dataDir) }));
+  givesAllKeys(LONG ? MANY : FEW, async (dataDir) => ({ BUNKMS_STORAGE: await databases.url(dataDir) }));
 });
 
-function givesAllKeys(storageOf: (dataDir: string) => Promise<Record<string, string>>): void {
+function givesAllKeys(
+  many: typeof MANY,
+  storageOf: (dataDir: string) => Promise<Record<string, string>>,
+): void {
   let folder: string;
   let kms: TestKms;
   let keys: KeyCalls;
@@ -70,7 +75,7 @@ function givesAllKeys(storageOf: (dataDir: string) => Promise<Record<string, str
   const create = async (...names: string[]) => {
     for (const name of names) expect((await lost.create(name)).status).toBe(201);
   };
-  const createMany = async (count = MANY) => {
+  const createMany = async (count = many.keys) => {
     const names = Array.from({ length: count }, (_, n) => `k${String(n).padStart(4, '0')}-dek`);
     for (let at = 0; at < count; at += 50)
       await Promise.all(names.slice(at, at + 50).map((name) => create(name)));
@@ -278,25 +283,25 @@ function givesAllKeys(storageOf: (dataDir: string) => Promise<Record<string, str
     const interrupted = disturbed(({ replaced }) => {
       let calls = 0;
       replaced.updateKey = (real, ...args) => {
-        if (++calls > INTERRUPTED_AT) throw new Error('interrupted');
+        if (++calls > many.interruptedAt) throw new Error('interrupted');
         return real(...args);
       };
     });
     await expect(interrupted).rejects.toThrow('interrupted');
     const before = await records('key.take_over');
     expect(before.length).toBeGreaterThan(0);
-    expect(before.length).toBeLessThanOrEqual(INTERRUPTED_AT);
+    expect(before.length).toBeLessThanOrEqual(many.interruptedAt);
     await expectSound(kms);
     const again = await takeOver('--confirm', '--json');
-    expect([again.code, JSON.parse(again.stdout).taken]).toEqual([0, MANY - before.length]);
+    expect([again.code, JSON.parse(again.stdout).taken]).toEqual([0, many.keys - before.length]);
     const acts = await records('keys.take_over');
-    expect(acts.map(({ detail }) => detail?.['count'])).toEqual([MANY, MANY - before.length]);
+    expect(acts.map(({ detail }) => detail?.['count'])).toEqual([many.keys, many.keys - before.length]);
     const taken = (await records('key.take_over')).map(({ key }) => String(key));
     expect(taken.sort()).toEqual(names);
     expect(await run('storage', 'list', '--json').then(({ stdout }) => JSON.parse(stdout).storages)).toEqual(
       expect.arrayContaining([
         expect.objectContaining({ id: lost.id, keys: 0 }),
-        expect.objectContaining({ id: next.id, keys: MANY }),
+        expect.objectContaining({ id: next.id, keys: many.keys }),
       ]),
     );
     expect((await run('audit', 'verify')).code).toBe(0);
@@ -374,7 +379,7 @@ function givesAllKeys(storageOf: (dataDir: string) => Promise<Record<string, str
   });
 
   it('gives every key once in all, although the first run ends by kill -9', async () => {
-    const names = await createMany(200);
+    const names = await createMany(runs(80, 200));
     const variables = { ...(await environment()), NODE_ENV: 'test' };
     const args = ['storage', 'take-over', next.id, '--of', lost.id, '--confirm'];
     const child = spawnBunkms(variables, args);

@@ -1,4 +1,4 @@
-import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
+import { type Clock, systemClock } from '../runtime/clock.ts';
 
 /** The real clock with an adjustable offset. */
 export class MovedClock implements Clock {
