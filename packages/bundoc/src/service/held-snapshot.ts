@@ -1,0 +1,59 @@
+import type { Position, ProjectStore } from '../engine/port/port.ts';
+import { type SnapshotOptions, type StoreSnapshot, snapshotOf } from '../engine/port/snapshot-port.ts';
+import type { HeldLease } from '../projects/held-lease.ts';
+
+type Lease = { readonly store: ProjectStore; isUsable(): boolean } & Disposable;
+
+/**
+ * The one state that all steps of a request show. If the project is closed and opened again between two
+ * steps, the request continues with the same state as long as its collection has not changed.
+ */
+export class HeldSnapshot implements Disposable {
+  readonly #lease: HeldLease<Lease>;
+  readonly #collection: string;
+  readonly #options: SnapshotOptions;
+  #held: { readonly store: ProjectStore; readonly snapshot: StoreSnapshot } | undefined;
+  #asOf: Position | undefined;
+
+  constructor(lease: HeldLease<Lease>, collection: string, options: SnapshotOptions) {
+    this.#lease = lease;
+    this.#collection = collection;
+    this.#options = options;
+    this.#asOf = options.asOf;
+  }
+
+  /** Call it before each step. @throws AppError `snapshot_too_old`, and those of {@link HeldLease.get}. */
+  async get(): Promise<StoreSnapshot> {
+    const { store } = await this.#lease.get();
+    if (this.#held?.store === store) return this.#held.snapshot;
+    this[Symbol.dispose]();
+    const snapshot = await snapshotOf(store, this.#collection, { ...this.#options, asOf: this.#asOf });
+    this.#held = { store, snapshot };
+    this.#asOf = snapshot.asOf;
+    return snapshot;
+  }
+
+  /** The position of the last commit that it shows; known after the first step. */
+  get asOf(): Position {
+    return this.#asOf ?? 0;
+  }
+
+  get keptBytes(): number {
+    return this.#held?.snapshot.keptBytes ?? 0;
+  }
+
+  /** Keeps the state for later pages. */
+  retain(): void {
+    this.#held?.snapshot.retain?.();
+  }
+
+  /** Allows the project to be closed until the next step. */
+  releaseStore(): void {
+    this.#lease[Symbol.dispose]();
+  }
+
+  [Symbol.dispose](): void {
+    this.#held?.snapshot[Symbol.dispose]();
+    this.#held = undefined;
+  }
+}
