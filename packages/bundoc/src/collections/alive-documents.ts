@@ -71,7 +71,7 @@ export class AliveSnapshot implements StoreSnapshot {
     this.#ownWork = own;
   }
 
-  get asOf(): Position {
+  get asOf(): Position | undefined {
     return this.#snapshot.asOf;
   }
 

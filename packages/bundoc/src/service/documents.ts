@@ -19,7 +19,7 @@ import type {
 } from '../engine/port/port.ts';
 import { PreconditionsFailed } from '../engine/port/precondition.ts';
 import { shortHash } from '../engine/port/short-hash.ts';
-import { snapshotOf } from '../engine/port/snapshot-port.ts';
+import { ofOneState, shownPosition, snapshotOf } from '../engine/port/snapshot-port.ts';
 import type { InstanceManager } from '../projects/instance-manager.ts';
 import type { Work } from '../work/work.ts';
 import { openPositionCursor, sealPositionCursor } from './page-cursor.ts';
@@ -219,10 +219,10 @@ export class Documents {
     const after = cursor === undefined ? 0 : openPositionCursor(cursors, context, cursor);
     const page = await inTurn(async () => {
       using snapshot = await snapshotOf(store, collection, { asOf, work });
-      const listed = await snapshot.list({ after, limit, bytesMax, work });
+      const listed = await ofOneState(() => snapshot.list({ after, limit, bytesMax, work }));
       if (listed.next !== undefined) snapshot.retain?.();
       const total = request.total ? await snapshot.total() : undefined;
-      return { ...listed, total, asOf: snapshot.asOf };
+      return { ...listed, total, asOf: shownPosition(snapshot) };
     });
     return {
       texts:

@@ -1,5 +1,11 @@
+import assert from 'node:assert/strict';
 import type { Position, ProjectStore } from '../engine/port/port.ts';
-import { type SnapshotOptions, type StoreSnapshot, snapshotOf } from '../engine/port/snapshot-port.ts';
+import {
+  type SnapshotOptions,
+  type StoreSnapshot,
+  shownPosition,
+  snapshotOf,
+} from '../engine/port/snapshot-port.ts';
 import type { HeldLease } from '../projects/held-lease.ts';
 
 type Lease = { readonly store: ProjectStore; isUsable(): boolean } & Disposable;
@@ -26,16 +32,17 @@ export class HeldSnapshot implements Disposable {
   async get(): Promise<StoreSnapshot> {
     const { store } = await this.#lease.get();
     if (this.#held?.store === store) return this.#held.snapshot;
+    this.#asOf = this.#held?.snapshot.asOf ?? this.#asOf;
     this[Symbol.dispose]();
     const snapshot = await snapshotOf(store, this.#collection, { ...this.#options, asOf: this.#asOf });
     this.#held = { store, snapshot };
-    this.#asOf = snapshot.asOf;
     return snapshot;
   }
 
-  /** The position of the last commit that it shows; known after the first step. */
+  /** The position of the last commit that it shows; known after the first read. */
   get asOf(): Position {
-    return this.#asOf ?? 0;
+    assert(this.#held !== undefined);
+    return shownPosition(this.#held.snapshot);
   }
 
   get keptBytes(): number {

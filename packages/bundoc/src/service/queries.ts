@@ -2,6 +2,7 @@ import type { Figure, OrderBy } from '@bundoc/shared/contract/query';
 import { freeMemory } from '@bundoc/shared/process/free-memory';
 import type { Position, StoredDocument } from '../engine/port/port.ts';
 import { shortHash } from '../engine/port/short-hash.ts';
+import { ofOneState } from '../engine/port/snapshot-port.ts';
 import { HeldLease } from '../projects/held-lease.ts';
 import type { InstanceLease } from '../projects/project-instance.ts';
 import { Aggregation, type GroupResult } from '../queries/aggregate.ts';
@@ -77,30 +78,28 @@ export class Queries {
    *   those of the store.
    */
   async query(request: QueryRequest): Promise<QueryAnswer> {
-    using lease = this.#leaseOf(request);
-    using state = stateOf(lease, request);
-    const context = cursorContext(request);
-    const after = await openCursor(lease, request, context);
     const order = orderOf(request.orderBy);
-    // One more document shows whether there are more.
-    const run = await this.#begin(state, request, request.orderBy, request.limit + 1);
-    const page = run.isInOrder
-      ? await firstInOrder(run, order, request, after)
-      : await firstSorted(run, order, request, after);
-    if (page.next === undefined)
-      return { documents: page.documents, next: undefined, ...statsOf(run, state) };
-    state.retain();
-    const next = await sealCursor(lease, request, context, page.next);
-    return { documents: page.documents, next, ...statsOf(run, state) };
+    const context = cursorContext(request);
+    return await this.#answer(request, async (state, lease) => {
+      const after = await openCursor(lease, request, context);
+      // One more document shows whether there are more.
+      const run = await this.#begin(state, request, request.orderBy, request.limit + 1);
+      const page = run.isInOrder
+        ? await firstInOrder(run, order, request, after)
+        : await firstSorted(run, order, request, after);
+      if (page.next !== undefined) state.retain();
+      const next = page.next === undefined ? undefined : await sealCursor(lease, request, context, page.next);
+      return { documents: page.documents, next, ...statsOf(run, state) };
+    });
   }
 
   /** The number of matches. @throws AppError as {@link query} does. */
   async count(selection: Selection): Promise<AnswerStats & { readonly count: number }> {
-    using lease = this.#leaseOf(selection);
-    using state = stateOf(lease, selection);
-    const run = await this.#begin(state, selection, []);
-    await run.each('', () => false);
-    return { count: run.matched, ...statsOf(run, state) };
+    return await this.#answer(selection, async (state) => {
+      const run = await this.#begin(state, selection, []);
+      await run.each('', () => false);
+      return { count: run.matched, ...statsOf(run, state) };
+    });
   }
 
   /** Figures of the matches. @throws AppError as {@link query} does. */
@@ -109,17 +108,27 @@ export class Queries {
     groupBy: readonly string[],
     figures: readonly Figure[],
   ): Promise<AnswerStats & { readonly groups: readonly GroupResult[] }> {
-    const aggregation = new Aggregation(groupBy, figures);
-    const { paths } = aggregation;
-    using lease = this.#leaseOf(selection);
-    using state = stateOf(lease, selection);
-    const run = await this.#begin(state, selection, [], Number.POSITIVE_INFINITY, paths);
-    await run.each('', (match) => {
-      aggregation.add(match.valuesAt(paths));
-      run.keeps(aggregation.bytes);
-      return false;
+    return await this.#answer(selection, async (state) => {
+      const aggregation = new Aggregation(groupBy, figures);
+      const { paths } = aggregation;
+      const run = await this.#begin(state, selection, [], Number.POSITIVE_INFINITY, paths);
+      await run.each('', (match) => {
+        aggregation.add(match.valuesAt(paths));
+        run.keeps(aggregation.bytes);
+        return false;
+      });
+      return { groups: await aggregation.results(selection.work), ...statsOf(run, state) };
     });
-    return { groups: await aggregation.results(selection.work), ...statsOf(run, state) };
+  }
+
+  /** Makes an answer whose steps all have one lease and show one state. */
+  async #answer<T>(
+    { project, collection, asOf, work }: Selection,
+    make: (state: HeldSnapshot, lease: HeldLease<QueryLease>) => Promise<T>,
+  ): Promise<T> {
+    using lease = new HeldLease(() => this.#instances.acquire(project, 'existing'));
+    using state = new HeldSnapshot(lease, collection, { asOf, work });
+    return await ofOneState(() => make(state, lease));
   }
 
   /** Chooses how a request finds its documents. */
@@ -142,16 +151,6 @@ export class Queries {
     const condition = { holds: compileWhere(where), operators: operatorsOf(where), whereText };
     return new QueryExecution({ scan, ...condition, orderBy, order, paths, indexPlan, wanted });
   }
-
-  /** One lease for all steps of a request. */
-  #leaseOf({ project }: Selection): HeldLease<QueryLease> {
-    return new HeldLease(() => this.#instances.acquire(project, 'existing'));
-  }
-}
-
-/** One state for all steps of a request. */
-function stateOf(lease: HeldLease<QueryLease>, { collection, asOf, work }: Selection): HeldSnapshot {
-  return new HeldSnapshot(lease, collection, { asOf, work });
 }
 
 function statsOf(run: QueryExecution, { asOf }: HeldSnapshot): AnswerStats {

@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import type { DocumentRef } from '../../crypto/stored-text.ts';
 import type { Work } from '../../work/work.ts';
@@ -29,11 +30,12 @@ export interface IndexPage {
  * is disposed of. No write waits for it.
  *
  * Every method throws AppError `snapshot_too_old` when the state is no longer kept: too much was written
- * meanwhile, or the store was closed. Never does it mix two states.
+ * meanwhile, or the store was closed. Never does it mix two states. A second read may throw
+ * {@link StateMoved}.
  */
 export interface StoreSnapshot extends Disposable {
-  /** The position of the last commit that it shows. */
-  readonly asOf: Position;
+  /** The position of the last commit that it shows. Undefined before the first read, which determines it. */
+  readonly asOf: Position | undefined;
 
   /** As {@link ProjectStore.list}. */
   list(query: SnapshotListQuery): Promise<DocumentPage>;
@@ -69,6 +71,30 @@ export interface StoreSnapshot extends Disposable {
 /** The refusal of an answer whose state is gone. */
 export function snapshotTooOld(): AppError {
   return new AppError('snapshot_too_old', { retryAfterS: 1 });
+}
+
+/**
+ * The state of the first read is gone, and the snapshot shows a later one from now on. The answer must begin
+ * again.
+ */
+export class StateMoved extends Error {
+  override readonly name = 'StateMoved';
+}
+
+/** Makes an answer from one snapshot, a second time if its state moves after the first read. */
+export async function ofOneState<T>(make: () => Promise<T>): Promise<T> {
+  try {
+    return await make();
+  } catch (error) {
+    if (!(error instanceof StateMoved)) throw error;
+  }
+  return await make();
+}
+
+/** The position of a snapshot that was read. */
+export function shownPosition({ asOf }: StoreSnapshot): Position {
+  assert(asOf !== undefined, 'the snapshot was not read');
+  return asOf;
 }
 
 /** The refusal of a position that no commit of the project has reached. */
