@@ -9,6 +9,7 @@ import { pathOf } from '../../../values/path.ts';
 import { readValue } from '../../../values/value.ts';
 import { indexKeysOf } from '../../indexes/index-keys.ts';
 import type { IndexEntry } from '../../port/index-port.ts';
+import type { DocumentPage } from '../../port/port.ts';
 import type { StoreSnapshot } from '../../port/snapshot-port.ts';
 import type { FileStore } from '../store/file-store.ts';
 import { KeptMemory } from './kept-memory.ts';
@@ -207,7 +208,10 @@ async function check(
   const expected = world.expectedAt(snapshot.asOf);
   const listed: Known[] = [];
   for (let after: number | undefined = 0; after !== undefined; ) {
-    const [page] = await Promise.all([snapshot.list({ after, limit, bytesMax: 10_000 }), pause()]);
+    const [page]: [DocumentPage, void] = await Promise.all([
+      snapshot.list({ after, limit, bytesMax: 10_000 }),
+      pause(),
+    ]);
     expect(page.unreadable).toEqual([]);
     for (const { metadata, text, position } of page.documents)
       listed.push({ id: metadata._id, rev: metadata._rev, position, text: text.toString() });
