@@ -19,6 +19,7 @@ import { ExpiryMarksInFolders } from './projects/expiry-marks.ts';
 import { FileProjects } from './projects/file-projects.ts';
 import { MOVED_FOLDER } from './projects/moved-folder.ts';
 import { receiptsInFolder } from './receipts-in-folder.ts';
+import { KeptMemory } from './snapshots/kept-memory.ts';
 import { openFolder } from './storage-folder.ts';
 import { FilesMoveSource } from './transfer/move-source.ts';
 
@@ -27,6 +28,8 @@ export interface FileStorageConfig {
   readonly logBytes: number;
   /** Bytes of the cache of sealed documents. */
   readonly cacheBytes: number;
+  /** Bytes of superseded documents that snapshots of all projects keep. */
+  readonly snapshotBytes: number;
 }
 
 /**
@@ -50,6 +53,7 @@ export async function openFileStorage(
   );
   const floor = positionAt((await identity.read()).lossAcceptedMs ?? 0);
   const cache = createSealedCache(config.cacheBytes);
+  const keptMemory = new KeptMemory(config.snapshotBytes);
   const forget = async (project: string) => {
     cache.deleteAll(project);
     await engine.forget(project);
@@ -65,6 +69,8 @@ export async function openFileStorage(
     counts: {
       lostProjects: () => lost.count,
       backlogBytes: () => backlog.bytes,
+      snapshotBytes: () => keptMemory.bytes,
+      snapshotsDropped: () => keptMemory.dropped,
       ...countsOf(engine, log.syncSeconds),
     },
     isReady: async () => !engine.stats.writesStopped && (await canWrite(disk, tmp)),
@@ -100,6 +106,7 @@ export async function openFileStorage(
         cipher,
         clock,
         cache,
+        keptMemory,
         sealLimits: limitsAfter(SEAL_LIMITS, unknownSealers),
         quota,
       }),

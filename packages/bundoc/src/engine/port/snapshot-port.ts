@@ -129,11 +129,6 @@ async function presentOf(
     getSync: (id) => store.getSync?.(refOf(id)),
     total: async () => (await store.collections()).find(({ name }) => name === collection)?.documents ?? 0,
     usable: () => store.indexes?.usable(collection) ?? [],
-    search: (index, range, backwards, limit) => {
-      const entries = store.indexes?.search?.(collection, index, range, backwards, limit);
-      return entries && { entries, last: entries.length === limit ? entries.at(-1)?.key : undefined };
-    },
-    always: (index) => store.indexes?.always?.(collection, index),
     [Symbol.dispose]: () => undefined,
   };
 }
