@@ -10,7 +10,7 @@ import { readValue } from '../../../values/value.ts';
 import { indexKeysOf } from '../../indexes/index-keys.ts';
 import type { IndexEntry } from '../../port/index-port.ts';
 import type { DocumentPage } from '../../port/port.ts';
-import type { StoreSnapshot } from '../../port/snapshot-port.ts';
+import { type StoreSnapshot, shownPosition } from '../../port/snapshot-port.ts';
 import type { FileStore } from '../store/file-store.ts';
 import { KeptMemory } from './kept-memory.ts';
 
@@ -205,7 +205,7 @@ async function check(
   { limit, backwards }: { readonly limit: number; readonly backwards: boolean },
   pause: () => Promise<void>,
 ): Promise<void> {
-  const expected = world.expectedAt(snapshot.asOf);
+  const expected = world.expectedAt(shownPosition(snapshot));
   const listed: Known[] = [];
   for (let after: number | undefined = 0; after !== undefined; ) {
     const [page]: [DocumentPage, void] = await Promise.all([
