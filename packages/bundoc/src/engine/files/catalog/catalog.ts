@@ -158,7 +158,9 @@ export class Catalog {
       : this.#placeOf(ref.collection, slot);
   }
 
-  /** A position since which a collection has not changed: its last change, or that of a forgotten tombstone. */
+  /**
+   * A position since which a collection has not changed: its last change, or that of a forgotten tombstone.
+   */
   changedIn(collection: string): number {
     return Math.max(this.#collection(collection)?.changed ?? 0, this.#purgedSeq);
   }

@@ -15,7 +15,7 @@ import {
   snapshotTooOld,
 } from '../../port/snapshot-port.ts';
 import type { ListedPlace, LivingDocument } from '../catalog/catalog.ts';
-import type { StateView, StoreReader } from '../store/store-reader.ts';
+import type { StateView, StoreReader } from '../documents/store-reader.ts';
 import type { CollectionStates, SnapshotGroup } from './collection-states.ts';
 
 /** What a snapshot needs from its project. */

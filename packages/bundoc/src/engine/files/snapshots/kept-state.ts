@@ -6,7 +6,9 @@ import type { ListedPlace } from '../catalog/catalog.ts';
 const STATE_BYTES = 600;
 const KEY_BYTES = 100;
 
-/** The keys that a document had in an index, with its position; `too many` for one that every search checks. */
+/**
+ * The keys that a document had in an index, with its position; `too many` for one that every search checks.
+ */
 export type PlacedKeys = readonly string[] | 'too many';
 
 export interface SupersededState {

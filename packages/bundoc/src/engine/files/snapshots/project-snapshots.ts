@@ -8,7 +8,7 @@ import {
 import type { DocumentState } from '../../port/state.ts';
 import type { Catalog } from '../catalog/catalog.ts';
 import type { ProjectFiles } from '../documents/project-files.ts';
-import type { StoreReader } from '../store/store-reader.ts';
+import type { StoreReader } from '../documents/store-reader.ts';
 import { CollectionStates, type SnapshotGroup } from './collection-states.ts';
 import { FileSnapshot, type SnapshotPort } from './file-snapshot.ts';
 import type { KeptMemory, KeptOwner } from './kept-memory.ts';
@@ -91,11 +91,10 @@ export class ProjectSnapshots implements KeptOwner, SnapshotPort {
     if (seq <= group.at || (place !== undefined && place.seq >= seq)) return;
     group.until ??= seq;
     if (place === undefined || place.seq > group.at) return;
-    const { fileName, size } = place;
     const sealed = reader.sealedInMemory(place);
-    const readFile = () => reader.readFormerFile(fileName, size);
+    const readFile = () => reader.readSealedFile(place);
     const state = new KeptState({ place, until: seq, sealed, keys: this.#keysOf(collection, id) }, readFile);
-    if (sealed === undefined) files.readBeforeWriting(fileName, () => state.read());
+    if (sealed === undefined) files.readBeforeWriting(place.fileName, () => state.read());
     states.keep(state, group);
     this.#count(state.bytes);
     memory.count(this, state.bytes);

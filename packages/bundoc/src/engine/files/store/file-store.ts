@@ -33,7 +33,9 @@ import type { Catalog } from '../catalog/catalog.ts';
 import type { StoredIndexes } from '../catalog/index-file.ts';
 import type { SnapshotHead } from '../catalog/snapshot.ts';
 import { LARGE_FILE_BYTES_MAX } from '../disk/disk.ts';
+import { readChanges, readSealedChanges } from '../documents/feed-reader.ts';
 import type { ProjectFiles } from '../documents/project-files.ts';
+import { StoreReader, type StoreReaderOptions } from '../documents/store-reader.ts';
 import type { Place } from '../log/layout.ts';
 import type { AttachedHandle, LogMark, PartSource } from '../log/log-api.ts';
 import { KeptMemory } from '../snapshots/kept-memory.ts';
@@ -43,7 +45,6 @@ import { CollectionIndexes } from './collection-indexes.ts';
 import { CommitQueue } from './commit-queue.ts';
 import { type FrameChange, GroupPreparer } from './group-preparer.ts';
 import { Resealing } from './resealing.ts';
-import { StoreReader, type StoreReaderOptions } from './store-reader.ts';
 
 export interface FileStoreOptions extends StoreReaderOptions {
   readonly clock: Clock;
@@ -317,7 +318,7 @@ export class FileStore implements ProjectStore, CheckpointSource {
   }
 
   async changes(after: Position, limit: number, horizon?: Position): Promise<ChangePage> {
-    return this.#reader.changes(after, limit, horizon);
+    return readChanges(this.#reader, after, limit, horizon);
   }
 
   async position(): Promise<Position> {
@@ -330,7 +331,7 @@ export class FileStore implements ProjectStore, CheckpointSource {
   }
 
   sealedChanges(after: Position, limits: SealedPageLimits): Promise<SealedPage> {
-    return this.#reader.sealedChanges(after, limits);
+    return readSealedChanges(this.#reader, after, limits);
   }
 
   async collections(): Promise<readonly CollectionSummary[]> {

@@ -8,22 +8,19 @@ import { copyOf } from '../../../work/large-bytes.ts';
 import type { Work } from '../../../work/work.ts';
 import type {
   Awaitable,
-  ChangePage,
   DocumentPage,
   ListedDocument,
   ListQuery,
   Position,
   SealedChange,
-  SealedPage,
-  SealedPageLimits,
   StoredDocument,
 } from '../../port/port.ts';
 import type { DocumentState } from '../../port/state.ts';
 import type { Catalog, ListedPlace, LivingDocument } from '../catalog/catalog.ts';
 import type { Disk } from '../disk/disk.ts';
-import { documentPath, readDocumentFile } from '../documents/document-files.ts';
-import type { ProjectFiles } from '../documents/project-files.ts';
-import type { SealedCache } from '../documents/sealed-cache.ts';
+import { documentPath, readDocumentFile } from './document-files.ts';
+import type { ProjectFiles } from './project-files.ts';
+import type { SealedCache } from './sealed-cache.ts';
 
 /** One state of the documents. Each method throws when it is no longer known. */
 export interface StateView {
@@ -198,43 +195,9 @@ export class StoreReader {
     }
   }
 
-  /** As {@link ProjectStore.changes}. */
-  changes(after: Position, limit: number, horizon: Position = 0): ChangePage {
-    const { lastSeq, purgedSeq } = this;
-    // A reader that starts from zero cannot have missed a purged tombstone.
-    const known = after === 0 ? purgedSeq : horizon;
-    // A position after the last commit is of another history: that of a later copy, or of another project.
-    if (purgedSeq > Math.max(after, known) || after > lastSeq) throw new AppError('position_gone');
-    const states = this.#catalog.changes(after).take(limit).toArray();
-    return {
-      changes: states.map((state) => ({
-        ref: { collection: state.collection, id: state.id },
-        rev: state.rev.toString('hex'),
-        deleted: state.deletedMs !== 0,
-        position: state.seq,
-      })),
-      position: states.at(-1)?.seq ?? Math.max(after, lastSeq),
-      horizon: known,
-    };
-  }
-
-  /** As {@link ProjectStore.sealedChanges}. */
-  async sealedChanges(after: Position, { limit, bytesMax }: SealedPageLimits): Promise<SealedPage> {
-    const { lastSeq, purgedSeq: forgotten } = this;
-    const states = this.#catalog.changes(after).take(limit).toArray();
-    const changes: SealedChange[] = [];
-    let isComplete = states.length < limit;
-    let position = after;
-    let bytes = 0;
-    for (const state of states) {
-      if (bytes >= bytesMax) return { changes, position, isComplete: false, forgotten };
-      const change = state.deletedMs === 0 ? await this.#readSealed(state) : { state, sealed: undefined };
-      if (change === undefined) isComplete = false;
-      else changes.push(change);
-      bytes += change?.sealed?.length ?? 0;
-      position = state.seq;
-    }
-    return { changes, position: states.length < limit ? lastSeq : position, isComplete, forgotten };
+  /** Documents and tombstones that changed after a position, in the order of their changes. */
+  changedAfter(position: Position): Generator<DocumentState> {
+    return this.#catalog.changes(position);
   }
 
   /**
@@ -272,22 +235,22 @@ export class StoreReader {
   }
 
   /** The content of a document's file. */
-  async readFormerFile(fileName: string, size: number): Promise<Buffer | undefined> {
+  async readSealedFile({ fileName, size }: LivingDocument): Promise<Buffer | undefined> {
     const { disk, directory } = this.#options;
     const sealed = await readDocumentFile(disk, directory, documentPath(fileName), size);
     return Buffer.isBuffer(sealed) ? sealed : undefined;
   }
 
   async #readFile(ref: DocumentRef, living: LivingDocument): Promise<StoredDocument | undefined> {
-    const { disk, directory, cache, project } = this.#options;
+    const { cache, project } = this.#options;
     const { fileName, kept } = living;
     if (kept !== undefined) {
       const former = await kept.read();
       return former && this.#open(ref, living, former);
     }
-    const sealed = await readDocumentFile(disk, directory, documentPath(fileName), living.size);
-    const document = Buffer.isBuffer(sealed) ? this.#open(ref, living, sealed) : undefined;
-    if (!Buffer.isBuffer(sealed) || document === undefined) return undefined;
+    const sealed = await this.readSealedFile(living);
+    const document = sealed && this.#open(ref, living, sealed);
+    if (sealed === undefined || document === undefined) return undefined;
     // After an overwrite or a re-sealing during the read, the older bytes must not enter the cache.
     if (this.#isCurrent(ref, living)) cache.set(project, fileName, sealed);
     else freeMemory(sealed);
@@ -303,20 +266,18 @@ export class StoreReader {
    * The authenticated bytes of a document with its state, under the key version that the state has now;
    * undefined when it was overwritten or deleted since.
    */
-  async #readSealed({ seq, collection, id }: DocumentState): Promise<SealedChange | undefined> {
+  async readSealed({ seq, collection, id }: DocumentState): Promise<SealedChange | undefined> {
     const ref = { collection, id };
-    const { disk, directory, onIntegrityError } = this.#options;
+    const { onIntegrityError } = this.#options;
     for (;;) {
       const state = this.#catalog.get(ref);
       const living = this.#catalog.living(ref);
       if (state?.seq !== seq || living === undefined) return undefined;
       const { fileName } = living;
-      const sealed =
-        this.#inMemory(living) ??
-        (await readDocumentFile(disk, directory, documentPath(fileName), living.size));
+      const sealed = this.#inMemory(living) ?? (await this.readSealedFile(living));
       // It was re-sealed, overwritten or deleted during the read.
       if (!this.#isCurrent(ref, living)) continue;
-      if (Buffer.isBuffer(sealed) && this.#open(ref, living, sealed, true) !== undefined)
+      if (sealed !== undefined && this.#open(ref, living, sealed, true) !== undefined)
         return { state: { ...state, size: sealed.length }, sealed };
       onIntegrityError(fileName);
       throw new AppError('integrity_error');
