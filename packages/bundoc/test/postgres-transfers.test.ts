@@ -45,7 +45,12 @@ class Nodes implements AsyncDisposable {
   readonly #server: PostgresServer;
   readonly #project: PostgresProject;
   readonly #nodes: Promise<Node>[];
-  kills = 0;
+  /** They are closed at the end, when nobody uses them. */
+  readonly #killed: Node[] = [];
+
+  get kills(): number {
+    return this.#killed.length;
+  }
 
   constructor(server: PostgresServer, project: PostgresProject) {
     this.#server = server;
@@ -59,15 +64,16 @@ class Nodes implements AsyncDisposable {
 
   /** The node dies at one of its next messages, and another one takes its place. */
   async kill(): Promise<void> {
-    const at = this.kills++ % this.#nodes.length;
+    const at = this.kills % this.#nodes.length;
     const killed = await this.#nodes[at]!;
     this.#nodes[at] = this.#start();
     killed.proxy.dieAfter(below(20));
-    await this.#end(killed);
+    this.#killed.push(killed);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const node of await Promise.all(this.#nodes)) await this.#end(node);
+    const living = await Promise.all(this.#nodes);
+    for (const node of [...living, ...this.#killed]) await this.#end(node);
   }
 
   async #start(): Promise<Node> {

@@ -4,7 +4,7 @@ import { openDefinedStore } from '../../../collections/defined-store.ts';
 import { ProjectInFiles } from '../../../testing/project-in-files.ts';
 import { commitOne, put, remove } from '../../../testing/writes.ts';
 import type { DocumentPage } from '../../port/port.ts';
-import type { StoreSnapshot } from '../../port/snapshot-port.ts';
+import { type StoreSnapshot, shownPosition } from '../../port/snapshot-port.ts';
 import { KeptMemory } from './kept-memory.ts';
 import { RETAINED_MAX, RETAINED_MS } from './project-snapshots.ts';
 
@@ -165,7 +165,7 @@ describe('the state of an earlier answer', () => {
       await commitOne(store, put('a', `{"v":${n}}`));
       using snapshot = store.snapshot('notes');
       snapshot.retain?.();
-      positions.push(snapshot.asOf);
+      positions.push(shownPosition(snapshot));
     }
     await commitOne(store, put('a', '{"v":9}'));
     const [oldest = 0, ...kept] = positions;
