@@ -117,6 +117,7 @@ describe('a page of changes that is waited for', () => {
       `GET ${documentPath('large', '').slice(0, -1)} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${token}\r\n\r\n`,
     );
     await expect.poll(() => held('bytes')).toBeGreaterThan(16_000_000);
+    await expect.poll(() => held('places')).toBe(0);
     const untaken = await held('bytes');
     const poll = get(changesPath('large', '?since=now&include=doc&wait=50'));
     await expect.poll(() => held('streams')).toBe(1);

@@ -29,9 +29,14 @@ export class HeldSnapshot implements Disposable {
   }
 
   /** Call it before each step. @throws AppError `snapshot_too_old`, and those of {@link HeldLease.get}. */
-  async get(): Promise<StoreSnapshot> {
-    const { store } = await this.#lease.get();
-    if (this.#held?.store === store) return this.#held.snapshot;
+  get(): Promise<StoreSnapshot> {
+    return this.#lease.get().then(({ store }) => {
+      if (this.#held?.store === store) return this.#held.snapshot;
+      return this.#take(store);
+    });
+  }
+
+  async #take(store: ProjectStore): Promise<StoreSnapshot> {
     this.#asOf = this.#held?.snapshot.asOf ?? this.#asOf;
     this[Symbol.dispose]();
     const snapshot = await snapshotOf(store, this.#collection, { ...this.#options, asOf: this.#asOf });

@@ -69,9 +69,7 @@ export async function openFileStorage(
     counts: {
       lostProjects: () => lost.count,
       backlogBytes: () => backlog.bytes,
-      snapshotBytes: () => keptMemory.bytes,
-      snapshotsDropped: () => keptMemory.dropped,
-      ...countsOf(engine, log.syncSeconds),
+      ...countsOf(engine, keptMemory, log.syncSeconds),
     },
     isReady: async () => !engine.stats.writesStopped && (await canWrite(disk, tmp)),
     projects: (keys, storage, onSetAside, settle) =>
@@ -153,8 +151,10 @@ async function storedBytes(disk: Disk, directory: string, entries?: readonly str
   return sizes.reduce<number>((sum, size) => sum + (size ?? 0), 0);
 }
 
-function countsOf(engine: FilesEngine, syncSeconds: () => number): Record<keyof LogCounts, () => number> {
+function countsOf(engine: FilesEngine, keptMemory: KeptMemory, syncSeconds: () => number) {
   return {
+    snapshotBytes: () => keptMemory.bytes,
+    snapshotsDropped: () => keptMemory.dropped,
     logSegmentsLive: () => engine.stats.segmentsLive,
     logSegmentsFree: () => engine.stats.segmentsFree,
     logUncoveredBytes: () => engine.stats.uncoveredBytes,
@@ -167,7 +167,7 @@ function countsOf(engine: FilesEngine, syncSeconds: () => number): Record<keyof 
     logSuspects: () => engine.stats.suspectFrames,
     logHoles: () => engine.stats.holes,
     logWritesStopped: () => Number(engine.stats.writesStopped),
-  };
+  } satisfies Record<keyof LogCounts | 'snapshotBytes' | 'snapshotsDropped', () => number>;
 }
 
 /** Whether a small file can be created, synced and removed in the data folder. */

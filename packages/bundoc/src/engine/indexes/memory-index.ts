@@ -166,7 +166,10 @@ export class MemoryIndex {
   }
 
   search(range: KeyRange, backwards: boolean, limit: number): IndexEntry[] {
-    return limit > 0 ? this.entries(range, backwards).take(limit).toArray() : [];
+    const entries: IndexEntry[] = [];
+    if (limit > 0)
+      for (const entry of this.entries(range, backwards)) if (entries.push(entry) === limit) break;
+    return entries;
   }
 
   /** The entries of a range. The index must not change during the iteration. */

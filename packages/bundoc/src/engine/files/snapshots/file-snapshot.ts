@@ -104,7 +104,10 @@ export class FileSnapshot implements StoreSnapshot, StateView {
   /** Indexes that became ready with this state or before: a later one lacks keys of superseded documents. */
   #usable(): readonly MemoryIndex[] {
     const { at } = this.#shown();
-    return this.#port.wholeIndexes(this.#states.name).filter(({ wholeSince }) => wholeSince <= at);
+    const whole = this.#port.wholeIndexes(this.#states.name);
+    return whole.every(({ wholeSince }) => wholeSince <= at)
+      ? whole
+      : whole.filter(({ wholeSince }) => wholeSince <= at);
   }
 
   #find(ref: IndexRef): MemoryIndex | undefined {
