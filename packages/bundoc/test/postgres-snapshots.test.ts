@@ -263,7 +263,7 @@ describe('snapshots on PostgreSQL', needs('postgresql'), () => {
       for (const one of [first.held, held]) one.end(ended);
       await Promise.all(later);
       expect(order[0]).toBe('third');
-      expect([connections.held, connections.waiting]).toEqual([0, 0]);
+      await expect.poll(() => [connections.held, connections.waiting]).toEqual([0, 0]);
     });
   });
 });
