@@ -3,11 +3,12 @@ import { join, resolve } from 'node:path';
 import { CATALOG_FILE } from '@bundoc/shared/contract/catalog-head';
 import { DataFolder } from '@bundoc/shared/files/data-folder';
 import type { Logger } from '@bundoc/shared/logs/logger';
+import type { LostProjects } from '../lost-projects.ts';
 import { SET_ASIDE_FOLDER } from '../moves/set-aside.ts';
 import { positionAt } from '../port/positions.ts';
 import { limitsAfter, SEAL_LIMITS } from '../port/seal-budget.ts';
 import { formatProjectFile } from '../projects/project-file.ts';
-import type { EngineDeps, LogCounts, StorageEngine } from '../storage-engine.ts';
+import type { EngineDeps, StorageCount, StorageEngine } from '../storage-engine.ts';
 import { INDEX_FILE } from './catalog/index-file.ts';
 import { lockDataFolder } from './data-lock.ts';
 import type { Disk } from './disk/disk.ts';
@@ -66,11 +67,7 @@ export async function openFileStorage(
     receipts: receiptsInFolder(disk, dataDir, tmp),
     isShared: false,
     lost,
-    counts: {
-      lostProjects: () => lost.count,
-      backlogBytes: () => backlog.bytes,
-      ...countsOf(engine, keptMemory, log.syncSeconds),
-    },
+    counts: { backlogBytes: () => backlog.bytes, ...countsOf(engine, lost, keptMemory, log.syncSeconds) },
     isReady: async () => !engine.stats.writesStopped && (await canWrite(disk, tmp)),
     projects: (keys, storage, onSetAside, settle) =>
       new FileProjects({
@@ -151,8 +148,14 @@ async function storedBytes(disk: Disk, directory: string, entries?: readonly str
   return sizes.reduce<number>((sum, size) => sum + (size ?? 0), 0);
 }
 
-function countsOf(engine: FilesEngine, keptMemory: KeptMemory, syncSeconds: () => number) {
+function countsOf(
+  engine: FilesEngine,
+  lost: LostProjects,
+  keptMemory: KeptMemory,
+  syncSeconds: () => number,
+) {
   return {
+    lostProjects: () => lost.count,
     snapshotBytes: () => keptMemory.bytes,
     snapshotsDropped: () => keptMemory.dropped,
     logSegmentsLive: () => engine.stats.segmentsLive,
@@ -167,7 +170,7 @@ function countsOf(engine: FilesEngine, keptMemory: KeptMemory, syncSeconds: () =
     logSuspects: () => engine.stats.suspectFrames,
     logHoles: () => engine.stats.holes,
     logWritesStopped: () => Number(engine.stats.writesStopped),
-  } satisfies Record<keyof LogCounts | 'snapshotBytes' | 'snapshotsDropped', () => number>;
+  } satisfies Partial<Record<StorageCount, () => number>>;
 }
 
 /** Whether a small file can be created, synced and removed in the data folder. */
