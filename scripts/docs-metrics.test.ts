@@ -15,6 +15,8 @@ function namesOfBundoc(): string[] {
   const storage: Readonly<Record<StorageCount, () => number>> = {
     lostProjects: zero,
     backlogBytes: zero,
+    snapshotBytes: zero,
+    snapshotsDropped: zero,
     databaseConnections: zero,
     databaseWaiting: zero,
     logSegmentsLive: zero,

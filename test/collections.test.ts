@@ -467,7 +467,7 @@ describe('a time to live', () => {
       token: writer,
       body: '{}',
     });
-    expect(count.text).toBe('{"count":1}');
+    expect(count.json()).toMatchObject({ count: 1 });
     const again = await call(installation.url, `${documents}/old`, {
       method: 'PUT',
       token: writer,

@@ -51,9 +51,13 @@ it(
     });
     const answers = stdout.split('\n').filter((line) => line.startsWith('{'));
     expect(answers.length).toBeGreaterThan(7);
-    expect(JSON.parse(answers.at(-2) ?? '')).toEqual({ count: expect.any(Number) });
+    expect(JSON.parse(answers.at(-2) ?? '')).toEqual({
+      count: expect.any(Number),
+      as_of: expect.any(Number),
+    });
     expect(JSON.parse(answers.at(-1) ?? '')).toEqual({
       groups: [{ group: {}, figures: { notes: 2, largest: null } }],
+      as_of: expect.any(Number),
     });
   },
 );

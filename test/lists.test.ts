@@ -16,6 +16,7 @@ const put = (path: string, body = '{}', headers: Record<string, string> = {}) =>
   call(installation.url, path, { method: 'PUT', token, body, headers });
 
 interface ListPage {
+  readonly as_of: number;
   readonly documents: { readonly _id: string }[];
   readonly next_cursor?: string;
 }
@@ -37,10 +38,13 @@ describe('GET …/documents', () => {
     );
     const first = await get(`${base('list')}?limit=2`);
     expect(first.headers['content-type']).toBe('application/json; charset=utf-8');
-    const { next_cursor: cursor } = first.json() as unknown as ListPage;
-    expect(first.text).toBe(`{"documents":[${texts[0]},${texts[1]}],"next_cursor":"${cursor}"}`);
+    const { next_cursor: cursor, as_of: asOf } = first.json() as unknown as ListPage;
+    expect(asOf).toBeGreaterThan(0);
+    expect(first.text).toBe(
+      `{"documents":[${texts[0]},${texts[1]}],"next_cursor":"${cursor}","as_of":${asOf}}`,
+    );
     const second = await get(`${base('list')}?limit=2&cursor=${cursor}`);
-    expect(second.text).toBe(`{"documents":[${texts[2]}]}`);
+    expect(second.text).toBe(`{"documents":[${texts[2]}],"as_of":${asOf}}`);
   });
 
   it('continues at the same position after a restart', async () => {
@@ -53,7 +57,7 @@ describe('GET …/documents', () => {
   });
 
   it('is empty for a collection without documents, and 404 for a project that does not exist', async () => {
-    expect((await get(base('list', 'nothing'))).text).toBe('{"documents":[]}');
+    expect((await get(base('list', 'nothing'))).text).toMatch(/^\{"documents":\[\],"as_of":\d+\}$/);
     expect((await get(base('never'))).json()['code']).toBe('project_not_found');
   });
 
@@ -77,7 +81,8 @@ describe('GET …/documents', () => {
 });
 
 describe('fields of a list', () => {
-  const list = async (query: string) => (await get(`${base('chosen')}?${query}`)).text;
+  const list = async (query: string) =>
+    (await get(`${base('chosen')}?${query}`)).text.replace(/,"as_of":\d+/, '');
 
   it('are returned as they were written, after the metadata, and all other members are left out', async () => {
     await put(
@@ -132,7 +137,8 @@ describe('include=total', () => {
     await call(installation.url, `${base('counted')}/b`, { method: 'DELETE', token });
     const page = (await get(`${base('counted')}?include=total&limit=1`)).json();
     expect([page['total'], (page['documents'] as unknown[]).length]).toEqual([2, 1]);
-    expect((await get(`${base('counted', 'none')}?include=total`)).text).toBe('{"documents":[],"total":0}');
+    const none = await get(`${base('counted', 'none')}?include=total`);
+    expect(none.text).toMatch(/^\{"documents":\[\],"total":0,"as_of":\d+\}$/);
     expect((await get(base('counted'))).json()['total']).toBeUndefined();
   });
 });

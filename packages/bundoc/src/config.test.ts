@@ -2,7 +2,7 @@ import { ConfigError } from '@bundoc/shared/process/config';
 import { describe, expect, it } from 'vitest';
 import { readConfig, VARIABLES } from './config.ts';
 import { GroupQuota } from './engine/commit/quota.ts';
-import { defaultCacheBytes, defaultOpenBytes } from './process-limits.ts';
+import { defaultCacheBytes, defaultOpenBytes, defaultSnapshotBytes } from './process-limits.ts';
 
 describe('the configuration', () => {
   it('has a default for everything but the service token', () => {
@@ -18,6 +18,7 @@ describe('the configuration', () => {
       documentBytesMax: 1_048_576,
       batchBytesMax: 16_777_216,
       cacheBytes: defaultCacheBytes(),
+      snapshotBytes: defaultSnapshotBytes(),
       logBytes: 268_435_456,
       openBytes: defaultOpenBytes(),
       processorMsPerProject: 0,

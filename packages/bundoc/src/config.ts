@@ -24,7 +24,7 @@ import {
   storageVariables,
 } from './engine/storage-config.ts';
 import { CALL_DEADLINE_MS } from './kms/transport.ts';
-import { defaultCacheBytes, defaultOpenBytes } from './process-limits.ts';
+import { defaultCacheBytes, defaultOpenBytes, defaultSnapshotBytes } from './process-limits.ts';
 
 const MIB = 1_048_576;
 const BATCH_BYTES_MAX = 16 * MIB;
@@ -117,6 +117,8 @@ export interface BundocConfig {
   readonly batchBytesMax: number;
   /** Bytes of the cache of sealed documents; 0 for none. */
   readonly cacheBytes: number;
+  /** Bytes of superseded documents that are kept for answers in progress. */
+  readonly snapshotBytes: number;
   /** Maximum memory of open projects, bytes; one project may always be open. */
   readonly openBytes: number;
   /** Maximum size of a data folder's log, bytes. */
@@ -155,6 +157,7 @@ export function readConfig(environment: Environment): BundocConfig {
     documentBytesMax: values.BUNDOC_MAX_DOCUMENT_BYTES,
     batchBytesMax: BATCH_BYTES_MAX,
     cacheBytes: defaultCacheBytes(),
+    snapshotBytes: defaultSnapshotBytes(),
     openBytes: defaultOpenBytes(),
     logBytes: values.BUNDOC_LOG_BYTES,
     processorMsPerProject: values.BUNDOC_PROCESSOR_MS_PER_PROJECT,

@@ -62,6 +62,14 @@ const STORAGE_COUNTS: Readonly<Record<StorageCount, readonly [name: string, help
     'bundoc_backlog_bytes',
     'Sealed documents that are durable in the log and wait for their files, in bytes.',
   ],
+  snapshotBytes: [
+    'bundoc_snapshot_bytes',
+    'Bytes of superseded documents that are kept for answers in progress and for their later pages.',
+  ],
+  snapshotsDropped: [
+    'bundoc_snapshots_dropped_total',
+    'States that were given up because they kept too much. Their answers were snapshot_too_old.',
+  ],
   logSegmentsLive: ['bundoc_log_segments_live', 'Segments of the log that hold commits.'],
   logSegmentsFree: ['bundoc_log_segments_free', 'Segments of the log that are free.'],
   logUncoveredBytes: [
@@ -95,6 +103,7 @@ const STORAGE_COUNTS: Readonly<Record<StorageCount, readonly [name: string, help
 
 /** Totals that only increase while the process runs. */
 const STORAGE_TOTALS: ReadonlySet<StorageCount> = new Set<StorageCount>([
+  'snapshotsDropped',
   'logFrames',
   'logCommits',
   'logSyncSeconds',

@@ -11,6 +11,7 @@ export const MEMORY_MIN = 1_024 * MIB;
 /** The cache and the open projects get parts of what the memory limit has beyond this. */
 const FIRST_BYTES = 256 * MIB;
 const CACHE_BYTES_MAX = 256 * MIB;
+const SNAPSHOT_BYTES_MAX = 256 * MIB;
 const BYTES_MIN = 16 * MIB;
 
 /** Logs a warning when the process may use less than {@link MEMORY_MIN}. */
@@ -25,6 +26,14 @@ export function warnOfLittleMemory(logger: Pick<Logger, 'warn'>, limitBytes = me
 /** Sealed bytes in memory: an eighth of what the limit has beyond 256 MiB, up to 256 MiB. */
 export function defaultCacheBytes(limitBytes = memoryLimit()): number {
   return Math.floor(Math.min(CACHE_BYTES_MAX, Math.max(BYTES_MIN, (limitBytes - FIRST_BYTES) / 8)));
+}
+
+/**
+ * Superseded documents that are kept for answers in progress: a sixteenth of what the limit has beyond 256
+ * MiB, up to 256 MiB.
+ */
+export function defaultSnapshotBytes(limitBytes = memoryLimit()): number {
+  return Math.floor(Math.min(SNAPSHOT_BYTES_MAX, Math.max(BYTES_MIN, (limitBytes - FIRST_BYTES) / 16)));
 }
 
 /**

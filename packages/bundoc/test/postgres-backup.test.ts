@@ -13,6 +13,7 @@ import type { Database } from '../src/engine/postgres/database/database.ts';
 import { PostgresStore } from '../src/engine/postgres/postgres-store.ts';
 import { PostgresProjects, whyGone } from '../src/engine/postgres/projects/postgres-projects.ts';
 import { SharedReads } from '../src/engine/postgres/reads/shared-reads.ts';
+import { SnapshotConnections } from '../src/engine/postgres/snapshots/snapshot-connections.ts';
 import { restoreProjectInRows } from '../src/engine/postgres/transfer/restore-rows.ts';
 import { checkBackup, cipherOf, restoreSource } from '../src/operations/read-backup.ts';
 import { createBackup } from '../src/operations/write-backup.ts';
@@ -47,6 +48,7 @@ describe('backups of projects in PostgreSQL', needs('postgresql'), () => {
       project: project.project,
       database,
       reads: new SharedReads(database),
+      snapshots: new SnapshotConnections({ database, clock: project.clock }),
       cipher,
       clock: project.clock,
       sealLimits: SEAL_LIMITS,

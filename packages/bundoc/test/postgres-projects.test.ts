@@ -17,6 +17,7 @@ import { PostgresProjects, whyGone } from '../src/engine/postgres/projects/postg
 import { SharedReads } from '../src/engine/postgres/reads/shared-reads.ts';
 import { lockRow, readFileRow } from '../src/engine/postgres/rows/file-row.ts';
 import { identifyDatabase } from '../src/engine/postgres/rows/identity-in-rows.ts';
+import { SnapshotConnections } from '../src/engine/postgres/snapshots/snapshot-connections.ts';
 import { SWEEP_INTERVAL_MS } from '../src/engine/projects/expiry-marks.ts';
 import { ProjectDeletion } from '../src/projects/delete-project.ts';
 import { describeExpiryMarks } from '../src/projects/expiry-conformance.ts';
@@ -166,6 +167,7 @@ describe('projects in PostgreSQL', needs('postgresql'), () => {
             project,
             database,
             reads: new SharedReads(database),
+            snapshots: new SnapshotConnections({ database, clock: systemClock }),
             cipher,
             clock: systemClock,
             sealLimits: SEAL_LIMITS,

@@ -48,6 +48,7 @@ export const BUNDOC_CODES = [
   'project_elsewhere',
   'kms_unavailable',
   'storage_unavailable',
+  'snapshot_too_old',
   'overloaded',
   'http_version_unsupported',
   'quota_exceeded',

@@ -55,6 +55,8 @@ export interface ListOptions extends CallOptions {
   readonly pageSize?: number | undefined;
   /** Paths of members joined by dots, 1 to 50. Only these and the metadata are returned. */
   readonly fields?: readonly string[] | undefined;
+  /** `asOf` of an earlier answer, to show the same state; BundocError `snapshot_too_old` once it is gone. */
+  readonly asOf?: number | undefined;
 }
 
 /** How to handle documents that do not open. */
@@ -74,6 +76,14 @@ export interface QueryOptions extends CallOptions, UnreadableOptions {
    * far. Without it, none is requested.
    */
   readonly onExplained?: ((explanation: Explanation) => void) | undefined;
+}
+
+/** Options of a count or an aggregation. */
+export interface FigureOptions extends QueryOptions {
+  /** `asOf` of an earlier answer, to show the same state; BundocError `snapshot_too_old` once it is gone. */
+  readonly asOf?: number | undefined;
+  /** Called with the position of the last commit that the answer shows. */
+  readonly onAsOf?: ((asOf: number) => void) | undefined;
 }
 
 /** Preconditions of a change of a definition. */
@@ -247,7 +257,7 @@ export class Collection<T extends object = Record<string, unknown>> {
       readonly total?: boolean | undefined;
     } = {},
   ): Promise<DocumentPage<T>> {
-    const { pageSize, cursor, fields, total, ...call } = options;
+    const { pageSize, cursor, fields, total, asOf, ...call } = options;
     const { text } = await this.#transport.send({
       ...call,
       method: 'GET',
@@ -257,6 +267,7 @@ export class Collection<T extends object = Record<string, unknown>> {
         cursor,
         fields: fields?.join(','),
         include: total === true ? 'total' : undefined,
+        as_of: asOf,
       },
       isIdempotent: true,
     });
@@ -296,10 +307,10 @@ export class Collection<T extends object = Record<string, unknown>> {
     query: Query & { readonly cursor?: string | undefined; readonly explain?: boolean | undefined } = {},
     options: CallOptions = {},
   ): Promise<QueryPage<T>> {
-    const { pageSize, ...question } = query;
-    const text = await this.#ask('query', { ...question, limit: requirePageSize(pageSize) }, options);
-    const { documents, unreadable, nextCursor, rest } = pageOf<T>(text);
-    return { documents, unreadable, nextCursor, explain: rest['explain'] as Explanation | undefined };
+    const { pageSize, asOf: as_of, ...question } = query;
+    const text = await this.#ask('query', { ...question, as_of, limit: requirePageSize(pageSize) }, options);
+    const { documents, unreadable, nextCursor, asOf, rest } = pageOf<T>(text);
+    return { documents, unreadable, nextCursor, asOf, explain: rest['explain'] as Explanation | undefined };
   }
 
   /**
@@ -345,7 +356,7 @@ export class Collection<T extends object = Record<string, unknown>> {
    * console.log(await notes.count({ stars: { $gte: 4 } }));
    * ```
    */
-  async count(where?: Where | JsonText, options: QueryOptions = {}): Promise<number> {
+  async count(where?: Where | JsonText, options: FigureOptions = {}): Promise<number> {
     return (await this.#figures<{ count: number }>('count', { where }, options)).count;
   }
 
@@ -363,7 +374,7 @@ export class Collection<T extends object = Record<string, unknown>> {
    */
   async aggregate<const F extends Readonly<Record<string, Figure>>>(
     aggregation: Aggregation<F>,
-    options: QueryOptions = {},
+    options: FigureOptions = {},
   ): Promise<readonly Group<F>[]> {
     return (await this.#figures<{ groups: Group<F>[] }>('aggregate', aggregation, options)).groups;
   }
@@ -512,14 +523,16 @@ export class Collection<T extends object = Record<string, unknown>> {
    * @throws BundocError `integrity_error` when documents that do not open make the answer incomplete and
    *   there is no `onUnreadable`.
    */
-  async #figures<A extends object>(what: string, question: object, options: QueryOptions): Promise<A> {
-    const { onUnreadable, onExplained, ...call } = options;
+  async #figures<A extends object>(what: string, question: object, options: FigureOptions): Promise<A> {
+    const { onUnreadable, onExplained, asOf, onAsOf, ...call } = options;
     const explain = onExplained !== undefined;
-    const answer = JSON.parse(await this.#ask(what, { ...question, explain }, call)) as A & {
+    const answer = JSON.parse(await this.#ask(what, { ...question, as_of: asOf, explain }, call)) as A & {
+      readonly as_of?: number;
       readonly unreadable?: readonly string[];
       readonly explain?: Explanation;
     };
     if (answer.explain !== undefined) onExplained?.(answer.explain);
+    if (answer.as_of !== undefined) onAsOf?.(answer.as_of);
     reportUnreadable(answer.unreadable ?? [], onUnreadable);
     return answer;
   }

@@ -105,6 +105,8 @@ export interface DocumentPage<T> {
   readonly nextCursor: string | undefined;
   /** Documents of the collection, if the request asked for `total`. */
   readonly total: number | undefined;
+  /** The position of the last commit that the page shows. A later page with it shows the same state. */
+  readonly asOf: number | undefined;
   /** All other members of the answer, parsed: `explain`, for example. */
   readonly rest: Readonly<Record<string, unknown>>;
 }
@@ -115,12 +117,13 @@ export function pageOf<T>(text: string): DocumentPage<T> {
   members.delete('documents');
   const rest: Record<string, unknown> = {};
   for (const [name, value] of members) rest[name] = JSON.parse(value);
-  const { next_cursor: nextCursor, unreadable, total } = rest;
+  const { next_cursor: nextCursor, unreadable, total, as_of: asOf } = rest;
   return {
     documents,
     unreadable: Array.isArray(unreadable) ? (unreadable as string[]) : [],
     nextCursor: typeof nextCursor === 'string' ? nextCursor : undefined,
     total: typeof total === 'number' ? total : undefined,
+    asOf: typeof asOf === 'number' ? asOf : undefined,
     rest,
   };
 }

@@ -18,6 +18,8 @@ export interface Query {
   readonly fields?: readonly string[] | undefined;
   /** Documents per page, 1 to 1,000; 100 by default. */
   readonly pageSize?: number | undefined;
+  /** `asOf` of an earlier answer, to show the same state; BundocError `snapshot_too_old` once it is gone. */
+  readonly asOf?: number | undefined;
 }
 
 /** One figure of an aggregation. Sums and averages are doubles. */
@@ -62,6 +64,8 @@ export interface QueryPage<T> {
   readonly documents: readonly Document<T>[];
   readonly unreadable: readonly string[];
   readonly nextCursor: string | undefined;
+  /** The position of the last commit that the page shows. A later page with it shows the same state. */
+  readonly asOf: number | undefined;
   /** If it was requested. */
   readonly explain: Explanation | undefined;
 }

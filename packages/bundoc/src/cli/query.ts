@@ -10,6 +10,8 @@ import { collectionName, onProject, openProject, stopSignal } from './service-cl
 
 const PAGE = 1_000;
 
+const asOf = wholeNumber(0, Number.MAX_SAFE_INTEGER);
+
 const orderBy = parserFor('a field, or field:desc', (text): OrderBy | undefined => {
   const [, field, direction] = /^([^:]+?)(?::(asc|desc))?$/.exec(text) ?? [];
   if (field === undefined) return undefined;
@@ -33,22 +35,33 @@ export const addQueryCommand: AddCommands = (program, environment) => {
       wholeNumber(1, Number.MAX_SAFE_INTEGER),
     )
     .option('--count', 'print how many there are')
+    .option('--as-of <position>', 'show the state of an earlier answer, within a minute', asOf)
     .option('--explain', 'say on standard error how the answer was found')
     .action(async (project, name, options) => {
       const where = await readCondition(options.where);
       const collection = (await openProject(environment, options, project)).collection(name);
       const signal = stopSignal();
       const unreadable: string[] = [];
+      let shown: number | undefined;
       if (options.count) {
         const count = await collection.count(where, {
           signal,
           onUnreadable: (ids) => unreadable.push(...ids),
+          asOf: options.asOf,
+          onAsOf: (position) => {
+            shown = position;
+          },
           ...(options.explain ? { onExplained: explain } : {}),
         });
-        await write(options.json ? `${JSON.stringify({ count })}\n` : `${count}\n`);
+        await write(options.json ? `${JSON.stringify({ count, as_of: shown })}\n` : `${count}\n`);
         return requireWhole(unreadable);
       }
-      const query = { where, fields: orNone(options.fields), orderBy: orNone(options.order) };
+      const query = {
+        where,
+        fields: orNone(options.fields),
+        orderBy: orNone(options.order),
+        asOf: options.asOf,
+      };
       const print = rowWriter(listingOf(options.fields), options);
       let left = options.limit ?? Number.POSITIVE_INFINITY;
       let cursor: string | undefined;
@@ -59,12 +72,13 @@ export const addQueryCommand: AddCommands = (program, environment) => {
           { signal },
         );
         if (page.explain !== undefined) explained = sumOfExplanations(explained, page.explain);
+        shown = page.asOf;
         await print(page.documents);
         unreadable.push(...page.unreadable);
         left -= page.documents.length;
         cursor = page.nextCursor;
       } while (cursor !== undefined && left > 0);
-      if (explained !== undefined) explain(explained);
+      if (explained !== undefined) explain({ ...explained, as_of: shown });
       if (cursor !== undefined)
         console.error(
           `bundoc: there are more than ${counted(options.limit ?? 0, 'document')}: raise --limit`,

@@ -5,7 +5,8 @@ import { DEFINITIONS } from '../engine/port/definition.ts';
 import { ProjectInFiles } from '../testing/project-in-files.ts';
 import type { SimulatedDisk } from '../testing/simulated-disk.ts';
 import { commitOne, put, ref, remove } from '../testing/writes.ts';
-import { type DefinedStore, openDefinedStore, SKIPPED_MAX } from './defined-store.ts';
+import { SKIPPED_MAX } from './alive-documents.ts';
+import { type DefinedStore, openDefinedStore } from './defined-store.ts';
 
 describeProjectStore('a DefinedStore on the files engine', async () => {
   const project = new ProjectInFiles();

@@ -1,5 +1,5 @@
 import { hasCode } from '@bundoc/shared/contract/app-error';
-import type { CollectionDefinition, Ttl } from '@bundoc/shared/contract/collections';
+import type { CollectionDefinition } from '@bundoc/shared/contract/collections';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { DocumentRef } from '../crypto/stored-text.ts';
 import { DEFINITIONS, type StoredDefinition } from '../engine/port/definition.ts';
@@ -12,7 +12,6 @@ import type {
   CollectionSummary,
   CommitOptions,
   DocumentPage,
-  ListedDocument,
   ListQuery,
   MovableStore,
   Position,
@@ -25,21 +24,14 @@ import type {
   Write,
   WriteResult,
 } from '../engine/port/port.ts';
+import { type SnapshotOptions, type StoreSnapshot, snapshotOf } from '../engine/port/snapshot-port.ts';
 import { ownWork } from '../work/scheduler.ts';
-import type { OwnWork, Work } from '../work/work.ts';
-import { isExpired } from './expiry.ts';
+import type { OwnWork } from '../work/work.ts';
+import { AliveSnapshot, aliveAt, type IsAlive, listAlive } from './alive-documents.ts';
 import { ExpirySweep } from './expiry-sweep.ts';
 import { KnownDefinitions } from './known-definitions.ts';
 import type { CollectionStore } from './port.ts';
 import { removeStates } from './remove-states.ts';
-
-/**
- * Limits on the expired documents that one list skips before it ends with an empty page: their number, their
- * bytes, and pages without any other document.
- */
-export const SKIPPED_MAX = 5_000;
-const SKIPPED_BYTES_MAX = 33_554_432;
-const SKIPPED_PAGES_MAX = 100;
 
 /**
  * Opens the definitions of a project's collections. The result owns the store from then on.
@@ -142,15 +134,16 @@ export class DefinedStore implements CollectionStore {
 
   getSync(ref: DocumentRef): StoredDocument | undefined {
     const document = this.#store.getSync?.(ref);
-    const ttl = this.#ttlOf(ref.collection);
-    return document && this.#isAlive(ttl, document) ? document : undefined;
+    const isAlive = this.#aliveIn(ref.collection);
+    return document === undefined || isAlive?.(document) === false ? undefined : document;
   }
 
   get(ref: DocumentRef): Awaitable<StoredDocument | undefined> {
-    const ttl = this.#ttlOf(ref.collection);
-    const unlessExpired = (document: StoredDocument | undefined) =>
-      document && this.#isAlive(ttl, document) ? document : undefined;
+    const isAlive = this.#aliveIn(ref.collection);
     const found = this.#store.get(ref);
+    if (isAlive === undefined) return found;
+    const unlessExpired = (document: StoredDocument | undefined) =>
+      document && isAlive(document) ? document : undefined;
     return found instanceof Promise ? found.then(unlessExpired) : unlessExpired(found);
   }
 
@@ -165,38 +158,22 @@ export class DefinedStore implements CollectionStore {
   }
 
   async list(query: ListQuery): Promise<DocumentPage> {
-    const ttl = this.#ttlOf(query.collection);
-    if (ttl === undefined) return this.#store.list(query);
-    if (query.work !== undefined) return await this.#listAlive(query, ttl, query.work);
+    const isAlive = this.#aliveIn(query.collection);
+    const list = (after: Position) => this.#store.list({ ...query, after });
+    if (isAlive === undefined) return this.#store.list(query);
+    if (query.work !== undefined) return await listAlive(list, query.after, isAlive, query.work);
     using work = this.#ownWork('expiry');
-    return await this.#listAlive(query, ttl, work);
+    return await listAlive(list, query.after, isAlive, work);
   }
 
-  async #listAlive(query: ListQuery, ttl: Ttl, work: Work): Promise<DocumentPage> {
-    const skippedExpired = { documents: 0, bytes: 0 };
-    for (let after = query.after, pages = 1; ; pages++) {
-      const page = await work.outside(() => this.#store.list({ ...query, after }));
-      const documents: ListedDocument[] = [];
-      for (const document of page.documents) {
-        const turn = work.pause();
-        if (turn !== undefined) await turn;
-        if (this.#isAlive(ttl, document)) documents.push(document);
-        else {
-          skippedExpired.documents++;
-          skippedExpired.bytes += document.text.length;
-        }
-      }
-      // Stop after a bounded number of expired documents: the page ends here, with a cursor.
-      const isEnough =
-        skippedExpired.documents >= SKIPPED_MAX ||
-        skippedExpired.bytes >= SKIPPED_BYTES_MAX ||
-        pages >= SKIPPED_PAGES_MAX;
-      if (documents.length > 0 || page.unreadable.length > 0 || page.next === undefined || isEnough) {
-        work.leave();
-        return { ...page, documents, skippedExpired };
-      }
-      after = page.next;
-    }
+  /** Documents count as expired by the time at which the snapshot is taken. */
+  snapshot(collection: string, options: SnapshotOptions = {}): Awaitable<StoreSnapshot> {
+    const nowMs = this.#clock.now();
+    const isAlive = this.#aliveIn(collection, () => nowMs);
+    const taken = snapshotOf(this.#store, collection, options);
+    if (isAlive === undefined) return taken;
+    const alive = (snapshot: StoreSnapshot) => new AliveSnapshot(snapshot, isAlive, this.#ownWork);
+    return taken instanceof Promise ? taken.then(alive) : alive(taken);
   }
 
   async changes(after: Position, limit: number, horizon?: Position): Promise<ChangePage> {
@@ -248,23 +225,20 @@ export class DefinedStore implements CollectionStore {
     return this.#store[Symbol.asyncDispose]();
   }
 
-  #ttlOf(collection: string): Ttl | undefined {
-    return this.#definitions.of(collection)?.definition.ttl;
+  /** Undefined for a collection whose documents do not expire. @param nowMs the present by default. */
+  #aliveIn(collection: string, nowMs: () => number = () => this.#clock.now()): IsAlive | undefined {
+    const ttl = this.#definitions.of(collection)?.definition.ttl;
+    return ttl && aliveAt(ttl, nowMs);
   }
 
   /** Writers must not see an expired document, so the store must not have it either. */
   async #removeExpired(writes: readonly Write[]): Promise<void> {
     for (const { ref } of writes) {
-      const ttl = this.#ttlOf(ref.collection);
-      if (ttl === undefined) continue;
+      const isAlive = this.#aliveIn(ref.collection);
+      if (isAlive === undefined) continue;
       const document = await Promise.resolve(this.#store.get(ref)).catch(ignoreDamage);
-      if (document !== undefined && !this.#isAlive(ttl, document))
-        await removeStates(this.#store, [document]);
+      if (document !== undefined && !isAlive(document)) await removeStates(this.#store, [document]);
     }
-  }
-
-  #isAlive(ttl: Ttl | undefined, { text }: StoredDocument): boolean {
-    return ttl === undefined || !isExpired(ttl, text, this.#clock.now());
   }
 }
 

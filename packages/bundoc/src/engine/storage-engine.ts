@@ -79,6 +79,8 @@ export interface StorageEngine extends AsyncDisposable {
 export type StorageCount =
   | 'lostProjects'
   | 'backlogBytes'
+  | 'snapshotBytes'
+  | 'snapshotsDropped'
   | 'databaseConnections'
   | 'databaseWaiting'
   | keyof LogCounts;

@@ -14,7 +14,10 @@ it('lists that wait for their projects to open leave places to lists of open pro
   const { pageReads } = createServiceShares();
   const opening = Promise.withResolvers<never>();
   let opened = 0;
-  const store = { list: async () => ({ documents: [], unreadable: [], next: undefined }) };
+  const store = {
+    position: async () => 1,
+    list: async () => ({ documents: [], unreadable: [], next: undefined }),
+  };
   const instances: Pick<InstanceManager, 'acquire' | 'peekStore' | 'leaseIfOpen'> = {
     acquire: (async (project: string) => {
       if (project !== 'cold') return { store, [Symbol.dispose]: () => undefined };
@@ -59,6 +62,7 @@ it('a page whose fields are selected in turns counts as working memory', async (
   const memory = new Pool({ name: 'memory', capacity: 2 * 1_048_576, waitMs: 0, clock: systemClock });
   using _others = memory.charge({ subject: 'others', project: 'others' }, 2 * 1_048_576);
   const store = {
+    position: async () => 1,
     list: async () => {
       const text = Buffer.from(JSON.stringify({ a: 1, b: 'x'.repeat(1_048_576) }));
       const document = { metadata: { id: 'd', rev: '1', seq: 1 }, text, position: 1 };

@@ -42,6 +42,7 @@ export function registerLists(
         fields: query.fields,
         limit: query.limit,
         total: include === 'total',
+        asOf: query.as_of,
         work,
         // Other reads may run while the project is being opened.
         inTurn: async (read) => {
@@ -65,10 +66,10 @@ export function registerLists(
 }
 
 /**
- * `{"documents":[…],"unreadable":[…],"total":…,"next_cursor":"…"}`. The bytes of documents do not
+ * `{"documents":[…],"unreadable":[…],"total":…,"next_cursor":"…","as_of":…}`. The bytes of documents do not
  * change. `unreadable` lists ids of undecryptable documents, if any.
  */
-function pageText({ texts, unreadable, next, total }: ListPage, work: Work): Promise<Buffer> {
+function pageText({ texts, unreadable, next, total, asOf }: ListPage, work: Work): Promise<Buffer> {
   const parts: (string | Buffer)[] = ['{"documents":['];
   for (const [at, text] of texts.entries()) {
     if (at > 0) parts.push(',');
@@ -77,6 +78,6 @@ function pageText({ texts, unreadable, next, total }: ListPage, work: Work): Pro
   const ids = unreadable.length === 0 ? '' : `,"unreadable":${JSON.stringify(unreadable)}`;
   const count = total === undefined ? '' : `,"total":${total}`;
   const cursor = next === undefined ? '' : `,"next_cursor":"${next}"`;
-  parts.push(`]${ids}${count}${cursor}}`);
+  parts.push(`]${ids}${count}${cursor},"as_of":${asOf}}`);
   return joinInSteps(parts, work);
 }

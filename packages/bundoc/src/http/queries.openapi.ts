@@ -16,7 +16,7 @@ const COMMON = {
   tag: 'queries',
   access: projectAccess('docs:read'),
   params: collectionPathSchema,
-  refusals: [...PROJECT_REFUSALS, 'query_too_expensive', 'invalid_cursor'],
+  refusals: [...PROJECT_REFUSALS, 'query_too_expensive', 'invalid_cursor', 'snapshot_too_old'],
 } as const satisfies Partial<RouteDescription>;
 
 export const QUERY = describe({
@@ -42,6 +42,7 @@ export const QUERY = describe({
     },
     unknownOperator: { params: EXAMPLE_PATH, body: { where: { title: { $regex: 'H.*' } } }, status: 400 },
     badCursor: { params: EXAMPLE_PATH, body: { cursor: 'made-up' }, status: 400 },
+    noSuchState: { params: EXAMPLE_PATH, body: { as_of: Number.MAX_SAFE_INTEGER }, status: 400 },
     noProject: { params: { ...EXAMPLE_PATH, project: 'none' }, body: {}, status: 404 },
   },
 });
@@ -53,7 +54,12 @@ export const COUNT = describe({
   body: jsonBody(countRequestSchema),
   answers: { 200: { description: 'The number of documents', schema: countAnswerSchema } },
   examples: {
-    count: { params: EXAMPLE_PATH, body: { where: { title: 'Hello' } }, status: 200, answer: { count: 1 } },
+    count: {
+      params: EXAMPLE_PATH,
+      body: { where: { title: 'Hello' } },
+      status: 200,
+      answer: { count: 1, as_of: 42 },
+    },
     notAllowed: { params: EXAMPLE_PATH, body: { limit: 1 }, status: 400 },
   },
 });

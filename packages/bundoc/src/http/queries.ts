@@ -16,9 +16,8 @@ import type { z } from 'zod';
 import { type Fields, readFields } from '../documents/fields.ts';
 import { projectInTurns } from '../documents/project-text.ts';
 import { PAGE_BYTES_MAX } from '../engine/port/page-limits.ts';
-import type { ExecutionStats } from '../queries/execution.ts';
-import { ANY_DOCUMENT, type Where, whereSchema } from '../queries/where.ts';
-import type { Queries, QueryAnswer } from '../service/queries.ts';
+import { ANY_DOCUMENT, whereSchema } from '../queries/where.ts';
+import type { AnswerStats, Queries, QueryAnswer, Selection } from '../service/queries.ts';
 import { faultOfPath } from '../values/path.ts';
 import { exactValue, type Value } from '../values/value.ts';
 import { writeValue } from '../values/write-value.ts';
@@ -45,7 +44,7 @@ export function registerQueries(
     { ...options, config: { ...READ, ...HOLDS_MANY, ...QUERY } },
     async (request, reply) => {
       using work = requestWork(scheduler, 'query', request, reply);
-      const { body, where, whereText } = await readRequest(request, queryRequestSchema, work);
+      const { body, ...condition } = await readRequest(request, queryRequestSchema, work);
       const fields = body.fields && readFields(body.fields);
       if (typeof fields === 'string')
         throw new AppError('invalid_request', { errors: [{ path: 'body.fields', message: fields }] });
@@ -55,8 +54,7 @@ export function registerQueries(
         ...body,
         cursor: body.cursor,
         fields: fields?.canonical,
-        where,
-        whereText,
+        ...condition,
         bytesMax: PAGE_BYTES_MAX,
         work,
       });
@@ -116,11 +114,11 @@ export function registerQueries(
  *
  * @throws AppError `invalid_json`, `invalid_request`.
  */
-async function readRequest<S extends z.ZodType<{ where?: unknown }>>(
+async function readRequest<S extends z.ZodType<{ where?: unknown; as_of?: number | undefined }>>(
   request: FastifyRequest,
   schema: S,
   work: Work,
-): Promise<{ readonly body: z.infer<S>; readonly where: Where; readonly whereText: string }> {
+): Promise<{ readonly body: z.infer<S> } & Pick<Selection, 'where' | 'whereText' | 'asOf'>> {
   const bytes = bodyOf(request);
   await work.pause();
   const parsed = parseJsonObject(bytes);
@@ -128,10 +126,11 @@ async function readRequest<S extends z.ZodType<{ where?: unknown }>>(
   const value = exactValue(parsed);
   await work.pause();
   const body = validate(schema, value, 'body');
-  if (body.where === undefined) return { body, where: ANY_DOCUMENT, whereText: '' };
+  const { as_of: asOf } = body;
+  if (body.where === undefined) return { body, asOf, where: ANY_DOCUMENT, whereText: '' };
   const where = validate(whereSchema, body.where, 'body.where');
   await work.pause();
-  return { body, where, whereText: writeValue(body.where as Value) };
+  return { body, asOf, where, whereText: writeValue(body.where as Value) };
 }
 
 /** @throws AppError `invalid_request` for an invalid path. */
@@ -162,9 +161,10 @@ async function queryParts(
   return parts;
 }
 
-function statsSuffix({ unreadable, explanation }: ExecutionStats, explain: boolean): string {
+function statsSuffix({ unreadable, explanation, asOf }: AnswerStats, explain: boolean): string {
   const ids = unreadable.length === 0 ? '' : `,"unreadable":${JSON.stringify(unreadable)}`;
-  return explain ? `${ids},"explain":${JSON.stringify(explanation satisfies Explanation)}` : ids;
+  const how = explain ? `,"explain":${JSON.stringify(explanation satisfies Explanation)}` : '';
+  return `${ids},"as_of":${asOf}${how}`;
 }
 
 /** A JSON object without undefined members. */

@@ -11,6 +11,7 @@ import type { IndexPlan } from './plan.ts';
 import type { Scan } from './scan.ts';
 import { type Candidate, scanCollection } from './scan.ts';
 import { searchIndex } from './search.ts';
+
 export interface ExecutionStats {
   /** Ids of undecryptable documents; whether they match is unknown. */
   readonly unreadable: readonly string[];
@@ -124,7 +125,7 @@ export class QueryExecution {
   #hold(): void {
     const { scan, indexPlan } = this.#plan;
     const seen = indexPlan?.kind === 'ranges' && indexPlan.inOrder === undefined ? scan.budget.documents : 0;
-    scan.work.hold(this.#pageBytes + this.#keptBytes + seen * SEEN_BYTES);
+    scan.work.hold(this.#pageBytes + this.#keptBytes + seen * SEEN_BYTES + scan.snapshotBytes());
   }
 
   #holds(candidate: Candidate): boolean | Promise<boolean> {

@@ -1,6 +1,7 @@
 import { freeMemory } from '@bundoc/shared/process/free-memory';
 import type { FoundBy } from '../engine/port/index-port.ts';
-import type { DocumentPage, ListQuery, Position, ProjectStore, StoredDocument } from '../engine/port/port.ts';
+import type { DocumentPage, Position, StoredDocument } from '../engine/port/port.ts';
+import type { SnapshotListQuery, StoreSnapshot } from '../engine/port/snapshot-port.ts';
 import { type Path, valueAt } from '../values/path.ts';
 import { readValue, type Value } from '../values/value.ts';
 import type { Work } from '../work/work.ts';
@@ -65,14 +66,15 @@ export class Candidate {
   }
 }
 
-/** Runs `run` with the project's store, right after a check that its key is usable. */
-export type WithStore = <T>(run: (store: ProjectStore) => Promise<T>) => Promise<T>;
+/** Runs `run` with the state that the request shows, right after a check that the project's key is usable. */
+export type WithSnapshot = <T>(run: (snapshot: StoreSnapshot) => Promise<T>) => Promise<T>;
 
 export interface Scan {
-  readonly withStore: WithStore;
-  /** Allows the project to be closed until the next use of the store. */
+  readonly withSnapshot: WithSnapshot;
+  /** Memory that the storage keeps for the state. */
+  readonly snapshotBytes: () => number;
+  /** Allows the project to be closed until the next use of the snapshot. */
   readonly releaseStore: () => void;
-  readonly collection: string;
   readonly budget: ScanBudget;
   /** Receives the ids of undecryptable documents. */
   readonly unreadable: string[];
@@ -88,7 +90,7 @@ const FIRST_PAGE_BYTES = 131_072;
 
 /**
  * All documents of a collection after a position, or those that a blind index finds, in pages and in creation
- * order. Each page acquires the store again, so that no key is used after its end.
+ * order. Each page acquires the project again, so that no key is used after its end.
  *
  * @param wanted number of documents that are likely to be enough.
  * @throws AppError `query_too_expensive`, and those of the store; the signal's reason.
@@ -99,13 +101,15 @@ export async function* scanCollection(
   wanted: number,
   found?: FoundBy,
 ): AsyncGenerator<readonly Candidate[]> {
-  const { collection, budget, unreadable, work } = scan;
+  const { budget, unreadable, work } = scan;
   let next: number | undefined = after;
   let limit = Math.min(PAGE_DOCUMENTS, wanted);
   let bytesMax = FIRST_PAGE_BYTES;
   while (next !== undefined) {
-    const query: ListQuery = { collection, after: next, limit, bytesMax, found, work };
-    const page: DocumentPage = await work.outside(() => scan.withStore((store) => store.list(query)));
+    const query: SnapshotListQuery = { after: next, limit, bytesMax, found, work };
+    const page: DocumentPage = await work.outside(() =>
+      scan.withSnapshot((snapshot) => snapshot.list(query)),
+    );
     unreadable.push(...page.unreadable);
     for (const { text } of page.documents) budget.spend(text.length);
     if (page.skippedExpired !== undefined)

@@ -1,7 +1,7 @@
 import { BYTE_US } from '@bundoc/shared/admission/account';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { IndexEntry, KeyRange } from '../engine/port/index-port.ts';
-import type { ProjectStore } from '../engine/port/port.ts';
+import type { StoreSnapshot } from '../engine/port/snapshot-port.ts';
 import { earlierKey, invertOrder, laterKey, positionOf } from '../values/key.ts';
 import type { RangePlan } from './plan.ts';
 import { Candidate, type Scan } from './scan.ts';
@@ -13,8 +13,7 @@ const BYTES_FROM_MEMORY_MAX = 1_048_576;
 const READ_TOGETHER = 16;
 
 /**
- * The candidates of a plan, in groups, each document once. A document that has changed since its entry was
- * read has its current state.
+ * The candidates of a plan, in groups, each document once.
  *
  * @param after the sort key of the last document of the previous page, when the plan is in order; empty for
  *   the first page.
@@ -32,7 +31,7 @@ export async function* searchIndex(
   let many = Math.min(ENTRIES_MAX, wanted);
   if (plan.inOrder === undefined) {
     const always = await scan.work.outside(() =>
-      scan.withStore(async ({ indexes }) => requireEntries(indexes?.always?.(scan.collection, plan.index))),
+      scan.withSnapshot(async (snapshot) => requireIndex(snapshot.always?.(plan.index))),
     );
     for (const { id } of always) seen?.add(id);
     yield* read(scan, always);
@@ -43,28 +42,28 @@ export async function* searchIndex(
     while (range !== undefined) {
       const { low, high }: KeyRange = range;
       const found: LookupResult = await scan.work.outside(() =>
-        scan.withStore(async (store) => {
-          const entries = requireEntries(
-            store.indexes?.search?.(scan.collection, plan.index, { low, high }, backwards, many),
-          );
-          return takeFromMemory(scan, store, entries, plan.isExact, seen);
+        scan.withSnapshot(async (snapshot) => {
+          const page = requireIndex(snapshot.search?.(plan.index, { low, high }, backwards, many));
+          return { ...takeFromMemory(scan, snapshot, page.entries, plan.isExact, seen), last: page.last };
         }),
       );
       if (found.candidates.length > 0) yield found.candidates;
       yield* read(scan, found.rest);
-      if (found.last === undefined || found.entries < many) break;
+      if (found.last === undefined) break;
       range = backwards ? { low, high: found.last } : { low: `${found.last}\0`, high };
       many = Math.min(ENTRIES_MAX, many * 2);
     }
   }
 }
 
-interface LookupResult {
+interface TakenFromMemory {
   readonly candidates: readonly Candidate[];
   /** Entries whose documents must be read. */
   readonly rest: readonly IndexEntry[];
-  readonly entries: number;
-  /** Key of the last entry. */
+}
+
+interface LookupResult extends TakenFromMemory {
+  /** The key from which the lookup continues. */
   readonly last: string | undefined;
 }
 
@@ -73,11 +72,11 @@ interface LookupResult {
  */
 function takeFromMemory(
   scan: Scan,
-  store: ProjectStore,
+  snapshot: StoreSnapshot,
   entries: readonly IndexEntry[],
   isExact: boolean,
   seen: Set<string> | undefined,
-): LookupResult {
+): TakenFromMemory {
   const candidates: Candidate[] = [];
   const rest: IndexEntry[] = [];
   let bytes = 0;
@@ -85,9 +84,7 @@ function takeFromMemory(
     if (seen?.has(entry.id) === true) continue;
     seen?.add(entry.id);
     const document =
-      bytes < BYTES_FROM_MEMORY_MAX && rest.length === 0
-        ? store.getSync?.({ collection: scan.collection, id: entry.id })
-        : undefined;
+      bytes < BYTES_FROM_MEMORY_MAX && rest.length === 0 ? snapshot.getSync?.(entry.id) : undefined;
     if (document === undefined) {
       rest.push(entry);
       continue;
@@ -96,14 +93,14 @@ function takeFromMemory(
     scan.budget.spend(document.text.length);
     candidates.push(new Candidate(document, positionOf(entry.key), isExact));
   }
-  return { candidates, rest, entries: entries.length, last: entries.at(-1)?.key };
+  return { candidates, rest };
 }
 
 async function* read(scan: Scan, entries: readonly IndexEntry[]): AsyncGenerator<readonly Candidate[]> {
   for (let at = 0; at < entries.length; at += READ_TOGETHER) {
     const some = entries.slice(at, at + READ_TOGETHER);
     const read = await scan.work.outside(() =>
-      scan.withStore((store) => Promise.all(some.map((entry) => readCandidate(scan, store, entry)))),
+      scan.withSnapshot((snapshot) => Promise.all(some.map((entry) => readCandidate(scan, snapshot, entry)))),
     );
     const found = read.filter((candidate) => candidate !== undefined);
     for (const { document } of found) scan.budget.spend(document.text.length);
@@ -115,10 +112,10 @@ async function* read(scan: Scan, entries: readonly IndexEntry[]): AsyncGenerator
 }
 
 /** A long query may lose its index, or find it rebuilt; then its entries would be incomplete. */
-function requireEntries(entries: readonly IndexEntry[] | undefined): readonly IndexEntry[] {
-  if (entries === undefined)
+function requireIndex<T>(found: T | undefined): T {
+  if (found === undefined)
     throw new AppError('overloaded', { detail: 'the index changed during the query', retryAfterS: 1 });
-  return entries;
+  return found;
 }
 
 /** The rest of a range after the last document of a page. */
@@ -131,12 +128,12 @@ function restOfRange({ low, high }: KeyRange, { inOrder, fixed }: RangePlan, aft
 
 /** Undefined for a deleted or undecryptable document. */
 async function readCandidate(
-  { collection, unreadable }: Scan,
-  store: ProjectStore,
+  { unreadable }: Scan,
+  snapshot: StoreSnapshot,
   { id, key }: IndexEntry,
 ): Promise<Candidate | undefined> {
   try {
-    const document = await store.get({ collection, id });
+    const document = await snapshot.get(id);
     return document && new Candidate(document, positionOf(key), false);
   } catch (error) {
     if (!hasCode(error, 'integrity_error')) throw error;

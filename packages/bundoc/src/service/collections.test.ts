@@ -1,7 +1,8 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { afterEach, expect, it, vi } from 'vitest';
-import { openDefinedStore, SKIPPED_MAX } from '../collections/defined-store.ts';
+import { SKIPPED_MAX } from '../collections/alive-documents.ts';
+import { openDefinedStore } from '../collections/defined-store.ts';
 import { ProjectInFiles } from '../testing/project-in-files.ts';
 import { put } from '../testing/writes.ts';
 import { ownWork, Scheduler } from '../work/scheduler.ts';

@@ -11,14 +11,15 @@ import { projectInTurns } from '../documents/project-text.ts';
 import type {
   CommitOptions,
   DocumentPage,
+  Position,
   Precondition,
-  ProjectStore,
   StoredDocument,
   Write,
   WriteResult,
 } from '../engine/port/port.ts';
 import { PreconditionsFailed } from '../engine/port/precondition.ts';
 import { shortHash } from '../engine/port/short-hash.ts';
+import { ofOneState, shownPosition, snapshotOf } from '../engine/port/snapshot-port.ts';
 import type { InstanceManager } from '../projects/instance-manager.ts';
 import type { Work } from '../work/work.ts';
 import { openPositionCursor, sealPositionCursor } from './page-cursor.ts';
@@ -43,10 +44,12 @@ export interface ListRequest {
   readonly fields: Fields | undefined;
   /** Whether to count the documents of the collection. */
   readonly total: boolean;
+  /** The state to show, which an earlier page had; the present one by default. */
+  readonly asOf?: Position | undefined;
   /** The work of the request. */
   readonly work: Work;
   /** Reads the page when it has its turn. */
-  readonly inTurn: (read: () => Promise<DocumentPage>) => Promise<DocumentPage>;
+  readonly inTurn: <P extends DocumentPage>(read: () => Promise<P>) => Promise<P>;
 }
 
 export interface ListPage {
@@ -55,6 +58,8 @@ export interface ListPage {
   readonly unreadable: readonly string[];
   readonly next: string | undefined;
   readonly total: number | undefined;
+  /** The position of the last commit that the page shows. */
+  readonly asOf: Position;
 }
 
 /** The options of a write, with its work. */
@@ -201,18 +206,24 @@ export class Documents {
   }
 
   /**
-   * A page of a collection, in creation order.
+   * A page of a collection as of one commit, in creation order.
    *
-   * @throws AppError `invalid_cursor`, `project_not_found`, and those of the store.
+   * @throws AppError `invalid_cursor`, `project_not_found`, `snapshot_too_old`, and those of the store.
    */
   async list(project: string, request: ListRequest): Promise<ListPage> {
     using lease = await this.#instances.acquire(project, 'existing');
     if (lease === undefined) throw new AppError('project_not_found');
     const { store, cursors } = lease;
-    const { collection, limit, bytesMax, cursor, fields, work, inTurn } = request;
+    const { collection, limit, bytesMax, cursor, fields, work, asOf, inTurn } = request;
     const context = ['list', collection, shortHash(...(fields?.canonical ?? []))];
     const after = cursor === undefined ? 0 : openPositionCursor(cursors, context, cursor);
-    const page = await inTurn(() => store.list({ collection, after, limit, bytesMax, work }));
+    const page = await inTurn(async () => {
+      using snapshot = await snapshotOf(store, collection, { asOf, work });
+      const listed = await ofOneState(() => snapshot.list({ after, limit, bytesMax, work }));
+      if (listed.next !== undefined) snapshot.retain?.();
+      const total = request.total ? await snapshot.total() : undefined;
+      return { ...listed, total, asOf: shownPosition(snapshot) };
+    });
     return {
       texts:
         fields === undefined
@@ -220,7 +231,8 @@ export class Documents {
           : await projectInTurns(page.documents, fields, work),
       unreadable: page.unreadable,
       next: page.next === undefined ? undefined : sealPositionCursor(cursors, context, page.next),
-      total: request.total ? await countDocuments(store, collection) : undefined,
+      total: page.total,
+      asOf: page.asOf,
     };
   }
 
@@ -254,10 +266,6 @@ function metadataOf(results: readonly WriteResult[]): DocumentMetadata {
   const metadata = results[0]?.metadata;
   if (metadata === undefined) throw new Error('a put has no metadata');
   return metadata;
-}
-
-async function countDocuments(store: ProjectStore, collection: string): Promise<number> {
-  return (await store.collections()).find(({ name }) => name === collection)?.documents ?? 0;
 }
 
 /** @throws AppError `document_not_found`. */

@@ -183,7 +183,9 @@ describe('a scan', () => {
     const { store, queries } = await start({});
     for (let n = 0; n < 30; n++)
       await commitOne(store, put(`d${n}`, `{"n":1,"pad":"${'x'.repeat(60_000)}"}`));
-    const list = vi.spyOn(store, 'list');
+    const snapshot = await store.snapshot('notes');
+    vi.spyOn(store, 'snapshot').mockReturnValue(snapshot);
+    const list = vi.spyOn(snapshot, 'list');
     expect((await queries.count(selection('{"n":{"$gt":5}}'))).count).toBe(0);
     const pages = await Promise.all(list.mock.results.map(({ value }) => value as Promise<DocumentPage>));
     expect(pages.map(({ documents }) => documents.length)).toEqual([2, 4, 8, 16]);
@@ -212,7 +214,10 @@ describe('a document that is undecryptable', () => {
     await commitOne(store, put('a', '{"g":1}'));
     await store.define('notes', { indexes: [{ fields: ['g'], unique: false }] }, { kind: 'none' });
     await store.indexes?.built();
-    vi.spyOn(store, 'get').mockRejectedValue(new AppError('storage_unavailable'));
+    const snapshot = await store.snapshot('notes');
+    vi.spyOn(store, 'snapshot').mockReturnValue(snapshot);
+    vi.spyOn(snapshot, 'getSync').mockReturnValue(undefined);
+    vi.spyOn(snapshot, 'get').mockRejectedValue(new AppError('storage_unavailable'));
     const refused = queries.query(request(selection('{"g":1}')));
     await expect(refused).rejects.toMatchObject({ code: 'storage_unavailable' });
   });

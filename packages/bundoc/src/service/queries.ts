@@ -1,7 +1,8 @@
 import type { Figure, OrderBy } from '@bundoc/shared/contract/query';
 import { freeMemory } from '@bundoc/shared/process/free-memory';
-import type { StoredDocument } from '../engine/port/port.ts';
+import type { Position, StoredDocument } from '../engine/port/port.ts';
 import { shortHash } from '../engine/port/short-hash.ts';
+import { ofOneState } from '../engine/port/snapshot-port.ts';
 import { HeldLease } from '../projects/held-lease.ts';
 import type { InstanceLease } from '../projects/project-instance.ts';
 import { Aggregation, type GroupResult } from '../queries/aggregate.ts';
@@ -16,6 +17,7 @@ import { TopK } from '../queries/top-k.ts';
 import { fieldsOf, operatorsOf, type Where } from '../queries/where.ts';
 import type { Path } from '../values/path.ts';
 import type { Work } from '../work/work.ts';
+import { HeldSnapshot } from './held-snapshot.ts';
 import { openPageCursor } from './page-cursor.ts';
 
 /** The documents that a request selects. */
@@ -27,6 +29,8 @@ export interface Selection {
   readonly whereText: string;
   /** The work of the request, which holds its memory until the answer. */
   readonly work: Work;
+  /** The state to show, which an earlier answer had; the present one by default. */
+  readonly asOf?: Position | undefined;
 }
 
 export interface QueryRequest extends Selection {
@@ -39,7 +43,13 @@ export interface QueryRequest extends Selection {
   readonly fields: readonly string[] | undefined;
 }
 
-export interface QueryAnswer extends ExecutionStats {
+/** What every answer says of itself. */
+export interface AnswerStats extends ExecutionStats {
+  /** The position of the last commit that it shows. */
+  readonly asOf: Position;
+}
+
+export interface QueryAnswer extends AnswerStats {
   readonly documents: readonly StoredDocument[];
   readonly next: string | undefined;
 }
@@ -64,28 +74,32 @@ export class Queries {
   /**
    * A page of the documents that match a condition, in an order.
    *
-   * @throws AppError `query_too_expensive`; `invalid_cursor`; `project_not_found`, and those of the store.
+   * @throws AppError `query_too_expensive`; `invalid_cursor`; `project_not_found`, `snapshot_too_old`, and
+   *   those of the store.
    */
   async query(request: QueryRequest): Promise<QueryAnswer> {
-    using lease = this.#leaseOf(request);
-    const context = cursorContext(request);
-    const after = await openCursor(lease, request, context);
     const order = orderOf(request.orderBy);
-    // One more document shows whether there are more.
-    const run = await this.#begin(lease, request, request.orderBy, request.limit + 1);
-    const page = run.isInOrder
-      ? await firstInOrder(run, order, request, after)
-      : await firstSorted(run, order, request, after);
-    const next = page.next === undefined ? undefined : await sealCursor(lease, request, context, page.next);
-    return { documents: page.documents, next, ...run.stats };
+    const context = cursorContext(request);
+    return await this.#answer(request, async (state, lease) => {
+      const after = await openCursor(lease, request, context);
+      // One more document shows whether there are more.
+      const run = await this.#begin(state, request, request.orderBy, request.limit + 1);
+      const page = run.isInOrder
+        ? await firstInOrder(run, order, request, after)
+        : await firstSorted(run, order, request, after);
+      if (page.next !== undefined) state.retain();
+      const next = page.next === undefined ? undefined : await sealCursor(lease, request, context, page.next);
+      return { documents: page.documents, next, ...statsOf(run, state) };
+    });
   }
 
   /** The number of matches. @throws AppError as {@link query} does. */
-  async count(selection: Selection): Promise<ExecutionStats & { readonly count: number }> {
-    using lease = this.#leaseOf(selection);
-    const run = await this.#begin(lease, selection, []);
-    await run.each('', () => false);
-    return { count: run.matched, ...run.stats };
+  async count(selection: Selection): Promise<AnswerStats & { readonly count: number }> {
+    return await this.#answer(selection, async (state) => {
+      const run = await this.#begin(state, selection, []);
+      await run.each('', () => false);
+      return { count: run.matched, ...statsOf(run, state) };
+    });
   }
 
   /** Figures of the matches. @throws AppError as {@link query} does. */
@@ -93,43 +107,54 @@ export class Queries {
     selection: Selection,
     groupBy: readonly string[],
     figures: readonly Figure[],
-  ): Promise<ExecutionStats & { readonly groups: readonly GroupResult[] }> {
-    const aggregation = new Aggregation(groupBy, figures);
-    const { paths } = aggregation;
-    using lease = this.#leaseOf(selection);
-    const run = await this.#begin(lease, selection, [], Number.POSITIVE_INFINITY, paths);
-    await run.each('', (match) => {
-      aggregation.add(match.valuesAt(paths));
-      run.keeps(aggregation.bytes);
-      return false;
+  ): Promise<AnswerStats & { readonly groups: readonly GroupResult[] }> {
+    return await this.#answer(selection, async (state) => {
+      const aggregation = new Aggregation(groupBy, figures);
+      const { paths } = aggregation;
+      const run = await this.#begin(state, selection, [], Number.POSITIVE_INFINITY, paths);
+      await run.each('', (match) => {
+        aggregation.add(match.valuesAt(paths));
+        run.keeps(aggregation.bytes);
+        return false;
+      });
+      return { groups: await aggregation.results(selection.work), ...statsOf(run, state) };
     });
-    return { groups: await aggregation.results(selection.work), ...run.stats };
+  }
+
+  /** Makes an answer whose steps all have one lease and show one state. */
+  async #answer<T>(
+    { project, collection, asOf, work }: Selection,
+    make: (state: HeldSnapshot, lease: HeldLease<QueryLease>) => Promise<T>,
+  ): Promise<T> {
+    using lease = new HeldLease(() => this.#instances.acquire(project, 'existing'));
+    using state = new HeldSnapshot(lease, collection, { asOf, work });
+    return await ofOneState(() => make(state, lease));
   }
 
   /** Chooses how a request finds its documents. */
   async #begin(
-    lease: HeldLease<QueryLease>,
-    { collection, where, whereText, work }: Selection,
+    state: HeldSnapshot,
+    { where, whereText, work }: Selection,
     orderBy: OrderBy,
     wanted = Number.POSITIVE_INFINITY,
     paths: readonly Path[] = [],
   ): Promise<QueryExecution> {
     const budget = new ScanBudget(this.#limits, adviceFor(where, orderBy));
-    const withStore: Scan['withStore'] = async (use) => use((await lease.get()).store);
+    const withSnapshot: Scan['withSnapshot'] = async (use) => use(await state.get());
     const order = orderOf(orderBy);
     const indexPlan = await work.outside(() =>
-      withStore(async ({ indexes }) => planQuery(where, order, indexes?.usable(collection) ?? [])),
+      withSnapshot(async (snapshot) => planQuery(where, order, snapshot.usable())),
     );
-    const releaseStore = () => lease[Symbol.dispose]();
-    const scan = { withStore, releaseStore, collection, budget, unreadable: [], work };
+    const releaseStore = () => state.releaseStore();
+    const snapshotBytes = () => state.keptBytes;
+    const scan = { withSnapshot, snapshotBytes, releaseStore, budget, unreadable: [], work };
     const condition = { holds: compileWhere(where), operators: operatorsOf(where), whereText };
     return new QueryExecution({ scan, ...condition, orderBy, order, paths, indexPlan, wanted });
   }
+}
 
-  /** One lease for all steps of a request. */
-  #leaseOf({ project }: Selection): HeldLease<QueryLease> {
-    return new HeldLease(() => this.#instances.acquire(project, 'existing'));
-  }
+function statsOf(run: QueryExecution, { asOf }: HeldSnapshot): AnswerStats {
+  return { ...run.stats, asOf };
 }
 
 /** The start of a page: the sort key of the last document of the previous one. Empty for the first. */

@@ -13,6 +13,7 @@ import { PostgresStore, type PostgresStoreOptions } from '../engine/postgres/pos
 import { whyGone } from '../engine/postgres/projects/postgres-projects.ts';
 import { SharedReads } from '../engine/postgres/reads/shared-reads.ts';
 import { insertProjectRows, raiseKeyVersion } from '../engine/postgres/rows/project-rows.ts';
+import { SnapshotConnections } from '../engine/postgres/snapshots/snapshot-connections.ts';
 
 /** How a test connects to its database. */
 function testDatabaseOptions(url: string, options: Partial<DatabaseOptions> = {}): DatabaseOptions {
@@ -97,12 +98,13 @@ export class PostgresProject {
   open(
     database: Database,
     news: CommitChannel = NO_NEWS,
-    node: Partial<Pick<PostgresStoreOptions, 'reads' | 'committer'>> = {},
+    node: Partial<Pick<PostgresStoreOptions, 'reads' | 'committer' | 'snapshots'>> = {},
   ): Promise<PostgresStore> {
     return new PostgresStore({
       project: this.project,
       database,
       reads: node.reads ?? new SharedReads(database),
+      snapshots: node.snapshots ?? new SnapshotConnections({ database, clock: this.clock }),
       cipher: this.cipher,
       clock: this.clock,
       sealLimits: this.sealLimits,

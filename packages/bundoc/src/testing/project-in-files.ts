@@ -8,6 +8,8 @@ import type { Quota } from '../engine/commit/quota.ts';
 import type { Disk } from '../engine/files/disk/disk.ts';
 import { createSealedCache, type SealedCache } from '../engine/files/documents/sealed-cache.ts';
 import type { FilesEngine } from '../engine/files/files-engine.ts';
+import { KeptMemory } from '../engine/files/snapshots/kept-memory.ts';
+import type { Later } from '../engine/files/snapshots/project-snapshots.ts';
 import type { FileStore } from '../engine/files/store/file-store.ts';
 import { positionAt } from '../engine/port/positions.ts';
 import { SEAL_LIMITS, type SealLimits } from '../engine/port/seal-budget.ts';
@@ -35,6 +37,8 @@ export class ProjectInFiles {
   takenOverMs = 0;
   readonly #backlogBytesMax: number | undefined;
   readonly #ownWork: OwnWork;
+  readonly #keptMemory: KeptMemory;
+  readonly #retainLater: Later | undefined;
   readonly #catalogLimits: { readonly tombstonesMax?: number; readonly catalogBytesMax?: number };
 
   constructor(
@@ -46,6 +50,8 @@ export class ProjectInFiles {
       backlogBytesMax?: number;
       quota?: Quota;
       ownWork?: OwnWork;
+      keptMemory?: KeptMemory;
+      retainLater?: Later;
       tombstonesMax?: number;
       catalogBytesMax?: number;
     } = {},
@@ -54,6 +60,8 @@ export class ProjectInFiles {
     this.quota = options.quota;
     this.#catalogLimits = options;
     this.#ownWork = options.ownWork ?? ownWork('p');
+    this.#keptMemory = options.keptMemory ?? new KeptMemory();
+    this.#retainLater = options.retainLater;
     this.directory = options.directory ?? '/p';
     this.clock = options.clock ?? new FakeClock();
     this.limits = options.limits ?? SMALL_LIMITS;
@@ -108,6 +116,8 @@ export class ProjectInFiles {
       onFailure: (error) => this.failures.push(error),
       onRotationDue: (version) => this.rotationsDue.push(version),
       ownWork: this.#ownWork,
+      keptMemory: this.#keptMemory,
+      retainLater: this.#retainLater,
       sealLimits: this.sealLimits,
       positionFloor: () => positionAt(this.takenOverMs),
       quota: this.quota,

@@ -24,6 +24,7 @@ import { PostgresProjects, whyGone } from '../../src/engine/postgres/projects/po
 import { SharedReads } from '../../src/engine/postgres/reads/shared-reads.ts';
 import { removeRows, unfenceRows } from '../../src/engine/postgres/rows/fence.ts';
 import { identifyDatabase } from '../../src/engine/postgres/rows/identity-in-rows.ts';
+import { SnapshotConnections } from '../../src/engine/postgres/snapshots/snapshot-connections.ts';
 import { moveTargetIn } from '../../src/engine/postgres/transfer/move-target.ts';
 import type { OpenedProject, Projects } from '../../src/engine/projects/projects.ts';
 import type { StorageCalls } from '../../src/kms/port.ts';
@@ -156,11 +157,13 @@ export class Moving implements AsyncDisposable {
     const projects = await this.projects(place, started, keys, clock);
     const committer = new GroupCommitter({ database, clock: systemClock });
     const reads = new SharedReads(database);
+    const snapshots = new SnapshotConnections({ database, clock: systemClock });
     const onRows = (of: string, { cipher }: OpenedProject) =>
       new PostgresStore({
         project: of,
         database,
         reads,
+        snapshots,
         cipher,
         clock: systemClock,
         news: NO_NEWS,

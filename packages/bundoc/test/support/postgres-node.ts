@@ -8,6 +8,7 @@ import { PostgresStore } from '../../src/engine/postgres/postgres-store.ts';
 import { PostgresProjects, whyGone } from '../../src/engine/postgres/projects/postgres-projects.ts';
 import { SharedReads } from '../../src/engine/postgres/reads/shared-reads.ts';
 import { SharedStates } from '../../src/engine/postgres/reads/shared-states.ts';
+import { SnapshotConnections } from '../../src/engine/postgres/snapshots/snapshot-connections.ts';
 import { InstanceManager } from '../../src/projects/instance-manager.ts';
 import { ProjectUpkeep } from '../../src/projects/project-upkeep.ts';
 import type { FakeKeyService } from '../../src/testing/fake-key-service.ts';
@@ -43,6 +44,7 @@ export class PostgresNode {
     });
     const logger = createLogger({ service: 'bundoc', level: 'silent' });
     const reads = new SharedReads(database);
+    const snapshots = new SnapshotConnections({ database, clock });
     const states = new SharedStates(database);
     const committer = new GroupCommitter({ database, clock });
     const keys = new KeyCache({ keys: service.held, clock, ttlMs: 900_000 });
@@ -64,6 +66,7 @@ export class PostgresNode {
           project,
           database,
           reads,
+          snapshots,
           states,
           committer,
           cipher,

@@ -3,6 +3,7 @@ import { useState } from 'preact/hooks';
 import { useLocation } from 'preact-iso';
 import { Empty, Head, Loaded, Name, Table } from '../parts/basics.tsx';
 import {
+  asOfIn,
   EXPORT_PAGE,
   ExportDialog,
   nextOf,
@@ -56,11 +57,16 @@ function Documents({ project, collection }: { readonly project: string; readonly
     route(next.length === 0 ? here : `${here}?fields=${encodeURIComponent(next.join(','))}`);
   };
   const total = page.data?.rest['total'];
+  const asOf = asOfIn(page.data?.rest);
   return (
     <>
       <Head
         title={<Name text={collection} />}
-        lead={typeof total === 'number' ? `${plural(total, 'document')}, in order of creation` : undefined}
+        lead={
+          typeof total === 'number'
+            ? `${plural(total, 'document')}, in order of creation${asOf === undefined ? '' : `, as of position ${asOf}`}`
+            : undefined
+        }
         actions={
           <>
             <button type="button" onClick={() => setIsExporting(true)}>

@@ -26,6 +26,7 @@ export const MEMBERS: readonly { readonly label: string; readonly detail: string
   ['orderBy', 'a list of fields and directions'],
   ['limit', 'documents per page'],
   ['fields', 'the members to return'],
+  ['as_of', 'the state of an earlier answer'],
   ['groupBy', 'fields to group by'],
   ['figures', 'values to compute for each group'],
 ].map(([label = '', detail = '']) => ({ label: `"${label}"`, detail }));

@@ -4,7 +4,7 @@ import { useState } from 'preact/hooks';
 import { Editor } from '../editor/editor.tsx';
 import { Empty, Fault, Figure, Head, Name, Table, TextFrame } from '../parts/basics.tsx';
 import { download } from '../parts/download.ts';
-import { EXPORT_PAGE, ExportDialog, nextOf, PAGE_DEADLINE_MS } from '../parts/export-dialog.tsx';
+import { asOfIn, EXPORT_PAGE, ExportDialog, nextOf, PAGE_DEADLINE_MS } from '../parts/export-dialog.tsx';
 import { Switch } from '../parts/fields.tsx';
 import { bytes, count, visible } from '../parts/format.ts';
 import { splitInTurns } from '../parts/json-elements.ts';
@@ -54,17 +54,20 @@ interface Answer {
   readonly documents: readonly string[];
   readonly explain: Explanation | undefined;
   readonly ms: number;
+  /** The position of the last commit that it shows. */
+  readonly asOf: number | undefined;
   readonly next: string | undefined;
 }
 
 async function readAnswer(kind: Kind, text: string, ms: number, signal: AbortSignal): Promise<Answer> {
   if (kind !== 'query') {
     const explain = JSON.parse(memberTexts(text).get('explain') ?? 'null') ?? undefined;
-    return { kind, text, documents: [], explain, ms, next: undefined };
+    const asOf = JSON.parse(memberTexts(text).get('as_of') ?? 'null') ?? undefined;
+    return { kind, text, documents: [], explain, ms, asOf, next: undefined };
   }
   const { elements, rest } = await splitInTurns(text, HEAD_CHARS, signal);
   const explain = rest['explain'] as Explanation | undefined;
-  return { kind, text, documents: elements, explain, ms, next: nextOf(rest) };
+  return { kind, text, documents: elements, explain, ms, asOf: asOfIn(rest), next: nextOf(rest) };
 }
 
 /** What is asked of a collection, as it is typed, and the last answer. */
@@ -184,7 +187,9 @@ function Answered({
   const [form, setForm] = useState<Form>('table');
   return (
     <section aria-label="Answer">
-      {answer.explain === undefined ? null : <Explained explain={answer.explain} ms={answer.ms} />}
+      {answer.explain === undefined ? null : (
+        <Explained explain={answer.explain} ms={answer.ms} asOf={answer.asOf} />
+      )}
       <div class="toolbar under">
         <Switch label="How to show it" choices={FORMS} chosen={form} onChoose={setForm} />
         <button type="button" onClick={() => download(`${answer.kind}.json`, answer.text)}>
@@ -268,7 +273,7 @@ const ORDERS: Readonly<Record<Explanation['order'], string>> = {
 };
 
 /** Shows how much was read to find the matches. */
-function Explained({ explain, ms }: { readonly explain: Explanation; readonly ms: number }) {
+function Explained({ explain, ms, asOf }: Pick<Answer, 'ms' | 'asOf'> & { readonly explain: Explanation }) {
   const { documents_scanned: scanned, documents_matched: matched, index, order } = explain;
   const share = scanned === 0 ? 0 : Math.round((matched / scanned) * 100);
   return (
@@ -277,6 +282,7 @@ function Explained({ explain, ms }: { readonly explain: Explanation; readonly ms
         <Figure name="Matched">{count(matched)}</Figure>
         <Figure name="Scanned">{count(scanned)}</Figure>
         <Figure name="Sealed bytes read">{bytes(explain.bytes_scanned)}</Figure>
+        {asOf === undefined ? null : <Figure name="As of position">{String(asOf)}</Figure>}
         <Figure name="Found by">{index === null ? 'scan' : <Name text={index} />}</Figure>
         <Figure name="Order">{ORDERS[order]}</Figure>
         <Figure name="Time">{ms} ms</Figure>

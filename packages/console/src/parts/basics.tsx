@@ -93,6 +93,7 @@ const ADVICE: Readonly<Record<string, string>> = {
   sealed: 'BunKMS runs without the right KEK. Put it into the ring and restart BunKMS.',
   rate_limited: 'Wait a moment, then try again.',
   overloaded: 'Wait a moment, then try again.',
+  snapshot_too_old: 'Too much was written meanwhile. Ask again, or narrow the condition.',
   project_destroyed: 'Its key is destroyed, so its content cannot be decrypted.',
 };
 

@@ -24,6 +24,12 @@ export function nextOf(rest: SplitAnswer['rest'] | undefined): string | undefine
   return typeof next === 'string' ? next : undefined;
 }
 
+/** The position of the last commit that an answer shows. */
+export function asOfIn(rest: SplitAnswer['rest'] | undefined): number | undefined {
+  const asOf = rest?.['as_of'];
+  return typeof asOf === 'number' ? asOf : undefined;
+}
+
 /** Ids of documents that do not open. */
 export function unreadableOf(rest: SplitAnswer['rest']): readonly string[] {
   const ids = rest['unreadable'];

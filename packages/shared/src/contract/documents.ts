@@ -70,6 +70,9 @@ export const documentBodySchema = z.looseObject({
 /** A document: the metadata, then the members that were written. */
 export const documentSchema = z.looseObject(documentMetadataSchema.shape);
 
+/** The position of the last commit that an answer shows, and the state that a request asks for. */
+export const asOfSchema = z.int().min(0);
+
 /**
  * A page of a collection, in order of creation. `unreadable` lists the ids of documents whose stored bytes do
  * not open.
@@ -80,6 +83,7 @@ export const documentPageSchema = z.object({
   /** Documents of the collection, if the request asked for `total`. */
   total: z.int().optional(),
   next_cursor: z.string().optional(),
+  as_of: asOfSchema,
 });
 
 /** A change, and with `include=doc` the present document; `unreadable` when its stored bytes do not open. */

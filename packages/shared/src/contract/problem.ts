@@ -80,6 +80,7 @@ export const PROBLEMS = {
   kms_unavailable: { status: 503, title: 'The key service does not answer' },
   audit_unavailable: { status: 503, title: 'The audit record could not be made durable' },
   storage_unavailable: { status: 503, title: 'The storage does not answer' },
+  snapshot_too_old: { status: 503, title: 'The state that the answer shows is no longer kept' },
   overloaded: { status: 503, title: 'The service is overloaded' },
   http_version_unsupported: { status: 505, title: 'The HTTP version is not supported' },
   quota_exceeded: { status: 507, title: 'The project has reached its quota' },

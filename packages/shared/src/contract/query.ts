@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { documentIdSchema, documentPageSchema } from './documents.ts';
+import { asOfSchema, documentIdSchema, documentPageSchema } from './documents.ts';
 import { showAs } from './json-schema.ts';
 
 /** Maximum bytes of a query's JSON. */
@@ -82,6 +82,8 @@ export const queryRequestSchema = z.strictObject({
   cursor: z.string().min(1).max(8_192).optional(),
   /** Paths of members. Only these and the metadata are returned. */
   fields: z.array(fieldPathSchema).min(1).max(50).optional(),
+  /** `as_of` of an earlier answer, to show the same state. */
+  as_of: asOfSchema.optional(),
   /** Whether the answer explains how it was found. */
   explain: z.boolean().default(false),
 });
@@ -89,6 +91,7 @@ export const queryRequestSchema = z.strictObject({
 /** The body of `POST …/count`. */
 export const countRequestSchema = z.strictObject({
   where: whereSchema.optional(),
+  as_of: asOfSchema.optional(),
   explain: z.boolean().default(false),
 });
 
@@ -110,6 +113,7 @@ export const aggregateRequestSchema = z.strictObject({
     )
     .refine((figures) => Object.keys(figures).length > 0, 'must not be empty')
     .refine((figures) => Object.keys(figures).length <= FIGURES_MAX, `must be at most ${FIGURES_MAX}`),
+  as_of: asOfSchema.optional(),
   explain: z.boolean().default(false),
 });
 
@@ -126,8 +130,9 @@ export const explanationSchema = z.object({
 });
 export type Explanation = z.infer<typeof explanationSchema>;
 
-/** Optional members of every answer. */
+/** Members of every answer. */
 const foundSchema = z.object({
+  as_of: asOfSchema,
   /** Ids of documents that do not open. */
   unreadable: z.array(documentIdSchema).optional(),
   explain: explanationSchema.optional(),

@@ -4,10 +4,12 @@ import { commitOne, put, ref, remove } from '../../testing/writes.ts';
 import type { Precondition } from '../port/port.ts';
 import { PreconditionsFailed } from '../port/precondition.ts';
 import { describeFeeds } from './feed-conformance.ts';
+import { describeSnapshots } from './snapshot-conformance.ts';
 
 /** Tests that every implementation and decorator of the storage port must pass. */
 export function describeProjectStore(name: string, make: () => Promise<StoreUnderTest>): void {
   describeFeeds(name, make);
+  describeSnapshots(name, make);
 
   describe(`${name} as a ProjectStore`, () => {
     const { start, open } = openStores(make);

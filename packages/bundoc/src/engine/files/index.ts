@@ -3,11 +3,12 @@ import { join, resolve } from 'node:path';
 import { CATALOG_FILE } from '@bundoc/shared/contract/catalog-head';
 import { DataFolder } from '@bundoc/shared/files/data-folder';
 import type { Logger } from '@bundoc/shared/logs/logger';
+import type { LostProjects } from '../lost-projects.ts';
 import { SET_ASIDE_FOLDER } from '../moves/set-aside.ts';
 import { positionAt } from '../port/positions.ts';
 import { limitsAfter, SEAL_LIMITS } from '../port/seal-budget.ts';
 import { formatProjectFile } from '../projects/project-file.ts';
-import type { EngineDeps, LogCounts, StorageEngine } from '../storage-engine.ts';
+import type { EngineDeps, StorageCount, StorageEngine } from '../storage-engine.ts';
 import { INDEX_FILE } from './catalog/index-file.ts';
 import { lockDataFolder } from './data-lock.ts';
 import type { Disk } from './disk/disk.ts';
@@ -19,6 +20,7 @@ import { ExpiryMarksInFolders } from './projects/expiry-marks.ts';
 import { FileProjects } from './projects/file-projects.ts';
 import { MOVED_FOLDER } from './projects/moved-folder.ts';
 import { receiptsInFolder } from './receipts-in-folder.ts';
+import { KeptMemory } from './snapshots/kept-memory.ts';
 import { openFolder } from './storage-folder.ts';
 import { FilesMoveSource } from './transfer/move-source.ts';
 
@@ -27,6 +29,8 @@ export interface FileStorageConfig {
   readonly logBytes: number;
   /** Bytes of the cache of sealed documents. */
   readonly cacheBytes: number;
+  /** Bytes of superseded documents that snapshots of all projects keep. */
+  readonly snapshotBytes: number;
 }
 
 /**
@@ -50,6 +54,7 @@ export async function openFileStorage(
   );
   const floor = positionAt((await identity.read()).lossAcceptedMs ?? 0);
   const cache = createSealedCache(config.cacheBytes);
+  const keptMemory = new KeptMemory(config.snapshotBytes);
   const forget = async (project: string) => {
     cache.deleteAll(project);
     await engine.forget(project);
@@ -62,11 +67,7 @@ export async function openFileStorage(
     receipts: receiptsInFolder(disk, dataDir, tmp),
     isShared: false,
     lost,
-    counts: {
-      lostProjects: () => lost.count,
-      backlogBytes: () => backlog.bytes,
-      ...countsOf(engine, log.syncSeconds),
-    },
+    counts: { backlogBytes: () => backlog.bytes, ...countsOf(engine, lost, keptMemory, log.syncSeconds) },
     isReady: async () => !engine.stats.writesStopped && (await canWrite(disk, tmp)),
     projects: (keys, storage, onSetAside, settle) =>
       new FileProjects({
@@ -100,6 +101,7 @@ export async function openFileStorage(
         cipher,
         clock,
         cache,
+        keptMemory,
         sealLimits: limitsAfter(SEAL_LIMITS, unknownSealers),
         quota,
       }),
@@ -146,8 +148,16 @@ async function storedBytes(disk: Disk, directory: string, entries?: readonly str
   return sizes.reduce<number>((sum, size) => sum + (size ?? 0), 0);
 }
 
-function countsOf(engine: FilesEngine, syncSeconds: () => number): Record<keyof LogCounts, () => number> {
+function countsOf(
+  engine: FilesEngine,
+  lost: LostProjects,
+  keptMemory: KeptMemory,
+  syncSeconds: () => number,
+) {
   return {
+    lostProjects: () => lost.count,
+    snapshotBytes: () => keptMemory.bytes,
+    snapshotsDropped: () => keptMemory.dropped,
     logSegmentsLive: () => engine.stats.segmentsLive,
     logSegmentsFree: () => engine.stats.segmentsFree,
     logUncoveredBytes: () => engine.stats.uncoveredBytes,
@@ -160,7 +170,7 @@ function countsOf(engine: FilesEngine, syncSeconds: () => number): Record<keyof 
     logSuspects: () => engine.stats.suspectFrames,
     logHoles: () => engine.stats.holes,
     logWritesStopped: () => Number(engine.stats.writesStopped),
-  };
+  } satisfies Partial<Record<StorageCount, () => number>>;
 }
 
 /** Whether a small file can be created, synced and removed in the data folder. */

@@ -43,6 +43,8 @@ export class MemoryIndex {
   #keysLength = 0;
   /** Ready, unless it is being built. */
   progress: IndexState = { state: 'ready' };
+  /** It has every document of this state of its collection and of later ones. */
+  wholeSince = 0;
 
   constructor(spec: IndexSpec) {
     this.spec = spec;
@@ -65,7 +67,19 @@ export class MemoryIndex {
 
   /** Documents with too many keys. */
   get always(): readonly IndexEntry[] {
-    return Array.from(this.#always, ([id, position]) => ({ key: encodePosition(position), id }));
+    return Array.from(this.#always, ([id, position]) => this.alwaysEntry(id, position));
+  }
+
+  /** The entry of a document with too many keys. */
+  alwaysEntry(id: string, position: number): IndexEntry {
+    return { key: encodePosition(position), id };
+  }
+
+  /** The keys of a document with its position; undefined when it is not in the index. */
+  placedOf(id: string): readonly string[] | 'too many' | undefined {
+    if (this.#always.has(id)) return 'too many';
+    const placed = this.#keysOf.get(id);
+    return typeof placed === 'string' ? [placed] : placed;
   }
 
   keysFor(document: Value): IndexKeys {
@@ -151,20 +165,26 @@ export class MemoryIndex {
     }
   }
 
-  search({ low, high }: KeyRange, backwards: boolean, limit: number): IndexEntry[] {
-    if (!(low < high)) return [];
+  search(range: KeyRange, backwards: boolean, limit: number): IndexEntry[] {
     const entries: IndexEntry[] = [];
+    if (limit > 0)
+      for (const entry of this.entries(range, backwards)) if (entries.push(entry) === limit) break;
+    return entries;
+  }
+
+  /** The entries of a range. The index must not change during the iteration. */
+  *entries({ low, high }: KeyRange, backwards: boolean): Generator<IndexEntry, undefined> {
+    if (!(low < high)) return;
     if (!backwards) {
       for (const [key, id] of this.#tree.entries(low)) {
-        if (key >= high || entries.length === limit) break;
-        entries.push({ key, id });
+        if (key >= high) return;
+        yield { key, id };
       }
-      return entries;
+      return;
     }
     for (const [key, id] of this.#tree.entriesReversed(high)) {
-      if (key < low || entries.length === limit) break;
-      if (key < high) entries.push({ key, id });
+      if (key < low) return;
+      if (key < high) yield { key, id };
     }
-    return entries;
   }
 }

@@ -76,7 +76,7 @@ export interface IndexEntry {
 
 /** Indexes of an engine. */
 export interface EngineIndexes {
-  /** Values are found by tokens, for indexes that allow those; `search` and `always` find nothing. */
+  /** Values are found by tokens, for indexes that allow those. Snapshots have no search. */
   readonly isBlind?: boolean;
 
   /** Computes index keys before the commit is put in order, yielding in between. */
@@ -104,21 +104,6 @@ export interface EngineIndexes {
   status(collection: string): readonly IndexStatus[];
 
   usable(collection: string): readonly UsableIndex[];
-
-  /**
-   * Up to `limit` entries of a range, from its start or backwards from its end. Undefined for an index that
-   * does not exist or is not ready.
-   */
-  search?(
-    collection: string,
-    index: IndexRef,
-    range: KeyRange,
-    backwards: boolean,
-    limit: number,
-  ): readonly IndexEntry[] | undefined;
-
-  /** Documents with too many keys for an index, which every search must also check. */
-  always?(collection: string, index: IndexRef): readonly IndexEntry[] | undefined;
 
   /** Resolves once no index is being built. */
   built(): Promise<void>;

@@ -6,6 +6,14 @@ export const LIMIT_DEFAULT = 100;
 /** Bytes of documents that end a page. */
 export const PAGE_BYTES_MAX = 16_777_216;
 
+/** `as_of` of a page. */
+export const positionParameterSchema = z
+  .string()
+  .regex(/^\d{1,16}$/, 'must be the "as_of" of an earlier answer')
+  .transform(Number)
+  .pipe(z.int().min(0))
+  .meta({ type: 'integer', minimum: 0 });
+
 /** `limit` of a page. */
 export const limitSchema = z
   .string()

@@ -4,6 +4,7 @@ import type { Work } from '../../work/work.ts';
 import type { EngineIndexes, FoundBy } from './index-port.ts';
 import type { PreconditionsFailed } from './precondition.ts';
 import type { SealCount } from './seal-budget.ts';
+import type { SnapshotOptions, StoreSnapshot } from './snapshot-port.ts';
 import type { IdempotencyRecord } from './state.ts';
 
 /** A value that is available at once, or a promise of it. */
@@ -259,6 +260,15 @@ export interface ProjectStore extends AsyncDisposable {
    * @throws AppError `overloaded` when the requested index no longer exists.
    */
   list(query: ListQuery): Promise<DocumentPage>;
+
+  /**
+   * A collection as of one commit: the last one, or that of `asOf`. It has every commit that was acknowledged
+   * before.
+   *
+   * @throws AppError `snapshot_too_old` when the state of `asOf` is no longer kept and the collection has
+   *   changed since; `invalid_request` for a position after the last commit.
+   */
+  snapshot?(collection: string, options?: SnapshotOptions): Awaitable<StoreSnapshot>;
 
   /** The opaque name of a document, which shows no id. Only of engines in which an id may not open. */
   nameOf?(ref: DocumentRef): string;

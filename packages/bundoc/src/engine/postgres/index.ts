@@ -24,6 +24,7 @@ import { identifyDatabase } from './rows/identity-in-rows.ts';
 import { LostInRows } from './rows/lost-in-rows.ts';
 import { receiptsInRow } from './rows/receipts-in-row.ts';
 import { skipPositions } from './rows/skip-positions.ts';
+import { SnapshotConnections } from './snapshots/snapshot-connections.ts';
 import { moveTargetIn } from './transfer/move-target.ts';
 
 /** Maximum wait of a start for a server that is unavailable. */
@@ -50,6 +51,7 @@ export async function openPostgresStorage(
   await retryUntilAvailable({ clock, logger }, () => prepare(database, { clock, logger }));
   const identity = await identifyDatabase(database, clock);
   const reads = new SharedReads(database);
+  const snapshots = new SnapshotConnections({ database, clock });
   const states = new SharedStates(database);
   const news = stack.use(new CommitPolls(database, logger));
   const committer = new GroupCommitter({ database, clock });
@@ -81,6 +83,7 @@ export async function openPostgresStorage(
         project,
         database,
         reads,
+        snapshots,
         states,
         cipher,
         clock,

@@ -25,6 +25,7 @@ import type {
   WriteResult,
 } from '../port/port.ts';
 import type { SealLimits } from '../port/seal-budget.ts';
+import type { SnapshotOptions } from '../port/snapshot-port.ts';
 import type { DatedHead } from '../projects/projects.ts';
 import type { CommittingProject } from './commit/attempt.ts';
 import type { GroupCommitter } from './commit/group-commit.ts';
@@ -32,13 +33,14 @@ import { MustReopen, ProjectGone } from './commit/must-reopen.ts';
 import type { QueuedCommit } from './commit/plan-commits.ts';
 import type { CommitChannel } from './commit-polls.ts';
 import type { Database, Transaction } from './database/database.ts';
-import { searchedTokens } from './indexes/blind-index.ts';
 import { BlindIndexing } from './indexes/blind-indexing.ts';
-import { indexChanged, RowReader } from './reads/row-reader.ts';
+import { RowReader } from './reads/row-reader.ts';
 import type { SharedReads } from './reads/shared-reads.ts';
 import type { KnownState, SharedStates } from './reads/shared-states.ts';
 import { RowCipher, VersionUnknown } from './rows/row-cipher.ts';
 import { SealCounter } from './rows/seal-counter.ts';
+import { PostgresSnapshot, type SnapshotPorts } from './snapshots/postgres-snapshot.ts';
+import type { SnapshotConnections } from './snapshots/snapshot-connections.ts';
 import { Upkeep } from './upkeep.ts';
 
 export interface PostgresStoreOptions {
@@ -46,6 +48,8 @@ export interface PostgresStoreOptions {
   readonly database: Database;
   /** Shared by all projects of this node. */
   readonly reads: SharedReads;
+  /** Shared by all projects of this node. */
+  readonly snapshots: SnapshotConnections;
   /** Tells for all projects of this node whether definitions have changed; for upkeep. */
   readonly states?: SharedStates | undefined;
   readonly cipher: ProjectCipher;
@@ -90,6 +94,7 @@ export class PostgresStore implements ProjectStore {
   readonly #options: PostgresStoreOptions;
   readonly #rows: RowCipher;
   readonly #reader: RowReader;
+  readonly #snapshots: SnapshotPorts;
   readonly #indexing: BlindIndexing;
   readonly #upkeep: Upkeep;
   readonly #committing: CommittingProject;
@@ -116,6 +121,14 @@ export class PostgresStore implements ProjectStore {
     const list = (query: ListQuery) => this.#reader.list(query);
     const watched = <T>(work: Promise<T>) => this.#watched(work);
     this.#indexing = new BlindIndexing({ ...options, list, watched }, rows);
+    this.#snapshots = {
+      ...options,
+      connections: options.snapshots,
+      reader: this.#reader,
+      rows,
+      watched,
+      open: new Set(),
+    };
     const seals = new SealCounter({ ...options, limits: options.sealLimits }, rows);
     this.#upkeep = new Upkeep(options, rows, seals);
     const { quota, onIntegrityError } = options;
@@ -166,12 +179,16 @@ export class PostgresStore implements ProjectStore {
   }
 
   async list(query: ListQuery): Promise<DocumentPage> {
-    const { collection, found } = query;
-    if (found === undefined) return this.#watched(this.#reader.list(query));
-    const index = this.#indexing.find(collection, found.index);
-    if (index === undefined) throw indexChanged();
-    const tokens = searchedTokens(index, found.keys, this.#rows);
-    return this.#watched(this.#reader.list(query, { id: index.id, tokens }));
+    using snapshot = this.snapshot(query.collection);
+    return await snapshot.list(query);
+  }
+
+  snapshot(collection: string, { asOf }: SnapshotOptions = {}): PostgresSnapshot {
+    return new PostgresSnapshot(this.#snapshots, {
+      collection,
+      indexes: this.#indexing.ready(collection),
+      asOf,
+    });
   }
 
   nameOf(ref: DocumentRef): string {
@@ -252,6 +269,7 @@ export class PostgresStore implements ProjectStore {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#waiters.end();
     this.#unwatch();
+    for (const snapshot of this.#snapshots.open) snapshot[Symbol.dispose]();
     if (this.#state !== undefined) this.#options.states?.delete(this.#state);
     await this.#indexing.stop();
     await Promise.allSettled(this.#commits);

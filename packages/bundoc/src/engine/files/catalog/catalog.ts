@@ -45,6 +45,15 @@ interface Collection {
   readonly order: SeqIndex;
   alive: number;
   bytes: number;
+  /** Position of the last change. */
+  changed: number;
+}
+
+/** Bytes of a superseded state, which are not those of its file. */
+export interface KeptBytes {
+  /** Its sealed bytes, if they are in memory. */
+  readonly sealed: Buffer | undefined;
+  read(): Promise<Buffer | undefined>;
 }
 
 /** Names and revisions in hex. */
@@ -55,6 +64,8 @@ export interface LivingDocument {
   readonly keyVersion: number;
   /** Bytes of the sealed file. */
   readonly size: number;
+  /** Only of a superseded state. */
+  readonly kept?: KeptBytes;
 }
 
 /** A living document in the order of its collection. */
@@ -133,6 +144,27 @@ export class Catalog {
     return slot === undefined || this.#number(slot, DELETED_MS) !== 0 ? undefined : this.#livingOf(slot);
   }
 
+  /** Position of the last change of a living document. */
+  seqOf(ref: DocumentRef): number | undefined {
+    const slot = this.#collection(ref.collection)?.slots.get(ref.id);
+    return slot === undefined || this.#number(slot, DELETED_MS) !== 0 ? undefined : this.#number(slot, SEQ);
+  }
+
+  /** A living document in the order of its collection. */
+  placeOf(ref: DocumentRef): ListedPlace | undefined {
+    const slot = this.#collection(ref.collection)?.slots.get(ref.id);
+    return slot === undefined || this.#number(slot, DELETED_MS) !== 0
+      ? undefined
+      : this.#placeOf(ref.collection, slot);
+  }
+
+  /**
+   * A position since which a collection has not changed: its last change, or that of a forgotten tombstone.
+   */
+  changedIn(collection: string): number {
+    return Math.max(this.#collection(collection)?.changed ?? 0, this.#purgedSeq);
+  }
+
   /** Sets the document's state, unless a later one is known. */
   apply(state: DocumentState): void {
     this.#lastSeq = Math.max(this.#lastSeq, state.seq);
@@ -143,6 +175,7 @@ export class Catalog {
       this.#applyReseal(known, collection, state);
       return;
     }
+    collection.changed = Math.max(collection.changed, state.seq);
     const slot = known ?? this.#takeSlot(state.id, at, collection);
     const wasAlive = known !== undefined && this.#number(slot, DELETED_MS) === 0;
     const isAlive = state.deletedMs === 0;
@@ -253,12 +286,8 @@ export class Catalog {
 
   /** Living documents of a collection after `createdSeq`, in the order of creation. */
   *list(collection: string, afterCreatedSeq: number): Generator<ListedPlace> {
-    for (const slot of this.#collection(collection)?.order.after(afterCreatedSeq) ?? []) {
-      const { fileName, rev, seq, keyVersion, size } = this.#livingOf(slot);
-      const id = this.#ids[slot] as string;
-      const createdSeq = this.#number(slot, CREATED_SEQ);
-      yield { collection, id, fileName, rev, seq, createdSeq, keyVersion, size };
-    }
+    for (const slot of this.#collection(collection)?.order.after(afterCreatedSeq) ?? [])
+      yield this.#placeOf(collection, slot);
   }
 
   /** Each document and tombstone that changed after `seq`, at its last change, in that order. */
@@ -399,6 +428,13 @@ export class Catalog {
     };
   }
 
+  #placeOf(collection: string, slot: number): ListedPlace {
+    const { fileName, rev, seq, keyVersion, size } = this.#livingOf(slot);
+    const id = this.#ids[slot] as string;
+    const createdSeq = this.#number(slot, CREATED_SEQ);
+    return { collection, id, fileName, rev, seq, createdSeq, keyVersion, size };
+  }
+
   #state(slot: number): DocumentState {
     const name = slot * ROW_BYTES + FILE_NAME;
     const rev = slot * ROW_BYTES + REV;
@@ -437,7 +473,7 @@ export class Catalog {
     const at = this.#freeCollections.pop() ?? this.#collections.length;
     const order = new SeqIndex(this.#isInOrder);
     const nameBytes = Buffer.byteLength(name);
-    this.#collections[at] = { name, nameBytes, slots: new Map(), order, alive: 0, bytes: 0 };
+    this.#collections[at] = { name, nameBytes, slots: new Map(), order, alive: 0, bytes: 0, changed: 0 };
     this.#byName.set(name, at);
     return at;
   }

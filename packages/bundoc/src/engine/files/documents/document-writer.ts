@@ -1,5 +1,6 @@
 import type { AppError } from '@bundoc/shared/contract/app-error';
-import type { Disk } from '../disk/disk.ts';
+import { forEachConcurrently } from '@bundoc/shared/runtime/concurrently';
+import { AT_ONCE, type Disk } from '../disk/disk.ts';
 import type { Backlog } from './backlog.ts';
 import { type PendingWrite, ProjectFiles, type WritingPort } from './project-files.ts';
 
@@ -151,6 +152,12 @@ export class DocumentWriter {
   }
 
   async #write(queued: readonly QueuedWrite[]): Promise<void> {
+    const reads = queued.flatMap(({ files, fileName }) => files.takeRead(fileName) ?? []);
+    if (reads.length > 0)
+      await forEachConcurrently(reads, AT_ONCE, async (read) => {
+        // A snapshot that needs the content fails when it reads it.
+        await read().catch(() => undefined);
+      });
     const changes = queued.map(({ files, fileName, write }) => ({
       path: files.pathOf(fileName),
       content: write.sealed,

@@ -42,6 +42,8 @@ export class ProjectFiles {
   /** Names of files that are written and not synced. */
   #unsynced = new Set<string>();
   readonly #waits = new Set<Wait>();
+  /** Reads of files for snapshots, which come before the next write of the file. */
+  readonly #reads = new Map<string, () => Promise<unknown>>();
   #writeCount = 0;
   #backlogBytes = 0;
   #onCapacity: (() => void) | undefined;
@@ -90,6 +92,27 @@ export class ProjectFiles {
   /** Queues the write of a file. A later content replaces one that is still pending. */
   put(fileName: string, sealed: Buffer): void {
     this.#enqueue(fileName, sealed);
+  }
+
+  /**
+   * Has a file read before its next write or removal. Its present content must not be pending. `read` may run
+   * twice, and its failure prevents nothing.
+   */
+  readBeforeWriting(fileName: string, read: () => Promise<unknown>): void {
+    this.#reads.set(fileName, read);
+  }
+
+  /** The content of a file is no longer needed. */
+  forgetRead(fileName: string): void {
+    this.#reads.delete(fileName);
+  }
+
+  /** For the writer: the read that comes before a write of a file. */
+  takeRead(fileName: string): (() => Promise<unknown>) | undefined {
+    if (this.#reads.size === 0) return undefined;
+    const read = this.#reads.get(fileName);
+    this.#reads.delete(fileName);
+    return read;
   }
 
   /** Queues the removal of a file. */

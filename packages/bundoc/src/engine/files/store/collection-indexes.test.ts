@@ -9,6 +9,7 @@ import { commitOne, put, remove } from '../../../testing/writes.ts';
 import { encodeKeyPart } from '../../../values/key.ts';
 import { Scheduler } from '../../../work/scheduler.ts';
 import { describeIndexes } from '../../indexes/conformance.ts';
+import type { StoreSnapshot } from '../../port/snapshot-port.ts';
 
 const open: DefinedStore[] = [];
 afterEach(async () => {
@@ -33,9 +34,10 @@ const violation = { code: 'unique_violation', detail: expect.stringContaining('"
 /** Ids with a value in an index, in its order. */
 function idsAt(store: DefinedStore, index: string, value: string): readonly string[] | undefined {
   const low = encodeKeyPart(value);
-  return store.indexes
-    ?.search?.('notes', { name: index, fields: [index] }, { low, high: `${low}\u0100` }, false, 1_000)
-    ?.map(({ id }) => id);
+  using snapshot = store.snapshot('notes') as StoreSnapshot;
+  return snapshot
+    .search?.({ name: index, fields: [index] }, { low, high: `${low}\u0100` }, false, 1_000)
+    ?.entries.map(({ id }) => id);
 }
 
 describeIndexes('the files engine', async () => {

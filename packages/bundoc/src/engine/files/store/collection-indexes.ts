@@ -11,13 +11,9 @@ import { GroupUniqueness } from '../../indexes/uniqueness.ts';
 import {
   type DefinedBy,
   type EngineIndexes,
-  type IndexEntry,
-  type IndexRef,
   type IndexSpec,
   type IndexStatus,
-  isRefTo,
   isSameSpec,
-  type KeyRange,
   type UsableIndex,
 } from '../../port/index-port.ts';
 import type { DocumentPage, ListQuery, StoredDocument, Write } from '../../port/port.ts';
@@ -36,6 +32,8 @@ export interface IndexedDocuments {
   /** The revision of a living document, in hex. */
   revOf(ref: DocumentRef): string | undefined;
   countOf(collection: string): number;
+  /** A position since which a collection has not changed. */
+  changedIn(collection: string): number;
   /** Creation position of a living document. */
   positionOf(ref: DocumentRef): number | undefined;
   /** Position of the last change of a living document. */
@@ -122,23 +120,11 @@ export class CollectionIndexes implements EngineIndexes {
   }
 
   usable(collection: string): readonly UsableIndex[] {
-    return (this.#indexed.get(collection)?.indexes ?? [])
-      .filter(({ progress }) => progress.state !== 'building')
-      .map(({ spec, isMultiple }) => ({ name: spec.name, fields: spec.fields, isMultiple }));
-  }
-
-  search(
-    collection: string,
-    index: IndexRef,
-    range: KeyRange,
-    backwards: boolean,
-    limit: number,
-  ): readonly IndexEntry[] | undefined {
-    return this.#findWhole(collection, index)?.search(range, backwards, limit);
-  }
-
-  always(collection: string, index: IndexRef): readonly IndexEntry[] | undefined {
-    return this.#findWhole(collection, index)?.always;
+    return this.wholeOf(collection).map(({ spec, isMultiple }) => ({
+      name: spec.name,
+      fields: spec.fields,
+      isMultiple,
+    }));
   }
 
   /**
@@ -218,10 +204,10 @@ export class CollectionIndexes implements EngineIndexes {
     }
   }
 
-  #findWhole(collection: string, index: IndexRef): MemoryIndex | undefined {
-    return this.#indexed
-      .get(collection)
-      ?.indexes.find(({ spec, progress }) => isRefTo(spec, index) && progress.state !== 'building');
+  /** Indexes of a collection that are not being built. */
+  wholeOf(collection: string): readonly MemoryIndex[] {
+    const indexes = this.#indexed.get(collection)?.indexes ?? [];
+    return indexes.filter(({ progress }) => progress.state !== 'building');
   }
 
   /** A counter that changes when an index becomes ready. */
@@ -268,7 +254,11 @@ export class CollectionIndexes implements EngineIndexes {
   }
 
   #finish(collection: string, indexed: Indexed): void {
-    for (const index of indexed.building) index.progress = finished(index);
+    const wholeSince = this.#documents.changedIn(collection);
+    for (const index of indexed.building) {
+      index.progress = finished(index);
+      index.wholeSince = wholeSince;
+    }
     indexed.building = [];
     this.#held.delete(collection);
     this.#built++;

@@ -28,19 +28,23 @@ import {
   type WriteResult,
 } from '../../port/port.ts';
 import type { SealBudget, SealLimits } from '../../port/seal-budget.ts';
+import type { SnapshotOptions, StoreSnapshot } from '../../port/snapshot-port.ts';
 import type { Catalog } from '../catalog/catalog.ts';
 import type { StoredIndexes } from '../catalog/index-file.ts';
 import type { SnapshotHead } from '../catalog/snapshot.ts';
 import { LARGE_FILE_BYTES_MAX } from '../disk/disk.ts';
+import { readChanges, readSealedChanges } from '../documents/feed-reader.ts';
 import type { ProjectFiles } from '../documents/project-files.ts';
+import { StoreReader, type StoreReaderOptions } from '../documents/store-reader.ts';
 import type { Place } from '../log/layout.ts';
 import type { AttachedHandle, LogMark, PartSource } from '../log/log-api.ts';
+import { KeptMemory } from '../snapshots/kept-memory.ts';
+import { type Later, ProjectSnapshots } from '../snapshots/project-snapshots.ts';
 import type { CheckpointSource, StoredIndexState } from './checkpoint.ts';
 import { CollectionIndexes } from './collection-indexes.ts';
 import { CommitQueue } from './commit-queue.ts';
 import { type FrameChange, GroupPreparer } from './group-preparer.ts';
 import { Resealing } from './resealing.ts';
-import { StoreReader, type StoreReaderOptions } from './store-reader.ts';
 
 export interface FileStoreOptions extends StoreReaderOptions {
   readonly clock: Clock;
@@ -60,6 +64,10 @@ export interface FileStoreOptions extends StoreReaderOptions {
   readonly catalogBytesMax?: number | undefined;
   /** Runs the service's own work for the project; unscheduled when absent. */
   readonly ownWork?: OwnWork;
+  /** Bounds what snapshots keep, for all projects of the process. */
+  readonly keptMemory?: KeptMemory;
+  /** Schedules the end of states that are kept for later pages; `setTimeout` by default. */
+  readonly retainLater?: Later | undefined;
 }
 
 /**
@@ -128,6 +136,7 @@ export class FileStore implements ProjectStore, CheckpointSource {
   readonly #indexes: CollectionIndexes;
   readonly ownWork: OwnWork;
   readonly #reader: StoreReader;
+  readonly #snapshots: ProjectSnapshots;
   readonly #waiters = new CommitNotifier();
   #floor: Position = 0;
   #failed = false;
@@ -149,16 +158,20 @@ export class FileStore implements ProjectStore, CheckpointSource {
         list: (query) => this.list(query),
         revOf: (ref) => catalog.living(ref)?.rev,
         positionOf: (ref) => catalog.get(ref)?.createdSeq,
-        seqOf: (ref) => catalog.living(ref)?.seq,
+        seqOf: (ref) => catalog.seqOf(ref),
         changedSince: (seq) => catalog.changes(seq),
         get: async (ref) => this.get(ref),
         whenDecidedIsOver: () => this.#queue.whenDecidedIsOver(),
         countOf: (collection) => catalog.documentsIn(collection),
+        changedIn: (collection) => catalog.changedIn(collection),
       },
       parts.indexes,
       (error) => this.#options.onIndexFailure?.(error),
       this.ownWork,
     );
+    const { keptMemory: memory = new KeptMemory(), retainLater: later } = options;
+    const snapshotted = { catalog, files, reader: this.#reader, indexes: this.#indexes };
+    this.#snapshots = new ProjectSnapshots({ ...snapshotted, memory, later });
     this.indexState = { isThere: parts.indexes !== undefined, writtenFrom: undefined };
     const { cipher, clock, quota } = options;
     const position = () => this.#reader.lastSeq;
@@ -300,8 +313,12 @@ export class FileStore implements ProjectStore, CheckpointSource {
     return this.#reader.list(query);
   }
 
+  snapshot(collection: string, options?: SnapshotOptions): StoreSnapshot {
+    return this.#snapshots.take(collection, options);
+  }
+
   async changes(after: Position, limit: number, horizon?: Position): Promise<ChangePage> {
-    return this.#reader.changes(after, limit, horizon);
+    return readChanges(this.#reader, after, limit, horizon);
   }
 
   async position(): Promise<Position> {
@@ -314,7 +331,7 @@ export class FileStore implements ProjectStore, CheckpointSource {
   }
 
   sealedChanges(after: Position, limits: SealedPageLimits): Promise<SealedPage> {
-    return this.#reader.sealedChanges(after, limits);
+    return readSealedChanges(this.#reader, after, limits);
   }
 
   async collections(): Promise<readonly CollectionSummary[]> {
@@ -327,6 +344,7 @@ export class FileStore implements ProjectStore, CheckpointSource {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#waiters.end();
+    this.#snapshots.end();
     await this.#queue.whenIdle();
     await this.#indexes.stop();
     await this.#engine.closed(this);
@@ -427,6 +445,7 @@ export class FileStore implements ProjectStore, CheckpointSource {
     }
     const { state, fileName, sealed } = change;
     const { cache, project } = this.#options;
+    if (this.#snapshots.shown > 0) this.#snapshots.superseding(state);
     catalog.apply(state);
     if (change.indexing !== undefined && this.#indexes.has(state.collection))
       this.#indexes.apply(state, change.indexing.text, change.indexing.keys);

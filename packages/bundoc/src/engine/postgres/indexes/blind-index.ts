@@ -1,7 +1,7 @@
 import { type Path, pathOf } from '../../../values/path.ts';
 import { readValue } from '../../../values/value.ts';
 import { indexKeysOf } from '../../indexes/index-keys.ts';
-import type { IndexSpec, IndexState } from '../../port/index-port.ts';
+import type { IndexSpec, IndexState, UsableIndex } from '../../port/index-port.ts';
 import type { Queryable, Statement } from '../database/database.ts';
 import type { RowCipher } from '../rows/row-cipher.ts';
 import { orUndefined } from '../rows/rows.ts';
@@ -148,6 +148,11 @@ export function specText(collection: string, { name, fields, unique }: IndexSpec
 export function stateOf({ duplicates, indexed, total }: BlindIndex): IndexState {
   if (duplicates === undefined) return { state: 'building', indexed, total: Math.max(indexed, total) };
   return duplicates === 0 ? { state: 'ready' } : { state: 'duplicates', duplicates };
+}
+
+/** How lists may use ready indexes. */
+export function usableOf(ready: readonly BlindIndex[]): readonly UsableIndex[] {
+  return ready.map(({ spec: { name, fields } }) => ({ name, fields, isMultiple: true, isBlind: true }));
 }
 
 /** Whether it enforces uniqueness. */

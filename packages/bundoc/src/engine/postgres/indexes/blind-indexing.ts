@@ -5,10 +5,8 @@ import { OutcomeUnknown } from '../../port/errors.ts';
 import {
   type DefinedBy,
   type EngineIndexes,
-  type IndexRef,
   type IndexSpec,
   type IndexStatus,
-  isRefTo,
   isSameSpec,
   type UsableIndex,
 } from '../../port/index-port.ts';
@@ -24,6 +22,7 @@ import {
   readBlindIndexes,
   specText,
   stateOf,
+  usableOf,
 } from './blind-index.ts';
 import { BlindIndexBuilder, type BlindIndexBuilderOptions } from './blind-index-builder.ts';
 
@@ -87,11 +86,9 @@ export class BlindIndexing implements EngineIndexes {
     return indexes;
   }
 
-  /** An index that lists may use; undefined when it does not exist or is not ready. */
-  find(collection: string, ref: IndexRef): BlindIndex | undefined {
-    return this.#of(collection).find(
-      ({ spec, duplicates }) => isRefTo(spec, ref) && duplicates !== undefined,
-    );
+  /** The indexes that lists may use. */
+  ready(collection: string): readonly BlindIndex[] {
+    return this.#of(collection).filter(({ duplicates }) => duplicates !== undefined);
   }
 
   define(collection: string, specs: readonly IndexSpec[], { rev }: DefinedBy): void {
@@ -122,9 +119,7 @@ export class BlindIndexing implements EngineIndexes {
   }
 
   usable(collection: string): readonly UsableIndex[] {
-    return this.#of(collection)
-      .filter(({ duplicates }) => duplicates !== undefined)
-      .map(({ spec: { name, fields } }) => ({ name, fields, isMultiple: true, isBlind: true }));
+    return usableOf(this.ready(collection));
   }
 
   built(): Promise<void> {

@@ -21,15 +21,18 @@ import { type RowCipher, versionMissing } from '../rows/row-cipher.ts';
 import { orUndefined, ROW_COLUMNS, readStateRow, requireUpTo, SEALED } from '../rows/rows.ts';
 import type { SealedRow, SharedReads } from './shared-reads.ts';
 
+/** The columns of a page's rows behind those of a document: the head, and the size of the collection. */
+const SHOWN = `h.seq, (SELECT documents FROM bundoc.collections WHERE project = $1 AND token = $2)`;
+
 /**
  * A page with the head in one snapshot. No row means that the project does not exist; a row of nulls means
  * that the page is empty. With a separate query for the head, a fence could be lifted in between, and the
  * empty page would seem right.
  */
 const LIST: Statement = {
-  name: 'bundoc-list-4',
+  name: 'bundoc-list-5',
   text: `
-SELECT d.* FROM bundoc.heads AS h LEFT JOIN LATERAL (
+SELECT d.*, ${SHOWN} FROM bundoc.heads AS h LEFT JOIN LATERAL (
   SELECT ${ROW_COLUMNS}, ${SEALED}, total FROM (
     SELECT *, row_number() OVER w AS place, sum(octet_length(sealed)) OVER w AS running, count(*) OVER () AS total FROM (
       SELECT * FROM bundoc.documents
@@ -45,9 +48,9 @@ SELECT d.* FROM bundoc.heads AS h LEFT JOIN LATERAL (
  * means that the index finds none; no row means that it does not exist or is not ready.
  */
 const LIST_FOUND: Statement = {
-  name: 'bundoc-list-found-3',
+  name: 'bundoc-list-found-4',
   text: `
-SELECT d.* FROM bundoc.blind_indexes AS i LEFT JOIN LATERAL (
+SELECT d.*, ${SHOWN} FROM bundoc.heads AS h JOIN bundoc.blind_indexes AS i ON i.project = h.project LEFT JOIN LATERAL (
   SELECT ${ROW_COLUMNS}, ${SEALED}, total FROM (
     SELECT *, row_number() OVER w AS place, sum(octet_length(sealed)) OVER w AS running, count(*) OVER () AS total FROM (
       SELECT d.* FROM (
@@ -60,8 +63,7 @@ SELECT d.* FROM bundoc.blind_indexes AS i LEFT JOIN LATERAL (
       ) AS d WHERE d.created_seq = found.created_seq AND d.collection = $2 AND d.deleted_ms = 0
     ) AS d WINDOW w AS (ORDER BY created_seq)
   ) AS d WHERE place <= $4 AND (place = 1 OR running <= $5)
-) AS d ON true WHERE i.project = $1 AND i.id = $7 AND i.duplicates IS NOT NULL AND NOT i.dropped
-  AND EXISTS (SELECT FROM bundoc.heads WHERE project = $1) ORDER BY d.created_seq`,
+) AS d ON true WHERE h.project = $1 AND i.id = $7 AND i.duplicates IS NOT NULL AND NOT i.dropped ORDER BY d.created_seq`,
 };
 
 /** The head, and the changes with their bytes up to a limit, in one snapshot. */
@@ -83,6 +85,25 @@ const COLLECTIONS: Statement = {
          FROM bundoc.heads AS h LEFT JOIN bundoc.collections AS c ON c.project = $1 AND c.documents > 0
          WHERE h.project = $1 ORDER BY c.first_seq, c.token`,
 };
+
+const GET_SHOWN: Statement = {
+  name: 'bundoc-get-shown-1',
+  text: `SELECT ${ROW_COLUMNS}, ${SEALED} FROM bundoc.documents WHERE project = $1 AND name = $2 AND deleted_ms = 0`,
+};
+
+/** The tokens of an index, one of which each document of a page must have. */
+export interface FoundByTokens {
+  readonly id: number;
+  readonly tokens: readonly string[];
+}
+
+/** A page, with what else its statement has read. */
+export interface ReadPage extends DocumentPage {
+  /** The position of the last commit that it shows. */
+  readonly asOf: Position;
+  /** The number of documents in the collection. */
+  readonly total: number;
+}
 
 /** Bytes decrypted before other work gets its turn. */
 const STEP_BYTES = 1_048_576;
@@ -123,20 +144,43 @@ export class RowReader {
     return document;
   }
 
+  /** The document as a transaction sees it. @throws AppError `integrity_error`. */
+  async getIn(transaction: Queryable, ref: DocumentRef): Promise<StoredDocument | undefined> {
+    const { cipher, project } = this.#options;
+    const name = cipher.fileName(ref);
+    const [row] = await transaction.query(GET_SHOWN, [project, Buffer.from(name, 'hex')]);
+    if (row === undefined) return undefined;
+    const state = this.#requiredState(row);
+    const document = this.#open(ref, name, { ...state, sealed: row[9] as Buffer });
+    if (document === undefined) throw this.#damaged(name);
+    return document;
+  }
+
   /**
    * A page of a collection.
    *
-   * @param by an index and tokens, one of which each document must have; all documents if it is absent.
+   * @param by all documents if it is absent.
+   * @param transaction reads the page; by default it is any connection, and an outage is waited out.
    * @throws AppError `overloaded` when the index no longer exists.
    */
   async list(
     { collection, after, limit, bytesMax, work }: ListQuery,
-    by?: { readonly id: number; readonly tokens: readonly string[] },
-  ): Promise<DocumentPage> {
+    by?: FoundByTokens,
+    transaction?: Queryable,
+  ): Promise<ReadPage> {
     const { project } = this.#options;
-    const values = [project, this.#rows.collectionToken(collection), after, limit, bytesMax];
-    const found =
-      by === undefined ? await this.#asOfHead(LIST, values) : await this.#listFound(values, by.id, by.tokens);
+    const values: unknown[] = [project, this.#rows.collectionToken(collection), after, limit, bytesMax];
+    if (by !== undefined)
+      values.push(
+        by.tokens.map((token) => Buffer.from(token, 'hex')),
+        by.id,
+      );
+    const statement = by === undefined ? LIST : LIST_FOUND;
+    const rows = await (transaction?.query(statement, values) ?? this.#query(statement, values));
+    const [first] = rows;
+    if (first === undefined) throw await this.#whyNoRow(by);
+    const [asOf, total] = [first[11] as number, (first[12] as number | null) ?? 0];
+    const found = rows.filter(([name]) => name !== null);
     const documents: ListedDocument[] = [];
     const unreadable: string[] = [];
     const unnamed: string[] = [];
@@ -163,7 +207,8 @@ export class RowReader {
     work?.leave();
     const last = found.at(-1);
     const hasMore = last !== undefined && (last[10] as number) > found.length;
-    return { documents, unreadable, unnamed, next: hasMore ? (last[3] as number) : undefined };
+    const next = hasMore ? (last[3] as number) : undefined;
+    return { documents, unreadable, unnamed, next, asOf, total };
   }
 
   /** @throws AppError `position_gone`. */
@@ -215,8 +260,10 @@ export class RowReader {
   }
 
   async collections(): Promise<readonly CollectionSummary[]> {
-    const rows = await this.#asOfHead(COLLECTIONS, [this.#options.project]);
-    return rows.map((row) => {
+    const rows = await this.#query(COLLECTIONS, [this.#options.project]);
+    if (rows.length === 0) throw projectGone();
+    const found = rows.filter(([token]) => token !== null);
+    return found.map((row) => {
       const [token, keyVersion, name, documents, bytes] = row as unknown as [
         Buffer,
         number,
@@ -228,25 +275,11 @@ export class RowReader {
     });
   }
 
-  /** Rows of a statement that is joined to the project's head. @throws ProjectGone. */
-  async #asOfHead(statement: Statement, values: readonly unknown[]): Promise<readonly Row[]> {
-    const rows = await this.#query(statement, values);
-    if (rows.length === 0) throw projectGone();
-    return rows.filter(([first]) => first !== null);
-  }
-
-  async #listFound(
-    values: readonly unknown[],
-    id: number,
-    tokens: readonly string[],
-  ): Promise<readonly Row[]> {
-    const bytes = tokens.map((token) => Buffer.from(token, 'hex'));
-    const rows = await this.#query(LIST_FOUND, [...values, bytes, id]);
-    if (rows.length === 0) {
-      await this.position();
-      throw indexChanged();
-    }
-    return rows.filter(([name]) => name !== null);
+  /** The error of a page without any row. */
+  async #whyNoRow(by: FoundByTokens | undefined): Promise<Error> {
+    if (by === undefined) return projectGone();
+    await this.position();
+    return indexChanged();
   }
 
   #query(statement: Statement, values: readonly unknown[]): Promise<readonly Row[]> {
@@ -298,6 +331,6 @@ export function indexChanged(): AppError {
   return new AppError('overloaded', { detail: 'the index changed during the query', retryAfterS: 1 });
 }
 
-function projectGone(): ProjectGone {
+export function projectGone(): ProjectGone {
   return new ProjectGone('the project is not there any more');
 }

@@ -8,22 +8,27 @@ import { copyOf } from '../../../work/large-bytes.ts';
 import type { Work } from '../../../work/work.ts';
 import type {
   Awaitable,
-  ChangePage,
   DocumentPage,
   ListedDocument,
   ListQuery,
   Position,
   SealedChange,
-  SealedPage,
-  SealedPageLimits,
   StoredDocument,
 } from '../../port/port.ts';
 import type { DocumentState } from '../../port/state.ts';
 import type { Catalog, ListedPlace, LivingDocument } from '../catalog/catalog.ts';
 import type { Disk } from '../disk/disk.ts';
-import { documentPath, readDocumentFile } from '../documents/document-files.ts';
-import type { ProjectFiles } from '../documents/project-files.ts';
-import type { SealedCache } from '../documents/sealed-cache.ts';
+import { documentPath, readDocumentFile } from './document-files.ts';
+import type { ProjectFiles } from './project-files.ts';
+import type { SealedCache } from './sealed-cache.ts';
+
+/** One state of the documents. Each method throws when it is no longer known. */
+export interface StateView {
+  /** The state of a document; undefined when it does not exist. */
+  stateOf(ref: DocumentRef): LivingDocument | undefined;
+  /** Documents of a collection after a position, in the order of creation. */
+  after(collection: string, position: Position): Iterable<ListedPlace>;
+}
 
 /** Bytes decrypted before other work may get its turn. */
 const STEP_BYTES = 131_072;
@@ -50,16 +55,23 @@ export interface StoreReaderOptions {
  * Reads documents of the files engine. The catalog identifies the current state of a document. Its bytes
  * are pending, cached, or in its file. Commits may happen during a read, so its result counts only if the
  * catalog still has that state.
+ *
+ * A snapshot reads other states through its own {@link StateView}. The bytes of a superseded state are kept.
  */
 export class StoreReader {
   readonly #options: StoreReaderOptions;
   readonly #catalog: Catalog;
   readonly #writer: Pick<ProjectFiles, 'pending'>;
+  readonly #present: StateView;
 
   constructor(options: StoreReaderOptions, catalog: Catalog, writer: Pick<ProjectFiles, 'pending'>) {
     this.#options = options;
     this.#catalog = catalog;
     this.#writer = writer;
+    this.#present = {
+      stateOf: (ref) => catalog.living(ref),
+      after: (collection, position) => catalog.list(collection, position),
+    };
   }
 
   /** The position of the last commit. */
@@ -73,33 +85,40 @@ export class StoreReader {
   }
 
   /** A document whose bytes are in memory; undefined means "unknown", not "absent". */
-  getSync(ref: DocumentRef): StoredDocument | undefined {
-    const living = this.#catalog.living(ref);
+  getSync(ref: DocumentRef, view: StateView = this.#present): StoredDocument | undefined {
+    const living = view.stateOf(ref);
     return living && this.#openInMemory(ref, living);
   }
 
   /** Rejects with AppError `integrity_error` for an undecryptable document. */
-  get(ref: DocumentRef): Awaitable<StoredDocument | undefined> {
-    const living = this.#catalog.living(ref);
-    return living && (this.#openInMemory(ref, living) ?? this.#read(ref, living));
+  get(ref: DocumentRef, view: StateView = this.#present): Awaitable<StoredDocument | undefined> {
+    const living = view.stateOf(ref);
+    return living && (this.#openInMemory(ref, living) ?? this.#read(ref, living, view));
   }
 
   /** Reads a document that is not in memory. */
-  async #read(ref: DocumentRef, living: LivingDocument): Promise<StoredDocument | undefined> {
+  async #read(
+    ref: DocumentRef,
+    living: LivingDocument,
+    view: StateView,
+  ): Promise<StoredDocument | undefined> {
     const document = await this.#readFile(ref, living);
     if (document !== undefined) return document;
     // It was overwritten or re-sealed during the read.
-    if (!this.#isCurrent(ref, living)) return await this.get(ref);
+    if (!isSame(view.stateOf(ref), living)) return await this.get(ref, view);
     this.#options.onIntegrityError(living.fileName);
     throw new AppError('integrity_error');
   }
 
   /** As {@link ProjectStore.list}. */
-  async list({ collection, after, limit, bytesMax, work }: ListQuery): Promise<DocumentPage> {
+  async list(
+    { collection, after, limit, bytesMax, work }: ListQuery,
+    view: StateView = this.#present,
+  ): Promise<DocumentPage> {
     const places: ListedPlace[] = [];
     let bytes = 0;
     let more = false;
-    for (const place of this.#catalog.list(collection, after)) {
+    for (const place of view.after(collection, after)) {
       bytes += place.size;
       if (places.length === limit || (bytes > bytesMax && places.length > 0)) {
         more = true;
@@ -123,7 +142,7 @@ export class StoreReader {
       found.push(toListed(this.#openInMemory(place, place), place));
     }
     work?.leave();
-    await this.#readRest(places, found, unreadable, work);
+    await this.#readRest(places, found, unreadable, work, view);
     return {
       documents: found.filter((document) => document !== undefined),
       unreadable,
@@ -137,6 +156,7 @@ export class StoreReader {
     found: (ListedDocument | undefined)[],
     unreadable: string[],
     work: Work | undefined,
+    view: StateView,
   ): Promise<void> {
     for (let at = 0; at < places.length; ) {
       const reading: Promise<void>[] = [];
@@ -146,7 +166,7 @@ export class StoreReader {
         const index = at;
         const place = places[index] as ListedPlace;
         bytes += place.size;
-        const read = this.#readListed(place, unreadable).then((document) => {
+        const read = this.#readListed(place, unreadable, view).then((document) => {
           found[index] = document;
         });
         reading.push(read);
@@ -161,9 +181,13 @@ export class StoreReader {
   }
 
   /** Undefined for a deleted or undecryptable document, which must not break the list. */
-  async #readListed(place: ListedPlace, unreadable: string[]): Promise<ListedDocument | undefined> {
+  async #readListed(
+    place: ListedPlace,
+    unreadable: string[],
+    view: StateView,
+  ): Promise<ListedDocument | undefined> {
     try {
-      return toListed(await this.#read(place, place), place);
+      return toListed(await this.#read(place, place, view), place);
     } catch (error) {
       if (!hasCode(error, 'integrity_error')) throw error;
       unreadable.push(place.id);
@@ -171,43 +195,9 @@ export class StoreReader {
     }
   }
 
-  /** As {@link ProjectStore.changes}. */
-  changes(after: Position, limit: number, horizon: Position = 0): ChangePage {
-    const { lastSeq, purgedSeq } = this;
-    // A reader that starts from zero cannot have missed a purged tombstone.
-    const known = after === 0 ? purgedSeq : horizon;
-    // A position after the last commit is of another history: that of a later copy, or of another project.
-    if (purgedSeq > Math.max(after, known) || after > lastSeq) throw new AppError('position_gone');
-    const states = this.#catalog.changes(after).take(limit).toArray();
-    return {
-      changes: states.map((state) => ({
-        ref: { collection: state.collection, id: state.id },
-        rev: state.rev.toString('hex'),
-        deleted: state.deletedMs !== 0,
-        position: state.seq,
-      })),
-      position: states.at(-1)?.seq ?? Math.max(after, lastSeq),
-      horizon: known,
-    };
-  }
-
-  /** As {@link ProjectStore.sealedChanges}. */
-  async sealedChanges(after: Position, { limit, bytesMax }: SealedPageLimits): Promise<SealedPage> {
-    const { lastSeq, purgedSeq: forgotten } = this;
-    const states = this.#catalog.changes(after).take(limit).toArray();
-    const changes: SealedChange[] = [];
-    let isComplete = states.length < limit;
-    let position = after;
-    let bytes = 0;
-    for (const state of states) {
-      if (bytes >= bytesMax) return { changes, position, isComplete: false, forgotten };
-      const change = state.deletedMs === 0 ? await this.#readSealed(state) : { state, sealed: undefined };
-      if (change === undefined) isComplete = false;
-      else changes.push(change);
-      bytes += change?.sealed?.length ?? 0;
-      position = state.seq;
-    }
-    return { changes, position: states.length < limit ? lastSeq : position, isComplete, forgotten };
+  /** Documents and tombstones that changed after a position, in the order of their changes. */
+  changedAfter(position: Position): Generator<DocumentState> {
+    return this.#catalog.changes(position);
   }
 
   /**
@@ -216,7 +206,8 @@ export class StoreReader {
    */
   #openInMemory(ref: DocumentRef, living: LivingDocument): StoredDocument | undefined {
     const { cache, project } = this.#options;
-    const { fileName } = living;
+    const { fileName, kept } = living;
+    if (kept !== undefined) return kept.sealed && this.#open(ref, living, kept.sealed);
     const cached = cache.get(project, fileName);
     const document = cached && this.#open(ref, living, cached);
     if (document !== undefined) return document;
@@ -236,12 +227,30 @@ export class StoreReader {
     return cached && copyOf(cached);
   }
 
+  /** Sealed bytes of the present state of a document, if they are in memory; the caller owns them. */
+  sealedInMemory(living: LivingDocument): Buffer | undefined {
+    const { cache, project } = this.#options;
+    const found = this.#writer.pending(living.fileName) ?? cache.get(project, living.fileName);
+    return found && copyOf(found);
+  }
+
+  /** The content of a document's file. */
+  async readSealedFile({ fileName, size }: LivingDocument): Promise<Buffer | undefined> {
+    const { disk, directory } = this.#options;
+    const sealed = await readDocumentFile(disk, directory, documentPath(fileName), size);
+    return Buffer.isBuffer(sealed) ? sealed : undefined;
+  }
+
   async #readFile(ref: DocumentRef, living: LivingDocument): Promise<StoredDocument | undefined> {
-    const { disk, directory, cache, project } = this.#options;
-    const { fileName } = living;
-    const sealed = await readDocumentFile(disk, directory, documentPath(fileName), living.size);
-    const document = Buffer.isBuffer(sealed) ? this.#open(ref, living, sealed) : undefined;
-    if (!Buffer.isBuffer(sealed) || document === undefined) return undefined;
+    const { cache, project } = this.#options;
+    const { fileName, kept } = living;
+    if (kept !== undefined) {
+      const former = await kept.read();
+      return former && this.#open(ref, living, former);
+    }
+    const sealed = await this.readSealedFile(living);
+    const document = sealed && this.#open(ref, living, sealed);
+    if (sealed === undefined || document === undefined) return undefined;
     // After an overwrite or a re-sealing during the read, the older bytes must not enter the cache.
     if (this.#isCurrent(ref, living)) cache.set(project, fileName, sealed);
     else freeMemory(sealed);
@@ -249,29 +258,26 @@ export class StoreReader {
   }
 
   /** Whether the catalog still has this state of a document, sealed under the same key version. */
-  #isCurrent(ref: DocumentRef, { seq, keyVersion }: LivingDocument): boolean {
-    const now = this.#catalog.living(ref);
-    return now?.seq === seq && now.keyVersion === keyVersion;
+  #isCurrent(ref: DocumentRef, living: LivingDocument): boolean {
+    return isSame(this.#catalog.living(ref), living);
   }
 
   /**
    * The authenticated bytes of a document with its state, under the key version that the state has now;
    * undefined when it was overwritten or deleted since.
    */
-  async #readSealed({ seq, collection, id }: DocumentState): Promise<SealedChange | undefined> {
+  async readSealed({ seq, collection, id }: DocumentState): Promise<SealedChange | undefined> {
     const ref = { collection, id };
-    const { disk, directory, onIntegrityError } = this.#options;
+    const { onIntegrityError } = this.#options;
     for (;;) {
       const state = this.#catalog.get(ref);
       const living = this.#catalog.living(ref);
       if (state?.seq !== seq || living === undefined) return undefined;
       const { fileName } = living;
-      const sealed =
-        this.#inMemory(living) ??
-        (await readDocumentFile(disk, directory, documentPath(fileName), living.size));
+      const sealed = this.#inMemory(living) ?? (await this.readSealedFile(living));
       // It was re-sealed, overwritten or deleted during the read.
       if (!this.#isCurrent(ref, living)) continue;
-      if (Buffer.isBuffer(sealed) && this.#open(ref, living, sealed, true) !== undefined)
+      if (sealed !== undefined && this.#open(ref, living, sealed, true) !== undefined)
         return { state: { ...state, size: sealed.length }, sealed };
       onIntegrityError(fileName);
       throw new AppError('integrity_error');
@@ -301,6 +307,10 @@ export class StoreReader {
       throw error;
     }
   }
+}
+
+function isSame(now: LivingDocument | undefined, { seq, keyVersion, kept }: LivingDocument): boolean {
+  return now?.seq === seq && now.keyVersion === keyVersion && now.kept === kept;
 }
 
 function toListed(

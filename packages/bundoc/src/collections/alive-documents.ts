@@ -1,0 +1,126 @@
+import type { Ttl } from '@bundoc/shared/contract/collections';
+import type { IndexEntry, IndexRef, KeyRange, UsableIndex } from '../engine/port/index-port.ts';
+import type {
+  Awaitable,
+  DocumentPage,
+  ListedDocument,
+  Position,
+  StoredDocument,
+} from '../engine/port/port.ts';
+import type { IndexPage, SnapshotListQuery, StoreSnapshot } from '../engine/port/snapshot-port.ts';
+import type { OwnWork, Work } from '../work/work.ts';
+import { isExpired } from './expiry.ts';
+
+/**
+ * Limits on the expired documents that one list skips before it ends with an empty page: their number, their
+ * bytes, and pages without any other document.
+ */
+export const SKIPPED_MAX = 5_000;
+const SKIPPED_BYTES_MAX = 33_554_432;
+const SKIPPED_PAGES_MAX = 100;
+
+/** Whether a document has not expired. */
+export type IsAlive = (document: StoredDocument) => boolean;
+
+export function aliveAt(ttl: Ttl, nowMs: () => number): IsAlive {
+  return ({ text }) => !isExpired(ttl, text, nowMs());
+}
+
+/** Lists documents until a page has some that have not expired. */
+export async function listAlive(
+  list: (after: Position) => Promise<DocumentPage>,
+  from: Position,
+  isAlive: IsAlive,
+  work: Work,
+): Promise<DocumentPage> {
+  const skippedExpired = { documents: 0, bytes: 0 };
+  for (let after = from, pages = 1; ; pages++) {
+    const page = await work.outside(() => list(after));
+    const documents: ListedDocument[] = [];
+    for (const document of page.documents) {
+      const turn = work.pause();
+      if (turn !== undefined) await turn;
+      if (isAlive(document)) documents.push(document);
+      else {
+        skippedExpired.documents++;
+        skippedExpired.bytes += document.text.length;
+      }
+    }
+    // Stop after a bounded number of expired documents: the page ends here, with a cursor.
+    const isEnough =
+      skippedExpired.documents >= SKIPPED_MAX ||
+      skippedExpired.bytes >= SKIPPED_BYTES_MAX ||
+      pages >= SKIPPED_PAGES_MAX;
+    if (documents.length > 0 || page.unreadable.length > 0 || page.next === undefined || isEnough) {
+      work.leave();
+      return { ...page, documents, skippedExpired };
+    }
+    after = page.next;
+  }
+}
+
+/** A snapshot without the documents that had expired when it was taken. */
+export class AliveSnapshot implements StoreSnapshot {
+  readonly #snapshot: StoreSnapshot;
+  readonly #isAlive: IsAlive;
+  readonly #ownWork: OwnWork;
+
+  constructor(snapshot: StoreSnapshot, isAlive: IsAlive, own: OwnWork) {
+    this.#snapshot = snapshot;
+    this.#isAlive = isAlive;
+    this.#ownWork = own;
+  }
+
+  get asOf(): Position | undefined {
+    return this.#snapshot.asOf;
+  }
+
+  get keptBytes(): number {
+    return this.#snapshot.keptBytes;
+  }
+
+  async list(query: SnapshotListQuery): Promise<DocumentPage> {
+    const list = (after: Position) => this.#snapshot.list({ ...query, after });
+    if (query.work !== undefined) return await listAlive(list, query.after, this.#isAlive, query.work);
+    using work = this.#ownWork('expiry');
+    return await listAlive(list, query.after, this.#isAlive, work);
+  }
+
+  get(id: string): Awaitable<StoredDocument | undefined> {
+    const found = this.#snapshot.get(id);
+    const unlessExpired = (document: StoredDocument | undefined) => this.#unlessExpired(document);
+    return found instanceof Promise ? found.then(unlessExpired) : unlessExpired(found);
+  }
+
+  getSync(id: string): StoredDocument | undefined {
+    return this.#unlessExpired(this.#snapshot.getSync?.(id));
+  }
+
+  total(): Awaitable<number> {
+    return this.#snapshot.total();
+  }
+
+  usable(): readonly UsableIndex[] {
+    return this.#snapshot.usable();
+  }
+
+  search(index: IndexRef, range: KeyRange, backwards: boolean, limit: number): IndexPage | undefined {
+    return this.#snapshot.search?.(index, range, backwards, limit);
+  }
+
+  always(index: IndexRef): readonly IndexEntry[] | undefined {
+    return this.#snapshot.always?.(index);
+  }
+
+  retain(): void {
+    this.#snapshot.retain?.();
+  }
+
+  [Symbol.dispose](): void {
+    this.#snapshot[Symbol.dispose]();
+  }
+
+  #unlessExpired(document: StoredDocument | undefined): StoredDocument | undefined {
+    return document && this.#isAlive(document) ? document : undefined;
+  }
+}

@@ -1,0 +1,273 @@
+import type { MemoryIndex } from '../../indexes/memory-index.ts';
+import type { IndexEntry, KeyRange } from '../../port/index-port.ts';
+import type { IndexPage } from '../../port/snapshot-port.ts';
+import type { Catalog, ListedPlace, LivingDocument } from '../catalog/catalog.ts';
+import type { KeptState } from './kept-state.ts';
+import { KeptTree, stateAt } from './kept-tree.ts';
+
+/** Entries of an index that one search visits: those of later states are left out. */
+const VISITED_MAX = 4_096;
+
+/** All snapshots of one state of a collection. */
+export interface SnapshotGroup {
+  /** The last commit of the project when the first of them was taken. */
+  readonly at: number;
+  /** Its state is that of every commit from `since` to before `until`, which is undefined until a change. */
+  readonly since: number;
+  until: number | undefined;
+  /** Number of documents. */
+  readonly documents: number;
+  /** Snapshots in use. */
+  users: number;
+  /** Whether it is kept for later pages. */
+  isRetained: boolean;
+  /** Whether its state is gone. */
+  isOver: boolean;
+  /** The kept states that it owns, and their bytes. */
+  states: KeptState[];
+  bytes: number;
+}
+
+interface KeptEntries {
+  readonly tree: KeptTree<string>;
+  /** States with too many keys. */
+  readonly always: Set<KeptState>;
+  /** States without exactly one entry. */
+  multiple: number;
+}
+
+/**
+ * The states of one collection that snapshots show: the present documents, and superseded ones as long as a
+ * snapshot needs them.
+ *
+ * A commit keeps a superseded state once, for the newest group of snapshots that shows it. When that group
+ * ends, the state passes to the next older group that shows it. So a write costs the same for any number of
+ * snapshots.
+ */
+export class CollectionStates {
+  readonly name: string;
+  readonly #catalog: Catalog;
+  /** In the order of their commits. */
+  readonly groups: SnapshotGroup[] = [];
+  readonly #byId = new Map<string, KeptState[]>();
+  readonly #order = new KeptTree<number>();
+  readonly #entries = new Map<MemoryIndex, KeptEntries>();
+
+  constructor(name: string, catalog: Catalog) {
+    this.name = name;
+    this.#catalog = catalog;
+  }
+
+  /** The group of the present state, made if necessary. @param at the last commit of the project. */
+  present(at: number): SnapshotGroup {
+    const newest = this.groups.at(-1);
+    if (newest !== undefined && newest.until === undefined) return newest;
+    const group: SnapshotGroup = {
+      at,
+      since: this.#catalog.changedIn(this.name),
+      until: undefined,
+      documents: this.#catalog.documentsIn(this.name),
+      users: 0,
+      isRetained: false,
+      isOver: false,
+      states: [],
+      bytes: 0,
+    };
+    this.groups.push(group);
+    return group;
+  }
+
+  /** The group whose state is that of a commit. */
+  groupOf(asOf: number): SnapshotGroup | undefined {
+    return this.groups.find(
+      ({ since, until }) => since <= asOf && asOf < (until ?? Number.POSITIVE_INFINITY),
+    );
+  }
+
+  /** Keeps a superseded state for the newest group. */
+  keep(state: KeptState, group: SnapshotGroup): void {
+    const { id, createdSeq } = state.place;
+    group.states.push(state);
+    group.bytes += state.bytes;
+    const former = this.#byId.get(id);
+    if (former === undefined) this.#byId.set(id, [state]);
+    else former.push(state);
+    this.#order.add(createdSeq, state);
+    for (const [index, placed] of state.keys) {
+      const entries = this.#entriesOf(index);
+      if (placed === 'too many') entries.always.add(state);
+      else for (const key of placed) entries.tree.add(key, state);
+      if (placed.length !== 1) entries.multiple++;
+    }
+  }
+
+  /** Ends a group. @returns the states that no other group shows. */
+  end(group: SnapshotGroup): readonly KeptState[] {
+    const at = this.groups.indexOf(group);
+    this.groups.splice(at, 1);
+    const older = this.groups[at - 1];
+    const free: KeptState[] = [];
+    for (const state of group.states)
+      if (older !== undefined && state.isAt(older.at)) {
+        older.states.push(state);
+        older.bytes += state.bytes;
+      } else {
+        this.#forget(state);
+        free.push(state);
+      }
+    group.states = [];
+    group.bytes = 0;
+    group.isOver = true;
+    return free;
+  }
+
+  /** The state of a document in a group. */
+  stateOf(group: SnapshotGroup, id: string): LivingDocument | undefined {
+    const living = this.#catalog.living({ collection: this.name, id });
+    if (living !== undefined && living.seq <= group.at) return living;
+    return stateAt(this.#byId.get(id), group.at)?.place;
+  }
+
+  /** The documents of a group after a position, in the order of creation. Nothing may change meanwhile. */
+  list(group: SnapshotGroup, after: number): Iterable<ListedPlace> {
+    const present = this.#catalog.list(this.name, after);
+    return group.until === undefined ? present : this.#listMerged(group, present, after);
+  }
+
+  *#listMerged({ at }: SnapshotGroup, present: Iterator<ListedPlace>, after: number): Generator<ListedPlace> {
+    const kept = this.#order.from(after + 1);
+    const nextPresent = (): ListedPlace | undefined => {
+      for (;;) {
+        const { value } = present.next();
+        if (value === undefined || value.createdSeq > at) return undefined;
+        if (value.seq <= at) return value;
+      }
+    };
+    const nextKept = (): ListedPlace | undefined => {
+      for (;;) {
+        const { value } = kept.next();
+        if (value === undefined || value[0] > at) return undefined;
+        const state = stateAt(value[1], at);
+        if (state !== undefined) return state.place;
+      }
+    };
+    let one = nextPresent();
+    let other = nextKept();
+    while (one !== undefined || other !== undefined)
+      if (other === undefined || (one !== undefined && one.createdSeq < other.createdSeq)) {
+        yield one as ListedPlace;
+        one = nextPresent();
+      } else {
+        yield other;
+        other = nextKept();
+      }
+  }
+
+  /** Whether documents of a group may have several entries in an index, or none. */
+  isMultiple(index: MemoryIndex): boolean {
+    return index.isMultiple || (this.#entries.get(index)?.multiple ?? 0) > 0;
+  }
+
+  /** Documents of a group with too many keys. */
+  always(group: SnapshotGroup, index: MemoryIndex): readonly IndexEntry[] {
+    const present = index.always;
+    if (group.until === undefined) return present;
+    const kept = [...(this.#entries.get(index)?.always ?? [])].filter((state) => state.isAt(group.at));
+    return [
+      ...present.filter(({ id }) => this.#isAt(group, id)),
+      ...kept.map(({ place }) => index.alwaysEntry(place.id, place.createdSeq)),
+    ];
+  }
+
+  /** Entries of a group in a range of an index. */
+  search(
+    group: SnapshotGroup,
+    index: MemoryIndex,
+    range: KeyRange,
+    backwards: boolean,
+    limit: number,
+  ): IndexPage {
+    if (group.until === undefined) {
+      const entries = index.search(range, backwards, limit);
+      return { entries, last: entries.length === limit ? entries.at(-1)?.key : undefined };
+    }
+    if (!(range.low < range.high)) return { entries: [], last: undefined };
+    const entries: IndexEntry[] = [];
+    let visited = 0;
+    for (const { key, id, states } of this.#merged(index, range, backwards)) {
+      const kept = stateAt(states, group.at);
+      if (kept !== undefined) entries.push({ key, id: kept.place.id });
+      else if (id !== undefined && this.#isAt(group, id)) entries.push({ key, id });
+      if (entries.length === limit || ++visited === VISITED_MAX) return { entries, last: key };
+    }
+    return { entries, last: undefined };
+  }
+
+  /** Present and kept entries of a range, each key once. */
+  *#merged(index: MemoryIndex, { low, high }: KeyRange, backwards: boolean): Generator<MergedEntry> {
+    const present = index.entries({ low, high }, backwards);
+    const tree = this.#entries.get(index)?.tree;
+    const kept = backwards ? tree?.before(high) : tree?.from(low);
+    const nextKept = (): [string, KeptState[]] | undefined => {
+      let found = kept?.next().value;
+      if (backwards && found !== undefined && found[0] >= high) found = kept?.next().value;
+      return found === undefined || found[0] < low || found[0] >= high ? undefined : found;
+    };
+    let one: IndexEntry | undefined = present.next().value;
+    let other = nextKept();
+    while (one !== undefined || other !== undefined) {
+      const order = orderOf(one?.key, other?.[0], backwards);
+      const key = order <= 0 ? one?.key : other?.[0];
+      yield {
+        key: key as string,
+        id: order <= 0 ? one?.id : undefined,
+        states: order >= 0 ? other?.[1] : undefined,
+      };
+      if (order <= 0) one = present.next().value;
+      if (order >= 0) other = nextKept();
+    }
+  }
+
+  #isAt({ at }: SnapshotGroup, id: string): boolean {
+    return (this.#catalog.seqOf({ collection: this.name, id }) ?? Number.POSITIVE_INFINITY) <= at;
+  }
+
+  #entriesOf(index: MemoryIndex): KeptEntries {
+    let entries = this.#entries.get(index);
+    if (entries === undefined) {
+      entries = { tree: new KeptTree(), always: new Set(), multiple: 0 };
+      this.#entries.set(index, entries);
+    }
+    return entries;
+  }
+
+  #forget(state: KeptState): void {
+    const { id, createdSeq } = state.place;
+    const others = this.#byId.get(id)?.filter((one) => one !== state) ?? [];
+    if (others.length === 0) this.#byId.delete(id);
+    else this.#byId.set(id, others);
+    this.#order.remove(createdSeq, state);
+    for (const [index, placed] of state.keys) {
+      const entries = this.#entriesOf(index);
+      if (placed === 'too many') entries.always.delete(state);
+      else for (const key of placed) entries.tree.remove(key, state);
+      if (placed.length !== 1) entries.multiple--;
+    }
+  }
+}
+
+interface MergedEntry {
+  readonly key: string;
+  /** The document that has the key now. */
+  readonly id: string | undefined;
+  /** Kept states with the key. */
+  readonly states: readonly KeptState[] | undefined;
+}
+
+/** Negative when the first key comes first, 0 for equal keys. */
+function orderOf(one: string | undefined, other: string | undefined, backwards: boolean): number {
+  if (one === undefined) return 1;
+  if (other === undefined) return -1;
+  if (one === other) return 0;
+  return one < other === backwards ? 1 : -1;
+}
