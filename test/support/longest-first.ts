@@ -3,8 +3,8 @@ import { readDurations, testFileId } from '../../scripts/lib/test-stages.mjs';
 
 /**
  * Starts files that run alone first, then those of each project, whose processes end with the project. Of
- * these, the longest come first, so that none of them is left for the end, when the other workers have nothing
- * to do. Vitest orders files by their last run, which a new checkout does not have.
+ * these, the longest come first, so that none of them is left for the end, when the other workers have
+ * nothing to do. Vitest orders files by their last run, which a new checkout does not have.
  */
 export class LongestFirst extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {

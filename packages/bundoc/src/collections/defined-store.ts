@@ -24,7 +24,7 @@ import type {
   Write,
   WriteResult,
 } from '../engine/port/port.ts';
-import { type SnapshotOptions, type StoreSnapshot, snapshotOf } from '../engine/port/snapshot-port.ts';
+import type { SnapshotOptions, StoreSnapshot } from '../engine/port/snapshot-port.ts';
 import { ownWork } from '../work/scheduler.ts';
 import type { OwnWork } from '../work/work.ts';
 import { AliveSnapshot, aliveAt, type IsAlive, listAlive } from './alive-documents.ts';
@@ -170,7 +170,7 @@ export class DefinedStore implements CollectionStore {
   snapshot(collection: string, options: SnapshotOptions = {}): Awaitable<StoreSnapshot> {
     const nowMs = this.#clock.now();
     const isAlive = this.#aliveIn(collection, () => nowMs);
-    const taken = snapshotOf(this.#store, collection, options);
+    const taken = this.#store.snapshot(collection, options);
     if (isAlive === undefined) return taken;
     const alive = (snapshot: StoreSnapshot) => new AliveSnapshot(snapshot, isAlive, this.#ownWork);
     return taken instanceof Promise ? taken.then(alive) : alive(taken);

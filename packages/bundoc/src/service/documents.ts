@@ -19,7 +19,7 @@ import type {
 } from '../engine/port/port.ts';
 import { PreconditionsFailed } from '../engine/port/precondition.ts';
 import { shortHash } from '../engine/port/short-hash.ts';
-import { ofOneState, shownPosition, snapshotOf } from '../engine/port/snapshot-port.ts';
+import { ofOneState, shownPosition } from '../engine/port/snapshot-port.ts';
 import type { InstanceManager } from '../projects/instance-manager.ts';
 import type { Work } from '../work/work.ts';
 import { openPositionCursor, sealPositionCursor } from './page-cursor.ts';
@@ -218,7 +218,7 @@ export class Documents {
     const context = ['list', collection, shortHash(...(fields?.canonical ?? []))];
     const after = cursor === undefined ? 0 : openPositionCursor(cursors, context, cursor);
     const page = await inTurn(async () => {
-      using snapshot = await snapshotOf(store, collection, { asOf, work });
+      using snapshot = await store.snapshot(collection, { asOf, work });
       const listed = await ofOneState(() => snapshot.list({ after, limit, bytesMax, work }));
       if (listed.next !== undefined) snapshot.retain?.();
       const total = request.total ? await snapshot.total() : undefined;

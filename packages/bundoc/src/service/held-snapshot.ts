@@ -1,11 +1,6 @@
 import assert from 'node:assert/strict';
 import type { Position, ProjectStore } from '../engine/port/port.ts';
-import {
-  type SnapshotOptions,
-  type StoreSnapshot,
-  shownPosition,
-  snapshotOf,
-} from '../engine/port/snapshot-port.ts';
+import { type SnapshotOptions, type StoreSnapshot, shownPosition } from '../engine/port/snapshot-port.ts';
 import type { HeldLease } from '../projects/held-lease.ts';
 
 type Lease = { readonly store: ProjectStore; isUsable(): boolean } & Disposable;
@@ -39,7 +34,7 @@ export class HeldSnapshot implements Disposable {
   async #take(store: ProjectStore): Promise<StoreSnapshot> {
     this.#asOf = this.#held?.snapshot.asOf ?? this.#asOf;
     this[Symbol.dispose]();
-    const snapshot = await snapshotOf(store, this.#collection, { ...this.#options, asOf: this.#asOf });
+    const snapshot = await store.snapshot(this.#collection, { ...this.#options, asOf: this.#asOf });
     this.#held = { store, snapshot };
     return snapshot;
   }

@@ -3,7 +3,7 @@ import { runInShare } from '@bundoc/shared/shares/share-key';
 import type { DefinedStore } from '../../src/collections/defined-store.ts';
 import { cursorsOf } from '../../src/crypto/sealed-cursor.ts';
 import type { StoredDocument, Write } from '../../src/engine/port/port.ts';
-import { ofOneState, snapshotOf } from '../../src/engine/port/snapshot-port.ts';
+import { ofOneState } from '../../src/engine/port/snapshot-port.ts';
 import { SCAN_LIMITS } from '../../src/queries/scan-budget.ts';
 import { whereSchema } from '../../src/queries/where.ts';
 import { Queries } from '../../src/service/queries.ts';
@@ -122,7 +122,7 @@ export class Readers {
   } as const satisfies Record<string, { expected: Shown; ask: (of: Readers) => Promise<Shown> }>;
 
   async #list(limit: number): Promise<Shown> {
-    using snapshot = await snapshotOf(this.#store, 'notes', {});
+    using snapshot = await this.#store.snapshot('notes');
     return await ofOneState(async () => {
       const documents: StoredDocument[] = [];
       let after: number | undefined = 0;

@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { openStores, type StoreUnderTest } from '../../testing/store-under-test.ts';
 import { commitOne, put, ref, remove } from '../../testing/writes.ts';
 import type { Position, ProjectStore } from '../port/port.ts';
-import { ofOneState, type StoreSnapshot, shownPosition, snapshotOf } from '../port/snapshot-port.ts';
+import { ofOneState, type StoreSnapshot, shownPosition } from '../port/snapshot-port.ts';
 
 const BYTES_MAX = 1_000_000;
 const RUNS = 20;
@@ -74,7 +74,7 @@ export function describeSnapshots(name: string, make: () => Promise<StoreUnderTe
           async (first, limit, between) => {
             await model.commit(first);
             const acknowledged = await store.position();
-            using snapshot = await snapshotOf(store, 'notes', {});
+            using snapshot = await store.snapshot('notes');
             const rest = [...between];
             const next = async () => {
               const some = rest.shift();
@@ -103,7 +103,7 @@ export function describeSnapshots(name: string, make: () => Promise<StoreUnderTe
       await store.commit([{ ...put('x', '{}'), ref: ref('x', 'other') }]);
       const none = async () => undefined;
       const shownAt = async () => {
-        using snapshot = await snapshotOf(store, 'notes', { asOf });
+        using snapshot = await store.snapshot('notes', { asOf });
         const shown = await ofOneState(() => listAll(snapshot, 1, none));
         expect(shownPosition(snapshot)).toBe(asOf);
         return shown;
@@ -122,7 +122,7 @@ export function describeSnapshots(name: string, make: () => Promise<StoreUnderTe
       await commitOne(store, put('a', '{}'));
       const asOf = (await store.position()) + 1;
       const shown = async () => {
-        using snapshot = await snapshotOf(store, 'notes', { asOf });
+        using snapshot = await store.snapshot('notes', { asOf });
         await snapshot.list({ after: 0, limit: 1, bytesMax: BYTES_MAX });
       };
       await expect(shown()).rejects.toMatchObject({ code: 'invalid_request' });

@@ -268,7 +268,7 @@ export interface ProjectStore extends AsyncDisposable {
    * @throws AppError `snapshot_too_old` when the state of `asOf` is no longer kept and the collection has
    *   changed since; `invalid_request` for a position after the last commit.
    */
-  snapshot?(collection: string, options?: SnapshotOptions): Awaitable<StoreSnapshot>;
+  snapshot(collection: string, options?: SnapshotOptions): Awaitable<StoreSnapshot>;
 
   /** The opaque name of a document, which shows no id. Only of engines in which an id may not open. */
   nameOf?(ref: DocumentRef): string;

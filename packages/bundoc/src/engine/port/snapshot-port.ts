@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import { AppError } from '@bundoc/shared/contract/app-error';
-import type { DocumentRef } from '../../crypto/stored-text.ts';
 import type { Work } from '../../work/work.ts';
 import type { IndexEntry, IndexRef, KeyRange, UsableIndex } from './index-port.ts';
 import type { Awaitable, DocumentPage, ListQuery, Position, ProjectStore, StoredDocument } from './port.ts';
@@ -100,35 +99,4 @@ export function shownPosition({ asOf }: StoreSnapshot): Position {
 /** The refusal of a position that no commit of the project has reached. */
 export function beyondLastCommit(): AppError {
   return new AppError('invalid_request', { detail: 'as_of: no commit of the project has this position yet' });
-}
-
-/** The snapshot of a store; for a store without snapshots, its documents as they are at each step. */
-export function snapshotOf(
-  store: ProjectStore,
-  collection: string,
-  options: SnapshotOptions,
-): Awaitable<StoreSnapshot> {
-  return store.snapshot?.(collection, options) ?? presentOf(store, collection, options);
-}
-
-/** @throws AppError `snapshot_too_old` for any state but the present one. */
-async function presentOf(
-  store: ProjectStore,
-  collection: string,
-  options: SnapshotOptions,
-): Promise<StoreSnapshot> {
-  const asOf = await store.position();
-  if (options.asOf !== undefined && options.asOf > asOf) throw beyondLastCommit();
-  if (options.asOf !== undefined && options.asOf < asOf) throw snapshotTooOld();
-  const refOf = (id: string): DocumentRef => ({ collection, id });
-  return {
-    asOf,
-    keptBytes: 0,
-    list: (query) => store.list({ ...query, collection }),
-    get: (id) => store.get(refOf(id)),
-    getSync: (id) => store.getSync?.(refOf(id)),
-    total: async () => (await store.collections()).find(({ name }) => name === collection)?.documents ?? 0,
-    usable: () => store.indexes?.usable(collection) ?? [],
-    [Symbol.dispose]: () => undefined,
-  };
 }
