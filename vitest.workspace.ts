@@ -62,6 +62,7 @@ const API = [
   'lists',
   'lost-projects',
   'new-machine',
+  'one-state',
   'open-by-hand',
   'openapi',
   'outage',
@@ -82,7 +83,8 @@ const API = [
  * Of these, the suites that run on PostgreSQL with LONG_TESTS=1 only. They are about refusals before a
  * storage is asked (`access`, `bad-input`, `processor-time`), about the client and its commands (`client`,
  * `client-tour`, `transfer`), or about keys, tokens and BunKMS: of the storage they read and write single
- * documents, as all others do. What they leave in it, `packages/bundoc/test/postgres-*` tests in rows.
+ * documents, as all others do. What they leave in it, `packages/bundoc/test/postgres-*` tests in rows, and the
+ * answers of `one-state` as well.
  */
 const API_IN_LONG: readonly string[] = [
   'access',
@@ -93,6 +95,7 @@ const API_IN_LONG: readonly string[] = [
   'events',
   'kek-fetch',
   'kek-rotation',
+  'one-state',
   'outage',
   'processor-time',
   'take-over',

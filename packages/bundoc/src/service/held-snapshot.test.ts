@@ -1,3 +1,4 @@
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { expect, it } from 'vitest';
 import type { FileStore } from '../engine/files/store/file-store.ts';
 import { HeldLease } from '../projects/held-lease.ts';
@@ -11,7 +12,9 @@ async function start() {
   await project.create(disk);
   const open = { store: await project.open(disk), isUsable: true };
   await commitOne(open.store, put('a', '{}'));
+  let gone: (() => undefined) | undefined;
   const acquire = async () => {
+    if (gone !== undefined) return gone();
     const { store } = open;
     open.isUsable = true;
     return { store, isUsable: () => open.isUsable, [Symbol.dispose]: () => undefined };
@@ -24,7 +27,13 @@ async function start() {
     open.store = await project.open(disk);
     return open.store;
   };
-  return { held, reopen };
+  /** Closes the project between two steps. Whoever acquires it then gets this answer. */
+  const leave = async (answer: () => undefined): Promise<void> => {
+    await open.store[Symbol.asyncDispose]();
+    open.isUsable = false;
+    gone = answer;
+  };
+  return { held, reopen, leave };
 }
 
 const ref = { collection: 'others', id: 'x' };
@@ -47,4 +56,24 @@ it('a request whose collection has changed while the project was closed is refus
   await state.get();
   await commitOne(await reopen(), put('b', '{}'));
   await expect(state.get()).rejects.toMatchObject({ code: 'snapshot_too_old', retryAfterS: 1 });
+});
+
+it.each([
+  ['deleted', 'project_not_found', () => undefined],
+  [
+    'moved away',
+    'project_elsewhere',
+    () => {
+      throw new AppError('project_elsewhere');
+    },
+  ],
+])('a request whose project was %s between two steps is refused with %s', async (_how, code, answer) => {
+  const { held, leave } = await start();
+  using state = held;
+  const first = await state.get();
+  await leave(answer);
+  await expect(first.list({ after: 0, limit: 9, bytesMax: 1e6 })).rejects.toMatchObject({
+    code: 'snapshot_too_old',
+  });
+  await expect(state.get()).rejects.toMatchObject({ code });
 });
