@@ -10,8 +10,8 @@ const ALTERS =
   /\bvi\.(?:mock|doMock|hoisted|spyOn|fn|stub\w+|useFakeTimers|setSystemTime|resetModules)\b|process\.env\[[^\]]*\] ?=|delete process\.env|process\.(?:on|once|chdir|exit|memoryUsage)\b/;
 
 /**
- * Files that leave their process as it was run `together`, in as many processes as run at a time. Each process
- * loads each module once. The others run `alone`.
+ * Files that leave their process as it was run `together`, in as many processes as run at a time. Each
+ * process loads each module once. The others run `alone`.
  *
  * @param {string} root
  * @param {readonly string[]} patterns

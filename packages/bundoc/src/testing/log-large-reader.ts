@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { DataFolder } from '@bundoc/shared/files/data-folder';
 import { openNodeDisk } from '../engine/files/disk/node-disk.ts';
 import { readLog } from '../engine/files/log/log-view.ts';
@@ -27,5 +28,7 @@ for await (const { body } of partsBehind(reader, wanted)) {
 // And as a repair does, which goes by no part but itself.
 let walked = 0;
 for await (const { body } of view.partsOf(new Set([handle]))) walked += body.length;
-const memoryBytes = process.resourceUsage().maxRSS * 1_024;
+// Not that of `resourceUsage`, which begins with the memory of the process that started this one.
+const [, peakKb] = /^VmHWM:\s+(\d+) kB$/m.exec(readFileSync('/proc/self/status', 'utf8')) ?? [];
+const memoryBytes = Number(peakKb) * 1_024;
 process.stdout.write(JSON.stringify({ parts, bytes, walked, damage: view.damage, memoryBytes }));
