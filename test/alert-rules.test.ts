@@ -162,6 +162,12 @@ const SPECIAL: readonly (readonly [
     BEFORE + 1,
   ],
   [
+    'bundoc_snapshots_dropped_total',
+    [{ series: 'bundoc_snapshots_dropped_total', values: '0x4 20x20' }],
+    BEFORE,
+    BEFORE + 1,
+  ],
+  [
     'node_filesystem_avail_bytes',
     [{ series: 'node_filesystem_avail_bytes', values: '1000000000x4 999000000-1000000x20' }],
     BEFORE,

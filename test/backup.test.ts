@@ -21,7 +21,12 @@ afterAll(() => installation[Symbol.asyncDispose]());
 
 const put = (id: string, n: number) =>
   call(installation.url, `${NOTES}/${id}`, { method: 'PUT', token, body: `{ "n": ${n}.10 }` });
-const listed = async () => (await call(installation.url, `${NOTES}?limit=1000`, { token })).text;
+/** All documents. The restored project continues at a later position. */
+const listed = async () => {
+  const { text } = await call(installation.url, `${NOTES}?limit=1000`, { token });
+  expect(text).toMatch(/"as_of":\d+/);
+  return text.replace(/"as_of":\d+/, '');
+};
 const file = (name: string) => join(installation.folder, name);
 
 const bundoc = (environment: Record<string, string>, ...args: string[]) => bundocCommand(environment, args);

@@ -93,7 +93,7 @@ const ROWS: Readonly<Record<string, { asked: () => Promise<Answer[]>; described?
       return answers;
     },
   },
-  'GET …/documents?limit=&cursor=&fields=&include=total': {
+  'GET …/documents?limit=&cursor=&fields=&include=total&as_of=': {
     asked: async () => {
       const first = await ask(`${DOCUMENTS}?limit=1&fields=v,a.b&include=total`);
       const cursor = encodeURIComponent(String(first.json()['next_cursor']));
