@@ -23,11 +23,11 @@ const patient = { testTimeout: 400_000, hookTimeout: 400_000, expect: { poll: { 
 
 /**
  * Vitest's own number leaves a core to itself, which of two is half the machine. Tests that need servers and
- * processes wait for them more than they compute.
+ * processes wait for them more than they compute, and those with containers for builds of images.
  */
 const cores = availableParallelism();
 const computing = { maxWorkers: cores };
-const waiting = { maxWorkers: cores + 2 };
+const waiting = { maxWorkers: cores + 3 };
 
 /**
  * Tests of the API, which know nothing of where documents are stored: they run on files, and on PostgreSQL

@@ -15,20 +15,20 @@ const SLOW = Object.fromEntries([0, 1, 2, 3].map((n) => [`integration ${n}`, 300
 describe('a run of many files', () => {
   it('begins with their number, about how long they take, and the commands for a part', () => {
     const text = stagesOf(SLOW).stages.announcement();
-    expect(text).toContain('14 files of tests, about 6 minutes on 2 processors.');
+    expect(text).toContain('14 files of tests, about 5 minutes on 2 processors.');
     expect(text).toContain('npm run test:quick');
     expect(text).toContain('npm run test:one -- <file or folder>');
   });
 
   it('takes less with more processors', () => {
-    expect(stagesOf(SLOW, 8).stages.announcement()).toContain('about 3 minutes on 8 processors');
+    expect(stagesOf(SLOW, 8).stages.announcement()).toContain('about 2 minutes on 8 processors');
     expect(stagesOf({}, 1).stages.announcement()).toContain('about 20 seconds on one processor');
   });
 
   it('says which stage it is in, what has ended, and about how long is left', () => {
     const { stages, wait } = stagesOf(SLOW);
     expect(stages.progress()).toBe(
-      'stage 1 of 2, unit tests: 0 of 10 files, 0 passed, 0 failed, 0 skipped, about 6 minutes left',
+      'stage 1 of 2, unit tests: 0 of 10 files, 0 passed, 0 failed, 0 skipped, about 5 minutes left',
     );
     for (let n = 0; n < 9; n++) expect(stages.ended(`unit ${n}`)).toBe(undefined);
     for (const state of ['passed', 'passed', 'skipped', 'failed', 'pending'] as const) stages.tested(state);
@@ -37,7 +37,7 @@ describe('a run of many files', () => {
       'stage 1 of 2, unit tests: all 10 files, 2 passed, 1 failed, 1 skipped',
     );
     expect(stages.progress()).toContain('stage 2 of 2, running services: 0 of 4 files');
-    expect(stages.progress()).toContain('about 6 minutes left');
+    expect(stages.progress()).toContain('about 5 minutes left');
   });
 
   it('expects the rest at its own pace', () => {

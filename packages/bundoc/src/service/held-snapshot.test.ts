@@ -27,7 +27,7 @@ async function start() {
     open.store = await project.open(disk);
     return open.store;
   };
-  /** Closes the project between two steps. Whoever acquires it then gets this answer. */
+  /** Closes the project between two steps. The next acquisition gets this answer. */
   const leave = async (answer: () => undefined): Promise<void> => {
     await open.store[Symbol.asyncDispose]();
     open.isUsable = false;
