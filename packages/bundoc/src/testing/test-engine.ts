@@ -54,12 +54,14 @@ interface OpenEngine extends AsyncDisposable {
 }
 
 const engines = new WeakMap<Disk, Promise<OpenEngine>>();
+/** The ends of former engines. Two logs on one disk would write over each other. */
+const ends = new WeakMap<Disk, Promise<void>>();
 
 /** The engine of a process. Each disk has one. */
 export async function engineOn(disk: Disk, options: TestEngineOptions = {}): Promise<FilesEngine> {
   let open = engines.get(disk);
   if (open === undefined) {
-    open = openEngine(disk, options);
+    open = (ends.get(disk) ?? Promise.resolve()).then(() => openEngine(disk, options));
     engines.set(disk, open);
     open.catch(() => engines.delete(disk));
   }
@@ -68,9 +70,15 @@ export async function engineOn(disk: Disk, options: TestEngineOptions = {}): Pro
 
 /** Closes the engine of a disk. The next call for an engine opens another one. */
 export async function closeEngine(disk: Disk): Promise<void> {
-  const open = await engines.get(disk);
+  const open = engines.get(disk);
+  if (open === undefined) return ends.get(disk);
   engines.delete(disk);
-  await open?.[Symbol.asyncDispose]();
+  const end = open.then((engine) => engine[Symbol.asyncDispose]());
+  ends.set(
+    disk,
+    end.catch(() => undefined),
+  );
+  await end;
 }
 
 async function openEngine(
