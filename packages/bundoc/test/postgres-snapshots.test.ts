@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import { runInShare } from '@bundoc/shared/shares/share-key';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { needs } from '@bundoc/shared/testing/programs';
@@ -241,14 +242,50 @@ describe('snapshots on PostgreSQL', needs('postgresql'), () => {
     await store[Symbol.asyncDispose]();
   });
 
+  it('show no earlier state for a position that a commit reaches only after the read', async () => {
+    const { store } = await opened();
+    const asOf = (await store.position()) + 1;
+    const query = database.query.bind(database);
+    vi.spyOn(database, 'query').mockImplementation(async (statement, values) => {
+      const rows = await query(statement, values);
+      if (!statement.name.startsWith('bundoc-list-')) return rows;
+      vi.restoreAllMocks();
+      await commitOne(store, put('a', '{"v":2}'));
+      return rows;
+    });
+    using snapshot = store.snapshot('notes', { asOf });
+    await expect(snapshot.list(page(0))).rejects.toMatchObject({ code: 'invalid_request' });
+    expect(await store.position()).toBe(asOf);
+    await store[Symbol.asyncDispose]();
+  });
+
   describe('wait for a connection,', () => {
     const project = 'p';
     const statement = { name: 'one', text: 'SELECT 1' };
     const begin = (connections: SnapshotConnections, subject: string) =>
       runInShare({ subject, project }, () => connections.begin(project, { statement, values: [] }));
 
+    /** The database, as if it had this many connections. */
+    const ofSize = (connectionsMax: number) => ({
+      connectionsMax,
+      query: database.query.bind(database),
+      run: database.run.bind(database),
+      transaction: database.transaction.bind(database),
+    });
+
+    it('of which few connections have one, so that the others are left for commits', async () => {
+      const connections = new SnapshotConnections({ database: ofSize(3), clock: new FakeClock() });
+      const first = await begin(connections, 'one');
+      const second = begin(connections, 'another');
+      await setImmediate();
+      expect([connections.held, connections.waiting]).toEqual([1, 1]);
+      first.held.end(new Error('over'));
+      (await second).held.end(new Error('over'));
+      await expect.poll(() => connections.held).toBe(0);
+    });
+
     it('and a subject with many scans does not let the first scan of another wait', async () => {
-      const connections = new SnapshotConnections({ database, clock: new FakeClock() });
+      const connections = new SnapshotConnections({ database: ofSize(5), clock: new FakeClock() });
       const first = await begin(connections, 'many');
       const order: string[] = [];
       const ended = new Error('over');

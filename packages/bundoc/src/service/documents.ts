@@ -218,7 +218,7 @@ export class Documents {
     const context = ['list', collection, shortHash(...(fields?.canonical ?? []))];
     const after = cursor === undefined ? 0 : openPositionCursor(cursors, context, cursor);
     const page = await inTurn(async () => {
-      using snapshot = await store.snapshot(collection, { asOf, work });
+      using snapshot = await store.snapshot(collection, { asOf });
       const listed = await ofOneState(() => snapshot.list({ after, limit, bytesMax, work }));
       if (listed.next !== undefined) snapshot.retain?.();
       const total = request.total ? await snapshot.total() : undefined;

@@ -123,11 +123,11 @@ export class Queries {
 
   /** Makes an answer whose steps all have one lease and show one state. */
   async #answer<T>(
-    { project, collection, asOf, work }: Selection,
+    { project, collection, asOf }: Selection,
     make: (state: HeldSnapshot, lease: HeldLease<QueryLease>) => Promise<T>,
   ): Promise<T> {
     using lease = new HeldLease(() => this.#instances.acquire(project, 'existing'));
-    using state = new HeldSnapshot(lease, collection, { asOf, work });
+    using state = new HeldSnapshot(lease, collection, { asOf });
     return await ofOneState(() => make(state, lease));
   }
 

@@ -1,14 +1,11 @@
 import assert from 'node:assert/strict';
 import { AppError } from '@bundoc/shared/contract/app-error';
-import type { Work } from '../../work/work.ts';
 import type { IndexEntry, IndexRef, KeyRange, UsableIndex } from './index-port.ts';
 import type { Awaitable, DocumentPage, ListQuery, Position, ProjectStore, StoredDocument } from './port.ts';
 
 export interface SnapshotOptions {
   /** The state to show, which an earlier snapshot of the collection had. The present one by default. */
   readonly asOf?: Position | undefined;
-  /** Long work that the snapshot belongs to. */
-  readonly work?: Work | undefined;
 }
 
 /** A query of a snapshot's documents, which are those of its collection. */

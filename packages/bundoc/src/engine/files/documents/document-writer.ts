@@ -154,9 +154,9 @@ export class DocumentWriter {
   async #write(queued: readonly QueuedWrite[]): Promise<void> {
     const reads = queued.flatMap(({ files, fileName }) => files.takeRead(fileName) ?? []);
     if (reads.length > 0)
-      await forEachConcurrently(reads, AT_ONCE, async (read) => {
+      await forEachConcurrently(reads, AT_ONCE, async (reader) => {
         // A snapshot that needs the content fails when it reads it.
-        await read().catch(() => undefined);
+        await reader.read().catch(() => undefined);
       });
     const changes = queued.map(({ files, fileName, write }) => ({
       path: files.pathOf(fileName),

@@ -16,6 +16,11 @@ interface Wait {
   readonly done: PromiseWithResolvers<void>;
 }
 
+/** Needs a file's content before it is replaced. */
+export interface FileReader {
+  read(): Promise<unknown>;
+}
+
 /** What the files of a project need from the writer. */
 export interface WritingPort {
   readonly backlog: Backlog;
@@ -43,7 +48,7 @@ export class ProjectFiles {
   #unsynced = new Set<string>();
   readonly #waits = new Set<Wait>();
   /** Reads of files for snapshots, which come before the next write of the file. */
-  readonly #reads = new Map<string, () => Promise<unknown>>();
+  readonly #reads = new Map<string, FileReader>();
   #writeCount = 0;
   #backlogBytes = 0;
   #onCapacity: (() => void) | undefined;
@@ -95,24 +100,24 @@ export class ProjectFiles {
   }
 
   /**
-   * Has a file read before its next write or removal. Its present content must not be pending. `read` may run
-   * twice, and its failure prevents nothing.
+   * Has a file read before its next write or removal. Its present content must not be pending. The reader may
+   * read twice, and its failure prevents nothing.
    */
-  readBeforeWriting(fileName: string, read: () => Promise<unknown>): void {
-    this.#reads.set(fileName, read);
+  readBeforeWriting(fileName: string, reader: FileReader): void {
+    this.#reads.set(fileName, reader);
   }
 
-  /** The content of a file is no longer needed. */
-  forgetRead(fileName: string): void {
-    this.#reads.delete(fileName);
+  /** A reader no longer needs the content of a file. */
+  forgetRead(fileName: string, reader: FileReader): void {
+    if (this.#reads.get(fileName) === reader) this.#reads.delete(fileName);
   }
 
   /** For the writer: the read that comes before a write of a file. */
-  takeRead(fileName: string): (() => Promise<unknown>) | undefined {
+  takeRead(fileName: string): FileReader | undefined {
     if (this.#reads.size === 0) return undefined;
-    const read = this.#reads.get(fileName);
+    const reader = this.#reads.get(fileName);
     this.#reads.delete(fileName);
-    return read;
+    return reader;
   }
 
   /** Queues the removal of a file. */

@@ -6,12 +6,14 @@ import type { KeptState } from './kept-state.ts';
 import { KeptTree, stateAt } from './kept-tree.ts';
 
 /** Entries of an index that one search visits: those of later states are left out. */
-const VISITED_MAX = 4_096;
+const VISITED_MAX = 512;
+/** Superseded states that are forgotten in one turn of the event loop. */
+const FORGOTTEN_AT_ONCE = 512;
 
 /** All snapshots of one state of a collection. */
 export interface SnapshotGroup {
-  /** The last commit of the project when the first of them was taken. */
-  readonly at: number;
+  /** The last commit of the project when the last of them was taken. */
+  at: number;
   /** Its state is that of every commit from `since` to before `until`, which is undefined until a change. */
   readonly since: number;
   until: number | undefined;
@@ -52,6 +54,8 @@ export class CollectionStates {
   readonly #byId = new Map<string, KeptState[]>();
   readonly #order = new KeptTree<number>();
   readonly #entries = new Map<MemoryIndex, KeptEntries>();
+  /** States that no group shows, and that are still in the orders. */
+  #unshown: KeptState[] = [];
 
   constructor(name: string, catalog: Catalog) {
     this.name = name;
@@ -61,7 +65,11 @@ export class CollectionStates {
   /** The group of the present state, made if necessary. @param at the last commit of the project. */
   present(at: number): SnapshotGroup {
     const newest = this.groups.at(-1);
-    if (newest !== undefined && newest.until === undefined) return newest;
+    if (newest !== undefined && newest.until === undefined) {
+      // An index may have become ready since.
+      newest.at = at;
+      return newest;
+    }
     const group: SnapshotGroup = {
       at,
       since: this.#catalog.changedIn(this.name),
@@ -112,13 +120,27 @@ export class CollectionStates {
         older.states.push(state);
         older.bytes += state.bytes;
       } else {
-        this.#forget(state);
         free.push(state);
       }
     group.states = [];
     group.bytes = 0;
     group.isOver = true;
+    // Without a group, the whole collection is forgotten.
+    if (this.groups.length > 0) this.#forgetInTurns(free);
     return free;
+  }
+
+  /** A commit may end a group of many states, and must not wait for them to leave the orders. */
+  #forgetInTurns(states: readonly KeptState[]): void {
+    const isRunning = this.#unshown.length > 0;
+    for (const state of states) this.#unshown.push(state);
+    if (isRunning || states.length === 0) return;
+    const turn = () => {
+      for (const state of this.#unshown.splice(-FORGOTTEN_AT_ONCE)) this.#forget(state);
+      if (this.groups.length === 0) this.#unshown = [];
+      if (this.#unshown.length > 0) setImmediate(turn);
+    };
+    turn();
   }
 
   /** The state of a document in a group. */
@@ -134,33 +156,26 @@ export class CollectionStates {
     return group.until === undefined ? present : this.#listMerged(group, present, after);
   }
 
-  *#listMerged({ at }: SnapshotGroup, present: Iterator<ListedPlace>, after: number): Generator<ListedPlace> {
+  *#listMerged({ at }: SnapshotGroup, present: Iterable<ListedPlace>, after: number): Generator<ListedPlace> {
     const kept = this.#order.from(after + 1);
-    const nextPresent = (): ListedPlace | undefined => {
-      for (;;) {
-        const { value } = present.next();
-        if (value === undefined || value.createdSeq > at) return undefined;
-        if (value.seq <= at) return value;
-      }
+    let next: [number, KeptState[]] | undefined = kept.next().value;
+    const takeKept = (): ListedPlace | undefined => {
+      const place = next && stateAt(next[1], at)?.place;
+      next = kept.next().value;
+      return place;
     };
-    const nextKept = (): ListedPlace | undefined => {
-      for (;;) {
-        const { value } = kept.next();
-        if (value === undefined || value[0] > at) return undefined;
-        const state = stateAt(value[1], at);
-        if (state !== undefined) return state.place;
+    for (const place of present) {
+      if (place.createdSeq > at) break;
+      while (next !== undefined && next[0] <= place.createdSeq) {
+        const superseded = takeKept();
+        if (superseded !== undefined) yield superseded;
       }
-    };
-    let one = nextPresent();
-    let other = nextKept();
-    while (one !== undefined || other !== undefined)
-      if (other === undefined || (one !== undefined && one.createdSeq < other.createdSeq)) {
-        yield one as ListedPlace;
-        one = nextPresent();
-      } else {
-        yield other;
-        other = nextKept();
-      }
+      if (place.seq <= at) yield place;
+    }
+    while (next !== undefined && next[0] <= at) {
+      const superseded = takeKept();
+      if (superseded !== undefined) yield superseded;
+    }
   }
 
   /** Whether documents of a group may have several entries in an index, or none. */
@@ -252,6 +267,7 @@ export class CollectionStates {
       if (placed === 'too many') entries.always.delete(state);
       else for (const key of placed) entries.tree.remove(key, state);
       if (placed.length !== 1) entries.multiple--;
+      if (entries.tree.isEmpty && entries.always.size === 0) this.#entries.delete(index);
     }
   }
 }

@@ -104,10 +104,7 @@ export class FileSnapshot implements StoreSnapshot, StateView {
   /** Indexes that became ready with this state or before: a later one lacks keys of superseded documents. */
   #usable(): readonly MemoryIndex[] {
     const { at } = this.#shown();
-    const whole = this.#port.wholeIndexes(this.#states.name);
-    return whole.every(({ wholeSince }) => wholeSince <= at)
-      ? whole
-      : whole.filter(({ wholeSince }) => wholeSince <= at);
+    return this.#port.wholeIndexes(this.#states.name).filter(({ wholeSince }) => wholeSince <= at);
   }
 
   #find(ref: IndexRef): MemoryIndex | undefined {

@@ -8,8 +8,10 @@ export interface KeptOwner {
   dropOne(): void;
 }
 
-/** Bytes of superseded documents that are kept by default where no limit is set. */
+/** Bytes of superseded documents that are kept where a test sets no limit. */
 const BYTES_MAX = 67_108_864;
+/** Part of all that one state may keep while nobody reads it. */
+const UNREAD_PART = 16;
 
 /**
  * Bounds the superseded documents that snapshots of all projects of a process keep. One project may have half
@@ -28,6 +30,14 @@ export class KeptMemory {
 
   get bytes(): number {
     return this.#bytes;
+  }
+
+  /**
+   * Bytes that a state may keep while it waits for later pages. Every page with a cursor leaves one, and few
+   * clients ask for it.
+   */
+  get unreadBytesMax(): number {
+    return this.#bytesMax / UNREAD_PART;
   }
 
   /** States that were given up because they kept too much. */

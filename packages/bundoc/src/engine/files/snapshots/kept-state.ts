@@ -3,8 +3,8 @@ import type { MemoryIndex } from '../../indexes/memory-index.ts';
 import type { ListedPlace } from '../catalog/catalog.ts';
 
 /** Memory of a kept state besides its sealed bytes and keys, and of each key besides its characters. */
-const STATE_BYTES = 600;
-const KEY_BYTES = 100;
+const STATE_BYTES = 1_200;
+const KEY_BYTES = 180;
 
 /**
  * The keys that a document had in an index, with its position; `too many` for one that every search checks.

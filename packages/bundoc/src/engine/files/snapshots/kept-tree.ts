@@ -22,6 +22,10 @@ export class KeptTree<K extends string | number> {
     else this.#tree.set(key, others);
   }
 
+  get isEmpty(): boolean {
+    return this.#tree.isEmpty;
+  }
+
   /** Keys with their states, from `low` on. The tree must not change during the iteration. */
   from(low: K): IterableIterator<[K, KeptState[]]> {
     return this.#tree.entries(low);

@@ -94,10 +94,11 @@ export class ProjectSnapshots implements KeptOwner, SnapshotPort {
     const sealed = reader.sealedInMemory(place);
     const readFile = () => reader.readSealedFile(place);
     const state = new KeptState({ place, until: seq, sealed, keys: this.#keysOf(collection, id) }, readFile);
-    if (sealed === undefined) files.readBeforeWriting(place.fileName, () => state.read());
+    if (sealed === undefined) files.readBeforeWriting(place.fileName, state);
     states.keep(state, group);
     this.#count(state.bytes);
     memory.count(this, state.bytes);
+    if (group.users === 0 && group.bytes > memory.unreadBytesMax) this.#end(states, group);
   }
 
   wholeIndexes(collection: string): readonly MemoryIndex[] {
@@ -127,15 +128,18 @@ export class ProjectSnapshots implements KeptOwner, SnapshotPort {
 
   dropOne(): void {
     let victim: readonly [CollectionStates, SnapshotGroup] | undefined;
-    for (const states of this.#collections.values())
+    for (const states of this.#collections.values()) {
+      if (!states.groups.some(({ bytes }) => bytes > 0)) continue;
       for (const group of states.groups)
         if (victim === undefined || isBefore(group, victim[1])) victim = [states, group];
+    }
     if (victim !== undefined) this.#end(...victim);
   }
 
   /** Ends all snapshots. */
   end(): void {
-    while (this.shown > 0) this.dropOne();
+    for (const states of this.#collections.values())
+      for (const group of [...states.groups]) this.#end(states, group);
   }
 
   #endUnused(states: CollectionStates, group: SnapshotGroup): void {
@@ -147,7 +151,7 @@ export class ProjectSnapshots implements KeptOwner, SnapshotPort {
     let bytes = 0;
     for (const state of states.end(group)) {
       bytes += state.bytes;
-      if (state.sealed === undefined) this.#options.files.forgetRead(state.place.fileName);
+      if (state.sealed === undefined) this.#options.files.forgetRead(state.place.fileName, state);
       state.free();
     }
     this.shown--;

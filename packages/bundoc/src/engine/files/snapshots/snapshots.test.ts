@@ -206,6 +206,36 @@ describe('the memory of snapshots', () => {
     expect(memory.bytes).toBeLessThanOrEqual(4_000);
   });
 
+  it('is taken from no collection that keeps nothing', async () => {
+    const { store, memory } = await start({ keptBytes: 12_000 });
+    await commitOne(store, { ...put('q', '{}'), ref: { collection: 'quiet', id: 'q' } });
+    using quiet = store.snapshot('quiet');
+    await commitOne(store, put('a', '{}'));
+    using busy = store.snapshot('notes');
+    await commitOne(store, put('a', JSON.stringify({ pad: 'x'.repeat(8_000) })));
+    using later = store.snapshot('notes');
+    await commitOne(store, put('a', '{}'));
+    expect(memory.dropped).toBeGreaterThan(0);
+    await expect(later.list(all)).rejects.toMatchObject(gone);
+    await expect(busy.list(all)).rejects.toMatchObject(gone);
+    expect(await idsIn(quiet)).toEqual(['q']);
+  });
+
+  it('is small for a state that only waits for later pages', async () => {
+    const { store, memory } = await start({ keptBytes: 64_000 });
+    const fill = (v: number) =>
+      store.commit(
+        ['a', 'b', 'c', 'd', 'e'].map((id) => put(id, JSON.stringify({ v, pad: 'x'.repeat(500) }))),
+      );
+    await fill(1);
+    const first = store.snapshot('notes');
+    first.retain?.();
+    first[Symbol.dispose]();
+    await fill(2);
+    expect([memory.bytes, memory.dropped]).toEqual([0, 0]);
+    expect(() => store.snapshot('notes', { asOf: shownPosition(first) })).toThrow('snapshot_too_old');
+  });
+
   it('is taken from the project that keeps most', () => {
     const memory = new KeptMemory(100);
     const owner = (name: string) => {

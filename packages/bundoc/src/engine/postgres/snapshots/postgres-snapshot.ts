@@ -147,6 +147,8 @@ export class PostgresSnapshot implements StoreSnapshot {
     const { database, clock } = this.#ports;
     const { asOf = readAsOf } = this.#of;
     if (asOf === readAsOf) return { asOf, total };
+    // A later commit may come before the next statement, which would find this state unchanged.
+    if (asOf > readAsOf) throw beyondLastCommit();
     const { statement, values } = this.#changedSince(asOf);
     // After the read: what has not changed until now had not changed before.
     const rows = await retryUnavailable(clock, () => database.query(statement, values));

@@ -17,7 +17,7 @@ const IDLE_MS_MAX = HELD_MS_MAX + 5_000;
 
 /** One of this many connections may hold a snapshot. */
 const CONNECTIONS_FOR_ONE = 5;
-/** As many again are for subjects that hold at most their equal part. */
+/** As many again are for subjects that hold at most their equal part, unless there are fewer than five. */
 const BEYOND = { ofSubject: 2, ofProject: 1 };
 
 const SHOW_ONE_STATE: BoundStatement = {
@@ -60,7 +60,7 @@ export class SnapshotConnections {
     this.#places = new Pool({
       name: 'connections for scans',
       capacity: Math.max(1, Math.floor(database.connectionsMax / CONNECTIONS_FOR_ONE)),
-      beyond: BEYOND,
+      ...(database.connectionsMax >= CONNECTIONS_FOR_ONE && { beyond: BEYOND }),
       accounts: this.#accounts,
       isOwed: true,
       clock,
