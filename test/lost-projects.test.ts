@@ -148,7 +148,7 @@ describe('after a restore to an earlier moment, a project that was created later
     expect([all.code, all.stdout, all.stderr]).toEqual([
       0,
       'b2\n',
-      'bundoc: accepted the loss of 1 project; a write creates one again\n',
+      'bundoc: accepted the loss of 1 project; a write creates one again, unless its key is destroyed\n',
     ]);
     expect((await command('accept-loss')).stderr).toBe('bundoc: 0 projects lost\n');
     await start(restored);

@@ -51,7 +51,7 @@ export const addAcceptLossCommand: AddCommands = (program, environment) => {
       console.error(
         isListing
           ? `bundoc: ${what} lost`
-          : `bundoc: accepted the loss of ${what}; a write creates one again`,
+          : `bundoc: accepted the loss of ${what}; a write creates one again, unless its key is destroyed`,
       );
     });
 };
