@@ -46,6 +46,17 @@ describe('bundoc on the command line', () => {
     },
   );
 
+  it('names a wrong URL when the service there has nothing at the path, and what looks for the cause', async () => {
+    for (const url of [installation.kms.apiUrl, installation.kms.internalUrl, `${installation.url}/v1`]) {
+      const args = ['query', 'project-a', 'notes', '--url', url];
+      const { code, stderr } = await bundocCommand({ BUNDOC_TOKEN: token }, args);
+      expect(code).toBe(2);
+      expect(stderr).toBe(
+        `bundoc: not_found: There is nothing at this path: is ${url} the URL of Bundoc, without a path? "bundoc doctor" looks for the cause\n`,
+      );
+    }
+  });
+
   it('refuses invalid arguments with exit code 2', async () => {
     await installation.stopBundoc();
     const calls = [

@@ -47,14 +47,30 @@ const MEMBERS: Readonly<Record<string, readonly string[]>> = {
   delete: ['op', 'collection', 'id', 'ifMatch'],
 } satisfies Record<BatchOperation['op'], readonly string[]>;
 
-/** The body of a batch. Exact texts are kept to the byte. @throws TypeError for an unknown member. */
+/** The service creates an id for `create`. */
+function isRequired(op: BatchOperation['op'], name: string): boolean {
+  return !name.startsWith('if') && !(op === 'create' && name === 'id');
+}
+
+/**
+ * The body of a batch. Exact texts are kept to the byte.
+ *
+ * @throws TypeError for an unknown operation or member, and for an absent one that is required.
+ */
 export function batchText(operations: readonly BatchOperation[]): string {
   return `{"operations":[${operations.map(operationText).join(',')}]}`;
 }
 
 function operationText(operation: BatchOperation, at: number): string {
   const { op, collection, id } = operation;
-  requireKnown(`operations[${at}]`, operation, MEMBERS[op] ?? ['op']);
+  const place = `operations[${at}]`;
+  if (op === undefined) throw new TypeError(`${place}.op: is required`);
+  const known = Object.hasOwn(MEMBERS, op) ? MEMBERS[op] : undefined;
+  if (known === undefined)
+    throw new TypeError(`${place}.op: ${op}: unknown; known are ${Object.keys(MEMBERS).join(', ')}`);
+  requireKnown(place, operation, known);
+  const absent = known.find((name) => isRequired(op, name) && operation[name as 'op'] === undefined);
+  if (absent !== undefined) throw new TypeError(`${place}.${absent}: is required`);
   const members = [`"op":"${op}"`, `"collection":${JSON.stringify(collection)}`];
   if (id !== undefined) members.push(`"id":${JSON.stringify(id)}`);
   if ('document' in operation) members.push(`"document":${textOf(operation.document)}`);

@@ -2,7 +2,7 @@ import { Document } from './document.ts';
 import { BundocError } from './error.ts';
 import { EventStreamParser } from './event-stream.ts';
 import { elementTexts, memberTexts } from './json-slices.ts';
-import { requirePageSize } from './options.ts';
+import { CALL, requireKnown, requirePageSize } from './options.ts';
 import type { CallOptions, Transport } from './transport.ts';
 
 export interface ChangesOptions {
@@ -56,6 +56,7 @@ export interface ChangesPage<T> {
 /** Silence after which a stream counts as dead, milliseconds: three heartbeats. */
 const SILENCE_MS = 45_000;
 const POLL_S = 30;
+const ABOUT = ['since', 'collection', 'documents'] as const satisfies readonly (keyof ChangesOptions)[];
 const PAGE = 1_000;
 /** Statuses after which a stream reconnects. */
 const PASSING_STATUSES: ReadonlySet<number> = new Set([0, 429, 500, 502, 503, 504]);
@@ -70,14 +71,9 @@ export class ChangesReader<T> {
     this.#path = `${projectPath}/changes`;
   }
 
-  async page({
-    since,
-    collection,
-    documents,
-    pageSize,
-    waitS,
-    ...call
-  }: ChangesPageOptions): Promise<ChangesPage<T>> {
+  async page(options: ChangesPageOptions): Promise<ChangesPage<T>> {
+    requireKnown('options', options, [...ABOUT, 'pageSize', 'waitS', ...CALL]);
+    const { since, collection, documents, pageSize, waitS, ...call } = options;
     const { text } = await this.#transport.send({
       ...call,
       method: 'GET',
@@ -104,6 +100,7 @@ export class ChangesReader<T> {
   }
 
   async *#follow(options: FollowOptions, place: FeedPosition): AsyncGenerator<Change<T>, void, void> {
+    requireKnown('options', options, [...ABOUT, 'until', 'signal']);
     const { until = 'stream', signal, since, ...about } = options;
     place.since = since;
     if (until === 'stream') yield* this.#stream(about, place, signal);

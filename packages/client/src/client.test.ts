@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import type { BatchOperation } from './batch.ts';
 import { Bundoc } from './client.ts';
 
 const METADATA = {
@@ -106,6 +107,93 @@ describe('an option that the service would refuse or never see', () => {
       new TypeError('operations[1].ifMatch: unknown; known are op, collection, id, document'),
     );
     // @ts-expect-error: there is no such operation.
-    await expect(project.batch([{ op: 'replace', collection: 'c' }])).rejects.toThrow(TypeError);
+    await expect(project.batch([{ op: 'upsert', collection: 'c' }])).rejects.toThrow(
+      new TypeError('operations[0].op: upsert: unknown; known are put, create, patch, delete'),
+    );
+    // @ts-expect-error: nor one that every object has.
+    await expect(project.batch([{ op: 'constructor' }])).rejects.toThrow(
+      'operations[0].op: constructor: unknown',
+    );
+  });
+
+  it.each([
+    ['op', { collection: 'c', id: 'x', document: {} }],
+    ['collection', { op: 'put', id: 'x', document: {} }],
+    ['id', { op: 'put', collection: 'c', document: {} }],
+    ['document', { op: 'create', collection: 'c' }],
+    ['patch', { op: 'patch', collection: 'c', id: 'x' }],
+    ['id', { op: 'delete', collection: 'c', id: undefined }],
+  ])('is refused as much as a batch without the %s that an operation needs', async (name, operation) => {
+    await expect(project.batch([operation as BatchOperation])).rejects.toThrow(
+      new TypeError(`operations[0].${name}: is required`),
+    );
+  });
+
+  /** As programs without types call it. */
+  // biome-ignore lint/suspicious/noExplicitAny: any option can be given.
+  type Untyped = any;
+  const figures = { n: { op: 'count' } } as const;
+  it.each<[string, (options: Untyped) => unknown]>([
+    ['deleteProject', (options) => client.deleteProject('p', options)],
+    ['projectsPage', (options) => client.projectsPage(options)],
+    ['projects', (options) => client.projects(options).next()],
+    ['project.info', (options) => project.info(options)],
+    ['collections', (options) => project.collections(options)],
+    ['backup', (options) => project.backup(options)],
+    ['move', (options) => project.move(options)],
+    ['changesPage', (options) => project.changesPage(options)],
+    ['changes', (options) => project.changes(options)[Symbol.asyncIterator]().next()],
+    ['create', (options) => collection.create({}, options)],
+    ['get', (options) => collection.get('a', options)],
+    ['put', (options) => collection.put('a', {}, options)],
+    ['patch', (options) => collection.patch('a', {}, options)],
+    ['delete', (options) => collection.delete('a', options)],
+    ['listPage', (options) => collection.listPage(options)],
+    ['list', (options) => collection.list(options).next()],
+    ['queryPage', (options) => collection.queryPage({}, options)],
+    ['query', (options) => collection.query({}, options).next()],
+    ['count', (options) => collection.count({}, options)],
+    ['aggregate', (options) => collection.aggregate({ figures }, options)],
+    ['info', (options) => collection.info(options)],
+    ['define', (options) => collection.define({}, options)],
+    ['checkSchema', (options) => collection.checkSchema({}, options).next()],
+    ['undefine', (options) => collection.undefine(options)],
+    ['indexProgress', (options) => collection.indexProgress(options).next()],
+  ])('is refused before %s sends anything when it is a name that no call has', async (_name, call) => {
+    await expect(call({ signal: undefined, deadlinems: 5 })).rejects.toThrow(
+      /^options\.deadlinems( \(did you mean deadlineMs\?\))?: unknown; known are .*signal/,
+    );
+  });
+
+  it.each<[string, string, () => Promise<unknown>]>([
+    ['options.ifmatch', 'ifMatch', () => collection.put('a', {}, { ifmatch: '1' } as Untyped)],
+    ['options.if_match', 'ifMatch', () => collection.delete('a', { if_match: '1' } as Untyped)],
+    ['options.limit', 'pageSize', () => collection.listPage({ limit: 3, skip: 4 } as Untyped)],
+    ['query.limit', 'pageSize', () => collection.queryPage({ limit: 5 } as Untyped)],
+    ['query.order_by', 'orderBy', () => collection.query({ order_by: [] } as Untyped).next()],
+    ['options.onExplain', 'onExplained', () => collection.query({}, { onExplain: 1 } as Untyped).next()],
+    ['aggregation.group', 'groupBy', () => collection.aggregate({ figures, group: [] } as Untyped)],
+  ])('is refused with the name that was meant: %s is %s', async (given, meant, call) => {
+    await expect(call()).rejects.toThrow(`${given} (did you mean ${meant}?): unknown; known are `);
+  });
+
+  it('is refused without a suggestion when no name is similar', async () => {
+    await expect(collection.get('a', { asof: 1 } as Untyped)).rejects.toThrow(
+      new TypeError('options.asof: unknown; known are signal, deadlineMs'),
+    );
+  });
+
+  it('is refused as a limit that is no whole number from 0, and a text is shown in quotes', async () => {
+    for (const [limit, told] of [
+      [-1, '-1'],
+      [1.5, '1.5'],
+      ['5', '"5"'],
+    ] as const)
+      await expect(collection.list({ limit: limit as number }).next()).rejects.toThrow(
+        new RangeError(`limit: ${told} is not a whole number from 0`),
+      );
+    await expect(collection.listPage({ pageSize: '5' as Untyped })).rejects.toThrow(
+      new RangeError('pageSize: "5" is not a whole number from 1 to 1000'),
+    );
   });
 });

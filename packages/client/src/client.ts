@@ -12,7 +12,7 @@ import type { CollectionSummary } from './definition.ts';
 import { type Extent, itemsOf, JsonText, type Metadata } from './document.ts';
 import { BundocError, hasCode } from './error.ts';
 import { type MovedProject, type MoveProgress, readMove } from './move.ts';
-import { requireKnown, requirePageSize } from './options.ts';
+import { CALL, requireKnown, requirePageSize, WRITE } from './options.ts';
 import type { DeletedProject, ProjectInfo, ProjectPage, ProjectSummary } from './project-info.ts';
 import { type CallOptions, Transport, type TransportOptions } from './transport.ts';
 
@@ -52,6 +52,7 @@ export class Project {
    * ```
    */
   async info(options: CallOptions = {}): Promise<ProjectInfo | undefined> {
+    requireKnown('options', options, CALL);
     try {
       const { text } = await this.#transport.send({
         ...options,
@@ -75,6 +76,7 @@ export class Project {
    * ```
    */
   async collections(options: CallOptions = {}): Promise<readonly CollectionSummary[]> {
+    requireKnown('options', options, CALL);
     const { text } = await this.#transport.send({
       ...options,
       method: 'GET',
@@ -116,7 +118,8 @@ export class Project {
    * await writeFile('acme.backup', await project.backup({ signal: AbortSignal.timeout(600_000) }));
    * ```
    */
-  backup(options: { readonly signal?: AbortSignal } = {}): Promise<ReadableStream<Uint8Array>> {
+  async backup(options: { readonly signal?: AbortSignal } = {}): Promise<ReadableStream<Uint8Array>> {
+    requireKnown('options', options, ['signal']);
     const signal = options.signal ?? new AbortController().signal;
     return this.#transport.open({ method: 'GET', path: `${this.#path}/backup`, isIdempotent: true }, signal);
   }
@@ -140,6 +143,7 @@ export class Project {
   async move(
     options: { readonly signal?: AbortSignal; readonly onProgress?: (progress: MoveProgress) => void } = {},
   ): Promise<MovedProject> {
+    requireKnown('options', options, ['signal', 'onProgress']);
     const { signal = new AbortController().signal, onProgress = () => undefined } = options;
     const answer = await this.#transport.open(
       { method: 'POST', path: `${this.#path}/move`, isIdempotent: true },
@@ -173,7 +177,7 @@ export class Project {
     operations: readonly BatchOperation[],
     options: WriteOptions = {},
   ): Promise<readonly BatchResult[]> {
-    requireKnown('options', options, ['idempotencyKey', 'signal', 'deadlineMs']);
+    requireKnown('options', options, WRITE);
     const { idempotencyKey, ...call } = options;
     const { text } = await this.#transport.send({
       ...call,
@@ -255,6 +259,7 @@ export class Bundoc {
    * ```
    */
   async deleteProject(id: string, options: CallOptions = {}): Promise<DeletedProject> {
+    requireKnown('options', options, CALL);
     const { text } = await this.#transport.send({
       ...options,
       method: 'DELETE',
@@ -287,6 +292,7 @@ export class Bundoc {
       readonly summary?: boolean | undefined;
     } = {},
   ): Promise<ProjectPage> {
+    requireKnown('options', options, ['pageSize', 'cursor', 'prefix', 'summary', ...CALL]);
     const { pageSize, cursor, prefix, summary, ...call } = options;
     const { text } = await this.#transport.send({
       ...call,
@@ -321,9 +327,10 @@ export class Bundoc {
    * for await (const id of bundoc.projects({ limit: 1_000 })) console.log(id);
    * ```
    */
-  projects(options: CallOptions & Extent = {}): AsyncGenerator<string, void, void> {
+  async *projects(options: CallOptions & Extent = {}): AsyncGenerator<string, void, void> {
+    requireKnown('options', options, ['limit', 'pageSize', ...CALL]);
     const { limit, pageSize, ...call } = options;
-    return itemsOf(
+    yield* itemsOf(
       { limit, pageSize },
       (cursor, size) => this.projectsPage({ ...call, pageSize: size, cursor }),
       ({ projects }) => projects,

@@ -18,7 +18,7 @@ import {
   textOf,
 } from './document.ts';
 import { BundocError, hasCode } from './error.ts';
-import { requirePageSize } from './options.ts';
+import { CALL, requireKnown, requirePageSize, WRITE } from './options.ts';
 import {
   type Aggregation,
   type Explanation,
@@ -94,6 +94,20 @@ export interface DefineOptions extends WriteOptions {
   readonly ifNoneMatch?: '*' | undefined;
 }
 
+/** The names of the options of each call, for programs without types. */
+const CONDITIONAL = ['ifMatch', ...WRITE] as const satisfies readonly (keyof ConditionalOptions)[];
+const REPLACE = ['ifNoneMatch', ...CONDITIONAL] as const satisfies readonly (keyof ReplaceOptions)[];
+const LIST = ['pageSize', 'fields', 'asOf', ...CALL] as const satisfies readonly (keyof ListOptions)[];
+const QUERY = ['onUnreadable', 'onExplained', ...CALL] as const satisfies readonly (keyof QueryOptions)[];
+const FIGURE = ['asOf', 'onAsOf', ...QUERY] as const satisfies readonly (keyof FigureOptions)[];
+const QUESTION = [
+  'where',
+  'orderBy',
+  'fields',
+  'pageSize',
+  'asOf',
+] as const satisfies readonly (keyof Query)[];
+
 const INDEX_POLL_MS = 500;
 /** Documents of one answer to a check of a schema. */
 const CHECKED_MAX = 10_000;
@@ -131,6 +145,7 @@ export class Collection<T extends object = Record<string, unknown>> {
    * ```
    */
   async create(content: Content<T>, options: WriteOptions = {}): Promise<Metadata> {
+    requireKnown('options', options, WRITE);
     const { text } = await this.#transport.send({
       ...options,
       method: 'POST',
@@ -152,6 +167,7 @@ export class Collection<T extends object = Record<string, unknown>> {
    * ```
    */
   async get(id: string, options: CallOptions = {}): Promise<Document<T> | undefined> {
+    requireKnown('options', options, CALL);
     try {
       const path = this.#documentPath(id);
       const { text } = await this.#transport.send({ ...options, method: 'GET', path, isIdempotent: true });
@@ -179,6 +195,7 @@ export class Collection<T extends object = Record<string, unknown>> {
    * ```
    */
   async put(id: string, content: Content<T>, options: ReplaceOptions = {}): Promise<Metadata> {
+    requireKnown('options', options, REPLACE);
     const { text } = await this.#transport.send({
       ...options,
       method: 'PUT',
@@ -211,6 +228,7 @@ export class Collection<T extends object = Record<string, unknown>> {
     patch: object | readonly PatchOperation[] | JsonText,
     options: ConditionalOptions = {},
   ): Promise<Metadata> {
+    requireKnown('options', options, CONDITIONAL);
     const body = patch instanceof JsonText ? patch.text : JSON.stringify(patch);
     const isArray = body.trimStart().startsWith('[');
     const type = isArray ? 'application/json-patch+json' : 'application/merge-patch+json';
@@ -234,6 +252,7 @@ export class Collection<T extends object = Record<string, unknown>> {
    * ```
    */
   async delete(id: string, options: ConditionalOptions = {}): Promise<void> {
+    requireKnown('options', options, CONDITIONAL);
     const path = this.#documentPath(id);
     const headers = conditionsOf(options);
     await this.#transport.send({ ...options, method: 'DELETE', path, headers, isIdempotent: true });
@@ -257,6 +276,7 @@ export class Collection<T extends object = Record<string, unknown>> {
       readonly total?: boolean | undefined;
     } = {},
   ): Promise<DocumentPage<T>> {
+    requireKnown('options', options, ['cursor', 'total', ...LIST]);
     const { pageSize, cursor, fields, total, asOf, ...call } = options;
     const { text } = await this.#transport.send({
       ...call,
@@ -282,9 +302,10 @@ export class Collection<T extends object = Record<string, unknown>> {
    * for await (const note of notes.list({ limit: 1_000 })) console.log(note.id, note.value.title);
    * ```
    */
-  list(options: IterateOptions = {}): AsyncGenerator<Document<T>, void, void> {
+  async *list(options: IterateOptions = {}): AsyncGenerator<Document<T>, void, void> {
+    requireKnown('options', options, ['limit', 'onUnreadable', ...LIST]);
     const { onUnreadable, limit, pageSize, ...rest } = options;
-    return documentsOf(
+    yield* documentsOf(
       { limit, pageSize },
       (cursor, size) => this.listPage({ ...rest, pageSize: size, cursor }),
       onUnreadable,
@@ -307,6 +328,8 @@ export class Collection<T extends object = Record<string, unknown>> {
     query: Query & { readonly cursor?: string | undefined; readonly explain?: boolean | undefined } = {},
     options: CallOptions = {},
   ): Promise<QueryPage<T>> {
+    requireKnown('query', query, [...QUESTION, 'cursor', 'explain']);
+    requireKnown('options', options, CALL);
     const { pageSize, asOf: as_of, ...question } = query;
     const text = await this.#ask('query', { ...question, as_of, limit: requirePageSize(pageSize) }, options);
     const { documents, unreadable, nextCursor, asOf, rest } = pageOf<T>(text);
@@ -326,13 +349,15 @@ export class Collection<T extends object = Record<string, unknown>> {
    * for await (const note of best) console.log(note.value.title);
    * ```
    */
-  query(
+  async *query(
     query: Query & {
       /** Documents at most, in all pages together; no bound by default. */
       readonly limit?: number | undefined;
     } = {},
     options: QueryOptions = {},
   ): AsyncGenerator<Document<T>, void, void> {
+    requireKnown('query', query, [...QUESTION, 'limit']);
+    requireKnown('options', options, QUERY);
     const { onUnreadable, onExplained, ...call } = options;
     const { limit, pageSize, ...question } = query;
     const explain = onExplained !== undefined;
@@ -345,7 +370,7 @@ export class Collection<T extends object = Record<string, unknown>> {
       }
       return page;
     };
-    return documentsOf({ limit, pageSize }, pageAt, onUnreadable);
+    yield* documentsOf({ limit, pageSize }, pageAt, onUnreadable);
   }
 
   /**
@@ -376,6 +401,7 @@ export class Collection<T extends object = Record<string, unknown>> {
     aggregation: Aggregation<F>,
     options: FigureOptions = {},
   ): Promise<readonly Group<F>[]> {
+    requireKnown('aggregation', aggregation, ['where', 'groupBy', 'figures']);
     return (await this.#figures<{ groups: Group<F>[] }>('aggregate', aggregation, options)).groups;
   }
 
@@ -390,6 +416,7 @@ export class Collection<T extends object = Record<string, unknown>> {
    * ```
    */
   async info(options: CallOptions = {}): Promise<CollectionInfo | undefined> {
+    requireKnown('options', options, CALL);
     try {
       const { text, headers } = await this.#transport.send({
         ...options,
@@ -421,6 +448,7 @@ export class Collection<T extends object = Record<string, unknown>> {
    * ```
    */
   async define(definition: CollectionDefinition, options: DefineOptions = {}): Promise<DefinedCollection> {
+    requireKnown('options', options, REPLACE);
     const { text, headers } = await this.#transport.send({
       ...options,
       method: 'PUT',
@@ -454,6 +482,7 @@ export class Collection<T extends object = Record<string, unknown>> {
       readonly cursor?: string | undefined;
     } = {},
   ): AsyncGenerator<SchemaCheck, void, void> {
+    requireKnown('options', options, ['pageSize', 'cursor', ...CALL]);
     const { pageSize, cursor: first, ...call } = options;
     let cursor = first;
     do {
@@ -480,6 +509,7 @@ export class Collection<T extends object = Record<string, unknown>> {
    * ```
    */
   async undefine(options: Omit<DefineOptions, 'ifNoneMatch'> = {}): Promise<void> {
+    requireKnown('options', options, CONDITIONAL);
     try {
       await this.#transport.send({
         ...options,
@@ -508,6 +538,7 @@ export class Collection<T extends object = Record<string, unknown>> {
   async *indexProgress(
     options: CallOptions & { readonly everyMs?: number | undefined } = {},
   ): AsyncGenerator<readonly IndexStatus[], void, void> {
+    requireKnown('options', options, ['everyMs', ...CALL]);
     const { everyMs = INDEX_POLL_MS, ...call } = options;
     const signal = call.signal ?? new AbortController().signal;
     for (;;) {
@@ -524,6 +555,7 @@ export class Collection<T extends object = Record<string, unknown>> {
    *   there is no `onUnreadable`.
    */
   async #figures<A extends object>(what: string, question: object, options: FigureOptions): Promise<A> {
+    requireKnown('options', options, FIGURE);
     const { onUnreadable, onExplained, asOf, onAsOf, ...call } = options;
     const explain = onExplained !== undefined;
     const answer = JSON.parse(await this.#ask(what, { ...question, as_of: asOf, explain }, call)) as A & {

@@ -1,6 +1,6 @@
 import { BundocError } from './error.ts';
 import { elementTexts, memberTexts } from './json-slices.ts';
-import { requirePageSize } from './options.ts';
+import { requirePageSize, shown } from './options.ts';
 
 export { memberTexts };
 
@@ -152,7 +152,7 @@ export async function* itemsOf<P extends { readonly nextCursor: string | undefin
 ): AsyncGenerator<I, void, void> {
   requirePageSize(pageSize);
   if (limit !== Number.POSITIVE_INFINITY && (!Number.isSafeInteger(limit) || limit < 0))
-    throw new RangeError(`limit: ${limit} is not a whole number`);
+    throw new RangeError(`limit: ${shown(limit)} is not a whole number from 0`);
   let cursor: string | undefined;
   for (let left = limit; left > 0; ) {
     const page = await pageAt(cursor, left < (pageSize ?? PAGE_SIZE) ? left : pageSize);

@@ -111,8 +111,8 @@ export function hasCode(error: unknown, ...codes: readonly ErrorCode[]): error i
   return error instanceof BundocError && codes.includes(error.code);
 }
 
-/** The error of an answer. */
-export function errorOf(status: number, headers: Headers, text: string): BundocError {
+/** The error of an answer. @param url of the service, for an answer that there is nothing at the path. */
+export function errorOf(status: number, headers: Headers, text: string, url?: string): BundocError {
   const retryAfterMs = retryAfterOf(headers.get('retry-after'));
   const problem = objectOf(text);
   const { code, title, detail, request_id: requestId, errors } = problem;
@@ -125,12 +125,16 @@ export function errorOf(status: number, headers: Headers, text: string): BundocE
   return new BundocError(code, {
     status,
     title: stringOf(title),
-    detail: stringOf(detail),
+    detail: stringOf(detail) ?? (code === 'not_found' && url !== undefined ? wrongUrl(url) : undefined),
     requestId: stringOf(requestId),
     errors: Array.isArray(errors) ? (errors as FieldFault[]) : [],
     retryAfterMs,
     problem,
   });
+}
+
+function wrongUrl(url: string): string {
+  return `is ${url} the URL of Bundoc, without a path?`;
 }
 
 function stringOf(value: unknown): string | undefined {

@@ -1,3 +1,5 @@
+import type { CallOptions } from './transport.ts';
+
 /** The largest page of lists, queries and changes. */
 const PAGE_SIZE_MAX = 1_000;
 
@@ -8,12 +10,32 @@ const PAGE_SIZE_MAX = 1_000;
  */
 export function requirePageSize(pageSize: number | undefined, max = PAGE_SIZE_MAX): number | undefined {
   if (pageSize !== undefined && !(Number.isInteger(pageSize) && pageSize >= 1 && pageSize <= max))
-    throw new RangeError(`pageSize: ${pageSize} is not a whole number from 1 to ${max}`);
+    throw new RangeError(`pageSize: ${shown(pageSize)} is not a whole number from 1 to ${max}`);
   return pageSize;
 }
 
 /** @throws TypeError for a member that is not one of these: it would have no effect. */
 export function requireKnown(place: string, given: object, known: readonly string[]): void {
   const other = Object.keys(given).find((name) => !known.includes(name));
-  if (other !== undefined) throw new TypeError(`${place}.${other}: unknown; known are ${known.join(', ')}`);
+  if (other === undefined) return;
+  const near = known.find((name) => isLike(other, name));
+  const hint = near === undefined ? '' : ` (did you mean ${near}?)`;
+  throw new TypeError(`${place}.${other}${hint}: unknown; known are ${known.join(', ')}`);
 }
+
+/** Whether only the spelling differs, or the end: `if_match`, `onExplain`. A page has no `limit`. */
+function isLike(other: string, name: string): boolean {
+  if (other === 'limit') return name === 'pageSize';
+  const letters = (text: string) => text.toLowerCase().replaceAll(/[^a-z]/g, '');
+  const [one, two] = [letters(other), letters(name)];
+  return one.length > 2 && (one.startsWith(two) || two.startsWith(one));
+}
+
+/** A value in a message: a text in quotes, so that it is not taken for a number. */
+export function shown(value: unknown): string {
+  return typeof value === 'string' ? JSON.stringify(value) : String(value);
+}
+
+/** The names of options of calls. */
+export const CALL = ['signal', 'deadlineMs'] as const satisfies readonly (keyof CallOptions)[];
+export const WRITE = ['idempotencyKey', ...CALL] as const;

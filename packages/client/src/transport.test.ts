@@ -60,6 +60,14 @@ describe('a request', () => {
     await expect(start([cutShort()], { triesMax: 1 }).transport.send(get)).rejects.toThrow('was cut short');
   });
 
+  it('a request below a wrong URL is refused with that URL, as there is nothing at its path', async () => {
+    const nothing = () => Response.json({ code: 'not_found', title: 'Nothing' }, { status: 404 });
+    const { transport } = start([nothing(), nothing()], { url: 'https://kms.example.org/v1/' });
+    const told = 'not_found: Nothing: is https://kms.example.org/v1 the URL of Bundoc, without a path?';
+    await expect(transport.send(get)).rejects.toThrow(told);
+    await expect(transport.open(get, new AbortController().signal)).rejects.toThrow(told);
+  });
+
   it('a request that a proxy answers with a page is refused as such, and is not retried', async () => {
     const page = new Response('<html>Sign in</html>', { headers: { 'content-type': 'text/html' } });
     const { transport, requests } = start([page]);

@@ -69,7 +69,7 @@ const LASTING: ReadonlySet<string> = new Set([
  */
 export class Transport {
   readonly #options: TransportOptions;
-  readonly #base: string;
+  readonly #url: string;
   readonly #tokens: TokenSource;
   /** This page has read an answer, so CORS is set up, and a failure is one of the network. */
   #hasAnswered = false;
@@ -80,7 +80,7 @@ export class Transport {
     const url = URL.canParse(options.url) ? new URL(options.url) : undefined;
     if (url === undefined || !/^https?:$/.test(url.protocol))
       throw new TypeError(`url: "${options.url}" is no http or https URL, such as https://docs.example.org`);
-    this.#base = `${url.origin}${url.pathname.replace(/\/+$/, '')}/v1`;
+    this.#url = `${url.origin}${url.pathname.replace(/\/+$/, '')}`;
   }
 
   /** @throws BundocError for a refusal or no answer; the signal's reason when that was aborted. */
@@ -115,7 +115,8 @@ export class Transport {
    */
   async open(request: Request, signal: AbortSignal): Promise<ReadableStream<Uint8Array>> {
     const response = await this.#fetch(request, signal);
-    if (!response.ok) throw errorOf(response.status, response.headers, await textOf(response, signal));
+    if (!response.ok)
+      throw errorOf(response.status, response.headers, await textOf(response, signal), this.#url);
     if (response.body === null) throw new BundocError('unexpected_answer', { status: response.status });
     return response.body;
   }
@@ -138,7 +139,7 @@ export class Transport {
       const response = await this.#fetch(request, signal);
       const text = await textOf(response, signal);
       const { status, headers } = response;
-      if (!response.ok && status !== 304) return errorOf(status, headers, text);
+      if (!response.ok && status !== 304) return errorOf(status, headers, text, this.#url);
       // A sign-in page of a proxy comes with status 200, too.
       if (text !== '' && headers.get('content-type')?.startsWith('application/json') !== true)
         return new BundocError('unexpected_answer', { status, detail: 'the answer is not JSON' });
@@ -170,7 +171,7 @@ export class Transport {
     signal: AbortSignal,
   ): Promise<Response> {
     const { fetch = globalThis.fetch } = this.#options;
-    const url = new URL(this.#base + path);
+    const url = new URL(`${this.#url}/v1${path}`);
     for (const [name, value] of Object.entries(query))
       if (value !== undefined) url.searchParams.set(name, String(value));
     const all = new Headers({ authorization: `Bearer ${token}` });

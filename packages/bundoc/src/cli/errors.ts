@@ -26,6 +26,8 @@ const REMEDIES: Readonly<Record<string, string>> = {
   forbidden: '"bundoc token" says what the token may do',
   network_error: LOOK,
   deadline_exceeded: LOOK,
+  // The client's error names the URL.
+  not_found: LOOK,
   unexpected_answer: `is this the URL of Bundoc? ${LOOK}`,
 };
 

@@ -63,7 +63,10 @@ export async function runProgram(
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
     const line = formatError(error);
     const remedy = remedyOf?.(error);
-    if (line !== '') console.error(`${name}: ${line}${remedy === undefined ? '' : `; ${remedy}`}`);
+    if (line !== '')
+      console.error(
+        `${name}: ${line}${remedy === undefined ? '' : `${line.endsWith('?') ? '' : ';'} ${remedy}`}`,
+      );
     return error instanceof CommandError ? error.exitCode : exitCodeOf(error);
   }
 }
