@@ -10,14 +10,16 @@ import { ownWork, Scheduler } from '../work/scheduler.ts';
 import { createServiceShares } from '../work/service-shares.ts';
 import { registerLists } from './lists.ts';
 
+/** A store whose snapshots have this list. */
+function storeOf(list: () => Promise<unknown>) {
+  return { snapshot: () => ({ asOf: 1, list, [Symbol.dispose]: () => undefined }) };
+}
+
 it('lists that wait for their projects to open leave places to lists of open projects', async () => {
   const { pageReads } = createServiceShares();
   const opening = Promise.withResolvers<never>();
   let opened = 0;
-  const store = {
-    position: async () => 1,
-    list: async () => ({ documents: [], unreadable: [], next: undefined }),
-  };
+  const store = storeOf(async () => ({ documents: [], unreadable: [], next: undefined }));
   const instances: Pick<InstanceManager, 'acquire' | 'peekStore' | 'leaseIfOpen'> = {
     acquire: (async (project: string) => {
       if (project !== 'cold') return { store, [Symbol.dispose]: () => undefined };
@@ -48,7 +50,7 @@ const auth = {
 } as unknown as BearerAuth;
 
 /** Documents of projects that are open, with this store. */
-function documentsOf(store: { readonly list: () => Promise<unknown> }): Documents {
+function documentsOf(store: ReturnType<typeof storeOf>): Documents {
   const instances = {
     acquire: (async () => ({ store, [Symbol.dispose]: () => undefined })) as never,
     peekStore: () => undefined,
@@ -61,14 +63,11 @@ it('a page whose fields are selected in turns counts as working memory', async (
   const { pageReads } = createServiceShares();
   const memory = new Pool({ name: 'memory', capacity: 2 * 1_048_576, waitMs: 0, clock: systemClock });
   using _others = memory.charge({ subject: 'others', project: 'others' }, 2 * 1_048_576);
-  const store = {
-    position: async () => 1,
-    list: async () => {
-      const text = Buffer.from(JSON.stringify({ a: 1, b: 'x'.repeat(1_048_576) }));
-      const document = { metadata: { id: 'd', rev: '1', seq: 1 }, text, position: 1 };
-      return { documents: [document], unreadable: [], next: undefined };
-    },
-  };
+  const store = storeOf(async () => {
+    const text = Buffer.from(JSON.stringify({ a: 1, b: 'x'.repeat(1_048_576) }));
+    const document = { metadata: { id: 'd', rev: '1', seq: 1 }, text, position: 1 };
+    return { documents: [document], unreadable: [], next: undefined };
+  });
   await using app = createHttpServer({
     logger: createLogger({ service: 'bundoc', level: 'silent' }),
     bodyBytesMax: 1_000,
