@@ -34,7 +34,7 @@ let token: string;
 let clock: MovedClock;
 beforeEach(async () => {
   clock = new MovedClock();
-  kms = await startKms({ watchEveryMs: 20, clock });
+  kms = await startKms({ watchEveryMs: 100, clock });
   keys = await KeyCalls.of(kms);
   token = await kms.fullToken();
   expect((await keys.create(NAME)).status).toBe(201);
