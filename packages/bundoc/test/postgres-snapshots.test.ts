@@ -206,7 +206,7 @@ describe('snapshots on PostgreSQL', needs('postgresql'), () => {
     });
   });
 
-  it('show documents of before a rotation, also while another node seals them again', async () => {
+  it('show the documents as they were before a rotation, while another node seals them again', async () => {
     const project = await newProject();
     const { store } = await opened({ project });
     const seal = async () => {

@@ -26,16 +26,18 @@ export function aliveAt(ttl: Ttl, nowMs: () => number): IsAlive {
   return ({ text }) => !isExpired(ttl, text, nowMs());
 }
 
-/** Lists documents until a page has some that have not expired. */
-export async function listAlive(
-  list: (after: Position) => Promise<DocumentPage>,
-  from: Position,
+/** Lists documents until a page has some that have not expired. @param own for a query without work. */
+export async function listAlive<Q extends SnapshotListQuery>(
+  query: Q,
+  list: (query: Q) => Promise<DocumentPage>,
   isAlive: IsAlive,
-  work: Work,
+  own: OwnWork,
 ): Promise<DocumentPage> {
+  using ownOne = query.work === undefined ? own('expiry') : undefined;
+  const work = query.work ?? (ownOne as Work);
   const skippedExpired = { documents: 0, bytes: 0 };
-  for (let after = from, pages = 1; ; pages++) {
-    const page = await work.outside(() => list(after));
+  for (let after = query.after, pages = 1; ; pages++) {
+    const page = await work.outside(() => list({ ...query, after }));
     const documents: ListedDocument[] = [];
     for (const document of page.documents) {
       const turn = work.pause();
@@ -79,11 +81,8 @@ export class AliveSnapshot implements StoreSnapshot {
     return this.#snapshot.keptBytes;
   }
 
-  async list(query: SnapshotListQuery): Promise<DocumentPage> {
-    const list = (after: Position) => this.#snapshot.list({ ...query, after });
-    if (query.work !== undefined) return await listAlive(list, query.after, this.#isAlive, query.work);
-    using work = this.#ownWork('expiry');
-    return await listAlive(list, query.after, this.#isAlive, work);
+  list(query: SnapshotListQuery): Promise<DocumentPage> {
+    return listAlive(query, (one) => this.#snapshot.list(one), this.#isAlive, this.#ownWork);
   }
 
   get(id: string): Awaitable<StoredDocument | undefined> {

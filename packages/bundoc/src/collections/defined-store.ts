@@ -159,11 +159,8 @@ export class DefinedStore implements CollectionStore {
 
   async list(query: ListQuery): Promise<DocumentPage> {
     const isAlive = this.#aliveIn(query.collection);
-    const list = (after: Position) => this.#store.list({ ...query, after });
     if (isAlive === undefined) return this.#store.list(query);
-    if (query.work !== undefined) return await listAlive(list, query.after, isAlive, query.work);
-    using work = this.#ownWork('expiry');
-    return await listAlive(list, query.after, isAlive, work);
+    return await listAlive(query, (one) => this.#store.list(one), isAlive, this.#ownWork);
   }
 
   /** Documents count as expired by the time at which the snapshot is taken. */

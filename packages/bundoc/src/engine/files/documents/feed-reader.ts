@@ -1,4 +1,4 @@
-import { AppError } from '@bundoc/shared/contract/app-error';
+import { changePageOf, horizonAt } from '../../port/change-page.ts';
 import type { ChangePage, Position, SealedChange, SealedPage, SealedPageLimits } from '../../port/port.ts';
 import type { StoreReader } from './store-reader.ts';
 
@@ -9,22 +9,9 @@ export function readChanges(
   limit: number,
   horizon: Position = 0,
 ): ChangePage {
-  const { lastSeq, purgedSeq } = reader;
-  // A reader that starts from zero cannot have missed a purged tombstone.
-  const known = after === 0 ? purgedSeq : horizon;
-  // A position after the last commit is of another history: that of a later copy, or of another project.
-  if (purgedSeq > Math.max(after, known) || after > lastSeq) throw new AppError('position_gone');
+  const known = horizonAt(reader, after, horizon);
   const states = reader.changedAfter(after).take(limit).toArray();
-  return {
-    changes: states.map((state) => ({
-      ref: { collection: state.collection, id: state.id },
-      rev: state.rev.toString('hex'),
-      deleted: state.deletedMs !== 0,
-      position: state.seq,
-    })),
-    position: states.at(-1)?.seq ?? Math.max(after, lastSeq),
-    horizon: known,
-  };
+  return changePageOf(states, reader.lastSeq, known);
 }
 
 /** As `ProjectStore.sealedChanges`. */

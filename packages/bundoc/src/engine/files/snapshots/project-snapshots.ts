@@ -40,11 +40,14 @@ export class ProjectSnapshots implements KeptOwner, SnapshotPort {
   /** The ends of retained states, the oldest first. */
   readonly #retained = new Map<SnapshotGroup, NodeJS.Timeout>();
   #bytes = 0;
-  /** The number of states that snapshots show. While it is 0, commits need not tell of their changes. */
-  shown = 0;
 
   constructor(options: ProjectSnapshotsOptions) {
     this.#options = options;
+  }
+
+  /** Whether there is any snapshot. Without one, commits need not tell of their changes. */
+  get isShown(): boolean {
+    return this.#collections.size > 0;
   }
 
   get bytes(): number {
@@ -73,10 +76,7 @@ export class ProjectSnapshots implements KeptOwner, SnapshotPort {
       states = new CollectionStates(collection, catalog);
       this.#collections.set(collection, states);
     }
-    const before = states.groups.length;
-    const group = states.present(lastSeq);
-    this.shown += states.groups.length - before;
-    return new FileSnapshot(asOf ?? lastSeq, this, states, group);
+    return new FileSnapshot(asOf ?? lastSeq, this, states, states.present(lastSeq));
   }
 
   /** Call it before a durable change is applied. Nothing is read from the disk. */
@@ -97,7 +97,6 @@ export class ProjectSnapshots implements KeptOwner, SnapshotPort {
     if (sealed === undefined) files.readBeforeWriting(place.fileName, state);
     states.keep(state, group);
     this.#count(state.bytes);
-    memory.count(this, state.bytes);
     if (group.users === 0 && group.bytes > memory.unreadBytesMax) this.#end(states, group);
   }
 
@@ -154,11 +153,8 @@ export class ProjectSnapshots implements KeptOwner, SnapshotPort {
       if (state.sealed === undefined) this.#options.files.forgetRead(state.place.fileName, state);
       state.free();
     }
-    this.shown--;
     if (states.groups.length === 0) this.#collections.delete(states.name);
-    if (bytes === 0) return;
-    this.#count(-bytes);
-    this.#options.memory.count(this, -bytes);
+    if (bytes > 0) this.#count(-bytes);
   }
 
   #forgetRetained(group: SnapshotGroup): void {
@@ -169,6 +165,7 @@ export class ProjectSnapshots implements KeptOwner, SnapshotPort {
 
   #count(bytes: number): void {
     this.#bytes += bytes;
+    this.#options.memory.count(this, bytes);
   }
 
   #keysOf(collection: string, id: string): ReadonlyMap<MemoryIndex, PlacedKeys> {

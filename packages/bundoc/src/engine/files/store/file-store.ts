@@ -445,7 +445,7 @@ export class FileStore implements ProjectStore, CheckpointSource {
     }
     const { state, fileName, sealed } = change;
     const { cache, project } = this.#options;
-    if (this.#snapshots.shown > 0) this.#snapshots.superseding(state);
+    if (this.#snapshots.isShown) this.#snapshots.superseding(state);
     catalog.apply(state);
     if (change.indexing !== undefined && this.#indexes.has(state.collection))
       this.#indexes.apply(state, change.indexing.text, change.indexing.keys);

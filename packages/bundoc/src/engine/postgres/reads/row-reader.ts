@@ -2,6 +2,7 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
 import { type DocumentRef, readStoredMetadata } from '../../../crypto/stored-text.ts';
+import { changePageOf, horizonAt } from '../../port/change-page.ts';
 import type {
   ChangePage,
   CollectionSummary,
@@ -217,22 +218,10 @@ export class RowReader {
     const found = await retryUnavailable(clock, () => reads.changes({ project, after, limit }));
     if (found === undefined) throw projectGone();
     const { seq, purgedSeq, rows } = found;
-    // A reader that starts from zero cannot have missed a purged tombstone.
-    const known = after === 0 ? purgedSeq : horizon;
-    // A position after the last commit belongs to another history: a later copy, or another project.
-    if (purgedSeq > Math.max(after, known) || after > seq) throw new AppError('position_gone');
+    const known = horizonAt({ lastSeq: seq, purgedSeq }, after, horizon);
     const states = rows.map((row) => this.#requiredState(row));
     for (const state of states) requireUpTo(seq, state);
-    return {
-      changes: states.map((state) => ({
-        ref: { collection: state.collection, id: state.id },
-        rev: state.rev.toString('hex'),
-        deleted: state.deletedMs !== 0,
-        position: state.seq,
-      })),
-      position: states.at(-1)?.seq ?? Math.max(after, seq),
-      horizon: known,
-    };
+    return changePageOf(states, seq, known);
   }
 
   /**
