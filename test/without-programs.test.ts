@@ -1,10 +1,8 @@
 import { spawn } from 'node:child_process';
-import { randomInt } from 'node:crypto';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { LONG } from '@bundoc/shared/testing/long';
 import { PROGRAMS, type ProgramName } from '@bundoc/shared/testing/programs';
-import { sampleOf } from '@bundoc/shared/testing/sample';
 import { describe, expect, it } from 'vitest';
 
 const root = join(import.meta.dirname, '..');
@@ -21,7 +19,7 @@ const USES: Readonly<Record<ProgramName, readonly [project: string, file: string
     ['integration', 'packages/bundoc/test/postgres-schema.test.ts'],
   ],
   chromium: [['integration', 'test/console-large.test.ts']],
-  haproxy: [['integration', 'test/rolling-restart.test.ts']],
+  haproxy: [['integration', 'test/proxies.test.ts']],
   nginx: [['integration', 'test/proxies.test.ts']],
   zsh: [['integration', 'test/completion.test.ts']],
   fish: [['integration', 'test/completion.test.ts']],
@@ -60,26 +58,19 @@ async function run(hidden: string, uses: readonly (readonly [string, string])[])
   return { code, output, lines: output.trimEnd().split('\n') };
 }
 
-/** `PROGRAMS_SEED` repeats the sample that the title names. */
-const SEED = Number(process.env['PROGRAMS_SEED'] ?? randomInt(1, 2_147_483_646));
 const names = Object.keys(USES) as ProgramName[];
-/** Those that whole projects need. */
-const OF_PROJECTS = names.filter((name) => USES[name].some(([project]) => project !== 'integration'));
-const OTHERS = names.filter((name) => !OF_PROJECTS.includes(name));
-/** All in `npm run test:long`. */
-const chosen = LONG ? names : [...OF_PROJECTS, ...sampleOf(OTHERS, 3, SEED)];
 
 const CLOSING_LINE = /^\d+ passed, 0 failed, [1-9]\d* skipped$/;
 
-describe(`tests on a machine without optional programs (${LONG ? 'all' : `PROGRAMS_SEED=${SEED}`})`, () => {
+describe('tests on a machine without optional programs', () => {
   it('pass in every project, and the end names what is missing', async () => {
     const { code, output, lines } = await run(
       'all',
-      chosen.flatMap((name) => USES[name]),
+      names.flatMap((name) => USES[name]),
     );
     expect(code, output).toBe(0);
     expect(lines.at(-1)).toMatch(CLOSING_LINE);
-    for (const name of chosen)
+    for (const name of names)
       expect(lines).toContainEqual(
         expect.stringMatching(new RegExp(`^ +[1-9]\\d* tests? needs? ${PROGRAMS[name].title}`)),
       );
