@@ -137,7 +137,7 @@ describe('indexes on PostgreSQL', needs('postgresql'), () => {
     await proxy[Symbol.asyncDispose]();
     const nodes = await Promise.all([1, 2].map(() => openOn(project)));
     for (const node of nodes) await settled(node);
-    expect(await sql(`SELECT indexed FROM bundoc.blind_indexes WHERE project = '${project.project}'`)).toBe(
+    expect(await sql(`SELECT indexed FROM bundoc.indexes WHERE project = '${project.project}'`)).toBe(
       '700',
     );
     expect(await findings(project)).toEqual([]);
@@ -157,7 +157,7 @@ describe('indexes on PostgreSQL', needs('postgresql'), () => {
     await settled(store);
     const other = await openOn(project);
     await expect(commitOne(other, put('b', '{"u":1}'))).rejects.toMatchObject({ code: 'unique_violation' });
-    expect(await sql(`SELECT count(*) FROM bundoc.blind_indexes WHERE project = '${project.project}'`)).toBe(
+    expect(await sql(`SELECT count(*) FROM bundoc.indexes WHERE project = '${project.project}'`)).toBe(
       '1',
     );
     await close(store, other);

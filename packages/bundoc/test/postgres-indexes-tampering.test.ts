@@ -29,7 +29,7 @@ describe('indexes on PostgreSQL', needs('postgresql'), () => {
       await close(store);
       const own = `project = '${project.project}'`;
       await sql(
-        `UPDATE bundoc.blind_indexes SET spec = set_byte(spec, 20, get_byte(spec, 20) # 1) WHERE ${own}`,
+        `UPDATE bundoc.indexes SET spec = set_byte(spec, 20, get_byte(spec, 20) # 1) WHERE ${own}`,
       );
       expect((await findings(project))?.[0]?.problem).toBe('does not open');
       const plain = await project.open(database);

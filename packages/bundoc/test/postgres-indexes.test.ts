@@ -103,7 +103,7 @@ describe('indexes on PostgreSQL', needs('postgresql'), () => {
       await store.indexes?.built();
       const left = (table: string) =>
         sql(`SELECT count(*) FROM bundoc.${table} WHERE project = '${project.project}'`);
-      expect([await left('blind_entries'), await left('blind_indexes')]).toEqual(['0', '0']);
+      expect([await left('blind_entries'), await left('indexes')]).toEqual(['0', '0']);
     }
     await close(store);
   });
@@ -117,14 +117,14 @@ describe('indexes on PostgreSQL', needs('postgresql'), () => {
     await settled(there);
     // As when a node has begun to remove dropped indexes.
     const own = `project = '${project.project}'`;
-    await sql(`UPDATE bundoc.blind_indexes SET dropped = true WHERE ${own};
+    await sql(`UPDATE bundoc.indexes SET dropped = true WHERE ${own};
                DELETE FROM bundoc.blind_entries WHERE ${own} AND created_seq < 4`);
     await expect(find(there, '{"g":1}')).rejects.toMatchObject({ code: 'overloaded' });
     await here.define('notes', { indexes: [] }, NONE);
     await here.indexes?.built();
     // It has not learned of it yet, and must not bring it back.
     await there.indexes?.keep?.();
-    expect(await sql(`SELECT count(*) FROM bundoc.blind_indexes WHERE ${own}`)).toBe('0');
+    expect(await sql(`SELECT count(*) FROM bundoc.indexes WHERE ${own}`)).toBe('0');
     await there.load();
     expect(await find(there, '{"g":1}')).toMatchObject({ index: null, scanned: 5 });
     await close(here, there);

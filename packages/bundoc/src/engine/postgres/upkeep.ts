@@ -98,11 +98,11 @@ const RESEAL_COLLECTION: Statement = {
 };
 const INDEXES_TO_RESEAL: Statement = {
   name: 'bundoc-indexes-to-reseal-1',
-  text: 'SELECT id, key_version, spec FROM bundoc.blind_indexes WHERE project = $1 AND key_version < $2',
+  text: 'SELECT id, key_version, spec FROM bundoc.indexes WHERE project = $1 AND key_version < $2',
 };
 const RESEAL_INDEX: Statement = {
   name: 'bundoc-reseal-index-1',
-  text: 'UPDATE bundoc.blind_indexes SET key_version = $3, spec = $4 WHERE project = $1 AND id = $2 AND key_version < $3',
+  text: 'UPDATE bundoc.indexes SET key_version = $3, spec = $4 WHERE project = $1 AND id = $2 AND key_version < $3',
 };
 
 export interface UpkeepOptions {

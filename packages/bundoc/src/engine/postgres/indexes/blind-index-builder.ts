@@ -19,7 +19,7 @@ import {
 const ADVANCE: Statement = {
   name: 'bundoc-advance-blind-indexes-1',
   text: `
-UPDATE bundoc.blind_indexes SET built_to = $4, indexed = indexed + $5
+UPDATE bundoc.indexes SET built_to = $4, indexed = indexed + $5
 WHERE project = $1 AND id = ANY ($2::bigint[]) AND built_to = $3 AND duplicates IS NULL AND NOT dropped RETURNING id`,
 };
 /**
@@ -50,7 +50,7 @@ SELECT token, created_seq, (SELECT count(*) FROM page WHERE again) FROM page ORD
 const JUDGE: Statement = {
   name: 'bundoc-judge-blind-index-1',
   text: `
-UPDATE bundoc.blind_indexes SET duplicates = $3
+UPDATE bundoc.indexes SET duplicates = $3
 WHERE project = $1 AND id = $2 AND duplicates IS NULL AND NOT dropped RETURNING id`,
 };
 const REMOVE: Statement = {
@@ -65,7 +65,7 @@ SELECT count(*) FROM gone`,
 };
 const FORGET: Statement = {
   name: 'bundoc-forget-blind-index-1',
-  text: 'DELETE FROM bundoc.blind_indexes WHERE project = $1 AND id = $2 AND dropped',
+  text: 'DELETE FROM bundoc.indexes WHERE project = $1 AND id = $2 AND dropped',
 };
 
 /**

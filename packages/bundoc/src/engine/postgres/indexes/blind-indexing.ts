@@ -18,6 +18,7 @@ import {
   type BlindIndex,
   type BlindIndexes,
   CHANGED,
+  hasTokens,
   NO_INDEXES,
   readBlindIndexes,
   specText,
@@ -36,15 +37,20 @@ const COUNT: Statement = {
   text: 'SELECT documents FROM bundoc.collections WHERE project = $1 AND token = $2',
 };
 const MAKE: Statement = {
-  name: 'bundoc-make-blind-index-1',
-  text: `INSERT INTO bundoc.blind_indexes (project, id, collection, key_version, spec, since, total) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
+  name: 'bundoc-make-index-1',
+  text: `INSERT INTO bundoc.indexes (project, id, collection, key_version, spec, since, total, duplicates) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
 };
 const DROP: Statement = {
   name: 'bundoc-drop-blind-indexes-1',
-  text: 'UPDATE bundoc.blind_indexes SET dropped = true WHERE project = $1 AND id = ANY ($2::bigint[])',
+  text: 'UPDATE bundoc.indexes SET dropped = true WHERE project = $1 AND id = ANY ($2::bigint[])',
 };
 export interface BlindIndexingOptions extends BlindIndexBuilderOptions {
   readonly clock: Clock;
+}
+
+/** The same index with the same kinds of entries. */
+function isSame(a: IndexSpec, b: IndexSpec): boolean {
+  return isSameSpec(a, b) && hasTokens(a) === hasTokens(b);
 }
 
 interface Wanted {
@@ -88,13 +94,12 @@ export class BlindIndexing implements EngineIndexes {
 
   /** The indexes that lists may use. */
   ready(collection: string): readonly BlindIndex[] {
-    return this.#of(collection).filter(({ duplicates }) => duplicates !== undefined);
+    return this.#of(collection).filter(({ spec, duplicates }) => hasTokens(spec) && duplicates !== undefined);
   }
 
   define(collection: string, specs: readonly IndexSpec[], { rev }: DefinedBy): void {
-    const blind = specs.filter(({ unique, blind: asked }) => unique || asked === true);
     if (rev === undefined) this.#wanted.delete(collection);
-    else this.#wanted.set(collection, { specs: blind, rev });
+    else this.#wanted.set(collection, { specs, rev });
   }
 
   keep(): Promise<void> {
@@ -170,7 +175,7 @@ export class BlindIndexing implements EngineIndexes {
   #isWanted({ collection, spec, duplicates, rev }: BlindIndex): boolean {
     const wanted = this.#wantedOf(collection);
     if ((duplicates ?? 0) > 0 && rev !== wanted.rev) return false;
-    return wanted.specs.some((one) => isSameSpec(one, spec));
+    return wanted.specs.some((one) => isSame(one, spec));
   }
 
   /**
@@ -196,13 +201,14 @@ export class BlindIndexing implements EngineIndexes {
         ...present.filter((index) => !kept.includes(index)).map(({ id }) => id),
         ...(known.damaged.get(token.toString('hex')) ?? []),
       ];
-      const missing = specs.filter((spec) => !kept.some((index) => isSameSpec(index.spec, spec)));
+      const missing = specs.filter((spec) => !kept.some((index) => isSame(index.spec, spec)));
       if (dropped.length + missing.length === 0) return undefined;
       const [count] = await transaction.query(COUNT, [project, token]);
       let next = version + 1;
       for (const spec of missing) {
         const sealed = this.#rows.sealIndexSpec(next, specText(collection, spec, String(rev)));
-        const values = [token, this.#rows.version, sealed, seq, Number(count?.[0] ?? 0)];
+        const total = Number(count?.[0] ?? 0);
+        const values = [token, this.#rows.version, sealed, seq, total, hasTokens(spec) ? null : 0];
         await transaction.query(MAKE, [project, next, ...values]);
         next++;
       }

@@ -13,6 +13,7 @@ import {
   type BlindEntries,
   type BlindIndex,
   type BlindIndexes,
+  hasTokens,
   isEnforced,
   toEntries,
 } from './blind-index.ts';
@@ -88,7 +89,8 @@ export class GroupIndexContext implements PlanIndexing<readonly BlindEntries[]> 
     const most = new Map<string, number>();
     for (const [name, { collection, deletedMs }] of states) {
       const indexes = deletedMs === 0 ? this.#indexes.byCollection.get(collection) : undefined;
-      if (indexes !== undefined) most.set(name, indexes.length * ENTRIES_OF_DOCUMENT_MAX);
+      const withTokens = indexes?.filter(({ spec }) => hasTokens(spec)).length ?? 0;
+      if (withTokens > 0) most.set(name, withTokens * ENTRIES_OF_DOCUMENT_MAX);
     }
     if (sumOf(most.values()) <= COMMIT_ENTRIES_MAX) return;
     const names = Array.from(most.keys(), (name) => Buffer.from(name, 'hex'));
@@ -135,13 +137,13 @@ export class GroupIndexContext implements PlanIndexing<readonly BlindEntries[]> 
     const indexes = byCollection.get(collection);
     if (indexes === undefined) return undefined;
     this.#count(this.#former.get(fileName) ?? 0);
-    if (text === undefined) return indexes.map((index) => ({ index, tokens: [], always: false }));
+    if (text === undefined) return indexes.map((index) => ({ index, keys: undefined, tokens: [], always: false }));
     let made = this.#made.get(rev);
     if (made?.text.equals(text) !== true) {
       made = { text, entries: toEntries(indexes, text, this.#rows) };
       this.#made.set(rev, made);
     }
-    this.#count(sumOf(made.entries.map(({ tokens }) => tokens.length)));
+    this.#count(sumOf(made.entries.map(({ keys, tokens }) => tokens.length + (keys?.keys.length ?? 0))));
     return made.entries;
   }
 

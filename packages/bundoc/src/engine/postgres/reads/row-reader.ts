@@ -51,7 +51,7 @@ SELECT d.*, ${SHOWN} FROM bundoc.heads AS h LEFT JOIN LATERAL (
 const LIST_FOUND: Statement = {
   name: 'bundoc-list-found-4',
   text: `
-SELECT d.*, ${SHOWN} FROM bundoc.heads AS h JOIN bundoc.blind_indexes AS i ON i.project = h.project LEFT JOIN LATERAL (
+SELECT d.*, ${SHOWN} FROM bundoc.heads AS h JOIN bundoc.indexes AS i ON i.project = h.project LEFT JOIN LATERAL (
   SELECT ${ROW_COLUMNS}, ${SEALED}, total FROM (
     SELECT *, row_number() OVER w AS place, sum(octet_length(sealed)) OVER w AS running, count(*) OVER () AS total FROM (
       SELECT d.* FROM (
@@ -98,8 +98,14 @@ export interface FoundByTokens {
   readonly tokens: readonly string[];
 }
 
+/** A document of a page, and the position of its last change. */
+export interface ListedRow extends ListedDocument {
+  readonly seq: Position;
+}
+
 /** A page, with what else its statement has read. */
 export interface ReadPage extends DocumentPage {
+  readonly documents: readonly ListedRow[];
   /** The position of the last commit that it shows. */
   readonly asOf: Position;
   /** The number of documents in the collection. */
@@ -182,7 +188,7 @@ export class RowReader {
     if (first === undefined) throw await this.#whyNoRow(by);
     const [asOf, total] = [first[11] as number, (first[12] as number | null) ?? 0];
     const found = rows.filter(([name]) => name !== null);
-    const documents: ListedDocument[] = [];
+    const documents: ListedRow[] = [];
     const unreadable: string[] = [];
     const unnamed: string[] = [];
     // The first step waits for a turn, too, because the caller gave its own up when it awaited the rows.
@@ -198,7 +204,7 @@ export class RowReader {
       const state = this.#stateOf(row);
       const document = state && this.#open(state, name, { ...state, sealed: row[9] as Buffer });
       if (document !== undefined) {
-        documents.push({ ...document, position: row[3] as number });
+        documents.push({ ...document, position: row[3] as number, seq: row[2] as number });
         continue;
       }
       this.#options.onIntegrityError(name);

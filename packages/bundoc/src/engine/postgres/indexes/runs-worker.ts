@@ -1,0 +1,331 @@
+import type { OwnWork, Work } from '../../../work/work.ts';
+import { TREE_BYTES_MAX } from '../../../work/large-bytes.ts';
+import { readValue } from '../../../values/value.ts';
+import { type IndexKeys, indexKeysOf, JOBS } from '../../indexes/index-keys.ts';
+import type { ListQuery } from '../../port/port.ts';
+import type { Database } from '../database/database.ts';
+import { comparePlaces, type Entry, entriesOf } from '../order/entry.ts';
+import type { Manifest, Run } from '../order/manifest.ts';
+import { mergeRuns } from '../order/merge.ts';
+import { Page } from '../order/page.ts';
+import type { OrderStep } from '../order/run-writer.ts';
+import { RunWriter, writeRun } from '../order/run-writer.ts';
+import type { ReadPage } from '../reads/row-reader.ts';
+import { orUndefined } from '../rows/rows.ts';
+import type { RowCipher } from '../rows/row-cipher.ts';
+import type { BlindIndex, BlindIndexes } from './blind-index.ts';
+import { readOrdered } from './ordered-rows.ts';
+import { OrderedState, RunsDamaged } from './ordered-state.ts';
+import { announce, RunRows, type StoredRuns } from './run-rows.ts';
+
+/** A page of documents that a build reads. */
+const BUILD_PAGE = { limit: 500, bytesMax: 1_048_576 };
+/** Entries of a run of a build, which are sorted in memory: 10 MiB. */
+const SEGMENT_ENTRIES = 65_536;
+/** Changes, and bytes of their keys, after which a tail becomes a run. */
+export const TAIL_CHANGES = 4_096;
+const TAIL_BYTES = 1_048_576;
+/** Changes that become one run. */
+const TAIL_CHANGES_MAX = 16_384;
+/** Commits after which an index looks for changes of its collection. */
+const COMMITS_UNSEEN_MAX = 65_536;
+/** Pages that a merge keeps. */
+const PAGES_KEPT = 2_048;
+
+export interface RunsWorkerOptions {
+  readonly project: string;
+  readonly database: Database;
+  readonly listRows: (query: ListQuery) => Promise<ReadPage>;
+  /** Observes every error, and turns it into the error for callers. */
+  readonly watched: <T>(work: Promise<T>) => Promise<T>;
+  readonly ownWork: OwnWork;
+}
+
+/**
+ * Builds and merges the runs of a project's indexes in the background. Nodes share the work: one of them
+ * works on an index at a time, and when it stops, another continues. No commit waits for it.
+ */
+export class RunsWorker {
+  readonly #options: RunsWorkerOptions;
+  readonly #rows: RowCipher;
+  /** Indexes that may need work. */
+  readonly #due = new Set<number>();
+  #work: Promise<void> | undefined;
+  #stopped = false;
+
+  constructor(options: RunsWorkerOptions, rows: RowCipher) {
+    this.#options = options;
+    this.#rows = rows;
+  }
+
+  /** An index may need work: its tail is long, or its runs are damaged. */
+  isDue(id: number): void {
+    this.#due.add(id);
+  }
+
+  get isIdle(): boolean {
+    return this.#due.size === 0 && this.#work === undefined;
+  }
+
+  /**
+   * Works on the indexes that need it, unless it does already. The next call retries what failed.
+   *
+   * @param done called when an index has become whole.
+   */
+  resume({ byCollection }: BlindIndexes, done: () => Promise<void>): void {
+    const all = [...byCollection.values()].flat();
+    for (const { id, runsIndexed } of all) if (runsIndexed !== undefined) this.#due.add(id);
+    for (const id of this.#due) if (!all.some((index) => index.id === id)) this.#due.delete(id);
+    if (this.#work !== undefined || this.#stopped || this.#due.size === 0) return;
+    const due = all.filter(({ id }) => this.#due.has(id));
+    this.#work = this.#options
+      .watched(this.#run(due, done))
+      .catch(() => undefined)
+      .finally(() => {
+        this.#work = undefined;
+      });
+  }
+
+  /** Resolves when no work is running. */
+  async settled(): Promise<void> {
+    await this.#work;
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    await this.#work;
+  }
+
+  /** Removes all runs of a dropped index. */
+  async remove(id: number): Promise<void> {
+    await this.#clean(this.#runRows(id), true);
+  }
+
+  async #run(indexes: readonly BlindIndex[], done: () => Promise<void>): Promise<void> {
+    for (const index of indexes) {
+      if (this.#stopped) return;
+      const runs = this.#runRows(index.id);
+      if (!(await runs.takeWork())) continue;
+      try {
+        using work = this.#options.ownWork('index');
+        if (await this.#workOn(index, runs, work, done)) this.#due.delete(index.id);
+        await this.#clean(runs, false);
+      } finally {
+        await runs.endWork();
+      }
+    }
+  }
+
+  /** @returns whether nothing is left to do. */
+  async #workOn(index: BlindIndex, runs: RunRows, work: Work, done: () => Promise<void>): Promise<boolean> {
+    for (;;) {
+      if (this.#stopped) return false;
+      const stored = await work.outside(() => runs.read());
+      if (stored === undefined) return true;
+      const step = await this.#step(index, runs, stored, work).catch((error: unknown) => {
+        if (error instanceof RunsDamaged) return 'damaged' as const;
+        throw error;
+      });
+      if (stored.isDamaged || step === 'damaged') await runs.reset(stored.version);
+      else if (step === 'whole') await done();
+      else if (step === 'nothing') return true;
+      else if (step === 'stopped') return false;
+    }
+  }
+
+  /** One swap of the runs. */
+  async #step(index: BlindIndex, runs: RunRows, stored: StoredRuns, work: Work): Promise<Step> {
+    const { manifest, since, isDamaged, keyVersion, version } = stored;
+    if (isDamaged) return 'damaged';
+    const own = new RunsOfIndex(index, runs, this.#rows, work);
+    if (manifest?.builtTo !== 'all') {
+      const begun = manifest ?? { asOf: since, builtTo: 0, indexed: 0, runs: [] };
+      if (begun.asOf !== since || (keyVersion ?? this.#rows.version) !== this.#rows.version) return 'damaged';
+      return await this.#build(index, own, begun, version);
+    }
+    const merged = runsToMerge(manifest.runs, keyVersion === this.#rows.version);
+    if (merged > 0) {
+      const kept = manifest.runs.slice(0, -merged);
+      const run = await own.merge(manifest.runs.slice(-merged), keyVersion as number, kept.length === 0);
+      if (run === undefined) return 'stopped';
+      return await this.#swap(runs, version, { ...manifest, runs: [...kept, run] });
+    }
+    if (keyVersion !== this.#rows.version) return await this.#swap(runs, version, manifest);
+    return await this.#endTail(index, own, manifest, stored);
+  }
+
+  /** Adds a run with the documents that follow those of the runs so far. */
+  async #build(index: BlindIndex, own: RunsOfIndex, begun: Manifest, version: number): Promise<Step> {
+    const { collection } = index;
+    const entries: Entry[] = [];
+    let { indexed } = begun;
+    let after: number | undefined = begun.builtTo as number;
+    while (after !== undefined && entries.length < SEGMENT_ENTRIES) {
+      if (this.#stopped) return 'stopped';
+      const query: ListQuery = { collection, after, ...BUILD_PAGE };
+      const page: ReadPage = await own.work.outside(() => this.#options.listRows(query));
+      for (const { position, seq, text } of page.documents) {
+        if (position > begun.asOf) break;
+        indexed++;
+        // A later state is in the tail.
+        if (seq > begun.asOf) continue;
+        const keys = await keysOf(index, text, own.work);
+        entries.push(...entriesOf(position, seq, keys.tooMany ? 'too many' : keys.keys));
+      }
+      after = page.next === undefined || page.next >= begun.asOf ? undefined : page.next;
+    }
+    const run = entries.length === 0 ? undefined : await own.write(entries.sort(comparePlaces), []);
+    if (entries.length > 0 && run === undefined) return 'stopped';
+    const runs = run === undefined ? begun.runs : [...begun.runs, run];
+    const isWhole = after === undefined;
+    const manifest: Manifest = { ...begun, indexed, runs, builtTo: after ?? 'all' };
+    if (!isWhole) return await this.#swap(own.rows, version, manifest, indexed);
+    return await this.#becomeWhole(index.id, version, manifest);
+  }
+
+  /** All nodes learn that an index is whole before they use it. */
+  async #becomeWhole(id: number, version: number, manifest: Manifest): Promise<Step> {
+    const { database, project } = this.#options;
+    const lock = `SELECT index_version FROM bundoc.heads WHERE project = '${project}' FOR UPDATE`;
+    const done = await database.transaction(lock, async (transaction, [head]) => {
+      if (head?.[0] === undefined) return undefined;
+      const runs = new RunRows(transaction, project, id, this.#rows);
+      if (!(await runs.swap(version, manifest, this.#rows.version, undefined))) return undefined;
+      await announce(transaction, project, Number(head[0][0]));
+      return true;
+    });
+    return done === true ? 'whole' : 'stopped';
+  }
+
+  /** Makes a long tail a run. */
+  async #endTail(index: BlindIndex, own: RunsOfIndex, manifest: Manifest, stored: StoredRuns): Promise<Step> {
+    const { database, project } = this.#options;
+    const place = { project, id: index.id, collection: this.#rows.collectionToken(index.collection) };
+    const state = new OrderedState(index, this.#rows);
+    const nothing = { documents: [], bytesMax: 0, pages: [] };
+    for (let isComplete = false; !isComplete && state.tail.changes < TAIL_CHANGES_MAX; ) {
+      const rows = await own.work.outside(() => readOrdered(database, place, state.known, nothing));
+      if (rows === undefined) return 'stopped';
+      state.learn(rows);
+      ({ isComplete } = rows);
+    }
+    const { tail } = state;
+    const isLong = tail.changes >= TAIL_CHANGES || tail.bytes >= TAIL_BYTES;
+    const isBehind = tail.seenTo - manifest.asOf >= COMMITS_UNSEEN_MAX;
+    if (!isLong && !isBehind) return 'nothing';
+    const { seenTo: asOf } = tail;
+    if (tail.changes === 0) return await this.#swap(own.rows, stored.version, { ...manifest, asOf });
+    const run = await own.write(tail.entries(), manifest.runs.length === 0 ? [] : tail.changed());
+    if (run === undefined) return 'stopped';
+    return await this.#swap(own.rows, stored.version, { ...manifest, asOf, runs: [...manifest.runs, run] });
+  }
+
+  async #swap(runs: RunRows, version: number, manifest: Manifest, indexed?: number): Promise<Step> {
+    return (await runs.swap(version, manifest, this.#rows.version, indexed)) ? 'swapped' : 'stopped';
+  }
+
+  async #clean(runs: RunRows, all: boolean): Promise<void> {
+    for (const run of await runs.left(all))
+      for (let isGone = false; !isGone; ) {
+        if (this.#stopped) return;
+        isGone = await runs.removeSome(run);
+      }
+  }
+
+  #runRows(id: number): RunRows {
+    const { database, project } = this.#options;
+    return new RunRows(database, project, id, this.#rows);
+  }
+}
+
+type Step = 'swapped' | 'whole' | 'nothing' | 'damaged' | 'stopped';
+
+/**
+ * How many of the newest runs become one: newer ones that have more than half as many entries as the next
+ * older one. So there are few runs, and each entry is written about as often as there are runs.
+ *
+ * @param isCurrent false if all must be written again, under another version of the key.
+ */
+export function runsToMerge(runs: readonly Pick<Run, 'entries'>[], isCurrent: boolean): number {
+  if (!isCurrent) return runs.length;
+  let merged = 1;
+  let entries = runs.at(-1)?.entries ?? 0;
+  for (let at = 2; at <= runs.length; at++) {
+    entries += 0;
+    const { entries: older } = runs.at(-at) as Pick<Run, 'entries'>;
+    if (entries > older / 2) merged = at;
+    entries += older;
+  }
+  return merged > 1 ? merged : 0;
+}
+
+/** Reads and writes the pages of one index's runs. */
+class RunsOfIndex {
+  readonly rows: RunRows;
+  readonly work: Work;
+  readonly #index: BlindIndex;
+  readonly #cipher: RowCipher;
+
+  constructor(index: BlindIndex, rows: RunRows, cipher: RowCipher, work: Work) {
+    this.#index = index;
+    this.rows = rows;
+    this.#cipher = cipher;
+    this.work = work;
+  }
+
+  /** Undefined when the index is gone. */
+  async write(entries: readonly Entry[], changed: readonly number[]): Promise<Run | undefined> {
+    const writer = new RunWriter();
+    return await this.#drive(writer, writeRun(writer, entries, changed), new Map(), () => Promise.resolve());
+  }
+
+  /**
+   * @param keyVersion of the runs.
+   * @param isOldest no older run is left.
+   * @throws RunsDamaged.
+   */
+  async merge(runs: readonly Run[], keyVersion: number, isOldest: boolean): Promise<Run | undefined> {
+    const writer = new RunWriter();
+    const pages = new Map<number, Page>();
+    const ciphers = new Map(runs.map(({ id }) => [id, this.#cipher.pageCipher(id, keyVersion)]));
+    const read = async (ids: readonly number[]) => {
+      const found = await this.work.outside(() => this.rows.pages(ids));
+      if (pages.size > PAGES_KEPT) for (const id of [...pages.keys()].slice(0, PAGES_KEPT / 2)) pages.delete(id);
+      for (const { id, run, sealed } of found) {
+        const page = sealed && orUndefined(() => ciphers.get(run)?.open(id, sealed));
+        const decoded = page && orUndefined(() => new Page(page));
+        if (decoded) pages.set(id, decoded);
+      }
+      if (!ids.every((id) => pages.has(id))) throw new RunsDamaged();
+    };
+    return await this.#drive(writer, mergeRuns(writer, runs, pages, isOldest), pages, read);
+  }
+
+  async #drive(
+    writer: RunWriter,
+    steps: Generator<OrderStep, Run, undefined>,
+    _pages: ReadonlyMap<number, Page>,
+    read: (ids: readonly number[]) => Promise<void>,
+  ): Promise<Run | undefined> {
+    const cipher = this.#cipher.pageCipher(writer.id);
+    for (let step = steps.next(); ; step = steps.next()) {
+      if (step.done === true) return step.value;
+      const { value } = step;
+      if (value.kind === 'read') await read(value.ids);
+      else if (value.kind === 'pause') await this.work.pause();
+      else {
+        const sealed = value.pages.map(({ id, bytes }) => ({ id, sealed: cipher.seal(id, bytes) }));
+        if (!(await this.work.outside(() => this.rows.addPages(writer.id, sealed)))) return undefined;
+      }
+    }
+  }
+}
+
+/** The keys of a document; those of a large one in another thread. */
+async function keysOf({ spec, paths }: BlindIndex, text: Buffer, work: Work): Promise<IndexKeys> {
+  const turn = work.pause();
+  if (turn !== undefined) await turn;
+  if (text.length <= TREE_BYTES_MAX) return indexKeysOf(paths, readValue(text.toString()));
+  const [keys] = await work.elsewhere(JOBS.indexKeys, { bytes: text, fields: [spec.fields] });
+  return keys as IndexKeys;
+}
