@@ -63,7 +63,7 @@ export function decodeCell(bytes: Buffer): ReadonlyMap<number, Keys> {
     for (let count = reader.varint(); count > 0; count--) {
       const length = reader.varint();
       const start = reader.skip(length);
-      keys.push(bytes.latin1Slice(start, start + length));
+      keys.push(bytes.toString('latin1', start, start + length));
     }
     cell.set(id, keys.length === 0 ? 'too many' : keys);
   }

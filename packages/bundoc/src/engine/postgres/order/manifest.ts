@@ -47,11 +47,16 @@ const PADDED_TO_BYTES = 512;
 /** Encodes a manifest: the plaintext of `indexes.runs`. Byte table: docs/formats/postgres-order.md. */
 export function encodeManifest({ asOf, builtTo, indexed, runs }: Manifest): Buffer {
   const writer = new ByteWriter(PADDED_TO_BYTES);
-  writer.u48(asOf).u48(builtTo === 'all' ? ALL : builtTo).u48(indexed).u16(runs.length);
+  writer
+    .u48(asOf)
+    .u48(builtTo === 'all' ? ALL : builtTo)
+    .u48(indexed)
+    .u16(runs.length);
   for (const run of runs) {
     writer.raw(Buffer.from(run.id, 'hex')).u48(run.entries).u48(run.multiple);
     writer.u32(run.bytes / PAGE_BYTES).u32(run.fences.length);
-    for (const { first, id } of run.fences) writer.u16(first.length).raw(Buffer.from(first, 'latin1')).u48(id);
+    for (const { first, id } of run.fences)
+      writer.u16(first.length).raw(Buffer.from(first, 'latin1')).u48(id);
     writer.u32(run.changed.length);
     for (const id of run.changed) writer.u48(id);
   }

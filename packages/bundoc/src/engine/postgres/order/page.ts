@@ -23,19 +23,16 @@ const scratch = Buffer.alloc(PLACE_UNITS_MAX);
 
 /** Makes the plaintext of one page. All pages have the same size; what is not used is zero. */
 export class PageWriter {
-  readonly #bytes: Buffer;
+  /** The page so far, which may be taken at any time. */
+  readonly bytes: Buffer;
   #at = HEAD_BYTES;
   #last = '';
   #lastNumber = 0;
   #items = 0;
 
   constructor(kind: keyof typeof KINDS, pageBytes = PAGE_PLAIN_BYTES) {
-    this.#bytes = Buffer.alloc(pageBytes);
-    this.#bytes[0] = KINDS[kind];
-  }
-
-  get items(): number {
-    return this.#items;
+    this.bytes = Buffer.alloc(pageBytes);
+    this.bytes[0] = KINDS[kind];
   }
 
   /** The text that was added last. */
@@ -49,13 +46,13 @@ export class PageWriter {
     const shared = sharedUnits(this.#last, text);
     const rest = text.length - shared;
     const bytes = varintBytes(shared) + varintBytes(rest) + rest + varintBytes(value);
-    if (this.#at + bytes > this.#bytes.length) return false;
-    let at = writeVarint(this.#bytes, this.#at, shared);
-    at = writeVarint(this.#bytes, at, rest);
-    at += this.#bytes.write(text.slice(shared), at, 'latin1');
-    this.#at = writeVarint(this.#bytes, at, value);
+    if (this.#at + bytes > this.bytes.length) return false;
+    let at = writeVarint(this.bytes, this.#at, shared);
+    at = writeVarint(this.bytes, at, rest);
+    at += this.bytes.write(text.slice(shared), at, 'latin1');
+    this.#at = writeVarint(this.bytes, at, value);
     this.#last = text;
-    this.#items++;
+    this.#count();
     return true;
   }
 
@@ -63,21 +60,21 @@ export class PageWriter {
   addNumber(number: number): boolean {
     assert(number > this.#lastNumber, 'numbers are added in order');
     const step = number - this.#lastNumber;
-    if (this.#at + varintBytes(step) > this.#bytes.length) return false;
-    this.#at = writeVarint(this.#bytes, this.#at, step);
+    if (this.#at + varintBytes(step) > this.bytes.length) return false;
+    this.#at = writeVarint(this.bytes, this.#at, step);
     this.#lastNumber = number;
-    this.#items++;
+    this.#count();
     return true;
   }
 
-  finish(): Buffer {
-    this.#bytes.writeUInt16BE(this.#items, 1);
-    return this.#bytes;
+  #count(): void {
+    this.#items++;
+    this.bytes.writeUInt16BE(this.#items, 1);
   }
 }
 
 /** The value of an entry in a leaf. */
-export function valueOf({ createdSeq, seq, isMultiple }: Entry): number {
+export function entryValue({ createdSeq, seq, isMultiple }: Entry): number {
   return (seq - createdSeq) * 2 + Number(isMultiple);
 }
 
@@ -244,7 +241,8 @@ function readText(reader: PackedReader, before: number): number {
   const { bytes } = reader;
   const length = shared + rest;
   if (shared > Math.max(before, 0) || length > scratch.length) throw new OpenError();
-  const isLater = before < 0 || (rest > 0 && (shared === before || (bytes[start] as number) > (scratch[shared] as number)));
+  const isLater =
+    before < 0 || (rest > 0 && (shared === before || (bytes[start] as number) > (scratch[shared] as number)));
   if (!isLater) throw new OpenError();
   for (let at = 0; at < rest; at++) scratch[shared + at] = bytes[start + at] as number;
   return length;

@@ -83,7 +83,10 @@ export class RunCursor implements EntryCursor {
   load(missing: Set<number>): boolean {
     while (!this.#isKnown) {
       const item = this.#entrySpan.take();
-      if (item !== undefined || (this.#leafSpan.peek(1).length === 0 && this.#fenceSpan.peek(1).length === 0)) {
+      if (
+        item !== undefined ||
+        (this.#leafSpan.peek(1).length === 0 && this.#fenceSpan.peek(1).length === 0)
+      ) {
         this.#head = item === undefined ? undefined : this.#leaf?.entry(item);
         this.#isKnown = true;
       } else if (!this.#openNext(missing)) return false;
@@ -143,7 +146,10 @@ export class RunCursor implements EntryCursor {
  * @returns the place of the first head, or of the last one backwards; undefined at the end of all ranges; the
  * numbers of missing pages if there are any.
  */
-export function nearest(cursors: readonly EntryCursor[], isBackwards: boolean): string | undefined | Set<number> {
+export function nearest(
+  cursors: readonly EntryCursor[],
+  isBackwards: boolean,
+): string | undefined | Set<number> {
   const missing = new Set<number>();
   let place: string | undefined;
   for (const cursor of cursors) {

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import type { Entry } from './entry.ts';
 import type { Fence, Run } from './manifest.ts';
-import { PAGE_BYTES, PAGE_PLAIN_BYTES, PageWriter, sharedUnits, valueOf } from './page.ts';
+import { entryValue, PAGE_BYTES, PAGE_PLAIN_BYTES, PageWriter, sharedUnits } from './page.ts';
 
 /** A new page before it is sealed. */
 export interface PlainPage {
@@ -20,7 +20,10 @@ export type OrderStep =
   | { readonly kind: 'pause' };
 
 /** Steps that make a run. It may be used once all of its pages are stored. */
-export type RunSteps = Generator<OrderStep, Run, ReadonlyMap<number, Buffer> | undefined>;
+export type RunSteps = Generator<OrderStep, Run, Plaintexts>;
+
+/** The answer to a step that reads: plaintexts of pages by id. */
+export type Plaintexts = ReadonlyMap<number, Buffer> | undefined;
 
 /** Sizes and chance, which tests set. */
 export interface RunOptions {
@@ -43,7 +46,8 @@ export class RunWriter {
   /** Of the run: 16 hex characters, for the key of its pages. */
   readonly id = randomBytes(8).toString('hex');
   readonly #pageBytes: number;
-  readonly #random: () => number;
+  /** A random integer up to 2^48 - 1. */
+  readonly random: () => number;
   readonly #pool: PlainPage[] = [];
   readonly #leaves: Fence[] = [];
   readonly #changed: number[] = [];
@@ -58,7 +62,7 @@ export class RunWriter {
 
   constructor({ pageBytes = PAGE_PLAIN_BYTES, random = random48 }: RunOptions = {}) {
     this.#pageBytes = pageBytes;
-    this.#random = random;
+    this.random = random;
   }
 
   /**
@@ -72,12 +76,12 @@ export class RunWriter {
 
   /** Adds an entry, after those before it in its segment. */
   add(entry: Entry): void {
-    const value = valueOf(entry);
+    const value = entryValue(entry);
     if (this.#leaf?.addText(entry.place, value) !== true) {
       const first = this.#low ?? separator(this.#leaf?.last ?? '', entry.place);
       this.#endLeaf();
       this.#leaf = new PageWriter('leaf', this.#pageBytes);
-      this.#leaves.push({ first, id: this.#random() });
+      this.#leaves.push({ first, id: this.random() });
       this.#low = undefined;
       if (!this.#leaf.addText(entry.place, value)) throw new Error('a page has room for an entry');
     }
@@ -96,14 +100,9 @@ export class RunWriter {
   /** Some pages to be written, at most 64; undefined while few wait. After {@link finish}, all in turn. */
   take(): readonly PlainPage[] | undefined {
     if (this.#pool.length < this.#poolMax) return undefined;
-    const pages: PlainPage[] = [];
-    while (pages.length < BATCH_PAGES && this.#pool.length > 0) {
-      const at = this.#random() % this.#pool.length;
-      const last = this.#pool.pop() as PlainPage;
-      pages.push(this.#pool[at] ?? last);
-      if (at < this.#pool.length) this.#pool[at] = last;
-    }
-    return pages;
+    // The first ones are random ones then.
+    shuffle(this.#pool, this.random, BATCH_PAGES);
+    return this.#pool.splice(0, BATCH_PAGES);
   }
 
   /** The run. Its remaining pages are to be taken and written before a manifest names it. */
@@ -129,7 +128,7 @@ export class RunWriter {
     for (const { first, id } of this.#leaves) {
       if (page?.addText(first, id) === true) continue;
       page = new PageWriter('fences', this.#pageBytes);
-      const fence = { first, id: this.#random() };
+      const fence = { first, id: this.random() };
       fences.push(fence);
       if (!page.addText(first, id)) throw new Error('a page has room for a fence');
       // Filled by what follows: all pages have one size.
@@ -146,14 +145,14 @@ export class RunWriter {
 
   #endNumbers(): void {
     if (this.#numbers === undefined) return;
-    const id = this.#random();
+    const id = this.random();
     this.#changed.push(id);
     this.#emit(id, this.#numbers);
     this.#numbers = undefined;
   }
 
   #emit(id: number, page: PageWriter): void {
-    this.#pool.push({ id, bytes: page.finish() });
+    this.#pool.push({ id, bytes: page.bytes });
     this.#pages++;
   }
 }
@@ -193,4 +192,13 @@ function random48(): number {
 /** The shortest text after one place and not after the next one. */
 function separator(before: string, next: string): string {
   return next.slice(0, sharedUnits(before, next) + 1);
+}
+
+/** Puts a list, or its first items, in random order. Fisher and Yates. */
+export function shuffle<T>(list: T[], random: () => number, first = list.length): T[] {
+  for (let at = 0; at < Math.min(first, list.length); at++) {
+    const other = at + (random() % (list.length - at));
+    [list[at], list[other]] = [list[other] as T, list[at] as T];
+  }
+  return list;
 }

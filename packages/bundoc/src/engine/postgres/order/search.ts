@@ -108,7 +108,9 @@ export class OrderedSearch {
 
   #continueAfter(place: string): void {
     const { low, high } = this.#rest;
-    this.#rest = this.#query.isBackwards ? { low, high: place < high ? place : high } : { low: low > place ? low : `${place}\0`, high };
+    this.#rest = this.#query.isBackwards
+      ? { low, high: place < high ? place : high }
+      : { low: low > place ? low : `${place}\0`, high };
   }
 }
 
