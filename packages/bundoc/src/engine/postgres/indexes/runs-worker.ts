@@ -1,3 +1,4 @@
+import { OpenError } from '@bundoc/shared/crypto/aead';
 import type { OwnWork, Work } from '../../../work/work.ts';
 import { TREE_BYTES_MAX } from '../../../work/large-bytes.ts';
 import { readValue } from '../../../values/value.ts';
@@ -6,13 +7,10 @@ import type { ListQuery } from '../../port/port.ts';
 import type { Database } from '../database/database.ts';
 import { comparePlaces, type Entry, entriesOf } from '../order/entry.ts';
 import type { Manifest, Run } from '../order/manifest.ts';
-import { mergeRuns } from '../order/merge.ts';
-import { Page } from '../order/page.ts';
-import type { OrderStep } from '../order/run-writer.ts';
-import { RunWriter, writeRun } from '../order/run-writer.ts';
+import { mergeFrom, mergeRuns } from '../order/merge.ts';
+import { RunWriter, type RunSteps, writeRun } from '../order/run-writer.ts';
 import type { ReadPage } from '../reads/row-reader.ts';
-import { orUndefined } from '../rows/rows.ts';
-import type { RowCipher } from '../rows/row-cipher.ts';
+import type { PageCipher, RowCipher } from '../rows/row-cipher.ts';
 import type { BlindIndex, BlindIndexes } from './blind-index.ts';
 import { readOrdered } from './ordered-rows.ts';
 import { OrderedState, RunsDamaged } from './ordered-state.ts';
@@ -29,8 +27,6 @@ const TAIL_BYTES = 1_048_576;
 const TAIL_CHANGES_MAX = 16_384;
 /** Commits after which an index looks for changes of its collection. */
 const COMMITS_UNSEEN_MAX = 65_536;
-/** Pages that a merge keeps. */
-const PAGES_KEPT = 2_048;
 
 export interface RunsWorkerOptions {
   readonly project: string;
@@ -137,20 +133,22 @@ export class RunsWorker {
   async #step(index: BlindIndex, runs: RunRows, stored: StoredRuns, work: Work): Promise<Step> {
     const { manifest, since, isDamaged, keyVersion, version } = stored;
     if (isDamaged) return 'damaged';
-    const own = new RunsOfIndex(index, runs, this.#rows, work);
+    const own = new RunsOfIndex(runs, this.#rows, work);
     if (manifest?.builtTo !== 'all') {
       const begun = manifest ?? { asOf: since, builtTo: 0, indexed: 0, runs: [] };
       if (begun.asOf !== since || (keyVersion ?? this.#rows.version) !== this.#rows.version) return 'damaged';
       return await this.#build(index, own, begun, version);
     }
-    const merged = runsToMerge(manifest.runs, keyVersion === this.#rows.version);
-    if (merged > 0) {
-      const kept = manifest.runs.slice(0, -merged);
-      const run = await own.merge(manifest.runs.slice(-merged), keyVersion as number, kept.length === 0);
+    const isCurrent = keyVersion === this.#rows.version;
+    // Under a new version of the key, all runs are written again.
+    const from = isCurrent ? mergeFrom(manifest.runs) : 0;
+    if (from !== undefined) {
+      const kept = manifest.runs.slice(0, from);
+      const merged = manifest.runs.slice(from);
+      const run = merged.length === 0 ? [] : await own.merge(merged, keyVersion as number, from === 0);
       if (run === undefined) return 'stopped';
-      return await this.#swap(runs, version, { ...manifest, runs: [...kept, run] });
+      return await this.#swap(runs, version, { ...manifest, runs: kept.concat(run) });
     }
-    if (keyVersion !== this.#rows.version) return await this.#swap(runs, version, manifest);
     return await this.#endTail(index, own, manifest, stored);
   }
 
@@ -240,34 +238,13 @@ export class RunsWorker {
 
 type Step = 'swapped' | 'whole' | 'nothing' | 'damaged' | 'stopped';
 
-/**
- * How many of the newest runs become one: newer ones that have more than half as many entries as the next
- * older one. So there are few runs, and each entry is written about as often as there are runs.
- *
- * @param isCurrent false if all must be written again, under another version of the key.
- */
-export function runsToMerge(runs: readonly Pick<Run, 'entries'>[], isCurrent: boolean): number {
-  if (!isCurrent) return runs.length;
-  let merged = 1;
-  let entries = runs.at(-1)?.entries ?? 0;
-  for (let at = 2; at <= runs.length; at++) {
-    entries += 0;
-    const { entries: older } = runs.at(-at) as Pick<Run, 'entries'>;
-    if (entries > older / 2) merged = at;
-    entries += older;
-  }
-  return merged > 1 ? merged : 0;
-}
-
 /** Reads and writes the pages of one index's runs. */
 class RunsOfIndex {
   readonly rows: RunRows;
   readonly work: Work;
-  readonly #index: BlindIndex;
   readonly #cipher: RowCipher;
 
-  constructor(index: BlindIndex, rows: RunRows, cipher: RowCipher, work: Work) {
-    this.#index = index;
+  constructor(rows: RunRows, cipher: RowCipher, work: Work) {
     this.rows = rows;
     this.#cipher = cipher;
     this.work = work;
@@ -276,47 +253,51 @@ class RunsOfIndex {
   /** Undefined when the index is gone. */
   async write(entries: readonly Entry[], changed: readonly number[]): Promise<Run | undefined> {
     const writer = new RunWriter();
-    return await this.#drive(writer, writeRun(writer, entries, changed), new Map(), () => Promise.resolve());
+    return await this.#drive(writer, writeRun(writer, entries, changed));
   }
 
   /**
    * @param keyVersion of the runs.
    * @param isOldest no older run is left.
+   * @returns undefined when the index is gone.
    * @throws RunsDamaged.
    */
   async merge(runs: readonly Run[], keyVersion: number, isOldest: boolean): Promise<Run | undefined> {
     const writer = new RunWriter();
-    const pages = new Map<number, Page>();
     const ciphers = new Map(runs.map(({ id }) => [id, this.#cipher.pageCipher(id, keyVersion)]));
-    const read = async (ids: readonly number[]) => {
-      const found = await this.work.outside(() => this.rows.pages(ids));
-      if (pages.size > PAGES_KEPT) for (const id of [...pages.keys()].slice(0, PAGES_KEPT / 2)) pages.delete(id);
-      for (const { id, run, sealed } of found) {
-        const page = sealed && orUndefined(() => ciphers.get(run)?.open(id, sealed));
-        const decoded = page && orUndefined(() => new Page(page));
-        if (decoded) pages.set(id, decoded);
-      }
-      if (!ids.every((id) => pages.has(id))) throw new RunsDamaged();
-    };
-    return await this.#drive(writer, mergeRuns(writer, runs, pages, isOldest), pages, read);
+    try {
+      return await this.#drive(writer, mergeRuns(writer, runs, isOldest), ciphers);
+    } catch (error) {
+      throw error instanceof OpenError ? new RunsDamaged() : error;
+    }
   }
 
+  /** @param ciphers of the runs that are read. */
   async #drive(
     writer: RunWriter,
-    steps: Generator<OrderStep, Run, undefined>,
-    _pages: ReadonlyMap<number, Page>,
-    read: (ids: readonly number[]) => Promise<void>,
+    steps: RunSteps,
+    ciphers: ReadonlyMap<string, PageCipher> = new Map(),
   ): Promise<Run | undefined> {
     const cipher = this.#cipher.pageCipher(writer.id);
-    for (let step = steps.next(); ; step = steps.next()) {
+    for (let step = steps.next(undefined); ; ) {
       if (step.done === true) return step.value;
-      const { value } = step;
-      if (value.kind === 'read') await read(value.ids);
-      else if (value.kind === 'pause') await this.work.pause();
-      else {
-        const sealed = value.pages.map(({ id, bytes }) => ({ id, sealed: cipher.seal(id, bytes) }));
-        if (!(await this.work.outside(() => this.rows.addPages(writer.id, sealed)))) return undefined;
+      let read: Map<number, Buffer> | undefined;
+      const turn = this.work.pause();
+      if (turn !== undefined) await turn;
+      if (step.value.kind === 'read') {
+        const { ids } = step.value;
+        const found = await this.work.outside(() => this.rows.pages(ids));
+        read = new Map();
+        for (const { id, run, sealed } of found) {
+          const page = sealed === null ? undefined : ciphers.get(run)?.open(id, sealed);
+          if (page !== undefined) read.set(id, page);
+        }
       }
+      if (step.value.kind === 'write') {
+        const pages = step.value.pages.map(({ id, bytes }) => ({ id, sealed: cipher.seal(id, bytes) }));
+        if (!(await this.work.outside(() => this.rows.addPages(writer.id, pages)))) return undefined;
+      }
+      step = steps.next(read);
     }
   }
 }

@@ -1,0 +1,224 @@
+import { OpenError } from '@bundoc/shared/crypto/aead';
+import type { KeyRange } from '../../port/index-port.ts';
+import type { Position, StoredDocument } from '../../port/port.ts';
+import type { Row } from '../database/database.ts';
+import type { Entry } from '../order/entry.ts';
+import { Page } from '../order/page.ts';
+import type { PageSource } from '../order/run-cursor.ts';
+import { OrderedSearch } from '../order/search.ts';
+import type { KnownOrder, OrderedRows, WantedRows } from './ordered-rows.ts';
+import { type OrderedState, RunsDamaged } from './ordered-state.ts';
+import type { SealedPage } from './run-rows.ts';
+
+/** Reads one state of an index. Undefined when it is gone, or is built again. */
+export type ReadOrdered = (known: KnownOrder, wanted: WantedRows) => Promise<OrderedRows | undefined>;
+
+/** A row of a document, opened. */
+export interface OpenedRow {
+  readonly createdSeq: Position;
+  /** Undefined for a row that does not open. */
+  readonly seq: Position | undefined;
+  readonly name: string;
+  /** Undefined for a row that does not open. */
+  readonly id: string | undefined;
+  /** Undefined if its bytes do not open; 'unread' if they were not read. */
+  readonly document: StoredDocument | 'unread' | undefined;
+}
+
+/** Pages of an index that were read and decoded. */
+export interface PageStore extends PageSource {
+  set(id: number, page: Page): void;
+}
+
+export interface OrderedSearchPorts {
+  readonly state: OrderedState;
+  readonly pages: PageStore;
+  readonly read: ReadOrdered;
+  readonly open: (row: Row) => OpenedRow;
+  /** Whether all reads show one state. Otherwise each shows the present one. */
+  readonly isFixed: boolean;
+}
+
+export interface FoundDocuments {
+  /** In the order of the search. */
+  readonly documents: readonly { readonly place: string; readonly document: StoredDocument }[];
+  /** Ids of documents that do not open, and the names of those whose ids do not open either. */
+  readonly unreadable: readonly string[];
+  readonly unnamed: readonly string[];
+  /** The place behind which the search continues; undefined at the end of the range. */
+  readonly last: string | undefined;
+}
+
+/** Entries that one step looks at, at most. */
+const LOOKED_AT_ONCE = 2_000;
+const COUNTED_AT_ONCE = 5_000;
+const NOTHING: WantedRows = { documents: [], pages: [], bytesMax: 0 };
+
+/**
+ * Finds documents by an index, as of the commit that the state shows afterwards. Each statement reads the
+ * latest changes with documents and pages, in one snapshot. What a document's row was at its place is not
+ * judged again: a later change of it is among the changes.
+ */
+export class OrderedLookup {
+  readonly #ports: OrderedSearchPorts;
+  /** Rows at places that were read, and the commit as of which they were. */
+  readonly #rows = new Map<Position, { readonly row: OpenedRow | undefined; readonly asOf: Position }>();
+  #isFresh = false;
+
+  constructor(ports: OrderedSearchPorts) {
+    this.#ports = ports;
+  }
+
+  /**
+   * @param limit of documents.
+   * @param bytesMax of their texts, after which no further one is taken.
+   * @returns undefined when the index is gone.
+   * @throws RunsDamaged, VersionUnknown, those of reading.
+   */
+  async find(
+    range: KeyRange,
+    isBackwards: boolean,
+    limit: number,
+    bytesMax: number,
+  ): Promise<FoundDocuments | undefined> {
+    const { state, isFixed } = this.#ports;
+    this.#isFresh &&= isFixed;
+    for (;;) {
+      const found = state.manifest && this.#look(range, isBackwards, limit, bytesMax);
+      if (found !== undefined && 'last' in found && this.#isFresh) return found;
+      const wanted = found === undefined || 'last' in found ? NOTHING : { ...NOTHING, bytesMax, ...found };
+      if (!(await this.#read(wanted))) return undefined;
+    }
+  }
+
+  /**
+   * Counts documents by their entries in some ranges. All reads must show one state, and each document must
+   * have at most one entry in the ranges.
+   *
+   * @param countAlive counts the entries whose documents still have their `seq`.
+   * @returns undefined when the index is gone.
+   * @throws RunsDamaged, VersionUnknown, those of reading.
+   */
+  async count(
+    ranges: readonly KeyRange[],
+    countAlive: (entries: readonly Entry[]) => Promise<number>,
+  ): Promise<number | undefined> {
+    while (!this.#isFresh) if (!(await this.#read(NOTHING))) return undefined;
+    let count = 0;
+    for (const range of ranges) {
+      const search = this.#search(range, false);
+      for (let isOver = false; !isOver; ) {
+        const found = search.next(COUNTED_AT_ONCE);
+        if ('missing' in found) {
+          if (!(await this.#read({ ...NOTHING, pages: found.missing }))) return undefined;
+          continue;
+        }
+        count += await countAlive(found.entries);
+        isOver = found.last === undefined;
+      }
+    }
+    return count;
+  }
+
+  /** What the rows at hand give, or what is still to be read. */
+  #look(
+    range: KeyRange,
+    isBackwards: boolean,
+    limit: number,
+    bytesMax: number,
+  ): FoundDocuments | Partial<WantedRows> {
+    const search = this.#search(range, isBackwards);
+    const taken = new Taken();
+    const unread = new Set<Position>();
+    for (let many = limit; ; many = Math.min(2 * many, LOOKED_AT_ONCE)) {
+      const found = search.next(many);
+      if ('missing' in found) return { pages: found.missing, documents: [...unread] };
+      for (const entry of found.entries) {
+        const row = this.#rowOf(entry);
+        if (row === 'unread' && taken.bytes >= bytesMax) return taken.upTo(taken.last);
+        if (row === 'unread') unread.add(entry.createdSeq);
+        else if (unread.size === 0) taken.add(entry, row);
+        if (taken.documents.length + unread.size < limit) continue;
+        return unread.size === 0 ? taken.upTo(entry.place) : { documents: [...unread] };
+      }
+      if (unread.size > 0) return { documents: [...unread] };
+      if (found.last === undefined) return taken.upTo(undefined);
+    }
+  }
+
+  /** The row that makes an entry count; undefined if none does. */
+  #rowOf({ createdSeq, seq }: Entry): OpenedRow | 'unread' | undefined {
+    const known = this.#rows.get(createdSeq);
+    if (known === undefined || known.asOf < seq || known.row?.document === 'unread') return 'unread';
+    const { row } = known;
+    return row === undefined || (row.seq !== undefined && row.seq !== seq) ? undefined : row;
+  }
+
+  #search(range: KeyRange, isBackwards: boolean): OrderedSearch {
+    const { state, pages } = this.#ports;
+    const { runs } = state.manifest as NonNullable<typeof state.manifest>;
+    return new OrderedSearch({ runs, tail: state.tail, range, isBackwards, source: pages });
+  }
+
+  async #read(wanted: WantedRows): Promise<boolean> {
+    const { state, read, open } = this.#ports;
+    const { version } = state.known;
+    const rows = await read(state.known, wanted);
+    if (rows === undefined) return false;
+    state.learn(rows);
+    this.#isFresh ||= rows.isComplete;
+    this.#keepPages(rows.pages);
+    // Runs that were replaced meanwhile may lack pages by now, and the new ones are known.
+    if (!wanted.pages.every((id) => this.#ports.pages.get(id) !== undefined || this.#wasReplaced(version)))
+      throw new RunsDamaged();
+    const opened = new Map(rows.documents.map((row) => [row[3] as number, open(row)]));
+    for (const createdSeq of wanted.documents)
+      this.#rows.set(createdSeq, { row: opened.get(createdSeq), asOf: rows.seq });
+    return true;
+  }
+
+  #keepPages(found: readonly SealedPage[]): void {
+    const { state, pages } = this.#ports;
+    for (const { id, run, sealed } of found) {
+      try {
+        if (sealed !== null) pages.set(id, new Page(state.cipherOf(run).open(id, sealed)));
+      } catch (error) {
+        // It may be of a run that was replaced meanwhile. Otherwise it is missing.
+        if (!(error instanceof OpenError || error instanceof RunsDamaged)) throw error;
+      }
+    }
+  }
+
+  #wasReplaced(version: number): boolean {
+    return this.#ports.state.known.version !== version;
+  }
+}
+
+/** The documents of an answer so far. */
+class Taken {
+  readonly documents: { readonly place: string; readonly document: StoredDocument }[] = [];
+  readonly #unreadable = new Set<string>();
+  readonly #unnamed = new Set<string>();
+  bytes = 0;
+  /** The place of the last entry that was looked at. */
+  last: string | undefined;
+
+  add({ place }: Entry, row: OpenedRow | undefined): void {
+    this.last = place;
+    if (row === undefined || row.document === 'unread') return;
+    if (row.document !== undefined) {
+      this.documents.push({ place, document: row.document });
+      this.bytes += row.document.text.length;
+    } else if (row.id === undefined) this.#unnamed.add(row.name);
+    else this.#unreadable.add(row.id);
+  }
+
+  upTo(last: string | undefined): FoundDocuments {
+    return {
+      documents: this.documents,
+      unreadable: [...this.#unreadable],
+      unnamed: [...this.#unnamed],
+      last,
+    };
+  }
+}
