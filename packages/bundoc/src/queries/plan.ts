@@ -1,4 +1,4 @@
-import type { FoundBy, IndexRef, KeyRange, UsableIndex } from '../engine/port/index-port.ts';
+import type { FoundBy, KeyRange, UsableIndex } from '../engine/port/index-port.ts';
 import {
   earlierKey,
   encodeExactly,
@@ -27,7 +27,7 @@ export interface BlindPlan extends FoundBy {
 /** By ranges of keys. */
 export interface RangePlan {
   readonly kind: 'ranges';
-  readonly index: IndexRef;
+  readonly index: UsableIndex;
   /** In key order, without overlaps. */
   readonly ranges: readonly KeyRange[];
   /** Whether the condition holds for every entry of the ranges, without further tests. */

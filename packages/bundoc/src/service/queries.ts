@@ -143,7 +143,7 @@ export class Queries {
     const withSnapshot: Scan['withSnapshot'] = async (use) => use(await state.get());
     const order = orderOf(orderBy);
     const indexPlan = await work.outside(() =>
-      withSnapshot(async (snapshot) => planQuery(where, order, snapshot.usable())),
+      withSnapshot(async (snapshot) => planQuery(where, order, await snapshot.usable())),
     );
     const releaseStore = () => state.releaseStore();
     const snapshotBytes = () => state.keptBytes;

@@ -68,8 +68,14 @@ export interface KeyRange {
   readonly high: string;
 }
 
+/**
+ * The entries of documents with too many keys for an index, which every search must also check. Their key
+ * sorts before every key part.
+ */
+export const ALWAYS: KeyRange = { low: '\x00', high: '\x01' };
+
 export interface IndexEntry {
-  /** Key parts of the fields, followed by the creation position. */
+  /** Key parts of the fields, or {@link ALWAYS}, followed by the creation position. */
   readonly key: string;
   readonly id: string;
 }

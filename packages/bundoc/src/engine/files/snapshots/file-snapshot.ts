@@ -1,15 +1,10 @@
 import type { DocumentRef } from '../../../crypto/stored-text.ts';
 import type { MemoryIndex } from '../../indexes/memory-index.ts';
-import {
-  type IndexEntry,
-  type IndexRef,
-  isRefTo,
-  type KeyRange,
-  type UsableIndex,
-} from '../../port/index-port.ts';
+import { type IndexRef, isRefTo, type UsableIndex } from '../../port/index-port.ts';
 import type { Awaitable, DocumentPage, Position, StoredDocument } from '../../port/port.ts';
 import {
   type IndexPage,
+  type IndexSearch,
   type SnapshotListQuery,
   type StoreSnapshot,
   snapshotTooOld,
@@ -66,14 +61,9 @@ export class FileSnapshot implements StoreSnapshot, StateView {
     });
   }
 
-  search(ref: IndexRef, range: KeyRange, backwards: boolean, limit: number): IndexPage | undefined {
-    const index = this.#find(ref);
-    return index && this.#states.search(this.#shown(), index, range, backwards, limit);
-  }
-
-  always(ref: IndexRef): readonly IndexEntry[] | undefined {
-    const index = this.#find(ref);
-    return index && this.#states.always(this.#shown(), index);
+  search(query: IndexSearch): IndexPage | undefined {
+    const index = this.#find(query.index);
+    return index && this.#states.search(this.#shown(), index, query);
   }
 
   /** The snapshots of one state share what it keeps. */
