@@ -3,6 +3,7 @@ import { OpenError } from '@bundoc/shared/crypto/aead';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { ProjectCipher } from '../../crypto/project-cipher.ts';
 import type { DocumentRef } from '../../crypto/stored-text.ts';
+import { ownWork } from '../../work/scheduler.ts';
 import type { OwnWork } from '../../work/work.ts';
 import { CommitNotifier } from '../commit/commit-notifier.ts';
 import { admit } from '../commit/commit-plan.ts';
@@ -77,6 +78,8 @@ export interface PostgresStoreOptions {
  * a new definition.
  */
 const HEAD_RECENT_MS = 200;
+/** Commits between two looks at the tails of indexes. */
+const COMMITS_OF_TAIL = 1_024;
 /** Interval at which a store with writes removes old rows, milliseconds. */
 const PRUNE_EVERY_MS = 3_600_000;
 
@@ -108,6 +111,8 @@ export class PostgresStore implements ProjectStore {
   #latestKnown: Position = 0;
   #isWatching = false;
   #wasWritten = false;
+  /** When tails were last looked at. */
+  #tailsSeenAt: Position = 0;
   #prunedMs: number;
   #state: KnownState | undefined;
   #definesNothing = false;
@@ -120,11 +125,13 @@ export class PostgresStore implements ProjectStore {
     this.#reader = new RowReader(options, rows);
     const list = (query: ListQuery) => this.#reader.list(query);
     const watched = <T>(work: Promise<T>) => this.#watched(work);
-    this.#indexing = new BlindIndexing({ ...options, list, watched }, rows);
+    const own = options.ownWork ?? ownWork(project);
+    this.#indexing = new BlindIndexing({ ...options, list, listRows: list, watched, ownWork: own }, rows);
     this.#snapshots = {
       ...options,
       connections: options.snapshots,
       reader: this.#reader,
+      ordered: this.#indexing.ordered,
       rows,
       watched,
       open: new Set(),
@@ -186,7 +193,7 @@ export class PostgresStore implements ProjectStore {
   snapshot(collection: string, { asOf }: SnapshotOptions = {}): PostgresSnapshot {
     return new PostgresSnapshot(this.#snapshots, {
       collection,
-      indexes: this.#indexing.ready(collection),
+      indexes: () => ({ found: this.#indexing.ready(collection), ordered: this.#indexing.whole(collection) }),
       asOf,
     });
   }
@@ -230,6 +237,11 @@ export class PostgresStore implements ProjectStore {
 
   collections(): Promise<readonly CollectionSummary[]> {
     return this.#watched(this.#reader.collections());
+  }
+
+  /** That of its indexes. */
+  get memoryBytes(): number {
+    return this.#indexing.ordered.bytes;
   }
 
   get pendingReencryption(): number {
@@ -279,6 +291,10 @@ export class PostgresStore implements ProjectStore {
 
   #committed(seq: Position): void {
     this.#heard(seq);
+    if (seq - this.#tailsSeenAt > COMMITS_OF_TAIL) {
+      this.#tailsSeenAt = seq;
+      this.#indexing.tailsMayBeLong();
+    }
     this.#pruneNowAndThen();
   }
 

@@ -29,6 +29,8 @@ export interface BlindIndex {
   readonly runsIndexed: number | undefined;
   /** Bytes of its runs. */
   readonly bytes: number;
+  /** Increases whenever the runs are replaced. */
+  readonly runsVersion: number;
 }
 
 /** The indexes of a project in one version. */
@@ -66,7 +68,7 @@ const ALWAYS = '';
 const ROWS: Statement = {
   name: 'bundoc-indexes-1',
   text: `
-SELECT h.index_version, i.id, i.collection, i.key_version, i.spec, i.since, i.built_to, i.indexed, i.total, i.duplicates, i.dropped, i.runs_indexed, i.pages
+SELECT h.index_version, i.id, i.collection, i.key_version, i.spec, i.since, i.built_to, i.indexed, i.total, i.duplicates, i.dropped, i.runs_indexed, i.pages, i.runs_version
 FROM bundoc.heads AS h LEFT JOIN bundoc.indexes AS i ON i.project = h.project WHERE h.project = $1 ORDER BY i.id`,
 };
 
@@ -116,6 +118,7 @@ type IndexRow = readonly [
   isDropped: boolean,
   runsIndexed: number | null,
   pages: number,
+  runsVersion: number,
 ];
 
 /** The sealed content of an index's row. */
@@ -130,7 +133,8 @@ interface SealedSpec {
 
 /** Undefined for a row that was changed or combined from others. */
 function indexOf(row: IndexRow, rows: RowCipher): BlindIndex | undefined {
-  const [, id, token, keyVersion, sealed, since, builtTo, indexed, total, duplicates, , runsIndexed, pages] = row;
+  const [, id, token, keyVersion, sealed, since, builtTo, indexed, total, duplicates] = row;
+  const [runsIndexed, pages, runsVersion] = row.slice(11) as [number | null, number, number];
   const text = orUndefined(() => rows.openIndexSpec(Number(id), keyVersion, sealed));
   if (text === undefined) return undefined;
   const { collection, name, fields, unique, blind, rev } = JSON.parse(text) as SealedSpec;
@@ -148,6 +152,7 @@ function indexOf(row: IndexRow, rows: RowCipher): BlindIndex | undefined {
     duplicates: duplicates ?? undefined,
     runsIndexed: runsIndexed ?? undefined,
     bytes: pages * PAGE_BYTES,
+    runsVersion,
   };
 }
 

@@ -26,6 +26,8 @@ import {
   usableOf,
 } from './blind-index.ts';
 import { BlindIndexBuilder, type BlindIndexBuilderOptions } from './blind-index-builder.ts';
+import { OrderedIndexes } from './ordered-indexes.ts';
+import { RunsWorker, type RunsWorkerOptions } from './runs-worker.ts';
 
 /** The definition of an index, and the number of documents it will have, under the project's lock. */
 const DEFINITION: Statement = {
@@ -44,7 +46,9 @@ const DROP: Statement = {
   name: 'bundoc-drop-blind-indexes-1',
   text: 'UPDATE bundoc.indexes SET dropped = true WHERE project = $1 AND id = ANY ($2::bigint[])',
 };
-export interface BlindIndexingOptions extends BlindIndexBuilderOptions {
+export interface BlindIndexingOptions
+  extends Omit<BlindIndexBuilderOptions, 'removeRuns'>,
+    RunsWorkerOptions {
   readonly clock: Clock;
 }
 
@@ -71,17 +75,24 @@ export class BlindIndexing implements EngineIndexes {
   readonly #wanted = new Map<string, Wanted>();
   #known: BlindIndexes = NO_INDEXES;
   readonly #builder: BlindIndexBuilder;
+  readonly #worker: RunsWorker;
+  /** What answers know of the indexes' order. */
+  readonly ordered: OrderedIndexes;
 
   constructor(options: BlindIndexingOptions, rows: RowCipher) {
     this.#options = options;
     this.#rows = rows;
-    this.#builder = new BlindIndexBuilder(options, rows);
+    this.#worker = new RunsWorker(options, rows);
+    this.ordered = new OrderedIndexes(rows, (id) => this.#worker.isDue(id));
+    const removeRuns = (id: number) => this.#worker.remove(id);
+    this.#builder = new BlindIndexBuilder({ ...options, removeRuns }, rows);
   }
 
   /** Reads the current indexes. */
   async begin(): Promise<void> {
     const { database, project } = this.#options;
     this.#known = await this.#retry(() => readBlindIndexes(database, project, this.#rows));
+    this.ordered.retain([...this.#known.byCollection.values()].flat());
   }
 
   /** The indexes that commits must write entries for. */
@@ -90,6 +101,11 @@ export class BlindIndexing implements EngineIndexes {
     const indexes = await readBlindIndexes(transaction, this.#options.project, this.#rows);
     this.#known = indexes;
     return indexes;
+  }
+
+  /** The indexes that answers may use. */
+  whole(collection: string): readonly BlindIndex[] {
+    return this.#of(collection).filter((index) => this.ordered.isUsable(index));
   }
 
   /** The indexes that lists may use. */
@@ -112,28 +128,35 @@ export class BlindIndexing implements EngineIndexes {
 
   get isSettled(): boolean {
     const { byCollection, dropped, damaged } = this.#known;
-    if (dropped.length + damaged.size > 0) return false;
+    if (dropped.length + damaged.size > 0 || !this.#worker.isIdle) return false;
     if (this.#wanted.keys().some((collection) => !this.#isKept(collection))) return false;
     return byCollection
       .values()
-      .every((indexes) => indexes.every(({ duplicates }) => duplicates !== undefined));
+      .every((indexes) => indexes.every((index) => stateOf(index).state !== 'building'));
   }
 
   status(collection: string): readonly IndexStatus[] {
-    return this.#of(collection).map((index) => ({ ...index.spec, ...stateOf(index) }));
+    return this.#of(collection).map((index) => ({ ...index.spec, ...stateOf(index), bytes: index.bytes }));
   }
 
   usable(collection: string): readonly UsableIndex[] {
     return usableOf(this.ready(collection));
   }
 
-  built(): Promise<void> {
-    return this.#builder.settled();
+  async built(): Promise<void> {
+    await this.#builder.settled();
+    await this.#worker.settled();
+  }
+
+  /** Much was written, so tails may be long. */
+  tailsMayBeLong(): void {
+    for (const indexes of this.#known.byCollection.values())
+      for (const { id } of indexes) this.#worker.isDue(id);
   }
 
   /** Stops the running work. */
-  stop(): Promise<void> {
-    return this.#builder.stop();
+  async stop(): Promise<void> {
+    await Promise.all([this.#builder.stop(), this.#worker.stop()]);
   }
 
   async #keep(): Promise<void> {
@@ -142,6 +165,7 @@ export class BlindIndexing implements EngineIndexes {
     for (const collection of collections)
       if (!this.#isKept(collection)) await this.#retry(() => this.#agree(collection));
     this.#builder.resume(this.#known, () => this.begin());
+    this.#worker.resume(this.#known, () => this.begin());
   }
 
   /** Retries an action that is safe to repeat. */

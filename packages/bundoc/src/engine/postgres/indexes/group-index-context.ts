@@ -137,7 +137,8 @@ export class GroupIndexContext implements PlanIndexing<readonly BlindEntries[]> 
     const indexes = byCollection.get(collection);
     if (indexes === undefined) return undefined;
     this.#count(this.#former.get(fileName) ?? 0);
-    if (text === undefined) return indexes.map((index) => ({ index, keys: undefined, tokens: [], always: false }));
+    if (text === undefined)
+      return indexes.map((index) => ({ index, keys: undefined, tokens: [], always: false }));
     let made = this.#made.get(rev);
     if (made?.text.equals(text) !== true) {
       made = { text, entries: toEntries(indexes, text, this.#rows) };

@@ -1,6 +1,7 @@
 import { OpenError } from '@bundoc/shared/crypto/aead';
 import type { KeyRange } from '../../port/index-port.ts';
 import type { Position, StoredDocument } from '../../port/port.ts';
+import { type IndexSearch, StateMoved } from '../../port/snapshot-port.ts';
 import type { Row } from '../database/database.ts';
 import type { Entry } from '../order/entry.ts';
 import { Page } from '../order/page.ts';
@@ -15,7 +16,6 @@ export type ReadOrdered = (known: KnownOrder, wanted: WantedRows) => Promise<Ord
 
 /** A row of a document, opened. */
 export interface OpenedRow {
-  readonly createdSeq: Position;
   /** Undefined for a row that does not open. */
   readonly seq: Position | undefined;
   readonly name: string;
@@ -34,7 +34,7 @@ export interface OrderedSearchPorts {
   readonly state: OrderedState;
   readonly pages: PageStore;
   readonly read: ReadOrdered;
-  readonly open: (row: Row) => OpenedRow;
+  readonly open: (row: Row, seq: Position) => OpenedRow;
   /** Whether all reads show one state. Otherwise each shows the present one. */
   readonly isFixed: boolean;
 }
@@ -49,9 +49,17 @@ export interface FoundDocuments {
   readonly last: string | undefined;
 }
 
+/** Documents of one state: the last commit that it shows, and the number of documents in the collection. */
+export interface ShownDocuments extends FoundDocuments {
+  readonly asOf: Position;
+  readonly total: number;
+}
+
 /** Entries that one step looks at, at most. */
 const LOOKED_AT_ONCE = 2_000;
 const COUNTED_AT_ONCE = 5_000;
+/** Pages that one statement reads, unless a search needs more for its next entry. */
+const PAGES_AT_ONCE = 64;
 const NOTHING: WantedRows = { documents: [], pages: [], bytesMax: 0 };
 
 /**
@@ -69,24 +77,27 @@ export class OrderedLookup {
     this.#ports = ports;
   }
 
+  /** The runs that it knows. */
+  get version(): number {
+    return this.#ports.state.known.version;
+  }
+
   /**
-   * @param limit of documents.
-   * @param bytesMax of their texts, after which no further one is taken.
+   * Finds entries and their documents.
+   *
    * @returns undefined when the index is gone.
-   * @throws RunsDamaged, VersionUnknown, those of reading.
+   * @throws StateMoved when documents may have several entries, and the search was planned for one of each;
+   *   RunsDamaged, VersionUnknown, those of reading.
    */
-  async find(
-    range: KeyRange,
-    isBackwards: boolean,
-    limit: number,
-    bytesMax: number,
-  ): Promise<FoundDocuments | undefined> {
+  async find(query: IndexSearch): Promise<ShownDocuments | undefined> {
     const { state, isFixed } = this.#ports;
     this.#isFresh &&= isFixed;
     for (;;) {
-      const found = state.manifest && this.#look(range, isBackwards, limit, bytesMax);
-      if (found !== undefined && 'last' in found && this.#isFresh) return found;
-      const wanted = found === undefined || 'last' in found ? NOTHING : { ...NOTHING, bytesMax, ...found };
+      if (this.#isFresh && state.isMultiple && !query.index.isMultiple) throw new StateMoved();
+      const found = state.manifest && this.#look(query);
+      if (found !== undefined && 'last' in found && this.#isFresh)
+        return { ...found, asOf: state.asOf, total: state.total };
+      const wanted = found === undefined || 'last' in found ? NOTHING : { ...NOTHING, ...found };
       if (!(await this.#read(wanted))) return undefined;
     }
   }
@@ -121,29 +132,36 @@ export class OrderedLookup {
   }
 
   /** What the rows at hand give, or what is still to be read. */
-  #look(
-    range: KeyRange,
-    isBackwards: boolean,
-    limit: number,
-    bytesMax: number,
-  ): FoundDocuments | Partial<WantedRows> {
-    const search = this.#search(range, isBackwards);
+  #look({ ranges, backwards, limit, bytesMax }: IndexSearch): FoundDocuments | Partial<WantedRows> {
     const taken = new Taken();
     const unread = new Set<Position>();
-    for (let many = limit; ; many = Math.min(2 * many, LOOKED_AT_ONCE)) {
-      const found = search.next(many);
-      if ('missing' in found) return { pages: found.missing, documents: [...unread] };
-      for (const entry of found.entries) {
-        const row = this.#rowOf(entry);
-        if (row === 'unread' && taken.bytes >= bytesMax) return taken.upTo(taken.last);
-        if (row === 'unread') unread.add(entry.createdSeq);
-        else if (unread.size === 0) taken.add(entry, row);
-        if (taken.documents.length + unread.size < limit) continue;
-        return unread.size === 0 ? taken.upTo(entry.place) : { documents: [...unread] };
+    const missing = new Set<number>();
+    const wanted = () => ({
+      documents: [...unread],
+      pages: [...missing],
+      bytesMax: Math.max(0, bytesMax - taken.bytes),
+    });
+    for (const range of backwards ? ranges.toReversed() : ranges) {
+      const search = this.#search(range, backwards);
+      for (let many = limit; ; many = Math.min(2 * many, LOOKED_AT_ONCE)) {
+        const found = search.next(many);
+        if ('missing' in found) {
+          for (const id of found.missing) missing.add(id);
+          break;
+        }
+        for (const entry of missing.size > 0 ? [] : found.entries) {
+          const row = this.#rowOf(entry);
+          if (row === 'unread' && taken.bytes >= bytesMax) return taken.upTo(taken.last);
+          if (row === 'unread') unread.add(entry.createdSeq);
+          else if (unread.size === 0) taken.add(entry, row);
+          if (taken.documents.length + unread.size < limit) continue;
+          return unread.size === 0 ? taken.upTo(entry.place) : wanted();
+        }
+        if (found.last === undefined || missing.size > 0) break;
       }
-      if (unread.size > 0) return { documents: [...unread] };
-      if (found.last === undefined) return taken.upTo(undefined);
+      if (missing.size >= PAGES_AT_ONCE) break;
     }
+    return unread.size + missing.size > 0 ? wanted() : taken.upTo(undefined);
   }
 
   /** The row that makes an entry count; undefined if none does. */
@@ -171,7 +189,7 @@ export class OrderedLookup {
     // Runs that were replaced meanwhile may lack pages by now, and the new ones are known.
     if (!wanted.pages.every((id) => this.#ports.pages.get(id) !== undefined || this.#wasReplaced(version)))
       throw new RunsDamaged();
-    const opened = new Map(rows.documents.map((row) => [row[3] as number, open(row)]));
+    const opened = new Map(rows.documents.map((row) => [row[3] as number, open(row, rows.seq)]));
     for (const createdSeq of wanted.documents)
       this.#rows.set(createdSeq, { row: opened.get(createdSeq), asOf: rows.seq });
     return true;

@@ -1,9 +1,8 @@
-import type { Queryable, Row, Statement, Transaction } from '../database/database.ts';
-import type { RowCipher } from '../rows/row-cipher.ts';
-import { orUndefined } from '../rows/rows.ts';
+import type { Queryable, Row, Statement } from '../database/database.ts';
 import { decodeManifest, encodeManifest, type Manifest } from '../order/manifest.ts';
 import { PAGE_BYTES } from '../order/page.ts';
-import { CHANGED } from './blind-index.ts';
+import type { RowCipher } from '../rows/row-cipher.ts';
+import { orUndefined } from '../rows/rows.ts';
 
 /** How long a node keeps the work on an index without a sign of life, and readers may use a run that was left. */
 const WORK_S = 60;
@@ -170,7 +169,10 @@ export class RunRows {
   }
 
   /** Adds pages to a new run. @returns false for an index that is gone. */
-  async addPages(run: string, pages: readonly { readonly id: number; readonly sealed: Buffer }[]): Promise<boolean> {
+  async addPages(
+    run: string,
+    pages: readonly { readonly id: number; readonly sealed: Buffer }[],
+  ): Promise<boolean> {
     const ids = pages.map(({ id }) => id);
     const bytes = Buffer.concat(pages.map(({ sealed }) => sealed));
     return (await this.#query(ADD_PAGES, Buffer.from(run, 'hex'), ids, bytes)).length > 0;
@@ -182,13 +184,21 @@ export class RunRows {
    * @param indexed documents in unfinished runs; undefined for whole ones.
    * @returns false when another node was faster, or the index is gone.
    */
-  async swap(version: number, manifest: Manifest, keyVersion: number, indexed: number | undefined): Promise<boolean> {
+  async swap(
+    version: number,
+    manifest: Manifest,
+    keyVersion: number,
+    indexed: number | undefined,
+  ): Promise<boolean> {
     const rows = this.#rows.version === keyVersion ? this.#rows : undefined;
     if (rows === undefined) throw new Error('runs are sealed under the current version of the key');
     const sealed = rows.sealRuns(this.#id, version + 1, encodeManifest(manifest));
     const pages = manifest.runs.reduce((sum, { bytes }) => sum + bytes / PAGE_BYTES, 0);
     const runs = manifest.runs.map(({ id }) => Buffer.from(id, 'hex'));
-    return (await this.#query(SWAP, version, keyVersion, sealed, indexed ?? null, pages, runs, manifest.asOf)).length > 0;
+    return (
+      (await this.#query(SWAP, version, keyVersion, sealed, indexed ?? null, pages, runs, manifest.asOf))
+        .length > 0
+    );
   }
 
   /** Some pages; damaged and missing ones are left out. */
@@ -222,11 +232,6 @@ export class RunRows {
   #query(statement: Statement, ...values: readonly unknown[]): Promise<readonly Row[]> {
     return this.#database.query(statement, [this.#project, this.#id, ...values]);
   }
-}
-
-/** Makes all nodes learn that an index became whole. Under the project's lock. */
-export async function announce(transaction: Transaction, project: string, indexVersion: number): Promise<void> {
-  await transaction.query(CHANGED, [project, indexVersion + 1]);
 }
 
 export interface SealedRuns {

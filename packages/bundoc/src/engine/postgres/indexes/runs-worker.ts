@@ -1,20 +1,20 @@
 import { OpenError } from '@bundoc/shared/crypto/aead';
-import type { OwnWork, Work } from '../../../work/work.ts';
-import { TREE_BYTES_MAX } from '../../../work/large-bytes.ts';
 import { readValue } from '../../../values/value.ts';
+import { TREE_BYTES_MAX } from '../../../work/large-bytes.ts';
+import type { OwnWork, Work } from '../../../work/work.ts';
 import { type IndexKeys, indexKeysOf, JOBS } from '../../indexes/index-keys.ts';
 import type { ListQuery } from '../../port/port.ts';
-import type { Database } from '../database/database.ts';
+import type { Database, Queryable, Transaction } from '../database/database.ts';
 import { comparePlaces, type Entry, entriesOf } from '../order/entry.ts';
 import type { Manifest, Run } from '../order/manifest.ts';
 import { mergeFrom, mergeRuns } from '../order/merge.ts';
-import { RunWriter, type RunSteps, writeRun } from '../order/run-writer.ts';
+import { type RunSteps, RunWriter, writeRun } from '../order/run-writer.ts';
 import type { ReadPage } from '../reads/row-reader.ts';
 import type { PageCipher, RowCipher } from '../rows/row-cipher.ts';
-import type { BlindIndex, BlindIndexes } from './blind-index.ts';
+import { type BlindIndex, type BlindIndexes, CHANGED } from './blind-index.ts';
 import { readOrdered } from './ordered-rows.ts';
 import { OrderedState, RunsDamaged } from './ordered-state.ts';
-import { announce, RunRows, type StoredRuns } from './run-rows.ts';
+import { RunRows, type StoredRuns } from './run-rows.ts';
 
 /** A page of documents that a build reads. */
 const BUILD_PAGE = { limit: 500, bytesMax: 1_048_576 };
@@ -122,7 +122,7 @@ export class RunsWorker {
         if (error instanceof RunsDamaged) return 'damaged' as const;
         throw error;
       });
-      if (stored.isDamaged || step === 'damaged') await runs.reset(stored.version);
+      if (stored.isDamaged || step === 'damaged') await this.#reset(index.id, stored.version);
       else if (step === 'whole') await done();
       else if (step === 'nothing') return true;
       else if (step === 'stopped') return false;
@@ -183,16 +183,27 @@ export class RunsWorker {
 
   /** All nodes learn that an index is whole before they use it. */
   async #becomeWhole(id: number, version: number, manifest: Manifest): Promise<Step> {
+    const done = await this.#announced((transaction) =>
+      this.#runRows(id, transaction).swap(version, manifest, this.#rows.version, undefined),
+    );
+    return done ? 'whole' : 'stopped';
+  }
+
+  /** No node uses damaged runs any more. They are built again. */
+  async #reset(id: number, version: number): Promise<void> {
+    await this.#announced((transaction) => this.#runRows(id, transaction).reset(version));
+  }
+
+  /** Changes an index under the project's lock, so that all nodes learn it. */
+  async #announced(change: (transaction: Transaction) => Promise<boolean>): Promise<boolean> {
     const { database, project } = this.#options;
     const lock = `SELECT index_version FROM bundoc.heads WHERE project = '${project}' FOR UPDATE`;
     const done = await database.transaction(lock, async (transaction, [head]) => {
-      if (head?.[0] === undefined) return undefined;
-      const runs = new RunRows(transaction, project, id, this.#rows);
-      if (!(await runs.swap(version, manifest, this.#rows.version, undefined))) return undefined;
-      await announce(transaction, project, Number(head[0][0]));
+      if (head?.[0] === undefined || !(await change(transaction))) return undefined;
+      await transaction.query(CHANGED, [project, Number(head[0][0]) + 1]);
       return true;
     });
-    return done === true ? 'whole' : 'stopped';
+    return done === true;
   }
 
   /** Makes a long tail a run. */
@@ -230,9 +241,8 @@ export class RunsWorker {
       }
   }
 
-  #runRows(id: number): RunRows {
-    const { database, project } = this.#options;
-    return new RunRows(database, project, id, this.#rows);
+  #runRows(id: number, queryable: Queryable = this.#options.database): RunRows {
+    return new RunRows(queryable, this.#options.project, id, this.#rows);
   }
 }
 

@@ -3,21 +3,23 @@ import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
 import { type DocumentRef, readStoredMetadata } from '../../../crypto/stored-text.ts';
 import { changePageOf, horizonAt } from '../../port/change-page.ts';
-import type {
-  ChangePage,
-  CollectionSummary,
-  DocumentPage,
-  ListedDocument,
-  ListQuery,
-  Position,
-  SealedChange,
-  SealedPage,
-  SealedPageLimits,
-  StoredDocument,
+import {
+  type ChangePage,
+  COMMIT_BYTES_MAX,
+  type CollectionSummary,
+  type DocumentPage,
+  type ListedDocument,
+  type ListQuery,
+  type Position,
+  type SealedChange,
+  type SealedPage,
+  type SealedPageLimits,
+  type StoredDocument,
 } from '../../port/port.ts';
 import { ProjectGone } from '../commit/must-reopen.ts';
 import type { Queryable, Row, Statement } from '../database/database.ts';
 import { retryUnavailable } from '../database/retry-unavailable.ts';
+import type { OpenedRow } from '../indexes/ordered-search.ts';
 import { type RowCipher, versionMissing } from '../rows/row-cipher.ts';
 import { orUndefined, ROW_COLUMNS, readStateRow, requireUpTo, SEALED } from '../rows/rows.ts';
 import type { SealedRow, SharedReads } from './shared-reads.ts';
@@ -216,6 +218,25 @@ export class RowReader {
     const hasMore = last !== undefined && (last[10] as number) > found.length;
     const next = hasMore ? (last[3] as number) : undefined;
     return { documents, unreadable, unnamed, next, asOf, total };
+  }
+
+  /**
+   * Opens a row of a living document: the columns of a state, and the sealed bytes, which are null if they were
+   * not read. Damage is reported, and not thrown.
+   *
+   * @throws VersionUnknown; AppError `integrity_error` for a row after the last commit.
+   */
+  openRow(row: Row, seq: Position): OpenedRow {
+    const name = (row[0] as Buffer).toString('hex');
+    const sealed = row[9] as Buffer | null;
+    const state = this.#stateOf(row);
+    if (state !== undefined) requireUpTo(seq, state);
+    const known = { name, seq: state?.seq, id: state?.id };
+    if (state !== undefined && sealed === null && state.size <= COMMIT_BYTES_MAX)
+      return { ...known, document: 'unread' };
+    const document = state && sealed !== null ? this.#open(state, name, { ...state, sealed }) : undefined;
+    if (document === undefined) this.#options.onIntegrityError(name);
+    return { ...known, document };
   }
 
   /** @throws AppError `position_gone`. */

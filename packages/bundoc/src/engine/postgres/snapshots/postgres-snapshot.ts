@@ -3,6 +3,8 @@ import { type FoundBy, isRefTo, type UsableIndex } from '../../port/index-port.t
 import type { DocumentPage, Position, StoredDocument } from '../../port/port.ts';
 import {
   beyondLastCommit,
+  type IndexPage,
+  type IndexSearch,
   type SnapshotListQuery,
   StateMoved,
   type StoreSnapshot,
@@ -12,6 +14,10 @@ import type { BoundStatement, Queryable, Row, Statement } from '../database/data
 import type { HeldTransaction } from '../database/held-transaction.ts';
 import { retryUnavailable } from '../database/retry-unavailable.ts';
 import { type BlindIndex, searchedTokens, usableOf } from '../indexes/blind-index.ts';
+import type { OrderedIndexes } from '../indexes/ordered-indexes.ts';
+import { readOrdered } from '../indexes/ordered-rows.ts';
+import { type FoundDocuments, OrderedLookup } from '../indexes/ordered-search.ts';
+import { type OrderedState, RunsDamaged } from '../indexes/ordered-state.ts';
 import {
   type FoundByTokens,
   indexChanged,
@@ -52,6 +58,7 @@ export interface SnapshotPorts {
   readonly connections: SnapshotConnections;
   readonly clock: Clock;
   readonly reader: RowReader;
+  readonly ordered: OrderedIndexes;
   readonly rows: RowCipher;
   /** Returns the error of a read for the caller. */
   readonly watched: <T>(reading: Promise<T>) => Promise<T>;
@@ -62,8 +69,8 @@ export interface SnapshotPorts {
 /** The collection of a snapshot. */
 export interface ShownCollection {
   readonly collection: string;
-  /** Its indexes that were ready before the first read. */
-  readonly indexes: readonly BlindIndex[];
+  /** Its indexes that are ready: those that find by tokens, and those in order. */
+  readonly indexes: () => { readonly found: readonly BlindIndex[]; readonly ordered: readonly BlindIndex[] };
   /** The state to show. By default that of the first read. */
   readonly asOf: Position | undefined;
 }
@@ -82,6 +89,10 @@ export class PostgresSnapshot implements StoreSnapshot {
   readonly #of: ShownCollection;
   #shown: Shown | undefined;
   #held: Promise<HeldTransaction> | undefined;
+  /** Lookups of the transaction, by index. */
+  readonly #lookups = new Map<number, OrderedLookup>();
+  /** Indexes that turned out to have several entries of a document. */
+  readonly #multiple = new Set<number>();
   #hasMoved = false;
   #isOver = false;
   #checkedMs: number;
@@ -112,7 +123,16 @@ export class PostgresSnapshot implements StoreSnapshot {
   }
 
   usable(): readonly UsableIndex[] {
-    return usableOf(this.#of.indexes);
+    const { found, ordered } = this.#of.indexes();
+    const inOrder = ordered.map((index) => {
+      const usable = this.#ports.ordered.describe(index);
+      return this.#multiple.has(index.id) ? { ...usable, isMultiple: true } : usable;
+    });
+    return [...usableOf(found), ...inOrder];
+  }
+
+  search(query: IndexSearch): Promise<IndexPage | undefined> {
+    return this.#ports.watched(this.#search(query));
   }
 
   /** Later reads are refused. */
@@ -136,8 +156,61 @@ export class PostgresSnapshot implements StoreSnapshot {
     return page;
   }
 
+  async #search(query: IndexSearch): Promise<IndexPage | undefined> {
+    const index = this.#of.indexes().ordered.find(({ spec }) => isRefTo(spec, query.index));
+    if (index === undefined) return undefined;
+    const find = async (lookup: OrderedLookup) => {
+      try {
+        const found = await lookup.find(query);
+        if (found !== undefined) return found;
+        // Unless the project is gone.
+        await this.#ports.reader.position();
+        throw indexChanged();
+      } catch (error) {
+        if (error instanceof StateMoved) this.#multiple.add(index.id);
+        if (!(error instanceof RunsDamaged)) throw error;
+        // The answer begins again without the index.
+        this.#ports.ordered.isDamaged(index, lookup.version);
+        throw new StateMoved();
+      }
+    };
+    if (this.#shown !== undefined || this.#held !== undefined)
+      return pageOf(await this.#inTransaction((held) => find(this.#lookupIn(held, index))));
+    const { ordered, database, clock } = this.#ports;
+    const state = ordered.stateOf(index);
+    const present: Queryable = {
+      query: (...of) => retryUnavailable(clock, () => database.query(...of)),
+    };
+    const found = await find(this.#lookup(state, present, false));
+    this.#shown = await this.#asRequested(found);
+    ordered.used(index);
+    return pageOf(found);
+  }
+
+  /** All searches of a transaction share what they have read. */
+  #lookupIn(held: Queryable, index: BlindIndex): OrderedLookup {
+    const known = this.#lookups.get(index.id);
+    if (known !== undefined) return known;
+    const lookup = this.#lookup(this.#ports.ordered.newState(index), held, true);
+    this.#lookups.set(index.id, lookup);
+    return lookup;
+  }
+
+  #lookup(state: OrderedState, queryable: Queryable, isFixed: boolean): OrderedLookup {
+    const { project, rows, ordered, reader } = this.#ports;
+    const { id, collection } = state.index;
+    const place = { project, id, collection: rows.collectionToken(collection) };
+    return new OrderedLookup({
+      state,
+      isFixed,
+      pages: ordered.pages,
+      read: (known, wanted) => readOrdered(queryable, place, known, wanted),
+      open: (row, seq) => reader.openRow(row, seq),
+    });
+  }
+
   #tokensOf({ index, keys }: FoundBy): FoundByTokens {
-    const known = this.#of.indexes.find(({ spec }) => isRefTo(spec, index));
+    const known = this.#of.indexes().found.find(({ spec }) => isRefTo(spec, index));
     if (known === undefined) throw indexChanged();
     return { id: known.id, tokens: searchedTokens(known, keys, this.#ports.rows) };
   }
@@ -210,6 +283,15 @@ export class PostgresSnapshot implements StoreSnapshot {
     this.#checkedMs = nowMs;
     await reader.position();
   }
+}
+
+function pageOf({ documents, unreadable, unnamed, last }: FoundDocuments): IndexPage {
+  const entries = documents.map(({ place, document }) => ({
+    key: place,
+    id: document.metadata._id,
+    document,
+  }));
+  return { entries, unreadable: [...unreadable, ...unnamed], last };
 }
 
 /** @throws ProjectGone. */
