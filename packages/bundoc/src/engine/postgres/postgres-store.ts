@@ -35,6 +35,7 @@ import type { QueuedCommit } from './commit/plan-commits.ts';
 import type { CommitChannel } from './commit-polls.ts';
 import type { Database, Transaction } from './database/database.ts';
 import { BlindIndexing } from './indexes/blind-indexing.ts';
+import { ORDER_SIZES, type OrderSizes } from './indexes/runs-worker.ts';
 import { RowReader } from './reads/row-reader.ts';
 import type { SharedReads } from './reads/shared-reads.ts';
 import type { KnownState, SharedStates } from './reads/shared-states.ts';
@@ -71,6 +72,8 @@ export interface PostgresStoreOptions {
   readonly quota?: Quota | undefined;
   /** Runs the service's own work for the project; unscheduled when absent. */
   readonly ownWork?: OwnWork;
+  /** Of indexes; smaller in tests. */
+  readonly orderSizes?: OrderSizes;
 }
 
 /**
@@ -78,8 +81,8 @@ export interface PostgresStoreOptions {
  * a new definition.
  */
 const HEAD_RECENT_MS = 200;
-/** Commits between two looks at the tails of indexes. */
-const COMMITS_OF_TAIL = 1_024;
+/** How often a tail is looked at while it grows. */
+const LOOKS_OF_TAIL = 4;
 /** Interval at which a store with writes removes old rows, milliseconds. */
 const PRUNE_EVERY_MS = 3_600_000;
 
@@ -291,7 +294,8 @@ export class PostgresStore implements ProjectStore {
 
   #committed(seq: Position): void {
     this.#heard(seq);
-    if (seq - this.#tailsSeenAt > COMMITS_OF_TAIL) {
+    const { tailChanges } = this.#options.orderSizes ?? ORDER_SIZES;
+    if (seq - this.#tailsSeenAt > tailChanges / LOOKS_OF_TAIL) {
       this.#tailsSeenAt = seq;
       this.#indexing.tailsMayBeLong();
     }

@@ -83,7 +83,7 @@ export class BlindIndexing implements EngineIndexes {
     this.#options = options;
     this.#rows = rows;
     this.#worker = new RunsWorker(options, rows);
-    this.ordered = new OrderedIndexes(rows, (id) => this.#worker.isDue(id));
+    this.ordered = new OrderedIndexes(rows, (id) => this.#worker.isDue(id), options.orderSizes);
     const removeRuns = (id: number) => this.#worker.remove(id);
     this.#builder = new BlindIndexBuilder({ ...options, removeRuns }, rows);
   }

@@ -4,7 +4,7 @@ import { PAGE_BYTES, type Page } from '../order/page.ts';
 import type { RowCipher } from '../rows/row-cipher.ts';
 import type { BlindIndex } from './blind-index.ts';
 import { OrderedState } from './ordered-state.ts';
-import { TAIL_CHANGES } from './runs-worker.ts';
+import { ORDER_SIZES, type OrderSizes } from './runs-worker.ts';
 
 /** Decoded pages that a project keeps. */
 const PAGES_MAX = 4_096;
@@ -13,6 +13,7 @@ const PAGES_MAX = 4_096;
 export class OrderedIndexes {
   readonly #rows: RowCipher;
   readonly #isDue: (id: number) => void;
+  readonly #sizes: OrderSizes;
   readonly #states = new Map<number, OrderedState>();
   /** Indexes whose runs did not open, and their version. */
   readonly #damaged = new Map<number, number>();
@@ -20,8 +21,9 @@ export class OrderedIndexes {
   #pages: LRUCache<number, Page> | undefined;
 
   /** @param isDue called for an index with a long tail or damaged runs. */
-  constructor(rows: RowCipher, isDue: (id: number) => void) {
+  constructor(rows: RowCipher, isDue: (id: number) => void, sizes: OrderSizes = ORDER_SIZES) {
     this.#rows = rows;
+    this.#sizes = sizes;
     this.#isDue = isDue;
   }
 
@@ -58,7 +60,7 @@ export class OrderedIndexes {
 
   /** After an answer: long tails become runs. */
   used(index: BlindIndex): void {
-    if (this.stateOf(index).tail.changes >= TAIL_CHANGES) this.#isDue(index.id);
+    if (this.stateOf(index).tail.changes >= this.#sizes.tailChanges) this.#isDue(index.id);
   }
 
   /** The runs of an index do not open: nobody uses it until they are built again. */

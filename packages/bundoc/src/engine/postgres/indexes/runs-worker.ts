@@ -18,15 +18,27 @@ import { RunRows, type StoredRuns } from './run-rows.ts';
 
 /** A page of documents that a build reads. */
 const BUILD_PAGE = { limit: 500, bytesMax: 1_048_576 };
-/** Entries of a run of a build, which are sorted in memory: 10 MiB. */
-const SEGMENT_ENTRIES = 65_536;
-/** Changes, and bytes of their keys, after which a tail becomes a run. */
-export const TAIL_CHANGES = 4_096;
-const TAIL_BYTES = 1_048_576;
-/** Changes that become one run. */
-const TAIL_CHANGES_MAX = 16_384;
-/** Commits after which an index looks for changes of its collection. */
-const COMMITS_UNSEEN_MAX = 65_536;
+/** Sizes of tails and runs. */
+export interface OrderSizes {
+  /** Entries of a run of a build, which are sorted in memory. */
+  readonly segmentEntries: number;
+  /** Changes, or bytes of their places, after which a tail becomes a run. */
+  readonly tailChanges: number;
+  readonly tailBytes: number;
+  /** Changes that become one run. */
+  readonly tailChangesMax: number;
+  /** Commits after which runs are as of a later one, even if their collection has not changed. */
+  readonly commitsUnseenMax: number;
+}
+
+/** 65,536 entries take 10 MiB. */
+export const ORDER_SIZES: OrderSizes = {
+  segmentEntries: 65_536,
+  tailChanges: 4_096,
+  tailBytes: 1_048_576,
+  tailChangesMax: 16_384,
+  commitsUnseenMax: 65_536,
+};
 
 export interface RunsWorkerOptions {
   readonly project: string;
@@ -35,6 +47,7 @@ export interface RunsWorkerOptions {
   /** Observes every error, and turns it into the error for callers. */
   readonly watched: <T>(work: Promise<T>) => Promise<T>;
   readonly ownWork: OwnWork;
+  readonly orderSizes?: OrderSizes | undefined;
 }
 
 /**
@@ -44,6 +57,7 @@ export interface RunsWorkerOptions {
 export class RunsWorker {
   readonly #options: RunsWorkerOptions;
   readonly #rows: RowCipher;
+  readonly #sizes: OrderSizes;
   /** Indexes that may need work. */
   readonly #due = new Set<number>();
   #work: Promise<void> | undefined;
@@ -52,6 +66,7 @@ export class RunsWorker {
   constructor(options: RunsWorkerOptions, rows: RowCipher) {
     this.#options = options;
     this.#rows = rows;
+    this.#sizes = options.orderSizes ?? ORDER_SIZES;
   }
 
   /** An index may need work: its tail is long, or its runs are damaged. */
@@ -158,7 +173,7 @@ export class RunsWorker {
     const entries: Entry[] = [];
     let { indexed } = begun;
     let after: number | undefined = begun.builtTo as number;
-    while (after !== undefined && entries.length < SEGMENT_ENTRIES) {
+    while (after !== undefined && entries.length < this.#sizes.segmentEntries) {
       if (this.#stopped) return 'stopped';
       const query: ListQuery = { collection, after, ...BUILD_PAGE };
       const page: ReadPage = await own.work.outside(() => this.#options.listRows(query));
@@ -210,17 +225,18 @@ export class RunsWorker {
   async #endTail(index: BlindIndex, own: RunsOfIndex, manifest: Manifest, stored: StoredRuns): Promise<Step> {
     const { database, project } = this.#options;
     const place = { project, id: index.id, collection: this.#rows.collectionToken(index.collection) };
+    const { tailChanges, tailBytes, tailChangesMax, commitsUnseenMax } = this.#sizes;
     const state = new OrderedState(index, this.#rows);
     const nothing = { documents: [], bytesMax: 0, pages: [] };
-    for (let isComplete = false; !isComplete && state.tail.changes < TAIL_CHANGES_MAX; ) {
+    for (let isComplete = false; !isComplete && state.tail.changes < tailChangesMax; ) {
       const rows = await own.work.outside(() => readOrdered(database, place, state.known, nothing));
       if (rows === undefined) return 'stopped';
       state.learn(rows);
       ({ isComplete } = rows);
     }
     const { tail } = state;
-    const isLong = tail.changes >= TAIL_CHANGES || tail.bytes >= TAIL_BYTES;
-    const isBehind = tail.seenTo - manifest.asOf >= COMMITS_UNSEEN_MAX;
+    const isLong = tail.changes >= tailChanges || tail.bytes >= tailBytes;
+    const isBehind = tail.seenTo - manifest.asOf >= commitsUnseenMax;
     if (!isLong && !isBehind) return 'nothing';
     const { seenTo: asOf } = tail;
     if (tail.changes === 0) return await this.#swap(own.rows, stored.version, { ...manifest, asOf });
