@@ -160,6 +160,9 @@ export class RunWriter {
 /** Entries between two pauses: well below a millisecond. */
 export const ENTRIES_OF_STEP = 256;
 
+/** Entries that are written one after the other, beside others. */
+const ENTRIES_OF_SEGMENT = 16_384;
+
 /**
  * Makes a run of sorted entries: a segment of a build, or those of a tail with its changed documents. No step
  * reads.
@@ -169,9 +172,17 @@ export function* writeRun(
   entries: readonly Entry[],
   changed: readonly number[] = [],
 ): RunSteps {
-  for (const [at, entry] of entries.entries()) {
-    writer.add(entry);
-    if (at % ENTRIES_OF_STEP === 0) yield* stepsOf(writer);
+  const starts = Array.from(
+    { length: Math.ceil(entries.length / ENTRIES_OF_SEGMENT) },
+    (_, n) => n * ENTRIES_OF_SEGMENT,
+  );
+  for (const start of shuffle(starts, writer.random)) {
+    const before = entries[start - 1];
+    writer.segment(before === undefined ? '' : separator(before.place, entries[start]?.place ?? ''));
+    for (let at = start; at < Math.min(start + ENTRIES_OF_SEGMENT, entries.length); at++) {
+      writer.add(entries[at] as Entry);
+      if (at % ENTRIES_OF_STEP === 0) yield* stepsOf(writer);
+    }
   }
   for (const createdSeq of changed) writer.addChanged(createdSeq);
   const run = writer.finish();
