@@ -16,6 +16,12 @@ const PREFIX_END = '\u0100';
 /** Maximum number of ranges of one index in one query. */
 const RANGES_MAX = 1_000;
 
+/** What an equality, a range, an order and a mere existence are worth when indexes are compared. */
+const EQUAL_WORTH = 100;
+const RANGE_WORTH = 10;
+const ORDER_WORTH = 5;
+const EXISTS_WORTH = 3;
+
 /** How a query finds its candidates in an index. They include all matches. */
 export type IndexPlan = RangePlan | BlindPlan;
 
@@ -141,13 +147,13 @@ function planWith(
   let prefixes = [''];
   let equal = 0;
   for (; equal < index.fields.length; equal++) {
-    const parts = equalParts(conjunction.get(index.fields[equal] as string) ?? []);
+    const parts = equalParts(conjunction.get(index.fields[equal] as string) ?? [], index);
     if (parts === undefined || prefixes.length * parts.length > RANGES_MAX) break;
     prefixes = prefixes.flatMap((prefix) => parts.map((part) => prefix + part));
   }
   if (index.isBlind === true) {
     if (equal < index.fields.length) return undefined;
-    return { plan: { kind: 'blind', index, keys: prefixes }, worth: equal * 100 };
+    return { plan: { kind: 'blind', index, keys: prefixes }, worth: equal * EQUAL_WORTH };
   }
   const range = rangeOf(conjunction.get(index.fields[equal] ?? '') ?? [], index.isMultiple);
   const inOrder = index.isMultiple || prefixes.length !== 1 ? undefined : directionOf(index, equal, order);
@@ -155,7 +161,7 @@ function planWith(
   const ranges = prefixes
     .sort()
     .map((prefix) => ({ low: prefix + (range?.low ?? ''), high: prefix + (range?.high ?? PREFIX_END) }));
-  const worth = equal * 100 + (range === undefined ? 0 : 10) + (inOrder === undefined ? 0 : 5);
+  const worth = equal * EQUAL_WORTH + (range?.worth ?? 0) + (inOrder === undefined ? 0 : ORDER_WORTH);
   // One equality for each field of the condition, and the key decides each of them.
   const isExact =
     isPlain &&
@@ -167,44 +173,60 @@ function planWith(
 }
 
 /** Key parts, one of which a document must have; undefined without such a test. */
-function equalParts(tests: readonly Test[]): string[] | undefined {
+function equalParts(tests: readonly Test[], { isBlind }: UsableIndex): string[] | undefined {
   for (const test of tests) {
     if (test.op === '$eq') return [encodeKeyPart(test.value)];
     if (test.op === '$all' && test.values.length > 0) return [encodeKeyPart(test.values[0])];
+    // A blind index has only documents with values in all fields.
+    if (test.op === '$exists' && !test.exists && isBlind !== true) return [encodeKeyPart(undefined)];
   }
   for (const test of tests) if (test.op === '$in') return [...new Set(test.values.map(encodeKeyPart))];
   return undefined;
+}
+
+/** A range of key parts, and how much it is worth to a plan. */
+interface PartRange extends KeyRange {
+  readonly worth: number;
 }
 
 /**
  * The range of key parts in which a document must have one. If documents may have several parts, only one
  * bound is usable: in `[1, 20]`, one element is above 5 and another below 10.
  */
-function rangeOf(tests: readonly Test[], isMultiple: boolean): KeyRange | undefined {
+function rangeOf(tests: readonly Test[], isMultiple: boolean): PartRange | undefined {
   const ranges = tests.map(rangeOfTest).filter((range) => range !== undefined);
-  const [first] = ranges;
-  if (first === undefined || isMultiple) return first;
+  const best = ranges.toSorted((a, b) => b.worth - a.worth)[0];
+  if (best === undefined || isMultiple) return best;
   return ranges.reduce((a, b) => ({
     low: laterKey(a.low, b.low),
     high: earlierKey(a.high, b.high),
+    worth: best.worth,
   }));
 }
 
-function rangeOfTest(test: Test): KeyRange | undefined {
+function rangeOfTest(test: Test): PartRange | undefined {
   switch (test.op) {
     case '$gt':
     case '$gte':
-      return { low: encodeExactly(test.value).slice(0, KEY_PART_MAX), high: endOfType(test.value) };
+      return {
+        low: encodeExactly(test.value).slice(0, KEY_PART_MAX),
+        high: endOfType(test.value),
+        worth: RANGE_WORTH,
+      };
     case '$lt':
     case '$lte':
       return {
         low: startOfType(test.value),
         high: encodeExactly(test.value).slice(0, KEY_PART_MAX) + PREFIX_END,
+        worth: RANGE_WORTH,
       };
     case '$beginsWith': {
       const low = encodePrefix(test.prefix).slice(0, KEY_PART_MAX);
-      return { low, high: low + PREFIX_END };
+      return { low, high: low + PREFIX_END, worth: RANGE_WORTH };
     }
+    case '$exists':
+      // All parts but the one of absence.
+      return test.exists ? { low: encodeExactly(null), high: PREFIX_END, worth: EXISTS_WORTH } : undefined;
     default:
       return undefined;
   }

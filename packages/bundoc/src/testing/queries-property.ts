@@ -52,12 +52,18 @@ export const asked = fc.record({
         .tuple(
           near,
           near,
-          fc.constantFrom('$eq', '$gt', '$gte', '$lt', '$lte', '$in', '$beginsWith'),
-          fc.constantFrom('$gt', '$lt', '$eq'),
+          fc.constantFrom('$eq', '$gt', '$gte', '$lt', '$lte', '$in', '$beginsWith', '$exists'),
+          fc.constantFrom('$gt', '$lt', '$eq', '$exists'),
+          fc.boolean(),
         )
-        .map(([a, b, op, other]) => {
-          const operand = { $in: '[1,2,"a",[1],{}]', $beginsWith: '"a"' }[op as string] ?? '1';
-          return `{"$and":[{${JSON.stringify(a)}:{"${op}":${operand}}},{${JSON.stringify(b)}:{"${other}":2}}]}`;
+        .map(([a, b, op, other, exists]) => {
+          const operands: Partial<Record<string, string>> = {
+            $in: '[1,2,"a",[1],{}]',
+            $beginsWith: '"a"',
+            $exists: `${exists}`,
+          };
+          const test = (of: string, number: number) => `{"${of}":${operands[of] ?? number}}`;
+          return `{"$and":[{${JSON.stringify(a)}:${test(op, 1)}},{${JSON.stringify(b)}:${test(other, 2)}}]}`;
         }),
     },
     {
