@@ -17,6 +17,7 @@ import {
   newProject,
   openOn,
   RUNS,
+  SMALL,
   server,
   settled,
   sql,
@@ -35,7 +36,7 @@ describe('indexes on PostgreSQL', needs('postgresql'), () => {
 
   it('change no answer of a query, after updates, deletes, re-seals and broken connections', async () => {
     const makeProject = async (): Promise<CrashingProject> => {
-      const project = await newProject({ clock: hasty() });
+      const project = await newProject({ clock: hasty(), orderSizes: SMALL });
       let proxy = await CuttingProxy.open(server.port);
       let behind = openTestDatabase(server.urlOf('bundoc', proxy.port));
       const opened: DefinedStore[] = [];
