@@ -20,7 +20,11 @@ export type IndexState =
    */
   | { readonly state: 'duplicates'; readonly duplicates: number };
 
-export type IndexStatus = IndexSpec & IndexState;
+export type IndexStatus = IndexSpec &
+  IndexState & {
+    /** Bytes of the database, or of memory. */
+    readonly bytes: number;
+  };
 
 export function isSameSpec(a: IndexSpec, b: IndexSpec): boolean {
   return isRefTo(a, b) && a.unique === b.unique;

@@ -115,7 +115,10 @@ export class CollectionIndexes implements EngineIndexes {
 
   status(collection: string): readonly IndexStatus[] {
     return (this.#indexed.get(collection)?.indexes ?? []).map(
-      ({ spec: { name, fields, unique }, progress }) => ({ name, fields, unique, ...progress }),
+      ({ spec: { name, fields, unique }, progress, memoryBytes: bytes }) => ({
+        ...{ name, fields, unique, bytes },
+        ...progress,
+      }),
     );
   }
 

@@ -136,7 +136,11 @@ export class BlindIndexing implements EngineIndexes {
   }
 
   status(collection: string): readonly IndexStatus[] {
-    return this.#of(collection).map((index) => ({ ...index.spec, ...stateOf(index), bytes: index.bytes }));
+    return this.#of(collection).map((index) => {
+      const { name, fields, unique } = index.spec;
+      const kind = hasTokens(index.spec) ? { unique, blind: true } : { unique };
+      return { name, fields, ...kind, bytes: index.bytes, ...stateOf(index) };
+    });
   }
 
   usable(collection: string): readonly UsableIndex[] {

@@ -1,14 +1,12 @@
 import { COMMIT_BYTES_MAX, type Position } from '../../port/port.ts';
 import type { Queryable, Row, Statement } from '../database/database.ts';
 import { PAGE_BYTES } from '../order/page.ts';
-import { small } from '../rows/rows.ts';
+import { KEYS, small } from '../rows/rows.ts';
 import type { SealedPage } from './run-rows.ts';
 
 /** Changed documents that one statement reads, and the bytes of their keys. It reads at least one. */
 const CHANGES_AT_ONCE = 2_000;
 const CHANGES_BYTES_MAX = 4_194_304;
-/** Longer than any sealed keys. */
-const KEYS_BYTES_MAX = 131_072;
 
 /** Kinds of rows. */
 const RUNS = 0;
@@ -35,7 +33,7 @@ LEFT JOIN LATERAL (
   SELECT ${CHANGED}, name, NULL, d.seq, created_seq, deleted_ms, key_version, NULL, NULL, NULL, keys, changes FROM (
     SELECT *, count(*) OVER () AS changes, row_number() OVER w AS place, sum(octet_length(keys)) OVER w AS running FROM (
       SELECT name, documents.seq, created_seq, deleted_ms, key_version,
-        CASE WHEN octet_length(keys) <= ${KEYS_BYTES_MAX} THEN keys END AS keys
+        ${KEYS} AS keys
       FROM bundoc.documents
       WHERE project = $1 AND documents.seq > 0 AND documents.seq > (
         CASE WHEN i.runs_version = $4 OR i.as_of >= $5 THEN greatest(i.as_of, $6) ELSE i.as_of END
