@@ -60,7 +60,14 @@ const LOOKED_AT_ONCE = 2_000;
 const COUNTED_AT_ONCE = 5_000;
 /** Pages that one statement reads, unless a search needs more for its next entry. */
 const PAGES_AT_ONCE = 64;
+/** Statements without missing pages, after which an answer needs a transaction. */
+const READS_MAX = 16;
 const NOTHING: WantedRows = { documents: [], pages: [], bytesMax: 0 };
+
+/** The documents of an answer change faster than it is read. One transaction can read it. */
+export class Unsettled extends Error {
+  override readonly name = 'Unsettled';
+}
 
 /**
  * Finds documents by an index, as of the commit that the state shows afterwards. Each statement reads the
@@ -71,6 +78,8 @@ export class OrderedLookup {
   readonly #ports: OrderedSearchPorts;
   /** Rows at places that were read, and the commit as of which they were. */
   readonly #rows = new Map<Position, { readonly row: OpenedRow | undefined; readonly asOf: Position }>();
+  /** Places of wanted documents, and their `seq` by the latest entry. */
+  readonly #unread = new Map<Position, Position>();
   #isFresh = false;
 
   constructor(ports: OrderedSearchPorts) {
@@ -87,17 +96,20 @@ export class OrderedLookup {
    *
    * @returns undefined when the index is gone.
    * @throws StateMoved when documents may have several entries, and the search was planned for one of each;
-   *   RunsDamaged, VersionUnknown, those of reading.
+   *   Unsettled when its documents change faster than they are read; RunsDamaged, VersionUnknown, those of reading.
    */
   async find(query: IndexSearch): Promise<ShownDocuments | undefined> {
     const { state, isFixed } = this.#ports;
     this.#isFresh &&= isFixed;
-    for (;;) {
+    for (let reads = 0; ; ) {
       if (this.#isFresh && state.isMultiple && !query.index.isMultiple) throw new StateMoved();
       const found = state.manifest && this.#look(query);
-      if (found !== undefined && 'last' in found && this.#isFresh)
+      if (found !== undefined && 'last' in found && this.#isFresh) {
+        this.#rows.clear();
         return { ...found, asOf: state.asOf, total: state.total };
+      }
       const wanted = found === undefined || 'last' in found ? NOTHING : { ...NOTHING, ...found };
+      if (wanted.pages.length === 0 && ++reads > READS_MAX && !isFixed) throw new Unsettled();
       if (!(await this.#read(wanted))) return undefined;
     }
   }
@@ -134,16 +146,19 @@ export class OrderedLookup {
   /** What the rows at hand give, or what is still to be read. */
   #look({ ranges, backwards, limit, bytesMax }: IndexSearch): FoundDocuments | Partial<WantedRows> {
     const taken = new Taken();
-    const unread = new Set<Position>();
+    this.#unread.clear();
+    const unread = this.#unread;
     const missing = new Set<number>();
     const wanted = () => ({
-      documents: [...unread],
+      documents: [...unread.keys()],
       pages: [...missing],
       bytesMax: Math.max(0, bytesMax - taken.bytes),
     });
+    // Some may be out of date.
+    const enough = limit + Math.ceil(limit * this.#ports.state.staleShare);
     for (const range of backwards ? ranges.toReversed() : ranges) {
       const search = this.#search(range, backwards);
-      for (let many = limit; ; many = Math.min(2 * many, LOOKED_AT_ONCE)) {
+      for (let many = enough; ; many = Math.min(2 * many, LOOKED_AT_ONCE)) {
         const found = search.next(many);
         if ('missing' in found) {
           for (const id of found.missing) missing.add(id);
@@ -151,11 +166,11 @@ export class OrderedLookup {
         }
         for (const entry of missing.size > 0 ? [] : found.entries) {
           const row = this.#rowOf(entry);
-          if (row === 'unread' && taken.bytes >= bytesMax) return taken.upTo(taken.last);
-          if (row === 'unread') unread.add(entry.createdSeq);
+          if (row === 'unread' && taken.bytes >= bytesMax) return taken.upTo(taken.placeBefore(entry));
+          if (row === 'unread') unread.set(entry.createdSeq, entry.seq);
           else if (unread.size === 0) taken.add(entry, row);
-          if (taken.documents.length + unread.size < limit) continue;
-          return unread.size === 0 ? taken.upTo(entry.place) : wanted();
+          if (unread.size === 0 && taken.documents.length === limit) return taken.upTo(entry.place);
+          if (taken.documents.length + unread.size >= enough) return wanted();
         }
         if (found.last === undefined || missing.size > 0) break;
       }
@@ -167,7 +182,9 @@ export class OrderedLookup {
   /** The row that makes an entry count; undefined if none does. */
   #rowOf({ createdSeq, seq }: Entry): OpenedRow | 'unread' | undefined {
     const known = this.#rows.get(createdSeq);
-    if (known === undefined || known.asOf < seq || known.row?.document === 'unread') return 'unread';
+    // The changes after a row was read must be in the tail.
+    const isCurrent = known !== undefined && known.asOf >= seq && known.asOf >= this.#ports.state.tail.asOf;
+    if (!isCurrent || known.row?.document === 'unread') return 'unread';
     const { row } = known;
     return row === undefined || (row.seq !== undefined && row.seq !== seq) ? undefined : row;
   }
@@ -184,7 +201,7 @@ export class OrderedLookup {
     const rows = await read(state.known, wanted);
     if (rows === undefined) return false;
     state.learn(rows);
-    this.#isFresh ||= rows.isComplete;
+    this.#isFresh = state.isWhole;
     this.#keepPages(rows.pages);
     // Runs that were replaced meanwhile may lack pages by now, and the new ones are known.
     if (!wanted.pages.every((id) => this.#ports.pages.get(id) !== undefined || this.#wasReplaced(version)))
@@ -192,6 +209,8 @@ export class OrderedLookup {
     const opened = new Map(rows.documents.map((row) => [row[3] as number, open(row, rows.seq)]));
     for (const createdSeq of wanted.documents)
       this.#rows.set(createdSeq, { row: opened.get(createdSeq), asOf: rows.seq });
+    const stale = wanted.documents.filter((at) => opened.get(at)?.seq !== this.#unread.get(at)).length;
+    state.foundStale(wanted.documents.length, stale);
     return true;
   }
 
@@ -218,11 +237,18 @@ class Taken {
   readonly #unreadable = new Set<string>();
   readonly #unnamed = new Set<string>();
   bytes = 0;
-  /** The place of the last entry that was looked at. */
-  last: string | undefined;
+  /** The places of the last two entries that were looked at; one place may have several. */
+  #last: string | undefined;
+  #before: string | undefined;
+
+  /** The last place before that of an entry. */
+  placeBefore({ place }: Entry): string | undefined {
+    return this.#last === place ? this.#before : this.#last;
+  }
 
   add({ place }: Entry, row: OpenedRow | undefined): void {
-    this.last = place;
+    if (this.#last !== place) this.#before = this.#last;
+    this.#last = place;
     if (row === undefined || row.document === 'unread') return;
     if (row.document !== undefined) {
       this.documents.push({ place, document: row.document });

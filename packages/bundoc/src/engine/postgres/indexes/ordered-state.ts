@@ -28,6 +28,8 @@ export class OrderedState {
   #keyVersion = 0;
   #manifest: Manifest | undefined;
   #tail = new Tail(0);
+  #isWhole = false;
+  #staleShare = 0;
   #total = 0;
 
   constructor(index: BlindIndex, rows: RowCipher) {
@@ -53,6 +55,16 @@ export class OrderedState {
     return this.#tail.seenTo;
   }
 
+  /** Whether it shows a commit with all of its changes: those of a long tail come in parts. */
+  get isWhole(): boolean {
+    return this.#isWhole;
+  }
+
+  /** Share of the latest entries that were out of date, so that an answer reads enough of them at once. */
+  get staleShare(): number {
+    return this.#staleShare;
+  }
+
   /** The number of documents in the collection. */
   get total(): number {
     return this.#total;
@@ -73,10 +85,16 @@ export class OrderedState {
     if (rows.version !== this.#version && rows.seq >= this.#tail.seenTo) this.#take(rows);
     for (const row of rows.changed)
       if (row.seq > this.#tail.asOf) this.#tail.apply(tailRowOf(row, this.index.id, this.#rows));
-    if (rows.isComplete && rows.seq >= this.#tail.seenTo) {
-      this.#tail.sawTo(rows.seq);
-      this.#total = rows.total;
-    }
+    const isLatest = rows.seq >= this.#tail.seenTo;
+    if (isLatest) this.#isWhole = rows.isComplete;
+    if (!isLatest || !rows.isComplete) return;
+    this.#tail.sawTo(rows.seq);
+    this.#total = rows.total;
+  }
+
+  /** Notes how many of some entries were out of date. */
+  foundStale(entries: number, stale: number): void {
+    if (entries > 0) this.#staleShare += (stale / entries - this.#staleShare) * STALE_WEIGHT;
   }
 
   /** Opens the pages of a run. @throws RunsDamaged for another run; VersionUnknown. */
@@ -103,6 +121,8 @@ export class OrderedState {
   }
 }
 
+/** Weight of the latest entries. */
+const STALE_WEIGHT = 0.2;
 /** Memory of a changed document beside its places. */
 const CHANGE_BYTES = 300;
 

@@ -16,7 +16,7 @@ import { retryUnavailable } from '../database/retry-unavailable.ts';
 import { type BlindIndex, searchedTokens, usableOf } from '../indexes/blind-index.ts';
 import type { OrderedIndexes } from '../indexes/ordered-indexes.ts';
 import { readOrdered } from '../indexes/ordered-rows.ts';
-import { type FoundDocuments, OrderedLookup } from '../indexes/ordered-search.ts';
+import { type FoundDocuments, OrderedLookup, Unsettled } from '../indexes/ordered-search.ts';
 import { type OrderedState, RunsDamaged } from '../indexes/ordered-state.ts';
 import {
   type FoundByTokens,
@@ -93,6 +93,7 @@ export class PostgresSnapshot implements StoreSnapshot {
   readonly #lookups = new Map<number, OrderedLookup>();
   /** Indexes that turned out to have several entries of a document. */
   readonly #multiple = new Set<number>();
+  #isUnsettled = false;
   #hasMoved = false;
   #isOver = false;
   #checkedMs: number;
@@ -168,13 +169,17 @@ export class PostgresSnapshot implements StoreSnapshot {
         throw indexChanged();
       } catch (error) {
         if (error instanceof StateMoved) this.#multiple.add(index.id);
+        if (error instanceof Unsettled) {
+          this.#isUnsettled = true;
+          throw new StateMoved();
+        }
         if (!(error instanceof RunsDamaged)) throw error;
         // The answer begins again without the index.
         this.#ports.ordered.isDamaged(index, lookup.version);
         throw new StateMoved();
       }
     };
-    if (this.#shown !== undefined || this.#held !== undefined)
+    if (this.#isUnsettled || this.#shown !== undefined || this.#held !== undefined)
       return pageOf(await this.#inTransaction((held) => find(this.#lookupIn(held, index))));
     const { ordered, database, clock } = this.#ports;
     const state = ordered.stateOf(index);
