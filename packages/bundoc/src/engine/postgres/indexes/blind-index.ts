@@ -31,6 +31,8 @@ export interface BlindIndex {
   readonly bytes: number;
   /** Increases whenever the runs are replaced. */
   readonly runsVersion: number;
+  /** It has runs that nobody reads any more, to be removed. */
+  readonly hasLeftRuns: boolean;
 }
 
 /** The indexes of a project in one version. */
@@ -65,10 +67,16 @@ export interface BlindEntries {
 /** A pseudo key for documents with too many keys for an index. */
 const ALWAYS = '';
 
+/** How long readers may use a run that was replaced, and how long the writing of one may pause. */
+const LEFT_S = 3_600;
+/** A condition for a run that nobody reads any more. */
+export const IS_LEFT = `left_at < now() - interval '${LEFT_S} seconds'`;
+
 const ROWS: Statement = {
   name: 'bundoc-indexes-1',
   text: `
-SELECT h.index_version, i.id, i.collection, i.key_version, i.spec, i.since, i.built_to, i.indexed, i.total, i.duplicates, i.dropped, i.runs_indexed, i.pages, i.runs_version
+SELECT h.index_version, i.id, i.collection, i.key_version, i.spec, i.since, i.built_to, i.indexed, i.total, i.duplicates, i.dropped, i.runs_indexed, i.pages, i.runs_version,
+  EXISTS (SELECT FROM bundoc.index_runs WHERE project = $1 AND index_id = i.id AND ${IS_LEFT})
 FROM bundoc.heads AS h LEFT JOIN bundoc.indexes AS i ON i.project = h.project WHERE h.project = $1 ORDER BY i.id`,
 };
 
@@ -119,6 +127,7 @@ type IndexRow = readonly [
   runsIndexed: number | null,
   pages: number,
   runsVersion: number,
+  hasLeftRuns: boolean,
 ];
 
 /** The sealed content of an index's row. */
@@ -134,7 +143,12 @@ interface SealedSpec {
 /** Undefined for a row that was changed or combined from others. */
 function indexOf(row: IndexRow, rows: RowCipher): BlindIndex | undefined {
   const [, id, token, keyVersion, sealed, since, builtTo, indexed, total, duplicates] = row;
-  const [runsIndexed, pages, runsVersion] = row.slice(11) as [number | null, number, number];
+  const [runsIndexed, pages, runsVersion, hasLeftRuns] = row.slice(11) as [
+    number | null,
+    number,
+    number,
+    boolean,
+  ];
   const text = orUndefined(() => rows.openIndexSpec(Number(id), keyVersion, sealed));
   if (text === undefined) return undefined;
   const { collection, name, fields, unique, blind, rev } = JSON.parse(text) as SealedSpec;
@@ -153,6 +167,7 @@ function indexOf(row: IndexRow, rows: RowCipher): BlindIndex | undefined {
     runsIndexed: runsIndexed ?? undefined,
     bytes: pages * PAGE_BYTES,
     runsVersion,
+    hasLeftRuns,
   };
 }
 
