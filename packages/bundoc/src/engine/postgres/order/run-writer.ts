@@ -161,7 +161,7 @@ export class RunWriter {
 export const ENTRIES_OF_STEP = 256;
 
 /** Entries that are written one after the other, beside others. */
-const ENTRIES_OF_SEGMENT = 16_384;
+const ENTRIES_OF_SEGMENT = 4_096;
 
 /**
  * Makes a run of sorted entries: a segment of a build, or those of a tail with its changed documents. No step
