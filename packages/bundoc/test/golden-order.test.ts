@@ -14,7 +14,7 @@ const bytesOf = (name: string) => Buffer.from(String(golden[name]), 'hex');
 /** Never regenerated from the first release on: a changed format gets a new version. */
 it('opens the golden cell, pages and manifest of ordered indexes, and writes them unchanged', () => {
   const keys = [encodeKeyPart('é'), encodeKeyPart(-12.5), encodeKeyPart(undefined)];
-  const cell = new Map([
+  const cell = new Map<number, unknown>([
     [3, keys],
     [300, 'too many'],
   ]);

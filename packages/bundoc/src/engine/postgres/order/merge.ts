@@ -1,6 +1,6 @@
 import { OpenError } from '@bundoc/shared/crypto/aead';
 import type { KeyRange } from '../../port/index-port.ts';
-import type { Entry } from './entry.ts';
+import type { OrderEntry } from './entry.ts';
 import type { Run } from './manifest.ts';
 import { Page, partition, readNumbers } from './page.ts';
 import { nearest, RunCursor } from './run-cursor.ts';
@@ -98,7 +98,7 @@ function* mergeSegment(
         held.set(id, plaintext);
       continue;
     }
-    let entry: Entry | undefined;
+    let entry: OrderEntry | undefined;
     for (const [at, cursor] of cursors.entries()) {
       const { head } = cursor;
       if (head?.place !== place) continue;

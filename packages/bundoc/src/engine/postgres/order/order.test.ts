@@ -6,7 +6,7 @@ import { encodePosition } from '../../../values/key.ts';
 import { pathOf } from '../../../values/path.ts';
 import { indexKeysOf } from '../../indexes/index-keys.ts';
 import { decodeCell, encodeCell } from './cell.ts';
-import { ALWAYS_RANGE, createdSeqOf, type Entry, entriesOf, PLACE_UNITS_MAX } from './entry.ts';
+import { ALWAYS_RANGE, createdSeqOf, entriesOf, type OrderEntry, PLACE_UNITS_MAX } from './entry.ts';
 import { decodeManifest, encodeManifest, type Manifest, type Run } from './manifest.ts';
 import { mergeFrom, mergeRuns } from './merge.ts';
 import { PAGE_BYTES, PAGE_PLAIN_BYTES, Page, PageWriter, readNumbers } from './page.ts';
@@ -124,7 +124,7 @@ describe('a page', () => {
     const steps = [...writeRun(new RunWriter(), entries)];
     const [leaf] = leavesOf(steps);
     expect(entries.map((_, item) => leaf!.entry(item))).toEqual(entries);
-    const [first, second] = entriesOf(5, 7, ['a', 'b']) as [Entry, Entry];
+    const [first, second] = entriesOf(5, 7, ['a', 'b']) as [OrderEntry, OrderEntry];
     expect([first.isMultiple, createdSeqOf(second.place), second.seq]).toEqual([true, 5, 7]);
     expect(entriesOf(5, 7, 'too many')).toEqual([
       { place: `${ALWAYS_RANGE.low}${encodePosition(5)}`, createdSeq: 5, seq: 7, isMultiple: true },
@@ -397,7 +397,7 @@ describe('a run', () => {
   });
 });
 
-function entryAt(n: number, createdSeq: number): Entry {
+function entryAt(n: number, createdSeq: number): OrderEntry {
   const [entry] = entriesOf(createdSeq, createdSeq + 3, [`\x07${String(n).padStart(8, '0')}\x00\x00`]);
   return entry!;
 }

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { OpenError, SEAL_OVERHEAD_BYTES } from '@bundoc/shared/crypto/aead';
 import { POSITION_BYTES } from '../../../values/key.ts';
-import { createdSeqOf, type Entry, PLACE_UNITS_MAX } from './entry.ts';
+import { createdSeqOf, type OrderEntry, PLACE_UNITS_MAX } from './entry.ts';
 import { PackedReader, varintBytes, writeVarint } from './varint.ts';
 
 /** Sealed bytes of every page: four chunks of TOAST. */
@@ -74,13 +74,13 @@ export class PageWriter {
 }
 
 /** The value of an entry in a leaf. */
-export function entryValue({ createdSeq, seq, isMultiple }: Entry): number {
+export function entryValue({ createdSeq, seq, isMultiple }: OrderEntry): number {
   return (seq - createdSeq) * 2 + Number(isMultiple);
 }
 
 /**
- * A decoded page of entries or fences: sorted texts with values. Beside the plaintext it has only the first text
- * of each block in memory.
+ * A decoded page of entries or fences: sorted texts with values. Beside the plaintext, it keeps only the
+ * first text of each block in memory.
  */
 export class Page {
   readonly isLeaf: boolean;
@@ -132,7 +132,7 @@ export class Page {
   }
 
   /** An entry of a leaf. */
-  entry(item: number): Entry {
+  entry(item: number): OrderEntry {
     const place = this.text(item);
     const value = this.#values[item % BLOCK_ITEMS] as number;
     const createdSeq = createdSeqOf(place);
@@ -207,7 +207,7 @@ export function readNumbers(bytes: Buffer): number[] {
   return numbers;
 }
 
-/** How many of the first numbers from 0 satisfy a condition that holds for none after the first that fails. */
+/** How many numbers from 0 satisfy a condition. It holds for none after the first one that fails. */
 export function partition(count: number, isBefore: (at: number) => boolean): number {
   let low = 0;
   let high = count;
