@@ -162,12 +162,13 @@ function planWith(
     .sort()
     .map((prefix) => ({ low: prefix + (range?.low ?? ''), high: prefix + (range?.high ?? PREFIX_END) }));
   const worth = equal * EQUAL_WORTH + (range?.worth ?? 0) + (inOrder === undefined ? 0 : ORDER_WORTH);
-  // One equality for each field of the condition, and the key decides each of them.
+  // The key decides each field of the condition: the first by one equality each, the last by a range.
   const isExact =
     isPlain &&
     !index.isMultiple &&
-    conjunction.size === equal &&
-    conjunction.values().every((tests) => tests.length === 1 && tests[0]?.op === '$eq');
+    conjunction.size === equal + (range === undefined ? 0 : 1) &&
+    range?.isExact !== false &&
+    index.fields.slice(0, equal).every((field) => isOneEquality(conjunction.get(field) ?? []));
   const plan = { index, ranges, isExact, fixed: prefixes[0] ?? '', inOrder };
   return { plan: { kind: 'ranges', ...plan }, worth };
 }
@@ -184,9 +185,16 @@ function equalParts(tests: readonly Test[], { isBlind }: UsableIndex): string[] 
   return undefined;
 }
 
+function isOneEquality([test, ...others]: readonly Test[]): boolean {
+  const op = others.length === 0 ? test?.op : undefined;
+  return op === '$eq' || op === '$in' || op === '$exists';
+}
+
 /** A range of key parts, and how much it is worth to a plan. */
 interface PartRange extends KeyRange {
   readonly worth: number;
+  /** Whether the tests hold for every part of the range. */
+  readonly isExact: boolean;
 }
 
 /**
@@ -197,39 +205,51 @@ function rangeOf(tests: readonly Test[], isMultiple: boolean): PartRange | undef
   const ranges = tests.map(rangeOfTest).filter((range) => range !== undefined);
   const best = ranges.toSorted((a, b) => b.worth - a.worth)[0];
   if (best === undefined || isMultiple) return best;
-  return ranges.reduce((a, b) => ({
-    low: laterKey(a.low, b.low),
-    high: earlierKey(a.high, b.high),
-    worth: best.worth,
-  }));
+  return ranges.reduce(
+    (a, b) => ({
+      low: laterKey(a.low, b.low),
+      high: earlierKey(a.high, b.high),
+      worth: best.worth,
+      isExact: a.isExact && b.isExact,
+    }),
+    { ...best, isExact: ranges.length === tests.length },
+  );
 }
 
 function rangeOfTest(test: Test): PartRange | undefined {
   switch (test.op) {
     case '$gt':
-    case '$gte':
-      return {
-        low: encodeExactly(test.value).slice(0, KEY_PART_MAX),
-        high: endOfType(test.value),
-        worth: RANGE_WORTH,
-      };
+    case '$gte': {
+      const { start, isExact } = startOfPart(encodeExactly(test.value));
+      const low = isExact && test.op === '$gt' ? start + PREFIX_END : start;
+      return { low, high: endOfType(test.value), worth: RANGE_WORTH, isExact };
+    }
     case '$lt':
-    case '$lte':
-      return {
-        low: startOfType(test.value),
-        high: encodeExactly(test.value).slice(0, KEY_PART_MAX) + PREFIX_END,
-        worth: RANGE_WORTH,
-      };
+    case '$lte': {
+      const { start, isExact } = startOfPart(encodeExactly(test.value));
+      const high = isExact && test.op === '$lt' ? start : start + PREFIX_END;
+      return { low: startOfType(test.value), high, worth: RANGE_WORTH, isExact };
+    }
     case '$beginsWith': {
-      const low = encodePrefix(test.prefix).slice(0, KEY_PART_MAX);
-      return { low, high: low + PREFIX_END, worth: RANGE_WORTH };
+      const { start, isExact } = startOfPart(encodePrefix(test.prefix));
+      return { low: start, high: start + PREFIX_END, worth: RANGE_WORTH, isExact };
     }
     case '$exists':
       // All parts but the one of absence.
-      return test.exists ? { low: encodeExactly(null), high: PREFIX_END, worth: EXISTS_WORTH } : undefined;
+      return test.exists
+        ? { low: encodeExactly(null), high: PREFIX_END, worth: EXISTS_WORTH, isExact: true }
+        : undefined;
     default:
       return undefined;
   }
+}
+
+/**
+ * The start of the key part of a text. If the text is cut, other texts have the same start, and their order
+ * is unknown.
+ */
+function startOfPart(text: string): { readonly start: string; readonly isExact: boolean } {
+  return { start: text.slice(0, KEY_PART_MAX), isExact: text.length <= KEY_PART_MAX };
 }
 
 /** Values of a type begin with the same unit, except for the two booleans. */

@@ -1,8 +1,8 @@
 import { BYTE_US } from '@bundoc/shared/admission/account';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
-import { ALWAYS, type KeyRange } from '../engine/port/index-port.ts';
+import { ALWAYS, type KeyRange, rangesBehind } from '../engine/port/index-port.ts';
 import type { FoundEntry, IndexPage, StoreSnapshot } from '../engine/port/snapshot-port.ts';
-import { earlierKey, invertOrder, laterKey, positionOf } from '../values/key.ts';
+import { invertOrder, positionOf } from '../values/key.ts';
 import type { RangePlan } from './plan.ts';
 import { Candidate, FIRST_PAGE_BYTES, PAGE_BYTES, type Scan } from './scan.ts';
 
@@ -46,10 +46,25 @@ export async function* searchIndex(
     if (found.candidates.length > 0) yield found.candidates;
     yield* read(scan, found.rest);
     if (found.last === undefined) break;
-    ranges = restOfRanges(ranges, backwards, found.last);
+    ranges = rangesBehind(ranges, found.last, backwards);
     limit = Math.min(ENTRIES_MAX, limit * 2);
     bytesMax = Math.min(PAGE_BYTES, bytesMax * 2);
   }
+}
+
+/**
+ * The number of entries of an exact plan, which are its matches. Undefined when the documents must be read.
+ *
+ * @throws AppError as {@link searchIndex} does.
+ */
+export async function countEntries(
+  { work, withSnapshot }: Scan,
+  { index, ranges, isExact }: RangePlan,
+): Promise<number | undefined> {
+  if (!isExact) return undefined;
+  return await work.outside(() =>
+    withSnapshot(async (snapshot) => snapshot.count?.({ index, ranges, work })),
+  );
 }
 
 interface TakenDocuments {
@@ -125,16 +140,7 @@ function rangesOf({ ranges, inOrder, fixed }: RangePlan, after: string): readonl
   if (after === '') return ranges;
   // The sort key lacks the fixed fields. It has the fields of the order as in the index, or inverted.
   const isBackwards = inOrder === 'backwards';
-  return restOfRanges(ranges, isBackwards, fixed + (isBackwards ? invertOrder(after) : after));
-}
-
-/** The ranges behind a key. */
-function restOfRanges(ranges: readonly KeyRange[], backwards: boolean, key: string): KeyRange[] {
-  return ranges
-    .map(({ low, high }) =>
-      backwards ? { low, high: earlierKey(high, key) } : { low: laterKey(low, `${key}\0`), high },
-    )
-    .filter(({ low, high }) => low < high);
+  return rangesBehind(ranges, fixed + (isBackwards ? invertOrder(after) : after), isBackwards);
 }
 
 /** Undefined for a deleted or undecryptable document. */

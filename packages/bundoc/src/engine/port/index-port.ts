@@ -1,3 +1,4 @@
+import { earlierKey, laterKey } from '../../values/key.ts';
 import type { Work } from '../../work/work.ts';
 import type { Write } from './port.ts';
 
@@ -70,6 +71,15 @@ export interface FoundBy {
 export interface KeyRange {
   readonly low: string;
   readonly high: string;
+}
+
+/** The rest of some ranges behind a key. */
+export function rangesBehind(ranges: readonly KeyRange[], key: string, backwards: boolean): KeyRange[] {
+  return ranges
+    .map(({ low, high }) =>
+      backwards ? { low, high: earlierKey(high, key) } : { low: laterKey(low, `${key}\0`), high },
+    )
+    .filter(({ low, high }) => low < high);
 }
 
 /**

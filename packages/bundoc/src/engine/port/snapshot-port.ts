@@ -85,6 +85,14 @@ export interface StoreSnapshot extends Disposable {
    */
   search?(query: IndexSearch): Awaitable<IndexPage | undefined>;
 
+  /**
+   * The number of entries in ranges, each of which counts once. Undefined when only reading the documents can
+   * tell.
+   *
+   * @throws StateMoved as {@link search} does.
+   */
+  count?(query: Pick<IndexSearch, 'index' | 'ranges' | 'work'>): Awaitable<number | undefined>;
+
   /** Its part of the memory that superseded documents take, bytes. It grows with the writes of others. */
   readonly keptBytes: number;
 

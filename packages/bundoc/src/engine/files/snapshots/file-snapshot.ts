@@ -1,6 +1,6 @@
 import type { DocumentRef } from '../../../crypto/stored-text.ts';
 import type { MemoryIndex } from '../../indexes/memory-index.ts';
-import { type IndexRef, isRefTo, type UsableIndex } from '../../port/index-port.ts';
+import { type IndexRef, isRefTo, rangesBehind, type UsableIndex } from '../../port/index-port.ts';
 import type { Awaitable, DocumentPage, Position, StoredDocument } from '../../port/port.ts';
 import {
   type IndexPage,
@@ -12,6 +12,9 @@ import {
 import type { ListedPlace, LivingDocument } from '../catalog/catalog.ts';
 import type { StateView, StoreReader } from '../documents/store-reader.ts';
 import type { CollectionStates, SnapshotGroup } from './collection-states.ts';
+
+/** Entries that are counted without a pause. */
+const COUNTED_AT_ONCE = 512;
 
 /** What a snapshot needs from its project. */
 export interface SnapshotPort {
@@ -64,6 +67,20 @@ export class FileSnapshot implements StoreSnapshot, StateView {
   search(query: IndexSearch): IndexPage | undefined {
     const index = this.#find(query.index);
     return index && this.#states.search(this.#shown(), index, query);
+  }
+
+  async count(query: Pick<IndexSearch, 'index' | 'ranges' | 'work'>): Promise<number | undefined> {
+    let { ranges } = query;
+    for (let count = 0; ; ) {
+      const search = { ...query, ranges, backwards: false, limit: COUNTED_AT_ONCE, bytesMax: 0 };
+      const page = this.search(search);
+      if (page === undefined) return undefined;
+      count += page.entries.length;
+      if (page.last === undefined) return count;
+      ranges = rangesBehind(ranges, page.last, false);
+      const turn = query.work?.pause();
+      if (turn !== undefined) await turn;
+    }
   }
 
   /** The snapshots of one state share what it keeps. */

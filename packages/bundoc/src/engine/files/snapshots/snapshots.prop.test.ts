@@ -239,6 +239,15 @@ async function check(
       range = backwards ? { low: '', high: page.last } : { low: `${page.last}\0`, high: '\u0100' };
       await pause();
     }
+    const { high } = ALWAYS;
+    const counted = await snapshot.count?.({
+      index,
+      ranges: [
+        { low: '', high },
+        { low: high, high: '\u0100' },
+      ],
+    });
+    expect(counted).toBe(model.length);
     // An index may have been dropped or defined again meanwhile; never here, where nothing defines any.
     expect(found).toEqual(backwards ? model.toReversed() : model);
   }

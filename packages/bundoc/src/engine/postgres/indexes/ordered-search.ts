@@ -57,7 +57,7 @@ export interface ShownDocuments extends FoundDocuments {
 
 /** Entries that one step looks at, at most. */
 const LOOKED_AT_ONCE = 2_000;
-const COUNTED_AT_ONCE = 5_000;
+const ENTRIES_AT_ONCE = 5_000;
 /** Pages that one statement reads, unless a search needs more for its next entry. */
 const PAGES_AT_ONCE = 64;
 /** Pages after which an answer is complete as far as it goes. */
@@ -65,6 +65,11 @@ const PAGES_OF_ANSWER = 512;
 /** Statements without missing pages, after which an answer needs a transaction. */
 const READS_MAX = 16;
 const NOTHING: WantedRows = { documents: [], pages: [], bytesMax: 0 };
+
+/** The index was removed, or is built again. */
+export class OrderedIndexGone extends Error {
+  override readonly name = 'OrderedIndexGone';
+}
 
 /** The documents of an answer change faster than it is read. One transaction can read it. */
 export class Unsettled extends Error {
@@ -98,11 +103,10 @@ export class OrderedLookup {
   /**
    * Finds entries and their documents.
    *
-   * @returns undefined when the index is gone.
    * @throws StateMoved when documents may have several entries, and the search was planned for one of each;
-   *   Unsettled when its documents change faster than they are read; RunsDamaged, VersionUnknown, those of reading.
+   *   Unsettled when its documents change faster than they are read; OrderedIndexGone, RunsDamaged, VersionUnknown, those of reading.
    */
-  async find(query: IndexSearch): Promise<ShownDocuments | undefined> {
+  async find(query: IndexSearch): Promise<ShownDocuments> {
     const { state, isFixed } = this.#ports;
     this.#isFresh &&= isFixed;
     for (let reads = 0; ; ) {
@@ -115,37 +119,30 @@ export class OrderedLookup {
       }
       const wanted = found === undefined || 'last' in found ? NOTHING : { ...NOTHING, ...found };
       if (wanted.pages.length === 0 && ++reads > READS_MAX && !isFixed) throw new Unsettled();
-      if (!(await this.#read(wanted))) return undefined;
+      await this.#read(wanted);
     }
   }
 
   /**
-   * Counts documents by their entries in some ranges. All reads must show one state, and each document must
-   * have at most one entry in the ranges.
+   * All entries of some ranges, in chunks, without those that the tail knows to be out of date. All reads must
+   * show one state.
    *
-   * @param countAlive counts the entries whose documents still have their `seq`.
-   * @returns undefined when the index is gone.
-   * @throws RunsDamaged, VersionUnknown, those of reading.
+   * @throws OrderedIndexGone, RunsDamaged, VersionUnknown, those of reading.
    */
-  async count(
-    ranges: readonly KeyRange[],
-    countAlive: (entries: readonly Entry[]) => Promise<number>,
-  ): Promise<number | undefined> {
-    while (!this.#isFresh) if (!(await this.#read(NOTHING))) return undefined;
-    let count = 0;
+  async *entries(ranges: readonly KeyRange[]): AsyncGenerator<readonly Entry[], undefined> {
+    while (!this.#isFresh) await this.#read(NOTHING);
     for (const range of ranges) {
       const search = this.#search(range, false);
       for (let isOver = false; !isOver; ) {
-        const found = search.next(COUNTED_AT_ONCE);
+        const found = search.next(ENTRIES_AT_ONCE);
         if ('missing' in found) {
-          if (!(await this.#read({ ...NOTHING, pages: found.missing }))) return undefined;
+          await this.#read({ ...NOTHING, pages: found.missing });
           continue;
         }
-        count += await countAlive(found.entries);
+        yield found.entries;
         isOver = found.last === undefined;
       }
     }
-    return count;
   }
 
   /** What the rows at hand give, or what is still to be read. */
@@ -207,11 +204,11 @@ export class OrderedLookup {
     return new OrderedSearch({ runs, tail: state.tail, range, isBackwards, source });
   }
 
-  async #read(wanted: WantedRows): Promise<boolean> {
+  async #read(wanted: WantedRows): Promise<void> {
     const { state, read, open } = this.#ports;
     const { version } = state.known;
     const rows = await read(state.known, wanted);
-    if (rows === undefined) return false;
+    if (rows === undefined) throw new OrderedIndexGone();
     state.learn(rows);
     this.#isFresh = state.isWhole;
     this.#keepPages(rows.pages);
@@ -223,7 +220,6 @@ export class OrderedLookup {
       this.#rows.set(createdSeq, { row: opened.get(createdSeq), asOf: rows.seq });
     const stale = wanted.documents.filter((at) => opened.get(at)?.seq !== this.#unread.get(at)).length;
     state.foundStale(wanted.documents.length, stale);
-    return true;
   }
 
   #keepPages(found: readonly SealedPage[]): void {

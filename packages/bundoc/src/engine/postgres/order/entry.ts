@@ -13,7 +13,7 @@ export type Keys = readonly string[] | 'too many';
  * An entry of an ordered index. It counts only while the living document that was created at `createdSeq` has
  * exactly this `seq`. Who uses an entry checks that.
  */
-export interface Entry {
+export interface OrderEntry {
   /** The key and `createdSeq`: units up to 0xff, at most {@link PLACE_UNITS_MAX}. Unique in a run. */
   readonly place: string;
   readonly createdSeq: number;
@@ -27,7 +27,7 @@ export interface Entry {
 export const PLACE_UNITS_MAX = 4 * (512 + 16) + POSITION_BYTES;
 
 /** The entries of a document, in the order of its keys. */
-export function entriesOf(createdSeq: number, seq: number, keys: Keys): Entry[] {
+export function entriesOf(createdSeq: number, seq: number, keys: Keys): OrderEntry[] {
   const position = encodePosition(createdSeq);
   const isMultiple = keys === 'too many' || keys.length > 1;
   const list = keys === 'too many' ? [ALWAYS] : keys;
@@ -43,6 +43,6 @@ export function createdSeqOf(place: string): number {
 }
 
 /** Order of entries, for `sort`. */
-export function comparePlaces(a: Entry, b: Entry): number {
+export function comparePlaces(a: OrderEntry, b: OrderEntry): number {
   return a.place < b.place ? -1 : Number(a.place > b.place);
 }

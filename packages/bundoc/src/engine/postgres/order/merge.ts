@@ -1,6 +1,6 @@
 import { OpenError } from '@bundoc/shared/crypto/aead';
 import type { KeyRange } from '../../port/index-port.ts';
-import type { Entry } from './entry.ts';
+import type { OrderEntry } from './entry.ts';
 import type { Run } from './manifest.ts';
 import { Page, partition, readNumbers } from './page.ts';
 import { nearest, RunCursor } from './run-cursor.ts';
@@ -76,13 +76,13 @@ function* mergeSegment(
   range: KeyRange,
   isSuperseded: (run: number, createdSeq: number) => boolean,
 ): Generator<OrderStep, undefined, Plaintexts> {
-  const held = new Map<number, Page>();
+  const held = new Map<number, Buffer>();
   const source = {
     // A merge visits each page once, so the cursor alone keeps it.
     get(id: number): Page | undefined {
-      const page = held.get(id);
+      const plaintext = held.get(id);
       held.delete(id);
-      return page;
+      return plaintext === undefined ? undefined : new Page(plaintext);
     },
   };
   const bytes = runs.reduce((sum, run) => sum + run.bytes, 0);
@@ -95,10 +95,10 @@ function* mergeSegment(
     if (place === undefined) return;
     if (typeof place === 'object') {
       for (const [id, plaintext] of yield* read([...place].filter((id) => !held.has(id))))
-        held.set(id, new Page(plaintext));
+        held.set(id, plaintext);
       continue;
     }
-    let entry: Entry | undefined;
+    let entry: OrderEntry | undefined;
     for (const [at, cursor] of cursors.entries()) {
       const { head } = cursor;
       if (head?.place !== place) continue;
@@ -112,8 +112,10 @@ function* mergeSegment(
 
 function* readChanged(run: Run): Generator<OrderStep, Float64Array, Plaintexts> {
   const numbers: number[] = [];
-  for (const plaintext of (yield* read(run.changed)).values())
+  for (const plaintext of (yield* read(run.changed)).values()) {
     for (const number of readNumbers(plaintext)) numbers.push(number);
+    yield { kind: 'pause' };
+  }
   return Float64Array.from(numbers);
 }
 

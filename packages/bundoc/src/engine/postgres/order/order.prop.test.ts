@@ -2,7 +2,7 @@ import { runs as runsOf } from '@bundoc/shared/testing/long';
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
 import type { KeyRange } from '../../port/index-port.ts';
-import { ALWAYS_RANGE, comparePlaces, type Entry, entriesOf, type Keys } from './entry.ts';
+import { ALWAYS_RANGE, comparePlaces, entriesOf, type Keys, type OrderEntry } from './entry.ts';
 import { decodeManifest, encodeManifest, type Manifest } from './manifest.ts';
 import { mergeFrom, mergeRuns } from './merge.ts';
 import { Page } from './page.ts';
@@ -112,7 +112,7 @@ class World {
   }
 
   /** The entries that count, as a naive list. */
-  expected({ low, high }: KeyRange): Entry[] {
+  expected({ low, high }: KeyRange): OrderEntry[] {
     return [...this.#rows.values()]
       .flatMap(({ createdSeq, seq, keys }) => (keys === undefined ? [] : entriesOf(createdSeq, seq, keys)))
       .filter(({ place }) => place >= low && place < high)
@@ -120,8 +120,8 @@ class World {
   }
 
   /** The entries that count of a search to its end, a new one every second page. */
-  found({ low, high, isBackwards, limit }: Query): Entry[] {
-    const found: Entry[] = [];
+  found({ low, high, isBackwards, limit }: Query): OrderEntry[] {
+    const found: OrderEntry[] = [];
     let search: OrderedSearch | undefined;
     let after: string | undefined;
     let steps = 0;
@@ -162,7 +162,7 @@ class World {
   }
 
   /** The rule of validity. */
-  #counts({ createdSeq, seq }: Entry): boolean {
+  #counts({ createdSeq, seq }: OrderEntry): boolean {
     return [...this.#rows.values()].some(
       (row) => row.createdSeq === createdSeq && row.seq === seq && row.keys !== undefined,
     );

@@ -6,7 +6,7 @@ import { encodePosition } from '../../../values/key.ts';
 import { pathOf } from '../../../values/path.ts';
 import { indexKeysOf } from '../../indexes/index-keys.ts';
 import { decodeCell, encodeCell } from './cell.ts';
-import { ALWAYS_RANGE, createdSeqOf, type Entry, entriesOf, PLACE_UNITS_MAX } from './entry.ts';
+import { ALWAYS_RANGE, createdSeqOf, entriesOf, type OrderEntry, PLACE_UNITS_MAX } from './entry.ts';
 import { decodeManifest, encodeManifest, type Manifest, type Run } from './manifest.ts';
 import { mergeFrom, mergeRuns } from './merge.ts';
 import { PAGE_BYTES, PAGE_PLAIN_BYTES, Page, PageWriter, readNumbers } from './page.ts';
@@ -124,7 +124,7 @@ describe('a page', () => {
     const steps = [...writeRun(new RunWriter(), entries)];
     const [leaf] = leavesOf(steps);
     expect(entries.map((_, item) => leaf!.entry(item))).toEqual(entries);
-    const [first, second] = entriesOf(5, 7, ['a', 'b']) as [Entry, Entry];
+    const [first, second] = entriesOf(5, 7, ['a', 'b']) as [OrderEntry, OrderEntry];
     expect([first.isMultiple, createdSeqOf(second.place), second.seq]).toEqual([true, 5, 7]);
     expect(entriesOf(5, 7, 'too many')).toEqual([
       { place: `${ALWAYS_RANGE.low}${encodePosition(5)}`, createdSeq: 5, seq: 7, isMultiple: true },
@@ -178,6 +178,7 @@ describe('a page', () => {
     ['bytes after its items', [2, 0, 1, 0, 1, 97, 0, 1]],
     ['a longer form of a number', [2, 0, 1, 0, 1, 97, 0x81, 0]],
     ['a number of 50 bits', [2, 0, 1, 0, 1, 97, 255, 255, 255, 255, 255, 255, 255, 1]],
+    ['a number of a page of 49 bits', [2, 0, 1, 0, 1, 97, 255, 255, 255, 255, 255, 255, 127]],
     ['a place without a key', [1, 0, 1, 0, 6, 0, 0, 0, 0, 0, 1, 0]],
     ['a sequence number of 49 bits', [1, 0, 1, 0, 7, 2, 255, 255, 255, 255, 255, 255, 2]],
   ])('is refused if it has %s', (_, bytes) => {
@@ -251,9 +252,9 @@ describe('a tail', () => {
   it('has the latest row of each name, also if a row comes again', () => {
     const tail = new Tail(10);
     tail.apply(row('a', 1, 12, ['x', 'y']));
-    tail.apply(row('a', 1, 11, ['old']));
     tail.apply(row('a', 1, 12, ['x', 'y']));
     tail.apply(row('b', 2, 13, ['w']));
+    tail.apply(row('a', 1, 11, ['old']));
     expect(places(tail)).toEqual(['w', 'x', 'y']);
     expect([tail.changes, tail.size, tail.multiple, tail.bytes, tail.seenTo]).toEqual([2, 3, 2, 21, 13]);
     tail.apply(row('a', 1, 14));
@@ -322,6 +323,21 @@ describe('a run', () => {
     }
   });
 
+  it('is searched from the beginning of a leaf without the leaf before it', () => {
+    const { run, pages } = made(writeRun(new RunWriter(), entries));
+    const fences = new Page(pages.get(run.fences[0]!.id)!);
+    const cache = new Map([[run.fences[0]!.id, fences]]);
+    const range = { low: fences.text(5), high: '\u0100' };
+    const search = new OrderedSearch({
+      runs: [run],
+      tail: new Tail(0),
+      range,
+      isBackwards: false,
+      source: cache,
+    });
+    expect(search.next(1)).toEqual({ missing: [fences.pageOf(5)] });
+  });
+
   it('refuses a page of another kind in the place of one', () => {
     const { run, pages } = made(writeRun(new RunWriter(), entries.slice(0, 10)));
     const leaf = [...pages.values()].map((bytes) => new Page(bytes)).find(({ isLeaf }) => isLeaf)!;
@@ -338,7 +354,7 @@ describe('a run', () => {
       state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
       return state * 0x1_0000 + (state >>> 16);
     };
-    for (const pageBytes of [PAGE_PLAIN_BYTES, 300]) {
+    for (const pageBytes of [PAGE_PLAIN_BYTES, 150]) {
       const options = { pageBytes, random };
       const parts = [0, 1].map((half) => {
         const own = entries.filter((_, n) => n % 2 === half);
@@ -350,8 +366,9 @@ describe('a run', () => {
       const leaves = leavesOf(merged.steps).sort((a, b) => (a.text(0) < b.text(0) ? -1 : 1));
       expect(leaves.flatMap(textsOf)).toEqual(entries.map(({ place }) => place));
       // Far more pages than wait to be shuffled.
-      if (pageBytes === 300) expect(merged.pages.size).toBeGreaterThan(2_500);
-      for (const { steps } of [...parts, merged]) {
+      if (pageBytes === 150) expect(merged.pages.size).toBeGreaterThan(5_000);
+      const whole = made(writeRun(new RunWriter(options), entries));
+      for (const { steps } of [...parts, merged, whole]) {
         const order = leavesOf(steps).map((leaf) => leaf.text(0));
         const ranks = new Map([...order].sort().map((text, rank) => [text, rank]));
         expect(Math.abs(correlation(order.map((text) => ranks.get(text)!)))).toBeLessThan(0.4);
@@ -380,7 +397,7 @@ describe('a run', () => {
   });
 });
 
-function entryAt(n: number, createdSeq: number): Entry {
+function entryAt(n: number, createdSeq: number): OrderEntry {
   const [entry] = entriesOf(createdSeq, createdSeq + 3, [`\x07${String(n).padStart(8, '0')}\x00\x00`]);
   return entry!;
 }

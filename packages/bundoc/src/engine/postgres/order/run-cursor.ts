@@ -1,6 +1,6 @@
 import { OpenError } from '@bundoc/shared/crypto/aead';
 import type { KeyRange } from '../../port/index-port.ts';
-import type { Entry } from './entry.ts';
+import type { OrderEntry } from './entry.ts';
 import type { Run } from './manifest.ts';
 import { type Page, partition } from './page.ts';
 import { BATCH_PAGES } from './run-writer.ts';
@@ -13,7 +13,7 @@ export interface PageSource {
 /** The entries of one sorted list. */
 export interface EntryCursor {
   /** The present entry, once {@link load} has returned true; undefined at the end of the range. */
-  readonly head: Entry | undefined;
+  readonly head: OrderEntry | undefined;
   /** Makes the head known. If a page is missing: false, and adds its number and those likely to be next. */
   load(missing: Set<number>): boolean;
   /** Goes to the next entry. */
@@ -59,7 +59,7 @@ export class RunCursor implements EntryCursor {
   #entrySpan = NONE;
   #fences: Page | undefined;
   #leaf: Page | undefined;
-  #head: Entry | undefined;
+  #head: OrderEntry | undefined;
   #isKnown = false;
 
   /** @param ahead leaves to ask for together with a missing one. */
@@ -75,7 +75,7 @@ export class RunCursor implements EntryCursor {
     );
   }
 
-  get head(): Entry | undefined {
+  get head(): OrderEntry | undefined {
     return this.#head;
   }
 

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import type { Entry } from './entry.ts';
+import type { OrderEntry } from './entry.ts';
 import type { Fence, Run } from './manifest.ts';
 import { entryValue, PAGE_BYTES, PAGE_PLAIN_BYTES, PageWriter, sharedUnits } from './page.ts';
 
@@ -75,7 +75,7 @@ export class RunWriter {
   }
 
   /** Adds an entry, after those before it in its segment. */
-  add(entry: Entry): void {
+  add(entry: OrderEntry): void {
     const value = entryValue(entry);
     if (this.#leaf?.addText(entry.place, value) !== true) {
       const first = this.#low ?? separator(this.#leaf?.last ?? '', entry.place);
@@ -161,7 +161,7 @@ export class RunWriter {
 export const ENTRIES_OF_STEP = 256;
 
 /** Entries that are written one after the other, beside others. */
-const ENTRIES_OF_SEGMENT = 16_384;
+const ENTRIES_OF_SEGMENT = 4_096;
 
 /**
  * Makes a run of sorted entries: a segment of a build, or those of a tail with its changed documents. No step
@@ -169,7 +169,7 @@ const ENTRIES_OF_SEGMENT = 16_384;
  */
 export function* writeRun(
   writer: RunWriter,
-  entries: readonly Entry[],
+  entries: readonly OrderEntry[],
   changed: readonly number[] = [],
 ): RunSteps {
   const starts = Array.from(
@@ -180,7 +180,7 @@ export function* writeRun(
     const before = entries[start - 1];
     writer.segment(before === undefined ? '' : separator(before.place, entries[start]?.place ?? ''));
     for (let at = start; at < Math.min(start + ENTRIES_OF_SEGMENT, entries.length); at++) {
-      writer.add(entries[at] as Entry);
+      writer.add(entries[at] as OrderEntry);
       if (at % ENTRIES_OF_STEP === 0) yield* stepsOf(writer);
     }
   }

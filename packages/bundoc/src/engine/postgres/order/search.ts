@@ -1,5 +1,5 @@
 import type { KeyRange } from '../../port/index-port.ts';
-import type { Entry } from './entry.ts';
+import type { OrderEntry } from './entry.ts';
 import type { Run } from './manifest.ts';
 import { PAGE_BYTES, type Page } from './page.ts';
 import { type EntryCursor, nearest, type PageSource, RunCursor } from './run-cursor.ts';
@@ -25,7 +25,7 @@ export type Found =
        * In order. An entry counts only if its document lives and has its `seq`; a place may have several
        * entries, of which at most one counts. Entries that the tail knows to be out of date are left out.
        */
-      readonly entries: readonly Entry[];
+      readonly entries: readonly OrderEntry[];
       /** Where the search continues; undefined at the end of the range. */
       readonly last: string | undefined;
     }
@@ -51,17 +51,17 @@ export class OrderedSearch {
   }
 
   /**
-   * Finds the next entries, or the pages that it needs for them. It may be called again in both cases: what it
-   * returns is of one state of the tail, that of the call.
+   * Finds the next entries, or the pages that it needs for them. It may be called again in both cases. The
+   * entries are of one state of the tail: that of the call.
    *
-   * @param limit entries to look at, those out of date among them, so there may be fewer before the end. A few
-   * more if the last place has several.
+   * @param limit entries to look at. Those out of date count as well, so fewer may be found before the end. A
+   * few more are found if the last place has several.
    * @throws OpenError if a page is not of the run.
    */
   next(limit: number): Found {
     const { isBackwards, tail } = this.#query;
     const cursors = this.#cursors(limit);
-    const entries: Entry[] = [];
+    const entries: OrderEntry[] = [];
     let last: string | undefined;
     for (let looked = 0; looked < limit; ) {
       const place = nearest(cursors, isBackwards);
@@ -116,10 +116,10 @@ export class OrderedSearch {
 
 /** The entries of the tail. */
 class TailCursor implements EntryCursor {
-  readonly #entries: Iterator<Entry, undefined>;
-  head: Entry | undefined;
+  readonly #entries: Iterator<OrderEntry, undefined>;
+  head: OrderEntry | undefined;
 
-  constructor(entries: Iterator<Entry, undefined>) {
+  constructor(entries: Iterator<OrderEntry, undefined>) {
     this.#entries = entries;
     this.next();
   }

@@ -1,6 +1,6 @@
 import { createRequire } from 'node:module';
 import type { KeyRange } from '../../port/index-port.ts';
-import { type Entry, entriesOf, type Keys } from './entry.ts';
+import { entriesOf, type Keys, type OrderEntry } from './entry.ts';
 
 /** A CommonJS module whose default export bundlers and Node interpret differently. */
 const { default: BTree } = createRequire(import.meta.url)('sorted-btree') as typeof import('sorted-btree');
@@ -25,7 +25,7 @@ export class Tail {
   readonly #rows = new Map<string, TailRow>();
   /** By creation position of each changed document: entries of it before this `seq` are out of date. */
   readonly #latest = new Map<number, number>();
-  readonly #tree = new BTree<string, Entry>(undefined, (a, b) => (a < b ? -1 : Number(a > b)));
+  readonly #tree = new BTree<string, OrderEntry>(undefined, (a, b) => (a < b ? -1 : Number(a > b)));
   #seenTo: number;
   #bytes = 0;
   #multiple = 0;
@@ -65,8 +65,8 @@ export class Tail {
   }
 
   /**
-   * Takes a row. It replaces the row of the same name, unless that has a larger `seq`. {@link seenTo} moves to
-   * its `seq`, so rows come in the order of `seq`.
+   * Takes a row. It replaces the row of the same name, unless that has the same `seq` or a larger one.
+   * {@link seenTo} moves to its `seq`, so rows come in the order of `seq`.
    */
   apply(row: TailRow): void {
     this.sawTo(row.seq);
@@ -93,7 +93,7 @@ export class Tail {
   }
 
   /** The entries of a range. No row may be applied during the iteration. */
-  *iterate({ low, high }: KeyRange, isBackwards: boolean): Generator<Entry, undefined> {
+  *iterate({ low, high }: KeyRange, isBackwards: boolean): Generator<OrderEntry, undefined> {
     if (!(low < high)) return;
     if (!isBackwards) {
       for (const [place, entry] of this.#tree.entries(low)) {
@@ -109,7 +109,7 @@ export class Tail {
   }
 
   /** All entries in order: a copy, which makes a run with {@link changed} of the same moment. */
-  entries(): Entry[] {
+  entries(): OrderEntry[] {
     return this.#tree.valuesArray();
   }
 
@@ -128,12 +128,12 @@ export class Tail {
     return tail;
   }
 
-  #count({ place, isMultiple }: Entry, sign: 1 | -1): void {
+  #count({ place, isMultiple }: OrderEntry, sign: 1 | -1): void {
     this.#bytes += sign * place.length;
     if (isMultiple) this.#multiple += sign;
   }
 }
 
-function entriesOfRow({ createdSeq, seq, keys }: TailRow): readonly Entry[] {
+function entriesOfRow({ createdSeq, seq, keys }: TailRow): readonly OrderEntry[] {
   return keys === undefined ? [] : entriesOf(createdSeq, seq, keys);
 }

@@ -3,7 +3,9 @@ import { OpenError } from '@bundoc/shared/crypto/aead';
 /** Integers of an order's formats: up to 48 bits and a flag. */
 const VARINT_MAX = 2 ** 49 - 1;
 
-/** Bytes of an integer: 7 bits a byte, least significant first; the high bit says that another byte follows. */
+/**
+ * Bytes of an integer: 7 bits a byte, least significant first. The high bit says that another byte follows.
+ */
 export function varintBytes(value: number): number {
   let bytes = 1;
   for (let rest = value; rest >= 0x80; rest = Math.floor(rest / 0x80)) bytes++;
@@ -19,7 +21,7 @@ export function writeVarint(target: Buffer, at: number, value: number): number {
   return to;
 }
 
-/** Reads plaintext of an order. Whatever no writer makes throws OpenError, so that the index is built again. */
+/** Reads plaintext of an order. What no writer makes throws OpenError, so that the index is built again. */
 export class PackedReader {
   readonly bytes: Buffer;
   /** The next byte. */

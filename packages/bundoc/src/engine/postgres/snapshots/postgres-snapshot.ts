@@ -16,7 +16,12 @@ import { retryUnavailable } from '../database/retry-unavailable.ts';
 import { type BlindIndex, searchedTokens, usableOf } from '../indexes/blind-index.ts';
 import type { OrderedIndexes } from '../indexes/ordered-indexes.ts';
 import { readOrdered } from '../indexes/ordered-rows.ts';
-import { type FoundDocuments, OrderedLookup, Unsettled } from '../indexes/ordered-search.ts';
+import {
+  type FoundDocuments,
+  OrderedIndexGone,
+  OrderedLookup,
+  Unsettled,
+} from '../indexes/ordered-search.ts';
 import { type OrderedState, RunsDamaged } from '../indexes/ordered-state.ts';
 import {
   type FoundByTokens,
@@ -162,12 +167,13 @@ export class PostgresSnapshot implements StoreSnapshot {
     if (index === undefined) return undefined;
     const find = async (lookup: OrderedLookup) => {
       try {
-        const found = await lookup.find(query);
-        if (found !== undefined) return found;
-        // Unless the project is gone.
-        await this.#ports.reader.position();
-        throw indexChanged();
+        return await lookup.find(query);
       } catch (error) {
+        if (error instanceof OrderedIndexGone) {
+          // Or the project is gone.
+          await this.#ports.reader.position();
+          throw indexChanged();
+        }
         if (error instanceof StateMoved) this.#multiple.add(index.id);
         if (error instanceof Unsettled) {
           this.#isUnsettled = true;
