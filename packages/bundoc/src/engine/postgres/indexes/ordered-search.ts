@@ -3,7 +3,7 @@ import type { KeyRange } from '../../port/index-port.ts';
 import type { Position, StoredDocument } from '../../port/port.ts';
 import { type IndexSearch, StateMoved } from '../../port/snapshot-port.ts';
 import type { Row } from '../database/database.ts';
-import type { Entry } from '../order/entry.ts';
+import type { OrderEntry as Entry } from '../order/entry.ts';
 import { Page } from '../order/page.ts';
 import type { PageSource } from '../order/run-cursor.ts';
 import { OrderedSearch } from '../order/search.ts';

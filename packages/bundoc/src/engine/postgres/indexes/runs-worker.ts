@@ -5,7 +5,7 @@ import type { OwnWork, Work } from '../../../work/work.ts';
 import { type IndexKeys, indexKeysOf, JOBS } from '../../indexes/index-keys.ts';
 import type { ListQuery } from '../../port/port.ts';
 import type { Database, Queryable, Transaction } from '../database/database.ts';
-import { comparePlaces, type Entry, entriesOf } from '../order/entry.ts';
+import { comparePlaces, type OrderEntry as Entry, entriesOf } from '../order/entry.ts';
 import type { Manifest, Run } from '../order/manifest.ts';
 import { mergeFrom, mergeRuns } from '../order/merge.ts';
 import { type RunSteps, RunWriter, writeRun } from '../order/run-writer.ts';
