@@ -136,6 +136,7 @@ export class OrderedLookup {
       for (let isOver = false; !isOver; ) {
         const found = search.next(ENTRIES_AT_ONCE);
         if ('missing' in found) {
+          this.#held.clear();
           await this.#read({ ...NOTHING, pages: found.missing });
           continue;
         }
