@@ -1,5 +1,5 @@
 import type { Queryable, Statement } from '../database/database.ts';
-import type { Entry } from '../order/entry.ts';
+import type { OrderEntry as Entry } from '../order/entry.ts';
 
 /** Which of some entries are those of the present state of a document. */
 const ALIVE: Statement = {

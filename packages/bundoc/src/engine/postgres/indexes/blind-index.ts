@@ -29,6 +29,8 @@ export interface BlindIndex {
   readonly runsIndexed: number | undefined;
   /** Bytes of its runs. */
   readonly bytes: number;
+  /** The version of the key that its runs are sealed under. */
+  readonly runsKeyVersion: number | undefined;
   /** Increases whenever the runs are replaced. */
   readonly runsVersion: number;
 }
@@ -68,7 +70,7 @@ const ALWAYS = '';
 const ROWS: Statement = {
   name: 'bundoc-indexes-1',
   text: `
-SELECT h.index_version, i.id, i.collection, i.key_version, i.spec, i.since, i.built_to, i.indexed, i.total, i.duplicates, i.dropped, i.runs_indexed, i.pages, i.runs_version
+SELECT h.index_version, i.id, i.collection, i.key_version, i.spec, i.since, i.built_to, i.indexed, i.total, i.duplicates, i.dropped, i.runs_indexed, i.pages, i.runs_version, i.runs_key_version
 FROM bundoc.heads AS h LEFT JOIN bundoc.indexes AS i ON i.project = h.project WHERE h.project = $1 ORDER BY i.id`,
 };
 
@@ -119,6 +121,7 @@ type IndexRow = readonly [
   runsIndexed: number | null,
   pages: number,
   runsVersion: number,
+  runsKeyVersion: number | null,
 ];
 
 /** The sealed content of an index's row. */
@@ -134,7 +137,12 @@ interface SealedSpec {
 /** Undefined for a row that was changed or combined from others. */
 function indexOf(row: IndexRow, rows: RowCipher): BlindIndex | undefined {
   const [, id, token, keyVersion, sealed, since, builtTo, indexed, total, duplicates] = row;
-  const [runsIndexed, pages, runsVersion] = row.slice(11) as [number | null, number, number];
+  const [runsIndexed, pages, runsVersion, runsKeyVersion] = row.slice(11) as [
+    number | null,
+    number,
+    number,
+    number | null,
+  ];
   const text = orUndefined(() => rows.openIndexSpec(Number(id), keyVersion, sealed));
   if (text === undefined) return undefined;
   const { collection, name, fields, unique, blind, rev } = JSON.parse(text) as SealedSpec;
@@ -153,6 +161,7 @@ function indexOf(row: IndexRow, rows: RowCipher): BlindIndex | undefined {
     runsIndexed: runsIndexed ?? undefined,
     bytes: pages * PAGE_BYTES,
     runsVersion,
+    runsKeyVersion: runsKeyVersion ?? undefined,
   };
 }
 

@@ -5,7 +5,7 @@ import type { OwnWork, Work } from '../../../work/work.ts';
 import { type IndexKeys, indexKeysOf, JOBS } from '../../indexes/index-keys.ts';
 import type { ListQuery } from '../../port/port.ts';
 import type { Database, Queryable, Transaction } from '../database/database.ts';
-import { comparePlaces, type Entry, entriesOf } from '../order/entry.ts';
+import { comparePlaces, type OrderEntry as Entry, entriesOf } from '../order/entry.ts';
 import type { Manifest, Run } from '../order/manifest.ts';
 import { mergeFrom, mergeRuns } from '../order/merge.ts';
 import { type RunSteps, RunWriter, writeRun } from '../order/run-writer.ts';
@@ -85,7 +85,8 @@ export class RunsWorker {
    */
   resume({ byCollection }: BlindIndexes, done: () => Promise<void>): void {
     const all = [...byCollection.values()].flat();
-    for (const { id, runsIndexed } of all) if (runsIndexed !== undefined) this.#due.add(id);
+    for (const { id, runsIndexed, runsKeyVersion } of all)
+      if (runsIndexed !== undefined || runsKeyVersion !== this.#rows.version) this.#due.add(id);
     for (const id of this.#due) if (!all.some((index) => index.id === id)) this.#due.delete(id);
     if (this.#work !== undefined || this.#stopped || this.#due.size === 0) return;
     const due = all.filter(({ id }) => this.#due.has(id));
@@ -125,6 +126,8 @@ export class RunsWorker {
         await runs.endWork();
       }
     }
+    // What is known of their runs may be out of date, also if another node has worked.
+    await done();
   }
 
   /** @returns whether nothing is left to do. */

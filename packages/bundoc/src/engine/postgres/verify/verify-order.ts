@@ -5,7 +5,7 @@ import { type BlindIndex, type BlindIndexes, toEntries } from '../indexes/blind-
 import { readOrdered } from '../indexes/ordered-rows.ts';
 import { OrderedIndexGone, OrderedLookup } from '../indexes/ordered-search.ts';
 import { OrderedState, RunsDamaged } from '../indexes/ordered-state.ts';
-import { type Entry, entriesOf } from '../order/entry.ts';
+import { type OrderEntry as Entry, entriesOf } from '../order/entry.ts';
 import type { Page } from '../order/page.ts';
 import type { RowCipher } from '../rows/row-cipher.ts';
 import type { CheckedDocument } from './verify-entries.ts';
@@ -27,7 +27,11 @@ export class OrderCheck {
     this.#project = project;
     this.#rows = rows;
     for (const [collection, indexes] of byCollection) {
-      const whole = indexes.filter(({ runsIndexed }) => runsIndexed === undefined);
+      // Runs under a version of the key that is gone are built again.
+      const whole = indexes.filter(
+        ({ runsIndexed, runsKeyVersion }) =>
+          runsIndexed === undefined && runsKeyVersion !== undefined && rows.hasVersion(runsKeyVersion),
+      );
       this.#byCollection.set(
         collection,
         whole.map((index) => [index, new EntrySum()]),
