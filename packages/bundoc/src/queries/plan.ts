@@ -153,7 +153,8 @@ function planWith(
   }
   if (index.isBlind === true) {
     if (equal < index.fields.length) return undefined;
-    return { plan: { kind: 'blind', index, keys: prefixes }, worth: equal * EQUAL_WORTH };
+    const orderWorth = order.length === 0 ? ORDER_WORTH : 0;
+    return { plan: { kind: 'blind', index, keys: prefixes }, worth: equal * EQUAL_WORTH + orderWorth };
   }
   const range = rangeOf(conjunction.get(index.fields[equal] ?? '') ?? [], index.isMultiple);
   const inOrder = index.isMultiple || prefixes.length !== 1 ? undefined : directionOf(index, equal, order);

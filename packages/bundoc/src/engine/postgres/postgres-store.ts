@@ -196,7 +196,8 @@ export class PostgresStore implements ProjectStore {
   snapshot(collection: string, { asOf }: SnapshotOptions = {}): PostgresSnapshot {
     return new PostgresSnapshot(this.#snapshots, {
       collection,
-      indexes: () => ({ found: this.#indexing.ready(collection), ordered: this.#indexing.whole(collection) }),
+      found: this.#indexing.ready(collection),
+      ordered: this.#indexing.whole(collection),
       asOf,
     });
   }

@@ -1,6 +1,7 @@
 import { setImmediate } from 'node:timers/promises';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { type DefinedStore, openDefinedStore } from '../../../collections/defined-store.ts';
+import { cursorsOf } from '../../../crypto/sealed-cursor.ts';
 import { holdLogWrites } from '../../../testing/held-log-writes.ts';
 import { ProjectInFiles } from '../../../testing/project-in-files.ts';
 import type { SimulatedDisk } from '../../../testing/simulated-disk.ts';
@@ -8,6 +9,7 @@ import { SlowSteps } from '../../../testing/slow-steps.ts';
 import { commitOne, put, remove } from '../../../testing/writes.ts';
 import { encodeKeyPart } from '../../../values/key.ts';
 import { Scheduler } from '../../../work/scheduler.ts';
+import { describeOrder } from '../../conformance/order-conformance.ts';
 import { describeIndexes } from '../../indexes/conformance.ts';
 
 const open: DefinedStore[] = [];
@@ -51,6 +53,12 @@ async function idsAt(
 describeIndexes('the files engine', async () => {
   const { store, reopen, disk } = await start();
   return { store, reopen: () => reopen(disk.powerCut('synced only')) };
+});
+
+describeOrder('the files engine', async () => {
+  const { project, store, reopen, disk } = await start();
+  const cursors = cursorsOf('p', project.cipher);
+  return { store, cursors, reopen: () => reopen(disk.powerCut('synced only')) };
 });
 
 describe('the index entries of one commit', () => {

@@ -29,6 +29,8 @@ export interface BlindIndex {
   readonly runsIndexed: number | undefined;
   /** Bytes of its runs. */
   readonly bytes: number;
+  /** The version of the key that its runs are sealed under. */
+  readonly runsKeyVersion: number | undefined;
   /** Increases whenever the runs are replaced. */
   readonly runsVersion: number;
   /** It has runs that nobody reads any more, to be removed. */
@@ -75,7 +77,7 @@ export const IS_LEFT = `left_at < now() - interval '${LEFT_S} seconds'`;
 const ROWS: Statement = {
   name: 'bundoc-indexes-1',
   text: `
-SELECT h.index_version, i.id, i.collection, i.key_version, i.spec, i.since, i.built_to, i.indexed, i.total, i.duplicates, i.dropped, i.runs_indexed, i.pages, i.runs_version,
+SELECT h.index_version, i.id, i.collection, i.key_version, i.spec, i.since, i.built_to, i.indexed, i.total, i.duplicates, i.dropped, i.runs_indexed, i.pages, i.runs_version, i.runs_key_version,
   EXISTS (SELECT FROM bundoc.index_runs WHERE project = $1 AND index_id = i.id AND ${IS_LEFT})
 FROM bundoc.heads AS h LEFT JOIN bundoc.indexes AS i ON i.project = h.project WHERE h.project = $1 ORDER BY i.id`,
 };
@@ -127,6 +129,7 @@ type IndexRow = readonly [
   runsIndexed: number | null,
   pages: number,
   runsVersion: number,
+  runsKeyVersion: number | null,
   hasLeftRuns: boolean,
 ];
 
@@ -143,10 +146,11 @@ interface SealedSpec {
 /** Undefined for a row that was changed or combined from others. */
 function indexOf(row: IndexRow, rows: RowCipher): BlindIndex | undefined {
   const [, id, token, keyVersion, sealed, since, builtTo, indexed, total, duplicates] = row;
-  const [runsIndexed, pages, runsVersion, hasLeftRuns] = row.slice(11) as [
+  const [runsIndexed, pages, runsVersion, runsKeyVersion, hasLeftRuns] = row.slice(11) as [
     number | null,
     number,
     number,
+    number | null,
     boolean,
   ];
   const text = orUndefined(() => rows.openIndexSpec(Number(id), keyVersion, sealed));
@@ -167,6 +171,7 @@ function indexOf(row: IndexRow, rows: RowCipher): BlindIndex | undefined {
     runsIndexed: runsIndexed ?? undefined,
     bytes: pages * PAGE_BYTES,
     runsVersion,
+    runsKeyVersion: runsKeyVersion ?? undefined,
     hasLeftRuns,
   };
 }

@@ -127,10 +127,15 @@ export class OrderedLookup {
    * All entries of some ranges, in chunks, without those that the tail knows to be out of date. All reads must
    * show one state.
    *
-   * @throws OrderedIndexGone, RunsDamaged, VersionUnknown, those of reading.
+   * @param mayBeMultiple false if documents must have one entry each.
+   * @throws StateMoved, OrderedIndexGone, RunsDamaged, VersionUnknown, those of reading.
    */
-  async *entries(ranges: readonly KeyRange[]): AsyncGenerator<readonly Entry[], undefined> {
+  async *entries(
+    ranges: readonly KeyRange[],
+    mayBeMultiple = true,
+  ): AsyncGenerator<readonly Entry[], undefined> {
     while (!this.#isFresh) await this.#read(NOTHING);
+    if (this.#ports.state.isMultiple && !mayBeMultiple) throw new StateMoved();
     for (const range of ranges) {
       const search = this.#search(range, false);
       for (let isOver = false; !isOver; ) {

@@ -66,6 +66,11 @@ export class RowCipher {
     this.version = version;
   }
 
+  /** True for a version that is live. */
+  hasVersion(version: number): boolean {
+    return this.#cipher.hasVersion(version);
+  }
+
   /** The name of a collection in the database. */
   collectionToken(collection: string): Buffer {
     const known = this.#collectionTokens.get(collection);

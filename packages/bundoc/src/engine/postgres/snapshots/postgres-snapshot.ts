@@ -1,5 +1,5 @@
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import { type FoundBy, isRefTo, type UsableIndex } from '../../port/index-port.ts';
+import { type FoundBy, type IndexRef, isRefTo, type UsableIndex } from '../../port/index-port.ts';
 import type { DocumentPage, Position, StoredDocument } from '../../port/port.ts';
 import {
   beyondLastCommit,
@@ -13,6 +13,7 @@ import {
 import type { BoundStatement, Queryable, Row, Statement } from '../database/database.ts';
 import type { HeldTransaction } from '../database/held-transaction.ts';
 import { retryUnavailable } from '../database/retry-unavailable.ts';
+import { aliveOf } from '../indexes/alive-entries.ts';
 import { type BlindIndex, searchedTokens, usableOf } from '../indexes/blind-index.ts';
 import type { OrderedIndexes } from '../indexes/ordered-indexes.ts';
 import { readOrdered } from '../indexes/ordered-rows.ts';
@@ -74,8 +75,9 @@ export interface SnapshotPorts {
 /** The collection of a snapshot. */
 export interface ShownCollection {
   readonly collection: string;
-  /** Its indexes that are ready: those that find by tokens, and those in order. */
-  readonly indexes: () => { readonly found: readonly BlindIndex[]; readonly ordered: readonly BlindIndex[] };
+  /** Its indexes that were ready before the first read: those that find by tokens, and those in order. */
+  readonly found: readonly BlindIndex[];
+  readonly ordered: readonly BlindIndex[];
   /** The state to show. By default that of the first read. */
   readonly asOf: Position | undefined;
 }
@@ -129,8 +131,9 @@ export class PostgresSnapshot implements StoreSnapshot {
   }
 
   usable(): readonly UsableIndex[] {
-    const { found, ordered } = this.#of.indexes();
-    const inOrder = ordered.map((index) => {
+    const { found, ordered } = this.#of;
+    const isUsable = (index: BlindIndex) => this.#ports.ordered.isUsable(index);
+    const inOrder = ordered.filter(isUsable).map((index) => {
       const usable = this.#ports.ordered.describe(index);
       return this.#multiple.has(index.id) ? { ...usable, isMultiple: true } : usable;
     });
@@ -162,29 +165,57 @@ export class PostgresSnapshot implements StoreSnapshot {
     return page;
   }
 
-  async #search(query: IndexSearch): Promise<IndexPage | undefined> {
-    const index = this.#of.indexes().ordered.find(({ spec }) => isRefTo(spec, query.index));
+  count(query: Pick<IndexSearch, 'index' | 'ranges'>): Promise<number | undefined> {
+    return this.#ports.watched(this.#count(query));
+  }
+
+  /** Whether an entry counts is asked in the transaction that has read it. */
+  async #count({
+    index: wanted,
+    ranges,
+  }: Pick<IndexSearch, 'index' | 'ranges'>): Promise<number | undefined> {
+    const index = this.#orderOf(wanted);
     if (index === undefined) return undefined;
-    const find = async (lookup: OrderedLookup) => {
-      try {
-        return await lookup.find(query);
-      } catch (error) {
-        if (error instanceof OrderedIndexGone) {
-          // Or the project is gone.
-          await this.#ports.reader.position();
-          throw indexChanged();
-        }
-        if (error instanceof StateMoved) this.#multiple.add(index.id);
-        if (error instanceof Unsettled) {
-          this.#isUnsettled = true;
-          throw new StateMoved();
-        }
-        if (!(error instanceof RunsDamaged)) throw error;
-        // The answer begins again without the index.
+    const { project, rows } = this.#ports;
+    const collection = rows.collectionToken(index.collection);
+    return await this.#inTransaction((held) =>
+      this.#withOrder(index, this.#lookupIn(held, index), async (lookup) => {
+        let count = 0;
+        for await (const entries of lookup.entries(ranges, wanted.isMultiple))
+          count += (await aliveOf(held, project, collection, entries)).length;
+        return count;
+      }),
+    );
+  }
+
+  #orderOf(wanted: IndexRef): BlindIndex | undefined {
+    return this.#of.ordered.find(({ spec }) => isRefTo(spec, wanted));
+  }
+
+  /** The answer begins again without an index that is gone or damaged. */
+  async #withOrder<T>(
+    index: BlindIndex,
+    lookup: OrderedLookup,
+    use: (lookup: OrderedLookup) => Promise<T>,
+  ): Promise<T> {
+    try {
+      return await use(lookup);
+    } catch (error) {
+      if (error instanceof StateMoved) this.#multiple.add(index.id);
+      if (error instanceof Unsettled) this.#isUnsettled = true;
+      // Or the project is gone.
+      if (error instanceof OrderedIndexGone) await this.#ports.reader.position();
+      if (error instanceof RunsDamaged || error instanceof OrderedIndexGone)
         this.#ports.ordered.isDamaged(index, lookup.version);
-        throw new StateMoved();
-      }
-    };
+      else if (!(error instanceof Unsettled)) throw error;
+      throw new StateMoved();
+    }
+  }
+
+  async #search(query: IndexSearch): Promise<IndexPage | undefined> {
+    const index = this.#orderOf(query.index);
+    if (index === undefined) return undefined;
+    const find = (lookup: OrderedLookup) => this.#withOrder(index, lookup, () => lookup.find(query));
     if (this.#isUnsettled || this.#shown !== undefined || this.#held !== undefined)
       return pageOf(await this.#inTransaction((held) => find(this.#lookupIn(held, index))));
     const { ordered, database, clock } = this.#ports;
@@ -221,7 +252,7 @@ export class PostgresSnapshot implements StoreSnapshot {
   }
 
   #tokensOf({ index, keys }: FoundBy): FoundByTokens {
-    const known = this.#of.indexes().found.find(({ spec }) => isRefTo(spec, index));
+    const known = this.#of.found.find(({ spec }) => isRefTo(spec, index));
     if (known === undefined) throw indexChanged();
     return { id: known.id, tokens: searchedTokens(known, keys, this.#ports.rows) };
   }

@@ -27,7 +27,11 @@ export class OrderCheck {
     this.#project = project;
     this.#rows = rows;
     for (const [collection, indexes] of byCollection) {
-      const whole = indexes.filter(({ runsIndexed }) => runsIndexed === undefined);
+      // Runs under a version of the key that is gone are built again.
+      const whole = indexes.filter(
+        ({ runsIndexed, runsKeyVersion }) =>
+          runsIndexed === undefined && runsKeyVersion !== undefined && rows.hasVersion(runsKeyVersion),
+      );
       this.#byCollection.set(
         collection,
         whole.map((index) => [index, new EntrySum()]),
