@@ -94,7 +94,8 @@ export class RunsWorker {
   resume({ byCollection }: BlindIndexes, done: () => Promise<void>): void {
     const all = [...byCollection.values()].flat();
     for (const { id, runsIndexed, runsKeyVersion, hasLeftRuns } of all)
-      if (runsIndexed !== undefined || runsKeyVersion !== this.#rows.version || hasLeftRuns) this.#due.add(id);
+      if (runsIndexed !== undefined || runsKeyVersion !== this.#rows.version || hasLeftRuns)
+        this.#due.add(id);
     for (const id of this.#due) if (!all.some((index) => index.id === id)) this.#due.delete(id);
     if (this.#work !== undefined || this.#stopped || this.#due.size === 0) return;
     const due = all.filter(({ id }) => this.#due.has(id));
