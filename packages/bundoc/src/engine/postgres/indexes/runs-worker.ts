@@ -16,10 +16,12 @@ import { readOrdered } from './ordered-rows.ts';
 import { OrderedState, RunsDamaged } from './ordered-state.ts';
 import { RunRows, type StoredRuns } from './run-rows.ts';
 
-/** A page of documents that a build reads. */
-const BUILD_PAGE = { limit: 500, bytesMax: 1_048_576 };
+/** Bytes of documents that a build reads at once. */
+const BUILD_BYTES = 1_048_576;
 /** Sizes of tails and runs. */
 export interface OrderSizes {
+  /** Documents that a build reads at once. */
+  readonly buildDocuments: number;
   /** Entries of a run of a build, which are sorted in memory. */
   readonly segmentEntries: number;
   /** Changes, or bytes of their places, after which a tail becomes a run. */
@@ -33,6 +35,7 @@ export interface OrderSizes {
 
 /** 65,536 entries take 10 MiB. */
 export const ORDER_SIZES: OrderSizes = {
+  buildDocuments: 500,
   segmentEntries: 65_536,
   tailChanges: 4_096,
   tailBytes: 1_048_576,
@@ -163,8 +166,8 @@ export class RunsWorker {
 
   /** One swap of the runs. */
   async #step(index: BlindIndex, runs: RunRows, stored: StoredRuns, work: Work): Promise<Step> {
-    const { manifest, since, isDamaged, keyVersion, version } = stored;
-    if (isDamaged) return 'damaged';
+    const { manifest, since, seq, isDamaged, keyVersion, version } = stored;
+    if (isDamaged || since > seq) return 'damaged';
     const own = new RunsOfIndex(runs, this.#rows, work);
     if (manifest?.builtTo !== 'all') {
       const begun = manifest ?? { asOf: since, builtTo: 0, indexed: 0, runs: [] };
@@ -193,7 +196,12 @@ export class RunsWorker {
     let after: number | undefined = begun.builtTo as number;
     while (after !== undefined && entries.length < this.#sizes.segmentEntries) {
       if (this.#stopped) return 'stopped';
-      const query: ListQuery = { collection, after, ...BUILD_PAGE };
+      const query: ListQuery = {
+        collection,
+        after,
+        limit: this.#sizes.buildDocuments,
+        bytesMax: BUILD_BYTES,
+      };
       const page: ReadPage = await own.work.outside(() => this.#options.listRows(query));
       for (const { position, seq, text } of page.documents) {
         if (position > begun.asOf) break;
