@@ -33,6 +33,8 @@ export interface BlindIndex {
   readonly runsKeyVersion: number | undefined;
   /** Increases whenever the runs are replaced. */
   readonly runsVersion: number;
+  /** It has runs that nobody reads any more, to be removed. */
+  readonly hasLeftRuns: boolean;
 }
 
 /** The indexes of a project in one version. */
@@ -67,10 +69,17 @@ export interface BlindEntries {
 /** A pseudo key for documents with too many keys for an index. */
 const ALWAYS = '';
 
+/** How long readers may use a run that was replaced, and how long the writing of one may pause. */
+const LEFT_S = 3_600;
+/** A condition for a run that nobody reads any more. */
+export const IS_LEFT = `left_at < now() - interval '${LEFT_S} seconds'`;
+
 const ROWS: Statement = {
   name: 'bundoc-indexes-1',
   text: `
-SELECT h.index_version, i.id, i.collection, i.key_version, i.spec, i.since, i.built_to, i.indexed, i.total, i.duplicates, i.dropped, i.runs_indexed, i.pages, i.runs_version, i.runs_key_version
+SELECT h.index_version, i.id, i.collection, i.key_version, i.spec, i.since, i.built_to, i.indexed, i.total, i.duplicates, i.dropped,
+  i.runs_indexed, i.pages, i.runs_version, i.runs_key_version,
+  EXISTS (SELECT FROM bundoc.index_runs WHERE project = $1 AND index_id = i.id AND ${IS_LEFT})
 FROM bundoc.heads AS h LEFT JOIN bundoc.indexes AS i ON i.project = h.project WHERE h.project = $1 ORDER BY i.id`,
 };
 
@@ -122,6 +131,7 @@ type IndexRow = readonly [
   pages: number,
   runsVersion: number,
   runsKeyVersion: number | null,
+  hasLeftRuns: boolean,
 ];
 
 /** The sealed content of an index's row. */
@@ -137,11 +147,12 @@ interface SealedSpec {
 /** Undefined for a row that was changed or combined from others. */
 function indexOf(row: IndexRow, rows: RowCipher): BlindIndex | undefined {
   const [, id, token, keyVersion, sealed, since, builtTo, indexed, total, duplicates] = row;
-  const [runsIndexed, pages, runsVersion, runsKeyVersion] = row.slice(11) as [
+  const [runsIndexed, pages, runsVersion, runsKeyVersion, hasLeftRuns] = row.slice(11) as [
     number | null,
     number,
     number,
     number | null,
+    boolean,
   ];
   const text = orUndefined(() => rows.openIndexSpec(Number(id), keyVersion, sealed));
   if (text === undefined) return undefined;
@@ -162,6 +173,7 @@ function indexOf(row: IndexRow, rows: RowCipher): BlindIndex | undefined {
     bytes: pages * PAGE_BYTES,
     runsVersion,
     runsKeyVersion: runsKeyVersion ?? undefined,
+    hasLeftRuns,
   };
 }
 

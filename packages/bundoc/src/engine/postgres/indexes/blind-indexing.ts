@@ -46,6 +46,9 @@ const DROP: Statement = {
   name: 'bundoc-drop-blind-indexes-1',
   text: 'UPDATE bundoc.indexes SET dropped = true WHERE project = $1 AND id = ANY ($2::bigint[])',
 };
+/** How often the indexes are read even if nobody has changed them, milliseconds. */
+const READ_EVERY_MS = 3_600_000;
+
 export interface BlindIndexingOptions
   extends Omit<BlindIndexBuilderOptions, 'removeRuns'>,
     RunsWorkerOptions {
@@ -74,6 +77,8 @@ export class BlindIndexing implements EngineIndexes {
   readonly #rows: RowCipher;
   readonly #wanted = new Map<string, Wanted>();
   #known: BlindIndexes = NO_INDEXES;
+  /** When they were read. */
+  #readMs = 0;
   readonly #builder: BlindIndexBuilder;
   readonly #worker: RunsWorker;
   /** What answers know of the indexes' order. */
@@ -83,14 +88,15 @@ export class BlindIndexing implements EngineIndexes {
     this.#options = options;
     this.#rows = rows;
     this.#worker = new RunsWorker(options, rows);
-    this.ordered = new OrderedIndexes(rows, (id) => this.#worker.isDue(id), options.orderSizes);
+    this.ordered = new OrderedIndexes(rows, this.#worker, options.orderSizes);
     const removeRuns = (id: number) => this.#worker.remove(id);
     this.#builder = new BlindIndexBuilder({ ...options, removeRuns }, rows);
   }
 
   /** Reads the current indexes. */
   async begin(): Promise<void> {
-    const { database, project } = this.#options;
+    const { database, project, clock } = this.#options;
+    this.#readMs = clock.monotonic();
     this.#known = await this.#retry(() => readBlindIndexes(database, project, this.#rows));
     this.ordered.retain([...this.#known.byCollection.values()].flat());
   }
@@ -129,6 +135,9 @@ export class BlindIndexing implements EngineIndexes {
   get isSettled(): boolean {
     const { byCollection, dropped, damaged } = this.#known;
     if (dropped.length + damaged.size > 0 || !this.#worker.isIdle) return false;
+    // Runs may have been left meanwhile.
+    const isOld = this.#options.clock.monotonic() - this.#readMs >= READ_EVERY_MS;
+    if (isOld && byCollection.size > 0) return false;
     if (this.#wanted.keys().some((collection) => !this.#isKept(collection))) return false;
     return byCollection
       .values()

@@ -4,15 +4,18 @@ import { PAGE_BYTES, type Page } from '../order/page.ts';
 import type { RowCipher } from '../rows/row-cipher.ts';
 import type { BlindIndex } from './blind-index.ts';
 import { OrderedState } from './ordered-state.ts';
-import { ORDER_SIZES, type OrderSizes } from './runs-worker.ts';
+import { ORDER_SIZES, type OrderSizes, type RunsWorker } from './runs-worker.ts';
 
 /** Decoded pages that a project keeps. */
 const PAGES_MAX = 4_096;
 
+/** What works on long tails and damaged runs. */
+type OrderedWorker = Pick<RunsWorker, 'isDue' | 'isDamaged'>;
+
 /** What a node knows of the ordered indexes of a project: their tails, and pages of their runs. */
 export class OrderedIndexes {
   readonly #rows: RowCipher;
-  readonly #isDue: (id: number) => void;
+  readonly #worker: OrderedWorker;
   readonly #sizes: OrderSizes;
   readonly #states = new Map<number, OrderedState>();
   /** Indexes whose runs did not open, and their version. */
@@ -20,11 +23,10 @@ export class OrderedIndexes {
   /** Pages never change, and their ids are never used again. Made when the first is read. */
   #pages: LRUCache<number, Page> | undefined;
 
-  /** @param isDue called for an index with a long tail or damaged runs. */
-  constructor(rows: RowCipher, isDue: (id: number) => void, sizes: OrderSizes = ORDER_SIZES) {
+  constructor(rows: RowCipher, worker: OrderedWorker, sizes: OrderSizes = ORDER_SIZES) {
     this.#rows = rows;
     this.#sizes = sizes;
-    this.#isDue = isDue;
+    this.#worker = worker;
   }
 
   /** Estimated memory. */
@@ -60,14 +62,14 @@ export class OrderedIndexes {
 
   /** After an answer: long tails become runs. */
   used(index: BlindIndex): void {
-    if (this.stateOf(index).tail.changes >= this.#sizes.tailChanges) this.#isDue(index.id);
+    if (this.stateOf(index).tail.changes >= this.#sizes.tailChanges) this.#worker.isDue(index.id);
   }
 
   /** The runs of an index do not open: nobody uses it until they are built again. */
   isDamaged({ id }: BlindIndex, version: number): void {
     this.#states.delete(id);
     this.#damaged.set(id, version);
-    this.#isDue(id);
+    this.#worker.isDamaged(id, version);
   }
 
   /** Forgets what is known of indexes that are gone, and of those that were built again. */

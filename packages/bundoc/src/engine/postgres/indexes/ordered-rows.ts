@@ -95,6 +95,8 @@ export interface OrderedRows {
   readonly version: number;
   readonly keyVersion: number | null;
   readonly asOf: Position;
+  /** Changes up to here are not among those read: they are known, or in the runs. */
+  readonly changedAfter: Position;
   /** Number of documents in the collection. */
   readonly total: number;
   /** Undefined when they are the known ones. */
@@ -125,11 +127,15 @@ export async function readOrdered(
   const changed = (found.get(CHANGED) ?? []).map(changedOf);
   const changes = Number(found.get(CHANGED)?.[0]?.[16] ?? 0);
   const runs = found.get(RUNS)?.[0];
+  const [foundVersion, foundAsOf] = [first[1] as number, first[3] as number];
+  const isFollowed = foundVersion === version || foundAsOf >= asOf;
   return {
     seq: first[0] as number,
-    version: first[1] as number,
+    version: foundVersion,
     keyVersion: first[2] as number | null,
-    asOf: first[3] as number,
+    asOf: foundAsOf,
+    // As the statement does.
+    changedAfter: isFollowed ? Math.max(foundAsOf, seenTo) : foundAsOf,
     total: (first[4] as number | null) ?? 0,
     runs: runs && (runs[15] as Buffer | null),
     changed,

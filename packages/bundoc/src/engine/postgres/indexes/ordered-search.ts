@@ -60,6 +60,8 @@ const LOOKED_AT_ONCE = 2_000;
 const ENTRIES_AT_ONCE = 5_000;
 /** Pages that one statement reads, unless a search needs more for its next entry. */
 const PAGES_AT_ONCE = 64;
+/** Pages after which an answer is complete as far as it goes. */
+const PAGES_OF_ANSWER = 512;
 /** Statements without missing pages, after which an answer needs a transaction. */
 const READS_MAX = 16;
 const NOTHING: WantedRows = { documents: [], pages: [], bytesMax: 0 };
@@ -83,6 +85,8 @@ export class OrderedLookup {
   readonly #ports: OrderedSearchPorts;
   /** Rows at places that were read, and the commit as of which they were. */
   readonly #rows = new Map<Position, { readonly row: OpenedRow | undefined; readonly asOf: Position }>();
+  /** Pages that the present answer has read. A cache that drops some does not keep it from its end. */
+  readonly #held = new Map<number, Page>();
   /** Places of wanted documents, and their `seq` by the latest entry. */
   readonly #unread = new Map<Position, Position>();
   #isFresh = false;
@@ -108,8 +112,9 @@ export class OrderedLookup {
     for (let reads = 0; ; ) {
       if (this.#isFresh && state.isMultiple && !query.index.isMultiple) throw new StateMoved();
       const found = state.manifest && this.#look(query);
-      if (found !== undefined && 'last' in found && this.#isFresh) {
+      if (found !== undefined && 'last' in found && this.#isFresh && state.isWhole) {
         this.#rows.clear();
+        this.#held.clear();
         return { ...found, asOf: state.asOf, total: state.total };
       }
       const wanted = found === undefined || 'last' in found ? NOTHING : { ...NOTHING, ...found };
@@ -136,6 +141,7 @@ export class OrderedLookup {
       for (let isOver = false; !isOver; ) {
         const found = search.next(ENTRIES_AT_ONCE);
         if ('missing' in found) {
+          this.#held.clear();
           await this.#read({ ...NOTHING, pages: found.missing });
           continue;
         }
@@ -158,6 +164,7 @@ export class OrderedLookup {
     });
     // Some may be out of date.
     const enough = limit + Math.ceil(limit * this.#ports.state.staleShare);
+    let looked = 0;
     for (const range of backwards ? ranges.toReversed() : ranges) {
       const search = this.#search(range, backwards);
       for (let many = enough; ; many = Math.min(2 * many, LOOKED_AT_ONCE)) {
@@ -174,7 +181,13 @@ export class OrderedLookup {
           if (unread.size === 0 && taken.documents.length === limit) return taken.upTo(entry.place);
           if (taken.documents.length + unread.size >= enough) return wanted();
         }
-        if (found.last === undefined || missing.size > 0) break;
+        if (missing.size > 0) break;
+        looked += found.entries.length;
+        const isLong = looked >= LOOKED_AT_ONCE || this.#held.size >= PAGES_OF_ANSWER;
+        // The next answer continues, so that none looks at the same entries again and again.
+        if (isLong && unread.size === 0)
+          return taken.upTo(found.last ?? (backwards ? range.low : range.high));
+        if (found.last === undefined) break;
       }
       if (missing.size >= PAGES_AT_ONCE) break;
     }
@@ -193,8 +206,9 @@ export class OrderedLookup {
 
   #search(range: KeyRange, isBackwards: boolean): OrderedSearch {
     const { state, pages } = this.#ports;
+    const source = { get: (id: number) => this.#held.get(id) ?? pages.get(id) };
     const { runs } = state.manifest as NonNullable<typeof state.manifest>;
-    return new OrderedSearch({ runs, tail: state.tail, range, isBackwards, source: pages });
+    return new OrderedSearch({ runs, tail: state.tail, range, isBackwards, source });
   }
 
   async #read(wanted: WantedRows): Promise<void> {
@@ -206,7 +220,7 @@ export class OrderedLookup {
     this.#isFresh = state.isWhole;
     this.#keepPages(rows.pages);
     // Runs that were replaced meanwhile may lack pages by now, and the new ones are known.
-    if (!wanted.pages.every((id) => this.#ports.pages.get(id) !== undefined || this.#wasReplaced(version)))
+    if (!wanted.pages.every((id) => this.#held.has(id) || this.#wasReplaced(version)))
       throw new RunsDamaged();
     const opened = new Map(rows.documents.map((row) => [row[3] as number, open(row, rows.seq)]));
     for (const createdSeq of wanted.documents)
@@ -219,7 +233,10 @@ export class OrderedLookup {
     const { state, pages } = this.#ports;
     for (const { id, run, sealed } of found) {
       try {
-        if (sealed !== null) pages.set(id, new Page(state.cipherOf(run).open(id, sealed)));
+        if (sealed === null) continue;
+        const page = new Page(state.cipherOf(run).open(id, sealed));
+        this.#held.set(id, page);
+        pages.set(id, page);
       } catch (error) {
         // It may be of a run that was replaced meanwhile. Otherwise it is missing.
         if (!(error instanceof OpenError || error instanceof RunsDamaged)) throw error;

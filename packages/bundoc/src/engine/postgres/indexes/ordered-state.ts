@@ -82,7 +82,10 @@ export class OrderedState {
 
   /** Learns from rows. @throws RunsDamaged, VersionUnknown. */
   learn(rows: OrderedRows): void {
-    if (rows.version !== this.#version && rows.seq >= this.#tail.seenTo) this.#take(rows);
+    // Answers of statements may come in another order than their states.
+    if (rows.version > this.#version) this.#take(rows);
+    else if (rows.version === this.#version && rows.asOf !== this.#tail.asOf) throw new RunsDamaged();
+    if (rows.changedAfter > this.#tail.seenTo) throw new RunsDamaged();
     for (const row of rows.changed)
       if (row.seq > this.#tail.asOf) this.#tail.apply(tailRowOf(row, this.index.id, this.#rows));
     const isLatest = rows.seq >= this.#tail.seenTo;
@@ -108,8 +111,7 @@ export class OrderedState {
   }
 
   #take({ version, keyVersion, asOf, runs }: OrderedRows): void {
-    if (runs === undefined) return;
-    const manifest = openManifest(this.#rows, this.index.id, { version, keyVersion, sealed: runs });
+    const manifest = openManifest(this.#rows, this.index.id, { version, keyVersion, sealed: runs ?? null });
     if (manifest === undefined || manifest.asOf !== asOf || manifest.builtTo !== 'all')
       throw new RunsDamaged();
     const follows = this.#manifest !== undefined && asOf >= this.#tail.asOf;

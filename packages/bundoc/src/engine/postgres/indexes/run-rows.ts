@@ -3,10 +3,10 @@ import { decodeManifest, encodeManifest, type Manifest } from '../order/manifest
 import { PAGE_BYTES } from '../order/page.ts';
 import type { RowCipher } from '../rows/row-cipher.ts';
 import { orUndefined } from '../rows/rows.ts';
+import { IS_LEFT } from './blind-index.ts';
 
-/** How long a node keeps the work on an index without a sign of life, and readers may use a run that was left. */
+/** How long a node keeps the work on an index without a sign of life. */
 const WORK_S = 60;
-const LEFT_S = 3_600;
 /** Pages that one statement removes. */
 const REMOVED_AT_ONCE = 500;
 
@@ -16,12 +16,13 @@ const READ: Statement = {
 SELECT i.runs_version, i.runs_key_version, i.runs, i.runs_indexed IS NULL, i.since, h.seq
 FROM bundoc.heads AS h JOIN bundoc.indexes AS i ON i.project = h.project WHERE h.project = $1 AND i.id = $2 AND NOT i.dropped`,
 };
-/** Only one node works on an index at a time. */
+/** Only one node works on an index at a time. A time further ahead is not one that a node has set. */
 const TAKE_WORK: Statement = {
   name: 'bundoc-take-work-on-runs-1',
   text: `
 UPDATE bundoc.indexes SET worked_until = now() + interval '${WORK_S} seconds'
-WHERE project = $1 AND id = $2 AND NOT dropped AND worked_until < now() RETURNING id`,
+WHERE project = $1 AND id = $2 AND NOT dropped
+  AND worked_until NOT BETWEEN now() AND now() + interval '${2 * WORK_S} seconds' RETURNING id`,
 };
 const END_WORK: Statement = {
   name: 'bundoc-end-work-on-runs-1',
@@ -55,7 +56,7 @@ const SWAP: Statement = {
   text: `
 WITH swapped AS (
   UPDATE bundoc.indexes SET runs_version = $3 + 1, runs_key_version = $4, runs = $5, runs_indexed = $6, pages = $7, as_of = $9,
-    worked_until = greatest(worked_until, now() + interval '${WORK_S} seconds')
+    worked_until = now() + interval '${WORK_S} seconds'
   WHERE project = $1 AND id = $2 AND runs_version = $3 AND NOT dropped RETURNING id
 ), used AS (
   UPDATE bundoc.index_runs AS r SET left_at = CASE WHEN run = ANY ($8::bytea[]) THEN NULL ELSE now() END FROM swapped
@@ -87,7 +88,7 @@ FROM unnest($2::bigint[]) AS w(page) CROSS JOIN LATERAL (
 };
 const LEFT: Statement = {
   name: 'bundoc-left-runs-1',
-  text: `SELECT run FROM bundoc.index_runs WHERE project = $1 AND index_id = $2 AND ($3 OR left_at < now() - interval '${LEFT_S} seconds')`,
+  text: `SELECT run FROM bundoc.index_runs WHERE project = $1 AND index_id = $2 AND ($3 OR ${IS_LEFT})`,
 };
 const REMOVE_PAGES: Statement = {
   name: 'bundoc-remove-index-pages-1',
@@ -122,6 +123,8 @@ export interface StoredRuns {
   /** Undefined before the first, and when they do not open. */
   readonly manifest: Manifest | undefined;
   readonly isDamaged: boolean;
+  /** Whether answers may use them. */
+  readonly isWhole: boolean;
   /** Commits after this position have written the keys of the index. */
   readonly since: number;
   /** The last commit of the project. */
@@ -156,7 +159,7 @@ export class RunRows {
     ];
     const manifest = openManifest(this.#rows, this.#id, { version, keyVersion, sealed });
     const isDamaged = sealed === null ? isWhole : manifest === undefined;
-    return { version, keyVersion: keyVersion ?? undefined, manifest, isDamaged, since, seq };
+    return { version, keyVersion: keyVersion ?? undefined, manifest, isDamaged, isWhole, since, seq };
   }
 
   /** Whether this node may work on the runs now. */

@@ -60,6 +60,8 @@ export class RunsWorker {
   readonly #sizes: OrderSizes;
   /** Indexes that may need work. */
   readonly #due = new Set<number>();
+  /** Versions of runs that answers could not read. */
+  readonly #damaged = new Map<number, number>();
   #work: Promise<void> | undefined;
   #stopped = false;
 
@@ -69,8 +71,14 @@ export class RunsWorker {
     this.#sizes = options.orderSizes ?? ORDER_SIZES;
   }
 
-  /** An index may need work: its tail is long, or its runs are damaged. */
+  /** An index may need work: its tail is long. */
   isDue(id: number): void {
+    this.#due.add(id);
+  }
+
+  /** The runs of an index up to a version are damaged. */
+  isDamaged(id: number, version: number): void {
+    this.#damaged.set(id, version);
     this.#due.add(id);
   }
 
@@ -85,8 +93,9 @@ export class RunsWorker {
    */
   resume({ byCollection }: BlindIndexes, done: () => Promise<void>): void {
     const all = [...byCollection.values()].flat();
-    for (const { id, runsIndexed, runsKeyVersion } of all)
-      if (runsIndexed !== undefined || runsKeyVersion !== this.#rows.version) this.#due.add(id);
+    for (const { id, runsIndexed, runsKeyVersion, hasLeftRuns } of all)
+      if (runsIndexed !== undefined || hasLeftRuns || runsKeyVersion !== this.#rows.version)
+        this.#due.add(id);
     for (const id of this.#due) if (!all.some((index) => index.id === id)) this.#due.delete(id);
     if (this.#work !== undefined || this.#stopped || this.#due.size === 0) return;
     const due = all.filter(({ id }) => this.#due.has(id));
@@ -136,6 +145,11 @@ export class RunsWorker {
       if (this.#stopped) return false;
       const stored = await work.outside(() => runs.read());
       if (stored === undefined) return true;
+      if (stored.version <= (this.#damaged.get(index.id) ?? -1)) {
+        await this.#reset(index.id, stored.version);
+        continue;
+      }
+      this.#damaged.delete(index.id);
       const step = await this.#step(index, runs, stored, work).catch((error: unknown) => {
         if (error instanceof RunsDamaged) return 'damaged' as const;
         throw error;
@@ -167,6 +181,7 @@ export class RunsWorker {
       if (run === undefined) return 'stopped';
       return await this.#swap(runs, version, { ...manifest, runs: kept.concat(run) });
     }
+    if (!stored.isWhole) return await this.#becomeWhole(index.id, version, manifest);
     return await this.#endTail(index, own, manifest, stored);
   }
 
