@@ -364,7 +364,8 @@ describe('an index', () => {
         await post('equal', 'count', '{"where":{"mail":"m1@example.org"},"explain":true}'),
       ).toMatchObject({
         count: 1,
-        explain: { index: 'mail', documents_scanned: 1 },
+        // In files, the index alone counts.
+        explain: { index: 'mail', documents_scanned: onPostgres ? 1 : 0 },
       });
       if (round === 1) break;
       await installation.stopBundoc();
@@ -430,7 +431,7 @@ describe('an index', () => {
     ]);
     expect(await post('indexed', 'count', '{"where":{"owner":"o1"},"explain":true}')).toMatchObject({
       count: 20,
-      explain: { index: 'owner+n', documents_scanned: 20 },
+      explain: { index: 'owner+n', documents_scanned: 0 },
     });
   });
 });
