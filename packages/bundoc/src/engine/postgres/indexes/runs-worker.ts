@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { OpenError } from '@bundoc/shared/crypto/aead';
 import { readValue } from '../../../values/value.ts';
 import { TREE_BYTES_MAX } from '../../../work/large-bytes.ts';
@@ -22,6 +23,8 @@ const BUILD_PAGE = { limit: 500, bytesMax: 1_048_576 };
 export interface OrderSizes {
   /** Entries of a run of a build, which are sorted in memory. */
   readonly segmentEntries: number;
+  /** Units of their places. */
+  readonly segmentUnits: number;
   /** Changes, or bytes of their places, after which a tail becomes a run. */
   readonly tailChanges: number;
   readonly tailBytes: number;
@@ -34,6 +37,7 @@ export interface OrderSizes {
 /** 65,536 entries take 10 MiB. */
 export const ORDER_SIZES: OrderSizes = {
   segmentEntries: 65_536,
+  segmentUnits: 8_388_608,
   tailChanges: 4_096,
   tailBytes: 1_048_576,
   tailChangesMax: 16_384,
@@ -58,6 +62,7 @@ export class RunsWorker {
   readonly #options: RunsWorkerOptions;
   readonly #rows: RowCipher;
   readonly #sizes: OrderSizes;
+  readonly #id = randomUUID();
   /** Indexes that may need work. */
   readonly #due = new Set<number>();
   /** Versions of runs that answers could not read. */
@@ -191,8 +196,10 @@ export class RunsWorker {
     const entries: Entry[] = [];
     let { indexed } = begun;
     let after: number | undefined = begun.builtTo as number;
-    while (after !== undefined && entries.length < this.#sizes.segmentEntries) {
-      if (this.#stopped) return 'stopped';
+    let units = 0;
+    const { segmentEntries, segmentUnits } = this.#sizes;
+    while (after !== undefined && entries.length < segmentEntries && units < segmentUnits) {
+      if (this.#stopped || !(await own.work.outside(() => own.rows.keepWork()))) return 'stopped';
       const query: ListQuery = { collection, after, ...BUILD_PAGE };
       const page: ReadPage = await own.work.outside(() => this.#options.listRows(query));
       for (const { position, seq, text } of page.documents) {
@@ -201,7 +208,11 @@ export class RunsWorker {
         // A later state is in the tail.
         if (seq > begun.asOf) continue;
         const keys = await keysOf(index, text, own.work);
-        entries.push(...entriesOf(position, seq, keys.tooMany ? 'too many' : keys.keys));
+        const made = entriesOf(position, seq, keys.tooMany ? 'too many' : keys.keys);
+        for (const entry of made) {
+          entries.push(entry);
+          units += entry.place.length;
+        }
       }
       after = page.next === undefined || page.next >= begun.asOf ? undefined : page.next;
     }
@@ -276,7 +287,7 @@ export class RunsWorker {
   }
 
   #runRows(id: number, queryable: Queryable = this.#options.database): RunRows {
-    return new RunRows(queryable, this.#options.project, id, this.#rows);
+    return new RunRows(queryable, this.#options.project, id, this.#rows, this.#id);
   }
 }
 
