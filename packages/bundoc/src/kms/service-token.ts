@@ -43,7 +43,7 @@ export class ServiceToken {
   #failures = 0;
   #timer: NodeJS.Timeout | undefined;
 
-  /** @throws ConfigError when the file cannot be read, or its token is plainly not a service token for BunKMS. */
+  /** @throws ConfigError when the file cannot be read, or has another kind of token. */
   constructor(options: ServiceTokenOptions) {
     this.#options = options;
     this.#fileStamp = this.#stampOfFile();
@@ -179,7 +179,7 @@ function payloadOf(token: string): unknown {
 
 const VARIABLE = 'BUNDOC_KMS_TOKEN_FILE';
 
-/** @throws ConfigError for a file that cannot be read, or has a token that is not a service token for BunKMS. */
+/** @throws ConfigError for a file that cannot be read, or has another kind of token. */
 function readTokenFile(path: string): string {
   const make = (place: string) => `make it with: bunkms init --service-token ${place}`;
   const token = readSecretFile(VARIABLE, path, make);
