@@ -154,6 +154,8 @@ const unitFiles = process.env['QUICK_TESTS'] === '1' ? quickUnits(import.meta.di
 export default defineConfig({
   ...shared,
   test: {
+    // What a test prints is shown if it fails: its seed, and the logs of its services.
+    silent: 'passed-only',
     reporters: ['./scripts/stage-reporter.mjs', './scripts/count-reporter.mjs'],
     sequence: { sequencer: LongestFirst },
     tags: [{ name: ON_POSTGRES, ...needs('postgresql') }],

@@ -37,7 +37,7 @@ describe('damaged keys', () => {
     await keys.make('half-dek', 'enabled');
     await keys.make('lost-dek', 'enabled');
     await keys.make('sound-dek', 'enabled');
-    const flip = `wrapped = CAST(substr(wrapped, 1, 68) || x'00' AS BLOB)`;
+    const flip = `wrapped = CAST(substr(wrapped, 1, 68) || CASE WHEN substr(wrapped, 69) = x'00' THEN x'01' ELSE x'00' END AS BLOB)`;
     await damage('half-dek', flip);
     await edit(`UPDATE keys SET exportable = false WHERE name = 'lost-dek'`);
     const status = await rotateKeks(kms);

@@ -154,9 +154,13 @@ function checkedFetch(ca: string | undefined, source: string): typeof globalThis
     })) as unknown as typeof globalThis.fetch;
 }
 
-/** Aborted by Ctrl-C or SIGTERM; the same signal a second time ends the process. */
+let stopping: AbortController | undefined;
+
+/** Aborted by Ctrl-C or SIGTERM; the same signal a second time ends the process. One for all callers. */
 export function stopSignal(): AbortSignal {
+  if (stopping !== undefined && !stopping.signal.aborted) return stopping.signal;
   const stop = new AbortController();
+  stopping = stop;
   for (const name of ['SIGINT', 'SIGTERM'] as const)
     process.once(name, () => stop.abort(new CommandError('stopped; run it again to continue')));
   return stop.signal;
