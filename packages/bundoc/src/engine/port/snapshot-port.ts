@@ -3,9 +3,20 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import type { IndexEntry, IndexRef, KeyRange, UsableIndex } from './index-port.ts';
 import type { Awaitable, DocumentPage, ListQuery, Position, ProjectStore, StoredDocument } from './port.ts';
 
+/** A place that a reader holds and others need. Leaving it has no effect a second time. */
+export interface ReadPlace {
+  leave(): void;
+  /** Waits for a place again. @throws AppError `rate_limited`, `overloaded`. */
+  retake(): Promise<void>;
+}
+
 export interface SnapshotOptions {
   /** The state to show, which an earlier snapshot of the collection had. The present one by default. */
   readonly asOf?: Position | undefined;
+  /** The time by which documents count as expired, milliseconds since 1970. The present by default. */
+  readonly expiryAtMs?: number | undefined;
+  /** Left while the snapshot waits for a connection, so that others can read meanwhile. */
+  readonly place?: ReadPlace | undefined;
 }
 
 /** A query of a snapshot's documents, which are those of its collection. */
@@ -32,6 +43,9 @@ export interface IndexPage {
 export interface StoreSnapshot extends Disposable {
   /** The position of the last commit that it shows. Undefined before the first read, which determines it. */
   readonly asOf: Position | undefined;
+
+  /** As in {@link SnapshotOptions}. Undefined when its documents do not expire. */
+  readonly expiryAtMs?: number;
 
   /** As {@link ProjectStore.list}. */
   list(query: SnapshotListQuery): Promise<DocumentPage>;

@@ -183,12 +183,9 @@ export class PostgresStore implements ProjectStore {
     return await snapshot.list(query);
   }
 
-  snapshot(collection: string, { asOf }: SnapshotOptions = {}): PostgresSnapshot {
-    return new PostgresSnapshot(this.#snapshots, {
-      collection,
-      indexes: this.#indexing.ready(collection),
-      asOf,
-    });
+  snapshot(collection: string, { asOf, place }: SnapshotOptions = {}): PostgresSnapshot {
+    const indexes = this.#indexing.ready(collection);
+    return new PostgresSnapshot(this.#snapshots, { collection, indexes, asOf, place });
   }
 
   nameOf(ref: DocumentRef): string {

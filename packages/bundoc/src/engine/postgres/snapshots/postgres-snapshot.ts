@@ -3,6 +3,7 @@ import { type FoundBy, isRefTo, type UsableIndex } from '../../port/index-port.t
 import type { DocumentPage, Position, StoredDocument } from '../../port/port.ts';
 import {
   beyondLastCommit,
+  type ReadPlace,
   type SnapshotListQuery,
   StateMoved,
   type StoreSnapshot,
@@ -66,6 +67,7 @@ export interface ShownCollection {
   readonly indexes: readonly BlindIndex[];
   /** The state to show. By default that of the first read. */
   readonly asOf: Position | undefined;
+  readonly place: ReadPlace | undefined;
 }
 
 /** A state of a collection: the position of the last commit, and the number of documents. */
@@ -130,7 +132,10 @@ export class PostgresSnapshot implements StoreSnapshot {
     const { collection } = this.#of;
     const by = query.found && this.#tokensOf(query.found);
     if (this.#shown !== undefined || this.#held !== undefined)
-      return await this.#inTransaction((held) => reader.list({ ...query, collection }, by, held));
+      return await this.#inTransaction(
+        (held) => reader.list({ ...query, collection }, by, held),
+        query.work?.signal,
+      );
     const page = await reader.list({ ...query, collection }, by);
     this.#shown = await this.#asRequested(page);
     return page;
@@ -156,9 +161,9 @@ export class PostgresSnapshot implements StoreSnapshot {
     return { asOf, total };
   }
 
-  async #inTransaction<T>(read: (held: HeldTransaction) => Promise<T>): Promise<T> {
+  async #inTransaction<T>(read: (held: HeldTransaction) => Promise<T>, signal?: AbortSignal): Promise<T> {
     if (this.#isOver) throw snapshotTooOld();
-    this.#held ??= this.#begin();
+    this.#held ??= this.#begin(signal);
     const held = await this.#held;
     if (this.#hasMoved) {
       this.#hasMoved = false;
@@ -168,11 +173,15 @@ export class PostgresSnapshot implements StoreSnapshot {
     return result;
   }
 
-  async #begin(): Promise<HeldTransaction> {
+  /** @param signal ends the wait for a connection. */
+  async #begin(signal: AbortSignal | undefined): Promise<HeldTransaction> {
     const { connections, project } = this.#ports;
+    const { place } = this.#of;
     const asOf = this.#shown?.asOf ?? this.#of.asOf;
-    const { held, rows } = await connections.begin(project, this.#changedSince(asOf ?? NEVER));
+    place?.leave();
+    const { held, rows } = await connections.begin(project, this.#changedSince(asOf ?? NEVER), signal);
     try {
+      await place?.retake();
       this.#shown = this.#stateOf(rows, asOf);
     } catch (error) {
       held.end(snapshotTooOld());
