@@ -45,6 +45,8 @@ export interface FoundDocuments {
   /** Ids of documents that do not open, and the names of those whose ids do not open either. */
   readonly unreadable: readonly string[];
   readonly unnamed: readonly string[];
+  /** Entries whose documents have changed since. */
+  readonly outOfDate: number;
   /** The place behind which the search continues; undefined at the end of the range. */
   readonly last: string | undefined;
 }
@@ -257,6 +259,7 @@ class Taken {
   readonly #unreadable = new Set<string>();
   readonly #unnamed = new Set<string>();
   bytes = 0;
+  #outOfDate = 0;
   /** The places of the last two entries that were looked at; one place may have several. */
   #last: string | undefined;
   #before: string | undefined;
@@ -269,8 +272,9 @@ class Taken {
   add({ place }: Entry, row: OpenedRow | undefined): void {
     if (this.#last !== place) this.#before = this.#last;
     this.#last = place;
-    if (row === undefined || row.document === 'unread') return;
-    if (row.document !== undefined) {
+    if (row?.document === 'unread') return;
+    if (row === undefined) this.#outOfDate++;
+    else if (row.document !== undefined) {
       this.documents.push({ place, document: row.document });
       this.bytes += row.document.text.length;
     } else if (row.id === undefined) this.#unnamed.add(row.name);
@@ -282,6 +286,7 @@ class Taken {
       documents: this.documents,
       unreadable: [...this.#unreadable],
       unnamed: [...this.#unnamed],
+      outOfDate: this.#outOfDate,
       last,
     };
   }
