@@ -51,7 +51,7 @@ export interface IndexPage {
   readonly entries: readonly FoundEntry[];
   /** Ids of documents that the search has read, and whose stored bytes do not open. */
   readonly unreadable?: readonly string[];
-  /** Entries whose documents the search has looked for in vain, because they have changed since. */
+  /** Entries whose documents the search has read, and which have changed since. */
   readonly outOfDate?: number;
   /** Expired documents that the search has read and left out, and their bytes. */
   readonly skippedExpired?: DocumentPage['skippedExpired'];

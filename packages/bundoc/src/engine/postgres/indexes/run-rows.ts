@@ -35,8 +35,8 @@ const END_WORK: Statement = {
   text: `UPDATE bundoc.indexes SET worked_until = '-infinity' WHERE project = $1 AND id = $2 AND worked_by = $3`,
 };
 /**
- * Pages of a new run. The lock on the index's row keeps them from being added after those of a dropped index or
- * a deleted project were removed: that row goes first.
+ * Pages of a new run. The lock on the index's row keeps them from being added after those of a dropped index
+ * or a deleted project were removed: that row goes first.
  */
 const ADD_PAGES: Statement = {
   name: 'bundoc-add-index-pages-1',
@@ -112,7 +112,7 @@ const REMOVE_RUN: Statement = {
 };
 
 /** A page of a run, as it is stored. */
-export interface SealedPage {
+export interface StoredPage {
   readonly id: number;
   /** In hex. */
   readonly run: string;
@@ -145,7 +145,7 @@ export class RunRows {
   readonly #rows: RowCipher;
   readonly #worker: string;
 
-  /** @param worker the UUID of whoever works on the runs. */
+  /** @param worker the UUID of the worker, for its turn. */
   constructor(database: Queryable, project: string, id: number, rows: RowCipher, worker: string) {
     this.#database = database;
     this.#project = project;
@@ -219,7 +219,7 @@ export class RunRows {
   }
 
   /** Some pages; damaged and missing ones are left out. */
-  async pages(ids: readonly number[]): Promise<readonly SealedPage[]> {
+  async pages(ids: readonly number[]): Promise<readonly StoredPage[]> {
     const found = await this.#database.query(PAGES, [this.#project, ids]);
     return found.map(([id, run, sealed]) => ({
       id: id as number,

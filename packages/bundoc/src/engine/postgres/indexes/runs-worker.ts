@@ -4,13 +4,12 @@ import { readValue } from '../../../values/value.ts';
 import { TREE_BYTES_MAX } from '../../../work/large-bytes.ts';
 import type { OwnWork, Work } from '../../../work/work.ts';
 import { type IndexKeys, indexKeysOf, JOBS } from '../../indexes/index-keys.ts';
-import type { ListQuery } from '../../port/port.ts';
+import type { ListQuery, Position } from '../../port/port.ts';
 import type { Database, Queryable, Transaction } from '../database/database.ts';
 import { comparePlaces, type OrderEntry as Entry, entriesOf } from '../order/entry.ts';
 import type { Manifest, Run } from '../order/manifest.ts';
 import { mergeFrom, mergeRuns } from '../order/merge.ts';
 import { type RunSteps, RunWriter, writeRun } from '../order/run-writer.ts';
-import type { ReadPage } from '../reads/row-reader.ts';
 import type { PageCipher, RowCipher } from '../rows/row-cipher.ts';
 import { type BlindIndex, type BlindIndexes, CHANGED } from './blind-index.ts';
 import { readOrdered } from './ordered-rows.ts';
@@ -44,10 +43,22 @@ export const ORDER_SIZES: OrderSizes = {
   commitsUnseenMax: 65_536,
 };
 
+/** A page of the documents of a collection. */
+export interface IndexedPage {
+  /** In the order of their creation, without those that do not open: an index has the others. */
+  readonly documents: readonly {
+    readonly position: Position;
+    /** The position of its last change. */
+    readonly seq: Position;
+    readonly text: Buffer;
+  }[];
+  readonly next: Position | undefined;
+}
+
 export interface RunsWorkerOptions {
   readonly project: string;
   readonly database: Database;
-  readonly listRows: (query: ListQuery) => Promise<ReadPage>;
+  readonly listRows: (query: ListQuery) => Promise<IndexedPage>;
   /** Observes every error, and turns it into the error for callers. */
   readonly watched: <T>(work: Promise<T>) => Promise<T>;
   readonly ownWork: OwnWork;
@@ -201,7 +212,7 @@ export class RunsWorker {
     while (after !== undefined && entries.length < segmentEntries && units < segmentUnits) {
       if (this.#stopped || !(await own.work.outside(() => own.rows.keepWork()))) return 'stopped';
       const query: ListQuery = { collection, after, ...BUILD_PAGE };
-      const page: ReadPage = await own.work.outside(() => this.#options.listRows(query));
+      const page: IndexedPage = await own.work.outside(() => this.#options.listRows(query));
       for (const { position, seq, text } of page.documents) {
         if (position > begun.asOf) break;
         indexed++;
