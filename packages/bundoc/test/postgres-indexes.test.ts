@@ -2,6 +2,7 @@ import { needs } from '@bundoc/shared/testing/programs';
 import { describe, expect, it } from 'vitest';
 import type { DefinedStore } from '../src/collections/defined-store.ts';
 import { cursorsOf } from '../src/crypto/sealed-cursor.ts';
+import { describeOrder } from '../src/engine/conformance/order-conformance.ts';
 import { describeIndexes, find } from '../src/engine/indexes/conformance.ts';
 import { openTestDatabase } from '../src/testing/postgres-project.ts';
 import { assertQueriesAreRight, type CrashingProject } from '../src/testing/queries-property.ts';
@@ -33,6 +34,16 @@ describe('indexes on PostgreSQL', needs('postgresql'), () => {
     const open = () => openOn(project);
     return { store: await open(), reopen: open };
   });
+
+  for (const [size, orderSizes] of [
+    ['', undefined],
+    [' with small tails and runs', SMALL],
+  ] as const)
+    describeOrder(`the PostgreSQL engine${size}`, async () => {
+      const project = await newProject(orderSizes && { orderSizes });
+      const reopen = () => openOn(project);
+      return { store: await reopen(), cursors: cursorsOf('p', project.cipher), reopen };
+    });
 
   it('change no answer of a query, after updates, deletes, re-seals and broken connections', async () => {
     const makeProject = async (): Promise<CrashingProject> => {

@@ -30,6 +30,7 @@ const SUM = 200_000;
 const SIZES = {
   buildDocuments: 30,
   segmentEntries: 50,
+  segmentUnits: 100_000,
   tailChanges: 16,
   tailBytes: 100_000,
   tailChangesMax: 64,

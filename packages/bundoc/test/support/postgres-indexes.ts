@@ -12,6 +12,7 @@ export const NONE = { kind: 'none' } as const;
 export const SMALL = {
   buildDocuments: 2,
   segmentEntries: 3,
+  segmentUnits: 1_000,
   tailChanges: 2,
   tailBytes: 1_000,
   tailChangesMax: 5,

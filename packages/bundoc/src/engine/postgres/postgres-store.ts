@@ -152,6 +152,7 @@ export class PostgresStore implements ProjectStore {
       seals,
       names: new Map(),
       indexesAsOf: (version: number, transaction: Transaction) => this.#indexing.asOf(version, transaction),
+      preparedOf: (content) => this.#indexing.preparedOf(content),
       committed: (seq) => this.#committed(seq),
       refused: (commits, error) => void this.#refuse(commits, error),
     };
@@ -193,12 +194,13 @@ export class PostgresStore implements ProjectStore {
     return await snapshot.list(query);
   }
 
-  snapshot(collection: string, { asOf }: SnapshotOptions = {}): PostgresSnapshot {
+  snapshot(collection: string, { asOf, place }: SnapshotOptions = {}): PostgresSnapshot {
     return new PostgresSnapshot(this.#snapshots, {
       collection,
       found: this.#indexing.ready(collection),
       ordered: this.#indexing.whole(collection),
       asOf,
+      place,
     });
   }
 
