@@ -99,7 +99,7 @@ describe('ordered indexes on PostgreSQL', needs('postgresql'), () => {
     const project = await newProject({ clock: hasty(), orderSizes: SMALL });
     const p = `project = '${project.project}'`;
     await using proxy = await CuttingProxy.open(server.port);
-    await using behind = openTestDatabase(server.urlOf('bundoc', proxy.port), { connectTimeoutMs: 500 });
+    await using behind = openTestDatabase(server.urlOf('bundoc', proxy.port), { connectTimeoutMs: 5_000 });
     const [other, dying] = [await openOn(project), await openOn(project, behind)];
     const pair = { project, dying, other };
     await prepare(pair);

@@ -11,7 +11,10 @@ SELECT w.place FROM unnest($3::bigint[], $4::bigint[]) WITH ORDINALITY AS w(crea
 ) AS d WHERE d.seq = w.changed`,
 };
 
-/** The entries that count: their documents live, and have not changed since. */
+/**
+ * The entries that count: their documents live, and have not changed since. In the order of their creation: the
+ * statement's parameters tell nothing of the order of keys.
+ */
 export async function aliveOf(
   queryable: Queryable,
   project: string,
@@ -19,7 +22,8 @@ export async function aliveOf(
   entries: readonly Entry[],
 ): Promise<readonly Entry[]> {
   if (entries.length === 0) return [];
-  const places = [entries.map(({ createdSeq }) => createdSeq), entries.map(({ seq }) => seq)];
+  const sorted = entries.toSorted((a, b) => a.createdSeq - b.createdSeq || a.seq - b.seq);
+  const places = [sorted.map(({ createdSeq }) => createdSeq), sorted.map(({ seq }) => seq)];
   const rows = await queryable.query(ALIVE, [project, collection, ...places]);
-  return rows.map(([place]) => entries[Number(place) - 1] as Entry);
+  return rows.map(([place]) => sorted[Number(place) - 1] as Entry);
 }

@@ -62,7 +62,9 @@ export class OrderedIndexes {
 
   /** After an answer: long tails become runs. */
   used(index: BlindIndex): void {
-    if (this.stateOf(index).tail.changes >= this.#sizes.tailChanges) this.#worker.isDue(index.id);
+    const { tail } = this.stateOf(index);
+    const { tailChanges, tailBytes } = this.#sizes;
+    if (tail.changes >= tailChanges || tail.bytes >= tailBytes) this.#worker.isDue(index.id);
   }
 
   /** The runs of an index do not open: nobody uses it until they are built again. */

@@ -42,9 +42,9 @@ LEFT JOIN LATERAL (
   ) AS d WHERE place = 1 OR coalesce(running, 0) <= ${CHANGES_BYTES_MAX}
   UNION ALL
   SELECT ${DOCUMENT}, name, ${small('collection')}, d.seq, created_seq, deleted_ms, key_version, ${small('rev')}, ${small('state')},
-    coalesce(octet_length(sealed), 0), CASE WHEN (place = 1 OR running <= $8) AND octet_length(sealed) <= ${COMMIT_BYTES_MAX} THEN sealed END, NULL
+    coalesce(octet_length(sealed), 0), CASE WHEN octet_length(sealed) <= ${COMMIT_BYTES_MAX} AND (cardinality($7::bigint[]) = 1 OR octet_length(sealed) <= $8::bigint AND running <= $8) THEN sealed END, NULL
   FROM (
-    SELECT d.*, place, sum(octet_length(sealed)) OVER (ORDER BY place) AS running
+    SELECT d.*, place, sum(octet_length(sealed)) FILTER (WHERE octet_length(sealed) <= $8::bigint) OVER (ORDER BY place) AS running
     FROM unnest($7::bigint[]) WITH ORDINALITY AS w(created, place) CROSS JOIN LATERAL (
       SELECT * FROM bundoc.documents
       WHERE project = $1 AND collection = $3 AND created_seq = w.created AND deleted_ms = 0 LIMIT 1
@@ -73,7 +73,7 @@ export const NOTHING_KNOWN: KnownOrder = { version: -1, asOf: 0, seenTo: 0 };
 export interface WantedRows {
   /** Places of documents. */
   readonly documents: readonly Position[];
-  /** Sealed bytes after which documents come without theirs. The first one has them. */
+  /** Sealed bytes of all documents; the others come without theirs. A single document has them in any case. */
   readonly bytesMax: number;
   /** Ids of pages. */
   readonly pages: readonly number[];
@@ -109,6 +109,11 @@ export interface OrderedRows {
   readonly pages: readonly StoredPage[];
 }
 
+/** Places or pages as parameters of a statement: their order there tells nothing of the order of keys. */
+export function inNoOrder(numbers: readonly number[]): readonly number[] {
+  return numbers.toSorted((a, b) => a - b);
+}
+
 /** Undefined for an index that does not exist, or is not whole. */
 export async function readOrdered(
   queryable: Queryable,
@@ -119,7 +124,7 @@ export async function readOrdered(
   const { project, id, collection } = index;
   const rows = await queryable.query(READ, [
     ...[project, id, collection, version, asOf, seenTo],
-    ...[documents, bytesMax, pages],
+    ...[inNoOrder(documents), bytesMax, inNoOrder(pages)],
   ]);
   const [first] = rows;
   if (first === undefined) return undefined;

@@ -158,6 +158,8 @@ export class OrderedLookup {
     // Some may be out of date.
     const enough = limit + Math.ceil(limit * this.#ports.state.staleShare);
     let looked = 0;
+    // Of those to be read, as far as they are known.
+    let bytes = 0;
     for (const range of backwards ? ranges.toReversed() : ranges) {
       const search = this.#search(range, backwards);
       for (let many = enough; ; many = Math.min(2 * many, LOOKED_AT_ONCE)) {
@@ -169,8 +171,15 @@ export class OrderedLookup {
         for (const entry of missing.size > 0 ? [] : found.entries) {
           const row = this.#rowOf(entry);
           if (row === 'unread' && taken.bytes >= bytesMax) return taken.upTo(taken.placeBefore(entry));
-          if (row === 'unread') unread.set(entry.createdSeq, entry.seq);
-          else if (unread.size === 0) taken.add(entry, row);
+          if (row === 'unread') {
+            // A statement reads them in no order, up to a size. So those that were left out come first.
+            const size = this.#rows.get(entry.createdSeq)?.row?.bytes;
+            const isFull = taken.bytes + bytes + (size ?? bytesMax) > bytesMax;
+            if (unread.size > 0 && bytes > 0 && isFull) return wanted();
+            bytes += unread.has(entry.createdSeq) ? 0 : (size ?? 0);
+            unread.set(entry.createdSeq, entry.seq);
+          }
+          if (row !== 'unread' && unread.size === 0) taken.add(entry, row);
           if (unread.size === 0 && taken.documents.length === limit) return taken.upTo(entry.place);
           if (taken.documents.length + unread.size >= enough) return wanted();
         }

@@ -233,7 +233,7 @@ export class RowReader {
     if (state !== undefined) requireUpTo(seq, state);
     const known = { name, seq: state?.seq, id: state?.id };
     if (state !== undefined && sealed === null && state.size <= COMMIT_BYTES_MAX)
-      return { ...known, document: 'unread' };
+      return { ...known, document: 'unread', bytes: state.size };
     const document = state && sealed !== null ? this.#open(state, name, { ...state, sealed }) : undefined;
     if (document === undefined) this.#options.onIntegrityError(name);
     return { ...known, document };

@@ -9,4 +9,6 @@ export interface OpenedRow {
   readonly id: string | undefined;
   /** Undefined if its bytes do not open; 'unread' if they were not read. */
   readonly document: StoredDocument | 'unread' | undefined;
+  /** Its sealed bytes, if they were not read. */
+  readonly bytes?: number;
 }
