@@ -86,7 +86,7 @@ export interface Scan {
 const PAGE_DOCUMENTS = 100;
 export const PAGE_BYTES = 1_048_576;
 /** Bytes of the first page. Each further page is twice as large, so that a short scan opens few documents. */
-export const FIRST_PAGE_BYTES = 131_072;
+const FIRST_PAGE_BYTES = 131_072;
 
 /**
  * All documents of a collection after a position, or those that a blind index finds, in pages and in creation

@@ -4,10 +4,10 @@ import { ALWAYS, type KeyRange, rangesBehind } from '../engine/port/index-port.t
 import type { FoundEntry, IndexPage, StoreSnapshot } from '../engine/port/snapshot-port.ts';
 import { invertOrder, positionOf } from '../values/key.ts';
 import type { RangePlan } from './plan.ts';
-import { Candidate, FIRST_PAGE_BYTES, PAGE_BYTES, type Scan } from './scan.ts';
+import { Candidate, PAGE_BYTES, type Scan } from './scan.ts';
 
-/** Entries looked up at a time. */
-const ENTRIES_MAX = 200;
+/** Entries of one search: a database reads as many documents in one statement. */
+const ENTRIES_MAX = 1_001;
 /** Bytes of documents taken from memory in one turn, and documents read concurrently from the disk. */
 const BYTES_FROM_MEMORY_MAX = 1_048_576;
 const READ_TOGETHER = 16;
@@ -32,9 +32,8 @@ export async function* searchIndex(
   const backwards = plan.inOrder === 'backwards';
   let ranges: readonly KeyRange[] = rangesOf(plan, after);
   let limit = Math.min(ENTRIES_MAX, wanted);
-  let bytesMax = FIRST_PAGE_BYTES;
   while (ranges.length > 0) {
-    const query = { index, ranges, backwards, limit, bytesMax, work: scan.work };
+    const query = { index, ranges, backwards, limit, bytesMax: PAGE_BYTES, work: scan.work };
     const found: LookupResult = await scan.work.outside(() =>
       scan.withSnapshot(async (snapshot) => {
         const searched = snapshot.search?.(query);
@@ -48,7 +47,6 @@ export async function* searchIndex(
     if (found.last === undefined) break;
     ranges = rangesBehind(ranges, found.last, backwards);
     limit = Math.min(ENTRIES_MAX, limit * 2);
-    bytesMax = Math.min(PAGE_BYTES, bytesMax * 2);
   }
 }
 

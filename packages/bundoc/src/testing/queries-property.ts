@@ -104,14 +104,14 @@ export const asked = fc.record({
   limit: fc.integer({ min: 1, max: 5 }),
 });
 
-interface Known {
+export interface Known {
   readonly id: string;
   readonly position: number;
   readonly value: Naive;
 }
 
 /** Ids in the order of the naive evaluator, which a query must have, too. */
-function expectedIds(
+export function expectedIds(
   all: readonly Known[],
   { where, orderBy }: { where: string; orderBy: readonly { field: string; direction: 'asc' | 'desc' }[] },
 ): string[] {
@@ -130,7 +130,7 @@ function expectedIds(
     .map(({ id }) => id);
 }
 
-async function contentOf(store: DefinedStore): Promise<Known[]> {
+export async function contentOf(store: DefinedStore): Promise<Known[]> {
   const { documents } = await store.list({ collection: 'notes', after: 0, limit: 100, bytesMax: 1_000_000 });
   return documents.map(({ metadata, text, position }) => ({
     id: metadata._id,

@@ -45,7 +45,7 @@ export interface IndexedDocument {
  */
 export class MemoryIndex {
   readonly spec: IndexSpec;
-  readonly #paths: readonly Path[];
+  readonly paths: readonly Path[];
   readonly #tree = new BTree<string, string>(undefined, (a, b) => (a < b ? -1 : Number(a > b)));
   /** Keys with positions, by id; most documents have one. One with too many keys has {@link ALWAYS}. */
   readonly #keysOf = new Map<string, string | readonly string[]>();
@@ -61,7 +61,7 @@ export class MemoryIndex {
 
   constructor(spec: IndexSpec) {
     this.spec = spec;
-    this.#paths = spec.fields.map(pathOf);
+    this.paths = spec.fields.map(pathOf);
   }
 
   /** Whether some documents have several entries, or none because they have too many. */
@@ -85,7 +85,7 @@ export class MemoryIndex {
   }
 
   keysFor(document: Value): IndexKeys {
-    return indexKeysOf(this.#paths, document);
+    return indexKeysOf(this.paths, document);
   }
 
   has(id: string): boolean {

@@ -152,6 +152,7 @@ export class PostgresStore implements ProjectStore {
       seals,
       names: new Map(),
       indexesAsOf: (version: number, transaction: Transaction) => this.#indexing.asOf(version, transaction),
+      preparedOf: (content) => this.#indexing.preparedOf(content),
       committed: (seq) => this.#committed(seq),
       refused: (commits, error) => void this.#refuse(commits, error),
     };

@@ -13,6 +13,8 @@ import type { ListedPlace, LivingDocument } from '../catalog/catalog.ts';
 import type { StateView, StoreReader } from '../documents/store-reader.ts';
 import type { CollectionStates, SnapshotGroup } from './collection-states.ts';
 
+/** Entries of one search: its documents are opened without a wait. */
+const ENTRIES_AT_ONCE = 200;
 /** Entries that are counted without a pause. */
 const COUNTED_AT_ONCE = 512;
 
@@ -65,15 +67,20 @@ export class FileSnapshot implements StoreSnapshot, StateView {
   }
 
   search(query: IndexSearch): IndexPage | undefined {
+    return this.#search(query, ENTRIES_AT_ONCE);
+  }
+
+  #search(query: IndexSearch, entriesMax: number): IndexPage | undefined {
     const index = this.#find(query.index);
-    return index && this.#states.search(this.#shown(), index, query);
+    const limit = Math.min(entriesMax, query.limit);
+    return index && this.#states.search(this.#shown(), index, { ...query, limit });
   }
 
   async count(query: Pick<IndexSearch, 'index' | 'ranges' | 'work'>): Promise<number | undefined> {
     let { ranges } = query;
     for (let count = 0; ; ) {
       const search = { ...query, ranges, backwards: false, limit: COUNTED_AT_ONCE, bytesMax: 0 };
-      const page = this.search(search);
+      const page = this.#search(search, COUNTED_AT_ONCE);
       if (page === undefined) return undefined;
       count += page.entries.length;
       if (page.last === undefined) return count;

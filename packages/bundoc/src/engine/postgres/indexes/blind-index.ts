@@ -212,11 +212,25 @@ export function isEnforced({ spec, duplicates }: BlindIndex): boolean {
   return spec.unique && (duplicates ?? 0) === 0;
 }
 
-/** The entries of a document in some indexes of its collection. @param text of the stored document. */
-export function toEntries(indexes: readonly BlindIndex[], text: Buffer, rows: RowCipher): BlindEntries[] {
-  const value = readValue(text.toString());
+/** Keys of a document by the id of the index: ids are never used again. */
+export type PreparedKeys = ReadonlyMap<number, IndexKeys>;
+
+/**
+ * The entries of a document in some indexes of its collection.
+ *
+ * @param text of the stored document.
+ * @param prepared keys that are known already.
+ */
+export function toEntries(
+  indexes: readonly BlindIndex[],
+  text: Buffer,
+  rows: RowCipher,
+  prepared?: PreparedKeys,
+): BlindEntries[] {
+  const isPrepared = indexes.every(({ id }) => prepared?.has(id) === true);
+  const value = isPrepared ? null : readValue(text.toString());
   return indexes.map((index) => {
-    const keys = indexKeysOf(index.paths, value);
+    const keys = prepared?.get(index.id) ?? indexKeysOf(index.paths, value);
     const complete = hasTokens(index.spec) ? keys.complete : [];
     return { index, keys, tokens: complete.map((key) => tokenOf(index, key, rows)), always: keys.tooMany };
   });

@@ -1,5 +1,9 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import type { Clock } from '@bundoc/shared/runtime/clock';
+import type { DocumentContent } from '../../../crypto/stored-text.ts';
+import type { Work } from '../../../work/work.ts';
+import type { IndexKeys } from '../../indexes/index-keys.ts';
+import { isOfOwnMembers, keysOfContent } from '../../indexes/prepared-keys.ts';
 import { definitionRef } from '../../port/definition.ts';
 import { OutcomeUnknown } from '../../port/errors.ts';
 import {
@@ -10,6 +14,7 @@ import {
   isSameSpec,
   type UsableIndex,
 } from '../../port/index-port.ts';
+import type { Write } from '../../port/port.ts';
 import type { Row, Statement, Transaction } from '../database/database.ts';
 import { retryUnavailable } from '../database/retry-unavailable.ts';
 import type { RowCipher } from '../rows/row-cipher.ts';
@@ -20,6 +25,7 @@ import {
   CHANGED,
   hasTokens,
   NO_INDEXES,
+  type PreparedKeys,
   readBlindIndexes,
   specText,
   stateOf,
@@ -76,6 +82,7 @@ export class BlindIndexing implements EngineIndexes {
   readonly #options: BlindIndexingOptions;
   readonly #rows: RowCipher;
   readonly #wanted = new Map<string, Wanted>();
+  readonly #prepared = new WeakMap<DocumentContent, PreparedKeys>();
   #known: BlindIndexes = NO_INDEXES;
   /** When they were read. */
   #readMs = 0;
@@ -117,6 +124,22 @@ export class BlindIndexing implements EngineIndexes {
   /** The indexes that lists may use. */
   ready(collection: string): readonly BlindIndex[] {
     return this.#of(collection).filter(({ spec, duplicates }) => hasTokens(spec) && duplicates !== undefined);
+  }
+
+  async prepare(writes: readonly Write[], work: Work): Promise<void> {
+    for (const write of writes) {
+      if (write.kind === 'delete') continue;
+      const indexes = this.#of(write.ref.collection).filter(isOfOwnMembers);
+      if (indexes.length === 0) continue;
+      const keys = await keysOfContent(indexes, write.content, work);
+      this.#prepared.set(write.content, new Map(indexes.map(({ id }, at) => [id, keys[at] as IndexKeys])));
+    }
+    work.leave();
+  }
+
+  /** The keys of a document that were computed before its commit. */
+  preparedOf(content: DocumentContent): PreparedKeys | undefined {
+    return this.#prepared.get(content);
   }
 
   define(collection: string, specs: readonly IndexSpec[], { rev }: DefinedBy): void {

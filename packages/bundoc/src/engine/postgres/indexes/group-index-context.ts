@@ -1,4 +1,5 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
+import type { DocumentContent } from '../../../crypto/stored-text.ts';
 import type { PlanIndexing, PlannedWrite } from '../../commit/commit-plan.ts';
 import { COMMIT_ENTRIES_MAX, CommitEntries } from '../../indexes/commit-entries.ts';
 import { ENTRIES_OF_DOCUMENT_MAX } from '../../indexes/index-keys.ts';
@@ -15,6 +16,7 @@ import {
   type BlindIndexes,
   hasTokens,
   isEnforced,
+  type PreparedKeys,
   toEntries,
 } from './blind-index.ts';
 
@@ -59,6 +61,7 @@ export class GroupIndexContext implements PlanIndexing<readonly BlindEntries[]> 
   readonly project: string;
   readonly #indexes: BlindIndexes;
   readonly #rows: RowCipher;
+  readonly #preparedOf: (content: DocumentContent) => PreparedKeys | undefined;
   /** Names of the documents with a token, in hex. */
   readonly #holders = new Map<string, readonly string[]>();
   #asked = new Map<string, Asked>();
@@ -75,8 +78,15 @@ export class GroupIndexContext implements PlanIndexing<readonly BlindEntries[]> 
   #mayAsk = true;
   #isCut = false;
 
-  constructor(project: string, indexes: BlindIndexes, rows: RowCipher) {
+  /** @param preparedOf keys of a document that were computed before its commit. */
+  constructor(
+    project: string,
+    indexes: BlindIndexes,
+    rows: RowCipher,
+    preparedOf: (content: DocumentContent) => PreparedKeys | undefined,
+  ) {
     this.project = project;
+    this.#preparedOf = preparedOf;
     this.#indexes = indexes;
     this.#rows = rows;
   }
@@ -128,7 +138,7 @@ export class GroupIndexContext implements PlanIndexing<readonly BlindEntries[]> 
    *   `payload_too_large`.
    */
   entriesOf(
-    _write: Write,
+    write: Write,
     { state: { collection, rev }, fileName, text }: Omit<PlannedWrite<unknown>, 'entries'>,
   ): readonly BlindEntries[] | undefined {
     const { byCollection, damaged } = this.#indexes;
@@ -141,7 +151,8 @@ export class GroupIndexContext implements PlanIndexing<readonly BlindEntries[]> 
       return indexes.map((index) => ({ index, keys: undefined, tokens: [], always: false }));
     let made = this.#made.get(rev);
     if (made?.text.equals(text) !== true) {
-      made = { text, entries: toEntries(indexes, text, this.#rows) };
+      const prepared = write.kind === 'put' ? this.#preparedOf(write.content) : undefined;
+      made = { text, entries: toEntries(indexes, text, this.#rows, prepared) };
       this.#made.set(rev, made);
     }
     this.#count(sumOf(made.entries.map(({ keys, tokens }) => tokens.length + (keys?.keys.length ?? 0))));

@@ -78,8 +78,8 @@ export class Unsettled extends Error {
 
 /**
  * Finds documents by an index, as of the commit that the state shows afterwards. Each statement reads the
- * latest changes with documents and pages, in one snapshot. What a document's row was at its place is not
- * judged again: a later change of it is among the changes.
+ * latest changes with documents and pages, in one snapshot. A row at a place is read again if its document has
+ * changed since: the change is in the tail, at this place or, if its id was used again, at another.
  */
 export class OrderedLookup {
   readonly #ports: OrderedSearchPorts;
@@ -197,10 +197,12 @@ export class OrderedLookup {
   /** The row that makes an entry count; undefined if none does. */
   #rowOf({ createdSeq, seq }: Entry): OpenedRow | 'unread' | undefined {
     const known = this.#rows.get(createdSeq);
-    // The changes after a row was read must be in the tail.
-    const isCurrent = known !== undefined && known.asOf >= seq && known.asOf >= this.#ports.state.tail.asOf;
-    if (!isCurrent || known.row?.document === 'unread') return 'unread';
-    const { row } = known;
+    if (known === undefined) return 'unread';
+    const { row, asOf } = known;
+    const { tail } = this.#ports.state;
+    // The changes after a row was read must be in the tail. Its name may have come back at another place.
+    const isCurrent = asOf >= seq && asOf >= tail.asOf && (tail.seqOf(row?.name ?? '') ?? 0) <= asOf;
+    if (!isCurrent || row?.document === 'unread') return 'unread';
     return row === undefined || (row.seq !== undefined && row.seq !== seq) ? undefined : row;
   }
 

@@ -92,6 +92,11 @@ export class Tail {
     return latest !== undefined && latest > seq;
   }
 
+  /** Where the row of a name was last changed; undefined if it has no row. */
+  seqOf(name: string): number | undefined {
+    return this.#rows.get(name)?.seq;
+  }
+
   /** The entries of a range. No row may be applied during the iteration. */
   *iterate({ low, high }: KeyRange, isBackwards: boolean): Generator<OrderEntry, undefined> {
     if (!(low < high)) return;
