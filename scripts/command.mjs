@@ -20,8 +20,11 @@ await runScript(`npm run ${program}`, async () => {
   const cli = join(root, 'packages', program, 'dist', 'cli', 'main.js');
   const setup = devSetup(root, process.env);
   const needed = [cli, setup.kmsDataDir, ...(setup.kekFile === undefined ? [] : [setup.kekFile])];
-  if (!needed.every((path) => existsSync(path)))
-    throw new UserError('there is no dev setup yet: run "npm start" once (with the same BUNKMS_* variables)');
+  const missing = needed.find((path) => !existsSync(path));
+  if (missing !== undefined)
+    throw new UserError(
+      `there is no ${missing}: run "npm start" once, with the same BUNDOC_DATA_DIR and BUNKMS_* variables`,
+    );
   const node = await findNode(root, process.env);
   const child = spawn(node.execPath, [cli, ...args], {
     // File names are relative to the user's working directory.

@@ -19,6 +19,8 @@ function namesOfBundoc(): string[] {
     snapshotsDropped: zero,
     databaseConnections: zero,
     databaseWaiting: zero,
+    databaseSnapshots: zero,
+    databaseSnapshotsWaiting: zero,
     logSegmentsLive: zero,
     logSegmentsFree: zero,
     logUncoveredBytes: zero,

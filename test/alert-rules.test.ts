@@ -83,6 +83,7 @@ const selects = ({ name, labels }: Selector, series: Series) =>
 const LATER: Readonly<Record<string, string>> = {
   bunkms_store_fault: 'a gauge with a label for each fault: it is 1 from its first sample on',
   bundoc_postgres_waiting: 'only on PostgreSQL',
+  bundoc_postgres_snapshots_waiting: 'only on PostgreSQL',
 };
 /** Series that other programs export. */
 const FOREIGN = /^(?:up == 0|predict_linear\(node_)/;

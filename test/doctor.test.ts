@@ -141,6 +141,31 @@ describe('bundoc doctor', () => {
     expectFinding(await bundoc(environment()), expected);
   });
 
+  it('lists each fault of a token and of the variables, with what to do', async () => {
+    const [header, claims, signature] = serviceToken().split('.');
+    const other = { ...JSON.parse(Buffer.from(String(claims), 'base64url').toString()), exp: 1_700_000_000 };
+    const ended = [header, Buffer.from(JSON.stringify(other)).toString('base64url'), signature].join('.');
+    const { all } = await bundoc(withToken(ended));
+    expect(all).toMatch(/^fail: the token is for BunKMS.* get a new token/m);
+    expect(all).toMatch(/^fail: the token expired at .* get a new token/m);
+    const faulty = await bundoc({ ...service(), BUNDOC_LOG_BYTES: 'much', BUNDOC_DRAIN_MS: 'x' });
+    expect(faulty.all.match(/^fail: BUNDOC_.* correct the variable/gm)).toHaveLength(2);
+    expect(faulty.of['rest']).toMatch(
+      /^warn: what depends on the variables was not checked\. .*run doctor again/,
+    );
+  });
+
+  it('reports two tokens in the environment, which commands refuse', async () => {
+    const both = { ...client(), BUNDOC_TOKEN_FILE: file('token') };
+    writeFileSync(file('token'), token);
+    const found = /BUNDOC_TOKEN and BUNDOC_TOKEN_FILE are both set: unset one of them, or give --token-file/;
+    expectFinding(await bundoc(both), [1, 'token', found]);
+    const { code, stderr } = await bundocCommand(both, ['projects']);
+    expect([code, stderr]).toEqual([2, expect.stringMatching(found)]);
+    expect(stderr.trim().split('\n')).toHaveLength(1);
+    expect(await bundocCommand(both, ['projects', '--token-file', file('token')])).toMatchObject({ code: 0 });
+  });
+
   const health = () => ({ status: 'ok', version: '0.0.1-old' });
   it.each<[string, (path: string) => object, number, ...Expected]>([
     ['a server that is not Bundoc', () => ({ hello: 'world' }), 0, 1, 'url', /is not Bundoc/],

@@ -72,7 +72,9 @@ describe('the command wait', () => {
     const { code, stderr } = await bundoc({ BUNDOC_PORT: String(port) }, '--within', '1');
     expect(code).toBe(1);
     expect(stderr).toMatch(new RegExp(`not within 1 s: nothing listens at 127.0.0.1:${port}`));
-    expect(stderr).toContain(`asked http://127.0.0.1:${port}; "bundoc doctor" checks more`);
+    expect(stderr).toContain(
+      `asked http://127.0.0.1:${port} (BUNDOC_HOST and BUNDOC_PORT); "bundoc doctor" checks more`,
+    );
   });
 
   it('names what the service answered last, when it refuses connections at the end', async () => {

@@ -117,8 +117,8 @@ export async function queryTargets(bench) {
 }
 
 /**
- * Ranges in order, 20 documents each: p99 in projects of several sizes on both engines, and beside a column in
- * the clear; creates with two indexes / with none on PostgreSQL.
+ * Ranges in order, 20 documents each: p99 in projects of several sizes on both engines, and beside a column
+ * in the clear; creates with two indexes / with none on PostgreSQL.
  */
 export async function orderTargets(bench) {
   const { report, keep, installation, token, full, directory } = bench;
@@ -135,7 +135,7 @@ export async function orderTargets(bench) {
   for (const count of [10_000, 100_000, ...(full ? [1_000_000] : [])]) {
     const load = rangesOf(count, token);
     for (const [engine, env] of Object.entries(environments)) {
-      const project = `order-${count}`;
+      const project = `order-${engine.toLowerCase()}-${count}`;
       const node = await keep(installation.startBundoc(env));
       say(`filling a project with ${count} documents, ${engine}`);
       await fillVaried(node.url, project, count, token);

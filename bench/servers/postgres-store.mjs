@@ -1,5 +1,5 @@
-// A simple solution without Bundoc: documents sealed by hand in a `bytea`, one statement per request, a pool. In
-// order, they have a number in the clear beside it, in a B-tree.
+// A simple solution without Bundoc: documents sealed by hand in a `bytea`, one statement per request, a pool.
+// In order, they have a number in the clear beside it, in a B-tree.
 
 import { createHmac, createSecretKey, randomBytes } from 'node:crypto';
 import { aadOf, open, seal } from '@bundoc/shared/crypto/aead';

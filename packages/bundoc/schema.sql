@@ -144,8 +144,9 @@ CREATE TABLE bundoc.indexes (
   -- Documents in runs that are not whole yet; NULL once they are. And the pages of all runs.
   runs_indexed bigint DEFAULT 0,
   pages bigint NOT NULL DEFAULT 0,
-  -- One node builds or merges its runs until then.
+  -- One node builds or merges its runs until then, and which one.
   worked_until timestamptz NOT NULL DEFAULT '-infinity',
+  worked_by uuid,
   PRIMARY KEY (project, id)
 );
 ALTER TABLE bundoc.indexes ALTER COLUMN runs SET STORAGE EXTERNAL;

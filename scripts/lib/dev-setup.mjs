@@ -31,7 +31,7 @@ export function devSetup(root, inherited) {
   const listener = (prefix, port) => {
     const host = set(`${prefix}HOST`, '127.0.0.1');
     const listens = {
-      variable: `${prefix}PORT`,
+      prefix,
       host,
       port: tcpPort(`${prefix}PORT`, set(`${prefix}PORT`, port)),
     };

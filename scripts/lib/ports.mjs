@@ -2,17 +2,18 @@ import { createServer } from 'node:net';
 import { UserError } from './root.mjs';
 
 /**
- * Fails with the name of the variable when the address of a listener is in use.
- * @param {readonly { variable: string, host: string, port: number }[]} listeners
+ * Fails with the name of the variable when a listener cannot use its address.
+ * @param {readonly { prefix: string, host: string, port: number }[]} listeners
  */
 export async function requireFreePorts(listeners) {
-  for (const { variable, host, port } of listeners) {
+  for (const { prefix, host, port } of listeners) {
     const code = await tryToListen(host, port);
     if (code === 'EADDRINUSE')
       throw new UserError(
-        `port ${port} of ${host} is in use (by another "npm start"?); stop what uses it or set ${variable}`,
+        `port ${port} of ${host} is in use (by another "npm start"?); stop what uses it or set ${prefix}PORT`,
       );
-    if (code !== undefined) throw new UserError(`cannot listen on ${host}:${port} (${variable}): ${code}`);
+    if (code !== undefined)
+      throw new UserError(`cannot listen on ${host}:${port} (${prefix}HOST, ${prefix}PORT): ${code}`);
   }
 }
 

@@ -155,7 +155,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   const disk = diskReport(config.storage.kind === 'files' ? config.dataDir : undefined, clock, logger);
   const app = await createApi({ ...composed, config, disk, requestTimeoutMs });
   stack.defer(() => app.close());
-  const url = await listen(app, { host: config.host, port: config.port, variable: 'BUNDOC_PORT' });
+  const url = await listen(app, { host: config.host, port: config.port, prefix: 'BUNDOC_' });
   const facts = { url, version: VERSION, storage: storage.place, storageId: id, kmsUrl: config.kms.url };
   logger.info(facts, 'Bundoc is listening');
 

@@ -99,6 +99,14 @@ const STORAGE_COUNTS: Readonly<Record<StorageCount, readonly [name: string, help
   logWritesStopped: ['bundoc_log_writes_stopped', '1 while the log cannot be written.'],
   databaseConnections: ['bundoc_postgres_connections', 'Connections to PostgreSQL that are open.'],
   databaseWaiting: ['bundoc_postgres_waiting', 'Statements that wait for a connection to PostgreSQL.'],
+  databaseSnapshots: [
+    'bundoc_postgres_snapshots',
+    'Connections to PostgreSQL that hold a state for an answer of several reads.',
+  ],
+  databaseSnapshotsWaiting: [
+    'bundoc_postgres_snapshots_waiting',
+    'Answers that wait for a connection to PostgreSQL that holds their state.',
+  ],
 };
 
 /** Totals that only increase while the process runs. */

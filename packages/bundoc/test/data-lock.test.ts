@@ -53,7 +53,11 @@ describe('the lock of the data folder', () => {
   it('refuses a second process with a message that names the first, and is free the moment that one is killed', async () => {
     const child = await holder();
     expect(() => lockDataFolder(folder)).toThrow(DataFolderInUse);
-    expect(() => lockDataFolder(folder)).toThrow(new RegExp(`process ${child.pid} on `));
+    expect(() => lockDataFolder(folder)).toThrow(
+      new RegExp(
+        `^the data folder ${folder} is in use .* \\(process ${child.pid} on .*: stop that process, or name another folder in BUNDOC_DATA_DIR$`,
+      ),
+    );
     child.kill('SIGKILL');
     await once(child, 'exit');
     const lock = lockDataFolder(folder);
@@ -95,7 +99,7 @@ describe('the lock of the data folder', () => {
     const child = await holder();
     rmSync(join(folder, 'lock-holder.json'));
     makePipe(join(folder, 'lock-holder.json'));
-    expect(() => lockDataFolder(folder)).toThrow(/^the data folder is in use by another Bundoc process$/);
+    expect(() => lockDataFolder(folder)).toThrow(/in use by another Bundoc process: stop/);
     child.kill('SIGKILL');
     await once(child, 'exit');
     rmSync(join(folder, 'lock-holder.json'));

@@ -29,6 +29,7 @@ const SUM = 200_000;
 /** Runs of some pages each; merges go on all the time. */
 const SIZES = {
   segmentEntries: 50,
+  segmentUnits: 100_000,
   tailChanges: 16,
   tailBytes: 100_000,
   tailChangesMax: 64,

@@ -17,6 +17,7 @@ import { whereSchema } from '../src/queries/where.ts';
 import { NO_NEWS, openTestDatabase, type PostgresProject } from '../src/testing/postgres-project.ts';
 import { commitOne, put, ref, remove } from '../src/testing/writes.ts';
 import { readValue } from '../src/values/value.ts';
+import { Scheduler } from '../src/work/scheduler.ts';
 import { CuttingProxy } from './support/cutting-proxy.ts';
 import { database, newProject, server, sql, usePostgresEngine } from './support/postgres-engine.ts';
 import { blind, openOn, settled } from './support/postgres-indexes.ts';
@@ -282,6 +283,49 @@ describe('snapshots on PostgreSQL', needs('postgresql'), () => {
       first.held.end(new Error('over'));
       (await second).held.end(new Error('over'));
       await expect.poll(() => connections.held).toBe(0);
+    });
+
+    it('and leave the queue at once when their request is cancelled, without a place of a reader meanwhile', async () => {
+      const connections = new SnapshotConnections({ database: ofSize(3), clock: new FakeClock() });
+      const of = await newProject();
+      const store = await of.open(database, NO_NEWS, { snapshots: connections });
+      await fill(store);
+      const busy = await begin(connections, 'busy');
+      await using scheduler = new Scheduler();
+      const steps: string[] = [];
+      const place = { leave: () => void steps.push('leave'), retake: async () => void steps.push('retake') };
+      const secondPage = async (signal: AbortSignal) => {
+        using work = scheduler.work({ subject: 'one', project }, 'projection', signal);
+        using snapshot = store.snapshot('notes', { place });
+        await snapshot.list(page(0));
+        return await snapshot.list({ ...page(2), work });
+      };
+      const client = new AbortController();
+      const cancelled = secondPage(client.signal);
+      const served = secondPage(new AbortController().signal);
+      await expect.poll(() => connections.waiting).toBe(2);
+      expect(steps).toEqual(['leave', 'leave']);
+      client.abort(new Error('the client has gone'));
+      await expect(cancelled).rejects.toThrow('the client has gone');
+      expect([connections.held, connections.waiting]).toEqual([1, 1]);
+      busy.held.end(new Error('over'));
+      expect((await served).documents).toHaveLength(2);
+      expect(steps).toEqual(['leave', 'leave', 'retake']);
+      await expect.poll(() => [connections.held, connections.waiting]).toEqual([0, 0]);
+      await store[Symbol.asyncDispose]();
+    });
+
+    it('and end it when the reader gets no place again', async () => {
+      const connections = new SnapshotConnections({ database: ofSize(3), clock: new FakeClock() });
+      const of = await newProject();
+      const store = await of.open(database, NO_NEWS, { snapshots: connections });
+      await fill(store);
+      const place = { leave: () => undefined, retake: () => Promise.reject(new Error('no place')) };
+      using snapshot = store.snapshot('notes', { place });
+      await snapshot.list(page(0));
+      await expect(snapshot.list(page(2))).rejects.toThrow('no place');
+      await expect.poll(() => connections.held).toBe(0);
+      await store[Symbol.asyncDispose]();
     });
 
     it('and a subject with many scans does not let the first scan of another wait', async () => {

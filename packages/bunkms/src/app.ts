@@ -115,11 +115,11 @@ export async function startBunkms(
   const internalUrl = await listen(internal, {
     host: internalAddress,
     port: config.internalPort,
-    variable: 'BUNKMS_INTERNAL_PORT',
+    prefix: 'BUNKMS_INTERNAL_',
   });
   const onGone = () => end(new Error('the address of the internal listener is gone'));
   opened.use(watchAddress(internalAddress, networkInterfaces, onGone));
-  const apiUrl = await listen(api, { host: config.host, port: config.port, variable: 'BUNKMS_PORT' });
+  const apiUrl = await listen(api, { host: config.host, port: config.port, prefix: 'BUNKMS_' });
   logger.info({ version: VERSION, apiUrl, internalUrl, sealed: state.kind === 'sealed' }, 'listening');
 
   const running = opened.move();

@@ -74,7 +74,11 @@ describe('`bunkms init`', () => {
   it('replaces a service token that is no longer valid', async () => {
     await init();
     const token = readFileSync(tokenFile, 'utf8').trim();
-    expect((await run('token', 'revoke', claimsOf(token).jti)).code).toBe(0);
+    const { jti } = claimsOf(token);
+    expect(await run('token', 'revoke', jti)).toMatchObject({
+      code: 0,
+      stdout: `revoked ${jti} with its renewals: BunKMS refuses them from now on, Bundoc once the event reaches it\n`,
+    });
     await init();
     const second = readFileSync(tokenFile, 'utf8').trim();
     expect(second).not.toBe(token);

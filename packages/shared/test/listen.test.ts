@@ -28,10 +28,24 @@ describe('a server with several listening sockets', () => {
     await using server = await start();
     const logger = createLogger({ service: 'bundoc', level: 'silent' });
     const other = createHttpServer({ logger, bodyBytesMax: 1_000 });
-    await expect(listen(other, { host: '127.0.0.1', port: server.port, variable: 'PORT' })).rejects.toThrow(
+    await expect(listen(other, { host: '127.0.0.1', port: server.port, prefix: '' })).rejects.toThrow(
       /^port \d+ of 127\.0\.0\.1 is in use; stop what uses it, or set PORT$/,
     );
     await other.close();
+  });
+
+  it('names the variable of a host that is not of this machine, or that does not resolve', async () => {
+    const logger = createLogger({ service: 'bundoc', level: 'silent' });
+    for (const [host, fault] of [
+      ['192.0.2.77', 'this machine has no address 192.0.2.77; name one that it has'],
+      ['none.invalid', 'the host name none.invalid does not resolve; name an address of this machine'],
+    ] as const) {
+      const app = createHttpServer({ logger, bodyBytesMax: 1_000 });
+      await expect(listen(app, { host, port: 0, prefix: 'BUNDOC_' })).rejects.toThrow(
+        `BUNDOC_HOST: ${fault}`,
+      );
+      await app.close();
+    }
   });
 
   it('closes only after the requests on all connections were answered, and frees its port', async () => {

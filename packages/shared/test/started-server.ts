@@ -69,7 +69,7 @@ export async function start(
   });
   routes(app);
   refuseOtherMethods(app);
-  await listen(app, { port: 0, host: '127.0.0.1', variable: 'PORT' });
+  await listen(app, { port: 0, host: '127.0.0.1', prefix: '' });
   return {
     app,
     port: (app.server.address() as AddressInfo).port,

@@ -39,7 +39,7 @@ export const addExportCommand: AddCommands = (program, environment) => {
     .argument('<file>', '- for standard output')
     .option('--collection <name>', 'only this collection; by default all', collectionName)
     .option('--since <position>', 'changes since an earlier export, which printed this position')
-    .option('--deletions', 'write deletions, too, as {"_id":…,"_collection":…,"_deleted":true}')
+    .option('--deletions', 'write deletions, too: _id, _collection and "_deleted":true')
     .action(async (project, path, options) => {
       const { collection, since: from, deletions: withDeletions = false } = options;
       const about = { project, collection, since: from, deletions: withDeletions, signal: stopSignal() };

@@ -69,7 +69,7 @@ export const addDocumentCommands: AddCommands = (program, environment) => {
 function onDocument(program: Command, name: string, description: string) {
   return onProject(program, name, description)
     .argument('<collection>', 'its name', collectionName)
-    .argument('<id>');
+    .argument('<id>', 'its id');
 }
 
 function noDocument(id: string, { name }: Collection): CommandError {

@@ -1,4 +1,4 @@
-import { type AddCommands, runProgram } from '@bundoc/shared/cli/command';
+import { type AddCommands, type ProgramSpec, runProgram } from '@bundoc/shared/cli/command';
 import type { Environment } from '@bundoc/shared/process/config';
 import { addAcceptLossCommand } from './accept-loss.ts';
 import { addBackupCommands } from './backup.ts';
@@ -37,18 +37,20 @@ const COMMANDS: readonly AddCommands[] = [
   addWaitCommand,
 ];
 
+export const PROGRAM: ProgramSpec = {
+  name: 'bundoc',
+  description:
+    'Maintains the data folder while the service is stopped, with the same BUNDOC_ variables; or works through the running service.',
+  commands: COMMANDS,
+  exitCodeOf: () => 2,
+  remedyOf,
+};
+
 /**
  * Runs `bundoc` with these arguments.
  *
  * @returns the exit code: 0 for success, 1 when the command found a fault, 2 when it could not run.
  */
 export function runBundoc(args: readonly string[], environment: Environment): Promise<number> {
-  const description =
-    'Maintains the data folder while the service is stopped, with the same BUNDOC_ variables; or works through the running service.';
-  const exitCodeOf = () => 2;
-  return runProgram(
-    { name: 'bundoc', description, commands: COMMANDS, exitCodeOf, remedyOf },
-    args,
-    environment,
-  );
+  return runProgram(PROGRAM, args, environment);
 }

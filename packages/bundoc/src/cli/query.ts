@@ -5,6 +5,7 @@ import { counted } from '@bundoc/shared/cli/counted';
 import { CommandError, faultFound } from '@bundoc/shared/cli/errors';
 import { readText } from '@bundoc/shared/cli/read-text';
 import type { Column } from '@bundoc/shared/cli/table';
+import { faultOf } from '@bundoc/shared/json/place';
 import { type Listing, onOneLine, rowWriter, write } from './output.ts';
 import { collectionName, onProject, openProject, stopSignal } from './service-client.ts';
 
@@ -139,8 +140,8 @@ async function readCondition(given: string | undefined): Promise<JsonText | unde
     given === '-' ? await readText('-') : given.startsWith('@') ? await readText(given.slice(1)) : given;
   try {
     JSON.parse(text);
-  } catch (cause) {
-    throw new CommandError(`--where is not JSON: ${(cause as Error).message}`, { cause });
+  } catch {
+    throw new CommandError(`--where is not JSON: ${faultOf(text)}`);
   }
   return new JsonText(text);
 }

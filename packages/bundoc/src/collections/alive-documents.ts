@@ -67,16 +67,22 @@ export async function listAlive<Q extends SnapshotListQuery>(
   }
 }
 
-/** A snapshot without the documents that had expired when it was taken. */
+/** A snapshot without the documents that have expired at a time. */
 export class AliveSnapshot implements StoreSnapshot {
+  readonly expiryAtMs: number;
   readonly #snapshot: StoreSnapshot;
   readonly #isAlive: IsAlive;
   readonly #ownWork: OwnWork;
 
-  constructor(snapshot: StoreSnapshot, isAlive: IsAlive, own: OwnWork) {
+  /** @param expiry the time, and whether a document is alive then. */
+  constructor(
+    snapshot: StoreSnapshot,
+    expiry: { readonly expiryAtMs: number; readonly isAlive: IsAlive; readonly own: OwnWork },
+  ) {
+    this.expiryAtMs = expiry.expiryAtMs;
     this.#snapshot = snapshot;
-    this.#isAlive = isAlive;
-    this.#ownWork = own;
+    this.#isAlive = expiry.isAlive;
+    this.#ownWork = expiry.own;
   }
 
   get asOf(): Position | undefined {

@@ -163,13 +163,13 @@ export class DefinedStore implements CollectionStore {
     return await listAlive(query, (one) => this.#store.list(one), isAlive, this.#ownWork);
   }
 
-  /** Documents count as expired by the time at which the snapshot is taken. */
   snapshot(collection: string, options: SnapshotOptions = {}): Awaitable<StoreSnapshot> {
-    const nowMs = this.#clock.now();
-    const isAlive = this.#aliveIn(collection, () => nowMs);
+    const { expiryAtMs = this.#clock.now() } = options;
+    const isAlive = this.#aliveIn(collection, () => expiryAtMs);
     const taken = this.#store.snapshot(collection, options);
     if (isAlive === undefined) return taken;
-    const alive = (snapshot: StoreSnapshot) => new AliveSnapshot(snapshot, isAlive, this.#ownWork);
+    const alive = (snapshot: StoreSnapshot) =>
+      new AliveSnapshot(snapshot, { expiryAtMs, isAlive, own: this.#ownWork });
     return taken instanceof Promise ? taken.then(alive) : alive(taken);
   }
 

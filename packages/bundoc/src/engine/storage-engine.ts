@@ -83,6 +83,8 @@ export type StorageCount =
   | 'snapshotsDropped'
   | 'databaseConnections'
   | 'databaseWaiting'
+  | 'databaseSnapshots'
+  | 'databaseSnapshotsWaiting'
   | keyof LogCounts;
 
 /** Gauges of a data folder's log. */

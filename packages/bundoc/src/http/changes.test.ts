@@ -49,7 +49,7 @@ it('a stream, or a page that is waited for, has no places at the gate while it w
   const auth = { authenticate: () => claims } as unknown as BearerAuth;
   await using app = createHttpServer({ logger, shares, bodyBytesMax: 1_000 });
   registerChanges(app, feed, auth, createServiceShares().streamBytes, scheduler);
-  await listen(app, { port: 0, host: '127.0.0.1', variable: 'PORT' });
+  await listen(app, { port: 0, host: '127.0.0.1', prefix: '' });
   const { port } = app.server.address() as AddressInfo;
   const ask = (query: string, accept: string) =>
     fetch(`http://127.0.0.1:${port}/v1/projects/p/changes${query}`, { headers: { accept } });

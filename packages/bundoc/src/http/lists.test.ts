@@ -4,6 +4,7 @@ import { createHttpServer } from '@bundoc/shared/http/server';
 import { createLogger } from '@bundoc/shared/logs/logger';
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import { expect, it } from 'vitest';
+import type { SnapshotOptions } from '../engine/port/snapshot-port.ts';
 import type { InstanceManager } from '../projects/instance-manager.ts';
 import { Documents } from '../service/documents.ts';
 import { ownWork, Scheduler } from '../work/scheduler.ts';
@@ -11,8 +12,14 @@ import { createServiceShares } from '../work/service-shares.ts';
 import { registerLists } from './lists.ts';
 
 /** A store whose snapshots have this list. */
-function storeOf(list: () => Promise<unknown>) {
-  return { snapshot: () => ({ asOf: 1, list, [Symbol.dispose]: () => undefined }) };
+function storeOf(list: (options: SnapshotOptions) => Promise<unknown>) {
+  return {
+    snapshot: (_collection: string, options: SnapshotOptions) => ({
+      asOf: 1,
+      list: () => list(options),
+      [Symbol.dispose]: () => undefined,
+    }),
+  };
 }
 
 it('lists that wait for their projects to open leave places to lists of open projects', async () => {
@@ -58,6 +65,37 @@ function documentsOf(store: ReturnType<typeof storeOf>): Documents {
   };
   return new Documents(instances, { documentBytesMax: 1_000 });
 }
+
+it('lists that wait for a connection leave their places to others, and have one again before they read', async () => {
+  const { pageReads } = createServiceShares();
+  const connection = Promise.withResolvers<void>();
+  const empty = { documents: [], unreadable: [], next: undefined };
+  let waiting = 0;
+  const held: number[] = [];
+  const store = storeOf(async ({ place }) => {
+    if (waiting === pageReads.capacity) return empty;
+    place?.leave();
+    waiting++;
+    await connection.promise;
+    await place?.retake();
+    held.push(pageReads.held);
+    return empty;
+  });
+  const scheduler = { work: () => ownWork('p')('projection') } as unknown as Scheduler;
+  await using app = createHttpServer({
+    logger: createLogger({ service: 'bundoc', level: 'silent' }),
+    bodyBytesMax: 1_000,
+  });
+  registerLists(app, documentsOf(store), auth, scheduler, pageReads);
+  const list = () => app.inject('/v1/projects/p/collections/notes/documents');
+  const first = Array.from({ length: pageReads.capacity }, list);
+  await expect.poll(() => waiting).toBe(pageReads.capacity);
+  expect(pageReads.held).toBe(0);
+  expect((await list()).statusCode).toBe(200);
+  connection.resolve();
+  for (const answer of first) expect((await answer).statusCode).toBe(200);
+  expect([held.length, Math.min(...held) > 0, pageReads.held]).toEqual([pageReads.capacity, true, 0]);
+});
 
 it('a page whose fields are selected in turns counts as working memory', async () => {
   const { pageReads } = createServiceShares();

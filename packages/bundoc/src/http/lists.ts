@@ -1,4 +1,4 @@
-import type { Pool } from '@bundoc/shared/admission/pool';
+import type { Hold, Pool } from '@bundoc/shared/admission/pool';
 import { freeOnceSent } from '@bundoc/shared/http/answer-bytes';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { HOLDS_MANY } from '@bundoc/shared/http/gate-door';
@@ -6,6 +6,7 @@ import { shareOfRequest } from '@bundoc/shared/http/guard';
 import type { FastifyInstance } from 'fastify';
 import type { z } from 'zod';
 import { PAGE_BYTES_MAX } from '../engine/port/page-limits.ts';
+import type { ReadPlace } from '../engine/port/snapshot-port.ts';
 import type { Documents, ListPage } from '../service/documents.ts';
 import { joinInSteps } from '../work/join-in-steps.ts';
 import { textBytes } from '../work/large-bytes.ts';
@@ -46,13 +47,14 @@ export function registerLists(
         work,
         // Other reads may run while the project is being opened.
         inTurn: async (read) => {
-          const place = places.use(await work.outside(() => pageReads.take(shareOfRequest(request), 1)));
-          const page = await read();
+          const place = placeIn(places, () => pageReads.take(shareOfRequest(request), 1, work.signal));
+          await work.outside(() => place.retake());
+          const page = await read(place);
           // The page stays in memory until it is joined, but the selection of fields runs in turns that may
           // take long.
           if (query.fields !== undefined) {
             work.hold(textBytes(page.documents));
-            place[Symbol.dispose]();
+            place.leave();
           }
           return page;
         },
@@ -63,6 +65,17 @@ export function registerLists(
       return reply.send(freeOnceSent(request, await pageText(page, work)));
     },
   );
+}
+
+/** A place that is left at the latest with `places`. */
+function placeIn(places: DisposableStack, take: () => Promise<Hold>): ReadPlace {
+  let held: Hold | undefined;
+  return {
+    leave: () => held?.[Symbol.dispose](),
+    retake: async () => {
+      held = places.use(await take());
+    },
+  };
 }
 
 /**

@@ -65,6 +65,29 @@ describe('ServiceToken', () => {
     );
   });
 
+  it.each([
+    ['client', 'bundoc', 'a client token for Bundoc'],
+    ['service', 'bundoc', 'a service token for Bundoc'],
+    ['client', 'bunkms', 'a client token for BunKMS'],
+  ])('refuses a %s token for %s at the start, and names the token that is needed', (typ, aud, kind) => {
+    const claims = Buffer.from(JSON.stringify({ typ, aud })).toString('base64url');
+    expect(() => start(`e30.${claims}.x`)).toThrow(
+      new RegExp(
+        `BUNDOC_KMS_TOKEN_FILE: the file \\S+ has ${kind}, and a service token for BunKMS is needed; make it with: bunkms init --service-token `,
+      ),
+    );
+  });
+
+  it('keeps the last token when the file gets a client token while the service runs', () => {
+    const { path, token, logged } = start();
+    const claims = Buffer.from(JSON.stringify({ typ: 'client', aud: 'bundoc' })).toString('base64url');
+    writeFileSync(path, `e30.${claims}.x`);
+    expect(token.current()).toBe(tokenOf(0, 1000, 'first'));
+    expect(logged.at(-1)).toContain(
+      'has a client token for Bundoc, and a service token for BunKMS is needed',
+    );
+  });
+
   it('keeps the last token when the file is missing', () => {
     const { path, token } = start();
     rmSync(path);

@@ -1,9 +1,12 @@
 import { randomBytes } from 'node:crypto';
 import { renameSync, rmSync, statSync } from 'node:fs';
 import { open, rm } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
+import { audienceSchema, tokenTypeSchema } from '@bundoc/shared/contract/tokens';
+import { parseJson } from '@bundoc/shared/json/parse-json';
 import type { Logger } from '@bundoc/shared/logs/logger';
-import { readSecretFile } from '@bundoc/shared/process/config';
+import { printable } from '@bundoc/shared/logs/printable';
+import { ConfigError, readSecretFile } from '@bundoc/shared/process/config';
 import { backoffMs } from '@bundoc/shared/runtime/backoff';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import { z } from 'zod';
@@ -25,6 +28,7 @@ const EXPIRED =
 const IN_MEMORY = 'the renewed service token cannot be written to its file; it is in memory only';
 
 const lifeSchema = z.object({ iat: z.int(), exp: z.int() });
+const kindSchema = z.object({ typ: tokenTypeSchema, aud: audienceSchema });
 
 /**
  * Bundoc's own token for BunKMS. It is in a file, which is read again when it changes. At half the token's
@@ -39,7 +43,7 @@ export class ServiceToken {
   #failures = 0;
   #timer: NodeJS.Timeout | undefined;
 
-  /** @throws ConfigError when the file cannot be read. */
+  /** @throws ConfigError when the file cannot be read, or has another kind of token. */
   constructor(options: ServiceTokenOptions) {
     this.#options = options;
     this.#fileStamp = this.#stampOfFile();
@@ -166,18 +170,24 @@ function halfLifeMs({ iat, exp }: Life): number {
 
 /** Reads the times of a token without verifying it, which only BunKMS can do. */
 function parseLife(token: string): Life | undefined {
-  try {
-    const payload: unknown = JSON.parse(Buffer.from(token.split('.')[1] ?? '', 'base64url').toString('utf8'));
-    return lifeSchema.parse(payload);
-  } catch {
-    return undefined;
-  }
+  return lifeSchema.safeParse(payloadOf(token)).data;
 }
 
+function payloadOf(token: string): unknown {
+  return parseJson(Buffer.from(token.split('.')[1] ?? '', 'base64url').toString('utf8'));
+}
+
+const VARIABLE = 'BUNDOC_KMS_TOKEN_FILE';
+
+/** @throws ConfigError for a file that cannot be read, or has another kind of token. */
 function readTokenFile(path: string): string {
-  return readSecretFile(
-    'BUNDOC_KMS_TOKEN_FILE',
-    path,
-    (place) => `make it with: bunkms init --service-token ${place}`,
-  );
+  const make = (place: string) => `make it with: bunkms init --service-token ${place}`;
+  const token = readSecretFile(VARIABLE, path, make);
+  const { data } = kindSchema.safeParse(payloadOf(token));
+  if (data === undefined || (data.typ === 'service' && data.aud === 'bunkms')) return token;
+  const place = printable(resolve(path));
+  const kind = `a ${data.typ} token for ${data.aud === 'bunkms' ? 'BunKMS' : 'Bundoc'}`;
+  throw new ConfigError([
+    `${VARIABLE}: the file ${place} has ${kind}, and a service token for BunKMS is needed; ${make(place)}`,
+  ]);
 }

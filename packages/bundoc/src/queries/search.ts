@@ -80,7 +80,7 @@ interface LookupResult extends TakenDocuments {
 function takeDocuments(
   scan: Scan,
   snapshot: StoreSnapshot,
-  { entries, unreadable = [], skippedExpired }: IndexPage,
+  { entries, unreadable = [], outOfDate = 0, skippedExpired }: IndexPage,
   isExact: boolean,
   seen: Set<string> | undefined,
 ): TakenDocuments {
@@ -106,6 +106,7 @@ function takeDocuments(
     scan.unreadable.push(id);
     scan.budget.spend(0);
   }
+  scan.budget.spend(0, outOfDate);
   if (skippedExpired !== undefined) scan.budget.spend(skippedExpired.bytes, skippedExpired.documents);
   return { candidates, rest };
 }

@@ -19,7 +19,7 @@ import type {
 } from '../engine/port/port.ts';
 import { PreconditionsFailed } from '../engine/port/precondition.ts';
 import { shortHash } from '../engine/port/short-hash.ts';
-import { ofOneState, shownPosition } from '../engine/port/snapshot-port.ts';
+import { ofOneState, type ReadPlace, shownPosition } from '../engine/port/snapshot-port.ts';
 import type { InstanceManager } from '../projects/instance-manager.ts';
 import type { Work } from '../work/work.ts';
 import { openPositionCursor, sealPositionCursor } from './page-cursor.ts';
@@ -48,8 +48,8 @@ export interface ListRequest {
   readonly asOf?: Position | undefined;
   /** The work of the request. */
   readonly work: Work;
-  /** Reads the page when it has its turn. */
-  readonly inTurn: <P extends DocumentPage>(read: () => Promise<P>) => Promise<P>;
+  /** Reads the page when it has a place. */
+  readonly inTurn: <P extends DocumentPage>(read: (place: ReadPlace) => Promise<P>) => Promise<P>;
 }
 
 export interface ListPage {
@@ -217,8 +217,8 @@ export class Documents {
     const { collection, limit, bytesMax, cursor, fields, work, asOf, inTurn } = request;
     const context = ['list', collection, shortHash(...(fields?.canonical ?? []))];
     const after = cursor === undefined ? 0 : openPositionCursor(cursors, context, cursor);
-    const page = await inTurn(async () => {
-      using snapshot = await store.snapshot(collection, { asOf });
+    const page = await inTurn(async (place) => {
+      using snapshot = await store.snapshot(collection, { asOf, place });
       const listed = await ofOneState(() => snapshot.list({ after, limit, bytesMax, work }));
       if (listed.next !== undefined) snapshot.retain?.();
       const total = request.total ? await snapshot.total() : undefined;

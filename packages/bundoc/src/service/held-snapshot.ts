@@ -7,20 +7,19 @@ type Lease = { readonly store: ProjectStore; isUsable(): boolean } & Disposable;
 
 /**
  * The one state that all steps of a request show. If the project is closed and opened again between two
- * steps, the request continues with the same state as long as its collection has not changed.
+ * steps, the request continues with the same state as long as its collection has not changed. Documents still
+ * count as expired by the time of its first step.
  */
 export class HeldSnapshot implements Disposable {
   readonly #lease: HeldLease<Lease>;
   readonly #collection: string;
-  readonly #options: SnapshotOptions;
+  #options: SnapshotOptions;
   #held: { readonly store: ProjectStore; readonly snapshot: StoreSnapshot } | undefined;
-  #asOf: Position | undefined;
 
   constructor(lease: HeldLease<Lease>, collection: string, options: SnapshotOptions) {
     this.#lease = lease;
     this.#collection = collection;
     this.#options = options;
-    this.#asOf = options.asOf;
   }
 
   /** Call it before each step. @throws AppError `snapshot_too_old`, and those of {@link HeldLease.get}. */
@@ -32,9 +31,14 @@ export class HeldSnapshot implements Disposable {
   }
 
   async #take(store: ProjectStore): Promise<StoreSnapshot> {
-    this.#asOf = this.#held?.snapshot.asOf ?? this.#asOf;
+    const former = this.#held?.snapshot;
+    this.#options = {
+      ...this.#options,
+      asOf: former?.asOf ?? this.#options.asOf,
+      expiryAtMs: former?.expiryAtMs ?? this.#options.expiryAtMs,
+    };
     this[Symbol.dispose]();
-    const snapshot = await store.snapshot(this.#collection, { ...this.#options, asOf: this.#asOf });
+    const snapshot = await store.snapshot(this.#collection, this.#options);
     this.#held = { store, snapshot };
     return snapshot;
   }

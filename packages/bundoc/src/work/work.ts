@@ -38,7 +38,8 @@ export class Work implements Disposable {
   readonly account: Account;
   readonly kind: WorkKind;
   readonly #scheduler: Scheduler;
-  readonly #signal: AbortSignal | undefined;
+  /** Aborted when nobody wants the result any more. */
+  readonly signal: AbortSignal | undefined;
   readonly #endMs: number;
   #wait: (() => void) | undefined;
   #memory: Hold | undefined;
@@ -51,7 +52,7 @@ export class Work implements Disposable {
     this.account = scheduler.ports.accounts.of(key);
     this.account.users++;
     this.kind = kind;
-    this.#signal = signal;
+    this.signal = signal;
     this.#endMs = this.isOwn ? Number.POSITIVE_INFINITY : scheduler.ports.nowMs() + WORK_MS_MAX;
   }
 
@@ -108,7 +109,7 @@ export class Work implements Disposable {
   async elsewhere<I, O>(job: Job<I, O>, input: I): Promise<O> {
     return this.outside(() =>
       this.#scheduler.large.run(this.key, job, input, {
-        signal: this.#signal,
+        signal: this.signal,
         onUsed: (us) => this.#scheduler.count(this, us),
       }),
     );
@@ -158,7 +159,7 @@ export class Work implements Disposable {
 
   /** @throws the signal's reason; AppError `overloaded` after {@link WORK_MS_MAX}. */
   #requireTime(): void {
-    this.#signal?.throwIfAborted();
+    this.signal?.throwIfAborted();
     if (this.#scheduler.ports.nowMs() < this.#endMs) return;
     throw new AppError('overloaded', {
       detail: 'the request took too long',
@@ -167,7 +168,7 @@ export class Work implements Disposable {
   }
 
   async #waitForTurn(): Promise<void> {
-    const signal = this.#signal;
+    const signal = this.signal;
     this.#requireTime();
     const turn = Promise.withResolvers<void>();
     this.#wait = turn.resolve;

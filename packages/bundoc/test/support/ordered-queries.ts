@@ -46,8 +46,16 @@ export async function ask(
   for (let pages = 1, cursor: string | undefined; ; pages++) {
     using work = ownWork(project.project)('query');
     const page: Awaited<ReturnType<Queries['query']>> = await queries.query({
-      ...{ project: project.project, collection: 'notes', where: parsed.data, whereText: where, work },
-      ...{ orderBy: [...orderBy], limit, bytesMax, cursor, fields: undefined },
+      project: project.project,
+      collection: 'notes',
+      where: parsed.data,
+      whereText: where,
+      work,
+      orderBy: [...orderBy],
+      limit,
+      bytesMax,
+      cursor,
+      fields: undefined,
     });
     ids.push(...page.documents.map(({ metadata }) => metadata._id));
     texts.push(...page.documents.map(({ text }) => text.toString()));

@@ -11,6 +11,7 @@ export const NONE = { kind: 'none' } as const;
 /** Tails and runs of few entries, so that short histories have many. */
 export const SMALL = {
   segmentEntries: 3,
+  segmentUnits: 1_000,
   tailChanges: 2,
   tailBytes: 1_000,
   tailChangesMax: 5,

@@ -1,4 +1,4 @@
-import { type AddCommands, runProgram } from '@bundoc/shared/cli/command';
+import { type AddCommands, type ProgramSpec, runProgram } from '@bundoc/shared/cli/command';
 import type { Environment } from '@bundoc/shared/process/config';
 import { addAuditCommands } from './audit.ts';
 import { addDoctorCommand } from './doctor.ts';
@@ -25,13 +25,16 @@ const COMMANDS: readonly AddCommands[] = [
   addWaitCommand,
 ];
 
+export const PROGRAM: ProgramSpec = {
+  name: 'bunkms',
+  description:
+    'Administers the key service on its own machine; reads the same BUNKMS_ variables as the service.',
+  commands: COMMANDS,
+  exitCodeOf,
+  remedyOf,
+};
+
 /** Runs `bunkms` with these arguments. @returns the exit code (docs/keys.md). */
 export function runBunkms(args: readonly string[], environment: Environment): Promise<number> {
-  const description =
-    'Administers the key service on its own machine; reads the same BUNKMS_ variables as the service.';
-  return runProgram(
-    { name: 'bunkms', description, commands: COMMANDS, exitCodeOf, remedyOf },
-    args,
-    environment,
-  );
+  return runProgram(PROGRAM, args, environment);
 }

@@ -3,6 +3,7 @@ import {
   type Command,
   collect,
   command,
+  helpItems,
   Option,
   parserFor,
 } from '@bundoc/shared/cli/command';
@@ -10,7 +11,7 @@ import { counted } from '@bundoc/shared/cli/counted';
 import { printToken } from '@bundoc/shared/cli/explain-token';
 import { type JsonOption, print, rowLine } from '@bundoc/shared/cli/print';
 import { readText } from '@bundoc/shared/cli/read-text';
-import { type Column, Table } from '@bundoc/shared/cli/table';
+import { type Column, tableOrBlocks } from '@bundoc/shared/cli/table';
 import { isForServices, rightOf, SCOPES } from '@bundoc/shared/contract/scopes';
 import {
   issueTokenSchema,
@@ -58,21 +59,19 @@ export const addTokenCommands: AddCommands = (program, environment) => {
     .option('--cascade', 'also revoke the tokens that it issued, directly or indirectly')
     .action(async (jti, { cascade = false, ...options }) => {
       const issued = await withKms(environment, ({ tokens }) => tokens.revoke(jti, CLI_CALLER, { cascade }));
-      print(options, { jti, revoked: true, ...(cascade ? { issued } : {}) }, () =>
-        cascade ? [`revoked, with ${counted(issued, 'token')} that it issued`] : [],
-      );
+      const those = cascade ? `, and ${counted(issued, 'token')} that it issued` : '';
+      print(options, { jti, revoked: true, ...(cascade ? { issued } : {}) }, () => [
+        `revoked ${jti} with its renewals${those}: BunKMS refuses them from now on, Bundoc once the event reaches it`,
+      ]);
     });
 };
 
 const SCOPE_WIDTH = Math.max(...SCOPES.map(({ length }) => length)) + 2;
 /** All scopes. Those of the two services need separate tokens. */
-const SCOPE_HELP = [
-  '',
-  'Scopes (docs/scopes.md). With *, only for service tokens:',
-  ...SCOPES.map(
-    (scope) => `  ${scope.padEnd(SCOPE_WIDTH)}${isForServices(scope) ? '*' : ' '} ${rightOf(scope)}`,
-  ),
-].join('\n');
+const SCOPE_ITEMS = SCOPES.map((scope): [string, string] => [
+  `${scope.padEnd(SCOPE_WIDTH)}${isForServices(scope) ? '*' : ' '}`,
+  rightOf(scope) ?? '',
+]);
 
 function addIssue(group: Command, environment: Environment): void {
   command(group, 'issue', 'prints a new token; with --json, also its claims')
@@ -90,7 +89,7 @@ function addIssue(group: Command, environment: Environment): void {
     .option('--may-issue-keys <globs>', 'key names that those may be for', collect, [])
     .option('--may-issue-project <ids>', 'projects that those may be for', collect, [])
     .option('--may-issue-ttl <duration>', 'how long those may be valid at most', duration)
-    .addHelpText('after', SCOPE_HELP)
+    .addHelpText('after', helpItems('Scopes (docs/scopes.md). With *, only for service tokens:', SCOPE_ITEMS))
     .action((options) => issueToken(environment, options));
 }
 
@@ -225,7 +224,7 @@ async function listTokens(environment: Environment, filter: TokenFilter): Promis
   // Nothing is known of damaged tokens, so filters do not apply and they are always reported.
   const { damaged } = all;
   print(filter, { tokens, ...(damaged.length === 0 ? {} : { damaged }) }, () => [
-    ...new Table(COLUMNS).lines(tokens),
+    ...tableOrBlocks(COLUMNS, tokens, process.stdout.columns),
     ...damaged.map((jti) => rowLine(jti, 'damaged')),
   ]);
 }

@@ -11,6 +11,9 @@ export const addWaitCommand: AddCommands = (program, environment) =>
     where: 'by --url, or BUNKMS_HOST and BUNKMS_PORT',
     expected: ['bunkms', 'bunkms-internal'],
     judge: judgeBunkms,
-    access: (options) => options,
+    access: (options) => ({
+      ...options,
+      source: options.url === undefined ? 'BUNKMS_HOST and BUNKMS_PORT' : '--url',
+    }),
     ownUrl: () => ownUrl(readConfig(environment)),
   });

@@ -10,6 +10,8 @@ export interface BundocOptions {
   readonly caFile?: string;
 }
 
+const TWO_TOKENS = 'BUNDOC_TOKEN and BUNDOC_TOKEN_FILE are both set: unset one of them, or give --token-file';
+
 /** A token, or the reading of the file that has it. A replaced file takes effect when it is read again. */
 export type TokenSource = string | (() => Promise<string>);
 
@@ -30,12 +32,22 @@ export function ownBundocUrl(environment: Environment): string {
   });
 }
 
-/** What the options say of a running Bundoc, else the environment. `source` is where its URL is from. */
+/**
+ * What the options say of a running Bundoc, else the environment. `source` is where its URL is from. Reading
+ * the token fails when the environment names two.
+ */
 export function bundocAccess(environment: Environment, options: BundocOptions) {
   const set = (name: string) => environment[name] || undefined;
   const file = options.tokenFile ?? set('BUNDOC_TOKEN_FILE');
+  const own = set('BUNDOC_TOKEN');
+  const isAmbiguous = options.tokenFile === undefined && own !== undefined;
   const token: TokenSource | undefined =
-    file === undefined ? set('BUNDOC_TOKEN') : async () => (await readText(file)).trim();
+    file === undefined
+      ? own
+      : async () => {
+          if (isAmbiguous) throw new CommandError(TWO_TOKENS);
+          return (await readText(file)).trim();
+        };
   const url = options.url ?? set('BUNDOC_URL');
   const source = options.url ? '--url' : url === undefined ? 'BUNDOC_HOST and BUNDOC_PORT' : 'BUNDOC_URL';
   return { url, source, token, caFile: options.caFile ?? set('BUNDOC_CA_FILE') };

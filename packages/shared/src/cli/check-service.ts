@@ -119,11 +119,13 @@ export async function checkToken(checkup: Checkup, checked: CheckedToken): Promi
     const until = new Date(exp * 1_000).toISOString();
     const leftMs = exp * 1_000 - Date.now();
     const isOther = keys !== undefined && signature !== 'good';
-    const fault =
-      checked.fault?.(claims) ??
-      (isOther ? 'the token is of another installation' : undefined) ??
-      (leftMs <= 0 ? `the token expired at ${until}` : undefined);
-    if (fault !== undefined) return checkup.fail(check, fault, remedy);
+    const faults = [
+      checked.fault?.(claims),
+      isOther ? 'the token is of another installation' : undefined,
+      leftMs <= 0 ? `the token expired at ${until}` : undefined,
+    ].filter((fault) => fault !== undefined);
+    for (const fault of faults) checkup.fail(check, fault, remedy);
+    if (faults.length > 0) return;
     // Tokens with a short lifetime are always close to their end.
     if (leftMs < DAY_MS && (exp - iat) * 1_000 > 7 * DAY_MS)
       checkup.warn(check, `the token ends at ${until}`, remedy);

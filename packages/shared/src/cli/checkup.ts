@@ -41,7 +41,8 @@ export class Checkup {
     try {
       return await look();
     } catch (error) {
-      this.fail(check, formatError(error), remedy);
+      const faults = error instanceof ConfigError ? error.faults : [formatError(error)];
+      for (const fault of faults) this.fail(check, fault, remedy);
       return undefined;
     }
   }
@@ -61,6 +62,11 @@ export class Checkup {
       if (!(error instanceof ConfigError)) throw error;
       for (const fault of error.faults)
         this.fail('config', fault, 'correct the variable (docs/configuration.md)');
+      this.warn(
+        'rest',
+        'what depends on the variables was not checked',
+        'correct them, and run doctor again',
+      );
       return undefined;
     }
   }

@@ -2,6 +2,7 @@ import {
   Argument,
   Command,
   CommanderError,
+  type CommandUnknownOpts,
   Help,
   InvalidArgumentError,
   Option,
@@ -36,28 +37,15 @@ export interface ProgramSpec {
  * @returns the exit code: 0 for success, 2 for arguments that are not understood, else that of the error.
  */
 export async function runProgram(
-  { name, description, commands, exitCodeOf, remedyOf }: ProgramSpec,
+  spec: ProgramSpec,
   args: readonly string[],
   environment: Environment,
 ): Promise<number> {
+  const { name, exitCodeOf, remedyOf } = spec;
   try {
     // Like the service, commands handle keys.
     guardMemory(environment);
-    const program: Command = new Command(name).description(description).version(VERSION);
-    // Options follow their command, so that a command and its subcommand may have an option of the same name.
-    program.enablePositionalOptions().exitOverride();
-    // An empty list is no default that a reader needs.
-    const help = new Help();
-    program.configureHelp({
-      optionDescription: (option) => help.optionDescription(option).replace(' (default: [])', ''),
-    });
-    for (const add of commands) add(program, environment);
-    program
-      .command('completion')
-      .description(`prints a script that completes commands and options: source <(${name} completion bash)`)
-      .addArgument(new Argument('<shell>').choices(SHELLS))
-      .action((shell) => console.log(completionScript(shell, program)));
-    await program.parseAsync(args, { from: 'user' });
+    await programOf(spec, environment).parseAsync(args, { from: 'user' });
     return 0;
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
@@ -69,6 +57,58 @@ export async function runProgram(
       );
     return error instanceof CommandError ? error.exitCode : exitCodeOf(error);
   }
+}
+
+/** The program with all its commands. */
+export function programOf({ name, description, commands }: ProgramSpec, environment: Environment): Command {
+  const program: Command = new Command(name).description(description).version(VERSION);
+  // Options follow their command, so that a command and its subcommand may have an option of the same name.
+  program.enablePositionalOptions().exitOverride();
+  program.configureHelp(HELP);
+  for (const add of commands) add(program, environment);
+  program
+    .command('completion')
+    .description(`prints a script that completes commands and options: source <(${name} completion bash)`)
+    .addArgument(new Argument('<shell>').choices(SHELLS))
+    .action((shell) => console.log(completionScript(shell, program)));
+  return program;
+}
+
+const PLAIN = new Help();
+/** Columns of a help text whose width is unknown. */
+const HELP_WIDTH = 80;
+/** Help that fits a terminal of 60 columns. */
+const HELP: Partial<Help> & ThisType<Help> = {
+  minWidthToWrap: 20,
+  // An empty list is no default that a reader needs.
+  optionDescription: (option) => PLAIN.optionDescription(option).replace(' (default: [])', ''),
+  // Each command says its arguments itself.
+  subcommandTerm: (sub) => sub.name(),
+  styleUsage(usage) {
+    return this.boxWrap(usage, (this.helpWidth ?? HELP_WIDTH) - 'Usage: '.length).replaceAll(
+      '\n',
+      '\n       ',
+    );
+  },
+  padWidth: (command, helper) =>
+    Math.min(PLAIN.padWidth(command, helper), Math.floor((helper.helpWidth ?? HELP_WIDTH) * 0.4)),
+  formatItem(term, termWidth, description, helper) {
+    const item = (name: string) => Help.prototype.formatItem.call(this, name, termWidth, description, helper);
+    return description && helper.displayWidth(term) > termWidth ? `  ${term}\n${item('')}` : item(term);
+  },
+};
+
+/** A list for the end of a command's help. @param items terms of one width, with their descriptions. */
+export function helpItems(heading: string, items: readonly (readonly [term: string, description: string])[]) {
+  return ({ command }: { readonly command: CommandUnknownOpts }): string => {
+    const helper = command.createHelp();
+    const helpWidth = command.configureOutput().getOutHelpWidth?.() ?? HELP_WIDTH;
+    helper.prepareContext({ helpWidth });
+    const lines = items.map(([term, description]) =>
+      helper.formatItem(term, term.length, description, helper),
+    );
+    return ['', helper.boxWrap(heading, helpWidth), ...lines].join('\n');
+  };
 }
 
 /** Adds a command. Every command has `--json`. */

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { printable } from '../logs/printable.ts';
-import { type Column, Table } from './table.ts';
+import { type Column, Table, tableOrBlocks } from './table.ts';
 
 const COLUMNS: readonly Column<readonly [string, number]>[] = [
   { head: 'name', cell: ([name]) => name },
@@ -25,6 +25,21 @@ describe('a table', () => {
     const whole = ['name              size', 'a-very-long-name     1'];
     for (const width of [0, undefined])
       expect(new Table(COLUMNS, width).lines([['a-very-long-name', 1]])).toEqual(whole);
+  });
+
+  it('becomes a block for each row where it does not fit, with long lists broken at commas', () => {
+    const rows = [['a,bb,ccc', 1] as const, ['d', 1_000] as const];
+    expect(tableOrBlocks(COLUMNS, rows, 14)).toEqual(new Table(COLUMNS).lines(rows));
+    expect(tableOrBlocks(COLUMNS, rows)).toEqual(new Table(COLUMNS).lines(rows));
+    expect(tableOrBlocks(COLUMNS, rows, 12)).toEqual([
+      'name  a,bb,',
+      '      ccc',
+      'size  1',
+      '',
+      'name  d',
+      'size  1000',
+    ]);
+    expect(tableOrBlocks(COLUMNS, [], 8)).toEqual(['name  s…']);
   });
 
   it('escapes control sequences for the terminal', () => {

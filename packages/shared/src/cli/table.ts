@@ -47,6 +47,40 @@ export class Table<T> {
   }
 }
 
+/**
+ * The lines of a table that fits the terminal, else a block for each row, with a line for each cell.
+ *
+ * @param width maximum characters of a line; a table when undefined or 0.
+ */
+export function tableOrBlocks<T>(
+  columns: readonly Column<T>[],
+  rows: readonly T[],
+  width?: number,
+): string[] {
+  const lines = new Table(columns).lines(rows);
+  if (!width || lines.every((line) => lengthOf(line) <= width)) return lines;
+  if (rows.length === 0) return new Table(columns, width).lines(rows);
+  const label = Math.max(...columns.map(({ head }) => head.length)) + GAP.length;
+  return rows.flatMap((row, at) => [
+    ...(at === 0 ? [] : ['']),
+    ...columns.flatMap(({ head, cell }) =>
+      brokenAtCommas(printable(cell(row)), width - label).map(
+        (part, line) => (line === 0 ? head : '').padEnd(label) + part,
+      ),
+    ),
+  ]);
+}
+
+function brokenAtCommas(text: string, width: number): string[] {
+  const lines: string[] = [];
+  for (const part of text.split(/(?<=,)/)) {
+    const last = lines.at(-1);
+    if (last === undefined || lengthOf(last + part) > width) lines.push(part);
+    else lines[lines.length - 1] = last + part;
+  }
+  return lines;
+}
+
 function lengthOf(text: string): number {
   return [...text].length;
 }

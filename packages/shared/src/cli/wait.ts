@@ -24,6 +24,8 @@ export interface WaitedService extends Pick<CheckedService, 'name' | 'where' | '
 
 interface Access {
   readonly url?: string | undefined;
+  /** Where the URL is from: an option or variables. */
+  readonly source: string;
   readonly caFile?: string | undefined;
 }
 
@@ -57,7 +59,7 @@ export function addWait(program: Command, { access, ownUrl, ...service }: Waited
     )
     .option('--within <seconds>', 'fail after this time', wholeNumber(1, SECONDS_MAX))
     .action(async (options) => {
-      const { url: named, caFile } = access(options);
+      const { url: named, source, caFile } = access(options);
       const url = named ?? ownUrl();
       const parsed = URL.parse(url);
       if (parsed === null || !/^https?:$/.test(parsed.protocol))
@@ -65,7 +67,7 @@ export function addWait(program: Command, { access, ownUrl, ...service }: Waited
       const port = Number(parsed.port || (parsed.protocol === 'https:' ? 443 : 80));
       const ownPort = named === undefined ? port : undefined;
       const trust = caFile === undefined ? {} : { ca: await readText(caFile) };
-      await waitFor(program.name(), { ...service, url, trust }, { ...options, ownPort });
+      await waitFor(program.name(), { ...service, url, source, trust }, { ...options, ownPort });
     });
 }
 
@@ -76,14 +78,19 @@ export function addWait(program: Command, { access, ownUrl, ...service }: Waited
  *
  * @throws CommandError with exit code 1 when a process has ended, or the time is over.
  */
-async function waitFor(program: string, service: CheckedService, options: WaitOptions): Promise<void> {
+async function waitFor(
+  program: string,
+  service: CheckedService & Pick<Access, 'source'>,
+  options: WaitOptions,
+): Promise<void> {
+  const place = `${service.url} (${service.source})`;
   const startMs = performance.now();
   const endMs = startMs + (options.within ?? Number.POSITIVE_INFINITY) * 1_000;
   const withinMs = () => Math.ceil(Math.min(ANSWERS_WITHIN_MS, Math.max(1, endMs - performance.now())));
   let said: string | undefined;
   let saidMs = 0;
   let answered: string | undefined;
-  const asked = `; asked ${service.url}; "${program} doctor" checks more`;
+  const asked = `; asked ${place}; "${program} doctor" checks more`;
   for (;;) {
     const { reason, isAnswer } = await lookAt({ ...service, withinMs }, options);
     if (isAnswer) answered = reason;
@@ -100,7 +107,7 @@ async function waitFor(program: string, service: CheckedService, options: WaitOp
     if (nowMs >= endMs)
       throw new CommandError(`not within ${options.within} s: ${reason}${before}${asked}`, { exitCode: 1 });
     if (reason !== said || nowMs - saidMs >= PRINT_AGAIN_MS) {
-      console.error(`${program}: waiting for ${service.url}: ${reason}`);
+      console.error(`${program}: waiting for ${place}: ${reason}`);
       said = reason;
       saidMs = nowMs;
     }

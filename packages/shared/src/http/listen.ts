@@ -9,6 +9,7 @@ import {
   type Socket,
 } from 'node:net';
 import type { FastifyInstance } from 'fastify';
+import { printable } from '../logs/printable.ts';
 import { StartRefused } from '../process/lifecycle.ts';
 
 /**
@@ -26,27 +27,42 @@ export interface ListenOptions {
   readonly host: string;
   /** 0 for any free one. */
   readonly port: number;
-  /** The variable that sets the port, which is reported if the port is in use. */
-  readonly variable: string;
+  /** The variables of host and port are this with HOST and PORT. A refusal names them. */
+  readonly prefix: string;
 }
 
 /**
  * Listens on a port of one address.
  *
  * @returns the URL, with the actual port.
- * @throws StartRefused when the port is in use, or the system's error. If two processes of one user begin to
- *   listen within milliseconds, both may succeed.
+ * @throws StartRefused when the host or the port cannot be used, or the system's error. If two processes of
+ *   one user begin to listen within milliseconds, both may succeed.
  */
-export async function listen(app: FastifyInstance, { host, port, variable }: ListenOptions): Promise<string> {
-  // For a name with two addresses, Fastify would open a second server.
-  const { address } = await lookup(host);
+export async function listen(app: FastifyInstance, options: ListenOptions): Promise<string> {
+  const { host, port } = options;
   try {
+    // For a name with two addresses, Fastify would open a second server.
+    const { address } = await lookup(host);
     return await app.listen({ host: address, port });
   } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw cause;
-    throw new StartRefused(`port ${port} of ${host} is in use; stop what uses it, or set ${variable}`, {
-      cause,
-    });
+    const refusal = refusalOf((cause as NodeJS.ErrnoException).code, options);
+    throw refusal === undefined ? cause : new StartRefused(refusal, { cause });
+  }
+}
+
+function refusalOf(code: string | undefined, { host, port, prefix }: ListenOptions): string | undefined {
+  switch (code) {
+    case 'EADDRINUSE':
+      return `port ${port} of ${host} is in use; stop what uses it, or set ${prefix}PORT`;
+    case 'EACCES':
+      return `this user may not listen on port ${port}; set ${prefix}PORT to a port above 1023`;
+    case 'EADDRNOTAVAIL':
+      return `${prefix}HOST: this machine has no address ${printable(host)}; name one that it has`;
+    case 'ENOTFOUND':
+    case 'EAI_AGAIN':
+      return `${prefix}HOST: the host name ${printable(host)} does not resolve; name an address of this machine`;
+    default:
+      return undefined;
   }
 }
 

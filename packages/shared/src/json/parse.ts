@@ -1,6 +1,6 @@
 import { isUtf8 } from 'node:buffer';
 import { AppError } from '../contract/app-error.ts';
-import { faultOffset, placeAfter } from './place.ts';
+import { faultOf, placeAfter } from './place.ts';
 import { readJson } from './read.ts';
 import { JSON_CONTAINERS_MAX, JSON_DEPTH_MAX, type JsonScan, scanJson } from './scan.ts';
 
@@ -72,10 +72,7 @@ function parse(text: string): unknown {
     return JSON.parse(text);
   } catch {
     // The parser's own message quotes the text, so it is not used.
-    const at = faultOffset(text);
-    throw invalid(
-      `the text is not valid JSON${at === undefined ? '' : `: ${placeAfter(text.slice(0, at))}`}`,
-    );
+    throw invalid(faultOf(text));
   }
 }
 

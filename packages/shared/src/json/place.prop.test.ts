@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { faultOffset, placeAfter } from './place.ts';
+import { faultOf, faultOffset, placeAfter } from './place.ts';
 
 const texts = fc
   .json()
@@ -48,6 +48,28 @@ describe('the place of a fault in JSON', () => {
     ['{} {}', 'line 1, column 4'],
   ])('in %j is %s', (text, place) => {
     expect(placeAfter(text.slice(0, faultOffset(text)))).toBe(place);
+  });
+
+  it.each([
+    ['[-Infinity]', 'line 1, column 2: JSON has no NaN and no Infinity; write null or a string'],
+    ['{"a":undefined}', 'line 1, column 6: JSON has no undefined; write null, or leave the member out'],
+    ['[True]', 'line 1, column 2: JSON has true, false and null'],
+    ['{a: 1}', 'line 1, column 2: names and strings need double quotes'],
+    ['{"a":1,\n b: 1}', 'line 2, column 2: names and strings need double quotes'],
+    ['[1, 2,\n]', 'line 2, column 1: no comma may follow the last item'],
+    ['[1 // one\n]', 'line 1, column 4: JSON has no comments'],
+    ['["a\tb"]', 'line 1, column 4: write \\n or \\t for a line break or a tab in a string'],
+    ['[1', 'line 1, column 3: the text ends too early'],
+    ['[NaNa]', 'line 1, column 2'],
+    ['[secret]', 'line 1, column 2'],
+    ['{"a":1}]', 'line 1, column 8'],
+  ])('in %j comes with what JSON wants there, and no part of the text', (text, fault) => {
+    expect(faultOf(text)).toBe(fault);
+  });
+
+  it('comes with what JSON wants in linear time', () => {
+    expect(faultOf(`[1,${' '.repeat(1_000_000)}]`)).toMatch(/no comma may follow the last item$/);
+    expect(faultOf(`[${'1,'.repeat(2_000_000)}x`)).toBe('after the first 1048576 characters');
   });
 
   it('is looked for in the first mebibyte only, in linear time', () => {

@@ -13,6 +13,34 @@ export function placeAfter(text: string): string {
   return `line ${text.split('\n').length}, column ${column}`;
 }
 
+/** What often stands at a fault, and what JSON wants. */
+const HINTS: readonly (readonly [at: RegExp, hint: string])[] = [
+  [/-?(?:NaN|Infinity)\b/y, 'JSON has no NaN and no Infinity; write null or a string'],
+  [/undefined\b/y, 'JSON has no undefined; write null, or leave the member out'],
+  [/(?:True|False|None)\b/y, 'JSON has true, false and null'],
+  [/'|(?<=[{,][ \t\n\r]*)[\w$]+[ \t\n\r]*:/y, 'names and strings need double quotes'],
+  [/(?<=,[ \t\n\r]*)[}\]]/y, 'no comma may follow the last item'],
+  [/\/[/*]|#/y, 'JSON has no comments'],
+  [/[\t\n\r]/y, 'write \\n or \\t for a line break or a tab in a string'],
+  [/$/y, 'the text ends too early'],
+];
+
+/**
+ * Says where and why a text is not JSON. It quotes no part of the text, which may be a secret.
+ *
+ * @returns such as `line 3, column 14: JSON has no comments`.
+ */
+export function faultOf(text: string): string {
+  const at = faultOffset(text);
+  if (at === undefined) return `after the first ${LOOKED_AT_MAX} characters`;
+  const found = HINTS.find(([pattern]) => {
+    pattern.lastIndex = at;
+    return pattern.test(text);
+  });
+  const place = placeAfter(text.slice(0, at));
+  return found === undefined ? place : `${place}: ${found[1]}`;
+}
+
 /**
  * Finds where a text stops being JSON. `JSON.parse` names the place of some faults only, beside a part of the
  * text.

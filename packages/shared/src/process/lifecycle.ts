@@ -13,7 +13,7 @@ const FAILED_START_LINGER_MS = 500;
 
 /** A service cannot start. The message says what is wrong and what the operator must do. */
 export class StartRefused extends Error {
-  override readonly name = 'StartRefused';
+  override readonly name: string = 'StartRefused';
 }
 
 export interface RunningService {

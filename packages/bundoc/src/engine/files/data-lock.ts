@@ -9,11 +9,12 @@ import {
   requireEmptySync,
   writeSmallSync,
 } from '@bundoc/shared/files/small-files';
+import { StartRefused } from '@bundoc/shared/process/lifecycle';
 
 const SQLITE_BUSY = 5;
 
-/** Another process uses the same data folder. The message identifies it if possible. */
-export class DataFolderInUse extends Error {
+/** Another process uses the same data folder. The message identifies it if possible, and says what to do. */
+export class DataFolderInUse extends StartRefused {
   override readonly name = 'DataFolderInUse';
 }
 
@@ -72,18 +73,14 @@ export function lockDataFolder(directory: string): HeldLock {
         `the lock of the data folder cannot be taken: ${(error as Error).message} (${path}); the folder must be there, and Bundoc must be able to write to it`,
         { cause: error },
       );
-    throw new DataFolderInUse(`the data folder is in use by another Bundoc process${holder}`, {
-      cause: error,
-    });
+    throw new DataFolderInUse(inUse(directory, holder ?? ''), { cause: error });
   }
   const held = { database, folder };
   return {
     requireHeld: () => {
       const present = readNote(held.folder);
       if (present === undefined || present === note) return;
-      throw new DataFolderInUse(
-        `the data folder is in use by another Bundoc process${describe(held.folder)}`,
-      );
+      throw new DataFolderInUse(inUse(directory, describe(held.folder)));
     },
     [Symbol.dispose]: () => {
       if (!held.database.isOpen) return;
@@ -126,6 +123,10 @@ function removeNote(folder: DataFolder): void {
   } catch (error) {
     if (codeOf(error) === undefined) throw error;
   }
+}
+
+function inUse(directory: string, holder: string): string {
+  return `the data folder ${directory} is in use by another Bundoc process${holder}: stop that process, or name another folder in BUNDOC_DATA_DIR`;
 }
 
 /** Who wrote the note beside the lock. Informational: the database is the lock. */

@@ -4,9 +4,20 @@ import type { Work } from '../../work/work.ts';
 import type { IndexEntry, KeyRange, UsableIndex } from './index-port.ts';
 import type { Awaitable, DocumentPage, ListQuery, Position, ProjectStore, StoredDocument } from './port.ts';
 
+/** A place that a reader holds and others need. Leaving it has no effect a second time. */
+export interface ReadPlace {
+  leave(): void;
+  /** Waits for a place again. @throws AppError `rate_limited`, `overloaded`. */
+  retake(): Promise<void>;
+}
+
 export interface SnapshotOptions {
   /** The state to show, which an earlier snapshot of the collection had. The present one by default. */
   readonly asOf?: Position | undefined;
+  /** The time by which documents count as expired, milliseconds since 1970. The present by default. */
+  readonly expiryAtMs?: number | undefined;
+  /** Left while the snapshot waits for a connection, so that others can read meanwhile. */
+  readonly place?: ReadPlace | undefined;
 }
 
 /** A query of a snapshot's documents, which are those of its collection. */
@@ -40,6 +51,8 @@ export interface IndexPage {
   readonly entries: readonly FoundEntry[];
   /** Ids of documents that the search has read, and whose stored bytes do not open. */
   readonly unreadable?: readonly string[];
+  /** Entries whose documents the search has read, and which have changed since. */
+  readonly outOfDate?: number;
   /** Expired documents that the search has read and left out, and their bytes. */
   readonly skippedExpired?: DocumentPage['skippedExpired'];
   /**
@@ -60,6 +73,9 @@ export interface IndexPage {
 export interface StoreSnapshot extends Disposable {
   /** The position of the last commit that it shows. Undefined before the first read, which determines it. */
   readonly asOf: Position | undefined;
+
+  /** As in {@link SnapshotOptions}. Undefined when its documents do not expire. */
+  readonly expiryAtMs?: number;
 
   /** As {@link ProjectStore.list}. */
   list(query: SnapshotListQuery): Promise<DocumentPage>;

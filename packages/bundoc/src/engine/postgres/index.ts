@@ -69,6 +69,8 @@ export async function openPostgresStorage(
       lostProjects: () => lost.count,
       databaseConnections: () => database.connections,
       databaseWaiting: () => database.waiting,
+      databaseSnapshots: () => snapshots.held,
+      databaseSnapshotsWaiting: () => snapshots.waiting,
     },
     isReady: () => Promise.race([acceptsWrites(database), sleep(READY_WITHIN_MS, false, { ref: false })]),
     projects: (keys, storage, onSetAside, settle) =>

@@ -194,12 +194,13 @@ export class PostgresStore implements ProjectStore {
     return await snapshot.list(query);
   }
 
-  snapshot(collection: string, { asOf }: SnapshotOptions = {}): PostgresSnapshot {
+  snapshot(collection: string, { asOf, place }: SnapshotOptions = {}): PostgresSnapshot {
     return new PostgresSnapshot(this.#snapshots, {
       collection,
       found: this.#indexing.ready(collection),
       ordered: this.#indexing.whole(collection),
       asOf,
+      place,
     });
   }
 

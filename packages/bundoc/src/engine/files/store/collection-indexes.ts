@@ -116,7 +116,10 @@ export class CollectionIndexes implements EngineIndexes {
   status(collection: string): readonly IndexStatus[] {
     return (this.#indexed.get(collection)?.indexes ?? []).map(
       ({ spec: { name, fields, unique }, progress, memoryBytes: bytes }) => ({
-        ...{ name, fields, unique, bytes },
+        name,
+        fields,
+        unique,
+        bytes,
         ...progress,
       }),
     );

@@ -2,7 +2,7 @@ import { COMMIT_BYTES_MAX, type Position } from '../../port/port.ts';
 import type { Queryable, Row, Statement } from '../database/database.ts';
 import { PAGE_BYTES } from '../order/page.ts';
 import { KEYS, small } from '../rows/rows.ts';
-import type { SealedPage } from './run-rows.ts';
+import type { StoredPage } from './run-rows.ts';
 
 /** Changed documents that one statement reads, and the bytes of their keys. It reads at least one. */
 const CHANGES_AT_ONCE = 2_000;
@@ -106,7 +106,7 @@ export interface OrderedRows {
   readonly isComplete: boolean;
   /** As `readStateRow` takes them, with the sealed bytes, which are null beyond the limit. */
   readonly documents: readonly Row[];
-  readonly pages: readonly SealedPage[];
+  readonly pages: readonly StoredPage[];
 }
 
 /** Undefined for an index that does not exist, or is not whole. */

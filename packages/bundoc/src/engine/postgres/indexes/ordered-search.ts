@@ -7,23 +7,13 @@ import type { OrderEntry as Entry } from '../order/entry.ts';
 import { Page } from '../order/page.ts';
 import type { PageSource } from '../order/run-cursor.ts';
 import { OrderedSearch } from '../order/search.ts';
+import type { OpenedRow } from '../rows/opened-row.ts';
 import type { KnownOrder, OrderedRows, WantedRows } from './ordered-rows.ts';
 import { type OrderedState, RunsDamaged } from './ordered-state.ts';
-import type { SealedPage } from './run-rows.ts';
+import type { StoredPage } from './run-rows.ts';
 
 /** Reads one state of an index. Undefined when it is gone, or is built again. */
 export type ReadOrdered = (known: KnownOrder, wanted: WantedRows) => Promise<OrderedRows | undefined>;
-
-/** A row of a document, opened. */
-export interface OpenedRow {
-  /** Undefined for a row that does not open. */
-  readonly seq: Position | undefined;
-  readonly name: string;
-  /** Undefined for a row that does not open. */
-  readonly id: string | undefined;
-  /** Undefined if its bytes do not open; 'unread' if they were not read. */
-  readonly document: StoredDocument | 'unread' | undefined;
-}
 
 /** Pages of an index that were read and decoded. */
 export interface PageStore extends PageSource {
@@ -45,6 +35,8 @@ export interface FoundDocuments {
   /** Ids of documents that do not open, and the names of those whose ids do not open either. */
   readonly unreadable: readonly string[];
   readonly unnamed: readonly string[];
+  /** Entries whose documents have changed since. */
+  readonly outOfDate: number;
   /** The place behind which the search continues; undefined at the end of the range. */
   readonly last: string | undefined;
 }
@@ -78,8 +70,8 @@ export class Unsettled extends Error {
 
 /**
  * Finds documents by an index, as of the commit that the state shows afterwards. Each statement reads the
- * latest changes with documents and pages, in one snapshot. A row at a place is read again if its document has
- * changed since: the change is in the tail, at this place or, if its id was used again, at another.
+ * latest changes with documents and pages, in one snapshot. A row at a place is read again if its document
+ * has changed since: the change is in the tail, at this place or, if its id was used again, at another.
  */
 export class OrderedLookup {
   readonly #ports: OrderedSearchPorts;
@@ -104,7 +96,8 @@ export class OrderedLookup {
    * Finds entries and their documents.
    *
    * @throws StateMoved when documents may have several entries, and the search was planned for one of each;
-   *   Unsettled when its documents change faster than they are read; OrderedIndexGone, RunsDamaged, VersionUnknown, those of reading.
+   * Unsettled when its documents change faster than they are read; OrderedIndexGone, RunsDamaged,
+   * VersionUnknown, those of reading.
    */
   async find(query: IndexSearch): Promise<ShownDocuments> {
     const { state, isFixed } = this.#ports;
@@ -124,8 +117,8 @@ export class OrderedLookup {
   }
 
   /**
-   * All entries of some ranges, in chunks, without those that the tail knows to be out of date. All reads must
-   * show one state.
+   * All entries of some ranges, in chunks, without those that the tail knows to be out of date. All reads
+   * must show one state.
    *
    * @param mayBeMultiple false if documents must have one entry each.
    * @throws StateMoved, OrderedIndexGone, RunsDamaged, VersionUnknown, those of reading.
@@ -231,7 +224,7 @@ export class OrderedLookup {
     state.foundStale(wanted.documents.length, stale);
   }
 
-  #keepPages(found: readonly SealedPage[]): void {
+  #keepPages(found: readonly StoredPage[]): void {
     const { state, pages } = this.#ports;
     for (const { id, run, sealed } of found) {
       try {
@@ -257,6 +250,7 @@ class Taken {
   readonly #unreadable = new Set<string>();
   readonly #unnamed = new Set<string>();
   bytes = 0;
+  #outOfDate = 0;
   /** The places of the last two entries that were looked at; one place may have several. */
   #last: string | undefined;
   #before: string | undefined;
@@ -269,8 +263,9 @@ class Taken {
   add({ place }: Entry, row: OpenedRow | undefined): void {
     if (this.#last !== place) this.#before = this.#last;
     this.#last = place;
-    if (row === undefined || row.document === 'unread') return;
-    if (row.document !== undefined) {
+    if (row?.document === 'unread') return;
+    if (row === undefined) this.#outOfDate++;
+    else if (row.document !== undefined) {
       this.documents.push({ place, document: row.document });
       this.bytes += row.document.text.length;
     } else if (row.id === undefined) this.#unnamed.add(row.name);
@@ -282,6 +277,7 @@ class Taken {
       documents: this.documents,
       unreadable: [...this.#unreadable],
       unnamed: [...this.#unnamed],
+      outOfDate: this.#outOfDate,
       last,
     };
   }

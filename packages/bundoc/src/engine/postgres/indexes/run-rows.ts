@@ -6,7 +6,7 @@ import { orUndefined } from '../rows/rows.ts';
 import { IS_LEFT } from './blind-index.ts';
 
 /** How long a node keeps the work on an index without a sign of life. */
-const WORK_S = 60;
+const WORK_S = 10;
 /** Pages that one statement removes. */
 const REMOVED_AT_ONCE = 500;
 
@@ -20,23 +20,29 @@ FROM bundoc.heads AS h JOIN bundoc.indexes AS i ON i.project = h.project WHERE h
 const TAKE_WORK: Statement = {
   name: 'bundoc-take-work-on-runs-1',
   text: `
-UPDATE bundoc.indexes SET worked_until = now() + interval '${WORK_S} seconds'
+UPDATE bundoc.indexes SET worked_until = now() + interval '${WORK_S} seconds', worked_by = $3
 WHERE project = $1 AND id = $2 AND NOT dropped
   AND worked_until NOT BETWEEN now() AND now() + interval '${2 * WORK_S} seconds' RETURNING id`,
 };
+const KEEP_WORK: Statement = {
+  name: 'bundoc-keep-work-on-runs-1',
+  text: `
+UPDATE bundoc.indexes SET worked_until = now() + interval '${WORK_S} seconds'
+WHERE project = $1 AND id = $2 AND NOT dropped AND worked_by = $3 RETURNING id`,
+};
 const END_WORK: Statement = {
   name: 'bundoc-end-work-on-runs-1',
-  text: `UPDATE bundoc.indexes SET worked_until = '-infinity' WHERE project = $1 AND id = $2`,
+  text: `UPDATE bundoc.indexes SET worked_until = '-infinity' WHERE project = $1 AND id = $2 AND worked_by = $3`,
 };
 /**
- * Pages of a new run. The lock on the index's row keeps them from being added after those of a dropped index or
- * a deleted project were removed: that row goes first.
+ * Pages of a new run. The lock on the index's row keeps them from being added after those of a dropped index
+ * or a deleted project were removed: that row goes first.
  */
 const ADD_PAGES: Statement = {
   name: 'bundoc-add-index-pages-1',
   text: `
 WITH index AS (
-  SELECT id FROM bundoc.indexes WHERE project = $1 AND id = $2 AND NOT dropped FOR NO KEY UPDATE
+  SELECT id FROM bundoc.indexes WHERE project = $1 AND id = $2 AND NOT dropped AND worked_by = $6 FOR NO KEY UPDATE
 ), working AS (
   UPDATE bundoc.indexes AS i SET worked_until = now() + interval '${WORK_S} seconds' FROM index
   WHERE i.project = $1 AND i.id = index.id RETURNING i.id
@@ -106,7 +112,7 @@ const REMOVE_RUN: Statement = {
 };
 
 /** A page of a run, as it is stored. */
-export interface SealedPage {
+export interface StoredPage {
   readonly id: number;
   /** In hex. */
   readonly run: string;
@@ -137,12 +143,15 @@ export class RunRows {
   readonly #project: string;
   readonly #id: number;
   readonly #rows: RowCipher;
+  readonly #worker: string;
 
-  constructor(database: Queryable, project: string, id: number, rows: RowCipher) {
+  /** @param worker the UUID of the worker, for its turn. */
+  constructor(database: Queryable, project: string, id: number, rows: RowCipher, worker: string) {
     this.#database = database;
     this.#project = project;
     this.#id = id;
     this.#rows = rows;
+    this.#worker = worker;
   }
 
   /** Undefined for an index that is gone. @throws VersionUnknown. */
@@ -162,23 +171,28 @@ export class RunRows {
     return { version, keyVersion: keyVersion ?? undefined, manifest, isDamaged, isWhole, since, seq };
   }
 
-  /** Whether this node may work on the runs now. */
+  /** Whether this node may work on the runs now, for 10 s after its last sign of life. */
   async takeWork(): Promise<boolean> {
-    return (await this.#query(TAKE_WORK)).length > 0;
+    return (await this.#query(TAKE_WORK, this.#worker)).length > 0;
+  }
+
+  /** A sign of life. @returns false when another node works on them, or the index is gone. */
+  async keepWork(): Promise<boolean> {
+    return (await this.#query(KEEP_WORK, this.#worker)).length > 0;
   }
 
   async endWork(): Promise<void> {
-    await this.#query(END_WORK);
+    await this.#query(END_WORK, this.#worker);
   }
 
-  /** Adds pages to a new run. @returns false for an index that is gone. */
+  /** Adds pages to a new run. @returns false when another node works on them, or the index is gone. */
   async addPages(
     run: string,
     pages: readonly { readonly id: number; readonly sealed: Buffer }[],
   ): Promise<boolean> {
     const ids = pages.map(({ id }) => id);
     const bytes = Buffer.concat(pages.map(({ sealed }) => sealed));
-    return (await this.#query(ADD_PAGES, Buffer.from(run, 'hex'), ids, bytes)).length > 0;
+    return (await this.#query(ADD_PAGES, Buffer.from(run, 'hex'), ids, bytes, this.#worker)).length > 0;
   }
 
   /**
@@ -205,7 +219,7 @@ export class RunRows {
   }
 
   /** Some pages; damaged and missing ones are left out. */
-  async pages(ids: readonly number[]): Promise<readonly SealedPage[]> {
+  async pages(ids: readonly number[]): Promise<readonly StoredPage[]> {
     const found = await this.#database.query(PAGES, [this.#project, ids]);
     return found.map(([id, run, sealed]) => ({
       id: id as number,

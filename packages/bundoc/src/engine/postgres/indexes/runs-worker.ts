@@ -1,15 +1,15 @@
+import { randomUUID } from 'node:crypto';
 import { OpenError } from '@bundoc/shared/crypto/aead';
 import { readValue } from '../../../values/value.ts';
 import { TREE_BYTES_MAX } from '../../../work/large-bytes.ts';
 import type { OwnWork, Work } from '../../../work/work.ts';
 import { type IndexKeys, indexKeysOf, JOBS } from '../../indexes/index-keys.ts';
-import type { ListQuery } from '../../port/port.ts';
+import type { ListQuery, Position } from '../../port/port.ts';
 import type { Database, Queryable, Transaction } from '../database/database.ts';
 import { comparePlaces, type OrderEntry as Entry, entriesOf } from '../order/entry.ts';
 import type { Manifest, Run } from '../order/manifest.ts';
 import { mergeFrom, mergeRuns } from '../order/merge.ts';
 import { type RunSteps, RunWriter, writeRun } from '../order/run-writer.ts';
-import type { ReadPage } from '../reads/row-reader.ts';
 import type { PageCipher, RowCipher } from '../rows/row-cipher.ts';
 import { type BlindIndex, type BlindIndexes, CHANGED } from './blind-index.ts';
 import { readOrdered } from './ordered-rows.ts';
@@ -22,6 +22,8 @@ const BUILD_PAGE = { limit: 500, bytesMax: 1_048_576 };
 export interface OrderSizes {
   /** Entries of a run of a build, which are sorted in memory. */
   readonly segmentEntries: number;
+  /** Units of their places. */
+  readonly segmentUnits: number;
   /** Changes, or bytes of their places, after which a tail becomes a run. */
   readonly tailChanges: number;
   readonly tailBytes: number;
@@ -34,16 +36,29 @@ export interface OrderSizes {
 /** 65,536 entries take 10 MiB. */
 export const ORDER_SIZES: OrderSizes = {
   segmentEntries: 65_536,
+  segmentUnits: 8_388_608,
   tailChanges: 4_096,
   tailBytes: 1_048_576,
   tailChangesMax: 16_384,
   commitsUnseenMax: 65_536,
 };
 
+/** A page of the documents of a collection. */
+export interface IndexedPage {
+  /** In the order of their creation, without those that do not open: an index has the others. */
+  readonly documents: readonly {
+    readonly position: Position;
+    /** The position of its last change. */
+    readonly seq: Position;
+    readonly text: Buffer;
+  }[];
+  readonly next: Position | undefined;
+}
+
 export interface RunsWorkerOptions {
   readonly project: string;
   readonly database: Database;
-  readonly listRows: (query: ListQuery) => Promise<ReadPage>;
+  readonly listRows: (query: ListQuery) => Promise<IndexedPage>;
   /** Observes every error, and turns it into the error for callers. */
   readonly watched: <T>(work: Promise<T>) => Promise<T>;
   readonly ownWork: OwnWork;
@@ -58,6 +73,7 @@ export class RunsWorker {
   readonly #options: RunsWorkerOptions;
   readonly #rows: RowCipher;
   readonly #sizes: OrderSizes;
+  readonly #id = randomUUID();
   /** Indexes that may need work. */
   readonly #due = new Set<number>();
   /** Versions of runs that answers could not read. */
@@ -191,17 +207,23 @@ export class RunsWorker {
     const entries: Entry[] = [];
     let { indexed } = begun;
     let after: number | undefined = begun.builtTo as number;
-    while (after !== undefined && entries.length < this.#sizes.segmentEntries) {
-      if (this.#stopped) return 'stopped';
+    let units = 0;
+    const { segmentEntries, segmentUnits } = this.#sizes;
+    while (after !== undefined && entries.length < segmentEntries && units < segmentUnits) {
+      if (this.#stopped || !(await own.work.outside(() => own.rows.keepWork()))) return 'stopped';
       const query: ListQuery = { collection, after, ...BUILD_PAGE };
-      const page: ReadPage = await own.work.outside(() => this.#options.listRows(query));
+      const page: IndexedPage = await own.work.outside(() => this.#options.listRows(query));
       for (const { position, seq, text } of page.documents) {
         if (position > begun.asOf) break;
         indexed++;
         // A later state is in the tail.
         if (seq > begun.asOf) continue;
         const keys = await keysOf(index, text, own.work);
-        entries.push(...entriesOf(position, seq, keys.tooMany ? 'too many' : keys.keys));
+        const made = entriesOf(position, seq, keys.tooMany ? 'too many' : keys.keys);
+        for (const entry of made) {
+          entries.push(entry);
+          units += entry.place.length;
+        }
       }
       after = page.next === undefined || page.next >= begun.asOf ? undefined : page.next;
     }
@@ -276,7 +298,7 @@ export class RunsWorker {
   }
 
   #runRows(id: number, queryable: Queryable = this.#options.database): RunRows {
-    return new RunRows(queryable, this.#options.project, id, this.#rows);
+    return new RunRows(queryable, this.#options.project, id, this.#rows, this.#id);
   }
 }
 

@@ -19,7 +19,7 @@ import {
 import { ProjectGone } from '../commit/must-reopen.ts';
 import type { Queryable, Row, Statement } from '../database/database.ts';
 import { retryUnavailable } from '../database/retry-unavailable.ts';
-import type { OpenedRow } from '../indexes/ordered-search.ts';
+import type { OpenedRow } from '../rows/opened-row.ts';
 import { type RowCipher, versionMissing } from '../rows/row-cipher.ts';
 import { orUndefined, ROW_COLUMNS, readStateRow, requireUpTo, SEALED } from '../rows/rows.ts';
 import type { SealedRow, SharedReads } from './shared-reads.ts';
@@ -221,8 +221,8 @@ export class RowReader {
   }
 
   /**
-   * Opens a row of a living document: the columns of a state, and the sealed bytes, which are null if they were
-   * not read. Damage is reported, and not thrown.
+   * Opens a row of a living document: the columns of a state, and the sealed bytes, which are null if they
+   * were not read. Damage is reported, and not thrown.
    *
    * @throws VersionUnknown; AppError `integrity_error` for a row after the last commit.
    */

@@ -35,8 +35,8 @@ SELECT FROM made`,
 };
 
 /**
- * All tables except that of the project's file. A worker adds runs and pages only while their index is there, so
- * that goes first.
+ * All tables except that of the project's file. A worker adds runs and pages only while their index is there,
+ * so that goes first.
  */
 const TABLES = [
   'documents',

@@ -1,10 +1,11 @@
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import { type FoundBy, type IndexRef, isRefTo, type UsableIndex } from '../../port/index-port.ts';
+import { type FoundBy, isRefTo, type UsableIndex } from '../../port/index-port.ts';
 import type { DocumentPage, Position, StoredDocument } from '../../port/port.ts';
 import {
   beyondLastCommit,
   type IndexPage,
   type IndexSearch,
+  type ReadPlace,
   type SnapshotListQuery,
   StateMoved,
   type StoreSnapshot,
@@ -13,17 +14,8 @@ import {
 import type { BoundStatement, Queryable, Row, Statement } from '../database/database.ts';
 import type { HeldTransaction } from '../database/held-transaction.ts';
 import { retryUnavailable } from '../database/retry-unavailable.ts';
-import { aliveOf } from '../indexes/alive-entries.ts';
 import { type BlindIndex, searchedTokens, usableOf } from '../indexes/blind-index.ts';
 import type { OrderedIndexes } from '../indexes/ordered-indexes.ts';
-import { readOrdered } from '../indexes/ordered-rows.ts';
-import {
-  type FoundDocuments,
-  OrderedIndexGone,
-  OrderedLookup,
-  Unsettled,
-} from '../indexes/ordered-search.ts';
-import { type OrderedState, RunsDamaged } from '../indexes/ordered-state.ts';
 import {
   type FoundByTokens,
   indexChanged,
@@ -32,6 +24,7 @@ import {
   type RowReader,
 } from '../reads/row-reader.ts';
 import type { RowCipher } from '../rows/row-cipher.ts';
+import { OrderedAnswers } from './ordered-answers.ts';
 import type { SnapshotConnections } from './snapshot-connections.ts';
 
 /** Changes of other collections that a search for one of this collection visits; more count as one. */
@@ -80,6 +73,7 @@ export interface ShownCollection {
   readonly ordered: readonly BlindIndex[];
   /** The state to show. By default that of the first read. */
   readonly asOf: Position | undefined;
+  readonly place: ReadPlace | undefined;
 }
 
 /** A state of a collection: the position of the last commit, and the number of documents. */
@@ -96,11 +90,7 @@ export class PostgresSnapshot implements StoreSnapshot {
   readonly #of: ShownCollection;
   #shown: Shown | undefined;
   #held: Promise<HeldTransaction> | undefined;
-  /** Lookups of the transaction, by index. */
-  readonly #lookups = new Map<number, OrderedLookup>();
-  /** Indexes that turned out to have several entries of a document. */
-  readonly #multiple = new Set<number>();
-  #isUnsettled = false;
+  readonly #order: OrderedAnswers;
   #hasMoved = false;
   #isOver = false;
   #checkedMs: number;
@@ -108,6 +98,7 @@ export class PostgresSnapshot implements StoreSnapshot {
   constructor(ports: SnapshotPorts, of: ShownCollection) {
     this.#ports = ports;
     this.#of = of;
+    this.#order = new OrderedAnswers(ports, of.ordered);
     this.#checkedMs = ports.clock.monotonic();
     ports.open.add(this);
   }
@@ -131,13 +122,7 @@ export class PostgresSnapshot implements StoreSnapshot {
   }
 
   usable(): readonly UsableIndex[] {
-    const { found, ordered } = this.#of;
-    const isUsable = (index: BlindIndex) => this.#ports.ordered.isUsable(index);
-    const inOrder = ordered.filter(isUsable).map((index) => {
-      const usable = this.#ports.ordered.describe(index);
-      return this.#multiple.has(index.id) ? { ...usable, isMultiple: true } : usable;
-    });
-    return [...usableOf(found), ...inOrder];
+    return [...usableOf(this.#of.found), ...this.#order.usable()];
   }
 
   search(query: IndexSearch): Promise<IndexPage | undefined> {
@@ -159,96 +144,29 @@ export class PostgresSnapshot implements StoreSnapshot {
     const { collection } = this.#of;
     const by = query.found && this.#tokensOf(query.found);
     if (this.#shown !== undefined || this.#held !== undefined)
-      return await this.#inTransaction((held) => reader.list({ ...query, collection }, by, held));
+      return await this.#inTransaction(
+        (held) => reader.list({ ...query, collection }, by, held),
+        query.work?.signal,
+      );
     const page = await reader.list({ ...query, collection }, by);
     this.#shown = await this.#asRequested(page);
     return page;
   }
 
-  count(query: Pick<IndexSearch, 'index' | 'ranges'>): Promise<number | undefined> {
-    return this.#ports.watched(this.#count(query));
-  }
-
-  /** Whether an entry counts is asked in the transaction that has read it. */
-  async #count({
-    index: wanted,
-    ranges,
-  }: Pick<IndexSearch, 'index' | 'ranges'>): Promise<number | undefined> {
-    const index = this.#orderOf(wanted);
-    if (index === undefined) return undefined;
-    const { project, rows } = this.#ports;
-    const collection = rows.collectionToken(index.collection);
-    return await this.#inTransaction((held) =>
-      this.#withOrder(index, this.#lookupIn(held, index), async (lookup) => {
-        let count = 0;
-        for await (const entries of lookup.entries(ranges, wanted.isMultiple))
-          count += (await aliveOf(held, project, collection, entries)).length;
-        return count;
-      }),
-    );
-  }
-
-  #orderOf(wanted: IndexRef): BlindIndex | undefined {
-    return this.#of.ordered.find(({ spec }) => isRefTo(spec, wanted));
-  }
-
-  /** The answer begins again without an index that is gone or damaged. */
-  async #withOrder<T>(
-    index: BlindIndex,
-    lookup: OrderedLookup,
-    use: (lookup: OrderedLookup) => Promise<T>,
-  ): Promise<T> {
-    try {
-      return await use(lookup);
-    } catch (error) {
-      if (error instanceof StateMoved) this.#multiple.add(index.id);
-      if (error instanceof Unsettled) this.#isUnsettled = true;
-      // Or the project is gone.
-      if (error instanceof OrderedIndexGone) await this.#ports.reader.position();
-      if (error instanceof RunsDamaged || error instanceof OrderedIndexGone)
-        this.#ports.ordered.isDamaged(index, lookup.version);
-      else if (!(error instanceof Unsettled)) throw error;
-      throw new StateMoved();
-    }
+  count(query: Pick<IndexSearch, 'index' | 'ranges' | 'work'>): Promise<number | undefined> {
+    if (!this.#order.has(query.index)) return Promise.resolve(undefined);
+    const counting = this.#inTransaction((held) => this.#order.count(query, held), query.work?.signal);
+    return this.#ports.watched(counting);
   }
 
   async #search(query: IndexSearch): Promise<IndexPage | undefined> {
-    const index = this.#orderOf(query.index);
-    if (index === undefined) return undefined;
-    const find = (lookup: OrderedLookup) => this.#withOrder(index, lookup, () => lookup.find(query));
-    if (this.#isUnsettled || this.#shown !== undefined || this.#held !== undefined)
-      return pageOf(await this.#inTransaction((held) => find(this.#lookupIn(held, index))));
-    const { ordered, database, clock } = this.#ports;
-    const state = ordered.stateOf(index);
-    const present: Queryable = {
-      query: (...of) => retryUnavailable(clock, () => database.query(...of)),
-    };
-    const found = await find(this.#lookup(state, present, false));
-    this.#shown = await this.#asRequested(found);
-    ordered.used(index);
-    return pageOf(found);
-  }
-
-  /** All searches of a transaction share what they have read. */
-  #lookupIn(held: Queryable, index: BlindIndex): OrderedLookup {
-    const known = this.#lookups.get(index.id);
-    if (known !== undefined) return known;
-    const lookup = this.#lookup(this.#ports.ordered.newState(index), held, true);
-    this.#lookups.set(index.id, lookup);
-    return lookup;
-  }
-
-  #lookup(state: OrderedState, queryable: Queryable, isFixed: boolean): OrderedLookup {
-    const { project, rows, ordered, reader } = this.#ports;
-    const { id, collection } = state.index;
-    const place = { project, id, collection: rows.collectionToken(collection) };
-    return new OrderedLookup({
-      state,
-      isFixed,
-      pages: ordered.pages,
-      read: (known, wanted) => readOrdered(queryable, place, known, wanted),
-      open: (row, seq) => reader.openRow(row, seq),
-    });
+    if (!this.#order.has(query.index)) return undefined;
+    const isLater = this.#shown !== undefined || this.#held !== undefined;
+    if (isLater || this.#order.needsTransaction)
+      return await this.#inTransaction((held) => this.#order.find(query, held), query.work?.signal);
+    const page = await this.#order.find(query);
+    this.#shown = await this.#asRequested(page);
+    return page;
   }
 
   #tokensOf({ index, keys }: FoundBy): FoundByTokens {
@@ -271,9 +189,9 @@ export class PostgresSnapshot implements StoreSnapshot {
     return { asOf, total };
   }
 
-  async #inTransaction<T>(read: (held: HeldTransaction) => Promise<T>): Promise<T> {
+  async #inTransaction<T>(read: (held: HeldTransaction) => Promise<T>, signal?: AbortSignal): Promise<T> {
     if (this.#isOver) throw snapshotTooOld();
-    this.#held ??= this.#begin();
+    this.#held ??= this.#begin(signal);
     const held = await this.#held;
     if (this.#hasMoved) {
       this.#hasMoved = false;
@@ -283,11 +201,15 @@ export class PostgresSnapshot implements StoreSnapshot {
     return result;
   }
 
-  async #begin(): Promise<HeldTransaction> {
+  /** @param signal ends the wait for a connection. */
+  async #begin(signal: AbortSignal | undefined): Promise<HeldTransaction> {
     const { connections, project } = this.#ports;
+    const { place } = this.#of;
     const asOf = this.#shown?.asOf ?? this.#of.asOf;
-    const { held, rows } = await connections.begin(project, this.#changedSince(asOf ?? NEVER));
+    place?.leave();
+    const { held, rows } = await connections.begin(project, this.#changedSince(asOf ?? NEVER), signal);
     try {
+      await place?.retake();
       this.#shown = this.#stateOf(rows, asOf);
     } catch (error) {
       held.end(snapshotTooOld());
@@ -325,15 +247,6 @@ export class PostgresSnapshot implements StoreSnapshot {
     this.#checkedMs = nowMs;
     await reader.position();
   }
-}
-
-function pageOf({ documents, unreadable, unnamed, last }: FoundDocuments): IndexPage {
-  const entries = documents.map(({ place, document }) => ({
-    key: place,
-    id: document.metadata._id,
-    document,
-  }));
-  return { entries, unreadable: [...unreadable, ...unnamed], last };
 }
 
 /** @throws ProjectGone. */

@@ -82,15 +82,17 @@ export class SnapshotConnections {
    * after a while, and then throws `snapshot_too_old`.
    *
    * @param first the first statement.
+   * @param signal ends the wait at once, with its reason.
    * @returns the transaction, with the rows of the first statement.
    * @throws AppError `rate_limited`, `overloaded`; those of the database.
    */
   async begin(
     project: string,
     first: BoundStatement,
+    signal?: AbortSignal,
   ): Promise<{ readonly held: HeldTransaction; readonly rows: readonly Row[] }> {
     const { database, clock, heldMsMax } = this.#options;
-    const place = await this.#places.take(shareIn(project), 1);
+    const place = await this.#places.take(shareIn(project), 1, signal);
     const sinceMs = clock.monotonic();
     const free = () => {
       this.#accounts.charge(place.account, US_OF_MS * (clock.monotonic() - sinceMs));
