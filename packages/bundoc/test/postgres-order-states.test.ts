@@ -28,6 +28,7 @@ const ACCOUNTS = 200;
 const SUM = 200_000;
 /** Runs of some pages each; merges go on all the time. */
 const SIZES = {
+  buildDocuments: 30,
   segmentEntries: 50,
   segmentUnits: 100_000,
   tailChanges: 16,

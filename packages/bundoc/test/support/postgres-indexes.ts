@@ -10,6 +10,7 @@ import { type UsedDatabase, useDatabase } from './use-database.ts';
 export const NONE = { kind: 'none' } as const;
 /** Tails and runs of few entries, so that short histories have many. */
 export const SMALL = {
+  buildDocuments: 2,
   segmentEntries: 3,
   segmentUnits: 1_000,
   tailChanges: 2,

@@ -76,7 +76,7 @@ const RESET: Statement = {
   text: `
 WITH reset AS (
   UPDATE bundoc.indexes AS i SET runs_version = $3 + 1, runs_key_version = NULL, runs = NULL, runs_indexed = 0, pages = 0, as_of = 0,
-    since = greatest(i.since, h.seq)
+    since = h.seq
   FROM bundoc.heads AS h WHERE i.project = $1 AND i.id = $2 AND i.runs_version = $3 AND NOT i.dropped AND h.project = $1 RETURNING i.id
 ), left_runs AS (
   UPDATE bundoc.index_runs AS r SET left_at = now() FROM reset

@@ -16,10 +16,12 @@ import { readOrdered } from './ordered-rows.ts';
 import { OrderedState, RunsDamaged } from './ordered-state.ts';
 import { RunRows, type StoredRuns } from './run-rows.ts';
 
-/** A page of documents that a build reads. */
-const BUILD_PAGE = { limit: 500, bytesMax: 1_048_576 };
+/** Bytes of documents that a build reads at once. */
+const BUILD_BYTES = 1_048_576;
 /** Sizes of tails and runs. */
 export interface OrderSizes {
+  /** Documents that a build reads at once. */
+  readonly buildDocuments: number;
   /** Entries of a run of a build, which are sorted in memory. */
   readonly segmentEntries: number;
   /** Units of their places. */
@@ -35,6 +37,7 @@ export interface OrderSizes {
 
 /** 65,536 entries take 10 MiB. */
 export const ORDER_SIZES: OrderSizes = {
+  buildDocuments: 500,
   segmentEntries: 65_536,
   segmentUnits: 8_388_608,
   tailChanges: 4_096,
@@ -179,8 +182,8 @@ export class RunsWorker {
 
   /** One swap of the runs. */
   async #step(index: BlindIndex, runs: RunRows, stored: StoredRuns, work: Work): Promise<Step> {
-    const { manifest, since, isDamaged, keyVersion, version } = stored;
-    if (isDamaged) return 'damaged';
+    const { manifest, since, seq, isDamaged, keyVersion, version } = stored;
+    if (isDamaged || since > seq) return 'damaged';
     const own = new RunsOfIndex(runs, this.#rows, work);
     if (manifest?.builtTo !== 'all') {
       const begun = manifest ?? { asOf: since, builtTo: 0, indexed: 0, runs: [] };
@@ -208,10 +211,10 @@ export class RunsWorker {
     let { indexed } = begun;
     let after: number | undefined = begun.builtTo as number;
     let units = 0;
-    const { segmentEntries, segmentUnits } = this.#sizes;
+    const { buildDocuments, segmentEntries, segmentUnits } = this.#sizes;
     while (after !== undefined && entries.length < segmentEntries && units < segmentUnits) {
       if (this.#stopped || !(await own.work.outside(() => own.rows.keepWork()))) return 'stopped';
-      const query: ListQuery = { collection, after, ...BUILD_PAGE };
+      const query: ListQuery = { collection, after, limit: buildDocuments, bytesMax: BUILD_BYTES };
       const page: IndexedPage = await own.work.outside(() => this.#options.listRows(query));
       for (const { position, seq, text } of page.documents) {
         if (position > begun.asOf) break;
