@@ -19,7 +19,9 @@ export async function aliveOf(
   entries: readonly Entry[],
 ): Promise<readonly Entry[]> {
   if (entries.length === 0) return [];
-  const places = [entries.map(({ createdSeq }) => createdSeq), entries.map(({ seq }) => seq)];
+  // A statement shows no order of values.
+  const sorted = entries.toSorted((a, b) => a.createdSeq - b.createdSeq);
+  const places = [sorted.map(({ createdSeq }) => createdSeq), sorted.map(({ seq }) => seq)];
   const rows = await queryable.query(ALIVE, [project, collection, ...places]);
-  return rows.map(([place]) => entries[Number(place) - 1] as Entry);
+  return rows.map(([place]) => sorted[Number(place) - 1] as Entry);
 }

@@ -151,13 +151,14 @@ export class OrderedLookup {
     const unread = this.#unread;
     const missing = new Set<number>();
     const wanted = () => ({
-      documents: [...unread.keys()],
-      pages: [...missing],
+      documents: inNumericOrder(unread.keys()),
+      pages: inNumericOrder(missing),
       bytesMax: Math.max(0, bytesMax - taken.bytes),
     });
     // Some may be out of date.
     const enough = limit + Math.ceil(limit * this.#ports.state.staleShare);
     let looked = 0;
+    let askedBytes = 0;
     for (const range of backwards ? ranges.toReversed() : ranges) {
       const search = this.#search(range, backwards);
       for (let many = enough; ; many = Math.min(2 * many, LOOKED_AT_ONCE)) {
@@ -169,8 +170,12 @@ export class OrderedLookup {
         for (const entry of missing.size > 0 ? [] : found.entries) {
           const row = this.#rowOf(entry);
           if (row === 'unread' && taken.bytes >= bytesMax) return taken.upTo(taken.placeBefore(entry));
-          if (row === 'unread') unread.set(entry.createdSeq, entry.seq);
-          else if (unread.size === 0) taken.add(entry, row);
+          if (row === 'unread') {
+            askedBytes += this.#rows.get(entry.createdSeq)?.row?.size ?? 0;
+            // Rows come in another order: those that are known to be too many are for a later statement.
+            if (unread.size > 0 && taken.bytes + askedBytes > bytesMax) return wanted();
+            unread.set(entry.createdSeq, entry.seq);
+          } else if (unread.size === 0) taken.add(entry, row);
           if (unread.size === 0 && taken.documents.length === limit) return taken.upTo(entry.place);
           if (taken.documents.length + unread.size >= enough) return wanted();
         }
@@ -242,6 +247,11 @@ export class OrderedLookup {
   #wasReplaced(version: number): boolean {
     return this.#ports.state.known.version !== version;
   }
+}
+
+/** A statement shows no order of values. */
+function inNumericOrder(numbers: Iterable<number>): number[] {
+  return [...numbers].sort((a, b) => a - b);
 }
 
 /** The documents of an answer so far. */

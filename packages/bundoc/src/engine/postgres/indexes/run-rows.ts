@@ -220,7 +220,7 @@ export class RunRows {
 
   /** Some pages; damaged and missing ones are left out. */
   async pages(ids: readonly number[]): Promise<readonly StoredPage[]> {
-    const found = await this.#database.query(PAGES, [this.#project, ids]);
+    const found = await this.#database.query(PAGES, [this.#project, ids.toSorted((a, b) => a - b)]);
     return found.map(([id, run, sealed]) => ({
       id: id as number,
       run: (run as Buffer).toString('hex'),
