@@ -11,10 +11,7 @@ SELECT w.place FROM unnest($3::bigint[], $4::bigint[]) WITH ORDINALITY AS w(crea
 ) AS d WHERE d.seq = w.changed`,
 };
 
-/**
- * The entries that count: their documents live, and have not changed since. In the order of their creation: the
- * statement's parameters tell nothing of the order of keys.
- */
+/** The entries that count: their documents live, and have not changed since. */
 export async function aliveOf(
   queryable: Queryable,
   project: string,
@@ -22,7 +19,8 @@ export async function aliveOf(
   entries: readonly Entry[],
 ): Promise<readonly Entry[]> {
   if (entries.length === 0) return [];
-  const sorted = entries.toSorted((a, b) => a.createdSeq - b.createdSeq || a.seq - b.seq);
+  // A statement shows no order of values.
+  const sorted = entries.toSorted((a, b) => a.createdSeq - b.createdSeq);
   const places = [sorted.map(({ createdSeq }) => createdSeq), sorted.map(({ seq }) => seq)];
   const rows = await queryable.query(ALIVE, [project, collection, ...places]);
   return rows.map(([place]) => sorted[Number(place) - 1] as Entry);

@@ -109,11 +109,6 @@ export interface OrderedRows {
   readonly pages: readonly StoredPage[];
 }
 
-/** Places or pages as parameters of a statement: their order there tells nothing of the order of keys. */
-export function inNoOrder(numbers: readonly number[]): readonly number[] {
-  return numbers.toSorted((a, b) => a - b);
-}
-
 /** Undefined for an index that does not exist, or is not whole. */
 export async function readOrdered(
   queryable: Queryable,
@@ -124,7 +119,7 @@ export async function readOrdered(
   const { project, id, collection } = index;
   const rows = await queryable.query(READ, [
     ...[project, id, collection, version, asOf, seenTo],
-    ...[inNoOrder(documents), bytesMax, inNoOrder(pages)],
+    ...[documents, bytesMax, pages],
   ]);
   const [first] = rows;
   if (first === undefined) return undefined;

@@ -151,15 +151,14 @@ export class OrderedLookup {
     const unread = this.#unread;
     const missing = new Set<number>();
     const wanted = () => ({
-      documents: [...unread.keys()],
-      pages: [...missing],
+      documents: inNumericOrder(unread.keys()),
+      pages: inNumericOrder(missing),
       bytesMax: Math.max(0, bytesMax - taken.bytes),
     });
     // Some may be out of date.
     const enough = limit + Math.ceil(limit * this.#ports.state.staleShare);
     let looked = 0;
-    // Of those to be read, as far as they are known.
-    let bytes = 0;
+    let askedBytes = 0;
     for (const range of backwards ? ranges.toReversed() : ranges) {
       const search = this.#search(range, backwards);
       for (let many = enough; ; many = Math.min(2 * many, LOOKED_AT_ONCE)) {
@@ -172,14 +171,14 @@ export class OrderedLookup {
           const row = this.#rowOf(entry);
           if (row === 'unread' && taken.bytes >= bytesMax) return taken.upTo(taken.placeBefore(entry));
           if (row === 'unread') {
-            // A statement reads them in no order, up to a size. So those that were left out come first.
-            const size = this.#rows.get(entry.createdSeq)?.row?.bytes;
-            const isFull = taken.bytes + bytes + (size ?? bytesMax) > bytesMax;
-            if (unread.size > 0 && bytes > 0 && isFull) return wanted();
-            bytes += unread.has(entry.createdSeq) ? 0 : (size ?? 0);
+            // Rows come in another order. So those that a statement has left out come before further ones, and
+            // as many as one can read.
+            const size = this.#rows.get(entry.createdSeq)?.row?.size;
+            const isTooMuch = taken.bytes + askedBytes + (size ?? bytesMax) > bytesMax;
+            if (unread.size > 0 && askedBytes > 0 && isTooMuch) return wanted();
+            askedBytes += unread.has(entry.createdSeq) ? 0 : (size ?? 0);
             unread.set(entry.createdSeq, entry.seq);
-          }
-          if (row !== 'unread' && unread.size === 0) taken.add(entry, row);
+          } else if (unread.size === 0) taken.add(entry, row);
           if (unread.size === 0 && taken.documents.length === limit) return taken.upTo(entry.place);
           if (taken.documents.length + unread.size >= enough) return wanted();
         }
@@ -251,6 +250,11 @@ export class OrderedLookup {
   #wasReplaced(version: number): boolean {
     return this.#ports.state.known.version !== version;
   }
+}
+
+/** A statement shows no order of values. */
+function inNumericOrder(numbers: Iterable<number>): number[] {
+  return [...numbers].sort((a, b) => a - b);
 }
 
 /** The documents of an answer so far. */

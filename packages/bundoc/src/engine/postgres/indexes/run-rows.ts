@@ -4,7 +4,6 @@ import { PAGE_BYTES } from '../order/page.ts';
 import type { RowCipher } from '../rows/row-cipher.ts';
 import { orUndefined } from '../rows/rows.ts';
 import { IS_LEFT } from './blind-index.ts';
-import { inNoOrder } from './ordered-rows.ts';
 
 /** How long a node keeps the work on an index without a sign of life. */
 const WORK_S = 10;
@@ -221,7 +220,7 @@ export class RunRows {
 
   /** Some pages; damaged and missing ones are left out. */
   async pages(ids: readonly number[]): Promise<readonly StoredPage[]> {
-    const found = await this.#database.query(PAGES, [this.#project, inNoOrder(ids)]);
+    const found = await this.#database.query(PAGES, [this.#project, ids.toSorted((a, b) => a - b)]);
     return found.map(([id, run, sealed]) => ({
       id: id as number,
       run: (run as Buffer).toString('hex'),

@@ -231,9 +231,9 @@ export class RowReader {
     const sealed = row[9] as Buffer | null;
     const state = this.#stateOf(row);
     if (state !== undefined) requireUpTo(seq, state);
-    const known = { name, seq: state?.seq, id: state?.id };
+    const known = { name, seq: state?.seq, id: state?.id, size: state?.size ?? 0 };
     if (state !== undefined && sealed === null && state.size <= COMMIT_BYTES_MAX)
-      return { ...known, document: 'unread', bytes: state.size };
+      return { ...known, document: 'unread' };
     const document = state && sealed !== null ? this.#open(state, name, { ...state, sealed }) : undefined;
     if (document === undefined) this.#options.onIntegrityError(name);
     return { ...known, document };
