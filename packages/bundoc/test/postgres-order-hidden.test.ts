@@ -48,10 +48,10 @@ function correlation(a: readonly number[], b: readonly number[]): number {
 }
 
 /**
- * Who reads the database or the log of its statements sees: how many documents, pages, runs and changes there are and
- * when they came; the padded sizes of keys, 32 bytes at a time; which pages and which documents an answer reads
- * together, and so, from many answers of few documents, which of them are near each other. Nobody sees which of two
- * documents has the larger value, nor which of two pages.
+ * Who reads the database or the log of its statements sees: how many documents, pages, runs and changes there
+ * are, and when they came; the sizes of keys, padded to 32 bytes; which pages and which documents an answer
+ * reads together, and so, from many answers of few documents, which of them are near each other. Nobody sees
+ * which of two documents has the larger value, nor which of two pages.
  */
 describe('ordered indexes on PostgreSQL', needs('postgresql'), () => {
   usePostgresIndexes();
@@ -82,7 +82,7 @@ describe('ordered indexes on PostgreSQL', needs('postgresql'), () => {
     return [project, store];
   };
 
-  /** Pages in the order of their values, which only the holder of the key knows: as an answer in order meets them. */
+  /** Pages in the order of their values, as an answer in order meets them. Only the key shows it. */
   const pagesInOrder = async (project: PostgresProject, direction: 'asc' | 'desc') => {
     const reader = await openOn(project, log);
     ran.length = 0;

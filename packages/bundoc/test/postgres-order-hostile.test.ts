@@ -92,7 +92,7 @@ const ATTACKS: Readonly<Record<string, (p: string, project: string) => string>> 
     `UPDATE bundoc.documents SET keys = decode(repeat('00', 1000000), 'hex') WHERE ${p} AND keys IS NOT NULL`,
 };
 
-/** @param at which one of the versions that were whole, counted from the first or, if negative, from the last. */
+/** @param at which of the versions that were whole: counted from the first or, if negative, from the last. */
 function restore(p: string, at: number): string {
   return `UPDATE bundoc.indexes AS i SET (runs, runs_version, as_of, runs_key_version, runs_indexed, pages, since) = (
     SELECT runs, runs_version, as_of, runs_key_version, runs_indexed, pages, since FROM old.indexes AS o
@@ -156,6 +156,7 @@ describe('ordered indexes on PostgreSQL', needs('postgresql'), () => {
     for (const one of QUESTIONS) {
       const answer = await ask(store, project, one).catch((error: unknown) => {
         if (!hasCode(error, 'integrity_error') && !hasCode(error, 'overloaded')) throw error;
+        return undefined;
       });
       answers.push(answer);
       if (answer === undefined) continue;
@@ -202,7 +203,9 @@ describe('ordered indexes on PostgreSQL', needs('postgresql'), () => {
         maxLength: 4,
       });
       await fc.assert(fc.asyncProperty(several, withstands), {
-        ...{ numRuns: runs(8, 1_000), seed: SEED, endOnFailure: true },
+        numRuns: runs(8, 1_000),
+        seed: SEED,
+        endOnFailure: true,
       });
     },
     runs(60_000, 14_400_000),

@@ -73,7 +73,7 @@ export const NOTHING_KNOWN: KnownOrder = { version: -1, asOf: 0, seenTo: 0 };
 export interface WantedRows {
   /** Places of documents. */
   readonly documents: readonly Position[];
-  /** Sealed bytes of all documents; the others come without theirs. A single document has them in any case. */
+  /** Sealed bytes of all documents; the others come without theirs. A single one has them in any case. */
   readonly bytesMax: number;
   /** Ids of pages. */
   readonly pages: readonly number[];

@@ -171,8 +171,8 @@ export class OrderedLookup {
           const row = this.#rowOf(entry);
           if (row === 'unread' && taken.bytes >= bytesMax) return taken.upTo(taken.placeBefore(entry));
           if (row === 'unread') {
-            // Rows come in another order. So those that a statement has left out come before further ones, and
-            // as many as one can read.
+            // Rows come in another order. So those that a statement has left out come before further
+            // ones, and as many as one can read.
             const size = this.#rows.get(entry.createdSeq)?.row?.size;
             const isTooMuch = taken.bytes + askedBytes + (size ?? bytesMax) > bytesMax;
             if (unread.size > 0 && askedBytes > 0 && isTooMuch) return wanted();
