@@ -133,7 +133,7 @@ const CHANGE_BYTES = 300;
  *
  * @throws VersionUnknown.
  */
-export function tailRowOf(row: ChangedRow, id: number, rows: RowCipher): TailRow {
+function tailRowOf(row: ChangedRow, id: number, rows: RowCipher): TailRow {
   const { name, seq, createdSeq, isDeleted } = row;
   return { name: name.toString('hex'), createdSeq, seq, keys: isDeleted ? undefined : keysOf(row, id, rows) };
 }
