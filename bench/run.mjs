@@ -40,6 +40,7 @@ const CASES = [
   ['sustained', documentCases.sustainedTarget, 'full'],
   ['size', documentCases.sizes, 'always'],
   ['query', queryCases.queryTargets, 'always'],
+  ['order', queryCases.orderTargets, 'all cases'],
   ['neighbours', neighbourCases.neighboursTarget, 'by name'],
   ['endurance', enduranceCases.enduranceTarget, 'by name'],
 ];

@@ -255,30 +255,6 @@ describe('a dry run of a schema', () => {
   });
 });
 
-describe.runIf(onPostgres)('an index on PostgreSQL', () => {
-  it('an index on PostgreSQL without blind tokens changes no answer, because queries scan, and explain says so', async () => {
-    for (const [id, n] of [
-      ['a', 2],
-      ['b', 1],
-      ['c', 3],
-    ] as const)
-      await put('unindexed', id, `{"n":${n}}`);
-    const defined = await define('unindexed', '{"indexes":[{"fields":["n"]}]}');
-    expect([defined.status, defined.json()['indexes']]).toEqual([
-      201,
-      [{ name: 'n', fields: ['n'], unique: false, state: 'none' }],
-    ]);
-    const answer = await call(installation.url, `${collection('unindexed')}/query`, {
-      method: 'POST',
-      token: writer,
-      body: '{"where":{"n":{"$lt":3}},"orderBy":[{"field":"n"}],"explain":true}',
-    });
-    const { documents, explain } = answer.json() as { documents: { _id: string }[]; explain: object };
-    expect(documents.map(({ _id }) => _id)).toEqual(['b', 'a']);
-    expect(explain).toMatchObject({ index: null, order: 'sorted', documents_scanned: 3 });
-  });
-});
-
 describe('an index', () => {
   const post = async (project: string, what: string, body: string) =>
     (
@@ -364,7 +340,7 @@ describe('an index', () => {
         await post('equal', 'count', '{"where":{"mail":"m1@example.org"},"explain":true}'),
       ).toMatchObject({
         count: 1,
-        explain: { index: 'mail', documents_scanned: 1 },
+        explain: { index: 'mail' },
       });
       if (round === 1) break;
       await installation.stopBundoc();
@@ -396,7 +372,7 @@ describe('an index', () => {
     expect((await put('doubled', 'b', '{"mail":"x"}')).status).toBe(409);
   });
 
-  it.runIf(!onPostgres)('an index in files serves ranges, prefixes and order as well', async () => {
+  it('an index serves ranges, prefixes and order as well', async () => {
     for (let n = 0; n < 60; n++)
       await put('indexed', `d${n}`, `{"owner":"o${n % 3}","n":${n},"mail":"m${n}@example.org"}`);
     await define(
@@ -430,7 +406,7 @@ describe('an index', () => {
     ]);
     expect(await post('indexed', 'count', '{"where":{"owner":"o1"},"explain":true}')).toMatchObject({
       count: 20,
-      explain: { index: 'owner+n', documents_scanned: 20 },
+      explain: { index: 'owner+n', documents_scanned: 0 },
     });
   });
 });

@@ -2,13 +2,14 @@
 
 import { Agent, request } from 'node:http';
 import { documents, quiet } from '../lib/documents.mjs';
-import { usage } from '../lib/processes.mjs';
+import { startPeer, startPostgres, usage } from '../lib/processes.mjs';
 import { round, say } from '../lib/report.mjs';
 
 /** Documents that match one query. */
 const FOUND = 20;
 /** Documents per batch to fill a project. */
 const BATCH = 500;
+const TEXT = 'Lorem ipsum dolor sit amet, consectetur adipiscing elit. '.repeat(7);
 const COLLECTION = (project) => documents(project)[0].replace(/\/documents$/, '');
 
 /**
@@ -115,10 +116,118 @@ export async function queryTargets(bench) {
   bench.bundoc = await keep(installation.startBundoc());
 }
 
-/** Defines an index and waits for it. @returns milliseconds. */
-async function index(url, project, token) {
+/**
+ * Ranges in order, 20 documents each: p99 in projects of several sizes on both engines, and beside a column
+ * in the clear; creates with two indexes / with none on PostgreSQL.
+ */
+export async function orderTargets(bench) {
+  const { report, keep, installation, token, full, directory } = bench;
+  await bench.bundoc.stop();
+  const postgres = await keep(startPostgres(directory));
+  if (postgres === undefined) report.note('PostgreSQL is **not installed** here: its queries are missing.');
+  const admin = installation.issueToken('client', 'docs:read docs:write docs:admin');
+  const byHand = postgres && (await keep(startPeer('postgres', postgres.connectionString)));
+  const environments = {
+    files: {},
+    ...(postgres && { PostgreSQL: { BUNDOC_STORAGE: `${postgres.connectionString}?sslmode=disable` } }),
+  };
+  const p99 = { files: {}, PostgreSQL: {} };
+  for (const count of [10_000, 100_000, ...(full ? [1_000_000] : [])]) {
+    const load = rangesOf(count, token);
+    for (const [engine, env] of Object.entries(environments)) {
+      const project = `order-${engine.toLowerCase()}-${count}`;
+      const node = await keep(installation.startBundoc(env));
+      say(`filling a project with ${count} documents, ${engine}`);
+      await fillVaried(node.url, project, count, token);
+      const ms = await index(node.url, project, admin, [['n'], ['owner', 'n']]);
+      report.note(
+        `${engine}: two indexes over ${count} documents were built in ${(ms / 1_000).toFixed(1)} s.`,
+      );
+      await report.measured(
+        'warm up',
+        node,
+        { ...load, paths: paths(project), seconds: 3 },
+        { silent: true },
+      );
+      const turns = [];
+      for (let turn = 0; turn < 3; turn++)
+        turns.push(
+          await report.measured(`range of 20 of ${count}, ${engine}`, node, {
+            ...load,
+            paths: paths(project),
+          }),
+        );
+      p99[engine][count] = turns.map((turn) => turn.p99);
+      if (engine === 'PostgreSQL' && count === 10_000) await createsWithIndexes(bench, node, admin);
+      await node.stop();
+    }
+    if (byHand === undefined) continue;
+    await send(byHand.url, 'POST', '/fill', JSON.stringify({ count, text: TEXT }), token);
+    await report.measured(`range of 20 of ${count}, a column in the clear`, byHand, {
+      ...load,
+      paths: paths('x'),
+    });
+  }
+  const [least, most] = [10_000, full ? 1_000_000 : 100_000];
+  const ratio = (above, below) => above.map((value, at) => value / below[at]);
+  for (const engine of Object.keys(environments))
+    report.target(
+      `p99 of ranges at ${most} / at ${least} documents, ${engine}`,
+      ratio(p99[engine][most], p99[engine][least]),
+      1.5,
+      'at most',
+    );
+  if (postgres !== undefined)
+    report.target(
+      `p99 of ranges at ${most} documents, PostgreSQL / files`,
+      ratio(p99.PostgreSQL[most], p99.files[most]),
+      3,
+      'at most',
+    );
+  await byHand?.stop();
+  await postgres?.stop();
+  bench.bundoc = await keep(installation.startBundoc());
+}
+
+const paths = (project) => [`${COLLECTION(project)}/query`];
+
+function rangesOf(count, token) {
+  const starts = Array.from({ length: 1_000 }, (_, at) => (at * 7_919) % (count - FOUND));
+  const bodies = starts.map((from) =>
+    JSON.stringify({ where: { n: { $gte: from } }, orderBy: [{ field: 'n' }], limit: FOUND }),
+  );
+  return { method: 'POST', bodies, token, connections: 64, seconds: 4, steady: true };
+}
+
+async function createsWithIndexes(bench, node, admin) {
+  const { report, token } = bench;
+  await fillVaried(node.url, 'bare-0', 1_000, token);
+  await fillVaried(node.url, 'indexed-0', 1_000, token);
+  await index(node.url, 'indexed-0', admin, [['n'], ['owner', 'n']]);
+  const bodies = Array.from({ length: 1_000 }, (_, n) =>
+    JSON.stringify({ owner: `owner-${n % 50}`, n, text: TEXT }),
+  );
+  const create = (project) => ({
+    method: 'POST',
+    paths: documents(project),
+    bodies,
+    token,
+    connections: 64,
+    seconds: 4,
+  });
+  const ratios = await report.pairs(
+    3,
+    'create with two indexes, PostgreSQL',
+    [node, create('indexed-0')],
+    ['create without indexes, PostgreSQL', node, create('bare-0')],
+  );
+  report.target('PostgreSQL: creates with two indexes / without', ratios, 0.6, 'at least');
+}
+
+/** Defines indexes and waits for them. @returns milliseconds. */
+async function index(url, project, token, all = [['owner', 'n']]) {
   const begun = performance.now();
-  const body = JSON.stringify({ indexes: [{ fields: ['owner', 'n'] }] });
+  const body = JSON.stringify({ indexes: all.map((fields) => ({ fields })) });
   await send(url, 'PUT', COLLECTION(project), body, token);
   await untilReady(url, project, token);
   return performance.now() - begun;
@@ -127,7 +236,7 @@ async function index(url, project, token) {
 async function untilReady(url, project, token) {
   for (;;) {
     const answer = JSON.parse(await send(url, 'GET', COLLECTION(project), undefined, token));
-    if (answer.indexes[0]?.state === 'ready') return;
+    if (answer.indexes.length > 0 && answer.indexes.every(({ state }) => state === 'ready')) return;
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
 }
@@ -174,12 +283,11 @@ function send(url, method, path, body, token) {
 
 /** PUTs documents in mixed order, twenty for each `owner`. */
 async function fillVaried(url, project, count, token) {
-  const text = 'Lorem ipsum dolor sit amet, consectetur adipiscing elit. '.repeat(7);
   const operationOf = (n) => ({
     op: 'put',
     collection: 'notes',
     id: `d${n}`,
-    document: { owner: `owner-${n % (count / FOUND)}`, n: count - n, done: n % 2 === 0, text },
+    document: { owner: `owner-${n % (count / FOUND)}`, n: count - n, done: n % 2 === 0, text: TEXT },
   });
   let at = 0;
   const worker = async () => {

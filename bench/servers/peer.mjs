@@ -55,6 +55,18 @@ function serve(store) {
     await store.put(request.params, request.body);
     return { _id: request.params.id };
   });
+  app.post('/fill', async (request) => {
+    const { count, text } = JSON.parse(request.body);
+    await store.fill(count, text);
+    return {};
+  });
+  app.post(documentsPath.replace('/documents', '/query'), async (request, reply) => {
+    const { where, limit } = JSON.parse(request.body);
+    const found = await store.range(where.n.$gte, limit);
+    return reply
+      .header('content-type', 'application/json; charset=utf-8')
+      .send(`{"documents":[${found.join(',')}]}`);
+  });
   app.get(`${documentsPath}/:id`, async (request, reply) => {
     const document = await store.get(request.params);
     if (document === undefined) return reply.code(404).send();

@@ -56,10 +56,13 @@ CREATE TABLE bundoc.documents (
   rev bytea NOT NULL,
   state bytea NOT NULL,
   sealed bytea,
+  -- The keys of the document in the indexes of its collection; NULL without indexes, and of a tombstone.
+  keys bytea,
   PRIMARY KEY (project, name)
 );
 -- Sealed bytes do not compress, and are read whole.
 ALTER TABLE bundoc.documents ALTER COLUMN sealed SET STORAGE EXTERNAL;
+ALTER TABLE bundoc.documents ALTER COLUMN keys SET STORAGE EXTERNAL;
 -- While a table is small, each of its indexes looks as good as any other, and the server keeps the plan. A
 -- look-up by name or token does not imply `seq > 0` or `at_ms > 0`, so it cannot use the indexes with such conditions.
 CREATE UNIQUE INDEX documents_by_change ON bundoc.documents (project, seq) WHERE seq > 0;
@@ -112,26 +115,63 @@ CREATE TABLE bundoc.expiry (
 );
 CREATE INDEX expiry_due ON bundoc.expiry (due_ms);
 
--- The indexes of collections that find documents by tokens of their values, and unique ones. Their specifications are sealed.
-CREATE TABLE bundoc.blind_indexes (
+-- The indexes of collections. Their specifications are sealed. Each has sealed runs in order; unique and blind ones also
+-- have tokens.
+CREATE TABLE bundoc.indexes (
   project text COLLATE "C" NOT NULL,
   -- Never used again.
   id bigint NOT NULL,
   collection bytea NOT NULL,
   key_version integer NOT NULL,
   spec bytea NOT NULL,
-  -- Later commits have written their entries. Earlier documents get theirs in the order of their creation, and have them up to built_to.
+  -- Later commits have written their keys and tokens. Earlier documents get tokens in the order of their creation, and have
+  -- them up to built_to.
   since bigint NOT NULL,
   built_to bigint NOT NULL DEFAULT 0,
   -- Documents that were looked at, and that there were.
   indexed bigint NOT NULL DEFAULT 0,
   total bigint NOT NULL,
-  -- Of an index that is whole: entries too many of a unique one, else 0. NULL while it is built.
+  -- Of an index that has all tokens, or needs none: entries too many of a unique one, else 0. NULL while it is built.
   duplicates bigint,
   -- Nobody uses it, and its entries are being removed.
   dropped boolean NOT NULL DEFAULT false,
+  -- Which runs it has, sealed under a version of the key, as are the runs. NULL before the first; the version is never used again.
+  runs_version bigint NOT NULL DEFAULT 0,
+  runs_key_version integer,
+  -- Documents that changed after it are in no run.
+  as_of bigint NOT NULL DEFAULT 0,
+  runs bytea CONSTRAINT index_runs_are_bounded CHECK (octet_length(runs) <= 33554432),
+  -- Documents in runs that are not whole yet; NULL once they are. And the pages of all runs.
+  runs_indexed bigint DEFAULT 0,
+  pages bigint NOT NULL DEFAULT 0,
+  -- One node builds or merges its runs until then, and which one.
+  worked_until timestamptz NOT NULL DEFAULT '-infinity',
+  worked_by uuid,
   PRIMARY KEY (project, id)
 );
+ALTER TABLE bundoc.indexes ALTER COLUMN runs SET STORAGE EXTERNAL;
+
+-- Runs of indexes that are being written, or that readers may still use. A row is removed with its pages.
+CREATE TABLE bundoc.index_runs (
+  project text COLLATE "C" NOT NULL,
+  index_id bigint NOT NULL,
+  run bytea NOT NULL,
+  -- Since when no index has it. NULL while one has.
+  left_at timestamptz DEFAULT now(),
+  PRIMARY KEY (project, index_id, run)
+);
+
+-- The pages of runs, all of one size. They never change.
+CREATE TABLE bundoc.index_pages (
+  project text COLLATE "C" NOT NULL,
+  -- Random: pages are in no order.
+  id bigint NOT NULL,
+  run bytea NOT NULL,
+  sealed bytea NOT NULL,
+  PRIMARY KEY (project, id)
+);
+ALTER TABLE bundoc.index_pages ALTER COLUMN sealed SET STORAGE EXTERNAL;
+CREATE INDEX index_pages_by_run ON bundoc.index_pages (project, run);
 
 -- Which documents have a combination of values, by a token of it. Tokens are HMACs.
 CREATE TABLE bundoc.blind_entries (
@@ -150,3 +190,4 @@ CREATE INDEX blind_entries_by_document ON bundoc.blind_entries (project, name);
 ALTER TABLE bundoc.documents ALTER COLUMN project SET STATISTICS 0;
 ALTER TABLE bundoc.used_keys ALTER COLUMN project SET STATISTICS 0;
 ALTER TABLE bundoc.blind_entries ALTER COLUMN project SET STATISTICS 0;
+ALTER TABLE bundoc.index_pages ALTER COLUMN project SET STATISTICS 0;

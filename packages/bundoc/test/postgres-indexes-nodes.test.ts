@@ -137,9 +137,7 @@ describe('indexes on PostgreSQL', needs('postgresql'), () => {
     await proxy[Symbol.asyncDispose]();
     const nodes = await Promise.all([1, 2].map(() => openOn(project)));
     for (const node of nodes) await settled(node);
-    expect(await sql(`SELECT indexed FROM bundoc.blind_indexes WHERE project = '${project.project}'`)).toBe(
-      '700',
-    );
+    expect(await sql(`SELECT indexed FROM bundoc.indexes WHERE project = '${project.project}'`)).toBe('700');
     expect(await findings(project)).toEqual([]);
     expect(await find(nodes[1] as DefinedStore, '{"g":3}')).toMatchObject({ index: 'g', scanned: 140 });
     await close(...nodes);
@@ -157,9 +155,7 @@ describe('indexes on PostgreSQL', needs('postgresql'), () => {
     await settled(store);
     const other = await openOn(project);
     await expect(commitOne(other, put('b', '{"u":1}'))).rejects.toMatchObject({ code: 'unique_violation' });
-    expect(await sql(`SELECT count(*) FROM bundoc.blind_indexes WHERE project = '${project.project}'`)).toBe(
-      '1',
-    );
+    expect(await sql(`SELECT count(*) FROM bundoc.indexes WHERE project = '${project.project}'`)).toBe('1');
     await close(store, other);
   });
 });

@@ -28,9 +28,7 @@ describe('indexes on PostgreSQL', needs('postgresql'), () => {
       await settled(store);
       await close(store);
       const own = `project = '${project.project}'`;
-      await sql(
-        `UPDATE bundoc.blind_indexes SET spec = set_byte(spec, 20, get_byte(spec, 20) # 1) WHERE ${own}`,
-      );
+      await sql(`UPDATE bundoc.indexes SET spec = set_byte(spec, 20, get_byte(spec, 20) # 1) WHERE ${own}`);
       expect((await findings(project))?.[0]?.problem).toBe('does not open');
       const plain = await project.open(database);
       await expect(commitOne(plain, put('b', '{"u":1}'))).rejects.toMatchObject({ code: 'integrity_error' });

@@ -2,6 +2,7 @@ import { needs } from '@bundoc/shared/testing/programs';
 import { describe, expect, it } from 'vitest';
 import type { DefinedStore } from '../src/collections/defined-store.ts';
 import { cursorsOf } from '../src/crypto/sealed-cursor.ts';
+import { describeOrder } from '../src/engine/conformance/order-conformance.ts';
 import { describeIndexes, find } from '../src/engine/indexes/conformance.ts';
 import { openTestDatabase } from '../src/testing/postgres-project.ts';
 import { assertQueriesAreRight, type CrashingProject } from '../src/testing/queries-property.ts';
@@ -17,6 +18,7 @@ import {
   newProject,
   openOn,
   RUNS,
+  SMALL,
   server,
   settled,
   sql,
@@ -33,9 +35,19 @@ describe('indexes on PostgreSQL', needs('postgresql'), () => {
     return { store: await open(), reopen: open };
   });
 
+  for (const [size, orderSizes] of [
+    ['', undefined],
+    [' with small tails and runs', SMALL],
+  ] as const)
+    describeOrder(`the PostgreSQL engine${size}`, async () => {
+      const project = await newProject(orderSizes && { orderSizes });
+      const reopen = () => openOn(project);
+      return { store: await reopen(), cursors: cursorsOf('p', project.cipher), reopen };
+    });
+
   it('change no answer of a query, after updates, deletes, re-seals and broken connections', async () => {
     const makeProject = async (): Promise<CrashingProject> => {
-      const project = await newProject({ clock: hasty() });
+      const project = await newProject({ clock: hasty(), orderSizes: SMALL });
       let proxy = await CuttingProxy.open(server.port);
       let behind = openTestDatabase(server.urlOf('bundoc', proxy.port));
       const opened: DefinedStore[] = [];
@@ -103,7 +115,7 @@ describe('indexes on PostgreSQL', needs('postgresql'), () => {
       await store.indexes?.built();
       const left = (table: string) =>
         sql(`SELECT count(*) FROM bundoc.${table} WHERE project = '${project.project}'`);
-      expect([await left('blind_entries'), await left('blind_indexes')]).toEqual(['0', '0']);
+      expect([await left('blind_entries'), await left('indexes')]).toEqual(['0', '0']);
     }
     await close(store);
   });
@@ -117,14 +129,14 @@ describe('indexes on PostgreSQL', needs('postgresql'), () => {
     await settled(there);
     // As when a node has begun to remove dropped indexes.
     const own = `project = '${project.project}'`;
-    await sql(`UPDATE bundoc.blind_indexes SET dropped = true WHERE ${own};
+    await sql(`UPDATE bundoc.indexes SET dropped = true WHERE ${own};
                DELETE FROM bundoc.blind_entries WHERE ${own} AND created_seq < 4`);
     await expect(find(there, '{"g":1}')).rejects.toMatchObject({ code: 'overloaded' });
     await here.define('notes', { indexes: [] }, NONE);
     await here.indexes?.built();
     // It has not learned of it yet, and must not bring it back.
     await there.indexes?.keep?.();
-    expect(await sql(`SELECT count(*) FROM bundoc.blind_indexes WHERE ${own}`)).toBe('0');
+    expect(await sql(`SELECT count(*) FROM bundoc.indexes WHERE ${own}`)).toBe('0');
     await there.load();
     expect(await find(there, '{"g":1}')).toMatchObject({ index: null, scanned: 5 });
     await close(here, there);

@@ -229,7 +229,7 @@ describe('snapshots on PostgreSQL', needs('postgresql'), () => {
     await settled(store);
     await store.commit(IDS.map((id) => put(id, '{"n":1}')));
     using snapshot = await store.snapshot('notes');
-    const found = planQuery(whereSchema.parse(readValue('{"n":1}')), [], snapshot.usable());
+    const found = planQuery(whereSchema.parse(readValue('{"n":1}')), [], await snapshot.usable());
     const list = (after: Position) => snapshot.list({ ...page(after), found: found as FoundBy });
     const first = await list(0);
     // Begins a transaction.

@@ -33,13 +33,15 @@ export interface IndexStatus {
   /** The database stores keyed hashes of its values. */
   readonly blind?: boolean;
   /**
-   * `none`: the storage does not support this index, so its queries scan. `duplicates`: a unique index that
-   * is not enforced, because it found equal values.
+   * `building`: queries scan until it is ready. `duplicates`: a unique index that is not enforced, because it
+   * found equal values.
    */
-  readonly state: 'building' | 'ready' | 'duplicates' | 'none';
+  readonly state: 'building' | 'ready' | 'duplicates';
   /** While it is built: documents that are indexed, and all documents. */
   readonly indexed?: number;
   readonly total?: number;
+  /** Bytes that it takes: of the database, or of memory. */
+  readonly bytes?: number;
   /** Surplus documents of a unique index: all but one of each set with equal values. */
   readonly duplicates?: number;
 }

@@ -1,5 +1,5 @@
 import type { Ttl } from '@bundoc/shared/contract/collections';
-import type { IndexEntry, IndexRef, KeyRange, UsableIndex } from '../engine/port/index-port.ts';
+import type { UsableIndex } from '../engine/port/index-port.ts';
 import type {
   Awaitable,
   DocumentPage,
@@ -7,7 +7,13 @@ import type {
   Position,
   StoredDocument,
 } from '../engine/port/port.ts';
-import type { IndexPage, SnapshotListQuery, StoreSnapshot } from '../engine/port/snapshot-port.ts';
+import type {
+  FoundEntry,
+  IndexPage,
+  IndexSearch,
+  SnapshotListQuery,
+  StoreSnapshot,
+} from '../engine/port/snapshot-port.ts';
 import type { OwnWork, Work } from '../work/work.ts';
 import { isExpired } from './expiry.ts';
 
@@ -105,16 +111,13 @@ export class AliveSnapshot implements StoreSnapshot {
     return this.#snapshot.total();
   }
 
-  usable(): readonly UsableIndex[] {
+  usable(): Awaitable<readonly UsableIndex[]> {
     return this.#snapshot.usable();
   }
 
-  search(index: IndexRef, range: KeyRange, backwards: boolean, limit: number): IndexPage | undefined {
-    return this.#snapshot.search?.(index, range, backwards, limit);
-  }
-
-  always(index: IndexRef): readonly IndexEntry[] | undefined {
-    return this.#snapshot.always?.(index);
+  search(query: IndexSearch): Awaitable<IndexPage | undefined> {
+    const found = this.#snapshot.search?.(query);
+    return found instanceof Promise ? found.then((page) => page && this.#aliveIn(page, query)) : found;
   }
 
   retain(): void {
@@ -123,6 +126,24 @@ export class AliveSnapshot implements StoreSnapshot {
 
   [Symbol.dispose](): void {
     this.#snapshot[Symbol.dispose]();
+  }
+
+  /** The page without expired documents. */
+  async #aliveIn(page: IndexPage, { work }: IndexSearch): Promise<IndexPage> {
+    const entries: FoundEntry[] = [];
+    const skippedExpired = { documents: 0, bytes: 0 };
+    for (const entry of page.entries) {
+      const turn = work?.pause();
+      if (turn !== undefined) await turn;
+      if (entry.document === undefined || this.#isAlive(entry.document)) {
+        entries.push(entry);
+        continue;
+      }
+      skippedExpired.documents++;
+      skippedExpired.bytes += entry.document.text.length;
+    }
+    work?.leave();
+    return { ...page, entries, skippedExpired };
   }
 
   #unlessExpired(document: StoredDocument | undefined): StoredDocument | undefined {

@@ -62,7 +62,8 @@ export const DEFINITION = describe({
   tag: 'collections',
   summary: 'Define a collection',
   description:
-    'Replaces the whole definition. `existing` says how many existing documents the schema would refuse, ' +
+    'Replaces the whole definition. New indexes are built in the background: `state` is `building`, then `ready`. ' +
+    '`existing` says how many existing documents the schema would refuse, ' +
     'and how many have a value in `ttl.field` that is no time; they do not change. ' +
     `Creates the project if necessary. ${PRECONDITION_TEXT}`,
   access: projectAccess('docs:admin'),

@@ -181,7 +181,11 @@ function faultAt(place: string, field: string) {
 function answerOf({ name, documents, bytes, definition, indexes }: CollectionInfo) {
   const { indexes: defined = [], ...rest } = definition ?? {};
   const statuses = defined.map((index) => {
-    const status = indexes.find((one) => one.name === index.name) ?? { state: 'none' };
+    const status = indexes.find((one) => one.name === index.name) ?? {
+      state: 'building' as const,
+      indexed: 0,
+      total: documents,
+    };
     return { ...index, ...status };
   });
   return { name, documents, bytes, ...rest, indexes: statuses };

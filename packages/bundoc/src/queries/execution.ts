@@ -10,7 +10,7 @@ import type { Order } from './order.ts';
 import type { IndexPlan } from './plan.ts';
 import type { Scan } from './scan.ts';
 import { type Candidate, scanCollection } from './scan.ts';
-import { searchIndex } from './search.ts';
+import { countEntries, searchIndex } from './search.ts';
 
 export interface ExecutionStats {
   /** Ids of undecryptable documents; whether they match is unknown. */
@@ -65,11 +65,6 @@ export class QueryExecution {
     this.#plan = plan;
   }
 
-  /** Number of matches so far. */
-  get matched(): number {
-    return this.#matched;
-  }
-
   /** Whether documents arrive in the requested order. */
   get isInOrder(): boolean {
     const { indexPlan, order } = this.#plan;
@@ -104,6 +99,15 @@ export class QueryExecution {
       }
       this.#pageBytes = 0;
     }
+  }
+
+  /** The number of matches, by the index alone where it decides the condition. */
+  async count(): Promise<number> {
+    const { scan, indexPlan } = this.#plan;
+    const counted = indexPlan?.kind === 'ranges' ? await countEntries(scan, indexPlan) : undefined;
+    if (counted === undefined) await this.each('', () => false);
+    else this.#matched = counted;
+    return this.#matched;
   }
 
   /** Sets the memory of the results that the request keeps. @throws AppError `rate_limited`, `overloaded`. */

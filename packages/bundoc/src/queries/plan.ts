@@ -1,4 +1,4 @@
-import type { FoundBy, IndexRef, KeyRange, UsableIndex } from '../engine/port/index-port.ts';
+import type { FoundBy, KeyRange, UsableIndex } from '../engine/port/index-port.ts';
 import {
   earlierKey,
   encodeExactly,
@@ -16,6 +16,12 @@ const PREFIX_END = '\u0100';
 /** Maximum number of ranges of one index in one query. */
 const RANGES_MAX = 1_000;
 
+/** What an equality, a range, an order and a mere existence are worth when indexes are compared. */
+const EQUAL_WORTH = 100;
+const RANGE_WORTH = 10;
+const ORDER_WORTH = 5;
+const EXISTS_WORTH = 3;
+
 /** How a query finds its candidates in an index. They include all matches. */
 export type IndexPlan = RangePlan | BlindPlan;
 
@@ -27,7 +33,7 @@ export interface BlindPlan extends FoundBy {
 /** By ranges of keys. */
 export interface RangePlan {
   readonly kind: 'ranges';
-  readonly index: IndexRef;
+  readonly index: UsableIndex;
   /** In key order, without overlaps. */
   readonly ranges: readonly KeyRange[];
   /** Whether the condition holds for every entry of the ranges, without further tests. */
@@ -141,13 +147,14 @@ function planWith(
   let prefixes = [''];
   let equal = 0;
   for (; equal < index.fields.length; equal++) {
-    const parts = equalParts(conjunction.get(index.fields[equal] as string) ?? []);
+    const parts = equalParts(conjunction.get(index.fields[equal] as string) ?? [], index);
     if (parts === undefined || prefixes.length * parts.length > RANGES_MAX) break;
     prefixes = prefixes.flatMap((prefix) => parts.map((part) => prefix + part));
   }
   if (index.isBlind === true) {
     if (equal < index.fields.length) return undefined;
-    return { plan: { kind: 'blind', index, keys: prefixes }, worth: equal * 100 };
+    const orderWorth = order.length === 0 ? ORDER_WORTH : 0;
+    return { plan: { kind: 'blind', index, keys: prefixes }, worth: equal * EQUAL_WORTH + orderWorth };
   }
   const range = rangeOf(conjunction.get(index.fields[equal] ?? '') ?? [], index.isMultiple);
   const inOrder = index.isMultiple || prefixes.length !== 1 ? undefined : directionOf(index, equal, order);
@@ -155,59 +162,95 @@ function planWith(
   const ranges = prefixes
     .sort()
     .map((prefix) => ({ low: prefix + (range?.low ?? ''), high: prefix + (range?.high ?? PREFIX_END) }));
-  const worth = equal * 100 + (range === undefined ? 0 : 10) + (inOrder === undefined ? 0 : 5);
-  // One equality for each field of the condition, and the key decides each of them.
+  const worth = equal * EQUAL_WORTH + (range?.worth ?? 0) + (inOrder === undefined ? 0 : ORDER_WORTH);
+  // The key decides each field of the condition: the first by one equality each, the last by a range.
   const isExact =
     isPlain &&
     !index.isMultiple &&
-    conjunction.size === equal &&
-    conjunction.values().every((tests) => tests.length === 1 && tests[0]?.op === '$eq');
+    conjunction.size === equal + (range === undefined ? 0 : 1) &&
+    range?.isExact !== false &&
+    index.fields.slice(0, equal).every((field) => isOneEquality(conjunction.get(field) ?? []));
   const plan = { index, ranges, isExact, fixed: prefixes[0] ?? '', inOrder };
   return { plan: { kind: 'ranges', ...plan }, worth };
 }
 
 /** Key parts, one of which a document must have; undefined without such a test. */
-function equalParts(tests: readonly Test[]): string[] | undefined {
+function equalParts(tests: readonly Test[], { isBlind }: UsableIndex): string[] | undefined {
   for (const test of tests) {
     if (test.op === '$eq') return [encodeKeyPart(test.value)];
     if (test.op === '$all' && test.values.length > 0) return [encodeKeyPart(test.values[0])];
+    // A blind index has only documents with values in all fields.
+    if (test.op === '$exists' && !test.exists && isBlind !== true) return [encodeKeyPart(undefined)];
   }
   for (const test of tests) if (test.op === '$in') return [...new Set(test.values.map(encodeKeyPart))];
   return undefined;
+}
+
+function isOneEquality([test, ...others]: readonly Test[]): boolean {
+  const op = others.length === 0 ? test?.op : undefined;
+  return op === '$eq' || op === '$in' || op === '$exists';
+}
+
+/** A range of key parts, and how much it is worth to a plan. */
+interface PartRange extends KeyRange {
+  readonly worth: number;
+  /** Whether the tests hold for every part of the range. */
+  readonly isExact: boolean;
 }
 
 /**
  * The range of key parts in which a document must have one. If documents may have several parts, only one
  * bound is usable: in `[1, 20]`, one element is above 5 and another below 10.
  */
-function rangeOf(tests: readonly Test[], isMultiple: boolean): KeyRange | undefined {
+function rangeOf(tests: readonly Test[], isMultiple: boolean): PartRange | undefined {
   const ranges = tests.map(rangeOfTest).filter((range) => range !== undefined);
-  const [first] = ranges;
-  if (first === undefined || isMultiple) return first;
-  return ranges.reduce((a, b) => ({
-    low: laterKey(a.low, b.low),
-    high: earlierKey(a.high, b.high),
-  }));
+  const best = ranges.toSorted((a, b) => b.worth - a.worth)[0];
+  if (best === undefined || isMultiple) return best;
+  return ranges.reduce(
+    (a, b) => ({
+      low: laterKey(a.low, b.low),
+      high: earlierKey(a.high, b.high),
+      worth: best.worth,
+      isExact: a.isExact && b.isExact,
+    }),
+    { ...best, isExact: ranges.length === tests.length },
+  );
 }
 
-function rangeOfTest(test: Test): KeyRange | undefined {
+function rangeOfTest(test: Test): PartRange | undefined {
   switch (test.op) {
     case '$gt':
-    case '$gte':
-      return { low: encodeExactly(test.value).slice(0, KEY_PART_MAX), high: endOfType(test.value) };
-    case '$lt':
-    case '$lte':
-      return {
-        low: startOfType(test.value),
-        high: encodeExactly(test.value).slice(0, KEY_PART_MAX) + PREFIX_END,
-      };
-    case '$beginsWith': {
-      const low = encodePrefix(test.prefix).slice(0, KEY_PART_MAX);
-      return { low, high: low + PREFIX_END };
+    case '$gte': {
+      const { start, isExact } = startOfPart(encodeExactly(test.value));
+      const low = isExact && test.op === '$gt' ? start + PREFIX_END : start;
+      return { low, high: endOfType(test.value), worth: RANGE_WORTH, isExact };
     }
+    case '$lt':
+    case '$lte': {
+      const { start, isExact } = startOfPart(encodeExactly(test.value));
+      const high = isExact && test.op === '$lt' ? start : start + PREFIX_END;
+      return { low: startOfType(test.value), high, worth: RANGE_WORTH, isExact };
+    }
+    case '$beginsWith': {
+      const { start, isExact } = startOfPart(encodePrefix(test.prefix));
+      return { low: start, high: start + PREFIX_END, worth: RANGE_WORTH, isExact };
+    }
+    case '$exists':
+      // All parts but the one of absence.
+      return test.exists
+        ? { low: encodeExactly(null), high: PREFIX_END, worth: EXISTS_WORTH, isExact: true }
+        : undefined;
     default:
       return undefined;
   }
+}
+
+/**
+ * The start of the key part of a text. If the text is cut, other texts have the same start, and their order
+ * is unknown.
+ */
+function startOfPart(text: string): { readonly start: string; readonly isExact: boolean } {
+  return { start: text.slice(0, KEY_PART_MAX), isExact: text.length <= KEY_PART_MAX };
 }
 
 /** Values of a type begin with the same unit, except for the two booleans. */

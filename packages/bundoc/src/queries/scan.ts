@@ -84,7 +84,7 @@ export interface Scan {
 
 /** Documents and bytes read, and held, at a time. */
 const PAGE_DOCUMENTS = 100;
-const PAGE_BYTES = 1_048_576;
+export const PAGE_BYTES = 1_048_576;
 /** Bytes of the first page. Each further page is twice as large, so that a short scan opens few documents. */
 const FIRST_PAGE_BYTES = 131_072;
 

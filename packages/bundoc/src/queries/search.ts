@@ -1,13 +1,13 @@
 import { BYTE_US } from '@bundoc/shared/admission/account';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
-import type { IndexEntry, KeyRange } from '../engine/port/index-port.ts';
-import type { StoreSnapshot } from '../engine/port/snapshot-port.ts';
-import { earlierKey, invertOrder, laterKey, positionOf } from '../values/key.ts';
+import { ALWAYS, type KeyRange, rangesBehind } from '../engine/port/index-port.ts';
+import type { FoundEntry, IndexPage, StoreSnapshot } from '../engine/port/snapshot-port.ts';
+import { invertOrder, positionOf } from '../values/key.ts';
 import type { RangePlan } from './plan.ts';
-import { Candidate, type Scan } from './scan.ts';
+import { Candidate, PAGE_BYTES, type Scan } from './scan.ts';
 
-/** Entries looked up at a time. */
-const ENTRIES_MAX = 200;
+/** Entries of one search: a database reads as many documents in one statement. */
+const ENTRIES_MAX = 1_001;
 /** Bytes of documents taken from memory in one turn, and documents read concurrently from the disk. */
 const BYTES_FROM_MEMORY_MAX = 1_048_576;
 const READ_TOGETHER = 16;
@@ -28,75 +28,90 @@ export async function* searchIndex(
 ): AsyncGenerator<readonly Candidate[]> {
   // In an ordered plan, each document has one entry.
   const seen = plan.inOrder === undefined ? new Set<string>() : undefined;
-  let many = Math.min(ENTRIES_MAX, wanted);
-  if (plan.inOrder === undefined) {
-    const always = await scan.work.outside(() =>
-      scan.withSnapshot(async (snapshot) => requireIndex(snapshot.always?.(plan.index))),
-    );
-    for (const { id } of always) seen?.add(id);
-    yield* read(scan, always);
-  }
+  const { index, isExact } = plan;
   const backwards = plan.inOrder === 'backwards';
-  for (const whole of plan.ranges) {
-    let range: KeyRange | undefined = restOfRange(whole, plan, after);
-    while (range !== undefined) {
-      const { low, high }: KeyRange = range;
-      const found: LookupResult = await scan.work.outside(() =>
-        scan.withSnapshot(async (snapshot) => {
-          const page = requireIndex(snapshot.search?.(plan.index, { low, high }, backwards, many));
-          return { ...takeFromMemory(scan, snapshot, page.entries, plan.isExact, seen), last: page.last };
-        }),
-      );
-      if (found.candidates.length > 0) yield found.candidates;
-      yield* read(scan, found.rest);
-      if (found.last === undefined) break;
-      range = backwards ? { low, high: found.last } : { low: `${found.last}\0`, high };
-      many = Math.min(ENTRIES_MAX, many * 2);
-    }
+  let ranges: readonly KeyRange[] = rangesOf(plan, after);
+  let limit = Math.min(ENTRIES_MAX, wanted);
+  while (ranges.length > 0) {
+    const query = { index, ranges, backwards, limit, bytesMax: PAGE_BYTES, work: scan.work };
+    const found: LookupResult = await scan.work.outside(() =>
+      scan.withSnapshot(async (snapshot) => {
+        const searched = snapshot.search?.(query);
+        // Without a wait, documents in memory are those of the entries.
+        const page = requireIndex(searched instanceof Promise ? await searched : searched);
+        return { ...takeDocuments(scan, snapshot, page, isExact, seen), last: page.last };
+      }),
+    );
+    if (found.candidates.length > 0) yield found.candidates;
+    yield* read(scan, found.rest);
+    if (found.last === undefined) break;
+    ranges = rangesBehind(ranges, found.last, backwards);
+    limit = Math.min(ENTRIES_MAX, limit * 2);
   }
 }
 
-interface TakenFromMemory {
+/**
+ * The number of entries of an exact plan, which are its matches. Undefined when the documents must be read.
+ *
+ * @throws AppError as {@link searchIndex} does.
+ */
+export async function countEntries(
+  { work, withSnapshot }: Scan,
+  { index, ranges, isExact }: RangePlan,
+): Promise<number | undefined> {
+  if (!isExact) return undefined;
+  return await work.outside(() =>
+    withSnapshot(async (snapshot) => snapshot.count?.({ index, ranges, work })),
+  );
+}
+
+interface TakenDocuments {
   readonly candidates: readonly Candidate[];
   /** Entries whose documents must be read. */
-  readonly rest: readonly IndexEntry[];
+  readonly rest: readonly FoundEntry[];
 }
 
-interface LookupResult extends TakenFromMemory {
+interface LookupResult extends TakenDocuments {
   /** The key from which the lookup continues. */
   readonly last: string | undefined;
 }
 
-/**
- * Takes documents from memory in the same turn as their entries, so that the entries are accurate for them.
- */
-function takeFromMemory(
+/** Takes documents that the search has read, or that are in memory. */
+function takeDocuments(
   scan: Scan,
   snapshot: StoreSnapshot,
-  entries: readonly IndexEntry[],
+  { entries, unreadable = [], outOfDate = 0, skippedExpired }: IndexPage,
   isExact: boolean,
   seen: Set<string> | undefined,
-): TakenFromMemory {
+): TakenDocuments {
   const candidates: Candidate[] = [];
-  const rest: IndexEntry[] = [];
+  const rest: FoundEntry[] = [];
   let bytes = 0;
   for (const entry of entries) {
     if (seen?.has(entry.id) === true) continue;
     seen?.add(entry.id);
-    const document =
-      bytes < BYTES_FROM_MEMORY_MAX && rest.length === 0 ? snapshot.getSync?.(entry.id) : undefined;
+    const isNext = bytes < BYTES_FROM_MEMORY_MAX && rest.length === 0;
+    const document = entry.document ?? (isNext ? snapshot.getSync?.(entry.id) : undefined);
     if (document === undefined) {
       rest.push(entry);
       continue;
     }
     bytes += document.text.length;
     scan.budget.spend(document.text.length);
-    candidates.push(new Candidate(document, positionOf(entry.key), isExact));
+    candidates.push(new Candidate(document, positionOf(entry.key), isExact && entry.key >= ALWAYS.high));
   }
+  for (const id of unreadable) {
+    if (seen?.has(id) === true) continue;
+    seen?.add(id);
+    scan.unreadable.push(id);
+    scan.budget.spend(0);
+  }
+  scan.budget.spend(0, outOfDate);
+  if (skippedExpired !== undefined) scan.budget.spend(skippedExpired.bytes, skippedExpired.documents);
   return { candidates, rest };
 }
 
-async function* read(scan: Scan, entries: readonly IndexEntry[]): AsyncGenerator<readonly Candidate[]> {
+async function* read(scan: Scan, entries: readonly FoundEntry[]): AsyncGenerator<readonly Candidate[]> {
   for (let at = 0; at < entries.length; at += READ_TOGETHER) {
     const some = entries.slice(at, at + READ_TOGETHER);
     const read = await scan.work.outside(() =>
@@ -118,19 +133,20 @@ function requireIndex<T>(found: T | undefined): T {
   return found;
 }
 
-/** The rest of a range after the last document of a page. */
-function restOfRange({ low, high }: KeyRange, { inOrder, fixed }: RangePlan, after: string): KeyRange {
-  if (inOrder === undefined || after === '') return { low, high };
+/** The ranges of a plan; when it is in order, those after the last document of the previous page. */
+function rangesOf({ ranges, inOrder, fixed }: RangePlan, after: string): readonly KeyRange[] {
+  if (inOrder === undefined) return [ALWAYS, ...ranges];
+  if (after === '') return ranges;
   // The sort key lacks the fixed fields. It has the fields of the order as in the index, or inverted.
-  if (inOrder === 'forwards') return { low: laterKey(low, `${fixed}${after}\0`), high };
-  return { low, high: earlierKey(high, fixed + invertOrder(after)) };
+  const isBackwards = inOrder === 'backwards';
+  return rangesBehind(ranges, fixed + (isBackwards ? invertOrder(after) : after), isBackwards);
 }
 
 /** Undefined for a deleted or undecryptable document. */
 async function readCandidate(
   { unreadable }: Scan,
   snapshot: StoreSnapshot,
-  { id, key }: IndexEntry,
+  { id, key }: FoundEntry,
 ): Promise<Candidate | undefined> {
   try {
     const document = await snapshot.get(id);

@@ -50,6 +50,8 @@ const OPERATORS: readonly string[] = [
   ...COMPARISONS,
   ...['$in', '$nin', '$all', '$exists', '$type', '$size', '$beginsWith', '$elemMatch', '$not'],
 ];
+const EQUALITIES: ReadonlySet<string> = new Set(['$eq', '$in', '$all']);
+const RANGES: ReadonlySet<string> = new Set(['$gt', '$gte', '$lt', '$lte', '$beginsWith']);
 /** What other stores call a search in texts. */
 const OF_TEXTS = /^\$(?:regex|options|text|search|like|startsWith|contains|where)$/i;
 
@@ -210,12 +212,13 @@ function collect(where: Where, equal: string[], ranged: string[]): void {
   else if (where.tests.some(isRange)) ranged.push(field);
 }
 
-function isEquality({ op }: Test): boolean {
-  return op === '$eq' || op === '$in' || op === '$all';
+/** Absence has a key of its own, like a value. */
+function isEquality(test: Test): boolean {
+  return test.op === '$exists' ? !test.exists : EQUALITIES.has(test.op);
 }
 
-function isRange({ op }: Test): boolean {
-  return op === '$gt' || op === '$gte' || op === '$lt' || op === '$lte' || op === '$beginsWith';
+function isRange(test: Test): boolean {
+  return test.op === '$exists' ? test.exists : RANGES.has(test.op);
 }
 
 /** Cost of an operator whose values are compared by their encoding. */

@@ -2,7 +2,8 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import { describe, expect, it, vi } from 'vitest';
 import { openDefinedStore } from '../collections/defined-store.ts';
 import { cursorsOf } from '../crypto/sealed-cursor.ts';
-import type { DocumentPage } from '../engine/port/port.ts';
+import type { DocumentPage, ProjectStore } from '../engine/port/port.ts';
+import { type FoundEntry, type IndexSearch, StateMoved } from '../engine/port/snapshot-port.ts';
 import { SCAN_LIMITS, type ScanLimits } from '../queries/scan-budget.ts';
 import { type Where, whereSchema } from '../queries/where.ts';
 import { ProjectInFiles } from '../testing/project-in-files.ts';
@@ -63,7 +64,7 @@ async function start(limits: Partial<ScanLimits>, onAcquire = () => {}) {
     await files.checkpoint();
     disk.tamper(`/p/docs/${project.cipher.fileName({ collection: 'notes', id })}`, Buffer.from('x'));
   };
-  return { store, queries, leases, damage };
+  return { files, store, queries, leases, damage };
 }
 
 describe('the cost of one request', () => {
@@ -220,6 +221,77 @@ describe('a document that is undecryptable', () => {
     vi.spyOn(snapshot, 'get').mockRejectedValue(new AppError('storage_unavailable'));
     const refused = queries.query(request(selection('{"g":1}')));
     await expect(refused).rejects.toMatchObject({ code: 'storage_unavailable' });
+  });
+});
+
+describe('an index whose searches read documents', () => {
+  const EXPIRED = '{"g":3,"until":"1990-01-01T00:00:00Z"}';
+
+  /** Lets the searches of a store read the documents that they find, as those of a database do. */
+  function readDocuments(store: ProjectStore, onSearch: (query: IndexSearch) => void): void {
+    const take = store.snapshot.bind(store);
+    vi.spyOn(store, 'snapshot').mockImplementation(async (collection, options) => {
+      const snapshot = await take(collection, options);
+      const search = snapshot.search?.bind(snapshot);
+      snapshot.search = async (query) => {
+        onSearch(query);
+        const page = await search?.(query);
+        const entries: FoundEntry[] = [];
+        const unreadable: string[] = [];
+        for (const entry of page?.entries ?? [])
+          try {
+            const document = await snapshot.get(entry.id);
+            if (document !== undefined) entries.push({ ...entry, document });
+          } catch {
+            unreadable.push(entry.id);
+          }
+        return page && { ...page, entries, unreadable };
+      };
+      return snapshot;
+    });
+  }
+
+  it('serves ranges, orders and counts, without damaged and expired documents', async () => {
+    const { files, store, queries, damage } = await start({ documentsMax: 7 });
+    const indexes = [{ fields: ['g'], unique: false }];
+    await store.define('notes', { indexes, ttl: { field: 'until', seconds: 0 } }, { kind: 'none' });
+    await store.indexes?.built();
+    for (let n = 0; n < 6; n++) await commitOne(store, put(`d${n}`, n === 3 ? EXPIRED : `{"g":${n}}`));
+    await damage('d2');
+    readDocuments(files, () => undefined);
+    const orderBy = [{ field: 'g', direction: 'desc' as const }];
+    for (const over of [{ orderBy }, {}]) {
+      const asked = request({ ...selection('{"g":{"$gte":1}}'), ...over });
+      const { documents, unreadable, explanation } = await queries.query(asked);
+      const ids = documents.map(({ metadata }) => metadata._id);
+      expect('orderBy' in over ? ids.toReversed() : ids).toEqual(['d1', 'd4', 'd5']);
+      expect([unreadable, explanation.index, explanation.documents_scanned]).toEqual([['d2'], 'g', 5]);
+    }
+    for (let n = 6; n < 9; n++) await commitOne(store, put(`d${n}`, '{"g":9}'));
+    await expect(queries.count(selection('{"g":{"$gt":0}}'))).rejects.toMatchObject({
+      code: 'query_too_expensive',
+    });
+  });
+
+  it('begins an answer again when it is not as it was described, twice at most', async () => {
+    const { files, store, queries } = await start({});
+    await store.define('notes', { indexes: [{ fields: ['g'], unique: false }] }, { kind: 'none' });
+    await store.indexes?.built();
+    for (const [id, text] of [
+      ['a', '{"g":[9,1]}'],
+      ['b', '{"g":2}'],
+    ] as const)
+      await commitOne(store, put(id, text));
+    let moves = 2;
+    readDocuments(files, () => {
+      if (moves-- > 0) throw new StateMoved();
+    });
+    const asked = request({ ...selection('{"g":{"$gt":0}}'), orderBy: [{ field: 'g', direction: 'asc' }] });
+    const { documents, explanation } = await queries.query(asked);
+    expect(documents.map(({ metadata }) => metadata._id)).toEqual(['b', 'a']);
+    expect(explanation).toMatchObject({ index: 'g', order: 'sorted' });
+    moves = 3;
+    await expect(queries.query(asked)).rejects.toThrow(StateMoved);
   });
 });
 

@@ -97,8 +97,8 @@ export class Queries {
   async count(selection: Selection): Promise<AnswerStats & { readonly count: number }> {
     return await this.#answer(selection, async (state) => {
       const run = await this.#begin(state, selection, []);
-      await run.each('', () => false);
-      return { count: run.matched, ...statsOf(run, state) };
+      const count = await run.count();
+      return { count, ...statsOf(run, state) };
     });
   }
 
@@ -108,6 +108,10 @@ export class Queries {
     groupBy: readonly string[],
     figures: readonly Figure[],
   ): Promise<AnswerStats & { readonly groups: readonly GroupResult[] }> {
+    if (groupBy.length === 0 && figures.every(({ op }) => op === 'count')) {
+      const { count, ...stats } = await this.count(selection);
+      return { groups: [{ values: [], figures: figures.map(() => count) }], ...stats };
+    }
     return await this.#answer(selection, async (state) => {
       const aggregation = new Aggregation(groupBy, figures);
       const { paths } = aggregation;
@@ -143,7 +147,7 @@ export class Queries {
     const withSnapshot: Scan['withSnapshot'] = async (use) => use(await state.get());
     const order = orderOf(orderBy);
     const indexPlan = await work.outside(() =>
-      withSnapshot(async (snapshot) => planQuery(where, order, snapshot.usable())),
+      withSnapshot(async (snapshot) => planQuery(where, order, await snapshot.usable())),
     );
     const releaseStore = () => state.releaseStore();
     const snapshotBytes = () => state.keptBytes;

@@ -50,6 +50,7 @@ export class PostgresProject {
   readonly clock: Clock;
   readonly sealLimits: PostgresStoreOptions['sealLimits'];
   readonly quota: Quota | undefined;
+  readonly orderSizes: PostgresStoreOptions['orderSizes'];
 
   constructor(
     project: string,
@@ -57,10 +58,12 @@ export class PostgresProject {
       readonly clock?: Clock;
       readonly sealLimits?: PostgresStoreOptions['sealLimits'];
       readonly quota?: Quota;
+      readonly orderSizes?: PostgresStoreOptions['orderSizes'];
     } = {},
   ) {
     this.project = project;
     this.quota = options.quota;
+    this.orderSizes = options.orderSizes;
     this.clock = options.clock ?? systemClock;
     this.sealLimits = options.sealLimits ?? SEAL_LIMITS;
   }
@@ -109,6 +112,7 @@ export class PostgresProject {
       clock: this.clock,
       sealLimits: this.sealLimits,
       quota: this.quota,
+      ...(this.orderSizes !== undefined && { orderSizes: this.orderSizes }),
       news,
       committer: node.committer ?? new GroupCommitter({ database, clock: this.clock }),
       onIntegrityError: (name) => this.damaged.push(name),

@@ -8,16 +8,12 @@ import { Queries } from '../service/queries.ts';
 import { readValue } from '../values/value.ts';
 import { ownWork } from '../work/scheduler.ts';
 import { type Naive, naiveCompare, naiveMatches, naiveOf, naiveValues } from './naive-query.ts';
-import { documentText, whereText } from './query-arbitraries.ts';
+import { documentText, flatText, whereText } from './query-arbitraries.ts';
 import { put, remove } from './writes.ts';
 
 const IDS = ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h'];
 const NONE = { kind: 'none' } as const;
 
-const write = fc.record({
-  id: fc.constantFrom(...IDS),
-  text: fc.option(documentText, { nil: undefined, freq: 5 }),
-});
 /** Fields of both indexes and conditions. */
 const near = fc.constantFrom('a', 'b', 'c', 'a.b');
 const indexes = fc.uniqueArray(fc.uniqueArray(near, { minLength: 1, maxLength: 2 }), {
@@ -25,22 +21,32 @@ const indexes = fc.uniqueArray(fc.uniqueArray(near, { minLength: 1, maxLength: 2
   maxLength: 3,
   selector: (fields) => fields.join('+'),
 });
-const step = fc.oneof(
-  {
-    weight: 8,
-    arbitrary: fc.record({
-      kind: fc.constant('writes' as const),
-      writes: fc.array(write, { minLength: 1, maxLength: 6 }),
-    }),
-  },
-  { weight: 1, arbitrary: fc.record({ kind: fc.constant('define' as const), indexes }) },
-  {
-    weight: 1,
-    arbitrary: fc.record({
-      kind: fc.constantFrom('checkpoint' as const, 'reopen' as const, 'rotate' as const),
-    }),
-  },
-);
+/** A step of a history of documents with these texts. */
+const stepWith = (texts: fc.Arbitrary<string>) => {
+  const write = fc.record({
+    id: fc.constantFrom(...IDS),
+    text: fc.option(texts, { nil: undefined, freq: 5 }),
+  });
+  return fc.oneof(
+    {
+      weight: 8,
+      arbitrary: fc.record({
+        kind: fc.constant('writes' as const),
+        writes: fc.array(write, { minLength: 1, maxLength: 6 }),
+      }),
+    },
+    { weight: 1, arbitrary: fc.record({ kind: fc.constant('define' as const), indexes }) },
+    {
+      weight: 1,
+      arbitrary: fc.record({
+        kind: fc.constantFrom('checkpoint' as const, 'reopen' as const, 'rotate' as const),
+      }),
+    },
+  );
+};
+const history = fc
+  .constantFrom(documentText, flatText)
+  .chain((texts) => fc.array(stepWith(texts), { minLength: 2, maxLength: 6 }));
 /** Queries with any condition, order and page size. */
 export const asked = fc.record({
   where: fc.oneof(
@@ -52,12 +58,18 @@ export const asked = fc.record({
         .tuple(
           near,
           near,
-          fc.constantFrom('$eq', '$gt', '$gte', '$lt', '$lte', '$in', '$beginsWith'),
-          fc.constantFrom('$gt', '$lt', '$eq'),
+          fc.constantFrom('$eq', '$gt', '$gte', '$lt', '$lte', '$in', '$beginsWith', '$exists'),
+          fc.constantFrom('$gt', '$lt', '$eq', '$exists'),
+          fc.boolean(),
         )
-        .map(([a, b, op, other]) => {
-          const operand = { $in: '[1,2,"a",[1],{}]', $beginsWith: '"a"' }[op as string] ?? '1';
-          return `{"$and":[{${JSON.stringify(a)}:{"${op}":${operand}}},{${JSON.stringify(b)}:{"${other}":2}}]}`;
+        .map(([a, b, op, other, exists]) => {
+          const operands: Partial<Record<string, string>> = {
+            $in: '[1,2,"a",[1],{}]',
+            $beginsWith: '"a"',
+            $exists: `${exists}`,
+          };
+          const test = (of: string, number: number) => `{"${of}":${operands[of] ?? number}}`;
+          return `{"$and":[{${JSON.stringify(a)}:${test(op, 1)}},{${JSON.stringify(b)}:${test(other, 2)}}]}`;
         }),
     },
     {
@@ -69,7 +81,18 @@ export const asked = fc.record({
           return `{"$or":[{${JSON.stringify(a)}:{"${op}":${operand}}},{${JSON.stringify(b)}:{"${other}":"ab"},"c":{"$exists":true}}]}`;
         }),
     },
-    { weight: 1, arbitrary: near.map((one) => `{${JSON.stringify(one)}:1}`) },
+    {
+      weight: 2,
+      arbitrary: fc
+        .tuple(
+          near,
+          fc.constantFrom(
+            '1',
+            ...['$exists":true', '$gte":0', '$lt":"b"', '$in":[0,1,"a"]'].map((of) => `{"${of}}`),
+          ),
+        )
+        .map(([one, test]) => `{${JSON.stringify(one)}:${test}}`),
+    },
     { weight: 1, arbitrary: fc.constant('{}') },
   ),
   orderBy: fc.oneof(
@@ -81,14 +104,14 @@ export const asked = fc.record({
   limit: fc.integer({ min: 1, max: 5 }),
 });
 
-interface Known {
+export interface Known {
   readonly id: string;
   readonly position: number;
   readonly value: Naive;
 }
 
 /** Ids in the order of the naive evaluator, which a query must have, too. */
-function expectedIds(
+export function expectedIds(
   all: readonly Known[],
   { where, orderBy }: { where: string; orderBy: readonly { field: string; direction: 'asc' | 'desc' }[] },
 ): string[] {
@@ -107,7 +130,7 @@ function expectedIds(
     .map(({ id }) => id);
 }
 
-async function contentOf(store: DefinedStore): Promise<Known[]> {
+export async function contentOf(store: DefinedStore): Promise<Known[]> {
   const { documents } = await store.list({ collection: 'notes', after: 0, limit: 100, bytesMax: 1_000_000 });
   return documents.map(({ metadata, text, position }) => ({
     id: metadata._id,
@@ -130,11 +153,12 @@ export interface CrashingProject {
   check?(): Promise<void>;
 }
 
-/** How many pages were asked for, and found or ordered by an index. */
+/** How many pages were asked for, and found or ordered by an index, and how many counts read no document. */
 export interface IndexUse {
   readonly pages: number;
   readonly found: number;
   readonly ordered: number;
+  readonly counted: number;
 }
 
 /**
@@ -145,10 +169,10 @@ export async function assertQueriesAreRight(
   make: (random: { readonly survival: 'synced only' | 'everything' }) => Promise<CrashingProject>,
   runs: number,
 ): Promise<IndexUse> {
-  const use = { pages: 0, found: 0, ordered: 0 };
+  const use = { pages: 0, found: 0, ordered: 0, counted: 0 };
   await fc.assert(
     fc.asyncProperty(
-      fc.array(step, { minLength: 2, maxLength: 6 }),
+      history,
       indexes,
       fc.array(asked, { minLength: 4, maxLength: 8 }),
       fc.nat({ max: 60 }),
@@ -159,7 +183,7 @@ export async function assertQueriesAreRight(
         const define = (fields: readonly (readonly string[])[]) =>
           store.define(
             'notes',
-            { indexes: fields.map((of) => ({ fields: [...of], unique: false, blind: true })) },
+            { indexes: fields.map((of, at) => ({ fields: [...of], unique: false, blind: at % 2 === 1 })) },
             NONE,
           );
         await define(first);
@@ -200,15 +224,18 @@ export async function assertQueriesAreRight(
         for (const one of queries) {
           const where = whereSchema.safeParse(readValue(one.where));
           if (!where.success) continue;
+          const selection = {
+            project: 'p',
+            collection: 'notes',
+            where: where.data,
+            whereText: one.where,
+            work: ownWork('p')('query'),
+          };
           const found: string[] = [];
           let cursor: string | undefined;
           do {
             const page: Awaited<ReturnType<Queries['query']>> = await finder.query({
-              project: 'p',
-              collection: 'notes',
-              where: where.data,
-              whereText: one.where,
-              work: ownWork('p')('query'),
+              ...selection,
               orderBy: [...one.orderBy],
               limit: one.limit,
               bytesMax: 1_000_000,
@@ -222,6 +249,9 @@ export async function assertQueriesAreRight(
             if (page.explanation.order === 'index') use.ordered++;
           } while (cursor !== undefined);
           expect(found).toEqual(expectedIds(all, one));
+          const { count, explanation } = await finder.count(selection);
+          expect(count).toBe(found.length);
+          if (count > 0 && explanation.documents_scanned === 0) use.counted++;
         }
         await store[Symbol.asyncDispose]();
         await project.check?.();

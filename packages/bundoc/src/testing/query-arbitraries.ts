@@ -63,6 +63,8 @@ function objectText(members: Record<string, string>): string {
 export const valueText = value;
 /** Texts of documents' own members, of few names so that conditions meet them. */
 export const documentText = fc.dictionary(names, value, { minKeys: 0, maxKeys: 4 }).map(objectText);
+/** The same without arrays and objects: such documents have one entry in each index. */
+export const flatText = fc.dictionary(names, scalarText, { minKeys: 0, maxKeys: 4 }).map(objectText);
 /** Paths that may lead somewhere. */
 const path = fc.array(names, { minLength: 1, maxLength: 3 }).map((parts) => parts.join('.'));
 

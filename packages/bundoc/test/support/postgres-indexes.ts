@@ -8,6 +8,16 @@ import type { PostgresProject } from '../../src/testing/postgres-project.ts';
 import { type UsedDatabase, useDatabase } from './use-database.ts';
 
 export const NONE = { kind: 'none' } as const;
+/** Tails and runs of few entries, so that short histories have many. */
+export const SMALL = {
+  buildDocuments: 2,
+  segmentEntries: 3,
+  segmentUnits: 1_000,
+  tailChanges: 2,
+  tailBytes: 1_000,
+  tailChangesMax: 5,
+  commitsUnseenMax: 10,
+};
 export const RUNS = Number(process.env['QUERY_RUNS'] ?? 25);
 
 /** A node whose attempts end soon when the server is gone. */

@@ -98,7 +98,7 @@ function Indexes({ info }: { readonly info: CollectionInfo }) {
   if (info.indexes.length === 0) return <Empty title="No indexes">Queries scan all documents.</Empty>;
   return (
     <Table label="Indexes" heads={['Index', 'Fields', 'Kind', 'State']}>
-      {info.indexes.map(({ name, fields, unique, state, indexed, total, duplicates }) => (
+      {info.indexes.map(({ name, fields, unique, state, indexed, total, duplicates, bytes: size }) => (
         <tr key={name}>
           <th scope="row">
             <Name text={name} />
@@ -113,6 +113,7 @@ function Indexes({ info }: { readonly info: CollectionInfo }) {
               <progress max={total} value={indexed ?? 0} aria-label={`Build of ${name}`} />
             ) : null}
             {duplicates === undefined ? null : plural(duplicates, 'duplicate', 'duplicates')}
+            {size === undefined || size === 0 ? null : ` ${bytes(size)}`}
           </td>
         </tr>
       ))}

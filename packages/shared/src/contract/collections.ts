@@ -45,15 +45,17 @@ export const collectionDefinitionSchema = z.strictObject({
   ttl: ttlSchema.optional(),
 });
 
-/** The state of an index. `none`: the engine does not support this index, so its queries scan. */
+/** The state of an index. */
 export const indexStatusSchema = indexDefinitionSchema.extend({
   /** The given name, or the fields joined by `+`. */
   name: z.string(),
   unique: z.boolean(),
-  state: z.enum(['building', 'ready', 'duplicates', 'none']),
+  state: z.enum(['building', 'ready', 'duplicates']),
   /** While it is built: documents that are indexed, and all documents. */
   indexed: z.int().optional(),
   total: z.int().optional(),
+  /** Bytes that it takes: of the database, or of memory. */
+  bytes: z.int().optional(),
   /**
    * Surplus documents of a unique index: all but one of each set with equal values. The index is not enforced
    * until they are gone and it is defined again.

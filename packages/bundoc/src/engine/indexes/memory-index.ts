@@ -2,7 +2,13 @@ import { createRequire } from 'node:module';
 import { encodePosition, POSITION_BYTES, positionOf } from '../../values/key.ts';
 import { type Path, pathOf } from '../../values/path.ts';
 import type { Value } from '../../values/value.ts';
-import type { IndexEntry, IndexSpec, IndexState, KeyRange } from '../port/index-port.ts';
+import {
+  ALWAYS,
+  type IndexEntry,
+  type IndexSpec,
+  type IndexState,
+  type KeyRange,
+} from '../port/index-port.ts';
 import { type IndexKeys, indexKeysOf } from './index-keys.ts';
 
 /** Sorts after every key with the same start: keys consist of units up to 0xff. */
@@ -17,6 +23,15 @@ const { default: BTree } = createRequire(import.meta.url)('sorted-btree') as typ
  */
 const ENTRY_BYTES = 120;
 
+/** Whether the keys of a document are a single one, and not {@link ALWAYS}. */
+export function isOneEntry(placed: readonly string[]): boolean {
+  return placed.length === 1 && !isAlways(placed);
+}
+
+function isAlways([first]: readonly string[]): boolean {
+  return first?.startsWith(ALWAYS.low) === true;
+}
+
 /** A document in an index. */
 export interface IndexedDocument {
   readonly id: string;
@@ -30,12 +45,10 @@ export interface IndexedDocument {
  */
 export class MemoryIndex {
   readonly spec: IndexSpec;
-  readonly #paths: readonly Path[];
+  readonly paths: readonly Path[];
   readonly #tree = new BTree<string, string>(undefined, (a, b) => (a < b ? -1 : Number(a > b)));
-  /** Keys with positions, by id; most documents have one. */
+  /** Keys with positions, by id; most documents have one. One with too many keys has {@link ALWAYS}. */
   readonly #keysOf = new Map<string, string | readonly string[]>();
-  /** Documents with too many keys, and their positions. */
-  readonly #always = new Map<string, number>();
   /** Keys that a unique index enforces, by id. */
   readonly #complete = new Map<string, readonly string[]>();
   #multiple = 0;
@@ -48,12 +61,12 @@ export class MemoryIndex {
 
   constructor(spec: IndexSpec) {
     this.spec = spec;
-    this.#paths = spec.fields.map(pathOf);
+    this.paths = spec.fields.map(pathOf);
   }
 
   /** Whether some documents have several entries, or none because they have too many. */
   get isMultiple(): boolean {
-    return this.#multiple + this.#always.size > 0;
+    return this.#multiple > 0;
   }
 
   get size(): number {
@@ -65,64 +78,47 @@ export class MemoryIndex {
     return this.#tree.size * ENTRY_BYTES + this.#keysLength;
   }
 
-  /** Documents with too many keys. */
-  get always(): readonly IndexEntry[] {
-    return Array.from(this.#always, ([id, position]) => this.alwaysEntry(id, position));
-  }
-
-  /** The entry of a document with too many keys. */
-  alwaysEntry(id: string, position: number): IndexEntry {
-    return { key: encodePosition(position), id };
-  }
-
   /** The keys of a document with its position; undefined when it is not in the index. */
-  placedOf(id: string): readonly string[] | 'too many' | undefined {
-    if (this.#always.has(id)) return 'too many';
+  placedOf(id: string): readonly string[] | undefined {
     const placed = this.#keysOf.get(id);
     return typeof placed === 'string' ? [placed] : placed;
   }
 
   keysFor(document: Value): IndexKeys {
-    return indexKeysOf(this.#paths, document);
+    return indexKeysOf(this.paths, document);
   }
 
   has(id: string): boolean {
-    return this.#keysOf.has(id) || this.#always.has(id);
+    return this.#keysOf.has(id);
   }
 
   /** The number of a document's entries. */
   entriesOf(id: string): number {
-    const keys = this.#keysOf.get(id);
-    return typeof keys === 'string' ? 1 : (keys?.length ?? 0);
+    return this.placedOf(id)?.length ?? 0;
   }
 
   /** Sets the keys of a document. */
   put(id: string, position: number, { keys, complete, tooMany }: IndexKeys): void {
     this.remove(id);
     if (this.spec.unique && complete.length > 0) this.#complete.set(id, complete);
-    if (tooMany) {
-      this.#always.set(id, position);
-      return;
-    }
     const place = encodePosition(position);
-    const placed = keys.map((key) => key + place);
+    const placed = (tooMany ? [ALWAYS.low] : keys).map((key) => key + place);
     for (const key of placed) {
       this.#tree.set(key, id);
       this.#keysLength += key.length;
     }
     const [only] = placed;
-    if (placed.length > 1) this.#multiple++;
+    if (!isOneEntry(placed)) this.#multiple++;
     this.#keysOf.set(id, placed.length === 1 && only !== undefined ? only : placed);
   }
 
   remove(id: string): void {
-    this.#always.delete(id);
     this.#complete.delete(id);
-    const keys = this.#keysOf.get(id);
-    if (keys === undefined) return;
+    const placed = this.placedOf(id);
+    if (placed === undefined) return;
     this.#keysOf.delete(id);
-    if (typeof keys !== 'string') this.#multiple--;
-    for (const key of typeof keys === 'string' ? [keys] : keys) {
+    if (!isOneEntry(placed)) this.#multiple--;
+    for (const key of placed) {
       this.#tree.delete(key);
       this.#keysLength -= key.length;
     }
@@ -149,12 +145,11 @@ export class MemoryIndex {
   *documents(): Generator<IndexedDocument> {
     for (const [id, placed] of this.#keysOf) {
       const all = typeof placed === 'string' ? [placed] : placed;
-      const keys = all.map((key) => key.slice(0, -POSITION_BYTES));
       const position = positionOf(all[0] as string);
-      yield { id, position, keys: { keys, complete: this.#completeOf(id), tooMany: false } };
+      const tooMany = isAlways(all);
+      const keys = tooMany ? [] : all.map((key) => key.slice(0, -POSITION_BYTES));
+      yield { id, position, keys: { keys, complete: this.#completeOf(id), tooMany } };
     }
-    for (const [id, position] of this.#always)
-      yield { id, position, keys: { keys: [], complete: [], tooMany: true } };
   }
 
   /** Documents with a key. */
@@ -163,13 +158,6 @@ export class MemoryIndex {
       if (placed >= key + PREFIX_END) return;
       yield id;
     }
-  }
-
-  search(range: KeyRange, backwards: boolean, limit: number): IndexEntry[] {
-    const entries: IndexEntry[] = [];
-    if (limit > 0)
-      for (const entry of this.entries(range, backwards)) if (entries.push(entry) === limit) break;
-    return entries;
   }
 
   /** The entries of a range. The index must not change during the iteration. */

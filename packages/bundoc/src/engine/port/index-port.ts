@@ -1,3 +1,4 @@
+import { earlierKey, laterKey } from '../../values/key.ts';
 import type { Work } from '../../work/work.ts';
 import type { Write } from './port.ts';
 
@@ -20,7 +21,11 @@ export type IndexState =
    */
   | { readonly state: 'duplicates'; readonly duplicates: number };
 
-export type IndexStatus = IndexSpec & IndexState;
+export type IndexStatus = IndexSpec &
+  IndexState & {
+    /** Bytes of the database, or of memory. */
+    readonly bytes: number;
+  };
 
 export function isSameSpec(a: IndexSpec, b: IndexSpec): boolean {
   return isRefTo(a, b) && a.unique === b.unique;
@@ -68,8 +73,23 @@ export interface KeyRange {
   readonly high: string;
 }
 
+/** The rest of some ranges behind a key. */
+export function rangesBehind(ranges: readonly KeyRange[], key: string, backwards: boolean): KeyRange[] {
+  return ranges
+    .map(({ low, high }) =>
+      backwards ? { low, high: earlierKey(high, key) } : { low: laterKey(low, `${key}\0`), high },
+    )
+    .filter(({ low, high }) => low < high);
+}
+
+/**
+ * The entries of documents with too many keys for an index, which every search must also check. Their key
+ * sorts before every key part.
+ */
+export const ALWAYS: KeyRange = { low: '\x00', high: '\x01' };
+
 export interface IndexEntry {
-  /** Key parts of the fields, followed by the creation position. */
+  /** Key parts of the fields, or {@link ALWAYS}, followed by the creation position. */
   readonly key: string;
   readonly id: string;
 }

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { AppError } from '@bundoc/shared/contract/app-error';
-import type { IndexEntry, IndexRef, KeyRange, UsableIndex } from './index-port.ts';
+import type { Work } from '../../work/work.ts';
+import type { IndexEntry, KeyRange, UsableIndex } from './index-port.ts';
 import type { Awaitable, DocumentPage, ListQuery, Position, ProjectStore, StoredDocument } from './port.ts';
 
 /** A place that a reader holds and others need. Leaving it has no effect a second time. */
@@ -22,12 +23,41 @@ export interface SnapshotOptions {
 /** A query of a snapshot's documents, which are those of its collection. */
 export type SnapshotListQuery = Omit<ListQuery, 'collection'>;
 
-/** Entries of a range of an index, in the order of the search. */
+/** A search in ranges of an index. */
+export interface IndexSearch {
+  /** As {@link StoreSnapshot.usable} described it. */
+  readonly index: UsableIndex;
+  /** In key order, without overlaps. */
+  readonly ranges: readonly KeyRange[];
+  /** From the end of the last range to the start of the first. */
+  readonly backwards: boolean;
+  readonly limit: number;
+  /** Sealed bytes after which a page ends, if it has documents. It has at least one. */
+  readonly bytesMax: number;
+  /** Long work that the search belongs to. */
+  readonly work?: Work | undefined;
+}
+
+/**
+ * An entry, with its document if the search reads documents. Then all entries have theirs, and the page is
+ * awaited.
+ */
+export interface FoundEntry extends IndexEntry {
+  readonly document?: StoredDocument;
+}
+
+/** Entries of ranges of an index, in the order of the search. */
 export interface IndexPage {
-  readonly entries: readonly IndexEntry[];
+  readonly entries: readonly FoundEntry[];
+  /** Ids of documents that the search has read, and whose stored bytes do not open. */
+  readonly unreadable?: readonly string[];
+  /** Entries whose documents the search has read, and which have changed since. */
+  readonly outOfDate?: number;
+  /** Expired documents that the search has read and left out, and their bytes. */
+  readonly skippedExpired?: DocumentPage['skippedExpired'];
   /**
    * The last key that was visited, after which the search continues; it may be of no entry. Undefined at the
-   * end of the range.
+   * end of the last range.
    */
   readonly last: string | undefined;
 }
@@ -60,16 +90,24 @@ export interface StoreSnapshot extends Disposable {
   total(): Awaitable<number>;
 
   /** Indexes that have every decryptable document of this state. */
-  usable(): readonly UsableIndex[];
+  usable(): Awaitable<readonly UsableIndex[]>;
 
   /**
-   * At most `limit` entries of a range, from its start or backwards from its end. Undefined for an index that
-   * is not usable.
+   * At most `limit` entries of ranges, from their start or backwards from their end. Undefined for an index
+   * that is not usable.
+   *
+   * @throws StateMoved when a document has several entries, or too many, contrary to `isMultiple` of the
+   *   index. The plan was made for one entry of each document.
    */
-  search?(index: IndexRef, range: KeyRange, backwards: boolean, limit: number): IndexPage | undefined;
+  search?(query: IndexSearch): Awaitable<IndexPage | undefined>;
 
-  /** Documents with too many keys for an index, which every search must also check. */
-  always?(index: IndexRef): readonly IndexEntry[] | undefined;
+  /**
+   * The number of entries in ranges, each of which counts once. Undefined when only reading the documents can
+   * tell.
+   *
+   * @throws StateMoved as {@link search} does.
+   */
+  count?(query: Pick<IndexSearch, 'index' | 'ranges' | 'work'>): Awaitable<number | undefined>;
 
   /** Its part of the memory that superseded documents take, bytes. It grows with the writes of others. */
   readonly keptBytes: number;
@@ -84,21 +122,24 @@ export function snapshotTooOld(): AppError {
 }
 
 /**
- * The state of the first read is gone, and the snapshot shows a later one from now on. The answer must begin
- * again.
+ * The state of the first read is gone, and the snapshot shows a later one from now on; or an index is not as
+ * it was described. The answer must begin again.
  */
 export class StateMoved extends Error {
   override readonly name = 'StateMoved';
 }
 
-/** Makes an answer from one snapshot, a second time if its state moves after the first read. */
+/** How often an answer begins again: once for a moved state, once for an index that has changed. */
+const MOVES_MAX = 2;
+
+/** Makes an answer from one snapshot, again if its state moves. `make` also chooses the indexes again. */
 export async function ofOneState<T>(make: () => Promise<T>): Promise<T> {
-  try {
-    return await make();
-  } catch (error) {
-    if (!(error instanceof StateMoved)) throw error;
-  }
-  return await make();
+  for (let moves = 0; ; moves++)
+    try {
+      return await make();
+    } catch (error) {
+      if (!(error instanceof StateMoved) || moves === MOVES_MAX) throw error;
+    }
 }
 
 /** The position of a snapshot that was read. */

@@ -3,6 +3,7 @@ import { OpenError } from '@bundoc/shared/crypto/aead';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { ProjectCipher } from '../../crypto/project-cipher.ts';
 import type { DocumentRef } from '../../crypto/stored-text.ts';
+import { ownWork } from '../../work/scheduler.ts';
 import type { OwnWork } from '../../work/work.ts';
 import { CommitNotifier } from '../commit/commit-notifier.ts';
 import { admit } from '../commit/commit-plan.ts';
@@ -34,6 +35,7 @@ import type { QueuedCommit } from './commit/plan-commits.ts';
 import type { CommitChannel } from './commit-polls.ts';
 import type { Database, Transaction } from './database/database.ts';
 import { BlindIndexing } from './indexes/blind-indexing.ts';
+import { ORDER_SIZES, type OrderSizes } from './indexes/runs-worker.ts';
 import { RowReader } from './reads/row-reader.ts';
 import type { SharedReads } from './reads/shared-reads.ts';
 import type { KnownState, SharedStates } from './reads/shared-states.ts';
@@ -70,6 +72,8 @@ export interface PostgresStoreOptions {
   readonly quota?: Quota | undefined;
   /** Runs the service's own work for the project; unscheduled when absent. */
   readonly ownWork?: OwnWork;
+  /** Of indexes; smaller in tests. */
+  readonly orderSizes?: OrderSizes;
 }
 
 /**
@@ -77,6 +81,8 @@ export interface PostgresStoreOptions {
  * a new definition.
  */
 const HEAD_RECENT_MS = 200;
+/** How often a tail is looked at while it grows. */
+const LOOKS_OF_TAIL = 4;
 /** Interval at which a store with writes removes old rows, milliseconds. */
 const PRUNE_EVERY_MS = 3_600_000;
 
@@ -108,6 +114,8 @@ export class PostgresStore implements ProjectStore {
   #latestKnown: Position = 0;
   #isWatching = false;
   #wasWritten = false;
+  /** When tails were last looked at. */
+  #tailsSeenAt: Position = 0;
   #prunedMs: number;
   #state: KnownState | undefined;
   #definesNothing = false;
@@ -120,11 +128,13 @@ export class PostgresStore implements ProjectStore {
     this.#reader = new RowReader(options, rows);
     const list = (query: ListQuery) => this.#reader.list(query);
     const watched = <T>(work: Promise<T>) => this.#watched(work);
-    this.#indexing = new BlindIndexing({ ...options, list, watched }, rows);
+    const own = options.ownWork ?? ownWork(project);
+    this.#indexing = new BlindIndexing({ ...options, list, listRows: list, watched, ownWork: own }, rows);
     this.#snapshots = {
       ...options,
       connections: options.snapshots,
       reader: this.#reader,
+      ordered: this.#indexing.ordered,
       rows,
       watched,
       open: new Set(),
@@ -142,6 +152,7 @@ export class PostgresStore implements ProjectStore {
       seals,
       names: new Map(),
       indexesAsOf: (version: number, transaction: Transaction) => this.#indexing.asOf(version, transaction),
+      preparedOf: (content) => this.#indexing.preparedOf(content),
       committed: (seq) => this.#committed(seq),
       refused: (commits, error) => void this.#refuse(commits, error),
     };
@@ -184,8 +195,13 @@ export class PostgresStore implements ProjectStore {
   }
 
   snapshot(collection: string, { asOf, place }: SnapshotOptions = {}): PostgresSnapshot {
-    const indexes = this.#indexing.ready(collection);
-    return new PostgresSnapshot(this.#snapshots, { collection, indexes, asOf, place });
+    return new PostgresSnapshot(this.#snapshots, {
+      collection,
+      found: this.#indexing.ready(collection),
+      ordered: this.#indexing.whole(collection),
+      asOf,
+      place,
+    });
   }
 
   nameOf(ref: DocumentRef): string {
@@ -227,6 +243,11 @@ export class PostgresStore implements ProjectStore {
 
   collections(): Promise<readonly CollectionSummary[]> {
     return this.#watched(this.#reader.collections());
+  }
+
+  /** That of its indexes. */
+  get memoryBytes(): number {
+    return this.#indexing.ordered.bytes;
   }
 
   get pendingReencryption(): number {
@@ -276,6 +297,11 @@ export class PostgresStore implements ProjectStore {
 
   #committed(seq: Position): void {
     this.#heard(seq);
+    const { tailChanges } = this.#options.orderSizes ?? ORDER_SIZES;
+    if (seq - this.#tailsSeenAt > tailChanges / LOOKS_OF_TAIL) {
+      this.#tailsSeenAt = seq;
+      this.#indexing.tailsMayBeLong();
+    }
     this.#pruneNowAndThen();
   }
 

@@ -8,11 +8,12 @@ import {
   TOMBSTONE_TTL_MS,
   TOMBSTONES_MAX,
 } from '../port/port.ts';
+import type { DocumentState } from '../port/state.ts';
 import { ResealPasses } from '../reseal-passes.ts';
 import type { Database, Row, Statement, Transaction } from './database/database.ts';
 import { lockOf } from './rows/project-rows.ts';
 import type { RowCipher } from './rows/row-cipher.ts';
-import { orUndefined, ROW_COLUMNS, readStateRow, SEALED } from './rows/rows.ts';
+import { KEYS, orUndefined, ROW_COLUMNS, readStateRow, SEALED } from './rows/rows.ts';
 import { SEALED_COUNT, type SealCounter } from './rows/seal-counter.ts';
 
 /**
@@ -57,9 +58,9 @@ const SET_SEALS: Statement = {
   text: 'UPDATE bundoc.key_versions SET seals = $3 WHERE project = $1 AND version = $2',
 };
 const TO_RESEAL: Statement = {
-  name: 'bundoc-to-reseal-2',
+  name: 'bundoc-to-reseal-3',
   text: `
-SELECT ${ROW_COLUMNS}, ${SEALED} FROM (
+SELECT ${ROW_COLUMNS}, ${SEALED}, ${KEYS} FROM (
   SELECT *, row_number() OVER w AS place, sum(octet_length(sealed)) OVER w AS running FROM (
     SELECT * FROM bundoc.documents WHERE project = $1 AND name > $2 AND deleted_ms = 0 AND key_version < $3
     ORDER BY name LIMIT $4
@@ -71,13 +72,13 @@ SELECT ${ROW_COLUMNS}, ${SEALED} FROM (
  * current version. Returns the number of documents that it changed.
  */
 const RESEAL: Statement = {
-  name: 'bundoc-reseal-2',
+  name: 'bundoc-reseal-3',
   text: `
 WITH r AS (
-  SELECT * FROM unnest($3::bytea[], $4::bigint[], $5::integer[], $6::bytea[], $7::bytea[])
-    AS r(name, row_seq, former, state, sealed)
+  SELECT * FROM unnest($3::bytea[], $4::bigint[], $5::integer[], $6::bytea[], $7::bytea[], $8::bytea[])
+    AS r(name, row_seq, former, state, sealed, keys)
 ), resealed AS (
-  UPDATE bundoc.documents AS d SET key_version = $2, state = r.state, sealed = r.sealed FROM r
+  UPDATE bundoc.documents AS d SET key_version = $2, state = r.state, sealed = r.sealed, keys = r.keys FROM r
   WHERE d.project = $1 AND d.name = r.name AND d.seq = r.row_seq AND d.key_version = r.former RETURNING r.former
 ), counts AS (
   SELECT former AS version, -count(*) AS documents FROM resealed GROUP BY former
@@ -98,11 +99,11 @@ const RESEAL_COLLECTION: Statement = {
 };
 const INDEXES_TO_RESEAL: Statement = {
   name: 'bundoc-indexes-to-reseal-1',
-  text: 'SELECT id, key_version, spec FROM bundoc.blind_indexes WHERE project = $1 AND key_version < $2',
+  text: 'SELECT id, key_version, spec FROM bundoc.indexes WHERE project = $1 AND key_version < $2',
 };
 const RESEAL_INDEX: Statement = {
   name: 'bundoc-reseal-index-1',
-  text: 'UPDATE bundoc.blind_indexes SET key_version = $3, spec = $4 WHERE project = $1 AND id = $2 AND key_version < $3',
+  text: 'UPDATE bundoc.indexes SET key_version = $3, spec = $4 WHERE project = $1 AND id = $2 AND key_version < $3',
 };
 
 export interface UpkeepOptions {
@@ -197,7 +198,8 @@ export class Upkeep {
     const { project, database, cipher } = this.#options;
     this.#seals.made(resealed.length);
     const column = <K extends keyof ResealedRow>(name: K) => resealed.map((one) => one[name]);
-    const rows = [column('name'), column('seq'), column('former'), column('state'), column('sealed')];
+    const names = ['name', 'seq', 'former', 'state', 'sealed', 'keys'] as const;
+    const rows = names.map(column);
     const done = await database.transaction(lockOf(project), async (transaction, [head]) => {
       if (head?.[0] === undefined) return undefined;
       const [present] = await transaction.query(SEALS, [project, cipher.version]);
@@ -217,19 +219,27 @@ export class Upkeep {
     try {
       const state = readStateRow(row, this.#rows);
       const name = state.fileName.toString('hex');
-      const text = cipher.openDocument(name, row.at(-1) as Buffer, state.keyVersion);
+      const text = cipher.openDocument(name, row[9] as Buffer, state.keyVersion);
+      const keys = this.#resealedKeys(state, row[10] as Buffer | null);
       return {
         name: state.fileName,
         seq: state.seq,
         former: state.keyVersion,
         state: this.#rows.sealState({ ...state, keyVersion: cipher.version }),
         sealed: cipher.sealDocument(name, text),
+        keys,
       };
     } catch (error) {
       if (!(error instanceof OpenError)) throw error;
       onIntegrityError((row[0] as Buffer).toString('hex'));
       return undefined;
     }
+  }
+
+  /** Keys that do not open are left out: then every search of an index reads the document. */
+  #resealedKeys(state: DocumentState, keys: Buffer | null): Buffer | null {
+    const opened = keys && orUndefined(() => this.#rows.openKeys(state, state.keyVersion, keys));
+    return opened ? this.#rows.sealKeys(state, opened) : null;
   }
 
   async #resealCollections(): Promise<void> {
@@ -273,4 +283,5 @@ interface ResealedRow {
   readonly former: number;
   readonly state: Buffer;
   readonly sealed: Buffer;
+  readonly keys: Buffer | null;
 }

@@ -1,6 +1,6 @@
-import type { MemoryIndex } from '../../indexes/memory-index.ts';
+import { isOneEntry, type MemoryIndex } from '../../indexes/memory-index.ts';
 import type { IndexEntry, KeyRange } from '../../port/index-port.ts';
-import type { IndexPage } from '../../port/snapshot-port.ts';
+import type { IndexPage, IndexSearch } from '../../port/snapshot-port.ts';
 import type { Catalog, ListedPlace, LivingDocument } from '../catalog/catalog.ts';
 import type { KeptState } from './kept-state.ts';
 import { KeptTree, stateAt } from './kept-tree.ts';
@@ -32,9 +32,7 @@ export interface SnapshotGroup {
 
 interface KeptEntries {
   readonly tree: KeptTree<string>;
-  /** States with too many keys. */
-  readonly always: Set<KeptState>;
-  /** States without exactly one entry. */
+  /** States with several keys, or too many. */
   multiple: number;
 }
 
@@ -103,9 +101,8 @@ export class CollectionStates {
     this.#order.add(createdSeq, state);
     for (const [index, placed] of state.keys) {
       const entries = this.#entriesOf(index);
-      if (placed === 'too many') entries.always.add(state);
-      else for (const key of placed) entries.tree.add(key, state);
-      if (placed.length !== 1) entries.multiple++;
+      for (const key of placed) entries.tree.add(key, state);
+      if (!isOneEntry(placed)) entries.multiple++;
     }
   }
 
@@ -183,43 +180,29 @@ export class CollectionStates {
     return index.isMultiple || (this.#entries.get(index)?.multiple ?? 0) > 0;
   }
 
-  /** Documents of a group with too many keys. */
-  always(group: SnapshotGroup, index: MemoryIndex): readonly IndexEntry[] {
-    const present = index.always;
-    if (group.until === undefined) return present;
-    const kept = [...(this.#entries.get(index)?.always ?? [])].filter((state) => state.isAt(group.at));
-    return [
-      ...present.filter(({ id }) => this.#isAt(group, id)),
-      ...kept.map(({ place }) => index.alwaysEntry(place.id, place.createdSeq)),
-    ];
-  }
-
-  /** Entries of a group in a range of an index. */
-  search(
-    group: SnapshotGroup,
-    index: MemoryIndex,
-    range: KeyRange,
-    backwards: boolean,
-    limit: number,
-  ): IndexPage {
-    if (group.until === undefined) {
-      const entries = index.search(range, backwards, limit);
-      return { entries, last: entries.length === limit ? entries.at(-1)?.key : undefined };
-    }
-    if (!(range.low < range.high)) return { entries: [], last: undefined };
+  /** Entries of a group in ranges of an index. */
+  search(group: SnapshotGroup, index: MemoryIndex, { ranges, backwards, limit }: IndexSearch): IndexPage {
     const entries: IndexEntry[] = [];
     let visited = 0;
-    for (const { key, id, states } of this.#merged(index, range, backwards)) {
-      const kept = stateAt(states, group.at);
-      if (kept !== undefined) entries.push({ key, id: kept.place.id });
-      else if (id !== undefined && this.#isAt(group, id)) entries.push({ key, id });
-      if (entries.length === limit || ++visited === VISITED_MAX) return { entries, last: key };
+    for (const range of backwards ? ranges.toReversed() : ranges) {
+      if (group.until === undefined) {
+        for (const entry of index.entries(range, backwards))
+          if (entries.push(entry) === limit) return { entries, last: entry.key };
+        continue;
+      }
+      for (const { key, id, states } of this.#merged(index, range, backwards)) {
+        const kept = stateAt(states, group.at);
+        if (kept !== undefined) entries.push({ key, id: kept.place.id });
+        else if (id !== undefined && this.#isAt(group, id)) entries.push({ key, id });
+        if (entries.length === limit || ++visited === VISITED_MAX) return { entries, last: key };
+      }
     }
     return { entries, last: undefined };
   }
 
   /** Present and kept entries of a range, each key once. */
   *#merged(index: MemoryIndex, { low, high }: KeyRange, backwards: boolean): Generator<MergedEntry> {
+    if (!(low < high)) return;
     const present = index.entries({ low, high }, backwards);
     const tree = this.#entries.get(index)?.tree;
     const kept = backwards ? tree?.before(high) : tree?.from(low);
@@ -250,7 +233,7 @@ export class CollectionStates {
   #entriesOf(index: MemoryIndex): KeptEntries {
     let entries = this.#entries.get(index);
     if (entries === undefined) {
-      entries = { tree: new KeptTree(), always: new Set(), multiple: 0 };
+      entries = { tree: new KeptTree(), multiple: 0 };
       this.#entries.set(index, entries);
     }
     return entries;
@@ -264,10 +247,9 @@ export class CollectionStates {
     this.#order.remove(createdSeq, state);
     for (const [index, placed] of state.keys) {
       const entries = this.#entriesOf(index);
-      if (placed === 'too many') entries.always.delete(state);
-      else for (const key of placed) entries.tree.remove(key, state);
-      if (placed.length !== 1) entries.multiple--;
-      if (entries.tree.isEmpty && entries.always.size === 0) this.#entries.delete(index);
+      for (const key of placed) entries.tree.remove(key, state);
+      if (!isOneEntry(placed)) entries.multiple--;
+      if (entries.tree.isEmpty) this.#entries.delete(index);
     }
   }
 }

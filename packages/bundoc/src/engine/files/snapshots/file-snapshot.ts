@@ -1,15 +1,10 @@
 import type { DocumentRef } from '../../../crypto/stored-text.ts';
 import type { MemoryIndex } from '../../indexes/memory-index.ts';
-import {
-  type IndexEntry,
-  type IndexRef,
-  isRefTo,
-  type KeyRange,
-  type UsableIndex,
-} from '../../port/index-port.ts';
+import { type IndexRef, isRefTo, rangesBehind, type UsableIndex } from '../../port/index-port.ts';
 import type { Awaitable, DocumentPage, Position, StoredDocument } from '../../port/port.ts';
 import {
   type IndexPage,
+  type IndexSearch,
   type SnapshotListQuery,
   type StoreSnapshot,
   snapshotTooOld,
@@ -17,6 +12,11 @@ import {
 import type { ListedPlace, LivingDocument } from '../catalog/catalog.ts';
 import type { StateView, StoreReader } from '../documents/store-reader.ts';
 import type { CollectionStates, SnapshotGroup } from './collection-states.ts';
+
+/** Entries of one search: its documents are opened without a wait. */
+const ENTRIES_AT_ONCE = 200;
+/** Entries that are counted without a pause. */
+const COUNTED_AT_ONCE = 512;
 
 /** What a snapshot needs from its project. */
 export interface SnapshotPort {
@@ -66,14 +66,28 @@ export class FileSnapshot implements StoreSnapshot, StateView {
     });
   }
 
-  search(ref: IndexRef, range: KeyRange, backwards: boolean, limit: number): IndexPage | undefined {
-    const index = this.#find(ref);
-    return index && this.#states.search(this.#shown(), index, range, backwards, limit);
+  search(query: IndexSearch): IndexPage | undefined {
+    return this.#search(query, ENTRIES_AT_ONCE);
   }
 
-  always(ref: IndexRef): readonly IndexEntry[] | undefined {
-    const index = this.#find(ref);
-    return index && this.#states.always(this.#shown(), index);
+  #search(query: IndexSearch, entriesMax: number): IndexPage | undefined {
+    const index = this.#find(query.index);
+    const limit = Math.min(entriesMax, query.limit);
+    return index && this.#states.search(this.#shown(), index, { ...query, limit });
+  }
+
+  async count(query: Pick<IndexSearch, 'index' | 'ranges' | 'work'>): Promise<number | undefined> {
+    let { ranges } = query;
+    for (let count = 0; ; ) {
+      const search = { ...query, ranges, backwards: false, limit: COUNTED_AT_ONCE, bytesMax: 0 };
+      const page = this.#search(search, COUNTED_AT_ONCE);
+      if (page === undefined) return undefined;
+      count += page.entries.length;
+      if (page.last === undefined) return count;
+      ranges = rangesBehind(ranges, page.last, false);
+      const turn = query.work?.pause();
+      if (turn !== undefined) await turn;
+    }
   }
 
   /** The snapshots of one state share what it keeps. */

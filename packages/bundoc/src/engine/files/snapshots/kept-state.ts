@@ -6,19 +6,14 @@ import type { ListedPlace } from '../catalog/catalog.ts';
 const STATE_BYTES = 1_200;
 const KEY_BYTES = 180;
 
-/**
- * The keys that a document had in an index, with its position; `too many` for one that every search checks.
- */
-export type PlacedKeys = readonly string[] | 'too many';
-
 export interface SupersededState {
   readonly place: ListedPlace;
   /** Position of the commit that superseded it. */
   readonly until: number;
   /** Its sealed bytes, if they are in memory; the state owns them. */
   readonly sealed: Buffer | undefined;
-  /** Its keys in the indexes that were ready. */
-  readonly keys: ReadonlyMap<MemoryIndex, PlacedKeys>;
+  /** Its keys in the indexes that were ready, with its position. */
+  readonly keys: ReadonlyMap<MemoryIndex, readonly string[]>;
 }
 
 /**
@@ -28,7 +23,7 @@ export interface SupersededState {
 export class KeptState {
   readonly place: ListedPlace;
   readonly until: number;
-  readonly keys: ReadonlyMap<MemoryIndex, PlacedKeys>;
+  readonly keys: ReadonlyMap<MemoryIndex, readonly string[]>;
   /** Its memory, bytes; also while its sealed bytes are not read yet. */
   readonly bytes: number;
   readonly #readFile: () => Promise<Buffer | undefined>;
@@ -44,8 +39,7 @@ export class KeptState {
     this.#sealed = sealed;
     this.#readFile = readFile;
     let bytes = STATE_BYTES + place.size;
-    for (const placed of keys.values())
-      if (placed !== 'too many') for (const key of placed) bytes += KEY_BYTES + key.length;
+    for (const placed of keys.values()) for (const key of placed) bytes += KEY_BYTES + key.length;
     this.bytes = bytes;
   }
 

@@ -12,7 +12,7 @@ import type { StoreReader } from '../documents/store-reader.ts';
 import { CollectionStates, type SnapshotGroup } from './collection-states.ts';
 import { FileSnapshot, type SnapshotPort } from './file-snapshot.ts';
 import type { KeptMemory, KeptOwner } from './kept-memory.ts';
-import { KeptState, type PlacedKeys } from './kept-state.ts';
+import { KeptState } from './kept-state.ts';
 
 /** How long a state is kept for later pages, milliseconds, and how many of a project. */
 export const RETAINED_MS = 60_000;
@@ -168,8 +168,8 @@ export class ProjectSnapshots implements KeptOwner, SnapshotPort {
     this.#options.memory.count(this, bytes);
   }
 
-  #keysOf(collection: string, id: string): ReadonlyMap<MemoryIndex, PlacedKeys> {
-    const keys = new Map<MemoryIndex, PlacedKeys>();
+  #keysOf(collection: string, id: string): ReadonlyMap<MemoryIndex, readonly string[]> {
+    const keys = new Map<MemoryIndex, readonly string[]>();
     for (const index of this.wholeIndexes(collection)) {
       const placed = index.placedOf(id);
       if (placed !== undefined) keys.set(index, placed);

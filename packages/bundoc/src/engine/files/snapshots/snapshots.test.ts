@@ -100,10 +100,12 @@ describe('a snapshot', () => {
     store.indexes.define('notes', [spec], { rev: '1', wasDefined: false });
     await store.indexes.built();
     await commitOne(store, put('b', '{"v":3}'));
-    expect([before, after].map((one) => one.usable().map(({ name }) => name))).toEqual([[], ['v']]);
-    const range = { low: '', high: '\u0100' };
-    expect(before.search?.(spec, range, false, 10)).toBeUndefined();
-    expect(after.search?.(spec, range, false, 10)?.entries.map(({ id }) => id)).toEqual(['a']);
+    const index = { ...spec, isMultiple: false };
+    const everything = { ranges: [{ low: '', high: '\u0100' }], backwards: false, limit: 10, bytesMax: 1e9 };
+    expect(await before.usable()).toEqual([]);
+    expect(await before.search?.({ index, ...everything })).toBeUndefined();
+    expect(await after.usable()).toMatchObject([{ name: 'v' }]);
+    expect(await after.search?.({ index, ...everything })).toMatchObject({ entries: [{ id: 'a' }] });
   });
 
   it('says that documents have several entries in an index while some of its own have', async () => {
@@ -116,10 +118,10 @@ describe('a snapshot', () => {
     await commitOne(store, put('a', '{"v":[1,2]}'));
     using snapshot = store.snapshot('notes');
     await commitOne(store, put('a', '{"v":1}'));
-    expect(snapshot.usable().map(({ isMultiple }) => isMultiple)).toEqual([true]);
+    expect(await snapshot.usable()).toMatchObject([{ isMultiple: true }]);
     snapshot[Symbol.dispose]();
     using present = store.snapshot('notes');
-    expect(present.usable().map(({ isMultiple }) => isMultiple)).toEqual([false]);
+    expect(await present.usable()).toMatchObject([{ isMultiple: false }]);
   });
 
   it('leaves out what had expired when it was taken, and nothing that expires later', async () => {

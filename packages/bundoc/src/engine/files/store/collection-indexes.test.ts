@@ -1,6 +1,7 @@
 import { setImmediate } from 'node:timers/promises';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { type DefinedStore, openDefinedStore } from '../../../collections/defined-store.ts';
+import { cursorsOf } from '../../../crypto/sealed-cursor.ts';
 import { holdLogWrites } from '../../../testing/held-log-writes.ts';
 import { ProjectInFiles } from '../../../testing/project-in-files.ts';
 import type { SimulatedDisk } from '../../../testing/simulated-disk.ts';
@@ -8,8 +9,8 @@ import { SlowSteps } from '../../../testing/slow-steps.ts';
 import { commitOne, put, remove } from '../../../testing/writes.ts';
 import { encodeKeyPart } from '../../../values/key.ts';
 import { Scheduler } from '../../../work/scheduler.ts';
+import { describeOrder } from '../../conformance/order-conformance.ts';
 import { describeIndexes } from '../../indexes/conformance.ts';
-import type { StoreSnapshot } from '../../port/snapshot-port.ts';
 
 const open: DefinedStore[] = [];
 afterEach(async () => {
@@ -32,17 +33,32 @@ const NONE = { kind: 'none' } as const;
 const violation = { code: 'unique_violation', detail: expect.stringContaining('"email"') };
 
 /** Ids with a value in an index, in its order. */
-function idsAt(store: DefinedStore, index: string, value: string): readonly string[] | undefined {
+async function idsAt(
+  store: DefinedStore,
+  name: string,
+  value: string,
+): Promise<readonly string[] | undefined> {
   const low = encodeKeyPart(value);
-  using snapshot = store.snapshot('notes') as StoreSnapshot;
-  return snapshot
-    .search?.({ name: index, fields: [index] }, { low, high: `${low}\u0100` }, false, 1_000)
-    ?.entries.map(({ id }) => id);
+  using snapshot = await store.snapshot('notes');
+  const page = await snapshot.search?.({
+    index: { name, fields: [name], isMultiple: true },
+    ranges: [{ low, high: `${low}\u0100` }],
+    backwards: false,
+    limit: 1_000,
+    bytesMax: 1e9,
+  });
+  return page?.entries.map(({ id }) => id);
 }
 
 describeIndexes('the files engine', async () => {
   const { store, reopen, disk } = await start();
   return { store, reopen: () => reopen(disk.powerCut('synced only')) };
+});
+
+describeOrder('the files engine', async () => {
+  const { project, store, reopen, disk } = await start();
+  const cursors = cursorsOf('p', project.cipher);
+  return { store, cursors, reopen: () => reopen(disk.powerCut('synced only')) };
 });
 
 describe('the index entries of one commit', () => {
@@ -129,10 +145,10 @@ describe('the stored indexes', () => {
     await next.indexes?.built();
     expect(next.indexes?.status('notes').map(({ state }) => state)).toEqual(['ready', 'ready']);
     expect(read.mock.calls.filter(([path]) => path.startsWith('/p/docs')).length).toBeLessThan(5);
-    expect(idsAt(next, 'email', 'moved')).toEqual(['planted-1']);
-    expect(idsAt(next, 'email', 'needle-1')).toEqual([]);
-    expect(idsAt(next, 'email', 'needle-2')).toEqual([]);
-    expect(idsAt(next, 'g', 'g1')).toHaveLength(9);
+    expect(await idsAt(next, 'email', 'moved')).toEqual(['planted-1']);
+    expect(await idsAt(next, 'email', 'needle-1')).toEqual([]);
+    expect(await idsAt(next, 'email', 'needle-2')).toEqual([]);
+    expect(await idsAt(next, 'g', 'g1')).toHaveLength(9);
     await expect(commitOne(next, put('x', '{"email":"needle-7"}'))).rejects.toMatchObject(violation);
   });
 
@@ -153,7 +169,7 @@ describe('the stored indexes', () => {
         await disk.createFile('/p/indexes', harm === 'cut' ? bytes.subarray(0, -9) : bytes);
       const next = await reopen(disk);
       await next.indexes?.built();
-      expect(idsAt(next, 'g', 'g1')).toHaveLength(10);
+      expect(await idsAt(next, 'g', 'g1')).toHaveLength(10);
       await expect(commitOne(next, put('x', '{"email":"needle-7"}'))).rejects.toMatchObject(violation);
     }
   });
@@ -186,16 +202,15 @@ describe('the keys of a long commit', () => {
     using work = scheduler.work({ subject: 's', project: 'p' }, 'batch');
     await store.commit([long('a', 'one'), long('b', 'two')], { work });
     expect(scheduler.usedS('batch')).toBeGreaterThan(0);
-    expect([idsAt(store, 'email', 'two'), idsAt(store, 'g', 'one'), idsAt(store, 'g', 'h')]).toEqual([
-      ['b'],
-      ['a'],
-      ['a', 'b'],
-    ]);
+    expect(await idsAt(store, 'email', 'two')).toEqual(['b']);
+    expect(await idsAt(store, 'g', 'one')).toEqual(['a']);
+    expect(await idsAt(store, 'g', 'h')).toEqual(['a', 'b']);
     await expect(store.commit([long('c', 'three'), long('d', 'one')], { work })).rejects.toMatchObject(
       violation,
     );
     await store.commit([long('a', 'three'), remove('b'), put('c', '{"email":"two"}')], { work });
-    expect(['one', 'two', 'three'].map((email) => idsAt(store, 'email', email))).toEqual([[], ['c'], ['a']]);
+    const found = ['one', 'two', 'three'].map((email) => idsAt(store, 'email', email));
+    expect(await Promise.all(found)).toEqual([[], ['c'], ['a']]);
   });
 
   it('belong to the indexes that exist when it is put in order', async () => {
@@ -208,7 +223,8 @@ describe('the keys of a long commit', () => {
     await store.define('notes', indexOn('email'), NONE);
     await committing;
     await store.indexes?.built();
-    expect([idsAt(store, 'email', 'two'), idsAt(store, 'g', 'h')]).toEqual([['b'], undefined]);
+    expect(await idsAt(store, 'email', 'two')).toEqual(['b']);
+    expect(await idsAt(store, 'g', 'h')).toBeUndefined();
     await expect(commitOne(store, put('c', '{"email":"one"}'))).rejects.toMatchObject(violation);
   });
 });

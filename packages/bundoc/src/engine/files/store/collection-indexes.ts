@@ -1,12 +1,12 @@
 import { hasCode } from '@bundoc/shared/contract/app-error';
 import type { DocumentContent, DocumentRef } from '../../../crypto/stored-text.ts';
 import { readValue } from '../../../values/value.ts';
-import { TREE_BYTES_MAX } from '../../../work/large-bytes.ts';
 import type { OwnWork, Work } from '../../../work/work.ts';
 import type { PlanIndexing } from '../../commit/commit-plan.ts';
 import { CommitEntries } from '../../indexes/commit-entries.ts';
-import { type IndexKeys, JOBS } from '../../indexes/index-keys.ts';
+import type { IndexKeys } from '../../indexes/index-keys.ts';
 import { MemoryIndex } from '../../indexes/memory-index.ts';
+import { isOfOwnMembers, keysInTurns, keysOfContent } from '../../indexes/prepared-keys.ts';
 import { GroupUniqueness } from '../../indexes/uniqueness.ts';
 import {
   type DefinedBy,
@@ -115,7 +115,13 @@ export class CollectionIndexes implements EngineIndexes {
 
   status(collection: string): readonly IndexStatus[] {
     return (this.#indexed.get(collection)?.indexes ?? []).map(
-      ({ spec: { name, fields, unique }, progress }) => ({ name, fields, unique, ...progress }),
+      ({ spec: { name, fields, unique }, progress, memoryBytes: bytes }) => ({
+        name,
+        fields,
+        unique,
+        bytes,
+        ...progress,
+      }),
     );
   }
 
@@ -149,8 +155,8 @@ export class CollectionIndexes implements EngineIndexes {
     for (const write of writes) {
       const of = this.#indexed.get(write.ref.collection);
       if (write.kind === 'delete' || of === undefined || !of.indexes.every(isOfOwnMembers)) continue;
-      const keys = await keysInTurns(of.indexes, [OPEN_BRACE, write.content.bytes, CLOSE_BRACE], work);
-      this.#prepared.set(write.content, { of, keys });
+      const keys = await keysOfContent(of.indexes, write.content, work);
+      this.#prepared.set(write.content, { of, keys: keysByIndex(of.indexes, keys) });
     }
     work.leave();
   }
@@ -236,7 +242,7 @@ export class CollectionIndexes implements EngineIndexes {
       const page: DocumentPage = await work.outside(() => documents.list(query));
       for (const { metadata, text, position } of page.documents) {
         const id = metadata._id;
-        const keys = await keysInTurns(building, [text], work);
+        const keys = keysByIndex(building, await keysInTurns(building, [text], work));
         if (isOver()) return;
         // A later change has already entered with its commit.
         if (documents.revOf({ collection, id }) !== metadata._rev) continue;
@@ -294,7 +300,8 @@ export class CollectionIndexes implements EngineIndexes {
     const changed = [...documents.changedSince(stored.asOf)].filter((ref) => ref.collection === collection);
     for (const ref of changed) {
       const document = await work.outside(() => documents.get(ref).catch(ignoreDamage));
-      const keys = document && (await keysInTurns(indexed.building, [document.text], work));
+      const made = document && (await keysInTurns(indexed.building, [document.text], work));
+      const keys = made && keysByIndex(indexed.building, made);
       if (isOver()) return true;
       const position = documents.positionOf(ref);
       if (keys === undefined || position === undefined) continue;
@@ -306,33 +313,7 @@ export class CollectionIndexes implements EngineIndexes {
   }
 }
 
-const OPEN_BRACE = Buffer.from('{');
-const CLOSE_BRACE = Buffer.from('}');
-
-/** Whether its fields are members of the client, whose values are known before the commit. */
-function isOfOwnMembers({ spec }: MemoryIndex): boolean {
-  return spec.fields.every((field) => !field.startsWith('_'));
-}
-
-/**
- * Computes a document's keys, yielding before; those of a large document in another thread. @param text in
- * pieces.
- */
-async function keysInTurns(
-  indexes: readonly MemoryIndex[],
-  text: readonly Buffer[],
-  work: Work,
-): Promise<ReadonlyMap<MemoryIndex, IndexKeys>> {
-  const turn = work.pause();
-  if (turn !== undefined) await turn;
-  const [only] = text;
-  const bytes = text.length === 1 && only !== undefined ? only : Buffer.concat(text);
-  if (bytes.length <= TREE_BYTES_MAX) {
-    const value = readValue(bytes.toString());
-    return new Map(indexes.map((index) => [index, index.keysFor(value)]));
-  }
-  const fields = indexes.map(({ spec }) => spec.fields);
-  const keys = await work.elsewhere(JOBS.indexKeys, { bytes, fields });
+function keysByIndex(indexes: readonly MemoryIndex[], keys: readonly IndexKeys[]): DocumentKeys {
   return new Map(indexes.map((index, at) => [index, keys[at] ?? NO_KEYS]));
 }
 

@@ -1,10 +1,11 @@
 import { v7 as uuidv7 } from 'uuid';
+import type { DocumentContent } from '../../../crypto/stored-text.ts';
 import { type CommitDraft, draftsOf } from '../../commit/commit-plan.ts';
 import type { Position } from '../../port/port.ts';
 import type { Database, Transaction } from '../database/database.ts';
 import { isOfDatabase } from '../database/database-error.ts';
 import { textArray } from '../database/parameters.ts';
-import type { BlindIndexes } from '../indexes/blind-index.ts';
+import type { BlindIndexes, PreparedKeys } from '../indexes/blind-index.ts';
 import { GROUP_ENTRIES_MAX, GroupIndexContext, lookUpHolders } from '../indexes/group-index-context.ts';
 import type { NextCount } from '../rows/seal-counter.ts';
 import {
@@ -31,6 +32,8 @@ export interface CommittingProject extends LoadedProject {
   readonly names: SealedNames;
   /** The blind indexes of one version, read under the project's lock. */
   indexesAsOf(version: number, transaction: Transaction): Promise<BlindIndexes>;
+  /** The keys of a document in indexes that were computed before its commit. */
+  readonly preparedOf: (content: DocumentContent) => PreparedKeys | undefined;
   /** Reports that commits up to `seq` have taken effect. Called before they are answered. */
   committed(seq: Position): void;
   /** Answers commits that have had no effect. Never throws. */
@@ -136,7 +139,7 @@ export class Attempt {
       });
       if (opened === undefined) continue;
       const { state, indexes } = opened;
-      const indexing = new GroupIndexContext(project.project, indexes, project.rows);
+      const indexing = new GroupIndexContext(project.project, indexes, project.rows, project.preparedOf);
       await indexing.countFormer(transaction, state.states);
       locked.push({ at, member, state, indexing, drafts: draftsOf(commits, project.clock) });
     }

@@ -1,9 +1,10 @@
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
 import { ByteWriter } from '../../port/bytes.ts';
-import type { IdempotencyRecord } from '../../port/state.ts';
+import type { DocumentState, IdempotencyRecord } from '../../port/state.ts';
 import type { BoundStatement, Statement } from '../database/database.ts';
 import { RowParameters } from '../database/parameters.ts';
-import { tokensOf } from '../indexes/blind-index.ts';
+import { type BlindEntries, tokensOf } from '../indexes/blind-index.ts';
+import { encodeCell } from '../order/cell.ts';
 import type { RowCipher } from '../rows/row-cipher.ts';
 import { entriesByProjectAndName } from '../rows/rows.ts';
 import type { PlannedRow } from './plan-commits.ts';
@@ -27,6 +28,7 @@ const DOCUMENTS = rowsOf({
   at: 'integer',
   state_bytes: 'integer',
   sealed_bytes: 'integer',
+  keys_bytes: 'integer',
   row_seq: 'bigint',
   created_seq: 'bigint',
   deleted_ms: 'bigint',
@@ -98,14 +100,15 @@ function writeGroup(name: string, more: string): Statement {
     text: `
 WITH document AS (
   INSERT INTO bundoc.documents AS d
-    (project, name, collection, seq, created_seq, deleted_ms, key_version, rev, state, sealed)
+    (project, name, collection, seq, created_seq, deleted_ms, key_version, rev, state, sealed, keys)
   SELECT project, substr(${BYTES}, at, 16), substr(${BYTES}, at + 16, 16), row_seq, created_seq, deleted_ms, key_version,
     substr(${BYTES}, at + 32, 12), substr(${BYTES}, at + 44, state_bytes),
-    CASE WHEN sealed_bytes > 0 THEN substr(${BYTES}, at + 44 + state_bytes, sealed_bytes) END
+    CASE WHEN sealed_bytes > 0 THEN substr(${BYTES}, at + 44 + state_bytes, sealed_bytes) END,
+    CASE WHEN keys_bytes > 0 THEN substr(${BYTES}, at + 44 + state_bytes + sealed_bytes, keys_bytes) END
   FROM ${DOCUMENTS.unnest}
   ON CONFLICT (project, name) DO UPDATE SET seq = excluded.seq, created_seq = excluded.created_seq,
     deleted_ms = excluded.deleted_ms, key_version = excluded.key_version, rev = excluded.rev,
-    state = excluded.state, sealed = excluded.sealed
+    state = excluded.state, sealed = excluded.sealed, keys = excluded.keys
 ), collection AS (
   INSERT INTO bundoc.collections AS c (project, token, first_seq, key_version, name, documents, bytes)
   SELECT project, substr(${BYTES}, at, 16), first_seq, key_version, substr(${BYTES}, at + 16, name_bytes), documents, bytes
@@ -131,8 +134,8 @@ ON CONFLICT (project) DO UPDATE SET seq = excluded.seq`,
   };
 }
 
-const WRITE_GROUP = writeGroup('bundoc-write-group-4', '');
-const WRITE_INDEXED_GROUP = writeGroup('bundoc-write-indexed-group-4', WRITE_ENTRIES);
+const WRITE_GROUP = writeGroup('bundoc-write-group-5', '');
+const WRITE_INDEXED_GROUP = writeGroup('bundoc-write-indexed-group-5', WRITE_ENTRIES);
 
 /** Sealed names of collections, kept while the project is open so that each is sealed once. */
 export type SealedNames = Map<string, Buffer>;
@@ -207,7 +210,7 @@ class GroupWriter {
     return { statement: WRITE_INDEXED_GROUP, values };
   }
 
-  /** `name(16) | collection token(16) | revision(12) | sealed state | sealed document`. */
+  /** `name(16) | collection token(16) | revision(12) | sealed state | sealed document | sealed keys`. */
   #addDocument({ state, former, text, sealed, entries }: PlannedRow, writes: ProjectWrites): void {
     const { project, cipher, rows } = writes;
     const writer = this.#writer;
@@ -218,12 +221,15 @@ class GroupWriter {
     if (sealed !== undefined) writer.raw(sealed);
     if (text !== undefined)
       cipher.sealDocument(state.fileName.toString('hex'), text, writer.reserve(state.size));
+    const keys = entries && sealedKeys(state, entries, rows);
+    if (keys !== undefined) writer.raw(keys);
     this.#documents.push({
       project,
       key_version: rows.version,
       at,
       state_bytes: stateBytes,
       sealed_bytes: state.size,
+      keys_bytes: keys?.length ?? 0,
       row_seq: state.seq,
       created_seq: state.createdSeq,
       deleted_ms: state.deletedMs,
@@ -292,6 +298,17 @@ class GroupWriter {
   get #place(): number {
     return this.#writer.length + 1;
   }
+}
+
+/** The keys of a living document in the indexes of its collection. */
+function sealedKeys(
+  state: DocumentState,
+  entries: readonly BlindEntries[],
+  rows: RowCipher,
+): Buffer | undefined {
+  if (entries.length === 0 || state.deletedMs !== 0) return undefined;
+  const keys = entries.flatMap(({ index, keys }) => (keys === undefined ? [] : [{ id: index.id, keys }]));
+  return rows.sealKeys(state, encodeCell(keys));
 }
 
 /** Maximum number of sealed names that an open project keeps: it may have any number of collections. */

@@ -1,5 +1,4 @@
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
-import { ownWork } from '../../../work/scheduler.ts';
 import type { OwnWork } from '../../../work/work.ts';
 import type { DocumentPage, ListedDocument, ListQuery } from '../../port/port.ts';
 import type { Database, Row, Statement } from '../database/database.ts';
@@ -19,7 +18,7 @@ import {
 const ADVANCE: Statement = {
   name: 'bundoc-advance-blind-indexes-1',
   text: `
-UPDATE bundoc.blind_indexes SET built_to = $4, indexed = indexed + $5
+UPDATE bundoc.indexes SET built_to = $4, indexed = indexed + $5
 WHERE project = $1 AND id = ANY ($2::bigint[]) AND built_to = $3 AND duplicates IS NULL AND NOT dropped RETURNING id`,
 };
 /**
@@ -50,7 +49,7 @@ SELECT token, created_seq, (SELECT count(*) FROM page WHERE again) FROM page ORD
 const JUDGE: Statement = {
   name: 'bundoc-judge-blind-index-1',
   text: `
-UPDATE bundoc.blind_indexes SET duplicates = $3
+UPDATE bundoc.indexes SET duplicates = $3
 WHERE project = $1 AND id = $2 AND duplicates IS NULL AND NOT dropped RETURNING id`,
 };
 const REMOVE: Statement = {
@@ -65,7 +64,7 @@ SELECT count(*) FROM gone`,
 };
 const FORGET: Statement = {
   name: 'bundoc-forget-blind-index-1',
-  text: 'DELETE FROM bundoc.blind_indexes WHERE project = $1 AND id = $2 AND dropped',
+  text: 'DELETE FROM bundoc.indexes WHERE project = $1 AND id = $2 AND dropped',
 };
 
 /**
@@ -84,8 +83,9 @@ export interface BlindIndexBuilderOptions {
   readonly list: (query: ListQuery) => Promise<DocumentPage>;
   /** Observes every error, and turns it into the error for callers. */
   readonly watched: <T>(work: Promise<T>) => Promise<T>;
-  /** Runs the service's own work for the project; unscheduled when absent. */
-  readonly ownWork?: OwnWork;
+  /** Removes the runs of a dropped index. */
+  readonly removeRuns: (id: number) => Promise<void>;
+  readonly ownWork: OwnWork;
 }
 
 /**
@@ -106,7 +106,7 @@ export class BlindIndexBuilder {
   constructor(options: BlindIndexBuilderOptions, rows: RowCipher) {
     this.#options = options;
     this.#rows = rows;
-    this.#ownWork = options.ownWork ?? ownWork(options.project);
+    this.#ownWork = options.ownWork;
   }
 
   /**
@@ -277,7 +277,8 @@ export class BlindIndexBuilder {
           return Number(row?.[0] ?? 0);
         })) ?? 0;
     }
-    await database.query(FORGET, [project, id]);
+    await this.#options.removeRuns(id);
+    if (!this.#stopped) await database.query(FORGET, [project, id]);
   }
 }
 

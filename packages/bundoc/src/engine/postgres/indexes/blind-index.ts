@@ -1,12 +1,13 @@
 import { type Path, pathOf } from '../../../values/path.ts';
 import { readValue } from '../../../values/value.ts';
-import { indexKeysOf } from '../../indexes/index-keys.ts';
+import { type IndexKeys, indexKeysOf } from '../../indexes/index-keys.ts';
 import type { IndexSpec, IndexState, UsableIndex } from '../../port/index-port.ts';
 import type { Queryable, Statement } from '../database/database.ts';
+import { PAGE_BYTES } from '../order/page.ts';
 import type { RowCipher } from '../rows/row-cipher.ts';
 import { orUndefined } from '../rows/rows.ts';
 
-/** A blind index of a project, as stored in the database. */
+/** An index of a project, as stored in the database. Unique and blind ones have tokens. */
 export interface BlindIndex {
   /** Never reused. */
   readonly id: number;
@@ -15,18 +16,28 @@ export interface BlindIndex {
   readonly paths: readonly Path[];
   /** The revision of its definition. */
   readonly rev: string;
-  /** Commits after this position have written its entries. */
+  /** Commits after this position have written its keys and tokens. */
   readonly since: number;
-  /** Documents created up to this position have their entries, too. */
+  /** Documents created up to this position have their tokens, too. */
   readonly builtTo: number;
   /** The number of documents indexed so far, and the number when the index was created. */
   readonly indexed: number;
   readonly total: number;
-  /** The number of duplicates in a unique index; undefined until it is ready. */
+  /** The number of duplicates in a unique index; undefined until all tokens are there. */
   readonly duplicates: number | undefined;
+  /** The number of documents in its runs; undefined once they are whole. */
+  readonly runsIndexed: number | undefined;
+  /** Bytes of its runs. */
+  readonly bytes: number;
+  /** The version of the key that its runs are sealed under. */
+  readonly runsKeyVersion: number | undefined;
+  /** Increases whenever the runs are replaced. */
+  readonly runsVersion: number;
+  /** It has runs that nobody reads any more, to be removed. */
+  readonly hasLeftRuns: boolean;
 }
 
-/** The blind indexes of a project in one version. */
+/** The indexes of a project in one version. */
 export interface BlindIndexes {
   /** `heads.index_version`. */
   readonly version: number;
@@ -44,9 +55,11 @@ export const NO_INDEXES: BlindIndexes = {
   damaged: new Map(),
 };
 
-/** A document's entries in one index: a token for each combination of its values in all fields. */
+/** A document's entries in one index, for each combination of its values in all fields. */
 export interface BlindEntries {
   readonly index: BlindIndex;
+  /** Undefined for a deleted document. */
+  readonly keys: IndexKeys | undefined;
   /** In hex. A unique index enforces these, but not {@link ALWAYS}. */
   readonly tokens: readonly string[];
   /** The document has more combinations than an index stores, and is a candidate of every search. */
@@ -56,11 +69,18 @@ export interface BlindEntries {
 /** A pseudo key for documents with too many keys for an index. */
 const ALWAYS = '';
 
+/** How long readers may use a run that was replaced, and how long the writing of one may pause. */
+const LEFT_S = 3_600;
+/** A condition for a run that nobody reads any more. */
+export const IS_LEFT = `left_at < now() - interval '${LEFT_S} seconds'`;
+
 const ROWS: Statement = {
-  name: 'bundoc-blind-indexes-1',
+  name: 'bundoc-indexes-1',
   text: `
-SELECT h.index_version, i.id, i.collection, i.key_version, i.spec, i.since, i.built_to, i.indexed, i.total, i.duplicates, i.dropped
-FROM bundoc.heads AS h LEFT JOIN bundoc.blind_indexes AS i ON i.project = h.project WHERE h.project = $1 ORDER BY i.id`,
+SELECT h.index_version, i.id, i.collection, i.key_version, i.spec, i.since, i.built_to, i.indexed, i.total, i.duplicates, i.dropped,
+  i.runs_indexed, i.pages, i.runs_version, i.runs_key_version,
+  EXISTS (SELECT FROM bundoc.index_runs WHERE project = $1 AND index_id = i.id AND ${IS_LEFT})
+FROM bundoc.heads AS h LEFT JOIN bundoc.indexes AS i ON i.project = h.project WHERE h.project = $1 ORDER BY i.id`,
 };
 
 /** After this statement, every committing node must write entries. */
@@ -107,6 +127,11 @@ type IndexRow = readonly [
   total: number,
   duplicates: number | null,
   isDropped: boolean,
+  runsIndexed: number | null,
+  pages: number,
+  runsVersion: number,
+  runsKeyVersion: number | null,
+  hasLeftRuns: boolean,
 ];
 
 /** The sealed content of an index's row. */
@@ -115,20 +140,28 @@ interface SealedSpec {
   readonly name: string;
   readonly fields: readonly string[];
   readonly unique: boolean;
+  readonly blind: boolean;
   readonly rev: string;
 }
 
 /** Undefined for a row that was changed or combined from others. */
 function indexOf(row: IndexRow, rows: RowCipher): BlindIndex | undefined {
   const [, id, token, keyVersion, sealed, since, builtTo, indexed, total, duplicates] = row;
+  const [runsIndexed, pages, runsVersion, runsKeyVersion, hasLeftRuns] = row.slice(11) as [
+    number | null,
+    number,
+    number,
+    number | null,
+    boolean,
+  ];
   const text = orUndefined(() => rows.openIndexSpec(Number(id), keyVersion, sealed));
   if (text === undefined) return undefined;
-  const { collection, name, fields, unique, rev } = JSON.parse(text) as SealedSpec;
+  const { collection, name, fields, unique, blind, rev } = JSON.parse(text) as SealedSpec;
   if (!rows.collectionToken(collection).equals(token)) return undefined;
   return {
     id: Number(id),
     collection,
-    spec: { name, fields, unique, blind: true },
+    spec: { name, fields, unique, blind },
     paths: fields.map(pathOf),
     rev,
     since,
@@ -136,18 +169,37 @@ function indexOf(row: IndexRow, rows: RowCipher): BlindIndex | undefined {
     indexed,
     total,
     duplicates: duplicates ?? undefined,
+    runsIndexed: runsIndexed ?? undefined,
+    bytes: pages * PAGE_BYTES,
+    runsVersion,
+    runsKeyVersion: runsKeyVersion ?? undefined,
+    hasLeftRuns,
   };
 }
 
 /** The text that is sealed for an index. */
-export function specText(collection: string, { name, fields, unique }: IndexSpec, rev: string): string {
-  const spec: SealedSpec = { collection, name, fields, unique, rev };
-  return JSON.stringify(spec);
+export function specText(collection: string, spec: IndexSpec, rev: string): string {
+  const { name, fields, unique } = spec;
+  const sealed: SealedSpec = { collection, name, fields, unique, blind: hasTokens(spec), rev };
+  return JSON.stringify(sealed);
 }
 
-export function stateOf({ duplicates, indexed, total }: BlindIndex): IndexState {
-  if (duplicates === undefined) return { state: 'building', indexed, total: Math.max(indexed, total) };
-  return duplicates === 0 ? { state: 'ready' } : { state: 'duplicates', duplicates };
+/** Whether an index finds by tokens, too. */
+export function hasTokens({ unique, blind }: IndexSpec): boolean {
+  return unique || blind === true;
+}
+
+/** It is ready when it has all tokens, if it needs any, and all runs. */
+export function stateOf({ spec, duplicates, indexed, total, runsIndexed }: BlindIndex): IndexState {
+  const done = [
+    ...(hasTokens(spec) && duplicates === undefined ? [indexed] : []),
+    ...(runsIndexed === undefined ? [] : [runsIndexed]),
+  ];
+  const [first] = done;
+  if (first !== undefined)
+    return { state: 'building', indexed: Math.min(...done), total: Math.max(first, total) };
+  if (duplicates === undefined || duplicates === 0) return { state: 'ready' };
+  return { state: 'duplicates', duplicates };
 }
 
 /** How lists may use ready indexes. */
@@ -160,18 +212,33 @@ export function isEnforced({ spec, duplicates }: BlindIndex): boolean {
   return spec.unique && (duplicates ?? 0) === 0;
 }
 
-/** The entries of a document in some indexes of its collection. @param text of the stored document. */
-export function toEntries(indexes: readonly BlindIndex[], text: Buffer, rows: RowCipher): BlindEntries[] {
-  const value = readValue(text.toString());
+/** Keys of a document by the id of the index: ids are never used again. */
+export type PreparedKeys = ReadonlyMap<number, IndexKeys>;
+
+/**
+ * The entries of a document in some indexes of its collection.
+ *
+ * @param text of the stored document.
+ * @param prepared keys that are known already.
+ */
+export function toEntries(
+  indexes: readonly BlindIndex[],
+  text: Buffer,
+  rows: RowCipher,
+  prepared?: PreparedKeys,
+): BlindEntries[] {
+  const isPrepared = indexes.every(({ id }) => prepared?.has(id) === true);
+  const value = isPrepared ? null : readValue(text.toString());
   return indexes.map((index) => {
-    const { complete, tooMany } = indexKeysOf(index.paths, value);
-    return { index, tokens: complete.map((key) => tokenOf(index, key, rows)), always: tooMany };
+    const keys = prepared?.get(index.id) ?? indexKeysOf(index.paths, value);
+    const complete = hasTokens(index.spec) ? keys.complete : [];
+    return { index, keys, tokens: complete.map((key) => tokenOf(index, key, rows)), always: keys.tooMany };
   });
 }
 
 /** All tokens of an entry, in hex. */
 export function tokensOf({ index, tokens, always }: BlindEntries, rows: RowCipher): readonly string[] {
-  return always ? [tokenOf(index, ALWAYS, rows)] : tokens;
+  return always && hasTokens(index.spec) ? [tokenOf(index, ALWAYS, rows)] : tokens;
 }
 
 /** The tokens to search for some keys, in hex. */

@@ -1,5 +1,9 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import type { Clock } from '@bundoc/shared/runtime/clock';
+import type { DocumentContent } from '../../../crypto/stored-text.ts';
+import type { Work } from '../../../work/work.ts';
+import type { IndexKeys } from '../../indexes/index-keys.ts';
+import { isOfOwnMembers, keysOfContent } from '../../indexes/prepared-keys.ts';
 import { definitionRef } from '../../port/definition.ts';
 import { OutcomeUnknown } from '../../port/errors.ts';
 import {
@@ -10,6 +14,7 @@ import {
   isSameSpec,
   type UsableIndex,
 } from '../../port/index-port.ts';
+import type { Write } from '../../port/port.ts';
 import type { Row, Statement, Transaction } from '../database/database.ts';
 import { retryUnavailable } from '../database/retry-unavailable.ts';
 import type { RowCipher } from '../rows/row-cipher.ts';
@@ -18,13 +23,17 @@ import {
   type BlindIndex,
   type BlindIndexes,
   CHANGED,
+  hasTokens,
   NO_INDEXES,
+  type PreparedKeys,
   readBlindIndexes,
   specText,
   stateOf,
   usableOf,
 } from './blind-index.ts';
 import { BlindIndexBuilder, type BlindIndexBuilderOptions } from './blind-index-builder.ts';
+import { OrderedIndexes } from './ordered-indexes.ts';
+import { RunsWorker, type RunsWorkerOptions } from './runs-worker.ts';
 
 /** The definition of an index, and the number of documents it will have, under the project's lock. */
 const DEFINITION: Statement = {
@@ -36,15 +45,25 @@ const COUNT: Statement = {
   text: 'SELECT documents FROM bundoc.collections WHERE project = $1 AND token = $2',
 };
 const MAKE: Statement = {
-  name: 'bundoc-make-blind-index-1',
-  text: `INSERT INTO bundoc.blind_indexes (project, id, collection, key_version, spec, since, total) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
+  name: 'bundoc-make-index-1',
+  text: `INSERT INTO bundoc.indexes (project, id, collection, key_version, spec, since, total, duplicates) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
 };
 const DROP: Statement = {
   name: 'bundoc-drop-blind-indexes-1',
-  text: 'UPDATE bundoc.blind_indexes SET dropped = true WHERE project = $1 AND id = ANY ($2::bigint[])',
+  text: 'UPDATE bundoc.indexes SET dropped = true WHERE project = $1 AND id = ANY ($2::bigint[])',
 };
-export interface BlindIndexingOptions extends BlindIndexBuilderOptions {
+/** How often the indexes are read even if nobody has changed them, milliseconds. */
+const READ_EVERY_MS = 3_600_000;
+
+export interface BlindIndexingOptions
+  extends Omit<BlindIndexBuilderOptions, 'removeRuns'>,
+    RunsWorkerOptions {
   readonly clock: Clock;
+}
+
+/** The same index with the same kinds of entries. */
+function isSame(a: IndexSpec, b: IndexSpec): boolean {
+  return isSameSpec(a, b) && hasTokens(a) === hasTokens(b);
 }
 
 interface Wanted {
@@ -63,19 +82,30 @@ export class BlindIndexing implements EngineIndexes {
   readonly #options: BlindIndexingOptions;
   readonly #rows: RowCipher;
   readonly #wanted = new Map<string, Wanted>();
+  readonly #prepared = new WeakMap<DocumentContent, PreparedKeys>();
   #known: BlindIndexes = NO_INDEXES;
+  /** When they were read. */
+  #readMs = 0;
   readonly #builder: BlindIndexBuilder;
+  readonly #worker: RunsWorker;
+  /** What answers know of the indexes' order. */
+  readonly ordered: OrderedIndexes;
 
   constructor(options: BlindIndexingOptions, rows: RowCipher) {
     this.#options = options;
     this.#rows = rows;
-    this.#builder = new BlindIndexBuilder(options, rows);
+    this.#worker = new RunsWorker(options, rows);
+    this.ordered = new OrderedIndexes(rows, this.#worker, options.orderSizes);
+    const removeRuns = (id: number) => this.#worker.remove(id);
+    this.#builder = new BlindIndexBuilder({ ...options, removeRuns }, rows);
   }
 
   /** Reads the current indexes. */
   async begin(): Promise<void> {
-    const { database, project } = this.#options;
+    const { database, project, clock } = this.#options;
+    this.#readMs = clock.monotonic();
     this.#known = await this.#retry(() => readBlindIndexes(database, project, this.#rows));
+    this.ordered.retain([...this.#known.byCollection.values()].flat());
   }
 
   /** The indexes that commits must write entries for. */
@@ -86,15 +116,35 @@ export class BlindIndexing implements EngineIndexes {
     return indexes;
   }
 
+  /** The indexes that answers may use. */
+  whole(collection: string): readonly BlindIndex[] {
+    return this.#of(collection).filter((index) => this.ordered.isUsable(index));
+  }
+
   /** The indexes that lists may use. */
   ready(collection: string): readonly BlindIndex[] {
-    return this.#of(collection).filter(({ duplicates }) => duplicates !== undefined);
+    return this.#of(collection).filter(({ spec, duplicates }) => hasTokens(spec) && duplicates !== undefined);
+  }
+
+  async prepare(writes: readonly Write[], work: Work): Promise<void> {
+    for (const write of writes) {
+      if (write.kind === 'delete') continue;
+      const indexes = this.#of(write.ref.collection).filter(isOfOwnMembers);
+      if (indexes.length === 0) continue;
+      const keys = await keysOfContent(indexes, write.content, work);
+      this.#prepared.set(write.content, new Map(indexes.map(({ id }, at) => [id, keys[at] as IndexKeys])));
+    }
+    work.leave();
+  }
+
+  /** The keys of a document that were computed before its commit. */
+  preparedOf(content: DocumentContent): PreparedKeys | undefined {
+    return this.#prepared.get(content);
   }
 
   define(collection: string, specs: readonly IndexSpec[], { rev }: DefinedBy): void {
-    const blind = specs.filter(({ unique, blind: asked }) => unique || asked === true);
     if (rev === undefined) this.#wanted.delete(collection);
-    else this.#wanted.set(collection, { specs: blind, rev });
+    else this.#wanted.set(collection, { specs, rev });
   }
 
   keep(): Promise<void> {
@@ -107,28 +157,42 @@ export class BlindIndexing implements EngineIndexes {
 
   get isSettled(): boolean {
     const { byCollection, dropped, damaged } = this.#known;
-    if (dropped.length + damaged.size > 0) return false;
+    if (dropped.length + damaged.size > 0 || !this.#worker.isIdle) return false;
+    // Runs may have been left meanwhile.
+    const isOld = this.#options.clock.monotonic() - this.#readMs >= READ_EVERY_MS;
+    if (isOld && byCollection.size > 0) return false;
     if (this.#wanted.keys().some((collection) => !this.#isKept(collection))) return false;
     return byCollection
       .values()
-      .every((indexes) => indexes.every(({ duplicates }) => duplicates !== undefined));
+      .every((indexes) => indexes.every((index) => stateOf(index).state !== 'building'));
   }
 
   status(collection: string): readonly IndexStatus[] {
-    return this.#of(collection).map((index) => ({ ...index.spec, ...stateOf(index) }));
+    return this.#of(collection).map((index) => {
+      const { name, fields, unique } = index.spec;
+      const kind = hasTokens(index.spec) ? { unique, blind: true } : { unique };
+      return { name, fields, ...kind, bytes: index.bytes, ...stateOf(index) };
+    });
   }
 
   usable(collection: string): readonly UsableIndex[] {
     return usableOf(this.ready(collection));
   }
 
-  built(): Promise<void> {
-    return this.#builder.settled();
+  async built(): Promise<void> {
+    await this.#builder.settled();
+    await this.#worker.settled();
+  }
+
+  /** Much was written, so tails may be long. */
+  tailsMayBeLong(): void {
+    for (const indexes of this.#known.byCollection.values())
+      for (const { id } of indexes) this.#worker.isDue(id);
   }
 
   /** Stops the running work. */
-  stop(): Promise<void> {
-    return this.#builder.stop();
+  async stop(): Promise<void> {
+    await Promise.all([this.#builder.stop(), this.#worker.stop()]);
   }
 
   async #keep(): Promise<void> {
@@ -137,6 +201,7 @@ export class BlindIndexing implements EngineIndexes {
     for (const collection of collections)
       if (!this.#isKept(collection)) await this.#retry(() => this.#agree(collection));
     this.#builder.resume(this.#known, () => this.begin());
+    this.#worker.resume(this.#known, () => this.begin());
   }
 
   /** Retries an action that is safe to repeat. */
@@ -170,7 +235,7 @@ export class BlindIndexing implements EngineIndexes {
   #isWanted({ collection, spec, duplicates, rev }: BlindIndex): boolean {
     const wanted = this.#wantedOf(collection);
     if ((duplicates ?? 0) > 0 && rev !== wanted.rev) return false;
-    return wanted.specs.some((one) => isSameSpec(one, spec));
+    return wanted.specs.some((one) => isSame(one, spec));
   }
 
   /**
@@ -196,13 +261,14 @@ export class BlindIndexing implements EngineIndexes {
         ...present.filter((index) => !kept.includes(index)).map(({ id }) => id),
         ...(known.damaged.get(token.toString('hex')) ?? []),
       ];
-      const missing = specs.filter((spec) => !kept.some((index) => isSameSpec(index.spec, spec)));
+      const missing = specs.filter((spec) => !kept.some((index) => isSame(index.spec, spec)));
       if (dropped.length + missing.length === 0) return undefined;
       const [count] = await transaction.query(COUNT, [project, token]);
       let next = version + 1;
       for (const spec of missing) {
         const sealed = this.#rows.sealIndexSpec(next, specText(collection, spec, String(rev)));
-        const values = [token, this.#rows.version, sealed, seq, Number(count?.[0] ?? 0)];
+        const total = Number(count?.[0] ?? 0);
+        const values = [token, this.#rows.version, sealed, seq, total, hasTokens(spec) ? null : 0];
         await transaction.query(MAKE, [project, next, ...values]);
         next++;
       }

@@ -1,4 +1,5 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
+import type { DocumentContent } from '../../../crypto/stored-text.ts';
 import type { PlanIndexing, PlannedWrite } from '../../commit/commit-plan.ts';
 import { COMMIT_ENTRIES_MAX, CommitEntries } from '../../indexes/commit-entries.ts';
 import { ENTRIES_OF_DOCUMENT_MAX } from '../../indexes/index-keys.ts';
@@ -13,7 +14,9 @@ import {
   type BlindEntries,
   type BlindIndex,
   type BlindIndexes,
+  hasTokens,
   isEnforced,
+  type PreparedKeys,
   toEntries,
 } from './blind-index.ts';
 
@@ -58,6 +61,7 @@ export class GroupIndexContext implements PlanIndexing<readonly BlindEntries[]> 
   readonly project: string;
   readonly #indexes: BlindIndexes;
   readonly #rows: RowCipher;
+  readonly #preparedOf: (content: DocumentContent) => PreparedKeys | undefined;
   /** Names of the documents with a token, in hex. */
   readonly #holders = new Map<string, readonly string[]>();
   #asked = new Map<string, Asked>();
@@ -74,8 +78,15 @@ export class GroupIndexContext implements PlanIndexing<readonly BlindEntries[]> 
   #mayAsk = true;
   #isCut = false;
 
-  constructor(project: string, indexes: BlindIndexes, rows: RowCipher) {
+  /** @param preparedOf keys of a document that were computed before its commit. */
+  constructor(
+    project: string,
+    indexes: BlindIndexes,
+    rows: RowCipher,
+    preparedOf: (content: DocumentContent) => PreparedKeys | undefined,
+  ) {
     this.project = project;
+    this.#preparedOf = preparedOf;
     this.#indexes = indexes;
     this.#rows = rows;
   }
@@ -88,7 +99,8 @@ export class GroupIndexContext implements PlanIndexing<readonly BlindEntries[]> 
     const most = new Map<string, number>();
     for (const [name, { collection, deletedMs }] of states) {
       const indexes = deletedMs === 0 ? this.#indexes.byCollection.get(collection) : undefined;
-      if (indexes !== undefined) most.set(name, indexes.length * ENTRIES_OF_DOCUMENT_MAX);
+      const withTokens = indexes?.filter(({ spec }) => hasTokens(spec)).length ?? 0;
+      if (withTokens > 0) most.set(name, withTokens * ENTRIES_OF_DOCUMENT_MAX);
     }
     if (sumOf(most.values()) <= COMMIT_ENTRIES_MAX) return;
     const names = Array.from(most.keys(), (name) => Buffer.from(name, 'hex'));
@@ -126,7 +138,7 @@ export class GroupIndexContext implements PlanIndexing<readonly BlindEntries[]> 
    *   `payload_too_large`.
    */
   entriesOf(
-    _write: Write,
+    write: Write,
     { state: { collection, rev }, fileName, text }: Omit<PlannedWrite<unknown>, 'entries'>,
   ): readonly BlindEntries[] | undefined {
     const { byCollection, damaged } = this.#indexes;
@@ -135,13 +147,15 @@ export class GroupIndexContext implements PlanIndexing<readonly BlindEntries[]> 
     const indexes = byCollection.get(collection);
     if (indexes === undefined) return undefined;
     this.#count(this.#former.get(fileName) ?? 0);
-    if (text === undefined) return indexes.map((index) => ({ index, tokens: [], always: false }));
+    if (text === undefined)
+      return indexes.map((index) => ({ index, keys: undefined, tokens: [], always: false }));
     let made = this.#made.get(rev);
     if (made?.text.equals(text) !== true) {
-      made = { text, entries: toEntries(indexes, text, this.#rows) };
+      const prepared = write.kind === 'put' ? this.#preparedOf(write.content) : undefined;
+      made = { text, entries: toEntries(indexes, text, this.#rows, prepared) };
       this.#made.set(rev, made);
     }
-    this.#count(sumOf(made.entries.map(({ tokens }) => tokens.length)));
+    this.#count(sumOf(made.entries.map(({ keys, tokens }) => tokens.length + (keys?.keys.length ?? 0))));
     return made.entries;
   }
 

@@ -3,21 +3,23 @@ import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { ProjectCipher } from '../../../crypto/project-cipher.ts';
 import { type DocumentRef, readStoredMetadata } from '../../../crypto/stored-text.ts';
 import { changePageOf, horizonAt } from '../../port/change-page.ts';
-import type {
-  ChangePage,
-  CollectionSummary,
-  DocumentPage,
-  ListedDocument,
-  ListQuery,
-  Position,
-  SealedChange,
-  SealedPage,
-  SealedPageLimits,
-  StoredDocument,
+import {
+  type ChangePage,
+  COMMIT_BYTES_MAX,
+  type CollectionSummary,
+  type DocumentPage,
+  type ListedDocument,
+  type ListQuery,
+  type Position,
+  type SealedChange,
+  type SealedPage,
+  type SealedPageLimits,
+  type StoredDocument,
 } from '../../port/port.ts';
 import { ProjectGone } from '../commit/must-reopen.ts';
 import type { Queryable, Row, Statement } from '../database/database.ts';
 import { retryUnavailable } from '../database/retry-unavailable.ts';
+import type { OpenedRow } from '../rows/opened-row.ts';
 import { type RowCipher, versionMissing } from '../rows/row-cipher.ts';
 import { orUndefined, ROW_COLUMNS, readStateRow, requireUpTo, SEALED } from '../rows/rows.ts';
 import type { SealedRow, SharedReads } from './shared-reads.ts';
@@ -51,7 +53,7 @@ SELECT d.*, ${SHOWN} FROM bundoc.heads AS h LEFT JOIN LATERAL (
 const LIST_FOUND: Statement = {
   name: 'bundoc-list-found-4',
   text: `
-SELECT d.*, ${SHOWN} FROM bundoc.heads AS h JOIN bundoc.blind_indexes AS i ON i.project = h.project LEFT JOIN LATERAL (
+SELECT d.*, ${SHOWN} FROM bundoc.heads AS h JOIN bundoc.indexes AS i ON i.project = h.project LEFT JOIN LATERAL (
   SELECT ${ROW_COLUMNS}, ${SEALED}, total FROM (
     SELECT *, row_number() OVER w AS place, sum(octet_length(sealed)) OVER w AS running, count(*) OVER () AS total FROM (
       SELECT d.* FROM (
@@ -98,8 +100,14 @@ export interface FoundByTokens {
   readonly tokens: readonly string[];
 }
 
+/** A document of a page, and the position of its last change. */
+export interface ListedRow extends ListedDocument {
+  readonly seq: Position;
+}
+
 /** A page, with what else its statement has read. */
 export interface ReadPage extends DocumentPage {
+  readonly documents: readonly ListedRow[];
   /** The position of the last commit that it shows. */
   readonly asOf: Position;
   /** The number of documents in the collection. */
@@ -182,7 +190,7 @@ export class RowReader {
     if (first === undefined) throw await this.#whyNoRow(by);
     const [asOf, total] = [first[11] as number, (first[12] as number | null) ?? 0];
     const found = rows.filter(([name]) => name !== null);
-    const documents: ListedDocument[] = [];
+    const documents: ListedRow[] = [];
     const unreadable: string[] = [];
     const unnamed: string[] = [];
     // The first step waits for a turn, too, because the caller gave its own up when it awaited the rows.
@@ -198,7 +206,7 @@ export class RowReader {
       const state = this.#stateOf(row);
       const document = state && this.#open(state, name, { ...state, sealed: row[9] as Buffer });
       if (document !== undefined) {
-        documents.push({ ...document, position: row[3] as number });
+        documents.push({ ...document, position: row[3] as number, seq: row[2] as number });
         continue;
       }
       this.#options.onIntegrityError(name);
@@ -210,6 +218,25 @@ export class RowReader {
     const hasMore = last !== undefined && (last[10] as number) > found.length;
     const next = hasMore ? (last[3] as number) : undefined;
     return { documents, unreadable, unnamed, next, asOf, total };
+  }
+
+  /**
+   * Opens a row of a living document: the columns of a state, and the sealed bytes, which are null if they
+   * were not read. Damage is reported, and not thrown.
+   *
+   * @throws VersionUnknown; AppError `integrity_error` for a row after the last commit.
+   */
+  openRow(row: Row, seq: Position): OpenedRow {
+    const name = (row[0] as Buffer).toString('hex');
+    const sealed = row[9] as Buffer | null;
+    const state = this.#stateOf(row);
+    if (state !== undefined) requireUpTo(seq, state);
+    const known = { name, seq: state?.seq, id: state?.id, size: state?.size ?? 0 };
+    if (state !== undefined && sealed === null && state.size <= COMMIT_BYTES_MAX)
+      return { ...known, document: 'unread' };
+    const document = state && sealed !== null ? this.#open(state, name, { ...state, sealed }) : undefined;
+    if (document === undefined) this.#options.onIntegrityError(name);
+    return { ...known, document };
   }
 
   /** @throws AppError `position_gone`. */

@@ -34,11 +34,16 @@ WITH made AS (
 SELECT FROM made`,
 };
 
-/** All tables except that of the project's file. */
+/**
+ * All tables except that of the project's file. A worker adds runs and pages only while their index is there,
+ * so that goes first.
+ */
 const TABLES = [
   'documents',
   'blind_entries',
-  'blind_indexes',
+  'indexes',
+  'index_pages',
+  'index_runs',
   'collections',
   'key_versions',
   'used_keys',

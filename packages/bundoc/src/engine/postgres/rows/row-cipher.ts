@@ -10,7 +10,20 @@ const TOKENS_KEPT_MAX = 1_000;
 const STATE_BYTES = 256;
 const ID_BYTES = 8;
 
-type Purpose = 'row' | 'collection' | 'used-key' | 'index' | 'seals';
+type Purpose = 'row' | 'collection' | 'used-key' | 'index' | 'seals' | 'keys' | 'runs';
+
+/** The purpose of the keys of pages. Each run has its own key. */
+const PAGES = 'bundoc/postgres-pages/v1';
+
+/** What the keys of a document in indexes are bound to. */
+export type KeyedState = Pick<DocumentState, 'fileName' | 'createdSeq' | 'seq'>;
+
+/** Seals and opens the pages of one run. */
+export interface PageCipher {
+  seal(id: number, page: Buffer): Buffer;
+  /** @throws OpenError. */
+  open(id: number, sealed: Buffer): Buffer;
+}
 
 /** A row is sealed under a key version that the open project does not have, so it must be reopened. */
 export class VersionUnknown extends Error {
@@ -30,7 +43,8 @@ export function versionMissing(version: number, { version: current }: Pick<Proje
  * - the state of a document;
  * - the name of a collection;
  * - the record of an idempotency key;
- * - the definition of an index;
+ * - the definition of an index, and the description of its runs;
+ * - the keys of a document in indexes;
  * - the number of seals of a key version.
  *
  * The formats are in docs/formats/postgres-rows.md.
@@ -50,6 +64,11 @@ export class RowCipher {
     this.#project = project;
     this.#cipher = cipher;
     this.version = version;
+  }
+
+  /** True for a version that is live. */
+  hasVersion(version: number): boolean {
+    return this.#cipher.hasVersion(version);
   }
 
   /** The name of a collection in the database. */
@@ -121,6 +140,38 @@ export class RowCipher {
     return this.#open('index', encodePlace(id), version, sealed).toString();
   }
 
+  /** @param keys of a document in this state, as `order/cell.ts` encodes them. */
+  sealKeys(state: KeyedState, keys: Buffer): Buffer {
+    return this.#seal('keys', placeOf(state), keys);
+  }
+
+  /** @throws OpenError, also for the keys of another state of the document; VersionUnknown. */
+  openKeys(state: KeyedState, version: number, sealed: Buffer): Buffer {
+    return this.#open('keys', placeOf(state), version, sealed);
+  }
+
+  /** Seals the description of an index's runs. @param version of the runs. */
+  sealRuns(id: number, version: number, runs: Buffer): Buffer {
+    return this.#seal('runs', Buffer.concat([encodePlace(id), encodePlace(version)]), runs);
+  }
+
+  /** @throws OpenError, VersionUnknown. */
+  openRuns(id: number, version: number, keyVersion: number, sealed: Buffer): Buffer {
+    return this.#open('runs', Buffer.concat([encodePlace(id), encodePlace(version)]), keyVersion, sealed);
+  }
+
+  /** Seals and opens the pages of a run. @throws VersionUnknown. */
+  pageCipher(run: string, version: number = this.version): PageCipher {
+    const salt = Buffer.from(run, 'hex');
+    const key = this.#cipher.subkey(version, PAGES, salt);
+    if (key === undefined) throw versionMissing(version, this.#cipher);
+    const aad = (id: number) => aadOf(PAGES, this.#project, run, String(id));
+    return {
+      seal: (id, page) => seal(key, page, aad(id)),
+      open: (id, sealed) => open(key, sealed, aad(id)),
+    };
+  }
+
   /** Seals the number of seals of the current version. */
   sealCount(count: number): Buffer {
     return this.#seal('seals', encodePlace(this.version), encodePlace(count));
@@ -166,6 +217,11 @@ export class RowCipher {
     if (bytes !== undefined) hmac.update(bytes);
     return hmac.digest().subarray(0, TOKEN_BYTES);
   }
+}
+
+/** The document, and which of its states. */
+function placeOf({ fileName, createdSeq, seq }: KeyedState): Buffer {
+  return Buffer.concat([fileName, encodePlace(createdSeq), encodePlace(seq)]);
 }
 
 /** The number of an index or a version as 8 bytes. */

@@ -18,6 +18,11 @@ export const ROW_COLUMNS = `name, ${small('collection')}, seq, created_seq, dele
 /** The sealed bytes; null when they are longer than any document, which is damage. */
 export const SEALED = `CASE WHEN octet_length(sealed) <= ${COMMIT_BYTES_MAX} THEN sealed END`;
 
+/** Longer than any sealed keys of a document. */
+const KEYS_BYTES_MAX = 131_072;
+/** The sealed keys of a document in indexes; null when they are longer than any. */
+export const KEYS = `CASE WHEN octet_length(keys) <= ${KEYS_BYTES_MAX} THEN keys END`;
+
 /**
  * A query for the rows of many names that looks up each one in the unique index. With `= ANY`, a planner with
  * stale or no statistics reads the whole project instead, in each group commit.

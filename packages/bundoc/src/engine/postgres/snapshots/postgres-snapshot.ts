@@ -3,6 +3,8 @@ import { type FoundBy, isRefTo, type UsableIndex } from '../../port/index-port.t
 import type { DocumentPage, Position, StoredDocument } from '../../port/port.ts';
 import {
   beyondLastCommit,
+  type IndexPage,
+  type IndexSearch,
   type ReadPlace,
   type SnapshotListQuery,
   StateMoved,
@@ -13,6 +15,7 @@ import type { BoundStatement, Queryable, Row, Statement } from '../database/data
 import type { HeldTransaction } from '../database/held-transaction.ts';
 import { retryUnavailable } from '../database/retry-unavailable.ts';
 import { type BlindIndex, searchedTokens, usableOf } from '../indexes/blind-index.ts';
+import type { OrderedIndexes } from '../indexes/ordered-indexes.ts';
 import {
   type FoundByTokens,
   indexChanged,
@@ -21,6 +24,7 @@ import {
   type RowReader,
 } from '../reads/row-reader.ts';
 import type { RowCipher } from '../rows/row-cipher.ts';
+import { OrderedAnswers } from './ordered-answers.ts';
 import type { SnapshotConnections } from './snapshot-connections.ts';
 
 /** Changes of other collections that a search for one of this collection visits; more count as one. */
@@ -53,6 +57,7 @@ export interface SnapshotPorts {
   readonly connections: SnapshotConnections;
   readonly clock: Clock;
   readonly reader: RowReader;
+  readonly ordered: OrderedIndexes;
   readonly rows: RowCipher;
   /** Returns the error of a read for the caller. */
   readonly watched: <T>(reading: Promise<T>) => Promise<T>;
@@ -63,8 +68,9 @@ export interface SnapshotPorts {
 /** The collection of a snapshot. */
 export interface ShownCollection {
   readonly collection: string;
-  /** Its indexes that were ready before the first read. */
-  readonly indexes: readonly BlindIndex[];
+  /** Its indexes that were ready before the first read: those that find by tokens, and those in order. */
+  readonly found: readonly BlindIndex[];
+  readonly ordered: readonly BlindIndex[];
   /** The state to show. By default that of the first read. */
   readonly asOf: Position | undefined;
   readonly place: ReadPlace | undefined;
@@ -84,6 +90,7 @@ export class PostgresSnapshot implements StoreSnapshot {
   readonly #of: ShownCollection;
   #shown: Shown | undefined;
   #held: Promise<HeldTransaction> | undefined;
+  readonly #order: OrderedAnswers;
   #hasMoved = false;
   #isOver = false;
   #checkedMs: number;
@@ -91,6 +98,7 @@ export class PostgresSnapshot implements StoreSnapshot {
   constructor(ports: SnapshotPorts, of: ShownCollection) {
     this.#ports = ports;
     this.#of = of;
+    this.#order = new OrderedAnswers(ports, of.ordered);
     this.#checkedMs = ports.clock.monotonic();
     ports.open.add(this);
   }
@@ -114,7 +122,11 @@ export class PostgresSnapshot implements StoreSnapshot {
   }
 
   usable(): readonly UsableIndex[] {
-    return usableOf(this.#of.indexes);
+    return [...usableOf(this.#of.found), ...this.#order.usable()];
+  }
+
+  search(query: IndexSearch): Promise<IndexPage | undefined> {
+    return this.#ports.watched(this.#search(query));
   }
 
   /** Later reads are refused. */
@@ -141,8 +153,24 @@ export class PostgresSnapshot implements StoreSnapshot {
     return page;
   }
 
+  count(query: Pick<IndexSearch, 'index' | 'ranges' | 'work'>): Promise<number | undefined> {
+    if (!this.#order.has(query.index)) return Promise.resolve(undefined);
+    const counting = this.#inTransaction((held) => this.#order.count(query, held), query.work?.signal);
+    return this.#ports.watched(counting);
+  }
+
+  async #search(query: IndexSearch): Promise<IndexPage | undefined> {
+    if (!this.#order.has(query.index)) return undefined;
+    const isLater = this.#shown !== undefined || this.#held !== undefined;
+    if (isLater || this.#order.needsTransaction)
+      return await this.#inTransaction((held) => this.#order.find(query, held), query.work?.signal);
+    const page = await this.#order.find(query);
+    this.#shown = await this.#asRequested(page);
+    return page;
+  }
+
   #tokensOf({ index, keys }: FoundBy): FoundByTokens {
-    const known = this.#of.indexes.find(({ spec }) => isRefTo(spec, index));
+    const known = this.#of.found.find(({ spec }) => isRefTo(spec, index));
     if (known === undefined) throw indexChanged();
     return { id: known.id, tokens: searchedTokens(known, keys, this.#ports.rows) };
   }

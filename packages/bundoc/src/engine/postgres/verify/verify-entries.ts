@@ -1,9 +1,16 @@
 import type { Finding } from '../../port/reports.ts';
 import type { DocumentState } from '../../port/state.ts';
 import type { Queryable, Statement } from '../database/database.ts';
-import { type BlindIndexes, readBlindIndexes, toEntries, tokensOf } from '../indexes/blind-index.ts';
+import {
+  type BlindIndexes,
+  hasTokens,
+  readBlindIndexes,
+  toEntries,
+  tokensOf,
+} from '../indexes/blind-index.ts';
 import type { RowCipher } from '../rows/row-cipher.ts';
 import { entriesByName } from '../rows/rows.ts';
+import { OrderCheck } from './verify-order.ts';
 
 const ENTRIES: Statement = {
   name: 'bundoc-verify-entries-1',
@@ -24,10 +31,11 @@ export interface CheckedDocument {
 }
 
 /**
- * Compares the entries of ready blind indexes with the values of documents. Everything must be in one
+ * Compares the tokens and the order of ready indexes with the values of documents. Everything must be in one
  * snapshot.
  */
 export class EntriesCheck {
+  readonly #order: OrderCheck;
   readonly #queryable: Queryable;
   readonly #project: string;
   readonly #rows: RowCipher;
@@ -41,8 +49,9 @@ export class EntriesCheck {
     this.#project = project;
     this.#rows = rows;
     this.#indexes = indexes;
+    this.#order = new OrderCheck(queryable, project, rows, indexes);
     this.#ids = [...indexes.byCollection.values()].flat().flatMap((index) => {
-      return index.duplicates === undefined ? [] : [index.id];
+      return index.duplicates === undefined || !hasTokens(index.spec) ? [] : [index.id];
     });
   }
 
@@ -54,6 +63,7 @@ export class EntriesCheck {
 
   /** Reports documents whose entries do not match their values. */
   async findings(documents: readonly CheckedDocument[]): Promise<Finding[]> {
+    this.#order.take(documents);
     if (this.#ids.length === 0) return [];
     const names = documents.map(({ state }) => state.fileName);
     const present = new Map<string, Set<string>>();
@@ -79,7 +89,8 @@ export class EntriesCheck {
   async end(): Promise<Finding[]> {
     const findings = [...this.#indexes.damaged.values()]
       .flat()
-      .map((id): Finding => ({ part: `blind index ${id}`, problem: 'does not open' }));
+      .map((id): Finding => ({ part: `index ${id}`, problem: 'does not open' }));
+    findings.push(...(await this.#order.end()));
     if (this.#ids.length === 0) return findings;
     const [row] = await this.#queryable.query(COUNT, [this.#project, this.#ids]);
     if (Number(row?.[0]) !== this.#entries)
