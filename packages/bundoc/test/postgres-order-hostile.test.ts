@@ -43,6 +43,7 @@ const ATTACKS: Readonly<Record<string, (p: string, project: string) => string>> 
   'runs as of an earlier commit': (p) => `UPDATE bundoc.indexes SET as_of = 0 WHERE ${p}`,
   'another version of runs': (p) => `UPDATE bundoc.indexes SET runs_version = runs_version + 1 WHERE ${p}`,
   'the first version of runs': (p) => `UPDATE bundoc.indexes SET runs_version = 0 WHERE ${p}`,
+  'a version of runs before the first': (p) => `UPDATE bundoc.indexes SET runs_version = -1 WHERE ${p}`,
   'an earlier version of runs': (p) => `UPDATE bundoc.indexes SET runs_version = runs_version - 1 WHERE ${p}`,
   'runs of another index': (
     p,

@@ -263,6 +263,6 @@ export function openManifest(
   id: number,
   { version, keyVersion, sealed }: SealedRuns,
 ): Manifest | undefined {
-  if (sealed === null || keyVersion === null) return undefined;
+  if (sealed === null || keyVersion === null || version < 0) return undefined;
   return orUndefined(() => decodeManifest(rows.openRuns(id, version, keyVersion, sealed)));
 }
