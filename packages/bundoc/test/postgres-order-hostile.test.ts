@@ -42,6 +42,8 @@ const ATTACKS: Readonly<Record<string, (p: string, project: string) => string>> 
     `UPDATE bundoc.indexes SET as_of = 1000000000000 WHERE ${p}`,
   'runs as of an earlier commit': (p) => `UPDATE bundoc.indexes SET as_of = 0 WHERE ${p}`,
   'another version of runs': (p) => `UPDATE bundoc.indexes SET runs_version = runs_version + 1 WHERE ${p}`,
+  'the first version of runs': (p) => `UPDATE bundoc.indexes SET runs_version = 0 WHERE ${p}`,
+  'a version of runs before the first': (p) => `UPDATE bundoc.indexes SET runs_version = -1 WHERE ${p}`,
   'an earlier version of runs': (p) => `UPDATE bundoc.indexes SET runs_version = runs_version - 1 WHERE ${p}`,
   'runs of another index': (
     p,
@@ -193,6 +195,33 @@ describe('ordered indexes on PostgreSQL', needs('postgresql'), () => {
 
   it.each(Object.keys(ATTACKS))('give the answers of a scan and heal, with %s', async (attack) => {
     await withstands([attack]);
+  });
+
+  it('give the answers of a scan while a database damages whatever is written, and heal afterwards', async () => {
+    const [project, store] = await opened();
+    const p = `NEW.project = '${project.project}'`;
+    for (const [table, event, column] of [
+      ['indexes', 'UPDATE', 'runs'],
+      ['index_pages', 'INSERT', 'sealed'],
+    ]) {
+      await sql(`CREATE FUNCTION damage() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+          NEW.${column} := set_byte(NEW.${column}, 20, get_byte(NEW.${column}, 20) # 1); RETURN NEW; END $$;
+        CREATE TRIGGER damage BEFORE ${event} ON bundoc.${table} FOR EACH ROW WHEN (${p}) EXECUTE FUNCTION damage()`);
+      for (let round = 0; round < 3; round++) {
+        await write(store, 40 + 3 * round, 3);
+        await store.load();
+        await store.indexes?.built();
+        await checked(store, project);
+      }
+      await sql('DROP FUNCTION damage CASCADE');
+      for (let keep = 0; keep < KEEPS; keep++) {
+        await store.load();
+        await store.indexes?.built();
+        await checked(store, project);
+      }
+      for (const answer of await checked(store, project)) expect(answer?.index).toBeTruthy();
+    }
+    await close(store);
   });
 
   it(

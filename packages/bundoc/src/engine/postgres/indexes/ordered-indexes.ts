@@ -77,7 +77,9 @@ export class OrderedIndexes {
   /** Forgets what is known of indexes that are gone, and of those that were built again. */
   retain(indexes: readonly BlindIndex[]): void {
     const versions = new Map(indexes.map(({ id, runsVersion }) => [id, runsVersion]));
-    for (const id of this.#states.keys()) if (!versions.has(id)) this.#states.delete(id);
+    // An older row may have been put back: then other nodes do not know the runs that this one does.
+    for (const [id, { known }] of this.#states)
+      if (known.version > (versions.get(id) ?? Number.NEGATIVE_INFINITY)) this.#states.delete(id);
     for (const [id, version] of this.#damaged)
       if ((versions.get(id) ?? Number.POSITIVE_INFINITY) > version) this.#damaged.delete(id);
   }

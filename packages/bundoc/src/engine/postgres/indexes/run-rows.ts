@@ -75,7 +75,7 @@ const RESET: Statement = {
   name: 'bundoc-reset-runs-1',
   text: `
 WITH reset AS (
-  UPDATE bundoc.indexes AS i SET runs_version = $3 + 1, runs_key_version = NULL, runs = NULL, runs_indexed = 0, pages = 0, as_of = 0,
+  UPDATE bundoc.indexes AS i SET runs_version = greatest($3, $4::bigint) + 1, runs_key_version = NULL, runs = NULL, runs_indexed = 0, pages = 0, as_of = 0,
     since = h.seq
   FROM bundoc.heads AS h WHERE i.project = $1 AND i.id = $2 AND i.runs_version = $3 AND NOT i.dropped AND h.project = $1 RETURNING i.id
 ), left_runs AS (
@@ -228,9 +228,9 @@ export class RunRows {
     }));
   }
 
-  /** Begins the index again after damage. */
-  async reset(version: number): Promise<boolean> {
-    return (await this.#query(RESET, version)).length > 0;
+  /** Begins the index again after damage. @param known a version that some node knows: later ones follow. */
+  async reset(version: number, known: number): Promise<boolean> {
+    return (await this.#query(RESET, version, known)).length > 0;
   }
 
   /** Runs that nobody reads any more. @param all also those that somebody may read. */
@@ -263,6 +263,6 @@ export function openManifest(
   id: number,
   { version, keyVersion, sealed }: SealedRuns,
 ): Manifest | undefined {
-  if (sealed === null || keyVersion === null) return undefined;
+  if (sealed === null || keyVersion === null || version < 0) return undefined;
   return orUndefined(() => decodeManifest(rows.openRuns(id, version, keyVersion, sealed)));
 }

@@ -18,6 +18,8 @@ import { RunRows, type StoredRuns } from './run-rows.ts';
 
 /** Bytes of documents that a build reads at once. */
 const BUILD_BYTES = 1_048_576;
+/** A database may damage whatever is written. Then the rest is for the next time. */
+const RESETS_MAX = 3;
 /** Sizes of tails and runs. */
 export interface OrderSizes {
   /** Documents that a build reads at once. */
@@ -160,12 +162,14 @@ export class RunsWorker {
 
   /** @returns whether nothing is left to do. */
   async #workOn(index: BlindIndex, runs: RunRows, work: Work, done: () => Promise<void>): Promise<boolean> {
-    for (;;) {
+    for (let resets = 0; resets < RESETS_MAX; ) {
       if (this.#stopped) return false;
       const stored = await work.outside(() => runs.read());
       if (stored === undefined) return true;
-      if (stored.version <= (this.#damaged.get(index.id) ?? -1)) {
-        await this.#reset(index.id, stored.version);
+      const damagedUpTo = this.#damaged.get(index.id) ?? -1;
+      if (stored.version <= damagedUpTo) {
+        await this.#reset(index.id, stored.version, damagedUpTo);
+        resets++;
         continue;
       }
       this.#damaged.delete(index.id);
@@ -173,11 +177,14 @@ export class RunsWorker {
         if (error instanceof RunsDamaged) return 'damaged' as const;
         throw error;
       });
-      if (stored.isDamaged || step === 'damaged') await this.#reset(index.id, stored.version);
-      else if (step === 'whole') await done();
+      if (step === 'damaged') {
+        await this.#reset(index.id, stored.version);
+        resets++;
+      } else if (step === 'whole') await done();
       else if (step === 'nothing') return true;
       else if (step === 'stopped') return false;
     }
+    return false;
   }
 
   /** One swap of the runs. */
@@ -248,8 +255,8 @@ export class RunsWorker {
   }
 
   /** No node uses damaged runs any more. They are built again. */
-  async #reset(id: number, version: number): Promise<void> {
-    await this.#announced((transaction) => this.#runRows(id, transaction).reset(version));
+  async #reset(id: number, version: number, known = version): Promise<void> {
+    await this.#announced((transaction) => this.#runRows(id, transaction).reset(version, known));
   }
 
   /** Changes an index under the project's lock, so that all nodes learn it. */
