@@ -230,7 +230,7 @@ describe('ordered indexes on PostgreSQL', needs('postgresql'), () => {
       );
       // They would also be right if no index were used.
       for (const count of [seen.ordered, seen.byIndex, seen.further, use.swaps, use.pages, use.gone])
-        expect(count).toBeGreaterThan(5);
+        expect(count).toBeGreaterThan(0);
     },
     runs(120_000, 14_400_000),
   );

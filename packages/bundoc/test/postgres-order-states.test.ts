@@ -21,7 +21,7 @@ import {
 import { isRefusal, openAccounts, replace, transfer } from './support/transfers.ts';
 
 const SEED = Number(process.env['TRANSFERS_SEED'] ?? randomInt(2 ** 31));
-const ANSWERS = runs(300, 50_000);
+const ANSWERS = runs(150, 50_000);
 const WRITERS = 4;
 const READERS = 8;
 const ACCOUNTS = 200;
@@ -127,7 +127,7 @@ describe('ordered indexes on PostgreSQL', needs('postgresql'), () => {
       expect(impossible).toEqual([]);
       expect(seen.byIndex).toBe(seen.answers);
       expect(seen.transfers).toBeGreaterThan(ANSWERS / 20);
-      for (const count of [use.swaps, use.pages, use.gone]) expect(count).toBeGreaterThan(20);
+      for (const count of [use.swaps, use.pages, use.gone]) expect(count).toBeGreaterThan(5);
       expect(use.resets).toBe(0);
       for (const node of nodes) await settled(node);
       expect(await findings(project)).toEqual([]);

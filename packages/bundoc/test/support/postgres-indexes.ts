@@ -1,4 +1,5 @@
 import { systemClock } from '@bundoc/shared/runtime/clock';
+import { runs } from '@bundoc/shared/testing/long';
 import type { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { expect } from 'vitest';
 import { type DefinedStore, openDefinedStore } from '../../src/collections/defined-store.ts';
@@ -18,7 +19,7 @@ export const SMALL = {
   tailChangesMax: 5,
   commitsUnseenMax: 10,
 };
-export const RUNS = Number(process.env['QUERY_RUNS'] ?? 25);
+export const RUNS = Number(process.env['QUERY_RUNS'] ?? runs(10, 100));
 
 /** A node whose attempts end soon when the server is gone. */
 export const hasty = () => {

@@ -119,7 +119,7 @@ export class RunsWorker {
         this.#due.add(id);
     for (const id of this.#due) if (!all.some((index) => index.id === id)) this.#due.delete(id);
     if (this.#work !== undefined || this.#stopped || this.#due.size === 0) return;
-    const due = all.filter(({ id }) => this.#due.has(id));
+    const due = [...this.#due].flatMap((id) => all.filter((index) => index.id === id));
     this.#work = this.#options
       .watched(this.#run(due, done))
       .catch(() => undefined)
@@ -146,6 +146,9 @@ export class RunsWorker {
   async #run(indexes: readonly BlindIndex[], done: () => Promise<void>): Promise<void> {
     for (const index of indexes) {
       if (this.#stopped) return;
+      // One that fails each time does not hold up the others.
+      this.#due.delete(index.id);
+      this.#due.add(index.id);
       const runs = this.#runRows(index.id);
       if (!(await runs.takeWork())) continue;
       try {
