@@ -195,7 +195,7 @@ describe('ordered indexes on PostgreSQL', needs('postgresql'), () => {
   };
 
   /** Some of them in `npm test`, and all in `npm run test:long`. */
-  const attacks = sampleOf(Object.keys(ATTACKS), runs(10, Number.POSITIVE_INFINITY), SEED);
+  const attacks = sampleOf(Object.keys(ATTACKS), runs(6, Number.POSITIVE_INFINITY), SEED);
   it.each(attacks)('give the answers of a scan and heal, with %s', async (attack) => {
     await withstands([attack]);
   });
@@ -235,7 +235,7 @@ describe('ordered indexes on PostgreSQL', needs('postgresql'), () => {
         maxLength: 4,
       });
       await fc.assert(fc.asyncProperty(several, withstands), {
-        numRuns: runs(4, 1_000),
+        numRuns: runs(2, 1_000),
         seed: SEED,
         endOnFailure: true,
       });
