@@ -220,6 +220,8 @@ export class OrderedLookup {
     const rows = await read(state.known, wanted);
     if (rows === undefined) throw new OrderedIndexGone();
     state.learn(rows);
+    // The first statement gives the runs, unless their version is one that no runs have.
+    if (state.manifest === undefined) throw new RunsDamaged();
     this.#isFresh = state.isWhole;
     this.#keepPages(rows.pages);
     // Runs that were replaced meanwhile may lack pages by now, and the new ones are known.
