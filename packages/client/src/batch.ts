@@ -1,5 +1,5 @@
 import type { PatchOperation } from './collection.ts';
-import { type Content, type Metadata, textOf } from './document.ts';
+import { type Content, jsonOf, type Metadata, textOf } from './document.ts';
 import { requireKnown } from './options.ts';
 
 /** One operation of a batch. */
@@ -75,7 +75,9 @@ function operationText(operation: BatchOperation, at: number): string {
   if (id !== undefined) members.push(`"id":${JSON.stringify(id)}`);
   if ('document' in operation) members.push(`"document":${textOf(operation.document)}`);
   if ('patch' in operation)
-    members.push(`"${Array.isArray(operation.patch) ? 'json' : 'merge'}":${JSON.stringify(operation.patch)}`);
+    members.push(
+      `"${Array.isArray(operation.patch) ? 'json' : 'merge'}":${jsonOf(`${place}.patch`, operation.patch)}`,
+    );
   if ('ifMatch' in operation && operation.ifMatch !== undefined)
     members.push(`"if_match":${JSON.stringify(operation.ifMatch)}`);
   if ('ifNoneMatch' in operation && operation.ifNoneMatch !== undefined)

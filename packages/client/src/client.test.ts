@@ -66,6 +66,53 @@ describe('a call that is sent as a whole is repeated after a passing refusal, an
   });
 });
 
+describe('a value that JSON does not have', () => {
+  const bodies: string[] = [];
+  const project = new Bundoc({
+    url: 'http://127.0.0.1:8080',
+    token: 'token',
+    fetch: async (_url, { body } = {}) => {
+      bodies.push(String(body));
+      return new Response(ANSWER, { headers: { 'content-type': 'application/json' } });
+    },
+  }).project('p');
+  const notes = project.collection('notes');
+
+  it.each<[string, () => Promise<unknown>, string]>([
+    [
+      'a query',
+      () => notes.query({ where: { owner: undefined } }).next(),
+      'where: owner: JSON has no undefined',
+    ],
+    ['a count', () => notes.count({ $or: [{ owner: undefined }] }), 'where: owner: JSON has no undefined'],
+    ['an operator', () => notes.count({ owner: { $eq: undefined } }), 'where: $eq: JSON has no undefined'],
+    ['a condition with NaN', () => notes.count({ n: Number.NaN }), 'where: n: JSON has no NaN'],
+    ['a merge patch', () => notes.patch('a', { total: Number.NaN }), 'patch: total: JSON has no NaN'],
+    [
+      'a JSON Patch',
+      () => notes.patch('a', [{ op: 'replace', path: '/total', value: Number.POSITIVE_INFINITY }]),
+      'patch: value: JSON has no Infinity',
+    ],
+    [
+      'a batch',
+      () => project.batch([{ op: 'patch', collection: 'notes', id: 'a', patch: { n: Number.NaN } }]),
+      'operations[0].patch: n: JSON has no NaN',
+    ],
+    ['a document', () => notes.put('a', { m: new Map([[1, 2]]) }), 'document: m: JSON has no Map'],
+    ['a missing id', () => notes.get(undefined as unknown as string), 'undefined is not a name or an id'],
+  ])('is refused in %s, and nothing is sent', async (_what, call, message) => {
+    bodies.length = 0;
+    await expect((async () => await call())()).rejects.toThrow(new TypeError(message));
+    expect(bodies).toEqual([]);
+  });
+
+  it('is left out of a document where it is undefined, as JSON.stringify does', async () => {
+    bodies.length = 0;
+    await notes.put('a', { a: 1, b: undefined });
+    expect(bodies).toEqual(['{"a":1}']);
+  });
+});
+
 describe('an option that the service would refuse or never see', () => {
   const client = new Bundoc({
     url: 'http://127.0.0.1:8080',

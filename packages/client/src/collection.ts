@@ -12,13 +12,14 @@ import {
   type DocumentPage,
   documentsOf,
   JsonText,
+  jsonOf,
   type Metadata,
   pageOf,
   reportUnreadable,
   textOf,
 } from './document.ts';
 import { BundocError, hasCode } from './error.ts';
-import { CALL, requireKnown, requirePageSize, WRITE } from './options.ts';
+import { CALL, requireKnown, requirePageSize, shown, WRITE } from './options.ts';
 import {
   type Aggregation,
   type Explanation,
@@ -187,7 +188,8 @@ export class Collection<T extends object = Record<string, unknown>> {
    *
    * const note = await notes.get('first');
    * try {
-   *   await notes.put('first', { title: 'Hello again' }, { ifMatch: note?.rev });
+   *   const condition = note === undefined ? { ifNoneMatch: '*' as const } : { ifMatch: note.rev };
+   *   await notes.put('first', { title: 'Hello again' }, condition);
    * } catch (error) {
    *   if (!hasCode(error, 'precondition_failed')) throw error;
    *   console.log('somebody was faster; it is now at', error.currentRev);
@@ -229,7 +231,7 @@ export class Collection<T extends object = Record<string, unknown>> {
     options: ConditionalOptions = {},
   ): Promise<Metadata> {
     requireKnown('options', options, CONDITIONAL);
-    const body = patch instanceof JsonText ? patch.text : JSON.stringify(patch);
+    const body = patch instanceof JsonText ? patch.text : jsonOf('patch', patch);
     const isArray = body.trimStart().startsWith('[');
     const type = isArray ? 'application/json-patch+json' : 'application/merge-patch+json';
     const { text } = await this.#transport.send({
@@ -589,15 +591,16 @@ export class Collection<T extends object = Record<string, unknown>> {
 /** The body of a query. An exact condition is kept to the byte. */
 function questionText(question: object): string {
   const { where, ...rest } = question as { readonly where?: unknown };
-  if (!(where instanceof JsonText)) return JSON.stringify(question);
   const others = JSON.stringify(rest).slice(1);
-  return `{"where":${where.text}${others === '}' ? '' : ','}${others}`;
+  if (where === undefined) return `{${others}`;
+  const text = where instanceof JsonText ? where.text : jsonOf('where', where, true);
+  return `{"where":${text}${others === '}' ? '' : ','}${others}`;
 }
 
-/** A path segment. @throws TypeError for text that URL normalization would remove. */
+/** A path segment. @throws TypeError for another type, and text that URL normalization would remove. */
 export function segment(text: string): string {
-  if (text === '' || text === '.' || text === '..')
-    throw new TypeError(`${JSON.stringify(text)} is not a name or an id`);
+  if (typeof text !== 'string' || text === '' || text === '.' || text === '..')
+    throw new TypeError(`${shown(text)} is not a name or an id`);
   return encodeURIComponent(text);
 }
 

@@ -74,10 +74,30 @@ export class JsonText {
 /** The content to write: a value, or its exact text. It need not have metadata members. */
 export type Content<T> = T | JsonText;
 
+/**
+ * A value as JSON.
+ *
+ * @param isCondition refuses `undefined`: a condition without it would match more.
+ * @throws TypeError for NaN, Infinity, maps and sets, which would become `null` or `{}`.
+ */
+export function jsonOf(place: string, value: unknown, isCondition = false): string {
+  return JSON.stringify(value, (name, member: unknown) => {
+    const what = lostInJson(member) ?? (isCondition && member === undefined ? 'undefined' : undefined);
+    if (what !== undefined)
+      throw new TypeError(`${place}: ${name === '' ? '' : `${name}: `}JSON has no ${what}`);
+    return member;
+  });
+}
+
+function lostInJson(member: unknown): string | undefined {
+  if (typeof member === 'number' && !Number.isFinite(member)) return String(member);
+  return member instanceof Map || member instanceof Set ? member.constructor.name : undefined;
+}
+
 /** @throws TypeError unless it is a JSON object. */
 export function textOf(content: unknown): string {
   if (content instanceof JsonText) return content.text;
-  const text = JSON.stringify(content) as string | undefined;
+  const text = jsonOf('document', content) as string | undefined;
   if (text === undefined || !text.startsWith('{')) throw new TypeError('a document must be a JSON object');
   return text;
 }
