@@ -9,6 +9,8 @@ import { hasEnded, isListening } from './process-state.ts';
 import { readText } from './read-text.ts';
 
 const EVERY_MS = 200;
+/** The last look has time for an answer, too: its reason is the last word, milliseconds. */
+const LAST_LOOK_MS = 1_000;
 /** A reason that stays is printed again after this time: the command is not stuck. */
 const PRINT_AGAIN_MS = 10_000;
 const PID_MAX = 4_194_304;
@@ -86,7 +88,8 @@ async function waitFor(
   const place = `${service.url} (${service.source})`;
   const startMs = performance.now();
   const endMs = startMs + (options.within ?? Number.POSITIVE_INFINITY) * 1_000;
-  const withinMs = () => Math.ceil(Math.min(ANSWERS_WITHIN_MS, Math.max(1, endMs - performance.now())));
+  const withinMs = () =>
+    Math.ceil(Math.min(ANSWERS_WITHIN_MS, Math.max(LAST_LOOK_MS, endMs - performance.now())));
   let said: string | undefined;
   let saidMs = 0;
   let answered: string | undefined;
