@@ -5,8 +5,8 @@ import { compareValues } from '../values/compare.ts';
 import { encodeExactly } from '../values/key.ts';
 import { type Path, pathOf } from '../values/path.ts';
 import { typeOf, type Value } from '../values/value.ts';
+import { sortInSteps } from '../work/sort-in-steps.ts';
 import type { Work } from '../work/work.ts';
-import { sortInSteps } from './sort-in-steps.ts';
 
 /** Maximum number of groups in one answer, and bytes of their state. */
 const GROUPS_MAX = 10_000;

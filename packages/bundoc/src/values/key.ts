@@ -77,7 +77,10 @@ export const POSITION_BYTES = 6;
 
 /** The position at the end of a key. */
 export function positionOf(key: string): number {
-  return Buffer.from(key.slice(-POSITION_BYTES), 'latin1').readUIntBE(0, POSITION_BYTES);
+  let position = 0;
+  for (let at = key.length - POSITION_BYTES; at < key.length; at++)
+    position = position * 0x100 + key.charCodeAt(at);
+  return position;
 }
 
 /** Encodes a creation position with a fixed length. */

@@ -35,7 +35,7 @@ import type { QueuedCommit } from './commit/plan-commits.ts';
 import type { CommitChannel } from './commit-polls.ts';
 import type { Database, Transaction } from './database/database.ts';
 import { BlindIndexing } from './indexes/blind-indexing.ts';
-import { ORDER_SIZES, type OrderSizes } from './indexes/runs-worker.ts';
+import type { OrderSizes } from './indexes/runs-worker.ts';
 import { RowReader } from './reads/row-reader.ts';
 import type { SharedReads } from './reads/shared-reads.ts';
 import type { KnownState, SharedStates } from './reads/shared-states.ts';
@@ -81,8 +81,6 @@ export interface PostgresStoreOptions {
  * a new definition.
  */
 const HEAD_RECENT_MS = 200;
-/** How often a tail is looked at while it grows. */
-const LOOKS_OF_TAIL = 4;
 /** Interval at which a store with writes removes old rows, milliseconds. */
 const PRUNE_EVERY_MS = 3_600_000;
 
@@ -114,8 +112,6 @@ export class PostgresStore implements ProjectStore {
   #latestKnown: Position = 0;
   #isWatching = false;
   #wasWritten = false;
-  /** When tails were last looked at. */
-  #tailsSeenAt: Position = 0;
   #prunedMs: number;
   #state: KnownState | undefined;
   #definesNothing = false;
@@ -277,7 +273,9 @@ export class PostgresStore implements ProjectStore {
     this.#waitingBytes += bytes;
     this.#options.committer.commit(this.#committing, { writes, names, options, bytes, done });
     try {
-      return await done.promise;
+      const results = await done.promise;
+      this.#indexing.wrote(writes);
+      return results;
     } finally {
       this.#commits.delete(done.promise);
       this.#waitingBytes -= bytes;
@@ -297,11 +295,6 @@ export class PostgresStore implements ProjectStore {
 
   #committed(seq: Position): void {
     this.#heard(seq);
-    const { tailChanges } = this.#options.orderSizes ?? ORDER_SIZES;
-    if (seq - this.#tailsSeenAt > tailChanges / LOOKS_OF_TAIL) {
-      this.#tailsSeenAt = seq;
-      this.#indexing.tailsMayBeLong();
-    }
     this.#pruneNowAndThen();
   }
 

@@ -1,5 +1,5 @@
 import type { Queryable, Statement } from '../database/database.ts';
-import type { OrderEntry as Entry } from '../order/entry.ts';
+import type { OrderEntry } from '../order/entry.ts';
 
 /** Which of some entries are those of the present state of a document. */
 const ALIVE: Statement = {
@@ -16,12 +16,12 @@ export async function aliveOf(
   queryable: Queryable,
   project: string,
   collection: Buffer,
-  entries: readonly Entry[],
-): Promise<readonly Entry[]> {
+  entries: readonly OrderEntry[],
+): Promise<readonly OrderEntry[]> {
   if (entries.length === 0) return [];
   // A statement shows no order of values.
   const sorted = entries.toSorted((a, b) => a.createdSeq - b.createdSeq);
   const places = [sorted.map(({ createdSeq }) => createdSeq), sorted.map(({ seq }) => seq)];
   const rows = await queryable.query(ALIVE, [project, collection, ...places]);
-  return rows.map(([place]) => sorted[Number(place) - 1] as Entry);
+  return rows.map(([place]) => sorted[Number(place) - 1] as OrderEntry);
 }

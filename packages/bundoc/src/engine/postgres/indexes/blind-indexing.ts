@@ -33,7 +33,7 @@ import {
 } from './blind-index.ts';
 import { BlindIndexBuilder, type BlindIndexBuilderOptions } from './blind-index-builder.ts';
 import { OrderedIndexes } from './ordered-indexes.ts';
-import { RunsWorker, type RunsWorkerOptions } from './runs-worker.ts';
+import { ORDER_SIZES, RunsWorker, type RunsWorkerOptions } from './runs-worker.ts';
 
 /** The definition of an index, and the number of documents it will have, under the project's lock. */
 const DEFINITION: Statement = {
@@ -52,6 +52,8 @@ const DROP: Statement = {
   name: 'bundoc-drop-blind-indexes-1',
   text: 'UPDATE bundoc.indexes SET dropped = true WHERE project = $1 AND id = ANY ($2::bigint[])',
 };
+/** How often a tail is looked at while it grows. */
+const LOOKS_OF_TAIL = 4;
 /** How often the indexes are read even if nobody has changed them, milliseconds. */
 const READ_EVERY_MS = 3_600_000;
 
@@ -83,6 +85,8 @@ export class BlindIndexing implements EngineIndexes {
   readonly #rows: RowCipher;
   readonly #wanted = new Map<string, Wanted>();
   readonly #prepared = new WeakMap<DocumentContent, PreparedKeys>();
+  /** Writes since the tails of a collection were last looked at. Only of collections with indexes. */
+  readonly #written = new Map<string, number>();
   #known: BlindIndexes = NO_INDEXES;
   /** When they were read. */
   #readMs = 0;
@@ -184,10 +188,17 @@ export class BlindIndexing implements EngineIndexes {
     await this.#worker.settled();
   }
 
-  /** Much was written, so tails may be long. */
-  tailsMayBeLong(): void {
-    for (const indexes of this.#known.byCollection.values())
-      for (const { id } of indexes) this.#worker.isDue(id);
+  /** Notes committed writes: after many to a collection, the tails of its indexes may be long. */
+  wrote(writes: readonly Write[]): void {
+    const { tailChanges } = this.#options.orderSizes ?? ORDER_SIZES;
+    for (const { ref } of writes) {
+      const indexes = this.#of(ref.collection);
+      if (indexes.length === 0) continue;
+      const written = (this.#written.get(ref.collection) ?? 0) + 1;
+      const isMany = written >= tailChanges / LOOKS_OF_TAIL;
+      this.#written.set(ref.collection, isMany ? 0 : written);
+      if (isMany) for (const { id } of indexes) this.#worker.isDue(id);
+    }
   }
 
   /** Stops the running work. */

@@ -60,11 +60,12 @@ export class OrderedIndexes {
     return new OrderedState(index, this.#rows);
   }
 
-  /** After an answer: long tails become runs. */
+  /** After an answer: long tails become runs, and so do those that begin long ago. */
   used(index: BlindIndex): void {
     const { tail } = this.stateOf(index);
-    const { tailChanges, tailBytes } = this.#sizes;
-    if (tail.changes >= tailChanges || tail.bytes >= tailBytes) this.#worker.isDue(index.id);
+    const { tailChanges, tailBytes, commitsUnseenMax } = this.#sizes;
+    const isLong = tail.changes >= tailChanges || tail.bytes >= tailBytes;
+    if (isLong || tail.seenTo - tail.asOf >= commitsUnseenMax) this.#worker.isDue(index.id);
   }
 
   /** The runs of an index do not open: nobody uses it until they are built again. */

@@ -3,7 +3,7 @@ import type { KeyRange } from '../../port/index-port.ts';
 import type { Position, StoredDocument } from '../../port/port.ts';
 import { type IndexSearch, StateMoved } from '../../port/snapshot-port.ts';
 import type { Row } from '../database/database.ts';
-import type { OrderEntry as Entry } from '../order/entry.ts';
+import type { OrderEntry } from '../order/entry.ts';
 import { Page } from '../order/page.ts';
 import type { PageSource } from '../order/run-cursor.ts';
 import { OrderedSearch } from '../order/search.ts';
@@ -32,9 +32,8 @@ export interface OrderedSearchPorts {
 export interface FoundDocuments {
   /** In the order of the search. */
   readonly documents: readonly { readonly place: string; readonly document: StoredDocument }[];
-  /** Ids of documents that do not open, and the names of those whose ids do not open either. */
+  /** Ids of documents that do not open, as far as the ids do. */
   readonly unreadable: readonly string[];
-  readonly unnamed: readonly string[];
   /** Entries whose documents have changed since. */
   readonly outOfDate: number;
   /** The place behind which the search continues; undefined at the end of the range. */
@@ -126,7 +125,7 @@ export class OrderedLookup {
   async *entries(
     ranges: readonly KeyRange[],
     mayBeMultiple = true,
-  ): AsyncGenerator<readonly Entry[], undefined> {
+  ): AsyncGenerator<readonly OrderEntry[], undefined> {
     while (!this.#isFresh) await this.#read(NOTHING);
     if (this.#ports.state.isMultiple && !mayBeMultiple) throw new StateMoved();
     for (const range of ranges) {
@@ -196,7 +195,7 @@ export class OrderedLookup {
   }
 
   /** The row that makes an entry count; undefined if none does. */
-  #rowOf({ createdSeq, seq }: Entry): OpenedRow | 'unread' | undefined {
+  #rowOf({ createdSeq, seq }: OrderEntry): OpenedRow | 'unread' | undefined {
     const known = this.#rows.get(createdSeq);
     if (known === undefined) return 'unread';
     const { row, asOf } = known;
@@ -263,7 +262,6 @@ function inNumericOrder(numbers: Iterable<number>): number[] {
 class Taken {
   readonly documents: { readonly place: string; readonly document: StoredDocument }[] = [];
   readonly #unreadable = new Set<string>();
-  readonly #unnamed = new Set<string>();
   bytes = 0;
   #outOfDate = 0;
   /** The places of the last two entries that were looked at; one place may have several. */
@@ -271,11 +269,11 @@ class Taken {
   #before: string | undefined;
 
   /** The last place before that of an entry. */
-  placeBefore({ place }: Entry): string | undefined {
+  placeBefore({ place }: OrderEntry): string | undefined {
     return this.#last === place ? this.#before : this.#last;
   }
 
-  add({ place }: Entry, row: OpenedRow | undefined): void {
+  add({ place }: OrderEntry, row: OpenedRow | undefined): void {
     if (this.#last !== place) this.#before = this.#last;
     this.#last = place;
     if (row?.document === 'unread') return;
@@ -283,15 +281,13 @@ class Taken {
     else if (row.document !== undefined) {
       this.documents.push({ place, document: row.document });
       this.bytes += row.document.text.length;
-    } else if (row.id === undefined) this.#unnamed.add(row.name);
-    else this.#unreadable.add(row.id);
+    } else if (row.id !== undefined) this.#unreadable.add(row.id);
   }
 
   upTo(last: string | undefined): FoundDocuments {
     return {
       documents: this.documents,
       unreadable: [...this.#unreadable],
-      unnamed: [...this.#unnamed],
       outOfDate: this.#outOfDate,
       last,
     };

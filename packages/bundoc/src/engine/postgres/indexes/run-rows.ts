@@ -201,15 +201,9 @@ export class RunRows {
    * @param indexed documents in unfinished runs; undefined for whole ones.
    * @returns false when another node was faster, or the index is gone.
    */
-  async swap(
-    version: number,
-    manifest: Manifest,
-    keyVersion: number,
-    indexed: number | undefined,
-  ): Promise<boolean> {
-    const rows = this.#rows.version === keyVersion ? this.#rows : undefined;
-    if (rows === undefined) throw new Error('runs are sealed under the current version of the key');
-    const sealed = rows.sealRuns(this.#id, version + 1, encodeManifest(manifest));
+  async swap(version: number, manifest: Manifest, indexed: number | undefined): Promise<boolean> {
+    const { version: keyVersion } = this.#rows;
+    const sealed = this.#rows.sealRuns(this.#id, version + 1, encodeManifest(manifest));
     const pages = manifest.runs.reduce((sum, { bytes }) => sum + bytes / PAGE_BYTES, 0);
     const runs = manifest.runs.map(({ id }) => Buffer.from(id, 'hex'));
     return (

@@ -1,12 +1,12 @@
 import { randomUUID } from 'node:crypto';
 import { OpenError } from '@bundoc/shared/crypto/aead';
-import { readValue } from '../../../values/value.ts';
-import { TREE_BYTES_MAX } from '../../../work/large-bytes.ts';
+import { sortInSteps } from '../../../work/sort-in-steps.ts';
 import type { OwnWork, Work } from '../../../work/work.ts';
-import { type IndexKeys, indexKeysOf, JOBS } from '../../indexes/index-keys.ts';
+import type { IndexKeys } from '../../indexes/index-keys.ts';
+import { keysInTurns } from '../../indexes/prepared-keys.ts';
 import type { ListQuery, Position } from '../../port/port.ts';
 import type { Database, Queryable, Transaction } from '../database/database.ts';
-import { comparePlaces, type OrderEntry as Entry, entriesOf } from '../order/entry.ts';
+import { entriesOf, type OrderEntry } from '../order/entry.ts';
 import type { Manifest, Run } from '../order/manifest.ts';
 import { mergeFrom, mergeRuns } from '../order/merge.ts';
 import { type RunSteps, RunWriter, writeRun } from '../order/run-writer.ts';
@@ -113,13 +113,13 @@ export class RunsWorker {
    * @param done called when an index has become whole.
    */
   resume({ byCollection }: BlindIndexes, done: () => Promise<void>): void {
-    const all = [...byCollection.values()].flat();
-    for (const { id, runsIndexed, runsKeyVersion, hasLeftRuns } of all)
+    const all = new Map([...byCollection.values()].flat().map((index) => [index.id, index]));
+    for (const { id, runsIndexed, runsKeyVersion, hasLeftRuns } of all.values())
       if (runsIndexed !== undefined || hasLeftRuns || runsKeyVersion !== this.#rows.version)
         this.#due.add(id);
-    for (const id of this.#due) if (!all.some((index) => index.id === id)) this.#due.delete(id);
+    for (const id of this.#due) if (!all.has(id)) this.#due.delete(id);
     if (this.#work !== undefined || this.#stopped || this.#due.size === 0) return;
-    const due = [...this.#due].flatMap((id) => all.filter((index) => index.id === id));
+    const due = Array.from(this.#due, (id) => all.get(id) as BlindIndex);
     this.#work = this.#options
       .watched(this.#run(due, done))
       .catch(() => undefined)
@@ -216,45 +216,45 @@ export class RunsWorker {
 
   /** Adds a run with the documents that follow those of the runs so far. */
   async #build(index: BlindIndex, own: RunsOfIndex, begun: Manifest, version: number): Promise<Step> {
-    const { collection } = index;
-    const entries: Entry[] = [];
+    const entries = new Map<string, OrderEntry>();
     let { indexed } = begun;
     let after: number | undefined = begun.builtTo as number;
     let units = 0;
-    const { buildDocuments, segmentEntries, segmentUnits } = this.#sizes;
-    while (after !== undefined && entries.length < segmentEntries && units < segmentUnits) {
+    const { buildDocuments: limit, segmentEntries, segmentUnits } = this.#sizes;
+    const first = { collection: index.collection, limit, bytesMax: BUILD_BYTES };
+    while (after !== undefined && entries.size < segmentEntries && units < segmentUnits) {
       if (this.#stopped || !(await own.work.outside(() => own.rows.keepWork()))) return 'stopped';
-      const query: ListQuery = { collection, after, limit: buildDocuments, bytesMax: BUILD_BYTES };
+      const query: ListQuery = { ...first, after };
       const page: IndexedPage = await own.work.outside(() => this.#options.listRows(query));
       for (const { position, seq, text } of page.documents) {
         if (position > begun.asOf) break;
         indexed++;
         // A later state is in the tail.
         if (seq > begun.asOf) continue;
-        const keys = await keysOf(index, text, own.work);
-        const made = entriesOf(position, seq, keys.tooMany ? 'too many' : keys.keys);
-        for (const entry of made) {
-          entries.push(entry);
+        const [made] = await keysInTurns([index], [text], own.work);
+        const { keys, tooMany } = made as IndexKeys;
+        for (const entry of entriesOf(position, seq, tooMany ? 'too many' : keys)) {
+          entries.set(entry.place, entry);
           units += entry.place.length;
         }
       }
       after = page.next === undefined || page.next >= begun.asOf ? undefined : page.next;
     }
-    const run = entries.length === 0 ? undefined : await own.write(entries.sort(comparePlaces), []);
-    if (entries.length > 0 && run === undefined) return 'stopped';
+    const places = await sortInSteps([...entries.keys()], own.work);
+    const sorted = places.map((place) => entries.get(place) as OrderEntry);
+    const run = sorted.length === 0 ? undefined : await own.write(sorted, []);
+    if (sorted.length > 0 && run === undefined) return 'stopped';
     const runs = run === undefined ? begun.runs : [...begun.runs, run];
-    const isWhole = after === undefined;
     const manifest: Manifest = { ...begun, indexed, runs, builtTo: after ?? 'all' };
-    if (!isWhole) return await this.#swap(own.rows, version, manifest, indexed);
+    if (after !== undefined) return await this.#swap(own.rows, version, manifest, indexed);
     return await this.#becomeWhole(index.id, version, manifest);
   }
 
   /** All nodes learn that an index is whole before they use it. */
   async #becomeWhole(id: number, version: number, manifest: Manifest): Promise<Step> {
-    const done = await this.#announced((transaction) =>
-      this.#runRows(id, transaction).swap(version, manifest, this.#rows.version, undefined),
-    );
-    return done ? 'whole' : 'stopped';
+    const swap = (transaction: Transaction) =>
+      this.#runRows(id, transaction).swap(version, manifest, undefined);
+    return (await this.#announced(swap)) ? 'whole' : 'stopped';
   }
 
   /** No node uses damaged runs any more. They are built again. */
@@ -291,15 +291,15 @@ export class RunsWorker {
     const isLong = tail.changes >= tailChanges || tail.bytes >= tailBytes;
     const isBehind = tail.seenTo - manifest.asOf >= commitsUnseenMax;
     if (!isLong && !isBehind) return 'nothing';
-    const { seenTo: asOf } = tail;
-    if (tail.changes === 0) return await this.#swap(own.rows, stored.version, { ...manifest, asOf });
+    const later = { ...manifest, asOf: tail.seenTo };
+    if (tail.changes === 0) return await this.#swap(own.rows, stored.version, later);
     const run = await own.write(tail.entries(), manifest.runs.length === 0 ? [] : tail.changed());
     if (run === undefined) return 'stopped';
-    return await this.#swap(own.rows, stored.version, { ...manifest, asOf, runs: [...manifest.runs, run] });
+    return await this.#swap(own.rows, stored.version, { ...later, runs: [...manifest.runs, run] });
   }
 
   async #swap(runs: RunRows, version: number, manifest: Manifest, indexed?: number): Promise<Step> {
-    return (await runs.swap(version, manifest, this.#rows.version, indexed)) ? 'swapped' : 'stopped';
+    return (await runs.swap(version, manifest, indexed)) ? 'swapped' : 'stopped';
   }
 
   async #clean(runs: RunRows, all: boolean): Promise<void> {
@@ -330,7 +330,7 @@ class RunsOfIndex {
   }
 
   /** Undefined when the index is gone. */
-  async write(entries: readonly Entry[], changed: readonly number[]): Promise<Run | undefined> {
+  async write(entries: readonly OrderEntry[], changed: readonly number[]): Promise<Run | undefined> {
     const writer = new RunWriter();
     return await this.#drive(writer, writeRun(writer, entries, changed));
   }
@@ -364,6 +364,7 @@ class RunsOfIndex {
       const turn = this.work.pause();
       if (turn !== undefined) await turn;
       if (step.value.kind === 'read') {
+        if (!(await this.work.outside(() => this.rows.keepWork()))) return undefined;
         const { ids } = step.value;
         const found = await this.work.outside(() => this.rows.pages(ids));
         read = new Map();
@@ -379,13 +380,4 @@ class RunsOfIndex {
       step = steps.next(read);
     }
   }
-}
-
-/** The keys of a document; those of a large one in another thread. */
-async function keysOf({ spec, paths }: BlindIndex, text: Buffer, work: Work): Promise<IndexKeys> {
-  const turn = work.pause();
-  if (turn !== undefined) await turn;
-  if (text.length <= TREE_BYTES_MAX) return indexKeysOf(paths, readValue(text.toString()));
-  const [keys] = await work.elsewhere(JOBS.indexKeys, { bytes: text, fields: [spec.fields] });
-  return keys as IndexKeys;
 }

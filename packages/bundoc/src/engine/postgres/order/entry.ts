@@ -1,10 +1,5 @@
 import { encodePosition, POSITION_BYTES } from '../../../values/key.ts';
-import type { KeyRange } from '../../port/index-port.ts';
-
-/** The only key of a document with too many keys. It sorts before all other keys. */
-const ALWAYS = '\x00';
-/** The range of the entries that every search reads as well: documents with too many keys. */
-export const ALWAYS_RANGE: KeyRange = { low: ALWAYS, high: '\x01' };
+import { ALWAYS } from '../../port/index-port.ts';
 
 /** A document's keys in one index: one or more, or more than an index stores. */
 export type Keys = readonly string[] | 'too many';
@@ -30,19 +25,6 @@ export const PLACE_UNITS_MAX = 4 * (512 + 16) + POSITION_BYTES;
 export function entriesOf(createdSeq: number, seq: number, keys: Keys): OrderEntry[] {
   const position = encodePosition(createdSeq);
   const isMultiple = keys === 'too many' || keys.length > 1;
-  const list = keys === 'too many' ? [ALWAYS] : keys;
+  const list = keys === 'too many' ? [ALWAYS.low] : keys;
   return list.map((key) => ({ place: key + position, createdSeq, seq, isMultiple }));
-}
-
-/** The creation position at the end of a place. */
-export function createdSeqOf(place: string): number {
-  let value = 0;
-  for (let at = place.length - POSITION_BYTES; at < place.length; at++)
-    value = value * 0x100 + place.charCodeAt(at);
-  return value;
-}
-
-/** Order of entries, for `sort`. */
-export function comparePlaces(a: OrderEntry, b: OrderEntry): number {
-  return a.place < b.place ? -1 : Number(a.place > b.place);
 }

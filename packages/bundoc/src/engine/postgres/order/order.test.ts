@@ -2,11 +2,12 @@ import { OpenError } from '@bundoc/shared/crypto/aead';
 import { runs as runsOf } from '@bundoc/shared/testing/long';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { encodePosition } from '../../../values/key.ts';
+import { encodePosition, positionOf } from '../../../values/key.ts';
 import { pathOf } from '../../../values/path.ts';
 import { indexKeysOf } from '../../indexes/index-keys.ts';
+import { ALWAYS } from '../../port/index-port.ts';
 import { decodeCell, encodeCell } from './cell.ts';
-import { ALWAYS_RANGE, createdSeqOf, entriesOf, type OrderEntry, PLACE_UNITS_MAX } from './entry.ts';
+import { entriesOf, type OrderEntry, PLACE_UNITS_MAX } from './entry.ts';
 import { decodeManifest, encodeManifest, type Manifest, type Run } from './manifest.ts';
 import { mergeFrom, mergeRuns } from './merge.ts';
 import { PAGE_BYTES, PAGE_PLAIN_BYTES, Page, PageWriter, readNumbers } from './page.ts';
@@ -125,9 +126,9 @@ describe('a page', () => {
     const [leaf] = leavesOf(steps);
     expect(entries.map((_, item) => leaf!.entry(item))).toEqual(entries);
     const [first, second] = entriesOf(5, 7, ['a', 'b']) as [OrderEntry, OrderEntry];
-    expect([first.isMultiple, createdSeqOf(second.place), second.seq]).toEqual([true, 5, 7]);
+    expect([first.isMultiple, positionOf(second.place), second.seq]).toEqual([true, 5, 7]);
     expect(entriesOf(5, 7, 'too many')).toEqual([
-      { place: `${ALWAYS_RANGE.low}${encodePosition(5)}`, createdSeq: 5, seq: 7, isMultiple: true },
+      { place: `${ALWAYS.low}${encodePosition(5)}`, createdSeq: 5, seq: 7, isMultiple: true },
     ]);
   });
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { OpenError, SEAL_OVERHEAD_BYTES } from '@bundoc/shared/crypto/aead';
-import { POSITION_BYTES } from '../../../values/key.ts';
-import { createdSeqOf, type OrderEntry, PLACE_UNITS_MAX } from './entry.ts';
+import { POSITION_BYTES, positionOf } from '../../../values/key.ts';
+import { type OrderEntry, PLACE_UNITS_MAX } from './entry.ts';
 import { PackedReader, varintBytes, writeVarint } from './varint.ts';
 
 /** Sealed bytes of every page: four chunks of TOAST. */
@@ -135,7 +135,7 @@ export class Page {
   entry(item: number): OrderEntry {
     const place = this.text(item);
     const value = this.#values[item % BLOCK_ITEMS] as number;
-    const createdSeq = createdSeqOf(place);
+    const createdSeq = positionOf(place);
     const isMultiple = value % 2 === 1;
     return { place, createdSeq, seq: createdSeq + Math.floor(value / 2), isMultiple };
   }

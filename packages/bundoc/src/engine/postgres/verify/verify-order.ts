@@ -5,7 +5,7 @@ import { type BlindIndex, type BlindIndexes, toEntries } from '../indexes/blind-
 import { readOrdered } from '../indexes/ordered-rows.ts';
 import { OrderedIndexGone, OrderedLookup } from '../indexes/ordered-search.ts';
 import { OrderedState, RunsDamaged } from '../indexes/ordered-state.ts';
-import { type OrderEntry as Entry, entriesOf } from '../order/entry.ts';
+import { entriesOf, type OrderEntry } from '../order/entry.ts';
 import type { Page } from '../order/page.ts';
 import type { RowCipher } from '../rows/row-cipher.ts';
 import type { CheckedDocument } from './verify-entries.ts';
@@ -100,7 +100,7 @@ class EntrySum {
   #count = 0;
   readonly #sums: [number, number] = [0, 0];
 
-  add(entries: Iterable<Entry>): void {
+  add(entries: Iterable<OrderEntry>): void {
     for (const { place, seq } of entries) {
       this.#count++;
       for (const [at, base] of FNV_BASES.entries()) {

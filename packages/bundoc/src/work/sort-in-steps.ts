@@ -1,4 +1,4 @@
-import type { Work } from '../work/work.ts';
+import type { Work } from './work.ts';
 
 /** Characters compared before other work gets its turn; each comparison counts for some. */
 const STEP_CHARACTERS = 262_144;
