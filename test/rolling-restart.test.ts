@@ -22,6 +22,8 @@ const CLIENTS = 12;
 const REQUESTS_MIN = runs(1_000, 10_000);
 /** A client waits so long after each answer. Without it, clients use both processors during the drains. */
 const PAUSE_MS = runs(10, 0);
+/** Longer than two checks of HAProxy and an interval, shorter than its patience with a check. */
+const STALL_MS = 2_000;
 /** The documented configuration. */
 const DOCUMENTED = /```haproxy\n(.*?)```/s.exec(
   readFileSync(new URL('../docs/operations/scaling.md', import.meta.url), 'utf8'),
@@ -93,8 +95,9 @@ describe('a rolling restart of two Bundoc nodes behind HAProxy', needs('haproxy'
             isWrite ? { method: 'PUT', headers, body: '{"n":1}' } : { headers },
           )
             .then(async (answer) => {
-              await answer.arrayBuffer();
-              return `${isWrite ? 'PUT' : 'GET'} ${answer.status}`;
+              const body = await answer.text();
+              const reason = answer.ok ? [] : [body.slice(0, 300)];
+              return [isWrite ? 'PUT' : 'GET', answer.status, ...reason].join(' ');
             })
             .catch((error: Error) => String(error.cause ?? error));
           statuses[outcome] = (statuses[outcome] ?? 0) + 1;
@@ -107,7 +110,13 @@ describe('a rolling restart of two Bundoc nodes behind HAProxy', needs('haproxy'
       for (const [at, environment] of environments.entries()) {
         const node = nodes[at];
         if (node === undefined) throw new Error('no process for this environment');
-        expect(await node.stop()).toBe(0);
+        const stopped = node.stop();
+        // The last node stands still for longer than HAProxy's two checks: it is slow, not gone.
+        const other = nodes[1 - at]?.process;
+        other?.kill('SIGSTOP');
+        await sleep(STALL_MS);
+        other?.kill('SIGCONT');
+        expect(await stopped).toBe(0);
         // The node served during its drain.
         expect(node.log).toContain('"msg":"draining"');
         nodes[at] = await startBundocProcess(environment);
