@@ -134,11 +134,6 @@ const postgres = {
 
 /** They wait for builds and starts of images, so they run beside the tests of services. */
 const containers = { ...patient, hookTimeout: 600_000 };
-/**
- * For each new network, Docker removes the rule that separates all networks for some milliseconds, then adds
- * it again. So no other test creates networks beside these.
- */
-const ISOLATION = ['test/containers/isolation.test.ts'];
 
 /** Two projects of one kind of tests: files that share processes, and files that run alone. */
 function projectsOf(name: string, include: readonly string[], options: object) {
@@ -174,15 +169,10 @@ export default defineConfig({
         test: {
           name: 'containers',
           include: ['test/containers/**/*.test.ts'],
-          exclude: ISOLATION,
           ...containers,
           ...waiting,
           sequence: { groupOrder: 1 },
         },
-      },
-      {
-        ...shared,
-        test: { name: 'isolation', include: ISOLATION, ...containers, sequence: { groupOrder: 2 } },
       },
     ],
   },

@@ -9,10 +9,7 @@ const root = join(import.meta.dirname, '..');
 
 /** For each program, the project and a short file of its tests. */
 const USES: Readonly<Record<ProgramName, readonly [project: string, file: string][]>> = {
-  docker: [
-    ['containers', 'test/containers/own-kek.test.ts'],
-    ['isolation', 'test/containers/isolation.test.ts'],
-  ],
+  docker: [['containers', 'test/containers/compose.test.ts']],
   postgresql: [
     ['postgres', 'test/patch.test.ts'],
     ['postgres-between-others', 'test/patch.test.ts'],

@@ -17,7 +17,6 @@ export const LISTED_MIN = 5;
 const STAGES = [
   { title: 'unit tests', more: 0, usual: 1 },
   { title: 'running services', more: 3, usual: 2 },
-  { title: 'networks of containers', more: 0, usual: 30 },
 ];
 /** The pace of a run counts once this much was expected, seconds. */
 const PACE_FROM_S = 20;

@@ -3,11 +3,10 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { needs } from '@bundoc/shared/testing/programs';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, expect, it } from 'vitest';
 import { bundocClient } from './support/client.ts';
 import { docker, root } from './support/docker.ts';
-import { type Stack, startStack } from './support/stack.ts';
+import type { Stack } from './support/stack.ts';
 
 const run = promisify(execFile);
 /** The documented commands. */
@@ -15,16 +14,17 @@ const DOCUMENTED = /## Your own KEK in compose.*?```sh\n(.*?)```/s.exec(
   readFileSync(join(root, 'docs/configuration.md'), 'utf8'),
 )?.[1];
 
-describe('the compose project, from the development KEK to a KEK of one’s own', needs('docker'), () => {
+/** Leaves the project with a KEK whose folder is gone, so nothing may bring it up afterwards. */
+export function takesOwnKek(started: () => Stack): void {
   let directory: string;
   let stack: Stack;
   let status: string;
 
   beforeAll(async () => {
     directory = mkdtempSync(join(tmpdir(), 'bundoc-kek-'));
-    stack = await startStack();
+    stack = started();
     const client = await bundocClient(stack, 'project-a');
-    await client.put('project-a', 'notes', 'first', '{"n":1}');
+    await client.put('project-a', 'notes', 'before', '{"n":1}');
     // Root needs no sudo, and it may not be installed.
     const programs = join(directory, 'programs');
     mkdirSync(programs);
@@ -36,10 +36,7 @@ describe('the compose project, from the development KEK to a KEK of one’s own'
     });
     status = stdout;
   });
-  afterAll(async () => {
-    await stack?.[Symbol.asyncDispose]();
-    rmSync(directory, { recursive: true, force: true });
-  });
+  afterAll(() => rmSync(directory, { recursive: true, force: true }));
 
   it('takes five commands, after which every key is wrapped with that KEK', async () => {
     expect(String(DOCUMENTED).trim().split('\n')).toHaveLength(5);
@@ -54,7 +51,7 @@ describe('the compose project, from the development KEK to a KEK of one’s own'
 
   it('still reads what was stored before, and accepts new writes', async () => {
     const client = await bundocClient(stack, 'project-a', 'project-b');
-    expect(await client.get('project-a', 'notes', 'first')).toMatchObject({ status: 200 });
+    expect(await client.get('project-a', 'notes', 'before')).toMatchObject({ status: 200 });
     expect(await client.put('project-b', 'notes', 'second', '{"n":2}')).toMatchObject({ status: 201 });
   });
 
@@ -83,4 +80,4 @@ describe('the compose project, from the development KEK to a KEK of one’s own'
     expect(version).toMatch(/^\d+\.\d+\.\d+$/);
     expect(await image()).toBe(before);
   });
-});
+}

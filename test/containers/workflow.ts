@@ -4,12 +4,11 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { auditPageSchema } from '@bundoc/shared/contract/audit';
-import { needs } from '@bundoc/shared/testing/programs';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { beforeAll, expect, it } from 'vitest';
 import { ask, type BundocClient, bundocClient } from './support/client.ts';
 import { docker, dockerBytes, root } from './support/docker.ts';
 import { parseFindings, probeCommand } from './support/probe.ts';
-import { eventually, type Stack, startStack } from './support/stack.ts';
+import { eventually, type Stack } from './support/stack.ts';
 
 const run = promisify(execFile);
 
@@ -22,17 +21,17 @@ const PLANTED = {
 };
 const BODY = `{"${PLANTED.field}": "${PLANTED.value}", "big":12345678901234567890,  "price": 1.10}`;
 
-describe('the compose project', needs('docker'), () => {
+/** What a user and an operator of a running project do, from its first document to a restart. */
+export function works(started: () => Stack): void {
   let stack: Stack;
   let client: BundocClient;
 
   beforeAll(async () => {
-    stack = await startStack();
+    stack = started();
     client = await bundocClient(stack, 'project-a');
     const stored = await client.put('project-a', PLANTED.collection, PLANTED.id, BODY);
     expect(stored).toMatchObject({ status: 201 });
   });
-  afterAll(() => stack?.[Symbol.asyncDispose]());
 
   /** Sends a request to the internal listener from the network of Bundoc. */
   const exportKey = async (token: string) => {
@@ -264,4 +263,4 @@ describe('the compose project', needs('docker'), () => {
     client = await bundocClient(stack, 'project-a');
     expect((await client.get('project-a', PLANTED.collection, PLANTED.id)).status).toBe(200);
   });
-});
+}

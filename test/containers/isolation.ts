@@ -1,25 +1,25 @@
-import { needs } from '@bundoc/shared/testing/programs';
 import { GenericContainer, PullPolicy, type StartedTestContainer } from 'testcontainers';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { beforeAll, expect, it } from 'vitest';
 import { ask, bundocClient } from './support/client.ts';
 import { docker } from './support/docker.ts';
 import { type Finding, parseFindings, probeCommand } from './support/probe.ts';
-import { type Stack, startStack } from './support/stack.ts';
+import type { Stack } from './support/stack.ts';
 
 const EXPORT = '/v1/export/project-a-dek';
 const API_PORT = 8081;
 const INTERNAL_PORT = 8082;
 
-describe('the export of keys', needs('docker'), () => {
+/** Who can reach the export of keys in a running project. */
+export function isolatesExport(started: () => Stack): void {
   let stack: Stack;
   let token: string;
   let pems: { cert: string; key: string };
   let addresses: { edge: string; internal: string };
 
   beforeAll(async () => {
-    stack = await startStack();
+    stack = started();
     const client = await bundocClient(stack, 'project-a');
-    expect(await client.put('project-a', 'notes', 'first', '{}')).toMatchObject({ status: 201 });
+    expect(await client.put('project-a', 'notes', 'exported', '{}')).toMatchObject({ status: 201 });
     // The token may export keys: below, only the network refuses a stranger.
     token = await stack.token(
       '--typ',
@@ -43,7 +43,6 @@ describe('the export of keys', needs('docker'), () => {
       ]);
     addresses = { edge: await addressOn('edge'), internal: await addressOn('internal') };
   });
-  afterAll(() => stack?.[Symbol.asyncDispose]());
 
   /**
    * Asks every name and address of BunKMS, at both ports, from a container on `network`, with Bundoc's
@@ -120,4 +119,4 @@ describe('the export of keys', needs('docker'), () => {
       expect(answer.text).not.toContain('key_material_b64');
     }
   });
-});
+}
