@@ -37,7 +37,14 @@ async function run(hidden: string, uses: readonly (readonly [string, string])[])
   );
   const projects = new Set(uses.map(([project]) => project));
   const args = [
-    ...[join(root, 'node_modules/vitest/vitest.mjs'), 'run', '--config', 'vitest.workspace.ts'],
+    // One process for each project: most of a run is to load the code, and few of the tests run.
+    ...[
+      join(root, 'node_modules/vitest/vitest.mjs'),
+      'run',
+      '--config',
+      'vitest.workspace.ts',
+      '--maxWorkers=1',
+    ],
     ...[...projects].flatMap((project) => ['--project', project, '--project', `${project}-alone`]),
     ...new Set(uses.map(([, file]) => file)),
   ];
