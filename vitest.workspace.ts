@@ -35,7 +35,7 @@ const waiting = { maxWorkers: cores + 3 };
  * own; `openapi-fuzz` takes a minute, and looks for refusals that nobody described, which are made before a
  * storage is asked; `bundoc-cli`, `disk-full`, `isolation` and `kill-loop` are about files and their engine,
  * whose counterparts for rows are in `packages/bundoc/test/postgres-*` and the test of the cluster; `cors`,
- * `key-in-heap`, `memory-exposure`, `npm-start`, `refused-start` and `tls` are about processes and
+ * `key-in-heap`, `memory-exposure`, `npm-start*`, `refused-start` and `tls` are about processes and
  * connections, and ask nothing of a storage; `bundoc-data`, `completion` and `doctor` are about commands that
  * work through the services, or without them; `proxies` is about what stands before Bundoc;
  * `hostile-kms-database` is about the store of BunKMS.
