@@ -52,14 +52,15 @@ const pages = ['*.md', 'docs/**/*.md', 'packages/*/README.md']
   .filter((page) => blocksOf(page).some(({ reason }) => reason === undefined))
   .sort();
 
-/** Pages that a newcomer follows first. They run each time. */
+/** Pages that a newcomer follows first. They run each time, in `npm test` on one installation. */
 const FIRST_PAGES = ['README.md', 'docs/tutorial.md'];
 /** How many of the other pages run in `npm test`. All run in `npm run test:long`. */
 const SAMPLED = 1;
 /** `DOCS_SEED` repeats the sample that the title names. */
 const SEED = Number(process.env['DOCS_SEED'] ?? randomInt(1, 2_147_483_646));
 const others = pages.filter((page) => !FIRST_PAGES.includes(page));
-const chosen = LONG ? pages : [...FIRST_PAGES, ...sampleOf(others, SAMPLED, SEED)];
+const alone = (page: string) => [page];
+const chosen = LONG ? pages.map(alone) : [FIRST_PAGES, ...sampleOf(others, SAMPLED, SEED).map(alone)];
 
 /**
  * Precedes the blocks of a page. It prints the status of each answer on standard error, ends a stream of
@@ -223,26 +224,29 @@ describe(`the shell blocks of the documentation (${LONG ? 'all pages' : `DOCS_SE
     expect(used).toEqual([]);
   });
 
-  it.each(chosen)(
-    'of %s run in order, every answer has the documented status, and git sees no file that they make',
+  it.each(chosen.map((together) => ({ together, title: together.join(', ') })))(
+    'of $title run in order, every answer has the documented status, and git sees no file that they make',
     needs('curl'),
-    async (page) => {
-      const ownServices = page === ONE_MACHINE || beginningOf(page) === ONE_MACHINE;
-      if (!ownServices) await startInstallation(page);
+    async ({ together }) => {
+      const [first = ''] = together;
+      const ownServices = first === ONE_MACHINE || beginningOf(first) === ONE_MACHINE;
+      if (!ownServices) await startInstallation(first);
       const environment: Record<string, string> = ownServices
         ? {
             BUNDOC_KMS_URL: `http://127.0.0.1:${ports.BUNKMS_INTERNAL_PORT}`,
             BUNDOC_URL: `http://127.0.0.1:${ports.BUNDOC_PORT}`,
           }
         : { BUNDOC_DATA_DIR: join(folder, 'data') };
-      const { code, stdout, stderr } = await start('bash', ['-c', scriptOf(page)], environment).ended;
-      expect(code, `${stdout}\n${stderr}`).toBe(0);
-      const statuses = [...stderr.matchAll(/^status (\d+) (\S+)$/gm)].filter(
-        ([, , url]) => !url?.endsWith('/ready'),
-      );
-      const refused = statuses.map(([, status]) => Number(status)).filter((status) => status >= 400);
-      expect(refused, `${stdout}\n${stderr}`).toEqual(REFUSALS[page] ?? []);
-      expect(filesForGit()).toEqual([]);
+      for (const page of together) {
+        const { code, stdout, stderr } = await start('bash', ['-c', scriptOf(page)], environment).ended;
+        expect(code, `${stdout}\n${stderr}`).toBe(0);
+        const statuses = [...stderr.matchAll(/^status (\d+) (\S+)$/gm)].filter(
+          ([, , url]) => !url?.endsWith('/ready'),
+        );
+        const refused = statuses.map(([, status]) => Number(status)).filter((status) => status >= 400);
+        expect(refused, `${stdout}\n${stderr}`).toEqual(REFUSALS[page] ?? []);
+        expect(filesForGit()).toEqual([]);
+      }
     },
   );
 });
