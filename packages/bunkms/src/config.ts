@@ -5,6 +5,7 @@ import {
   allOrNone,
   always,
   type Environment,
+  type KnownVariables,
   logLevel,
   nameList,
   onOrOff,
@@ -141,6 +142,8 @@ const variables = z
   );
 /** The variables of the service, which its command line also uses. */
 export const VARIABLES: readonly string[] = Object.keys(variables.shape);
+
+export const KNOWN_VARIABLES: KnownVariables = { prefix: 'BUNKMS_', names: VARIABLES };
 
 const environmentSchema = allOrNone(allOrNone(variables, API_TLS), INTERNAL_TLS);
 

@@ -6,7 +6,7 @@ import { Checkup, checkDisk } from '@bundoc/shared/cli/checkup';
 import type { AddCommands } from '@bundoc/shared/cli/command';
 import { readText } from '@bundoc/shared/cli/read-text';
 import { formatError } from '@bundoc/shared/logs/error-line';
-import { type BundocConfig, readConfig } from '../config.ts';
+import { type BundocConfig, KNOWN_VARIABLES, readConfig } from '../config.ts';
 import { type ServiceAccess, serviceAccess, serviceCommand } from './service-client.ts';
 
 /**
@@ -20,6 +20,7 @@ export const addDoctorCommand: AddCommands = (program, environment) => {
     'checks URL, TLS, token, clock and versions, and disk and KEK where the service runs; says what to do; exit code 1 when something fails',
   ).action(async (options) => {
     const checkup = new Checkup();
+    checkup.variables(KNOWN_VARIABLES, environment);
     const isOwn = Boolean(environment['BUNDOC_KMS_TOKEN_FILE']);
     const config = isOwn ? checkup.config(() => readConfig(environment)) : undefined;
     const access = await serviceAccess(environment, options).catch((error: unknown) => {

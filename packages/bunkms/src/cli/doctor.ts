@@ -9,7 +9,7 @@ import { readText } from '@bundoc/shared/cli/read-text';
 import type { TokenInfo } from '@bundoc/shared/contract/tokens';
 import type { Environment } from '@bundoc/shared/process/config';
 import { readTlsMaterial } from '@bundoc/shared/tls/files';
-import { type BunkmsConfig, readConfig } from '../config.ts';
+import { type BunkmsConfig, KNOWN_VARIABLES, readConfig } from '../config.ts';
 import { BACKUP_EVERY_MS, BackupFolder, installationOf } from '../recovery/backup-folder.ts';
 import { kekProviderOf } from '../vault/kek-provider.ts';
 import { Vault } from '../vault/vault.ts';
@@ -40,6 +40,7 @@ export const addDoctorCommand: AddCommands = (program, environment) => {
 };
 
 async function checkAll(checkup: Checkup, environment: Environment, options: DoctorOptions): Promise<void> {
+  checkup.variables(KNOWN_VARIABLES, environment);
   const config = checkup.config(() => readConfig(environment));
   if (config === undefined) return;
   const hasKek = await checkKek(checkup, config);
