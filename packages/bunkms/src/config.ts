@@ -191,6 +191,7 @@ function storageOf(parsed: z.infer<typeof variables>): StorageConfig {
     kind: 'postgres',
     settings: {
       address,
+      variable: 'BUNKMS_STORAGE',
       passwordFile: namedFile('BUNKMS_POSTGRES_PASSWORD_FILE', parsed),
       caFile: namedFile('BUNKMS_POSTGRES_CA_FILE', parsed),
       connectionsMax: address.connectionsMax ?? POSTGRES_CONNECTIONS_MAX,

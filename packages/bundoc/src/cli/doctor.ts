@@ -1,6 +1,7 @@
 import { resolve } from 'node:path';
 import { below, type ServiceAnswer, type Trust } from '@bundoc/shared/cli/ask-service';
 import { bundocAccess, ownBundocUrl, tokenText } from '@bundoc/shared/cli/bundoc-access';
+import { checkDatabase } from '@bundoc/shared/cli/check-database';
 import { checkService, checkToken, isTokenAccepted, judgeBunkms } from '@bundoc/shared/cli/check-service';
 import { Checkup, checkDisk } from '@bundoc/shared/cli/checkup';
 import type { AddCommands } from '@bundoc/shared/cli/command';
@@ -35,6 +36,7 @@ export const addDoctorCommand: AddCommands = (program, environment) => {
     const checkDisks = async () => {
       if (config?.storage.kind === 'files')
         await checkDisk(checkup, resolve(config.dataDir), 'BUNDOC_DATA_DIR');
+      else if (config !== undefined) await checkDatabase(checkup, config.storage);
     };
     if (access?.unusedUrl === undefined) await checkDisks();
     if (url !== undefined) await checkBundoc(checkup, { ...named, url }, access);

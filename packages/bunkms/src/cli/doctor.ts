@@ -1,6 +1,7 @@
 import { stat } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { ownUrl, type Trust } from '@bundoc/shared/cli/ask-service';
+import { checkDatabase } from '@bundoc/shared/cli/check-database';
 import { checkService, checkToken, judgeBunkms } from '@bundoc/shared/cli/check-service';
 import { Checkup, checkCertificate, checkDisk } from '@bundoc/shared/cli/checkup';
 import { type AddCommands, command } from '@bundoc/shared/cli/command';
@@ -45,7 +46,8 @@ async function checkAll(checkup: Checkup, environment: Environment, options: Doc
   if (config === undefined) return;
   const hasKek = await checkKek(checkup, config);
   if (config.storage.kind === 'sqlite') await checkDisk(checkup, resolve(config.dataDir), 'BUNKMS_DATA_DIR');
-  if (hasKek) await checkInstallation(checkup, environment, options);
+  const isOpen = config.storage.kind === 'sqlite' || (await checkDatabase(checkup, config.storage.settings));
+  if (hasKek && isOpen) await checkInstallation(checkup, environment, options);
   if (config.backupTo !== undefined)
     await checkBackups(
       checkup,

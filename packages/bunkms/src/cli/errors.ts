@@ -1,6 +1,7 @@
 import { CommandError } from '@bundoc/shared/cli/errors';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { PROBLEMS } from '@bundoc/shared/contract/problem';
+import { ConnectionRefused } from '@bundoc/shared/postgres/refusal';
 import { ConfigError } from '@bundoc/shared/process/config';
 import { DamagedFile, EvidenceTooOld, MissingKek } from '../recovery/errors.ts';
 
@@ -49,6 +50,7 @@ export function exitCodeOf(error: unknown): number {
   if (error instanceof MissingKek) return EXIT.kekLacking;
   if (error instanceof DamagedFile) return EXIT.damagedFile;
   if (error instanceof EvidenceTooOld) return EXIT.evidenceTooOld;
+  if (error instanceof ConnectionRefused) return EXIT.unavailable;
   if (!(error instanceof AppError)) return EXIT.failure;
   const { status } = PROBLEMS[error.code];
   if (status === 400 || status === 422) return EXIT.usage;
