@@ -10,7 +10,7 @@ const FOUND = 20;
 /** Documents per batch to fill a project. */
 const BATCH = 500;
 const TEXT = 'Lorem ipsum dolor sit amet, consectetur adipiscing elit. '.repeat(7);
-const COLLECTION = (project) => documents(project)[0].replace(/\/documents$/, '');
+export const COLLECTION = (project) => documents(project)[0].replace(/\/documents$/, '');
 
 /**
  * Indexed queries, pages and figures in projects of several sizes, and the times to build an index and to
@@ -225,7 +225,7 @@ async function createsWithIndexes(bench, node, admin) {
 }
 
 /** Defines indexes and waits for them. @returns milliseconds. */
-async function index(url, project, token, all = [['owner', 'n']]) {
+export async function index(url, project, token, all = [['owner', 'n']]) {
   const begun = performance.now();
   const body = JSON.stringify({ indexes: all.map((fields) => ({ fields })) });
   await send(url, 'PUT', COLLECTION(project), body, token);
@@ -282,7 +282,7 @@ function send(url, method, path, body, token) {
 }
 
 /** PUTs documents in mixed order, twenty for each `owner`. */
-async function fillVaried(url, project, count, token) {
+export async function fillVaried(url, project, count, token) {
   const operationOf = (n) => ({
     op: 'put',
     collection: 'notes',
