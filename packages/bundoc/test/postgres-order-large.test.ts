@@ -151,7 +151,7 @@ describe('ordered indexes of a large collection on PostgreSQL', needs('postgresq
     const indexes = [['n'], ['owner', 'n']].map((fields) => ({ fields, unique: false }));
     await timed('building two indexes', async () => {
       await store.define('notes', { indexes }, NONE);
-      await settled(store);
+      await settled(store, runs(60_000, 1_200_000));
     });
     say(`during the build: ${writer.take()}`);
     const other = await openOn(project);
