@@ -425,7 +425,7 @@ describe('the client', () => {
 
   it('knows every member of a definition', () => {
     const definition = { indexes: true, schema: true, ttl: true } as const;
-    const index = { name: true, fields: true, unique: true, blind: true } as const;
+    const index = { name: true, fields: true, unique: true } as const;
     definition satisfies Record<keyof CollectionDefinition, true>;
     index satisfies Record<keyof IndexDefinition, true>;
     const path = '/v1/projects/{project}/collections/{collection}';
