@@ -228,7 +228,7 @@ async function createsWithIndexes(bench, node, admin) {
  * Builds two indexes while documents are overwritten at a steady rate, and compares the latencies of these
  * writes with those before. @returns milliseconds of the build.
  */
-export async function indexBesideWrites({ report, token }, node, { project, count, engine, admin }) {
+async function indexBesideWrites({ report, token }, node, { project, count, engine, admin }) {
   await quiet(node);
   const writes = new PacedWrites(node.url, project, count, token);
   await new Promise((resolve) => setTimeout(resolve, PACED_WARM_UP_MS));

@@ -4,7 +4,6 @@ import {
   allOrNone,
   always,
   type Environment,
-  type KnownVariables,
   logLevel,
   onOrOff,
   originList,
@@ -77,11 +76,6 @@ const variables = z.object({
 });
 /** Variables of the service. */
 export const VARIABLES: readonly string[] = Object.keys(variables.shape);
-
-/** Variables of the client commands, which may share the service's environment. */
-const OF_COMMANDS = ['BUNDOC_URL', 'BUNDOC_TOKEN', 'BUNDOC_TOKEN_FILE', 'BUNDOC_PROFILE', 'BUNDOC_CA_FILE'];
-
-export const KNOWN_VARIABLES: KnownVariables = { prefix: 'BUNDOC_', names: [...VARIABLES, ...OF_COMMANDS] };
 
 const environmentSchema = allOrNone(allOrNone(variables, OWN_TLS), KMS_CLIENT)
   .refine(

@@ -14,7 +14,8 @@ await runService(logger, async () => {
   if (fault !== undefined) throw new ConfigError([fault]);
   guardMemory(process.env);
   const { startBundoc } = await import('./app.ts');
-  const { KNOWN_VARIABLES, readConfig } = await import('./config.ts');
+  const { readConfig } = await import('./config.ts');
+  const { KNOWN_VARIABLES } = await import('./known-variables.ts');
   warnOfUnknown(KNOWN_VARIABLES, process.env, logger);
   const config = readConfig(process.env);
   return startBundoc(config, { logger });

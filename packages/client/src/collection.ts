@@ -42,7 +42,7 @@ export interface WriteOptions extends CallOptions {
 }
 
 export interface ConditionalOptions extends WriteOptions {
-  /** Required revision of the document (`*`: any); otherwise `precondition_failed`. Without it: no condition. */
+  /** Required revision of the document (`*`: any); otherwise `precondition_failed`. */
   readonly ifMatch?: string;
 }
 

@@ -14,7 +14,7 @@ export function requirePageSize(pageSize: number | undefined, max = PAGE_SIZE_MA
   return pageSize;
 }
 
-/** Members that limit a write, and what each must be. Without its value, the write would have no condition. */
+/** Members that limit a write, and what each must be. Without a value, a write would have no condition. */
 const CONDITIONS = { ifMatch: 'a revision', ifNoneMatch: '"*"' } as const;
 
 /**

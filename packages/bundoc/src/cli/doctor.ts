@@ -7,7 +7,8 @@ import { Checkup, checkDisk } from '@bundoc/shared/cli/checkup';
 import type { AddCommands } from '@bundoc/shared/cli/command';
 import { readText } from '@bundoc/shared/cli/read-text';
 import { formatError } from '@bundoc/shared/logs/error-line';
-import { type BundocConfig, KNOWN_VARIABLES, readConfig } from '../config.ts';
+import { type BundocConfig, readConfig } from '../config.ts';
+import { KNOWN_VARIABLES } from '../known-variables.ts';
 import { type ServiceAccess, serviceAccess, serviceCommand } from './service-client.ts';
 
 /**

@@ -1,6 +1,6 @@
 import { type AddCommands, type ProgramSpec, runProgram } from '@bundoc/shared/cli/command';
 import type { Environment } from '@bundoc/shared/process/config';
-import { KNOWN_VARIABLES } from '../config.ts';
+import { KNOWN_VARIABLES } from '../known-variables.ts';
 import { addAcceptLossCommand } from './accept-loss.ts';
 import { addBackupCommands } from './backup.ts';
 import { addExportCommand } from './bulk-export.ts';

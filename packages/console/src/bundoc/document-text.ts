@@ -27,7 +27,7 @@ function metadataOf(stored: string): Metadata {
   return { _id, _collection, _rev, _created, _updated };
 }
 
-/** The JSON fault with its place and what JSON wants there, as the service says it; undefined for an object. */
+/** The JSON fault with its place and what JSON wants there; undefined for a valid object. */
 export function faultOfText(text: string): string | undefined {
   try {
     const value: unknown = JSON.parse(text);
