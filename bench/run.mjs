@@ -6,6 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import * as bulkCases from './cases/bulk.mjs';
 import * as documentCases from './cases/documents.mjs';
+import * as earlierCases from './cases/earlier.mjs';
 import * as enduranceCases from './cases/endurance.mjs';
 import * as feedCases from './cases/feed.mjs';
 import * as keyCases from './cases/keys.mjs';
@@ -42,6 +43,7 @@ const CASES = [
   ['query', queryCases.queryTargets, 'always'],
   ['order', queryCases.orderTargets, 'all cases'],
   ['neighbours', neighbourCases.neighboursTarget, 'by name'],
+  ['earlier', earlierCases.earlierTargets, 'by name'],
   ['endurance', enduranceCases.enduranceTarget, 'by name'],
 ];
 
@@ -66,6 +68,7 @@ one run mean something. Writes bench/results/latest.{md,json} and prints the tab
 --attacks of the case "neighbours", which is measured by its name alone: ${Object.keys(neighbourCases.ATTACKS).join(', ')}; all by default
 --attackers of ${Object.keys(neighbourCases.TEAMS).join(', ')}: those of the case "neighbours"; all by default, with --quick all but many
 --seconds of each attack of the case "neighbours": 10 by default, 30 with --full, 3 with --quick
+--earlier a folder with a built checkout of an earlier commit, for the case "earlier", which is measured by its name alone
 --minutes of endurance, which is measured by its name alone: more than 5, 30 by default
 --snapshots  a folder for heap snapshots of Bundoc, after the fifth minute of endurance and at its end: they hold keys, and make what
           the process takes larger from there on
@@ -113,6 +116,7 @@ function readOptions() {
         attacks: { type: 'string', default: '' },
         attackers: { type: 'string', default: '' },
         seconds: { type: 'string', default: '' },
+        earlier: { type: 'string', default: '' },
         minutes: { type: 'string', default: '30' },
         profiles: { type: 'string', default: '' },
         snapshots: { type: 'string', default: '' },
@@ -174,6 +178,7 @@ async function main() {
     attacks: namesOf(options.attacks),
     attackers: namesOf(options.attackers),
     seconds: options.seconds === '' ? undefined : Number(options.seconds),
+    earlier: options.earlier === '' ? '' : resolve(options.earlier),
     minutes: Number(options.minutes),
     profiles: folderOf(options.profiles),
     snapshots: folderOf(options.snapshots),

@@ -65,6 +65,15 @@ describe('a body is refused, and nothing is written,', () => {
     await expectRefused(`${COLLECTION}/a`, { method: 'PUT', body }, code);
   });
 
+  it('a body over the limit, with the limit', async () => {
+    const answer = await call(installation.url, `${COLLECTION}/a`, {
+      method: 'PUT',
+      token,
+      body: 'x'.repeat(LIMIT + 1),
+    });
+    expect(answer.json()['detail']).toBe(`a body may have ${LIMIT} bytes here`);
+  });
+
   it.each([
     ['a _rev of another revision than If-Match', { 'if-match': '"x"' }, '{"_rev":"y"}', 'invalid_document'],
     ['If-Match without quotes', { 'if-match': 'x' }, '{}', 'invalid_request'],

@@ -269,6 +269,7 @@ describe('bundoc login', () => {
     const revoked = `${token.slice(0, -8)}AAAAAAAA`;
     for (const [text, reason] of [
       ['nonsense', 'that is no token'],
+      ['\n', 'there is no token: give it on standard input, or its file with --token-file'],
       [revoked, 'unauthenticated'],
       [readFileSync(installation.tokenFile, 'utf8'), 'the token is for BunKMS'],
     ] as const) {
@@ -282,6 +283,17 @@ describe('bundoc login', () => {
       expect([login.code, login.stderr]).toEqual([2, expect.stringContaining(reason)]);
     }
     expect(readFileSync(profiles(), 'utf8')).toBe(before);
+  });
+
+  it('says that a service speaks no TLS when its URL begins with https', async () => {
+    const url = installation.url.replace('http:', 'https:');
+    const { code, stderr } = await asUser(['projects'], { BUNDOC_URL: url, BUNDOC_TOKEN: token });
+    expect([code, stderr]).toEqual([
+      2,
+      expect.stringContaining(
+        'does not speak TLS: use http:// if that is right; the address is from BUNDOC_URL',
+      ),
+    ]);
   });
 
   it('uses no file that other users can read, and says what to do', async () => {

@@ -112,6 +112,58 @@ describe('bundoc move', needs('postgresql'), () => {
     await installation.stopBundoc();
   });
 
+  it('moves a project whose indexes are being built, and they are built at the target', async () => {
+    const admin = await installation.client(['indexing'], ['docs:read', 'docs:write', 'docs:admin']);
+    const collection = '/v1/projects/indexing/collections/notes';
+    const ask = async (url: string) => {
+      const body = JSON.stringify({ where: { n: { $lt: 5 } }, orderBy: [{ field: 'n' }], explain: true });
+      const answer = await call(url, `${collection}/query`, { method: 'POST', token: admin, body });
+      return answer.json() as { documents: { n: number }[]; explain: { index: string | null } };
+    };
+    const operations = Array.from({ length: 1_000 }, (_, at) => ({
+      op: 'put',
+      collection: 'notes',
+      id: `d${at}`,
+      document: { n: 999 - at, mail: `m${at}` },
+    }));
+    await installation.stopBundoc();
+    const there = await (async () => {
+      const environment = { ...environmentOf('files'), BUNDOC_MOVE_TO: onPostgres };
+      await using service = await startConfiguredBundoc(environment);
+      for (const from of [0, 500]) {
+        const body = JSON.stringify({ operations: operations.slice(from, from + 500) });
+        const written = await call(service.url, '/v1/projects/indexing/batch', {
+          method: 'POST',
+          token: admin,
+          body,
+        });
+        expect(written.status).toBe(200);
+      }
+      const body = '{"indexes":[{"fields":["n"]},{"fields":["mail"],"unique":true}]}';
+      const defined = await call(service.url, collection, { method: 'PUT', token: admin, body });
+      expect(defined.text).toContain('"state":"building"');
+      return await bundocCommand({ BUNDOC_TOKEN: admin }, [
+        'move',
+        'indexing',
+        '--url',
+        service.url,
+        '--json',
+      ]);
+    })();
+    expect(there).toMatchObject({ code: 0 });
+    await using node = await startConfiguredBundoc(environmentOf(onPostgres));
+    const expected = [0, 1, 2, 3, 4];
+    expect((await ask(node.url)).documents.map(({ n }) => n)).toEqual(expected);
+    await expect
+      .poll(async () => (await call(node.url, collection, { token: admin })).text)
+      .not.toContain('"state":"building"');
+    const { documents, explain } = await ask(node.url);
+    expect([documents.map(({ n }) => n), explain.index]).toEqual([expected, 'n']);
+    const twice = { method: 'PUT', token: admin, body: '{"mail":"m7"}' };
+    expect((await call(node.url, `${collection}/documents/new`, twice)).status).toBe(409);
+    expect(await bundoc(onPostgres, 'verify', 'indexing')).toMatchObject({ code: 0 });
+  });
+
   it('leaves a damaged project where it is', async () => {
     const docs = join(installation.dataDir, 'projects', 'travelling', 'docs');
     // All: the next start writes one of them again from the log.

@@ -128,6 +128,11 @@ it('while the folder of one project fails, 99 % of the writes of 63 others succe
   expect(metrics).toMatch(/^bundoc_log_stuck_projects 1$/m);
   expect(done / ((PROJECTS - 1) * WRITES), refused[0]).toBeGreaterThanOrEqual(0.99);
 
+  // The log names the project and the cause.
+  expect(installation.log.text).toMatch(
+    /"level":"error"[^\n]*"msg":"the folder of project p0 failed, so its commits stay in log\/stuck: [^"]+EIO"/,
+  );
+
   isFailing = false;
   await expect.poll(async () => (await put(FAILING, WRITES + 1)).status).toBeLessThan(300);
   for (const n of acknowledged)

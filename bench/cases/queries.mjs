@@ -10,7 +10,7 @@ const FOUND = 20;
 /** Documents per batch to fill a project. */
 const BATCH = 500;
 const TEXT = 'Lorem ipsum dolor sit amet, consectetur adipiscing elit. '.repeat(7);
-const COLLECTION = (project) => documents(project)[0].replace(/\/documents$/, '');
+export const COLLECTION = (project) => documents(project)[0].replace(/\/documents$/, '');
 
 /**
  * Indexed queries, pages and figures in projects of several sizes, and the times to build an index and to
@@ -139,9 +139,9 @@ export async function orderTargets(bench) {
       const node = await keep(installation.startBundoc(env));
       say(`filling a project with ${count} documents, ${engine}`);
       await fillVaried(node.url, project, count, token);
-      const ms = await index(node.url, project, admin, [['n'], ['owner', 'n']]);
+      const ms = await indexBesideWrites(bench, node, { project, count, engine, admin });
       report.note(
-        `${engine}: two indexes over ${count} documents were built in ${(ms / 1_000).toFixed(1)} s.`,
+        `${engine}: two indexes over ${count} documents were built in ${(ms / 1_000).toFixed(1)} s, beside ${PACED_PER_SECOND} writes a second.`,
       );
       await report.measured(
         'warm up',
@@ -224,8 +224,70 @@ async function createsWithIndexes(bench, node, admin) {
   report.target('PostgreSQL: creates with two indexes / without', ratios, 0.6, 'at least');
 }
 
+/**
+ * Builds two indexes while documents are overwritten at a steady rate, and compares the latencies of these
+ * writes with those before. @returns milliseconds of the build.
+ */
+async function indexBesideWrites({ report, token }, node, { project, count, engine, admin }) {
+  await quiet(node);
+  const writes = new PacedWrites(node.url, project, count, token);
+  await new Promise((resolve) => setTimeout(resolve, PACED_WARM_UP_MS));
+  writes.take();
+  await new Promise((resolve) => setTimeout(resolve, PACED_BEFORE_MS));
+  const before = writes.take();
+  const ms = await index(node.url, project, admin, [['n'], ['owner', 'n']]);
+  const during = writes.take();
+  await writes.stop();
+  report.note(
+    `${engine}: ${PACED_PER_SECOND} writes a second to ${count} documents took ${before.p50} ms (p99 ${before.p99}), and ${during.p50} (p99 ${during.p99}) while the indexes were built.`,
+  );
+  report.target(
+    `p99 of writes while two indexes over ${count} documents are built / before, ${engine}`,
+    [during.p99 / before.p99],
+    2,
+    'at most',
+  );
+  return ms;
+}
+
+/** PUTs to documents of {@link fillVaried} at a steady rate, whether earlier ones are answered or not. */
+class PacedWrites {
+  #latencies = [];
+  #pending = new Set();
+  #timer;
+
+  constructor(url, project, count, token) {
+    const begun = performance.now();
+    let sent = 0;
+    this.#timer = setInterval(() => {
+      for (; sent < ((performance.now() - begun) / 1_000) * PACED_PER_SECOND; sent++) {
+        const n = (sent * 7_919) % count;
+        const body = JSON.stringify({ owner: 'owner-1', n, done: true, text: TEXT });
+        const at = performance.now();
+        const done = send(url, 'PUT', `${documents(project)[0]}/d${n}`, body, token).then(() => {
+          this.#latencies.push(performance.now() - at);
+          this.#pending.delete(done);
+        });
+        this.#pending.add(done);
+      }
+    }, 5);
+  }
+
+  /** Percentiles of the latencies since the last call, milliseconds. */
+  take() {
+    const sorted = this.#latencies.splice(0).sort((a, b) => a - b);
+    const at = (share) => Number((sorted[Math.floor(sorted.length * share)] ?? Number.NaN).toFixed(1));
+    return { p50: at(0.5), p99: at(0.99) };
+  }
+
+  async stop() {
+    clearInterval(this.#timer);
+    await Promise.all(this.#pending);
+  }
+}
+
 /** Defines indexes and waits for them. @returns milliseconds. */
-async function index(url, project, token, all = [['owner', 'n']]) {
+export async function index(url, project, token, all = [['owner', 'n']]) {
   const begun = performance.now();
   const body = JSON.stringify({ indexes: all.map((fields) => ({ fields })) });
   await send(url, 'PUT', COLLECTION(project), body, token);
@@ -281,8 +343,13 @@ function send(url, method, path, body, token) {
   });
 }
 
+/** Writes a second beside the build of indexes, and how long they are measured before it. */
+const PACED_PER_SECOND = 200;
+const PACED_WARM_UP_MS = 3_000;
+const PACED_BEFORE_MS = 15_000;
+
 /** PUTs documents in mixed order, twenty for each `owner`. */
-async function fillVaried(url, project, count, token) {
+export async function fillVaried(url, project, count, token) {
   const operationOf = (n) => ({
     op: 'put',
     collection: 'notes',

@@ -115,7 +115,7 @@ CREATE TABLE bundoc.expiry (
 );
 CREATE INDEX expiry_due ON bundoc.expiry (due_ms);
 
--- The indexes of collections. Their specifications are sealed. Each has sealed runs in order; unique and blind ones also
+-- The indexes of collections. Their specifications are sealed. Each has sealed runs in order; unique ones also
 -- have tokens.
 CREATE TABLE bundoc.indexes (
   project text COLLATE "C" NOT NULL,
@@ -174,7 +174,7 @@ ALTER TABLE bundoc.index_pages ALTER COLUMN sealed SET STORAGE EXTERNAL;
 CREATE INDEX index_pages_by_run ON bundoc.index_pages (project, run);
 
 -- Which documents have a combination of values, by a token of it. Tokens are HMACs.
-CREATE TABLE bundoc.blind_entries (
+CREATE TABLE bundoc.index_tokens (
   project text COLLATE "C" NOT NULL,
   index_id bigint NOT NULL,
   token bytea NOT NULL,
@@ -182,12 +182,12 @@ CREATE TABLE bundoc.blind_entries (
   name bytea NOT NULL,
   PRIMARY KEY (project, index_id, token, created_seq) INCLUDE (name)
 );
-CREATE INDEX blind_entries_by_document ON bundoc.blind_entries (project, name);
+CREATE INDEX index_tokens_by_document ON bundoc.index_tokens (project, name);
 
 -- Projects differ in size by orders of magnitude. By the statistics of many small ones, a planner expects one
 -- row in a project, and reads all rows of a large one in place of an index's. Without statistics it expects
 -- one row of each 200 of the table.
 ALTER TABLE bundoc.documents ALTER COLUMN project SET STATISTICS 0;
 ALTER TABLE bundoc.used_keys ALTER COLUMN project SET STATISTICS 0;
-ALTER TABLE bundoc.blind_entries ALTER COLUMN project SET STATISTICS 0;
+ALTER TABLE bundoc.index_tokens ALTER COLUMN project SET STATISTICS 0;
 ALTER TABLE bundoc.index_pages ALTER COLUMN project SET STATISTICS 0;

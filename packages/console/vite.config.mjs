@@ -2,7 +2,7 @@ import { resolve } from 'node:path';
 import { defineConfig } from 'vite';
 
 const client = resolve(import.meta.dirname, '..', 'client', 'src');
-const contract = resolve(import.meta.dirname, '..', 'shared', 'src', 'contract');
+const shared = resolve(import.meta.dirname, '..', 'shared', 'src');
 const page = (name) => resolve(import.meta.dirname, `${name}.html`);
 
 // One bundle with a page for each service. Nothing is inlined, because the policy of the page (CONSOLE_CSP)
@@ -17,7 +17,7 @@ export default defineConfig({
     alias: [
       { find: /^@bundoc\/client$/, replacement: resolve(client, 'client.ts') },
       { find: /^@bundoc\/client\/(.+)$/, replacement: resolve(client, '$1.ts') },
-      { find: /^@bundoc\/shared\/contract\/(.+)$/, replacement: resolve(contract, '$1.ts') },
+      { find: /^@bundoc\/shared\/((?:contract|json)\/.+)$/, replacement: resolve(shared, '$1.ts') },
     ],
   },
   // Regardless of NODE_ENV: a development build contains paths of the build machine.

@@ -331,7 +331,7 @@ function openKmsTls(
 /** What projects are moved from and to; undefined where the service moves none. */
 function moveEnds({ moveSource: source }: StorageEngine, { moveTo }: BundocConfig, ports: EngineDeps) {
   if (moveTo === undefined) return undefined;
-  warnOfPlaintext('BUNDOC_MOVE_TO', moveTo, ports.logger);
+  warnOfPlaintext(moveTo, ports.logger);
   const target = { place: formatAddress(moveTo.address), open: () => openMoveTarget(moveTo, ports) };
   return source && { source, target };
 }

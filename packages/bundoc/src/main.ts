@@ -9,16 +9,14 @@ import { nodeFault } from '@bundoc/shared/process/node-version';
 const level = logLevel.catch('info').parse(process.env['BUNDOC_LOG_LEVEL']);
 const logger = createLogger({ service: 'bundoc', level });
 
-/** Variables of the client commands, which may share the service's environment. */
-const OF_COMMANDS = ['BUNDOC_URL', 'BUNDOC_TOKEN', 'BUNDOC_TOKEN_FILE', 'BUNDOC_PROFILE', 'BUNDOC_CA_FILE'];
-
 await runService(logger, async () => {
   const fault = nodeFault();
   if (fault !== undefined) throw new ConfigError([fault]);
   guardMemory(process.env);
   const { startBundoc } = await import('./app.ts');
-  const { readConfig, VARIABLES } = await import('./config.ts');
-  warnOfUnknown('BUNDOC_', [...VARIABLES, ...OF_COMMANDS], process.env, logger);
+  const { readConfig } = await import('./config.ts');
+  const { KNOWN_VARIABLES } = await import('./known-variables.ts');
+  warnOfUnknown(KNOWN_VARIABLES, process.env, logger);
   const config = readConfig(process.env);
   return startBundoc(config, { logger });
 });

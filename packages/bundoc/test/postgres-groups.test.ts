@@ -148,7 +148,7 @@ describe('commits of many projects on PostgreSQL', needs('postgresql'), () => {
 
   it('let no project starve behind one whose index entries fill each transaction', async () => {
     const { stores } = await nodeOf(2);
-    const definitions = { indexes: [{ fields: ['g'], unique: false, blind: true }] };
+    const definitions = { indexes: [{ fields: ['g'], unique: false }] };
     for (const store of stores) {
       const defined = await openDefinedStore(store, systemClock);
       await defined.define('notes', definitions, { kind: 'none' });

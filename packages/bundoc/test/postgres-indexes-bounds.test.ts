@@ -6,15 +6,16 @@ import type { Database, Transaction } from '../src/engine/postgres/database/data
 import { skipPositions } from '../src/engine/postgres/rows/skip-positions.ts';
 import { commitOne, put, ref, remove } from '../src/testing/writes.ts';
 import {
-  blind,
   close,
   database,
   findings,
   NONE,
   newProject,
   openOn,
+  plain,
   settled,
   sql,
+  unique,
   usePostgresIndexes,
 } from './support/postgres-indexes.ts';
 
@@ -24,7 +25,7 @@ describe('indexes on PostgreSQL', needs('postgresql'), () => {
   it('limit the entries that one transaction and one commit write', async () => {
     const project = await newProject();
     const store = await openOn(project);
-    await store.define('notes', { indexes: [blind('g')] }, NONE);
+    await store.define('notes', { indexes: [plain('g')] }, NONE);
     await settled(store);
     const many = (n: number) => `{"g":[${Array.from({ length: 990 }, (_, at) => n * 1_000 + at).join(',')}]}`;
     await Promise.all(Array.from({ length: 15 }, (_, n) => commitOne(store, put(`d${n}`, many(n)))));
@@ -39,7 +40,7 @@ describe('indexes on PostgreSQL', needs('postgresql'), () => {
   it('stay as they are over a take-over, after which the project continues at a later position', async () => {
     const project = await newProject();
     const store = await openOn(project);
-    await store.define('notes', { indexes: [blind('g')] }, NONE);
+    await store.define('notes', { indexes: [plain('g')] }, NONE);
     await settled(store);
     await commitOne(store, put('a', '{"g":1}'));
     await skipPositions(database, positionAt(1_000));
@@ -68,11 +69,11 @@ describe('indexes on PostgreSQL', needs('postgresql'), () => {
         }),
     } satisfies Pick<Database, 'query' | 'run' | 'transaction'>;
     const store = await openOn(project, explaining as unknown as Database);
-    await store.define('notes', { indexes: [blind('g')] }, NONE);
+    await store.define('notes', { indexes: [unique('g')] }, NONE);
     const many = (from: number) => `{"g":[${Array.from({ length: 990 }, (_, at) => from + at).join(',')}]}`;
     for (const round of [0, 500])
       await store.commit([0, 1, 2].map((n) => put(`d${n}`, many(n * 2_000 + round))));
-    expect(plans.at(-1)).toContain('blind_entries_by_document');
+    expect(plans.at(-1)).toContain('index_tokens_by_document');
     expect(plans.at(-1)).not.toContain('(SubPlan');
     expect(await findings(project)).toEqual([]);
     await close(store);
@@ -82,7 +83,7 @@ describe('indexes on PostgreSQL', needs('postgresql'), () => {
     const project = await newProject();
     const store = await openOn(project);
     const ttl = { field: 'until', seconds: 0 };
-    await store.define('notes', { indexes: [blind('g')], ttl }, NONE);
+    await store.define('notes', { indexes: [unique('g')], ttl }, NONE);
     const many = (at: number) => Array.from({ length: 990 }, (_, n) => at * 1_000 + n).join(',');
     const document = (at: number, until: string) => put(`d${at}`, `{"g":[${many(at)}],"until":"${until}"}`);
     const [places, long, over] = [
@@ -100,7 +101,7 @@ describe('indexes on PostgreSQL', needs('postgresql'), () => {
     for (const from of [0, 10, 20, 30, 40, 50])
       await store.commit(places.slice(from, from + 10).map((at) => document(at, over)));
     expect(await store.expired.sweepRound()).toBe(places.length);
-    const entries = `SELECT count(*) FROM bundoc.blind_entries WHERE project = '${project.project}'`;
+    const entries = `SELECT count(*) FROM bundoc.index_tokens WHERE project = '${project.project}'`;
     expect(await sql(entries)).toBe('0');
 
     // Concurrent commits are put into as many transactions as they need.

@@ -3,7 +3,6 @@ import { describe, expect, it } from 'vitest';
 import { definitionRef } from '../src/engine/port/definition.ts';
 import { commitOne, put, ref } from '../src/testing/writes.ts';
 import {
-  blind,
   close,
   database,
   findings,
@@ -65,18 +64,18 @@ describe('indexes on PostgreSQL', needs('postgresql'), () => {
     it('are reported by verify, entry by entry', async () => {
       const project = await newProject();
       const store = await openOn(project);
-      await store.define('notes', { indexes: [blind('g')] }, NONE);
+      await store.define('notes', { indexes: [unique('g')] }, NONE);
       for (const id of ['a', 'b']) await commitOne(store, put(id, `{"g":"${id}"}`));
       await settled(store);
       const own = `project = '${project.project}'`;
       const name = project.cipher.fileName(ref('a'));
-      await sql(`DELETE FROM bundoc.blind_entries WHERE ${own} AND name = '\\x${name}'`);
+      await sql(`DELETE FROM bundoc.index_tokens WHERE ${own} AND name = '\\x${name}'`);
       expect(await findings(project)).toMatchObject([{ part: name }]);
       await sql(
-        `INSERT INTO bundoc.blind_entries SELECT project, index_id, token, 99, '\\x${'00'.repeat(16)}' FROM bundoc.blind_entries WHERE ${own}`,
+        `INSERT INTO bundoc.index_tokens SELECT project, index_id, token, 99, '\\x${'00'.repeat(16)}' FROM bundoc.index_tokens WHERE ${own}`,
       );
       await commitOne(store, put('a', '{"g":"a"}'));
-      expect(await findings(project)).toMatchObject([{ part: 'blind_entries' }]);
+      expect(await findings(project)).toMatchObject([{ part: 'index_tokens' }]);
       await close(store);
     });
   });

@@ -137,11 +137,7 @@ class History {
   }
 
   async define(store: DefinedStore, fields: readonly (readonly string[])[]): Promise<void> {
-    const indexes = fields.map((of, at) => ({
-      fields: [...of],
-      unique: false,
-      ...(at === 2 && { blind: true }),
-    }));
+    const indexes = fields.map((of) => ({ fields: [...of], unique: false }));
     await store.define('notes', { indexes }, NONE);
   }
 

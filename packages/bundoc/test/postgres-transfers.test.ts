@@ -8,7 +8,7 @@ import { type DefinedStore, openDefinedStore } from '../src/collections/defined-
 import type { Database } from '../src/engine/postgres/database/database.ts';
 import { openTestDatabase, type PostgresProject } from '../src/testing/postgres-project.ts';
 import { CuttingProxy } from './support/cutting-proxy.ts';
-import { blind } from './support/postgres-indexes.ts';
+import { plain } from './support/postgres-indexes.ts';
 import { isRefusal, openAccounts, Readers, replace, transfer } from './support/transfers.ts';
 import { type UsedDatabase, useDatabase } from './support/use-database.ts';
 
@@ -105,7 +105,7 @@ describe('transfers between accounts on PostgreSQL', needs('postgresql'), () => 
       const project = await used.newProject({ clock: hasty });
       await using nodes = new Nodes(used.server, project);
       const { store } = await nodes.any();
-      await store.define('notes', { indexes: [blind('bank')] }, { kind: 'none' });
+      await store.define('notes', { indexes: [plain('bank')] }, { kind: 'none' });
       await store.indexes?.built();
       await openAccounts(store);
 

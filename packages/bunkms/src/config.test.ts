@@ -174,6 +174,7 @@ describe('a store in PostgreSQL', () => {
     expect(storageOf('postgres://kms:p%40ss@db.example/keys')).toEqual({
       kind: 'postgres',
       settings: {
+        variable: 'BUNKMS_STORAGE',
         address: {
           host: 'db.example',
           port: 5_432,

@@ -5,6 +5,7 @@ import {
   allOrNone,
   always,
   type Environment,
+  type KnownVariables,
   logLevel,
   nameList,
   onOrOff,
@@ -142,6 +143,8 @@ const variables = z
 /** The variables of the service, which its command line also uses. */
 export const VARIABLES: readonly string[] = Object.keys(variables.shape);
 
+export const KNOWN_VARIABLES: KnownVariables = { prefix: 'BUNKMS_', names: VARIABLES };
+
 const environmentSchema = allOrNone(allOrNone(variables, API_TLS), INTERNAL_TLS);
 
 /** @throws ConfigError with all faults at once. */
@@ -188,6 +191,7 @@ function storageOf(parsed: z.infer<typeof variables>): StorageConfig {
     kind: 'postgres',
     settings: {
       address,
+      variable: 'BUNKMS_STORAGE',
       passwordFile: namedFile('BUNKMS_POSTGRES_PASSWORD_FILE', parsed),
       caFile: namedFile('BUNKMS_POSTGRES_CA_FILE', parsed),
       connectionsMax: address.connectionsMax ?? POSTGRES_CONNECTIONS_MAX,

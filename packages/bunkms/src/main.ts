@@ -13,8 +13,8 @@ await runService(logger, async () => {
   if (fault !== undefined) throw new ConfigError([fault]);
   guardMemory(process.env);
   const { startBunkms } = await import('./app.ts');
-  const { readConfig, VARIABLES } = await import('./config.ts');
-  warnOfUnknown('BUNKMS_', VARIABLES, process.env, logger);
+  const { KNOWN_VARIABLES, readConfig } = await import('./config.ts');
+  warnOfUnknown(KNOWN_VARIABLES, process.env, logger);
   const config = readConfig(process.env);
   return startBunkms(config, { logger });
 });

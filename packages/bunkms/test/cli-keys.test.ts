@@ -221,7 +221,7 @@ describe('`bunkms kek`', () => {
     expect(refused).toMatchObject({
       code: 5,
       stdout: 'a-dek\n',
-      stderr: expect.stringContaining('kek_unfetched'),
+      stderr: expect.stringMatching(/kek_unfetched.*; add --fetch .*--accept-unfetched/),
     });
     expect(JSON.parse((await run('kek', 'unfetched', rotation.from, '--json')).stdout)).toEqual({
       keys: ['a-dek'],

@@ -10,8 +10,8 @@ export type BatchOperation =
       readonly id: string;
       readonly document: Content<object>;
       /** As in `Collection.put`. */
-      readonly ifMatch?: string | undefined;
-      readonly ifNoneMatch?: '*' | undefined;
+      readonly ifMatch?: string;
+      readonly ifNoneMatch?: '*';
     }
   | {
       readonly op: 'create';
@@ -26,13 +26,13 @@ export type BatchOperation =
       readonly id: string;
       /** An object is a merge patch; an array is a JSON Patch. */
       readonly patch: object | readonly PatchOperation[];
-      readonly ifMatch?: string | undefined;
+      readonly ifMatch?: string;
     }
   | {
       readonly op: 'delete';
       readonly collection: string;
       readonly id: string;
-      readonly ifMatch?: string | undefined;
+      readonly ifMatch?: string;
     };
 
 /** The result of one operation. */

@@ -224,6 +224,32 @@ describe('an option that the service would refuse or never see', () => {
     await expect(call()).rejects.toThrow(`${given} (did you mean ${meant}?): unknown; known are `);
   });
 
+  const missing: Untyped[] = [undefined, null, '', 7];
+  it.each<[string, string, (value: Untyped) => unknown]>([
+    ['options.ifMatch', 'a revision', (ifMatch) => collection.put('a', {}, { ifMatch })],
+    ['options.ifMatch', 'a revision', (ifMatch) => collection.patch('a', {}, { ifMatch })],
+    ['options.ifMatch', 'a revision', (ifMatch) => collection.delete('a', { ifMatch })],
+    ['options.ifMatch', 'a revision', (ifMatch) => collection.define({}, { ifMatch })],
+    ['options.ifMatch', 'a revision', (ifMatch) => collection.undefine({ ifMatch })],
+    ['options.ifNoneMatch', '"*"', (ifNoneMatch) => collection.put('a', {}, { ifNoneMatch })],
+    ['options.ifNoneMatch', '"*"', (ifNoneMatch) => collection.define({}, { ifNoneMatch })],
+    [
+      'operations[0].ifMatch',
+      'a revision',
+      (ifMatch) => project.batch([{ op: 'delete', collection: 'c', id: 'a', ifMatch }]),
+    ],
+  ])(
+    'is refused as a condition without a value, which would change any revision: %s',
+    async (place, wanted, call) => {
+      for (const value of missing) {
+        const told = value === '' ? '""' : String(value);
+        await expect(call(value)).rejects.toThrow(
+          new TypeError(`${place}: ${told} is not ${wanted}; leave it out to write without a condition`),
+        );
+      }
+    },
+  );
+
   it('is refused without a suggestion when no name is similar', async () => {
     await expect(collection.get('a', { asof: 1 } as Untyped)).rejects.toThrow(
       new TypeError('options.asof: unknown; known are signal, deadlineMs'),

@@ -43,12 +43,12 @@ export interface WriteOptions extends CallOptions {
 
 export interface ConditionalOptions extends WriteOptions {
   /** Required revision of the document (`*`: any); otherwise `precondition_failed`. */
-  readonly ifMatch?: string | undefined;
+  readonly ifMatch?: string;
 }
 
 export interface ReplaceOptions extends ConditionalOptions {
   /** `*`: only if the document does not exist. */
-  readonly ifNoneMatch?: '*' | undefined;
+  readonly ifNoneMatch?: '*';
 }
 
 export interface ListOptions extends CallOptions {
@@ -90,9 +90,9 @@ export interface FigureOptions extends QueryOptions {
 /** Preconditions of a change of a definition. */
 export interface DefineOptions extends WriteOptions {
   /** Required revision of the definition (`*`: any); otherwise `precondition_failed`. */
-  readonly ifMatch?: string | undefined;
+  readonly ifMatch?: string;
   /** `*`: only if the collection is not defined. */
-  readonly ifNoneMatch?: '*' | undefined;
+  readonly ifNoneMatch?: '*';
 }
 
 /** The names of the options of each call, for programs without types. */

@@ -6,11 +6,6 @@ export interface IndexDefinition {
   readonly fields: readonly string[];
   /** No two documents may have the same values in these fields. Documents that lack a field are exempt. */
   readonly unique?: boolean | undefined;
-  /**
-   * On PostgreSQL: the database stores keyed hashes of the values, by which equal ones are found. Unique
-   * indexes always do so. With files it has no effect.
-   */
-  readonly blind?: boolean | undefined;
 }
 
 /**
@@ -30,8 +25,6 @@ export interface IndexStatus {
   readonly name: string;
   readonly fields: readonly string[];
   readonly unique: boolean;
-  /** The database stores keyed hashes of its values. */
-  readonly blind?: boolean;
   /**
    * `building`: queries scan until it is ready. `duplicates`: a unique index that is not enforced, because it
    * found equal values.

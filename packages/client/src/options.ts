@@ -14,13 +14,32 @@ export function requirePageSize(pageSize: number | undefined, max = PAGE_SIZE_MA
   return pageSize;
 }
 
-/** @throws TypeError for a member that is not one of these: it would have no effect. */
+/** Members that limit a write, and what each must be. Without a value, a write would have no condition. */
+const CONDITIONS = { ifMatch: 'a revision', ifNoneMatch: '"*"' } as const;
+
+/**
+ * @throws TypeError for a member that is not one of these: it would have no effect. So would a condition
+ *   without a value.
+ */
 export function requireKnown(place: string, given: object, known: readonly string[]): void {
   const other = Object.keys(given).find((name) => !known.includes(name));
-  if (other === undefined) return;
+  if (other === undefined) {
+    requireConditions(place, given);
+    return;
+  }
   const near = known.find((name) => isLike(other, name));
   const hint = near === undefined ? '' : ` (did you mean ${near}?)`;
   throw new TypeError(`${place}.${other}${hint}: unknown; known are ${known.join(', ')}`);
+}
+
+function requireConditions(place: string, given: object): void {
+  for (const [name, wanted] of Object.entries(CONDITIONS)) {
+    const value = (given as Readonly<Record<string, unknown>>)[name];
+    if (name in given && (typeof value !== 'string' || value === ''))
+      throw new TypeError(
+        `${place}.${name}: ${shown(value)} is not ${wanted}; leave it out to write without a condition`,
+      );
+  }
 }
 
 /** Whether only the spelling differs, or the end: `if_match`, `onExplain`. A page has no `limit`. */

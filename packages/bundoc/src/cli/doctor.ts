@@ -1,12 +1,14 @@
 import { resolve } from 'node:path';
 import { below, type ServiceAnswer, type Trust } from '@bundoc/shared/cli/ask-service';
 import { bundocAccess, ownBundocUrl, tokenText } from '@bundoc/shared/cli/bundoc-access';
+import { checkDatabase } from '@bundoc/shared/cli/check-database';
 import { checkService, checkToken, isTokenAccepted, judgeBunkms } from '@bundoc/shared/cli/check-service';
 import { Checkup, checkDisk } from '@bundoc/shared/cli/checkup';
 import type { AddCommands } from '@bundoc/shared/cli/command';
 import { readText } from '@bundoc/shared/cli/read-text';
 import { formatError } from '@bundoc/shared/logs/error-line';
 import { type BundocConfig, readConfig } from '../config.ts';
+import { KNOWN_VARIABLES } from '../known-variables.ts';
 import { type ServiceAccess, serviceAccess, serviceCommand } from './service-client.ts';
 
 /**
@@ -20,6 +22,7 @@ export const addDoctorCommand: AddCommands = (program, environment) => {
     'checks URL, TLS, token, clock and versions, and disk and KEK where the service runs; says what to do; exit code 1 when something fails',
   ).action(async (options) => {
     const checkup = new Checkup();
+    checkup.variables(KNOWN_VARIABLES, environment);
     const isOwn = Boolean(environment['BUNDOC_KMS_TOKEN_FILE']);
     const config = isOwn ? checkup.config(() => readConfig(environment)) : undefined;
     const access = await serviceAccess(environment, options).catch((error: unknown) => {
@@ -34,6 +37,7 @@ export const addDoctorCommand: AddCommands = (program, environment) => {
     const checkDisks = async () => {
       if (config?.storage.kind === 'files')
         await checkDisk(checkup, resolve(config.dataDir), 'BUNDOC_DATA_DIR');
+      else if (config !== undefined) await checkDatabase(checkup, config.storage);
     };
     if (access?.unusedUrl === undefined) await checkDisks();
     if (url !== undefined) await checkBundoc(checkup, { ...named, url }, access);

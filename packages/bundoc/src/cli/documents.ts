@@ -5,6 +5,7 @@ import type { AddCommands, Command } from '@bundoc/shared/cli/command';
 import { CommandError } from '@bundoc/shared/cli/errors';
 import type { JsonOption } from '@bundoc/shared/cli/print';
 import { readText } from '@bundoc/shared/cli/read-text';
+import { defined } from '@bundoc/shared/contract/defined';
 import { rowWriter, writeText } from './output.ts';
 import { collectionName, onProject, openProject, stopSignal } from './service-client.ts';
 
@@ -28,7 +29,7 @@ export const addDocumentCommands: AddCommands = (program, environment) => {
     .action(async (project, name, id, file, options) => {
       const collection = (await openProject(environment, options, project)).collection(name);
       const { ifMatch, ifNoneMatch } = options;
-      const conditions = { ifMatch, ...(ifNoneMatch ? { ifNoneMatch: '*' as const } : {}) };
+      const conditions = { ...defined({ ifMatch }), ...(ifNoneMatch ? { ifNoneMatch: '*' as const } : {}) };
       const content = new JsonText(await readText(file));
       const write = { ...conditions, signal: stopSignal() };
       await printMetadata(await collection.put(id, content, write), options);
@@ -51,7 +52,7 @@ export const addDocumentCommands: AddCommands = (program, environment) => {
     .action(async (project, name, id, file, options) => {
       const collection = (await openProject(environment, options, project)).collection(name);
       const patch = new JsonText(await readText(file));
-      const write = { ifMatch: options.ifMatch, signal: stopSignal() };
+      const write = { ...defined({ ifMatch: options.ifMatch }), signal: stopSignal() };
       await printMetadata(await collection.patch(id, patch, write), options);
     });
   onDocument(program, 'delete', 'deletes a document; exit code 1 when there is none')
@@ -59,7 +60,7 @@ export const addDocumentCommands: AddCommands = (program, environment) => {
     .action(async (project, name, id, options) => {
       const collection = (await openProject(environment, options, project)).collection(name);
       try {
-        await collection.delete(id, { ifMatch: options.ifMatch, signal: stopSignal() });
+        await collection.delete(id, { ...defined({ ifMatch: options.ifMatch }), signal: stopSignal() });
       } catch (error) {
         throw hasCode(error, 'document_not_found', 'project_not_found') ? noDocument(id, collection) : error;
       }

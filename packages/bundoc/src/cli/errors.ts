@@ -7,8 +7,12 @@ import { NoAnswer } from './service-client.ts';
  */
 export function remedyOf(error: unknown): string | undefined {
   for (let cause = error; cause instanceof Error; cause = cause.cause) {
-    if (cause instanceof BundocError && cause.cause instanceof NoAnswer)
-      return `the address is from ${cause.cause.source}; ${LOOK}`;
+    if (cause instanceof BundocError && cause.cause instanceof NoAnswer) {
+      const place = `the address is from ${cause.cause.source}`;
+      return isWithoutTls(cause.cause)
+        ? `the service there does not speak TLS: use http:// if that is right; ${place}`
+        : `${place}; ${LOOK}`;
+    }
     const remedy =
       cause instanceof BundocError
         ? REMEDIES[cause.code]
@@ -18,6 +22,13 @@ export function remedyOf(error: unknown): string | undefined {
     if (remedy !== undefined) return remedy;
   }
   return undefined;
+}
+
+/** Whether a service answers plain HTTP at an https URL. */
+function isWithoutTls(error: unknown): boolean {
+  for (let cause = error; cause instanceof Error; cause = cause.cause)
+    if ('code' in cause && cause.code === 'ERR_SSL_WRONG_VERSION_NUMBER') return true;
+  return false;
 }
 
 const LOOK = '"bundoc doctor" looks for the cause';

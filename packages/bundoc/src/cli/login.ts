@@ -91,6 +91,8 @@ async function typedToken(): Promise<string> {
 
 /** @throws CommandError unless it is a token for Bundoc that has not expired. */
 function requireUsable(token: string): void {
+  if (token === '')
+    throw new CommandError('there is no token: give it on standard input, or its file with --token-file');
   try {
     const { aud, exp } = inspectToken(token).claims;
     if (aud !== 'bundoc')

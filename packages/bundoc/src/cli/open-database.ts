@@ -1,7 +1,9 @@
 import { CommandError } from '@bundoc/shared/cli/errors';
 import { hasCode } from '@bundoc/shared/contract/app-error';
+import { reasonOf } from '@bundoc/shared/logs/log-error';
 import { createLogger } from '@bundoc/shared/logs/logger';
 import { formatAddress } from '@bundoc/shared/postgres/address';
+import { refusalIn } from '@bundoc/shared/postgres/refusal';
 import { Database } from '../engine/postgres/database/database.ts';
 import { prepareSchema } from '../engine/postgres/database/schema.ts';
 import { IS_PROJECT } from '../engine/postgres/projects/postgres-projects.ts';
@@ -21,9 +23,8 @@ export async function withDatabase<T>(
     await prepareSchema(database);
   } catch (error) {
     if (!hasCode(error, 'storage_unavailable')) throw error;
-    throw new CommandError(`PostgreSQL does not answer at ${formatAddress(config.address)}`, {
-      cause: error,
-    });
+    const silence = `PostgreSQL does not answer at ${formatAddress(config.address)}: ${reasonOf(error.cause)}`;
+    throw new CommandError(refusalIn(error)?.message ?? silence, { cause: error });
   }
   return await action(database);
 }

@@ -1,5 +1,6 @@
 import { type AddCommands, type ProgramSpec, runProgram } from '@bundoc/shared/cli/command';
 import type { Environment } from '@bundoc/shared/process/config';
+import { KNOWN_VARIABLES } from '../known-variables.ts';
 import { addAcceptLossCommand } from './accept-loss.ts';
 import { addBackupCommands } from './backup.ts';
 import { addExportCommand } from './bulk-export.ts';
@@ -41,6 +42,7 @@ export const PROGRAM: ProgramSpec = {
   name: 'bundoc',
   description:
     'Maintains the data folder while the service is stopped, with the same BUNDOC_ variables; or works through the running service.',
+  variables: KNOWN_VARIABLES,
   commands: COMMANDS,
   exitCodeOf: () => 2,
   remedyOf,

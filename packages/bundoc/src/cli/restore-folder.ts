@@ -215,7 +215,7 @@ class RestoreRun {
       this.#failed.push({
         project,
         code: 'other_project',
-        message: `another project with this id was created at ${here}, and the backup is of that of ${inBackup}: to restore it, stop Bundoc, move the present one out of the storage, and run this again`,
+        message: `another project with this id was created at ${here}, and the backup is of that of ${inBackup}: to restore it, stop Bundoc, run "bundoc carry", move the present one out of the storage, and run this again`,
       });
   }
 

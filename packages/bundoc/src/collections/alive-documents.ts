@@ -116,7 +116,7 @@ export class AliveSnapshot implements StoreSnapshot {
   }
 
   search(query: IndexSearch): Awaitable<IndexPage | undefined> {
-    const found = this.#snapshot.search?.(query);
+    const found = this.#snapshot.search(query);
     return found instanceof Promise ? found.then((page) => page && this.#aliveIn(page, query)) : found;
   }
 

@@ -161,6 +161,14 @@ describe('a definition', () => {
     expect(position).toBe(await store.position());
   });
 
+  it('of an earlier build is read without members of its indexes that are gone', async () => {
+    const { disk, store, reopen } = await start();
+    const index = { fields: ['g'], unique: false };
+    await store.define('notes', { indexes: [{ ...index, blind: true } as typeof index] }, NONE);
+    const next = await reopen(disk.powerCut('synced only'));
+    expect(next.definition('notes')?.definition).toEqual({ indexes: [index] });
+  });
+
   it('takes effect when another process has written it to the same storage', async () => {
     const { project, clock, disk, store } = await start();
     await store[Symbol.asyncDispose]();

@@ -211,24 +211,17 @@ export class KnownDefinitions {
       throw new AppError('invalid_request', {
         detail: `a project has at most ${DEFINITIONS_MAX} definitions`,
       });
-    const kept = this.#store.indexes?.isBlind === true ? withTokens(definition) : definition;
-    const content = contentOfDefinition(kept);
+    const content = contentOfDefinition(definition);
     if (definition.ttl !== undefined) await this.#beforeExpiring();
     const [result] = await this.#store.commit([{ kind: 'put', ref, content, precondition }], options);
     if (result?.metadata === undefined) throw new Error('a put has no metadata');
     const rev = result.metadata._rev;
-    await this.#relearn(collection, { definition: kept, rev });
+    await this.#relearn(collection, { definition, rev });
     await this.#store.indexes?.keep?.();
     return { created: result.created, rev };
   }
 }
 
-function specOf({ name, fields, unique, blind }: CollectionDefinition['indexes'][number]): IndexSpec {
-  return { name: name ?? fields.join('+'), fields, unique, ...(blind === true ? { blind } : {}) };
-}
-
-/** Marks unique indexes in the definition, because some engines can only enforce them with tokens. */
-function withTokens(definition: CollectionDefinition): CollectionDefinition {
-  const indexes = definition.indexes.map((index) => (index.unique ? { ...index, blind: true } : index));
-  return { ...definition, indexes };
+function specOf({ name, fields, unique }: CollectionDefinition['indexes'][number]): IndexSpec {
+  return { name: name ?? fields.join('+'), fields, unique };
 }

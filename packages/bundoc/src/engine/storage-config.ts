@@ -7,6 +7,8 @@ export type StorageConfig = { readonly kind: 'files' } | ({ readonly kind: 'post
 
 export interface PostgresConfig {
   readonly address: PostgresAddress;
+  /** The variable that has the address. */
+  readonly variable: 'BUNDOC_STORAGE' | 'BUNDOC_MOVE_TO';
   /** Read for each connection; without it, the URL's password is used. */
   readonly passwordFile: NamedFile | undefined;
   /** The authority of the server's certificate; without it, those of the system are used. */
@@ -46,18 +48,25 @@ type StorageValues = z.infer<z.ZodObject<typeof storageVariables>>;
 export function storageOf(values: StorageValues): StorageConfig {
   const address: 'files' | PostgresAddress | undefined = values.BUNDOC_STORAGE;
   if (address === undefined || address === 'files') return { kind: 'files' };
-  return { kind: 'postgres', ...postgresOf(values, address) };
+  return { kind: 'postgres', ...postgresOf(values, address, 'BUNDOC_STORAGE') };
 }
 
 /** The storage that the service may move projects to; undefined when not configured. */
 export function moveTargetOf(values: StorageValues): PostgresConfig | undefined {
-  return values.BUNDOC_MOVE_TO === undefined ? undefined : postgresOf(values, values.BUNDOC_MOVE_TO);
+  return values.BUNDOC_MOVE_TO === undefined
+    ? undefined
+    : postgresOf(values, values.BUNDOC_MOVE_TO, 'BUNDOC_MOVE_TO');
 }
 
-function postgresOf(values: StorageValues, address: PostgresAddress): PostgresConfig {
+function postgresOf(
+  values: StorageValues,
+  address: PostgresAddress,
+  variable: PostgresConfig['variable'],
+): PostgresConfig {
   const timeoutMs = address.timeoutMs ?? TIMEOUT_MS;
   return {
     address,
+    variable,
     passwordFile: namedFile('BUNDOC_POSTGRES_PASSWORD_FILE', values),
     caFile: namedFile('BUNDOC_POSTGRES_CA_FILE', values),
     isPooled: address.isPooled,

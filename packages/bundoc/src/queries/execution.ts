@@ -68,7 +68,7 @@ export class QueryExecution {
   /** Whether documents arrive in the requested order. */
   get isInOrder(): boolean {
     const { indexPlan, order } = this.#plan;
-    return indexPlan?.kind === 'ranges' ? indexPlan.inOrder !== undefined : order.length === 0;
+    return indexPlan === undefined ? order.length === 0 : indexPlan.inOrder !== undefined;
   }
 
   /**
@@ -82,9 +82,9 @@ export class QueryExecution {
     // For a sorted result, all documents must be visited.
     const enough = this.isInOrder ? wanted : Number.POSITIVE_INFINITY;
     const candidates =
-      indexPlan?.kind === 'ranges'
-        ? searchIndex(scan, indexPlan, from, enough)
-        : scanCollection(scan, from === '' ? 0 : positionOf(from), enough, indexPlan);
+      indexPlan === undefined
+        ? scanCollection(scan, from === '' ? 0 : positionOf(from), enough)
+        : searchIndex(scan, indexPlan, from, enough);
     for await (const some of candidates) {
       this.#holdPage(some);
       for (const candidate of some) {
@@ -104,7 +104,7 @@ export class QueryExecution {
   /** The number of matches, by the index alone where it decides the condition. */
   async count(): Promise<number> {
     const { scan, indexPlan } = this.#plan;
-    const counted = indexPlan?.kind === 'ranges' ? await countEntries(scan, indexPlan) : undefined;
+    const counted = indexPlan && (await countEntries(scan, indexPlan));
     if (counted === undefined) await this.each('', () => false);
     else this.#matched = counted;
     return this.#matched;
@@ -128,7 +128,7 @@ export class QueryExecution {
 
   #hold(): void {
     const { scan, indexPlan } = this.#plan;
-    const seen = indexPlan?.kind === 'ranges' && indexPlan.inOrder === undefined ? scan.budget.documents : 0;
+    const seen = indexPlan !== undefined && indexPlan.inOrder === undefined ? scan.budget.documents : 0;
     scan.work.hold(this.#pageBytes + this.#keptBytes + seen * SEEN_BYTES + scan.snapshotBytes());
   }
 

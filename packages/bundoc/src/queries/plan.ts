@@ -1,4 +1,4 @@
-import type { FoundBy, KeyRange, UsableIndex } from '../engine/port/index-port.ts';
+import type { KeyRange, UsableIndex } from '../engine/port/index-port.ts';
 import {
   earlierKey,
   encodeExactly,
@@ -22,17 +22,8 @@ const RANGE_WORTH = 10;
 const ORDER_WORTH = 5;
 const EXISTS_WORTH = 3;
 
-/** How a query finds its candidates in an index. They include all matches. */
-export type IndexPlan = RangePlan | BlindPlan;
-
-/** By exact keys, in creation order. */
-export interface BlindPlan extends FoundBy {
-  readonly kind: 'blind';
-}
-
-/** By ranges of keys. */
-export interface RangePlan {
-  readonly kind: 'ranges';
+/** How a query finds its candidates in an index, by ranges of keys. They include all matches. */
+export interface IndexPlan {
   readonly index: UsableIndex;
   /** In key order, without overlaps. */
   readonly ranges: readonly KeyRange[];
@@ -106,13 +97,9 @@ function planWithAny(index: UsableIndex, alternatives: readonly Conjunction[]): 
   const found = alternatives.map((conjunction) => planWith(index, conjunction, [], false));
   if (found.length === 0 || !found.every((one) => one !== undefined)) return undefined;
   const worth = Math.min(...found.map((one) => one.worth));
-  const plans = found.map(({ plan }) => plan);
-  const keys = new Set(plans.flatMap((plan) => (plan.kind === 'blind' ? plan.keys : [])));
-  const ranges = mergeRanges(plans.flatMap((plan) => (plan.kind === 'ranges' ? plan.ranges : [])));
-  if (keys.size + ranges.length > RANGES_MAX) return undefined;
-  if (index.isBlind === true) return { plan: { kind: 'blind', index, keys: [...keys] }, worth };
-  const rest = { isExact: false, fixed: '', inOrder: undefined };
-  return { plan: { kind: 'ranges', index, ranges, ...rest }, worth };
+  const ranges = mergeRanges(found.flatMap(({ plan }) => plan.ranges));
+  if (ranges.length > RANGES_MAX) return undefined;
+  return { plan: { index, ranges, isExact: false, fixed: '', inOrder: undefined }, worth };
 }
 
 /** The union of the ranges, without overlaps and in order. */
@@ -147,14 +134,9 @@ function planWith(
   let prefixes = [''];
   let equal = 0;
   for (; equal < index.fields.length; equal++) {
-    const parts = equalParts(conjunction.get(index.fields[equal] as string) ?? [], index);
+    const parts = equalParts(conjunction.get(index.fields[equal] as string) ?? []);
     if (parts === undefined || prefixes.length * parts.length > RANGES_MAX) break;
     prefixes = prefixes.flatMap((prefix) => parts.map((part) => prefix + part));
-  }
-  if (index.isBlind === true) {
-    if (equal < index.fields.length) return undefined;
-    const orderWorth = order.length === 0 ? ORDER_WORTH : 0;
-    return { plan: { kind: 'blind', index, keys: prefixes }, worth: equal * EQUAL_WORTH + orderWorth };
   }
   const range = rangeOf(conjunction.get(index.fields[equal] ?? '') ?? [], index.isMultiple);
   const inOrder = index.isMultiple || prefixes.length !== 1 ? undefined : directionOf(index, equal, order);
@@ -170,17 +152,15 @@ function planWith(
     conjunction.size === equal + (range === undefined ? 0 : 1) &&
     range?.isExact !== false &&
     index.fields.slice(0, equal).every((field) => isOneEquality(conjunction.get(field) ?? []));
-  const plan = { index, ranges, isExact, fixed: prefixes[0] ?? '', inOrder };
-  return { plan: { kind: 'ranges', ...plan }, worth };
+  return { plan: { index, ranges, isExact, fixed: prefixes[0] ?? '', inOrder }, worth };
 }
 
 /** Key parts, one of which a document must have; undefined without such a test. */
-function equalParts(tests: readonly Test[], { isBlind }: UsableIndex): string[] | undefined {
+function equalParts(tests: readonly Test[]): string[] | undefined {
   for (const test of tests) {
     if (test.op === '$eq') return [encodeKeyPart(test.value)];
     if (test.op === '$all' && test.values.length > 0) return [encodeKeyPart(test.values[0])];
-    // A blind index has only documents with values in all fields.
-    if (test.op === '$exists' && !test.exists && isBlind !== true) return [encodeKeyPart(undefined)];
+    if (test.op === '$exists' && !test.exists) return [encodeKeyPart(undefined)];
   }
   for (const test of tests) if (test.op === '$in') return [...new Set(test.values.map(encodeKeyPart))];
   return undefined;
@@ -266,7 +246,7 @@ function endOfType(value: Value): string {
  * The direction in which the entries after `equal` fixed fields are in the requested order. The order must
  * use exactly the other fields: entries with equal values are in creation order, like ties.
  */
-function directionOf(index: UsableIndex, equal: number, order: Order): RangePlan['inOrder'] {
+function directionOf(index: UsableIndex, equal: number, order: Order): IndexPlan['inOrder'] {
   const rest = index.fields.slice(equal);
   if (rest.length !== order.length || !order.every(({ path }, at) => path.join('.') === rest[at]))
     return undefined;

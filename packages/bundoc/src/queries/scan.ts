@@ -1,5 +1,4 @@
 import { freeMemory } from '@bundoc/shared/process/free-memory';
-import type { FoundBy } from '../engine/port/index-port.ts';
 import type { DocumentPage, Position, StoredDocument } from '../engine/port/port.ts';
 import type { SnapshotListQuery, StoreSnapshot } from '../engine/port/snapshot-port.ts';
 import { type Path, valueAt } from '../values/path.ts';
@@ -89,8 +88,8 @@ export const PAGE_BYTES = 1_048_576;
 const FIRST_PAGE_BYTES = 131_072;
 
 /**
- * All documents of a collection after a position, or those that a blind index finds, in pages and in creation
- * order. Each page acquires the project again, so that no key is used after its end.
+ * All documents of a collection after a position, in pages and in creation order. Each page acquires the
+ * project again, so that no key is used after its end.
  *
  * @param wanted number of documents that are likely to be enough.
  * @throws AppError `query_too_expensive`, and those of the store; the signal's reason.
@@ -99,14 +98,13 @@ export async function* scanCollection(
   scan: Scan,
   after: number,
   wanted: number,
-  found?: FoundBy,
 ): AsyncGenerator<readonly Candidate[]> {
   const { budget, unreadable, work } = scan;
   let next: number | undefined = after;
   let limit = Math.min(PAGE_DOCUMENTS, wanted);
   let bytesMax = FIRST_PAGE_BYTES;
   while (next !== undefined) {
-    const query: SnapshotListQuery = { after: next, limit, bytesMax, found, work };
+    const query: SnapshotListQuery = { after: next, limit, bytesMax, work };
     const page: DocumentPage = await work.outside(() =>
       scan.withSnapshot((snapshot) => snapshot.list(query)),
     );

@@ -3,7 +3,7 @@ import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { ALWAYS, type KeyRange, rangesBehind } from '../engine/port/index-port.ts';
 import type { FoundEntry, IndexPage, StoreSnapshot } from '../engine/port/snapshot-port.ts';
 import { invertOrder, positionOf } from '../values/key.ts';
-import type { RangePlan } from './plan.ts';
+import type { IndexPlan } from './plan.ts';
 import { Candidate, PAGE_BYTES, type Scan } from './scan.ts';
 
 /** Entries of one search: a database reads as many documents in one statement. */
@@ -22,7 +22,7 @@ const READ_TOGETHER = 16;
  */
 export async function* searchIndex(
   scan: Scan,
-  plan: RangePlan,
+  plan: IndexPlan,
   after: string,
   wanted: number,
 ): AsyncGenerator<readonly Candidate[]> {
@@ -36,7 +36,7 @@ export async function* searchIndex(
     const query = { index, ranges, backwards, limit, bytesMax: PAGE_BYTES, work: scan.work };
     const found: LookupResult = await scan.work.outside(() =>
       scan.withSnapshot(async (snapshot) => {
-        const searched = snapshot.search?.(query);
+        const searched = snapshot.search(query);
         // Without a wait, documents in memory are those of the entries.
         const page = requireIndex(searched instanceof Promise ? await searched : searched);
         return { ...takeDocuments(scan, snapshot, page, isExact, seen), last: page.last };
@@ -57,7 +57,7 @@ export async function* searchIndex(
  */
 export async function countEntries(
   { work, withSnapshot }: Scan,
-  { index, ranges, isExact }: RangePlan,
+  { index, ranges, isExact }: IndexPlan,
 ): Promise<number | undefined> {
   if (!isExact) return undefined;
   return await work.outside(() =>
@@ -134,7 +134,7 @@ function requireIndex<T>(found: T | undefined): T {
 }
 
 /** The ranges of a plan; when it is in order, those after the last document of the previous page. */
-function rangesOf({ ranges, inOrder, fixed }: RangePlan, after: string): readonly KeyRange[] {
+function rangesOf({ ranges, inOrder, fixed }: IndexPlan, after: string): readonly KeyRange[] {
   if (inOrder === undefined) return [ALWAYS, ...ranges];
   if (after === '') return ranges;
   // The sort key lacks the fixed fields. It has the fields of the order as in the index, or inverted.

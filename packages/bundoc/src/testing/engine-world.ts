@@ -122,7 +122,7 @@ export class EngineWorld {
       checkpointBytes: 40_000,
       backlog: new Backlog(16_384),
       clock: this.clock,
-      onStuck: (handles) => this.stuck.push(...handles),
+      onStuck: (failed) => this.stuck.push(...failed.map(({ handle }) => handle)),
     });
     this.#hadLog = true;
     for (const one of this.projects) {

@@ -21,6 +21,7 @@ function testDatabaseOptions(url: string, options: Partial<DatabaseOptions> = {}
   if (address === undefined) throw new Error(`no URL of a database: ${url}`);
   return {
     address,
+    variable: 'BUNDOC_STORAGE',
     connectionsMax: 5,
     connectTimeoutMs: PATIENT_MS / 2,
     statementTimeoutMs: PATIENT_MS / 2,

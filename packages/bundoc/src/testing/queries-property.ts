@@ -181,11 +181,7 @@ export async function assertQueriesAreRight(
         const project = await make({ survival });
         let store = await project.open();
         const define = (fields: readonly (readonly string[])[]) =>
-          store.define(
-            'notes',
-            { indexes: fields.map((of, at) => ({ fields: [...of], unique: false, blind: at % 2 === 1 })) },
-            NONE,
-          );
+          store.define('notes', { indexes: fields.map((of) => ({ fields: [...of], unique: false })) }, NONE);
         await define(first);
         project.crashBehind(crashAt);
         try {

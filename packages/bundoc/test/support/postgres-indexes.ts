@@ -35,7 +35,7 @@ export const openOn = async (project: PostgresProject, on = database) =>
   openDefinedStore(await project.open(on), project.clock);
 
 export const sql = (text: string) => server.sql(text, 'bundoc');
-export const blind = (...fields: string[]) => ({ fields, unique: false, blind: true });
+export const plain = (...fields: string[]) => ({ fields, unique: false });
 export const unique = (...fields: string[]) => ({ fields, unique: true });
 
 /** The findings of `bundoc verify`, which also compares the entries with all values. */
@@ -51,13 +51,16 @@ export const close = async (...stores: DefinedStore[]) => {
 };
 
 /** Waits until no node has any work left on indexes. */
-export const settled = (store: DefinedStore, collection = 'notes') =>
+export const settled = (store: DefinedStore, timeout?: number) =>
   expect
-    .poll(async () => {
-      await store.load();
-      await store.indexes?.built();
-      return new Set(store.indexes?.status(collection).map(({ state }) => state));
-    })
+    .poll(
+      async () => {
+        await store.load();
+        await store.indexes?.built();
+        return new Set(store.indexes?.status('notes').map(({ state }) => state));
+      },
+      timeout === undefined ? {} : { timeout },
+    )
     .not.toContain('building');
 
 /** Call it in a `describe`. Its tests have a server with a database that has the schema. */

@@ -1,6 +1,7 @@
 import { stat } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { ownUrl, type Trust } from '@bundoc/shared/cli/ask-service';
+import { checkDatabase } from '@bundoc/shared/cli/check-database';
 import { checkService, checkToken, judgeBunkms } from '@bundoc/shared/cli/check-service';
 import { Checkup, checkCertificate, checkDisk } from '@bundoc/shared/cli/checkup';
 import { type AddCommands, command } from '@bundoc/shared/cli/command';
@@ -9,7 +10,7 @@ import { readText } from '@bundoc/shared/cli/read-text';
 import type { TokenInfo } from '@bundoc/shared/contract/tokens';
 import type { Environment } from '@bundoc/shared/process/config';
 import { readTlsMaterial } from '@bundoc/shared/tls/files';
-import { type BunkmsConfig, readConfig } from '../config.ts';
+import { type BunkmsConfig, KNOWN_VARIABLES, readConfig } from '../config.ts';
 import { BACKUP_EVERY_MS, BackupFolder, installationOf } from '../recovery/backup-folder.ts';
 import { kekProviderOf } from '../vault/kek-provider.ts';
 import { Vault } from '../vault/vault.ts';
@@ -40,11 +41,13 @@ export const addDoctorCommand: AddCommands = (program, environment) => {
 };
 
 async function checkAll(checkup: Checkup, environment: Environment, options: DoctorOptions): Promise<void> {
+  checkup.variables(KNOWN_VARIABLES, environment);
   const config = checkup.config(() => readConfig(environment));
   if (config === undefined) return;
   const hasKek = await checkKek(checkup, config);
   if (config.storage.kind === 'sqlite') await checkDisk(checkup, resolve(config.dataDir), 'BUNKMS_DATA_DIR');
-  if (hasKek) await checkInstallation(checkup, environment, options);
+  const isOpen = config.storage.kind === 'sqlite' || (await checkDatabase(checkup, config.storage.settings));
+  if (hasKek && isOpen) await checkInstallation(checkup, environment, options);
   if (config.backupTo !== undefined)
     await checkBackups(
       checkup,

@@ -1,6 +1,7 @@
 import { CommandError } from '@bundoc/shared/cli/errors';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { PROBLEMS } from '@bundoc/shared/contract/problem';
+import { ConnectionRefused } from '@bundoc/shared/postgres/refusal';
 import { ConfigError } from '@bundoc/shared/process/config';
 import { DamagedFile, EvidenceTooOld, MissingKek } from '../recovery/errors.ts';
 
@@ -49,6 +50,7 @@ export function exitCodeOf(error: unknown): number {
   if (error instanceof MissingKek) return EXIT.kekLacking;
   if (error instanceof DamagedFile) return EXIT.damagedFile;
   if (error instanceof EvidenceTooOld) return EXIT.evidenceTooOld;
+  if (error instanceof ConnectionRefused) return EXIT.unavailable;
   if (!(error instanceof AppError)) return EXIT.failure;
   const { status } = PROBLEMS[error.code];
   if (status === 400 || status === 422) return EXIT.usage;
@@ -70,5 +72,7 @@ export function remedyOf(error: unknown): string | undefined {
   if (error instanceof EvidenceTooOld)
     return 'give a later copy; without a copy, keys come back disabled and tokens revoked';
   if (hasCode(error, 'storage_not_found')) return '"bunkms storage list" has all storages';
+  if (hasCode(error, 'kek_unfetched'))
+    return 'add --fetch to have Bundoc fetch the new wrappings of the keys above, or --accept-unfetched when no holder will open them with this KEK again';
   return hasCode(error, 'lease_live') ? FORCE_WHEN : undefined;
 }

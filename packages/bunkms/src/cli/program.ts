@@ -1,5 +1,6 @@
 import { type AddCommands, type ProgramSpec, runProgram } from '@bundoc/shared/cli/command';
 import type { Environment } from '@bundoc/shared/process/config';
+import { KNOWN_VARIABLES } from '../config.ts';
 import { addAuditCommands } from './audit.ts';
 import { addDoctorCommand } from './doctor.ts';
 import { exitCodeOf, remedyOf } from './errors.ts';
@@ -29,6 +30,7 @@ export const PROGRAM: ProgramSpec = {
   name: 'bunkms',
   description:
     'Administers the key service on its own machine; reads the same BUNKMS_ variables as the service.',
+  variables: KNOWN_VARIABLES,
   commands: COMMANDS,
   exitCodeOf,
   remedyOf,

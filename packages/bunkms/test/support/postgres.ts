@@ -20,6 +20,7 @@ export function settingsOf(
       ...(port === undefined ? {} : { port }),
       ...(sslMode === undefined ? {} : { sslMode }),
     },
+    variable: 'BUNKMS_STORAGE',
     connectionsMax: 4,
     connectTimeoutMs: PATIENT_MS / 2,
     statementTimeoutMs: PATIENT_MS / 2,

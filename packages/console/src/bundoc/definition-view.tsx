@@ -126,11 +126,10 @@ function definitionOf(info: CollectionInfo | undefined): CollectionDefinition {
   if (info === undefined) return { indexes: [] };
   const { schema, ttl } = info;
   return {
-    indexes: info.indexes.map(({ name, fields, unique, blind }) => ({
+    indexes: info.indexes.map(({ name, fields, unique }) => ({
       name,
       fields,
       ...(unique ? { unique } : {}),
-      ...(blind === true ? { blind } : {}),
     })),
     ...(schema === undefined ? {} : { schema }),
     ...(ttl === undefined ? {} : { ttl }),

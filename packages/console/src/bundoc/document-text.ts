@@ -1,4 +1,5 @@
 import { type Metadata, withoutMetadata } from '@bundoc/client/document';
+import { faultOf } from '@bundoc/shared/json/place';
 
 /** The original text of a document, and its metadata. */
 export interface OwnText {
@@ -26,19 +27,15 @@ function metadataOf(stored: string): Metadata {
   return { _id, _collection, _rev, _created, _updated };
 }
 
-/** The JSON fault with its place, such as `line 3, column 7`; undefined for a valid object. */
+/** The JSON fault with its place and what JSON wants there; undefined for a valid object. */
 export function faultOfText(text: string): string | undefined {
   try {
     const value: unknown = JSON.parse(text);
     return typeof value === 'object' && value !== null && !Array.isArray(value)
       ? undefined
       : 'A document must be a JSON object.';
-  } catch (error) {
-    const message = (error as Error).message;
-    const position = /position (\d+)/.exec(message)?.[1];
-    if (position === undefined) return 'The JSON is incomplete.';
-    const before = text.slice(0, Number(position)).split('\n');
-    return `Invalid JSON: line ${before.length}, column ${(before.at(-1)?.length ?? 0) + 1}.`;
+  } catch {
+    return `Invalid JSON: ${faultOf(text)}.`;
   }
 }
 

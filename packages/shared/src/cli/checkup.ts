@@ -3,7 +3,7 @@ import { TOKEN_AHEAD_S_MAX } from '../contract/tokens.ts';
 import { freeBytesOf } from '../files/free-bytes.ts';
 import { formatError } from '../logs/error-line.ts';
 import { printable } from '../logs/printable.ts';
-import { ConfigError } from '../process/config.ts';
+import { ConfigError, type Environment, findUnknown, type KnownVariables } from '../process/config.ts';
 import { type DatedAnswer, skewMs } from '../runtime/clock-skew.ts';
 import { CommandError } from './errors.ts';
 import { type JsonOption, print } from './print.ts';
@@ -52,11 +52,19 @@ export class Checkup {
     this.findings.push(...findings.map((finding) => ({ ...finding, check: `${name} ${finding.check}` })));
   }
 
+  /** Each unknown variable is a finding, as it is a warning of every other command. */
+  variables(known: KnownVariables, environment: Environment): void {
+    findUnknown(known, environment, (sentence) =>
+      this.warn('config', sentence, 'correct or remove them (docs/configuration.md)'),
+    );
+  }
+
   /** Reads the configuration; each fault becomes a finding. */
   config<T>(read: () => T): T | undefined {
     try {
       const config = read();
-      this.ok('config', 'the variables are valid');
+      if (!this.findings.some(({ check }) => check === 'config'))
+        this.ok('config', 'the variables are valid');
       return config;
     } catch (error) {
       if (!(error instanceof ConfigError)) throw error;

@@ -10,7 +10,7 @@ import {
 import type { z } from 'zod';
 import { formatError } from '../logs/error-line.ts';
 import { WORDS } from '../logs/fault-words.ts';
-import type { Environment } from '../process/config.ts';
+import { type Environment, findUnknown, type KnownVariables } from '../process/config.ts';
 import { guardMemory } from '../process/memory-exposure.ts';
 import { VERSION } from '../process/version.ts';
 import { completionScript, SHELLS } from './completion.ts';
@@ -24,6 +24,8 @@ export type AddCommands = (program: Command, environment: Environment) => void;
 export interface ProgramSpec {
   readonly name: string;
   readonly description: string;
+  /** Commands warn of others with the prefix. */
+  readonly variables: KnownVariables;
   readonly commands: readonly AddCommands[];
   /** The exit code for an error that is no {@link CommandError}. */
   readonly exitCodeOf: (error: unknown) => number;
@@ -60,11 +62,17 @@ export async function runProgram(
 }
 
 /** The program with all its commands. */
-export function programOf({ name, description, commands }: ProgramSpec, environment: Environment): Command {
+export function programOf(spec: ProgramSpec, environment: Environment): Command {
+  const { name, description, variables, commands } = spec;
   const program: Command = new Command(name).description(description).version(VERSION);
   // Options follow their command, so that a command and its subcommand may have an option of the same name.
   program.enablePositionalOptions().exitOverride();
   program.configureHelp(HELP);
+  program.hook('preAction', (_program, action) => {
+    // Among the findings there.
+    if (action.name() === 'doctor') return;
+    findUnknown(variables, environment, (sentence) => console.error(`${name}: ${sentence}`));
+  });
   for (const add of commands) add(program, environment);
   program
     .command('completion')

@@ -20,11 +20,6 @@ export const indexDefinitionSchema = z.strictObject({
   fields: z.array(fieldPathSchema).min(1).max(INDEX_FIELDS_MAX),
   /** No two documents may have the same values in these fields. Documents that lack a field are exempt. */
   unique: z.boolean().default(false),
-  /**
-   * On PostgreSQL: store a keyed hash of each document's values, by which equal ones are found. Anyone who
-   * sees the database sees which are equal. Unique indexes always store them. With files it has no effect.
-   */
-  blind: z.boolean().optional(),
 });
 
 export const ttlSchema = z.strictObject({

@@ -52,6 +52,10 @@ export function giveBackBody(request: FastifyRequest): void {
   request[BODY]?.[Symbol.dispose]();
 }
 
+function tooLarge(bytesMax: number): AppError {
+  return new AppError('payload_too_large', { detail: `a body may have ${bytesMax} bytes here` });
+}
+
 /**
  * Reads the body of a request as bytes, for content type parsers. `done` receives it, or `payload_too_large`,
  * `rate_limited`, `overloaded` or `request_timeout`.
@@ -59,7 +63,7 @@ export function giveBackBody(request: FastifyRequest): void {
 export function readBody(request: FastifyRequest, payload: IncomingMessage, done: BodyDone): void {
   const { bodyLimit } = request.routeOptions;
   const announced = announcedBytes(payload);
-  if (announced !== undefined && announced > bodyLimit) done(new AppError('payload_too_large'));
+  if (announced !== undefined && announced > bodyLimit) done(tooLarge(bodyLimit));
   // The client has gone during the check of its token.
   else if (payload.destroyed) done(new AppError('invalid_request'));
   else {
@@ -147,7 +151,7 @@ class IncomingBody implements Transfer, Disposable {
   readonly #onData = (chunk: Buffer): void => {
     const at = this.#received;
     this.#received += chunk.length;
-    if (this.#received > this.#options.bodyLimit) this.#end(new AppError('payload_too_large'));
+    if (this.#received > this.#options.bodyLimit) this.#end(tooLarge(this.#options.bodyLimit));
     else if (this.#whole === undefined) this.#chunks.push(chunk);
     else chunk.copy(this.#whole, at);
   };

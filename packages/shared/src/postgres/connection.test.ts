@@ -8,6 +8,7 @@ import { clientConfig, usesTls } from './connection.ts';
 const at = (text: string) => parseAddress(text) as PostgresAddress;
 const settings = (text: string) => ({
   address: at(text),
+  variable: 'TEST_STORAGE',
   connectTimeoutMs: 1_000,
   statementTimeoutMs: 2_000,
   answerSlackMs: 500,

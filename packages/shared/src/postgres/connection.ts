@@ -8,6 +8,8 @@ import { isThisMachine, type PostgresAddress } from './address.ts';
 /** How to connect. Times in milliseconds. */
 export interface ConnectionSettings {
   readonly address: PostgresAddress;
+  /** The variable that has the address, for messages. */
+  readonly variable: string;
   /**
    * Read for each connection, so that the password can change while the service runs. By default the URL's
    * password is used.

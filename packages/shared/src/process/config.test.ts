@@ -47,7 +47,8 @@ describe('warnOfUnknown', () => {
       },
     });
     const logger = createLogger({ service: 'bundoc', level: 'info', destination });
-    warnOfUnknown('BUNDOC_', ['BUNDOC_PORT', 'BUNDOC_LOG_BYTES'], environment, logger);
+    const known = { prefix: 'BUNDOC_', names: ['BUNDOC_PORT', 'BUNDOC_LOG_BYTES'] };
+    warnOfUnknown(known, environment, logger);
     return lines;
   };
 

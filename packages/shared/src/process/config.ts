@@ -38,26 +38,36 @@ export function parseEnvironment<S extends z.ZodType>(schema: S, environment: En
 /** Maximum of unknown variables that a log line names. */
 const UNKNOWN_TOLD_MAX = 20;
 
+/** The variables of a service and of its command line, which may be in the same environment. */
+export interface KnownVariables {
+  /** With its underscore. */
+  readonly prefix: string;
+  readonly names: readonly string[];
+}
+
 /**
- * Warns of unknown variables with the prefix of the service: the setting of a misspelt variable silently
- * keeps its default. A service warns before it reads its configuration: a required variable may be missing
- * because its name is misspelt.
+ * Finds unknown variables with the prefix of the service: the setting of a misspelt variable silently keeps
+ * its default. A service and its commands warn before they read the configuration: a required variable may be
+ * missing because its name is misspelt.
  *
- * @param prefix of the service's variables, with its underscore.
- * @param known the variables of the service and of its command line, which may be in the same environment.
+ * @param warn called with a sentence and the names, unless there are none.
  */
-export function warnOfUnknown(
-  prefix: string,
-  known: readonly string[],
+export function findUnknown(
+  { prefix, names: known }: KnownVariables,
   environment: Environment,
-  logger: Logger,
+  warn: (sentence: string, variables: readonly string[]) => void,
 ): void {
   const unknown = Object.keys(environment)
     .filter((name) => name.startsWith(prefix) && !known.includes(name))
     .sort();
   if (unknown.length === 0) return;
   const told = unknown.slice(0, UNKNOWN_TOLD_MAX).map((name) => suggestFor(name, known, prefix));
-  logger.warn({ variables: unknown }, `unknown variables are ignored: ${told.join(', ')}`);
+  warn(`unknown variables are ignored: ${told.join(', ')}`, unknown);
+}
+
+/** Logs what {@link findUnknown} finds. */
+export function warnOfUnknown(known: KnownVariables, environment: Environment, logger: Logger): void {
+  findUnknown(known, environment, (sentence, variables) => logger.warn({ variables }, sentence));
 }
 
 /** Makes a refinement run even if a member is invalid, so that all faults are listed at once. */

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { describe, expect, it } from 'vitest';
 import { beforeLogReads } from '../../testing/before-log-reads.ts';
@@ -137,6 +138,31 @@ describe('the log is freed', () => {
     expect([(await later.engine).stats.stuckHandles, later.namesIn('/log/stuck')]).toEqual([0, []]);
     await store[Symbol.asyncDispose]();
     expect(await later.after('synced only').read('failing')).toBe('ab');
+  });
+
+  it('the log keeps the parts of a removed folder until its project arrives again, whose key alone tells them', async () => {
+    const before = new Process();
+    for (const project of ['p', 'q']) await before.write(project, put('a', '{}'));
+    const process = await before.restarted();
+    const { disk, keys } = process;
+    const removed = process.namesIn('/projects');
+    for (const path of removed) disk.tamper(path, undefined);
+    await process.create('busy');
+    await process.turnOver(await process.open('busy'));
+    const engine = await process.engine;
+    expect(engine.stats.stuckHandles).toBe(2);
+    for (const [project, left] of [
+      ['other', 2],
+      ['q', 1],
+      ['p', 0],
+    ] as const) {
+      await engine.arrived(project, randomBytes(8).toString('hex'), keys.of(project));
+      expect([project, engine.stats.stuckHandles, process.namesIn('/log/stuck').length]).toEqual([
+        project,
+        left,
+        left,
+      ]);
+    }
   });
 
   it('a start frees only parts whose catalogs it has made durable', async () => {

@@ -14,11 +14,12 @@ import type { Backlog } from './documents/backlog.ts';
 import { DocumentWriter } from './documents/document-writer.ts';
 import type { Place } from './log/layout.ts';
 import { Log } from './log/log.ts';
-import type { AttachedHandle, LogLimits, LogStats, PartSource } from './log/log-api.ts';
+import type { AttachedHandle, FailedHandles, LogLimits, LogStats, PartSource } from './log/log-api.ts';
 import type { PartKeys } from './log/part-seal.ts';
 import type { PartReader } from './log/parts.ts';
 import type { LogDisk, LogObserver } from './log/ports.ts';
 import { LogFreeing } from './log-freeing.ts';
+import { findOrphans } from './orphans.ts';
 import type { CheckpointBytes, EnginePort, FileStore } from './store/file-store.ts';
 import { openStore, type StoreOptions } from './store/open-store.ts';
 import { handleIn, type LogOfProjects, readCarried } from './store/project-loader.ts';
@@ -44,10 +45,18 @@ export interface FilesEngineOptions {
   readonly observer?: LogObserver;
   /** Rejects when another process holds the data folder; then nothing is written. */
   readonly beforeSegment?: () => Promise<void>;
-  /** Called with the handles of projects whose folders failed while the log was being freed. */
-  readonly onStuck?: (handles: readonly string[]) => void;
+  /** Called with the projects whose folders failed while the log was being freed. */
+  readonly onStuck?: (failed: readonly FailedFolder[]) => void;
   /** Called when the log could not be freed. */
   readonly onFreeingFailed?: (error: unknown) => void;
+}
+
+/** Why the parts of a project stay in the folder of the log. */
+export interface FailedFolder {
+  readonly handle: string;
+  /** undefined when no folder has the handle: somebody removed it, or moved it out of the storage. */
+  readonly project: string | undefined;
+  readonly cause: Error;
 }
 
 export const LOG_FOLDER = 'log';
@@ -102,7 +111,11 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
       logOfProjects: this,
       stores: this.#stores,
     });
-    const { onStuck, onFreeingFailed: onFailed } = options;
+    const onStuck = (failed: FailedHandles) =>
+      options.onStuck?.(
+        [...failed].map(([handle, cause]) => ({ handle, project: this.#projectOf.get(handle), cause })),
+      );
+    const { onFreeingFailed: onFailed } = options;
     this.#freeing = new LogFreeing({ log, checkpoints, carried, onStuck, onFailed, scanned: this.scanned });
     [this.#births, this.#carried, this.#checkpoints] = [births, carried, checkpoints];
   }
@@ -247,14 +260,17 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
   /**
    * Registers a project that arrived with a new handle, by an empty part in the log. So the log knows every
    * project, and frames that it lost before this part did not belong to the project. Handles of an
-   * interrupted arrival end.
+   * interrupted arrival end, and those of a folder that is no longer there.
    */
   async arrived(project: string, handle: string, keys: ProjectCipher): Promise<void> {
     await this.scanned;
-    const former = [...this.#projectOf].filter(([known, of]) => of === project && known !== handle);
+    const former = [...this.#projectOf].flatMap(([known, of]) =>
+      of === project && known !== handle ? [known] : [],
+    );
+    former.push(...(await findOrphans(this.#log, this.storageId, this.#projectOf, { project, keys })));
     this.#projectOf.set(handle, project);
     await writePart(this.#log, { handle, project, keys }, { kind: 'data', keyVersion: keys.version });
-    for (const [known] of former) await this.drop(project, known);
+    for (const known of former) await this.drop(project, known);
   }
 
   /**
@@ -267,7 +283,7 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
   async carryAll(): Promise<readonly string[]> {
     await this.scanned;
     const stuck = await this.#log.carryAll(this.#carried);
-    return stuck.map((handle) => this.#projectOf.get(handle) ?? handle);
+    return [...stuck.keys()].map((handle) => this.#projectOf.get(handle) ?? handle);
   }
 
   /** Accepts, as an administrator, the loss of frames of unknown projects. */

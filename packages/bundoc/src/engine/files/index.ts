@@ -14,7 +14,7 @@ import { lockDataFolder } from './data-lock.ts';
 import type { Disk } from './disk/disk.ts';
 import { openNodeDisk } from './disk/node-disk.ts';
 import { createSealedCache } from './documents/sealed-cache.ts';
-import { type FilesEngine, TMP_FOLDER } from './files-engine.ts';
+import { type FailedFolder, type FilesEngine, TMP_FOLDER } from './files-engine.ts';
 import type { LogObserver } from './log/ports.ts';
 import { ExpiryMarksInFolders } from './projects/expiry-marks.ts';
 import { FileProjects } from './projects/file-projects.ts';
@@ -132,8 +132,20 @@ function watchLog(logger: Logger) {
       setImmediate(() => process.exit(1));
     },
   };
-  const onStuck = (handles: readonly string[]) =>
-    logger.error({ handles }, 'folders of projects failed: their commits stay in the folder of the log');
+  const onStuck = (failed: readonly FailedFolder[]) => {
+    const [first] = failed.filter(({ project }) => project !== undefined);
+    if (first !== undefined)
+      logger.error(
+        { err: first.cause, projects: failed.flatMap(({ project = [] }) => project) },
+        `the folder of project ${first.project} failed, so its commits stay in log/stuck`,
+      );
+    const orphans = failed.flatMap(({ handle, project }) => (project === undefined ? [handle] : []));
+    if (orphans.length > 0)
+      logger.warn(
+        { handles: orphans },
+        'the log has commits of a project without a folder, which was removed or moved out of the storage: they stay in log/stuck until the folder returns or the project is restored',
+      );
+  };
   const onFreeingFailed = (err: unknown) => logger.error({ err }, 'the log could not be freed');
   return { watch: { observer, onStuck, onFreeingFailed }, syncSeconds: () => syncSeconds };
 }

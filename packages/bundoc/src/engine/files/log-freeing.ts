@@ -3,6 +3,7 @@ import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { CarriedFiles } from './carried-files.ts';
 import type { CheckpointTurns } from './checkpoint-turns.ts';
 import type { Log } from './log/log.ts';
+import type { FailedHandles } from './log/log-api.ts';
 
 const FREE_AGAIN_MS = 1_000;
 
@@ -13,7 +14,7 @@ export interface LogFreeingOptions {
   /** Resolves once the log knows what every catalog covers. */
   readonly scanned: Promise<void>;
   /** Called with the handles of projects whose folders failed while the log was being freed. */
-  readonly onStuck: ((handles: readonly string[]) => void) | undefined;
+  readonly onStuck: ((failed: FailedHandles) => void) | undefined;
   /** Called when the log could not be freed. */
   readonly onFailed: ((error: unknown) => void) | undefined;
 }
@@ -71,7 +72,7 @@ export class LogFreeing {
       await checkpoints.ofOpen(pinning);
       try {
         const stuck = await log.carryOldest(carried);
-        if (stuck.length > 0) onStuck?.(stuck);
+        if (stuck.size > 0) onStuck?.(stuck);
       } catch (error) {
         onFailed?.(error);
         log.refuseHeld(

@@ -7,7 +7,7 @@ import type { StorageIdentity } from '../identity/storage-file.ts';
 import type { HeldLock } from './data-lock.ts';
 import { type Disk, makeDirectoryDurably } from './disk/disk.ts';
 import { Backlog } from './documents/backlog.ts';
-import { FilesEngine, LOG_FOLDER, TMP_FOLDER } from './files-engine.ts';
+import { FilesEngine, type FilesEngineOptions, LOG_FOLDER, TMP_FOLDER } from './files-engine.ts';
 import { identifyFolder } from './identity-in-folder.ts';
 import { logLimits } from './log/log-api.ts';
 import { readLog } from './log/log-view.ts';
@@ -43,7 +43,7 @@ export interface HeldFolder {
 export interface EnginePorts {
   readonly logBytes: number;
   readonly observer?: LogObserver;
-  readonly onStuck?: (handles: readonly string[]) => void;
+  readonly onStuck?: FilesEngineOptions['onStuck'];
   readonly onFreeingFailed?: (error: unknown) => void;
 }
 

@@ -1,4 +1,9 @@
-import { type CollectionDefinition, collectionDefinitionSchema } from '@bundoc/shared/contract/collections';
+import {
+  type CollectionDefinition,
+  collectionDefinitionSchema,
+  indexDefinitionSchema,
+} from '@bundoc/shared/contract/collections';
+import { z } from 'zod';
 import type { DocumentContent, DocumentRef } from '../../crypto/stored-text.ts';
 import { ownContentOf } from '../../crypto/stored-text.ts';
 import type { StoredDocument } from './port.ts';
@@ -24,9 +29,14 @@ export function contentOfDefinition(definition: CollectionDefinition): DocumentC
   return { bytes: Buffer.from(JSON.stringify(definition).slice(1, -1)), hasMembers: true };
 }
 
+/** Earlier builds stored further members of an index, which mean nothing now. */
+const storedSchema = collectionDefinitionSchema.extend({
+  indexes: z.array(indexDefinitionSchema.strip()).default([]),
+});
+
 /** @throws ZodError or SyntaxError for a text that is not a definition. */
 export function readDefinition({ metadata, text }: StoredDocument): StoredDefinition {
   const { bytes } = ownContentOf(text, definitionRef(metadata._id));
-  const definition = collectionDefinitionSchema.parse(JSON.parse(`{${bytes.toString()}}`));
+  const definition = storedSchema.parse(JSON.parse(`{${bytes.toString()}}`));
   return { definition, rev: metadata._rev };
 }

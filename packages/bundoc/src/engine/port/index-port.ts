@@ -8,8 +8,6 @@ export interface IndexSpec {
   /** Dotted paths, most significant first. */
   readonly fields: readonly string[];
   readonly unique: boolean;
-  /** Whether tokens of its values may be stored in a database. Engines with indexes in memory ignore it. */
-  readonly blind?: boolean;
 }
 
 export type IndexState =
@@ -56,15 +54,6 @@ export function isRefTo({ name, fields }: IndexSpec, ref: IndexRef): boolean {
 export interface UsableIndex extends IndexRef {
   /** A document may have several entries, one for each combination of its values. */
   readonly isMultiple: boolean;
-  /** Only finds documents with exact values in all fields: {@link FoundBy} in lists, and no search. */
-  readonly isBlind?: boolean;
-}
-
-/** The documents that a blind index finds. */
-export interface FoundBy {
-  readonly index: IndexRef;
-  /** Concatenated key parts of all fields (`values/key.ts`); a found document has one of them. */
-  readonly keys: readonly string[];
 }
 
 /** A range of an index by keys (`values/key.ts`): includes `low`, excludes `high`. */
@@ -96,9 +85,6 @@ export interface IndexEntry {
 
 /** Indexes of an engine. */
 export interface EngineIndexes {
-  /** Values are found by tokens, for indexes that allow those. Snapshots have no search. */
-  readonly isBlind?: boolean;
-
   /** Computes index keys before the commit is put in order, yielding in between. */
   prepare?(writes: readonly Write[], work: Work): Promise<void>;
   /**

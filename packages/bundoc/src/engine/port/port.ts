@@ -1,7 +1,7 @@
 import type { DocumentMetadata } from '@bundoc/shared/contract/documents';
 import type { DocumentContent, DocumentRef } from '../../crypto/stored-text.ts';
 import type { Work } from '../../work/work.ts';
-import type { EngineIndexes, FoundBy } from './index-port.ts';
+import type { EngineIndexes } from './index-port.ts';
 import type { PreconditionsFailed } from './precondition.ts';
 import type { SealCount } from './seal-budget.ts';
 import type { SnapshotOptions, StoreSnapshot } from './snapshot-port.ts';
@@ -72,8 +72,6 @@ export interface ListQuery {
   readonly limit: number;
   /** Sealed bytes after which the page ends. A page has at least one document. */
   readonly bytesMax: number;
-  /** Only documents that a blind index finds, and those with too many values for it. */
-  readonly found?: FoundBy | undefined;
   /** Long work that the list belongs to. */
   readonly work?: Work | undefined;
 }

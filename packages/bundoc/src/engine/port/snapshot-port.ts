@@ -99,7 +99,7 @@ export interface StoreSnapshot extends Disposable {
    * @throws StateMoved when a document has several entries, or too many, contrary to `isMultiple` of the
    *   index. The plan was made for one entry of each document.
    */
-  search?(query: IndexSearch): Awaitable<IndexPage | undefined>;
+  search(query: IndexSearch): Awaitable<IndexPage | undefined>;
 
   /**
    * The number of entries in ranges, each of which counts once. Undefined when only reading the documents can

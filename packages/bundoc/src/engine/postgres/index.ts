@@ -3,6 +3,7 @@ import { hasCode } from '@bundoc/shared/contract/app-error';
 import type { Logger } from '@bundoc/shared/logs/logger';
 import { formatAddress, isThisMachine } from '@bundoc/shared/postgres/address';
 import { usesTls } from '@bundoc/shared/postgres/connection';
+import { refusalIn } from '@bundoc/shared/postgres/refusal';
 import { checkServer } from '@bundoc/shared/postgres/server-check';
 import { ageMs, every, instant } from '@bundoc/shared/runtime/clock';
 import type { OpenMoveTarget } from '../moves/transfer-port.ts';
@@ -45,10 +46,10 @@ export async function openPostgresStorage(
   config: PostgresConfig,
   { clock, logger, quota }: EngineDeps,
 ): Promise<StorageEngine> {
-  warnOfPlaintext('BUNDOC_STORAGE', config, logger);
+  warnOfPlaintext(config, logger);
   await using stack = new AsyncDisposableStack();
   const database = stack.use(new Database({ ...config, logger }));
-  await retryUntilAvailable({ clock, logger }, () => prepare(database, { clock, logger }));
+  await retryUntilAvailable({ clock, logger }, () => prepare(database, config, { clock, logger }));
   const identity = await identifyDatabase(database, clock);
   const reads = new SharedReads(database);
   const snapshots = new SnapshotConnections({ database, clock });
@@ -109,7 +110,7 @@ export async function openMoveTarget(
 ): Promise<OpenMoveTarget> {
   await using stack = new AsyncDisposableStack();
   const database = stack.use(new Database({ ...config, logger }));
-  await prepare(database, { clock, logger }).catch((error: unknown) => {
+  await prepare(database, config, { clock, logger }).catch((error: unknown) => {
     throw error instanceof SchemaMismatch ? new MoveFailed(error.message, { cause: error }) : error;
   });
   const target = await moveTargetIn(database, clock);
@@ -118,16 +119,17 @@ export async function openMoveTarget(
 }
 
 /** Logs a warning for a plaintext connection to another host. */
-export function warnOfPlaintext(variable: string, config: PostgresConfig, logger: Logger): void {
+export function warnOfPlaintext(config: PostgresConfig, logger: Logger): void {
   if (usesTls(config) || isThisMachine(config.address.host)) return;
-  logger.warn(`the connection of ${variable} has no TLS: use sslmode=verify-full`);
+  logger.warn(`the connection of ${config.variable} has no TLS: use sslmode=verify-full`);
 }
 
 async function prepare(
   database: Database,
+  { variable }: PostgresConfig,
   { clock, logger }: Pick<EngineDeps, 'clock' | 'logger'>,
 ): Promise<void> {
-  const warnings = await database.withConnection((run) => checkServer(run, 'BUNDOC_STORAGE', clock.now()));
+  const warnings = await database.withConnection((run) => checkServer(run, variable, clock.now()));
   for (const warning of warnings) logger.warn(warning);
   await prepareSchema(database);
 }
@@ -152,8 +154,9 @@ async function retryUntilAvailable(
       await action();
       return;
     } catch (error) {
-      if (!hasCode(error, 'storage_unavailable') || ageMs(clock, begun) >= START_RETRY_FOR_MS) throw error;
-      logger.warn({ err: error }, 'PostgreSQL does not answer; waiting for it');
+      if (!hasCode(error, 'storage_unavailable')) throw error;
+      if (ageMs(clock, begun) >= START_RETRY_FOR_MS) throw refusalIn(error) ?? error;
+      logger.warn({ err: refusalIn(error) ?? error.cause ?? error }, 'waiting for PostgreSQL');
       await sleep(START_PAUSE_MS);
     }
   }

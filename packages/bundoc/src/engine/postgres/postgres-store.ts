@@ -34,7 +34,7 @@ import { MustReopen, ProjectGone } from './commit/must-reopen.ts';
 import type { QueuedCommit } from './commit/plan-commits.ts';
 import type { CommitChannel } from './commit-polls.ts';
 import type { Database, Transaction } from './database/database.ts';
-import { BlindIndexing } from './indexes/blind-indexing.ts';
+import { IndexKeeper } from './indexes/index-keeper.ts';
 import type { OrderSizes } from './indexes/runs-worker.ts';
 import { RowReader } from './reads/row-reader.ts';
 import type { SharedReads } from './reads/shared-reads.ts';
@@ -99,7 +99,7 @@ export class PostgresStore implements ProjectStore {
   readonly #rows: RowCipher;
   readonly #reader: RowReader;
   readonly #snapshots: SnapshotPorts;
-  readonly #indexing: BlindIndexing;
+  readonly #indexing: IndexKeeper;
   readonly #upkeep: Upkeep;
   readonly #committing: CommittingProject;
   /** Unanswered commits. */
@@ -125,7 +125,7 @@ export class PostgresStore implements ProjectStore {
     const list = (query: ListQuery) => this.#reader.list(query);
     const watched = <T>(work: Promise<T>) => this.#watched(work);
     const own = options.ownWork ?? ownWork(project);
-    this.#indexing = new BlindIndexing({ ...options, list, listRows: list, watched, ownWork: own }, rows);
+    this.#indexing = new IndexKeeper({ ...options, list, listRows: list, watched, ownWork: own }, rows);
     this.#snapshots = {
       ...options,
       connections: options.snapshots,
@@ -193,8 +193,7 @@ export class PostgresStore implements ProjectStore {
   snapshot(collection: string, { asOf, place }: SnapshotOptions = {}): PostgresSnapshot {
     return new PostgresSnapshot(this.#snapshots, {
       collection,
-      found: this.#indexing.ready(collection),
-      ordered: this.#indexing.whole(collection),
+      indexes: this.#indexing.whole(collection),
       asOf,
       place,
     });

@@ -1,6 +1,7 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { clientConfig, createPool } from '@bundoc/shared/postgres/connection';
 import { sqlStateOf } from '@bundoc/shared/postgres/errors';
+import { refusalOf } from '@bundoc/shared/postgres/refusal';
 import pg, { type PoolClient } from 'pg';
 import type { Sql } from '../sql/statement.ts';
 import { NotPrimary, storageError } from './failure.ts';
@@ -36,10 +37,12 @@ const BEGIN_SNAPSHOT = 'BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY';
 export class Pools {
   readonly #reads: pg.Pool;
   readonly #writes: pg.Pool;
+  readonly #settings: PostgresSettings;
   #pending = 0;
   #closing: Promise<void> | undefined;
 
   constructor(settings: PostgresSettings) {
+    this.#settings = settings;
     this.#reads = newPool(settings, settings.connectionsMax - 1);
     this.#writes = newPool(settings, 1);
   }
@@ -82,7 +85,7 @@ export class Pools {
   async borrow(): Promise<PoolClient> {
     if (this.#closing !== undefined) throw closed();
     return await this.#reads.connect().catch((error: unknown) => {
-      throw storageError(error);
+      throw storageError(refusalOf(error, this.#settings) ?? error);
     });
   }
 

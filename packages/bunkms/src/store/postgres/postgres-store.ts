@@ -1,4 +1,5 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
+import { refusalIn } from '@bundoc/shared/postgres/refusal';
 import { runOn } from '@bundoc/shared/postgres/run';
 import { checkServer } from '@bundoc/shared/postgres/server-check';
 import type { KmsStore } from '../port.ts';
@@ -24,8 +25,8 @@ const SCRUB_DEADLINE_MS = 70_000;
 /**
  * Opens the store in PostgreSQL (15 or newer), and creates its schema. Any number of nodes may have it open.
  *
- * @throws AppError `storage_unavailable` when it cannot be opened: also for a standby, and for a schema of
- *   a newer release.
+ * @throws ConnectionRefused; AppError `storage_unavailable` when it cannot be opened: also for a standby, and
+ *   for a schema of a newer release.
  */
 export async function openPostgresStore({ settings, warn }: PostgresStoreOptions): Promise<KmsStore> {
   const pools = new Pools(settings);
@@ -40,7 +41,7 @@ export async function openPostgresStore({ settings, warn }: PostgresStoreOptions
     }
   } catch (error) {
     await pools.close();
-    throw storageError(error);
+    throw refusalIn(error) ?? storageError(error);
   }
   return storeOf(pools, settings.deadlineMs);
 }

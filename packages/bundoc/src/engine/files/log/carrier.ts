@@ -1,7 +1,7 @@
 import type { AppError } from '@bundoc/shared/contract/app-error';
 import { type Carried, decodeCarried, encodeCarried } from './carried-file.ts';
 import { comparePlaces, type Place } from './layout.ts';
-import type { CarryTarget, LogOptions } from './log-api.ts';
+import type { CarryTarget, FailedHandles, LogOptions } from './log-api.ts';
 import type { LogContent } from './log-content.ts';
 import type { PartReader } from './parts.ts';
 import type { LiveSegment } from './scan.ts';
@@ -38,12 +38,12 @@ export class Carrier {
    * Carries the parts that pin a segment. For projects whose folders fail, it writes them to the log's own
    * folder.
    *
-   * @returns handles whose folders failed. @throws when the log's own folder fails, too.
+   * @returns handles whose folders failed, and why. @throws when the log's own folder fails, too.
    */
-  async carry(segment: LiveSegment, target: CarryTarget): Promise<string[]> {
+  async carry(segment: LiveSegment, target: CarryTarget): Promise<FailedHandles> {
     const handles = this.#content.index.pinning(segment.number);
-    if (handles.length === 0) return [];
-    const failed: string[] = [];
+    const failed = new Map<string, Error>();
+    if (handles.length === 0) return failed;
     await using reader = this.#segments.reader();
     const index = await this.#readIndex(reader, segment);
     for (let at = 0; at < handles.length; at += BATCH) {
@@ -53,7 +53,7 @@ export class Carrier {
         const carried = await this.#readCarried(reader, segment, handle, index.get(handle)?.last);
         if (carried !== undefined) batch.push(carried);
       }
-      failed.push(...(await this.#put(batch, target)));
+      for (const [handle, cause] of await this.#put(batch, target)) failed.set(handle, cause);
       const next = this.#segments.after(segment.number);
       const bytesOf = new Map(batch.map(({ handle, parts }) => [handle, bodyBytes(parts)]));
       for (const handle of some)
@@ -73,10 +73,10 @@ export class Carrier {
   /**
    * Moves the files in the log's own folder back into the folders of their projects.
    *
-   * @returns handles whose files stay, because their folders fail or a file is damaged.
+   * @returns handles whose files stay, and why: their folders fail, or a file is damaged.
    */
-  async putBack(target: CarryTarget): Promise<string[]> {
-    const failed: string[] = [];
+  async putBack(target: CarryTarget): Promise<FailedHandles> {
+    const failed = new Map<string, Error>();
     for (const handle of this.#stuck.handles) {
       try {
         const contents = await this.#stuck.read(handle);
@@ -86,30 +86,32 @@ export class Carrier {
           content,
         }));
         const outcomes = await target.write(files);
-        if (outcomes.every((error) => error === undefined)) await this.#stuck.remove(handle);
-        else failed.push(handle);
+        const cause = outcomes.find((error) => error !== undefined);
+        if (cause === undefined) await this.#stuck.remove(handle);
+        else failed.set(handle, cause);
       } catch (error) {
         if (!(error instanceof PartsDamaged)) throw error;
-        failed.push(handle);
+        failed.set(handle, error);
       }
     }
     return failed;
   }
 
-  async #put(batch: readonly Carried[], target: CarryTarget): Promise<string[]> {
+  async #put(batch: readonly Carried[], target: CarryTarget): Promise<FailedHandles> {
     const files = batch.map((one) => ({
       handle: one.handle,
       segment: one.segment,
       content: encodeCarried(one),
     }));
     const outcomes: readonly (AppError | undefined)[] = files.length === 0 ? [] : await target.write(files);
-    const failed: string[] = [];
+    const failed = new Map<string, Error>();
     for (const [at, file] of files.entries()) {
       const { handle } = file;
-      if (outcomes[at] === undefined || !this.#content.isUncovered(handle)) continue;
+      const cause = outcomes[at];
+      if (cause === undefined || !this.#content.isUncovered(handle)) continue;
       await this.#stuck.put(file);
       // The project may have ended in the meantime.
-      if (this.#content.isUncovered(handle)) failed.push(handle);
+      if (this.#content.isUncovered(handle)) failed.set(handle, cause);
       else await this.#stuck.remove(handle);
     }
     return failed;

@@ -18,7 +18,7 @@ describe('carrying everything', () => {
     await here.checkpoint(log, disk, open[1]!);
     await open[1]!.commit(here.newCommit(), 10);
     expect(log.stats.segmentsLive).toBeGreaterThan(2);
-    expect(await log.carryAll(here.carryTarget(disk))).toEqual([]);
+    expect((await log.carryAll(here.carryTarget(disk))).size).toBe(0);
     expect(log.stats).toMatchObject({ segmentsLive: 1, uncoveredBytes: 0 });
     expect(here.projects.map(({ handle }) => log.isUncovered(handle))).toEqual([false, false, false, false]);
     await check(here, log, disk);
@@ -65,10 +65,10 @@ describe('carrying everything', () => {
       await Promise.all(open.map((one) => one.commit(here.newCommit(), 700)));
     const failing = here.projects[2]!;
     const target = here.carryTarget(disk, (name) => name === failing.name);
-    expect(await log.carryAll(target)).toEqual([failing.handle]);
-    expect(await log.carryAll(target)).toEqual([failing.handle]);
+    expect([...(await log.carryAll(target)).keys()]).toEqual([failing.handle]);
+    expect([...(await log.carryAll(target)).keys()]).toEqual([failing.handle]);
     expect(log.stats).toMatchObject({ uncoveredBytes: 0, stuckHandles: 1 });
-    expect(await log.carryAll(here.carryTarget(disk))).toEqual([]);
+    expect((await log.carryAll(here.carryTarget(disk))).size).toBe(0);
     expect(log.stats.stuckHandles).toBe(0);
     await check(here, log, disk);
     const cut = disk.powerCut('synced only');

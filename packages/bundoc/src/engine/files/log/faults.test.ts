@@ -208,7 +208,7 @@ describe('a log on a failing disk', () => {
     const failing = world.projects[1]!;
     while (log.pinning().length > 0) {
       const failed = await log.carryOldest(world.carryTarget(disk, (name) => name === failing.name));
-      expect(failed.every((handle) => handle === failing.handle)).toBe(true);
+      expect(failed.keys().every((handle) => handle === failing.handle)).toBe(true);
     }
     expect(log.stuck.handles).toEqual(new Set([failing.handle]));
     expect(log.stats.stuckHandles).toBe(1);

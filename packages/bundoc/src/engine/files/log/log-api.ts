@@ -160,6 +160,9 @@ export interface CarryTarget {
   write(files: readonly CarriedContent[]): Promise<readonly (AppError | undefined)[]>;
 }
 
+/** Handles whose parts are in the log's own folder, because the folders of their projects failed, and why. */
+export type FailedHandles = ReadonlyMap<string, Error>;
+
 export interface CarriedContent {
   readonly handle: string;
   readonly segment: number;

@@ -7,6 +7,7 @@ import { BLOCK_BYTES, blocksOf, FRAME_PARTS_MAX, type FramePlace, type Place } f
 import type {
   AttachedHandle,
   CarryTarget,
+  FailedHandles,
   LogMark,
   LogOptions,
   LogStats,
@@ -31,7 +32,7 @@ export class Log implements ReadableLog, AsyncDisposable {
   readonly #writer: LogWriter;
   readonly #carrier: Carrier;
   readonly #stuck: StuckParts;
-  #carrying: Promise<readonly string[]> | undefined;
+  #carrying: Promise<FailedHandles> | undefined;
   /** The number of segments freed by carrying since the newest one began. */
   #freed: { readonly behind: number | undefined; readonly count: number } = { behind: undefined, count: 0 };
 
@@ -212,17 +213,17 @@ export class Log implements ReadableLog, AsyncDisposable {
    * @returns handles whose folders failed. @throws when the log's own folder fails, too; then nothing is
    *   freed.
    */
-  carryOldest(target: CarryTarget): Promise<readonly string[]> {
+  carryOldest(target: CarryTarget): Promise<FailedHandles> {
     this.#carrying ??= this.#carryOldest(target).finally(() => {
       this.#carrying = undefined;
     });
     return this.#carrying;
   }
 
-  async #carryOldest(target: CarryTarget): Promise<readonly string[]> {
+  async #carryOldest(target: CarryTarget): Promise<FailedHandles> {
     this.#writer.requireOpen();
     const segment = this.#segments.at(this.#segments.firstLive);
-    if (segment === undefined || segment.number === this.#writer.segment.active?.number) return [];
+    if (segment === undefined || segment.number === this.#writer.segment.active?.number) return new Map();
     const failed = await this.#carrier.carry(segment, target);
     this.#writer.segment.release();
     await this.#keepFreed();
@@ -257,7 +258,7 @@ export class Log implements ReadableLog, AsyncDisposable {
    * @returns handles whose folders failed: their parts are in the log's own folder.
    * @throws when that folder fails, too, or no segment can begin.
    */
-  async carryAll(target: CarryTarget): Promise<readonly string[]> {
+  async carryAll(target: CarryTarget): Promise<FailedHandles> {
     while (this.#carrying !== undefined) await this.#carrying.catch(() => undefined);
     const carrying = this.#writer.exclusively(() => this.#carryAll(target));
     const done = () => {
@@ -268,15 +269,15 @@ export class Log implements ReadableLog, AsyncDisposable {
     return carrying;
   }
 
-  async #carryAll(target: CarryTarget): Promise<readonly string[]> {
+  async #carryAll(target: CarryTarget): Promise<FailedHandles> {
     const { segment } = this.#writer;
-    const failed = new Set(await this.#carrier.putBack(target));
+    const failed = new Map(await this.#carrier.putBack(target));
     await segment.end();
     for (const live of this.#segments.all())
-      for (const handle of await this.#carrier.carry(live, target)) failed.add(handle);
+      for (const [handle, cause] of await this.#carrier.carry(live, target)) failed.set(handle, cause);
     segment.release();
     // Its header durably records that the segments are free.
-    if (await segment.beginSomewhere()) return [...failed];
+    if (await segment.beginSomewhere()) return failed;
     throw new AppError('storage_unavailable');
   }
 

@@ -5,8 +5,8 @@ import type { Position } from '../../port/port.ts';
 import type { Database, Transaction } from '../database/database.ts';
 import { isOfDatabase } from '../database/database-error.ts';
 import { textArray } from '../database/parameters.ts';
-import type { BlindIndexes, PreparedKeys } from '../indexes/blind-index.ts';
 import { GROUP_ENTRIES_MAX, GroupIndexContext, lookUpHolders } from '../indexes/group-index-context.ts';
+import type { IndexRows, PreparedKeys } from '../indexes/index-rows.ts';
 import type { NextCount } from '../rows/seal-counter.ts';
 import {
   type FoundRows,
@@ -30,8 +30,8 @@ export const LOOK_UPS_MAX = 8;
 /** A project that is open on this node. */
 export interface CommittingProject extends LoadedProject {
   readonly names: SealedNames;
-  /** The blind indexes of one version, read under the project's lock. */
-  indexesAsOf(version: number, transaction: Transaction): Promise<BlindIndexes>;
+  /** The indexes of one version, read under the project's lock. */
+  indexesAsOf(version: number, transaction: Transaction): Promise<IndexRows>;
   /** The keys of a document in indexes that were computed before its commit. */
   readonly preparedOf: (content: DocumentContent) => PreparedKeys | undefined;
   /** Reports that commits up to `seq` have taken effect. Called before they are answered. */
@@ -176,7 +176,7 @@ export class Attempt {
 }
 
 /**
- * Plans the commits of all projects in a transaction. Their lookups in blind indexes are batched. Commits
+ * Plans the commits of all projects in a transaction. Their lookups of tokens are batched. Commits
  * that would need more than {@link LOOK_UPS_MAX} are left to another transaction. When the entries fill the
  * transaction, later projects with indexes get no plan and are not charged.
  */

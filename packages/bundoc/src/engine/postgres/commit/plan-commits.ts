@@ -3,8 +3,8 @@ import { type CommitDraft, type CommitOutcome, planCommits } from '../../commit/
 import type { Quota, Usage } from '../../commit/quota.ts';
 import type { WaitingCommit } from '../../port/port.ts';
 import type { DocumentState, IdempotencyRecord } from '../../port/state.ts';
-import type { BlindEntries } from '../indexes/blind-index.ts';
 import type { GroupIndexContext } from '../indexes/group-index-context.ts';
+import type { DocumentEntries } from '../indexes/index-rows.ts';
 
 /** A waiting commit, with the names of its documents. */
 export interface QueuedCommit extends WaitingCommit {
@@ -40,7 +40,7 @@ export interface PlannedRow {
   readonly text: Buffer | undefined;
   readonly sealed?: Buffer | undefined;
   /** All of its entries in the indexes of its collection; undefined without indexes. */
-  readonly entries?: readonly BlindEntries[] | undefined;
+  readonly entries?: readonly DocumentEntries[] | undefined;
 }
 
 export interface GroupPlan {
@@ -48,7 +48,7 @@ export interface GroupPlan {
    * One for each planned commit; later commits belong to another transaction. They are answered only after
    * the transaction took effect, because refusals, too, may depend on its other commits.
    */
-  readonly outcomes: readonly CommitOutcome<readonly BlindEntries[]>[];
+  readonly outcomes: readonly CommitOutcome<readonly DocumentEntries[]>[];
   /** Each document once. */
   readonly documents: readonly PlannedRow[];
   readonly idempotencyRecords: readonly IdempotencyRecord[];
@@ -68,7 +68,7 @@ export function planGroup(
 ): GroupPlan {
   const { cipher, indexing, quota } = parts;
   indexing.begin();
-  const { outcomes: planned, seq } = planCommits<QueuedCommit, readonly BlindEntries[]>(group, drafts, {
+  const { outcomes: planned, seq } = planCommits<QueuedCommit, readonly DocumentEntries[]>(group, drafts, {
     seq: known.seq,
     sealsLeft: known.sealsLeft,
     usage: known.usage,

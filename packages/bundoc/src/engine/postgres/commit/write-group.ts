@@ -3,7 +3,7 @@ import { ByteWriter } from '../../port/bytes.ts';
 import type { DocumentState, IdempotencyRecord } from '../../port/state.ts';
 import type { BoundStatement, Statement } from '../database/database.ts';
 import { RowParameters } from '../database/parameters.ts';
-import { type BlindEntries, tokensOf } from '../indexes/blind-index.ts';
+import type { DocumentEntries } from '../indexes/index-rows.ts';
 import { encodeCell } from '../order/cell.ts';
 import type { RowCipher } from '../rows/row-cipher.ts';
 import { entriesByProjectAndName } from '../rows/rows.ts';
@@ -79,14 +79,14 @@ function rowsOf<T extends ConstructorParameters<typeof RowParameters>[0]>(types:
  * planner that expects too many rows for a hash table would scan all new entries for each old one.
  */
 const WRITE_ENTRIES = `, gone AS (
-  DELETE FROM bundoc.blind_entries WHERE ctid = ANY (ARRAY(
+  DELETE FROM bundoc.index_tokens WHERE ctid = ANY (ARRAY(
     SELECT max(row_id) FROM (
       ${entriesByProjectAndName(INDEXED.arrays.project, INDEXED.arrays.name, 'ctid AS row_id, project, index_id, token, created_seq, name')}
       UNION ALL SELECT NULL::tid, r.* FROM ${ENTRIES.unnest}
     ) AS e GROUP BY project, index_id, token, created_seq, name HAVING bool_and(row_id IS NOT NULL)
   ))
 ), entry AS (
-  INSERT INTO bundoc.blind_entries (project, index_id, token, created_seq, name)
+  INSERT INTO bundoc.index_tokens (project, index_id, token, created_seq, name)
   SELECT r.* FROM ${ENTRIES.unnest} ON CONFLICT DO NOTHING
 )`;
 
@@ -239,7 +239,7 @@ class GroupWriter {
     const name = state.fileName.toString('hex');
     if (former !== undefined) this.#indexed.push({ project, name });
     for (const entry of entries)
-      for (const token of tokensOf(entry, rows))
+      for (const token of entry.tokens)
         this.#entries.push({
           project,
           index_id: entry.index.id,
@@ -303,7 +303,7 @@ class GroupWriter {
 /** The keys of a living document in the indexes of its collection. */
 function sealedKeys(
   state: DocumentState,
-  entries: readonly BlindEntries[],
+  entries: readonly DocumentEntries[],
   rows: RowCipher,
 ): Buffer | undefined {
   if (entries.length === 0 || state.deletedMs !== 0) return undefined;

@@ -1,5 +1,6 @@
 import type { Logger } from '@bundoc/shared/logs/logger';
 import { type ConnectionSettings, clientConfig, createPool } from '@bundoc/shared/postgres/connection';
+import { refusalOf } from '@bundoc/shared/postgres/refusal';
 import { type Run, runOn as runOnDriver } from '@bundoc/shared/postgres/run';
 import pg from 'pg';
 import { OutcomeUnknown } from '../../port/errors.ts';
@@ -58,13 +59,13 @@ export interface Transaction extends Queryable {
  */
 export class Database implements AsyncDisposable {
   readonly #pool: pg.Pool;
-  readonly #isPooled: boolean;
+  readonly #options: DatabaseOptions;
   /** Maximum number of connections. */
   readonly connectionsMax: number;
 
   constructor(options: DatabaseOptions) {
     this.connectionsMax = options.connectionsMax;
-    this.#isPooled = options.isPooled;
+    this.#options = options;
     this.#pool = createPool({ ...configOf(options), max: options.connectionsMax }, (error) =>
       options.logger.info({ err: error }, 'a connection to PostgreSQL broke'),
     );
@@ -172,7 +173,12 @@ export class Database implements AsyncDisposable {
     try {
       client = await this.#pool.connect();
     } catch (error) {
-      throw storageErrorOf(toConnectionError(error));
+      const refusal = refusalOf(error, this.#options);
+      throw storageErrorOf(
+        refusal === undefined
+          ? toConnectionError(error)
+          : new ConnectionTrouble(refusal.message, { cause: refusal }),
+      );
     }
     let isBroken = false;
     // The failing statement reports the error.
@@ -214,7 +220,7 @@ export class Database implements AsyncDisposable {
   ): Promise<readonly Row[]> {
     const config = { text, values: [...values], rowMode: 'array' as const, types: TYPES };
     try {
-      const { rows } = await client.query<unknown[]>(this.#isPooled ? config : { ...config, name });
+      const { rows } = await client.query<unknown[]>(this.#options.isPooled ? config : { ...config, name });
       return rows;
     } catch (error) {
       throw toConnectionError(error);

@@ -7,7 +7,7 @@ import type { Database } from './database.ts';
  * The number of the schema (docs/formats/postgres-rows.md). It changes when builds of the former number
  * cannot work with the schema.
  */
-const NUMBER = 13;
+const NUMBER = 14;
 const TABLE = 'bundoc.migrations';
 
 const SCHEMA: Schema = {

@@ -11,14 +11,13 @@ import { byteaArray, numberArray, textArray } from '../database/parameters.ts';
 import type { RowCipher } from '../rows/row-cipher.ts';
 import { entriesByName } from '../rows/rows.ts';
 import {
-  type BlindEntries,
-  type BlindIndex,
-  type BlindIndexes,
-  hasTokens,
+  type DocumentEntries,
+  type IndexRow,
+  type IndexRows,
   isEnforced,
   type PreparedKeys,
   toEntries,
-} from './blind-index.ts';
+} from './index-rows.ts';
 
 /**
  * Number of entries, including former ones of its documents, after which a transaction takes no more commits.
@@ -35,7 +34,7 @@ const HOLDERS: Statement = {
   text: `
 SELECT t.place, h.name FROM unnest($1::text[], $2::bigint[], $3::bytea[]) WITH ORDINALITY AS t(project, index_id, token, place)
 CROSS JOIN LATERAL (
-  SELECT e.name FROM bundoc.blind_entries AS e
+  SELECT e.name FROM bundoc.index_tokens AS e
   WHERE e.project = t.project AND e.index_id = t.index_id AND e.token = t.token LIMIT $4
 ) AS h`,
 };
@@ -48,26 +47,26 @@ const FORMER_ENTRIES: Statement = {
 
 /** A token of a unique index, in hex, whose holders a plan needs. */
 export interface Asked {
-  readonly index: BlindIndex;
+  readonly index: IndexRow;
   readonly token: string;
 }
 
 /**
- * The blind indexes of a project, for the documents of one transaction, under the project's lock. The holders
+ * The indexes of a project, for the documents of one transaction, under the project's lock. The holders
  * of tokens in unique indexes are unknown at first. The commits are planned, {@link lookUpHolders} answers
  * the plan's questions, and planning repeats until no question is left or the lookups are used up.
  */
-export class GroupIndexContext implements PlanIndexing<readonly BlindEntries[]> {
+export class GroupIndexContext implements PlanIndexing<readonly DocumentEntries[]> {
   readonly project: string;
-  readonly #indexes: BlindIndexes;
+  readonly #indexes: IndexRows;
   readonly #rows: RowCipher;
   readonly #preparedOf: (content: DocumentContent) => PreparedKeys | undefined;
   /** Names of the documents with a token, in hex. */
   readonly #holders = new Map<string, readonly string[]>();
   #asked = new Map<string, Asked>();
   /** By revision: the entries of a document are computed once, however often the group is planned. */
-  readonly #made = new Map<Buffer, { readonly text: Buffer; readonly entries: readonly BlindEntries[] }>();
-  #uniqueness = new GroupUniqueness<BlindIndex>(() => []);
+  readonly #made = new Map<Buffer, { readonly text: Buffer; readonly entries: readonly DocumentEntries[] }>();
+  #uniqueness = new GroupUniqueness<IndexRow>(() => []);
   /**
    * Entry counts of documents that the group replaces or deletes, by name; empty when they are small in any
    * case.
@@ -81,7 +80,7 @@ export class GroupIndexContext implements PlanIndexing<readonly BlindEntries[]> 
   /** @param preparedOf keys of a document that were computed before its commit. */
   constructor(
     project: string,
-    indexes: BlindIndexes,
+    indexes: IndexRows,
     rows: RowCipher,
     preparedOf: (content: DocumentContent) => PreparedKeys | undefined,
   ) {
@@ -99,8 +98,8 @@ export class GroupIndexContext implements PlanIndexing<readonly BlindEntries[]> 
     const most = new Map<string, number>();
     for (const [name, { collection, deletedMs }] of states) {
       const indexes = deletedMs === 0 ? this.#indexes.byCollection.get(collection) : undefined;
-      const withTokens = indexes?.filter(({ spec }) => hasTokens(spec)).length ?? 0;
-      if (withTokens > 0) most.set(name, withTokens * ENTRIES_OF_DOCUMENT_MAX);
+      const unique = indexes?.filter(({ spec }) => spec.unique).length ?? 0;
+      if (unique > 0) most.set(name, unique * ENTRIES_OF_DOCUMENT_MAX);
     }
     if (sumOf(most.values()) <= COMMIT_ENTRIES_MAX) return;
     const names = Array.from(most.keys(), (name) => Buffer.from(name, 'hex'));
@@ -125,7 +124,7 @@ export class GroupIndexContext implements PlanIndexing<readonly BlindEntries[]> 
     this.#ofCommit = new CommitEntries();
     const { write, accept } = this.#uniqueness.commit();
     return {
-      write: ({ fileName }: { readonly fileName: string }, entries: readonly BlindEntries[]) =>
+      write: ({ fileName }: { readonly fileName: string }, entries: readonly DocumentEntries[]) =>
         write(fileName, enforcedEntries(entries)),
       accept,
     };
@@ -140,15 +139,14 @@ export class GroupIndexContext implements PlanIndexing<readonly BlindEntries[]> 
   entriesOf(
     write: Write,
     { state: { collection, rev }, fileName, text }: Omit<PlannedWrite<unknown>, 'entries'>,
-  ): readonly BlindEntries[] | undefined {
+  ): readonly DocumentEntries[] | undefined {
     const { byCollection, damaged } = this.#indexes;
     if (damaged.size > 0 && damaged.has(this.#rows.collectionToken(collection).toString('hex')))
       throw new AppError('integrity_error');
     const indexes = byCollection.get(collection);
     if (indexes === undefined) return undefined;
     this.#count(this.#former.get(fileName) ?? 0);
-    if (text === undefined)
-      return indexes.map((index) => ({ index, keys: undefined, tokens: [], always: false }));
+    if (text === undefined) return indexes.map((index) => ({ index, keys: undefined, tokens: [] }));
     let made = this.#made.get(rev);
     if (made?.text.equals(text) !== true) {
       const prepared = write.kind === 'put' ? this.#preparedOf(write.content) : undefined;
@@ -197,7 +195,7 @@ export class GroupIndexContext implements PlanIndexing<readonly BlindEntries[]> 
     this.#holders.set(toPlace(index.id, token), holders);
   }
 
-  #holdersOf(index: BlindIndex, token: string): readonly string[] {
+  #holdersOf(index: IndexRow, token: string): readonly string[] {
     const place = toPlace(index.id, token);
     const known = this.#holders.get(place);
     if (known !== undefined) return known;
@@ -247,7 +245,7 @@ function sumOf(numbers: Iterable<number>): number {
 }
 
 /** Entries in the unique indexes that enforce uniqueness. */
-function enforcedEntries(entries: readonly BlindEntries[]): (readonly [BlindIndex, readonly string[]])[] {
+function enforcedEntries(entries: readonly DocumentEntries[]): (readonly [IndexRow, readonly string[]])[] {
   return entries.flatMap(({ index, tokens }) => (isEnforced(index) ? [[index, tokens] as const] : []));
 }
 

@@ -2,7 +2,7 @@ import { LRUCache } from 'lru-cache';
 import type { UsableIndex } from '../../port/index-port.ts';
 import { PAGE_BYTES, type Page } from '../order/page.ts';
 import type { RowCipher } from '../rows/row-cipher.ts';
-import type { BlindIndex } from './blind-index.ts';
+import type { IndexRow } from './index-rows.ts';
 import { OrderedState } from './ordered-state.ts';
 import { ORDER_SIZES, type OrderSizes, type RunsWorker } from './runs-worker.ts';
 
@@ -47,7 +47,7 @@ export class OrderedIndexes {
   }
 
   /** The state that all answers share. */
-  stateOf(index: BlindIndex): OrderedState {
+  stateOf(index: IndexRow): OrderedState {
     const known = this.#states.get(index.id);
     if (known !== undefined) return known;
     const state = this.newState(index);
@@ -56,12 +56,12 @@ export class OrderedIndexes {
   }
 
   /** A state of its own, for the answers of one transaction. */
-  newState(index: BlindIndex): OrderedState {
+  newState(index: IndexRow): OrderedState {
     return new OrderedState(index, this.#rows);
   }
 
   /** After an answer: long tails become runs, and so do those that begin long ago. */
-  used(index: BlindIndex): void {
+  used(index: IndexRow): void {
     const { tail } = this.stateOf(index);
     const { tailChanges, tailBytes, commitsUnseenMax } = this.#sizes;
     const isLong = tail.changes >= tailChanges || tail.bytes >= tailBytes;
@@ -69,14 +69,14 @@ export class OrderedIndexes {
   }
 
   /** The runs of an index do not open: nobody uses it until they are built again. */
-  isDamaged({ id }: BlindIndex, version: number): void {
+  isDamaged({ id }: IndexRow, version: number): void {
     this.#states.delete(id);
     this.#damaged.set(id, version);
     this.#worker.isDamaged(id, version);
   }
 
   /** Forgets what is known of indexes that are gone, and of those that were built again. */
-  retain(indexes: readonly BlindIndex[]): void {
+  retain(indexes: readonly IndexRow[]): void {
     const versions = new Map(indexes.map(({ id, runsVersion }) => [id, runsVersion]));
     // An older row may have been put back: then other nodes do not know the runs that this one does.
     for (const [id, { known }] of this.#states)
@@ -85,11 +85,11 @@ export class OrderedIndexes {
       if ((versions.get(id) ?? Number.POSITIVE_INFINITY) > version) this.#damaged.delete(id);
   }
 
-  isUsable({ id, runsIndexed }: BlindIndex): boolean {
+  isUsable({ id, runsIndexed }: IndexRow): boolean {
     return runsIndexed === undefined && !this.#damaged.has(id);
   }
 
-  describe(index: BlindIndex): UsableIndex {
+  describe(index: IndexRow): UsableIndex {
     const { name, fields } = index.spec;
     return { name, fields, isMultiple: this.#states.get(index.id)?.isMultiple ?? false };
   }

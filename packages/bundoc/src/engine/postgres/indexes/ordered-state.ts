@@ -6,7 +6,7 @@ import type { Manifest } from '../order/manifest.ts';
 import { Tail, type TailRow } from '../order/tail.ts';
 import type { PageCipher, RowCipher } from '../rows/row-cipher.ts';
 import { orUndefined } from '../rows/rows.ts';
-import type { BlindIndex } from './blind-index.ts';
+import type { IndexRow } from './index-rows.ts';
 import type { ChangedRow, KnownOrder, OrderedRows } from './ordered-rows.ts';
 import { NOTHING_KNOWN } from './ordered-rows.ts';
 import { openManifest } from './run-rows.ts';
@@ -21,7 +21,7 @@ export class RunsDamaged extends Error {
  * with each statement, in whichever order their answers come.
  */
 export class OrderedState {
-  readonly index: BlindIndex;
+  readonly index: IndexRow;
   readonly #rows: RowCipher;
   readonly #ciphers = new Map<string, PageCipher>();
   #version = NOTHING_KNOWN.version;
@@ -32,7 +32,7 @@ export class OrderedState {
   #staleShare = 0;
   #total = 0;
 
-  constructor(index: BlindIndex, rows: RowCipher) {
+  constructor(index: IndexRow, rows: RowCipher) {
     this.index = index;
     this.#rows = rows;
   }

@@ -3,7 +3,7 @@ import { decodeManifest, encodeManifest, type Manifest } from '../order/manifest
 import { PAGE_BYTES } from '../order/page.ts';
 import type { RowCipher } from '../rows/row-cipher.ts';
 import { orUndefined } from '../rows/rows.ts';
-import { IS_LEFT } from './blind-index.ts';
+import { IS_LEFT } from './index-rows.ts';
 
 /** How long a node keeps the work on an index without a sign of life. */
 const WORK_S = 10;

@@ -11,7 +11,7 @@ import type { Manifest, Run } from '../order/manifest.ts';
 import { mergeFrom, mergeRuns } from '../order/merge.ts';
 import { type RunSteps, RunWriter, writeRun } from '../order/run-writer.ts';
 import type { PageCipher, RowCipher } from '../rows/row-cipher.ts';
-import { type BlindIndex, type BlindIndexes, CHANGED } from './blind-index.ts';
+import { CHANGED, type IndexRow, type IndexRows } from './index-rows.ts';
 import { readOrdered } from './ordered-rows.ts';
 import { OrderedState, RunsDamaged } from './ordered-state.ts';
 import { RunRows, type StoredRuns } from './run-rows.ts';
@@ -112,14 +112,14 @@ export class RunsWorker {
    *
    * @param done called when an index has become whole.
    */
-  resume({ byCollection }: BlindIndexes, done: () => Promise<void>): void {
+  resume({ byCollection }: IndexRows, done: () => Promise<void>): void {
     const all = new Map([...byCollection.values()].flat().map((index) => [index.id, index]));
     for (const { id, runsIndexed, runsKeyVersion, hasLeftRuns } of all.values())
       if (runsIndexed !== undefined || hasLeftRuns || runsKeyVersion !== this.#rows.version)
         this.#due.add(id);
     for (const id of this.#due) if (!all.has(id)) this.#due.delete(id);
     if (this.#work !== undefined || this.#stopped || this.#due.size === 0) return;
-    const due = Array.from(this.#due, (id) => all.get(id) as BlindIndex);
+    const due = Array.from(this.#due, (id) => all.get(id) as IndexRow);
     this.#work = this.#options
       .watched(this.#run(due, done))
       .catch(() => undefined)
@@ -143,7 +143,7 @@ export class RunsWorker {
     await this.#clean(this.#runRows(id), true);
   }
 
-  async #run(indexes: readonly BlindIndex[], done: () => Promise<void>): Promise<void> {
+  async #run(indexes: readonly IndexRow[], done: () => Promise<void>): Promise<void> {
     for (const index of indexes) {
       if (this.#stopped) return;
       // One that fails each time does not hold up the others.
@@ -164,7 +164,7 @@ export class RunsWorker {
   }
 
   /** @returns whether nothing is left to do. */
-  async #workOn(index: BlindIndex, runs: RunRows, work: Work, done: () => Promise<void>): Promise<boolean> {
+  async #workOn(index: IndexRow, runs: RunRows, work: Work, done: () => Promise<void>): Promise<boolean> {
     for (let resets = 0; resets < RESETS_MAX; ) {
       if (this.#stopped) return false;
       const stored = await work.outside(() => runs.read());
@@ -191,7 +191,7 @@ export class RunsWorker {
   }
 
   /** One swap of the runs. */
-  async #step(index: BlindIndex, runs: RunRows, stored: StoredRuns, work: Work): Promise<Step> {
+  async #step(index: IndexRow, runs: RunRows, stored: StoredRuns, work: Work): Promise<Step> {
     const { manifest, since, seq, isDamaged, keyVersion, version } = stored;
     if (isDamaged || since > seq) return 'damaged';
     const own = new RunsOfIndex(runs, this.#rows, work);
@@ -215,7 +215,7 @@ export class RunsWorker {
   }
 
   /** Adds a run with the documents that follow those of the runs so far. */
-  async #build(index: BlindIndex, own: RunsOfIndex, begun: Manifest, version: number): Promise<Step> {
+  async #build(index: IndexRow, own: RunsOfIndex, begun: Manifest, version: number): Promise<Step> {
     const entries = new Map<string, OrderEntry>();
     let { indexed } = begun;
     let after: number | undefined = begun.builtTo as number;
@@ -275,7 +275,7 @@ export class RunsWorker {
   }
 
   /** Makes a long tail a run. */
-  async #endTail(index: BlindIndex, own: RunsOfIndex, manifest: Manifest, stored: StoredRuns): Promise<Step> {
+  async #endTail(index: IndexRow, own: RunsOfIndex, manifest: Manifest, stored: StoredRuns): Promise<Step> {
     const { database, project } = this.#options;
     const place = { project, id: index.id, collection: this.#rows.collectionToken(index.collection) };
     const { tailChanges, tailBytes, tailChangesMax, commitsUnseenMax } = this.#sizes;

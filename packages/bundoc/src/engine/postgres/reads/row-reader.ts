@@ -46,29 +46,6 @@ SELECT d.*, ${SHOWN} FROM bundoc.heads AS h LEFT JOIN LATERAL (
 ) AS d ON true WHERE h.project = $1 ORDER BY d.created_seq`,
 };
 
-/**
- * The same for documents that some indexes find by tokens, with at most a page for each token. A row of nulls
- * means that the index finds none; no row means that it does not exist or is not ready.
- */
-const LIST_FOUND: Statement = {
-  name: 'bundoc-list-found-4',
-  text: `
-SELECT d.*, ${SHOWN} FROM bundoc.heads AS h JOIN bundoc.indexes AS i ON i.project = h.project LEFT JOIN LATERAL (
-  SELECT ${ROW_COLUMNS}, ${SEALED}, total FROM (
-    SELECT *, row_number() OVER w AS place, sum(octet_length(sealed)) OVER w AS running, count(*) OVER () AS total FROM (
-      SELECT d.* FROM (
-        SELECT DISTINCT e.created_seq, e.name FROM unnest($6::bytea[]) AS t(token) CROSS JOIN LATERAL (
-          SELECT created_seq, name FROM bundoc.blind_entries
-          WHERE project = $1 AND index_id = $7 AND token = t.token AND created_seq > $3 ORDER BY created_seq LIMIT $4 + 1
-        ) AS e ORDER BY e.created_seq LIMIT $4 + 1
-      ) AS found CROSS JOIN LATERAL (
-        SELECT * FROM bundoc.documents WHERE project = $1 AND documents.name = found.name LIMIT 1
-      ) AS d WHERE d.created_seq = found.created_seq AND d.collection = $2 AND d.deleted_ms = 0
-    ) AS d WINDOW w AS (ORDER BY created_seq)
-  ) AS d WHERE place <= $4 AND (place = 1 OR running <= $5)
-) AS d ON true WHERE h.project = $1 AND i.id = $7 AND i.duplicates IS NOT NULL AND NOT i.dropped ORDER BY d.created_seq`,
-};
-
 /** The head, and the changes with their bytes up to a limit, in one snapshot. */
 const SEALED_CHANGES: Statement = {
   name: 'bundoc-sealed-changes-3',
@@ -93,12 +70,6 @@ const GET_SHOWN: Statement = {
   name: 'bundoc-get-shown-1',
   text: `SELECT ${ROW_COLUMNS}, ${SEALED} FROM bundoc.documents WHERE project = $1 AND name = $2 AND deleted_ms = 0`,
 };
-
-/** The tokens of an index, one of which each document of a page must have. */
-export interface FoundByTokens {
-  readonly id: number;
-  readonly tokens: readonly string[];
-}
 
 /** A document of a page, and the position of its last change. */
 export interface ListedRow extends ListedDocument {
@@ -168,26 +139,17 @@ export class RowReader {
   /**
    * A page of a collection.
    *
-   * @param by all documents if it is absent.
    * @param transaction reads the page; by default it is any connection, and an outage is waited out.
-   * @throws AppError `overloaded` when the index no longer exists.
    */
   async list(
     { collection, after, limit, bytesMax, work }: ListQuery,
-    by?: FoundByTokens,
     transaction?: Queryable,
   ): Promise<ReadPage> {
     const { project } = this.#options;
     const values: unknown[] = [project, this.#rows.collectionToken(collection), after, limit, bytesMax];
-    if (by !== undefined)
-      values.push(
-        by.tokens.map((token) => Buffer.from(token, 'hex')),
-        by.id,
-      );
-    const statement = by === undefined ? LIST : LIST_FOUND;
-    const rows = await (transaction?.query(statement, values) ?? this.#query(statement, values));
+    const rows = await (transaction?.query(LIST, values) ?? this.#query(LIST, values));
     const [first] = rows;
-    if (first === undefined) throw await this.#whyNoRow(by);
+    if (first === undefined) throw projectGone();
     const [asOf, total] = [first[11] as number, (first[12] as number | null) ?? 0];
     const found = rows.filter(([name]) => name !== null);
     const documents: ListedRow[] = [];
@@ -291,13 +253,6 @@ export class RowReader {
     });
   }
 
-  /** The error of a page without any row. */
-  async #whyNoRow(by: FoundByTokens | undefined): Promise<Error> {
-    if (by === undefined) return projectGone();
-    await this.position();
-    return indexChanged();
-  }
-
   #query(statement: Statement, values: readonly unknown[]): Promise<readonly Row[]> {
     const { database, clock } = this.#options;
     return retryUnavailable(clock, () => database.query(statement, values));
@@ -340,11 +295,6 @@ export class RowReader {
     this.#options.onIntegrityError(name);
     return new AppError('integrity_error');
   }
-}
-
-/** The error of a list by an index that no longer exists. */
-export function indexChanged(): AppError {
-  return new AppError('overloaded', { detail: 'the index changed during the query', retryAfterS: 1 });
 }
 
 export function projectGone(): ProjectGone {

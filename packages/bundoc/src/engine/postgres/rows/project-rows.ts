@@ -40,7 +40,7 @@ SELECT FROM made`,
  */
 const TABLES = [
   'documents',
-  'blind_entries',
+  'index_tokens',
   'indexes',
   'index_pages',
   'index_runs',

@@ -35,7 +35,7 @@ export function eachByName(names: string, row: string): string {
 }
 
 /**
- * The same for all entries of many names in blind indexes.
+ * The same for all tokens of many names.
  *
  * @param columns of an entry.
  */
@@ -51,8 +51,8 @@ export function entriesByProjectAndName(projects: string, names: string, columns
 }
 
 function entriesOfWanted(project: string, columns: string): string {
-  return `SELECT ${columns} FROM bundoc.blind_entries
-    WHERE blind_entries.project = ${project} AND blind_entries.name = wanted.one LIMIT ${ENTRIES_OF_NAME_MAX}`;
+  return `SELECT ${columns} FROM bundoc.index_tokens
+    WHERE index_tokens.project = ${project} AND index_tokens.name = wanted.one LIMIT ${ENTRIES_OF_NAME_MAX}`;
 }
 
 /**

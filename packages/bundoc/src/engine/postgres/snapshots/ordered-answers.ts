@@ -4,7 +4,7 @@ import { type IndexPage, type IndexSearch, StateMoved } from '../../port/snapsho
 import type { Queryable } from '../database/database.ts';
 import { retryUnavailable } from '../database/retry-unavailable.ts';
 import { aliveOf } from '../indexes/alive-entries.ts';
-import type { BlindIndex } from '../indexes/blind-index.ts';
+import type { IndexRow } from '../indexes/index-rows.ts';
 import type { OrderedIndexes } from '../indexes/ordered-indexes.ts';
 import { readOrdered } from '../indexes/ordered-rows.ts';
 import {
@@ -36,7 +36,7 @@ export type ShownPage = IndexPage & Pick<ShownDocuments, 'asOf' | 'total'>;
  */
 export class OrderedAnswers {
   readonly #ports: OrderedAnswersPorts;
-  readonly #indexes: readonly BlindIndex[];
+  readonly #indexes: readonly IndexRow[];
   /** Lookups of the transaction, by index. */
   readonly #lookups = new Map<number, OrderedLookup>();
   /** Indexes that turned out to have several entries of a document. */
@@ -44,7 +44,7 @@ export class OrderedAnswers {
   #needsTransaction = false;
 
   /** @param indexes that were ready before the answer. */
-  constructor(ports: OrderedAnswersPorts, indexes: readonly BlindIndex[]) {
+  constructor(ports: OrderedAnswersPorts, indexes: readonly IndexRow[]) {
     this.#ports = ports;
     this.#indexes = indexes;
   }
@@ -70,7 +70,7 @@ export class OrderedAnswers {
 
   /** @param held a transaction that shows one state; by default, each statement shows the present one. */
   async find(query: IndexSearch, held?: Queryable): Promise<ShownPage> {
-    const index = this.#find(query.index) as BlindIndex;
+    const index = this.#find(query.index) as IndexRow;
     const lookup = held === undefined ? this.#presentLookup(index) : this.#lookupIn(held, index);
     const found = await this.#using(index, lookup, () => lookup.find(query));
     if (held === undefined) this.#ports.ordered.used(index);
@@ -79,7 +79,7 @@ export class OrderedAnswers {
 
   /** Counts entries, each of which the transaction is asked for. */
   async count(query: Pick<IndexSearch, 'index' | 'ranges'>, held: Queryable): Promise<number> {
-    const index = this.#find(query.index) as BlindIndex;
+    const index = this.#find(query.index) as IndexRow;
     const lookup = this.#lookupIn(held, index);
     const { project, rows } = this.#ports;
     const collection = rows.collectionToken(index.collection);
@@ -91,11 +91,11 @@ export class OrderedAnswers {
     });
   }
 
-  #find(wanted: IndexRef): BlindIndex | undefined {
+  #find(wanted: IndexRef): IndexRow | undefined {
     return this.#indexes.find(({ spec }) => isRefTo(spec, wanted));
   }
 
-  async #using<T>(index: BlindIndex, lookup: OrderedLookup, use: () => Promise<T>): Promise<T> {
+  async #using<T>(index: IndexRow, lookup: OrderedLookup, use: () => Promise<T>): Promise<T> {
     try {
       return await use();
     } catch (error) {
@@ -110,14 +110,14 @@ export class OrderedAnswers {
     }
   }
 
-  #presentLookup(index: BlindIndex): OrderedLookup {
+  #presentLookup(index: IndexRow): OrderedLookup {
     const { ordered, database, clock } = this.#ports;
     const present: Queryable = { query: (...of) => retryUnavailable(clock, () => database.query(...of)) };
     return this.#lookup(ordered.stateOf(index), present, false);
   }
 
   /** All searches of a transaction share what they have read. */
-  #lookupIn(held: Queryable, index: BlindIndex): OrderedLookup {
+  #lookupIn(held: Queryable, index: IndexRow): OrderedLookup {
     const known = this.#lookups.get(index.id);
     if (known !== undefined) return known;
     const lookup = this.#lookup(this.#ports.ordered.newState(index), held, true);

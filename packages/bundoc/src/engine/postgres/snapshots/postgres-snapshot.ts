@@ -1,5 +1,5 @@
 import type { Clock } from '@bundoc/shared/runtime/clock';
-import { type FoundBy, isRefTo, type UsableIndex } from '../../port/index-port.ts';
+import type { UsableIndex } from '../../port/index-port.ts';
 import type { DocumentPage, Position, StoredDocument } from '../../port/port.ts';
 import {
   beyondLastCommit,
@@ -14,15 +14,9 @@ import {
 import type { BoundStatement, Queryable, Row, Statement } from '../database/database.ts';
 import type { HeldTransaction } from '../database/held-transaction.ts';
 import { retryUnavailable } from '../database/retry-unavailable.ts';
-import { type BlindIndex, searchedTokens, usableOf } from '../indexes/blind-index.ts';
+import type { IndexRow } from '../indexes/index-rows.ts';
 import type { OrderedIndexes } from '../indexes/ordered-indexes.ts';
-import {
-  type FoundByTokens,
-  indexChanged,
-  projectGone,
-  type ReadPage,
-  type RowReader,
-} from '../reads/row-reader.ts';
+import { projectGone, type ReadPage, type RowReader } from '../reads/row-reader.ts';
 import type { RowCipher } from '../rows/row-cipher.ts';
 import { OrderedAnswers } from './ordered-answers.ts';
 import type { SnapshotConnections } from './snapshot-connections.ts';
@@ -68,9 +62,8 @@ export interface SnapshotPorts {
 /** The collection of a snapshot. */
 export interface ShownCollection {
   readonly collection: string;
-  /** Its indexes that were ready before the first read: those that find by tokens, and those in order. */
-  readonly found: readonly BlindIndex[];
-  readonly ordered: readonly BlindIndex[];
+  /** Its indexes that were whole before the first read. */
+  readonly indexes: readonly IndexRow[];
   /** The state to show. By default that of the first read. */
   readonly asOf: Position | undefined;
   readonly place: ReadPlace | undefined;
@@ -98,7 +91,7 @@ export class PostgresSnapshot implements StoreSnapshot {
   constructor(ports: SnapshotPorts, of: ShownCollection) {
     this.#ports = ports;
     this.#of = of;
-    this.#order = new OrderedAnswers(ports, of.ordered);
+    this.#order = new OrderedAnswers(ports, of.indexes);
     this.#checkedMs = ports.clock.monotonic();
     ports.open.add(this);
   }
@@ -122,7 +115,7 @@ export class PostgresSnapshot implements StoreSnapshot {
   }
 
   usable(): readonly UsableIndex[] {
-    return [...usableOf(this.#of.found), ...this.#order.usable()];
+    return this.#order.usable();
   }
 
   search(query: IndexSearch): Promise<IndexPage | undefined> {
@@ -142,13 +135,12 @@ export class PostgresSnapshot implements StoreSnapshot {
   async #list(query: SnapshotListQuery): Promise<DocumentPage> {
     const { reader } = this.#ports;
     const { collection } = this.#of;
-    const by = query.found && this.#tokensOf(query.found);
     if (this.#shown !== undefined || this.#held !== undefined)
       return await this.#inTransaction(
-        (held) => reader.list({ ...query, collection }, by, held),
+        (held) => reader.list({ ...query, collection }, held),
         query.work?.signal,
       );
-    const page = await reader.list({ ...query, collection }, by);
+    const page = await reader.list({ ...query, collection });
     this.#shown = await this.#asRequested(page);
     return page;
   }
@@ -167,12 +159,6 @@ export class PostgresSnapshot implements StoreSnapshot {
     const page = await this.#order.find(query);
     this.#shown = await this.#asRequested(page);
     return page;
-  }
-
-  #tokensOf({ index, keys }: FoundBy): FoundByTokens {
-    const known = this.#of.found.find(({ spec }) => isRefTo(spec, index));
-    if (known === undefined) throw indexChanged();
-    return { id: known.id, tokens: searchedTokens(known, keys, this.#ports.rows) };
   }
 
   /** The state of the first read, as of the requested position if it is the same. */

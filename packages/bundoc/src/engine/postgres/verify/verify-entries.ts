@@ -1,13 +1,7 @@
 import type { Finding } from '../../port/reports.ts';
 import type { DocumentState } from '../../port/state.ts';
 import type { Queryable, Statement } from '../database/database.ts';
-import {
-  type BlindIndexes,
-  hasTokens,
-  readBlindIndexes,
-  toEntries,
-  tokensOf,
-} from '../indexes/blind-index.ts';
+import { type IndexRows, readIndexes, toEntries } from '../indexes/index-rows.ts';
 import type { RowCipher } from '../rows/row-cipher.ts';
 import { entriesByName } from '../rows/rows.ts';
 import { OrderCheck } from './verify-order.ts';
@@ -21,7 +15,7 @@ SELECT name, index_id, token, created_seq FROM (
 };
 const COUNT: Statement = {
   name: 'bundoc-verify-entry-count-1',
-  text: 'SELECT count(*) FROM bundoc.blind_entries WHERE project = $1 AND index_id = ANY ($2::bigint[])',
+  text: 'SELECT count(*) FROM bundoc.index_tokens WHERE project = $1 AND index_id = ANY ($2::bigint[])',
 };
 
 /** A document, or a tombstone without a text. */
@@ -39,25 +33,25 @@ export class EntriesCheck {
   readonly #queryable: Queryable;
   readonly #project: string;
   readonly #rows: RowCipher;
-  readonly #indexes: BlindIndexes;
+  readonly #indexes: IndexRows;
   /** Ids of the ready ones. */
   readonly #ids: readonly number[];
   #entries = 0;
 
-  private constructor(queryable: Queryable, project: string, rows: RowCipher, indexes: BlindIndexes) {
+  private constructor(queryable: Queryable, project: string, rows: RowCipher, indexes: IndexRows) {
     this.#queryable = queryable;
     this.#project = project;
     this.#rows = rows;
     this.#indexes = indexes;
     this.#order = new OrderCheck(queryable, project, rows, indexes);
     this.#ids = [...indexes.byCollection.values()].flat().flatMap((index) => {
-      return index.duplicates === undefined || !hasTokens(index.spec) ? [] : [index.id];
+      return index.duplicates === undefined || !index.spec.unique ? [] : [index.id];
     });
   }
 
   /** @throws VersionUnknown for an index that is sealed under an unavailable version. */
   static async begin(queryable: Queryable, project: string, rows: RowCipher): Promise<EntriesCheck> {
-    const indexes = await readBlindIndexes(queryable, project, rows);
+    const indexes = await readIndexes(queryable, project, rows);
     return new EntriesCheck(queryable, project, rows, indexes);
   }
 
@@ -81,7 +75,7 @@ export class EntriesCheck {
       const isSame = expected.size === found.size && expected.isSubsetOf(found);
       return isSame
         ? []
-        : [{ part: name, problem: 'its entries in blind indexes are not those of its values' }];
+        : [{ part: name, problem: 'its tokens in unique indexes are not those of its values' }];
     });
   }
 
@@ -94,7 +88,7 @@ export class EntriesCheck {
     if (this.#ids.length === 0) return findings;
     const [row] = await this.#queryable.query(COUNT, [this.#project, this.#ids]);
     if (Number(row?.[0]) !== this.#entries)
-      findings.push({ part: 'blind_entries', problem: 'there are entries of no document' });
+      findings.push({ part: 'index_tokens', problem: 'there are entries of no document' });
     return findings;
   }
 
@@ -104,9 +98,7 @@ export class EntriesCheck {
     );
     const entries = text === undefined ? [] : toEntries(indexes, text, this.#rows);
     return new Set(
-      entries.flatMap((entry) =>
-        tokensOf(entry, this.#rows).map((token) => `${entry.index.id} ${token} ${createdSeq}`),
-      ),
+      entries.flatMap(({ index, tokens }) => tokens.map((token) => `${index.id} ${token} ${createdSeq}`)),
     );
   }
 }

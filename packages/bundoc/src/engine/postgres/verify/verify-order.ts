@@ -1,7 +1,7 @@
 import type { Finding } from '../../port/reports.ts';
 import type { Queryable } from '../database/database.ts';
 import { aliveOf } from '../indexes/alive-entries.ts';
-import { type BlindIndex, type BlindIndexes, toEntries } from '../indexes/blind-index.ts';
+import { type IndexRow, type IndexRows, toEntries } from '../indexes/index-rows.ts';
 import { readOrdered } from '../indexes/ordered-rows.ts';
 import { OrderedIndexGone, OrderedLookup } from '../indexes/ordered-search.ts';
 import { OrderedState, RunsDamaged } from '../indexes/ordered-state.ts';
@@ -20,9 +20,9 @@ export class OrderCheck {
   readonly #queryable: Queryable;
   readonly #project: string;
   readonly #rows: RowCipher;
-  readonly #byCollection = new Map<string, readonly (readonly [BlindIndex, EntrySum])[]>();
+  readonly #byCollection = new Map<string, readonly (readonly [IndexRow, EntrySum])[]>();
 
-  constructor(queryable: Queryable, project: string, rows: RowCipher, { byCollection }: BlindIndexes) {
+  constructor(queryable: Queryable, project: string, rows: RowCipher, { byCollection }: IndexRows) {
     this.#queryable = queryable;
     this.#project = project;
     this.#rows = rows;
@@ -66,7 +66,7 @@ export class OrderCheck {
     return findings;
   }
 
-  async #problemOf(index: BlindIndex, expected: EntrySum): Promise<string | undefined> {
+  async #problemOf(index: IndexRow, expected: EntrySum): Promise<string | undefined> {
     const collection = this.#rows.collectionToken(index.collection);
     const place = { project: this.#project, id: index.id, collection };
     const pages = new Map<number, Page>();

@@ -49,7 +49,7 @@ interface CheckedRow {
 }
 
 /**
- * Decrypts and checks everything of a project in the database, with its counts and the entries of its blind
+ * Decrypts and checks everything of a project in the database, with its counts and the entries of its
  * indexes; changes nothing. It cannot detect a row that was removed, or replaced by an earlier state, if the
  * counts were changed as well.
  */

@@ -1,14 +1,14 @@
 import { type Path, pathOf } from '../../../values/path.ts';
 import { readValue } from '../../../values/value.ts';
 import { type IndexKeys, indexKeysOf } from '../../indexes/index-keys.ts';
-import type { IndexSpec, IndexState, UsableIndex } from '../../port/index-port.ts';
+import type { IndexSpec, IndexState } from '../../port/index-port.ts';
 import type { Queryable, Statement } from '../database/database.ts';
 import { PAGE_BYTES } from '../order/page.ts';
 import type { RowCipher } from '../rows/row-cipher.ts';
 import { orUndefined } from '../rows/rows.ts';
 
-/** An index of a project, as stored in the database. Unique and blind ones have tokens. */
-export interface BlindIndex {
+/** An index of a project, as stored in the database. Unique ones have tokens. */
+export interface IndexRow {
   /** Never reused. */
   readonly id: number;
   readonly collection: string;
@@ -38,17 +38,17 @@ export interface BlindIndex {
 }
 
 /** The indexes of a project in one version. */
-export interface BlindIndexes {
+export interface IndexRows {
   /** `heads.index_version`. */
   readonly version: number;
-  readonly byCollection: ReadonlyMap<string, readonly BlindIndex[]>;
+  readonly byCollection: ReadonlyMap<string, readonly IndexRow[]>;
   /** Ids of indexes whose entries are being removed. */
   readonly dropped: readonly number[];
   /** Ids of undecryptable indexes, by the token of their collection in hex: their entries are unknown. */
   readonly damaged: ReadonlyMap<string, readonly number[]>;
 }
 
-export const NO_INDEXES: BlindIndexes = {
+export const NO_INDEXES: IndexRows = {
   version: 0,
   byCollection: new Map(),
   dropped: [],
@@ -56,18 +56,13 @@ export const NO_INDEXES: BlindIndexes = {
 };
 
 /** A document's entries in one index, for each combination of its values in all fields. */
-export interface BlindEntries {
-  readonly index: BlindIndex;
+export interface DocumentEntries {
+  readonly index: IndexRow;
   /** Undefined for a deleted document. */
   readonly keys: IndexKeys | undefined;
-  /** In hex. A unique index enforces these, but not {@link ALWAYS}. */
+  /** In hex; only those of a unique index. None for a document with more combinations than an index has. */
   readonly tokens: readonly string[];
-  /** The document has more combinations than an index stores, and is a candidate of every search. */
-  readonly always: boolean;
 }
-
-/** A pseudo key for documents with too many keys for an index. */
-const ALWAYS = '';
 
 /** How long readers may use a run that was replaced, and how long the writing of one may pause. */
 const LEFT_S = 3_600;
@@ -85,28 +80,24 @@ FROM bundoc.heads AS h LEFT JOIN bundoc.indexes AS i ON i.project = h.project WH
 
 /** After this statement, every committing node must write entries. */
 export const CHANGED: Statement = {
-  name: 'bundoc-blind-indexes-changed-2',
+  name: 'bundoc-indexes-changed-1',
   text: 'UPDATE bundoc.heads SET index_version = $2 WHERE project = $1',
 };
 
-/** Reads the blind indexes of a project. @throws VersionUnknown, and those of the database. */
-export async function readBlindIndexes(
-  database: Queryable,
-  project: string,
-  rows: RowCipher,
-): Promise<BlindIndexes> {
+/** Reads the indexes of a project. @throws VersionUnknown, and those of the database. */
+export async function readIndexes(database: Queryable, project: string, rows: RowCipher): Promise<IndexRows> {
   const found = await database.query(ROWS, [project]);
-  const byCollection = new Map<string, BlindIndex[]>();
+  const byCollection = new Map<string, IndexRow[]>();
   const damaged = new Map<string, number[]>();
   const dropped: number[] = [];
   for (const row of found) {
-    const [, id, token, , , , , , , , isDropped] = row as unknown as IndexRow;
+    const [, id, token, , , , , , , , isDropped] = row as unknown as Columns;
     if (id === null) continue;
     if (isDropped) {
       dropped.push(id);
       continue;
     }
-    const index = indexOf(row as unknown as IndexRow, rows);
+    const index = indexOf(row as unknown as Columns, rows);
     if (index === undefined) {
       const hex = token.toString('hex');
       damaged.set(hex, [...(damaged.get(hex) ?? []), id]);
@@ -115,7 +106,7 @@ export async function readBlindIndexes(
   return { version: Number(found[0]?.[0] ?? 0), byCollection, dropped, damaged };
 }
 
-type IndexRow = readonly [
+type Columns = readonly [
   version: number,
   id: number | null,
   collection: Buffer,
@@ -140,12 +131,11 @@ interface SealedSpec {
   readonly name: string;
   readonly fields: readonly string[];
   readonly unique: boolean;
-  readonly blind: boolean;
   readonly rev: string;
 }
 
 /** Undefined for a row that was changed or combined from others. */
-function indexOf(row: IndexRow, rows: RowCipher): BlindIndex | undefined {
+function indexOf(row: Columns, rows: RowCipher): IndexRow | undefined {
   const [, id, token, keyVersion, sealed, since, builtTo, indexed, total, duplicates] = row;
   const [runsIndexed, pages, runsVersion, runsKeyVersion, hasLeftRuns] = row.slice(11) as [
     number | null,
@@ -156,12 +146,12 @@ function indexOf(row: IndexRow, rows: RowCipher): BlindIndex | undefined {
   ];
   const text = orUndefined(() => rows.openIndexSpec(Number(id), keyVersion, sealed));
   if (text === undefined) return undefined;
-  const { collection, name, fields, unique, blind, rev } = JSON.parse(text) as SealedSpec;
+  const { collection, name, fields, unique, rev } = JSON.parse(text) as SealedSpec;
   if (!rows.collectionToken(collection).equals(token)) return undefined;
   return {
     id: Number(id),
     collection,
-    spec: { name, fields, unique, blind },
+    spec: { name, fields, unique },
     paths: fields.map(pathOf),
     rev,
     since,
@@ -180,19 +170,14 @@ function indexOf(row: IndexRow, rows: RowCipher): BlindIndex | undefined {
 /** The text that is sealed for an index. */
 export function specText(collection: string, spec: IndexSpec, rev: string): string {
   const { name, fields, unique } = spec;
-  const sealed: SealedSpec = { collection, name, fields, unique, blind: hasTokens(spec), rev };
+  const sealed: SealedSpec = { collection, name, fields, unique, rev };
   return JSON.stringify(sealed);
 }
 
-/** Whether an index finds by tokens, too. */
-export function hasTokens({ unique, blind }: IndexSpec): boolean {
-  return unique || blind === true;
-}
-
 /** It is ready when it has all tokens, if it needs any, and all runs. */
-export function stateOf({ spec, duplicates, indexed, total, runsIndexed }: BlindIndex): IndexState {
+export function stateOf({ spec, duplicates, indexed, total, runsIndexed }: IndexRow): IndexState {
   const done = [
-    ...(hasTokens(spec) && duplicates === undefined ? [indexed] : []),
+    ...(spec.unique && duplicates === undefined ? [indexed] : []),
     ...(runsIndexed === undefined ? [] : [runsIndexed]),
   ];
   const [first] = done;
@@ -202,13 +187,8 @@ export function stateOf({ spec, duplicates, indexed, total, runsIndexed }: Blind
   return { state: 'duplicates', duplicates };
 }
 
-/** How lists may use ready indexes. */
-export function usableOf(ready: readonly BlindIndex[]): readonly UsableIndex[] {
-  return ready.map(({ spec: { name, fields } }) => ({ name, fields, isMultiple: true, isBlind: true }));
-}
-
 /** Whether it enforces uniqueness. */
-export function isEnforced({ spec, duplicates }: BlindIndex): boolean {
+export function isEnforced({ spec, duplicates }: IndexRow): boolean {
   return spec.unique && (duplicates ?? 0) === 0;
 }
 
@@ -222,35 +202,20 @@ export type PreparedKeys = ReadonlyMap<number, IndexKeys>;
  * @param prepared keys that are known already.
  */
 export function toEntries(
-  indexes: readonly BlindIndex[],
+  indexes: readonly IndexRow[],
   text: Buffer,
   rows: RowCipher,
   prepared?: PreparedKeys,
-): BlindEntries[] {
+): DocumentEntries[] {
   const isPrepared = indexes.every(({ id }) => prepared?.has(id) === true);
   const value = isPrepared ? null : readValue(text.toString());
   return indexes.map((index) => {
     const keys = prepared?.get(index.id) ?? indexKeysOf(index.paths, value);
-    const complete = hasTokens(index.spec) ? keys.complete : [];
-    return { index, keys, tokens: complete.map((key) => tokenOf(index, key, rows)), always: keys.tooMany };
+    const complete = index.spec.unique ? keys.complete : [];
+    return { index, keys, tokens: complete.map((key) => tokenOf(index, key, rows)) };
   });
 }
 
-/** All tokens of an entry, in hex. */
-export function tokensOf({ index, tokens, always }: BlindEntries, rows: RowCipher): readonly string[] {
-  return always && hasTokens(index.spec) ? [tokenOf(index, ALWAYS, rows)] : tokens;
-}
-
-/** The tokens to search for some keys, in hex. */
-export function searchedTokens(index: BlindIndex, keys: readonly string[], rows: RowCipher): string[] {
-  return [ALWAYS, ...keys].map((key) => tokenOf(index, key, rows));
-}
-
-/** The token of documents with too many keys for an index, in hex; equal ones mean nothing. */
-export function alwaysToken(index: BlindIndex, rows: RowCipher): string {
-  return tokenOf(index, ALWAYS, rows);
-}
-
-function tokenOf({ collection, spec: { fields } }: BlindIndex, key: string, rows: RowCipher): string {
+function tokenOf({ collection, spec: { fields } }: IndexRow, key: string, rows: RowCipher): string {
   return rows.indexToken(JSON.stringify([collection, ...fields]), key).toString('hex');
 }

@@ -20,20 +20,18 @@ import { retryUnavailable } from '../database/retry-unavailable.ts';
 import type { RowCipher } from '../rows/row-cipher.ts';
 import { orUndefined, ROW_COLUMNS, readStateRow } from '../rows/rows.ts';
 import {
-  type BlindIndex,
-  type BlindIndexes,
   CHANGED,
-  hasTokens,
+  type IndexRow,
+  type IndexRows,
   NO_INDEXES,
   type PreparedKeys,
-  readBlindIndexes,
+  readIndexes,
   specText,
   stateOf,
-  usableOf,
-} from './blind-index.ts';
-import { BlindIndexBuilder, type BlindIndexBuilderOptions } from './blind-index-builder.ts';
+} from './index-rows.ts';
 import { OrderedIndexes } from './ordered-indexes.ts';
 import { ORDER_SIZES, RunsWorker, type RunsWorkerOptions } from './runs-worker.ts';
+import { TokenBuilder, type TokenBuilderOptions } from './token-builder.ts';
 
 /** The definition of an index, and the number of documents it will have, under the project's lock. */
 const DEFINITION: Statement = {
@@ -49,7 +47,7 @@ const MAKE: Statement = {
   text: `INSERT INTO bundoc.indexes (project, id, collection, key_version, spec, since, total, duplicates) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
 };
 const DROP: Statement = {
-  name: 'bundoc-drop-blind-indexes-1',
+  name: 'bundoc-drop-indexes-1',
   text: 'UPDATE bundoc.indexes SET dropped = true WHERE project = $1 AND id = ANY ($2::bigint[])',
 };
 /** How often a tail is looked at while it grows. */
@@ -57,15 +55,8 @@ const LOOKS_OF_TAIL = 4;
 /** How often the indexes are read even if nobody has changed them, milliseconds. */
 const READ_EVERY_MS = 3_600_000;
 
-export interface BlindIndexingOptions
-  extends Omit<BlindIndexBuilderOptions, 'removeRuns'>,
-    RunsWorkerOptions {
+export interface IndexKeeperOptions extends Omit<TokenBuilderOptions, 'removeRuns'>, RunsWorkerOptions {
   readonly clock: Clock;
-}
-
-/** The same index with the same kinds of entries. */
-function isSame(a: IndexSpec, b: IndexSpec): boolean {
-  return isSameSpec(a, b) && hasTokens(a) === hasTokens(b);
 }
 
 interface Wanted {
@@ -74,60 +65,54 @@ interface Wanted {
 }
 
 /**
- * The blind indexes of a project, for which every node writes entries. They are rows, changed under the
+ * The indexes of a project, for which every node writes keys and tokens. They are rows, changed under the
  * project's lock, and versioned by `heads.index_version`. Each commit compares that version with the one its
  * node knows. So every commit after an index's creation has its entries, whichever node made it and whichever
- * definitions that node had read. Earlier documents get theirs from the {@link BlindIndexBuilder}.
+ * definitions that node had read. Earlier documents get theirs from the {@link TokenBuilder}.
  */
-export class BlindIndexing implements EngineIndexes {
-  readonly isBlind = true;
-  readonly #options: BlindIndexingOptions;
+export class IndexKeeper implements EngineIndexes {
+  readonly #options: IndexKeeperOptions;
   readonly #rows: RowCipher;
   readonly #wanted = new Map<string, Wanted>();
   readonly #prepared = new WeakMap<DocumentContent, PreparedKeys>();
   /** Writes since the tails of a collection were last looked at. Only of collections with indexes. */
   readonly #written = new Map<string, number>();
-  #known: BlindIndexes = NO_INDEXES;
+  #known: IndexRows = NO_INDEXES;
   /** When they were read. */
   #readMs = 0;
-  readonly #builder: BlindIndexBuilder;
+  readonly #builder: TokenBuilder;
   readonly #worker: RunsWorker;
   /** What answers know of the indexes' order. */
   readonly ordered: OrderedIndexes;
 
-  constructor(options: BlindIndexingOptions, rows: RowCipher) {
+  constructor(options: IndexKeeperOptions, rows: RowCipher) {
     this.#options = options;
     this.#rows = rows;
     this.#worker = new RunsWorker(options, rows);
     this.ordered = new OrderedIndexes(rows, this.#worker, options.orderSizes);
     const removeRuns = (id: number) => this.#worker.remove(id);
-    this.#builder = new BlindIndexBuilder({ ...options, removeRuns }, rows);
+    this.#builder = new TokenBuilder({ ...options, removeRuns }, rows);
   }
 
   /** Reads the current indexes. */
   async begin(): Promise<void> {
     const { database, project, clock } = this.#options;
     this.#readMs = clock.monotonic();
-    this.#known = await this.#retry(() => readBlindIndexes(database, project, this.#rows));
+    this.#known = await this.#retry(() => readIndexes(database, project, this.#rows));
     this.ordered.retain([...this.#known.byCollection.values()].flat());
   }
 
   /** The indexes that commits must write entries for. */
-  async asOf(version: number, transaction: Transaction): Promise<BlindIndexes> {
+  async asOf(version: number, transaction: Transaction): Promise<IndexRows> {
     if (version === this.#known.version) return this.#known;
-    const indexes = await readBlindIndexes(transaction, this.#options.project, this.#rows);
+    const indexes = await readIndexes(transaction, this.#options.project, this.#rows);
     this.#known = indexes;
     return indexes;
   }
 
   /** The indexes that answers may use. */
-  whole(collection: string): readonly BlindIndex[] {
+  whole(collection: string): readonly IndexRow[] {
     return this.#of(collection).filter((index) => this.ordered.isUsable(index));
-  }
-
-  /** The indexes that lists may use. */
-  ready(collection: string): readonly BlindIndex[] {
-    return this.#of(collection).filter(({ spec, duplicates }) => hasTokens(spec) && duplicates !== undefined);
   }
 
   async prepare(writes: readonly Write[], work: Work): Promise<void> {
@@ -174,13 +159,12 @@ export class BlindIndexing implements EngineIndexes {
   status(collection: string): readonly IndexStatus[] {
     return this.#of(collection).map((index) => {
       const { name, fields, unique } = index.spec;
-      const kind = hasTokens(index.spec) ? { unique, blind: true } : { unique };
-      return { name, fields, ...kind, bytes: index.bytes, ...stateOf(index) };
+      return { name, fields, unique, bytes: index.bytes, ...stateOf(index) };
     });
   }
 
   usable(collection: string): readonly UsableIndex[] {
-    return usableOf(this.ready(collection));
+    return this.whole(collection).map((index) => this.ordered.describe(index));
   }
 
   async built(): Promise<void> {
@@ -225,7 +209,7 @@ export class BlindIndexing implements EngineIndexes {
     );
   }
 
-  #of(collection: string): readonly BlindIndex[] {
+  #of(collection: string): readonly IndexRow[] {
     return this.#known.byCollection.get(collection) ?? [];
   }
 
@@ -243,10 +227,10 @@ export class BlindIndexing implements EngineIndexes {
   }
 
   /** An index with duplicates is rebuilt for a new definition. */
-  #isWanted({ collection, spec, duplicates, rev }: BlindIndex): boolean {
+  #isWanted({ collection, spec, duplicates, rev }: IndexRow): boolean {
     const wanted = this.#wantedOf(collection);
     if ((duplicates ?? 0) > 0 && rev !== wanted.rev) return false;
-    return wanted.specs.some((one) => isSame(one, spec));
+    return wanted.specs.some((one) => isSameSpec(one, spec));
   }
 
   /**
@@ -272,14 +256,14 @@ export class BlindIndexing implements EngineIndexes {
         ...present.filter((index) => !kept.includes(index)).map(({ id }) => id),
         ...(known.damaged.get(token.toString('hex')) ?? []),
       ];
-      const missing = specs.filter((spec) => !kept.some((index) => isSame(index.spec, spec)));
+      const missing = specs.filter((spec) => !kept.some((index) => isSameSpec(index.spec, spec)));
       if (dropped.length + missing.length === 0) return undefined;
       const [count] = await transaction.query(COUNT, [project, token]);
       let next = version + 1;
       for (const spec of missing) {
         const sealed = this.#rows.sealIndexSpec(next, specText(collection, spec, String(rev)));
         const total = Number(count?.[0] ?? 0);
-        const values = [token, this.#rows.version, sealed, seq, total, hasTokens(spec) ? null : 0];
+        const values = [token, this.#rows.version, sealed, seq, total, spec.unique ? null : 0];
         await transaction.query(MAKE, [project, next, ...values]);
         next++;
       }

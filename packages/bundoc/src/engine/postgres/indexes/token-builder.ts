@@ -4,19 +4,11 @@ import type { DocumentPage, ListedDocument, ListQuery } from '../../port/port.ts
 import type { Database, Row, Statement } from '../database/database.ts';
 import { lockOf } from '../rows/project-rows.ts';
 import type { RowCipher } from '../rows/row-cipher.ts';
-import {
-  alwaysToken,
-  type BlindEntries,
-  type BlindIndex,
-  type BlindIndexes,
-  CHANGED,
-  toEntries,
-  tokensOf,
-} from './blind-index.ts';
+import { CHANGED, type IndexRow, type IndexRows, toEntries } from './index-rows.ts';
 
 /** Changes nothing when another node was faster. */
 const ADVANCE: Statement = {
-  name: 'bundoc-advance-blind-indexes-1',
+  name: 'bundoc-advance-tokens-1',
   text: `
 UPDATE bundoc.indexes SET built_to = $4, indexed = indexed + $5
 WHERE project = $1 AND id = ANY ($2::bigint[]) AND built_to = $3 AND duplicates IS NULL AND NOT dropped RETURNING id`,
@@ -26,9 +18,9 @@ WHERE project = $1 AND id = ANY ($2::bigint[]) AND built_to = $3 AND duplicates 
  * from its commit.
  */
 const ADD: Statement = {
-  name: 'bundoc-add-blind-entries-1',
+  name: 'bundoc-add-tokens-1',
   text: `
-INSERT INTO bundoc.blind_entries (project, index_id, token, created_seq, name)
+INSERT INTO bundoc.index_tokens (project, index_id, token, created_seq, name)
 SELECT $1, r.index_id, r.token, d.created_seq, d.name
 FROM unnest($2::bigint[], $3::bytea[], $4::bytea[], $5::bytea[]) AS r(index_id, token, name, rev) CROSS JOIN LATERAL (
   SELECT created_seq, name, rev, deleted_ms FROM bundoc.documents WHERE project = $1 AND documents.name = r.name LIMIT 1
@@ -39,31 +31,31 @@ const DUPLICATES: Statement = {
   name: 'bundoc-duplicates-1',
   text: `
 WITH page AS (
-  SELECT token, created_seq, row_number() OVER w AS place, coalesce(lag(token) OVER w, $3) = token AND token <> $5 AS again FROM (
-    SELECT token, created_seq FROM bundoc.blind_entries
-    WHERE project = $1 AND index_id = $2 AND (token, created_seq) > ($3::bytea, $4::bigint) ORDER BY token, created_seq LIMIT $6
+  SELECT token, created_seq, row_number() OVER w AS place, coalesce(lag(token) OVER w, $3) = token AS again FROM (
+    SELECT token, created_seq FROM bundoc.index_tokens
+    WHERE project = $1 AND index_id = $2 AND (token, created_seq) > ($3::bytea, $4::bigint) ORDER BY token, created_seq LIMIT $5
   ) AS e WINDOW w AS (ORDER BY token, created_seq)
 )
 SELECT token, created_seq, (SELECT count(*) FROM page WHERE again) FROM page ORDER BY place DESC LIMIT 1`,
 };
 const JUDGE: Statement = {
-  name: 'bundoc-judge-blind-index-1',
+  name: 'bundoc-judge-index-1',
   text: `
 UPDATE bundoc.indexes SET duplicates = $3
 WHERE project = $1 AND id = $2 AND duplicates IS NULL AND NOT dropped RETURNING id`,
 };
 const REMOVE: Statement = {
-  name: 'bundoc-remove-blind-entries-1',
+  name: 'bundoc-remove-tokens-1',
   text: `
 WITH gone AS (
-  DELETE FROM bundoc.blind_entries WHERE ctid = ANY (ARRAY(
-    SELECT ctid FROM bundoc.blind_entries WHERE project = $1 AND index_id = $2 LIMIT $3
+  DELETE FROM bundoc.index_tokens WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM bundoc.index_tokens WHERE project = $1 AND index_id = $2 LIMIT $3
   )) RETURNING 1
 )
 SELECT count(*) FROM gone`,
 };
 const FORGET: Statement = {
-  name: 'bundoc-forget-blind-index-1',
+  name: 'bundoc-forget-index-1',
   text: 'DELETE FROM bundoc.indexes WHERE project = $1 AND id = $2 AND dropped',
 };
 
@@ -76,7 +68,7 @@ const ENTRIES_AT_ONCE = 2_000;
 /** Entries checked for duplicates at a time. */
 const DUPLICATES_PAGE = 20_000;
 
-export interface BlindIndexBuilderOptions {
+export interface TokenBuilderOptions {
   readonly project: string;
   readonly database: Database;
   readonly cipher: ProjectCipher;
@@ -89,13 +81,13 @@ export interface BlindIndexBuilderOptions {
 }
 
 /**
- * Builds the blind indexes of a project in the background. It reads documents older than an index in creation
- * order without the project's lock, and adds their entries under it unless they have changed. It removes the
- * entries of dropped indexes. Nodes share the work: one of them advances an index, and when it stops, another
- * continues.
+ * Gives unique indexes of a project their tokens in the background. It reads documents older than an index in
+ * creation order without the project's lock, and adds their tokens under it unless they have changed. It
+ * removes the tokens of dropped indexes. Nodes share the work: one of them advances an index, and when it
+ * stops, another continues.
  */
-export class BlindIndexBuilder {
-  readonly #options: BlindIndexBuilderOptions;
+export class TokenBuilder {
+  readonly #options: TokenBuilderOptions;
   readonly #rows: RowCipher;
   readonly #ownWork: OwnWork;
   /** The progress of builds at the last look: another node is working on those that have advanced since. */
@@ -103,7 +95,7 @@ export class BlindIndexBuilder {
   #work: Promise<void> | undefined;
   #stopped = false;
 
-  constructor(options: BlindIndexBuilderOptions, rows: RowCipher) {
+  constructor(options: TokenBuilderOptions, rows: RowCipher) {
     this.#options = options;
     this.#rows = rows;
     this.#ownWork = options.ownWork;
@@ -114,7 +106,7 @@ export class BlindIndexBuilder {
    *
    * @param done called when nothing is left.
    */
-  resume({ byCollection, dropped }: BlindIndexes, done: () => Promise<void>): void {
+  resume({ byCollection, dropped }: IndexRows, done: () => Promise<void>): void {
     const building = [...byCollection.values()].flat().filter(({ duplicates }) => duplicates === undefined);
     // An index that advanced without this node is being built by another one.
     const own = building.filter(({ id, builtTo }) => (this.#seen.get(id) ?? builtTo) === builtTo);
@@ -140,7 +132,7 @@ export class BlindIndexBuilder {
   }
 
   async #run(
-    building: readonly BlindIndex[],
+    building: readonly IndexRow[],
     dropped: readonly number[],
     done: () => Promise<void>,
   ): Promise<void> {
@@ -154,8 +146,8 @@ export class BlindIndexBuilder {
     if (!this.#stopped) await done();
   }
 
-  async #build(indexes: readonly BlindIndex[]): Promise<void> {
-    const { collection, since, builtTo } = indexes[0] as BlindIndex;
+  async #build(indexes: readonly IndexRow[]): Promise<void> {
+    const { collection, since, builtTo } = indexes[0] as IndexRow;
     using work = this.#ownWork('index');
     for (let after = builtTo; after < since; ) {
       if (this.#stopped) return;
@@ -181,7 +173,7 @@ export class BlindIndexBuilder {
    * two documents of a piece.
    */
   *#steps(
-    indexes: readonly BlindIndex[],
+    indexes: readonly IndexRow[],
     documents: readonly ListedDocument[],
     end: number,
   ): Generator<{ entries: readonly Entry[]; to: number; count: number } | undefined> {
@@ -191,7 +183,7 @@ export class BlindIndexBuilder {
       const ref = { collection: metadata._collection, id: metadata._id };
       const name = this.#options.cipher.fileName(ref);
       for (const of of toEntries(indexes, text, this.#rows))
-        entries.push(...this.#entriesOf(of, name, metadata._rev));
+        entries.push(...of.tokens.map((token) => ({ id: of.index.id, token, name, rev: metadata._rev })));
       count++;
       if (entries.length < ENTRIES_AT_ONCE || position === end) {
         yield undefined;
@@ -204,13 +196,9 @@ export class BlindIndexBuilder {
     yield { entries, to: end, count };
   }
 
-  #entriesOf(entries: BlindEntries, name: string, rev: string): Entry[] {
-    return tokensOf(entries, this.#rows).map((token) => ({ id: entries.index.id, token, name, rev }));
-  }
-
   /** Runs one build step. @returns false when another node was faster, or the indexes were dropped. */
   async #advance(
-    indexes: readonly BlindIndex[],
+    indexes: readonly IndexRow[],
     from: number,
     to: number,
     count: number,
@@ -235,7 +223,7 @@ export class BlindIndexBuilder {
    * An index is ready when it has all entries; a unique one also needs its duplicate check. New duplicates
    * cannot appear in the meantime, because it already refuses them.
    */
-  async #judge(index: BlindIndex): Promise<void> {
+  async #judge(index: IndexRow): Promise<void> {
     const { database, project } = this.#options;
     const duplicates = index.spec.unique ? await this.#duplicatesIn(index) : 0;
     if (duplicates === undefined) return;
@@ -250,12 +238,11 @@ export class BlindIndexBuilder {
   }
 
   /** Undefined when it was stopped. */
-  async #duplicatesIn(index: BlindIndex): Promise<number | undefined> {
+  async #duplicatesIn(index: IndexRow): Promise<number | undefined> {
     const { database, project } = this.#options;
-    const always = Buffer.from(alwaysToken(index, this.#rows), 'hex');
     let duplicates = 0;
     for (let after: readonly [Buffer, number] = [Buffer.alloc(0), 0]; !this.#stopped; ) {
-      const values = [project, index.id, ...after, always, DUPLICATES_PAGE];
+      const values = [project, index.id, ...after, DUPLICATES_PAGE];
       const [page] = await database.query(DUPLICATES, values);
       if (page === undefined) return duplicates;
       const [token, createdSeq, more] = page as unknown as [Buffer, number, number];

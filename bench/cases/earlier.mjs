@@ -1,0 +1,105 @@
+// Bundoc beside an earlier build of itself, for what a change may have made slower.
+
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { batchOf, documentOf, documents, fill, HOT_DOCUMENTS, hotPaths } from '../lib/documents.mjs';
+import { startPostgres } from '../lib/processes.mjs';
+import { say } from '../lib/report.mjs';
+import { COLLECTION, fillVaried, index } from './queries.mjs';
+
+const TURNS = 5;
+const VARIED = 10_000;
+const OWNERS = VARIED / 20;
+
+/**
+ * Rates of this build / of the build in `--earlier`, each in turns. Each has its own BunKMS, data folder and
+ * database. Both are built, and their files and documents are the same.
+ */
+export async function earlierTargets(bench) {
+  const { report, keep, directory, earlier, quick } = bench;
+  if (earlier === '') throw new Error('name the folder of a built checkout: --earlier <folder>');
+  await bench.bundoc.stop();
+  const { Installation } = await import(pathToFileURL(join(earlier, 'bench/lib/processes.mjs')).href);
+  const folder = join(directory, 'earlier');
+  mkdirSync(folder);
+  const before = await keep(Installation.start(folder));
+  for (const engine of ['files', 'PostgreSQL']) {
+    const nodes = [];
+    for (const installation of [bench.installation, before]) {
+      const postgres = engine === 'PostgreSQL' && (await keep(startPostgres(directory)));
+      if (postgres === undefined) break;
+      const env = postgres && { BUNDOC_STORAGE: `${postgres.connectionString}?sslmode=disable` };
+      nodes.push([await keep(installation.startBundoc(env || {})), installation]);
+    }
+    if (nodes.length < 2) {
+      report.note('PostgreSQL is **not installed** here.');
+      break;
+    }
+    say(`filling both, ${engine}`);
+    for (const [node, { token }] of nodes) await fillBoth(bench, node, token);
+    for (const [node, installation] of nodes) {
+      const admin = installation.issueToken('client', 'docs:read docs:write docs:admin');
+      await index(node.url, 'earlier-varied', admin);
+    }
+    const [[now, { token }], [base, { token: baseToken }]] = nodes;
+    for (const [name, load] of Object.entries(loads(quick ? 2 : 4))) {
+      const ratios = await report.pairs(
+        TURNS,
+        `${name}, ${engine}`,
+        [now, { ...load, token }],
+        [`${name}, ${engine}, earlier build`, base, { ...load, token: baseToken }],
+      );
+      report.target(`${name}, ${engine}: this build / the earlier`, ratios, 0.95, 'at least');
+    }
+    for (const [node] of nodes) await node.stop();
+  }
+  bench.bundoc = await keep(bench.installation.startBundoc());
+}
+
+async function fillBoth({ directory }, node, token) {
+  await fill({ directory, token }, node, 'earlier-hot', HOT_DOCUMENTS, documentOf(1_024));
+  await fill({ directory, token }, node, 'earlier-created', 1, documentOf(1_024));
+  await fillVaried(node.url, 'earlier-varied', VARIED, token);
+}
+
+function loads(seconds) {
+  const common = { connections: 64, seconds, steady: true };
+  const batch = batchOf(documentOf(1_024), 100);
+  const varied = COLLECTION('earlier-varied');
+  const owners = Array.from({ length: 500 }, (_, at) => ({ owner: `owner-${(at * 7_919) % OWNERS}` }));
+  const asked = (path, body) => ({ ...common, method: 'POST', paths: [`${varied}/${path}`], bodies: body });
+  return {
+    GET: { ...common, method: 'GET', paths: hotPaths('earlier-hot') },
+    create: { ...common, method: 'POST', body: documentOf(1_024), paths: documents('earlier-created') },
+    'batch of 100 creates': {
+      ...common,
+      method: 'POST',
+      body: batch,
+      paths: ['/v1/projects/earlier-created/batch'],
+      connections: 8,
+      kib: batch.length / 1_024,
+    },
+    'query of 20 by index': asked(
+      'query',
+      owners.map((where) => JSON.stringify({ where, limit: 20 })),
+    ),
+    'count by index': asked(
+      'count',
+      owners.map((where) => JSON.stringify({ where })),
+    ),
+    'count by a scan': { ...asked('count', ['{"where":{"done":true}}']), connections: 8 },
+    'list of 100': {
+      ...common,
+      method: 'GET',
+      paths: [`${documents('earlier-varied')[0]}?limit=100`],
+      connections: 16,
+    },
+    'page of 100 changes': {
+      ...common,
+      method: 'GET',
+      paths: ['/v1/projects/earlier-varied/changes?limit=100'],
+      connections: 16,
+    },
+  };
+}
