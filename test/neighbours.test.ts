@@ -18,7 +18,7 @@ describe('a neighbour gets no refusal, and no share stays held, during and after
 
   beforeAll(async () => {
     using _memory = vi.spyOn(process, 'constrainedMemory').mockReturnValue(MEMORY_BYTES);
-    installation = await Installation.start();
+    installation = await Installation.start({ http: {} });
     attacker = await installation.client(['attacker']);
     neighbour = await installation.client(['neighbour']);
     const documents = (collection: string) => `/v1/projects/attacker/collections/${collection}/documents`;

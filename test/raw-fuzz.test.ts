@@ -34,7 +34,7 @@ beforeAll(async () => {
   // The fuzzer reads and creates as fast as it can.
   const kmsEnvironment = { BUNKMS_READS_PER_TOKEN: '0', BUNKMS_CREATIONS_PER_TOKEN: '0' };
   installation = await Installation.start({ kmsEnvironment });
-  hurried = await Installation.start({ requestTimeoutMs: REQUEST_TIMEOUT_MS });
+  hurried = await Installation.start({ http: { requestTimeoutMs: REQUEST_TIMEOUT_MS } });
 });
 afterAll(async () => {
   await installation[Symbol.asyncDispose]();

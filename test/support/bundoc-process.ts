@@ -46,7 +46,8 @@ export async function startConfiguredBundoc(
   if (LONG) return startBundocProcess(environment);
   const destination = new Writable({ write: (_chunk, _encoding, done) => done() });
   const logger = createLogger({ service: 'bundoc', level: 'info', destination });
-  const running = await startBundoc(readConfig(variablesOf(environment)), { logger });
+  const http = { refusalDelayMs: 0 };
+  const running = await startBundoc(readConfig(variablesOf(environment)), { logger, http });
   await untilConfirmed(running.url);
   return { url: running.url, [Symbol.asyncDispose]: () => running.close() };
 }

@@ -117,7 +117,7 @@ export const PATIENT_BUNDOC = {
 /** Settings of both services in a test. */
 export type InstallationParts = Pick<
   BundocParts,
-  'clock' | 'checkTlsEveryMs' | 'checkGenerationEveryMs' | 'requestTimeoutMs' | 'wrapDisk'
+  'clock' | 'checkTlsEveryMs' | 'checkGenerationEveryMs' | 'http' | 'wrapDisk'
 > & {
   /** Variables for Bundoc. */
   readonly environment?: Readonly<Record<string, string>>;
@@ -173,7 +173,8 @@ export class Installation implements AsyncDisposable {
   #turns: TakingTurns | undefined;
 
   private constructor(parts: InstallationParts) {
-    this.#parts = parts;
+    // Tests cause refusals faster than clients may. `http: {}` has the times of the service.
+    this.#parts = { http: { refusalDelayMs: 0 }, ...parts };
   }
 
   /** Creates the installation and starts both services. */

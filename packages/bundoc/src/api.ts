@@ -6,7 +6,7 @@ import { defined } from '@bundoc/shared/contract/defined';
 import { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { allowOrigins } from '@bundoc/shared/http/cors';
 import { type HttpShares, poolsOf } from '@bundoc/shared/http/http-shares';
-import { createHttpServer, refuseOtherMethods } from '@bundoc/shared/http/server';
+import { createHttpServer, type HttpTimes, refuseOtherMethods } from '@bundoc/shared/http/server';
 import { registerMetricsRoute } from '@bundoc/shared/http/service-routes';
 import type { Logger } from '@bundoc/shared/logs/logger';
 import { readDocsLook } from '@bundoc/shared/openapi/docs-page';
@@ -83,7 +83,7 @@ export interface ApiParts {
   readonly id: string;
   readonly drain: Drain;
   readonly listenerTls: ReturnType<typeof openServerTls>;
-  readonly requestTimeoutMs: number | undefined;
+  readonly times: HttpTimes | undefined;
 }
 
 /** An alert counts refused deletions by their route. */
@@ -97,7 +97,7 @@ const REASONS: Readonly<Record<GenerationState, Readiness['reason']>> = {
 };
 /** Creates the API without listening. */
 export async function createApi(parts: ApiParts): Promise<FastifyInstance> {
-  const { config, clock, logger, metrics, limit, revoked, tokenKeys, drain, requestTimeoutMs } = parts;
+  const { config, clock, logger, metrics, limit, revoked, tokenKeys, drain, times } = parts;
   const { httpShares, listenerTls: tls } = parts;
   const app = createHttpServer({
     logger,
@@ -109,7 +109,7 @@ export async function createApi(parts: ApiParts): Promise<FastifyInstance> {
       if (error.code === 'disk_full') parts.disk.report(error);
       return undefined;
     },
-    ...defined({ requestTimeoutMs }),
+    ...times,
   });
   if (config.corsOrigins.length > 0) allowOrigins(app, config.corsOrigins);
   const auth = new BearerAuth({

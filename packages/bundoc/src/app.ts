@@ -2,6 +2,7 @@ import type { Pool } from '@bundoc/shared/admission/pool';
 import { reportWaits } from '@bundoc/shared/admission/wait-report';
 import { createHttpShares } from '@bundoc/shared/http/http-shares';
 import { listen } from '@bundoc/shared/http/listen';
+import type { HttpTimes } from '@bundoc/shared/http/server';
 import { createLogger, type Logger } from '@bundoc/shared/logs/logger';
 import { formatAddress } from '@bundoc/shared/postgres/address';
 import { Drain } from '@bundoc/shared/process/drain';
@@ -58,8 +59,8 @@ export interface BundocParts {
   readonly checkTlsEveryMs?: number;
   /** Interval between checks of the age of the storage's generation, milliseconds. */
   readonly checkGenerationEveryMs?: number;
-  /** Longest time to receive a whole request, milliseconds. */
-  readonly requestTimeoutMs?: number;
+  /** Times of the listener. */
+  readonly http?: HttpTimes;
 }
 
 export interface RunningBundoc extends RunningService {
@@ -149,11 +150,10 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   void generation.answered.then(() => tokenKeys.refresh());
 
   const drain = new Drain(config.drainMs);
-  const { requestTimeoutMs } = parts;
   const served = { generation, events, revoked, tokenKeys, deletion, feed, moves, id, drain };
   const composed = { ...ports, ...work, ...connected, ...kept, ...served };
   const disk = diskReport(config.storage.kind === 'files' ? config.dataDir : undefined, clock, logger);
-  const app = await createApi({ ...composed, config, disk, requestTimeoutMs });
+  const app = await createApi({ ...composed, config, disk, times: parts.http });
   stack.defer(() => app.close());
   const url = await listen(app, { host: config.host, port: config.port, prefix: 'BUNDOC_' });
   const facts = { url, version: VERSION, storage: storage.place, storageId: id, kmsUrl: config.kms.url };

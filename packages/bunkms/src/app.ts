@@ -1,5 +1,6 @@
 import { networkInterfaces } from 'node:os';
 import { listen } from '@bundoc/shared/http/listen';
+import type { HttpTimes } from '@bundoc/shared/http/server';
 import { createLogger, type Logger } from '@bundoc/shared/logs/logger';
 import { Drain } from '@bundoc/shared/process/drain';
 import type { RunningService } from '@bundoc/shared/process/lifecycle';
@@ -33,8 +34,8 @@ export interface BunkmsDependencies {
   readonly checkTlsEveryMs?: number;
   /** Interval between checks of the schema and of the chain, milliseconds. */
   readonly watchEveryMs?: number;
-  /** Longest time to receive a whole request, milliseconds. */
-  readonly requestTimeoutMs?: number;
+  /** Times of both listeners. */
+  readonly http?: HttpTimes;
   /** Opens the store; the service closes it. */
   readonly openStore?: (config: BunkmsConfig, logger: Logger) => Promise<KmsStore>;
 }
@@ -107,8 +108,7 @@ export async function startBunkms(
 
   const drain = new Drain(config.drainMs);
   const { publicKey } = state;
-  const { requestTimeoutMs } = dependencies;
-  const network = { drain, apiTls, internalTls, isPeer, publicKey, requestTimeoutMs };
+  const network = { drain, apiTls, internalTls, isPeer, publicKey, times: dependencies.http };
   const served = { ...ports, ...network, recorders, exports, services };
   const { api, internal } = await createListeners(served, opened);
 

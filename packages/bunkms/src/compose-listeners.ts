@@ -5,6 +5,7 @@ import { readSite } from '@bundoc/shared/console/site';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { Connections } from '@bundoc/shared/http/connection-limit';
 import { createHttpShares } from '@bundoc/shared/http/http-shares';
+import type { HttpTimes } from '@bundoc/shared/http/server';
 import { CountedLines } from '@bundoc/shared/logs/counted-lines';
 import type { Drain } from '@bundoc/shared/process/drain';
 import { VERSION } from '@bundoc/shared/process/version';
@@ -32,7 +33,7 @@ interface ListenerDeps extends ProblemDeps, Pick<ServiceDeps, 'config' | 'logger
   readonly drain: Drain;
   readonly apiTls: ServerTls | undefined;
   readonly internalTls: ServerTls | undefined;
-  readonly requestTimeoutMs: number | undefined;
+  readonly times: HttpTimes | undefined;
   /** Identifies peers of the internal network. */
   readonly isPeer: (address: string) => boolean;
 }
@@ -43,7 +44,7 @@ export async function createListeners(
   opened: AsyncDisposableStack,
 ): Promise<{ readonly api: FastifyInstance; readonly internal: FastifyInstance }> {
   const { config, clock, logger, metrics, services, trust, publicKey, drain } = deps;
-  const { apiTls, internalTls, requestTimeoutMs } = deps;
+  const { apiTls, internalTls, times } = deps;
   const isSealed = () => services === undefined || trust.isSealed;
   const gate = gateOf(services, trust);
   const shares = createHttpShares({ ...config.shares, clock });
@@ -68,7 +69,7 @@ export async function createListeners(
       faults: () => trust.publicFaults,
       clock,
     }),
-    requestTimeoutMs,
+    times,
   };
   const { onApiProblem, onInternalProblem } = problemHooks(deps);
   const api = opened.adopt(await createApiListener(listenerOptions, apiTls, onApiProblem), (app) =>

@@ -1,5 +1,6 @@
 import { rmSync } from 'node:fs';
 import { needs } from '@bundoc/shared/testing/programs';
+import { startInBackground } from '@bundoc/shared/testing/timing';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { CutConnection } from './support/cut-connection.ts';
 import { openEvents } from './support/events.ts';
@@ -197,11 +198,14 @@ describe('a node whose database hangs', needs('postgresql'), () => {
       expect((await kms.api('/ready')).status).toBe(200);
       cut.hang();
       expect((await kms.api('/health')).status).toBe(200);
+      const readiness = startInBackground(
+        expect.poll(async () => (await kms.api('/ready')).status).toBe(503),
+      );
       for (const answer of [keys.export('a-dek'), keys.create('b-dek')]) {
         const { status, headers } = await answer;
         expect([status, headers['retry-after']]).toEqual([503, expect.any(String)]);
       }
-      await expect.poll(async () => (await kms.api('/ready')).status).toBe(503);
+      await readiness;
       cut.resume();
       await expect.poll(async () => (await kms.api('/ready')).status).toBe(200);
       expect((await keys.export('a-dek')).status).toBe(200);

@@ -6,7 +6,7 @@ import type { AppError } from '@bundoc/shared/contract/app-error';
 import { defined } from '@bundoc/shared/contract/defined';
 import { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { createHttpShares, type HttpShares, poolsOf } from '@bundoc/shared/http/http-shares';
-import { createHttpServer, refuseOtherMethods } from '@bundoc/shared/http/server';
+import { createHttpServer, type HttpTimes, refuseOtherMethods } from '@bundoc/shared/http/server';
 import { registerMetricsRoute } from '@bundoc/shared/http/service-routes';
 import type { Logger } from '@bundoc/shared/logs/logger';
 import type { ServiceMetrics } from '@bundoc/shared/metrics/metrics';
@@ -54,8 +54,7 @@ export interface ListenerOptions {
   readonly shares?: HttpShares;
   readonly services: ServiceGate;
   readonly readiness: () => Promise<Readiness>;
-  /** Longest time to receive a whole request, milliseconds. */
-  readonly requestTimeoutMs?: number | undefined;
+  readonly times?: HttpTimes | undefined;
   /** Called for each connection. @returns false when it closed it. */
   readonly admit?: (socket: Socket) => boolean;
 }
@@ -98,7 +97,8 @@ async function createListener(
     onProblem,
     shares,
     drain: options.drain,
-    ...defined({ requestTimeoutMs: options.requestTimeoutMs, admit: options.admit }),
+    ...options.times,
+    ...defined({ admit: options.admit }),
   });
   app.decorateRequest('identity', null);
   metrics.measureRequests(app, listener, listener === 'internal' ? AWAITED : []);

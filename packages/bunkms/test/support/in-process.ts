@@ -27,7 +27,11 @@ export async function startConfigured(environment: Record<string, string>): Prom
     },
   });
   const logger = createLogger({ service: 'bunkms', level: 'info', destination });
-  const running = await startBunkms(readConfig(serverVariables(environment)), { logger });
+  const running = await startBunkms(readConfig(serverVariables(environment)), {
+    logger,
+    // Tests cause refusals faster than clients may.
+    http: { refusalDelayMs: 0 },
+  });
   return {
     apiUrl: running.apiUrl,
     internalUrl: running.internalUrl,

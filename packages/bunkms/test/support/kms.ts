@@ -125,6 +125,8 @@ export async function startKms(options: KmsOptions = {}): Promise<TestKms> {
     { ...configOf(dataDir, kek), ...options.config },
     {
       checkTlsEveryMs: 20,
+      // Tests cause refusals faster than clients may.
+      http: { refusalDelayMs: 0 },
       ...(options.watchEveryMs === undefined ? {} : { watchEveryMs: options.watchEveryMs }),
       clock,
       logger: createLogger({ service: 'bunkms', level: 'debug', destination }),

@@ -71,6 +71,9 @@ export interface HttpServerOptions {
   readonly admit?: ((socket: Socket) => boolean) | undefined;
 }
 
+/** The times that a test of a whole service may set. */
+export type HttpTimes = Pick<HttpServerOptions, 'requestTimeoutMs' | 'refusalDelayMs'>;
+
 /** How long an idle connection stays open, milliseconds. Proxies close theirs earlier. */
 export const KEEP_ALIVE_MS = 65_000;
 /** Longest time of a TLS handshake, milliseconds. */
