@@ -66,7 +66,7 @@ describe('the states of the consoles’ views', needs('chromium'), () => {
       await visitor.editor('Text of the document').waitFor();
 
       await visitor.replaceText('Text of the document', '{"title":');
-      await page.getByText('The JSON is incomplete.').waitFor();
+      await page.getByText('Invalid JSON: line 1, column 10: the text ends too early.').waitFor();
       await look('document-not-json');
       await visitor.replaceText('Text of the document', '{"title":"Mine"}');
       await page.getByText('Not saved yet.').waitFor();
