@@ -132,6 +132,11 @@ describe('the states of the consoles’ views', needs('chromium'), () => {
       await press('Run');
       await page.getByText('No document matches').waitFor();
       await look('query-none');
+      // A refusal shows no former answer as if it were its own.
+      await visitor.replaceText('Text of the request: Find', '{"where":{"amount":{"$nearby":1}}}');
+      await press('Run');
+      await page.getByRole('alert').waitFor();
+      expect(await page.getByText('No document matches').count()).toBe(0);
       await press('Aggregate');
       await visitor.replaceText(
         'Text of the request: Aggregate',
