@@ -66,7 +66,7 @@ describe('the states of the consoles’ views', needs('chromium'), () => {
       await visitor.editor('Text of the document').waitFor();
 
       await visitor.replaceText('Text of the document', '{"title":');
-      await page.getByText('The JSON is incomplete.').waitFor();
+      await page.getByText('Invalid JSON: line 1, column 10: the text ends too early.').waitFor();
       await look('document-not-json');
       await visitor.replaceText('Text of the document', '{"title":"Mine"}');
       await page.getByText('Not saved yet.').waitFor();
@@ -132,6 +132,11 @@ describe('the states of the consoles’ views', needs('chromium'), () => {
       await press('Run');
       await page.getByText('No document matches').waitFor();
       await look('query-none');
+      // A refusal shows no former answer as if it were its own.
+      await visitor.replaceText('Text of the request: Find', '{"where":{"amount":{"$nearby":1}}}');
+      await press('Run');
+      await page.getByRole('alert').waitFor();
+      expect(await page.getByText('No document matches').count()).toBe(0);
       await press('Aggregate');
       await visitor.replaceText(
         'Text of the request: Aggregate',

@@ -21,7 +21,7 @@ it('a restore in place of a removed folder ends its commits in the log, and thos
       .split('\n')
       .filter((line) => line !== '')
       .map((line) => JSON.parse(line) as Record<string, unknown>)
-      .filter(({ level, service }) => service === 'bundoc' && (level === 'warn' || level === 'error'));
+      .filter(({ msg }) => String(msg).includes('log/stuck'));
   const remove = (project: string) =>
     rmSync(join(installation.dataDir, 'projects', project), { recursive: true });
   const restart = async () => {
@@ -54,12 +54,18 @@ it('a restore in place of a removed folder ends its commits in the log, and thos
   await installation.stopBundoc();
   remove('removed');
   await restart();
-  expect(faults()).toEqual([
-    expect.objectContaining({
-      level: 'warn',
-      handles: [expect.stringMatching(/^[\da-f]{16}$/)],
-      msg: expect.stringContaining('commits of a project without a folder'),
-    }),
-  ]);
+  // One for each segment with commits of the folder.
+  const [first, ...others] = faults();
+  expect(first).toMatchObject({
+    level: 'warn',
+    handles: [expect.stringMatching(/^[\da-f]{16}$/)],
+    msg: expect.stringContaining('commits of a project without a folder'),
+  });
+  for (const { level, handles, msg } of others)
+    expect({ level, handles, msg }).toEqual({
+      level: first?.['level'],
+      handles: first?.['handles'],
+      msg: first?.['msg'],
+    });
   await installation.startBundoc();
 });

@@ -168,7 +168,7 @@ function Asked({ project, collection }: CollectionPath) {
         />
       ) : null}
       <Fault error={error} />
-      {answer === undefined ? null : (
+      {answer === undefined || error !== undefined ? null : (
         <Answered project={project} collection={collection} answer={answer} more={(next) => void ask(next)} />
       )}
     </>
