@@ -88,6 +88,26 @@ export function describeIndexes(name: string, make: () => Promise<IndexedProject
       expect(await Promise.all(ids)).toEqual([[], ['f'], ['a'], ['e']]);
     });
 
+    it('allows the documents of one commit to exchange values, and to hand them over, in any order', async () => {
+      const { store } = await start();
+      await store.define('notes', UNIQUE, NONE);
+      await store.commit(['a', 'b', 'c'].map((id) => put(id, `{"email":"${id}"}`)));
+      await Promise.all([
+        store.commit([put('a', '{"email":"b"}'), put('b', '{"email":"a"}')]),
+        // In the same frame: c takes what a has got, and a goes.
+        store.commit([put('c', '{"email":"b"}'), remove('a')]),
+      ]);
+      await store.commit([put('b', '{"email":["b","c"]}'), put('c', '{"email":"a"}')]);
+      await expect(
+        store.commit([put('b', '{"email":"a"}'), put('c', '{"email":["c","a"]}')]),
+      ).rejects.toMatchObject(violation);
+      await store.indexes?.built();
+      const ids = ['a', 'b', 'c'].map((value) => idsAt(store, `{"email":"${value}"}`));
+      expect(await Promise.all(ids)).toEqual([['c'], ['b'], ['b']]);
+      await expect(commitOne(store, put('d', '{"email":"c"}'))).rejects.toMatchObject(violation);
+      await commitOne(store, put('d', '{"email":"d"}'));
+    });
+
     it('enforces complete values, each element of an array separately, and exact numbers', async () => {
       const { store } = await start();
       await store.define(

@@ -12,15 +12,15 @@ interface Written {
   readonly holderOf: Map<string, string>;
 }
 
-/** One commit being planned. */
+/** One commit being planned. It takes effect at once, so its documents may exchange their keys. */
 export interface CommitUniqueness<I> {
-  /**
-   * Adds a document, in the order of writes, with all of its keys in the unique indexes of its collection.
-   *
-   * @throws AppError `unique_violation` when another document has one of the keys.
-   */
+  /** Adds a document, with all of its keys in the unique indexes of its collection. */
   write(id: string, keys: Iterable<readonly [I, readonly string[]]>): void;
-  /** Makes the commit visible to the later ones. Without it, the commit is undone. */
+  /**
+   * Makes the commit visible to the later ones. Without it, the commit is undone.
+   *
+   * @throws AppError `unique_violation` when two documents then have the same key.
+   */
   accept(): void;
 }
 
@@ -39,22 +39,31 @@ export class GroupUniqueness<I extends { readonly spec: IndexSpec }> {
   commit(): CommitUniqueness<I> {
     for (const undo of this.#undo.reverse()) undo();
     this.#undo = [];
+    const documents: (readonly [I, string])[] = [];
     return {
       write: (id, keys) => {
-        for (const [index, own] of keys) this.#write(index, id, own);
+        for (const [index, own] of keys) {
+          this.#release(index, id, own);
+          documents.push([index, id]);
+        }
       },
       accept: () => {
+        for (const [index, id] of documents) this.#hold(index, id);
         this.#undo = [];
       },
     };
   }
 
-  #write(index: I, id: string, own: readonly string[]): void {
+  /** The document gives its former keys up. */
+  #release(index: I, id: string, own: readonly string[]): void {
+    const { keysOf, holderOf } = this.#writtenIn(index);
+    for (const key of keysOf.get(id) ?? []) if (holderOf.get(key) === id) this.#set(holderOf, key, undefined);
+    this.#set(keysOf, id, own);
+  }
+
+  #hold(index: I, id: string): void {
     const written = this.#writtenIn(index);
-    for (const key of written.keysOf.get(id) ?? [])
-      if (written.holderOf.get(key) === id) this.#set(written.holderOf, key, undefined);
-    this.#set(written.keysOf, id, own);
-    for (const key of own) {
+    for (const key of written.keysOf.get(id) ?? []) {
       if (this.#hasOther(index, written, key, id))
         throw new AppError('unique_violation', {
           detail: `another document has the same values in the unique index ${JSON.stringify(index.spec.name)}`,
