@@ -264,6 +264,13 @@ describe('bundoc login', () => {
     expect([wrong.code, wrong.stderr]).toEqual([2, expect.stringMatching(/unauthenticated.*bundoc login/)]);
   });
 
+  it('says when a variable has a token that commands use before the stored one', async () => {
+    const args = ['login', '--url', installation.url, '--token-file', tokenFile()];
+    const { code, stderr } = await asUser(args, { BUNDOC_TOKEN: 'a.b.c' });
+    expect(code).toBe(0);
+    expect(stderr).toContain('BUNDOC_TOKEN is set, and commands use it before the profile: unset it');
+  });
+
   it('stores no token that the service refuses or that is for BunKMS', async () => {
     const before = readFileSync(profiles(), 'utf8');
     const revoked = `${token.slice(0, -8)}AAAAAAAA`;

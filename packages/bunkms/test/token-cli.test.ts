@@ -54,6 +54,16 @@ describe('bunkms token inspect', () => {
     expect([cut.code, cut.stderr]).toEqual([2, expect.stringContaining('cut off')]);
   });
 
+  it('exits with 1 for a token that has expired', async () => {
+    const [head, content = '', signature] = reader.split('.');
+    const claims = JSON.parse(Buffer.from(content, 'base64url').toString());
+    const earlier = Buffer.from(JSON.stringify({ ...claims, exp: claims.iat })).toString('base64url');
+    const text = [head, earlier, signature].join('.');
+    const { code, stdout, stderr } = await bunkms({}, 'token', 'inspect', text, '--json');
+    expect([code, JSON.parse(stdout).expired]).toEqual([1, true]);
+    expect(stderr).toContain('the token has expired: get a new one');
+  });
+
   it('checks the signature with the given keys, and exits with 1 for a bad one', async () => {
     const { x, kid } = await publicKey();
     const jwks = join(folder, 'jwks.json');
@@ -62,7 +72,10 @@ describe('bunkms token inspect', () => {
       JSON.stringify({ keys: [{ kty: 'OKP', crv: 'Ed25519', use: 'sig', alg: 'EdDSA', kid, x }] }),
     );
     const good = await bunkms({}, 'token', 'inspect', reader, '--jwks', jwks, '--json');
-    expect([good.code, JSON.parse(good.stdout)]).toMatchObject([0, { sub: 'ann', signature: 'good' }]);
+    expect([good.code, JSON.parse(good.stdout)]).toMatchObject([
+      0,
+      { sub: 'ann', signature: 'good', expired: false },
+    ]);
     const bad = await bunkms({}, 'token', 'inspect', `${reader.slice(0, -8)}AAAAAAAA`, '--jwks', jwks);
     expect([bad.code, bad.stderr]).toEqual([1, expect.stringContaining('the signature is bad')]);
   });

@@ -33,7 +33,8 @@ function isWithoutTls(error: unknown): boolean {
 
 const LOOK = '"bundoc doctor" looks for the cause';
 const REMEDIES: Readonly<Record<string, string>> = {
-  unauthenticated: '"bundoc token" says what the token is and until when; "bundoc login" keeps a new one',
+  unauthenticated:
+    '"bundoc token" says what the token is and until when; "bundoc login" keeps a new one, unless BUNDOC_TOKEN has this one',
   forbidden: '"bundoc token" says what the token may do',
   network_error: LOOK,
   deadline_exceeded: LOOK,

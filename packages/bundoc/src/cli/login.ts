@@ -63,6 +63,9 @@ async function login(environment: Environment, options: ServiceOptions): Promise
   if (!profile.success) throw new CommandError(`"${url}" is not an http or https URL`);
   await writeProfiles(environment, new Map([...(await readProfiles(environment)), [name, profile.data]]));
   console.error(`bundoc: profile "${name}" is for ${url}; it is in ${profilesFile(environment)}`);
+  for (const variable of ['BUNDOC_TOKEN', 'BUNDOC_TOKEN_FILE'])
+    if ((environment[variable] ?? '') !== '')
+      console.error(`bundoc: ${variable} is set, and commands use it before the profile: unset it`);
 }
 
 function givenToken(file = '-'): Promise<string> {

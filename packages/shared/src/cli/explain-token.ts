@@ -33,7 +33,7 @@ export interface InspectedToken {
  * Prints what a token says, without any request.
  *
  * @param options `jwks` is a file with the keys that BunKMS publishes at `/.well-known/jwks.json`.
- * @throws NotAToken; CommandError when its signature is checked and invalid.
+ * @throws NotAToken; CommandError when its signature is checked and invalid, or it has expired.
  */
 export async function printToken(
   text: string,
@@ -42,9 +42,12 @@ export async function printToken(
   const keys = options.jwks === undefined ? undefined : readKeySet(await readText(options.jwks));
   const inspected = inspectToken(text, keys);
   const { claims, kid, signature } = inspected;
-  print(options, { ...claims, kid, signature }, () => explainToken(inspected, Date.now()));
+  const nowMs = Date.now();
+  const expired = claims.exp * 1_000 <= nowMs;
+  print(options, { ...claims, kid, signature, expired }, () => explainToken(inspected, nowMs));
   if (keys !== undefined && signature !== 'good')
     throw new CommandError(`the signature is ${signature}: do not trust the token`, { exitCode: 1 });
+  if (expired) throw new CommandError('the token has expired: get a new one', { exitCode: 1 });
 }
 
 /**
