@@ -23,17 +23,20 @@ const PRUNED_AT_ONCE = 1_000;
 /** Sealed bytes after which one transaction re-seals no further document. */
 const RESEAL_BYTES_MAX = 4_194_304;
 
-/** Tombstones from before a time, and those before the last ones; one millisecond's go together. */
+/**
+ * Tombstones from before a time, and those before the last ones; one millisecond's go together. By place, not
+ * by name: a planner may compare each row of the project with each of the names.
+ */
 const PURGE: Statement = {
-  name: 'bundoc-purge-2',
+  name: 'bundoc-purge-3',
   text: `
 WITH gone AS (
-  DELETE FROM bundoc.documents WHERE project = $1 AND name IN (
-    SELECT name FROM bundoc.documents WHERE project = $1 AND deleted_ms > 0 AND deleted_ms < greatest($2, (
+  DELETE FROM bundoc.documents WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM bundoc.documents WHERE project = $1 AND deleted_ms > 0 AND deleted_ms < greatest($2, (
       SELECT deleted_ms + 1 FROM bundoc.documents WHERE project = $1 AND deleted_ms > 0
       ORDER BY deleted_ms DESC OFFSET $4 LIMIT 1
     )) ORDER BY deleted_ms LIMIT $3
-  ) RETURNING seq
+  )) RETURNING seq
 )
 UPDATE bundoc.heads SET purged_seq = greatest(purged_seq, (SELECT max(seq) FROM gone))
 WHERE project = $1 AND EXISTS (SELECT FROM gone) RETURNING (SELECT count(*) FROM gone)`,
