@@ -79,9 +79,10 @@ function contextOf(before: Before): Context {
     indexing: {
       commit: () => {
         if (commits++ === commitsMax) return undefined;
-        const { write, accept } = uniqueness.commit();
+        const { write, check, accept } = uniqueness.commit();
         return {
           write: ({ state }, value) => write(state.id, [[index, value === '' ? [] : [value]]]),
+          check,
           accept,
         };
       },
@@ -136,6 +137,12 @@ const text = (bytes: number) => JSON.stringify({ t: 'x'.repeat(bytes) });
 
 /** Each row: the guarantee, the state before, the commits, and their outcomes. */
 const TABLE: readonly [string, Before, readonly Commit[], readonly string[]][] = [
+  [
+    'a commit that is refused for a unique value uses up no quota',
+    { unique: { x: 'z' }, quota, usage: { documents: 1, bytes: 100 } },
+    [commit(put('a', '{"u":"x"}')), commit(put('b', '{"u":"y"}'))],
+    ['unique_violation', 'created'],
+  ],
   ['a document is created', {}, [commit(put('a', '{}'))], ['created']],
   ['a living document is replaced', { states: [living] }, [commit(put('a', '{}'))], ['replaced']],
   ['a deleted document is created again', { states: [gone] }, [commit(put('a', '{}'))], ['created']],

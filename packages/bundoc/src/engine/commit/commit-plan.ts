@@ -109,7 +109,7 @@ export interface PlanContext<C, E> {
 /** The indexes of a project while a group is planned. */
 export interface PlanIndexing<E> {
   /** Begins a commit. The previous commit counts only if it was accepted. Undefined ends the group. */
-  commit(): { write(write: PlannedWrite<E>, entries: E): void; accept(): void } | undefined;
+  commit(): { write(write: PlannedWrite<E>, entries: E): void; check(): void; accept(): void } | undefined;
   /**
    * All entries of a document in the indexes of its collection; undefined without indexes.
    *
@@ -210,6 +210,8 @@ class Planner<C extends Pick<WaitingCommit, 'writes' | 'options'>, E> {
       results.push(result);
     }
     if (seals > this.#sealsLeft) throw new AppError('key_exhausted');
+    // A refused commit counts for no quota.
+    indexed.check();
     this.#quota?.admit(added);
     indexed.accept();
     this.#sealsLeft -= seals;

@@ -16,11 +16,9 @@ interface Written {
 export interface CommitUniqueness<I> {
   /** Adds a document, with all of its keys in the unique indexes of its collection. */
   write(id: string, keys: Iterable<readonly [I, readonly string[]]>): void;
-  /**
-   * Makes the commit visible to the later ones. Without it, the commit is undone.
-   *
-   * @throws AppError `unique_violation` when two documents then have the same key.
-   */
+  /** @throws AppError `unique_violation` when two documents have the same key after all writes. */
+  check(): void;
+  /** Makes the checked commit visible to the later ones. Without it, the commit is undone. */
   accept(): void;
 }
 
@@ -47,8 +45,10 @@ export class GroupUniqueness<I extends { readonly spec: IndexSpec }> {
           documents.push([index, id]);
         }
       },
-      accept: () => {
+      check: () => {
         for (const [index, id] of documents) this.#hold(index, id);
+      },
+      accept: () => {
         this.#undo = [];
       },
     };

@@ -334,8 +334,8 @@ export function planIndexing(indexes: CollectionIndexes): PlanIndexing<DocumentK
   return {
     commit: () => {
       ofCommit = new CommitEntries();
-      const { write, accept } = uniqueness.commit();
-      return { write: ({ state }, keys) => write(state.id, enforced(keys)), accept };
+      const { write, check, accept } = uniqueness.commit();
+      return { write: ({ state }, keys) => write(state.id, enforced(keys)), check, accept };
     },
     entriesOf: (write, { state: { collection, id }, text }) => {
       const made =

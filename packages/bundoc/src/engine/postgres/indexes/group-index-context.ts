@@ -122,10 +122,11 @@ export class GroupIndexContext implements PlanIndexing<readonly DocumentEntries[
   commit() {
     if (this.#isCut || this.#entries > GROUP_ENTRIES_MAX) return undefined;
     this.#ofCommit = new CommitEntries();
-    const { write, accept } = this.#uniqueness.commit();
+    const { write, check, accept } = this.#uniqueness.commit();
     return {
       write: ({ fileName }: { readonly fileName: string }, entries: readonly DocumentEntries[]) =>
         write(fileName, enforcedEntries(entries)),
+      check,
       accept,
     };
   }
