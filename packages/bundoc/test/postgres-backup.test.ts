@@ -161,6 +161,7 @@ describe('backups of projects in PostgreSQL', needs('postgresql'), () => {
       projectsDirectory: ROOT,
       tmp: '/tmp',
       arrived: (handle) => engine.arrived(project.project, handle, source.cipher),
+      endOrphans: () => engine.endOrphans(project.project, source.cipher),
     });
     await closeEngine(other);
     expect((await verifyProject(await project.place(other), () => undefined)).findings).toEqual([]);

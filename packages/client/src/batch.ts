@@ -78,9 +78,7 @@ function operationText(operation: BatchOperation, at: number): string {
     members.push(
       `"${Array.isArray(operation.patch) ? 'json' : 'merge'}":${jsonOf(`${place}.patch`, operation.patch)}`,
     );
-  if ('ifMatch' in operation && operation.ifMatch !== undefined)
-    members.push(`"if_match":${JSON.stringify(operation.ifMatch)}`);
-  if ('ifNoneMatch' in operation && operation.ifNoneMatch !== undefined)
-    members.push(`"if_none_match":${JSON.stringify(operation.ifNoneMatch)}`);
+  if ('ifMatch' in operation) members.push(`"if_match":${JSON.stringify(operation.ifMatch)}`);
+  if ('ifNoneMatch' in operation) members.push(`"if_none_match":${JSON.stringify(operation.ifNoneMatch)}`);
   return `{${members.join(',')}}`;
 }

@@ -224,7 +224,7 @@ describe('an option that the service would refuse or never see', () => {
     await expect(call()).rejects.toThrow(`${given} (did you mean ${meant}?): unknown; known are `);
   });
 
-  const missing: Untyped[] = [undefined, null, '', 7];
+  const missing: Untyped[] = [undefined, null, '', ' ', 7];
   it.each<[string, string, (value: Untyped) => unknown]>([
     ['options.ifMatch', 'a revision', (ifMatch) => collection.put('a', {}, { ifMatch })],
     ['options.ifMatch', 'a revision', (ifMatch) => collection.patch('a', {}, { ifMatch })],
@@ -242,13 +242,18 @@ describe('an option that the service would refuse or never see', () => {
     'is refused as a condition without a value, which would change any revision: %s',
     async (place, wanted, call) => {
       for (const value of missing) {
-        const told = value === '' ? '""' : String(value);
+        const told = typeof value === 'string' ? JSON.stringify(value) : String(value);
         await expect(call(value)).rejects.toThrow(
           new TypeError(`${place}: ${told} is not ${wanted}; leave it out to write without a condition`),
         );
       }
     },
   );
+
+  it('is refused as ifNoneMatch unless it is "*"', async () => {
+    const call = async () => collection.put('a', {}, { ifNoneMatch: 'abc' as '*' });
+    await expect(call()).rejects.toThrow('options.ifNoneMatch: "abc" is not "*"');
+  });
 
   it('is refused without a suggestion when no name is similar', async () => {
     await expect(collection.get('a', { asof: 1 } as Untyped)).rejects.toThrow(

@@ -35,7 +35,8 @@ export function requireKnown(place: string, given: object, known: readonly strin
 function requireConditions(place: string, given: object): void {
   for (const [name, wanted] of Object.entries(CONDITIONS)) {
     const value = (given as Readonly<Record<string, unknown>>)[name];
-    if (name in given && (typeof value !== 'string' || value === ''))
+    const isRight = name === 'ifNoneMatch' ? value === '*' : typeof value === 'string' && value.trim() !== '';
+    if (Object.hasOwn(given, name) && !isRight)
       throw new TypeError(
         `${place}.${name}: ${shown(value)} is not ${wanted}; leave it out to write without a condition`,
       );

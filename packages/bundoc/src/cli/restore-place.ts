@@ -91,7 +91,8 @@ export function withRestorePlace<T>(
             setAside: join(dataDir, SET_ASIDE_FOLDER),
           });
           const arrived = (handle: string) => engine.arrived(project, handle, from.cipher);
-          const place = { projectsDirectory: projectsDir, tmp, disk, arrived };
+          const endOrphans = () => engine.endOrphans(project, from.cipher);
+          const place = { projectsDirectory: projectsDir, tmp, disk, arrived, endOrphans };
           return restoreProject({ ...from, ...place, clock, ...(onProgress && { onProgress }) });
         },
       }),

@@ -74,6 +74,7 @@ async function restore(project: CliProject, bytes: Buffer, disk: SimulatedDisk) 
       projectsDirectory: ROOT,
       tmp: '/tmp',
       arrived: (handle) => engine.arrived(project.project, handle, cipher),
+      endOrphans: () => engine.endOrphans(project.project, cipher),
     });
   } finally {
     if (!disk.crashed) await closeEngine(disk);

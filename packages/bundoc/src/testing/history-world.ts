@@ -156,6 +156,7 @@ export class HistoryWorld {
       projectsDirectory: ROOT,
       tmp: '/tmp',
       arrived: (handle) => engine.arrived(project, handle, cipher),
+      endOrphans: () => engine.endOrphans(project, cipher),
     });
   }
 

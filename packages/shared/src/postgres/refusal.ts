@@ -11,7 +11,9 @@ interface Remedies {
   readonly rights: string;
   readonly connections: string;
   readonly noTls: string;
+  readonly tls: string;
   readonly certificate: string;
+  readonly validity: string;
   readonly server: string;
 }
 
@@ -26,6 +28,8 @@ function remediesFor({ address, passwordFile, variable }: ConnectionPlace): Reme
     rights: `grant the role ${role} CONNECT on the database`,
     connections: `lower connections in ${variable}, or raise max_connections of the server`,
     noTls: `turn TLS on at the server, or, if the network is trusted, add sslmode=disable to ${variable}`,
+    tls: `the server wants TLS: remove sslmode=disable from ${variable}`,
+    validity: 'renew the certificate of the server, or correct the clock that is wrong',
     certificate: `name the authority of its certificate in ${service}_POSTGRES_CA_FILE, and the host in ${variable} as the certificate does`,
     server: 'the log of the server says why',
   };
@@ -44,7 +48,11 @@ const BY_MESSAGE: readonly (readonly [pattern: RegExp, remedy: keyof Remedies, m
   [/does not support SSL/, 'noTls', 'the server does not support TLS'],
 ];
 /** Codes of Node for certificates that it does not accept. */
-const OF_CERTIFICATES = /^(ERR_TLS_CERT_.*|CERT_.*|UNABLE_TO_.*|.*SELF_SIGNED.*)$/;
+const OF_CERTIFICATES =
+  /^(ERR_TLS_CERT_.*|CERT_.*|UNABLE_TO_.*|.*SELF_SIGNED.*|HOSTNAME_MISMATCH|INVALID_PURPOSE)$/;
+const OF_VALIDITY = /^CERT_(HAS_EXPIRED|NOT_YET_VALID)$/;
+/** A server that starts, stops or has a full disk says so, and is waited for. */
+const PASSING = /^57P|^53100$/;
 
 type ConnectionPlace = Pick<ConnectionSettings, 'address' | 'passwordFile' | 'variable'>;
 
@@ -66,7 +74,7 @@ export class ConnectionRefused extends StartRefused {
  * which never repeats a password.
  *
  * @param error of an attempt to connect.
- * @returns undefined when the server does not answer.
+ * @returns undefined when the server does not answer, or only for now.
  */
 export function refusalOf(error: unknown, place: ConnectionPlace): ConnectionRefused | undefined {
   const { code = '', message = '' } = Object(error) as { code?: string; message?: string };
@@ -77,8 +85,13 @@ export function refusalOf(error: unknown, place: ConnectionPlace): ConnectionRef
       remedies[remedy],
       { cause: error },
     );
-  if (error instanceof pg.DatabaseError) return refused(`${message} (${code})`, BY_STATE[code]);
-  if (OF_CERTIFICATES.test(code)) return refused(`${message} (${code})`, 'certificate');
+  if (error instanceof pg.DatabaseError) {
+    if (PASSING.test(code)) return undefined;
+    const remedy = code === '28000' && message.includes('no encryption') ? 'tls' : BY_STATE[code];
+    return refused(`${message} (${code})`, remedy);
+  }
+  if (OF_CERTIFICATES.test(code))
+    return refused(`${message} (${code})`, OF_VALIDITY.test(code) ? 'validity' : 'certificate');
   const [, remedy, meaning] = BY_MESSAGE.find(([pattern]) => pattern.test(message)) ?? [];
   return remedy === undefined ? undefined : refused(String(meaning), remedy);
 }

@@ -140,7 +140,7 @@ describe('the log is freed', () => {
     expect(await later.after('synced only').read('failing')).toBe('ab');
   });
 
-  it('the log keeps the parts of a removed folder until its project arrives again, whose key alone tells them', async () => {
+  it('the log keeps the parts of a removed folder until its project is complete again, whose key alone tells them', async () => {
     const before = new Process();
     for (const project of ['p', 'q']) await before.write(project, put('a', '{}'));
     const process = await before.restarted();
@@ -157,12 +157,26 @@ describe('the log is freed', () => {
       ['p', 0],
     ] as const) {
       await engine.arrived(project, randomBytes(8).toString('hex'), keys.of(project));
+      await engine.endOrphans(project, keys.of(project));
       expect([project, engine.stats.stuckHandles, process.namesIn('/log/stuck').length]).toEqual([
         project,
         left,
         left,
       ]);
     }
+  });
+
+  it('a folder that is put back after an interrupted restore of its project has all its commits', async () => {
+    const before = new Process();
+    await before.write('p', put('a', '{}'), put('b', '{}'));
+    const process = await before.restarted();
+    const { disk, keys } = process;
+    const moved = new Map(process.namesIn('/projects/p').map((path) => [path, disk.files().get(path)]));
+    for (const path of moved.keys()) disk.tamper(path, undefined);
+    await (await process.engine).arrived('p', randomBytes(8).toString('hex'), keys.of('p'));
+    const later = process.after('synced only');
+    for (const [path, content] of moved) later.disk.tamper(path, content);
+    expect(await later.read('p')).toBe('ab');
   });
 
   it('a start frees only parts whose catalogs it has made durable', async () => {

@@ -260,17 +260,23 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
   /**
    * Registers a project that arrived with a new handle, by an empty part in the log. So the log knows every
    * project, and frames that it lost before this part did not belong to the project. Handles of an
-   * interrupted arrival end, and those of a folder that is no longer there.
+   * interrupted arrival end.
    */
   async arrived(project: string, handle: string, keys: ProjectCipher): Promise<void> {
     await this.scanned;
-    const former = [...this.#projectOf].flatMap(([known, of]) =>
-      of === project && known !== handle ? [known] : [],
-    );
-    former.push(...(await findOrphans(this.#log, this.storageId, this.#projectOf, { project, keys })));
+    const former = [...this.#projectOf].filter(([known, of]) => of === project && known !== handle);
     this.#projectOf.set(handle, project);
     await writePart(this.#log, { handle, project, keys }, { kind: 'data', keyVersion: keys.version });
-    for (const known of former) await this.drop(project, known);
+    for (const [known] of former) await this.drop(project, known);
+  }
+
+  /**
+   * Ends handles of a former folder of the project, which is no longer there. Call it once another folder is
+   * complete in its place: until then, the former one may be put back.
+   */
+  async endOrphans(project: string, keys: ProjectCipher): Promise<void> {
+    const orphans = await findOrphans(this.#log, this.storageId, this.#projectOf, { project, keys });
+    for (const handle of orphans) await this.drop(project, handle);
   }
 
   /**

@@ -10,7 +10,8 @@ const TRIED_MAX = 1_000;
 
 /**
  * Handles that have parts of a project in the log, but no folder: somebody removed the folder, or moved it
- * out of the storage. Only the project's key says that the parts are its own.
+ * out of the storage. Only the project's key says that the parts are its own, in the version that sealed the
+ * newest of them.
  */
 export async function findOrphans(
   log: Log,
@@ -18,9 +19,10 @@ export async function findOrphans(
   projectOf: ReadonlyMap<string, string>,
   { project, keys }: { readonly project: string; readonly keys: PartKeys },
 ): Promise<string[]> {
-  const uncovered = [...log.handles].filter((handle) => log.isUncovered(handle));
-  const known = new Set(projectOf.keys());
-  const unknown = new Set([...uncovered, ...log.stuck.handles]).difference(known);
+  const unknown = new Set<string>();
+  for (const handle of log.handles)
+    if (!projectOf.has(handle) && log.isUncovered(handle)) unknown.add(handle);
+  for (const handle of log.stuck.handles) if (!projectOf.has(handle)) unknown.add(handle);
   const orphans: string[] = [];
   await using reader = log.reader();
   for (const handle of [...unknown].slice(0, TRIED_MAX)) {

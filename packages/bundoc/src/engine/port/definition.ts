@@ -29,7 +29,7 @@ export function contentOfDefinition(definition: CollectionDefinition): DocumentC
   return { bytes: Buffer.from(JSON.stringify(definition).slice(1, -1)), hasMembers: true };
 }
 
-/** Earlier builds stored further members of an index, which mean nothing now. */
+/** Earlier builds stored `blind` of an index, which means nothing now. */
 const storedSchema = collectionDefinitionSchema.extend({
   indexes: z.array(indexDefinitionSchema.strip()).default([]),
 });

@@ -102,7 +102,8 @@ export async function openPostgresStorage(
 /**
  * A database that projects are moved to. Creates the schema in an empty one, as a node would.
  *
- * @throws ConfigError; MoveFailed for the schema of another version; AppError `storage_unavailable`.
+ * @throws ConfigError; MoveFailed for the schema of another version, and for a server that refuses; AppError
+ *   `storage_unavailable`.
  */
 export async function openMoveTarget(
   config: PostgresConfig,
@@ -111,7 +112,8 @@ export async function openMoveTarget(
   await using stack = new AsyncDisposableStack();
   const database = stack.use(new Database({ ...config, logger }));
   await prepare(database, config, { clock, logger }).catch((error: unknown) => {
-    throw error instanceof SchemaMismatch ? new MoveFailed(error.message, { cause: error }) : error;
+    const known = error instanceof SchemaMismatch ? error : refusalIn(error);
+    throw known === undefined ? error : new MoveFailed(known.message, { cause: error });
   });
   const target = await moveTargetIn(database, clock);
   const open = stack.move();

@@ -22,6 +22,8 @@ export interface RestoreOptions extends RestoreSource {
   readonly tmp: string;
   /** Registers the project's new handle in the log. */
   readonly arrived: (handle: string) => Promise<void>;
+  /** Ends handles of a former folder of the project, which is gone. */
+  readonly endOrphans: () => Promise<void>;
 }
 
 /**
@@ -41,6 +43,7 @@ export async function restoreProject(options: RestoreOptions): Promise<BackupEnd
     projectsDirectory,
     tmp,
     arrived,
+    endOrphans,
     clock,
     onProgress = () => undefined,
   } = options;
@@ -69,6 +72,7 @@ export async function restoreProject(options: RestoreOptions): Promise<BackupEnd
   await writeProjectFile(disk, tmp, directory, file);
   await disk.remove(join(directory, RESTORING_FILE));
   await disk.syncDirectory(directory);
+  await endOrphans();
   return end;
 }
 
