@@ -82,7 +82,8 @@ export async function startStack(): Promise<Stack> {
       cert: await exec('bundoc', 'cat', '/var/lib/bundoc-tls/cert.pem'),
       key: await exec('bundoc', 'cat', '/var/lib/bundoc-tls/key.pem'),
     }),
-    token: (...args) => exec('bunkms', 'bunkms', 'token', 'issue', ...args),
+    // On a busy disk, the service may hold its database for longer than the command waits.
+    token: (...args) => eventually(() => exec('bunkms', 'bunkms', 'token', 'issue', ...args)),
     [Symbol.asyncDispose]: remove,
   };
   try {
