@@ -24,7 +24,6 @@ import { StorageGeneration } from './engine/identity/storage-generation.ts';
 import { watchTakeOvers } from './engine/lost-projects.ts';
 import { type SettleMove, settleMove } from './engine/moves/judge-move-mark.ts';
 import type { OnSetAside } from './engine/moves/set-aside.ts';
-import { openMoveTarget, openPostgresStorage, warnOfPlaintext } from './engine/postgres/index.ts';
 import type { EngineDeps, StorageEngine } from './engine/storage-engine.ts';
 import { BURST_S } from './http/processor-time.ts';
 import { KmsClient } from './kms/client.ts';
@@ -128,7 +127,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   const settleDoubt = () => generation.advance();
   const share = shares.deletions;
   const deletion = new ProjectDeletion({ ...kept, service, feed, clock, logger, settleDoubt, share });
-  const ends = moveEnds(storage, config, { clock, logger });
+  const ends = await moveEnds(storage, config, { clock, logger });
   const moves = new Moves({ ...kept, feed, logger, onSetAside, from, ends, share: shares.moves });
   stack.use(every(RESUME_EVERY_MS, () => void deletion.resume()));
   stack.use(generation);
@@ -328,9 +327,13 @@ function openKmsTls(
   return tls;
 }
 
+/** A hundred modules, which a service on files neither loads nor keeps in memory. */
+const postgresEngine = () => import('./engine/postgres/index.ts');
+
 /** What projects are moved from and to; undefined where the service moves none. */
-function moveEnds({ moveSource: source }: StorageEngine, { moveTo }: BundocConfig, ports: EngineDeps) {
+async function moveEnds({ moveSource: source }: StorageEngine, { moveTo }: BundocConfig, ports: EngineDeps) {
   if (moveTo === undefined) return undefined;
+  const { openMoveTarget, warnOfPlaintext } = await postgresEngine();
   warnOfPlaintext(moveTo, ports.logger);
   const target = { place: formatAddress(moveTo.address), open: () => openMoveTarget(moveTo, ports) };
   return source && { source, target };
@@ -345,7 +348,7 @@ async function openStorage(
   const storage =
     config.storage.kind === 'files'
       ? await openFileStorage(config, ports, wrapDisk)
-      : await openPostgresStorage(config.storage, ports);
+      : await (await postgresEngine()).openPostgresStorage(config.storage, ports);
   const identity = await storage.identity.read();
   // It has never asked BunKMS: if an operator expects projects here, the folder or the database is wrong.
   if (generationsOf(identity).length === 0)

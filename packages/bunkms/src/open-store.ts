@@ -1,7 +1,6 @@
 import { makeFolder } from '@bundoc/shared/files/make-folder';
 import { formatAddress } from '@bundoc/shared/postgres/address';
 import type { KmsStore } from './store/port.ts';
-import { openPostgresStore } from './store/postgres/postgres-store.ts';
 import type { PostgresSettings } from './store/postgres/settings.ts';
 import { openSqliteStore } from './store/sqlite/sqlite-store.ts';
 
@@ -38,11 +37,13 @@ export function placeOf({ storage, dataDir }: StoreLocation): string {
 }
 
 /** Opens the configured store. @throws AppError `storage_unavailable`, ConfigError. */
-export function openStore(
+export async function openStore(
   { storage, dataDir }: StoreLocation,
   { onCrash, warn }: StoreWatcher,
 ): Promise<KmsStore> {
   makeFolder(dataDir, 'BUNKMS_DATA_DIR');
   if (storage.kind === 'sqlite') return openSqliteStore({ dataDir, onCrash, deadlineMs: storage.deadlineMs });
+  // Fifty modules, which a service on SQLite neither loads nor keeps in memory.
+  const { openPostgresStore } = await import('./store/postgres/postgres-store.ts');
   return openPostgresStore({ settings: storage.settings, warn });
 }

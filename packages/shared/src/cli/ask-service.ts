@@ -1,8 +1,9 @@
 import { once } from 'node:events';
-import { request as httpRequest, type IncomingMessage } from 'node:http';
+import type { IncomingMessage } from 'node:http';
 import { request as httpsRequest } from 'node:https';
 import type { TLSSocket } from 'node:tls';
 import { parseJson } from '../json/parse-json.ts';
+import { request as httpRequest } from '../runtime/node-http.ts';
 
 /** The TLS material of a command's requests; PEM. */
 export interface Trust {

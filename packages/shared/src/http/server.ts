@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { createServer, type IncomingMessage, type Server, type ServerOptions } from 'node:http';
+import type { IncomingMessage, Server, ServerOptions } from 'node:http';
 import { createServer as createTlsServer } from 'node:https';
 import type { Socket } from 'node:net';
 import Fastify, {
@@ -18,6 +18,7 @@ import { rememberRoutes } from '../openapi/registered-routes.ts';
 import type { Drain } from '../process/drain.ts';
 import { callerNetwork } from '../runtime/addresses.ts';
 import { systemClock } from '../runtime/clock.ts';
+import { createServer } from '../runtime/node-http.ts';
 import { guardTls, type ServerTls, tlsOptionsOf } from '../tls/server-tls.ts';
 import { AllowedMethods } from './allowed-methods.ts';
 import { limitAnswers } from './answer-bytes.ts';

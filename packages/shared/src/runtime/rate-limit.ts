@@ -22,16 +22,16 @@ export class RateLimit {
   readonly #intervalMs: number;
   readonly #aheadMsMax: number;
   /**
-   * The theoretical arrival time of each caller: when its past actions end at an even pace. Without a limit
-   * there is nothing to remember, and a cache would reserve the memory of all its entries.
+   * The theoretical arrival time of each caller: when its past actions end at an even pace. It begins with the
+   * first caller, because a cache reserves the memory of all its entries: a service has a dozen limits, most
+   * of which nobody uses for long.
    */
-  readonly #dueMs: LRUCache<string, number> | undefined;
+  #dueMs: LRUCache<string, number> | undefined;
 
   constructor({ clock, perSecond, burst }: RateLimitOptions) {
     this.#clock = clock;
     this.#intervalMs = perSecond === 0 ? 0 : 1_000 / perSecond;
     this.#aheadMsMax = this.#intervalMs * (burst - 1);
-    this.#dueMs = perSecond === 0 ? undefined : new LRUCache({ max: REMEMBERED_MAX });
   }
 
   /**
@@ -45,8 +45,10 @@ export class RateLimit {
 
   /** Counts past actions, whether or not they exceed the limit. */
   charge(caller: string, times: number): void {
-    const dueMs = Math.max(this.#clock.monotonic(), this.#dueMs?.get(caller) ?? 0);
-    this.#dueMs?.set(caller, dueMs + times * this.#intervalMs);
+    if (this.#intervalMs === 0) return;
+    this.#dueMs ??= new LRUCache({ max: REMEMBERED_MAX });
+    const dueMs = Math.max(this.#clock.monotonic(), this.#dueMs.get(caller) ?? 0);
+    this.#dueMs.set(caller, dueMs + times * this.#intervalMs);
   }
 
   /** Milliseconds until the caller may act again; 0 or less for now. */
