@@ -114,6 +114,7 @@ const onPostgres = API.filter((name) => LONG || !API_IN_LONG.includes(name)).map
   (name) => `test/${name}.test.ts`,
 );
 
+const RESTORED = 'test/support/restored.ts';
 const TEMPORARY_FOLDER = 'test/support/temporary-folder.ts';
 /** Tests of running services. After each of them, nothing is held of what requests share. */
 const api = {
@@ -121,6 +122,7 @@ const api = {
   ...waiting,
   globalSetup: [TEMPORARY_FOLDER],
   setupFiles: [
+    RESTORED,
     'test/support/in-memory.ts',
     'test/support/holds.ts',
     'packages/shared/src/testing/reused-threads.ts',
@@ -155,7 +157,12 @@ export default defineConfig({
     sequence: { sequencer: LongestFirst },
     tags: [{ name: ON_POSTGRES, ...needs('postgresql') }],
     projects: [
-      ...projectsOf('unit', unitFiles, { ...patient, ...computing, sequence: { groupOrder: 0 } }),
+      ...projectsOf('unit', unitFiles, {
+        ...patient,
+        ...computing,
+        setupFiles: [RESTORED],
+        sequence: { groupOrder: 0 },
+      }),
       ...projectsOf('integration', ['packages/*/test/**/*.test.ts', 'test/*.test.ts'], api),
       ...projectsOf('postgres', onPostgres, { ...api, ...postgres }),
       ...projectsOf('between-others', betweenOthers, { ...api, provide: { otherProjects: 500 } }),

@@ -5,9 +5,13 @@ import { join } from 'node:path';
 import { DURATIONS } from './test-stages.mjs';
 
 export const UNITS = ['packages/*/src/**/*.test.ts', 'scripts/**/*.test.ts'];
-/** What a file changes for all that run in its process, or measures of all of them. */
+/**
+ * What a file changes for all that run in its process, or measures of all of them. Spies and fake timers are
+ * not among it: `restored.ts` takes them back after each test. A spy on the console is, since what runs
+ * commands in the process of a test keeps the console that it finds.
+ */
 const ALTERS =
-  /\bvi\.(?:mock|doMock|hoisted|spyOn|fn|stub\w+|useFakeTimers|setSystemTime|resetModules)\b|process\.env\[[^\]]*\] ?=|delete process\.env|process\.(?:on|once|chdir|exit|memoryUsage)\b/;
+  /\bvi\.(?:mock|doMock|hoisted|stub\w+|setSystemTime|resetModules)\b|\bvi\.spyOn\((?:console|process)\b|process\.env\[[^\]]*\] ?=|delete process\.env|process\.(?:on|once|chdir|exit|memoryUsage)\b/;
 
 /**
  * Files that leave their process as it was run `together`, in as many processes as run at a time. Each

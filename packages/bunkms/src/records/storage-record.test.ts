@@ -1,4 +1,4 @@
-import { TAKEN_OVER_MS_MAX } from '@bundoc/shared/contract/storages';
+import { TAKEN_OVER_MS_MAX } from '@bundoc/shared/contract/take-over-time';
 import { expect, it } from 'vitest';
 import { takeOverTime } from './storage-record.ts';
 

@@ -1,6 +1,6 @@
 import type { KeyObject } from 'node:crypto';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
-import { TAKEN_OVER_MS_MAX } from '@bundoc/shared/contract/storages';
+import { TAKEN_OVER_MS_MAX } from '@bundoc/shared/contract/take-over-time';
 import type { Caller } from './caller.ts';
 import { type AuditDraft, recordHash } from './chain.ts';
 

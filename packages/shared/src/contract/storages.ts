@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { auditReceiptSchema, keyNameSchema } from './keys.ts';
+import { TAKEN_OVER_MS_MAX } from './take-over-time.ts';
 
 /**
  * Storages of Bundoc as BunKMS knows them (`docs/keys.md`). A storage is a data folder or a database. It has
@@ -101,9 +102,6 @@ export const takeOverStorageSchema = z.strictObject({
   force: z.boolean().default(false),
 });
 export type TakeOverStorage = z.infer<typeof takeOverStorageSchema>;
-
-/** The year 2109. Bundoc derives positions of 48 bits from such times. */
-export const TAKEN_OVER_MS_MAX = 2 ** 42 - 2 ** 32;
 
 /** What BunKMS knows of a storage. */
 export const storageInfoSchema = z.object({

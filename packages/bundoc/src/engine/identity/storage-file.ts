@@ -1,10 +1,6 @@
 import { randomUUID } from 'node:crypto';
-import {
-  CANDIDATES_MAX,
-  generationSchema,
-  storageIdSchema,
-  TAKEN_OVER_MS_MAX,
-} from '@bundoc/shared/contract/storages';
+import { CANDIDATES_MAX, generationSchema, storageIdSchema } from '@bundoc/shared/contract/storages';
+import { TAKEN_OVER_MS_MAX } from '@bundoc/shared/contract/take-over-time';
 import { StartRefused } from '@bundoc/shared/process/lifecycle';
 import { z } from 'zod';
 

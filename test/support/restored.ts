@@ -1,0 +1,9 @@
+import { afterEach, vi } from 'vitest';
+
+// A file for `setupFiles`, where files of tests share a process: none leaves a spy or a fake clock to the next.
+// It runs after what a file itself does after a test.
+
+afterEach(() => {
+  vi.useRealTimers();
+  vi.restoreAllMocks();
+});
