@@ -115,18 +115,14 @@ const onPostgres = API.filter((name) => LONG || !API_IN_LONG.includes(name)).map
 );
 
 const RESTORED = 'test/support/restored.ts';
+const REUSED_THREADS = 'packages/shared/src/testing/reused-threads.ts';
 const TEMPORARY_FOLDER = 'test/support/temporary-folder.ts';
 /** Tests of running services. After each of them, nothing is held of what requests share. */
 const api = {
   ...patient,
   ...waiting,
   globalSetup: [TEMPORARY_FOLDER],
-  setupFiles: [
-    RESTORED,
-    'test/support/in-memory.ts',
-    'test/support/holds.ts',
-    'packages/shared/src/testing/reused-threads.ts',
-  ],
+  setupFiles: [RESTORED, 'test/support/in-memory.ts', 'test/support/holds.ts', REUSED_THREADS],
   sequence: { groupOrder: 1 },
 };
 const postgres = {
@@ -160,7 +156,7 @@ export default defineConfig({
       ...projectsOf('unit', unitFiles, {
         ...patient,
         ...computing,
-        setupFiles: [RESTORED],
+        setupFiles: [RESTORED, REUSED_THREADS],
         sequence: { groupOrder: 0 },
       }),
       ...projectsOf('integration', ['packages/*/test/**/*.test.ts', 'test/*.test.ts'], api),

@@ -23,12 +23,12 @@ import { call, PATIENT_BUNDOC } from './support/installation.ts';
 const SEED = Number(process.env['CLUSTER_SEED'] ?? randomInt(2 ** 31));
 const NODES = 3;
 const KMS_NODES = 2;
-const WORKERS = runs(5, 24);
+const WORKERS = runs(3, 24);
 /** Projects that are written to from the start. Each has a part of the documents. */
-const PROJECTS = runs(60, 200);
-const REGISTERS = runs(60, 200);
+const PROJECTS = runs(24, 200);
+const REGISTERS = runs(24, 200);
 const FAILOVERS = runs(1, 10);
-const PHASE_MS = runs(600, 1_000);
+const PHASE_MS = runs(400, 1_000);
 /** Projects that are created, each with its key, while a node of BunKMS is down. */
 const PROJECTS_MEANWHILE = 5;
 

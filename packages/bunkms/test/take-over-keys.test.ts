@@ -379,7 +379,7 @@ function givesAllKeys(
   });
 
   it('gives every key once in all, although the first run ends by kill -9', async () => {
-    const names = await createMany(runs(80, 200));
+    const names = await createMany(runs(40, 200));
     const variables = { ...(await environment()), NODE_ENV: 'test' };
     const args = ['storage', 'take-over', next.id, '--of', lost.id, '--confirm'];
     const child = spawnBunkms(variables, args);
@@ -395,7 +395,8 @@ function givesAllKeys(
     expect((await run('audit', 'verify')).code).toBe(0);
   });
 
-  it.each([30, 12])(
+  // Some records are there and some are not: where all are, `npm run test:long` looks as well.
+  it.each(LONG ? [30, 12] : [12])(
     'is in a restored store for each key whose record the copy of the chain has: %i of 30',
     async (given) => {
       const names = await createMany(30);
