@@ -1,6 +1,6 @@
 import { afterEach, vi } from 'vitest';
 
-// A file for `setupFiles`, where files of tests share a process: none leaves a spy or a fake clock to the next.
+// A file for `setupFiles`: files of tests share a process, and none leaves a spy or a fake clock to the next.
 // It runs after what a file itself does after a test.
 
 afterEach(() => {

@@ -22,9 +22,9 @@ export class RateLimit {
   readonly #intervalMs: number;
   readonly #aheadMsMax: number;
   /**
-   * The theoretical arrival time of each caller: when its past actions end at an even pace. It begins with the
-   * first caller, because a cache reserves the memory of all its entries: a service has a dozen limits, most
-   * of which nobody uses for long.
+   * The theoretical arrival time of each caller: when its past actions end at an even pace. It begins with
+   * the first caller, because a cache reserves the memory of all its entries: a service has a dozen limits,
+   * most of which nobody uses for long.
    */
   #dueMs: LRUCache<string, number> | undefined;
 
