@@ -50,7 +50,8 @@ describe('turns of the event loop', () => {
     arrive('one');
     arrive('other');
     arrive('one', 'second of one');
-    await nextTurn();
+    // On a busy machine a turn may begin fewer.
+    while (begun.length < AT_ONCE + 5) await nextTurn();
     expect(begun.slice(AT_ONCE, AT_ONCE + 5)).toEqual([
       ...[`flood ${AT_ONCE}`, 'one', 'other'],
       ...[`flood ${AT_ONCE + 1}`, 'second of one'],
