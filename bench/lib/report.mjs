@@ -87,7 +87,7 @@ export class Report {
     );
   }
 
-  /** Runs two loads in turns, each first in every other one. @returns the ratio of their rates for each turn. */
+  /** Runs two loads in turns, each first in every other one. @returns the ratios of their rates by turn. */
   async pairs(turns, name, [server, load], [baseName, baseServer, baseLoad]) {
     await this.measured('warm up', server, { ...load, seconds: 2 }, { silent: true });
     await this.measured('warm up', baseServer, { ...baseLoad, seconds: 2 }, { silent: true });

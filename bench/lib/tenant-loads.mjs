@@ -40,8 +40,8 @@ export async function costOfTenants({ report, tenants, most, seconds, goals }) {
 /**
  * Reads and writes over many tenants, relative to one tenant and to other servers.
  *
- * @param {object} setting with `goals.GET`, `goals.create` and so on, each `[[most, share], …]`: relative to one
- *   tenant's rate, for at most `most` tenants
+ * @param {object} setting with `goals.GET`, `goals.create` and so on, each `[[most, share], …]`: relative
+ *   to one tenant's rate, for at most `most` tenants
  * @param {string} suffix of the names of rows
  * @param {{ name: string, server: object, goals?: object, kinds?: string[] }[]} others servers with goals
  *   are measured in each turn, and Bundoc's rate is compared with theirs. Some only serve some kinds

@@ -29,10 +29,10 @@ export interface NextCount {
 
 /**
  * Counts this node's seals under a project's current key version. A transaction that writes sealed bytes
- * reads the count under the project's lock and writes the next one. A commit counts up to {@link RESERVED_MAX}
- * seals more, and the commits after it neither read nor write the count while these last. Seals of failed attempts
- * stay with this node until an attempt succeeds; if the node dies, those of one transaction are lost. A node
- * that closes the project has counted at most the reserved ones too many.
+ * reads the count under the project's lock and writes the next one. A commit counts up to
+ * {@link RESERVED_MAX} seals more, and the commits after it neither read nor write the count while these
+ * last. Seals of failed attempts stay with this node until an attempt succeeds; if the node dies, those of
+ * one transaction are lost. A node that closes the project has counted at most the reserved ones too many.
  *
  * The count is sealed under its version: nobody without the key can write one that makes a node request a
  * rotation.
@@ -53,7 +53,7 @@ export class SealCounter {
     this.#rows = rows;
   }
 
-  /** Number of seals that are counted already. A transaction with no more than these does without the count. */
+  /** Number of seals that are counted already. A transaction with no more does without the count. */
   get reserved(): number {
     return this.#reserved;
   }
