@@ -145,7 +145,7 @@ describe('bundoc query, changes, collections and projects', () => {
     const bad = await bundoc('query', 'lists', 'exact', '--where', '{n:1}');
     expect([bad.code, bad.stderr]).toEqual([
       2,
-      expect.stringMatching(/^bundoc: --where is not JSON: line 1, column \d+.*\n$/),
+      expect.stringMatching(/^bundoc: --where is not JSON, such as \{"done":true\}: line 1, column \d+.*\n$/),
     ]);
   });
 
