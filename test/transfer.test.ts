@@ -83,7 +83,7 @@ describe('bundoc import and export', () => {
     const stopped = await bundoc(['import', 'resumed', file('bad.ndjson'), '--collection', 'notes']);
     expect([stopped.code, stopped.stderr]).toEqual([
       2,
-      expect.stringMatching(/line 651 is not JSON: .* at column 2; 600 documents before it are written/),
+      expect.stringMatching(/line 651 is not JSON: column 2: .*; 600 documents before it are written/),
     ]);
     expect(existsSync(file('bad.ndjson.import-state'))).toBe(true);
     // The line is corrected in place, after the imported lines.

@@ -213,7 +213,7 @@ function refused(cause: unknown, { lines }: Batch): unknown {
   if (hasCode(cause, 'network_error', 'deadline_exceeded'))
     return new ConnectionLost(`connection lost at line ${lines[0]}`, { cause });
   const at = OPERATION.exec(message)?.[1];
-  const line = at === undefined ? undefined : lines[Number(at)];
+  const line = at === undefined && lines.length > 1 ? undefined : lines[Number(at ?? 0)];
   return new InvalidLine(
     line === undefined
       ? `lines ${lines[0]} to ${lines.at(-1)} were refused: ${message}`

@@ -65,7 +65,7 @@ export function addWait(program: Command, { access, ownUrl, ...service }: Waited
       const url = named ?? ownUrl();
       const parsed = URL.parse(url);
       if (parsed === null || !/^https?:$/.test(parsed.protocol))
-        throw new CommandError(`"${url}" is not an http or https URL`);
+        throw new CommandError(`"${url}" (${source}) is not an http or https URL`);
       const port = Number(parsed.port || (parsed.protocol === 'https:' ? 443 : 80));
       const ownPort = named === undefined ? port : undefined;
       const trust = caFile === undefined ? {} : { ca: await readText(caFile) };

@@ -7,7 +7,7 @@ import { auditReceiptSchema, keyNameSchema } from './keys.ts';
  * started. A key names the one storage that holds it.
  */
 
-export const storageIdSchema = z.uuid();
+export const storageIdSchema = z.uuid('must be the id of a storage, a UUID');
 export const generationSchema = z.uuid();
 
 /**
