@@ -78,7 +78,7 @@ export type Content<T> = T | JsonText;
  * A value as JSON.
  *
  * @param isCondition refuses `undefined`: a condition without it would match more.
- * @throws TypeError for NaN, Infinity, maps and sets, which would become `null` or `{}`, and for a BigInt.
+ * @throws TypeError for NaN, Infinity, maps and sets, which would become `null` or `{}`; for a BigInt.
  */
 export function jsonOf(place: string, value: unknown, isCondition = false): string {
   return JSON.stringify(value, (name, member: unknown) => {

@@ -77,8 +77,9 @@ export function addWait(program: Command, { access, ownUrl, ...service }: Waited
 
 /**
  * Waits until a service is ready, and prints on standard error why it is not: at once, when the reason
- * changes, and every 10 seconds. With `--pid`, it prints a reason that lasts for two seconds, and one of these processes must listen: an older service on the
- * same port is not taken for the one that was just started.
+ * changes, and every 10 seconds. With `--pid`, it prints a reason that lasts for two seconds, and one of
+ * these processes must listen: an older service on the same port is not taken for the one that was just
+ * started.
  *
  * @throws CommandError with exit code 1 when a process has ended, or the time is over.
  */
