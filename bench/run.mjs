@@ -15,6 +15,7 @@ import * as nodeCases from './cases/nodes.mjs';
 import * as postgresCases from './cases/postgres.mjs';
 import * as postgresTenantCases from './cases/postgres-tenants.mjs';
 import * as queryCases from './cases/queries.mjs';
+import * as stateCases from './cases/states.mjs';
 import * as tenantCases from './cases/tenants.mjs';
 import { documentOf, fill, HOT_DOCUMENTS } from './lib/documents.mjs';
 import { Installation, startPeer } from './lib/processes.mjs';
@@ -42,6 +43,7 @@ const CASES = [
   ['size', documentCases.sizes, 'always'],
   ['query', queryCases.queryTargets, 'always'],
   ['order', queryCases.orderTargets, 'all cases'],
+  ['states', stateCases.stateTargets, 'all cases'],
   ['neighbours', neighbourCases.neighboursTarget, 'by name'],
   ['earlier', earlierCases.earlierTargets, 'by name'],
   ['endurance', enduranceCases.enduranceTarget, 'by name'],
@@ -62,7 +64,7 @@ one run mean something. Writes bench/results/latest.{md,json} and prints the tab
           them costs up to 100 µs a new file: after other work that deletes files, give it a file system of its own
 --only    of ${CASES.map(([name]) => name).join(', ')}: some, joined by commas, in any mode
 --tenants of the case "tenants": their numbers, joined by commas; 1,64,600,10000 by default, with --quick up to 600
---engines of ${ENGINES.join(', ')}: those of the case "tenants", joined by commas; both by default
+--engines of ${ENGINES.join(', ')}: those of the cases "tenants" and "earlier", joined by commas; both by default
 --parts   of ${PARTS.join(', ')}: those of the case "tenants" that are measured, joined by commas; all by default
 --profiles  a folder for a profile of Bundoc's main thread in each load of the case "tenants", or attack of the case "neighbours"; rates are lower by it
 --attacks of the case "neighbours", which is measured by its name alone: ${Object.keys(neighbourCases.ATTACKS).join(', ')}; all by default
@@ -155,7 +157,7 @@ function namesOf(option) {
 }
 
 async function tenantsOfEngines(bench) {
-  for (const engine of namesOf(options.engines)) await TENANTS_OF[engine](bench);
+  for (const engine of bench.engines) await TENANTS_OF[engine](bench);
 }
 
 async function main() {
@@ -174,6 +176,7 @@ async function main() {
     bare,
     token,
     tenants: namesOf(options.tenants).map(Number),
+    engines: namesOf(options.engines),
     parts: namesOf(options.parts),
     attacks: namesOf(options.attacks),
     attackers: namesOf(options.attackers),

@@ -17,11 +17,17 @@ const GOALS = {
   GET: [
     [100, 0.9],
     [1_000, 0.85],
+    [2_000, 0.8],
     [Number.POSITIVE_INFINITY, 0.7],
   ],
   create: [
     [64, 0.8],
-    [1_000, 0.75],
+    [2_000, 0.7],
+    [Number.POSITIVE_INFINITY, 0.6],
+  ],
+  overwrite: [
+    [64, 0.8],
+    [2_000, 0.7],
     [Number.POSITIVE_INFINITY, 0.6],
   ],
   coldRead: 600,
@@ -101,7 +107,7 @@ async function makeTenants({ bench, report, tenants, most }) {
   await tenants.sayState(`After ${most} tenants were made`);
 }
 
-/** Reads and creates over many tenants, relative to one tenant, a bare server and PostgreSQL by hand. */
+/** Reads and writes over many tenants, relative to one tenant, a bare server and PostgreSQL by hand. */
 async function ratesBesideOthers(setting) {
   const { bench, report, tenants, most } = setting;
   await tenants.restart();
@@ -114,7 +120,7 @@ async function ratesBesideOthers(setting) {
     await fill(bench, byHand, ONE, HOT_DOCUMENTS, documentOf(1_024));
   }
   const others = [
-    { name: 'bare Fastify', server: bench.bare },
+    { name: 'bare Fastify', server: bench.bare, kinds: ['GET', 'create'] },
     ...(byHand === undefined ? [] : [{ name: `by hand on PostgreSQL ${postgres.version}`, server: byHand }]),
   ];
   await ratesOverTenants(setting, '', others);

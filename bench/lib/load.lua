@@ -14,10 +14,10 @@ function init()
     local file = io.open(plan.body, 'rb')
     body = file:read('*a')
     file:close()
-    headers['Content-Type'] = 'application/json'
+    headers['Content-Type'] = plan.type
   end
   if #plan.bodies > 0 then
-    headers['Content-Type'] = 'application/json'
+    headers['Content-Type'] = plan.type
   end
   at = -1 -- wrk asks for one request that it does not send.
   if plan.count > 0 then

@@ -28,6 +28,7 @@ export const generator = (() => {
  * @property {{ reads: string[], writes: string[], picks: number[] }} [mix] instead of a method and paths: a
  *   pick of 3 reads the third of `reads`, one of -3 PUTs the body to the third of `writes`; repeatedly
  * @property {Buffer} [body]
+ * @property {string} [type] the media type of the body; JSON by default
  * @property {string[]} [bodies] instead, ASCII: sent to the only path in turn, repeatedly
  * @property {string} token
  * @property {number} connections
@@ -40,6 +41,7 @@ export const generator = (() => {
  *   64 connections may wait for many turns
  */
 
+const JSON_TYPE = 'application/json';
 /** How long a steady load waits for its connections. */
 const CONNECT_MS = 200;
 
@@ -73,6 +75,7 @@ async function runWrk(
     mix,
     body,
     bodies = [],
+    type = JSON_TYPE,
     token,
     connections,
     seconds,
@@ -88,7 +91,7 @@ async function runWrk(
   if (mix !== undefined) writeFileSync(`${name}.picks`, mix.picks.join('\n'));
   writeFileSync(
     `${name}.lua`,
-    `return { token = ${quoted(token)}, method = ${quoted(method ?? '')}, prefix = ${quoted(prefix ?? '')}, suffix = ${quoted(suffix)}, ` +
+    `return { token = ${quoted(token)}, type = ${quoted(type)}, method = ${quoted(method ?? '')}, prefix = ${quoted(prefix ?? '')}, suffix = ${quoted(suffix)}, ` +
       `count = ${count ?? 0}, connections = ${connections}, wait_ms = ${waitMs}, body = ${quoted(body === undefined ? '' : `${name}.body`)}, ` +
       `paths = ${list(paths ?? [])}, bodies = ${list(bodies)}, ` +
       `reads = ${list(mix?.reads ?? [])}, writes = ${list(mix?.writes ?? [])}, picks = ${quoted(mix === undefined ? '' : `${name}.picks`)} }\n`,
@@ -138,6 +141,7 @@ async function runAutocannon({
   count,
   body,
   bodies = [],
+  type = JSON_TYPE,
   token,
   connections,
   seconds,
@@ -167,7 +171,7 @@ async function runAutocannon({
         setupRequest: next,
         headers: {
           authorization: `Bearer ${token}`,
-          ...(body === undefined && bodies.length === 0 ? {} : { 'content-type': 'application/json' }),
+          ...(body === undefined && bodies.length === 0 ? {} : { 'content-type': type }),
         },
         ...(body === undefined ? {} : { body }),
       },

@@ -87,14 +87,16 @@ export class Report {
     );
   }
 
-  /** Runs two loads in turns. @returns the ratio of their rates for each turn. */
+  /** Runs two loads in turns, each first in every other one. @returns the ratios of their rates by turn. */
   async pairs(turns, name, [server, load], [baseName, baseServer, baseLoad]) {
     await this.measured('warm up', server, { ...load, seconds: 2 }, { silent: true });
-    await this.measured('warm up', baseServer, { ...baseLoad, seconds: 1 }, { silent: true });
+    await this.measured('warm up', baseServer, { ...baseLoad, seconds: 2 }, { silent: true });
     const ratios = [];
     for (let turn = 0; turn < turns; turn++) {
+      const measureOwn = () => this.measured(name, server, load);
+      const early = turn % 2 === 0 ? undefined : await measureOwn();
       const base = await this.measured(baseName, baseServer, baseLoad);
-      const own = await this.measured(name, server, load);
+      const own = early ?? (await measureOwn());
       ratios.push(own.perSecond / base.perSecond);
     }
     return ratios;

@@ -2,6 +2,7 @@
 
 import { documents, hotPaths, quiet } from './documents.mjs';
 import { round } from './report.mjs';
+import { OVERWRITE, PATCH } from './tenants.mjs';
 
 /** A single tenant: a project with many documents. */
 export const ONE = 'tenant-one';
@@ -37,13 +38,13 @@ export async function costOfTenants({ report, tenants, most, seconds, goals }) {
 }
 
 /**
- * Reads and creates over many tenants, relative to one tenant and to other servers.
+ * Reads and writes over many tenants, relative to one tenant and to other servers.
  *
- * @param {object} setting with `goals.read` and `goals.create`, each `[[most, share], …]`: relative to one
- *   tenant's rate, for at most `most` tenants
+ * @param {object} setting with `goals.GET`, `goals.create` and so on, each `[[most, share], …]`: relative
+ *   to one tenant's rate, for at most `most` tenants
  * @param {string} suffix of the names of rows
- * @param {{ name: string, server: object, goals?: object }[]} others servers with goals are measured in
- *   each turn, and Bundoc's rate is compared with theirs
+ * @param {{ name: string, server: object, goals?: object, kinds?: string[] }[]} others servers with goals
+ *   are measured in each turn, and Bundoc's rate is compared with theirs. Some only serve some kinds
  */
 export async function ratesOverTenants(setting, suffix, others) {
   const { tenants, steps, seconds, goals } = setting;
@@ -52,10 +53,13 @@ export async function ratesOverTenants(setting, suffix, others) {
   for (const [kind, one, loadOf] of [
     ['GET', oneRead, (count) => tenants.reads(count, seconds)],
     ['create', oneCreate, (count) => tenants.creates(count, seconds)],
+    ['overwrite', { ...oneRead, ...OVERWRITE }, (count) => tenants.overwrites(count, seconds)],
+    ['patch', { ...oneRead, ...PATCH }, (count) => tenants.patches(count, seconds)],
   ]) {
     await tenants.measured(`${kind}, warm up`, { ...one, seconds: 2 }, { silent: true });
     const ofOthers = [];
-    for (const { name, server, goals: against } of others) {
+    for (const { name, server, goals: against, kinds } of others) {
+      if (kinds?.includes(kind) === false) continue;
       const row = await tenants.measured(`${name}: ${kind}, 1 tenant`, one, { server });
       ofOthers.push({ name, server, oneRate: row.perSecond, against: against?.[kind] });
     }

@@ -12,6 +12,13 @@ const PREFIX = '/v1/projects/tenant-';
 const COLLECTION = '/collections/notes/documents';
 const DOCUMENT = `${COLLECTION}/d1`;
 const BODY = documentOf(1_024);
+/** Writes to documents that are there. */
+export const OVERWRITE = { method: 'PUT', body: BODY };
+export const PATCH = {
+  method: 'PATCH',
+  body: Buffer.from('{"priority":4}'),
+  type: 'application/merge-patch+json',
+};
 /** How long a request may wait when thousands of tenants are opened or created. */
 const PATIENCE_S = 60;
 /** Maximum retries to create tenants. */
@@ -128,9 +135,17 @@ export class Tenants {
     });
   }
 
-  /** The load of readers, and of writers, of the first tenants. */
+  /** The loads of readers, and of writers, of the first tenants. */
   reads(count, seconds) {
     return { method: 'GET', paths: documentPaths(count), seconds };
+  }
+
+  overwrites(count, seconds) {
+    return { ...OVERWRITE, paths: documentPaths(count), seconds };
+  }
+
+  patches(count, seconds) {
+    return { ...PATCH, paths: documentPaths(count), seconds };
   }
 
   creates(count, seconds) {

@@ -14,8 +14,10 @@ const app = Fastify({ bodyLimit: 1_048_576 });
 if (mode === 'bare') bare();
 else {
   app.removeAllContentTypeParsers();
-  app.addContentTypeParser('application/json', { parseAs: 'buffer' }, (_request, body, done) =>
-    done(null, body),
+  app.addContentTypeParser(
+    ['application/json', 'application/merge-patch+json'],
+    { parseAs: 'buffer' },
+    (_request, body, done) => done(null, body),
   );
   const { openStore } = await import(mode === 'simple' ? './simple-store.mjs' : './postgres-store.mjs');
   serve(await openStore(place));
@@ -53,6 +55,13 @@ function serve(store) {
   });
   app.put(`${documentsPath}/:id`, async (request) => {
     await store.put(request.params, request.body);
+    return { _id: request.params.id };
+  });
+  app.patch(`${documentsPath}/:id`, async (request) => {
+    const patch = JSON.parse(request.body);
+    await store.patch(request.params, (text) =>
+      Buffer.from(JSON.stringify({ ...JSON.parse(text), ...patch })),
+    );
     return { _id: request.params.id };
   });
   app.post('/fill', async (request) => {

@@ -56,6 +56,27 @@ export async function openStore(connectionString) {
         values: [name, seal(key, text, aadOf('bench/doc/v1', name.toString('hex')))],
       });
     },
+    /** @param change makes the new text of the old one */
+    async patch(ref, change) {
+      const name = nameOf(ref);
+      const client = await pool.connect();
+      try {
+        await client.query('BEGIN');
+        const { rows } = await client.query({
+          name: 'lock',
+          text: 'SELECT sealed FROM documents WHERE name = $1 FOR UPDATE',
+          values: [name],
+        });
+        await client.query({
+          name: 'set',
+          text: 'UPDATE documents SET sealed = $2 WHERE name = $1',
+          values: [name, sealedOf(name, change(opened(name, rows[0].sealed)))],
+        });
+        await client.query('COMMIT');
+      } finally {
+        client.release();
+      }
+    },
     async get(ref) {
       const name = nameOf(ref);
       const { rows } = await pool.query({

@@ -3,6 +3,7 @@ import { needs } from '@bundoc/shared/testing/programs';
 import { startInBackground } from '@bundoc/shared/testing/timing';
 import { describe, expect, it } from 'vitest';
 import { OutcomeUnknown } from '../src/engine/port/errors.ts';
+import { SEAL_LIMITS } from '../src/engine/port/seal-budget.ts';
 import { GroupCommitter } from '../src/engine/postgres/commit/group-commit.ts';
 import { openTestDatabase } from '../src/testing/postgres-project.ts';
 import { commitOne, put, ref } from '../src/testing/writes.ts';
@@ -48,7 +49,9 @@ describe('commits of many projects on PostgreSQL', needs('postgresql'), () => {
   });
 
   it('are refused separately where a row was tampered with', async () => {
-    const { stores, names } = await nodeOf(4);
+    // Each commit that seals reads the count.
+    const sealLimits = { ...SEAL_LIMITS, reserve: 0 };
+    const { stores, names } = await nodeOf(4, { project: { sealLimits } });
     await writeEach(stores, 'a');
     await sql(`UPDATE bundoc.collections SET documents = 9223372036854775807 WHERE project = '${nth(names, 3)}';
                UPDATE bundoc.key_versions SET seals = set_byte(seals, 20, get_byte(seals, 20) # 1)
@@ -84,6 +87,37 @@ describe('commits of many projects on PostgreSQL', needs('postgresql'), () => {
       const again = await Promise.all(stores.map((store) => store.position()));
       expect(again).toEqual([1, 1, 0, 1, 1]);
       await closeAll();
+    });
+
+    it('hold up nobody else while a statement of it stalls', async () => {
+      await using hasty = openTestDatabase(server.urlOf('bundoc'), {
+        connectionsMax: 16,
+        statementTimeoutMs: 300_000,
+      });
+      const { stores, names } = await nodeOf(12, { on: hasty });
+      await withTrigger(nth(names, 2), 'PERFORM pg_sleep(600)', async () => {
+        let isStalled = true;
+        const stalled = writeEach(stores.slice(0, 10), 'a').finally(() => {
+          isStalled = false;
+        });
+        await expect
+          .poll(async () => {
+            const [rows] = await database.run(
+              "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'",
+            );
+            return Number(rows?.[0]?.[0]);
+          })
+          .toBe(1);
+        expect(codesOf(await writeEach(stores.slice(10), 'a'))).toEqual(['ok', 'ok']);
+        expect(isStalled).toBe(true);
+        await expect
+          .poll(async () => {
+            await sql("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'");
+            return isStalled;
+          })
+          .toBe(false);
+        expect(codesOf(await stalled).filter((code) => code === 'ok')).toHaveLength(9);
+      });
     });
 
     it('run the failed one alone for a minute, and then together again', async () => {

@@ -152,6 +152,41 @@ describe('PostgreSQL', needs('postgresql'), () => {
       await expect(commitOne(last, put('a', '{}'))).rejects.toMatchObject({ code: 'key_exhausted' });
     });
 
+    it('counts seals in advance, so that most commits neither read nor write the count', async () => {
+      const project = await newProject({ sealLimits: { rotateAt: 100, max: 200, reserve: 3 } });
+      const store = await project.open(database);
+      const counts = new Set<string>();
+      for (let n = 0; n < 8; n++) {
+        await commitOne(store, put('a', `{"n":${n}}`));
+        counts.add(await countOf(project.project));
+      }
+      expect(counts.size).toBe(2);
+      // One that seals more than are left counts again, and a deletion seals nothing.
+      await store.commit([put('b', '{}'), put('c', '{}')]);
+      counts.add(await countOf(project.project));
+      await commitOne(store, remove('a'));
+      counts.add(await countOf(project.project));
+      expect(counts.size).toBe(3);
+    });
+
+    it('seals no more than the maximum, however many nodes count in advance and die', async () => {
+      const project = await newProject({ sealLimits: { rotateAt: 1_000, max: 100, reserve: 7 } });
+      let sealed = 0;
+      const until = async (left: number) => {
+        const node = await project.open(database);
+        for (; left > 0; left--) {
+          await commitOne(node, put('a', '{}'));
+          sealed++;
+        }
+      };
+      const outcomes = await Promise.allSettled(Array.from({ length: 20 }, (_, at) => until(at + 1)));
+      const refused = outcomes.filter(({ status }) => status === 'rejected');
+      expect(refused.length).toBeGreaterThan(0);
+      for (const one of refused) expect(one).toMatchObject({ reason: { code: 'key_exhausted' } });
+      expect(sealed).toBeLessThanOrEqual(100);
+      expect(sealed).toBeGreaterThanOrEqual(100 - 20 * 7);
+    });
+
     it('counts the seals of a failed transaction with the next one', async () => {
       const project = await newProject({ sealLimits: { rotateAt: 100, max: 5 } });
       const store = await project.open(database);
@@ -178,6 +213,11 @@ describe('PostgreSQL', needs('postgresql'), () => {
     });
   });
 });
+
+async function countOf(project: string): Promise<string> {
+  const [rows] = await database.run(`SELECT seals FROM bundoc.key_versions WHERE project = '${project}'`);
+  return String((rows?.[0]?.[0] as Buffer | undefined)?.toString('hex'));
+}
 
 /** The same database, which runs `action` before each transaction. */
 function beforeTransactions(database: Database, action: () => Promise<unknown>): Database {

@@ -5,7 +5,7 @@ import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
 import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 import { type DekVersion, ProjectCipher } from '../crypto/project-cipher.ts';
 import type { Quota } from '../engine/commit/quota.ts';
-import { SEAL_LIMITS } from '../engine/port/seal-budget.ts';
+import { SEAL_LIMITS, type SealLimits } from '../engine/port/seal-budget.ts';
 import { GroupCommitter } from '../engine/postgres/commit/group-commit.ts';
 import type { CommitChannel } from '../engine/postgres/commit-polls.ts';
 import { Database, type DatabaseOptions } from '../engine/postgres/database/database.ts';
@@ -57,7 +57,8 @@ export class PostgresProject {
     project: string,
     options: {
       readonly clock?: Clock;
-      readonly sealLimits?: PostgresStoreOptions['sealLimits'];
+      /** Without `reserve`, every commit that seals writes the count. */
+      readonly sealLimits?: Pick<SealLimits, 'rotateAt' | 'max'> & Partial<SealLimits>;
       readonly quota?: Quota;
       readonly orderSizes?: PostgresStoreOptions['orderSizes'];
     } = {},
@@ -66,7 +67,7 @@ export class PostgresProject {
     this.quota = options.quota;
     this.orderSizes = options.orderSizes;
     this.clock = options.clock ?? systemClock;
-    this.sealLimits = options.sealLimits ?? SEAL_LIMITS;
+    this.sealLimits = options.sealLimits === undefined ? SEAL_LIMITS : { reserve: 0, ...options.sealLimits };
   }
 
   get cipher(): ProjectCipher {

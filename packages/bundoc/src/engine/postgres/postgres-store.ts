@@ -56,7 +56,7 @@ export interface PostgresStoreOptions {
   readonly states?: SharedStates | undefined;
   readonly cipher: ProjectCipher;
   readonly clock: Clock;
-  readonly sealLimits: Pick<SealLimits, 'rotateAt' | 'max'>;
+  readonly sealLimits: SealLimits;
   /** Shared by all projects of this node. */
   readonly committer: GroupCommitter;
   /** Tells of commits by other nodes. */

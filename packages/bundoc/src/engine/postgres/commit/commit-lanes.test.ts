@@ -47,6 +47,43 @@ describe('lanes of commits', () => {
     );
   });
 
+  it('put few projects into two small transactions, and more into one until 64 wait', () => {
+    const projects = projectsOf(100);
+    const few = lanesOf(projects.slice(0, 4));
+    expect(namesOf(few.take())).toHaveLength(4);
+    few.add(projects[4] as Project, commitOf(), 0);
+    expect(namesOf(few.take())).toEqual(['p4']);
+
+    const many = lanesOf(projects.slice(0, 30));
+    const first = many.take() as LaneBatch<Project, Commit>;
+    for (const project of projects.slice(30, 93)) many.add(project, commitOf(), 0);
+    expect(many.take()).toBeUndefined();
+    many.add(projects[93] as Project, commitOf(), 0);
+    const second = many.take() as LaneBatch<Project, Commit>;
+    expect(namesOf(second)).toHaveLength(64);
+    for (const batch of [first, second])
+      many.end(
+        batch,
+        batch.members.map(() => DONE),
+        0,
+      );
+    many.add(projects[0] as Project, commitOf(), 0);
+    expect(namesOf(many.take())).toEqual(['p0']);
+  });
+
+  it('begin a second small transaction when the first is stalled', () => {
+    const projects = projectsOf(30);
+    const lanes = lanesOf(projects.slice(0, 20));
+    const first = lanes.take() as LaneBatch<Project, Commit>;
+    lanes.add(projects[20] as Project, commitOf(), 0);
+    expect(lanes.take()).toBeUndefined();
+    lanes.stalls(first);
+    const second = lanes.take();
+    expect(namesOf(second)).toEqual(['p20']);
+    lanes.add(projects[21] as Project, commitOf(), 0);
+    expect(lanes.take()).toBeUndefined();
+  });
+
   it('give each project its turn before one with many commits fills the transaction', () => {
     const [many, ...others] = projectsOf(10);
     const lanes = new CommitLanes<Project, Commit>(SLOTS);

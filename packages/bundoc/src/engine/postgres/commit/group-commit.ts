@@ -16,6 +16,8 @@ import type { QueuedCommit } from './plan-commits.ts';
 
 /** Turns of the event loop that a transaction waits for more commits. */
 const GATHER_TURNS = 2;
+/** Time after which other commits no longer wait for the end of a transaction, milliseconds. */
+const STALLED_MS = 100;
 /** Interval at which a committing node removes old outcomes, milliseconds. */
 const PRUNE_EVERY_MS = 600_000;
 /** Outcomes removed by one statement. */
@@ -109,9 +111,14 @@ export class GroupCommitter {
   /** Never rejects. */
   async #run(batch: LaneBatch<CommittingProject, QueuedCommit>): Promise<void> {
     const { kind, members } = batch;
+    const stall = setTimeout(() => {
+      this.#lanes.stalls(batch);
+      this.#gather();
+    }, STALLED_MS);
     const outcomes = await this.#commitWithRetries(members, kind === 'alone').catch((error: unknown) =>
       members.map((): Outcome => ({ kind: 'failed', error })),
     );
+    clearTimeout(stall);
     const leaving = outcomes.map((outcome, at) =>
       settle(members[at] as Member, outcome, members.length === 1),
     );

@@ -95,10 +95,13 @@ export interface GroupMember<P extends LoadedProject = LoadedProject> {
 
 /** The first reads of a transaction: pipelined statements, and what they ask for. */
 export interface PreStateQuery {
+  /** For heads and names, and for each of the other arrays below that is not empty, in their order. */
   readonly statements: readonly BoundStatement[];
   /** Member and name, or idempotency key, for each index in the statements' arrays. */
   readonly names: readonly (readonly [member: number, name: string])[];
   readonly keys: readonly (readonly [member: number, key: string])[];
+  /** Members that make more seals than are counted, and members with a quota. */
+  readonly sealing: readonly number[];
   readonly counted: readonly number[];
 }
 
@@ -119,28 +122,40 @@ export function preStateQuery(members: readonly GroupMember[], mayWait: boolean)
       idempotency === undefined ? [] : [[member, idempotency.key] as const],
     ),
   );
-  const counted = [...members.keys()].filter((at) => members[at]?.project.quota !== undefined);
-  const projectsOf = (places: readonly (readonly [number, string])[]) =>
-    textArray(places.map(([member]) => projectAt(members, member).project));
-  const versions = numberArray(members.map(({ project }) => project.rows.version));
+  const sealing = membersWhere(members, sealsMore);
+  const counted = membersWhere(members, ({ project: { quota } }) => quota !== undefined);
+  const projectsOf = (places: readonly number[]) =>
+    textArray(places.map((member) => projectAt(members, member).project));
   const statements: BoundStatement[] = [
     { statement: mayWait ? LOCK_HEAD : LOCK_HEADS, values: [projects] },
-    { statement: SEALS, values: [projects, versions] },
     {
       statement: STATES,
-      values: [projectsOf(names), Buffer.from(names.map(([, name]) => name).join(''), 'hex')],
+      values: [
+        projectsOf(names.map(([member]) => member)),
+        Buffer.from(names.map(([, name]) => name).join(''), 'hex'),
+      ],
     },
   ];
   if (keys.length > 0) {
     const tokens = keys.map(([member, key]) => projectAt(members, member).rows.idempotencyToken(key));
-    statements.push({ statement: USED_KEYS, values: [projectsOf(keys), Buffer.concat(tokens)] });
+    const values = [projectsOf(keys.map(([member]) => member)), Buffer.concat(tokens)];
+    statements.push({ statement: USED_KEYS, values });
   }
-  if (counted.length > 0)
-    statements.push({
-      statement: USAGE,
-      values: [textArray(counted.map((member) => projectAt(members, member).project))],
-    });
-  return { statements, names, keys, counted };
+  if (sealing.length > 0) {
+    const versions = sealing.map((member) => projectAt(members, member).rows.version);
+    statements.push({ statement: SEALS, values: [projectsOf(sealing), numberArray(versions)] });
+  }
+  if (counted.length > 0) statements.push({ statement: USAGE, values: [projectsOf(counted)] });
+  return { statements, names, keys, sealing, counted };
+}
+
+function membersWhere(members: readonly GroupMember[], is: (member: GroupMember) => boolean): number[] {
+  return [...members.keys()].filter((at) => is(members[at] as GroupMember));
+}
+
+/** Whether its commits may make more seals than are counted. */
+function sealsMore({ project, commits }: GroupMember): boolean {
+  return commits.reduce((sum, { writes }) => sum + writes.length, 0) > project.seals.reserved;
 }
 
 function projectAt(members: readonly GroupMember[], at: number): LoadedProject {
@@ -151,6 +166,8 @@ function projectAt(members: readonly GroupMember[], at: number): LoadedProject {
 export interface FoundRows {
   /** Undefined when another transaction holds the project's head, or the project does not exist. */
   head: Row | undefined;
+  /** Whether its count of seals was read. */
+  isSealingMore: boolean;
   seals: Buffer | null | undefined;
   readonly states: Row[];
   /** By idempotency key. */
@@ -161,30 +178,32 @@ export interface FoundRows {
 /** Assigns the rows to the members that asked for them. */
 export function foundRows(
   members: readonly GroupMember[],
-  { names, keys, counted }: PreStateQuery,
-  [heads = [], seals = [], states = [], ...others]: readonly (readonly Row[])[],
+  { names, keys, sealing, counted }: PreStateQuery,
+  [heads = [], states = [], ...others]: readonly (readonly Row[])[],
 ): FoundRows[] {
+  const left = others.values();
+  const next = (asked: readonly unknown[]) => (asked.length > 0 ? (left.next().value ?? []) : []);
   const byProject = new Map(heads.map((row) => [row[0] as string, row]));
   const found = members.map(
     ({ project }): FoundRows => ({
       head: byProject.get(project.project),
+      isSealingMore: false,
       seals: undefined,
       states: [],
       idempotencyRecords: new Map(),
       usage: undefined,
     }),
   );
-  for (const [place, sealed] of seals as [number, Buffer | null][])
-    (found[place - 1] as FoundRows).seals = sealed;
   for (const [place, ...state] of states as [number, ...unknown[]][])
     found[names[place - 1]?.[0] as number]?.states.push(state);
-  const used = keys.length > 0 ? others[0] : [];
-  for (const [place, ...row] of used as [number, ...unknown[]][]) {
+  for (const [place, ...row] of next(keys) as [number, ...unknown[]][]) {
     const [member, key] = keys[place - 1] as readonly [number, string];
     found[member]?.idempotencyRecords.set(key, row);
   }
-  const usages = counted.length > 0 ? others.at(-1) : [];
-  for (const [place, ...row] of usages as [number, ...unknown[]][])
+  for (const at of sealing) (found[at] as FoundRows).isSealingMore = true;
+  for (const [place, sealed] of next(sealing) as [number, Buffer | null][])
+    (found[sealing[place - 1] as number] as FoundRows).seals = sealed;
+  for (const [place, ...row] of next(counted) as [number, ...unknown[]][])
     (found[counted[place - 1] as number] as FoundRows).usage = row;
   return found;
 }
@@ -198,7 +217,7 @@ export function foundRows(
  */
 export function openPreState(
   { project, commits }: GroupMember,
-  { head, seals, states, idempotencyRecords, usage }: FoundRows & { readonly head: Row },
+  { head, isSealingMore, seals, states, idempotencyRecords, usage }: FoundRows & { readonly head: Row },
 ): PreState {
   const { rows, clock, onIntegrityError } = project;
   const [, seq, keyVersion, indexVersion] = head as unknown as [string, number, number, number];
@@ -213,7 +232,8 @@ export function openPreState(
     seq,
     indexVersion,
     seals,
-    sealsLeft: project.seals.left(seals),
+    isSealingMore,
+    sealsLeft: isSealingMore ? project.seals.left(seals) : project.seals.reserved,
     states: new Map<string, DocumentState>(),
     idempotencyRecords: new Map<string, IdempotencyRecord>(),
     usage: usage && { documents: Number(usage[0]), bytes: Number(usage[1]) },

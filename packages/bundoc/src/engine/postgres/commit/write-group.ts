@@ -251,6 +251,7 @@ class GroupWriter {
 
   #addCollections({ project, documents, rows, names }: ProjectWrites): void {
     for (const [name, change] of changesOfCollections(documents)) {
+      if (!change.isOfNew && change.documents === 0 && change.bytes === 0) continue;
       const token = rows.collectionToken(name);
       const sealed = sealedName(names, rows, token, name);
       const at = this.#place;
@@ -271,6 +272,7 @@ class GroupWriter {
     const changes = changesOfVersions(documents);
     if (seals !== undefined) changes.set(rows.version, changes.get(rows.version) ?? 0);
     for (const [version, change] of changes) {
+      if (change === 0 && (version !== rows.version || seals === undefined)) continue;
       const own = version === rows.version ? seals : undefined;
       const at = this.#place;
       if (own !== undefined) this.#writer.raw(own);
@@ -324,6 +326,8 @@ function sealedName(names: SealedNames, rows: RowCipher, token: Buffer, name: st
 }
 
 interface CollectionChange {
+  /** Whether a document has its first state, so that the collection may be new. */
+  isOfNew: boolean;
   /** The position of its first document; used for a new collection. */
   firstSeq: number;
   documents: number;
@@ -333,7 +337,13 @@ interface CollectionChange {
 function changesOfCollections(documents: readonly PlannedRow[]): Map<string, CollectionChange> {
   const changes = new Map<string, CollectionChange>();
   for (const { state, former } of documents) {
-    const change = changes.get(state.collection) ?? { firstSeq: state.seq, documents: 0, bytes: 0 };
+    const change = changes.get(state.collection) ?? {
+      isOfNew: false,
+      firstSeq: state.seq,
+      documents: 0,
+      bytes: 0,
+    };
+    change.isOfNew ||= former === undefined;
     change.firstSeq = Math.min(change.firstSeq, state.seq);
     change.documents += Number(state.deletedMs === 0) - Number(former?.deletedMs === 0);
     change.bytes += state.size - (former?.size ?? 0);

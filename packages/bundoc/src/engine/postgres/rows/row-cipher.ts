@@ -52,7 +52,8 @@ export function versionMissing(version: number, { version: current }: Pick<Proje
 export class RowCipher {
   readonly #project: string;
   readonly #cipher: ProjectCipher;
-  readonly #subkeys = new Map<string, KeyObject>();
+  /** By version. */
+  readonly #subkeys = new Map<number, Map<Purpose, KeyObject>>();
   readonly #tokenKeys = new Map<Purpose, KeyObject>();
   /** A plain map: a cache that allocates its slots in advance takes hundreds of KiB for each project. */
   readonly #collectionTokens = new Map<string, Buffer>();
@@ -198,12 +199,13 @@ export class RowCipher {
   }
 
   #subkey(purpose: Purpose, version: number): KeyObject {
-    const name = `${purpose} ${version}`;
-    const known = this.#subkeys.get(name);
+    let ofVersion = this.#subkeys.get(version);
+    const known = ofVersion?.get(purpose);
     if (known !== undefined) return known;
     const subkey = this.#cipher.subkey(version, `bundoc/postgres-${purpose}/v1`);
     if (subkey === undefined) throw versionMissing(version, this.#cipher);
-    this.#subkeys.set(name, subkey);
+    ofVersion ??= new Map();
+    this.#subkeys.set(version, ofVersion.set(purpose, subkey));
     return subkey;
   }
 

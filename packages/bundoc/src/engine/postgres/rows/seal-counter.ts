@@ -6,11 +6,13 @@ import type { RowCipher } from './row-cipher.ts';
 const SEALED_BYTES_MAX = 64;
 /** The sealed count of a version, truncated to that length. */
 export const SEALED_COUNT = `substr(seals, 1, ${SEALED_BYTES_MAX})`;
+/** Maximum number of seals that a commit counts in advance. */
+const RESERVED_MAX = 256;
 /** Number of seals after which a due rotation is requested again. */
 const REMIND_EVERY = 2 ** 16;
 
 export interface SealCounterOptions {
-  readonly limits: Pick<SealLimits, 'rotateAt' | 'max'>;
+  readonly limits: SealLimits;
   /** Called repeatedly once the key version has sealed so much that it should be rotated. */
   readonly onRotationDue: (version: number) => void;
 }
@@ -21,12 +23,16 @@ export interface NextCount {
   readonly count: number;
   /** This node's seals that are counted for the first time. */
   readonly added: number;
+  /** Seals that it counts in advance. */
+  readonly reserved: number;
 }
 
 /**
  * Counts this node's seals under a project's current key version. A transaction that writes sealed bytes
- * reads the count under the project's lock and writes the next one. Seals of failed attempts stay with this
- * node until an attempt succeeds; if the node dies, those of one transaction are lost.
+ * reads the count under the project's lock and writes the next one. A commit counts up to
+ * {@link RESERVED_MAX} seals more, and the commits after it neither read nor write the count while these
+ * last. Seals of failed attempts stay with this node until an attempt succeeds; if the node dies, those of
+ * one transaction are lost. A node that closes the project has counted at most the reserved ones too many.
  *
  * The count is sealed under its version: nobody without the key can write one that makes a node request a
  * rotation.
@@ -38,11 +44,23 @@ export class SealCounter {
   #known: { readonly sealed: Buffer; readonly count: number } | undefined;
   /** Seals that are in no count yet. */
   #uncounted = 0;
+  /** Seals that are counted and not made yet. */
+  #reserved = 0;
   #remindAt = 0;
 
   constructor(options: SealCounterOptions, rows: RowCipher) {
     this.#options = options;
     this.#rows = rows;
+  }
+
+  /** Number of seals that are counted already. A transaction with no more does without the count. */
+  get reserved(): number {
+    return this.#reserved;
+  }
+
+  /** Makes counted seals, whatever the outcome of their transaction. */
+  take(seals: number): void {
+    this.#reserved -= seals;
   }
 
   /**
@@ -55,25 +73,35 @@ export class SealCounter {
     return Math.max(0, this.#options.limits.max - this.#countOf(sealed) - this.#uncounted);
   }
 
-  /** Records seals, whatever the outcome of their transaction. */
+  /** Records seals that are not counted, whatever the outcome of their transaction. */
   made(seals: number): void {
     this.#uncounted += seals;
   }
 
   /** The count including all seals of this node. @throws OpenError. */
   next(sealed: Buffer | null | undefined): NextCount {
-    const added = this.#uncounted;
-    const count = this.#countOf(sealed) + added;
-    return { sealed: this.#rows.sealCount(count), count, added };
+    return this.#next(sealed, 0);
+  }
+
+  /** The same with seals in advance, as far as the version may make them. @throws OpenError. */
+  reserve(sealed: Buffer | null | undefined): NextCount {
+    return this.#next(sealed, Math.min(RESERVED_MAX, this.#options.limits.reserve, this.left(sealed)));
   }
 
   /** Called when a count has been committed. */
-  committed({ sealed, count, added }: NextCount): void {
+  committed({ sealed, count, added, reserved }: NextCount): void {
     this.#uncounted -= added;
+    this.#reserved += reserved;
     this.#known = { sealed, count };
     if (count < Math.max(this.#options.limits.rotateAt, this.#remindAt)) return;
     this.#remindAt = count + REMIND_EVERY;
     this.#options.onRotationDue(this.#rows.version);
+  }
+
+  #next(sealed: Buffer | null | undefined, reserved: number): NextCount {
+    const added = this.#uncounted;
+    const count = this.#countOf(sealed) + added + reserved;
+    return { sealed: this.#rows.sealCount(count), count, added, reserved };
   }
 
   #countOf(sealed: Buffer | null | undefined): number {
