@@ -244,8 +244,10 @@ describe('the authorisation matrix of Bundoc', () => {
   it('gives the same answer to every token that is not valid', async () => {
     const answers = new Set<string>();
     for (const [kind, grants] of Object.entries(kinds)) {
-      if (grants !== 401) continue;
-      const { text } = await call(installation.url, DOCUMENT, { token: tokens.get(kind) });
+      const token = tokens.get(kind);
+      // Without a token, the answer says how to send one.
+      if (grants !== 401 || token === undefined) continue;
+      const { text } = await call(installation.url, DOCUMENT, { token });
       answers.add(text.replace(/"request_id":"[^"]*"/, ''));
     }
     expect(answers.size).toBe(1);

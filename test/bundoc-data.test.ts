@@ -102,6 +102,16 @@ describe('bundoc put, get, patch and delete', () => {
   });
 });
 
+it('A command without a token in its variables, or with an empty file of one, says so and asks nothing', async () => {
+  const configHome = { XDG_CONFIG_HOME: file('no-config') };
+  const url = { BUNDOC_URL: installation.url };
+  const blank = await bundocCommand({ ...url, ...configHome, BUNDOC_TOKEN: ' ' }, ['projects']);
+  expect([blank.code, blank.stderr]).toEqual([2, expect.stringContaining('a token is needed: ')]);
+  const path = written('empty-token', '\n');
+  const empty = await bundocCommand({ ...url, BUNDOC_TOKEN_FILE: path }, ['projects']);
+  expect([empty.code, empty.stderr]).toEqual([2, `bundoc: ${path} has no token\n`]);
+});
+
 describe('bundoc query, changes, collections and projects', () => {
   beforeAll(async () => {
     const notes = client.project('lists').collection('notes');
@@ -145,7 +155,7 @@ describe('bundoc query, changes, collections and projects', () => {
     const bad = await bundoc('query', 'lists', 'exact', '--where', '{n:1}');
     expect([bad.code, bad.stderr]).toEqual([
       2,
-      expect.stringMatching(/^bundoc: --where is not JSON: line 1, column \d+.*\n$/),
+      expect.stringMatching(/^bundoc: --where is not JSON, such as \{"done":true\}: line 1, column \d+.*\n$/),
     ]);
   });
 

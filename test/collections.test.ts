@@ -168,6 +168,19 @@ describe('a schema', () => {
       expect(answer.json()['errors']).toEqual([{ path: '/v', message: 'must be number' }]);
       expect(answer.text).not.toContain('needle');
     }
+    const batch = `{"operations":[{"op":"create","collection":"other","document":{}},
+      {"op":"create","collection":"notes","document":{"v":1}},
+      {"op":"create","collection":"notes","document":{"v":"needle"}}]}`;
+    const refused = await call(installation.url, '/v1/projects/schema/batch', {
+      method: 'POST',
+      token: writer,
+      body: batch,
+    });
+    expect(refused.json()).toMatchObject({
+      code: 'schema_violation',
+      detail: 'body.operations.2',
+      errors: [{ path: '/v', message: 'must be number' }],
+    });
     expect((await get(`${documents}/a`)).json()['v']).toBe(1);
     expect((await get(documents)).json()['documents']).toHaveLength(1);
   });
@@ -329,7 +342,9 @@ describe('an index', () => {
       ];
     };
     for (let round = 0; round < 2; round++) {
-      for (const refused of await refusals()) {
+      const all = await refusals();
+      expect(all.at(-1)?.json()['detail']).toMatch(/^body\.operations\.1: another document has the same/);
+      for (const refused of all) {
         expect([refused.status, refused.json()['code']]).toEqual([409, 'unique_violation']);
         expect(refused.text).not.toContain('example.org');
       }

@@ -53,7 +53,7 @@ describe('a chain of BunKMS that was cut while both services were down', () => {
     await cutWhileDown();
     await expect.poll(() => ready(installation.kms.apiUrl)).toBe('sealed');
     const accepted = await capturedRun(() =>
-      runBunkms(['audit', 'accept-loss'], { NODE_ENV: 'test', ...installation.kmsEnvironment }),
+      runBunkms(['audit', 'accept-loss', '--confirm'], { NODE_ENV: 'test', ...installation.kmsEnvironment }),
     );
     expect([accepted.code, accepted.stderr]).toEqual([0, '']);
     await expect.poll(() => ready(installation.kms.apiUrl)).toBe('ready');

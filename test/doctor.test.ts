@@ -122,6 +122,13 @@ describe('bundoc doctor', () => {
     ['a URL that works without a token', none, 1, 'url', /^ok/],
     ['a variable', () => ({ ...service(), BUNDOC_LOG_BYTES: 'much' }), 1, 'config', /BUNDOC_LOG_BYTES/],
     ['a folder', () => ({ ...service(), BUNDOC_DATA_DIR: file('no') }), 1, 'disk', /there is no folder/],
+    [
+      'a database that projects shall move to',
+      () => ({ ...service(), BUNDOC_MOVE_TO: 'postgres://a:b@127.0.0.1:1/x' }),
+      1,
+      'database',
+      /does not answer.*correct BUNDOC_MOVE_TO/,
+    ],
     ['a client token for BunKMS', otherToken, 1, 'service token', /a client token for bundoc/],
     [
       'a missing service token',

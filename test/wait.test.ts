@@ -121,10 +121,15 @@ describe('the command wait', () => {
     'does not take an older service on the port for a process that does not listen yet',
     async () => {
       const child = idleProcess();
-      const waiting = bundoc({}, '--url', installation.url, '--pid', String(child.pid), '--within', '1');
-      const { code, stderr } = await waiting;
-      child.stdin!.end();
+      const waiting = (seconds: string) =>
+        bundoc({}, '--url', installation.url, '--pid', String(child.pid), '--within', seconds);
+      const { code, stderr } = await waiting('1');
       expect([code, stderr]).toEqual([1, expect.stringMatching(/another process answers/)]);
+      // What a start passes through needs nobody.
+      expect(stderr).not.toContain('waiting for');
+      const { stderr: longer } = await waiting('3');
+      child.stdin!.end();
+      expect(longer).toMatch(/waiting for .*: another process answers/);
       const own = await bundoc({}, '--url', installation.url, '--pid', String(process.pid));
       expect(own.code).toBe(0);
     },

@@ -130,7 +130,7 @@ describe('the configuration', () => {
         'BUNDOC_MOVE_TO: must be postgres://',
       );
     expect(() => readConfig({ ...token, BUNDOC_STORAGE: to, BUNDOC_MOVE_TO: to })).toThrow(
-      'BUNDOC_MOVE_TO: is for a service on files',
+      'BUNDOC_MOVE_TO: is for a service on files: unset it where BUNDOC_STORAGE is set',
     );
   });
 

@@ -82,7 +82,7 @@ const environmentSchema = allOrNone(allOrNone(variables, OWN_TLS), KMS_CLIENT)
     ({ BUNDOC_STORAGE, BUNDOC_MOVE_TO }) => BUNDOC_MOVE_TO === undefined || BUNDOC_STORAGE === 'files',
     {
       path: ['BUNDOC_MOVE_TO'],
-      message: 'is for a service on files',
+      message: 'is for a service on files: unset it where BUNDOC_STORAGE is set',
       when: always,
     },
   )

@@ -49,7 +49,10 @@ function canBeAccepted(storageOf: (dataDir: string) => Promise<Record<string, st
 
   it('is accepted by a CRITICAL record, after which the service answers and older receipts prove nothing', async () => {
     const receipt = await lose();
-    const accepted = await command('audit', 'accept-loss', '--json');
+    const unconfirmed = await command('audit', 'accept-loss');
+    expect([unconfirmed.code, unconfirmed.stderr]).toEqual([2, expect.stringContaining('add --confirm')]);
+    expect(await status()).toBe('sealed');
+    const accepted = await command('audit', 'accept-loss', '--confirm', '--json');
     expect([accepted.code, accepted.stderr]).toEqual([0, '']);
     await expect.poll(status).toBe('ready');
     expect((await returning(receipt)).status).toBe(200);
@@ -64,7 +67,7 @@ function canBeAccepted(storageOf: (dataDir: string) => Promise<Record<string, st
 
   it('seals the service again when that record is cut off, too', async () => {
     const receipt = await lose();
-    await command('audit', 'accept-loss');
+    await command('audit', 'accept-loss', '--confirm');
     await expect.poll(status).toBe('ready');
     const newer = String((await keys.export(NAME)).headers[RECEIPT_HEADER]);
     await kms.running.close();
@@ -89,7 +92,7 @@ function canBeAccepted(storageOf: (dataDir: string) => Promise<Record<string, st
       of: "NEW.action = 'chain.restored'",
     } as const);
     const fault = 'trigger planted on audit';
-    for (const args of [['audit', 'accept-loss'], ['audit', 'verify'], ['doctor']]) {
+    for (const args of [['audit', 'accept-loss', '--confirm'], ['audit', 'verify'], ['doctor']]) {
       const { code, stdout, stderr } = await command(...args);
       expect([args, code, `${stdout}${stderr}`]).toEqual([args, 1, expect.stringContaining(fault)]);
     }

@@ -1,4 +1,4 @@
-import type { PatchOperation } from './collection.ts';
+import { type PatchOperation, tagOf } from './collection.ts';
 import { type Content, jsonOf, type Metadata, textOf } from './document.ts';
 import { requireKnown } from './options.ts';
 
@@ -58,6 +58,7 @@ function isRequired(op: BatchOperation['op'], name: string): boolean {
  * @throws TypeError for an unknown operation or member, and for an absent one that is required.
  */
 export function batchText(operations: readonly BatchOperation[]): string {
+  if (!Array.isArray(operations)) throw new TypeError('operations: must be a list of operations');
   return `{"operations":[${operations.map(operationText).join(',')}]}`;
 }
 
@@ -78,7 +79,7 @@ function operationText(operation: BatchOperation, at: number): string {
     members.push(
       `"${Array.isArray(operation.patch) ? 'json' : 'merge'}":${jsonOf(`${place}.patch`, operation.patch)}`,
     );
-  if ('ifMatch' in operation) members.push(`"if_match":${JSON.stringify(operation.ifMatch)}`);
+  if ('ifMatch' in operation) members.push(`"if_match":${JSON.stringify(tagOf(operation.ifMatch))}`);
   if ('ifNoneMatch' in operation) members.push(`"if_none_match":${JSON.stringify(operation.ifNoneMatch)}`);
   return `{${members.join(',')}}`;
 }

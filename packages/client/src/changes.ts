@@ -2,7 +2,7 @@ import { Document } from './document.ts';
 import { BundocError } from './error.ts';
 import { EventStreamParser } from './event-stream.ts';
 import { elementTexts, memberTexts } from './json-slices.ts';
-import { CALL, requireKnown, requirePageSize } from './options.ts';
+import { CALL, requireKnown, requirePageSize, shown } from './options.ts';
 import type { CallOptions, Transport } from './transport.ts';
 
 export interface ChangesOptions {
@@ -57,6 +57,7 @@ export interface ChangesPage<T> {
 const SILENCE_MS = 45_000;
 const POLL_S = 30;
 const ABOUT = ['since', 'collection', 'documents'] as const satisfies readonly (keyof ChangesOptions)[];
+const UNTIL: readonly string[] = ['stream', 'poll', 'end'] satisfies FollowOptions['until'][];
 const PAGE = 1_000;
 /** Statuses after which a stream reconnects. */
 const PASSING_STATUSES: ReadonlySet<number> = new Set([0, 429, 500, 502, 503, 504]);
@@ -102,6 +103,8 @@ export class ChangesReader<T> {
   async *#follow(options: FollowOptions, place: FeedPosition): AsyncGenerator<Change<T>, void, void> {
     requireKnown('options', options, [...ABOUT, 'until', 'signal']);
     const { until = 'stream', signal, since, ...about } = options;
+    if (!UNTIL.includes(until))
+      throw new TypeError(`options.until: ${shown(until)}: unknown; known are ${UNTIL.join(', ')}`);
     place.since = since;
     if (until === 'stream') yield* this.#stream(about, place, signal);
     else yield* this.#pages(about, place, signal, until);

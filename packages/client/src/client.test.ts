@@ -99,6 +99,11 @@ describe('a value that JSON does not have', () => {
       'operations[0].patch: n: JSON has no NaN',
     ],
     ['a document', () => notes.put('a', { m: new Map([[1, 2]]) }), 'document: m: JSON has no Map'],
+    [
+      'a BigInt',
+      () => notes.put('a', { n: 5n }),
+      'document: n: JSON has no BigInt; write its digits as a JsonText',
+    ],
     ['a missing id', () => notes.get(undefined as unknown as string), 'undefined is not a name or an id'],
   ])('is refused in %s, and nothing is sent', async (_what, call, message) => {
     bodies.length = 0;
@@ -110,6 +115,13 @@ describe('a value that JSON does not have', () => {
     bodies.length = 0;
     await notes.put('a', { a: 1, b: undefined });
     expect(bodies).toEqual(['{"a":1}']);
+  });
+
+  it('is sent as an entity tag where it is a revision, in a batch as in a single write', async () => {
+    bodies.length = 0;
+    for (const ifMatch of ['1f', '"1f"', '*'])
+      await project.batch([{ op: 'delete', collection: 'c', id: 'a', ifMatch }]);
+    expect(bodies.map((body) => JSON.parse(body).operations[0].if_match)).toEqual(['"1f"', '"1f"', '*']);
   });
 });
 
@@ -253,6 +265,37 @@ describe('an option that the service would refuse or never see', () => {
   it('is refused as ifNoneMatch unless it is "*"', async () => {
     const call = async () => collection.put('a', {}, { ifNoneMatch: 'abc' as '*' });
     await expect(call()).rejects.toThrow('options.ifNoneMatch: "abc" is not "*"');
+  });
+
+  it('is refused as a way to follow changes, as fields and as operations, where a program has no types', async () => {
+    const follow = async () =>
+      project
+        .changes({ until: 'ever' as 'end' })
+        [Symbol.asyncIterator]()
+        .next();
+    await expect(follow()).rejects.toThrow(
+      new TypeError('options.until: "ever": unknown; known are stream, poll, end'),
+    );
+    await expect(collection.listPage({ fields: 'title' as Untyped })).rejects.toThrow(
+      new TypeError('fields: "title" is not a list of paths, such as ["title"]'),
+    );
+    await expect(project.batch({} as Untyped)).rejects.toThrow(
+      new TypeError('operations: must be a list of operations'),
+    );
+  });
+
+  it('is refused by name as an option of the client, and so is a token of no text', () => {
+    const url = 'http://127.0.0.1:8080';
+    expect(() => new Bundoc({ url, tokn: 'a' } as Untyped)).toThrow(
+      'options.tokn: unknown; known are url, token, ',
+    );
+    for (const [token, told] of [
+      ['', '""'],
+      [undefined, 'undefined'],
+    ])
+      expect(() => new Bundoc({ url, token } as Untyped)).toThrow(
+        new TypeError(`options.token: ${told} is not a token`),
+      );
   });
 
   it('is refused without a suggestion when no name is similar', async () => {

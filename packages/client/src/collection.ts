@@ -19,7 +19,7 @@ import {
   textOf,
 } from './document.ts';
 import { BundocError, hasCode } from './error.ts';
-import { CALL, requireKnown, requirePageSize, shown, WRITE } from './options.ts';
+import { CALL, fieldsText, requireKnown, requirePageSize, shown, WRITE } from './options.ts';
 import {
   type Aggregation,
   type Explanation,
@@ -287,7 +287,7 @@ export class Collection<T extends object = Record<string, unknown>> {
       query: {
         limit: requirePageSize(pageSize),
         cursor,
-        fields: fields?.join(','),
+        fields: fieldsText(fields),
         include: total === true ? 'total' : undefined,
         as_of: asOf,
       },
@@ -615,6 +615,6 @@ function conditionsOf({ idempotencyKey, ifMatch }: ConditionalOptions): Record<s
 }
 
 /** A revision as an entity tag. */
-function tagOf(rev: string | undefined): string | undefined {
+export function tagOf(rev: string | undefined): string | undefined {
   return rev === undefined || rev === '*' || rev.startsWith('"') ? rev : `"${rev}"`;
 }

@@ -78,7 +78,7 @@ export type Content<T> = T | JsonText;
  * A value as JSON.
  *
  * @param isCondition refuses `undefined`: a condition without it would match more.
- * @throws TypeError for NaN, Infinity, maps and sets, which would become `null` or `{}`.
+ * @throws TypeError for NaN, Infinity, maps and sets, which would become `null` or `{}`; for a BigInt.
  */
 export function jsonOf(place: string, value: unknown, isCondition = false): string {
   return JSON.stringify(value, (name, member: unknown) => {
@@ -91,6 +91,7 @@ export function jsonOf(place: string, value: unknown, isCondition = false): stri
 
 function lostInJson(member: unknown): string | undefined {
   if (typeof member === 'number' && !Number.isFinite(member)) return String(member);
+  if (typeof member === 'bigint') return 'BigInt; write its digits as a JsonText';
   return member instanceof Map || member instanceof Set ? member.constructor.name : undefined;
 }
 

@@ -14,6 +14,13 @@ export function requirePageSize(pageSize: number | undefined, max = PAGE_SIZE_MA
   return pageSize;
 }
 
+/** The paths of `fields`, as a list takes them. @throws TypeError unless they are a list. */
+export function fieldsText(fields: readonly string[] | undefined): string | undefined {
+  if (fields !== undefined && !Array.isArray(fields))
+    throw new TypeError(`fields: ${shown(fields)} is not a list of paths, such as ["title"]`);
+  return fields?.join(',');
+}
+
 /** Members that limit a write, and what each must be. Without a value, a write would have no condition. */
 const CONDITIONS = { ifMatch: 'a revision', ifNoneMatch: '"*"' } as const;
 

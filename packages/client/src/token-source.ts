@@ -1,3 +1,5 @@
+import { shown } from './options.ts';
+
 /** Returns a token, a new one when the last is about to expire: `token` of the client's options. */
 export type TokenProvider = () => string | Promise<string>;
 
@@ -33,6 +35,7 @@ export class TokenSource {
     now: () => number = Date.now,
     provideMsMax: number = PROVIDE_MS_MAX,
   ) {
+    if (typeof token !== 'function') requireToken('options.token', token);
     this.#provide = typeof token === 'string' ? undefined : token;
     this.#held = typeof token === 'string' ? { token, refreshAtMs: Infinity, endsAtMs: Infinity } : undefined;
     this.#now = now;
@@ -65,7 +68,7 @@ export class TokenSource {
 
   #ask(): Promise<Held> {
     const provide = this.#provide;
-    if (provide === undefined) throw new TypeError('there is no source of tokens');
+    if (provide === undefined) throw new Error('a token that is text has no function');
     this.#asked ??= (async () => {
       try {
         this.#held = this.#heldOf(await inTime(provide(), this.#provideMsMax));
@@ -82,6 +85,7 @@ export class TokenSource {
    * and a new token for each request would not help.
    */
   #heldOf(token: string): Held {
+    requireToken('the result of the token function', token);
     const { iat, exp } = timesOf(token);
     if (exp === undefined) return { token, refreshAtMs: Infinity, endsAtMs: Infinity };
     const nowMs = this.#now();
@@ -89,6 +93,12 @@ export class TokenSource {
     const refreshAtMs = exp * 1_000 - Math.min(EARLY_MS, lifeMs * EARLY_PART);
     return { token, refreshAtMs: refreshAtMs <= nowMs ? Infinity : refreshAtMs, endsAtMs: exp * 1_000 };
   }
+}
+
+/** @throws TypeError without a token, such as that of an unset variable: each call would be refused. */
+function requireToken(place: string, token: unknown): void {
+  if (typeof token !== 'string' || token.trim() === '')
+    throw new TypeError(`${place}: ${shown(token)} is not a token`);
 }
 
 async function inTime(token: string | Promise<string>, msMax: number): Promise<string> {

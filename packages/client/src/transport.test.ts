@@ -57,6 +57,11 @@ describe('a request', () => {
   it('a request that fails names the service when there was no answer, and says when the answer was cut short', async () => {
     const { transport } = start([new Error('refused')], { triesMax: 1 });
     await expect(transport.send(get)).rejects.toThrow('there is no answer from https://docs.example.org');
+    const cause = Object.assign(new Error('connect'), { code: 'ECONNREFUSED' });
+    const down = start([new TypeError('fetch failed', { cause })], { triesMax: 1 }).transport;
+    await expect(down.send(get)).rejects.toThrow(
+      'there is no answer from https://docs.example.org (ECONNREFUSED)',
+    );
     await expect(start([cutShort()], { triesMax: 1 }).transport.send(get)).rejects.toThrow('was cut short');
   });
 
@@ -140,6 +145,7 @@ describe('a request', () => {
     });
     await expect(transport.send({ ...get, deadlineMs: 5 })).rejects.toMatchObject({
       code: 'deadline_exceeded',
+      detail: 'not done within 5 ms',
     });
   });
 

@@ -1,4 +1,5 @@
 import { BundocError, errorOf } from './error.ts';
+import { requireKnown } from './options.ts';
 import { type TokenProvider, TokenSource } from './token-source.ts';
 
 /** Options of every call. */
@@ -46,6 +47,8 @@ export interface Answer {
   readonly text: string;
 }
 
+const OWN = ['url', 'token', 'fetch', 'deadlineMs', 'triesMax'] as const;
+const OPTIONS: readonly (keyof TransportOptions)[] = [...OWN, 'random', 'pause', 'now'];
 const DEADLINE_MS = 30_000;
 /** The longest delay of a timer. A longer one would end at once. */
 const TIMER_MS_MAX = 2_147_483_647;
@@ -75,6 +78,7 @@ export class Transport {
   #hasAnswered = false;
 
   constructor(options: TransportOptions) {
+    requireKnown('options', options, OPTIONS);
     this.#options = options;
     this.#tokens = new TokenSource(options.token, options.now);
     const url = URL.canParse(options.url) ? new URL(options.url) : undefined;
@@ -92,7 +96,8 @@ export class Transport {
     const stop = new AbortController();
     const abort = () => stop.abort(request.signal?.reason);
     request.signal?.addEventListener('abort', abort, { once: true });
-    const expire = () => stop.abort(new BundocError('deadline_exceeded'));
+    const expire = () =>
+      stop.abort(new BundocError('deadline_exceeded', { detail: `not done within ${deadlineMs} ms` }));
     const timer = deadlineMs > TIMER_MS_MAX ? undefined : setTimeout(expire, deadlineMs);
     try {
       for (let tried = 1; ; tried++) {
@@ -195,7 +200,7 @@ export class Transport {
           cause,
           detail: `${url.origin} answered, but does not let pages of ${page} read the answer: add ${page} to its BUNDOC_CORS_ORIGINS`,
         });
-      throw failureOf(cause, signal, `there is no answer from ${url.origin}`);
+      throw failureOf(cause, signal, `there is no answer from ${url.origin}${reasonOf(cause)}`);
     }
   }
 
@@ -240,6 +245,12 @@ async function textOf(response: Response, signal: AbortSignal): Promise<string> 
 function failureOf(cause: unknown, signal: AbortSignal, detail: string): unknown {
   if (signal.aborted) return signal.reason;
   return new BundocError('network_error', { cause, detail });
+}
+
+/** The system's code of a failed connection, in parentheses: `ECONNREFUSED`. Browsers give none. */
+function reasonOf(failure: unknown): string {
+  const { cause } = failure as { readonly cause?: { readonly code?: unknown } };
+  return typeof cause?.code === 'string' ? ` (${cause.code})` : '';
 }
 
 function isPassing({ code, status }: BundocError): boolean {

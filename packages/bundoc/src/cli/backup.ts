@@ -5,6 +5,7 @@ import type { JsonOption } from '@bundoc/shared/cli/print';
 import { createPrivateFile } from '@bundoc/shared/files/private-file';
 import type { Environment } from '@bundoc/shared/process/config';
 import { readConfig } from '../config.ts';
+import { BackupDamaged } from '../engine/port/errors.ts';
 import { type BackupFacts, checkBackup, cipherOf, openBackup } from '../operations/read-backup.ts';
 import { backUpAll } from './backup-all.ts';
 import { explainMissingKey } from './missing-key.ts';
@@ -40,6 +41,8 @@ export const addBackupCommands: AddCommands = (program, environment) => {
     .action(async (project, file, { all, ...options }) => {
       if (all !== undefined) {
         if (project !== undefined) throw new CommandError('give a project and a file, or --all, not both');
+        if (existsSync(all) && !isFolder(all))
+          throw new CommandError(`${all} is a file: --all takes a folder`);
         const signal = stopSignal();
         return backUpAll(await serviceAccess(environment, options), all, { ...options, signal });
       }
@@ -140,7 +143,11 @@ function isFolder(path: string): boolean {
 async function check(path: string): Promise<BackupFacts> {
   if (!existsSync(path)) throw new CommandError(`there is no file at ${path}`);
   using bar = createTransferBar(statSync(path).size);
-  return await checkBackup(createReadStream(path), (bytes) => bar.update(bytes, 0));
+  return await checkBackup(createReadStream(path), (bytes) => bar.update(bytes, 0)).catch(
+    (cause: unknown) => {
+      throw cause instanceof BackupDamaged ? new CommandError(`${path}: ${cause.message}`, { cause }) : cause;
+    },
+  );
 }
 
 /** @param end what is known of a backup once all of it has been opened. */

@@ -38,6 +38,7 @@ export const addDoctorCommand: AddCommands = (program, environment) => {
       if (config?.storage.kind === 'files')
         await checkDisk(checkup, resolve(config.dataDir), 'BUNDOC_DATA_DIR');
       else if (config !== undefined) await checkDatabase(checkup, config.storage);
+      if (config?.moveTo !== undefined) await checkDatabase(checkup, config.moveTo);
     };
     if (access?.unusedUrl === undefined) await checkDisks();
     if (url !== undefined) await checkBundoc(checkup, { ...named, url }, access);

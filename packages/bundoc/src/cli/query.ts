@@ -141,7 +141,7 @@ async function readCondition(given: string | undefined): Promise<JsonText | unde
   try {
     JSON.parse(text);
   } catch {
-    throw new CommandError(`--where is not JSON: ${faultOf(text)}`);
+    throw new CommandError(`--where is not JSON, such as {"done":true}: ${faultOf(text)}`);
   }
   return new JsonText(text);
 }

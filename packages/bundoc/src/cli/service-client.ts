@@ -118,7 +118,10 @@ export async function clientOf(access: ServiceAccess): Promise<Bundoc> {
   try {
     return new Bundoc({ url, fetch: checkedFetch(ca, source), token });
   } catch (cause) {
-    throw new CommandError(`"${url}" of ${source} is not the URL of a service`, { cause });
+    throw new CommandError(
+      `"${url}" of ${source} is not the URL of a service, such as http://127.0.0.1:8080`,
+      { cause },
+    );
   }
 }
 

@@ -2,6 +2,7 @@ import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { LRUCache } from 'lru-cache';
 import type { StoredDefinition } from '../engine/port/definition.ts';
 import type { CommitOptions, Write } from '../engine/port/port.ts';
+import { RefusedWrite } from '../engine/port/refused-write.ts';
 import type { OwnWork, Work } from '../work/work.ts';
 import type { Schema } from './json-schema.ts';
 import { type CheckInTurns, checkInTurnsOf } from './schema-checks.ts';
@@ -36,7 +37,7 @@ export class KnownSchemas {
   /**
    * Checks documents against their schemas. Other requests run between the checks.
    *
-   * @throws AppError `schema_violation`.
+   * @throws RefusedWrite `schema_violation`.
    */
   async require(writes: readonly Write[], { work }: CommitOptions): Promise<void> {
     if (work !== undefined) return await this.#require(writes, work);
@@ -45,7 +46,7 @@ export class KnownSchemas {
   }
 
   async #require(writes: readonly Write[], work: Work): Promise<void> {
-    for (const write of writes) {
+    for (const [index, write] of writes.entries()) {
       if (write.kind === 'delete') continue;
       const known = this.#definitionOf(write.ref.collection);
       if (known?.definition.schema === undefined) continue;
@@ -53,7 +54,7 @@ export class KnownSchemas {
       if (turn !== undefined) await turn;
       const found = this.#checkOf(known, known.definition.schema)(write.content, work);
       const errors = found instanceof Promise ? await found : found;
-      if (errors.length > 0) throw new AppError('schema_violation', { errors });
+      if (errors.length > 0) throw new RefusedWrite('schema_violation', index, { errors });
     }
     work.leave();
   }

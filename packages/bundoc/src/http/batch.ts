@@ -12,6 +12,7 @@ import { ifMatchOfBody } from '../documents/precondition-headers.ts';
 import type { BatchLimits } from '../documents/read-batch.ts';
 import type { WriteResult } from '../engine/port/port.ts';
 import { type FailedWrite, PreconditionsFailed } from '../engine/port/precondition.ts';
+import { RefusedWrite } from '../engine/port/refused-write.ts';
 import type { Batches } from '../service/batches.ts';
 import type { Scheduler } from '../work/scheduler.ts';
 import { guardProject, projectPath } from './access.ts';
@@ -53,6 +54,7 @@ export function registerBatch(
         const results = await batches.run(project, operations, await commitOptions(request, work));
         return { results: results.map((result, at) => resultOf(operations[at], result)) };
       } catch (error) {
+        if (error instanceof RefusedWrite) throw inBatch(error);
         if (!(error instanceof PreconditionsFailed)) throw error;
         const errors = error.failed.map((failed) => faultOf(operations[failed.index], failed));
         throw new AppError('precondition_failed', { errors, cause: error });
@@ -69,6 +71,17 @@ function resultOf(
   if (metadata !== undefined) return { ...metadata, created };
   if (operation === undefined) throw new Error('a result has no operation');
   return { _id: operation.ref.id, _collection: operation.ref.collection, deleted: true };
+}
+
+/** Names the operation. The places in `errors` stay those of its document. */
+function inBatch(refused: RefusedWrite): AppError {
+  const { code, index, errors, detail } = refused;
+  const place = `body.operations.${index}`;
+  return new AppError(code, {
+    errors,
+    detail: detail === undefined ? place : `${place}: ${detail}`,
+    cause: refused,
+  });
 }
 
 function faultOf(operation: BatchOperation | undefined, { index, rev }: FailedWrite): FieldFault {

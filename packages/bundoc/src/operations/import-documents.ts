@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import type { Bundoc } from '@bundoc/client';
 import type { BatchOperation } from '@bundoc/client/batch';
 import { JsonText } from '@bundoc/client/document';
-import { hasCode } from '@bundoc/client/error';
+import { BundocError, hasCode } from '@bundoc/client/error';
 import { type Imported, readImportLine } from './import-line.ts';
 import { InvalidLine, type Line } from './ndjson.ts';
 
@@ -40,12 +40,15 @@ export interface ImportProgress {
 const OPERATIONS_MAX = 200;
 const CHARS_MAX = 524_288;
 
+/** Where a refusal names the first operation that is refused. */
+const OPERATION = /body\.operations\.(\d+):? ?/;
+
 interface Batch {
   readonly operations: BatchOperation[];
+  /** The line of each operation. */
+  readonly lines: number[];
   readonly ids: Set<string>;
   readonly from: number;
-  firstLine: number;
-  lastLine: number;
   chars: number;
   end: number;
 }
@@ -80,8 +83,12 @@ export async function importDocuments(
     if (oldest === undefined) return;
     await oldest.sent;
     inFlight.shift();
-    const { end, lastLine, operations } = oldest.batch;
-    progress = { end, lines: lastLine, documents: progress.documents + operations.length };
+    const { end, lines: sentLines, operations } = oldest.batch;
+    progress = {
+      end,
+      lines: sentLines.at(-1) ?? progress.lines,
+      documents: progress.documents + operations.length,
+    };
     await options.onDone(progress);
   };
   const settleAll = async (): Promise<void> => {
@@ -156,7 +163,7 @@ async function send(
 }
 
 function emptyBatch(from: number): Batch {
-  return { operations: [], ids: new Set(), from, firstLine: 0, lastLine: 0, chars: 0, end: from };
+  return { operations: [], lines: [], ids: new Set(), from, chars: 0, end: from };
 }
 
 function add(batch: Batch, imported: Exclude<Imported, { op: 'delete' }>, line: number, end: number): void {
@@ -167,8 +174,7 @@ function add(batch: Batch, imported: Exclude<Imported, { op: 'delete' }>, line: 
     batch.operations.push({ op: 'put', collection, id: imported.id, document });
     batch.ids.add(toName(imported));
   }
-  if (batch.firstLine === 0) batch.firstLine = line;
-  batch.lastLine = line;
+  batch.lines.push(line);
   batch.chars += imported.text.length;
   batch.end = end;
 }
@@ -200,10 +206,18 @@ function keyOf({ project, run }: ImportOptions, { from, operations }: Batch): st
   return `import-${hash.digest('base64url')}`;
 }
 
-function refused(cause: unknown, { firstLine, lastLine }: Batch): unknown {
-  if (!(cause instanceof Error) || cause.name !== 'BundocError') return cause;
+function refused(cause: unknown, { lines }: Batch): unknown {
+  if (!(cause instanceof BundocError)) return cause;
+  const { message } = cause;
   // Nobody refused the lines. They may even have been written.
   if (hasCode(cause, 'network_error', 'deadline_exceeded'))
-    return new ConnectionLost(`connection lost at line ${firstLine}`, { cause });
-  return new InvalidLine(`lines ${firstLine} to ${lastLine} were refused: ${cause.message}`, { cause });
+    return new ConnectionLost(`connection lost at line ${lines[0]}`, { cause });
+  const at = OPERATION.exec(message)?.[1];
+  const line = at === undefined && lines.length > 1 ? undefined : lines[Number(at ?? 0)];
+  return new InvalidLine(
+    line === undefined
+      ? `lines ${lines[0]} to ${lines.at(-1)} were refused: ${message}`
+      : `line ${line} was refused: ${message.replace(OPERATION, '')}`,
+    { cause },
+  );
 }

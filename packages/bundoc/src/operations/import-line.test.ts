@@ -39,11 +39,12 @@ describe('a line of an import', () => {
   });
 
   it.each([
-    ['{"n":1,}', 'expected double-quoted property name at column 8'],
-    ['{"n":1}}', 'unexpected non-whitespace character at column 8'],
-    ['{"n":"planted"', "expected ',' or '}' after property value at column 15"],
-    ['{"n":tru, "planted":1}', "unexpected token ','"],
-    ['{"n":[', 'unexpected end of JSON input'],
+    ['{"n":1,}', 'column 8: no comma may follow the last item'],
+    ['{"n":1}}', 'column 8'],
+    ['{"n":"planted"', 'column 15: the text ends too early'],
+    ['{"n":tru, "planted":1}', 'column 6'],
+    ['{"n":NaN}', 'column 6: JSON has no NaN and no Infinity; write null or a string'],
+    ['{"n":[', 'column 7: the text ends too early'],
   ])('says where and why %s is not JSON, and does not repeat it', (line, reason) => {
     expect(() => read(line, 'c')).toThrow(new InvalidLine(`line 7 is not JSON: ${reason}`));
   });

@@ -1,4 +1,5 @@
 import { withoutMetadata } from '@bundoc/client/document';
+import { faultOf } from '@bundoc/shared/json/place';
 import { InvalidLine, type Line } from './ndjson.ts';
 
 /** The operation of one import line. */
@@ -20,7 +21,8 @@ export function readImportLine({ text, number }: Line, collection: string | unde
   try {
     value = JSON.parse(text);
   } catch (cause) {
-    throw new InvalidLine(`line ${number} is not JSON: ${reasonOf(cause)}`, { cause });
+    const fault = faultOf(text).replace(/^line 1, /, '');
+    throw new InvalidLine(`line ${number} is not JSON: ${fault}`, { cause });
   }
   if (typeof value !== 'object' || value === null || Array.isArray(value))
     throw new InvalidLine(`line ${number} is not a JSON object`);
@@ -41,16 +43,4 @@ export function readImportLine({ text, number }: Line, collection: string | unde
   return id === undefined
     ? { op: 'create', collection: target, text: content }
     : { op: 'put', collection: target, id, text: content };
-}
-
-/**
- * What V8 says of invalid JSON: its reason, and the column if it names one. It quotes the text after a comma,
- * which is left out.
- */
-function reasonOf(error: unknown): string {
-  const { message } = error as Error;
-  const [reason = ''] = message.split(/ in JSON at |, (?:\.\.\.)?"| after JSON at /);
-  const column = /\(line 1 column (\d+)\)/.exec(message)?.[1];
-  const place = column === undefined ? '' : ` at column ${column}`;
-  return `${reason.slice(0, 1).toLowerCase()}${reason.slice(1)}${place}`;
 }

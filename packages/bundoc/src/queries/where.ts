@@ -97,7 +97,9 @@ class WhereParser {
         return this.#fault(place, 'must be an array of conditions, not empty', ANY_DOCUMENT);
       return { kind, clauses: operand.map((one, at) => this.where(one, [...place, at], depth + 1)) };
     }
-    const fault = name.startsWith('$') ? unknownOperator(name, [...LOGICAL]) : faultOfPath(name);
+    if (name.startsWith('$'))
+      return this.#fault(place.slice(0, -1), unknownOperator(name, [...LOGICAL]), ANY_DOCUMENT);
+    const fault = faultOfPath(name);
     if (fault !== undefined) return this.#fault(place, fault, ANY_DOCUMENT);
     return { kind: 'field', path: pathOf(name), tests: this.#condition(operand, place, depth) };
   }
@@ -151,7 +153,7 @@ class WhereParser {
       case '$elemMatch':
         return this.#elemMatch(operand, place, depth);
       default:
-        return this.#fault(place, unknownOperator(op, OPERATORS), undefined);
+        return this.#fault(place.slice(0, -1), unknownOperator(op, OPERATORS), undefined);
     }
   }
 

@@ -18,7 +18,7 @@ import type { AuditQuery } from '../store/audit.ts';
 import { cursorOf } from '../store/page.ts';
 import type { KmsStore } from '../store/port.ts';
 import { KEPT_AFTER_EXPIRY_MS } from '../tokens/prune-tokens.ts';
-import { CliFailure } from './errors.ts';
+import { CliFailure, UsageError } from './errors.ts';
 import { receipt, withKms, withStore } from './open-kms.ts';
 
 const PAGE = 1_000;
@@ -65,7 +65,15 @@ export const addAuditCommands: AddCommands = (program, environment) => {
     group,
     'accept-loss',
     'accepts that the chain has lost records: earlier receipts prove nothing any more',
-  ).action((options) => acceptLoss(environment, options));
+  )
+    .option('--confirm', 'required, because nothing undoes it')
+    .action(({ confirm, ...options }) => {
+      if (!confirm)
+        throw new UsageError(
+          'nothing was changed: this ends all earlier receipts, and nothing undoes it; add --confirm if records are lost for good',
+        );
+      return acceptLoss(environment, options);
+    });
   command(group, 'verify-copy', 'compares a copy of the chain (BUNKMS_AUDIT_SHIP) with the store')
     .argument('<files...>', 'its files, in the order in which they were written')
     .action((files, options) => verifyCopy(environment, files, options));

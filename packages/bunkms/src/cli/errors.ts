@@ -72,6 +72,8 @@ export function remedyOf(error: unknown): string | undefined {
   if (error instanceof EvidenceTooOld)
     return 'give a later copy; without a copy, keys come back disabled and tokens revoked';
   if (hasCode(error, 'storage_not_found')) return '"bunkms storage list" has all storages';
+  if (hasCode(error, 'kek_unusable'))
+    return 'add the KEK as a line to the file of BUNKMS_KEK_FILE: it is staged within seconds';
   if (hasCode(error, 'kek_unfetched'))
     return 'add --fetch to have Bundoc fetch the new wrappings of the keys above, or --accept-unfetched when no holder will open them with this KEK again';
   return hasCode(error, 'lease_live') ? FORCE_WHEN : undefined;

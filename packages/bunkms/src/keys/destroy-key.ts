@@ -5,7 +5,7 @@ import type { Caller } from '../records/caller.ts';
 import type { KeyRecord, KeyVersionRecord } from '../records/key-record.ts';
 import { type ChangedKey, changeKey, type Decision, type KeyRequest } from './change-key.ts';
 import { refuseDestroyed, refuseEnding } from './key-state.ts';
-import { type AuthenticKey, type KeyDeps, versionOf } from './stored-key.ts';
+import { type AuthenticKey, type KeyDeps, versionNotFound, versionOf } from './stored-key.ts';
 
 const NO_BYTES = new Uint8Array();
 
@@ -88,7 +88,7 @@ export async function destroyVersion(
   const number = request.version;
   const changed = await changeKey(deps, request, number, caller, (key, time) => {
     refuseEnding(key.record);
-    if (number > key.record.version) throw new AppError('key_not_found');
+    if (number > key.record.version) throw versionNotFound(key.record);
     if (number === key.record.version) throw new AppError('key_version_current');
     const present = key.versions.some((one) => one.version === number);
     const version =

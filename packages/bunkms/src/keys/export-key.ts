@@ -7,7 +7,7 @@ import { refuseDestroyed, refuseIntended, requireEnabled, requireHolder } from '
 import { leaseIdOf } from './leases.ts';
 import { openDek } from './open-dek.ts';
 import { type ActingStorage, requireCurrent } from './storages.ts';
-import { type KeyDeps, readStoredKey, stampOf, versionOf } from './stored-key.ts';
+import { type KeyDeps, readStoredKey, stampOf, versionNotFound, versionOf } from './stored-key.ts';
 
 export interface ExportDeps extends KeyDeps {
   readonly exports: Pick<ExportRecorder, 'release'>;
@@ -75,7 +75,7 @@ async function tryExport(deps: ExportDeps, request: ExportRequest, caller: Calle
   requireEnabled(record);
   if (!record.exportable) throw new AppError('key_not_exportable');
   const number = request.version ?? record.version;
-  if (number > record.version) throw new AppError('key_not_found');
+  if (number > record.version) throw versionNotFound(record);
   const version = versionOf(key, number, deps.logger);
   if (version.state === 'destroyed') throw new AppError('key_version_destroyed');
   const dek = openDek(deps, record.name, version);

@@ -59,6 +59,11 @@ export async function readStoredKey(
   return key;
 }
 
+/** The refusal of a version that the key has never had. */
+export function versionNotFound({ version }: KeyRecord): AppError {
+  return new AppError('key_not_found', { detail: `the key has no such version: its latest is ${version}` });
+}
+
 /** @returns undefined, and logs why, when the key must not be used. */
 export function authenticate(
   { chainKey, logger }: Pick<KeyDeps, 'chainKey' | 'logger'>,

@@ -96,7 +96,7 @@ async function notedFetch(input: RequestInfo | URL, init: RequestInit = {}): Pro
 const OPTIONS = {
   url: location.origin,
   // `notedFetch` sets the token of the session on each request.
-  token: '',
+  token: 'session',
   fetch: notedFetch,
   deadlineMs: 30_000,
   triesMax: 3,

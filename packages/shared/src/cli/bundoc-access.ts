@@ -39,14 +39,16 @@ export function ownBundocUrl(environment: Environment): string {
 export function bundocAccess(environment: Environment, options: BundocOptions) {
   const set = (name: string) => environment[name] || undefined;
   const file = options.tokenFile ?? set('BUNDOC_TOKEN_FILE');
-  const own = set('BUNDOC_TOKEN');
+  const own = set('BUNDOC_TOKEN')?.trim() || undefined;
   const isAmbiguous = options.tokenFile === undefined && own !== undefined;
   const token: TokenSource | undefined =
     file === undefined
       ? own
       : async () => {
           if (isAmbiguous) throw new CommandError(TWO_TOKENS);
-          return (await readText(file)).trim();
+          const text = (await readText(file)).trim();
+          if (text === '') throw new CommandError(`${file} has no token`);
+          return text;
         };
   const url = options.url ?? set('BUNDOC_URL');
   const source = options.url ? '--url' : url === undefined ? 'BUNDOC_HOST and BUNDOC_PORT' : 'BUNDOC_URL';

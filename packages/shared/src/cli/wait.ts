@@ -13,6 +13,8 @@ const EVERY_MS = 200;
 const LAST_LOOK_MS = 1_000;
 /** A reason that stays is printed again after this time: the command is not stuck. */
 const PRINT_AGAIN_MS = 10_000;
+/** A process that was just started passes through reasons that need nobody, milliseconds. */
+const STARTS_WITHIN_MS = 2_000;
 const PID_MAX = 4_194_304;
 const SECONDS_MAX = 86_400;
 
@@ -65,7 +67,7 @@ export function addWait(program: Command, { access, ownUrl, ...service }: Waited
       const url = named ?? ownUrl();
       const parsed = URL.parse(url);
       if (parsed === null || !/^https?:$/.test(parsed.protocol))
-        throw new CommandError(`"${url}" is not an http or https URL`);
+        throw new CommandError(`"${url}" (${source}) is not an http or https URL`);
       const port = Number(parsed.port || (parsed.protocol === 'https:' ? 443 : 80));
       const ownPort = named === undefined ? port : undefined;
       const trust = caFile === undefined ? {} : { ca: await readText(caFile) };
@@ -75,8 +77,9 @@ export function addWait(program: Command, { access, ownUrl, ...service }: Waited
 
 /**
  * Waits until a service is ready, and prints on standard error why it is not: at once, when the reason
- * changes, and every 10 seconds. With `--pid`, one of these processes must listen: an older service on the
- * same port is not taken for the one that was just started.
+ * changes, and every 10 seconds. With `--pid`, it prints a reason that lasts for two seconds, and one of
+ * these processes must listen: an older service on the same port is not taken for the one that was just
+ * started.
  *
  * @throws CommandError with exit code 1 when a process has ended, or the time is over.
  */
@@ -90,6 +93,9 @@ async function waitFor(
   const endMs = startMs + (options.within ?? Number.POSITIVE_INFINITY) * 1_000;
   const withinMs = () =>
     Math.ceil(Math.min(ANSWERS_WITHIN_MS, Math.max(LAST_LOOK_MS, endMs - performance.now())));
+  const lastsMs = options.pid.length > 0 ? STARTS_WITHIN_MS : 0;
+  let found: string | undefined;
+  let foundMs = 0;
   let said: string | undefined;
   let saidMs = 0;
   let answered: string | undefined;
@@ -109,7 +115,8 @@ async function waitFor(
     }
     if (nowMs >= endMs)
       throw new CommandError(`not within ${options.within} s: ${reason}${before}${asked}`, { exitCode: 1 });
-    if (reason !== said || nowMs - saidMs >= PRINT_AGAIN_MS) {
+    if (reason !== found) [found, foundMs] = [reason, nowMs];
+    if (nowMs - foundMs >= lastsMs && (reason !== said || nowMs - saidMs >= PRINT_AGAIN_MS)) {
       console.error(`${program}: waiting for ${place}: ${reason}`);
       said = reason;
       saidMs = nowMs;

@@ -8,7 +8,7 @@ export interface AppErrorOptions extends ErrorOptions {
   /** Seconds after which the caller may retry; becomes `Retry-After`. */
   readonly retryAfterS?: number;
   /** The faults of an invalid input, one by one. */
-  readonly errors?: readonly FieldFault[];
+  readonly errors?: readonly FieldFault[] | undefined;
   /** Methods that the path does support; becomes `Allow` (405 only). */
   readonly allow?: readonly string[];
   /** The storage that holds the requested key or project. */

@@ -41,7 +41,7 @@ export const updateKeySchema = z
   .strictObject({ exportable: z.boolean().optional(), rotate_after_days: rotateAfterDaysSchema.optional() })
   .refine(
     (update) => update.exportable !== undefined || update.rotate_after_days !== undefined,
-    'must change something',
+    'must have exportable or rotate_after_days',
   );
 export type UpdateKey = z.infer<typeof updateKeySchema>;
 

@@ -8,7 +8,7 @@ import { TAKEN_OVER_MS_MAX } from './take-over-time.ts';
  * started. A key names the one storage that holds it.
  */
 
-export const storageIdSchema = z.uuid();
+export const storageIdSchema = z.uuid('must be the id of a storage, a UUID');
 export const generationSchema = z.uuid();
 
 /**

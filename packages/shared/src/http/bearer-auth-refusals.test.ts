@@ -19,7 +19,7 @@ import {
 
 useBearerAuth();
 
-describe('every refused token gets the same 401', () => {
+describe('every refused token gets the same 401, and a request without one gets the form of the header', () => {
   const seconds = (offset: number) => Math.floor(clock.now() / 1000) + offset;
   const hs256 = (secret: string) => ({
     header: { ...HEADER, alg: 'HS256' },

@@ -16,7 +16,7 @@ import {
   JTI,
   KID,
   published,
-  REFUSAL,
+  refusalOf,
   revoked,
   stranger,
   token,
@@ -141,7 +141,7 @@ describe('the log', () => {
       });
       const header = authorization();
       const { body } = await ask(header, server);
-      expect(body).toEqual(REFUSAL);
+      expect(body).toEqual(refusalOf(header));
       await expect.poll(() => log).toContain('"msg":"request"');
       const lines = log
         .trimEnd()

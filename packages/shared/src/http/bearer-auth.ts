@@ -167,9 +167,12 @@ function bearerToken(request: FastifyRequest): string {
   const header = request.headers.authorization;
   const token =
     header === undefined || header.length > TOKEN_LENGTH_MAX + 7 ? undefined : BEARER.exec(header)?.[1];
-  if (token === undefined)
-    throw refused(header !== undefined && /^bearer\b/i.test(header) ? 'malformed' : 'absent');
-  return token;
+  if (token !== undefined) return token;
+  if (header !== undefined && /^bearer\b/i.test(header)) throw refused('malformed');
+  throw new AppError('unauthenticated', {
+    tokenFault: 'absent',
+    detail: 'the header must be: Authorization: Bearer <token>',
+  });
 }
 
 /**

@@ -1,6 +1,15 @@
 import { AppError } from '../contract/app-error.ts';
 import { PROBLEMS } from '../contract/problem.ts';
 
+/** What the system's errors of a file mean, behind its path. */
+const FILE_FAULTS: Readonly<Record<string, string>> = {
+  ENOENT: 'does not exist',
+  EEXIST: 'exists already',
+  ENOTDIR: 'is below a file',
+  EISDIR: 'is a folder',
+  EACCES: 'may not be used by this user',
+};
+
 /** An error as one line for a person; no stack. */
 export function formatError(error: unknown): string {
   return reasonsOf(error).join(': ').replace(/\s+/g, ' ');
@@ -8,7 +17,11 @@ export function formatError(error: unknown): string {
 
 function reasonsOf(error: unknown): string[] {
   if (!(error instanceof Error)) return [String(error)];
-  if (!(error instanceof AppError)) return [error.message];
+  if (!(error instanceof AppError)) {
+    const { code: fault = '', path } = error as NodeJS.ErrnoException;
+    const known = Object.hasOwn(FILE_FAULTS, fault) ? FILE_FAULTS[fault] : undefined;
+    return [path === undefined || known === undefined ? error.message : `${path} ${known}`];
+  }
   // A code alone does not tell the user what to do: its detail and its cause may.
   const { code, detail, cause } = error;
   return [code, detail ?? PROBLEMS[code].title, ...(cause === undefined ? [] : reasonsOf(cause))];

@@ -52,6 +52,18 @@ describe('warnOfUnknown', () => {
     return lines;
   };
 
+  it('does not name what Kubernetes sets for a Service with the name of the program', () => {
+    const names = [
+      'SERVICE_HOST',
+      'SERVICE_PORT',
+      'SERVICE_PORT_HTTP',
+      'PORT_8080_TCP',
+      'PORT_8080_TCP_ADDR',
+    ];
+    expect(warned(Object.fromEntries(names.map((name) => [`BUNDOC_${name}`, '1'])))).toEqual([]);
+    expect(warned({ BUNDOC_SERVICE: '1' })).toHaveLength(1);
+  });
+
   it('names a misspelt variable and the one that is similar, and quotes no value', () => {
     const lines = warned({
       BUNDOC_PROT: '1',
@@ -138,6 +150,13 @@ describe('wholeNumber', () => {
     ['65536', false],
   ])('wholeNumber as a port, %s: %s', (text, isPort) => {
     expect(portNumber.safeParse(text).success).toBe(isPort);
+  });
+
+  it('a port that Kubernetes has set for a Service is refused with what to do, and nothing else', () => {
+    const { error } = portNumber.safeParse('tcp://10.0.0.1:8080');
+    expect(error?.issues.map(({ message }) => message)).toEqual([
+      expect.stringMatching(/^is what Kubernetes sets .*enableServiceLinks: false/),
+    ]);
   });
 });
 

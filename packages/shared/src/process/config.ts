@@ -58,7 +58,7 @@ export function findUnknown(
   warn: (sentence: string, variables: readonly string[]) => void,
 ): void {
   const unknown = Object.keys(environment)
-    .filter((name) => name.startsWith(prefix) && !known.includes(name))
+    .filter((name) => name.startsWith(prefix) && !known.includes(name) && !OF_KUBERNETES.test(name))
     .sort();
   if (unknown.length === 0) return;
   const told = unknown.slice(0, UNKNOWN_TOLD_MAX).map((name) => suggestFor(name, known, prefix));
@@ -160,8 +160,16 @@ export function wholeNumber(min: number, max: number) {
     .pipe(z.number().min(min, message).max(max, message));
 }
 
+/** What Kubernetes sets in each container for a Service with the name of the program. */
+const OF_KUBERNETES = /^[A-Z]+_(?:SERVICE_(?:HOST|PORT)(?:_\w+)?|PORT_\d+_\w+)$/;
+const KUBERNETES_PORT =
+  'is what Kubernetes sets for a Service of this name: set the port, or enableServiceLinks: false in the pod';
+
 /** A TCP port; with 0 the system chooses, for tests. */
-export const portNumber = wholeNumber(0, 65_535);
+export const portNumber = z
+  .string()
+  .refine((text) => !text.startsWith('tcp://'), { message: KUBERNETES_PORT, abort: true })
+  .pipe(wholeNumber(0, 65_535));
 
 /** A variable with `on` or `off`. */
 export const onOrOff = z.enum(['on', 'off'], 'must be "on" or "off"');

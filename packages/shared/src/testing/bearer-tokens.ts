@@ -101,7 +101,7 @@ export async function ask(authorization: string | undefined, server: FastifyInst
 }
 
 /** Every refusal, without its request id. */
-export const REFUSAL = {
+const REFUSAL = {
   type: 'about:blank',
   title: 'A valid bearer token is required',
   status: 401,
@@ -109,12 +109,21 @@ export const REFUSAL = {
   request_id: expect.any(String),
 };
 
+const isBearer = (authorization: string | undefined) => /^bearer\b/i.test(authorization ?? '');
+
+/** The body of a refusal. Only a request without a bearer token gets a detail: it says nothing of a token. */
+export function refusalOf(authorization: string | undefined) {
+  const detail = 'the header must be: Authorization: Bearer <token>';
+  return isBearer(authorization) ? REFUSAL : { ...REFUSAL, detail };
+}
+
 export async function expectRefused(authorization: string | undefined): Promise<void> {
   const { status, body, headers } = await ask(authorization);
   expect(status).toBe(401);
-  expect(body).toEqual(REFUSAL);
-  const isBearer = authorization !== undefined && /^bearer\b/i.test(authorization);
-  expect(headers['www-authenticate']).toBe(isBearer ? 'Bearer error="invalid_token"' : 'Bearer');
+  expect(body).toEqual(refusalOf(authorization));
+  expect(headers['www-authenticate']).toBe(
+    isBearer(authorization) ? 'Bearer error="invalid_token"' : 'Bearer',
+  );
 }
 
 export async function expectAccepted(authorization: string): Promise<Claims> {

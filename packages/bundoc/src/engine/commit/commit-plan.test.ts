@@ -81,7 +81,7 @@ function contextOf(before: Before): Context {
         if (commits++ === commitsMax) return undefined;
         const { write, check, accept } = uniqueness.commit();
         return {
-          write: ({ state }, value) => write(state.id, [[index, value === '' ? [] : [value]]]),
+          write: ({ at, state }, value) => write(state.id, [[index, value === '' ? [] : [value]]], at),
           check,
           accept,
         };

@@ -56,6 +56,8 @@ export function draftsOf(group: readonly Pick<WaitingCommit, 'writes'>[], clock:
 
 /** A document after one write of a commit. */
 export interface PlannedWrite<E> {
+  /** Its place in the commit. */
+  readonly at: number;
   /** The key that {@link PlanContext.keyOf} returns. */
   readonly key: string;
   /** Hex of the state's file name. */
@@ -200,8 +202,8 @@ class Planner<C extends Pick<WaitingCommit, 'writes' | 'options'>, E> {
       const seq = this.seq + at + 1;
       const fresh = { seq, nowMs, fileName, rev: revs[at] as Buffer, keyVersion: context.keyVersion };
       const { state, text, result } = stateAfter(write, before, fresh);
-      const entries = context.indexing.entriesOf(write, { key, fileName, state, text });
-      const after = { key, fileName, state, text, entries };
+      const entries = context.indexing.entriesOf(write, { at, key, fileName, state, text });
+      const after = { at, key, fileName, state, text, entries };
       own.set(key, state);
       if (entries !== undefined) indexed.write(after, entries);
       if (this.#quota !== undefined) added = sumOf(added, usageDelta(before, state));

@@ -1,5 +1,5 @@
-import { AppError } from '@bundoc/shared/contract/app-error';
 import type { IndexSpec } from '../port/index-port.ts';
+import { RefusedWrite } from '../port/refused-write.ts';
 
 /** The documents with a key of a unique index, without the group's changes. */
 export type HoldersOf<I> = (index: I, key: string) => Iterable<string>;
@@ -14,9 +14,13 @@ interface Written {
 
 /** One commit being planned. It takes effect at once, so its documents may exchange their keys. */
 export interface CommitUniqueness<I> {
-  /** Adds a document, with all of its keys in the unique indexes of its collection. */
-  write(id: string, keys: Iterable<readonly [I, readonly string[]]>): void;
-  /** @throws AppError `unique_violation` when two documents have the same key after all writes. */
+  /**
+   * Adds a document, with all of its keys in the unique indexes of its collection.
+   *
+   * @param at the place of the write in the commit.
+   */
+  write(id: string, keys: Iterable<readonly [I, readonly string[]]>, at: number): void;
+  /** @throws RefusedWrite `unique_violation` when two documents have the same key after all writes. */
   check(): void;
   /** Makes the checked commit visible to the later ones. Without it, the commit is undone. */
   accept(): void;
@@ -37,16 +41,16 @@ export class GroupUniqueness<I extends { readonly spec: IndexSpec }> {
   commit(): CommitUniqueness<I> {
     for (const undo of this.#undo.reverse()) undo();
     this.#undo = [];
-    const documents: (readonly [I, string])[] = [];
+    const documents: (readonly [I, string, number])[] = [];
     return {
-      write: (id, keys) => {
+      write: (id, keys, at) => {
         for (const [index, own] of keys) {
           this.#release(index, id, own);
-          documents.push([index, id]);
+          documents.push([index, id, at]);
         }
       },
       check: () => {
-        for (const [index, id] of documents) this.#hold(index, id);
+        for (const [index, id, at] of documents) this.#hold(index, id, at);
       },
       accept: () => {
         this.#undo = [];
@@ -61,11 +65,11 @@ export class GroupUniqueness<I extends { readonly spec: IndexSpec }> {
     this.#set(keysOf, id, own);
   }
 
-  #hold(index: I, id: string): void {
+  #hold(index: I, id: string, at: number): void {
     const written = this.#writtenIn(index);
     for (const key of written.keysOf.get(id) ?? []) {
       if (this.#hasOther(index, written, key, id))
-        throw new AppError('unique_violation', {
+        throw new RefusedWrite('unique_violation', at, {
           detail: `another document has the same values in the unique index ${JSON.stringify(index.spec.name)}`,
         });
       this.#set(written.holderOf, key, id);

@@ -335,7 +335,7 @@ export function planIndexing(indexes: CollectionIndexes): PlanIndexing<DocumentK
     commit: () => {
       ofCommit = new CommitEntries();
       const { write, check, accept } = uniqueness.commit();
-      return { write: ({ state }, keys) => write(state.id, enforced(keys)), check, accept };
+      return { write: ({ at, state }, keys) => write(state.id, enforced(keys), at), check, accept };
     },
     entriesOf: (write, { state: { collection, id }, text }) => {
       const made =

@@ -86,5 +86,8 @@ async function requireFree(disk: Disk, projectsDirectory: string, project: strin
   const names = await disk.list(directory);
   if (names === undefined) return;
   const isCutShort = names.includes(RESTORING_FILE) && !names.includes('project.json');
-  if (!isCutShort && names.length > 0) throw new ProjectExists(`there is a folder of ${project} already`);
+  if (!isCutShort && names.length > 0)
+    throw new ProjectExists(
+      `there is a folder of ${project} already: to go back to this backup, move it out of ${projectsDirectory}`,
+    );
 }

@@ -132,8 +132,10 @@ export class GroupIndexContext implements PlanIndexing<readonly DocumentEntries[
     this.#ofCommit = new CommitEntries();
     const { write, check, accept } = this.#uniqueness.commit();
     return {
-      write: ({ fileName }: { readonly fileName: string }, entries: readonly DocumentEntries[]) =>
-        write(fileName, enforcedEntries(entries)),
+      write: (
+        { at, fileName }: Pick<PlannedWrite<unknown>, 'at' | 'fileName'>,
+        entries: readonly DocumentEntries[],
+      ) => write(fileName, enforcedEntries(entries), at),
       check,
       accept,
     };
