@@ -156,8 +156,7 @@ export class Attempt {
     const { documents, idempotencyRecords, seq } = plan;
     const isChanged = seq !== state.seq || idempotencyRecords.length > 0;
     const sealed = documents.filter(({ text }) => text !== undefined).length;
-    if (state.isSealingMore) seals.made(sealed);
-    else seals.take(sealed);
+    seals.make(sealed);
     const count = state.isSealingMore && sealed > 0 ? seals.reserve(state.seals) : undefined;
     this.#outcomes[at] = { kind: 'planned', plan, isChanged, count };
     if (!isChanged) return [];

@@ -78,10 +78,11 @@ describe('lanes of commits', () => {
     lanes.add(projects[20] as Project, commitOf(), 0);
     expect(lanes.take()).toBeUndefined();
     lanes.stalls(first);
-    const second = lanes.take();
+    const second = lanes.take() as LaneBatch<Project, Commit>;
     expect(namesOf(second)).toEqual(['p20']);
     lanes.add(projects[21] as Project, commitOf(), 0);
-    expect(lanes.take()).toBeUndefined();
+    lanes.end(second, [DONE], 0);
+    expect(namesOf(lanes.take())).toEqual(['p21']);
   });
 
   it('give each project its turn before one with many commits fills the transaction', () => {

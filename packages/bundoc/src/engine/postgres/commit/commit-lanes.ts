@@ -60,7 +60,7 @@ const LANES: Record<LaneKind, Lane> = {
  */
 const SMALL_COMMIT = { bytes: 131_072, writes: 64 };
 /**
- * A second small transaction begins once so many projects wait, while there are few in all, or when the first
+ * A second small transaction begins once so many projects wait, while few wait or commit, or when the first
  * is stalled. A transaction has a cost of its own, for the node and for the server, and alone it takes more
  * commits. Few commits are answered sooner side by side.
  */

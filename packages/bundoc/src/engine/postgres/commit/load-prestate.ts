@@ -155,7 +155,7 @@ function membersWhere(members: readonly GroupMember[], is: (member: GroupMember)
 
 /** Whether its commits may make more seals than are counted. */
 function sealsMore({ project, commits }: GroupMember): boolean {
-  return commits.reduce((sum, { writes }) => sum + writes.length, 0) > project.seals.reserved;
+  return !project.seals.covers(commits.reduce((sum, { writes }) => sum + writes.length, 0));
 }
 
 function projectAt(members: readonly GroupMember[], at: number): LoadedProject {
@@ -233,7 +233,7 @@ export function openPreState(
     indexVersion,
     seals,
     isSealingMore,
-    sealsLeft: isSealingMore ? project.seals.left(seals) : project.seals.reserved,
+    sealsLeft: project.seals.reserved + (isSealingMore ? project.seals.left(seals) : 0),
     states: new Map<string, DocumentState>(),
     idempotencyRecords: new Map<string, IdempotencyRecord>(),
     usage: usage && { documents: Number(usage[0]), bytes: Number(usage[1]) },

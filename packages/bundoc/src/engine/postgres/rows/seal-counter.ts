@@ -6,7 +6,7 @@ import type { RowCipher } from './row-cipher.ts';
 const SEALED_BYTES_MAX = 64;
 /** The sealed count of a version, truncated to that length. */
 export const SEALED_COUNT = `substr(seals, 1, ${SEALED_BYTES_MAX})`;
-/** Maximum number of seals that a commit counts in advance. */
+/** Maximum number of seals that are counted in advance. */
 const RESERVED_MAX = 256;
 /** Number of seals after which a due rotation is requested again. */
 const REMIND_EVERY = 2 ** 16;
@@ -28,11 +28,11 @@ export interface NextCount {
 }
 
 /**
- * Counts this node's seals under a project's current key version. A transaction that writes sealed bytes
- * reads the count under the project's lock and writes the next one. A commit counts up to
- * {@link RESERVED_MAX} seals more, and the commits after it neither read nor write the count while these
- * last. Seals of failed attempts stay with this node until an attempt succeeds; if the node dies, those of
- * one transaction are lost. A node that closes the project has counted at most the reserved ones too many.
+ * Counts this node's seals under a project's current key version. A transaction that needs more seals than
+ * are counted reads the count under the project's lock and writes the next one. For commits it counts up to
+ * {@link RESERVED_MAX} in advance, and the commits after it leave the count alone while these last. Seals of
+ * failed attempts stay with this node: the next transaction that seals counts them. If the node dies, those
+ * of one transaction are lost. What is reserved then, or when the project is closed, is counted and not made.
  *
  * The count is sealed under its version: nobody without the key can write one that makes a node request a
  * rotation.
@@ -53,18 +53,25 @@ export class SealCounter {
     this.#rows = rows;
   }
 
-  /** Number of seals that are counted already. A transaction with no more does without the count. */
+  /** Number of seals that are counted already. Only commits make them, one transaction at a time. */
   get reserved(): number {
     return this.#reserved;
   }
 
-  /** Makes counted seals, whatever the outcome of their transaction. */
-  take(seals: number): void {
-    this.#reserved -= seals;
+  /** Whether commits that seal so much may leave the count alone: never while others are in no count yet. */
+  covers(seals: number): boolean {
+    return this.#uncounted <= 0 && seals <= this.#reserved;
+  }
+
+  /** Records the seals of commits, whatever the outcome of their transaction: reserved ones first. */
+  make(seals: number): void {
+    const reserved = Math.min(this.#reserved, seals);
+    this.#reserved -= reserved;
+    this.#uncounted += seals - reserved;
   }
 
   /**
-   * Number of seals that the version may still make.
+   * Number of seals that the version may still make, beside the reserved ones.
    *
    * @param sealed the count's row under the project's lock; undefined without a row.
    * @throws OpenError.
@@ -73,7 +80,7 @@ export class SealCounter {
     return Math.max(0, this.#options.limits.max - this.#countOf(sealed) - this.#uncounted);
   }
 
-  /** Records seals that are not counted, whatever the outcome of their transaction. */
+  /** Records seals of upkeep, whatever the outcome of its transaction: the reserve is for commits. */
   made(seals: number): void {
     this.#uncounted += seals;
   }
@@ -85,7 +92,8 @@ export class SealCounter {
 
   /** The same with seals in advance, as far as the version may make them. @throws OpenError. */
   reserve(sealed: Buffer | null | undefined): NextCount {
-    return this.#next(sealed, Math.min(RESERVED_MAX, this.#options.limits.reserve, this.left(sealed)));
+    const missing = Math.min(RESERVED_MAX, this.#options.limits.reserve) - this.#reserved;
+    return this.#next(sealed, Math.max(0, Math.min(missing, this.left(sealed))));
   }
 
   /** Called when a count has been committed. */
