@@ -131,7 +131,7 @@ describe('bunkms backup, restore and recover', () => {
     writeFileSync(at('cut'), damaged.subarray(0, 500));
     await expectFailure(8, /cut short or damaged/, 'restore', at('cut'));
     await expectFailure(8, /cut short or damaged/, 'backup', 'verify', at('cut'));
-    await expectFailure(1, /no such file/, 'restore', at('nothing'));
+    await expectFailure(1, /does not exist/, 'restore', at('nothing'));
     writeFileSync(at('empty'), '');
     await expectFailure(8, /the audit copy contains no record/, ...restore('--audit-copy', at('empty')));
     // As from an unset variable: it must not restore without the copy.
@@ -247,7 +247,7 @@ describe('bunkms backup, restore and recover', () => {
     await expectFailure(8, /has a gap/, ...restore);
     await expectFailure(
       8,
-      /begins with record|contains no record|no such file/,
+      /begins with record|contains no record|does not exist/,
       'audit',
       'verify-copy',
       at('kek'),
