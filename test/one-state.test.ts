@@ -8,6 +8,7 @@ const SUM = ACCOUNTS * START;
 const WRITERS = 4;
 /** Answers that are checked, of all kinds together. */
 const ANSWERS = runs(200, 100_000);
+const PATIENCE_MS = runs(400_000, 14_400_000);
 const COLLECTIONS = ['plain', 'indexed'] as const;
 const BASE = '/v1/projects/bank';
 const ANY_BALANCE = { balance: { $gte: -1_000_000 } };
@@ -171,7 +172,9 @@ const READERS: Readonly<Record<string, Reader>> = {
   },
 };
 
-it('no answer shows a state that no commit has left, beside four writers', async () => {
+it('no answer shows a state that no commit has left, beside four writers', {
+  timeout: PATIENCE_MS,
+}, async () => {
   const seed = Date.now() % 1_000_000;
   await using installation = await Installation.start();
   const { url } = installation;
