@@ -7,7 +7,6 @@ import { startPostgres, usage } from '../lib/processes.mjs';
 import { round, say } from '../lib/report.mjs';
 import { COLLECTION, fillVaried } from './queries.mjs';
 
-const PROJECT = 'states-0';
 const DOCUMENTS = 20_000;
 const WRITTEN = 2_000;
 const BODY = Buffer.from(JSON.stringify({ owner: 'owner-1', done: true, text: 'x'.repeat(900) }));
@@ -28,7 +27,7 @@ export async function stateTargets(bench) {
   };
   for (const [engine, env] of Object.entries(environments)) {
     const node = await keep(installation.startBundoc(env));
-    const project = `${PROJECT}-${engine.toLowerCase()}`;
+    const project = `states-${engine.toLowerCase()}`;
     say(`filling a project with ${DOCUMENTS} documents, ${engine}`);
     await fillVaried(node.url, project, DOCUMENTS, installation.token);
     await quiet(node);

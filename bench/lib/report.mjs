@@ -91,13 +91,16 @@ export class Report {
   async pairs(turns, name, [server, load], [baseName, baseServer, baseLoad]) {
     await this.measured('warm up', server, { ...load, seconds: 2 }, { silent: true });
     await this.measured('warm up', baseServer, { ...baseLoad, seconds: 2 }, { silent: true });
+    const sides = [
+      [name, server, load],
+      [baseName, baseServer, baseLoad],
+    ];
     const ratios = [];
     for (let turn = 0; turn < turns; turn++) {
-      const measureOwn = () => this.measured(name, server, load);
-      const early = turn % 2 === 0 ? undefined : await measureOwn();
-      const base = await this.measured(baseName, baseServer, baseLoad);
-      const own = early ?? (await measureOwn());
-      ratios.push(own.perSecond / base.perSecond);
+      const rates = [];
+      for (const side of turn % 2 === 0 ? [1, 0] : [0, 1])
+        rates[side] = (await this.measured(...sides[side])).perSecond;
+      ratios.push(rates[0] / rates[1]);
     }
     return ratios;
   }

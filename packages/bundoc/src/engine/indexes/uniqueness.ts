@@ -41,16 +41,18 @@ export class GroupUniqueness<I extends { readonly spec: IndexSpec }> {
   commit(): CommitUniqueness<I> {
     for (const undo of this.#undo.reverse()) undo();
     this.#undo = [];
-    const documents: (readonly [I, string, number])[] = [];
+    const documents = new Map<I, Map<string, number>>();
     return {
       write: (id, keys, at) => {
         for (const [index, own] of keys) {
           this.#release(index, id, own);
-          documents.push([index, id, at]);
+          const written = documents.get(index) ?? new Map<string, number>();
+          written.delete(id);
+          documents.set(index, written.set(id, at));
         }
       },
       check: () => {
-        for (const [index, id, at] of documents) this.#hold(index, id, at);
+        for (const [index, written] of documents) for (const [id, at] of written) this.#hold(index, id, at);
       },
       accept: () => {
         this.#undo = [];

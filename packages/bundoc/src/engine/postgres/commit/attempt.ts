@@ -156,8 +156,8 @@ export class Attempt {
     const { documents, idempotencyRecords, seq } = plan;
     const isChanged = seq !== state.seq || idempotencyRecords.length > 0;
     const sealed = documents.filter(({ text }) => text !== undefined).length;
-    seals.make(sealed);
-    const count = state.isSealingMore && sealed > 0 ? seals.reserve(state.seals) : undefined;
+    seals.spend(sealed);
+    const count = state.seals !== undefined && sealed > 0 ? seals.reserve(state.seals) : undefined;
     this.#outcomes[at] = { kind: 'planned', plan, isChanged, count };
     if (!isChanged) return [];
     return [{ project, documents, idempotencyRecords, seq, seals: count?.sealed, cipher, rows, names }];

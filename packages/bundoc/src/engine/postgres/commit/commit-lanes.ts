@@ -163,7 +163,7 @@ export class CommitLanes<P extends object, C extends LaneCommit> {
 
   /** A small transaction takes unusually long, so that others no longer wait for its end. */
   stalls(batch: LaneBatch<P, C>): void {
-    if (batch.kind === 'small') this.#stalled.add(batch);
+    this.#stalled.add(batch);
   }
 
   /** Ends a transaction. @param leaving one for each of its members, in order. */

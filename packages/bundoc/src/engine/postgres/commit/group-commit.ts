@@ -16,8 +16,8 @@ import type { QueuedCommit } from './plan-commits.ts';
 
 /** Turns of the event loop that a transaction waits for more commits. */
 const GATHER_TURNS = 2;
-/** Time after which other commits no longer wait for the end of a transaction, milliseconds. */
-const STALLED_MS = 100;
+/** Time after which other commits no longer wait for the end of a small transaction, milliseconds. */
+const STALLED_MS = 50;
 /** Interval at which a committing node removes old outcomes, milliseconds. */
 const PRUNE_EVERY_MS = 600_000;
 /** Outcomes removed by one statement. */
@@ -111,10 +111,11 @@ export class GroupCommitter {
   /** Never rejects. */
   async #run(batch: LaneBatch<CommittingProject, QueuedCommit>): Promise<void> {
     const { kind, members } = batch;
-    const stall = setTimeout(() => {
+    const stalls = () => {
       this.#lanes.stalls(batch);
       this.#gather();
-    }, STALLED_MS);
+    };
+    const stall = kind === 'small' ? setTimeout(stalls, STALLED_MS) : undefined;
     const outcomes = await this.#commitWithRetries(members, kind === 'alone').catch((error: unknown) =>
       members.map((): Outcome => ({ kind: 'failed', error })),
     );

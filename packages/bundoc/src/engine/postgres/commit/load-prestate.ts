@@ -232,7 +232,6 @@ export function openPreState(
     seq,
     indexVersion,
     seals,
-    isSealingMore,
     sealsLeft: project.seals.reserved + (isSealingMore ? project.seals.left(seals) : 0),
     states: new Map<string, DocumentState>(),
     idempotencyRecords: new Map<string, IdempotencyRecord>(),

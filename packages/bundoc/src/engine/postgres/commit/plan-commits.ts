@@ -19,10 +19,8 @@ export interface PreState {
   /** The position of the last commit. */
   readonly seq: number;
   readonly indexVersion: number;
-  /** The sealed count of the current key version; undefined where it was not read, or its row is missing. */
+  /** The sealed count of the current key version; undefined where the seals are counted already. */
   readonly seals: Buffer | null | undefined;
-  /** Whether the commits may make more seals than are counted, so that the count was read. */
-  readonly isSealingMore: boolean;
   /** Number of seals that the key version may still make. */
   readonly sealsLeft: number;
   /** By name, including tombstones. */

@@ -272,8 +272,8 @@ class GroupWriter {
     const changes = changesOfVersions(documents);
     if (seals !== undefined) changes.set(rows.version, changes.get(rows.version) ?? 0);
     for (const [version, change] of changes) {
-      if (change === 0 && (version !== rows.version || seals === undefined)) continue;
       const own = version === rows.version ? seals : undefined;
+      if (change === 0 && own === undefined) continue;
       const at = this.#place;
       if (own !== undefined) this.#writer.raw(own);
       this.#versions.push({ project, version, documents: change, at, seals_bytes: own?.length ?? 0 });

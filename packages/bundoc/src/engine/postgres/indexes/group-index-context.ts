@@ -45,11 +45,6 @@ const FORMER_ENTRIES: Statement = {
   text: `SELECT name, count(*) FROM (${entriesByName('$2::bytea[]', 'name')} LIMIT $3) AS e GROUP BY name`,
 };
 
-const NO_UNIQUENESS = new GroupUniqueness<IndexRow>(() => []);
-const nothing = () => undefined;
-/** A commit of a project without indexes. */
-const NO_ENTRIES = { write: nothing, check: nothing, accept: nothing };
-
 /** A token of a unique index, in hex, whose holders a plan needs. */
 export interface Asked {
   readonly index: IndexRow;
@@ -71,7 +66,7 @@ export class GroupIndexContext implements PlanIndexing<readonly DocumentEntries[
   #asked = new Map<string, Asked>();
   /** By revision: the entries of a document are computed once, however often the group is planned. */
   readonly #made = new Map<Buffer, { readonly text: Buffer; readonly entries: readonly DocumentEntries[] }>();
-  #uniqueness = NO_UNIQUENESS;
+  #uniqueness = new GroupUniqueness<IndexRow>(() => []);
   /**
    * Entry counts of documents that the group replaces or deletes, by name; empty when they are small in any
    * case.
@@ -100,7 +95,6 @@ export class GroupIndexContext implements PlanIndexing<readonly DocumentEntries[
    * of them. Documents not counted are assumed to have the maximum.
    */
   async countFormer(transaction: Transaction, states: ReadonlyMap<string, DocumentState>): Promise<void> {
-    if (!this.hasIndexes) return;
     const most = new Map<string, number>();
     for (const [name, { collection, deletedMs }] of states) {
       const indexes = deletedMs === 0 ? this.#indexes.byCollection.get(collection) : undefined;
@@ -121,13 +115,11 @@ export class GroupIndexContext implements PlanIndexing<readonly DocumentEntries[
   begin(): void {
     this.#entries = 0;
     this.#isCut = false;
-    if (this.hasIndexes)
-      this.#uniqueness = new GroupUniqueness((index, token) => this.#holdersOf(index, token));
+    this.#uniqueness = new GroupUniqueness((index, token) => this.#holdersOf(index, token));
   }
 
   /** Begins a commit. Undefined when the commit must wait for another transaction. */
   commit() {
-    if (!this.hasIndexes) return NO_ENTRIES;
     if (this.#isCut || this.#entries > GROUP_ENTRIES_MAX) return undefined;
     this.#ofCommit = new CommitEntries();
     const { write, check, accept } = this.#uniqueness.commit();

@@ -64,7 +64,7 @@ export class SealCounter {
   }
 
   /** Records the seals of commits, whatever the outcome of their transaction: reserved ones first. */
-  make(seals: number): void {
+  spend(seals: number): void {
     const reserved = Math.min(this.#reserved, seals);
     this.#reserved -= reserved;
     this.#uncounted += seals - reserved;
