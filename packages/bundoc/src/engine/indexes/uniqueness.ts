@@ -41,18 +41,16 @@ export class GroupUniqueness<I extends { readonly spec: IndexSpec }> {
   commit(): CommitUniqueness<I> {
     for (const undo of this.#undo.reverse()) undo();
     this.#undo = [];
-    const documents = new Map<I, Map<string, number>>();
+    const documents: (readonly [I, string, number])[] = [];
     return {
       write: (id, keys, at) => {
         for (const [index, own] of keys) {
           this.#release(index, id, own);
-          const written = documents.get(index) ?? new Map<string, number>();
-          written.delete(id);
-          documents.set(index, written.set(id, at));
+          documents.push([index, id, at]);
         }
       },
       check: () => {
-        for (const [index, written] of documents) for (const [id, at] of written) this.#hold(index, id, at);
+        for (const [index, id, at] of documents) this.#hold(index, id, at);
       },
       accept: () => {
         this.#undo = [];
