@@ -7,6 +7,7 @@ import { exitCodeOf, remedyOf } from './errors.ts';
 import { addInitCommand } from './init.ts';
 import { addKekCommands } from './kek.ts';
 import { addKeyCommands } from './key.ts';
+import { addOutsideCommands } from './outside.ts';
 import { registerRecoveryCommands } from './recovery-commands.ts';
 import { addStatusCommand } from './status.ts';
 import { addStorageCommands } from './storage.ts';
@@ -19,6 +20,7 @@ const COMMANDS: readonly AddCommands[] = [
   addKeyCommands,
   addStorageCommands,
   addKekCommands,
+  addOutsideCommands,
   addAuditCommands,
   registerRecoveryCommands,
   addStatusCommand,

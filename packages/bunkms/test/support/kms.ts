@@ -87,6 +87,7 @@ export function configOf(dataDir: string, kek: string): BunkmsConfig {
     dataDir,
     storage: PATIENT_SQLITE,
     kek: { kind: 'inline', text: kek },
+    outsideKeysFile: undefined,
     auditShip: undefined,
     backupTo: undefined,
     leaseTtlMs: 900_000,
