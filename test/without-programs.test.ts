@@ -25,6 +25,8 @@ const USES: Readonly<Record<ProgramName, readonly [project: string, file: string
   python: [['integration', 'test/open-by-hand.test.ts']],
   httpx: [['integration', 'test/docs-python.test.ts']],
   vectors: [['unit', 'packages/shared/src/http/bearer-auth-vectors.test.ts']],
+  softhsm: [['integration', 'packages/bunkms/test/outside-pkcs11.test.ts']],
+  tpm: [['integration', 'packages/bunkms/test/outside-pkcs11.test.ts']],
   registry: [['integration', 'test/release.test.ts']],
   mount: [['integration', 'test/disk-full.test.ts']],
 };

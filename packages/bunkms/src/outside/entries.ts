@@ -46,8 +46,20 @@ const bunkms = z.strictObject({
   token_file: text,
   ca_file: text.optional(),
 });
+const pkcs11 = z.strictObject({
+  kind: z.literal('pkcs11'),
+  module: text,
+  token: text,
+  serial: text.optional(),
+  key: text,
+  pin_file: text,
+  oaep_hash: z.enum(['sha256', 'sha1']).default('sha256'),
+});
 
-export const entrySchema = z.discriminatedUnion('kind', [bao, bunkms]);
+/** Members of entries that are paths. */
+const PATHS: ReadonlySet<string> = new Set(['token_file', 'ca_file', 'module', 'pin_file']);
+
+export const entrySchema = z.discriminatedUnion('kind', [bao, bunkms, pkcs11]);
 /** How one outside key is reached. Paths are absolute. */
 export type OutsideEntry = z.infer<typeof entrySchema>;
 
@@ -62,6 +74,7 @@ const fileSchema = z.strictObject({
 
 /** What an entry names, for people: `https://bao:8200 transit/bunkms`. */
 export function placeOfEntry(entry: OutsideEntry): string {
+  if (entry.kind === 'pkcs11') return `token ${entry.token} ${entry.key}`;
   const { origin } = new URL(entry.url);
   if (entry.kind === 'bunkms') return `${origin} ${entry.key}`;
   return `${origin} ${[entry.namespace, entry.mount, entry.key].filter(Boolean).join('/')}`;
@@ -92,18 +105,16 @@ export function readEntries(file: string): OutsideEntries {
   const result = fileSchema.safeParse(value, WORDS);
   if (!result.success)
     throw faulty(...result.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`));
-  const absolute = (place: string) => resolve(dirname(file), place);
+  const absolute = (value: unknown, member: string) =>
+    PATHS.has(member) && typeof value === 'string' ? resolve(dirname(file), value) : value;
   return new Map(
-    Object.entries(result.data.keys).map(([name, entry]) => {
-      const files = { token_file: absolute(entry.token_file) };
-      return [
-        name,
-        entry.ca_file === undefined
-          ? { ...entry, ...files }
-          : { ...entry, ...files, ca_file: absolute(entry.ca_file) },
-      ];
-    }),
+    Object.entries(result.data.keys).map(([name, entry]) => [name, mapMembers(entry, absolute)]),
   );
+}
+
+function mapMembers(entry: OutsideEntry, map: (value: unknown, member: string) => unknown): OutsideEntry {
+  const members = Object.entries(entry).map(([member, value]) => [member, map(value, member)]);
+  return Object.fromEntries(members) as OutsideEntry;
 }
 
 function faulty(...faults: string[]): ConfigError {

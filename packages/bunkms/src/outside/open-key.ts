@@ -18,5 +18,9 @@ async function providerOf(entry: OutsideEntry): Promise<OutsideProvider> {
       const { BunkmsKey } = await import('./bunkms-key.ts');
       return new BunkmsKey({ ...entry, tokenFile: entry.token_file, caFile: entry.ca_file });
     }
+    case 'pkcs11': {
+      const { Pkcs11Key } = await import('./pkcs11-key.ts');
+      return new Pkcs11Key({ ...entry, pinFile: entry.pin_file, oaepHash: entry.oaep_hash });
+    }
   }
 }

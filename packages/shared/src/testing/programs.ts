@@ -33,6 +33,11 @@ const POSTGRES_FOLDERS = [
   '/opt/homebrew/opt/postgresql@*/bin',
   '/usr/local/opt/postgresql@*/bin',
 ];
+/** Folders of PKCS#11 modules: Debian, Fedora, Homebrew. */
+const MODULE_FOLDERS = [
+  ...['/usr/lib/softhsm', '/usr/lib/*/pkcs11', '/usr/lib64/pkcs11'],
+  ...['/opt/homebrew/lib/softhsm', '/usr/local/lib/softhsm'],
+];
 const POSTGRES_PROGRAMS = ['postgres', 'initdb', 'psql', 'pg_dump', 'pg_basebackup'];
 const POSTGRES_MAJOR_MIN = 15;
 const ANSWERS_WITHIN_MS = 10_000;
@@ -136,6 +141,22 @@ export const PROGRAMS = {
     elsewhere: 'a folder with the testvectors_v1 of C2SP/wycheproof, and json-schema-2020-12 beside them',
     find: vectorsFolder,
   },
+  softhsm: {
+    title: 'SoftHSM and a C++ compiler',
+    tests: 'outside keys in PKCS#11 tokens',
+    variable: 'REQUIRE_SOFTHSM',
+    debian: 'softhsm2 g++',
+    elsewhere: 'Fedora: softhsm gcc-c++; Homebrew: softhsm',
+    find: () => findModule('libsofthsm2.so'),
+  },
+  tpm: {
+    title: 'a simulated TPM with its PKCS#11 module, and a C++ compiler',
+    tests: 'an outside key in a TPM',
+    variable: 'REQUIRE_TPM',
+    debian: 'swtpm libtpm2-pkcs11-1 libtss2-tcti-swtpm0 g++',
+    elsewhere: 'Fedora: swtpm tpm2-pkcs11 gcc-c++',
+    find: () => (findProgram('swtpm') === undefined ? undefined : findModule('libtpm2_pkcs11.so')),
+  },
   registry: {
     title: 'the npm registry',
     tests: 'a release, and the site of the documentation: both install packages',
@@ -205,6 +226,12 @@ export function needs(...names: readonly ProgramName[]): { skip: boolean; meta: 
 export function howToGet(name: ProgramName): string {
   const { title, debian, elsewhere } = PROGRAMS[name];
   return `${title} (${debian === '' ? '' : `Debian: ${debian}; `}${elsewhere})`;
+}
+
+/** A PKCS#11 module in a usual folder, when the addon that loads it can be compiled. */
+function findModule(name: string): string | undefined {
+  if (findProgram('c++') === undefined || findProgram('cc') === undefined) return undefined;
+  return MODULE_FOLDERS.flatMap((folder) => globSync(`${folder}/${name}`))[0];
 }
 
 /** The first of these programs on `PATH` or in a usual folder. */

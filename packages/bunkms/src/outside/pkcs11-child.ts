@@ -1,0 +1,60 @@
+// The process of one PKCS#11 key. Its parent starts it with a pipe for messages and no arguments. The module of
+// a vendor may hang, crash or leak here, and harms no other key.
+
+import { writeFileSync } from 'node:fs';
+import { Worker } from 'node:worker_threads';
+import type { Pkcs11Answer, Pkcs11Call } from './pkcs11-calls.ts';
+import { Pkcs11Error } from './pkcs11-library.ts';
+import { Pkcs11Token } from './pkcs11-token.ts';
+
+// A dump of this process would hold the PIN and secrets. The shell that started it has set the limit of dumps
+// to 0, which programs that receive dumps from the kernel may ignore.
+if (process.platform === 'linux') writeFileSync('/proc/self/coredump_filter', '0');
+
+// While the module hangs, this thread cannot notice that the parent is gone.
+new Worker(
+  `const parent = process.ppid;
+   setInterval(() => process.ppid === parent || process.kill(process.pid, 'SIGKILL'), 1_000);`,
+  { eval: true },
+).unref();
+
+// A service manager sends them to all processes of a service, which needs its keys until it has stopped.
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => undefined);
+
+let token: Pkcs11Token | undefined;
+
+process.on('message', (call: Pkcs11Call) => {
+  const answer = serve(call);
+  process.send?.(answer, () => 'isOver' in answer && answer.isOver && end());
+  if ('bytes' in answer) answer.bytes.fill(0);
+});
+process.on('disconnect', end);
+
+function serve(call: Pkcs11Call): Pkcs11Answer {
+  const { id } = call;
+  try {
+    return { id, bytes: resultOf(call) };
+  } catch (error) {
+    const { fault, message, isPinRefused, isOver } = Pkcs11Error.of(error);
+    return { id, fault, message, isPinRefused, isOver: isOver || call.operation === 'open' };
+  } finally {
+    if ('bytes' in call) call.bytes.fill(0);
+  }
+}
+
+function resultOf(call: Pkcs11Call): Uint8Array {
+  if (call.operation === 'open') {
+    token = Pkcs11Token.open(call.settings, call.pinStamp);
+    return new Uint8Array();
+  }
+  if (token === undefined) throw new Pkcs11Error('unavailable', 'the token is not open');
+  if (call.operation === 'wrap') return token.wrap(call.bytes);
+  if (call.operation === 'unwrap') return token.unwrap(call.bytes);
+  token.checkCredential();
+  return new Uint8Array();
+}
+
+function end(): void {
+  token?.close();
+  process.exit();
+}

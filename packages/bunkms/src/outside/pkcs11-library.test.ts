@@ -1,0 +1,42 @@
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { expect, it, onTestFinished } from 'vitest';
+import { loadLibrary, Pkcs11Error } from './pkcs11-library.ts';
+
+/** A file of an installation, with a package of this name if it has an index. */
+function installation(index?: string): string {
+  const folder = mkdtempSync(join(tmpdir(), 'bunkms-pkcs11-'));
+  onTestFinished(() => rmSync(folder, { recursive: true }));
+  const installed = join(folder, 'node_modules', 'pkcs11js');
+  mkdirSync(installed, { recursive: true });
+  if (index === undefined) rmSync(join(folder, 'node_modules'), { recursive: true });
+  else writeFileSync(join(installed, 'index.js'), index);
+  return pathToFileURL(join(folder, 'main.js')).href;
+}
+
+function causeOf(load: () => unknown): unknown {
+  try {
+    return load();
+  } catch (error) {
+    expect(error).toBeInstanceOf(Pkcs11Error);
+    return { fault: (error as Pkcs11Error).fault, message: (error as Pkcs11Error).message };
+  }
+}
+
+it('names the command that installs the optional package when it is missing', () => {
+  expect(causeOf(() => loadLibrary('/none.so', installation()))).toEqual({
+    fault: 'unavailable',
+    message: 'the package pkcs11js is not installed: run "npm install pkcs11js"',
+  });
+});
+
+it('names the command that builds the optional package when it was installed without its addon', () => {
+  // As the package does it.
+  const index = 'module.exports = require("./build/Release/pkcs11.node");';
+  expect(causeOf(() => loadLibrary('/none.so', installation(index)))).toEqual({
+    fault: 'unavailable',
+    message: 'the package pkcs11js is not built: run "npm rebuild pkcs11js"',
+  });
+});
