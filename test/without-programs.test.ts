@@ -78,7 +78,9 @@ describe('tests on a machine without optional programs', () => {
     expect(lines.at(-1)).toMatch(CLOSING_LINE);
     for (const name of names)
       expect(lines).toContainEqual(
-        expect.stringMatching(new RegExp(`^ +[1-9]\\d* tests? needs? ${PROGRAMS[name].title}`)),
+        expect.stringMatching(
+          new RegExp(`^ +[1-9]\\d* tests? needs? ${RegExp.escape(PROGRAMS[name].title)}`),
+        ),
       );
   });
 

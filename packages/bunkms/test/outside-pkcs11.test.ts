@@ -19,7 +19,7 @@ import { buildFaultyModule, buildPkcs11js, PIN, TestToken } from './support/pkcs
 const RSA_3072 = (label: string): AdminOrder => ({ order: 'rsa', label, bits: 3_072 });
 const AES = (label: string): AdminOrder => ({ order: 'aes', label });
 
-/** Waits until its process has opened the token: a busy machine may need longer for it than a call may take. */
+/** Waits until its process has opened the token: on a busy machine that may take longer than a call may. */
 async function opened(options: Pkcs11KeyOptions): Promise<Pkcs11Key> {
   const provider = new Pkcs11Key(options);
   await provider.checkCredential(AbortSignal.timeout(60_000));

@@ -1,5 +1,5 @@
-// The process of one PKCS#11 key. Its parent starts it with a pipe for messages and no arguments. The module of
-// a vendor may hang, crash or leak here, and harms no other key.
+// The process of one PKCS#11 key. Its parent starts it with a pipe for messages and no arguments. Here the
+// module of a vendor may hang, crash or leak without harm to other keys.
 
 import { writeFileSync } from 'node:fs';
 import { Worker } from 'node:worker_threads';

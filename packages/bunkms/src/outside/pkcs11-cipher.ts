@@ -8,8 +8,13 @@ import { BLOB_BYTES_MAX, SECRET_BYTES } from './port.ts';
 const CKO = { PUBLIC_KEY: 2, PRIVATE_KEY: 3, SECRET_KEY: 4 } as const;
 /** Attributes of objects. */
 const CKA = {
-  ...{ CLASS: 0x0, LABEL: 0x3, KEY_TYPE: 0x100, SENSITIVE: 0x103, MODULUS: 0x120 },
-  ...{ VALUE_LEN: 0x161, EXTRACTABLE: 0x162 },
+  CLASS: 0x0,
+  LABEL: 0x3,
+  KEY_TYPE: 0x100,
+  SENSITIVE: 0x103,
+  MODULUS: 0x120,
+  VALUE_LEN: 0x161,
+  EXTRACTABLE: 0x162,
 } as const;
 const CKK = { RSA: 0x0, AES: 0x1f } as const;
 const CKM = { RSA_PKCS_OAEP: 0x9, AES_GCM: 0x1087 } as const;
@@ -23,7 +28,7 @@ const CKZ_DATA_SPECIFIED = 1;
 const PARAMETER = { RSA_OAEP: 4, GCM: 25 } as const;
 
 const AES_KEY_BYTES = 32;
-/** An RSA key of 2,048 bits at least, and of 3,072 at most: what it wraps is not longer than a blob may be. */
+/** RSA keys of 2,048 to 3,072 bits: their ciphertext is as long as the modulus, and must fit a blob. */
 const MODULUS_BYTES = { min: 256, max: BLOB_BYTES_MAX } as const;
 /** The first byte of what AES-GCM has sealed. The ciphertext of RSA has no room for one. */
 const AES_GCM_BLOB = 1;

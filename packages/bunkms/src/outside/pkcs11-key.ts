@@ -21,8 +21,8 @@ interface Failure {
 }
 
 /**
- * A key of a PKCS#11 token: an HSM, a TPM or a smart card. The module of its vendor runs in a process of its own,
- * which is started by the first call. When it hangs or crashes, the next call starts another.
+ * A key of a PKCS#11 token: an HSM, a TPM or a smart card. The module of its vendor runs in a process of its
+ * own, which the first call starts. After a hang or a crash, the next call starts another.
  *
  * A wrong PIN is tried once. A token counts wrong tries, and locks itself.
  */

@@ -16,7 +16,7 @@ interface Mechanism {
   readonly parameter: object;
 }
 
-/** What is used of the class `PKCS11` of pkcs11js, whose types an installation lacks as it lacks the package. */
+/** The used part of the class `PKCS11` of pkcs11js. An installation may lack the package and its types. */
 export interface Pkcs11Library {
   load(path: string): void;
   C_Initialize(): void;

@@ -6,7 +6,7 @@ import type { Environment } from '@bundoc/shared/process/config';
 import type { Pkcs11Answer, Pkcs11Call, Pkcs11Settings } from './pkcs11-calls.ts';
 import { OutsideKeyError } from './port.ts';
 
-/** How long a module may take to open a token, milliseconds. Calls that wait for it end by their own signals. */
+/** How long a module may take to open a token, milliseconds. Waiting calls end by their own signals. */
 const OPEN_MS = 30_000;
 /** A call that ends by its signal kills the process when it has been silent for this time, milliseconds. */
 const SILENT_MS = 1_000;

@@ -33,7 +33,7 @@ export class Pkcs11Token {
   readonly #slot: Handle;
   /** Keeps the user logged in: a token logs out with the last session. */
   readonly #login: Handle;
-  /** A session of its own for calls. After a failed call it may have an unfinished operation, and is replaced. */
+  /** For calls. A failed call may leave an unfinished operation, so it replaces the session. */
   #session: Handle | undefined;
   #key: Pkcs11TokenKey | undefined;
 
@@ -45,8 +45,8 @@ export class Pkcs11Token {
   }
 
   /**
-   * Loads the module, finds the token and logs in. It tries the PIN once, and never as the last try before the
-   * token locks it.
+   * Loads the module, finds the token and logs in. It tries the PIN once, and never as the last try before
+   * the token locks it.
    *
    * @param pinStamp of the file of the PIN; another version of it is not used.
    * @throws Pkcs11Error `unavailable`.

@@ -1,5 +1,5 @@
-// Makes and changes tokens and keys, as their owner does: node admin.ts <orders>. The environment configures the
-// module. Prints what each order gave, as JSON.
+// Makes and changes tokens and keys, as their owner does: node admin.ts <orders>. The environment configures
+// the module. Prints what each order gave, as JSON.
 
 import { createRequire } from 'node:module';
 import type * as Pkcs11js from 'pkcs11js';

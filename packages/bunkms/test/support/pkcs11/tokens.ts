@@ -20,8 +20,8 @@ const PACKAGE = dirname(require.resolve('pkcs11js/package.json'));
 export const PIN = 'pin-3f9a61c07d';
 
 /**
- * Compiles the addon of pkcs11js where the package is, once for all runs. The install of the workspace runs no
- * build scripts.
+ * Compiles the addon of pkcs11js where the package is, once for all runs. The install of the workspace does
+ * not build it.
  */
 export function buildPkcs11js(): void {
   const addon = join(PACKAGE, 'build', 'Release', 'pkcs11.node');
