@@ -47,3 +47,8 @@ describe('the Node that runs the project', () => {
 it('the images are built with the same pnpm as the workspace', () => {
   expect(readFileSync(join(root, 'Dockerfile'), 'utf8')).toContain(`npm install --global ${PNPM}`);
 });
+
+it('the image with optional packages has the versions that are tested', () => {
+  const { devDependencies } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
+  expect(readFileSync(join(root, 'Dockerfile'), 'utf8')).toContain(`pkcs11js@${devDependencies.pkcs11js}\n`);
+});

@@ -38,9 +38,14 @@ async function failureOf(call: Promise<unknown>): Promise<[OutsideFault | undefi
 }
 
 function isGone(pid: number | undefined): boolean {
-  if (pid === undefined || !existsSync(`/proc/${pid}/stat`)) return true;
-  // A zombie has ended.
-  return /^\d+ \(.*\) Z/.test(readFileSync(`/proc/${pid}/stat`, 'utf8'));
+  try {
+    process.kill(pid as number, 0);
+    // A zombie has ended.
+    return /^\d+ \(.*\) Z/.test(readFileSync(`/proc/${pid}/stat`, 'utf8'));
+  } catch (error) {
+    // Other systems have no such file.
+    return (error as NodeJS.ErrnoException).code === 'ESRCH' || process.platform === 'linux';
+  }
 }
 
 function conforms(title: string, order: (label: string) => AdminOrder, changes: Partial<Pkcs11KeyOptions>) {
@@ -151,24 +156,27 @@ describe('PKCS#11', needs('softhsm'), () => {
   });
 
   describe('the process of a module', () => {
-    it('has no secret and no variable of BunKMS in its arguments or environment, and dumps no core', async () => {
-      await using token = await TestToken.soft(AES('one'));
-      const environment = {
-        ...token.environment,
-        BUNKMS_PLANTED: 'planted-1',
-        NODE_OPTIONS: '--no-warnings',
-      };
-      await using provider = await opened(token.options('one', { environment }));
-      const secret = randomBytes(32);
-      await provider.unwrap(await provider.wrap(secret, patient()), patient());
-      const read = (name: string) => readFileSync(`/proc/${provider.pid}/${name}`, 'utf8');
-      const shown = read('cmdline') + read('environ');
-      expect(shown).toContain('SOFTHSM2_CONF');
-      for (const planted of [PIN, 'planted-1', 'BUNKMS_', 'NODE_OPTIONS', secret.toString('latin1')])
-        expect(shown).not.toContain(planted);
-      expect(read('limits')).toMatch(/^Max core file size +0 +0 /m);
-      expect(Number.parseInt(read('coredump_filter'), 16)).toBe(0);
-    });
+    it.runIf(process.platform === 'linux')(
+      'has no secret and no variable of BunKMS in its arguments or environment, and dumps no core',
+      async () => {
+        await using token = await TestToken.soft(AES('one'));
+        const environment = {
+          ...token.environment,
+          BUNKMS_PLANTED: 'planted-1',
+          NODE_OPTIONS: '--no-warnings',
+        };
+        await using provider = await opened(token.options('one', { environment }));
+        const secret = randomBytes(32);
+        await provider.unwrap(await provider.wrap(secret, patient()), patient());
+        const read = (name: string) => readFileSync(`/proc/${provider.pid}/${name}`, 'utf8');
+        const shown = read('cmdline') + read('environ');
+        expect(shown).toContain('SOFTHSM2_CONF');
+        for (const planted of [PIN, 'planted-1', 'BUNKMS_', 'NODE_OPTIONS', secret.toString('latin1')])
+          expect(shown).not.toContain(planted);
+        expect(read('limits')).toMatch(/^Max core file size +0 +0 /m);
+        expect(Number.parseInt(read('coredump_filter'), 16)).toBe(0);
+      },
+    );
 
     it('tries a wrong PIN once, names neither it nor a secret, and tries again when its file changes', async () => {
       await using faulty = await withFaults();
@@ -254,6 +262,17 @@ describe('PKCS#11', needs('softhsm'), () => {
         expect(await provider.unwrap(blob, patient())).toHaveLength(32);
       },
     );
+
+    it('is killed when the module writes to its pipes: the parent stays, and another one serves', async () => {
+      await using faulty = await withFaults();
+      await using provider = await opened(faulty.options);
+      const blob = await provider.wrap(randomBytes(32), patient());
+      faulty.is('scribble');
+      const failure = await failureOf(provider.unwrap(blob, patient()));
+      expect(failure).toEqual(['unavailable', 'the process of the module sent what is no answer']);
+      faulty.is('');
+      expect(await provider.unwrap(blob, patient())).toHaveLength(32);
+    });
 
     it('ends when the device is away, and another one serves when it is back', async () => {
       await using faulty = await withFaults();

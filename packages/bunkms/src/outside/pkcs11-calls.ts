@@ -16,6 +16,9 @@ export interface Pkcs11Settings {
   readonly oaepHash: 'sha256' | 'sha1';
 }
 
+/** The child's pipe for answers. Modules may print to its standard output. */
+export const ANSWERS_FD = 3;
+
 /** What the parent sends to the child, one message a call. The child answers in order. */
 export type Pkcs11Call = { readonly id: number } & (
   | {

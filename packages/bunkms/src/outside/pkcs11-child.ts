@@ -1,9 +1,10 @@
-// The process of one PKCS#11 key. Its parent starts it with a pipe for messages and no arguments. Here the
-// module of a vendor may hang, crash or leak without harm to other keys.
+// The process of one PKCS#11 key. Its parent starts it with no arguments, a pipe of calls as standard input, and
+// a pipe for answers. Here the module of a vendor may hang, crash or leak without harm to other keys.
 
-import { writeFileSync } from 'node:fs';
+import { writeFileSync, writeSync } from 'node:fs';
 import { Worker } from 'node:worker_threads';
-import type { Pkcs11Answer, Pkcs11Call } from './pkcs11-calls.ts';
+import { ANSWERS_FD, type Pkcs11Answer, type Pkcs11Call } from './pkcs11-calls.ts';
+import { FrameReader, frameOf } from './pkcs11-frames.ts';
 import { Pkcs11Error } from './pkcs11-library.ts';
 import { Pkcs11Token } from './pkcs11-token.ts';
 
@@ -23,12 +24,18 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal
 
 let token: Pkcs11Token | undefined;
 
-process.on('message', (call: Pkcs11Call) => {
-  const answer = serve(call);
-  process.send?.(answer, () => 'isOver' in answer && answer.isOver && end());
-  if ('bytes' in answer) answer.bytes.fill(0);
+const calls = new FrameReader();
+process.stdin.on('data', (chunk) => {
+  for (const call of calls.read(chunk) as Pkcs11Call[]) {
+    const answer = serve(call);
+    const frame = frameOf(answer);
+    writeSync(ANSWERS_FD, frame);
+    frame.fill(0);
+    if ('bytes' in answer) answer.bytes.fill(0);
+    else if (answer.isOver) end();
+  }
 });
-process.on('disconnect', end);
+process.stdin.on('error', end).on('close', end);
 
 function serve(call: Pkcs11Call): Pkcs11Answer {
   const { id } = call;

@@ -1,9 +1,11 @@
+import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { extname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Environment } from '@bundoc/shared/process/config';
-import type { Pkcs11Answer, Pkcs11Call, Pkcs11Settings } from './pkcs11-calls.ts';
+import { ANSWERS_FD, type Pkcs11Answer, type Pkcs11Call, type Pkcs11Settings } from './pkcs11-calls.ts';
+import { FrameReader, frameOf } from './pkcs11-frames.ts';
 import { OutsideKeyError } from './port.ts';
 
 /** How long a module may take to open a token, milliseconds. Waiting calls end by their own signals. */
@@ -34,6 +36,7 @@ export class Pkcs11Process {
   readonly #child: ChildProcess;
   readonly #waiting = new Map<number, PromiseWithResolvers<Buffer>>();
   readonly #exited: Promise<unknown>;
+  readonly #answers = new FrameReader();
   #isOpen = false;
   #lastId = 0;
   /** When it answered last, or got a call while it had none. */
@@ -48,14 +51,17 @@ export class Pkcs11Process {
     const command = ['-c', 'ulimit -c 0 && exec "$0" "$@"', process.execPath, ...NODE_OPTIONS, CHILD];
     this.#child = spawn('/bin/sh', command, {
       env: environmentOfChild(environment),
-      stdio: ['ignore', 'ignore', 'ignore', 'ipc'],
-      serialization: 'advanced',
+      stdio: ['pipe', 'ignore', 'ignore', 'pipe'],
     });
     this.#exited = once(this.#child, 'exit').catch(() => undefined);
     this.#child
-      .on('message', (answer: Pkcs11Answer) => this.#settle(answer))
       .on('error', (error) => this.#end(`the process of the module failed: ${error.message}`))
-      .on('exit', (code, signal) => this.#end(`the process of the module ended (${signal ?? code})`));
+      // Its last answer has been read by then.
+      .on('close', (code, signal) => this.#end(`the process of the module ended (${signal ?? code})`));
+    const answers = this.#child.stdio[ANSWERS_FD];
+    // When it is gone, so are its pipes.
+    for (const pipe of [this.#child.stdin, answers]) pipe?.on('error', () => undefined);
+    answers?.on('data', (chunk: Buffer) => this.#receive(chunk));
     this.opened = this.#open(settings, pinStamp);
     this.opened.catch(() => undefined);
   }
@@ -70,6 +76,7 @@ export class Pkcs11Process {
 
   /** @throws OutsideKeyError, or the reason of the signal. */
   async call(call: Unsent, signal: AbortSignal): Promise<Buffer> {
+    signal.throwIfAborted();
     const { promise: aborted, reject } = Promise.withResolvers<never>();
     const giveUp = () => {
       reject(signal.reason);
@@ -101,7 +108,7 @@ export class Pkcs11Process {
   /** Ends it; calls that wait fail. Resolves when it is gone. Never throws. */
   async close(): Promise<void> {
     this.#end('the key is closed');
-    if (this.#child.connected) this.#child.disconnect();
+    this.#child.stdin?.destroy();
     const timer = setTimeout(() => this.#child.kill('SIGKILL'), LEAVE_MS);
     await this.#exited;
     clearTimeout(timer);
@@ -123,14 +130,23 @@ export class Pkcs11Process {
     const settling = Promise.withResolvers<Buffer>();
     if (this.#waiting.size === 0) this.#heardMs = performance.now();
     this.#waiting.set(this.#lastId, settling);
-    this.#child.send({ ...call, id: this.#lastId }, (error) => {
-      if (error !== null) this.#end(`the process of the module takes no calls: ${error.message}`);
-    });
+    const frame = frameOf({ ...call, id: this.#lastId });
+    this.#child.stdin?.write(frame, () => frame.fill(0));
     return settling.promise;
+  }
+
+  /** A module that harms its own process may send anything. */
+  #receive(chunk: Buffer): void {
+    try {
+      for (const answer of this.#answers.read(chunk) as Pkcs11Answer[]) this.#settle(answer);
+    } catch {
+      this.#kill('the process of the module sent what is no answer');
+    }
   }
 
   #settle(answer: Pkcs11Answer): void {
     this.#heardMs = performance.now();
+    if ('bytes' in answer) assert(answer.bytes instanceof Uint8Array);
     const settling = this.#waiting.get(answer.id);
     this.#waiting.delete(answer.id);
     if ('bytes' in answer) {
