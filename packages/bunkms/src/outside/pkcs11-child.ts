@@ -1,5 +1,5 @@
-// The process of one PKCS#11 key. Its parent starts it with no arguments, a pipe of calls as standard input, and
-// a pipe for answers. Here the module of a vendor may hang, crash or leak without harm to other keys.
+// The process of one PKCS#11 key. Its parent starts it with no arguments, a pipe of calls as standard input,
+// and a pipe for answers. Here the module of a vendor may hang, crash or leak without harm to other keys.
 
 import { writeFileSync, writeSync } from 'node:fs';
 import { Worker } from 'node:worker_threads';

@@ -5,7 +5,7 @@ import { deserialize, serialize } from 'node:v8';
 const FRAME_BYTES_MAX = 65_536;
 const HEAD_BYTES = 4;
 
-/** A value as bytes for a pipe: length (4, big-endian), then the value as V8 serializes it. The caller wipes it. */
+/** A value for a pipe: length (4, big-endian), then the value as V8 serializes it. The caller wipes it. */
 export function frameOf(value: unknown): Buffer {
   const body = serialize(value);
   const frame = Buffer.alloc(HEAD_BYTES + body.length);

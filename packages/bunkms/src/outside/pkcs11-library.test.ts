@@ -2,8 +2,9 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { expect, it, onTestFinished } from 'vitest';
-import { loadLibrary, Pkcs11Error } from './pkcs11-library.ts';
+import type { PKCS11 } from 'pkcs11js';
+import { expect, expectTypeOf, it, onTestFinished } from 'vitest';
+import { loadLibrary, Pkcs11Error, type Pkcs11Library } from './pkcs11-library.ts';
 
 /** A file of an installation, with a package of this name if it has an index. */
 function installation(index?: string): string {
@@ -39,4 +40,9 @@ it('names the command that builds the optional package when it was installed wit
     fault: 'unavailable',
     message: 'the package pkcs11js is not built: run "npm rebuild pkcs11js"',
   });
+});
+
+it('declares the part of the optional package that it uses as the package does', () => {
+  // Checked by the compiler.
+  expectTypeOf<PKCS11>().toExtend<Pkcs11Library>();
 });

@@ -13,7 +13,7 @@ interface Attribute {
 
 interface Mechanism {
   readonly mechanism: number;
-  readonly parameter: object;
+  readonly parameter: { readonly type: number };
 }
 
 /** The used part of the class `PKCS11` of pkcs11js. An installation may lack the package and its types. */
