@@ -1,5 +1,5 @@
-// The process of one PKCS#11 key. Its parent starts it with no arguments, a pipe of calls as standard input,
-// and a pipe for answers. Here the module of a vendor may hang, crash or leak without harm to other keys.
+// The process of one PKCS#11 key: node pkcs11-child.js <pid of the parent>. Calls come by standard input, and
+// answers go to a pipe. Here the module of a vendor may hang, crash or leak without harm to other keys.
 
 import { writeFileSync, writeSync } from 'node:fs';
 import { Worker } from 'node:worker_threads';
@@ -12,11 +12,12 @@ import { Pkcs11Token } from './pkcs11-token.ts';
 // to 0, which programs that receive dumps from the kernel may ignore.
 if (process.platform === 'linux') writeFileSync('/proc/self/coredump_filter', '0');
 
-// While the module hangs, this thread cannot notice that the parent is gone.
+// While the module hangs, this thread cannot notice that the parent is gone. The parent may be gone before the
+// other thread runs, so its id is an argument.
 new Worker(
-  `const parent = process.ppid;
+  `const { workerData: parent } = require('node:worker_threads');
    setInterval(() => process.ppid === parent || process.kill(process.pid, 'SIGKILL'), 1_000);`,
-  { eval: true },
+  { eval: true, workerData: Number(process.argv[2]) },
 ).unref();
 
 // A service manager sends them to all processes of a service, which needs its keys until it has stopped.

@@ -48,8 +48,8 @@ export class Pkcs11Process {
   /** @param environment of this process: modules are configured by it. */
   constructor(settings: Pkcs11Settings, pinStamp: string, environment: Environment) {
     // The shell forbids core dumps, which Node cannot, and becomes the child.
-    const command = ['-c', 'ulimit -c 0 && exec "$0" "$@"', process.execPath, ...NODE_OPTIONS, CHILD];
-    this.#child = spawn('/bin/sh', command, {
+    const command = [process.execPath, ...NODE_OPTIONS, CHILD, String(process.pid)];
+    this.#child = spawn('/bin/sh', ['-c', 'ulimit -c 0 && exec "$0" "$@"', ...command], {
       env: environmentOfChild(environment),
       stdio: ['pipe', 'ignore', 'ignore', 'pipe'],
     });
