@@ -12,7 +12,7 @@ import { Pkcs11Token } from './pkcs11-token.ts';
 // to 0, which programs that receive dumps from the kernel may ignore.
 if (process.platform === 'linux') writeFileSync('/proc/self/coredump_filter', '0');
 
-// While the module hangs, this thread cannot notice that the parent is gone. The parent may be gone before the
+// While the module hangs, this thread cannot notice that the parent is gone. The parent may go before the
 // other thread runs, so its id is an argument.
 new Worker(
   `const { workerData: parent } = require('node:worker_threads');
