@@ -30,8 +30,8 @@ export interface HttpAnswer {
 }
 
 /**
- * Calls of a service that holds a key: JSON over HTTP. It follows no redirect, reads at most 16 KiB, and verifies
- * certificates whatever the environment says.
+ * Calls of a service that holds a key: JSON over HTTP. It follows no redirect, reads at most 16 KiB, and
+ * verifies certificates whatever the environment says.
  */
 export class HttpCalls implements AsyncDisposable {
   readonly #options: HttpCallsOptions;
