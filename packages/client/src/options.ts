@@ -66,8 +66,8 @@ export function shown(value: unknown): string {
 }
 
 /**
- * @throws TypeError for `{ where: condition }`, as a query has it: where a call takes the condition itself, it
- *   would be one on a member named `where`, and match nothing.
+ * @throws TypeError for `{ where: condition }`, as a query has it. A call that takes the condition itself
+ *   would read it as one on a member named `where`, and match nothing.
  */
 export function requireCondition(where: object | undefined): void {
   const inner: unknown = Object(where)['where'];
