@@ -20,6 +20,7 @@ import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { PublicJwk } from '../records/installation.ts';
 import { pemOf } from '../vault/signing-key.ts';
 import { registerAuditRoutes } from './audit.ts';
+import { pathOfTarget } from './audited-path.ts';
 import { registerCryptoRoutes } from './crypto.ts';
 import { registerEventsRoute } from './events.ts';
 import { registerExportRoute } from './export.ts';
@@ -63,6 +64,11 @@ export interface ListenerOptions {
 /** An alert counts the failures of exports by their route. */
 const AWAITED = [{ route: '/v1/export/:name', method: 'GET', statuses: [500, 503] }];
 
+/** The paths that only the internal listener has. */
+const INTERNAL_PATH = /^\/v1\/(?:export|events)(?:\/|$)/;
+const INTERNAL_ONLY =
+  'exports and events are served by the internal listener only: BUNKMS_INTERNAL_PORT, 8082 by default';
+
 /** Called for every refused or failed request before its answer is sent. The answer waits for the promise. */
 export type OnProblem = (request: FastifyRequest, error: AppError) => Promise<void> | undefined;
 
@@ -96,6 +102,8 @@ async function createListener(
     bodyBytesMax: BODY_BYTES_MAX,
     tls,
     onProblem,
+    hintOf: (target) =>
+      listener === 'api' && INTERNAL_PATH.test(pathOfTarget(target)) ? INTERNAL_ONLY : undefined,
     shares,
     drain: options.drain,
     ...options.times,
