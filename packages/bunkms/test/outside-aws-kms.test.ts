@@ -270,7 +270,7 @@ describe('a key of AWS KMS', needs('moto'), () => {
   it.each(['before its head', 'within its body'])(
     'gives up an answer that stops %s, and closes the connection',
     async (place) => {
-      const { server, openBounded } = await startKms();
+      const { server, open, openBounded } = await startKms();
       const key = await openBounded();
       const blob = await key.wrap(randomBytes(32));
       const { promise: closed, resolve } = Promise.withResolvers<void>();
@@ -282,6 +282,16 @@ describe('a key of AWS KMS', needs('moto'), () => {
       expect(error.fault).toBe('unavailable');
       expect(error.message).toMatch(/no answer/);
       await closed;
+
+      // The request ends with its signal, not at a limit of its own.
+      const ended = new AbortController();
+      const reason = new Error('the caller gave up');
+      server.intercept = (_request, response) => {
+        if (place === 'within its body') response.writeHead(200, { 'content-length': '100' }).write('{');
+        setImmediate(() => ended.abort(reason));
+      };
+      const provider = await open();
+      await expect(provider.unwrap(blob, ended.signal)).rejects.toMatchObject({ cause: reason });
       server.intercept = undefined;
       expect(await key.unwrap(blob)).toHaveLength(32);
     },

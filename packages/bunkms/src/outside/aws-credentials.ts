@@ -12,8 +12,9 @@ export interface AwsCredentials {
 const VALUE = /^[\x21-\x7e]{1,8192}$/;
 
 /**
- * Reads access keys from a file in the shared credentials format of AWS: sections such as `[default]`, with lines
- * `aws_access_key_id = …`, `aws_secret_access_key = …` and `aws_session_token = …`. Other settings have no effect.
+ * Reads access keys from a file in the shared credentials format of AWS: sections such as `[default]`, with
+ * lines `aws_access_key_id = …`, `aws_secret_access_key = …` and `aws_session_token = …`. Other settings have
+ * no effect.
  *
  * @throws OutsideKeyError `unavailable`. It quotes no values.
  */

@@ -24,8 +24,8 @@ export interface AwsKmsKeyOptions {
 /**
  * A symmetric key of AWS KMS. Its credential needs `kms:Encrypt` and `kms:Decrypt` for that key.
  *
- * Without a `credentialsFile` the SDK finds a credential itself. All of these work without further packages, in this
- * order:
+ * Without a `credentialsFile` the SDK finds a credential itself. All of these work without further packages,
+ * in this order:
  *
  * 1. `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, unless a profile is named;
  * 2. `~/.aws/credentials` and `~/.aws/config`, with assumed roles, single sign-on and `credential_process`;
@@ -71,9 +71,10 @@ export class AwsKmsKey implements OutsideProvider {
   }
 
   /**
-   * Nothing to ask: KMS answers with an error of {@link DENIED} only after it has verified the signature and the
-   * session token. A bad credential has errors of its own: `UnrecognizedClientException`, `InvalidClientTokenId`,
-   * `InvalidSignatureException`, `IncompleteSignature`, `ExpiredTokenException`, `MissingAuthenticationToken`.
+   * Nothing to ask: KMS answers with an error of {@link DENIED} only after it has verified the signature and
+   * the session token. A bad credential has errors of its own: `UnrecognizedClientException`,
+   * `InvalidClientTokenId`, `InvalidSignatureException`, `IncompleteSignature`, `ExpiredTokenException`,
+   * `MissingAuthenticationToken`.
    */
   async checkCredential(): Promise<void> {}
 
@@ -87,7 +88,8 @@ export class AwsKmsKey implements OutsideProvider {
     call: (client: KmsClient, options: KmsCallOptions) => Promise<A>,
   ): Promise<A> {
     const client = this.#currentClient();
-    // Apart from the call: an "access denied" of STS or of single sign-on concerns our credential, not the key.
+    // Apart from the call: an "access denied" of STS or of single sign-on concerns our credential, not the
+    // key.
     await client.config.credentials().catch((error: unknown) => {
       throw new OutsideKeyError('unavailable', `there is no credential for AWS: ${nameOf(error)}`);
     });
@@ -131,8 +133,8 @@ const PENDING = /\bis pending (?:deletion|import|replica deletion)\b/;
 const DAMAGED: ReadonlySet<string> = new Set(['InvalidCiphertextException', 'IncorrectKeyException']);
 
 /**
- * An error of the SDK as ours. It is not the cause of ours, and only a denial is quoted: the message about a wrong
- * signature repeats the session token, and that about an answer without JSON repeats a part of it.
+ * An error of the SDK as ours. It is not the cause of ours, and only a denial is quoted: the message about a
+ * wrong signature repeats the session token, and that about an answer without JSON repeats a part of it.
  */
 function refusalOf(error: unknown): OutsideKeyError {
   const fault = faultOf(error);

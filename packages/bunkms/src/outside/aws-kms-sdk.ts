@@ -3,7 +3,7 @@ import type { AwsCredentials } from './aws-credentials.ts';
 import type { HttpAgent } from './http-agent.ts';
 import { OutsideKeyError } from './port.ts';
 
-/** What we use of `@aws-sdk/client-kms`. The types of the package itself cannot be had where it is missing. */
+/** What we use of `@aws-sdk/client-kms`. Without the package, its own types are missing too. */
 export interface KmsSdk {
   readonly KMS: new (config: KmsConfig) => KmsClient;
 }

@@ -18,8 +18,8 @@ export class HttpAgent implements AsyncDisposable {
   #current: { readonly stamp: string; readonly agent: Agent } | undefined;
 
   /**
-   * @param caFile PEM of the authorities of the service's certificate; the system's when undefined. Read again when
-   *   it changes.
+   * @param caFile PEM of the authorities of the service's certificate; the system's when undefined. Read
+   *   again when it changes.
    */
   constructor(caFile: string | undefined) {
     this.#caFile = caFile;

@@ -18,8 +18,8 @@ export interface KnownCredential {
 const CLOCK_SKEW_MS = 15 * 60_000;
 
 /**
- * AWS KMS as far as moto leaves it out: it verifies signatures of version 4, session tokens and their end, refuses
- * disabled keys, and holds Decrypt to the key that it names. All else comes from moto.
+ * AWS KMS as far as moto leaves it out. It verifies signatures of version 4, session tokens and their end,
+ * refuses disabled keys, and holds Decrypt to the key that it names. All else comes from moto.
  */
 export class AwsKmsServer implements AsyncDisposable {
   readonly credentials = new Map<string, KnownCredential>();
