@@ -72,6 +72,10 @@ export function createMetrics() {
       help: 'Services that receive events of keys and tokens.',
       registers,
     }),
+    observeOutsideKeys: observed(
+      'bunkms_outside_keys_file_faults',
+      'Faults of the file BUNKMS_OUTSIDE_KEYS_FILE; while there are some, its last good state is in use.',
+    ),
     ...backupMetrics(registers),
     ...trustMetrics(registers),
   };

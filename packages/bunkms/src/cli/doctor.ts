@@ -12,9 +12,7 @@ import type { Environment } from '@bundoc/shared/process/config';
 import { readTlsMaterial } from '@bundoc/shared/tls/files';
 import { type BunkmsConfig, KNOWN_VARIABLES, readConfig } from '../config.ts';
 import { BACKUP_EVERY_MS, BackupFolder, installationOf } from '../recovery/backup-folder.ts';
-import { kekProviderOf } from '../vault/kek-provider.ts';
-import { Vault } from '../vault/vault.ts';
-import { type CliKms, withKms, withStore } from './open-kms.ts';
+import { type CliKms, loadRing, withKms, withStore } from './open-kms.ts';
 import { allTokens } from './token.ts';
 
 interface DoctorOptions {
@@ -62,16 +60,13 @@ async function checkAll(checkup: Checkup, environment: Environment, options: Doc
 }
 
 /** Checks that the KEK ring can be read. Opening the installation shows whether it fits. */
-async function checkKek(checkup: Checkup, { kek }: BunkmsConfig): Promise<boolean> {
+async function checkKek(checkup: Checkup, config: BunkmsConfig): Promise<boolean> {
+  const { kek } = config;
   const remedy =
     kek.kind === 'file'
       ? `put the KEK into ${kek.path} (BUNKMS_KEK_FILE), readable by the user of the service`
       : 'give 32 bytes in base64 or hex in BUNKMS_KEK';
-  const vault = await checkup.try(
-    'kek',
-    remedy,
-    async () => new Vault(await kekProviderOf(kek, () => undefined).load()),
-  );
+  const vault = await checkup.try('kek', remedy, () => loadRing(config, { warn: () => undefined }));
   if (vault === undefined) return false;
   if (kek.kind === 'file' && process.platform !== 'win32') {
     const { mode } = await stat(kek.path);

@@ -1,15 +1,41 @@
 import { type AddCommands, command } from '@bundoc/shared/cli/command';
 import { print } from '@bundoc/shared/cli/print';
 import { Table } from '@bundoc/shared/cli/table';
-import { formatError } from '@bundoc/shared/logs/error-line';
-import { printable } from '@bundoc/shared/logs/printable';
+import { formatCauses } from '@bundoc/shared/logs/error-line';
 import { suggestFor } from '@bundoc/shared/logs/unknown-names';
 import type { Environment } from '@bundoc/shared/process/config';
 import { readConfig } from '../config.ts';
+import type { BoundedKey } from '../outside/bounded-key.ts';
 import { type OutsideEntries, type OutsideEntry, placeOfEntry, readEntries } from '../outside/entries.ts';
 import { openOutsideKey } from '../outside/open-key.ts';
 import { type OutsideFault, OutsideKeyError } from '../outside/port.ts';
+import type { FindOutsideKey } from '../vault/open-ring.ts';
 import { CliFailure, EXIT } from './errors.ts';
+
+/**
+ * The outside keys of one command, which opens each at its first use. They are closed at its end.
+ *
+ * @throws ConfigError from `find` for a faulty file.
+ */
+export function commandKeys(file: string | undefined): AsyncDisposable & { readonly find: FindOutsideKey } {
+  const opened = new Map<string, Promise<BoundedKey>>();
+  let entries: OutsideEntries | undefined;
+  return {
+    find: async (name) => {
+      entries ??= file === undefined ? new Map() : readEntries(file);
+      const entry = entries.get(name);
+      if (entry === undefined) return undefined;
+      const key = opened.get(name) ?? openOutsideKey(name, entry);
+      opened.set(name, key);
+      return await key;
+    },
+    [Symbol.asyncDispose]: async () => {
+      const keys = [...opened.values()];
+      opened.clear();
+      for (const key of keys) await (await key)[Symbol.asyncDispose]();
+    },
+  };
+}
 
 /** What `outside check` found of one key. */
 interface CheckedKey {
@@ -88,16 +114,8 @@ async function checkKey(name: string, entry: OutsideEntry): Promise<CheckedKey> 
     return { name, kind, works: true, latency_ms: Math.round(performance.now() - begunMs) };
   } catch (error) {
     const fault = error instanceof OutsideKeyError ? error.fault : 'unavailable';
-    return { name, kind, works: false, fault, cause: causesOf(error), remedy: REMEDIES[fault] };
+    return { name, kind, works: false, fault, cause: formatCauses(error), remedy: REMEDIES[fault] };
   }
-}
-
-/** An error and its causes, as one line. */
-function causesOf(error: unknown): string {
-  const causes: string[] = [];
-  for (let one = error; one !== undefined && causes.length < 4; one = (one as Error).cause)
-    causes.push(formatError(one));
-  return printable([...new Set(causes)].join(': '));
 }
 
 function lineOf({ name, works, latency_ms, fault, cause, remedy }: CheckedKey): string {

@@ -9,6 +9,7 @@ import { addKekCommands } from './kek.ts';
 import { addKeyCommands } from './key.ts';
 import { addOutsideCommands } from './outside.ts';
 import { registerRecoveryCommands } from './recovery-commands.ts';
+import { addSealCommands } from './seal.ts';
 import { addStatusCommand } from './status.ts';
 import { addStorageCommands } from './storage.ts';
 import { addTokenCommands } from './token.ts';
@@ -21,6 +22,7 @@ const COMMANDS: readonly AddCommands[] = [
   addStorageCommands,
   addKekCommands,
   addOutsideCommands,
+  addSealCommands,
   addAuditCommands,
   registerRecoveryCommands,
   addStatusCommand,

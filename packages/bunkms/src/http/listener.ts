@@ -47,7 +47,8 @@ export interface ListenerOptions {
   readonly metrics: ServiceMetrics;
   /** The console of the API listener. */
   readonly console: { readonly version: string; readonly site: Site | undefined };
-  readonly publicKey: PublicJwk;
+  /** Undefined while the service is sealed. */
+  readonly publicKey: () => PublicJwk | undefined;
   /** Asked at each request. */
   readonly isSealed: () => boolean;
   /** Shared by both listeners, except their connections; separate for each when absent. */
@@ -105,12 +106,18 @@ async function createListener(
   metrics.watchShares(poolsOf(shares));
   refuseWhileSealed(app, options.isSealed);
 
-  const pem = pemOf(publicKey);
-  const isCurrent = (kid: string) => kid === publicKey.kid;
+  const isCurrent = (kid: string) => kid === publicKey()?.kid;
+  let known: { readonly key: PublicJwk; readonly pem: string } | undefined;
+  const find = async (kid: string) => {
+    const key = publicKey();
+    if (key === undefined || key.kid !== kid) return undefined;
+    if (known?.key !== key) known = { key, pem: pemOf(key) };
+    return known.pem;
+  };
   const auth = new BearerAuth({
     audience: 'bunkms',
     clock,
-    keys: { isCurrent, find: async (kid) => (isCurrent(kid) ? pem : undefined) },
+    keys: { isCurrent, find },
   });
   await auth.register(app);
   const guards = createGuards(auth, services);
@@ -119,7 +126,7 @@ async function createListener(
     service: listener === 'api' ? 'bunkms' : 'bunkms-internal',
     readiness: options.readiness,
     drain: options.drain,
-    jwks: { keys: [publicKey] },
+    jwks: () => [publicKey()].filter((key) => key !== undefined),
   });
   const add = routesOf(app, services);
   registerKeyRoutes(add, guards);

@@ -37,6 +37,11 @@ export class OutsideKeys implements AsyncDisposable {
     this.#timer = every(options.checkEveryMs ?? CHECK_EVERY_MS, () => this.check());
   }
 
+  /** A value that differs after the entries have changed. */
+  get stamp(): string {
+    return this.#stamp ?? '';
+  }
+
   /** What is wrong with the file now; empty when it is in use. */
   get faults(): readonly string[] {
     return this.#faults;

@@ -125,7 +125,7 @@ export async function startKms(options: KmsOptions = {}): Promise<TestKms> {
   const running = await startBunkms(
     { ...configOf(dataDir, kek), ...options.config },
     {
-      checkTlsEveryMs: 20,
+      checkFilesEveryMs: 20,
       // Tests cause refusals faster than clients may.
       http: { refusalDelayMs: 0 },
       ...(options.watchEveryMs === undefined ? {} : { watchEveryMs: options.watchEveryMs }),
