@@ -46,8 +46,20 @@ const bunkms = z.strictObject({
   token_file: text,
   ca_file: text.optional(),
 });
+const awsKms = z.strictObject({
+  kind: z.literal('aws-kms'),
+  key_arn: text.regex(
+    /^arn:aws(?:-[a-z]+)*:kms:[a-z0-9-]+:\d{12}:key\/[A-Za-z0-9-]+$/,
+    'must be the ARN of a key, which an alias is not: "arn:aws:kms:<region>:<account>:key/<id>"',
+  ),
+  region: text.regex(/^[a-z0-9-]+$/, 'must be a region such as "eu-central-1"').optional(),
+  endpoint: url.optional(),
+  ca_file: text.optional(),
+  credentials_file: text.optional(),
+  profile: text.optional(),
+});
 
-export const entrySchema = z.discriminatedUnion('kind', [bao, bunkms]);
+export const entrySchema = z.discriminatedUnion('kind', [bao, bunkms, awsKms]);
 /** How one outside key is reached. Paths are absolute. */
 export type OutsideEntry = z.infer<typeof entrySchema>;
 
@@ -62,6 +74,7 @@ const fileSchema = z.strictObject({
 
 /** What an entry names, for people: `https://bao:8200 transit/bunkms`. */
 export function placeOfEntry(entry: OutsideEntry): string {
+  if (entry.kind === 'aws-kms') return entry.key_arn;
   const { origin } = new URL(entry.url);
   if (entry.kind === 'bunkms') return `${origin} ${entry.key}`;
   return `${origin} ${[entry.namespace, entry.mount, entry.key].filter(Boolean).join('/')}`;
@@ -92,18 +105,17 @@ export function readEntries(file: string): OutsideEntries {
   const result = fileSchema.safeParse(value, WORDS);
   if (!result.success)
     throw faulty(...result.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`));
-  const absolute = (place: string) => resolve(dirname(file), place);
-  return new Map(
-    Object.entries(result.data.keys).map(([name, entry]) => {
-      const files = { token_file: absolute(entry.token_file) };
-      return [
-        name,
-        entry.ca_file === undefined
-          ? { ...entry, ...files }
-          : { ...entry, ...files, ca_file: absolute(entry.ca_file) },
-      ];
-    }),
+  const folder = dirname(file);
+  return new Map(Object.entries(result.data.keys).map(([name, entry]) => [name, absolute(entry, folder)]));
+}
+
+/** Members that name a file end in `_file`. */
+function absolute(entry: OutsideEntry, folder: string): OutsideEntry {
+  const members: [string, string | undefined][] = Object.entries(entry);
+  const changed = members.map(([name, value]) =>
+    name.endsWith('_file') && value !== undefined ? [name, resolve(folder, value)] : [name, value],
   );
+  return Object.fromEntries(changed) as OutsideEntry;
 }
 
 function faulty(...faults: string[]): ConfigError {

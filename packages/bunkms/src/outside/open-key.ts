@@ -18,5 +18,10 @@ async function providerOf(entry: OutsideEntry): Promise<OutsideProvider> {
       const { BunkmsKey } = await import('./bunkms-key.ts');
       return new BunkmsKey({ ...entry, tokenFile: entry.token_file, caFile: entry.ca_file });
     }
+    case 'aws-kms': {
+      const { AwsKmsKey } = await import('./aws-kms-key.ts');
+      const { key_arn: keyArn, ca_file: caFile, credentials_file: credentialsFile } = entry;
+      return await AwsKmsKey.open({ ...entry, keyArn, caFile, credentialsFile });
+    }
   }
 }
