@@ -90,6 +90,19 @@ export function createInternalListener(
   return createListener('internal', options, tls, onProblem);
 }
 
+/** Accepts tokens under the key that BunKMS signs with, from the moment that it is unsealed. */
+function bearerAuthOf(publicKey: ListenerOptions['publicKey'], clock: Clock): BearerAuth {
+  let known: { readonly key: PublicJwk; readonly pem: string } | undefined;
+  const find = async (kid: string) => {
+    const key = publicKey();
+    if (key === undefined || key.kid !== kid) return undefined;
+    if (known?.key !== key) known = { key, pem: pemOf(key) };
+    return known.pem;
+  };
+  const isCurrent = (kid: string) => kid === publicKey()?.kid;
+  return new BearerAuth({ audience: 'bunkms', clock, keys: { isCurrent, find } });
+}
+
 async function createListener(
   listener: 'api' | 'internal',
   options: ListenerOptions,
@@ -114,19 +127,7 @@ async function createListener(
   metrics.watchShares(poolsOf(shares));
   refuseWhileSealed(app, options.isSealed);
 
-  const isCurrent = (kid: string) => kid === publicKey()?.kid;
-  let known: { readonly key: PublicJwk; readonly pem: string } | undefined;
-  const find = async (kid: string) => {
-    const key = publicKey();
-    if (key === undefined || key.kid !== kid) return undefined;
-    if (known?.key !== key) known = { key, pem: pemOf(key) };
-    return known.pem;
-  };
-  const auth = new BearerAuth({
-    audience: 'bunkms',
-    clock,
-    keys: { isCurrent, find },
-  });
+  const auth = bearerAuthOf(publicKey, clock);
   await auth.register(app);
   const guards = createGuards(auth, services);
 

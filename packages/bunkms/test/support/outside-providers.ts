@@ -23,7 +23,7 @@ export interface KeyForTests extends AsyncDisposable {
 }
 
 /** The fault of a call that must fail. */
-async function faultOf(call: Promise<unknown>): Promise<OutsideFault | undefined> {
+export async function faultOf(call: Promise<unknown>): Promise<OutsideFault | undefined> {
   return await call.then(
     () => undefined,
     (error: unknown) => {
